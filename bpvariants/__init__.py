@@ -1,0 +1,11 @@
+"""Four kinds of backpropagation as pure JAX functions and optax transformations."""
+
+from bpvariants import (
+    adapters as adapters,
+    gradients as gradients,
+    training as training,
+    types as types,
+    updates as updates,
+)
+
+__version__ = "0.1.0"

@@ -1,0 +1,129 @@
+"""Checks made while tracing, before anything is computed.
+
+Each raises a ValueError that names the argument as the user typed it, what is wrong
+with its value, and what to do instead.
+"""
+
+from numbers import Real
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._dtypes import is_floating
+from bpvariants.types import PyTree, Step
+
+
+def are_numbers(*values: object) -> bool:
+    """Whether all values are Python numbers, the only ones that an `if` can compare.
+
+    Hyper-parameters can be traced arrays, under optax.inject_hyperparams or vmap.
+    """
+    return all(isinstance(value, Real) for value in values)
+
+
+def check_floating(name: str, tree: PyTree) -> None:
+    """Check that there is something to differentiate, and nothing that cannot be."""
+    leaves = jax.tree.leaves_with_path(tree)
+    if not leaves:
+        raise ValueError(f"{name} has no arrays; give a pytree of floating arrays.")
+    for path, leaf in leaves:
+        if not is_floating(leaf):
+            raise ValueError(
+                f"{name}{jax.tree_util.keystr(path)} must be a floating array, got "
+                f"{jnp.result_type(leaf)}; cast it with .astype(jnp.float32), or let "
+                "the function close over what is not to be differentiated."
+            )
+
+
+def check_real(name: str, tree: PyTree, remedy: str = "") -> None:
+    """Check that nothing is complex."""
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
+            raise ValueError(
+                f"{name}{jax.tree_util.keystr(path)} must be real, got "
+                f"{jnp.result_type(leaf)}; "
+                + (remedy or "hold its real and imaginary parts in two arrays.")
+            )
+
+
+def check_lengths(xs: PyTree, **others: PyTree) -> int:
+    """Return T, the length of the first axis of xs, which the others must share."""
+    lengths = [jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(xs)]
+    if not lengths or lengths[0] in [(), (0,)]:
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(xs)]
+        raise ValueError(
+            f"xs must have arrays whose first axis is time, T > 0; got shapes {shapes}."
+            " If the network needs no input, give jnp.zeros((T, *batch, 0))."
+        )
+    for name, sequence in {"xs": xs, **others}.items():
+        for leaf in jax.tree.leaves(sequence):
+            if jnp.shape(leaf)[:1] != lengths[0]:
+                raise ValueError(
+                    f"{name} must have {lengths[0][0]} time steps on its first axis, "
+                    f"as xs has; got shape {jnp.shape(leaf)}. Sequences are "
+                    "time-major, [T, *batch, ...]."
+                )
+    return lengths[0][0]
+
+
+def check_batch(name: str, tree: PyTree, shape: tuple[int, ...], axes: str) -> None:
+    """Check that every leaf begins with a shape, which that of the losses gives."""
+    for leaf in jax.tree.leaves(tree):
+        if jnp.shape(leaf)[: len(shape)] != shape:
+            raise ValueError(
+                f"{name} must begin with {axes} = {shape}, the shape of the losses, "
+                f"but has a leaf of shape {jnp.shape(leaf)}. Either the batch axes of "
+                f"{name} are wrong, or those of the losses: loss must give one number "
+                "for each example; sum or average it over the features."
+            )
+
+
+def check_flags(name: str, flags: jax.Array, carry: PyTree) -> None:
+    """Check that flags [*batch] of one step are boolean and fit the carry."""
+    if flags.dtype != bool:
+        raise ValueError(f"{name} must be bool, got {flags.dtype}; use `{name} != 0`.")
+    for leaf in jax.tree.leaves(carry):
+        if jnp.shape(leaf)[: flags.ndim] != flags.shape:
+            raise ValueError(
+                f"{name} must have one entry for each example at each time step; got "
+                f"shape {flags.shape} at a step, but carry has a leaf of shape "
+                f"{jnp.shape(leaf)}."
+            )
+
+
+def check_like(name: str, tree: PyTree, like_name: str, like: PyTree) -> None:
+    """Check that two pytrees agree in structure, shapes and dtypes."""
+    spec = lambda tree: jax.tree.map(
+        lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", tree
+    )
+    got, want = spec(tree), spec(like)
+    if jax.tree.structure(tree) != jax.tree.structure(like) or got != want:
+        raise ValueError(
+            f"{name} must have the structure, shapes and dtypes of {like_name}, "
+            f"{want}; got {got}."
+        )
+
+
+def step_shapes(step: Step, params: PyTree, carry: PyTree, inputs: PyTree) -> PyTree:
+    """Return the shapes of the step's outputs, having checked those of its carry."""
+    try:
+        new_carry, outputs = jax.eval_shape(step, params, carry, inputs)
+    except Exception as error:
+        shapes = lambda tree: [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
+        leading = {shape[:1] for shape in shapes(carry) + shapes(inputs)}
+        if len(leading) > 1:
+            raise ValueError(
+                "carry, inputs and targets do not fit together: at each time step they "
+                "must begin with the same batch shape, but carry has leaves of shapes "
+                f"{shapes(carry)}, and inputs (and targets) of {shapes(inputs)}. The "
+                f"network or the loss says: {error}"
+            ) from error
+        raise
+    check_like("the carry that step returns", new_carry, "the carry it is given", carry)
+    return outputs
+
+
+def first_step(sequences: PyTree) -> PyTree:
+    """Return what a step takes of sequences [T, ...], as shapes and dtypes."""
+    cut = lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf)[1:], jnp.result_type(leaf))
+    return jax.tree.map(cut, sequences)

@@ -1,0 +1,103 @@
+"""From modules that hold their parameters to a pure step and its params.
+
+A Flax Linen module needs no adapter: its `apply` is a step. The libraries are imported
+only when asked for.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants.types import PyTree, Step
+
+
+def from_nnx(module: Any) -> tuple[Step, PyTree]:
+    """Return the step and the params of a Flax NNX module `(carry, x) -> (carry, y)`.
+
+    Everything in the module but its `nnx.Param`s, such as the counts of random number
+    generators and batch statistics, is at every step as it is now, whatever a step
+    makes of it; dropout so drops the same units each time. To write params back into
+    the module, use `nnx.update(module, params)`.
+
+    Args:
+      module: an NNX module, such as `nnx.GRUCell`, for inputs [*batch, features].
+
+    Returns:
+      A :obj:`~bpvariants.types.Step`, and params, a state of `nnx.Param`s.
+
+    Raises:
+      ValueError: if module is not an NNX module.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from flax import nnx
+      >>> from bpvariants import adapters
+      >>> step, params = adapters.from_nnx(nnx.GRUCell(2, 3, rngs=nnx.Rngs(0)))
+      >>> carry, y = step(params, jnp.zeros((5, 3)), jnp.ones((5, 2)))
+      >>> carry.shape, y.shape
+      ((5, 3), (5, 3))
+    """
+    from flax import nnx
+
+    if not isinstance(module, nnx.Module):
+        raise ValueError(
+            f"module must be a flax.nnx.Module, got {type(module).__name__}; of a "
+            "Linen module, `apply` is a step already."
+        )
+    graphdef, params, rest = nnx.split(module, nnx.Param, ...)
+
+    def step(params, carry, x):
+        fresh = jax.tree.map(lambda leaf: leaf, rest)  # which a step may change
+        return nnx.merge(graphdef, params, fresh)(carry, x)
+
+    return step, params
+
+
+def from_equinox(
+    module: Any,
+    call: Callable[[Any, PyTree, jax.Array], tuple[PyTree, PyTree]] | None = None,
+) -> tuple[Step, PyTree]:
+    """Return the step and the params of an Equinox module, written for one example.
+
+    The step takes any batch shape: it maps the module over the leading axes of x, whose
+    last axis must be that of the features.
+
+    Args:
+      module: an Equinox module, such as `eqx.nn.GRUCell`.
+      call: how to take one step of one example, (module, carry, x) -> (carry, y).
+        Default: that of a cell, carry = module(x, carry), whose y is the carry or the
+        first of its parts.
+
+    Returns:
+      A :obj:`~bpvariants.types.Step`, and params: the module with its inexact arrays
+      only, which `eqx.combine` joins with the rest again.
+
+    Example:
+      >>> import equinox as eqx, jax, jax.numpy as jnp
+      >>> from bpvariants import adapters
+      >>> cell = eqx.nn.LSTMCell(2, 3, key=jax.random.key(0))
+      >>> step, params = adapters.from_equinox(cell)
+      >>> carry = jnp.zeros((5, 3)), jnp.zeros((5, 3))
+      >>> carry, y = step(params, carry, jnp.ones((5, 2)))
+      >>> y.shape
+      (5, 3)
+    """
+    import equinox as eqx
+
+    params, static = eqx.partition(module, eqx.is_inexact_array)
+    call = _call_cell if call is None else call
+
+    def step(params, carry, x):
+        take = lambda carry, x: call(eqx.combine(params, static), carry, x)
+        for _ in range(jnp.ndim(x) - 1):
+            take = jax.vmap(take)
+        return take(carry, x)
+
+    return step, params
+
+
+def _call_cell(module, carry, x):
+    carry = module(x, carry)
+    return carry, jax.tree.leaves(carry)[0]

@@ -1,0 +1,171 @@
+"""The forgetting factor: past gradients count, the less the older they are.
+
+Notation: g_n is the gradient at step n ≥ 1, η the learning rate, 0 ≤ λ < 1 the decay.
+The tutorial "4 Types of Backpropagation" (OpenGenus) prints as its recurrent kind
+
+    Δw_n = −η g_n − λ g_{n−1} − λ² g_{n−2} − … − λ^{n−1} g_1,
+
+with η on the first term alone, and leaves open at which weights the old gradients are
+taken: as they were when they were computed ("stored"), again at w_n ("replayed"), or
+all within one sequence. This is the stored reading, a recursion,
+
+    m_n = g_n + λ m_{n−1},  m_0 = 0,
+    printed  Δw_n = −(η g_n + λ m_{n−1}),
+    scaled   Δw_n = −η m_n,
+
+of which the second, with η on every term, is Polyak's heavy ball. On ½ h (w − w*)² they
+are stable for 0 < h < h_max, where
+
+    scaled   h_max = 2(1+λ) / η,
+    printed  h_max = min{ (1−λ) / (λ(1−η)), 2(1+λ) / (η(1+λ) − λ) },   η < 1,
+
+the second of the two only where η(1+λ) > λ. For η = 0.01, λ = 0.9 that is 380 and 0.11.
+"""
+
+import warnings
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bpvariants._checks import are_numbers
+from bpvariants._dtypes import cast_like, widen
+from bpvariants.updates._params import check_params
+
+Rate: TypeAlias = float | jax.Array | optax.Schedule
+
+
+class ScaleByForgettingState(NamedTuple):
+    """State of :func:`scale_by_forgetting`."""
+
+    trace: optax.Updates  # m_n, like params, in float32 if they are narrower
+    # n, [], for schedules; it hides the method of tuples, as optax's counts do
+    count: jax.typing.ArrayLike  # pyright: ignore[reportIncompatibleMethodOverride]
+
+
+def forgetting(
+    learning_rate: Rate, decay: Rate, *, scale_past: bool = True
+) -> optax.GradientTransformation:
+    """Descend along the gradients so far, each forgotten by a factor λ a step.
+
+        Δw_n = −η m_n,  m_n = g_n + λ m_{n−1}        (scale_past=True)
+        Δw_n = −(η g_n + λ m_{n−1})                  (scale_past=False)
+
+    The first is `optax.sgd(η, momentum=λ)`. The second is the equation as the tutorial
+    prints it; its steps add up to η + λ/(1−λ) instead of η/(1−λ) times a constant
+    gradient, whatever η, so it is stable only where the curvature is below about
+    (1−λ)/λ. A gradient that is not finite makes an update that is not either, and is
+    left out of m. The state is p + 1 numbers, time O(p).
+
+    Args:
+      learning_rate: η ≥ 0, or a schedule of it.
+      decay: forgetting factor 0 ≤ λ < 1, which remembers about 1/(1−λ) steps; or a
+        schedule of it, whose value at step n multiplies m_{n−1}.
+      scale_past: whether η multiplies past gradients too.
+
+    Returns:
+      An optax.GradientTransformation.
+
+    Raises:
+      ValueError: if learning_rate or decay is out of its range, or (in `init`) if
+        params are not floating arrays.
+
+    Warns:
+      UserWarning: if past gradients are not scaled and steps add up to more than 10 η.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from bpvariants import updates
+      >>> optimizer = updates.forgetting(0.5, decay=0.5)
+      >>> _, state = optimizer.update(jnp.array(1.0), optimizer.init(jnp.array(0.0)))
+      >>> optimizer.update(jnp.array(2.0), state)[0].item()
+      -1.25
+
+    References:
+      "4 Types of Backpropagation", OpenGenus (the printed form).
+      Polyak, "Some methods of speeding up the convergence of iteration methods", USSR
+      Computational Mathematics and Mathematical Physics 4, 1964,
+      doi:10.1016/0041-5553(64)90137-5 (the scaled form).
+    """
+    if not callable(learning_rate):
+        if are_numbers(learning_rate) and not learning_rate >= 0:
+            raise ValueError(
+                f"forgetting needs learning_rate >= 0, got {learning_rate}; to ascend, "
+                "negate the loss."
+            )
+        # A schedule's values are cast to the leaf's dtype, traced numbers are not.
+        schedule = optax.constant_schedule(learning_rate)
+    else:
+        schedule = learning_rate
+    if scale_past:
+        rule = scale_by_forgetting(decay)
+        return optax.chain(rule, optax.scale_by_learning_rate(schedule))
+    rule = scale_by_forgetting(decay, current=learning_rate)
+    if are_numbers(learning_rate, decay):
+        _warn_of_large_step(learning_rate, decay)
+    return optax.chain(rule, optax.scale(-1.0))
+
+
+def _warn_of_large_step(learning_rate, decay):
+    total = learning_rate + decay / (1 - decay)
+    if total > 10 * learning_rate:
+        warnings.warn(
+            "forgetting with scale_past=False has an effective step of "
+            f"learning_rate + decay / (1 - decay) = {total:.4g}, over ten times "
+            f"learning_rate={learning_rate}; pass scale_past=True to scale past "
+            "gradients too.",
+            stacklevel=3,
+        )
+
+
+def scale_by_forgetting(
+    decay: Rate, current: Rate = 1.0
+) -> optax.GradientTransformation:
+    """Replace g_n by current·g_n + λ m_{n−1}, the bare rule of :func:`forgetting`.
+
+    With current = 1 that is m_n; with current = η, minus the printed form. `decay`,
+    errors and cost are those of :func:`forgetting`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from bpvariants import updates
+      >>> rule = updates.scale_by_forgetting(decay=0.5, current=0.25)
+      >>> _, state = rule.update(jnp.array(1.0), rule.init(jnp.array(0.0)))
+      >>> rule.update(jnp.array(2.0), state)[0].item()
+      1.0
+    """
+    if not callable(decay) and are_numbers(decay) and not 0 <= decay < 1:
+        raise ValueError(
+            f"forgetting needs 0 <= decay < 1, got {decay}; past gradients are "
+            "multiplied by it at each step, and 0.9 remembers about ten of them."
+        )
+
+    def init(params):
+        check_params(params)
+        trace = optax.tree.zeros_like(widen(params))
+        return ScaleByForgettingState(trace, count=jnp.zeros([], jnp.int32))
+
+    def update(updates, state, params=None):
+        del params
+        now, past = (
+            rate(state.count) if callable(rate) else rate for rate in (current, decay)
+        )
+
+        fade = lambda m: jnp.asarray(past, m.dtype) * m
+
+        def remember(g, m):  # what is not finite would stay there for ever
+            return jnp.where(jnp.isfinite(g), g + fade(m), m)
+
+        def combine(g, m, new):
+            if are_numbers(now) and now == 1:  # leaves XLA no m_{n−1} to copy
+                return jnp.where(jnp.isfinite(g), new, g)
+            return jnp.asarray(now, g.dtype) * g + fade(m)
+
+        grads = cast_like(updates, state.trace)
+        trace = jax.tree.map(remember, grads, state.trace)
+        sums = jax.tree.map(combine, grads, state.trace, trace)
+        count = optax.safe_increment(state.count)
+        return cast_like(sums, updates), ScaleByForgettingState(trace, count)
+
+    return optax.GradientTransformation(init, update)

@@ -1,0 +1,86 @@
+"""The Manhattan rule: steps of one length, against the sign of the gradient.
+
+    θ_{t+1} = θ_t − η sign(g_t),        sign(0) = 0.
+
+The tutorial "4 Types of Backpropagation" (OpenGenus) prints for its resilient kind
+
+    Δw(t) = −sign(g(t)) · Δw(t−1),
+
+which is read here as a rule for the length of a step, kept as η. Taken at its word it
+does not descend: with g > 0 throughout, the step is −d, +d, −d, … And as a rule for
+|Δw(t)| it stops for ever at the first gradient of 0.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bpvariants._checks import are_numbers
+from bpvariants.updates._params import check_signed
+
+
+def manhattan(
+    learning_rate: float | jax.Array | optax.Schedule,
+) -> optax.GradientTransformation:
+    """Steps of one length η, against the sign of each gradient.
+
+        θ_{t+1} = θ_t − η sign(g_t).
+
+    It is Rprop⁻ with η⁻ = η⁺ = 1, also known as signSGD, and comes within η of a
+    minimum at best. A gradient of NaN makes an update of NaN, which no state keeps. The
+    state is the number of steps, time O(p).
+
+    Args:
+      learning_rate: length η of the steps, in units of params, or a schedule of it.
+
+    Returns:
+      An optax.GradientTransformation.
+
+    Raises:
+      ValueError: if learning_rate is negative, or (in `init`) if params are not real
+        floating arrays.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from bpvariants import updates
+      >>> optimizer = updates.manhattan(0.5)
+      >>> params = jnp.array([1.0, -2.0])
+      >>> optimizer.update(2 * params, optimizer.init(params))[0].tolist()
+      [-0.5, 0.5]
+
+    References:
+      "4 Types of Backpropagation", OpenGenus.
+      Bernstein et al., "signSGD: compressed optimisation for non-convex problems",
+      ICML 2018, doi:10.48550/arXiv.1802.04434.
+    """
+    if not callable(learning_rate):
+        if are_numbers(learning_rate) and not learning_rate >= 0:
+            raise ValueError(
+                f"manhattan needs learning_rate >= 0, got {learning_rate}; pass the "
+                "length of the steps, which are taken against the gradient."
+            )
+        # A schedule's values are cast to the leaf's dtype, traced numbers are not.
+        learning_rate = optax.constant_schedule(learning_rate)
+    return optax.chain(scale_by_sign(), optax.scale_by_learning_rate(learning_rate))
+
+
+def scale_by_sign() -> optax.GradientTransformation:
+    """Replace each gradient by its sign, the bare rule of :func:`manhattan`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from bpvariants import updates
+      >>> rule = updates.scale_by_sign()
+      >>> rule.update(jnp.array(-7.0), rule.init(jnp.array(0.0)))[0].item()
+      -1.0
+    """
+
+    def init(params):
+        check_signed(params)
+        return optax.EmptyState()
+
+    def update(updates, state, params=None):
+        del params
+        return jax.tree.map(jnp.sign, updates), state
+
+    return optax.GradientTransformation(init, update)
