@@ -1,0 +1,1 @@
+"""Studies of gradient rules and updates on real data: `python -m experiments`."""

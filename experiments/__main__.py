@@ -1,0 +1,40 @@
+"""`python -m experiments <study> --options`; without a study it lists them."""
+
+import difflib
+import importlib
+import sys
+
+import tyro
+
+STUDIES = {
+    "compare": "the four kinds of backpropagation side by side, on real data",
+    "benchmarks": "this library against its peers: the same work, in one run",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the study that is named first; return the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        width = max(map(len, STUDIES))
+        print("usage: python -m experiments <study> [--help] [options]\n\nstudies:")
+        for name, about in STUDIES.items():
+            print(f"  {name:<{width}}  {about}")
+        return 0
+    name, *options = arguments
+    if name not in STUDIES:
+        close = difflib.get_close_matches(name, STUDIES, n=1, cutoff=0.4)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        known = ", ".join(STUDIES)
+        print(f"unknown study {name!r}; there are: {known}.{hint}", file=sys.stderr)
+        return 2
+    study = importlib.import_module(f"experiments.{name}")
+    prog = f"python -m experiments {name}"
+    config = tyro.cli(study.Config, prog=prog, args=options)  # exits with 2 if wrong
+    return 130 if study.main(config).interrupted else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

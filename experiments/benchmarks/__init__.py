@@ -1,0 +1,3 @@
+"""The same work by this library and by its peers, timed in one run."""
+
+from experiments.benchmarks._main import Config as Config, main as main

@@ -1,0 +1,80 @@
+"""How things are timed: in turns, warmed up, medians, compilation apart."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+
+class Measured(NamedTuple):
+    """One row: an implementation, timed in turns with others of the same group."""
+
+    group: str  # the work
+    name: str  # who does it
+    ms: float  # median
+    spread: float  # half the distance of the quartiles, relative to the median
+    ratio: float  # to the first of the group, which is ours
+    compile_seconds: float
+    temp_mib: float
+    note: str
+
+
+def race(
+    group: str,
+    entrants: dict[str, tuple[Callable, tuple]],
+    *,
+    repeats: int,
+    notes: dict[str, str] | None = None,
+    donate: bool = False,
+) -> list[Measured]:
+    """Time entrants, each a jittable function and its arguments, in turns.
+
+    In its turn each is called twice, of which the second call counts.
+
+    With `donate`, a function returns what takes the place of its first argument, which
+    it may write over, as a training step does with its state.
+    """
+    programs, states, times = {}, {}, {name: [] for name in entrants}
+    compile_seconds = {}
+    for name, (function, arguments) in entrants.items():
+        jitted = jax.jit(function, donate_argnums=(0,) if donate else ())
+        start = time.perf_counter()
+        programs[name] = jitted.lower(*arguments).compile()
+        compile_seconds[name] = time.perf_counter() - start
+        states[name] = arguments
+    for _ in range(repeats):
+        for name, program in programs.items():
+            for _ in range(2):
+                start = time.perf_counter()
+                result = jax.block_until_ready(program(*states[name]))
+                times[name].append(1000 * (time.perf_counter() - start))
+                if donate:
+                    states[name] = (result, *states[name][1:])
+            times[name].pop(-2)  # it found the caches as another entrant left them
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    ours = next(iter(medians.values()))
+    return [
+        Measured(
+            group,
+            name,
+            medians[name],
+            _spread(times[name]),
+            medians[name] / ours,
+            compile_seconds[name],
+            _temp_mib(program),
+            (notes or {}).get(name, ""),
+        )
+        for name, program in programs.items()
+    ]
+
+
+def _spread(values: list[float]) -> float:
+    low, median, high = statistics.quantiles(values, n=4)
+    return (high - low) / 2 / median
+
+
+def _temp_mib(program: Any) -> float:
+    analysis = program.memory_analysis()
+    return analysis.temp_size_in_bytes / 2**20 if analysis else float("nan")

@@ -1,0 +1,28 @@
+"""Handwritten digits of the UCI test set, as scikit-learn ships them."""
+
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+NUM_TRAIN = 1347
+
+
+class Digits(NamedTuple):
+    """Images [N, 64] of 8×8 pixels in 0..1, row by row, and labels [N] in 0..9."""
+
+    train: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+
+
+def digits() -> Digits:
+    """Return the digits, split in file order: 1347 to train, 450 to test.
+
+    The file goes through its 13 writers, so that this split keeps most of them apart; a
+    shuffled one lets every model gain five to six points.
+    """
+    images, labels = load_digits(return_X_y=True)
+    images, labels = (images / 16).astype(np.float32), labels.astype(np.int32)
+    cut = slice(NUM_TRAIN), slice(NUM_TRAIN, None)
+    train, test = ((images[part], labels[part]) for part in cut)
+    return Digits(train, test)

@@ -1,0 +1,14 @@
+"""What a study shows and writes: progress, tables, pictures, a report to open."""
+
+from experiments.report._files import (
+    append_row as append_row,
+    make_folder as make_folder,
+    write_config as write_config,
+)
+from experiments.report._html import write_report as write_report
+from experiments.report._progress import Progress as Progress
+from experiments.report._tables import (
+    say_where as say_where,
+    show as show,
+    wide_console as wide_console,
+)

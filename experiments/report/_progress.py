@@ -1,0 +1,49 @@
+"""A live display of the job under way and of all jobs."""
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress as RichProgress,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+
+class Progress:
+    """Two bars: jobs done, and steps of the one under way. A context manager."""
+
+    def __init__(self, jobs: int):
+        self._bars = RichProgress(
+            TextColumn("{task.description:<46}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+        )
+        self._jobs = self._bars.add_task("jobs", total=jobs)
+        self._steps = None
+
+    def __enter__(self):
+        """Show the bars."""
+        self._bars.start()
+        return self
+
+    def __exit__(self, *exception):
+        """Count the last job, and leave the bar of jobs as it is."""
+        if self._steps is not None and exception[0] is None:
+            self._bars.advance(self._jobs)
+            self._bars.remove_task(self._steps)
+        self._bars.stop()
+
+    def begin(self, name: str, steps: int) -> None:
+        """Count the job before as done, and begin another."""
+        if self._steps is not None:
+            self._bars.advance(self._jobs)
+            self._bars.remove_task(self._steps)
+        self._steps = self._bars.add_task(name, total=steps)
+
+    def advance(self, step: int) -> None:
+        """Tell how many steps of the job under way are done."""
+        if self._steps is not None:
+            self._bars.update(self._steps, completed=step)
