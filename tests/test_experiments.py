@@ -1,0 +1,134 @@
+"""The main job: every task runs, and leaves what it promises."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import flax.linen as nn
+import numpy as np
+import pytest
+
+from experiments import benchmarks, compare, report
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_users_have_it(plain_jax):
+    with plain_jax():
+        yield
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    out = tmp_path_factory.mktemp("compare")
+    return compare.main(compare.Config(steps=2, seeds=2, out=out))
+
+
+def test_compare_trains_every_job_and_writes_a_report(result):
+    assert not result.interrupted
+    lines = (result.folder / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        dataclasses.asdict(row) for row in result.rows
+    ]
+    kinds = {kind for row in result.rows for kind in row.kind.split(", ")}
+    assert kinds == {
+        "static", "recurrent", "resilient", "through time", "forward in time"
+    }  # fmt: skip
+    for row in result.rows:
+        assert np.shape(row.curve) == (2, 2)
+        assert np.isfinite(row.curve).all()
+        assert all(np.isfinite(score).all() for score in row.scores.values())
+    page = (result.folder / "report.html").read_text()
+    for task in ("digits", "language", "sunspots"):
+        for picture in ("curves", "scores"):
+            assert (result.folder / f"{task}-{picture}.png").stat().st_size > 10_000
+    assert page.count("data:image/png;base64,") == 6
+    assert "http" not in page  # self-contained
+    assert all(row.update in page for row in result.rows)
+    config = json.loads((result.folder / "config.json").read_text())
+    assert config["config"]["steps"] == 2
+
+
+def test_rtrl_and_bptt_train_alike_and_the_seeds_differ(result):
+    curves = {row.rule: row.curve for row in result.rows if row.task == "language"}
+    np.testing.assert_allclose(curves["rtrl"], curves["bptt"], rtol=1e-5)
+    assert curves["bptt"][0] != curves["bptt"][1]
+    truncated = curves["truncated_bptt(every=4, lookback=4)"]
+    assert np.abs(np.subtract(truncated, curves["bptt"])).max() > 1e-5
+
+
+def test_references_are_the_published_ones(result):
+    """Of the baselines measured for these sets outside this project."""
+    task = compare.tasks.sunspots()
+    persistence, regression = (reference.scores for reference in task.references)
+    want = {"1700–1920": 0.132, "1921–55": 0.130, "1956–79": 0.368}
+    for period, score in want.items():
+        assert float(regression[period]) == pytest.approx(score, abs=6e-4)
+    assert float(persistence["1921–55"]) == pytest.approx(0.427, abs=6e-4)
+    assert float(persistence["1956–79"]) == pytest.approx(0.965, abs=6e-4)
+    logistic = compare.tasks.digits().references[0].scores["test %"]
+    assert logistic == pytest.approx(92.0, abs=0.05)
+
+
+def test_an_interruption_keeps_what_was_finished(tmp_path, monkeypatch, capsys):
+    shown = []
+
+    def advance(self, step):
+        shown.append(step)
+        if len(shown) == 3:  # the first half of the second job
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(report.Progress, "advance", advance)
+    monkeypatch.setattr(compare, "CHUNKS", 2)
+    config = compare.Config(steps=2, seeds=1, only=("digits",), out=tmp_path)
+    result = compare.main(config)
+    assert result.interrupted
+    assert [row.steps for row in result.rows] == [2, 1]
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 2
+    assert "Interrupted" in capsys.readouterr().out
+    assert "Interrupted" in (tmp_path / "report.html").read_text()
+
+
+def test_results_are_not_written_over(result):
+    with pytest.raises(SystemExit, match="holds results already; choose another --out"):
+        compare.main(compare.Config(steps=1, out=result.folder))
+
+
+@pytest.mark.filterwarnings("ignore:JAXopt is no longer maintained")
+def test_benchmarks_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmarks._rprop, "SIZE", 100)
+    shapes = {"tanh": (nn.SimpleCell, 3, 2, 2, 2)}
+    monkeypatch.setattr(benchmarks._bptt, "SHAPES", shapes)
+    monkeypatch.setattr(benchmarks._fixed_point, "SHAPES", [(2, 3, 0.5)])
+    result = benchmarks.main(benchmarks.Config(repeats=2, out=tmp_path))
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    assert len(lines) == len(result.rows) >= 13
+    assert "optax.rprop" in capsys.readouterr().out
+    ours = next(row for row in result.rows if row.name == "fixed_point")
+    assert float(ours.note.split(";")[0].removeprefix("error ")) < 1e-4
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "experiments", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_command_line():
+    listing = run()
+    assert listing.returncode == 0
+    assert "compare" in listing.stdout
+    help_ = run("compare", "--help")
+    assert help_.returncode == 0
+    for field in dataclasses.fields(compare.Config):
+        assert f"--{field.name.replace('_', '-')}" in help_.stdout
+    unknown = run("compaer")
+    assert unknown.returncode == 2
+    assert "unknown study 'compaer'" in unknown.stderr
+    assert "Did you mean 'compare'?" in unknown.stderr
+    for arguments, message in {
+        ("--seeds", "0"): "seeds must be at least 1, got 0",
+        ("--only", "digit"): "digits",
+    }.items():
+        wrong = run("compare", *arguments)
+        assert wrong.returncode == 2
+        assert message in wrong.stderr + wrong.stdout

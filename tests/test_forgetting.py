@@ -1,0 +1,128 @@
+"""The forgetting factor against its printed sum, optax, and its stability limits."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from bpvariants import updates
+
+printed = partial(updates.forgetting, scale_past=False)
+GRADS = np.array([[1.0, -0.3], [2.0, 0.7], [3.0, 0.0], [-1.0, 0.2], [0.5, -4.0]])
+pytestmark = pytest.mark.filterwarnings("ignore:forgetting with scale_past=False")
+
+
+def run(optimizer, grads=GRADS):
+    body = lambda state, grad: optimizer.update(grad, state)[::-1]
+    grads = jnp.asarray(grads)
+    return jax.lax.scan(body, optimizer.init(grads[0]), grads)[1]
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.3, 1.5])
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
+def test_recursion_is_the_printed_sum(rate, decay):
+    powers = decay ** np.arange(len(GRADS))
+    sums = [powers[n::-1] @ GRADS[: n + 1] for n in range(len(GRADS))]
+    want = -(np.array(sums) + (rate - 1) * GRADS)  # the rate is on the first term only
+    np.testing.assert_allclose(run(printed(rate, decay)), want, rtol=1e-12, atol=1e-12)
+    scaled = run(updates.forgetting(rate, decay))
+    np.testing.assert_allclose(scaled, -rate * np.array(sums), rtol=1e-12, atol=1e-12)
+
+
+def test_printed_form_is_optax_trace_and_a_gradient():
+    want = -(run(optax.trace(0.9)) + (0.1 - 1) * GRADS)
+    np.testing.assert_allclose(run(printed(0.1, 0.9)), want, rtol=1e-12, atol=1e-12)
+
+
+def test_scaled_form_is_optax_sgd_exactly():
+    got = run(updates.forgetting(0.1, 0.9))
+    np.testing.assert_array_equal(got, run(optax.sgd(0.1, momentum=0.9)))
+
+
+@pytest.mark.parametrize("form", [updates.forgetting, printed])
+def test_without_memory_it_is_gradient_descent(form):
+    np.testing.assert_array_equal(run(form(0.1, 0.0)), run(optax.sgd(0.1)))
+
+
+@pytest.mark.parametrize(
+    ("form", "limits"),
+    [
+        (printed, [1.0101, 0.112233, 0.010203]),
+        (updates.forgetting, [300.0, 380.0, 398.0]),
+    ],
+)
+def test_stability_limits(form, limits):
+    """On h w^2 / 2, below the limit of h, for a decay, w vanishes; above it grows."""
+    optimizer = form(0.01, jnp.array([[0.5, 0.9, 0.99]] * 2))
+    curvatures = jnp.outer(jnp.array([0.98, 1.02]), jnp.array(limits))
+
+    def body(w_and_state, _):
+        w, state = w_and_state
+        update, state = optimizer.update(curvatures * w, state)
+        return (w + update, state), None
+
+    start = (jnp.ones((2, 3)), optimizer.init(jnp.ones((2, 3))))
+    (below, above), _ = jax.lax.scan(body, start, length=100_000)[0]
+    assert np.all(np.abs(below) < 1e-3)
+    assert not np.any(np.abs(above) < 1e3)
+
+
+@pytest.mark.parametrize("form", [updates.forgetting, printed])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_gradient_that_is_not_finite_is_loud_and_not_remembered(form, bad):
+    optimizer = form(0.1, 0.5)
+    got = run(optimizer, [[1.0, 1.0], [bad, 1.0], [2.0, 1.0]])
+    assert not np.isfinite(got[1, 0])
+    np.testing.assert_array_equal(got[2, 0], run(optimizer, [[1.0], [2.0]])[1, 0])
+    np.testing.assert_array_equal(got[:, 1], run(optimizer, np.ones((3, 1)))[:, 0])
+
+
+def test_trace_keeps_float32_where_params_are_bfloat16():
+    # With 8 bits, the sum of 1000 equal terms would come to rest at half of itself.
+    ones = jnp.ones((1000, 1))
+    got = run(updates.forgetting(1.0, 0.999), ones.astype(jnp.bfloat16))
+    assert got.dtype == jnp.bfloat16
+    want = run(updates.forgetting(1.0, 0.999), ones)
+    np.testing.assert_allclose(got.astype(float), want, rtol=2**-8)
+
+
+@pytest.mark.parametrize("form", [updates.forgetting, printed])
+def test_schedules_act_on_the_recursion(form):
+    rates, decays = np.array([0.1, 0.2, 0.3, 0.4, 0.5]), np.array([9, 0.5, 0, 0.9, 0.8])
+    schedules = [lambda n, row=row: jnp.array(row)[n] for row in (rates, decays)]
+    trace, want = 0.0, []
+    for grad, rate, decay in zip(GRADS, rates, decays, strict=True):
+        first = rate * grad + decay * trace
+        trace = grad + decay * trace
+        want.append(-first if form is printed else -rate * trace)
+    np.testing.assert_allclose(run(form(*schedules)), want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", [updates.forgetting, printed])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0.1, 1.0), "0 <= decay < 1, got 1.0; .*0.9 remembers about ten"),
+        ((0.1, -0.5), "0 <= decay < 1, got -0.5"),
+        ((-0.1, 0.5), "learning_rate >= 0, got -0.1; to ascend"),
+    ],
+)
+def test_mistakes_are_named(form, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        form(*arguments)
+
+
+def test_large_effective_step_is_warned_of():
+    with pytest.warns(UserWarning, match=r"step of .* = 9.01, .*=0.01; .*=True") as got:
+        printed(0.01, 0.9)
+    assert got[0].filename == __file__
+
+
+@pytest.mark.filterwarnings("error")
+def test_small_effective_step_is_not_warned_of():
+    printed(0.1, 0.4)
+    printed(jnp.array(0.01), 0.9)
+    updates.forgetting(0.01, 0.9)

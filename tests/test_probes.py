@@ -1,0 +1,126 @@
+"""Two small problems whose numbers were found without this library."""
+
+import json
+import pathlib
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bpvariants import gradients
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
+P = json.loads((GOLDEN / "probe_p.json").read_text())
+F = json.loads((GOLDEN / "probe_f.json").read_text())
+close = lambda got, want, tol: chex.assert_trees_all_close(got, want, rtol=0, atol=tol)
+
+
+def step(params, h, x):
+    W, U, b = params
+    h = jnp.tanh(W @ h + U @ x + b)
+    return h, h
+
+
+def half_square(y, target):
+    return jnp.sum((y - target) ** 2, axis=-1) / 2
+
+
+def probe_p():
+    t = jnp.arange(1.0, 7.0)
+    xs = jnp.stack([jnp.sin(0.7 * t), jnp.cos(0.4 * t)], axis=1)
+    targets = jnp.cos(0.3 * t[:, None] + jnp.arange(3.0)[None]) / 2
+    params = tuple(jnp.array(P[name]) for name in ("W", "U", "b"))
+    return params, jnp.array(P["h0"]), xs, targets
+
+
+@pytest.mark.parametrize("name", ["bptt", "rtrl"])
+def test_probe_p(name):
+    rules = {
+        "bptt": gradients.bptt(step, half_square),
+        "rtrl": gradients.over_sequence(gradients.rtrl(step, half_square)),
+    }
+    (value, last), grads = jax.jit(rules[name])(*probe_p())
+    close(6 * value, P["value"], 1e-11)
+    close(last, jnp.array(P["last"]), 1e-11)
+    want = [jnp.array(P[name]) for name in ("dW", "dU", "db")]
+    close([6 * g for g in grads], want, 1e-9)
+
+
+def test_probe_p_initial_state():
+    params, h0, xs, targets = probe_p()
+    loss = lambda h0: jnp.sum(
+        half_square(gradients.unroll(step, params, h0, xs)[1], targets)
+    )
+    close(jax.grad(loss)(h0), jnp.array(P["dh0"]), 1e-9)
+
+
+@pytest.mark.parametrize("case", P["truncated"], ids=str)
+def test_probe_p_truncated(case):
+    args = probe_p()
+    settings = {"every": case["every"], "lookback": case["lookback"]}
+    rule = gradients.truncated_bptt(step, half_square, **settings)
+    exact = jax.flatten_util.ravel_pytree(gradients.bptt(step, half_square)(*args)[1])
+    got = jax.flatten_util.ravel_pytree(rule(*args)[1])
+    error = jnp.linalg.norm(got[0] - exact[0]) / jnp.linalg.norm(exact[0])
+    close(error, case["error"], 1e-12 if case["error"] == 0 else 5e-7)
+
+
+def probe_f():
+    return tuple(jnp.array(F[name]) for name in ("V", "x", "t"))
+
+
+def settle(V, x, h):
+    return jnp.tanh(V @ h + x)
+
+
+def test_probe_f():
+    V, x, t = probe_f()
+    tight = {"tol": 1e-14, "max_steps": 300}
+
+    def energy(V, x):
+        h, info = gradients.fixed_point(settle, V, x, jnp.zeros(3), **tight)
+        return half_square(h, t), (h, info)
+
+    (value, (h, info)), grads = jax.value_and_grad(energy, (0, 1), has_aux=True)(V, x)
+    close(h, jnp.array(F["h"]), 1e-11)
+    close(value, F["value"], 1e-11)
+    close(grads, (jnp.array(F["dV"]), jnp.array(F["dx"])), 1e-9)
+    assert info.converged
+    np.testing.assert_allclose(info.spectral_radius, F["spectral_radius"], rtol=0.02)
+
+    rule = gradients.recurrent_backprop(settle, half_square, **tight)
+    (value, equilibrium), grad = rule(V, jnp.zeros(3), x, t)
+    close((value, equilibrium.h, grad), (F["value"], h, grads[0]), 1e-11)
+    assert equilibrium.adjoint.converged
+
+
+@pytest.mark.parametrize("terms", F["neumann"])
+def test_probe_f_neumann(terms):
+    V, x, t = probe_f()
+    rule = gradients.recurrent_backprop(
+        settle, half_square, tol=1e-13, adjoint=gradients.neumann(int(terms))
+    )
+    (_, equilibrium), grad = rule(V, jnp.zeros(3), x, t)
+    want = jnp.array(F["dV"])
+    error = jnp.linalg.norm(grad - want) / jnp.linalg.norm(want)
+    np.testing.assert_allclose(error, F["neumann"][terms], rtol=2e-4)
+    # The residual of Neumann-K is (Jᵀ)^{K+1} b.
+    h = equilibrium.h
+    jacobian = (1 - h[:, None] ** 2) * V
+    b = h - t
+    residual = jnp.linalg.matrix_power(jacobian.T, int(terms) + 1) @ b
+    want = jnp.linalg.norm(residual) / jnp.linalg.norm(b)
+    np.testing.assert_allclose(equilibrium.adjoint.residual, want, rtol=1e-10)
+
+
+@pytest.mark.parametrize("damping", F["forward"])
+def test_probe_f_relaxation(damping):
+    V, x, _ = probe_f()
+    # A tolerance on ‖f(h) − h‖ / ‖h‖ that stands for one of 1e-10 on the damped step.
+    tol = 1e-10 / float(damping) / jnp.linalg.norm(jnp.array(F["h"])).item()
+    _, info = gradients.fixed_point(
+        settle, V, x, jnp.zeros(3), damping=float(damping), tol=tol
+    )
+    assert info.steps == F["forward"][damping] + 1  # the last finds it so

@@ -1,0 +1,142 @@
+"""The training loop: what it computes does not depend on how it is cut."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from bpvariants import gradients, training, updates
+
+rule = jax.value_and_grad(
+    lambda w, x: (jnp.sum((w - x) ** 2, axis=-1), None), has_aux=True
+)
+sample = lambda key, data: (data[jax.random.randint(key, (), 0, len(data))],)
+HEAVY_BALL = optax.sgd(0.1, momentum=0.5)
+START, DATA = jnp.zeros(2), jnp.arange(8.0).reshape(4, 2)
+
+
+def fit(**options):
+    given = {"steps": 7, "sample": sample, "key": jax.random.key(0)} | options
+    return training.fit(rule, HEAVY_BALL, START, DATA, **given)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_equals_a_plain_loop_however_it_is_cut(chunk):
+    result, update, params, values = fit(chunk=chunk), HEAVY_BALL, START, []
+    state = update.init(params)
+    for step in range(7):
+        batch = sample(jax.random.fold_in(jax.random.key(0), step), DATA)
+        (value, _), grads = rule(params, *batch)
+        updates_, state = update.update(grads, state, params)
+        params = optax.apply_updates(params, updates_)
+        values.append(value)
+    chex.assert_trees_all_close(result.params, params, rtol=1e-12)
+    np.testing.assert_allclose(result.values, values, rtol=1e-12)
+    assert (result.steps, result.interrupted) == (7, False)
+
+
+def test_runs_are_independent_and_have_their_own_keys():
+    starts = jnp.stack([START, START + 1])
+    together = training.fit(
+        rule, HEAVY_BALL, starts, DATA, steps=5, sample=sample,
+        key=jax.random.key(3), runs=2,
+    )  # fmt: skip
+    assert together.values.shape == (2, 5)
+    for i, key in enumerate(jax.random.split(jax.random.key(3), 2)):
+        alone = training.fit(
+            rule, HEAVY_BALL, starts[i], DATA, steps=5, sample=sample, key=key
+        )
+        np.testing.assert_allclose(together.values[i], alone.values, rtol=1e-12)
+        chex.assert_trees_all_close(together.params[i], alone.params, rtol=1e-12)
+
+
+def test_a_carry_streams_through_the_batches():
+    """Online learning: each year's gradient by RTRL, with the state it needs."""
+    step = lambda w, h, x: (jnp.tanh(w * h + x), w * h)
+    online = gradients.rtrl(step, lambda y, target: (y - target) ** 2)
+
+    def one_step(params, state, x, target):
+        value, grads, state = online.update(params, state, x, target)
+        return (value, state), grads
+
+    update, w, state = updates.forgetting(0.1, 0.5), jnp.array(0.5), None
+    stream = list(zip(np.linspace(0, 1, 6), np.linspace(1, 0, 6), strict=True))
+    state = online.init(w, jnp.zeros(()))
+    result = training.fit(one_step, update, w, stream, steps=6, chunk=4, carry=state)
+    opt_state = update.init(w)
+    for x, target in stream:
+        _, grad, state = online.update(w, state, x, target)
+        step_, opt_state = update.update(grad, opt_state, w)
+        w = w + step_
+    chex.assert_trees_all_close((result.params, result.carry), (w, state), rtol=1e-12)
+
+
+def test_updates_are_given_the_value():
+    result = training.fit(rule, updates.irprop_plus(0.1), START, (DATA[3],), steps=30)
+    assert result.values[-1] < 1e-2 * result.values[0]
+
+
+def test_the_log_sees_each_chunk_and_the_end_of_data_is_an_end():
+    seen = []
+    log = lambda step, metrics: seen.append((step, float(metrics["value"])))
+    batches = ((row,) for row in DATA)
+    result = training.fit(
+        rule, optax.sgd(0.1), START, batches, steps=9, chunk=3, log=log
+    )
+    assert (result.steps, result.interrupted) == (4, True)
+    assert seen == [(3, result.values[2]), (4, result.values[3])]
+
+
+@pytest.mark.parametrize("chunks", [0, 2])
+def test_an_interruption_returns_what_was_reached(chunks):
+    def log(step, metrics):
+        if step == 2 * chunks:
+            raise KeyboardInterrupt
+
+    def interrupted_sample(key, data):
+        if chunks == 0:
+            raise KeyboardInterrupt
+        return sample(key, data)
+
+    result = fit(chunk=2, log=log, sample=interrupted_sample)
+    assert (result.steps, result.interrupted) == (2 * chunks, True)
+    want = fit(steps=2 * chunks).params if chunks else START
+    chex.assert_trees_all_close(result.params, want, rtol=1e-12)
+    assert len(result.values) == 2 * chunks
+
+
+def test_times_and_memory_are_told_and_compilation_is_apart():
+    traces = []
+    counted = lambda w, x: traces.append(w) or rule(w, x)
+    result = training.fit(counted, optax.sgd(0.1), START, (DATA[0],), steps=6, chunk=2)
+    assert len(traces) == 1
+    assert 0 < result.seconds < result.compile_seconds
+    assert result.temp_bytes >= 0
+
+
+def test_mistakes_in_functions_and_data_are_named():
+    sgd = optax.sgd(0.1)
+    with pytest.raises(ValueError, match=r"update must be an optax\.Gradient.* got 0"):
+        training.fit(rule, 0.01, START, (DATA[0],), steps=1)
+    plain = jax.value_and_grad(lambda w, x: jnp.sum((w - x) ** 2))
+    with pytest.raises(ValueError, match="rule must return"):
+        training.fit(plain, sgd, START, (DATA[0],), steps=1)
+    with pytest.raises(ValueError, match=r"data must be a tuple.* got one of Array"):
+        training.fit(rule, sgd, START, [DATA[0]], steps=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps must be an integer of at least 1, got 0"),
+        ({"chunk": 2.5}, "chunk must be an integer of at least 1, got 2.5"),
+        ({"key": None}, "sample was given without key"),
+        ({"sample": None}, "key was given without sample"),
+        ({"runs": 3}, r"params must have a first axis of runs=3.*shape \(2,\)"),
+    ],
+)
+def test_mistakes_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        fit(**options)

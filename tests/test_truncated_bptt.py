@@ -1,0 +1,133 @@
+"""Truncated BPTT against its definition, each window by itself, and its memory."""
+
+from itertools import pairwise
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+from bpvariants import gradients
+
+SETTINGS = [(1, 1), (1, 4), (2, 3), (3, 7), (4, 8), (5, 6), (9, 50)]
+
+
+def by_definition(step, loss, every, lookback, params, carry, xs, targets, **options):
+    """BPTT(h; h′) as written: one gradient for each end, from a constant carry."""
+    length = len(xs)
+    initial = options.pop("initial", carry)
+    weights = options.get("weights", jnp.ones(targets.shape[:-1]))
+    mask = options.get("mask", jnp.ones(weights.shape, bool))
+    reset = options.get("reset", jnp.zeros(weights.shape, bool))
+    weights = jnp.where(mask, weights, 0)
+
+    def run(params, carry, start, end):
+        part = slice(start, end)
+        return gradients.unroll(
+            step, params, carry, xs[part], mask=mask[part], reset=reset[part],
+            initial=initial,
+        )  # fmt: skip
+
+    total = jax.tree.map(jnp.zeros_like, params)
+    ends = [*range(0, length, every), length]
+    for last_end, end in pairwise(ends):
+        start = max(0, end - lookback)
+        first = carry if start == 0 else run(params, carry, 0, start)[0]
+
+        def value(params, start=start, end=end, first=first, new=end - last_end):
+            _, ys = run(params, first, start, end)
+            counts = slice(end - new, end)
+            losses = loss(ys[-new:], jnp.where(mask[..., None], targets, 0)[counts])
+            return jnp.sum(weights[counts] * losses)
+
+        total = jax.tree.map(jnp.add, total, jax.grad(value)(params))
+    return jax.tree.map(lambda g: g / jnp.sum(weights), total)
+
+
+@pytest.mark.parametrize(
+    ("every", "lookback", "plain"), [*((*s, False) for s in SETTINGS), (2, 3, True)]
+)
+def test_equals_its_definition(make_problem, every, lookback, plain):
+    step, loss, args, extra = make_problem("tanh", batch=(2,), T=7)
+    extra = {} if plain else extra
+    rule = gradients.truncated_bptt(step, loss, every=every, lookback=lookback)
+    (value, last), grads = rule(*args, **extra)
+    want = by_definition(step, loss, every, lookback, *args, **extra)
+    chex.assert_trees_all_close(grads, want, rtol=1e-10, atol=1e-12)
+    exact = gradients.bptt(step, loss)(*args, **extra)[0]
+    chex.assert_trees_all_close((value, last), exact, rtol=1e-12)
+
+
+def test_windows_are_those_of_a_stopped_gradient(make_problem):
+    step, loss, (params, carry, xs, targets), _ = make_problem("tanh", T=6)
+
+    def stopped(params):
+        def body(carry, inputs):
+            t, x, target = inputs
+            cut = jax.tree.map(jax.lax.stop_gradient, carry)
+            carry = jax.tree.map(lambda a, b: jnp.where(t % 3 == 0, a, b), cut, carry)
+            carry, y = step(params, carry, x)
+            return carry, loss(y, target)
+
+        return jnp.mean(jax.lax.scan(body, carry, (jnp.arange(6), xs, targets))[1])
+
+    rule = gradients.truncated_bptt(step, loss, every=3, lookback=3)
+    (value, _), grads = rule(params, carry, xs, targets)
+    want = jax.value_and_grad(stopped)(params)
+    chex.assert_trees_all_close((value, grads), want, rtol=1e-12)
+
+
+def test_the_step_is_shown_no_inputs_but_those_given():
+    """Windows that begin before the sequence must not feed zeros, as here: log(0)."""
+    step = lambda w, h, x: (0.5 * h + w * jnp.log(x),) * 2
+    loss = lambda y, target: (y - target) ** 2
+    args = jnp.array(2.0), jnp.zeros(3), 2 * jnp.ones((4, 3)), jnp.zeros((4, 3))
+    want = gradients.bptt(step, loss)(*args)
+    got = gradients.truncated_bptt(step, loss, every=2, lookback=4)(*args)
+    chex.assert_trees_all_close(got, want, rtol=1e-12)
+
+
+def test_no_loss_is_counted_twice():
+    """x_t = w x_{t−1}: of dx_3/dw the recipe that sums up windows makes .288."""
+    step = lambda w, h, x: (w * h, w * h)
+    loss = lambda y, target: jnp.where(target == 1, y, 0)
+    rule = gradients.truncated_bptt(step, loss, every=1, lookback=3)
+    xs, third = jnp.zeros(3), jnp.array([0.0, 0.0, 1.0])
+    _, grad = rule(0.2, jnp.array(0.9), xs, third, weights=third)
+    assert grad == pytest.approx(0.108, rel=1e-12)
+
+
+def test_memory_is_that_of_a_window():
+    step = lambda w, h, x: (jnp.tanh(h @ w), jnp.tanh(h @ w) + x)
+    loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
+
+    def temporary_bytes(rule, length):
+        sequence = jnp.zeros((length, 4, 16))
+        arguments = jnp.eye(16), jnp.zeros((4, 16)), sequence, sequence
+        compiled = jax.jit(rule).lower(*arguments).compile()
+        # The inputs may be copied once for the windows that begin before the sequence.
+        copies = 4 * sequence.nbytes
+        return compiled.memory_analysis().temp_size_in_bytes, copies
+
+    full, _ = temporary_bytes(gradients.bptt(step, loss), 512)
+    windows = gradients.truncated_bptt(step, loss, every=8, lookback=8)
+    short, _ = temporary_bytes(windows, 64)
+    long, _ = temporary_bytes(windows, 512)
+    assert long < 0.1 * full
+    assert long < 1.5 * short
+    overlapping = gradients.truncated_bptt(step, loss, every=8, lookback=16)
+    used, copies = temporary_bytes(overlapping, 512)
+    assert used - copies < 0.1 * full
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"every": 0, "lookback": 3}, "every must be an integer of at least 1, got 0"),
+        ({"every": 2, "lookback": 2.5}, "lookback must be an integer of at least 1"),
+        ({"every": 4, "lookback": 3}, "got lookback=3 and every=4"),
+    ],
+)
+def test_mistakes_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        gradients.truncated_bptt(lambda *_: None, lambda *_: None, **settings)

@@ -1,0 +1,195 @@
+"""Updates: what users may rely on, whatever the rule."""
+
+import inspect
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from bpvariants import updates
+
+# An update that is added here is held to every contract of this file.
+UPDATES = {
+    "rprop": updates.rprop,
+    "rprop_minus": updates.rprop_minus,
+    "rprop_plus": updates.rprop_plus,
+    "irprop_plus": updates.irprop_plus,
+    "manhattan": updates.manhattan,
+    "forgetting": partial(updates.forgetting, decay=0.5),
+    "forgetting_printed": partial(updates.forgetting, decay=0.05, scale_past=False),
+}
+SIGNED = ["rprop", "rprop_minus", "rprop_plus", "irprop_plus", "manhattan"]
+
+
+@pytest.fixture(params=UPDATES.values(), ids=UPDATES)
+def make_update(request):
+    return request.param
+
+
+@pytest.fixture
+def params():
+    start = {"w": jnp.zeros((2, 3)), "b": [2 * jnp.ones(3), jnp.array(0.5)]}
+    return start | {"empty": jnp.zeros((0, 2))}
+
+
+def distance(params):
+    # Summed in float32, as the loss of a step is.
+    leaves = [leaf - 1 for leaf in jax.tree.leaves(params)]
+    return sum(jnp.sum(leaf**2, dtype=float) for leaf in leaves)
+
+
+def descend(optimizer, params, steps=4):
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def body(params_and_state, _):
+        params, state = params_and_state
+        value, grads = jax.value_and_grad(distance)(params)
+        update, state = optimizer.update(grads, state, params, value=value)
+        return (optax.apply_updates(params, update), state), None
+
+    return jax.lax.scan(body, (params, optimizer.init(params)), length=steps)[0]
+
+
+def test_table_has_every_optimizer():
+    named = {name for name in vars(updates) if name[0] != "_" and "cale" not in name}
+    assert named <= {*UPDATES, "irprop_minus"}
+
+
+def test_descends(make_update, params):
+    end, _ = descend(make_update(0.1), params, steps=30)
+    assert distance(end) < 0.1 * distance(params)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+def test_keeps_dtype_whatever_that_of_traced_hyperparameters(
+    make_update, params, dtype
+):
+    start = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    defaults = inspect.signature(make_update).parameters.items()
+    numbers = {name: p.default for name, p in defaults if isinstance(p.default, float)}
+    traced = jax.tree.map(jnp.float32, numbers | {"learning_rate": 0.1})
+    end, _ = jax.jit(lambda traced: descend(make_update(**traced), start))(traced)
+    chex.assert_trees_all_equal_shapes_and_dtypes(end, start)
+    traced["learning_rate"] = jnp.float64(0.1)  # dtypes may differ among themselves
+    again, _ = jax.jit(lambda traced: descend(make_update(**traced), start))(traced)
+    chex.assert_trees_all_close(again, end, rtol=1e-2)
+
+
+def test_hyperparameters_may_be_injected_and_swept(make_update, params):
+    want, _ = descend(make_update(0.1), params)
+    got, state = descend(optax.inject_hyperparams(make_update)(0.1), params)
+    chex.assert_trees_all_close(got, want, rtol=1e-6)
+    assert optax.tree.get(state, "learning_rate") == pytest.approx(0.1)
+    sweep = jax.vmap(lambda rate: descend(make_update(rate), params)[0])
+    got = jax.tree.map(lambda leaf: leaf[1], sweep(jnp.array([0.01, 0.1])))
+    chex.assert_trees_all_close(got, want, rtol=1e-6)
+
+
+def test_composes_with_optax(make_update, params):
+    want, _ = descend(make_update(0.1), params)
+    chained = optax.chain(optax.identity(), make_update(0.1))
+    chex.assert_trees_all_close(descend(chained, params)[0], want)
+    with jax.numpy_dtype_promotion("standard"):  # MultiSteps itself promotes
+        steps = optax.MultiSteps(make_update(0.1), every_k_schedule=2)
+        accumulated = optax.GradientTransformationExtraArgs(steps.init, steps.update)
+        twice, _ = descend(accumulated, params, steps=8)
+    chex.assert_trees_all_close(twice, want)
+
+
+def test_leaves_alone_what_is_masked(make_update, params):
+    masks = {"w": True, "b": [False, False], "empty": False}
+    for mask in (masks, jax.tree.map(lambda _: False, masks)):
+        end, _ = descend(optax.masked(make_update(0.1), mask), params, steps=1)
+        want, _ = descend(make_update(0.1), params, steps=1)
+        raw = jax.tree.map(jnp.add, params, jax.grad(distance)(params))
+        chex.assert_trees_all_close(end["b"], raw["b"])
+        chex.assert_trees_all_close(end["w"], want["w"] if mask["w"] else raw["w"])
+
+
+def test_recovers_from_nan(make_update, params):
+    def step(optimizer, state, scale):
+        grads = jax.tree.map(lambda leaf: scale * jnp.ones_like(leaf), params)
+        return optimizer.update(grads, state, params, value=1.0)
+
+    bare = optax.with_extra_args_support(make_update(0.1))
+    _, state = step(bare, bare.init(params), 1.0)
+    want, _ = step(bare, state, -1.0)
+    for optimizer in (bare, optax.apply_if_finite(bare, max_consecutive_errors=3)):
+        _, state = step(optimizer, optimizer.init(params), 1.0)
+        poisoned, state = step(optimizer, state, jnp.nan)
+        nan = [np.isnan(leaf).all() for leaf in jax.tree.leaves(poisoned) if leaf.size]
+        assert all(nan) if optimizer is bare else not any(nan)
+        got, _ = step(optimizer, state, -1.0)
+        chex.assert_trees_all_equal(got, want)
+
+
+def test_compiles_once(make_update, params):
+    optimizer, traces = optax.with_extra_args_support(make_update(0.1)), []
+
+    @jax.jit
+    def step(grads, state, params):
+        traces.append(grads)
+        return optimizer.update(grads, state, params, value=1.0)
+
+    weak = params | {"weak": jnp.full((2,), 1.0)}
+    state = optimizer.init(weak)
+    for _ in range(3):
+        _, state = step(weak, state, weak)
+    assert len(traces) == 1
+
+
+def test_four_devices_are_as_one(make_update):
+    params = {"w": jnp.arange(8.0).reshape(4, 2), "b": jnp.zeros(2)}
+    mesh = jax.sharding.Mesh(jax.devices(), ("data",))
+    rows = jax.NamedSharding(mesh, jax.P("data"))
+    layout = {"w": rows, "b": jax.NamedSharding(mesh, jax.P())}
+    sharded = jax.device_put(params, layout)
+    assert len(sharded["w"].sharding.device_set) == 4
+    step = jax.jit(lambda params: descend(make_update(0.1), params))
+    (want, _), (got, state) = step(params), step(sharded)
+    chex.assert_trees_all_close(jax.device_get(got), jax.device_get(want), rtol=1e-12)
+    for leaf in jax.tree.leaves((got, state)):
+        if leaf.shape == (4, 2):
+            assert leaf.sharding.is_equivalent_to(rows, 2)
+
+
+def test_keeps_the_structure_of_bare_arrays_and_of_nothing(make_update):
+    for params in (jnp.ones(()), {}, (jnp.ones(2), {"a": ()})):
+        optimizer = optax.with_extra_args_support(make_update(0.1))
+        move, _ = optimizer.update(params, optimizer.init(params), value=1.0)
+        chex.assert_trees_all_equal_shapes_and_dtypes(move, params)
+
+
+def test_params_that_cannot_be_stepped_are_named(make_update):
+    with pytest.raises(ValueError, match=r"params\['n'\] must be a floating array"):
+        make_update(0.1).init({"n": jnp.arange(3)})
+
+
+@pytest.mark.parametrize("name", SIGNED)
+def test_complex_params_have_no_sign(name):
+    z = jnp.ones(2, complex)
+    with pytest.raises(ValueError, match="split_real_and_imaginary"):
+        UPDATES[name](0.1).init(z)
+    split = optax.contrib.split_real_and_imaginary(UPDATES[name](0.1))
+    split = optax.with_extra_args_support(split)
+    if name != "irprop_plus":  # that wrapper drops the value
+        with jax.numpy_dtype_promotion("standard"):  # and promotes
+            move, _ = split.update(z * (3 - 4j), split.init(z))
+        np.testing.assert_allclose(move, jnp.full(2, -0.1 + 0.1j))
+
+
+def test_negative_manhattan_is_named():
+    with pytest.raises(ValueError, match=r"learning_rate >= 0, got -0.1"):
+        updates.manhattan(-0.1)
+
+
+def test_manhattan_takes_a_schedule():
+    optimizer = updates.manhattan(lambda n: 0.1 / (n.astype(float) + 1))
+    body = lambda state, grad: optimizer.update(grad, state)[::-1]
+    grads = jnp.array([1.0, -5.0, 2.0])
+    _, got = jax.lax.scan(body, optimizer.init(grads[0]), grads)
+    np.testing.assert_allclose(got, [-0.1, 0.05, -0.1 / 3], rtol=1e-12)
