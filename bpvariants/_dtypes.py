@@ -9,14 +9,11 @@ NARROW = (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
 
 
 def widen(tree: PyTree) -> PyTree:
-    """Cast what is narrower than float32 to it, and leave the rest as it is.
-
-    No array that results is weakly typed, as a state made from it must keep its type.
-    """
+    """Cast what is narrower than float32 to it, and leave the rest as it is."""
 
     def widen_leaf(leaf):
-        dtype = jnp.result_type(leaf)
-        return jnp.asarray(leaf, jnp.float32 if dtype in NARROW else dtype)
+        narrow = jnp.result_type(leaf) in NARROW
+        return jnp.asarray(leaf, jnp.float32 if narrow else None)
 
     return jax.tree.map(widen_leaf, tree)
 

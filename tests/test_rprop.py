@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from bpvariants import updates
 
-VARIANTS = ["rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus"]
+VARIANTS = ["rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus", "half_back"]
 
 
 def loop(variant, grads, values, size, up=1.2, down=0.5):
@@ -24,7 +24,9 @@ def loop(variant, grads, values, size, up=1.2, down=0.5):
         elif product < 0:
             size = max(size * down, 1e-6)
         step = -np.sign(grad) * size
-        if product < 0 and variant != "rprop_minus":
+        if product < 0 and variant == "half_back":
+            grad = 0
+        elif product < 0 and variant != "rprop_minus":
             back = {
                 "rprop_plus": True,
                 "irprop_plus": value > last_value,
@@ -94,8 +96,9 @@ def test_only_signs_count(variant, grads):
 def test_without_adaptation_it_is_the_manhattan_rule():
     grads = jnp.array([1.0, 2.0, -1.0, -3.0, 0.0, 1.0, -1.0])
     once = {"eta_minus": jnp.array(1.0), "eta_plus": jnp.array(1.0)}
-    for variant in ("rprop_plus", "rprop_minus"):
-        rule = updates.scale_by_rprop(0.1, **once, variant=variant)
+    for variant in ("rprop_plus", "rprop_minus", "half_back", "manhattan"):
+        settings = {} if variant == "manhattan" else once
+        rule = updates.scale_by_rprop(0.1, **settings, variant=variant)
         body = lambda state, grad, rule=rule: rule.update(grad, state)[::-1]
         _, got = jax.lax.scan(body, rule.init(grads[0]), grads)
         np.testing.assert_array_equal(-got, -0.1 * np.sign(grads))
@@ -159,15 +162,19 @@ def test_two_names_are_one_function():
         ({"learning_rate": lambda step: 0.1}, "learning_rate must be a number"),
     ],
 )
-@pytest.mark.parametrize("name", [*VARIANTS, "scale_by_rprop"])
+@pytest.mark.parametrize(
+    "name", [*VARIANTS, "scale_by_rprop", "grprop", "probabilistic_rprop"]
+)
 def test_mistakes_are_named(name, arguments, message):
     with pytest.raises(ValueError, match=message):
         getattr(updates, name)(**{"learning_rate": 0.1} | arguments)
 
 
 def test_unknown_variant_is_named():
-    with pytest.raises(ValueError, match=r"one of .*'irprop_minus'.*, got 'half_back'"):
-        updates.scale_by_rprop(0.1, variant="half_back")
+    with pytest.raises(ValueError, match=r"one of .*'irprop_minus'.*, got 'sarprop'"):
+        updates.scale_by_rprop(0.1, variant="sarprop")
+    with pytest.raises(ValueError, match=r"state must be .*'packed'.*, got 'int4'"):
+        updates.rprop(0.1, state="int4")
 
 
 def test_irprop_plus_says_how_to_pass_the_loss():

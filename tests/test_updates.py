@@ -18,11 +18,20 @@ UPDATES = {
     "rprop_minus": updates.rprop_minus,
     "rprop_plus": updates.rprop_plus,
     "irprop_plus": updates.irprop_plus,
+    "half_back": updates.half_back,
+    "rprop_float32": partial(updates.rprop, state="float32"),
+    "rprop_packed": partial(updates.rprop, state="packed"),
+    "rprop_bfloat16": partial(updates.rprop, state="bfloat16"),
+    "rprop_plus_packed": partial(updates.rprop_plus, state="packed"),
+    "irprop_plus_after": partial(updates.irprop_plus, after=optax.identity()),
+    "rprop_weight_decay": partial(updates.rprop, weight_decay=1e-3),
+    "grprop": updates.grprop,
+    "probabilistic_rprop": partial(updates.probabilistic_rprop, ema_decay=0.5),
     "manhattan": updates.manhattan,
     "forgetting": partial(updates.forgetting, decay=0.5),
     "forgetting_printed": partial(updates.forgetting, decay=0.05, scale_past=False),
 }
-SIGNED = ["rprop", "rprop_minus", "rprop_plus", "irprop_plus", "manhattan"]
+SIGNED = [name for name in UPDATES if "forgetting" not in name]
 
 
 @pytest.fixture(params=UPDATES.values(), ids=UPDATES)
@@ -55,8 +64,9 @@ def descend(optimizer, params, steps=4):
 
 
 def test_table_has_every_optimizer():
-    named = {name for name in vars(updates) if name[0] != "_" and "cale" not in name}
-    assert named <= {*UPDATES, "irprop_minus"}
+    named = {name for name in vars(updates) if name.islower() and name[0] != "_"}
+    others = {"irprop_minus", "rprop_report"}
+    assert {name for name in named if "scale" not in name} <= {*UPDATES, *others}
 
 
 def test_descends(make_update, params):
@@ -93,6 +103,11 @@ def test_composes_with_optax(make_update, params):
     want, _ = descend(make_update(0.1), params)
     chained = optax.chain(optax.identity(), make_update(0.1))
     chex.assert_trees_all_close(descend(chained, params)[0], want)
+    labels = {"w": "a", "b": "b", "empty": "a"}
+    parts = {"a": make_update(0.1), "b": make_update(0.1)}
+    if make_update is not updates.grprop:  # which looks at all params at once
+        by_label = optax.multi_transform(parts, labels)
+        chex.assert_trees_all_close(descend(by_label, params)[0], want)
     with jax.numpy_dtype_promotion("standard"):  # MultiSteps itself promotes
         steps = optax.MultiSteps(make_update(0.1), every_k_schedule=2)
         accumulated = optax.GradientTransformationExtraArgs(steps.init, steps.update)
@@ -104,7 +119,8 @@ def test_leaves_alone_what_is_masked(make_update, params):
     masks = {"w": True, "b": [False, False], "empty": False}
     for mask in (masks, jax.tree.map(lambda _: False, masks)):
         end, _ = descend(optax.masked(make_update(0.1), mask), params, steps=1)
-        want, _ = descend(make_update(0.1), params, steps=1)
+        alone = {"w": params["w"]}  # GRprop looks at all that there are
+        want, _ = descend(make_update(0.1), alone, steps=1)
         raw = jax.tree.map(jnp.add, params, jax.grad(distance)(params))
         chex.assert_trees_all_close(end["b"], raw["b"])
         chex.assert_trees_all_close(end["w"], want["w"] if mask["w"] else raw["w"])
@@ -142,6 +158,25 @@ def test_compiles_once(make_update, params):
     assert len(traces) == 1
 
 
+def test_compiles_once_when_a_hyperparameter_is_changed(make_update, params):
+    optimizer, traces = optax.inject_hyperparams(make_update)(learning_rate=0.1), []
+
+    @jax.jit
+    def step(grads, state, params):
+        traces.append(grads)
+        return optimizer.update(grads, state, params, value=1.0)
+
+    params = params["w"]
+    state, moves = optimizer.init(params), []
+    for change in (1.0, 1.0, 0.5):
+        hyperparams = {k: v * change for k, v in state.hyperparams.items()}
+        state = state._replace(hyperparams=hyperparams)
+        move, state = step(jnp.ones_like(params), state, params)
+        moves.append(move)
+    assert len(traces) == 1
+    assert np.all(moves[2] != moves[1])
+
+
 def test_four_devices_are_as_one(make_update):
     params = {"w": jnp.arange(8.0).reshape(4, 2), "b": jnp.zeros(2)}
     mesh = jax.sharding.Mesh(jax.devices(), ("data",))
@@ -160,7 +195,7 @@ def test_four_devices_are_as_one(make_update):
 def test_keeps_the_structure_of_bare_arrays_and_of_nothing(make_update):
     for params in (jnp.ones(()), {}, (jnp.ones(2), {"a": ()})):
         optimizer = optax.with_extra_args_support(make_update(0.1))
-        move, _ = optimizer.update(params, optimizer.init(params), value=1.0)
+        move, _ = optimizer.update(params, optimizer.init(params), params, value=1.0)
         chex.assert_trees_all_equal_shapes_and_dtypes(move, params)
 
 
@@ -173,13 +208,16 @@ def test_params_that_cannot_be_stepped_are_named(make_update):
 def test_complex_params_have_no_sign(name):
     z = jnp.ones(2, complex)
     with pytest.raises(ValueError, match="split_real_and_imaginary"):
-        UPDATES[name](0.1).init(z)
-    split = optax.contrib.split_real_and_imaginary(UPDATES[name](0.1))
+        UPDATES[name](0.05).init(z)
+    split = optax.contrib.split_real_and_imaginary(UPDATES[name](0.05))
     split = optax.with_extra_args_support(split)
-    if name != "irprop_plus":  # that wrapper drops the value
+    if "irprop_plus" not in name:  # that wrapper drops the value
         with jax.numpy_dtype_promotion("standard"):  # and promotes
-            move, _ = split.update(z * (3 - 4j), split.init(z))
-        np.testing.assert_allclose(move, jnp.full(2, -0.1 + 0.1j))
+            move, _ = split.update(z * (3 - 4j), split.init(z), 0 * z)
+        want = np.full(2, -0.05 + 0.05j)
+        if name == "grprop":  # one step is set by the others: (0.05·(3 − 8) + δ) / 3
+            want[0] = -0.25 / 3 + 0.05j
+        np.testing.assert_allclose(move, want, rtol=1e-2)
 
 
 def test_negative_manhattan_is_named():

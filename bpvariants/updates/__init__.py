@@ -1,8 +1,9 @@
 """Updates: what is done with a gradient, each an optax.GradientTransformation.
 
 Resilient: rprop (the same as irprop_minus), irprop_plus, rprop_minus, rprop_plus,
-manhattan. Past gradients too: forgetting. The bare rules: scale_by_rprop,
-scale_by_forgetting, scale_by_sign.
+half_back, manhattan; for mini-batches probabilistic_rprop; experimental: grprop. To
+look into their states: rprop_report. Past gradients too: forgetting. The bare rules:
+scale_by_rprop, scale_by_forgetting, scale_by_sign.
 """
 
 from bpvariants.updates._forgetting import (
@@ -10,18 +11,30 @@ from bpvariants.updates._forgetting import (
     scale_by_forgetting as scale_by_forgetting,
     ScaleByForgettingState as ScaleByForgettingState,
 )
+from bpvariants.updates._grprop import grprop as grprop, GRpropState as GRpropState
 from bpvariants.updates._manhattan import (
     manhattan as manhattan,
     scale_by_sign as scale_by_sign,
+)
+from bpvariants.updates._probabilistic_rprop import (
+    probabilistic_rprop as probabilistic_rprop,
+    ProbabilisticRpropState as ProbabilisticRpropState,
 )
 from bpvariants.updates._rprop import (
     scale_by_rprop as scale_by_rprop,
     ScaleByRpropState as ScaleByRpropState,
 )
 from bpvariants.updates._rprop_family import (
+    half_back as half_back,
     irprop_minus as irprop_minus,
     irprop_plus as irprop_plus,
     rprop as rprop,
     rprop_minus as rprop_minus,
     rprop_plus as rprop_plus,
 )
+from bpvariants.updates._rprop_layouts import RpropLayout as RpropLayout
+from bpvariants.updates._rprop_report import (
+    rprop_report as rprop_report,
+    RpropReport as RpropReport,
+)
+from bpvariants.updates._rprop_restore import RestoringState as RestoringState

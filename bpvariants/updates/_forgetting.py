@@ -30,8 +30,8 @@ import jax.numpy as jnp
 import optax
 
 from bpvariants._checks import are_numbers
-from bpvariants._dtypes import cast_like, widen
-from bpvariants.updates._params import check_params
+from bpvariants._dtypes import cast_like
+from bpvariants.updates._params import check_params, wide
 
 Rate: TypeAlias = float | jax.Array | optax.Schedule
 
@@ -143,7 +143,7 @@ def scale_by_forgetting(
 
     def init(params):
         check_params(params)
-        trace = optax.tree.zeros_like(widen(params))
+        trace = optax.tree.zeros_like(wide(params))
         return ScaleByForgettingState(trace, count=jnp.zeros([], jnp.int32))
 
     def update(updates, state, params=None):

@@ -12,72 +12,84 @@ where Δ_0 is clipped to [Δ_min, Δ_max]. D_t = Δ_t and s_t = sign(g_t), excep
 a_t < 0. Such a change of sign tells that a minimum was jumped over; what follows makes
 the variants:
 
-    variant   D_t                                s_t
-    Rprop⁺    Δ_{t−1}                            0          takes the last step back
-    Rprop⁻    Δ_t                                sign(g_t)  turns round
-    iRprop⁺   Δ_{t−1} if E_t > E_{t−1}, else 0   0          takes it back if E grew
-    iRprop⁻   0                                  0          rests
+    variant     D_t                                s_t
+    Rprop⁺      Δ_{t−1}                            0          takes the last step back
+    Rprop⁻      Δ_t                                sign(g_t)  turns round
+    iRprop⁺     Δ_{t−1} if E_t > E_{t−1}, else 0   0          takes it back if E grew
+    iRprop⁻     0                                  0          rests
+    half_back   Δ_t                                0          turns round, then pauses
+    Manhattan   Δ_t = Δ_0 always                   sign(g_t)  is Rprop⁻ with η^± = 1
 
 The last step was −Δ_{t−1} s_{t−1} there, for a step is skipped or taken back only where
 s becomes 0, and a_t = 0 follows. So none needs a memory of it.
+
+half_back is what several programs ship under the name of iRprop⁻. Not here, until
+their papers can be read: JRprop and GJRprop, of which the two public programs disagree;
+SARPROP, whose only public program doubts its own sign and lets weights grow where it
+says they decay; and ARCprop, of which no program was found.
 """
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from bpvariants._checks import are_numbers
-from bpvariants._dtypes import cast_like, widen
-from bpvariants.updates._params import check_signed
+from bpvariants.updates import _rprop_packed, _rprop_plain
+from bpvariants.updates._params import check_signed, per_leaf, PerLeaf, wide
+from bpvariants.updates._rprop_checks import check_settings
+from bpvariants.updates._rprop_layouts import (
+    computing,
+    Kept,
+    LAYOUTS,
+    Numbers,
+    PACKED,
+    RpropLayout,
+)
+
+VARIANTS = ("rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus")
+VARIANTS += ("half_back", "manhattan")
 
 
 class ScaleByRpropState(NamedTuple):
-    """State of :func:`scale_by_rprop`; both trees are like params."""
+    """State of :func:`scale_by_rprop`; both trees are like params.
 
-    step_sizes: optax.Updates  # Δ_t, in float32 if params are narrower
-    signs: optax.Updates  # s_t in int8, which makes a step a third faster
+    In the packed layouts |step_sizes| is Δ_t, but for its last bit, and has s_t in it.
+    """
+
+    step_sizes: optax.Updates  # Δ_t, as the layout says
+    signs: Any  # s_t, 2 where g changed its sign; None if packed
     last_value: Any  # E_t, [], of iRprop⁺; else None
-
-
-class _Flip(NamedTuple):
-    """What a variant does where a gradient changed its sign."""
-
-    step_size: Callable[[Any, Any, Any], Any]  # (Δ_{t−1}, Δ_t, E_t > E_{t−1}) -> D_t
-    remember: bool  # whether s_t is sign(g_t) rather than 0
-
-
-_VARIANTS = {
-    "rprop_plus": _Flip(lambda old, new, worse: old, remember=False),
-    "rprop_minus": _Flip(lambda old, new, worse: new, remember=True),
-    "irprop_plus": _Flip(lambda old, new, worse: jnp.where(worse, old, 0), False),
-    "irprop_minus": _Flip(lambda old, new, worse: 0, remember=False),
-}
+    layout: Any  # an RpropLayout, static
 
 
 def scale_by_rprop(
-    learning_rate: float | jax.Array,
+    learning_rate: PerLeaf,
     eta_minus: float | jax.Array = 0.5,
     eta_plus: float | jax.Array = 1.2,
-    min_step_size: float | jax.Array = 1e-6,
-    max_step_size: float | jax.Array = 50.0,
+    min_step_size: PerLeaf = 1e-6,
+    max_step_size: PerLeaf = 50.0,
     *,
+    weight_decay: float | jax.Array | None = None,
     variant: str = "irprop_minus",
+    state: str = "int8_sign",
 ) -> optax.GradientTransformationExtraArgs:
     """Replace each gradient by D_t sign(g_t), the bare rule of the Rprop family.
 
     Errors and cost are those of :func:`irprop_minus`.
 
     Args:
-      learning_rate: first step size Δ_0, read by `init` only.
+      learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree
+        like params of numbers and arrays.
       eta_minus: factor 0 < η⁻ < 1 where the gradient changed its sign.
       eta_plus: factor η⁺ > 1 where it kept its sign.
-      min_step_size: least step size Δ_min.
-      max_step_size: greatest step size Δ_max.
+      min_step_size: least step size Δ_min; a number, or a pytree.
+      max_step_size: greatest step size Δ_max; a number, or a pytree.
+      weight_decay: λ of λ θ, which is added to the gradient before it is looked at.
       variant: "rprop_plus", "rprop_minus", "irprop_plus", whose `update` takes a
-        `value` as :func:`irprop_plus` says, or "irprop_minus".
+        `value` as :func:`irprop_plus` says, "irprop_minus", "half_back" or "manhattan".
+      state: how Δ and s are kept, as :func:`irprop_minus` says.
 
     Returns:
       An optax.GradientTransformation, whose updates are yet to be negated.
@@ -89,62 +101,103 @@ def scale_by_rprop(
       >>> rule.update(jnp.array(-7.0), rule.init(jnp.array(0.0)))[0].item()
       -0.5
     """
-    _check(learning_rate, eta_minus, eta_plus, min_step_size, max_step_size, variant)
-    flip, needs_value = _VARIANTS[variant], variant == "irprop_plus"
+    for name, value, known in (
+        ("variant", variant, VARIANTS),
+        ("state", state, LAYOUTS),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {[*known]}, got {value!r}.")
+    check_settings(
+        "rprop", learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
+    )
+    layout, needs_value = RpropLayout(state, variant), variant == "irprop_plus"
+    array_rule = array_rule_of(layout)
+    if variant == "manhattan":
+        eta_minus = eta_plus = 1.0
 
-    def cast(numbers, like):  # as a traced float32 would promote bfloat16
-        return [jnp.asarray(number, like.dtype) for number in numbers]
-
-    def first_step_size(param):
-        bounds = (learning_rate, min_step_size, max_step_size)
-        return jnp.full_like(param, jnp.clip(*cast(bounds, param)))
+    def numbers(leaves, params):
+        """Return the settings of each array, as its step sizes can be."""
+        least = per_leaf("min_step_size", min_step_size, params)
+        greatest = per_leaf("max_step_size", max_step_size, params)
+        for leaf, *ends in zip(leaves, least, greatest, strict=True):
+            cast = partial(_cast, dtype=computing(leaf.dtype, layout))
+            low, high = (array_rule.rounded(cast(end), layout) for end in ends)
+            yield Numbers(cast(eta_minus), cast(eta_plus), low, high)
 
     def init(params):
         check_signed(params)
-        return ScaleByRpropState(
-            step_sizes=jax.tree.map(first_step_size, widen(params)),
-            signs=optax.tree.zeros_like(params, dtype=jnp.int8),
-            last_value=jnp.asarray(jnp.inf, float) if needs_value else None,
-        )
+        leaves, structure = jax.tree.flatten(wide(params))
+        rates = per_leaf("learning_rate", learning_rate, params)
+        kept = []
+        for leaf, rate, each in zip(
+            leaves, rates, numbers(leaves, params), strict=True
+        ):
+            like = jnp.asarray(leaf, computing(leaf.dtype, layout))
+            first = array_rule.rounded(_cast(rate, like.dtype), layout)
+            first = jnp.clip(first, each.min_step_size, each.max_step_size)
+            kept.append(array_rule.start(jnp.full_like(like, first), layout))
+        last_value = jnp.asarray(jnp.inf, float) if needs_value else None
+        return _as_state(structure, kept, last_value, layout)
 
     def update(updates, state, params=None, *, value=None, **extra_args):
-        del params, extra_args
-        worse, value = (
-            _compare(value, state.last_value) if needs_value else (None, None)
-        )
-        # The product of two small gradients may underflow to 0, that of signs cannot.
-        signs = cast_like(jax.tree.map(jnp.sign, updates), state.step_sizes)
-        agreement = jax.tree.map(
-            lambda s, last: s * last.astype(s.dtype), signs, state.signs
-        )
-        step_sizes = jax.tree.map(adapt, state.step_sizes, agreement)
-
-        def move(sign, agreement, old, new):
-            return sign * jnp.where(agreement < 0, flip.step_size(old, new, worse), new)
-
-        moves = jax.tree.map(move, signs, agreement, state.step_sizes, step_sizes)
-        signs = jax.tree.map(remember, signs, agreement, state.signs)
-        return cast_like(moves, updates), ScaleByRpropState(step_sizes, signs, value)
-
-    def adapt(step_size, agreement):  # NaN agrees with nothing, and changes nothing
-        numbers = (eta_minus, eta_plus, min_step_size, max_step_size)
-        down, up, least, greatest = cast(numbers, step_size)
-        shorter = jnp.maximum(step_size * down, least)
-        longer = jnp.minimum(step_size * up, greatest)
-        # XLA copies step sizes first, and is slower, if the factor is chosen instead.
-        return jnp.where(
-            agreement > 0, longer, jnp.where(agreement < 0, shorter, step_size)
-        )
-
-    def remember(sign, agreement, last):
-        if not flip.remember:
-            sign = jnp.where(agreement < 0, 0, sign)
-        return jnp.where(jnp.isnan(sign), last, sign.astype(last.dtype))
+        del extra_args
+        worse = None
+        if needs_value:
+            worse, value = compare(value, state.last_value)
+        updates = _decayed(updates, params, weight_decay)
+        leaves, structure = jax.tree.flatten(updates)
+        moves, new = [], []
+        each = zip(leaves, kept_leaves(state), numbers(leaves, updates), strict=True)
+        for g, kept, settings in each:
+            wide_g = g.astype(computing(g.dtype, layout))
+            move, kept = array_rule.advance(wide_g, kept, settings, layout, worse)
+            moves.append(move.astype(g.dtype))
+            new.append(kept)
+        value = value if needs_value else None
+        state = _as_state(structure, new, value, layout)
+        return structure.unflatten(moves), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _compare(value, last):
+def kept_leaves(state: ScaleByRpropState) -> list[Kept]:
+    """Return what is kept of each array of params."""
+    steps = jax.tree.leaves(state.step_sizes)
+    marks = [None] * len(steps) if state.signs is None else jax.tree.leaves(state.signs)
+    return list(zip(steps, marks, strict=True))
+
+
+def array_rule_of(layout: RpropLayout) -> Any:
+    """Return the module that knows a layout."""
+    return _rprop_packed if layout.state in PACKED else _rprop_plain
+
+
+def _cast(number, dtype):
+    """Cast a setting, as a traced float32 would promote bfloat16."""
+    return jnp.asarray(number, dtype)
+
+
+def _as_state(structure, kept, last_value, layout):
+    steps = structure.unflatten([steps for steps, _ in kept])
+    packed = layout.state in PACKED
+    marks = None if packed else structure.unflatten([marks for _, marks in kept])
+    return ScaleByRpropState(steps, marks, last_value, layout)
+
+
+def _decayed(updates, params, weight_decay):
+    """Return g + λ θ."""
+    if weight_decay is None:
+        return updates
+    if params is None:
+        raise ValueError(
+            "rprop with weight_decay needs params: call optimizer.update(grads, state, "
+            "params)."
+        )
+    add = lambda g, p: g + jnp.asarray(weight_decay, g.dtype) * p.astype(g.dtype)
+    return jax.tree.map(add, updates, params)
+
+
+def compare(value, last):
     """Return whether the loss grew, and what the next one is compared with."""
     if value is None:
         raise ValueError(
@@ -159,31 +212,3 @@ def _compare(value, last):
     value = jnp.asarray(value, last.dtype)
     # NaN is worse than any, but must not make all that follows worse.
     return ~(value <= last), jnp.where(jnp.isnan(value), last, value)
-
-
-def _check(learning_rate, eta_minus, eta_plus, min_step_size, max_step_size, variant):
-    if variant not in _VARIANTS:
-        raise ValueError(f"variant must be one of {[*_VARIANTS]}, got {variant!r}.")
-    if callable(learning_rate):
-        raise ValueError(
-            f"learning_rate must be a number, got the schedule {learning_rate}; pass "
-            "the first step size, as rprop adapts step sizes itself."
-        )
-    if are_numbers(learning_rate) and not learning_rate > 0:
-        raise ValueError(
-            f"rprop needs learning_rate > 0, got {learning_rate}; it is the first step "
-            "size, for which 0.1 is usual."
-        )
-    if are_numbers(eta_minus, eta_plus) and not 0 < eta_minus < 1 < eta_plus:
-        raise ValueError(
-            "rprop needs 0 < eta_minus < 1 < eta_plus, got "
-            f"eta_minus={eta_minus} and eta_plus={eta_plus}; 0.5 and 1.2 are usual."
-        )
-    if are_numbers(min_step_size, max_step_size) and not (
-        0 <= min_step_size <= max_step_size
-    ):
-        raise ValueError(
-            "rprop needs 0 <= min_step_size <= max_step_size, got "
-            f"min_step_size={min_step_size} and max_step_size={max_step_size}; swap "
-            "them, or leave one at its default, 1e-06 or 50.0."
-        )

@@ -1,0 +1,41 @@
+"""What every member of the Rprop family asks of its settings."""
+
+import jax
+
+from bpvariants._checks import are_numbers
+
+
+def check_settings(
+    name, learning_rate, eta_minus, eta_plus, min_step_size, max_step_size, usual=50.0
+):
+    """Check what is a Python number; tracers and arrays are as they are."""
+    for rate in jax.tree.leaves(learning_rate):
+        if callable(rate):
+            raise ValueError(
+                f"learning_rate must be a number, got the schedule {rate}; pass the "
+                f"first step size, as {name} adapts step sizes itself."
+            )
+        if are_numbers(rate) and not rate > 0:
+            raise ValueError(
+                f"{name} needs learning_rate > 0, got {rate}; it is the first step "
+                "size, for which 0.1 is usual."
+            )
+    if are_numbers(eta_minus, eta_plus) and not 0 < eta_minus < 1 < eta_plus:
+        raise ValueError(
+            f"{name} needs 0 < eta_minus < 1 < eta_plus, got "
+            f"eta_minus={eta_minus} and eta_plus={eta_plus}; 0.5 and 1.2 are usual."
+        )
+    least, greatest = map(jax.tree.leaves, (min_step_size, max_step_size))
+    alike = len(least) == len(greatest)
+    pairs = (
+        zip(least, greatest, strict=True)
+        if alike
+        else [(low, high) for low in least for high in greatest]
+    )
+    for low, high in pairs:
+        if are_numbers(low, high) and not 0 <= low <= high:
+            raise ValueError(
+                f"{name} needs 0 <= min_step_size <= max_step_size, got "
+                f"min_step_size={low} and max_step_size={high}; swap them, or leave "
+                f"one at its default; {usual} is usual for the greatest."
+            )
