@@ -6,9 +6,19 @@ import sys
 
 import tyro
 
-STUDIES = {
-    "compare": "the four kinds of backpropagation side by side, on real data",
-    "benchmarks": "this library against its peers: the same work, in one run",
+STUDIES = {  # name: module, what it is about
+    "compare": ("compare", "the four kinds of backpropagation side by side, real data"),
+    "encoders": ("resilient.encoders", "Rprop's first problems, beside its paper"),
+    "proben1": (
+        "resilient.proben1",
+        "Rprop on Prechelt's collection, beside his tables",
+    ),
+    "rprop_vs": ("resilient.rprop_vs", "Rprop against other Rprops, Adam and L-BFGS"),
+    "rprop_minibatch": (
+        "resilient.rprop_minibatch",
+        "Rprop fails on mini-batches, and what mends it",
+    ),
+    "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
 
 
@@ -17,7 +27,7 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, STUDIES))
         print("usage: python -m experiments <study> [--help] [options]\n\nstudies:")
-        for name, about in STUDIES.items():
+        for name, (_, about) in STUDIES.items():
             print(f"  {name:<{width}}  {about}")
         return 0
     name, *options = arguments
@@ -27,7 +37,7 @@ def main(arguments: list[str]) -> int:
         known = ", ".join(STUDIES)
         print(f"unknown study {name!r}; there are: {known}.{hint}", file=sys.stderr)
         return 2
-    study = importlib.import_module(f"experiments.{name}")
+    study = importlib.import_module(f"experiments.{STUDIES[name][0]}")
     prog = f"python -m experiments {name}"
     config = tyro.cli(study.Config, prog=prog, args=options)  # exits with 2 if wrong
     return 130 if study.main(config).interrupted else 0

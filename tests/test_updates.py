@@ -158,6 +158,15 @@ def test_compiles_once(make_update, params):
     assert len(traces) == 1
 
 
+def test_state_may_be_donated(make_update, params):
+    """So that a training step writes over it: no two arrays of it may be one."""
+    params = {"w": jnp.ones(5, jnp.float32)}  # of a size that its state can take
+    optimizer = optax.with_extra_args_support(make_update(0.1))
+    update = lambda state, params: optimizer.update(params, state, params, value=1.0)
+    _, state = jax.jit(update, donate_argnums=0)(optimizer.init(params), params)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((state, params)))
+
+
 def test_compiles_once_when_a_hyperparameter_is_changed(make_update, params):
     optimizer, traces = optax.inject_hyperparams(make_update)(learning_rate=0.1), []
 

@@ -111,8 +111,8 @@ def probabilistic_rprop(
         rates = per_leaf("learning_rate", learning_rate, params)
         first = map(start, leaves, rates, *bounds(params))
         steps = structure.unflatten([*first])
-        zeros = optax.tree.zeros_like(steps)
-        return ProbabilisticRpropState(steps, zeros, zeros, jnp.zeros([], jnp.int32))
+        mean, square = (optax.tree.zeros_like(steps) for _ in range(2))
+        return ProbabilisticRpropState(steps, mean, square, jnp.zeros([], jnp.int32))
 
     def bounds(params):
         low = per_leaf("min_step_size", min_step_size, params)

@@ -1,6 +1,8 @@
 """`python -m experiments benchmarks`: runs them, shows a table, writes it."""
 
 import dataclasses
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -11,10 +13,16 @@ from rich.table import Table
 from experiments import report
 from experiments.benchmarks._bptt import bptt
 from experiments.benchmarks._fixed_point import fixed_point
+from experiments.benchmarks._proben1 import proben1
 from experiments.benchmarks._rprop import rprop
 from experiments.benchmarks._timing import Measured
 
-BENCHMARKS = {"bptt": bptt, "fixed_point": fixed_point, "rprop": rprop}
+BENCHMARKS = {
+    "bptt": bptt,
+    "fixed_point": fixed_point,
+    "rprop": rprop,
+    "proben1": proben1,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,10 +33,13 @@ class Config:
     out, and said to be.
     """
 
-    only: tuple[Literal["bptt", "fixed_point", "rprop"], ...] = ()
+    only: tuple[Literal["bptt", "fixed_point", "rprop", "proben1"], ...] = ()
     """Benchmarks to run; by default all of them."""
     repeats: int = 30
     """How often each is timed; the median counts."""
+    parameters: int = 4_000_000
+    """How many float32 parameters the rprop benchmark steps; 100000000 or 1000000000
+    on a GPU."""
     out: Path | None = None
     """Folder to write to; by default runs/benchmarks-<time>."""
 
@@ -36,6 +47,8 @@ class Config:
         """Check the options."""
         if self.repeats < 2:
             raise ValueError(f"repeats must be at least 2, got {self.repeats}.")
+        if self.parameters < 1:
+            raise ValueError(f"parameters must be at least 1, got {self.parameters}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +69,7 @@ def main(config: Config) -> Result:
         with report.Progress(len(names)) as progress:
             for name in names:
                 progress.begin(name, 1)
-                for measured in BENCHMARKS[name](config.repeats):
+                for measured in _run(name, config):
                     rows.append(measured)
                     report.append_row(folder, measured._asdict())
                 progress.advance(1)
@@ -65,6 +78,12 @@ def main(config: Config) -> Result:
     _show(rows)
     Console().print(f"All of it is in {folder / 'results.jsonl'}", soft_wrap=True)
     return Result(rows, folder, interrupted)
+
+
+def _run(name: str, config: Config) -> Iterable[Measured]:
+    if name == "rprop":
+        return rprop(config.repeats, config.parameters)
+    return BENCHMARKS[name](config.repeats)
 
 
 def _show(rows: list[Measured]) -> None:
@@ -77,7 +96,10 @@ def _show(rows: list[Measured]) -> None:
         if row.group not in groups[:i]:
             table.add_row(f"[bold]{row.group}")
         numbers = f"{row.ms:.3g}", f"± {row.spread:.0%}", f"{row.ratio:.2g}"
-        more = f"{row.compile_seconds:.1f}", f"{row.temp_mib:.2f}"
+        known = lambda number, digits: (
+            "" if math.isnan(number) else f"{number:.{digits}f}"
+        )
+        more = known(row.compile_seconds, 1), known(row.temp_mib, 2)
         table.add_row(f"  {row.name}", *numbers, *more, row.note)
     console = report.wide_console()
     console.print(table)

@@ -3,9 +3,18 @@
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
+
+
+class Foreign(NamedTuple):
+    """An entrant that is no JAX function: does the work, and waits until it is done."""
+
+    run: Callable[[], Any]
+
+
+Entrants: TypeAlias = dict[str, tuple[Callable, tuple] | Foreign]
 
 
 class Measured(NamedTuple):
@@ -23,35 +32,37 @@ class Measured(NamedTuple):
 
 def race(
     group: str,
-    entrants: dict[str, tuple[Callable, tuple]],
+    entrants: Entrants,
     *,
     repeats: int,
     notes: dict[str, str] | None = None,
     donate: bool = False,
 ) -> list[Measured]:
-    """Time entrants, each a jittable function and its arguments, in turns.
+    """Time entrants, each a jittable function and its arguments or foreign, in turns.
 
     In its turn each is called twice, of which the second call counts.
 
     With `donate`, a function returns what takes the place of its first argument, which
     it may write over, as a training step does with its state.
     """
-    programs, states, times = {}, {}, {name: [] for name in entrants}
-    compile_seconds = {}
-    for name, (function, arguments) in entrants.items():
+    calls, programs, compile_seconds = {}, {}, {}
+    times = {name: [] for name in entrants}
+    for name, entrant in entrants.items():
+        if isinstance(entrant, Foreign):
+            calls[name] = entrant.run
+            continue
+        function, arguments = entrant
         jitted = jax.jit(function, donate_argnums=(0,) if donate else ())
         start = time.perf_counter()
         programs[name] = jitted.lower(*arguments).compile()
         compile_seconds[name] = time.perf_counter() - start
-        states[name] = arguments
+        calls[name] = _caller(programs[name], arguments, donate)
     for _ in range(repeats):
-        for name, program in programs.items():
+        for name, call in calls.items():
             for _ in range(2):
                 start = time.perf_counter()
-                result = jax.block_until_ready(program(*states[name]))
+                call()
                 times[name].append(1000 * (time.perf_counter() - start))
-                if donate:
-                    states[name] = (result, *states[name][1:])
             times[name].pop(-2)  # it found the caches as another entrant left them
     medians = {name: statistics.median(each) for name, each in times.items()}
     ours = next(iter(medians.values()))
@@ -62,12 +73,24 @@ def race(
             medians[name],
             _spread(times[name]),
             medians[name] / ours,
-            compile_seconds[name],
-            _temp_mib(program),
+            compile_seconds.get(name, float("nan")),
+            _temp_mib(programs[name]) if name in programs else float("nan"),
             (notes or {}).get(name, ""),
         )
-        for name, program in programs.items()
+        for name in entrants
     ]
+
+
+def _caller(program, arguments, donate):
+    """Return the call of a program; what it gives back replaces what it wrote over."""
+    state = [*arguments]
+
+    def call():
+        result = jax.block_until_ready(program(*state))
+        if donate:
+            state[0] = result
+
+    return call
 
 
 def _spread(values: list[float]) -> float:

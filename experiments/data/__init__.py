@@ -1,6 +1,12 @@
-"""Real data that comes with the dependencies, or with this project."""
+"""Real data: from the dependencies, from this project, or fetched and checked."""
 
 from experiments.data._digits import Digits as Digits, digits as digits
+from experiments.data._proben1 import (
+    parse_proben1 as parse_proben1,
+    Part as Part,
+    Proben1 as Proben1,
+    proben1 as proben1,
+)
 from experiments.data._python_reference import (
     python_reference as python_reference,
     Text as Text,

@@ -98,9 +98,11 @@ def wide_console() -> Console:
 
 def say_where(folder: Path, seconds: float, interrupted: bool) -> None:
     """Print where the results lie."""
-    page = folder / "report.html"
+    page, results = folder / "report.html", folder / "results.jsonl"
+    pictures = [page] if page.exists() else sorted(folder.glob("*.png"))
     done = "Interrupted; what was finished" if interrupted else "All of it"
-    look = f": open {page}" if page.exists() else ", no results yet"
+    look = f": open {', '.join(map(str, pictures or [results]))}"
+    look = look if results.exists() else ", no results yet"
     Console().print(f"{done} ({seconds:.0f} s) is in {folder}{look}", soft_wrap=True)
 
 

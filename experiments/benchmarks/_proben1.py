@@ -1,0 +1,100 @@
+"""A row of Proben1: 60 runs under one `vmap`, against PyTorch, one after another."""
+
+import statistics
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import data
+from experiments.benchmarks._timing import Entrants, Foreign, Measured, race
+from experiments.benchmarks._torch import torch
+from experiments.resilient import _stopping as stopping
+from experiments.resilient.proben1 import setup
+
+RUNS, REPEATS = 60, 3  # of which PyTorch takes a minute
+ROWS = [("cancer1", "8"), ("diabetes1", "10")]  # small networks
+
+
+def proben1(repeats: int) -> Iterator[Measured]:
+    """Time all runs of a row, with the same rule for stopping."""
+    keys = jax.random.split(jax.random.key(0), RUNS)
+    for name, table in ROWS:
+        problem = data.proben1(name)
+        network, settings = setup(table, problem, "irprop_minus")
+        errors: dict[str, list[float]] = {}
+
+        def ours(problem=problem, network=network, settings=settings, errors=errors):
+            errors["ours"] = stopping.train(problem, network, settings, keys).test
+
+        def theirs(problem=problem, network=network, settings=settings, errors=errors):
+            runs = [_by_torch(problem, network, settings, i) for i in range(RUNS)]
+            errors["theirs"] = runs
+
+        ours()  # compiles
+        entrants: Entrants = {"bpvariants, 60 under vmap": Foreign(ours)}
+        if torch() is not None:
+            entrants["torch, one after another"] = Foreign(theirs)
+        group = f"Proben1 {name}, table {table}, {RUNS} runs"
+        rows = race(group, entrants, repeats=min(repeats, REPEATS))
+        for row, values in zip(rows, errors.values(), strict=True):
+            note = f"test error {np.mean(values):.2f} ({statistics.stdev(values):.2f})"
+            yield row._replace(note=note if torch() else f"{note}; no torch")
+
+
+def _by_torch(problem, network, settings, seed) -> float:
+    """Train one run, with each weight's own first step; return the test error."""
+    module: Any = torch()
+    generator = module.Generator().manual_seed(seed)
+    parts = [
+        tuple(module.from_numpy(np.ascontiguousarray(array)) for array in part)
+        for part in (problem.train, problem.validation, problem.test)
+    ]
+    uniform = lambda leaf, low, high: module.empty(leaf.shape).uniform_(
+        low, high, generator=generator
+    )
+    limit = settings.weights
+    params = jax.tree.map(lambda leaf: uniform(leaf, -limit, limit), network.shapes())
+    leaves = [leaf.requires_grad_() for leaf in jax.tree.leaves(params)]
+    optimizer = module.optim.Rprop(
+        leaves, etas=(0.5, settings.eta_plus), step_sizes=(0.0, 50.0), foreach=True
+    )
+    for leaf in leaves:
+        optimizer.state[leaf] = {
+            "step": module.tensor(0.0),
+            "prev": module.zeros_like(leaf),
+            "step_size": uniform(leaf, *settings.step_sizes),
+        }
+
+    def outputs(x):
+        layers = [x]
+        for layer, theta in enumerate(params, start=1):
+            s = theta["bias"]
+            for source, weights in zip(
+                network.sources(layer), theta["weights"], strict=True
+            ):
+                s = s + layers[source] @ weights.T
+            last = layer == len(params) and network.output == "linear"
+            layers.append(s if last else s / (1 + s.abs()))
+        return layers[-1]
+
+    error = lambda part: 100 * ((outputs(part[0]) - part[1]) ** 2).mean()
+    best, at_best = float("inf"), float("nan")
+    for _ in range(0, settings.max_epochs, stopping.STRIP):
+        strip = []
+        for _ in range(stopping.STRIP):
+            optimizer.zero_grad()
+            loss = error(parts[0])
+            loss.backward()
+            optimizer.step()
+            strip.append(loss.item())
+        with module.no_grad():
+            now = error(parts[1]).item()
+            if now < best:
+                best, at_best = now, error(parts[2]).item()
+        gl = 100 * (now / best - 1)
+        progress = 1000 * (statistics.fmean(strip) / min(strip) - 1)
+        if gl > settings.alpha or progress < stopping.LEAST_PROGRESS:
+            break
+    return at_best

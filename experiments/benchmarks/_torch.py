@@ -1,0 +1,21 @@
+"""PyTorch as a peer, where it is installed."""
+
+import importlib
+import importlib.util
+from typing import Any
+
+import jax
+
+
+def torch() -> Any | None:
+    """Return the module, or None."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    return importlib.import_module("torch")
+
+
+def torch_device() -> str:
+    """Return the device of PyTorch that is JAX's."""
+    module = torch()
+    on_gpu = jax.default_backend() == "gpu" and module and module.cuda.is_available()
+    return "cuda" if on_gpu else "cpu"

@@ -1,0 +1,44 @@
+"""What studies of one method share: a table to print, a picture in the folder."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from experiments.report._tables import wide_console
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What `main` of a study returns: its rows, each a line of results.jsonl."""
+
+    rows: list[dict[str, Any]]
+    folder: Path
+    interrupted: bool
+
+
+def show_table(
+    title: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str = ""
+) -> None:
+    """Print a table whose first column names the rows, and what it means."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    table.padding = (0, 1, 0, 0)
+    for i, name in enumerate(header):
+        table.add_column(name, justify="right" if i else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console = wide_console()
+    console.print(table)
+    if note:
+        console.print(f"[dim]{note}\n")
+
+
+def save_picture(folder: Path, name: str, figure: Figure) -> Path:
+    """Write a picture to the folder of a run."""
+    path = folder / f"{name}.png"
+    figure.savefig(path, dpi=110)
+    return path

@@ -1,0 +1,1 @@
+"""Studies of resilient backpropagation, beside its published numbers."""

@@ -1,0 +1,72 @@
+"""The feed-forward networks of the Rprop papers, as pure functions."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants.types import PyTree
+
+
+class Network(NamedTuple):
+    """Units of each layer, inputs first; static, so that it may be an argument."""
+
+    sizes: tuple[int, ...]
+    shortcuts: bool  # whether each layer sees all layers before it, not one only
+    output: str = "linear"  # or "sigmoid"
+
+    @property
+    def num_weights(self) -> int:
+        """Connections, biases included."""
+        shapes = jax.tree.leaves(self.shapes())
+        return sum(jnp.size(jnp.empty(shape.shape)) for shape in shapes)
+
+    def sources(self, layer: int) -> range:
+        """Return the layers that a layer sees."""
+        return range(0 if self.shortcuts else layer - 1, layer)
+
+    def shapes(self) -> PyTree:
+        """Return the shapes of the parameters, a matrix for each pair of layers."""
+        number = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
+        return [
+            {
+                "bias": number(self.sizes[layer]),
+                "weights": [
+                    number(self.sizes[layer], self.sizes[source])
+                    for source in self.sources(layer)
+                ],
+            }
+            for layer in range(1, len(self.sizes))
+        ]
+
+    def draw(self, key: jax.Array, low: float, high: float) -> PyTree:
+        """Return uniform random numbers in the shape of the parameters."""
+        leaves, structure = jax.tree.flatten(self.shapes())
+        keys = jax.random.split(key, len(leaves))
+        uniform = lambda key, leaf: jax.random.uniform(
+            key, leaf.shape, "float32", low, high
+        )
+        return structure.unflatten(map(uniform, keys, leaves))
+
+    def apply(self, params: Sequence[PyTree], x: jax.Array) -> jax.Array:
+        """Return the outputs [outputs, P] for inputs [inputs, P].
+
+        Examples are columns, so that under `vmap` many networks that see the same
+        inputs make one matrix product of their first layers, with nothing to transpose.
+        """
+        layers = [x]
+        for layer, theta in enumerate(params, start=1):
+            s = theta["bias"][:, None]
+            for source, weights in zip(
+                self.sources(layer), theta["weights"], strict=True
+            ):
+                s = s + weights @ layers[source]
+            last = layer == len(self.sizes) - 1
+            layers.append(s if last and self.output == "linear" else softsign(s))
+        return layers[-1]
+
+
+def softsign(s: jax.Array) -> jax.Array:
+    """Return x / (1 + |x|), the sigmoid of Proben1."""
+    return s / (1 + jnp.abs(s))

@@ -1,0 +1,179 @@
+"""Training with Prechelt's early stopping, many runs together, each stopping by itself.
+
+Epoch t takes a step from w_{t−1} to w_t; E_tr(t) is the error at w_{t−1}, as it is
+measured during the epoch. After each strip of 5 epochs, with E_va and E_te at w_t,
+
+    GL(t) = 100 (E_va(t) / min_{t′≤t} E_va(t′) − 1)                 generalisation loss
+    P_5(t) = 1000 (mean E_tr / min E_tr − 1)  of the strip          progress
+    stop if GL(t) > α, P_5(t) < 0.1, or t ≥ 3000.
+
+A run that has stopped is a lane that stays as it is, while the others go on. Where less
+than a quarter of the lanes run on, those are gathered in fewer, which compiles anew.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bpvariants import updates
+from bpvariants.types import PyTree
+from experiments.data import Part, Proben1
+from experiments.resilient._networks import Network
+
+STRIP, MAX_EPOCHS, LEAST_PROGRESS = 5, 3000, 0.1
+CHUNK = 20  # strips between looks from Python
+FEWER = 4
+
+
+class Settings(NamedTuple):
+    """How weights and step sizes begin, and when to stop; static."""
+
+    variant: str
+    weights: float  # initial weights are uniform in ± this
+    step_sizes: tuple[float, float]  # initial step sizes are uniform in here, each
+    alpha: float  # stop where the generalisation loss exceeds this
+    eta_plus: float = 1.2
+    max_epochs: int = MAX_EPOCHS
+
+
+class Outcome(NamedTuple):
+    """What Prechelt's tables tell of a run, [runs] each."""
+
+    train: Any  # least E_tr
+    validation: Any  # least E_va
+    test: Any  # E_te where E_va is least
+    classification: Any  # % misclassified there
+    gl: Any  # GL at the end
+    total: Any  # epochs
+    relevant: Any  # epochs to the least E_va
+
+
+class _Run(NamedTuple):
+    params: PyTree
+    opt_state: PyTree
+    epoch: jax.Array
+    active: jax.Array
+    outcome: Outcome
+
+
+def train(
+    problem: Proben1,
+    network: Network,
+    settings: Settings,
+    keys: jax.Array,
+    advance: Callable[[int], None] = lambda epoch: None,
+) -> Outcome:
+    """Train a run for each key; `advance` is told how many epochs the longest took."""
+    parts = problem.train, problem.validation, problem.test
+    parts = jax.tree.map(lambda examples: jnp.asarray(examples.T), parts)
+    runs, lanes = _start_all(network, settings, keys), np.arange(len(keys))
+    results = [np.zeros(len(keys)) for _ in Outcome._fields]
+    epochs = 0
+    while True:
+        runs = _advance_all(network, settings, parts, runs)
+        active = np.asarray(runs.active)
+        for result, values in zip(results, runs.outcome, strict=True):
+            result[lanes] = np.asarray(values)
+        epochs += CHUNK * STRIP
+        advance(epochs)
+        if not active.any():
+            return Outcome(*results)
+        if active.sum() <= len(lanes) // FEWER:
+            runs, lanes = _gather(runs, lanes, active)
+
+
+def error(network: Network, params: PyTree, part: Part) -> jax.Array:
+    """Return E, the mean squared error in percent of the range of the targets, 1."""
+    outputs = network.apply(params, jnp.asarray(part.x))
+    return 100 * jnp.mean((outputs - part.target) ** 2)
+
+
+def _misclassified(network, params, part):
+    outputs = network.apply(params, part.x)
+    wrong = jnp.argmax(outputs, axis=0) != jnp.argmax(part.target, axis=0)
+    return 100 * jnp.mean(wrong, dtype=jnp.float32)
+
+
+def _optimizer(settings, step_sizes):
+    make = getattr(updates, settings.variant)
+    optimizer = make(step_sizes, eta_plus=settings.eta_plus, min_step_size=0.0)
+    return optax.with_extra_args_support(optimizer)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _start_all(network, settings, keys):
+    return jax.vmap(partial(_start, network, settings))(keys)
+
+
+def _start(network, settings, key):
+    weights_key, steps_key = jax.random.split(key)
+    params = network.draw(weights_key, -settings.weights, settings.weights)
+    step_sizes = network.draw(steps_key, *settings.step_sizes)
+    worst = jnp.full((), jnp.inf, jnp.float32)
+    nothing = jnp.zeros((), jnp.float32)
+    outcome = Outcome(worst, worst, worst, nothing, nothing, *[jnp.int32(0)] * 2)
+    opt_state = _optimizer(settings, step_sizes).init(params)
+    return _Run(params, opt_state, jnp.int32(0), jnp.array(True), outcome)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _advance_all(network, settings, parts, runs):
+    def advance(run):
+        limit = run.epoch + CHUNK * STRIP
+        go_on = lambda run: run.active & (run.epoch < limit)
+        strip = partial(_strip, network, settings, parts)
+        return jax.lax.while_loop(go_on, strip, run)
+
+    return jax.vmap(advance)(runs)
+
+
+def _strip(network, settings, parts, run):
+    """Take a strip of epochs, then see whether to stop."""
+    train, validation, test = parts
+    optimizer = _optimizer(settings, 1.0)  # the first step sizes are in its state
+
+    def epoch(params_and_state, _):
+        params, state = params_and_state
+        value, grads = jax.value_and_grad(partial(error, network))(params, train)
+        change, state = optimizer.update(grads, state, params, value=value)
+        return (optax.apply_updates(params, change), state), value
+
+    start = run.params, run.opt_state
+    (params, opt_state), errors = jax.lax.scan(epoch, start, length=STRIP)
+    now, before, count = error(network, params, validation), run.outcome, run.epoch
+    count = count + STRIP
+    better = now < before.validation
+    best = jnp.minimum(now, before.validation)
+    gl = 100 * (now / best - 1)
+    progress = 1000 * (jnp.mean(errors) / jnp.min(errors) - 1)
+    stop = (gl > settings.alpha) | (progress < LEAST_PROGRESS)
+    keep = lambda new, old: jnp.where(better, new, old)
+    outcome = Outcome(
+        train=jnp.minimum(before.train, jnp.min(errors)),
+        validation=best,
+        test=keep(error(network, params, test), before.test),
+        classification=keep(
+            _misclassified(network, params, test), before.classification
+        ),
+        gl=gl,
+        total=count,
+        relevant=keep(count, before.relevant),
+    )
+    active = ~stop & (count < settings.max_epochs)
+    return _Run(params, opt_state, count, active, outcome)
+
+
+def _gather(runs, lanes, active):
+    """Keep the lanes that run on, and as many others as make a quarter of all."""
+    order = np.argsort(~active, kind="stable")[: len(lanes) // FEWER]
+    return _take(runs, order), lanes[order]
+
+
+@jax.jit
+def _take(runs, order):
+    return jax.tree.map(lambda leaf: leaf[order], runs)
