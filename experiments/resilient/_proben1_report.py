@@ -10,6 +10,7 @@ from experiments import report
 ROUNDING = 0.005  # a published figure has two decimals, its deviation too
 HEADER = ["", "test error", "median", "early", "paper", "", "class. %", "paper"]
 HEADER += ["epochs", "paper"]
+PAPER_RUNS = {"3": 10, "8": 60, "10": 60}
 EARLY = 0.5  # a run that takes less than this part of the median's epochs is early
 
 
@@ -28,7 +29,8 @@ def show(table: str, rows: list[dict[str, Any]]) -> None:
             f"test errors {count('')} are within 2 standard deviations of the paper's; "
             f"of {count('median')} more the median is, and a few runs that stopped "
             f"early move the mean (early: their number); {count('off')} are off. "
-            "The paper's figures are of Rprop+.",
+            "* marks those beyond 2 standard errors. Root mean squares of the "
+            f"differences, in standard errors (1 is chance): {_misfits(mine)}.",
         )
 
 
@@ -42,6 +44,22 @@ def verdict(row: dict[str, Any]) -> str:
     return "median" if close(np.median(row["test"])) else "off"
 
 
+def deviation(row: dict[str, Any], key: str) -> float:
+    """Return the difference of our mean from the paper's, in its standard errors."""
+    mean, deviation = row["published"][key]
+    rounding = ROUNDING if key in ("test", "classification", "gl") else 0.5
+    theirs = (deviation + rounding) / np.sqrt(PAPER_RUNS[row["table"]])
+    error = np.hypot(theirs, _standard_error(row[key]))
+    return float((np.mean(row[key]) - mean) / error)
+
+
+def _misfits(rows):
+    names = {"test": "test error", "classification": "class. %", "total": "epochs"}
+    names |= {"relevant": "epochs to least validation error", "gl": "GL"}
+    size = lambda key: np.sqrt(np.mean([deviation(row, key) ** 2 for row in rows]))
+    return ", ".join(f"{name} {size(key):.1f}" for key, name in names.items())
+
+
 def num_early(row: dict[str, Any]) -> int:
     """Count the runs that stopped long before the others."""
     return int(np.sum(row["total"] < EARLY * np.median(row["total"])))
@@ -51,7 +69,8 @@ def _line(row):
     paper = row["published"]
     median, early = f"{np.median(row['test']):.2f}", str(num_early(row) or "")
     line = [row["set"], _ours(row["test"], 2), median, early]
-    line += [_mean_sd(paper["test"], 2), verdict(row)]
+    mark = "*" if abs(deviation(row, "test")) > 2 else ""
+    line += [_mean_sd(paper["test"], 2), f"{mark} {verdict(row)}".strip()]
     for key, digits in {"classification": 2, "total": 0}.items():
         line += [_ours(row[key], digits), _mean_sd(paper[key], digits)]
     return line
@@ -96,12 +115,9 @@ def draw(table: str, rows: list[dict[str, Any]]) -> Figure:
                 axis.plot(at, medians, "_", color=f"C{i}", markersize=9)
         axis.axhline(1, color="black", linewidth=0.8)
         axis.set_xticks(range(len(names)), names, rotation=60)
-        axis.set(ylabel=f"{label}, relative to the paper's", yscale="log")
-        axis.yaxis.set_major_formatter("{x:.2g}")
-        axis.yaxis.set_minor_formatter("{x:.2g}")
-        axis.tick_params(axis="y", which="minor", labelsize=8)
+        axis.set(ylabel=f"{label}, relative to the paper's", ylim=_limits(rows, key))
         axis.margins(x=0.01)
-        axis.grid(alpha=0.3, axis="y", which="both")
+        axis.grid(alpha=0.3, axis="y")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=6)
     figure.suptitle(
@@ -109,6 +125,14 @@ def draw(table: str, rows: list[dict[str, Any]]) -> Figure:
         f"{len(rows[0]['test'])} runs; dashes: medians"
     )
     return figure
+
+
+def _limits(rows, key):
+    """Return where the means lie, as deviations of the paper may be large."""
+    ratios = [np.mean(row[key]) / row["published"][key][0] for row in rows]
+    errors = [_standard_error(row[key]) / row["published"][key][0] for row in rows]
+    low, high = np.min(np.subtract(ratios, errors)), np.max(np.add(ratios, errors))
+    return min(1, low) - 0.1, max(1, high) + 0.1
 
 
 def _standard_error(values):
