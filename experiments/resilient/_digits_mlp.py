@@ -1,0 +1,52 @@
+"""A small network for the digits, its weights one vector: as studies of updates do."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+
+UNITS, CLASSES, PIXELS = 32, 10, 64
+
+
+class Network(NamedTuple):
+    """Functions of weights [n], float32; images are [B, 64], labels [B]."""
+
+    init: Callable[[jax.Array], jax.Array]  # key -> weights
+    loss: Callable[..., jax.Array]  # (weights, images, labels) -> mean cross entropy
+    accuracy: Callable[..., jax.Array]  # the same -> percent
+
+
+def digits_mlp() -> Network:
+    """Return the network 64-32-10, tanh within, of 2410 weights."""
+
+    def layers(key):
+        first, second = jax.random.split(key)
+        return _dense(first, PIXELS, UNITS), _dense(second, UNITS, CLASSES)
+
+    init = lambda key: ravel_pytree(layers(key))[0]
+    unravel = ravel_pytree(layers(jax.random.key(0)))[1]
+
+    def logits(weights, images):
+        (w, b), (readout, bias) = unravel(weights)
+        return jnp.tanh(images @ w + b) @ readout + bias
+
+    def loss(weights, images, labels):
+        return jnp.mean(
+            optax.softmax_cross_entropy_with_integer_labels(
+                logits(weights, images), labels
+            )
+        )
+
+    def accuracy(weights, images, labels):
+        right = jnp.argmax(logits(weights, images), axis=-1) == labels
+        return 100 * jnp.mean(right, dtype=jnp.float32)
+
+    return Network(init, loss, accuracy)
+
+
+def _dense(key: jax.Array, inputs: int, outputs: int) -> tuple[jax.Array, jax.Array]:
+    w = jax.random.normal(key, (inputs, outputs), jnp.float32) / inputs**0.5
+    return w, jnp.zeros(outputs, jnp.float32)

@@ -1,0 +1,134 @@
+"""The table and the picture of `rprop_minibatch`."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import report
+
+FULL_COLOUR, ADAM_COLOUR = "#0072b2", "#777777"
+COLOURS = [FULL_COLOUR, "#d55e00", "#e69f00", "#56b4e9", "#cc79a7", "#009e73"]
+COLOURS += [ADAM_COLOUR]
+DASHES = ["-", "-", "-", "--", "-", "-", ":"]
+FLOOR = 1e-6  # below which a loss is drawn as that
+TARGET = 0.01
+COMPARED = 1e-3  # losses below are of rounding errors soon, which grow as in chaos
+
+
+def show(rows: list[dict[str, Any]], images: int) -> None:
+    """Print the table, each method at its best rate."""
+    header = ["", "batches", "rate", "updates", "train loss", "test %"]
+    header += [f"to {TARGET:g}", "median Δ", "at Δ_min", "flips"]
+    lines = [_line(row) for row in rows if row["best"]]
+    title = f"{images} digits, MLP 64-32-10, {len(rows[0]['loss'][0])} epochs"
+    rates = ", ".join(f"{rate:g}" for rate in dict.fromkeys(r["rate"] for r in rows))
+    up, down = math.log(1.2), math.log(2)
+    note = (
+        f"rate: Δ₀, or adam's learning rate, the best of {rates} by the training loss "
+        "at the end. Loss and accuracy then are mean ± standard deviation over seeds; "
+        f"a loss of 0 is less than float32 can tell. To {TARGET:g}: epochs until the "
+        "loss was first below it. At Δ_min: the share of step sizes "
+        "that cannot shrink. Flips: the share of gradients whose sign changed at the "
+        "last update of an epoch, mean of the last tenth of epochs; step sizes shrink "
+        f"where it is above {up / (down + 2 * up):.0%} in rprop, "
+        f"{up / (down + up):.0%} in rprop_minus; noise alone makes 33% and 50%. "
+        'probabilistic_rprop moves by Δ, "expected" by (2 p − 1) Δ, p = P(g > 0).'
+    )
+    report.show_table(title, header, lines, note + _same(rows))
+
+
+def _line(row: dict[str, Any]) -> list[str]:
+    loss, accuracy = (_numbers(row, name)[:, -1] for name in ("loss", "accuracy"))
+    rare = max(1, len(row["flips"][0]) // 10)
+    return [
+        row["method"],
+        f"{row['batches']} {row['batch'] or ''}".strip(),
+        f"{row['rate']:g}",
+        str(row["updates"]),
+        _mean_sd(loss, ".2g"),
+        _mean_sd(accuracy, ".1f"),
+        _epochs(_numbers(row, "loss")),
+        _unless_nan(_numbers(row, "median_step")[:, -1], ".2g"),
+        _unless_nan(_numbers(row, "at_min")[:, -1], ".0%"),
+        _unless_nan(_numbers(row, "flips")[:, -rare:], ".0%"),
+    ]
+
+
+def _numbers(row: dict[str, Any], name: str) -> np.ndarray:
+    """Return an array [seeds, epochs], NaN where nothing is known."""
+    return np.array(row[name], float)
+
+
+def _mean_sd(numbers: np.ndarray, form: str) -> str:
+    text = format(np.mean(numbers), form)
+    if len(numbers) == 1:
+        return text
+    return f"{text} ± {np.std(numbers, ddof=1):.1g}"
+
+
+def _epochs(losses: np.ndarray) -> str:
+    """Return after how many epochs the loss was below the target, and how often."""
+    came = [int(np.argmax(run)) + 1 for run in losses < TARGET if run.any()]
+    if not came:
+        return "–"
+    missing = f" ({len(came)}/{len(losses)})" if len(came) < len(losses) else ""
+    return f"{np.mean(came):.0f}{missing}"
+
+
+def _unless_nan(numbers: np.ndarray, form: str) -> str:
+    mean = float(np.mean(numbers))
+    return "–" if np.isnan(mean) else format(mean, form)
+
+
+def _same(rows: list[dict[str, Any]]) -> str:
+    """Tell how far the gradients that are added up lead from those of full batches."""
+    full = {row["rate"]: row for row in rows if row["batches"] == "full"}
+    added = [row for row in rows if row["method"].startswith("MultiSteps")]
+    if not added or len(full) < len(added):
+        return ""
+    most = 0.0
+    for row in added:
+        here, there = _numbers(row, "loss"), _numbers(full[row["rate"]], "loss")
+        early = np.minimum.accumulate(there, axis=1) > COMPARED
+        most = max(most, *abs(here[early] / there[early] - 1), 0.0)
+    return (
+        f" Until the loss is below {COMPARED:g}, MultiSteps' differs from that of full "
+        f"batches by {most:.2g} of it at most, at any rate."
+    )
+
+
+def draw(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    """Draw loss, step sizes and changes of sign, each against epochs."""
+    figure = Figure(figsize=(16, 5.4), layout="constrained")
+    loss, step, flips = figure.subplots(1, 3)
+    shown = [row for row in rows if row["best"]]
+    for i, row in enumerate(shown):
+        epochs = 1 + np.arange(len(row["loss"][0]))
+        batches = f"{row['batches']} batches"
+        style = {"color": COLOURS[i], "ls": DASHES[i], "lw": 1.6}
+        values = np.maximum(_numbers(row, "loss"), FLOOR)
+        for run in values:
+            loss.plot(epochs, run, **(style | {"lw": 0.5}), alpha=0.35)
+        label = f"{row['method']}, {batches}, rate {row['rate']:g}"
+        loss.plot(epochs, np.median(values, axis=0), label=label, **style)
+        for axis, name in ((step, "median_step"), (flips, "flips")):
+            numbers = _numbers(row, name)
+            if np.isfinite(numbers).all():
+                axis.plot(epochs, numbers.mean(axis=0), **style)
+    loss.set(yscale="log", ylabel="training loss (cross entropy, nats)")
+    loss.set_title(
+        f"Loss: median, seeds thin; below {FLOOR:g} drawn as that", fontsize=11
+    )
+    step.set(yscale="log", ylabel="median step size Δ")
+    step.axhline(1e-6, color="#999999", lw=0.8)
+    step.set_title("Step sizes, and Δ_min of rprop, where there are any", fontsize=11)
+    flips.set(ylabel="share of gradients", ylim=(0, None))
+    flips.set_title("Changes of sign at an epoch's last update", fontsize=11)
+    for axis in (loss, step, flips):
+        axis.set_xlabel("epochs")
+        axis.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+    return report.save_picture(folder, "minibatch", figure)

@@ -1,0 +1,114 @@
+"""What the updates of `rprop_vs` are let loose on; E is what each of them minimises."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments import data
+from experiments.resilient._digits_mlp import digits_mlp
+
+TARGET = 1e-6  # of the synthetic problems
+
+
+class Problem(NamedTuple):
+    """A function to minimise, from several starts."""
+
+    name: str
+    title: str
+    unit: str  # what E is
+    loss: Callable[[jax.Array, Any], jax.Array]  # (weights [n], case) -> E, []
+    starts: jax.Array  # [runs, n]
+    cases: jax.Array  # [runs, ...], what else tells the runs apart
+    steps: int
+    targets: tuple[float, ...]  # of E, from high to low
+    by_target: bool  # whether iterations to the last target rank, or E at the end
+    floor: float  # below which E is drawn as that
+    reference: dict[str, float]  # by method; iterations if by_target, else E
+    accuracy: Callable[[jax.Array], jax.Array] | None = None  # weights -> percent
+
+
+@contextmanager
+def double_precision() -> Iterator[None]:
+    """Compute in float64. A setting, as JAX has no context for it in all versions."""
+    before = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+    jax.config.update("jax_enable_x64", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)
+
+
+def quadratic(key: jax.Array, runs: int, steps: int) -> Problem:
+    """Return ½ wᵀA w, each run with a rotation of its own."""
+
+    def matrix(key):
+        rotation, _ = jnp.linalg.qr(jax.random.normal(key, (10, 10), jnp.float64))
+        return (rotation * jnp.logspace(0, 3, 10)) @ rotation.T
+
+    return Problem(
+        name="quadratic",
+        title=f"Quadratic, n = 10, condition 1000, rotations: {runs}",
+        unit="E",
+        loss=lambda w, matrix: w @ matrix @ w / 2,
+        starts=jnp.ones((runs, 10), jnp.float64),
+        cases=jax.vmap(matrix)(jax.random.split(key, runs)),
+        steps=steps,
+        targets=(TARGET,),
+        by_target=True,
+        floor=1e-8,
+        reference={
+            "rprop": 597,
+            "irprop_plus": 646,
+            "rprop_plus": 1272,
+            "rprop_minus": 1399,
+            "optax.rprop": 1038,
+        },
+    )
+
+
+def rosenbrock(steps: int) -> Problem:
+    """Return Rosenbrock's function from its usual start."""
+    return Problem(
+        name="rosenbrock",
+        title="Rosenbrock's function from (−1.2, 1)",
+        unit="E",
+        loss=lambda w, _: 100 * (w[1] - w[0] ** 2) ** 2 + (1 - w[0]) ** 2,
+        starts=jnp.array([[-1.2, 1.0]], jnp.float64),
+        cases=jnp.zeros(1),
+        steps=steps,
+        targets=(TARGET,),
+        by_target=False,
+        floor=1e-8,
+        reference={
+            "irprop_plus": 1.3e-4,
+            "rprop": 1.6e-4,
+            "optax.rprop": 3.1e-3,
+            "rprop_minus": 7.3e-3,
+            "rprop_plus": 1.1e-2,
+        },
+    )
+
+
+def digits(
+    key: jax.Array, runs: int, steps: int, targets: tuple[float, ...]
+) -> Problem:
+    """Return the training of a small network on all digits at once, in float32."""
+    network, (train, test) = digits_mlp(), data.digits()
+    train, test = jax.tree.map(jnp.asarray, (train, test))
+    return Problem(
+        name="digits",
+        title=f"Digits, MLP 64-32-10, full batch, seeds: {runs}",
+        unit="training loss (cross entropy, nats)",
+        loss=lambda w, _: network.loss(w, *train),
+        starts=jax.vmap(network.init)(jax.random.split(key, runs)),
+        cases=jnp.zeros(runs),
+        steps=steps,
+        targets=tuple(sorted(targets, reverse=True)),
+        by_target=False,
+        floor=1e-6,
+        reference={},
+        accuracy=lambda w: network.accuracy(w, *test),
+    )
