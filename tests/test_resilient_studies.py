@@ -12,7 +12,12 @@ from bpvariants import updates
 from experiments import data
 from experiments.benchmarks import _proben1 as benchmark
 from experiments.data import _fetch, _proben1
-from experiments.resilient import _stopping as stopping, encoders, proben1
+from experiments.resilient import (
+    _proben1_report,
+    _stopping as stopping,
+    encoders,
+    proben1,
+)
 from experiments.resilient._networks import Network
 
 
@@ -155,7 +160,7 @@ def test_proben1_study_runs(small, tmp_path, capsys):
     )
     result = proben1.main(config)
     assert not result.interrupted
-    assert len(result.rows) == 4 + 1
+    assert len(result.rows) == 4 + 2
     assert all(len(row["test"]) == 3 for row in result.rows)
     assert all(np.isfinite(row["test"]).all() for row in result.rows)
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
@@ -241,7 +246,7 @@ def test_ridge_regression_tells_that_the_data_are_right(name, want):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cancer1", "card1", "gene1", "heart1", "thyroid1"])
 def test_table_3_is_reproduced(name):
-    outcome = _train("3", name, runs=10)
+    outcome = _train("3", name, "rprop_plus", runs=10)
     mean, deviation = proben1.PUBLISHED["table3"][name]["test"]
     assert abs(np.mean(outcome.test) - mean) <= 2 * (deviation + 0.005) + 0.005
 
@@ -256,14 +261,15 @@ def test_table_3_is_reproduced(name):
     ],
 )
 def test_tables_8_and_10_are_reproduced(table, name):
-    outcome = _train(table, name, runs=20)
+    """Within three standard errors, by the variant whose figures they are."""
+    outcome = _train(table, name, "rprop_minus", runs=60)
     published = proben1.PUBLISHED[f"table{table}"][name]
-    assert np.mean(outcome.test) == pytest.approx(published["test"][0], rel=0.1)
-    mean, deviation = published["classification"]
-    assert abs(np.mean(outcome.classification) - mean) < deviation
+    row = {"table": table, "published": published, **outcome._asdict()}
+    for key in ("test", "classification", "total", "gl"):
+        assert abs(_proben1_report.deviation(row, key)) < 3, key
 
 
-def _train(table, name, runs):
+def _train(table, name, variant, runs):
     problem = data.proben1(name)
     keys = jax.random.split(jax.random.key(0), runs)
-    return stopping.train(problem, *proben1.setup(table, problem, "rprop_plus"), keys)
+    return stopping.train(problem, *proben1.setup(table, problem, variant), keys)

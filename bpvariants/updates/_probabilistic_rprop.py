@@ -57,10 +57,9 @@ def probabilistic_rprop(
         ρ = p (1 − p′) + p′ (1 − p),    p = Φ(m / s) = P(g > 0),  p′ that of before
         Δ ← clip(Δ exp(−2 ln(η⁺) (ρ − ½)), Δ_min, Δ_max),    θ ← θ − sign(m) Δ.
 
-    With the defaults, which are the report's, a step hardly ever shrinks (ρ > ½ needs p
-    and p′ on two sides of ½), and there may be nothing to settle it. The move "expected"
-    makes it small where the sign is in doubt, and trained better than the others in
-    `python -m experiments rprop_minibatch`.
+    With the defaults, which are the report's, a step hardly ever shrinks, as ρ > ½
+    needs p and p′ on two sides of ½. The move "expected" is small where the sign is in
+    doubt, and trained best in `python -m experiments rprop_minibatch`.
 
     If a square of any gradient is not finite, the update is NaN, all of it, and the
     state stays as it was. The state is 3·p numbers, 12 bytes a parameter in

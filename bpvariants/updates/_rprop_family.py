@@ -25,8 +25,9 @@ def irprop_minus(
     Consecutive gradients must be of one and the same function. Between mini-batches
     signs change by chance, and step sizes shrink to nothing: add the gradients up over
     an epoch (`optax.MultiSteps`), or use :func:`probabilistic_rprop` with its move
-    "expected"; `python -m experiments rprop_minibatch` shows all that. A gradient of NaN makes an update
-    of NaN and leaves the state as it was. Time is O(p), memory that of the state:
+    "expected"; `python -m experiments rprop_minibatch` shows all that. A gradient of
+    NaN makes an update of NaN and leaves the state as it was. Time is O(p), memory that
+    of the state:
 
         state        bytes a float32   step sizes
         float32      8                 float32 (float64 where params are)
