@@ -1,8 +1,9 @@
 """Gradient rules: where a gradient comes from.
 
-Static: backprop. Through time: bptt, truncated_bptt, unroll, mask_from_lengths. Forward
-in time: rtrl, over_sequence. Recurrent: recurrent_backprop, fixed_point, with the
-adjoints relax and neumann. What rules take and return: `bpvariants.types.GradientRule`.
+Static: backprop. Through time: bptt, truncated_bptt, unroll, mask_from_lengths,
+discounted_weights. Forward in time: rtrl, over_sequence. Recurrent: fixed_point,
+recurrent_backprop, with the adjoints relax and neumann. What rules take and return:
+`bpvariants.types.GradientRule`.
 """
 
 from bpvariants.gradients._adjoints import neumann as neumann, relax as relax
@@ -11,6 +12,9 @@ from bpvariants.gradients._backprop import (
     LayerInfo as LayerInfo,
 )
 from bpvariants.gradients._bptt import bptt as bptt
+from bpvariants.gradients._discounted_weights import (
+    discounted_weights as discounted_weights,
+)
 from bpvariants.gradients._fixed_point import fixed_point as fixed_point
 from bpvariants.gradients._masking import mask_from_lengths as mask_from_lengths
 from bpvariants.gradients._over_sequence import over_sequence as over_sequence
