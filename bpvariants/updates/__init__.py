@@ -7,6 +7,7 @@ scale_by_rprop, scale_by_forgetting, scale_by_sign.
 """
 
 from bpvariants.updates._forgetting import (
+    effective_step as effective_step,
     forgetting as forgetting,
     scale_by_forgetting as scale_by_forgetting,
     ScaleByForgettingState as ScaleByForgettingState,
