@@ -67,7 +67,8 @@ def discounted_weights(
             "ascend, negate the loss."
         )
     base = widen(jnp.asarray(decay, float if are_numbers(decay) else None))
-    weights = base ** jnp.arange(num_steps - 1, -1, -1, dtype=base.dtype)
+    # Unlike powers, products have a slope at λ = 0.
+    weights = jnp.cumprod(jnp.full(num_steps, base).at[0].set(1))[::-1]
     if learning_rate is None:
         return weights
     return weights.at[-1].set(jnp.asarray(learning_rate, weights.dtype))
