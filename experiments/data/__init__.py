@@ -11,4 +11,8 @@ from experiments.data._python_reference import (
     python_reference as python_reference,
     Text as Text,
 )
+from experiments.data._seattle_weather import (
+    seattle_weather as seattle_weather,
+    SeattleWeather as SeattleWeather,
+)
 from experiments.data._sunspots import Sunspots as Sunspots, sunspots as sunspots
