@@ -18,6 +18,10 @@ STUDIES = {  # name: module, what it is about
         "resilient.rprop_minibatch",
         "Rprop fails on mini-batches, and what mends it",
     ),
+    "drift": (
+        "recurrent.drift",
+        "the forgetting factor on targets that change, and on weather",
+    ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
 

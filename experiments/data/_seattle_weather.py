@@ -37,6 +37,7 @@ def seattle_weather() -> SeattleWeather:
         header, *lines = csv.reader(file)
     if header != ["date", *SeattleWeather._fields[1:]]:
         raise ValueError(f"{path}: unexpected columns {header}.")
-    date, *numbers, weather = map(np.array, zip(*lines, strict=True))
-    values = (column.astype(float) for column in numbers)
-    return SeattleWeather(date.astype("datetime64[D]"), *values, weather)
+    dates, *numbers, weather = map(np.array, zip(*lines, strict=True))
+    rain, high, low, wind = (column.astype(float) for column in numbers)
+    days = dates.astype("datetime64[D]")
+    return SeattleWeather(days, rain, high, low, wind, weather)
