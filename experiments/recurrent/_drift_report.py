@@ -112,10 +112,12 @@ def draw_walk(rows: list[dict[str, Any]], rates: np.ndarray) -> Figure:
         title="A line ends where one walk diverges",
     )
     path = mine[0]["path"]
-    right.plot(path["truth"], color="black", linewidth=1.5, label="truth")
-    low, high = min(path["truth"]), max(path["truth"])
-    margin = 0.5 * (high - low)
-    right.set(xlabel="step", ylabel="first weight", ylim=(low - margin, high + margin))
+    truth = np.array(path["truth"])
+    first = len(truth) * 3 // 4
+    right.plot(truth, color="black", linewidth=1.5, label="truth")
+    low, high = truth[first:].min() - 0.1, truth[first:].max() + 0.1
+    right.set(xlabel="step", ylabel="first weight", ylim=(low, high))
+    right.set_xlim(first, len(truth))
     right.set_title(f"One walk, followed with η = {path['learning_rate']:g}")
     for axis in (left, right):
         axis.grid(alpha=0.3)
