@@ -286,3 +286,21 @@ def test_mistakes_of_least_squares_are_named():
     }.items():
         with pytest.raises(ValueError, match=message):
             wrong()
+
+
+def test_recursive_least_squares_in_float32_last_while_inputs_vary():
+    """And where they cease to, windup is loud in the end."""
+    rule = updates.recursive_least_squares(0.9)
+    xs = np.random.default_rng(3).normal(size=(20_000, 3)).astype(np.float32)
+    w = jnp.array([1.0, -2.0, 3.0], jnp.float32)
+
+    @jax.jit
+    def last(xs):
+        body = lambda carry, x: (rule.update(*carry, x, x @ w), None)
+        return jax.lax.scan(body, (0 * w, rule.init(w)), xs)[0]
+
+    got, state = last(jnp.asarray(xs))
+    np.testing.assert_allclose(got, w, rtol=1e-5)
+    assert np.linalg.eigvalsh(state.covariance)[0] > 0
+    xs[100:, 0] = 0
+    assert np.isnan(last(jnp.asarray(xs))[0]).all()

@@ -46,11 +46,10 @@ def recursive_least_squares(
         w, state = rule.update(w, state, x, y)
 
     Exact, and without a learning rate. It remembers about 1/(1−λ) steps, and needs
-    inputs that vary within those: in directions that they leave out, P grows as λ⁻ⁿ
-    and what comes next is overfitted (windup); in float32, P may then lose its
-    positive sign. λ from 0.97 to 0.995 is in common use. An example that is not finite
-    makes weights that are not either, for ever. The state is d² numbers for d inputs,
-    time O(d² + d·k) a step for k outputs.
+    inputs that vary within those: in directions that they leave out, P grows as λ⁻ⁿ,
+    what comes next is overfitted (windup), and in the end P overflows to NaN, for ever,
+    as it does after an example that is not finite. λ from 0.97 to 0.995 is in common
+    use. The state is d² numbers for d inputs, time O(d² + d·k) a step for k outputs.
 
     Args:
       decay: forgetting factor 0 < λ ≤ 1, where 1 forgets nothing.
