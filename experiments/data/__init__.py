@@ -1,6 +1,7 @@
 """Real data: from the dependencies, from this project, or fetched and checked."""
 
 from experiments.data._digits import Digits as Digits, digits as digits
+from experiments.data._mnist import MNIST as MNIST, mnist as mnist
 from experiments.data._proben1 import (
     parse_proben1 as parse_proben1,
     Part as Part,
