@@ -19,7 +19,7 @@ from bpvariants.gradients._examples import norm, times
 from bpvariants.gradients._iteration import check_limits, iterate_vectors, Method
 from bpvariants.gradients._solvers import solve_linear
 
-REBOUND = 10  # how far the residual may rise before the history is thrown away
+REBOUND = 100  # how far the residual may rise before the history is thrown away
 
 
 class _Memory(NamedTuple):
@@ -38,7 +38,7 @@ class anderson:
     linear maps that is GMRES, restarted little by little; near ρ(J) = 1 it takes a
     fraction of the steps of :class:`relaxation`, and it often converges where that does
     not. The first two steps are plain, h ← h + β (f(h) − h), and so is one at which the
-    residual has risen tenfold, which also forgets what was before.
+    residual has risen a hundredfold, which also forgets what was before.
 
     It solves the adjoint equation as well, and does so by default where it is the
     solver. The gradient is that of the fixed point, never of the steps to it.
@@ -89,12 +89,12 @@ class anderson:
             raise ValueError(f"ridge must be at least 0, got {self.ridge}.")
         check_limits(self.tol, self.max_steps)
 
-    def solve(self, g, start, scale, batch_ndim):
-        """Return iterates of which ‖g(h) − h‖ ≤ tol · scale(h), or how it failed."""
+    def solve(self, gap, start, scale, batch_ndim):
+        """Return iterates of which ‖gap(h)‖ ≤ tol · scale(h), or how it failed."""
         method = Method(self._init, self._move, may_rise=True)
         settings = {"tol": self.tol, "max_steps": self.max_steps}
         return iterate_vectors(
-            g, start, scale, method, batch_ndim=batch_ndim, **settings
+            gap, start, scale, method, batch_ndim=batch_ndim, **settings
         )
 
     def __call__(self, matvec, b, batch_ndim, start=None):

@@ -35,8 +35,8 @@ class broyden:
 
     A quasi-Newton method: it learns (I − J)⁻¹ from the steps it takes, so that near the
     fixed point it converges faster than any power of a factor, contraction or not. The
-    first step is plain, h ← f(h), and so is one at which the residual has risen
-    tenfold, which also forgets what was learnt.
+    first step is plain, h ← f(h), and so is one at which the residual has risen a
+    hundredfold, which also forgets what was learnt.
 
     It solves the adjoint equation as well, and does so by default where it is the
     solver. The gradient is that of the fixed point, never of the steps to it.
@@ -76,12 +76,12 @@ class broyden:
         check_count("rank", self.rank)
         check_limits(self.tol, self.max_steps)
 
-    def solve(self, g, start, scale, batch_ndim):
-        """Return iterates of which ‖g(h) − h‖ ≤ tol · scale(h), or how it failed."""
+    def solve(self, gap, start, scale, batch_ndim):
+        """Return iterates of which ‖gap(h)‖ ≤ tol · scale(h), or how it failed."""
         method = Method(self._init, _move, may_rise=True)
         settings = {"tol": self.tol, "max_steps": self.max_steps}
         return iterate_vectors(
-            g, start, scale, method, batch_ndim=batch_ndim, **settings
+            gap, start, scale, method, batch_ndim=batch_ndim, **settings
         )
 
     def __call__(self, matvec, b, batch_ndim, start=None):

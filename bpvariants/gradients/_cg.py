@@ -14,7 +14,13 @@ import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
 from bpvariants._checks import are_numbers
-from bpvariants.gradients._examples import norm, normalised, relative, times
+from bpvariants.gradients._examples import (
+    norm,
+    normalised,
+    relative,
+    squared_norm,
+    times,
+)
 from bpvariants.gradients._iteration import check_limits, FixedPointInfo
 from bpvariants.gradients._masking import select
 from bpvariants.gradients._solvers import begin_at
@@ -26,6 +32,7 @@ class _State(NamedTuple):
     r: PyTree  # b − A z
     p: PyTree
     gamma: jax.Array  # ‖s‖²
+    cost: jax.Array  # ‖r‖² + η ‖z‖², which each step makes less
     steps: jax.Array
     active: jax.Array
 
@@ -38,8 +45,8 @@ class cg:
     It needs no contraction, only that I − J can be inverted, and with η = 0 ends after
     as many steps as an example has numbers, in exact arithmetic; before, it converges
     with the condition of I − J *squared*, as far as the precision allows. With η > 0 it
-    is biased, and rarely says it has converged. The residual is that of the adjoint
-    equation, computed anew at the end.
+    is biased, and rarely says it has converged. It ends where rounding lets it come no
+    further. The residual is that of the adjoint equation, computed anew at the end.
 
     A step costs a forward and a backward derivative of one evaluation of f. Memory is
     that of a few states.
@@ -88,7 +95,8 @@ class cg:
         conjugate = lambda tree: jax.tree.map(jnp.conj, tree)
         transpose = jax.linear_transpose(matvec, b)
         slope = lambda z, r: _add(conjugate(*transpose(conjugate(r))), -ridge, z)
-        square = lambda tree: norm(tree, batch_ndim) ** 2
+        square = lambda tree: squared_norm(tree, batch_ndim)
+        cost_of = lambda z, r: square(r) + ridge * square(z)
 
         def step(state: _State) -> _State:
             ap = matvec(state.p)
@@ -98,20 +106,19 @@ class cg:
             gamma = square(s)
             p = _add(s, relative(gamma, state.gamma), state.p)
             steps = state.steps + state.active.astype(jnp.int32)
-            going_on = (norm(r, batch_ndim) > tol * size) & (gamma > 0)
-            sound = jnp.isfinite(gamma) & jnp.isfinite(norm(z, batch_ndim))
-            z, r, p = select(
-                state.active & sound, (z, r, p), (state.z, state.r, state.p)
-            )
-            gamma = jnp.where(state.active, gamma, state.gamma)
-            active = state.active & going_on & sound & (steps < limit)
-            return _State(z, r, p, gamma, steps, active)
+            cost = cost_of(z, r)
+            # Steps on what rounding has left of s would lead far away again.
+            better = state.active & (cost < state.cost)
+            active = better & (norm(r, batch_ndim) > tol * size) & (steps < limit)
+            new, old = (z, r, p, gamma, cost), state[:5]
+            z, r, p, gamma, cost = select(better, new, old)
+            return _State(z, r, p, gamma, cost, steps, active)
 
         r = _add(b, -jnp.ones_like(size), matvec(z))
         s = slope(z, r)
         active = norm(r, batch_ndim) > tol * size
         steps = jnp.zeros(size.shape, jnp.int32)
-        state = _State(z, r, s, square(s), steps, active)
+        state = _State(z, r, s, square(s), cost_of(z, r), steps, active)
         state = jax.lax.while_loop(lambda state: jnp.any(state.active), step, state)
         r = _add(b, -jnp.ones_like(size), matvec(state.z))
         return times(scale, state.z), _info(

@@ -149,7 +149,8 @@ def _solve(g: Callable, init: PyTree, solver: Solver, batch_ndim: int, which: st
 
     def solve(_, init):
         scale = partial(_scale, tol=solver.tol, batch_ndim=batch_ndim)
-        outcome = solver.solve(g, init, scale, batch_ndim)
+        gap = lambda h: jax.tree.map(jnp.subtract, g(h), h)
+        outcome = solver.solve(gap, init, scale, batch_ndim)
         h, info = getattr(outcome, which)
         # What comes beside a root must be floating.
         return h, jax.tree.map(lambda a: a.astype(info.residual.dtype), info)

@@ -103,15 +103,29 @@ def zero_unless(found: jax.Array, x: PyTree) -> PyTree:
     """Return x with zeros for the examples of which no evaluation was finite.
 
     Else their NaN would reach the derivative in what all examples share, as 0 · NaN.
+    Derivatives in x pass through to all of it.
     """
 
     def clean(leaf):
         shared = jnp.shape(leaf)[: found.ndim] != found.shape
-        return (
-            leaf if shared or not is_floating(leaf) else select(found, leaf, 0 * leaf)
-        )
+        if shared or not is_floating(leaf):
+            return leaf
+        leaf = jnp.asarray(leaf)
+        return with_derivative_of(leaf, select(found, leaf, jnp.zeros_like(leaf)))
 
     return jax.tree.map(clean, x)
+
+
+@jax.custom_jvp
+def with_derivative_of(source: PyTree, value: PyTree) -> PyTree:
+    """Return the value, with the derivative that the source has."""
+    del source
+    return value
+
+
+@with_derivative_of.defjvp
+def _with_derivative_of_jvp(primals, tangents):
+    return with_derivative_of(*primals), tangents[0]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -71,7 +71,7 @@ class _State(NamedTuple):
 
 
 def iterate(
-    g: Callable[[PyTree], PyTree],
+    gap: Callable[[PyTree], PyTree],
     start: PyTree,
     scale: Callable[[PyTree], jax.Array],
     method: Method,
@@ -80,13 +80,17 @@ def iterate(
     max_steps: int | jax.Array,
     batch_ndim: int,
 ) -> Outcome:
-    """Move until every example has converged, is lost, or took max_steps."""
+    """Move until every example has converged, is lost, or took max_steps.
+
+    The gap g(h) − h is asked for, not g: where h is large the difference of two such
+    numbers would be 0, by rounding, and an equation without a solution seem solved.
+    """
     size = norm(start, batch_ndim)
     tol = jnp.asarray(tol, size.dtype)
     limit = jnp.asarray(max_steps, jnp.int32)
 
     def step(state: _State) -> _State:
-        difference = jax.tree.map(jnp.subtract, g(state.h), state.h)
+        difference = gap(state.h)
         size = norm(difference, batch_ndim)
         residual = relative(size, scale(state.h))
         better = state.active & ((size < state.lowest) | (residual <= tol))
@@ -140,7 +144,7 @@ def iterate(
 
 
 def iterate_vectors(
-    g: Callable[[PyTree], PyTree],
+    gap: Callable[[PyTree], PyTree],
     start: PyTree,
     scale: Callable[[PyTree], jax.Array],
     method: Method,
@@ -151,7 +155,7 @@ def iterate_vectors(
     """Do the same with a method for states that are one array, [*batch, n]."""
     vectors, as_tree = as_vectors(start, batch_ndim)
     first, best, last, lost = iterate(
-        lambda v: as_vectors(g(as_tree(v)), batch_ndim)[0],
+        lambda v: as_vectors(gap(as_tree(v)), batch_ndim)[0],
         vectors,
         lambda v: scale(as_tree(v)),
         method,

@@ -64,7 +64,8 @@ class linear_solver:
         z = solution.value
         left = jax.tree.map(jnp.subtract, b, matvec(z))
         residual = relative(norm(left, batch_ndim), norm(b, batch_ndim))
-        taken = solution.stats.get("num_steps") or 1
+        taken = solution.stats.get("num_steps")  # None from direct solvers
+        taken = 1 if taken is None else taken
         steps = jnp.broadcast_to(jnp.asarray(taken, jnp.int32), residual.shape)
         converged = residual <= jnp.asarray(self.tol, residual.dtype)
         radius = residual ** (1 / jnp.maximum(steps, 1).astype(residual.dtype))

@@ -71,13 +71,13 @@ class relaxation:
         """Check the settings."""
         check_relaxation(self.damping, self.tol, self.max_steps)
 
-    def solve(self, g, start, scale, batch_ndim):
-        """Return iterates of which ‖g(h) − h‖ ≤ tol · scale(h), or how it failed."""
+    def solve(self, gap, start, scale, batch_ndim):
+        """Return iterates of which ‖gap(h)‖ ≤ tol · scale(h), or how it failed."""
         damped = lambda h, d: h + jnp.asarray(self.damping, h.dtype) * d
         move = lambda memory, h, d, size: (jax.tree.map(damped, h, d), memory)
         method = Method(lambda start: (), move)
         settings = {"tol": self.tol, "max_steps": self.max_steps}
-        return iterate(g, start, scale, method, batch_ndim=batch_ndim, **settings)
+        return iterate(gap, start, scale, method, batch_ndim=batch_ndim, **settings)
 
 
 def check_relaxation(damping: Any, tol: Any, max_steps: Any) -> None:

@@ -13,7 +13,7 @@ from bpvariants.types import PyTree
 
 
 class Solver(Protocol):
-    """A solver of h = g(h), itself a pytree, whose settings may be tracers."""
+    """A solver of gap(h) = g(h) − h = 0, a pytree, whose settings may be tracers."""
 
     @property
     def tol(self) -> float | jax.Array:
@@ -22,12 +22,12 @@ class Solver(Protocol):
 
     def solve(
         self,
-        g: Callable[[PyTree], PyTree],
+        gap: Callable[[PyTree], PyTree],
         start: PyTree,
         scale: Callable[[PyTree], jax.Array],
         batch_ndim: int,
     ) -> Outcome:
-        """Return iterates of which ‖g(h) − h‖ ≤ tol · scale(h), or how it failed."""
+        """Return iterates of which ‖gap(h)‖ ≤ tol · scale(h), or how it failed."""
         ...
 
 
@@ -54,12 +54,11 @@ def solve_linear(
     batch_ndim: int,
     start: PyTree | None,
 ) -> tuple[jax.Array, Outcome]:
-    """Solve z = (z − matvec(z)) + b; return a factor, and what is to be times it."""
+    """Solve b − matvec(z) = 0; return a factor, and what is to be times it."""
     size, b = normalised(b, batch_ndim)
     begin = b if start is None else begin_at(times(1 / size, start), b, batch_ndim)
-    subtract = lambda z, mz, b: z - mz + b
     outcome = solver.solve(
-        lambda z: jax.tree.map(subtract, z, matvec(z), b),
+        lambda z: jax.tree.map(jnp.subtract, b, matvec(z)),
         begin,
         lambda z: norm(b, batch_ndim),
         batch_ndim,

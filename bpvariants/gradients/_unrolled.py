@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
 from bpvariants.gradients._examples import norm, normalised, relative, times
+from bpvariants.gradients._implicit import with_derivative_of
 from bpvariants.gradients._iteration import FixedPointInfo
 from bpvariants.gradients._relaxation import check_relaxation
 from bpvariants.gradients._solvers import check_no_start
@@ -94,20 +95,8 @@ class unrolled:
 
         h = jax.lax.stop_gradient(h)
         moved = jax.lax.scan(step, h, length=self.steps)[0]
-        return _with_derivative_of(moved, h)
+        return with_derivative_of(moved, h)
 
     def _damp(self, h: PyTree, difference: PyTree) -> PyTree:
         damped = lambda h, d: h + jnp.asarray(self.damping, h.dtype) * d
         return jax.tree.map(damped, h, difference)
-
-
-@jax.custom_jvp
-def _with_derivative_of(moved: PyTree, h: PyTree) -> PyTree:
-    """Return h, with the derivative of where it moved."""
-    del moved
-    return h
-
-
-@_with_derivative_of.defjvp
-def _with_derivative_of_jvp(primals, tangents):
-    return _with_derivative_of(*primals), tangents[0]
