@@ -18,6 +18,19 @@ STUDIES = {  # name: module, what it is about
         "resilient.rprop_minibatch",
         "Rprop fails on mini-batches, and what mends it",
     ),
+    "drift": (
+        "recurrent.drift",
+        "the forgetting factor on targets that change, and on weather",
+    ),
+    "attractor": ("recurrent.attractor", "a memory that settles, by six gradients"),
+    "equilibrium_digits": (
+        "recurrent.equilibrium_digits",
+        "a network that settles, safeguarded and not",
+    ),
+    "equilibrium_mnist": (
+        "recurrent.equilibrium_mnist",
+        "a convolutional network that settles: exact gradient and JFB",
+    ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
 

@@ -11,6 +11,8 @@ import pytest
 from bpvariants import updates
 
 printed = partial(updates.forgetting, scale_past=False)
+normalised = partial(updates.forgetting, normalise=True)
+FORMS = [updates.forgetting, printed, normalised]
 GRADS = np.array([[1.0, -0.3], [2.0, 0.7], [3.0, 0.0], [-1.0, 0.2], [0.5, -4.0]])
 pytestmark = pytest.mark.filterwarnings("ignore:forgetting with scale_past=False")
 
@@ -30,11 +32,14 @@ def test_recursion_is_the_printed_sum(rate, decay):
     np.testing.assert_allclose(run(printed(rate, decay)), want, rtol=1e-12, atol=1e-12)
     scaled = run(updates.forgetting(rate, decay))
     np.testing.assert_allclose(scaled, -rate * np.array(sums), rtol=1e-12, atol=1e-12)
+    want = -rate * (1 - decay) * np.array(sums)
+    np.testing.assert_allclose(run(normalised(rate, decay)), want, rtol=1e-12)
 
 
 def test_printed_form_is_optax_trace_and_a_gradient():
     want = -(run(optax.trace(0.9)) + (0.1 - 1) * GRADS)
     np.testing.assert_allclose(run(printed(0.1, 0.9)), want, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(run(printed(1.0, 0.9)), -run(optax.trace(0.9)))
 
 
 def test_scaled_form_is_optax_sgd_exactly():
@@ -42,9 +47,26 @@ def test_scaled_form_is_optax_sgd_exactly():
     np.testing.assert_array_equal(got, run(optax.sgd(0.1, momentum=0.9)))
 
 
-@pytest.mark.parametrize("form", [updates.forgetting, printed])
+def test_normalised_form_is_a_moving_average():
+    average = optax.chain(optax.ema(0.9, debias=False), optax.scale(-0.1))
+    np.testing.assert_allclose(run(normalised(0.1, 0.9)), run(average), rtol=1e-12)
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_without_memory_it_is_gradient_descent(form):
     np.testing.assert_array_equal(run(form(0.1, 0.0)), run(optax.sgd(0.1)))
+
+
+def largest_eigenvalue(optimizer, curvature):
+    """Return that of (w, m), whose step on h w^2 / 2 is linear."""
+
+    def step(w_and_trace):
+        w, trace = w_and_trace
+        state = optax.tree.set(optimizer.init(w), trace=trace)
+        update, state = optimizer.update(curvature * w, state)
+        return jnp.stack([w + update, optax.tree.get(state, "trace")])
+
+    return np.abs(np.linalg.eigvals(jax.jacobian(step)(jnp.ones(2)))).max()
 
 
 @pytest.mark.parametrize(
@@ -52,25 +74,36 @@ def test_without_memory_it_is_gradient_descent(form):
     [
         (printed, [1.0101, 0.112233, 0.010203]),
         (updates.forgetting, [300.0, 380.0, 398.0]),
+        (normalised, [600.0, 3800.0, 39800.0]),
     ],
 )
 def test_stability_limits(form, limits):
     """On h w^2 / 2, below the limit of h, for a decay, w vanishes; above it grows."""
-    optimizer = form(0.01, jnp.array([[0.5, 0.9, 0.99]] * 2))
-    curvatures = jnp.outer(jnp.array([0.98, 1.02]), jnp.array(limits))
-
-    def body(w_and_state, _):
-        w, state = w_and_state
-        update, state = optimizer.update(curvatures * w, state)
-        return (w + update, state), None
-
-    start = (jnp.ones((2, 3)), optimizer.init(jnp.ones((2, 3))))
-    (below, above), _ = jax.lax.scan(body, start, length=100_000)[0]
-    assert np.all(np.abs(below) < 1e-3)
-    assert not np.any(np.abs(above) < 1e3)
+    for decay, limit in zip([0.5, 0.9, 0.99], limits, strict=True):
+        optimizer = form(0.01, decay)
+        assert largest_eigenvalue(optimizer, 0.9999 * limit) < 1
+        assert largest_eigenvalue(optimizer, 1.0001 * limit) > 1
 
 
-@pytest.mark.parametrize("form", [updates.forgetting, printed])
+@pytest.mark.parametrize("decay", [0.1, 0.5, 0.95])
+@pytest.mark.parametrize("rate", [0.001, 0.4, 1.0, 3.0])
+def test_stability_limits_are_the_formulas(rate, decay):
+    bounds = [np.inf]
+    if rate < 1:
+        bounds.append((1 - decay) / (decay * (1 - rate)))
+    if rate > 1:
+        bounds.append((1 + decay) / (decay * (rate - 1)))
+    if rate * (1 + decay) > decay:
+        bounds.append(2 * (1 + decay) / (rate * (1 + decay) - decay))
+    forms = {printed: min(bounds), updates.forgetting: 2 * (1 + decay) / rate}
+    forms[normalised] = forms[updates.forgetting] / (1 - decay)
+    for form, limit in forms.items():
+        optimizer = form(rate, decay)
+        assert largest_eigenvalue(optimizer, (1 - 1e-9) * limit) < 1
+        assert largest_eigenvalue(optimizer, (1 + 1e-9) * limit) > 1
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_gradient_that_is_not_finite_is_loud_and_not_remembered(form, bad):
     optimizer = form(0.1, 0.5)
@@ -89,19 +122,22 @@ def test_trace_keeps_float32_where_params_are_bfloat16():
     np.testing.assert_allclose(got.astype(float), want, rtol=2**-8)
 
 
-@pytest.mark.parametrize("form", [updates.forgetting, printed])
+@pytest.mark.parametrize("form", FORMS)
 def test_schedules_act_on_the_recursion(form):
-    rates, decays = np.array([0.1, 0.2, 0.3, 0.4, 0.5]), np.array([9, 0.5, 0, 0.9, 0.8])
+    rates, decays = (
+        np.array([0.1, 0.2, 0.3, 0.4, 0.5]),
+        np.array([0.9, 0.5, 0, 0.9, 0.8]),
+    )
     schedules = [lambda n, row=row: jnp.array(row)[n] for row in (rates, decays)]
     trace, want = 0.0, []
     for grad, rate, decay in zip(GRADS, rates, decays, strict=True):
         first = rate * grad + decay * trace
-        trace = grad + decay * trace
+        trace = (1 - decay if form is normalised else 1) * grad + decay * trace
         want.append(-first if form is printed else -rate * trace)
     np.testing.assert_allclose(run(form(*schedules)), want, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("form", [updates.forgetting, printed])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -126,3 +162,33 @@ def test_small_effective_step_is_not_warned_of():
     printed(0.1, 0.4)
     printed(jnp.array(0.01), 0.9)
     updates.forgetting(0.01, 0.9)
+
+
+def test_normalised_form_is_not_the_printed_one():
+    for make in (updates.forgetting, updates.effective_step):
+        with pytest.raises(ValueError, match="normalise=True cannot be had"):
+            make(0.1, 0.5, scale_past=False, normalise=True)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize(
+    "form", [{}, {"scale_past": False}, {"normalise": True}], ids=str
+)
+def test_effective_step_is_the_end_of_steps_along_one_gradient(form, decay):
+    last = run(updates.forgetting(0.3, decay, **form), np.ones((500, 1)))[-1, 0]
+    step = updates.effective_step(0.3, decay, **form)
+    assert isinstance(step, float)
+    assert step == pytest.approx(-float(last), rel=1e-12)
+    traced = jax.vmap(lambda rate, decay: updates.effective_step(rate, decay, **form))
+    got = traced(jnp.array([0.3]), jnp.array([decay]))
+    np.testing.assert_allclose(got, step, rtol=1e-12)
+
+
+def test_effective_step_of_the_printed_form():
+    steps = [
+        updates.effective_step(0.01, decay, scale_past=False)
+        for decay in (0.5, 0.9, 0.99)
+    ]
+    np.testing.assert_allclose(steps, [1.01, 9.01, 99.01], rtol=1e-12)
+    with pytest.raises(ValueError, match=r"decay must be a number .*, got a schedule"):
+        updates.effective_step(0.1, lambda n: 0.5)

@@ -30,6 +30,11 @@ UPDATES = {
     "manhattan": updates.manhattan,
     "forgetting": partial(updates.forgetting, decay=0.5),
     "forgetting_printed": partial(updates.forgetting, decay=0.05, scale_past=False),
+    "forgetting_normalised": partial(updates.forgetting, decay=0.5, normalise=True),
+    "forgetting_projected": lambda learning_rate, limit=2.4: optax.chain(
+        updates.forgetting(learning_rate, decay=0.5),
+        updates.project_spectral_norm(limit),
+    ),
 }
 SIGNED = [name for name in UPDATES if "forgetting" not in name]
 
@@ -65,7 +70,9 @@ def descend(optimizer, params, steps=4):
 
 def test_table_has_every_optimizer():
     named = {name for name in vars(updates) if name.islower() and name[0] != "_"}
-    others = {"irprop_minus", "rprop_report"}
+    others = {"irprop_minus", "rprop_report", "effective_step", "replay"}
+    others |= {"discounted_least_squares", "recursive_least_squares"}
+    others |= {"project_spectral_norm"}  # is in the table after another
     assert {name for name in named if "scale" not in name} <= {*UPDATES, *others}
 
 

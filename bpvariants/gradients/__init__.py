@@ -1,24 +1,41 @@
 """Gradient rules: where a gradient comes from.
 
-Static: backprop. Through time: bptt, truncated_bptt, unroll, mask_from_lengths. Forward
-in time: rtrl, over_sequence. Recurrent: recurrent_backprop, fixed_point, with the
-adjoints relax and neumann. What rules take and return: `bpvariants.types.GradientRule`.
+Static: backprop. Through time: bptt, truncated_bptt, unroll, mask_from_lengths,
+discounted_weights. Forward in time: rtrl, over_sequence. Recurrent: fixed_point,
+recurrent_backprop; to the fixed point by relaxation, anderson or broyden; back by the
+adjoints relax, anderson, broyden, cg, linear_solver (exact), neumann, jfb, unrolled
+(approximate); jacobian_penalty keeps it in reach. What rules take and return:
+`bpvariants.types.GradientRule`.
 """
 
-from bpvariants.gradients._adjoints import neumann as neumann, relax as relax
+from bpvariants.gradients._adjoints import (
+    jfb as jfb,
+    neumann as neumann,
+    relax as relax,
+)
+from bpvariants.gradients._anderson import anderson as anderson
 from bpvariants.gradients._backprop import (
     backprop as backprop,
     LayerInfo as LayerInfo,
 )
 from bpvariants.gradients._bptt import bptt as bptt
+from bpvariants.gradients._broyden import broyden as broyden
+from bpvariants.gradients._cg import cg as cg
+from bpvariants.gradients._discounted_weights import (
+    discounted_weights as discounted_weights,
+)
 from bpvariants.gradients._fixed_point import fixed_point as fixed_point
+from bpvariants.gradients._iteration import FixedPointInfo as FixedPointInfo
+from bpvariants.gradients._jacobian_penalty import jacobian_penalty as jacobian_penalty
+from bpvariants.gradients._linear_solver import linear_solver as linear_solver
 from bpvariants.gradients._masking import mask_from_lengths as mask_from_lengths
 from bpvariants.gradients._over_sequence import over_sequence as over_sequence
 from bpvariants.gradients._recurrent_backprop import (
     Equilibrium as Equilibrium,
     recurrent_backprop as recurrent_backprop,
 )
-from bpvariants.gradients._relaxation import FixedPointInfo as FixedPointInfo
+from bpvariants.gradients._relaxation import relaxation as relaxation
 from bpvariants.gradients._rtrl import rtrl as rtrl, RTRLState as RTRLState
 from bpvariants.gradients._truncated_bptt import truncated_bptt as truncated_bptt
 from bpvariants.gradients._unroll import unroll as unroll
+from bpvariants.gradients._unrolled import unrolled as unrolled

@@ -5,36 +5,19 @@ The same serves (I − J) v = b, for derivatives in forward mode. J itself, whic
 have the size of the state squared, is never formed.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
-from bpvariants._checks import are_numbers
-from bpvariants.gradients._relaxation import (
-    FixedPointInfo,
-    largest,
-    norm,
-    relative,
-    relax_to_fixed_point,
-    times,
-)
-from bpvariants.types import PyTree
-
-
-class Adjoint(Protocol):
-    """A solver of (I − J) z = b, itself a pytree. `approximate` ones may end early."""
-
-    approximate: ClassVar[bool]
-
-    def __call__(
-        self, matvec: Callable[[PyTree], PyTree], b: PyTree, batch_ndim: int
-    ) -> tuple[PyTree, FixedPointInfo]:
-        """Return z, and how each example [*batch] was solved."""
-        ...
+from bpvariants.gradients._examples import norm, normalised, relative, times
+from bpvariants.gradients._iteration import FixedPointInfo
+from bpvariants.gradients._masking import select
+from bpvariants.gradients._relaxation import check_relaxation, relaxation
+from bpvariants.gradients._solvers import check_no_start, solve_linear
 
 
 @register_dataclass  # settings may be tracers
@@ -45,6 +28,10 @@ class relax:
     It converges exactly where the forward relaxation of the same damping does, at the
     same rate; memory is that of a few states and of one evaluation's derivative, time
     that of a backward pass through one evaluation for each step.
+
+    Where it has not converged after max_steps, z is the last iterate, which is linear
+    in b: with τ = 1 the sum Σ (Jᵀ)^k b over k < max_steps, as of :class:`neumann`.
+    Where it grows, as it does for ρ(J) > 1, z is the first iterate, b.
 
     Args:
       damping: τ, 0 < τ ≤ 1.
@@ -77,20 +64,13 @@ class relax:
         """Check the settings."""
         check_relaxation(self.damping, self.tol, self.max_steps)
 
-    def __call__(self, matvec, b, batch_ndim):
+    def __call__(self, matvec, b, batch_ndim, start=None):
         """Return z, and how each example [*batch] was solved."""
-        size, b = _normalised(b, batch_ndim)
-        subtract = lambda z, mz, b: z - mz + b
-        z, info = relax_to_fixed_point(
-            lambda z: jax.tree.map(subtract, z, matvec(z), b),
-            b,
-            lambda z: norm(b, batch_ndim),
-            damping=self.damping,
-            tol=self.tol,
-            max_steps=self.max_steps,
-            batch_ndim=batch_ndim,
-        )
-        return times(size, z), info
+        solver = relaxation(self.damping, self.tol, self.max_steps)
+        size, outcome = solve_linear(solver, matvec, b, batch_ndim, start)
+        (first, first_info), (last, info) = outcome.first, outcome.last
+        info = jax.tree.map(partial(jnp.where, outcome.lost), first_info, info)
+        return times(size, select(outcome.lost, first, last)), info
 
 
 @register_dataclass
@@ -135,9 +115,10 @@ class neumann:
                 f"terms must be an integer of at least 0, got {self.terms!r}."
             )
 
-    def __call__(self, matvec, b, batch_ndim):
+    def __call__(self, matvec, b, batch_ndim, start=None):
         """Return z, and how each example [*batch] was solved."""
-        scale, b = _normalised(b, batch_ndim)
+        check_no_start(self, start)
+        scale, b = normalised(b, batch_ndim)
         transposed = lambda v: jax.tree.map(jnp.subtract, v, matvec(v))
 
         def add_term(_, term_and_sum):
@@ -154,18 +135,30 @@ class neumann:
         return times(scale, z), info
 
 
-def _normalised(b: PyTree, batch_ndim: int) -> tuple[jax.Array, PyTree]:
-    """Return a scale and b / scale, as the squares of tiny numbers would count as 0."""
-    size = largest(b, batch_ndim)
-    size = jnp.where(size == 0, 1, size)
-    return size, times(1 / size, b)
+def jfb(tol: float = 1e-5) -> neumann:
+    """Jacobian-free backpropagation, the approximate adjoint z = b: `neumann(0)`.
 
+    The gradient is that of one evaluation at h*, which is a direction of descent where
+    f is contraction enough, at the cost of one backward pass.
 
-def check_relaxation(damping: Any, tol: Any, max_steps: Any) -> None:
-    """Check the settings of a relaxation, those that are Python numbers."""
-    if are_numbers(damping) and not 0 < damping <= 1:
-        raise ValueError(f"damping must lie in 0 < damping <= 1, got {damping}.")
-    if are_numbers(tol) and not tol > 0:
-        raise ValueError(f"tol must be positive, such as 1e-5, got {tol}.")
-    if are_numbers(max_steps) and not max_steps >= 1:
-        raise ValueError(f"max_steps must be at least 1, got {max_steps}.")
+    Args:
+      tol: largest residual ‖Jᵀ b‖ / ‖b‖ that `info` reports as converged.
+
+    Returns:
+      The adjoint, a value.
+
+    Example:
+      >>> import jax
+      >>> from bpvariants import gradients
+      >>> f = lambda w, x, h: w * h + x  # h* = x / (1 − w)
+      >>> solve = lambda w: gradients.fixed_point(
+      ...     f, w, 1.0, 0.0, adjoint=gradients.jfb()
+      ... )[0]
+      >>> round(jax.grad(solve)(0.5).item(), 4)  # h*, of the exact h* / (1 − w)
+      2.0
+
+    References:
+      Fung et al., "JFB: Jacobian-free backpropagation for implicit networks", AAAI
+      2022, arXiv:2103.12803.
+    """
+    return neumann(0, tol)

@@ -8,7 +8,8 @@ and backwards, for a cotangent b of h*, with the adjoint z,
 
     z = (I − Jᵀ)⁻¹ b,    dE/dθ = (∂f/∂θ)ᵀ z,    dE/dx = (∂f/∂x)ᵀ z.
 
-None of it depends on how h* was found, nor on the number of steps that took.
+None of it depends on how h* was found, nor on the number of steps that took. Pineda's
+networks in continuous time, and when they are stable: see :class:`relaxation`.
 """
 
 from collections.abc import Callable
@@ -17,17 +18,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
 from bpvariants._checks import check_floating, check_like
-from bpvariants.gradients._adjoints import Adjoint, check_relaxation, relax
-from bpvariants.gradients._masking import select
-from bpvariants.gradients._relaxation import (
-    FixedPointInfo,
-    largest,
-    norm,
-    relax_to_fixed_point,
+from bpvariants.gradients._adjoints import relax
+from bpvariants.gradients._examples import norm
+from bpvariants.gradients._implicit import (
+    check_on_failure,
+    derivative_if,
+    OnFailure,
+    solve_adjoint,
+    zero_unless,
 )
+from bpvariants.gradients._iteration import FixedPointInfo
+from bpvariants.gradients._masking import select
+from bpvariants.gradients._relaxation import relaxation
+from bpvariants.gradients._solvers import Adjoint, Solver
+from bpvariants.gradients._unrolled import unrolled
 from bpvariants.types import PyTree
 
 
@@ -37,20 +43,31 @@ def fixed_point(
     x: PyTree,
     init: PyTree,
     *,
-    damping: float | jax.Array = 1.0,
-    tol: float | jax.Array = 1e-5,
-    max_steps: int | jax.Array = 1000,
+    solver: Solver | None = None,
     adjoint: Adjoint | None = None,
+    on_failure: OnFailure = "nan",
     batch_ndim: int = 0,
+    damping: float | jax.Array | None = None,
+    tol: float | jax.Array | None = None,
+    max_steps: int | jax.Array | None = None,
 ) -> tuple[PyTree, FixedPointInfo]:
-    """Return the h* = f(θ, x, h*) that relaxation from init finds, differentiably.
+    """Return the h* = f(θ, x, h*) that a solver finds from init, differentiably.
 
         h ← (1 − τ) h + τ f(θ, x, h)    until ‖f(θ, x, h) − h‖ ≤ tol · max(‖h‖, tol)
 
     In params, x, and whatever f closes over it can be differentiated forward and in
-    reverse, again and again; the derivative in init is 0. Where the fixed point was not
-    reached, or its adjoint not solved, the derivative is NaN rather than a wrong number
-    (unless nothing depends on that example), while h* is the best iterate found.
+    reverse, again and again; the derivative in init is 0, so init may be the last h*
+    of a similar problem. What cannot be raised is in the info. What on_failure does:
+
+    - "nan": h* is the iterate of the lowest residual; of an example that did not
+      converge, or of which the adjoint did not, the derivative is NaN, rather than a
+      wrong number (unless, in reverse, nothing depends on that example).
+    - "truncate": h* is the same and its derivative finite: that of the adjoint as far
+      as it came, or of one evaluation of f (:func:`jfb`) where the forward steps did
+      not contract, or the adjoint grew; 0 where no evaluation was finite, for then h*
+      is init. Both modes are transposes of each other with :class:`relax`,
+      :class:`neumann` and :class:`unrolled`; with others to within their tolerance.
+    - "ignore": h* is the last iterate, whatever it is, and so is the adjoint.
 
     Time is that of one evaluation of f for each step, forward and backward; memory is
     that of a few states and of one evaluation's derivative, whatever the steps.
@@ -59,22 +76,25 @@ def fixed_point(
       f: one evaluation (params, x, h) -> h of the map, of the structure of init.
       params: its parameters θ.
       x: its static input, leaves [*batch, ...].
-      init: where relaxation begins, floating leaves [*batch, ...].
-      damping: τ in 0 < τ ≤ 1. Less than 1 is slower where f is a contraction, and
-        converges also where J has eigenvalues below −1, which make it oscillate.
-      tol: largest relative residual that counts as converged. Float32 reaches 1e-6.
-      max_steps: after how many evaluations to give up.
-      adjoint: how derivatives are solved for. Default: :class:`relax` with the same
-        damping, tol and max_steps; :class:`neumann` is the truncated approximation.
+      init: where the solver begins, floating leaves [*batch, ...].
+      solver: :class:`relaxation` (above, the default), :class:`anderson` or
+        :class:`broyden`.
+      adjoint: how derivatives are solved for. Default: as the solver does, with its
+        settings. Exact too: :class:`relax`, :class:`cg`, :class:`linear_solver`;
+        approximate: :class:`neumann`, :func:`jfb`, :class:`unrolled`.
+      on_failure: "nan", "truncate" or "ignore".
       batch_ndim: how many leading axes are examples, each of which converges, or does
         not, by itself. By default the whole state is one.
+      damping: short for solver=relaxation(damping=…, tol=…, max_steps=…).
+      tol: the same.
+      max_steps: the same.
 
     Returns:
       h*, and a :class:`FixedPointInfo` of arrays [*batch].
 
     Raises:
-      ValueError: if f returns something unlike init, init is not floating, or a
-        setting is out of its range.
+      ValueError: if f returns something unlike init, init is not floating, a setting
+        is out of its range, or a solver is given and one of its settings besides.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -93,127 +113,108 @@ def fixed_point(
       back-propagation to recurrent neural networks", Physical Review Letters 59, 1987,
       doi:10.1103/PhysRevLett.59.2229.
     """
-    check_relaxation(damping, tol, max_steps)
+    solver = choose_solver(solver, damping, tol, max_steps)
+    adjoint = choose_adjoint(adjoint, solver)
+    check_on_failure(on_failure)
     check_floating("init", init)
     init = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), init)
     check_like("what f returns", jax.eval_shape(f, params, x, init), "init", init)
-    _check_batch_ndim(batch_ndim, init)
-    adjoint = check_adjoint(adjoint) or relax(damping, tol, max_steps)
+    check_batch_ndim("init", batch_ndim, init)
+    which = "last" if on_failure == "ignore" else "best"
+    h, info = _solve(partial(f, params, x), init, solver, batch_ndim, which)
+    found = jnp.isfinite(info.residual)
+    if on_failure != "ignore":
+        x = zero_unless(found, x)
 
-    def relax_forward(_, init):
-        h, info = relax_to_fixed_point(
-            partial(f, params, x),
-            init,
-            partial(_scale, tol=tol, batch_ndim=batch_ndim),
-            damping=damping,
-            tol=tol,
-            max_steps=max_steps,
-            batch_ndim=batch_ndim,
+    if isinstance(adjoint, unrolled):
+        h = adjoint.through(partial(f, params, x), h)
+    else:
+        h = jax.lax.custom_root(
+            lambda h: jax.tree.map(jnp.subtract, h, f(params, x, h)),
+            h,
+            lambda _, h: h,
+            lambda matvec, rhs: solve_adjoint(
+                matvec, rhs, adjoint, batch_ndim, on_failure, info
+            )[0],
         )
+    if on_failure == "nan":
+        h = derivative_if(batch_ndim, info.converged, h)
+    if on_failure == "truncate":
+        h = select(found, h, jax.lax.stop_gradient(h))
+    return h, info
+
+
+def _solve(g: Callable, init: PyTree, solver: Solver, batch_ndim: int, which: str):
+    """Return an iterate and its info, of which nothing has a derivative."""
+
+    def solve(_, init):
+        scale = partial(_scale, tol=solver.tol, batch_ndim=batch_ndim)
+        gap = lambda h: jax.tree.map(jnp.subtract, g(h), h)
+        outcome = solver.solve(gap, init, scale, batch_ndim)
+        h, info = getattr(outcome, which)
         # What comes beside a root must be floating.
         return h, jax.tree.map(lambda a: a.astype(info.residual.dtype), info)
 
+    # A root that depends on nothing. Unlike stop_gradient, which would let the loop be
+    # differentiated first, it also holds for what g closes over.
     h, info = jax.lax.custom_root(
-        lambda h: jax.tree.map(jnp.subtract, h, f(params, x, h)),
-        init,
-        relax_forward,
-        lambda matvec, rhs: solve_adjoint(matvec, rhs, adjoint, batch_ndim)[0],
-        has_aux=True,
+        lambda h: h, init, solve, lambda _, rhs: rhs, has_aux=True
     )
-    info = info._replace(steps=jnp.int32(info.steps), converged=info.converged != 0)
-    return _derivative_if(batch_ndim, info.converged, h), info
+    return h, info._replace(steps=jnp.int32(info.steps), converged=info.converged != 0)
 
 
-def check_adjoint(adjoint: Adjoint | None) -> Adjoint | None:
-    """Check that an adjoint is given with its settings, not as a bare name."""
-    if isinstance(adjoint, type):
-        name = adjoint.__name__
-        raise ValueError(f"adjoint must be a value, such as {name}(…), got {name}.")
-    return adjoint
+def choose_solver(
+    solver: Solver | None,
+    damping: float | jax.Array | None,
+    tol: float | jax.Array | None,
+    max_steps: int | jax.Array | None,
+) -> Solver:
+    """Return the solver, or the relaxation for which three keywords are short."""
+    settings = {"damping": damping, "tol": tol, "max_steps": max_steps}
+    given = {name: value for name, value in settings.items() if value is not None}
+    if solver is None:
+        return relaxation(**given)
+    if isinstance(solver, type) or not hasattr(solver, "solve"):
+        raise ValueError(
+            "solver must be a value such as relaxation(…), anderson(…) or broyden(…), "
+            f"got {getattr(solver, '__name__', solver)!r}."
+        )
+    if given:
+        raise ValueError(
+            f"{', '.join(given)} must be left out where solver is given, as they are "
+            f"short for relaxation(…); got {given} beside {type(solver).__name__}(…), "
+            "to which they can be given."
+        )
+    return solver
 
 
-def _check_batch_ndim(batch_ndim: int, init: PyTree) -> None:
-    shapes = [leaf.shape for leaf in jax.tree.leaves(init)]
+def choose_adjoint(adjoint: Adjoint | None, solver: Solver) -> Adjoint:
+    """Return the adjoint, or what does the same for it as the solver does for h*."""
+    if adjoint is None and isinstance(solver, relaxation):
+        return relax(solver.damping, solver.tol, solver.max_steps)
+    chosen: Any = solver if adjoint is None else adjoint
+    if isinstance(chosen, type) or not hasattr(chosen, "approximate"):
+        name = getattr(chosen, "__name__", type(chosen).__name__)
+        hint = "relax" if name == "relaxation" or adjoint is None else name
+        raise ValueError(f"adjoint must be a value, such as {hint}(…), got {name}.")
+    return chosen
+
+
+def check_batch_ndim(name: str, batch_ndim: int, tree: PyTree) -> None:
+    """Check that so many leading axes can be examples."""
+    shapes = [leaf.shape for leaf in jax.tree.leaves(tree)]
     if not 0 <= batch_ndim <= min(map(len, shapes)):
         raise ValueError(
-            "batch_ndim must be the number of leading axes of every leaf of init that "
-            f"are examples; got {batch_ndim} for leaves of shapes {shapes}."
+            f"batch_ndim must be the number of leading axes of every leaf of {name} "
+            f"that are examples; got {batch_ndim} for leaves of shapes {shapes}."
         )
     if len({shape[:batch_ndim] for shape in shapes}) > 1:
         raise ValueError(
-            f"the leaves of init must share their first batch_ndim={batch_ndim} axes, "
-            f"which are examples; got shapes {shapes}."
+            f"the leaves of {name} must share their first batch_ndim={batch_ndim} "
+            f"axes, which are examples; got shapes {shapes}."
         )
 
 
 def _scale(h: PyTree, tol: float | jax.Array, batch_ndim: int) -> jax.Array:
     size = norm(h, batch_ndim)
     return jnp.maximum(size, jnp.asarray(tol, size.dtype))
-
-
-def solve_adjoint(
-    matvec: Callable[[PyTree], PyTree], rhs: PyTree, adjoint: Adjoint, batch_ndim: int
-) -> tuple[PyTree, FixedPointInfo]:
-    """Return (I − J)⁻¹ rhs, NaN where it is not solved, and how it was found.
-
-    Differentiable: its derivatives, and its transpose, are by the same solver.
-    """
-    # As one vector, since a linear solve wants all of its right side to be tangent.
-    vector, as_tree = ravel_pytree(rhs)
-    on_vectors = lambda function, vector: ravel_pytree(function(as_tree(vector)))[0]
-
-    def solve(matvec, vector):
-        on_trees = lambda tree: as_tree(matvec(ravel_pytree(tree)[0]))
-        z, info = adjoint(on_trees, as_tree(vector), batch_ndim)
-        solved = adjoint.approximate | info.converged
-        return ravel_pytree(nan_unless(solved, z))[0], info
-
-    solution, info = jax.lax.custom_linear_solve(
-        partial(on_vectors, matvec),
-        vector,
-        solve,
-        transpose_solve=solve,
-        has_aux=True,
-    )
-    return as_tree(solution), info
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _derivative_if(batch_ndim: int, converged: jax.Array, h: PyTree) -> PyTree:
-    """Return h, the derivative of which is NaN for examples that did not converge.
-
-    Except, in reverse, where nothing depends on such an example.
-    """
-    del batch_ndim, converged
-    return h
-
-
-@_derivative_if.defjvp
-def _derivative_if_jvp(batch_ndim, primals, tangents):
-    converged, h = primals
-    vector, as_tree = ravel_pytree(tangents[1])
-
-    def forward(_, vector):
-        return ravel_pytree(nan_unless(converged, as_tree(vector)))[0]
-
-    def backward(_, vector):
-        b = as_tree(vector)
-        right = converged | unused(b, batch_ndim)
-        return ravel_pytree(nan_unless(right, b))[0]
-
-    # The one linear operation whose transpose may be told by a function of its own.
-    h_dot = jax.lax.custom_linear_solve(
-        lambda vector: vector, vector, forward, transpose_solve=backward
-    )
-    return _derivative_if(batch_ndim, converged, h), as_tree(h_dot)
-
-
-def unused(cotangent: PyTree, batch_ndim: int) -> jax.Array:
-    """Tell the examples [*batch] whose state nothing depends on."""
-    return largest(cotangent, batch_ndim) == 0
-
-
-def nan_unless(right: jax.Array, tree: PyTree) -> PyTree:
-    """Replace the examples that are not right by NaN."""
-    nan: Any = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), tree)
-    return select(right, tree, nan)

@@ -1,143 +1,87 @@
-"""Relaxation to a fixed point of any map, with what it says of its convergence.
+"""Relaxation to a fixed point: the plain solver, and Pineda's differential equation.
 
-    h ← (1 − τ) h + τ g(h)    until ‖g(h) − h‖ ≤ tol · scale
-
-It converges where every eigenvalue μ of the Jacobian of g has |1 − τ + τμ| < 1.
+h ← (1 − τ) h + τ g(h)    until ‖g(h) − h‖ ≤ tol · scale
 """
 
-from collections.abc import Callable
-from functools import reduce
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import register_dataclass
 
-from bpvariants._dtypes import widen
-from bpvariants.gradients._masking import select
-from bpvariants.types import PyTree
-
-WINDOW = 20  # ratios of residuals oscillate; their mean over so many does not
-GROWTH = 1e4  # how far above its lowest value ‖g(h) − h‖ may rise
+from bpvariants._checks import are_numbers
+from bpvariants.gradients._iteration import check_limits, iterate, Method
 
 
-class FixedPointInfo(NamedTuple):
-    """How a relaxation went, [*batch] each: what cannot be raised under jit.
+@register_dataclass  # settings may be tracers
+@dataclass(frozen=True)
+class relaxation:
+    """Solver of h = f(h) by damped iteration, h ← (1 − τ) h + τ f(h).
 
-    Attributes:
-      steps: evaluations of the map.
-      residual: ‖g(h) − h‖ of what is returned, relative to the solver's scale.
-      converged: bool, whether the residual is within the tolerance.
-      spectral_radius: estimate of the factor by which a step shrinks the error; with
-        damping 1, of the spectral radius of the Jacobian. From 1 on nothing converges.
+    Each step costs one evaluation of f; memory is that of a few states. An example is
+    given up where ‖f(h) − h‖ is not finite or 10⁴ times above its lowest value.
+
+    *In continuous time.* Pineda's network obeys T dh/dt = −h + f(h), with a time
+    constant T. Euler's method with steps of dt is this relaxation with τ = dt / T:
+    damping is the step of time, and with τ = 1 the network jumps to f(h). The adjoint
+    obeys such an equation of its own, in either of two conventions. For h = g(u),
+    u = W h, b = ∂E/∂h, slopes g′(u), and * between the units:
+
+        A    T dy/dt = −y + g′(u) * (Wᵀ y + b)      dE/dW = y hᵀ
+        B    T dz/dt = −z + Wᵀ (g′(u) * z) + b      dE/dW = (g′(u) * z) hᵀ
+
+    with y = g′(u) * z at rest. B is what :class:`relax` does, as Jᵀ = Wᵀ diag(g′(u)).
+
+    *Where it is stable.* With μ the eigenvalues of J = ∂f/∂h at h*, forward and adjoint
+    alike, for J and Jᵀ have the same: the equation where every Re μ < 1; its steps only
+    where every |1 − τ + τμ| < 1, which is more, and is ρ(J) < 1 at τ = 1. For real μ
+    that is τ < 2 / (1 − μ_min): where J has an eigenvalue of −1 or less, which makes h
+    oscillate at τ = 1, a smaller τ settles. No τ helps where some μ ≥ 1.
+
+    Args:
+      damping: τ, 0 < τ ≤ 1.
+      tol: largest relative residual that counts as converged. Float32 reaches 1e-6.
+      max_steps: after how many evaluations of f to give up.
+
+    Raises:
+      ValueError: if a number is out of its range.
+
+    Example:
+      >>> from bpvariants import gradients
+      >>> flip = lambda w, x, h: w * h + x  # w = −1.5 overshoots by half, each time
+      >>> for damping in (1.0, 0.6):
+      ...     solver = gradients.relaxation(damping)
+      ...     _, info = gradients.fixed_point(flip, -1.5, 1.0, 0.0, solver=solver)
+      ...     print(info.converged.item(), info.steps.item())
+      False 24
+      True 19
+
+    References:
+      Almeida, Proc. ICNN, San Diego 1987. Pineda, "Generalization of back-propagation
+      to recurrent neural networks", Physical Review Letters 59, 1987,
+      doi:10.1103/PhysRevLett.59.2229.
     """
 
-    steps: jax.Array
-    residual: jax.Array
-    converged: jax.Array
-    spectral_radius: jax.Array
+    damping: float | jax.Array = 1.0
+    tol: float | jax.Array = 1e-5
+    max_steps: int | jax.Array = 1000
+
+    def __post_init__(self):
+        """Check the settings."""
+        check_relaxation(self.damping, self.tol, self.max_steps)
+
+    def solve(self, gap, start, scale, batch_ndim):
+        """Return iterates of which ‖gap(h)‖ ≤ tol · scale(h), or how it failed."""
+        damped = lambda h, d: h + jnp.asarray(self.damping, h.dtype) * d
+        move = lambda memory, h, d, size: (jax.tree.map(damped, h, d), memory)
+        method = Method(lambda start: (), move)
+        settings = {"tol": self.tol, "max_steps": self.max_steps}
+        return iterate(gap, start, scale, method, batch_ndim=batch_ndim, **settings)
 
 
-class _State(NamedTuple):
-    h: PyTree
-    best: PyTree  # the iterate with the lowest ‖g(h) − h‖
-    lowest: jax.Array  # its ‖g(h) − h‖
-    residual: jax.Array  # the same, relative to the scale
-    recent: jax.Array  # [WINDOW, *batch], the last ‖g(h) − h‖
-    steps: jax.Array
-    active: jax.Array
-
-
-def relax_to_fixed_point(
-    g: Callable[[PyTree], PyTree],
-    start: PyTree,
-    scale: Callable[[PyTree], jax.Array],
-    *,
-    damping: float | jax.Array,
-    tol: float | jax.Array,
-    max_steps: int | jax.Array,
-    batch_ndim: int,
-) -> tuple[PyTree, FixedPointInfo]:
-    """Return the iterate of lowest residual, and how it was found.
-
-    An example whose residual is within tol, not finite or growing is left alone from
-    then on, and the loop ends when all examples are, or after max_steps.
-    """
-    size = norm(start, batch_ndim)
-    batch, dtype = size.shape, size.dtype
-    tol = jnp.asarray(tol, dtype)
-
-    def relax(state: _State) -> _State:
-        new = g(state.h)
-        difference = jax.tree.map(jnp.subtract, new, state.h)
-        size = norm(difference, batch_ndim)
-        residual = relative(size, scale(state.h))
-        better = state.active & ((size < state.lowest) | (residual <= tol))
-        lowest = jnp.where(better, size, state.lowest)
-        recent = jnp.concatenate([state.recent[1:], size[None]])
-        going_on = (residual > tol) & (size <= GROWTH * lowest)
-        steps = state.steps + state.active.astype(jnp.int32)
-        active = state.active & going_on & (steps < max_steps)
-        move = lambda h, d: h + jnp.asarray(damping, h.dtype) * d
-        return _State(
-            h=select(active, jax.tree.map(move, state.h, difference), state.h),
-            best=select(better, state.h, state.best),
-            lowest=lowest,
-            residual=jnp.where(better, residual, state.residual),
-            recent=jnp.where(state.active[None], recent, state.recent),
-            steps=steps,
-            active=active,
-        )
-
-    state = _State(
-        h=start,
-        best=start,
-        lowest=jnp.full(batch, jnp.inf, dtype),
-        residual=jnp.full(batch, jnp.inf, dtype),
-        recent=jnp.zeros((WINDOW, *batch), dtype),
-        steps=jnp.zeros(batch, jnp.int32),
-        active=jnp.ones(batch, bool),
-    )
-    state = jax.lax.while_loop(lambda state: jnp.any(state.active), relax, state)
-    return state.best, FixedPointInfo(
-        state.steps, state.residual, state.residual <= tol, _contraction(state)
-    )
-
-
-def norm(tree: PyTree, batch_ndim: int) -> jax.Array:
-    """Return the Euclidean norm over all leaves, [*batch], in float32 or wider."""
-    square = lambda leaf: jnp.sum(
-        jnp.abs(widen(leaf)) ** 2, axis=tuple(range(batch_ndim, leaf.ndim))
-    )
-    return jnp.sqrt(sum(jax.tree.leaves(jax.tree.map(square, tree))))
-
-
-def largest(tree: PyTree, batch_ndim: int) -> jax.Array:
-    """Return the largest absolute value in all leaves, [*batch], 0 if there is none."""
-    of_leaf = lambda leaf: jnp.max(
-        jnp.abs(widen(leaf)), axis=tuple(range(batch_ndim, leaf.ndim)), initial=0
-    )
-    return reduce(jnp.maximum, jax.tree.leaves(jax.tree.map(of_leaf, tree)))
-
-
-def times(factor: jax.Array, tree: PyTree) -> PyTree:
-    """Multiply each example by its factor, [*batch]."""
-
-    def multiply(leaf):
-        shape = factor.shape + (1,) * (leaf.ndim - factor.ndim)
-        return leaf * factor.reshape(shape).astype(leaf.dtype)
-
-    return jax.tree.map(multiply, tree)
-
-
-def relative(size: jax.Array, scale: jax.Array) -> jax.Array:
-    """Return size / scale, 0 where both are 0."""
-    return jnp.where(size == 0, 0, size / jnp.where(size == 0, 1, scale))
-
-
-def _contraction(state: _State) -> jax.Array:
-    """Return the geometric mean of the last ratios of residuals, which telescopes."""
-    ratios = jnp.clip(state.steps - 1, 0, WINDOW - 1)
-    first = jnp.take_along_axis(state.recent, WINDOW - 1 - ratios[None], axis=0)[0]
-    ratio = relative(state.recent[-1], first)
-    power = 1 / jnp.maximum(ratios, 1).astype(ratio.dtype)
-    return jnp.where(ratios > 0, ratio**power, 0)
+def check_relaxation(damping: Any, tol: Any, max_steps: Any) -> None:
+    """Check the settings of a relaxation, those that are Python numbers."""
+    if are_numbers(damping) and not 0 < damping <= 1:
+        raise ValueError(f"damping must lie in 0 < damping <= 1, got {damping}.")
+    check_limits(tol, max_steps)

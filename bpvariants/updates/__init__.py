@@ -2,11 +2,21 @@
 
 Resilient: rprop (the same as irprop_minus), irprop_plus, rprop_minus, rprop_plus,
 half_back, manhattan; for mini-batches probabilistic_rprop; experimental: grprop. To
-look into their states: rprop_report. Past gradients too: forgetting. The bare rules:
-scale_by_rprop, scale_by_forgetting, scale_by_sign.
+look into their states: rprop_report. The bare rules: scale_by_rprop,
+scale_by_forgetting, scale_by_sign. To end a chain: project_spectral_norm.
+
+Past gradients too: forgetting, with its effective_step; the same with past losses at
+current params: replay, and for linear models discounted_least_squares and, solving in
+place of stepping, recursive_least_squares.
 """
 
+from bpvariants.updates._discounted_least_squares import (
+    discounted_least_squares as discounted_least_squares,
+    DiscountedLeastSquares as DiscountedLeastSquares,
+    LeastSquaresState as LeastSquaresState,
+)
 from bpvariants.updates._forgetting import (
+    effective_step as effective_step,
     forgetting as forgetting,
     scale_by_forgetting as scale_by_forgetting,
     ScaleByForgettingState as ScaleByForgettingState,
@@ -19,6 +29,20 @@ from bpvariants.updates._manhattan import (
 from bpvariants.updates._probabilistic_rprop import (
     probabilistic_rprop as probabilistic_rprop,
     ProbabilisticRpropState as ProbabilisticRpropState,
+)
+from bpvariants.updates._project_spectral_norm import (
+    project_spectral_norm as project_spectral_norm,
+    ProjectSpectralNormState as ProjectSpectralNormState,
+)
+from bpvariants.updates._recursive_least_squares import (
+    recursive_least_squares as recursive_least_squares,
+    RecursiveLeastSquares as RecursiveLeastSquares,
+    RecursiveLeastSquaresState as RecursiveLeastSquaresState,
+)
+from bpvariants.updates._replay import (
+    Replay as Replay,
+    replay as replay,
+    ReplayState as ReplayState,
 )
 from bpvariants.updates._rprop import (
     scale_by_rprop as scale_by_rprop,

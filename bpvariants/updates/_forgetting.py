@@ -10,16 +10,21 @@ taken: as they were when they were computed ("stored"), again at w_n ("replayed"
 all within one sequence. This is the stored reading, a recursion,
 
     m_n = g_n + λ m_{n−1},  m_0 = 0,
-    printed  Δw_n = −(η g_n + λ m_{n−1}),
-    scaled   Δw_n = −η m_n,
+    printed     Δw_n = −(η g_n + λ m_{n−1}),
+    scaled      Δw_n = −η m_n,
+    normalised  Δw_n = −η (1−λ) m_n,
 
-of which the second, with η on every term, is Polyak's heavy ball. On ½ h (w − w*)² they
-are stable for 0 < h < h_max, where
+of which the second, with η on every term, is Polyak's heavy ball, and the third goes
+along the moving average of gradients. On ½ h (w − w*)² they are stable for
+0 < h < h_max, where
 
-    scaled   h_max = 2(1+λ) / η,
-    printed  h_max = min{ (1−λ) / (λ(1−η)), 2(1+λ) / (η(1+λ) − λ) },   η < 1,
+    scaled      h_max = 2(1+λ) / η,
+    normalised  h_max = 2(1+λ) / (η(1−λ)),
+    printed     h_max = min{ (1−λ) / (λ(1−η)), 2(1+λ) / (η(1+λ) − λ) },   η < 1,
 
-the second of the two only where η(1+λ) > λ. For η = 0.01, λ = 0.9 that is 380 and 0.11.
+the second of the two only where η(1+λ) > λ. For η = 0.01, λ = 0.9 that is 380, 3800 and
+0.11. The replayed reading is :func:`~bpvariants.updates.replay`, that within a sequence
+:func:`~bpvariants.gradients.discounted_weights`.
 """
 
 import warnings
@@ -34,6 +39,10 @@ from bpvariants._dtypes import cast_like
 from bpvariants.updates._params import check_params, wide
 
 Rate: TypeAlias = float | jax.Array | optax.Schedule
+PRINTED_IS_NOT_NORMALISED = (
+    "normalise=True cannot be had with scale_past=False, the printed form, where the "
+    "learning rate is on the first term alone; leave one of the two out."
+)
 
 
 class ScaleByForgettingState(NamedTuple):
@@ -45,31 +54,38 @@ class ScaleByForgettingState(NamedTuple):
 
 
 def forgetting(
-    learning_rate: Rate, decay: Rate, *, scale_past: bool = True
+    learning_rate: Rate,
+    decay: Rate,
+    *,
+    scale_past: bool = True,
+    normalise: bool = False,
 ) -> optax.GradientTransformation:
     """Descend along the gradients so far, each forgotten by a factor λ a step.
 
         Δw_n = −η m_n,  m_n = g_n + λ m_{n−1}        (scale_past=True)
+        Δw_n = −η a_n,  a_n = (1−λ) g_n + λ a_{n−1}  (normalise=True)
         Δw_n = −(η g_n + λ m_{n−1})                  (scale_past=False)
 
-    The first is `optax.sgd(η, momentum=λ)`. The second is the equation as the tutorial
+    The first is `optax.sgd(η, momentum=λ)`. The second is −η (1−λ) m_n, and `optax.ema`
+    without its correction of the first steps. The third is the equation as the tutorial
     prints it; its steps add up to η + λ/(1−λ) instead of η/(1−λ) times a constant
-    gradient, whatever η, so it is stable only where the curvature is below about
-    (1−λ)/λ. A gradient that is not finite makes an update that is not either, and is
-    left out of m. The state is p + 1 numbers, time O(p).
+    gradient (:func:`effective_step`), whatever η, so it is stable only where the
+    curvature is below about (1−λ)/λ. A gradient that is not finite makes an update that
+    is not either, and is left out of m. The state is p + 1 numbers, time O(p).
 
     Args:
       learning_rate: η ≥ 0, or a schedule of it.
       decay: forgetting factor 0 ≤ λ < 1, which remembers about 1/(1−λ) steps; or a
         schedule of it, whose value at step n multiplies m_{n−1}.
       scale_past: whether η multiplies past gradients too.
+      normalise: whether all weights together are η (less at first), whatever λ.
 
     Returns:
       An optax.GradientTransformation.
 
     Raises:
-      ValueError: if learning_rate or decay is out of its range, or (in `init`) if
-        params are not floating arrays.
+      ValueError: if learning_rate or decay is out of its range, if the printed form is
+        to be normalised, or (in `init`) if params are not floating arrays.
 
     Warns:
       UserWarning: if past gradients are not scaled and steps add up to more than 10 η.
@@ -88,18 +104,16 @@ def forgetting(
       Computational Mathematics and Mathematical Physics 4, 1964,
       doi:10.1016/0041-5553(64)90137-5 (the scaled form).
     """
+    if normalise and not scale_past:
+        raise ValueError(PRINTED_IS_NOT_NORMALISED)
     if not callable(learning_rate):
-        if are_numbers(learning_rate) and not learning_rate >= 0:
-            raise ValueError(
-                f"forgetting needs learning_rate >= 0, got {learning_rate}; to ascend, "
-                "negate the loss."
-            )
+        _check_learning_rate(learning_rate)
         # A schedule's values are cast to the leaf's dtype, traced numbers are not.
         schedule = optax.constant_schedule(learning_rate)
     else:
         schedule = learning_rate
     if scale_past:
-        rule = scale_by_forgetting(decay)
+        rule = scale_by_forgetting(decay, normalise=normalise)
         return optax.chain(rule, optax.scale_by_learning_rate(schedule))
     rule = scale_by_forgetting(decay, current=learning_rate)
     if are_numbers(learning_rate, decay):
@@ -107,8 +121,24 @@ def forgetting(
     return optax.chain(rule, optax.scale(-1.0))
 
 
+def _check_learning_rate(learning_rate):
+    if are_numbers(learning_rate) and not learning_rate >= 0:
+        raise ValueError(
+            f"forgetting needs learning_rate >= 0, got {learning_rate}; to ascend, "
+            "negate the loss."
+        )
+
+
+def _check_decay(decay):
+    if are_numbers(decay) and not 0 <= decay < 1:
+        raise ValueError(
+            f"forgetting needs 0 <= decay < 1, got {decay}; past gradients are "
+            "multiplied by it at each step, and 0.9 remembers about ten of them."
+        )
+
+
 def _warn_of_large_step(learning_rate, decay):
-    total = learning_rate + decay / (1 - decay)
+    total = effective_step(learning_rate, decay, scale_past=False)
     if total > 10 * learning_rate:
         warnings.warn(
             "forgetting with scale_past=False has an effective step of "
@@ -119,13 +149,61 @@ def _warn_of_large_step(learning_rate, decay):
         )
 
 
+def effective_step(
+    learning_rate: float | jax.Array,
+    decay: float | jax.Array,
+    *,
+    scale_past: bool = True,
+    normalise: bool = False,
+) -> float | jax.Array:
+    """Return the weights of all gradients in a step of :func:`forgetting`, added up.
+
+        η / (1−λ)      (scale_past=True)
+        η              (normalise=True)
+        η + λ / (1−λ)  (scale_past=False)
+
+    It is how far a step goes, in the end, along a gradient that stays the same, and so
+    the learning rate of gradient descent to which to compare.
+
+    Args:
+      learning_rate: η ≥ 0, a number or an array.
+      decay: forgetting factor 0 ≤ λ < 1, a number or an array.
+      scale_past: as in :func:`forgetting`.
+      normalise: as in :func:`forgetting`.
+
+    Raises:
+      ValueError: as :func:`forgetting`, and for schedules.
+
+    Example:
+      >>> from bpvariants import updates
+      >>> updates.effective_step(0.5, decay=0.75)
+      2.0
+      >>> updates.effective_step(0.5, decay=0.75, scale_past=False)
+      3.5
+    """
+    for name, rate in {"learning_rate": learning_rate, "decay": decay}.items():
+        if callable(rate):
+            raise ValueError(
+                f"{name} must be a number or an array, got a schedule; give its value "
+                "at the step in question."
+            )
+    _check_learning_rate(learning_rate)
+    _check_decay(decay)
+    if not scale_past:
+        if normalise:
+            raise ValueError(PRINTED_IS_NOT_NORMALISED)
+        return learning_rate + decay / (1 - decay)
+    return learning_rate if normalise else learning_rate / (1 - decay)
+
+
 def scale_by_forgetting(
-    decay: Rate, current: Rate = 1.0
+    decay: Rate, current: Rate = 1.0, *, normalise: bool = False
 ) -> optax.GradientTransformation:
     """Replace g_n by current·g_n + λ m_{n−1}, the bare rule of :func:`forgetting`.
 
-    With current = 1 that is m_n; with current = η, minus the printed form. `decay`,
-    errors and cost are those of :func:`forgetting`.
+    With current = 1 that is m_n; with current = η, minus the printed form. With
+    `normalise`, g_n enters as (1−λ) g_n, here and in m. `decay`, errors and cost are
+    those of :func:`forgetting`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -135,11 +213,7 @@ def scale_by_forgetting(
       >>> rule.update(jnp.array(2.0), state)[0].item()
       1.0
     """
-    if not callable(decay) and are_numbers(decay) and not 0 <= decay < 1:
-        raise ValueError(
-            f"forgetting needs 0 <= decay < 1, got {decay}; past gradients are "
-            "multiplied by it at each step, and 0.9 remembers about ten of them."
-        )
+    _check_decay(decay)
 
     def init(params):
         check_params(params)
@@ -163,6 +237,9 @@ def scale_by_forgetting(
             return jnp.asarray(now, g.dtype) * g + fade(m)
 
         grads = cast_like(updates, state.trace)
+        if normalise:
+            share = lambda g: (1 - jnp.asarray(past, g.dtype)) * g
+            grads = jax.tree.map(share, grads)
         trace = jax.tree.map(remember, grads, state.trace)
         sums = jax.tree.map(combine, grads, state.trace, trace)
         count = optax.safe_increment(state.count)

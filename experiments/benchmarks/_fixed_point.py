@@ -1,9 +1,10 @@
-"""The gradient of a fixed point, against jaxopt and optimistix as they come.
+"""The gradient of a fixed point, against jaxopt and optimistix.
 
 Tolerances, which each of them measures in its own norm, are set so that the forward
-passes end at about the same error; how to differentiate is left to their defaults. The
-error told is that of the gradient, relative to the implicit gradient that a dense solve
-gives in float64.
+passes end at about the same error; how to differentiate is left to their defaults, but
+for optimistix also by GMRES, as its default makes a dense Jacobian of the whole state.
+The error told is that of the gradient, relative to the implicit gradient that a dense
+solve gives in float64.
 """
 
 import importlib
@@ -17,18 +18,21 @@ import numpy as np
 from bpvariants import gradients
 from experiments.benchmarks._timing import Measured, race
 
-SHAPES = [(64, 64, 0.5), (64, 64, 0.9), (16, 256, 0.9)]  # B, n, spectral norm of W
-STEPS, TOL = 500, 1e-5
+# B, n, spectral radius of W, which is normally distributed but for that
+SHAPES = [(rows, rows, size) for rows in (64, 256) for size in (0.5, 0.9, 0.99)]
+STEPS, TOL = 1000, 1e-5
+DENSE = 5000  # numbers in a state up to which a dense Jacobian is made
 
 
 def fixed_point(repeats: int) -> Iterator[Measured]:
     """Time value and gradient of mean h² in the recurrent weights."""
     for batch, units, size in SHAPES:
         keys = jax.random.split(jax.random.key(0))
-        w = jax.random.orthogonal(keys[0], units) * size
+        w = np.array(jax.random.normal(keys[0], (units, units)))
+        w = jnp.asarray(w * size / np.abs(np.linalg.eigvals(w)).max())
         x = 0.1 * jax.random.normal(keys[1], (batch, units))
         exact, entrants, notes = _exact(np.asarray(w), np.asarray(x)), {}, {}
-        for name, solve in _solvers().items():
+        for name, solve in _solvers(x.size).items():
             value = lambda w, x, solve=solve: jnp.mean(solve(w, x) ** 2)
             entrants[name] = jax.value_and_grad(value), (w, x)
             got = np.asarray(jax.jit(jax.grad(value))(w, x))
@@ -38,7 +42,9 @@ def fixed_point(repeats: int) -> Iterator[Measured]:
         if missing:
             first = next(iter(notes))
             notes[first] += f"; not installed: {', '.join(missing)}"
-        group = f"fixed point, h {batch}×{units}, ‖W‖ {size}"
+        once = lambda w, x: jnp.mean(_settle(w, x, x) ** 2)
+        entrants["one evaluation"] = jax.value_and_grad(once), (w, x)
+        group = f"fixed point, h {batch}×{units}, ρ(W) {size}"
         yield from race(group, entrants, repeats=repeats, notes=notes)
 
 
@@ -50,16 +56,22 @@ def _installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def _solvers() -> dict[str, Callable]:
-    def ours(w, x):
-        options = {"tol": TOL, "max_steps": STEPS, "batch_ndim": 0}
-        return gradients.fixed_point(_settle, w, x, jnp.zeros_like(x), **options)[0]
+def _solvers(size: int) -> dict[str, Callable]:
+    def ours(solver):
+        start = jnp.zeros_like
+        solve = gradients.fixed_point
+        return lambda w, x: solve(_settle, w, x, start(x), solver=solver)[0]
+
+    settings = {"tol": TOL, "max_steps": STEPS}
+    relaxation = ours(gradients.relaxation(**settings))
+    anderson = ours(gradients.anderson(**settings))
 
     def unrolled(w, x):
         body = lambda h, _: (_settle(w, x, h), None)
         return jax.lax.scan(body, jnp.zeros_like(x), length=150)[0]
 
-    solvers: dict[str, Callable] = {"fixed_point": ours, "150 steps of bptt": unrolled}
+    solvers: dict[str, Callable] = {"fixed_point": relaxation}
+    solvers |= {"fixed_point, anderson": anderson, "150 steps of bptt": unrolled}
     if _installed("jaxopt"):
         jaxopt = importlib.import_module("jaxopt")
 
@@ -71,20 +83,31 @@ def _solvers() -> dict[str, Callable]:
 
         solvers["jaxopt"] = by_jaxopt
     if _installed("optimistix"):
-        optimistix = importlib.import_module("optimistix")
-
-        def by_optimistix(w, x):
-            solver = optimistix.FixedPointIteration(rtol=TOL, atol=TOL / 10)
-            return optimistix.fixed_point(
-                lambda h, args: _settle(args[0], args[1], h),
-                solver,
-                jnp.zeros_like(x),
-                (w, x),
-                max_steps=STEPS,
-            ).value
-
-        solvers["optimistix"] = by_optimistix
+        lineax = importlib.import_module("lineax")
+        gmres = lineax.GMRES(rtol=TOL, atol=TOL / 10)
+        solvers["optimistix, GMRES"] = _by_optimistix(gmres)
+        if size <= DENSE:
+            solvers["optimistix"] = _by_optimistix(None)
     return solvers
+
+
+def _by_optimistix(linear_solver):
+    optimistix = importlib.import_module("optimistix")
+    adjoint = optimistix.ImplicitAdjoint(linear_solver)
+    options = {} if linear_solver is None else {"adjoint": adjoint}
+
+    def solve(w, x):
+        solver = optimistix.FixedPointIteration(rtol=TOL, atol=TOL / 10)
+        return optimistix.fixed_point(
+            lambda h, args: _settle(args[0], args[1], h),
+            solver,
+            jnp.zeros_like(x),
+            (w, x),
+            max_steps=STEPS,
+            **options,
+        ).value
+
+    return solve
 
 
 def _exact(w: np.ndarray, x: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Real data: from the dependencies, from this project, or fetched and checked."""
 
 from experiments.data._digits import Digits as Digits, digits as digits
+from experiments.data._mnist import MNIST as MNIST, mnist as mnist
 from experiments.data._proben1 import (
     parse_proben1 as parse_proben1,
     Part as Part,
@@ -10,5 +11,9 @@ from experiments.data._proben1 import (
 from experiments.data._python_reference import (
     python_reference as python_reference,
     Text as Text,
+)
+from experiments.data._seattle_weather import (
+    seattle_weather as seattle_weather,
+    SeattleWeather as SeattleWeather,
 )
 from experiments.data._sunspots import Sunspots as Sunspots, sunspots as sunspots

@@ -1,0 +1,118 @@
+"""The forgetting factor on linear least squares: all past errors in two sums.
+
+For E_k(w) = ½ (y_k − x_kᵀ w)², the replayed reading of the forgetting factor (see
+:func:`~bpvariants.updates.replay`) needs no batches kept:
+
+    R_n = λ R_{n−1} + x_n x_nᵀ,  p_n = λ p_{n−1} + x_n y_n,  R_0 = 0, p_0 = 0,
+    ∇Φ_n(w) = Σ_k λ^k ∇E_{n−k}(w) = R_n w − p_n,
+
+for the past of all time, without a horizon.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._checks import are_numbers, check_floating, check_real
+from bpvariants._dtypes import cast_like
+from bpvariants.updates._params import wide
+
+
+class LeastSquaresState(NamedTuple):
+    """The sums of :func:`discounted_least_squares`, float32 or wider."""
+
+    moments: jax.Array  # R [d, d]
+    correlations: jax.Array  # p, like w
+
+
+class DiscountedLeastSquares(NamedTuple):
+    """What :func:`discounted_least_squares` returns: three pure functions."""
+
+    init: Callable[[jax.Array], LeastSquaresState]
+    push: Callable[[LeastSquaresState, jax.Array, jax.Array], LeastSquaresState]
+    gradient: Callable[[jax.Array, LeastSquaresState], jax.Array]
+
+
+def discounted_least_squares(decay: float | jax.Array) -> DiscountedLeastSquares:
+    """Gradient of all past squared errors of a linear model, at its current weights.
+
+        state = rule.init(w)
+        state = rule.push(state, x, y)
+        gradient = rule.gradient(w, state)  # R w − p
+
+    It equals :func:`replay` of ½ (y − xᵀ w)² with W = ∞. A step −η (R w − p) is stable
+    while η is less than 2 over the largest eigenvalue of R, about (1−λ)⁻¹ times that of
+    the mean of x xᵀ. A number that is not finite stays in the sums for ever. The state
+    is d² + d·k numbers for d inputs and k outputs, time O(d² + d·k) a step.
+
+    Args:
+      decay: forgetting factor 0 ≤ λ ≤ 1, where 1 forgets nothing.
+
+    Returns:
+      A :class:`DiscountedLeastSquares`: `w` is [d] or [d, *outputs], `x` [d] and `y` []
+      or [*outputs].
+
+    Raises:
+      ValueError: if decay is out of its range; in `init`, if w is no real floating
+        array with an axis of inputs; in `push`, if shapes disagree.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from bpvariants import updates
+      >>> rule = updates.discounted_least_squares(decay=0.5)
+      >>> w = jnp.array([0.0, 1.0])
+      >>> state = rule.push(rule.init(w), jnp.array([1.0, 1.0]), jnp.array(3.0))
+      >>> state = rule.push(state, jnp.array([2.0, 0.0]), jnp.array(1.0))
+      >>> rule.gradient(w, state).tolist()  # ½ (1 − 3) (1, 1) + (0 − 1) (2, 0)
+      [-3.0, -1.0]
+    """
+    if are_numbers(decay) and not 0 <= decay <= 1:
+        raise ValueError(
+            f"discounted_least_squares needs 0 <= decay <= 1, got {decay}; the error "
+            "of k steps ago is weighed by its k-th power."
+        )
+
+    def init(w):
+        check_weights(w)
+        correlations = jnp.zeros_like(jnp.asarray(wide(w)))
+        shape = (len(correlations), len(correlations))
+        return LeastSquaresState(jnp.zeros(shape, correlations.dtype), correlations)
+
+    def push(state, x, y):
+        check_example(x, y, state.correlations)
+        moments, correlations = state
+        x, y = (jnp.asarray(value, moments.dtype) for value in (x, y))
+        fade = jnp.asarray(decay, moments.dtype)
+        return LeastSquaresState(
+            fade * moments + jnp.outer(x, x),
+            fade * correlations + jnp.tensordot(x, y, axes=0),
+        )
+
+    def gradient(w, state):
+        slope = state.moments @ cast_like(w, state.moments) - state.correlations
+        return cast_like(slope, w)
+
+    return DiscountedLeastSquares(init, push, gradient)
+
+
+def check_weights(w: jax.Array) -> None:
+    """Check that w is [d, *outputs]."""
+    if not jax.tree_util.all_leaves([w]) or jnp.ndim(w) == 0:
+        raise ValueError(
+            "w must be one array [d] or [d, *outputs], d inputs first, got "
+            f"{jax.tree.map(jnp.shape, w)}; a bias is the weight of an input of 1."
+        )
+    check_floating("w", w)
+    check_real("w", w)
+
+
+def check_example(x: jax.Array, y: jax.Array, w: jax.Array) -> None:
+    """Check that x is [d] and y [*outputs] for w [d, *outputs]."""
+    for name, value, shape in (("x", x, w.shape[:1]), ("y", y, w.shape[1:])):
+        if jnp.shape(value) != shape:
+            raise ValueError(
+                f"{name} must be of shape {shape}, as w is of shape {w.shape}; got "
+                f"{jnp.shape(value)}. Examples are given one at a time."
+            )

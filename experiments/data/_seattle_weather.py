@@ -1,0 +1,43 @@
+"""The weather of Seattle, daily from 2012 to 2015, not committed here.
+
+Public domain (NOAA, National Centers for Environmental Information), as the collection
+vega-datasets has it. 1461 days without a gap, nothing missing.
+"""
+
+import csv
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.data._fetch import fetch, find
+
+FILE = "seattle_weather/seattle-weather.csv"
+SHA256 = "0845078a290b48e3149ab8639966824110a251db4e06fc144c06ebb534af23be"
+URL = (
+    "https://raw.githubusercontent.com/vega/vega-datasets/"
+    "cad85578e232704bb0453544742440038038c6a2/data/seattle-weather.csv"
+)
+
+
+class SeattleWeather(NamedTuple):
+    """One entry a day, [1461]; by custom 2014 is for validation and 2015 for test."""
+
+    dates: np.ndarray  # datetime64[D]
+    precipitation: np.ndarray  # mm
+    temp_max: np.ndarray  # °C
+    temp_min: np.ndarray  # °C
+    wind: np.ndarray  # m/s
+    weather: np.ndarray  # drizzle, fog, rain, snow or sun
+
+
+def seattle_weather() -> SeattleWeather:
+    """Return all four years."""
+    path = find(FILE, SHA256) or fetch(URL, SHA256, FILE)
+    with path.open(encoding="ascii", newline="") as file:
+        header, *lines = csv.reader(file)
+    if header != ["date", *SeattleWeather._fields[1:]]:
+        raise ValueError(f"{path}: unexpected columns {header}.")
+    dates, *numbers, weather = map(np.array, zip(*lines, strict=True))
+    rain, high, low, wind = (column.astype(float) for column in numbers)
+    days = dates.astype("datetime64[D]")
+    return SeattleWeather(days, rain, high, low, wind, weather)

@@ -1,0 +1,1 @@
+"""Studies of recurrent backpropagation and of the forgetting factor."""

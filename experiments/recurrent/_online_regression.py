@@ -1,0 +1,128 @@
+"""Five ways to follow a linear model that changes: predict, see, step, for ever.
+
+With past squared errors forgotten by a factor λ a step, and steps of η (1 − λ) times
+the sum of their gradients:
+
+    sgd          the newest gradient alone, times η
+    stored       all gradients, as they were
+    replay       all gradients again at the current weights, of the last W examples
+    two sums     the same without a horizon: R w − p
+    rls          no steps: the solution itself, at every step
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bpvariants import updates
+
+error = lambda w, x, y: (y - x @ w) ** 2 / 2
+
+
+def _with_optimizer(optimizer):
+    def step(w, state, x, y):
+        change, state = optimizer.update(jax.grad(error)(w, x, y), state, w)
+        return w + change, state
+
+    return lambda w, x, y: optimizer.init(w), step
+
+
+def _sgd(rate, decay, horizon):
+    del decay, horizon
+    return _with_optimizer(optax.sgd(rate))
+
+
+def _stored(rate, decay, horizon):
+    del horizon
+    return _with_optimizer(updates.forgetting(rate, decay, normalise=True))
+
+
+def _replay(rate, decay, horizon):
+    rule = updates.replay(error, decay, horizon=horizon)
+
+    def step(w, state, x, y):
+        state = rule.push(state, (x, y))
+        gradient = jax.grad(rule.discounted_loss)(w, state)
+        return w - rate * (1 - decay) * gradient, state
+
+    return lambda w, x, y: rule.init((x, y)), step
+
+
+def _two_sums(rate, decay, horizon):
+    del horizon
+    rule = updates.discounted_least_squares(decay)
+
+    def step(w, state, x, y):
+        state = rule.push(state, x, y)
+        return w - rate * (1 - decay) * rule.gradient(w, state), state
+
+    return lambda w, x, y: rule.init(w), step
+
+
+def _rls(rate, decay, horizon):
+    del rate, horizon
+    rule = updates.recursive_least_squares(decay)
+    return lambda w, x, y: rule.init(w), rule.update
+
+
+METHODS: dict[str, Callable[..., Any]] = {
+    "sgd": _sgd,
+    "stored": _stored,
+    "replay": _replay,
+    "two sums": _two_sums,
+    "rls": _rls,
+}
+
+
+@partial(jax.jit, static_argnames=("method", "horizon"))
+def follow(
+    method: str,
+    xs: jax.Array,
+    ys: jax.Array,
+    rate: jax.Array,
+    decay: jax.Array,
+    horizon: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Go once through a stream from w = 0.
+
+    Args:
+      method: a key of METHODS.
+      xs: inputs [T, d].
+      ys: targets [T].
+      rate: η [].
+      decay: λ [].
+      horizon: W.
+
+    Returns:
+      Errors [T] of the predictions, each before its target is seen, and the weights
+      [T, d] after it.
+    """
+    init, step = METHODS[method](rate, decay, horizon)
+
+    def body(carry, example):
+        w, state = carry
+        x, y = example
+        w_next, state = step(w, state, x, y)
+        return (w_next, state), (y - x @ w, w_next)
+
+    w = jnp.zeros(xs.shape[1], xs.dtype)
+    _, outcome = jax.lax.scan(body, (w, init(w, xs[0], ys[0])), (xs, ys))
+    return outcome
+
+
+def over_grid(
+    method: str,
+    xs: jax.Array,
+    ys: jax.Array,
+    rates: jax.Array,
+    decays: jax.Array,
+    horizon: int,
+) -> jax.Array:
+    """Return errors [λ, η, T] for all settings together."""
+    run = lambda rate, decay: follow(method, xs, ys, rate, decay, horizon)[0]
+    over_rates = jax.vmap(run, in_axes=(0, None))
+    return jax.vmap(over_rates, in_axes=(None, 0))(rates, decays)

@@ -1,0 +1,90 @@
+"""The studies of networks that settle run, on data of their kind."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import data
+from experiments.recurrent import attractor, equilibrium_digits, equilibrium_mnist
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_users_have_it(plain_jax):
+    with plain_jax():
+        yield
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Twenty images of noise in the place of those that are not committed."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(20, dtype=np.int32) % 10
+    make = lambda: (rng.uniform(size=(20, 28, 28)).astype(np.float32), labels)
+    monkeypatch.setattr(data, "mnist", lambda: data.MNIST(make(), make()))
+
+
+def check(result, folder, rows, pictures):
+    assert not result.interrupted
+    assert len(result.rows) == rows
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == result.rows
+    for row in result.rows:
+        numbers = [value for value in row.values() if not isinstance(value, str)]
+        assert all(np.isfinite(value).all() for value in numbers)
+    for picture in pictures:
+        assert (folder / f"{picture}.png").stat().st_size > 10_000
+
+
+def test_equilibrium_digits(tmp_path, monkeypatch, capsys):
+    adjoints = {name: equilibrium_digits.ADJOINTS[name] for name in ("bptt-50", "rbp")}
+    monkeypatch.setattr(equilibrium_digits, "ADJOINTS", adjoints)
+    monkeypatch.setattr(equilibrium_digits, "REGIMES", {"projected, 0.5": (0.5, True)})
+    config = equilibrium_digits.Config(seeds=2, epochs=1, out=tmp_path)
+    result = equilibrium_digits.main(config)
+    check(result, tmp_path, 2, ["equilibrium_digits"])
+    unrolled, exact = result.rows
+    # The same batches, and a network that settles within 50 steps: the same training.
+    np.testing.assert_allclose(exact["values"], unrolled["values"], rtol=1e-3)
+    assert max(exact["norm"]) < 0.96
+    assert min(exact["converged"]) > 99.9
+    assert "97.78 (0.60)" in capsys.readouterr().out
+
+
+def test_attractor(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(attractor, "RULES", ("bptt-50", "cg-20"))
+    config = attractor.Config(hidden=3, epochs=2, corruption=0.5, out=tmp_path)
+    check(attractor.main(config), tmp_path, 2, ["restored", "curves"])
+
+
+def test_corruption_makes_white_pixels_black():
+    images = jnp.ones((4, 1000)).at[:, ::2].set(0)
+    damaged = attractor.corrupt(jax.random.key(0), images, 0.3)
+    assert (damaged <= images).all()
+    assert abs(float(damaged.sum() / images.sum()) - 0.7) < 0.05
+
+
+def test_equilibrium_mnist(small, tmp_path):
+    config = equilibrium_mnist.Config(channels=2, epochs=0.4, batch=4, out=tmp_path)
+    result = equilibrium_mnist.main(config)
+    check(result, tmp_path, 2, ["equilibrium_mnist"])
+    assert all(row["settled"] == 100 for row in result.rows)
+    exact, free = (np.array(row["values"]) for row in result.rows)
+    assert exact[0] == pytest.approx(free[0])  # the same start, and then not the same
+    assert exact[-1] != free[-1]
+
+
+@pytest.mark.parametrize(
+    ("study", "options", "message"),
+    [
+        (equilibrium_digits, {"seeds": 0}, "seeds must be at least 1, got 0"),
+        (attractor, {"corruption": 1.0}, "corruption < 1, got 1.0"),
+        (attractor, {"limit": 0.0}, "limit must be positive, got 0.0"),
+        (equilibrium_mnist, {"epochs": 0.0}, "epochs must be positive, got 0.0"),
+    ],
+)
+def test_options_are_checked(study, options, message):
+    with pytest.raises(ValueError, match=message):
+        study.Config(**options)

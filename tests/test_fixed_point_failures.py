@@ -1,0 +1,229 @@
+"""Fixed points that are not: each is told, and does what on_failure says."""
+
+from functools import cache, partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bpvariants import gradients
+
+# Four examples of one map, h ← tanh(s W h + x), by what they do.
+W = jnp.array([[0.3, -0.7, 0.2], [0.5, 0.2, -0.4], [-0.2, 0.5, 0.4]])
+KINDS = ["settles", "grows", "cycles", "not a number"]
+S = jnp.array([[1.0], [4.0], [-3.0], [1.0]])
+X = jnp.array([[0.3, -0.2, 0.1], [0.1, 0.4, 0.2], [0.0, 0.2, 0.1], [jnp.nan, 0.0, 0.1]])
+SOLVERS = {
+    "relaxation": gradients.relaxation(tol=1e-12, max_steps=300),
+    "anderson": gradients.anderson(3, tol=1e-12, max_steps=60),
+    "broyden": gradients.broyden(5, tol=1e-12, max_steps=60),
+}
+
+
+def settle(W, x, h):
+    s, x = x
+    pulled = s * (h @ W.T) + x
+    return jnp.where(s > 2, pulled, jnp.tanh(pulled))  # the second never saturates
+
+
+def solve(W, x=X, **options):
+    init = jnp.full((4, 3), 0.1)
+    options = {"batch_ndim": 1} | options
+    return gradients.fixed_point(settle, W, (S, x), init, **options)
+
+
+@cache
+def jacobians(on_failure, solver, adjoint=None):
+    """Of h* [4, 3] in W and x, in both modes."""
+    options = {"solver": SOLVERS[solver], "on_failure": on_failure, "adjoint": adjoint}
+    f = partial(solve, **options)
+    both = lambda mode: mode(f, argnums=(0, 1), has_aux=True)
+    return jax.jit(
+        lambda W, x: (f(W, x), [both(m)(W, x)[0] for m in (jax.jacfwd, jax.jacrev)])
+    )(W, X)
+
+
+def implicit(i):
+    """The derivative of an example in W, dense."""
+    x = (S[i], X[i])
+    h = solve(W, solver=SOLVERS["relaxation"])[0][i]
+    J = jax.jacobian(settle, argnums=2)(W, x, h)
+    right = jax.jacobian(settle)(W, x, h).reshape(3, 9)
+    return jnp.linalg.solve(jnp.eye(3) - J, right).reshape(3, 3, 3)
+
+
+def test_relaxation_tells_each_failure():
+    (h, info), _ = jacobians("nan", "relaxation")
+    assert info.converged.tolist() == [True, False, False, False]
+    assert jnp.all(jnp.isfinite(h))
+    settles, grows, cycles, nan = info.steps.tolist()
+    assert settles < 150
+    assert grows < 30  # noticed, long before max_steps
+    assert cycles == 300
+    assert nan == 1
+    assert info.spectral_radius[1] > 1.5
+    assert info.spectral_radius[2] >= 0.99
+    assert not jnp.isfinite(info.residual[3])
+    chex.assert_trees_all_equal(h[3], jnp.full(3, 0.1))  # of nothing finite, the start
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_nan_is_the_derivative_of_what_failed_and_of_nothing_else(solver):
+    (_, info), modes = jacobians("nan", solver)
+    assert info.converged[0]
+    assert not info.converged[3]
+    for in_w, in_x in modes:
+        np.testing.assert_allclose(in_w[0], implicit(0), rtol=1e-7, atol=1e-10)
+        assert jnp.all(jnp.isnan(in_w[~info.converged]))
+        assert jnp.all(jnp.isfinite(in_w[info.converged]))
+        assert jnp.all(jnp.isnan(in_x[3, :, 3]))
+        assert jnp.all(jnp.isfinite(in_x[0, :, 0]))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_truncate_is_finite_and_the_same_in_both_modes(solver):
+    (h, info), (forward, reverse) = jacobians("truncate", solver)
+    (want, told), _ = jacobians("nan", solver)
+    chex.assert_trees_all_equal((h, info), (want, told))  # only derivatives differ
+    assert jnp.all(jnp.isfinite(forward[0]))
+    for tree in (forward, reverse):
+        assert all(jnp.all(jnp.isfinite(leaf)) for leaf in tree)
+        np.testing.assert_allclose(tree[0][0], implicit(0), rtol=1e-7, atol=1e-10)
+        assert jnp.all(tree[0][3] == 0)  # its h* is the start
+    if solver == "relaxation":
+        chex.assert_trees_all_close(forward, reverse, rtol=1e-9, atol=1e-11)
+        once = jax.jacobian(settle)(W, (S, jnp.nan_to_num(X)), h)
+        np.testing.assert_allclose(forward[0][1:3], once[1:3], rtol=1e-9)  # as by jfb
+
+
+@pytest.mark.parametrize(
+    "adjoint",
+    [
+        gradients.relax(max_steps=4),
+        gradients.relax(0.7, max_steps=1),
+        gradients.neumann(3),
+        gradients.jfb(),
+        gradients.unrolled(3, 0.8),
+    ],
+    ids=str,
+)
+def test_truncated_adjoints_are_transposes(adjoint):
+    """Though the residuals of what is solved for differ, the steps do not."""
+    _, (forward, reverse) = jacobians("truncate", "relaxation", adjoint)
+    chex.assert_trees_all_close(forward, reverse, rtol=1e-9, atol=1e-12)
+    assert all(jnp.all(jnp.isfinite(leaf)) for leaf in forward)
+
+
+def test_too_few_steps_are_truncated_where_they_stop():
+    f = lambda w, x, h: w * h + x
+    options = {"max_steps": 5, "on_failure": "truncate"}
+    (h, info), grad = jax.value_and_grad(
+        lambda w: gradients.fixed_point(f, w, 1.0, 0.0, **options), has_aux=True
+    )(0.9)
+    powers = 0.9 ** jnp.arange(5.0)
+    np.testing.assert_allclose(h, jnp.sum(powers[:4]), rtol=1e-12)
+    np.testing.assert_allclose(grad, h * jnp.sum(powers), rtol=1e-12)
+    assert not info.converged
+
+
+def test_ignore_gives_the_last_iterate():
+    (h, info), (forward, reverse) = jacobians("ignore", "relaxation")
+    np.testing.assert_allclose(h[0], solve(W)[0][0], rtol=0, atol=1e-5)
+    assert not jnp.any(info.converged[1:])
+    best = jacobians("nan", "relaxation")[0][0]
+    assert jnp.linalg.norm(h[1]) > 100 * jnp.linalg.norm(best[1])
+    chex.assert_trees_all_equal(h[3], jnp.full(3, 0.1))  # from where nothing led on
+    assert jnp.all(jnp.isfinite(forward[0][:3]))
+    assert jnp.any(jnp.isnan(reverse[0][:3]))  # by the fourth, which is not kept out
+    one = lambda w: gradients.fixed_point(
+        lambda w, x, h: w * h + x, w, 1.0, 0.0, max_steps=3, on_failure="ignore"
+    )
+    (h, info), grad = jax.value_and_grad(one, has_aux=True)(0.5)
+    assert (h, grad) == (1.5, 1.5 * 1.75)  # three evaluations, and three terms
+    assert info.residual == 0.25 / 1.5
+
+
+@pytest.mark.parametrize("on_failure", ["nan", "truncate"])
+def test_examples_that_do_not_count_spoil_nothing(on_failure):
+    """Not even what they share with others, by 0 · NaN."""
+    options = {"solver": SOLVERS["relaxation"], "on_failure": on_failure}
+    counts = jnp.array([1.0, 0.0, 0.0, 0.0])
+    value = lambda W: jnp.sum(counts[:, None] * solve(W, **options)[0])
+    want = jnp.sum(implicit(0), axis=0)
+    np.testing.assert_allclose(jax.jit(jax.grad(value))(W), want, rtol=1e-9)
+    loss = lambda h, target: jnp.sum(h, axis=-1)
+    rule = gradients.recurrent_backprop(settle, loss, **options)
+    args = W, jnp.full((4, 3), 0.1), (S, X), jnp.zeros(4)
+    (value, found), grad = jax.jit(rule)(*args, counts)
+    np.testing.assert_allclose(grad, want, rtol=1e-9)
+    assert jnp.isfinite(value)
+    assert found.forward.converged.tolist() == [True, False, False, False]
+
+
+def test_the_explicit_rule_does_what_the_implicit_one_does():
+    loss = lambda h, target: jnp.sum(h**2, axis=-1)
+    args = W, jnp.full((4, 3), 0.1), (S, X), jnp.zeros(4)
+    for on_failure in ("nan", "truncate"):
+        options = {"solver": SOLVERS["relaxation"], "on_failure": on_failure}
+        rule = gradients.recurrent_backprop(settle, loss, **options)
+        (value, found), grad = jax.jit(rule)(*args)
+        mean = lambda W, o=options: jnp.mean(loss(solve(W, **o)[0], 0))
+        want = jax.jit(jax.value_and_grad(mean))(W)
+        chex.assert_trees_all_close((value, grad), want, rtol=1e-9)
+        assert jnp.all(jnp.isfinite(grad)) == (on_failure == "truncate")
+        assert not jnp.any(found.adjoint.converged[1:3])
+        assert jnp.all(jnp.isfinite(found.h))
+
+
+SINGULAR_ADJOINTS = {
+    "relax": gradients.relax(max_steps=50),
+    "anderson": gradients.anderson(max_steps=50),
+    "broyden": gradients.broyden(max_steps=50),
+    "cg": gradients.cg(max_steps=50),
+}
+
+
+@pytest.mark.parametrize("name", SINGULAR_ADJOINTS)
+def test_a_singular_adjoint_is_told(name):
+    """h* is there, but moves without bound: the first unit adds up what it gets."""
+    f = lambda w, x, h: jnp.stack([h[0] + w * (h[1] - x), 0.5 * h[1] + 0.5 * x])
+    options = {"adjoint": SINGULAR_ADJOINTS[name]}
+    init = jnp.array([0.0, 1.0])
+
+    def value(x, on_failure):
+        h, info = gradients.fixed_point(
+            f, 0.3, x, init, on_failure=on_failure, **options
+        )
+        return jnp.sum(h), info
+
+    grad, info = jax.grad(value, has_aux=True)(1.0, "nan")
+    assert info.converged
+    assert jnp.isnan(grad)
+    assert jnp.isfinite(jax.grad(value, has_aux=True)(1.0, "truncate")[0])
+    rule = gradients.recurrent_backprop(f, lambda h, t: jnp.sum(h), **options)
+    (_, found), grad = rule(0.3, init, 1.0, 0.0)
+    assert found.forward.converged
+    assert not found.adjoint.converged
+    assert jnp.isnan(grad)
+
+
+def test_an_unstable_fixed_point_that_was_the_start():
+    """Zero is one from the start, but a relaxation of the adjoint does not settle."""
+    f = lambda w, x, h: jnp.tanh(h @ w.T) + x * jnp.ones(3)
+    w = 4 * W
+    value = lambda x, adjoint, policy: jnp.sum(
+        gradients.fixed_point(
+            f, w, x, jnp.zeros(3), adjoint=adjoint, on_failure=policy
+        )[0]
+    )
+    assert jnp.isnan(jax.grad(value)(0.0, gradients.relax(), "nan"))
+    # The first iterate then stands for the adjoint.
+    np.testing.assert_allclose(
+        jax.grad(value)(0.0, gradients.relax(), "truncate"), 3.0, rtol=1e-12
+    )
+    want = jnp.sum(jnp.linalg.solve(jnp.eye(3) - w.T, jnp.ones(3)))
+    for adjoint in (gradients.cg(tol=1e-10), gradients.broyden(tol=1e-10)):
+        got = jax.grad(value)(0.0, adjoint, "nan")
+        np.testing.assert_allclose(got, want, rtol=1e-8)
