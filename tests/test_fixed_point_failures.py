@@ -116,6 +116,29 @@ def test_truncated_adjoints_are_transposes(adjoint):
     assert all(jnp.all(jnp.isfinite(leaf)) for leaf in forward)
 
 
+@pytest.mark.parametrize(
+    ("A", "adjoint"),
+    [
+        # Residuals that first grow, of some right sides and not of others.
+        ([[0.9, 8.0], [0.0, 0.8]], gradients.relax(max_steps=2)),
+        # No contraction, though one unit by itself would settle, in one mode only.
+        ([[1.5, 1.0], [0.0, 0.5]], gradients.relax()),
+    ],
+    ids=["not normal", "in part"],
+)
+def test_truncated_modes_agree_where_right_sides_would_not(A, adjoint):
+    f = lambda A, x, h: A @ h + x
+    options = {"adjoint": adjoint, "on_failure": "truncate"}
+    solve = lambda x: gradients.fixed_point(
+        f, jnp.array(A), x, jnp.array([0.1, 0.2]), **options
+    )[0]
+    x = jnp.array([1.0, -2.0])
+    forward, reverse = jax.jacfwd(solve)(x), jax.jacrev(solve)(x)
+    np.testing.assert_allclose(forward, reverse, rtol=1e-9)
+    want = jnp.eye(2) + (jnp.array(A) if A[0][0] < 1 else 0)
+    np.testing.assert_allclose(forward, want, rtol=1e-9)
+
+
 def test_too_few_steps_are_truncated_where_they_stop():
     f = lambda w, x, h: w * h + x
     options = {"max_steps": 5, "on_failure": "truncate"}

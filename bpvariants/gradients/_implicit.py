@@ -18,6 +18,7 @@ from bpvariants.gradients._masking import select
 from bpvariants.gradients._solvers import Adjoint
 from bpvariants.types import PyTree
 
+CONTRACTS = 0.9999  # a cycle's factor is 1, give or take what it has yet to settle
 OnFailure = Literal["nan", "truncate", "ignore"]
 
 
@@ -89,7 +90,8 @@ def _truncated(
     if adjoint.approximate:
         z, info = _call(adjoint, matvec, b, batch_ndim, start)
     else:
-        solvable = forward.converged | (forward.spectral_radius < 1)  # False for NaN
+        contracts = forward.spectral_radius < CONTRACTS  # False for NaN
+        solvable = forward.converged | contracts
         zeros = jax.tree.map(jnp.zeros_like, b)
         to_solve = select(solvable, b, zeros)
         z, info = _call(adjoint, matvec, to_solve, batch_ndim, start)
