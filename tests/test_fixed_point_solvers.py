@@ -7,6 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import jax.test_util
+import lineax
 import numpy as np
 import pytest
 
@@ -362,7 +363,6 @@ def test_settings_can_be_traced_and_do_not_retrace():
 
 
 def test_equals_the_solvers_of_lineax():
-    lineax = pytest.importorskip("lineax")
     with jax.numpy_dtype_promotion("standard"):
         for solver in (lineax.LU(), lineax.GMRES(rtol=1e-11, atol=1e-11)):
             adjoint = gradients.linear_solver(solver, tol=1e-9)
