@@ -45,6 +45,16 @@ def plain_jax():
     return _plain_jax
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _forget_programs():
+    """Let go of what was compiled, of which a process can hold only so much.
+
+    Each program maps memory, and a process may have 65,530 such mappings.
+    """
+    yield
+    jax.clear_caches()
+
+
 # A rule that is added here is held to every oracle and contract of test_gradients.py.
 RULES = {
     "bptt": gradients.bptt,

@@ -250,3 +250,36 @@ def test_an_unstable_fixed_point_that_was_the_start():
     for adjoint in (gradients.cg(tol=1e-10), gradients.broyden(tol=1e-10)):
         got = jax.grad(value)(0.0, adjoint, "nan")
         np.testing.assert_allclose(got, want, rtol=1e-8)
+
+
+def test_a_failure_is_seen_where_the_loss_is_stationary():
+    """At the h* of 0 that stands for one that was not found, b is 0, and not right."""
+    f = lambda w, x, h: jnp.tanh(h @ w + x)
+    w, zeros = jnp.array([[0.3, 0.1], [-0.2, 0.4]]), jnp.zeros((2, 2))
+    x = jnp.array([[0.1, 0.2], [jnp.nan, 1.0]])
+    square = lambda h, target: jnp.sum((h - target) ** 2, axis=-1)
+    rule = gradients.recurrent_backprop(f, square)
+    (_, equilibrium), grads = rule(w, zeros, x, zeros)
+    np.testing.assert_array_equal(equilibrium.forward.converged, [True, False])
+    assert np.isnan(grads).all()
+    _, grads = rule(w, zeros, x, zeros, jnp.array([1.0, 0.0]))  # it does not count
+    assert np.isfinite(grads).all()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["relaxation", "anderson", "broyden"])
+def test_what_16_bits_can_reach_counts_as_converged(name, dtype):
+    f = lambda w, x, h: jnp.tanh(h @ w + x)
+    w, x = jnp.array([[0.3, 0.5], [-0.4, 0.4]]), jnp.array([[0.1, 0.2], [0.7, -1.0]])
+    square = lambda h, target: jnp.sum((h - target) ** 2, axis=-1)
+    solver = getattr(gradients, name)()
+
+    def run(dtype):
+        rule = gradients.recurrent_backprop(f, square, solver=solver)
+        cast = lambda array: array.astype(dtype)
+        return rule(cast(w), cast(0 * x), cast(x), cast(jnp.ones_like(x)))
+
+    (_, equilibrium), grads = run(dtype)
+    assert equilibrium.forward.converged.all()
+    assert equilibrium.adjoint.converged.all()
+    np.testing.assert_allclose(grads.astype(float), run(float)[1], atol=0.03)

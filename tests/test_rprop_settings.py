@@ -91,6 +91,25 @@ def test_weight_decay_is_seen_by_the_sign():
         optimizer.update(grads, state)
 
 
+@pytest.mark.parametrize(
+    ("decay", "message"),
+    [
+        (-0.1, "weight_decay must be at least 0, got -0.1"),
+        (lambda step: 0.1, "weight_decay must be a number .*inject_hyperparams"),
+        ({"w": 0.1}, "weight_decay must be a number .*optax.masked"),
+    ],
+)
+def test_wrong_weight_decay_is_named(decay, message):
+    with pytest.raises(ValueError, match=message):
+        updates.rprop(0.1, weight_decay=decay)
+
+
+def test_rates_that_are_no_rates_are_named():
+    for rate in (np.array([-0.1, 0.1]), "0.1"):
+        with pytest.raises(ValueError, match="learning_rate"):
+            updates.rprop(rate)
+
+
 def test_weight_decay_is_that_of_a_chain():
     decayed = optax.chain(optax.add_decayed_weights(0.5), updates.rprop(0.1))
     ours = updates.rprop(0.1, weight_decay=0.5)

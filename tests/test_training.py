@@ -140,3 +140,16 @@ def test_mistakes_in_functions_and_data_are_named():
 def test_mistakes_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         fit(**options)
+
+
+def test_takes_multisteps_and_tells_it_the_loss():
+    rule = jax.value_and_grad(lambda w, x: (jnp.sum((w - x) ** 2), None), has_aux=True)
+    results = []
+    with jax.numpy_dtype_promotion("standard"):  # MultiSteps itself promotes
+        for update, steps in (
+            (updates.irprop_plus(0.1), 3),
+            (optax.MultiSteps(updates.irprop_plus(0.1), every_k_schedule=2), 6),
+        ):
+            result = training.fit(rule, update, START, (DATA[0],), steps=steps)
+            results.append(result.params)
+    np.testing.assert_allclose(*results, rtol=1e-6)

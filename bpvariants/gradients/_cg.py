@@ -21,7 +21,7 @@ from bpvariants.gradients._examples import (
     squared_norm,
     times,
 )
-from bpvariants.gradients._iteration import check_limits, FixedPointInfo
+from bpvariants.gradients._iteration import check_limits, FixedPointInfo, reachable
 from bpvariants.gradients._masking import select
 from bpvariants.gradients._solvers import begin_at
 from bpvariants.types import PyTree
@@ -89,7 +89,7 @@ class cg:
         zeros = jax.tree.map(jnp.zeros_like, b)
         z = zeros if start is None else begin_at(times(1 / scale, start), b, batch_ndim)
         size = norm(b, batch_ndim)
-        tol = jnp.asarray(self.tol, size.dtype)
+        tol = reachable(self.tol, b, size.dtype)
         limit = jnp.asarray(self.max_steps, jnp.int32)
         ridge = jnp.broadcast_to(jnp.asarray(self.ridge, size.dtype), size.shape)
         conjugate = lambda tree: jax.tree.map(jnp.conj, tree)

@@ -61,13 +61,19 @@ def fixed_point(
 
     - "nan": h* is the iterate of the lowest residual; of an example that did not
       converge, or of which the adjoint did not, the derivative is NaN, rather than a
-      wrong number (unless, in reverse, nothing depends on that example).
+      wrong number. In reverse, that is, unless its cotangent is 0 exactly: such is that
+      of an example which is masked out of the loss, but also of one whose loss happens
+      to be stationary at the h* returned, so look at the info too.
     - "truncate": h* is the same and its derivative finite: that of the adjoint as far
       as it came, or of one evaluation of f (:func:`jfb`) where the forward steps did
       not contract, or the adjoint grew; 0 where no evaluation was finite, for then h*
       is init. Both modes are transposes of each other with :class:`relax`,
       :class:`neumann` and :class:`unrolled`; with others to within their tolerance.
     - "ignore": h* is the last iterate, whatever it is, and so is the adjoint.
+
+    To converge is to have a small residual; the error of h* and of derivatives is up to
+    1 / (1 − spectral_radius) times as large. In bfloat16 and float16 what can be
+    reached, 0.008 and 0.001, counts as converged where tol is less.
 
     Time is that of one evaluation of f for each step, forward and backward; memory is
     that of a few states and of one evaluation's derivative, whatever the steps.
@@ -195,6 +201,11 @@ def choose_adjoint(adjoint: Adjoint | None, solver: Solver) -> Adjoint:
     chosen: Any = solver if adjoint is None else adjoint
     if isinstance(chosen, type) or not hasattr(chosen, "approximate"):
         name = getattr(chosen, "__name__", type(chosen).__name__)
+        if isinstance(chosen, relaxation):
+            raise ValueError(
+                "adjoint must be one of relax(…), cg(…), neumann(…) and the like, got "
+                "relaxation(…), which solves for h; relax(…) does the same for it."
+            )
         hint = "relax" if name == "relaxation" or adjoint is None else name
         raise ValueError(f"adjoint must be a value, such as {hint}(…), got {name}.")
     return chosen

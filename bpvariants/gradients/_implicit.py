@@ -27,7 +27,7 @@ def check_on_failure(on_failure: str) -> None:
     if on_failure not in get_args(OnFailure):
         raise ValueError(
             "on_failure must be 'nan', 'truncate' or 'ignore', got "
-            f"{on_failure!r}; 'nan' never lets a wrong gradient pass."
+            f"{on_failure!r}; 'nan' makes the gradient of what did not converge NaN."
         )
 
 
@@ -161,7 +161,7 @@ def _derivative_if_jvp(batch_ndim, primals, tangents):
 
 
 def unused(cotangent: PyTree, batch_ndim: int) -> jax.Array:
-    """Tell the examples [*batch] whose state nothing depends on."""
+    """Tell the examples [*batch] whose state nothing depends on, to first order."""
     return largest(cotangent, batch_ndim) == 0
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._checks import are_numbers
+from bpvariants._dtypes import NARROW
 from bpvariants.gradients._examples import as_vectors, norm, relative
 from bpvariants.gradients._masking import select
 from bpvariants.types import PyTree
@@ -26,7 +27,8 @@ class FixedPointInfo(NamedTuple):
     Attributes:
       steps: evaluations of the map.
       residual: ‖g(h) − h‖ of what is returned, relative to the solver's scale.
-      converged: bool, whether the residual is within the tolerance.
+      converged: bool, whether the residual is within the tolerance. The error is up to
+        residual / (1 − spectral_radius).
       spectral_radius: estimate of the factor by which a step shrinks the error; with
         relaxation of damping 1, of the spectral radius of the Jacobian. From 1 on
         nothing converges.
@@ -86,7 +88,7 @@ def iterate(
     numbers would be 0, by rounding, and an equation without a solution seem solved.
     """
     size = norm(start, batch_ndim)
-    tol = jnp.asarray(tol, size.dtype)
+    tol = reachable(tol, start, size.dtype)
     limit = jnp.asarray(max_steps, jnp.int32)
 
     def step(state: _State) -> _State:
@@ -154,6 +156,8 @@ def iterate_vectors(
 ) -> Outcome:
     """Do the same with a method for states that are one array, [*batch, n]."""
     vectors, as_tree = as_vectors(start, batch_ndim)
+    # Vectors have 32 bits, but what they are made of may not.
+    settings["tol"] = reachable(settings["tol"], start, vectors.dtype)
     first, best, last, lost = iterate(
         lambda v: as_vectors(gap(as_tree(v)), batch_ndim)[0],
         vectors,
@@ -164,6 +168,13 @@ def iterate_vectors(
     )
     back = lambda pair: (as_tree(pair[0]), pair[1])
     return Outcome(back(first), back(best), back(last), lost)
+
+
+def reachable(tol: float | jax.Array, tree: PyTree, dtype: Any) -> jax.Array:
+    """Return the tolerance, or the spacing of numbers at 1 in a tree of 16 bits."""
+    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)}
+    coarsest = [float(jnp.finfo(narrow).eps) for narrow in dtypes if narrow in NARROW]
+    return jnp.maximum(jnp.asarray(tol, dtype), max(coarsest, default=0.0))
 
 
 def check_limits(tol: Any, max_steps: Any) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
 from bpvariants.gradients._examples import norm, normalised, relative, times
-from bpvariants.gradients._iteration import check_limits, FixedPointInfo
+from bpvariants.gradients._iteration import check_limits, FixedPointInfo, reachable
 from bpvariants.gradients._solvers import check_no_start
 
 
@@ -67,7 +67,7 @@ class linear_solver:
         taken = solution.stats.get("num_steps")  # None from direct solvers
         taken = 1 if taken is None else taken
         steps = jnp.broadcast_to(jnp.asarray(taken, jnp.int32), residual.shape)
-        converged = residual <= jnp.asarray(self.tol, residual.dtype)
+        converged = residual <= reachable(self.tol, b, residual.dtype)
         radius = residual ** (1 / jnp.maximum(steps, 1).astype(residual.dtype))
         return times(scale, z), FixedPointInfo(steps, residual, converged, radius)
 

@@ -55,7 +55,7 @@ class _TrainState(NamedTuple):
 
 def fit(
     rule: Callable[..., tuple[tuple[jax.Array, PyTree], PyTree]],
-    update: optax.GradientTransformation,
+    update: optax.GradientTransformation | optax.MultiSteps,
     params: PyTree,
     data: PyTree | Iterable[tuple],
     *,
@@ -109,6 +109,9 @@ def fit(
       >>> result.params.item(), result.values.tolist()
       (3.0, [9.0, 0.0])
     """
+    if isinstance(update, optax.MultiSteps):  # its own conversion would drop the value
+        steps_of: Any = update
+        update = optax.GradientTransformationExtraArgs(steps_of.init, steps_of.update)
     _check(update, steps, chunk, sample, key, runs, params=params, carry=carry)
     update = optax.with_extra_args_support(update)
     train = partial(_train, rule, update, sample, carry is not None)

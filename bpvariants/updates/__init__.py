@@ -56,7 +56,6 @@ from bpvariants.updates._rprop_family import (
     rprop_minus as rprop_minus,
     rprop_plus as rprop_plus,
 )
-from bpvariants.updates._rprop_layouts import RpropLayout as RpropLayout
 from bpvariants.updates._rprop_report import (
     rprop_report as rprop_report,
     RpropReport as RpropReport,

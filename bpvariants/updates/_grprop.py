@@ -40,7 +40,7 @@ def grprop(
     *,
     choose: Literal["sag", "slr"] = "sag",
     delta: float | jax.Array = 1e-6,
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """GRprop as in R's neuralnet, EXPERIMENTAL: for FULL-BATCH gradients only.
 
     One parameter of all, found anew at each step, has its step size set by the others,
@@ -97,8 +97,8 @@ def grprop(
         steps = jax.tree.map(first, wide(params))
         return GRpropState(steps, optax.tree.zeros_like(params, dtype=jnp.int8))
 
-    def update(updates, state, params=None):
-        del params
+    def update(updates, state, params=None, **extra_args):
+        del params, extra_args
         grads = cast_like(updates, state.step_sizes)
         signs = jax.tree.map(jnp.sign, grads)
         adapted = jax.tree.map(adapt, state.step_sizes, signs, state.signs)
@@ -116,7 +116,7 @@ def grprop(
         return adapted(step, sign * last.astype(step.dtype), numbers)
 
     rank = (lambda step, g: jnp.abs(g)) if choose == "sag" else (lambda step, g: step)
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def _replace_one(steps, grads, least, greatest, delta, rank):

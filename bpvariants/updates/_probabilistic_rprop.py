@@ -51,7 +51,7 @@ def probabilistic_rprop(
     ema_decay: float | jax.Array = 0.99,
     adapt: Literal["exponential", "linear", "step"] = "exponential",
     move: Literal["sign", "expected"] = "sign",
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Rprop for MINI-BATCHES: step sizes follow the probability of a change of sign.
 
         ρ = p (1 − p′) + p′ (1 − p),    p = Φ(m / s) = P(g > 0),  p′ that of before
@@ -126,8 +126,8 @@ def probabilistic_rprop(
         rate, least, greatest = (jnp.asarray(x, param.dtype) for x in (rate, *ends))
         return jnp.full_like(param, jnp.minimum(jnp.maximum(rate, least), greatest))
 
-    def update(updates, state, params=None):
-        del params
+    def update(updates, state, params=None, **extra_args):
+        del params, extra_args
         count = optax.safe_increment(state.count)
         leaves, structure = jax.tree.flatten(updates)
         kept = [jax.tree.leaves(tree) for tree in state[:3]]
@@ -157,7 +157,7 @@ def probabilistic_rprop(
         return cast_like(-go * new_step, g), new_step, new_mean, new_square
 
     etas = eta_minus, eta_plus
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 _FACTORS = {

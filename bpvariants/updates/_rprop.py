@@ -38,7 +38,7 @@ import optax
 
 from bpvariants.updates import _rprop_packed, _rprop_plain
 from bpvariants.updates._params import check_signed, per_leaf, PerLeaf, wide
-from bpvariants.updates._rprop_checks import check_settings
+from bpvariants.updates._rprop_checks import check_settings, check_weight_decay
 from bpvariants.updates._rprop_layouts import (
     computing,
     Kept,
@@ -58,10 +58,10 @@ class ScaleByRpropState(NamedTuple):
     In the packed layouts |step_sizes| is Δ_t, but for its last bit, and has s_t in it.
     """
 
-    step_sizes: optax.Updates  # Δ_t, as the layout says
+    step_sizes: optax.Updates  # Δ_t, in bfloat16 if that is the layout
     signs: Any  # s_t, 2 where g changed its sign; None if packed
     last_value: Any  # E_t, [], of iRprop⁺; else None
-    layout: Any  # an RpropLayout, static
+    tells_flips: jax.Array  # [], bool, whether a flip can be seen in it
 
 
 def scale_by_rprop(
@@ -110,6 +110,7 @@ def scale_by_rprop(
     check_settings(
         "rprop", learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
     )
+    check_weight_decay(weight_decay)
     layout, needs_value = RpropLayout(state, variant), variant == "irprop_plus"
     array_rule = array_rule_of(layout)
     if variant == "manhattan":
@@ -141,6 +142,7 @@ def scale_by_rprop(
 
     def update(updates, state, params=None, *, value=None, **extra_args):
         del extra_args
+        _check_state(state, layout, needs_value)
         worse = None
         if needs_value:
             worse, value = compare(value, state.last_value)
@@ -181,7 +183,30 @@ def _as_state(structure, kept, last_value, layout):
     steps = structure.unflatten([steps for steps, _ in kept])
     packed = layout.state in PACKED
     marks = None if packed else structure.unflatten([marks for _, marks in kept])
-    return ScaleByRpropState(steps, marks, last_value, layout)
+    tells_flips = jnp.asarray(not packed or layout.rests)
+    return ScaleByRpropState(steps, marks, last_value, tells_flips)
+
+
+def _check_state(state, layout, needs_value):
+    """Check that a state is of this optimizer, as far as its arrays tell."""
+    own = layout_of(state) in (layout.state, None)
+    if not own or (state.last_value is None) == needs_value:
+        got = "" if state.last_value is None else " with a last value"
+        raise ValueError(
+            f"state must be of this optimizer, {layout.variant} with state="
+            f"{layout.state!r}; got one as of state={layout_of(state)!r}{got}. Use the "
+            "optimizer that made it, or call optimizer.init(params)."
+        )
+
+
+def layout_of(state: ScaleByRpropState) -> str | None:
+    """Return how a state is kept; None if it has no arrays."""
+    steps, marks = map(jax.tree.leaves, (state.step_sizes, state.signs))
+    if not steps:
+        return None
+    if not marks:
+        return "bfloat16" if steps[0].dtype == jnp.bfloat16 else "packed"
+    return "int8_sign" if marks[0].dtype == jnp.int8 else "float32"
 
 
 def _decayed(updates, params, weight_decay):

@@ -1,8 +1,25 @@
 """What every member of the Rprop family asks of its settings."""
 
 import jax
+import numpy as np
 
 from bpvariants._checks import are_numbers
+
+
+def check_weight_decay(weight_decay):
+    """Check the λ of λ θ, if it is a Python number."""
+    if callable(weight_decay) or isinstance(weight_decay, dict | list | tuple):
+        raise ValueError(
+            f"weight_decay must be a number for all params, got {weight_decay!r}; for "
+            "a schedule use optax.inject_hyperparams, for some of them optax.masked."
+        )
+    if are_numbers(weight_decay) and not weight_decay >= 0:
+        raise ValueError(f"weight_decay must be at least 0, got {weight_decay}.")
+
+
+def _is_known(number):
+    """Whether a number is there to be looked at, and is no tracer."""
+    return are_numbers(number) or isinstance(number, np.ndarray)
 
 
 def check_settings(
@@ -15,7 +32,9 @@ def check_settings(
                 f"learning_rate must be a number, got the schedule {rate}; pass the "
                 f"first step size, as {name} adapts step sizes itself."
             )
-        if are_numbers(rate) and not rate > 0:
+        if isinstance(rate, str):
+            raise ValueError(f"learning_rate must be a number, got {rate!r}.")
+        if _is_known(rate) and not np.all(rate > 0):
             raise ValueError(
                 f"{name} needs learning_rate > 0, got {rate}; it is the first step "
                 "size, for which 0.1 is usual."

@@ -5,6 +5,7 @@ import optax
 
 from bpvariants.updates._params import PerLeaf
 from bpvariants.updates._rprop import scale_by_rprop
+from bpvariants.updates._rprop_layouts import RpropLayout
 from bpvariants.updates._rprop_restore import restoring
 
 
@@ -284,5 +285,5 @@ def _descend(variant, numbers, weight_decay, state, after=None):
         *numbers, weight_decay=weight_decay, variant=variant, state=state
     )
     if after is not None:
-        return restoring(rule, after)
+        return restoring(rule, RpropLayout(state, variant), after)
     return optax.chain(rule, optax.scale(-1.0))

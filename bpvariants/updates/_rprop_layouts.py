@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import register_static
 
 from bpvariants._dtypes import NARROW
 
@@ -21,10 +20,9 @@ PACKED = ("packed", "bfloat16")
 KEEPS_SIGN = ("rprop_minus", "manhattan")  # at a flip; the others set s to 0 there
 
 
-@register_static
 @dataclass(frozen=True)
 class RpropLayout:
-    """What the arrays of a state mean: how it is kept, and whose it is.
+    """How an optimizer keeps its state, and which it is.
 
     Attributes:
       state: "float32", "int8_sign", "packed" or "bfloat16".

@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpvariants.updates._params import per_leaf, PerLeaf
-from bpvariants.updates._rprop import array_rule_of, kept_leaves, ScaleByRpropState
+from bpvariants.updates._rprop import (
+    array_rule_of,
+    kept_leaves,
+    layout_of,
+    ScaleByRpropState,
+)
+from bpvariants.updates._rprop_layouts import RpropLayout
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -100,11 +106,14 @@ def rprop_report(
         leaves = zip(names, kept_leaves(each), least, greatest, strict=True)
         for where, kept, low, high in leaves:
             name = prefix + jax.tree_util.keystr(where, simple=True, separator=".")
-            _add(report, name or "params", kept, low, high, each.layout)
+            _add(report, name or "params", kept, low, high, each)
     return report
 
 
-def _add(report, name, kept, least, greatest, layout):
+def _add(report, name, kept, least, greatest, state):
+    # Which member of the family it is does not matter to what is seen here, but for
+    # those whose packed states do not tell flips, which the state knows.
+    layout = RpropLayout(layout_of(state) or "float32", "irprop_minus")
     rule = array_rule_of(layout)
     steps, flipped = rule.see(kept, layout)
     mean = lambda flags: jnp.mean(flags, dtype=jnp.float32)
@@ -115,4 +124,4 @@ def _add(report, name, kept, least, greatest, layout):
     report.step_sizes[name] = jnp.quantile(steps, levels) if steps.size else nothing
     report.at_min[name] = mean(steps <= bound(least))
     report.at_max[name] = mean(steps >= bound(greatest))
-    report.flips[name] = jnp.array(jnp.nan) if flipped is None else mean(flipped)
+    report.flips[name] = jnp.where(state.tells_flips, mean(flipped), jnp.nan)

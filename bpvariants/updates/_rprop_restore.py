@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from bpvariants.updates._rprop import array_rule_of, compare, kept_leaves
+from bpvariants.updates._rprop_layouts import RpropLayout
 
 
 class RestoringState(NamedTuple):
@@ -25,7 +26,9 @@ class RestoringState(NamedTuple):
 
 
 def restoring(
-    rule: optax.GradientTransformationExtraArgs, after: optax.GradientTransformation
+    rule: optax.GradientTransformationExtraArgs,
+    layout: RpropLayout,
+    after: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
     """Return the optimizer of a bare rule whose steps go through `after`."""
     after = optax.with_extra_args_support(after)
@@ -50,17 +53,17 @@ def restoring(
             **extra_args,
         )
         worse = True
-        if rprop.layout.variant == "irprop_plus":
+        if layout.variant == "irprop_plus":
             worse, _ = compare(value, state.rprop.last_value)
 
-        see = array_rule_of(rprop.layout).see
+        see = array_rule_of(layout).see
         leaves, structure = jax.tree.flatten(steps)
         trees = map(jax.tree.leaves, (moves, params, state.last_params))
         restored = []
         for step, move, here, last, kept in zip(
             leaves, *trees, kept_leaves(rprop), strict=True
         ):
-            back = see(kept, rprop.layout).flipped & ~jnp.isnan(move) & worse
+            back = see(kept, layout).flipped & ~jnp.isnan(move) & worse
             restored.append(jnp.where(back, _difference(last, here), step))
         steps = structure.unflatten(restored)
         return steps, RestoringState(rprop, new_after, params)
