@@ -203,8 +203,8 @@ def choose_adjoint(adjoint: Adjoint | None, solver: Solver) -> Adjoint:
         name = getattr(chosen, "__name__", type(chosen).__name__)
         if isinstance(chosen, relaxation):
             raise ValueError(
-                "adjoint must be one of relax(…), cg(…), neumann(…) and the like, got "
-                "relaxation(…), which solves for h; relax(…) does the same for it."
+                "adjoint must be such as neumann(…), cg(…) or relax(…), got relaxation("
+                "…), which solves for h; relax(…) does the same for the adjoint."
             )
         hint = "relax" if name == "relaxation" or adjoint is None else name
         raise ValueError(f"adjoint must be a value, such as {hint}(…), got {name}.")
