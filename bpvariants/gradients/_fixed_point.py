@@ -69,7 +69,8 @@ def fixed_point(
       not contract, or the adjoint grew; 0 where no evaluation was finite, for then h*
       is init. Both modes are transposes of each other with :class:`relax`,
       :class:`neumann` and :class:`unrolled`; with others to within their tolerance.
-    - "ignore": h* is the last iterate, whatever it is, and so is the adjoint.
+    - "ignore": h* is the last iterate, whatever it is, and so is the adjoint; with
+      :class:`unrolled`, NaN of one example reaches the gradient in params.
 
     To converge is to have a small residual; the error of h* and of derivatives is up to
     1 / (1 − spectral_radius) times as large. In bfloat16 and float16 what can be

@@ -59,7 +59,8 @@ def probabilistic_rprop(
 
     With the defaults, which are the report's, a step hardly ever shrinks, as ρ > ½
     needs p and p′ on two sides of ½. The move "expected" is small where the sign is in
-    doubt, and trained best in `python -m experiments rprop_minibatch`.
+    doubt, and trained best of those on mini-batches in
+    `python -m experiments rprop_minibatch`.
 
     If a square of any gradient is not finite, the update is NaN, all of it, and the
     state stays as it was. The state is 3·p numbers, 12 bytes a parameter in

@@ -60,8 +60,9 @@ def replay(
     `value` [] is Φ_n(params), to be differentiated in params and given to any
     optimizer: `optax.sgd(η)` makes the scaled form of it. With a `learning_rate`, it is
     the printed form, for `optax.sgd(1.0)`. Slots that are still empty do not count and
-    no loss is taken of them. A batch that is not finite makes values that are not
-    either, until it is forgotten after W steps.
+    no loss is taken of them; but before the first push that of init's batch is, at
+    which it must so have a finite gradient. A batch that is not finite makes values
+    that are not either, until it is forgotten after W steps.
 
     Exact but for what lies beyond the horizon, and with it for λ = 0 (W = 1), which is
     gradient descent. Memory is W batches, and while a gradient is taken W times what

@@ -9,8 +9,8 @@ first steps from 0.05 to 0.2, and GL_2 instead of GL_5.
 
 He names Rprop as of 1993, that is, Rprop⁺. But the figures are those of Rprop⁻: of
 that, test errors, epochs and generalisation losses of tables 8 and 10 differ from his
-as much as chance makes them, and the epochs of table 3 do; of no other variant is that
-so.
+as much as chance makes them, and so do the epochs of table 3; of Rprop⁺ they do not,
+nor of the other two in table 3, which is all that they are trained on by default.
 """
 
 import dataclasses
