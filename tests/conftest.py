@@ -60,6 +60,9 @@ RULES = {
     "bptt": gradients.bptt,
     "bptt_checkpoint": partial(gradients.bptt, checkpoint="step"),
     "truncated_bptt_all": partial(gradients.truncated_bptt, every=2, lookback=9),
+    "artbp_no_cuts": lambda step, loss: partial(
+        gradients.artbp(step, loss, truncation=0.0), key=jax.random.key(0)
+    ),
     "rtrl": lambda step, loss: gradients.over_sequence(gradients.rtrl(step, loss)),
 }
 CELLS = ["tanh", "gru", "lstm", "linen_rnn", "nnx", "nested"]

@@ -1,11 +1,11 @@
 """Gradient rules: where a gradient comes from.
 
-Static: backprop. Through time: bptt, truncated_bptt, unroll, mask_from_lengths,
-discounted_weights. Forward in time: rtrl, over_sequence. Recurrent: fixed_point,
-recurrent_backprop; to the fixed point by relaxation, anderson or broyden; back by the
-adjoints relax, anderson, broyden, cg, linear_solver (exact), neumann, jfb, unrolled
-(approximate); jacobian_penalty keeps it in reach. What rules take and return:
-`bpvariants.types.GradientRule`.
+Static: backprop. Through time: bptt, truncated_bptt with adaptive_truncation, artbp
+with growing_truncation, unroll, mask_from_lengths, discounted_weights. Forward in time:
+rtrl, over_sequence. Recurrent: fixed_point, recurrent_backprop; to the fixed point by
+relaxation, anderson or broyden; back by the adjoints relax, anderson, broyden, cg,
+linear_solver (exact), neumann, jfb, unrolled (approximate); jacobian_penalty keeps it
+in reach. What rules take and return: `bpvariants.types.GradientRule`.
 """
 
 from bpvariants.gradients._adjoints import (
@@ -14,6 +14,7 @@ from bpvariants.gradients._adjoints import (
     relax as relax,
 )
 from bpvariants.gradients._anderson import anderson as anderson
+from bpvariants.gradients._artbp import artbp as artbp
 from bpvariants.gradients._backprop import (
     backprop as backprop,
     LayerInfo as LayerInfo,
@@ -25,6 +26,9 @@ from bpvariants.gradients._discounted_weights import (
     discounted_weights as discounted_weights,
 )
 from bpvariants.gradients._fixed_point import fixed_point as fixed_point
+from bpvariants.gradients._growing_truncation import (
+    growing_truncation as growing_truncation,
+)
 from bpvariants.gradients._iteration import FixedPointInfo as FixedPointInfo
 from bpvariants.gradients._jacobian_penalty import jacobian_penalty as jacobian_penalty
 from bpvariants.gradients._linear_solver import linear_solver as linear_solver
