@@ -1,6 +1,7 @@
 """ARTBP by enumeration of all it can draw: its mean, its variance, its mistakes."""
 
 import itertools
+from functools import partial
 
 import chex
 import jax
@@ -12,7 +13,7 @@ from bpvariants import gradients
 from bpvariants.gradients import _artbp
 
 
-def ages_and_weight(pattern, schedule, mask, reset):
+def probability(pattern, schedule, mask, reset):
     """Follow one example by hand: return P(pattern), where κ is 0 if none can be."""
     age, weight = 0, 1.0
     for cut, real, again in zip(pattern, mask, reset, strict=True):
@@ -51,38 +52,35 @@ SCHEDULES = {
     "rising": (lambda age: 1 - 1 / (1 + age), lambda age: 1 - 1 / (1 + age)),
 }
 T = 5
-mask = np.array([True, True, False, True, True])
-reset = np.array([False, False, True, True, False])
-OPTIONS = {
-    "plain": {},
-    "masked": {"mask": mask},
-    "reset": {"reset": reset & mask},
-    "all": {"mask": mask, "reset": np.array([0, 1, 1, 0, 0], bool)},
+FLAGS = {  # mask, reset
+    "plain": ([1, 1, 1, 1, 1], [0, 0, 0, 0, 0]),
+    "masked": ([1, 1, 0, 1, 1], [0, 0, 0, 0, 0]),
+    "reset": ([1, 1, 1, 1, 1], [0, 0, 0, 1, 0]),
+    "both": ([1, 1, 0, 1, 1], [0, 1, 1, 0, 0]),
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
-def test_the_mean_over_all_cuts_is_bptt(make_problem, schedule, options):
+def test_the_mean_over_all_cuts_is_bptt(make_problem, schedule):
     step, loss, args, more = make_problem("tanh", batch=(), T=T)
     truncation, plain = schedule
-    options = options | {"weights": more["weights"], "initial": more["initial"]}
-    want = gradients.bptt(step, loss)(*args, **options)
+    given = {name: more[name] for name in ("weights", "initial")}
     with_draws = estimate(step, loss, truncation)
     patterns = all_patterns(T)
-    several = jax.jit(jax.vmap(lambda draws: with_draws(draws, *args, **options)))
-    (values, _), grads = several(1.0 - patterns)
-    chex.assert_trees_all_close(values, jnp.full(2**T, want[0][0]), rtol=1e-12)
-    real = options.get("mask", np.ones(T, bool))
-    again = options.get("reset", np.zeros(T, bool))
-    weights = np.array([ages_and_weight(p, plain, real, again) for p in patterns])
-    assert weights.sum() == pytest.approx(1, rel=1e-12)
-    mean = jax.tree.map(lambda g: jnp.tensordot(weights, g, 1), grads)
-    chex.assert_trees_all_close(mean, want[1], rtol=1e-12, atol=1e-13)
-    # That this could fail: as they come, without what makes up for the cuts.
-    unweighted = jax.tree.map(lambda g: jnp.mean(g, axis=0), grads)
-    gap = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), unweighted, want[1])
-    assert gap["hidden"][0] > 1e-3
+    one = lambda draws, flags: with_draws(draws, *args, **given, **flags)
+    several = jax.jit(jax.vmap(one, in_axes=(0, None)))
+    exact = jax.jit(lambda flags: gradients.bptt(step, loss)(*args, **given, **flags))
+    for mask, reset in FLAGS.values():
+        flags = {"mask": jnp.array(mask, bool), "reset": jnp.array(reset, bool)}
+        want = exact(flags)
+        (values, _), grads = several(1.0 - patterns, flags)
+        chex.assert_trees_all_close(values, jnp.full(2**T, want[0][0]), rtol=1e-12)
+        weights = np.array([probability(p, plain, mask, reset) for p in patterns])
+        assert weights.sum() == pytest.approx(1, rel=1e-12)
+        mean = jax.tree.map(lambda g: jnp.tensordot(weights, g, 1), grads)  # noqa: B023
+        chex.assert_trees_all_close(mean, want[1], rtol=1e-12, atol=1e-13)
+        gap = jnp.mean(grads["hidden"][0], axis=0) - want[1]["hidden"][0]
+        assert jnp.max(jnp.abs(gap)) > 1e-3  # other probabilities would be seen
 
 
 def test_examples_are_cut_each_by_itself(make_problem):
@@ -95,7 +93,7 @@ def test_examples_are_cut_each_by_itself(make_problem):
     several = jax.jit(jax.vmap(lambda draws: with_draws(draws, *args, mask=mask)))
     _, grads = several(1.0 - patterns)
     never = np.zeros(4, bool)
-    weight = lambda p, b: ages_and_weight(p[:, b], plain, np.asarray(mask)[:, b], never)
+    weight = lambda p, b: probability(p[:, b], plain, np.asarray(mask)[:, b], never)
     weights = np.array([weight(p, 0) * weight(p, 1) for p in patterns])
     mean = jax.tree.map(lambda g: jnp.tensordot(weights, g, 1), grads)
     want = gradients.bptt(step, loss)(*args, mask=mask)[1]
@@ -139,30 +137,114 @@ def by_hand(args, cut, kappa, rescaled=True):
         if t > 1:
             scale = 1 / (1 - kappa) if rescaled else 1
             delta = delta * (0 if cut[t - 1] else scale)
-    return grads
+    return np.concatenate([grad.ravel() for grad in grads])
 
 
 def flat(tree):
     return jax.flatten_util.ravel_pytree(tree)[0]
 
 
+# Relative rms error on probe P of κ = .1, .3, .5, .8, all cuts enumerated in NumPy.
+RMS = {0.1: 0.374884, 0.3: 0.831258, 0.5: 1.563054, 0.8: 7.480234}
+
+
 def test_each_draw_is_the_recursion_and_variance_grows_with_kappa():
     args = probe_p()
-    exact = flat(gradients.bptt(probe_step, half_square)(*args)[1])
+    exact = np.asarray(flat(gradients.bptt(probe_step, half_square)(*args)[1]))
     patterns = all_patterns(6)[:32]  # the first entry, before the first step, is moot
-    rms = []
-    for kappa in (0.1, 0.3, 0.5, 0.8):
-        with_draws = estimate(probe_step, half_square, kappa)
-        several = jax.vmap(lambda draws: flat(with_draws(draws, *args)[1]))  # noqa: B023
-        grads = several(1.0 - patterns)
-        want = np.array([flat(by_hand(args, cut, kappa)) for cut in patterns])
+
+    @jax.jit  # one program for all κ
+    @partial(jax.vmap, in_axes=(0, None))
+    def several(draws, kappa):
+        return flat(estimate(probe_step, half_square, kappa)(draws, *args)[1])
+
+    for kappa, rms in RMS.items():
+        grads = np.asarray(several(1.0 - patterns, kappa))
+        want = [by_hand(args, cut, kappa) for cut in patterns]
         np.testing.assert_allclose(grads, want, rtol=1e-12, atol=1e-14)
         cuts = patterns.sum(axis=1)
         weights = kappa**cuts * (1 - kappa) ** (5 - cuts)
         np.testing.assert_allclose(weights @ grads, exact, rtol=1e-12, atol=1e-14)
         squares = weights @ np.sum((grads - exact) ** 2, axis=1)
-        rms.append(np.sqrt(squares) / np.linalg.norm(exact))
-        plain = [flat(by_hand(args, cut, kappa, rescaled=False)) for cut in patterns]
+        got = np.sqrt(squares) / np.linalg.norm(exact)
+        assert got == pytest.approx(rms, abs=1e-6)
+        plain = [by_hand(args, cut, kappa, rescaled=False) for cut in patterns]
         bias = np.linalg.norm(weights @ np.array(plain) - exact)
         assert bias > 0.05 * np.linalg.norm(exact)  # what the scaling is for
-    print(rms)
+
+
+def integrate(w, h, x):
+    return (h + w * x,) * 2
+
+
+square = lambda y, target: (y - target) ** 2
+ARGS = jnp.array(2.0), jnp.zeros(3), jnp.ones((4, 3)), jnp.zeros((4, 3))
+
+
+def test_keys_draw_each_example_and_each_call_anew():
+    keys = jax.random.split(jax.random.key(0), 2000)
+    rule = gradients.artbp(integrate, square, truncation=0.3)
+    draw = jax.jit(jax.vmap(lambda key: rule(*ARGS, key=key)[1]))
+    grads, exact = draw(keys), gradients.bptt(integrate, square)(*ARGS)[1]
+    alone = jax.tree.map(lambda leaf: leaf[..., :1], ARGS[1:])
+    single = jax.vmap(lambda key: rule(ARGS[0], *alone, key=key)[1])(keys)
+    assert float(jnp.mean(grads)) == pytest.approx(float(exact), abs=5 * 30 / 2000**0.5)
+    # Three examples that are cut independently have a third of the variance of one.
+    assert jnp.var(single) / jnp.var(grads) == pytest.approx(3, rel=0.2)
+
+
+@pytest.mark.parametrize("truncation", [1.0, 1.5, -0.1, jnp.nan], ids=str)
+def test_what_cannot_be_made_up_for_is_nan(truncation):
+    scheduled = lambda age: jnp.where(age < 2, 0.5, truncation)
+    key = jax.random.key(0)
+
+    @jax.jit
+    def both(kappa):
+        rules = (
+            gradients.artbp(integrate, square, truncation=truncation)
+            for truncation in (kappa, scheduled)
+        )
+        return [rule(*ARGS, key=key) for rule in rules]
+
+    for (value, _), grad in both(truncation):
+        assert value == pytest.approx(30)
+        assert jnp.isnan(grad)
+
+
+def test_cut_errors_may_have_overflowed():
+    """An error that is infinite where it is cut off must not come through as NaN."""
+    step = lambda w, h, x: (w * x + jnp.float32(1e20) * h, h)
+    rule = estimate(step, lambda y, target: y, 0.5)
+    args = jnp.float32(1.0), jnp.float32(0.0), *jnp.zeros((2, 4), jnp.float32)
+    _, uncut = rule(jnp.ones(4, jnp.float32), *args)
+    _, cut = rule(jnp.array([1, 0, 1, 1], jnp.float32), *args)
+    assert jnp.isnan(uncut)
+    assert cut == 0
+
+
+def test_mistakes_are_named():
+    for wrong in (1, 1.0, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="within 0 <= truncation < 1, got"):
+            gradients.artbp(integrate, square, truncation=wrong)
+    rule = gradients.artbp(integrate, square, truncation=0.5)
+    with pytest.raises(ValueError, match="key must be given, as a keyword"):
+        rule(*ARGS)
+    rule = gradients.artbp(integrate, square, truncation=lambda age: jnp.ones(2))
+    with pytest.raises(ValueError, match="one for each age it is given, shape"):
+        rule(*ARGS, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="alpha must be greater than 2, got 2"):
+        gradients.growing_truncation(16, 2.0)
+    with pytest.raises(ValueError, match=r"\(alpha - 2\) = 1.5, got 1.5"):
+        gradients.growing_truncation(1.5, 4.0)
+
+
+def test_ages_of_growing_truncation():
+    """The mean age is ℓ₀, and segments are (α − 2) / (α − 1) of it, in the limit."""
+    length, alpha = 200.0, 4.0
+    ages = np.arange(1, 200_000)
+    kappa = np.asarray(gradients.growing_truncation(length, alpha)(ages))
+    longer = np.cumprod(1 - kappa)  # P(a segment is longer than its age)
+    mean_length = 1 + longer.sum()
+    mean_age = (ages * longer).sum() / (1 + longer.sum())
+    assert mean_age == pytest.approx(length, rel=0.02)
+    assert mean_length == pytest.approx(length * (alpha - 2) / (alpha - 1), rel=0.02)
