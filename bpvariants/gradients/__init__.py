@@ -8,6 +8,10 @@ linear_solver (exact), neumann, jfb, unrolled (approximate); jacobian_penalty ke
 in reach. What rules take and return: `bpvariants.types.GradientRule`.
 """
 
+from bpvariants.gradients._adaptive_truncation import (
+    adaptive_truncation as adaptive_truncation,
+    TruncationCertificate as TruncationCertificate,
+)
 from bpvariants.gradients._adjoints import (
     jfb as jfb,
     neumann as neumann,
