@@ -31,6 +31,10 @@ STUDIES = {  # name: module, what it is about
         "recurrent.equilibrium_mnist",
         "a convolutional network that settles: exact gradient and JFB",
     ),
+    "influence_balancing": (
+        "through_time.influence_balancing",
+        "where truncated errors point the wrong way, and what does not",
+    ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
 
