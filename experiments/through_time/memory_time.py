@@ -63,7 +63,7 @@ class Config:
 
 
 def main(config: Config) -> report.Result:
-    """Measure all policies, show predicted and measured side by side, and write them."""
+    """Measure all policies, show what was predicted beside them, and write them."""
     folder = report.make_folder("memory_time", config.out)
     report.write_config(folder, config)
     rows, interrupted, start = [], False, time.perf_counter()
