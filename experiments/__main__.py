@@ -35,6 +35,10 @@ STUDIES = {  # name: module, what it is about
         "through_time.influence_balancing",
         "where truncated errors point the wrong way, and what does not",
     ),
+    "memory_time": (
+        "through_time.memory_time",
+        "memory against time of a gradient, by every checkpoint policy",
+    ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
 

@@ -12,14 +12,14 @@ products: the mean of the gradient is the gradient.
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from bpvariants._checks import are_numbers
 from bpvariants._dtypes import cast_like, is_floating, widen
+from bpvariants.gradients._checkpoint import Checkpoint
 from bpvariants.gradients._losses import (
     as_arrays,
     check_sequence,
@@ -27,7 +27,7 @@ from bpvariants.gradients._losses import (
     normalised,
     with_loss,
 )
-from bpvariants.gradients._unroll import checkpointed, scan_steps
+from bpvariants.gradients._unroll import sum_steps
 from bpvariants.types import GradientRule, Loss, PyTree, Step
 
 Schedule = Callable[[jax.Array], jax.typing.ArrayLike]  # age -> κ
@@ -45,7 +45,7 @@ def artbp(
     loss: Loss,
     *,
     truncation: float | jax.Array | Schedule,
-    checkpoint: Literal["step"] | None = None,
+    checkpoint: Checkpoint = None,
 ) -> GradientRule:
     """ARTBP, an unbiased estimate of BPTT's gradient from random truncations.
 
@@ -181,7 +181,7 @@ def _broadcast(kappa: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _with_cuts(
-    step: Step, loss: Loss, checkpoint: Literal["step"] | None
+    step: Step, loss: Loss, checkpoint: Checkpoint
 ) -> Callable[..., tuple[tuple[jax.Array, PyTree], PyTree]]:
     """Return a gradient rule whose first argument draws the cuts."""
     advance = with_loss(step, loss)
@@ -189,8 +189,6 @@ def _with_cuts(
     def cutting(params, carry, inputs_and_cuts):
         inputs, cuts = inputs_and_cuts
         return advance(params, _cut_off(carry, cuts), inputs)
-
-    forward = partial(scan_steps, checkpointed(cutting, checkpoint))
 
     def rule(draw, params, carry, xs, targets, weights, mask, reset, initial):
         weights, mask, reset = as_arrays(weights, mask, reset)
@@ -204,8 +202,11 @@ def _with_cuts(
 
         def objective(params):
             inputs = (xs, targets), cuts
-            last, losses = forward(params, carry, inputs, mask, reset, initial)
-            return jnp.sum(shares * losses), last
+            last, value = sum_steps(
+                cutting, params, carry, inputs, mask, reset, initial,
+                shares=shares, checkpoint=checkpoint,
+            )  # fmt: skip
+            return value, last
 
         return jax.value_and_grad(objective, has_aux=True)(params)
 

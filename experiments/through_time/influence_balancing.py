@@ -129,7 +129,7 @@ def half_square(y: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def stream(steps: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return inputs [K, 0], targets [K] and weights [K], the last 1 and all others 0."""
+    """Return inputs [K, 0], targets [K] and weights [K], of which the last is 1."""
     return jnp.zeros((steps, 0)), jnp.ones(steps), jnp.zeros(steps).at[-1].set(1)
 
 

@@ -1,0 +1,108 @@
+"""The study of influence balancing runs, and finds what was found elsewhere."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from bpvariants import gradients
+from experiments.through_time import influence_balancing as study
+
+SENSITIVITIES = {
+    1: 1, 5: 5, 10: 10, 20: 16.476, 23: 15.487, 30: 9.870, 40: 0.566, 50: -4.753,
+    100: -6,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_users_have_it(plain_jax):
+    with plain_jax():
+        yield
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    """All of truncated BPTT at the length it was measured at, and a little more."""
+    out = tmp_path_factory.mktemp("influence") / "out"
+    config = study.Config(truncations=(0.02,), seeds=2, out=out)
+    before = jax.config.jax_enable_x64
+    result = study.main(config)
+    assert jax.config.jax_enable_x64 == before
+    return result
+
+
+def test_sensitivities_are_those_of_the_matrix_and_of_others(result):
+    row = result.rows[0]
+    for lookback, want in SENSITIVITIES.items():
+        assert row["table"][str(lookback)] == pytest.approx(want, abs=6e-4)
+    matrix = (np.eye(23) + np.eye(23, k=1)) / 2
+    signs, influence, exact = np.r_[np.ones(10), -np.ones(13)], np.zeros(23), []
+    for _ in range(100):
+        influence = matrix @ influence + signs
+        exact.append(influence[0])
+    np.testing.assert_allclose(row["curve"], exact, rtol=1e-12, atol=1e-12)
+    for lookback, sensitivity in row["table"].items():
+        assert sensitivity == pytest.approx(exact[int(lookback) - 1], rel=1e-12)
+    assert np.argmax(np.array(exact) < 0) == 41 - 1
+
+
+def test_courses_end_where_those_of_others_did(result):
+    rows = {row["method"]: row for row in result.rows[1:]}
+    lost = {K: rows[f"truncated_bptt, K = {K}"]["lost_after"] for K in (10, 30)}
+    assert lost == {10: [2531], 30: [2448]}
+    ends = {1: 3.26, 40: 1.68, 41: 0.283, 50: -0.16654, 100: -0.166653}
+    for K, want in ends.items():
+        (theta,) = rows[f"truncated_bptt, K = {K}"]["theta"]
+        digits = len(str(want).split(".")[1])
+        assert theta == pytest.approx(want, abs=0.51 * 10**-digits)
+    (theta,) = rows["rtrl"]["theta"]
+    assert theta == pytest.approx(-0.166666665, abs=5e-10)
+    drawn = rows["artbp, κ = 0.02"]["theta"]
+    np.testing.assert_allclose(drawn, -1 / 6, atol=1e-4)
+    assert drawn[0] != drawn[1]
+
+
+def test_it_writes_what_it_shows(result):
+    assert not result.interrupted
+    lines = (result.folder / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == result.rows
+    assert len(result.rows) == 1 + 7 + 1 + 1
+    picture = result.folder / "influence_balancing.png"
+    assert picture.stat().st_size > 10_000
+
+
+def test_what_is_lost_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(study, "MEASURED", {1: "1"})
+    config = study.Config(
+        lookbacks=(10,), truncations=(), iterations=40, learning_rate=0.1, out=tmp_path
+    )
+    (_, row, online) = study.main(config).rows
+    assert row["theta"] == [None]
+    assert row["path"][0][-1] is None
+    assert online["method"] == "rtrl"
+    assert "lost after" in capsys.readouterr().out
+
+
+def test_an_online_rule_is_one_row_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "MEASURED", {1: "1"})
+    monkeypatch.setattr(study, "ONLINE", {"half": (gradients.rtrl, 0.5)})
+    config = study.Config(lookbacks=(), truncations=(), iterations=5, out=tmp_path)
+    rows = study.main(config).rows
+    assert [row.get("method") for row in rows] == [None, "half"]
+    assert rows[1]["learning_rate"] == 5e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seeds": 0}, "seeds must be at least 1, got 0"),
+        ({"iterations": 0}, "iterations must be at least 1, got 0"),
+        ({"lookbacks": (1, 0)}, r"lookbacks must be at least 1, got \(1, 0\)"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0.0"),
+        ({"truncations": (0.1, 1.0)}, "0 <= truncation < 1, got 1.0"),
+    ],
+)
+def test_mistakes_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        study.methods(study.Config(**options))
