@@ -158,15 +158,17 @@ def _cuts(
         kappa = jnp.asarray(kappa, uniform.dtype)
         kappa = _broadcast(kappa, age.shape)
         kappa = jnp.where((kappa >= 0) & (kappa < 1), kappa, jnp.nan)
-        here = age > 0 if mask is None else jnp.logical_and(age > 0, mask)
+        here = age > 0 if mask is None else (age > 0) & mask
         kappa = jnp.where(here, kappa, 0)
         cut = here & (uniform < kappa)
         older = jnp.where(cut, 1, age + 1)
         age = older if mask is None else jnp.where(mask, older, age)
         return age, Cuts(cut, kappa)
 
+    # What is not bool is named as a mistake later, where padding is dealt with.
+    mask, reset = (None if f is None else f.astype(bool) for f in (mask, reset))
     if mask is not None and reset is not None:
-        reset = jnp.logical_and(reset, mask)
+        reset = reset & mask
     start = jnp.zeros(uniforms.shape[1:], jnp.int32)
     return jax.lax.scan(body, start, (uniforms, mask, reset))[1]
 
