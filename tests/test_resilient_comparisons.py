@@ -11,9 +11,10 @@ import optax
 import pytest
 
 from experiments import report
+from experiments.precision import double_precision
 from experiments.resilient import rprop_minibatch, rprop_vs
 from experiments.resilient._vs_methods import methods, OURS
-from experiments.resilient._vs_problems import double_precision, quadratic, rosenbrock
+from experiments.resilient._vs_problems import quadratic, rosenbrock
 from experiments.resilient._vs_report import best_rows
 
 FAST = "jax_disable_most_optimizations"

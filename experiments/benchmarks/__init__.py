@@ -1,4 +1,8 @@
 """The same work by this library and by its peers, timed in one run."""
 
 from experiments.benchmarks._main import Config as Config, main as main
-from experiments.benchmarks._timing import Measured as Measured, race as race
+from experiments.benchmarks._timing import (
+    Entrants as Entrants,
+    Measured as Measured,
+    race as race,
+)

@@ -1,7 +1,6 @@
 """What the updates of `rprop_vs` are let loose on; E is what each of them minimises."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -28,17 +27,6 @@ class Problem(NamedTuple):
     floor: float  # below which E is drawn as that
     reference: dict[str, float]  # by method; iterations if by_target, else E
     accuracy: Callable[[jax.Array], jax.Array] | None = None  # weights -> percent
-
-
-@contextmanager
-def double_precision() -> Iterator[None]:
-    """Compute in float64. A setting, as JAX has no context for it in all versions."""
-    before = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
-    jax.config.update("jax_enable_x64", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_x64", before)
 
 
 def quadratic(key: jax.Array, runs: int, steps: int) -> Problem:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from experiments import report
+from experiments import precision, report
 from experiments.resilient import _vs_problems, _vs_report
 from experiments.resilient._vs_methods import find_torch, Method, methods, Trace
 from experiments.resilient._vs_problems import Problem
@@ -111,7 +111,7 @@ def _maker(name: str, config: Config) -> tuple[Any, Callable[[], Problem]]:
         ),
         "rosenbrock": lambda: _vs_problems.rosenbrock(config.rosenbrock_steps),
     }
-    return _vs_problems.double_precision(), make[name]
+    return precision.double_precision(), make[name]
 
 
 def _row(problem: Problem, method: Method) -> dict[str, Any]:

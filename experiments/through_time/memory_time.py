@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from bpvariants import gradients
 from experiments import report
-from experiments.benchmarks import race
+from experiments.benchmarks import Entrants, race
 
 HEADER = ["policy", "steps / T", "MiB predicted", "MiB", "% of full", "time predicted"]
 HEADER += ["time", "ms"]
@@ -108,13 +108,11 @@ def _policies(config: Config, length: int) -> Iterator[dict[str, Any]]:
     step, loss, arguments = _problem(config, length)
     params, carry, xs, targets = arguments
     size = gradients.step_bytes(step, params, carry, xs[0], loss, targets[0])
-    full = gradients.predicted_cost(length, None, size).bytes
-    policies = _named(length, size, full)
-    rules = {
-        name: gradients.bptt(step, loss, checkpoint=policy)
+    policies = _named(length, size)
+    entrants: Entrants = {
+        name: (gradients.bptt(step, loss, checkpoint=policy), arguments)
         for name, policy in policies.items()
     }
-    entrants = {name: (rule, arguments) for name, rule in rules.items()}
     measured = race(f"T = {length}", entrants, repeats=config.repeats)
     for row in measured:
         cost = gradients.predicted_cost(length, policies[row.name], size)
@@ -123,7 +121,7 @@ def _policies(config: Config, length: int) -> Iterator[dict[str, Any]]:
             "length": length,
             "policy": row.name,
             "evaluations": cost.evaluations,
-            "mib_predicted": cost.bytes / 2**20,
+            "mib_predicted": (cost.bytes or 0) / 2**20,
             "mib": row.temp_mib,
             "mib_ratio": row.temp_mib / measured[0].temp_mib,
             "time_predicted": (cost.evaluations + 2 * length) / (3 * length),
@@ -133,7 +131,7 @@ def _policies(config: Config, length: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def _named(length: int, size: Any, full: int) -> dict[str, Any]:
+def _named(length: int, size: gradients.StepBytes) -> dict[str, Any]:
     """Return the policies to measure; √(T c/r) is where `every` needs least."""
     best = round(math.sqrt(length * size.carry / size.kept))
     k = min((k for k in range(1, length + 1) if length % k == 0),
@@ -150,7 +148,7 @@ def _named(length: int, size: Any, full: int) -> dict[str, Any]:
         f"slots({max(root // 4, 1)})": gradients.slots(max(root // 4, 1)),
     }
     for share in (0.05, 0.01):
-        num_bytes = int(share * full)
+        num_bytes = int(share * length * size.kept)
         try:
             policy = gradients.budget(num_bytes)
             gradients.predicted_cost(length, policy, size)
@@ -165,7 +163,7 @@ def _growth(config: Config, length: int) -> dict[str, Any]:
     step, loss, arguments = _problem(config, length)
     whole = gradients.bptt(step, loss)
     slots = gradients.slots(round(math.sqrt(length)))
-    entrants = {
+    entrants: Entrants = {
         "None": (whole, arguments),
         "slots(√T)": (gradients.bptt(step, loss, checkpoint=slots), arguments),
     }

@@ -1,0 +1,95 @@
+"""Tables and the picture of `influence_balancing`, and what they are set beside."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import report
+
+FARTHEST = 100  # steps of the longest lookback
+OPTIMUM, SENSITIVITY, LOST = -1 / 6, -6.0, 1e6
+# Measured outside of this project: ds₁/dθ by lookback, and θ after 3000 iterations at
+# a learning rate of 1e-4, or how many of them leave θ below 1e6.
+MEASURED = {
+    **{1: "1", 5: "5", 10: "10", 20: "16.476", 23: "15.487", 30: "9.870"},
+    **{40: ".566", 41: "first < 0", 50: "−4.753", 100: "−6"},
+}
+FATES = {
+    "truncated_bptt, K = 1": "3.26",
+    "truncated_bptt, K = 10": "lost after 2531",
+    "truncated_bptt, K = 30": "lost after 2448",
+    "truncated_bptt, K = 40": "1.68",
+    "truncated_bptt, K = 41": ".283",
+    "truncated_bptt, K = 50": "−.16654",
+    "truncated_bptt, K = 100": "−.166653",
+    "rtrl": "−.166666665",
+}
+
+
+def show(rows: list[dict[str, Any]], config: Any) -> None:
+    """Print the sensitivities, and where each method takes θ."""
+    for row in rows[:1]:
+        report.show_table(
+            "ds₁/dθ, by errors that travel back K steps (exact: −6)",
+            ["K", "here", "measured"],
+            [[K, f"{x:.3f}", MEASURED[int(K)]] for K, x in row["table"].items()],
+        )
+    lines = []
+    comparable = (config.iterations, config.learning_rate) == (3000, 1e-4)
+    for row in rows[1:]:
+        ends = [
+            f"lost after {after}" if after is not None else f"{theta:.9f}"
+            for theta, after in zip(row["theta"], row["lost_after"], strict=True)
+        ]
+        if len(ends) > 1:
+            ends = [_summary(row)]
+        known = FATES.get(row["method"], "") if comparable else ""
+        lines.append([row["method"], f"{row['learning_rate']:g}", *ends, known])
+    report.show_table(
+        f"θ after {config.iterations} iterations; it should be −1/6 = −.166666667",
+        ["", "learning rate", "θ", "measured"],
+        lines,
+        "truncated_bptt: windows of K steps, of which K = 41 is the first whose "
+        f"sensitivity has the right sign; artbp: windows of {FARTHEST} steps, median "
+        f"(range) of {config.seeds} seeds; rtrl: one step an iteration. "
+        "Lost after: so many iterations left |θ| below 1e6. Measured: outside of this "
+        "project, 3000 iterations at 1e-4.",
+    )
+
+
+def _summary(row: dict[str, Any]) -> str:
+    kept = [theta for theta in row["theta"] if theta is not None]
+    if not kept:
+        return "all lost"
+    lost = f", {len(row['theta']) - len(kept)} lost" if None in row["theta"] else ""
+    low, median, high = np.quantile(kept, [0, 0.5, 1])
+    return f"{median:.6f} ({low:.6f} … {high:.6f}){lost}"
+
+
+def draw(rows: list[dict[str, Any]]) -> Figure:
+    """Draw what a lookback sees of ds₁/dθ, and how far from its goal it takes θ."""
+    figure = Figure(figsize=(13, 5), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[2, 3])
+    left.plot(np.arange(1, FARTHEST + 1), rows[0]["curve"], color="black")
+    left.axhline(0, color="black", linewidth=0.8)
+    left.axhline(SENSITIVITY, color="black", linewidth=0.8, linestyle=":")
+    left.set(xlabel="lookback K", ylabel="ds₁/dθ through the last K steps")
+    left.set_title("Below 41 steps the sign is wrong")
+    left.grid(alpha=0.3)
+    for i, row in enumerate(rows[1:]):
+        group = row["method"].split(",")[0]
+        style = {"truncated_bptt": "-", "artbp": "--"}.get(group, ":")
+        for j, path in enumerate(row["path"]):
+            error = [np.nan if x is None else abs(x - OPTIMUM) for x in path]
+            label = row["method"] if j == 0 else None
+            right.plot(
+                row["iterations"], error, style, color=f"C{i % 10}", label=label,
+                linewidth=0.8 if len(row["path"]) > 1 else 2,
+            )  # fmt: skip
+    right.set(yscale="log", ylim=(1e-10, 2 * LOST))
+    right.set(xlabel="iteration", ylabel="|θ + 1/6|")
+    right.set_title("θ begins at ½ and should end at −1/6")
+    right.grid(alpha=0.3)
+    figure.legend(fontsize=8, loc="outside right upper")
+    return figure
