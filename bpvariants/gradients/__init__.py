@@ -1,8 +1,8 @@
 """Gradient rules: where a gradient comes from.
 
 Static: backprop. Through time: bptt, truncated_bptt, unroll, mask_from_lengths,
-discounted_weights. Forward in time: rtrl, over_sequence. Recurrent: fixed_point,
-recurrent_backprop; to the fixed point by relaxation, anderson or broyden; back by the
+discounted_weights. Forward in time: rtrl, over_sequence. Networks of networks: stack,
+bidirectional. Recurrent: fixed_point, recurrent_backprop; to the fixed point by relaxation, anderson or broyden; back by the
 adjoints relax, anderson, broyden, cg, linear_solver (exact), neumann, jfb, unrolled
 (approximate); jacobian_penalty keeps it in reach. What rules take and return:
 `bpvariants.types.GradientRule`.
@@ -18,6 +18,7 @@ from bpvariants.gradients._backprop import (
     backprop as backprop,
     LayerInfo as LayerInfo,
 )
+from bpvariants.gradients._bidirectional import bidirectional as bidirectional
 from bpvariants.gradients._bptt import bptt as bptt
 from bpvariants.gradients._broyden import broyden as broyden
 from bpvariants.gradients._cg import cg as cg
@@ -36,6 +37,7 @@ from bpvariants.gradients._recurrent_backprop import (
 )
 from bpvariants.gradients._relaxation import relaxation as relaxation
 from bpvariants.gradients._rtrl import rtrl as rtrl, RTRLState as RTRLState
+from bpvariants.gradients._stack import stack as stack
 from bpvariants.gradients._truncated_bptt import truncated_bptt as truncated_bptt
 from bpvariants.gradients._unroll import unroll as unroll
 from bpvariants.gradients._unrolled import unrolled as unrolled
