@@ -2,10 +2,10 @@
 
 Static: backprop. Through time: bptt, truncated_bptt, unroll, mask_from_lengths,
 discounted_weights. Forward in time: rtrl, over_sequence. Networks of networks: stack,
-bidirectional. Recurrent: fixed_point, recurrent_backprop; to the fixed point by relaxation, anderson or broyden; back by the
-adjoints relax, anderson, broyden, cg, linear_solver (exact), neumann, jfb, unrolled
-(approximate); jacobian_penalty keeps it in reach. What rules take and return:
-`bpvariants.types.GradientRule`.
+bidirectional. Recurrent: fixed_point, recurrent_backprop; to the fixed point by
+relaxation, anderson or broyden; back by the adjoints relax, anderson, broyden, cg,
+linear_solver (exact), neumann, jfb, unrolled (approximate); jacobian_penalty keeps it
+in reach. What rules take and return: `bpvariants.types.GradientRule`.
 """
 
 from bpvariants.gradients._adjoints import (
