@@ -43,7 +43,7 @@ def lstm_with_skip(params, carry, x):
 
 
 def readout(params, h, x):
-    return h, {"y": x["h"] @ params, "seen": x["x"][0]}  # its carry is a count
+    return h, {"y": x["h"] @ params, "seen": x["x"][0]}
 
 
 def squared_error(y, target):
@@ -53,7 +53,7 @@ def squared_error(y, target):
 
 @cache
 def two_layers():
-    """A tanh layer under an LSTM, under a readout with a carry of its own."""
+    """A tanh layer under an LSTM, under a readout that does nothing to its carry."""
     carry = normal(20, B, N), (normal(21, B, N), normal(22, B, N)), normal(23, B)
     params = (
         tanh_params(0, D),
@@ -88,10 +88,12 @@ def by_hand(params, carry, xs, targets, weights, mask, reset, initial):
     return jnp.sum(weights * losses) / jnp.sum(weights), last
 
 
+written = jax.jit(jax.value_and_grad(by_hand, has_aux=True))
+
+
 def test_stack_in_every_rule_is_the_network_written_by_hand(make_rule):
     step, args, options = two_layers()
     got, grads = jax.jit(make_rule(step, squared_error))(*args, **options)
-    written = jax.jit(jax.value_and_grad(by_hand, has_aux=True))
     (value, last), want = written(*args, **options)
     assert_same((got[0], got[1][:2], grads), (value, last, want))
     assert all(jnp.abs(leaf).max() > 1e-3 for leaf in jax.tree.leaves(grads))
@@ -113,7 +115,7 @@ def test_stack_of_stacks_is_a_stack():
 def test_stack_truncates_and_keeps_bfloat16():
     step, args, options = two_layers()
     make = partial(gradients.truncated_bptt, every=2, lookback=3)
-    whole = jax.jit(gradients.bptt(step, squared_error))(*args, **options)[1]
+    whole = written(*args, **options)[1]
     got = jax.jit(make(step, squared_error))(*args, **options)[1]
     assert_same(got[2], whole[2])  # the readout is not truncated
     assert jnp.abs(got[0][0] - whole[0][0]).max() > 1e-3
@@ -148,7 +150,7 @@ def test_stack_names_what_is_no_layer(steps, message):
     ("change", "message"),
     [
         ({"params": (tanh_params(0, D),)}, "params must be a tuple .* 2 .* tuple of 1"),
-        ({"params": {"a": 1, "b": 2}}, "params must be a tuple .* got a dict of 2"),
+        ({"params": {"a": 1.0, "b": 2.0}}, "params must be a tuple .* got a dict of 2"),
         ({"carry": normal(0, 2, N)}, "carry must be a tuple with one entry for each"),
         ({"carry": [normal(0, B, N)] * 2}, "carry must be a tuple .* got a list of 2"),
         ({"carry": (normal(0, B, N),) * 3}, "carry must be .* got a tuple of 3"),
@@ -212,8 +214,11 @@ flags = jnp.array(
 ).T
 
 
-@pytest.mark.parametrize("resets", [False, True])
-@pytest.mark.parametrize("mask", [None, lengths, gaps], ids=["all", "lengths", "gaps"])
+@pytest.mark.parametrize(
+    ("mask", "resets"),
+    [(None, True), (lengths, False), (lengths, True), (gaps, True)],
+    ids=["all, resets", "lengths", "lengths, resets", "gaps, resets"],
+)
 def test_bidirectional_is_each_example_by_itself(mask, resets):
     reset = flags if resets else None
     real = jnp.ones((T, B), bool) if mask is None else mask
@@ -233,8 +238,7 @@ def test_bidirectional_is_each_example_by_itself(mask, resets):
 
     take = lambda function: jax.value_and_grad(function, (0, 1, 2, 3), has_aux=True)
     (value, (last, ys)), grads = jax.jit(take(ours))(PARAMS, CARRIES, INITIAL, spoilt)
-    with jax.disable_jit(False):
-        want = jax.jit(take(loops))(PARAMS, CARRIES, INITIAL, XS)
+    want = jax.jit(take(loops))(PARAMS, CARRIES, INITIAL, XS)
     (want_value, (want_last, want_ys)), want_grads = want
     clean = [jnp.where(real[..., None], y, 0) for y in ys]
     assert_same((value, last, tuple(clean)), (want_value, want_last, want_ys))
@@ -291,7 +295,7 @@ def test_bidirectional_of_any_batch_and_of_two_kinds(batch):
         ({"mask": gaps[:4]}, "for forward_step: mask must have 6 time steps"),
         ({"reset": flags[:, :3]}, "reset must have one entry for each example"),
         ({"mask": gaps, "reset": flags[:, 0]}, "mask and reset must both have shape"),
-        ({"carries": (CARRIES[0], XS)}, "for backward_step: the carry that step ret"),
+        ({"carries": (CARRIES[0], XS)}, "for backward_step: carry, inputs and targets"),
         ({"xs": XS[:0]}, "xs must have arrays whose first axis is time"),
         ({"checkpoint": "all"}, "checkpoint must be"),
     ],
@@ -318,3 +322,122 @@ def test_bidirectional_compiles_once():
     last, _ = jitted(PARAMS, CARRIES, XS, gaps, flags)
     jitted(PARAMS, last, XS, ~gaps, ~flags)
     assert len(traces) == 1
+
+
+# What needs a loss of one's own: each example of the README's section, by hand.
+
+LONG, SHORT = 5, 3  # steps of sources and of targets
+ENCODER, DECODER = tanh_params(30, D), tanh_params(32, N)
+SOURCES, TARGETS = normal(34, LONG, B, D), normal(35, SHORT, B, N)
+READ = gradients.mask_from_lengths(jnp.array([5, 2, 3, 0]), LONG)
+SAID = gradients.mask_from_lengths(jnp.array([1, 3, 0, 2]), SHORT)
+
+
+def encoder_decoder(params, start, sources, targets):
+    """What was read is the decoder's first carry; it is told what it should have said.
+
+    Padding, in both, may be anything.
+    """
+    encoder, decoder, first = params
+    summary, _ = gradients.unroll(tanh_step, encoder, start, sources, mask=READ)
+    told = jnp.concatenate([jnp.broadcast_to(first, (1, B, N)), targets[:-1]])
+    _, ys = gradients.unroll(tanh_step, decoder, summary, told, mask=SAID)
+    wrong = jnp.where(SAID[..., None], ys - targets, 0)
+    return jnp.sum(wrong**2) / jnp.sum(SAID, dtype=float)
+
+
+def encoder_decoder_by_hand(params, start, sources, targets):
+    encoder, decoder, first = params
+    total = 0.0
+    for b, (read, said) in enumerate([(5, 1), (2, 3), (3, 0), (0, 2)]):
+        h = start[b]
+        for t in range(read):
+            h = jnp.tanh(h @ encoder[0] + sources[t, b] @ encoder[1])
+        for t in range(said):
+            told = first if t == 0 else targets[t - 1, b]
+            h = jnp.tanh(h @ decoder[0] + told @ decoder[1])
+            total += jnp.sum((h - targets[t, b]) ** 2)
+    return total / 6
+
+
+def test_encoder_decoder_of_two_lengths_is_the_loops_by_hand():
+    take = lambda function: jax.jit(jax.value_and_grad(function, (0, 1, 2)))
+    params, start = (ENCODER, DECODER, normal(36, N)), jnp.zeros((B, N))
+    want = take(encoder_decoder_by_hand)(params, start, SOURCES, TARGETS)
+    # The decoder's inputs are its targets, of which the last step's are no input.
+    read = jnp.where(READ[..., None], SOURCES, jnp.nan)
+    said = jnp.where(SAID[..., None], TARGETS, jnp.nan)
+    got = take(encoder_decoder)(params, start, read, TARGETS)
+    assert_same(got, want)
+    clean = lambda function: (
+        lambda *args: function(*args[:3], jnp.where(SAID[..., None], args[3], 0))
+    )
+    assert_same(take(clean(encoder_decoder))(params, start, read, said), want)
+
+
+def test_a_learned_start_collects_every_reset():
+    """h_0 is a parameter, which each episode of each example begins with."""
+    params, reset = PARAMS[0], flags
+
+    def value(start, mask):
+        carry = jnp.broadcast_to(start, (B, N))
+        options = {"mask": mask, "reset": reset}
+        _, ys = gradients.unroll(tanh_step, params, carry, XS, **options)
+        return jnp.sum(COTANGENTS[0] * jnp.where(mask[..., None], ys, 0))
+
+    def by_episode(start, mask):
+        total, flags_of, real = 0.0, np.asarray(reset), np.asarray(mask)
+        for b in range(B):
+            h = start
+            for t in range(T):
+                if real[t, b]:
+                    h = start if flags_of[t, b] else h
+                    h = jnp.tanh(h @ params[0] + XS[t, b] @ params[1])
+                    total += jnp.sum(COTANGENTS[0][t, b] * h)
+        return total
+
+    start = normal(40, N)
+    got = jax.jit(jax.value_and_grad(value))(start, gaps)
+    want = jax.jit(jax.value_and_grad(lambda s: by_episode(s, gaps)))(start)
+    assert_same(got, want)
+    once = jax.grad(lambda s: value(s, gaps & ~reset))(start)
+    assert jnp.abs(got[1] - once).max() > 1e-3
+
+
+def test_inputs_of_a_many_to_one_network_have_gradients():
+    """None after an example's last step, nor in padding; finite differences agree."""
+    mask = lengths[:, :3]
+    last = jnp.arange(T)[:, None] == jnp.array([[5, 2, 0]])
+
+    def value(xs):
+        _, ys = gradients.unroll(tanh_step, PARAMS[0], CARRIES[0][:3], xs, mask=mask)
+        return jnp.sum(jnp.where(last[..., None], ys, 0) ** 2) / 3
+
+    jax.test_util.check_grads(
+        value, (XS[:, :3],), order=1, modes=["rev"], eps=1e-5, rtol=1e-7, atol=1e-8
+    )
+    grads = jax.grad(value)(XS[:, :3])
+    assert (jnp.any(grads != 0, axis=-1) == mask).all()
+
+
+def test_a_stack_of_bidirectional_layers_has_the_derivatives_of_finite_differences():
+    """The second layer reads both outputs of the first, with the same lengths."""
+
+    def value(params, xs):
+        below, above = params
+        _, both = gradients.bidirectional(
+            tanh_step, tanh_step, below, CARRIES, xs, mask=lengths
+        )
+        xs = jnp.concatenate(both, axis=-1)
+        run = gradients.bidirectional(
+            tanh_step, tanh_step, above, CARRIES, xs, mask=lengths
+        )
+        return loss_of(run, lengths)
+
+    above = tanh_params(50, 2 * N), tanh_params(52, 2 * N)
+    args = (PARAMS, above), XS
+    jax.test_util.check_grads(
+        jax.jit(value), args, order=1, modes=["rev"], eps=1e-5, rtol=1e-7, atol=1e-8
+    )
+    spoilt = jnp.where(lengths[..., None], XS, jnp.nan)
+    assert_same(value(args[0], spoilt), value(*args))

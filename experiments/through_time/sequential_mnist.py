@@ -31,7 +31,7 @@ PART = 500  # test images looked at together
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Train LSTM, GRU and tanh on images read step by step, then asked for the class."""
+    """Train LSTM, GRU and tanh on images read in T steps, and classified at the end."""
 
     side: Literal[28, 14, 7, 4, 2] = 14
     """Images are pooled to side × side pixels; 28, as they are, in the table."""
@@ -43,7 +43,7 @@ class Config:
     """Of lstm, gru, tanh."""
     units: int = 64
     """Of each cell; 128 to 256 for the 70,000 parameters of the table."""
-    epochs: float = 2.0
+    epochs: float = 4.0
     """How often the 60,000 images are gone through."""
     batch: int = 64
     """Images of a step, drawn at random."""
