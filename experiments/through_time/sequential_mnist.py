@@ -213,7 +213,7 @@ def _show(rows, config, length):
         lines,
         f"Ours: {config.side} × {config.side} pixels, {config.epochs:g} epochs, one "
         "seed. Published: Bai et al. 2018, table 1, 28 × 28 pixels one by one, "
-        "T = 784, 70K parameters, trained to the end; "
+        "T = 784, 70K parameters, settings searched by grid; "
         + ("the same task." if same else "another task than ours, and a harder one.")
         + " Loss: of training, in the last twentieth of the steps.",
     )
