@@ -39,6 +39,14 @@ STUDIES = {  # name: module, what it is about
         "through_time.memory_time",
         "memory against time of a gradient, by every checkpoint policy",
     ),
+    "copy_adding": (
+        "through_time.copy_adding",
+        "copy memory and adding: who remembers, and what flows back in time",
+    ),
+    "sequential_mnist": (
+        "through_time.sequential_mnist",
+        "MNIST pixel by pixel, beside the published table",
+    ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
 

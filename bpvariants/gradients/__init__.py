@@ -1,12 +1,13 @@
 """Gradient rules: where a gradient comes from.
 
 Static: backprop. Through time: bptt, truncated_bptt with adaptive_truncation, artbp
-with growing_truncation, unroll, mask_from_lengths, discounted_weights; what is kept on
-the way: every, slots, budget, predicted_cost, step_bytes. Forward in time: rtrl,
-over_sequence. Recurrent: fixed_point, recurrent_backprop; to the fixed point by
-relaxation, anderson or broyden; back by the adjoints relax, anderson, broyden, cg,
-linear_solver (exact), neumann, jfb, unrolled (approximate); jacobian_penalty keeps it
-in reach. What rules take and return: `bpvariants.types.GradientRule`.
+with growing_truncation, unroll, stack, bidirectional, mask_from_lengths,
+discounted_weights; what is kept on the way: every, slots, budget, predicted_cost,
+step_bytes. Forward in time: rtrl, over_sequence. Recurrent: fixed_point,
+recurrent_backprop; to the fixed point by relaxation, anderson or broyden; back by the
+adjoints relax, anderson, broyden, cg, linear_solver (exact), neumann, jfb, unrolled
+(approximate); jacobian_penalty keeps it in reach. What rules take and return:
+`bpvariants.types.GradientRule`.
 """
 
 from bpvariants.gradients._adaptive_truncation import (
@@ -24,6 +25,7 @@ from bpvariants.gradients._backprop import (
     backprop as backprop,
     LayerInfo as LayerInfo,
 )
+from bpvariants.gradients._bidirectional import bidirectional as bidirectional
 from bpvariants.gradients._bptt import bptt as bptt
 from bpvariants.gradients._broyden import broyden as broyden
 from bpvariants.gradients._cg import cg as cg
@@ -54,6 +56,7 @@ from bpvariants.gradients._recurrent_backprop import (
 )
 from bpvariants.gradients._relaxation import relaxation as relaxation
 from bpvariants.gradients._rtrl import rtrl as rtrl, RTRLState as RTRLState
+from bpvariants.gradients._stack import stack as stack
 from bpvariants.gradients._step_bytes import StepBytes as StepBytes
 from bpvariants.gradients._truncated_bptt import truncated_bptt as truncated_bptt
 from bpvariants.gradients._unroll import unroll as unroll

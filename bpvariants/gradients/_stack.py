@@ -1,0 +1,86 @@
+"""Networks of several layers: steps on top of each other are a step.
+
+Notation: layer l of K has parameters θ^l and a carry h^l_t; y^0_t = x_t. Then
+
+    h^l_t, y^l_t = step^l(θ^l, h^l_{t−1}, y^{l−1}_t),    l = 1 … K,    y_t = y^K_t.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from bpvariants._checks import check_like
+from bpvariants.types import PyTree, Step
+
+
+def stack(steps: Iterable[Step]) -> Step:
+    """Put layers on top of each other: each layer's y is the next layer's x.
+
+    The result is a step as any other, for every gradient rule, :func:`unroll`,
+    :func:`bidirectional` and `stack` itself. All layers advance in the same time step,
+    which takes the time and the memory of all. In :func:`rtrl` they are one network,
+    with the carries' n and the parameters' p of all layers together.
+
+    Args:
+      steps: the layers, lowest first, such as the `apply` of Linen cells; what one
+        returns as y, any pytree, is what the next takes as x.
+
+    Returns:
+      A step (params, carry, x) -> (carry, y) in which params (a tuple or list) and
+      carry (a tuple) have one entry for each layer, and y is that of the last layer.
+
+    Raises:
+      ValueError: if there are no steps, or one is no function; when the step is called,
+        if params or carry do not have one entry for each layer, or if a layer returns
+        another kind of carry than it was given.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from bpvariants import gradients
+      >>> integrate = lambda w, h, x: (h + w * x, h + w * x)
+      >>> twice = gradients.stack([integrate, integrate])
+      >>> start = jnp.array(0.0), jnp.array(0.0)
+      >>> last, ys = gradients.unroll(twice, (1.0, 2.0), start, jnp.ones(3))
+      >>> [h.item() for h in last], ys.tolist()  # 1, 2, 3 added up, and doubled
+      ([3.0, 12.0], [2.0, 6.0, 12.0])
+    """
+    layers = _layers(steps)
+
+    def stacked_step(params, carry, x):
+        _check_entries("params", params, len(layers), tuple | list)
+        _check_entries("carry", carry, len(layers), tuple)
+        new_carry, y = [], x
+        for i, (layer, theta, h) in enumerate(zip(layers, params, carry, strict=True)):
+            new_h, y = layer(theta, h, y)
+            check_like(f"the carry that steps[{i}] returns", new_h, f"carry[{i}]", h)
+            new_carry.append(new_h)
+        return tuple(new_carry), y
+
+    return stacked_step
+
+
+def _layers(steps: Any) -> tuple[Step, ...]:
+    if callable(steps) or not isinstance(steps, Iterable):
+        raise ValueError(
+            f"steps must be a list of functions step(params, carry, x), got {steps!r}; "
+            "of a single layer, [step]."
+        )
+    layers = tuple(steps)
+    if not layers:
+        raise ValueError("steps must have at least one layer, got none.")
+    for i, layer in enumerate(layers):
+        if not callable(layer) or isinstance(layer, type):
+            raise ValueError(
+                f"steps[{i}] must be a function step(params, carry, x), got {layer!r}; "
+                "of a Linen cell that is its apply."
+            )
+    return layers
+
+
+def _check_entries(name: str, tree: PyTree, size: int, kinds: Any) -> None:
+    if not isinstance(tree, kinds) or len(tree) != size:
+        got = type(tree).__name__
+        got += f" of {len(tree)}" if isinstance(tree, tuple | list | dict) else ""
+        raise ValueError(
+            f"{name} must be a tuple with one entry for each of the {size} stacked "
+            f"layers, got a {got}."
+        )

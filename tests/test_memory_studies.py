@@ -1,0 +1,207 @@
+"""The studies of memory run, and their tasks and cells are what they say."""
+
+import json
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bpvariants import gradients
+from experiments import data
+from experiments.through_time import (
+    _cells,
+    _copy_adding_report,
+    _memory_tasks,
+    copy_adding,
+    sequential_mnist,
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_users_have_it(plain_jax):
+    with plain_jax():
+        yield
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Twenty images of noise in the place of those that are not committed."""
+    images = np.random.default_rng(0).uniform(size=(20, 28, 28)).astype(np.float32)
+    noise = images, np.arange(20, dtype=np.int32) % 10
+    monkeypatch.setattr(data, "mnist", lambda: data.MNIST(noise, noise))
+
+
+def check(result, folder, rows, pictures):
+    assert not result.interrupted
+    assert len(result.rows) == rows
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == result.rows
+    for picture in pictures:
+        assert (folder / f"{picture}.png").stat().st_size > 10_000
+
+
+def test_copy_adding(tmp_path, monkeypatch, capsys):
+    jobs = copy_adding._jobs(copy_adding.Config(lookbacks=(8,)))
+    names = [(cell, rule) for cell, rule, _ in jobs]
+    assert names == [(cell, "bptt") for cell in _cells.CELLS] + [("lstm", "(8; 4)")]
+    monkeypatch.setattr(copy_adding, "_jobs", lambda config: jobs[:1])
+    config = copy_adding.Config(
+        copy_length=2, adding_length=4, units=3, batch=2, steps=2, out=tmp_path
+    )
+    result = copy_adding.main(config)
+    check(result, tmp_path, 2, ["loss", "flow"])
+    for row in result.rows:
+        assert np.shape(row["curve"]) == (2, 2)
+        assert np.shape(row["flow_after"]) == (2, 22 if row["task"] == "copy" else 4)
+        assert np.isfinite(row["curve"]).all()
+        assert (np.array(row["flow_before"]) > 0).all()
+    assert ".0202" in capsys.readouterr().out  # Bai's RNN
+    truncated = {"rule": "(8; 4)", "cell": "lstm", "below": [None, 1]}
+    _copy_adding_report.show([row | truncated for row in result.rows], config)
+    printed = capsys.readouterr().out
+    assert "never, 1" in printed
+    assert ".164" not in printed  # which is of whole gradients
+
+
+def test_tasks_have_the_losses_without_memory_that_they_state():
+    copying = _memory_tasks.copy_memory(7)
+    xs, targets, weights = copying.draw(jax.random.key(0), 500)
+    assert xs.shape == (27, 500, 10)
+    symbols = np.argmax(xs, axis=-1)
+    np.testing.assert_array_equal(targets[-10:], symbols[:10])
+    assert set(np.unique(symbols[:10])) == set(range(1, 9))
+    assert (symbols[10:16] == 0).all()
+    assert (symbols[16:] == 9).all()
+    assert not targets[:17].any()
+    guess = jnp.where(jnp.arange(9) == 0, -jnp.inf, 0.0)
+    known = jnp.where(jnp.arange(9) == 0, 0.0, -jnp.inf)
+    says = jnp.where(jnp.arange(27)[:, None] < 17, known, guess)[:, None]
+    losses = copying.loss(jnp.broadcast_to(says, (27, 500, 9)), targets)
+    mean = float(jnp.sum(weights * losses) / weights.sum())
+    assert mean == pytest.approx(copying.floor) == pytest.approx(10 * math.log(8) / 27)
+    assert _memory_tasks.copy_memory(1000).floor == pytest.approx(0.020387, abs=5e-7)
+
+    adding = _memory_tasks.adding(9)
+    xs, targets, weights = adding.draw(jax.random.key(1), 20_000)
+    values, marks = xs[..., 0], xs[..., 1]
+    assert (marks[:4].sum(axis=0) == 1).all()
+    assert (marks[4:].sum(axis=0) == 1).all()
+    np.testing.assert_allclose(targets[-1], (values * marks).sum(axis=0), rtol=1e-6)
+    assert (weights[:-1] == 0).all()
+    assert (weights[-1] == 1).all()
+    losses = adding.loss(jnp.ones((20_000, 1)), targets[-1])
+    assert float(losses.mean()) == pytest.approx(adding.floor, abs=0.004)
+
+
+@pytest.mark.parametrize(
+    ("name", "flax_cell"), [("gru", nn.GRUCell(3)), ("lstm", nn.LSTMCell(3))]
+)
+def test_cells_are_those_of_flax(name, flax_cell):
+    ours = _cells.init(jax.random.key(0), name, 2, 3, 5)
+    h, x = jax.random.normal(jax.random.key(1), (2, 3)), jnp.ones((2, 2))
+    carry = (h, h / 2) if name == "lstm" else h
+    theirs = flax_cell.init(jax.random.key(2), carry, x)["params"]
+    gates = "ifgo" if name == "lstm" else "rzn"
+    inner = ours.get("inner_bias")
+    for i, gate in enumerate(gates):
+        part = slice(3 * i, 3 * (i + 1))
+        theirs[f"i{gate}"]["kernel"] = ours["input"][:, part]
+        theirs[f"h{gate}"]["kernel"] = ours["recurrent"][:, part]
+        to = f"h{gate}" if name == "lstm" else f"i{gate}"
+        theirs[to]["bias"] = ours["bias"][part]
+    if inner is not None:
+        ours["inner_bias"] = theirs["hn"]["bias"] = jnp.array([0.1, -0.2, 0.3])
+    want, _ = flax_cell.apply({"params": theirs}, carry, x)
+    got, y = _cells.make_step(name)(ours, carry, x)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert y.shape == (2, 5)
+
+
+def test_gradient_flow_is_the_derivative_in_each_state():
+    task = _memory_tasks.adding(5)
+    params = _cells.init(jax.random.key(0), "lstm", 2, 3, 1)
+    got = copy_adding.gradient_flow(task, "lstm", params)
+    step, zeros = _cells.make_step("lstm"), _cells.CELLS["lstm"].zeros
+    xs, targets, _ = task.draw(jax.random.key(2), copy_adding.SHOWN)
+    carry, want = zeros((copy_adding.SHOWN,), 3), []
+    for t in range(5):
+        carry, y = step(params, carry, xs[t])
+        if t == 4:
+            break
+
+        def rest(carry, t=t):
+            _, ys = gradients.unroll(step, params, carry, xs[t + 1 :])
+            return jnp.sum(task.loss(ys[-1], targets[-1]))
+
+        parts = jax.grad(rest)(carry)
+        want.append(np.linalg.norm(np.concatenate(parts, axis=1), axis=1).mean())
+    # h_T enters the readout only: ∂ℓ/∂h = 2 (y − target) V.
+    size = np.linalg.norm(params["readout"])
+    want.append(np.mean(2 * np.abs(y[:, 0] - targets[-1]) * size))
+    np.testing.assert_allclose(got, want, rtol=1e-4)
+
+
+def test_sequential_mnist(small, tmp_path, capsys):
+    short = {"units": 3, "epochs": 0.4, "batch": 4, "test": 15}
+    config = sequential_mnist.Config(
+        side=4, cells=("tanh", "lstm"), out=tmp_path, **short
+    )
+    result = sequential_mnist.main(config)
+    check(result, tmp_path, 2, ["sequential_mnist"])
+    assert all(row["steps"] == 2 for row in result.rows)
+    assert "another task than ours" in capsys.readouterr().out
+    one = {"side": 28, "rows": True, "permuted": True, "cells": ("gru",)} | short
+    losses = []
+    for name, options in {
+        "whole": {"checkpoint": "step"},
+        "all": {"lookback": 28},
+        "windows": {"lookback": 2},
+    }.items():
+        config = sequential_mnist.Config(out=tmp_path / f"row-{name}", **one, **options)
+        losses.append(sequential_mnist.main(config).rows[0]["values"])
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+    assert losses[2][0] == pytest.approx(losses[0][0])
+    assert abs(losses[2][1] - losses[0][1]) > 1e-3
+
+
+def test_images_are_read_as_sequences():
+    images = np.arange(2 * 28 * 28, dtype=np.float32).reshape(2, 28, 28)
+    read = lambda **options: sequential_mnist.as_sequences(
+        images, sequential_mnist.Config(**options)
+    )
+    np.testing.assert_array_equal(read(side=28)[:, :, 0], images.reshape(2, -1))
+    np.testing.assert_array_equal(read(side=28, rows=True), images)
+    pooled = read(side=14)
+    assert pooled.shape == (2, 196, 1)
+    assert pooled[1, 15, 0] == images[1, 2:4, 2:4].mean()
+    mixed = read(side=14, permuted=True)
+    np.testing.assert_array_equal(np.sort(mixed, axis=1), np.sort(pooled, axis=1))
+    assert (mixed[0, :, 0].argsort() == mixed[1, :, 0].argsort()).all()
+    assert (mixed != pooled).any()
+
+
+@pytest.mark.parametrize(
+    ("study", "options", "message"),
+    [
+        (copy_adding, {"copy_length": 0}, "copy_length must be at least 1, got 0"),
+        (copy_adding, {"lookbacks": (3, 0)}, r"lookbacks must be .* got \(3, 0\)"),
+        (copy_adding, {"truncated_cell": "rnn"}, "truncated_cell must be one of tanh"),
+        (copy_adding, {"learning_rate": 0.0}, "learning_rate must be positive"),
+        (sequential_mnist, {"side": 5}, "side must be 28, 14, 7, 4 or 2, got 5"),
+        (sequential_mnist, {"epochs": 0.0}, "epochs must be positive, got 0.0"),
+        (sequential_mnist, {"lookback": -1}, "lookback must be at least 0, got -1"),
+        (sequential_mnist, {"cells": ("tcn",)}, "cells must be some of tanh, gru"),
+        (
+            sequential_mnist,
+            {"lookback": 3, "checkpoint": "step"},
+            "checkpoint is for whole gradients; with lookback=3",
+        ),
+    ],
+)
+def test_options_are_checked(study, options, message):
+    with pytest.raises(ValueError, match=message):
+        study.Config(**options)
