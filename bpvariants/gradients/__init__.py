@@ -1,10 +1,10 @@
 """Gradient rules: where a gradient comes from.
 
-Static: backprop. Through time: bptt, truncated_bptt, unroll, mask_from_lengths,
-discounted_weights. Forward in time: rtrl, over_sequence. Recurrent: fixed_point,
-recurrent_backprop; to the fixed point by relaxation, anderson or broyden; back by the
-adjoints relax, anderson, broyden, cg, linear_solver (exact), neumann, jfb, unrolled
-(approximate); jacobian_penalty keeps it in reach. What rules take and return:
+Static: backprop. Through time: bptt, truncated_bptt with stream, unroll,
+mask_from_lengths, discounted_weights. Forward in time: rtrl, over_sequence. Recurrent:
+fixed_point, recurrent_backprop; to the fixed point by relaxation, anderson or broyden;
+back by the adjoints relax, anderson, broyden, cg, linear_solver (exact), neumann, jfb,
+unrolled (approximate); jacobian_penalty keeps it in reach. What rules take and return:
 `bpvariants.types.GradientRule`.
 """
 
@@ -37,5 +37,9 @@ from bpvariants.gradients._recurrent_backprop import (
 from bpvariants.gradients._relaxation import relaxation as relaxation
 from bpvariants.gradients._rtrl import rtrl as rtrl, RTRLState as RTRLState
 from bpvariants.gradients._truncated_bptt import truncated_bptt as truncated_bptt
+from bpvariants.gradients._truncated_stream import (
+    stream as stream,
+    TruncatedStream as TruncatedStream,
+)
 from bpvariants.gradients._unroll import unroll as unroll
 from bpvariants.gradients._unrolled import unrolled as unrolled
