@@ -31,6 +31,10 @@ STUDIES = {  # name: module, what it is about
         "recurrent.equilibrium_mnist",
         "a convolutional network that settles: exact gradient and JFB",
     ),
+    "long": (
+        "through_time.long",
+        "100,000 characters through truncated BPTT at constant memory",
+    ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
 
