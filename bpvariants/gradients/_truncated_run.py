@@ -50,11 +50,14 @@ def run_windows(
         reached = _take(call, reached, 0, first, every if ends else 0)
     apart = int(to_end and rest > 0)  # the window before the last one leaves more to it
 
-    def body(reached, index):
-        return _take(call, reached, first + index * every, every, every), None
+    def body(reached_and_begin, _):  # counts by itself: an arange would grow with T
+        reached, begin = reached_and_begin
+        return (_take(call, reached, begin, every, every), begin + every), None
 
     if whole > apart:
-        reached, _ = jax.lax.scan(body, reached, jnp.arange(whole - apart))
+        (reached, _), _ = jax.lax.scan(
+            body, (reached, jnp.array(first)), length=whole - apart
+        )
     if apart:
         reached = _take(call, reached, length - rest - every, every, rest)
     return _take(call, reached, length - rest, rest, 0) if rest else reached

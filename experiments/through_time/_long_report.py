@@ -77,7 +77,7 @@ def show(rows: list[dict[str, Any]], config: Any, text: Any) -> None:
 
 def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
     """Draw memory and time against T, and bits per character along the stream."""
-    figure = Figure(figsize=(14, 4.6), layout="constrained")
+    figure = Figure(figsize=(16, 4.6), layout="constrained")
     memory, seconds, bits = figure.subplots(1, 3, width_ratios=[1, 1, 1.6])
     costs = [row for row in rows if row["row"] == "costs"]
     for i, rule in enumerate(dict.fromkeys(row["rule"] for row in costs)):
@@ -97,7 +97,8 @@ def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
             seconds.plot(lengths, ideal, ":", color="grey", label="∝ T")
     memory.set(title="One call: temporary memory", ylabel="MiB")
     found = slope(rows)
-    title = "One call: time" + ("" if found is None else f", ∝ T^{found:.2f}")
+    title = "One call: time"
+    title += "" if found is None else rf", $\propto T^{{{found:.2f}}}$"
     seconds.set(title=title, ylabel="s")
     for axis in (memory, seconds):
         axis.set(xscale="log", yscale="log", xlabel="T, characters")
@@ -116,6 +117,7 @@ def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
     bits.set_title("Each predicted before it was learned from")
     for axis in (memory, seconds, bits):
         axis.grid(alpha=0.3)
+        beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
         if axis.lines:
-            axis.legend(fontsize=8)
+            axis.legend(fontsize=8, **(beside if axis is bits else {}))
     return figure

@@ -168,9 +168,9 @@ def _costs(config, problem, name, advance):
 
 
 def _seconds(program, arguments) -> float:
-    """Return the time of a call: the best of five, or of as many as take 3 s."""
+    """Return the time of a call: the best of three, and of more if it is short."""
     times = []
-    while len(times) < 5 and sum(times) < 3:
+    while len(times) < 3 or (len(times) < 20 and sum(times) < 3):
         start = time.perf_counter()
         jax.block_until_ready(program(*arguments))
         times.append(time.perf_counter() - start)
