@@ -63,17 +63,15 @@ def test_equals_its_definition(make_problem, every, lookback, plain):
 
 def test_a_stream_that_ends_within_a_block_looks_back_from_its_end(make_problem):
     step, loss, args, options = make_problem("tanh", batch=(2,), T=7)
+    options = {name: options[name] for name in ("weights", "mask")}
     params, carry, xs, targets = args
     rule = jax.jit(gradients.truncated_bptt(step, loss, every=3, lookback=4))
     want = by_definition(step, loss, 3, 4, *args, **options, in_stream=True)
     stream, total = gradients.stream(carry), jax.tree.map(jnp.zeros_like, params)
     weights = jnp.where(options["mask"], options["weights"], 0)
     for part in (slice(0, 4), slice(4, 5), slice(5, 7)):
-        flags = {name: options[name][part] for name in ("weights", "mask", "reset")}
-        (_, stream), grads = rule(
-            params, stream, xs[part], targets[part], **flags,
-            initial=options["initial"],
-        )  # fmt: skip
+        flags = {name: flag[part] for name, flag in options.items()}
+        (_, stream), grads = rule(params, stream, xs[part], targets[part], **flags)
         share = jnp.sum(weights[part]) / jnp.sum(weights)
         total = jax.tree.map(lambda a, g, w=share: a + w * g, total, grads)
     chex.assert_trees_all_close(total, want, rtol=1e-10, atol=1e-12)

@@ -25,9 +25,9 @@ import optax
 from bpvariants import gradients
 from experiments import data, report
 from experiments.through_time import _long_report as long_report
+from experiments.through_time._adaptive_ngrams import adaptive_ngrams
 
 EMBEDDING = 16
-MIXED = 5  # an n-gram counts c / (c + 5), c how often its context was seen
 RULES = ("bptt", "truncated_bptt", "truncated_bptt, learning")
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
@@ -241,17 +241,9 @@ def _calls(config: Config) -> range:
 
 def _ngrams(config, text, advance):
     """Yield bits per character of n-grams that count as they go."""
-    symbols, calls = len(text.alphabet), _calls(config)
-    ones, pairs = np.zeros(symbols), np.zeros((symbols, symbols))
-    losses = []
-    for before, now in zip(text.train, text.train[1 : calls.stop + 1], strict=False):
-        seen, followed = ones.sum(), pairs[before].sum()
-        one = (ones[now] + 1) / (seen + symbols)
-        two = (pairs[before, now] + MIXED * one) / (followed + MIXED)
-        losses.append((-np.log2(one), -np.log2(two)))
-        ones[now] += 1
-        pairs[before, now] += 1
+    calls = _calls(config)
+    bits = adaptive_ngrams(text.train[: calls.stop + 1], len(text.alphabet))
     advance(calls.stop)
-    of_calls = np.reshape(losses, (len(calls), config.call, 2)).mean(axis=1)
-    for name, bits in zip(("unigram", "bigram"), of_calls.T, strict=True):
-        yield {"row": "bits", "model": name, "bits": bits.tolist(), "seconds": None}
+    for name, losses in bits.items():
+        means = losses.reshape(len(calls), config.call).mean(axis=1)
+        yield {"row": "bits", "model": name, "bits": means.tolist(), "seconds": None}
