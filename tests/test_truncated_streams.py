@@ -108,10 +108,7 @@ def test_flags_may_come_and_go_from_call_to_call():
 
 def test_a_stream_compiles_twice_and_holds_no_more_with_time():
     traces = []
-
-    def traced(rule):
-        return jax.jit(lambda *args: traces.append(args) or rule(*args))
-
+    traced = lambda rule: jax.jit(lambda *args: traces.append(args) or rule(*args))
     for lookback in (2, 3):
         params, carry, xs, targets = network(T=4)[2]
         rule = gradients.truncated_bptt(step, loss, every=2, lookback=lookback)
