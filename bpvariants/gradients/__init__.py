@@ -1,7 +1,7 @@
 """Gradient rules: where a gradient comes from.
 
-Static: backprop. Through time: bptt, truncated_bptt with adaptive_truncation, artbp
-with growing_truncation, unroll, stack, bidirectional, mask_from_lengths,
+Static: backprop. Through time: bptt, truncated_bptt with stream and
+adaptive_truncation, artbp with growing_truncation, unroll, stack, bidirectional, mask_from_lengths,
 discounted_weights; what is kept on the way: every, slots, budget, predicted_cost,
 step_bytes. Forward in time: rtrl, over_sequence. Recurrent: fixed_point,
 recurrent_backprop; to the fixed point by relaxation, anderson or broyden; back by the
@@ -59,5 +59,9 @@ from bpvariants.gradients._rtrl import rtrl as rtrl, RTRLState as RTRLState
 from bpvariants.gradients._stack import stack as stack
 from bpvariants.gradients._step_bytes import StepBytes as StepBytes
 from bpvariants.gradients._truncated_bptt import truncated_bptt as truncated_bptt
+from bpvariants.gradients._truncated_stream import (
+    stream as stream,
+    TruncatedStream as TruncatedStream,
+)
 from bpvariants.gradients._unroll import unroll as unroll
 from bpvariants.gradients._unrolled import unrolled as unrolled

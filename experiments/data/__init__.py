@@ -17,3 +17,4 @@ from experiments.data._seattle_weather import (
     SeattleWeather as SeattleWeather,
 )
 from experiments.data._sunspots import Sunspots as Sunspots, sunspots as sunspots
+from experiments.data._tinyshakespeare import tinyshakespeare as tinyshakespeare
