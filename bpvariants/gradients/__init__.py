@@ -29,7 +29,12 @@ from bpvariants.gradients._iteration import FixedPointInfo as FixedPointInfo
 from bpvariants.gradients._jacobian_penalty import jacobian_penalty as jacobian_penalty
 from bpvariants.gradients._linear_solver import linear_solver as linear_solver
 from bpvariants.gradients._masking import mask_from_lengths as mask_from_lengths
+from bpvariants.gradients._newton_unroll import newton as newton
 from bpvariants.gradients._over_sequence import over_sequence as over_sequence
+from bpvariants.gradients._parallel_unroll import (
+    parallel_unroll as parallel_unroll,
+    ParallelInfo as ParallelInfo,
+)
 from bpvariants.gradients._recurrent_backprop import (
     Equilibrium as Equilibrium,
     recurrent_backprop as recurrent_backprop,
