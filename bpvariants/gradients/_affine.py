@@ -8,24 +8,29 @@ then what made it so is its label. What is not known passes: it is tested when i
 from typing import Any
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 
 from bpvariants.types import PyTree, Step
 
-BENDS = frozenset(
-    "abs acos acosh asin asinh atan atan2 atanh cbrt ceil clamp conj cos cosh digamma "
-    "erf erf_inv erfc exp exp2 expm1 floor imag integer_pow is_finite lgamma log log1p "
-    "logistic max min nextafter pow real rem round rsqrt sign sin sinh sqrt square tan "
-    "tanh".split()
-)
-MIXES = frozenset(
-    "argmax argmin conv_general_dilated cumlogsumexp cummax cummin cumprod cumsum fft "
-    "reduce_and reduce_max reduce_min reduce_or reduce_prod reduce_sum sort".split()
-)
-PROGRAMS = frozenset(
-    "jit pjit closed_call core_call checkpoint remat custom_jvp_call custom_vjp_call "
-    "custom_vjp_call_jaxpr custom_lin".split()
-)
+# fmt: off
+BENDS = {
+    "abs", "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil",
+    "clamp", "conj", "cos", "cosh", "digamma", "erf", "erf_inv", "erfc", "exp", "exp2",
+    "expm1", "floor", "imag", "integer_pow", "lgamma", "log", "log1p", "logistic",
+    "max", "min", "nextafter", "pow", "real", "rem", "round", "rsqrt", "sign", "sin",
+    "sinh", "sqrt", "square", "tan", "tanh",
+}
+MIXES = {
+    "conv_general_dilated", "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum",
+    "fft", "reduce_max", "reduce_min", "reduce_prod", "reduce_sum", "sort",
+}
+CALLS = {  # programs within the program
+    "checkpoint", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call",
+    "jit", "pjit", "remat",
+}
+LOOPS = {"cond", "scan", "while"}  # which are not looked into
+# fmt: on
+
 # None: constant; a number: affine in that leaf of the carry; a text: what spoils it.
 Label = int | str | None
 
@@ -64,7 +69,7 @@ def _follow(jaxpr: Any, inputs: list[Label]) -> list[Label]:
 
 def _program(equation: Any) -> Any:
     """Return the program within an equation that calls one, such as a jitted helper."""
-    if equation.primitive.name not in PROGRAMS:
+    if equation.primitive.name not in CALLS:
         return None
     parameters = equation.params
     inner = parameters.get("jaxpr") or parameters.get("call_jaxpr")
@@ -78,19 +83,17 @@ def _label(equation: Any, labels: list[Label]) -> Label:
     for label in given:
         if isinstance(label, str):
             return label
-    if not given:
+    if not given or name in LOOPS:
         return None
     twice = len(given) > 1
     divides = name == "div" and labels[1] is not None
     decides = name == "select_n" and labels[0] is not None
     floating = all(
-        np.issubdtype(np.dtype(out.aval.dtype), np.inexact)
-        or out.aval.dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
-        for out in equation.outvars
-        if hasattr(out.aval, "dtype")
+        jnp.issubdtype(variable.aval.dtype, jnp.inexact)
+        for variable in equation.outvars
     )
     if name in BENDS or name in MIXES or divides or decides or not floating:
-        return f"{name}"
+        return name
     if name == "dot_general":
         (contracted, _), _ = equation.params["dimension_numbers"]
         shape = equation.invars[0].aval.shape

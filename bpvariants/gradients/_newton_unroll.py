@@ -16,7 +16,7 @@ to there. Derivatives are those of the trajectory found: with z the adjoint of h
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, get_args, Literal, NamedTuple
+from typing import get_args, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -118,7 +118,7 @@ class NewtonState(NamedTuple):
     """Where the iterations are, and for each example [*batch] how they went."""
 
     trajectory: jax.Array  # [T, *batch, n]
-    count: jax.Array  # [] iterations
+    taken: jax.Array  # [] iterations
     steps: jax.Array
     converged: jax.Array
     active: jax.Array
@@ -136,7 +136,7 @@ def iterate(
     over_time = tuple({0, start.ndim - 1})
 
     def step(state: NewtonState) -> NewtonState:
-        old, count = state.trajectory, state.count + 1
+        old, count = state.trajectory, state.taken + 1
         wrong, slopes = jax.linearize(gap, old)
         change = _propagate(slopes, wrong, method.jacobian, keep, reverse)
         new = old + change
@@ -161,9 +161,7 @@ def iterate(
     return jax.lax.while_loop(lambda state: jnp.any(state.active), step, state)
 
 
-def solve_tangent(
-    g: Gap, y: jax.Array, method: newton, eps: float
-) -> jax.Array:
+def solve_tangent(g: Gap, y: jax.Array, method: newton, eps: float) -> jax.Array:
     """Return x of g(x)_t = J_t x_{t−1} − x_t = y_t; its transpose is the adjoint."""
 
     def solve(reverse, g, y):
