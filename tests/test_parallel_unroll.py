@@ -163,14 +163,13 @@ def test_exact_after_as_many_iterations_as_steps_whatever_the_damping(jacobian):
         assert info.residual < 1e-15
 
 
-def test_damping_tames_where_newton_overshoots():
-    _, plain = run_tanh(gradients.newton(max_steps=2, on_failure="nan"), 40, 3.0)
-    _, damped = run_tanh(
-        gradients.newton(damping=0.9, max_steps=2, on_failure="nan"), 40, 3.0
-    )
-    largest = lambda info: jnp.max(jnp.abs(info.carries))
-    assert largest(plain) > 1e3
-    assert largest(damped) < 100
+def test_damping_saves_iterations_where_the_network_is_chaotic():
+    @jax.jit
+    def steps(damping):
+        method = gradients.newton(damping=damping, max_steps=200, tol=1e-8)
+        return run_tanh(method, T=200, gain=5.0)[1].steps
+
+    assert steps(0.8).item() < 0.6 * steps(0.0).item()
 
 
 @pytest.mark.parametrize("jacobian", ["full", "diagonal"])
@@ -233,13 +232,20 @@ def test_what_fails_is_nan_if_asked_for_and_reaches_no_other_example():
 
 def test_adjoint_survives_products_that_overflow():
     """A loss at the first step: 0 times a product of 400 Jacobians is not NaN."""
-    step = lambda w, h, x: (w * h, h)
-    matrix_step = lambda w, h, x: (w * h + 0 * jnp.sum(h), h)
-    for run in (step, matrix_step):
-        objective = lambda w, run=run: gradients.parallel_unroll(
-            run, w, jnp.zeros(2), jnp.zeros((400, 1)), method="newton"
-        )[0][1][0].sum()
-        assert jnp.isfinite(jax.grad(objective)(10.0))
+
+    @jax.jit
+    def gradient(w):
+        _, ys = gradients.parallel_unroll(
+            lambda w, h, x: (w * h, w * h),
+            w,
+            jnp.zeros(2),
+            jnp.zeros((400, 1)),
+            method="newton",
+        )[0]
+        return jnp.sum(ys[0])
+
+    assert jax.grad(gradient)(10.0) == 0
+    assert jax.jvp(gradient, (10.0,), (1.0,))[1] == 0
 
 
 def test_newton_is_exact_in_one_iteration_where_the_step_is_linear():
