@@ -81,7 +81,9 @@ def parallel_unroll(
       it. Costs are stated there; what fails is run step by step, by default.
 
     Carries are found in float32 or wider; results are as near to those of an unroll in
-    bfloat16 as rounding of each step allows. Sharded along time or batch, it stays so.
+    bfloat16 as rounding of each step allows. Whatever is sharded by batch or by time
+    gives outputs that are so too; by time, the steps are shared out, but XLA still
+    gathers the carries, T·n numbers, on every device once.
 
     Args:
       step: one time step of the network.
