@@ -13,21 +13,24 @@ the derivative of the root, whatever way that was found:
 At a masked step f(θ, h_{t−1}, x_t) is h_{t−1}, so J_t = I; at a reset J_t = 0.
 """
 
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from bpvariants._checks import check_lengths, check_like, first_step, step_shapes
-from bpvariants._dtypes import cast_like, is_floating, widen
+from bpvariants._dtypes import is_floating, widen
 from bpvariants.gradients._affine import why_not_affine
-from bpvariants.gradients._examples import as_vectors, largest
+from bpvariants.gradients._examples import largest
 from bpvariants.gradients._fixed_point import check_batch_ndim
-from bpvariants.gradients._linear_scan import elementwise_scan
 from bpvariants.gradients._losses import as_arrays
 from bpvariants.gradients._masking import guarded
-from bpvariants.gradients._newton_unroll import iterate, newton, solve_tangent
+from bpvariants.gradients._newton_unroll import newton
+from bpvariants.gradients._trajectories import (
+    linear_trajectory,
+    newton_trajectory,
+    spacing,
+)
 from bpvariants.types import PyTree, Step
 
 
@@ -156,71 +159,14 @@ def parallel_unroll(
         return jax.lax.scan(body, carry, (xs, mask, reset))[1]
 
     if isinstance(method, newton):
-        carries, how = _newton(all_steps, in_order, start, method, batch_ndim)
+        carries, how = newton_trajectory(all_steps, in_order, start, method, batch_ndim)
     else:
-        carries, how = _linear(all_steps, start), None
+        carries, how = linear_trajectory(all_steps, start), None
     new, ys = all_steps(carries)
     right, info = _inspect(new, carries, how, batch_ndim)
     last = jax.tree.map(lambda leaf: leaf[-1], new)
     last, ys = _nan_unless(right, last, 0), _nan_unless(right, ys, 1)
     return (last, ys), info
-
-
-def _linear(all_steps: Any, start: PyTree) -> PyTree:
-    """Return the trajectory of an element-wise affine step: one Newton step from 0.
-
-    Its Jacobians are diagonal, so that those of all numbers are seen at once.
-    """
-
-    def gap(hs):
-        new, _ = all_steps(cast_like(hs, start))
-        return jax.tree.map(jnp.subtract, widen(new), hs)
-
-    def solve_linear(slopes, wrong):
-        ones = jax.tree.map(jnp.ones_like, wrong)
-        factors = jax.tree.map(jnp.add, slopes(ones), ones)
-        return elementwise_scan(factors, wrong)
-
-    def solve(gap, zeros):
-        wrong, slopes = jax.linearize(gap, zeros)
-        return solve_linear(slopes, wrong)
-
-    def tangent_solve(slopes, y):
-        return solve_linear(slopes, jax.tree.map(jnp.negative, y))
-
-    hs = jax.lax.custom_root(gap, widen(start), solve, tangent_solve)
-    return cast_like(hs, start)
-
-
-def _newton(
-    all_steps: Any, in_order: Any, start: PyTree, method: newton, batch_ndim: int
-) -> tuple[PyTree, Any]:
-    """Return the trajectory, and for each example its steps and how it was found."""
-    vectors, as_tree = as_vectors(start, batch_ndim + 1)
-    as_vector = lambda tree: as_vectors(tree, batch_ndim + 1)[0]
-    eps = _spacing(start)
-
-    def gap(hs):
-        return as_vector(all_steps(as_tree(hs))[0]) - hs
-
-    def solve(gap, vectors):
-        found = iterate(gap, vectors, method, eps)
-        converged, hs = found.converged, found.trajectory
-        if method.on_failure == "sequential":
-            choose = lambda: jnp.where(
-                converged[None, ..., None], hs, as_vector(in_order())
-            )
-            hs = jax.lax.cond(jnp.all(converged), lambda: hs, choose)
-        # What comes beside a root must be floating.
-        how = found.steps, converged
-        return hs, jax.tree.map(lambda a: a.astype(hs.dtype), how)
-
-    tangent_solve = partial(solve_tangent, method=method, eps=eps)
-    hs, (steps, converged) = jax.lax.custom_root(
-        gap, vectors, solve, tangent_solve, has_aux=True
-    )
-    in_place = method.on_failure == "sequential"
-    return as_tree(hs), (jnp.int32(steps), converged != 0, in_place)
 
 
 def _inspect(
@@ -240,7 +186,7 @@ def _inspect(
     known = lambda tree: jax.tree.map(
         lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, jnp.zeros_like(leaf)), tree
     )
-    tol = max(1000 * _spacing(new), 8 * _spacing(carries))
+    tol = max(1000 * spacing(new), 8 * spacing(carries))
     limit = jnp.asarray(tol, residual.dtype) * over_time(known(old))
     right = over_time(known(differences)) <= limit
     steps = jnp.ones(residual.shape, jnp.int32)
@@ -260,12 +206,6 @@ def _nan_unless(right: jax.Array, tree: PyTree, axes_before: int) -> PyTree:
         return leaf * factor.reshape((1,) * axes_before + right.shape + trailing)
 
     return jax.tree.map(spoil, tree)
-
-
-def _spacing(tree: PyTree) -> float:
-    """Return the spacing of numbers at 1 in the coarsest dtype of a tree."""
-    dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)]
-    return max(float(jnp.finfo(dtype).eps) for dtype in dtypes)
 
 
 def _start(carry: PyTree, length: int, guess: PyTree | None) -> PyTree:
