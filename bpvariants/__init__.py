@@ -2,6 +2,7 @@
 
 from bpvariants import (
     adapters as adapters,
+    cells as cells,
     gradients as gradients,
     training as training,
     types as types,

@@ -46,6 +46,7 @@ STUDIES = {  # name: module, what it is about
     "sequential_mnist": (
         "through_time.sequential_mnist",
         "MNIST pixel by pixel, beside the published table",
+    ),
     "long": (
         "through_time.long",
         "100,000 characters through truncated BPTT at constant memory",

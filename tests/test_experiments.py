@@ -99,7 +99,9 @@ def test_benchmarks_run(tmp_path, monkeypatch, capsys):
     shapes = {"tanh": (nn.SimpleCell, 3, 2, 2, 2)}
     monkeypatch.setattr(benchmarks._bptt, "SHAPES", shapes)
     monkeypatch.setattr(benchmarks._fixed_point, "SHAPES", [(2, 3, 0.5)])
-    only = ("bptt", "fixed_point", "rprop")
+    monkeypatch.setattr(benchmarks._parallel, "LINEAR", [4])
+    monkeypatch.setattr(benchmarks._parallel, "NEWTON", [(4, 2)])
+    only = ("bptt", "fixed_point", "parallel", "rprop")
     config = benchmarks.Config(only=only, repeats=2, parameters=100, out=tmp_path)
     result = benchmarks.main(config)
     lines = (tmp_path / "results.jsonl").read_text().splitlines()

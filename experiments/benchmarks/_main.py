@@ -13,6 +13,7 @@ from rich.table import Table
 from experiments import report
 from experiments.benchmarks._bptt import bptt
 from experiments.benchmarks._fixed_point import fixed_point
+from experiments.benchmarks._parallel import parallel
 from experiments.benchmarks._proben1 import proben1
 from experiments.benchmarks._rprop import rprop
 from experiments.benchmarks._timing import Measured
@@ -20,6 +21,7 @@ from experiments.benchmarks._timing import Measured
 BENCHMARKS = {
     "bptt": bptt,
     "fixed_point": fixed_point,
+    "parallel": parallel,
     "rprop": rprop,
     "proben1": proben1,
 }
@@ -33,7 +35,9 @@ class Config:
     out, and said to be.
     """
 
-    only: tuple[Literal["bptt", "fixed_point", "rprop", "proben1"], ...] = ()
+    only: tuple[
+        Literal["bptt", "fixed_point", "parallel", "rprop", "proben1"], ...
+    ] = ()
     """Benchmarks to run; by default all of them."""
     repeats: int = 30
     """How often each is timed; the median counts."""

@@ -1,0 +1,159 @@
+"""The linear recurrent unit: a diagonal complex linear recurrence and its readout.
+
+Notation: h the complex state [n], x the input [d], y the output [m]. All parameters are
+real: ν and φ give λ inside the unit circle, whatever they are, γ the gain of the input;
+complex matrices are two real ones.
+
+    h_t = λ ⊙ h_{t−1} + γ ⊙ (B x_t),    λ = exp(−exp(ν) + i exp(φ)),  γ = exp(log γ)
+    y_t = Re(C h_t) + D x_t
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._checks import are_numbers
+from bpvariants._dtypes import cast_like, widen
+from bpvariants.types import PyTree
+
+
+def lru(params: PyTree, carry: PyTree, x: jax.Array) -> tuple[PyTree, jax.Array]:
+    """One step of the linear recurrent unit, whose units are apart from each other.
+
+        h_t = λ ⊙ h_{t−1} + γ ⊙ (B x_t),    y_t = Re(C h_t) + D x_t
+
+    The carry is a complex array, as `gradients.parallel_unroll(…, method="linear")`
+    needs; or the pair of its real and imaginary parts, as `gradients.rtrl` needs, which
+    takes real carries only. The outputs are the same. Time is n (2d + 2m) for each
+    example; all in float32 or wider.
+
+    Args:
+      params: as :func:`lru_params` draws them.
+      carry: h_{t−1}, complex [*batch, n], or a pair of real arrays of this shape.
+      x: [*batch, d].
+
+    Returns:
+      h_t, like carry, and y_t [*batch, m].
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from bpvariants import cells, gradients
+      >>> params = cells.lru_params(jax.random.key(0), 3, 16, 2)
+      >>> carry = cells.lru_carry(params)
+      >>> (carry, ys), info = gradients.parallel_unroll(
+      ...     cells.lru, params, carry, jnp.ones((1000, 3)), method="linear"
+      ... )
+      >>> ys.shape, info.converged.item()
+      ((1000, 2), True)
+
+    References:
+      Orvieto et al., "Resurrecting recurrent neural networks for long sequences",
+      ICML 2023.
+    """
+    p, wide = widen(params), widen(x)
+    row = lambda leaf: leaf.reshape((1,) * (wide.ndim - 1) + leaf.shape)
+    decay, angle = jnp.exp(-jnp.exp(p["log_decay"])), jnp.exp(p["log_angle"])
+    eigenvalue = jax.lax.complex(decay * jnp.cos(angle), decay * jnp.sin(angle))
+    gain = row(jnp.exp(p["log_gain"]))
+    entering = (gain * (wide @ part) for part in (p["in_real"], p["in_imag"]))
+    is_pair = isinstance(carry, tuple)
+    h = jax.lax.complex(*carry) if is_pair else carry
+    h = row(eigenvalue) * h + jax.lax.complex(*entering)
+    y = h.real @ p["out_real"] - h.imag @ p["out_imag"] + wide @ p["skip"]
+    new = (h.real, h.imag) if is_pair else h
+    return new, cast_like(y, x)
+
+
+def lru_params(
+    key: jax.Array,
+    inputs: int,
+    units: int,
+    outputs: int,
+    *,
+    min_radius: float = 0.9,
+    max_radius: float = 0.999,
+    max_angle: float = 2 * math.pi,
+    dtype: Any = None,
+) -> dict[str, jax.Array]:
+    """Draw the parameters of :func:`lru`: λ uniform in a ring, γ = √(1 − |λ|²).
+
+    With this γ the state keeps the variance of a white input, whatever |λ| is. B, C and
+    D are normal of variance 1/(2d), 1/n and 1/d; for long memory raise min_radius.
+
+    Args:
+      key: of `jax.random`.
+      inputs: d, numbers in x.
+      units: n, complex numbers in the carry.
+      outputs: m, numbers in y.
+      min_radius: the smallest |λ|, at least 0.
+      max_radius: the largest |λ|, below 1.
+      max_angle: the largest angle of λ; small ones are for slow oscillations.
+      dtype: of all arrays; by default that of floating numbers in JAX.
+
+    Returns:
+      A dict of real arrays: log_decay (ν), log_angle (φ) and log_gain [n]; in_real and
+      in_imag [d, n]; out_real and out_imag [n, m]; skip [d, m].
+
+    Raises:
+      ValueError: if the radii are not 0 ≤ min_radius < max_radius < 1, or max_angle is
+        not positive.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from bpvariants import cells
+      >>> params = cells.lru_params(jax.random.key(0), 3, 16, 2, min_radius=0.5)
+      >>> radii = jnp.exp(-jnp.exp(params["log_decay"]))
+      >>> bool(jnp.all((0.5 <= radii) & (radii <= 0.999)))
+      True
+    """
+    if are_numbers(min_radius, max_radius) and not 0 <= min_radius < max_radius < 1:
+        raise ValueError(
+            "min_radius and max_radius must be 0 ≤ min_radius < max_radius < 1, as |λ| "
+            f"of 1 never forgets; got {min_radius} and {max_radius}."
+        )
+    if are_numbers(max_angle) and not max_angle > 0:
+        raise ValueError(f"max_angle must be positive, got {max_angle}.")
+    keys = iter(jax.random.split(key, 7))
+    tiny = 1e-4  # of the ring or the angles: log 0 is not finite
+    uniform = lambda: jax.random.uniform(next(keys), (units,), minval=tiny)
+    normal = lambda *shape, scale: scale * jax.random.normal(next(keys), shape)
+    squared = min_radius**2 + uniform() * (max_radius**2 - min_radius**2)
+    into, out = 1 / math.sqrt(2 * max(inputs, 1)), 1 / math.sqrt(max(units, 1))
+    params = {
+        "log_decay": jnp.log(-0.5 * jnp.log(squared)),
+        "log_angle": jnp.log(max_angle * uniform()),
+        "log_gain": 0.5 * jnp.log1p(-squared),
+        "in_real": normal(inputs, units, scale=into),
+        "in_imag": normal(inputs, units, scale=into),
+        "out_real": normal(units, outputs, scale=out),
+        "out_imag": normal(units, outputs, scale=out),
+        "skip": normal(inputs, outputs, scale=math.sqrt(2) * into),
+    }
+    return jax.tree.map(lambda leaf: leaf.astype(dtype or leaf.dtype), params)
+
+
+def lru_carry(
+    params: PyTree, batch_shape: tuple[int, ...] = (), *, complex: bool = True
+) -> PyTree:
+    """Return the carry of :func:`lru` before the first step: zeros.
+
+    Args:
+      params: of the cell.
+      batch_shape: *batch.
+      complex: True for a complex array, False for the pair of its real and imaginary
+        parts, which `gradients.rtrl` needs.
+
+    Example:
+      >>> import jax
+      >>> from bpvariants import cells
+      >>> params = cells.lru_params(jax.random.key(0), 3, 16, 2)
+      >>> cells.lru_carry(params, (5,)).dtype
+      dtype('complex64')
+      >>> [part.shape for part in cells.lru_carry(params, (5,), complex=False)]
+      [(5, 16), (5, 16)]
+    """
+    like = widen(params["log_decay"])
+    zeros = jnp.zeros((*batch_shape, *like.shape), like.dtype)
+    return jax.lax.complex(zeros, zeros) if complex else (zeros, zeros)

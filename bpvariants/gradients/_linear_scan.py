@@ -1,0 +1,64 @@
+"""Linear recurrences along time in parallel: h_t = A_t h_{t−1} + u_t, h_0 = 0.
+
+Pairs (A, u) compose associatively, so that all prefixes are found by pairs of pairs:
+
+    (A₂, u₂) ∘ (A₁, u₁) = (A₂ A₁, A₂ u₁ + u₂)
+
+The order matters, since matrices do not commute. In reverse, with the matrices
+transposed and moved one step, it is the adjoint: z_t = A_{t+1}ᵀ z_{t+1} + u_t.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants.types import PyTree
+
+
+def elementwise_scan(factors: PyTree, u: PyTree, reverse: bool = False) -> PyTree:
+    """Return all h_t, like u, where each number has a factor A_t of its own.
+
+    Work is T n, memory a few times T n, and log₂ T steps come one after another.
+    """
+
+    def compose(first, second):
+        (a1, u1), (a2, u2) = first, second
+        a = jax.tree.map(jnp.multiply, a2, a1)
+        return a, jax.tree.map(lambda a2, u1, u2: a2 * u1 + u2, a2, u1, u2)
+
+    return jax.lax.associative_scan(compose, (factors, u), reverse=reverse)[1]
+
+
+def dense_scan(matrices: jax.Array, u: jax.Array, reverse: bool = False) -> jax.Array:
+    """Return all h_t [T, *batch, n] with matrices A_t [T, *batch, n, n].
+
+    Work is T n³, memory a few times T n², and log₂ T steps come one after another.
+    """
+
+    def compose(first, second):
+        (a1, u1), (a2, u2) = first, second
+        return _times(a2, a1), _apply(a2, u1) + u2
+
+    return jax.lax.associative_scan(compose, (matrices, u), reverse=reverse)[1]
+
+
+def dense_scan_in_order(
+    matrices: jax.Array, u: jax.Array, reverse: bool = False
+) -> jax.Array:
+    """Return the same one step after another, which forms no products of matrices."""
+
+    def body(h, inputs):
+        a, u = inputs
+        h = _apply(a, h) + u
+        return h, h
+
+    start = jnp.zeros_like(u[0])
+    return jax.lax.scan(body, start, (matrices, u), reverse=reverse)[1]
+
+
+def _times(a: jax.Array, b: jax.Array) -> jax.Array:
+    # Errors of fast products of low precision would add up along time.
+    return jnp.matmul(a, b, precision="highest")
+
+
+def _apply(a: jax.Array, v: jax.Array) -> jax.Array:
+    return jnp.matmul(a, v[..., None], precision="highest")[..., 0]

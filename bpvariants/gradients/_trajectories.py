@@ -1,0 +1,81 @@
+"""The trajectory of a carry as a root, found by a method and differentiable by another.
+
+    g(h)_t = f(θ, h_{t−1}, x_t) − h_t = 0,    t = 1 … T
+
+Its derivative is g, linearised: J_t v_{t−1} − v_t, a linear recurrence in v.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._dtypes import cast_like, widen
+from bpvariants.gradients._examples import as_vectors
+from bpvariants.gradients._linear_scan import elementwise_scan
+from bpvariants.gradients._newton_unroll import iterate, newton, solve_tangent
+from bpvariants.types import PyTree
+
+
+def linear_trajectory(all_steps: Any, start: PyTree) -> PyTree:
+    """Return the trajectory of an element-wise affine step: one Newton step from 0.
+
+    Its Jacobians are diagonal, so that those of all numbers are seen at once.
+    """
+
+    def gap(hs):
+        new, _ = all_steps(cast_like(hs, start))
+        return jax.tree.map(jnp.subtract, widen(new), hs)
+
+    def solve_linear(slopes, wrong):
+        ones = jax.tree.map(jnp.ones_like, wrong)
+        factors = jax.tree.map(jnp.add, slopes(ones), ones)
+        return elementwise_scan(factors, wrong)
+
+    def solve(gap, zeros):
+        wrong, slopes = jax.linearize(gap, zeros)
+        return solve_linear(slopes, wrong)
+
+    def tangent_solve(slopes, y):
+        return solve_linear(slopes, jax.tree.map(jnp.negative, y))
+
+    hs = jax.lax.custom_root(gap, widen(start), solve, tangent_solve)
+    return cast_like(hs, start)
+
+
+def newton_trajectory(
+    all_steps: Any, in_order: Any, start: PyTree, method: newton, batch_ndim: int
+) -> tuple[PyTree, Any]:
+    """Return the trajectory, and for each example its steps and how it was found."""
+    vectors, as_tree = as_vectors(start, batch_ndim + 1)
+    as_vector = lambda tree: as_vectors(tree, batch_ndim + 1)[0]
+    eps = spacing(start)
+
+    def gap(hs):
+        return as_vector(all_steps(as_tree(hs))[0]) - hs
+
+    def solve(gap, vectors):
+        found = iterate(gap, vectors, method, eps)
+        converged, hs = found.converged, found.trajectory
+        if method.on_failure == "sequential":
+            choose = lambda: jnp.where(
+                converged[None, ..., None], hs, as_vector(in_order())
+            )
+            hs = jax.lax.cond(jnp.all(converged), lambda: hs, choose)
+        # What comes beside a root must be floating.
+        how = found.steps, converged
+        return hs, jax.tree.map(lambda a: a.astype(hs.dtype), how)
+
+    tangent_solve = partial(solve_tangent, method=method, eps=eps)
+    hs, (steps, converged) = jax.lax.custom_root(
+        gap, vectors, solve, tangent_solve, has_aux=True
+    )
+    in_place = method.on_failure == "sequential"
+    return as_tree(hs), (jnp.int32(steps), converged != 0, in_place)
+
+
+def spacing(tree: PyTree) -> float:
+    """Return the spacing of numbers at 1 in the coarsest dtype of a tree."""
+    dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)]
+    return max(float(jnp.finfo(dtype).eps) for dtype in dtypes)

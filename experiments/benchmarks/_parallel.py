@@ -1,0 +1,82 @@
+"""`gradients.parallel_unroll` against `gradients.unroll`, a step after another.
+
+On a CPU there is little to gain, as its cores are few; what an accelerator gains is
+seen for long T and small n. Matrices are multiplied in full float32 (precision
+"highest"): on recent GPUs the default keeps 10 bits, which stops Newton's method early.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bpvariants import cells, gradients
+from experiments.benchmarks._timing import Entrants, Measured, race
+
+LINEAR = [1_000, 10_000, 100_000]  # T
+LINEAR_SHAPE = 1, 32, 64  # B, inputs, units
+NEWTON = [(1_000, 1), (1_000, 2), (1_000, 4)]  # T, units, of which x has as many
+NEWTON_LONG = [  # on an accelerator too
+    (length, units) for length in (10_000, 100_000) for units in (1, 2, 4, 16)
+]
+NEWTON_BATCH = 16
+PRECISION = "highest"
+
+
+def parallel(repeats: int) -> Iterator[Measured]:
+    """Time outputs, and the gradient of their mean square, for each length."""
+    with jax.default_matmul_precision(PRECISION):
+        batch, inputs, units = LINEAR_SHAPE
+        params = cells.lru_params(jax.random.key(0), inputs, units, inputs)
+        carry = cells.lru_carry(params, (batch,))
+        for length in LINEAR:
+            xs = jax.random.normal(jax.random.key(1), (length, batch, inputs))
+            label = f"LRU, T {length}, B {batch}, n {units}"
+            run = {"method": "linear", "batch_ndim": 1}
+            yield from _race(label, cells.lru, (params, carry, xs), run, repeats)
+        on_cpu = jax.default_backend() == "cpu"
+        for length, units in NEWTON + ([] if on_cpu else NEWTON_LONG):
+            network = nn.GRUCell(units)
+            xs = jax.random.normal(jax.random.key(1), (length, NEWTON_BATCH, units))
+            carry = network.initialize_carry(jax.random.key(0), xs.shape[1:])
+            params = network.init(jax.random.key(0), carry, xs[0])
+            label = f"GRU, T {length}, B {NEWTON_BATCH}, n {units}"
+            run = {"method": "newton", "batch_ndim": 1}
+            yield from _race(label, network.apply, (params, carry, xs), run, repeats)
+
+
+def _race(label, step, arguments, options, repeats) -> Iterator[Measured]:
+    """Time both ways of one network; the note has the largest difference of outputs."""
+
+    def outputs(*arguments):
+        return gradients.parallel_unroll(step, *arguments, **options)[0][1]
+
+    def outputs_in_order(*arguments):
+        return gradients.unroll(step, *arguments)[1]
+
+    def compare(*arguments):
+        (_, ys), info = gradients.parallel_unroll(step, *arguments, **options)
+        return jnp.max(jnp.abs(ys - outputs_in_order(*arguments))), info
+
+    error, info = jax.jit(compare)(*arguments)
+    note = f"error {error:.1e}, {jnp.max(info.steps)} iterations"
+    if bool(jnp.any(info.fell_back)):
+        note += f", {jnp.sum(info.fell_back)} examples in order"
+
+    def gradient(run, *arguments):
+        return jax.grad(lambda *args: jnp.mean(run(*args) ** 2))(*arguments)
+
+    ours, theirs = f"parallel, {options['method']}", "unroll"
+    entrants: Entrants = {
+        ours: (outputs, arguments),
+        theirs: (outputs_in_order, arguments),
+    }
+    notes = {ours: note}
+    yield from race(f"outputs, {label}", entrants, repeats=repeats, notes=notes)
+    entrants = {
+        ours: (partial(gradient, outputs), arguments),
+        theirs: (partial(gradient, outputs_in_order), arguments),
+    }
+    yield from race(f"gradient, {label}", entrants, repeats=repeats)
