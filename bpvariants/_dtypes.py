@@ -1,5 +1,7 @@
 """Sums over many steps, and steps that grow by a fifth, need 32 bits."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -31,3 +33,17 @@ def cast_like(tree: PyTree, like: PyTree) -> PyTree:
 def is_floating(leaf: object) -> bool:
     """Whether a leaf is real or complex, that is, whether it has derivatives."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def floating_parts(tree: PyTree) -> tuple[list[jax.Array], Callable]:
+    """Return the leaves that have derivatives, and how to put others in their place."""
+    leaves, structure = jax.tree.flatten(tree)
+    floating = [is_floating(leaf) for leaf in leaves]
+    others = [None if yes else leaf for leaf, yes in zip(leaves, floating, strict=True)]
+
+    def rebuild(new):
+        new = iter(new)
+        pairs = zip(others, floating, strict=True)
+        return structure.unflatten([next(new) if yes else leaf for leaf, yes in pairs])
+
+    return [a for a, yes in zip(leaves, floating, strict=True) if yes], rebuild

@@ -31,6 +31,10 @@ STUDIES = {  # name: module, what it is about
         "recurrent.equilibrium_mnist",
         "a convolutional network that settles: exact gradient and JFB",
     ),
+    "memory_time": (
+        "through_time.memory_time",
+        "memory against time of a gradient, by every checkpoint policy",
+    ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
 

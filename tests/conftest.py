@@ -58,7 +58,8 @@ def _forget_programs():
 # A rule that is added here is held to every oracle and contract of test_gradients.py.
 RULES = {
     "bptt": gradients.bptt,
-    "bptt_checkpoint": partial(gradients.bptt, checkpoint="step"),
+    "bptt_every": partial(gradients.bptt, checkpoint=gradients.every(2)),
+    "bptt_slots": partial(gradients.bptt, checkpoint=gradients.slots(2)),
     "truncated_bptt_all": partial(gradients.truncated_bptt, every=2, lookback=9),
     "rtrl": lambda step, loss: gradients.over_sequence(gradients.rtrl(step, loss)),
 }

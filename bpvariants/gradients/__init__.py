@@ -1,7 +1,8 @@
 """Gradient rules: where a gradient comes from.
 
 Static: backprop. Through time: bptt, truncated_bptt, unroll, mask_from_lengths,
-discounted_weights. Forward in time: rtrl, over_sequence. Recurrent: fixed_point,
+discounted_weights; what is kept on the way: every, slots, budget, predicted_cost,
+step_bytes. Forward in time: rtrl, over_sequence. Recurrent: fixed_point,
 recurrent_backprop; to the fixed point by relaxation, anderson or broyden; back by the
 adjoints relax, anderson, broyden, cg, linear_solver (exact), neumann, jfb, unrolled
 (approximate); jacobian_penalty keeps it in reach. What rules take and return:
@@ -21,6 +22,11 @@ from bpvariants.gradients._backprop import (
 from bpvariants.gradients._bptt import bptt as bptt
 from bpvariants.gradients._broyden import broyden as broyden
 from bpvariants.gradients._cg import cg as cg
+from bpvariants.gradients._checkpoint import (
+    budget as budget,
+    every as every,
+    slots as slots,
+)
 from bpvariants.gradients._discounted_weights import (
     discounted_weights as discounted_weights,
 )
@@ -30,12 +36,17 @@ from bpvariants.gradients._jacobian_penalty import jacobian_penalty as jacobian_
 from bpvariants.gradients._linear_solver import linear_solver as linear_solver
 from bpvariants.gradients._masking import mask_from_lengths as mask_from_lengths
 from bpvariants.gradients._over_sequence import over_sequence as over_sequence
+from bpvariants.gradients._predicted_cost import (
+    predicted_cost as predicted_cost,
+    step_bytes as step_bytes,
+)
 from bpvariants.gradients._recurrent_backprop import (
     Equilibrium as Equilibrium,
     recurrent_backprop as recurrent_backprop,
 )
 from bpvariants.gradients._relaxation import relaxation as relaxation
 from bpvariants.gradients._rtrl import rtrl as rtrl, RTRLState as RTRLState
+from bpvariants.gradients._step_bytes import StepBytes as StepBytes
 from bpvariants.gradients._truncated_bptt import truncated_bptt as truncated_bptt
 from bpvariants.gradients._unroll import unroll as unroll
 from bpvariants.gradients._unrolled import unrolled as unrolled

@@ -8,12 +8,9 @@ With J_t = ∂h_t/∂h_{t−1}, I_t = ∂h_t/∂θ and the adjoint δ_t = dL/dh_
 which is what reverse-mode differentiation of `jax.lax.scan` computes.
 """
 
-from functools import partial
-from typing import Literal
-
 import jax
-import jax.numpy as jnp
 
+from bpvariants.gradients._checkpoint import Checkpoint
 from bpvariants.gradients._losses import (
     as_arrays,
     check_sequence,
@@ -21,13 +18,11 @@ from bpvariants.gradients._losses import (
     normalised,
     with_loss,
 )
-from bpvariants.gradients._unroll import checkpointed, scan_steps
+from bpvariants.gradients._unroll import sum_steps
 from bpvariants.types import GradientRule, Loss, Step
 
 
-def bptt(
-    step: Step, loss: Loss, *, checkpoint: Literal["step"] | None = None
-) -> GradientRule:
+def bptt(step: Step, loss: Loss, *, checkpoint: Checkpoint = None) -> GradientRule:
     """Backpropagation through time, the exact gradient of a sequence's mean loss.
 
     Time is that of about three forward passes; memory is T times all that a step
@@ -36,8 +31,9 @@ def bptt(
     Args:
       step: one time step of the network, such as the `apply` of a Linen cell.
       loss: one loss for each example, such as optax's softmax cross entropies.
-      checkpoint: None, or "step" to compute each step again in the backward pass: the
-        time of a fourth forward pass, but the memory of T carries only.
+      checkpoint: what is kept for the backward pass, in exchange for time: None, all;
+        "step", the T carries, and the steps are computed again, a fourth forward pass;
+        or a policy: :func:`every`, :func:`slots`, :func:`budget`.
 
     Returns:
       A :class:`~bpvariants.types.GradientRule`.
@@ -60,7 +56,6 @@ def bptt(
       Proceedings of the IEEE 78(10), 1990, doi:10.1109/5.58337.
     """
     advance = with_loss(step, loss)
-    forward = partial(scan_steps, checkpointed(advance, checkpoint))
 
     def rule(
         params, carry, xs, targets, weights=None, mask=None, reset=None, initial=None
@@ -74,9 +69,11 @@ def bptt(
         shares = normalised(effective_weights(weights, mask), shape, losses.dtype)
 
         def objective(params):
-            inputs = xs, targets
-            last, losses = forward(params, carry, inputs, mask, reset, initial)
-            return jnp.sum(shares * losses), last
+            last, value = sum_steps(
+                advance, params, carry, (xs, targets), mask, reset, initial,
+                shares=shares, checkpoint=checkpoint,
+            )  # fmt: skip
+            return value, last
 
         return jax.value_and_grad(objective, has_aux=True)(params)
 

@@ -1,11 +1,14 @@
 """The scan over time under every rule, with padding and resets."""
 
-from typing import Literal
+from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from bpvariants._checks import check_lengths, check_like, first_step, step_shapes
 from bpvariants._dtypes import cast_like, widen
+from bpvariants.gradients._checkpoint import Checkpoint
+from bpvariants.gradients._checkpointed_scan import checkpointed_scan
 from bpvariants.gradients._losses import as_arrays
 from bpvariants.gradients._masking import guarded
 from bpvariants.types import PyTree, Step
@@ -20,7 +23,7 @@ def unroll(
     mask: jax.Array | None = None,
     reset: jax.Array | None = None,
     initial: PyTree | None = None,
-    checkpoint: Literal["step"] | None = None,
+    checkpoint: Checkpoint = None,
 ) -> tuple[PyTree, PyTree]:
     """Run a network along time, differentiably in params, carry, initial and xs.
 
@@ -40,7 +43,8 @@ def unroll(
       initial: what a reset puts back, like carry, which is the default.
       checkpoint: None keeps all that the steps compute for a backward pass; "step"
         keeps the T carries only and computes each step again, for the time of one more
-        forward pass. The derivatives are the same.
+        forward pass. The policies :func:`every`, :func:`slots` and :func:`budget` keep
+        less. The derivatives are the same.
 
     Returns:
       The carry after the last step, and the outputs, leaves [T, *batch, ...].
@@ -63,7 +67,7 @@ def unroll(
         initial = carry
     check_like("initial", initial, "carry", carry)
     return scan_steps(
-        checkpointed(step, checkpoint), params, carry, xs, mask, reset, initial
+        step, params, carry, xs, mask, reset, initial, checkpoint=checkpoint
     )
 
 
@@ -75,22 +79,57 @@ def scan_steps(
     mask: jax.Array | None,
     reset: jax.Array | None,
     initial: PyTree,
+    *,
+    checkpoint: Checkpoint = None,
 ) -> tuple[PyTree, PyTree]:
     """Run a network along time; :func:`unroll` without its checks."""
-    wide_params = widen(params)  # what enters wide has its gradients added up wide
+    body, given = _body(step, params, initial)
+    return checkpointed_scan(body, given, carry, (xs, mask, reset), checkpoint)
 
-    def body(h, inputs):
+
+def sum_steps(
+    step_with_loss: Step,
+    params: PyTree,
+    carry: PyTree,
+    inputs: PyTree,
+    mask: jax.Array | None,
+    reset: jax.Array | None,
+    initial: PyTree,
+    *,
+    shares: jax.Array,
+    checkpoint: Checkpoint = None,
+) -> tuple[PyTree, jax.Array]:
+    """Run a network along time; return the carry and Σ share · loss, keeping no loss.
+
+    Shares are [T, *batch], or [] if all losses count alike.
+    """
+    one_step, given = _body(step_with_loss, params, initial)
+    x = jax.tree.map(lambda leaf: leaf[0], inputs)
+    losses = jax.eval_shape(step_with_loss, params, carry, x)[1]
+
+    def body(given, h_and_sums, inputs):
+        h, sums = h_and_sums
+        share, inputs = inputs
+        h, losses = one_step(given, h, inputs)
+        return (h, sums + (losses if share is None else share * losses)), None
+
+    # Made from an input, so that under shard_map zeros vary as the losses will.
+    zeros = jnp.zeros_like(jax.tree.leaves(x)[0], losses.dtype)
+    zeros = jnp.sum(zeros, axis=tuple(range(losses.ndim, zeros.ndim)))
+    each = shares if shares.ndim else None
+    inputs = each, (inputs, mask, reset)
+    start = carry, zeros
+    (last, sums), _ = checkpointed_scan(body, given, start, inputs, checkpoint)
+    return last, jnp.sum(sums) * (1 if shares.ndim else shares)
+
+
+def _body(step: Step, params: PyTree, initial: PyTree) -> tuple[Callable, PyTree]:
+    """Return the body of a scan over (xs, mask, reset), and what it is given."""
+
+    def body(given, h, inputs):
+        wide_params, initial = given
         x, mask, reset = inputs
         narrow_params = cast_like(wide_params, params)
         return guarded(step, initial, mask, reset)(narrow_params, h, x)
 
-    return jax.lax.scan(body, carry, (xs, mask, reset))
-
-
-def checkpointed(step: Step, checkpoint: Literal["step"] | None) -> Step:
-    """Return the step, made to be computed again in a backward pass if asked for."""
-    if checkpoint is None:
-        return step
-    if checkpoint != "step":
-        raise ValueError(f"checkpoint must be None or 'step', got {checkpoint!r}.")
-    return jax.checkpoint(step, prevent_cse=False)  # a scan prevents it already
+    return body, (widen(params), initial)  # gradients of what is wide add up wide

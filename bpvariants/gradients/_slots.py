@@ -1,0 +1,209 @@
+"""A scan that keeps m carries at most, and goes back by the binomial schedule.
+
+Notation: C(t, m) evaluations of the step take t of them back, of which the first one's
+carry lies in the first of m slots. Advancing y steps, to keep the carry found there, is
+best for the y that gives
+
+    C(t, m) = min_y [ y + C(t−y, m−1) + C(y, m) ],    C(t, 1) = t (t+1)/2,  C(1, m) = 1,
+
+which is t + ρt − C(m+ρ, m+1) with the binomial coefficients C(m+ρ, m) ≥ t, ρ smallest.
+A y is best iff  C(m+ρ−2, m) ≤ y ≤ C(m+ρ−1, m)  and
+C(m+ρ−2, m−1) ≤ t−y ≤ C(m+ρ−1, m−1).  The forward pass is the first advance, and takes
+one step more, the last.
+"""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants._dtypes import cast_like, floating_parts, widen
+from bpvariants.types import PyTree
+
+
+class Schedule(NamedTuple):
+    """What to do in which order, as arrays of integers."""
+
+    # [T]: the slot in which the forward pass keeps the carry before each step; slot m
+    # stands for none, and has that of the last step in the end.
+    kept: np.ndarray
+    # [T]: for each step, as it is gone back through, the slot to begin at, and which of
+    # the advances lead to it, from begin to end.
+    slot: np.ndarray
+    begin: np.ndarray
+    end: np.ndarray
+    # [number of advances]: the step taken, and the slot for the carry before it.
+    step: np.ndarray
+    keep: np.ndarray
+
+
+def count_evaluations(length: int, num_slots: int) -> int:
+    """Return how often a gradient of `scan_with_slots` evaluates the body."""
+    if length <= 1:
+        return length
+    rounds = _rounds(length, num_slots)
+    binomial = math.comb(num_slots + rounds, num_slots + 1)
+    return length + rounds * length - binomial + 1
+
+
+def scan_with_slots(
+    body: Callable, given: PyTree, carry: PyTree, xs: PyTree, num_slots: int
+) -> tuple[PyTree, PyTree]:
+    """Scan `body(given, carry, x)`, which keeps so many carries at most."""
+    length = jax.tree.leaves(xs)[0].shape[0]
+    x = jax.tree.map(lambda leaf: leaf[0], xs)
+    body, closed_over = jax.closure_convert(body, given, carry, x)
+    leaves, rebuild = floating_parts(((given, closed_over), carry, xs))
+    plan = schedule(length, num_slots)
+
+    def advance(given, h, x):
+        given, closed_over = given
+        return body(given, h, x, *closed_over)
+
+    @jax.custom_vjp
+    def run(leaves):
+        given, carry, xs = rebuild(leaves)
+        return jax.lax.scan(lambda h, x: advance(given, h, x), carry, xs)
+
+    def forward(leaves):
+        given, carry, xs = rebuild(leaves)
+
+        def keep_and_advance(state, inputs):
+            h, kept = state
+            slot, x = inputs
+            kept = _put(kept, h, slot)
+            h, y = advance(given, h, x)
+            return (h, kept), y
+
+        empty = lambda leaf: jnp.broadcast_to(leaf, (num_slots + 1, *jnp.shape(leaf)))
+        start = carry, jax.tree.map(empty, carry)
+        inputs = jnp.asarray(plan.kept), xs
+        (last, kept), ys = jax.lax.scan(keep_and_advance, start, inputs)
+        return (last, ys), (leaves, kept)
+
+    def backward(residuals, cotangents):
+        leaves, kept = residuals
+        given, _, xs = rebuild(leaves)
+        return (_go_back(plan, advance, given, xs, kept, cotangents),)
+
+    run.defvjp(forward, backward)
+    return run(leaves)
+
+
+def _go_back(
+    plan: Schedule,
+    advance: Callable,
+    given: PyTree,
+    xs: PyTree,
+    kept: PyTree,
+    cotangents: PyTree,
+) -> list[jax.Array]:
+    """Return the cotangents of the floating leaves of (given, carry, xs)."""
+    steps, keeps = jnp.asarray(plan.step), jnp.asarray(plan.keep)
+
+    def body(state, inputs):
+        adjoint, total, kept = state
+        t, slot, (begin, end), of_y = inputs
+
+        def advance_once(i, state):
+            h, kept = state
+            kept = _put(kept, h, keeps[i])
+            return advance(given, h, _at(xs, steps[i]))[0], kept
+
+        start = _at(kept, slot), kept
+        h, kept = jax.lax.fori_loop(begin, end, advance_once, start)
+        leaves, rebuild = floating_parts((given, h, _at(xs, t)))
+        step = lambda leaves: floating_parts(advance(*rebuild(leaves)))[0]
+        (by_leaf,) = jax.vjp(step, leaves)[1](adjoint + of_y)
+        by_given, adjoint, by_x = _cut(by_leaf, len(total), len(adjoint))
+        total = [a + widen(b) for a, b in zip(total, by_given, strict=True)]
+        return (adjoint, total, kept), by_x
+
+    adjoint, of_ys = (_differentiable(tree) for tree in cotangents)
+    total = [jnp.zeros_like(widen(leaf)) for leaf in floating_parts(given)[0]]
+    inputs = jnp.arange(len(plan.slot)), jnp.asarray(plan.slot)
+    inputs = *inputs, (jnp.asarray(plan.begin), jnp.asarray(plan.end)), of_ys
+    state = adjoint, total, kept
+    (adjoint, total, _), by_xs = jax.lax.scan(body, state, inputs, reverse=True)
+    by_given = cast_like(total, floating_parts(given)[0])
+    return [*by_given, *adjoint, *by_xs]
+
+
+def _differentiable(cotangents: PyTree) -> list[jax.Array]:
+    """Return the cotangents of leaves that have derivatives; float0 marks others."""
+    leaves = jax.tree.leaves(cotangents)
+    return [leaf for leaf in leaves if leaf.dtype != jax.dtypes.float0]
+
+
+def _cut(leaves: list, *sizes: int) -> tuple[list, ...]:
+    ends = np.cumsum(sizes)
+    return tuple(
+        leaves[a:b] for a, b in zip([0, *ends], [*ends, len(leaves)], strict=True)
+    )
+
+
+def _put(slots: PyTree, carry: PyTree, slot: jax.Array) -> PyTree:
+    put = lambda a, b: jax.lax.dynamic_update_index_in_dim(a, b, slot, 0)
+    return jax.tree.map(put, slots, carry)
+
+
+def _at(tree: PyTree, index: jax.Array) -> PyTree:
+    at = lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, 0, keepdims=False)
+    return jax.tree.map(at, tree)
+
+
+@lru_cache
+def schedule(length: int, num_slots: int) -> Schedule:
+    """Return the schedule for length > 1 steps."""
+    slot, begin, end = np.zeros((3, length), np.int32)
+    step, keep = [], []
+    stack = [0]  # the steps before which carries are kept, slot by slot
+
+    def go_to(last):
+        """Push what is to be kept on the way to a step; return it by step."""
+        at, free = stack[-1], num_slots - len(stack) + 1
+        pushed = {}
+        while last - at > 0 and free > 1:
+            at, free = at + _advance(last + 1 - at, free), free - 1
+            if at < last:
+                pushed[at] = len(stack)
+                stack.append(at)
+        return pushed
+
+    kept = np.full(length, num_slots, np.int32)
+    kept[0] = 0
+    for at, index in go_to(length - 1).items():
+        kept[at] = index
+    slot[-1] = num_slots  # where the forward pass leaves the carry of the last step
+    for t in range(length - 2, -1, -1):
+        first, slot[t], begin[t] = stack[-1], len(stack) - 1, len(step)
+        pushed = go_to(t)
+        step.extend(range(first, t))
+        keep.extend(pushed.get(at, num_slots) for at in range(first, t))
+        end[t] = len(step)
+        if stack[-1] == t:
+            stack.pop()
+    as_array = lambda numbers: np.array(numbers or [0], np.int32)
+    return Schedule(kept, slot, begin, end, as_array(step), as_array(keep))
+
+
+def _advance(length: int, num_slots: int) -> int:
+    """Return the best y for so many steps: the least of them."""
+    rounds = _rounds(length, num_slots)
+    return max(
+        1,
+        math.comb(num_slots + rounds - 2, num_slots) if rounds > 1 else 0,
+        length - math.comb(num_slots + rounds - 1, num_slots - 1),
+    )
+
+
+def _rounds(length: int, num_slots: int) -> int:
+    """Return ρ, the smallest number with C(m+ρ, m) ≥ T."""
+    rounds = 0
+    while math.comb(num_slots + rounds, num_slots) < length:
+        rounds += 1
+    return rounds

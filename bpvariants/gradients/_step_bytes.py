@@ -1,0 +1,56 @@
+"""How large a step is: bytes of its carry, of its inputs, and that it keeps."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._dtypes import floating_parts
+from bpvariants.types import PyTree
+
+
+class StepBytes(NamedTuple):
+    """How large one step of a network is, all examples of the batch together."""
+
+    carry: int  # bytes of a carry
+    kept: int  # bytes that the step keeps for its backward pass, its carry included
+    inputs: int  # bytes of x, target, and flags
+
+
+def measure(body: Callable, given: PyTree, carry: PyTree, x: PyTree) -> StepBytes:
+    """Return how large a step of a scan of `body(given, carry, x)` is.
+
+    It is seen by tracing the backward passes of two lengths: what both keep, such as
+    params, does not belong to a step.
+    """
+    two, three = (_kept(body, given, carry, x, length) for length in (2, 3))
+    return StepBytes(_bytes(carry), three - two, _bytes(x))
+
+
+def _kept(body, given, carry, x, length):
+    """Return the bytes that a scan of so many steps keeps for its backward pass."""
+
+    def kept(given, carry, xs):
+        leaves, rebuild = floating_parts((given, carry))
+
+        def scan(leaves):
+            given, carry = rebuild(leaves)
+            results = jax.lax.scan(partial(body, given), carry, xs)
+            return floating_parts(results)[0]
+
+        return jax.tree.leaves(jax.vjp(scan, leaves)[1])
+
+    stack = lambda leaf: jax.ShapeDtypeStruct((length, *leaf.shape), leaf.dtype)
+    xs = jax.tree.map(stack, x)
+    jaxpr = jax.make_jaxpr(kept)(given, carry, xs).jaxpr
+    is_variable = lambda atom: not hasattr(atom, "val")  # literals have a value
+    atoms = {atom for atom in jaxpr.outvars if is_variable(atom)}
+    return _bytes([atom.aval for atom in atoms - set(jaxpr.invars)])
+
+
+def _bytes(tree: PyTree) -> int:
+    size = lambda leaf: math.prod(jnp.shape(leaf)) * jnp.result_type(leaf).itemsize
+    return sum(map(size, jax.tree.leaves(tree)))

@@ -1,0 +1,302 @@
+"""Checkpoint policies: the same gradient, and the costs that are predicted."""
+
+from functools import cache, partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bpvariants import gradients
+from bpvariants.gradients._slots import schedule
+
+POLICIES = [
+    "step",
+    gradients.every(1),
+    gradients.every(3),
+    gradients.every(4),
+    gradients.every(50),
+    gradients.every(4, 2),
+    gradients.every(5, 3, 1),
+    gradients.slots(1),
+    gradients.slots(2),
+    gradients.slots(3),
+    gradients.slots(50),
+    gradients.budget(10**9),
+    gradients.budget(2000),
+]
+
+
+def squared_error(y, target):
+    return jnp.sum((y - target) ** 2, axis=-1)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_every_policy_gives_the_same_gradients(make_problem, policy):
+    """Of params, carry, initial and inputs, with flags, counters and any length."""
+    step, loss, (params, carry, xs, targets), options = make_problem("nested", T=7)
+    flags = {name: options[name] for name in ("mask", "reset")}
+
+    def value(checkpoint, params, carry, xs, initial):
+        last, ys = gradients.unroll(
+            step, params, carry, xs, initial=initial, checkpoint=checkpoint, **flags
+        )
+        floating = [leaf for leaf in jax.tree.leaves(last) if leaf.dtype != int]
+        ends = sum(jnp.sum(leaf**2) for leaf in floating)
+        return jnp.sum(options["weights"] * loss(ys, targets)) + ends, (last, ys)
+
+    def gradient(checkpoint):
+        function = partial(value, checkpoint)
+        gradient = jax.value_and_grad(function, (0, 1, 2, 3), True, allow_int=True)
+        return jax.jit(gradient)(params, carry, xs, options["initial"])
+
+    drop = lambda tree: [
+        leaf for leaf in jax.tree.leaves(tree) if leaf.dtype != jax.dtypes.float0
+    ]
+    want, got = gradient(None), gradient(policy)
+    chex.assert_trees_all_close(drop(got), drop(want), rtol=1e-12, atol=1e-13)
+
+
+def count_tanh(jaxpr, trips=1):
+    """Count evaluations by the program: scans have their lengths as weights."""
+    total = 0
+    for equation in jaxpr.eqns:
+        name, params = equation.primitive.name, equation.params
+        total += trips * (name == "tanh")
+        inner = [getattr(value, "jaxpr", value) for value in params.values()]
+        inner = [program for program in inner if hasattr(program, "eqns")]
+        times = params["length"] if name == "scan" else 1
+        total += sum(count_tanh(sub, trips * times) for sub in inner)
+    return total
+
+
+def tanh_step(w, h, x):
+    h = jnp.tanh(h @ w + x)
+    return h, h
+
+
+@pytest.mark.parametrize(
+    ("length", "policy", "evaluations"),
+    [
+        (12, None, 12),
+        (12, "step", 24),
+        (12, gradients.every(4), 24),
+        (12, gradients.every(4, 1), 36),
+        (12, gradients.every(6, 3), 36),
+        (12, gradients.every(6, 3, 1), 48),
+        (13, gradients.every(5), 23),
+        (13, gradients.every(5, 2), 33),
+        (13, gradients.every(20, 5), 23),
+    ],
+)
+def test_stretches_cost_what_is_predicted(length, policy, evaluations):
+    """The numbers for T = 12 are those of the literature, read off the program."""
+    rule = gradients.bptt(tanh_step, squared_error, checkpoint=policy)
+    xs = jnp.zeros((length, 2))
+    program = jax.make_jaxpr(rule)(jnp.eye(2), jnp.zeros(2), xs, xs).jaxpr
+    assert gradients.predicted_cost(length, policy).evaluations == evaluations
+    assert count_tanh(program) == evaluations
+
+
+@pytest.mark.parametrize(("length", "m"), [(2, 1), (7, 1), (9, 2), (12, 3), (12, 20)])
+def test_slots_cost_what_is_predicted(length, m):
+    """Each evaluation, counted as it is made."""
+    calls = []
+
+    def counted(w, h, x):
+        jax.debug.callback(lambda: calls.append(1))
+        return tanh_step(w, h, x)
+
+    rule = gradients.bptt(counted, squared_error, checkpoint=gradients.slots(m))
+    xs = jnp.ones((length, 2))
+    jax.block_until_ready(jax.jit(rule)(jnp.eye(2), jnp.ones(2), xs, xs))
+    jax.effects_barrier()
+    cost = gradients.predicted_cost(length, gradients.slots(m))
+    assert len(calls) == cost.evaluations
+
+
+@cache
+def optimum(t, m):
+    """The recursion of Gruslys et al. 2016, as they write it."""
+    if t <= 1 or m == 1:
+        return t * (t + 1) // 2
+    return min(y + optimum(t - y, m - 1) + optimum(y, m) for y in range(1, t))
+
+
+def test_the_schedule_is_optimal_and_visits_what_it_says():
+    for length in range(2, 40):
+        for m in range(1, length + 2):
+            plan = schedule(length, m)
+            evaluations = 2 * length + int(np.sum(plan.end - plan.begin))
+            cost = gradients.predicted_cost(length, gradients.slots(m))
+            assert evaluations == cost.evaluations
+            assert evaluations == optimum(length, min(m, length)) + 1
+            slots = {slot: t for t, slot in enumerate(plan.kept)}
+            assert max(slots) <= m
+            for t in reversed(range(length)):
+                at = slots[plan.slot[t]]
+                for i in range(plan.begin[t], plan.end[t]):
+                    assert plan.step[i] == at
+                    slots[plan.keep[i]] = at
+                    at += 1
+                assert at == t
+
+
+@pytest.mark.parametrize(
+    ("m", "published"),
+    [(10, 4636), (20, 3747), (32, 3405), (45, 2953), (50, 2948), (60, 2938)],
+)
+def test_published_counts_for_a_thousand_steps(m, published):
+    """Theirs goes back at once: ours takes the last step in the forward pass too."""
+    cost = gradients.predicted_cost(1000, gradients.slots(m))
+    assert cost.evaluations == published + 1
+
+
+def lstm_step(params, carry, x):
+    h, c = carry
+    gates = x @ params[0] + h @ params[1]
+    i, f, g, o = jnp.split(gates, 4, axis=-1)
+    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    h = jax.nn.sigmoid(o) * jnp.tanh(c)
+    return (h, c), h
+
+
+def lstm(length, batch=8, inputs=8, units=32, dtype=jnp.float32):
+    params = (
+        jnp.ones((inputs, 4 * units), dtype) / 8,
+        jnp.ones((units, 4 * units), dtype) / 8,
+    )
+    carry = (jnp.zeros((batch, units), dtype),) * 2
+    sequence = lambda n: jnp.zeros((length, batch, n), dtype)
+    return params, carry, sequence(inputs), sequence(units)
+
+
+def temporary_bytes(policy, arguments):
+    rule = gradients.bptt(lstm_step, squared_error, checkpoint=policy)
+    program = jax.jit(rule).lower(*arguments).compile()
+    return program.memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [None, "step", gradients.every(20), gradients.every(80, 8), gradients.slots(20)],
+    ids=str,
+)
+def test_memory_is_what_is_predicted(policy):
+    arguments = params, carry, xs, targets = lstm(400)
+    size = gradients.step_bytes(
+        lstm_step, params, carry, xs[0], squared_error, targets[0]
+    )
+    predicted = gradients.predicted_cost(400, policy, size).bytes
+    weights = sum(leaf.nbytes for leaf in params)
+    nested = 1 + len(getattr(policy, "lengths", ()))
+    used = temporary_bytes(policy, arguments)
+    # On top come the gradient, summed up in each of the nested scans, and its parts.
+    assert 0.9 * predicted < used < 1.02 * predicted + 4 * nested * weights
+
+
+def test_slots_take_memory_like_the_root_of_the_length():
+    lengths = 64, 256, 1024
+    policies = {T: gradients.slots(round(T**0.5)) for T in lengths}
+    carries = 2 * sum(leaf.nbytes for leaf in lstm(64)[1])
+    constant = temporary_bytes(gradients.slots(1), lstm(64)) - carries
+    sizes = [temporary_bytes(policies[T], lstm(T)) - constant for T in lengths]
+    assert np.all(np.diff(np.log(sizes)) / np.log(4) < 0.55)
+
+
+def test_budgets_are_kept_and_refused(make_problem):
+    _, carry, xs, targets = arguments = lstm(400)
+    size = gradients.step_bytes(
+        lstm_step, arguments[0], carry, xs[0], squared_error, targets[0]
+    )
+    before = 0
+    for num_bytes in (10**7, 10**6, 400_000, 50_000, 18_000):
+        cost = gradients.predicted_cost(400, gradients.budget(num_bytes), size)
+        assert cost.bytes <= num_bytes
+        assert cost.evaluations >= before
+        before = cost.evaluations
+    rule = gradients.bptt(lstm_step, squared_error, checkpoint=gradients.budget(100))
+    with pytest.raises(ValueError, match=r"budget must be at least \d+ bytes for 400"):
+        rule(*arguments)
+    with pytest.raises(ValueError, match="size must be given"):
+        gradients.predicted_cost(400, gradients.budget(100))
+
+
+@pytest.mark.parametrize(
+    "policy", [gradients.every(3), gradients.slots(2)], ids=["every", "slots"]
+)
+def test_steps_may_close_over_what_is_differentiated_mapped_or_random(policy):
+    xs = jnp.linspace(0.1, 1.0, 16).reshape(8, 2)
+    key = jax.random.key(3)
+
+    def value(checkpoint, scale, shift, w):
+        def step(w, state, x):
+            h, key = state
+            key, now = jax.random.split(key)
+            noise = jax.random.normal(now, h.shape)
+            h = jnp.tanh(scale * (h @ w) + x + shift.astype(x.dtype) + 0.1 * noise)
+            return (h, key), h
+
+        start = jnp.ones(2), key
+        _, ys = gradients.unroll(step, w, start, xs, checkpoint=checkpoint)
+        return jnp.sum(ys**2)
+
+    w = jnp.array([[0.5, -0.3], [0.2, 0.4]])
+    results = []
+    for checkpoint in (None, policy):
+        gradient = jax.grad(partial(value, checkpoint), argnums=(0, 2))
+        mapped = jax.vmap(gradient, in_axes=(0, 0, None))
+        results.append(jax.jit(mapped)(jnp.array([1.0, 2.0]), jnp.array([0, 1]), w))
+    chex.assert_trees_all_close(*results, rtol=1e-12)
+
+
+def test_second_derivatives(make_problem):
+    step, loss, (params, carry, xs, targets), _ = make_problem("tanh")
+
+    def products(checkpoint):
+        rule = gradients.bptt(step, loss, checkpoint=checkpoint)
+        gradient = lambda params: rule(params, carry, xs, targets)[1]
+        return jax.jit(lambda p: jax.jvp(gradient, (p,), (p,))[1])(params)
+
+    want = products(None)
+    for policy in (gradients.every(2), gradients.slots(2)):
+        chex.assert_trees_all_close(products(policy), want, rtol=1e-11)
+
+
+def test_four_devices_equal_one():
+    params, carry, xs, targets = lstm(8, dtype=float)
+    mesh = jax.sharding.Mesh(jax.devices(), ("data",))
+    put = lambda tree, spec: jax.device_put(tree, jax.NamedSharding(mesh, spec))
+    xs, targets = xs + 0.1, targets - 1
+    by_batch = put(carry, jax.P("data")), *put((xs, targets), jax.P(None, "data"))
+    for policy in (gradients.every(3), gradients.slots(2)):
+        rule = jax.jit(gradients.bptt(lstm_step, squared_error, checkpoint=policy))
+        got = rule(put(params, jax.P()), *by_batch)
+        want = rule(params, carry, xs, targets)
+        chex.assert_trees_all_close(got, want, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: gradients.every(0), "lengths must be an integer of at least 1, got 0"),
+        (lambda: gradients.every(), "lengths must be at least one"),
+        (lambda: gradients.every(4, 4), r"each smaller than the one before.*\(4, 4\)"),
+        (lambda: gradients.slots(1.5), "number must be an integer of at least 1"),
+        (lambda: gradients.budget(True), "num_bytes must be an integer of at least 1"),
+        (lambda: gradients.predicted_cost(0, None), "num_steps must be an integer"),
+        (lambda: gradients.predicted_cost(4, None, 3), "size must be what gradients."),
+        (lambda: gradients.predicted_cost(4, 3), "checkpoint must be None, 'step', gr"),
+        (lambda: gradients.predicted_cost(4, True), "checkpoint must be None, 'step'"),
+    ],
+)
+def test_mistakes_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_wrong_policy_is_named(make_problem):
+    step, loss, args, _ = make_problem("tanh")
+    with pytest.raises(ValueError, match=r"gradients.every\(k\).*; got 50"):
+        gradients.bptt(step, loss, checkpoint=50)(*args)
