@@ -11,7 +11,7 @@ import re
 import pytest
 
 import bpvariants
-from bpvariants import adapters, gradients, training, types, updates
+from bpvariants import adapters, cells, gradients, training, types, updates
 
 ROOT = pathlib.Path(bpvariants.__file__).parent.parent
 LOW = {"types", "_checks", "_dtypes"}
@@ -20,6 +20,7 @@ BELOW = {
     "_dtypes": {"types"},
     "_checks": {"types", "_dtypes"},
     "adapters": {"types"},
+    "cells": LOW | {"gradients"},
     "gradients": LOW,
     "updates": LOW,
     "training": LOW | {"gradients", "updates"},
@@ -63,7 +64,7 @@ def test_the_library_prints_nothing_and_reads_nothing():
 
 PUBLIC = [
     pytest.param(member, id=f"{module.__name__}.{name}")
-    for module in (types, adapters, gradients, training, updates)
+    for module in (types, adapters, cells, gradients, training, updates)
     for name, member in vars(module).items()
     if not name.startswith("_") and getattr(member, "__module__", "").startswith("bpv")
 ]

@@ -19,61 +19,43 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from bpvariants._dtypes import cast_like, NARROW, widen
-from bpvariants.gradients._masking import guarded
 from bpvariants.gradients._residuals import (
     cotangent,
     floating,
     linearised,
     plan_residuals,
 )
-from bpvariants.types import PyTree, Step
+from bpvariants.types import PyTree
 
 ROWS = 1024  # about as many in a product: more take memory, and no less time
 NARROW_STEPS = 16  # whose sum may be narrower than float32
 
 
-def two_phase_steps(
-    step: Step,
-    params: PyTree,
-    carry: PyTree,
-    xs: PyTree,
-    mask: jax.Array | None,
-    reset: jax.Array | None,
-    initial: PyTree,
+def two_phase_scan(
+    body: Callable, given: PyTree, carry: PyTree, inputs: PyTree, *, narrow: bool
 ) -> tuple[PyTree, PyTree]:
-    """Run a network along time as `scan_steps` does, for reverse mode in two phases.
+    """Scan `body(given, h, inputs) -> (h, y)`, for reverse mode in two phases.
 
-    Derivatives in params, carry, xs, initial and what step closes over are those of
-    `scan_steps`. There is no forward mode, for which JAX raises a TypeError.
+    Derivatives in all arguments and in what the body closes over are those of
+    `jax.lax.scan`. There is no forward mode, for which JAX raises a TypeError. With
+    `narrow`, what is given is cast to less than 32 bits, so that sums are kept short.
     """
-    inputs = xs, mask, reset
-    wide_params = widen(params)  # whose gradients are added up wide
+    body, others = jax.closure_convert(body, given, carry, at(inputs, 0))
 
-    def whole(wide_params, initial, h, inputs):
-        x, mask, reset = inputs
-        narrow_params = cast_like(wide_params, params)
-        return guarded(step, initial, mask, reset)(narrow_params, h, x)
+    def advance(fixed, h, x):
+        given, others = fixed
+        return body(given, h, x, *others)
 
-    fixed = wide_params, initial
-    whole, others = jax.closure_convert(whole, *fixed, carry, _at(inputs, 0))
-
-    def advance(fixed, h, inputs):
-        (wide_params, initial), others = fixed
-        return whole(wide_params, initial, h, inputs, *others)
-
-    length = jax.tree.leaves(xs)[0].shape[0]
-    block = _block_length(length, params, carry)
-    return _two_phase_scan(advance, block)((fixed, others), carry, inputs)
+    length = jax.tree.leaves(inputs)[0].shape[0]
+    scan = _two_phase_scan(advance, block_length(length, carry, narrow))
+    return scan((given, others), carry, inputs)
 
 
-def _block_length(length: int, params: PyTree, carry: PyTree) -> int:
+def block_length(length: int, carry: PyTree, narrow: bool) -> int:
     """Return K, a divisor of T where there is a large one."""
     rows = [math.prod(jnp.shape(leaf)[:-1]) for leaf in jax.tree.leaves(carry)]
-    most = max(1, ROWS // max(1, min(rows, default=1)))
-    if any(jnp.result_type(leaf) in NARROW for leaf in jax.tree.leaves(params)):
-        most = min(most, NARROW_STEPS)
-    most = min(most, length)
+    most = max(1, ROWS // max(1, max(rows, default=1)))
+    most = min(most, length, NARROW_STEPS if narrow else length)
     divisors = (k for k in range(most, most // 2, -1) if length % k == 0)
     return next(divisors, most)
 
@@ -90,7 +72,7 @@ def _two_phase_scan(advance: Callable, block: int) -> Callable:
         return jax.lax.scan(partial(advance, fixed), carry, inputs)
 
     def forward(fixed, carry, inputs):
-        first = _at(inputs, 0)
+        first = at(inputs, 0)
         plan = plan_residuals(linearise, fixed, carry, first)
 
         def body(h, x):
@@ -106,9 +88,9 @@ def _two_phase_scan(advance: Callable, block: int) -> Callable:
     def backward(saved, cotangents):
         plan, stacked, constants, *arguments = saved
         fixed, carry, inputs = arguments
-        like = [_tangents(tree) for tree in (fixed, carry, _at(inputs, 0))]
+        like = [tangents(tree) for tree in (fixed, carry, at(inputs, 0))]
         linear = lambda at_time: plan.linear(*at_time, constants)
-        last_bar, ys_bar = map(_without_float0, cotangents)
+        last_bar, ys_bar = map(without_float0, cotangents)
         bars = _transposed(linear, (stacked, inputs), last_bar, ys_bar, like, block)
         return tuple(map(cotangent, arguments, bars))
 
@@ -116,45 +98,48 @@ def _two_phase_scan(advance: Callable, block: int) -> Callable:
     return run
 
 
-def _transposed(
-    linear: Callable,
-    along_time: PyTree,
-    last_bar: list[jax.Array],
-    ys_bar: list[jax.Array],
-    like: list[list[jax.ShapeDtypeStruct]],
-    block: int,
-) -> tuple[list[jax.Array], list[jax.Array], list[jax.Array]]:
+def _transposed(linear, along_time, last_bar, ys_bar, like, block):
     """Return the cotangents of the fixed arrays, of the carry and of the inputs.
 
-    `linear(at_time)` is the derivative of the step at a time. Goes back through time
-    by blocks, first through the steps that are left over by whole ones.
+    `linear(at_time)` is the derivative of the step at a time.
+    """
+
+    def back(delta, part):
+        along_time, ys_bar = part
+        delta, deltas = _phase_one(linear, along_time, ys_bar, delta, like)
+        return delta, _phase_two(linear, along_time, ys_bar, deltas, like)
+
+    zeros = [jnp.zeros(leaf.shape, leaf.dtype) for leaf in like[0]]
+    return by_blocks(back, (along_time, ys_bar), last_bar, zeros, block)
+
+
+def by_blocks(
+    back: Callable, along_time: PyTree, delta: PyTree, total: PyTree, block: int
+) -> tuple[PyTree, PyTree, PyTree]:
+    """Go back through time by blocks, first through what is left over by whole ones.
+
+    `back(delta, part) -> (delta, (sums, bars))` goes back through a part of time.
+    Return the total of sums, the last delta, and the bars of all times.
     """
     blocks, rest = divmod(jax.tree.leaves(along_time)[0].shape[0], block)
 
-    def back(delta, start, length):
-        cut = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, length)
-        part, part_bar = jax.tree.map(cut, (along_time, ys_bar))
-        delta, deltas = _phase_one(linear, part, part_bar, delta, like)
-        return delta, _phase_two(linear, part, part_bar, deltas, like)
-
     def body(state, start):
         delta, total = state
-        delta, (fixed_bar, xs_bar) = back(delta, start, block)
-        return (delta, jax.tree.map(jnp.add, total, fixed_bar)), xs_bar
+        cut = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, block)
+        delta, (sums, bars) = back(delta, jax.tree.map(cut, along_time))
+        return (delta, jax.tree.map(jnp.add, total, sums)), bars
 
-    delta, total, rest_bar = (
-        last_bar,
-        [jnp.zeros(a.shape, a.dtype) for a in like[0]],
-        None,
-    )
+    last = None
     if rest:
-        delta, (total, rest_bar) = back(delta, blocks * block, rest)
+        left = jax.tree.map(lambda leaf: leaf[blocks * block :], along_time)
+        delta, (total, last) = back(delta, left)
     starts = block * jnp.arange(blocks)
-    (delta, total), xs_bar = jax.lax.scan(body, (delta, total), starts, reverse=True)
-    xs_bar = [leaf.reshape(blocks * block, *leaf.shape[2:]) for leaf in xs_bar]
+    (delta, total), bars = jax.lax.scan(body, (delta, total), starts, reverse=True)
+    unfold = lambda leaf: leaf.reshape(blocks * block, *leaf.shape[2:])
+    bars = jax.tree.map(unfold, bars)
     if rest:
-        xs_bar = [jnp.concatenate(pair) for pair in zip(xs_bar, rest_bar, strict=True)]
-    return total, delta, xs_bar
+        bars = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), bars, last)
+    return total, delta, bars
 
 
 def _phase_one(linear, along_time, ys_bar, delta, like):
@@ -183,17 +168,17 @@ def _phase_two(linear, along_time, ys_bar, deltas, like):
     return fixed_bar, xs_bar
 
 
-def _at(sequences: PyTree, time: int) -> PyTree:
+def at(sequences: PyTree, time: int) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[time], sequences)
 
 
-def _tangents(tree: PyTree) -> list[jax.ShapeDtypeStruct]:
+def tangents(tree: PyTree) -> list[jax.ShapeDtypeStruct]:
     return [
         jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a)) for a in floating(tree)
     ]
 
 
-def _without_float0(cotangents: PyTree) -> list[jax.Array]:
+def without_float0(cotangents: PyTree) -> list[jax.Array]:
     """Return the cotangents of floating leaves."""
     leaves = jax.tree.leaves(cotangents)
     return [leaf for leaf in leaves if leaf.dtype != jax.dtypes.float0]

@@ -1,0 +1,82 @@
+"""What tanh, GRU and LSTM have in common: products first, then element by element.
+
+    z_t = project(θ, h_{t−1}, x_t),    (h_t, y_t) = activate(z_t, h_{t−1})
+
+As θ enters by way of z alone, dL/dz_t is all that its gradient needs of the way back.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from bpvariants._dtypes import cast_like
+from bpvariants.types import PyTree, Step
+
+NAME = "bpvariants_gates"
+
+
+class Cell(NamedTuple):
+    """A cell in two parts."""
+
+    project: Callable  # (params, hidden, x) -> z, linear in params, for any rows
+    activate: Callable  # (z, carry) -> (carry, y), element by element
+    hidden: Callable  # carry -> what of it is projected
+
+
+def lean_step(cell: Cell) -> Step:
+    """Return the step that leaves for a backward pass its gates, its carry and x.
+
+    What else the backward pass needs is computed again from these, element by element.
+    """
+
+    def step(params, carry, x):
+        z = cell.project(params, cell.hidden(carry), x)
+        return cell.activate(z, carry)
+
+    return lean(step)
+
+
+def lean(function: Callable) -> Callable:
+    """Let a function keep for its derivative what is named by `kept`, and no more."""
+    policy = jax.checkpoint_policies.save_only_these_names(NAME)
+    return jax.checkpoint(function, policy=policy, prevent_cse=False)
+
+
+kept = partial(checkpoint_name, name=NAME)
+
+
+def affine(x: jax.Array, matrix: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """Return x W + b for any number of leading axes of x."""
+    product = x @ matrix
+    if bias is None:
+        return product
+    return product + bias.reshape((1,) * (product.ndim - 1) + bias.shape)
+
+
+def draw(
+    key: jax.Array, inputs: int, units: int, gates: int, dtype: Any
+) -> dict[str, jax.Array]:
+    """Draw inputs [d, kn] and recurrent [n, kn], of variances 1/d, 1/n; bias 0."""
+    keys = jax.random.split(key)
+    weights = lambda key, rows: (
+        jax.random.normal(key, (rows, gates * units)) / math.sqrt(max(rows, 1))
+    )
+    params = {"inputs": weights(keys[0], inputs), "recurrent": weights(keys[1], units)}
+    params["bias"] = jnp.zeros((gates * units,))
+    return jax.tree.map(lambda leaf: leaf.astype(dtype or leaf.dtype), params)
+
+
+def zeros(params: PyTree, batch_shape: tuple[int, ...]) -> jax.Array:
+    """Return one state of zeros [*batch, n]."""
+    recurrent = params["recurrent"]
+    return jnp.zeros((*batch_shape, recurrent.shape[0]), recurrent.dtype)
+
+
+def same_dtypes(new: PyTree, carry: PyTree) -> PyTree:
+    """Return the new carry in the dtypes of the old, where weights are of others."""
+    return cast_like(new, carry)

@@ -1,0 +1,143 @@
+"""The Elman network: one matrix for x, one for h, and tanh.
+
+h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants.cells._cell import (
+    affine,
+    Cell,
+    draw,
+    kept,
+    lean_step,
+    same_dtypes,
+    zeros,
+)
+from bpvariants.cells._sequence import run_cell
+from bpvariants.types import PyTree
+
+
+def tanh(params: PyTree, carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """One step of an Elman network.
+
+        h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t
+
+    For a backward pass it keeps h_t and h_{t−1}. Time is 2 n (n + d) for each example.
+
+    Args:
+      params: as :func:`tanh_params` draws them.
+      carry: h_{t−1}, [*batch, n].
+      x: [*batch, d].
+
+    Returns:
+      h_t, twice, as the carry and as the output.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from bpvariants import cells, gradients
+      >>> params = cells.tanh_params(jax.random.key(0), 3, 16)
+      >>> carry = cells.tanh_carry(params)
+      >>> h, ys = gradients.unroll(cells.tanh, params, carry, jnp.ones((9, 3)))
+      >>> ys.shape
+      (9, 16)
+    """
+    return _step(params, carry, x)
+
+
+def tanh_sequence(
+    params: PyTree,
+    carry: jax.Array,
+    xs: jax.Array,
+    *,
+    mask: jax.Array | None = None,
+    reset: jax.Array | None = None,
+    initial: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Run :func:`tanh` along time, for fast reverse mode; `gradients.unroll` of it.
+
+    On the way back a step has one product; the weights get one for a block of steps.
+    There is no forward mode, for which JAX raises a TypeError.
+
+    Args:
+      params: as :func:`tanh_params` draws them.
+      carry: h_0, [*batch, n].
+      xs: [T, *batch, d].
+      mask: [T, *batch] bool, False in padding, as `gradients.unroll` has it.
+      reset: [T, *batch] bool, True puts `initial` back before this step.
+      initial: what a reset puts back, like carry, which is the default.
+
+    Returns:
+      h_T, and all h_t, [T, *batch, n].
+
+    Raises:
+      ValueError: if lengths, shapes or dtypes disagree.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from bpvariants import cells
+      >>> params = cells.tanh_params(jax.random.key(0), 3, 16)
+      >>> carry = cells.tanh_carry(params)
+      >>> carry, ys = cells.tanh_sequence(params, carry, jnp.ones((9, 3)))
+      >>> ys.shape
+      (9, 16)
+    """
+    return run_cell(_cell, params, carry, xs, mask, reset, initial)
+
+
+def tanh_params(
+    key: jax.Array, inputs: int, units: int, *, dtype: Any = None
+) -> dict[str, jax.Array]:
+    """Draw the parameters of :func:`tanh`: normal of variances 1/d and 1/n, bias 0.
+
+    Args:
+      key: of `jax.random`.
+      inputs: d, numbers in x.
+      units: n, numbers in the carry and in y.
+      dtype: of all arrays; by default that of floating numbers in JAX.
+
+    Returns:
+      A dict: inputs W [d, n], recurrent U [n, n], bias b [n].
+
+    Example:
+      >>> import jax
+      >>> from bpvariants import cells
+      >>> params = cells.tanh_params(jax.random.key(0), 3, 16)
+      >>> params["inputs"].shape, params["recurrent"].shape, params["bias"].shape
+      ((3, 16), (16, 16), (16,))
+    """
+    return draw(key, inputs, units, 1, dtype)
+
+
+def tanh_carry(params: PyTree, batch_shape: tuple[int, ...] = ()) -> jax.Array:
+    """Return the carry of :func:`tanh` before the first step: zeros.
+
+    Args:
+      params: of the cell.
+      batch_shape: *batch.
+
+    Example:
+      >>> import jax
+      >>> from bpvariants import cells
+      >>> params = cells.tanh_params(jax.random.key(0), 3, 16)
+      >>> cells.tanh_carry(params, (5,)).shape
+      (5, 16)
+    """
+    return zeros(params, batch_shape)
+
+
+def _project(params, h, x):
+    from_x = affine(x, params["inputs"], params["bias"])
+    return from_x + affine(h, params["recurrent"])
+
+
+def _activate(z, h):
+    h = same_dtypes(kept(jnp.tanh(z)), h)
+    return h, h
+
+
+_cell = Cell(_project, _activate, lambda h: h)
+_step = lean_step(_cell)
