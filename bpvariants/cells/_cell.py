@@ -50,6 +50,32 @@ def lean(function: Callable) -> Callable:
 kept = partial(checkpoint_name, name=NAME)
 
 
+# Their derivatives, as JAX has them, are made of a result that has no name yet, so that
+# it would be computed again, from the products.
+@jax.custom_jvp
+def sigmoid(z: jax.Array) -> jax.Array:
+    """Return σ(z), whose derivative is made of what is kept."""
+    return kept(jax.nn.sigmoid(z))
+
+
+@sigmoid.defjvp
+def _sigmoid_jvp(primals, tangents):
+    gate = kept(jax.nn.sigmoid(*primals))
+    return gate, tangents[0] * (gate * (1 - gate))
+
+
+@jax.custom_jvp
+def tanh(z: jax.Array) -> jax.Array:
+    """Return its hyperbolic tangent, whose derivative is made of what is kept."""
+    return kept(jnp.tanh(z))
+
+
+@tanh.defjvp
+def _tanh_jvp(primals, tangents):
+    h = kept(jnp.tanh(*primals))
+    return h, tangents[0] * (1 - h * h)
+
+
 def affine(x: jax.Array, matrix: jax.Array, bias: jax.Array | None = None) -> jax.Array:
     """Return x W + b for any number of leading axes of x."""
     product = x @ matrix

@@ -9,15 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bpvariants.cells._cell import (
-    affine,
-    Cell,
-    draw,
-    kept,
-    lean_step,
-    same_dtypes,
-    zeros,
-)
+from bpvariants.cells import _cell
 from bpvariants.cells._sequence import run_cell
 from bpvariants.types import PyTree
 
@@ -89,7 +81,7 @@ def gru_sequence(
       >>> ys.shape
       (9, 16)
     """
-    return run_cell(_cell, params, carry, xs, mask, reset, initial)
+    return run_cell(_CELL, params, carry, xs, mask, reset, initial)
 
 
 def gru_params(
@@ -113,7 +105,7 @@ def gru_params(
       >>> params["inputs"].shape, params["recurrent"].shape, params["bias"].shape
       ((3, 48), (16, 48), (48,))
     """
-    params = draw(key, inputs, units, 3, dtype)
+    params = _cell.draw(key, inputs, units, 3, dtype)
     return params | {"candidate_bias": jnp.zeros_like(params["bias"][:units])}
 
 
@@ -131,15 +123,15 @@ def gru_carry(params: PyTree, batch_shape: tuple[int, ...] = ()) -> jax.Array:
       >>> cells.gru_carry(params, (5,)).shape
       (5, 16)
     """
-    return zeros(params, batch_shape)
+    return _cell.zeros(params, batch_shape)
 
 
 def _project(params, h, x):
     units = h.shape[-1]
     gates, n = jnp.split(
-        affine(x, params["inputs"], params["bias"]), [2 * units], axis=-1
+        _cell.affine(x, params["inputs"], params["bias"]), [2 * units], axis=-1
     )
-    of_h = affine(h, params["recurrent"])
+    of_h = _cell.affine(h, params["recurrent"])
     from_h = of_h[..., 2 * units :]
     bias = params["candidate_bias"].reshape((1,) * (from_h.ndim - 1) + (units,))
     return gates + of_h[..., : 2 * units], n, from_h + bias
@@ -148,11 +140,11 @@ def _project(params, h, x):
 def _activate(projected, h):
     gates, n, from_h = projected
     r, z = jnp.split(gates, 2, axis=-1)
-    r, z = kept(jax.nn.sigmoid(r)), kept(jax.nn.sigmoid(z))
-    n = kept(jnp.tanh(n + r * kept(from_h)))
-    h = same_dtypes((1 - z) * n + z * h, h)
+    r, z = _cell.sigmoid(r), _cell.sigmoid(z)
+    n = _cell.tanh(n + r * _cell.kept(from_h))
+    h = _cell.same_dtypes((1 - z) * n + z * h, h)
     return h, h
 
 
-_cell = Cell(_project, _activate, lambda h: h)
-_step = lean_step(_cell)
+_CELL = _cell.Cell(_project, _activate, lambda h: h)
+_step = _cell.lean_step(_CELL)

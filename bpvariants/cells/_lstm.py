@@ -9,15 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bpvariants.cells._cell import (
-    affine,
-    Cell,
-    draw,
-    kept,
-    lean_step,
-    same_dtypes,
-    zeros,
-)
+from bpvariants.cells import _cell
 from bpvariants.cells._sequence import run_cell
 from bpvariants.types import PyTree
 
@@ -88,7 +80,7 @@ def lstm_sequence(
       >>> ys.shape
       (9, 16)
     """
-    return run_cell(_cell, params, carry, xs, mask, reset, initial)
+    return run_cell(_CELL, params, carry, xs, mask, reset, initial)
 
 
 def lstm_params(
@@ -114,7 +106,7 @@ def lstm_params(
       >>> params["inputs"].shape, params["recurrent"].shape, params["bias"].shape
       ((3, 64), (16, 64), (64,))
     """
-    return draw(key, inputs, units, 4, dtype)
+    return _cell.draw(key, inputs, units, 4, dtype)
 
 
 def lstm_carry(
@@ -133,22 +125,22 @@ def lstm_carry(
       >>> [leaf.shape for leaf in cells.lstm_carry(params, (5,))]
       [(5, 16), (5, 16)]
     """
-    c = zeros(params, batch_shape)
+    c = _cell.zeros(params, batch_shape)
     return c, c
 
 
 def _project(params, h, x):
-    from_x = affine(x, params["inputs"], params["bias"])
-    return from_x + affine(h, params["recurrent"])
+    from_x = _cell.affine(x, params["inputs"], params["bias"])
+    return from_x + _cell.affine(h, params["recurrent"])
 
 
 def _activate(z, carry):
     i, f, g, o = jnp.split(z, 4, axis=-1)
-    i, f, o = (kept(jax.nn.sigmoid(gate)) for gate in (i, f, o))
-    c = f * carry[0] + i * kept(jnp.tanh(g))
-    c, h = same_dtypes((c, o * jnp.tanh(c)), carry)
+    i, f, o = (_cell.sigmoid(gate) for gate in (i, f, o))
+    c = f * carry[0] + i * _cell.tanh(g)
+    c, h = _cell.same_dtypes((c, o * jnp.tanh(c)), carry)
     return (c, h), h
 
 
-_cell = Cell(_project, _activate, lambda carry: carry[1])
-_step = lean_step(_cell)
+_CELL = _cell.Cell(_project, _activate, lambda carry: carry[1])
+_step = _cell.lean_step(_CELL)

@@ -6,17 +6,8 @@ h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from bpvariants.cells._cell import (
-    affine,
-    Cell,
-    draw,
-    kept,
-    lean_step,
-    same_dtypes,
-    zeros,
-)
+from bpvariants.cells import _cell
 from bpvariants.cells._sequence import run_cell
 from bpvariants.types import PyTree
 
@@ -85,7 +76,7 @@ def tanh_sequence(
       >>> ys.shape
       (9, 16)
     """
-    return run_cell(_cell, params, carry, xs, mask, reset, initial)
+    return run_cell(_CELL, params, carry, xs, mask, reset, initial)
 
 
 def tanh_params(
@@ -109,7 +100,7 @@ def tanh_params(
       >>> params["inputs"].shape, params["recurrent"].shape, params["bias"].shape
       ((3, 16), (16, 16), (16,))
     """
-    return draw(key, inputs, units, 1, dtype)
+    return _cell.draw(key, inputs, units, 1, dtype)
 
 
 def tanh_carry(params: PyTree, batch_shape: tuple[int, ...] = ()) -> jax.Array:
@@ -126,18 +117,18 @@ def tanh_carry(params: PyTree, batch_shape: tuple[int, ...] = ()) -> jax.Array:
       >>> cells.tanh_carry(params, (5,)).shape
       (5, 16)
     """
-    return zeros(params, batch_shape)
+    return _cell.zeros(params, batch_shape)
 
 
 def _project(params, h, x):
-    from_x = affine(x, params["inputs"], params["bias"])
-    return from_x + affine(h, params["recurrent"])
+    from_x = _cell.affine(x, params["inputs"], params["bias"])
+    return from_x + _cell.affine(h, params["recurrent"])
 
 
 def _activate(z, h):
-    h = same_dtypes(kept(jnp.tanh(z)), h)
+    h = _cell.same_dtypes(_cell.tanh(z), h)
     return h, h
 
 
-_cell = Cell(_project, _activate, lambda h: h)
-_step = lean_step(_cell)
+_CELL = _cell.Cell(_project, _activate, lambda h: h)
+_step = _cell.lean_step(_CELL)
