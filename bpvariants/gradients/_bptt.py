@@ -43,7 +43,9 @@ def bptt(
       adjoint: how to go back, with the same results: "scan", each step in its turn,
         with its products for the weights' gradient; or "two_phase", through each block
         of steps first with δ alone, and then for the weights, which get one product
-        over the rows of all steps of the block. That needs checkpoint=None.
+        over the rows of all steps of the block. That needs checkpoint=None. On a CPU
+        it was faster for an LSTM with a batch of 8, and slower for tanh with one of 32:
+        measure it.
 
     Returns:
       A :class:`~bpvariants.types.GradientRule`.
