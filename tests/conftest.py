@@ -60,6 +60,7 @@ RULES = {
     "bptt": gradients.bptt,
     "bptt_every": partial(gradients.bptt, checkpoint=gradients.every(2)),
     "bptt_slots": partial(gradients.bptt, checkpoint=gradients.slots(2)),
+    "bptt_two_phase": partial(gradients.bptt, adjoint="two_phase"),
     "truncated_bptt_all": partial(gradients.truncated_bptt, every=2, lookback=9),
     "artbp_no_cuts": lambda step, loss: partial(
         gradients.artbp(step, loss, truncation=0.0), key=jax.random.key(0)

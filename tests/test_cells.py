@@ -1,6 +1,9 @@
-"""Ready-to-use cells: held to NumPy, and to every exact rule."""
+"""Dense cells: equal to Flax's and PyTorch's, and lean."""
+
+from functools import cache, partial
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,140 +11,196 @@ import pytest
 
 from bpvariants import cells, gradients
 
-KEY = jax.random.key(0)
-CELLS = {
-    "lru": (
-        cells.lru,
-        lambda **options: cells.lru_params(KEY, 2, 3, 4, **options),
-        lambda params, batch: cells.lru_carry(params, batch, complex=False),
-    ),
-    "min_gru": (
-        cells.min_gru,
-        lambda **options: cells.min_gru_params(KEY, 2, 4, **options),
-        cells.min_gru_carry,
-    ),
-}
+D, N, B, T = 2, 3, 4, 5
+NAMES = ["tanh", "gru", "lstm"]
 
 
-@pytest.fixture(params=CELLS.values(), ids=CELLS)
-def cell(request):
+@pytest.fixture(params=NAMES)
+def name(request):
     return request.param
 
 
-def assert_same(got, want):
-    chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
+def parts(name):
+    return (getattr(cells, name + end) for end in ("", "_params", "_carry"))
 
 
-def squared_error(y, target):
-    return jnp.sum((y - target) ** 2, axis=-1)
-
-
-def test_lru_is_its_equation():
-    params = cells.lru_params(KEY, 2, 3, 4)
-    p = jax.tree.map(np.asarray, params)
-    eigenvalues = np.exp(-np.exp(p["log_decay"]) + 1j * np.exp(p["log_angle"]))
-    matrix_in = p["in_real"] + 1j * p["in_imag"]
-    matrix_out = p["out_real"] + 1j * p["out_imag"]
-    xs = jax.random.normal(KEY, (5, 2))
-    h, want = np.array([1j, 2, 3 - 1j]), []
-    start = jnp.asarray(h)
-    for x in np.asarray(xs):
-        h = eigenvalues * h + np.exp(p["log_gain"]) * (x @ matrix_in)
-        want.append((h @ matrix_out).real + x @ p["skip"])
-    last, ys = gradients.unroll(cells.lru, params, start, xs)
-    assert_same((last, ys), (jnp.asarray(h), jnp.asarray(want)))
-    pair, ys = gradients.unroll(cells.lru, params, (start.real, start.imag), xs)
-    assert_same((jax.lax.complex(*pair), ys), (last, jnp.asarray(want)))
-
-
-def test_min_gru_is_its_equation():
-    params = cells.min_gru_params(KEY, 2, 3)
-    biases = {"gate": jnp.array([0.1, 0.2, -0.3]), "candidate": jnp.array([1.0, 0, 2])}
-    params = {name: (params[name][0], bias) for name, bias in biases.items()}
-    (gate, b), (candidate, c) = [
-        jax.tree.map(np.asarray, params[name]) for name in ("gate", "candidate")
-    ]
-    xs = jax.random.normal(KEY, (5, 2))
-    h, want = np.array([0.5, -0.5, 1.0]), []
-    start = jnp.asarray(h)
-    for x in np.asarray(xs):
-        z = 1 / (1 + np.exp(-(x @ gate + b)))
-        h = (1 - z) * h + z * (x @ candidate + c)
-        want.append(h)
-    last, ys = gradients.unroll(cells.min_gru, params, start, xs)
-    assert_same((last, ys), (jnp.asarray(h), jnp.asarray(want)))
-
-
-def test_in_every_exact_rule(cell):
-    step, make_params, make_carry = cell
-    params, keys = make_params(), jax.random.split(KEY, 4)
-    args = (
-        params,
-        jax.tree.map(lambda h: h + 1, make_carry(params, (3,))),
-        jax.random.normal(keys[0], (5, 3, 2)),
-        jax.random.normal(keys[1], (5, 3, 4)),
+@cache
+def problem(name, batch=(B,)):
+    """Return params, with biases, a carry, inputs, and what a reset puts back."""
+    _, draw, start = parts(name)
+    params = draw(jax.random.key(0), D, N)
+    noise = lambda tree, seed: jax.tree.map(
+        lambda leaf: leaf + jax.random.normal(jax.random.key(seed), leaf.shape), tree
     )
-    options = {
-        "mask": jax.random.bernoulli(keys[2], 0.7, (5, 3)),
-        "reset": jax.random.bernoulli(keys[3], 0.3, (5, 3)),
+    carry, initial = (noise(start(params, batch), seed) for seed in (1, 2))
+    xs = jax.random.normal(jax.random.key(3), (T, *batch, D))
+    return noise(params, 4), carry, xs, initial
+
+
+def gradient(run):
+    """Return the derivatives of a loss of all states and of the last carry."""
+
+    def loss(params, carry, xs, initial):
+        last, ys = run(params, carry, xs, initial)
+        return sum(jnp.sum(jnp.sin(a) ** 2) for a in jax.tree.leaves((last, ys)))
+
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)))
+
+
+def as_flax(name, p):
+    """Return the parameters of Flax's cell with the same weights."""
+    if name == "tanh":
+        return {
+            "i": {"kernel": p["inputs"], "bias": p["bias"]},
+            "h": {"kernel": p["recurrent"]},
+        }
+    split = lambda a, k: jnp.split(a, k, axis=-1)
+    if name == "gru":
+        w, u, b = (split(p[key], 3) for key in ("inputs", "recurrent", "bias"))
+        tree = {f"i{g}": {"kernel": w[k], "bias": b[k]} for k, g in enumerate("rzn")}
+        tree |= {f"h{g}": {"kernel": u[k]} for k, g in enumerate("rzn")}
+        tree["hn"]["bias"] = p["candidate_bias"]
+        return tree
+    w, u, b = (split(p[key], 4) for key in ("inputs", "recurrent", "bias"))
+    tree = {f"i{g}": {"kernel": w[k]} for k, g in enumerate("ifgo")}
+    return tree | {
+        f"h{g}": {"kernel": u[k], "bias": b[k]} for k, g in enumerate("ifgo")
     }
-    want = jax.jit(gradients.bptt(step, squared_error))(*args, **options)
-    rtrl = gradients.over_sequence(gradients.rtrl(step, squared_error))
-    assert_same(jax.jit(rtrl)(*args, **options), want)
 
 
-def test_lru_has_the_same_gradient_with_either_carry():
-    params = cells.lru_params(KEY, 2, 3, 4)
-    xs, targets = jnp.ones((5, 6, 2)), jnp.ones((5, 6, 4))
-    rule = gradients.bptt(cells.lru, squared_error)
-    (value, last), grads = rule(params, cells.lru_carry(params, (6,)), xs, targets)
-    pair = cells.lru_carry(params, (6,), complex=False)
-    (want, parts), want_grads = rule(params, pair, xs, targets)
-    assert_same((value, last, grads), (want, jax.lax.complex(*parts), want_grads))
-    chex.assert_trees_all_equal_dtypes(grads, params)
+FLAX = {"tanh": nn.SimpleCell, "gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
 
 
-def test_lru_begins_within_its_ring():
-    settings = {"min_radius": 0.3, "max_radius": 0.6, "max_angle": 0.5}
-    params = cells.lru_params(KEY, 2, 500, 1, **settings)
-    radii = jnp.exp(-jnp.exp(params["log_decay"]))
-    angles = jnp.exp(params["log_angle"])
-    assert jnp.all((radii >= 0.3) & (radii <= 0.6))
-    assert jnp.all((angles > 0) & (angles <= 0.5))
-    # Uniform in the ring: half of them lie outside of the radius that halves its area.
-    outer = jnp.mean(radii**2 > (0.3**2 + 0.6**2) / 2)
-    np.testing.assert_allclose(outer, 0.5, atol=0.07)
-    assert_same(jnp.exp(params["log_gain"]) ** 2, 1 - radii**2)
+def flax_step(name, params, carry, x):
+    cell = FLAX[name](params["recurrent"].shape[0], param_dtype=x.dtype)
+    return cell.apply({"params": as_flax(name, params)}, carry, x)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_keeps_dtypes(cell, dtype):
-    step, make_params, make_carry = cell
-    params = make_params(dtype=dtype)
-    chex.assert_type(jax.tree.leaves(params), dtype)
-    carry, xs = make_carry(params, (3,)), jnp.ones((4, 3, 2), dtype)
-    last, ys = gradients.unroll(step, params, carry, xs)
-    chex.assert_type(ys, dtype)
-    chex.assert_trees_all_equal_dtypes(last, carry)
-    chex.assert_tree_all_finite(ys)
+def test_equals_flax(name):
+    step = next(parts(name))
+    params, carry, xs, initial = problem(name)
+    by = lambda step: gradient(
+        lambda params, carry, xs, _: gradients.unroll(step, params, carry, xs)
+    )
+    want = by(partial(flax_step, name))(params, carry, xs, initial)
+    got = by(step)(params, carry, xs, initial)
+    chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
-def test_any_batch_shape(cell, batch):
-    step, make_params, make_carry = cell
-    params = make_params()
-    _, y = step(params, make_carry(params, batch), jnp.ones((*batch, 2)))
-    assert y.shape == (*batch, 4)
+def test_equals_torch(name):
+    torch = pytest.importorskip("torch")
+    params, carry, xs, _ = problem(name)
+    kinds = {"tanh": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}
+    module = kinds[name](D, N).double()
+    tensor = lambda a: torch.tensor(np.array(a))
+    hidden_bias = np.zeros_like(params["bias"])
+    if name == "gru":
+        hidden_bias[-N:] = params["candidate_bias"]
+    with torch.no_grad():
+        module.weight_ih_l0.copy_(tensor(params["inputs"].T))
+        module.weight_hh_l0.copy_(tensor(params["recurrent"].T))
+        module.bias_ih_l0.copy_(tensor(params["bias"]))
+        module.bias_hh_l0.copy_(tensor(hidden_bias))
+    start = [tensor(a)[None] for a in jax.tree.leaves(carry)]
+    start = (start[1], start[0]) if name == "lstm" else start[0]
+    ys, last = module(tensor(xs), start)
+    last = list(last)[::-1] if name == "lstm" else [last[0]]
+    loss = (ys.sin() ** 2).sum() + sum((a.sin() ** 2).sum() for a in last)
+    loss.backward()
+
+    step, *_ = parts(name)
+    run = lambda params, carry, xs, _: gradients.unroll(step, params, carry, xs)
+    value, (got, *_) = gradient(run)(params, carry, xs, carry)
+    want = {
+        "inputs": module.weight_ih_l0.grad.T,
+        "recurrent": module.weight_hh_l0.grad.T,
+        "bias": module.bias_ih_l0.grad,
+    }
+    if name == "gru":
+        want["candidate_bias"] = module.bias_hh_l0.grad[-N:]
+    want = {key: grad.numpy() for key, grad in want.items()}
+    chex.assert_trees_all_close(value, loss.item(), rtol=1e-12)
+    chex.assert_trees_all_close(got, want, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"max_radius": 1.0}, r"0 ≤ min_radius < max_radius < 1.*0\.9 and 1\.0"),
-        ({"min_radius": 0.5, "max_radius": 0.4}, r"got 0\.5 and 0\.4"),
-        ({"max_angle": 0.0}, r"max_angle must be positive, got 0\.0"),
-    ],
-)
-def test_mistakes_are_named(settings, message):
-    with pytest.raises(ValueError, match=message):
-        cells.lru_params(KEY, 2, 3, 4, **settings)
+@pytest.mark.parametrize("adjoint", ["scan", "two_phase"])
+def test_padding_and_resets_in_any_batch(name, adjoint):
+    """Against Flax's cell in the same rule."""
+    params, carry, xs, initial = problem(name, (2, 3))
+    bits = jax.random.bernoulli(jax.random.key(9), 0.6, (2, T, 2, 3))
+    flags = {"mask": bits[0], "reset": bits[1]}
+    xs = jnp.where(bits[0][..., None], xs, jnp.nan)
+    by = lambda step, **options: gradient(
+        lambda params, carry, xs, initial: gradients.unroll(
+            step, params, carry, xs, **flags, **options, initial=initial
+        )
+    )
+    want = by(partial(flax_step, name))(params, carry, xs, initial)
+    got = by(next(parts(name)), adjoint=adjoint)(params, carry, xs, initial)
+    chex.assert_tree_all_finite(want)
+    chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-12)
+
+
+def test_other_transformations_work_on_steps(name):
+    step = next(parts(name))
+    params, carry, xs, _ = problem(name)
+    loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
+    targets = jnp.zeros((T, B, N))
+    results = [
+        jax.jit(rule)(params, carry, xs, targets)
+        for rule in (
+            gradients.bptt(step, loss),
+            gradients.bptt(step, loss, adjoint="two_phase"),
+            gradients.over_sequence(gradients.rtrl(step, loss)),
+        )
+    ]
+    for other in results[1:]:
+        chex.assert_trees_all_close(other, results[0], rtol=1e-10, atol=1e-12)
+    of_params = lambda p: step(p, carry, xs[0])
+    jax.test_util.check_jvp(
+        of_params, partial(jax.jvp, of_params), (params,), rtol=1e-6
+    )
+
+
+@cache
+def bytes_kept(name, kind, units=64, length=100, batch=8):
+    """Return the temporary bytes of a gradient, in states of all times."""
+    step, draw, start = parts(name)
+    cast = partial(jax.tree.map, lambda leaf: leaf.astype(jnp.float32))
+    params = cast(draw(jax.random.key(0), units, units))
+    carry = cast(start(params, (batch,)))
+    xs = jnp.zeros((length, batch, units), jnp.float32)
+    steps = {"flax": partial(flax_step, name), "lean": step}
+
+    def loss(params):
+        return jnp.sum(gradients.unroll(steps[kind], params, carry, xs)[1] ** 2)
+
+    compiled = jax.jit(jax.grad(loss)).lower(params).compile()
+    state = 4 * length * batch * units
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    return (compiled.memory_analysis().temp_size_in_bytes - 4 * weights) / state
+
+
+@pytest.mark.parametrize(("name", "most"), [("tanh", 3.5), ("gru", 7), ("lstm", 8)])
+def test_keeps_less_than_flax(name, most):
+    """Numbers kept a unit, one of which is the output, which the loss wants."""
+    assert bytes_kept(name, "lean") < most
+    assert bytes_kept(name, "lean") < bytes_kept(name, "flax") - 0.5
+
+
+def test_narrow_parameters_have_wide_sums(name):
+    """The bias moves all 1000 steps alike: bfloat16 would stall at 256 of them."""
+    step, draw, start = parts(name)
+    params = draw(jax.random.key(0), D, N, dtype=jnp.bfloat16)
+    carry, xs = start(params), jnp.ones((1000, D), jnp.bfloat16)
+    loss = lambda y, target: jnp.sum(y).astype(jnp.float32)
+
+    def grads(params, carry, xs):
+        rule = gradients.bptt(step, loss)
+        return jax.jit(rule)(params, carry, xs, jnp.zeros(1000))[1]
+
+    got = grads(params, carry, xs)
+    chex.assert_type(jax.tree.leaves(got), jnp.bfloat16)
+    wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (params, carry, xs))
+    near = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), got)
+    chex.assert_trees_all_close(near, grads(*wide), rtol=0.1, atol=0.02)

@@ -1,17 +1,33 @@
 """Recurrent cells, ready to use: each a step(params, carry, x) -> (carry, y).
 
 Beside each cell stand `…_params`, which draws its parameters, and `…_carry`, its state
-before the first step. Element-wise in the carry, and so for
+before the first step. With dense products, and little to keep for the way back: tanh,
+gru, lstm. Element-wise in the carry, and so for
 `gradients.parallel_unroll(…, method="linear")` too: lru, min_gru.
 """
 
+from bpvariants.cells._gru import (
+    gru as gru,
+    gru_carry as gru_carry,
+    gru_params as gru_params,
+)
 from bpvariants.cells._lru import (
     lru as lru,
     lru_carry as lru_carry,
     lru_params as lru_params,
 )
+from bpvariants.cells._lstm import (
+    lstm as lstm,
+    lstm_carry as lstm_carry,
+    lstm_params as lstm_params,
+)
 from bpvariants.cells._min_gru import (
     min_gru as min_gru,
     min_gru_carry as min_gru_carry,
     min_gru_params as min_gru_params,
+)
+from bpvariants.cells._tanh import (
+    tanh as tanh,
+    tanh_carry as tanh_carry,
+    tanh_params as tanh_params,
 )

@@ -1,17 +1,22 @@
 """The scan over time under every rule, with padding and resets."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 from bpvariants._checks import check_lengths, check_like, first_step, step_shapes
-from bpvariants._dtypes import cast_like, widen
+from bpvariants._dtypes import cast_like, NARROW, widen
 from bpvariants.gradients._checkpoint import Checkpoint
 from bpvariants.gradients._checkpointed_scan import checkpointed_scan
 from bpvariants.gradients._losses import as_arrays
 from bpvariants.gradients._masking import guarded
+from bpvariants.gradients._two_phase import two_phase_scan
 from bpvariants.types import PyTree, Step
+
+Adjoint: TypeAlias = Literal["scan", "two_phase"]
 
 
 def unroll(
@@ -24,6 +29,7 @@ def unroll(
     reset: jax.Array | None = None,
     initial: PyTree | None = None,
     checkpoint: Checkpoint = None,
+    adjoint: Adjoint = "scan",
 ) -> tuple[PyTree, PyTree]:
     """Run a network along time, differentiably in params, carry, initial and xs.
 
@@ -45,12 +51,16 @@ def unroll(
         keeps the T carries only and computes each step again, for the time of one more
         forward pass. The policies :func:`every`, :func:`slots` and :func:`budget` keep
         less. The derivatives are the same.
+      adjoint: "scan", or "two_phase", by which a backward loop carries back δ alone,
+        and weights get one product for a block of steps; see :func:`bptt`. Not with a
+        checkpoint, nor in forward mode. The derivatives are the same.
 
     Returns:
       The carry after the last step, and the outputs, leaves [T, *batch, ...].
 
     Raises:
-      ValueError: if lengths, shapes or dtypes disagree.
+      ValueError: if lengths, shapes or dtypes disagree, or if there is no such adjoint,
+        or none with that checkpoint.
 
     Example:
       >>> import jax.numpy as jnp
@@ -67,8 +77,9 @@ def unroll(
         initial = carry
     check_like("initial", initial, "carry", carry)
     return scan_steps(
-        step, params, carry, xs, mask, reset, initial, checkpoint=checkpoint
-    )
+        step, params, carry, xs, mask, reset, initial,
+        checkpoint=checkpoint, adjoint=adjoint,
+    )  # fmt: skip
 
 
 def scan_steps(
@@ -81,10 +92,12 @@ def scan_steps(
     initial: PyTree,
     *,
     checkpoint: Checkpoint = None,
+    adjoint: Adjoint = "scan",
 ) -> tuple[PyTree, PyTree]:
     """Run a network along time; :func:`unroll` without its checks."""
     body, given = _body(step, params, initial)
-    return checkpointed_scan(body, given, carry, (xs, mask, reset), checkpoint)
+    scan = _scan(params, checkpoint, adjoint)
+    return scan(body, given, carry, (xs, mask, reset))
 
 
 def sum_steps(
@@ -98,6 +111,7 @@ def sum_steps(
     *,
     shares: jax.Array,
     checkpoint: Checkpoint = None,
+    adjoint: Adjoint = "scan",
 ) -> tuple[PyTree, jax.Array]:
     """Run a network along time; return the carry and Σ share · loss, keeping no loss.
 
@@ -119,8 +133,24 @@ def sum_steps(
     each = shares if shares.ndim else None
     inputs = each, (inputs, mask, reset)
     start = carry, zeros
-    (last, sums), _ = checkpointed_scan(body, given, start, inputs, checkpoint)
+    scan = _scan(params, checkpoint, adjoint)
+    (last, sums), _ = scan(body, given, start, inputs)
     return last, jnp.sum(sums) * (1 if shares.ndim else shares)
+
+
+def _scan(params: PyTree, checkpoint: Checkpoint, adjoint: Adjoint) -> Callable:
+    """Return the scan of a body over time that has the adjoint asked for."""
+    if adjoint == "scan":
+        return partial(checkpointed_scan, checkpoint=checkpoint)
+    if adjoint != "two_phase":
+        raise ValueError(f"adjoint must be 'scan' or 'two_phase', got {adjoint!r}.")
+    if checkpoint is not None:
+        raise ValueError(
+            "adjoint 'two_phase' keeps what the steps compute, so that checkpoint must "
+            f"be None, got {checkpoint!r}; use adjoint='scan' with it."
+        )
+    narrow = any(jnp.result_type(leaf) in NARROW for leaf in jax.tree.leaves(params))
+    return partial(two_phase_scan, narrow=narrow)
 
 
 def _body(step: Step, params: PyTree, initial: PyTree) -> tuple[Callable, PyTree]:

@@ -1,49 +1,125 @@
-"""`gradients.bptt` against plain `jax.value_and_grad` over `lax.scan`."""
+"""`gradients.bptt` and `cells` against plain JAX, Flax and PyTorch.
 
-from collections.abc import Iterator
+All take the mean of (y − target)² over a sequence, and its gradient in the weights.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from bpvariants import gradients
-from experiments.benchmarks._timing import Measured, race
+from bpvariants import cells, gradients
+from experiments.benchmarks._timing import Entrants, Foreign, Measured, race
+from experiments.benchmarks._torch import torch, torch_device
 
-SHAPES = {  # cell, T, B, inputs, units
-    "tanh": (nn.SimpleCell, 200, 32, 64, 128),
-    "GRU": (nn.GRUCell, 100, 64, 64, 64),
-    "LSTM": (nn.OptimizedLSTMCell, 200, 32, 64, 128),
-    "small LSTM": (nn.OptimizedLSTMCell, 500, 8, 32, 64),
+SHAPES = [  # cell, T, B, inputs, units
+    ("tanh", 200, 32, 64, 128),
+    ("tanh", 1000, 1, 32, 32),
+    ("GRU", 100, 64, 64, 64),
+    ("GRU", 500, 8, 32, 64),
+    ("LSTM", 200, 32, 64, 128),
+    ("LSTM", 100, 64, 256, 256),
+    ("LSTM", 500, 8, 32, 64),
+    ("LSTM", 1000, 1, 32, 32),
+]
+FLAX = {"tanh": nn.SimpleCell, "GRU": nn.GRUCell, "LSTM": nn.OptimizedLSTMCell}
+OURS = {
+    "tanh": (cells.tanh, cells.tanh_params),
+    "GRU": (cells.gru, cells.gru_params),
+    "LSTM": (cells.lstm, cells.lstm_params),
 }
 
 
 def bptt(repeats: int) -> Iterator[Measured]:
     """Time one gradient of each shape."""
-    for label, (cell, length, batch, inputs, units) in SHAPES.items():
-        network = cell(units)
-        keys = jax.random.split(jax.random.key(0), 3)
-        carry = network.initialize_carry(keys[0], (batch, inputs))
-        xs = jax.random.normal(keys[1], (length, batch, inputs))
-        targets = jax.random.normal(keys[2], (length, batch, units))
-        params = network.init(keys[0], carry, xs[0])
-        loss = lambda y, target: jnp.mean((y - target) ** 2, axis=-1)
+    for cell, *shape in SHAPES:
+        length, batch, _, units = shape
+        entrants = _of_flax(cell, *shape) | _of_cells(cell, *shape)
+        notes = None
+        if torch() is None:
+            notes = {next(iter(entrants)): "not installed: torch"}
+        else:
+            entrants["torch"] = _by_torch(cell, *shape)
+        group = f"gradient, {cell}, T {length}, B {batch}, n {units}"
+        yield from race(group, entrants, repeats=repeats, notes=notes)
 
-        def plain(params, carry, xs, targets, network=network, loss=loss):
-            def body(carry, x_and_target):
-                x, target = x_and_target
-                carry, y = network.apply(params, carry, x)
-                return carry, loss(y, target)
 
-            carry, losses = jax.lax.scan(body, carry, (xs, targets))
-            return jnp.mean(losses), carry
+def _data(length, batch, inputs, units):
+    keys = jax.random.split(jax.random.key(0))
+    xs = jax.random.normal(keys[0], (length, batch, inputs))
+    return xs, jax.random.normal(keys[1], (length, batch, units))
 
-        arguments = params, carry, xs, targets
-        entrants = {
-            "bptt": (gradients.bptt(network.apply, loss), arguments),
-            "value_and_grad(scan)": (
-                jax.value_and_grad(plain, has_aux=True),
-                arguments,
-            ),
-        }
-        group = f"gradient, {label}, T {length}, B {batch}, n {units}"
-        yield from race(group, entrants, repeats=repeats)
+
+def _loss(y, target):
+    return jnp.mean((y - target) ** 2, axis=-1)
+
+
+def _of_flax(cell, length, batch, inputs, units) -> Entrants:
+    """Return what takes the gradient of a Flax cell: we first, and peers."""
+    network = FLAX[cell](units)
+    xs, targets = _data(length, batch, inputs, units)
+    carry = network.initialize_carry(jax.random.key(0), (batch, inputs))
+    params = network.init(jax.random.key(1), carry, xs[0])
+    rnn = nn.RNN(FLAX[cell](units), time_major=True)
+
+    def scan(params, carry, xs, targets):
+        def body(carry, x_and_target):
+            x, target = x_and_target
+            carry, y = network.apply(params, carry, x)
+            return carry, _loss(y, target)
+
+        carry, losses = jax.lax.scan(body, carry, (xs, targets))
+        return jnp.mean(losses), carry
+
+    def by_rnn(params, carry, xs, targets):
+        carry, ys = rnn.apply(params, xs, initial_carry=carry, return_carry=True)
+        return jnp.mean(_loss(ys, targets)), carry
+
+    rule: Callable[..., Any] = partial(gradients.bptt, network.apply, _loss)
+    arguments = params, carry, xs, targets
+    of_rnn = {"params": {"cell": params["params"]}}, carry, xs, targets
+    grad = partial(jax.value_and_grad, has_aux=True)
+    return {
+        "bptt": (rule(), arguments),
+        "bptt, two_phase": (rule(adjoint="two_phase"), arguments),
+        "value_and_grad(scan)": (grad(scan), arguments),
+        "flax.linen.RNN": (grad(by_rnn), of_rnn),
+    }
+
+
+def _of_cells(cell, length, batch, inputs, units) -> Entrants:
+    """Return what takes the gradient of the same cell of ours."""
+    step, draw = OURS[cell]
+    xs, targets = _data(length, batch, inputs, units)
+    params = draw(jax.random.key(1), inputs, units)
+    state = jnp.zeros((batch, units))
+    carry = (state, state) if cell == "LSTM" else state
+
+    rule: Callable[..., Any] = partial(gradients.bptt, step, _loss)
+    arguments = params, carry, xs, targets
+    name = step.__name__
+    return {
+        f"cells.{name}": (rule(), arguments),
+        f"cells.{name}, two_phase": (rule(adjoint="two_phase"), arguments),
+    }
+
+
+def _by_torch(cell, length, batch, inputs, units) -> Foreign:
+    module, device = torch(), torch_device()
+    assert module is not None
+    kinds = {"tanh": module.nn.RNN, "GRU": module.nn.GRU, "LSTM": module.nn.LSTM}
+    network = kinds[cell](inputs, units).to(device)
+    data = _data(length, batch, inputs, units)
+    xs, targets = (module.from_numpy(np.array(leaf)).to(device) for leaf in data)
+
+    def run():
+        network.zero_grad()
+        ((network(xs)[0] - targets) ** 2).mean().backward()
+        if device == "cuda":
+            module.cuda.synchronize()
+
+    return Foreign(run)
