@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import rnn
 
 from bpvariants import cells, gradients
+from bpvariants.cells import _lstm_cudnn
 
 D, N, B, T = 2, 3, 4, 5
 NAMES = ["tanh", "gru", "lstm"]
@@ -204,3 +206,38 @@ def test_narrow_parameters_have_wide_sums(name):
     wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (params, carry, xs))
     near = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), got)
     chex.assert_trees_all_close(near, grads(*wide), rtol=0.1, atol=0.02)
+
+
+def reference_of_cudnn(x, h, c, weights, lengths, inputs, units, *settings):
+    """Stand in for `rnn.lstm`, by JAX's own reference of it."""
+    *settings, _ = settings
+    layers, _, bidirectional = settings
+    parts = rnn.unpack_lstm_weights(weights, inputs, units, layers, bidirectional)
+    return rnn.lstm_ref(x, h, c, *parts, lengths, inputs, units, *settings)
+
+
+def test_cudnn_is_given_the_same_lstm(plain_jax):
+    params, carry, xs, _ = problem("lstm")
+    args = jax.tree.map(lambda a: a.astype(jnp.float32), (params, carry, xs))
+    lengths = jnp.array([T, 3, 1, 0], jnp.int32)
+    mask = gradients.mask_from_lengths(lengths, T)
+    spoilt = jnp.where(mask[..., None], args[2], jnp.nan)
+
+    def ours(params, carry, xs, _):
+        last, ys = gradients.unroll(cells.lstm, params, carry, xs, mask=mask)
+        return last, jnp.where(mask[..., None], ys, 0)
+
+    def theirs(params, carry, xs, _):
+        return _lstm_cudnn.run(reference_of_cudnn, params, carry, xs, lengths, None)
+
+    want = gradient(ours)(*args[:2], spoilt, args[1])
+    with plain_jax():  # which the reference needs
+        got = gradient(theirs)(*args[:2], spoilt, args[1])
+    chex.assert_tree_all_finite(got)
+    chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="it runs there")
+def test_cudnn_is_refused_without_a_gpu():
+    with pytest.raises(ValueError, match="lstm_cudnn needs a GPU, but JAX runs on"):
+        cells.lstm_cudnn(*problem("lstm")[:3])

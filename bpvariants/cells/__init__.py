@@ -2,8 +2,8 @@
 
 Beside each cell stand `…_params`, which draws its parameters, and `…_carry`, its state
 before the first step. With dense products, and little to keep for the way back: tanh,
-gru, lstm. Element-wise in the carry, and so for
-`gradients.parallel_unroll(…, method="linear")` too: lru, min_gru.
+gru, lstm; lstm_cudnn is a whole sequence of it on a GPU. Element-wise in the carry, and
+so for `gradients.parallel_unroll(…, method="linear")` too: lru, min_gru.
 """
 
 from bpvariants.cells._gru import (
@@ -21,6 +21,7 @@ from bpvariants.cells._lstm import (
     lstm_carry as lstm_carry,
     lstm_params as lstm_params,
 )
+from bpvariants.cells._lstm_cudnn import lstm_cudnn as lstm_cudnn
 from bpvariants.cells._min_gru import (
     min_gru as min_gru,
     min_gru_carry as min_gru_carry,

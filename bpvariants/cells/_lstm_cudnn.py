@@ -1,0 +1,105 @@
+"""The LSTM along time by cuDNN, on a GPU: one call for all steps.
+
+cuDNN takes one vector of weights: of x, of h, and a bias of each, in the order of the
+gates i, f, g, o, each matrix with a row for a unit's gate. Here one bias is zero.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import rnn
+
+from bpvariants.types import PyTree
+
+
+def lstm_cudnn(
+    params: PyTree,
+    carry: tuple[jax.Array, jax.Array],
+    xs: jax.Array,
+    *,
+    lengths: jax.Array | None = None,
+    precision: jax.lax.PrecisionLike = None,
+) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+    """Run :func:`lstm` along time by cuDNN, for reverse mode; needs an NVIDIA GPU.
+
+    Results and derivatives are those of `gradients.unroll(lstm, …)`, in float32, within
+    what the precision of its products leaves. How weights are handed over is tested
+    against JAX's own reference of cuDNN's LSTM; speed has not been measured.
+
+    Args:
+      params: as :func:`lstm_params` draws them, float32.
+      carry: (c_0, h_0), each [B, n].
+      xs: [T, B, d].
+      lengths: [B] integers from 0 to T; what comes after is padding, which may be NaN.
+        There outputs are 0, and the carry is that of the last step before. Default: T.
+      precision: None, by which cuDNN may use TF32, or `jax.lax.Precision.HIGHEST`, by
+        which it may not.
+
+    Returns:
+      (c, h) after the last step of each example, and all h_t, [T, B, n].
+
+    Raises:
+      ValueError: if JAX does not run on a GPU; if shapes or dtypes do not fit.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from bpvariants import cells
+      >>> params = cells.lstm_params(jax.random.key(0), 3, 16)
+      >>> carry = cells.lstm_carry(params, (5,))
+      >>> if jax.default_backend() == "gpu":
+      ...     last, ys = cells.lstm_cudnn(params, carry, jnp.ones((9, 5, 3)))
+    """
+    if jax.default_backend() != "gpu":
+        raise ValueError(
+            "lstm_cudnn needs a GPU, but JAX runs on "
+            f"{jax.default_backend()!r}; use gradients.unroll(cells.lstm, …)."
+        )
+    return run(rnn.lstm, params, carry, xs, lengths, precision)
+
+
+def run(function, params, carry, xs, lengths, precision):
+    """Hand a sequence over to `jax.experimental.rnn.lstm`, or what stands for it."""
+    inputs, units = params["inputs"].shape[0], params["recurrent"].shape[0]
+    _check(params, carry, xs, inputs, units)
+    length, batch = xs.shape[:2]
+    given = jnp.full(batch, length) if lengths is None else jnp.asarray(lengths)
+    if given.shape != (batch,):
+        raise ValueError(
+            f"lengths must have one entry for each of {batch} examples, got shape "
+            f"{given.shape}."
+        )
+    real = jnp.arange(length)[:, None] < given[None]
+    xs = jnp.where(real[..., None], xs, jnp.zeros_like(xs))
+    matrices = params["inputs"].T, params["recurrent"].T
+    biases = params["bias"], jnp.zeros_like(params["bias"])
+    weights = jnp.concatenate([leaf.reshape(-1) for leaf in (*matrices, *biases)])
+    c, h = carry
+    some = jnp.maximum(given, 1).astype(jnp.int32)  # cuDNN knows no empty sequence
+    ys, last_h, last_c = function(
+        xs.swapaxes(0, 1), h[None], c[None], weights, some,
+        inputs, units, 1, 0.0, False, precision,
+    )  # fmt: skip
+    ys = jnp.where(real[..., None], ys.swapaxes(0, 1), 0)
+    began = (given > 0)[:, None]
+    last = jnp.where(began, last_c[0], c), jnp.where(began, last_h[0], h)
+    return last, ys
+
+
+def _check(params, carry, xs, inputs, units):
+    if xs.ndim != 3 or xs.shape[0] < 1 or xs.shape[2] != inputs:
+        raise ValueError(
+            f"xs must have shape [T, B, d] with T > 0 and d = {inputs}, the rows of "
+            f"params['inputs']; got {xs.shape}."
+        )
+    wanted = (xs.shape[1], units)
+    for leaf in carry:
+        if leaf.shape != wanted:
+            raise ValueError(
+                f"carry must be two arrays [B, n] = {wanted}, got one of {leaf.shape}."
+            )
+    for name, tree in {"params": params, "carry": carry, "xs": xs}.items():
+        for leaf in jax.tree.leaves(tree):
+            if leaf.dtype != jnp.float32:
+                raise ValueError(
+                    f"{name} must be float32, which is what cuDNN's LSTM takes here; "
+                    f"got {leaf.dtype}."
+                )
