@@ -67,7 +67,8 @@ def run(function, params, carry, xs, lengths, precision):
             f"lengths must have one entry for each of {batch} examples, got shape "
             f"{given.shape}."
         )
-    real = jnp.arange(length)[:, None] < given[None]
+    steps = jnp.arange(length)[:, None]
+    real = steps < given[None].astype(steps.dtype)
     xs = jnp.where(real[..., None], xs, jnp.zeros_like(xs))
     matrices = params["inputs"].T, params["recurrent"].T
     biases = params["bias"], jnp.zeros_like(params["bias"])

@@ -21,7 +21,7 @@ def mask_from_lengths(lengths: jax.Array, num_steps: int) -> jax.Array:
       [[1, 0], [1, 0], [0, 0]]
     """
     steps = jnp.arange(num_steps).reshape(-1, *[1] * jnp.ndim(lengths))
-    return steps < jnp.asarray(lengths)[None]
+    return steps < jnp.asarray(lengths)[None].astype(steps.dtype)
 
 
 def guarded(
