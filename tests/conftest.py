@@ -47,12 +47,28 @@ def plain_jax():
 
 @pytest.fixture(autouse=True, scope="module")
 def _forget_programs():
+    yield
+    _forget()
+
+
+@pytest.fixture(autouse=True)
+def _forget_programs_of_long_modules():
+    yield
+    _tests_since.append(1)
+    if len(_tests_since) > 60:
+        _forget()
+
+
+def _forget():
     """Let go of what was compiled, of which a process can hold only so much.
 
     Each program maps memory, and a process may have 65,530 such mappings.
     """
-    yield
+    _tests_since.clear()
     jax.clear_caches()
+
+
+_tests_since = []
 
 
 # A rule that is added here is held to every oracle and contract of test_gradients.py.

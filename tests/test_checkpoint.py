@@ -216,6 +216,9 @@ def test_budgets_are_kept_and_refused(make_problem):
         assert cost.bytes <= num_bytes
         assert cost.evaluations >= before
         before = cost.evaluations
+    odd = gradients.StepBytes(carry=8, kept=48, inputs=4)
+    cost = gradients.predicted_cost(997, gradients.budget(6000), odd)  # a prime
+    assert cost.evaluations < 2 * 997
     rule = gradients.bptt(lstm_step, squared_error, checkpoint=gradients.budget(100))
     with pytest.raises(ValueError, match=r"budget must be at least \d+ bytes for 400"):
         rule(*arguments)

@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 
-import flax.linen as nn
 import numpy as np
 import pytest
 
@@ -96,8 +95,7 @@ def test_results_are_not_written_over(result):
 
 @pytest.mark.filterwarnings("ignore:JAXopt is no longer maintained")
 def test_benchmarks_run(tmp_path, monkeypatch, capsys):
-    shapes = {"tanh": (nn.SimpleCell, 3, 2, 2, 2)}
-    monkeypatch.setattr(benchmarks._bptt, "SHAPES", shapes)
+    monkeypatch.setattr(benchmarks._bptt, "SHAPES", [("tanh", 3, 2, 2, 2)])
     monkeypatch.setattr(benchmarks._fixed_point, "SHAPES", [(2, 3, 0.5)])
     monkeypatch.setattr(benchmarks._parallel, "LINEAR", [4])
     monkeypatch.setattr(benchmarks._parallel, "NEWTON", [(4, 2)])

@@ -98,7 +98,26 @@ def test_sums_over_time_are_wide_where_parameters_are_narrow():
     )
     one, ones = jnp.ones((), jnp.bfloat16), jnp.ones(5000, jnp.bfloat16)
     assert rule(one, one, ones, ones)[1] == 1
-    assert _two_phase.block_length(1000, jnp.zeros((3, 2)), True) <= 16
+    assert _two_phase.block_length(1000, jnp.zeros((3, 2)), True) == 1
+
+
+def test_what_it_cannot_go_back_through_is_named():
+    loss = lambda y, target: (y - target) ** 2
+    branches = lambda w, h, x: (
+        (jax.lax.cond(x > 0, lambda h: jnp.tanh(w * h), jnp.sin, h),) * 2
+    )
+
+    @jax.custom_vjp
+    def clipped(h):
+        return h
+
+    clipped.defvjp(lambda h: (h, None), lambda _, g: (jnp.clip(g, -1, 1),))
+    clips = lambda w, h, x: (clipped(jnp.tanh(w * h + x)),) * 2
+    args = 0.5, jnp.array(0.3), jnp.array([1.0, -1.0]), jnp.zeros(2)
+    for step in (branches, clips):
+        rule = gradients.bptt(step, loss, adjoint="two_phase")
+        with pytest.raises(ValueError, match="cannot go back through this step"):
+            rule(*args)
 
 
 @cache

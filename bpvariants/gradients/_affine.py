@@ -35,7 +35,17 @@ LOOPS = {"cond", "scan", "while"}  # which are not looked into
 Label = int | str | None
 
 
-def why_not_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> str | None:
+def check_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> None:
+    """Check that a step is not seen to be other than element-wise affine."""
+    why = _why_not_affine(step, params, carry, x)
+    if why is not None:
+        raise ValueError(
+            "method='linear' needs a new carry that is A * carry + u, number by number"
+            f", but {why}. Give method='newton'."
+        )
+
+
+def _why_not_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> str | None:
     """Return what makes the new carry other than A ⊙ h + u, or None if nothing seen."""
     paths = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(carry)]
     new_carry = lambda params, carry, x: step(params, carry, x)[0]

@@ -119,10 +119,11 @@ def slots(number: int) -> Slots:
 def budget(num_bytes: int) -> Budget:
     """Choose the fastest policy that keeps within so many bytes.
 
-    It is, of those that fit, the first of: None, `every(k)`, and whichever of
-    `every(k, l)` and :func:`slots` evaluates the step less often. Bytes are those of
-    what the steps keep, as :func:`predicted_cost` counts them: inputs, outputs, params
-    and their gradient come on top.
+    It is, of those that fit, the first of: None, `every(k)` at the k that keeps
+    least, and whichever of `every(k, l)`, for k and l that divide, and :func:`slots`
+    evaluates the step less often. Bytes are those of what the steps keep, as
+    :func:`predicted_cost` counts them: inputs, outputs, params and their gradient come
+    on top.
 
     Args:
       num_bytes: what may be kept, in bytes, 1 or more.

@@ -20,13 +20,15 @@ import jax.numpy as jnp
 
 from bpvariants._checks import check_lengths, check_like, first_step, step_shapes
 from bpvariants._dtypes import is_floating, widen
-from bpvariants.gradients._affine import why_not_affine
+from bpvariants.gradients._affine import check_affine
 from bpvariants.gradients._examples import largest
 from bpvariants.gradients._fixed_point import check_batch_ndim
 from bpvariants.gradients._losses import as_arrays
 from bpvariants.gradients._masking import guarded
 from bpvariants.gradients._newton_unroll import newton
 from bpvariants.gradients._trajectories import (
+    Found,
+    is_close,
     linear_trajectory,
     newton_trajectory,
     spacing,
@@ -142,7 +144,7 @@ def parallel_unroll(
         batch_ndim = flags[0].ndim - 1 if flags else 0
     check_batch_ndim("carry", batch_ndim, carry)
     if method == "linear":
-        _check_affine(step, params, carry, first_step(xs))
+        check_affine(step, params, carry, first_step(xs))
     start = _start(carry, length, guess)
 
     def run(h, x, mask, reset):
@@ -161,7 +163,7 @@ def parallel_unroll(
     if isinstance(method, newton):
         carries, how = newton_trajectory(all_steps, in_order, start, method, batch_ndim)
     else:
-        carries, how = linear_trajectory(all_steps, start), None
+        carries, how = linear_trajectory(all_steps, start)
     new, ys = all_steps(carries)
     right, info = _inspect(new, carries, how, batch_ndim)
     last = jax.tree.map(lambda leaf: leaf[-1], new)
@@ -177,18 +179,17 @@ def _inspect(
     over_time = lambda tree: jnp.max(largest(tree, batch_ndim + 1), axis=0)
     differences = jax.tree.map(jnp.subtract, new, old)
     residual = over_time(differences)
-    if how is not None:
+    if isinstance(how, Found):
         steps, converged, in_place = how
         fell_back = ~converged & in_place
         info = ParallelInfo(steps, residual, converged, fell_back, carries)
         return converged | fell_back, info
-    # NaN and what overflowed are seen as they are; they may not hide what is wrong.
-    known = lambda tree: jax.tree.map(
-        lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, jnp.zeros_like(leaf)), tree
-    )
+    # Of each number by itself: a large one beside it may not hide what is wrong.
     tol = max(1000 * spacing(new), 8 * spacing(carries))
-    limit = jnp.asarray(tol, residual.dtype) * over_time(known(old))
-    right = over_time(known(differences)) <= limit
+    close = lambda a, b, passed: passed & is_close(a, b, jnp.abs(b), tol)
+    each = jax.tree.leaves(jax.tree.map(close, new, old, how))
+    axes = lambda leaf: (0, *range(1 + batch_ndim, leaf.ndim))
+    right = jnp.all(jnp.stack([jnp.all(leaf, axes(leaf)) for leaf in each]), axis=0)
     steps = jnp.ones(residual.shape, jnp.int32)
     fell_back = jnp.zeros(residual.shape, bool)
     converged = right & jnp.isfinite(residual)
@@ -246,12 +247,3 @@ def _check_carry(carry: PyTree) -> None:
                 f"found by derivatives; got {jnp.result_type(leaf)}. Give a counter or "
                 "a key with xs, such as jnp.arange(T), or use unroll."
             )
-
-
-def _check_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> None:
-    why = why_not_affine(step, params, carry, x)
-    if why is not None:
-        raise ValueError(
-            "method='linear' needs a new carry that is A * carry + u, number by number"
-            f", but {why}. Give method='newton'."
-        )

@@ -70,6 +70,9 @@ def _within(length: int, num_bytes: int, size: StepBytes | None) -> Cost:
     cost = lambda policy: policy_cost(length, policy, size)
     least = lambda costs: [min(costs, key=lambda cost: cost.bytes)] if costs else []
     ks = _divisors(length)
+    # Where no divisor is near, the best k of all leaves some steps over.
+    best = round(math.sqrt(length * size.carry / max(size.kept, 1)))
+    ks = sorted({*ks, min(max(best, 1), length)})
     single = [cost(Every((k,))) for k in ks]
     double = [cost(Every((k, j))) for k in ks for j in _divisors(k) if j < k]
     room = (num_bytes - size.kept) // max(size.carry, 1) - 1

@@ -28,7 +28,6 @@ from bpvariants.gradients._residuals import (
 from bpvariants.types import PyTree
 
 ROWS = 1024  # about as many in a product: more take memory, and no less time
-NARROW_STEPS = 16  # whose sum may be narrower than float32
 
 
 def two_phase_scan(
@@ -38,7 +37,8 @@ def two_phase_scan(
 
     Derivatives in all arguments and in what the body closes over are those of
     `jax.lax.scan`. There is no forward mode, for which JAX raises a TypeError. With
-    `narrow`, what is given is cast to less than 32 bits, so that sums are kept short.
+    `narrow`, what is given is cast to less than 32 bits, and so would be the sum over a
+    block: blocks are of one step then, and nothing is gained.
     """
     body, others = jax.closure_convert(body, given, carry, at(inputs, 0))
 
@@ -46,16 +46,39 @@ def two_phase_scan(
         given, others = fixed
         return body(given, h, x, *others)
 
+    _check_transposes(advance, (given, others), carry, at(inputs, 0))
     length = jax.tree.leaves(inputs)[0].shape[0]
     scan = _two_phase_scan(advance, block_length(length, carry, narrow))
     return scan((given, others), carry, inputs)
+
+
+def _check_transposes(advance: Callable, *arguments: PyTree) -> None:
+    """Check that the step can be linearised, and its linearisation transposed."""
+
+    def there_and_back(*arguments):
+        results, linear = linearised(advance, *arguments)
+        once = partial(jax.tree.map, lambda leaf: leaf[None])
+        _, *h_and_x = like = [floating(tree) for tree in arguments]
+        all_steps = lambda fixed, *h_and_x: jax.vmap(
+            lambda linear, *h_and_x: linear(fixed, *h_and_x)
+        )(once(linear), *h_and_x)
+        pull = jax.linear_transpose(all_steps, like[0], *once(h_and_x))
+        return pull(tuple(once(floating(each)) for each in results))
+
+    try:
+        jax.eval_shape(there_and_back, *arguments)
+    except (NotImplementedError, TypeError) as error:
+        raise ValueError(
+            "adjoint='two_phase' cannot go back through this step, as where it uses "
+            f"lax.cond or jax.custom_vjp; use adjoint='scan'. JAX says: {error}"
+        ) from error
 
 
 def block_length(length: int, carry: PyTree, narrow: bool) -> int:
     """Return K, a divisor of T where there is a large one."""
     rows = [math.prod(jnp.shape(leaf)[:-1]) for leaf in jax.tree.leaves(carry)]
     most = max(1, ROWS // max(1, max(rows, default=1)))
-    most = min(most, length, NARROW_STEPS if narrow else length)
+    most = min(most, 1 if narrow else length)
     divisors = (k for k in range(most, most // 2, -1) if length % k == 0)
     return next(divisors, most)
 
@@ -88,7 +111,7 @@ def _two_phase_scan(advance: Callable, block: int) -> Callable:
     def backward(saved, cotangents):
         plan, stacked, constants, *arguments = saved
         fixed, carry, inputs = arguments
-        like = [tangents(tree) for tree in (fixed, carry, at(inputs, 0))]
+        like = [floating(tree) for tree in (fixed, carry, at(inputs, 0))]
         linear = lambda at_time: plan.linear(*at_time, constants)
         last_bar, ys_bar = map(without_float0, cotangents)
         bars = _transposed(linear, (stacked, inputs), last_bar, ys_bar, like, block)
@@ -109,7 +132,7 @@ def _transposed(linear, along_time, last_bar, ys_bar, like, block):
         delta, deltas = _phase_one(linear, along_time, ys_bar, delta, like)
         return delta, _phase_two(linear, along_time, ys_bar, deltas, like)
 
-    zeros = [jnp.zeros(leaf.shape, leaf.dtype) for leaf in like[0]]
+    zeros = jax.tree.map(jnp.zeros_like, like[0])
     return by_blocks(back, (along_time, ys_bar), last_bar, zeros, block)
 
 
@@ -155,27 +178,19 @@ def _phase_one(linear, along_time, ys_bar, delta, like):
 
 def _phase_two(linear, along_time, ys_bar, deltas, like):
     """Return the cotangents of the fixed arrays, of all steps, and of the inputs."""
-    fixed, h, x = like
-    length = jax.tree.leaves(along_time)[0].shape[0]
-    over_time = lambda a: jax.ShapeDtypeStruct((length, *a.shape), a.dtype)
+    xs = floating(along_time[1])
 
     def all_steps(fixed, hs, xs):
         at_one = lambda at_time, h, x: linear(at_time)(fixed, h, x)
         return jax.vmap(at_one)(along_time, hs, xs)
 
-    pull = jax.linear_transpose(all_steps, fixed, *jax.tree.map(over_time, (h, x)))
+    pull = jax.linear_transpose(all_steps, like[0], deltas, xs)
     fixed_bar, _, xs_bar = pull((deltas, ys_bar))
     return fixed_bar, xs_bar
 
 
 def at(sequences: PyTree, time: int) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[time], sequences)
-
-
-def tangents(tree: PyTree) -> list[jax.ShapeDtypeStruct]:
-    return [
-        jax.ShapeDtypeStruct(jnp.shape(a), jnp.result_type(a)) for a in floating(tree)
-    ]
 
 
 def without_float0(cotangents: PyTree) -> list[jax.Array]:
