@@ -113,10 +113,16 @@ def sum_steps(
     checkpoint: Checkpoint = None,
     adjoint: Adjoint = "scan",
 ) -> tuple[PyTree, jax.Array]:
-    """Run a network along time; return the carry and Σ share · loss, keeping no loss.
+    """Run a network along time; return the carry and Σ share · loss.
 
-    Shares are [T, *batch], or [] if all losses count alike.
+    Shares are [T, *batch], or [] if all losses count alike. With a checkpoint no loss
+    is kept; without, T of them are little beside the rest, and faster summed up last.
     """
+    if checkpoint is None:
+        last, losses = scan_steps(
+            step_with_loss, params, carry, inputs, mask, reset, initial, adjoint=adjoint
+        )
+        return last, jnp.sum(shares * losses)
     one_step, given = _body(step_with_loss, params, initial)
     x = jax.tree.map(lambda leaf: leaf[0], inputs)
     losses = jax.eval_shape(step_with_loss, params, carry, x)[1]
