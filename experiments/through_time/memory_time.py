@@ -133,11 +133,11 @@ def _policies(config: Config, length: int) -> Iterator[dict[str, Any]]:
 
 def _named(length: int, size: gradients.StepBytes) -> dict[str, Any]:
     """Return the policies to measure; √(T c/r) is where `every` needs least."""
-    best = round(math.sqrt(length * size.carry / size.kept))
-    k = min((k for k in range(1, length + 1) if length % k == 0),
-            key=lambda k: abs(math.log(k / best)))  # fmt: skip
+    best = math.sqrt(length * size.carry / size.kept)
+    divisors = [k for k in range(1, length + 1) if length % k == 0]
+    nearest = lambda goal: min(divisors, key=lambda k: abs(math.log(k / goal)))
+    k, wide = nearest(best), nearest(4 * best)  # others take a copy of the inputs
     root = round(math.sqrt(length))
-    wide = min(4 * k, length)
     policies = {
         "None": None,
         '"step"': "step",
