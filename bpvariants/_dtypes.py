@@ -47,3 +47,9 @@ def floating_parts(tree: PyTree) -> tuple[list[jax.Array], Callable]:
         return structure.unflatten([next(new) if yes else leaf for leaf, yes in pairs])
 
     return [a for a, yes in zip(leaves, floating, strict=True) if yes], rebuild
+
+
+def without_float0(cotangents: PyTree) -> list[jax.Array]:
+    """Return the cotangents of leaves that have derivatives; float0 marks others."""
+    leaves = jax.tree.leaves(cotangents)
+    return [leaf for leaf in leaves if leaf.dtype != jax.dtypes.float0]

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bpvariants._dtypes import cast_like, floating_parts, widen
+from bpvariants._dtypes import cast_like, floating_parts, widen, without_float0
 from bpvariants.types import PyTree
 
 
@@ -123,7 +123,7 @@ def _go_back(
         total = [a + widen(b) for a, b in zip(total, by_given, strict=True)]
         return (adjoint, total, kept), by_x
 
-    adjoint, of_ys = (_differentiable(tree) for tree in cotangents)
+    adjoint, of_ys = map(without_float0, cotangents)
     total = [jnp.zeros_like(widen(leaf)) for leaf in floating_parts(given)[0]]
     inputs = jnp.arange(len(plan.slot)), jnp.asarray(plan.slot)
     inputs = *inputs, (jnp.asarray(plan.begin), jnp.asarray(plan.end)), of_ys
@@ -131,12 +131,6 @@ def _go_back(
     (adjoint, total, _), by_xs = jax.lax.scan(body, state, inputs, reverse=True)
     by_given = cast_like(total, floating_parts(given)[0])
     return [*by_given, *adjoint, *by_xs]
-
-
-def _differentiable(cotangents: PyTree) -> list[jax.Array]:
-    """Return the cotangents of leaves that have derivatives; float0 marks others."""
-    leaves = jax.tree.leaves(cotangents)
-    return [leaf for leaf in leaves if leaf.dtype != jax.dtypes.float0]
 
 
 def _cut(leaves: list, *sizes: int) -> tuple[list, ...]:

@@ -19,6 +19,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from bpvariants._dtypes import without_float0
 from bpvariants.gradients._residuals import (
     cotangent,
     floating,
@@ -191,9 +192,3 @@ def _phase_two(linear, along_time, ys_bar, deltas, like):
 
 def at(sequences: PyTree, time: int) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[time], sequences)
-
-
-def without_float0(cotangents: PyTree) -> list[jax.Array]:
-    """Return the cotangents of floating leaves."""
-    leaves = jax.tree.leaves(cotangents)
-    return [leaf for leaf in leaves if leaf.dtype != jax.dtypes.float0]

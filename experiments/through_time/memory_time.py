@@ -232,7 +232,10 @@ def _draw(rows: list[dict[str, Any]], growth: list[dict[str, Any]]) -> Figure:
         axis.set(ylabel="time, relative", title=f"T = {length}")
         axis.axhline(4 / 3, color="grey", linestyle=":", linewidth=1)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7, title="full: measured, hollow: predicted")
+        axis.legend(
+            fontsize=7, title="full: measured, hollow: predicted", ncols=3,
+            loc="upper center", bbox_to_anchor=(0.5, -0.15),
+        )  # fmt: skip
     if len(growth) > 1:
         _draw_growth(axes[-1], growth)
     return figure
@@ -245,6 +248,8 @@ def _draw_growth(axis: Any, growth: list[dict[str, Any]]) -> None:
         axis.loglog(lengths, of("ms"), f"C{i}o-", label=f"{name}: ms")
         right.loglog(lengths, of("mib"), f"C{i}s--", label=f"{name}: MiB")
     axis.set(xlabel="T", ylabel="ms", title="growth with T")
+    axis.set_xticks(lengths, map(str, lengths))
+    axis.set_xticks([], minor=True)
     right.set_ylabel("MiB")
     lines = [line for each in (axis, right) for line in each.get_lines()]
     axis.legend(lines, [line.get_label() for line in lines], fontsize=7)
