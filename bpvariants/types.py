@@ -62,7 +62,7 @@ class GradientRule(Protocol):
 class OnlineRule(NamedTuple):
     """A gradient rule that takes one time step at a time, inside anyone's loop.
 
-        state = rule.init(params, carry, initial=None, batch_shape=None)
+        state = rule.init(params, carry, initial=None, batch_shape=None, inputs=None)
         value, grads, state = rule.update(
             params, state, x, target, weight=None, mask=None, reset=None
         )
@@ -71,8 +71,9 @@ class OnlineRule(NamedTuple):
     reset are [*batch], and keywords; value and grads are those of the weighted mean
     over the batch. `state.carry` is the carry of the network. A reset puts back the
     `initial` given to `init`, by default its carry. A rule that draws at random takes
-    `key=` in `update`; one whose state depends on the batch shape, `batch_shape=` in
-    `init`.
+    `key=` in `update`. A rule whose state depends on the batch shape, or on what the
+    network does with its inputs, takes `batch_shape=`, or `inputs=`, the arrays or
+    shapes (x, target) of one step, in `init`.
     """
 
     init: Callable[..., Any]

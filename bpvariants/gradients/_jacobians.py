@@ -38,9 +38,9 @@ def one_example(step: Step, batch_rank: int) -> Step:
             return jax.tree.map(as_example, results)
         except Exception as error:  # though it took the whole batch
             raise ValueError(
-                "rtrl shows step and loss one example at a time, as a batch of one: "
-                "arrays with batch axes must come in with x or target, not be closed "
-                f"over. The network or the loss says: {error}"
+                "this rule shows step and loss one example at a time, as a batch of "
+                "one: arrays with batch axes must come in with x or target, not be "
+                f"closed over. The network or the loss says: {error}"
             ) from error
 
     return step_of_example

@@ -1,9 +1,11 @@
 """From an online rule, one step at a time, to a gradient rule over a sequence."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import check_floating, check_lengths
+from bpvariants._checks import check_floating, check_lengths, first_step
 from bpvariants._dtypes import cast_like, widen
 from bpvariants.gradients._losses import as_arrays, effective_weights
 from bpvariants.types import GradientRule, OnlineRule
@@ -46,6 +48,8 @@ def over_sequence(online: OnlineRule) -> GradientRule:
             f"{online!r}."
         )
 
+    takes_inputs = "inputs" in inspect.signature(online.init).parameters
+
     def rule(
         params,
         carry,
@@ -78,7 +82,8 @@ def over_sequence(online: OnlineRule) -> GradientRule:
             return (state, total), share.astype(value.dtype) * value
 
         batch = None if counts is None else counts.shape[1:]
-        state = online.init(params, carry, initial, batch_shape=batch)
+        first = {"inputs": first_step((xs, targets))} if takes_inputs else {}
+        state = online.init(params, carry, initial, batch_shape=batch, **first)
         start = state, jax.tree.map(jnp.zeros_like, widen(params))
         (state, total), values = jax.lax.scan(body, start, (shares, xs, targets, given))
         return (jnp.sum(values), state.carry), cast_like(total, params)

@@ -18,23 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bpvariants._checks import check_floating, check_like, check_real
 from bpvariants._dtypes import cast_like, widen
 from bpvariants.gradients._jacobians import (
     floating_leaves,
     linearise,
-    one_example,
-    over_batch,
     replace_floating,
 )
-from bpvariants.gradients._losses import (
-    as_arrays,
-    check_step,
-    effective_weights,
-    normalised,
-    with_loss,
-)
-from bpvariants.gradients._masking import blank, keep, restart
+from bpvariants.gradients._losses import with_loss
+from bpvariants.gradients._online_step import check_start, check_state, enter_step
 from bpvariants.types import Loss, OnlineRule, PyTree, Step
 
 
@@ -92,12 +83,7 @@ def rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     def init(params, carry, initial=None, batch_shape=None):
         del batch_shape  # every leaf of the state begins with it
-        check_floating("params", params)
-        check_real("params", params)
-        check_real("carry", carry)
-        carry = jax.tree.map(jnp.asarray, carry)
-        initial = carry if initial is None else initial
-        check_like("initial", initial, "carry", carry)
+        carry, initial = check_start(params, carry, initial)
         zeros = lambda h, theta: jnp.zeros(h.shape + jnp.shape(theta), widen(h).dtype)
         influence = [
             jax.tree.map(lambda theta, h=h: zeros(h, theta), params)
@@ -106,37 +92,28 @@ def rtrl(step: Step, loss: Loss) -> OnlineRule:
         return RTRLState(carry, influence, initial)
 
     def update(params, state, x, target, *, weight=None, mask=None, reset=None):
-        if not isinstance(state, RTRLState):
-            raise ValueError(
-                "state must be what rtrl's init or update returned, got "
-                f"{type(state).__name__}; call rule.init(params, carry) first."
-            )
+        check_state("rtrl", state, RTRLState)
         carry, influence, initial = state
-        weight, mask, reset = as_arrays(weight, mask, reset)
-        losses = check_step(
-            advance, params, carry, x, target, weight=weight, mask=mask, reset=reset
+        now = enter_step(
+            advance, params, carry, initial, x, target, weight, mask, reset
         )
-        example = one_example(advance, losses.ndim)
-        examples = over_batch(example, losses.ndim)
-        shares = normalised(effective_weights(weight, mask), losses.shape, losses.dtype)
-        start = restart(carry, initial, mask, reset)
-        none_yet = jax.tree.map(jnp.zeros_like, influence)
-        entering = restart(influence, none_yet, mask, reset)
-        inputs = blank((x, target), carry, mask)
+        entering = now.restarted(influence)
 
         def mean_loss(params, leaves):
-            new, losses = examples(params, replace_floating(start, leaves), inputs)
-            return jnp.sum(shares * losses), new
+            start = replace_floating(now.start, leaves)
+            new, losses = now.examples(params, start, now.inputs)
+            return jnp.sum(now.shares * losses), new
 
         (value, new), (direct, errors) = jax.value_and_grad(
             mean_loss, argnums=(0, 1), has_aux=True
-        )(params, widen(floating_leaves(start)))
+        )(params, widen(floating_leaves(now.start)))
         grads, leaving = widen(direct), influence
         if influence:  # else the network has no state to remember anything in
-            linear = linearise(example, params, start, inputs, losses.ndim)
+            rank = len(now.batch)
+            linear = linearise(now.example, params, now.start, now.inputs, rank)
             grads = _add_influence(grads, errors, entering, linear)
-            leaving = _propagate(linear, entering, influence, losses.ndim)
-        new, leaving = keep((new, leaving), (carry, influence), mask)
+            leaving = _propagate(linear, entering, influence, rank)
+        new, leaving = now.kept((new, leaving), (carry, influence))
         return value, cast_like(grads, params), RTRLState(new, leaving, initial)
 
     return OnlineRule(init, update)

@@ -1,0 +1,65 @@
+"""A function as a flat list of primitive operations, to be read and to be run again."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+# Programs within the program, as a jitted helper is; names differ by version of JAX.
+CALLS = {
+    "checkpoint",
+    "closed_call",
+    "core_call",
+    "custom_jvp_call",
+    "jit",
+    "pjit",
+    "remat",
+    "remat2",
+}
+
+
+def is_variable(atom: Any) -> bool:
+    """Whether an operand is a variable; literals have a value of their own."""
+    return not hasattr(atom, "val")
+
+
+def flat_program(function: Callable, *arguments: Any) -> tuple[Any, Any]:
+    """Return (closed jaxpr, structure of the outputs) with no calls left in it.
+
+    A `custom_jvp` is replaced by what it computes, so that its own derivative is lost:
+    to keep it, trace the derivative. Costs one more trace of the function.
+    """
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    run = lambda *leaves: evaluate(closed.jaxpr, closed.consts, leaves)
+    flat = jax.make_jaxpr(run)(*jax.tree.leaves(arguments))
+    return flat, jax.tree.structure(shapes)
+
+
+def evaluate(jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]) -> list[Any]:
+    """Run a program, entering the programs that it calls."""
+    env = dict(zip(jaxpr.constvars, consts, strict=True))
+    env |= dict(zip(jaxpr.invars, arguments, strict=True))
+    read = lambda atom: env[atom] if is_variable(atom) else atom.val
+    for equation in jaxpr.eqns:
+        values = run_equation(equation, [read(atom) for atom in equation.invars])
+        env |= dict(zip(equation.outvars, values, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def run_equation(equation: Any, values: Sequence[Any]) -> list[Any]:
+    """Return the results of one equation, as a list."""
+    inner = called(equation)
+    if inner is not None:
+        return evaluate(*inner, values)
+    bound = equation.primitive.get_bind_params(equation.params)
+    functions, parameters = bound if isinstance(bound, tuple) else ([], bound)  # by JAX
+    results = equation.primitive.bind(*functions, *values, **parameters)
+    return list(results) if equation.primitive.multiple_results else [results]
+
+
+def called(equation: Any) -> tuple[Any, Sequence[Any]] | None:
+    """Return (jaxpr, consts) of the program that an equation calls, if it is a call."""
+    if equation.primitive.name not in CALLS:
+        return None
+    inner = equation.params.get("jaxpr") or equation.params.get("call_jaxpr")
+    return getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
