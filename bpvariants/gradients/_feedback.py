@@ -11,12 +11,13 @@ rate η with weight decay λ, so that B − Wᵀ shrinks by 1 − λ a step.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
-from bpvariants._dtypes import floating_parts, is_floating, widen
+from bpvariants._dtypes import is_floating, widen
 from bpvariants.types import PyTree
 
 
@@ -76,16 +77,110 @@ def random_feedback(key: jax.Array, y: PyTree, carry: PyTree) -> PyTree:
       >>> B.shape
       (2, 3)
     """
-    outputs, rebuild = floating_parts(y)
     leaves, structure = jax.tree.flatten(carry)
-    keys = iter(jax.random.split(key, (len(outputs), len(leaves))).reshape(-1))
+    outputs, outputs_structure = jax.tree.flatten(y)
+    keys = iter(jax.random.split(key, len(outputs) * len(leaves)))
 
-    def draw(key, output, leaf):
-        if not is_floating(leaf):
+    def draw(output, leaf):
+        subkey = next(keys)
+        if not (is_floating(output) and is_floating(leaf)):
             return None
-        draws = jax.random.normal(key, output.shape + leaf.shape, widen_dtype(leaf))
-        return draws / math.sqrt(max(leaf.size, 1))
+        shape, dtype = jnp.shape(output) + jnp.shape(leaf), jnp.result_type(leaf)
+        draws = jax.random.normal(subkey, shape, jnp.promote_types(dtype, jnp.float32))
+        return draws / math.sqrt(max(math.prod(jnp.shape(leaf)), 1))
 
-    return rebuild(
-        [structure.unflatten([draw(next(keys), a, b) for b in leaves]) for a in outputs]
+    trees = [structure.unflatten([draw(a, b) for b in leaves]) for a in outputs]
+    return outputs_structure.unflatten(trees)
+
+
+def starting_weights(feedback: Feedback) -> PyTree:
+    """Return B to begin with, float32 or wider; None if feedback is symmetric."""
+    if isinstance(feedback, str):
+        if feedback != "symmetric":
+            raise ValueError(
+                "feedback must be 'symmetric', weights as gradients.random_feedback "
+                f"draws them, or a gradients.AdaptiveFeedback; got {feedback!r}."
+            )
+        return None
+    adaptive = isinstance(feedback, AdaptiveFeedback)
+    return widen(feedback.weights if adaptive else feedback)
+
+
+def fed_back(
+    weights: PyTree, errors: Sequence[jax.Array], y: PyTree, carry: PyTree
+) -> list[jax.Array | None]:
+    """Return c = e B, [*batch, *n], for each leaf of a carry; None where it gets none.
+
+    Args:
+      weights: B.
+      errors: e, [*batch, *m] for each leaf of y.
+      y: an output of one example, or its shape.
+      carry: the carry of one example, or its shape.
+    """
+    signals: list[jax.Array | None] = [None] * len(jax.tree.leaves(carry))
+    links = _links(weights, y, carry)
+    for (i, j), matrix in zip(links, jax.tree.leaves(weights), strict=True):
+        axes = jnp.ndim(jax.tree.leaves(y)[i])
+        part = jnp.tensordot(errors[i], matrix.astype(errors[i].dtype), axes)
+        before = signals[j]
+        signals[j] = part if before is None else before + part
+    return signals
+
+
+def adapted(
+    feedback: AdaptiveFeedback,
+    weights: PyTree,
+    errors: Sequence[jax.Array],
+    y: PyTree,
+    carry: PyTree,
+    new_leaves: Sequence[jax.Array],
+) -> PyTree:
+    """Return (1 − λ) B − η Σ_batch eᵀ h, where h are the leaves [*batch, *n].
+
+    Other arguments are those of :func:`fed_back`.
+    """
+    arrays, structure = jax.tree.flatten(weights)
+    adapt = lambda matrix, change: (
+        (1 - jnp.asarray(feedback.decay, matrix.dtype)) * matrix
+        - jnp.asarray(feedback.learning_rate, matrix.dtype)
+        * change.astype(matrix.dtype)
     )
+    for place, (i, j) in enumerate(_links(weights, y, carry)):
+        error = errors[i]
+        batch = tuple(range(error.ndim - jnp.ndim(jax.tree.leaves(y)[i])))
+        h = new_leaves[j].astype(error.dtype)
+        change = jnp.tensordot(error, h, (batch, batch))
+        arrays[place] = adapt(arrays[place], change)
+    return structure.unflatten(arrays)
+
+
+def _links(weights, y, carry):
+    """Return for each array of B which leaf of y it reads and which of the carry."""
+    wanted = "as gradients.random_feedback(key, y, carry) draws them for one example"
+    outputs, leaves = jax.tree.leaves(y), jax.tree.leaves(carry)
+    try:
+        rows = [
+            jax.tree.structure(carry).flatten_up_to(row)
+            for row in jax.tree.structure(y).flatten_up_to(weights)
+        ]
+    except ValueError as error:
+        raise ValueError(
+            "feedback must be for each leaf of y a tree like the carry, or its visible "
+            f"part, of arrays or None, {wanted}; got {weights!r}: {error}"
+        ) from error
+    links = []
+    for i, row in enumerate(rows):
+        for j, matrix in enumerate(row):
+            if matrix is None:
+                continue
+            shape = jnp.shape(outputs[i]) + jnp.shape(leaves[j])
+            floating = is_floating(outputs[i]) and is_floating(leaves[j])
+            if jnp.shape(matrix) != shape or not floating:
+                raise ValueError(
+                    f"feedback must have an array of shape [*m, *n] = {shape} for an "
+                    f"output of shape {jnp.shape(outputs[i])} and a leaf of the carry "
+                    f"of shape {jnp.shape(leaves[j])}, and None where one of them has "
+                    f"no derivative, {wanted}; got shape {jnp.shape(matrix)}."
+                )
+            links.append((i, j))
+    return links

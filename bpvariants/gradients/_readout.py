@@ -54,7 +54,8 @@ class Readout(NamedTuple):
       signals: Σ-weighted c_t, for each floating leaf of the carry [*batch, ...].
       skip: b_t, likewise.
       direct: r_t, like params.
-      errors: e_t, for each floating leaf of y [*batch, ...].
+      errors: e_t, for each leaf of y [*batch, ...], None at those without derivatives.
+      y: the shapes of an output of one example.
     """
 
     value: jax.Array
@@ -62,7 +63,8 @@ class Readout(NamedTuple):
     signals: list[jax.Array]
     skip: list[jax.Array]
     direct: PyTree
-    errors: list[jax.Array]
+    errors: list[jax.Array | None]
+    y: PyTree
 
 
 def read_out(
@@ -90,8 +92,9 @@ def read_out(
     example = one_example(nudged, rank)
     run = over_batch(lambda *args: _run_cut(example, *args, first), rank)
     y = jax.eval_shape(step, params, now.start, x)[1]
-    zeros = lambda leaves: [jnp.zeros(leaf.shape, leaf.dtype) for leaf in leaves]
-    outputs = zeros([leaf for leaf in jax.tree.leaves(y) if is_floating(leaf)])
+    zeros = lambda leaves: [
+        jnp.zeros(leaf.shape, leaf.dtype) for leaf in leaves if is_floating(leaf)
+    ]
 
     def mean_loss(params, leaves, at_carry, at_output):
         start = replace_floating(now.start, leaves)
@@ -100,9 +103,14 @@ def read_out(
 
     start = floating_leaves(now.start)
     derivative = jax.value_and_grad(mean_loss, argnums=(0, 1, 2, 3), has_aux=True)
-    (value, new), found = derivative(params, widen(start), zeros(start), outputs)
-    direct, skip, signals, errors = widen(found)
-    return Readout(value, new, signals, skip, direct, errors)
+    (value, new), found = derivative(
+        params, widen(start), zeros(start), zeros(jax.tree.leaves(y))
+    )
+    direct, skip, signals, of_output = widen(found)
+    rest = iter(of_output)
+    errors = [next(rest) if is_floating(leaf) else None for leaf in jax.tree.leaves(y)]
+    cut = lambda leaf: jax.ShapeDtypeStruct(leaf.shape[rank:], leaf.dtype)
+    return Readout(value, new, signals, skip, direct, errors, jax.tree.map(cut, y))
 
 
 def _run_cut(example, params, carry, inputs, first):
