@@ -85,8 +85,9 @@ def random_feedback(key: jax.Array, y: PyTree, carry: PyTree) -> PyTree:
         subkey = next(keys)
         if not (is_floating(output) and is_floating(leaf)):
             return None
-        shape, dtype = jnp.shape(output) + jnp.shape(leaf), jnp.result_type(leaf)
-        draws = jax.random.normal(subkey, shape, jnp.promote_types(dtype, jnp.float32))
+        shape = jnp.shape(output) + jnp.shape(leaf)
+        dtype = widen(jnp.zeros((), jnp.result_type(leaf))).dtype
+        draws = jax.random.normal(subkey, shape, dtype)
         return draws / math.sqrt(max(math.prod(jnp.shape(leaf)), 1))
 
     trees = [structure.unflatten([draw(a, b) for b in leaves]) for a in outputs]
@@ -175,12 +176,13 @@ def _links(weights, y, carry):
                 continue
             shape = jnp.shape(outputs[i]) + jnp.shape(leaves[j])
             floating = is_floating(outputs[i]) and is_floating(leaves[j])
-            if jnp.shape(matrix) != shape or not floating:
+            got = getattr(matrix, "shape", type(matrix).__name__)
+            if got != shape or not floating:
                 raise ValueError(
                     f"feedback must have an array of shape [*m, *n] = {shape} for an "
                     f"output of shape {jnp.shape(outputs[i])} and a leaf of the carry "
                     f"of shape {jnp.shape(leaves[j])}, and None where one of them has "
-                    f"no derivative, {wanted}; got shape {jnp.shape(matrix)}."
+                    f"no derivative, {wanted}; got {got}."
                 )
             links.append((i, j))
     return links

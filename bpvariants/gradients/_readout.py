@@ -52,18 +52,18 @@ class Readout(NamedTuple):
       value: Σ w ℓ_t / Σ w.
       carry: h_t.
       signals: Σ-weighted c_t, for each floating leaf of the carry [*batch, ...].
-      skip: b_t, likewise.
+      skip: b_t, likewise; None if nothing skips the new carry.
       direct: r_t, like params.
-      errors: e_t, for each leaf of y [*batch, ...], None at those without derivatives.
+      errors: e_t, for each leaf of y [*batch, ...], zeros if it has no derivatives.
       y: the shapes of an output of one example.
     """
 
     value: jax.Array
     carry: PyTree
     signals: list[jax.Array]
-    skip: list[jax.Array]
+    skip: list[jax.Array] | None
     direct: PyTree
-    errors: list[jax.Array | None]
+    errors: list[jax.Array]
     y: PyTree
 
 
@@ -76,55 +76,73 @@ def read_out(
     of the carry may be one and the same: the signal goes to the one that stands in
     `first`, their places among the floating leaves, or else to the earlier.
     """
-    x, target = now.inputs
-    rank = len(now.batch)
+    rank, (x, target) = len(now.batch), now.inputs
+    y = jax.eval_shape(step, params, now.start, x)[1]
+    zeros = lambda leaves: [
+        jnp.zeros(leaf.shape, leaf.dtype) for leaf in leaves if is_floating(leaf)
+    ]
+    start, outputs = floating_leaves(now.start), zeros(jax.tree.leaves(y))
+    example = one_example(_nudged(step, loss), rank)
+    shapes = example_shapes((now.start, (x, target, outputs)), rank)
+    program = flat_program(example, params, *shapes, calls=PLAIN_CALLS)
+    cuts = _cuts(*program, first)
+    run = over_batch(lambda *args: _run_cut(*program, cuts, *args), rank)
+
+    def mean_loss(params, leaves, at_carry, at_output):
+        carry = replace_floating(now.start, leaves)
+        new, losses = run(params, carry, ((x, target, at_output), at_carry))
+        return jnp.sum(now.shares * losses), new
+
+    (value, new), found = jax.value_and_grad(
+        mean_loss, argnums=(0, 1, 2, 3), has_aux=True
+    )(params, widen(start), zeros(start), outputs)
+    direct, skip, signals, of_output = widen(found)
+    rest, none = iter(of_output), jnp.zeros(now.batch)
+    errors = [next(rest) if is_floating(leaf) else none for leaf in jax.tree.leaves(y)]
+    skip = skip if _skips(*program, cuts, len(jax.tree.leaves(params))) else None
+    y = example_shapes(y, rank)
+    return Readout(value, new, signals, skip, direct, errors, y)
+
+
+def example_shapes(tree: PyTree, batch_rank: int) -> PyTree:
+    """Return the shapes of one example's arrays, which have no batch axes."""
+
+    def cut(leaf):
+        if not isinstance(leaf, jax.ShapeDtypeStruct):
+            leaf = jax.typeof(leaf)
+        shape = leaf.shape[batch_rank:]
+        return jax.ShapeDtypeStruct(shape, leaf.dtype, weak_type=leaf.weak_type)
+
+    return jax.tree.map(cut, tree)
+
+
+def _nudged(step, loss):
+    """Return the step with its loss, in which something is added to the output."""
 
     def nudged(params, carry, inputs):
-        *inputs, nudges = inputs
+        x, target, nudges = inputs
 
         def nudged_step(params, carry, x):
             carry, y = step(params, carry, x)
             leaves, rebuild = floating_parts(y)
             return carry, rebuild([a + b for a, b in zip(leaves, nudges, strict=True)])
 
-        return with_loss(nudged_step, loss)(params, carry, inputs)
+        return with_loss(nudged_step, loss)(params, carry, (x, target))
 
-    example = one_example(nudged, rank)
-    run = over_batch(lambda *args: _run_cut(example, *args, first), rank)
-    y = jax.eval_shape(step, params, now.start, x)[1]
-    zeros = lambda leaves: [
-        jnp.zeros(leaf.shape, leaf.dtype) for leaf in leaves if is_floating(leaf)
-    ]
-
-    def mean_loss(params, leaves, at_carry, at_output):
-        start = replace_floating(now.start, leaves)
-        new, losses = run(params, start, (x, target, at_output, at_carry))
-        return jnp.sum(now.shares * losses), new
-
-    start = floating_leaves(now.start)
-    derivative = jax.value_and_grad(mean_loss, argnums=(0, 1, 2, 3), has_aux=True)
-    (value, new), found = derivative(
-        params, widen(start), zeros(start), zeros(jax.tree.leaves(y))
-    )
-    direct, skip, signals, of_output = widen(found)
-    rest = iter(of_output)
-    errors = [next(rest) if is_floating(leaf) else None for leaf in jax.tree.leaves(y)]
-    cut = lambda leaf: jax.ShapeDtypeStruct(leaf.shape[rank:], leaf.dtype)
-    return Readout(value, new, signals, skip, direct, errors, jax.tree.map(cut, y))
+    return nudged
 
 
-def _run_cut(example, params, carry, inputs, first):
+def _run_cut(program, structure, cuts, params, carry, inputs):
     """Run the step of one example, whose new carry is h_t + nudges, fixed but for them.
 
     Leaves that are passed on unchanged are not cut: their uses are those of h_{t−1}.
     """
-    *inputs, nudges = inputs
-    arguments = params, carry, tuple(inputs)
-    program, structure = flat_program(example, *arguments, calls=PLAIN_CALLS)
+    inputs, nudges = inputs
     jaxpr = program.jaxpr
-    cuts = _cuts(jaxpr, structure, first)
     env = dict(zip(jaxpr.constvars, program.consts, strict=True))
-    env |= dict(zip(jaxpr.invars, jax.tree.leaves(arguments), strict=True))
+    env |= dict(
+        zip(jaxpr.invars, jax.tree.leaves((params, carry, inputs)), strict=True)
+    )
     read = lambda atom: env[atom] if is_variable(atom) else atom.val
     for equation in jaxpr.eqns:
         operands = [read(atom) for atom in equation.invars]
@@ -139,12 +157,27 @@ def _run_cut(example, params, carry, inputs, first):
     return structure.unflatten([read(atom) for atom in jaxpr.outvars])
 
 
-def _cuts(jaxpr: Any, structure: Any, first: Sequence[int]) -> dict:
+def _skips(program, structure, cuts, num_params):
+    """Whether the loss depends on the old carry other than through the new one."""
+    jaxpr = program.jaxpr
+    carry, loss = structure.unflatten(jaxpr.outvars)
+    num_carry = len(jax.tree.leaves(carry))
+    reached = set(jaxpr.invars[num_params : num_params + num_carry])
+    for equation in jaxpr.eqns:
+        if equation.effects or any(
+            is_variable(atom) and atom in reached for atom in equation.invars
+        ):
+            reached |= {v for v in equation.outvars if v not in cuts}
+    return is_variable(loss) and loss in reached
+
+
+def _cuts(program: Any, structure: Any, first: Sequence[int]) -> dict:
     """Return for variables where to cut (which leaf of the carry it is, and how).
 
     The carry may be a mere rearrangement of what the output is computed from, as it is
     where batch axes are taken away from it: cut where the numbers are computed.
     """
+    jaxpr = program.jaxpr
     carry, _ = structure.unflatten(jaxpr.outvars)
     outvars = [v for v in jax.tree.leaves(carry) if _differentiable(v)]
     made_by = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}
