@@ -69,7 +69,6 @@ from bpvariants.gradients._recurrent_backprop import (
 )
 from bpvariants.gradients._relaxation import relaxation as relaxation
 from bpvariants.gradients._rflo import rflo as rflo
-from bpvariants.gradients._rtrl import rtrl as rtrl, RTRLState as RTRLState
 from bpvariants.gradients._rtrl import rtrl as rtrl
 from bpvariants.gradients._snap import snap as snap
 from bpvariants.gradients._stack import stack as stack
