@@ -204,7 +204,7 @@ def test_padding_leaves_all_that_is_remembered():
     _, state = run_online(rule, params, carry, xs, targets)
     nan = jnp.full_like(xs[0], jnp.nan)
     off = jnp.zeros(2, bool)
-    value, grads, after = rule.update(params, state, nan, targets[0], mask=off)
+    value, grads, after = jax.jit(rule.update)(params, state, nan, targets[0], mask=off)
     assert_same(after, state)
     assert_same((value, grads), jax.tree.map(jnp.zeros_like, (value, grads)))
 
@@ -248,7 +248,7 @@ def test_feedback_goes_to_the_leaves_that_have_weights():
     weights["first"]["slow"] = None, None
     rule = gradients.rflo(two_outputs, loss, feedback=weights)
     state = rule.init(params, carry, inputs=(xs[0], targets[0]))
-    _, got, _ = rule.update(params, state, xs[0], targets[0])
+    _, got, _ = jax.jit(rule.update)(params, state, xs[0], targets[0])
 
     error = lambda y: jax.grad(lambda y: jnp.mean(loss(y, targets[0])), allow_int=True)(
         y
@@ -321,9 +321,8 @@ def test_remembers_in_float32_and_returns_dtypes_of_params(dtype):
     params, carry, xs, targets = element_wise_problem(dtype=dtype)
     rule = gradients.rflo(element_wise, square)
     state = rule.init(params, carry, inputs=(xs[0], targets[0]))
-    value, grads, state = rule.update(params, state, xs[0], targets[0])
-    floating = [a for a in jax.tree.leaves(state.influence)]
-    chex.assert_type([value, *floating], jnp.float32)
+    value, grads, state = jax.jit(rule.update)(params, state, xs[0], targets[0])
+    chex.assert_type([value, *jax.tree.leaves(state.influence)], jnp.float32)
     chex.assert_type(jax.tree.leaves(grads), dtype)
     chex.assert_tree_all_finite(grads)
 

@@ -13,11 +13,8 @@ at step t is ∂ℓ_t/∂z_t.
 
 from collections.abc import Callable
 
-import numpy as np
-
 from bpvariants.gradients._feedback import Feedback
-from bpvariants.gradients._jacobians import floating_leaves
-from bpvariants.gradients._traces import trace_rule, visible_places
+from bpvariants.gradients._traces import trace_rule
 from bpvariants.types import Loss, OnlineRule, PyTree, Step
 
 
@@ -85,11 +82,4 @@ def eprop(
       spiking neurons", Nature Communications 11, 2020,
       doi:10.1038/s41467-020-17236-y.
     """
-
-    def internal(carry):
-        seen = visible_places(carry, visible)
-        sizes = [leaf.size for leaf in floating_leaves(carry)]
-        flags = [np.full(size, i not in seen) for i, size in enumerate(sizes)]
-        return {"through": np.concatenate(flags) if flags else np.zeros(0, bool)}
-
-    return trace_rule("eprop", step, loss, feedback, visible, internal)
+    return trace_rule("eprop", step, loss, feedback, visible)

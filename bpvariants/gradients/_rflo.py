@@ -67,7 +67,4 @@ def rflo(step: Step, loss: Loss, *, feedback: Feedback = "symmetric") -> OnlineR
       Marschall, Cho & Savin, "A unified framework of online learning algorithms for
       training recurrent neural networks", JMLR 21(135), 2020, arXiv:1907.02649.
     """
-    whole = lambda carry: carry
-    return trace_rule(
-        "rflo", step, loss, feedback, whole, lambda carry: {"direct_only": True}
-    )
+    return trace_rule("rflo", step, loss, feedback, None)

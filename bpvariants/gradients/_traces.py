@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bpvariants._dtypes import cast_like, is_floating
 from bpvariants.gradients._feedback import (
@@ -58,21 +59,27 @@ def trace_rule(
     step: Step,
     loss: Loss,
     feedback: Feedback,
-    visible: Callable[[PyTree], PyTree],
-    remembers: Callable[[PyTree], dict],
+    given_visible: Callable[[PyTree], PyTree] | None,
 ) -> OnlineRule:
-    """Return a rule of traces.
+    """Return the rule whose J̃ has no paths through the visible part of h_{t−1}.
 
-    `visible` picks the part of the carry that signals go to; `remembers` gives, for a
-    carry of one example, the settings of `make_plan` that make J̃.
+    If that is None, signals go to all of the carry, and J̃ has those paths alone that
+    mix no numbers.
     """
+    direct_only = given_visible is None
+    visible = (lambda carry: carry) if given_visible is None else given_visible
     advance = with_loss(step, loss)
     fixed = starting_weights(feedback)
     learns = isinstance(feedback, AdaptiveFeedback)
 
     def plan_of(now, params, whole):
-        settings = remembers(example_shapes(now.start, len(now.batch)))
-        return plan_for(now, params, whole=whole, **settings)
+        through = None
+        if not direct_only:
+            example = example_shapes(now.start, len(now.batch))
+            through = _internal(example, visible_places(now.start, visible))
+        return plan_for(
+            now, params, whole=whole, through=through, direct_only=direct_only
+        )
 
     def init(params, carry, initial=None, batch_shape=None, *, inputs=None):
         del batch_shape  # every leaf of the state begins with it
@@ -139,6 +146,13 @@ def visible_places(
             f"returned {chosen}."
         )
     return [floating.index(i) if i in floating else None for i in chosen]
+
+
+def _internal(carry: PyTree, visible: list[int | None]) -> np.ndarray:
+    """Tell which numbers of one example's carry are not visible, bool [n]."""
+    leaves = [leaf for leaf in jax.tree.leaves(carry) if is_floating(leaf)]
+    flags = [np.full(leaf.size, i not in visible) for i, leaf in enumerate(leaves)]
+    return np.concatenate([np.zeros(0, bool), *flags])
 
 
 def _given_signal(signal, part, now):
