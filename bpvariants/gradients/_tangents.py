@@ -16,7 +16,8 @@ import numpy as np
 
 from bpvariants._dtypes import cast_like, widen
 from bpvariants.gradients._jacobians import floating_leaves, replace_floating
-from bpvariants.gradients._links import is_move, Link, links, moved
+from bpvariants.gradients._links import Link, links
+from bpvariants.gradients._moves import moved, MOVES
 from bpvariants.gradients._program import flat_program, is_variable, run_equation
 from bpvariants.types import PyTree, Step
 
@@ -196,7 +197,7 @@ def _mark(equation, values, nonzero):
             nonzero[out] = every
     elif name in ("convert_element_type", "neg", "copy", "name"):
         nonzero[out] = given[0]
-    elif is_move(name):
+    elif name in MOVES:
         everywhere = [
             np.ones(atom.aval.shape, bool) if mark is None else mark
             for atom, mark in zip(equation.invars, marks, strict=True)
