@@ -155,4 +155,5 @@ def _immediate(colours: np.ndarray, passes: jax.Array, rank: int) -> jax.Array:
 
 def _with_zero(values: jax.Array) -> jax.Array:
     """Append a zero, which a lookup of −1, or of a row that is none, finds."""
-    return jnp.concatenate([values, jnp.zeros_like(values[..., :1])], axis=-1)
+    zero = jnp.zeros((*values.shape[:-1], 1), values.dtype)
+    return jnp.concatenate([values, zero], axis=-1)
