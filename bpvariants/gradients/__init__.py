@@ -2,13 +2,13 @@
 
 Static: backprop. Through time: bptt, truncated_bptt with stream and
 adaptive_truncation, artbp with growing_truncation, discounted_weights; what is kept on
-the way: every, slots, budget, predicted_cost, step_bytes. Forward in time: rtrl,
-over_sequence. Under them all, and for losses of one's own: unroll, parallel_unroll
-(newton), bidirectional, stack, mask_from_lengths. Recurrent: fixed_point,
-recurrent_backprop; to the fixed point by relaxation, anderson or broyden; back by the
-adjoints relax, anderson, broyden, cg, linear_solver (exact), neumann, jfb, unrolled
-(approximate); jacobian_penalty keeps it in reach. What rules take and return:
-`bpvariants.types.GradientRule`.
+the way: every, slots, budget, predicted_cost, step_bytes. Forward in time: rtrl, exact;
+uoro, forward_gradient, unbiased estimates; over_sequence. Under them all, and for
+losses of one's own: unroll, parallel_unroll (newton), bidirectional, stack,
+mask_from_lengths. Recurrent: fixed_point, recurrent_backprop; to the fixed point by
+relaxation, anderson or broyden; back by the adjoints relax, anderson, broyden, cg,
+linear_solver (exact), neumann, jfb, unrolled (approximate); jacobian_penalty keeps it
+in reach. What rules take and return: `bpvariants.types.GradientRule`.
 """
 
 from bpvariants.gradients._adaptive_truncation import (
@@ -39,6 +39,10 @@ from bpvariants.gradients._discounted_weights import (
     discounted_weights as discounted_weights,
 )
 from bpvariants.gradients._fixed_point import fixed_point as fixed_point
+from bpvariants.gradients._forward_gradient import (
+    forward_gradient as forward_gradient,
+    ForwardGradientState as ForwardGradientState,
+)
 from bpvariants.gradients._growing_truncation import (
     growing_truncation as growing_truncation,
 )
@@ -71,3 +75,4 @@ from bpvariants.gradients._truncated_stream import (
 )
 from bpvariants.gradients._unroll import unroll as unroll
 from bpvariants.gradients._unrolled import unrolled as unrolled
+from bpvariants.gradients._uoro import uoro as uoro, UOROState as UOROState
