@@ -12,6 +12,7 @@ E[v vᵀ] ∇L = ∇L.
 """
 
 import operator
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -125,13 +126,14 @@ def forward_gradient(
         (value, _), push, new = jax.linearize(
             mean_loss, widen(params), widen(floating_leaves(now.start)), has_aux=True
         )
-        entering = jax.vmap(now.restarted)(old_tangent)
-        slopes, carry_tangent = jax.vmap(push)(params_tangent, entering)
+        each = partial(jax.vmap, axis_size=directions)
+        entering = each(now.restarted)(old_tangent)
+        slopes, carry_tangent = each(push)(params_tangent, entering)
         along = lambda v: jnp.tensordot(slopes.astype(v.dtype) / directions, v, axes=1)
         grads = cast_like(jax.tree.map(along, params_tangent), params)
         left = ForwardGradientState(
             carry=now.kept(new, carry),
-            carry_tangent=jax.vmap(now.kept)(carry_tangent, old_tangent),
+            carry_tangent=each(now.kept)(carry_tangent, old_tangent),
             params_tangent=params_tangent,
             drawn=jnp.array(True),
             initial=initial,

@@ -68,10 +68,10 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
         s̃_t = ρ₀ J_t s̃_{t−1} + ρ₁ ν_t,      θ̃_t = θ̃_{t−1} / ρ₀ + ν_tᵀ I_t / ρ₁
 
     Its mean over the signs ν_t is the gradient of :func:`rtrl`, and over a sequence at
-    fixed params that of :func:`bptt`. The variance is large: it grows with the number n
-    of numbers in the carry. Signs are drawn for each example by itself, so that it is
-    divided by the size of a batch. An average over ν and −ν is of no use, as both give
-    the same estimate.
+    fixed params that of :func:`bptt`. The variance is large: each draw is full of
+    products of different signs, whose mean is 0 but which are as large as the rest.
+    Signs are drawn for each example by itself, so that they average out over a batch.
+    An average over ν and −ν is of no use, as both give the same estimate.
 
     For B examples, memory is B·(n + p) whatever T is, where p counts only arrays of
     params that the carry depends on: for the others (a readout) the gradient is exact
