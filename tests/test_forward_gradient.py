@@ -135,6 +135,21 @@ def test_memory_does_not_grow_with_length():
     assert used(10_000) - used(100) <= 9_900 * 40
 
 
+def test_a_step_may_have_a_loop_with_no_way_back():
+    def looping(w, h, x):
+        going = lambda h_and_count: h_and_count[1] < 2
+        body = lambda pair: (jnp.tanh(w * pair[0] + x), pair[1] + 1)
+        h, _ = jax.lax.while_loop(going, body, (h, 0))
+        return h, h
+
+    twice = lambda w, h, x: (jnp.tanh(w * jnp.tanh(w * h + x) + x),) * 2
+    args = jnp.array(0.7), jnp.array(0.1), jnp.ones(3), jnp.zeros(3)
+    rule = gradients.over_sequence(gradients.forward_gradient(looping, loss))
+    got = jax.jit(rule)(*args, key=jax.random.key(0))  # p = 1: (g·v) v = g
+    want = jax.jit(gradients.bptt(twice, loss))(*args)
+    chex.assert_trees_all_close(got, want, rtol=1e-12)
+
+
 def test_settings_are_checked():
     for directions in (0, -1, 1.5, None):
         with pytest.raises(ValueError, match="directions must be a whole number from"):

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from functools import cache
+from functools import cache, partial
 
 import chex
 import jax
@@ -161,7 +161,8 @@ def test_nothing_is_kept_of_what_does_not_reach_the_carry(make_problem):
     step, loss, args, _ = make_problem("tanh", batch=(2, 3))
     params, carry, xs, targets = args
     online = gradients.uoro(step, loss)
-    state = online.init(params, carry, inputs=(xs[0], targets[0]))
+    init = partial(online.init, inputs=(xs[0], targets[0]))
+    state = jax.eval_shape(init, params, carry)
     assert state.params_factor["readout"] is None
     shapes = [part.shape for part in state.params_factor["hidden"]]
     assert shapes == [(2, 3, 3, 3), (2, 3, 2, 3)]

@@ -59,7 +59,8 @@ def forward_gradient(
     forward pass and K forward derivatives, each about another two.
 
     Args:
-      step: one time step of the network. It is differentiated forwards only.
+      step: one time step of the network. It is differentiated forwards only, so that
+        it may have loops whose length is not known before.
       loss: one loss for each example.
       directions: K, at least 1.
       distribution: of the numbers in v: "rademacher", ±1, or "normal".
@@ -84,7 +85,7 @@ def forward_gradient(
       >>> w, xs, targets = jnp.array([1.0, 2.0]), jnp.array([1.0, 0.0]), jnp.ones(2)
       >>> keys = jax.random.split(jax.random.key(0), 4)  # [2, 2] is right
       >>> [rule(w, jnp.array(0.0), xs, targets, key=key)[1].tolist() for key in keys]
-      [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [4.0, 4.0]]
+      [[4.0, 4.0], [0.0, 0.0], [4.0, 4.0], [4.0, 4.0]]
 
     References:
       Baydin et al., "Gradients without backpropagation", 2022, arXiv:2202.08587.

@@ -82,7 +82,7 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
     params before the first step (a learned h_0) is taken as a constant.
 
     Args:
-      step: one time step of the network.
+      step: one time step of the network, differentiated forwards and backwards.
       loss: one loss for each example.
 
     Returns:
