@@ -81,8 +81,8 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
     at fixed params that of :func:`bptt`. It is for networks in which each matrix of
     params that the carry depends on is multiplied by one vector, once, and all others
     are biases. Products and biases that are only ever added to each other have one pair
-    of factors A, Ω together: a tanh network, and an LSTM whose gates share a matrix,
-    have one; a GRU, whose reset gate comes between, has three or more. What they are is
+    of factors A, Ω together: `cells.tanh` and `cells.lstm` have one, `cells.gru` three,
+    as its reset gate comes between; those of Flax one for each gate. What they are is
     read off the step's program while tracing, not in loops, nor within a `custom_jvp`,
     whose derivative holds. Signs are drawn for each example and each pair.
 

@@ -1,42 +1,26 @@
 """How often each number of a program is used, where to be moved about is no use."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from bpvariants._dtypes import is_floating
+from bpvariants.gradients._moves import moved
 from bpvariants.gradients._program import is_variable
 
 ADDITIONS = ("add", "add_any", "sub")
-
-
-def _broadcast(array: np.ndarray, params: dict) -> np.ndarray:
-    shape, axes = params["shape"], params["broadcast_dimensions"]
-    kept = [array.shape[axes.index(i)] if i in axes else 1 for i in range(len(shape))]
-    return np.broadcast_to(array.reshape(kept), shape)
-
-
-def _slice(array: np.ndarray, params: dict) -> np.ndarray:
-    strides = params["strides"] or [1] * array.ndim
-    limits = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
-    return array[tuple(slice(*limit) for limit in limits)]
-
-
-# Operations that only put numbers elsewhere: (operands, parameters) -> results.
-MOVES: dict[str, Callable[[list[np.ndarray], dict], list[np.ndarray]]] = {
-    "broadcast_in_dim": lambda a, p: [_broadcast(a[0], p)],
-    "concatenate": lambda a, p: [np.concatenate(a, p["dimension"])],
-    "convert_element_type": lambda a, p: a,
-    "copy": lambda a, p: a,
-    "name": lambda a, p: a,
-    "reshape": lambda a, p: [a[0].reshape(p["new_sizes"])],
-    "rev": lambda a, p: [np.flip(a[0], p["dimensions"])],
-    "slice": lambda a, p: [_slice(a[0], p)],
-    "split": lambda a, p: np.split(a[0], np.cumsum(p["sizes"])[:-1], p["axis"]),
-    "squeeze": lambda a, p: [np.squeeze(a[0], p["dimensions"])],
-    "transpose": lambda a, p: [a[0].transpose(p["permutation"])],
-}
+UNCHANGED = ("convert_element_type", "copy", "name")
+REARRANGED = (
+    "broadcast_in_dim",
+    "concatenate",
+    "expand_dims",
+    "reshape",
+    "slice",
+    "split",
+    "squeeze",
+    "transpose",
+)
 
 
 def needed(jaxpr: Any) -> list[Any]:
@@ -58,6 +42,18 @@ def dependent(equations: list[Any], thetas: list[Any]) -> set[Any]:
         ):
             depends |= {v for v in equation.outvars if is_floating(v.aval)}
     return depends
+
+
+def is_move(equation: Any) -> bool:
+    """Whether an operation only puts numbers elsewhere."""
+    return equation.primitive.name in UNCHANGED + REARRANGED
+
+
+def rearranged(equation: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return what such an operation makes of its operands."""
+    if equation.primitive.name in UNCHANGED:
+        return list(operands)
+    return moved(equation, operands, [None] * len(operands)) or []
 
 
 def passes_on(equation: Any, depends: set[Any]) -> int | None:
@@ -89,22 +85,21 @@ def count_uses(
     for atom in outputs:
         count(atom, 1)
     for equation in reversed(equations):
-        results = [v for v in equation.outvars if v in depends]
-        if not results:
+        if depends.isdisjoint(equation.outvars):
             continue
         operands, passed_on = equation.invars, passes_on(equation, depends)
         if passed_on is not None:
-            count(operands[passed_on], uses[results[0]])
-        elif equation.primitive.name in MOVES:
+            count(operands[passed_on], uses.get(equation.outvars[0], 0))
+        elif is_move(equation):
             sizes = [atom.aval.size for atom in operands]
             numbers = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
             numbers = [
                 n.reshape(atom.aval.shape)
                 for n, atom in zip(numbers, operands, strict=True)
             ]
-            moved = MOVES[equation.primitive.name](numbers, equation.params)
+            results = rearranged(equation, numbers)
             total = np.zeros(sum(sizes), int)
-            for result, places in zip(equation.outvars, moved, strict=True):
+            for result, places in zip(equation.outvars, results, strict=True):
                 np.add.at(total, places, uses.get(result, 0))
             for atom, places in zip(operands, numbers, strict=True):
                 count(atom, total[places])

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpvariants.gradients._program import is_variable
-from bpvariants.gradients._term_uses import ADDITIONS, MOVES
+from bpvariants.gradients._term_uses import ADDITIONS, is_move, rearranged
 
 BIAS = -1  # in the place of a product's number: what is multiplied by 1
 
@@ -60,8 +60,8 @@ class Terms:
         of = lambda atom: self.terms.get(atom) if is_variable(atom) else None
         operands = [of(atom) for atom in equation.invars]
         known = [terms for terms in operands if terms is not None]
-        if name in MOVES and len(known) == len(equation.invars):
-            results = MOVES[name](known, equation.params)
+        if is_move(equation) and len(known) == len(equation.invars):
+            results = rearranged(equation, known)
             self.terms |= zip(equation.outvars, results, strict=True)
         elif passed_on is not None and known:
             self.terms[equation.outvars[0]] = known[0]
