@@ -28,9 +28,11 @@ def thresholds(params, h, x):
     """Gates cut from one product before they are added to; thresholds of all kinds."""
     keep, new = params["keep"], params["new"]
     both = x @ jnp.concatenate([keep["in"], new["in"]], axis=1)
-    keep = jax.nn.sigmoid(both[:2] + keep["bias"] + h @ keep["of_h"] + keep["again"])
+    again = keep["again"][:, 0]
+    keep = jax.nn.sigmoid(both[:2] + keep["bias"] + h @ keep["of_h"] + again)
     new = jax.nn.relu(both[2:] + x[:1] - new["bias"])
     h = keep * h + (1 - keep) * new + params["all"]
+    h = h + (jnp.stack([h, h]) + params["many"].T).prod(axis=0)
     h = jnp.where(x @ params["which"] + x[:2] > -9, h, 2 * h)  # has no derivative
     return h, h
 
@@ -51,9 +53,9 @@ def cell_of(name):
         }
         return stacked, params, (normal(3, 2), normal(4, 2)), x
     if name == "thresholds":
-        keep = {"in": (3, 2), "of_h": (2, 2), "bias": (2,), "again": (2,)}
+        keep = {"in": (3, 2), "of_h": (2, 2), "bias": (2,), "again": (2, 1)}
         shapes = {"keep": keep, "new": {"in": (3, 2), "bias": (2,)}, "all": ()}
-        shapes["which"] = (3, 2)
+        shapes |= {"which": (3, 2), "many": (2, 2)}
         is_shape = lambda node: isinstance(node, tuple)
         draw = lambda shape: normal(len(shape), *shape)
         params = jax.tree.map(draw, shapes, is_leaf=is_shape)
@@ -71,7 +73,7 @@ BLOCKS = {
     "gru": [(4, 2), (6, 4), (3, 2)],
     "lstm": [(6, 8)],
     "stacked": [(5, 2), (4, 2)],
-    "thresholds": [(1, 1), (1, 2), (3, 2), (7, 2)],
+    "thresholds": [(1, 1), (1, 2), (1, 4), (3, 2), (7, 2)],
     "simple": [(6, 2)],
     "flax_gru": [(4, 2), (6, 2), (6, 2), (3, 2)],
     "optimized_lstm": [(6, 2)] * 4,

@@ -107,7 +107,7 @@ def factorise(
     uses = count_uses(equations, closed.jaxpr.outvars, depends)
     terms = Terms(thetas, [jax.tree_util.keystr(path) for path in paths], uses)
     for equation in equations:
-        if any(variable in depends for variable in equation.outvars):
+        if not depends.isdisjoint(equation.outvars):
             terms.read(equation, passes_on(equation, depends))
     return FactorisedStep(closed, equations, terms.blocks())
 
@@ -167,8 +167,9 @@ def _add_at(grad: jax.Array, places: np.ndarray, part: jax.Array) -> jax.Array:
     row, column = divmod(int(places[0, 0]), width)
     for at, values in ((places, part), (places.T, part.T)):
         rows, columns = row + np.arange(at.shape[0]), column + np.arange(at.shape[1])
-        if np.array_equal(at, rows[:, None] * width + columns):
-            # a part of a matrix, for which the program needs no list of places
+        grid = rows[:, None] * width + columns
+        if columns[-1] < width and np.array_equal(at, grid):
+            # part of a matrix, for which the program needs no list of places
             window = grad.reshape(-1, width).at[_as_slice(rows), _as_slice(columns)]
             return window.add(values).reshape(grad.shape)
     flat = grad.reshape(-1).at[places.reshape(-1)]

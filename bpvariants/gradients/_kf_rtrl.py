@@ -15,9 +15,9 @@ E[ν ν′] = 0, so that E[Ω_t ⊗ A_t] = J_t E[Ω_{t−1} ⊗ A_{t−1}] + D_t
 positive q₀ and q₁. They balance the lengths of what is added, for a small variance:
 
     q₀ = √((‖J_t Ω_{t−1}‖ + ε) / (‖A_{t−1}‖ + ε)),
-    q₁ = √((‖D_t‖ + ε) / (‖â_t‖ + ε)),     ε = 10⁻⁷.
+    q₁ = √((‖D_t‖ + ε) / (‖â_t‖ + ε)),     ε = 10⁻⁷,
 
-At the first step, Ω = A = 0, it is ε that makes q₀ = 1.
+so that q₀ = 1 at the first step.
 """
 
 import math
@@ -78,13 +78,13 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
         A_t = ν q₀ A_{t−1} + ν′ q₁ â_t,      Ω_t = ν / q₀ J_t Ω_{t−1} + ν′ / q₁ D_t
 
     Its mean over the signs ν, ν′ is the gradient of :func:`rtrl`, and over a sequence
-    at fixed params that of :func:`bptt`. It is for networks in which each matrix of
-    params that the carry depends on is multiplied by one vector, once, and all others
-    are biases. Products and biases that are only ever added to each other have one pair
-    of factors A, Ω together: `cells.tanh` and `cells.lstm` have one, `cells.gru` three,
-    as its reset gate comes between; those of Flax one for each gate. What they are is
-    read off the step's program while tracing, not in loops, nor within a `custom_jvp`,
-    whose derivative holds. Signs are drawn for each example and each pair.
+    at fixed params that of :func:`bptt`. Each matrix of params that the carry depends
+    on must be multiplied by one vector, once, and all others be biases. Products and
+    biases that are only ever added to each other have one pair of factors A, Ω:
+    `cells.tanh` and `cells.lstm` have one, `cells.gru` three, as its reset gate comes
+    between; cells of Flax one for each gate. They are read off the step's program while
+    tracing, except in loops and within a `custom_jvp`, whose derivative holds. Signs
+    are drawn for each example and each pair.
 
     For B examples, memory is B·(n·m + k) for each pair, with m the numbers in u and k
     those in â: B·n² for a tanh network, where :func:`rtrl` takes B·n³. A step takes the
@@ -105,9 +105,8 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     Raises:
       ValueError: in `init`, if params or carry are not real floating arrays, if there
-        are no inputs, or if an array of params reaches the carry in another way, such
-        as element by element, or twice; when `update` is called, if there is no key,
-        or if shapes or dtypes disagree.
+        are no inputs, or if params reach the carry in another way, such as twice; when
+        `update` is called, if there is no key, or if shapes or dtypes disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -179,7 +178,7 @@ def _with_signs(
 
 
 def _checked_inputs(inputs: PyTree) -> Any:
-    if not (isinstance(inputs, tuple | list) and len(inputs) == 2):
+    if not isinstance(inputs, tuple | list) or len(inputs) != 2:
         raise ValueError(
             "inputs must be given to kf_rtrl's init: what it keeps depends on how "
             "params enter the step. Use rule.init(params, carry, inputs=(x, target)), "
@@ -188,9 +187,7 @@ def _checked_inputs(inputs: PyTree) -> Any:
     return inputs
 
 
-def _check_influence(
-    influence: list[KroneckerFactors], zeros: list[KroneckerFactors]
-) -> None:
+def _check_influence(influence: list, zeros: list[KroneckerFactors]) -> None:
     """Check that the state is one of this network."""
     shapes = lambda pairs: [tuple(map(jnp.shape, pair)) for pair in pairs]
     got, want = shapes(influence), shapes(zeros)
@@ -220,7 +217,7 @@ def _add_influence(
 ) -> PyTree:
     """Return ∂ℓ/∂θ + Σ_batch (∂ℓ/∂h_{t−1} Ω_{t−1}) ⊗ A_{t−1}."""
     grads, structure = jax.tree.flatten(direct)
-    axes = list(range(batch_rank))
+    axes = tuple(range(batch_rank))
     error = as_vectors(errors, influence[0].carry.dtype, batch_rank)
     for block, (inputs, carry) in zip(program.blocks, influence, strict=True):
         changes = jnp.matmul(error[..., None, :], carry)[..., 0, :]
@@ -237,10 +234,9 @@ def _propagate(
     signs: jax.Array,
 ) -> list[KroneckerFactors]:
     """Return A_t and Ω_t of each block."""
-    rank = len(now.batch)
-    linearise = over_batch(partial(linearise_factors, program), rank)
+    linearise = over_batch(partial(linearise_factors, program), len(now.batch))
     jacobian, immediate = linearise(params, now.start, now.inputs)
-    size = lambda array: norm(array, rank) + EPSILON
+    size = lambda array: norm(array, len(now.batch)) + EPSILON
     leaving = []
     for i, (old, (inputs, slopes)) in enumerate(zip(influence, immediate, strict=True)):
         pushed = jacobian @ old.carry

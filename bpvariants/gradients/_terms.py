@@ -139,9 +139,8 @@ class Terms:
             matrix = terms.transpose(order[i]).reshape(size, columns)
             self._refuse([matrix[self.uses[matrix] != 1]], "is used more than once")
             others = operands[1 - i]
-            self._refuse(
-                [] if others is None else [others], "multiplies another such array"
-            )
+            if others is not None:
+                self._refuse([others], "multiplies another such array")
             parts = [[(len(self.products), column)] for column in range(columns)]
             self.products.append((equation.invars[1 - i], order[1 - i], matrix))
             self._add(equation.outvars[0], parts)
