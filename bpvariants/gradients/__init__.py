@@ -3,12 +3,13 @@
 Static: backprop. Through time: bptt, truncated_bptt with stream and
 adaptive_truncation, artbp with growing_truncation, discounted_weights; what is kept on
 the way: every, slots, budget, predicted_cost, step_bytes. Forward in time: rtrl, snap,
-diagonal_rtrl, kf_rtrl; over_sequence makes rules of these. Under them all, and for
-losses of one's own: unroll, parallel_unroll (newton), bidirectional, stack,
-mask_from_lengths. Recurrent: fixed_point, recurrent_backprop; to the fixed point by
-relaxation, anderson or broyden; back by the adjoints relax, anderson, broyden, cg,
-linear_solver (exact), neumann, jfb, unrolled (approximate); jacobian_penalty keeps it
-in reach. What rules take and return: `bpvariants.types.GradientRule`.
+diagonal_rtrl; uoro, kf_rtrl, forward_gradient (unbiased); over_sequence makes rules of
+these. Under them all, and for losses of one's own: unroll, parallel_unroll (newton),
+bidirectional, stack, mask_from_lengths. Recurrent: fixed_point, recurrent_backprop; to
+the fixed point by relaxation, anderson or broyden; back by the adjoints relax,
+anderson, broyden, cg, linear_solver (exact), neumann, jfb, unrolled (approximate);
+jacobian_penalty keeps it in reach. What rules take and return:
+`bpvariants.types.GradientRule`.
 """
 
 from bpvariants.gradients._adaptive_truncation import (
@@ -39,7 +40,16 @@ from bpvariants.gradients._diagonal_rtrl import diagonal_rtrl as diagonal_rtrl
 from bpvariants.gradients._discounted_weights import (
     discounted_weights as discounted_weights,
 )
+from bpvariants.gradients._eprop import eprop as eprop
+from bpvariants.gradients._feedback import (
+    AdaptiveFeedback as AdaptiveFeedback,
+    random_feedback as random_feedback,
+)
 from bpvariants.gradients._fixed_point import fixed_point as fixed_point
+from bpvariants.gradients._forward_gradient import (
+    forward_gradient as forward_gradient,
+    ForwardGradientState as ForwardGradientState,
+)
 from bpvariants.gradients._growing_truncation import (
     growing_truncation as growing_truncation,
 )
@@ -68,10 +78,12 @@ from bpvariants.gradients._recurrent_backprop import (
     recurrent_backprop as recurrent_backprop,
 )
 from bpvariants.gradients._relaxation import relaxation as relaxation
+from bpvariants.gradients._rflo import rflo as rflo
 from bpvariants.gradients._rtrl import rtrl as rtrl
 from bpvariants.gradients._snap import snap as snap
 from bpvariants.gradients._stack import stack as stack
 from bpvariants.gradients._step_bytes import StepBytes as StepBytes
+from bpvariants.gradients._traces import TraceState as TraceState
 from bpvariants.gradients._truncated_bptt import truncated_bptt as truncated_bptt
 from bpvariants.gradients._truncated_stream import (
     stream as stream,
@@ -79,3 +91,4 @@ from bpvariants.gradients._truncated_stream import (
 )
 from bpvariants.gradients._unroll import unroll as unroll
 from bpvariants.gradients._unrolled import unrolled as unrolled
+from bpvariants.gradients._uoro import uoro as uoro, UOROState as UOROState

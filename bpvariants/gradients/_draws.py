@@ -1,5 +1,6 @@
 """What rules that draw at random have in common."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,8 +22,10 @@ def check_key(rule: str, key: jax.Array | None) -> None:
 
 def rademacher(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """Return numbers ±1, each with probability 1/2, the same ones in every dtype."""
-    bits = jax.random.bits(key, shape, jnp.uint8) & 1
-    return 1 - 2 * bits.astype(dtype)
+    size = math.prod(shape)
+    words = jax.random.bits(key, (-(-size // 32), 1), jnp.uint32)
+    bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None]) & 1  # a sign from each bit
+    return 1 - 2 * bits.reshape(-1)[:size].reshape(shape).astype(dtype)
 
 
 def draw_like(
