@@ -178,7 +178,7 @@ def test_any_batch_shape(cell, batch):
     [
         (
             {"min_radius": 0.9, "max_radius": 1.0},
-            r"0 ≤ min_radius < max_radius < 1.*0\.9 and 1\.0",
+            r"max_radius < 1, as.*0\.9 and 1\.0",
         ),
         ({"min_radius": 0.5, "max_radius": 0.4}, r"got 0\.5 and 0\.4"),
         ({"max_angle": 0.0}, r"max_angle must be positive, got 0\.0"),
