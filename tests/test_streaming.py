@@ -98,6 +98,17 @@ def test_a_stream_that_cannot_be_had_is_left_out(tmp_path, monkeypatch, capsys):
     assert "no network here" in capsys.readouterr().out
 
 
+def test_an_interruption_keeps_what_is_done(tmp_path, files, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(methods, "least_squares", interrupt)
+    result = streaming.main(tiny(streams=("weather",), out=tmp_path / "out"))
+    assert result.interrupted
+    assert [row["method"] for row in result.rows] == ["persistence"]
+    assert json.loads((result.folder / "results.jsonl").read_text()) == result.rows[0]
+
+
 def test_weather_has_its_gaps(files):
     stream, weather = sensor_streams.weather(), data.nyc_weather("JFK")
     hours = (weather.hours - weather.hours[0]).astype(int)

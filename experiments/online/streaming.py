@@ -42,7 +42,7 @@ class Config:
     """The recurrent cell."""
     units: int = 16
     """Of the cell."""
-    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
+    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
     """Learning rates of Adam to choose from, together."""
     decays: tuple[float, ...] = (0.998, 0.9995, 1.0)
     """Forgetting factors of recursive least squares to choose from."""
