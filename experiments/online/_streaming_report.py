@@ -61,9 +61,9 @@ def show(
             f"mean (standard deviation) of {config.seeds} networks of "
             f"{config.units} units. η of Adam and λ of recursive least squares were "
             f"best on the first {first}. Seconds are of all settings and seeds "
-            "together, with compilation. Truncated BPTT takes its last steps again with "
-            "the newest params; what online rules remember was made by older ones. "
-            + NOTES[name]
+            "together, with compilation. Truncated BPTT takes its last steps again "
+            "with the newest params; what online rules remember was made by older "
+            "ones. " + NOTES[name]
         )
         report.show_table(TITLES[name], [*header, "s"], table, note + _repeats(stream))
 
