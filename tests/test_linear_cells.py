@@ -125,8 +125,9 @@ def test_in_every_exact_rule(cell):
         "reset": jax.random.bernoulli(keys[3], 0.3, (5, 3)),
     }
     want = jax.jit(gradients.bptt(step, squared_error))(*args, **options)
-    rtrl = gradients.over_sequence(gradients.rtrl(step, squared_error))
-    assert_same(jax.jit(rtrl)(*args, **options), want)
+    for online in (gradients.rtrl, gradients.diagonal_rtrl):
+        rule = gradients.over_sequence(online(step, squared_error))
+        assert_same(jax.jit(rule)(*args, **options), want)
 
 
 def test_lru_has_the_same_gradient_with_either_carry():

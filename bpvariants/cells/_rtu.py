@@ -41,10 +41,10 @@ def rtu(
 
     It is the recurrence of :func:`lru` in real numbers, with γ bound to r. There is no
     readout, as in :func:`gru`. A number of the carry depends on the parameters of its
-    own unit only, 2d + 2 of them, so that rules forward in time which know that need
-    2n (2d + 2) numbers for an exact gradient, and not 2n p. Time is 4 n d for each
-    example; all in float32 or wider. For f in the recurrence, fix linear=False with
-    `functools.partial`.
+    own unit only, 2d + 2 of them, so that the exact gradient forward in time needs
+    2n (2d + 2) numbers, and not 2n p: see :func:`~bpvariants.gradients.diagonal_rtrl`.
+    Time is 4 n d for each example; all in float32 or wider. For f in the recurrence,
+    fix linear=False with `functools.partial`.
 
     Args:
       params: as :func:`rtu_params` draws them.
@@ -70,16 +70,17 @@ def rtu(
       Elelimy et al., "Real-time recurrent learning using trace units in reinforcement
       learning", NeurIPS 2024, arXiv:2409.01449.
     """
-    p, wide, (c1, c2) = widen(params), widen(x), widen(carry)
+    p, wide = widen(params), widen(x)
     row = lambda leaf: leaf.reshape((1,) * (wide.ndim - 1) + leaf.shape)
     decay, angle = jnp.exp(p["log_decay"]), jnp.exp(p["log_angle"])
     radius, gain = jnp.exp(-decay), row(jnp.sqrt(-jnp.expm1(-2 * decay)))
-    g, k = row(radius * jnp.cos(angle)), row(radius * jnp.sin(angle))
-    new = (
-        g * c1 - k * c2 + gain * (wide @ p["in_real"]),
-        g * c2 + k * c1 + gain * (wide @ p["in_imag"]),
-    )
-    active = activation(new[0]), activation(new[1])
+    g, k = radius * jnp.cos(angle), radius * jnp.sin(angle)
+    # One complex number is what shows both parts to be one unit, of the same params.
+    entering = (gain * (wide @ p[part]) for part in ("in_real", "in_imag"))
+    c = row(jax.lax.complex(g, k)) * jax.lax.complex(*widen(carry))
+    c = c + jax.lax.complex(*entering)
+    new = c.real, c.imag
+    active = activation(c.real), activation(c.imag)
     y = jnp.concatenate(active, axis=-1)
     return cast_like(new if linear else active, carry), cast_like(y, x)
 

@@ -42,9 +42,11 @@ def recurrent(cell: str, inputs: int, units: int, outputs: int) -> Network:
     )
 
     def init(key):
+        params = draw(key, inputs, units)
+        _, h = jax.eval_shape(advance, params, zeros(params), jnp.zeros(inputs))
         return {
-            "cell": draw(key, inputs, units),
-            "readout": jnp.zeros((units, outputs)),
+            "cell": params,
+            "readout": jnp.zeros((*h.shape, outputs)),
             "skip": jnp.zeros((inputs, outputs)),
             "bias": jnp.zeros(outputs),
         }
