@@ -14,11 +14,14 @@ import bpvariants
 from bpvariants import adapters, cells, gradients, training, types, updates
 
 ROOT = pathlib.Path(bpvariants.__file__).parent.parent
-LOW = {"types", "_checks", "_dtypes"}
+LOW = {"types", "_checks", "_dtypes", "_losses", "_masking", "_program"}
 BELOW = {
     "types": set(),
     "_dtypes": {"types"},
     "_checks": {"types", "_dtypes"},
+    "_masking": {"types", "_checks"},
+    "_losses": {"types", "_checks", "_dtypes"},
+    "_program": set(),
     "adapters": {"types"},
     "cells": LOW,
     "gradients": LOW,
