@@ -89,7 +89,17 @@ def make_plan(
     all_of = found.carry.toarray()
     patterns = [influence_pattern(kept, leaf, order) for leaf in found.params]
     full = [influence_pattern(all_of, leaf, None) for leaf in found.params]
-    same = lambda a, b: np.array_equal(a.influence, b.influence)
+    is_exact = np.array_equal(kept, all_of) and all(
+        np.array_equal(a.influence, b.influence)
+        for a, b in zip(patterns, full, strict=True)
+    )
+    if whole:  # M may hold what this step does not touch
+        patterns = [
+            pattern._replace(influence=np.ones_like(pattern.influence))
+            if order is None or not pattern.influence.any()
+            else pattern
+            for pattern in patterns
+        ]
     needed = _any_product(kept, [p.influence for p in patterns]) & kept
     by_carry = _colour(_symmetric(_any_product(kept, [needed], [all_of])))
     share_params = _any_product(kept, [p.immediate for p in patterns])
@@ -107,7 +117,7 @@ def make_plan(
     return Plan(
         program,
         Layout(len(kept), tuple(lay_out(*leaf, whole) for leaf in leaves)),
-        all(map(same, patterns, full)) and np.array_equal(kept, all_of),
+        is_exact,
         _one_hot(by_params),
         [_leaf_colours(*leaf, by_params, whole) for leaf in leaves],
         _plan_carry(needed, by_carry, entries),

@@ -69,21 +69,19 @@ def tangent_program(
         params,
         carry,
     )
-    try:
-        closed, _ = flat_program(derivative, params, carry, inputs, *tangents)
-    except TypeError as error:
-        if "custom_vjp" not in str(error):
-            raise
-        raise ValueError(
-            "step must have a forward derivative, which a function made by "
-            "jax.custom_vjp has not: define it by jax.custom_jvp, or use bptt. JAX "
-            f"says: {error}"
-        ) from error
+    closed, _ = flat_program(derivative, params, carry, inputs, *tangents)
     jaxpr = closed.jaxpr
     sizes = [len(tree) for tree in tangents]
     first = len(jaxpr.invars) - sum(sizes)
     tangent_inputs = jaxpr.invars[first:]
-    primal, linear = _separate(_needed(jaxpr), set(tangent_inputs))
+    needed = _needed(jaxpr)
+    if any(equation.primitive.name == "custom_lin" for equation in needed):
+        raise ValueError(
+            "step must have a forward derivative, which a function made by "
+            "jax.custom_vjp has not, and its new carry goes through one: define that "
+            "by jax.custom_jvp, or use gradients.bptt."
+        )
+    primal, linear = _separate(needed, set(tangent_inputs))
     constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     known, nonzero = _known_zeros(primal, constants)
     return TangentProgram(
