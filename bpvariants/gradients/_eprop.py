@@ -82,4 +82,4 @@ def eprop(
       spiking neurons", Nature Communications 11, 2020,
       doi:10.1038/s41467-020-17236-y.
     """
-    return trace_rule("eprop", step, loss, feedback, visible)
+    return trace_rule("eprop", step, loss, feedback, visible=visible)

@@ -68,4 +68,4 @@ def rflo(step: Step, loss: Loss, *, feedback: Feedback = "symmetric") -> OnlineR
       Marschall, Cho & Savin, "A unified framework of online learning algorithms for
       training recurrent neural networks", JMLR 21(135), 2020, arXiv:1907.02649.
     """
-    return trace_rule("rflo", step, loss, feedback, None)
+    return trace_rule("rflo", step, loss, feedback, direct_only=True)

@@ -1,4 +1,4 @@
-"""What RFLO and e-prop share: traces, and gradients as learning signals times traces.
+"""What SnAp, RFLO and e-prop share: traces, and learning signals times these.
 
 Notation: h_t the floating leaves of the carry, θ the parameters, J̃_t the part of
 ∂h_t/∂h_{t−1} through which a rule remembers, and c_t, b_t, r_t as in `_readout`:
@@ -45,7 +45,7 @@ from bpvariants.types import Loss, OnlineRule, PyTree, Step
 
 
 class TraceState(NamedTuple):
-    """State of :func:`rflo` and :func:`eprop` after step t."""
+    """State of :func:`snap`, :func:`rflo` and :func:`eprop` after step t."""
 
     carry: PyTree  # h_t
     influence: list[PyTree]  # the traces P_t, kept as InfluenceState keeps M_t
@@ -58,27 +58,35 @@ def trace_rule(
     name: str,
     step: Step,
     loss: Loss,
-    feedback: Feedback,
-    given_visible: Callable[[PyTree], PyTree] | None,
+    feedback: Feedback = "symmetric",
+    *,
+    visible: Callable[[PyTree], PyTree] | None = None,
+    direct_only: bool = False,
+    order: int | None = None,
 ) -> OnlineRule:
-    """Return the rule whose J̃ has no paths through the visible part of h_{t−1}.
+    """Return the rule whose traces are those of an order, and of some paths.
 
-    If that is None, signals go to all of the carry, and J̃ has those paths alone that
-    mix no numbers.
+    With `visible`, J̃ has no paths through that part of h_{t−1}; else signals go to all
+    of the carry. With `direct_only` it has those paths alone that mix no numbers.
     """
-    direct_only = given_visible is None
-    visible = (lambda carry: carry) if given_visible is None else given_visible
+    goes_through_all = visible is None
+    visible = (lambda carry: carry) if visible is None else visible
     advance = with_loss(step, loss)
     fixed = starting_weights(feedback)
     learns = isinstance(feedback, AdaptiveFeedback)
 
     def plan_of(now, params, whole):
         through = None
-        if not direct_only:
+        if not goes_through_all:
             example = example_shapes(now.start, len(now.batch))
             through = _internal(example, visible_places(now.start, visible))
         return plan_for(
-            now, params, whole=whole, through=through, direct_only=direct_only
+            now,
+            params,
+            order=order,
+            through=through,
+            direct_only=direct_only,
+            whole=whole,
         )
 
     def init(params, carry, initial=None, batch_shape=None, *, inputs=None):
