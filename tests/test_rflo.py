@@ -244,6 +244,17 @@ def test_adaptive_feedback_nears_the_readout_by_a_share_a_step():
     assert_same(padded.feedback, state.feedback)
 
 
+def test_a_signal_that_is_given_takes_the_place_of_the_derivative():
+    args = params, h, xs, targets = leaky_problem()
+    signals = []
+    for x, target in zip(xs, targets, strict=True):
+        h, y = leaky(params, h, x)
+        signals.append((y - target) @ params["readout"].T)  # of the mean of two
+    rule = online_rule(leaky)
+    got, _ = run_online(rule, *args, signal=signals)
+    assert_same(got, run_online(rule, *args)[0])
+
+
 def test_feedback_goes_to_the_leaves_that_have_weights():
     """Of two outputs and a nested carry, whose counter has no derivative."""
 
