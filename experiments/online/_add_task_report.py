@@ -23,7 +23,9 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
                 time = row["microseconds"]
                 lines.append([row["rule"], f"{mean:.4f} ({sd:.4f})", _below(mean)])
                 lines[-1] += [str(row["steps"]), "" if time is None else f"{time:.0f}"]
-        lines += [[f"knows {name}", f"{x:.5f}", *3 * [""]] for name, x in FLOORS.items()]
+        lines += [
+            [f"knows {name}", f"{x:.5f}", *3 * [""]] for name, x in FLOORS.items()
+        ]
         report.show_table(
             f"Add task, t₁, t₂ = {delays[0]}, {delays[1]}",
             ["", "cross-entropy", "below the floor of", "steps", "µs/step"],

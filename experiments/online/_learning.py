@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -81,9 +81,13 @@ def learn_online(rule: OnlineRule, update: optax.GradientTransformation) -> Call
 
 
 def begin(
-    rule: OnlineRule, params: PyTree, carry: PyTree, batch: tuple[int, ...], x_and_y: Any
+    rule: OnlineRule,
+    params: PyTree,
+    carry: PyTree,
+    batch: tuple[int, ...],
+    inputs: PyTree,
 ) -> PyTree:
-    """Return the first state of a rule; x_and_y are (x, target) of one step."""
+    """Return the first state of a rule; inputs are (x, target) of one step."""
     asked = inspect.signature(rule.init).parameters
-    options = {"inputs": x_and_y} if "inputs" in asked else {}
+    options = {"inputs": inputs} if "inputs" in asked else {}
     return rule.init(params, carry, batch_shape=batch, **options)

@@ -151,7 +151,7 @@ def stream(
 
 
 def loss(y: jax.Array, target: jax.Array) -> jax.Array:
-    """Return the cross-entropy in nats of a target in {0, 1}; y [*batch, 1] is a logit."""
+    """Return the cross-entropy in nats; y [*batch, 1] is the logit of target = 1."""
     return optax.sigmoid_binary_cross_entropy(y[..., 0], target)
 
 
