@@ -105,16 +105,18 @@ def main(config: Config) -> report.Result:
     folder = report.make_folder("copy_length", config.out)
     report.write_config(folder, config)
     rows, interrupted, start = [], False, time.perf_counter()
-    jobs = list(itertools.product(config.cells, learners(config)))
+    chosen = learners(config)
     try:
-        with report.Progress(len(jobs)) as progress:
-            for cell, name in jobs:
-                progress.begin(f"{cell} by {name}", config.steps)
+        with report.Progress(len(config.cells) * len(chosen)) as progress:
+            for cell in config.cells:
                 network = _learning.network(cell, 3, config.units, 1)
-                learn = learners(config)[name](network)
-                for row in _rows(config, network, learn, progress.advance):
-                    rows.append({"cell": cell, "rule": name} | row)
-                    report.append_row(folder, rows[-1])
+                course, carry = jax.jit(partial(_begin, config, network))()
+                for name, make_learn in chosen.items():
+                    progress.begin(f"{cell} by {name}", config.steps)
+                    learn = make_learn(network)
+                    for row in _rows(config, learn, course, carry, progress.advance):
+                        rows.append({"cell": cell, "rule": name} | row)
+                        report.append_row(folder, rows[-1])
     except KeyboardInterrupt:
         interrupted = True
     _copy_length_report.show(rows, config)
@@ -221,37 +223,36 @@ def follow(
 
 
 def _rows(
-    config: Config, network: _learning.Network, learn: Callable, advance: Callable
+    config: Config, learn: Callable, course: Course, carry: PyTree, advance: Callable
 ) -> Iterator[dict[str, Any]]:
     """Yield one row, also if Ctrl-C comes before the end but after a first chunk."""
-    adam = optax.adam(config.learning_rate)
-    keys = jax.random.split(jax.random.key(0), config.seeds)
-    params = jax.vmap(network.init)(keys)
-    carry = network.carry(jax.tree.map(lambda leaf: leaf[0], params), (config.batch,))
-    constant = lambda value: jnp.full(config.seeds, value)
-    pair = params, jax.vmap(adam.init)(params)
-    course = Course(pair, constant(1), constant(GUESS), constant(0))
 
     @partial(jax.jit, static_argnums=2)
-    @partial(jax.vmap, in_axes=(0, 0, None))
-    def run(course, key, size):
-        body = partial(follow, config, learn, carry, size)
-        return jax.lax.scan(body, course, jax.random.split(key, config.chunk))
+    def run(course, i, size):
+        def of_seed(course, key):
+            body = partial(follow, config, learn, carry, size)
+            course, taken = jax.lax.scan(
+                body, course, jax.random.split(key, config.chunk)
+            )
+            return course, [part[-1] for part in taken]
+
+        keys = jax.random.split(jax.random.fold_in(jax.random.key(1), i), config.seeds)
+        return jax.vmap(of_seed)(course, keys)
 
     reached, interrupted, start = [], False, time.perf_counter()
     try:
         for i in itertools.count():
             size = _size(int(course.length.max()), config.longest)
-            chunk_keys = jax.vmap(partial(jax.random.fold_in, data=i))(keys)
-            course, taken = run(course, chunk_keys, size)
-            reached.append([np.asarray(part)[:, -1] for part in taken])
-            advance(int(course.steps.min()))
-            if course.steps.min() >= config.steps:
+            course, taken = run(course, i, size)
+            reached.append(np.asarray(taken, float))
+            done = int(course.steps.min())
+            advance(done)
+            if done >= config.steps:
                 break
     except KeyboardInterrupt:
         interrupted = True
     if reached:
-        steps, lengths, losses = np.moveaxis(np.array(reached, float), 0, -1)
+        steps, lengths, losses = np.moveaxis(np.array(reached), 0, -1)
         yield {
             "length": lengths[:, -1].astype(int).tolist(),
             "steps": steps.astype(int).tolist(),
@@ -261,6 +262,21 @@ def _rows(
         }
     if interrupted:
         raise KeyboardInterrupt
+
+
+def _begin(config: Config, network: _learning.Network) -> tuple[Course, PyTree]:
+    """Return where all trainings begin, and the carry of each sequence."""
+    adam = optax.adam(config.learning_rate)
+
+    def of_seed(key):
+        params = network.init(key)
+        pair = params, adam.init(params)
+        course = Course(pair, jnp.array(1), jnp.array(GUESS), jnp.array(0))
+        return course, network.carry(params, (config.batch,))
+
+    keys = jax.random.split(jax.random.key(0), config.seeds)
+    course, carries = jax.vmap(of_seed)(keys)
+    return course, jax.tree.map(lambda leaf: leaf[0], carries)
 
 
 def _size(length: int, longest: int) -> int:
