@@ -59,6 +59,7 @@ def test_courses_end_where_those_of_others_did(result):
     (theta,) = rows["rtrl"]["theta"]
     assert theta == pytest.approx(-0.166666665, abs=5e-10)
     assert rows["snap_1"]["theta"] == pytest.approx([theta], abs=1e-12)
+    assert rows["rflo"]["theta"][0] > 1  # the wrong way
     drawn = rows["artbp, κ = 0.02"]["theta"]
     np.testing.assert_allclose(drawn, -1 / 6, atol=1e-4)
     assert drawn[0] != drawn[1]
@@ -71,6 +72,14 @@ def test_it_writes_what_it_shows(result):
     assert len(result.rows) == 1 + 7 + 1 + len(study.ONLINE)
     picture = result.folder / "influence_balancing.png"
     assert picture.stat().st_size > 10_000
+
+
+def test_a_leaky_network_is_the_same_network():
+    theta, s = jax.numpy.array(0.3), jax.random.normal(jax.random.key(0), (23,))
+    for got, want in zip(
+        study.leaky_step(theta, s, None), study.step(theta, s, None), strict=True
+    ):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_lost_is_said(tmp_path, monkeypatch, capsys):

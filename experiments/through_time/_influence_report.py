@@ -55,8 +55,8 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         "truncated_bptt: windows of K steps, of which K = 41 is the first whose "
         f"sensitivity has the right sign; artbp: windows of {FARTHEST} steps, median "
         f"(range) of {config.seeds} seeds; the others: one step an iteration, median "
-        "(range) where they draw at random. snap_1 drops nothing of one parameter that "
-        "reaches every unit. "
+        "(range) where they draw. snap_1 drops nothing, as θ reaches each unit "
+        "at once; rflo drops the matrix that shifts, and sees ds₁/dθ = 2. "
         "Lost after: so many iterations left |θ| below 1e6. Measured: outside of this "
         "project, 3000 iterations at 1e-4.",
     )

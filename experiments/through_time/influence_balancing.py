@@ -47,6 +47,7 @@ class Online(NamedTuple):
 ONLINE = {
     "rtrl": Online(gradients.rtrl),
     "snap_1": Online(partial(gradients.snap, order=1)),
+    "rflo": Online(lambda _, loss: gradients.rflo(leaky_step, loss)),
 }
 
 
@@ -124,6 +125,17 @@ def step(theta: jax.Array, s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.A
     signs = jnp.where(jnp.arange(UNITS) < POSITIVE, 1, -1).astype(s.dtype)
     next_ones = jnp.concatenate([s[1:], jnp.zeros_like(s[:1])])
     s = (s + next_ones) / 2 + theta * signs
+    return s, s[0]
+
+
+def leaky_step(
+    theta: jax.Array, s: jax.Array, x: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Do what `step` does: leak by half, and reach the next unit by a matrix."""
+    del x
+    weights = jnp.eye(UNITS, k=-1, dtype=s.dtype)
+    signs = jnp.where(jnp.arange(UNITS) < POSITIVE, 1, -1).astype(s.dtype)
+    s = (s + s @ weights) / 2 + theta * signs
     return s, s[0]
 
 
