@@ -45,7 +45,7 @@ class Config:
     """Of the tanh network."""
     leak: float = 1.0
     """α of h ← (1 − α) h + α tanh(…); 1 is the plain network."""
-    steps: int = 20_000
+    steps: int = 40_000
     """Of the stream."""
     learning_rate: float = 1e-3
     """Of Adam, for all."""

@@ -38,7 +38,7 @@ REMEMBERED = 0.9  # of the mean of losses, from one sequence to the next
 class Config:
     """Copy ever longer strings, by online rules, truncated and whole BPTT."""
 
-    cells: tuple[str, ...] = ("tanh", "gru")
+    cells: tuple[str, ...] = ("tanh",)
     """Of tanh, gru and lstm."""
     rules: tuple[str, ...] = tuple(_rules.RULES)
     """Online rules, of those in experiments/online/_rules.py."""
@@ -48,13 +48,13 @@ class Config:
     """Of each cell."""
     batch: int = 4
     """Sequences at a time, of the same length."""
-    steps: int = 100_000
+    steps: int = 40_000
     """Of each stream of sequences, two for each bit."""
     share: float = 0.15
     """The string grows when the loss is below this share of ln 2."""
     longest: int = 32
     """Bits of the longest string."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """Of Adam, for all."""
     seeds: int = 3
     """Independent networks, together."""
