@@ -60,6 +60,12 @@ def test_courses_end_where_those_of_others_did(result):
     assert theta == pytest.approx(-0.166666665, abs=5e-10)
     assert rows["snap_1"]["theta"] == pytest.approx([theta], abs=1e-12)
     assert rows["rflo"]["theta"][0] > 1  # the wrong way
+    # Of one number, a direction of ±1 tells the slope exactly.
+    assert rows["forward_gradient"]["theta"] == pytest.approx([theta] * 2, abs=1e-12)
+    assert len(set(rows["uoro"]["theta"])) == 2
+    assert np.abs(np.array(rows["uoro"]["theta"]) + 1 / 6).max() > 0.01
+    longer = rows["uoro, 10 times as long"]["theta"]
+    np.testing.assert_allclose(longer, -1 / 6, atol=5e-6)  # −.16667, as elsewhere
     drawn = rows["artbp, κ = 0.02"]["theta"]
     np.testing.assert_allclose(drawn, -1 / 6, atol=1e-4)
     assert drawn[0] != drawn[1]
@@ -80,6 +86,13 @@ def test_a_leaky_network_is_the_same_network():
         study.leaky_step(theta, s, None), study.step(theta, s, None), strict=True
     ):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_the_influence_has_no_kronecker_factors():
+    rule = gradients.kf_rtrl(study.step, study.half_square)
+    xs, targets, _ = study.stream(1)
+    with pytest.raises(ValueError, match="params does not factorise"):
+        rule.init(jax.numpy.array(0.5), jax.numpy.ones(23), inputs=(xs[0], targets[0]))
 
 
 def test_what_is_lost_is_said(tmp_path, monkeypatch, capsys):

@@ -31,6 +31,8 @@ from experiments import report
 from experiments.online import _copy_length_report, _learning, _rules
 
 GUESS = math.log(2)  # the loss of who remembers nothing
+# The forward gradient draws its direction at the beginning of a sequence.
+RULES = _rules.RULES | {"forward_gradient": gradients.forward_gradient}
 REMEMBERED = 0.9  # of the mean of losses, from one sequence to the next
 
 
@@ -38,10 +40,10 @@ REMEMBERED = 0.9  # of the mean of losses, from one sequence to the next
 class Config:
     """Copy ever longer strings, by online rules, truncated and whole BPTT."""
 
-    cells: tuple[str, ...] = ("tanh",)
+    cells: tuple[str, ...] = ("tanh", "gru")
     """Of tanh, gru and lstm."""
-    rules: tuple[str, ...] = tuple(_rules.RULES)
-    """Online rules, of those in experiments/online/_rules.py."""
+    rules: tuple[str, ...] = tuple(RULES)
+    """Online rules, of those in experiments/online/_rules.py and forward_gradient."""
     truncations: tuple[tuple[int, int], ...] = ((1, 4), (1, 16))
     """Pairs (h′, h) of truncated BPTT: errors travel back h steps, every h′."""
     units: int = 16
@@ -88,7 +90,7 @@ class Config:
             raise ValueError(
                 f"learning_rate must be positive, got {self.learning_rate}."
             )
-        _rules.check_rules(self.rules)
+        _rules.check_rules(self.rules, RULES)
 
 
 class Course(NamedTuple):
@@ -189,7 +191,7 @@ def _windows(adam, every, lookback, network):
 
 
 def _online(adam, name, network):
-    rule = _rules.RULES[name](network.step, loss)
+    rule = RULES[name](network.step, loss)
     learn_online = _learning.learn_online(rule, adam)
 
     def learn(pair, carry, xs, targets, weights, mask, key):

@@ -57,7 +57,8 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         f"sensitivity has the right sign; artbp: windows of {FARTHEST} steps, median "
         f"(range) of {config.seeds} seeds; the others: one step an iteration, median "
         "(range) where they draw. snap_1 drops nothing, as θ reaches each unit "
-        "at once; rflo drops the matrix that shifts, and sees ds₁/dθ = 2. "
+        "at once; rflo drops the matrix that shifts, and sees ds₁/dθ = 2; "
+        "of one number, the forward gradient is exact. KF-RTRL has no factors here. "
         "Lost after: so many iterations left |θ| below 1e6. Measured: outside of this "
         "project, 3000 iterations at 1e-4.",
     )

@@ -44,10 +44,15 @@ class Online(NamedTuple):
     iterations: int = 1
 
 
+# θ enters element by element, so that KF-RTRL has no factors. The learning rate of UORO
+# is a tenth of the others', as published.
 ONLINE = {
     "rtrl": Online(gradients.rtrl),
     "snap_1": Online(partial(gradients.snap, order=1)),
     "rflo": Online(lambda _, loss: gradients.rflo(leaky_step, loss)),
+    "forward_gradient": Online(gradients.forward_gradient),
+    "uoro": Online(gradients.uoro, 0.1),
+    "uoro, 10 times as long": Online(gradients.uoro, 0.1, 10),
 }
 
 
