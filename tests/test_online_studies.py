@@ -105,12 +105,10 @@ def test_learning_online_is_rtrl_and_adam_step_by_step():
     params = network.init(jax.random.key(0))
     rule, adam = gradients.rtrl(network.step, add_task.loss), optax.adam(0.1)
     xs, targets = add_task.stream(jax.random.key(1), 4, (1, 2))
-    state = _learning.begin(
-        rule, params, network.carry(params), (), (xs[0], targets[0])
-    )
+    state = _learning.begin(rule, params, network.carry(params), (xs[0], targets[0]))
     pair = params, adam.init(params)
     learn = jax.jit(_learning.learn_online(rule, adam))
-    (got, _), losses = learn(pair, state, xs, targets, {}, jax.random.key(2))
+    (got, _), losses = learn(pair, state, xs, targets, jax.random.key(2))
     # At the first step nothing is remembered, so that all is static backpropagation.
     first = lambda params: add_task.loss(
         network.step(params, jnp.zeros(2), xs[0])[1], targets[0]
@@ -191,10 +189,10 @@ def test_every_rule_is_begun_and_learns():
     for name, make in _rules.RULES.items():
         rule = make(network.step, add_task.loss)
         example = xs[0], targets[0]
-        state = _learning.begin(rule, params, network.carry(params), (), example)
+        state = _learning.begin(rule, params, network.carry(params), example)
         learn = jax.jit(_learning.learn_online(rule, sgd))
         pair = params, sgd.init(params)
-        ((got, _), _), _ = learn(pair, state, xs, targets, {}, jax.random.key(2))
+        ((got, _), _), _ = learn(pair, state, xs, targets, jax.random.key(2))
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(params), strict=True):
             assert not np.array_equal(a, b), name
 

@@ -49,7 +49,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
             runs = zip(row["steps"], row["lengths"], strict=True)
             mean = np.mean([np.interp(at, *run, left=1) for run in runs], axis=0)
             axis.plot(at, mean, linewidth=2, label=row["rule"], **style)
-        axis.set(title=cell, xlabel="steps")
+        axis.set(title=f"{cell}: means of the seeds, and each", xlabel="steps")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("length of the string, bits")
     handles = {}

@@ -48,46 +48,39 @@ def network(
     return Network(step, init, carry)
 
 
+def draws(rule: OnlineRule) -> bool:
+    """Whether a rule draws at random, and so wants a key at each step."""
+    return "key" in inspect.signature(rule.update).parameters
+
+
 def learn_online(rule: OnlineRule, update: optax.GradientTransformation) -> Callable:
-    """Return a function that learns from each loss as it is met.
+    """Return a function that learns from each loss as it is met, on a stream in calls.
 
-        (pair, state), losses = learn(pair, state, xs, targets, counts, key)
+        (pair, state), losses = learn(pair, state, xs, targets, key)
 
-    pair is (params, opt_state), state that of the rule, and counts a dict of weight,
-    mask and reset, or some of them, [T, *batch]. The losses [T] are means of their
-    steps. Where the weights of a step are all 0, nothing is learned.
+    pair is (params, opt_state), and state that of the rule, which goes on from call to
+    call as that of `over_sequence` does not.
     """
-    draws = "key" in inspect.signature(rule.update).parameters
 
-    def learn(pair, state, xs, targets, counts, key):
+    def learn(pair, state, xs, targets, key):
         length = len(jax.tree.leaves(xs)[0])
-        keys = {"key": jax.random.split(key, length)} if draws else {}
+        keys = {"key": jax.random.split(key, length)} if draws(rule) else {}
 
         def body(pair_and_state, inputs):
             (params, opt_state), state = pair_and_state
             x, target, options = inputs
             value, grads, state = rule.update(params, state, x, target, **options)
-            change, new = update.update(grads, opt_state, params)
-            pair = optax.apply_updates(params, change), new
-            if "weight" in options:
-                some = jnp.any(options["weight"] != 0)
-                old = params, opt_state
-                pair = jax.tree.map(lambda a, b: jnp.where(some, a, b), pair, old)
+            change, opt_state = update.update(grads, opt_state, params)
+            pair = optax.apply_updates(params, change), opt_state
             return (pair, state), value
 
-        return jax.lax.scan(body, (pair, state), (xs, targets, {**counts, **keys}))
+        return jax.lax.scan(body, (pair, state), (xs, targets, keys))
 
     return learn
 
 
-def begin(
-    rule: OnlineRule,
-    params: PyTree,
-    carry: PyTree,
-    batch: tuple[int, ...],
-    inputs: PyTree,
-) -> PyTree:
-    """Return the first state of a rule; inputs are (x, target) of one step."""
+def begin(rule: OnlineRule, params: PyTree, carry: PyTree, inputs: PyTree) -> PyTree:
+    """Return the first state of a rule, of one example; inputs are (x, target)."""
     asked = inspect.signature(rule.init).parameters
     options = {"inputs": inputs} if "inputs" in asked else {}
-    return rule.init(params, carry, batch_shape=batch, **options)
+    return rule.init(params, carry, batch_shape=(), **options)

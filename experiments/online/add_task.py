@@ -182,13 +182,13 @@ def _online(network, rule, adam):
 
     def start(key):
         params = network.init(key)
-        state = _learning.begin(rule, params, network.carry(params), (), one_step)
+        state = _learning.begin(rule, params, network.carry(params), one_step)
         return (params, adam.init(params)), state
 
     learn_online = _learning.learn_online(rule, adam)
 
     def learn(state, xs, targets, key):
-        state, losses = learn_online(*state, xs, targets, {}, key)
+        state, losses = learn_online(*state, xs, targets, key)
         return state, jnp.mean(losses)
 
     return start, learn

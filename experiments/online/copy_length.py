@@ -181,25 +181,20 @@ def _windows(adam, every, lookback, network):
     rule = gradients.truncated_bptt(
         network.step, loss, every=every, lookback=lookback, update=adam
     )
-
-    def learn(pair, carry, xs, targets, weights, mask, key):
-        del key
-        (value, _), pair = rule(pair, carry, xs, targets, weights, mask)
-        return value, pair
-
-    return learn
+    return _on_the_way(rule, draws=False)
 
 
 def _online(adam, name, network):
-    rule = RULES[name](network.step, loss)
-    learn_online = _learning.learn_online(rule, adam)
+    online = RULES[name](network.step, loss)
+    rule = gradients.over_sequence(online, update=adam)
+    return _on_the_way(rule, draws=_learning.draws(online))
 
+
+def _on_the_way(rule, draws):
     def learn(pair, carry, xs, targets, weights, mask, key):
-        one_step = xs[0], targets[0]
-        state = _learning.begin(rule, pair[0], carry, weights.shape[1:], one_step)
-        counts = {"weight": weights, "mask": mask}
-        (pair, _), losses = learn_online(pair, state, xs, targets, counts, key)
-        return jnp.sum(losses * weights[:, 0]) / jnp.sum(weights[:, 0]), pair
+        keys = {"key": key} if draws else {}
+        (value, _), pair = rule(pair, carry, xs, targets, weights, mask, **keys)
+        return value, pair
 
     return learn
 
