@@ -33,7 +33,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             f"Nats, each step predicted before it was learned from; mean (standard "
             f"deviation) of {config.seeds} seeds in the last fifth of the steps. "
             "truncated (h; h′): errors travel back h steps, every h′, and need h > t; "
-            "rflo of a network without a leak is (1; 1). "
+            "rflo of a network without a leak is (1; 1), to rounding. "
             "µs/step: of all seeds together, without compilation.",
         )
 
