@@ -3,7 +3,7 @@
 Static: backprop. Through time: bptt, truncated_bptt with stream and
 adaptive_truncation, artbp with growing_truncation, discounted_weights; what is kept on
 the way: every, slots, budget, predicted_cost, step_bytes. Forward in time: rtrl,
-over_sequence. Under them all, and for losses of one's own: unroll, parallel_unroll
+over_sequence. How good any of them is: gradient_quality. Under them all, and for losses of one's own: unroll, parallel_unroll
 (newton), bidirectional, stack, mask_from_lengths. Recurrent: fixed_point,
 recurrent_backprop; to the fixed point by relaxation, anderson or broyden; back by the
 adjoints relax, anderson, broyden, cg, linear_solver (exact), neumann, jfb, unrolled
@@ -39,6 +39,11 @@ from bpvariants.gradients._discounted_weights import (
     discounted_weights as discounted_weights,
 )
 from bpvariants.gradients._fixed_point import fixed_point as fixed_point
+from bpvariants.gradients._gradient_quality import (
+    gradient_quality as gradient_quality,
+    GradientQuality as GradientQuality,
+    QualityMeasures as QualityMeasures,
+)
 from bpvariants.gradients._growing_truncation import (
     growing_truncation as growing_truncation,
 )
