@@ -3,8 +3,9 @@
 Static: backprop. Through time: bptt, truncated_bptt with stream and
 adaptive_truncation, artbp with growing_truncation, discounted_weights; what is kept on
 the way: every, slots, budget, predicted_cost, step_bytes. Forward in time: rtrl,
-over_sequence. How good any of them is: gradient_quality. Under them all, and for losses of one's own: unroll, parallel_unroll
-(newton), bidirectional, stack, mask_from_lengths. Recurrent: fixed_point,
+over_sequence. How good an estimate is: gradient_quality. Under them all, and for losses
+of one's own: unroll, parallel_unroll (newton), bidirectional, stack, mask_from_lengths.
+Recurrent: fixed_point,
 recurrent_backprop; to the fixed point by relaxation, anderson or broyden; back by the
 adjoints relax, anderson, broyden, cg, linear_solver (exact), neumann, jfb, unrolled
 (approximate); jacobian_penalty keeps it in reach. What rules take and return:
