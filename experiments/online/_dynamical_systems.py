@@ -20,7 +20,7 @@ HISTORY = 18  # of Mackey and Glass: u_{t−17} … u_t
 
 
 class System(NamedTuple):
-    """A system, and how to run streams of it: (generator, streams) -> u, u and so on."""
+    """A system, and how to run streams of it: (generator, streams) -> u, u, u …."""
 
     title: str
     run: Callable[[np.random.Generator, int], Iterator[np.ndarray]]
