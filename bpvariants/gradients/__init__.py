@@ -2,14 +2,13 @@
 
 Static: backprop. Through time: bptt, truncated_bptt with stream and
 adaptive_truncation, artbp with growing_truncation, discounted_weights; what is kept on
-the way: every, slots, budget, predicted_cost, step_bytes. Forward in time: rtrl,
-over_sequence. How good an estimate is: gradient_quality. Under them all, and for losses
-of one's own: unroll, parallel_unroll (newton), bidirectional, stack, mask_from_lengths.
-Recurrent: fixed_point,
-recurrent_backprop; to the fixed point by relaxation, anderson or broyden; back by the
-adjoints relax, anderson, broyden, cg, linear_solver (exact), neumann, jfb, unrolled
-(approximate); jacobian_penalty keeps it in reach. What rules take and return:
-`bpvariants.types.GradientRule`.
+the way: every, slots, budget, predicted_cost, step_bytes. Forward in time: rtrl, snap,
+diagonal_rtrl; over_sequence makes rules of these. Under them all, and for losses of
+one's own: unroll, parallel_unroll (newton), bidirectional, stack, mask_from_lengths.
+Recurrent: fixed_point, recurrent_backprop; to the fixed point by relaxation, anderson
+or broyden; back by the adjoints relax, anderson, broyden, cg, linear_solver (exact),
+neumann, jfb, unrolled (approximate); jacobian_penalty keeps it in reach. What rules
+take and return: `bpvariants.types.GradientRule`. How good one is: gradient_quality.
 """
 
 from bpvariants.gradients._adaptive_truncation import (
@@ -36,6 +35,7 @@ from bpvariants.gradients._checkpoint import (
     every as every,
     slots as slots,
 )
+from bpvariants.gradients._diagonal_rtrl import diagonal_rtrl as diagonal_rtrl
 from bpvariants.gradients._discounted_weights import (
     discounted_weights as discounted_weights,
 )
@@ -48,6 +48,7 @@ from bpvariants.gradients._gradient_quality import (
 from bpvariants.gradients._growing_truncation import (
     growing_truncation as growing_truncation,
 )
+from bpvariants.gradients._influence_rule import InfluenceState as InfluenceState
 from bpvariants.gradients._iteration import FixedPointInfo as FixedPointInfo
 from bpvariants.gradients._jacobian_penalty import jacobian_penalty as jacobian_penalty
 from bpvariants.gradients._linear_solver import linear_solver as linear_solver
@@ -67,7 +68,8 @@ from bpvariants.gradients._recurrent_backprop import (
     recurrent_backprop as recurrent_backprop,
 )
 from bpvariants.gradients._relaxation import relaxation as relaxation
-from bpvariants.gradients._rtrl import rtrl as rtrl, RTRLState as RTRLState
+from bpvariants.gradients._rtrl import rtrl as rtrl
+from bpvariants.gradients._snap import snap as snap
 from bpvariants.gradients._stack import stack as stack
 from bpvariants.gradients._step_bytes import StepBytes as StepBytes
 from bpvariants.gradients._truncated_bptt import truncated_bptt as truncated_bptt

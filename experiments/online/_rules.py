@@ -1,6 +1,7 @@
 """The online rules that the studies compare."""
 
 from collections.abc import Callable
+from functools import partial
 
 from bpvariants import gradients
 from bpvariants.types import OnlineRule
@@ -8,6 +9,7 @@ from bpvariants.types import OnlineRule
 # name: (step, loss) -> rule. Another rule is another line here.
 RULES: dict[str, Callable[..., OnlineRule]] = {
     "rtrl": gradients.rtrl,
+    "snap_1": partial(gradients.snap, order=1),
 }
 
 

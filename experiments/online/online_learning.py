@@ -41,7 +41,7 @@ class Config:
     """Of henon, mackey_glass, lorenz."""
     rules: tuple[str, ...] = tuple(_rules.RULES)
     """Online rules, of those in experiments/online/_rules.py."""
-    truncations: tuple[tuple[int, int], ...] = ((25, 25),)
+    truncations: tuple[tuple[int, int], ...] = ((25, 25), (1, 25))
     """Pairs (h′, h) of truncated BPTT: errors travel back h steps, every h′; it learns
     as often."""
     units: int = 64

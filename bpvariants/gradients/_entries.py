@@ -1,0 +1,174 @@
+"""Chosen entries of ∂h_t/∂h_{t−1}, without the rest of it.
+
+The diagonal of W, say, is what a tanh network's own recurrence is made of, and takes n
+numbers, while all of the Jacobian takes n backward passes. The entries asked for are
+followed back through the linearised step's program to those of its inner arrays that
+they are made of; then these are computed forwards.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import sparse
+
+from bpvariants.gradients._dependence import Dependence, spread
+from bpvariants.gradients._links import Link
+from bpvariants.gradients._program import is_variable
+from bpvariants.gradients._tangents import primal_values, TangentProgram
+
+Wanted = dict[Any, sparse.csr_array]  # variable -> entries [size, n] to compute
+
+
+def wanted_entries(
+    program: TangentProgram,
+    found: Dependence,
+    pattern: sparse.csr_array,
+    direct_only: bool = False,
+) -> Wanted | None:
+    """Return which entries of inner arrays those of `pattern` [n, n] are made of.
+
+    None if they pass an operation that is not understood. See `dependence` for
+    `direct_only`.
+    """
+    wanted: Wanted = {}
+    start = 0
+    for atom in program.outputs:
+        size = atom.aval.size
+        if is_variable(atom) and atom in found.through:
+            _add(wanted, atom, pattern[start : start + size], found)
+        start += size
+    for equation, its_links in reversed(program.linear):
+        outputs = [wanted.get(variable) for variable in equation.outvars]
+        if all(output is None or output.nnz == 0 for output in outputs):
+            continue
+        if its_links is None:
+            if direct_only:  # which take no path through it
+                continue
+            return None
+        for output, of_output in zip(outputs, its_links, strict=True):
+            for link, atom in zip(of_output, equation.invars, strict=True):
+                skip = link is None or (direct_only and link.mixes)
+                if skip or output is None or atom not in found.through:
+                    continue
+                back = spread(link, output.shape[0], atom.aval.size).T.tocsr()
+                _add(wanted, atom, back @ output, found)
+    return wanted
+
+
+def compute_entries(
+    program: TangentProgram,
+    wanted: Wanted,
+    leaves: list[jax.Array],
+    pattern: sparse.csr_array,
+    direct_only: bool = False,
+) -> jax.Array:
+    """Return the entries of a pattern [n, n], in the order of its csr form.
+
+    `leaves` are those of (params, carry, inputs) of one example.
+    """
+    read = primal_values(program, leaves)
+    values, start = {}, 0
+    for variable in program.h:
+        entries = wanted.get(variable)
+        if entries is not None:  # of an identity
+            values[variable] = jnp.ones(entries.nnz, variable.aval.dtype)
+    for equation, its_links in program.linear:
+        for k, variable in enumerate(equation.outvars):
+            entries = wanted.get(variable)
+            if entries is None or entries.nnz == 0 or its_links is None:
+                continue
+            total = None
+            for link, atom in zip(its_links[k], equation.invars, strict=True):
+                if link is None or (direct_only and link.mixes) or atom not in values:
+                    continue
+                part = _through(link, entries, wanted[atom], values[atom], read)
+                total = part if total is None else total + part
+            if total is None:
+                total = jnp.zeros(entries.nnz)
+            values[variable] = total.astype(variable.aval.dtype)
+    results = []
+    for atom in program.outputs:
+        rows = pattern[start : start + atom.aval.size]
+        start += atom.aval.size
+        if rows.nnz:
+            results.append(_looked_up(rows, wanted.get(atom), values.get(atom)))
+    return jnp.concatenate(results) if results else jnp.zeros(0)
+
+
+def _add(wanted: Wanted, variable: Any, entries: Any, found: Dependence) -> None:
+    """Want more entries of a variable, those that can be other than zero."""
+    entries = entries.multiply(found.through[variable]).astype(bool)
+    old = wanted.get(variable)
+    entries = entries if old is None else (old + entries).astype(bool)
+    entries = sparse.csr_array(entries)
+    entries.eliminate_zeros()
+    entries.sort_indices()
+    wanted[variable] = entries
+
+
+def _through(
+    link: Link,
+    result: sparse.csr_array,
+    operand: sparse.csr_array,
+    values: jax.Array,
+    read: Any,
+) -> jax.Array:
+    """Return what a result's entries get from an operand's, through a link."""
+    # Every pair of a link (row, column) and an entry (column, j) of the operand.
+    counts = np.diff(operand.indptr)[link.columns]
+    pair = np.repeat(np.arange(len(link.rows)), counts)
+    begins = np.repeat(operand.indptr[:-1][link.columns], counts)
+    offsets = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)
+    source = begins + offsets
+    target = _find(result, link.rows[pair], operand.indices[source])
+    chosen = np.flatnonzero(target >= 0)
+    pair, source, target = pair[chosen], source[chosen], target[chosen]
+    terms = _take(values, source)
+    if link.factor is not None:
+        factor = _take(link.factor(read), pair)
+        dtype = jnp.promote_types(factor.dtype, terms.dtype)
+        terms = factor.astype(dtype) * terms.astype(dtype)
+    if link.apply is not None:
+        terms = link.apply(terms)
+    if np.array_equal(target, np.arange(result.nnz)):
+        return terms
+    zeros = jnp.zeros(result.nnz, terms.dtype)
+    if len(np.unique(target)) == len(target):  # put in order: a gather is cheaper
+        order = np.full(result.nnz, len(target))
+        order[target] = np.arange(len(target))
+        return jnp.append(terms, jnp.zeros(1, terms.dtype))[order]
+    return zeros.at[target].add(terms)
+
+
+def _looked_up(rows: sparse.csr_array, entries: Any, values: Any) -> jax.Array:
+    """Return the values of entries in the order of `rows`, 0 where there are none."""
+    if values is None:
+        return jnp.zeros(rows.nnz)
+    coordinates = rows.tocoo()
+    positions = _find(entries, coordinates.row, coordinates.col)
+    if np.array_equal(positions, np.arange(entries.nnz)):
+        return values
+    return jnp.append(values, jnp.zeros(1, values.dtype))[positions]
+
+
+def _find(
+    entries: sparse.csr_array, rows: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
+    """Return the positions of (row, column) among sorted entries, −1 if not there."""
+    width = entries.shape[1]
+    at = np.repeat(np.arange(entries.shape[0]), np.diff(entries.indptr))
+    keys = at.astype(np.int64) * width + entries.indices
+    asked = rows.astype(np.int64) * width + columns
+    if not len(keys):
+        return np.full(len(asked), -1)
+    positions = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
+    return np.where(keys[positions] == asked, positions, -1)
+
+
+def _take(values: jax.Array, positions: np.ndarray) -> jax.Array:
+    """Take entries, all as they are where that is what is asked."""
+    if np.array_equal(positions, np.arange(values.size)):
+        return values
+    return values[positions]

@@ -1,0 +1,160 @@
+"""One step of an influence: M_t = J_t M_{t−1} + I_t, in the entries that are kept."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants._dtypes import cast_like, widen
+from bpvariants.gradients._entries import compute_entries
+from bpvariants.gradients._influence_layout import Layout
+from bpvariants.gradients._influence_plan import Plan
+from bpvariants.gradients._jacobians import (
+    floating_leaves,
+    replace_floating,
+)
+from bpvariants.types import PyTree, Step
+
+Rows = list[jax.Array | None]  # M by array of params, [*batch, K, *shape]
+UNROLLED = 8  # passes among which an entry is chosen one by one
+
+
+def no_influence(layout: Layout, params: PyTree, carry: PyTree, batch: tuple) -> Rows:
+    """Return M before the first step, zeros in float32 or wider."""
+    leaves = widen(floating_leaves(carry))
+    dtype = jnp.result_type(*leaves) if leaves else jnp.zeros(()).dtype
+    shapes = [jnp.shape(theta) for theta in jax.tree.leaves(params)]
+    return [
+        None if leaf is None else jnp.zeros((*batch, len(leaf.rows), *shape), dtype)
+        for leaf, shape in zip(layout.leaves, shapes, strict=True)
+    ]
+
+
+def next_influence(
+    plan: Plan,
+    step_of_example: Step,
+    params: PyTree,
+    carry: PyTree,
+    inputs: PyTree,
+    entering: Rows,
+    batch: tuple[int, ...],
+) -> Rows:
+    """Return M_t of a batch from M_{t−1}, `entering`."""
+
+    def linearised(carry, inputs):
+        return _linearise(plan, step_of_example, params, carry, inputs)
+
+    for _ in batch:
+        linearised = jax.vmap(linearised)
+    jacobian, immediate = linearised(carry, inputs)
+    jacobian = _with_zero(jacobian)
+    return [
+        None
+        if leaf is None or old is None
+        else _next_of_leaf(plan, leaf, colours, jacobian, passes, old, len(batch))
+        for leaf, colours, passes, old in zip(
+            plan.layout.leaves, plan.colours, immediate, entering, strict=True
+        )
+    ]
+
+
+def through_influence(
+    layout: Layout, error: jax.Array, influence: Rows, like: Sequence[jax.Array]
+) -> list[jax.Array]:
+    """Return Σ_batch error M for each array of params, zeros where M is none.
+
+    `error` is [*batch, n], a cotangent of the carry as a vector; `like` the arrays.
+    """
+    grads, rank = [], error.ndim - 1
+    padded = _with_zero(error)
+    for leaf, rows, theta in zip(layout.leaves, influence, like, strict=True):
+        if leaf is None or rows is None:
+            grads.append(jnp.zeros_like(theta))
+        elif leaf.is_full:
+            of_rows = padded[..., leaf.rows.reshape(-1)]
+            grads.append(jnp.tensordot(of_rows, rows, axes=rank + 1))
+        else:
+            of_rows = padded[..., leaf.rows]
+            grads.append(jnp.sum(of_rows * rows, axis=tuple(range(rank + 1))))
+    return [g.reshape(theta.shape) for g, theta in zip(grads, like, strict=True)]
+
+
+def as_vector(leaves: Sequence[jax.Array], batch: tuple[int, ...]) -> jax.Array:
+    """Return floating leaves [*batch, …] of a carry below each other, [*batch, n]."""
+    size = lambda leaf: math.prod(leaf.shape[len(batch) :])
+    return jnp.concatenate(
+        [leaf.reshape(*batch, size(leaf)) for leaf in leaves], axis=-1
+    )
+
+
+def _linearise(plan, step_of_example, params, carry, inputs):
+    """Return of one example what is computed of J, [numbers], and the passes for I.
+
+    The latter are, for each array of params, [passes, *shape].
+    """
+    leaves = widen(floating_leaves(carry))
+    thetas, structure = jax.tree.flatten(params)
+
+    def new_carry(thetas, leaves):
+        theta = cast_like(structure.unflatten(thetas), params)
+        new, _ = step_of_example(theta, replace_floating(carry, leaves), inputs)
+        return as_vector(widen(floating_leaves(new)), ())
+
+    new, pull = jax.vjp(new_carry, widen(thetas), leaves)
+    back = jax.vmap(pull)
+    by_params, by_carry = plan.immediate_passes, plan.carry_passes
+    immediate, of_carry = back(jnp.asarray(by_params, new.dtype))
+    if plan.entries is not None:
+        arguments = jax.tree.leaves((params, carry, inputs))
+        pattern, wanted = plan.entries
+        jacobian = compute_entries(
+            plan.program, wanted, arguments, pattern, plan.direct_only
+        )
+        return jacobian.astype(new.dtype), immediate
+    if not np.array_equal(by_params, by_carry):
+        of_carry = back(jnp.asarray(by_carry, new.dtype))[1]
+    return as_vector(of_carry, (len(by_carry),)).reshape(-1), immediate
+
+
+def _next_of_leaf(plan, leaf, colours, jacobian, passes, old, rank):
+    """Return J M + I for one array of params, [*batch, K, *shape]."""
+    dtype = old.dtype
+    rows = leaf.rows
+    if leaf.is_full:
+        rows = rows.reshape(-1)
+        matrix = jacobian[..., plan.lookup[rows[:, None], rows]].astype(dtype)
+        size = math.prod(old.shape[rank + 1 :])
+        new = matrix @ old.reshape(*old.shape[: rank + 1], size)
+        new = new.reshape(old.shape)
+    else:
+        factors = jacobian[..., plan.lookup[rows[:, None], rows[None]]].astype(dtype)
+        new = jnp.sum(factors * jnp.expand_dims(old, rank), axis=rank + 1)
+    new = new + _immediate(colours, passes, rank).astype(dtype)
+    return new if leaf.allowed.all() or not leaf.is_full else new * leaf.allowed
+
+
+def _immediate(colours: np.ndarray, passes: jax.Array, rank: int) -> jax.Array:
+    """Return I in the rows that are kept, [*batch, K, *shape], from its passes."""
+    if not passes.shape[rank]:
+        return jnp.zeros((), passes.dtype)
+    if colours.size == len(colours):  # each row has its own pass
+        chosen = jnp.take(passes, np.maximum(colours.reshape(-1), 0), axis=rank)
+        return jnp.where(colours >= 0, chosen, jnp.zeros((), passes.dtype))
+    if passes.shape[rank] <= UNROLLED:
+        total = jnp.zeros((), passes.dtype)
+        for colour in range(passes.shape[rank]):
+            one = jax.lax.index_in_dim(passes, colour, rank)
+            total += jnp.where(colours == colour, one, jnp.zeros((), passes.dtype))
+        return total
+    shape = (*[1] * rank, *colours.shape)
+    chosen = jnp.take_along_axis(
+        passes, np.maximum(colours, 0).reshape(shape), axis=rank
+    )
+    return jnp.where(colours >= 0, chosen, jnp.zeros((), passes.dtype))
+
+
+def _with_zero(values: jax.Array) -> jax.Array:
+    """Append a zero, which a lookup of −1, or of a row that is none, finds."""
+    return jnp.concatenate([values, jnp.zeros_like(values[..., :1])], axis=-1)
