@@ -215,6 +215,34 @@ def test_probe_p(lookback):
     assert found.total.error == pytest.approx(want, abs=5e-7)
 
 
+def test_probe_p_of_snap():
+    """The published c_t M_t, and this library's a_t M_{t−1} + r_t with an exact J_t.
+
+    They are the same rule of two steps: one that reads h_{t−1} before it goes on to
+    h_t, whose losses are those of the step before, and one that reads h_t.
+    """
+    params, h, xs, targets = probe_p()
+    first = jnp.arange(7) > 0  # h_0 has no loss
+    later = lambda sequence: jnp.concatenate([jnp.zeros((1, 3)), sequence])
+    reading = lambda params, h, x: (probe_step(params, h, x)[0], h)
+    cases = {  # measured outside of this project; by hand in NumPy
+        reading: ((1.203647, 0.394891), jnp.concatenate([xs, xs[:1]]), later(targets)),
+        probe_step: ((0.863995, 0.700715), xs, targets),
+    }
+    for step, (want, xs, targets) in cases.items():
+        rule = gradients.snap(step, half_square, 1)
+        weights = first.astype(float) if len(xs) == 7 else None
+        ask = lambda *args: gradients.gradient_quality(
+            rule,
+            step,
+            half_square,
+            *args,
+            weights=weights,  # noqa: B023
+        )
+        found = jax.jit(ask)(params, h, xs, targets).total
+        assert (found.error, found.cosine) == pytest.approx(want, abs=5e-7)
+
+
 def probe_p():
     t = jnp.arange(1.0, 7.0)
     xs = jnp.stack([jnp.sin(0.7 * t), jnp.cos(0.4 * t)], axis=1)

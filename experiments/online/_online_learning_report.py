@@ -37,7 +37,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             line += [_errors(_find(rows, rule, system)), known]
         lines.append(line)
     report.show_table(
-        f"NMSE after {config.steps} steps, n = {config.units}",
+        f"NMSE after {config.steps} steps, n = {config.units}, y is read {config.reads}",
         header,
         lines,
         "Squared error of one step ahead, in units of the variance, as met while "
@@ -147,5 +147,5 @@ def draw_cosines(rows: list[dict[str, Any]]) -> Figure:
     axis.axvline(0, color="black", linewidth=0.8)
     axis.set(xlabel="cosine to the gradient of exact RTRL")
     axis.grid(axis="x", alpha=0.3)
-    figure.legend(fontsize=8, loc="outside right upper")
+    figure.legend(fontsize=8, loc="outside right upper", markerscale=0.6)
     return figure

@@ -1,6 +1,12 @@
 """A tanh network that predicts the next number of a series, and learns it online.
 
-h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t · v + c
+    h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t · v + c
+
+What a step does before its loss is exact in every online rule: the gradient of ℓ_t is
+∂ℓ_t/∂h_{t−1} M_{t−1} + ∂ℓ_t/∂θ, and only M_{t−1} is approximated. So it matters where a
+step begins. If it reads y_t after it has taken in x_t, then J_t is exact; if it first
+reads y_{t−1} from h_{t−1} and then takes in x_t, the gradient is ∂ℓ_{t−1}/∂h_{t−1}
+M_{t−1}, all of it approximated, as approximations are published.
 """
 
 import inspect
@@ -17,10 +23,26 @@ from bpvariants.types import OnlineRule, PyTree
 from experiments.online import _learning
 
 
-def step(params: PyTree, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Advance the network, whose readout predicts one number; x is [*batch]."""
-    h, y = cells.tanh(params["cell"], h, x[..., None])
-    return h, y @ params["readout"] + params["readout_bias"]
+def step_and_read(
+    params: PyTree, h: jax.Array, x: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Take in x [*batch], and predict the next one."""
+    h, _ = cells.tanh(params["cell"], h, x[..., None])
+    return h, _read(params, h)
+
+
+def read_and_step(
+    params: PyTree, h: jax.Array, x: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Predict x [*batch], and take it in."""
+    return step_and_read(params, h, x)[0], _read(params, h)
+
+
+STEPS = {"after": step_and_read, "before": read_and_step}  # when y is read
+
+
+def _read(params: PyTree, h: jax.Array) -> jax.Array:
+    return h @ params["readout"] + params["readout_bias"]
 
 
 def loss(y: jax.Array, target: jax.Array) -> jax.Array:
@@ -59,14 +81,17 @@ class Learner(NamedTuple):
 
 
 def online(
-    rule: OnlineRule, update: optax.GradientTransformation, exact: OnlineRule | None
+    rule: OnlineRule,
+    update: optax.GradientTransformation,
+    exact: OnlineRule | None,
+    reads: str = "after",
 ) -> Learner:
     """Learn after each step; `exact` is to be compared with, if not the rule itself."""
 
     def episode(compared, pair, xs, targets, key):
-        inputs = (xs[0], targets[0])
+        carry, xs = _first(reads, pair[0], xs, targets)
         begin = lambda rule: _learning.begin(
-            rule, pair[0], _zeros(pair[0], xs), xs.shape[1:], inputs
+            rule, pair[0], carry, xs.shape[1:], (xs[0], targets[0])
         )
 
         def body(state, inputs):
@@ -94,20 +119,30 @@ def online(
     return Learner(learn, learn if exact is None else compare)
 
 
-def windows(rule: Callable) -> Learner:
+def windows(rule: Callable, reads: str = "after") -> Learner:
     """Learn after each window of truncated BPTT; its gradients are not compared."""
 
     def episode(pair, xs, targets, key):
         del key
-        (value, _), pair = rule(pair, _zeros(pair[0], xs), xs, targets)
+        carry, xs = _first(reads, pair[0], xs, targets)
+        (value, _), pair = rule(pair, carry, xs, targets)
         return pair, value, jnp.full((), jnp.nan)
 
     program = jax.jit(jax.vmap(episode))
     return Learner(program, program)
 
 
-def _zeros(params: PyTree, xs: jax.Array) -> jax.Array:
-    return cells.tanh_carry(params["cell"], xs.shape[1:])
+def _first(
+    reads: str, params: PyTree, xs: jax.Array, targets: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return the first carry of an episode, and what its steps take in.
+
+    A network that reads before it takes in anything has seen the first x already.
+    """
+    zeros = cells.tanh_carry(params["cell"], xs.shape[1:])
+    if reads == "after":
+        return zeros, xs
+    return step_and_read(params, zeros, xs[0])[0], targets
 
 
 def _cosine(a: PyTree, b: PyTree) -> jax.Array:

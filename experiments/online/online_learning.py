@@ -6,6 +6,9 @@ zero. Two things are measured: the error of prediction, in units of the variance
 series (NMSE), and the cosine of each rule's gradient with that of exact RTRL at the
 same parameters, along the course of the rule.
 
+Where a step begins decides how much of an approximation's gradient is exact: see
+`reads`, and `_predictor.py`. As published, all of it is approximated: "before".
+
 As the influence begins anew at each episode, exact RTRL needs to run beside a rule in
 those episodes only in which the cosine is taken. It is that of the parameters that the
 carry depends on, of the mean over the batch: the readout's gradient is exact for all. A
@@ -13,14 +16,14 @@ cosine is the mean over the second half of an episode, as in its first steps the
 little of a past to get wrong.
 
 At the size of the published table:
-`python -m experiments online_learning --steps 15000 --seeds 10`.
+`python -m experiments online_learning --steps 15000 --seeds 10 --reads before`.
 """
 
 import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -44,6 +47,9 @@ class Config:
     truncations: tuple[tuple[int, int], ...] = ((25, 25), (1, 25))
     """Pairs (h′, h) of truncated BPTT: errors travel back h steps, every h′; it learns
     as often."""
+    reads: Literal["after", "before"] = "after"
+    """When a step reads its prediction: after it has taken in the number before it, or
+    earlier, before the step; then nothing of an approximation's gradient is exact."""
     units: int = 64
     """Of the tanh network."""
     batch: int = 8
@@ -130,18 +136,20 @@ def episodes(config: Config, system: str) -> np.ndarray:
 
 def learners(config: Config) -> dict[str, Learner]:
     """Return how to learn by each rule: the online ones, then truncated BPTT."""
-    network = _predictor.step, _predictor.loss
+    network = _predictor.STEPS[config.reads], _predictor.loss
     adam = optax.adam(config.learning_rate)
     chosen = {}
     for name in config.rules:
         make = _rules.RULES[name]
         exact = None if name == "rtrl" else gradients.rtrl(*network)
-        chosen[name] = _predictor.online(make(*network), adam, exact)
+        chosen[name] = _predictor.online(make(*network), adam, exact, config.reads)
     for every, lookback in config.truncations:
         rule = gradients.truncated_bptt(
             *network, every=every, lookback=lookback, update=adam
         )
-        chosen[f"truncated ({lookback}; {every})"] = _predictor.windows(rule)
+        chosen[f"truncated ({lookback}; {every})"] = _predictor.windows(
+            rule, config.reads
+        )
     return chosen
 
 
