@@ -37,7 +37,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             line += [_errors(_find(rows, rule, system)), known]
         lines.append(line)
     report.show_table(
-        f"NMSE after {config.steps} steps, n = {config.units}, y is read {config.reads}",
+        f"NMSE after {config.steps} steps, n = {config.units}, read {config.reads}",
         header,
         lines,
         "Squared error of one step ahead, in units of the variance, as met while "
@@ -53,7 +53,8 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         "Of the gradient of parameters that the carry depends on, averaged over the "
         "second half of the episodes in which it is taken, then over seeds and systems."
         f" Highest first, here: {_order(found)}. Published: "
-        f"{_order({name: COSINES[name] for name in found if name in COSINES})}. "
+        f"{_order({name: COSINES[name] for name in found if name in COSINES})}, at "
+        "--reads before. "
         "ms: of one step, all seeds together, without the comparison.",
     )
 

@@ -7,7 +7,7 @@ series (NMSE), and the cosine of each rule's gradient with that of exact RTRL at
 same parameters, along the course of the rule.
 
 Where a step begins decides how much of an approximation's gradient is exact: see
-`reads`, and `_predictor.py`. As published, all of it is approximated: "before".
+`_predictor.py`. In the published table all of it is approximated, and so it is here.
 
 As the influence begins anew at each episode, exact RTRL needs to run beside a rule in
 those episodes only in which the cosine is taken. It is that of the parameters that the
@@ -16,7 +16,7 @@ cosine is the mean over the second half of an episode, as in its first steps the
 little of a past to get wrong.
 
 At the size of the published table:
-`python -m experiments online_learning --steps 15000 --seeds 10 --reads before`.
+`python -m experiments online_learning --steps 15000 --seeds 10`.
 """
 
 import dataclasses
@@ -47,9 +47,10 @@ class Config:
     truncations: tuple[tuple[int, int], ...] = ((25, 25), (1, 25))
     """Pairs (h′, h) of truncated BPTT: errors travel back h steps, every h′; it learns
     as often."""
-    reads: Literal["after", "before"] = "after"
-    """When a step reads its prediction: after it has taken in the number before it, or
-    earlier, before the step; then nothing of an approximation's gradient is exact."""
+    reads: Literal["after", "before"] = "before"
+    """Whether predictions are read before the next step, as those of the table, where
+    an approximation's gradient is approximated throughout, or after their own, where
+    the last step of it is exact."""
     units: int = 64
     """Of the tanh network."""
     batch: int = 8
