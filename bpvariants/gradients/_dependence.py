@@ -5,7 +5,7 @@ Read off the linearised step's program, so that it holds for every value: an ent
 pass a number known to be zero.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from scipy import sparse
@@ -13,6 +13,8 @@ from scipy import sparse
 from bpvariants.gradients._links import Link
 from bpvariants.gradients._program import is_variable
 from bpvariants.gradients._tangents import TangentProgram
+
+Sparse: TypeAlias = Any  # a scipy.sparse.csr_array of bool
 
 
 class Dependence(NamedTuple):
@@ -24,9 +26,9 @@ class Dependence(NamedTuple):
       through: variable -> sparse bool [size, n], of each tangent in h_{t−1}.
     """
 
-    carry: sparse.csr_array
-    params: list[sparse.csr_array]
-    through: dict[Any, sparse.csr_array]
+    carry: Sparse
+    params: list[Sparse]
+    through: dict[Any, Sparse]
 
 
 def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence:
@@ -49,14 +51,14 @@ def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence
     )
 
 
-def spread(link: Link, size: int, operand_size: int) -> sparse.csr_array:
+def spread(link: Link, size: int, operand_size: int) -> Sparse:
     """Return a link as a sparse bool matrix [size of result, size of operand]."""
     ones = np.ones(len(link.rows), bool)
     shape = size, operand_size
     return sparse.csr_array((ones, (link.rows, link.columns)), shape=shape)
 
 
-def _pattern(found: dict, atom: Any, num_columns: int) -> sparse.csr_array:
+def _pattern(found: dict, atom: Any, num_columns: int) -> Sparse:
     """Return the pattern of an operand, none where nothing leads there."""
     if is_variable(atom) and atom in found:
         return found[atom]
@@ -91,7 +93,7 @@ def _follow(program: TangentProgram, sources: list[Any], direct_only: bool) -> d
     return found
 
 
-def _all_on_all(operands: list, size: int) -> sparse.csr_array:
+def _all_on_all(operands: list, size: int) -> Sparse:
     """Return the pattern of numbers that each depend on all of the operands."""
     rows = [operand.sum(axis=0) > 0 for operand in operands if operand is not None]
     row = np.logical_or.reduce(rows).reshape(1, -1)

@@ -53,7 +53,7 @@ def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
 def _check_separate(plan):
     """Check that nothing is influenced later that is not at once."""
-    if not plan.exact:
+    if not plan.is_exact:
         raise ValueError(
             "step must be element-wise in its carry, so that each parameter influences "
             "the units that it feeds and no others, but its program mixes them. Use "

@@ -6,33 +6,48 @@ followed back through the linearised step's program to those of its inner arrays
 they are made of; then these are computed forwards.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-from bpvariants.gradients._dependence import Dependence, spread
+from bpvariants.gradients._dependence import Dependence, Sparse, spread
 from bpvariants.gradients._links import Link
 from bpvariants.gradients._program import is_variable
 from bpvariants.gradients._tangents import primal_values, TangentProgram
 
-Wanted = dict[Any, sparse.csr_array]  # variable -> entries [size, n] to compute
+
+class Entries(NamedTuple):
+    """Entries of J to compute, and what they are made of.
+
+    Attributes:
+      pattern: sparse bool [n, n], the entries.
+      wanted: variable -> sparse bool [size, n], those of an inner array.
+      direct_only: whether paths that mix numbers are left out.
+    """
+
+    pattern: Sparse
+    wanted: dict[Any, Sparse]
+    direct_only: bool
 
 
-def wanted_entries(
+def plan_entries(
     program: TangentProgram,
     found: Dependence,
-    pattern: sparse.csr_array,
+    needed: np.ndarray,
     direct_only: bool = False,
-) -> Wanted | None:
-    """Return which entries of inner arrays those of `pattern` [n, n] are made of.
+) -> Entries | None:
+    """Find what the entries of J that are needed, bool [n, n], are made of.
 
     None if they pass an operation that is not understood. See `dependence` for
     `direct_only`.
     """
-    wanted: Wanted = {}
+    pattern = sparse.csr_array(needed)
+    pattern.sort_indices()
+    wanted: dict[Any, Sparse] = {}
     start = 0
     for atom in program.outputs:
         size = atom.aval.size
@@ -49,55 +64,66 @@ def wanted_entries(
             return None
         for output, of_output in zip(outputs, its_links, strict=True):
             for link, atom in zip(of_output, equation.invars, strict=True):
-                skip = link is None or (direct_only and link.mixes)
-                if skip or output is None or atom not in found.through:
+                if link is None or output is None or (direct_only and link.mixes):
+                    continue
+                if not is_variable(atom) or atom not in found.through:
                     continue
                 back = spread(link, output.shape[0], atom.aval.size).T.tocsr()
                 _add(wanted, atom, back @ output, found)
-    return wanted
+    return Entries(pattern, wanted, direct_only)
 
 
 def compute_entries(
-    program: TangentProgram,
-    wanted: Wanted,
-    leaves: list[jax.Array],
-    pattern: sparse.csr_array,
-    direct_only: bool = False,
+    program: TangentProgram, entries: Entries, leaves: list[jax.Array]
 ) -> jax.Array:
-    """Return the entries of a pattern [n, n], in the order of its csr form.
+    """Return the entries, in the order of their pattern's rows, then columns.
 
     `leaves` are those of (params, carry, inputs) of one example.
     """
+    pattern, wanted, _ = entries
     read = primal_values(program, leaves)
-    values, start = {}, 0
-    for variable in program.h:
-        entries = wanted.get(variable)
-        if entries is not None:  # of an identity
-            values[variable] = jnp.ones(entries.nnz, variable.aval.dtype)
+    values = {  # of an identity
+        variable: jnp.ones(wanted[variable].nnz, variable.aval.dtype)
+        for variable in program.h
+        if variable in wanted
+    }
     for equation, its_links in program.linear:
         for k, variable in enumerate(equation.outvars):
-            entries = wanted.get(variable)
-            if entries is None or entries.nnz == 0 or its_links is None:
-                continue
-            total = None
-            for link, atom in zip(its_links[k], equation.invars, strict=True):
-                if link is None or (direct_only and link.mixes) or atom not in values:
-                    continue
-                part = _through(link, entries, wanted[atom], values[atom], read)
-                total = part if total is None else total + part
-            if total is None:
-                total = jnp.zeros(entries.nnz)
-            values[variable] = total.astype(variable.aval.dtype)
-    results = []
+            if its_links is not None and variable in wanted:
+                parts = _parts(entries, equation, its_links[k], variable, values, read)
+                none = jnp.zeros(wanted[variable].nnz, variable.aval.dtype)
+                values[variable] = sum(parts, none).astype(none.dtype)
+    results, start = [jnp.zeros(0)], 0
     for atom in program.outputs:
         rows = pattern[start : start + atom.aval.size]
         start += atom.aval.size
-        if rows.nnz:
-            results.append(_looked_up(rows, wanted.get(atom), values.get(atom)))
-    return jnp.concatenate(results) if results else jnp.zeros(0)
+        results.append(_looked_up(rows, wanted.get(atom), values.get(atom)))
+    dtype = jnp.result_type(*results[1:])
+    return jnp.concatenate([result.astype(dtype) for result in results])
 
 
-def _add(wanted: Wanted, variable: Any, entries: Any, found: Dependence) -> None:
+def _parts(
+    entries: Entries,
+    equation: Any,
+    its_links: list[Link | None],
+    variable: Any,
+    values: dict[Any, jax.Array],
+    read: Callable,
+) -> list[jax.Array]:
+    """Return what the entries of a result get from those of each operand."""
+    parts = []
+    for link, atom in zip(its_links, equation.invars, strict=True):
+        if link is None or (entries.direct_only and link.mixes):
+            continue
+        if is_variable(atom) and atom in values:
+            wanted = entries.wanted[variable], entries.wanted[atom]
+            parts.append(_through(link, *wanted, values[atom], read))
+    return parts
+
+
+def _add(
+    wanted: dict[Any, Sparse], variable: Any, entries: Any, found: Dependence
+) -> None:
     """Want more entries of a variable, those that can be other than zero."""
     entries = entries.multiply(found.through[variable]).astype(bool)
     old = wanted.get(variable)
@@ -110,8 +136,8 @@ def _add(wanted: Wanted, variable: Any, entries: Any, found: Dependence) -> None
 
 def _through(
     link: Link,
-    result: sparse.csr_array,
-    operand: sparse.csr_array,
+    result: Sparse,
+    operand: Sparse,
     values: jax.Array,
     read: Any,
 ) -> jax.Array:
@@ -142,7 +168,7 @@ def _through(
     return zeros.at[target].add(terms)
 
 
-def _looked_up(rows: sparse.csr_array, entries: Any, values: Any) -> jax.Array:
+def _looked_up(rows: Sparse, entries: Any, values: Any) -> jax.Array:
     """Return the values of entries in the order of `rows`, 0 where there are none."""
     if values is None:
         return jnp.zeros(rows.nnz)
@@ -153,9 +179,7 @@ def _looked_up(rows: sparse.csr_array, entries: Any, values: Any) -> jax.Array:
     return jnp.append(values, jnp.zeros(1, values.dtype))[positions]
 
 
-def _find(
-    entries: sparse.csr_array, rows: np.ndarray, columns: np.ndarray
-) -> np.ndarray:
+def _find(entries: Sparse, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Return the positions of (row, column) among sorted entries, −1 if not there."""
     width = entries.shape[1]
     at = np.repeat(np.arange(entries.shape[0]), np.diff(entries.indptr))

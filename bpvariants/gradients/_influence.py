@@ -103,19 +103,15 @@ def _linearise(plan, step_of_example, params, carry, inputs):
         return as_vector(widen(floating_leaves(new)), ())
 
     new, pull = jax.vjp(new_carry, widen(thetas), leaves)
-    back = jax.vmap(pull)
-    by_params, by_carry = plan.immediate_passes, plan.carry_passes
-    immediate, of_carry = back(jnp.asarray(by_params, new.dtype))
-    if plan.entries is not None:
+    back, (passes, entries, _) = jax.vmap(pull), plan.carry
+    immediate, of_carry = back(jnp.asarray(plan.passes, new.dtype))
+    if entries is not None:
         arguments = jax.tree.leaves((params, carry, inputs))
-        pattern, wanted = plan.entries
-        jacobian = compute_entries(
-            plan.program, wanted, arguments, pattern, plan.direct_only
-        )
+        jacobian = compute_entries(plan.program, entries, arguments)
         return jacobian.astype(new.dtype), immediate
-    if not np.array_equal(by_params, by_carry):
-        of_carry = back(jnp.asarray(by_carry, new.dtype))[1]
-    return as_vector(of_carry, (len(by_carry),)).reshape(-1), immediate
+    if not np.array_equal(plan.passes, passes):
+        of_carry = back(jnp.asarray(passes, new.dtype))[1]
+    return as_vector(of_carry, (len(passes),)).reshape(-1), immediate
 
 
 def _next_of_leaf(plan, leaf, colours, jacobian, passes, old, rank):
@@ -124,12 +120,14 @@ def _next_of_leaf(plan, leaf, colours, jacobian, passes, old, rank):
     rows = leaf.rows
     if leaf.is_full:
         rows = rows.reshape(-1)
-        matrix = jacobian[..., plan.lookup[rows[:, None], rows]].astype(dtype)
+        matrix = jacobian[..., plan.carry.lookup[rows[:, None], rows]].astype(dtype)
         size = math.prod(old.shape[rank + 1 :])
         new = matrix @ old.reshape(*old.shape[: rank + 1], size)
         new = new.reshape(old.shape)
     else:
-        factors = jacobian[..., plan.lookup[rows[:, None], rows[None]]].astype(dtype)
+        factors = jacobian[..., plan.carry.lookup[rows[:, None], rows[None]]].astype(
+            dtype
+        )
         new = jnp.sum(factors * jnp.expand_dims(old, rank), axis=rank + 1)
     new = new + _immediate(colours, passes, rank).astype(dtype)
     return new if leaf.allowed.all() or not leaf.is_full else new * leaf.allowed

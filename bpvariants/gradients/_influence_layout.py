@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from scipy import sparse
+
+from bpvariants.gradients._dependence import Sparse
 
 
 class LeafLayout(NamedTuple):
@@ -71,7 +72,7 @@ class LeafPattern(NamedTuple):
 
 
 def influence_pattern(
-    carry: sparse.csr_array, immediate: sparse.csr_array, order: int | None
+    carry: np.ndarray, immediate: Sparse, order: int | None
 ) -> LeafPattern:
     """Return the patterns of I and of M, P_n with n = order, or P_∞ if that is None.
 
@@ -80,7 +81,7 @@ def influence_pattern(
     `carry` is the pattern of J [n, n], `immediate` that of I [n, size].
     """
     first, kind = _distinct_columns(immediate)
-    step = carry.toarray().astype(np.float32)
+    step = carry.astype(np.float32)
     pattern, k = first, 1
     while order is None or k < order:
         larger = first | (step @ pattern.astype(np.float32) > 0)
@@ -136,7 +137,7 @@ def spread_over(
     return table[:, chosen]
 
 
-def _distinct_columns(pattern: sparse.csr_array) -> tuple[np.ndarray, np.ndarray]:
+def _distinct_columns(pattern: Sparse) -> tuple[np.ndarray, np.ndarray]:
     """Return the columns that differ, bool [n, kinds], and which each is, [size]."""
     weights = np.random.default_rng(0).integers(2**62, size=pattern.shape[0])
     sums = pattern.T.astype(np.int64) @ weights  # alike in columns that are

@@ -9,10 +9,9 @@ diagonal of a dense J_t, only these are computed, forwards; else it takes n pass
 from typing import NamedTuple
 
 import numpy as np
-from scipy import sparse
 
-from bpvariants.gradients._dependence import Dependence, dependence
-from bpvariants.gradients._entries import Wanted, wanted_entries
+from bpvariants.gradients._dependence import dependence
+from bpvariants.gradients._entries import Entries, plan_entries
 from bpvariants.gradients._influence_layout import (
     entries_of,
     influence_pattern,
@@ -28,32 +27,40 @@ from bpvariants.types import PyTree, Step
 FEW = 4  # backward passes that cost less than to look for entries
 
 
+class CarryPlan(NamedTuple):
+    """How the entries of J that are needed are computed: by passes, or themselves.
+
+    Attributes:
+      passes: [passes, n], the cotangents of backward passes; None if by `entries`.
+      entries: what is to be computed forwards; None if by `passes`.
+      lookup: int [n + 1, n + 1], where J[i, j] stands in what is computed of it, flat;
+        −1 if nowhere, as it is 0 or not needed; n stands for no row.
+    """
+
+    passes: np.ndarray | None
+    entries: Entries | None
+    lookup: np.ndarray
+
+
 class Plan(NamedTuple):
     """What of a step's linearisation is computed, and where it is found.
 
     Attributes:
       program: the step's linearisation.
       layout: the entries of M that are kept.
-      exact: whether M of this layout is the whole of it.
-      immediate_passes: [passes, n], the cotangents whose backward passes give I.
+      is_exact: whether they are all that there are.
+      passes: [passes, n], the cotangents whose backward passes give I.
       colours: for each array of params, int like its rows, which of these passes gives
         an entry of I; −1 where it is 0; None if the array has no influence.
-      carry_passes: [passes, n], those that give J; None if its entries are computed.
-      entries: (pattern [n, n], what it is made of) of the entries of J computed.
-      lookup: int [n + 1, n + 1], where J[i, j] stands in what is computed of it, flat;
-        −1 if nowhere, as it is 0 or not needed; n stands for no row.
-      direct_only: whether J leaves out paths that mix numbers.
+      carry: how J is computed.
     """
 
     program: TangentProgram
     layout: Layout
-    exact: bool
-    immediate_passes: np.ndarray
+    is_exact: bool
+    passes: np.ndarray
     colours: list[np.ndarray | None]
-    carry_passes: np.ndarray | None
-    entries: tuple[sparse.csr_array, Wanted] | None
-    lookup: np.ndarray
-    direct_only: bool
+    carry: CarryPlan
 
 
 def make_plan(
@@ -76,78 +83,72 @@ def make_plan(
     program = tangent_program(step_of_example, params, carry, inputs)
     found = dependence(program)
     kept = dependence(program, direct_only=True).carry if direct_only else found.carry
+    kept = kept.toarray()
     if through is not None:
-        kept = sparse.csr_array(kept.multiply(through[None, :])).astype(bool)
+        kept &= through
+    all_of = found.carry.toarray()
     patterns = [influence_pattern(kept, leaf, order) for leaf in found.params]
-    shapes = [variable.aval.shape for variable in program.thetas]
-    leaves = [
-        lay_out(pattern, shape, whole)
-        for pattern, shape in zip(patterns, shapes, strict=True)
-    ]
-    full = [influence_pattern(found.carry, leaf, None) for leaf in found.params]
-    exact = not direct_only and all(
+    full = [influence_pattern(all_of, leaf, None) for leaf in found.params]
+    is_exact = np.array_equal(kept, all_of) and all(
         np.array_equal(a.influence, b.influence)
         for a, b in zip(patterns, full, strict=True)
     )
-
-    num_carry = found.carry.shape[0]
-    zeros = np.zeros((num_carry, num_carry), bool)
-    share_params = _any_product(zeros, [p.immediate for p in patterns])
-    needed = _any_product(zeros, [p.influence for p in patterns]) & kept.toarray()
-    in_carry = found.carry.toarray()
-    share_carry = _any_product(zeros, [needed], [in_carry])
-    share_carry |= share_carry.T
-    by_params, by_carry = _colour(share_params), _colour(share_carry)
+    if whole:  # M may hold what this step does not touch
+        patterns = [
+            pattern._replace(influence=np.ones_like(pattern.influence))
+            if order is None or not pattern.influence.any()
+            else pattern
+            for pattern in patterns
+        ]
+    needed = _any_product(kept, [p.influence for p in patterns]) & kept
+    by_carry = _colour(_symmetric(_any_product(kept, [needed], [all_of])))
+    share_params = _any_product(kept, [p.immediate for p in patterns])
+    by_params = _colour(share_params)
     entries = None
-    if direct_only or (
-        by_carry.max(initial=0) >= FEW and 4 * needed.sum() <= zeros.size
-    ):
-        entries = _plan_entries(program, found, needed, direct_only)
-    if entries is None and max(by_params.max(initial=0), by_carry.max(initial=0)) < FEW:
-        both = _colour(share_params | share_carry)
-        if both.max(initial=0) < FEW:
+    if direct_only or (_count(by_carry) > FEW and 4 * needed.sum() <= needed.size):
+        entries = plan_entries(program, found, needed, direct_only)
+    elif max(_count(by_params), _count(by_carry)) <= FEW:  # the same passes, if few
+        shared = share_params | _symmetric(_any_product(kept, [needed], [all_of]))
+        both = _colour(shared)
+        if _count(both) <= FEW:
             by_params = by_carry = both
-    if entries is None:
-        carry_passes = _one_hot(by_carry)
-        positions = by_carry[:, None] * num_carry + np.arange(num_carry)
-    else:
-        carry_passes = None
-        positions = np.cumsum(needed).reshape(needed.shape) - 1
-    lookup = np.full((num_carry + 1, num_carry + 1), -1)
-    lookup[:-1, :-1] = np.where(needed, positions, -1)
+    shapes = [variable.aval.shape for variable in program.thetas]
+    leaves = list(zip(patterns, shapes, strict=True))
     return Plan(
         program,
-        Layout(num_carry, tuple(leaves)),
-        exact,
+        Layout(len(kept), tuple(lay_out(*leaf, whole) for leaf in leaves)),
+        is_exact,
         _one_hot(by_params),
-        [
-            None if leaf is None else _leaf_colours(pattern, by_params, shape, whole)
-            for leaf, pattern, shape in zip(leaves, patterns, shapes, strict=True)
-        ],
-        carry_passes,
-        entries,
-        lookup,
-        direct_only,
+        [_leaf_colours(*leaf, by_params, whole) for leaf in leaves],
+        _plan_carry(needed, by_carry, entries),
     )
 
 
-def _plan_entries(
-    program: TangentProgram, found: Dependence, needed: np.ndarray, direct_only: bool
-) -> tuple[sparse.csr_array, Wanted] | None:
-    pattern = sparse.csr_array(needed)
-    pattern.sort_indices()
-    wanted = wanted_entries(program, found, pattern, direct_only)
-    return None if wanted is None else (pattern, wanted)
+def _plan_carry(
+    needed: np.ndarray, colours: np.ndarray, entries: Entries | None
+) -> CarryPlan:
+    num_carry = len(needed)
+    if entries is None:
+        positions = colours[:, None] * num_carry + np.arange(num_carry)
+    else:
+        positions = np.cumsum(needed).reshape(needed.shape) - 1
+    lookup = np.pad(np.where(needed, positions, -1), (0, 1), constant_values=-1)
+    passes = _one_hot(colours) if entries is None else None
+    return CarryPlan(passes, entries, lookup)
 
 
 def _any_product(
-    zeros: np.ndarray, patterns: list[np.ndarray], others: list | None = None
+    like: np.ndarray, patterns: list[np.ndarray], others: list | None = None
 ) -> np.ndarray:
     """Return which rows share a column, in any of the patterns (and the others)."""
-    found = zeros
+    found = np.zeros_like(like)
     for a, b in zip(patterns, patterns if others is None else others, strict=True):
-        found = found | (a.astype(np.float32) @ b.astype(np.float32).T > 0)
+        found |= a.astype(np.float32) @ b.astype(np.float32).T > 0
     return found
+
+
+def _symmetric(matrix: np.ndarray) -> np.ndarray:
+    return matrix | matrix.T
 
 
 def _colour(conflicts: np.ndarray) -> np.ndarray:
@@ -159,15 +160,21 @@ def _colour(conflicts: np.ndarray) -> np.ndarray:
     return colours
 
 
+def _count(colours: np.ndarray) -> int:
+    return int(colours.max(initial=-1)) + 1
+
+
 def _one_hot(colours: np.ndarray) -> np.ndarray:
     """Return for each colour which rows have it, bool [colours, n]."""
-    return np.arange(colours.max(initial=-1) + 1)[:, None] == colours
+    return np.arange(_count(colours))[:, None] == colours
 
 
 def _leaf_colours(
-    pattern: LeafPattern, by_params: np.ndarray, shape: tuple[int, ...], whole: bool
-) -> np.ndarray:
+    pattern: LeafPattern, shape: tuple[int, ...], by_params: np.ndarray, whole: bool
+) -> np.ndarray | None:
     """Return which pass gives each entry of I that is kept of an array, −1 for none."""
+    rows = rows_by_kind(pattern, whole)
+    if not len(rows):
+        return None
     columns = np.where(pattern.immediate, by_params[:, None], -1)
-    table = entries_of(columns, rows_by_kind(pattern, whole), -1)
-    return spread_over(table, pattern.kind, shape)
+    return spread_over(entries_of(columns, rows, -1), pattern.kind, shape)

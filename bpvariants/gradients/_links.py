@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bpvariants.gradients._program import is_variable, run_equation
+from bpvariants.gradients._moves import MOVES, positions
+from bpvariants.gradients._program import is_variable
 
 LARGEST = 50_000_000  # links that are listed one by one
 
@@ -46,31 +47,6 @@ ALONG: dict[str, list[Callable | None]] = {  # number by number, for each operan
     "reduce_precision": [None],
     "sub": [None, jnp.negative],
 }
-# Operations that put numbers elsewhere, by positions that depend on no values, or on
-# those of the operands listed.
-MOVES: dict[str, Sequence[int]] = {
-    "broadcast_in_dim": (),
-    "concatenate": (),
-    "dynamic_slice": range(1, 99),
-    "dynamic_update_slice": range(2, 99),
-    "expand_dims": (),
-    "gather": (1,),
-    "pad": (),
-    "reshape": (),
-    "rev": (),
-    "scatter": (1,),
-    "scatter-add": (1,),
-    "select_n": (0,),
-    "slice": (),
-    "split": (),
-    "squeeze": (),
-    "transpose": (),
-}
-
-
-def is_move(name: str) -> bool:
-    """Whether an operation only puts numbers elsewhere, given its positions."""
-    return name in MOVES
 
 
 def links(
@@ -99,8 +75,8 @@ def links(
         found = [_summed(equation)]
     elif name == "select_n" and not _known(equation.invars[0], known):
         found = [_chosen(equation, i) for i in tangents]
-    elif is_move(name) and size < LARGEST:
-        return _moves(equation, tangents, known)
+    elif name in MOVES and size < LARGEST:
+        return _moves(equation, is_tangent, known)
     else:
         return None
     full: list[Link | None] = [None] * len(is_tangent)
@@ -109,39 +85,25 @@ def links(
     return [full]
 
 
-def moved(
-    equation: Any, marks: Sequence[np.ndarray], values: Sequence[np.ndarray | None]
-) -> list[np.ndarray] | None:
-    """Return where the marks, int32, of operands get to; None if that is not known.
-
-    `values` holds those of the operands that are known.
-    """
-    name = equation.primitive.name
-    if name == "select_n" and values[0] is None:
-        shape = equation.outvars[0].aval.shape
-        return [np.maximum.reduce([np.broadcast_to(m, shape) for m in marks[1:]])]
-    operands = list(marks)
-    for i in MOVES[name]:
-        if i < len(operands):
-            if values[i] is None:
-                return None
-            operands[i] = values[i]
-    try:
-        with jax.ensure_compile_time_eval():
-            results = _run_on_marks(equation, [jnp.asarray(m) for m in operands])
-            return [np.asarray(result) for result in results]
-    except (TypeError, ValueError):  # such as a fill of NaN, which integers have not
-        return None
-
-
-def _run_on_marks(equation: Any, operands: list[jax.Array]) -> list[jax.Array]:
-    """Run an operation that puts numbers elsewhere on integers."""
-    run = {"scatter": jax.lax.scatter, "scatter-add": jax.lax.scatter_add}
-    name, parameters = equation.primitive.name, equation.params
-    if name not in run:
-        return run_equation(equation, operands)
-    names = "dimension_numbers", "indices_are_sorted", "unique_indices", "mode"
-    return [run[name](*operands, **{name: parameters[name] for name in names})]
+def _moves(
+    equation: Any, is_tangent: Sequence[bool], known: dict[Any, np.ndarray]
+) -> list[list[Link | None]] | None:
+    """Return the links of an operation that puts numbers elsewhere."""
+    values = [
+        known.get(atom) if is_variable(atom) else np.asarray(atom.val)
+        for atom in equation.invars
+    ]
+    found: list[list[Link | None]]
+    found = [[None] * len(values) for _ in equation.outvars]
+    for i, yes in enumerate(is_tangent):
+        if not yes:
+            continue
+        results = positions(equation, i, values)
+        if results is None:
+            return None
+        for output, (rows, columns) in zip(found, results, strict=True):
+            output[i] = Link(rows, columns)
+    return found
 
 
 def _known(atom: Any, known: dict[Any, np.ndarray]) -> bool:
@@ -238,38 +200,6 @@ def _axis_names(equation, k, contracted, batch):
     for index, axis in enumerate(contracted[k]):
         names[axis] = ("c", index)
     return names
-
-
-def _moves(equation, tangents, known):
-    """Return the links of an operation that puts numbers elsewhere."""
-    values = [
-        known.get(atom) if is_variable(atom) else np.asarray(atom.val)
-        for atom in equation.invars
-    ]
-    found: list[list[Link | None]]
-    found = [[None] * len(equation.invars) for _ in equation.outvars]
-    zeros = [np.zeros(atom.aval.shape, np.int32) for atom in equation.invars]
-    for i in tangents:
-        marks, shape = list(zeros), equation.invars[i].aval.shape
-        size = equation.invars[i].aval.size
-        marks[i] = np.arange(1, size + 1, dtype=np.int32).reshape(shape)
-        results = moved(equation, marks, values)
-        if results is None or not _once(equation, marks, values, i):
-            return None
-        for output, result in enumerate(results):
-            flat = result.reshape(-1)
-            rows = np.flatnonzero(flat > 0)
-            found[output][i] = Link(rows, flat[rows] - 1)
-    return found
-
-
-def _once(equation, marks, values, i):
-    """Whether no place gets the sum of several numbers, as scatter-add can."""
-    if equation.primitive.name != "scatter-add":
-        return True
-    ones = [np.full_like(mark, k == i) for k, mark in enumerate(marks)]
-    results = moved(equation, ones, values)
-    return results is not None and all(np.max(r, initial=0) <= 1 for r in results)
 
 
 def _taken(flat, positions):

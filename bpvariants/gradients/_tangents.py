@@ -16,7 +16,8 @@ import numpy as np
 
 from bpvariants._dtypes import cast_like, widen
 from bpvariants.gradients._jacobians import floating_leaves, replace_floating
-from bpvariants.gradients._links import is_move, Link, links, moved
+from bpvariants.gradients._links import Link, links
+from bpvariants.gradients._moves import moved, MOVES
 from bpvariants.gradients._program import flat_program, is_variable, run_equation
 from bpvariants.types import PyTree, Step
 
@@ -68,21 +69,19 @@ def tangent_program(
         params,
         carry,
     )
-    try:
-        closed, _ = flat_program(derivative, params, carry, inputs, *tangents)
-    except TypeError as error:
-        if "custom_vjp" not in str(error):
-            raise
-        raise ValueError(
-            "step must have a forward derivative, which a function made by "
-            "jax.custom_vjp has not: define it by jax.custom_jvp, or use bptt. JAX "
-            f"says: {error}"
-        ) from error
+    closed, _ = flat_program(derivative, params, carry, inputs, *tangents)
     jaxpr = closed.jaxpr
     sizes = [len(tree) for tree in tangents]
     first = len(jaxpr.invars) - sum(sizes)
     tangent_inputs = jaxpr.invars[first:]
-    primal, linear = _separate(_needed(jaxpr), set(tangent_inputs))
+    needed = _needed(jaxpr)
+    if any(equation.primitive.name == "custom_lin" for equation in needed):
+        raise ValueError(
+            "step must have a forward derivative, which a function made by "
+            "jax.custom_vjp has not, and its new carry goes through one: define that "
+            "by jax.custom_jvp, or use gradients.bptt."
+        )
+    primal, linear = _separate(needed, set(tangent_inputs))
     constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     known, nonzero = _known_zeros(primal, constants)
     return TangentProgram(
@@ -196,7 +195,7 @@ def _mark(equation, values, nonzero):
             nonzero[out] = every
     elif name in ("convert_element_type", "neg", "copy", "name"):
         nonzero[out] = given[0]
-    elif is_move(name):
+    elif name in MOVES:
         everywhere = [
             np.ones(atom.aval.shape, bool) if mark is None else mark
             for atom, mark in zip(equation.invars, marks, strict=True)

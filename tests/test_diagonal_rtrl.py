@@ -1,0 +1,54 @@
+"""RTRL of element-wise recurrences."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import pytest
+
+from bpvariants import cells, gradients
+
+D, N, M, T = 2, 4, 3, 5
+
+
+def squared_error(y, target):
+    return jnp.sum((y - target) ** 2, axis=-1)
+
+
+def problem(name, batch):
+    if name == "lru":
+        params = cells.lru_params(jax.random.key(0), D, N, M, dtype=float)
+        step, carry = cells.lru, cells.lru_carry(params, batch, complex=False)
+    else:
+        params = cells.min_gru_params(jax.random.key(0), D, N, dtype=float)
+        step, carry = cells.min_gru, cells.min_gru_carry(params, batch)
+    outputs = M if name == "lru" else N
+    xs = jax.random.normal(jax.random.key(1), (T, *batch, D))
+    targets = jax.random.normal(jax.random.key(2), (T, *batch, outputs))
+    return step, (params, jax.tree.map(lambda a: a + 0.5, carry), xs, targets)
+
+
+@pytest.mark.parametrize("batch", [(), (2,)], ids=str)
+@pytest.mark.parametrize("name", ["lru", "min_gru"])
+def test_equals_bptt_at_the_memory_of_the_parameters(name, batch):
+    step, args = problem(name, batch)
+    rule = gradients.diagonal_rtrl(step, squared_error)
+    got = jax.jit(gradients.over_sequence(rule))(*args)
+    want = jax.jit(gradients.bptt(step, squared_error))(*args)
+    chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
+    params, carry, xs, targets = args
+    state = rule.init(params, carry, inputs=(xs[0], targets[0]))
+    parts = len(jax.tree.leaves(carry))
+    for leaf, kept in zip(jax.tree.leaves(params), state.influence, strict=True):
+        assert kept is None or kept.shape == (*batch, parts, *leaf.shape)
+
+
+@pytest.mark.parametrize("with_inputs", [True, False])
+def test_a_step_that_mixes_units_is_refused(with_inputs):
+    params = cells.tanh_params(jax.random.key(0), D, N, dtype=float)
+    rule = gradients.diagonal_rtrl(cells.tanh, squared_error)
+    args = params, jnp.zeros(N)
+    x, target = jnp.ones(D), jnp.ones(N)
+    begin = lambda: rule.init(*args, inputs=(x, target))
+    go_on = lambda: rule.update(params, rule.init(*args), x, target)
+    with pytest.raises(ValueError, match="element-wise"):
+        (begin if with_inputs else go_on)()

@@ -1,0 +1,247 @@
+"""RTRL by structure: what is kept of the influence, and that nothing is lost by it."""
+
+from functools import cache, partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bpvariants import cells, gradients
+
+N, D, T = 3, 2, 4
+
+
+def squared_error(y, target):
+    return jnp.sum((y - target) ** 2, axis=-1)
+
+
+@cache
+def jitted(rule_of, step, loss=squared_error):
+    return jax.jit(rule_of(step, loss))
+
+
+def online(rule, step, loss):
+    return gradients.over_sequence(rule(step, loss))
+
+
+rtrl = partial(online, gradients.rtrl)
+
+
+def with_readout(step):
+    def with_output(params, carry, x):
+        cell, readout = params
+        carry, y = step(cell, carry, x)
+        return carry, y @ readout
+
+    return with_output
+
+
+def own_recurrence(params, h, x):
+    """Each unit by itself, and one parameter for all of them."""
+    decay, scale = params
+    h = jnp.tanh(decay * h + scale * x[..., :1])
+    return h, h
+
+
+def gru_reset_first(params, h, x):
+    """The reset gate before the product, so that its weights reach every unit."""
+    reset, update, new, inputs = params
+    r, z = jax.nn.sigmoid(h @ reset), jax.nn.sigmoid(h @ update)
+    h = (1 - z) * h + z * jnp.tanh((r * h) @ new + x @ inputs)
+    return h, h
+
+
+def _random(shapes, seed=0):
+    keys = iter(jax.random.split(jax.random.key(seed), 99))
+    return jax.tree.map(
+        lambda shape: jax.random.normal(next(keys), shape),
+        shapes,
+        is_leaf=lambda node: isinstance(node, tuple) and all(map(is_int, node)),
+    )
+
+
+def is_int(value):
+    return isinstance(value, int)
+
+
+def _like(tree):
+    keys = iter(jax.random.split(jax.random.key(1), 99))
+    return jax.tree.map(lambda leaf: jax.random.normal(next(keys), leaf.shape), tree)
+
+
+def _cell(name, **options):
+    params = getattr(cells, f"{name}_params")(
+        jax.random.key(0), D, N, **options, dtype=float
+    )
+    carry = getattr(cells, f"{name}_carry")
+    return getattr(cells, name), _like(params), carry
+
+
+@cache
+def problem(name, batch=()):
+    """Return step, (params, carry, xs, targets) of a cell with a readout."""
+    if name in ("tanh", "gru", "lstm", "min_gru"):
+        step, params, carry = _cell(name)
+        carry = carry(params, batch)
+        step, params = with_readout(step), (params, _random((N, N)))
+    elif name == "lru":
+        params = _like(cells.lru_params(jax.random.key(0), D, N, N, dtype=float))
+        step, carry = cells.lru, cells.lru_carry(params, batch, complex=False)
+    elif name == "stack":
+        layers = [cells.tanh, cells.gru]
+        step = gradients.stack(layers)
+        sizes = [(D, N), (N, N)]
+        params = tuple(
+            _like(make(jax.random.key(0), *size, dtype=float))
+            for make, size in zip(
+                (cells.tanh_params, cells.gru_params), sizes, strict=True
+            )
+        )
+        carry = cells.tanh_carry(params[0], batch), cells.gru_carry(params[1], batch)
+    elif name == "gru_reset_first":
+        step, carry = gru_reset_first, jnp.zeros((*batch, N))
+        params = _random(((N, N), (N, N), (N, N), (D, N)))
+    else:
+        step, carry = own_recurrence, jnp.zeros((*batch, N))
+        params = _random(((N,), (1,)))
+    carry = jax.tree.map(lambda leaf: leaf + 0.3, _like(carry))
+    xs = jax.random.normal(jax.random.key(2), (T, *batch, D))
+    return step, (params, carry, xs, jnp.ones((T, *batch, N)))
+
+
+NETWORKS = ["tanh", "gru", "lstm", "lru", "min_gru", "stack", "gru_reset_first", "own"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_equals_bptt_in_every_leaf_and_leaves_none_out(name):
+    step, args = problem(name)
+    want = jitted(gradients.bptt, step)(*args)
+    got = jitted(rtrl, step)(*args)
+    chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
+    for leaf in jax.tree.leaves(got[1]):
+        assert jnp.all(leaf != 0)
+
+
+@pytest.mark.parametrize("name", ["tanh", "stack", "gru_reset_first"])
+def test_of_a_batch_with_masks_and_resets_also_begun_without_inputs(name):
+    step, (params, carry, xs, targets) = problem(name, (2,))
+    mask = jnp.arange(T)[:, None] < jnp.array([[T, T - 1]])
+    reset = jnp.arange(T)[:, None] == jnp.array([[2, 1]])
+    xs = jnp.where(mask[..., None], xs, jnp.nan)
+    want = jitted(gradients.bptt, step)(
+        params, carry, xs, targets, mask=mask, reset=reset
+    )
+    rule = gradients.rtrl(step, squared_error)
+
+    @jax.jit
+    def by_hand(params):
+        def body(state, inputs):
+            x, target, mask, reset = inputs
+            value, grads, state = rule.update(
+                params, state, x, target, mask=mask, reset=reset
+            )
+            return state, (value, grads, jnp.sum(mask))
+
+        start = rule.init(params, carry)
+        inputs = xs, targets, mask, reset
+        state, (values, grads, counts) = jax.lax.scan(body, start, inputs)
+        mean = partial(jnp.tensordot, counts / jnp.sum(mask), axes=1)
+        return (mean(values), state.carry), jax.tree.map(mean, grads)
+
+    got = jitted(rtrl, step)(params, carry, xs, targets, mask=mask, reset=reset)
+    chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
+    chex.assert_trees_all_close(by_hand(params), want, rtol=1e-10, atol=1e-12)
+
+
+def rows(name):
+    step, (params, carry, xs, targets) = problem(name)
+    rule = gradients.rtrl(step, squared_error)
+    state = rule.init(params, carry, inputs=(xs[0], targets[0]))
+    return [None if leaf is None else len(leaf) for leaf in state.influence]
+
+
+@pytest.mark.parametrize(
+    ("name", "want"),
+    [
+        ("tanh", [N, N, N, None]),  # no readout
+        ("gru_reset_first", [N, N, N, N]),
+        ("min_gru", [1, 1, 1, 1, None]),  # a unit's own
+        ("lru", [2, 2, 2, 2, 2, None, None, None]),  # the two parts of its number
+        ("own", [1, N]),
+        ("stack", [2 * N] * 3 + [N] * 4),  # the second layer reaches itself alone
+    ],
+)
+def test_keeps_the_rows_that_can_be_other_than_zero(name, want):
+    assert rows(name) == want
+
+
+def test_a_step_needs_no_more_memory_in_a_longer_sequence():
+    step, (params, carry, xs, targets) = problem("gru")
+
+    def memory(length):
+        repeat = lambda leaf: jnp.resize(leaf, (length, *leaf.shape[1:]))
+        args = params, carry, repeat(xs), repeat(targets)
+        compiled = jitted(rtrl, step).lower(*args).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    arrays = 3 * 8  # the shares of the steps and their values, which are T numbers
+    assert memory(10_000) - memory(100) <= arrays * 9_900
+
+
+def test_other_inputs_than_init_was_given_are_refused_not_dropped():
+    def gated(params, h, x):
+        x, extra = x
+        h = jnp.tanh(h @ params["w"] + x)
+        return (h, h) if extra is None else (h + extra @ params["b"], h)
+
+    params = {"w": jnp.eye(N), "b": jnp.ones((D, N))}
+    rule = gradients.rtrl(gated, squared_error)
+    poor, rich = (jnp.ones(N), None), (jnp.ones(N), jnp.ones(D))
+    state = rule.init(params, jnp.ones(N), inputs=(poor, jnp.ones(N)))
+    with pytest.raises(ValueError, match="init"):
+        rule.update(params, state, rich, jnp.ones(N))
+    state = rule.init(params, jnp.ones(N))  # without inputs there is place for all
+    for x in (rich, poor):
+        _, grads, state = rule.update(params, state, x, jnp.zeros(N))
+    assert jnp.all(grads["b"] != 0)
+
+
+def test_what_has_no_forward_derivative_is_refused():
+    @jax.custom_vjp
+    def clipped(h):
+        return h
+
+    clipped.defvjp(lambda h: (h, None), lambda _, ct: (jnp.clip(ct, -1, 1),))
+    step = lambda w, h, x: (clipped(h * w + x), h)
+    rule = gradients.rtrl(step, squared_error)
+    state = rule.init(jnp.ones(N), jnp.ones(N))
+    with pytest.raises(ValueError, match="custom_vjp"):
+        rule.update(jnp.ones(N), state, jnp.ones(N), jnp.ones(N))
+
+
+def test_a_derivative_of_ones_own_is_honoured():
+    @jax.custom_jvp
+    def rounded(h):
+        return jnp.round(h)
+
+    rounded.defjvp(lambda primals, tangents: (rounded(*primals), 2 * tangents[0]))
+
+    def step(w, h, x):
+        h = rounded(h @ w + x)
+        return h, h
+
+    w, h = _random(((N, N), (N,)))
+    args = w, h, jnp.ones((T, N)), jnp.zeros((T, N))
+    want = jitted(gradients.bptt, step)(*args)
+    assert jnp.any(want[1] != 0)
+    chex.assert_trees_all_close(jitted(rtrl, step)(*args), want, rtol=1e-10)
+    snap = lambda step, loss: online(partial(gradients.snap, order=2), step, loss)
+    chex.assert_trees_all_close(jax.jit(snap(step, squared_error))(*args), want)
+
+
+def test_inputs_that_are_no_pair_are_refused():
+    rule = gradients.rtrl(own_recurrence, squared_error)
+    with pytest.raises(ValueError, match="inputs must be the pair"):
+        rule.init((jnp.ones(N), jnp.ones(1)), jnp.ones(N), inputs=np.ones(D))
