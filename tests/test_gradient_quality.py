@@ -1,6 +1,6 @@
 """gradient_quality tells what NumPy does, and a rule with a bias from one without."""
 
-from functools import cache
+from functools import cache, partial
 
 import chex
 import jax
@@ -232,14 +232,8 @@ def test_probe_p_of_snap():
     for step, (want, xs, targets) in cases.items():
         rule = gradients.snap(step, half_square, 1)
         weights = first.astype(float) if len(xs) == 7 else None
-        ask = lambda *args: gradients.gradient_quality(
-            rule,
-            step,
-            half_square,
-            *args,
-            weights=weights,  # noqa: B023
-        )
-        found = jax.jit(ask)(params, h, xs, targets).total
+        ask = partial(gradients.gradient_quality, rule, step, half_square)
+        found = jax.jit(ask)(params, h, xs, targets, weights=weights).total
         assert (found.error, found.cosine) == pytest.approx(want, abs=5e-7)
 
 
@@ -318,9 +312,9 @@ def test_pictures():
     moments[0].plot(left, "bias", label="truncated")
     quality("artbp").plot(left, "bias", label="artbp")
     names = [tick.get_text() for tick in left.get_yticklabels()]
-    assert names == ["total", "['input']", "['readout']", "['recurrent']"]
+    assert names == ["['recurrent']", "['readout']", "['input']", "total"]
     (points,) = left.containers[1].lines[:1]
-    np.testing.assert_allclose(points.get_xdata()[0], quality("artbp").total.bias)
+    np.testing.assert_allclose(points.get_xdata()[-1], quality("artbp").total.bias)
     along.plot(right, "cosine", [0, 100, 200])
     np.testing.assert_array_equal(right.lines[0].get_xdata(), [0, 100, 200])
     np.testing.assert_allclose(right.lines[0].get_ydata(), along.total.cosine)

@@ -51,7 +51,11 @@ def draw(
     values = measures[measure]
     spread = measures[SPREADS[measure]] if measure in SPREADS else None
     if np.ndim(quality.total.bias) == 0:
-        axes.errorbar(values, names, xerr=spread, fmt="o", capsize=3, label=label)
+        down = slice(None, None, -1)  # the first name is drawn at the bottom
+        spread = None if spread is None else spread[down]
+        axes.errorbar(
+            values[down], names[down], xerr=spread, fmt="o", capsize=3, label=label
+        )
         axes.set_xlabel(measure.replace("_", " "))
         return
     where = np.arange(len(values)) if steps is None else np.asarray(steps)

@@ -52,9 +52,8 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         [_cosine_line(rows, rule, systems, found) for rule in rules],
         "Of the gradient of parameters that the carry depends on, averaged over the "
         "second half of the episodes in which it is taken, then over seeds and systems."
-        f" Highest first, here: {_order(found)}. Published: "
-        f"{_order({name: COSINES[name] for name in found if name in COSINES})}, at "
-        "--reads before. "
+        f" Highest first, here: {_order(found)}. Published (as by --reads before): "
+        f"{_order({name: COSINES[name] for name in found if name in COSINES})}. "
         "ms: of one step, all seeds together, without the comparison.",
     )
 
