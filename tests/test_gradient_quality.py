@@ -343,5 +343,11 @@ def test_mistakes_are_explained():
             ask(keys=wrong)
     with pytest.raises(ValueError, match=r"at_once must be a positive integer.*0"):
         ask(keys=jax.random.split(key, 2), at_once=0)
+    for wrong in ({"rule": "snap"}, {"rule": RULES["artbp"][0], "reference": 1}):
+        with pytest.raises(ValueError, match=r"(rule|reference) must be a gradient"):
+            gradients.gradient_quality(
+                step=step, loss=squared, params=PROBLEM[0], carry=PROBLEM[1],
+                xs=PROBLEM[2], targets=PROBLEM[3], **wrong,
+            )  # fmt: skip
     with pytest.raises(ValueError, match="key must be given"):
         ask()

@@ -161,7 +161,8 @@ def gradient_quality(
       >>> training.total.bias.tolist() == [of(2.0).total.bias.item()] * 3
       True
     """
-    estimator, exactly = map(_along, (rule, reference or bptt(step, loss)))
+    exactly = bptt(step, loss) if reference is None else _along("reference", reference)
+    estimator = _along("rule", rule)
     given = {"weights": weights, "mask": mask, "reset": reset, "initial": initial}
     args = params, carry, xs, targets
     exact = widen(exactly(*args, **given)[1])
@@ -241,8 +242,15 @@ def _measures(sums: _Sums, drawn: bool) -> QualityMeasures:
     )
 
 
-def _along(rule: GradientRule | OnlineRule) -> Callable[..., Any]:
-    return over_sequence(rule) if isinstance(rule, OnlineRule) else rule
+def _along(name: str, rule: GradientRule | OnlineRule) -> Callable[..., Any]:
+    if isinstance(rule, OnlineRule):
+        return over_sequence(rule)
+    if not callable(rule):
+        raise ValueError(
+            f"{name} must be a gradient rule or an online rule, such as "
+            f"gradients.rtrl(step, loss); got {rule!r}."
+        )
+    return rule
 
 
 def _check(keys: jax.Array, at_once: int | None) -> int:

@@ -128,24 +128,37 @@ def draw_errors(rows: list[dict[str, Any]]) -> Figure:
 
 
 def draw_cosines(rows: list[dict[str, Any]]) -> Figure:
-    """Draw each rule's cosine to exact RTRL by system, beside the published mean."""
+    """Draw each rule's cosine to exact RTRL by system, and how it changes in time."""
     found = cosines(rows)
     rules = sorted(found, key=lambda name: -found[name])
-    figure = Figure(figsize=(6.5, 1.6 + 0.45 * len(rules)), layout="constrained")
-    axis = figure.subplots()
-    axis.barh(rules, [found[rule] for rule in rules], color="0.8", label="mean here")
+    figure = Figure(figsize=(11, 2.4 + 0.4 * len(rules)), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.barh(rules, [found[rule] for rule in rules], color="0.8", label="mean here")
     systems = list(dict.fromkeys(row["system"] for row in rows))
     for system, marker in zip(systems, "ov^", strict=False):
         values = [
             np.mean(row["cosines"]) if row and row["cosines"] else np.nan
             for row in (_find(rows, rule, system) for rule in rules)
         ]
-        axis.plot(values, rules, marker, ms=6, label=SYSTEMS[system].title)
+        left.plot(values, rules, marker, ms=6, label=SYSTEMS[system].title)
     published = [COSINES.get(rule, np.nan) for rule in rules]
-    axis.plot(published, rules, "k|", ms=18, mew=2, label="mean, published")
-    axis.invert_yaxis()
-    axis.axvline(0, color="black", linewidth=0.8)
-    axis.set(xlabel="cosine to the gradient of exact RTRL")
-    axis.grid(axis="x", alpha=0.3)
-    figure.legend(fontsize=8, loc="outside right upper", markerscale=0.6)
+    left.plot(published, rules, "k|", ms=18, mew=2, label="mean, published")
+    left.invert_yaxis()
+    left.axvline(0, color="black", linewidth=0.8)
+    left.set(xlabel="cosine to the gradient of exact RTRL")
+    left.grid(axis="x", alpha=0.3)
+    left.legend(fontsize=8, markerscale=0.6)
+    for rule in rules:
+        mine = [row for row in rows if row["rule"] == rule and row["cosines"]]
+        count = min(len(row["cosine_steps"]) for row in mine)
+        runs = np.concatenate([np.array(row["cosines"])[:, :count] for row in mine])
+        mean, deviation = runs.mean(axis=0), runs.std(axis=0)
+        steps = mine[0]["cosine_steps"][:count]
+        (line,) = right.plot(steps, mean, marker="o", ms=3, label=rule)
+        right.fill_between(
+            steps, mean - deviation, mean + deviation, alpha=0.2, color=line.get_color()
+        )
+    right.set(xlabel="steps", ylabel="cosine, mean (sd) of seeds and systems")
+    right.grid(alpha=0.3)
+    right.legend(fontsize=8)
     return figure

@@ -32,7 +32,12 @@ import optax
 from bpvariants import gradients
 from experiments import report
 from experiments.online import _dynamical_systems, _predictor, _rules
-from experiments.online._online_learning_report import draw_cosines, draw_errors, show
+from experiments.online._online_learning_report import (
+    cosines,
+    draw_cosines,
+    draw_errors,
+    show,
+)
 from experiments.online._predictor import Learner
 
 
@@ -121,6 +126,7 @@ def main(config: Config) -> report.Result:
     show(rows, config)
     if rows:
         report.save_picture(folder, "errors", draw_errors(rows))
+    if cosines(rows):
         report.save_picture(folder, "cosines", draw_cosines(rows))
     report.say_where(folder, time.perf_counter() - start, interrupted)
     return report.Result(rows, folder, interrupted)
