@@ -39,6 +39,11 @@ from bpvariants.gradients._diagonal_rtrl import diagonal_rtrl as diagonal_rtrl
 from bpvariants.gradients._discounted_weights import (
     discounted_weights as discounted_weights,
 )
+from bpvariants.gradients._eprop import eprop as eprop
+from bpvariants.gradients._feedback import (
+    AdaptiveFeedback as AdaptiveFeedback,
+    random_feedback as random_feedback,
+)
 from bpvariants.gradients._fixed_point import fixed_point as fixed_point
 from bpvariants.gradients._gradient_quality import (
     gradient_quality as gradient_quality,
@@ -68,10 +73,12 @@ from bpvariants.gradients._recurrent_backprop import (
     recurrent_backprop as recurrent_backprop,
 )
 from bpvariants.gradients._relaxation import relaxation as relaxation
+from bpvariants.gradients._rflo import rflo as rflo
 from bpvariants.gradients._rtrl import rtrl as rtrl
 from bpvariants.gradients._snap import snap as snap
 from bpvariants.gradients._stack import stack as stack
 from bpvariants.gradients._step_bytes import StepBytes as StepBytes
+from bpvariants.gradients._traces import TraceState as TraceState
 from bpvariants.gradients._truncated_bptt import truncated_bptt as truncated_bptt
 from bpvariants.gradients._truncated_stream import (
     stream as stream,

@@ -130,7 +130,9 @@ def _next_of_leaf(plan, leaf, colours, jacobian, passes, old, rank):
         )
         new = jnp.sum(factors * jnp.expand_dims(old, rank), axis=rank + 1)
     new = new + _immediate(colours, passes, rank).astype(dtype)
-    return new if leaf.allowed.all() or not leaf.is_full else new * leaf.allowed
+    if leaf.allowed.all() or not leaf.is_full:  # where no row is, J and I are 0
+        return new
+    return jnp.where(leaf.allowed, new, jnp.zeros((), dtype))
 
 
 def _immediate(colours: np.ndarray, passes: jax.Array, rank: int) -> jax.Array:
@@ -155,4 +157,5 @@ def _immediate(colours: np.ndarray, passes: jax.Array, rank: int) -> jax.Array:
 
 def _with_zero(values: jax.Array) -> jax.Array:
     """Append a zero, which a lookup of −1, or of a row that is none, finds."""
-    return jnp.concatenate([values, jnp.zeros_like(values[..., :1])], axis=-1)
+    zero = jnp.zeros((*values.shape[:-1], 1), values.dtype)
+    return jnp.concatenate([values, zero], axis=-1)

@@ -30,7 +30,7 @@ from bpvariants.types import Loss, OnlineRule, PyTree, Step
 
 
 class InfluenceState(NamedTuple):
-    """State, after step t, of the rules that keep an influence."""
+    """State of :func:`rtrl` and :func:`diagonal_rtrl` after step t."""
 
     carry: PyTree  # h_t
     # M_t, float32 or wider. Begun with inputs: for each array of params, in the order

@@ -5,12 +5,12 @@ I_t = ∂h_t/∂θ. Entry (i, j) of M is kept if θ_j can reach h_i within `orde
 
     P_1 = pattern(I),    P_{k+1} = pattern(I) ∪ pattern(J) P_k
     M_t = P_order ⊙ (J_t M_{t−1} + I_t)
-    g_t = ∂ℓ_t/∂h_{t−1} M_{t−1} + ∂ℓ_t/∂θ.
+    g_t = ∂ℓ_t/∂h_t M_t + ∂ℓ_t/∂θ, the latter that of the readout, at fixed h_t.
 """
 
 from numbers import Integral
 
-from bpvariants.gradients._influence_rule import influence_rule
+from bpvariants.gradients._traces import trace_rule
 from bpvariants.types import Loss, OnlineRule, Step
 
 
@@ -35,7 +35,7 @@ def snap(step: Step, loss: Loss, order: int) -> OnlineRule:
       order: n ≥ 1, within how many steps a parameter must reach a number of the carry.
 
     Returns:
-      An :class:`~bpvariants.types.OnlineRule` whose state is :class:`InfluenceState`.
+      An :class:`~bpvariants.types.OnlineRule` whose state is :class:`TraceState`.
 
     Raises:
       ValueError: if order is no integer of at least 1; else as :func:`rtrl`.
@@ -60,4 +60,4 @@ def snap(step: Step, loss: Loss, order: int) -> OnlineRule:
             f"order must be an integer of at least 1, got {order!r}; for all of the "
             "influence use gradients.rtrl(step, loss)."
         )
-    return influence_rule("snap", step, loss, order=int(order))
+    return trace_rule("snap", step, loss, order=int(order))

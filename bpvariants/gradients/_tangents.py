@@ -59,7 +59,7 @@ def tangent_program(
             return widen(floating_leaves(new))
 
         at = widen(leaves(params)), widen(floating_leaves(carry))
-        return jax.jvp(new_carry, at, (thetas, h))[1]
+        return jax.linearize(new_carry, *at)[1](thetas, h)
 
     tangents = jax.eval_shape(
         lambda params, carry: (

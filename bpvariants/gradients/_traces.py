@@ -1,0 +1,229 @@
+"""What SnAp, RFLO and e-prop share: traces, and learning signals times these.
+
+Notation: h_t the floating leaves of the carry, θ the parameters, J̃_t the part of
+∂h_t/∂h_{t−1} through which a rule remembers, and c_t, b_t, r_t as in `_readout`:
+
+    P_t = J̃_t P_{t−1} + ∂h_t/∂θ,    g_t = r_t + c_t P_t + b_t P_{t−1}.
+
+Feedback, or a signal that is given, takes the place of c_t in the visible part of the
+carry, in which b_t is then 0. With J̃ = J this is real-time recurrent learning.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants._dtypes import cast_like, is_floating
+from bpvariants.gradients._feedback import (
+    adapted,
+    AdaptiveFeedback,
+    fed_back,
+    Feedback,
+    starting_weights,
+)
+from bpvariants.gradients._influence import (
+    as_vector,
+    next_influence,
+    through_influence,
+)
+from bpvariants.gradients._influence_layout import Layout
+from bpvariants.gradients._influence_rule import (
+    begin,
+    entering_rows,
+    InfluenceState,
+    leaving_state,
+    plan_for,
+)
+from bpvariants.gradients._losses import with_loss
+from bpvariants.gradients._masking import blank
+from bpvariants.gradients._online_step import check_state, enter_step, OnlineStep
+from bpvariants.gradients._readout import example_shapes, read_out, Readout
+from bpvariants.types import Loss, OnlineRule, PyTree, Step
+
+
+class TraceState(NamedTuple):
+    """State of :func:`snap`, :func:`rflo` and :func:`eprop` after step t."""
+
+    carry: PyTree  # h_t
+    influence: list[PyTree]  # the traces P_t, kept as InfluenceState keeps M_t
+    initial: PyTree  # what a reset puts back
+    layout: Layout | None  # static
+    feedback: PyTree  # feedback weights that learn, else None
+
+
+def trace_rule(
+    name: str,
+    step: Step,
+    loss: Loss,
+    feedback: Feedback = "symmetric",
+    *,
+    visible: Callable[[PyTree], PyTree] | None = None,
+    direct_only: bool = False,
+    order: int | None = None,
+) -> OnlineRule:
+    """Return the rule whose traces are those of an order, and of some paths.
+
+    With `visible`, J̃ has no paths through that part of h_{t−1}; else signals go to all
+    of the carry. With `direct_only` it has those paths alone that mix no numbers.
+    """
+    goes_through_all = visible is None
+    visible = (lambda carry: carry) if visible is None else visible
+    advance = with_loss(step, loss)
+    fixed = starting_weights(feedback)
+    learns = isinstance(feedback, AdaptiveFeedback)
+
+    def plan_of(now, params, whole):
+        through = None
+        if not goes_through_all:
+            example = example_shapes(now.start, len(now.batch))
+            through = _internal(example, visible_places(now.start, visible))
+        return plan_for(
+            now,
+            params,
+            order=order,
+            through=through,
+            direct_only=direct_only,
+            whole=whole,
+        )
+
+    def init(params, carry, initial=None, batch_shape=None, *, inputs=None):
+        del batch_shape  # every leaf of the state begins with it
+        state = begin(advance, params, carry, initial, inputs, plan_of)
+        return TraceState(*state, fixed if learns else None)
+
+    def update(
+        params, state, x, target, *, weight=None, mask=None, reset=None, signal=None
+    ):
+        check_state(name, state, TraceState)
+        *kept, learnt = state
+        remembered = InfluenceState(*kept)
+        now = enter_step(
+            advance, params, state.carry, state.initial, x, target, weight, mask, reset
+        )
+        weights = learnt if learns else fixed
+        places = visible_places(state.carry, visible)
+        read = read_out(step, loss, params, now, [i for i in places if i is not None])
+        given = None
+        if signal is not None:
+            given = _given_signal(signal, visible(state.carry), now)
+        elif weights is not None:
+            part = visible(example_shapes(state.carry, len(now.batch)))
+            given = fed_back(weights, read.errors, read.y, part)
+        read = _with_signals(read, places, given)
+        grads, rows = read.direct, None
+        if read.signals:  # else the network has no state to remember anything in
+            plan = plan_of(now, params, state.layout is None)
+            entering = entering_rows(remembered, now, params, plan)
+            rows = next_influence(
+                plan, now.example, params, now.start, now.inputs, entering, now.batch
+            )
+            grads = _gradients(read, plan.layout, entering, rows, now.batch)
+        remembered = leaving_state(remembered, now, read.carry, rows)
+        if isinstance(feedback, AdaptiveFeedback):
+            learnt = _adapt(feedback, weights, read, visible, now)
+        state = TraceState(*remembered, learnt)
+        return read.value, cast_like(grads, params), state
+
+    return OnlineRule(init, update)
+
+
+def visible_places(
+    carry: PyTree, visible: Callable[[PyTree], PyTree]
+) -> list[int | None]:
+    """Return for each leaf of the visible part which of the floating leaves it is.
+
+    None for those that have no derivatives.
+    """
+    leaves, structure = jax.tree.flatten(carry)
+    numbers = structure.unflatten(list(range(len(leaves))))
+    try:
+        chosen = jax.tree.leaves(visible(numbers))
+    except Exception as error:
+        raise ValueError(
+            "visible must pick leaves of the carry as they are, such as "
+            f"`lambda carry: carry[1]`; it says: {error}"
+        ) from error
+    floating = [i for i, leaf in enumerate(leaves) if is_floating(leaf)]
+    if not all(type(i) is int and 0 <= i < len(leaves) for i in chosen):
+        raise ValueError(
+            "visible must pick leaves of the carry as they are, such as "
+            f"`lambda carry: carry[1]`; given the numbers of the leaves, {numbers}, it "
+            f"returned {chosen}."
+        )
+    return [floating.index(i) if i in floating else None for i in chosen]
+
+
+def _internal(carry: PyTree, visible: list[int | None]) -> np.ndarray:
+    """Tell which numbers of one example's carry are not visible, bool [n]."""
+    leaves = [leaf for leaf in jax.tree.leaves(carry) if is_floating(leaf)]
+    flags = [np.full(leaf.size, i not in visible) for i, leaf in enumerate(leaves)]
+    return np.concatenate([np.zeros(0, bool), *flags])
+
+
+def _given_signal(signal, part, now):
+    """Return the leaves of a signal that is given, zeros in padding."""
+    shapes = lambda tree: jax.tree.map(jnp.shape, tree)
+    if jax.tree.structure(signal) != jax.tree.structure(part) or shapes(
+        signal
+    ) != shapes(part):
+        raise ValueError(
+            "signal must have the structure and shapes of the visible part of the "
+            f"carry, {shapes(part)}; got {shapes(signal)}."
+        )
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(signal)]
+    return blank(leaves, leaves, now.mask)
+
+
+def _with_signals(read: Readout, places: list, given: list | None) -> Readout:
+    """Put signals in the place of the derivatives at visible leaves."""
+    if given is None:
+        return read
+    signals, skip = list(read.signals), read.skip and list(read.skip)
+    for place, signal in zip(places, given, strict=True):
+        if place is None:
+            continue
+        zeros = jnp.zeros_like(signals[place])
+        signals[place] = zeros if signal is None else signal.astype(zeros.dtype)
+        if skip is not None:
+            skip[place] = zeros
+    if len({*places} - {None}) == len(signals):
+        skip = None
+    return read._replace(signals=signals, skip=skip)
+
+
+def _gradients(read, layout, entering, leaving, batch):
+    """Return r + c P_t + b P_{t−1}."""
+    grads, structure = jax.tree.flatten(read.direct)
+    pairs = [(read.signals, leaving)]
+    if read.skip is not None:
+        pairs.append((read.skip, entering))
+    for signals, rows in pairs:
+        parts = through_influence(layout, as_vector(signals, batch), rows, grads)
+        grads = [a + b.astype(a.dtype) for a, b in zip(grads, parts, strict=True)]
+    return structure.unflatten(grads)
+
+
+def _adapt(
+    feedback: AdaptiveFeedback,
+    weights: PyTree,
+    read: Readout,
+    visible: Callable[[PyTree], PyTree],
+    now: OnlineStep,
+) -> PyTree:
+    """Return the feedback weights after the step, the old ones if all is padding."""
+    part = visible(read.carry)
+    new = adapted(
+        feedback,
+        weights,
+        read.errors,
+        read.y,
+        example_shapes(part, len(now.batch)),
+        jax.tree.leaves(part),
+    )
+    if now.mask is None:
+        return new
+    counts = jnp.any(now.mask)
+    return jax.tree.map(lambda a, b: jnp.where(counts, a, b), new, weights)

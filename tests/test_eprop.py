@@ -1,0 +1,349 @@
+"""E-prop: eligibility traces written by hand, and where it is exact."""
+
+from functools import cache
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bpvariants import cells, gradients
+
+N, D, M = 3, 2, 2
+KAPPA, RHO, BETA = 0.8, 0.9, 0.3
+square = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
+
+
+def assert_same(got, want):
+    chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
+
+
+def second(carry):
+    return carry[1]
+
+
+def last(carry):
+    return carry[-1]
+
+
+def rate(params, carry, x):
+    """Leaky units that see each other's rates z = tanh v."""
+    v, z = carry
+    v = KAPPA * v + z @ params["recurrent"] + x @ params["inputs"]
+    z = jnp.tanh(v)
+    return (v, z), z @ params["readout"]
+
+
+@jax.custom_jvp
+def spike(distance):
+    return (distance > 0).astype(distance.dtype)
+
+
+def slope(distance):
+    return 0.3 * np.maximum(0, 1 - np.abs(distance))
+
+
+@spike.defjvp
+def _(primals, tangents):
+    (distance,) = primals
+    return spike(distance), tangents[0] * 0.3 * jnp.maximum(0, 1 - jnp.abs(distance))
+
+
+def adaptive(params, carry, x):
+    """The ALIF neurons of Bellec et al. 2020, which know their own spikes from v, a."""
+    v, a, z = carry
+    a_new = RHO * a + spike(v - 0.5 - BETA * a)
+    v = KAPPA * v + z @ params["recurrent"] + x @ params["inputs"]
+    z = spike(v - 0.5 - BETA * a_new)
+    return (v, a_new, z), z @ params["readout"]
+
+
+def lstm(params, carry, x):
+    carry, h = cells.lstm(params["cell"], carry, x)
+    return carry, h @ params["readout"]
+
+
+VISIBLE = {rate: second, adaptive: last, lstm: second}
+
+
+@cache
+def problem(step, batch=(2,), T=4, dtype=float):
+    keys = iter(jax.random.split(jax.random.key(7), 9))
+    normal = lambda *shape: jax.random.normal(next(keys), shape, dtype)
+    if step is lstm:
+        cell = cells.lstm_params(next(keys), D, N, dtype=dtype)
+        params = {"cell": cell | {"bias": normal(4 * N)}}
+    else:
+        params = {"recurrent": normal(N, N), "inputs": normal(D, N)}
+    params["readout"] = normal(N, M)
+    carry = tuple(normal(*batch, N) for _ in range(3 if step is adaptive else 2))
+    return params, carry, 2 * normal(T, *batch, D), normal(T, *batch, M)
+
+
+@cache
+def along_sequence(step, feedback="symmetric"):
+    rule = gradients.eprop(step, square, visible=VISIBLE[step], feedback=feedback)
+    return jax.jit(gradients.over_sequence(rule))
+
+
+@cache
+def bptt(step):
+    return jax.jit(gradients.bptt(step, square))
+
+
+def online(step, args, signals=None, **options):
+    """Return the gradients of each step, one after the other."""
+    params, carry, xs, targets = args
+    rule = gradients.eprop(step, square, visible=VISIBLE[step], **options)
+    state = rule.init(params, carry, inputs=(xs[0], targets[0]))
+    update, found = jax.jit(rule.update), []
+    for t, (x, target) in enumerate(zip(xs, targets, strict=True)):
+        given = {} if signals is None else {"signal": signals[t]}
+        _, grads, state = update(params, state, x, target, **given)
+        found.append(grads)
+    return found
+
+
+def mean_of_examples(by_hand, args):
+    """Average what is found by hand, for each example, step by step."""
+    params, carry, xs, targets = jax.tree.map(np.asarray, args)
+    examples = [
+        list(by_hand(params, [leaf[b] for leaf in carry], xs[:, b], targets[:, b]))
+        for b in range(len(carry[0]))
+    ]
+    mean = lambda *parts: sum(parts) / len(parts)
+    return [jax.tree.map(mean, *step) for step in zip(*examples, strict=True)]
+
+
+@pytest.mark.parametrize("feedback", ["symmetric", "random"])
+def test_traces_of_leaky_units_are_those_of_the_paper(feedback):
+    weights = None
+    if feedback == "random":
+        feedback = gradients.random_feedback(
+            jax.random.key(8), jnp.zeros(M), jnp.zeros(N)
+        )
+        weights = np.asarray(feedback)
+
+    def by_hand(params, carry, xs, targets):
+        v, z = carry
+        filtered_z, filtered_x = np.zeros(N), np.zeros(D)
+        for x, target in zip(xs, targets, strict=True):
+            filtered_z, filtered_x = KAPPA * filtered_z + z, KAPPA * filtered_x + x
+            v = KAPPA * v + z @ params["recurrent"] + x @ params["inputs"]
+            z = np.tanh(v)
+            error = 2 * (z @ params["readout"] - target)
+            signal = error @ (params["readout"].T if weights is None else weights)
+            yield {
+                "recurrent": np.outer(filtered_z, (1 - z**2) * signal),
+                "inputs": np.outer(filtered_x, (1 - z**2) * signal),
+                "readout": np.outer(z, error),
+            }
+
+    args = problem(rate)
+    got = online(rate, args, feedback=feedback)
+    assert_same(got, mean_of_examples(by_hand, args))
+
+
+def test_traces_of_adaptive_spiking_units_are_those_of_the_paper():
+    """Two eligibility vectors for each synapse, of the potential and the threshold."""
+
+    def by_hand(params, carry, xs, targets):
+        v, a, z = carry
+        of_v = {"recurrent": np.zeros((N, 1)), "inputs": np.zeros((D, 1))}
+        of_a = {"recurrent": np.zeros((N, N)), "inputs": np.zeros((D, N))}
+        for x, target in zip(xs, targets, strict=True):
+            psi, own = slope(v - 0.5 - BETA * a), v - 0.5 - BETA * a > 0
+            for name, presynaptic in {"recurrent": z, "inputs": x}.items():
+                of_a[name] = psi * of_v[name] + (RHO - psi * BETA) * of_a[name]
+                of_v[name] = KAPPA * of_v[name] + presynaptic[:, None]
+            v = KAPPA * v + z @ params["recurrent"] + x @ params["inputs"]
+            a = RHO * a + own
+            psi = slope(v - 0.5 - BETA * a)
+            z = (v - 0.5 - BETA * a > 0).astype(float)
+            error = 2 * (z @ params["readout"] - target)
+            signal = params["readout"] @ error
+            grads = {
+                name: signal * psi * (of_v[name] - BETA * of_a[name]) for name in of_v
+            }
+            yield grads | {"readout": np.outer(z, error)}
+
+    args = problem(adaptive, T=6)
+    got, want = online(adaptive, args), mean_of_examples(by_hand, args)
+    assert_same(got, want)
+    assert np.any(want[-1]["recurrent"] != 0)
+
+
+def test_traces_of_an_lstm_are_those_of_its_cell():
+    """One eligibility vector, of c: what other units' h tell the gates is no memory."""
+    logistic = lambda a: 1 / (1 + np.exp(-a))
+
+    def by_hand(params, carry, xs, targets):
+        cell, (c, h) = params["cell"], carry
+        of_c = {"inputs": np.zeros((D, 4, N)), "recurrent": np.zeros((N, 4, N))}
+        of_c["bias"] = np.zeros((4, N))
+        for x, target in zip(xs, targets, strict=True):
+            gates = x @ cell["inputs"] + h @ cell["recurrent"] + cell["bias"]
+            i, f, g, o = gates.reshape(4, N)
+            i, f, g, o = logistic(i), logistic(f), np.tanh(g), logistic(o)
+            in_c = [i * (1 - i) * g, f * (1 - f) * c, i * (1 - g**2), np.zeros(N)]
+            c = f * c + i * g
+            in_h = [*np.zeros((3, N)), o * (1 - o) * np.tanh(c)]
+            before = {"inputs": x[:, None, None], "recurrent": h[:, None, None]}
+            before["bias"] = 1.0
+            h = o * np.tanh(c)
+            error = 2 * (h @ params["readout"] - target)
+            signal, grads = params["readout"] @ error, {}
+            for name, a in before.items():
+                of_c[name] = f * of_c[name] + a * np.array(in_c)
+                trace = o * (1 - np.tanh(c) ** 2) * of_c[name] + a * np.array(in_h)
+                grads[name] = (signal * trace).reshape(cell[name].shape)
+            yield {"cell": grads, "readout": np.outer(h, error)}
+
+    args = problem(lstm)
+    assert_same(online(lstm, args), mean_of_examples(by_hand, args))
+
+
+@pytest.mark.parametrize("step", [rate, adaptive, lstm])
+def test_is_bptt_with_the_total_derivative_and_not_with_that_of_the_step(step):
+    args = params, carry, xs, targets = problem(step)
+
+    def total_loss(nudges):
+        def nudged(carry, inputs):
+            (x, target), nudge = inputs
+            new, _ = step(params, carry, x)
+            *internal, z = new
+            new = (*internal, z + nudge)
+            return new, jnp.mean(square(new[-1] @ params["readout"], target))
+
+        return jnp.sum(jax.lax.scan(nudged, carry, ((xs, targets), nudges))[1])
+
+    signals = jax.jit(jax.grad(total_loss))(jnp.zeros((len(xs), *carry[-1].shape)))
+    add = lambda *parts: sum(parts) / len(parts)
+    _, want = bptt(step)(*args)
+    got = jax.tree.map(add, *online(step, args, signals))
+    assert_same(got, want)
+    instantaneous = jax.tree.map(add, *online(step, args))
+    assert_same(instantaneous["readout"], want["readout"])
+    difference = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), instantaneous, want)
+    assert max(jax.tree.leaves(difference)) > 1e-3
+
+
+def unread(params, carry, x):
+    """A network that never reads its visible state again, where e-prop is exact."""
+    v, (z, count) = carry["v"], carry["seen"]
+    decay = jnp.broadcast_to(jax.nn.sigmoid(params["decay"]), v.shape)
+    new = decay * v + jnp.tanh(x @ params["inputs"][0])
+    seen = new * jnp.broadcast_to(params["inputs"][1], v.shape)
+    y = (seen + 0.5 * new + 0.3 * v + 0.2 * z) @ params["readout"]
+    return {"v": new, "seen": (seen, count + 1)}, y
+
+
+VISIBLE[unread] = lambda carry: carry["seen"]
+
+
+@cache
+def unread_problem(batch=(2,), T=4, dtype=float):
+    keys = iter(jax.random.split(jax.random.key(2), 8))
+    normal = lambda *shape: jax.random.normal(next(keys), shape, dtype)
+    params = {"decay": normal(N), "inputs": (normal(D, N), normal(N))}
+    params["readout"] = normal(N, M)
+    carry = {"v": normal(*batch, N), "seen": (normal(*batch, N), jnp.zeros(batch, int))}
+    return params, carry, normal(T, *batch, D), normal(T, *batch, M)
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
+def test_is_bptt_if_nothing_reads_the_visible_state(batch):
+    """And the output reads what it likes, of both parts and of both times."""
+    args = unread_problem(batch)
+    T = len(args[2])
+    keys = jax.random.split(jax.random.key(4), 3)
+    options = {
+        "weights": jax.random.uniform(keys[0], (T, *batch)),
+        "mask": jax.random.bernoulli(keys[1], 0.7, (T, *batch)),
+        "reset": jax.random.bernoulli(keys[2], 0.3, (T, *batch)),
+        "initial": jax.tree.map(lambda leaf: 2 * leaf, args[1]),
+    }
+    spoil = lambda leaf: jnp.where(options["mask"][..., None], leaf, jnp.nan)
+    spoilt = *args[:2], spoil(args[2]), spoil(args[3])
+    want = bptt(unread)(*args, **options)
+    assert_same(along_sequence(unread)(*spoilt, **options), want)
+    assert jnp.all(want[1]["decay"] != 0)
+
+
+def test_one_step_is_static_backpropagation():
+    args = problem(lstm, T=1)
+    assert_same(along_sequence(lstm)(*args), bptt(lstm)(*args))
+
+
+def test_resets_separate_sequences():
+    params, carry, xs, targets = problem(rate)
+    rule = along_sequence(rate)
+    reset = jnp.zeros((4, 2), bool).at[2].set(True)
+    _, got = rule(params, carry, xs, targets, reset=reset)
+    halves = [
+        rule(params, carry, xs[when], targets[when])[1]
+        for when in (np.s_[:2], np.s_[2:])
+    ]
+    assert_same(got, jax.tree.map(lambda a, b: (a + b) / 2, *halves))
+
+
+def test_padding_leaves_all_that_is_remembered():
+    params, carry, xs, targets = problem(rate)
+    rule = gradients.eprop(rate, square, visible=second)
+    state = rule.init(params, carry, inputs=(xs[0], targets[0]))
+    update = jax.jit(rule.update)
+    on, nan = jnp.array([False, True]), jnp.full((N,), jnp.nan)
+    signal = jnp.ones((2, N)).at[0].set(nan)
+    x = xs[0].at[0].set(jnp.nan)
+    _, _, state = update(
+        params, state, xs[0], targets[0], mask=~on, signal=-signal[::-1]
+    )
+    _, grads, after = update(params, state, x, targets[0], mask=on, signal=signal)
+    chex.assert_tree_all_finite((grads, after))
+    of_first = lambda state: jax.tree.map(lambda leaf: leaf[0], state)
+    assert_same(of_first(after), of_first(state))
+    assert jnp.any(after.influence[0][1] != state.influence[0][1])
+
+
+def test_adaptive_feedback_nears_the_readout():
+    params, carry, xs, targets = problem(rate)
+    weights = gradients.random_feedback(jax.random.key(5), jnp.zeros(M), jnp.zeros(N))
+    feedback = gradients.AdaptiveFeedback(weights, 0.05, 0.1)
+    rule = gradients.eprop(rate, square, visible=second, feedback=feedback)
+    state = rule.init(params, carry, inputs=(xs[0], targets[0]))
+    _, grads, state = jax.jit(rule.update)(params, state, xs[0], targets[0])
+    readout = 0.9 * params["readout"] - 0.05 * grads["readout"]
+    assert_same(state.feedback - readout.T, 0.9 * (weights - params["readout"].T))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_remembers_in_float32_and_compiles_once(dtype):
+    params, carry, xs, targets = unread_problem(dtype=dtype)
+    rule = gradients.eprop(unread, square, visible=VISIBLE[unread])
+    state = rule.init(params, carry, inputs=(xs[0], targets[0]))
+    traces = []
+    update = jax.jit(lambda *args: traces.append(args) or rule.update(*args))
+    for x, target in zip(xs, targets, strict=True):
+        value, grads, state = update(params, state, x, target)
+    assert len(traces) == 1
+    chex.assert_type([value, *jax.tree.leaves(state.influence)], jnp.float32)
+    chex.assert_type(jax.tree.leaves(grads), dtype)
+    chex.assert_tree_all_finite(grads)
+
+
+@pytest.mark.parametrize(
+    ("visible", "options", "message"),
+    [
+        (lambda carry: carry[0] + 9, {}, "visible must pick leaves .* returned"),
+        (lambda carry: carry[5], {}, "visible must pick leaves .* it says: tuple"),
+        (lambda carry: carry[0][..., 1], {}, "visible must pick leaves .* it says: "),
+        (second, {"signal": jnp.zeros((2, 7))}, r"signal must have .* got \(2, 7\)"),
+    ],
+)
+def test_what_does_not_fit_is_named(visible, options, message):
+    params, carry, xs, targets = problem(rate)
+    rule = gradients.eprop(rate, square, visible=visible)
+    state = gradients.eprop(rate, square, visible=second).init(params, carry)
+    with pytest.raises(ValueError, match=message):
+        rule.update(params, state, xs[0], targets[0], **options)

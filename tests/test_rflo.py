@@ -1,0 +1,366 @@
+"""RFLO: its published recursion, where it is exact, and what online rules keep to."""
+
+from functools import cache
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bpvariants import gradients
+
+N, D, M, ALPHA = 3, 2, 2, 0.4
+square = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
+
+
+def assert_same(got, want):
+    chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
+
+
+def leaky(params, h, x):
+    """The cell of Murray 2019, biases left out."""
+    u = h @ params["recurrent"] + x @ params["inputs"]
+    h = (1 - ALPHA) * h + ALPHA * jnp.tanh(u)
+    return h, h @ params["readout"]
+
+
+def element_wise(params, carry, x):
+    """A network each of whose numbers has its own memory, where RFLO is exact."""
+    v, (slow, count) = carry["v"], carry["slow"]
+    along = lambda leaf: jnp.broadcast_to(leaf, v.shape)
+    decay = along(jax.nn.sigmoid(params["decay"]))
+    new = decay * v + jnp.tanh(x @ params["inputs"][0]) - 0.3 * slow * v
+    slow = 0.7 * slow + along(params["inputs"][1]) * v
+    y = jnp.tanh(new + slow) @ params["readout"] + v @ params["readout"]
+    return {"v": new, "slow": (slow, count + 1)}, y
+
+
+def leaky_problem(batch=(2,), T=4):
+    keys = iter(jax.random.split(jax.random.key(1), 8))
+    normal = lambda *shape: jax.random.normal(next(keys), shape)
+    params = {"recurrent": normal(N, N), "inputs": normal(D, N)}
+    params["readout"] = normal(N, M)
+    return params, normal(*batch, N), normal(T, *batch, D), normal(T, *batch, M)
+
+
+@cache
+def element_wise_problem(batch=(2,), T=4, dtype=float):
+    keys = iter(jax.random.split(jax.random.key(2), 8))
+    normal = lambda *shape: jax.random.normal(next(keys), shape, dtype)
+    params = {"decay": normal(N), "inputs": (normal(D, N), normal(N))}
+    params["readout"] = normal(N, M)
+    carry = {"v": normal(*batch, N), "slow": (normal(*batch, N), jnp.zeros(batch, int))}
+    return params, carry, normal(T, *batch, D), normal(T, *batch, M)
+
+
+@cache
+def along_sequence(step, rule=gradients.rflo, **options):
+    return jax.jit(gradients.over_sequence(rule(step, square, **options)))
+
+
+@cache
+def bptt(step):
+    return jax.jit(gradients.bptt(step, square))
+
+
+def run_online(rule, params, carry, xs, targets, **options):
+    """Return the gradients of each step, one after the other, and the last state."""
+    first = xs[0], targets[0]
+    state = rule.init(params, carry, batch_shape=targets.shape[1:-1], inputs=first)
+    update, all_grads = jax.jit(rule.update), []
+    for t, (x, target) in enumerate(zip(xs, targets, strict=True)):
+        now = {name: values[t] for name, values in options.items()}
+        _, grads, state = update(params, state, x, target, **now)
+        all_grads.append(grads)
+    return all_grads, state
+
+
+def published(params, h, xs, targets, feedback):
+    """The recursion of Murray 2019, of one example, in numpy."""
+    params = {name: np.asarray(value) for name, value in params.items()}
+    weights, inputs, readout = (params[k] for k in ("recurrent", "inputs", "readout"))
+    h, of_recurrent, of_inputs = np.asarray(h), np.zeros((N, N)), np.zeros((D, N))
+    for x, target in zip(np.asarray(xs), np.asarray(targets), strict=True):
+        z = np.tanh(h @ weights + x @ inputs)
+        slope = ALPHA * (1 - z**2)
+        of_recurrent = (1 - ALPHA) * of_recurrent + np.outer(h, slope)
+        of_inputs = (1 - ALPHA) * of_inputs + np.outer(x, slope)
+        h = (1 - ALPHA) * h + ALPHA * z
+        error = 2 * (h @ readout - target)
+        signal = error @ (readout.T if feedback is None else feedback)
+        yield {
+            "recurrent": of_recurrent * signal,
+            "inputs": of_inputs * signal,
+            "readout": np.outer(h, error),
+        }
+
+
+@pytest.mark.parametrize("feedback", ["symmetric", "random"])
+def test_is_the_published_recursion(feedback):
+    params, carry, xs, targets = leaky_problem()
+    weights = None
+    if feedback == "random":
+        example = jnp.zeros(M), jnp.zeros(N)
+        feedback = gradients.random_feedback(jax.random.key(3), *example)
+        weights = np.asarray(feedback)
+    got, _ = run_online(
+        gradients.rflo(leaky, square, feedback=feedback), params, carry, xs, targets
+    )
+    examples = [
+        published(params, carry[b], xs[:, b], targets[:, b], weights) for b in (0, 1)
+    ]
+    mean = lambda a, b: (a + b) / 2
+    want = [jax.tree.map(mean, *both) for both in zip(*examples, strict=True)]
+    assert_same(got, want)
+
+
+def test_is_bptt_without_recurrent_weights_and_only_then():
+    params, *rest = leaky_problem()
+    errors = []
+    for scale in (0.0, 1.0):
+        scaled = params | {"recurrent": scale * params["recurrent"]}
+        want = bptt(leaky)(scaled, *rest)
+        got = along_sequence(leaky)(scaled, *rest)
+        assert_same(got[0], want[0])
+        difference = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), got, want)[1]
+        errors.append(max(jax.tree.leaves(difference)))
+    assert errors[0] < 1e-12
+    assert errors[1] > 1e-3
+
+
+def test_with_the_own_recurrence_kept_is_snap_1():
+    """SnAp-1 keeps the entries of M that one step fills: those of RFLO's traces."""
+
+    def own_recurrence_apart(params, h, x):
+        own = jnp.diag(params["recurrent"])
+        others = params["recurrent"] - jnp.diag(own)
+        u = h @ others + h * jnp.broadcast_to(own, h.shape) + x @ params["inputs"]
+        h = (1 - ALPHA) * h + ALPHA * jnp.tanh(u)
+        return h, h @ params["readout"]
+
+    params, carry, xs, targets = leaky_problem(batch=())
+    got, _ = run_online(
+        gradients.rflo(own_recurrence_apart, square), params, carry, xs, targets
+    )
+    weights, readout = params["recurrent"], np.asarray(params["readout"])
+    influence, h = np.zeros((N, N, N)), carry
+    unit = np.eye(N)[:, None, :]  # W[:, i] enters h_i alone
+    for x, target, grads in zip(xs, targets, got, strict=True):
+        new, _ = leaky(params, h, x)
+        slope = np.asarray(ALPHA - (new - (1 - ALPHA) * h) ** 2 / ALPHA)
+        jacobian = (1 - ALPHA) * np.eye(N) + slope[:, None] * np.asarray(weights).T
+        immediate = unit * np.asarray(h)[None, :, None] * slope[:, None, None]
+        influence = unit * np.tensordot(jacobian, influence, 1) + immediate
+        h = new
+        signal = readout @ np.asarray(2 * (h @ params["readout"] - target))
+        assert_same(grads["recurrent"], np.tensordot(signal, influence, 1))
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
+def test_is_bptt_where_every_number_has_its_own_memory(batch):
+    args = element_wise_problem(batch)
+    T = len(args[2])
+    keys = jax.random.split(jax.random.key(4), 3)
+    options = {
+        "weights": jax.random.uniform(keys[0], (T, *batch)),
+        "mask": jax.random.bernoulli(keys[1], 0.7, (T, *batch)),
+        "reset": jax.random.bernoulli(keys[2], 0.3, (T, *batch)),
+        "initial": jax.tree.map(lambda leaf: 2 * leaf, args[1]),
+    }
+    spoil = lambda leaf: jnp.where(options["mask"][..., None], leaf, jnp.nan)
+    spoilt = *args[:2], spoil(args[2]), spoil(args[3])
+    want = bptt(element_wise)(*args, **options)
+    assert_same(along_sequence(element_wise)(*spoilt, **options), want)
+    assert jnp.any(want[1]["readout"] != 0)
+
+
+def test_one_step_is_static_backpropagation(make_problem, cell):
+    step, loss, args, _ = make_problem(cell, T=1)
+    want = jax.jit(gradients.bptt(step, loss))(*args)
+    rule = gradients.over_sequence(gradients.rflo(step, loss))
+    assert_same(jax.jit(rule)(*args), want)
+
+
+def test_resets_separate_sequences():
+    params, carry, xs, targets = leaky_problem()
+    rule = along_sequence(leaky)
+    reset = jnp.zeros((4, 2), bool).at[jnp.array([2, 0]), jnp.array([0, 1])].set(True)
+    _, got = rule(params, carry, xs, targets, reset=reset)
+    parts = [(0, slice(0, 2)), (0, slice(2, 4)), (1, slice(0, 4))]
+    total = jax.tree.map(jnp.zeros_like, params)
+    for b, when in parts:
+        _, grads = rule(
+            params, carry[b : b + 1], xs[when, b : b + 1], targets[when, b : b + 1]
+        )
+        length = when.stop - when.start
+        total = jax.tree.map(lambda a, g, k=length: a + g * k / 8, total, grads)
+    assert_same(got, total)
+
+
+def test_padding_leaves_all_that_is_remembered():
+    params, carry, xs, targets = leaky_problem()
+    rule = gradients.rflo(leaky, square)
+    _, state = run_online(rule, params, carry, xs, targets)
+    nan = jnp.full_like(xs[0], jnp.nan)
+    off = jnp.zeros(2, bool)
+    value, grads, after = jax.jit(rule.update)(params, state, nan, targets[0], mask=off)
+    assert_same(after, state)
+    assert_same((value, grads), jax.tree.map(jnp.zeros_like, (value, grads)))
+
+
+def test_adaptive_feedback_nears_the_readout_by_a_share_a_step():
+    """B follows the same updates as W, decay included, so B − Wᵀ only decays."""
+    params, carry, xs, targets = leaky_problem()
+    rate, decay = 0.05, 0.1
+    weights = gradients.random_feedback(jax.random.key(5), jnp.zeros(M), jnp.zeros(N))
+    feedback = gradients.AdaptiveFeedback(weights, rate, decay)
+    rule = gradients.rflo(leaky, square, feedback=feedback)
+    state = rule.init(params, carry, inputs=(xs[0], targets[0]))
+    update, gap = jax.jit(rule.update), weights - params["readout"].T
+    fixed = jax.jit(gradients.rflo(leaky, square, feedback=weights).update)
+    first = fixed(params, state._replace(feedback=None), xs[0], targets[0])[1]
+    for t, (x, target) in enumerate(zip(xs, targets, strict=True)):
+        _, grads, state = update(params, state, x, target)
+        if t == 0:
+            assert_same(grads, first)
+        readout = (1 - decay) * params["readout"] - rate * grads["readout"]
+        params = params | {"readout": readout}
+        gap = (1 - decay) * gap
+        assert_same(state.feedback - readout.T, gap)
+    padded = update(params, state, xs[0], targets[0], mask=jnp.zeros(2, bool))[2]
+    assert_same(padded.feedback, state.feedback)
+
+
+def test_feedback_goes_to_the_leaves_that_have_weights():
+    """Of two outputs and a nested carry, whose counter has no derivative."""
+
+    def two_outputs(params, carry, x):
+        carry, y = element_wise(params, carry, x)
+        return carry, {"first": y, "second": (jnp.sum(y, axis=-1), carry["slow"][1])}
+
+    loss = lambda y, target: square(y["first"], target) + y["second"][0] ** 2
+    params, carry, xs, targets = element_wise_problem()
+    example = jax.tree.map(lambda leaf: leaf[0], carry)
+    y = jax.eval_shape(two_outputs, params, example, xs[0, 0])[1]
+    weights = gradients.random_feedback(jax.random.key(6), y, example)
+    assert weights["second"][1] == {"v": None, "slow": (None, None)}
+    weights["first"]["slow"] = None, None
+    rule = gradients.rflo(two_outputs, loss, feedback=weights)
+    state = rule.init(params, carry, inputs=(xs[0], targets[0]))
+    _, got, _ = jax.jit(rule.update)(params, state, xs[0], targets[0])
+
+    error = lambda y: jax.grad(lambda y: jnp.mean(loss(y, targets[0])), allow_int=True)(
+        y
+    )
+    new, y = two_outputs(params, carry, xs[0])
+    found = error(y)
+    to_v = found["first"] @ weights["first"]["v"]
+    to_v += found["second"][0][:, None] @ weights["second"][0]["v"][None]
+    to_slow = found["second"][0][:, None] @ weights["second"][0]["slow"][0][None]
+
+    def projected(params):
+        new, _ = two_outputs(params, carry, xs[0])
+        return jnp.sum(to_v * new["v"]) + jnp.sum(to_slow * new["slow"][0])
+
+    want = jax.grad(projected)(params)
+    direct = jax.tree.map(jnp.zeros_like, params) | {
+        "readout": (jnp.tanh(new["v"] + new["slow"][0]) + carry["v"]).T
+        @ (found["first"] + found["second"][0][:, None] @ jnp.ones((1, M)))
+    }
+    assert_same(got, jax.tree.map(jnp.add, want, direct))
+
+
+@pytest.mark.parametrize("kind", ["twins", "passed_on", "constant", "named", "both"])
+def test_is_exact_however_the_output_hangs_together_with_the_carry(kind):
+    """Two leaves that are one, a leaf passed on, a constant one, one computed twice."""
+
+    def step(params, carry, x):
+        a, b = carry
+        along = lambda leaf: jnp.broadcast_to(leaf, a.shape)
+        new = jnp.tanh(along(params["decay"]) * a + x @ params["inputs"][0] + b)
+        if kind == "twins":
+            return (new, new), new @ params["readout"]
+        if kind == "passed_on":
+            return (new, a), (new + a) @ params["readout"]
+        if kind == "constant":
+            return (new, jnp.zeros_like(b)), new @ params["readout"]
+        if kind == "named":
+            named = jax.ad_checkpoint.checkpoint_name(new, "h")
+            return (named, b), new @ params["readout"]
+        return (new, 0.5 * b + new), (a + new) @ params["readout"]
+
+    params, carry, xs, targets = element_wise_problem()
+    args = params, (carry["v"], carry["slow"][0]), xs, targets
+    assert_same(along_sequence(step)(*args), bptt(step)(*args))
+
+
+def test_takes_the_derivatives_that_a_network_defines():
+    """Such as a spiking one's, which without them has none."""
+
+    @jax.custom_jvp
+    def spike(v):
+        return (v > 0).astype(v.dtype)
+
+    spike.defjvp(lambda v, dot: (spike(*v), dot[0] / (1 + v[0] ** 2)))
+
+    def spiking(params, carry, x):
+        v = 0.8 * carry[0] + x @ params["inputs"][0]
+        z = spike(v)
+        return (v, z), z @ params["readout"] + spike(carry[0]) @ params["readout"]
+
+    params, carry, xs, targets = element_wise_problem()
+    args = params, (carry["v"], carry["slow"][0]), xs, targets
+    want = bptt(spiking)(*args)
+    assert jnp.any(want[1]["inputs"][0] != 0)
+    assert_same(along_sequence(spiking)(*args), want)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_remembers_in_float32_and_returns_dtypes_of_params(dtype):
+    params, carry, xs, targets = element_wise_problem(dtype=dtype)
+    rule = gradients.rflo(element_wise, square)
+    state = rule.init(params, carry, inputs=(xs[0], targets[0]))
+    value, grads, state = jax.jit(rule.update)(params, state, xs[0], targets[0])
+    chex.assert_type([value, *jax.tree.leaves(state.influence)], jnp.float32)
+    chex.assert_type(jax.tree.leaves(grads), dtype)
+    chex.assert_tree_all_finite(grads)
+
+
+def test_compiles_once_and_takes_rates_that_are_traced():
+    params, carry, xs, targets = leaky_problem()
+    weights = gradients.random_feedback(jax.random.key(5), jnp.zeros(M), jnp.zeros(N))
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def run(rate, params, carry):
+        feedback = gradients.AdaptiveFeedback(weights, rate)
+        rule = gradients.rflo(leaky, square, feedback=feedback)
+        return gradients.over_sequence(rule)(params, carry, xs, targets)
+
+    (_, last), grads = run(0.1, params, carry)
+    _, others = run(0.2, params, carry)
+    assert jnp.any(grads["recurrent"] != others["recurrent"])
+    assert_same(grads["recurrent"].shape, others["recurrent"].shape)
+    run(0.1, grads, last)
+
+
+@pytest.mark.parametrize(
+    ("feedback", "message"),
+    [
+        ("random", "feedback must be 'symmetric', weights as .* got 'random'"),
+        (jnp.zeros((N, M)), r"feedback must have an array of shape .* = \(2, 3\)"),
+        ([jnp.zeros((M, N))], r"feedback must have an array of shape .*; got list"),
+        ({"y": None}, "feedback must have .*; got dict"),
+    ],
+)
+def test_feedback_that_does_not_fit_is_named(feedback, message):
+    run = lambda: gradients.rflo(leaky, square, feedback=feedback)
+    with pytest.raises(ValueError, match=message):
+        gradients.over_sequence(run())(*leaky_problem())
+
+
+def test_a_state_of_something_else_is_named():
+    params, carry, xs, targets = leaky_problem()
+    with pytest.raises(ValueError, match="state must be what rflo's init or update"):
+        gradients.rflo(leaky, square).update(params, carry, xs[0], targets[0])
