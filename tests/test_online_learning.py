@@ -83,13 +83,12 @@ def test_series_have_unit_variance_and_streams_go_their_own_ways(name):
 def test_episodes_are_pieces_of_streams_one_step_apart():
     config = small(steps=30, episode=10, batch=3)
     data = online_learning.episodes(config, "henon")
-    assert data.shape == (3, 2, 2, 10, 3)
+    assert data.shape == (3, 2, 11, 3)
     u = _dynamical_systems.series("henon", 31, 6).astype(np.float32)
     for seed, stream in [(0, 0), (1, 2)]:
         column = u[:, 3 * seed + stream]
-        xs, targets = data[:, 0, seed, :, stream], data[:, 1, seed, :, stream]
-        np.testing.assert_array_equal(xs.ravel(), column[:-1])
-        np.testing.assert_array_equal(targets.ravel(), column[1:])
+        for i, piece in enumerate(data[:, seed, :, stream]):
+            np.testing.assert_array_equal(piece, column[10 * i : 10 * i + 11])
 
 
 def small(**options):
@@ -100,33 +99,33 @@ def small(**options):
 
 def test_a_cosine_is_that_of_an_approximation_with_rtrl():
     """Of an episode that one follows by hand, at parameters that do not change."""
-    network = _predictor.step_and_read, _predictor.loss
+    network = _predictor.step, _predictor.loss
     snap = lambda step, loss: gradients.snap(step, loss, 1)
     update = optax.sgd(0.0)
     learner = _predictor.online(snap(*network), update, gradients.rtrl(*network))
     params = _predictor.init(jax.random.key(0), 3)
     draw = np.random.default_rng(0).normal
-    xs, targets = (jnp.asarray(draw(size=(6, 2)), jnp.float32) for _ in range(2))
-    add_seed = lambda tree: jax.tree.map(lambda leaf: leaf[None], tree)
-    pair = add_seed(params), update.init(params)
-    _, value, cosine = learner.compare(pair, *add_seed((xs, targets)), keys(1))
+    u = jnp.asarray(draw(size=(7, 2)), jnp.float32)
+    add_seed = lambda leaf: leaf[None]
+    pair = jax.tree.map(add_seed, params), update.init(params)
+    _, value, cosine = learner.compare(pair, u[None], keys(1))
 
     @jax.jit
     def at_steps(weights):  # the gradients of the losses of single steps
         def of(make):
             rule = gradients.over_sequence(make(*network))
-            one = lambda weights: rule(params, start, xs, targets, weights)[1]["cell"]
+            one = lambda weights: rule(params, start, *xs, weights)[1]["cell"]
             return jax.vmap(lambda w: jax.flatten_util.ravel_pytree(one(w))[0])(weights)
 
         return of(snap), of(gradients.rtrl)
 
-    start = jnp.zeros((2, 3))
+    start, xs = jnp.tanh(by_first(params, u[0])), (u[1:], u[1:])
     weights = jnp.zeros((3, 6, 2)).at[np.arange(3), np.arange(3, 6)].set(1.0)
     a, b = map(np.asarray, at_steps(weights))
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     assert cosine[0] == pytest.approx(np.mean((a * b).sum(axis=1) / lengths), rel=1e-4)
     assert cosine[0] < 0.999
-    (whole, _), _ = jax.jit(gradients.bptt(*network))(params, start, xs, targets)
+    (whole, _), _ = jax.jit(gradients.bptt(*network))(params, start, *xs)
     assert value[0] == pytest.approx(float(whole), rel=1e-5)
 
 
@@ -134,16 +133,25 @@ def keys(seeds):
     return jax.random.split(jax.random.key(0), seeds)
 
 
-def test_reading_before_a_step_predicts_the_same_numbers():
-    """What is read of h_t is the same after a step as before the next."""
+def by_first(params, x):
+    return x[:, None] * params["cell"]["inputs"] + params["cell"]["bias"][None]
+
+
+def test_a_step_predicts_what_it_is_given_before_it_takes_it_in():
     params = _predictor.init(jax.random.key(0), 3)
-    u = jnp.asarray(np.random.default_rng(0).normal(size=(7, 2)), jnp.float32)
-    carry, inputs = _predictor._first("after", params, u[:-1], u[1:])
-    _, after = gradients.unroll(_predictor.step_and_read, params, carry, inputs)
-    carry, inputs = _predictor._first("before", params, u[:-1], u[1:])
-    _, before = gradients.unroll(_predictor.read_and_step, params, carry, inputs)
-    assert np.ptp(after) > 0.01
-    np.testing.assert_allclose(before, after, rtol=1e-5)
+    h, x = jnp.full((2, 3), 0.5), jnp.array([1.0, -1.0])
+    new, y = _predictor.step(params, h, x)
+    recurrent = h @ params["cell"]["recurrent"]
+    np.testing.assert_allclose(
+        new, jnp.tanh(recurrent + by_first(params, x)), rtol=1e-5
+    )
+    want = 0.5 * params["readout"].sum() + params["readout_bias"]
+    np.testing.assert_allclose(y, [want, want], rtol=1e-5)
+    bound = 1 / 3**0.5
+    drawn = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
+    assert len(drawn) == 3 * 3 + 3 + 3 + 3 + 1
+    assert (np.abs(drawn) < bound).all()
+    assert drawn.std() > 0.4 * bound  # √⅓ of it in the mean
 
 
 def test_online_learning(tmp_path, capsys):
@@ -175,7 +183,7 @@ def test_online_learning(tmp_path, capsys):
 
 
 def test_ctrl_c_keeps_what_there_is(tmp_path, monkeypatch):
-    config = small(systems=("henon",), rules=(), reads="before", out=tmp_path)
+    config = small(systems=("henon",), rules=(), out=tmp_path)
     (name, learner), *_ = online_learning.learners(config).items()
     calls = []
 

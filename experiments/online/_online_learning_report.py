@@ -37,7 +37,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             line += [_errors(_find(rows, rule, system)), known]
         lines.append(line)
     report.show_table(
-        f"NMSE after {config.steps} steps, n = {config.units}, read {config.reads}",
+        f"NMSE after {config.steps} steps, n = {config.units}",
         header,
         lines,
         "Squared error of one step ahead, in units of the variance, as met while "
@@ -52,7 +52,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         [_cosine_line(rows, rule, systems, found) for rule in rules],
         "Of the gradient of parameters that the carry depends on, averaged over the "
         "second half of the episodes in which it is taken, then over seeds and systems."
-        f" Highest first, here: {_order(found)}. Published (as by --reads before): "
+        f" Highest first, here: {_order(found)}. Published: "
         f"{_order({name: COSINES[name] for name in found if name in COSINES})}. "
         "ms: of one step, all seeds together, without the comparison.",
     )

@@ -1,12 +1,10 @@
 """A tanh network that predicts the next number of a series, and learns it online.
 
-    h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t · v + c
+    y_t = h_{t−1} · v + c,    h_t = tanh(x_t W + h_{t−1} U + b)
 
-What a step does before its loss is exact in every online rule: the gradient of ℓ_t is
-∂ℓ_t/∂h_{t−1} M_{t−1} + ∂ℓ_t/∂θ, and only M_{t−1} is approximated. So it matters where a
-step begins. If it reads y_t after it has taken in x_t, then J_t is exact; if it first
-reads y_{t−1} from h_{t−1} and then takes in x_t, the gradient is ∂ℓ_{t−1}/∂h_{t−1}
-M_{t−1}, all of it approximated, as approximations are published.
+A step predicts x_t and then takes it in. So its gradient is ∂ℓ_t/∂h_{t−1} M_{t−1}, but
+for that of the readout, and all of M_{t−1} is what a rule makes of it. (If a step read
+the state that it arrives at, KF-RTRL and UORO would go through its J_t exactly.)
 """
 
 import inspect
@@ -23,26 +21,10 @@ from bpvariants.types import OnlineRule, PyTree
 from experiments.online import _learning
 
 
-def step_and_read(
-    params: PyTree, h: jax.Array, x: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Take in x [*batch], and predict the next one."""
-    h, _ = cells.tanh(params["cell"], h, x[..., None])
-    return h, _read(params, h)
-
-
-def read_and_step(
-    params: PyTree, h: jax.Array, x: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def step(params: PyTree, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Predict x [*batch], and take it in."""
-    return step_and_read(params, h, x)[0], _read(params, h)
-
-
-STEPS = {"after": step_and_read, "before": read_and_step}  # when y is read
-
-
-def _read(params: PyTree, h: jax.Array) -> jax.Array:
-    return h @ params["readout"] + params["readout_bias"]
+    y = h @ params["readout"] + params["readout_bias"]
+    return cells.tanh(params["cell"], h, x[..., None])[0], y
 
 
 def loss(y: jax.Array, target: jax.Array) -> jax.Array:
@@ -70,10 +52,11 @@ def init(key: jax.Array, units: int) -> PyTree:
 
 
 class Learner(NamedTuple):
-    """(pair, xs, targets, keys) -> (pair, NMSE, cosine): one episode, of all seeds.
+    """(pair, u, keys) -> (pair, NMSE, cosine): one episode, of all seeds.
 
-    pair is (params, opt_state); xs and targets are [seeds, T, batch], NMSE and cosine
-    [seeds]. `compare` also finds the cosine, which is NaN of `learn`.
+    pair is (params, opt_state); u is the series, [seeds, 1 + T, batch], the first of
+    which is not predicted; NMSE and cosine are [seeds]. `compare` also finds the
+    cosine, which is NaN of `learn`.
     """
 
     learn: Callable
@@ -81,26 +64,23 @@ class Learner(NamedTuple):
 
 
 def online(
-    rule: OnlineRule,
-    update: optax.GradientTransformation,
-    exact: OnlineRule | None,
-    reads: str = "after",
+    rule: OnlineRule, update: optax.GradientTransformation, exact: OnlineRule | None
 ) -> Learner:
     """Learn after each step; `exact` is to be compared with, if not the rule itself."""
 
-    def episode(compared, pair, xs, targets, key):
-        carry, xs = _first(reads, pair[0], xs, targets)
+    def episode(compared, pair, u, key):
+        carry, xs = _first(pair[0], u)
         begin = lambda rule: _learning.begin(
-            rule, pair[0], carry, xs.shape[1:], (xs[0], targets[0])
+            rule, pair[0], carry, u.shape[1:], (u[0], u[0])
         )
 
         def body(state, inputs):
             (params, opt_state), own, other = state
-            x, target, options = inputs
-            value, grads, own = rule.update(params, own, x, target, **options)
+            x, options = inputs
+            value, grads, own = rule.update(params, own, x, x, **options)
             cosine = jnp.ones(()) if exact is None else jnp.full((), jnp.nan)
             if compared and exact is not None:
-                _, wanted, other = exact.update(params, other, x, target)
+                _, wanted, other = exact.update(params, other, x, x)
                 cosine = _cosine(grads["cell"], wanted["cell"])
             change, opt_state = update.update(grads, opt_state, params)
             pair = optax.apply_updates(params, change), opt_state
@@ -109,7 +89,7 @@ def online(
         other = begin(exact) if compared and exact is not None else ()
         options = _keys(rule, key, len(xs))
         (pair, _, _), (values, cosines) = jax.lax.scan(
-            body, (pair, begin(rule), other), (xs, targets, options)
+            body, (pair, begin(rule), other), (xs, options)
         )
         return pair, jnp.mean(values), jnp.mean(cosines[len(xs) // 2 :])
 
@@ -119,30 +99,23 @@ def online(
     return Learner(learn, learn if exact is None else compare)
 
 
-def windows(rule: Callable, reads: str = "after") -> Learner:
+def windows(rule: Callable) -> Learner:
     """Learn after each window of truncated BPTT; its gradients are not compared."""
 
-    def episode(pair, xs, targets, key):
+    def episode(pair, u, key):
         del key
-        carry, xs = _first(reads, pair[0], xs, targets)
-        (value, _), pair = rule(pair, carry, xs, targets)
+        carry, xs = _first(pair[0], u)
+        (value, _), pair = rule(pair, carry, xs, xs)
         return pair, value, jnp.full((), jnp.nan)
 
     program = jax.jit(jax.vmap(episode))
     return Learner(program, program)
 
 
-def _first(
-    reads: str, params: PyTree, xs: jax.Array, targets: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Return the first carry of an episode, and what its steps take in.
-
-    A network that reads before it takes in anything has seen the first x already.
-    """
-    zeros = cells.tanh_carry(params["cell"], xs.shape[1:])
-    if reads == "after":
-        return zeros, xs
-    return step_and_read(params, zeros, xs[0])[0], targets
+def _first(params: PyTree, u: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the carry that has seen the first number, and what is left to predict."""
+    zeros = cells.tanh_carry(params["cell"], u.shape[1:])
+    return step(params, zeros, u[0])[0], u[1:]
 
 
 def _cosine(a: PyTree, b: PyTree) -> jax.Array:

@@ -6,9 +6,6 @@ zero. Two things are measured: the error of prediction, in units of the variance
 series (NMSE), and the cosine of each rule's gradient with that of exact RTRL at the
 same parameters, along the course of the rule.
 
-Where a step begins decides how much of an approximation's gradient is exact: see
-`_predictor.py`. In the published table all of it is approximated, and so it is here.
-
 As the influence begins anew at each episode, exact RTRL needs to run beside a rule in
 those episodes only in which the cosine is taken. It is that of the parameters that the
 carry depends on, of the mean over the batch: the readout's gradient is exact for all. A
@@ -23,7 +20,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -52,10 +49,6 @@ class Config:
     truncations: tuple[tuple[int, int], ...] = ((25, 25), (1, 25))
     """Pairs (h′, h) of truncated BPTT: errors travel back h steps, every h′; it learns
     as often."""
-    reads: Literal["after", "before"] = "before"
-    """Whether predictions are read before the next step, as those of the table, where
-    an approximation's gradient is approximated throughout, or after their own, where
-    the last step of it is exact."""
     units: int = 64
     """Of the tanh network."""
     batch: int = 8
@@ -133,30 +126,33 @@ def main(config: Config) -> report.Result:
 
 
 def episodes(config: Config, system: str) -> np.ndarray:
-    """Return what to predict from and what to predict, [E, 2, seeds, T, batch]."""
+    """Return a series in episodes, [E, seeds, 1 + T, batch].
+
+    The last number of one, which it predicts, is the first of the next.
+    """
     streams = config.seeds * config.batch
     u = _dynamical_systems.series(system, config.steps + 1, streams)
-    shape = -1, config.episode, config.seeds, config.batch
-    pairs = [part.reshape(shape) for part in (u[:-1], u[1:])]
-    return np.stack(pairs, axis=1).swapaxes(2, 3).astype(np.float32)
+    count = config.steps // config.episode
+    starts = config.episode * np.arange(count)[:, None]
+    u = u[starts + np.arange(config.episode + 1)[None]]
+    u = u.reshape(count, -1, config.seeds, config.batch)
+    return u.swapaxes(1, 2).astype(np.float32)
 
 
 def learners(config: Config) -> dict[str, Learner]:
     """Return how to learn by each rule: the online ones, then truncated BPTT."""
-    network = _predictor.STEPS[config.reads], _predictor.loss
+    network = _predictor.step, _predictor.loss
     adam = optax.adam(config.learning_rate)
     chosen = {}
     for name in config.rules:
         make = _rules.RULES[name]
         exact = None if name == "rtrl" else gradients.rtrl(*network)
-        chosen[name] = _predictor.online(make(*network), adam, exact, config.reads)
+        chosen[name] = _predictor.online(make(*network), adam, exact)
     for every, lookback in config.truncations:
         rule = gradients.truncated_bptt(
             *network, every=every, lookback=lookback, update=adam
         )
-        chosen[f"truncated ({lookback}; {every})"] = _predictor.windows(
-            rule, config.reads
-        )
+        chosen[f"truncated ({lookback}; {every})"] = _predictor.windows(rule)
     return chosen
 
 
@@ -173,11 +169,11 @@ def _row(
     at = np.unique(np.linspace(0, len(data), config.compared + 1)[1:].astype(int) - 1)
     values, cosines, seconds, stopped = [], [], [], False
     try:
-        for i, (xs, targets) in enumerate(data):
+        for i, u in enumerate(data):
             start = time.perf_counter()
             run = learner.compare if i in at else learner.learn
             of_episode = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, i)
-            pair, value, cosine = run(pair, xs, targets, of_episode)
+            pair, value, cosine = run(pair, u, of_episode)
             values.append(np.asarray(value, float))
             if i in at:
                 cosines.append(np.asarray(cosine, float))
