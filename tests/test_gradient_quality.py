@@ -36,6 +36,7 @@ RULES = {  # name: rule, whether it draws at random
     "rtrl": (gradients.rtrl(step, squared), False),
     "truncated": (gradients.truncated_bptt(step, squared, every=1, lookback=1), False),
     "artbp": (gradients.artbp(step, squared, truncation=0.3), True),
+    "uoro": (gradients.uoro(step, squared), True),
 }
 
 
@@ -99,6 +100,9 @@ def test_a_bias_is_told_from_none():
     random = quality("artbp").total
     assert random.error > 0.15
     assert random.bias < 4 * random.bias_standard_error < 0.04
+    uoro = quality("uoro").total
+    assert uoro.error > 0.5
+    assert uoro.bias < 4 * uoro.bias_standard_error < 0.2
     truncated = quality("truncated").total
     assert truncated.bias == pytest.approx(float(truncated.error), rel=1e-12)
     assert truncated.bias > 0.15

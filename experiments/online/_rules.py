@@ -11,6 +11,7 @@ RULES: dict[str, Callable[..., OnlineRule]] = {
     "rtrl": gradients.rtrl,
     "snap_1": partial(gradients.snap, order=1),
     "rflo": gradients.rflo,
+    "uoro": gradients.uoro,
 }
 
 
