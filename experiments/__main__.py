@@ -63,6 +63,10 @@ STUDIES = {  # name: module, what it is about
         "online.online_learning",
         "chaotic series: who follows exact RTRL, beside a published table",
     ),
+    "streaming": (
+        "online.streaming",
+        "sensors as they come: learned at every step, scored before",
+    ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
 

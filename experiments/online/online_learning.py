@@ -53,7 +53,7 @@ class Config:
     """Of the tanh network."""
     batch: int = 8
     """Streams side by side, of one system."""
-    steps: int = 3000
+    steps: int = 5000
     """Updates of online rules, a multiple of episode; 15,000 in the table."""
     episode: int = 200
     """Steps after which state and influence are put back to zero."""
