@@ -1,10 +1,6 @@
 """A tanh network that predicts the next number of a series, and learns it online.
 
-    y_t = h_{t−1} · v + c,    h_t = tanh(x_t W + h_{t−1} U + b)
-
-A step predicts x_t and then takes it in. So its gradient is ∂ℓ_t/∂h_{t−1} M_{t−1}, but
-for that of the readout, and all of M_{t−1} is what a rule makes of it. (If a step read
-the state that it arrives at, KF-RTRL and UORO would go through its J_t exactly.)
+h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t · v + c
 """
 
 import inspect
@@ -22,9 +18,9 @@ from experiments.online import _learning
 
 
 def step(params: PyTree, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Predict x [*batch], and take it in."""
-    y = h @ params["readout"] + params["readout_bias"]
-    return cells.tanh(params["cell"], h, x[..., None])[0], y
+    """Take in x [*batch], and predict the next one."""
+    h, _ = cells.tanh(params["cell"], h, x[..., None])
+    return h, h @ params["readout"] + params["readout_bias"]
 
 
 def loss(y: jax.Array, target: jax.Array) -> jax.Array:
@@ -54,7 +50,7 @@ def init(key: jax.Array, units: int) -> PyTree:
 class Learner(NamedTuple):
     """(pair, u, keys) -> (pair, NMSE, cosine): one episode, of all seeds.
 
-    pair is (params, opt_state); u is the series, [seeds, 1 + T, batch], the first of
+    pair is (params, opt_state); u is the series, [seeds, T + 1, batch], the first of
     which is not predicted; NMSE and cosine are [seeds]. `compare` also finds the
     cosine, which is NaN of `learn`.
     """
@@ -69,29 +65,29 @@ def online(
     """Learn after each step; `exact` is to be compared with, if not the rule itself."""
 
     def episode(compared, pair, u, key):
-        carry, xs = _first(pair[0], u)
+        carry = cells.tanh_carry(pair[0]["cell"], u.shape[1:])
         begin = lambda rule: _learning.begin(
-            rule, pair[0], carry, u.shape[1:], (u[0], u[0])
+            rule, pair[0], carry, u.shape[1:], (u[0], u[1])
         )
 
         def body(state, inputs):
             (params, opt_state), own, other = state
-            x, options = inputs
-            value, grads, own = rule.update(params, own, x, x, **options)
+            x, target, options = inputs
+            value, grads, own = rule.update(params, own, x, target, **options)
             cosine = jnp.ones(()) if exact is None else jnp.full((), jnp.nan)
             if compared and exact is not None:
-                _, wanted, other = exact.update(params, other, x, x)
+                _, wanted, other = exact.update(params, other, x, target)
                 cosine = _cosine(grads["cell"], wanted["cell"])
             change, opt_state = update.update(grads, opt_state, params)
             pair = optax.apply_updates(params, change), opt_state
             return (pair, own, other), (value, cosine)
 
         other = begin(exact) if compared and exact is not None else ()
-        options = _keys(rule, key, len(xs))
+        options = _keys(rule, key, len(u) - 1)
         (pair, _, _), (values, cosines) = jax.lax.scan(
-            body, (pair, begin(rule), other), (xs, options)
+            body, (pair, begin(rule), other), (u[:-1], u[1:], options)
         )
-        return pair, jnp.mean(values), jnp.mean(cosines[len(xs) // 2 :])
+        return pair, jnp.mean(values), jnp.mean(cosines[len(cosines) // 2 :])
 
     learn, compare = (
         jax.jit(jax.vmap(partial(episode, compared))) for compared in (False, True)
@@ -104,18 +100,12 @@ def windows(rule: Callable) -> Learner:
 
     def episode(pair, u, key):
         del key
-        carry, xs = _first(pair[0], u)
-        (value, _), pair = rule(pair, carry, xs, xs)
+        carry = cells.tanh_carry(pair[0]["cell"], u.shape[1:])
+        (value, _), pair = rule(pair, carry, u[:-1], u[1:])
         return pair, value, jnp.full((), jnp.nan)
 
     program = jax.jit(jax.vmap(episode))
     return Learner(program, program)
-
-
-def _first(params: PyTree, u: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the carry that has seen the first number, and what is left to predict."""
-    zeros = cells.tanh_carry(params["cell"], u.shape[1:])
-    return step(params, zeros, u[0])[0], u[1:]
 
 
 def _cosine(a: PyTree, b: PyTree) -> jax.Array:

@@ -126,9 +126,9 @@ def main(config: Config) -> report.Result:
 
 
 def episodes(config: Config, system: str) -> np.ndarray:
-    """Return a series in episodes, [E, seeds, 1 + T, batch].
+    """Return a series in episodes, [E, seeds, T + 1, batch].
 
-    The last number of one, which it predicts, is the first of the next.
+    The last number of one, which it only predicts, is the first of the next.
     """
     streams = config.seeds * config.batch
     u = _dynamical_systems.series(system, config.steps + 1, streams)
