@@ -10,6 +10,7 @@ from bpvariants.types import OnlineRule
 RULES: dict[str, Callable[..., OnlineRule]] = {
     "rtrl": gradients.rtrl,
     "snap_1": partial(gradients.snap, order=1),
+    "kf_rtrl": gradients.kf_rtrl,
     "rflo": gradients.rflo,
     "uoro": gradients.uoro,
 }
