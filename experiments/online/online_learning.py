@@ -19,10 +19,12 @@ At the size of the published table:
 import dataclasses
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -46,6 +48,9 @@ class Config:
     """Of henon, mackey_glass, lorenz."""
     rules: tuple[str, ...] = tuple(_rules.RULES)
     """Online rules, of those in experiments/online/_rules.py."""
+    random_feedback: bool = True
+    """Whether to add RFLO with random feedback, which its name means, to that with the
+    readout's own weights."""
     truncations: tuple[tuple[int, int], ...] = ((25, 25), (1, 25))
     """Pairs (h′, h) of truncated BPTT: errors travel back h steps, every h′; it learns
     as often."""
@@ -144,8 +149,13 @@ def learners(config: Config) -> dict[str, Learner]:
     network = _predictor.step, _predictor.loss
     adam = optax.adam(config.learning_rate)
     chosen = {}
-    for name in config.rules:
-        make = _rules.RULES[name]
+    rules = {name: _rules.RULES[name] for name in config.rules}
+    if config.random_feedback:
+        feedback = gradients.random_feedback(
+            jax.random.key(2), jnp.zeros(()), jnp.zeros(config.units)
+        )
+        rules["rflo, random"] = partial(gradients.rflo, feedback=feedback)
+    for name, make in rules.items():
         exact = None if name == "rtrl" else gradients.rtrl(*network)
         chosen[name] = _predictor.online(make(*network), adam, exact)
     for every, lookback in config.truncations:
