@@ -59,6 +59,10 @@ STUDIES = {  # name: module, what it is about
         "through_time.long",
         "100,000 characters through truncated BPTT at constant memory",
     ),
+    "online_learning": (
+        "online.online_learning",
+        "chaotic series: who follows exact RTRL, beside a published table",
+    ),
     "streaming": (
         "online.streaming",
         "sensors as they come: learned at every step, scored before",
