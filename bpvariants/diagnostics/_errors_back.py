@@ -47,9 +47,10 @@ def errors_back(
 
     def look_back(source):
         errors = norms_of(((steps == source) & here).astype(weights.dtype))
-        reach = here & (weights[source] > 0) & (steps <= source)  # none if s is −1
-        share = jnp.where(reach, weights[source], 0)
-        lags = jnp.where(reach, positions[source] - positions, 0).reshape(-1)
+        weight = weights[source][None]
+        reach = here & (weight > 0) & (steps <= source)  # none if s is −1
+        share = jnp.where(reach, weight, 0)
+        lags = jnp.where(reach, positions[source][None] - positions, 0).reshape(-1)
         add = lambda a: jnp.zeros(length, a.dtype).at[lags].add(a.reshape(-1))
         return add(jnp.where(reach, share * errors, 0)), add(share)
 
