@@ -27,8 +27,8 @@ def short(value: Any) -> str:
     if value == 0:
         return "0"
     if not 1e-3 <= abs(value) < 1e4:
-        return f"{value:.0e}"
-    text = f"{value:#.4g}"
+        return f"{value:.1e}"
+    text = f"{value:#.4g}".rstrip(".")
     return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
