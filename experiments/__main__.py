@@ -51,6 +51,10 @@ STUDIES = {  # name: module, what it is about
         "through_time.long",
         "100,000 characters through truncated BPTT at constant memory",
     ),
+    "streaming": (
+        "online.streaming",
+        "sensors as they come: learned at every step, scored before",
+    ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
 

@@ -1,5 +1,7 @@
 """Ready-to-use cells: held to NumPy, and to every exact rule."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -20,10 +22,20 @@ CELLS = {
         lambda **options: cells.min_gru_params(KEY, 2, 4, **options),
         cells.min_gru_carry,
     ),
+    "rtu": (
+        cells.rtu,
+        lambda **options: cells.rtu_params(KEY, 2, 2, **options),
+        cells.rtu_carry,
+    ),
+    "rtu_non_linear": (
+        partial(cells.rtu, linear=False),
+        lambda **options: cells.rtu_params(KEY, 2, 2, **options),
+        cells.rtu_carry,
+    ),
 }
 
 
-@pytest.fixture(params=CELLS.values(), ids=CELLS)
+@pytest.fixture(params=CELLS.values(), ids=list(CELLS))
 def cell(request):
     return request.param
 
@@ -34,6 +46,10 @@ def assert_same(got, want):
 
 def squared_error(y, target):
     return jnp.sum((y - target) ** 2, axis=-1)
+
+
+def relu(z):
+    return np.maximum(z, 0)
 
 
 def test_lru_is_its_equation():
@@ -72,6 +88,29 @@ def test_min_gru_is_its_equation():
     assert_same((last, ys), (jnp.asarray(h), jnp.asarray(want)))
 
 
+@pytest.mark.parametrize("linear", [True, False])
+@pytest.mark.parametrize(
+    "f", [np.tanh, lambda z: np.maximum(z, 0)], ids=["tanh", "relu"]
+)
+def test_rtu_is_its_equation(linear, f):
+    params = cells.rtu_params(KEY, 2, 3)
+    p = jax.tree.map(np.asarray, params)
+    r, theta = np.exp(-np.exp(p["log_decay"])), np.exp(p["log_angle"])
+    g, k, gamma = r * np.cos(theta), r * np.sin(theta), np.sqrt(1 - r**2)
+    xs = jax.random.normal(KEY, (5, 2))
+    c1, c2, want = np.array([0.5, -1.0, 2.0]), np.array([1.0, 0.0, -0.3]), []
+    start = jnp.asarray(c1), jnp.asarray(c2)
+    for x in np.asarray(xs):
+        z1 = g * c1 - k * c2 + gamma * (x @ p["in_real"])
+        z2 = g * c2 + k * c1 + gamma * (x @ p["in_imag"])
+        want.append(np.concatenate([f(z1), f(z2)]))
+        c1, c2 = (z1, z2) if linear else (f(z1), f(z2))
+    activation = jnp.tanh if f is np.tanh else jax.nn.relu
+    step = partial(cells.rtu, linear=linear, activation=activation)
+    last, ys = gradients.unroll(step, params, start, xs)
+    assert_same((last, ys), ((jnp.asarray(c1), jnp.asarray(c2)), jnp.asarray(want)))
+
+
 def test_in_every_exact_rule(cell):
     step, make_params, make_carry = cell
     params, keys = make_params(), jax.random.split(KEY, 4)
@@ -86,8 +125,9 @@ def test_in_every_exact_rule(cell):
         "reset": jax.random.bernoulli(keys[3], 0.3, (5, 3)),
     }
     want = jax.jit(gradients.bptt(step, squared_error))(*args, **options)
-    rtrl = gradients.over_sequence(gradients.rtrl(step, squared_error))
-    assert_same(jax.jit(rtrl)(*args, **options), want)
+    for online in (gradients.rtrl, gradients.diagonal_rtrl):
+        rule = gradients.over_sequence(online(step, squared_error))
+        assert_same(jax.jit(rule)(*args, **options), want)
 
 
 def test_lru_has_the_same_gradient_with_either_carry():
@@ -137,7 +177,10 @@ def test_any_batch_shape(cell, batch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"max_radius": 1.0}, r"0 ≤ min_radius < max_radius < 1.*0\.9 and 1\.0"),
+        (
+            {"min_radius": 0.9, "max_radius": 1.0},
+            r"max_radius < 1, as.*0\.9 and 1\.0",
+        ),
         ({"min_radius": 0.5, "max_radius": 0.4}, r"got 0\.5 and 0\.4"),
         ({"max_angle": 0.0}, r"max_angle must be positive, got 0\.0"),
     ],
@@ -145,3 +188,5 @@ def test_any_batch_shape(cell, batch):
 def test_mistakes_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         cells.lru_params(KEY, 2, 3, 4, **settings)
+    with pytest.raises(ValueError, match=message):
+        cells.rtu_params(KEY, 2, 3, **settings)

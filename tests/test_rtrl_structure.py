@@ -208,13 +208,15 @@ def test_other_inputs_than_init_was_given_are_refused_not_dropped():
     assert jnp.all(grads["b"] != 0)
 
 
-def test_what_has_no_forward_derivative_is_refused():
+@pytest.mark.parametrize("once", [True, False])
+def test_what_has_no_forward_derivative_is_refused(once):
     @jax.custom_vjp
     def clipped(h):
         return h
 
     clipped.defvjp(lambda h: (h, None), lambda _, ct: (jnp.clip(ct, -1, 1),))
-    step = lambda w, h, x: (clipped(h * w + x), h)
+    twice = lambda h: jax.lax.fori_loop(0, 2, lambda _, h: clipped(h), h)
+    step = lambda w, h, x: ((clipped if once else twice)(h * w + x), h)
     rule = gradients.rtrl(step, squared_error)
     state = rule.init(jnp.ones(N), jnp.ones(N))
     with pytest.raises(ValueError, match="custom_vjp"):

@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import are_numbers
 from bpvariants._dtypes import cast_like, widen
+from bpvariants.cells._ring import draw_ring, input_scale
 from bpvariants.types import PyTree
 
 
@@ -108,22 +108,15 @@ def lru_params(
       >>> bool(jnp.all((0.5 <= radii) & (radii <= 0.999)))
       True
     """
-    if are_numbers(min_radius, max_radius) and not 0 <= min_radius < max_radius < 1:
-        raise ValueError(
-            "min_radius and max_radius must be 0 ≤ min_radius < max_radius < 1, as |λ| "
-            f"of 1 never forgets; got {min_radius} and {max_radius}."
-        )
-    if are_numbers(max_angle) and not max_angle > 0:
-        raise ValueError(f"max_angle must be positive, got {max_angle}.")
     keys = iter(jax.random.split(key, 7))
-    tiny = 1e-4  # of the ring or the angles: log 0 is not finite
-    uniform = lambda: jax.random.uniform(next(keys), (units,), minval=tiny)
+    log_decay, log_angle, squared = draw_ring(
+        (next(keys), next(keys)), units, min_radius, max_radius, max_angle
+    )
     normal = lambda *shape, scale: scale * jax.random.normal(next(keys), shape)
-    squared = min_radius**2 + uniform() * (max_radius**2 - min_radius**2)
-    into, out = 1 / math.sqrt(2 * max(inputs, 1)), 1 / math.sqrt(max(units, 1))
+    into, out = input_scale(inputs), 1 / math.sqrt(max(units, 1))
     params = {
-        "log_decay": jnp.log(-0.5 * jnp.log(squared)),
-        "log_angle": jnp.log(max_angle * uniform()),
+        "log_decay": log_decay,
+        "log_angle": log_angle,
         "log_gain": 0.5 * jnp.log1p(-squared),
         "in_real": normal(inputs, units, scale=into),
         "in_imag": normal(inputs, units, scale=into),

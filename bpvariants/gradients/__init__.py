@@ -3,12 +3,13 @@
 Static: backprop. Through time: bptt, truncated_bptt with stream and
 adaptive_truncation, artbp with growing_truncation, discounted_weights; what is kept on
 the way: every, slots, budget, predicted_cost, step_bytes. Forward in time: rtrl, snap,
-diagonal_rtrl; over_sequence makes rules of these. Under them all, and for losses of
-one's own: unroll, parallel_unroll (newton), bidirectional, stack, mask_from_lengths.
-Recurrent: fixed_point, recurrent_backprop; to the fixed point by relaxation, anderson
-or broyden; back by the adjoints relax, anderson, broyden, cg, linear_solver (exact),
-neumann, jfb, unrolled (approximate); jacobian_penalty keeps it in reach. What rules
-take and return: `bpvariants.types.GradientRule`.
+diagonal_rtrl; uoro, kf_rtrl, forward_gradient (unbiased); over_sequence makes rules of
+these. Under them all, and for losses of one's own: unroll, parallel_unroll (newton),
+bidirectional, stack, mask_from_lengths. Recurrent: fixed_point, recurrent_backprop; to
+the fixed point by relaxation, anderson or broyden; back by the adjoints relax,
+anderson, broyden, cg, linear_solver (exact), neumann, jfb, unrolled (approximate);
+jacobian_penalty keeps it in reach. What rules take and return:
+`bpvariants.types.GradientRule`.
 """
 
 from bpvariants.gradients._adaptive_truncation import (
@@ -45,12 +46,21 @@ from bpvariants.gradients._feedback import (
     random_feedback as random_feedback,
 )
 from bpvariants.gradients._fixed_point import fixed_point as fixed_point
+from bpvariants.gradients._forward_gradient import (
+    forward_gradient as forward_gradient,
+    ForwardGradientState as ForwardGradientState,
+)
 from bpvariants.gradients._growing_truncation import (
     growing_truncation as growing_truncation,
 )
 from bpvariants.gradients._influence_rule import InfluenceState as InfluenceState
 from bpvariants.gradients._iteration import FixedPointInfo as FixedPointInfo
 from bpvariants.gradients._jacobian_penalty import jacobian_penalty as jacobian_penalty
+from bpvariants.gradients._kf_rtrl import (
+    kf_rtrl as kf_rtrl,
+    KFRTRLState as KFRTRLState,
+    KroneckerFactors as KroneckerFactors,
+)
 from bpvariants.gradients._linear_solver import linear_solver as linear_solver
 from bpvariants.gradients._masking import mask_from_lengths as mask_from_lengths
 from bpvariants.gradients._newton_unroll import newton as newton
@@ -81,3 +91,4 @@ from bpvariants.gradients._truncated_stream import (
 )
 from bpvariants.gradients._unroll import unroll as unroll
 from bpvariants.gradients._unrolled import unrolled as unrolled
+from bpvariants.gradients._uoro import uoro as uoro, UOROState as UOROState

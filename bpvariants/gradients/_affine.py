@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bpvariants.gradients._program import called, CALLS, is_variable
 from bpvariants.types import PyTree, Step
 
 # fmt: off
@@ -23,10 +24,6 @@ BENDS = {
 MIXES = {
     "conv_general_dilated", "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum",
     "fft", "reduce_max", "reduce_min", "reduce_prod", "reduce_sum", "sort",
-}
-CALLS = {  # programs within the program
-    "checkpoint", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call",
-    "jit", "pjit", "remat",
 }
 LOOPS = {"cond", "scan", "while"}  # which are not looked into
 # fmt: on
@@ -65,25 +62,16 @@ def _why_not_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> str
 def _follow(jaxpr: Any, inputs: list[Label]) -> list[Label]:
     """Return the labels of a program's outputs, given those of its inputs."""
     known: dict[Any, Label] = dict(zip(jaxpr.invars, inputs, strict=True))
-    label_of = lambda atom: None if hasattr(atom, "val") else known.get(atom)
+    label_of = lambda atom: known.get(atom) if is_variable(atom) else None
     for equation in jaxpr.eqns:
         labels = [label_of(atom) for atom in equation.invars]
-        inner = _program(equation)
-        if inner is not None and len(inner.invars) == len(labels):
-            outputs = _follow(inner, labels)
+        inner = called(equation, CALLS | {"custom_vjp_call"})
+        if inner is not None and len(inner[0].invars) == len(labels):
+            outputs = _follow(inner[0], labels)
         else:
             outputs = [_label(equation, labels)] * len(equation.outvars)
         known |= dict(zip(equation.outvars, outputs, strict=True))
     return [label_of(atom) for atom in jaxpr.outvars]
-
-
-def _program(equation: Any) -> Any:
-    """Return the program within an equation that calls one, such as a jitted helper."""
-    if equation.primitive.name not in CALLS:
-        return None
-    parameters = equation.params
-    inner = parameters.get("jaxpr") or parameters.get("call_jaxpr")
-    return getattr(inner, "jaxpr", inner)
 
 
 def _label(equation: Any, labels: list[Label]) -> Label:

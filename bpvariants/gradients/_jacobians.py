@@ -1,13 +1,13 @@
-"""The linearised step h_t = f(θ, h_{t−1}, x_t) of each example: J_t and I_t."""
+"""A step example by example, its carry's floating leaves, and what reaches them."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from bpvariants._dtypes import cast_like, is_floating, widen
+from bpvariants._dtypes import cast_like, is_floating
+from bpvariants.gradients._program import called, is_variable, PLAIN_CALLS
 from bpvariants.types import PyTree, Step
 
 
@@ -53,45 +53,6 @@ def over_batch(step_of_example: Step, batch_rank: int) -> Step:
     return step_of_example
 
 
-def linearise(
-    step_of_example: Step, params: PyTree, carry: PyTree, x: PyTree, batch_rank: int
-) -> tuple[jax.Array, list[jax.Array | None]]:
-    """Return J [*batch, n, n], and for each array of params I [*batch, n, *its shape].
-
-    n counts all numbers in the floating leaves of one example's carry, which stand
-    below each other. I is None for arrays that the new carry does not depend on. Both
-    are float32 or wider. Costs n backward passes through the step.
-    """
-    thetas, structure = jax.tree.flatten(params)
-    whole_batch = over_batch(step_of_example, batch_rank)
-    reaches = reaches_carry(whole_batch, params, carry, x)
-    chosen = [theta for theta, yes in zip(thetas, reaches, strict=True) if yes]
-
-    def jacobians(chosen, carry, x):
-        leaves = widen(floating_leaves(carry))
-        ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
-
-        def vector_step(chosen, h):
-            new = iter(chosen)
-            full = [
-                next(new) if yes else theta
-                for theta, yes in zip(thetas, reaches, strict=True)
-            ]
-            parts = zip(jnp.split(h, ends), leaves, strict=True)
-            start = replace_floating(carry, [a.reshape(b.shape) for a, b in parts])
-            full = cast_like(structure.unflatten(full), params)
-            new_carry, _ = step_of_example(full, start, x)
-            return _as_vector(widen(floating_leaves(new_carry)))
-
-        h = _as_vector(leaves)
-        pull = jax.vjp(vector_step, widen(chosen), h)[1]
-        return jax.vmap(pull)(jnp.eye(h.size, dtype=h.dtype))
-
-    immediate, jacobian = over_batch(jacobians, batch_rank)(chosen, carry, x)
-    new = iter(immediate)
-    return jacobian, [next(new) if yes else None for yes in reaches]
-
-
 def reaches_carry(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> list[bool]:
     """Tell for each array of params whether the step's new carry depends on it.
 
@@ -108,21 +69,16 @@ def _needed_inputs(jaxpr: Any, needed_outputs: Sequence[bool]) -> list[bool]:
     """Walk a program backwards from its needed outputs to the inputs they need."""
     if jaxpr.effects:  # such as writing to a ref, which leads on unseen
         return [True] * len(jaxpr.invars)
-    is_variable = lambda atom: not hasattr(atom, "val")  # literals have a value
     outputs = zip(jaxpr.outvars, needed_outputs, strict=True)
     needed = {atom for atom, yes in outputs if yes and is_variable(atom)}
     for equation in reversed(jaxpr.eqns):
         flags = [variable in needed for variable in equation.outvars]
         if not any(flags):
             continue
-        if equation.primitive.name in ("jit", "pjit"):
-            inputs = _needed_inputs(equation.params["jaxpr"].jaxpr, flags)
+        if (inner := called(equation, PLAIN_CALLS)) is not None:
+            inputs = _needed_inputs(inner[0], flags)
         else:
             inputs = [True] * len(equation.invars)
         pairs = zip(equation.invars, inputs, strict=True)
         needed |= {atom for atom, yes in pairs if yes and is_variable(atom)}
     return [variable in needed for variable in jaxpr.invars]
-
-
-def _as_vector(leaves: Sequence[jax.Array]) -> jax.Array:
-    return jnp.concatenate([leaf.reshape(-1) for leaf in leaves])

@@ -15,9 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpvariants._dtypes import is_floating
+from bpvariants.gradients._program import called, is_variable, PLAIN_CALLS
 from bpvariants.types import PyTree
-
-CALLS = ("jit", "pjit", "closed_call", "checkpoint", "remat2")  # names differ by JAX
 
 
 def floating(tree: PyTree) -> list[jax.Array]:
@@ -122,7 +121,6 @@ def plan_residuals(
 
 def _varying(jaxpr: Any, inputs: Sequence[bool]) -> list[bool]:
     """Walk a program forwards, from the inputs that vary to the outputs that do."""
-    is_variable = lambda atom: not hasattr(atom, "val")  # literals have a value
     variables = zip(jaxpr.invars, inputs, strict=True)
     varying = {variable for variable, yes in variables if yes}
     for equation in jaxpr.eqns:
@@ -131,9 +129,8 @@ def _varying(jaxpr: Any, inputs: Sequence[bool]) -> list[bool]:
             outputs = [True] * len(equation.outvars)
         elif not any(flags):
             continue
-        elif equation.primitive.name in CALLS:
-            inner = equation.params["jaxpr"]
-            outputs = _varying(getattr(inner, "jaxpr", inner), flags)
+        elif (inner := called(equation, PLAIN_CALLS)) is not None:
+            outputs = _varying(inner[0], flags)
         else:
             outputs = [True] * len(equation.outvars)
         pairs = zip(equation.outvars, outputs, strict=True)

@@ -75,7 +75,7 @@ def tangent_program(
     first = len(jaxpr.invars) - sum(sizes)
     tangent_inputs = jaxpr.invars[first:]
     needed = _needed(jaxpr)
-    if any(equation.primitive.name == "custom_lin" for equation in needed):
+    if any(map(_is_custom, needed)):
         raise ValueError(
             "step must have a forward derivative, which a function made by "
             "jax.custom_vjp has not, and its new carry goes through one: define that "
@@ -118,6 +118,15 @@ def _needed(jaxpr: Any) -> list[Any]:
             equations.append(equation)
             needed |= {atom for atom in equation.invars if is_variable(atom)}
     return equations[::-1]
+
+
+def _is_custom(equation: Any) -> bool:
+    """Whether an equation, or a program in it, goes through a jax.custom_vjp."""
+    if equation.primitive.name == "custom_lin":
+        return True
+    inner = jax.tree.leaves(list(equation.params.values()))
+    programs = (getattr(each, "jaxpr", each) for each in inner)
+    return any(map(_is_custom, (e for p in programs for e in getattr(p, "eqns", ()))))
 
 
 def _separate(equations: list[Any], tangents: set[Any]) -> tuple[list, list]:

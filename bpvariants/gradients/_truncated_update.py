@@ -67,25 +67,17 @@ def learn(
     losses: jax.ShapeDtypeStruct,
 ) -> Consumer:
     """Update params with the gradient of each window's own mean loss Σ w·ℓ / Σ w."""
-    value_too = _takes_value(update.update)
 
     def take(state, gradient_at, weights, length):
-        (params, opt_state), total, total_weight = state
+        both, total, total_weight = state
         shape = length, *losses.shape
         shares = normalised(weights, shape, losses.dtype)
-        (value, moved), grads = gradient_at(params, shares)
-        extra = {"value": value} if value_too else {}
-        change, new_state = update.update(
-            cast_like(grads, params), opt_state, params, **extra
-        )
-        new = jax.tree.map(jnp.add, params, change)
-        new = cast_like(new, params), new_state
+        (value, moved), grads = gradient_at(both[0], shares)
         if weights is None:
             weight = jnp.asarray(math.prod(shape), losses.dtype)
-            new = new if math.prod(shape) else (params, opt_state)
-        else:  # where nothing counts, nothing is learned
+        else:
             weight = jnp.sum(weights.astype(losses.dtype))
-            new = select(weight != 0, new, (params, opt_state))
+        new = updated(update, both, value, grads, weight != 0)
         return (new, total + weight * value, total_weight + weight), moved
 
     def result(state):
@@ -96,6 +88,19 @@ def learn(
     zero = jnp.zeros((), losses.dtype)
     both = jax.tree.map(jnp.asarray, params_and_state)
     return Consumer((both, zero, zero), weights, take, result)
+
+
+def updated(
+    update: Any, both: PyTree, value: jax.Array, grads: PyTree, count: jax.Array
+) -> PyTree:
+    """Return (params, opt_state) after an update, or unchanged where nothing counts."""
+    params, opt_state = both
+    extra = {"value": value} if _takes_value(update.update) else {}
+    change, new_state = update.update(
+        cast_like(grads, params), opt_state, params, **extra
+    )
+    new = cast_like(jax.tree.map(jnp.add, params, change), params)
+    return select(count, (new, new_state), both)
 
 
 def check_update(update: object) -> None:

@@ -1,0 +1,38 @@
+"""What rules that draw at random have in common."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Draw = Callable[..., jax.Array]  # (key, shape, dtype) -> numbers of E[v vᵀ] = I
+
+
+def check_key(rule: str, key: jax.Array | None) -> None:
+    """Check that an online rule that draws at random was given a key."""
+    if key is None:
+        raise ValueError(
+            f"key must be given, as a keyword: {rule} draws at random. Use "
+            "rule.update(..., key=jax.random.key(0)), another one at each step; "
+            "what over_sequence returns takes one for the sequence, key=."
+        )
+
+
+def rademacher(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Return numbers ±1, each with probability 1/2, the same ones in every dtype."""
+    size = math.prod(shape)
+    words = jax.random.bits(key, (-(-size // 32), 1), jnp.uint32)
+    bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None]) & 1  # a sign from each bit
+    return 1 - 2 * bits.reshape(-1)[:size].reshape(shape).astype(dtype)
+
+
+def draw_like(
+    key: Any, leaves: Sequence[jax.Array], draw: Draw = rademacher
+) -> list[jax.Array]:
+    """Draw numbers of the shapes and dtypes of some arrays."""
+    keys = jax.random.split(key, len(leaves))
+    return [
+        draw(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)
+    ]

@@ -1,0 +1,50 @@
+"""A robot that follows a wall, 24 ultrasound sensors at 9 Hz, not committed here.
+
+A. L. Freire, M. Veloso, G. A. Barreto, "Wall-following robot navigation data", UCI
+Machine Learning Repository 2010, doi:10.24432/C57C8W, CC BY 4.0, where it is a zip
+archive, https://archive.ics.uci.edu/dataset/194. What is fetched is a copy of the file
+in a repository, at a fixed commit, with a line of column names above it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.data._fetch import fetch, find
+
+FILE = "wall_following/sensor_readings_24.data"
+SHA256 = "1108cbbcac9c119519a3c493358d3084bc619b5aaa688212aa75a777aa7bd5fd"
+URL = (
+    "https://raw.githubusercontent.com/Transcendence-ML-Python/"
+    "robot-sensor-data-classification-ml/26b6938695cbc5bcd188c0d0cb781ef2ab9145e8/"
+    "sensor_readings_24.data"
+)
+URL_SHA256 = "d16340156958f2317c63a93418ab9aa7d60ad0d07869c2e5854d6f14a0755317"
+ACTIONS = (
+    "Move-Forward",
+    "Slight-Right-Turn",
+    "Sharp-Right-Turn",
+    "Slight-Left-Turn",
+)
+
+
+class WallFollowing(NamedTuple):
+    """In order of time; by custom rows from 4092 on are for test."""
+
+    readings: np.ndarray  # [5456, 24] float32, metres; 5 is out of range
+    actions: np.ndarray  # [5456] indices into ACTIONS
+
+
+def wall_following() -> WallFollowing:
+    """Return all of it."""
+    path = find(FILE, SHA256)
+    lines = (
+        path.read_text(encoding="ascii").splitlines()
+        if path
+        else fetch(URL, URL_SHA256, FILE).read_text(encoding="ascii").splitlines()[1:]
+    )
+    *readings, actions = zip(*(line.split(",") for line in lines), strict=True)
+    return WallFollowing(
+        np.array(readings, np.float32).T,
+        np.array([ACTIONS.index(action) for action in actions], np.int32),
+    )

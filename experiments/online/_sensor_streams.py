@@ -1,0 +1,125 @@
+"""Two streams of sensors, as they come: nothing in them looks ahead.
+
+Inputs are scaled by constants, known before the first of them, and never by statistics
+of the stream.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import data
+
+IMPOSSIBLE = np.datetime64("2013-05-09T02")  # 13 °F, between hours of 57 °F
+CHANGE = 2.0  # °F an hour, in which changes of temperature are predicted
+HERTZ = 9
+LAGS = {"robot": 10, "weather": 48}  # steps that linear models look back
+
+
+class Stream(NamedTuple):
+    """What comes in, what is to be said of it, and how that is scored."""
+
+    xs: np.ndarray  # [T, d]
+    targets: np.ndarray  # [T] classes, or numbers
+    mask: np.ndarray  # [T]: False where nothing was measured
+    reset: np.ndarray  # [T]: True after a gap
+    outputs: int
+    loss: Callable[[jax.Array, jax.Array], jax.Array]  # (y, target) -> []
+    error: Callable[[jax.Array, jax.Array], jax.Array]  # what is scored, mean of it
+    held_out: int  # from this step on others have scored
+    times: np.ndarray  # [T]
+    unit: str  # of times
+
+
+def robot(steps: int | None = None) -> Stream:
+    """24 distances to what is around a robot, and which of four ways it turns.
+
+    The action is that of the same moment; it is never fed back.
+    """
+    readings, actions = data.wall_following()
+    steps = len(actions) if steps is None else min(steps, len(actions))
+    return Stream(
+        xs=(readings[:steps] - 2.5) / 2.5,  # of 0 … 5 m
+        targets=actions[:steps],
+        mask=np.ones(steps, bool),
+        reset=np.zeros(steps, bool),
+        outputs=len(data.ACTIONS),
+        loss=optax.softmax_cross_entropy_with_integer_labels,
+        error=lambda y, action: (jnp.argmax(y, axis=-1) != action).astype(float),
+        held_out=4092,
+        times=np.arange(steps) / (60 * HERTZ),
+        unit="minutes",
+    )
+
+
+def weather(steps: int | None = None) -> Stream:
+    """JFK hour by hour, and by how much it is warmer an hour later.
+
+    Hours that are left out, and one that cannot be, are padding, after which the
+    network starts anew.
+    """
+    found = data.nyc_weather("JFK")
+    hour = (found.hours - found.hours[0]).astype(int)
+    total = int(hour[-1]) + 1
+    table = np.full((total, len(found) - 1), np.nan)
+    table[hour] = np.stack(found[1:], axis=1)
+    table[hour[found.hours == IMPOSSIBLE]] = np.nan
+    temperature = table[:, 0]
+    change = temperature[1:] - temperature[:-1]
+    mask = np.isfinite(change)
+    before = np.r_[True, np.isfinite(temperature[:-2])]
+    angle = 2 * np.pi * np.arange(total) / 24
+    xs = np.concatenate(
+        [
+            (_last_known(table) - MEANS) / SCALES,
+            np.stack([np.sin(angle), np.cos(angle)], 1),
+        ],
+        axis=1,
+    )
+    cut = slice(None, None if steps is None else min(steps, total - 1))
+    return Stream(
+        xs=xs[:-1][cut].astype(np.float32),
+        targets=np.where(mask, change / CHANGE, 0)[cut].astype(np.float32),
+        mask=mask[cut],
+        reset=(mask & ~before)[cut],
+        outputs=1,
+        loss=lambda y, target: (y[..., 0] - target) ** 2,
+        error=lambda y, target: CHANGE**2 * (y[..., 0] - target) ** 2,
+        held_out=total * 8 // 10,
+        times=np.arange(total - 1)[cut] / 24,
+        unit="days",
+    )
+
+
+# Of temperature, dew point, humidity, wind speed, precipitation, pressure: round
+# numbers of a temperate climate.
+MEANS = np.array([50, 40, 60, 10, 0, 1015.0])
+SCALES = np.array([20, 20, 20, 10, 0.1, 10.0])
+STREAMS = {"robot": robot, "weather": weather}
+
+
+def lagged(stream: Stream, name: str) -> np.ndarray:
+    """Return what linear models are shown, [T, features], its last column 1.
+
+    Of the robot that is all of the last steps; of the weather, all numbers of the hour,
+    and the temperatures of the hours before.
+    """
+    shown = stream.xs if name == "robot" else stream.xs[:, :1]
+    parts = [stream.xs] + [
+        np.concatenate([np.repeat(shown[:1], lag, axis=0), shown[:-lag]])
+        for lag in range(1, LAGS[name])
+        if lag < len(shown)
+    ]
+    return np.concatenate([*parts, np.ones((len(shown), 1), np.float32)], axis=1)
+
+
+def _last_known(table: np.ndarray) -> np.ndarray:
+    """Fill what is missing with what was there before, or else with a mean."""
+    index = np.where(np.isfinite(table), np.arange(len(table))[:, None], 0)
+    index = np.maximum.accumulate(index, axis=0)
+    filled = np.take_along_axis(table, index, axis=0)
+    return np.where(np.isfinite(filled), filled, MEANS)

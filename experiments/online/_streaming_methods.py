@@ -1,0 +1,182 @@
+"""Who predicts a stream: networks that learn at every step, and what to beat.
+
+Each method says how it did at each step before it was told the answer, [.., T].
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bpvariants import cells, gradients, updates
+from bpvariants.types import OnlineRule, PyTree, Step
+from experiments.online._sensor_streams import Stream
+from experiments.precision import double_precision
+
+
+class Network(NamedTuple):
+    """A step, its params from a key, and its carry from these."""
+
+    step: Step
+    init: Callable[[jax.Array], PyTree]
+    carry: Callable[[PyTree], PyTree]
+
+
+class Scores(NamedTuple):
+    """Of each setting and seed at each step, [settings, seeds, T]."""
+
+    losses: np.ndarray | None
+    errors: np.ndarray
+    settings: tuple[dict[str, float], ...]
+
+
+def recurrent(cell: str, inputs: int, units: int, outputs: int) -> Network:
+    """Return a cell with a linear readout of its state and of its inputs."""
+    advance, draw, zeros = (
+        getattr(cells, name) for name in (cell, f"{cell}_params", f"{cell}_carry")
+    )
+
+    def init(key):
+        params = draw(key, inputs, units)
+        _, h = jax.eval_shape(advance, params, zeros(params), jnp.zeros(inputs))
+        return {
+            "cell": params,
+            "readout": jnp.zeros((*h.shape, outputs)),
+            "skip": jnp.zeros((inputs, outputs)),
+            "bias": jnp.zeros(outputs),
+        }
+
+    def step(params, carry, x):
+        carry, h = advance(params["cell"], carry, x)
+        return carry, h @ params["readout"] + x @ params["skip"] + params["bias"]
+
+    return Network(step, init, lambda params: zeros(params["cell"]))
+
+
+def linear(inputs: int, outputs: int) -> Network:
+    """Return a model that remembers nothing: of it any rule is backpropagation."""
+    init = lambda key: jnp.zeros((inputs, outputs))
+    return Network(lambda w, carry, x: (carry, x @ w), init, lambda w: ())
+
+
+def truncated(lookback: int) -> Callable[..., OnlineRule]:
+    """Return truncated BPTT as an online rule: errors travel back so many steps."""
+
+    def make(step, loss):
+        rule = gradients.truncated_bptt(step, loss, every=1, lookback=lookback)
+        once = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], tree)
+
+        def init(params, carry, initial=None, batch_shape=None, *, inputs):
+            del batch_shape
+            zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), inputs)
+            idle = {"mask": jnp.zeros(1, bool), "reset": jnp.zeros(1, bool)}
+            stream = gradients.stream(carry)  # after a first step, it keeps its shape
+            (_, stream), _ = rule(params, stream, *once(zeros), **idle, initial=initial)
+            return stream
+
+        def update(params, state, x, target, *, mask, reset):
+            flags = once({"mask": mask, "reset": reset})
+            (value, state), grads = rule(params, state, *once((x, target)), **flags)
+            return value, grads, state
+
+        return OnlineRule(init, update)
+
+    return make
+
+
+def learn(
+    stream: Stream,
+    network: Network,
+    make_rule: Callable[..., OnlineRule],
+    rates: tuple[float, ...],
+    seeds: int,
+    xs: np.ndarray | None = None,
+) -> Scores:
+    """Learn at every step by Adam, once through; all rates and seeds together."""
+    rule = make_rule(network.step, stream.loss)
+    course = partial(_course, stream, network, rule, stream.xs if xs is None else xs)
+    keys = jax.random.split(jax.random.key(0), seeds)
+    all_of_them = jax.vmap(jax.vmap(course, in_axes=(None, 0)), in_axes=(0, None))
+    losses, errors = jax.jit(all_of_them)(jnp.asarray(rates), keys)
+    settings = tuple({"learning_rate": rate} for rate in rates)
+    return Scores(np.asarray(losses), np.asarray(errors), settings)
+
+
+def _course(stream, network, rule, xs, rate, key):
+    of_params, of_rule = jax.random.split(key)
+    params, adam = network.init(of_params), optax.adam(rate)
+    initial = network.carry(params)
+    sequences = jax.tree.map(jnp.asarray, (xs, stream.targets))
+    options = {"mask": jnp.asarray(stream.mask), "reset": jnp.asarray(stream.reset)}
+    takes_inputs = "inputs" in inspect.signature(rule.init).parameters
+    first = {"inputs": jax.tree.map(lambda a: a[0], sequences)} if takes_inputs else {}
+    if "key" in inspect.signature(rule.update).parameters:
+        options["key"] = jax.random.split(of_rule, len(xs))
+
+    def body(pair_and_state, inputs):
+        (params, opt_state), state = pair_and_state
+        (x, target), options = inputs
+        pick = lambda flag, a, b: jax.tree.map(partial(jnp.where, flag), a, b)
+        _, y = network.step(
+            params, pick(options["reset"], initial, state.carry), x
+        )  # what it says before it knows
+        value, grads, state = rule.update(params, state, x, target, **options)
+        change, new = adam.update(grads, opt_state, params)
+        pair = optax.apply_updates(params, change), new
+        pair = pick(options["mask"], pair, (params, opt_state))
+        return (pair, state), (value, stream.error(y, target))
+
+    state = rule.init(params, initial, **first)
+    start = (params, adam.init(params)), state
+    return jax.lax.scan(body, start, (sequences, options))[1]
+
+
+def least_squares(stream: Stream, xs: np.ndarray, decays: tuple[float, ...]) -> Scores:
+    """Solve a linear model at every step, classes as 0 and 1, forgetting by λ."""
+    with double_precision():
+        targets = jnp.asarray(stream.targets)
+        ys = jax.nn.one_hot(targets, stream.outputs) if stream.outputs > 1 else targets
+        ys = ys.reshape(len(xs), stream.outputs).astype(float)
+
+        def course(decay):
+            rule = updates.recursive_least_squares(decay, prior=1.0)
+
+            def body(w_and_state, inputs):
+                w, state = w_and_state
+                x, y, target, mask = inputs
+                new = rule.update(w, state, x, y)
+                kept = jax.tree.map(partial(jnp.where, mask), new, (w, state))
+                return kept, stream.error(x @ w, target)
+
+            w = jnp.zeros((xs.shape[1], stream.outputs))
+            inputs = jnp.asarray(xs, float), ys, targets, jnp.asarray(stream.mask)
+            return jax.lax.scan(body, (w, rule.init(w)), inputs)[1]
+
+        errors = np.asarray(jax.jit(jax.vmap(course))(jnp.asarray(decays)))
+    settings = tuple({"decay": decay} for decay in decays)
+    return Scores(None, errors[:, None], settings)
+
+
+def persistence(stream: Stream) -> Scores:
+    """Predict that nothing changes."""
+    y = jnp.zeros((len(stream.targets), 1))
+    return _constant(stream, y)
+
+
+def majority(stream: Stream) -> Scores:
+    """Predict classes as often as they have been until now, one more of each."""
+    seen = np.cumsum(np.eye(stream.outputs)[stream.targets], axis=0)
+    before = 1 + np.concatenate([np.zeros((1, stream.outputs)), seen[:-1]])
+    return _constant(stream, jnp.log(before / before.sum(axis=1, keepdims=True)))
+
+
+def _constant(stream: Stream, ys: jax.Array) -> Scores:
+    targets: Any = jnp.asarray(stream.targets)
+    of_each = [np.asarray(f(ys, targets)) for f in (stream.loss, stream.error)]
+    losses, errors = (each[None, None] for each in of_each)
+    return Scores(losses, errors, ({},))
