@@ -185,19 +185,22 @@ def _sum_of_products(a: jax.Array, b: jax.Array, axes: int) -> jax.Array:
 
     Block by block: for a plain sum XLA's loops on CPUs run along the axes summed over.
     """
-    a, b = (x.reshape(-1, *x.shape[axes:]) for x in (a, b))
-    total = _sum_of_blocks(len(a), lambda block: a[block] * b[block])
+    size = math.prod(b.shape[:axes])
+    if not size:
+        return jnp.zeros(b.shape[axes:], b.dtype)
+    a, b = (x.reshape(size, *x.shape[axes:]) for x in (a, b))
+    total = _sum_of_blocks(size, lambda block: a[block] * b[block])
     while len(total) > 1:
         total = _sum_of_blocks(len(total), total.__getitem__)
     return total[0]
 
 
-def _sum_of_blocks(length: int, block_of: Callable) -> jax.Array:
+def _sum_of_blocks(length: int, block_of: Callable[[slice], jax.Array]) -> jax.Array:
     """Return the sum of `SUMMED` blocks of a first axis, and what is left over."""
     count = min(length, SUMMED)
     size = length // count
-    starts = [i * size for i in range(count)]
-    total = sum(block_of(slice(i, i + size)) for i in starts)
+    first, *others = (block_of(slice(i * size, (i + 1) * size)) for i in range(count))
+    total = sum(others, first)
     rest = slice(count * size, length)
     return total if rest.start == length else jnp.concatenate([total, block_of(rest)])
 
