@@ -47,9 +47,21 @@ STUDIES = {  # name: module, what it is about
         "through_time.sequential_mnist",
         "MNIST pixel by pixel, beside the published table",
     ),
+    "add_task": (
+        "online.add_task",
+        "two memories, learned at every step, beside their floors",
+    ),
+    "copy_length": (
+        "online.copy_length",
+        "how long a string each rule learns to copy, in equal steps",
+    ),
     "long": (
         "through_time.long",
         "100,000 characters through truncated BPTT at constant memory",
+    ),
+    "online_learning": (
+        "online.online_learning",
+        "chaotic series: who follows exact RTRL, beside a published table",
     ),
     "streaming": (
         "online.streaming",

@@ -92,15 +92,28 @@ def bptt(step):
     return jax.jit(gradients.bptt(step, square))
 
 
-def online(step, args, signals=None, **options):
+@cache
+def fixed_weights():
+    return gradients.random_feedback(jax.random.key(8), jnp.zeros(M), jnp.zeros(N))
+
+
+@cache
+def online_rule(step, feedback="symmetric"):
+    feedback = fixed_weights() if feedback == "random" else feedback
+    rule = gradients.eprop(step, square, visible=VISIBLE[step], feedback=feedback)
+    return rule._replace(update=jax.jit(rule.update))
+
+
+def online(rule, args, **options):
     """Return the gradients of each step, one after the other."""
     params, carry, xs, targets = args
-    rule = gradients.eprop(step, square, visible=VISIBLE[step], **options)
-    state = rule.init(params, carry, inputs=(xs[0], targets[0]))
-    update, found = jax.jit(rule.update), []
+    state, found = rule.init(params, carry, inputs=(xs[0], targets[0])), []
+    everywhere = jnp.ones(targets.shape[:-1], bool)
+    weights = jnp.ones(targets.shape[:-1])
+    given = {"weight": weights, "mask": everywhere, "reset": ~everywhere}
     for t, (x, target) in enumerate(zip(xs, targets, strict=True)):
-        given = {} if signals is None else {"signal": signals[t]}
-        _, grads, state = update(params, state, x, target, **given)
+        now = {name: values[t] for name, values in (given | options).items()}
+        _, grads, state = rule.update(params, state, x, target, **now)
         found.append(grads)
     return found
 
@@ -118,12 +131,7 @@ def mean_of_examples(by_hand, args):
 
 @pytest.mark.parametrize("feedback", ["symmetric", "random"])
 def test_traces_of_leaky_units_are_those_of_the_paper(feedback):
-    weights = None
-    if feedback == "random":
-        feedback = gradients.random_feedback(
-            jax.random.key(8), jnp.zeros(M), jnp.zeros(N)
-        )
-        weights = np.asarray(feedback)
+    weights = np.asarray(fixed_weights()) if feedback == "random" else None
 
     def by_hand(params, carry, xs, targets):
         v, z = carry
@@ -141,7 +149,7 @@ def test_traces_of_leaky_units_are_those_of_the_paper(feedback):
             }
 
     args = problem(rate)
-    got = online(rate, args, feedback=feedback)
+    got = online(online_rule(rate, feedback), args)
     assert_same(got, mean_of_examples(by_hand, args))
 
 
@@ -169,7 +177,7 @@ def test_traces_of_adaptive_spiking_units_are_those_of_the_paper():
             yield grads | {"readout": np.outer(z, error)}
 
     args = problem(adaptive, T=6)
-    got, want = online(adaptive, args), mean_of_examples(by_hand, args)
+    got, want = online(online_rule(adaptive), args), mean_of_examples(by_hand, args)
     assert_same(got, want)
     assert np.any(want[-1]["recurrent"] != 0)
 
@@ -201,7 +209,7 @@ def test_traces_of_an_lstm_are_those_of_its_cell():
             yield {"cell": grads, "readout": np.outer(h, error)}
 
     args = problem(lstm)
-    assert_same(online(lstm, args), mean_of_examples(by_hand, args))
+    assert_same(online(online_rule(lstm), args), mean_of_examples(by_hand, args))
 
 
 @pytest.mark.parametrize("step", [rate, adaptive, lstm])
@@ -221,9 +229,9 @@ def test_is_bptt_with_the_total_derivative_and_not_with_that_of_the_step(step):
     signals = jax.jit(jax.grad(total_loss))(jnp.zeros((len(xs), *carry[-1].shape)))
     add = lambda *parts: sum(parts) / len(parts)
     _, want = bptt(step)(*args)
-    got = jax.tree.map(add, *online(step, args, signals))
+    got = jax.tree.map(add, *online(online_rule(step), args, signal=signals))
     assert_same(got, want)
-    instantaneous = jax.tree.map(add, *online(step, args))
+    instantaneous = jax.tree.map(add, *online(online_rule(step), args))
     assert_same(instantaneous["readout"], want["readout"])
     difference = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), instantaneous, want)
     assert max(jax.tree.leaves(difference)) > 1e-3
@@ -252,7 +260,7 @@ def unread_problem(batch=(2,), T=4, dtype=float):
     return params, carry, normal(T, *batch, D), normal(T, *batch, M)
 
 
-@pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
+@pytest.mark.parametrize("batch", [(), (2, 3)], ids=str)
 def test_is_bptt_if_nothing_reads_the_visible_state(batch):
     """And the output reads what it likes, of both parts and of both times."""
     args = unread_problem(batch)
@@ -273,33 +281,34 @@ def test_is_bptt_if_nothing_reads_the_visible_state(batch):
 
 def test_one_step_is_static_backpropagation():
     args = problem(lstm, T=1)
-    assert_same(along_sequence(lstm)(*args), bptt(lstm)(*args))
+    assert_same(online(online_rule(lstm), args)[0], bptt(lstm)(*args)[1])
 
 
 def test_resets_separate_sequences():
+    """Of one example, while another goes on."""
     params, carry, xs, targets = problem(rate)
-    rule = along_sequence(rate)
-    reset = jnp.zeros((4, 2), bool).at[2].set(True)
-    _, got = rule(params, carry, xs, targets, reset=reset)
-    halves = [
-        rule(params, carry, xs[when], targets[when])[1]
-        for when in (np.s_[:2], np.s_[2:])
-    ]
-    assert_same(got, jax.tree.map(lambda a, b: (a + b) / 2, *halves))
+    run = lambda xs, targets, **options: online(
+        online_rule(rate), (params, carry, xs, targets), **options
+    )
+    reset = jnp.zeros((4, 2), bool).at[2, 0].set(True)
+    only = [jnp.zeros((4, 2)).at[:, b].set(1.0) for b in (0, 1)]
+    for b, parts in enumerate([[slice(0, 2), slice(2, 4)], [slice(0, 4)]]):
+        got = run(xs, targets, reset=reset, weight=only[b])
+        apart = (run(xs[part], targets[part], weight=only[b]) for part in parts)
+        assert_same(got, [grads for found in apart for grads in found])
 
 
 def test_padding_leaves_all_that_is_remembered():
     params, carry, xs, targets = problem(rate)
-    rule = gradients.eprop(rate, square, visible=second)
-    state = rule.init(params, carry, inputs=(xs[0], targets[0]))
-    update = jax.jit(rule.update)
-    on, nan = jnp.array([False, True]), jnp.full((N,), jnp.nan)
-    signal = jnp.ones((2, N)).at[0].set(nan)
-    x = xs[0].at[0].set(jnp.nan)
-    _, _, state = update(
-        params, state, xs[0], targets[0], mask=~on, signal=-signal[::-1]
-    )
-    _, grads, after = update(params, state, x, targets[0], mask=on, signal=signal)
+    rule = online_rule(rate)
+    before = rule.init(params, carry, inputs=(xs[0], targets[0]))
+    on, off = jnp.array([False, True]), jnp.zeros(2, bool)
+    spoil = lambda leaf: leaf.at[0].set(jnp.nan)
+    given = {"weight": jnp.ones(2), "reset": off, "signal": jnp.ones((2, N))}
+    _, _, state = rule.update(params, before, xs[0], targets[0], mask=~off, **given)
+    given |= {"mask": on, "reset": ~on, "signal": spoil(given["signal"])}
+    x, target = spoil(xs[1]), spoil(targets[1])
+    _, grads, after = rule.update(params, state, x, target, **given)
     chex.assert_tree_all_finite((grads, after))
     of_first = lambda state: jax.tree.map(lambda leaf: leaf[0], state)
     assert_same(of_first(after), of_first(state))
@@ -308,27 +317,26 @@ def test_padding_leaves_all_that_is_remembered():
 
 def test_adaptive_feedback_nears_the_readout():
     params, carry, xs, targets = problem(rate)
-    weights = gradients.random_feedback(jax.random.key(5), jnp.zeros(M), jnp.zeros(N))
-    feedback = gradients.AdaptiveFeedback(weights, 0.05, 0.1)
+    feedback = gradients.AdaptiveFeedback(fixed_weights(), 0.05, 0.1)
     rule = gradients.eprop(rate, square, visible=second, feedback=feedback)
     state = rule.init(params, carry, inputs=(xs[0], targets[0]))
     _, grads, state = jax.jit(rule.update)(params, state, xs[0], targets[0])
     readout = 0.9 * params["readout"] - 0.05 * grads["readout"]
-    assert_same(state.feedback - readout.T, 0.9 * (weights - params["readout"].T))
+    gap = fixed_weights() - params["readout"].T
+    assert_same(state.feedback - readout.T, 0.9 * gap)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_remembers_in_float32_and_compiles_once(dtype):
-    params, carry, xs, targets = unread_problem(dtype=dtype)
+def test_remembers_in_float32_and_compiles_once():
+    params, carry, xs, targets = unread_problem(dtype=jnp.bfloat16)
     rule = gradients.eprop(unread, square, visible=VISIBLE[unread])
     state = rule.init(params, carry, inputs=(xs[0], targets[0]))
     traces = []
     update = jax.jit(lambda *args: traces.append(args) or rule.update(*args))
-    for x, target in zip(xs, targets, strict=True):
-        value, grads, state = update(params, state, x, target)
+    _, _, state = update(params, state, xs[0], targets[0])
+    value, grads, state = update(params, state, xs[1], targets[1])
     assert len(traces) == 1
     chex.assert_type([value, *jax.tree.leaves(state.influence)], jnp.float32)
-    chex.assert_type(jax.tree.leaves(grads), dtype)
+    chex.assert_type(jax.tree.leaves(grads), jnp.bfloat16)
     chex.assert_tree_all_finite(grads)
 
 

@@ -58,6 +58,14 @@ def test_courses_end_where_those_of_others_did(result):
         assert theta == pytest.approx(want, abs=0.51 * 10**-digits)
     (theta,) = rows["rtrl"]["theta"]
     assert theta == pytest.approx(-0.166666665, abs=5e-10)
+    assert rows["snap_1"]["theta"] == pytest.approx([theta], abs=1e-12)
+    assert rows["rflo"]["theta"][0] > 1  # the wrong way
+    # Of one number, a direction of ±1 tells the slope exactly.
+    assert rows["forward_gradient"]["theta"] == pytest.approx([theta] * 2, abs=1e-12)
+    assert len(set(rows["uoro"]["theta"])) == 2
+    assert np.abs(np.array(rows["uoro"]["theta"]) + 1 / 6).max() > 0.01
+    longer = rows["uoro, 10 times as long"]["theta"]
+    np.testing.assert_allclose(longer, -1 / 6, atol=5e-6)  # −.16667, as elsewhere
     drawn = rows["artbp, κ = 0.02"]["theta"]
     np.testing.assert_allclose(drawn, -1 / 6, atol=1e-4)
     assert drawn[0] != drawn[1]
@@ -67,13 +75,29 @@ def test_it_writes_what_it_shows(result):
     assert not result.interrupted
     lines = (result.folder / "results.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == result.rows
-    assert len(result.rows) == 1 + 7 + 1 + 1
+    assert len(result.rows) == 1 + 7 + 1 + len(study.ONLINE)
     picture = result.folder / "influence_balancing.png"
     assert picture.stat().st_size > 10_000
 
 
+def test_a_leaky_network_is_the_same_network():
+    theta, s = jax.numpy.array(0.3), jax.random.normal(jax.random.key(0), (23,))
+    for got, want in zip(
+        study.leaky_step(theta, s, None), study.step(theta, s, None), strict=True
+    ):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_the_influence_has_no_kronecker_factors():
+    rule = gradients.kf_rtrl(study.step, study.half_square)
+    xs, targets, _ = study.stream(1)
+    with pytest.raises(ValueError, match="params does not factorise"):
+        rule.init(jax.numpy.array(0.5), jax.numpy.ones(23), inputs=(xs[0], targets[0]))
+
+
 def test_what_is_lost_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(study, "MEASURED", {1: "1"})
+    monkeypatch.setattr(study, "ONLINE", {"rtrl": study.ONLINE["rtrl"]})
     config = study.Config(
         lookbacks=(10,), truncations=(), iterations=40, learning_rate=0.1, out=tmp_path
     )
@@ -86,11 +110,13 @@ def test_what_is_lost_is_said(tmp_path, monkeypatch, capsys):
 
 def test_an_online_rule_is_one_row_more(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "MEASURED", {1: "1"})
-    monkeypatch.setattr(study, "ONLINE", {"half": (gradients.rtrl, 0.5)})
+    half = {"half": study.Online(gradients.rtrl, learning_rate=0.5, iterations=2)}
+    monkeypatch.setattr(study, "ONLINE", half)
     config = study.Config(lookbacks=(), truncations=(), iterations=5, out=tmp_path)
     rows = study.main(config).rows
     assert [row.get("method") for row in rows] == [None, "half"]
     assert rows[1]["learning_rate"] == 5e-5
+    assert rows[1]["iterations"][-1] == 10
 
 
 @pytest.mark.parametrize(

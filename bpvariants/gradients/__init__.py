@@ -3,13 +3,14 @@
 Static: backprop. Through time: bptt, truncated_bptt with stream and
 adaptive_truncation, artbp with growing_truncation, discounted_weights; what is kept on
 the way: every, slots, budget, predicted_cost, step_bytes. Forward in time: rtrl, snap,
-diagonal_rtrl; uoro, kf_rtrl, forward_gradient (unbiased); over_sequence makes rules of
-these. Under them all, and for losses of one's own: unroll, parallel_unroll (newton),
-bidirectional, stack, mask_from_lengths. Recurrent: fixed_point, recurrent_backprop; to
-the fixed point by relaxation, anderson or broyden; back by the adjoints relax,
-anderson, broyden, cg, linear_solver (exact), neumann, jfb, unrolled (approximate);
-jacobian_penalty keeps it in reach. What rules take and return:
-`bpvariants.types.GradientRule`.
+diagonal_rtrl; rflo and eprop with random_feedback and AdaptiveFeedback; uoro, kf_rtrl,
+forward_gradient (unbiased); over_sequence makes rules of these. Under them all, and for
+losses of one's own: unroll, parallel_unroll (newton), bidirectional, stack,
+mask_from_lengths. Recurrent: fixed_point, recurrent_backprop; to the fixed point by
+relaxation, anderson or broyden; back by the adjoints relax, anderson, broyden, cg,
+linear_solver (exact), neumann, jfb, unrolled (approximate); jacobian_penalty keeps it
+in reach. What rules take and return: `bpvariants.types.GradientRule`. How good an
+estimate is: gradient_quality.
 """
 
 from bpvariants.gradients._adaptive_truncation import (
@@ -49,6 +50,11 @@ from bpvariants.gradients._fixed_point import fixed_point as fixed_point
 from bpvariants.gradients._forward_gradient import (
     forward_gradient as forward_gradient,
     ForwardGradientState as ForwardGradientState,
+)
+from bpvariants.gradients._gradient_quality import (
+    gradient_quality as gradient_quality,
+    GradientQuality as GradientQuality,
+    QualityMeasures as QualityMeasures,
 )
 from bpvariants.gradients._growing_truncation import (
     growing_truncation as growing_truncation,

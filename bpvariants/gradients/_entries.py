@@ -92,12 +92,15 @@ def compute_entries(
             if its_links is not None and variable in wanted:
                 parts = _parts(entries, equation, its_links[k], variable, values, read)
                 none = jnp.zeros(wanted[variable].nnz, variable.aval.dtype)
-                values[variable] = sum(parts, none).astype(none.dtype)
+                values[variable] = sum((a.astype(none.dtype) for a in parts), none)
     results, start = [jnp.zeros(0)], 0
     for atom in program.outputs:
         rows = pattern[start : start + atom.aval.size]
         start += atom.aval.size
-        results.append(_looked_up(rows, wanted.get(atom), values.get(atom)))
+        none = jnp.zeros(rows.nnz, atom.aval.dtype)
+        given = is_variable(atom) and atom in values
+        found = _looked_up(rows, wanted[atom], values[atom]) if given else none
+        results.append(found)
     dtype = jnp.result_type(*results[1:])
     return jnp.concatenate([result.astype(dtype) for result in results])
 
@@ -170,8 +173,6 @@ def _through(
 
 def _looked_up(rows: Sparse, entries: Any, values: Any) -> jax.Array:
     """Return the values of entries in the order of `rows`, 0 where there are none."""
-    if values is None:
-        return jnp.zeros(rows.nnz)
     coordinates = rows.tocoo()
     positions = _find(entries, coordinates.row, coordinates.col)
     if np.array_equal(positions, np.arange(entries.nnz)):

@@ -21,9 +21,10 @@ def rflo(step: Step, loss: Loss, *, feedback: Feedback = "symmetric") -> OnlineR
         P_t = J̃_t P_{t−1} + ∂h_t/∂θ,    g_t = ∂ℓ_t/∂θ + c_t P_t,    c_t = ∂ℓ_t/∂h_t,
 
     where J̃_t has those paths of ∂h_t/∂h_{t−1} alone that go number by number, through
-    a leak or a gate, and none through products with matrices, sums, or other operations
-    that mix numbers. The derivative ∂ℓ_t/∂θ is that of the readout, at fixed h_t. So it
-    is exact where no two numbers of the carry mix, and at T = 1; elsewhere biased.
+    a leak or a gate, and none through products of matrices, sums along an axis, or what
+    may mix numbers unseen: branches, loops and references within the step. The
+    derivative ∂ℓ_t/∂θ is that of the readout, at fixed h_t. So it is exact where no two
+    numbers of the carry mix, and at T = 1; elsewhere biased.
 
     With feedback weights B, c_t = ∂ℓ_t/∂y_t B: then no derivative goes back through the
     readout, and what the output takes from h_{t−1} directly sends nothing.

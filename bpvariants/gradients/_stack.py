@@ -17,8 +17,8 @@ def stack(steps: Iterable[Step]) -> Step:
 
     The result is a step as any other, for every gradient rule, :func:`unroll`,
     :func:`bidirectional` and `stack` itself. All layers advance in the same time step,
-    which takes the time and the memory of all. In :func:`rtrl` they are one network,
-    with the carries' n and the parameters' p of all layers together.
+    which takes the time and the memory of all. In :func:`rtrl` a layer's parameters
+    have the influence on it and the layers above it that they can have, and no more.
 
     Args:
       steps: the layers, lowest first, such as the `apply` of Linen cells; what one

@@ -103,15 +103,10 @@ def trace_rule(
         now = enter_step(
             advance, params, state.carry, state.initial, x, target, weight, mask, reset
         )
-        weights = learnt if learns else fixed
         places = visible_places(state.carry, visible)
         read = read_out(step, loss, params, now, [i for i in places if i is not None])
-        given = None
-        if signal is not None:
-            given = _given_signal(signal, visible(state.carry), now)
-        elif weights is not None:
-            part = visible(example_shapes(state.carry, len(now.batch)))
-            given = fed_back(weights, read.errors, read.y, part)
+        weights = learnt if learns else fixed
+        given = _given_signals(signal, weights, read, visible(state.carry), now)
         read = _with_signals(read, places, given)
         grads, rows = read.direct, None
         if read.signals:  # else the network has no state to remember anything in
@@ -123,7 +118,7 @@ def trace_rule(
             grads = _gradients(read, plan.layout, entering, rows, now.batch)
         remembered = leaving_state(remembered, now, read.carry, rows)
         if isinstance(feedback, AdaptiveFeedback):
-            learnt = _adapt(feedback, weights, read, visible, now)
+            learnt = _adapt(feedback, weights, read, visible(read.carry), now)
         state = TraceState(*remembered, learnt)
         return read.value, cast_like(grads, params), state
 
@@ -163,12 +158,19 @@ def _internal(carry: PyTree, visible: list[int | None]) -> np.ndarray:
     return np.concatenate([np.zeros(0, bool), *flags])
 
 
-def _given_signal(signal, part, now):
-    """Return the leaves of a signal that is given, zeros in padding."""
+def _given_signals(signal, weights, read, part, now):
+    """Return what takes the place of the derivatives at visible leaves, None if none.
+
+    `part` is the visible part of the carry.
+    """
+    if signal is None:
+        if weights is None:
+            return None
+        part = example_shapes(part, len(now.batch))
+        return fed_back(weights, read.errors, read.y, part)
     shapes = lambda tree: jax.tree.map(jnp.shape, tree)
-    if jax.tree.structure(signal) != jax.tree.structure(part) or shapes(
-        signal
-    ) != shapes(part):
+    same = jax.tree.structure(signal) == jax.tree.structure(part)
+    if not same or shapes(signal) != shapes(part):
         raise ValueError(
             "signal must have the structure and shapes of the visible part of the "
             f"carry, {shapes(part)}; got {shapes(signal)}."
@@ -210,19 +212,12 @@ def _adapt(
     feedback: AdaptiveFeedback,
     weights: PyTree,
     read: Readout,
-    visible: Callable[[PyTree], PyTree],
+    part: PyTree,
     now: OnlineStep,
 ) -> PyTree:
     """Return the feedback weights after the step, the old ones if all is padding."""
-    part = visible(read.carry)
-    new = adapted(
-        feedback,
-        weights,
-        read.errors,
-        read.y,
-        example_shapes(part, len(now.batch)),
-        jax.tree.leaves(part),
-    )
+    example, leaves = example_shapes(part, len(now.batch)), jax.tree.leaves(part)
+    new = adapted(feedback, weights, read.errors, read.y, example, leaves)
     if now.mask is None:
         return new
     counts = jnp.any(now.mask)

@@ -5,10 +5,12 @@
 The first unit is to be 1, by the one parameter θ. Ten units drive it up soon, thirteen
 drive it down later and more: ds₁/dθ = −6, but an error that travels back less than 41
 steps sees only the first, and takes θ the wrong way. Each iteration runs K steps,
-carries s on, and steps along the gradient of ½ (s₁ − 1)² at their end.
+carries s on, and steps along the gradient of ½ (s₁ − 1)² at their end. Online rules
+take a gradient at every step, and with it the next step already.
 """
 
 import dataclasses
+import inspect
 import time
 from collections.abc import Callable
 from functools import partial
@@ -32,8 +34,25 @@ from experiments.through_time._influence_report import (
 )
 
 UNITS, POSITIVE = 23, 10
-ONLINE = {  # name: rule, learning rate as a multiple of that of the configuration
-    "rtrl": (gradients.rtrl, 1.0),
+
+
+class Online(NamedTuple):
+    """How an online rule is followed: multiples of the configuration's numbers."""
+
+    make: Callable[..., OnlineRule]  # (step, loss) -> rule
+    learning_rate: float = 1.0
+    iterations: int = 1
+
+
+# θ enters element by element, so that KF-RTRL has no factors. The learning rate of UORO
+# is a tenth of the others', as published.
+ONLINE = {
+    "rtrl": Online(gradients.rtrl),
+    "snap_1": Online(partial(gradients.snap, order=1)),
+    "rflo": Online(lambda _, loss: gradients.rflo(leaky_step, loss)),
+    "forward_gradient": Online(gradients.forward_gradient),
+    "uoro": Online(gradients.uoro, 0.1),
+    "uoro, 10 times as long": Online(gradients.uoro, 0.1, 10),
 }
 
 
@@ -76,6 +95,7 @@ class Method(NamedTuple):
     iterate: Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, Any]]
     learning_rate: float
     seeds: int = 1  # of what draws at random
+    times: int = 1  # as many iterations as the configuration's
 
 
 def main(config: Config) -> report.Result:
@@ -90,10 +110,11 @@ def main(config: Config) -> report.Result:
             rows.append(_sensitivity_row())
             report.append_row(folder, rows[-1])
             for name, method in chosen.items():
-                progress.begin(name, config.iterations)
-                rows.append(_row(config, name, method))
+                iterations = method.times * config.iterations
+                progress.begin(name, iterations)
+                rows.append(_row(iterations, name, method))
                 report.append_row(folder, rows[-1])
-                progress.advance(config.iterations)
+                progress.advance(iterations)
     except KeyboardInterrupt:
         interrupted = True
     show(rows, config)
@@ -109,6 +130,17 @@ def step(theta: jax.Array, s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.A
     signs = jnp.where(jnp.arange(UNITS) < POSITIVE, 1, -1).astype(s.dtype)
     next_ones = jnp.concatenate([s[1:], jnp.zeros_like(s[:1])])
     s = (s + next_ones) / 2 + theta * signs
+    return s, s[0]
+
+
+def leaky_step(
+    theta: jax.Array, s: jax.Array, x: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Do what `step` does: leak by half, and reach the next unit by a matrix."""
+    del x
+    weights = jnp.eye(UNITS, k=-1, dtype=s.dtype)
+    signs = jnp.where(jnp.arange(UNITS) < POSITIVE, 1, -1).astype(s.dtype)
+    s = (s + s @ weights) / 2 + theta * signs
     return s, s[0]
 
 
@@ -133,8 +165,10 @@ def methods(config: Config) -> dict[str, Method]:
         rule = gradients.artbp(step, half_square, truncation=kappa)
         method = by_window(rule, FARTHEST, rate, config.seeds)
         chosen[f"artbp, κ = {kappa:g}"] = method
-    for name, (make, multiple) in ONLINE.items():
-        chosen[name] = by_step(make(step, half_square), multiple * rate)
+    for name, (make, multiple, times) in ONLINE.items():
+        rule = make(step, half_square)
+        method = by_step(rule, multiple * rate, config.seeds)
+        chosen[name] = method._replace(times=times)
     return chosen
 
 
@@ -153,17 +187,23 @@ def by_window(
     return Method(start, iterate, learning_rate, seeds or 1)
 
 
-def by_step(rule: OnlineRule, learning_rate: float, seeds: int = 0) -> Method:
+def by_step(rule: OnlineRule, learning_rate: float, seeds: int) -> Method:
     """Take a gradient at every step; the state of the rule is kept as θ changes."""
+    draws = "key" in inspect.signature(rule.update).parameters
+    asks = "inputs" in inspect.signature(rule.init).parameters
 
     def iterate(theta, state, key):
         xs, targets, _ = stream(1)
-        keys = {"key": key} if seeds else {}
+        keys = {"key": key} if draws else {}
         _, grad, state = rule.update(theta, state, xs[0], targets[0], **keys)
         return grad, state
 
-    start = lambda theta: rule.init(theta, jnp.ones(UNITS, theta.dtype))
-    return Method(start, iterate, learning_rate, seeds or 1)
+    def start(theta):
+        xs, targets, _ = stream(1)
+        inputs = {"inputs": (xs[0], targets[0])} if asks else {}
+        return rule.init(theta, jnp.ones(UNITS, theta.dtype), **inputs)
+
+    return Method(start, iterate, learning_rate, seeds if draws else 1)
 
 
 def follow(method: Method, iterations: int, key: jax.Array) -> jax.Array:
@@ -207,13 +247,13 @@ def _sensitivity_row() -> dict[str, Any]:
     return {"what": "sensitivity", "table": table, "curve": curve}
 
 
-def _row(config: Config, name: str, method: Method) -> dict[str, Any]:
+def _row(iterations: int, name: str, method: Method) -> dict[str, Any]:
     """Return θ at the end, and how many iterations left it below 1e6, by seed."""
     keys = jax.random.split(jax.random.key(0), method.seeds)
-    run = jax.jit(jax.vmap(partial(follow, method, config.iterations)))
+    run = jax.jit(jax.vmap(partial(follow, method, iterations)))
     paths = np.asarray(run(keys))
     lost = [_lost_after(path) for path in paths]
-    shown = _shown(config.iterations)
+    shown = _shown(iterations)
     return {
         "what": "course",
         "method": name,

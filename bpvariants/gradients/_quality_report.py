@@ -1,0 +1,112 @@
+"""What `gradient_quality` measured, as a table and in a picture."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+COLUMNS = {  # of QualityMeasures: heading
+    "norm": "norm",
+    "bias": "bias",
+    "bias_standard_error": "±",
+    "variance": "variance",
+    "error": "error",
+    "cosine": "cosine",
+    "cosine_deviation": "±",
+    "norm_ratio": "ratio",
+    "sign_agreement": "signs",
+    "zeros": "zeros",
+}
+SPREADS = {"bias": "bias_standard_error", "cosine": "cosine_deviation"}
+
+
+def tabulate(quality: Any, steps: Sequence[Any] | None) -> str:
+    """Return all measures as text, columns aligned."""
+    names, measures = _rows(quality, steps)
+    cells = [["", *COLUMNS.values()]]
+    for i, name in enumerate(names):
+        cells.append([name, *(_short(measures[key][i]) for key in COLUMNS)])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for first, *others in cells:
+        padded = [cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True)]
+        lines.append(" ".join([first.ljust(widths[0]), *padded]))
+    return "\n".join(lines)
+
+
+def draw(
+    quality: Any,
+    axes: Any,
+    measure: str,
+    steps: Sequence[Any] | None,
+    label: str | None,
+) -> None:
+    """Draw one measure: points by array of params, or a line over a training."""
+    if measure not in COLUMNS:
+        raise ValueError(
+            f"measure must be one of {', '.join(COLUMNS)}; got {measure!r}."
+        )
+    names, measures = _rows(quality, steps)
+    values = measures[measure]
+    spread = measures[SPREADS[measure]] if measure in SPREADS else None
+    if np.ndim(quality.total.bias) == 0:
+        down = slice(None, None, -1)  # the first name is drawn at the bottom
+        spread = None if spread is None else spread[down]
+        axes.errorbar(
+            values[down], names[down], xerr=spread, fmt="o", capsize=3, label=label
+        )
+        axes.set_xlabel(measure.replace("_", " "))
+        return
+    where = np.arange(len(values)) if steps is None else np.asarray(steps)
+    (line,) = axes.plot(where, values, marker="o", markersize=3, label=label)
+    if spread is not None:
+        low, high = values - spread, values + spread
+        axes.fill_between(where, low, high, color=line.get_color(), alpha=0.2)
+    axes.set_ylabel(measure.replace("_", " "))
+
+
+def _rows(
+    quality: Any, steps: Sequence[Any] | None
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Return the names of rows, and each measure by row."""
+    moments = np.shape(quality.total.bias)
+    if len(moments) > 1:
+        raise ValueError(
+            "only one axis can be shown, such as that of moments of a training; "
+            f"got measures of shape {moments}. Take a part, as in "
+            "jax.tree.map(lambda a: a[0], quality)."
+        )
+    if moments:
+        if steps is not None and len(steps) != moments[0]:
+            raise ValueError(
+                f"steps must name {moments[0]} moments, got {len(steps)} of them."
+            )
+        names = [str(name) for name in (range(moments[0]) if steps is None else steps)]
+        return names, {
+            key: np.asarray(getattr(quality.total, key), float) for key in COLUMNS
+        }
+    if steps is not None:
+        raise ValueError(
+            "steps are for measures over a training; these are of one moment."
+        )
+    is_measures = lambda node: hasattr(node, "bias_standard_error")
+    leaves = jax.tree.leaves_with_path(quality.leaves, is_leaf=is_measures)
+    named = [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves if path]
+    named = [("total", quality.total), *named]
+    return [name for name, _ in named], {
+        key: np.array([float(getattr(leaf, key)) for _, leaf in named])
+        for key in COLUMNS
+    }
+
+
+def _short(value: float) -> str:
+    """Return four digits of a number, without the zero before its point."""
+    if not np.isfinite(value):
+        return str(value)
+    if value == 0:
+        return "0"
+    if not 1e-3 <= abs(value) < 1e4:
+        return f"{value:.0e}"
+    text = f"{value:#.4g}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text

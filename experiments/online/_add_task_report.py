@@ -1,0 +1,80 @@
+"""Table and picture of the add task, beside its floors."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import report
+
+# Published generator; measured outside of this project.
+FLOORS = {"nothing": 0.66156, "x_{t−t₂}": 0.62774, "x_{t−t₁}": 0.51917, "both": 0.45445}
+IN_MATHS = {"x_{t−t₂}": "$x_{t-t_2}$", "x_{t−t₁}": "$x_{t-t_1}$"}
+SMOOTHED = 15  # points of a curve, averaged with each
+
+
+def show(rows: list[dict[str, Any]], config: Any) -> None:
+    """Print the losses, and below which floors they are."""
+    for delays in dict.fromkeys(tuple(row["delays"]) for row in rows):
+        lines = []
+        for row in rows:
+            if tuple(row["delays"]) == delays:
+                mean, sd = np.mean(row["loss"]), np.std(row["loss"])
+                time = row["microseconds"]
+                lines.append([row["rule"], f"{mean:.4f} ({sd:.4f})", _below(mean)])
+                lines[-1] += [str(row["steps"]), "" if time is None else f"{time:.0f}"]
+        lines += [
+            [f"knows {name}", f"{x:.5f}", *3 * [""]] for name, x in FLOORS.items()
+        ]
+        report.show_table(
+            f"Add task, t₁, t₂ = {delays[0]}, {delays[1]}",
+            ["", "cross-entropy", "below the floor of", "steps", "µs/step"],
+            lines,
+            f"Nats, each step predicted before it was learned from; mean (standard "
+            f"deviation) of {config.seeds} seeds in the last fifth of the steps. "
+            "truncated (h; h′): errors travel back h steps, every h′, and need h > t; "
+            "rflo of a network without a leak is (1; 1), to rounding. "
+            "µs/step: of all seeds together, without compilation.",
+        )
+
+
+def _below(loss: float) -> str:
+    """Name the lowest floor that a loss is below."""
+    above = [name for name, floor in FLOORS.items() if loss < floor]
+    return above[-1] if above else "none"
+
+
+def draw(rows: list[dict[str, Any]]) -> Figure:
+    """Draw the loss against steps, smoothed, with the floors, a panel for a task."""
+    tasks = list(dict.fromkeys(tuple(row["delays"]) for row in rows))
+    rules = list(dict.fromkeys(row["rule"] for row in rows))
+    figure = Figure(figsize=(6 * len(tasks) + 2, 5), layout="constrained")
+    axes = figure.subplots(1, len(tasks), squeeze=False, sharey=True)[0]
+    for axis, delays in zip(axes, tasks, strict=True):
+        for row in rows:
+            if tuple(row["delays"]) != delays:
+                continue
+            mean = np.mean(row["curve"], axis=0)
+            size = row["steps"] / len(mean)
+            axis.plot(
+                size * (1 + np.arange(len(mean))),
+                [np.mean(mean[max(0, i - SMOOTHED) : i + 1]) for i in range(len(mean))],
+                "--" if row["rule"].startswith("truncated") else "-",
+                color=f"C{rules.index(row['rule']) % 10}",
+                label=row["rule"] if delays == tasks[0] else None,
+                linewidth=1.5,
+            )
+        for name, floor in FLOORS.items():
+            axis.axhline(floor, color="black", linewidth=0.8, linestyle=":")
+            axis.text(
+                0.99, floor, f"knows {IN_MATHS.get(name, name)}", fontsize=8,
+                ha="right", va="bottom", transform=axis.get_yaxis_transform(),
+            )  # fmt: skip
+        axis.set(title=f"t₁, t₂ = {delays[0]}, {delays[1]}", xlabel="steps")
+        end = max(row["steps"] for row in rows)
+        axis.set_xlim(0, 1.2 * end)  # with room for the names of floors
+        axis.set_ylim(0.44, 0.72)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("cross-entropy, nats")
+    figure.legend(fontsize=8, loc="outside right upper")
+    return figure

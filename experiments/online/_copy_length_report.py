@@ -1,0 +1,62 @@
+"""Table and picture of the lengths that strings grew to."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import report
+
+
+def show(rows: list[dict[str, Any]], config: Any) -> None:
+    """Print the lengths reached, a table for each cell."""
+    for cell in dict.fromkeys(row["cell"] for row in rows):
+        lines = []
+        for row in rows:
+            if row["cell"] == cell:
+                reached = ", ".join(map(str, row["length"]))
+                mean = np.mean(row["length"])
+                late = np.mean([run[-1] for run in row["losses"]])
+                lines.append([row["rule"], f"{mean:.1f}", reached, f"{late:.3f}"])
+                lines[-1].append(f"{row['seconds']:.0f}")
+        report.show_table(
+            f"Copying by {cell}, {config.units} units: bits after {config.steps} steps",
+            ["", "length", "by seed", "loss", "seconds"],
+            lines,
+            f"One bit more whenever the loss of the bits asked for is below "
+            f"{config.share:g} ln 2 = {config.share * np.log(2):.3f} nats; at most "
+            f"{config.longest}. truncated (h; h′): errors travel back h steps, every "
+            "h′; copying L bits needs h > L. bptt updates once a sequence, others at "
+            "each bit asked for. Seconds: of all seeds together, with compilation.",
+        )
+
+
+def draw(rows: list[dict[str, Any]]) -> Figure:
+    """Draw the length against steps, a panel for each cell."""
+    cells = list(dict.fromkeys(row["cell"] for row in rows))
+    rules = list(dict.fromkeys(row["rule"] for row in rows))
+    figure = Figure(figsize=(6 * len(cells) + 2, 5), layout="constrained")
+    axes = figure.subplots(1, len(cells), squeeze=False, sharey=True)[0]
+    for axis, cell in zip(axes, cells, strict=True):
+        for row in (row for row in rows if row["cell"] == cell):
+            style = {"color": f"C{rules.index(row['rule']) % 10}"}
+            offline = row["rule"] == "bptt" or row["rule"].startswith("truncated")
+            style["linestyle"] = "--" if offline else "-"
+            for steps, lengths in zip(row["steps"], row["lengths"], strict=True):
+                axis.plot(steps, lengths, linewidth=0.6, alpha=0.4, **style)
+            end = max(steps[-1] for steps in row["steps"])
+            at = np.linspace(0, end, 200)
+            runs = zip(row["steps"], row["lengths"], strict=True)
+            mean = np.mean([np.interp(at, *run, left=1) for run in runs], axis=0)
+            axis.plot(at, mean, linewidth=2, label=row["rule"], **style)
+        axis.set(title=f"{cell}: means of the seeds, and each", xlabel="steps")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("length of the string, bits")
+    handles = {}
+    for axis in axes:
+        lines, names = axis.get_legend_handles_labels()
+        handles |= dict(zip(names, lines, strict=True))
+    figure.legend(
+        handles.values(), handles.keys(), fontsize=8, loc="outside right upper"
+    )
+    return figure

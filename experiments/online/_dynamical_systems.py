@@ -1,0 +1,70 @@
+"""Chaotic series to predict: of Hénon, of Mackey and Glass, and of Lorenz.
+
+    Hénon          u ← 1 − a u² + v,  v ← b u;                         a = 1.4, b = .3
+    Mackey–Glass   u_{t+1} = u_t + β u_{t−τ} / (1 + u_{t−τ}ᵐ) − γ u_t;
+                   β = .2, γ = .1, m = 10, τ = 17
+    Lorenz         u̇ = 10 (v − u),  v̇ = u (28 − w) − v,  ẇ = u v − 8/3 w; Euler's method
+                   with steps of .01, every second of which is taken
+
+A network sees u alone. Of each system there are several streams, which begin at random
+states near to each other and are taken from when nothing is left of that.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+LEFT_OUT = 1000  # steps until a stream is where the system goes, and far from others
+HISTORY = 18  # of Mackey and Glass: u_{t−17} … u_t
+
+
+class System(NamedTuple):
+    """A system, and how to run streams of it: (generator, streams) -> u, u, u …."""
+
+    title: str
+    run: Callable[[np.random.Generator, int], Iterator[np.ndarray]]
+
+
+def henon(generator: np.random.Generator, streams: int) -> Iterator[np.ndarray]:
+    """Yield u [streams] of Hénon's map, step by step."""
+    u, v = generator.uniform(-0.1, 0.1, (2, streams))
+    while True:
+        yield u
+        u, v = 1 - 1.4 * u**2 + v, 0.3 * u
+
+
+def mackey_glass(generator: np.random.Generator, streams: int) -> Iterator[np.ndarray]:
+    """Yield u [streams] of Mackey and Glass's equation, step by step."""
+    history = list(generator.uniform(0.8, 1.2, (HISTORY, streams)))  # oldest first
+    while True:
+        yield history[-1]
+        delayed = history.pop(0)
+        u = history[-1]
+        history.append(u + 0.2 * delayed / (1 + delayed**10) - 0.1 * u)
+
+
+def lorenz(generator: np.random.Generator, streams: int) -> Iterator[np.ndarray]:
+    """Yield u [streams] of Lorenz's equations, every second step of .01."""
+    u, v, w = generator.normal(size=(3, streams)) + np.array([[1.0], [1.0], [25.0]])
+    while True:
+        yield u
+        for _ in range(2):
+            du, dv, dw = 10 * (v - u), u * (28 - w) - v, u * v - 8 / 3 * w
+            u, v, w = u + 0.01 * du, v + 0.01 * dv, w + 0.01 * dw
+
+
+SYSTEMS = {
+    "henon": System("Hénon", henon),
+    "mackey_glass": System("Mackey–Glass", mackey_glass),
+    "lorenz": System("Lorenz", lorenz),
+}
+
+
+def series(name: str, steps: int, streams: int, seed: int = 0) -> np.ndarray:
+    """Return u of a system, of mean 0 and variance 1 over all, [steps, streams]."""
+    run = SYSTEMS[name].run(np.random.default_rng(seed), streams)
+    for _ in range(LEFT_OUT):
+        next(run)
+    u = np.stack([next(run) for _ in range(steps)])
+    return (u - u.mean()) / u.std()

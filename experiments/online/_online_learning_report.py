@@ -1,0 +1,170 @@
+"""Tables and pictures of `online_learning`, and what they are set beside."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import report
+from experiments.online._dynamical_systems import SYSTEMS
+
+# A public repository of a paper under review, 2026: tanh, n = 64, U(±1/√n), Adam at
+# 1e-3, 8 streams, 15,000 steps, 10 seeds (truncated: 5), all reset every 200 steps.
+PUBLISHED = {  # NMSE, mean (sd), of Hénon, Mackey–Glass, Lorenz
+    "rtrl": (".0052 (.0010)", ".0180 (.0218)", ".0051 (.0040)"),
+    "snap_1": (".0052 (.0012)", ".0050 (.0010)", ".0024 (.0008)"),
+    "kf_rtrl": (".0384 (.0709)", ".0286 (.0181)", ".0126 (.0079)"),
+    "rflo, random": (".0704 (.0163)", ".0572 (.0331)", ".0442 (.0124)"),
+    "uoro": (".6583 (.2966)", ".0497 (.0238)", ".0425 (.0431)"),
+    "truncated (25; 25)": (".0311 (.0030)", ".0080 (.0010)", ".0054 (.0007)"),
+}
+COSINES = {
+    "rtrl": 1.0,
+    "snap_1": 0.505,
+    "kf_rtrl": 0.512,
+    "rflo, random": 0.288,
+    "uoro": 0.056,
+}
+
+
+def show(rows: list[dict[str, Any]], config: Any) -> None:
+    """Print errors and cosines beside the published ones, and in which order."""
+    systems = list(dict.fromkeys(row["system"] for row in rows))
+    rules = list(dict.fromkeys(row["rule"] for row in rows))
+    header = [""]
+    for system in systems:
+        header += [SYSTEMS[system].title, "published"]
+    lines = []
+    for rule in rules:
+        line = [rule]
+        for system in systems:
+            published = PUBLISHED.get(rule, ("", "", ""))
+            known = published[list(SYSTEMS).index(system)]
+            line += [_errors(_find(rows, rule, system)), known]
+        lines.append(line)
+    report.show_table(
+        f"NMSE after {config.steps} steps, n = {config.units}",
+        header,
+        lines,
+        "Squared error of one step ahead, in units of the variance, as met while "
+        f"learning: the mean of the last five episodes of {config.episode} steps. Mean "
+        f"(standard deviation) of {config.seeds} seeds. Published: n = 64 after 15,000 "
+        "steps, 10 seeds (truncated: 5). truncated (h; h′) learns every h′ steps only.",
+    )
+    found = cosines(rows)
+    report.show_table(
+        "Cosine to exact RTRL, and time",
+        ["", *(SYSTEMS[system].title for system in systems), "all", "published", "ms"],
+        [_cosine_line(rows, rule, systems, found) for rule in rules],
+        "Of the gradient of parameters that the carry depends on, averaged over the "
+        "second half of the episodes in which it is taken, then over seeds and systems."
+        f" Highest first, here: {_order(found)}. Published: "
+        f"{_order({name: COSINES[name] for name in found if name in COSINES})}. "
+        "ms: of one step, all seeds together, without the comparison.",
+    )
+
+
+def cosines(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Return the cosine of each rule, a mean over episodes, seeds and systems."""
+    found = {}
+    for rule in dict.fromkeys(row["rule"] for row in rows):
+        mine = [row["cosines"] for row in rows if row["rule"] == rule]
+        means = [np.mean(one) for one in mine if one is not None]
+        if means:
+            found[rule] = float(np.mean(means))
+    return found
+
+
+def _find(rows: list[dict[str, Any]], rule: str, system: str) -> dict[str, Any] | None:
+    mine = [row for row in rows if (row["rule"], row["system"]) == (rule, system)]
+    return mine[0] if mine else None
+
+
+def _errors(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "—"
+    mean, deviation = (float(f(row["nmse"])) for f in (np.mean, np.std))
+    return f"{_short(mean)} ({_short(deviation)})"
+
+
+def _cosine_line(rows, rule, systems, found) -> list[str]:
+    mine = [_find(rows, rule, system) for system in systems]
+    line = [
+        f"{np.mean(row['cosines']):.3f}" if row and row["cosines"] else "—"
+        for row in mine
+    ]
+    line.append(f"{found[rule]:.3f}" if rule in found else "—")
+    line.append(f"{COSINES[rule]:.3f}" if rule in COSINES else "—")
+    times = [row["ms_per_step"] for row in mine if row and row["ms_per_step"]]
+    return [rule, *line, f"{np.median(times):.2f}" if times else "?"]
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}".removeprefix("0")
+
+
+def _order(found: dict[str, float]) -> str:
+    return ", ".join(sorted(found, key=lambda name: -found[name]))
+
+
+def draw_errors(rows: list[dict[str, Any]]) -> Figure:
+    """Draw the NMSE of each episode against steps, a panel for each system."""
+    systems = list(dict.fromkeys(row["system"] for row in rows))
+    rules = list(dict.fromkeys(row["rule"] for row in rows))
+    figure = Figure(figsize=(4.8 * len(systems), 4.6), layout="constrained")
+    panels = figure.subplots(1, len(systems), squeeze=False)[0]
+    for axis, system in zip(panels, systems, strict=True):
+        for i, rule in enumerate(rules):
+            row = _find(rows, rule, system)
+            if row is None:
+                continue
+            for run in row["curve"]:
+                axis.plot(row["curve_steps"], run, color=f"C{i}", lw=0.5, alpha=0.4)
+            mean = np.exp(np.mean(np.log(row["curve"]), axis=0))
+            style = "--" if rule.startswith("truncated") else "-"
+            axis.plot(row["curve_steps"], mean, style, color=f"C{i}", label=rule)
+        axis.set(title=SYSTEMS[system].title, xlabel="steps", yscale="log")
+        axis.grid(alpha=0.3)
+    panels[0].set_ylabel("NMSE of an episode (thin: seeds)")
+    names = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))
+    figure.legend(
+        names.values(), names, fontsize=8, loc="outside lower center", ncols=len(rules)
+    )
+    return figure
+
+
+def draw_cosines(rows: list[dict[str, Any]]) -> Figure:
+    """Draw each rule's cosine to exact RTRL by system, and how it changes in time."""
+    found = cosines(rows)
+    rules = sorted(found, key=lambda name: -found[name])
+    figure = Figure(figsize=(11, 2.4 + 0.4 * len(rules)), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.barh(rules, [found[rule] for rule in rules], color="0.8", label="mean here")
+    systems = list(dict.fromkeys(row["system"] for row in rows))
+    for system, marker in zip(systems, "ov^", strict=False):
+        values = [
+            np.mean(row["cosines"]) if row and row["cosines"] else np.nan
+            for row in (_find(rows, rule, system) for rule in rules)
+        ]
+        left.plot(values, rules, marker, ms=6, label=SYSTEMS[system].title)
+    published = [COSINES.get(rule, np.nan) for rule in rules]
+    left.plot(published, rules, "k|", ms=18, mew=2, label="mean, published")
+    left.invert_yaxis()
+    left.axvline(0, color="black", linewidth=0.8)
+    left.set(xlabel="cosine to the gradient of exact RTRL")
+    left.grid(axis="x", alpha=0.3)
+    left.legend(fontsize=8, markerscale=0.6)
+    for rule in rules:
+        mine = [row for row in rows if row["rule"] == rule and row["cosines"]]
+        count = min(len(row["cosine_steps"]) for row in mine)
+        runs = np.concatenate([np.array(row["cosines"])[:, :count] for row in mine])
+        mean, deviation = runs.mean(axis=0), runs.std(axis=0)
+        steps = mine[0]["cosine_steps"][:count]
+        (line,) = right.plot(steps, mean, marker="o", ms=3, label=rule)
+        right.fill_between(
+            steps, mean - deviation, mean + deviation, alpha=0.2, color=line.get_color()
+        )
+    right.set(xlabel="steps", ylabel="cosine, mean (sd) of seeds and systems")
+    right.grid(alpha=0.3)
+    right.legend(fontsize=8)
+    return figure

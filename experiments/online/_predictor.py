@@ -1,0 +1,119 @@
+"""A tanh network that predicts the next number of a series, and learns it online.
+
+h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t · v + c
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bpvariants import cells
+from bpvariants.types import OnlineRule, PyTree
+from experiments.online import _learning
+
+
+def step(params: PyTree, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Take in x [*batch], and predict the next one."""
+    h, _ = cells.tanh(params["cell"], h, x[..., None])
+    return h, h @ params["readout"] + params["readout_bias"]
+
+
+def loss(y: jax.Array, target: jax.Array) -> jax.Array:
+    """Return the squared error of a prediction."""
+    return (y - target) ** 2
+
+
+def init(key: jax.Array, units: int) -> PyTree:
+    """Draw all parameters from U(±1/√n)."""
+    keys = jax.random.split(key, 5)
+    bound = 1 / units**0.5
+    draw = lambda key, *shape: jax.random.uniform(
+        key, shape, minval=-bound, maxval=bound
+    )
+    cell = {
+        "inputs": draw(keys[0], 1, units),
+        "recurrent": draw(keys[1], units, units),
+        "bias": draw(keys[2], units),
+    }
+    return {
+        "cell": cell,
+        "readout": draw(keys[3], units),
+        "readout_bias": draw(keys[4]),
+    }
+
+
+class Learner(NamedTuple):
+    """(pair, u, keys) -> (pair, NMSE, cosine): one episode, of all seeds.
+
+    pair is (params, opt_state); u is the series, [seeds, T + 1, batch], the first of
+    which is not predicted; NMSE and cosine are [seeds]. `compare` also finds the
+    cosine, which is NaN of `learn`.
+    """
+
+    learn: Callable
+    compare: Callable
+
+
+def online(
+    rule: OnlineRule, update: optax.GradientTransformation, exact: OnlineRule | None
+) -> Learner:
+    """Learn after each step; `exact` is to be compared with, if not the rule itself."""
+
+    def episode(compared, pair, u, key):
+        carry = cells.tanh_carry(pair[0]["cell"], u.shape[1:])
+        begin = lambda rule: _learning.begin(
+            rule, pair[0], carry, u.shape[1:], (u[0], u[1])
+        )
+
+        def body(state, inputs):
+            (params, opt_state), own, other = state
+            x, target, options = inputs
+            value, grads, own = rule.update(params, own, x, target, **options)
+            cosine = jnp.ones(()) if exact is None else jnp.full((), jnp.nan)
+            if compared and exact is not None:
+                _, wanted, other = exact.update(params, other, x, target)
+                cosine = _cosine(grads["cell"], wanted["cell"])
+            change, opt_state = update.update(grads, opt_state, params)
+            pair = optax.apply_updates(params, change), opt_state
+            return (pair, own, other), (value, cosine)
+
+        other = begin(exact) if compared and exact is not None else ()
+        options = _keys(rule, key, len(u) - 1)
+        (pair, _, _), (values, cosines) = jax.lax.scan(
+            body, (pair, begin(rule), other), (u[:-1], u[1:], options)
+        )
+        return pair, jnp.mean(values), jnp.mean(cosines[len(cosines) // 2 :])
+
+    learn, compare = (
+        jax.jit(jax.vmap(partial(episode, compared))) for compared in (False, True)
+    )
+    return Learner(learn, learn if exact is None else compare)
+
+
+def windows(rule: Callable) -> Learner:
+    """Learn after each window of truncated BPTT; its gradients are not compared."""
+
+    def episode(pair, u, key):
+        del key
+        carry = cells.tanh_carry(pair[0]["cell"], u.shape[1:])
+        (value, _), pair = rule(pair, carry, u[:-1], u[1:])
+        return pair, value, jnp.full((), jnp.nan)
+
+    program = jax.jit(jax.vmap(episode))
+    return Learner(program, program)
+
+
+def _cosine(a: PyTree, b: PyTree) -> jax.Array:
+    dot = lambda a, b: sum(map(jnp.vdot, jax.tree.leaves(a), jax.tree.leaves(b)))
+    return dot(a, b) / jnp.sqrt(dot(a, a) * dot(b, b))
+
+
+def _keys(rule: OnlineRule, key: jax.Array, length: int) -> dict[str, jax.Array]:
+    """Return what a rule that draws at random is given at each step, besides."""
+    draws = "key" in inspect.signature(rule.update).parameters
+    return {"key": jax.random.split(key, length)} if draws else {}

@@ -1,0 +1,217 @@
+"""The studies of online rules run, and their tasks are what they say."""
+
+import itertools
+import json
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from bpvariants import gradients
+from experiments import report
+from experiments.online import (
+    _learning,
+    _rules,
+    add_task,
+    copy_length,
+)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_users_have_it(plain_jax):
+    with plain_jax():
+        yield
+
+
+def check(result, folder, rows, picture):
+    assert not result.interrupted
+    assert len(result.rows) == rows
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == result.rows
+    assert (folder / f"{picture}.png").stat().st_size > 10_000
+
+
+def test_floors_of_the_add_task_are_the_published_ones():
+    want = {
+        "nothing": 0.66156,
+        "x_{t−t₂}": 0.62774,
+        "x_{t−t₁}": 0.51917,
+        "both": 0.45445,
+    }
+    found = add_task.floors()
+    assert list(found) == list(want)
+    for name, floor in want.items():
+        assert found[name] == pytest.approx(floor, abs=5e-6)
+
+
+def test_streams_of_the_add_task_have_its_probabilities():
+    xs, targets = add_task.stream(jax.random.key(0), 40_000, (2, 5))
+    assert xs.shape == (40_000, 1)
+    x, y = np.asarray(xs)[:, 0], np.asarray(targets)
+    assert x.mean() == pytest.approx(0.5, abs=0.01)
+    for a, b in itertools.product((0, 1), (0, 1)):
+        chosen = (x[3:-2] == a) & (x[:-5] == b)
+        want = 0.5 + 0.5 * a - 0.25 * b
+        assert y[5:][chosen].mean() == pytest.approx(want, abs=0.02)
+
+
+def test_add_task(tmp_path, capsys):
+    config = add_task.Config(
+        delays=((1, 2), (2, 3)), rules=("rtrl",), truncations=((5, 5),),
+        units=3, steps=40, chunk=20, seeds=2, out=tmp_path,
+    )  # fmt: skip
+    result = add_task.main(config)
+    check(result, tmp_path, 4, "add_task")
+    curves = {(row["rule"], *row["delays"]): row["curve"] for row in result.rows}
+    assert np.shape(curves["rtrl", 1, 2]) == (2, 2)
+    assert np.isfinite(list(curves.values())).all()
+    assert curves["rtrl", 1, 2][0] != curves["rtrl", 1, 2][1]
+    assert curves["rtrl", 1, 2] != curves["rtrl", 2, 3]
+    # The first steps of both are at the same parameters, and later ones nearly so.
+    begun = {name: np.array(curve)[:, 0] for name, curve in curves.items()}
+    np.testing.assert_allclose(
+        begun["truncated (5; 5)", 1, 2], begun["rtrl", 1, 2], rtol=0.02
+    )
+    assert "0.45445" in capsys.readouterr().out
+
+
+def test_an_interruption_keeps_what_there_is(tmp_path, monkeypatch, capsys):
+    def advance(self, step):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report.Progress, "advance", advance)
+    common = {"rules": (), "units": 2, "seeds": 1, "chunk": 5}
+    config = add_task.Config(
+        truncations=((1, 1), (1, 2)), steps=20, out=tmp_path / "add", **common
+    )
+    result = add_task.main(config)
+    assert result.interrupted
+    assert [row["steps"] for row in result.rows] == [5]
+    config = copy_length.Config(
+        cells=("tanh",), truncations=(), batch=1, out=tmp_path / "copy", **common
+    )
+    result = copy_length.main(config)
+    assert result.interrupted
+    assert [row["steps"] for row in result.rows] == [[[10]]]
+    assert "Interrupted" in capsys.readouterr().out
+
+
+def test_learning_online_is_rtrl_and_adam_step_by_step():
+    network = _learning.network("tanh", 1, 2, 1, leak=0.5)
+    params = network.init(jax.random.key(0))
+    rule, adam = gradients.rtrl(network.step, add_task.loss), optax.adam(0.1)
+    xs, targets = add_task.stream(jax.random.key(1), 4, (1, 2))
+    state = _learning.begin(rule, params, network.carry(params), (xs[0], targets[0]))
+    pair = params, adam.init(params)
+    learn = jax.jit(_learning.learn_online(rule, adam))
+    (got, _), losses = learn(pair, state, xs, targets, jax.random.key(2))
+    # At the first step nothing is remembered, so that all is static backpropagation.
+    first = lambda params: add_task.loss(
+        network.step(params, jnp.zeros(2), xs[0])[1], targets[0]
+    )
+    assert float(losses[0]) == pytest.approx(float(first(params)), rel=1e-5)
+    want, opt_state = pair
+    for x, target in zip(xs, targets, strict=True):
+        _, grads, state = rule.update(want, state, x, target)
+        change, opt_state = adam.update(grads, opt_state)
+        want = optax.apply_updates(want, change)
+    for a, b in zip(jax.tree.leaves(got[0]), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    h, _ = network.step(params, jnp.array([0.2, -0.4]), xs[0])
+    inner = jnp.tanh(
+        xs[0] @ params["cell"]["inputs"]
+        + jnp.array([0.2, -0.4]) @ params["cell"]["recurrent"]
+    )
+    np.testing.assert_allclose(h, jnp.array([0.1, -0.2]) + inner / 2, rtol=1e-5)
+
+
+def test_sequences_to_copy_ask_for_what_they_showed():
+    draw = jax.jit(partial(copy_length.draw_sequence, batch=50, longest=5))
+    xs, targets, weights, mask = draw(jax.random.key(0), jnp.array(3))
+    assert xs.shape == (10, 50, 3)
+    shown = np.argmax(xs, axis=-1)
+    assert set(np.unique(shown[:3])) == {0, 1}
+    assert (shown[3:6] == 2).all()
+    np.testing.assert_array_equal(targets[3:6], shown[:3])
+    np.testing.assert_array_equal(weights[:, 0], [0, 0, 0, 1, 1, 1, 0, 0, 0, 0])
+    np.testing.assert_array_equal(mask[:, 0], [True] * 6 + [False] * 4)
+    assert float(copy_length.loss(jnp.zeros((1, 1)), jnp.ones(1))[0]) == pytest.approx(
+        math.log(2)
+    )
+
+
+def test_strings_grow_when_they_are_known_and_until_the_steps_are_taken():
+    config = copy_length.Config(steps=30, share=0.5)
+    known = lambda pair, *_: (jnp.array(0.0), pair)
+    start = copy_length.Course(
+        (), jnp.array(1), jnp.array(copy_length.GUESS), jnp.array(0)
+    )
+    body = partial(copy_length.follow, config, known, (), 3)
+    keys = jax.random.split(jax.random.key(0), 20)
+    course, (steps, lengths, _) = jax.lax.scan(body, start, keys)
+    # 0.9^7 < 1/2: seven sequences for a bit; 3 are the most. 7·2 + 4·4 = 30.
+    assert lengths.tolist() == [1] * 6 + [2] * 14
+    assert steps.tolist() == [2, 4, 6, 8, 10, 12, 14, 18, 22, 26] + [30] * 10
+    assert int(course.length) == 2
+    guesses = lambda pair, *_: (jnp.array(copy_length.GUESS), pair)
+    body = partial(copy_length.follow, config, guesses, (), 3)
+    _, (_, lengths, _) = jax.lax.scan(body, start, keys)
+    assert (lengths == 1).all()
+
+
+def test_copy_length(tmp_path, capsys):
+    config = copy_length.Config(
+        cells=("tanh",), rules=("rtrl",), truncations=((2, 2),), units=3,
+        batch=2, steps=24, seeds=2, chunk=6, out=tmp_path,
+    )  # fmt: skip
+    result = copy_length.main(config)
+    check(result, tmp_path, 3, "copy_length")
+    rows = {row["rule"]: row for row in result.rows}
+    assert list(rows) == ["bptt", "truncated (2; 2)", "rtrl"]
+    for row in rows.values():
+        assert row["length"] == [1, 1]
+        assert row["steps"] == [[12, 24]] * 2
+    # Of strings of one bit one is asked for: all update once, and look back far enough.
+    for row in rows.values():
+        np.testing.assert_allclose(row["losses"], rows["bptt"]["losses"], rtol=1e-4)
+    assert "0.104 nats" in capsys.readouterr().out
+
+
+def test_every_rule_is_begun_and_learns():
+    network = _learning.network("tanh", 1, 2, 1)
+    params = network.init(jax.random.key(0))
+    sgd = optax.sgd(0.1)
+    xs, targets = add_task.stream(jax.random.key(1), 9, (1, 2))
+    for name, make in _rules.RULES.items():
+        rule = make(network.step, add_task.loss)
+        example = xs[0], targets[0]
+        state = _learning.begin(rule, params, network.carry(params), example)
+        learn = jax.jit(_learning.learn_online(rule, sgd))
+        pair = params, sgd.init(params)
+        ((got, _), _), _ = learn(pair, state, xs, targets, jax.random.key(2))
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(params), strict=True):
+            assert not np.array_equal(a, b), name
+
+
+@pytest.mark.parametrize(
+    ("study", "options", "message"),
+    [
+        (add_task, {"delays": ((2, 2),)}, r"two different numbers ≥ 0, got \(2, 2\)"),
+        (add_task, {"truncations": ((3, 3),)}, "must divide chunk=200; got"),
+        (add_task, {"steps": 100}, "steps must be at least chunk=200, got 100"),
+        (add_task, {"leak": 0.0}, "leak must be in 0 < leak <= 1, got 0.0"),
+        (add_task, {"rules": ("rtlr",)}, "rules must be some of rtrl, .*; got rtlr"),
+        (copy_length, {"cells": ("rnn",)}, "cells must be some of tanh, gru, lstm"),
+        (copy_length, {"share": 1.0}, "share must be in 0 < share < 1, got 1.0"),
+        (copy_length, {"truncations": ((5, 4),)}, r"1 ≤ h′ ≤ h; got \(5, 4\)"),
+        (copy_length, {"longest": 0}, "longest must be at least 1, got 0"),
+        (copy_length, {"learning_rate": 0.0}, "learning_rate must be positive"),
+    ],
+)
+def test_options_are_checked(study, options, message):
+    with pytest.raises(ValueError, match=message):
+        study.Config(**options)
