@@ -50,7 +50,8 @@ def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta
         updates made by the function are dropped.
 
     Returns:
-      For each name a :class:`LayerDelta`, (value, delta), in the order of the program.
+      For each name a :class:`LayerDelta`, (value, delta), in the order of the program,
+      or of the alphabet if it comes out of a `jit`, which sorts all dicts.
       Integers have no derivatives, and are left out. So is what is named within a
       branch of `lax.cond`, a `lax.while_loop`, or a function with a derivative of its
       own (`jax.custom_vjp`, `jax.custom_jvp`).
