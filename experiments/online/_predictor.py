@@ -66,9 +66,7 @@ def online(
 
     def episode(compared, pair, u, key):
         carry = cells.tanh_carry(pair[0]["cell"], u.shape[1:])
-        begin = lambda rule: _learning.begin(
-            rule, pair[0], carry, u.shape[1:], (u[0], u[1])
-        )
+        begin = lambda rule: _begin(rule, pair[0], carry, u)
 
         def body(state, inputs):
             (params, opt_state), own, other = state
@@ -83,7 +81,8 @@ def online(
             return (pair, own, other), (value, cosine)
 
         other = begin(exact) if compared and exact is not None else ()
-        options = _keys(rule, key, len(u) - 1)
+        draws = _learning.draws(rule)
+        options = {"key": jax.random.split(key, len(u) - 1)} if draws else {}
         (pair, _, _), (values, cosines) = jax.lax.scan(
             body, (pair, begin(rule), other), (u[:-1], u[1:], options)
         )
@@ -113,7 +112,7 @@ def _cosine(a: PyTree, b: PyTree) -> jax.Array:
     return dot(a, b) / jnp.sqrt(dot(a, a) * dot(b, b))
 
 
-def _keys(rule: OnlineRule, key: jax.Array, length: int) -> dict[str, jax.Array]:
-    """Return what a rule that draws at random is given at each step, besides."""
-    draws = "key" in inspect.signature(rule.update).parameters
-    return {"key": jax.random.split(key, length)} if draws else {}
+def _begin(rule: OnlineRule, params: PyTree, carry: jax.Array, u: jax.Array) -> PyTree:
+    asked = inspect.signature(rule.init).parameters
+    options = {"inputs": (u[0], u[1])} if "inputs" in asked else {}
+    return rule.init(params, carry, batch_shape=u.shape[1:], **options)
