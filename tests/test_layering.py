@@ -14,10 +14,11 @@ import bpvariants
 from bpvariants import adapters, cells, gradients, training, types, updates
 
 ROOT = pathlib.Path(bpvariants.__file__).parent.parent
-LOW = {"types", "_checks", "_dtypes"}
+LOW = {"types", "_checks", "_dtypes", "_tables"}
 BELOW = {
     "types": set(),
     "_dtypes": {"types"},
+    "_tables": set(),
     "_checks": {"types", "_dtypes"},
     "adapters": {"types"},
     "cells": LOW,
