@@ -160,7 +160,7 @@ def test_online_learning(tmp_path, capsys):
     for picture in ("errors", "cosines"):
         assert (tmp_path / f"{picture}.png").stat().st_size > 10_000
     names = {(row["rule"], row["system"]) for row in result.rows}
-    rules = ("rtrl", "rflo, random", "truncated (4; 2)")
+    rules = ("rtrl", "rflo_random", "truncated (4; 2)")
     assert names == {(rule, system) for rule in rules for system in config.systems}
     for row in result.rows:
         assert np.shape(row["curve"]) == (2, 3)
@@ -168,7 +168,7 @@ def test_online_learning(tmp_path, capsys):
         np.testing.assert_allclose(row["nmse"], np.mean(row["curve"], axis=1))
         assert row["curve_steps"] == [4, 8, 12]
         assert row["cosine_steps"] == [4, 12]
-        if row["rule"] == "rflo, random":
+        if row["rule"] == "rflo_random":
             assert np.shape(row["cosines"]) == (2, 2)
             assert -1 < np.min(row["cosines"]) < np.max(row["cosines"]) < 1
     assert cosines(result.rows)["rtrl"] == 1

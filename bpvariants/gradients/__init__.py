@@ -55,7 +55,6 @@ from bpvariants.gradients._forward_gradient import (
 from bpvariants.gradients._gradient_quality import (
     gradient_quality as gradient_quality,
     GradientQuality as GradientQuality,
-    QualityMeasures as QualityMeasures,
 )
 from bpvariants.gradients._growing_truncation import (
     growing_truncation as growing_truncation,
@@ -79,6 +78,7 @@ from bpvariants.gradients._predicted_cost import (
     predicted_cost as predicted_cost,
     step_bytes as step_bytes,
 )
+from bpvariants.gradients._quality_measures import QualityMeasures as QualityMeasures
 from bpvariants.gradients._recurrent_backprop import (
     Equilibrium as Equilibrium,
     recurrent_backprop as recurrent_backprop,

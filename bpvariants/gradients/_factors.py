@@ -4,6 +4,7 @@ Notation, for one example: h_t is the new carry as a vector [n]. For each block 
 parameters Θ, [k, m], that enters by u = â Θ alone, ∂h_t/∂Θ is D ⊗ â with D = ∂h_t/∂u.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -193,5 +194,6 @@ def as_vectors(
     leaves: Sequence[jax.Array], dtype: Any, batch_rank: int = 0
 ) -> jax.Array:
     """Put leaves [*batch, ...] into vectors [*batch, numbers in all]."""
-    parts = [leaf.reshape(*leaf.shape[:batch_rank], -1) for leaf in leaves]
+    size = lambda leaf: math.prod(leaf.shape[batch_rank:])  # which -1 is not, if B = 0
+    parts = [leaf.reshape(*leaf.shape[:batch_rank], size(leaf)) for leaf in leaves]
     return jnp.concatenate([part.astype(dtype) for part in parts], axis=-1)

@@ -151,6 +151,8 @@ def _known_zeros(
     """
     known: dict[Any, np.ndarray] = {}
     for variable, value in constants.items():
+        if not isinstance(variable.aval, type(jax.typeof(0.0))):
+            continue  # a ref, whose numbers may change, and which has no end to numpy
         try:
             known[variable] = np.asarray(value)
         except (TypeError, jax.errors.TracerArrayConversionError):

@@ -79,8 +79,14 @@ def learn_online(rule: OnlineRule, update: optax.GradientTransformation) -> Call
     return learn
 
 
-def begin(rule: OnlineRule, params: PyTree, carry: PyTree, inputs: PyTree) -> PyTree:
-    """Return the first state of a rule, of one example; inputs are (x, target)."""
+def begin(
+    rule: OnlineRule,
+    params: PyTree,
+    carry: PyTree,
+    inputs: PyTree,
+    batch: tuple[int, ...] = (),
+) -> PyTree:
+    """Return the first state of a rule; inputs are (x, target) of one step."""
     asked = inspect.signature(rule.init).parameters
     options = {"inputs": inputs} if "inputs" in asked else {}
-    return rule.init(params, carry, batch_shape=(), **options)
+    return rule.init(params, carry, batch_shape=batch, **options)

@@ -14,7 +14,7 @@ PUBLISHED = {  # NMSE, mean (sd), of Hénon, Mackey–Glass, Lorenz
     "rtrl": (".0052 (.0010)", ".0180 (.0218)", ".0051 (.0040)"),
     "snap_1": (".0052 (.0012)", ".0050 (.0010)", ".0024 (.0008)"),
     "kf_rtrl": (".0384 (.0709)", ".0286 (.0181)", ".0126 (.0079)"),
-    "rflo, random": (".0704 (.0163)", ".0572 (.0331)", ".0442 (.0124)"),
+    "rflo_random": (".0704 (.0163)", ".0572 (.0331)", ".0442 (.0124)"),
     "uoro": (".6583 (.2966)", ".0497 (.0238)", ".0425 (.0431)"),
     "truncated (25; 25)": (".0311 (.0030)", ".0080 (.0010)", ".0054 (.0007)"),
 }
@@ -22,7 +22,7 @@ COSINES = {
     "rtrl": 1.0,
     "snap_1": 0.505,
     "kf_rtrl": 0.512,
-    "rflo, random": 0.288,
+    "rflo_random": 0.288,
     "uoro": 0.056,
 }
 
@@ -154,7 +154,7 @@ def draw_cosines(rows: list[dict[str, Any]]) -> Figure:
     left.set(xlabel="cosine to the gradient of exact RTRL")
     left.grid(axis="x", alpha=0.3)
     left.legend(fontsize=8, markerscale=0.6)
-    for rule in rules:
+    for rule in (rule for rule in rules if rule != "rtrl"):
         mine = [row for row in rows if row["rule"] == rule and row["cosines"]]
         count = min(len(row["cosine_steps"]) for row in mine)
         runs = np.concatenate([np.array(row["cosines"])[:, :count] for row in mine])
@@ -166,5 +166,7 @@ def draw_cosines(rows: list[dict[str, Any]]) -> Figure:
         )
     right.set(xlabel="steps", ylabel="cosine, mean (sd) of seeds and systems")
     right.grid(alpha=0.3)
-    right.legend(fontsize=8)
+    if right.lines:
+        right.set_ylim(top=1.15)  # room for the legend
+        right.legend(fontsize=8, loc="upper left", ncols=3)
     return figure

@@ -67,7 +67,7 @@ def online(
     def episode(compared, pair, u, key):
         carry = cells.tanh_carry(pair[0]["cell"], u.shape[1:])
         begin = lambda rule: _learning.begin(
-            rule, pair[0], carry, u.shape[1:], (u[0], u[1])
+            rule, pair[0], carry, (u[0], u[1]), u.shape[1:]
         )
 
         def body(state, inputs):

@@ -10,7 +10,8 @@ As the influence begins anew at each episode, exact RTRL needs to run beside a r
 those episodes only in which the cosine is taken. It is that of the parameters that the
 carry depends on, of the mean over the batch: the readout's gradient is exact for all. A
 cosine is the mean over the second half of an episode, as in its first steps there is
-little of a past to get wrong.
+little of a past to get wrong. KF-RTRL and UORO go back through the last step exactly
+here, so that they follow RTRL more closely than as published.
 
 At the size of the published table:
 `python -m experiments online_learning --steps 15000 --seeds 10`.
@@ -154,7 +155,7 @@ def learners(config: Config) -> dict[str, Learner]:
         feedback = gradients.random_feedback(
             jax.random.key(2), jnp.zeros(()), jnp.zeros(config.units)
         )
-        rules["rflo, random"] = partial(gradients.rflo, feedback=feedback)
+        rules["rflo_random"] = partial(gradients.rflo, feedback=feedback)
     for name, make in rules.items():
         exact = None if name == "rtrl" else gradients.rtrl(*network)
         chosen[name] = _predictor.online(make(*network), adam, exact)

@@ -1,0 +1,101 @@
+"""Measures of an estimated gradient, from sums that add up over arrays of params.
+
+Notation: g is the exact gradient, ĝ one of K estimates, ḡ their mean.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class QualityMeasures(NamedTuple):
+    """What :func:`gradient_quality` says of one array of params, or of all together.
+
+    Where g = 0 there is nothing to compare with, and all but `norm`, `sign_agreement`
+    and `zeros` is NaN.
+
+    Attributes:
+      norm: ‖g‖.
+      bias: ‖ḡ − g‖ / ‖g‖.
+      bias_standard_error: √(V / K), what the bias is of a rule without any. NaN if K
+        is 1; 0 without keys.
+      variance: V, relative to ‖g‖².
+      error: rms error, √(mean ‖ĝ − g‖²) / ‖g‖.
+      cosine: ⟨ĝ, g⟩ / (‖ĝ‖ ‖g‖), the mean over those keys for which ĝ ≠ 0.
+      cosine_deviation: standard deviation of it over those keys.
+      norm_ratio: mean of ‖ĝ‖ / ‖g‖.
+      sign_agreement: share of numbers with the sign of g's, where 0 is a sign of its
+        own; mean over keys.
+      zeros: share of keys for which ĝ = 0.
+    """
+
+    norm: jax.Array
+    bias: jax.Array
+    bias_standard_error: jax.Array
+    variance: jax.Array
+    error: jax.Array
+    cosine: jax.Array
+    cosine_deviation: jax.Array
+    norm_ratio: jax.Array
+    sign_agreement: jax.Array
+    zeros: jax.Array
+
+
+class QualitySums(NamedTuple):
+    """Sums over the numbers of a gradient, which add up over arrays; [K] or []."""
+
+    exact: jax.Array  # ‖g‖²
+    bias: jax.Array  # ‖ḡ − g‖²
+    estimates: jax.Array  # [K] ‖ĝ‖²
+    deviations: jax.Array  # [K] ‖ĝ − ḡ‖²
+    errors: jax.Array  # [K] ‖ĝ − g‖²
+    products: jax.Array  # [K] ⟨ĝ, g⟩
+    agreeing: jax.Array  # [K] how many signs agree
+    size: jax.Array  # how many numbers there are
+
+
+def sums_of(estimates: jax.Array, exact: jax.Array, dtype: Any) -> QualitySums:
+    """Return the sums of one array, of which there are K estimates [K, ...]."""
+    estimates = estimates.reshape(len(estimates), -1).astype(dtype)
+    exact = exact.reshape(1, -1).astype(dtype)
+    mean = jnp.mean(estimates, axis=0, keepdims=True)
+    of = lambda numbers: jnp.sum(numbers, axis=1)
+    return QualitySums(
+        exact=of(exact**2)[0],
+        bias=of((mean - exact) ** 2)[0],
+        estimates=of(estimates**2),
+        deviations=of((estimates - mean) ** 2),
+        errors=of((estimates - exact) ** 2),
+        products=of(estimates * exact),
+        agreeing=of((jnp.sign(estimates) == jnp.sign(exact)).astype(dtype)),
+        size=jnp.asarray(exact.size, dtype),
+    )
+
+
+def measures_of(sums: QualitySums, drawn: bool) -> QualityMeasures:
+    """Return the measures; without draws, the one estimate varies by nothing."""
+    count = sums.errors.shape[0]
+    norm = jnp.sqrt(sums.exact)
+    per = lambda number, unit: number / jnp.where(unit == 0, jnp.nan, unit)
+    variance = jnp.sum(sums.deviations) / max(count - 1, 1)
+    if drawn and count == 1:
+        variance = jnp.full_like(variance, jnp.nan)  # of one draw, nothing is known
+    zero = sums.estimates == 0
+    cosines = per(sums.products, norm * jnp.sqrt(jnp.where(zero, 1, sums.estimates)))
+    mean = lambda values: per(
+        jnp.sum(jnp.where(zero, 0, values)), jnp.sum(~zero).astype(values.dtype)
+    )
+    cosine = mean(cosines)
+    return QualityMeasures(
+        norm=norm,
+        bias=per(jnp.sqrt(sums.bias), norm),
+        bias_standard_error=per(jnp.sqrt(variance / count), norm),
+        variance=per(variance, sums.exact),
+        error=per(jnp.sqrt(jnp.mean(sums.errors)), norm),
+        cosine=cosine,
+        cosine_deviation=jnp.sqrt(mean((cosines - cosine) ** 2)),
+        norm_ratio=per(jnp.mean(jnp.sqrt(sums.estimates)), norm),
+        sign_agreement=jnp.mean(sums.agreeing) / sums.size,
+        zeros=jnp.mean(zero, dtype=norm.dtype),
+    )
