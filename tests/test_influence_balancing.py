@@ -82,8 +82,9 @@ def test_it_writes_what_it_shows(result):
 
 def test_a_leaky_network_is_the_same_network():
     theta, s = jax.numpy.array(0.3), jax.random.normal(jax.random.key(0), (23,))
+    x = jax.numpy.zeros(0)
     for got, want in zip(
-        study.leaky_step(theta, s, None), study.step(theta, s, None), strict=True
+        study.leaky_step(theta, s, x), study.step(theta, s, x), strict=True
     ):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 

@@ -25,14 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bpvariants import gradients
 from bpvariants.types import PyTree
 from experiments import report
 from experiments.online import _copy_length_report, _learning, _rules
+from experiments.online._copy_learners import learners, RULES
 
 GUESS = math.log(2)  # the loss of who remembers nothing
-# The forward gradient draws its direction at the beginning of a sequence.
-RULES = _rules.RULES | {"forward_gradient": gradients.forward_gradient}
 REMEMBERED = 0.9  # of the mean of losses, from one sequence to the next
 
 
@@ -107,7 +105,8 @@ def main(config: Config) -> report.Result:
     folder = report.make_folder("copy_length", config.out)
     report.write_config(folder, config)
     rows, interrupted, start = [], False, time.perf_counter()
-    chosen = learners(config)
+    adam = optax.adam(config.learning_rate)
+    chosen = learners(config.rules, config.truncations, adam)
     try:
         with report.Progress(len(config.cells) * len(chosen)) as progress:
             for cell in config.cells:
@@ -144,59 +143,6 @@ def draw_sequence(
     both = lambda flags: jnp.broadcast_to(flags[:, None], targets.shape)
     weights = (asked & mask).astype(float)
     return jax.nn.one_hot(shown, 3), targets, both(weights), both(mask)
-
-
-def loss(y: jax.Array, target: jax.Array) -> jax.Array:
-    """Return the cross-entropy in nats of a bit; y [*batch, 1] is a logit."""
-    return optax.sigmoid_binary_cross_entropy(y[..., 0], target)
-
-
-def learners(config: Config) -> dict[str, Callable]:
-    """Return, by name, network -> learn.
-
-    learn(pair, carry, xs, targets, weights, mask, key) -> (value, pair) of a sequence.
-    """
-    adam = optax.adam(config.learning_rate)
-    chosen = {"bptt": partial(_whole, adam)}
-    for every, lookback in config.truncations:
-        name = f"truncated ({lookback}; {every})"
-        chosen[name] = partial(_windows, adam, every, lookback)
-    chosen |= {name: partial(_online, adam, name) for name in config.rules}
-    return chosen
-
-
-def _whole(adam, network):
-    rule = gradients.bptt(network.step, loss)
-
-    def learn(pair, carry, xs, targets, weights, mask, key):
-        del key
-        (value, _), grads = rule(pair[0], carry, xs, targets, weights, mask)
-        change, opt_state = adam.update(grads, pair[1])
-        return value, (optax.apply_updates(pair[0], change), opt_state)
-
-    return learn
-
-
-def _windows(adam, every, lookback, network):
-    rule = gradients.truncated_bptt(
-        network.step, loss, every=every, lookback=lookback, update=adam
-    )
-    return _on_the_way(rule, draws=False)
-
-
-def _online(adam, name, network):
-    online = RULES[name](network.step, loss)
-    rule = gradients.over_sequence(online, update=adam)
-    return _on_the_way(rule, draws=_learning.draws(online))
-
-
-def _on_the_way(rule, draws):
-    def learn(pair, carry, xs, targets, weights, mask, key):
-        keys = {"key": key} if draws else {}
-        (value, _), pair = rule(pair, carry, xs, targets, weights, mask, **keys)
-        return value, pair
-
-    return learn
 
 
 def follow(

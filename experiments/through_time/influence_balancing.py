@@ -25,6 +25,13 @@ from bpvariants import gradients
 from bpvariants.types import GradientRule, OnlineRule
 from experiments import report
 from experiments.precision import double_precision
+from experiments.through_time._influence_network import (
+    half_square,
+    leaky_step,
+    step,
+    stream,
+    UNITS,
+)
 from experiments.through_time._influence_report import (
     draw,
     FARTHEST,
@@ -32,8 +39,6 @@ from experiments.through_time._influence_report import (
     MEASURED,
     show,
 )
-
-UNITS, POSITIVE = 23, 10
 
 
 class Online(NamedTuple):
@@ -122,36 +127,6 @@ def main(config: Config) -> report.Result:
         report.save_picture(folder, "influence_balancing", draw(rows))
     report.say_where(folder, time.perf_counter() - start, interrupted)
     return report.Result(rows, folder, interrupted)
-
-
-def step(theta: jax.Array, s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Let each unit be driven by itself, the next one and θ; x has no numbers."""
-    del x
-    signs = jnp.where(jnp.arange(UNITS) < POSITIVE, 1, -1).astype(s.dtype)
-    next_ones = jnp.concatenate([s[1:], jnp.zeros_like(s[:1])])
-    s = (s + next_ones) / 2 + theta * signs
-    return s, s[0]
-
-
-def leaky_step(
-    theta: jax.Array, s: jax.Array, x: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Do what `step` does: leak by half, and reach the next unit by a matrix."""
-    del x
-    weights = jnp.eye(UNITS, k=-1, dtype=s.dtype)
-    signs = jnp.where(jnp.arange(UNITS) < POSITIVE, 1, -1).astype(s.dtype)
-    s = (s + s @ weights) / 2 + theta * signs
-    return s, s[0]
-
-
-def half_square(y: jax.Array, target: jax.Array) -> jax.Array:
-    """Return ½ (s₁ − 1)², the target being 1."""
-    return (y - target) ** 2 / 2
-
-
-def stream(steps: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return inputs [K, 0], targets [K] and weights [K], of which the last is 1."""
-    return jnp.zeros((steps, 0)), jnp.ones(steps), jnp.zeros(steps).at[-1].set(1)
 
 
 def methods(config: Config) -> dict[str, Method]:

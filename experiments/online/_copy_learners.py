@@ -1,0 +1,69 @@
+"""By what `copy_length` learns a sequence: whole and truncated BPTT, online rules."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import optax
+
+from bpvariants import gradients
+from experiments.online import _learning, _rules
+
+# The forward gradient draws its direction at the beginning of a sequence.
+RULES = _rules.RULES | {"forward_gradient": gradients.forward_gradient}
+
+
+def loss(y: jax.Array, target: jax.Array) -> jax.Array:
+    """Return the cross-entropy in nats of a bit; y [*batch, 1] is a logit."""
+    return optax.sigmoid_binary_cross_entropy(y[..., 0], target)
+
+
+def learners(
+    rules: tuple[str, ...],
+    truncations: tuple[tuple[int, int], ...],
+    adam: optax.GradientTransformation,
+) -> dict[str, Callable]:
+    """Return, by name, network -> learn.
+
+    learn(pair, carry, xs, targets, weights, mask, key) -> (value, pair) of a sequence.
+    """
+    chosen = {"bptt": partial(_whole, adam)}
+    for every, lookback in truncations:
+        name = f"truncated ({lookback}; {every})"
+        chosen[name] = partial(_windows, adam, every, lookback)
+    chosen |= {name: partial(_online, adam, name) for name in rules}
+    return chosen
+
+
+def _whole(adam, network):
+    rule = gradients.bptt(network.step, loss)
+
+    def learn(pair, carry, xs, targets, weights, mask, key):
+        del key
+        (value, _), grads = rule(pair[0], carry, xs, targets, weights, mask)
+        change, opt_state = adam.update(grads, pair[1])
+        return value, (optax.apply_updates(pair[0], change), opt_state)
+
+    return learn
+
+
+def _windows(adam, every, lookback, network):
+    rule = gradients.truncated_bptt(
+        network.step, loss, every=every, lookback=lookback, update=adam
+    )
+    return _on_the_way(rule, draws=False)
+
+
+def _online(adam, name, network):
+    online = RULES[name](network.step, loss)
+    rule = gradients.over_sequence(online, update=adam)
+    return _on_the_way(rule, draws=_learning.draws(online))
+
+
+def _on_the_way(rule, draws):
+    def learn(pair, carry, xs, targets, weights, mask, key):
+        keys = {"key": key} if draws else {}
+        (value, _), pair = rule(pair, carry, xs, targets, weights, mask, **keys)
+        return value, pair
+
+    return learn

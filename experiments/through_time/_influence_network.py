@@ -1,0 +1,36 @@
+"""The network of `influence_balancing`, s ← A s + θ v, and what it is given."""
+
+import jax
+import jax.numpy as jnp
+
+UNITS, POSITIVE = 23, 10
+
+
+def step(theta: jax.Array, s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Let each unit be driven by itself, the next one and θ; x has no numbers."""
+    del x
+    signs = jnp.where(jnp.arange(UNITS) < POSITIVE, 1, -1).astype(s.dtype)
+    next_ones = jnp.concatenate([s[1:], jnp.zeros_like(s[:1])])
+    s = (s + next_ones) / 2 + theta * signs
+    return s, s[0]
+
+
+def leaky_step(
+    theta: jax.Array, s: jax.Array, x: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Do what `step` does: leak by half, and reach the next unit by a matrix."""
+    del x
+    weights = jnp.eye(UNITS, k=-1, dtype=s.dtype)
+    signs = jnp.where(jnp.arange(UNITS) < POSITIVE, 1, -1).astype(s.dtype)
+    s = (s + s @ weights) / 2 + theta * signs
+    return s, s[0]
+
+
+def half_square(y: jax.Array, target: jax.Array) -> jax.Array:
+    """Return ½ (s₁ − 1)², the target being 1."""
+    return (y - target) ** 2 / 2
+
+
+def stream(steps: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return inputs [K, 0], targets [K] and weights [K], of which the last is 1."""
+    return jnp.zeros((steps, 0)), jnp.ones(steps), jnp.zeros(steps).at[-1].set(1)
