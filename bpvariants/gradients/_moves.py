@@ -89,7 +89,8 @@ def _run_on_marks(equation: Any, operands: list[jax.Array]) -> list[jax.Array]:
         names = "dimension_numbers", "slice_sizes", "mode"
         given = {name: parameters[name] for name in names}
         fill = int(parameters["fill_value"] != 0)
-        return [jax.lax.gather(*operands, **given, fill_value=fill)]
+        operand, places = operands
+        return [jax.lax.gather(operand, places, **given, fill_value=fill)]
     if name not in run:
         return run_equation(equation, operands)
     names = "dimension_numbers", "indices_are_sorted", "unique_indices", "mode"

@@ -89,7 +89,7 @@ def read_out(
     run = over_batch(lambda *args: _run_cut(*program, cuts, *args), rank)
     at_cuts = over_batch(lambda *args: _at_cuts(*program, cuts, *args), rank)
     # Values rather than a stop_gradient, which would stop derivatives of this rule too.
-    held = at_cuts(params, now.start, (x, target, outputs))
+    _, held = at_cuts(params, now.start, (x, target, outputs))
 
     def mean_loss(params, leaves, at_carry, at_output):
         carry = replace_floating(now.start, leaves)
@@ -136,10 +136,10 @@ def _nudged(step, loss):
 
 
 def _at_cuts(program, structure, cuts, params, carry, inputs):
-    """Return what the step of one example computes where it is to be cut."""
+    """Return (None, what the step of one example computes where it is to be cut)."""
     del structure
     read = _run(program, (params, carry, inputs), lambda variable, value: value)
-    return [read(variable) for variable in cuts]
+    return None, [read(variable) for variable in cuts]
 
 
 def _run_cut(program, structure, cuts, params, carry, inputs):
