@@ -247,3 +247,42 @@ def test_inputs_that_are_no_pair_are_refused():
     rule = gradients.rtrl(own_recurrence, squared_error)
     with pytest.raises(ValueError, match="inputs must be the pair"):
         rule.init((jnp.ones(N), jnp.ones(1)), jnp.ones(N), inputs=np.ones(D))
+
+
+def test_a_reference_that_the_step_closes_over_is_read_and_never_known():
+    mask = jax.new_ref(jnp.tril(jnp.ones((N, N))))
+
+    def step(w, h, x):
+        h = jnp.tanh(x + h @ (w * mask[...]))
+        return h, h
+
+    args = _random([(N, N), (N,), (T, N), (T, N)])
+    rule = jax.jit(lambda *args: rtrl(step, squared_error)(*args)[1])
+    for numbers in (mask[...], mask[...].T):
+        mask[...] = numbers
+        got, want = rule(*args), jitted_bptt_of(numbers)(*args)
+        chex.assert_trees_all_close(got, want, rtol=1e-9)
+
+
+def jitted_bptt_of(mask):
+    def step(w, h, x):
+        h = jnp.tanh(x + h @ (w * mask))
+        return h, h
+
+    return lambda *args: gradients.bptt(step, squared_error)(*args)[1]
+
+
+@pytest.mark.parametrize("fill", [0.5, -0.5, 1.0])
+def test_what_a_gather_fills_with_counts_as_other_than_zero(fill):
+    mask = jnp.array([1.0, 0.0, 1.0])
+    places = jnp.array([0, 1, 9])  # the last is none, and is filled
+
+    def step(w, h, x):
+        taken = jnp.take(w * mask, places, mode="fill", fill_value=fill)
+        h = jnp.sin(taken * h[::-1] + h / 10 + x + w)
+        return h, h
+
+    args = _random([(3,), (3,), (T, 3), (T, 3)])
+    _, got = jitted(rtrl, step)(*args)
+    _, want = jitted(gradients.bptt, step)(*args)
+    chex.assert_trees_all_close(got, want, rtol=1e-10)

@@ -85,6 +85,12 @@ def _run_on_marks(equation: Any, operands: list[jax.Array]) -> list[jax.Array]:
     run: dict[str, Callable[..., jax.Array]]
     run = {"scatter": jax.lax.scatter, "scatter-add": jax.lax.scatter_add}
     name, parameters = equation.primitive.name, equation.params
+    if name == "gather":  # a fill of 1/2, or of NaN, is a mark too, which int32 lacks
+        names = "dimension_numbers", "slice_sizes", "mode"
+        given = {name: parameters[name] for name in names}
+        fill = int(parameters["fill_value"] != 0)
+        operand, places = operands
+        return [jax.lax.gather(operand, places, **given, fill_value=fill)]
     if name not in run:
         return run_equation(equation, operands)
     names = "dimension_numbers", "indices_are_sorted", "unique_indices", "mode"

@@ -87,10 +87,13 @@ def read_out(
     program = flat_program(example, params, *shapes, calls=PLAIN_CALLS)
     cuts = _cuts(*program, first)
     run = over_batch(lambda *args: _run_cut(*program, cuts, *args), rank)
+    at_cuts = over_batch(lambda *args: _at_cuts(*program, cuts, *args), rank)
+    # Values rather than a stop_gradient, which would stop derivatives of this rule too.
+    _, held = at_cuts(params, now.start, (x, target, outputs))
 
     def mean_loss(params, leaves, at_carry, at_output):
         carry = replace_floating(now.start, leaves)
-        new, losses = run(params, carry, ((x, target, at_output), at_carry))
+        new, losses = run(params, carry, ((x, target, at_output), at_carry, held))
         return jnp.sum(now.shares * losses), new
 
     (value, new), found = jax.value_and_grad(
@@ -132,29 +135,45 @@ def _nudged(step, loss):
     return nudged
 
 
+def _at_cuts(program, structure, cuts, params, carry, inputs):
+    """Return (None, what the step of one example computes where it is to be cut)."""
+    del structure
+    read = _run(program, (params, carry, inputs), lambda variable, value: value)
+    return None, [read(variable) for variable in cuts]
+
+
 def _run_cut(program, structure, cuts, params, carry, inputs):
     """Run the step of one example, whose new carry is h_t + nudges, fixed but for them.
 
     Leaves that are passed on unchanged are not cut: their uses are those of h_{t−1}.
     """
-    inputs, nudges = inputs
+    inputs, nudges, held = inputs
+    values = dict(zip(cuts, held, strict=True))
+
+    def cut(variable, value):
+        if variable not in cuts:
+            return value
+        place, chain = cuts[variable]
+        value = values[variable]
+        back = jax.vjp(lambda a: _rearrange(a, chain), value)[1]
+        return value + back(nudges[place])[0]
+
+    read = _run(program, (params, carry, inputs), cut)
+    return structure.unflatten([read(atom) for atom in program.jaxpr.outvars])
+
+
+def _run(program, arguments, change):
+    """Run a program with values changed on the way; return how to read an operand."""
     jaxpr = program.jaxpr
     env = dict(zip(jaxpr.constvars, program.consts, strict=True))
-    env |= dict(
-        zip(jaxpr.invars, jax.tree.leaves((params, carry, inputs)), strict=True)
-    )
+    env |= dict(zip(jaxpr.invars, jax.tree.leaves(arguments), strict=True))
     read = lambda atom: env[atom] if is_variable(atom) else atom.val
     for equation in jaxpr.eqns:
         operands = [read(atom) for atom in equation.invars]
         values = run_equation(equation, operands, PLAIN_CALLS)
         for variable, value in zip(equation.outvars, values, strict=True):
-            if variable in cuts:
-                place, chain = cuts[variable]
-                value = jax.lax.stop_gradient(value)
-                back = jax.vjp(lambda a, chain=chain: _rearrange(a, chain), value)[1]
-                value += back(nudges[place])[0]
-            env[variable] = value
-    return structure.unflatten([read(atom) for atom in jaxpr.outvars])
+            env[variable] = change(variable, value)
+    return read
 
 
 def _skips(program, structure, cuts, num_params):
