@@ -206,3 +206,16 @@ def test_inputs_are_asked_for(make_problem):
     step, loss, (params, carry, _, _), _ = make_problem("tanh")
     with pytest.raises(ValueError, match=r"inputs must be given .* inputs=\(x, target"):
         gradients.uoro(step, loss).init(params, carry)
+
+
+def test_richer_inputs_than_init_was_given_are_refused_not_dropped():
+    def step(params, h, x):
+        h = jnp.tanh(h * params["w"] + x[0])
+        return (h + params["b"], h) if x.size == 3 else (h, h)
+
+    params = {"w": jnp.ones(2), "b": jnp.ones(2)}
+    rule = gradients.uoro(step, lambda y, target: jnp.sum((y - target) ** 2))
+    target, key = jnp.ones(2), jax.random.key(0)
+    state = rule.init(params, jnp.ones(2), inputs=(jnp.ones(2), target))
+    with pytest.raises(ValueError, match=r"params\['b'\] reaches the carry now"):
+        rule.update(params, state, jnp.ones(3), target, key=key)

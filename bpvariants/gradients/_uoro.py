@@ -31,6 +31,7 @@ from bpvariants._dtypes import cast_like, widen
 from bpvariants.gradients._draws import check_key, draw_like
 from bpvariants.gradients._examples import times
 from bpvariants.gradients._jacobians import (
+    check_room,
     floating_leaves,
     over_batch,
     reaches_carry,
@@ -142,6 +143,9 @@ def _with_signs(
         now = enter_step(
             advance, params, carry, initial, x, target, weight, mask, reset
         )
+
+        reaches = reaches_carry(now.examples, params, now.start, now.inputs)
+        check_room(reaches, params, state.params_factor)
 
         def mean_loss(params):
             new, losses = now.examples(params, now.start, now.inputs)
