@@ -21,17 +21,28 @@ from experiments.benchmarks._timing import Entrants, Measured, race
 
 SHAPES = [(units, batch) for units in (32, 64, 128) for batch in (1, 16)]
 INPUTS = 32
+PRODUCTS = ("tanh", "GRU")
 CELLS = ("tanh", "GRU", "LSTM", "minGRU", "LRU")
 LENGTH = 50  # of sequences in comparisons with BPTT
 PRODUCT_WORK = 2e9  # multiplications a call, where two steps are not more
 SLOW = 5  # repeats of what takes seconds
 LENGTHS = (100, 1_000, 10_000)
+BY_LENGTH = {  # rules, and their cells
+    "bptt": "tanh",
+    "rtrl": "tanh",
+    "snap, order 1": "tanh",
+    "rflo": "tanh",
+    "uoro": "tanh",
+    "kf_rtrl": "tanh",
+    "eprop": "LSTM",
+    "diagonal_rtrl": "minGRU",
+}
 LENGTH_SHAPE = 32, 1  # units, batch
 
 
 def online(repeats: int) -> Iterator[Measured]:
     """Time RTRL by its product, other rules by BPTT, all by T, and peers."""
-    for cell in ("tanh", "GRU"):
+    for cell in PRODUCTS:
         for units, batch in SHAPES:
             yield from _product(cell, units, batch, repeats)
     for cell in CELLS:
@@ -132,10 +143,7 @@ def _product(cell: str, units: int, batch: int, repeats: int) -> Iterator[Measur
 def _lengths(repeats: int) -> Iterator[Measured]:
     """Time each rule along sequences of several lengths."""
     units, batch = LENGTH_SHAPE
-    cell_of = {"eprop": "LSTM", "diagonal_rtrl": "minGRU"}
-    names = ["bptt", "rtrl", "snap, order 1", "rflo", "uoro", "kf_rtrl", *cell_of]
-    for name in names:
-        cell = cell_of.get(name, "tanh")
+    for name, cell in BY_LENGTH.items():
         entrants = {
             f"T {length}": _rules(cell, length, units, batch)[name]
             for length in LENGTHS

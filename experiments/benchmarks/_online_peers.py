@@ -20,6 +20,7 @@ from experiments.benchmarks._timing import Entrants, Foreign, Measured, race
 
 PEER_SHAPES = [(units, batch) for units in (32, 64, 128) for batch in (1, 16)]
 INPUTS, OUTPUTS, PEER_LENGTH = 32, 10, 50
+MISSING = "not installed: braintrace"
 WHOLE = 64  # units of one example, up to which all of the influence is kept
 
 
@@ -55,9 +56,6 @@ def online_peers(repeats: int) -> Iterator[Measured]:
             notes[name] = _compared(run(), exact)
         group = f"GRU of braintrace, T {PEER_LENGTH}, B {batch}, n {units}"
         yield from race(group, entrants, repeats=repeats, notes=notes)
-
-
-MISSING = "not installed: braintrace"
 
 
 def _loss(y, target):
