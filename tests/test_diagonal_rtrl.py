@@ -27,7 +27,7 @@ def problem(name, batch):
     return step, (params, jax.tree.map(lambda a: a + 0.5, carry), xs, targets)
 
 
-@pytest.mark.parametrize("batch", [(), (2,)], ids=str)
+@pytest.mark.parametrize("batch", [(), (2,), (19,), (0,)], ids=str)
 @pytest.mark.parametrize("name", ["lru", "min_gru"])
 def test_equals_bptt_at_the_memory_of_the_parameters(name, batch):
     step, args = problem(name, batch)

@@ -109,6 +109,29 @@ def test_benchmarks_run(tmp_path, monkeypatch, capsys):
     assert float(ours.note.split(";")[0].removeprefix("error ")) < 1e-4
 
 
+def test_benchmark_of_online_rules_runs(monkeypatch):
+    monkeypatch.setattr(benchmarks._online, "SHAPES", [(3, 2)])
+    monkeypatch.setattr(benchmarks._online, "PRODUCTS", ("tanh",))
+    monkeypatch.setattr(benchmarks._online, "CELLS", ("LSTM",))
+    monkeypatch.setattr(benchmarks._online, "LENGTH", 3)
+    monkeypatch.setattr(benchmarks._online, "LENGTHS", (2, 4))
+    monkeypatch.setattr(benchmarks._online, "BY_LENGTH", {"snap, order 1": "tanh"})
+    monkeypatch.setattr(benchmarks._online_peers, "PEER_SHAPES", [(3, 2)])
+    rows = list(benchmarks.online(repeats=2))
+    groups = {group: [] for group in dict.fromkeys(row.group for row in rows)}
+    for row in rows:
+        groups[row.group].append(row.name)
+    products, lstm, lengths, peers = groups.values()
+    assert products == ["product J M", "rtrl"]
+    assert lstm == ["bptt", "snap, order 1", "rflo", "eprop", "uoro"]
+    assert lengths == ["T 2", "T 4"]
+    notes = {row.name: row.note for row in rows if row.group == list(groups)[-1]}
+    assert set(peers) >= {"snap, order 1, cells.gru", "bptt", "rtrl", "snap, order 1"}
+    error = lambda name: float(notes[name].split(";")[0].removeprefix("error "))
+    assert error("rtrl") < 1e-5 < 1e-3 < error("snap, order 1")
+    assert "zero" not in notes["rtrl"]
+
+
 def run(*arguments):
     command = [sys.executable, "-m", "experiments", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,7 +1,7 @@
 """One step of an influence: M_t = J_t M_{t−1} + I_t, in the entries that are kept."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from bpvariants.gradients._jacobians import (
 from bpvariants.types import PyTree, Step
 
 Rows = list[jax.Array | None]  # M by array of params, [*batch, K, *shape]
+SUMMED = 16  # terms of a sum that are added in one pass
 UNROLLED = 8  # passes among which an entry is chosen one by one
 
 
@@ -76,8 +77,7 @@ def through_influence(
             of_rows = padded[..., leaf.rows.reshape(-1)]
             grads.append(jnp.tensordot(of_rows, rows, axes=rank + 1))
         else:
-            of_rows = padded[..., leaf.rows]
-            grads.append(jnp.sum(of_rows * rows, axis=tuple(range(rank + 1))))
+            grads.append(_sum_of_products(_look_up(padded, leaf.rows), rows, rank + 1))
     return [g.reshape(theta.shape) for g, theta in zip(grads, like, strict=True)]
 
 
@@ -125,14 +125,27 @@ def _next_of_leaf(plan, leaf, colours, jacobian, passes, old, rank):
         new = matrix @ old.reshape(*old.shape[: rank + 1], size)
         new = new.reshape(old.shape)
     else:
-        factors = jacobian[..., plan.carry.lookup[rows[:, None], rows[None]]].astype(
-            dtype
-        )
-        new = jnp.sum(factors * jnp.expand_dims(old, rank), axis=rank + 1)
+        places = plan.carry.lookup[rows[:, None], rows]
+        new = _times(jacobian.astype(dtype), places, old, rank)
     new = new + _immediate(colours, passes, rank).astype(dtype)
     if leaf.allowed.all() or not leaf.is_full:  # where no row is, J and I are 0
         return new
     return jnp.where(leaf.allowed, new, jnp.zeros((), dtype))
+
+
+def _times(
+    jacobian: jax.Array, places: np.ndarray, old: jax.Array, rank: int
+) -> jax.Array:
+    """Return Σ_k J[places[:, k]] old[k], [*batch, K, *shape]."""
+    if len(places) == 1:  # so simply that it can be written over the old
+        return _look_up(jacobian, places[0]) * old
+    used = np.flatnonzero((places >= 0).reshape(*places.shape[:2], -1).any((0, 2)))
+    if len(used) > UNROLLED:
+        factors = _look_up(jacobian, places)
+        return jnp.sum(factors * jnp.expand_dims(old, rank), axis=rank + 1)
+    of_row = lambda k: jax.lax.slice_in_dim(old, k, k + 1, axis=rank)
+    terms = [_look_up(jacobian, places[:, k]) * of_row(k) for k in used]
+    return sum(terms, jnp.zeros((), old.dtype))
 
 
 def _immediate(colours: np.ndarray, passes: jax.Array, rank: int) -> jax.Array:
@@ -153,6 +166,43 @@ def _immediate(colours: np.ndarray, passes: jax.Array, rank: int) -> jax.Array:
         passes, np.maximum(colours, 0).reshape(shape), axis=rank
     )
     return jnp.where(colours >= 0, chosen, jnp.zeros((), passes.dtype))
+
+
+def _look_up(values: jax.Array, places: np.ndarray) -> jax.Array:
+    """Return values[..., places].
+
+    From flat values, as XLA puts the batch last in what it gathers from others, and
+    then goes through large products in steps of B.
+    """
+    count, size = math.prod(values.shape[:-1]), values.shape[-1]
+    flat = np.arange(count).reshape(-1, *[1] * places.ndim) * size + places % size
+    taken = values.reshape(-1)[flat]
+    return taken.reshape(*values.shape[:-1], *places.shape)
+
+
+def _sum_of_products(a: jax.Array, b: jax.Array, axes: int) -> jax.Array:
+    """Return the sum of a · b over so many first axes.
+
+    Block by block: for a plain sum XLA's loops on CPUs run along the axes summed over.
+    """
+    size = math.prod(b.shape[:axes])
+    if not size:
+        return jnp.zeros(b.shape[axes:], b.dtype)
+    a, b = (x.reshape(size, *x.shape[axes:]) for x in (a, b))
+    total = _sum_of_blocks(size, lambda block: a[block] * b[block])
+    while len(total) > 1:
+        total = _sum_of_blocks(len(total), total.__getitem__)
+    return total[0]
+
+
+def _sum_of_blocks(length: int, block_of: Callable[[slice], jax.Array]) -> jax.Array:
+    """Return the sum of `SUMMED` blocks of a first axis, and what is left over."""
+    count = min(length, SUMMED)
+    size = length // count
+    first, *others = (block_of(slice(i * size, (i + 1) * size)) for i in range(count))
+    total = sum(others, first)
+    rest = slice(count * size, length)
+    return total if rest.start == length else jnp.concatenate([total, block_of(rest)])
 
 
 def _with_zero(values: jax.Array) -> jax.Array:

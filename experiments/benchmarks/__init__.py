@@ -1,6 +1,7 @@
 """The same work by this library and by its peers, timed in one run."""
 
 from experiments.benchmarks._main import Config as Config, main as main
+from experiments.benchmarks._online import online as online
 from experiments.benchmarks._timing import (
     Entrants as Entrants,
     Measured as Measured,

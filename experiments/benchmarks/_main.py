@@ -13,6 +13,7 @@ from rich.table import Table
 from experiments import report
 from experiments.benchmarks._bptt import bptt
 from experiments.benchmarks._fixed_point import fixed_point
+from experiments.benchmarks._online import online
 from experiments.benchmarks._parallel import parallel
 from experiments.benchmarks._proben1 import proben1
 from experiments.benchmarks._rprop import rprop
@@ -21,6 +22,7 @@ from experiments.benchmarks._timing import Measured
 BENCHMARKS = {
     "bptt": bptt,
     "fixed_point": fixed_point,
+    "online": online,
     "parallel": parallel,
     "rprop": rprop,
     "proben1": proben1,
@@ -36,7 +38,7 @@ class Config:
     """
 
     only: tuple[
-        Literal["bptt", "fixed_point", "parallel", "rprop", "proben1"], ...
+        Literal["bptt", "fixed_point", "online", "parallel", "rprop", "proben1"], ...
     ] = ()
     """Benchmarks to run; by default all of them."""
     repeats: int = 30

@@ -1,0 +1,156 @@
+"""Online rules against what they must do: a product of matrices, or a step of BPTT.
+
+An exact step of RTRL is measured against the bare product J M that it must form, of
+[B, n, n] and [B, n, p] for the p parameters that reach the carry; the approximations
+against BPTT of the same cell and sequence. What a rule keeps in memory does not grow
+with the length of the sequence, but for the loss, the share and the key of each step.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants import cells, gradients
+from bpvariants.types import OnlineRule, Step
+from experiments.benchmarks._online_peers import online_peers
+from experiments.benchmarks._timing import Entrants, Measured, race
+
+SHAPES = [(units, batch) for units in (32, 64, 128) for batch in (1, 16)]
+INPUTS = 32
+PRODUCTS = ("tanh", "GRU")
+CELLS = ("tanh", "GRU", "LSTM", "minGRU", "LRU")
+LENGTH = 50  # of sequences in comparisons with BPTT
+PRODUCT_WORK = 2e9  # multiplications a call, where two steps are not more
+SLOW = 5  # repeats of what takes seconds
+LENGTHS = (100, 1_000, 10_000)
+BY_LENGTH = {  # rules, and their cells
+    "bptt": "tanh",
+    "rtrl": "tanh",
+    "snap, order 1": "tanh",
+    "rflo": "tanh",
+    "uoro": "tanh",
+    "kf_rtrl": "tanh",
+    "eprop": "LSTM",
+    "diagonal_rtrl": "minGRU",
+}
+LENGTH_SHAPE = 32, 1  # units, batch
+
+
+def online(repeats: int) -> Iterator[Measured]:
+    """Time RTRL by its product, other rules by BPTT, all by T, and peers."""
+    for cell in PRODUCTS:
+        for units, batch in SHAPES:
+            yield from _product(cell, units, batch, repeats)
+    for cell in CELLS:
+        for units, batch in SHAPES:
+            group = f"gradient, {cell}, T {LENGTH}, B {batch}, n {units}"
+            entrants = _rules(cell, LENGTH, units, batch)
+            entrants.pop("rtrl", None)
+            yield from race(group, entrants, repeats=repeats)
+    yield from _lengths(repeats)
+    yield from online_peers(repeats)
+
+
+def _loss(y, target):
+    return jnp.mean((y - target) ** 2, axis=-1)
+
+
+def _cell(name: str, units: int, batch: int) -> tuple[Callable, Any, Any]:
+    """Return a step, its parameters and its carry."""
+    key = jax.random.key(1)
+    if name == "LRU":
+        params = cells.lru_params(key, INPUTS, units, units)
+        zeros = jnp.zeros((batch, units))
+        return cells.lru, params, (zeros, zeros)  # real and imaginary parts
+    step, draw, carry = {
+        "tanh": (cells.tanh, cells.tanh_params, cells.tanh_carry),
+        "GRU": (cells.gru, cells.gru_params, cells.gru_carry),
+        "LSTM": (cells.lstm, cells.lstm_params, cells.lstm_carry),
+        "minGRU": (cells.min_gru, cells.min_gru_params, cells.min_gru_carry),
+    }[name]
+    params = draw(key, INPUTS, units)
+    return step, params, carry(params, (batch,))
+
+
+def _data(length: int, units: int, batch: int) -> tuple[jax.Array, jax.Array]:
+    keys = jax.random.split(jax.random.key(0))
+    xs = jax.random.normal(keys[0], (length, batch, INPUTS))
+    return xs, jax.random.normal(keys[1], (length, batch, units))
+
+
+def _rules(cell: str, length: int, units: int, batch: int) -> Entrants:
+    """Return BPTT and the online rules that suit a cell, as gradients of a sequence."""
+    step, params, carry = _cell(cell, units, batch)
+    arguments = (params, carry, *_data(length, units, batch))
+    key = jax.random.key(2)
+    entrants: Entrants = {"bptt": (gradients.bptt(step, _loss), arguments)}
+    for name, rule in _online_rules(cell, step).items():
+        entrants[name] = gradients.over_sequence(rule), arguments
+    at_random = {"uoro": gradients.uoro(step, _loss)}
+    if cell in ("tanh", "GRU"):
+        at_random["kf_rtrl"] = gradients.kf_rtrl(step, _loss)
+    for name, online in at_random.items():
+        run: Callable[..., Any] = gradients.over_sequence(online)
+        entrants[name] = partial(_with_key, run), (key, *arguments)
+    return entrants
+
+
+def _with_key(rule, key, *arguments):
+    return rule(*arguments, key=key)
+
+
+def _online_rules(cell: str, step: Step) -> dict[str, OnlineRule]:
+    if cell in ("minGRU", "LRU"):
+        return {"diagonal_rtrl": gradients.diagonal_rtrl(step, _loss)}
+    rules = {
+        "rtrl": gradients.rtrl(step, _loss),
+        "snap, order 1": gradients.snap(step, _loss, order=1),
+        "rflo": gradients.rflo(step, _loss),
+    }
+    if cell == "LSTM":
+        visible = lambda carry: carry[1]
+        rules["eprop"] = gradients.eprop(step, _loss, visible=visible)
+    return rules
+
+
+def _product(cell: str, units: int, batch: int, repeats: int) -> Iterator[Measured]:
+    """Time steps of RTRL and the products in them."""
+    _, params, _ = _cell(cell, units, batch)
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    work = batch * units**2 * size
+    # A single step would meet an influence of zeros, which need no product.
+    length = max(2, min(LENGTH, int(PRODUCT_WORK / work)))
+
+    def product(jacobian, influence):
+        multiply = lambda influence, _: (jacobian @ influence, None)
+        return jax.lax.scan(multiply, influence, length=length)[0]
+
+    key = jax.random.key(3)
+    jacobian = jax.random.normal(key, (batch, units, units)) / math.sqrt(units)
+    arguments = jacobian, jnp.ones((batch, units, size))
+    rtrl = _rules(cell, length, units, batch)["rtrl"]
+    entrants: Entrants = {"product J M": (product, arguments), "rtrl": rtrl}
+    group = f"steps of RTRL, {cell}, T {length}, B {batch}, n {units}"
+    if work * length > PRODUCT_WORK:
+        repeats = min(repeats, SLOW)
+    yield from race(group, entrants, repeats=repeats)
+
+
+def _lengths(repeats: int) -> Iterator[Measured]:
+    """Time each rule along sequences of several lengths."""
+    units, batch = LENGTH_SHAPE
+    for name, cell in BY_LENGTH.items():
+        entrants = {
+            f"T {length}": _rules(cell, length, units, batch)[name]
+            for length in LENGTHS
+        }
+        group = f"by length, {name}, {cell}, B {batch}, n {units}"
+        rows = race(group, entrants, repeats=min(repeats, SLOW))
+        before, last = rows[-2:]
+        slope = math.log(last.ms / before.ms) / math.log(LENGTHS[-1] / LENGTHS[-2])
+        yield from rows[:-1]
+        yield last._replace(note=f"time ∝ T^{slope:.2f}")
