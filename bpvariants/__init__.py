@@ -3,6 +3,7 @@
 from bpvariants import (
     adapters as adapters,
     cells as cells,
+    diagnostics as diagnostics,
     gradients as gradients,
     training as training,
     types as types,

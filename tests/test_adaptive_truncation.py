@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bpvariants import gradients
+from bpvariants import _losses, gradients
 from bpvariants.gradients import _adaptive_truncation, _look_back
 
 P = json.loads((pathlib.Path(__file__).parent / "golden" / "probe_p.json").read_text())
@@ -137,7 +137,7 @@ def test_padding_and_resets(make_problem):
     mask = jnp.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 1, 0], [1, 0, 0]], bool)
     reset = jnp.array([[0, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0]], bool)
     spoil = lambda leaf: jnp.where(mask[..., None], leaf, jnp.nan)
-    advance = gradients._losses.with_loss(step, loss)
+    advance = _losses.with_loss(step, loss)
     arguments = params, carry, (spoil(xs), spoil(targets))
     flags = mask, reset, more["initial"], (3,)
     measured = jax.jit(

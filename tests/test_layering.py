@@ -11,19 +11,24 @@ import re
 import pytest
 
 import bpvariants
-from bpvariants import adapters, cells, gradients, training, types, updates
+from bpvariants import adapters, cells, diagnostics, gradients, training, types, updates
 
 ROOT = pathlib.Path(bpvariants.__file__).parent.parent
-LOW = {"types", "_checks", "_dtypes"}
+LOW = {"types", "_checks", "_dtypes", "_losses", "_masking", "_program", "_tables"}
 BELOW = {
     "types": set(),
     "_dtypes": {"types"},
     "_checks": {"types", "_dtypes"},
+    "_masking": {"types", "_checks"},
+    "_losses": {"types", "_checks", "_dtypes"},
+    "_program": set(),
+    "_tables": {"types"},
     "adapters": {"types"},
     "cells": LOW,
+    "diagnostics": LOW,
     "gradients": LOW,
     "updates": LOW,
-    "training": LOW | {"gradients", "updates"},
+    "training": LOW | {"gradients", "updates", "diagnostics"},
 }
 
 
@@ -48,7 +53,7 @@ def test_layers_import_only_what_lies_below():
             assert package != "experiments", path
             if package == "bpvariants":
                 assert module.split(".")[0] in BELOW[layer] | {layer}, path
-            if layer == "gradients":
+            if layer in ("gradients", "diagnostics"):
                 assert package != "optax", path  # knows no optimiser
             if layer == "updates":
                 assert package not in ("flax", "equinox"), path  # knows no network
@@ -64,7 +69,7 @@ def test_the_library_prints_nothing_and_reads_nothing():
 
 PUBLIC = [
     pytest.param(member, id=f"{module.__name__}.{name}")
-    for module in (types, adapters, cells, gradients, training, updates)
+    for module in (types, adapters, cells, diagnostics, gradients, training, updates)
     for name, member in vars(module).items()
     if not name.startswith("_") and getattr(member, "__module__", "").startswith("bpv")
 ]
@@ -110,7 +115,7 @@ def test_the_readme_examples_run(capsys, plain_jax):
 
 def test_the_readme_names_what_there_is():
     readme = (ROOT / "README.md").read_text()
-    for package in (gradients, updates, training, adapters, cells):
+    for package in (gradients, updates, diagnostics, training, adapters, cells):
         short = package.__name__.removeprefix("bpvariants.")
         for name in re.findall(rf"`{short}\.(\w+)", readme):
             assert hasattr(package, name), f"{short}.{name}"

@@ -13,6 +13,7 @@ in reach. What rules take and return: `bpvariants.types.GradientRule`. How good 
 estimate is: gradient_quality.
 """
 
+from bpvariants._masking import mask_from_lengths as mask_from_lengths
 from bpvariants.gradients._adaptive_truncation import (
     adaptive_truncation as adaptive_truncation,
     TruncationCertificate as TruncationCertificate,
@@ -67,7 +68,6 @@ from bpvariants.gradients._kf_rtrl import (
     KroneckerFactors as KroneckerFactors,
 )
 from bpvariants.gradients._linear_solver import linear_solver as linear_solver
-from bpvariants.gradients._masking import mask_from_lengths as mask_from_lengths
 from bpvariants.gradients._newton_unroll import newton as newton
 from bpvariants.gradients._over_sequence import over_sequence as over_sequence
 from bpvariants.gradients._parallel_unroll import (

@@ -23,8 +23,8 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._checks import are_numbers
+from bpvariants._losses import as_arrays, check_sequence, with_loss
 from bpvariants.gradients._look_back import look_back
-from bpvariants.gradients._losses import as_arrays, check_sequence, with_loss
 from bpvariants.types import Loss, PyTree, Step
 
 VANISHED = -50.0  # log φ below which an error counts as none and is not fitted

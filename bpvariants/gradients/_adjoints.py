@@ -13,9 +13,9 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
+from bpvariants._masking import select
 from bpvariants.gradients._examples import norm, normalised, relative, times
 from bpvariants.gradients._iteration import FixedPointInfo
-from bpvariants.gradients._masking import select
 from bpvariants.gradients._relaxation import check_relaxation, relaxation
 from bpvariants.gradients._solvers import check_no_start, solve_linear
 

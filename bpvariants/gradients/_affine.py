@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bpvariants.gradients._program import called, CALLS, is_variable
+from bpvariants._program import called, CALLS, is_variable
 from bpvariants.types import PyTree, Step
 
 # fmt: off

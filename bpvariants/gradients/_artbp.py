@@ -19,14 +19,14 @@ import jax.numpy as jnp
 
 from bpvariants._checks import are_numbers
 from bpvariants._dtypes import cast_like, is_floating, widen
-from bpvariants.gradients._checkpoint import Checkpoint
-from bpvariants.gradients._losses import (
+from bpvariants._losses import (
     as_arrays,
     check_sequence,
     effective_weights,
     normalised,
     with_loss,
 )
+from bpvariants.gradients._checkpoint import Checkpoint
 from bpvariants.gradients._unroll import sum_steps
 from bpvariants.types import GradientRule, Loss, PyTree, Step
 

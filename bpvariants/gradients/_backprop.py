@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from bpvariants._checks import check_batch, check_floating
 from bpvariants._dtypes import widen
-from bpvariants.gradients._losses import (
+from bpvariants._losses import (
     as_arrays,
     check_entries,
     check_losses,

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bpvariants._losses import as_arrays
 from bpvariants.gradients._checkpoint import Checkpoint
-from bpvariants.gradients._losses import as_arrays
 from bpvariants.gradients._unroll import unroll
 from bpvariants.types import PyTree, Step
 

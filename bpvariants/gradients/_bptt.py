@@ -10,14 +10,14 @@ which is what reverse-mode differentiation of `jax.lax.scan` computes.
 
 import jax
 
-from bpvariants.gradients._checkpoint import Checkpoint
-from bpvariants.gradients._losses import (
+from bpvariants._losses import (
     as_arrays,
     check_sequence,
     effective_weights,
     normalised,
     with_loss,
 )
+from bpvariants.gradients._checkpoint import Checkpoint
 from bpvariants.gradients._unroll import Adjoint, sum_steps
 from bpvariants.types import GradientRule, Loss, Step
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
 from bpvariants._checks import are_numbers
+from bpvariants._masking import select
 from bpvariants.gradients._examples import (
     norm,
     normalised,
@@ -22,7 +23,6 @@ from bpvariants.gradients._examples import (
     times,
 )
 from bpvariants.gradients._iteration import check_limits, FixedPointInfo, reachable
-from bpvariants.gradients._masking import select
 from bpvariants.gradients._solvers import begin_at
 from bpvariants.types import PyTree
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from scipy import sparse
 
+from bpvariants._program import is_variable
 from bpvariants.gradients._links import Link
-from bpvariants.gradients._program import is_variable
 from bpvariants.gradients._tangents import TangentProgram
 
 Sparse: TypeAlias = Any  # a scipy.sparse.csr_array of bool

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
+from bpvariants._program import is_variable
 from bpvariants.gradients._dependence import Dependence, Sparse, spread
 from bpvariants.gradients._links import Link
-from bpvariants.gradients._program import is_variable
 from bpvariants.gradients._tangents import primal_values, TangentProgram
 
 

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpvariants._dtypes import widen
-from bpvariants.gradients._jacobians import floating_leaves, replace_floating
-from bpvariants.gradients._program import (
+from bpvariants._program import (
     flat_program,
     is_variable,
     PLAIN_CALLS,
     run_equation,
 )
+from bpvariants.gradients._jacobians import floating_leaves, replace_floating
 from bpvariants.gradients._term_uses import (
     count_uses,
     dependent,

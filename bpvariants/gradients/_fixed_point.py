@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._checks import check_floating, check_like
+from bpvariants._masking import select
 from bpvariants.gradients._adjoints import relax
 from bpvariants.gradients._examples import norm
 from bpvariants.gradients._implicit import (
@@ -30,7 +31,6 @@ from bpvariants.gradients._implicit import (
     zero_unless,
 )
 from bpvariants.gradients._iteration import FixedPointInfo
-from bpvariants.gradients._masking import select
 from bpvariants.gradients._relaxation import relaxation
 from bpvariants.gradients._solvers import Adjoint, Solver
 from bpvariants.gradients._unrolled import unrolled

@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._dtypes import cast_like, widen
+from bpvariants._losses import with_loss
 from bpvariants.gradients._draws import check_key, draw_like, rademacher
 from bpvariants.gradients._jacobians import floating_leaves, replace_floating
-from bpvariants.gradients._losses import with_loss
 from bpvariants.gradients._online_step import check_start, check_state, enter_step
 from bpvariants.types import Loss, OnlineRule, PyTree, Step
 

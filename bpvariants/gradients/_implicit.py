@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from bpvariants._dtypes import is_floating
+from bpvariants._masking import select
 from bpvariants.gradients._examples import largest, norm
 from bpvariants.gradients._iteration import FixedPointInfo
-from bpvariants.gradients._masking import select
 from bpvariants.gradients._solvers import Adjoint
 from bpvariants.types import PyTree
 

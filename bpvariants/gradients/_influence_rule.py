@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpvariants._dtypes import cast_like, widen
+from bpvariants._losses import with_loss
 from bpvariants.gradients._influence import (
     as_vector,
     next_influence,
@@ -19,7 +20,6 @@ from bpvariants.gradients._influence import (
 from bpvariants.gradients._influence_layout import Layout
 from bpvariants.gradients._influence_plan import make_plan, Plan
 from bpvariants.gradients._jacobians import floating_leaves, replace_floating
-from bpvariants.gradients._losses import with_loss
 from bpvariants.gradients._online_step import (
     check_start,
     check_state,

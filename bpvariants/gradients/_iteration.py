@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from bpvariants._checks import are_numbers
 from bpvariants._dtypes import NARROW
+from bpvariants._masking import select
 from bpvariants.gradients._examples import as_vectors, norm, relative
-from bpvariants.gradients._masking import select
 from bpvariants.types import PyTree
 
 WINDOW = 20  # ratios of residuals oscillate; their mean over so many does not

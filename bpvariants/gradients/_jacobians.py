@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._dtypes import cast_like, is_floating
-from bpvariants.gradients._program import called, is_variable, PLAIN_CALLS
+from bpvariants._program import called, is_variable, PLAIN_CALLS
 from bpvariants.types import PyTree, Step
 
 

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._dtypes import cast_like, widen
+from bpvariants._losses import check_step, with_loss
 from bpvariants.gradients._draws import check_key, rademacher
 from bpvariants.gradients._examples import norm, times
 from bpvariants.gradients._factors import (
@@ -45,7 +46,6 @@ from bpvariants.gradients._jacobians import (
     over_batch,
     replace_floating,
 )
-from bpvariants.gradients._losses import check_step, with_loss
 from bpvariants.gradients._online_step import (
     check_start,
     check_state,

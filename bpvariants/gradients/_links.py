@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bpvariants._program import is_variable
 from bpvariants.gradients._moves import MOVES, positions
-from bpvariants.gradients._program import is_variable
 
 LARGEST = 50_000_000  # links that are listed one by one
 

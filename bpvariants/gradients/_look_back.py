@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpvariants._dtypes import widen
+from bpvariants._masking import guarded
 from bpvariants.gradients._jacobians import floating_leaves, replace_floating
-from bpvariants.gradients._masking import guarded
 from bpvariants.gradients._unroll import scan_steps
 from bpvariants.types import PyTree, Step
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bpvariants.gradients._program import run_equation
+from bpvariants._program import run_equation
 
 # Which operands say where to, rather than what; their values must be known.
 MOVES: dict[str, Sequence[int]] = {

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._checks import check_floating, check_like, check_real
-from bpvariants.gradients._jacobians import one_example, over_batch
-from bpvariants.gradients._losses import (
+from bpvariants._losses import (
     as_arrays,
     check_step,
     effective_weights,
     normalised,
 )
-from bpvariants.gradients._masking import blank, keep, restart
+from bpvariants._masking import blank, keep, restart
+from bpvariants.gradients._jacobians import one_example, over_batch
 from bpvariants.types import PyTree, Step
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from bpvariants._checks import check_floating, check_lengths, first_step
 from bpvariants._dtypes import cast_like, widen
-from bpvariants.gradients._losses import as_arrays, effective_weights
+from bpvariants._losses import as_arrays, effective_weights
 from bpvariants.gradients._truncated_update import check_pair, check_update, updated
 from bpvariants.gradients._truncated_windows import cut
 from bpvariants.types import GradientRule, OnlineRule, PyTree

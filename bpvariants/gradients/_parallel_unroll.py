@@ -20,11 +20,11 @@ import jax.numpy as jnp
 
 from bpvariants._checks import check_lengths, check_like, first_step, step_shapes
 from bpvariants._dtypes import is_floating, widen
+from bpvariants._losses import as_arrays
+from bpvariants._masking import guarded
 from bpvariants.gradients._affine import check_affine
 from bpvariants.gradients._examples import largest
 from bpvariants.gradients._fixed_point import check_batch_ndim
-from bpvariants.gradients._losses import as_arrays
-from bpvariants.gradients._masking import guarded
 from bpvariants.gradients._newton_unroll import newton
 from bpvariants.gradients._trajectories import (
     Found,

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._checks import check_floating, step_shapes
+from bpvariants._losses import with_loss
 from bpvariants.gradients._checkpoint import check_count, Checkpoint
-from bpvariants.gradients._losses import with_loss
 from bpvariants.gradients._policy_cost import Cost, policy_cost
 from bpvariants.gradients._step_bytes import measure, StepBytes
 from bpvariants.types import Loss, PyTree, Step

@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from bpvariants._tables import aligned, short
+
 COLUMNS = {  # of QualityMeasures: heading
     "norm": "norm",
     "bias": "bias",
@@ -26,13 +28,8 @@ def tabulate(quality: Any, steps: Sequence[Any] | None) -> str:
     names, measures = _rows(quality, steps)
     cells = [["", *COLUMNS.values()]]
     for i, name in enumerate(names):
-        cells.append([name, *(_short(measures[key][i]) for key in COLUMNS)])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = []
-    for first, *others in cells:
-        padded = [cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True)]
-        lines.append(" ".join([first.ljust(widths[0]), *padded]))
-    return "\n".join(lines)
+        cells.append([name, *(short(measures[key][i]) for key in COLUMNS)])
+    return aligned(cells)
 
 
 def draw(
@@ -98,15 +95,3 @@ def _rows(
         key: np.array([float(getattr(leaf, key)) for _, leaf in named])
         for key in COLUMNS
     }
-
-
-def _short(value: float) -> str:
-    """Return four digits of a number, without the zero before its point."""
-    if not np.isfinite(value):
-        return str(value)
-    if value == 0:
-        return "0"
-    if not 1e-3 <= abs(value) < 1e4:
-        return f"{value:.0e}"
-    text = f"{value:#.4g}"
-    return text.replace("0.", ".", 1) if abs(value) < 1 else text

@@ -17,20 +17,20 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._dtypes import floating_parts, is_floating, widen
+from bpvariants._losses import with_loss
+from bpvariants._program import (
+    flat_program,
+    is_variable,
+    PLAIN_CALLS,
+    run_equation,
+)
 from bpvariants.gradients._jacobians import (
     floating_leaves,
     one_example,
     over_batch,
     replace_floating,
 )
-from bpvariants.gradients._losses import with_loss
 from bpvariants.gradients._online_step import OnlineStep
-from bpvariants.gradients._program import (
-    flat_program,
-    is_variable,
-    PLAIN_CALLS,
-    run_equation,
-)
 from bpvariants.types import Loss, PyTree, Step
 
 # What leaves the numbers of an array as they are, if it leaves as many.

@@ -19,6 +19,13 @@ import jax.numpy as jnp
 
 from bpvariants._checks import check_batch, check_floating, check_like
 from bpvariants._dtypes import widen
+from bpvariants._losses import (
+    as_arrays,
+    check_entries,
+    check_losses,
+    normalised,
+)
+from bpvariants._masking import select
 from bpvariants.gradients._fixed_point import (
     choose_adjoint,
     choose_solver,
@@ -32,13 +39,6 @@ from bpvariants.gradients._implicit import (
     zero_unless,
 )
 from bpvariants.gradients._iteration import FixedPointInfo
-from bpvariants.gradients._losses import (
-    as_arrays,
-    check_entries,
-    check_losses,
-    normalised,
-)
-from bpvariants.gradients._masking import select
 from bpvariants.gradients._solvers import Adjoint, Solver
 from bpvariants.types import Loss, PyTree
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpvariants._dtypes import is_floating
-from bpvariants.gradients._program import called, is_variable, PLAIN_CALLS
+from bpvariants._program import called, is_variable, PLAIN_CALLS
 from bpvariants.types import PyTree
 
 

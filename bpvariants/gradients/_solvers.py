@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Protocol
 import jax
 import jax.numpy as jnp
 
+from bpvariants._masking import select
 from bpvariants.gradients._examples import norm, normalised, times
 from bpvariants.gradients._iteration import FixedPointInfo, Outcome
-from bpvariants.gradients._masking import select
 from bpvariants.types import PyTree
 
 

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpvariants._dtypes import cast_like, widen
+from bpvariants._program import flat_program, is_variable, run_equation
 from bpvariants.gradients._jacobians import floating_leaves, replace_floating
 from bpvariants.gradients._links import Link, links
 from bpvariants.gradients._moves import moved, MOVES
-from bpvariants.gradients._program import flat_program, is_variable, run_equation
 from bpvariants.types import PyTree, Step
 
 

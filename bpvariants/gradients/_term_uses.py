@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from bpvariants._dtypes import is_floating
+from bpvariants._program import is_variable
 from bpvariants.gradients._moves import moved
-from bpvariants.gradients._program import is_variable
 
 ADDITIONS = ("add", "add_any", "sub")
 UNCHANGED = ("convert_element_type", "copy", "name")

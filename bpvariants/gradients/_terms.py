@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bpvariants.gradients._program import is_variable
+from bpvariants._program import is_variable
 from bpvariants.gradients._term_uses import ADDITIONS, is_move, rearranged
 
 BIAS = -1  # in the place of a product's number: what is multiplied by 1

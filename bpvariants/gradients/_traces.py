@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpvariants._dtypes import cast_like, is_floating
+from bpvariants._losses import with_loss
+from bpvariants._masking import blank
 from bpvariants.gradients._feedback import (
     adapted,
     AdaptiveFeedback,
@@ -37,8 +39,6 @@ from bpvariants.gradients._influence_rule import (
     leaving_state,
     plan_for,
 )
-from bpvariants.gradients._losses import with_loss
-from bpvariants.gradients._masking import blank
 from bpvariants.gradients._online_step import check_state, enter_step, OnlineStep
 from bpvariants.gradients._readout import example_shapes, read_out, Readout
 from bpvariants.types import Loss, OnlineRule, PyTree, Step

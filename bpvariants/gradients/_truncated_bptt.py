@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bpvariants.gradients._losses import (
+from bpvariants._losses import (
     as_arrays,
     check_sequence,
     effective_weights,

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from bpvariants._checks import check_floating
 from bpvariants._dtypes import cast_like, widen
-from bpvariants.gradients._losses import normalised
-from bpvariants.gradients._masking import select
+from bpvariants._losses import normalised
+from bpvariants._masking import select
 from bpvariants.gradients._truncated_windows import GradientAt, Held
 from bpvariants.types import PyTree
 

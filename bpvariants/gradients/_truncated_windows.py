@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._dtypes import cast_like, widen
-from bpvariants.gradients._masking import keep
+from bpvariants._masking import keep
 from bpvariants.gradients._unroll import scan_steps
 from bpvariants.types import PyTree, Step
 

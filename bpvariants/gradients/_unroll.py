@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from bpvariants._checks import check_lengths, check_like, first_step, step_shapes
 from bpvariants._dtypes import cast_like, NARROW, widen
+from bpvariants._losses import as_arrays
+from bpvariants._masking import guarded
 from bpvariants.gradients._checkpoint import Checkpoint
 from bpvariants.gradients._checkpointed_scan import checkpointed_scan
-from bpvariants.gradients._losses import as_arrays
-from bpvariants.gradients._masking import guarded
 from bpvariants.gradients._two_phase import two_phase_scan
 from bpvariants.types import PyTree, Step
 

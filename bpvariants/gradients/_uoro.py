@@ -28,6 +28,7 @@ import numpy as np
 
 from bpvariants._checks import step_shapes
 from bpvariants._dtypes import cast_like, widen
+from bpvariants._losses import with_loss
 from bpvariants.gradients._draws import check_key, draw_like
 from bpvariants.gradients._examples import times
 from bpvariants.gradients._jacobians import (
@@ -37,7 +38,6 @@ from bpvariants.gradients._jacobians import (
     reaches_carry,
     replace_floating,
 )
-from bpvariants.gradients._losses import with_loss
 from bpvariants.gradients._online_step import (
     check_start,
     check_state,

@@ -1,0 +1,40 @@
+"""Tables as plain text, and the names of the leaves that stand in their rows."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from bpvariants.types import PyTree
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells as text: the first column to the left, others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        padded = [cell.rjust(w) for cell, w in zip(others, widths[1:], strict=True)]
+        lines.append(" ".join([first.ljust(widths[0]), *padded]).rstrip())
+    return "\n".join(lines)
+
+
+def short(value: Any) -> str:
+    """Return four digits of a number, without the zero before its point."""
+    value = float(value)
+    if not np.isfinite(value):
+        return str(value)
+    if value == 0:
+        return "0"
+    if not 1e-3 <= abs(value) < 1e4:
+        return f"{value:.1e}"
+    text = f"{value:#.4g}".rstrip(".")
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text
+
+
+def named_leaves(
+    tree: PyTree, is_leaf: Callable[[Any], bool] | None = None
+) -> list[tuple[str, Any]]:
+    """Return (name, leaf) for each leaf; a tree that is one leaf has the name ''."""
+    leaves = jax.tree.leaves_with_path(tree, is_leaf=is_leaf)
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]

@@ -1,0 +1,194 @@
+"""Is a gradient that of its value? Central differences along random directions.
+
+Notation: L is the value of a rule, g_i its gradient in leaf i of the parameters θ, v a
+random direction of unit length in that leaf alone, ε the step. To compare are
+
+    analytic  ⟨g_i, v⟩    and    numeric  (L(θ + εv) − L(θ − εv)) / 2ε.
+
+A numeric derivative is off by about ε²/6 times the third one, and by u |L| / ε because
+L is rounded, where u is the rounding error of the dtype. The step ∛u makes both small.
+"""
+
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants._checks import are_numbers, check_floating
+from bpvariants._dtypes import is_floating
+from bpvariants._tables import aligned, named_leaves, short
+from bpvariants.diagnostics._norms import norm, tree_norm
+from bpvariants.diagnostics._rules import call_rule
+from bpvariants.types import PyTree
+
+SINGLE = (
+    "x64 is off, so that differences are those of float32: expect errors of 1e-4 to "
+    "1e-2, not\n1e-8. Set jax.config.update('jax_enable_x64', True) before the first "
+    "array is made."
+)
+
+
+class GradientCheck(NamedTuple):
+    """What :func:`check_gradients` measured, K directions in each leaf.
+
+    Attributes:
+      analytic: like params, leaves [K], ⟨g, v⟩.
+      numeric: like params, leaves [K], the central difference along v.
+      error: like params, leaves [], √Σ (analytic − numeric)² / √Σ numeric² over the K
+        directions; 0 where both are 0.
+      rounding: like params, leaves [], the part of that which the rounding of L may
+        make, u |L| / ε relative to the derivatives. An error of this size is none.
+      total: [], the error of all leaves together.
+    """
+
+    analytic: PyTree
+    numeric: PyTree
+    error: PyTree
+    rounding: PyTree
+    total: jax.Array
+
+    def table(self) -> str:
+        """Return a line for each leaf, with the direction that fits worst."""
+        rows = [["", "analytic", "numeric", "error", "rounding"]]
+        columns = [jax.tree.leaves(column) for column in self[:4]]
+        for (name, _), *cells in zip(named_leaves(self.error), *columns, strict=True):
+            analytic, numeric, error, rounding = map(np.asarray, cells)
+            worst = np.argmax(np.abs(analytic - numeric))
+            shown = analytic[worst], numeric[worst], error, rounding
+            rows.append([name or "params", *map(short, shown)])
+        rows.append(["total", "", "", short(self.total), ""])
+        single = self.total.dtype == jnp.float32
+        return aligned(rows) + ("\n" + SINGLE if single else "")
+
+
+def check_gradients(
+    rule: Callable[..., tuple[Any, PyTree]],
+    params: PyTree,
+    *args: PyTree,
+    key: jax.Array,
+    directions: int = 4,
+    step: float | jax.Array | None = None,
+    **options: Any,
+) -> GradientCheck:
+    """Compare a rule's gradient with central differences of its value, leaf by leaf.
+
+        ⟨g_i, v⟩    and    (L(θ + εv) − L(θ − εv)) / 2ε
+
+    Numbers, not an assertion: of an exact rule errors are about 1e-9; of one that
+    truncates or estimates they tell how far off it is along these directions. All
+    floating arrays that are given, params, args and options, are cast to float64; if
+    x64 is off, to float32, in which errors of 1e-4 to 1e-2 are to be expected, and
+    `table()` says so. No setting of JAX is changed. What the rule closes over, or casts
+    to itself, is not seen: a network that computes in bfloat16 has errors of 1e-1.
+
+    It is a pure function to `jit`. Time is that of 2 K values for each leaf, one after
+    another, and one gradient.
+
+    Args:
+      rule: (params, *args, **options) -> (value, grads) or ((value, anything), grads),
+        such as any gradient rule, or `jax.value_and_grad` of a function. One that draws
+        at random must draw the same each time: `functools.partial(rule, key=key)`.
+      params: θ, where to look at the gradient.
+      *args: what the rule takes after params, such as carry, xs and targets.
+      key: of `jax.random`, for the directions.
+      directions: K, how many to draw in each leaf.
+      step: ε, how far to go along them. Default: ∛u, 6e-6 in float64.
+      **options: what the rule takes as keywords, such as mask.
+
+    Returns:
+      A :class:`GradientCheck`, whose `table()` is text.
+
+    Raises:
+      ValueError: if params are not floating, if value is not one real number, if grads
+        are not like params, or if directions or step are not positive.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from bpvariants import diagnostics
+      >>> rule = jax.value_and_grad(lambda p, x: jnp.sum(jnp.tanh(p["w"] * x)))
+      >>> params, x = {"w": jnp.array([0.5, -2.0])}, jnp.array([1.0, 3.0])
+      >>> check = diagnostics.check_gradients(rule, params, x, key=jax.random.key(0))
+      >>> bool(check.total < 1e-2)  # in float32; less than 1e-8 in float64
+      True
+    """
+    check_floating("params", params)
+    if not isinstance(directions, Integral) or int(directions) < 1:
+        raise ValueError(f"directions must be a positive integer, got {directions!r}.")
+    params, args, options = jax.tree.map(_as_wide, (params, args, options))
+    leaves, structure = jax.tree.flatten(params)
+    value, grads = call_rule("rule", rule, params, *args, **options)
+    grads = jax.tree.leaves(grads)
+    u = jnp.finfo(_check_value(value).dtype).eps
+    size: float | jax.Array = float(u) ** (1 / 3) if step is None else step
+    if are_numbers(size) and not size > 0:
+        raise ValueError(f"step must be positive, got {step}; 1e-6 suits float64.")
+    size = jnp.asarray(size, value.dtype)
+
+    def derivatives(place):
+        chosen, draw = place
+        parts = [
+            _direction(jax.random.fold_in(jax.random.fold_in(key, i), draw), leaf)
+            * (i == chosen).astype(leaf.dtype)
+            for i, leaf in enumerate(leaves)
+        ]
+
+        def moved(size):
+            move = lambda leaf, v: leaf + size.astype(leaf.dtype) * v
+            there = structure.unflatten(map(move, leaves, parts))
+            return call_rule("rule", rule, there, *args, **options)[0]
+
+        products = [jnp.sum((g * v).real) for g, v in zip(grads, parts, strict=True)]
+        numeric = (moved(size) - moved(-size)) / (2 * size)
+        return _as_wide(sum(products)), _as_wide(numeric)
+
+    count = len(leaves)
+    places = jnp.repeat(jnp.arange(count), directions), jnp.arange(count * directions)
+    found = jax.lax.map(derivatives, places)
+    analytic, numeric = (each.reshape(count, directions) for each in found)
+    floor = _as_wide(u * jnp.abs(value) / size * directions**0.5)
+    rows = lambda values: structure.unflatten(list(values))
+    return GradientCheck(
+        analytic=rows(analytic),
+        numeric=rows(numeric),
+        error=rows(map(_relative, analytic - numeric, numeric)),
+        rounding=rows(floor / _nonzero(norm(numeric, axis=1))),
+        total=_relative(analytic - numeric, numeric),
+    )
+
+
+def _as_wide(leaf: Any) -> Any:
+    """Cast what is floating to float64 or complex128, or what there is without x64."""
+    if not is_floating(leaf):
+        return leaf
+    is_complex = jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating)
+    return jnp.asarray(leaf, complex if is_complex else float)
+
+
+def _direction(key: jax.Array, like: jax.Array) -> jax.Array:
+    """Draw a direction of unit length."""
+    drawn = jax.random.normal(key, like.shape, like.dtype)
+    return drawn / _nonzero(norm(drawn)).astype(like.dtype)
+
+
+def _nonzero(number: jax.Array) -> jax.Array:
+    return jnp.where(number == 0, 1, number)
+
+
+def _relative(difference: jax.Array, of: jax.Array) -> jax.Array:
+    """Return the relative error: 0 if there is none, infinite if all else is 0."""
+    off = tree_norm(difference)
+    return jnp.where(off == 0, 0, off / tree_norm(of))
+
+
+def _check_value(value: Any) -> jax.Array:
+    """Check that a value is one that has a gradient."""
+    dtype = jnp.result_type(value)
+    if jnp.shape(value) != () or not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(
+            "rule must return one real number as its value, got shape "
+            f"{jnp.shape(value)} of {dtype}; take the mean or sum of the losses."
+        )
+    return value

@@ -1,0 +1,161 @@
+"""Two gradients of the same value side by side: direction, length and signs.
+
+Notation: a is the gradient of the first rule, the reference, b that of the second,
+
+    cosine = ⟨a, b⟩ / (‖a‖ ‖b‖),    angle = arccos(cosine),
+    norm ratio = ‖b‖ / ‖a‖,         relative error = ‖b − a‖ / ‖a‖.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._dtypes import widen
+from bpvariants._tables import aligned, named_leaves, short
+from bpvariants.diagnostics._norms import tree_norm, unit
+from bpvariants.diagnostics._rules import call_rule
+from bpvariants.types import PyTree
+
+
+class Agreement(NamedTuple):
+    """What :func:`compare` says of one array of params, or of all together.
+
+    Where a gradient is zero it has no direction: `cosine` and `angle` are NaN. Where
+    that of the reference is, `norm_ratio` and `relative_error` are NaN too.
+
+    Attributes:
+      norm_a: ‖a‖ of the first rule.
+      norm_b: ‖b‖ of the second.
+      cosine: of the angle between them, from −1 to 1.
+      angle: in degrees; above 90 a small step along −b makes the value of a larger.
+      norm_ratio: ‖b‖ / ‖a‖.
+      sign_agreement: share of numbers with the same sign, where 0 is one of its own.
+      relative_error: ‖b − a‖ / ‖a‖.
+    """
+
+    norm_a: jax.Array
+    norm_b: jax.Array
+    cosine: jax.Array
+    angle: jax.Array
+    norm_ratio: jax.Array
+    sign_agreement: jax.Array
+    relative_error: jax.Array
+
+
+class Comparison(NamedTuple):
+    """What :func:`compare` returns.
+
+    Attributes:
+      total: an :class:`Agreement`, of all params together.
+      leaves: like params, an :class:`Agreement` for each array.
+    """
+
+    total: Agreement
+    leaves: PyTree
+
+    def table(self) -> str:
+        """Return a line for each array of params, the total first."""
+        is_agreement = lambda node: isinstance(node, Agreement)
+        named = [
+            (name, each)
+            for name, each in named_leaves(self.leaves, is_agreement)
+            if name
+        ]
+        rows = [["", "‖a‖", "‖b‖", "cosine", "angle", "ratio", "signs", "error"]]
+        for name, each in [("total", self.total), *named]:
+            rows.append([name, *map(short, each)])
+        zero = [
+            f"{name}: {which} is zero and has no direction."
+            for name, each in [("total", self.total), *named]
+            for which, size in (("a", each.norm_a), ("b", each.norm_b))
+            if size == 0
+        ]
+        return "\n".join([aligned(rows), *zero])
+
+
+def compare(
+    rule_a: Callable[..., tuple[Any, PyTree]],
+    rule_b: Callable[..., tuple[Any, PyTree]],
+    params: PyTree,
+    *args: PyTree,
+    **options: Any,
+) -> Comparison:
+    """Compare the gradients of two rules at the same place, leaf by leaf.
+
+        cosine ⟨a, b⟩ / (‖a‖ ‖b‖),  angle,  ‖b‖ / ‖a‖,  signs,  ‖b − a‖ / ‖a‖
+
+    The first rule is the reference. Both are shown the same params, args and options.
+    Norms are taken so that gradients as small as 1e-30 are told from zero in float32. A
+    pure function to `jit`, for the time of both rules.
+
+    Args:
+      rule_a: the reference, (params, *args, **options) -> (value, grads), whatever its
+        value is, such as gradients.bptt(step, loss).
+      rule_b: the rule to look at, called likewise. One that draws at random gets its
+        key by `functools.partial(rule, key=key)`; for the statistics of many draws see
+        gradients.gradient_quality.
+      params: θ, where to compare the gradients.
+      *args: what both take after params, such as carry, xs and targets.
+      **options: what both take as keywords, such as weights or mask.
+
+    Returns:
+      A :class:`Comparison`, whose `table()` is text.
+
+    Raises:
+      ValueError: if params are not floating, or the rules do not return gradients like
+        params.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from bpvariants import diagnostics, gradients
+      >>> network = lambda w, h, x: (w["h"] * h + w["x"] * x, w["h"] * h + w["x"] * x)
+      >>> loss = lambda y, target: (y - target) ** 2
+      >>> args = {"h": 0.5, "x": 2.0}, jnp.array(0.0), jnp.ones(2), jnp.zeros(2)
+      >>> found = diagnostics.compare(
+      ...     gradients.bptt(network, loss),
+      ...     gradients.truncated_bptt(network, loss, every=1, lookback=1), *args
+      ... )
+      >>> print(found.table())
+              ‖a‖   ‖b‖ cosine angle ratio signs error
+      total 8.846 7.810  .9915 7.485 .8829 1.000 .1696
+      ['h'] 6.000 6.000  1.000     0 1.000 1.000     0
+      ['x'] 6.500 5.000  1.000     0 .7692 1.000 .2308
+    """
+    a, b = (
+        widen(call_rule(name, rule, params, *args, **options)[1])
+        for name, rule in (("rule_a", rule_a), ("rule_b", rule_b))
+    )
+    agreement = lambda a, b: _agreement([a], [b])
+    return Comparison(
+        _agreement(jax.tree.leaves(a), jax.tree.leaves(b)),
+        jax.tree.map(agreement, a, b),
+    )
+
+
+def _agreement(a: list[jax.Array], b: list[jax.Array]) -> Agreement:
+    """Compare two lists of arrays, each list as one vector."""
+    norm_a, norm_b = tree_norm(a), tree_norm(b)
+    known = (norm_a > 0) & (norm_b > 0)
+    unit_a, unit_b = unit(norm_a), unit(norm_b)
+    one = lambda array, by: array / by.astype(array.dtype)
+    product = lambda x, y: jnp.sum((one(x, unit_a) * one(y, unit_b).conj()).real)
+    total = lambda terms: sum(
+        (term.astype(norm_a.dtype) for term in terms), jnp.zeros((), norm_a.dtype)
+    )
+    cosine = jnp.clip(total(map(product, a, b)), -1, 1)
+    cosine = jnp.where(known | jnp.isnan(cosine), cosine, jnp.nan)
+    same = lambda x, y: jnp.sum(jnp.sign(x) == jnp.sign(y))
+    reference = jnp.where(norm_a == 0, jnp.nan, norm_a)
+    numbers = sum(leaf.size for leaf in a)
+    return Agreement(
+        norm_a=norm_a,
+        norm_b=norm_b,
+        cosine=cosine,
+        angle=jnp.rad2deg(jnp.arccos(cosine)),
+        norm_ratio=norm_b / reference,
+        sign_agreement=total(map(same, a, b)) / numbers,
+        relative_error=tree_norm([y - x for x, y in zip(a, b, strict=True)])
+        / reference,
+    )

@@ -1,0 +1,80 @@
+"""Counting numbers that are not finite, and telling which of them came first."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants._dtypes import is_floating
+from bpvariants._tables import aligned, named_leaves
+from bpvariants.types import PyTree
+
+DIRECTIONS = ("before", "forward", "backward")
+
+
+class Fault(NamedTuple):
+    """Where NaN or infinity enters an array.
+
+    Attributes:
+      direction: "before" the first step, in what was given; "forward" or "backward".
+      time: the step, from 0 on; None before the first one, and in what is summed up
+        over all steps.
+      place: the array, such as "xs['pixels']", "carry[0]" or "loss".
+      numbers: how many of its numbers are not finite there.
+    """
+
+    direction: str
+    time: int | None
+    place: str
+    numbers: int
+
+
+def count_nonfinite(tree: PyTree) -> PyTree:
+    """Return how many numbers of each leaf are NaN or infinite."""
+
+    def count(leaf: Any) -> jax.Array:
+        if not is_floating(leaf):
+            return jnp.zeros((), jnp.int32)
+        return jnp.sum(~jnp.isfinite(leaf), dtype=jnp.int32)
+
+    return jax.tree.map(count, tree)
+
+
+def faults(
+    before: Sequence[tuple[str, PyTree]],
+    forward: Sequence[tuple[str, PyTree]],
+    backward: Sequence[tuple[str, PyTree]] = (),
+) -> list[Fault]:
+    """Return the first fault of each array, in the order in which they come about.
+
+    Each is (name, counts), counts [T], or [] for what is summed up over all steps.
+    Within a step they come about in the order given.
+    """
+    found = []
+    for stage, arrays in enumerate((before, forward, backward)):
+        for rank, (name, tree) in enumerate(arrays):
+            for path, leaf in named_leaves(tree):
+                counts = np.asarray(leaf)
+                if not counts.any():
+                    continue
+                times = np.flatnonzero(counts)
+                i = int(times[-1] if stage == 2 else times[0])
+                time = i if counts.ndim else None
+                count = int(counts.reshape(-1)[i])
+                fault = Fault(DIRECTIONS[stage], time, name + path, count)
+                order = stage, time is None, -i if stage == 2 else i, rank, len(found)
+                found.append((order, fault))
+    return [fault for _, fault in sorted(found, key=lambda each: each[0])]
+
+
+def tabulate(found: Sequence[Fault]) -> str:
+    """Return a line for each fault, or say that there is none."""
+    if not found:
+        return "All is finite."
+    rows = [["first not finite", "direction", "step", "numbers"]]
+    for fault in found:
+        step = "" if fault.time is None else str(fault.time)
+        rows.append([fault.place, fault.direction, step, str(fault.numbers)])
+    return aligned(rows)

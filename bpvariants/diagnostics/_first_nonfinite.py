@@ -1,0 +1,224 @@
+"""Where does the NaN come from? The first step, array and direction that has one.
+
+Notation: forward, step t makes h_t, y_t and ℓ_t of h_{t−1} and x_t; backward, from the
+last step to the first, it makes ∂L/∂y_t of the loss, its own part of ∂L/∂θ, and
+∂L/∂h_{t−1}. Each of these arrays is looked at, in this order.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._dtypes import floating_parts, widen
+from bpvariants._losses import (
+    as_arrays,
+    check_sequence,
+    effective_weights,
+    normalised,
+    with_loss,
+)
+from bpvariants._masking import blank, guarded, select
+from bpvariants.diagnostics._faults import count_nonfinite, Fault, faults, tabulate
+from bpvariants.types import Loss, PyTree, Step
+
+
+class NonFinite(NamedTuple):
+    """How many numbers of each array are NaN or infinite, int32, by step [T] or [].
+
+    Attributes:
+      params: like params, [], as they are given.
+      start: like carry, [], as it is given.
+      initial: like carry, [T], where a reset puts it back.
+      xs: like xs, [T], but for padding.
+      targets: like targets, [T], but for padding.
+      weights: [T], but for padding.
+      carry: like carry, [T], h_t.
+      y: like what step puts out, [T], but for padding.
+      loss: [T], ℓ_t, in padding too: 0 · NaN is NaN.
+      value: [], Σ w·ℓ / Σ w.
+      y_errors: like y, [T], ∂L/∂y_t.
+      param_errors: like params, [T], what step t adds to ∂L/∂θ.
+      carry_errors: like carry, [T], ∂L/∂h_{t−1}.
+      grads: like params, [], ∂L/∂θ.
+    """
+
+    params: PyTree
+    start: PyTree
+    initial: PyTree
+    xs: PyTree
+    targets: PyTree
+    weights: jax.Array
+    carry: PyTree
+    y: PyTree
+    loss: jax.Array
+    value: jax.Array
+    y_errors: PyTree
+    param_errors: PyTree
+    carry_errors: PyTree
+    grads: PyTree
+
+    @property
+    def faults(self) -> list[Fault]:
+        """The first fault of each array, in order. Not within `jit`."""
+        names = ("initial", "xs", "targets", "weights", "carry", "y", "loss", "value")
+        back = {
+            "y": self.y_errors,
+            "params": self.param_errors,
+            "carry": self.carry_errors,
+            "grads": self.grads,
+        }
+        return faults(
+            [("params", self.params), ("carry", self.start)],
+            [(name, getattr(self, name)) for name in names],
+            list(back.items()),
+        )
+
+    @property
+    def first(self) -> Fault | None:
+        """The first of all, or None if all is finite. Not within `jit`."""
+        return next(iter(self.faults), None)
+
+    def table(self) -> str:
+        """Return a line for each array that has a fault, in order."""
+        return tabulate(self.faults)
+
+
+def first_nonfinite(
+    step: Step,
+    loss: Loss,
+    params: PyTree,
+    carry: PyTree,
+    xs: PyTree,
+    targets: PyTree,
+    *,
+    weights: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    reset: jax.Array | None = None,
+    initial: PyTree | None = None,
+) -> NonFinite:
+    """Find the first time step, array and direction where NaN or infinity enters.
+
+        forward: x_t, target, weight, h_t, y_t, ℓ_t     backward: ∂L/∂y_t, ∂L/∂θ, ∂L/∂h
+
+    The gradient is that of `gradients.bptt`, step by step. What is in padding is not
+    looked at, as it is not by the rules; but a network or a loss that is not finite at
+    zeros, which they are shown there, makes a NaN that is found. The counts are arrays
+    that work within `jit`; `first`, `faults` and `table()` are for outside.
+
+    Time is that of four forward passes; memory that of T carries and one step.
+
+    Args:
+      step: one time step of the network.
+      loss: one loss for each example.
+      params: its parameters θ.
+      carry: state before the first step, leaves [*batch, ...].
+      xs: inputs, leaves [T, *batch, ...].
+      targets: what the loss compares outputs with, leaves [T, *batch, ...].
+      weights: [T, *batch], how much each loss counts.
+      mask: [T, *batch] bool, False in padding.
+      reset: [T, *batch] bool, True puts `initial` back before this step.
+      initial: what a reset puts back, like carry, which is the default.
+
+    Returns:
+      A :class:`NonFinite`, whose `first` is a :class:`Fault`, and whose `table()` is
+      text.
+
+    Raises:
+      ValueError: if lengths, shapes or dtypes disagree.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from bpvariants import diagnostics
+      >>> def network(w, h, x):
+      ...     h = h + jnp.sqrt(w * x)  # √ has no derivative at 0
+      ...     return h, h
+      >>> args = 1.0, jnp.array(0.0), jnp.array([1.0, 0.0, 2.0, 1.0]), jnp.zeros(4)
+      >>> loss = lambda y, target: (y - target) ** 2
+      >>> found = diagnostics.first_nonfinite(network, loss, *args)
+      >>> found.first
+      Fault(direction='backward', time=1, place='params', numbers=1)
+      >>> print(found.table())
+      first not finite direction step numbers
+      params            backward    1       1
+      grads             backward            1
+    """
+    weights, mask, reset = as_arrays(weights, mask, reset)
+    losses = check_sequence(
+        with_loss(step, loss), params, carry, xs, targets, weights, mask, reset, initial
+    )
+    initial = carry if initial is None else initial
+    length = jax.tree.leaves(xs)[0].shape[0]
+    counting = effective_weights(weights, mask)
+    shape = (length, *losses.shape)
+    shares = jnp.broadcast_to(normalised(counting, shape, losses.dtype), shape)
+    sequences = (xs, targets), mask, reset
+
+    def forward(h, inputs):
+        (x, target), mask, reset = inputs
+        x, target = blank((x, target), h, mask)
+        put_back = _put_back(initial, mask, reset)
+        new, y = guarded(step, initial, mask, reset)(params, h, x)
+        losses = widen(loss(y, target))
+        seen = blank(y, h, mask)
+        counts = count_nonfinite((put_back, x, target, new, seen, losses))
+        return new, (h, losses, counts)
+
+    _, (starts, losses, counts) = jax.lax.scan(forward, carry, sequences)
+    value = jnp.sum(shares * losses)
+    back = jax.tree.map(jnp.zeros_like, (floating_parts(carry)[0], widen(params)))
+    body = lambda state, inputs: _one_step_back(
+        step, loss, params, initial, state, inputs
+    )
+    (_, grads), errors = jax.lax.scan(
+        body, back, (starts, shares, *sequences), reverse=True
+    )
+    at_reset, at_x, at_target, at_h, at_y, at_loss = counts
+    nothing = jnp.zeros(length, jnp.int32)
+    at_weight = nothing if counting is None else jax.vmap(count_nonfinite)(counting)
+    return NonFinite(
+        params=count_nonfinite(params),
+        start=count_nonfinite(carry),
+        initial=at_reset,
+        xs=at_x,
+        targets=at_target,
+        weights=at_weight,
+        carry=at_h,
+        y=at_y,
+        loss=at_loss,
+        value=count_nonfinite(value),
+        y_errors=errors[0],
+        param_errors=errors[1],
+        carry_errors=errors[2],
+        grads=count_nonfinite(grads),
+    )
+
+
+def _one_step_back(step, loss, params, initial, state, inputs):
+    """Take errors back through a step; count those that are not finite."""
+    errors, grads = state
+    h, share, (x, target), mask, reset = inputs
+    x, target = blank((x, target), h, mask)
+    leaves, rebuild = floating_parts(h)
+
+    def run(params, leaves):
+        one_step = guarded(step, initial, mask, reset)
+        new, y = one_step(params, rebuild(leaves), x)
+        read, put = floating_parts(y)
+        return (floating_parts(new)[0], read), put
+
+    (_, read), pull_back, put = jax.vjp(run, params, leaves, has_aux=True)
+    losses, pull_loss = jax.vjp(lambda read: widen(loss(put(read), target)), read)
+    (read_errors,) = pull_loss(share.astype(losses.dtype))
+    added, errors = pull_back((errors, read_errors))
+    grads = jax.tree.map(lambda g, a: g + a.astype(g.dtype), grads, added)
+    counts = put(read_errors), added, rebuild(errors)  # integers have no error: 0
+    return (errors, grads), count_nonfinite(counts)
+
+
+def _put_back(initial: PyTree, mask, reset) -> PyTree:
+    """Return what a reset puts back: `initial`, and zeros where there is none."""
+    zeros = jax.tree.map(jnp.zeros_like, initial)
+    if reset is None:
+        return zeros
+    return select(reset if mask is None else reset & mask, initial, zeros)

@@ -1,0 +1,248 @@
+"""How a network stretches its state along a sequence: Lyapunov exponents.
+
+Notation: J_t = ∂h_t/∂h_{t−1} [n, n]. k directions Q are carried along and made
+orthonormal again at each step,
+
+    J_t Q_{t−1} = Q_t R_t,    λ_i = 1/T Σ_t log |(R_t)_ii|,
+
+the k largest Lyapunov exponents: an error in the state grows like exp(λ_1 t). Of single
+steps σ(J_t) is the largest singular value, by power iteration v ← J_tᵀ J_t v; of all
+steps so far, since J_t⋯J_1 Q_0 = Q_t (R_t⋯R_1), that of the small matrix R_t⋯R_1.
+"""
+
+import math
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants._checks import check_lengths, first_step, step_shapes
+from bpvariants._losses import as_arrays
+from bpvariants._masking import guarded
+from bpvariants._tables import aligned, short
+from bpvariants.diagnostics._norms import norm, unit
+from bpvariants.diagnostics._rows import as_rows
+from bpvariants.types import PyTree, Step
+
+
+class JacobianSpectrum(NamedTuple):
+    """What :func:`jacobian_spectrum` measured of each example, k directions.
+
+    Attributes:
+      exponents: [*batch, k], λ_i, per time step, after enough steps the largest first;
+        −∞ where a direction is lost, as where J_t is singular.
+      running: [T, *batch, k], the same of the steps up to each; NaN up to `skip`.
+      singular_values: [T, *batch], σ(J_t), at least; NaN in padding.
+      residuals: [T, *batch], ‖J_tᵀJ_t v − σ² v‖ / σ² of the power iteration, which has
+        found σ(J_t) where this is small. NaN in padding.
+      log_sensitivity: [T, *batch], log ‖J_t⋯J_1‖ on the k directions: that of
+        ‖∂h_t/∂h_0‖ itself if k = n, no more than that if k < n.
+    """
+
+    exponents: jax.Array
+    running: jax.Array
+    singular_values: jax.Array
+    residuals: jax.Array
+    log_sensitivity: jax.Array
+
+    def table(self) -> str:
+        """Return a line for each exponent, over examples, and one for σ(J_t)."""
+        exponents = np.asarray(self.exponents)
+        exponents = exponents.reshape(-1, exponents.shape[-1])
+        rows = [["over examples", "least", "mean", "greatest"]]
+        for i, values in enumerate(exponents.T):
+            shown = (values.min(), values.mean(), values.max())
+            rows.append([f"exponent {i + 1}", *map(short, shown)])
+        sigmas = np.asarray(self.singular_values).ravel()
+        sigmas = sigmas[~np.isnan(sigmas)]
+        if sigmas.size:
+            shown = (sigmas.min(), sigmas.mean(), sigmas.max())
+            rows.append(["σ(J_t), all t", *map(short, shown)])
+        return aligned(rows) + "\n" + self.verdict
+
+    @property
+    def verdict(self) -> str:
+        """What the largest exponent, the mean over examples, tells. Not within `jit`.
+
+        If λ_1 > 0, errors grow by e in 1/λ_1 steps, and gradients along windows much
+        longer than that are noise; if λ_1 < 0, they are gone by a factor of e in so
+        many, and longer windows add nothing.
+        """
+        largest = float(np.mean(np.asarray(self.exponents)[..., 0]))
+        if not math.isfinite(largest) or largest == 0:
+            return "errors are gone after a step" if largest < 0 else "unknown"
+        steps = short(abs(1 / largest))
+        grow = "expanding: errors grow" if largest > 0 else "contracting: errors shrink"
+        return f"{grow} by a factor of e in {steps} steps"
+
+    def plot(self, axes: Any, label: str | None = None) -> None:
+        """Draw the running exponents, means over examples, into Matplotlib's axes."""
+        running = np.asarray(self.running)
+        examples = tuple(range(1, running.ndim - 1))
+        for i, values in enumerate(running.mean(axis=examples).T):
+            name = f"λ_{i + 1}" if label is None else f"{label}, λ_{i + 1}"
+            axes.plot(np.arange(len(values)), values, label=name)
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.set(xlabel="time step t (from 0)", ylabel="exponent (per step)")
+
+
+def jacobian_spectrum(
+    step: Step,
+    params: PyTree,
+    carry: PyTree,
+    xs: PyTree,
+    *,
+    exponents: int = 1,
+    skip: int = 0,
+    power_iterations: int = 30,
+    batch_shape: tuple[int, ...] = (),
+    mask: jax.Array | None = None,
+    key: jax.Array | None = None,
+) -> JacobianSpectrum:
+    """Measure Lyapunov exponents and singular values of the Jacobians along a sequence.
+
+        J_t Q_{t−1} = Q_t R_t,    λ_i = 1/T Σ_t log |(R_t)_ii|,    σ(J_t)
+
+    Exponents of finitely many steps: they are off by about 1/T, because Q must turn
+    towards the directions of growth first, which `skip` leaves out. The carry is one
+    vector of n numbers for each example, a complex one two. A pure function to `jit`.
+
+    Time is that of k + 2 · power_iterations products with J_t for each step, and n·k²
+    for the directions; memory n·k·B, and T·k·B for the results. Resets are not for
+    this: give one episode.
+
+    Args:
+      step: one time step of the network.
+      params: its parameters θ.
+      carry: state before the first step, leaves [*batch, ...].
+      xs: inputs, leaves [T, *batch, ...].
+      exponents: k, how many, at most n.
+      skip: how many of the first steps not to count in the exponents.
+      power_iterations: how many for each σ(J_t), from where the step before ended.
+      batch_shape: *batch. By default the whole carry is the state of one example.
+      mask: [T, *batch] bool, False in padding, where nothing changes or counts.
+      key: of `jax.random`, for the first directions. Default: `jax.random.key(0)`.
+
+    Returns:
+      A :class:`JacobianSpectrum`, whose `table()` is text and whose `plot(axes)` draws.
+
+    Raises:
+      ValueError: if exponents, skip or power_iterations are out of range, or if
+        lengths or shapes disagree.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from bpvariants import diagnostics
+      >>> A = jnp.array([[2.0, 1.0], [0.0, 0.5]])
+      >>> linear = lambda params, h, x: (params @ h, h)
+      >>> found = diagnostics.jacobian_spectrum(
+      ...     linear, A, jnp.ones(2), jnp.zeros((60, 0)), exponents=2, skip=30
+      ... )
+      >>> jnp.exp(found.exponents).round(3).tolist()  # |eigenvalues| of A
+      [2.0, 0.5]
+      >>> print(found.table())
+      over examples  least   mean greatest
+      exponent 1     .6931  .6931    .6931
+      exponent 2    -.6931 -.6931   -.6931
+      σ(J_t), all t  2.248  2.248    2.248
+      expanding: errors grow by a factor of e in 1.443 steps
+    """
+    (mask,) = as_arrays(mask)
+    batch = _check_shapes(step, params, carry, xs, mask, batch_shape)
+    length = jax.tree.leaves(xs)[0].shape[0]
+    start, rebuild = as_rows(carry, batch)
+    _check(exponents, skip, power_iterations, start.shape[-1], length)
+    key = jax.random.key(0) if key is None else key
+    Q = jax.random.normal(key, (*start.shape, exponents), start.dtype)
+    Q, _ = jnp.linalg.qr(Q)
+
+    def body(state, inputs):
+        carry, Q, vector, product, scale, total, count = state
+        x, mask, counts = inputs
+
+        def advance(rows):
+            one_step = guarded(step, carry, mask, None)
+            new, _ = one_step(params, rebuild(carry, rows), x)
+            return as_rows(new, batch)[0], new
+
+        rows, _ = as_rows(carry, batch)
+        _, push, new = jax.linearize(advance, rows, has_aux=True)
+        pull = jax.linear_transpose(push, rows)
+        Q, R = jnp.linalg.qr(jax.vmap(push, in_axes=-1, out_axes=-1)(Q))
+        growth = jnp.log(jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1)))
+        here = jnp.ones(batch, bool) if mask is None else mask
+        total = total + jnp.where((here & counts)[..., None], growth, 0)
+        count = count + (here & counts).astype(count.dtype)
+        vector, sigma, residual = _power(push, pull, vector, power_iterations)
+        product = R @ product
+        largest = unit(jnp.max(jnp.abs(product), axis=(-2, -1)))
+        product = product / largest[..., None, None]
+        scale = scale + jnp.log(largest)
+        sensitivity = scale + jnp.log(jnp.linalg.norm(product, 2, axis=(-2, -1)))
+        running = total / jnp.where(count == 0, jnp.nan, count)[..., None]
+        hide = lambda values: jnp.where(here, values, jnp.nan)
+        results = running, hide(sigma), hide(residual), sensitivity
+        return (new, Q, vector, product, scale, total, count), results
+
+    identity = jnp.eye(exponents, dtype=start.dtype)
+    identity = jnp.broadcast_to(identity, (*batch, exponents, exponents))
+    zeros = jnp.zeros(batch, start.dtype)
+    total = jnp.zeros((*batch, exponents), start.dtype)
+    state = carry, Q, Q[..., 0], identity, zeros, total, zeros
+    _, results = jax.lax.scan(body, state, (xs, mask, jnp.arange(length) >= skip))
+    return JacobianSpectrum(results[0][-1], *results)
+
+
+def _power(push, pull, vector, iterations):
+    """Return the vector, σ and the residual after v ← JᵀJ v, each made a unit one."""
+
+    def body(_, vector):
+        (new,) = pull(push(vector))
+        size = norm(new, axis=-1)[..., None]
+        # A vector that J takes to nothing stays, for the steps to come.
+        return jnp.where(size == 0, vector, new / jnp.where(size == 0, 1, size))
+
+    vector = jax.lax.fori_loop(0, iterations, body, vector)
+    image = push(vector)
+    sigma = norm(image, axis=-1)
+    off = norm(pull(image)[0] - sigma[..., None] ** 2 * vector, axis=-1)
+    return vector, sigma, off / jnp.where(sigma == 0, 1, sigma**2)
+
+
+def _check_shapes(step, params, carry, xs, mask, batch_shape) -> tuple[int, ...]:
+    """Check the arguments; return the batch shape."""
+    length = check_lengths(xs, mask=mask)
+    step_shapes(step, params, carry, first_step(xs))
+    batch = tuple(batch_shape)
+    for name, tree, shape in (("carry", carry, batch), ("xs", xs, (length, *batch))):
+        for leaf in jax.tree.leaves(tree):
+            if jnp.shape(leaf)[: len(shape)] != shape:
+                raise ValueError(
+                    f"{name} must begin with {shape}, as batch_shape = {batch} says; "
+                    f"got a leaf of shape {jnp.shape(leaf)}."
+                )
+    if mask is not None and jnp.shape(mask) != (length, *batch):
+        raise ValueError(
+            f"mask must be [T, *batch] = {(length, *batch)}, got {jnp.shape(mask)}; "
+            "give batch_shape, by default (), as the mask has it."
+        )
+    return batch
+
+
+def _check(exponents, skip, power_iterations, size, length) -> None:
+    if not isinstance(exponents, Integral) or not 1 <= int(exponents) <= size:
+        raise ValueError(
+            f"exponents must be an integer from 1 to {size}, the numbers in the carry "
+            f"of an example; got {exponents!r}."
+        )
+    if not isinstance(skip, Integral) or not 0 <= int(skip) < length:
+        raise ValueError(
+            f"skip must be an integer from 0 to {length - 1}, so that steps are left; "
+            f"got {skip!r}."
+        )
+    if not isinstance(power_iterations, Integral) or int(power_iterations) < 1:
+        raise ValueError(
+            f"power_iterations must be a positive integer, got {power_iterations!r}."
+        )

@@ -1,0 +1,116 @@
+"""What an update does to each array of the parameters.
+
+Notation: Δ is the update of an array, θ the array. A share of exact zeros, or ‖Δ‖ = 0,
+tells of dead units or of a parameter without its gradient; ‖Δ‖/‖θ‖ how far it moves.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._checks import check_floating
+from bpvariants._dtypes import widen
+from bpvariants._tables import aligned, named_leaves, short
+from bpvariants.diagnostics._faults import count_nonfinite
+from bpvariants.diagnostics._norms import tree_norm
+from bpvariants.types import PyTree
+
+
+class UpdateMeasures(NamedTuple):
+    """What :func:`update_report` says of one array, or of all together.
+
+    Attributes:
+      norm: ‖Δ‖, NaN or infinite if one of its numbers is.
+      largest: max |Δ|, likewise.
+      zeros: share of numbers that are exactly 0.
+      nonfinite: how many are NaN or infinite.
+      ratio: ‖Δ‖ / ‖θ‖, NaN if θ = 0.
+    """
+
+    norm: jax.Array
+    largest: jax.Array
+    zeros: jax.Array
+    nonfinite: jax.Array
+    ratio: jax.Array
+
+
+class UpdateReport(NamedTuple):
+    """What :func:`update_report` returns.
+
+    Attributes:
+      total: :class:`UpdateMeasures` of all arrays together.
+      leaves: like params, of :class:`UpdateMeasures`.
+    """
+
+    total: UpdateMeasures
+    leaves: PyTree
+
+    def table(self) -> str:
+        """Return a line for each array, the total first."""
+        is_measures = lambda node: isinstance(node, UpdateMeasures)
+        named = named_leaves(self.leaves, is_measures)
+        rows = [["", "‖Δ‖", "max |Δ|", "zeros", "not finite", "‖Δ‖/‖θ‖"]]
+        for name, each in [("total", self.total), *named]:
+            if name:
+                size, largest, zeros, nonfinite, ratio = each
+                cells = [f"{float(zeros):.1%}", str(int(nonfinite)), short(ratio)]
+                rows.append([name, short(size), short(largest), *cells])
+        return aligned(rows)
+
+
+def update_report(updates: PyTree, params: PyTree) -> UpdateReport:
+    """Measure updates, or gradients, against the parameters, array by array.
+
+        ‖Δ‖,  max |Δ|,  share of zeros,  numbers not finite,  ‖Δ‖ / ‖θ‖
+
+    A pure function to `jit`, for the time of reading all numbers once or twice.
+
+    Args:
+      updates: Δ, as an optimizer gives them, or gradients; like params.
+      params: θ before the update.
+
+    Returns:
+      An :class:`UpdateReport`, whose `table()` is text.
+
+    Raises:
+      ValueError: if an array of either is not floating, or structures or shapes
+        disagree.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from bpvariants import diagnostics
+      >>> params = {"hidden": jnp.array([3.0, 4.0]), "readout": jnp.ones(2)}
+      >>> updates = {"hidden": jnp.array([0.0, -0.5]), "readout": jnp.zeros(2)}
+      >>> print(diagnostics.update_report(updates, params).table())
+                    ‖Δ‖ max |Δ|  zeros not finite ‖Δ‖/‖θ‖
+      total       .5000   .5000  75.0%          0  .09623
+      ['hidden']  .5000   .5000  50.0%          0   .1000
+      ['readout']     0       0 100.0%          0       0
+    """
+    check_floating("updates", updates)
+    check_floating("params", params)
+    shapes = lambda tree: jax.tree.map(jnp.shape, tree)
+    if shapes(updates) != shapes(params):
+        raise ValueError(
+            "updates must have the structure and shapes of params, "
+            f"{shapes(params)}; got {shapes(updates)}."
+        )
+    leaves = jax.tree.map(lambda u, p: _measure([u], [p]), updates, params)
+    total = _measure(jax.tree.leaves(updates), jax.tree.leaves(params))
+    return UpdateReport(total, leaves)
+
+
+def _measure(updates: list[jax.Array], params: list[jax.Array]) -> UpdateMeasures:
+    size, unit = tree_norm(updates), tree_norm(params)
+    dtype = jnp.result_type(size)
+    number = max(sum(u.size for u in updates), 1)
+    largest = [jnp.max(jnp.abs(widen(u)), initial=0).astype(dtype) for u in updates]
+    zeros = [jnp.sum(u == 0, dtype=dtype) for u in updates]
+    return UpdateMeasures(
+        norm=size,
+        largest=jnp.max(jnp.stack(largest)),
+        zeros=jnp.sum(jnp.stack(zeros)) / number,
+        nonfinite=jnp.sum(jnp.stack(count_nonfinite(updates))),
+        ratio=size / jnp.where(unit == 0, jnp.nan, unit).astype(dtype),
+    )
