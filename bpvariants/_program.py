@@ -45,13 +45,18 @@ def evaluate(
     consts: Sequence[Any],
     arguments: Sequence[Any],
     calls: Collection[str] = CALLS,
+    run: Callable[..., list[Any]] | None = None,
 ) -> list[Any]:
-    """Run a program, entering the programs that it calls."""
+    """Run a program, entering the programs that it calls.
+
+    `run` may take the place of :func:`run_equation`, and then enters them by itself.
+    """
+    run = run_equation if run is None else run
     env = dict(zip(jaxpr.constvars, consts, strict=True))
     env |= dict(zip(jaxpr.invars, arguments, strict=True))
     read = lambda atom: env[atom] if is_variable(atom) else atom.val
     for equation in jaxpr.eqns:
-        values = run_equation(equation, [read(atom) for atom in equation.invars], calls)
+        values = run(equation, [read(atom) for atom in equation.invars], calls)
         env |= dict(zip(equation.outvars, values, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 

@@ -1,5 +1,7 @@
 """Static backpropagation against `jax.grad`, and each of its factors by itself."""
 
+import sys
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -96,6 +98,156 @@ def test_weights_and_an_empty_batch():
             chex.assert_trees_all_equal((value, grads), (jnp.zeros(()), zeros))
 
 
+def conv(kernel, y):
+    return jax.lax.conv_general_dilated(
+        y, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def residual(params, y):
+    return y + conv(params[1], jnp.tanh(conv(params[0], y)))
+
+
+def branches(params, y):
+    return {"pooled": jnp.mean(y, (1, 2)), "read": conv(params, y)[:, 0, 0]}
+
+
+def join(params, y):
+    return y["pooled"] @ params["a"] + y["read"] @ params["b"]
+
+
+BLOCKS = [
+    (conv, jax.nn.relu),
+    (residual, jnp.tanh),
+    (branches, lambda s: jax.tree.map(jnp.sin, s)),
+    (join, lambda s: s),
+]
+
+
+def images():
+    keys = iter(jax.random.split(jax.random.key(3), 8))
+    normal = lambda *shape: jax.random.normal(next(keys), shape) / 2
+    params = (
+        normal(3, 3, 1, 2),
+        (normal(3, 3, 2, 2), normal(3, 3, 2, 2)),
+        normal(3, 3, 2, 3),
+        {"a": normal(2, 2), "b": normal(3, 2)},
+    )
+    return params, normal(3, 4, 4, 1), normal(3, 2)
+
+
+def test_convolutions_residual_blocks_and_branches():
+    params, x, target = images()
+    (value, info), grads = jax.jit(gradients.backprop(BLOCKS, loss))(params, x, target)
+    shifts = tuple(jax.tree.map(jnp.zeros_like, layer.s) for layer in info)
+
+    @jax.jit
+    def mean(params, shifts):
+        y = x
+        for (function, phi), theta, shift in zip(BLOCKS, params, shifts, strict=True):
+            y = phi(jax.tree.map(jnp.add, function(theta, y), shift))
+        return jnp.mean(loss(y, target))
+
+    want, (want_grads, deltas) = jax.value_and_grad(mean, (0, 1))(params, shifts)
+    chex.assert_trees_all_close(value, want, rtol=1e-12)
+    chex.assert_trees_all_close(grads, want_grads, rtol=1e-12, atol=1e-15)
+    got = tuple(layer.delta for layer in info)
+    chex.assert_trees_all_close(got, deltas, rtol=1e-12, atol=1e-15)
+    chex.assert_trees_all_equal(tuple(layer.grad for layer in info), grads)
+
+    # By finite differences along random directions, with params and deltas together.
+    leaves, structure = jax.tree.flatten((params, shifts))
+    for key in jax.random.split(jax.random.key(5), 3):
+        keys = jax.random.split(key, len(leaves))
+        way = [jax.random.normal(k, a.shape) for k, a in zip(keys, leaves, strict=True)]
+        at = lambda step, way=way: mean(
+            *structure.unflatten(
+                [a + step * b for a, b in zip(leaves, way, strict=True)]
+            )
+        )
+        slope = (at(1e-6) - at(-1e-6)) / 2e-6
+        pairs = zip(jax.tree.leaves((grads, got)), way, strict=True)
+        exact = sum(jnp.vdot(a, b) for a, b in pairs)
+        chex.assert_trees_all_close(slope, exact, rtol=1e-7)
+
+
+def test_a_network_of_single_units_is_micrograds():
+    """The README of micrograd: g = 24.7041, ∂g/∂a = 138.8338, ∂g/∂b = 645.5773."""
+
+    def inputs(params, _):
+        a, b = params
+        return {"a": a, "b": b, "c": a + b, "d": a * b + b**3}
+
+    def grow(_, y):
+        c = y["c"] + y["c"] + 1
+        c = c + 1 + c - y["a"]
+        d = 3 * y["d"] + jax.nn.relu(y["b"] + y["a"])
+        d = 4 * d + jax.nn.relu(y["b"] - y["a"])
+        return c - d
+
+    layers = [(inputs, lambda s: s), (grow, jnp.square)]
+    rule = gradients.backprop(layers, lambda f, _: f / 2 + 10 / f)
+    params = (-4.0, 2.0), jnp.zeros(())
+    (value, info), grads = rule(params, jnp.zeros(()), jnp.zeros(()))
+    assert f"{value:.4f}" == "24.7041"
+    assert [f"{grad:.4f}" for grad in grads[0]] == ["138.8338", "645.5773"]
+    # The factors of g = f/2 + 10/f, f = e², e = c − d by hand.
+    f = info[1].y
+    chex.assert_trees_all_close(info[1].error, 0.5 - 10 / f**2, rtol=1e-12)
+    chex.assert_trees_all_close(info[1].delta, info[1].error * 2 * info[1].s)
+    chex.assert_trees_all_close(info[0].error["d"], -12 * info[1].delta, rtol=1e-12)
+
+
+def test_info_is_a_tuple_and_a_table():
+    params = (jnp.array([[1.0, -1.0], [0.0, -1.0]]), jnp.array([[2.0], [1.0]]))
+    layers = [(lambda w, y: y @ w, jax.nn.relu), (lambda w, y: y @ w, lambda s: s)]
+    rule = jax.jit(gradients.backprop(layers, loss))
+    x = jnp.array([[3.0, 4.0], [0.0, 1.0]])
+    (_, info), _ = rule(params, x, jnp.zeros((2, 1)))
+    first, last = info
+    assert isinstance(info, tuple)
+    assert len(info) == 2
+    assert info[-1] is last
+    # s = [[3, −7], [0, −1]]: the second unit is dead, the first active only once.
+    chex.assert_trees_all_equal(first.y, jnp.array([[3.0, 0.0], [0.0, 0.0]]))
+    assert info.table() == (
+        "layer  shapes   ‖y‖   ‖s‖   ‖δ‖ ‖∂E/∂w‖  dead\n"
+        "1     2×2→2×2 3.000 7.681 12.00   60.00 50.0%\n"
+        "2     2×2→2×1 6.000 6.000 6.000   18.00  0.0%"
+    )
+    twice = jax.tree.map(lambda leaf: 2 * leaf, info)
+    assert type(twice) is gradients.BackpropInfo
+    assert twice.batch_ndim == 1
+    chex.assert_trees_all_equal(twice[0].delta, 2 * first.delta)
+
+
+def test_the_picture_has_all_the_factors():
+    from matplotlib.figure import Figure
+
+    with jax.numpy_rank_promotion("allow"):
+        (_, info), _ = gradients.backprop(LAYERS, loss)(*problem((3,)))
+    axes = gradients.draw(info, Figure().subplots())
+    texts = [text.get_text().split() for text in axes.texts if text.get_text()]
+    number = lambda name: [float(text[-1]) for text in texts if text[0] == name]
+    error, slope, gain = map(number, ("∂E/∂y", "∂y/∂s", "∂s/∂w"))
+    norm = lambda tree: jnp.sqrt(sum(jnp.sum(a**2) for a in jax.tree.leaves(tree)))
+    for i, layer in enumerate(info):
+        want = norm(layer.error), norm(layer.delta), norm(layer.grad)
+        got = error[i], error[i] * slope[i], error[i] * slope[i] * gain[i]
+        chex.assert_trees_all_close(got, want, rtol=2e-3)  # four digits each
+    with pytest.raises(ValueError, match="info must be what gradients"):
+        gradients.draw(tuple(info))
+
+
+def test_a_picture_without_matplotlib_says_what_is_missing(monkeypatch):
+    layers = [(lambda w, y: w * y, jnp.tanh)]
+    rule = gradients.backprop(layers, lambda y, target: y - target)
+    (_, info), _ = rule((2.0,), jnp.ones(()), jnp.ones(()))
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match="needs Matplotlib: pip install"):
+        gradients.draw(info)
+
+
 def test_mistakes_are_named():
     params, x, target = problem((3,))
     rule = gradients.backprop(LAYERS, loss)
@@ -110,3 +262,15 @@ def test_mistakes_are_named():
             gradients.backprop(LAYERS, lambda y, t: y)(params, x, jnp.zeros(3))
         with pytest.raises(ValueError, match="weights must have one entry for each"):
             rule(params, x, target, jnp.ones(2))
+    third = (params[0], params[1], {"w": jnp.ones((3, 2)), "b": params[2]["b"]})
+    with jax.numpy_rank_promotion("allow"):
+        with pytest.raises(ValueError, match=r"layers\[2\] must take params\[2\].*wh"):
+            rule(third, x, target)
+        with pytest.raises(ValueError, match=r"layers\[0\] must take.*, and x, of sh"):
+            rule(params, x[:, :2], target)
+        split = [(dense, lambda s: s[..., :1] @ jnp.eye(4)), *LAYERS[1:]]
+        with pytest.raises(ValueError, match=r"activation of layers\[0\] must take"):
+            gradients.backprop(split, loss)(params, x, target)
+        counts = [(dense, lambda s: (s > 0).astype(int)), *LAYERS[1:]]
+        with pytest.raises(ValueError, match=r"activation of layers\[0\] returns must"):
+            gradients.backprop(counts, loss)(params, x, target)

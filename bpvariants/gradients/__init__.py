@@ -1,16 +1,17 @@
 """Gradient rules: where a gradient comes from.
 
-Static: backprop. Through time: bptt, truncated_bptt with stream and
-adaptive_truncation, artbp with growing_truncation, discounted_weights; what is kept on
-the way: every, slots, budget, predicted_cost, step_bytes. Forward in time: rtrl, snap,
-diagonal_rtrl; rflo and eprop with random_feedback and AdaptiveFeedback; uoro, kf_rtrl,
-forward_gradient (unbiased); over_sequence makes rules of these. Under them all, and for
-losses of one's own: unroll, parallel_unroll (newton), bidirectional, stack,
-mask_from_lengths. Recurrent: fixed_point, recurrent_backprop; to the fixed point by
-relaxation, anderson or broyden; back by the adjoints relax, anderson, broyden, cg,
-linear_solver (exact), neumann, jfb, unrolled (approximate); jacobian_penalty keeps it
-in reach. What rules take and return: `bpvariants.types.GradientRule`. How good an
-estimate is: gradient_quality.
+Static: backprop, with draw; layer_deltas of any function; feedback_alignment with
+draw_feedback and alignment_angles, feedback_dense, feedback_conv. Through time: bptt,
+truncated_bptt with stream and adaptive_truncation, artbp with growing_truncation,
+discounted_weights; what is kept on the way: every, slots, budget, predicted_cost,
+step_bytes. Forward in time: rtrl, snap, diagonal_rtrl; rflo and eprop with
+random_feedback and AdaptiveFeedback; uoro, kf_rtrl, forward_gradient (unbiased);
+over_sequence makes rules of these. Under them all, and for losses of one's own: unroll,
+parallel_unroll (newton), bidirectional, stack, mask_from_lengths. Recurrent:
+fixed_point, recurrent_backprop; to the fixed point by relaxation, anderson or broyden;
+back by the adjoints relax, anderson, broyden, cg, linear_solver (exact), neumann, jfb,
+unrolled (approximate); jacobian_penalty keeps it in reach. What rules take and return:
+`bpvariants.types.GradientRule`. How good an estimate is: gradient_quality.
 """
 
 from bpvariants._masking import mask_from_lengths as mask_from_lengths
@@ -23,16 +24,18 @@ from bpvariants.gradients._adjoints import (
     neumann as neumann,
     relax as relax,
 )
+from bpvariants.gradients._alignment_angles import (
+    alignment_angles as alignment_angles,
+    AlignmentAngles as AlignmentAngles,
+)
 from bpvariants.gradients._anderson import anderson as anderson
 from bpvariants.gradients._artbp import artbp as artbp
-from bpvariants.gradients._backprop import (
-    backprop as backprop,
-    LayerInfo as LayerInfo,
-)
+from bpvariants.gradients._backprop import backprop as backprop
 from bpvariants.gradients._bidirectional import bidirectional as bidirectional
 from bpvariants.gradients._bptt import bptt as bptt
 from bpvariants.gradients._broyden import broyden as broyden
 from bpvariants.gradients._cg import cg as cg
+from bpvariants.gradients._chain_picture import draw as draw
 from bpvariants.gradients._checkpoint import (
     budget as budget,
     every as every,
@@ -42,10 +45,18 @@ from bpvariants.gradients._diagonal_rtrl import diagonal_rtrl as diagonal_rtrl
 from bpvariants.gradients._discounted_weights import (
     discounted_weights as discounted_weights,
 )
+from bpvariants.gradients._draw_feedback import draw_feedback as draw_feedback
 from bpvariants.gradients._eprop import eprop as eprop
 from bpvariants.gradients._feedback import (
     AdaptiveFeedback as AdaptiveFeedback,
     random_feedback as random_feedback,
+)
+from bpvariants.gradients._feedback_alignment import (
+    feedback_alignment as feedback_alignment,
+)
+from bpvariants.gradients._feedback_layers import (
+    feedback_conv as feedback_conv,
+    feedback_dense as feedback_dense,
 )
 from bpvariants.gradients._fixed_point import fixed_point as fixed_point
 from bpvariants.gradients._forward_gradient import (
@@ -66,6 +77,14 @@ from bpvariants.gradients._kf_rtrl import (
     kf_rtrl as kf_rtrl,
     KFRTRLState as KFRTRLState,
     KroneckerFactors as KroneckerFactors,
+)
+from bpvariants.gradients._layer_deltas import (
+    layer_deltas as layer_deltas,
+    LayerDelta as LayerDelta,
+)
+from bpvariants.gradients._layer_info import (
+    BackpropInfo as BackpropInfo,
+    LayerInfo as LayerInfo,
 )
 from bpvariants.gradients._linear_solver import linear_solver as linear_solver
 from bpvariants.gradients._newton_unroll import newton as newton

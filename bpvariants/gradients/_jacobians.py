@@ -61,7 +61,7 @@ def reaches_carry(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> list[
     """
     traced = jax.make_jaxpr(lambda *args: floating_leaves(step(*args)[0]))
     jaxpr = traced(params, carry, x).jaxpr
-    needed = _needed_inputs(jaxpr, [True] * len(jaxpr.outvars))
+    needed = needed_inputs(jaxpr, [True] * len(jaxpr.outvars))
     return needed[: len(jax.tree.leaves(params))]
 
 
@@ -79,7 +79,7 @@ def check_room(reaches: list[bool], params: PyTree, params_factor: PyTree) -> No
             )
 
 
-def _needed_inputs(jaxpr: Any, needed_outputs: Sequence[bool]) -> list[bool]:
+def needed_inputs(jaxpr: Any, needed_outputs: Sequence[bool]) -> list[bool]:
     """Walk a program backwards from its needed outputs to the inputs they need."""
     if jaxpr.effects:  # such as writing to a ref, which leads on unseen
         return [True] * len(jaxpr.invars)
@@ -90,7 +90,7 @@ def _needed_inputs(jaxpr: Any, needed_outputs: Sequence[bool]) -> list[bool]:
         if not any(flags):
             continue
         if (inner := called(equation, PLAIN_CALLS)) is not None:
-            inputs = _needed_inputs(inner[0], flags)
+            inputs = needed_inputs(inner[0], flags)
         else:
             inputs = [True] * len(equation.invars)
         pairs = zip(equation.invars, inputs, strict=True)

@@ -1,0 +1,231 @@
+"""Layers whose errors travel back through other weights than activities forward.
+
+Notation: s = y W + b, and δ = ∂E/∂s. Backpropagation sends δ Wᵀ to the layer below, and
+the rules of feedback alignment send
+
+    δ Bᵀ    with    B random and fixed                       fa
+                    α sgn(W)                                  usf, uniform sign
+                    |R| ⊙ sgn(W), R redrawn at every batch    brsf, batchwise random
+                    |R| ⊙ sgn(W), R drawn once                frsf, fixed random
+
+B and R have the shape of W, α is the standard deviation of an initialiser. The gradient
+in W uses the true y, and no gradient goes to B or R, or to W through its sign.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from numbers import Real
+from typing import Any, get_args, Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants.types import PyTree
+
+FeedbackKind: TypeAlias = Literal["fa", "usf", "brsf", "frsf"]
+# α: √(2 / (fan_in + fan_out)), 1 / √(3 fan_in), or as given.
+Scale: TypeAlias = Literal["xavier", "kaiming"] | jax.typing.ArrayLike
+
+
+def feedback_dense(
+    x: jax.Array,
+    w: jax.Array,
+    b: jax.Array | None = None,
+    feedback: jax.Array | None = None,
+    *,
+    kind: FeedbackKind = "fa",
+    scale: Scale = "xavier",
+) -> jax.Array:
+    """Compute x w + b, whose derivative in x is replaced by that of feedback alignment.
+
+        forward s = x w + b;    backward ∂E/∂x ≈ δ Bᵀ,  ∂E/∂w = xᵀ δ,  ∂E/∂b = Σ δ
+
+    For networks of one's own, under `jax.grad`: the layers above and below stay as they
+    are. Takes the time and memory of a dense layer; it has no forward-mode derivative.
+
+    Args:
+      x: [*batch, n].
+      w: [n, m].
+      b: [m], or None.
+      feedback: [n, m], B of "fa", or R of "brsf" and "frsf", such as
+        `jax.nn.initializers.glorot_normal()` draws; of "brsf" anew at every batch. It
+        may stand among the params: its gradient is 0, but keep weight decay and
+        momentum from it. None for "usf".
+      kind: "fa", "usf", "brsf" or "frsf".
+      scale: α of "usf": "xavier" for √(2 / (n + m)), "kaiming" for 1 / √(3 n), or a
+        number.
+
+    Returns:
+      s [*batch, m].
+
+    Raises:
+      ValueError: if shapes do not fit, kind or scale is unknown, or feedback is missing
+        or not wanted.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from bpvariants import gradients
+      >>> w, B = jnp.array([[1.0], [2.0]]), jnp.array([[-3.0], [0.5]])
+      >>> energy = lambda x, w, B: gradients.feedback_dense(x, w, feedback=B).sum() ** 2
+      >>> for grad in jax.grad(energy, (0, 1, 2))(jnp.array([1.0, 1.0]), w, B):
+      ...     print(grad.ravel().tolist())  # δ = 6
+      [-18.0, 3.0]
+      [6.0, 6.0]
+      [0.0, 0.0]
+
+    References:
+      Lillicrap et al. (FA), doi:10.1038/ncomms13276. Liao, Leibo & Poggio (uSF, brSF,
+      frSF), arXiv:1510.05067. Xiao et al. (scaled sign feedback), arXiv:1811.03567.
+    """
+    if jnp.ndim(w) != 2 or jnp.shape(x)[-1:] != jnp.shape(w)[:1]:
+        raise ValueError(
+            "w must have shape [n, m] for x of [*batch, n]; got "
+            f"{jnp.shape(w)} and {jnp.shape(x)}."
+        )
+    matrix = backward_matrix(kind, w, feedback, scale)
+    return _plus(with_feedback(lambda w, x: x @ w)(w, matrix, x), b)
+
+
+def feedback_conv(
+    x: jax.Array,
+    w: jax.Array,
+    b: jax.Array | None = None,
+    feedback: jax.Array | None = None,
+    *,
+    kind: FeedbackKind = "fa",
+    scale: Scale = "xavier",
+    strides: int | Sequence[int] = 1,
+    padding: str | Sequence[tuple[int, int]] = "SAME",
+) -> jax.Array:
+    """Convolve x with w, with the derivative in x that of feedback alignment.
+
+        forward s = x ∗ w + b;    backward ∂E/∂x ≈ δ ∗ᵀ B,  gradients in w and b exact
+
+    where ∗ᵀ is the transposed convolution. What :func:`feedback_dense` says holds here.
+
+    Args:
+      x: [*batch, *sizes, n], as in Flax, of one or more spatial axes.
+      w: [*window, n, m], with as many.
+      b: [m], or None.
+      feedback: of the shape of w, B of "fa", or R of "brsf" and "frsf".
+      kind: "fa", "usf", "brsf" or "frsf".
+      scale: α of "usf": "xavier" for √(2 / (fan_in + fan_out)), "kaiming" for
+        1 / √(3 fan_in), or a number.
+      strides: one number, or one a spatial axis.
+      padding: "SAME", "VALID", or (before, after) for each spatial axis.
+
+    Returns:
+      s [*batch, *new_sizes, m].
+
+    Raises:
+      ValueError: as of :func:`feedback_dense`.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from bpvariants import gradients
+      >>> x, w = jnp.ones((1, 3, 1)), jnp.ones((3, 1, 1))
+      >>> energy = lambda x: gradients.feedback_conv(x, w, feedback=2 * w).sum()
+      >>> jax.grad(energy)(x).ravel().tolist()  # twice as much as through w
+      [4.0, 6.0, 4.0]
+
+    References:
+      Lillicrap et al. (FA), doi:10.1038/ncomms13276. Liao, Leibo & Poggio (uSF, brSF,
+      frSF), arXiv:1510.05067. Sanfiz & Akrout (benchmark), arXiv:2108.13446.
+    """
+    spatial = jnp.ndim(w) - 2
+    rank = spatial + 1  # of one example
+    if spatial < 1 or jnp.ndim(x) < rank or jnp.shape(x)[-1] != jnp.shape(w)[-2]:
+        raise ValueError(
+            "w must have shape [*window, n, m] for x of [*batch, *sizes, n], with as "
+            f"many sizes as window has; got {jnp.shape(w)} and {jnp.shape(x)}."
+        )
+    matrix = backward_matrix(kind, w, feedback, scale)
+    batch = jnp.shape(x)[: jnp.ndim(x) - rank]
+    strides = (strides,) * spatial if isinstance(strides, int) else tuple(strides)
+    images = (0, rank, *range(1, rank))
+    kernel = (spatial + 1, spatial, *range(spatial))
+    numbers = jax.lax.ConvDimensionNumbers(images, kernel, images)
+
+    def convolve(w, x):
+        flat = x.reshape(-1, *x.shape[x.ndim - rank :])
+        s = jax.lax.conv_general_dilated(
+            flat, w, strides, padding, dimension_numbers=numbers
+        )
+        return s.reshape(*batch, *s.shape[1:])
+
+    return _plus(with_feedback(convolve)(w, matrix, x), b)
+
+
+def backward_matrix(kind: str, w: jax.Array, feedback: Any, scale: Scale) -> jax.Array:
+    """Return what takes the place of w on the way back."""
+    if kind not in get_args(FeedbackKind):
+        raise ValueError(
+            f"kind must be one of {', '.join(get_args(FeedbackKind))}; got {kind!r}."
+        )
+    if kind == "usf":
+        if feedback is not None:
+            raise ValueError(
+                "feedback must be None for 'usf', whose weights are α sgn w."
+            )
+        alpha = jnp.asarray(_alpha(scale, jnp.shape(w)), jnp.result_type(w))
+        return alpha * jnp.sign(w)
+    if feedback is None or jnp.shape(feedback) != jnp.shape(w):
+        got = "none" if feedback is None else f"shape {jnp.shape(feedback)}"
+        raise ValueError(
+            f"feedback must have the shape of the weights, {jnp.shape(w)}, for "
+            f"{kind!r}; got {got}."
+        )
+    feedback = jnp.asarray(feedback, jnp.result_type(w))
+    return feedback if kind == "fa" else jnp.abs(feedback) * jnp.sign(w)
+
+
+def with_feedback(
+    function: Callable[[PyTree, PyTree], PyTree],
+) -> Callable[[PyTree, PyTree, PyTree], PyTree]:
+    """Return (params, others, y) -> s, in whose derivative in y others are the params.
+
+    The function must be affine in y. To `others` goes a gradient of 0.
+    """
+
+    @jax.custom_vjp
+    def call(params, others, y):
+        return function(params, y)
+
+    def forward(params, others, y):
+        s, pull = jax.vjp(lambda params: function(params, y), params)
+        return s, (pull, others, y)
+
+    def backward(kept, delta):
+        pull, others, y = kept
+        _, pull_y = jax.vjp(lambda y: function(others, y), y)
+        nothing = jax.tree.map(jnp.zeros_like, others)
+        return *pull(delta), nothing, *pull_y(delta)
+
+    call.defvjp(forward, backward)
+    return call
+
+
+def _alpha(scale: Scale, shape: Sequence[int]) -> jax.typing.ArrayLike:
+    """Return the standard deviation of an initialiser of weights [*window, n, m]."""
+    window = math.prod(shape[:-2])
+    fan_in, fan_out = window * shape[-2], window * shape[-1]
+    if isinstance(scale, str):
+        known = {
+            "xavier": math.sqrt(2 / (fan_in + fan_out)),
+            "kaiming": 1 / math.sqrt(3 * fan_in),
+        }
+        if scale in known:
+            return known[scale]
+    elif isinstance(scale, Real) or jnp.ndim(scale) == 0:
+        return scale
+    raise ValueError(f"scale must be 'xavier', 'kaiming' or a number; got {scale!r}.")
+
+
+def _plus(s: jax.Array, b: jax.Array | None) -> jax.Array:
+    if b is None:
+        return s
+    if jnp.shape(b) != s.shape[-1:]:
+        raise ValueError(
+            f"b must have one number a unit, shape {s.shape[-1:]}; got {jnp.shape(b)}."
+        )
+    return s + jnp.expand_dims(b, tuple(range(s.ndim - 1)))

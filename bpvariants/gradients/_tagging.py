@@ -1,0 +1,82 @@
+"""Modules of Flax that tag what they put out, for a function's program to be read."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+
+from bpvariants.types import PyTree
+
+
+def tagged_program(
+    function: Callable, arguments: Sequence[Any]
+) -> tuple[Any, list[jax.Array]]:
+    """Return the program of a function, in which modules tag what they put out.
+
+    Arguments may be NNX modules. Also returns what to run the program on.
+    """
+    import flax.linen as nn
+    from flax import nnx
+
+    is_module = lambda argument: isinstance(argument, nnx.Module)
+    split = [nnx.split(each) if is_module(each) else (None, each) for each in arguments]
+
+    def call(*trees):
+        made = [
+            tree if graphdef is None else _tag(nnx.merge(graphdef, tree))
+            for (graphdef, _), tree in zip(split, trees, strict=True)
+        ]
+        with nn.intercept_methods(_tag_output):
+            return function(*made)
+
+    trees = [tree for _, tree in split]
+    # What is jitted and has been run before has a program without tags, which JAX
+    # would take again; in a context of its own it does not.
+    make_context = getattr(jax, "make_user_context", None)
+    with nullcontext() if make_context is None else _context(make_context):
+        return jax.make_jaxpr(call)(*trees), jax.tree.leaves(trees)
+
+
+def _context(make_context: Callable) -> Any:
+    if not _contexts:
+        _contexts.append(make_context("plain"))
+    return _contexts[0]("layer_deltas")
+
+
+_contexts: list[Callable] = []
+
+
+def _tag_output(call, args, kwargs, context):
+    """Tag what a Linen module puts out; called by Linen in the module's place."""
+    output = call(*args, **kwargs)
+    if context.method_name != "__call__":
+        return output
+    module = context.module
+    return _tagged(output, "/".join(module.path) or type(module).__name__)
+
+
+def _tag(root: Any) -> Any:
+    """Make each NNX module within a new one of a class that tags what it puts out."""
+    from flax import nnx
+
+    for path, module in list(nnx.iter_modules(root)):
+        kind: Any = type(module)
+        if not hasattr(kind, "__call__"):  # noqa: B004, as the metaclass is callable
+            continue
+        name = "/".join(map(str, path)) or kind.__name__
+
+        def call(self, *args, _kind=kind, _name=name, **kwargs):
+            return _tagged(_kind.__call__(self, *args, **kwargs), _name)
+
+        tagging = type(kind)(kind.__name__, (kind,), {"__call__": call})
+        object.__setattr__(module, "__class__", tagging)
+    return root
+
+
+def _tagged(output: PyTree, name: str) -> PyTree:
+    tag = lambda leaf: (
+        checkpoint_name(leaf, name) if isinstance(leaf, jax.Array) else leaf
+    )
+    return jax.tree.map(tag, output)
