@@ -25,6 +25,24 @@ def is_variable(atom: Any) -> bool:
     return not hasattr(atom, "val")
 
 
+def has_refs(jaxpr: Any) -> bool:
+    """Whether a program reads or writes refs, through which values pass unseen."""
+    arrays = type(jax.typeof(0.0))
+    atoms = (a for e in jaxpr.eqns for a in (*e.invars, *e.outvars))
+    return any(not isinstance(a.aval, arrays) for a in (*jaxpr.constvars, *atoms))
+
+
+def needed_equations(jaxpr: Any) -> list[Any]:
+    """Return the equations that a program's outputs depend on, and those of effects."""
+    needed = {atom for atom in jaxpr.outvars if is_variable(atom)}
+    equations = []
+    for equation in reversed(jaxpr.eqns):
+        if needed.intersection(equation.outvars) or equation.effects:
+            equations.append(equation)
+            needed |= {atom for atom in equation.invars if is_variable(atom)}
+    return equations[::-1]
+
+
 def flat_program(
     function: Callable, *arguments: Any, calls: Collection[str] = CALLS
 ) -> tuple[Any, Any]:
@@ -51,14 +69,38 @@ def evaluate(
 
     `run` may take the place of :func:`run_equation`, and then enters them by itself.
     """
-    run = run_equation if run is None else run
-    env = dict(zip(jaxpr.constvars, consts, strict=True))
-    env |= dict(zip(jaxpr.invars, arguments, strict=True))
-    read = lambda atom: env[atom] if is_variable(atom) else atom.val
-    for equation in jaxpr.eqns:
-        values = run(equation, [read(atom) for atom in equation.invars], calls)
-        env |= dict(zip(equation.outvars, values, strict=True))
+    env = environment(jaxpr, consts, arguments)
+    read = interpret(jaxpr.eqns, env, calls, run)
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def environment(
+    jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]
+) -> dict[Any, Any]:
+    """Return the values of the variables with which a program begins."""
+    env = dict(zip(jaxpr.constvars, consts, strict=True))
+    return env | dict(zip(jaxpr.invars, arguments, strict=True))
+
+
+def interpret(
+    equations: Sequence[Any],
+    env: dict[Any, Any],
+    calls: Collection[str] = CALLS,
+    run: Callable[..., list[Any]] | None = None,
+    change: Callable[[Any, Any], Any] = lambda variable, value: value,
+) -> Callable[[Any], Any]:
+    """Run equations on variables of known values; return how to read an operand.
+
+    `run` may take the place of :func:`run_equation`; `change(variable, value)` is what
+    a result is to be instead.
+    """
+    run, env = run_equation if run is None else run, dict(env)
+    read = lambda atom: env[atom] if is_variable(atom) else atom.val
+    for equation in equations:
+        values = run(equation, [read(atom) for atom in equation.invars], calls)
+        for variable, value in zip(equation.outvars, values, strict=True):
+            env[variable] = change(variable, value)
+    return read
 
 
 def run_equation(

@@ -1,5 +1,7 @@
 """Strict JAX for every test, and the rules and networks that are tested."""
 
+import json
+import pathlib
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache, partial
@@ -176,6 +178,33 @@ class _NNXNetwork(nnx.Module):
     def __call__(self, carry, x):
         carry, h = self.cell(carry, x)
         return carry, self.readout(h)
+
+
+@pytest.fixture
+def make_probe():
+    """Probe P, the network of three units whose numbers were found elsewhere."""
+    return _make_probe
+
+
+@cache
+def _make_probe(T=6):
+    P = json.loads((pathlib.Path(__file__).parent / "golden/probe_p.json").read_text())
+    t = jnp.arange(1.0, T + 1)
+    xs = jnp.stack([jnp.sin(0.7 * t), jnp.cos(0.4 * t)], axis=1)
+    targets = jnp.cos(0.3 * t[:, None] + jnp.arange(3.0)[None]) / 2
+    params = tuple(jnp.array(P[name]) for name in ("W", "U", "b"))
+    args = params, jnp.array(P["h0"]), xs, targets
+    return Problem(_probe_step, _half_squared_error, args, {})
+
+
+def _probe_step(params, h, x):
+    W, U, b = params
+    h = jnp.tanh(W @ h + U @ x + b)
+    return h, h
+
+
+def _half_squared_error(y, target):
+    return jnp.sum((y - target) ** 2, axis=-1) / 2
 
 
 def _squared_error(y, target):

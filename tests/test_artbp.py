@@ -100,25 +100,6 @@ def test_examples_are_cut_each_by_itself(make_problem):
     chex.assert_trees_all_close(mean, want, rtol=1e-12, atol=1e-13)
 
 
-def probe_p():
-    t = jnp.arange(1.0, 7.0)
-    xs = jnp.stack([jnp.sin(0.7 * t), jnp.cos(0.4 * t)], axis=1)
-    targets = jnp.cos(0.3 * t[:, None] + jnp.arange(3.0)[None]) / 2
-    W = jnp.array([[0.5, -0.8, 0.3], [0.9, 0.4, -0.6], [-0.2, 0.7, 0.6]])
-    U = jnp.array([[0.6, -0.4], [0.3, 0.5], [-0.7, 0.2]])
-    b = jnp.array([0.1, -0.2, 0.05])
-    return (W, U, b), jnp.array([0.3, -0.1, 0.2]), xs, targets
-
-
-def probe_step(params, h, x):
-    W, U, b = params
-    h = jnp.tanh(W @ h + U @ x + b)
-    return h, h
-
-
-half_square = lambda y, target: jnp.sum((y - target) ** 2, axis=-1) / 2
-
-
 def by_hand(args, cut, kappa, rescaled=True):
     """δ_t = c_t + (1 − cut_t) / (1 − κ) · δ_{t+1} J_{t+1} on probe P, in NumPy."""
     (W, U, b), h, xs, targets = jax.tree.map(np.asarray, args)
@@ -148,15 +129,15 @@ def flat(tree):
 RMS = {0.1: 0.374884, 0.3: 0.831258, 0.5: 1.563054, 0.8: 7.480234}
 
 
-def test_each_draw_is_the_recursion_and_variance_grows_with_kappa():
-    args = probe_p()
-    exact = np.asarray(flat(gradients.bptt(probe_step, half_square)(*args)[1]))
+def test_each_draw_is_the_recursion_and_variance_grows_with_kappa(make_probe):
+    step, loss, args, _ = make_probe()
+    exact = np.asarray(flat(gradients.bptt(step, loss)(*args)[1]))
     patterns = all_patterns(6)[:32]  # the first entry, before the first step, is moot
 
     @jax.jit  # one program for all κ
     @partial(jax.vmap, in_axes=(0, None))
     def several(draws, kappa):
-        return flat(estimate(probe_step, half_square, kappa)(draws, *args)[1])
+        return flat(estimate(step, loss, kappa)(draws, *args)[1])
 
     for kappa, rms in RMS.items():
         grads = np.asarray(several(1.0 - patterns, kappa))

@@ -203,41 +203,22 @@ def test_where_only_some_draws_are_zero_the_cosine_is_of_the_others():
 
 
 @pytest.mark.parametrize("lookback", [1, 3])
-def test_probe_p(lookback):
+def test_probe_p(make_probe, lookback):
     """‖ĝ − g‖ / ‖g‖ as it was measured outside of this project."""
+    step, loss, args, _ = make_probe()
     want = {1: 0.813935, 3: 0.634267}[lookback]
-    rule = gradients.truncated_bptt(
-        probe_step, half_square, every=lookback, lookback=lookback
-    )
-    found = gradients.gradient_quality(rule, probe_step, half_square, *probe_p())
+    rule = gradients.truncated_bptt(step, loss, every=lookback, lookback=lookback)
+    found = gradients.gradient_quality(rule, step, loss, *args)
     assert found.total.error == pytest.approx(want, abs=5e-7)
 
 
-def test_probe_p_of_snap():
-    rule = gradients.snap(probe_step, half_square, 1)
-    measure = partial(gradients.gradient_quality, rule, probe_step, half_square)
-    found = jax.jit(measure)(*probe_p()).total
+def test_probe_p_of_snap(make_probe):
+    step, loss, args, _ = make_probe()
+    rule = gradients.snap(step, loss, 1)
+    measure = partial(gradients.gradient_quality, rule, step, loss)
+    found = jax.jit(measure)(*args).total
     assert found.error == pytest.approx(1.203647, abs=5e-7)
     assert found.cosine == pytest.approx(0.394891, abs=5e-7)
-
-
-def probe_p():
-    t = jnp.arange(1.0, 7.0)
-    xs = jnp.stack([jnp.sin(0.7 * t), jnp.cos(0.4 * t)], axis=1)
-    targets = jnp.cos(0.3 * t[:, None] + jnp.arange(3.0)[None]) / 2
-    W = jnp.array([[0.5, -0.8, 0.3], [0.9, 0.4, -0.6], [-0.2, 0.7, 0.6]])
-    U = jnp.array([[0.6, -0.4], [0.3, 0.5], [-0.7, 0.2]])
-    b = jnp.array([0.1, -0.2, 0.05])
-    return (W, U, b), jnp.array([0.3, -0.1, 0.2]), xs, targets
-
-
-def probe_step(params, h, x):
-    W, U, b = params
-    h = jnp.tanh(W @ h + U @ x + b)
-    return h, h
-
-
-half_square = lambda y, target: jnp.sum((y - target) ** 2, axis=-1) / 2
 
 
 @cache

@@ -17,39 +17,26 @@ F = json.loads((GOLDEN / "probe_f.json").read_text())
 close = lambda got, want, tol: chex.assert_trees_all_close(got, want, rtol=0, atol=tol)
 
 
-def step(params, h, x):
-    W, U, b = params
-    h = jnp.tanh(W @ h + U @ x + b)
-    return h, h
-
-
 def half_square(y, target):
     return jnp.sum((y - target) ** 2, axis=-1) / 2
 
 
-def probe_p():
-    t = jnp.arange(1.0, 7.0)
-    xs = jnp.stack([jnp.sin(0.7 * t), jnp.cos(0.4 * t)], axis=1)
-    targets = jnp.cos(0.3 * t[:, None] + jnp.arange(3.0)[None]) / 2
-    params = tuple(jnp.array(P[name]) for name in ("W", "U", "b"))
-    return params, jnp.array(P["h0"]), xs, targets
-
-
 @pytest.mark.parametrize("name", ["bptt", "rtrl"])
-def test_probe_p(name):
+def test_probe_p(make_probe, name):
+    step, loss, args, _ = make_probe()
     rules = {
-        "bptt": gradients.bptt(step, half_square),
-        "rtrl": gradients.over_sequence(gradients.rtrl(step, half_square)),
+        "bptt": gradients.bptt(step, loss),
+        "rtrl": gradients.over_sequence(gradients.rtrl(step, loss)),
     }
-    (value, last), grads = jax.jit(rules[name])(*probe_p())
+    (value, last), grads = jax.jit(rules[name])(*args)
     close(6 * value, P["value"], 1e-11)
     close(last, jnp.array(P["last"]), 1e-11)
     want = [jnp.array(P[name]) for name in ("dW", "dU", "db")]
     close([6 * g for g in grads], want, 1e-9)
 
 
-def test_probe_p_initial_state():
-    params, h0, xs, targets = probe_p()
+def test_probe_p_initial_state(make_probe):
+    step, _, (params, h0, xs, targets), _ = make_probe()
     loss = lambda h0: jnp.sum(
         half_square(gradients.unroll(step, params, h0, xs)[1], targets)
     )
@@ -57,8 +44,8 @@ def test_probe_p_initial_state():
 
 
 @pytest.mark.parametrize("case", P["truncated"], ids=str)
-def test_probe_p_truncated(case):
-    args = probe_p()
+def test_probe_p_truncated(make_probe, case):
+    step, _, args, _ = make_probe()
     settings = {"every": case["every"], "lookback": case["lookback"]}
     rule = gradients.truncated_bptt(step, half_square, **settings)
     exact = jax.flatten_util.ravel_pytree(gradients.bptt(step, half_square)(*args)[1])

@@ -286,3 +286,31 @@ def test_what_a_gather_fills_with_counts_as_other_than_zero(fill):
     _, got = jitted(rtrl, step)(*args)
     _, want = jitted(gradients.bptt, step)(*args)
     chex.assert_trees_all_close(got, want, rtol=1e-10)
+
+
+def test_what_passes_through_refs_is_followed_or_refused():
+    def written(w, h, x):
+        u = h @ w + x
+        ref = jax.new_ref(x)
+        ref[0] = u[0]
+        ref[1] = u[1] + ref[0]
+        h = jnp.tanh(ref[...] + 0.1 * u)
+        return h, h
+
+    def plain(w, h, x):
+        u = h @ w + x
+        v = x.at[0].set(u[0])
+        h = jnp.tanh(v.at[1].set(u[1] + v[0]) + 0.1 * u)
+        return h, h
+
+    args = *_random(((N, N), (N,))), jnp.ones((T, N)), jnp.zeros((T, N))
+    want = jitted(gradients.bptt, plain)(*args)
+    snap = partial(online, partial(gradients.snap, order=N))
+    for rule in (rtrl, snap):
+        got = jitted(rule, written)(*args)
+        chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
+    rflo = partial(online, gradients.rflo)  # what mixes is left out, refs or not
+    same = jitted(rflo, plain)(*args)
+    chex.assert_trees_all_close(jitted(rflo, written)(*args), same, rtol=1e-10)
+    with pytest.raises(ValueError, match="through refs"):
+        online(gradients.kf_rtrl, written, squared_error)(*args, key=jax.random.key(0))

@@ -12,7 +12,13 @@ from typing import Any
 
 import jax
 
-from bpvariants._program import flat_program, is_variable, PLAIN_CALLS, run_equation
+from bpvariants._program import (
+    environment,
+    flat_program,
+    interpret,
+    is_variable,
+    PLAIN_CALLS,
+)
 from bpvariants.types import PyTree, Step
 
 
@@ -39,13 +45,7 @@ def reading_new_carry(step: Step, change: Callable[[PyTree], PyTree]) -> Step:
 
 def _run(program: Any, arguments: list[Any], known: dict[Any, Any]) -> list[Any]:
     """Run a flat program, with some of its variables having the values given."""
-    jaxpr = program.jaxpr
-    env = dict(zip(jaxpr.constvars, program.consts, strict=True))
-    env |= dict(zip(jaxpr.invars, arguments, strict=True))
-    read = lambda atom: env[atom] if is_variable(atom) else atom.val
-    for equation in jaxpr.eqns:
-        operands = [read(atom) for atom in equation.invars]
-        values = run_equation(equation, operands, PLAIN_CALLS)
-        for variable, value in zip(equation.outvars, values, strict=True):
-            env[variable] = known.get(variable, value)
+    jaxpr, env = program.jaxpr, environment(program.jaxpr, program.consts, arguments)
+    change = lambda variable, value: known.get(variable, value)
+    read = interpret(jaxpr.eqns, env, PLAIN_CALLS, change=change)
     return [read(atom) for atom in jaxpr.outvars]

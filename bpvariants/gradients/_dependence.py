@@ -37,6 +37,8 @@ def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence
     With `direct_only`, paths from the old carry that mix several numbers, as products
     and sums do, count as none. Time is that of the links, while tracing.
     """
+    if program.is_opaque:
+        return _opaque(program, direct_only)
     through = _follow(program, program.h, direct_only)
     by_theta = [_follow(program, [theta], False) for theta in program.thetas]
     sizes = [theta.aval.size for theta in program.thetas]
@@ -49,6 +51,14 @@ def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence
         [of(found, size) for found, size in zip(by_theta, sizes, strict=True)],
         through,
     )
+
+
+def _opaque(program: TangentProgram, direct_only: bool) -> Dependence:
+    """Return that all depends on all, though by no direct path."""
+    num_carry = sum(variable.aval.size for variable in program.h)
+    full = lambda size, yes=True: sparse.csr_array(np.full((num_carry, size), yes))
+    sizes = [theta.aval.size for theta in program.thetas]
+    return Dependence(full(num_carry, not direct_only), list(map(full, sizes)), {})
 
 
 def spread(link: Link, size: int, operand_size: int) -> Sparse:

@@ -45,6 +45,8 @@ def plan_entries(
     None if they pass an operation that is not understood. See `dependence` for
     `direct_only`.
     """
+    if program.is_opaque and needed.any():
+        return None
     pattern = sparse.csr_array(needed)
     pattern.sort_indices()
     wanted: dict[Any, Sparse] = {}

@@ -4,7 +4,6 @@ Notation, for one example: h_t is the new carry as a vector [n]. For each block 
 parameters Θ, [k, m], that enters by u = â Θ alone, ∂h_t/∂Θ is D ⊗ â with D = ∂h_t/∂u.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,18 +11,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bpvariants._dtypes import widen
 from bpvariants._program import (
+    environment,
     flat_program,
-    is_variable,
+    has_refs,
+    interpret,
+    needed_equations,
     PLAIN_CALLS,
-    run_equation,
 )
-from bpvariants.gradients._jacobians import floating_leaves, replace_floating
+from bpvariants.gradients._jacobians import (
+    as_vectors,
+    carry_dtype,
+    example_shapes,
+    floating_leaves,
+    replace_floating,
+)
 from bpvariants.gradients._term_uses import (
     count_uses,
     dependent,
-    needed,
     passes_on,
 )
 from bpvariants.gradients._terms import Block, Terms
@@ -55,21 +60,14 @@ class FactorisedStep(NamedTuple):
 
         `changes` are added to the variables.
         """
-        jaxpr, env = self.closed.jaxpr, {}
+        jaxpr = self.closed.jaxpr
         added = dict(zip(self.variables, changes, strict=True))
-        read = lambda atom: env[atom] if is_variable(atom) else atom.val
-
-        def write(variables, values):
-            for variable, value in zip(variables, values, strict=True):
-                if variable in added:
-                    value = value + added[variable].astype(value.dtype)
-                env[variable] = value
-
-        write(jaxpr.constvars, self.closed.consts)
-        write(jaxpr.invars, leaves)
-        for equation in self.equations:
-            values = [read(atom) for atom in equation.invars]
-            write(equation.outvars, run_equation(equation, values, PLAIN_CALLS))
+        change = lambda variable, value: (
+            value + added[variable].astype(value.dtype) if variable in added else value
+        )
+        env = environment(jaxpr, self.closed.consts, leaves)
+        env = {variable: change(variable, value) for variable, value in env.items()}
+        read = interpret(self.equations, env, PLAIN_CALLS, change=change)
 
         def as_vector(factor):
             if factor is None:
@@ -96,12 +94,14 @@ def factorise(
       ValueError: if an array of params reaches it in another way.
     """
     new_leaves = lambda *arguments: floating_leaves(step_of_example(*arguments)[0])
-    of_example = lambda leaf: jax.ShapeDtypeStruct(
-        jnp.shape(leaf)[batch_rank:], jnp.result_type(leaf)
-    )
-    shapes = jax.tree.map(of_example, (carry, inputs))
+    shapes = example_shapes((carry, inputs), batch_rank)
     closed, _ = flat_program(new_leaves, params, *shapes, calls=PLAIN_CALLS)
-    equations = needed(closed.jaxpr)
+    if has_refs(closed.jaxpr):
+        raise ValueError(
+            "step must not pass what the new carry is made of through refs, where its "
+            "factors are not seen; return arrays instead, or use gradients.rtrl."
+        )
+    equations = needed_equations(closed.jaxpr)
     paths = [path for path, _ in jax.tree.leaves_with_path(params)]
     thetas = closed.jaxpr.invars[: len(paths)]
     depends = dependent(equations, thetas)
@@ -130,10 +130,12 @@ def linearise_factors(
         arguments = [*map(jnp.asarray, jax.tree.leaves(params))]
         arguments += jax.tree.leaves((start, inputs))
         new, factors = program.run(arguments, changes)
-        return as_vectors(new, dtype), [as_vectors(parts, dtype) for parts in factors]
+        return as_vectors(new, (), dtype), [
+            as_vectors(parts, (), dtype) for parts in factors
+        ]
 
     zeros = [jnp.zeros(variable.aval.shape, dtype) for variable in program.variables]
-    h = as_vectors(leaves, dtype)
+    h = as_vectors(leaves, (), dtype)
     _, pull, factors = jax.vjp(new_carry, h, zeros, has_aux=True)
     jacobian, slopes = jax.vmap(pull)(jnp.eye(h.size, dtype=dtype))
     of_variable = dict(zip(program.variables, slopes, strict=True))
@@ -182,18 +184,3 @@ def _as_slice(positions: np.ndarray) -> Any:
     first, size = int(positions[0]), len(positions)
     together = np.array_equal(positions, np.arange(first, first + size))
     return slice(first, first + size) if together else positions
-
-
-def carry_dtype(carry: PyTree) -> Any:
-    """Return the dtype in which a carry's floating leaves have room."""
-    dtypes = [leaf.dtype for leaf in widen(floating_leaves(carry))]
-    return np.result_type(jnp.float32, *dtypes)
-
-
-def as_vectors(
-    leaves: Sequence[jax.Array], dtype: Any, batch_rank: int = 0
-) -> jax.Array:
-    """Put leaves [*batch, ...] into vectors [*batch, numbers in all]."""
-    size = lambda leaf: math.prod(leaf.shape[batch_rank:])  # which -1 is not, if B = 0
-    parts = [leaf.reshape(*leaf.shape[:batch_rank], size(leaf)) for leaf in leaves]
-    return jnp.concatenate([part.astype(dtype) for part in parts], axis=-1)

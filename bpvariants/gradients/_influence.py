@@ -12,6 +12,8 @@ from bpvariants.gradients._entries import compute_entries
 from bpvariants.gradients._influence_layout import Layout
 from bpvariants.gradients._influence_plan import Plan
 from bpvariants.gradients._jacobians import (
+    as_vectors,
+    carry_dtype,
     floating_leaves,
     replace_floating,
 )
@@ -24,8 +26,7 @@ UNROLLED = 8  # passes among which an entry is chosen one by one
 
 def no_influence(layout: Layout, params: PyTree, carry: PyTree, batch: tuple) -> Rows:
     """Return M before the first step, zeros in float32 or wider."""
-    leaves = widen(floating_leaves(carry))
-    dtype = jnp.result_type(*leaves) if leaves else jnp.zeros(()).dtype
+    dtype = carry_dtype(carry)
     shapes = [jnp.shape(theta) for theta in jax.tree.leaves(params)]
     return [
         None if leaf is None else jnp.zeros((*batch, len(leaf.rows), *shape), dtype)
@@ -81,14 +82,6 @@ def through_influence(
     return [g.reshape(theta.shape) for g, theta in zip(grads, like, strict=True)]
 
 
-def as_vector(leaves: Sequence[jax.Array], batch: tuple[int, ...]) -> jax.Array:
-    """Return floating leaves [*batch, …] of a carry below each other, [*batch, n]."""
-    size = lambda leaf: math.prod(leaf.shape[len(batch) :])
-    return jnp.concatenate(
-        [leaf.reshape(*batch, size(leaf)) for leaf in leaves], axis=-1
-    )
-
-
 def _linearise(plan, step_of_example, params, carry, inputs):
     """Return of one example what is computed of J, [numbers], and the passes for I.
 
@@ -100,7 +93,7 @@ def _linearise(plan, step_of_example, params, carry, inputs):
     def new_carry(thetas, leaves):
         theta = cast_like(structure.unflatten(thetas), params)
         new, _ = step_of_example(theta, replace_floating(carry, leaves), inputs)
-        return as_vector(widen(floating_leaves(new)), ())
+        return as_vectors(widen(floating_leaves(new)), ())
 
     new, pull = jax.vjp(new_carry, widen(thetas), leaves)
     back, (passes, entries, _) = jax.vmap(pull), plan.carry
@@ -111,7 +104,7 @@ def _linearise(plan, step_of_example, params, carry, inputs):
         return jacobian.astype(new.dtype), immediate
     if not np.array_equal(plan.passes, passes):
         of_carry = back(jnp.asarray(passes, new.dtype))[1]
-    return as_vector(of_carry, (len(passes),)).reshape(-1), immediate
+    return as_vectors(of_carry, (len(passes),)).reshape(-1), immediate
 
 
 def _next_of_leaf(plan, leaf, colours, jacobian, passes, old, rank):

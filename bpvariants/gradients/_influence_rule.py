@@ -11,7 +11,6 @@ import numpy as np
 from bpvariants._dtypes import cast_like, widen
 from bpvariants._losses import with_loss
 from bpvariants.gradients._influence import (
-    as_vector,
     next_influence,
     no_influence,
     Rows,
@@ -19,7 +18,12 @@ from bpvariants.gradients._influence import (
 )
 from bpvariants.gradients._influence_layout import Layout
 from bpvariants.gradients._influence_plan import make_plan, Plan
-from bpvariants.gradients._jacobians import floating_leaves, replace_floating
+from bpvariants.gradients._jacobians import (
+    as_vectors,
+    example_shapes,
+    floating_leaves,
+    replace_floating,
+)
 from bpvariants.gradients._online_step import (
     check_start,
     check_state,
@@ -80,7 +84,7 @@ def influence_rule(
         if leaves:  # else the network has no state to remember anything in
             plan = plan_of(now, params, state.layout is None)
             entering = entering_rows(state, now, params, plan)
-            error = as_vector(errors, now.batch)
+            error = as_vectors(errors, now.batch)
             like, structure = jax.tree.flatten(grads)
             late = through_influence(plan.layout, error, entering, like)
             grads = structure.unflatten(jax.tree.map(jnp.add, like, late))
@@ -95,11 +99,7 @@ def influence_rule(
 
 def plan_for(now: OnlineStep, params: PyTree, **options) -> Plan:
     """Plan the influence of the step that is being taken."""
-    rank = len(now.batch)
-    cut = lambda leaf: jax.ShapeDtypeStruct(
-        jnp.shape(leaf)[rank:], jnp.result_type(leaf)
-    )
-    example = jax.tree.map(cut, (now.start, now.inputs))
+    example = example_shapes((now.start, now.inputs), len(now.batch))
     return make_plan(now.example, params, *example, **options)
 
 

@@ -1,12 +1,14 @@
 """A step example by example, its carry's floating leaves, and what reaches them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from bpvariants._dtypes import cast_like, is_floating
+from bpvariants._dtypes import cast_like, is_floating, widen
 from bpvariants._program import called, is_variable, PLAIN_CALLS
 from bpvariants.types import PyTree, Step
 
@@ -44,6 +46,18 @@ def one_example(step: Step, batch_rank: int) -> Step:
             ) from error
 
     return step_of_example
+
+
+def example_shapes(tree: PyTree, batch_rank: int) -> PyTree:
+    """Return the shapes of one example's arrays, which have no batch axes."""
+
+    def cut(leaf):
+        if not isinstance(leaf, jax.ShapeDtypeStruct):
+            leaf = jax.typeof(leaf)
+        shape = leaf.shape[batch_rank:]
+        return jax.ShapeDtypeStruct(shape, leaf.dtype, weak_type=leaf.weak_type)
+
+    return jax.tree.map(cut, tree)
 
 
 def over_batch(step_of_example: Step, batch_rank: int) -> Step:
@@ -96,3 +110,19 @@ def needed_inputs(jaxpr: Any, needed_outputs: Sequence[bool]) -> list[bool]:
         pairs = zip(equation.invars, inputs, strict=True)
         needed |= {atom for atom, yes in pairs if yes and is_variable(atom)}
     return [variable in needed for variable in jaxpr.invars]
+
+
+def carry_dtype(carry: PyTree) -> Any:
+    """Return the dtype in which a carry's floating leaves have room."""
+    dtypes = [leaf.dtype for leaf in widen(floating_leaves(carry))]
+    return np.result_type(jnp.float32, *dtypes)
+
+
+def as_vectors(
+    leaves: Sequence[jax.Array], batch: tuple[int, ...], dtype: Any = None
+) -> jax.Array:
+    """Return leaves [*batch, ...] below each other, [*batch, n], in a common dtype."""
+    dtype = np.result_type(*[leaf.dtype for leaf in leaves]) if dtype is None else dtype
+    size = lambda leaf: math.prod(leaf.shape[len(batch) :])  # not −1, as B may be 0
+    rows = [leaf.reshape(*batch, size(leaf)).astype(dtype) for leaf in leaves]
+    return jnp.concatenate(rows, axis=-1)

@@ -34,13 +34,13 @@ from bpvariants.gradients._draws import check_key, rademacher
 from bpvariants.gradients._examples import norm, times
 from bpvariants.gradients._factors import (
     add_block,
-    as_vectors,
-    carry_dtype,
     factorise,
     FactorisedStep,
     linearise_factors,
 )
 from bpvariants.gradients._jacobians import (
+    as_vectors,
+    carry_dtype,
     floating_leaves,
     one_example,
     over_batch,
@@ -218,7 +218,7 @@ def _add_influence(
     """Return ∂ℓ/∂θ + Σ_batch (∂ℓ/∂h_{t−1} Ω_{t−1}) ⊗ A_{t−1}."""
     grads, structure = jax.tree.flatten(direct)
     axes = tuple(range(batch_rank))
-    error = as_vectors(errors, influence[0].carry.dtype, batch_rank)
+    error = as_vectors(errors, errors[0].shape[:batch_rank], influence[0].carry.dtype)
     for block, (inputs, carry) in zip(program.blocks, influence, strict=True):
         changes = jnp.matmul(error[..., None, :], carry)[..., 0, :]
         outer = jnp.tensordot(inputs, changes, axes=(axes, axes))

@@ -42,11 +42,11 @@ def moved(
         whole = [np.broadcast_to(mark, out.shape) for mark in marks[1:]]
         return [np.maximum.reduce(whole)]
     operands = list(marks)
-    for i in MOVES[name]:
-        value = values[i] if i < len(operands) else np.zeros(())
+    for i in set(MOVES[name]).intersection(range(len(operands))):
+        value = values[i]
         if value is None:
             return None
-        operands[i : i + 1] = [value] if i < len(operands) else []
+        operands[i] = value
     if name in _IN_NUMPY:  # nothing to compile
         return _IN_NUMPY[name](equation, *operands)
     try:

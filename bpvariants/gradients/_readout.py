@@ -19,12 +19,15 @@ import jax.numpy as jnp
 from bpvariants._dtypes import floating_parts, is_floating, widen
 from bpvariants._losses import with_loss
 from bpvariants._program import (
+    environment,
     flat_program,
+    interpret,
     is_variable,
     PLAIN_CALLS,
     run_equation,
 )
 from bpvariants.gradients._jacobians import (
+    example_shapes,
     floating_leaves,
     one_example,
     over_batch,
@@ -107,18 +110,6 @@ def read_out(
     return Readout(value, new, signals, skip, direct, errors, y)
 
 
-def example_shapes(tree: PyTree, batch_rank: int) -> PyTree:
-    """Return the shapes of one example's arrays, which have no batch axes."""
-
-    def cut(leaf):
-        if not isinstance(leaf, jax.ShapeDtypeStruct):
-            leaf = jax.typeof(leaf)
-        shape = leaf.shape[batch_rank:]
-        return jax.ShapeDtypeStruct(shape, leaf.dtype, weak_type=leaf.weak_type)
-
-    return jax.tree.map(cut, tree)
-
-
 def _nudged(step, loss):
     """Return the step with its loss, in which something is added to the output."""
 
@@ -138,7 +129,7 @@ def _nudged(step, loss):
 def _at_cuts(program, structure, cuts, params, carry, inputs):
     """Return (None, what the step of one example computes where it is to be cut)."""
     del structure
-    read = _run(program, (params, carry, inputs), lambda variable, value: value)
+    read = _run(program, (params, carry, inputs))
     return None, [read(variable) for variable in cuts]
 
 
@@ -162,18 +153,11 @@ def _run_cut(program, structure, cuts, params, carry, inputs):
     return structure.unflatten([read(atom) for atom in program.jaxpr.outvars])
 
 
-def _run(program, arguments, change):
+def _run(program, arguments, change=lambda variable, value: value):
     """Run a program with values changed on the way; return how to read an operand."""
-    jaxpr = program.jaxpr
-    env = dict(zip(jaxpr.constvars, program.consts, strict=True))
-    env |= dict(zip(jaxpr.invars, jax.tree.leaves(arguments), strict=True))
-    read = lambda atom: env[atom] if is_variable(atom) else atom.val
-    for equation in jaxpr.eqns:
-        operands = [read(atom) for atom in equation.invars]
-        values = run_equation(equation, operands, PLAIN_CALLS)
-        for variable, value in zip(equation.outvars, values, strict=True):
-            env[variable] = change(variable, value)
-    return read
+    leaves = jax.tree.leaves(arguments)
+    env = environment(program.jaxpr, program.consts, leaves)
+    return interpret(program.jaxpr.eqns, env, PLAIN_CALLS, change=change)
 
 
 def _skips(program, structure, cuts, num_params):

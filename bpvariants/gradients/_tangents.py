@@ -15,7 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpvariants._dtypes import cast_like, widen
-from bpvariants._program import flat_program, is_variable, run_equation
+from bpvariants._program import (
+    flat_program,
+    has_refs,
+    interpret,
+    is_variable,
+    needed_equations,
+    run_equation,
+)
 from bpvariants.gradients._jacobians import floating_leaves, replace_floating
 from bpvariants.gradients._links import Link, links
 from bpvariants.gradients._moves import moved, MOVES
@@ -33,6 +40,8 @@ class TangentProgram(NamedTuple):
       primal: equations on the step's own arrays, in order.
       linear: (equation on tangents, its links for each output), in order.
       outputs: atoms, the tangents of the new carry's floating leaves.
+      is_opaque: whether all may depend on all, as values pass through refs; then
+        nothing is told of the equations.
     """
 
     constants: dict[Any, Any]
@@ -42,6 +51,7 @@ class TangentProgram(NamedTuple):
     primal: list[Any]
     linear: list[tuple[Any, list[list[Link | None]] | None]]
     outputs: list[Any]
+    is_opaque: bool
 
 
 def tangent_program(
@@ -74,13 +84,15 @@ def tangent_program(
     sizes = [len(tree) for tree in tangents]
     first = len(jaxpr.invars) - sum(sizes)
     tangent_inputs = jaxpr.invars[first:]
-    needed = _needed(jaxpr)
+    needed = needed_equations(jaxpr)
     if any(map(_is_custom, needed)):
         raise ValueError(
             "step must have a forward derivative, which a function made by "
             "jax.custom_vjp has not, and its new carry goes through one: define that "
             "by jax.custom_jvp, or use gradients.bptt."
         )
+    is_opaque = has_refs(jaxpr)
+    needed = [] if is_opaque else needed
     primal, linear = _separate(needed, set(tangent_inputs))
     constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     known, nonzero = _known_zeros(primal, constants)
@@ -95,29 +107,14 @@ def tangent_program(
             for equation, flags in linear
         ],
         jaxpr.outvars,
+        is_opaque,
     )
 
 
 def primal_values(program: TangentProgram, leaves: Sequence[Any]) -> Callable:
     """Run what the step computes; return how to read an operand's value."""
-    env = dict(program.constants)
-    env |= dict(zip(program.arguments, leaves, strict=True))
-    read = lambda atom: env[atom] if is_variable(atom) else atom.val
-    for equation in program.primal:
-        values = run_equation(equation, [read(atom) for atom in equation.invars])
-        env |= dict(zip(equation.outvars, values, strict=True))
-    return read
-
-
-def _needed(jaxpr: Any) -> list[Any]:
-    """Return the equations that the outputs depend on, in order."""
-    needed = {atom for atom in jaxpr.outvars if is_variable(atom)}
-    equations = []
-    for equation in reversed(jaxpr.eqns):
-        if needed.intersection(equation.outvars) or equation.effects:
-            equations.append(equation)
-            needed |= {atom for atom in equation.invars if is_variable(atom)}
-    return equations[::-1]
+    arguments = dict(zip(program.arguments, leaves, strict=True))
+    return interpret(program.primal, program.constants | arguments)
 
 
 def _is_custom(equation: Any) -> bool:
@@ -151,8 +148,6 @@ def _known_zeros(
     """
     known: dict[Any, np.ndarray] = {}
     for variable, value in constants.items():
-        if not isinstance(variable.aval, type(jax.typeof(0.0))):
-            continue  # a ref, whose numbers may change, and which has no end to numpy
         try:
             known[variable] = np.asarray(value)
         except (TypeError, jax.errors.TracerArrayConversionError):
@@ -181,7 +176,7 @@ def _evaluate(equation, values, known, nonzero):
         with jax.ensure_compile_time_eval():
             results = run_equation(equation, [jnp.asarray(value) for value in values])
             results = [np.asarray(result) for result in results]
-    except Exception:  # not to be known, such as a key, is no error
+    except Exception:  # a key, an axis of vmap, …: not known, it may be anything
         return
     for variable, result in zip(equation.outvars, results, strict=True):
         known[variable] = result

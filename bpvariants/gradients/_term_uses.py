@@ -23,16 +23,6 @@ REARRANGED = (
 )
 
 
-def needed(jaxpr: Any) -> list[Any]:
-    """Return the equations that a program's outputs depend on."""
-    variables, equations = set(filter(is_variable, jaxpr.outvars)), []
-    for equation in reversed(jaxpr.eqns):
-        if not variables.isdisjoint(equation.outvars):
-            variables |= set(filter(is_variable, equation.invars))
-            equations.append(equation)
-    return equations[::-1]
-
-
 def dependent(equations: list[Any], thetas: list[Any]) -> set[Any]:
     """Return the variables that have a derivative in params."""
     depends = set(thetas)

@@ -27,7 +27,6 @@ from bpvariants.gradients._feedback import (
     starting_weights,
 )
 from bpvariants.gradients._influence import (
-    as_vector,
     next_influence,
     through_influence,
 )
@@ -39,8 +38,9 @@ from bpvariants.gradients._influence_rule import (
     leaving_state,
     plan_for,
 )
+from bpvariants.gradients._jacobians import as_vectors, example_shapes
 from bpvariants.gradients._online_step import check_state, enter_step, OnlineStep
-from bpvariants.gradients._readout import example_shapes, read_out, Readout
+from bpvariants.gradients._readout import read_out, Readout
 from bpvariants.types import Loss, OnlineRule, PyTree, Step
 
 
@@ -203,7 +203,7 @@ def _gradients(read, layout, entering, leaving, batch):
     if read.skip is not None:
         pairs.append((read.skip, entering))
     for signals, rows in pairs:
-        parts = through_influence(layout, as_vector(signals, batch), rows, grads)
+        parts = through_influence(layout, as_vectors(signals, batch), rows, grads)
         grads = [a + b.astype(a.dtype) for a, b in zip(grads, parts, strict=True)]
     return structure.unflatten(grads)
 

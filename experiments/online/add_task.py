@@ -27,6 +27,7 @@ import optax
 from bpvariants import gradients
 from experiments import report
 from experiments.online import _add_task_report, _learning, _rules
+from experiments.options import check_at_least_one
 
 BIAS, FIRST, SECOND = 0.5, 0.5, -0.25  # of the probability of y = 1
 
@@ -58,11 +59,7 @@ class Config:
 
     def __post_init__(self):
         """Check the options."""
-        for name in ("units", "steps", "seeds", "chunk"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}."
-                )
+        check_at_least_one(self, "units", "steps", "seeds", "chunk")
         if self.steps < self.chunk:
             raise ValueError(
                 f"steps must be at least chunk={self.chunk}, got {self.steps}."

@@ -29,6 +29,7 @@ from bpvariants.types import PyTree
 from experiments import report
 from experiments.online import _copy_length_report, _learning, _rules
 from experiments.online._copy_learners import learners, RULES
+from experiments.options import check_at_least_one
 
 GUESS = math.log(2)  # the loss of who remembers nothing
 REMEMBERED = 0.9  # of the mean of losses, from one sequence to the next
@@ -65,11 +66,7 @@ class Config:
 
     def __post_init__(self):
         """Check the options."""
-        for name in ("units", "batch", "steps", "longest", "seeds", "chunk"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}."
-                )
+        check_at_least_one(self, "units", "batch", "steps", "longest", "seeds", "chunk")
         unknown = [cell for cell in self.cells if cell not in _learning.CELLS]
         if unknown:
             raise ValueError(

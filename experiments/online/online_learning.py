@@ -39,6 +39,7 @@ from experiments.online._online_learning_report import (
     show,
 )
 from experiments.online._predictor import Learner
+from experiments.options import check_at_least_one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +75,9 @@ class Config:
 
     def __post_init__(self):
         """Check the options."""
-        for name in ("units", "batch", "steps", "episode", "compared", "seeds"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}."
-                )
+        check_at_least_one(
+            self, "units", "batch", "steps", "episode", "compared", "seeds"
+        )
         if self.steps % self.episode:
             raise ValueError(
                 f"steps must be a multiple of episode={self.episode}, got {self.steps}."

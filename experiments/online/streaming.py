@@ -24,6 +24,7 @@ from experiments.online import (
     _streaming_methods as methods,
     _streaming_report as streaming_report,
 )
+from experiments.options import check_at_least_one
 
 POINTS = 60  # of a curve
 
@@ -57,10 +58,7 @@ class Config:
 
     def __post_init__(self):
         """Check the options."""
-        for name in ("units", "seeds", "steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+        check_at_least_one(self, "units", "seeds", "steps")
         if not all(lookback >= 1 for lookback in self.lookbacks):
             raise ValueError(f"lookbacks must be at least 1, got {self.lookbacks}.")
         if not self.rates or not all(rate > 0 for rate in self.rates):
