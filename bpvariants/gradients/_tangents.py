@@ -94,7 +94,9 @@ def tangent_program(
     is_opaque = has_refs(jaxpr)
     needed = [] if is_opaque else needed
     primal, linear = _separate(needed, set(tangent_inputs))
-    constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+    constants = {}
+    if not is_opaque:  # to numpy a ref has no end
+        constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     known, nonzero = _known_zeros(primal, constants)
     return TangentProgram(
         constants,
