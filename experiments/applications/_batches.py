@@ -1,7 +1,7 @@
 """Sequences of different lengths: padded, and with others of about the same length.
 
-A batch is as long as its longest sequence. Sequences are put into a few buckets by their
-length, so that little is padding, and few programs are compiled.
+Sequences are put into a few buckets by their length, and a batch is as long as the
+longest of its bucket: so little is padding, and few programs are compiled.
 """
 
 from collections.abc import Iterator, Sequence
@@ -71,8 +71,8 @@ def length_buckets(lengths: Sequence[int], count: int = 4) -> list[Bucket]:
     sizes = np.asarray(lengths)
     if not sizes.size or count < 1:
         raise ValueError(
-            f"lengths must hold at least one, and count be at least 1; got {sizes.size} "
-            f"and {count}."
+            f"lengths must hold at least one, and count be at least 1; got "
+            f"{sizes.size} and {count}."
         )
     shares = np.arange(1, count + 1) / count
     ends = np.unique(np.quantile(sizes, shares, method="inverted_cdf"))

@@ -11,6 +11,7 @@ middles are equally far apart in mel, by HTK's formula m(f) = 2595 log₁₀(1 +
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,14 +68,15 @@ def log_mel(
     return jnp.log(jnp.maximum(energies, jnp.asarray(floor, energies.dtype)))
 
 
-def num_frames(samples: int | np.ndarray, size: int = 256, hop: int = 80):
+def num_frames(samples: int | np.ndarray, size: int = 256, hop: int = 80) -> Any:
     """Return how many frames so many samples have: an integer, or as many as given.
 
     Example:
       >>> num_frames(1000), num_frames(np.array([100, 336])).tolist()
       (10, [1, 2])
     """
-    return np.maximum(0, np.asarray(samples) - size) // hop + 1
+    frames = np.maximum(0, np.asarray(samples) - size) // hop + 1
+    return frames if frames.ndim else int(frames)
 
 
 def power_spectrum(samples: jax.Array, size: int, hop: int) -> jax.Array:
@@ -82,7 +84,7 @@ def power_spectrum(samples: jax.Array, size: int, hop: int) -> jax.Array:
     short = max(0, size - samples.shape[-1])
     padding = [*(samples.ndim - 1) * [(0, 0)], (0, short)]
     samples = jnp.pad(samples, padding)
-    count = int(num_frames(samples.shape[-1], size, hop))
+    count = num_frames(samples.shape[-1], size, hop)
     index = hop * np.arange(count)[:, None] + np.arange(size)[None]
     window = np.sin(np.pi * np.arange(size) / size) ** 2
     frames = samples[..., index] * jnp.asarray(window, samples.dtype)
@@ -107,8 +109,8 @@ def mel_filters(
     high = rate / 2 if high is None else high
     if bands < 1 or not 0 <= low < high <= rate / 2:
         raise ValueError(
-            f"bands must be at least 1 and 0 ≤ low < high ≤ rate / 2 = {rate / 2:g}; got "
-            f"bands={bands}, low={low:g}, high={high:g}."
+            f"bands must be at least 1 and 0 ≤ low < high ≤ rate / 2 = {rate / 2:g}; "
+            f"got bands={bands}, low={low:g}, high={high:g}."
         )
     mel = lambda hertz: 2595 * np.log10(1 + hertz / 700)
     corners = 700 * (10 ** (np.linspace(mel(low), mel(high), bands + 2) / 2595) - 1)
@@ -120,7 +122,7 @@ def mel_filters(
     empty = np.flatnonzero(filters.sum(axis=0) == 0)
     if empty.size:
         raise ValueError(
-            f"bands={bands} are too many for frames of size={size}: no frequency lies in "
-            f"band {empty[0]}. Take fewer bands, or longer frames."
+            f"bands={bands} are too many for frames of size={size}: no frequency lies "
+            f"in band {empty[0]}. Take fewer bands, or longer frames."
         )
     return filters

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -24,7 +25,7 @@ def wilson(correct: int, of: int, level: float = 0.95) -> tuple[float, float]:
     """
     if not 0 <= correct <= of or of < 1:
         raise ValueError(
-            f"correct must be in 0..of and of at least 1, got {correct} of {of}."
+            f"correct must be in 0..of, and of at least 1; got {correct} of {of}."
         )
     low, high = binomtest(correct, of).proportion_ci(level, method="wilson")
     return float(low), float(high)
@@ -48,8 +49,9 @@ def f1(targets: np.ndarray, predictions: np.ndarray, positive: int = 1) -> float
       >>> round(f1(np.array([1, 1, 0, 0]), np.array([1, 0, 0, 1])), 3)
       0.5
     """
-    score = f1_score(targets == positive, predictions == positive, zero_division=0.0)
-    return float(score)
+    given = targets == positive, predictions == positive
+    none: Any = 0.0  # where no answer is right
+    return float(f1_score(*given, zero_division=none))
 
 
 def bits(nats: float) -> float:
