@@ -87,6 +87,11 @@ def test_drawing_sees_all_alike_and_goes_on_anywhere(lengths):
     assert abs(counts.mean() - expected) < 1e-9
     assert counts.min() > 0.7 * expected
     assert counts.max() < 1.3 * expected
+    uneven = [_batches.Bucket(1, np.arange(1)), _batches.Bucket(2, np.arange(1, 10))]
+    drawn = zip(draw_batches(uneven, 1, seed=0), range(2000), strict=False)
+    counts = np.bincount([batch.rows[0] for batch, _ in drawn])
+    assert counts.min() > 150  # each 200 times in the mean, the one alone too
+    assert counts.max() < 250
     few = next(draw_batches([_batches.Bucket(2, np.arange(3))], 8, seed=0))
     assert np.bincount(few.rows).tolist() in ([3, 3, 2], [3, 2, 3], [2, 3, 3])
     with pytest.raises(ValueError, match="run must be at least 1, got 0"):
