@@ -12,7 +12,7 @@ import pytest
 
 from bpvariants import gradients, updates
 from experiments import choices, options
-from experiments.choices import make_online, make_rule, make_update
+from experiments.choices import _rules, _updates, make_online, make_rule, make_update
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -198,7 +198,7 @@ def test_a_config_without_such_a_size_is_refused():
         options.at_quick_size(Config(), units=3)
 
 
-@pytest.mark.parametrize("module", [choices, options])
+@pytest.mark.parametrize("module", [_rules, _updates, options])
 def test_examples_in_docstrings_are_true(module):
     failed, tried = doctest.testmod(module)
     assert tried
