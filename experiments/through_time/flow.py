@@ -45,6 +45,9 @@ class Config:
     fetched once if it is not there."""
     units: int = 64
     """Of each cell; the LRU's are complex."""
+    scale: float = 1.0
+    """Standard deviation of the characters' embeddings at first. Where inputs are small
+    tanh is nearly linear, and the start of its matrix shows."""
     length: int = 100
     """Characters of a window, and so one more than the largest lag."""
     windows: int = 16
@@ -65,10 +68,9 @@ class Config:
         check_at_least_one(self, "units", "windows", "steps", "batch", "seeds")
         if self.length < 3:
             raise ValueError(f"length must be at least 3, got {self.length}.")
-        if not self.learning_rate > 0:
-            raise ValueError(
-                f"learning_rate must be positive, got {self.learning_rate}."
-            )
+        for name in ("scale", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
 
 
 def main(config: Config) -> report.Result:
@@ -99,8 +101,8 @@ def main(config: Config) -> report.Result:
 def _rows(config, cell, begin, text, measure, progress):
     """Yield what is measured before the training, and after."""
     keys = jax.random.split(jax.random.key(0), config.seeds)
-    draw = partial(init, cell=cell, begin=begin, units=config.units)
-    params = jax.vmap(partial(draw, symbols=len(text.alphabet)))(keys)
+    draw = partial(init, config, cell, begin, len(text.alphabet))
+    params = jax.vmap(draw)(keys)
     about = {"cell": cell, "start": begin}
     yield about | {"trained": 0} | measure(params)
     windows = config.length + 1
@@ -178,9 +180,10 @@ def _measurement(config, cell, text) -> Callable[[PyTree], dict[str, Any]]:
 
 
 def init(
-    key: jax.Array, *, cell: str, begin: str, units: int, symbols: int
+    config: Config, cell: str, begin: str, symbols: int, key: jax.Array
 ) -> dict[str, Any]:
     """Return the parameters of a network: an embedding, a cell, and a readout."""
+    units = config.units
     embedding, recurrent, square, out = jax.random.split(key, 4)
     if cell == "lru":
         low, high = RINGS[begin]
@@ -197,7 +200,7 @@ def init(
     if cell == "lstm":
         params["bias"] = params["bias"].at[units : 2 * units].set(1.0)
     return {
-        "embedding": jax.random.normal(embedding, (symbols, EMBEDDING)),
+        "embedding": config.scale * jax.random.normal(embedding, (symbols, EMBEDDING)),
         "cell": params,
         "readout": jax.random.normal(out, (units, symbols)) / units**0.5,
         "bias": jnp.zeros(symbols),
