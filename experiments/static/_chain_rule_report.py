@@ -58,7 +58,7 @@ def _show_weights(rows):
         "One weight of each layer, of which E depends most",
         ["", *FACTORS, "product", "jax.grad", "differences"],
         lines,
-        "The product of three numbers. From which unit below to which one above, from 0.",
+        "The product of three numbers. From which unit below to which above, from 0.",
     )
 
 

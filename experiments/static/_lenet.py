@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from bpvariants.types import PyTree
 
-# Of weights [*window, in, out]; the first convolution sees 32 × 32, with a rim of zeros.
+# Of weights [*window, in, out]; the first ones see 32 × 32, with a rim of zeros.
 SHAPES = ((5, 5, 1, 6), (5, 5, 6, 16), (400, 120), (120, 84), (84, 10))
 SIDE, RIMS = 28, (2, 0)
 

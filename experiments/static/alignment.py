@@ -78,7 +78,8 @@ class Config:
         wrong = [rule for rule in self.rules if rule not in RULES]
         if wrong or not self.rules:
             raise ValueError(
-                f"rules must be of {', '.join(RULES)}; got {', '.join(wrong) or 'none'}."
+                f"rules must be some of {', '.join(RULES)}; got "
+                f"{', '.join(wrong) or 'none'}."
             )
 
 
