@@ -9,6 +9,14 @@ from experiments.options import did_you_mean
 
 STUDIES = {  # name: module, what it is about
     "compare": ("compare", "the four kinds of backpropagation side by side, real data"),
+    "chain_rule": (
+        "static.chain_rule",
+        "every factor of the chain rule on one digit, beside jax.grad",
+    ),
+    "alignment": (
+        "static.alignment",
+        "MNIST by feedback alignment, beside published errors, and its angles",
+    ),
     "encoders": ("resilient.encoders", "Rprop's first problems, beside its paper"),
     "proben1": (
         "resilient.proben1",
@@ -39,6 +47,10 @@ STUDIES = {  # name: module, what it is about
     "memory_time": (
         "through_time.memory_time",
         "memory against time of a gradient, by every checkpoint policy",
+    ),
+    "flow": (
+        "through_time.flow",
+        "how far errors travel back in tanh, GRU, LSTM and LRU, from two starts",
     ),
     "copy_adding": (
         "through_time.copy_adding",
