@@ -152,9 +152,9 @@ def sweep(
     """
     counts = {"steps": steps, "chunk": chunk, "block": block, "max_bytes": max_bytes}
     functions = {"stop": stop, "diverged": diverged, "progress": progress}
-    _check(make_run, counts, functions)
+    _check(make_run, counts, functions, devices)
     runs, groups = all_runs(configs, seeds)
-    devices = jax.local_devices() if devices is None else list(devices)
+    devices = jax.local_devices() if devices is None else devices
     path = None if path is None else Path(path)
     found = {} if path is None else read_rows(path, runs, steps, curves)
     rows = [found.get(run.name()) for run in runs]
@@ -206,7 +206,7 @@ def sweep(
     return SweepResult([row for row in rows if row is not None], ended, interrupted)
 
 
-def _check(make_run: Any, counts: dict[str, Any], functions: dict[str, Any]) -> None:
+def _check(make_run: Any, counts: dict, functions: dict, devices: Any) -> None:
     for name, value in counts.items():
         if value is None and name in ("block", "max_bytes"):
             continue
@@ -220,3 +220,9 @@ def _check(make_run: Any, counts: dict[str, Any], functions: dict[str, Any]) -> 
     for name, function in functions.items():
         if function is not None and not callable(function):
             raise ValueError(f"{name} must be a function or None, got {function!r}.")
+    if devices is not None and not all(
+        isinstance(device, jax.Device) for device in devices or [None]
+    ):
+        raise ValueError(
+            f"devices must be a list of devices, as jax.devices() is, got {devices!r}."
+        )

@@ -55,7 +55,7 @@ def compile_block(
     max_bytes: int | None,
 ) -> Block:
     """Compile for `size` lanes, or for as many as memory allows."""
-    begin = time.perf_counter()
+    begin, on_cpu = time.perf_counter(), devices[0].platform == "cpu"
     mesh = Mesh(np.array(devices), (AXIS,))
     lane, same = PartitionSpec(AXIS), PartitionSpec()
     shard, put = NamedSharding(mesh, lane), NamedSharding(mesh, same)
@@ -88,7 +88,9 @@ def compile_block(
             break
         tried.append((size, num_bytes))
         size = _smaller(tried, max_bytes, len(devices))
-    start = start.lower(*arguments).compile()
+    # It runs once a block, and its draws are what takes longest to optimise.
+    options = {"xla_backend_optimization_level": 0} if on_cpu else None
+    start = start.lower(*arguments).compile(compiler_options=options)
     evaluate = None
     if has_evaluate:
         evaluate = jit(partial(evaluate_lane, make), lane, lane, lane)
