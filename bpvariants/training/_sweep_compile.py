@@ -22,6 +22,8 @@ from bpvariants.training._sweep_lanes import (
 )
 from bpvariants.types import PyTree
 
+CPU_OPTIONS: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
+
 
 class Block(NamedTuple):
     """The compiled programs of a group, for `size` runs at a time.
@@ -89,7 +91,7 @@ def compile_block(
         tried.append((size, num_bytes))
         size = _smaller(tried, max_bytes, len(devices))
     # It runs once a block, and its draws are what takes longest to optimise.
-    options = {"xla_backend_optimization_level": 0} if on_cpu else None
+    options = CPU_OPTIONS if on_cpu else None
     start = start.lower(*arguments).compile(compiler_options=options)
     evaluate = None
     if has_evaluate:

@@ -110,13 +110,13 @@ def _records(configs: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 def _fields(index: int, config: Any) -> dict[str, Any]:
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+    if isinstance(config, dict):
+        fields = config
+    elif hasattr(config, "_asdict"):
+        fields = config._asdict()
+    elif dataclasses.is_dataclass(config) and not isinstance(config, type):
         names = [field.name for field in dataclasses.fields(config)]
         fields = {name: getattr(config, name) for name in names}
-    elif isinstance(config, tuple) and hasattr(config, "_fields"):
-        fields = dict(zip(config._fields, config, strict=True))
-    elif isinstance(config, dict):
-        fields = config
     else:
         raise ValueError(
             f"configs[{index}] must be a dict, a dataclass or a NamedTuple, got "
