@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,9 @@ import optax
 import pytest
 
 from bpvariants import training
+from bpvariants.training._sweep_block import stacked
+from bpvariants.training._sweep_compile import _free_bytes, compile_block
+from bpvariants.training._sweep_runs import all_runs
 
 RATES = (0.1, 0.3, 0.05)
 CONFIGS = [{"rate": rate, "size": size} for size in (2, 3) for rate in RATES]
@@ -93,6 +97,10 @@ def test_blocks_chunks_and_devices_change_nothing_and_nothing_is_traced_twice():
     assert [group.block for group in (*whole.groups, *blocks.groups)] == [6, 4]
     assert_close(blocks.rows, whole.rows)
     assert measured(run(block=4).rows) == measured(blocks.rows)  # to the last bit
+    other_way = training.sweep(
+        make_run, ONE_SIZE[::-1], (7, 0), steps=5, block=4, devices=jax.devices()[:1]
+    )
+    assert measured(other_way.rows[::-1]) == measured(blocks.rows)
     spread = run(devices=None, block=3)
     assert len(jax.devices()) == spread.groups[0].block == 4
     assert_close(spread.rows, whole.rows)
@@ -204,6 +212,29 @@ def test_blocks_fit_in_memory():
         ValueError, match=r"max_bytes=9 is less than the \d+ bytes that"
     ):
         sweep(devices=one, max_bytes=9)
+
+
+def test_devices_tell_each_other_nothing():
+    runs, (group,) = all_runs([{"rate": 0.1}], range(4))
+    make = lambda config, key: (1.0, lambda w, t: (w * config["rate"], {"loss": w}))
+    stop = lambda metrics: metrics["loss"] < 0.1
+    inputs = partial(stacked, group, runs)
+    block = compile_block(make, inputs, stop, None, jax.devices(), 4, None)
+    program: Any = block.advance
+    assert "while" in program.as_text()
+    for word in ("all-reduce", "all-gather", "collective", "all-to-all"):
+        assert word not in program.as_text()
+
+
+def test_the_memory_that_is_free_is_the_bound():
+    class Full(NamedTuple):
+        free: int
+
+        def memory_stats(self):
+            return {"bytes_limit": 100, "bytes_in_use": 100 - self.free}
+
+    assert _free_bytes([Full(40), Full(30)]) == 30
+    assert _free_bytes(jax.devices()) is None
 
 
 def test_the_step_is_not_batched_and_floats_are_weak():

@@ -88,9 +88,11 @@ def sweep(
 
     Each run ends `finished`, `stopped` (its metrics said so) or `diverged` (a metric is
     not finite, or NaN is in its state), and is frozen then; a block ends when all its
-    runs have. Nothing that one run computes reaches another. What a run gives depends
-    on others by rounding alone, as XLA may order a sum otherwise in a block of other
-    size: on CPU, a float32 step differs by some 1e-7 between blocks of 1 and of many.
+    runs have. Nothing that one run computes reaches another, and devices exchange
+    nothing. Blocks of one size on equal devices give a run the same bits wherever it
+    stands; of another size, or on more devices, XLA may order sums otherwise: on CPU,
+    in float32, losses of a small network differed by 2e-7 after 10 steps of Adam, by
+    1e-6 after 200.
 
     Args:
       make_run: (config, key) -> (state, advance), or (state, advance, evaluate): a pure

@@ -58,8 +58,9 @@ def compile_block(
 ) -> Block:
     """Compile for `size` lanes, or for as many as memory allows."""
     begin, on_cpu = time.perf_counter(), devices[0].platform == "cpu"
-    mesh = Mesh(np.array(devices), (AXIS,))
-    lane, same = PartitionSpec(AXIS), PartitionSpec()
+    mesh = Mesh(np.array(devices), ("devices",))
+    lane, same = PartitionSpec("devices"), PartitionSpec()
+    max_bytes = _free_bytes(devices) if max_bytes is None else max_bytes
     shard, put = NamedSharding(mesh, lane), NamedSharding(mesh, same)
     has_evaluate = look_at(make, *inputs(1))
 
@@ -100,6 +101,15 @@ def compile_block(
     seconds = time.perf_counter() - begin
     place = lambda inputs: jax.device_put(inputs, shard)
     return Block(start, compiled, evaluate, place, size, num_bytes, seconds)
+
+
+def _free_bytes(devices: Sequence[Any]) -> int | None:
+    """Return what the fullest device has free, None if it does not say, as on CPU."""
+    told = [device.memory_stats() or {} for device in devices]
+    free = [
+        of["bytes_limit"] - of["bytes_in_use"] for of in told if "bytes_limit" in of
+    ]
+    return min(free, default=None)
 
 
 def _smaller(tried: list[tuple[int, int]], max_bytes: int, step: int) -> int:
