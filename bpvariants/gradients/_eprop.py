@@ -61,7 +61,7 @@ def eprop(
       `init` takes `inputs`, the arrays or shapes (x, target) of one step, without which
       all of P is kept; `over_sequence` fills it in. Its `update` takes `signal=`, S_t
       [*batch, ...] like the visible part, a derivative of the weighted mean over the
-      batch.
+      batch; so does a call of :func:`over_sequence`, [T, *batch, ...], of its value.
 
     Raises:
       ValueError: if feedback is none; in `init` and `update`, as :func:`rtrl`, and if

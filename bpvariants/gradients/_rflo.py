@@ -44,7 +44,7 @@ def rflo(step: Step, loss: Loss, *, feedback: Feedback = "symmetric") -> OnlineR
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`TraceState`. Its
       `init` takes `inputs`, the arrays or shapes (x, target) of one step, without which
       all of P is kept; `over_sequence` fills it in. Its `update` takes `signal=`, like
-      the carry, to put in the place of c_t.
+      the carry, to put in the place of c_t, as for :func:`eprop`.
 
     Raises:
       ValueError: if feedback is none; in `init` and `update`, as :func:`rtrl`, and if
