@@ -1,17 +1,28 @@
 """Online rules, all of them: no parameter is left without its gradient."""
 
+import inspect
 from functools import partial
 
 import chex
 import jax
 import jax.numpy as jnp
+import pytest
 
 from bpvariants import gradients
+
+
+def what_units_see(carry):
+    """Of networks of several states the one that an LSTM, or units here, let see."""
+    if isinstance(carry, dict):
+        return carry["fast"]
+    return carry[1] if isinstance(carry, tuple) else carry
+
 
 ONLINE = {  # a rule that is added here is held to every network
     "rtrl": gradients.rtrl,
     "snap": partial(gradients.snap, order=1),
     "rflo": gradients.rflo,
+    "eprop": partial(gradients.eprop, visible=what_units_see),
     "uoro": gradients.uoro,
     "forward_gradient": gradients.forward_gradient,
     "kf_rtrl": gradients.kf_rtrl,
@@ -64,6 +75,43 @@ def test_the_value_and_the_carry_of_every_rule_can_be_differentiated(make_proble
     found, want = all_rules(params)
     for grads in found.values():
         chex.assert_trees_all_close(grads, want, rtol=1e-9, atol=1e-12)
+
+
+def test_a_state_of_another_network_is_named():
+    """Of equal carry: with more inputs, another pytree of params, other settings."""
+    loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
+
+    def step(params, h, x):
+        h = jnp.tanh(x @ params["in"] + h @ params["own"])
+        return h, h
+
+    normal = lambda *shape: jax.random.normal(jax.random.key(0), shape)
+    ours = {"in": normal(3, 2), "own": normal(2, 2)}
+    narrower = ours | {"in": normal(1, 2)}
+    richer = ours | {"readout": normal(2, 1)}
+    h, target = jnp.zeros(2), jnp.zeros(2)
+    for name, make in ONLINE.items():
+        rule = make(step, loss)
+        asked = inspect.signature(rule.init).parameters
+        key = {"key": jax.random.key(0)} if name in RANDOM else {}
+        for theirs in (narrower, richer):
+            x = jnp.ones(len(theirs["in"]))
+            ways = [{"inputs": (x, target)}] if "inputs" in asked else [{}]
+            if "inputs" in asked and name not in RANDOM:
+                ways.append({})
+            for given in ways:
+                if name == "kf_rtrl" and theirs is richer:
+                    continue  # keeps nothing of a readout
+                state = rule.init(theirs, h, **given)
+                with pytest.raises(ValueError, match=r"^state (must|has)"):
+                    rule.update(ours, state, jnp.ones(3), target, **key)
+    feedback = gradients.AdaptiveFeedback(jnp.eye(2), 0.1)
+    learning = gradients.rflo(step, loss, feedback=feedback)
+    fixed = gradients.rflo(step, loss)
+    for one, other in [(learning, fixed), (fixed, learning)]:
+        state = one.init(ours, h, inputs=(jnp.ones(3), target))
+        with pytest.raises(ValueError, match=r"^state must .* state\.feedback"):
+            other.update(ours, state, jnp.ones(3), target)
 
 
 def test_every_rule_takes_a_batch_of_no_examples(make_problem):

@@ -39,7 +39,12 @@ from bpvariants.gradients._influence_rule import (
     plan_for,
 )
 from bpvariants.gradients._jacobians import as_vectors, example_shapes
-from bpvariants.gradients._online_step import check_state, enter_step, OnlineStep
+from bpvariants.gradients._online_step import (
+    check_fits,
+    check_state,
+    enter_step,
+    OnlineStep,
+)
 from bpvariants.gradients._readout import read_out, Readout
 from bpvariants.types import Loss, OnlineRule, PyTree, Step
 
@@ -105,13 +110,14 @@ def trace_rule(
         )
         places = visible_places(state.carry, visible)
         read = read_out(step, loss, params, now, [i for i in places if i is not None])
+        check_fits(name, "feedback", learnt, fixed if learns else None)
         weights = learnt if learns else fixed
         given = _given_signals(signal, weights, read, visible(state.carry), now)
         read = _with_signals(read, places, given)
         grads, rows = read.direct, None
         if read.signals:  # else the network has no state to remember anything in
             plan = plan_of(now, params, state.layout is None)
-            entering = entering_rows(remembered, now, params, plan)
+            entering = entering_rows(name, remembered, now, params, plan)
             rows = next_influence(
                 plan, now.example, params, now.start, now.inputs, entering, now.batch
             )
