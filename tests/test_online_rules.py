@@ -6,9 +6,10 @@ from functools import partial
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from bpvariants import gradients
+from bpvariants import cells, gradients
 
 
 def what_units_see(carry):
@@ -112,6 +113,50 @@ def test_a_state_of_another_network_is_named():
         state = one.init(ours, h, inputs=(jnp.ones(3), target))
         with pytest.raises(ValueError, match=r"^state must .* state\.feedback"):
             other.update(ours, state, jnp.ones(3), target)
+
+
+def test_examples_on_several_devices(make_problem):
+    """By jit as they are; by shard_map without checks, each device those it has."""
+    step, loss, (params, *rest), _ = make_problem("tanh", (4,), T=3)
+    rule = gradients.over_sequence(gradients.rtrl(step, loss))
+    mesh = jax.sharding.Mesh(jax.devices()[:4], ("data",))
+    split = jax.P("data"), jax.P(None, "data"), jax.P(None, "data")
+
+    def on_device(*args):
+        (value, carry), grads = rule(*args)
+        return (jax.lax.pmean(value, "data"), carry), jax.lax.pmean(grads, "data")
+
+    mapped = jax.shard_map(
+        on_device,
+        mesh=mesh,
+        in_specs=(jax.P(), *split),
+        out_specs=((jax.P(), split[0]), jax.P()),
+        check_vma=False,
+    )
+    sharded = [
+        jax.device_put(each, jax.NamedSharding(mesh, spec))
+        for each, spec in zip(rest, split, strict=True)
+    ]
+    want = jax.jit(rule)(params, *rest)
+    for got in (jax.jit(mapped)(params, *rest), jax.jit(rule)(params, *sharded)):
+        chex.assert_trees_all_close(got, want, rtol=1e-12)
+
+
+def test_a_state_is_written_by_its_leaves_and_read_into_one_that_init_makes(tmp_path):
+    params = cells.tanh_params(jax.random.key(0), 2, 3, dtype=float)
+    loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
+    rule = gradients.snap(cells.tanh, loss, order=1)
+    x, target = jnp.ones(2), jnp.zeros(3)
+    begin = lambda: rule.init(params, jnp.zeros(3), inputs=(x, target))
+    _, _, state = rule.update(params, begin(), x, target)
+    leaves, _ = jax.tree.flatten(state)
+    np.savez(tmp_path / "state.npz", *leaves)
+    with np.load(tmp_path / "state.npz") as read:
+        found = [jnp.asarray(read[name]) for name in read.files]
+    again = jax.tree.structure(begin()).unflatten(found)
+    chex.assert_trees_all_equal(
+        rule.update(params, again, x, target), rule.update(params, state, x, target)
+    )
 
 
 def test_every_rule_takes_a_batch_of_no_examples(make_problem):

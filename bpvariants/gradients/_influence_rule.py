@@ -35,7 +35,15 @@ from bpvariants.types import Loss, OnlineRule, PyTree, Step
 
 
 class InfluenceState(NamedTuple):
-    """State of :func:`rtrl` and :func:`diagonal_rtrl` after step t."""
+    """State of :func:`rtrl` and :func:`diagonal_rtrl` after step t.
+
+    `layout` is part of the pytree's structure. So what writes structures too, such as
+    `flax.serialization`, cannot write the state: write its leaves, and put those that
+    are read in the structure of a state that `init` makes.
+
+        leaves, structure = jax.tree.flatten(state)
+        state = structure.unflatten(leaves)
+    """
 
     carry: PyTree  # h_t
     # M_t, float32 or wider. Begun with inputs: for each array of params, in the order

@@ -54,6 +54,11 @@ def over_sequence(
     as it is, whatever its share W_t / Σ W, and also where no loss counts. So windows
     that have a signal are updated from unless all is padding.
 
+    Examples that are sharded under `jax.jit` need nothing. `jax.shard_map` must be
+    given check_vma=False, as it takes the zeros that states begin with for the same on
+    all devices. Then a device's gradients are those of its own examples, whose mean
+    `jax.lax.pmean` takes.
+
     Args:
       online: the online rule, such as :func:`rtrl` returns.
       every: after how many steps to update, at least 1, by default 1; only with an

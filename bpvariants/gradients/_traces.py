@@ -50,7 +50,10 @@ from bpvariants.types import Loss, OnlineRule, PyTree, Step
 
 
 class TraceState(NamedTuple):
-    """State of :func:`snap`, :func:`rflo` and :func:`eprop` after step t."""
+    """State of :func:`snap`, :func:`rflo` and :func:`eprop` after step t.
+
+    To write it, see :class:`InfluenceState`.
+    """
 
     carry: PyTree  # h_t
     influence: list[PyTree]  # the traces P_t, kept as InfluenceState keeps M_t
