@@ -53,6 +53,7 @@ class Plan(NamedTuple):
       colours: for each array of params, int like its rows, which of these passes gives
         an entry of I; −1 where it is 0; None if the array has no influence.
       carry: how J is computed.
+      late_only: whether M has only the rows that the next step reads, or all.
     """
 
     program: TangentProgram
@@ -61,6 +62,7 @@ class Plan(NamedTuple):
     passes: np.ndarray
     colours: list[np.ndarray | None]
     carry: CarryPlan
+    late_only: bool
 
 
 def make_plan(
@@ -73,12 +75,15 @@ def make_plan(
     through: np.ndarray | None = None,
     direct_only: bool = False,
     whole: bool = False,
+    late_only: bool = False,
 ) -> Plan:
     """Plan the influence of one example; arguments may be arrays or shapes.
 
     `order` is that of the pattern of M, None for all of it; `through`, bool [n], tells
     through which numbers of the old carry M goes on, by default all; `direct_only`
-    leaves out paths from the old carry that mix numbers; `whole` keeps all rows.
+    leaves out paths from the old carry that mix numbers; `whole` keeps all rows;
+    `late_only` only those that the next step reads, when gradients are taken of M_{t−1}
+    rather than M_t.
     """
     program = tangent_program(step_of_example, params, carry, inputs)
     found = dependence(program)
@@ -100,14 +105,24 @@ def make_plan(
             else pattern
             for pattern in patterns
         ]
-    needed = _any_product(kept, [p.influence for p in patterns]) & kept
+    if late_only:
+        read = kept.any(axis=0)[:, None] | whole
+        patterns = [
+            p._replace(immediate=p.immediate & read, influence=p.influence & read)
+            for p in patterns
+        ]
+        held = np.logical_or.reduce([p.influence.any(axis=1) for p in patterns])
+        needed = kept & held  # as errors pass through all of these
+    else:
+        needed = _any_product(kept, [p.influence for p in patterns]) & kept
     by_carry = _colour(_symmetric(_any_product(kept, [needed], [all_of])))
     share_params = _any_product(kept, [p.immediate for p in patterns])
     by_params = _colour(share_params)
     entries = None
     if direct_only or (_count(by_carry) > FEW and 4 * needed.sum() <= needed.size):
         entries = plan_entries(program, found, needed, direct_only)
-    elif max(_count(by_params), _count(by_carry)) <= FEW:  # the same passes, if few
+    elif not late_only and max(_count(by_params), _count(by_carry)) <= FEW:
+        # The same passes, if few.
         shared = share_params | _symmetric(_any_product(kept, [needed], [all_of]))
         both = _colour(shared)
         if _count(both) <= FEW:
@@ -121,6 +136,7 @@ def make_plan(
         _one_hot(by_params),
         [_leaf_colours(*leaf, by_params, whole) for leaf in leaves],
         _plan_carry(needed, by_carry, entries),
+        late_only,
     )
 
 

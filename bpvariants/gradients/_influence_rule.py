@@ -11,6 +11,7 @@ import numpy as np
 from bpvariants._dtypes import cast_like, widen
 from bpvariants._losses import with_loss
 from bpvariants.gradients._influence import (
+    linearise,
     next_influence,
     no_influence,
     Rows,
@@ -97,9 +98,9 @@ def influence_rule(
             like, structure = jax.tree.flatten(grads)
             late = through_influence(plan.layout, error, entering, like)
             grads = structure.unflatten(jax.tree.map(jnp.add, like, late))
-            rows = next_influence(
-                plan, now.example, params, now.start, now.inputs, entering, now.batch
-            )
+            rank = len(now.batch)
+            found = linearise(plan, now.example, params, now.start, now.inputs, rank)
+            rows = next_influence(plan, found, entering, rank)
         state = leaving_state(state, now, new, rows)
         return value, cast_like(grads, params), state
 
