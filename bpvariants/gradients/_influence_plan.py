@@ -105,19 +105,16 @@ def make_plan(
             else pattern
             for pattern in patterns
         ]
-    if late_only:
-        read = kept.any(axis=0)[:, None] | whole
-        patterns = [
-            p._replace(immediate=p.immediate & read, influence=p.influence & read)
-            for p in patterns
-        ]
-        held = np.logical_or.reduce([p.influence.any(axis=1) for p in patterns])
-        needed = kept & held  # as errors pass through all of these
-    else:
-        needed = _any_product(kept, [p.influence for p in patterns]) & kept
+    elif late_only:
+        patterns = _only_read(patterns, kept)
+    needed = _any_product(kept, [p.influence for p in patterns]) & kept
+    if late_only:  # errors pass through all that leads to a row that is kept
+        needed = kept & _any_row(patterns)
     by_carry = _colour(_symmetric(_any_product(kept, [needed], [all_of])))
     share_params = _any_product(kept, [p.immediate for p in patterns])
     by_params = _colour(share_params)
+    # Rows that are not kept have an I too, which must not be added to that of others.
+    asked = share_params.any(axis=1) | (not late_only)
     entries = None
     if direct_only or (_count(by_carry) > FEW and 4 * needed.sum() <= needed.size):
         entries = plan_entries(program, found, needed, direct_only)
@@ -133,11 +130,25 @@ def make_plan(
         program,
         Layout(len(kept), tuple(lay_out(*leaf, whole) for leaf in leaves)),
         is_exact,
-        _one_hot(by_params),
+        _one_hot(by_params) & asked,
         [_leaf_colours(*leaf, by_params, whole) for leaf in leaves],
         _plan_carry(needed, by_carry, entries),
         late_only,
     )
+
+
+def _only_read(patterns: list[LeafPattern], carry: np.ndarray) -> list[LeafPattern]:
+    """Leave out the rows of I and M that the next step's J has no columns for."""
+    read = np.expand_dims(carry.any(axis=0), 1)
+    return [
+        each._replace(immediate=each.immediate & read, influence=each.influence & read)
+        for each in patterns
+    ]
+
+
+def _any_row(patterns: list[LeafPattern]) -> np.ndarray:
+    """Return which rows of M are kept of any array, bool [n]."""
+    return np.logical_or.reduce([each.influence.any(axis=1) for each in patterns])
 
 
 def _plan_carry(

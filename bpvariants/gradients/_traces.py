@@ -66,7 +66,9 @@ class TraceState(NamedTuple):
     """
 
     carry: PyTree  # h_t
-    influence: list[PyTree]  # the traces P_t, kept as InfluenceState keeps M_t
+    # The traces P_t, kept as InfluenceState keeps M_t; of rflo and eprop only the rows
+    # that later gradients take.
+    influence: list[PyTree]
     initial: PyTree  # what a reset puts back
     layout: Layout | None  # static
     feedback: PyTree  # feedback weights that learn, else None
