@@ -82,15 +82,15 @@ def test_a_state_of_another_network_is_named():
     """Of equal carry: with more inputs, another pytree of params, other settings."""
     loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
 
-    def step(params, h, x):
-        h = jnp.tanh(x @ params["in"] + h @ params["own"])
-        return h, h
+    def step(params, carry, x):
+        v = 0.5 * carry[0] + x @ params["in"] + carry[1] @ params["own"]
+        return (v, jnp.tanh(v)), jnp.tanh(v)
 
     normal = lambda *shape: jax.random.normal(jax.random.key(0), shape)
     ours = {"in": normal(3, 2), "own": normal(2, 2)}
     narrower = ours | {"in": normal(1, 2)}
     richer = ours | {"readout": normal(2, 1)}
-    h, target = jnp.zeros(2), jnp.zeros(2)
+    carry, target = (jnp.zeros(2), jnp.zeros(2)), jnp.zeros(2)
     for name, make in ONLINE.items():
         rule = make(step, loss)
         asked = inspect.signature(rule.init).parameters
@@ -103,14 +103,14 @@ def test_a_state_of_another_network_is_named():
             for given in ways:
                 if name == "kf_rtrl" and theirs is richer:
                     continue  # keeps nothing of a readout
-                state = rule.init(theirs, h, **given)
+                state = rule.init(theirs, carry, **given)
                 with pytest.raises(ValueError, match=r"^state (must|has)"):
                     rule.update(ours, state, jnp.ones(3), target, **key)
-    feedback = gradients.AdaptiveFeedback(jnp.eye(2), 0.1)
+    feedback = gradients.AdaptiveFeedback((None, jnp.eye(2)), 0.1)
     learning = gradients.rflo(step, loss, feedback=feedback)
     fixed = gradients.rflo(step, loss)
     for one, other in [(learning, fixed), (fixed, learning)]:
-        state = one.init(ours, h, inputs=(jnp.ones(3), target))
+        state = one.init(ours, carry, inputs=(jnp.ones(3), target))
         with pytest.raises(ValueError, match=r"^state must .* state\.feedback"):
             other.update(ours, state, jnp.ones(3), target)
 
