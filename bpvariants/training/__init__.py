@@ -1,6 +1,14 @@
 """Training: a jitted loop in chunks, and sweeps of many runs under one `vmap`."""
 
-from bpvariants.training._fit import fit as fit, FitResult as FitResult
+from bpvariants.training._checkpoint import Checkpoint as Checkpoint
+from bpvariants.training._fit import fit as fit
+from bpvariants.training._json_log import JsonLog as JsonLog
+from bpvariants.training._nonfinite import (
+    diagnosis as diagnosis,
+    NonFiniteError as NonFiniteError,
+)
+from bpvariants.training._read_checkpoint import read_checkpoint as read_checkpoint
+from bpvariants.training._state import FitResult as FitResult
 from bpvariants.training._sweep import (
     sweep as sweep,
     SweepGroup as SweepGroup,

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from experiments import report
 from experiments.benchmarks._bptt import bptt
+from experiments.benchmarks._fit import fit
 from experiments.benchmarks._fixed_point import fixed_point
 from experiments.benchmarks._online import online
 from experiments.benchmarks._parallel import parallel
@@ -22,6 +23,7 @@ from experiments.benchmarks._timing import Measured
 
 BENCHMARKS = {
     "bptt": bptt,
+    "fit": fit,
     "fixed_point": fixed_point,
     "online": online,
     "parallel": parallel,
@@ -41,7 +43,14 @@ class Config:
 
     only: tuple[
         Literal[
-            "bptt", "fixed_point", "online", "parallel", "rprop", "proben1", "sweep"
+            "bptt",
+            "fit",
+            "fixed_point",
+            "online",
+            "parallel",
+            "rprop",
+            "proben1",
+            "sweep",
         ],
         ...,
     ] = ()
