@@ -67,29 +67,69 @@ STUDIES = {  # name: module, what it is about
         "online.streaming",
         "sensors as they come: learned at every step, scored before",
     ),
+    "char_lm": (
+        "scale.char_lm",
+        "characters of Shakespeare on many devices and processes",
+    ),
+    "pod": ("scale.pod", "what 256 chips would do: bytes, FLOPs, where it stops"),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
+MACHINE = ("--devices", "--model-devices", "--distributed", "--coordinator")
+MACHINE += ("--processes", "--process-id", "--heartbeat", "--precision")
+MACHINE += ("--matmul-precision",)
+ON_MANY = ("char_lm",)  # studies that have a Machine among their options
 
 
 def main(arguments: list[str]) -> int:
-    """Run the study that is named first; return the exit code."""
+    """Run the study that is named first, or after its options; return the exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, STUDIES))
         print("usage: python -m experiments <study> [--help] [options]\n\nstudies:")
         for name, (_, about) in STUDIES.items():
             print(f"  {name:<{width}}  {about}")
         return 0
-    name, *options = arguments
+    name, *options = _study_first(arguments)
     if name not in STUDIES:
         close = difflib.get_close_matches(name, STUDIES, n=1, cutoff=0.4)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         known = ", ".join(STUDIES)
         print(f"unknown study {name!r}; there are: {known}.{hint}", file=sys.stderr)
         return 2
+    refused = "" if name in ON_MANY else _asks_for_machine(options)
+    if refused:
+        print(
+            f"{name} has no {refused}: it runs on one device, in one process, with the "
+            f"precision it was written for. With {refused} there are: "
+            f"{', '.join(ON_MANY)}.",
+            file=sys.stderr,
+        )
+        return 2
     study = importlib.import_module(f"experiments.{STUDIES[name][0]}")
     prog = f"python -m experiments {name}"
-    config = tyro.cli(study.Config, prog=prog, args=options)  # exits with 2 if wrong
-    return 130 if study.main(config).interrupted else 0
+    flat = (tyro.conf.OmitArgPrefixes,)  # --devices, rather than --machine.devices
+    config = tyro.cli(study.Config, prog=prog, args=options, config=flat)
+    if name not in ON_MANY:
+        return 130 if study.main(config).interrupted else 0
+    from experiments import _devices
+
+    _devices.start(config.machine)
+    return 130 if _devices.run(study.main, config).interrupted else 0
+
+
+def _study_first(arguments: list[str]) -> list[str]:
+    """Return the arguments with the study before its options."""
+    if not arguments[0].startswith("-"):
+        return arguments
+    name = next((word for word in arguments if word in STUDIES), arguments[0])
+    rest = list(arguments)
+    rest.remove(name)
+    return [name, *rest]
+
+
+def _asks_for_machine(options: list[str]) -> str:
+    """Return the first option that only studies on many devices have, or nothing."""
+    given = [word.split("=")[0].replace("_", "-") for word in options]
+    return next((word for word in given if word in MACHINE), "")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Studies of many devices and of many processes."""
