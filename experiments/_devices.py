@@ -133,15 +133,17 @@ def run(study: Callable[[Any], Any], config: Any) -> Any:
     """
     if not config.machine.distributed:
         return study(config)
-    with _watched():
-        try:
-            return study(config)
-        except jax.errors.JaxRuntimeError as error:
-            _leave(LOST, f"a computation with the other processes failed: {error}")
-        except SystemExit as error:
-            _leave(2, str(error))
-        except Exception:
-            _leave(1, traceback.format_exc())
+    watcher = _watch()
+    try:
+        result = study(config)
+    except jax.errors.JaxRuntimeError as error:
+        _leave(LOST, f"a computation with the other processes failed: {error}")
+    except (SystemExit, Exception) as error:
+        watcher.communicate(b".")
+        told = isinstance(error, SystemExit)
+        _leave(*((2, str(error)) if told else (1, traceback.format_exc())))
+    watcher.communicate(b".")
+    return result
 
 
 def _leave(code: int, why: str) -> NoReturn:
@@ -162,22 +164,18 @@ if not os.read(0, 1):
 """
 
 
-@contextmanager
-def _watched() -> Iterator[None]:
+def _watch() -> subprocess.Popen:
     """Have it said if this process is ended, which it cannot say itself.
 
     When one process dies, the others wait in collectives that never end, until JAX
     aborts them: no Python of theirs runs then. A small process sees their pipe end.
     """
     message = (
-        f"\n{_who()} ended before its work was done: it failed or was killed, or JAX "
-        "ended it because another process died or could not be reached. The last "
-        "checkpoint is whole: start all processes again, with --resume, to continue "
-        "from there.\n"
+        f"\n{_who()} ended before its work was done: it was killed, or JAX ended it "
+        "because another process died or could not be reached. The last checkpoint is "
+        "whole: start all processes again, with --resume, to go on from there.\n"
     )
     command = [sys.executable, "-I", "-S", "-c", WATCHER, message]
-    watcher = subprocess.Popen(
+    return subprocess.Popen(
         command, stdin=subprocess.PIPE, bufsize=0, start_new_session=True
     )
-    yield
-    watcher.communicate(b".")

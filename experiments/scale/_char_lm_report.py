@@ -1,5 +1,7 @@
 """The table and the picture of char_lm."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,6 +10,8 @@ from matplotlib.figure import Figure
 
 from experiments import report
 
+Rows = list[dict[str, Any]]
+
 
 def summary(
     config: Any, mesh: jax.sharding.Mesh, streams: jax.Array, params: Any, result: Any
@@ -15,7 +19,8 @@ def summary(
     """Return the row of the whole run: its size, its speed, and all its losses."""
     leaves = jax.tree.leaves(params)
     held = [leaf.addressable_shards[0].data.size for leaf in leaves]
-    characters = result.steps * config.window * config.streams
+    steps = result.steps - (result.resumed_from or 0)
+    characters = steps * config.window * config.streams
     return {
         "row": "run",
         "mesh": dict(mesh.shape),
@@ -23,6 +28,7 @@ def summary(
         "parameters": sum(leaf.size for leaf in leaves),
         "parameters_a_device": sum(held),
         "streams_a_device": streams.addressable_shards[0].data.shape[1],
+        "resumed_from": result.resumed_from,
         "characters": characters,
         "seconds": result.seconds,
         "compile_seconds": result.compile_seconds,
@@ -31,9 +37,14 @@ def summary(
     }
 
 
-def show(rows: list[dict[str, Any]], config: Any, text: Any) -> None:
+def read_log(folder: Path) -> Rows:
+    """Return the lines of log.jsonl: one for each chunk, from the first on."""
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def show(chunks: Rows, run: dict[str, Any], config: Any, text: Any) -> None:
     """Print bits per character as training went on, and what the run took."""
-    *chunks, run = rows
     three = "{:.3f}".format
     report.show_table(
         f"Bits per character of {text.source}, {config.cell.upper()} {config.units}",
@@ -58,9 +69,8 @@ def show(rows: list[dict[str, Any]], config: Any, text: Any) -> None:
     )
 
 
-def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
+def draw(chunks: Rows, run: dict[str, Any], config: Any) -> Figure:
     """Draw bits per character of every window, and of the test text."""
-    *chunks, run = rows
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axis = figure.subplots()
     steps = np.arange(1, len(run["bits"]) + 1)

@@ -51,7 +51,7 @@ class Config:
     steps: int = 1_000
     """Updates of the parameters."""
     chunk: int = 100
-    """Steps between two lines of the log."""
+    """Steps between two lines of the log, and between two checkpoints."""
     learning_rate: float = 2e-3
     """Of Adam, on gradients whose norm is clipped to 1."""
     remat: bool = True
@@ -64,6 +64,8 @@ class Config:
     not given."""
     seed: int = 0
     """Of the parameters at first."""
+    resume: bool = False
+    """Go on from the last checkpoint in --out, bit by bit as if never interrupted."""
     machine: Machine = dataclasses.field(default_factory=Machine)
     out: Path | None = None
     """Folder to write to; by default runs/char_lm-<time>."""
@@ -77,6 +79,8 @@ class Config:
             raise ValueError(
                 f"learning_rate must be positive, got {self.learning_rate}."
             )
+        if self.resume and self.out is None:
+            raise ValueError("resume needs out, the folder of the run to go on with.")
 
 
 class Network(nn.Module):
@@ -112,44 +116,61 @@ def main(config: Config) -> report.Result:
 
 
 def _main(config: Config) -> report.Result:
-    mesh = config.machine.mesh()
+    mesh, start = config.machine.mesh(), time.perf_counter()
     _check_sizes(config, mesh)
     folder = report.make_folder("char_lm", config.out)
+    checkpoints = _checkpoints(folder, config)
     report.write_config(folder, config)
-    text, start = getattr(data, config.text)(), time.perf_counter()
+    text = getattr(data, config.text)()
     streams = place_streams(text.train, config, mesh)
     test = place_streams(text.test[: config.tested], config, mesh)
     network = Network(config, len(text.alphabet))
     params, carry = place_network(network, config, mesh)
-    rule = make_rule(network.apply, config, mesh)
-    update = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate)
-    )
     score = jax.jit(partial(_bits, network.apply))
-    rows: list[dict[str, Any]] = []
 
-    def log(step, metrics):
-        bits = float(metrics["value"]) / np.log(2)
-        row = {"row": "chunk", "step": step, "bits": bits}
-        row["test_bits"] = float(score(metrics["params"], carry[0], test))
-        row["seconds"] = time.perf_counter() - start
-        rows.append(row)
-        report.append_row(folder, row)
+    def more(step, metrics):
         progress.advance(step)
+        bits = float(metrics["value"]) / np.log(2)
+        return {"bits": bits, "test_bits": score(metrics["params"], carry[0], test)}
 
     with report.Progress(1) as progress:
         progress.begin("training", config.steps)
         result = training.fit(
-            rule, update, params, (streams,), steps=config.steps, chunk=config.chunk,
-            carry=carry, log=log,
+            make_rule(network.apply, config, mesh),
+            optax.chain(
+                optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate)
+            ),
+            params, (streams,), steps=config.steps, chunk=config.chunk, carry=carry,
+            log=training.JsonLog(folder / "log.jsonl", more), checkpoint=checkpoints,
         )  # fmt: skip
     row = char_lm_report.summary(config, mesh, streams, params, result)
-    rows.append(row)
-    report.append_row(folder, row)
-    char_lm_report.show(rows, config, text)
-    report.save_picture(folder, "char_lm", char_lm_report.draw(rows, config))
+    if not result.interrupted:  # else it can go on, and has no result yet
+        report.append_row(folder, row)
+    if report.writes():
+        chunks = char_lm_report.read_log(folder)
+        char_lm_report.show(chunks, row, config, text)
+        report.save_picture(folder, "char_lm", char_lm_report.draw(chunks, row, config))
     report.say_where(folder, time.perf_counter() - start, result.interrupted)
-    return report.Result(rows, folder, result.interrupted)
+    return report.Result([row], folder, result.interrupted)
+
+
+def _checkpoints(folder: Path, config: Config) -> training.Checkpoint:
+    """Return where checkpoints are, if that is what the options say."""
+    directory = folder / "checkpoints"
+    begun = any(path.name.isdigit() for path in directory.glob("*"))
+    if begun and not config.resume:
+        raise SystemExit(
+            f"{folder} holds checkpoints of a run that was not finished: add --resume "
+            "to go on with it, or choose another --out."
+        )
+    different = {"steps", "tested", "resume", "machine", "out"}  # may be, on the way
+    settings = {
+        name: value
+        for name, value in dataclasses.asdict(config).items()
+        if name not in different
+    }
+    settings["precision"] = config.machine.precision
+    return training.Checkpoint(directory, config=settings)
 
 
 def _check_sizes(config: Config, mesh: jax.sharding.Mesh) -> None:
