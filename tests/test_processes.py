@@ -73,11 +73,11 @@ def runs(tmp_path_factory, plain_jax):
     start_ = lambda out, *options, **more: start(
         folder / out, *options, cache=folder / "cache", **more
     )
+    whole = end(start_("two"))  # and compiles for those that come after
     unlucky = start_("killed", killed=True)
-    with plain_jax():
+    with plain_jax():  # while the one that is left waits for the other
         machine = Machine(devices=4)
         char_lm.main(char_lm.Config(**SIZES, machine=machine, out=folder / "one"))
-    whole = end(start_("two"))
     broken = end(unlucky)
     before = lines(folder / "killed" / "log.jsonl")
     again = end(start_("killed", "--resume"))
