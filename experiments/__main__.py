@@ -1,10 +1,11 @@
 """`python -m experiments <study> --options`; without a study it lists them."""
 
-import difflib
 import importlib
 import sys
 
 import tyro
+
+from experiments.options import did_you_mean
 
 STUDIES = {  # name: module, what it is about
     "compare": ("compare", "the four kinds of backpropagation side by side, real data"),
@@ -90,9 +91,7 @@ def main(arguments: list[str]) -> int:
         return 0
     name, *options = _study_first(arguments)
     if name not in STUDIES:
-        close = difflib.get_close_matches(name, STUDIES, n=1, cutoff=0.4)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        known = ", ".join(STUDIES)
+        known, hint = ", ".join(STUDIES), did_you_mean(name, STUDIES)
         print(f"unknown study {name!r}; there are: {known}.{hint}", file=sys.stderr)
         return 2
     refused = "" if name in ON_MANY else _asks_for_machine(options)

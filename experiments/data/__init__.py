@@ -1,10 +1,30 @@
 """Real data: from the dependencies, from this project, or fetched and checked."""
 
 from experiments.data._digits import Digits as Digits, digits as digits
+from experiments.data._fsdd import (
+    FSDD as FSDD,
+    fsdd as fsdd,
+    SPEAKERS as SPEAKERS,
+    without_speaker as without_speaker,
+)
 from experiments.data._mnist import MNIST as MNIST, mnist as mnist
+from experiments.data._music import (
+    jsb_chorales as jsb_chorales,
+    Music as Music,
+    nottingham as nottingham,
+    Piece as Piece,
+    to_piece as to_piece,
+    to_roll as to_roll,
+)
 from experiments.data._nyc_weather import (
     nyc_weather as nyc_weather,
     NYCWeather as NYCWeather,
+)
+from experiments.data._prices import (
+    Shiller as Shiller,
+    shiller as shiller,
+    VIX as VIX,
+    vix as vix,
 )
 from experiments.data._proben1 import (
     parse_proben1 as parse_proben1,
@@ -20,10 +40,25 @@ from experiments.data._seattle_weather import (
     seattle_weather as seattle_weather,
     SeattleWeather as SeattleWeather,
 )
+from experiments.data._sms_spam import sms_spam as sms_spam
 from experiments.data._sunspots import Sunspots as Sunspots, sunspots as sunspots
+from experiments.data._tatoeba import (
+    is_of_tutorial as is_of_tutorial,
+    Pair as Pair,
+    SentencePairs as SentencePairs,
+    tatoeba_fra_eng as tatoeba_fra_eng,
+    tutorial_form as tutorial_form,
+)
+from experiments.data._texts import (
+    LabelledTexts as LabelledTexts,
+    same_form as same_form,
+    TextClasses as TextClasses,
+)
 from experiments.data._tinyshakespeare import tinyshakespeare as tinyshakespeare
+from experiments.data._trec import trec as trec
 from experiments.data._wall_following import (
     ACTIONS as ACTIONS,
     wall_following as wall_following,
     WallFollowing as WallFollowing,
 )
+from experiments.data._wav import read_wav as read_wav

@@ -1,10 +1,16 @@
 """Files that are not committed: from $BPVARIANTS_DATA, else from their own place."""
 
+import contextlib
 import hashlib
 import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pooch
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 FOLDER = "BPVARIANTS_DATA"
 
@@ -15,7 +21,7 @@ def find(path: str, sha256: str) -> Path | None:
     if not folder or not (Path(folder) / path).exists():
         return None
     found = Path(folder) / path
-    got = hashlib.sha256(found.read_bytes()).hexdigest()
+    got = _sum(found)
     if got != sha256:
         raise SystemExit(
             f"{found} is not the file that was expected: its sha256 is {got}, not "
@@ -24,20 +30,106 @@ def find(path: str, sha256: str) -> Path | None:
     return found
 
 
-def fetch(url: str, sha256: str, path: str) -> Path:
-    """Download a file to the user's cache, once; its sum is checked."""
+def fetch(url: str | tuple[str, ...], sha256: str | None, path: str) -> Path:
+    """Download a file to the user's cache, once; its sum is checked.
+
+    Of several addresses the first that has the file is taken. Without a sum, which is
+    for archives whose bytes may change, what is taken out of it must be checked.
+    """
     cache = pooch.os_cache("bpvariants")
     target = Path(path)
-    try:
-        got = pooch.retrieve(
-            url,
-            known_hash=f"sha256:{sha256}",
-            fname=target.name,
-            path=cache / target.parent,
-        )
-    except (OSError, ValueError) as error:  # no network, or another file
+    errors, bar = [], cast(Any, _Bar(target.name))  # any object will do
+    downloader = cast(Any, pooch.HTTPDownloader(progressbar=bar))
+    for address in (url,) if isinstance(url, str) else url:
+        try:
+            got = pooch.retrieve(
+                address,
+                known_hash=None if sha256 is None else f"sha256:{sha256}",
+                fname=target.name,
+                path=cache / target.parent,
+                downloader=downloader,
+            )
+            return Path(got)
+        except (OSError, ValueError) as error:  # no network, or another file
+            errors.append(f"{path} could not be had from {address}: {error}")
+    failed = "\n".join(errors)
+    raise SystemExit(
+        f"{failed}\nGet it by other means, and put it to {cache / path}.\nInstead, "
+        f"{FOLDER} may name a folder that has all sets, this one in its "
+        f"{target.parent}{os.sep}; {_what_it_names()}."
+    )
+
+
+def make(path: str, sha256: str, content: Callable[[], bytes]) -> Path:
+    """Return a file of the user's cache, made from others once; its sum is checked."""
+    target = pooch.os_cache("bpvariants") / path
+    if target.exists() and _sum(target) == sha256:
+        return target
+    made = content()
+    got = hashlib.sha256(made).hexdigest()
+    if got != sha256:
         raise SystemExit(
-            f"{path} could not be had from {url}: {error}\nGet it by other means, and "
-            f"put it to {cache / path}."
-        ) from error
-    return Path(got)
+            f"{path} as it was made is not what was expected: its sha256 is {got}, not "
+            f"{sha256}. Nothing was written."
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, part = tempfile.mkstemp(dir=target.parent)
+    try:  # moved at last, so that no interruption leaves half of it
+        with open(descriptor, "wb") as file:
+            file.write(made)
+        os.replace(part, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(part)
+        raise
+    return target
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _what_it_names() -> str:
+    folder = os.environ.get(FOLDER)
+    return f"it names {folder}, where it is not" if folder else "it is not set"
+
+
+class _Bar:
+    """A bar of the terminal, as pooch wants it."""
+
+    def __init__(self, name: str):
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bars.add_task(f"downloading {name}", total=None)
+
+    @property
+    def total(self) -> float | None:
+        """How many bytes there are, which pooch sets as it begins."""
+        return self._bars.tasks[0].total
+
+    @total.setter
+    def total(self, total: int) -> None:
+        self._bars.update(self._task, total=total or None)
+        self._bars.start()
+
+    def update(self, size: int) -> None:
+        """Count so many bytes more."""
+        self._bars.advance(self._task, size)
+
+    def reset(self) -> None:
+        """Begin to count anew."""
+        self._bars.reset(self._task, total=self._bars.tasks[0].total)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._bars.stop()
+
+    def __del__(self):
+        """Take the bar away also where a download breaks off: pooch does not."""
+        self._bars.stop()

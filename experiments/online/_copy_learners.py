@@ -7,10 +7,13 @@ import jax
 import optax
 
 from bpvariants import gradients
+from experiments.choices import make_online
 from experiments.online import _learning, _rules
 
 # The forward gradient draws its direction at the beginning of a sequence.
-RULES = _rules.RULES | {"forward_gradient": gradients.forward_gradient}
+RULES = _rules.RULES | {
+    "forward_gradient": partial(make_online, "forward_gradient"),
+}
 
 
 def loss(y: jax.Array, target: jax.Array) -> jax.Array:

@@ -8,12 +8,17 @@ from experiments.report._files import (
 )
 from experiments.report._html import write_report as write_report
 from experiments.report._progress import Progress as Progress
+from experiments.report._published import (
+    Published as Published,
+    show_beside as show_beside,
+)
 from experiments.report._studies import (
     Result as Result,
     save_picture as save_picture,
     show_table as show_table,
 )
 from experiments.report._tables import (
+    mean_sd as mean_sd,
     say_where as say_where,
     show as show,
     wide_console as wide_console,

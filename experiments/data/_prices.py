@@ -1,0 +1,90 @@
+"""Prices: the S&P 500 by the month since 1871, the VIX by the day since 1990.
+
+Not committed here. R. Shiller's data (http://www.econ.yale.edu/~shiller/data.htm) and
+Cboe's, as the collections https://github.com/datasets/s-and-p-500 and finance-vix have
+them, whose maintainer claims ODC-PDDL; the sources state no licence.
+"""
+
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.data._fetch import fetch, find
+
+SHILLER = "shiller/data.csv"
+SHILLER_SHA256 = "28d16941c581bda9bdcae4e0f9e3cc4b61204f8484e8c2249abdde2efe2cc3c4"
+SHILLER_URL = (
+    "https://raw.githubusercontent.com/datasets/s-and-p-500/"
+    "f23898667d8764ea9e8a641b0b41487437e33b39/data/data.csv"
+)
+SHILLER_COLUMNS = ["SP500", "Dividend", "Earnings", "Consumer Price Index"]
+SHILLER_COLUMNS += ["Long Interest Rate", "Real Price", "Real Dividend"]
+SHILLER_COLUMNS += ["Real Earnings", "PE10"]
+VIX_FILE = "vix/vix-daily.csv"
+VIX_SHA256 = "fa8f8119bb2fa785bb408bcae541a1e630fef97f3acb160b94ed3115c1318db5"
+VIX_URL = (
+    "https://raw.githubusercontent.com/datasets/finance-vix/"
+    "6f56e2760520824b787cf6b85945c62186d38bc6/data/vix-daily.csv"
+)
+
+
+class Shiller(NamedTuple):
+    """One entry a month, [1866], 1871-01 to 2026-06; NaN is missing.
+
+    The price is a mean over the month, so that returns are autocorrelated by
+    construction. By custom the first 1,492 of the 1,865 log-returns are for training.
+    """
+
+    months: np.ndarray  # datetime64[M]
+    price: np.ndarray  # of the S&P 500; nothing missing
+    dividend: np.ndarray
+    earnings: np.ndarray
+    consumer_prices: np.ndarray
+    long_rate: np.ndarray  # %
+    real_price: np.ndarray
+    real_dividend: np.ndarray
+    real_earnings: np.ndarray
+    pe10: np.ndarray  # price by ten years' earnings; none before 1881
+
+
+class VIX(NamedTuple):
+    """One entry a trading day, [9235], 1990-01-02 to 2026-07-23.
+
+    Nothing is missing, but in 47 rows open or close lies outside low..high, and in 506
+    only the close was known: use that. By custom the first 7,388, to 2019-05-02, are
+    for training.
+    """
+
+    dates: np.ndarray  # datetime64[D]
+    open: np.ndarray
+    high: np.ndarray
+    low: np.ndarray
+    close: np.ndarray
+
+
+def shiller() -> Shiller:
+    """Return all months."""
+    path = find(SHILLER, SHILLER_SHA256)
+    path = path or fetch(SHILLER_URL, SHILLER_SHA256, SHILLER)
+    dates, numbers = _columns(path, ["Date", *SHILLER_COLUMNS])
+    numbers[numbers == 0] = np.nan  # which is how the file says it
+    return Shiller(dates.astype("datetime64[M]"), *numbers)
+
+
+def vix() -> VIX:
+    """Return all days."""
+    path = find(VIX_FILE, VIX_SHA256) or fetch(VIX_URL, VIX_SHA256, VIX_FILE)
+    dates, numbers = _columns(path, ["DATE", "OPEN", "HIGH", "LOW", "CLOSE"])
+    return VIX(dates, *numbers)
+
+
+def _columns(path: Path, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the dates [N] of a file, and its other columns, [columns, N]."""
+    with path.open(encoding="ascii", newline="") as file:
+        header, *rows = csv.reader(file)
+    if header != names:
+        raise ValueError(f"{path}: expected the columns {names}, got {header}.")
+    dates, *numbers = zip(*rows, strict=True)
+    return np.array(dates, "datetime64[D]"), np.array(numbers, float)
