@@ -1,5 +1,6 @@
 """`python -m experiments <study> --options`; without a study it lists them."""
 
+import dataclasses
 import importlib
 import sys
 
@@ -73,6 +74,10 @@ STUDIES = {  # name: module, what it is about
         "characters of Shakespeare on many devices and processes",
     ),
     "pod": ("scale.pod", "what 256 chips would do: bytes, FLOPs, where it stops"),
+    "kill_resume": (
+        "scale.kill_resume",
+        "a training killed by kill -9, and resumed to the bit",
+    ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
 MACHINE = ("--devices", "--model-devices", "--distributed", "--coordinator")
@@ -94,7 +99,8 @@ def main(arguments: list[str]) -> int:
         known, hint = ", ".join(STUDIES), did_you_mean(name, STUDIES)
         print(f"unknown study {name!r}; there are: {known}.{hint}", file=sys.stderr)
         return 2
-    refused = "" if name in ON_MANY else _asks_for_machine(options)
+    study = importlib.import_module(f"experiments.{STUDIES[name][0]}")
+    refused = _refused(study.Config, options)
     if refused:
         print(
             f"{name} has no {refused}: it runs on one device, in one process, with the "
@@ -103,10 +109,10 @@ def main(arguments: list[str]) -> int:
             file=sys.stderr,
         )
         return 2
-    study = importlib.import_module(f"experiments.{STUDIES[name][0]}")
     prog = f"python -m experiments {name}"
     flat = (tyro.conf.OmitArgPrefixes,)  # --devices, rather than --machine.devices
     config = tyro.cli(study.Config, prog=prog, args=options, config=flat)
+    # That leaves with 2 if an option is wrong.
     if name not in ON_MANY:
         return 130 if study.main(config).interrupted else 0
     from experiments import _devices
@@ -125,10 +131,14 @@ def _study_first(arguments: list[str]) -> list[str]:
     return [name, *rest]
 
 
-def _asks_for_machine(options: list[str]) -> str:
-    """Return the first option that only studies on many devices have, or nothing."""
+def _refused(config: type, options: list[str]) -> str:
+    """Return the first option that is of many devices, and not of this study."""
+    fields = {field.name for field in dataclasses.fields(config)}
+    if "machine" in fields:
+        return ""
     given = [word.split("=")[0].replace("_", "-") for word in options]
-    return next((word for word in given if word in MACHINE), "")
+    own = {f"--{field.replace('_', '-')}" for field in fields}
+    return next((word for word in given if word in MACHINE and word not in own), "")
 
 
 if __name__ == "__main__":

@@ -41,8 +41,9 @@ class Training:
         self._recipe, self._plan, self._store = recipe, plan, store
         self._reached, self._values = reached, Values(plan.steps, plan.runs)
         self._stopped = self._resumed_from = self._failed = None
-        self._chunks = Chunks(recipe, plan.runs, plan.key)
-        self._metrics = Metrics(plan.runs)
+        self._placed = False
+        self._chunks = Chunks(recipe, plan.runs, plan.key, reached.state)
+        self._metrics = Metrics(plan.runs, reached)
         if store is not None:
             self._resume(store)
 
@@ -101,9 +102,9 @@ class Training:
             return
         size = size_of(inputs, size)
         now = self._on_devices_of(inputs)
-        program, arguments = self._chunks.compiled(now, first, inputs, size)
+        take = self._chunks.prepare(now, first, inputs, size)
         with held():
-            now, values, kept = self._chunks.run(program, arguments)
+            now, values, kept = take()
             self._values.put(first, values)
             before, ends = self._reached, self._recipe.nonfinite != "skip"
             self._reached = _counted(before, *now, size, kept, ends)
@@ -115,9 +116,11 @@ class Training:
     def _on_devices_of(self, inputs):
         """Return (state, alive), which has to lie on the devices that inputs lie on."""
         state, alive = self._reached.state, self._reached.alive
-        mesh = mesh_of(inputs) if mesh_of(state) is None else None
-        state, alive = placed(state, state.params, mesh), placed(alive, None, mesh)
-        self._reached = self._reached._replace(state=state, alive=alive)
+        if not self._placed and mesh_of(state) is None:
+            mesh = mesh_of(inputs)
+            state, alive = placed(state, state.params, mesh), placed(alive, None, mesh)
+            self._reached = self._reached._replace(state=state, alive=alive)
+        self._placed = True
         return state, alive
 
     def _go_on(self, inputs, newly) -> bool:
@@ -189,7 +192,7 @@ def _counted(before: Reached, state, alive, size: int, kept, ends: bool) -> Reac
     One that is not `ends` the training, or is passed over.
     """
     steps, skipped, bad = before.steps + size, before.skipped, before.bad
-    if kept is not None and not kept.all():
+    if kept is not None:
         first = before.steps + np.argmin(kept, axis=-1)
         bad = np.where((bad < 0) & ~kept.all(axis=-1), first, bad)
         if not ends:

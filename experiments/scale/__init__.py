@@ -1,1 +1,1 @@
-"""Studies of many devices and of many processes."""
+"""Training that outgrows a process or a device: many of them, killed and resumed."""
