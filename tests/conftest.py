@@ -85,6 +85,14 @@ RULES = {
     ),
     "rtrl": lambda step, loss: gradients.over_sequence(gradients.rtrl(step, loss)),
 }
+
+
+@pytest.fixture
+def rules():
+    """All of them, for tests that put them into one program."""
+    return RULES
+
+
 CELLS = ["tanh", "gru", "lstm", "linen_rnn", "nnx", "nested"]
 
 
