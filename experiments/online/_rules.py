@@ -13,7 +13,7 @@ RULES: dict[str, Callable[..., OnlineRule]] = {
     for name in ("rtrl", "snap_1", "rflo", "kf_rtrl", "uoro")
 }
 # Of cells with a part that units see of each other, and one that they do not: (c, h).
-EPROP = {"eprop": partial(gradients.eprop, visible=lambda carry: carry[1])}
+EPROP = {"eprop": partial(make_online, "eprop", visible=lambda carry: carry[1])}
 
 
 def of_cells(
