@@ -35,6 +35,13 @@ def is_floating(leaf: object) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
+def is_key(leaf: object) -> bool:
+    """Whether a leaf is an array of keys, as `jax.random.key` makes them."""
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(
+        leaf.dtype, jax.dtypes.prng_key
+    )
+
+
 def floating_parts(tree: PyTree) -> tuple[list[jax.Array], Callable]:
     """Return the leaves that have derivatives, and how to put others in their place."""
     leaves, structure = jax.tree.flatten(tree)

@@ -1,3 +1,10 @@
 """Training: a jitted loop in chunks around any gradient rule and any update."""
 
-from bpvariants.training._fit import fit as fit, FitResult as FitResult
+from bpvariants.training._checkpoint import Checkpoint as Checkpoint
+from bpvariants.training._fit import fit as fit
+from bpvariants.training._json_log import JsonLog as JsonLog
+from bpvariants.training._nonfinite import (
+    diagnosis as diagnosis,
+    NonFiniteError as NonFiniteError,
+)
+from bpvariants.training._state import FitResult as FitResult

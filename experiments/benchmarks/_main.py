@@ -12,6 +12,7 @@ from rich.table import Table
 
 from experiments import report
 from experiments.benchmarks._bptt import bptt
+from experiments.benchmarks._fit import fit
 from experiments.benchmarks._fixed_point import fixed_point
 from experiments.benchmarks._online import online
 from experiments.benchmarks._parallel import parallel
@@ -21,6 +22,7 @@ from experiments.benchmarks._timing import Measured
 
 BENCHMARKS = {
     "bptt": bptt,
+    "fit": fit,
     "fixed_point": fixed_point,
     "online": online,
     "parallel": parallel,
@@ -38,7 +40,8 @@ class Config:
     """
 
     only: tuple[
-        Literal["bptt", "fixed_point", "online", "parallel", "rprop", "proben1"], ...
+        Literal["bptt", "fit", "fixed_point", "online", "parallel", "rprop", "proben1"],
+        ...,
     ] = ()
     """Benchmarks to run; by default all of them."""
     repeats: int = 30

@@ -76,7 +76,7 @@ def race(
             group,
             name,
             medians[name],
-            _spread(times[name]),
+            spread(times[name]),
             medians[name] / ours,
             compile_seconds.get(name, float("nan")),
             _temp_mib(programs[name]) if name in programs else float("nan"),
@@ -98,7 +98,8 @@ def _caller(program, arguments, donate):
     return call
 
 
-def _spread(values: list[float]) -> float:
+def spread(values: list[float]) -> float:
+    """Return half the distance of the quartiles, relative to the median."""
     low, median, high = statistics.quantiles(values, n=4)
     return (high - low) / 2 / median
 

@@ -1,0 +1,79 @@
+"""Where batches come from, and how many were taken."""
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from bpvariants.training._placement import is_spread
+from bpvariants.types import PyTree
+
+
+class Source:
+    """The data of a training: one batch for all steps, something to draw from, or many.
+
+    `take(size)` gives `inputs`, (whole, stacked): what is the same at every step, and
+    what has a first axis of steps; or None if there is no more.
+    """
+
+    def __init__(self, data: Any, sampled: bool, first: int):
+        self.whole = data if sampled or isinstance(data, tuple) else None
+        self._batches = None
+        if not sampled and not isinstance(data, tuple):
+            # A function begins where it is told to; else what was used is passed over.
+            begin = data(first) if callable(data) else islice(data, first, None)
+            self._batches = iter(begin)
+
+    def take(self, size: int) -> tuple[PyTree, PyTree] | None:
+        """Return the inputs of the next steps, or of fewer, if there are no more."""
+        if self._batches is None:
+            return self.whole, None
+        stacked = _stack(islice(self._batches, size))
+        return None if stacked is None else (None, stacked)
+
+
+def size_of(inputs: tuple[PyTree, PyTree], size: int) -> int:
+    """Return how many steps the inputs are for, which may be fewer than asked for."""
+    stacked = jax.tree.leaves(inputs[1])
+    return stacked[0].shape[0] if stacked else size
+
+
+def batch_of(inputs: tuple[PyTree, PyTree], i: int) -> PyTree:
+    """Return the batch of the i-th step of a chunk, or what it is drawn from."""
+    whole, stacked = inputs
+    return whole if stacked is None else jax.tree.map(lambda leaf: leaf[i], stacked)
+
+
+def _stack(batches: Iterable[tuple]) -> PyTree | None:
+    batches = list(batches)
+    for batch in batches:
+        if not isinstance(batch, tuple):
+            raise ValueError(
+                "data must be a tuple, the batch of every step, or an iterable of "
+                f"tuples, one for each step; got one of {type(batch).__name__}s."
+            )
+    if not batches:
+        return None
+    first, *others = [jax.tree.map(jnp.shape, batch) for batch in batches]
+    for shapes in others:
+        if shapes != first:
+            raise ValueError(
+                "data must be batches of equal shapes, as those of a chunk are steps of"
+                f" one program; got {first} and {shapes}."
+            )
+    return jax.tree.map(lambda *leaves: _stacked(leaves), *batches)
+
+
+def _stacked(leaves: tuple) -> Any:
+    if not is_spread(leaves[0]):
+        return np.stack(leaves)
+    sharding = leaves[0].sharding
+    if isinstance(sharding, NamedSharding):  # each step lies as its batch did
+        sharding = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
+    else:
+        sharding = None
+    return jax.jit(lambda *leaves: jnp.stack(leaves), out_shardings=sharding)(*leaves)

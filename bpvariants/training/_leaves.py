@@ -1,0 +1,84 @@
+"""A pytree as named arrays that can be written, and back into the tree it was.
+
+Only leaves are written: what a tree is made of, such as the layout of an online state,
+comes from the fresh one that they are put into. Keys are written as their numbers.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants._dtypes import is_key
+from bpvariants._tables import named_leaves
+from bpvariants.types import PyTree
+
+Described = list[tuple[str, list[int], str]]  # name, shape, dtype
+
+
+def describe(tree: PyTree) -> Described:
+    """Return the name, shape and dtype of each leaf, as JSON would have them."""
+    return [
+        [name, list(jnp.shape(leaf)), str(_dtype(leaf))]  # type: ignore[misc]
+        for name, leaf in named_leaves(tree)
+    ]
+
+
+def writable(tree: PyTree) -> dict[str, Any]:
+    """Return the leaves by their number; empty ones, which no file holds, left out."""
+    return {
+        str(i): jax.random.key_data(leaf) if is_key(leaf) else leaf
+        for i, leaf in enumerate(jax.tree.leaves(tree))
+        if leaf.size
+    }
+
+
+def abstract(tree: PyTree) -> dict[str, Any]:
+    """Return what `writable` gives, as shapes, dtypes and shardings."""
+    return {
+        name: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None)
+        )
+        for name, leaf in writable(tree).items()
+    }
+
+
+def put_back(leaves: dict[str, Any], like: PyTree) -> PyTree:
+    """Return the tree with the leaves that were written in their places."""
+    old, structure = jax.tree.flatten(like)
+    new = []
+    for i, leaf in enumerate(old):
+        read = leaves.get(str(i), leaf)
+        if is_key(leaf) and str(i) in leaves:
+            read = jax.random.wrap_key_data(read, impl=jax.random.key_impl(leaf))
+        new.append(read)
+    return structure.unflatten(new)
+
+
+def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    """Return a phrase for each setting in which two runs differ."""
+    found = []
+    for name, now in given.items():
+        then = saved.get(name)
+        if name in ("state", "data") and then is not None and now is not None:
+            then, now = (
+                {f"{name}{path}": f"{dtype}{shape}" for path, shape, dtype in each}
+                for each in (then, now)
+            )
+        if isinstance(then, dict) and isinstance(now, dict):
+            for part in [*then, *(part for part in now if part not in then)]:
+                if then.get(part) != now.get(part):
+                    was, is_ = then.get(part, "not there"), now.get(part, "not there")
+                    found.append(f"{part} was {was} and is {is_}")
+        elif then != now:
+            found.append(f"{name} was {then} and is {now}")
+    return found
+
+
+def _dtype(leaf: Any) -> Any:
+    return (
+        leaf.dtype
+        if isinstance(leaf, (jax.Array, np.ndarray))
+        else np.result_type(leaf)
+    )

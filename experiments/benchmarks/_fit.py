@@ -1,0 +1,188 @@
+"""`training.fit` against the bare `lax.scan` of the same steps: what the loop costs.
+
+Chunks of 100 steps. A chunk of the scan is timed in turns with one of fit, within its
+log, so that both see the same machine; the log itself is not timed.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bpvariants import cells, gradients, training
+from experiments.benchmarks._timing import Measured, spread
+
+CHUNK = 100
+
+
+class Work(NamedTuple):
+    """A training: what `fit` is given."""
+
+    rule: Callable[..., Any]
+    params: Any
+    data: Any
+    sample: Callable[..., tuple]
+    carry: Any = None
+
+
+def fit(repeats: int) -> Iterator[Measured]:
+    """Time chunks of each work, by the scan and by fit with each of its policies."""
+    for name, make in WORKS.items():
+        group, work = f"{CHUNK} steps of Adam, {name}", make()
+        ours = None
+        for policy in ("raise", "skip", "ignore"):
+            row, bare = _pair(work, repeats, nonfinite=policy)
+            name = f"fit, nonfinite={policy!r}"
+            ours = ours or row["ms"]
+            yield _measured(group, name, row, bare, ours)
+            if policy == "raise":
+                yield _measured(group, "lax.scan", bare, bare, ours)
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint = training.Checkpoint(Path(folder) / "all")
+            row, bare = _pair(work, repeats, checkpoint=checkpoint)
+            yield _measured(group, "fit, a checkpoint a chunk", row, bare, ours)
+
+
+def _measured(group, name, row, bare, ours) -> Measured:
+    more = row["ms"] / bare["ms"] - 1
+    note = "" if row is bare else f"{more:+.1%} over the scan beside it"
+    times = row["ms"], row["spread"], row["ms"] / ours
+    return Measured(group, name, *times, row["compile"], row["temp"], note)
+
+
+def _pair(work: Work, repeats: int, **options: Any) -> tuple[dict, dict]:
+    """Return the times of fit and of the scan, taken in turns."""
+    optimizer, key = optax.adam(1e-3), jax.random.key(0)
+    chunk = jax.jit(_scan(work, optimizer), donate_argnums=0)
+    state = jax.tree.map(jnp.array, (work.params, optimizer.init(work.params)))
+    state = *state, jax.tree.map(jnp.array, work.carry)
+    began = time.perf_counter()
+    program = chunk.lower(state, key, jnp.uint32(0), work.data).compile()
+    compiled = time.perf_counter() - began
+    times, reached = {"fit": [], "scan": []}, [state, time.perf_counter()]
+
+    def in_turns(step, metrics):
+        """Every second time, two chunks of the scan; of two the second one counts."""
+        times["fit"].append(time.perf_counter() - reached[1])
+        if len(times["fit"]) % 2 == 0:
+            for _ in range(2):
+                start = time.perf_counter()
+                first = jnp.uint32(step)
+                reached[0], values = program(reached[0], key, first, work.data)
+                np.asarray(jax.block_until_ready(values))
+                times["scan"].append(time.perf_counter() - start)
+        reached[1] = time.perf_counter()
+
+    result = training.fit(
+        work.rule, optimizer, work.params, work.data, steps=2 * CHUNK * (repeats + 1),
+        chunk=CHUNK, sample=work.sample, key=key, carry=work.carry, log=in_turns,
+        **options,
+    )  # fmt: skip
+    analysis = program.memory_analysis()
+    temp = analysis.temp_size_in_bytes if analysis else float("nan")
+    return (
+        _summary(times["fit"], result.compile_seconds, result.temp_bytes),
+        _summary(times["scan"], compiled, temp),
+    )
+
+
+def _summary(times: list[float], compiled: float, temp: float | None) -> dict:
+    counted = [1000 * seconds for seconds in times[3::2]]  # the first two warm up
+    mib = float("nan") if temp is None else temp / 2**20
+    return {
+        "ms": statistics.median(counted),
+        "spread": spread(counted),
+        "compile": compiled,
+        "temp": mib,
+    }
+
+
+def _scan(work: Work, optimizer: optax.GradientTransformation) -> Callable:
+    """Return a chunk as one writes it by hand."""
+
+    def body(state, inputs):
+        params, opt_state, carry = state
+        key, data = inputs
+        carries = () if carry is None else (carry,)
+        (value, aux), grads = work.rule(params, *carries, *work.sample(key, data))
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        return (params, opt_state, None if carry is None else aux), value
+
+    def chunk(state, key, first, data):
+        steps = first + jnp.arange(CHUNK, dtype=jnp.uint32)
+        keys = jax.vmap(lambda step: jax.random.fold_in(key, step))(steps)
+        return jax.lax.scan(lambda s, key: body(s, (key, data)), state, keys)
+
+    return chunk
+
+
+def _loss(y, target):
+    return jnp.mean((y - target) ** 2, axis=-1)
+
+
+def _sequences() -> Work:
+    """BPTT of a GRU: 16 sequences of 50 steps."""
+    params = cells.gru_params(jax.random.key(0), 8, 32)
+    xs = jax.random.normal(jax.random.key(1), (50, 256, 8))
+    targets = jax.random.normal(jax.random.key(2), (50, 256, 32))
+    zeros = jnp.zeros((16, 32))
+
+    def sample(key, data):
+        chosen = jax.random.randint(key, (16,), 0, 256)
+        return zeros, *jax.tree.map(lambda leaf: leaf[:, chosen], data)
+
+    return Work(gradients.bptt(cells.gru, _loss), params, (xs, targets), sample)
+
+
+def _online() -> Work:
+    """RTRL at every step of a stream, with the influence it carries on."""
+    params = cells.tanh_params(jax.random.key(0), 4, 32)
+    online = gradients.rtrl(cells.tanh, _loss)
+
+    def rule(params, state, x, target):
+        value, grads, state = online.update(params, state, x, target)
+        return (value, state), grads
+
+    def sample(key, _):
+        x = jax.random.normal(key, (36,))
+        return x[:4], x[4:]
+
+    state = online.init(params, jnp.zeros(32))
+    return Work(rule, params, (), sample, state)
+
+
+def _small() -> Work:
+    """A small network on batches of 32: where a step takes the least."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    params = [jax.random.normal(keys[0], (64, 64)) / 8, jnp.zeros(64)]
+    params += [jax.random.normal(keys[1], (64, 10)) / 8, jnp.zeros(10)]
+    images = jax.random.normal(keys[2], (1024, 64))
+    labels = jax.random.randint(keys[3], (1024,), 0, 10)
+
+    def loss(params, x, label):
+        w, b, v, c = params
+        logits = jnp.tanh(x @ w + b) @ v + c
+        of_each = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+        return jnp.mean(of_each), None
+
+    def sample(key, data):
+        chosen = jax.random.randint(key, (32,), 0, 1024)
+        return tuple(leaf[chosen] for leaf in data)
+
+    rule = jax.value_and_grad(loss, has_aux=True)
+    return Work(rule, params, (images, labels), sample)
+
+
+WORKS = {
+    "BPTT, GRU, T 50, B 16, n 32": _sequences,
+    "RTRL at every step, tanh, n 32": _online,
+    "backpropagation, 64–64–10, B 32": _small,
+}
