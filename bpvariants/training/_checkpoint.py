@@ -1,9 +1,11 @@
 """Checkpoints of a training by orbax: whole ones only, the last few and the best."""
 
 import dataclasses
+import json
 import math
 import os
 import warnings
+import zlib
 from collections.abc import Callable
 from numbers import Integral
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 
 from bpvariants.training._leaves import (
     abstract,
+    checksum,
     describe,
     differences,
     put_back,
@@ -82,7 +85,8 @@ class Store:
     def __init__(self, settings: Checkpoint, **identity: Any):
         """Open the folder; `identity` is what has to be the same to resume."""
         self.settings = settings
-        self._identity = identity | {"config": settings.config}
+        identity |= {"config": settings.config}
+        self._identity = json.loads(json.dumps(identity, default=str))
         self._folder = Path(settings.directory).absolute()
         self._manager = _open(self._folder, settings)
         self.last = 0  # the step of the last one
@@ -123,6 +127,8 @@ class Store:
         }
         if values.size:
             arrays["values"] = np.array(values)
+        meta["sums"] = {name: checksum(leaf) for name, leaf in arrays.items()}
+        meta["sum"] = _sum_of(meta)
         best = self.settings.best
         measured = None if best is None else {"best": _measure(best, metrics())}
         self._manager.save(
@@ -172,7 +178,10 @@ class Store:
         import orbax.checkpoint as ocp
 
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args).meta
+        meta = self._manager.restore(step, args=args).meta
+        if meta.pop("sum") != _sum_of(meta):
+            raise OSError("its description is not what was written")
+        return meta
 
     def _read(self, step: int, meta: dict[str, Any], fresh: Reached) -> Restored:
         import orbax.checkpoint as ocp
@@ -185,6 +194,9 @@ class Store:
             wanted["values"] = np.empty(shape, dtype)
         args = ocp.args.Composite(arrays=ocp.args.StandardRestore(wanted))
         arrays = dict(self._manager.restore(step, args=args).arrays)
+        for name, leaf in arrays.items():
+            if checksum(leaf) != meta["sums"][name]:
+                raise OSError(f"{name} is not what was written")
         values = arrays.pop("values", None)
         leaves = {name.removeprefix("state"): leaf for name, leaf in arrays.items()}
         state: TrainState = put_back(leaves, fresh.state)
@@ -222,6 +234,10 @@ def _open(folder: Path, settings: Checkpoint) -> Any:
         cleanup_tmp_directories=True,  # of processes that were killed
     )
     return ocp.CheckpointManager(folder, options=options)
+
+
+def _sum_of(meta: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
 
 
 def _measure(best: Best, metrics: dict[str, Any]) -> float:

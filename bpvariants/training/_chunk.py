@@ -1,7 +1,7 @@
 """The steps of one chunk, as one program: a scan of gradients and updates.
 
     (ℓ_t, aux), g_t = rule(θ_t, *batch_t)      Δ_t, s_{t+1} = update(g_t, s_t, θ_t, ℓ_t)
-    θ_{t+1} = θ_t + Δ_t    if ℓ_t, g_t and θ_t + Δ_t are finite
+    θ_{t+1} = θ_t + Δ_t    if ℓ_t and θ_t + Δ_t are finite
 
 Keys are told apart so: step t draws its batch with fold_in(key, t), and its rule with
 fold_in(fold_in(key, 2³² − 1), t), however steps are cut into chunks.
@@ -24,6 +24,7 @@ from bpvariants.types import PyTree
 
 POLICIES = ("raise", "skip", "stop", "ignore")
 OF_RULES = 0xFFFFFFFF  # no step has this number
+SMALL = 64 * 2**20  # bytes of a state of which two are no matter
 
 
 class Recipe(NamedTuple):
@@ -82,11 +83,13 @@ def run_keys(key: jax.Array | None, runs: int | None) -> jax.Array | None:
     return key if key is None or runs is None else jax.random.split(key, runs)
 
 
-def train(recipe: Recipe, size: int, reached, key, first, inputs):
-    """Take `size` steps; return (state, alive) and, [size], losses and what was kept.
+def train(recipe: Recipe, looks: str, size: int, reached, key, first, inputs):
+    """Take `size` steps; return (state, alive), and the losses [size] and a verdict.
 
-    Whatever is not finite ends the training: then what follows changes nothing, and its
-    losses are NaN. With "skip", it is only that step that is not taken.
+    It `looks` whether losses and params are finite after "each" step: the verdict
+    [size] is which of them are, and only those are taken; or "after" the last one, as
+    NaN stays: then it is [], whether all is; or "never", and it is None. What has ended
+    before changes nothing, and its losses are NaN.
     """
     whole, stacked = inputs
     keys = step_keys(recipe, key, first + jnp.arange(size, dtype=jnp.uint32))
@@ -98,17 +101,27 @@ def train(recipe: Recipe, size: int, reached, key, first, inputs):
             batch = recipe.sample(sample_key, whole)
         elif whole is not None:
             batch = whole
-        new, value, grads = take_step(recipe, state, batch, rule_key)
-        if recipe.nonfinite == "ignore":
+        new, value, _ = take_step(recipe, state, batch, rule_key)
+        if looks != "each":
             return (new, alive), (value, None)
-        keep = all_finite((value, grads, new.params))
+        keep = all_finite((value, new.params))
         if recipe.nonfinite != "skip":
             alive = keep = keep & alive
             value = jnp.where(keep, value, jnp.nan)
-        new = jax.tree.map(lambda new, old: jnp.where(keep, new, old), new, state)
-        return (new, alive), (value, keep)
+        return (choose(keep, new, state), alive), (value, keep)
 
-    return jax.lax.scan(body, reached, (stacked, keys), length=size)
+    end, (values, verdict) = jax.lax.scan(body, reached, (stacked, keys), length=size)
+    if looks == "after":
+        (state, alive), (old, _) = end, reached
+        verdict = all_finite((values, state.params)) | ~alive
+        end = choose(alive, state, old), alive
+        values = jnp.where(alive, values, jnp.nan)
+    return end, (values, verdict)
+
+
+def choose(new_one: jax.Array, new: PyTree, old: PyTree) -> PyTree:
+    """Return the new tree or the old one."""
+    return jax.tree.map(lambda new, old: jnp.where(new_one, new, old), new, old)
 
 
 def all_finite(tree: PyTree) -> jax.Array:
@@ -118,38 +131,63 @@ def all_finite(tree: PyTree) -> jax.Array:
 
 
 class Chunks:
-    """Programs of chunks, compiled when a chunk is of a new size, and their times."""
+    """Programs of chunks, compiled when a chunk is of a new size, and their times.
 
-    def __init__(self, recipe: Recipe, runs: int | None, key: jax.Array | None):
+    Looking at each step is a tenth of the time of a small one. So a chunk is looked at
+    when it is over, and taken once more, with a look at each step, if it is not finite:
+    for which its start has to be kept. A large state is rather written over, and its
+    steps, in which a look is little, are looked at.
+    """
+
+    def __init__(self, recipe: Recipe, runs: int | None, key: jax.Array | None, state):
         self._recipe, self._runs, self._key = recipe, runs, key
         self._compiled: dict[Any, Any] = {}
+        self._looks = "after" if _bytes(state) <= SMALL else "each"
+        if recipe.nonfinite == "ignore":
+            self._looks = "never"
         self.seconds = self.compile_seconds = 0.0
 
-    def compiled(self, reached, first: int, inputs, size: int):
-        """Return the program of such a chunk, and its arguments."""
+    def prepare(self, reached, first: int, inputs, size: int) -> Callable[[], Any]:
+        """Compile what is needed; return what takes the chunk.
+
+        It returns (state, alive), the losses [size] and which steps were kept, or None
+        for all of them.
+        """
         arguments = reached, self._key, np.uint32(first), inputs
-        shape = lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf))
-        kind = size, *map(shape, jax.tree.leaves(inputs[1]))
+        program = self._program(self._looks, size, arguments)
+
+        def take():
+            end, values, verdict = self._run(program, arguments)
+            if self._looks == "after" and not verdict.all():
+                again = self._program("each", size, arguments)
+                end, values, verdict = self._run(again, arguments)
+            return end, values, None if verdict is None or verdict.all() else verdict
+
+        return take
+
+    def _program(self, looks: str, size: int, arguments):
+        reached, _, _, inputs = arguments
+        of_leaf = lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf))
+        kind = looks, size, *map(of_leaf, jax.tree.leaves(inputs[1]))
         if kind not in self._compiled:
             start = time.perf_counter()
             run = jax.jit(
-                partial(self._train, size),
-                donate_argnums=0,
+                partial(self._train, looks, size),
+                donate_argnums=() if self._looks == "after" else 0,
                 out_shardings=shardings_of(reached),
             )
             self._compiled[kind] = run.lower(*arguments).compile()
             self.compile_seconds += time.perf_counter() - start
-        return self._compiled[kind], arguments
+        return self._compiled[kind]
 
-    def run(self, program, arguments):
-        """Run it; return (state, alive), losses [size] and what was kept, or None."""
+    def _run(self, program, arguments):
         start = time.perf_counter()
-        reached, flags = jax.block_until_ready(program(*arguments))
+        end, flags = jax.block_until_ready(program(*arguments))
         self.seconds += time.perf_counter() - start
-        return reached, *(None if part is None else np.asarray(part) for part in flags)
+        return end, *(None if part is None else np.asarray(part) for part in flags)
 
-    def _train(self, size, reached, key, first, inputs):
-        run = partial(train, self._recipe, size)
+    def _train(self, looks, size, reached, key, first, inputs):
+        run = partial(train, self._recipe, looks, size)
         if self._runs is not None:
             key = run_keys(key, self._runs)
             run = jax.vmap(run, in_axes=(0, 0, None, None))
@@ -161,3 +199,7 @@ class Chunks:
         analyses = [each.memory_analysis() for each in self._compiled.values()]
         sizes = [analysis.temp_size_in_bytes for analysis in analyses if analysis]
         return max(sizes, default=None)
+
+
+def _bytes(tree: PyTree) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -58,8 +58,9 @@ def fit(
     is running, writes a checkpoint if there is to be one, and what was reached is
     returned, as it is when the data come to an end.
 
-    A chunk writes over the state of the one before (donation): memory is that of one
-    state, and of what the rule needs. Recomputing activations is up to the rule, as in
+    Of a state below 64 MiB a chunk keeps the one that it began with, to find out, if it
+    ends in NaN, at which step; a larger one is written over by each step (donation),
+    and each is looked at. Recomputing activations is up to the rule, as in
     `gradients.bptt(step, loss, checkpoint=gradients.budget(…))`: no loop can do it from
     outside. Arrays that are sharded over devices stay as they are, and what is made of
     params lies as they do: nothing else is needed to train on many devices.
@@ -92,8 +93,8 @@ def fit(
         `step_sizes` (of Rprop). :class:`JsonLog` writes them to a file.
       stop: (step, metrics) -> whether to end the training here. To be right after a
         resumption it is a function of its arguments, such as of `metrics["values"]`.
-      nonfinite: what to do when a loss, a gradient or the params after a step are NaN
-        or infinite. "raise" (default) raises; "stop" (default with `runs`) ends the
+      nonfinite: what to do when a loss, or the params after a step, are NaN or
+        infinite. "raise" (default) raises; "stop" (default with `runs`) ends the
         training before that step, of the run in question, whose lane is frozen while
         others go on; "skip" leaves params, state and carry as they were, and takes the
         next batch; "ignore" goes on with the NaN, and does not look.

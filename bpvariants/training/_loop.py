@@ -41,7 +41,7 @@ class Training:
         self._recipe, self._plan, self._store = recipe, plan, store
         self._reached, self._values = reached, Values(plan.steps, plan.runs)
         self._stopped = self._resumed_from = self._failed = None
-        self._chunks = Chunks(recipe, plan.runs, plan.key)
+        self._chunks = Chunks(recipe, plan.runs, plan.key, reached.state)
         self._metrics = Metrics(plan.runs)
         if store is not None:
             self._resume(store)
@@ -101,9 +101,9 @@ class Training:
             return
         size = size_of(inputs, size)
         now = self._on_devices_of(inputs)
-        program, arguments = self._chunks.compiled(now, first, inputs, size)
+        take = self._chunks.prepare(now, first, inputs, size)
         with held():
-            now, values, kept = self._chunks.run(program, arguments)
+            now, values, kept = take()
             self._values.put(first, values)
             before, ends = self._reached, self._recipe.nonfinite != "skip"
             self._reached = _counted(before, *now, size, kept, ends)
@@ -189,7 +189,7 @@ def _counted(before: Reached, state, alive, size: int, kept, ends: bool) -> Reac
     One that is not `ends` the training, or is passed over.
     """
     steps, skipped, bad = before.steps + size, before.skipped, before.bad
-    if kept is not None and not kept.all():
+    if kept is not None:
         first = before.steps + np.argmin(kept, axis=-1)
         bad = np.where((bad < 0) & ~kept.all(axis=-1), first, bad)
         if not ends:
