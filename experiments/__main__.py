@@ -68,6 +68,10 @@ STUDIES = {  # name: module, what it is about
         "online.streaming",
         "sensors as they come: learned at every step, scored before",
     ),
+    "kill_resume": (
+        "scale.kill_resume",
+        "a training killed by kill -9, and resumed to the bit",
+    ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
 

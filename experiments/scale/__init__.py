@@ -1,0 +1,1 @@
+"""Training that outgrows a process: killed and resumed."""
