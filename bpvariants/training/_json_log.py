@@ -32,8 +32,8 @@ class JsonLog:
       >>> log = training.JsonLog(path)
       >>> _ = training.fit(rule, sgd, 0.0, (3.0,), steps=2, chunk=1, log=log)
       >>> print(path.read_text(), end="")
-      {"step": 1, "value": 9.0, "skipped": 0, "learning_rate": 0.5}
-      {"step": 2, "value": 0.0, "skipped": 0, "learning_rate": 0.5}
+      {"step": 1, "learning_rate": 0.5, "skipped": 0, "value": 9.0}
+      {"step": 2, "learning_rate": 0.5, "skipped": 0, "value": 0.0}
     """
 
     def __init__(self, path: str | os.PathLike, more: Any = None):

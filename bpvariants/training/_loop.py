@@ -41,8 +41,9 @@ class Training:
         self._recipe, self._plan, self._store = recipe, plan, store
         self._reached, self._values = reached, Values(plan.steps, plan.runs)
         self._stopped = self._resumed_from = self._failed = None
+        self._placed = False
         self._chunks = Chunks(recipe, plan.runs, plan.key, reached.state)
-        self._metrics = Metrics(plan.runs)
+        self._metrics = Metrics(plan.runs, reached)
         if store is not None:
             self._resume(store)
 
@@ -115,9 +116,11 @@ class Training:
     def _on_devices_of(self, inputs):
         """Return (state, alive), which has to lie on the devices that inputs lie on."""
         state, alive = self._reached.state, self._reached.alive
-        mesh = mesh_of(inputs) if mesh_of(state) is None else None
-        state, alive = placed(state, state.params, mesh), placed(alive, None, mesh)
-        self._reached = self._reached._replace(state=state, alive=alive)
+        if not self._placed and mesh_of(state) is None:
+            mesh = mesh_of(inputs)
+            state, alive = placed(state, state.params, mesh), placed(alive, None, mesh)
+            self._reached = self._reached._replace(state=state, alive=alive)
+        self._placed = True
         return state, alive
 
     def _go_on(self, inputs, newly) -> bool:

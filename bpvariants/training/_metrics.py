@@ -41,10 +41,12 @@ def state_readings(opt_state: PyTree) -> dict[str, Any]:
 class Metrics:
     """Makes the metrics of a chunk; what is on the device stays there."""
 
-    def __init__(self, runs: int | None):
-        self._read = jax.jit(
-            state_readings if runs is None else jax.vmap(state_readings)
-        )
+    def __init__(self, runs: int | None, fresh: Reached):
+        read = state_readings
+        if runs is not None:
+            read = jax.vmap(read, axis_size=runs)
+        found = jax.eval_shape(read, fresh.state.opt_state)
+        self._read = jax.jit(read) if found else lambda _: {}
 
     def __call__(self, reached: Reached, values: Values) -> dict[str, Any]:
         """Return the metrics of a chunk's end."""
