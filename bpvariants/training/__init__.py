@@ -7,4 +7,5 @@ from bpvariants.training._nonfinite import (
     diagnosis as diagnosis,
     NonFiniteError as NonFiniteError,
 )
+from bpvariants.training._read_checkpoint import read_checkpoint as read_checkpoint
 from bpvariants.training._state import FitResult as FitResult

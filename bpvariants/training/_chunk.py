@@ -158,10 +158,12 @@ class Chunks:
 
         def take():
             end, values, verdict = self._run(program, arguments)
-            if self._looks == "after" and not verdict.all():
+            if verdict is None or verdict.all():
+                return end, values, None
+            if self._looks == "after":
                 again = self._program("each", size, arguments)
                 end, values, verdict = self._run(again, arguments)
-            return end, values, None if verdict is None or verdict.all() else verdict
+            return end, values, verdict
 
         return take
 
@@ -184,7 +186,8 @@ class Chunks:
         start = time.perf_counter()
         end, flags = jax.block_until_ready(program(*arguments))
         self.seconds += time.perf_counter() - start
-        return end, *(None if part is None else np.asarray(part) for part in flags)
+        values, verdict = flags
+        return end, np.asarray(values), None if verdict is None else np.asarray(verdict)
 
     def _train(self, looks, size, reached, key, first, inputs):
         run = partial(train, self._recipe, looks, size)

@@ -1,6 +1,6 @@
 """Where batches come from, and how many were taken."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -24,9 +24,7 @@ class Source:
         self.whole = data if sampled or isinstance(data, tuple) else None
         self._batches = None
         if not sampled and not isinstance(data, tuple):
-            # A function begins where it is told to; else what was used is passed over.
-            begin = data(first) if callable(data) else islice(data, first, None)
-            self._batches = iter(begin)
+            self._batches = _from(data, first)
 
     def take(self, size: int) -> tuple[PyTree, PyTree] | None:
         """Return the inputs of the next steps, or of fewer, if there are no more."""
@@ -34,6 +32,13 @@ class Source:
             return self.whole, None
         stacked = _stack(islice(self._batches, size))
         return None if stacked is None else (None, stacked)
+
+
+def _from(data: Any, first: int) -> Iterator[tuple]:
+    """Return the batches from a step on; those before are used, and passed over."""
+    if callable(data) and not hasattr(data, "__iter__"):
+        return iter(data(first))  # it begins where it is told to
+    return islice(iter(data), first, None)
 
 
 def size_of(inputs: tuple[PyTree, PyTree], size: int) -> int:

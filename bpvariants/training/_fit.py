@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from bpvariants._dtypes import is_key
-from bpvariants.training._checkpoint import Checkpoint, Store
+from bpvariants.training._checkpoint import Checkpoint
 from bpvariants.training._chunk import Recipe
 from bpvariants.training._fit_checks import (
     as_update,
@@ -26,6 +26,7 @@ from bpvariants.training._loop import Log, Plan, Stop, Training
 from bpvariants.training._nonfinite import Diagnose
 from bpvariants.training._placement import mesh_of, placed
 from bpvariants.training._state import FitResult, own, Reached, TrainState
+from bpvariants.training._store import Store
 from bpvariants.types import PyTree
 
 

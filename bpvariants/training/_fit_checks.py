@@ -16,7 +16,8 @@ from bpvariants.types import PyTree
 def as_update(update: Any) -> optax.GradientTransformationExtraArgs:
     """Return an update that takes extra arguments, or raise."""
     if isinstance(update, optax.MultiSteps):  # its own conversion would drop the value
-        update = optax.GradientTransformationExtraArgs(update.init, update.update)
+        steps_of: Any = update
+        update = optax.GradientTransformationExtraArgs(steps_of.init, steps_of.update)
     if not isinstance(update, optax.GradientTransformation):
         raise ValueError(
             "update must be an optax.GradientTransformation, such as updates.rprop(0.1)"

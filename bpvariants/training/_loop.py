@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bpvariants.training._checkpoint import Store
 from bpvariants.training._chunk import Chunks, Recipe, run_keys
 from bpvariants.training._data import batch_of, size_of, Source
 from bpvariants.training._interrupts import held
@@ -14,6 +13,7 @@ from bpvariants.training._metrics import Metrics
 from bpvariants.training._nonfinite import Diagnose, explain
 from bpvariants.training._placement import mesh_of, placed
 from bpvariants.training._state import FitResult, Reached, Values
+from bpvariants.training._store import Store
 
 Log = Callable[[int, dict[str, Any]], None]
 Stop = Callable[[int, dict[str, Any]], Any]
@@ -81,10 +81,12 @@ class Training:
                 self._values.put(0, values)
             if stopped == "stop" and plan.stop is not None:
                 self._stopped = stopped
-            if plan.runs is None and self._recipe.nonfinite != "skip":
-                # What failed may succeed now, or it fails again.
-                fresh = {"alive": reached.alive, "bad": reached.bad}
-                self._reached = self._reached._replace(**fresh)
+            skips = self._recipe.nonfinite == "skip"
+            if (
+                skips or plan.runs is None
+            ):  # what has ended may go on now, or fail again
+                bad = self._reached.bad if skips else reached.bad
+                self._reached = self._reached._replace(alive=reached.alive, bad=bad)
             elif not np.any(self._reached.alive):
                 self._stopped = "nonfinite"
             self._resumed_from = self._reached.steps
@@ -107,7 +109,7 @@ class Training:
             now, values, kept = take()
             self._values.put(first, values)
             before, ends = self._reached, self._recipe.nonfinite != "skip"
-            self._reached = _counted(before, *now, size, kept, ends)
+            self._reached = _counted(before, now, size, kept, ends)
             newly = (before.bad < 0) & (self._reached.bad >= 0)
             if ends and newly.any() and not self._go_on(inputs, newly):
                 return
@@ -186,17 +188,18 @@ class Training:
         )
 
 
-def _counted(before: Reached, state, alive, size: int, kept, ends: bool) -> Reached:
+def _counted(before: Reached, now: tuple, size: int, kept, ends: bool) -> Reached:
     """Return what is reached after a chunk; `kept` [..., size] tells which steps are.
 
     One that is not `ends` the training, or is passed over.
     """
     steps, skipped, bad = before.steps + size, before.skipped, before.bad
-    if kept is not None:
+    if kept is not None and not kept.all():
         first = before.steps + np.argmin(kept, axis=-1)
         bad = np.where((bad < 0) & ~kept.all(axis=-1), first, bad)
         if not ends:
             skipped = skipped + np.sum(~kept, axis=-1)
         elif bad.ndim == 0:
             steps = int(bad)
+    state, alive = now
     return Reached(state, alive, steps, skipped, bad)

@@ -9,20 +9,20 @@ from jax.sharding import NamedSharding, PartitionSpec
 from bpvariants.types import PyTree
 
 
-def is_spread(leaf: object) -> bool:
+def is_spread(leaf: Any) -> bool:
     """Return whether an array lies on several devices."""
     return isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1
 
 
-def mesh_of(*trees: PyTree) -> jax.sharding.Mesh | None:
-    """Return the mesh of the first array that lies on one of several devices."""
+def mesh_of(*trees: PyTree) -> Any:
+    """Return the mesh of the first array that lies on several devices, or None."""
     for leaf in jax.tree.leaves(trees):
         if is_spread(leaf) and isinstance(leaf.sharding, NamedSharding):
             return leaf.sharding.mesh
     return None
 
 
-def placed(tree: PyTree, params: PyTree, mesh: jax.sharding.Mesh | None) -> PyTree:
+def placed(tree: PyTree, params: PyTree, mesh: Any) -> PyTree:
     """Return the tree on the mesh: parts like params as params are, others replicated.
 
     What lies on several devices already stays as it is. Without a mesh, all does.
@@ -35,7 +35,7 @@ def placed(tree: PyTree, params: PyTree, mesh: jax.sharding.Mesh | None) -> PyTr
         jax.tree.structure(part) == structure and _shapes(part) == shapes
     )
 
-    def put(leaf, like=None):
+    def put(leaf, like: Any = None):
         if is_spread(leaf):
             return leaf
         return jax.device_put(leaf, like.sharding if is_spread(like) else everywhere)

@@ -101,6 +101,7 @@ def _row(config, rule, digits, steps, advance) -> tuple[dict[str, Any] | None, b
         sample=sample,
         key=jax.random.key(config.seed + 1),
         log=lambda step, metrics: advance(step),
+        nonfinite="stop",
     )
     if not result.steps:
         return None, result.interrupted

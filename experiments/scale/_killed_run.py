@@ -6,6 +6,7 @@ random and carries its state, an optimizer with a schedule, drawn batches, a log
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +62,8 @@ def main(folder: Path, steps: int, chunk: int, units: int) -> None:
     reached = result.params, result.opt_state, result.carry, result.values
     begin = -1 if result.resumed_from is None else result.resumed_from
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / "reached.npz", **leaves(reached), resumed_from=np.array(begin))
+    arrays: dict[str, Any] = leaves(reached) | {"resumed_from": np.array(begin)}
+    np.savez(folder / "reached.npz", **arrays)
 
 
 if __name__ == "__main__":

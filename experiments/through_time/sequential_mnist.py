@@ -153,6 +153,7 @@ def _row(
         sample=sample,
         key=jax.random.key(config.seed + 1),
         log=lambda step, metrics: advance(step),
+        nonfinite="stop",
     )
     if not result.steps:
         return None, result.interrupted

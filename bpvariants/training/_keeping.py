@@ -1,0 +1,48 @@
+"""Which checkpoints stay, and how good each is."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bpvariants.training._checkpoint import Best
+
+
+class Kept:
+    """Which checkpoints are to stay, as orbax asks: the last few, and the best."""
+
+    def __init__(self, last: int):
+        self.last, self.measured = last, {}
+
+    def should_preserve(self, checkpoints, **context: Any) -> list[bool]:
+        """Return which of the checkpoints there are stay."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        known = [step for step in steps if step in self.measured]
+        best = [min(known, key=self.measured.__getitem__)] if known else []
+        kept = {*sorted(steps)[-self.last :], *best}
+        return [step in kept for step in steps]
+
+
+def open_manager(folder: Path, kept: Kept) -> Any:
+    """Return what writes and reads the checkpoints of a folder."""
+    try:
+        import orbax.checkpoint as ocp
+    except ImportError as error:
+        raise ImportError(
+            "checkpoint needs orbax-checkpoint: pip install orbax-checkpoint"
+        ) from error
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=kept,
+        cleanup_tmp_directories=True,  # of processes that were killed
+    )
+    return ocp.CheckpointManager(folder, options=options)
+
+
+def measure(best: Best, metrics: dict[str, Any]) -> float:
+    """Return how good a checkpoint is; the less the better, NaN the worst."""
+    if isinstance(best, str) and best not in metrics:
+        raise ValueError(f"best must be one of {sorted(metrics)}, got {best!r}.")
+    found = metrics[best] if isinstance(best, str) else best(metrics)
+    number = float(np.mean(np.asarray(found, float)))
+    return math.inf if math.isnan(number) else number

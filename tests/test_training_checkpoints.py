@@ -1,0 +1,286 @@
+"""A training that resumes goes on to the bit as if it had not been interrupted."""
+
+import json
+import os
+import shutil
+import signal
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from bpvariants import training
+from bpvariants.training._store import Store
+from experiments.scale import kill_resume
+
+MOMENTUM = optax.sgd(0.1, momentum=0.9)
+START = {"w": jnp.ones(3), "half": jnp.ones(2, jnp.bfloat16), "none": jnp.zeros((0, 2))}
+
+
+def rule(params, carry, x, *, key):
+    """Have some of all: keys in the carry, integers, halves, and empty arrays."""
+
+    def loss(params):
+        noise = jax.random.normal(key, (3,))
+        halves = params["half"].astype(float)
+        return jnp.mean((params["w"] * x - noise) ** 2) + jnp.sum(halves**2)
+
+    value, grads = jax.value_and_grad(loss)(params)
+    count, walk = carry
+    return (value, (count + 1, jax.random.split(walk)[0])), grads
+
+
+def fit(folder=None, steps=10, **options):
+    given = {
+        "steps": steps,
+        "chunk": 3,
+        "sample": lambda key, data: (data * jax.random.normal(key, (3,)),),
+        "draws": True,
+        "key": jax.random.key(0),
+        "carry": (jnp.array(0), jax.random.key(5)),
+    }
+    if folder is not None and "checkpoint" not in options:
+        given["checkpoint"] = training.Checkpoint(folder)
+    data = options.pop("data", jnp.arange(3.0))
+    return training.fit(
+        options.pop("rule", rule),
+        MOMENTUM,
+        options.pop("params", START),
+        data,
+        **given | options,
+    )
+
+
+def assert_same(resumed, whole):
+    as_numbers = lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf
+    is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    left, right = (jax.tree.map(as_numbers, each[:4]) for each in (resumed, whole))
+    chex.assert_trees_all_equal(left, right, strict=True)
+    assert resumed.steps == whole.steps
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return fit()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder of checkpoints up to step 6, to copy and then to spoil."""
+    folder = tmp_path_factory.mktemp("saved") / "checkpoints"
+    fit(folder, steps=6)
+    return folder
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, whole, steps):
+    logs = [tmp_path / "whole.jsonl", tmp_path / "resumed" / "log.jsonl"]
+    fit(log=training.JsonLog(logs[0]))
+    for until in (steps, 10):
+        log = training.JsonLog(logs[1])
+        result = fit(tmp_path / "checkpoints", steps=until, log=log)
+    assert result.resumed_from == steps
+    assert_same(result, whole)
+    lines = [json.loads(line) for line in logs[1].read_text().splitlines()]
+    expected = [json.loads(line) for line in logs[0].read_text().splitlines()]
+    assert [line for line in lines if line["step"] != steps] == expected
+    again = fit(tmp_path / "checkpoints")
+    assert again.seconds == 0
+    assert_same(again, whole)
+
+
+def test_a_log_has_neither_duplicates_nor_holes(tmp_path, copy, whole):
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 3}\n{"step": 6}\n{"step": 9}\n{"step": 10, "val')
+    assert_same(fit(copy, log=training.JsonLog(log)), whole)
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == [3, 6, 9, 10]
+
+
+def test_batches_that_were_used_are_passed_over(tmp_path):
+    count = lambda w, x: (((w - x) ** 2, None), 2 * (w - x))
+    rows = [(float(i),) for i in range(8)]
+    options = {"chunk": 3}
+    whole = training.fit(count, MOMENTUM, 0.0, rows, steps=8, **options)
+    begun = []
+    for i, data in enumerate([rows, lambda step: begun.append(step) or rows[step:]]):
+        options["checkpoint"] = training.Checkpoint(tmp_path / str(i))
+        training.fit(count, MOMENTUM, 0.0, rows, steps=6, **options)
+        result = training.fit(count, MOMENTUM, 0.0, data, steps=8, **options)
+        chex.assert_trees_all_equal(result[:4], whole[:4])
+    assert begun == [6]
+
+
+def test_ctrl_c_writes_a_checkpoint_that_a_second_one_cannot_tear(
+    tmp_path, whole, monkeypatch
+):
+    press = lambda: os.kill(os.getpid(), signal.SIGINT)
+    save, saves = Store.save, []
+
+    def pressed_again(*arguments):
+        press()
+        saves.append(1)
+        save(*arguments)
+
+    monkeypatch.setattr(Store, "save", pressed_again)
+    rare = training.Checkpoint(tmp_path, every=100)
+    log = lambda step, metrics: press() if step == 6 else None
+    stopped = fit(checkpoint=rare, log=log)
+    assert (stopped.steps, stopped.stopped, saves) == (6, "interrupt", [1])
+    monkeypatch.undo()
+    result = fit(checkpoint=rare)
+    assert result.resumed_from == 6
+    assert_same(result, whole)
+
+
+@pytest.mark.parametrize("spoil", ["truncated", "deleted", "flipped"])
+def test_a_torn_checkpoint_gives_way_to_the_one_before(copy, whole, spoil):
+    part = copy / "6" / ("meta/metadata" if spoil == "flipped" else "arrays")
+    if spoil == "flipped":
+        part.write_text(part.read_text().replace('"skipped":0', '"skipped":1'))
+        part.write_text(part.read_text().replace('"skipped": 0', '"skipped": 1'))
+    for file in part.rglob("*"):
+        if file.is_file() and spoil == "truncated":
+            os.truncate(file, file.stat().st_size // 2)
+        elif file.is_file():
+            file.unlink()
+    with pytest.warns(UserWarning, match="copy/6 cannot be read, and is renamed"):
+        result = fit(copy)
+    assert result.resumed_from == 3
+    assert_same(result, whole)
+    assert (copy / "6.torn").exists()
+
+
+def test_values_that_are_not_what_was_written_are_found(copy, whole, monkeypatch):
+    monkeypatch.setattr(
+        "bpvariants.training._store.checksum",
+        lambda leaf: -1 if np.size(leaf) == 6 else None,
+    )
+    with pytest.warns(UserWarning, match="is not what was written"):
+        result = fit(copy)
+    assert result.resumed_from is None  # nor is the one before
+    assert_same(result, whole)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"params": START | {"w": jnp.ones(4)}},
+            r"state\.params\['w'\] was float64\[3\] and is float64\[4\]",
+        ),
+        (
+            {"params": {"w": jnp.ones(3)}},
+            r"\['half'\] was bfloat16\[2\] and is not there",
+        ),
+        ({"key": jax.random.key(1)}, r"key was \[0, 0\] and is \[0, 1\]"),
+        ({"data": jnp.arange(4.0)}, r"data was float64\[3\] and is float64\[4\]"),
+        ({"steps": 5}, "steps=5, and the checkpoint is of step 6"),
+        ({"config": {"width": 2}}, "width was 1 and is 2"),
+        ({"resume": False}, "holds checkpoints, up to step 6"),
+    ],
+)
+def test_another_training_is_refused(saved, tmp_path, options, message):
+    folder = saved
+    if "config" in options:
+        folder = tmp_path / "with_config"
+        checkpoint = training.Checkpoint(folder, config={"width": 1})
+        fit(steps=1, checkpoint=checkpoint)
+    settings = {name: options[name] for name in ("config", "resume") if name in options}
+    others = {name: options[name] for name in options if name not in settings}
+    with pytest.raises(ValueError, match=message):
+        fit(checkpoint=training.Checkpoint(folder, **settings), **others)
+
+
+@pytest.mark.parametrize(("name", "value"), [("every", 0), ("keep", 0), ("keep", None)])
+def test_settings_that_make_no_sense_are_named(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1"):
+        training.Checkpoint("folder", **{name: value})
+
+
+def test_the_last_and_the_best_are_kept(tmp_path):
+    distance = lambda metrics: jnp.abs(metrics["value"] - 4.0)
+    ticks = lambda w, x: ((x, None), 0 * w)
+    rows = [(float(i),) for i in range(12)]
+    steps = lambda folder: {p.name for p in folder.iterdir() if p.name.isdigit()}
+    for best, kept in ((distance, "5"), ("value", "2")):
+        checkpoint = training.Checkpoint(
+            tmp_path / kept, every=1 if kept == "5" else 2, keep=2, best=best
+        )
+        options = {"chunk": 1, "checkpoint": checkpoint}
+        training.fit(ticks, MOMENTUM, 0.0, rows[:7], steps=12, **options)
+        training.fit(ticks, MOMENTUM, 0.0, rows, steps=12, **options)
+        last = {"11", "12"} if kept == "5" else {"10", "12"}
+        assert steps(tmp_path / kept) == {kept} | last
+    with pytest.raises(ValueError, match=r"best must be one of \[.*'value'.*got 'los'"):
+        fit(checkpoint=training.Checkpoint(tmp_path / "no", best="los"))
+
+
+def test_counts_of_nan_and_frozen_lanes_come_back(tmp_path):
+    shrink = lambda w, x: ((w, None), 1.0 / (w - x))
+    starts, batches = jnp.array([20.0, 3.0]), [(float(i),) for i in range(9)]
+    still, options = optax.sgd(0.0), {"chunk": 2, "runs": 2}
+    for policy in ("stop", "skip"):
+        options["nonfinite"] = policy
+        whole = training.fit(shrink, still, starts, batches, steps=9, **options)
+        checkpoint = training.Checkpoint(tmp_path / policy)
+        for steps in (6, 9):
+            result = training.fit(
+                shrink, still, starts, batches, steps=steps, checkpoint=checkpoint,
+                **options,
+            )  # fmt: skip
+        chex.assert_trees_all_equal(result[:4], whole[:4])
+        assert result.nonfinite_step.tolist() == [-1, 3]
+        assert result.skipped.tolist() == [0, int(policy == "skip")]
+
+
+def test_what_raised_or_was_stopped_is_where_it_goes_on(tmp_path):
+    meets = lambda w, x: ((w, None), 1.0 / x)
+    rows, options = [(1.0 - i / 4,) for i in range(8)], {"steps": 8, "chunk": 3}
+    options["checkpoint"] = training.Checkpoint(tmp_path / "raised")
+    for again in (None, 4):
+        with pytest.raises(training.NonFiniteError, match="step 4") as error:
+            training.fit(meets, MOMENTUM, 0.0, rows, **options)
+        assert error.value.result.resumed_from == again
+    result = training.fit(meets, MOMENTUM, 0.0, rows, nonfinite="skip", **options)
+    assert (result.resumed_from, result.skipped, result.steps) == (4, 1, 8)
+    options["checkpoint"] = training.Checkpoint(tmp_path / "stopped")
+    options |= {"stop": lambda step, metrics: step == 3}
+    for again in (None, 3):
+        result = training.fit(meets, MOMENTUM, 0.0, rows, **options)
+        assert (result.steps, result.stopped) == (3, "stop")
+        assert result.resumed_from == again
+
+
+def test_what_is_sharded_comes_back_so(tmp_path):
+    mesh = Mesh(jax.devices(), ("d",))
+    w = jax.device_put(jnp.arange(8.0), NamedSharding(mesh, PartitionSpec("d")))
+    shrink = lambda w, _: ((jnp.sum(w**2), None), 2 * w)
+    options = {"chunk": 2, "checkpoint": training.Checkpoint(tmp_path)}
+    training.fit(shrink, MOMENTUM, w, (w,), steps=4, **options)
+    result = training.fit(shrink, MOMENTUM, w, (w,), steps=6, **options)
+    whole = training.fit(shrink, MOMENTUM, w, (w,), steps=6, chunk=2)
+    assert result.resumed_from == 4
+    chex.assert_trees_all_equal(result[:4], whole[:4])
+    for leaf in (result.params, result.opt_state[0].trace):
+        assert leaf.sharding.is_equivalent_to(w.sharding, 1)
+
+
+def test_runs_that_are_killed_end_as_if_they_were_not(tmp_path, plain_jax, capsys):
+    """By `kill -9`, as `python -m experiments kill_resume` does it 20 times."""
+    config = kill_resume.Config(
+        kills=1, steps=200, chunk=20, units=2, seed=1, out=tmp_path / "out"
+    )
+    (row,) = kill_resume.main(config).rows
+    assert (row["arrays_equal"], row["log_equal"]) == (row["arrays"], True)
+    assert not row["finished"]
+    assert "equal" in capsys.readouterr().out
