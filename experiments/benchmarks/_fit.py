@@ -142,7 +142,9 @@ def _sequences() -> Work:
         chosen = jax.random.randint(key, (16,), 0, 256)
         return zeros, *jax.tree.map(lambda leaf: leaf[:, chosen], data)
 
-    return Work(gradients.bptt(cells.gru, _loss), params, (xs, targets), sample)
+    return Work(
+        gradients.bptt(cells.gru, _loss), params, (xs, targets), sample, None, 3
+    )
 
 
 def _online() -> Work:
