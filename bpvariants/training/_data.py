@@ -34,11 +34,15 @@ class Source:
         return None if stacked is None else (None, stacked)
 
 
-def _from(data: Any, first: int) -> Iterator[tuple]:
+def _from(data, first: int) -> Iterator[tuple]:
     """Return the batches from a step on; those before are used, and passed over."""
-    if callable(data) and not hasattr(data, "__iter__"):
-        return iter(data(first))  # it begins where it is told to
+    if _begins_anywhere(data):
+        return iter(data(first))
     return islice(iter(data), first, None)
+
+
+def _begins_anywhere(data) -> bool:
+    return callable(data) and not hasattr(data, "__iter__")
 
 
 def size_of(inputs: tuple[PyTree, PyTree], size: int) -> int:

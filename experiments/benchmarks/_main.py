@@ -42,16 +42,7 @@ class Config:
     """
 
     only: tuple[
-        Literal[
-            "bptt",
-            "fit",
-            "fixed_point",
-            "online",
-            "parallel",
-            "rprop",
-            "proben1",
-            "sweep",
-        ],
+        Literal["bptt", "fit", "fixed_point", "online", "parallel", "rprop", "proben1"],
         ...,
     ] = ()
     """Benchmarks to run; by default all of them."""
