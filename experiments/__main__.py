@@ -81,6 +81,11 @@ STUDIES = {  # name: module, what it is about
         "online.streaming",
         "sensors as they come: learned at every step, scored before",
     ),
+    "char_lm": (
+        "scale.char_lm",
+        "characters of Shakespeare on many devices and processes",
+    ),
+    "pod": ("scale.pod", "what 256 chips would do: bytes, FLOPs, where it stops"),
     "kill_resume": (
         "scale.kill_resume",
         "a training killed by kill -9, and resumed to the bit",

@@ -9,3 +9,8 @@ from bpvariants.training._nonfinite import (
 )
 from bpvariants.training._read_checkpoint import read_checkpoint as read_checkpoint
 from bpvariants.training._state import FitResult as FitResult
+from bpvariants.training._sweep import (
+    sweep as sweep,
+    SweepGroup as SweepGroup,
+    SweepResult as SweepResult,
+)

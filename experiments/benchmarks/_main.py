@@ -42,7 +42,16 @@ class Config:
     """
 
     only: tuple[
-        Literal["bptt", "fit", "fixed_point", "online", "parallel", "rprop", "proben1"],
+        Literal[
+            "bptt",
+            "fit",
+            "fixed_point",
+            "online",
+            "parallel",
+            "rprop",
+            "proben1",
+            "sweep",
+        ],
         ...,
     ] = ()
     """Benchmarks to run; by default all of them."""
