@@ -136,14 +136,19 @@ def run(study: Callable[[Any], Any], config: Any) -> Any:
     watcher = _watch()
     try:
         result = study(config)
+        code, why = (130, "interrupted") if result.interrupted else (0, "")
     except jax.errors.JaxRuntimeError as error:
         _leave(LOST, f"a computation with the other processes failed: {error}")
-    except (SystemExit, Exception) as error:
-        watcher.communicate(b".")
-        told = isinstance(error, SystemExit)
-        _leave(*((2, str(error)) if told else (1, traceback.format_exc())))
+    except KeyboardInterrupt:
+        code, why = 130, "interrupted"
+    except SystemExit as error:
+        code, why = 2, str(error)
+    except Exception:
+        code, why = 1, traceback.format_exc()
     watcher.communicate(b".")
-    return result
+    if code:
+        _leave(code, why)
+    return result  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def _leave(code: int, why: str) -> NoReturn:

@@ -151,9 +151,11 @@ def test_jit_sums_a_scan_over_devices_in_each_step(problem, mesh):
 def test_forward_rules_need_shard_map_unchecked(problem, mesh):
     step, loss, args = problem
     rule = gradients.over_sequence(gradients.rtrl(step, loss))
-    grads = lambda *args: jax.lax.psum(rule(*args)[1], "data")
-    with pytest.raises(ValueError, match=r"V:data|varying"):
-        on_each_device(grads, mesh)(*args)
+    backward = gradients.truncated_bptt(step, loss, every=1, lookback=2)
+    for refused in (rule, backward):
+        grads = lambda *args, rule=refused: jax.lax.psum(rule(*args)[1], "data")
+        with pytest.raises((ValueError, TypeError), match=r"V:data|varying"):
+            on_each_device(grads, mesh)(*args)
     got = jax.jit(data_parallel(rule, mesh))(*args)
     assert_within(got, jax.jit(rule)(*args), 1e-12)
 
