@@ -131,6 +131,7 @@ def test_benchmark_of_sweeps_runs(monkeypatch):
     assert all("test accuracy" in row.note for row in rows)
 
 
+@pytest.mark.filterwarnings("ignore:ETP primitive")  # braintrace, if installed
 def test_benchmark_of_online_rules_runs(monkeypatch):
     monkeypatch.setattr(benchmarks._online, "SHAPES", [(3, 2)])
     monkeypatch.setattr(benchmarks._online, "PRODUCTS", ("tanh",))

@@ -51,7 +51,7 @@ class Config:
 
     rules: tuple[str, ...] = RULES
     """Which of bp, fa, dfa, usf, brsf and frsf."""
-    epochs: float = 2.0
+    epochs: float = 1.0
     """How often the images are gone through; the learning rate falls to a tenth at a
     half and again at three quarters of it."""
     images: int = 60_000
@@ -117,10 +117,10 @@ def _standardised(digits: data.MNIST, config: Config) -> data.MNIST:
     train, test = digits
     chosen = train[0][: config.images]
     mean, deviation = chosen.mean(), chosen.std()
-    move = lambda images: jnp.asarray((images - mean) / deviation)[..., None]
+    move = lambda images: ((images - mean) / deviation)[..., None]
     return data.MNIST(
-        (move(chosen), jnp.asarray(train[1][: config.images])),
-        (move(test[0][: config.test]), jnp.asarray(test[1][: config.test])),
+        (move(chosen), train[1][: config.images]),
+        (move(test[0][: config.test]), test[1][: config.test]),
     )
 
 
@@ -133,13 +133,14 @@ def _row(
     config: Config, rule: str, digits: data.MNIST, look: Callable, advance: Callable
 ) -> tuple[dict[str, Any] | None, bool]:
     """Train by one rule; return its row, and whether Ctrl-C ended it."""
-    steps, examples = _steps(config), digits.train
+    steps = _steps(config)
+    examples = tuple(map(jnp.asarray, digits.train))
     of_params, of_rule = jax.random.split(jax.random.key(0))
     params = jax.vmap(init)(jax.random.split(of_params, config.seeds))
     keys = jax.random.split(of_rule, config.seeds)
     feedback = jax.vmap(partial(draw_feedback, rule))(keys, params)
-    shown = (part[:SHOWN] for part in examples)
-    angles = jax.jit(jax.vmap(make_angles(rule, *shown)))
+    images, labels = (part[:SHOWN] for part in examples)
+    angles = jax.jit(jax.vmap(make_angles(rule, images, labels)))
     errors, found = [], []
 
     def watch(step, metrics):
@@ -170,7 +171,7 @@ def _row(
     row |= {"errors": np.stack(errors, axis=1).tolist()}  # [seeds, looks]
     for name in ("deltas", "grads"):  # [seeds, looks, layers], None where one is 0
         values = np.stack([getattr(each, name) for each in found], axis=1)
-        row[name] = np.where(np.isnan(values), None, values).tolist()
+        row[name] = np.where(np.isnan(values), np.array(None), values).tolist()
     row |= {"steps": result.steps, "ms_per_step": 1000 * result.seconds / result.steps}
     row |= {"compile_seconds": result.compile_seconds, "temp_bytes": result.temp_bytes}
     return row, result.interrupted
