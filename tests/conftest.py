@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import signal
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache, partial
@@ -52,6 +53,14 @@ def _plain_jax():
 def plain_jax():
     """JAX as users have it, a context manager: for documentation and experiments."""
     return _plain_jax
+
+
+@pytest.fixture
+def ctrl_c():
+    """Python's answer to Ctrl-C, which a process in the background begins without."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -89,7 +89,10 @@ def unfinished_reads():
     gc.collect()
 
 
-torn = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+torn = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+    "ignore:coroutine .* was never awaited:RuntimeWarning",
+)
 
 
 @pytest.mark.parametrize("steps", [1, 7])
@@ -131,6 +134,7 @@ def test_batches_that_were_used_are_passed_over(tmp_path):
     assert begun == [6]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_writes_a_checkpoint_that_a_second_one_cannot_tear(
     tmp_path, whole, monkeypatch
 ):

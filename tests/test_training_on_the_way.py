@@ -235,6 +235,7 @@ def test_ignore_does_not_look():
     assert np.isnan(result.params).all()
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_waits_for_the_chunk_and_its_log():
     logged = []
 
