@@ -1,5 +1,6 @@
 """`python -m experiments <study> --options`; without a study it lists them."""
 
+import dataclasses
 import importlib
 import sys
 
@@ -9,6 +10,14 @@ from experiments.options import did_you_mean
 
 STUDIES = {  # name: module, what it is about
     "compare": ("compare", "the four kinds of backpropagation side by side, real data"),
+    "chain_rule": (
+        "static.chain_rule",
+        "every factor of the chain rule on one digit, beside jax.grad",
+    ),
+    "alignment": (
+        "static.alignment",
+        "MNIST by feedback alignment, beside published errors, and its angles",
+    ),
     "encoders": ("resilient.encoders", "Rprop's first problems, beside its paper"),
     "proben1": (
         "resilient.proben1",
@@ -40,6 +49,10 @@ STUDIES = {  # name: module, what it is about
         "through_time.memory_time",
         "memory against time of a gradient, by every checkpoint policy",
     ),
+    "flow": (
+        "through_time.flow",
+        "how far errors travel back in tanh, GRU, LSTM and LRU, from two starts",
+    ),
     "copy_adding": (
         "through_time.copy_adding",
         "copy memory and adding: who remembers, and what flows back in time",
@@ -68,31 +81,76 @@ STUDIES = {  # name: module, what it is about
         "online.streaming",
         "sensors as they come: learned at every step, scored before",
     ),
+    "char_lm": (
+        "scale.char_lm",
+        "characters of Shakespeare on many devices and processes",
+    ),
+    "pod": ("scale.pod", "what 256 chips would do: bytes, FLOPs, where it stops"),
     "kill_resume": (
         "scale.kill_resume",
         "a training killed by kill -9, and resumed to the bit",
     ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
+MACHINE = ("--devices", "--model-devices", "--distributed", "--coordinator")
+MACHINE += ("--processes", "--process-id", "--heartbeat", "--precision")
+MACHINE += ("--matmul-precision",)
+ON_MANY = ("char_lm",)  # studies that have a Machine among their options
 
 
 def main(arguments: list[str]) -> int:
-    """Run the study that is named first; return the exit code."""
+    """Run the study that is named first, or after its options; return the exit code."""
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, STUDIES))
         print("usage: python -m experiments <study> [--help] [options]\n\nstudies:")
         for name, (_, about) in STUDIES.items():
             print(f"  {name:<{width}}  {about}")
         return 0
-    name, *options = arguments
+    name, *options = _study_first(arguments)
     if name not in STUDIES:
         known, hint = ", ".join(STUDIES), did_you_mean(name, STUDIES)
         print(f"unknown study {name!r}; there are: {known}.{hint}", file=sys.stderr)
         return 2
     study = importlib.import_module(f"experiments.{STUDIES[name][0]}")
+    refused = _refused(study.Config, options)
+    if refused:
+        print(
+            f"{name} has no {refused}: it runs on one device, in one process, with the "
+            f"precision it was written for. With {refused} there are: "
+            f"{', '.join(ON_MANY)}.",
+            file=sys.stderr,
+        )
+        return 2
     prog = f"python -m experiments {name}"
-    config = tyro.cli(study.Config, prog=prog, args=options)  # exits with 2 if wrong
-    return 130 if study.main(config).interrupted else 0
+    flat = (tyro.conf.OmitArgPrefixes,)  # --devices, rather than --machine.devices
+    config = tyro.cli(study.Config, prog=prog, args=options, config=flat)
+    # That leaves with 2 if an option is wrong.
+    if name not in ON_MANY:
+        return 130 if study.main(config).interrupted else 0
+    from experiments import _devices
+
+    _devices.start(config.machine)
+    return 130 if _devices.run(study.main, config).interrupted else 0
+
+
+def _study_first(arguments: list[str]) -> list[str]:
+    """Return the arguments with the study before its options."""
+    if not arguments[0].startswith("-"):
+        return arguments
+    name = next((word for word in arguments if word in STUDIES), arguments[0])
+    rest = list(arguments)
+    rest.remove(name)
+    return [name, *rest]
+
+
+def _refused(config: type, options: list[str]) -> str:
+    """Return the first option that is of many devices, and not of this study."""
+    fields = {field.name for field in dataclasses.fields(config)}
+    if "machine" in fields:
+        return ""
+    given = [word.split("=")[0].replace("_", "-") for word in options]
+    own = {f"--{field.replace('_', '-')}" for field in fields}
+    return next((word for word in given if word in MACHINE and word not in own), "")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Strict JAX for every test, and the rules and networks that are tested."""
 
 import json
+import os
 import pathlib
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -22,6 +23,12 @@ STRICT = {
 }
 DEFAULTS = {name: getattr(jax.config, name) for name in STRICT}
 jax.config.update("jax_num_cpu_devices", 4)
+
+# Compilation is nearly all of the time, and this takes a fifth of it away, in programs
+# that tests start too. With JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests run as users do.
+FAST = "jax_disable_most_optimizations"
+os.environ.setdefault(FAST.upper(), "1")
+jax.config.update(FAST, os.environ[FAST.upper()] == "1")
 
 
 def configure(settings):
@@ -85,6 +92,14 @@ RULES = {
     ),
     "rtrl": lambda step, loss: gradients.over_sequence(gradients.rtrl(step, loss)),
 }
+
+
+@pytest.fixture
+def rules():
+    """All of them, for tests that put them into one program."""
+    return RULES
+
+
 CELLS = ["tanh", "gru", "lstm", "linen_rnn", "nnx", "nested"]
 
 

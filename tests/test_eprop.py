@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from bpvariants import cells, gradients
@@ -212,21 +213,29 @@ def test_traces_of_an_lstm_are_those_of_its_cell():
     assert_same(online(online_rule(lstm), args), mean_of_examples(by_hand, args))
 
 
-@pytest.mark.parametrize("step", [rate, adaptive, lstm])
-def test_is_bptt_with_the_total_derivative_and_not_with_that_of_the_step(step):
-    args = params, carry, xs, targets = problem(step)
+def total_signals(step, args, shares):
+    """Return dE/dz_t of E = Σ shares · ℓ."""
+    params, carry, xs, targets = args
 
     def total_loss(nudges):
         def nudged(carry, inputs):
-            (x, target), nudge = inputs
+            (x, target, share), nudge = inputs
             new, _ = step(params, carry, x)
             *internal, z = new
             new = (*internal, z + nudge)
-            return new, jnp.mean(square(new[-1] @ params["readout"], target))
+            losses = square(new[-1] @ params["readout"], target)
+            return new, jnp.sum(share * losses)
 
-        return jnp.sum(jax.lax.scan(nudged, carry, ((xs, targets), nudges))[1])
+        inputs = (xs, targets, shares), nudges
+        return jnp.sum(jax.lax.scan(nudged, carry, inputs)[1])
 
-    signals = jax.jit(jax.grad(total_loss))(jnp.zeros((len(xs), *carry[-1].shape)))
+    return jax.jit(jax.grad(total_loss))(jnp.zeros((len(xs), *carry[-1].shape)))
+
+
+@pytest.mark.parametrize("step", [rate, adaptive, lstm])
+def test_is_bptt_with_the_total_derivative_and_not_with_that_of_the_step(step):
+    args = problem(step)
+    signals = total_signals(step, args, jnp.full((4, 2), 1 / 2))
     add = lambda *parts: sum(parts) / len(parts)
     _, want = bptt(step)(*args)
     got = jax.tree.map(add, *online(online_rule(step), args, signal=signals))
@@ -235,6 +244,55 @@ def test_is_bptt_with_the_total_derivative_and_not_with_that_of_the_step(step):
     assert_same(instantaneous["readout"], want["readout"])
     difference = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), instantaneous, want)
     assert max(jax.tree.leaves(difference)) > 1e-3
+
+
+def test_total_derivatives_go_along_a_sequence_also_where_no_loss_counts():
+    args = params, carry, xs, targets = problem(rate)
+    weights = jnp.zeros((4, 2)).at[1, 0].set(3.0).at[3].set(jnp.array([1.0, 2.0]))
+    signals = total_signals(rate, args, weights / jnp.sum(weights))
+    (value, last), want = bptt(rate)(*args, weights)
+    rule = along_sequence(rate)
+    assert_same(rule(*args, weights, signal=signals), ((value, last), want))
+    everywhere = total_signals(rate, args, jnp.full((4, 2), 1 / 8))
+    assert_same(rule(*args, signal=everywhere), bptt(rate)(*args))
+    # Windows that have a signal are updated from, though no loss counts in the first.
+    sgd = optax.sgd(1.0)
+    eprop = gradients.eprop(rate, square, visible=second)
+    learn = jax.jit(gradients.over_sequence(eprop, every=1, update=sgd))
+    pair = params, sgd.init(params)
+    short = lambda leaf: leaf[:1]
+    none = jnp.zeros((1, 2), bool)
+    args = pair, carry, short(xs), short(targets), jnp.zeros((1, 2))
+    _, (got, _) = learn(*args, signal=short(signals), mask=~none)
+    (step_grads,) = online(
+        online_rule(rate),
+        (params, carry, short(xs), short(targets)),
+        weight=jnp.zeros((1, 2)),
+        signal=short(signals),
+    )
+    assert jnp.any(step_grads["recurrent"] != 0)
+    assert_same(got, jax.tree.map(jnp.subtract, params, step_grads))
+    _, (got, _) = learn(*args, signal=short(signals), mask=none)
+    chex.assert_trees_all_equal(got, params)
+
+
+def test_feedback_goes_on_learning_in_a_state_that_is_kept():
+    params, carry, xs, targets = problem(rate)
+    feedback = gradients.AdaptiveFeedback(fixed_weights(), 0.05, 0.1)
+    rule = gradients.eprop(rate, square, visible=second, feedback=feedback)
+    run = jax.jit(gradients.over_sequence(rule, keep_state=True))
+    start = state = rule.init(params, carry, inputs=(xs[0], targets[0]))
+    (value, whole), want = run(params, state, xs, targets)
+    values, parts = [], []
+    for part in (slice(0, 2), slice(2, 4)):
+        (each, state), grads = run(params, state, xs[part], targets[part])
+        values, parts = [*values, each], [*parts, grads]
+    mean = lambda a, b: (a + b) / 2
+    assert_same((mean(*values), state), (value, whole))
+    assert_same(jax.tree.map(mean, *parts), want)
+    assert jnp.any(state.feedback != start.feedback)
+    anew = jax.jit(gradients.over_sequence(rule))(params, carry, xs, targets)
+    assert_same(anew, ((value, whole.carry), want))
 
 
 def unread(params, carry, x):

@@ -109,6 +109,29 @@ def test_benchmarks_run(tmp_path, monkeypatch, capsys):
     assert float(ours.note.split(";")[0].removeprefix("error ")) < 1e-4
 
 
+def test_benchmark_of_sweeps_runs(monkeypatch):
+    sweeps = benchmarks._sweep
+    (network, units), *_ = sweeps.UNITS.items()
+    child = sweeps._in_a_process(network, devices=2, pinned=True)
+    assert min(child.seconds, child.compile_seconds) > 0
+    assert len(child.accuracies) == 64
+    assert min(child.accuracies) > 60
+    assert max(child.accuracies) > 85
+    for name in ("_in_a_process", "by_sweep"):  # compiled once is enough
+        monkeypatch.setattr(sweeps, name, lambda *options: child)
+    monkeypatch.setattr(sweeps, "UNITS", {network: units})
+    monkeypatch.setattr(sweeps, "SEEDS", 1)
+    monkeypatch.setattr(sweeps, "STEPS", 2)
+    rows = list(benchmarks.sweep(repeats=2))
+    if sweeps.torch():
+        assert rows.pop(1).note.split("; ")[1].startswith("threads")
+    assert [row.name.split(",")[0] for row in rows[:3]] == [
+        "sweep", "1 device", "1 device",
+    ]  # fmt: skip
+    assert all("test accuracy" in row.note for row in rows)
+
+
+@pytest.mark.filterwarnings("ignore:ETP primitive")  # braintrace, if installed
 def test_benchmark_of_online_rules_runs(monkeypatch):
     monkeypatch.setattr(benchmarks._online, "SHAPES", [(3, 2)])
     monkeypatch.setattr(benchmarks._online, "PRODUCTS", ("tanh",))

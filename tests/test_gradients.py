@@ -169,18 +169,6 @@ def test_network_sees_as_many_batch_axes_as_it_is_given(make_rule, make_problem)
     make_rule(step_for_two_batch_axes, loss)(*args)
 
 
-def test_four_devices_equal_one(make_rule, make_problem):
-    step, loss, (params, *rest), _ = make_problem(batch=(4,))
-    rule = jitted(make_rule, step, loss)
-    mesh = jax.sharding.Mesh(jax.devices(), ("data",))
-    by_batch = [jax.P(), jax.P("data"), jax.P(None, "data"), jax.P(None, "data")]
-    sharded = [
-        jax.device_put(arg, jax.sharding.NamedSharding(mesh, spec))
-        for arg, spec in zip((params, *rest), by_batch, strict=True)
-    ]
-    assert_same(rule(*sharded), rule(params, *rest))
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

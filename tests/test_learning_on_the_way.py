@@ -240,6 +240,32 @@ def test_memory_does_not_grow_with_time():
     assert more < 3600 * 8 * 4  # four numbers a step; a copy of xs would be 64
 
 
+def test_a_batch_of_no_examples_changes_nothing():
+    args, options = network((0,))
+    adam = optax.adam(0.1)
+    pair = args[0], adam.init(args[0])
+    truncated = gradients.truncated_bptt(step, loss, every=2, lookback=2, update=adam)
+    for learn in (jitted(RTRL, 2, adam), jax.jit(truncated)):
+        for given in ({}, {"reset": options["reset"]}):
+            got = learn(pair, *args[1:], **given)
+            chex.assert_trees_all_equal(got, ((0.0, args[1]), pair))
+
+
+def test_a_state_that_is_kept_makes_one_call_of_many():
+    (params, carry, xs, targets), options = network()
+    adam = optax.adam(0.1)
+    pair = params, adam.init(params)
+    given = {"mask": options["mask"], "reset": options["reset"]}
+    initial = options["initial"]
+    want = jitted(RTRL, 1, adam)(pair, carry, xs, targets, **given, initial=initial)
+    learn = jax.jit(gradients.over_sequence(RTRL, update=adam, keep_state=True))
+    state = RTRL.init(params, carry, initial, inputs=(xs[0], targets[0]))
+    for part in (slice(0, 1), slice(1, 5), slice(5, T)):
+        options = {name: flags[part] for name, flags in given.items()}
+        (_, state), pair = learn(pair, state, xs[part], targets[part], **options)
+    assert_same((state.carry, pair), (want[0][1], want[1]))
+
+
 def test_mistakes_are_named():
     (params, carry, xs, targets), _ = network()
     sgd = optax.sgd(0.1)
@@ -255,5 +281,14 @@ def test_mistakes_are_named():
     for wrong in (params, (params, params)):
         with pytest.raises(ValueError, match=r"pair \(params, opt_state\)"):
             learn(wrong, carry, xs, targets)
+    run = gradients.over_sequence(RTRL)
+    with pytest.raises(ValueError, match="signal is given, and this online rule takes"):
+        run(params, carry, xs, targets, signal=jnp.zeros((T, *BATCH, 2)))
+    kept = gradients.over_sequence(RTRL, keep_state=True)
+    with pytest.raises(ValueError, match="carry must be the state of the online rule"):
+        kept(params, carry, xs, targets)
+    state = RTRL.init(params, carry)
+    with pytest.raises(ValueError, match="initial must be given to the init"):
+        kept(params, state, xs, targets, initial=carry)
     with pytest.raises(ValueError, match="targets must have 7 time steps"):
         learn((params, optax.adam(0.1).init(params)), carry, xs, targets[:3])

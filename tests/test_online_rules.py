@@ -1,17 +1,29 @@
 """Online rules, all of them: no parameter is left without its gradient."""
 
+import inspect
 from functools import partial
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
+import pytest
 
-from bpvariants import gradients
+from bpvariants import cells, gradients
+
+
+def what_units_see(carry):
+    """Of networks of several states the one that an LSTM, or units here, let see."""
+    if isinstance(carry, dict):
+        return carry["fast"]
+    return carry[1] if isinstance(carry, tuple) else carry
+
 
 ONLINE = {  # a rule that is added here is held to every network
     "rtrl": gradients.rtrl,
     "snap": partial(gradients.snap, order=1),
     "rflo": gradients.rflo,
+    "eprop": partial(gradients.eprop, visible=what_units_see),
     "uoro": gradients.uoro,
     "forward_gradient": gradients.forward_gradient,
     "kf_rtrl": gradients.kf_rtrl,
@@ -64,6 +76,87 @@ def test_the_value_and_the_carry_of_every_rule_can_be_differentiated(make_proble
     found, want = all_rules(params)
     for grads in found.values():
         chex.assert_trees_all_close(grads, want, rtol=1e-9, atol=1e-12)
+
+
+def test_a_state_of_another_network_is_named():
+    """Of equal carry: with more inputs, another pytree of params, other settings."""
+    loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
+
+    def step(params, carry, x):
+        v = 0.5 * carry[0] + x @ params["in"] + carry[1] @ params["own"]
+        return (v, jnp.tanh(v)), jnp.tanh(v)
+
+    normal = lambda *shape: jax.random.normal(jax.random.key(0), shape)
+    ours = {"in": normal(3, 2), "own": normal(2, 2)}
+    narrower = ours | {"in": normal(1, 2)}
+    richer = ours | {"readout": normal(2, 1)}
+    carry, target = (jnp.zeros(2), jnp.zeros(2)), jnp.zeros(2)
+    for name, make in ONLINE.items():
+        rule = make(step, loss)
+        asked = inspect.signature(rule.init).parameters
+        key = {"key": jax.random.key(0)} if name in RANDOM else {}
+        for theirs in (narrower, richer):
+            x = jnp.ones(len(theirs["in"]))
+            ways = [{"inputs": (x, target)}] if "inputs" in asked else [{}]
+            if "inputs" in asked and name not in RANDOM:
+                ways.append({})
+            for given in ways:
+                if name == "kf_rtrl" and theirs is richer:
+                    continue  # keeps nothing of a readout
+                state = rule.init(theirs, carry, **given)
+                with pytest.raises(ValueError, match=r"^state (must|has)"):
+                    rule.update(ours, state, jnp.ones(3), target, **key)
+    feedback = gradients.AdaptiveFeedback((None, jnp.eye(2)), 0.1)
+    learning = gradients.rflo(step, loss, feedback=feedback)
+    fixed = gradients.rflo(step, loss)
+    for one, other in [(learning, fixed), (fixed, learning)]:
+        state = one.init(ours, carry, inputs=(jnp.ones(3), target))
+        with pytest.raises(ValueError, match=r"^state must .* state\.feedback"):
+            other.update(ours, state, jnp.ones(3), target)
+
+
+def test_examples_on_several_devices(make_problem):
+    """By jit as they are; by shard_map without checks, each device those it has."""
+    step, loss, (params, *rest), _ = make_problem("tanh", (4,), T=3)
+    rule = gradients.over_sequence(gradients.rtrl(step, loss))
+    mesh = jax.sharding.Mesh(jax.devices()[:4], ("data",))
+    split = jax.P("data"), jax.P(None, "data"), jax.P(None, "data")
+
+    def on_device(*args):
+        (value, carry), grads = rule(*args)
+        return (jax.lax.pmean(value, "data"), carry), jax.lax.pmean(grads, "data")
+
+    mapped = jax.shard_map(
+        on_device,
+        mesh=mesh,
+        in_specs=(jax.P(), *split),
+        out_specs=((jax.P(), split[0]), jax.P()),
+        check_vma=False,
+    )
+    sharded = [
+        jax.device_put(each, jax.NamedSharding(mesh, spec))
+        for each, spec in zip(rest, split, strict=True)
+    ]
+    want = jax.jit(rule)(params, *rest)
+    for got in (jax.jit(mapped)(params, *rest), jax.jit(rule)(params, *sharded)):
+        chex.assert_trees_all_close(got, want, rtol=1e-12)
+
+
+def test_a_state_is_written_by_its_leaves_and_read_into_one_that_init_makes(tmp_path):
+    params = cells.tanh_params(jax.random.key(0), 2, 3, dtype=float)
+    loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
+    rule = gradients.snap(cells.tanh, loss, order=1)
+    x, target = jnp.ones(2), jnp.zeros(3)
+    begin = lambda: rule.init(params, jnp.zeros(3), inputs=(x, target))
+    _, _, state = rule.update(params, begin(), x, target)
+    leaves, _ = jax.tree.flatten(state)
+    np.savez(tmp_path / "state.npz", *leaves)
+    with np.load(tmp_path / "state.npz") as read:
+        found = [jnp.asarray(read[name]) for name in read.files]
+    again = jax.tree.structure(begin()).unflatten(found)
+    chex.assert_trees_all_equal(
+        rule.update(params, again, x, target), rule.update(params, state, x, target)
+    )
 
 
 def test_every_rule_takes_a_batch_of_no_examples(make_problem):

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import json
-import os
 import sys
 
 import jax
@@ -17,17 +16,11 @@ from experiments.resilient._vs_methods import methods, OURS
 from experiments.resilient._vs_problems import quadratic, rosenbrock
 from experiments.resilient._vs_report import best_rows
 
-FAST = "jax_disable_most_optimizations"
-
 
 @pytest.fixture(autouse=True, scope="module")
 def _as_users_have_it(plain_jax):
-    # Compilation is nearly all of the time. JAX does not tell what this setting was.
-    before = os.environ.get(FAST.upper(), "0") == "1"
-    jax.config.update(FAST, True)
     with plain_jax():
         yield
-    jax.config.update(FAST, before)
 
 
 @pytest.fixture(scope="module")

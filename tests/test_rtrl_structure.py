@@ -243,6 +243,22 @@ def test_a_derivative_of_ones_own_is_honoured():
     chex.assert_trees_all_close(jax.jit(snap(step, squared_error))(*args), want)
 
 
+def test_arrays_that_are_spread_along_axes_of_length_1():
+    """As in outer products, which a program need not spread beforehand."""
+
+    def step(params, h, x):
+        column, row = (leaf[:, None] for leaf in (h, params[0]))
+        table = column * row.T / (2 + (column - params[1][None, :]) ** 2)
+        h = jnp.tanh(jnp.sum(table, axis=1) + jnp.sum(table, axis=0) + x)
+        return h, h
+
+    args = _random([((N,), (N,)), (N,), (T, N), (T, N)])
+    want = jitted(gradients.bptt, step)(*args)
+    chex.assert_trees_all_close(jitted(rtrl, step)(*args), want, rtol=1e-10)
+    snap = lambda step, loss: online(partial(gradients.snap, order=2), step, loss)
+    chex.assert_trees_all_close(jitted(snap, step)(*args), want, rtol=1e-10)
+
+
 def test_inputs_that_are_no_pair_are_refused():
     rule = gradients.rtrl(own_recurrence, squared_error)
     with pytest.raises(ValueError, match="inputs must be the pair"):

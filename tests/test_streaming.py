@@ -87,6 +87,14 @@ def test_the_study_runs_and_writes_what_it_shows(tmp_path, files, capsys):
     assert "left out" not in shown
 
 
+def test_of_an_lstm_eprop_is_among_the_rules(tmp_path, files):
+    options = {"cell": "lstm", "rules": ("eprop",), "lookbacks": (), "decays": (1.0,)}
+    options |= {"streams": ("weather",), "rates": (0.01,), "seeds": 1}
+    rows = streaming.main(tiny(**options, out=tmp_path / "out")).rows
+    assert rows[-1]["method"] == "lstm, eprop"
+    assert np.isfinite(rows[-1]["all"]).all()
+
+
 def test_a_stream_that_cannot_be_had_is_left_out(tmp_path, monkeypatch, capsys):
     def no_network(*args):
         raise SystemExit("no network here")
@@ -222,6 +230,7 @@ def test_the_data_are_what_is_said_of_them():
         ({"decays": (1.1,)}, r"decays must be in 0 < decay ≤ 1, got \(1\.1,\)"),
         ({"chosen_on": 1.0}, r"chosen_on must be within 0 < chosen_on < 1, got 1\.0"),
         ({"rules": ("bptt",)}, "rules must be some of .*; got bptt"),
+        ({"rules": ("eprop",), "cell": "gru"}, "rules must be some of .*; got eprop"),
     ],
 )
 def test_mistakes_are_named(options, message):

@@ -208,6 +208,19 @@ def test_four_devices_are_as_one(make_update):
             assert leaf.sharding.is_equivalent_to(rows, 2)
 
 
+def test_four_devices_are_as_one_in_float32():
+    params = {"w": jnp.linspace(0, 3, 8, dtype="float32").reshape(4, 2)}
+    mesh = jax.sharding.Mesh(jax.devices(), ("data",))
+    rows = jax.NamedSharding(mesh, jax.P("data"))
+
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def descend_all(params):
+        return {name: descend(make(0.1), params)[0] for name, make in UPDATES.items()}
+
+    want, got = descend_all(params), descend_all(jax.device_put(params, rows))
+    chex.assert_trees_all_close(jax.device_get(got), jax.device_get(want), rtol=1e-6)
+
+
 def test_keeps_the_structure_of_bare_arrays_and_of_nothing(make_update):
     for params in (jnp.ones(()), {}, (jnp.ones(2), {"a": ()})):
         optimizer = optax.with_extra_args_support(make_update(0.1))

@@ -43,9 +43,10 @@ def eprop(
     ε if the step computes these spikes again from v_{t−1}, rather than read z_{t−1}. A
     spike needs a derivative, by `jax.custom_jvp`.
 
-    Memory for B examples is B·p times the numbers of the carry that a parameter can
-    influence with z_{t−1} fixed (2 in an LSTM), where p counts no readout; a step takes
-    a few of its backward passes. If the internal part mixes its numbers, traces and
+    Memory for B examples is B·p times the numbers of v that a parameter can influence
+    with z_{t−1} fixed (1 in an LSTM), where p counts no readout; a step takes a few of
+    its backward passes. (If the loss takes something from v_{t−1} or z_{t−1} directly,
+    those of z are kept too.) If the internal part mixes its numbers, traces and
     time grow to those of :func:`rtrl`, which also tells what online rules do not see.
 
     Args:
@@ -61,7 +62,7 @@ def eprop(
       `init` takes `inputs`, the arrays or shapes (x, target) of one step, without which
       all of P is kept; `over_sequence` fills it in. Its `update` takes `signal=`, S_t
       [*batch, ...] like the visible part, a derivative of the weighted mean over the
-      batch.
+      batch; so does a call of :func:`over_sequence`, [T, *batch, ...], of its value.
 
     Raises:
       ValueError: if feedback is none; in `init` and `update`, as :func:`rtrl`, and if

@@ -29,7 +29,8 @@ class AdaptiveFeedback(NamedTuple):
     averaged over the batch as the loss is. B approaches Wᵀ if W is trained with the
     same η and λ, which here is the share that is lost at a step (in optax's `sgd` with
     `add_decayed_weights(d)` it is η d). B is in the state of the rule, so it learns
-    along a stream, while `over_sequence` begins anew at every call.
+    along a stream; calls of :func:`over_sequence` each begin with `weights` again,
+    unless they `keep_state`.
 
     Attributes:
       weights: B at the start, as :func:`random_feedback` draws it.

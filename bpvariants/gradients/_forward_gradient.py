@@ -22,7 +22,12 @@ from bpvariants._dtypes import cast_like, widen
 from bpvariants._losses import with_loss
 from bpvariants.gradients._draws import check_key, draw_like, rademacher
 from bpvariants.gradients._jacobians import floating_leaves, replace_floating
-from bpvariants.gradients._online_step import check_start, check_state, enter_step
+from bpvariants.gradients._online_step import (
+    check_fits,
+    check_start,
+    check_state,
+    enter_step,
+)
 from bpvariants.types import Loss, OnlineRule, PyTree, Step
 
 DISTRIBUTIONS = {"rademacher": rademacher, "normal": jax.random.normal}
@@ -110,6 +115,10 @@ def forward_gradient(
         check_state("forward_gradient", state, ForwardGradientState)
         check_key("forward_gradient", key)
         carry, old_tangent, params_tangent, drawn, initial = state
+        zeros = jax.eval_shape(lambda: init(params, carry))
+        for part in ("carry_tangent", "params_tangent"):
+            found, want = getattr(state, part), getattr(zeros, part)
+            check_fits("forward_gradient", part, found, want)
         now = enter_step(
             advance, params, carry, initial, x, target, weight, mask, reset
         )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,28 +35,67 @@ def no_influence(layout: Layout, params: PyTree, carry: PyTree, batch: tuple) ->
     ]
 
 
-def next_influence(
+class Linearised(NamedTuple):
+    """What is computed of a step's linearisation, of each example.
+
+    Attributes:
+      jacobian: of J, [*batch, numbers], of which the last is 0.
+      immediate: of I, for each array of params [*batch, passes, *shape].
+    """
+
+    jacobian: jax.Array
+    immediate: list[jax.Array]
+
+
+def linearise(
     plan: Plan,
     step_of_example: Step,
     params: PyTree,
     carry: PyTree,
     inputs: PyTree,
-    entering: Rows,
-    batch: tuple[int, ...],
-) -> Rows:
-    """Return M_t of a batch from M_{t−1}, `entering`."""
+    batch_rank: int,
+) -> Linearised:
+    """Linearise the step of a batch, as much of it as is planned."""
 
     def linearised(carry, inputs):
         return _linearise(plan, step_of_example, params, carry, inputs)
 
-    for _ in batch:
+    for _ in range(batch_rank):
         linearised = jax.vmap(linearised)
     jacobian, immediate = linearised(carry, inputs)
-    jacobian = _with_zero(jacobian)
+    return Linearised(_with_zero(jacobian), immediate)
+
+
+def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
+    """Return error J, [*batch, n], in the rows of M that are kept."""
+    lookup = plan.carry.lookup
+    rows, columns = np.nonzero(lookup >= 0)
+    counts = np.bincount(columns, minlength=len(lookup))[:-1]
+    if counts.max(initial=0) > UNROLLED:
+        jacobian = _look_up(found.jacobian, lookup[:-1, :-1])
+        return jnp.einsum("...i,...ik->...k", error.astype(jacobian.dtype), jacobian)
+    padded = _with_zero(error.astype(found.jacobian.dtype))
+    total = jnp.zeros_like(error, found.jacobian.dtype)
+    every = np.arange(len(counts))
+    for k in range(counts.max(initial=0)):  # the k-th entry of each column
+        place = np.full(len(counts), len(counts))
+        first = np.cumsum(counts) - counts
+        some = counts > k
+        place[some] = rows[np.argsort(columns, kind="stable")][(first + k)[some]]
+        entries = _look_up(found.jacobian, lookup[place, every])
+        total += _look_up(padded, place) * entries
+    return total
+
+
+def next_influence(
+    plan: Plan, found: Linearised, entering: Rows, batch_rank: int
+) -> Rows:
+    """Return M_t of a batch from M_{t−1}, `entering`."""
+    jacobian, immediate = found
     return [
         None
         if leaf is None or old is None
-        else _next_of_leaf(plan, leaf, colours, jacobian, passes, old, len(batch))
+        else _next_of_leaf(plan, leaf, colours, jacobian, passes, old, batch_rank)
         for leaf, colours, passes, old in zip(
             plan.layout.leaves, plan.colours, immediate, entering, strict=True
         )

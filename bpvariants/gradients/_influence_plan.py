@@ -53,6 +53,7 @@ class Plan(NamedTuple):
       colours: for each array of params, int like its rows, which of these passes gives
         an entry of I; −1 where it is 0; None if the array has no influence.
       carry: how J is computed.
+      late_only: whether M has only the rows that the next step reads, or all.
     """
 
     program: TangentProgram
@@ -61,6 +62,7 @@ class Plan(NamedTuple):
     passes: np.ndarray
     colours: list[np.ndarray | None]
     carry: CarryPlan
+    late_only: bool
 
 
 def make_plan(
@@ -73,12 +75,15 @@ def make_plan(
     through: np.ndarray | None = None,
     direct_only: bool = False,
     whole: bool = False,
+    late_only: bool = False,
 ) -> Plan:
     """Plan the influence of one example; arguments may be arrays or shapes.
 
     `order` is that of the pattern of M, None for all of it; `through`, bool [n], tells
     through which numbers of the old carry M goes on, by default all; `direct_only`
-    leaves out paths from the old carry that mix numbers; `whole` keeps all rows.
+    leaves out paths from the old carry that mix numbers; `whole` keeps all rows;
+    `late_only` only those that the next step reads, when gradients are taken of M_{t−1}
+    rather than M_t.
     """
     program = tangent_program(step_of_example, params, carry, inputs)
     found = dependence(program)
@@ -100,14 +105,21 @@ def make_plan(
             else pattern
             for pattern in patterns
         ]
+    elif late_only:
+        patterns = _only_read(patterns, kept)
     needed = _any_product(kept, [p.influence for p in patterns]) & kept
+    if late_only:  # errors pass through all that leads to a row that is kept
+        needed = kept & _any_row(patterns)
     by_carry = _colour(_symmetric(_any_product(kept, [needed], [all_of])))
     share_params = _any_product(kept, [p.immediate for p in patterns])
     by_params = _colour(share_params)
+    # Rows that are not kept have an I too, which must not be added to that of others.
+    asked = share_params.any(axis=1) | (not late_only)
     entries = None
     if direct_only or (_count(by_carry) > FEW and 4 * needed.sum() <= needed.size):
         entries = plan_entries(program, found, needed, direct_only)
-    elif max(_count(by_params), _count(by_carry)) <= FEW:  # the same passes, if few
+    elif not late_only and max(_count(by_params), _count(by_carry)) <= FEW:
+        # The same passes, if few.
         shared = share_params | _symmetric(_any_product(kept, [needed], [all_of]))
         both = _colour(shared)
         if _count(both) <= FEW:
@@ -118,10 +130,25 @@ def make_plan(
         program,
         Layout(len(kept), tuple(lay_out(*leaf, whole) for leaf in leaves)),
         is_exact,
-        _one_hot(by_params),
+        _one_hot(by_params) & asked,
         [_leaf_colours(*leaf, by_params, whole) for leaf in leaves],
         _plan_carry(needed, by_carry, entries),
+        late_only,
     )
+
+
+def _only_read(patterns: list[LeafPattern], carry: np.ndarray) -> list[LeafPattern]:
+    """Leave out the rows of I and M that the next step's J has no columns for."""
+    read = np.expand_dims(carry.any(axis=0), 1)
+    return [
+        each._replace(immediate=each.immediate & read, influence=each.influence & read)
+        for each in patterns
+    ]
+
+
+def _any_row(patterns: list[LeafPattern]) -> np.ndarray:
+    """Return which rows of M are kept of any array, bool [n]."""
+    return np.logical_or.reduce([each.influence.any(axis=1) for each in patterns])
 
 
 def _plan_carry(

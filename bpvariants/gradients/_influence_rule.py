@@ -11,6 +11,7 @@ import numpy as np
 from bpvariants._dtypes import cast_like, widen
 from bpvariants._losses import with_loss
 from bpvariants.gradients._influence import (
+    linearise,
     next_influence,
     no_influence,
     Rows,
@@ -25,6 +26,7 @@ from bpvariants.gradients._jacobians import (
     replace_floating,
 )
 from bpvariants.gradients._online_step import (
+    check_fits,
     check_start,
     check_state,
     enter_step,
@@ -34,7 +36,15 @@ from bpvariants.types import Loss, OnlineRule, PyTree, Step
 
 
 class InfluenceState(NamedTuple):
-    """State of :func:`rtrl` and :func:`diagonal_rtrl` after step t."""
+    """State of :func:`rtrl` and :func:`diagonal_rtrl` after step t.
+
+    `layout` is part of the pytree's structure. So what writes structures too, such as
+    `flax.serialization`, cannot write the state: write its leaves, and put those that
+    are read in the structure of a state that `init` makes.
+
+        leaves, structure = jax.tree.flatten(state)
+        state = structure.unflatten(leaves)
+    """
 
     carry: PyTree  # h_t
     # M_t, float32 or wider. Begun with inputs: for each array of params, in the order
@@ -83,14 +93,14 @@ def influence_rule(
         grads, rows = widen(direct), None
         if leaves:  # else the network has no state to remember anything in
             plan = plan_of(now, params, state.layout is None)
-            entering = entering_rows(state, now, params, plan)
+            entering = entering_rows(name, state, now, params, plan)
             error = as_vectors(errors, now.batch)
             like, structure = jax.tree.flatten(grads)
             late = through_influence(plan.layout, error, entering, like)
             grads = structure.unflatten(jax.tree.map(jnp.add, like, late))
-            rows = next_influence(
-                plan, now.example, params, now.start, now.inputs, entering, now.batch
-            )
+            rank = len(now.batch)
+            found = linearise(plan, now.example, params, now.start, now.inputs, rank)
+            rows = next_influence(plan, found, entering, rank)
         state = leaving_state(state, now, new, rows)
         return value, cast_like(grads, params), state
 
@@ -114,14 +124,7 @@ def begin(
     """Return the state before the first step: without inputs, of all entries of M."""
     carry, initial = check_start(params, carry, initial)
     if inputs is None:
-        influence = [
-            jax.tree.map(
-                lambda theta, h=h: jnp.zeros(h.shape + jnp.shape(theta), h.dtype),
-                params,
-            )
-            for h in widen(floating_leaves(carry))
-        ]
-        return InfluenceState(carry, influence, initial, None)
+        return InfluenceState(carry, _all_entries(params, carry), initial, None)
     if not isinstance(inputs, tuple) or len(inputs) != 2:
         raise ValueError(
             "inputs must be the pair (x, target) of one step, arrays or their shapes "
@@ -135,19 +138,31 @@ def begin(
     return InfluenceState(carry, rows, initial, layout)
 
 
+def _all_entries(params: PyTree, carry: PyTree) -> list[PyTree]:
+    """Return M before the first step by floating leaves of the carry, zeros."""
+    of = lambda h: lambda theta: jnp.zeros(h.shape + jnp.shape(theta), h.dtype)
+    return [jax.tree.map(of(h), params) for h in widen(floating_leaves(carry))]
+
+
 def entering_rows(
-    state: InfluenceState, now: OnlineStep, params: PyTree, plan: Plan
+    name: str, state: InfluenceState, now: OnlineStep, params: PyTree, plan: Plan
 ) -> Rows:
     """Return M_{t−1} by arrays of params, zeros after a reset."""
+    if state.layout is not None and state.layout != plan.layout:
+        raise ValueError(
+            "state has no place for all of the influence: the network depends on "
+            "params in another way than with the inputs that init was given, or the "
+            "state is another network's or rule's. Give this rule's init the "
+            "inputs=(x, target) of the richest step, or none."
+        )
+    as_begun = lambda: (
+        _all_entries(params, state.carry)
+        if state.layout is None
+        else no_influence(plan.layout, params, state.carry, now.batch)
+    )
+    check_fits(name, "influence", state.influence, jax.eval_shape(as_begun))
     influence = now.restarted(state.influence)
     if state.layout is not None:
-        if state.layout != plan.layout:
-            raise ValueError(
-                "the network depends on params in another way than with the inputs "
-                "that init was given, so that the state has no place for all of the "
-                "influence. Give init the inputs=(x, target) of the richest step, or "
-                "none."
-            )
         return influence
     rank = len(now.batch)
     by_theta = zip(*map(jax.tree.leaves, influence), strict=True)

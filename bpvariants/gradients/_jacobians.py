@@ -79,20 +79,6 @@ def reaches_carry(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> list[
     return needed[: len(jax.tree.leaves(params))]
 
 
-def check_room(reaches: list[bool], params: PyTree, params_factor: PyTree) -> None:
-    """Check that the state has a place for all that the step lets reach the carry."""
-    paths = jax.tree.leaves_with_path(params)
-    factors = jax.tree.structure(params).flatten_up_to(params_factor)
-    for yes, (path, _), factor in zip(reaches, paths, factors, strict=True):
-        if yes and factor is None:
-            raise ValueError(
-                f"params{jax.tree_util.keystr(path)} reaches the carry now, as with "
-                "the inputs that init was given it did not, so that the state has no "
-                "place for its influence. Give init the inputs=(x, target) of the "
-                "richest step."
-            )
-
-
 def needed_inputs(jaxpr: Any, needed_outputs: Sequence[bool]) -> list[bool]:
     """Walk a program backwards from its needed outputs to the inputs they need."""
     if jaxpr.effects:  # such as writing to a ref, which leads on unseen

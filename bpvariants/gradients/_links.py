@@ -111,10 +111,10 @@ def _known(atom: Any, known: dict[Any, np.ndarray]) -> bool:
 
 
 def _positions(equation: Any, i: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and columns number by number; a scalar goes everywhere."""
-    size, out = equation.invars[i].aval.size, equation.outvars[0].aval.size
-    rows = np.arange(out)
-    return rows, rows if size == out else np.zeros(out, int)
+    """Return rows and columns number by number; along axes of length 1 they repeat."""
+    operand, out = equation.invars[i].aval, equation.outvars[0].aval
+    columns = np.arange(operand.size).reshape(operand.shape)
+    return np.arange(out.size), np.broadcast_to(columns, out.shape).reshape(-1)
 
 
 def _along(equation, i, apply):

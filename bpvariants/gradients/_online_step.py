@@ -13,7 +13,11 @@ from bpvariants._losses import (
     normalised,
 )
 from bpvariants._masking import blank, keep, restart
-from bpvariants.gradients._jacobians import one_example, over_batch
+from bpvariants.gradients._jacobians import (
+    floating_leaves,
+    one_example,
+    over_batch,
+)
 from bpvariants.types import PyTree, Step
 
 
@@ -74,6 +78,48 @@ def check_state(rule: str, state: object, kind: type) -> None:
             f"state must be what {rule}'s init or update returned, got "
             f"{type(state).__name__}; call rule.init(params, carry) first."
         )
+
+
+def check_fits(rule: str, part: str, got: PyTree, want: PyTree) -> None:
+    """Check that a part of a state is of this network: like `want`, but for dtypes."""
+    shapes = lambda tree: list(map(jnp.shape, jax.tree.leaves(tree)))
+    structure = jax.tree.structure
+    if structure(got) != structure(want) or shapes(got) != shapes(want):
+        raise ValueError(
+            f"state must be what {rule}'s init or update returned for this network and "
+            f"these settings, with a state.{part} of shapes {shapes(want)} in "
+            f"{structure(want)}; got {shapes(got)} in {structure(got)}. Make it with "
+            "this rule's init(params, carry, inputs=(x, target))."
+        )
+
+
+def check_room(
+    reaches: list[bool], params: PyTree, state: Any, batch: tuple[int, ...]
+) -> None:
+    """Check that uoro's state is this network's, with room for all that it needs."""
+    leaves = floating_leaves(state.carry)
+    check_fits("uoro", "carry_factor", state.carry_factor, leaves)
+    thetas, structure = jax.tree.flatten(params)
+    try:
+        factors = structure.flatten_up_to(state.params_factor)
+    except ValueError:  # of other params
+        factors = thetas
+    shape = lambda theta: jax.ShapeDtypeStruct(batch + jnp.shape(theta), theta.dtype)
+    like = [
+        None if factor is None else shape(jnp.asarray(theta))
+        for factor, theta in zip(factors, thetas, strict=True)
+    ]
+    like = structure.unflatten(like)
+    check_fits("uoro", "params_factor", state.params_factor, like)
+    paths = [path for path, _ in jax.tree.leaves_with_path(params)]
+    for yes, path, factor in zip(reaches, paths, factors, strict=True):
+        if yes and factor is None:
+            raise ValueError(
+                f"params{jax.tree_util.keystr(path)} reaches the carry now, as with "
+                "the inputs that init was given it did not, so that the state has no "
+                "place for its influence. Give init the inputs=(x, target) of the "
+                "richest step."
+            )
 
 
 def enter_step(

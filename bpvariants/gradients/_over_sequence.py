@@ -1,7 +1,6 @@
 """From an online rule, one step at a time, to a gradient rule over a sequence."""
 
 import inspect
-from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -9,21 +8,19 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._checks import check_floating, check_lengths, first_step
-from bpvariants._dtypes import cast_like, widen
+from bpvariants._dtypes import cast_like
 from bpvariants._losses import as_arrays, effective_weights
-from bpvariants.gradients._truncated_update import check_pair, check_update, updated
-from bpvariants.gradients._truncated_windows import cut
+from bpvariants.gradients._online_run import learn_on_the_way, runner
+from bpvariants.gradients._truncated_update import check_pair, check_update
 from bpvariants.types import GradientRule, OnlineRule, PyTree
-
-# (params, state, steps, weights [time, *batch] or None, time) -> (state, wide grads,
-# value): along some steps, of the weighted mean of their losses
-Run = Callable[
-    [PyTree, PyTree, PyTree, jax.Array | None, int], tuple[PyTree, PyTree, jax.Array]
-]
 
 
 def over_sequence(
-    online: OnlineRule, *, every: int | None = None, update: Any = None
+    online: OnlineRule,
+    *,
+    every: int | None = None,
+    update: Any = None,
+    keep_state: bool = False,
 ) -> GradientRule:
     """Turn an online rule into a gradient rule, or let it learn along a sequence.
 
@@ -40,31 +37,46 @@ def over_sequence(
 
     The new pair takes the place of the gradients. The update is given dL/dθ of the
     steps since the last one, and of the rest after step T, and their mean loss as
-    `value` if it accepts it; where their Σ w = 0 the pair stays as it is. The value of
-    the call is the mean of all losses as they were met. The state of the online rule
-    goes on through the updates: h_t, and what the rule remembers, M_t = dh_t/dθ for
-    :func:`rtrl`, were made by older θ in part. So g_t is the gradient of no one θ: for
-    small steps that is the usual approximation of online learning, and for every ≥ T it
-    is none. Memory is that of the pair, besides, whatever T is.
+    `value` if it accepts it; where their Σ w = 0, or the batch is empty, the pair stays
+    as it is. The value of the call is the mean of all losses as they were met. The
+    state of the online rule goes on through the updates: h_t, and what the rule
+    remembers, M_t = dh_t/dθ for :func:`rtrl`, were made by older θ in part. So g_t is
+    the gradient of no one θ: for small steps that is the usual approximation of online
+    learning, and for every ≥ T it is none. Memory is that of the pair, besides,
+    whatever T is.
 
-    Each call starts from a new online state, of which only the carry is returned. To go
-    on across calls, keep the state, in a scan of one's own: see the last example.
+    Each call starts from a new online state, of which only the carry is returned: what
+    the rule remembers, and feedback weights that have learnt, are let go. To go on with
+    them, `keep_state`: then the state takes the place of the carry, in and out.
+
+    A learning signal takes the place of a derivative of the value of the call, or, with
+    an update, of the mean loss of the steps between two: S_t = dE/dz_t goes to step t
+    as it is, whatever its share W_t / Σ W, and also where no loss counts. So windows
+    that have a signal are updated from unless all is padding.
+
+    Examples that are sharded under `jax.jit` need nothing. `jax.shard_map` must be
+    given check_vma=False, as it takes the zeros that states begin with for the same on
+    all devices. Then a device's gradients are those of its own examples, whose mean
+    `jax.lax.pmean` takes.
 
     Args:
       online: the online rule, such as :func:`rtrl` returns.
       every: after how many steps to update, at least 1, by default 1; only with an
         `update`.
       update: None, or an optax.GradientTransformation to learn with on the way.
+      keep_state: whether calls are given the state of the online rule, as its `init` or
+        the last call returned it, in the place of the carry, and return it there.
 
     Returns:
-      A :class:`~bpvariants.types.GradientRule`. If the online rule draws at random, it
-      takes `key` as a keyword.
+      A :class:`~bpvariants.types.GradientRule`. It takes as keywords `key`, if the
+      online rule draws at random, and `signal`, leaves [T, *batch, ...], if that takes
+      one, as :func:`eprop` does.
 
     Raises:
       ValueError: if online is none, `update` is no gradient transformation, or `every`
         is no integer of at least 1, or is given without an update; when the rule is
-        called, if lengths, shapes or dtypes disagree, or if with an update params is no
-        pair.
+        called, if lengths, shapes or dtypes disagree, if with an update params is no
+        pair, if the online rule takes no signal, or if `initial` is given with a state.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -92,17 +104,14 @@ def over_sequence(
 
       One stream in calls, which are then one call cut anywhere:
 
-      >>> def body(pair_and_state, x_and_target):
-      ...     (w, opt_state), state = pair_and_state
-      ...     value, grad, state = online.update(w, state, *x_and_target)
-      ...     change, opt_state = recurrent.update(grad, opt_state, w)
-      ...     return ((w + change, opt_state), state), value
-      >>> run = jax.jit(lambda *args: jax.lax.scan(body, *args))
-      >>> reached = (jnp.array(2.0), recurrent.init(2.0)), online.init(2.0, h)
+      >>> learn = jax.jit(
+      ...     gradients.over_sequence(online, update=recurrent, keep_state=True)
+      ... )
+      >>> pair = jnp.array(2.0), recurrent.init(jnp.array(2.0))
+      >>> state = online.init(2.0, h, inputs=(xs[0], targets[0]))
       >>> for part in (slice(0, 1), slice(1, 2)):
-      ...     reached, values = run(reached, (xs[part], targets[part]))
-      >>> (w, _), state = reached
-      >>> w.item(), state.carry.item()
+      ...     (value, state), pair = learn(pair, state, xs[part], targets[part])
+      >>> pair[0].item(), state.carry.item()
       (-4.0, 3.0)
 
     References:
@@ -115,7 +124,11 @@ def over_sequence(
         )
     _check_settings(every, update)
     takes_inputs = "inputs" in inspect.signature(online.init).parameters
-    run = _runner(online)
+    asked = inspect.signature(online.update).parameters.values()
+    takes_signal = any(
+        each.name == "signal" or each.kind == each.VAR_KEYWORD for each in asked
+    )
+    run = runner(online)
 
     def rule(
         params,
@@ -128,28 +141,39 @@ def over_sequence(
         initial=None,
         *,
         key=None,
+        signal=None,
     ):
         weights, mask, reset = as_arrays(weights, mask, reset)
         theta = params if update is None else check_pair(update, params)
         check_floating("params", theta)
-        length = check_lengths(
-            xs, targets=targets, weights=weights, mask=mask, reset=reset
-        )
+        if signal is not None and not takes_signal:
+            raise ValueError(
+                "signal is given, and this online rule takes none; leave it out, or "
+                "use one that does, such as gradients.eprop or gradients.rflo."
+            )
+        flags = {"mask": mask, "reset": reset, "signal": signal}
+        length = check_lengths(xs, targets=targets, weights=weights, **flags)
         counts = effective_weights(weights, mask)
         keys = None if key is None else jax.random.split(key, length)
-        options = {"weight": weights, "mask": mask, "reset": reset, "key": keys}
+        options = {"weight": weights, **flags, "key": keys}
         given = {name: value for name, value in options.items() if value is not None}
-        batch = None if counts is None else counts.shape[1:]
-        first = {"inputs": first_step((xs, targets))} if takes_inputs else {}
-        state = online.init(theta, carry, initial, batch_shape=batch, **first)
+        if keep_state:
+            state = _given_state(carry, initial)
+        else:
+            batch = None if counts is None else counts.shape[1:]
+            first = {"inputs": first_step((xs, targets))} if takes_inputs else {}
+            state = online.init(theta, carry, initial, batch_shape=batch, **first)
         steps = xs, targets, given
         if update is None:
             state, grads, value = run(theta, state, steps, counts, length)
-            return (value, state.carry), cast_like(grads, params)
+            left = state if keep_state else state.carry
+            return (value, left), cast_like(grads, params)
         size = min(int(every or 1), length)
         pair = jax.tree.map(jnp.asarray, params)
-        (pair, state), value = _learn(update, run, pair, state, steps, counts, size)
-        return (value, state.carry), pair
+        (pair, state), value = learn_on_the_way(
+            update, run, pair, state, steps, counts, size
+        )
+        return (value, state if keep_state else state.carry), pair
 
     return rule
 
@@ -166,70 +190,16 @@ def _check_settings(every: object, update: object) -> None:
         )
 
 
-def _runner(online: OnlineRule) -> Run:
-    """Return how to run an online rule along some steps with fixed params."""
-
-    def run(params, state, steps, weights, length):
-        def body(state_and_total, inputs):
-            state, total = state_and_total
-            share, (x, target, options) = inputs
-            value, grads, state = online.update(params, state, x, target, **options)
-            add = lambda total, g: total + share.astype(total.dtype) * g
-            total = jax.tree.map(add, total, widen(grads))
-            return (state, total), share.astype(value.dtype) * value
-
-        start = state, jax.tree.map(jnp.zeros_like, widen(params))
-        shares = _shares(weights, length)
-        (state, total), values = jax.lax.scan(body, start, (shares, steps))
-        return state, total, jnp.sum(values)
-
-    return run
-
-
-def _learn(
-    update: Any,
-    run: Run,
-    pair: PyTree,
-    state: PyTree,
-    steps: PyTree,
-    weights: jax.Array | None,
-    size: int,
-) -> tuple[tuple[PyTree, PyTree], jax.Array]:
-    """Update after windows of so many steps; return ((pair, state), mean loss)."""
-    length = jax.tree.leaves(steps)[0].shape[0]
-    whole, rest = divmod(length, size)
-
-    def window(reached, begin, size):
-        pair, state = reached
-        inputs, counts = cut((steps, weights), begin, size)
-        state, grads, value = run(pair[0], state, inputs, counts, size)
-        total = jnp.asarray(size) if counts is None else jnp.sum(counts, dtype=float)
-        total = total.astype(value.dtype)
-        pair = updated(update, pair, value, grads, total != 0)
-        return (pair, state), (total * value, total)
-
-    def body(reached_and_begin, _):  # counts by itself: an arange would grow with T
-        reached, begin = reached_and_begin
-        reached, sums = window(reached, begin, size)
-        return (reached, begin + size), sums
-
-    start = (pair, state), jnp.array(0)
-    (reached, _), sums = jax.lax.scan(body, start, length=whole)
-    sums = [jnp.sum(part) for part in sums]
-    if rest:
-        reached, last = window(reached, length - rest, rest)
-        sums = [a + b for a, b in zip(sums, last, strict=True)]
-    total, weight = sums
-    return reached, jnp.where(weight == 0, 0, total / jnp.where(weight == 0, 1, weight))
-
-
-def _shares(weights: jax.Array | None, length: int) -> jax.Array:
-    """Return W_t / Σ_t W_t, [T]: the part of each step in the mean over all losses."""
-    if weights is None:
-        return jnp.full(length, 1 / length)
-    by_step = jnp.sum(weights, axis=tuple(range(1, weights.ndim)), dtype=float)
-    total = jnp.sum(by_step)
-    shares = jnp.where(total == 0, 0, by_step / jnp.where(total == 0, 1, total))
-    # The mean of a step whose weights cancel is 0 / 0, and what it was is lost.
-    count = jnp.any(weights.astype(bool), axis=tuple(range(1, weights.ndim)))
-    return jnp.where((by_step == 0) & count, jnp.nan, shares)
+def _given_state(state: Any, initial: PyTree | None) -> PyTree:
+    if not hasattr(state, "carry"):
+        raise ValueError(
+            "carry must be the state of the online rule, as with keep_state=True its "
+            "init(params, carry, inputs=(x, target)) or the last call returns it; got "
+            f"{type(state).__name__}."
+        )
+    if initial is not None:
+        raise ValueError(
+            "initial must be given to the init of the online rule, in whose state it "
+            "is with keep_state=True, rather than to a call."
+        )
+    return state

@@ -81,14 +81,8 @@ def read_out(
     """
     rank, (x, target) = len(now.batch), now.inputs
     y = jax.eval_shape(step, params, now.start, x)[1]
-    zeros = lambda leaves: [
-        jnp.zeros(leaf.shape, leaf.dtype) for leaf in leaves if is_floating(leaf)
-    ]
-    start, outputs = floating_leaves(now.start), zeros(jax.tree.leaves(y))
-    example = one_example(_nudged(step, loss), rank)
-    shapes = example_shapes((now.start, (x, target, outputs)), rank)
-    program = flat_program(example, params, *shapes, calls=PLAIN_CALLS)
-    cuts = _cuts(*program, first)
+    start, outputs = floating_leaves(now.start), _zeros(jax.tree.leaves(y))
+    program, cuts = _cut_program(step, loss, params, now, outputs, first)
     run = over_batch(lambda *args: _run_cut(*program, cuts, *args), rank)
     at_cuts = over_batch(lambda *args: _at_cuts(*program, cuts, *args), rank)
     # Values rather than a stop_gradient, which would stop derivatives of this rule too.
@@ -101,13 +95,36 @@ def read_out(
 
     (value, new), found = jax.value_and_grad(
         mean_loss, argnums=(0, 1, 2, 3), has_aux=True
-    )(params, widen(start), zeros(start), outputs)
+    )(params, widen(start), _zeros(start), outputs)
     direct, skip, signals, of_output = widen(found)
     rest, none = iter(of_output), jnp.zeros(now.batch)
     errors = [next(rest) if is_floating(leaf) else none for leaf in jax.tree.leaves(y)]
     skip = skip if _skips(*program, cuts, len(jax.tree.leaves(params))) else None
     y = example_shapes(y, rank)
     return Readout(value, new, signals, skip, direct, errors, y)
+
+
+def skips(
+    step: Step, loss: Loss, params: PyTree, now: OnlineStep, first: Sequence[int] = ()
+) -> bool:
+    """Whether `read_out` finds a b_t, though inputs be shapes."""
+    y = jax.eval_shape(step, params, now.start, now.inputs[0])[1]
+    outputs = _zeros(jax.tree.leaves(y))
+    program, cuts = _cut_program(step, loss, params, now, outputs, first)
+    return _skips(*program, cuts, len(jax.tree.leaves(params)))
+
+
+def _zeros(leaves):
+    return [jnp.zeros(leaf.shape, leaf.dtype) for leaf in leaves if is_floating(leaf)]
+
+
+def _cut_program(step, loss, params, now, outputs, first):
+    """Return the program of one example's step, and where to cut it."""
+    rank = len(now.batch)
+    example = one_example(_nudged(step, loss), rank)
+    shapes = example_shapes((now.start, (*now.inputs, outputs)), rank)
+    program = flat_program(example, params, *shapes, calls=PLAIN_CALLS)
+    return program, _cuts(*program, first)
 
 
 def _nudged(step, loss):

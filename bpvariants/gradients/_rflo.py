@@ -30,9 +30,10 @@ def rflo(step: Step, loss: Loss, *, feedback: Feedback = "symmetric") -> OnlineR
     readout, and what the output takes from h_{t−1} directly sends nothing.
 
     Memory for B examples of a leaky or gated cell is B·p times the numbers of the carry
-    that a parameter enters (2 in an LSTM), where p counts no readout; a step takes a
-    few of its backward passes. The network sees one example at a time, as in
-    :func:`rtrl`, which also tells what else online rules do not see.
+    that a parameter enters and the next step takes over (1 in an LSTM, that of c),
+    where p counts no readout; a step takes a few of its backward passes. The network
+    sees one example at a time, as in :func:`rtrl`, which also tells what else online
+    rules do not see.
 
     Args:
       step: one time step of the network.
@@ -44,7 +45,7 @@ def rflo(step: Step, loss: Loss, *, feedback: Feedback = "symmetric") -> OnlineR
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`TraceState`. Its
       `init` takes `inputs`, the arrays or shapes (x, target) of one step, without which
       all of P is kept; `over_sequence` fills it in. Its `update` takes `signal=`, like
-      the carry, to put in the place of c_t.
+      the carry, to put in the place of c_t, as for :func:`eprop`.
 
     Raises:
       ValueError: if feedback is none; in `init` and `update`, as :func:`rtrl`, and if

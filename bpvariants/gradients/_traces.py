@@ -3,10 +3,14 @@
 Notation: h_t the floating leaves of the carry, θ the parameters, J̃_t the part of
 ∂h_t/∂h_{t−1} through which a rule remembers, and c_t, b_t, r_t as in `_readout`:
 
-    P_t = J̃_t P_{t−1} + ∂h_t/∂θ,    g_t = r_t + c_t P_t + b_t P_{t−1}.
+    P_t = J̃_t P_{t−1} + ∂h_t/∂θ
+    g_t = r_t + c_t P_t + b_t P_{t−1}
+        = r_t + c_t ∂h_t/∂θ + (c_t J̃_t + b_t) P_{t−1}.
 
-Feedback, or a signal that is given, takes the place of c_t in the visible part of the
-carry, in which b_t is then 0. With J̃ = J this is real-time recurrent learning.
+By the latter, which takes one backward pass of the batch for ∂h_t/∂θ, rows of P that
+J̃ and b never read need not be kept, such as those of an LSTM's h. Feedback, or a signal
+that is given, takes the place of c_t in the visible part of the carry, in which b_t is
+then 0. With J̃ = J this is real-time recurrent learning.
 """
 
 from collections.abc import Callable
@@ -14,9 +18,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from bpvariants._dtypes import cast_like, is_floating
+from bpvariants._dtypes import cast_like, widen
 from bpvariants._losses import with_loss
 from bpvariants._masking import blank
 from bpvariants.gradients._feedback import (
@@ -27,7 +30,9 @@ from bpvariants.gradients._feedback import (
     starting_weights,
 )
 from bpvariants.gradients._influence import (
+    linearise,
     next_influence,
+    through_carry,
     through_influence,
 )
 from bpvariants.gradients._influence_layout import Layout
@@ -38,17 +43,32 @@ from bpvariants.gradients._influence_rule import (
     leaving_state,
     plan_for,
 )
-from bpvariants.gradients._jacobians import as_vectors, example_shapes
-from bpvariants.gradients._online_step import check_state, enter_step, OnlineStep
-from bpvariants.gradients._readout import read_out, Readout
+from bpvariants.gradients._jacobians import (
+    as_vectors,
+    example_shapes,
+    floating_leaves,
+)
+from bpvariants.gradients._online_step import (
+    check_fits,
+    check_state,
+    enter_step,
+    OnlineStep,
+)
+from bpvariants.gradients._readout import read_out, Readout, skips
+from bpvariants.gradients._visible import internal, visible_places
 from bpvariants.types import Loss, OnlineRule, PyTree, Step
 
 
 class TraceState(NamedTuple):
-    """State of :func:`snap`, :func:`rflo` and :func:`eprop` after step t."""
+    """State of :func:`snap`, :func:`rflo` and :func:`eprop` after step t.
+
+    To write it, see :class:`InfluenceState`.
+    """
 
     carry: PyTree  # h_t
-    influence: list[PyTree]  # the traces P_t, kept as InfluenceState keeps M_t
+    # The traces P_t, kept as InfluenceState keeps M_t; of rflo and eprop only the rows
+    # that later gradients take.
+    influence: list[PyTree]
     initial: PyTree  # what a reset puts back
     layout: Layout | None  # static
     feedback: PyTree  # feedback weights that learn, else None
@@ -75,11 +95,13 @@ def trace_rule(
     fixed = starting_weights(feedback)
     learns = isinstance(feedback, AdaptiveFeedback)
 
-    def plan_of(now, params, whole):
-        through = None
+    def plan_of(now, params, whole, skipped=None):
+        places, through = visible_places(now.start, visible), None
+        first = [i for i in places if i is not None]
         if not goes_through_all:
-            example = example_shapes(now.start, len(now.batch))
-            through = _internal(example, visible_places(now.start, visible))
+            through = internal(example_shapes(now.start, len(now.batch)), places)
+        if skipped is None:
+            skipped = skips(step, loss, params, now, first)
         return plan_for(
             now,
             params,
@@ -87,6 +109,7 @@ def trace_rule(
             through=through,
             direct_only=direct_only,
             whole=whole,
+            late_only=order is None and not skipped,
         )
 
     def init(params, carry, initial=None, batch_shape=None, *, inputs=None):
@@ -105,17 +128,24 @@ def trace_rule(
         )
         places = visible_places(state.carry, visible)
         read = read_out(step, loss, params, now, [i for i in places if i is not None])
+        skipped = read.skip is not None
+        check_fits(name, "feedback", learnt, fixed if learns else None)
         weights = learnt if learns else fixed
         given = _given_signals(signal, weights, read, visible(state.carry), now)
         read = _with_signals(read, places, given)
         grads, rows = read.direct, None
         if read.signals:  # else the network has no state to remember anything in
-            plan = plan_of(now, params, state.layout is None)
-            entering = entering_rows(remembered, now, params, plan)
-            rows = next_influence(
-                plan, now.example, params, now.start, now.inputs, entering, now.batch
-            )
-            grads = _gradients(read, plan.layout, entering, rows, now.batch)
+            plan = plan_of(now, params, state.layout is None, skipped)
+            entering = entering_rows(name, remembered, now, params, plan)
+            rank = len(now.batch)
+            found = linearise(plan, now.example, params, now.start, now.inputs, rank)
+            rows = next_influence(plan, found, entering, rank)
+            if plan.late_only:
+                error = through_carry(plan, found, as_vectors(read.signals, now.batch))
+                grads = _add_pulled(read, now, params)
+                grads = _add(grads, plan.layout, error, entering)
+            else:
+                grads = _gradients(read, plan.layout, entering, rows, now.batch)
         remembered = leaving_state(remembered, now, read.carry, rows)
         if isinstance(feedback, AdaptiveFeedback):
             learnt = _adapt(feedback, weights, read, visible(read.carry), now)
@@ -123,39 +153,6 @@ def trace_rule(
         return read.value, cast_like(grads, params), state
 
     return OnlineRule(init, update)
-
-
-def visible_places(
-    carry: PyTree, visible: Callable[[PyTree], PyTree]
-) -> list[int | None]:
-    """Return for each leaf of the visible part which of the floating leaves it is.
-
-    None for those that have no derivatives.
-    """
-    leaves, structure = jax.tree.flatten(carry)
-    numbers = structure.unflatten(list(range(len(leaves))))
-    try:
-        chosen = jax.tree.leaves(visible(numbers))
-    except Exception as error:
-        raise ValueError(
-            "visible must pick leaves of the carry as they are, such as "
-            f"`lambda carry: carry[1]`; it says: {error}"
-        ) from error
-    floating = [i for i, leaf in enumerate(leaves) if is_floating(leaf)]
-    if not all(type(i) is int and 0 <= i < len(leaves) for i in chosen):
-        raise ValueError(
-            "visible must pick leaves of the carry as they are, such as "
-            f"`lambda carry: carry[1]`; given the numbers of the leaves, {numbers}, it "
-            f"returned {chosen}."
-        )
-    return [floating.index(i) if i in floating else None for i in chosen]
-
-
-def _internal(carry: PyTree, visible: list[int | None]) -> np.ndarray:
-    """Tell which numbers of one example's carry are not visible, bool [n]."""
-    leaves = [leaf for leaf in jax.tree.leaves(carry) if is_floating(leaf)]
-    flags = [np.full(leaf.size, i not in visible) for i, leaf in enumerate(leaves)]
-    return np.concatenate([np.zeros(0, bool), *flags])
 
 
 def _given_signals(signal, weights, read, part, now):
@@ -198,14 +195,30 @@ def _with_signals(read: Readout, places: list, given: list | None) -> Readout:
 
 def _gradients(read, layout, entering, leaving, batch):
     """Return r + c P_t + b P_{t−1}."""
-    grads, structure = jax.tree.flatten(read.direct)
-    pairs = [(read.signals, leaving)]
-    if read.skip is not None:
-        pairs.append((read.skip, entering))
-    for signals, rows in pairs:
-        parts = through_influence(layout, as_vectors(signals, batch), rows, grads)
-        grads = [a + b.astype(a.dtype) for a, b in zip(grads, parts, strict=True)]
-    return structure.unflatten(grads)
+    grads = _add(read.direct, layout, as_vectors(read.signals, batch), leaving)
+    if read.skip is None:
+        return grads
+    return _add(grads, layout, as_vectors(read.skip, batch), entering)
+
+
+def _add(grads, layout, error, rows):
+    """Return grads + error P."""
+    leaves, structure = jax.tree.flatten(grads)
+    parts = through_influence(layout, error, rows, leaves)
+    pairs = zip(leaves, parts, strict=True)
+    return structure.unflatten([a + b.astype(a.dtype) for a, b in pairs])
+
+
+def _add_pulled(read, now, params):
+    """Return r + c ∂h_t/∂θ."""
+
+    def new_leaves(wide):
+        new, _ = now.examples(cast_like(wide, params), now.start, now.inputs)
+        return widen(floating_leaves(new))
+
+    new, pull = jax.vjp(new_leaves, widen(params))
+    signals = [a.astype(b.dtype) for a, b in zip(read.signals, new, strict=True)]
+    return jax.tree.map(jnp.add, read.direct, pull(signals)[0])
 
 
 def _adapt(

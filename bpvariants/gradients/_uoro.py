@@ -32,13 +32,13 @@ from bpvariants._losses import with_loss
 from bpvariants.gradients._draws import check_key, draw_like
 from bpvariants.gradients._examples import times
 from bpvariants.gradients._jacobians import (
-    check_room,
     floating_leaves,
     over_batch,
     reaches_carry,
     replace_floating,
 )
 from bpvariants.gradients._online_step import (
+    check_room,
     check_start,
     check_state,
     enter_step,
@@ -145,7 +145,7 @@ def _with_signs(
         )
 
         reaches = reaches_carry(now.examples, params, now.start, now.inputs)
-        check_room(reaches, params, state.params_factor)
+        check_room(reaches, params, state, now.batch)
 
         def mean_loss(params):
             new, losses = now.examples(params, now.start, now.inputs)

@@ -1,4 +1,4 @@
-"""Training: a jitted loop in chunks around any gradient rule and any update."""
+"""Training: a jitted loop in chunks, and sweeps of many runs under one `vmap`."""
 
 from bpvariants.training._checkpoint import Checkpoint as Checkpoint
 from bpvariants.training._fit import fit as fit
@@ -9,3 +9,8 @@ from bpvariants.training._nonfinite import (
 )
 from bpvariants.training._read_checkpoint import read_checkpoint as read_checkpoint
 from bpvariants.training._state import FitResult as FitResult
+from bpvariants.training._sweep import (
+    sweep as sweep,
+    SweepGroup as SweepGroup,
+    SweepResult as SweepResult,
+)

@@ -18,6 +18,7 @@ from experiments.benchmarks._online import online
 from experiments.benchmarks._parallel import parallel
 from experiments.benchmarks._proben1 import proben1
 from experiments.benchmarks._rprop import rprop
+from experiments.benchmarks._sweep import sweep
 from experiments.benchmarks._timing import Measured
 
 BENCHMARKS = {
@@ -28,6 +29,7 @@ BENCHMARKS = {
     "parallel": parallel,
     "rprop": rprop,
     "proben1": proben1,
+    "sweep": sweep,
 }
 
 
@@ -40,7 +42,16 @@ class Config:
     """
 
     only: tuple[
-        Literal["bptt", "fit", "fixed_point", "online", "parallel", "rprop", "proben1"],
+        Literal[
+            "bptt",
+            "fit",
+            "fixed_point",
+            "online",
+            "parallel",
+            "rprop",
+            "proben1",
+            "sweep",
+        ],
         ...,
     ] = ()
     """Benchmarks to run; by default all of them."""

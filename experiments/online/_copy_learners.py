@@ -58,7 +58,7 @@ def _windows(adam, every, lookback, network):
 
 
 def _online(adam, name, network):
-    online = RULES[name](network.step, loss)
+    online = (RULES | _rules.EPROP)[name](network.step, loss)
     rule = gradients.over_sequence(online, update=adam)
     return _on_the_way(rule, draws=_learning.draws(online))
 

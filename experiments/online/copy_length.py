@@ -42,7 +42,8 @@ class Config:
     cells: tuple[str, ...] = ("tanh", "gru")
     """Of tanh, gru and lstm."""
     rules: tuple[str, ...] = tuple(RULES)
-    """Online rules, of those in experiments/online/_rules.py and forward_gradient."""
+    """Online rules, of those in experiments/online/_rules.py and forward_gradient; of
+    LSTMs alone also eprop."""
     truncations: tuple[tuple[int, int], ...] = ((1, 4), (1, 16))
     """Pairs (h′, h) of truncated BPTT: errors travel back h steps, every h′."""
     units: int = 16
@@ -85,7 +86,7 @@ class Config:
             raise ValueError(
                 f"learning_rate must be positive, got {self.learning_rate}."
             )
-        _rules.check_rules(self.rules, RULES)
+        _rules.check_rules(self.rules, _rules.of_cells(self.cells, RULES))
 
 
 class Course(NamedTuple):

@@ -36,7 +36,7 @@ class Config:
     streams: tuple[Literal["robot", "weather"], ...] = ("robot", "weather")
     """What to predict: the way a robot turns, the temperature an hour ahead."""
     rules: tuple[str, ...] = tuple(_rules.RULES)
-    """Online rules, of those in experiments/online/_rules.py."""
+    """Online rules, of those in experiments/online/_rules.py; of an LSTM also eprop."""
     lookbacks: tuple[int, ...] = (1, 10)
     """Of truncated BPTT after every step: how many steps errors travel back."""
     cell: Literal["tanh", "gru", "lstm", "rtu"] = "gru"
@@ -69,7 +69,7 @@ class Config:
             raise ValueError(
                 f"chosen_on must be within 0 < chosen_on < 1, got {self.chosen_on}."
             )
-        _rules.check_rules(self.rules)
+        _rules.check_rules(self.rules, _rules.of_cells([self.cell]))
 
 
 def main(config: Config) -> report.Result:
@@ -139,7 +139,7 @@ def jobs(
     rules = {
         f"truncated_bptt, {lookback} back": methods.truncated(lookback)
         for lookback in config.lookbacks
-    } | {rule: _rules.RULES[rule] for rule in config.rules}
+    } | {rule: _rules.of_cells([config.cell])[rule] for rule in config.rules}
     for label, rule in rules.items():
         chosen[f"{config.cell}, {label}"] = partial(
             learn, network, rule, seeds=config.seeds

@@ -4,6 +4,7 @@ from experiments.report._files import (
     append_row as append_row,
     make_folder as make_folder,
     write_config as write_config,
+    writes as writes,
 )
 from experiments.report._html import write_report as write_report
 from experiments.report._progress import Progress as Progress

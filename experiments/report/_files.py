@@ -16,16 +16,27 @@ import bpvariants
 
 def make_folder(study: str, out: Path | None) -> Path:
     """Make the folder of a run, which must not hold one already."""
+    if jax.process_count() > 1 and out is None:
+        raise SystemExit("several processes need --out, a folder that all of them see.")
     if out is None:
         out = Path("runs") / f"{study}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if not writes():
+        return out
     if (out / "results.jsonl").exists():
         raise SystemExit(f"{out} holds results already; choose another --out.")
     out.mkdir(parents=True, exist_ok=True)
     return out
 
 
+def writes() -> bool:
+    """Return whether this process shows and writes what all of them found."""
+    return jax.process_index() == 0
+
+
 def write_config(folder: Path, config: Any) -> None:
     """Write the options of a run, and what it ran on."""
+    if not writes():
+        return
     settings = dataclasses.asdict(config) | {"out": str(folder)}
     content = {"config": settings, "versions": versions()}
     (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n")
@@ -41,10 +52,24 @@ def versions() -> dict[str, str]:
         "bpvariants": bpvariants.__version__,
         **{name: importlib.metadata.version(name) for name in names},
         "devices": f"{len(devices)} {devices[0]} ({os.cpu_count()} CPU cores)",
+        "processes": str(jax.process_count()),
+        "matmul_precision": matmul_precision(),
     }
+
+
+def matmul_precision() -> str:
+    """Return how products of float32 matrices are computed."""
+    asked = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+    if asked is not None:
+        return asked
+    default = {"cpu": "float32", "tpu": "bfloat16"}
+    platform = jax.default_backend()
+    return f"default, {default.get(platform, 'TF32 where there is hardware for it')}"
 
 
 def append_row(folder: Path, row: dict[str, Any]) -> None:
     """Add a finished row to results.jsonl, so that no interruption loses it."""
+    if not writes():
+        return
     with (folder / "results.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")

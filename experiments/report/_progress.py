@@ -9,6 +9,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from experiments.report._files import writes
+
 
 class Progress:
     """Two bars: jobs done, and steps of the one under way. A context manager."""
@@ -20,6 +22,7 @@ class Progress:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             console=Console(stderr=True),
+            disable=not writes(),
         )
         self._jobs = self._bars.add_task("jobs", total=jobs)
         self._steps = None

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from experiments.report._files import writes
 from experiments.report._tables import wide_console
 
 
@@ -25,6 +26,8 @@ def show_table(
     title: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str = ""
 ) -> None:
     """Print a table whose first column names the rows, and what it means."""
+    if not writes():
+        return
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     table.padding = (0, 1, 0, 0)
     for i, name in enumerate(header):
@@ -40,5 +43,6 @@ def show_table(
 def save_picture(folder: Path, name: str, figure: Figure) -> Path:
     """Write a picture to the folder of a run."""
     path = folder / f"{name}.png"
-    figure.savefig(path, dpi=110)
+    if writes():
+        figure.savefig(path, dpi=110)
     return path

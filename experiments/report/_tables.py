@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from experiments.report._files import writes
 from experiments.tasks import Task
 
 WIDTH = 130  # columns of a terminal that all of a table needs
@@ -98,6 +99,8 @@ def wide_console() -> Console:
 
 def say_where(folder: Path, seconds: float, interrupted: bool) -> None:
     """Print where the results lie."""
+    if not writes():
+        return
     page, results = folder / "report.html", folder / "results.jsonl"
     pictures = [page] if page.exists() else sorted(folder.glob("*.png"))
     done = "Interrupted; what was finished" if interrupted else "All of it"

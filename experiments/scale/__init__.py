@@ -1,1 +1,1 @@
-"""Training that outgrows a process: killed and resumed."""
+"""Training that outgrows a process or a device: many of them, killed and resumed."""

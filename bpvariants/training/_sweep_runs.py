@@ -1,0 +1,183 @@
+"""The runs of a sweep: what is traced in a config, what is static, which go together.
+
+A float of a config is traced, so that runs which differ in floats and seeds only share
+one program, under `vmap`. All else is static: each combination makes a group.
+"""
+
+import copy
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+
+COLUMNS = ("seed", "status", "steps", "limit", "seconds", "curve")
+
+
+class Run(NamedTuple):
+    """One training: its settings as JSON holds them, and its seed."""
+
+    fields: dict[str, Any]
+    seed: int
+
+    def name(self) -> str:
+        """Return what tells it from others, in a file too."""
+        return name_of(self.fields | {"seed": self.seed})
+
+
+class Group(NamedTuple):
+    """Runs that differ in floats and seeds only.
+
+    Attributes:
+      static: the fields that they share.
+      traced: names of the fields that are traced.
+      build: {name: float} -> config, of the type that the user gave.
+      runs: positions among all runs.
+    """
+
+    static: dict[str, Any]
+    traced: tuple[str, ...]
+    build: Callable[[dict[str, Any]], Any]
+    runs: list[int]
+
+
+def name_of(fields: dict[str, Any]) -> str:
+    """Return a name that equal fields share; 1 and 1.0 are not equal here."""
+    return json.dumps(fields, sort_keys=True)
+
+
+def all_runs(
+    configs: Sequence[Any], seeds: Sequence[int]
+) -> tuple[list[Run], list[Group]]:
+    """Return every config with every seed, and their groups, having checked both."""
+    records = _records(configs)
+    seeds = _checked_seeds(seeds)
+    runs = [Run(record, seed) for record in records for seed in seeds]
+    groups: dict[str, Group] = {}
+    for i, run in enumerate(runs):
+        traced = tuple(name for name, value in run.fields.items() if _is_float(value))
+        static = {name: run.fields[name] for name in run.fields if name not in traced}
+        config = configs[i // len(seeds)]
+        build = partial(_with_floats, config)
+        key = name_of({"static": static, "traced": traced})
+        groups.setdefault(key, Group(static, traced, build, [])).runs.append(i)
+    return runs, list(groups.values())
+
+
+def _records(configs: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return the fields of each config as JSON holds them."""
+    if isinstance(configs, (str, dict)) or not isinstance(configs, Sequence):
+        raise ValueError(
+            "configs must be a list with a dict, dataclass or NamedTuple for each "
+            f"setting, as [{{'rate': r}} for r in (0.1, 0.01)]; got {configs!r}."
+        )
+    if not configs:
+        raise ValueError("configs is empty: there is nothing to run; give a list of 1.")
+    records = [_fields(i, config) for i, config in enumerate(configs)]
+    for i, record in enumerate(records):
+        if list(record) != list(records[0]) and set(record) == set(records[0]):
+            records[i] = {name: record[name] for name in records[0]}
+        elif set(record) != set(records[0]):
+            odd = sorted(set(record) ^ set(records[0]))
+            raise ValueError(
+                f"configs must all have the same fields, but {', '.join(odd)} is only "
+                f"in one of configs[0] and configs[{i}]; give it everywhere, None where"
+                " it does not apply."
+            )
+        if type(configs[i]) is not type(configs[0]):
+            raise ValueError(
+                "configs must all be of one type, but configs[0] is a "
+                f"{type(configs[0]).__name__}, configs[{i}] a "
+                f"{type(configs[i]).__name__}."
+            )
+    for name in records[0]:  # a 1 among floats is one of them
+        if any(_is_float(record[name]) for record in records):
+            for record in records:
+                if type(record[name]) is int:
+                    record[name] = float(record[name])
+    names = [name_of(record) for record in records]
+    for i, name in enumerate(names):
+        if names.index(name) < i:
+            raise ValueError(
+                f"configs[{i}] is configs[{names.index(name)}] again, {name}; each run "
+                "is done once. For several runs of one setting give several seeds."
+            )
+    return records
+
+
+def _fields(index: int, config: Any) -> dict[str, Any]:
+    if isinstance(config, dict):
+        fields = config
+    elif hasattr(config, "_asdict"):
+        fields = config._asdict()
+    elif dataclasses.is_dataclass(config) and not isinstance(config, type):
+        names = [field.name for field in dataclasses.fields(config)]
+        fields = {name: getattr(config, name) for name in names}
+    else:
+        raise ValueError(
+            f"configs[{index}] must be a dict, a dataclass or a NamedTuple, got "
+            f"{config!r}."
+        )
+    for name in fields:
+        if not isinstance(name, str) or name in COLUMNS:
+            raise ValueError(
+                f"configs[{index}] has a field {name!r}; names must be strings, and "
+                f"other ones than {', '.join(COLUMNS)}, which are columns of the table."
+            )
+    return {
+        name: _plain(f"configs[{index}][{name!r}]", value)
+        for name, value in fields.items()
+    }
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Return a value as JSON holds it."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real) and math.isfinite(value):
+        return float(value)
+    if isinstance(value, tuple):
+        return [_plain(name, each) for each in value]
+    raise ValueError(
+        f"{name} must be a finite float, which is traced, or static: an int, a bool, a "
+        f"str, None or a tuple of such; got {value!r}. For functions and other objects "
+        "give a name, by which make_run finds them; for what is infinite, None."
+    )
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, float)
+
+
+def _checked_seeds(seeds: Sequence[int]) -> list[int]:
+    remedy = "give distinct integers from 0 to 2**32 - 1, as range(10)"
+    if isinstance(seeds, (str, Integral)) or not len(seeds):
+        raise ValueError(
+            f"seeds must be a sequence, not empty, got {seeds!r}; {remedy}."
+        )
+    for i, seed in enumerate(seeds):
+        whole = isinstance(seed, Integral) and not isinstance(seed, bool)
+        if not whole or not 0 <= seed < 2**32 or seed in list(seeds)[:i]:
+            again = "twice" if whole and seed in list(seeds)[:i] else "there"
+            raise ValueError(f"seeds has {seed!r} {again}; {remedy}.")
+    return [int(seed) for seed in seeds]
+
+
+def _with_floats(config: Any, floats: dict[str, Any]) -> Any:
+    """Put traced floats into a config, without the checks of its constructor."""
+    if isinstance(config, dict):
+        return config | floats
+    if hasattr(config, "_replace"):
+        return config._replace(**floats)
+    config = copy.copy(config)
+    for name, value in floats.items():
+        object.__setattr__(config, name, value)  # frozen or not
+    return config

@@ -1,0 +1,242 @@
+"""`training.sweep`: 64 trainings of a small network, against PyTorch, one by one.
+
+Learning rates and seeds of a network that reads handwritten digits, at once or row by
+row, by Adam on mini-batches. PyTorch does the same work in eager mode, with the number
+of threads that is fastest for it. Compilation is apart. Then the same sweep by one
+core, by all cores as one device, and by two devices.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bpvariants import cells, gradients, training
+from experiments import data
+from experiments.benchmarks._timing import Measured
+from experiments.benchmarks._torch import torch
+
+RATES = [0.001 * 1.6**i for i in range(8)]
+SEEDS, STEPS, BATCH, REPEATS = 8, 200, 32, 3
+PIXELS, ROWS, CLASSES = 64, 8, 10
+UNITS = {"MLP 64-16-10": 16, "GRU 8-16-10, T 8": 16}
+DEVICES = 2
+cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+
+
+class Timed(NamedTuple):
+    """One sweep: its seconds, those of compilation, and the accuracies of all runs."""
+
+    seconds: float
+    compile_seconds: float
+    accuracies: list[float]
+
+
+def sweep(repeats: int) -> Iterator[Measured]:
+    """Time sweeps in turns with PyTorch, then by devices in processes of their own."""
+    for network in UNITS:
+        entrants = {"sweep, all at once": by_sweep}
+        if torch() is not None:
+            entrants["torch, one after another"] = by_torch
+        runs = {name: [] for name in entrants}
+        for _ in range(min(repeats, REPEATS)):
+            for name, run in entrants.items():
+                runs[name].append(run(network))
+        group = f"{len(RATES) * SEEDS} runs of {STEPS} steps, {network}, B {BATCH}"
+        yield from _rows(group, runs, "" if torch() else "; not installed: torch")
+    if jax.default_backend() == "cpu" and hasattr(os, "sched_getaffinity"):
+        for network in UNITS:
+            yield from _by_devices(network, min(repeats, REPEATS))
+
+
+def by_sweep(network: str) -> Timed:
+    """Train all runs at once."""
+    result = training.sweep(
+        _maker(network), [{"rate": rate} for rate in RATES], range(SEEDS), steps=STEPS
+    )
+    (group,) = result.groups
+    accuracies = [row["accuracy"] for row in result.rows]
+    return Timed(group.seconds, group.compile_seconds, accuracies)
+
+
+def _maker(network: str) -> Callable:
+    train, test = data.digits()
+    images, labels = map(jnp.asarray, train)
+    init, predict, grad = _mlp() if "MLP" in network else _gru()
+
+    def make_run(config, key):
+        update, params = optax.adam(config["rate"]), init(key)
+
+        def advance(state, t):
+            params, opt_state = state
+            of_step = jax.random.fold_in(key, t)
+            batch = jax.random.randint(of_step, (BATCH,), 0, len(images))
+            loss, grads = grad(params, images[batch], labels[batch])
+            change, opt_state = update.update(grads, opt_state)
+            return (optax.apply_updates(params, change), opt_state), {"loss": loss}
+
+        def evaluate(state):
+            hits = jnp.argmax(predict(state[0], test[0]), axis=-1) == test[1]
+            return {"accuracy": 100 * jnp.mean(hits)}
+
+        return (params, update.init(params)), advance, evaluate
+
+    return make_run
+
+
+def _dense(key: jax.Array, inputs: int, outputs: int) -> dict[str, jax.Array]:
+    """Draw a layer as torch.nn.Linear does."""
+    draw = jax.random.uniform(key, (inputs + 1, outputs), minval=-1) / inputs**0.5
+    return {"w": draw[1:], "b": draw[0]}
+
+
+def _apply(layer: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    return x @ layer["w"] + layer["b"]
+
+
+def _mlp() -> tuple[Callable, Callable, Callable]:
+    units = UNITS["MLP 64-16-10"]
+
+    def init(key):
+        keys = jax.random.split(key)
+        return _dense(keys[0], PIXELS, units), _dense(keys[1], units, CLASSES)
+
+    predict = lambda params, x: _apply(params[1], jnp.tanh(_apply(params[0], x)))
+    loss = lambda params, x, y: jnp.mean(cross_entropy(predict(params, x), y))
+    return init, predict, jax.value_and_grad(loss)
+
+
+def _gru() -> tuple[Callable, Callable, Callable]:
+    units = UNITS["GRU 8-16-10, T 8"]
+    init = lambda key: {
+        "cell": cells.gru_params(key, PIXELS // ROWS, units),
+        "out": _dense(jax.random.fold_in(key, 1), units, CLASSES),
+    }
+    rows = lambda x: jnp.swapaxes(jnp.reshape(x, (-1, ROWS, PIXELS // ROWS)), 0, 1)
+    carry = lambda x: jnp.zeros((len(x), units))
+
+    def predict(params, x):
+        h, _ = gradients.unroll(cells.gru, params["cell"], carry(x), rows(x))
+        return _apply(params["out"], h)
+
+    def mean_loss(params, x, y):
+        return jnp.mean(cross_entropy(predict(params, x), y))
+
+    return init, predict, jax.value_and_grad(mean_loss)
+
+
+def by_torch(network: str) -> Timed:
+    """Train one run after another."""
+    module: Any = torch()
+    module.set_num_threads(_threads(network))
+    start = time.perf_counter()
+    pairs = [(rate, seed) for rate in RATES for seed in range(SEEDS)]
+    accuracies = [_one_by_torch(network, rate, seed, STEPS) for rate, seed in pairs]
+    return Timed(time.perf_counter() - start, float("nan"), accuracies)
+
+
+@cache
+def _threads(network: str) -> int:
+    """Return the number of threads with which PyTorch is fastest."""
+    module: Any = torch()
+
+    def seconds(threads):
+        module.set_num_threads(threads)
+        _one_by_torch(network, RATES[0], 0, 20)
+        start = time.perf_counter()
+        _one_by_torch(network, RATES[0], 0, 200)
+        return time.perf_counter() - start
+
+    return min(range(1, (os.cpu_count() or 1) + 1), key=seconds)
+
+
+def _one_by_torch(network: str, rate: float, seed: int, steps: int) -> float:
+    """Train one run; return its test accuracy."""
+    module: Any = torch()
+    module.manual_seed(seed)
+    (images, labels), test = (
+        tuple(module.from_numpy(np.asarray(array)) for array in part)
+        for part in data.digits()
+    )
+    labels, units = labels.long(), UNITS[network]
+    nn = module.nn
+    if "MLP" in network:
+        parts = nn.Linear(PIXELS, units), nn.Tanh(), nn.Linear(units, CLASSES)
+        model = nn.Sequential(*parts)
+        predict = model
+    else:
+        cell = nn.GRU(PIXELS // ROWS, units, batch_first=True)
+        model = nn.ModuleList([cell, nn.Linear(units, CLASSES)])
+        predict = lambda x: model[1](cell(x.view(-1, ROWS, PIXELS // ROWS))[0][:, -1])
+    optimizer = module.optim.Adam(model.parameters(), lr=rate)
+    for _ in range(steps):
+        batch = module.randint(len(images), (BATCH,))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(predict(images[batch]), labels[batch]).backward()
+        optimizer.step()
+    with module.no_grad():
+        hits = predict(test[0]).argmax(1) == test[1]
+        return 100 * hits.float().mean().item()
+
+
+def _rows(group: str, runs: dict[str, list[Timed]], missing: str) -> Iterator[Measured]:
+    """Return medians of seconds; the first of a group is what others are held to."""
+    ours = statistics.median(timed.seconds for timed in next(iter(runs.values())))
+    for name, all_timed in runs.items():
+        seconds = [timed.seconds for timed in all_timed]
+        compiled = statistics.median(timed.compile_seconds for timed in all_timed)
+        median, mean = statistics.median(seconds), np.mean(all_timed[0].accuracies)
+        low, _, high = statistics.quantiles(seconds, n=4)
+        note = f"test accuracy {mean:.1f} %{missing}"
+        if "torch" in name:
+            note += f"; {_threads_told(group)}"
+        yield Measured(
+            group, name, 1000 * median, (high - low) / 2 / median, median / ours,
+            compiled, float("nan"), note,
+        )  # fmt: skip
+
+
+def _threads_told(group: str) -> str:
+    (network,) = (name for name in UNITS if name in group)
+    return f"threads: {_threads(network)}"
+
+
+def _by_devices(network: str, repeats: int) -> Iterator[Measured]:
+    """Time the sweep on one core, and on all by one device and by two."""
+    cores = len(os.sched_getaffinity(0))
+    entrants = {
+        "1 device, 1 core": (1, True),
+        f"1 device, {cores} cores": (1, False),
+        f"{DEVICES} devices, {cores} cores": (DEVICES, False),
+    }
+    runs: dict[str, list[Timed]] = {name: [] for name in entrants}
+    for _ in range(repeats):
+        for name, (devices, pinned) in entrants.items():
+            runs[name].append(_in_a_process(network, devices, pinned))
+    group = f"{len(RATES) * SEEDS} runs, {network}, by devices"
+    yield from _rows(group, runs, "")
+
+
+def _in_a_process(network: str, devices: int, pinned: bool) -> Timed:
+    """Time a sweep where the CPU is split into devices, or has one core only."""
+    pin = "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); " if pinned else ""
+    code = (
+        f"import json, os; {pin}from experiments.benchmarks import _sweep; "
+        f"print(json.dumps(_sweep.by_sweep({network!r})))"
+    )
+    settings = {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | settings, capture_output=True, check=True,
+    )  # fmt: skip
+    return Timed(*json.loads(done.stdout.splitlines()[-1]))

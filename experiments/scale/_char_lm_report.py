@@ -1,0 +1,85 @@
+"""The table and the picture of char_lm."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import report
+
+Rows = list[dict[str, Any]]
+
+
+def summary(
+    config: Any, mesh: jax.sharding.Mesh, streams: jax.Array, params: Any, result: Any
+) -> dict[str, Any]:
+    """Return the row of the whole run: its size, its speed, and all its losses."""
+    leaves = jax.tree.leaves(params)
+    held = [leaf.addressable_shards[0].data.size for leaf in leaves]
+    steps = result.steps - (result.resumed_from or 0)
+    characters = steps * config.window * config.streams
+    return {
+        "row": "run",
+        "mesh": dict(mesh.shape),
+        "processes": jax.process_count(),
+        "parameters": sum(leaf.size for leaf in leaves),
+        "parameters_a_device": sum(held),
+        "streams_a_device": streams.addressable_shards[0].data.shape[1],
+        "resumed_from": result.resumed_from,
+        "characters": characters,
+        "seconds": result.seconds,
+        "compile_seconds": result.compile_seconds,
+        "temp_bytes": result.temp_bytes,
+        "bits": (result.values / np.log(2)).tolist(),
+    }
+
+
+def read_log(folder: Path) -> Rows:
+    """Return the lines of log.jsonl: one for each chunk, from the first on."""
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def show(chunks: Rows, run: dict[str, Any], config: Any, text: Any) -> None:
+    """Print bits per character as training went on, and what the run took."""
+    three = "{:.3f}".format
+    report.show_table(
+        f"Bits per character of {text.source}, {config.cell.upper()} {config.units}",
+        ["updates", "last window", "test"],
+        [
+            [f"{row['step']:,}", *map(three, (row["bits"], row["test_bits"]))]
+            for row in chunks
+        ],
+        f"{config.streams} streams, windows of {config.window}.",
+    )
+    axes = ", ".join(f"{size} {name}" for name, size in run["mesh"].items())
+    mebibytes = "?" if run["temp_bytes"] is None else f"{run['temp_bytes'] / 2**20:.1f}"
+    speed = run["characters"] / run["seconds"] if run["seconds"] else 0.0
+    sizes = run["parameters"], run["parameters_a_device"], speed
+    report.show_table(
+        "The run",
+        ["devices", "processes", "parameters", "a device", "characters/s", "MiB"],
+        [[axes, str(run["processes"]), *map("{:,.0f}".format, sizes), mebibytes]],
+        f"Computed in {config.machine.precision}, products of matrices with precision "
+        f"{config.machine.matmul_precision} (config.json says what that is here). MiB: "
+        "what a device allocates besides, as XLA says. Speed is without compilation.",
+    )
+
+
+def draw(chunks: Rows, run: dict[str, Any], config: Any) -> Figure:
+    """Draw bits per character of every window, and of the test text."""
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    axis = figure.subplots()
+    steps = np.arange(1, len(run["bits"]) + 1)
+    axis.plot(steps, run["bits"], linewidth=0.8, alpha=0.6, label="window, before it")
+    tested = [row["step"] for row in chunks]
+    bits = [row["test_bits"] for row in chunks]
+    axis.plot(tested, bits, "o-", color="C1", label="test text")
+    title = f"{config.cell.upper()} {config.units}, {config.machine.precision}"
+    axis.set(xlabel="updates", ylabel="bits per character", title=title)
+    axis.grid(alpha=0.3)
+    axis.legend()
+    return figure

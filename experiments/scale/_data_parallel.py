@@ -1,0 +1,82 @@
+"""A gradient rule on a batch that lies on several devices, and one sum over them.
+
+    L = Σ_d W_d L_d / Σ_d W_d,    ∂L/∂θ = Σ_d W_d ∂L_d/∂θ / Σ_d W_d
+
+L_d is the weighted mean of device d, W_d the sum of its weights. Under plain `jit` the
+same gradient comes out, but XLA sums a scan's gradient over the devices in every time
+step, as what a scan carries must be whole; here that happens once a sequence.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants.types import GradientRule
+
+
+def data_parallel(rule: GradientRule, mesh: jax.sharding.Mesh) -> GradientRule:
+    """Return a rule that computes shares of the batch where they lie.
+
+    Other axes of the mesh are left to XLA: params may be sharded over them. To be
+    called under `jit`. A rule that takes a key would draw the same on every device.
+
+    Args:
+      rule: any gradient rule without a key.
+      mesh: has an axis "data", over whose devices the first batch axis of carry, xs,
+        targets and what else is given is divided; it must divide it.
+
+    Returns:
+      A rule, with the same results.
+    """
+    first, second = jax.P("data"), jax.P(None, "data")
+
+    def local(params, carry, xs, targets, weights, mask, reset, initial):
+        (value, carry), grads = rule(
+            params, carry, xs, targets, weights, mask, reset, initial
+        )
+        weight = _total(weights, mask, value.dtype)
+        scaled = jax.tree.map(
+            lambda leaf: weight.astype(leaf.dtype) * leaf, (value, grads)
+        )
+        (value, grads), total = jax.lax.psum((scaled, weight), "data")
+        total = jnp.where(total == 0, 1, total)
+        value, grads = jax.tree.map(
+            lambda leaf: leaf / total.astype(leaf.dtype), (value, grads)
+        )
+        return (value, carry), grads
+
+    sharded = jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(jax.P(), first, *5 * [second], first),
+        out_specs=((jax.P(), first), jax.P()),
+        axis_names={"data"},
+        check_vma=False,  # else each use of params in the scan is summed by itself
+    )
+
+    def over_devices(
+        params, carry, xs, targets, weights=None, mask=None, reset=None, initial=None
+    ):
+        _check(carry, mesh.shape["data"])
+        return sharded(params, carry, xs, targets, weights, mask, reset, initial)
+
+    return over_devices
+
+
+def _total(weights, mask, dtype: Any) -> jax.Array:
+    """Return Σ w of this device; without weights and mask, any number does."""
+    if weights is None and mask is None:
+        return jnp.ones((), dtype)
+    weights = jnp.ones((), dtype) if weights is None else weights
+    mask = True if mask is None else mask
+    return jnp.sum(jnp.where(mask, weights, 0), dtype=dtype)
+
+
+def _check(carry, devices: int) -> None:
+    for leaf in jax.tree.leaves(carry):
+        if leaf.shape[0] % devices:
+            raise ValueError(
+                f"the first axis of the batch must be a multiple of the {devices} "
+                f"devices on the axis 'data' of the mesh, got {leaf.shape[0]}."
+            )

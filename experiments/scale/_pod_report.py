@@ -1,0 +1,100 @@
+"""Tables and the picture of pod."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import report
+from experiments.scale import pod
+
+PARTS = ("arithmetic", "weights", "loop", "sums")
+
+
+def speed_up(row: dict[str, Any], rows: list[dict[str, Any]], key="seconds") -> float:
+    """Return how many times faster than on one chip."""
+    alone = next(r for r in rows if r["units"] == row["units"] and r["chips"] == 1)
+    return alone["seconds"] / row[key]
+
+
+def show(rows: list[dict[str, Any]], config: Any) -> None:
+    """Print the parts of an update's time, and how much faster many chips are."""
+    training = [row for row in rows if row["row"] == "training"]
+    milli = lambda seconds: f"{1e3 * seconds:.3g}"
+    table = []
+    for row in training:
+        cells = [str(row["chips"]), f"{row['streams']:,.0f}"]
+        cells += [f"{row['sent_bytes'] / 2**20:.1f}"]
+        cells += [milli(row[part]) for part in (*PARTS, "seconds")]
+        faster = speed_up(row, training)
+        cells += [f"{faster:.1f}", f"{100 * faster / row['chips']:.0f} %"]
+        cells += [f"{speed_up(row, training, 'seconds_by_step'):.1f}"]
+        name = f"GRU {row['units']}, {row['parameters'] / 1e6:.1f} M"
+        table.append([name, *cells])
+    header = ["", "chips", "streams", "MiB sent", *PARTS, "in all"]
+    report.show_table(
+        f"One network, {config.streams:,} streams in all, windows of {config.window}: "
+        "of a chip, ms an update",
+        [*header, "× 1 chip", "of ideal", "× by step"],
+        table,
+        "By step: gradients summed in each time step, as plain jit does, rather than "
+        f"once a window. Below {pod.least_batch(config):.0f} streams a chip, reading "
+        f"weights takes longer than arithmetic, below {pod.least_streams(config):.1f} "
+        "sums do, whatever the number of parameters.",
+    )
+    sweeps = [row for row in rows if row["row"] == "sweep"]
+    report.show_table(
+        f"{config.runs:,} runs of a GRU {config.run_units}, batches of "
+        f"{config.run_batch}, windows of {config.window}: ms an update of all",
+        ["", "lanes a chip", "sent", *PARTS[:3], "in all", "× 1 chip", "of ideal"],
+        [
+            [f"{row['chips']} chip{'s' * (row['chips'] > 1)}", f"{row['lanes']:,}", "0"]
+            + [milli(row[part]) for part in (*PARTS[:3], "seconds")]
+            + [f"{(faster := speed_up(row, sweeps)):.1f}"]
+            + [f"{100 * faster / row['chips']:.0f} %"]
+            for row in sweeps
+        ],
+        f"Assumed: {config.peak / 1e12:g} TFLOP/s, of which {100 * config.efficiency:g}"
+        f" % are reached; memory {config.memory_bandwidth / 1e9:g} GB/s; links "
+        f"{config.link_bandwidth / 1e9:g} GB/s; {1e6 * config.latency:g} µs a hop, "
+        f"{1e6 * config.overhead:g} µs a time step.",
+    )
+
+
+def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
+    """Draw how much faster many chips are, and what an update's time is made of."""
+    figure = Figure(figsize=(13, 4.6), layout="constrained")
+    faster, parts = figure.subplots(1, 2)
+    training = [row for row in rows if row["row"] == "training"]
+    for i, units in enumerate(dict.fromkeys(row["units"] for row in training)):
+        mine = [row for row in training if row["units"] == units]
+        for key, style, what in (
+            ("seconds", "o-", "summed once a window"),
+            ("seconds_by_step", "s:", "summed in each step"),
+        ):
+            ups = [speed_up(row, mine, key) for row in mine]
+            label = f"GRU {units}, {what}"
+            chips = [row["chips"] for row in mine]
+            faster.plot(chips, ups, style, color=f"C{i}", label=label)
+    sweeps = [row for row in rows if row["row"] == "sweep"]
+    chips = [row["chips"] for row in sweeps]
+    ups = [speed_up(row, sweeps) for row in sweeps]
+    faster.plot(chips, ups, "^-", color="black", label=f"sweep of {config.runs:,} runs")
+    faster.plot(chips, chips, "--", color="grey", label="ideal")
+    faster.set(xscale="log", yscale="log", xlabel="chips", ylabel="times one chip")
+    faster.set_title("How much faster")
+    faster.legend(fontsize=8)
+    largest = [row for row in training if row["chips"] == config.chips]
+    named = [(f"GRU {row['units']}", row) for row in largest]
+    named.append(("sweep", next(r for r in sweeps if r["chips"] == config.chips)))
+    at = np.arange(len(named))
+    for i, part in enumerate(PARTS):
+        heights = [1e3 * row[part] for _, row in named]
+        parts.bar(at + 0.2 * (i - 1.5), heights, 0.2, label=part, color=f"C{i + 4}")
+    parts.set_xticks(at, [name for name, _ in named])
+    parts.set(yscale="log", ylabel="ms an update")
+    parts.set_title(f"Where the time goes on {config.chips} chips")
+    parts.legend(fontsize=8)
+    for axis in (faster, parts):
+        axis.grid(alpha=0.3)
+    return figure

@@ -1,0 +1,261 @@
+"""A character model of Shakespeare, on many devices and in many processes.
+
+    (value, (h, position)), grads = rule(θ, (h, position), streams)
+
+The text lies on the devices as many streams side by side, [L, B]. In each step the
+network reads the next window of all of them, goes on from the state that the window
+before left, and errors travel back to the beginning of the window. Devices are a mesh
+("data", "model"): streams are divided over the first axis, units of the network over
+the second. That is said where arrays are made, and nowhere else; XLA does the rest.
+"""
+
+import dataclasses
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bpvariants import gradients, training
+from experiments import data, report
+from experiments._devices import Machine
+from experiments.options import check_at_least_one
+from experiments.scale import _char_lm_report as char_lm_report
+from experiments.scale._data_parallel import data_parallel
+
+cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Train a character model on streams of a text, by windows of BPTT."""
+
+    text: Literal["tinyshakespeare", "python_reference"] = "tinyshakespeare"
+    """What to read: Tiny Shakespeare, which is fetched once if it is not there, or the
+    help of the running Python."""
+    cell: Literal["gru", "lstm"] = "gru"
+    """Of the recurrent layer."""
+    units: int = 256
+    """Of the recurrent layer."""
+    embedding: int = 64
+    """Numbers that a character becomes."""
+    streams: int = 64
+    """Parts of the text that are read side by side: the batch, of all devices."""
+    window: int = 64
+    """Characters of each stream in a step, and how far errors travel back."""
+    steps: int = 1_000
+    """Updates of the parameters."""
+    chunk: int = 100
+    """Steps between two lines of the log, and between two checkpoints."""
+    learning_rate: float = 2e-3
+    """Of Adam, on gradients whose norm is clipped to 1."""
+    remat: bool = True
+    """Compute each step of a window again on the way back, rather than keep it."""
+    reduce: Literal["window", "step"] = "window"
+    """When gradients are summed over devices: once a window, or as XLA does by itself,
+    in each time step."""
+    tested: int | None = None
+    """How many characters of the test text are scored after each chunk; all of them if
+    not given."""
+    seed: int = 0
+    """Of the parameters at first."""
+    resume: bool = False
+    """Go on from the last checkpoint in --out, bit by bit as if never interrupted."""
+    machine: Machine = dataclasses.field(default_factory=Machine)
+    out: Path | None = None
+    """Folder to write to; by default runs/char_lm-<time>."""
+
+    def __post_init__(self):
+        """Check the options."""
+        sizes = ("units", "embedding", "streams", "window", "steps", "chunk")
+        sizes += ("tested",)
+        check_at_least_one(self, *sizes)
+        if not self.learning_rate > 0:
+            raise ValueError(
+                f"learning_rate must be positive, got {self.learning_rate}."
+            )
+        if self.resume and self.out is None:
+            raise ValueError("resume needs out, the folder of the run to go on with.")
+
+
+class Network(nn.Module):
+    """Predict the next character from those before."""
+
+    config: Config
+    symbols: int
+
+    @nn.compact
+    def __call__(self, carry, x):
+        """Take one step."""
+        config, dtype = self.config, self.config.machine.dtype
+        kind = nn.GRUCell if config.cell == "gru" else nn.LSTMCell
+        types = {"dtype": dtype, "param_dtype": at_least_float32(dtype)}
+        x = nn.Embed(self.symbols, config.embedding, name="embed", **types)(x)
+        # Normal rather than orthogonal, for which a matrix must be made whole.
+        normal = nn.initializers.lecun_normal()
+        cell = kind(config.units, recurrent_kernel_init=normal, name="cell", **types)
+        carry, h = cell(carry, x)
+        y = nn.Dense(self.symbols, name="readout", **types)(h)
+        return carry, y.astype(at_least_float32(dtype))
+
+
+def at_least_float32(dtype: Any) -> Any:
+    """Return the dtype of parameters and losses where the network has this one."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def main(config: Config) -> report.Result:
+    """Train, print a table, and write it to a folder with a picture."""
+    with config.machine.computing():
+        return _main(config)
+
+
+def _main(config: Config) -> report.Result:
+    mesh, start = config.machine.mesh(), time.perf_counter()
+    _check_sizes(config, mesh)
+    folder = report.make_folder("char_lm", config.out)
+    checkpoints = _checkpoints(folder, config)
+    report.write_config(folder, config)
+    text = getattr(data, config.text)()
+    streams = place_streams(text.train, config, mesh)
+    test = place_streams(text.test[: config.tested], config, mesh)
+    network = Network(config, len(text.alphabet))
+    params, carry = place_network(network, config, mesh)
+    score = jax.jit(partial(_bits, network.apply))
+
+    def more(step, metrics):
+        progress.advance(step)
+        bits = float(metrics["value"]) / np.log(2)
+        return {"bits": bits, "test_bits": score(metrics["params"], carry[0], test)}
+
+    with report.Progress(1) as progress:
+        progress.begin("training", config.steps)
+        result = training.fit(
+            make_rule(network.apply, config, mesh),
+            optax.chain(
+                optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate)
+            ),
+            params, (streams,), steps=config.steps, chunk=config.chunk, carry=carry,
+            log=training.JsonLog(folder / "log.jsonl", more), checkpoint=checkpoints,
+        )  # fmt: skip
+    row = char_lm_report.summary(config, mesh, streams, params, result)
+    if not result.interrupted:  # else it can go on, and has no result yet
+        report.append_row(folder, row)
+    if report.writes():
+        chunks = char_lm_report.read_log(folder)
+        char_lm_report.show(chunks, row, config, text)
+        report.save_picture(folder, "char_lm", char_lm_report.draw(chunks, row, config))
+    report.say_where(folder, time.perf_counter() - start, result.interrupted)
+    return report.Result([row], folder, result.interrupted)
+
+
+def _checkpoints(folder: Path, config: Config) -> training.Checkpoint:
+    """Return where checkpoints are, if that is what the options say."""
+    directory = folder / "checkpoints"
+    begun = any(path.name.isdigit() for path in directory.glob("*"))
+    if begun and not config.resume:
+        raise SystemExit(
+            f"{folder} holds checkpoints of a run that was not finished: add --resume "
+            "to go on with it, or choose another --out."
+        )
+    different = {"steps", "tested", "resume", "machine", "out"}  # may be, on the way
+    settings = {
+        name: value
+        for name, value in dataclasses.asdict(config).items()
+        if name not in different
+    }
+    settings["precision"] = config.machine.precision
+    return training.Checkpoint(directory, config=settings)
+
+
+def _check_sizes(config: Config, mesh: jax.sharding.Mesh) -> None:
+    for name, axis in {"streams": "data", "units": "model"}.items():
+        if getattr(config, name) % mesh.shape[axis]:
+            raise SystemExit(
+                f"--{name} must be a multiple of the {mesh.shape[axis]} devices that "
+                f"they are divided over, got {getattr(config, name)}."
+            )
+
+
+def place_streams(
+    text: np.ndarray, config: Config, mesh: jax.sharding.Mesh
+) -> jax.Array:
+    """Return a text as streams [L, B], divided over "data".
+
+    Each process makes and holds the streams of its own devices only.
+    """
+    length = len(text) // config.streams
+    if length <= config.window:
+        raise SystemExit(
+            f"--window {config.window} is too long: each of {config.streams} streams "
+            f"of a text of {len(text)} characters has {length}."
+        )
+    streams = text[: length * config.streams].reshape(config.streams, length)
+    sharding = jax.NamedSharding(mesh, jax.P(None, "data"))
+    shape = length, config.streams
+    cut = lambda index: np.ascontiguousarray(streams[index[1], index[0]].T)
+    return jax.make_array_from_callback(shape, sharding, cut)
+
+
+def place_network(network: Network, config: Config, mesh: jax.sharding.Mesh):
+    """Return parameters and (carry, position), each made where it will lie."""
+    cell = nn.GRUCell if config.cell == "gru" else nn.LSTMCell
+
+    def init(key):
+        x = jnp.zeros(config.streams, int)
+        carry = cell(config.units, param_dtype=config.machine.dtype, parent=None)
+        carry = carry.initialize_carry(key, (config.streams, config.embedding))
+        return network.init(key, carry, x), (carry, jnp.zeros((), int))
+
+    def sharding(path, leaf):
+        return jax.NamedSharding(mesh, _spec(jax.tree_util.keystr(path), leaf.ndim))
+
+    key = jax.random.key(config.seed)
+    layout = jax.tree.map_with_path(sharding, jax.eval_shape(init, key))
+    return jax.jit(init, out_shardings=layout)(key)
+
+
+def _spec(path: str, ndim: int) -> Any:
+    """Return how a parameter, or an array of the carry, is divided."""
+    if path.startswith("[1]"):  # the carry, and the position in the text
+        return jax.P("data", "model") if ndim else jax.P()
+    if "cell" in path:  # inputs and units -> units, and biases of units
+        return jax.P(*[None] * (ndim - 1), "model")
+    return jax.P("model") if "readout" in path and ndim == 2 else jax.P()
+
+
+def make_rule(step: Any, config: Config, mesh: jax.sharding.Mesh) -> Any:
+    """Return (θ, (h, position), streams) -> ((value, (h, position)), grads)."""
+    checkpoint = "step" if config.remat else None
+    rule = gradients.bptt(step, cross_entropy, checkpoint=checkpoint)
+    if config.reduce == "window":
+        rule = data_parallel(rule, mesh)
+
+    def next_window(params, carry, streams):
+        h, position = carry
+        size = config.window + 1
+        window = jax.lax.dynamic_slice_in_dim(streams, position, size)
+        h = jax.tree.map(lambda leaf: jnp.where(position == 0, 0 * leaf, leaf), h)
+        (value, h), grads = rule(params, h, window[:-1], window[1:])
+        position = position + config.window
+        again = position + size > len(streams)
+        return (value, (h, jnp.where(again, 0, position))), grads
+
+    return next_window
+
+
+def _bits(step, params, carry, streams) -> jax.Array:
+    """Return bits per character of streams, each read from its beginning to its end."""
+    start = jax.tree.map(jnp.zeros_like, carry)
+
+    def body(h, pair):
+        h, y = step(params, h, pair[0])
+        return h, cross_entropy(y, pair[1])
+
+    losses = jax.lax.scan(body, start, (streams[:-1], streams[1:]))[1]
+    return jnp.mean(losses) / jnp.log(2)  # over devices, once

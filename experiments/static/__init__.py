@@ -1,0 +1,1 @@
+"""Studies of static backpropagation, and of what is put in its place."""

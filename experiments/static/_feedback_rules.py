@@ -1,0 +1,53 @@
+"""Backpropagation and the rules beside it, on LeNet, all called alike."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bpvariants import gradients
+from bpvariants.types import PyTree
+from experiments.static._lenet import LAYERS, SIDE
+
+RULES = ("bp", "fa", "dfa", "usf", "brsf", "frsf")
+cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+
+
+def draw_feedback(rule: str, key: jax.Array, params: PyTree) -> PyTree:
+    """Return the weights of a rule's way back, drawn once; None if it has none."""
+    if rule == "bp":
+        return None
+    like = jnp.zeros((1, SIDE, SIDE, 1))
+    kind: Any = rule
+    return gradients.draw_feedback(key, LAYERS, params, like, kind)
+
+
+def make_rule(rule: str) -> Callable:
+    """Return (params, feedback, images, labels, key) -> ((value, info), grads)."""
+    if rule == "bp":
+        exact = gradients.backprop(LAYERS, cross_entropy)
+        return lambda params, _, images, labels, key: exact(params, images, labels)
+    kind: Any = rule
+    other = gradients.feedback_alignment(LAYERS, cross_entropy, kind)
+
+    def call(params, feedback, images, labels, key):
+        given: dict[str, Any] = {"feedback": feedback}
+        if rule in ("usf", "brsf"):
+            given = {"key": key} if rule == "brsf" else {}
+        return other(params, images, labels, **given)
+
+    return call
+
+
+def make_angles(rule: str, images: jax.Array, labels: jax.Array) -> Callable:
+    """Return (params, feedback, key) -> angles to backpropagation on these images."""
+    approximate, exact = make_rule(rule), make_rule("bp")
+
+    def angles(params, feedback, key):
+        (_, info), _ = approximate(params, feedback, images, labels, key)
+        (_, true), _ = exact(params, None, images, labels, key)
+        return gradients.alignment_angles(info, true)
+
+    return angles

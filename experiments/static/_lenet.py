@@ -1,0 +1,68 @@
+"""A network of LeNet's shape, in layers (function, activation) as rules take them."""
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants.types import PyTree
+
+# Of weights [*window, in, out]; the first ones see 32 × 32, with a rim of zeros.
+SHAPES = ((5, 5, 1, 6), (5, 5, 6, 16), (400, 120), (120, 84), (84, 10))
+SIDE, RIMS = 28, (2, 0)
+
+
+def _convolution(rim: int):
+    """Return s = y ∗ w + b with a rim of zeros, as one product of patches.
+
+    Faster on CPUs than XLA's convolution, three times as measured here, and much more
+    under `vmap`, where that one becomes a grouped convolution.
+    """
+
+    def convolve(params, y):
+        w, b = params["w"], params["b"]
+        y = jnp.pad(y, ((0, 0), (rim, rim), (rim, rim), (0, 0)))
+        high, wide = w.shape[:2]
+        rows, columns = y.shape[1] - high + 1, y.shape[2] - wide + 1
+        beside = [y[:, :, j : j + columns] for j in range(wide)]
+        y = jnp.concatenate(beside, axis=-1)
+        y = jnp.concatenate([y[:, i : i + rows] for i in range(high)], axis=-1)
+        return y @ w.reshape(-1, w.shape[-1]) + jnp.reshape(b, (1, 1, 1, -1))
+
+    return convolve
+
+
+def _dense(params, y):
+    return y.reshape(len(y), -1) @ params["w"] + params["b"][None]
+
+
+def _rectified_pool(s):
+    y = jax.nn.relu(s)
+    batch, rows, columns, channels = y.shape
+    y = y.reshape(batch, rows // 2, 2, columns // 2, 2, channels)
+    y = jnp.maximum(y[:, :, 0], y[:, :, 1])
+    return jnp.maximum(y[:, :, :, 0], y[:, :, :, 1])
+
+
+def _identity(s):
+    return s
+
+
+LAYERS = [(_convolution(rim), _rectified_pool) for rim in RIMS]
+LAYERS += [(_dense, jax.nn.relu), (_dense, jax.nn.relu), (_dense, _identity)]
+
+
+def init(key: jax.Array) -> tuple[dict[str, jax.Array], ...]:
+    """Draw the parameters of all layers: Xavier's, and biases 0."""
+    draw = jax.nn.initializers.glorot_normal()
+    keys = jax.random.split(key, len(SHAPES))
+    return tuple(
+        {"w": draw(key, shape), "b": jnp.zeros(shape[-1])}
+        for key, shape in zip(keys, SHAPES, strict=True)
+    )
+
+
+def logits(params: PyTree, images: jax.Array) -> jax.Array:
+    """Return what the network says of images [B, 28, 28, 1], [B, 10]."""
+    y = images
+    for (function, activation), theta in zip(LAYERS, params, strict=True):
+        y = activation(function(theta, y))
+    return y

@@ -1,0 +1,134 @@
+"""Two processes of two devices each: as one, and after one of them was killed."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments._devices import Machine
+from experiments.scale import char_lm
+
+SIZES = {"units": 8, "embedding": 8, "streams": 8, "window": 8, "steps": 50}
+SIZES |= {"chunk": 10, "tested": 100}
+# A run to its end, and another one, in which the last process is killed after the log
+# of step 30, before its checkpoint. All in one start, which is what takes the time.
+PROGRAM = """
+import json, os, signal, sys
+from pathlib import Path
+from bpvariants import training
+from experiments import _devices
+from experiments.scale import char_lm
+
+sizes, options, whole, killed = map(json.loads, sys.argv[1:])
+machine = _devices.Machine(**options)
+_devices.start(machine)
+config = lambda out: char_lm.Config(**sizes, machine=machine, out=Path(out))
+_devices.run(char_lm.main, config(whole))
+log = training.JsonLog.__call__
+
+def log_and_die(self, step, metrics):
+    log(self, step, metrics)
+    if step == 30 and machine.process_id == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+training.JsonLog.__call__ = log_and_die
+_devices.run(char_lm.main, config(killed))
+"""
+
+
+def start(folder, make_command):
+    """Start both processes of a run, by the command of each machine."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    common = {"devices": 2, "distributed": True, "processes": 2, "heartbeat": 10}
+    common |= {"coordinator": f"localhost:{port}"}
+    environment = os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    started = []
+    for process in range(2):
+        command = [sys.executable, *make_command(common | {"process_id": process})]
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        started.append(subprocess.Popen(command, env=environment, text=True, **pipes))
+    return started
+
+
+def as_options(settings):
+    """Return settings as they are given to the command."""
+    options = [(f"--{name.replace('_', '-')}", v) for name, v in settings.items()]
+    return [
+        word
+        for name, value in options
+        for word in ([name] if value is True else [name, str(value)])
+    ]
+
+
+def end(started):
+    """Return the exit codes of both processes, and what they said."""
+    said = [process.communicate(timeout=120)[1] for process in started]
+    return [process.returncode for process in started], said
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, plain_jax):
+    """Folders of runs: in one process, in two, in two of which one was killed."""
+    folder = tmp_path_factory.mktemp("processes")
+    out = [str(folder / name) for name in ("two", "killed")]
+    program = lambda machine: [
+        "-c", PROGRAM, *map(json.dumps, (SIZES, machine, *out)),
+    ]  # fmt: skip
+    unlucky = start(folder, program)
+    with plain_jax():
+        machine = Machine(devices=4)
+        char_lm.main(char_lm.Config(**SIZES, machine=machine, out=folder / "one"))
+    broken = end(unlucky)
+    before = lines(folder / "killed" / "log.jsonl")
+    given = SIZES | {"resume": True, "out": out[1]}
+    command = ["-m", "experiments", "char_lm", *as_options(given)]
+    again = end(start(folder, lambda machine: [*command, *as_options(machine)]))
+    return folder, broken, before, again
+
+
+def bits(folder, name):
+    (run,) = lines(folder / name / "results.jsonl")
+    assert len(run["bits"]) == SIZES["steps"]
+    return run["bits"]
+
+
+def test_two_processes_are_as_one(runs):
+    folder, (_, said), *_ = runs
+    assert (folder / "two" / "results.jsonl").exists(), said
+    np.testing.assert_allclose(bits(folder, "two"), bits(folder, "one"), rtol=1e-5)
+    (run,) = lines(folder / "two" / "results.jsonl")
+    assert (run["processes"], run["mesh"]) == (2, {"data": 4, "model": 1})
+
+
+def test_a_dead_process_ends_the_run_with_a_message(runs):
+    _, (codes, said), before, _ = runs
+    assert codes[0] != 0
+    assert codes[1] == -signal.SIGKILL
+    for process, message in enumerate(said):
+        assert f"process {process} of 2 ended before its work was done" in message
+        assert "--resume" in message
+    assert [line["step"] for line in before] == [10, 20, 30]
+
+
+def test_a_run_that_was_killed_goes_on_bit_by_bit(runs):
+    folder, *_, (codes, said) = runs
+    assert codes == [0, 0], said
+    assert bits(folder, "killed") == bits(folder, "two")
+    log, want = (lines(folder / name / "log.jsonl") for name in ("killed", "two"))
+    assert log == want
+    (run,) = lines(folder / "killed" / "results.jsonl")
+    assert run["resumed_from"] in (10, 20)
