@@ -74,8 +74,14 @@ class Way:
         return self.folder / "curves" / f"{self.job}.jsonl"
 
 
+def check_resume(config: Any) -> None:
+    """Check that what is to be resumed is said to be somewhere."""
+    if config.resume and config.out is None:
+        raise ValueError("resume needs out, the folder of the run to go on with.")
+
+
 def open_run(study: str, config: Config) -> tuple[Config, Path]:
-    """Make the folder of a run, or go on in that of `config.resume`.
+    """Make the folder of a run, or with `resume` go on in that of `out`.
 
     What is left at its default is then as that run has it.
 
@@ -87,16 +93,22 @@ def open_run(study: str, config: Config) -> tuple[Config, Path]:
       The options of the run, and its folder.
 
     Raises:
-      SystemExit: if there is no such run, or options are given that are not its own.
+      SystemExit: if the folder holds a run and is not to be resumed, or the other way
+        round, or if options are given that are not those of the run.
     """
     run: Any = config
-    if run.resume is None:
+    if not run.resume:
+        if run.out is not None and (run.out / "checkpoints").exists():
+            raise SystemExit(
+                f"{run.out} holds checkpoints of a run: add --resume to go on with it, "
+                "or choose another --out."
+            )
         folder = report.make_folder(study, run.out)
         report.write_config(folder, config)
         return config, folder
-    path = run.resume / "config.json"
+    path = run.out / "config.json"
     if not path.exists():
-        raise SystemExit(f"resume must be the folder of a run, and has no {path}.")
+        raise SystemExit(f"{run.out} holds no run to resume: there is no {path}.")
     stored = json.loads(path.read_text())["config"]
     theirs = {}
     for field in dataclasses.fields(run):
@@ -105,11 +117,11 @@ def open_run(study: str, config: Config) -> tuple[Config, Path]:
         value, mine = _as_given(stored[field.name]), getattr(run, field.name)
         if mine not in (field.default, value):
             raise SystemExit(
-                f"{field.name}={mine!r} is not that of the run in {run.resume}, which "
-                f"has {value!r}: leave it out, or begin another run."
+                f"{field.name}={mine!r} is not that of the run in {run.out}, which has "
+                f"{value!r}: leave it out, or begin another run."
             )
         theirs[field.name] = value
-    return dataclasses.replace(run, **theirs), run.resume
+    return dataclasses.replace(run, **theirs), run.out
 
 
 def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:
