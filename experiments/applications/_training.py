@@ -42,13 +42,18 @@ class Way:
         return self.folder / "checkpoints" / self.job
 
     def fit(
-        self, *args: Any, look: Callable | None = None, **settings: Any
+        self,
+        *args: Any,
+        look: Callable | None = None,
+        every: int | None = None,
+        **settings: Any,
     ) -> training.FitResult:
         """Train as :func:`training.fit` does, with checkpoints, a curve and progress.
 
         Args:
           args: of `training.fit`.
           look: (step, metrics) -> what to add to the curve, such as a test error.
+          every: after how many steps to write a checkpoint; by default after each chunk.
           settings: of `training.fit`.
 
         Raises:
@@ -58,7 +63,7 @@ class Way:
         result = training.fit(
             *args,
             log=[curve, lambda step, metrics: self.advance(step)],
-            checkpoint=training.Checkpoint(self.checkpoints, keep=1),
+            checkpoint=training.Checkpoint(self.checkpoints, every, keep=1),
             **settings,
         )
         if result.stopped == "interrupt":
