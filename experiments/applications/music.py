@@ -1,0 +1,289 @@
+"""Chorales and folk tunes: which keys sound next, beside a published table.
+
+    p(x_{t+1} | x_1 … x_t) = Π_k σ(y_{t,k})^{x_{t+1,k}} (1 − σ(y_{t,k}))^{1 − x_{t+1,k}}
+
+A network reads a piece step by step, the 88 keys of a piano as zeros and ones, and says
+for each of them how likely it sounds next. Its samples are written to listen to.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bpvariants import training
+from experiments import choices, data, options, report
+from experiments.applications import _midi, _music_report, _recurrent, _resume, _rolls
+
+SETS = {"jsb_chorales": data.jsb_chorales, "nottingham": data.nottingham}
+SECONDS = {"jsb_chorales": 0.6, "nottingham": 0.15}  # of a step, chosen by ear
+FREE = ("sampled", "prime", "temperature", "sets", "cells")  # a resumed run may differ
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Train networks on polyphonic music, score them, and let them play."""
+
+    sets: tuple[Literal["jsb_chorales", "nottingham"], ...] = tuple(SETS)
+    """What to learn."""
+    cells: tuple[Literal["tanh", "lstm", "gru"], ...] = ("tanh", "lstm", "gru")
+    """Recurrent layers to compare."""
+    units: int = 128
+    """Of each."""
+    rule: str = "bptt"
+    """Where gradients come from: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
+    lookback: int = 32
+    """How many steps errors travel back, by rules that truncate."""
+    update: str = "adam"
+    """What is done with gradients: adam, sgd, forgetting, rprop, …"""
+    learning_rate: float = 5e-3
+    """At first; it falls to 0 along a cosine, but for the Rprop family."""
+    dropout: float = 0.3
+    """Share of units that the readout does not see, drawn at each step."""
+    streams: int = 16
+    """Pieces that are read side by side, one after another in each stream."""
+    window: int = 64
+    """Steps of each stream that an update is of; errors do not travel further."""
+    steps: int = 800
+    """Updates."""
+    chunk: int = 50
+    """Updates between two looks at the validation pieces."""
+    seeds: int = 2
+    """Networks of each kind, which differ in weights and dropout."""
+    seed: int = 0
+    """The first of them."""
+    sampled: int = 96
+    """Steps of each sample."""
+    prime: int = 8
+    """Steps of a test piece that a sample begins with."""
+    temperature: float = 1.0
+    """Samples are the likelier the lower it is; 1 as the network says."""
+    quick: bool = False
+    """A small form of it, in less than a minute."""
+    resume: bool = False
+    """Go on with the run in --out; what is finished is not trained again."""
+    out: Path | None = None
+    """Folder to write to; by default runs/music-<time>."""
+
+    def __post_init__(self):
+        """Check the options."""
+        sizes = ("units", "lookback", "streams", "window", "steps", "chunk", "seeds")
+        options.check_at_least_one(self, *sizes, "sampled", "prime")
+        options.check_known("sets", self.sets, SETS)
+        options.check_known("cells", self.cells, _recurrent.CELLS)
+        for name in ("learning_rate", "temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}.")
+        _resume.check_resume(self)
+
+
+def main(config: Config) -> report.Result:
+    """Train, score and sample; show tables, and write them to a folder."""
+    config = options.at_quick_size(
+        config, sets=("jsb_chorales",), cells=("gru",), units=48, steps=150, seeds=1
+    )
+    folder, start = _resume.make_folder("music", config), time.perf_counter()
+    rows, interrupted, played = [], False, {}
+    try:
+        with report.Progress(len(config.sets) * len(config.cells)) as progress:
+            for name in config.sets:
+                music = data.Music(*map(_as_rolls, SETS[name]()))
+                rows += _baselines(folder, name, music)
+                played[name] = [_begin(config, folder, name, music)]
+                for cell in config.cells:
+                    progress.begin(f"{name}, {cell}", config.steps)
+                    row, roll = _train(config, folder, name, cell, music, progress)
+                    rows.append(row)
+                    report.append_row(folder, row)
+                    played[name].append((f"{row['model']}, sampled", roll))
+    except KeyboardInterrupt:
+        interrupted = True
+    for name in dict.fromkeys(row["set"] for row in rows):
+        mine = [row for row in rows if row["set"] == name]
+        _music_report.show(name, mine, f"{config.rule} × {config.update}")
+        if played.get(name):
+            given = (name, played[name], config.prime)
+            report.save_picture(folder, name, _music_report.draw_rolls(*given))
+    if rows:
+        report.save_picture(folder, "music", _music_report.draw_curves(rows))
+    report.say_where(folder, time.perf_counter() - start, interrupted)
+    return report.Result(rows, folder, interrupted)
+
+
+def _as_rolls(pieces: list[data.Piece]) -> list[np.ndarray]:
+    return [data.to_roll(piece).astype(np.uint8) for piece in pieces]
+
+
+def _baselines(folder: Path, name: str, music: Any) -> list[dict[str, Any]]:
+    """Return rows of models without a memory, or with one of a single step."""
+    scores = [
+        _rolls.independent_keys(music.train, part)
+        for part in (music.validation, music.test)
+    ]
+    rows = [
+        {"set": name, "model": model, "validation": validation, "test": test}
+        for model, validation, test in zip(
+            ("independent keys", "a Markov chain per key"), *scores, strict=True
+        )
+    ]
+    for row in rows:
+        report.append_row(folder, row)
+    return rows
+
+
+def make_network(config: Config, cell: str):
+    """Return (step, loss, init, zeros) of a network, zeros for so many streams."""
+    step = _recurrent.make_step(cell, lambda _, x: x.astype(jnp.float32))
+
+    def loss(y, target):
+        losses = optax.sigmoid_binary_cross_entropy(y, target.astype(y.dtype))
+        return jnp.sum(losses, axis=-1)
+
+    init = lambda key: _recurrent.init(key, cell, 88, config.units, 88)
+    like = init(jax.random.key(0))["cell"]
+    return step, loss, init, lambda batch: _recurrent.CELLS[cell].carry(like, batch)
+
+
+def _train(
+    config: Config, folder: Path, name: str, cell: str, music: Any, progress: Any
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Train one kind of network; return its row, and what the first of them plays."""
+    step, loss, init, zeros = make_network(config, cell)
+    key = jax.random.key(config.seed)
+    params = _recurrent.draw_runs(jax.random.fold_in(key, 1), config.seeds, init)
+    log = folder / f"{name}-{cell}.jsonl"
+    validate = _Scores(step, loss, zeros, music.validation, config.streams)
+    draws = choices.draws(config.rule)
+    rule = _recurrent.over_windows(
+        choices.make_rule(
+            config.rule, step, loss,
+            lookback=config.lookback, visible=_recurrent.CELLS[cell].visible,
+        ),
+        zeros((config.streams,)),
+        draws=draws, dropout=config.dropout, units=config.units,
+    )  # fmt: skip
+    random = draws or config.dropout > 0
+    result = training.fit(
+        rule,
+        choices.make_update(config.update, config.learning_rate, steps=config.steps),
+        params,
+        _rolls.Streams(music.train, config.streams, config.window, config.seed),
+        steps=config.steps,
+        chunk=min(config.chunk, config.steps),
+        draws=random,
+        key=jax.random.fold_in(key, 2) if random else None,
+        carry=_recurrent.repeat_runs(zeros((config.streams,)), config.seeds),
+        runs=config.seeds,
+        log=[
+            training.JsonLog(log, lambda _, metrics: validate.log(metrics)),
+            lambda step, _: progress.advance(step),
+        ],
+        checkpoint=_resume.checkpoint(
+            folder, f"{name}-{cell}", config, free=FREE, best=validate.mean
+        ),
+    )
+    if result.interrupted:
+        raise KeyboardInterrupt
+    where = folder / "checkpoints" / f"{name}-{cell}"
+    best, params = training.read_checkpoint(where, params, best=True)
+    test = _Scores(step, loss, zeros, music.test, config.streams)
+    row = {"set": name, "model": f"{cell} {config.units}", "cell": cell}
+    row |= {"rule": config.rule, "update": config.update, "best_step": best}
+    row |= {"params": _recurrent.count(params) // config.seeds, "steps": result.steps}
+    row |= {"validation": validate(params), "test": test(params)}
+    row |= {"seconds": result.seconds + result.compile_seconds}
+    row |= _curves(_resume.read_log(log), best)
+    first = jax.tree.map(lambda leaf: leaf[0], params)
+    roll = _play(config, folder, name, cell, partial(step, first), zeros(()), music)
+    return row, roll
+
+
+class _Scores:
+    """Nats per step on pieces, of the networks of all seeds."""
+
+    def __init__(self, step, loss, zeros: Callable, rolls: list, streams: int):
+        shares = _rolls.pack([len(roll) for roll in rolls], streams)
+        self._window = jax.tree.map(jnp.asarray, _rolls.lay_out(rolls, shares))
+        score = _recurrent.make_score(step, loss)
+        self._score = jax.jit(jax.vmap(score, in_axes=(0, None, None)))
+        self._zeros, self._known = zeros((streams,)), (0, [])
+
+    def __call__(self, params) -> list[float]:
+        """Return one number for each seed."""
+        return self._score(params, self._zeros, self._window).tolist()
+
+    def log(self, metrics: dict[str, Any]) -> dict[str, Any]:
+        """Return what a log says of it; a second call at the same step costs nothing."""
+        step = metrics["values"].shape[-1]
+        if self._known[0] != step:
+            self._known = step, self(metrics["params"])
+        recent = metrics["values"][:, -50:].mean(axis=-1)
+        return {"validation": self._known[1], "recent": recent}
+
+    def mean(self, metrics: dict[str, Any]) -> float:
+        """Return the mean over seeds, by which the best step is chosen."""
+        return float(np.mean(self.log(metrics)["validation"]))
+
+
+def _curves(lines: list[dict[str, Any]], best: int) -> dict[str, Any]:
+    """Return curves [looks][seeds], and the loss of training at the best step."""
+    steps = [line["step"] for line in lines]
+    train = [line["recent"] for line in lines]
+    curve = [line["validation"] for line in lines]
+    row = {"train": train[steps.index(best)], "curve_steps": steps}
+    return row | {"curve": curve, "train_curve": train}
+
+
+def _begin(config: Config, folder: Path, name: str, music: Any):
+    """Write the test piece that samples begin with; return its title and its roll."""
+    roll = music.test[0][: config.sampled]
+    path = folder / f"{name}-test-piece.mid"
+    _midi.write_midi(path, data.to_piece(roll), SECONDS[name])
+    return "a test piece, the beginning of which is given", roll
+
+
+def _play(config, folder, name, cell, step, zeros, music) -> np.ndarray:
+    """Sample a piece, write it as MIDI, and return its roll [T, 88]."""
+    prime = jnp.asarray(music.test[0][: min(config.prime, config.sampled)])
+    key = jax.random.key(config.seed)
+    roll = sample(step, zeros, prime, config.sampled, key, config.temperature)
+    path = folder / f"{name}-{cell}.mid"
+    _midi.write_midi(path, data.to_piece(roll), SECONDS[name])
+    return roll
+
+
+def sample(
+    step: Callable, carry: Any, prime: jax.Array, steps: int, key, temperature: float
+) -> np.ndarray:
+    """Return a piece [steps, 88] that begins with some steps and is drawn from there.
+
+    Args:
+      step: (carry, (x, None)) -> (carry, logits [88]).
+      carry: before the first step.
+      prime: [at least 1, 88] of zeros and ones.
+      steps: of the piece, those given included.
+      key: of `jax.random`.
+      temperature: that logits are divided by.
+    """
+
+    def body(state, inputs):
+        carry, drawn = state
+        t, key = inputs
+        x = jnp.where(t < len(prime), given[t], drawn)
+        carry, logits = step(carry, (x, None))
+        drawn = jax.random.bernoulli(key, jax.nn.sigmoid(logits / temperature))
+        return (carry, drawn.astype(prime.dtype)), x
+
+    given = jnp.zeros((steps, 88), prime.dtype).at[: len(prime)].set(prime)
+    inputs = jnp.arange(steps), jax.random.split(key, steps)
+    state = carry, jnp.zeros(88, prime.dtype)
+    return np.asarray(jax.jit(lambda: jax.lax.scan(body, state, inputs)[1])())
