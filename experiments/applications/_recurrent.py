@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bpvariants import cells, gradients
+from bpvariants import cells
 from bpvariants.types import GradientRule, Loss, PyTree, Step
 
 
@@ -43,6 +43,17 @@ class Window(NamedTuple):
     weights: Any  # [T, B] bool, which losses count; None for all
     mask: Any  # [T, B] bool, False in padding; None for no padding
     reset: Any  # [T, B] bool, where a state of zeros is put before the step
+
+
+class Network(NamedTuple):
+    """A cell with a readout, what it reads and what it is to say."""
+
+    step: Step  # of pairs (x, k)
+    loss: Loss
+    init: Callable[[jax.Array], PyTree]  # key -> params
+    zeros: Callable[[tuple[int, ...]], PyTree]  # batch shape -> carry
+    cell: str
+    units: int
 
 
 def init(key: jax.Array, cell: str, inputs: int, units: int, outputs: int) -> PyTree:
@@ -75,7 +86,7 @@ def make_step(cell: str, encode: Callable[[PyTree, Any], jax.Array]) -> Step:
 
 def over_windows(
     rule: GradientRule, zeros: PyTree, *, draws: bool, dropout: float, units: int
-) -> Callable:
+) -> Callable[..., Any]:
     """Return (params, carry, *window, key=) -> ((value, carry), grads).
 
     Args:
@@ -102,33 +113,17 @@ def over_windows(
     return of_window
 
 
-def make_score(step: Step, loss: Loss) -> Callable[[PyTree, PyTree, Window], jax.Array]:
-    """Return (params, zeros, window) -> the mean loss of all that count."""
-
-    def scoring(params, carry, pair):
-        carry, y = step(params, carry, (pair[0], None))
-        return carry, loss(y, pair[1])
-
-    def score(params, zeros, window):
-        pairs = window.xs, window.targets
-        marks = {"mask": window.mask, "reset": window.reset, "initial": zeros}
-        _, losses = gradients.unroll(scoring, params, zeros, pairs, **marks)
-        if window.weights is None:
-            return jnp.mean(losses)
-        total = jnp.sum(jnp.where(window.weights, losses, 0))
-        return total / jnp.sum(window.weights)
-
-    return score
-
-
-def draw_runs(key: jax.Array, seeds: int, init: Callable[[jax.Array], PyTree]):
-    """Return parameters with a first axis of seeds."""
-    return jax.vmap(init)(jax.random.split(key, seeds))
-
-
-def repeat_runs(tree: PyTree, seeds: int) -> PyTree:
-    """Return a tree with a first axis of seeds, along which it is the same."""
-    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (seeds, *leaf.shape)), tree)
+def make_network(
+    cell: str,
+    units: int,
+    encode: Callable[[PyTree, Any], jax.Array],
+    loss: Loss,
+    init: Callable[[jax.Array], PyTree],
+) -> Network:
+    """Return a network; arguments are as in it, and as :func:`make_step` has them."""
+    like = jax.eval_shape(init, jax.random.key(0))["cell"]
+    zeros = lambda batch: CELLS[cell].carry(like, batch)
+    return Network(make_step(cell, encode), loss, init, zeros, cell, units)
 
 
 def count(params: PyTree) -> int:

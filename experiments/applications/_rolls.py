@@ -65,6 +65,11 @@ def lay_out(
     return Window(xs, targets, weights, mask, reset)
 
 
+def side_by_side(rolls: Sequence[np.ndarray], streams: int) -> Window:
+    """Return pieces in so many streams, all of them one window: to be tested on."""
+    return lay_out(rolls, pack([len(roll) for roll in rolls], streams))
+
+
 class Streams(NamedTuple):
     """Pieces to learn from, in windows of streams: an iterable from any step on."""
 

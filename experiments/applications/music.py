@@ -8,8 +8,6 @@ for each of them how likely it sounds next. Its samples are written to listen to
 
 import dataclasses
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bpvariants import training
-from experiments import choices, data, options, report
-from experiments.applications import _midi, _music_report, _recurrent, _resume, _rolls
+from experiments import data, options, report
+from experiments.applications import (
+    _midi,
+    _music_report,
+    _recurrent,
+    _resume,
+    _rolls,
+    _windows,
+)
 
 SETS = {"jsb_chorales": data.jsb_chorales, "nottingham": data.nottingham}
 SECONDS = {"jsb_chorales": 0.6, "nottingham": 0.15}  # of a step, chosen by ear
@@ -140,107 +144,46 @@ def _baselines(folder: Path, name: str, music: Any) -> list[dict[str, Any]]:
     return rows
 
 
-def make_network(config: Config, cell: str):
-    """Return (step, loss, init, zeros) of a network, zeros for so many streams."""
-    step = _recurrent.make_step(cell, lambda _, x: x.astype(jnp.float32))
+def _train(
+    config: Config, folder: Path, name: str, cell: str, music: Any, progress: Any
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Train one kind of network; return its row, and what the first of them plays."""
+    network = make_network(cell, config.units)
+    validation, test = (
+        _windows.Scores(network, _rolls.side_by_side(part, config.streams))
+        for part in (music.validation, music.test)
+    )
+    params, trained = _windows.train(
+        config,
+        folder,
+        f"{name}-{cell}",
+        network,
+        _rolls.Streams(music.train, config.streams, config.window, config.seed),
+        validation,
+        progress.advance,
+        free=FREE,
+        best=True,
+    )
+    row = {"set": name, "model": f"{cell} {config.units}", "cell": cell, **trained}
+    row |= {"validation": validation(params), "test": test(params)}
+    first = jax.tree.map(lambda leaf: leaf[0], params)
+    return row, _play(config, folder, name, network, first, music)
+
+
+def make_network(cell: str, units: int) -> _recurrent.Network:
+    """Return a network of keys."""
 
     def loss(y, target):
         losses = optax.sigmoid_binary_cross_entropy(y, target.astype(y.dtype))
         return jnp.sum(losses, axis=-1)
 
-    init = lambda key: _recurrent.init(key, cell, 88, config.units, 88)
-    like = init(jax.random.key(0))["cell"]
-    return step, loss, init, lambda batch: _recurrent.CELLS[cell].carry(like, batch)
-
-
-def _train(
-    config: Config, folder: Path, name: str, cell: str, music: Any, progress: Any
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Train one kind of network; return its row, and what the first of them plays."""
-    step, loss, init, zeros = make_network(config, cell)
-    key = jax.random.key(config.seed)
-    params = _recurrent.draw_runs(jax.random.fold_in(key, 1), config.seeds, init)
-    log = folder / f"{name}-{cell}.jsonl"
-    validate = _Scores(step, loss, zeros, music.validation, config.streams)
-    draws = choices.draws(config.rule)
-    rule = _recurrent.over_windows(
-        choices.make_rule(
-            config.rule, step, loss,
-            lookback=config.lookback, visible=_recurrent.CELLS[cell].visible,
-        ),
-        zeros((config.streams,)),
-        draws=draws, dropout=config.dropout, units=config.units,
-    )  # fmt: skip
-    random = draws or config.dropout > 0
-    result = training.fit(
-        rule,
-        choices.make_update(config.update, config.learning_rate, steps=config.steps),
-        params,
-        _rolls.Streams(music.train, config.streams, config.window, config.seed),
-        steps=config.steps,
-        chunk=min(config.chunk, config.steps),
-        draws=random,
-        key=jax.random.fold_in(key, 2) if random else None,
-        carry=_recurrent.repeat_runs(zeros((config.streams,)), config.seeds),
-        runs=config.seeds,
-        log=[
-            training.JsonLog(log, lambda _, metrics: validate.log(metrics)),
-            lambda step, _: progress.advance(step),
-        ],
-        checkpoint=_resume.checkpoint(
-            folder, f"{name}-{cell}", config, free=FREE, best=validate.mean
-        ),
+    return _recurrent.make_network(
+        cell,
+        units,
+        lambda _, x: x.astype(jnp.float32),
+        loss,
+        lambda key: _recurrent.init(key, cell, 88, units, 88),
     )
-    if result.interrupted:
-        raise KeyboardInterrupt
-    where = folder / "checkpoints" / f"{name}-{cell}"
-    best, params = training.read_checkpoint(where, params, best=True)
-    test = _Scores(step, loss, zeros, music.test, config.streams)
-    row = {"set": name, "model": f"{cell} {config.units}", "cell": cell}
-    row |= {"rule": config.rule, "update": config.update, "best_step": best}
-    row |= {"params": _recurrent.count(params) // config.seeds, "steps": result.steps}
-    row |= {"validation": validate(params), "test": test(params)}
-    row |= {"seconds": result.seconds + result.compile_seconds}
-    row |= _curves(_resume.read_log(log), best)
-    first = jax.tree.map(lambda leaf: leaf[0], params)
-    roll = _play(config, folder, name, cell, partial(step, first), zeros(()), music)
-    return row, roll
-
-
-class _Scores:
-    """Nats per step on pieces, of the networks of all seeds."""
-
-    def __init__(self, step, loss, zeros: Callable, rolls: list, streams: int):
-        shares = _rolls.pack([len(roll) for roll in rolls], streams)
-        self._window = jax.tree.map(jnp.asarray, _rolls.lay_out(rolls, shares))
-        score = _recurrent.make_score(step, loss)
-        self._score = jax.jit(jax.vmap(score, in_axes=(0, None, None)))
-        self._zeros, self._known = zeros((streams,)), (0, [])
-
-    def __call__(self, params) -> list[float]:
-        """Return one number for each seed."""
-        return self._score(params, self._zeros, self._window).tolist()
-
-    def log(self, metrics: dict[str, Any]) -> dict[str, Any]:
-        """Return what a log says of it; a second call at the same step costs nothing."""
-        step = metrics["values"].shape[-1]
-        if self._known[0] != step:
-            self._known = step, self(metrics["params"])
-        recent = metrics["values"][:, -50:].mean(axis=-1)
-        return {"validation": self._known[1], "recent": recent}
-
-    def mean(self, metrics: dict[str, Any]) -> float:
-        """Return the mean over seeds, by which the best step is chosen."""
-        return float(np.mean(self.log(metrics)["validation"]))
-
-
-def _curves(lines: list[dict[str, Any]], best: int) -> dict[str, Any]:
-    """Return curves [looks][seeds], and the loss of training at the best step."""
-    steps = [line["step"] for line in lines]
-    train = [line["recent"] for line in lines]
-    curve = [line["validation"] for line in lines]
-    row = {"train": train[steps.index(best)], "curve_steps": steps}
-    return row | {"curve": curve, "train_curve": train}
 
 
 def _begin(config: Config, folder: Path, name: str, music: Any):
@@ -251,39 +194,44 @@ def _begin(config: Config, folder: Path, name: str, music: Any):
     return "a test piece, the beginning of which is given", roll
 
 
-def _play(config, folder, name, cell, step, zeros, music) -> np.ndarray:
+def _play(config, folder, name, network, params, music) -> np.ndarray:
     """Sample a piece, write it as MIDI, and return its roll [T, 88]."""
     prime = jnp.asarray(music.test[0][: min(config.prime, config.sampled)])
     key = jax.random.key(config.seed)
-    roll = sample(step, zeros, prime, config.sampled, key, config.temperature)
-    path = folder / f"{name}-{cell}.mid"
+    roll = sample(network, params, prime, config.sampled, key, config.temperature)
+    path = folder / f"{name}-{network.cell}.mid"
     _midi.write_midi(path, data.to_piece(roll), SECONDS[name])
     return roll
 
 
 def sample(
-    step: Callable, carry: Any, prime: jax.Array, steps: int, key, temperature: float
+    network: _recurrent.Network,
+    params: Any,
+    prime: jax.Array,
+    steps: int,
+    key: jax.Array,
+    temperature: float = 1.0,
 ) -> np.ndarray:
     """Return a piece [steps, 88] that begins with some steps and is drawn from there.
 
     Args:
-      step: (carry, (x, None)) -> (carry, logits [88]).
-      carry: before the first step.
-      prime: [at least 1, 88] of zeros and ones.
+      network: as :func:`make_network` returns it.
+      params: of it.
+      prime: the steps given, [at least 1, 88] of zeros and ones.
       steps: of the piece, those given included.
       key: of `jax.random`.
       temperature: that logits are divided by.
     """
+    given = jnp.zeros((steps, 88), prime.dtype).at[: len(prime)].set(prime)
 
     def body(state, inputs):
         carry, drawn = state
         t, key = inputs
         x = jnp.where(t < len(prime), given[t], drawn)
-        carry, logits = step(carry, (x, None))
+        carry, logits = network.step(params, carry, (x, None))
         drawn = jax.random.bernoulli(key, jax.nn.sigmoid(logits / temperature))
-        return (carry, drawn.astype(prime.dtype)), x
+        return (carry, drawn.astype(x.dtype)), x
 
-    given = jnp.zeros((steps, 88), prime.dtype).at[: len(prime)].set(prime)
     inputs = jnp.arange(steps), jax.random.split(key, steps)
-    state = carry, jnp.zeros(88, prime.dtype)
+    state = network.zeros(()), jnp.zeros(88, prime.dtype)
     return np.asarray(jax.jit(lambda: jax.lax.scan(body, state, inputs)[1])())

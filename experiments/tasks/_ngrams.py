@@ -1,6 +1,7 @@
 """n-grams of all orders, each mixed with the one below: what a text model must beat.
 
-    p_n(x | c) = w · N(c, x) / N(c) + (1 − w) · p_{n−1}(x | c′),    w = N(c) / (N(c) + 5)
+    p_n(x | c) = w · N(c, x) / N(c) + (1 − w) · p_{n−1}(x | c′),
+    w = N(c) / (N(c) + 5)
 
 c is the context of n − 1 symbols, c′ the same without its first; p_0 is uniform, and N
 counts the training text.
