@@ -1,5 +1,6 @@
 """Music and language: studies run, windows are what they say, scores are right."""
 
+import itertools
 import json
 
 import jax
@@ -40,7 +41,7 @@ def test_streams_hold_each_piece_once_and_score_all_but_first_steps(rolls):
     found = []
     for b in range(2):
         begins = [*np.flatnonzero(window.reset[:, b]), window.mask[:, b].sum()]
-        for begin, end in zip(begins, begins[1:], strict=False):
+        for begin, end in itertools.pairwise(begins):
             piece = window.xs[begin:end, b]
             scored = window.weights[begin:end, b]
             np.testing.assert_array_equal(scored, [True] * (len(piece) - 1) + [False])
@@ -67,7 +68,7 @@ def test_windows_of_a_text_follow_each_other(keeps):
     windows = _characters.Windows(text, 3, 8, keeps=keeps, seed=2)
     rounds = 0
     drawn = [w for w, _ in zip(windows(0), range(300), strict=False)]
-    for before, after in zip(drawn, drawn[1:], strict=False):
+    for before, after in itertools.pairwise(drawn):
         np.testing.assert_array_equal(after.targets, after.xs + 1)
         goes_on = (after.xs[0] == before.targets[-1]).all()
         rounds += not goes_on
@@ -101,7 +102,7 @@ def test_scores_are_those_of_pieces_one_by_one(rolls):
         losses = []
         for roll in rolls:
             carry = network.zeros(())
-            for x, target in zip(roll, roll[1:], strict=False):
+            for x, target in itertools.pairwise(roll):
                 carry, y = network.step(one, carry, (jnp.asarray(x), None))
                 p = jax.nn.sigmoid(y)
                 losses.append(-jnp.sum(jnp.log(jnp.where(target, p, 1 - p))))
@@ -209,7 +210,7 @@ def test_music_is_better_than_chance_and_goes_on(tmp_path, capsys):
     config = music.Config(quick=True, out=tmp_path)
     result = music.main(config)
     check(result, tmp_path, ["music", "jsb_chorales"])
-    independent, markov, row = result.rows
+    independent, _, row = result.rows
     assert row["test"][0] < independent["test"]
     assert row["validation"][0] == min(each[0] for each in row["curve"])
     piece = _midi.read_midi(tmp_path / "jsb_chorales-gru.mid")
