@@ -10,22 +10,21 @@ from experiments import report
 NAMES = {
     "mlp_300": "784-300-10",
     "mlp_500_150": "784-500-150-10",
-    "conv": "conv 16, conv 32, dense",
+    "conv": "conv 8, conv 16, dense",
     "gru_rows": "GRU, row by row",
     "full_batch": "784-300-10, full batch",
 }
 COLOURS = dict(zip(NAMES, ("C0", "C4", "C2", "C1", "C3"), strict=True))
 ERROR = "test error %"
 LECUN, BAI = "LeCun's table, second hand", "Bai et al. 2018, table 1"
-BIOTORCH = "BioTorch benchmark, best of its test"
-FUNG = "Fung et al. 2022, names of weights"
-THIRD = "third party, 500 runs, 35 epochs"
+BIOTORCH, FUNG = "BioTorch, its best on test", "Fung et al. 2022, weights' names"
+THIRD = "third party, 35 epochs"
 PUBLISHED = {
     "mlp_300": [report.Published("784-300-10, squared error", {ERROR: 4.7}, LECUN)],
     "mlp_500_150": [report.Published("784-500-150-10", {ERROR: 2.95}, LECUN)],
     "conv": [
-        report.Published("LeNet, 100 epochs", {ERROR: 0.91}, BIOTORCH),
-        report.Published("explicit network, 100 epochs", {ERROR: 0.71}, FUNG),
+        report.Published("LeNet", {ERROR: 0.91}, BIOTORCH),
+        report.Published("explicit convolutional", {ERROR: 0.71}, FUNG),
     ],
     "gru_rows": [report.Published("GRU, pixel by pixel", {ERROR: 3.8}, BAI)],
     "full_batch": [
@@ -38,14 +37,14 @@ LINEAR = report.Published("linear", {ERROR: 12.0}, LECUN)
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
     """Print the table beside the published figures of the networks in it."""
-    measures = (ERROR, "rule × update", "epochs", "weights", "ms/step")
+    measures = (ERROR, "rule × update", "epochs", "weights", "ms")
     ours = {
         NAMES[row["job"]]: {
             ERROR: [round(error, 4) for error in row["test_error"]],
             "rule × update": f"{row['rule']} × {row['update']}",
             "epochs": f"{row['epochs']:.3g}",
             "weights": f"{row['params']:,}",
-            "ms/step": f"{row['ms_per_step']:.1f}",
+            "ms": f"{row['ms_per_step']:.1f}",
         }
         for row in rows
     }
@@ -56,8 +55,8 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         ours,
         [LINEAR, *published],
         f"Ours: cross-entropy, {config.train:,} training images, no distortions, "
-        f"{config.test:,} test images, settings chosen beforehand; a step is of all "
-        "seeds. Pixel by pixel is a harder task than row by row.",
+        f"{config.test:,} test images, settings chosen beforehand; ms: of a step of "
+        "all seeds. Pixel by pixel is a harder task than row by row.",
     )
 
 

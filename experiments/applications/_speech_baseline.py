@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-SEGMENTS = 5
+SEGMENTS, HOP = 5, 80  # samples from frame to frame
 
 
 def score(

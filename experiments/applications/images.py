@@ -41,8 +41,8 @@ class Config:
     """Where those of the others do; the rest are kinds of feedback alignment."""
     update: str = "adam"
     """What is done with gradients of mini-batches."""
-    learning_rate: float | None = None
-    """Of it, at first; by default the update's own."""
+    learning_rate: float | None = 2e-3
+    """Of it, at first; it falls to 0 along a cosine, but for the Rprop family."""
     full_batch_update: str = "irprop_minus"
     """What is done with gradients of full_batch."""
     full_batch_rate: float | None = 1e-3
@@ -62,7 +62,7 @@ class Config:
     test: int = 10_000
     """How many of the test images to look at."""
     looks: int = 8
-    """How often to look at them on the way; the last look is the result."""
+    """How often at most to look at them on the way; the last look is the result."""
     seeds: int = 2
     """Networks of each kind, of different weights and batches, under vmap."""
     first_seed: int = 0
@@ -79,7 +79,9 @@ class Config:
         sizes = ("lookback", "units", "epochs", "full_batch_epochs", "batch", "train")
         options.check_at_least_one(self, *sizes, "test", "looks", "seeds")
         options.check_known("networks", self.networks, _image_networks.NETWORKS)
-        options.check_known("static_rule", self.static_rule, _image_networks.STATIC_RULES)
+        options.check_known(
+            "static_rule", self.static_rule, _image_networks.STATIC_RULES
+        )
         for name in ("update", "full_batch_update"):
             options.check_known(name, getattr(self, name), choices.UPDATES)
         if not self.networks:
@@ -119,7 +121,7 @@ def _steps(config: Config, name: str) -> tuple[int, int]:
     if name != "full_batch":
         steps = max(1, round(config.epochs * config.train / config.batch))
     chunk = -(-steps // config.looks)
-    return chunk * max(1, steps // chunk), chunk
+    return chunk * -(-steps // chunk), chunk
 
 
 def _train(config: Config, name: str, train, test, way: Way) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Config:
     """Test on takes 5 to 9, the validation part, and learn from 10 to 49: to choose
     settings without a look at the test part."""
     looks: int = 10
-    """How often to test on the way; the last look is the result."""
+    """How often to test on the way, about; the last look is the result."""
     seeds: int = 2
     """Networks of each kind, of different weights, under vmap."""
     first_seed: int = 0
@@ -169,12 +169,11 @@ def _answer(config: Config, folder: Path, rows, samples: np.ndarray) -> None:
     )
 
 
-def _load() -> tuple[data.FSDD, list[np.ndarray], Recordings]:
-    """Return the recordings, their features, and what networks hear."""
+def _load() -> tuple[data.FSDD, Recordings]:
+    """Return the recordings, and what networks hear."""
     found = data.fsdd()
-    loud = _speech_network.features(found.samples)
-    xs = [_speech_network.normalised(each) for each in loud]
-    return found, loud, Recordings(xs, found.digits, found.speakers)
+    xs = [*map(_speech_network.normalised, _speech_network.features(found.samples))]
+    return found, Recordings(xs, found.digits, found.speakers)
 
 
 def _parts(config: Config, found: data.FSDD) -> tuple[np.ndarray, np.ndarray]:
@@ -187,7 +186,7 @@ def _parts(config: Config, found: data.FSDD) -> tuple[np.ndarray, np.ndarray]:
 def _steps(config: Config) -> tuple[int, int]:
     """Return how many updates there are, and after how many to look."""
     every = max(RUN, -(-config.steps // config.looks) // RUN * RUN)
-    return every * max(1, config.steps // every), every
+    return every * -(-config.steps // every), every
 
 
 def _starts(config: Config, cell: str, runs: int):
@@ -198,8 +197,9 @@ def _starts(config: Config, cell: str, runs: int):
 
 def _baseline(config: Config, load, way: Way) -> dict[str, Any]:
     """Test logistic regression on both splits."""
-    found, loud, recordings = load()
-    score = partial(_speech_baseline.score, loud, recordings.digits)
+    found, _ = load()
+    loud = _speech_network.features(found.samples, _speech_baseline.HOP)
+    score = partial(_speech_baseline.score, loud, found.digits)
     row: dict[str, Any] = {"accuracy": [score(*_parts(config, found))]}
     row["speakers"] = {
         speaker: [score(*data.without_speaker(found, speaker))]
@@ -213,7 +213,7 @@ def _official(
     config: Config, cell: str, pooling: _speech_network.Pooling, load, way: Way
 ) -> dict[str, Any]:
     """Train one kind of network from all seeds, and test it on the official split."""
-    found, _, recordings = load()
+    found, recordings = load()
     train, test = _parts(config, found)
 
     def tested(params):
@@ -231,7 +231,7 @@ def _left_out(config: Config, load, way: Way) -> dict[str, Any]:
 
     All of them learn under one vmap, from the same batches.
     """
-    found, _, recordings = load()
+    found, recordings = load()
     cell, pooling = config.cells[0], config.pooling[0]
     numbers = [data.SPEAKERS.index(speaker) for speaker in config.speakers]
     runs = {
