@@ -1,6 +1,7 @@
 """Logistic regression on five segments of a recording, to compare networks with."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -38,6 +39,6 @@ def summary(loud: np.ndarray) -> np.ndarray:
     ends = np.linspace(0, len(loud), SEGMENTS + 1)
     segments = [
         centred[int(low) : max(int(low) + 1, int(high))].mean(axis=0)
-        for low, high in zip(ends[:-1], ends[1:], strict=True)
+        for low, high in pairwise(ends)
     ]
     return np.concatenate([*segments, [loud.std()]])

@@ -53,7 +53,7 @@ class Way:
         Args:
           args: of `training.fit`.
           look: (step, metrics) -> what to add to the curve, such as a test error.
-          every: after how many steps to write a checkpoint; by default after each chunk.
+          every: after how many steps to write a checkpoint; by default each chunk.
           settings: of `training.fit`.
 
         Raises:

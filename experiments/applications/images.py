@@ -90,7 +90,7 @@ class Config:
 
 
 def main(config: Config) -> report.Result:
-    """Train each network, show them beside published figures, write them to a folder."""
+    """Train each network, show them beside published figures, and write them."""
     quick = {"epochs": 3, "full_batch_epochs": 20, "train": 6000, "test": 2000}
     config = options.at_quick_size(config, **quick, units=32, looks=2, seeds=1)
     config, folder = open_run("images", config)
