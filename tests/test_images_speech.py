@@ -44,17 +44,17 @@ def check(result, folder, pictures):
 
 @needs_data
 def test_images_quick(tmp_path, capsys):
-    result = images.main(images.Config(quick=True, out=tmp_path))
+    names = ("mlp_300", "gru_rows", "full_batch")
+    result = images.main(images.Config(networks=names, quick=True, out=tmp_path))
     check(result, tmp_path, ["images", "mistakes"])
-    labels = data.mnist().test[1][:2000]
-    majority = 100 * (1 - np.bincount(labels).max() / 2000)
+    labels = data.mnist().test[1][:1000]
+    majority = 100 * (1 - np.bincount(labels).max() / 1000)
     errors = {row["job"]: row["test_error"][0] for row in result.rows}
-    assert list(errors) == list(_image_networks.NETWORKS)
     assert max(errors.values()) < majority / 2
-    assert errors["mlp_300"] < 12  # linear
+    assert max(errors["mlp_300"], errors["full_batch"]) < 15
     printed = capsys.readouterr().out
     assert "4.7" in printed
-    assert "2.95" in printed
+    assert "4.85" in printed
     for row in result.rows:
         assert row["curve"][-1]["test_error"] == row["test_error"]
         for i, said in row["mistakes"]:
@@ -69,11 +69,11 @@ def noise(monkeypatch):
     monkeypatch.setattr(data, "mnist", lambda: data.MNIST(found, found))
 
 
-SMALL = {"epochs": 2, "batch": 5, "train": 20, "units": 3, "looks": 4}
+SMALL = {"epochs": 2, "batch": 5, "train": 20, "looks": 4, "full_batch_epochs": 4}
 
 
 def test_a_run_goes_on_after_ctrl_c(noise, tmp_path, monkeypatch):
-    names = ("mlp_300", "gru_rows")
+    names = ("full_batch", "mlp_300")
     config = images.Config(networks=names, seeds=1, out=tmp_path / "whole", **SMALL)
     whole = images.main(config).rows
     count, say = [], images._say
@@ -93,9 +93,9 @@ def test_a_run_goes_on_after_ctrl_c(noise, tmp_path, monkeypatch):
     finally:
         signal.signal(signal.SIGINT, before)
     assert result.interrupted
-    assert [row["job"] for row in result.rows] == ["mlp_300"]
+    assert [row["job"] for row in result.rows] == ["full_batch"]
     with (out / "results.jsonl").open("a") as file:
-        file.write('{"job": "gru_')  # and killed while it wrote
+        file.write('{"job": "mlp_')  # and killed while it wrote
     with pytest.raises(SystemExit, match="add --resume to go on with it"):
         images.main(images.Config(out=out))
     with pytest.raises(SystemExit, match=r"batch=7 is not that of .* which has 5"):
@@ -111,6 +111,17 @@ def test_a_run_goes_on_after_ctrl_c(noise, tmp_path, monkeypatch):
         }
     with pytest.raises(SystemExit, match="holds no run to resume"):
         images.main(images.Config(out=tmp_path / "no", resume=True))
+
+
+def test_convolutions_are_those_of_xla():
+    layer = _image_networks.NETWORKS["conv"][1]
+    pixels = jax.random.uniform(jax.random.key(0), (2, 14, 14, 16))
+    kernel = jax.random.normal(jax.random.key(1), (5, 5, 16, 32))
+    got = layer.function({"weights": kernel, "bias": jnp.ones(32)}, pixels)
+    want = jax.lax.conv_general_dilated(
+        pixels, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(got, want + 1, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["fa", "dfa", "usf"])
@@ -185,7 +196,7 @@ def recordings():
     return _speech_network.Recordings(xs, np.arange(24) % 10, np.arange(24) % 3)
 
 
-GIVEN = {"batch": 8, "run": 2, "hidden": 5, "seed": 0}
+GIVEN = {"batch": 8, "run": 2, "lengths": 4, "hidden": 5, "seed": 0}
 
 
 def test_batches_of_recordings(recordings):
@@ -252,7 +263,7 @@ def test_unknown_speakers_are_unknown(recordings, tmp_path, monkeypatch):
     """Who is left out is heard by networks that never heard that one."""
     everything = np.arange(24)
     found = data.FSDD([], recordings.digits, recordings.speakers, *3 * [everything])
-    monkeypatch.setattr(speech, "_load", lambda: (found, recordings))
+    monkeypatch.setattr(speech, "_load", lambda: (found, [], recordings))
     learned = {}
 
     def say(params, cell, pooling, recordings, rows):
@@ -263,7 +274,7 @@ def test_unknown_speakers_are_unknown(recordings, tmp_path, monkeypatch):
     monkeypatch.setattr(speech, "_said", say)
     monkeypatch.setattr(speech, "_baseline", lambda *_: {"accuracy": [0.0]})
     config = speech.Config(
-        cells=("gru",), pooling=("last",), units=2, steps=10, batch=8, hidden=0,
+        cells=("gru",), pooling=("last",), units=2, steps=10, batch=8, lengths=1,
         speakers=("jackson", "lucas"), out=tmp_path,
     )  # fmt: skip
     *_, row = speech.main(config).rows
@@ -272,17 +283,18 @@ def test_unknown_speakers_are_unknown(recordings, tmp_path, monkeypatch):
         "jackson": {1},
         "lucas": {2},
     }
-    # The same by hand, with data in which that one's recordings are noise.
-    for number, who in ((1, "jackson"), (2, "lucas")):
-        xs = [
-            x if speaker != number else 9 * x
-            for x, speaker in zip(recordings.xs, recordings.speakers, strict=True)
-        ]
-        other = recordings._replace(xs=xs)
-        monkeypatch.setattr(speech, "_load", lambda other=other: (found, other))
-        before = learned[who][0]
-        speech.main(dataclasses.replace(config, out=tmp_path / who))
-        jax.tree.map(np.testing.assert_array_equal, before, learned[who][0])
+    # Whatever that one says makes no difference.
+    before = dict(learned)
+    xs = [
+        9 * x if speaker == 1 else x
+        for x, speaker in zip(recordings.xs, recordings.speakers, strict=True)
+    ]
+    other = recordings._replace(xs=xs)
+    monkeypatch.setattr(speech, "_load", lambda: (found, [], other))
+    speech.main(dataclasses.replace(config, out=tmp_path / "other"))
+    same = lambda who: jax.tree.map(np.array_equal, before[who][0], learned[who][0])
+    assert all(jax.tree.leaves(same("jackson")))
+    assert not any(jax.tree.leaves(same("lucas")))
 
 
 def test_baseline_of_speech_hears_order():

@@ -10,7 +10,7 @@ from experiments import report
 NAMES = {
     "mlp_300": "784-300-10",
     "mlp_500_150": "784-500-150-10",
-    "conv": "conv 8, conv 16, dense",
+    "conv": "conv 16, conv 32, dense",
     "gru_rows": "GRU, row by row",
     "full_batch": "784-300-10, full batch",
 }
@@ -93,10 +93,10 @@ def draw_mistakes(
     """Draw the first images that each network takes for another digit."""
     images, labels = test
     width = max(1, *(len(row["mistakes"]) for row in rows))
-    figure = Figure(figsize=(1.9 + 0.75 * width, 1.05 * len(rows) + 0.5))
+    figure = Figure(figsize=(1.9 + 0.75 * width, 1.05 * len(rows) + 0.4))
     figure.suptitle("First mistakes: what it is → what was said")
     axes = figure.subplots(len(rows), width, squeeze=False)
-    figure.subplots_adjust(left=0.22, right=0.99, bottom=0.02, top=0.82, hspace=0.45)
+    figure.subplots_adjust(left=0.22, right=0.99, bottom=0.02, top=0.86, hspace=0.45)
     for line, row in zip(axes, rows, strict=True):
         for axis in line:
             axis.axis("off")

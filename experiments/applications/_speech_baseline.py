@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-SEGMENTS, HOP = 5, 80  # samples from frame to frame
+SEGMENTS = 5
 
 
 def score(

@@ -38,13 +38,13 @@ BATCH = 100  # recordings that are looked at together
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
-def features(samples: Sequence[np.ndarray], hop: int = HOP) -> list[np.ndarray]:
+def features(samples: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Return log-mel features of each recording, [its frames, 24]."""
     found: list[Any] = [None] * len(samples)
     for batch in all_batches(length_buckets([*map(len, samples)], 8), BATCH):
         sounds, mask = pad(samples, batch)
-        loud = np.asarray(log_mel(sounds.T, size=SIZE, hop=hop, bands=BANDS))
-        frames = num_frames(mask.sum(axis=0), SIZE, hop)
+        loud = np.asarray(log_mel(sounds.T, size=SIZE, hop=HOP, bands=BANDS))
+        frames = num_frames(mask.sum(axis=0), SIZE, HOP)
         for place, row in enumerate(batch.rows):
             if row >= 0:
                 found[row] = loud[place, : frames[place]]
@@ -71,6 +71,7 @@ def batches(
     *,
     batch: int,
     run: int,
+    lengths: int,
     hidden: int,
     seed: int,
 ) -> Iterator[tuple]:
@@ -82,13 +83,15 @@ def batches(
       start: the step of the first batch.
       batch: recordings in each.
       run: how many batches of one shape follow each other.
+      lengths: how many shapes of batches there are, at most.
       hidden: of each recording up to so many neighbouring bands are zeros, others in
         each batch: what one band tells, a network learns to hear in others too.
       seed: of all draws.
     """
-    lengths = [len(recordings.xs[row]) for row in rows]
+    frames = [len(recordings.xs[row]) for row in rows]
     buckets = [
-        Bucket(bucket.length, rows[bucket.rows]) for bucket in length_buckets(lengths)
+        Bucket(bucket.length, rows[bucket.rows])
+        for bucket in length_buckets(frames, lengths)
     ]
     drawn = draw_batches(buckets, batch, seed=seed, run=run, start=start)
     for step, bucket in enumerate(drawn, start):

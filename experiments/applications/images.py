@@ -41,7 +41,7 @@ class Config:
     """Where those of the others do; the rest are kinds of feedback alignment."""
     update: str = "adam"
     """What is done with gradients of mini-batches."""
-    learning_rate: float | None = 2e-3
+    learning_rate: float | None = 3e-3
     """Of it, at first; it falls to 0 along a cosine, but for the Rprop family."""
     full_batch_update: str = "irprop_minus"
     """What is done with gradients of full_batch."""
@@ -91,8 +91,10 @@ class Config:
 
 def main(config: Config) -> report.Result:
     """Train each network, show them beside published figures, and write them."""
-    quick = {"epochs": 3, "full_batch_epochs": 20, "train": 6000, "test": 2000}
-    config = options.at_quick_size(config, **quick, units=32, looks=2, seeds=1)
+    quick = {"epochs": 4, "full_batch_epochs": 15, "train": 4000, "test": 1000}
+    config = options.at_quick_size(
+        config, **quick, units=32, batch=64, looks=2, seeds=1
+    )
     config, folder = open_run("images", config)
     start, digits = time.perf_counter(), data.mnist()
     train, test = (

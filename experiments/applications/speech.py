@@ -56,6 +56,8 @@ class Config:
     """Updates, a multiple of 10 at least."""
     batch: int = 64
     """Recordings of a batch, of about the same length."""
+    lengths: int = 4
+    """How many lengths batches are padded to, at most; each is a program to compile."""
     hidden: int = 6
     """Up to so many neighbouring bands, of 24, are hidden in training."""
     speakers: tuple[str, ...] = data.SPEAKERS
@@ -81,7 +83,7 @@ class Config:
 
     def __post_init__(self):
         """Check the options."""
-        sizes = ("units", "lookback", "steps", "batch", "looks", "seeds")
+        sizes = ("units", "lookback", "steps", "batch", "lengths", "looks", "seeds")
         options.check_at_least_one(self, *sizes)
         options.check_known("cells", self.cells, _speech_network.CELLS)
         options.check_known("pooling", self.pooling, ("mean", "last"))
@@ -97,8 +99,9 @@ class Config:
 def main(config: Config) -> report.Result:
     """Train, test on both splits, show it beside published figures, and write it."""
     sound = None if config.wav is None else read_digit(config.wav)
-    small = {"steps": 250, "units": 48, "seeds": 1, "looks": 2, "speakers": ()}
-    config = options.at_quick_size(config, cells=("gru",), pooling=("mean",), **small)
+    small = {"cells": ("gru",), "pooling": ("mean",), "speakers": (), "steps": 250}
+    small |= {"units": 48, "lengths": 2, "seeds": 1, "looks": 2}
+    config = options.at_quick_size(config, **small)
     config, folder = open_run("speech", config)
     start, load = time.perf_counter(), cache(_load)
     jobs = [Job(BASELINE, 1, partial(_baseline, config, load))]
@@ -169,11 +172,12 @@ def _answer(config: Config, folder: Path, rows, samples: np.ndarray) -> None:
     )
 
 
-def _load() -> tuple[data.FSDD, Recordings]:
-    """Return the recordings, and what networks hear."""
+def _load() -> tuple[data.FSDD, list[np.ndarray], Recordings]:
+    """Return the recordings, their features, and what networks hear."""
     found = data.fsdd()
-    xs = [*map(_speech_network.normalised, _speech_network.features(found.samples))]
-    return found, Recordings(xs, found.digits, found.speakers)
+    loud = _speech_network.features(found.samples)
+    xs = [_speech_network.normalised(each) for each in loud]
+    return found, loud, Recordings(xs, found.digits, found.speakers)
 
 
 def _parts(config: Config, found: data.FSDD) -> tuple[np.ndarray, np.ndarray]:
@@ -197,8 +201,7 @@ def _starts(config: Config, cell: str, runs: int):
 
 def _baseline(config: Config, load, way: Way) -> dict[str, Any]:
     """Test logistic regression on both splits."""
-    found, _ = load()
-    loud = _speech_network.features(found.samples, _speech_baseline.HOP)
+    found, loud, _ = load()
     score = partial(_speech_baseline.score, loud, found.digits)
     row: dict[str, Any] = {"accuracy": [score(*_parts(config, found))]}
     row["speakers"] = {
@@ -213,7 +216,7 @@ def _official(
     config: Config, cell: str, pooling: _speech_network.Pooling, load, way: Way
 ) -> dict[str, Any]:
     """Train one kind of network from all seeds, and test it on the official split."""
-    found, recordings = load()
+    found, _, recordings = load()
     train, test = _parts(config, found)
 
     def tested(params):
@@ -231,7 +234,7 @@ def _left_out(config: Config, load, way: Way) -> dict[str, Any]:
 
     All of them learn under one vmap, from the same batches.
     """
-    found, recordings = load()
+    found, _, recordings = load()
     cell, pooling = config.cells[0], config.pooling[0]
     numbers = [data.SPEAKERS.index(speaker) for speaker in config.speakers]
     runs = {
@@ -268,7 +271,8 @@ def _fit(
     params = _starts(config, cell, len(left_out))
     drawn = partial(
         _speech_network.batches, recordings, train,
-        batch=config.batch, run=RUN, hidden=config.hidden, seed=config.first_seed,
+        batch=config.batch, run=RUN, lengths=config.lengths, hidden=config.hidden,
+        seed=config.first_seed,
     )  # fmt: skip
     key = jax.random.fold_in(jax.random.key(config.first_seed), 2)
     look = lambda step, metrics: {} if step % every else tested(metrics["params"])[0]
