@@ -52,7 +52,7 @@ class Config:
     """What is done with gradients: adam, sgd, forgetting, …"""
     learning_rate: float | None = 5e-3
     """At first; it falls to 0 along a cosine, but for the Rprop family."""
-    steps: int = 1200
+    steps: int = 1600
     """Updates, a multiple of 10 at least."""
     batch: int = 64
     """Recordings of a batch, of about the same length."""
