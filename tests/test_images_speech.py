@@ -6,6 +6,7 @@ import os
 import signal
 from functools import cache
 from itertools import islice
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +73,7 @@ def noise(monkeypatch):
     monkeypatch.setattr(data, "mnist", lambda: data.MNIST(found, found))
 
 
-SMALL = {"epochs": 2, "batch": 5, "train": 20, "looks": 4, "full_batch_epochs": 4}
+SMALL: Any = {"epochs": 2, "batch": 5, "train": 20, "looks": 4, "full_batch_epochs": 4}
 
 
 def test_a_run_goes_on_after_ctrl_c(noise, tmp_path, monkeypatch):
@@ -135,7 +136,7 @@ def test_images_by_feedback_alignment(noise, name, kind):
         name, rule="bptt", static_rule=kind, lookback=1, units=1
     )
     params = network.init(jax.random.key(0))
-    pixels, labels = data.mnist().train
+    pixels, labels = map(jnp.asarray, data.mnist().train)
     (value, _), grads = jax.jit(network.rule)(params, pixels, labels)
     exact = lambda params: jnp.mean(
         _image_networks.cross_entropy(network.logits(params, pixels), labels)

@@ -258,8 +258,9 @@ def _left_out(config: Config, load, way: Way) -> dict[str, Any]:
     row, answers = _fit(
         config, cell, pooling, recordings, everything, left_out, tested, way
     )
-    counts = sum(confusion(*answer, _speech_network.DIGITS) for answer in answers)
-    return row | {"confusion": np.asarray(counts).tolist()}
+    digits, said = map(np.concatenate, zip(*answers, strict=True))
+    counts = confusion(digits, said, _speech_network.DIGITS)
+    return row | {"confusion": counts.tolist()}
 
 
 def _fit(
