@@ -117,6 +117,12 @@ def init(key: jax.Array, cell: str, units: int) -> PyTree:
     }
 
 
+def init_runs(key: jax.Array, cell: str, units: int, runs: int) -> PyTree:
+    """Draw the parameters of several networks, along a first axis."""
+    keys = jax.random.split(jax.random.fold_in(key, 1), runs)
+    return jax.jit(jax.vmap(partial(init, cell=cell, units=units)))(keys)
+
+
 def make_step(cell: str, pooling: Pooling) -> Step:
     """Return the step of a network; its carry is (that of the cell, r, t)."""
     advance = CELLS[cell][0]

@@ -14,11 +14,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 
-from bpvariants import training
 from experiments import choices, data, options, report
-from experiments.applications import _speech_baseline, _speech_network, _speech_report
+from experiments.applications import (
+    _speech_baseline,
+    _speech_network,
+    _speech_report,
+    _speech_wav,
+)
 from experiments.applications._scores import confusion
 from experiments.applications._speech_network import Recordings
 from experiments.applications._training import (
@@ -30,7 +33,6 @@ from experiments.applications._training import (
 )
 
 RUN = 10  # batches of one shape after another
-RATE, LONGEST = 8000, 5.0  # samples per second, seconds
 LEFT_OUT, BASELINE = "speakers", "logistic"
 
 
@@ -98,7 +100,7 @@ class Config:
 
 def main(config: Config) -> report.Result:
     """Train, test on both splits, show it beside published figures, and write it."""
-    sound = None if config.wav is None else read_digit(config.wav)
+    sound = None if config.wav is None else _speech_wav.read_digit(config.wav)
     small = {"cells": ("gru",), "pooling": ("mean",), "speakers": (), "steps": 250}
     small |= {"units": 48, "lengths": 2, "seeds": 1, "looks": 2}
     config = options.at_quick_size(config, **small)
@@ -116,60 +118,9 @@ def main(config: Config) -> report.Result:
     _speech_report.show(rows, config)
     _speech_report.save_pictures(folder, rows)
     if sound is not None:
-        _answer(config, folder, rows, sound)
+        _speech_wav.answer(config, folder, rows, sound)
     report.say_where(folder, time.perf_counter() - start, interrupted)
     return report.Result(rows, folder, interrupted)
-
-
-def read_digit(path: Path) -> np.ndarray:
-    """Return the samples of a recording that somebody made.
-
-    Raises:
-      SystemExit: if it cannot be read, is too long, or has too few samples per second.
-    """
-    try:
-        samples = data.read_wav(path, RATE, lowest=RATE)
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"--wav: {error}") from error
-    seconds = len(samples) / RATE
-    if seconds > LONGEST:
-        raise SystemExit(
-            f"--wav: {path} is {seconds:.1f} s long, and one digit takes no more than "
-            f"{LONGEST:g} s: cut it to the word."
-        )
-    if not np.ptp(samples):
-        raise SystemExit(f"--wav: {path} is silent, every sample is {samples[0]:g}.")
-    return samples
-
-
-def recognise(config: Config, folder: Path, samples: np.ndarray) -> np.ndarray:
-    """Return how likely a recording is each of the digits, by the networks of a run.
-
-    Args:
-      config: of the run.
-      folder: of the run.
-      samples: [N], at 8000 per second.
-
-    Returns:
-      [10], the mean over seeds of the first cell and pooling.
-    """
-    cell, pooling = config.cells[0], config.pooling[0]
-    where = folder / "checkpoints" / f"{cell}-{pooling}"
-    _, params = training.read_checkpoint(where, _starts(config, cell, config.seeds))
-    heard = [_speech_network.normalised(_speech_network.features([samples])[0])]
-    return _speech_network.say(params, cell, pooling, heard)[:, 0].mean(axis=0)
-
-
-def _answer(config: Config, folder: Path, rows, samples: np.ndarray) -> None:
-    name = f"{config.cells[0]}-{config.pooling[0]}"
-    if name not in [row["job"] for row in rows]:
-        raise SystemExit(f"--wav: {name} is not trained yet; go on with --resume.")
-    likely = recognise(config, folder, samples)
-    first, second = np.argsort(-likely)[:2]
-    Console().print(
-        f"{config.wav}: [bold]{first}[/bold] ({100 * likely[first]:.0f} %; else "
-        f"{second}, {100 * likely[second]:.0f} %)"
-    )
 
 
 def _load() -> tuple[data.FSDD, list[np.ndarray], Recordings]:
@@ -191,12 +142,6 @@ def _steps(config: Config) -> tuple[int, int]:
     """Return how many updates there are, and after how many to look."""
     every = max(RUN, -(-config.steps // config.looks) // RUN * RUN)
     return every * -(-config.steps // every), every
-
-
-def _starts(config: Config, cell: str, runs: int):
-    key = jax.random.fold_in(jax.random.key(config.first_seed), 1)
-    init = partial(_speech_network.init, cell=cell, units=config.units)
-    return jax.jit(jax.vmap(init))(jax.random.split(key, runs))
 
 
 def _baseline(config: Config, load, way: Way) -> dict[str, Any]:
@@ -269,13 +214,14 @@ def _fit(
     """Train a network for each entry of left_out; return the row, and what it said."""
     steps, every = _steps(config)
     draws = choices.draws(config.rule)
-    params = _starts(config, cell, len(left_out))
+    seed = jax.random.key(config.first_seed)
+    params = _speech_network.init_runs(seed, cell, config.units, len(left_out))
     drawn = partial(
         _speech_network.batches, recordings, train,
         batch=config.batch, run=RUN, lengths=config.lengths, hidden=config.hidden,
         seed=config.first_seed,
     )  # fmt: skip
-    key = jax.random.fold_in(jax.random.key(config.first_seed), 2)
+    key = jax.random.fold_in(seed, 2)
     look = lambda step, metrics: {} if step % every else tested(metrics["params"])[0]
     result = way.fit(
         _speech_network.make_rule(config.rule, cell, pooling, config.lookback),
