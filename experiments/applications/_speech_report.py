@@ -32,8 +32,8 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
     """Print a table of each split, and who is taken for whom."""
     _show_official([row for row in rows if "accuracy" in row], config)
     _show_left_out([row for row in rows if row.get("speakers")])
-    for title, row in _confusions(rows).items():
-        show_confusion(title, DIGITS, np.array(row["confusion"]))
+    for title, counts in _confusions(rows).values():
+        show_confusion(title, DIGITS, counts)
 
 
 def _show_official(rows: list[dict[str, Any]], config: Any) -> None:
@@ -77,65 +77,67 @@ def _show_left_out(rows: list[dict[str, Any]]) -> None:
     )
 
 
-def _confusions(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the rows of which to show who is taken for whom, by title."""
+def _confusions(rows: list[dict[str, Any]]) -> dict[str, tuple[str, np.ndarray]]:
+    """Return titles and counts, by who is heard: the first network's of each split."""
     found = {}
     for row in rows:
-        if "confusion" in row and row["job"] == "speakers":
-            found["Unknown speakers, first seed"] = row
-        elif "confusion" in row:
-            found.setdefault("Known speakers, first seed", row)
+        if "confusion" in row:
+            who = "unknown" if row["job"] == "speakers" else "known"
+            title = f"{who.capitalize()} speakers: {name_of(row)}, first seed"
+            found.setdefault(who, (title, np.array(row["confusion"])))
     return found
 
 
 def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Draw how networks learn, and who is taken for whom."""
-    for title, row in _confusions(rows).items():
-        name = f"confusion_{title.split()[0].lower()}"
-        figure = draw_confusion(title, DIGITS, np.array(row["confusion"]))
+    for who, (title, counts) in _confusions(rows).items():
+        figure = draw_confusion(title, DIGITS, counts)
         figure.axes[0].set(xlabel="what it was taken for", ylabel="digit spoken")
-        report.save_picture(folder, name, figure)
+        report.save_picture(folder, f"confusion_{who}", figure)
     if any("curve" in row for row in rows):
         report.save_picture(folder, "speech", draw_curves(rows))
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:
-    """Draw accuracy on the way: of each kind of network, of each unknown speaker."""
-    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    """Draw errors on the way, of each kind of network and of each unknown speaker.
+
+    Dotted is logistic regression. A thick line is the mean of thin ones, the seeds.
+    """
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for row in rows:
-        if "curve" not in row:
+        if row["job"] == "logistic":
+            left.axhline(100 - row["accuracy"][0], color="black", ls=":", lw=1)
+            for speaker, scores in row["speakers"].items():
+                right.axhline(100 - scores[0], color=_colour(speaker), ls=":", lw=1)
             continue
-        epochs = row["epochs"] / row["steps"]
-        of_row = [point for point in row["curve"] if "accuracy" in point]
-        if of_row:
-            errors = [100 - np.array(point["accuracy"]) for point in of_row]
+        points = [point for point in row["curve"] if "accuracy" in point]
+        if points:
             label = f"{name_of(row)}: {100 - np.mean(row['accuracy']):.1f} %"
-            _plot(left, of_row, epochs, errors, label)
-        of_row = [point for point in row["curve"] if "speakers" in point]
-        for speaker in row.get("speakers", ()):
-            errors = [100 - np.array(point["speakers"][speaker]) for point in of_row]
-            label = f"{speaker}: {100 - np.mean(row['speakers'][speaker]):.1f} %"
-            colour = f"C{data.SPEAKERS.index(speaker)}"
-            _plot(right, of_row, epochs, errors, label, colour)
-            right.axhline(100 - APART[speaker], color=colour, ls=":", lw=1)
-    left.axhline(10.0, color="black", ls=":", lw=1, label="logistic: 10.0 %")
+            errors = [100 - np.array(point["accuracy"]) for point in points]
+            _plot(left, row, points, errors, label)
+        points = [point for point in row["curve"] if "speakers" in point]
+        for speaker, scores in row.get("speakers", {}).items():
+            label = f"{speaker}: {100 - np.mean(scores):.1f} %"
+            errors = [100 - np.array(point["speakers"][speaker]) for point in points]
+            _plot(right, row, points, errors, label, _colour(speaker))
     left.axhline(3.0, color="black", ls="--", lw=1, label="CNN, another split: 3 %")
-    left.set(title="Known speakers", ylabel="error, %", yscale="log")
-    right.set(title="Unknown speakers, dotted: logistic", ylabel="error, %", ylim=0)
-    for axis in (left, right):
-        axis.set_xlabel("epochs")
-        axis.grid(alpha=0.3, which="both")
+    for axis, who in ((left, "Known"), (right, "Unknown")):
+        axis.set(title=f"{who} speakers, dotted: logistic", ylim=(0, None))
+        axis.set(xlabel="epochs", ylabel="error, %")
+        axis.grid(alpha=0.3)
         if axis.get_legend_handles_labels()[0]:
-            axis.legend(fontsize=8)
-    left.yaxis.set_major_formatter("{x:g}")
-    left.yaxis.set_minor_formatter("{x:g}")
+            axis.set_ylim(0, 1.3 * axis.get_ylim()[1])
+            axis.legend(fontsize=8, ncols=2, loc="upper right")
     return figure
 
 
-def _plot(axis, points, epochs, errors, label, colour=None) -> None:
-    """Plot the mean of the seeds, and each of them as a thin line."""
-    at = [epochs * point["step"] for point in points]
-    errors = np.maximum(errors, 0.1)  # which a logarithm can show
-    line = axis.plot(at, errors.mean(axis=1), "o-", color=colour, ms=3, label=label)[0]
+def _colour(speaker: str) -> str:
+    return f"C{data.SPEAKERS.index(speaker)}"
+
+
+def _plot(axis, row, points, errors, label, colour=None) -> None:
+    at = [row["epochs"] / row["steps"] * point["step"] for point in points]
+    means = np.mean(errors, axis=1)
+    line = axis.plot(at, means, "o-", color=colour, ms=3, label=label)[0]
     axis.plot(at, errors, color=line.get_color(), alpha=0.4, linewidth=0.8)

@@ -1,4 +1,4 @@
-"""Which digit a recording that somebody made holds, as the networks of a run hear it."""
+"""Which digit a recording that somebody made holds, as a run's networks hear it."""
 
 from pathlib import Path
 from typing import Any
