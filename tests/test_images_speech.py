@@ -37,6 +37,16 @@ def _as_users_have_it(plain_jax):
         yield
 
 
+@pytest.fixture
+def fast():
+    """Programs that are run for long are worth the optimisations that others lack."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    jax.config.update(name, False)
+    yield
+    jax.config.update(name, before)
+
+
 def check(result, folder, pictures):
     assert not result.interrupted
     lines = (folder / "results.jsonl").read_text().splitlines()
@@ -46,17 +56,14 @@ def check(result, folder, pictures):
 
 
 @needs_data
-def test_images_quick(tmp_path, capsys):
-    names = ("mlp_300", "gru_rows", "full_batch")
-    result = images.main(
-        images.Config(networks=names, quick=True, train=2000, out=tmp_path)
-    )
+def test_images_quick(fast, tmp_path, capsys):
+    names = ("mlp_300", "full_batch")
+    result = images.main(images.Config(networks=names, quick=True, out=tmp_path))
     check(result, tmp_path, ["images", "mistakes"])
     labels = data.mnist().test[1][:1000]
     majority = 100 * (1 - np.bincount(labels).max() / 1000)
     errors = {row["job"]: row["test_error"][0] for row in result.rows}
-    assert max(errors.values()) < majority / 1.5
-    assert max(errors["mlp_300"], errors["full_batch"]) < 15
+    assert max(errors.values()) < 15 < majority  # linear, on all images: 12
     printed = capsys.readouterr().out
     assert "4.7" in printed
     assert "4.85" in printed
@@ -74,11 +81,18 @@ def noise(monkeypatch):
     monkeypatch.setattr(data, "mnist", lambda: data.MNIST(found, found))
 
 
-SMALL: Any = {"epochs": 2, "batch": 5, "train": 20, "looks": 4, "full_batch_epochs": 4}
+SMALL: Any = {
+    "epochs": 2,
+    "batch": 5,
+    "train": 20,
+    "units": 3,
+    "looks": 4,
+    "full_batch_epochs": 4,
+}
 
 
 def test_a_run_goes_on_after_ctrl_c(noise, tmp_path, monkeypatch):
-    names = ("full_batch", "mlp_300")
+    names = ("full_batch", "gru_rows")
     config = images.Config(networks=names, seeds=1, out=tmp_path / "whole", **SMALL)
     whole = images.main(config).rows
     count, say = [], images._say
@@ -100,7 +114,7 @@ def test_a_run_goes_on_after_ctrl_c(noise, tmp_path, monkeypatch):
     assert result.interrupted
     assert [row["job"] for row in result.rows] == ["full_batch"]
     with (out / "results.jsonl").open("a") as file:
-        file.write('{"job": "mlp_')  # and killed while it wrote
+        file.write('{"job": "gru_')  # and killed while it wrote
     with pytest.raises(SystemExit, match="add --resume to go on with it"):
         images.main(images.Config(out=out))
     with pytest.raises(SystemExit, match=r"batch=7 is not that of .* which has 5"):
@@ -150,19 +164,17 @@ def test_images_by_feedback_alignment(noise, name, kind):
 
 
 @needs_data
-def test_speech_quick(tmp_path, capsys, monkeypatch):
+def test_speech_quick(fast, tmp_path, capsys, monkeypatch):
     wav, out = tmp_path / "seven.wav", tmp_path / "run"
     monkeypatch.setattr(speech, "_load", cache(speech._load))
     found, *_ = speech._load()
     spoken = found.test[found.digits[found.test] == 7][0]
     wavfile.write(wav, 16_000, np.repeat(found.samples[spoken], 2))
-    result = speech.main(
-        speech.Config(quick=True, units=24, steps=150, out=out, wav=wav)
-    )
+    result = speech.main(speech.Config(quick=True, steps=150, out=out, wav=wav))
     check(result, out, ["speech", "confusion_known"])
     baseline, network = result.rows
     assert baseline["accuracy"][0] > 90  # as measured by others
-    assert network["accuracy"][0] > 90
+    assert network["accuracy"][0] > 93
     counts = np.array(network["confusion"])
     assert counts.sum(axis=1).tolist() == 10 * [30]
     assert 100 * counts.trace() / 300 == pytest.approx(network["accuracy"][0])
@@ -282,7 +294,8 @@ def test_unknown_speakers_are_unknown(recordings, tmp_path, monkeypatch):
         return np.zeros((2, len(rows)), int)
 
     monkeypatch.setattr(speech, "_said", say)
-    nothing = {"accuracy": [0.0], "cell": "gru", "pooling": "last"}
+    nothing = {"accuracy": [0.0], "speakers": {}, "curve": []}
+    nothing |= {"cell": "gru", "pooling": "last"}
     for name in ("_baseline", "_official"):
         monkeypatch.setattr(speech, name, lambda *_: nothing)
     config = speech.Config(
