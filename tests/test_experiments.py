@@ -112,6 +112,7 @@ def test_benchmarks_run(tmp_path, monkeypatch, capsys):
 def test_benchmark_of_sweeps_runs(monkeypatch):
     sweeps = benchmarks._sweep
     (network, units), *_ = sweeps.UNITS.items()
+    monkeypatch.setattr(sweeps, "LONG", 200)
     child = sweeps._in_a_process(network, devices=2, pinned=True)
     assert min(child.seconds, child.compile_seconds) > 0
     assert len(child.accuracies) == 64
