@@ -220,11 +220,22 @@ def test_lanes_that_diverge_are_frozen_and_others_go_on(small, monkeypatch):
         assert_equal(ran.values[lane], alone.values)
     every = training.fit(shrink, still, starts[1:2], batches, runs=1, **options)
     assert (every.stopped, every.steps) == ("nonfinite", 4)
-    with pytest.raises(training.NonFiniteError, match="step 3 of run 1") as found:
-        training.fit(
-            shrink, still, starts, batches, runs=3, nonfinite="raise", **options
-        )
-    assert found.value.params == 3.0
+    for first in (0, 1):
+        options |= {"runs": 3 - first, "nonfinite": "raise"}
+        told = f"step 3 of run {1 - first}"
+        with pytest.raises(training.NonFiniteError, match=told) as found:
+            training.fit(shrink, still, starts[first:], batches, **options)
+        assert found.value.params == 3.0
+
+
+def test_an_error_after_a_resumption_within_a_chunk_has_its_own_batch(tmp_path):
+    batches, checkpoint = with_nan(7), training.Checkpoint(tmp_path)
+    options = {"chunk": 4, "checkpoint": checkpoint}
+    training.fit(rule, SGD, START, batches, steps=6, **options)
+    with pytest.raises(training.NonFiniteError, match="step 7 was") as found:
+        training.fit(rule, SGD, START, batches, steps=10, **options)
+    assert found.value.result.resumed_from == 6
+    np.testing.assert_array_equal(found.value.batch, batches[7])
 
 
 def test_ignore_does_not_look():

@@ -82,9 +82,8 @@ class Training:
             if stopped == "stop" and plan.stop is not None:
                 self._stopped = stopped
             skips = self._recipe.nonfinite == "skip"
-            if (
-                skips or plan.runs is None
-            ):  # what has ended may go on now, or fail again
+            # What a NaN has ended may go on now, or fail again; a lane stays frozen.
+            if skips or plan.runs is None:
                 bad = self._reached.bad if skips else reached.bad
                 self._reached = self._reached._replace(alive=reached.alive, bad=bad)
             elif not np.any(self._reached.alive):
@@ -111,7 +110,7 @@ class Training:
             before, ends = self._reached, self._recipe.nonfinite != "skip"
             self._reached = _counted(before, now, size, kept, ends)
             newly = (before.bad < 0) & (self._reached.bad >= 0)
-            if ends and newly.any() and not self._go_on(inputs, newly):
+            if ends and newly.any() and not self._go_on(inputs, first, newly):
                 return
             self._tell()
 
@@ -125,10 +124,10 @@ class Training:
         self._placed = True
         return state, alive
 
-    def _go_on(self, inputs, newly) -> bool:
+    def _go_on(self, inputs, first, newly) -> bool:
         """Return whether to go on though some runs, or the only one, have ended."""
         if self._recipe.nonfinite == "raise":
-            self._failed, self._stopped = (inputs, newly), "nonfinite"
+            self._failed, self._stopped = (inputs, first, newly), "nonfinite"
             return False
         if not np.any(self._reached.alive):
             self._stopped = "nonfinite"
@@ -160,13 +159,14 @@ class Training:
             finally:
                 self._store.close()
 
-    def _explained(self, inputs, newly):
+    def _explained(self, inputs, first, newly):
         plan, state = self._plan, self._reached.state
         run = None if plan.runs is None else int(np.argmax(newly))
-        step, key = int(self._reached.bad[run or ()]), run_keys(plan.key, plan.runs)
+        lane = () if run is None else run
+        step, key = int(self._reached.bad[lane]), run_keys(plan.key, plan.runs)
         if run is not None:
             state, key = jax.tree.map(lambda leaf: leaf[run], (state, key))
-        batch = batch_of(inputs, step % plan.chunk)
+        batch = batch_of(inputs, step - first)
         return explain(
             self._recipe, state, batch, key, step, run, plan.diagnose, self._result()
         )
