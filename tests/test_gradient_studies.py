@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from experiments import data
-from experiments.static import _lenet, alignment, chain_rule
+from experiments.static import _alignment_report, _lenet, alignment, chain_rule
 from experiments.static._feedback_rules import draw_feedback, make_rule
-from experiments.through_time import flow
+from experiments.through_time import _flow_report, flow
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -169,6 +169,26 @@ def test_layers_of_lenet_are_those_of_xla():
         np.testing.assert_allclose(s, want + jnp.arange(4.0), rtol=1e-4, atol=1e-4)
         pooled = nn.max_pool(jax.nn.relu(s), (2, 2), (2, 2))
         np.testing.assert_array_equal(activation(s), pooled)
+
+
+def test_pictures_say_what_they_show():
+    angles = [[[30.0] * 5] * 3] * 2
+    row = {"rule": "fa", "error": [5.0, 7.0], "epochs": [0, 1, 2], "grads": angles}
+    row |= {"errors": [[90.0, 9.0, 5.0], [90.0, 8.0, 7.0]]}
+    curve = {"cell": "gru", "start": "normal", "beta": [0.9], "curve": [[1.0, 0.5]]}
+    curves = [curve | {"trained": steps} for steps in (0, 5)]
+    pictures = {
+        "errors": (_alignment_report.draw_errors([row]), "epochs", "test error, %"),
+        "angles": (_alignment_report.draw_angles([row]), "epochs", "degrees"),
+        "flow": (_flow_report.draw(curves), "lag k (steps back)", "‖∂ℓ_s/∂h_{s−k}‖"),
+    }
+    for figure, x, y in pictures.values():
+        assert all(axis.get_xlabel() == x for axis in figure.axes)
+        assert figure.axes[0].get_ylabel().endswith(y)
+        assert figure.axes[-1].get_legend() is not None
+    (line, *_) = pictures["errors"][0].axes[0].lines
+    assert line.get_ydata().tolist() == [90, 8.5, 6]
+    assert line.get_label() == "FA, 6.00 %"
 
 
 def test_an_interruption_keeps_what_was_finished(enlarged, tmp_path, monkeypatch):

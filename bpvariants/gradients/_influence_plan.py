@@ -82,8 +82,8 @@ def make_plan(
     `order` is that of the pattern of M, None for all of it; `through`, bool [n], tells
     through which numbers of the old carry M goes on, by default all; `direct_only`
     leaves out paths from the old carry that mix numbers; `whole` keeps all rows;
-    `late_only` only those that the next step reads, when gradients are taken of M_{t−1}
-    rather than M_t.
+    `late_only` allows to keep only those that the next step reads, and to take
+    gradients of M_{t−1} rather than M_t; whether that is planned, the plan says.
     """
     program = tangent_program(step_of_example, params, carry, inputs)
     found = dependence(program)
@@ -99,6 +99,7 @@ def make_plan(
         for a, b in zip(patterns, full, strict=True)
     )
     if whole:  # M may hold what this step does not touch
+        late_only = False
         patterns = [
             pattern._replace(influence=np.ones_like(pattern.influence))
             if order is None or not pattern.influence.any()
@@ -106,7 +107,10 @@ def make_plan(
             for pattern in patterns
         ]
     elif late_only:
-        patterns = _only_read(patterns, kept)
+        fewer = _only_read(patterns, kept)
+        # Else gradients of M_t are cheaper: those of M_{t−1} need another backward pass.
+        late_only = _count_rows(fewer) < _count_rows(patterns)
+        patterns = fewer if late_only else patterns
     needed = _any_product(kept, [p.influence for p in patterns]) & kept
     if late_only:  # errors pass through all that leads to a row that is kept
         needed = kept & _any_row(patterns)
@@ -144,6 +148,10 @@ def _only_read(patterns: list[LeafPattern], carry: np.ndarray) -> list[LeafPatte
         each._replace(immediate=each.immediate & read, influence=each.influence & read)
         for each in patterns
     ]
+
+
+def _count_rows(patterns: list[LeafPattern]) -> int:
+    return sum(int(each.influence.sum()) for each in patterns)
 
 
 def _any_row(patterns: list[LeafPattern]) -> np.ndarray:
