@@ -81,7 +81,7 @@ def test_every_rule_on_four_devices_equals_one(
         assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(grads))
 
 
-# The rows of the table of traps in the README, section "Scale", in its order.
+# The rows of the table of traps in the README, in its order.
 
 
 @pytest.fixture

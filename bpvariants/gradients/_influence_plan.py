@@ -108,7 +108,7 @@ def make_plan(
         ]
     elif late_only:
         fewer = _only_read(patterns, kept)
-        # Else gradients of M_t are cheaper: those of M_{t−1} need another backward pass.
+        # Else gradients of M_t are cheaper: those of M_{t−1} take a backward pass more.
         late_only = _count_rows(fewer) < _count_rows(patterns)
         patterns = fewer if late_only else patterns
     needed = _any_product(kept, [p.influence for p in patterns]) & kept
