@@ -83,7 +83,8 @@ def test_flow(tmp_path, monkeypatch, capsys):
     check(result, ["flow"])
     assert [row["trained"] for row in result.rows] == [0, 2, 0, 2]
     tanh, lru = (row for row in result.rows if not row["trained"])
-    np.testing.assert_allclose(tanh["exponent"], 0, atol=1e-3)
+    # Not 0, as tanh has slopes of 1 − h²: 2e-5 here, and with the square of the scale.
+    np.testing.assert_allclose(tanh["exponent"], 0, atol=1e-4)
     assert tanh["verdict"] == ["steady"] * 2
     low, high = np.log(flow.RINGS["orthogonal"])
     assert low < min(lru["exponent"]) <= max(lru["exponent"]) < high
