@@ -81,6 +81,14 @@ STUDIES = {  # name: module, what it is about
         "online.streaming",
         "sensors as they come: learned at every step, scored before",
     ),
+    "images": (
+        "applications.images",
+        "handwritten digits by four kinds of network, beside LeCun's table",
+    ),
+    "speech": (
+        "applications.speech",
+        "which digit was spoken, by people known and unknown, or in a WAV file",
+    ),
     "char_lm": (
         "scale.char_lm",
         "characters of Shakespeare on many devices and processes",

@@ -11,7 +11,9 @@ from scipy.io import wavfile
 from scipy.signal import resample_poly
 
 
-def read_wav(file: str | Path | BinaryIO, rate: int = 8000) -> np.ndarray:
+def read_wav(
+    file: str | Path | BinaryIO, rate: int = 8000, *, lowest: int = 1
+) -> np.ndarray:
     """Return the samples of a recording, [N] float32 in −1..1.
 
     Channels are averaged, and another sampling rate is converted to the one asked for.
@@ -19,9 +21,12 @@ def read_wav(file: str | Path | BinaryIO, rate: int = 8000) -> np.ndarray:
     Args:
       file: a path, or an open binary file.
       rate: samples per second to return.
+      lowest: samples per second that the file must have: of a sound of fewer, what is
+        above half of that is missing, and nothing brings it back.
 
     Raises:
-      ValueError: if the file is no WAV file, is cut short, or holds no sound.
+      ValueError: if the file is no WAV file, is cut short, holds no sound, or has fewer
+        samples per second.
 
     Example:
       >>> import io
@@ -46,6 +51,11 @@ def read_wav(file: str | Path | BinaryIO, rate: int = 8000) -> np.ndarray:
         ) from error
     if not samples.size:
         raise ValueError(f"{_name(file)} holds no sound.")
+    if own_rate < lowest:
+        raise ValueError(
+            f"{_name(file)} has {own_rate} samples per second, and must have at least "
+            f"{lowest}: record it at that rate."
+        )
     samples = _as_float(samples)
     if samples.ndim == 2:
         samples = samples.mean(axis=1)

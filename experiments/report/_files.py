@@ -39,7 +39,8 @@ def write_config(folder: Path, config: Any) -> None:
         return
     settings = dataclasses.asdict(config) | {"out": str(folder)}
     content = {"config": settings, "versions": versions()}
-    (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n")
+    text = json.dumps(content, indent=2, default=str)  # paths
+    (folder / "config.json").write_text(text + "\n")
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,177 @@
+"""How applications train: job after job, each of which goes on where it was.
+
+The folder of a run holds config.json, results.jsonl with a line for each finished job,
+and for each job its curve, curves/<job>.jsonl, and checkpoints/<job>/.
+"""
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from bpvariants import training
+from experiments import report
+
+Config = TypeVar("Config")
+Row = dict[str, Any]
+NOT_OF_THE_RUN = ("out", "resume", "wav")  # options that may differ when it goes on
+
+
+class Job(NamedTuple):
+    """A training of a study, or whatever else takes time and makes a row."""
+
+    name: str
+    steps: int  # for the progress
+    train: Callable[["Way"], Row]
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """What a job needs on the way: where to write, and whom to tell."""
+
+    job: str
+    folder: Path
+    advance: Callable[[int], None]
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints of the job are."""
+        return self.folder / "checkpoints" / self.job
+
+    def fit(
+        self,
+        *args: Any,
+        look: Callable | None = None,
+        every: int | None = None,
+        **settings: Any,
+    ) -> training.FitResult:
+        """Train as :func:`training.fit` does, with checkpoints, a curve and progress.
+
+        Args:
+          args: of `training.fit`.
+          look: (step, metrics) -> what to add to the curve, such as a test error.
+          every: after how many steps to write a checkpoint; by default each chunk.
+          settings: of `training.fit`.
+
+        Raises:
+          KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
+        """
+        curve = training.JsonLog(self._curve, look)
+        result = training.fit(
+            *args,
+            log=[curve, lambda step, metrics: self.advance(step)],
+            checkpoint=training.Checkpoint(self.checkpoints, every, keep=1),
+            **settings,
+        )
+        if result.stopped == "interrupt":
+            raise KeyboardInterrupt
+        return result
+
+    def curve(self) -> list[Row]:
+        """Return the lines of the curve, of what was trained before too."""
+        return [json.loads(line) for line in self._curve.read_text().splitlines()]
+
+    @property
+    def _curve(self) -> Path:
+        return self.folder / "curves" / f"{self.job}.jsonl"
+
+
+def check_resume(config: Any) -> None:
+    """Check that what is to be resumed is said to be somewhere."""
+    if config.resume and config.out is None:
+        raise ValueError("resume needs out, the folder of the run to go on with.")
+
+
+def open_run(study: str, config: Config) -> tuple[Config, Path]:
+    """Make the folder of a run, or with `resume` go on in that of `out`.
+
+    What is left at its default is then as that run has it.
+
+    Args:
+      study: its name.
+      config: a dataclass with fields `out` and `resume`.
+
+    Returns:
+      The options of the run, and its folder.
+
+    Raises:
+      SystemExit: if the folder holds a run and is not to be resumed, or the other way
+        round, or if options are given that are not those of the run.
+    """
+    run: Any = config
+    if not run.resume:
+        if run.out is not None and (run.out / "checkpoints").exists():
+            raise SystemExit(
+                f"{run.out} holds checkpoints of a run: add --resume to go on with it, "
+                "or choose another --out."
+            )
+        folder = report.make_folder(study, run.out)
+        report.write_config(folder, config)
+        return config, folder
+    path = run.out / "config.json"
+    if not path.exists():
+        raise SystemExit(f"{run.out} holds no run to resume: there is no {path}.")
+    stored = json.loads(path.read_text())["config"]
+    theirs = {}
+    for field in dataclasses.fields(run):
+        if field.name in NOT_OF_THE_RUN or field.name not in stored:
+            continue
+        value, mine = _as_given(stored[field.name]), getattr(run, field.name)
+        if mine not in (field.default, value):
+            raise SystemExit(
+                f"{field.name}={mine!r} is not that of the run in {run.out}, which has "
+                f"{value!r}: leave it out, or begin another run."
+            )
+        theirs[field.name] = value
+    return dataclasses.replace(run, **theirs), run.out
+
+
+def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:
+    """Do what is not done yet, and write a row for each; return all rows.
+
+    Args:
+      folder: of the run.
+      jobs: all of the study, of different names.
+
+    Returns:
+      The rows, in the order of jobs, and whether Ctrl-C came before the end.
+    """
+    rows = {row["job"]: row for row in _finished(folder)}
+    interrupted = False
+    try:
+        with report.Progress(len(jobs)) as progress:
+            for job in jobs:
+                progress.begin(job.name, job.steps)
+                if job.name in rows:
+                    continue
+                start = time.perf_counter()
+                row = job.train(Way(job.name, folder, progress.advance))
+                row = {"job": job.name} | row
+                row |= {"wall_seconds": time.perf_counter() - start}
+                rows[job.name] = row
+                report.append_row(folder, row)
+    except KeyboardInterrupt:
+        interrupted = True
+    return [rows[job.name] for job in jobs if job.name in rows], interrupted
+
+
+def _finished(folder: Path) -> list[Row]:
+    """Return the rows that there are; one that was torn is cut off."""
+    path = folder / "results.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text().splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines = lines[:-1]
+        beside = path.with_name(path.name + ".tmp")
+        beside.write_text("".join(lines))
+        os.replace(beside, path)
+    return [json.loads(line) for line in lines]
+
+
+def _as_given(value: Any) -> Any:
+    """Return a value of JSON as an option has it."""
+    return tuple(map(_as_given, value)) if isinstance(value, list) else value

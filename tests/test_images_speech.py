@@ -1,0 +1,348 @@
+"""Digits, seen and heard: studies learn, go on after Ctrl-C, and say what is wrong."""
+
+import dataclasses
+import json
+import os
+import signal
+from functools import cache
+from itertools import islice
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.io import wavfile
+
+from bpvariants import gradients
+from experiments import data
+from experiments.applications import (
+    _image_networks,
+    _speech_baseline,
+    _speech_network,
+    _speech_wav,
+    images,
+    speech,
+)
+
+needs_data = pytest.mark.skipif(
+    not os.environ.get("BPVARIANTS_DATA"), reason="needs $BPVARIANTS_DATA"
+)
+TIMES = {"wall_seconds", "compile_seconds", "ms_per_step"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_users_have_it(plain_jax):
+    with plain_jax():
+        yield
+
+
+@pytest.fixture
+def fast():
+    """Programs that are run for long are worth the optimisations that others lack."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    jax.config.update(name, False)
+    yield
+    jax.config.update(name, before)
+
+
+def check(result, folder, pictures):
+    assert not result.interrupted
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == result.rows
+    for picture in pictures:
+        assert (folder / f"{picture}.png").stat().st_size > 10_000
+
+
+@needs_data
+def test_images_quick(fast, tmp_path, capsys):
+    names = ("mlp_300", "full_batch")
+    result = images.main(images.Config(networks=names, quick=True, out=tmp_path))
+    check(result, tmp_path, ["images", "mistakes"])
+    labels = data.mnist().test[1][:1000]
+    majority = 100 * (1 - np.bincount(labels).max() / 1000)
+    errors = {row["job"]: row["test_error"][0] for row in result.rows}
+    assert max(errors.values()) < 15 < majority  # linear, on all images: 12
+    printed = capsys.readouterr().out
+    assert "4.7" in printed
+    assert "4.85" in printed
+    for row in result.rows:
+        assert row["curve"][-1]["test_error"] == row["test_error"]
+        for i, said in row["mistakes"]:
+            assert said != labels[i]
+
+
+@pytest.fixture
+def noise(monkeypatch):
+    """Twenty images of noise in the place of those that are not committed."""
+    pixels = np.random.default_rng(0).uniform(size=(20, 28, 28)).astype(np.float32)
+    found = pixels, np.arange(20, dtype=np.int32) % 10
+    monkeypatch.setattr(data, "mnist", lambda: data.MNIST(found, found))
+
+
+SMALL: Any = {
+    "epochs": 2,
+    "batch": 5,
+    "train": 20,
+    "units": 3,
+    "looks": 4,
+    "full_batch_epochs": 4,
+}
+
+
+def test_a_run_goes_on_after_ctrl_c(noise, tmp_path, monkeypatch):
+    names = ("full_batch", "gru_rows")
+    config = images.Config(networks=names, seeds=1, out=tmp_path / "whole", **SMALL)
+    whole = images.main(config).rows
+    count, say = [], images._say
+
+    def interrupted(*args):
+        count.append(1)
+        if len(count) == 7:  # in the second network: four looks each, and the result
+            os.kill(os.getpid(), signal.SIGINT)
+        return say(*args)
+
+    # As a process in the background has it, a shell may have told it to ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(images, "_say", interrupted)
+    out = tmp_path / "cut"
+    try:
+        result = images.main(dataclasses.replace(config, out=out))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert result.interrupted
+    assert [row["job"] for row in result.rows] == ["full_batch"]
+    with (out / "results.jsonl").open("a") as file:
+        file.write('{"job": "gru_')  # and killed while it wrote
+    with pytest.raises(SystemExit, match="add --resume to go on with it"):
+        images.main(images.Config(out=out))
+    with pytest.raises(SystemExit, match=r"batch=7 is not that of .* which has 5"):
+        images.main(images.Config(out=out, resume=True, batch=7))
+    assert len(count) == 7
+    result = images.main(images.Config(out=out, resume=True))
+    assert len(count) == 7 + 3  # and not what was finished
+    check(result, out, ["images", "mistakes"])
+    for want, got in zip(whole, result.rows, strict=True):
+        assert want.keys() == got.keys()
+        assert {n: want[n] for n in want.keys() - TIMES} == {
+            n: got[n] for n in got.keys() - TIMES
+        }
+    with pytest.raises(SystemExit, match="holds no run to resume"):
+        images.main(images.Config(out=tmp_path / "no", resume=True))
+
+
+def test_convolutions_are_those_of_xla():
+    layer = _image_networks.NETWORKS["conv"][1]
+    pixels = jax.random.uniform(jax.random.key(0), (2, 14, 14, 16))
+    kernel = jax.random.normal(jax.random.key(1), (5, 5, 16, 32))
+    got = layer.function({"weights": kernel, "bias": jnp.ones(32)}, pixels)
+    want = jax.lax.conv_general_dilated(
+        pixels, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(got, want + 1, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("mlp_300", "fa"), ("mlp_500_150", "dfa"), ("conv", "usf")]
+)
+def test_images_by_feedback_alignment(noise, name, kind):
+    network = _image_networks.make_network(
+        name, rule="bptt", static_rule=kind, lookback=1, units=1
+    )
+    params = network.init(jax.random.key(0))
+    pixels, labels = map(jnp.asarray, data.mnist().train)
+    (value, _), grads = jax.jit(network.rule)(params, pixels, labels)
+    exact = lambda params: jnp.mean(
+        _image_networks.cross_entropy(network.logits(params, pixels), labels)
+    )
+    want, right = jax.jit(jax.value_and_grad(exact))(params)
+    np.testing.assert_allclose(value, want, rtol=1e-6)
+    same = jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-6), grads, right)
+    assert all(same[-1].values())  # the last layer's, which needs no way back
+    assert not same[0]["weights"]
+
+
+@needs_data
+def test_speech_quick(fast, tmp_path, capsys, monkeypatch):
+    wav, out = tmp_path / "seven.wav", tmp_path / "run"
+    monkeypatch.setattr(speech, "_load", cache(speech._load))
+    found, *_ = speech._load()
+    spoken = found.test[found.digits[found.test] == 7][0]
+    wavfile.write(wav, 16_000, np.repeat(found.samples[spoken], 2))
+    result = speech.main(speech.Config(quick=True, steps=150, out=out, wav=wav))
+    check(result, out, ["speech", "confusion_known"])
+    baseline, network = result.rows
+    assert baseline["accuracy"][0] > 90  # as measured by others
+    assert network["accuracy"][0] > 93
+    counts = np.array(network["confusion"])
+    assert counts.sum(axis=1).tolist() == 10 * [30]
+    assert 100 * counts.trace() / 300 == pytest.approx(network["accuracy"][0])
+    assert "seven.wav: 7 (" in capsys.readouterr().out
+    again = speech.main(speech.Config(out=out, resume=True, wav=wav))
+    assert again.rows == result.rows
+    assert "seven.wav: 7 (" in capsys.readouterr().out
+
+
+def test_recordings_that_cannot_be_heard(tmp_path):
+    sound = (1000 * np.sin(np.arange(4000))).astype(np.int16)
+    path = tmp_path / "digit.wav"
+    wavfile.write(path, 8000, sound)
+    assert len(_speech_wav.read_digit(path)) == 4000
+    whole = path.read_bytes()
+    for message, content in {
+        "cut short": whole[:5000],
+        "is no WAV file": b"RIFF" + bytes(40),
+        "holds no sound": (8000, sound[:0]),
+        "has 4000 samples per second, and must have at least 8000": (4000, sound),
+        "is silent": (8000, 0 * sound),
+        r"is 5\.5 s long": (8000, np.tile(sound, 11)),
+        "No such file": None,
+    }.items():
+        path.unlink(missing_ok=True)
+        if isinstance(content, tuple):
+            wavfile.write(path, *content)
+        elif content is not None:
+            path.write_bytes(content)
+        out = tmp_path / "run"
+        with pytest.raises(SystemExit, match=f"--wav: .*{message}"):
+            speech.main(speech.Config(wav=path, out=out))
+        assert not out.exists()
+
+
+@pytest.fixture
+def recordings():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(3, 12, 24)
+    xs = [rng.normal(size=(n, 24)).astype(np.float32) for n in lengths]
+    return _speech_network.Recordings(xs, np.arange(24) % 10, np.arange(24) % 3)
+
+
+GIVEN = {"batch": 8, "run": 2, "lengths": 4, "hidden": 5, "seed": 0}
+
+
+def test_batches_of_recordings(recordings):
+    rows = np.arange(4, 24)
+    draw = lambda start: _speech_network.batches(recordings, rows, start, **GIVEN)
+    drawn = list(islice(draw(0), 40))
+    for want, got in zip(drawn[7:12], draw(7), strict=False):
+        jax.tree.map(np.testing.assert_array_equal, want, got)
+    hidden = set()
+    for xs, targets, weights, mask, speakers in drawn:
+        assert xs.dtype == weights.dtype == np.float32
+        lengths = mask.sum(axis=0)
+        assert (weights.argmax(axis=0) == lengths - 1).all()
+        assert (weights.sum(axis=0) == 1).all()
+        for i, length in enumerate(lengths):
+            x = xs[:length, i]
+            like = [
+                row
+                for row in rows
+                if recordings.xs[row].shape == x.shape
+                and np.mean(recordings.xs[row] == x) > 0.7
+            ]
+            assert len(like) == 1
+            assert (targets[:, i] == recordings.digits[like]).all()
+            assert speakers[i] == recordings.speakers[like]
+            zeros = np.flatnonzero((x == 0).all(axis=0))
+            assert (np.diff(zeros) == 1).all()
+            hidden.add(len(zeros))
+    assert hidden == set(range(6))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_what_was_left_out_or_is_padding_does_not_count(recordings, pooling):
+    params = _speech_network.init(jax.random.key(0), "lstm", 4)
+    drawn = _speech_network.batches(recordings, np.arange(24), 0, **GIVEN)
+    xs, targets, weights, mask, speakers = next(drawn)
+    rule = jax.jit(_speech_network.make_rule("bptt", "lstm", pooling, 1))
+    heard = mask[..., None] & (speakers != 1)[:, None]
+    changed = np.where(heard, xs, np.float32(7))
+    run = lambda xs, who: rule(
+        params, jnp.array(who), xs, targets, weights, mask, speakers
+    )
+    jax.tree.map(np.testing.assert_array_equal, run(xs, 1), run(changed, 1))
+    assert run(xs, -1)[0][0] != run(changed, -1)[0][0]
+    # By hand: each recording by itself, and what is read at its end.
+    losses = []
+    for i in np.flatnonzero(speakers != 1):
+        advance, _, zeros, _ = _speech_network.CELLS["lstm"]
+        x = xs[: mask[:, i].sum(), i]
+        _, h = gradients.unroll(advance, params["cell"], zeros(params["cell"]), x)
+        read = h.mean(axis=0) if pooling == "mean" else h[-1]
+        logits = read @ params["readout"] + params["readout_bias"]
+        losses.append(_speech_network.cross_entropy(logits, targets[0, i]))
+    np.testing.assert_allclose(run(xs, 1)[0][0], np.mean(losses), rtol=1e-5)
+    runs = jax.tree.map(lambda leaf: leaf[None], params)
+    together = _speech_network.say(runs, "lstm", pooling, recordings.xs)
+    assert together.shape == (1, 24, 10)
+    for i in (0, 5):
+        alone = _speech_network.say(runs, "lstm", pooling, recordings.xs[i : i + 1])
+        np.testing.assert_allclose(alone[:, 0], together[:, i], rtol=1e-5)
+
+
+def test_unknown_speakers_are_unknown(recordings, tmp_path, monkeypatch):
+    """Who is left out is heard by networks that never heard that one."""
+    everything = np.arange(24)
+    found = data.FSDD([], recordings.digits, recordings.speakers, *3 * [everything])
+    monkeypatch.setattr(speech, "_load", lambda: (found, [], recordings))
+    learned = {}
+
+    def say(params, cell, pooling, recordings, rows):
+        (number,) = set(recordings.speakers[rows])
+        learned[data.SPEAKERS[number]] = params
+        return np.zeros((2, len(rows)), int)
+
+    monkeypatch.setattr(speech, "_said", say)
+    nothing = {"accuracy": [0.0], "speakers": {}, "curve": []}
+    nothing |= {"cell": "gru", "pooling": "last"}
+    for name in ("_baseline", "_official"):
+        monkeypatch.setattr(speech, name, lambda *_: nothing)
+    config = speech.Config(
+        cells=("gru",), pooling=("last",), units=2, steps=10, batch=8, lengths=1,
+        speakers=("jackson", "lucas"), out=tmp_path,
+    )  # fmt: skip
+    *_, row = speech.main(config).rows
+    assert row["job"] == "speakers"
+    assert [*learned] == [*row["speakers"]] == ["jackson", "lucas"]
+    # Whatever that one says makes no difference.
+    before = dict(learned)
+    xs = [
+        9 * x if speaker == 1 else x
+        for x, speaker in zip(recordings.xs, recordings.speakers, strict=True)
+    ]
+    other = recordings._replace(xs=xs)
+    monkeypatch.setattr(speech, "_load", lambda: (found, [], other))
+    speech.main(dataclasses.replace(config, out=tmp_path / "other"))
+    same = lambda who: jax.tree.map(np.array_equal, before[who], learned[who])
+    assert all(jax.tree.leaves(same("jackson")))
+    assert not any(jax.tree.leaves(same("lucas")))
+
+
+def test_baseline_of_speech_hears_order():
+    rng = np.random.default_rng(0)
+    rising = [np.arange(n)[:, None] + rng.normal(size=(n, 3)) for n in range(9, 29)]
+    falling = [each[::-1] for each in rising]
+    digits, rows = np.repeat([0, 1], 20), np.arange(40)
+    found = _speech_baseline.score([*rising, *falling], digits, rows[::2], rows[1::2])
+    assert found == 100
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "message"),
+    [
+        (images.Config, {"networks": ("lenet",)}, "networks must be some of mlp_300"),
+        (images.Config, {"networks": ()}, "networks must name at least one"),
+        (images.Config, {"static_rule": "bp"}, "static_rule must be one of backprop"),
+        (images.Config, {"update": "addam"}, "Did you mean 'adam'"),
+        (images.Config, {"looks": 0}, "looks must be at least 1, got 0"),
+        (images.Config, {"resume": True}, "resume needs out"),
+        (speech.Config, {"cells": ("rnn",)}, "cells must be some of gru, lstm"),
+        (speech.Config, {"cells": ()}, "must each name at least one"),
+        (speech.Config, {"hidden": 24}, r"hidden must be in 0\.\.23, got 24"),
+        (speech.Config, {"speakers": ("me",)}, "speakers must be some of george"),
+    ],
+)
+def test_options_are_checked(config, options, message):
+    with pytest.raises(ValueError, match=message):
+        config(**options)
