@@ -98,6 +98,14 @@ STUDIES = {  # name: module, what it is about
         "scale.kill_resume",
         "a training killed by kill -9, and resumed to the bit",
     ),
+    "music": (
+        "applications.music",
+        "chorales and folk tunes: what sounds next, and samples to listen to",
+    ),
+    "language": (
+        "applications.language",
+        "a text by its characters, beside n-grams; it writes on, too",
+    ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
 MACHINE = ("--devices", "--model-devices", "--distributed", "--coordinator")

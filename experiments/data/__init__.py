@@ -32,10 +32,7 @@ from experiments.data._proben1 import (
     Proben1 as Proben1,
     proben1 as proben1,
 )
-from experiments.data._python_reference import (
-    python_reference as python_reference,
-    Text as Text,
-)
+from experiments.data._python_reference import python_reference as python_reference
 from experiments.data._seattle_weather import (
     seattle_weather as seattle_weather,
     SeattleWeather as SeattleWeather,
@@ -48,6 +45,11 @@ from experiments.data._tatoeba import (
     SentencePairs as SentencePairs,
     tatoeba_fra_eng as tatoeba_fra_eng,
     tutorial_form as tutorial_form,
+)
+from experiments.data._text_file import (
+    as_text as as_text,
+    Text as Text,
+    text_file as text_file,
 )
 from experiments.data._texts import (
     LabelledTexts as LabelledTexts,

@@ -2,18 +2,8 @@
 
 import sys
 from pydoc_data.topics import topics
-from typing import NamedTuple
 
-import numpy as np
-
-
-class Text(NamedTuple):
-    """A text as indices into its alphabet, [characters]; the last tenth is for test."""
-
-    alphabet: str
-    train: np.ndarray
-    test: np.ndarray
-    source: str
+from experiments.data._text_file import as_text, Text
 
 
 def python_reference() -> Text:
@@ -24,8 +14,4 @@ def python_reference() -> Text:
     """
     text = "\n".join(topics[name] for name in sorted(topics))
     text = text.encode("ascii", "replace").decode()
-    alphabet = "".join(sorted(set(text)))
-    indices = np.searchsorted(list(alphabet), list(text)).astype(np.int32)
-    cut = len(indices) * 9 // 10
-    source = f"pydoc_data.topics of Python {sys.version.split()[0]}"
-    return Text(alphabet, indices[:cut], indices[cut:], source)
+    return as_text(text, f"pydoc_data.topics of Python {sys.version.split()[0]}")

@@ -3,10 +3,8 @@
 Public domain, as A. Karpathy put it together for char-rnn.
 """
 
-import numpy as np
-
 from experiments.data._fetch import fetch, find
-from experiments.data._python_reference import Text
+from experiments.data._text_file import as_text, Text
 
 FILE = "tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -19,8 +17,4 @@ URL = (
 def tinyshakespeare() -> Text:
     """Return the text of 65 symbols, split as usual: the last tenth is for test."""
     path = find(FILE, SHA256) or fetch(URL, SHA256, FILE)
-    text = path.read_text("ascii")
-    alphabet = "".join(sorted(set(text)))
-    indices = np.searchsorted(list(alphabet), list(text)).astype(np.int32)
-    cut = len(indices) * 9 // 10
-    return Text(alphabet, indices[:cut], indices[cut:], "Tiny Shakespeare")
+    return as_text(path.read_text("ascii"), "Tiny Shakespeare")

@@ -2,12 +2,12 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from bpvariants import gradients
 from experiments import data
 from experiments.tasks._job import Job, Reference, Task
+from experiments.tasks._ngrams import interpolated_ngrams
 
 UNITS, EMBEDDING = 24, 8
 LENGTH, BATCH = 32, 8  # of the windows that are drawn
@@ -51,8 +51,13 @@ def language(steps: int | None = None) -> Task:
         )
         for rule, gradient in rules.items()
     ]
+    part = text.train[: len(text.test)]
+    scores = [
+        interpolated_ngrams(part, given, symbols, 3) for given in (part, text.test)
+    ]
     references = [
-        Reference(f"{order}-gram", _ngram(text, order)) for order in (1, 2, 3)
+        Reference(f"{order}-gram", {"train nats": train_nats, "test nats": test_nats})
+        for order, train_nats, test_nats in zip((1, 2, 3), *scores, strict=True)
     ]
     return Task(
         name="language",
@@ -111,30 +116,3 @@ def _nats(params, text: jax.Array) -> jax.Array:
 
     start = jnp.zeros((TEST_STREAMS, UNITS))
     return jnp.mean(jax.lax.scan(body, start, (xs, targets))[1])
-
-
-def _ngram(text: data.Text, order: int) -> dict[str, float]:
-    """Score n-grams, each mixed with the one below at weight count / (count + 5)."""
-    symbols = len(text.alphabet)
-
-    def contexts(indices, length):  # of each character, as one number
-        padded = np.concatenate([np.zeros(length, np.int64), indices])
-        code = np.zeros(len(indices), np.int64)
-        for back in range(length, 0, -1):
-            code = code * symbols + padded[length - back : len(padded) - back]
-        return code
-
-    def score(indices):
-        probability = np.full(len(indices), 1 / symbols)
-        for length in range(order):
-            size = symbols**length
-            known, here = contexts(text.train, length), contexts(indices, length)
-            totals = np.bincount(known, minlength=size)[here]
-            pairs = np.bincount(known * symbols + text.train, minlength=size * symbols)
-            found = pairs[here * symbols + indices] / np.maximum(totals, 1)
-            weight = totals / (totals + 5)
-            probability = weight * found + (1 - weight) * probability
-        return float(-np.mean(np.log(probability)))
-
-    train = text.train[: len(text.test)]
-    return {"train nats": score(train), "test nats": score(text.test)}

@@ -1,0 +1,131 @@
+"""Recurrent networks that read streams, and how well they predict.
+
+    h_t = cell(θ, h_{t−1}, x_t),    y_t = (k_t ⊙ h_t) V + c
+
+k_t is what dropout keeps, drawn anew at each step of a training; otherwise it is 1.
+Streams are read in windows [T, B]: a network goes on from the state that the window
+before left, unless a `reset` puts zeros there.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants import cells
+from bpvariants.types import GradientRule, Loss, PyTree, Step
+
+
+class Cell(NamedTuple):
+    """A cell of the library: its step, parameters, and first state."""
+
+    step: Step
+    params: Callable
+    carry: Callable
+    visible: Callable  # carry -> what units see of each other
+
+
+CELLS = {
+    "tanh": Cell(cells.tanh, cells.tanh_params, cells.tanh_carry, lambda h: h),
+    "gru": Cell(cells.gru, cells.gru_params, cells.gru_carry, lambda h: h),
+    "lstm": Cell(
+        cells.lstm, cells.lstm_params, cells.lstm_carry, lambda carry: carry[1]
+    ),
+}
+
+
+class Window(NamedTuple):
+    """What a network reads in one step of training, or all that it is tested on."""
+
+    xs: Any  # [T, B, …]
+    targets: Any  # [T, B, …]
+    weights: Any  # [T, B] bool, which losses count; None for all
+    mask: Any  # [T, B] bool, False in padding; None for no padding
+    reset: Any  # [T, B] bool, where a state of zeros is put before the step
+
+
+class Network(NamedTuple):
+    """A cell with a readout, what it reads and what it is to say."""
+
+    step: Step  # of pairs (x, k)
+    loss: Loss
+    init: Callable[[jax.Array], PyTree]  # key -> params
+    zeros: Callable[[tuple[int, ...]], PyTree]  # batch shape -> carry
+    cell: str
+    units: int
+
+
+def init(key: jax.Array, cell: str, inputs: int, units: int, outputs: int) -> PyTree:
+    """Draw the parameters of a cell and of its readout."""
+    of_cell, of_readout = jax.random.split(key)
+    readout = jax.random.normal(of_readout, (units, outputs)) / units**0.5
+    return {
+        "cell": CELLS[cell].params(of_cell, inputs, units),
+        "readout": readout,
+        "readout_bias": jnp.zeros(outputs),
+    }
+
+
+def make_step(cell: str, encode: Callable[[PyTree, Any], jax.Array]) -> Step:
+    """Return the step of a network, which reads pairs (x, k) with k None for 1.
+
+    Args:
+      cell: one of :data:`CELLS`.
+      encode: (params, x) -> what the cell reads, [*batch, inputs].
+    """
+
+    def step(params, carry, x):
+        x, kept = x
+        carry, h = CELLS[cell].step(params["cell"], carry, encode(params, x))
+        h = h if kept is None else h * kept
+        return carry, h @ params["readout"] + params["readout_bias"]
+
+    return step
+
+
+def over_windows(
+    rule: GradientRule, zeros: PyTree, *, draws: bool, dropout: float, units: int
+) -> Callable[..., Any]:
+    """Return (params, carry, *window, key=) -> ((value, carry), grads).
+
+    Args:
+      rule: of a step that :func:`make_step` returns.
+      zeros: the state that a reset puts back.
+      draws: whether the rule takes a key.
+      dropout: the share of units that the readout does not see.
+      units: of the cell.
+    """
+
+    def of_window(params, carry, xs, targets, weights, mask, reset, *, key=None):
+        kept, options = None, {}
+        if dropout:
+            assert key is not None
+            key, own = jax.random.split(key)
+            shape = *reset.shape, units
+            kept = jax.random.bernoulli(own, 1 - dropout, shape) / (1 - dropout)
+        if draws:
+            options["key"] = key
+        return rule(
+            params, carry, (xs, kept), targets, weights, mask, reset, zeros, **options
+        )
+
+    return of_window
+
+
+def make_network(
+    cell: str,
+    units: int,
+    encode: Callable[[PyTree, Any], jax.Array],
+    loss: Loss,
+    init: Callable[[jax.Array], PyTree],
+) -> Network:
+    """Return a network; arguments are as in it, and as :func:`make_step` has them."""
+    like = jax.eval_shape(init, jax.random.key(0))["cell"]
+    zeros = lambda batch: CELLS[cell].carry(like, batch)
+    return Network(make_step(cell, encode), loss, init, zeros, cell, units)
+
+
+def count(params: PyTree) -> int:
+    """Return how many numbers parameters are."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,162 @@
+"""Training of recurrent networks on windows of streams, and how well they predict.
+
+What is shared by studies of streams: networks of several seeds train together, a log
+looks at others' data on the way, a run that was interrupted goes on.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants import gradients, training
+from bpvariants.types import PyTree
+from experiments import choices
+from experiments.applications import _recurrent, _resume
+from experiments.applications._recurrent import Network, Window
+
+RECENT = 50  # updates that the loss of training is the mean of
+
+
+class Scores:
+    """Mean losses of the networks of all seeds on one window, from a state of zeros."""
+
+    def __init__(self, network: Network, window: Window):
+        self._zeros = network.zeros(window.xs.shape[1:2])
+        self._window = jax.tree.map(jnp.asarray, window)
+        score = lambda params, *given: _score(network, params, *given)
+        self._score = jax.jit(jax.vmap(score, in_axes=(0, None, None)))
+        self._known = (0, [])
+
+    def __call__(self, params: PyTree) -> list[float]:
+        """Return one number for each seed; params have a first axis of seeds."""
+        return self._score(params, self._zeros, self._window).tolist()
+
+    def of(self, metrics: dict[str, Any]) -> list[float]:
+        """Return those of a log's metrics; a second time at a step it costs nothing."""
+        step = metrics["values"].shape[-1]
+        if self._known[0] != step:
+            self._known = step, self(metrics["params"])
+        return self._known[1]
+
+    def mean(self, metrics: dict[str, Any]) -> float:
+        """Return the mean over seeds, as a checkpoint's `best` wants it."""
+        return float(np.mean(self.of(metrics)))
+
+
+def _score(network: Network, params, zeros, window: Window) -> jax.Array:
+    def step(params, carry, pair):
+        carry, y = network.step(params, carry, (pair[0], None))
+        return carry, network.loss(y, pair[1])
+
+    marks = {"mask": window.mask, "reset": window.reset, "initial": zeros}
+    pairs = window.xs, window.targets
+    _, losses = gradients.unroll(step, params, zeros, pairs, **marks)
+    if window.weights is None:
+        return jnp.mean(losses)
+    return jnp.sum(jnp.where(window.weights, losses, 0)) / jnp.sum(window.weights)
+
+
+def train(
+    config: Any,
+    folder: Path,
+    name: str,
+    network: Network,
+    windows: Callable[[int], Iterator[Window]],
+    scores: Scores,
+    advance: Callable[[int], None],
+    *,
+    free: Collection[str],
+    best: bool,
+) -> tuple[PyTree, dict[str, Any]]:
+    """Train networks of all seeds, or go on with that.
+
+    Args:
+      config: of the study, with the options that training has.
+      folder: of the run; the log is name.jsonl in it.
+      name: of the training.
+      network: what to train.
+      windows: from any step on.
+      scores: to look at after each chunk.
+      advance: called with the steps taken.
+      free: options that may be others when it goes on.
+      best: whether params are those of the step at which the mean score was least,
+        rather than the last.
+
+    Returns:
+      Parameters with a first axis of seeds, and what there is to tell in a row.
+
+    Raises:
+      KeyboardInterrupt: if it was interrupted; what was reached is kept.
+    """
+    draws = choices.draws(config.rule)
+    random = draws or config.dropout > 0
+    key, log = jax.random.key(config.seed), folder / f"{name}.jsonl"
+    keys = jax.random.split(jax.random.fold_in(key, 1), config.seeds)
+    params = jax.vmap(network.init)(keys)
+    zeros = network.zeros((config.streams,))
+    repeated = lambda leaf: jnp.broadcast_to(leaf, (config.seeds, *leaf.shape))
+    checkpoints = _resume.checkpoint(
+        folder, name, config, free=free, best=scores.mean if best else None
+    )
+    result = training.fit(
+        _make_rule(config, network, zeros),
+        choices.make_update(config.update, config.learning_rate, steps=config.steps),
+        params,
+        windows,
+        steps=config.steps,
+        chunk=min(config.chunk, config.steps),
+        draws=random,
+        key=jax.random.fold_in(key, 2) if random else None,
+        carry=jax.tree.map(repeated, zeros),
+        runs=config.seeds,
+        log=[
+            training.JsonLog(log, lambda _, metrics: _line(metrics, scores)),
+            lambda step, _: advance(step),
+        ],
+        checkpoint=checkpoints,
+    )
+    if result.interrupted:
+        raise KeyboardInterrupt
+    params, step = result.params, result.steps
+    if best:
+        step, params = training.read_checkpoint(
+            checkpoints.directory, params, best=True
+        )
+    row = {"rule": config.rule, "update": config.update, "steps": result.steps}
+    row |= {"params": _recurrent.count(params) // config.seeds, "best_step": step}
+    row |= {"seconds": result.seconds + result.compile_seconds}
+    return params, row | _curves(_resume.read_log(log), step)
+
+
+def _make_rule(config: Any, network: Network, zeros: PyTree) -> Any:
+    rule = choices.make_rule(
+        config.rule,
+        network.step,
+        network.loss,
+        lookback=config.lookback,
+        visible=_recurrent.CELLS[network.cell].visible,
+    )
+    return _recurrent.over_windows(
+        rule,
+        zeros,
+        draws=choices.draws(config.rule),
+        dropout=config.dropout,
+        units=network.units,
+    )
+
+
+def _line(metrics: dict[str, Any], scores: Scores) -> dict[str, Any]:
+    recent = metrics["values"][:, -RECENT:].mean(axis=-1)
+    return {"score": scores.of(metrics), "recent": recent}
+
+
+def _curves(lines: list[dict[str, Any]], step: int) -> dict[str, Any]:
+    """Return curves [looks][seeds], and the loss of training up to a step."""
+    steps = [line["step"] for line in lines]
+    recent = [line["recent"] for line in lines]
+    row = {"train": recent[steps.index(step)], "curve_steps": steps}
+    return row | {"curve": [line["score"] for line in lines], "train_curve": recent}

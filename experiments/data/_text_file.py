@@ -1,0 +1,54 @@
+"""Texts as indices into their alphabet, such as any file of one's own."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Text(NamedTuple):
+    """A text as indices into its alphabet, [characters]; the last tenth is for test."""
+
+    alphabet: str
+    train: np.ndarray
+    test: np.ndarray
+    source: str
+
+
+def text_file(path: Path) -> Text:
+    """Return the text of a file in UTF-8; the last tenth is for test.
+
+    Raises:
+      ValueError: if there is no such file, it is not text in UTF-8, or fewer than two
+        different characters are in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}.")
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not text in UTF-8: {error.reason} at byte {error.start}. Save "
+            "it as UTF-8."
+        ) from None
+    return as_text(text, str(path))
+
+
+def as_text(text: str, source: str) -> Text:
+    """Return a string as indices into its alphabet; the last tenth is for test.
+
+    Example:
+      >>> as_text("abracadabra", "a spell").alphabet
+      'abcdr'
+    """
+    alphabet = "".join(sorted(set(text)))
+    if len(alphabet) < 2:
+        found = "empty" if not text else f"{len(text)} times {text[0]!r}"
+        raise ValueError(
+            f"{source} is {found}: a text needs two different characters at least."
+        )
+    characters = np.array(list(text))
+    indices = np.searchsorted(list(alphabet), characters).astype(np.int32)
+    cut = len(indices) * 9 // 10
+    return Text(alphabet, indices[:cut], indices[cut:], source)
