@@ -166,8 +166,8 @@ def test_images_by_feedback_alignment(noise, name, kind):
 @needs_data
 def test_speech_quick(fast, tmp_path, capsys, monkeypatch):
     wav, out = tmp_path / "seven.wav", tmp_path / "run"
-    monkeypatch.setattr(speech, "_load", cache(speech._load))
-    found, *_ = speech._load()
+    monkeypatch.setattr(_speech_network, "load", cache(_speech_network.load))
+    found, *_ = _speech_network.load()
     spoken = found.test[found.digits[found.test] == 7][0]
     wavfile.write(wav, 16_000, np.repeat(found.samples[spoken], 2))
     result = speech.main(speech.Config(quick=True, steps=150, out=out, wav=wav))
@@ -285,7 +285,7 @@ def test_unknown_speakers_are_unknown(recordings, tmp_path, monkeypatch):
     """Who is left out is heard by networks that never heard that one."""
     everything = np.arange(24)
     found = data.FSDD([], recordings.digits, recordings.speakers, *3 * [everything])
-    monkeypatch.setattr(speech, "_load", lambda: (found, [], recordings))
+    monkeypatch.setattr(_speech_network, "load", lambda: (found, [], recordings))
     learned = {}
 
     def say(params, cell, pooling, recordings, rows):
@@ -312,7 +312,7 @@ def test_unknown_speakers_are_unknown(recordings, tmp_path, monkeypatch):
         for x, speaker in zip(recordings.xs, recordings.speakers, strict=True)
     ]
     other = recordings._replace(xs=xs)
-    monkeypatch.setattr(speech, "_load", lambda: (found, [], other))
+    monkeypatch.setattr(_speech_network, "load", lambda: (found, [], other))
     speech.main(dataclasses.replace(config, out=tmp_path / "other"))
     same = lambda who: jax.tree.map(np.array_equal, before[who], learned[who])
     assert all(jax.tree.leaves(same("jackson")))
@@ -337,7 +337,7 @@ def test_baseline_of_speech_hears_order():
         (images.Config, {"update": "addam"}, "Did you mean 'adam'"),
         (images.Config, {"looks": 0}, "looks must be at least 1, got 0"),
         (images.Config, {"resume": True}, "resume needs out"),
-        (speech.Config, {"cells": ("rnn",)}, "cells must be some of gru, lstm"),
+        (speech.Config, {"cells": ("rnn",)}, "cells must be some of tanh, gru"),
         (speech.Config, {"cells": ()}, "must each name at least one"),
         (speech.Config, {"hidden": 24}, r"hidden must be in 0\.\.23, got 24"),
         (speech.Config, {"speakers": ("me",)}, "speakers must be some of george"),

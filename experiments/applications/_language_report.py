@@ -21,7 +21,7 @@ def show(
     """Print the table.
 
     Args:
-      rows: the lines of results.jsonl.
+      rows: of models, with their nats.
       source: the name of the text.
       config: of the study.
       published: whether the text is the one that others have figures of.
@@ -37,7 +37,7 @@ def show(
                 "train": row["train"],
                 "params": f"{row['params'] / 1000:.0f}K",
                 "epochs": f"{row['epochs']:.2g}",
-                "minutes": f"{row['seconds'] / 60:.1f}",
+                "minutes": f"{row['wall_seconds'] / 60:.1f}",
             }
     others = [
         report.Published(model, {"nats": nats, "bits": bits(nats)}, NANOGPT)

@@ -35,7 +35,7 @@ def show(name: str, rows: Sequence[dict[str, Any]], of: str) -> None:
                 "train": row["train"],
                 "params": f"{row['params'] / 1000:.0f}K",
                 "best step": str(row["best_step"]),
-                "minutes": f"{row['seconds'] / 60:.1f}",
+                "minutes": f"{row['wall_seconds'] / 60:.1f}",
             }
         ours[row["model"]] = scores
     published = [

@@ -112,24 +112,20 @@ class Streams:
             number, left_out = number + 1, 0
 
 
-def independent_keys(
-    train: Sequence[np.ndarray], test: Sequence[np.ndarray]
-) -> tuple[float, float]:
-    """Return nats per step of keys that sound by themselves, and as Markov chains.
+def independent_keys(train: Sequence[np.ndarray], test: Sequence[np.ndarray]) -> float:
+    """Return nats per step of keys that sound by themselves, as often as in train.
 
-    The first step of a piece is not scored. A key sounds with the share of steps at
-    which it does in train, or those after one at which it did, or did not; each count
-    has one half added to it.
+    The first step of a piece is not scored. Each count has one half added to it.
     """
-    before, after = _pairs(train)
-    given, targets = _pairs(test)
-    return (
-        _nats(_share(after), targets),
-        _nats(
-            np.where(given, _share(after, before), _share(after, ~before)),
-            targets,
-        ),
-    )
+    (_, after), (_, targets) = _pairs(train), _pairs(test)
+    return _nats(_share(after), targets)
+
+
+def markov_keys(train: Sequence[np.ndarray], test: Sequence[np.ndarray]) -> float:
+    """Return nats per step of keys that sound by what each of them did before."""
+    (before, after), (given, targets) = _pairs(train), _pairs(test)
+    shares = _share(after, before), _share(after, ~before)
+    return _nats(np.where(given, *shares), targets)
 
 
 def _pairs(rolls: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

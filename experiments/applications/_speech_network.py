@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bpvariants import cells, gradients
+from bpvariants import gradients
 from bpvariants.types import PyTree, Step
-from experiments import choices
+from experiments import choices, data
 from experiments.applications._batches import (
     all_batches,
     Bucket,
@@ -27,11 +27,8 @@ from experiments.applications._batches import (
     pad,
 )
 from experiments.applications._log_mel import log_mel, num_frames
+from experiments.applications._recurrent import CELLS
 
-CELLS = {
-    "gru": (cells.gru, cells.gru_params, cells.gru_carry, lambda h: h),
-    "lstm": (cells.lstm, cells.lstm_params, cells.lstm_carry, lambda carry: carry[1]),
-}
 Pooling = Literal["mean", "last"]
 DIGITS, BANDS, SIZE, HOP = 10, 24, 256, 160  # frames of 32 ms, one each 20 ms
 BATCH = 100  # recordings that are looked at together
@@ -62,6 +59,14 @@ class Recordings(NamedTuple):
     xs: list[np.ndarray]  # each [its frames, 24]
     digits: np.ndarray
     speakers: np.ndarray
+
+
+def load() -> tuple[data.FSDD, list[np.ndarray], Recordings]:
+    """Return the recordings, their features, and what networks hear."""
+    found = data.fsdd()
+    loud = features(found.samples)
+    xs = [normalised(each) for each in loud]
+    return found, loud, Recordings(xs, found.digits, found.speakers)
 
 
 def batches(

@@ -8,16 +8,16 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from bpvariants import training
+from bpvariants.types import PyTree
 from experiments import report
 
 Config = TypeVar("Config")
 Row = dict[str, Any]
-NOT_OF_THE_RUN = ("out", "resume", "wav")  # options that may differ when it goes on
 
 
 class Job(NamedTuple):
@@ -34,7 +34,7 @@ class Way:
 
     job: str
     folder: Path
-    advance: Callable[[int], None]
+    advance: Callable[[int], None] = lambda steps: None
 
     @property
     def checkpoints(self) -> Path:
@@ -46,6 +46,7 @@ class Way:
         *args: Any,
         look: Callable | None = None,
         every: int | None = None,
+        best: Callable | None = None,
         **settings: Any,
     ) -> training.FitResult:
         """Train as :func:`training.fit` does, with checkpoints, a curve and progress.
@@ -54,6 +55,7 @@ class Way:
           args: of `training.fit`.
           look: (step, metrics) -> what to add to the curve, such as a test error.
           every: after how many steps to write a checkpoint; by default each chunk.
+          best: metrics -> what is least in a checkpoint that :meth:`best` returns.
           settings: of `training.fit`.
 
         Raises:
@@ -63,12 +65,20 @@ class Way:
         result = training.fit(
             *args,
             log=[curve, lambda step, metrics: self.advance(step)],
-            checkpoint=training.Checkpoint(self.checkpoints, every, keep=1),
+            checkpoint=training.Checkpoint(self.checkpoints, every, keep=1, best=best),
             **settings,
         )
         if result.stopped == "interrupt":
             raise KeyboardInterrupt
         return result
+
+    def best(self, params: PyTree) -> tuple[int, PyTree]:
+        """Return the step and the params of the best checkpoint of the job.
+
+        Args:
+          params: what they are like.
+        """
+        return training.read_checkpoint(self.checkpoints, params, best=True)
 
     def curve(self) -> list[Row]:
         """Return the lines of the curve, of what was trained before too."""
@@ -85,7 +95,12 @@ def check_resume(config: Any) -> None:
         raise ValueError("resume needs out, the folder of the run to go on with.")
 
 
-def open_run(study: str, config: Config) -> tuple[Config, Path]:
+def open_run(
+    study: str,
+    config: Config,
+    free: Collection[str] = (),
+    check: Callable[[Config], Any] | None = None,
+) -> tuple[Config, Path]:
     """Make the folder of a run, or with `resume` go on in that of `out`.
 
     What is left at its default is then as that run has it.
@@ -93,6 +108,9 @@ def open_run(study: str, config: Config) -> tuple[Config, Path]:
     Args:
       study: its name.
       config: a dataclass with fields `out` and `resume`.
+      free: options that may be others when it goes on.
+      check: called with the options of the run before anything is written; it raises
+        what is wrong with them.
 
     Returns:
       The options of the run, and its folder.
@@ -102,31 +120,42 @@ def open_run(study: str, config: Config) -> tuple[Config, Path]:
         round, or if options are given that are not those of the run.
     """
     run: Any = config
-    if not run.resume:
-        if run.out is not None and (run.out / "checkpoints").exists():
-            raise SystemExit(
-                f"{run.out} holds checkpoints of a run: add --resume to go on with it, "
-                "or choose another --out."
-            )
-        folder = report.make_folder(study, run.out)
-        report.write_config(folder, config)
-        return config, folder
+    if run.resume:
+        run = _recalled(run, {"out", "resume", *free})
+    elif run.out is not None and (run.out / "checkpoints").exists():
+        raise SystemExit(
+            f"{run.out} holds checkpoints of a run: add --resume to go on with it, "
+            "or choose another --out."
+        )
+    if check is not None:
+        check(run)
+    if run.resume:
+        return run, Path(run.out)
+    folder = report.make_folder(study, run.out)
+    report.write_config(folder, run)
+    return run, folder
+
+
+def _recalled(run: Any, free: Collection[str]) -> Any:
+    """Return options with those of the run in their folder, but for the free ones."""
     path = run.out / "config.json"
     if not path.exists():
         raise SystemExit(f"{run.out} holds no run to resume: there is no {path}.")
     stored = json.loads(path.read_text())["config"]
     theirs = {}
     for field in dataclasses.fields(run):
-        if field.name in NOT_OF_THE_RUN or field.name not in stored:
+        if field.name in free or field.name not in stored:
             continue
         value, mine = _as_given(stored[field.name]), getattr(run, field.name)
+        if isinstance(value, str) and "Path" in str(field.type):
+            value = Path(value)
         if mine not in (field.default, value):
             raise SystemExit(
                 f"{field.name}={mine!r} is not that of the run in {run.out}, which has "
                 f"{value!r}: leave it out, or begin another run."
             )
         theirs[field.name] = value
-    return dataclasses.replace(run, **theirs), run.out
+    return dataclasses.replace(run, **theirs)
 
 
 def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:

@@ -4,19 +4,19 @@ What is shared by studies of streams: networks of several seeds train together, 
 looks at others' data on the way, a run that was interrupted goes on.
 """
 
-from collections.abc import Callable, Collection, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bpvariants import gradients, training
+from bpvariants import gradients
 from bpvariants.types import PyTree
 from experiments import choices
-from experiments.applications import _recurrent, _resume
+from experiments.applications import _recurrent
 from experiments.applications._recurrent import Network, Window
+from experiments.applications._training import Way
 
 RECENT = 50  # updates that the loss of training is the mean of
 
@@ -60,29 +60,29 @@ def _score(network: Network, params, zeros, window: Window) -> jax.Array:
     return jnp.sum(jnp.where(window.weights, losses, 0)) / jnp.sum(window.weights)
 
 
+def init(config: Any, network: Network) -> PyTree:
+    """Draw the parameters of all seeds."""
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    return jax.vmap(network.init)(jax.random.split(key, config.seeds))
+
+
 def train(
     config: Any,
-    folder: Path,
-    name: str,
+    way: Way,
     network: Network,
     windows: Callable[[int], Iterator[Window]],
     scores: Scores,
-    advance: Callable[[int], None],
     *,
-    free: Collection[str],
     best: bool,
 ) -> tuple[PyTree, dict[str, Any]]:
     """Train networks of all seeds, or go on with that.
 
     Args:
       config: of the study, with the options that training has.
-      folder: of the run; the log is name.jsonl in it.
-      name: of the training.
+      way: of the job.
       network: what to train.
       windows: from any step on.
       scores: to look at after each chunk.
-      advance: called with the steps taken.
-      free: options that may be others when it goes on.
       best: whether params are those of the step at which the mean score was least,
         rather than the last.
 
@@ -94,15 +94,11 @@ def train(
     """
     draws = choices.draws(config.rule)
     random = draws or config.dropout > 0
-    key, log = jax.random.key(config.seed), folder / f"{name}.jsonl"
-    keys = jax.random.split(jax.random.fold_in(key, 1), config.seeds)
-    params = jax.vmap(network.init)(keys)
+    params = init(config, network)
     zeros = network.zeros((config.streams,))
     repeated = lambda leaf: jnp.broadcast_to(leaf, (config.seeds, *leaf.shape))
-    checkpoints = _resume.checkpoint(
-        folder, name, config, free=free, best=scores.mean if best else None
-    )
-    result = training.fit(
+    key = jax.random.fold_in(jax.random.key(config.seed), 2)
+    result = way.fit(
         _make_rule(config, network, zeros),
         choices.make_update(config.update, config.learning_rate, steps=config.steps),
         params,
@@ -110,26 +106,17 @@ def train(
         steps=config.steps,
         chunk=min(config.chunk, config.steps),
         draws=random,
-        key=jax.random.fold_in(key, 2) if random else None,
+        key=key if random else None,
         carry=jax.tree.map(repeated, zeros),
         runs=config.seeds,
-        log=[
-            training.JsonLog(log, lambda _, metrics: _line(metrics, scores)),
-            lambda step, _: advance(step),
-        ],
-        checkpoint=checkpoints,
+        look=lambda _, metrics: _line(metrics, scores),
+        best=scores.mean if best else None,
     )
-    if result.interrupted:
-        raise KeyboardInterrupt
-    params, step = result.params, result.steps
-    if best:
-        step, params = training.read_checkpoint(
-            checkpoints.directory, params, best=True
-        )
+    step, params = way.best(params) if best else (result.steps, result.params)
     row = {"rule": config.rule, "update": config.update, "steps": result.steps}
     row |= {"params": _recurrent.count(params) // config.seeds, "best_step": step}
-    row |= {"seconds": result.seconds + result.compile_seconds}
-    return params, row | _curves(_resume.read_log(log), step)
+    row["nonfinite_step"] = np.asarray(result.nonfinite_step).tolist()
+    return params, row | _curves(way.curve(), step)
 
 
 def _make_rule(config: Any, network: Network, zeros: PyTree) -> Any:

@@ -9,23 +9,31 @@ travel back through, or it is reset to zeros. Both see the same windows in turn.
 
 import dataclasses
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
+from bpvariants import training
 from experiments import data, options, report
 from experiments.applications import (
     _characters,
     _language_report,
     _recurrent,
-    _resume,
     _windows,
+)
+from experiments.applications._training import (
+    check_resume,
+    Job,
+    open_run,
+    run_jobs,
+    Way,
 )
 from experiments.tasks._ngrams import interpolated_ngrams
 
-FREE = ("states", "tested", "generate", "temperature", "prompt", "orders")
+NGRAMS = "n-grams"  # the job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +103,7 @@ class Config:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}.")
         if self.generate < 0:
             raise ValueError(f"generate must not be negative, got {self.generate}.")
-        _resume.check_resume(self)
+        check_resume(self)
 
 
 def main(config: Config) -> report.Result:
@@ -110,26 +118,22 @@ def main(config: Config) -> report.Result:
         tested=4096,
         orders=3,
     )
-    text = read_text(config)
-    folder, start = _resume.make_folder("language", config), time.perf_counter()
-    rows, interrupted = [], False
-    try:
-        rows += _ngrams(config, folder, text)
-        with report.Progress(len(config.states)) as progress:
-            for state in config.states:
-                progress.begin(f"state {state}", config.steps)
-                row, params = _train(config, folder, text, state, progress)
-                if not any("state" in before for before in rows) and config.generate:
-                    _write(config, folder, text, params)
-                rows.append(row)
-                report.append_row(folder, row)
-    except KeyboardInterrupt:
-        interrupted = True
+    free = ("generate", "temperature", "prompt")
+    config, folder = open_run("language", config, free, check=read_text)
+    text, start = read_text(config), time.perf_counter()
+    jobs = [Job(NGRAMS, 1, partial(_ngrams, config, text))]
+    for state in config.states:
+        jobs.append(Job(state, config.steps, partial(_train, config, text, state)))
+    rows, interrupted = run_jobs(folder, jobs)
     if rows:
         published = config.text is None
-        _language_report.show(rows, text.source, config, published)
-        picture = _language_report.draw(rows, text.source, config.tested)
+        models = _models(rows)
+        _language_report.show(models, text.source, config, published)
+        picture = _language_report.draw(models, text.source, config.tested)
         report.save_picture(folder, "language", picture)
+    trained = [row for row in rows if "state" in row]
+    if trained and config.generate:
+        _write(config, folder, text, trained[0]["job"])
     report.say_where(folder, time.perf_counter() - start, interrupted)
     return report.Result(rows, folder, interrupted)
 
@@ -161,30 +165,38 @@ def read_text(config: Config) -> data.Text:
     return text
 
 
-def _ngrams(config: Config, folder: Path, text: data.Text) -> list[dict[str, Any]]:
+def _ngrams(config: Config, text: data.Text, way: Way) -> dict[str, Any]:
+    """Return a row with the nats of n-grams, n from 1 on."""
     symbols = len(text.alphabet)
     nats = interpolated_ngrams(text.train, text.test, symbols, config.orders)
-    rows = [{"model": f"{n + 1}-gram", "nats": each} for n, each in enumerate(nats)]
+    way.advance(1)
+    return {"nats": list(nats)}
+
+
+def _models(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each model, one for each n."""
+    models = []
     for row in rows:
-        report.append_row(folder, row)
-    return rows
+        if row["job"] == NGRAMS:
+            grams = enumerate(row["nats"], 1)
+            models += [{"model": f"{n}-gram", "nats": nats} for n, nats in grams]
+        else:
+            models.append(row)
+    return models
 
 
-def _train(config: Config, folder: Path, text: data.Text, state: str, progress: Any):
-    """Train networks whose state is kept, or is reset; return their row, and params."""
+def _train(config: Config, text: data.Text, state: str, way: Way) -> dict[str, Any]:
+    """Train networks whose state is kept, or is reset; return their row."""
     network = _make_network(config, text)
     given = text.train, config.streams, config.window, state == "kept", config.seed
     some = _characters.score_window(text, config.tested)
     whole = _characters.score_window(text)
     params, trained = _windows.train(
         config,
-        folder,
-        state,
+        way,
         network,
         _characters.Windows(*given),
         _windows.Scores(network, some),
-        progress.advance,
-        free=FREE,
         best=False,
     )
     row = {"model": f"{config.cell} {config.units}, state {state}", "state": state}
@@ -192,8 +204,7 @@ def _train(config: Config, folder: Path, text: data.Text, state: str, progress: 
     row |= {"epochs": config.steps * config.streams * config.window / len(text.train)}
     row |= {"nats": _windows.Scores(network, whole)(params)}
     often = _characters.reset_often(whole, config.window)
-    row |= {"nats_reset": _windows.Scores(network, often)(params)}
-    return row, jax.tree.map(lambda leaf: leaf[0], params)
+    return row | {"nats_reset": _windows.Scores(network, often)(params)}
 
 
 def _make_network(config: Config, text: data.Text) -> _recurrent.Network:
@@ -201,11 +212,14 @@ def _make_network(config: Config, text: data.Text) -> _recurrent.Network:
     return _characters.make_network(config.cell, *sizes)
 
 
-def _write(config: Config, folder: Path, text: data.Text, params: Any) -> None:
+def _write(config: Config, folder: Path, text: data.Text, job: str) -> None:
     """Let a network write on from the prompt; print it, and write it to a file."""
+    network = _make_network(config, text)
+    checkpoints = Way(job, folder).checkpoints
+    _, params = training.read_checkpoint(checkpoints, _windows.init(config, network))
     written = _characters.generate(
-        _make_network(config, text),
-        params,
+        network,
+        jax.tree.map(lambda leaf: leaf[0], params),
         np.searchsorted(list(text.alphabet), list(config.prompt)),
         config.generate,
         jax.random.key(config.seed),

@@ -8,6 +8,7 @@ for each of them how likely it sounds next. Its samples are written to listen to
 
 import dataclasses
 import time
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +22,15 @@ from experiments.applications import (
     _midi,
     _music_report,
     _recurrent,
-    _resume,
     _rolls,
     _windows,
+)
+from experiments.applications._training import (
+    check_resume,
+    Job,
+    open_run,
+    run_jobs,
+    Way,
 )
 
 SETS = {"jsb_chorales": data.jsb_chorales, "nottingham": data.nottingham}
@@ -31,7 +38,10 @@ SECONDS = {
     "jsb_chorales": 0.6,
     "nottingham": 0.15,
 }  # of a step, in MIDI; files do not say
-FREE = ("sampled", "prime", "temperature", "sets", "cells")  # a resumed run may differ
+BASELINES = {
+    "independent keys": _rolls.independent_keys,
+    "a Markov chain per key": _rolls.markov_keys,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +103,7 @@ class Config:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}.")
-        _resume.check_resume(self)
+        check_resume(self)
 
 
 def main(config: Config) -> report.Result:
@@ -107,80 +117,56 @@ def main(config: Config) -> report.Result:
         chunk=50,
         seeds=1,
     )
-    folder, start = _resume.make_folder("music", config), time.perf_counter()
-    rows, interrupted, played = [], False, {}
-    try:
-        with report.Progress(len(config.sets) * len(config.cells)) as progress:
-            for name in config.sets:
-                music = _rolls.as_rolls(SETS[name]())
-                rows += _baselines(folder, name, music)
-                played[name] = [_begin(config, folder, name, music)]
-                for cell in config.cells:
-                    progress.begin(f"{name}, {cell}", config.steps)
-                    row, roll = _train(config, folder, name, cell, music, progress)
-                    rows.append(row)
-                    report.append_row(folder, row)
-                    played[name].append((f"{row['model']}, sampled", roll))
-    except KeyboardInterrupt:
-        interrupted = True
+    free = ("sampled", "prime", "temperature")
+    config, folder = open_run("music", config, free)
+    start, load = time.perf_counter(), cache(_load)
+    jobs = []
+    for name in config.sets:
+        for model, score in BASELINES.items():
+            given = partial(_baseline, name, model, score, load)
+            jobs.append(Job(f"{name}, {model}", 1, given))
+        for cell in config.cells:
+            train = partial(_train, config, name, cell, load)
+            jobs.append(Job(f"{name}-{cell}", config.steps, train))
+    rows, interrupted = run_jobs(folder, jobs)
     for name in dict.fromkeys(row["set"] for row in rows):
         mine = [row for row in rows if row["set"] == name]
         _music_report.show(name, mine, f"{config.rule} × {config.update}")
-        if played.get(name):
-            given = (name, played[name], config.prime)
-            report.save_picture(folder, name, _music_report.draw_rolls(*given))
+        rolls = _play(config, folder, name, load(name), mine)
+        picture = _music_report.draw_rolls(name, rolls, config.prime)
+        report.save_picture(folder, name, picture)
     if rows:
         report.save_picture(folder, "music", _music_report.draw_curves(rows))
     report.say_where(folder, time.perf_counter() - start, interrupted)
     return report.Result(rows, folder, interrupted)
 
 
-def _baselines(folder: Path, name: str, music: _rolls.Rolls) -> list[dict[str, Any]]:
-    """Return rows of models without a memory, or with one of a single step."""
-    scores = [
-        _rolls.independent_keys(music.train, part)
-        for part in (music.validation, music.test)
-    ]
-    rows = [
-        {"set": name, "model": model, "validation": validation, "test": test}
-        for model, validation, test in zip(
-            ("independent keys", "a Markov chain per key"), *scores, strict=True
-        )
-    ]
-    for row in rows:
-        report.append_row(folder, row)
-    return rows
+def _load(name: str) -> _rolls.Rolls:
+    return _rolls.as_rolls(SETS[name]())
 
 
-def _train(
-    config: Config,
-    folder: Path,
-    name: str,
-    cell: str,
-    music: _rolls.Rolls,
-    progress: Any,
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Train one kind of network; return its row, and what the first of them plays."""
-    network = make_network(cell, config.units)
+def _baseline(name: str, model: str, score, load, way: Way) -> dict[str, Any]:
+    """Return the row of a model without a memory, or with one of a single step."""
+    music = load(name)
+    row: dict[str, Any] = {"set": name, "model": model}
+    row["validation"] = score(music.train, music.validation)
+    row["test"] = score(music.train, music.test)
+    way.advance(1)
+    return row
+
+
+def _train(config: Config, name: str, cell: str, load, way: Way) -> dict[str, Any]:
+    """Train one kind of network from all seeds; return its row."""
+    network, music = make_network(cell, config.units), load(name)
     validation, test = (
         _windows.Scores(network, _rolls.side_by_side(part, config.streams))
         for part in (music.validation, music.test)
     )
-    params, trained = _windows.train(
-        config,
-        folder,
-        f"{name}-{cell}",
-        network,
-        _rolls.Streams(music.train, config.streams, config.window, config.seed),
-        validation,
-        progress.advance,
-        free=FREE,
-        best=True,
-    )
+    streams = _rolls.Streams(music.train, config.streams, config.window, config.seed)
+    given = config, way, network, streams, validation
+    params, trained = _windows.train(*given, best=True)
     row = {"set": name, "model": f"{cell} {config.units}", "cell": cell, **trained}
-    row |= {"validation": validation(params), "test": test(params)}
-    first = jax.tree.map(lambda leaf: leaf[0], params)
-    return row, _play(config, folder, name, network, first, music)
+    return row | {"validation": validation(params), "test": test(params)}
 
 
 def make_network(cell: str, units: int) -> _recurrent.Network:
@@ -199,22 +185,29 @@ def make_network(cell: str, units: int) -> _recurrent.Network:
     )
 
 
-def _begin(config: Config, folder: Path, name: str, music: _rolls.Rolls):
-    """Write the test piece that samples begin with; return its title and its roll."""
-    roll = music.test[0][: config.sampled]
-    path = folder / f"{name}-test-piece.mid"
-    _midi.write_midi(path, data.to_piece(roll), SECONDS[name])
-    return "a test piece, the beginning of which is given", roll
+def _play(
+    config: Config, folder: Path, name: str, music: _rolls.Rolls, rows
+) -> list[tuple[str, np.ndarray]]:
+    """Write a test piece as MIDI, and what the first network of each kind makes of it.
 
-
-def _play(config, folder, name, network, params, music) -> np.ndarray:
-    """Sample a piece, write it as MIDI, and return its roll [T, 88]."""
-    prime = jnp.asarray(music.test[0][: min(config.prime, config.sampled)])
-    key = jax.random.key(config.seed)
-    roll = sample(network, params, prime, config.sampled, key, config.temperature)
-    path = folder / f"{name}-{network.cell}.mid"
-    _midi.write_midi(path, data.to_piece(roll), SECONDS[name])
-    return roll
+    Returns:
+      Titles and rolls [T, 88].
+    """
+    piece = music.test[0][: config.sampled]
+    prime = jnp.asarray(piece[: config.prime])
+    rolls = {"test-piece": ("a test piece, the beginning of which is given", piece)}
+    for row in (row for row in rows if "cell" in row):
+        network = make_network(row["cell"], config.units)
+        way = Way(row["job"], folder)
+        _, params = way.best(_windows.init(config, network))
+        first = jax.tree.map(lambda leaf: leaf[0], params)
+        key = jax.random.key(config.seed)
+        roll = sample(network, first, prime, config.sampled, key, config.temperature)
+        rolls[row["cell"]] = f"{row['model']}, sampled", roll
+    for what, (_, roll) in rolls.items():
+        path = folder / f"{name}-{what}.mid"
+        _midi.write_midi(path, data.to_piece(roll), SECONDS[name])
+    return [*rolls.values()]
 
 
 def sample(

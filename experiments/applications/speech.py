@@ -22,8 +22,8 @@ from experiments.applications import (
     _speech_report,
     _speech_wav,
 )
+from experiments.applications._recurrent import CELLS
 from experiments.applications._scores import confusion
-from experiments.applications._speech_network import Recordings
 from experiments.applications._training import (
     check_resume,
     Job,
@@ -41,7 +41,7 @@ class Config:
     """Train networks to say which digit was spoken, and test them on two splits."""
 
     cells: tuple[str, ...] = ("gru", "lstm")
-    """Of gru and lstm. The first is the one that is tested on unknown speakers too."""
+    """Of tanh, gru, lstm. The first is the one that is tested on unknown speakers too."""
     pooling: tuple[_speech_network.Pooling, ...] = ("mean", "last")
     """What is read at the end, the mean of all states or the last one; as of cells."""
     units: int = 64
@@ -87,7 +87,7 @@ class Config:
         """Check the options."""
         sizes = ("units", "lookback", "steps", "batch", "lengths", "looks", "seeds")
         options.check_at_least_one(self, *sizes)
-        options.check_known("cells", self.cells, _speech_network.CELLS)
+        options.check_known("cells", self.cells, CELLS)
         options.check_known("pooling", self.pooling, ("mean", "last"))
         options.check_known("speakers", self.speakers, data.SPEAKERS)
         options.check_known("update", self.update, choices.UPDATES)
@@ -104,8 +104,8 @@ def main(config: Config) -> report.Result:
     small = {"cells": ("gru",), "pooling": ("mean",), "speakers": (), "steps": 250}
     small |= {"units": 48, "lengths": 2, "seeds": 1, "looks": 2}
     config = options.at_quick_size(config, **small)
-    config, folder = open_run("speech", config)
-    start, load = time.perf_counter(), cache(_load)
+    config, folder = open_run("speech", config, free=("wav",))
+    start, load = time.perf_counter(), cache(_speech_network.load)
     jobs = [Job(BASELINE, 1, partial(_baseline, config, load))]
     for cell in config.cells:
         for pooling in config.pooling:
@@ -121,14 +121,6 @@ def main(config: Config) -> report.Result:
         _speech_wav.answer(config, folder, rows, sound)
     report.say_where(folder, time.perf_counter() - start, interrupted)
     return report.Result(rows, folder, interrupted)
-
-
-def _load() -> tuple[data.FSDD, list[np.ndarray], Recordings]:
-    """Return the recordings, their features, and what networks hear."""
-    found = data.fsdd()
-    loud = _speech_network.features(found.samples)
-    xs = [_speech_network.normalised(each) for each in loud]
-    return found, loud, Recordings(xs, found.digits, found.speakers)
 
 
 def _parts(config: Config, found: data.FSDD) -> tuple[np.ndarray, np.ndarray]:
@@ -213,8 +205,7 @@ def _fit(
 ) -> tuple[dict[str, Any], Any]:
     """Train a network for each entry of left_out; return the row, and what it said."""
     steps, every = _steps(config)
-    draws = choices.draws(config.rule)
-    seed = jax.random.key(config.first_seed)
+    draws, seed = choices.draws(config.rule), jax.random.key(config.first_seed)
     params = _speech_network.init_runs(seed, cell, config.units, len(left_out))
     drawn = partial(
         _speech_network.batches, recordings, train,
@@ -240,7 +231,7 @@ def _fit(
     scores, said = tested(result.params)
     row: dict[str, Any] = {"cell": cell, "pooling": pooling, **scores}
     row |= {"rule": config.rule, "update": config.update, "steps": result.steps}
-    row["epochs"] = result.steps * config.batch / len(train)
+    row |= {"epochs": result.steps * config.batch / len(train)}
     row["params"] = sum(leaf[0].size for leaf in jax.tree.leaves(params))
     row["nonfinite_step"] = np.asarray(result.nonfinite_step).tolist()
     row["curve"] = way.curve()
