@@ -120,18 +120,19 @@ def open_run(
         round, or if options are given that are not those of the run.
     """
     run: Any = config
+    out: Path | None = run.out
     if run.resume:
         run = _recalled(run, {"out", "resume", *free})
-    elif run.out is not None and (run.out / "checkpoints").exists():
+    elif out is not None and (out / "checkpoints").exists():
         raise SystemExit(
-            f"{run.out} holds checkpoints of a run: add --resume to go on with it, "
+            f"{out} holds checkpoints of a run: add --resume to go on with it, "
             "or choose another --out."
         )
     if check is not None:
         check(run)
-    if run.resume:
-        return run, Path(run.out)
-    folder = report.make_folder(study, run.out)
+    if run.resume and out is not None:
+        return run, out
+    folder = report.make_folder(study, out)
     report.write_config(folder, run)
     return run, folder
 

@@ -41,7 +41,7 @@ class Config:
     """Train networks to say which digit was spoken, and test them on two splits."""
 
     cells: tuple[str, ...] = ("gru", "lstm")
-    """Of tanh, gru, lstm. The first is the one that is tested on unknown speakers too."""
+    """Of tanh, gru, lstm. The first is tested on unknown speakers too."""
     pooling: tuple[_speech_network.Pooling, ...] = ("mean", "last")
     """What is read at the end, the mean of all states or the last one; as of cells."""
     units: int = 64
