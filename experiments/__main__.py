@@ -98,6 +98,10 @@ STUDIES = {  # name: module, what it is about
         "scale.kill_resume",
         "a training killed by kill -9, and resumed to the bit",
     ),
+    "robot": (
+        "applications.robot",
+        "a robot that follows a wall: networks with and without a memory",
+    ),
     "music": (
         "applications.music",
         "chorales and folk tunes: what sounds next, and samples to listen to",
@@ -105,6 +109,10 @@ STUDIES = {  # name: module, what it is about
     "language": (
         "applications.language",
         "a text by its characters, beside n-grams; it writes on, too",
+    ),
+    "identify": (
+        "applications.identify",
+        "two tanks identified online, and again after they have changed",
     ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }

@@ -54,7 +54,8 @@ def test_streams_hold_each_piece_once_and_score_all_but_first_steps(rolls):
 
 def test_windows_go_on_anywhere(rolls):
     draw = _rolls.Streams(rolls, 2, 4, seed=1)
-    text = _characters.Windows(np.arange(200) % 7, 3, 8, keeps=True, seed=1)
+    numbers = np.arange(200) % 7
+    text = _windows.Windows(numbers[:-1], numbers[1:], 3, 8, keeps=True, seed=1)
     for windows in draw, text:
         drawn = [w for w, _ in zip(windows(0), range(30), strict=False)]
         for start in 1, 9, 17:
@@ -66,7 +67,7 @@ def test_windows_go_on_anywhere(rolls):
 @pytest.mark.parametrize("keeps", [True, False])
 def test_windows_of_a_text_follow_each_other(keeps):
     text = np.arange(3000)
-    windows = _characters.Windows(text, 3, 8, keeps=keeps, seed=2)
+    windows = _windows.Windows(text[:-1], text[1:], 3, 8, keeps=keeps, seed=2)
     rounds = 0
     drawn = [w for w, _ in zip(windows(0), range(300), strict=False)]
     for before, after in itertools.pairwise(drawn):

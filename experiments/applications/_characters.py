@@ -1,7 +1,5 @@
-"""A text in windows of streams, a network that reads it, and what it writes."""
+"""A text to be scored, a network that reads it, and what it writes."""
 
-import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -15,34 +13,6 @@ from experiments.applications._recurrent import Network, Window
 
 SCORED = 64  # streams that a text is read in to be scored
 WARM = 128  # characters that each of them reads before
-
-
-@dataclasses.dataclass(frozen=True)
-class Windows:
-    """A text in windows of streams, from any step on."""
-
-    text: np.ndarray
-    streams: int
-    window: int
-    keeps: bool  # the state, from one window to the next
-    seed: int
-
-    def __call__(self, start: int) -> Iterator[Window]:
-        """Read windows without end; each round begins at another character."""
-        usual = len(self.text) // self.streams
-        count = (usual - self.window) // self.window  # with room for where it begins
-        number, left_out = divmod(start, count)
-        while True:
-            rng = np.random.default_rng((self.seed, number))
-            begin = int(rng.integers(self.window))
-            streams = self.text[: usual * self.streams].reshape(self.streams, usual).T
-            for i in range(left_out, count):
-                first = begin + i * self.window
-                part = streams[first : first + self.window + 1]
-                reset = np.zeros((self.window, self.streams), bool)
-                reset[0] = not self.keeps or i == 0
-                yield Window(part[:-1], part[1:], None, None, reset)
-            number, left_out = number + 1, 0
 
 
 def score_window(text: data.Text, tested: int | None = None) -> Window:

@@ -52,7 +52,7 @@ class Network(NamedTuple):
     loss: Loss
     init: Callable[[jax.Array], PyTree]  # key -> params
     zeros: Callable[[tuple[int, ...]], PyTree]  # batch shape -> carry
-    cell: str
+    visible: Callable[[PyTree], PyTree]  # carry -> what units see of each other
     units: int
 
 
@@ -123,7 +123,8 @@ def make_network(
     """Return a network; arguments are as in it, and as :func:`make_step` has them."""
     like = jax.eval_shape(init, jax.random.key(0))["cell"]
     zeros = lambda batch: CELLS[cell].carry(like, batch)
-    return Network(make_step(cell, encode), loss, init, zeros, cell, units)
+    visible = CELLS[cell].visible
+    return Network(make_step(cell, encode), loss, init, zeros, visible, units)
 
 
 def count(params: PyTree) -> int:

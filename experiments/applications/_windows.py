@@ -4,6 +4,7 @@ What is shared by studies of streams: networks of several seeds train together, 
 looks at others' data on the way, a run that was interrupted goes on.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,47 @@ from experiments.applications._recurrent import Network, Window
 from experiments.applications._training import Way
 
 RECENT = 50  # updates that the loss of training is the mean of
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """A long sequence in windows of streams side by side, from any step on.
+
+    Args:
+      xs: the sequence, [N, …].
+      targets: what is to be said at each of its steps, [N].
+      streams: parts that it is cut into.
+      window: steps of each stream in a window.
+      keeps: whether the state is kept from one window to the next.
+      seed: of where each round begins.
+    """
+
+    xs: np.ndarray
+    targets: np.ndarray
+    streams: int
+    window: int
+    keeps: bool
+    seed: int
+
+    def __call__(self, start: int) -> Iterator[Window]:
+        """Read windows without end; each round begins at another step."""
+        usual = len(self.xs) // self.streams
+        count = (usual - self.window + 1) // self.window  # with room to begin anywhere
+        number, left_out = divmod(start, count)
+        xs, targets = self._cut(self.xs, usual), self._cut(self.targets, usual)
+        while True:
+            rng = np.random.default_rng((self.seed, number))
+            begin = int(rng.integers(self.window))
+            for i in range(left_out, count):
+                part = slice(begin + i * self.window, begin + (i + 1) * self.window)
+                reset = np.zeros((self.window, self.streams), bool)
+                reset[0] = not self.keeps or i == 0
+                yield Window(xs[part], targets[part], None, None, reset)
+            number, left_out = number + 1, 0
+
+    def _cut(self, sequence: np.ndarray, usual: int) -> np.ndarray:
+        parts = sequence[: usual * self.streams]
+        return parts.reshape(self.streams, usual, *sequence.shape[1:]).swapaxes(0, 1)
 
 
 class Scores:
@@ -125,7 +167,7 @@ def _make_rule(config: Any, network: Network, zeros: PyTree) -> Any:
         network.step,
         network.loss,
         lookback=config.lookback,
-        visible=_recurrent.CELLS[network.cell].visible,
+        visible=network.visible,
     )
     return _recurrent.over_windows(
         rule,

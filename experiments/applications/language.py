@@ -188,14 +188,15 @@ def _models(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _train(config: Config, text: data.Text, state: str, way: Way) -> dict[str, Any]:
     """Train networks whose state is kept, or is reset; return their row."""
     network = _make_network(config, text)
-    given = text.train, config.streams, config.window, state == "kept", config.seed
+    xs, targets = text.train[:-1], text.train[1:]
+    given = xs, targets, config.streams, config.window, state == "kept", config.seed
     some = _characters.score_window(text, config.tested)
     whole = _characters.score_window(text)
     params, trained = _windows.train(
         config,
         way,
         network,
-        _characters.Windows(*given),
+        _windows.Windows(*given),
         _windows.Scores(network, some),
         best=False,
     )
