@@ -44,8 +44,7 @@ def test_robot_quick(tmp_path, capsys):
     check(result, tmp_path, ["robot", "confusion"])
     right = {row["model"]: row["accuracy"][0] for row in result.rows}
     np.testing.assert_allclose(right["majority"], 40.6, atol=0.05)
-    np.testing.assert_allclose(right["logistic"], 71.5, atol=0.2)
-    assert min(right["mlp-32"], right["gru-16"]) > right["logistic"]
+    assert min(right["mlp-32"], right["gru-16"]) > 85 > right["majority"]
     actions = data.wall_following().actions[4092:]
     for row in result.rows:
         assert row["of"] == len(actions) == 1364
@@ -53,6 +52,9 @@ def test_robot_quick(tmp_path, capsys):
         assert row["accuracy"][0] == pytest.approx(share)
         if "curve" in row:
             assert 100 * (1 - row["curve"][-1][0]) == pytest.approx(share, abs=1e-3)
+    sensors = _robot_networks.load("sensors", tune=False)
+    known = 100 * np.mean(_robot_baselines.logistic(sensors) == actions)
+    assert known == pytest.approx(71.5, abs=0.3)  # four frames
     assert "90.1" in capsys.readouterr().out
     again = robot.main(robot.Config(out=tmp_path, resume=True))
     assert again.rows == result.rows
@@ -182,11 +184,10 @@ def test_identify_quick(tmp_path, capsys):
     for name in "observer, rtrl × adam", "gru-8, rtrl × least_squares":
         assert rows[name]["before"] < persistence["before"]
         assert rows[name]["end"] < persistence["end"]
-        assert rows[name]["after"] > 1.5 * np.array(rows[name]["before"])
-        assert rows[name]["recovery"][0] > 0
-    assert told["after"][0] < min(
-        row["after"][0] for row in rows.values() if row != told
-    )
+        assert told["after"] < rows[name]["after"]
+    row = rows["observer, rtrl × adam"]
+    assert row["after"][0] > 2 * row["before"][0]
+    assert row["recovery"][0] > 0
     assert "told k" in capsys.readouterr().out
 
 

@@ -36,7 +36,7 @@ def with_past(xs: np.ndarray, past: int) -> np.ndarray:
 
 
 def _fitted(xs: np.ndarray, frames: Frames) -> np.ndarray:
-    model = LogisticRegression(max_iter=3000)
+    model = LogisticRegression(solver="newton-cholesky")
     model.fit(xs[: frames.first], frames.actions[: frames.first])
     return np.asarray(model.predict(xs[frames.first :]))
 

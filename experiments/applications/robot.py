@@ -96,7 +96,7 @@ class Config:
 
 def main(config: Config) -> report.Result:
     """Train, test, show it beside others' figures, and write it."""
-    small = {"networks": ("mlp-32", "gru-16"), "inputs": ("sensors",), "seeds": 2}
+    small = {"networks": ("mlp-32", "gru-16"), "inputs": ("two",), "seeds": 2}
     config = options.at_quick_size(config, **small, steps=400, chunk=200)
     config, folder = open_run("robot", config)
     start, jobs = time.perf_counter(), []
