@@ -28,6 +28,10 @@ STUDIES = {  # name: module, what it is about
         "resilient.rprop_minibatch",
         "Rprop fails on mini-batches, and what mends it",
     ),
+    "rprop_robustness": (
+        "resilient.rprop_robustness",
+        "is Rprop less sensitive to noise, scales and redundant inputs?",
+    ),
     "drift": (
         "recurrent.drift",
         "the forgetting factor on targets that change, and on weather",

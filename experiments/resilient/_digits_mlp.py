@@ -19,12 +19,16 @@ class Network(NamedTuple):
     accuracy: Callable[..., jax.Array]  # the same -> percent
 
 
-def digits_mlp() -> Network:
-    """Return the network 64-32-10, tanh within, of 2410 weights."""
+def digits_mlp(inputs: int = PIXELS) -> Network:
+    """Return the network 64-32-10, tanh within, of 2410 weights.
+
+    Args:
+      inputs: what an image is given as; more where pixels are repeated.
+    """
 
     def layers(key):
         first, second = jax.random.split(key)
-        return _dense(first, PIXELS, UNITS), _dense(second, UNITS, CLASSES)
+        return _dense(first, inputs, UNITS), _dense(second, UNITS, CLASSES)
 
     init = lambda key: ravel_pytree(layers(key))[0]
     unravel = ravel_pytree(layers(jax.random.key(0)))[1]
