@@ -1,4 +1,4 @@
-"""Two processes of two devices each: as one, and after one of them was killed."""
+"""Two processes of two devices each: as one, after one was killed, or interrupted."""
 
 import json
 import os
@@ -21,9 +21,10 @@ PROGRAM = """
 import json, os, signal, sys
 from pathlib import Path
 from bpvariants import training
-from experiments import _devices
+from experiments import _devices, report
 from experiments.scale import char_lm
 
+report.save_picture = lambda *_: None  # as test_scale.py sees it drawn
 sizes, options, whole, killed = map(json.loads, sys.argv[1:])
 machine = _devices.Machine(**options)
 _devices.start(machine)
@@ -38,6 +39,30 @@ def log_and_die(self, step, metrics):
 
 training.JsonLog.__call__ = log_and_die
 _devices.run(char_lm.main, config(killed))
+"""
+# The killed run goes on by its command; then, in a run that is longer than it will
+# last, Ctrl-C is pressed in the last process alone.
+AGAIN = """
+import json, os, signal, sys
+from pathlib import Path
+from bpvariants import training
+from experiments import __main__ as command, _devices
+from experiments.scale import char_lm
+
+sizes, options, command_line, out = map(json.loads, sys.argv[1:])
+assert command.main(command_line) == 0
+machine = _devices.Machine(**options)
+log = training.JsonLog.__call__
+
+def log_and_press(self, step, metrics):
+    log(self, step, metrics)
+    if step == 20 and machine.process_id == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+
+training.JsonLog.__call__ = log_and_press
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sizes |= {"steps": 10**6}
+_devices.run(char_lm.main, char_lm.Config(**sizes, machine=machine, out=Path(out)))
 """
 
 
@@ -95,8 +120,13 @@ def runs(tmp_path_factory, plain_jax):
     broken = end(unlucky)
     before = lines(folder / "killed" / "log.jsonl")
     given = SIZES | {"resume": True, "out": out[1]}
-    command = ["-m", "experiments", "char_lm", *as_options(given)]
-    again = end(start(folder, lambda machine: [*command, *as_options(machine)]))
+
+    def command(machine):
+        line = ["char_lm", *as_options(given), *as_options(machine)]
+        given_on = [SIZES, machine, line, str(folder / "interrupted")]
+        return ["-c", AGAIN, *map(json.dumps, given_on)]
+
+    again = end(start(folder, command))
     return folder, broken, before, again
 
 
@@ -126,9 +156,19 @@ def test_a_dead_process_ends_the_run_with_a_message(runs):
 
 def test_a_run_that_was_killed_goes_on_bit_by_bit(runs):
     folder, *_, (codes, said) = runs
-    assert codes == [0, 0], said
+    assert codes == [130, 130], said  # of the run that came afterwards
     assert bits(folder, "killed") == bits(folder, "two")
     log, want = (lines(folder / name / "log.jsonl") for name in ("killed", "two"))
     assert log == want
     (run,) = lines(folder / "killed" / "results.jsonl")
     assert run["resumed_from"] in (10, 20)
+
+
+def test_ctrl_c_in_one_process_ends_all_after_the_same_chunk(runs):
+    folder, *_, (codes, said) = runs
+    assert codes == [130, 130], said
+    assert all("interrupted" in message for message in said), said
+    steps = [line["step"] for line in lines(folder / "interrupted" / "log.jsonl")]
+    saved = (folder / "interrupted" / "checkpoints").glob("[0-9]*")
+    assert max(int(path.name) for path in saved) == steps[-1] > 20
+    assert steps == list(range(10, steps[-1] + 10, 10))

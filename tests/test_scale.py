@@ -25,11 +25,11 @@ def _as_users_have_it(plain_jax):
         yield
 
 
-def network(config):
+def network(config, made=lambda place: place()):
     """Return what lies on the mesh of a config: rule, params, carry, streams."""
     mesh = config.machine.mesh()
     net = char_lm.Network(config, 11)
-    params, carry = char_lm.place_network(net, config, mesh)
+    params, carry = made(lambda: char_lm.place_network(net, config, mesh))
     text = np.arange(400, dtype=np.int32) ** 2 % 11
     streams = char_lm.place_streams(text, config, mesh)
     return char_lm.make_rule(net.apply, config, mesh), params, carry, streams
@@ -140,7 +140,7 @@ def test_pod_calculates(tmp_path, capsys):
 def test_precision_is_that_of_the_network(precision, of_params, of_carry):
     config = char_lm.Config(**SIZES, machine=Machine(devices=1, precision=precision))
     with config.machine.computing():
-        rule, params, carry, streams = network(config)
+        rule, params, carry, streams = network(config, made=jax.eval_shape)
         (value, (h, _)), grads = jax.eval_shape(rule, params, carry, streams)
         dtypes = {leaf.dtype for leaf in jax.tree.leaves((params, grads, value))}
         assert dtypes == {jnp.dtype(of_params)}

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,6 +16,7 @@ import pytest
 from bpvariants import training
 from bpvariants.training._sweep_block import stacked
 from bpvariants.training._sweep_compile import _free_bytes, compile_block
+from bpvariants.training._sweep_file import append_rows
 from bpvariants.training._sweep_runs import all_runs
 
 RATES = (0.1, 0.3, 0.05)
@@ -200,6 +203,30 @@ def test_an_interruption_returns_and_keeps_whole_blocks(tmp_path):
     assert measured(resumed.rows) == measured(sweep(CONFIGS, block=2).rows)
 
 
+@pytest.mark.usefixtures("ctrl_c")
+def test_rows_that_are_written_are_returned(tmp_path, monkeypatch):
+    def write_and_press(path, rows):
+        append_rows(path, rows)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("bpvariants.training._sweep.append_rows", write_and_press)
+    path = tmp_path / "table.jsonl"
+    result = sweep(block=2, path=path, devices=jax.devices()[:1])
+    assert result.interrupted
+    assert len(result.rows) == len(path.read_text().splitlines()) == 2
+
+
+def test_a_table_has_all_metrics_of_all_runs_or_nothing():
+    row = {"size": 1, "loss": 0.5, "curve": {"step": [1]}}
+    rows = [row, {"size": 2, "error": 0.25}]
+    lines = training.SweepResult(rows, [], False).table().splitlines()
+    assert [line.split() for line in lines] == [
+        ["size", "loss", "error"], ["1", ".5000"], ["2", ".2500"]
+    ]  # fmt: skip
+    assert lines[2].index(".2500") > lines[1].index(".5000")
+    assert training.SweepResult([], [], True).table() == ""
+
+
 def test_blocks_fit_in_memory():
     one = jax.devices()[:1]
     free = sweep(seeds=range(16), devices=one).groups[0]
@@ -307,6 +334,7 @@ ONE = [{"rate": 0.1}]
         ({"configs": [{"seed": 1}]}, "configs.0. has a field 'seed'"),
         ({"seeds": []}, r"seeds must be a sequence, not empty, got \[\]"),
         ({"seeds": 3}, "seeds must be a sequence, not empty, got 3"),
+        ({"seeds": iter([0])}, "seeds must be a sequence, not empty, got <list_it"),
         ({"seeds": [1, 1]}, "seeds has 1 twice; give distinct integers"),
         ({"seeds": [0.5]}, "seeds has 0.5 there; give distinct integers"),
         ({"seeds": [-1]}, "seeds has -1 there; give distinct integers"),

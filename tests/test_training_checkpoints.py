@@ -15,6 +15,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bpvariants import training
+from bpvariants.training._leaves import differences
 from bpvariants.training._store import Store
 from experiments.scale import kill_resume
 
@@ -157,11 +158,62 @@ def test_ctrl_c_writes_a_checkpoint_that_a_second_one_cannot_tear(
     assert_same(result, whole)
 
 
+def test_sigterm_writes_a_checkpoint_and_then_comes_again(
+    tmp_path, whole, sigterm, monkeypatch
+):
+    rare, seen = training.Checkpoint(tmp_path, every=100), []
+
+    def log(step, metrics):
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+            seen.append([*sigterm])
+
+    handler = signal.getsignal(signal.SIGTERM)
+    stopped = fit(checkpoint=rare, log=log)
+    assert (stopped.steps, stopped.stopped) == (6, "interrupt")
+    assert (seen, sigterm) == ([[]], [signal.SIGTERM])
+    assert signal.getsignal(signal.SIGTERM) is handler
+    written = lambda number: seen.append([p.name for p in tmp_path.glob("9*")])
+    monkeypatch.setattr(signal, "raise_signal", written)  # is what ends a process
+    log = lambda step, metrics: os.kill(os.getpid(), signal.SIGTERM)
+    assert fit(checkpoint=rare, log=log).steps == 9
+    assert seen[1:] == [["9"]]
+    monkeypatch.undo()
+    fit(steps=1, log=log)  # without a checkpoint it is as it was
+    assert len(sigterm) == 2
+    assert_same(fit(checkpoint=rare), whole)
+
+
+@torn
+@pytest.mark.usefixtures("unfinished_reads")
+def test_reading_changes_nothing_and_passes_over_what_is_torn(copy, tmp_path):
+    spoilt = copy / "6" / "arrays"
+    being_written = copy / "9.orbax-checkpoint-tmp"
+    being_written.mkdir()
+    there = sorted(copy.iterdir())
+    assert training.read_checkpoint(copy, START)[0] == 6
+    for file in spoilt.rglob("*"):
+        if file.is_file():
+            os.truncate(file, 0)
+    with pytest.warns(UserWarning, match="copy/6 cannot be read, and is passed over"):
+        step, params = training.read_checkpoint(copy, START)
+    assert step == 3
+    chex.assert_trees_all_equal(params, fit(steps=3).params)
+    assert sorted(copy.iterdir()) == there
+    with pytest.raises(ValueError, match=r"no checkpoint of Checkpoint\(best"):
+        training.read_checkpoint(copy, START, best=True)
+    with pytest.raises(ValueError, match="no checkpoint that can be read"):
+        training.read_checkpoint(tmp_path / "not there", START)
+    assert not (tmp_path / "not there").exists()
+
+
 @torn
 @pytest.mark.usefixtures("unfinished_reads")
 @pytest.mark.parametrize("spoil", ["truncated", "deleted", "flipped"])
 def test_a_torn_checkpoint_gives_way_to_the_one_before(copy, whole, spoil):
     part = copy / "6" / ("meta/metadata" if spoil == "flipped" else "arrays")
+    if spoil == "truncated":  # as it was once before
+        shutil.copytree(copy / "6", copy / "6.torn")
     if spoil == "flipped":
         part.write_text(part.read_text().replace('"skipped":0', '"skipped":1'))
         part.write_text(part.read_text().replace('"skipped": 0', '"skipped": 1'))
@@ -174,7 +226,7 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(copy, whole, spoil):
         result = fit(copy)
     assert result.resumed_from == 3
     assert_same(result, whole)
-    assert (copy / "6.torn").exists()
+    assert (copy / ("6.torn-2" if spoil == "truncated" else "6.torn")).exists()
 
 
 def test_values_that_are_not_what_was_written_are_found(copy, whole, monkeypatch):
@@ -222,6 +274,15 @@ def test_another_training_is_refused(saved, tmp_path, options, message):
 def test_settings_that_make_no_sense_are_named(name, value):
     with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1"):
         training.Checkpoint("folder", **{name: value})
+    with pytest.raises(ValueError, match="config must be a dict as JSON has them"):
+        training.Checkpoint("folder", config={(1, 2): 3})
+
+
+def test_a_config_with_nan_is_its_own_equal():
+    saved = {"config": {"a": float("nan"), "b": 1}}
+    assert differences(saved, {"config": {"a": float("nan"), "b": 1}}) == []
+    (found,) = differences(saved, {"config": {"a": 1.0, "b": 1}})
+    assert found == "a was nan and is 1.0"
 
 
 def test_the_last_and_the_best_are_kept(tmp_path):

@@ -317,8 +317,19 @@ def test_what_is_sharded_stays_so(where):
         ({"nonfinite": "warn"}, "nonfinite must be one of .* got 'warn'"),
         ({"checkpoint": "here"}, r"checkpoint must be a training\.Checkpoint"),
         ({"nonfinite": "stop", "diagnose": print}, "nothing calls it"),
+        ({"log": [print, 3]}, r"log must be a function \(step, metrics\), got 3"),
+        ({"stop": 3}, r"stop must be a function \(step, metrics\), got 3"),
+        ({"chunk": True}, "chunk must be an integer of at least 1, got True"),
     ],
 )
 def test_mistakes_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         training.fit(rule, SGD, START, (DATA[0],), steps=1, **options)
+
+
+def test_what_cannot_be_trained_with_is_named():
+    train = lambda rate: training.fit(rule, optax.sgd(rate), START, (START,), steps=1)
+    with pytest.raises(ValueError, match="traces, and it is a Python loop"):
+        jax.jit(train)(0.1)
+    with pytest.raises(ValueError, match=r"data must be a tuple, an iterable.* got 5"):
+        training.fit(rule, SGD, START, 5, steps=1)

@@ -1,6 +1,7 @@
 """Where and how often checkpoints are written: settings of `fit`."""
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable
 from numbers import Integral
@@ -22,7 +23,8 @@ class Checkpoint:
     A training that resumes goes on bit by bit as if it had not been interrupted, on the
     same machine and with the same `chunk`. One whose arrays, key or `config` are others
     is refused. What cannot be seen is not checked: other functions, other data of equal
-    shapes, hyper-parameters that the state of the update does not hold.
+    shapes, hyper-parameters that the state of the update does not hold. One that it
+    does, by `optax.inject_hyperparams`, is from then on that of the checkpoint.
 
     Attributes:
       directory: a folder of its own for each training.
@@ -52,3 +54,9 @@ class Checkpoint:
                 raise ValueError(
                     f"{name} must be an integer of at least 1, got {value!r}."
                 )
+        try:
+            json.dumps(self.config, default=str)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"config must be a dict as JSON has them, got {self.config!r}: {error}."
+            ) from error

@@ -38,6 +38,11 @@ def _from(data, first: int) -> Iterator[tuple]:
     """Return the batches from a step on; those before are used, and passed over."""
     if _begins_anywhere(data):
         return iter(data(first))
+    if not hasattr(data, "__iter__"):
+        raise ValueError(
+            "data must be a tuple, an iterable of tuples, or a function (step) -> such "
+            f"an iterable; got {data!r}."
+        )
     return islice(iter(data), first, None)
 
 

@@ -17,7 +17,9 @@ from bpvariants.training._chunk import Recipe
 from bpvariants.training._fit_checks import (
     as_update,
     check_counts,
+    check_functions,
     check_key,
+    check_not_traced,
     check_runs,
     check_settings,
 )
@@ -57,14 +59,18 @@ def fit(
     The update is given `value`, the loss, which those that need it read (iRprop⁺,
     `optax.polyak_sgd`) and others ignore. Ctrl-C ends the training after the chunk that
     is running, writes a checkpoint if there is to be one, and what was reached is
-    returned, as it is when the data come to an end.
+    returned, as it is when the data come to an end. SIGTERM, which schedulers send
+    before they kill, has a checkpoint written likewise, and then ends the process. If
+    other processes take part, all return after the same chunk, whichever was told.
 
     Of a state below 64 MiB a chunk keeps the one that it began with, to find out, if it
-    ends in NaN, at which step; a larger one is written over by each step (donation),
-    and each is looked at. Recomputing activations is up to the rule, as in
+    ends in NaN, at which step. A larger one is written over by each step (donation),
+    and each is looked at; with `nonfinite="ignore"` all are written over, and none is
+    looked at. Recomputing activations is up to the rule, as in
     `gradients.bptt(step, loss, checkpoint=gradients.budget(…))`: no loop can do it from
     outside. Arrays that are sharded over devices stay as they are, and what is made of
-    params lies as they do: nothing else is needed to train on many devices.
+    params lies as they do: nothing else is needed to train on many devices. Each call
+    compiles its own programs: for many short trainings there are `runs` and `sweep`.
 
     Args:
       rule: any function (params, *batch) -> ((value, aux), grads): a gradient rule, or
@@ -125,12 +131,14 @@ def fit(
     check_counts(steps=steps, chunk=chunk, runs=runs)
     check_key(sample, draws, key)
     nonfinite = nonfinite or ("raise" if runs is None else "stop")
+    logs = (log,) if not isinstance(log, Sequence) else log
+    logs = tuple(each for each in logs if each is not None)
+    check_functions(log=logs, stop=() if stop is None else (stop,))
     check_settings(nonfinite, checkpoint, diagnose)
     check_runs(runs, params=params, carry=carry)
     recipe = Recipe(rule, update, sample, carry is not None, draws, nonfinite)
     whole = data if sample is not None or isinstance(data, tuple) else None
     reached = _start(update, params, carry, whole, runs)
-    logs = () if log is None else (log,) if callable(log) else tuple(log)
     plan = Plan(steps, chunk, runs, key, logs, stop, diagnose)
     store = None
     if checkpoint is not None:
@@ -145,10 +153,12 @@ def fit(
 
 def _start(update, params, carry, data, runs) -> Reached:
     """Return what is reached after no step, in arrays that nobody else has."""
+    check_not_traced((params, carry, data))
     mesh = mesh_of(params, carry, data)
     params = placed(own(params), params, mesh)
     init = update.init if runs is None else jax.vmap(update.init)
     state = TrainState(params, own(init(params)), own(carry))
+    check_not_traced(state)
     lanes = () if runs is None else (runs,)
     alive = placed(jnp.ones(lanes, bool), None, mesh)
     zeros = np.zeros(lanes, int)

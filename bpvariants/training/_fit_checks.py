@@ -29,7 +29,8 @@ def as_update(update: Any) -> optax.GradientTransformationExtraArgs:
 def check_counts(**counts: Any) -> None:
     """Check that what counts something, if it is given, counts something."""
     for name, value in counts.items():
-        if value is not None and (not isinstance(value, Integral) or value < 1):
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if value is not None and (not whole or value < 1):
             raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
 
 
@@ -50,6 +51,29 @@ def check_key(sample: Callable | None, draws: bool, key: jax.Array | None) -> No
             "key was given without sample: sample(key, data) draws the batches, from "
             "key=jax.random.key(seed). If it is the rule that draws, give draws=True."
         )
+
+
+def check_functions(**functions: tuple) -> None:
+    """Check that what is called after each chunk can be."""
+    for name, given in functions.items():
+        for function in given:
+            if not callable(function):
+                raise ValueError(
+                    f"{name} must be a function (step, metrics), got {function!r}."
+                )
+
+
+def check_not_traced(tree: PyTree) -> None:
+    """Check that nothing is traced: what is has no place on a device."""
+    try:
+        for leaf in jax.tree.leaves(tree):
+            _ = isinstance(leaf, jax.Array) and leaf.sharding
+    except (AttributeError, jax.errors.ConcretizationTypeError):
+        raise ValueError(
+            "fit was called with something that jax.jit, vmap or grad traces, and it "
+            "is a Python loop: call it outside of them. For many trainings at once "
+            "give runs=, or, for hyper-parameters of each, see training.sweep."
+        ) from None
 
 
 def check_settings(nonfinite: Any, checkpoint: Any, diagnose: Any) -> None:

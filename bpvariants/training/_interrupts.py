@@ -1,29 +1,107 @@
-"""Ctrl-C between chunks: while the state is being replaced, it has to wait."""
+"""Ctrl-C and SIGTERM: between chunks, and by all processes of a training at once."""
 
+import itertools
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from bpvariants.types import PyTree
+
+_numbers = itertools.count()  # of the chunks that processes have taken together
 
 
 @contextmanager
 def held(*, forget: bool = False) -> Iterator[None]:
-    """Keep Ctrl-C back within the block, however often it comes; raise it afterwards.
+    """Keep signals back within the block, however often they come; raise afterwards.
 
     What a chunk is given to write over is lost if it does not come to an end, and a
     file is torn. With `forget` nothing is raised: for what ends a training anyway.
     Only the main thread is interrupted, and only Python's handlers can be put back.
     """
-    came = []
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGINT) if main else None
-    if not callable(before):  # ignored already, or not of Python's making
-        yield
-        return
-    signal.signal(signal.SIGINT, lambda number, frame: came.append((number, frame)))
+    came: dict[int, Any] = {}
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        handler = _handler_of(number)
+        if callable(handler):  # not ignored already, and of Python's making
+            before[number] = handler
+            signal.signal(number, lambda number, frame: came.update({number: frame}))
     try:
         yield
     finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if forget:
+        came.pop(signal.SIGINT, None)
+    for number in sorted(came, reverse=True):  # SIGTERM first: it is remembered
+        with suppress(*[KeyboardInterrupt] * forget):
+            before[number](number, came[number])
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM, which schedulers send before they kill, be as Ctrl-C in the block.
+
+    After it the signal comes again: the process ends by it, as it would have without
+    this, unless it has a handler of its own.
+    """
+    before, came = _handler_of(signal.SIGTERM), []
+    if before is None or before == signal.SIG_IGN:
+        yield
+        return
+
+    def interrupt(number, frame):
+        came.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if came:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@contextmanager
+def together() -> Iterator[Callable[[], bool]]:
+    """Give what tells, after each chunk, whether all processes are to end there.
+
+    JAX takes the SIGTERM that one of them is sent, and finds a chunk that none has
+    begun. Ctrl-C is made into that; only a second one interrupts at once, and alone.
+    """
+    before = _handler_of(signal.SIGINT)
+
+    def tell_all(number, frame):
         signal.signal(signal.SIGINT, before)
-    if came and not forget:
-        before(*came[0])
+        signal.raise_signal(signal.SIGTERM)
+
+    def all_end():
+        with suppress(RuntimeError):  # if jax_enable_preemption_service is off
+            return multihost_utils.reached_preemption_sync_point(next(_numbers))
+        return False
+
+    if callable(before):
+        signal.signal(signal.SIGINT, tell_all)
+    try:
+        yield all_end
+    finally:
+        if callable(before):
+            signal.signal(signal.SIGINT, before)
+
+
+def is_shared(tree: PyTree) -> bool:
+    """Return whether other processes have a part of some array."""
+    return any(
+        isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def _handler_of(number: int) -> Any:
+    main = threading.current_thread() is threading.main_thread()
+    return signal.getsignal(number) if main else None

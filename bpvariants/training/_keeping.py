@@ -24,14 +24,20 @@ class Kept:
         return [step in kept for step in steps]
 
 
-def open_manager(folder: Path, kept: Kept) -> Any:
-    """Return what writes and reads the checkpoints of a folder."""
+def open_manager(folder: Path, kept: Kept | None) -> Any:
+    """Return what writes and reads the checkpoints of a folder; or, None, only reads.
+
+    Another process may be writing there: one that reads must not clean up after it.
+    """
     try:
         import orbax.checkpoint as ocp
     except ImportError as error:
         raise ImportError(
             "checkpoint needs orbax-checkpoint: pip install orbax-checkpoint"
         ) from error
+    if kept is None:
+        options = ocp.CheckpointManagerOptions(read_only=True)
+        return ocp.CheckpointManager(folder, options=options)
     options = ocp.CheckpointManagerOptions(
         preservation_policy=kept,
         cleanup_tmp_directories=True,  # of processes that were killed

@@ -4,6 +4,7 @@ Only leaves are written: what a tree is made of, such as the layout of an online
 comes from the fresh one that they are put into. Keys are written as their numbers.
 """
 
+import json
 import zlib
 from typing import Any
 
@@ -76,12 +77,17 @@ def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
             )
         if isinstance(then, dict) and isinstance(now, dict):
             for part in [*then, *(part for part in now if part not in then)]:
-                if then.get(part) != now.get(part):
+                if _as_json(then.get(part)) != _as_json(now.get(part)):
                     was, is_ = then.get(part, "not there"), now.get(part, "not there")
                     found.append(f"{part} was {was} and is {is_}")
         elif then != now:
             found.append(f"{name} was {then} and is {now}")
     return found
+
+
+def _as_json(value: Any) -> str:
+    """Return a text that equal values share, NaN too."""
+    return json.dumps(value, sort_keys=True)
 
 
 def _dtype(leaf: Any) -> Any:

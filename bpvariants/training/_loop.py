@@ -1,6 +1,7 @@
 """The Python loop over chunks: logs, stops, checkpoints, and Ctrl-C in between."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,12 @@ import numpy as np
 
 from bpvariants.training._chunk import Chunks, Recipe, run_keys
 from bpvariants.training._data import batch_of, size_of, Source
-from bpvariants.training._interrupts import held
+from bpvariants.training._interrupts import (
+    held,
+    is_shared,
+    terminable,
+    together,
+)
 from bpvariants.training._metrics import Metrics
 from bpvariants.training._nonfinite import Diagnose, explain
 from bpvariants.training._placement import mesh_of, placed
@@ -42,13 +48,24 @@ class Training:
         self._reached, self._values = reached, Values(plan.steps, plan.runs)
         self._stopped = self._resumed_from = self._failed = None
         self._placed = False
+        self._handlers, self._all_end = ExitStack(), lambda: False
         self._chunks = Chunks(recipe, plan.runs, plan.key, reached.state)
         self._metrics = Metrics(plan.runs, reached)
         if store is not None:
-            self._resume(store)
+            try:
+                self._resume(store)
+            except BaseException:
+                store.close()
+                raise
 
     def run(self, data: Any) -> FitResult:
         """Train to the end, or as far as it goes."""
+        with self._handlers:
+            if self._store is not None and jax.process_count() == 1:
+                self._handlers.enter_context(terminable())
+            return self._run(data)
+
+    def _run(self, data: Any) -> FitResult:
         sampled = self._recipe.sample is not None
         try:
             source = Source(data, sampled, self._reached.steps)
@@ -113,6 +130,8 @@ class Training:
             if ends and newly.any() and not self._go_on(inputs, first, newly):
                 return
             self._tell()
+            if self._all_end():
+                self._stopped = self._stopped or "interrupt"
 
     def _on_devices_of(self, inputs):
         """Return (state, alive), which has to lie on the devices that inputs lie on."""
@@ -121,6 +140,8 @@ class Training:
             mesh = mesh_of(inputs)
             state, alive = placed(state, state.params, mesh), placed(alive, None, mesh)
             self._reached = self._reached._replace(state=state, alive=alive)
+        if not self._placed and is_shared(state):
+            self._all_end = self._handlers.enter_context(together())
         self._placed = True
         return state, alive
 

@@ -1,10 +1,15 @@
 """The params of a checkpoint, such as the best, to use them."""
 
 import os
+import warnings
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
-from bpvariants.training._checkpoint import Checkpoint
-from bpvariants.training._state import own
-from bpvariants.training._store import Store
+from bpvariants.training._keeping import open_manager
+from bpvariants.training._leaves import describe, differences, put_back
+from bpvariants.training._state import own, TrainState
+from bpvariants.training._store import of_state, read_arrays, read_meta
 from bpvariants.types import PyTree
 
 
@@ -12,6 +17,9 @@ def read_checkpoint(
     directory: str | os.PathLike, params: PyTree, *, best: bool = False
 ) -> tuple[int, PyTree]:
     """Return the step and the params of a checkpoint that :func:`fit` wrote.
+
+    Nothing is changed there, so it may be one of a training that is running. What is
+    torn is passed over, with a warning, and the one before, or the next best, is taken.
 
     Args:
       directory: the folder of checkpoints.
@@ -41,9 +49,55 @@ def read_checkpoint(
       >>> step, w.item()
       (1, 3.0)
     """
-    params = own(params)
-    store = Store(Checkpoint(directory, best="value"))
-    try:
-        return store.params(params, best)
-    finally:
-        store.close()
+    state, folder = TrainState(own(params), None, None), Path(directory).absolute()
+    found = None
+    if folder.is_dir():
+        with closing(open_manager(folder, None)) as manager:
+            found = _read(manager, folder, state, best)
+    if found is None:
+        raise ValueError(
+            f"directory {folder} holds no checkpoint"
+            f"{' of Checkpoint(best=…)' if best else ''} that can be read."
+        )
+    return found
+
+
+def _read(
+    manager: Any, folder: Path, state: TrainState, best: bool
+) -> tuple[int, PyTree] | None:
+    """Return the step and the params of the first one, in order, that is whole."""
+    metas = _metas(manager, folder)
+    if best:
+        metas = {step: meta for step, meta in metas.items() if meta["best"] is not None}
+    for step in sorted(metas, key=lambda step: metas[step]["best"] if best else -step):
+        saved = [each for each in metas[step]["state"] if each[0].startswith(".params")]
+        if found := differences({"state": saved}, {"state": describe(state)}):
+            raise ValueError(
+                f"params are not as in the checkpoint: {'; '.join(found)}."
+            )
+        try:
+            arrays = read_arrays(manager, step, metas[step], state)
+        except Exception as error:  # of many kinds, whatever the damage
+            _pass_over(folder / str(step), error)
+            continue
+        return step, put_back(of_state(arrays), state).params
+    return None
+
+
+def _metas(manager: Any, folder: Path) -> dict[int, dict[str, Any]]:
+    """Return what each checkpoint says of itself, those that are whole."""
+    metas = {}
+    for step in manager.all_steps():
+        try:
+            metas[step] = read_meta(manager, step)
+        except Exception as error:
+            _pass_over(folder / str(step), error)
+    return metas
+
+
+def _pass_over(folder: Path, error: Exception) -> None:
+    warnings.warn(
+        f"The checkpoint {folder} cannot be read, and is passed over. "
+        f"({type(error).__name__}: {str(error)[:200]})",
+        stacklevel=5,
+    )

@@ -1,6 +1,7 @@
 """Checkpoints of a training by orbax: whole ones only, the last few and the best."""
 
 import contextlib
+import itertools
 import json
 import os
 import warnings
@@ -22,7 +23,7 @@ from bpvariants.training._leaves import (
     put_back,
     writable,
 )
-from bpvariants.training._state import Reached, TrainState
+from bpvariants.training._state import Reached
 from bpvariants.types import PyTree
 
 
@@ -55,7 +56,7 @@ class Store:
             )
         for step in steps if settings.best is not None else ():
             with contextlib.suppress(Exception):  # `restore` tells of what is torn
-                best = self._read_meta(step)["best"]
+                best = read_meta(self._manager, step)["best"]
                 self._kept.measured |= {} if best is None else {step: best}
 
     def is_due(self, steps: int) -> bool:
@@ -112,7 +113,7 @@ class Store:
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
-                meta = self._read_meta(step)
+                meta = read_meta(self._manager, step)
             except Exception as error:  # of many kinds, whatever the damage
                 self._put_aside(step, error)
                 continue
@@ -132,61 +133,18 @@ class Store:
             return restored
         return None
 
-    def params(self, like: PyTree, best: bool) -> tuple[int, PyTree]:
-        """Return the step and the params of the last checkpoint, or of the best one."""
-        steps = self._kept.measured if best else self._manager.all_steps()
-        if not steps:
-            raise ValueError(
-                f"directory {self._folder} holds no checkpoint"
-                f"{' of Checkpoint(best=…)' if best else ''}."
-            )
-        step = min(steps, key=self._kept.measured.__getitem__) if best else max(steps)
-        meta, state = self._read_meta(step), TrainState(like, None, None)
-        saved = [each for each in meta["state"] if each[0].startswith(".params")]
-        if found := differences({"state": saved}, {"state": describe(state)}):
-            raise ValueError(
-                f"params are not as in the checkpoint: {'; '.join(found)}."
-            )
-        arrays = self._read_arrays(step, meta, state)
-        return step, put_back(_of_state(arrays), state).params
-
     def close(self) -> None:
         """Wait until all is written."""
         self._manager.wait_until_finished()
         self._manager.close()
 
-    def _read_meta(self, step: int) -> dict[str, Any]:
-        import orbax.checkpoint as ocp
-
-        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        meta = self._manager.restore(step, args=args).meta
-        if meta.pop("sum") != _sum_of(meta):
-            raise OSError("its description is not what was written")
-        return meta
-
     def _read(self, step: int, meta: dict[str, Any], fresh: Reached) -> Restored:
-        arrays = self._read_arrays(step, meta, fresh.state)
-        state = put_back(_of_state(arrays), fresh.state)
+        arrays = read_arrays(self._manager, step, meta, fresh.state)
+        state = put_back(of_state(arrays), fresh.state)
         alive = jax.device_put(np.asarray(meta["alive"]), fresh.alive.sharding)
         counts = np.asarray(meta["skipped"]), np.asarray(meta["bad"])
         reached = Reached(jax.block_until_ready(state), alive, meta["steps"], *counts)
         return Restored(reached, arrays.get("values"), meta["stopped"])
-
-    def _read_arrays(self, step: int, meta: dict[str, Any], like: PyTree) -> dict:
-        """Return all arrays, those of a state that is given on the devices of it."""
-        import orbax.checkpoint as ocp
-
-        wanted: dict[str, Any] = {
-            name: np.empty(shape, dtype)
-            for name, (shape, dtype) in meta["arrays"].items()
-        }
-        wanted |= {f"state{name}": leaf for name, leaf in abstract(like).items()}
-        args = ocp.args.Composite(arrays=ocp.args.StandardRestore(wanted))
-        arrays = dict(self._manager.restore(step, args=args).arrays)
-        for name, leaf in arrays.items():
-            if checksum(leaf) != meta["sums"][name]:
-                raise OSError(f"{name} is not what was written")
-        return arrays
 
     def _put_aside(self, step: int, error: Exception) -> None:
         folder = self._folder / str(step)
@@ -196,11 +154,44 @@ class Store:
             stacklevel=2,
         )
         if jax.process_index() == 0 and folder.exists():
-            os.replace(folder, folder.with_name(f"{step}.torn"))
+            os.replace(folder, _free(folder.with_name(f"{step}.torn")))
         self._manager.reload()
 
 
-def _of_state(arrays: dict[str, Any]) -> dict[str, Any]:
+def read_meta(manager: Any, step: int) -> dict[str, Any]:
+    """Return what a checkpoint says of itself; raise, if it is torn."""
+    import orbax.checkpoint as ocp
+
+    args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+    meta = manager.restore(step, args=args).meta
+    if meta.pop("sum") != _sum_of(meta):
+        raise OSError("its description is not what was written")
+    return meta
+
+
+def read_arrays(manager: Any, step: int, meta: dict[str, Any], like: PyTree) -> dict:
+    """Return all arrays, those of a state that is given on the devices of it."""
+    import orbax.checkpoint as ocp
+
+    wanted: dict[str, Any] = {
+        name: np.empty(shape, dtype) for name, (shape, dtype) in meta["arrays"].items()
+    }
+    wanted |= {f"state{name}": leaf for name, leaf in abstract(like).items()}
+    args = ocp.args.Composite(arrays=ocp.args.StandardRestore(wanted))
+    arrays = dict(manager.restore(step, args=args).arrays)
+    for name, leaf in arrays.items():
+        if checksum(leaf) != meta["sums"][name]:
+            raise OSError(f"{name} is not what was written")
+    return arrays
+
+
+def _free(path: Path) -> Path:
+    """Return the path, or one like it that is not there: it may have torn before."""
+    numbered = (path.with_name(f"{path.name}-{i}") for i in itertools.count(2))
+    return next(each for each in itertools.chain([path], numbered) if not each.exists())
+
+
+def of_state(arrays: dict[str, Any]) -> dict[str, Any]:
     """Return the leaves of the state by their number."""
     return {
         name.removeprefix("state"): leaf

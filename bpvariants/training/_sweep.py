@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 
 from bpvariants._tables import aligned, short
+from bpvariants.training._interrupts import held
 from bpvariants.training._sweep_block import Clock, run_block, stacked
 from bpvariants.training._sweep_compile import compile_block
 from bpvariants.training._sweep_file import append_rows, read_rows
@@ -59,10 +60,11 @@ class SweepResult(NamedTuple):
 
     def table(self) -> str:
         """Return a line for each run."""
-        names = [name for name in self.rows[0] if name != "curve"] if self.rows else []
+        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        names = [name for name in names if name != "curve"]
         cell = lambda value: short(value) if isinstance(value, float) else str(value)
-        cells = [[cell(row[name]) for name in names] for row in self.rows]
-        return aligned([names, *cells])
+        cells = [[cell(row.get(name, "")) for name in names] for row in self.rows]
+        return aligned([names, *cells]) if names else ""
 
 
 def sweep(
@@ -189,10 +191,11 @@ def sweep(
                     curves,
                     clock,
                 )
-                if path is not None:
-                    append_rows(path, of_part)
-                for i, row in zip(part, of_part, strict=True):
-                    rows[i] = row
+                with held():
+                    if path is not None:
+                        append_rows(path, of_part)
+                    for i, row in zip(part, of_part, strict=True):
+                        rows[i] = row
             ended.append(
                 SweepGroup(
                     group.static,

@@ -159,7 +159,7 @@ def _is_float(value: Any) -> bool:
 
 def _checked_seeds(seeds: Sequence[int]) -> list[int]:
     remedy = "give distinct integers from 0 to 2**32 - 1, as range(10)"
-    if isinstance(seeds, (str, Integral)) or not len(seeds):
+    if isinstance(seeds, str) or not hasattr(seeds, "__len__") or not len(seeds):
         raise ValueError(
             f"seeds must be a sequence, not empty, got {seeds!r}; {remedy}."
         )
