@@ -118,6 +118,10 @@ STUDIES = {  # name: module, what it is about
         "applications.identify",
         "two tanks identified online, and again after they have changed",
     ),
+    "forecast": (
+        "applications.forecast",
+        "sunspots, weather, prices or a CSV file: what comes next, and how surely",
+    ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
 MACHINE = ("--devices", "--model-devices", "--distributed", "--coordinator")

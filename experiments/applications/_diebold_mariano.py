@@ -1,0 +1,109 @@
+"""Is one forecast better than another, or is it chance? Diebold and Mariano's test.
+
+    d_t = e²_t − e′²_t,    V = (γ_0 + 2 Σ_{k < h} γ_k) / n,    S = c d̄ / √V
+    c² = (n + 1 − 2h + h (h − 1) / n) / n
+
+γ_k is the autocovariance of d at lag k: errors of h steps ahead overlap, and so are
+correlated up to h − 1 steps. c is the correction of Harvey, Leybourne and Newbold for
+small n; S is then compared with Student's t of n − 1 degrees of freedom.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.05
+
+
+class Comparison(NamedTuple):
+    """What came of the test: S > 0 where the reference has the larger errors."""
+
+    statistic: float
+    p: float  # two-sided
+
+
+def diebold_mariano(differences: np.ndarray, horizon: int) -> Comparison:
+    """Test whether differences of losses are 0 in the mean.
+
+    Where the sum V is not positive, which can happen, γ_k are weighted by 1 − k / h
+    (Bartlett), with which it always is.
+
+    Args:
+      differences: d [n], the reference's loss less that of the forecast, in order of
+        time.
+      horizon: h, how many steps ahead the forecasts are.
+
+    Raises:
+      ValueError: if there are too few for the horizon, or not all are finite.
+
+    Example:
+      >>> test = diebold_mariano(np.array([1.0, 2.0, 3.0, 4.0]), 1)
+      >>> round(test.statistic, 4), round(test.p, 4)
+      (3.873, 0.0305)
+
+    References:
+      Diebold & Mariano, "Comparing predictive accuracy", Journal of Business & Economic
+      Statistics 13(3), 1995, doi:10.1080/07350015.1995.10524599.
+      Harvey, Leybourne & Newbold, "Testing the equality of prediction mean squared
+      errors", International Journal of Forecasting 13(2), 1997,
+      doi:10.1016/S0169-2070(96)00719-4.
+    """
+    d, h = np.asarray(differences, float), horizon
+    n = len(d)
+    correction = (n + 1 - 2 * h + h * (h - 1) / max(n, 1)) / max(n, 1)
+    if h < 1 or n <= 2 * h or correction <= 0:
+        raise ValueError(
+            f"differences must be more than 2 · horizon, at least 3; got {n} of them "
+            f"and a horizon of {h}."
+        )
+    if not np.all(np.isfinite(d)):
+        raise ValueError("differences must be finite; leave out what is missing.")
+    off = d - d.mean()
+    lags = np.array([off[k:] @ off[: n - k] for k in range(h)]) / n
+    total = lags[0] + 2 * lags[1:].sum()
+    if total <= 0:
+        total = lags[0] + 2 * lags[1:] @ (1 - np.arange(1, h) / h)
+    if total <= 0:  # all the same
+        same = d.mean() == 0
+        return Comparison(0.0 if same else np.sign(d.mean()) * np.inf, float(same))
+    statistic = np.sqrt(correction) * d.mean() / np.sqrt(total / n)
+    return Comparison(float(statistic), float(2 * stats.t.sf(abs(statistic), n - 1)))
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Return p values as they are to be read when several tests are looked at.
+
+    Example:
+      >>> holm([0.01, 0.04, 0.03])
+      [0.03, 0.06, 0.06]
+
+    References:
+      Holm, "A simple sequentially rejective multiple test procedure", Scandinavian
+      Journal of Statistics 6(2), 1979.
+    """
+    order = np.argsort(ps)
+    raised = np.asarray(ps, float)[order] * np.arange(len(ps), 0, -1)
+    adjusted = np.empty(len(ps))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(raised))
+    return adjusted.round(12).tolist()
+
+
+def verdict(gain: float, p: float, reference: str) -> str:
+    """Say in words what a test found.
+
+    Args:
+      gain: by how much the error is lower than the reference's, in percent.
+      p: of the test, corrected for how many there are.
+      reference: what it was compared with.
+
+    Example:
+      >>> verdict(0.4, 0.31, "the zero forecast")
+      'no skill: 0.4 % less error than the zero forecast, p = 0.31'
+    """
+    much = f"{abs(gain):.1f} % {'less' if gain > 0 else 'more'} error than {reference}"
+    chance = f"p = {p:.2g}"
+    if p >= LEVEL:
+        return f"no skill: {much}, {chance}"
+    return f"{'better' if gain > 0 else 'worse, no skill'}: {much}, {chance}"

@@ -1,0 +1,175 @@
+"""The tables of `forecast`, beside figures of others, and the word on skill."""
+
+from typing import Any
+
+import numpy as np
+
+from experiments import report
+from experiments.applications._diebold_mariano import holm, LEVEL, verdict
+from experiments.applications._forecast_scores import ALL
+from experiments.applications._series import Series
+
+Row = dict[str, Any]
+MEASURED = "measured elsewhere"
+UNVERIFIED = "Weigend et al., unverified"
+PUBLISHED = {
+    "sunspots": [
+        ("AR(12)", {"1921–55: 1": 0.130, "1956–79: 1": 0.368}, MEASURED),
+        ("persistence", {"1921–55: 1": 0.427, "1956–79: 1": 0.965}, MEASURED),
+        ("network", {"1921–55: 1": 0.086, "1956–79: 1": 0.35}, UNVERIFIED),
+        ("threshold AR", {"1921–55: 1": 0.097, "1956–79: 1": 0.28}, UNVERIFIED),
+    ],
+    "seattle": [
+        ("persistence", {"1": 2.91}, MEASURED),
+        ("ridge on 14 lags", {"1": 2.78}, MEASURED),
+        ("mean of the day", {"1": 4.42}, MEASURED),
+    ],
+    "nyc": [
+        ("persistence, gaps ignored", {"1": 1.61, "24": 8.29}, MEASURED),
+        ("ridge on 48 lags, the same", {"1": 1.47, "24": 8.06}, MEASURED),
+    ],
+    "sp500": [
+        ("zero", {"1": 0.0382}, MEASURED),
+        ("ridge on 12 lags", {"1": 0.0372}, MEASURED),
+    ],
+    "vix": [
+        ("persistence", {"1": 0.0787}, MEASURED),
+        ("ridge on 22 lags", {"1": 0.0782}, MEASURED),
+    ],
+}
+COLUMNS = 6  # of horizons, in a table
+
+
+def name_of(series: Series, method: str) -> str:
+    """Return what a method is called in tables and pictures."""
+    reference = "zero" if series.returns else "persistence"
+    names = {
+        "reference": reference,
+        "seasonal": "mean of the season",
+        "ar": f"AR({series.lags})",
+        "ridge": f"ridge on {series.lags} lags",
+    }
+    return names.get(method, method.replace("forgetting", "forg.").replace(":", " × "))
+
+
+def errors(series: Series, row: Row, period: str, horizon: int) -> list[float] | None:
+    """Return errors of seeds as they are shown: root mean squares, or variances."""
+    found = row["rmse"][period].get(str(horizon))
+    if found is None or series.variance is None:
+        return found
+    return [error**2 / series.variance for error in found]
+
+
+def whole(series: Series) -> str:
+    """Return the name of the whole test part among the periods."""
+    return ALL if len(series.periods) > 1 else next(iter(series.periods))
+
+
+def show(series: Series, rows: list[Row]) -> None:
+    """Print the errors of a series by horizon, the intervals, and if there is skill."""
+    chosen = _columns(series)
+    coverage = "in 90 %"
+    ours = {}
+    for row in rows:
+        cells = {
+            title: errors(series, row, period, h)
+            for title, (period, h) in chosen.items()
+        }
+        cells[coverage] = _over_horizons(row["coverage"][whole(series)])
+        cells["ql"] = _over_horizons(row["quantile_loss"][whole(series)])
+        ours[name_of(series, row["method"])] = {k: v for k, v in cells.items() if v}
+    unit = (
+        f"root mean squared error, {series.unit}"
+        if series.variance is None
+        else "mean squared error / variance of 1700–1979"
+    )
+    periods = ", ".join(series.periods)
+    report.show_beside(
+        f"{series.title}: {unit}, {', '.join(map(str, series.horizons))} steps ahead",
+        [*chosen, coverage, "ql"],
+        ours,
+        [report.Published(*each) for each in PUBLISHED.get(series.name, [])],
+        f"Test: {periods}. in 90 %: how many of the values, in percent, were in the "
+        "interval that should hold 90 % of them; ql: the quantile loss of its ends; "
+        "both over all horizons.",
+    )
+    if series.price:
+        _show_skill(series, rows)
+
+
+def _columns(series: Series) -> dict[str, tuple[str, int]]:
+    """Return title -> (period, horizon) of the columns."""
+    if len(series.periods) == 1:
+        horizons = series.horizons
+        if len(horizons) > COLUMNS:
+            places = np.linspace(0, len(horizons) - 1, COLUMNS).round().astype(int)
+            horizons = [horizons[place] for place in places]
+        return {str(h): (whole(series), h) for h in horizons}
+    first, *rest = series.horizons
+    columns = {f"{period}: {first}": (period, first) for period in series.periods}
+    return columns | {f"{ALL}: {h}": (ALL, h) for h in rest}
+
+
+def _over_horizons(found: dict[str, list[float]]) -> list[float]:
+    """Return the mean over horizons of each seed."""
+    return [float(np.mean(seeds)) for seeds in zip(*found.values(), strict=True)]
+
+
+def skill(series: Series, rows: list[Row]) -> list[tuple[str, str, float, str]]:
+    """Return (method, horizon, p, verdict) of all that is compared with the reference.
+
+    p are corrected for how many comparisons there are (Holm).
+    """
+    found = [
+        (row["method"], h, test["p"], test["gain"])
+        for row in rows
+        if row["method"] != "reference"
+        for h, test in row["skill"].items()
+    ]
+    reference = "the zero forecast" if series.returns else "persistence"
+    corrected = holm([p for _, _, p, _ in found])
+    return [
+        (method, h, p, verdict(gain, p, reference))
+        for (method, h, _, gain), p in zip(found, corrected, strict=True)
+    ]
+
+
+def conclusion(series: Series, rows: list[Row]) -> str:
+    """Say what all tests of a series come to."""
+    found = skill(series, rows)
+    better = [
+        f"{name_of(series, method)} at {h}"
+        for method, h, _, text in found
+        if text.startswith("better")
+    ]
+    if not better:
+        return (
+            f"{series.title}: no skill. Of {len(found)} comparisons none is better "
+            f"than the reference at the level of {100 * LEVEL:.0f} %."
+        )
+    return (
+        f"{series.title}: {len(better)} of {len(found)} comparisons are better than "
+        f"the reference at the level of {100 * LEVEL:.0f} %: {', '.join(better)}; no "
+        f"skill in the others. {series.caveat}"
+    ).strip()
+
+
+def _show_skill(series: Series, rows: list[Row]) -> None:
+    lines = [
+        [name_of(series, method), h, f"{_of(rows, method, h):.2f}", f"{p:.2g}", text]
+        for method, h, p, text in skill(series, rows)
+    ]
+    if not lines:
+        return
+    note = (
+        "S: Diebold and Mariano's statistic of squared errors, corrected for small "
+        "samples; p: two-sided, raised for the number of lines (Holm)."
+    )
+    title = f"{series.title}: is there any skill?"
+    report.show_table(title, ["", "steps ahead", "S", "p", "in words"], lines, note)
+    report.wide_console().print(f"[bold]{conclusion(series, rows)}\n")
+
+
+def _of(rows: list[Row], method: str, horizon: str) -> float:
+    row = next(row for row in rows if row["method"] == method)
+    return row["skill"][horizon]["statistic"]

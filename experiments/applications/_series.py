@@ -1,0 +1,198 @@
+"""Series to forecast, and what a network is given of them.
+
+    z_{t,h} = (y_{t+h} − r_t) / s_h
+
+y is the series, r_t the reference: the last value known at t, or 0 for returns; s_h the
+standard deviation of that difference over the training part, from which all means and
+deviations are.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments import data
+
+# Of means over a month, neighbouring changes are correlated, whoever trades.
+MEANS = (
+    "The price is a mean over the month, so that neighbouring returns are correlated "
+    "by construction: less error at the shortest horizon is no skill."
+)
+
+
+class Series(NamedTuple):
+    """A series in equal steps of time; NaN is missing."""
+
+    name: str
+    title: str
+    unit: str
+    times: np.ndarray  # [N], to draw
+    values: np.ndarray  # [N], what to forecast
+    others: np.ndarray  # [N, F], what else is known at each time
+    phase: np.ndarray  # [N] where in its season a step is, from 0; −1: none
+    season: int  # how many phases, if networks are told the phase, else 0
+    validation: int  # the step that the validation part begins with
+    test: int  # and the test part
+    periods: dict[str, tuple[int, int]]  # of the test part: first step, end
+    horizons: tuple[int, ...]
+    lags: int  # of the linear baselines
+    returns: bool = False  # the reference is 0
+    price: bool = False  # whether to ask if there is any skill
+    caveat: str = ""
+    variance: float | None = None  # if errors are shown in units of it
+
+
+class Prepared(NamedTuple):
+    """Arrays of a series, N steps and H horizons."""
+
+    xs: np.ndarray  # [N, D] float32
+    z: np.ndarray  # [N, H] float32, 0 where it is not known
+    known: np.ndarray  # [N, H] bool
+    reference: np.ndarray  # r, [N]
+    scale: np.ndarray  # s, [H]
+    targets: np.ndarray  # y_{t+h}, [N, H], NaN where it is not known
+
+
+def prepare(series: Series) -> Prepared:
+    """Return what is read at each step, and what is to be said there.
+
+    Inputs are the value, its change, the other columns, all standardised, whether the
+    value is missing, if some are, and where in the season it is. What is missing is
+    what it was last.
+
+    Raises:
+      ValueError: if the training part is constant, or has nothing known.
+    """
+    y, train = series.values, slice(0, series.validation)
+    filled = fill(y)
+    reference = np.zeros(len(y)) if series.returns else filled
+    targets = np.full((len(y), len(series.horizons)), np.nan)
+    for i, h in enumerate(series.horizons):
+        targets[:-h, i] = y[h:]
+    differences = targets - reference[:, None]
+    for i, h in enumerate(series.horizons):
+        differences[max(0, series.validation - h) : series.validation, i] = np.nan
+    count = np.sum(np.isfinite(differences[train]), axis=0)
+    if np.any(count < 2):
+        raise ValueError(
+            f"{series.title} has too few known values in its training part, the first "
+            f"{series.validation} steps."
+        )
+    scale = np.nanstd(differences[train], axis=0)
+    if np.any(scale <= 1e-9 * (1 + np.nanmax(np.abs(y)))):
+        raise ValueError(
+            f"{series.title} is constant in its training part, the first "
+            f"{series.validation} steps: there is nothing to learn."
+        )
+    columns = [filled, np.diff(filled, prepend=filled[:1])]
+    columns += [fill(column) for column in series.others.T]
+    xs = np.stack([_standardised(column, train) for column in columns], axis=1)
+    extra = []
+    if np.any(np.isnan(y)):
+        extra.append(np.isnan(y))
+    if series.season:
+        angle = 2 * np.pi * series.phase / series.season
+        extra += [np.sin(angle), np.cos(angle)]
+    xs = np.column_stack([xs, *extra]).astype(np.float32)
+    known = np.isfinite(targets)
+    z = np.where(known, (targets - reference[:, None]) / scale, 0).astype(np.float32)
+    return Prepared(xs, z, known, reference, scale, targets)
+
+
+def fill(column: np.ndarray) -> np.ndarray:
+    """Return a column with the last known value where it is NaN, the first before it.
+
+    Example:
+      >>> fill(np.array([np.nan, 1.0, np.nan, 3.0])).tolist()
+      [1.0, 1.0, 1.0, 3.0]
+    """
+    known = np.isfinite(column)
+    if not known.any():
+        return np.zeros_like(column)
+    last = np.maximum.accumulate(np.where(known, np.arange(len(column)), -1))
+    return column[np.where(last < 0, np.argmax(known), last)]
+
+
+def _standardised(column: np.ndarray, train: slice) -> np.ndarray:
+    deviation = column[train].std()
+    return (column - column[train].mean()) / (deviation if deviation > 0 else 1)
+
+
+def _sunspots() -> Series:
+    years, numbers = data.sunspots()
+    numbers = numbers.astype(float)
+    at = lambda year: int(np.searchsorted(years, year))
+    periods = {
+        "1921–55": (at(1921), at(1956)),
+        "1956–79": (at(1956), at(1980)),
+        "1980–2008": (at(1980), len(years)),
+    }
+    return Series(
+        "sunspots", "sunspots, yearly", "spots", years, numbers,
+        np.zeros((len(years), 0)), years % 11, 0, at(1886), at(1921), periods,
+        (1, 2, 5, 11), 12, variance=float(numbers[years <= 1979].var()),
+    )  # fmt: skip
+
+
+def _seattle() -> Series:
+    weather = data.seattle_weather()
+    days, at = weather.dates, lambda day: int(np.searchsorted(weather.dates, day))
+    phase = (days - days.astype("datetime64[Y]")).astype(int)
+    others = np.stack(
+        [np.log1p(weather.precipitation), weather.temp_min, weather.wind], axis=1
+    )
+    test = at(np.datetime64("2015-01-01"))
+    return Series(
+        "seattle", "Seattle, daily maximum", "°C", days, weather.temp_max, others,
+        phase, 366, at(np.datetime64("2014-01-01")), test, {"2015": (test, len(days))},
+        (1, 2, 3, 7), 14,
+    )  # fmt: skip
+
+
+def _nyc() -> Series:
+    weather = data.nyc_weather("JFK")
+    hours = np.arange(weather.hours[0], weather.hours[-1] + 1)  # those left out too
+    place = (weather.hours - hours[0]).astype(int)
+    columns = np.full((len(hours), 4), np.nan)
+    names = ("temperature", "dew_point", "humidity", "wind_speed")
+    for i, name in enumerate(names):
+        columns[place, i] = getattr(weather, name)
+    test = len(hours) * 4 // 5
+    return Series(
+        "nyc", "New York (JFK), hourly temperature", "°F", hours, columns[:, 0],
+        columns[:, 1:], hours.astype(int) % 24, 24, test * 7 // 8, test,
+        {"last 20 %": (test, len(hours))}, (1, 6, 12, 24), 48,
+    )  # fmt: skip
+
+
+def _sp500() -> Series:
+    found = data.shiller()
+    returns, months = np.diff(np.log(found.price)), found.months[1:]
+    test = len(returns) * 4 // 5
+    return Series(
+        "sp500", "S&P 500, monthly log-return", "log-return", months, returns,
+        np.zeros((len(returns), 0)), months.astype(int) % 12, 12, test * 7 // 8, test,
+        {f"from {months[test]}": (test, len(returns))}, (1, 3, 12), 12,
+        returns=True, price=True, caveat=MEANS,
+    )  # fmt: skip
+
+
+def _vix() -> Series:
+    found = data.vix()
+    logs, test = np.log(found.close), 7388
+    weekday = (found.dates.astype(int) + 3) % 7  # 1970-01-01 was a Thursday
+    return Series(
+        "vix", "VIX, daily log close", "log", found.dates, logs,
+        np.zeros((len(logs), 0)), weekday, 7, test * 7 // 8, test,
+        {f"from {found.dates[test]}": (test, len(logs))}, (1, 5, 22), 22, price=True,
+    )  # fmt: skip
+
+
+SERIES: dict[str, Callable[[], Series]] = {
+    "sunspots": _sunspots,
+    "seattle": _seattle,
+    "nyc": _nyc,
+    "sp500": _sp500,
+    "vix": _vix,
+}
