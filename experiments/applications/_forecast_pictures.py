@@ -45,7 +45,8 @@ def draw_forecasts(series: Series, row: Row) -> Figure:
         axis.set_title(f"{steps_ahead} ahead; {much:.0f} % within", fontsize=10)
         axis.set_ylabel(series.unit)
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=8, loc="upper left")
+    handles = axes[0].get_legend_handles_labels()
+    figure.legend(*handles, fontsize=8, loc="outside lower center", ncols=3)
     axes[-1].set_xlabel(_time(series))
     figure.suptitle(
         f"{series.title}, the end of the test part: {name_of(series, row['method'])}"
@@ -66,9 +67,10 @@ def draw_errors(series: Series, rows: list[Row]) -> Figure:
         spread = [
             np.std(each, ddof=1) if len(each) > 1 else 0 for each in found.values()
         ]
-        style = {"fmt": "o-", "color": f"C{i}"}
+        style = {"marker": "o", "linestyle": "-", "color": f"C{i}"}
         if "validation" not in row:  # no network
-            style = {"fmt": "s--", "color": str(0.15 + 0.18 * i)}
+            dashes = ("--", ":", "-.", (0, (5, 3)))[i]
+            style = {"marker": "sdv^"[i], "linestyle": dashes, "color": str(0.18 * i)}
         axis.errorbar(
             [*found], means, spread, markersize=4, linewidth=1.2, capsize=3,
             label=name_of(series, row["method"]), **style,

@@ -30,14 +30,14 @@ def read_column(path: Path, name: str) -> np.ndarray:
       ValueError: if there is no such file or column, or a cell holds no number.
     """
     if not path.is_file():
-        raise ValueError(f"csv: there is no file {path}.")
+        raise ValueError(f"there is no file {path}.")
     numbers = array("d")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
             if not first.strip():
                 raise ValueError(
-                    f"csv: {path} is empty, or its first line is; that must have the "
+                    f"{path} is empty, or its first line is; that must have the "
                     "names of the columns."
                 )
             comma = max(",;\t", key=first.count)
@@ -45,16 +45,21 @@ def read_column(path: Path, name: str) -> np.ndarray:
                 each.strip() for each in next(csv.reader([first], delimiter=comma))
             ]
             place = _place(path, name, header)
+            blank = 0
             for row in (rows := csv.reader(file, delimiter=comma)):
-                if row:
-                    numbers.append(_number(row, place, name, path, rows.line_num + 1))
+                if not row:  # at the end of the file, or of a single column nothing
+                    blank += len(header) == 1
+                    continue
+                numbers.extend([math.nan] * blank)
+                numbers.append(_number(row, place, name, path, rows.line_num + 1))
+                blank = 0
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"csv: {path} is not text in UTF-8: {error.reason} at byte {error.start}. "
+            f"{path} is not text in UTF-8: {error.reason} at byte {error.start}. "
             "Save it as UTF-8."
         ) from None
     except csv.Error as error:
-        raise ValueError(f"csv: {path} is no CSV file: {error}.") from None
+        raise ValueError(f"{path} is no CSV file: {error}.") from None
     return np.array(numbers)
 
 

@@ -174,12 +174,15 @@ def main(config: Config) -> report.Result:
 
 
 def _own(config: Config) -> _series.Series:
+    """Return the series of a file, or leave with what is wrong with it."""
     assert config.csv is not None
     assert config.column is not None
-    series = _user_csv.read_series(
-        Path(config.csv), config.column, config.horizon, config.season
-    )
-    _series.prepare(series)
+    given = Path(config.csv), config.column, config.horizon, config.season
+    try:
+        series = _user_csv.read_series(*given)
+        _series.prepare(series)
+    except ValueError as error:
+        raise SystemExit(f"--csv: {error}") from error
     return series
 
 

@@ -1,0 +1,368 @@
+"""Forecasts: no look ahead, intervals, the test of skill, and files of one's own."""
+
+import json
+import os
+import tracemalloc
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from experiments.applications import (
+    _baselines,
+    _diebold_mariano,
+    _forecast_learn,
+    _forecast_network,
+    _forecast_online,
+    _forecast_report,
+    _forecast_scores,
+    _series,
+    _user_csv,
+    forecast,
+)
+from experiments.applications._training import Way
+
+needs_data = pytest.mark.skipif(
+    not os.environ.get("BPVARIANTS_DATA"), reason="needs $BPVARIANTS_DATA"
+)
+SMALL: dict = {
+    "units": 3, "steps": 4, "full_batch_steps": 4, "looks": 2, "batch": 4, "warm": 4,
+    "span": 6, "seeds": 2, "passes": 2, "lookback": 3, "rates": (0.01, 0.1),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_users_have_it(plain_jax):
+    with plain_jax():
+        yield
+
+
+def make_series(values=None, **changes):
+    rng = np.random.default_rng(0)
+    steps = np.arange(90)
+    if values is None:
+        values = np.sin(steps / 3) + 0.3 * rng.normal(size=90)
+        values[[20, 75]] = np.nan
+    series = _series.Series(
+        "made", "made up", "m", steps, values, rng.normal(size=(90, 1)), steps % 7, 7,
+        50, 65, {"a": (65, 80), "b": (80, 90)}, (1, 3), 4,
+    )  # fmt: skip
+    return series._replace(**changes)
+
+
+@needs_data
+def test_quick_beats_persistence(tmp_path, capsys):
+    result = forecast.main(forecast.Config(quick=True, out=tmp_path))
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == result.rows
+    rows = {row["method"]: row for row in result.rows}
+    error = {name: row["rmse"]["2015"] for name, row in rows.items()}
+    for h, persistence in {"1": 2.91, "7": 4.70}.items():
+        assert abs(error["reference"][h][0] - persistence) < 0.005
+        assert error["bptt:adam"][h][0] < 0.95 * error["reference"][h][0]
+    assert error["ridge"]["1"][0] < 2.78
+    assert 84 < rows["bptt:adam"]["coverage"]["2015"]["1"][0] < 96
+    for picture in ("seattle-forecasts", "seattle-errors"):
+        assert (tmp_path / f"{picture}.png").stat().st_size > 10_000
+    assert "measured elsewhere" in capsys.readouterr().out
+
+
+@needs_data
+def test_linear_baselines_are_those_measured_elsewhere():
+    series = _series.SERIES["sunspots"]()
+    prepared = _series.prepare(series)
+    said = _baselines.forecast("ar", series, prepared)[None, series.test - 1 :]
+    row = _forecast_scores.score(series, prepared, said, series.test - 1)
+    for period, want in {"1921–55": 0.130, "1956–79": 0.368}.items():
+        assert abs(_forecast_report.errors(series, row, period, 1)[0] - want) < 6e-4
+    series = _series.SERIES["vix"]()
+    prepared = _series.prepare(series)
+    said = _baselines.forecast("reference", series, prepared)[None, series.test - 1 :]
+    row = _forecast_scores.score(series, prepared, said, series.test - 1)
+    (errors,) = row["rmse"].values()
+    assert abs(errors["1"][0] - 0.0787) < 5e-5
+    assert [test["statistic"] for test in row["skill"].values()] == [0, 0, 0]
+    series = _series.SERIES["nyc"]()  # hours that are left out are missing
+    assert np.all(np.diff(series.times).astype(int) == 1)
+    assert np.isnan(series.values).sum() > 20
+
+
+def learned(method, series, tmp_path, **options):
+    """Return what is said [seeds, origins, H, 3], in units, and the first origin."""
+    config = forecast.Config(**SMALL | options)
+    rule, _, update = method.partition(":")
+    way = Way("job", tmp_path, lambda step: None)
+    prepared = _series.prepare(series)
+    if forecast.is_online(rule):
+        found = _forecast_online.at_every_step(
+            config, rule, update, series, prepared, way
+        )
+    else:
+        found = _forecast_learn.by_windows(
+            config, rule, update, series, prepared, [65, 78], way
+        )
+    return found, prepared
+
+
+@pytest.mark.parametrize(
+    "method", ["truncated_bptt:adam", "bptt:irprop_minus", "rtrl:forgetting"]
+)
+def test_nothing_after_its_origin_makes_a_difference(method, tmp_path):
+    series = make_series()
+    one, prepared = learned(method, series, tmp_path / "a")
+    assert one.first == 64
+    assert one.said.shape == (2, 26, 2, 3)
+    assert np.all(np.isfinite(one.said))
+    later = series.values.copy()
+    later[80:] += 5
+    others = series.others.copy()
+    others[80:] -= 3
+    changed = series._replace(values=later, others=others)
+    other, _ = learned(method, changed, tmp_path / "b")
+    np.testing.assert_array_equal(one.said[:, :16], other.said[:, :16])
+    assert not np.allclose(one.said[:, 16:], other.said[:, 16:])
+    # What comes before makes one, in the test part too.
+    earlier = series.values.copy()
+    earlier[66] += 5
+    third, _ = learned(method, series._replace(values=earlier), tmp_path / "c")
+    np.testing.assert_array_equal(one.said[:, :2], third.said[:, :2])
+    assert not np.allclose(one.said[:, 14:], third.said[:, 14:])
+
+
+def test_baselines_do_not_look_ahead():
+    series, later = make_series(), make_series().values
+    later[80:] += 5
+    changed = series._replace(values=later)
+    for name in _baselines.BASELINES:
+        one, other = (
+            _baselines.forecast(name, each, _series.prepare(each))
+            for each in (series, changed)
+        )
+        np.testing.assert_array_equal(one[:80], other[:80])
+        assert np.all(one[64:, :, 1] < one[64:, :, 2])
+
+
+def test_seasonal_and_linear_baselines_know_what_they_are_for():
+    steps = np.arange(90)
+    wave = make_series(np.array([3.0, 1, 4, 1, 5, 9, 2])[steps % 7])
+    prepared = _series.prepare(wave)
+    for name in ("seasonal", "ar"):
+        if name == "ar":
+            wave = wave._replace(lags=7)
+        said = _baselines.forecast(name, wave, prepared)[64:-3, 1, 0]
+        np.testing.assert_allclose(said, wave.values[67:], atol=1e-9)
+
+
+def test_what_a_network_is_given():
+    series = make_series()
+    prepared = _series.prepare(series)
+    assert prepared.xs.shape == (90, 3 + 3)  # and missing, and the phase
+    assert prepared.xs[20, 3] == 1
+    assert prepared.xs[20, 0] == prepared.xs[19, 0]
+    assert prepared.reference[20] == series.values[19]
+    assert not prepared.known[17, 1]
+    assert not prepared.known[89].any()
+    np.testing.assert_allclose(prepared.xs[:50, :3].std(axis=0), 1, rtol=1e-5)
+    back = prepared.reference[30] + prepared.scale[1] * prepared.z[30, 1]
+    np.testing.assert_allclose(back, series.values[33], rtol=1e-6)
+    with pytest.raises(ValueError, match="constant in its training part"):
+        _series.prepare(make_series(np.arange(90) * (np.arange(90) > 60.0)))
+
+
+def test_losses_by_hand():
+    said = jnp.array([[1.0, 0.0, 2.0]])
+    value = _forecast_network.losses(said, jnp.array([3.0]))
+    # ½ 2² + .05 · 3 + .95 · 1
+    np.testing.assert_allclose(value, [2 + 0.15 + 0.95], rtol=1e-6)
+    target = jnp.array([3.0]), jnp.array([1.0])
+    assert _forecast_network.loss(said.reshape(3), target) == value[0]
+    # The ends that have the least loss hold 90 %.
+    z = jnp.asarray(np.random.default_rng(0).normal(size=999))
+    total = lambda low: _forecast_network.losses(jnp.stack([0 * low, low, low]), z)
+    slope = jax.vmap(jax.grad(lambda low: total(low).mean()))
+    end = np.quantile(z, 0.05)
+    ends = jnp.array([end - 0.1, end + 0.1])
+    low_part = slope(ends) - 0  # of both ends: (F − .05) + (F − .95)
+    np.testing.assert_allclose(
+        low_part, [2 * np.mean(z < each) - 1 for each in ends], atol=2e-3
+    )
+
+
+def test_windows_see_nothing_from_their_cut_on():
+    prepared = _series.prepare(make_series())
+    network = _forecast_network.make_network("tanh", prepared.xs.shape[1], 3, 2)
+    seen = {}
+
+    def rule(params, carry, xs, targets, weights, mask):
+        seen.update(xs=xs, z=targets[0], counts=targets[1], weights=weights, mask=mask)
+        return (jnp.zeros(()), carry), params
+
+    learn = _forecast_network.on_windows(
+        rule, network, (1, 3), warm=4, span=6, every=2, draws=False
+    )
+    params = network.init(jax.random.key(0))
+    kept = jax.tree.map(lambda leaf: jnp.zeros((2, *leaf.shape)), params)
+    lane = _forecast_network.Lane(jnp.array(50), jnp.array(3), kept)
+    given = prepared.xs, prepared.z, prepared.known
+    (_, lane), _ = learn(params, lane, jnp.array([0, 18, 48]), *given)
+    assert lane.count == 4
+    np.testing.assert_array_equal(lane.kept["bias"][1], params["bias"])
+    assert not seen["mask"][:4, 0].any()  # before the series
+    assert seen["mask"][4:, 0].all()
+    assert not seen["counts"][:4].any()  # warming up
+    np.testing.assert_array_equal(seen["counts"][4:, 1, 0], [1, 0, 1, 1, 1, 1])
+    np.testing.assert_array_equal(seen["counts"][4:, 2], [[1, 0], *5 * [[0, 0]]])
+    np.testing.assert_array_equal(seen["mask"][:, 2], [*6 * [True], *4 * [False]])
+    np.testing.assert_array_equal(seen["weights"], seen["counts"].mean(axis=-1))
+    np.testing.assert_array_equal(seen["z"][4, 1], prepared.z[18])
+    shares = jnp.array([0.0, 0.999])
+    learn(params, lane, shares, *given)
+    np.testing.assert_array_equal(seen["z"][4], prepared.z[jnp.array([0, 43])])
+
+
+def test_diebold_mariano_by_hand():
+    test = _diebold_mariano.diebold_mariano
+    d = np.random.default_rng(0).normal(0.3, size=40)
+    want = stats.ttest_1samp(d, 0)  # which it is, one step ahead
+    np.testing.assert_allclose(test(d, 1), (want.statistic, want.pvalue), rtol=1e-12)
+    # γ_0 = 10/6, γ_1 = 1/6, V = 2/6; c² = (6 + 1 − 4 + 2/6)/6 = 5/9; S = 2 √(5/3)
+    found = test(np.array([2.0, 0, 1, 3, 2, 4]), 2)
+    np.testing.assert_allclose(found.statistic, 2 * np.sqrt(5 / 3), rtol=1e-12)
+    np.testing.assert_allclose(found.p, 0.0493, atol=5e-5)  # t of 5 degrees, tables
+    # γ_0 + 2 γ_1 = 1 − 2 · 5/6 < 0, with Bartlett's weights 1 − 5/6
+    found = test(np.array([1.0, -1, 1, -1, 1, -1]) + 1, 2)
+    np.testing.assert_allclose(found.statistic, np.sqrt(5 / 9 * 6 * 6), rtol=1e-12)
+    assert test(np.zeros(9), 1) == (0, 1)
+    with pytest.raises(ValueError, match=r"more than 2 · horizon.* got 6"):
+        test(d[:6], 3)
+    with pytest.raises(ValueError, match="must be finite"):
+        test(np.array([1.0, np.nan, 2, 3]), 1)
+
+
+def test_no_skill_is_said_plainly():
+    series = make_series(returns=True, price=True, caveat="By construction.")
+    row = lambda method, p, gain: {
+        "method": method, "skill": {"1": {"p": p, "gain": gain, "statistic": 1.0}}
+    }  # fmt: skip
+    rows = [row("reference", 1, 0), row("ar", 0.04, 2.0), row("ridge", 0.9, 0.1)]
+    said = _forecast_report.conclusion(series, rows)  # 0.04 of two is 0.08
+    assert said.startswith("made up: no skill. Of 2 comparisons none is better")
+    rows[1] = row("ar", 0.01, 2.0)
+    said = _forecast_report.conclusion(series, rows)
+    assert "1 of 2 comparisons are better" in said
+    assert "AR(4) at 1" in said
+    assert said.endswith("By construction.")
+    rows[1] = row("ar", 0.01, -2.0)
+    said = _forecast_report.skill(series, rows)[0][-1]
+    assert said.startswith("worse, no skill: 2.0 % more error than the zero forecast")
+    assert "no skill. Of 2" in _forecast_report.conclusion(series, rows)
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty, or its first line is"),
+        (
+            "day,lod\n1,2\n",
+            r"'load' of .* not in it; there are: day, lod\. Did you mean",
+        ),
+        ("load,load\n1,2\n", "is twice or more in it"),
+        ("load\n1\n2\n3\n", "has 3 rows; a horizon of 2 needs 40 at least"),
+        ("load\n" + "3\n" * 50, "is 3 in all rows: it is constant"),
+        ("load\n" + "3\n" * 45 + "4\n" * 5, "is constant in its training part"),
+        ("load\n" + "1\n2\n" * 30 + "much\n", "line 62 of .* has 'much'"),
+        ("load\n1\ninf\n", "line 3 of .* has 'inf'"),
+        ("day,load\n1,2\n1\n", "line 3 of .* has 1 fields, and so no 'load'"),
+        ("load\n" + "NA\n" * 30 + "1\n2\n" * 10, "has only 20 numbers in 50 rows"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_and_nothing_written(text, message, tmp_path):
+    path = write(tmp_path / "my.csv", text)
+    config = forecast.Config(
+        csv=str(path), column="load", horizon=2, out=tmp_path / "out"
+    )
+    with pytest.raises(SystemExit, match=message):
+        forecast.main(config)
+    assert [each.name for each in tmp_path.iterdir()] == ["my.csv"]
+
+
+def test_columns_are_read_as_they_are_written(tmp_path):
+    path = write(
+        tmp_path / "a.csv", '\ufeffday;"my load"\n1;1.5\n2;\n\n3; n/a \n4;-2e3\n'
+    )
+    found = _user_csv.read_column(path, "my load")
+    np.testing.assert_array_equal(found, [1.5, np.nan, np.nan, -2000])
+    path = write(tmp_path / "b.csv", "load\n1\n\n3\n\n\n")
+    found = _user_csv.read_column(path, "load")
+    np.testing.assert_array_equal(found, [1, np.nan, 3])
+    (tmp_path / "c.csv").write_bytes(b"load\n\xff\n")
+    with pytest.raises(ValueError, match="not text in UTF-8: .* at byte 5"):
+        _user_csv.read_column(tmp_path / "c.csv", "load")
+    with pytest.raises(ValueError, match="there is no file"):
+        _user_csv.read_column(tmp_path / "d.csv", "load")
+    with pytest.raises(ValueError, match=r"horizon must be in 1\.\.200, got 201"):
+        _user_csv.read_series(path, "load", 201, None)
+
+
+def test_memory_of_long_files_is_that_of_a_column(tmp_path):
+    path = write(
+        tmp_path / "long.csv", "day,load,more\n" + "1,2.5,abc\n0,1,x\n" * 100_000
+    )
+    tracemalloc.start()
+    series = _user_csv.read_series(path, "load", 12, None)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(series.values) == 200_000
+    assert peak < 8 * 200_000 * 8  # a few columns of numbers
+    # What is trained on at once, and tested on, is as of a short file.
+    assert (series.validation, series.test) == (190_000, 195_000)
+
+
+def test_a_file_of_ones_own(tmp_path):
+    values = np.sin(np.arange(120) / 2).round(3).astype(str)
+    values[7::11] = ""
+    path = write(tmp_path / "my.csv", "load,x\n" + "".join(f"{v},a\n" for v in values))
+    out = tmp_path / "out"
+    result = forecast.main(
+        forecast.Config(csv=str(path), column="load", horizon=3, out=out, **SMALL)
+    )
+    assert [row["method"] for row in result.rows] == [
+        "reference", "ar", "ridge", "bptt:adam"
+    ]  # fmt: skip
+    header, *lines = (out / "forecast.csv").read_text().splitlines()
+    assert header == "row,ahead,forecast,low_5_percent,high_95_percent"
+    numbers = np.array([line.split(",") for line in lines], float)
+    np.testing.assert_array_equal(numbers[:, :2], [[120, 1], [121, 2], [122, 3]])
+    assert np.all(numbers[:, 3] <= numbers[:, 4])
+    np.testing.assert_allclose(numbers[:, 2:], result.rows[-1]["forecast"], rtol=1e-5)
+    assert (out / "forecast.png").stat().st_size > 10_000
+    assert not list(out.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sets": ("sunspot",)}, "Did you mean 'sunspots'"),
+        ({"methods": ("bptt",)}, "must be like rule:update"),
+        ({"methods": ("bptt:addam",)}, "Did you mean 'adam'"),
+        ({"methods": ("btpp:adam",)}, "Did you mean 'bptt'"),
+        ({"methods": ("rtrl:rprop",)}, "rprop is for full batches, and rtrl learns at"),
+        ({"csv": "a.csv"}, "csv and column go together"),
+        ({"cell": "rnn"}, "cell must be one of gru, lstm, rtu, tanh"),
+        ({"rates": ()}, "rates must be positive"),
+        ({"decay": 1.0}, "decay must be in"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive, got 0"),
+        ({"blocks": 0}, "blocks must be at least 1, got 0"),
+        ({"resume": True}, "resume needs out"),
+    ],
+)
+def test_options_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        forecast.Config(**options)
