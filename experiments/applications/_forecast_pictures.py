@@ -67,7 +67,7 @@ def draw_errors(series: Series, rows: list[Row]) -> Figure:
         spread = [
             np.std(each, ddof=1) if len(each) > 1 else 0 for each in found.values()
         ]
-        style = {"marker": "o", "linestyle": "-", "color": f"C{i}"}
+        style: dict[str, Any] = {"marker": "o", "linestyle": "-", "color": f"C{i}"}
         if "validation" not in row:  # no network
             dashes = ("--", ":", "-.", (0, (5, 3)))[i]
             style = {"marker": "sdv^"[i], "linestyle": dashes, "color": str(0.18 * i)}

@@ -10,34 +10,35 @@ from experiments.applications._forecast_scores import ALL
 from experiments.applications._series import Series
 
 Row = dict[str, Any]
-MEASURED = "measured elsewhere"
+MEASURED = "elsewhere"
 UNVERIFIED = "Weigend et al., unverified"
 PUBLISHED = {
     "sunspots": [
-        ("AR(12)", {"1921–55: 1": 0.130, "1956–79: 1": 0.368}, MEASURED),
-        ("persistence", {"1921–55: 1": 0.427, "1956–79: 1": 0.965}, MEASURED),
-        ("network", {"1921–55: 1": 0.086, "1956–79: 1": 0.35}, UNVERIFIED),
-        ("threshold AR", {"1921–55: 1": 0.097, "1956–79: 1": 0.28}, UNVERIFIED),
+        ("AR(12)", {"1921–55": 0.130, "1956–79": 0.368}, MEASURED),
+        ("persistence", {"1921–55": 0.427, "1956–79": 0.965}, MEASURED),
+        ("network", {"1921–55": 0.086, "1956–79": 0.35}, UNVERIFIED),
+        ("threshold AR", {"1921–55": 0.097, "1956–79": 0.28}, UNVERIFIED),
     ],
     "seattle": [
-        ("persistence", {"1": 2.91}, MEASURED),
-        ("ridge on 14 lags", {"1": 2.78}, MEASURED),
-        ("mean of the day", {"1": 4.42}, MEASURED),
+        ("persistence", {"1 ahead": 2.91}, MEASURED),
+        ("ridge on 14 lags", {"1 ahead": 2.78}, MEASURED),
+        ("mean of the day", {"1 ahead": 4.42}, MEASURED),
     ],
     "nyc": [
-        ("persistence, gaps ignored", {"1": 1.61, "24": 8.29}, MEASURED),
-        ("ridge on 48 lags, the same", {"1": 1.47, "24": 8.06}, MEASURED),
+        ("persistence, gaps ignored", {"1 ahead": 1.61, "24 ahead": 8.29}, MEASURED),
+        ("ridge on 48 lags, the same", {"1 ahead": 1.47, "24 ahead": 8.06}, MEASURED),
     ],
     "sp500": [
-        ("zero", {"1": 0.0382}, MEASURED),
-        ("ridge on 12 lags", {"1": 0.0372}, MEASURED),
+        ("zero", {"1 ahead": 0.0382}, MEASURED),
+        ("ridge on 12 lags", {"1 ahead": 0.0372}, MEASURED),
     ],
     "vix": [
-        ("persistence", {"1": 0.0787}, MEASURED),
-        ("ridge on 22 lags", {"1": 0.0782}, MEASURED),
+        ("persistence", {"1 ahead": 0.0787}, MEASURED),
+        ("ridge on 22 lags", {"1 ahead": 0.0782}, MEASURED),
     ],
 }
-COLUMNS = 6  # of horizons, in a table
+COLUMNS = 5  # of horizons, in a table
+OF_INTERVALS = {"within %": "coverage", "quantile": "quantile_loss"}
 
 
 def name_of(series: Series, method: str) -> str:
@@ -49,7 +50,7 @@ def name_of(series: Series, method: str) -> str:
         "ar": f"AR({series.lags})",
         "ridge": f"ridge on {series.lags} lags",
     }
-    return names.get(method, method.replace("forgetting", "forg.").replace(":", " × "))
+    return names.get(method, method.replace(":", " × "))
 
 
 def errors(series: Series, row: Row, period: str, horizon: int) -> list[float] | None:
@@ -67,52 +68,59 @@ def whole(series: Series) -> str:
 
 def show(series: Series, rows: list[Row]) -> None:
     """Print the errors of a series by horizon, the intervals, and if there is skill."""
-    chosen = _columns(series)
-    coverage = "in 90 %"
-    ours = {}
-    for row in rows:
-        cells = {
-            title: errors(series, row, period, h)
-            for title, (period, h) in chosen.items()
-        }
-        cells[coverage] = _over_horizons(row["coverage"][whole(series)])
-        cells["ql"] = _over_horizons(row["quantile_loss"][whole(series)])
-        ours[name_of(series, row["method"])] = {k: v for k, v in cells.items() if v}
     unit = (
         f"root mean squared error, {series.unit}"
         if series.variance is None
         else "mean squared error / variance of 1700–1979"
     )
-    periods = ", ".join(series.periods)
+    published = [report.Published(*each) for each in PUBLISHED.get(series.name, [])]
+    first = series.horizons[0]
+    if len(series.periods) > 1:
+        columns = {period: (period, first) for period in series.periods}
+        ours = {
+            name_of(series, row["method"]): _cells(series, row, columns) for row in rows
+        }
+        title = f"{series.title}: {unit}, {first} step ahead"
+        report.show_beside(title, [*columns], ours, published)
+        published = []
+    columns = {_ahead(h): (whole(series), h) for h in _some(series.horizons)}
+    ours = {}
+    for row in rows:
+        cells = _cells(series, row, columns)
+        for title, measure in OF_INTERVALS.items():
+            found = row[measure][whole(series)].values()
+            cells[title] = [float(np.mean(seeds)) for seeds in zip(*found, strict=True)]
+        ours[name_of(series, row["method"])] = cells
     report.show_beside(
-        f"{series.title}: {unit}, {', '.join(map(str, series.horizons))} steps ahead",
-        [*chosen, coverage, "ql"],
+        f"{series.title}: {unit}",
+        [*columns, *OF_INTERVALS],
         ours,
-        [report.Published(*each) for each in PUBLISHED.get(series.name, [])],
-        f"Test: {periods}. in 90 %: how many of the values, in percent, were in the "
-        "interval that should hold 90 % of them; ql: the quantile loss of its ends; "
-        "both over all horizons.",
+        published,
+        f"Test: {', '.join(series.periods)}. within: how many of the values were "
+        "in the interval that should hold 90 % of them; quantile: the loss of its "
+        "ends; both over all horizons. Rules that learn at every step, such as rtrl, "
+        "do so in the test part too.",
     )
     if series.price:
         _show_skill(series, rows)
 
 
-def _columns(series: Series) -> dict[str, tuple[str, int]]:
-    """Return title -> (period, horizon) of the columns."""
-    if len(series.periods) == 1:
-        horizons = series.horizons
-        if len(horizons) > COLUMNS:
-            places = np.linspace(0, len(horizons) - 1, COLUMNS).round().astype(int)
-            horizons = [horizons[place] for place in places]
-        return {str(h): (whole(series), h) for h in horizons}
-    first, *rest = series.horizons
-    columns = {f"{period}: {first}": (period, first) for period in series.periods}
-    return columns | {f"{ALL}: {h}": (ALL, h) for h in rest}
+def _cells(series: Series, row: Row, columns: dict[str, tuple[str, int]]) -> dict:
+    """Return title -> errors of seeds, of the columns that there are."""
+    found = {title: errors(series, row, *where) for title, where in columns.items()}
+    return {title: each for title, each in found.items() if each}
 
 
-def _over_horizons(found: dict[str, list[float]]) -> list[float]:
-    """Return the mean over horizons of each seed."""
-    return [float(np.mean(seeds)) for seeds in zip(*found.values(), strict=True)]
+def _ahead(horizon: int) -> str:
+    return f"{horizon} ahead"
+
+
+def _some(horizons: tuple[int, ...]) -> tuple[int, ...]:
+    """Return as many of the horizons as a table has room for."""
+    if len(horizons) <= COLUMNS:
+        return horizons
+    places = np.linspace(0, len(horizons) - 1, COLUMNS).round().astype(int)
+    return tuple(horizons[place] for place in places)
 
 
 def skill(series: Series, rows: list[Row]) -> list[tuple[str, str, float, str]]:

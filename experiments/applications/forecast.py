@@ -67,9 +67,9 @@ class Config:
     """Of the cell."""
     lookback: int = 8
     """How many steps errors travel back, by rules that truncate."""
-    steps: int = 300
+    steps: int = 240
     """Updates by mini-batches at most; the validation part says how many."""
-    full_batch_steps: int = 120
+    full_batch_steps: int = 60
     """Updates by the full batch at most."""
     looks: int = 30
     """How often to look at the validation part."""
