@@ -180,20 +180,20 @@ def test_losses_by_hand():
 def test_windows_see_nothing_from_their_cut_on():
     prepared = _series.prepare(make_series())
     network = _forecast_network.make_network("tanh", prepared.xs.shape[1], 3, 2)
-    seen = {}
 
     def rule(params, carry, xs, targets, weights, mask):
-        seen.update(xs=xs, z=targets[0], counts=targets[1], weights=weights, mask=mask)
-        return (jnp.zeros(()), carry), params
+        seen = {"z": targets[0], "counts": targets[1], "weights": weights, "mask": mask}
+        return (jnp.zeros(()), carry), seen
 
     learn = _forecast_network.on_windows(
         rule, network, (1, 3), warm=4, span=6, every=2, draws=False
     )
+    learn = jax.jit(learn)
     params = network.init(jax.random.key(0))
     kept = jax.tree.map(lambda leaf: jnp.zeros((2, *leaf.shape)), params)
     lane = _forecast_network.Lane(jnp.array(50), jnp.array(3), kept)
     given = prepared.xs, prepared.z, prepared.known
-    (_, lane), _ = learn(params, lane, jnp.array([0, 18, 48]), *given)
+    (_, lane), seen = learn(params, lane, jnp.array([0, 18, 48]), *given)
     assert lane.count == 4
     np.testing.assert_array_equal(lane.kept["bias"][1], params["bias"])
     assert not seen["mask"][:4, 0].any()  # before the series
@@ -205,7 +205,7 @@ def test_windows_see_nothing_from_their_cut_on():
     np.testing.assert_array_equal(seen["weights"], seen["counts"].mean(axis=-1))
     np.testing.assert_array_equal(seen["z"][4, 1], prepared.z[18])
     shares = jnp.array([0.0, 0.999])
-    learn(params, lane, shares, *given)
+    _, seen = learn(params, lane, shares, *given)
     np.testing.assert_array_equal(seen["z"][4], prepared.z[jnp.array([0, 43])])
 
 

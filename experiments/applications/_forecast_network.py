@@ -7,7 +7,7 @@ quantile loss ρ makes a and b the ends of an interval that holds 90 % of what c
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -39,6 +39,7 @@ class Lane(NamedTuple):
     kept: PyTree  # leaves [looks, …]: the params before the last update of each part
 
 
+@cache  # so that what is compiled of it is found again
 def make_network(cell: str, inputs: int, units: int, horizons: int) -> Network:
     """Return a cell with a readout of its state and of its inputs.
 

@@ -36,15 +36,15 @@ def at_every_step(
         config.cell, arrays.xs.shape[1], config.units, len(horizons)
     )
     origin = series.validation - 1
-    course = partial(_course, config, network, rule, update, arrays, origin, delay)
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
-    runs = jax.vmap(jax.vmap(course, in_axes=(None, 0)), in_axes=(0, None))
-    said = np.asarray(jax.jit(runs)(jnp.asarray(config.rates), keys))
+    given = network, rule, update, config.decay, config.passes, origin, delay
+    said = np.asarray(_courses(given, arrays, jnp.asarray(config.rates), keys))
     steps = config.passes * max(0, origin - delay) + len(arrays.xs) - origin
     way.advance(steps)
     target = np.arange(origin, len(prepared.xs))[:, None] + np.array(horizons)
     counts = prepared.known[origin:] & (target < series.test)
-    errors = np.asarray(networks.losses(said, prepared.z[origin:]))
+    z = jnp.asarray(prepared.z[origin:])
+    errors = np.asarray(networks.losses(jnp.asarray(said), z))
     scores = np.sum(errors * counts, axis=(2, 3)) / max(1, counts.sum())
     scores = np.nan_to_num(scores, nan=np.inf)  # [rates, seeds]
     best = np.argmin(scores, axis=0)
@@ -57,12 +57,20 @@ def at_every_step(
     return Learned(said[best, np.arange(config.seeds), shift:], series.test - 1, row)
 
 
-def _course(config, network, rule_name, update_name, arrays, origin, delay, rate, key):
+@partial(jax.jit, static_argnames="given")
+def _courses(given: tuple, arrays: Arrays, rates: jax.Array, keys: jax.Array):
+    """Return what is said for each rate and key, [rates, seeds, T, H, 3]."""
+    course = partial(_course, given, arrays)
+    return jax.vmap(jax.vmap(course, in_axes=(None, 0)), in_axes=(0, None))(rates, keys)
+
+
+def _course(given, arrays, rate, key):
     """Return what one network says from the origin on, [T, H, 3]."""
+    network, rule_name, update_name, decay, passes, origin, delay = given
     rule = choices.make_online(
         rule_name, network.step, networks.loss, visible=lambda carry: carry[1]
     )
-    update = choices.make_update(update_name, rate, decay=config.decay)
+    update = choices.make_update(update_name, rate, decay=decay)
     of_params, of_rule = jax.random.split(key)
     params = network.init(of_params)
     zeros, horizons = network.carry(params), arrays.z.shape[1]
@@ -102,11 +110,11 @@ def _course(config, network, rule_name, update_name, arrays, origin, delay, rate
     state = begin(rule, params, zeros, (arrays.xs[0], (arrays.z[0], counts[0])))
     going = (params, update.init(params)), state
     if known:
-        at = jnp.tile(jnp.arange(known), config.passes)
+        at = jnp.tile(jnp.arange(known), passes)
         numbers = jnp.arange(len(at))
         going, _ = jax.lax.scan(silent, going, (at, numbers, at == 0))
     now = jnp.arange(origin, len(arrays.xs))
-    numbers = config.passes * known + jnp.arange(len(now))
+    numbers = passes * known + jnp.arange(len(now))
     return jax.lax.scan(aloud, going, (now, numbers))[1]
 
 

@@ -65,7 +65,8 @@ def draw_errors(series: Series, rows: list[Row]) -> Figure:
         found = {h: each for h, each in found.items() if each}
         means = [np.mean(each) for each in found.values()]
         spread = [
-            np.std(each, ddof=1) if len(each) > 1 else 0 for each in found.values()
+            float(np.std(each, ddof=1)) if len(each) > 1 else 0.0
+            for each in found.values()
         ]
         style: dict[str, Any] = {"marker": "o", "linestyle": "-", "color": f"C{i}"}
         if "validation" not in row:  # no network
@@ -81,6 +82,12 @@ def draw_errors(series: Series, rows: list[Row]) -> Figure:
         shown = sorted({1, *range(5, shown[-1] + 1, max(5, shown[-1] // 25 * 5))})
     axis.set_xticks(shown, [str(h) for h in shown])
     axis.minorticks_off()
+    low, high = axis.get_ylim()
+    if low > 0 and high > 6 * low:
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
+        axis.tick_params("y", which="minor", labelsize=7)
     axis.set_ylabel(
         f"root mean squared error, {series.unit}"
         if series.variance is None

@@ -151,7 +151,7 @@ def is_online(rule: str) -> bool:
 def main(config: Config) -> report.Result:
     """Forecast all series by all methods, show tables and pictures, and write them."""
     config = options.at_quick_size(
-        config, sets=("seattle",), methods=("bptt:adam",), steps=120, looks=12, seeds=1
+        config, sets=("seattle",), methods=("bptt:adam",), steps=80, looks=8, seeds=1
     )
     if config.csv is not None and not config.resume:
         _own(config)  # whatever is wrong with it is said before anything is written
