@@ -160,6 +160,9 @@ def test_what_a_network_is_given():
     np.testing.assert_allclose(back, series.values[33], rtol=1e-6)
     with pytest.raises(ValueError, match="constant in its training part"):
         _series.prepare(make_series(np.arange(90) * (np.arange(90) > 60.0)))
+    flat = _series.prepare(make_series(np.arange(90) % 3 * 1.0))
+    assert np.all(flat.z[:87, 1] == 0)
+    np.testing.assert_allclose(flat.scale[1], np.sqrt(2 / 3), rtol=0.01)
 
 
 def test_losses_by_hand():
@@ -235,7 +238,7 @@ def test_no_skill_is_said_plainly():
     }  # fmt: skip
     rows = [row("reference", 1, 0), row("ar", 0.04, 2.0), row("ridge", 0.9, 0.1)]
     said = _forecast_report.conclusion(series, rows)  # 0.04 of two is 0.08
-    assert said.startswith("made up: no skill. Of 2 comparisons none is better")
+    assert said.startswith("made up: no skill shown. Of 2 comparisons none is better")
     rows[1] = row("ar", 0.01, 2.0)
     said = _forecast_report.conclusion(series, rows)
     assert "1 of 2 comparisons are better" in said
@@ -244,7 +247,7 @@ def test_no_skill_is_said_plainly():
     rows[1] = row("ar", 0.01, -2.0)
     said = _forecast_report.skill(series, rows)[0][-1]
     assert said.startswith("worse, no skill: 2.0 % more error than the zero forecast")
-    assert "no skill. Of 2" in _forecast_report.conclusion(series, rows)
+    assert "no skill shown. Of 2" in _forecast_report.conclusion(series, rows)
 
 
 def write(path, text):
@@ -305,9 +308,15 @@ def test_memory_of_long_files_is_that_of_a_column(tmp_path):
     tracemalloc.start()
     series = _user_csv.read_series(path, "load", 12, None)
     _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    prepared = _series.prepare(series._replace(horizons=(12,), lags=24))
+    _baselines.forecast("ar", series._replace(horizons=(12,)), prepared)
+    _, peak_of_ar = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(series.values) == 200_000
-    assert peak < 8 * 200_000 * 8  # a few columns of numbers
+    column = 200_000 * 8
+    assert peak < 8 * column  # a few columns of numbers
+    assert peak_of_ar < 24 * column  # though it reads 24 lags, and copies of these
     # What is trained on at once, and tested on, is as of a short file.
     assert (series.validation, series.test) == (190_000, 195_000)
 

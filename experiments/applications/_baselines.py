@@ -5,6 +5,7 @@ in units of the series. Intervals are quantiles of the residuals that it was fit
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from sklearn.linear_model import Ridge
@@ -12,6 +13,7 @@ from sklearn.linear_model import Ridge
 from experiments.applications._series import fill, Prepared, Series
 
 LOW, HIGH = 0.05, 0.95
+MOST = 20_000  # steps that linear models are fitted to, the last before the test part
 PENALTIES = (1e-3, 1e-1, 1e1, 1e2, 1e3, 1e4, 1e5)  # chosen on the validation part
 
 
@@ -29,9 +31,15 @@ def forecast(name: str, series: Series, prepared: Prepared) -> np.ndarray:
     return out
 
 
+def _first(series: Series) -> int:
+    """Return the step from which on linear models read a series."""
+    return max(0, series.test - MOST)
+
+
 def _before(series: Series, i: int, end: int) -> slice:
     """Return the origins whose targets are all before a step, and have their lags."""
-    return slice(series.lags - 1, max(series.lags, end - series.horizons[i]))
+    first = _first(series) + series.lags - 1
+    return slice(first, max(first + 1, end - series.horizons[i]))
 
 
 def _reference(series: Series, prepared: Prepared) -> np.ndarray:
@@ -52,24 +60,23 @@ def _seasonal(series: Series, prepared: Prepared) -> np.ndarray:
     return out
 
 
-def _lagged(columns: np.ndarray, lags: int) -> np.ndarray:
-    """Return columns [N, F] and their lags, [N, lags · F]; NaN before the first."""
-    padded = np.concatenate([np.full((lags - 1, columns.shape[1]), np.nan), columns])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, lags, axis=0)
-    return windows.reshape(len(columns), -1)
+def _lagged(series: Series, columns: np.ndarray) -> np.ndarray:
+    """Return columns [N, F] and their lags from the first step that is read on."""
+    before = np.zeros((series.lags - 1, columns.shape[1]))
+    padded = np.concatenate([before, columns[_first(series) :]])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, series.lags, axis=0)
+    return windows.reshape(len(columns) - _first(series), -1)
 
 
 def _autoregression(series: Series, prepared: Prepared) -> np.ndarray:
     """Fit by least squares on lags of the series itself, for each horizon apart."""
-    lagged = _lagged(fill(series.values)[:, None], series.lags)
-    inputs = np.column_stack([lagged, np.ones(len(lagged))])
-    out = np.empty(prepared.targets.shape)
+    inputs = _lagged(series, fill(series.values)[:, None])
+    inputs = np.column_stack([inputs, np.ones(len(inputs))])
+    out, first = np.full(prepared.targets.shape, np.nan), _first(series)
     for i in range(len(series.horizons)):
-        rows = _before(series, i, series.test)
-        x, y = inputs[rows], prepared.targets[rows, i]
-        use = np.isfinite(y) & np.isfinite(series.values[rows])
-        weights, *_ = np.linalg.lstsq(x[use], y[use], rcond=None)
-        out[:, i] = np.nan_to_num(inputs) @ weights
+        x, y = _known(series, prepared, inputs, i, series.test)
+        weights, *_ = np.linalg.lstsq(x, y, rcond=None)
+        out[first:, i] = inputs @ weights
     return out
 
 
@@ -79,25 +86,31 @@ def _ridge(series: Series, prepared: Prepared) -> np.ndarray:
     columns = np.column_stack([fill(column) for column in columns.T])
     begin = columns[: series.validation]
     columns = (columns - begin.mean(0)) / np.maximum(begin.std(0), 1e-12)
-    inputs = _lagged(columns, series.lags)
-    out = np.empty(prepared.targets.shape)
-    for i in range(len(series.horizons)):
-
-        def fitted(penalty, end, i=i):
-            rows = _before(series, i, end)
-            x, y = inputs[rows], prepared.targets[rows, i]
-            use = np.isfinite(y)
-            model = Ridge(penalty).fit(x[use], y[use])
-            return np.asarray(model.predict(np.nan_to_num(inputs)))
-
-        held = slice(series.validation, series.test - series.horizons[i])
-        y = prepared.targets[held, i]
+    inputs, first = _lagged(series, columns), _first(series)
+    out = np.full(prepared.targets.shape, np.nan)
+    for i, h in enumerate(series.horizons):
+        fit = partial(_known, series, prepared, inputs, i)
+        held = slice(series.validation - first, series.test - h - first)
+        y = prepared.targets[series.validation : series.test - h, i]
+        models = [Ridge(each).fit(*fit(series.validation)) for each in PENALTIES]
         errors = [
-            np.nanmean((fitted(penalty, series.validation)[held] - y) ** 2)
-            for penalty in PENALTIES
+            np.nanmean((np.asarray(model.predict(inputs[held])) - y) ** 2)
+            for model in models
         ]
-        out[:, i] = fitted(PENALTIES[int(np.argmin(errors))], series.test)
+        best = Ridge(PENALTIES[int(np.argmin(errors))]).fit(*fit(series.test))
+        out[first:, i] = best.predict(inputs)
     return out
+
+
+def _known(
+    series: Series, prepared: Prepared, inputs: np.ndarray, i: int, end: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return inputs and targets before a step, of origins where both are known."""
+    rows, first = _before(series, i, end), _first(series)
+    x = inputs[rows.start - first : rows.stop - first]
+    y = prepared.targets[rows, i]
+    use = np.isfinite(y) & np.isfinite(series.values[rows])
+    return x[use], y[use]
 
 
 BASELINES: dict[str, Callable[[Series, Prepared], np.ndarray]] = {

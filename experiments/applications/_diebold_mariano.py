@@ -15,6 +15,7 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.05
+LEAST = 1e-4  # below which p is shown as that
 
 
 class Comparison(NamedTuple):
@@ -100,10 +101,10 @@ def verdict(gain: float, p: float, reference: str) -> str:
 
     Example:
       >>> verdict(0.4, 0.31, "the zero forecast")
-      'no skill: 0.4 % less error than the zero forecast, p = 0.31'
+      'no skill shown: 0.4 % less error than the zero forecast, p = 0.31'
     """
     much = f"{abs(gain):.1f} % {'less' if gain > 0 else 'more'} error than {reference}"
-    chance = f"p = {p:.2g}"
+    chance = f"p = {p:.2g}" if p >= LEAST else f"p < {LEAST:g}"
     if p >= LEVEL:
-        return f"no skill: {much}, {chance}"
+        return f"no skill shown: {much}, {chance}"
     return f"{'better' if gain > 0 else 'worse, no skill'}: {much}, {chance}"

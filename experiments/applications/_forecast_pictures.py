@@ -10,6 +10,7 @@ from experiments import report
 from experiments.applications._forecast_report import errors, name_of, Row, whole
 from experiments.applications._series import Series
 
+COLOURS = ("C4", "C5", "C6", "C8", "C0", "C1", "C2", "C3", "C9")  # the last five first
 BEFORE = 100  # steps of the past, before a forecast of one's own
 
 
@@ -68,7 +69,11 @@ def draw_errors(series: Series, rows: list[Row]) -> Figure:
             float(np.std(each, ddof=1)) if len(each) > 1 else 0.0
             for each in found.values()
         ]
-        style: dict[str, Any] = {"marker": "o", "linestyle": "-", "color": f"C{i}"}
+        style: dict[str, Any] = {
+            "marker": "o",
+            "linestyle": "-",
+            "color": COLOURS[i % 9],
+        }
         if "validation" not in row:  # no network
             dashes = ("--", ":", "-.", (0, (5, 3)))[i]
             style = {"marker": "sdv^"[i], "linestyle": dashes, "color": str(0.18 * i)}

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from experiments import report
-from experiments.applications._diebold_mariano import holm, LEVEL, verdict
+from experiments.applications._diebold_mariano import holm, LEAST, LEVEL, verdict
 from experiments.applications._forecast_scores import ALL
 from experiments.applications._series import Series
 
@@ -152,19 +152,19 @@ def conclusion(series: Series, rows: list[Row]) -> str:
     ]
     if not better:
         return (
-            f"{series.title}: no skill. Of {len(found)} comparisons none is better "
-            f"than the reference at the level of {100 * LEVEL:.0f} %."
+            f"{series.title}: no skill shown. Of {len(found)} comparisons none is "
+            f"better than the reference at the level of {100 * LEVEL:.0f} %."
         )
     return (
         f"{series.title}: {len(better)} of {len(found)} comparisons are better than "
         f"the reference at the level of {100 * LEVEL:.0f} %: {', '.join(better)}; no "
-        f"skill in the others. {series.caveat}"
+        f"skill shown by the others. {series.caveat}"
     ).strip()
 
 
 def _show_skill(series: Series, rows: list[Row]) -> None:
     lines = [
-        [name_of(series, method), h, f"{_of(rows, method, h):.2f}", f"{p:.2g}", text]
+        [name_of(series, method), h, f"{_of(rows, method, h):.2f}", _p(p), text]
         for method, h, p, text in skill(series, rows)
     ]
     if not lines:
@@ -176,6 +176,10 @@ def _show_skill(series: Series, rows: list[Row]) -> None:
     title = f"{series.title}: is there any skill?"
     report.show_table(title, ["", "steps ahead", "S", "p", "in words"], lines, note)
     report.wide_console().print(f"[bold]{conclusion(series, rows)}\n")
+
+
+def _p(p: float) -> str:
+    return f"{p:.2g}" if p >= LEAST else f"<{LEAST:g}"
 
 
 def _of(rows: list[Row], method: str, horizon: str) -> float:

@@ -19,6 +19,7 @@ MEANS = (
     "The price is a mean over the month, so that neighbouring returns are correlated "
     "by construction: less error at the shortest horizon is no skill."
 )
+INDEX = "That an index which cannot be bought returns to its mean is no profit."
 
 
 class Series(NamedTuple):
@@ -79,12 +80,14 @@ def prepare(series: Series) -> Prepared:
             f"{series.title} has too few known values in its training part, the first "
             f"{series.validation} steps."
         )
-    scale = np.nanstd(differences[train], axis=0)
-    if np.any(scale <= 1e-9 * (1 + np.nanmax(np.abs(y)))):
+    scale, whole = np.nanstd(differences[train], axis=0), float(np.nanstd(y[train]))
+    if whole == 0:
         raise ValueError(
             f"{series.title} is constant in its training part, the first "
             f"{series.validation} steps: there is nothing to learn."
         )
+    # A horizon of just a period, at which nothing ever changes, is of that scale.
+    scale = np.where(scale > 1e-9 * whole, scale, whole)
     columns = [filled, np.diff(filled, prepend=filled[:1])]
     columns += [fill(column) for column in series.others.T]
     xs = np.stack([_standardised(column, train) for column in columns], axis=1)
@@ -186,6 +189,7 @@ def _vix() -> Series:
         "vix", "VIX, daily log close", "log", found.dates, logs,
         np.zeros((len(logs), 0)), weekday, 7, test * 7 // 8, test,
         {f"from {found.dates[test]}": (test, len(logs))}, (1, 5, 22), 22, price=True,
+        caveat=INDEX,
     )  # fmt: skip
 
 

@@ -153,11 +153,9 @@ def main(config: Config) -> report.Result:
     config = options.at_quick_size(
         config, sets=("seattle",), methods=("bptt:adam",), steps=80, looks=8, seeds=1
     )
-    if config.csv is not None and not config.resume:
-        _own(config)  # whatever is wrong with it is said before anything is written
-    config, folder = open_run("forecast", config)
-    start = time.perf_counter()
-    found, left_out = _load(config)
+    load, start = cache(_load), time.perf_counter()
+    config, folder = open_run("forecast", config, check=load)
+    found, left_out = load(config)
     jobs = [job for series in found.values() for job in _jobs(config, series)]
     rows, interrupted = run_jobs(folder, jobs)
     for name, series in found.items():
