@@ -58,13 +58,14 @@ def draw_forecasts(series: Series, row: Row) -> Figure:
 def draw_errors(series: Series, rows: list[Row]) -> Figure:
     """Draw errors by horizon; bars are standard deviations of seeds."""
     figure = Figure(figsize=(8, 4.8), layout="constrained")
-    axis = figure.subplots()
+    axis, drawn = figure.subplots(), []
     for i, row in enumerate(rows):
         found: dict[int, Any] = {
             h: errors(series, row, whole(series), h) for h in series.horizons
         }
         found = {h: each for h, each in found.items() if each}
         means = [np.mean(each) for each in found.values()]
+        drawn += means
         spread = [
             float(np.std(each, ddof=1)) if len(each) > 1 else 0.0
             for each in found.values()
@@ -87,8 +88,7 @@ def draw_errors(series: Series, rows: list[Row]) -> Figure:
         shown = sorted({1, *range(5, shown[-1] + 1, max(5, shown[-1] // 25 * 5))})
     axis.set_xticks(shown, [str(h) for h in shown])
     axis.minorticks_off()
-    low, high = axis.get_ylim()
-    if low > 0 and high > 6 * low:
+    if max(drawn) > 6 * min(drawn) > 0:
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter("{x:g}")

@@ -81,7 +81,7 @@ def prepare(series: Series) -> Prepared:
             f"{series.validation} steps."
         )
     scale, whole = np.nanstd(differences[train], axis=0), float(np.nanstd(y[train]))
-    if whole == 0:
+    if np.nanmin(y[train]) == np.nanmax(y[train]):
         raise ValueError(
             f"{series.title} is constant in its training part, the first "
             f"{series.validation} steps: there is nothing to learn."
