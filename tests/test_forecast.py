@@ -96,7 +96,7 @@ def learned(method, series, tmp_path):
     rule, _, update = method.partition(":")
     way = Way("job", tmp_path, lambda step: None)
     prepared = _series.prepare(series)
-    if forecast.is_online(rule):
+    if _forecast_online.is_online(rule):
         return _forecast_online.at_every_step(
             config, rule, update, series, prepared, way
         )

@@ -22,6 +22,11 @@ from experiments.applications._training import Way
 from experiments.online._learning import begin, draws as online_draws
 
 
+def is_online(rule: str) -> bool:
+    """Whether a rule learns at every step here."""
+    return rule not in ("bptt", "truncated_bptt", "artbp")
+
+
 def at_every_step(
     config: Any, rule: str, update: str, series: Series, prepared: Prepared, way: Way
 ) -> Learned:

@@ -117,10 +117,9 @@ class Config:
             )
         if not self.rates or not all(rate > 0 for rate in self.rates):
             raise ValueError(f"rates must be positive, got {self.rates}.")
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            raise ValueError(
-                f"learning_rate must be positive, got {self.learning_rate}."
-            )
+        rate = self.learning_rate
+        if rate is not None and not rate > 0:
+            raise ValueError(f"learning_rate must be positive, got {rate}.")
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay must be in 0 <= decay < 1, got {self.decay}.")
         check_resume(self)
@@ -136,16 +135,11 @@ def _check_method(method: str) -> None:
     known = (*choices.RULES, "snap_1", "snap_2")
     options.check_known("methods: the rule", rule, known)
     options.check_known("methods: the update", update, choices.UPDATES)
-    if is_online(rule) and _forecast_learn.is_whole(update):
+    if _forecast_online.is_online(rule) and _forecast_learn.is_whole(update):
         raise ValueError(
             f"methods: {update} is for full batches, and {rule} learns at every step; "
             f"choose {rule}:forgetting_normalised, or bptt:{update}."
         )
-
-
-def is_online(rule: str) -> bool:
-    """Whether a rule learns at every step here."""
-    return rule not in ("bptt", "truncated_bptt", "artbp")
 
 
 def main(config: Config) -> report.Result:
@@ -213,7 +207,7 @@ def _jobs(config: Config, series: _series.Series) -> list[Job]:
         steps = config.full_batch_steps if whole else config.steps
         train = partial(_network, config, rule, update, series, prepared)
         job = f"{series.name}-{rule}-{update}"
-        jobs.append(Job(job, 1 if is_online(rule) else steps, train))
+        jobs.append(Job(job, 1 if _forecast_online.is_online(rule) else steps, train))
     return jobs
 
 
@@ -231,7 +225,7 @@ def _network(
 ) -> dict[str, Any]:
     """Train networks of all seeds, and score what they say of the test part."""
     given = rule, update, series, prepared()
-    if is_online(rule):
+    if _forecast_online.is_online(rule):
         learned = _forecast_online.at_every_step(config, *given, way)
     else:
         rows = len(series.values)
