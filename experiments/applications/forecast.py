@@ -50,9 +50,8 @@ class Config:
     sets: tuple[str, ...] = tuple(_series.SERIES)
     """Of sunspots, seattle, nyc, sp500 and vix."""
     methods: tuple[str, ...] | None = None
-    """Rules and updates by name, as rule:update. Online rules (rtrl, snap_1, …) learn
-    at every step; the Rprop family is given the full batch. By default five of them,
-    and bptt:adam for a file of one's own."""
+    """As rule:update, by name; online rules, rtrl and others, learn at every step. By
+    default five of them, and bptt:adam for a file of one's own."""
     csv: str | None = None
     """A CSV file to forecast a column of, in the place of sets."""
     column: str | None = None
