@@ -122,6 +122,10 @@ STUDIES = {  # name: module, what it is about
         "applications.forecast",
         "sunspots, weather, prices or a CSV file: what comes next, and how surely",
     ),
+    "categorise": (
+        "applications.categorise",
+        "texts in classes: is a message spam, what does a question ask for",
+    ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
 MACHINE = ("--devices", "--model-devices", "--distributed", "--coordinator")

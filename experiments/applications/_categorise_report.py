@@ -1,10 +1,13 @@
 """The tables and the pictures of `categorise`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from rich.console import Console
+from rich.markup import escape
 
 from experiments import report
 from experiments.applications._scores import draw_confusion, percent, show_confusion
@@ -92,6 +95,16 @@ def _confusions(
             counts = np.array(row["confusion"])
             found.setdefault(row["set"], (title, row["classes"], counts))
     return found
+
+
+def say(text: str, name: str, classes: Sequence[str], likely: np.ndarray) -> None:
+    """Print which class of a set a text is of, and how likely each is."""
+    order = np.argsort(-likely)
+    others = ", ".join(f"{classes[i]} {100 * likely[i]:.0f} %" for i in order[1:3])
+    Console().print(
+        f"{TITLES[name]}: {escape(repr(text))} is [bold]{classes[order[0]]}[/bold] "
+        f"({100 * likely[order[0]]:.0f} %; else {others})"
+    )
 
 
 def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:

@@ -1,8 +1,8 @@
 """Recurrent networks that read a sequence and say at its end what it is.
 
-    h_t = cell(θ, h_{t−1}, x_t),    y_t = V r_t + c
+h_t = cell(θ, h_{t−1}, x_t),    y_t = V r_t + c
 
-    r_t = h_t ("last"),  (h_1 + … + h_t) / t ("mean"),  max(h_1, …, h_t) ("max")
+r_t = h_t ("last"),  (h_1 + … + h_t) / t ("mean"),  max(h_1, …, h_t) ("max")
 """
 
 from collections.abc import Callable

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from bpvariants import training
 from experiments import choices, data, options, report
 from experiments.applications import (
     _categorise_report,
@@ -47,7 +48,7 @@ class Config:
     sets: tuple[Literal["sms_spam", "trec"], ...] = ("sms_spam", "trec")
     """What to learn: which messages are spam, what questions ask for."""
     units_of: tuple[_text_units.Kind, ...] = ("words", "characters")
-    """What texts are read as; with --text the first of them says what a text is."""
+    """What texts are read as; with --say the first of them says what a text is."""
     cell: Literal["gru", "lstm", "tanh"] = "gru"
     """Of the recurrent layer."""
     pooling: _pooled.Pooling = "max"
@@ -91,9 +92,9 @@ class Config:
     """Networks of each kind, of different weights, under vmap."""
     first_seed: int = 0
     """The seed that all random numbers follow from."""
-    text: str | None = None
-    """What class is it of, in each of sets? With --out and --resume the networks of a
-    run that is finished say so at once."""
+    say: str | None = None
+    """A text: what class is it of, in each of sets? With --out and --resume the
+    networks of a run that is finished say so at once."""
     quick: bool = False
     """A small form of it, in less than a minute."""
     resume: bool = False
@@ -126,12 +127,12 @@ class Config:
 
 def main(config: Config) -> report.Result:
     """Train, test, show it beside published figures, and write it."""
-    if config.text is not None and not config.text.strip():
-        raise SystemExit("--text: there is none, it must hold a word at least.")
+    if config.say is not None and not config.say.strip():
+        raise SystemExit("--say: the text is empty, it must have a word at least.")
     small: dict[str, Any] = {"units_of": ("words",), "steps": 100, "seeds": 1}
     small |= {"units": 32, "embedding": 32, "hashed": 1024, "lengths": 1, "looks": 2}
     config = options.at_quick_size(config, **small)
-    config, folder = open_run("categorise", config)
+    config, folder = open_run("categorise", config, free=("say",))
     start, load = time.perf_counter(), cache(partial(_load, config))
     jobs = []
     for name in config.sets:
@@ -142,8 +143,9 @@ def main(config: Config) -> report.Result:
     rows, interrupted = run_jobs(folder, jobs)
     _categorise_report.show(rows, config)
     _categorise_report.save_pictures(folder, rows)
-    if config.text is not None:
-        _answer(config, folder, rows, load)
+    if config.say is not None:
+        for name in config.sets:
+            _answer(config, folder, name, rows, load)
     report.say_where(folder, time.perf_counter() - start, interrupted)
     return report.Result(rows, folder, interrupted)
 
@@ -234,6 +236,25 @@ def _train(
     taken = max(1, result.steps - (result.resumed_from or 0))
     row["ms_per_step"] = 1000 * result.seconds / taken
     return row | {"compile_seconds": result.compile_seconds}
+
+
+def _answer(config: Config, folder: Path, name: str, rows, load) -> None:
+    """Print which class of a set the text is of, by the mean over seeds.
+
+    Raises:
+      SystemExit: if the networks that are to say so are not trained yet.
+    """
+    kind, (classes, train, _) = config.units_of[0], load(name)
+    job = f"{name}-{kind}"
+    if job not in [row["job"] for row in rows]:
+        raise SystemExit(f"--say: {job} is not trained yet; go on with --resume.")
+    assert config.say is not None
+    units, longest = _units(config, kind, train)
+    like = _init(config, units, classes)
+    _, params = training.read_checkpoint(Way(job, folder).checkpoints, like)
+    encoded = _text_units.encode(units, [config.say], longest)
+    likely = _text_network.say(params, config.cell, config.pooling, encoded)
+    _categorise_report.say(config.say, name, classes, likely[:, 0].mean(axis=0))
 
 
 def _units(config: Config, kind: _text_units.Kind, train: data.LabelledTexts):
