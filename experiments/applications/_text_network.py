@@ -2,8 +2,9 @@
 
     x_t = Σ_k E[i_{t,k}] / √K_t,    h_t = cell(θ, h_{t−1}, x_t),    y_t = V r_t + c
 
-i_{t,k} are the K_t indices of the t-th symbol, and r_t is the mean of all states so far,
-their maximum or the last one. y counts after the last symbol.
+i_{t,k} are the K_t indices of the t-th symbol, and r_t is the mean of all states so
+far, their maximum or the last one. y counts after the last symbol. What is read of
+windows of characters is x_t = relu(Σ_j Σ_k E[i_{t,j,k}]), j a place in the window.
 
 E is not what a gradient rule sees, but the table of a batch, x of each of its symbols:
 that is much smaller, and how to go on from there to E is the chain rule, for all rules.
@@ -108,7 +109,7 @@ def say(
     params: PyTree, cell: str, pooling: _pooled.Pooling, encoded: Encoded
 ) -> np.ndarray:
     """Return how likely each class is, by each of several networks: [runs, N, C]."""
-    buckets = length_buckets([*map(len, encoded.texts)], 4)
+    buckets = length_buckets([*map(len, encoded.texts)], 2)
     found: dict[int, np.ndarray] = {}
     for bucket in all_batches(buckets, min(BATCH, len(encoded.texts))):
         xs, mask = pad(encoded.texts, bucket)

@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from experiments.applications._batches import (
-    Bucket,
     draw_batches,
     length_buckets,
     pad,

@@ -7,7 +7,6 @@ beside it, and the most frequent class.
 
 import dataclasses
 import time
-from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +14,10 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from bpvariants import training
-from experiments import choices, data, options, report
+from experiments import choices, options, report
 from experiments.applications import (
     _categorise_report,
+    _categorise_texts,
     _pooled,
     _recurrent,
     _text_baselines,
@@ -35,10 +34,6 @@ from experiments.applications._training import (
 )
 
 RUN = 10  # batches of one shape after another
-SETS: dict[str, Callable[[], data.TextClasses]] = {
-    "sms_spam": data.sms_spam,
-    "trec": data.trec,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +53,7 @@ class Config:
     embedding: int = 64
     """Numbers that a word, or a window of characters, becomes."""
     hashed: int = 4096
-    """Places for parts of words, of three letters; several share one. 0 for no parts."""
+    """Places for parts of words, of three letters; some share one. 0 for no parts."""
     width: int = 4
     """Characters that are read together,"""
     stride: int = 2
@@ -106,7 +101,7 @@ class Config:
         """Check the options."""
         sizes = ("units", "embedding", "width", "stride", "lookback", "steps", "batch")
         options.check_at_least_one(self, *sizes, "lengths", "looks", "seeds")
-        options.check_known("sets", self.sets, SETS)
+        options.check_known("sets", self.sets, _categorise_texts.SETS)
         options.check_known("units_of", self.units_of, _text_units.KINDS)
         options.check_known("cell", self.cell, _recurrent.CELLS)
         options.check_known("pooling", self.pooling, _pooled.POOLINGS)
@@ -129,11 +124,15 @@ def main(config: Config) -> report.Result:
     """Train, test, show it beside published figures, and write it."""
     if config.say is not None and not config.say.strip():
         raise SystemExit("--say: the text is empty, it must have a word at least.")
-    small: dict[str, Any] = {"units_of": ("words",), "steps": 100, "seeds": 1}
+    small: dict[str, Any] = {"sets": ("trec",), "units_of": ("words",), "steps": 150}
     small |= {"units": 32, "embedding": 32, "hashed": 1024, "lengths": 1, "looks": 2}
+    small |= {"seeds": 1}
     config = options.at_quick_size(config, **small)
     config, folder = open_run("categorise", config, free=("say",))
-    start, load = time.perf_counter(), cache(partial(_load, config))
+    start, load = (
+        time.perf_counter(),
+        cache(partial(_categorise_texts.load, config.tune)),
+    )
     jobs = []
     for name in config.sets:
         jobs.append(Job(f"{name}-logistic", 1, partial(_baselines, name, load)))
@@ -145,21 +144,9 @@ def main(config: Config) -> report.Result:
     _categorise_report.save_pictures(folder, rows)
     if config.say is not None:
         for name in config.sets:
-            _answer(config, folder, name, rows, load)
+            _categorise_texts.answer(config, folder, name, rows)
     report.say_where(folder, time.perf_counter() - start, interrupted)
     return report.Result(rows, folder, interrupted)
-
-
-def _load(
-    config: Config, name: str
-) -> tuple[tuple[str, ...], data.LabelledTexts, data.LabelledTexts]:
-    """Return the classes of a set, what to learn from, and what to test on."""
-    classes, train, validation, test = SETS[name]()
-    if config.tune:
-        return classes, train, validation
-    texts = train.texts + validation.texts
-    labels = np.concatenate([train.labels, validation.labels])
-    return classes, data.LabelledTexts(texts, labels), test
 
 
 def _steps(config: Config) -> tuple[int, int]:
@@ -184,7 +171,7 @@ def _train(
 ) -> dict[str, Any]:
     """Train one kind of network from all seeds, and test it."""
     classes, train, test = load(name)
-    units, longest = _units(config, kind, train)
+    units, longest = _categorise_texts.units_of(config, kind, train)
     read = _text_units.encode(units, train.texts, longest)
     tested = _text_units.encode(units, test.texts, longest)
 
@@ -199,7 +186,7 @@ def _train(
 
     steps, every = _steps(config)
     key = jax.random.key(config.first_seed)
-    params = _init(config, units, classes)
+    params = _categorise_texts.init(config, units, classes)
     draws = choices.draws(config.rule) or config.dropout > 0
     drawn = partial(
         _text_units.batches, read, train.labels,
@@ -236,40 +223,6 @@ def _train(
     taken = max(1, result.steps - (result.resumed_from or 0))
     row["ms_per_step"] = 1000 * result.seconds / taken
     return row | {"compile_seconds": result.compile_seconds}
-
-
-def _answer(config: Config, folder: Path, name: str, rows, load) -> None:
-    """Print which class of a set the text is of, by the mean over seeds.
-
-    Raises:
-      SystemExit: if the networks that are to say so are not trained yet.
-    """
-    kind, (classes, train, _) = config.units_of[0], load(name)
-    job = f"{name}-{kind}"
-    if job not in [row["job"] for row in rows]:
-        raise SystemExit(f"--say: {job} is not trained yet; go on with --resume.")
-    assert config.say is not None
-    units, longest = _units(config, kind, train)
-    like = _init(config, units, classes)
-    _, params = training.read_checkpoint(Way(job, folder).checkpoints, like)
-    encoded = _text_units.encode(units, [config.say], longest)
-    likely = _text_network.say(params, config.cell, config.pooling, encoded)
-    _categorise_report.say(config.say, name, classes, likely[:, 0].mean(axis=0))
-
-
-def _units(config: Config, kind: _text_units.Kind, train: data.LabelledTexts):
-    """Return the symbols of the training part, and how many of a text are read."""
-    given = {"hashed": config.hashed, "width": config.width, "stride": config.stride}
-    longest = config.longest[_text_units.KINDS.index(kind)]
-    return _text_units.learn_units(train.texts, kind, **given), longest
-
-
-def _init(config: Config, units: _text_units.Units, classes: tuple[str, ...]):
-    return _text_network.init_runs(
-        jax.random.key(config.first_seed), config.cell,
-        indices=units.size, embedding=config.embedding, units=config.units,
-        classes=len(classes), runs=config.seeds,
-    )  # fmt: skip
 
 
 def _scores(

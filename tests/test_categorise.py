@@ -1,0 +1,285 @@
+"""Texts in classes: networks learn, go on, and do not read padding."""
+
+import dataclasses
+import json
+import os
+import signal
+from itertools import islice
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bpvariants import gradients
+from experiments import data
+from experiments.applications import (
+    _categorise_texts,
+    _pooled,
+    _recurrent,
+    _text_network,
+    _text_units,
+    categorise,
+)
+
+needs_data = pytest.mark.skipif(
+    not os.environ.get("BPVARIANTS_DATA"), reason="needs $BPVARIANTS_DATA"
+)
+TIMES = {"wall_seconds", "compile_seconds", "ms_per_step"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_users_have_it(plain_jax):
+    with plain_jax():
+        yield
+
+
+@needs_data
+def test_quick_beats_the_most_frequent_class(tmp_path, capsys):
+    config = categorise.Config(quick=True, out=tmp_path, say="Where is Paris ?")
+    result = categorise.main(config)
+    assert not result.interrupted
+    lines = (tmp_path / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == result.rows
+    baseline, network = result.rows
+    labels = data.trec().test.labels
+    assert baseline["majority"] == 27.6  # as measured by others
+    assert baseline["accuracy"][0] > 85
+    assert network["accuracy"][0] > 70
+    counts = np.array(network["confusion"])
+    assert counts.sum(axis=1).tolist() == np.bincount(labels).tolist()
+    assert 100 * counts.trace() / 500 == pytest.approx(network["accuracy"][0])
+    for picture in ("categorise", "confusion_trec"):
+        assert (tmp_path / f"{picture}.png").stat().st_size > 10_000
+    printed = capsys.readouterr().out
+    assert "88.2" in printed
+    assert "is LOC (" in printed
+    asked = {"out": tmp_path, "resume": True, "say": "How many are there ?"}
+    again = categorise.main(categorise.Config(**asked))
+    assert again.rows == result.rows
+    assert "is NUM (" in capsys.readouterr().out
+
+
+@pytest.fixture
+def texts(monkeypatch):
+    """A few texts in the place of those that are not committed."""
+    good, bad = "see you at home tonight, dear", "WIN 500 now! call 0800 and claim"
+    words = [good.split(), bad.split()]
+    rng = np.random.default_rng(0)
+    draw = lambda label: " ".join(rng.choice(words[label], rng.integers(2, 7)))
+    labels = np.arange(24, dtype=np.int32) % 2
+    parts = [data.LabelledTexts([*map(draw, labels)], labels) for _ in range(3)]
+    found = data.TextClasses(("ham", "spam"), *parts)
+    monkeypatch.setitem(_categorise_texts.SETS, "sms_spam", lambda: found)
+    return found
+
+
+SMALL = {
+    "sets": ("sms_spam",), "units": 3, "embedding": 2, "hashed": 20, "steps": 40,
+    "batch": 4, "lengths": 1, "looks": 2,
+}  # fmt: skip
+
+
+def test_a_run_goes_on_after_ctrl_c(texts, tmp_path, monkeypatch, capsys):
+    config = categorise.Config(out=tmp_path / "whole", **SMALL)
+    whole = categorise.main(config).rows
+    assert [row["job"].split("-")[1] for row in whole] == [
+        "logistic", "words", "characters",
+    ]  # fmt: skip
+    for row in whole[1:]:
+        assert len(row["accuracy"]) == len(row["f1"]) == 2
+        assert row["curve"][-1]["accuracy"] == row["accuracy"]
+    count, say = [], _text_network.say
+
+    def interrupted(*args):
+        count.append(1)
+        if len(count) == 4:  # in the second network: two looks each, and the result
+            os.kill(os.getpid(), signal.SIGINT)
+        return say(*args)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(_text_network, "say", interrupted)
+    out = tmp_path / "cut"
+    try:
+        result = categorise.main(dataclasses.replace(config, out=out, say="WIN"))
+    except SystemExit as error:
+        assert "sms_spam-words" not in str(error)
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert result.interrupted
+    assert len(result.rows) == 2
+    assert "is spam (" in capsys.readouterr().out
+    result = categorise.main(categorise.Config(out=out, resume=True))
+    for want, got in zip(whole, result.rows, strict=True):
+        assert want.keys() == got.keys()
+        assert {n: want[n] for n in want.keys() - TIMES} == {
+            n: got[n] for n in got.keys() - TIMES
+        }
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_an_empty_text_is_refused(text, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(SystemExit, match="--say: the text is empty"):
+        categorise.main(categorise.Config(say=text, out=out))
+    assert not out.exists()
+    units = _text_units.learn_units(["a"], "words", hashed=0, width=1, stride=1)
+    with pytest.raises(ValueError, match="must have some words, got"):
+        _text_units.encode(units, ["a", text], 5)
+
+
+def test_a_class_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match="expected ham or spam, a tab"):
+        data._sms_spam.read_lines("egg\thello\n")
+    with pytest.raises(ValueError, match="expected COARSE:fine"):
+        data._trec.read_lines("WHAT:ever Who ?\n")
+
+
+def read(texts, kind):
+    units = _text_units.learn_units(
+        texts.train.texts, kind, hashed=20, width=3, stride=2
+    )
+    return units, _text_units.encode(units, texts.train.texts, 20)
+
+
+@pytest.mark.parametrize("kind", _text_units.KINDS)
+def test_batches_are_of_the_texts(texts, kind):
+    units, encoded = read(texts, kind)
+    given = {"batch": 4, "run": 2, "lengths": 3, "seed": 0}
+    draw = lambda start, rare: list(
+        islice(
+            _text_units.batches(
+                encoded, texts.train.labels, start, rare=rare, **given
+            ),
+            12,
+        )
+    )  # fmt: skip
+    for want, got in zip(draw(0, 0.5)[7:], draw(7, 0.5), strict=False):
+        jax.tree.map(np.testing.assert_array_equal, want, got)
+    symbols = [
+        encoded.symbols[each] for each in encoded.texts
+    ]  # [its length, W, K] of each
+    unknown = 0
+    for whole, part in zip(draw(0, 0.0), draw(0, 2.0), strict=True):
+        xs, targets, weights, mask, own = whole
+        assert (weights.sum(axis=0) == 1).all()
+        assert (weights.argmax(axis=0) == mask.sum(axis=0) - 1).all()
+        for i, length in enumerate(mask.sum(axis=0)):
+            it = own[xs[:length, i]]
+            like = [row for row, each in enumerate(symbols) if np.array_equal(each, it)]
+            assert like
+            assert targets[0, i] in texts.train.labels[like]
+        changed = own != part[-1]
+        assert not changed[:, 1:].any()  # parts of a word stay known
+        unknown += changed.sum()
+        first = {units.width * 0 + place * (units.size // units.width) for place in ()}
+        assert not first
+        assert set(part[-1][changed]) <= set(encoded.unknown)
+    assert unknown > 10
+
+
+def test_what_is_new_is_unknown_but_like_others(texts):
+    units, _ = read(texts, "words")
+    new, old = _text_units.encode(units, ["calls call"], 9).symbols
+    assert new[0] == _text_units.UNKNOWN
+    assert old[0] > _text_units.UNKNOWN
+    assert set(new[1:4]) & set(old[1:4])  # <ca, cal, all
+    units, _ = read(texts, "characters")
+    table = _text_units.encode(units, ["é"], 9)
+    assert table.symbols[:, 0].tolist() == [_text_units.UNKNOWN, 0, 0]
+    assert units.size == 3 * (2 + len(units.counts))
+
+
+@pytest.mark.parametrize(
+    ("kind", "pooling"), [("words", "mean"), ("characters", "max")]
+)
+def test_padding_is_not_read(texts, kind, pooling):
+    units, encoded = read(texts, kind)
+    params = _text_network.init_runs(
+        jax.random.key(0), "gru", indices=units.size, embedding=3, units=4, classes=2,
+        runs=2,
+    )  # fmt: skip
+    together = _text_network.say(params, "gru", pooling, encoded)
+    one = jax.tree.map(lambda leaf: leaf[1], params)
+    losses, advance = [], _recurrent.CELLS["gru"].step
+    for i in range(6):  # by hand, each by itself and without padding
+        x = one["E"][encoded.symbols[encoded.texts[i]]]
+        there = encoded.symbols[encoded.texts[i]] != 0
+        x = (x * there[..., None]).sum(axis=-2)
+        x = x / np.sqrt(np.maximum(there.sum(axis=-1), 1))[..., None]
+        x = x[:, 0] if kind == "words" else jax.nn.relu(x.sum(axis=1))
+        _, h = gradients.unroll(advance, one["cell"], jnp.zeros(4), x)
+        pooled = h.mean(axis=0) if pooling == "mean" else h.max(axis=0)
+        logits = pooled @ one["readout"] + one["readout_bias"]
+        np.testing.assert_allclose(together[1, i], jax.nn.softmax(logits), rtol=1e-5)
+        losses.append(-jax.nn.log_softmax(logits)[texts.train.labels[i]])
+    first = encoded._replace(texts=encoded.texts[:6])
+    batch = next(
+        _text_units.batches(
+            first, texts.train.labels, 0, batch=6, run=1, lengths=1, rare=0.0, seed=0
+        )
+    )
+    rule = _text_network.make_rule("bptt", "gru", pooling, lookback=1, dropout=0.0)
+    (value, _), grads = jax.jit(rule)(one, *batch)
+    np.testing.assert_allclose(value, np.mean(losses), rtol=1e-5)
+    xs, mask = batch[0], batch[3]
+    other = np.where(mask[..., None], xs, 1)  # another symbol in padding
+    (same, _), also = jax.jit(rule)(one, other, *batch[1:])
+    assert (other != xs).any()
+    np.testing.assert_array_equal(value, same)
+    jax.tree.map(np.testing.assert_array_equal, grads, also)
+    # Further than the table of a batch, gradients are those of the whole.
+    by_jax = lambda params: jnp.mean(
+        jnp.stack(
+            [
+                -jnp.log(
+                    _text_network._classify("gru", pooling)(
+                        jax.tree.map(lambda leaf: leaf[None], params),
+                        encoded.texts[i][:, None],
+                        np.ones((len(encoded.texts[i]), 1), bool),
+                        encoded.symbols,
+                    )[0, 0, texts.train.labels[i]]
+                )
+                for i in range(1)
+            ]
+        )
+    )
+    assert by_jax(one) == pytest.approx(float(losses[0]), rel=1e-5)
+
+
+def test_dropout_and_rules_that_draw(texts):
+    units, encoded = read(texts, "words")
+    params = _text_network.init_runs(
+        jax.random.key(0), "tanh", indices=units.size, embedding=3, units=4, classes=2,
+        runs=1,
+    )  # fmt: skip
+    one = jax.tree.map(lambda leaf: leaf[0], params)
+    symbols = jnp.asarray(encoded.symbols)
+    keys = jax.random.split(jax.random.key(1), 2000)
+    draw = jax.vmap(lambda key: _text_network.of_batch(one, symbols, 0.4, key))
+    drawn, whole = jax.jit(draw)(keys), _text_network.of_batch(one, symbols)
+    for name in ("table", "readout"):
+        assert np.mean(drawn[name] == 0) == pytest.approx(0.4, abs=0.05)
+        np.testing.assert_allclose(drawn[name].mean(axis=0), whole[name], atol=0.1)
+    assert (drawn["readout"] == 0).all(axis=-1).any()
+    assert _pooled.visible("lstm")((("c", "h"), 0, 0)) == "h"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sets": ("sms",)}, "sets must be some of sms_spam, trec"),
+        ({"units_of": ("word",)}, "Did you mean 'words'"),
+        ({"units_of": ()}, "must each name at least one"),
+        ({"cell": "rnn"}, "cell must be one of"),
+        ({"pooling": "sum"}, "pooling must be one of mean, max, last"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
+        ({"rare": -1.0}, "rare must not be negative, got -1.0"),
+        ({"longest": (0, 5)}, "longest must be at least 1 each"),
+        ({"resume": True}, "resume needs out"),
+    ],
+)
+def test_options_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        categorise.Config(**options)
