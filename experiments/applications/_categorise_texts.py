@@ -40,7 +40,7 @@ def units_of(
 ) -> tuple[_text_units.Units, int]:
     """Return the symbols of the training part, and how many of a text are read."""
     given = {"hashed": config.hashed, "width": config.width, "stride": config.stride}
-    longest = config.longest[_text_units.KINDS.index(kind)]
+    longest = _text_units.of_kind(config.longest, kind)
     return _text_units.learn_units(train.texts, kind, **given), longest
 
 

@@ -1,4 +1,8 @@
-"""Logistic regression on n-grams of texts, to compare networks with."""
+"""Logistic regression on n-grams of texts, to compare networks with.
+
+Its settings were chosen on validation texts: of C 1, 10 and 100, with and without capital
+letters, and for TREC with and without what is no letter or digit.
+"""
 
 from collections.abc import Sequence
 
@@ -25,10 +29,11 @@ def logistic(
       asked: the others.
     """
     if name == "sms_spam":
-        grams = TfidfVectorizer(analyzer="char", ngram_range=(1, 4), lowercase=False)
+        grams = TfidfVectorizer(analyzer="char", ngram_range=(1, 4))
         model = make_pipeline(grams, LogisticRegression(C=100, max_iter=2000))
     else:
-        grams = CountVectorizer(ngram_range=(1, 2), lowercase=False)
-        model = make_pipeline(grams, LogisticRegression(C=10, max_iter=2000))
+        given = {"token_pattern": r"\S+", "lowercase": False}
+        grams = CountVectorizer(ngram_range=(1, 2), **given)
+        model = make_pipeline(grams, LogisticRegression(C=10, max_iter=300, tol=1e-3))
     model.fit(texts, labels)
     return np.asarray(model.predict(asked))

@@ -9,7 +9,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,11 @@ Kind = Literal["words", "characters"]
 KINDS = ("words", "characters")
 NONE, UNKNOWN, FIRST = 0, 1, 2  # no index, that of new symbols, the first of known ones
 PARTS = 12  # of a word, at most
+
+
+def of_kind(settings: Sequence, kind: Kind) -> Any:
+    """Return which of the settings, for words and for characters, is that of a kind."""
+    return settings[KINDS.index(kind)]
 
 
 class Units(NamedTuple):

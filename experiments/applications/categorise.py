@@ -25,6 +25,7 @@ from experiments.applications import (
     _text_units,
 )
 from experiments.applications._scores import confusion, f1
+from experiments.applications._text_units import of_kind
 from experiments.applications._training import (
     check_resume,
     Job,
@@ -66,14 +67,14 @@ class Config:
     """How many steps errors travel back, by rules that truncate."""
     update: str = "adam"
     """What is done with gradients: adam, sgd, forgetting, …"""
-    learning_rate: float | None = 5e-3
-    """At first; it falls to 0 along a cosine, but for the Rprop family."""
-    dropout: float = 0.3
-    """Share of what a symbol became, and of units, that is not seen in training."""
+    learning_rate: tuple[float, float] = (5e-3, 1e-2)
+    """At first, of networks over words and over characters; it falls to 0 along a cosine, but for the Rprop family."""
+    dropout: tuple[float, float] = (0.3, 0.0)
+    """Share of what words, or characters, became, and of units, that is not seen."""
     rare: float = 0.5
     """A symbol that there are c of is unknown in rare / (rare + c) of batches."""
-    steps: int = 1000
-    """Updates, a multiple of 10 at least."""
+    steps: tuple[int, int] = (500, 900)
+    """Updates of networks over words and over characters, multiples of 10 at least."""
     batch: int = 64
     """Texts of a batch, of about the same length."""
     lengths: int = 3
@@ -99,7 +100,7 @@ class Config:
 
     def __post_init__(self):
         """Check the options."""
-        sizes = ("units", "embedding", "width", "stride", "lookback", "steps", "batch")
+        sizes = ("units", "embedding", "width", "stride", "lookback", "batch")
         options.check_at_least_one(self, *sizes, "lengths", "looks", "seeds")
         options.check_known("sets", self.sets, _categorise_texts.SETS)
         options.check_known("units_of", self.units_of, _text_units.KINDS)
@@ -108,10 +109,17 @@ class Config:
         options.check_known("update", self.update, choices.UPDATES)
         if not self.sets or not self.units_of:
             raise ValueError("sets and units_of must each name at least one.")
-        if min(self.longest) < 1:
-            raise ValueError(f"longest must be at least 1 each, got {self.longest}.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}.")
+        for name in ("longest", "steps"):
+            if min(getattr(self, name)) < 1:
+                raise ValueError(
+                    f"{name} must be at least 1 each, got {getattr(self, name)}."
+                )
+        if not 0 <= min(self.dropout) <= max(self.dropout) < 1:
+            raise ValueError(f"dropout must be in [0, 1) each, got {self.dropout}.")
+        if min(self.learning_rate) <= 0:
+            raise ValueError(
+                f"learning_rate must be positive each, got {self.learning_rate}."
+            )
         for name in ("hashed", "rare"):
             if getattr(self, name) < 0:
                 raise ValueError(
@@ -124,9 +132,9 @@ def main(config: Config) -> report.Result:
     """Train, test, show it beside published figures, and write it."""
     if config.say is not None and not config.say.strip():
         raise SystemExit("--say: the text is empty, it must have a word at least.")
-    small: dict[str, Any] = {"sets": ("trec",), "units_of": ("words",), "steps": 150}
+    small: dict[str, Any] = {"sets": ("trec",), "units_of": ("words",)}
     small |= {"units": 32, "embedding": 32, "hashed": 1024, "lengths": 1, "looks": 2}
-    small |= {"seeds": 1}
+    small |= {"seeds": 1, "steps": (150, 300)}
     config = options.at_quick_size(config, **small)
     config, folder = open_run("categorise", config, free=("say",))
     start, load = (
@@ -138,7 +146,7 @@ def main(config: Config) -> report.Result:
         jobs.append(Job(f"{name}-logistic", 1, partial(_baselines, name, load)))
         for kind in config.units_of:
             train = partial(_train, config, name, kind, load)
-            jobs.append(Job(f"{name}-{kind}", _steps(config)[0], train))
+            jobs.append(Job(f"{name}-{kind}", _steps(config, kind)[0], train))
     rows, interrupted = run_jobs(folder, jobs)
     _categorise_report.show(rows, config)
     _categorise_report.save_pictures(folder, rows)
@@ -149,10 +157,11 @@ def main(config: Config) -> report.Result:
     return report.Result(rows, folder, interrupted)
 
 
-def _steps(config: Config) -> tuple[int, int]:
+def _steps(config: Config, kind: _text_units.Kind) -> tuple[int, int]:
     """Return how many updates there are, and after how many to look."""
-    every = max(RUN, -(-config.steps // config.looks) // RUN * RUN)
-    return every * -(-config.steps // every), every
+    steps = of_kind(config.steps, kind)
+    every = max(RUN, -(-steps // config.looks) // RUN * RUN)
+    return every * -(-steps // every), every
 
 
 def _baselines(name: str, load, way: Way) -> dict[str, Any]:
@@ -184,10 +193,12 @@ def _train(
         said = say(metrics["params"]).argmax(axis=-1)
         return {"accuracy": _percent(said == test.labels)}
 
-    steps, every = _steps(config)
+    steps, every = _steps(config, kind)
+    dropout = of_kind(config.dropout, kind)
+    rate = of_kind(config.learning_rate, kind)
     key = jax.random.key(config.first_seed)
     params = _categorise_texts.init(config, units, classes)
-    draws = choices.draws(config.rule) or config.dropout > 0
+    draws = choices.draws(config.rule) or dropout > 0
     drawn = partial(
         _text_units.batches, read, train.labels,
         batch=config.batch, run=RUN, lengths=config.lengths, rare=config.rare,
@@ -196,9 +207,9 @@ def _train(
     result = way.fit(
         _text_network.make_rule(
             config.rule, config.cell, config.pooling,
-            lookback=config.lookback, dropout=config.dropout,
+            lookback=config.lookback, dropout=dropout,
         ),
-        choices.make_update(config.update, config.learning_rate, steps=steps),
+        choices.make_update(config.update, rate, steps=steps),
         params,
         drawn,
         steps=steps,
