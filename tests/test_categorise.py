@@ -142,7 +142,7 @@ def read(texts, kind):
 
 @pytest.mark.parametrize("kind", _text_units.KINDS)
 def test_batches_are_of_the_texts(texts, kind):
-    units, encoded = read(texts, kind)
+    _, encoded = read(texts, kind)
     given = {"batch": 4, "run": 2, "lengths": 3, "seed": 0}
     draw = lambda start, rare: list(
         islice(

@@ -1,7 +1,7 @@
 """Logistic regression on n-grams of texts, to compare networks with.
 
-Its settings were chosen on validation texts: of C 1, 10 and 100, with and without capital
-letters, and for TREC with and without what is no letter or digit.
+Its settings were chosen on validation texts: C of 1, 10 and 100, with and without
+capital letters, and for TREC with and without what is no letter or digit.
 """
 
 from collections.abc import Sequence

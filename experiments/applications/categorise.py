@@ -68,16 +68,17 @@ class Config:
     update: str = "adam"
     """What is done with gradients: adam, sgd, forgetting, …"""
     learning_rate: tuple[float, float] = (5e-3, 1e-2)
-    """At first, of networks over words and over characters; it falls to 0 along a cosine, but for the Rprop family."""
+    """At first, for words and for characters; it falls to 0 along a cosine, but for the
+    Rprop family."""
     dropout: tuple[float, float] = (0.3, 0.0)
     """Share of what words, or characters, became, and of units, that is not seen."""
     rare: float = 0.5
     """A symbol that there are c of is unknown in rare / (rare + c) of batches."""
     steps: tuple[int, int] = (500, 900)
-    """Updates of networks over words and over characters, multiples of 10 at least."""
+    """Updates for words and for characters, multiples of 10 at least."""
     batch: int = 64
     """Texts of a batch, of about the same length."""
-    lengths: int = 3
+    lengths: int = 2
     """How many lengths batches are padded to, at most; each is a program to compile."""
     tune: bool = False
     """Learn from the training part without the validation part, and test on that: to
@@ -116,10 +117,6 @@ class Config:
                 )
         if not 0 <= min(self.dropout) <= max(self.dropout) < 1:
             raise ValueError(f"dropout must be in [0, 1) each, got {self.dropout}.")
-        if min(self.learning_rate) <= 0:
-            raise ValueError(
-                f"learning_rate must be positive each, got {self.learning_rate}."
-            )
         for name in ("hashed", "rare"):
             if getattr(self, name) < 0:
                 raise ValueError(
@@ -133,8 +130,8 @@ def main(config: Config) -> report.Result:
     if config.say is not None and not config.say.strip():
         raise SystemExit("--say: the text is empty, it must have a word at least.")
     small: dict[str, Any] = {"sets": ("trec",), "units_of": ("words",)}
-    small |= {"units": 32, "embedding": 32, "hashed": 1024, "lengths": 1, "looks": 2}
-    small |= {"seeds": 1, "steps": (150, 300)}
+    small |= {"units": 32, "embedding": 32, "hashed": 1024, "steps": (150, 300)}
+    small |= {"lengths": 1, "looks": 2, "seeds": 1}
     config = options.at_quick_size(config, **small)
     config, folder = open_run("categorise", config, free=("say",))
     start, load = (
