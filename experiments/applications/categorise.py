@@ -59,7 +59,7 @@ class Config:
     """Characters that are read together,"""
     stride: int = 2
     """and how many further on the next ones begin."""
-    longest: tuple[int, int] = (60, 240)
+    longest: tuple[int, int] = (60, 160)
     """Words and characters that are read of a text; what follows is not."""
     rule: str = "bptt"
     """Where gradients come from: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
