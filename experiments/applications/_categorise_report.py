@@ -15,7 +15,7 @@ from experiments.applications._text_baselines import NAMES
 
 ACCURACY, F1, TOGETHER = "accuracy %", "F1 of spam", "seeds together, 95 %"
 TITLES = {"sms_spam": "SMS Spam", "trec": "TREC, six classes"}
-OWN = "measured outside this project"
+OWN = "measured elsewhere"
 KIM = "harvardnlp, after Kim 2014"
 PUBLISHED = {
     "sms_spam": [
@@ -62,18 +62,17 @@ def _show_set(name: str, rows: list[dict[str, Any]], config: Any) -> None:
             cells["rule × update"] = f"{row['rule']} × {row['update']}"
             cells["epochs"] = f"{row['epochs']:.3g}"
             cells["weights"] = f"{row['params']:,}"
-            cells["ms"] = f"{row['ms_per_step']:.0f}"
         ours[name_of(row)] = cells
     part = "validation part" if config.tune else "test part"
     some = (F1,) if any("f1" in row for row in rows) else ()
-    measures = (ACCURACY, *some, TOGETHER, "rule × update", "epochs", "weights", "ms")
+    measures = (ACCURACY, *some, TOGETHER, "rule × update", "epochs", "weights")
     report.show_beside(
         f"{TITLES[name]}: {part}",
         measures,
         ours,
         PUBLISHED[name],
-        "Together: by the mean of what the networks of all seeds find likely; with its "
-        "interval. ms: of a step of all seeds.",
+        "Together: by the mean of what the networks of all seeds find likely. The most "
+        "frequent class is that of the texts tested on.",
     )
 
 
@@ -103,7 +102,8 @@ def say(text: str, name: str, classes: Sequence[str], likely: np.ndarray) -> Non
     others = ", ".join(f"{classes[i]} {100 * likely[i]:.0f} %" for i in order[1:3])
     Console().print(
         f"{TITLES[name]}: {escape(repr(text))} is [bold]{classes[order[0]]}[/bold] "
-        f"({100 * likely[order[0]]:.0f} %; else {others})"
+        f"({100 * likely[order[0]]:.0f} %; else {others})",
+        soft_wrap=True,
     )
 
 
