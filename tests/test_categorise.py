@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -121,13 +122,6 @@ def test_an_empty_text_is_refused(text, tmp_path):
         _text_units.encode(units, ["a", text], 5)
 
 
-def test_a_class_that_there_is_not_is_refused():
-    with pytest.raises(ValueError, match="expected ham or spam, a tab"):
-        data._sms_spam.read_lines("egg\thello\n")
-    with pytest.raises(ValueError, match="expected COARSE:fine"):
-        data._trec.read_lines("WHAT:ever Who ?\n")
-
-
 def read(texts, kind):
     units = _text_units.learn_units(
         texts.train.texts, kind, hashed=20, width=3, stride=2
@@ -139,19 +133,11 @@ def read(texts, kind):
 def test_batches_are_of_the_texts(texts, kind):
     _, encoded = read(texts, kind)
     given = {"batch": 4, "run": 2, "lengths": 3, "seed": 0}
-    draw = lambda start, rare: list(
-        islice(
-            _text_units.batches(
-                encoded, texts.train.labels, start, rare=rare, **given
-            ),
-            12,
-        )
-    )  # fmt: skip
+    drawn = partial(_text_units.batches, encoded, texts.train.labels, **given)
+    draw = lambda start, rare: list(islice(drawn(start, rare=rare), 12))
     for want, got in zip(draw(0, 0.5)[7:], draw(7, 0.5), strict=False):
         jax.tree.map(np.testing.assert_array_equal, want, got)
-    symbols = [
-        encoded.symbols[each] for each in encoded.texts
-    ]  # [its length, W, K] of each
+    symbols = [encoded.symbols[each] for each in encoded.texts]
     unknown = 0
     for whole, part in zip(draw(0, 0.0), draw(0, 2.0), strict=True):
         xs, targets, weights, mask, own = whole
