@@ -17,7 +17,6 @@ from bpvariants import gradients
 from experiments import data
 from experiments.applications import (
     _categorise_texts,
-    _pooled,
     _recurrent,
     _text_network,
     _text_units,
@@ -229,7 +228,6 @@ def test_dropout_and_rules_that_draw(texts):
         assert np.mean(drawn[name] == 0) == pytest.approx(0.4, abs=0.05)
         np.testing.assert_allclose(drawn[name].mean(axis=0), whole[name], atol=0.1)
     assert (drawn["readout"] == 0).all(axis=-1).any()
-    assert _pooled.visible("lstm")((("c", "h"), 0, 0)) == "h"
 
 
 @pytest.mark.parametrize(
