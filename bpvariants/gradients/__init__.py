@@ -6,12 +6,13 @@ truncated_bptt with stream and adaptive_truncation, artbp with growing_truncatio
 discounted_weights; what is kept on the way: every, slots, budget, predicted_cost,
 step_bytes. Forward in time: rtrl, snap, diagonal_rtrl; rflo and eprop with
 random_feedback and AdaptiveFeedback; uoro, kf_rtrl, forward_gradient (unbiased); pes,
-from losses alone; over_sequence makes rules of these. Under them all, and for losses of one's own: unroll,
-parallel_unroll (newton), bidirectional, stack, mask_from_lengths. Recurrent:
-fixed_point, recurrent_backprop; to the fixed point by relaxation, anderson or broyden;
-back by the adjoints relax, anderson, broyden, cg, linear_solver (exact), neumann, jfb,
-unrolled (approximate); jacobian_penalty keeps it in reach. What rules take and return:
-`bpvariants.types.GradientRule`. How good an estimate is: gradient_quality.
+from losses alone; over_sequence makes rules of these. Under them all, and for losses of
+one's own: unroll, parallel_unroll (newton), bidirectional, stack, mask_from_lengths.
+Recurrent: fixed_point, recurrent_backprop; to the fixed point by relaxation, anderson
+or broyden; back by the adjoints relax, anderson, broyden, cg, linear_solver (exact),
+neumann, jfb, unrolled (approximate); jacobian_penalty keeps it in reach. What rules
+take and return: `bpvariants.types.GradientRule`. How good an estimate is:
+gradient_quality.
 """
 
 from bpvariants._masking import mask_from_lengths as mask_from_lengths

@@ -42,9 +42,9 @@ class PESState(NamedTuple):
     """State of :func:`pes` after step t, with N pairs of networks."""
 
     carry: PyTree  # of the network at θ
-    carries: PyTree  # of those at θ ± ε, leaves [2, N, *shape of the carry's]
     noise: PyTree  # ε, like params, leaves [N, ...], float32 or wider
     accumulated: PyTree  # ξ, the same
+    carries: PyTree  # of networks at θ ± ε, leaves [2, N, *shape of the carry's]
     count: jax.Array  # [] int: steps since `init`, but for those that are all padding
     initial: PyTree  # what a reset puts back
 
@@ -63,8 +63,9 @@ def pes(
         ĝ_t = mean over N pairs of (ℓ_t⁺ − ℓ_t⁻) ξ / (2σ²),      ξ ← ξ + ε each window
 
     Σ_t ĝ_t is an unbiased estimate of the gradient of the loss smoothed over θ + ε_w,
-    which is that of :func:`bptt` but for O(σ²), and for rounding errors of ℓ/σ; nothing
-    is truncated, whatever the window. The value and the carry are those of θ, exactly.
+    which is that of :func:`bptt` but for O(σ²), and for the rounding of θ and ℓ, which
+    is divided by σ. Nothing is truncated, whatever the window. The value and the carry
+    are those of θ, exactly.
 
     Step and loss need no derivative: they may count, round or choose. The variance
     grows with the number p of parameters, as that of :func:`forward_gradient`, which is
@@ -122,7 +123,9 @@ def pes(
         carry, initial = check_start(params, carry, initial)
         several = lambda leaf: jnp.zeros((pairs, *leaf.shape), leaf.dtype)
         zeros = jax.tree.map(several, widen(params))
-        return PESState(carry, _spread(carry, pairs), zeros, zeros, jnp.array(0), initial)
+        spread = lambda leaf: jnp.broadcast_to(leaf, (2, pairs, *leaf.shape))
+        carries = jax.tree.map(spread, carry)
+        return PESState(carry, zeros, zeros, carries, jnp.array(0), initial)
 
     def update(
         params, state, x, target, *, weight=None, mask=None, reset=None, key=None
@@ -154,9 +157,9 @@ def pes(
         grads = cast_like(jax.tree.map(along, accumulated), params)
         left = PESState(
             carry=now.kept(new, state.carry),
-            carries=carries,
             noise=noise,
             accumulated=accumulated,
+            carries=carries,
             count=state.count + _goes_on(now).astype(state.count.dtype),
             initial=state.initial,
         )
@@ -196,18 +199,10 @@ def _goes_on(now: OnlineStep) -> jax.Array:
     return jnp.array(True) if now.mask is None else jnp.any(now.mask)
 
 
-def _spread(carry: PyTree, pairs: int) -> PyTree:
-    """Return a carry for both networks of each pair."""
-    spread = lambda leaf: jnp.broadcast_to(leaf, (len(SIGNS), pairs, *leaf.shape))
-    return jax.tree.map(spread, carry)
-
-
 def _check_settings(pairs: object, sigma: object, window: object) -> None:
     for name, count in {"pairs": pairs, "window": window}.items():
         if not isinstance(count, Integral) or count < 1:
-            raise ValueError(
-                f"{name} must be a whole number from 1 up, got {count!r}."
-            )
+            raise ValueError(f"{name} must be a whole number from 1 up, got {count!r}.")
     if are_numbers(sigma) and not sigma > 0:
         raise ValueError(
             f"sigma must be positive, got {sigma}: it is how far parameters are moved."

@@ -24,10 +24,12 @@ def init(system: System, units: int, key: jax.Array) -> list[dict[str, jax.Array
     inputs = system.features(state, goal).shape[0]
     sizes = (inputs, units, units, len(system.limit))
     keys = jax.random.split(key, len(sizes) - 1)
-    return [
+    layers = [
         {"weights": jax.random.normal(key, (n, m)) / n**0.5, "bias": jnp.zeros(m)}
         for key, n, m in zip(keys, sizes, sizes[1:], strict=False)
     ]
+    layers[-1]["weights"] *= 0.1  # to begin with it does little
+    return layers
 
 
 def act(system: System, params: PyTree, state: jax.Array, goal: jax.Array):

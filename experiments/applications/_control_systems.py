@@ -23,7 +23,9 @@ class System(NamedTuple):
       states: the names of a state's numbers, with units.
       steps: of a training episode; those it is judged by have twice as many.
       limit: the largest torque or force of each actuator.
-      derivative: (state, action) -> ds/dt.
+      friction: of each actuator, N m s or N s/m.
+      derivative: (state, torques or forces) -> ds/dt, without friction.
+      speeds: which numbers of a state are the speeds of the actuators.
       energy: state -> J, which stays as it is without an action.
       features: (state, goal) -> what the policy sees.
       cost: (state, action, goal) -> the loss of a step.
@@ -37,6 +39,8 @@ class System(NamedTuple):
     states: tuple[str, ...]
     steps: int
     limit: tuple[float, ...]
+    friction: tuple[float, ...]
+    speeds: tuple[int, ...]
     derivative: Callable[[jax.Array, jax.Array], jax.Array]
     energy: Callable[[jax.Array], jax.Array]
     features: Callable[[jax.Array, jax.Array], jax.Array]
@@ -50,7 +54,14 @@ class System(NamedTuple):
 
 def advance(system: System, state: jax.Array, action: jax.Array) -> jax.Array:
     """Return the state after a step, in which the action is held."""
-    h, f = system.dt, lambda state: system.derivative(state, action)
+    h, friction = system.dt, jnp.array(system.friction)
+
+    def f(state):
+        slowed = action - friction * jnp.stack(
+            [state[..., i] for i in system.speeds], axis=-1
+        )
+        return system.derivative(state, slowed)
+
     first = f(state)
     second = f(state + h / 2 * first)
     third = f(state + h / 2 * second)
@@ -101,6 +112,8 @@ PENDULUM = System(
     states=("angle from upright, rad", "angular velocity, rad/s"),
     steps=100,
     limit=(2.0,),
+    friction=(0.0,),
+    speeds=(1,),
     derivative=_pendulum_derivative,
     energy=_pendulum_energy,
     features=_pendulum_features,
@@ -146,15 +159,15 @@ CARTPOLE = System(
     states=("cart, m", "velocity, m/s", "angle from upright, rad", "rad/s"),
     steps=100,
     limit=(10.0,),
+    friction=(0.0,),
+    speeds=(1,),
     derivative=_cartpole_derivative,
     energy=_cartpole_energy,
     features=_cartpole_features,
     cost=_cartpole_cost,
     start=lambda key: (uniform(key, 1.0, 0.5, jnp.pi, 1.0), jnp.zeros(1)),
     rest=_still(4),
-    errors=lambda state, _: jnp.abs(
-        _stack(wrapped(state[..., 2]), state[..., 0])
-    ),
+    errors=lambda state, _: jnp.abs(_stack(wrapped(state[..., 2]), state[..., 0])),
     tolerances=(("angle, rad", 0.2), ("cart, m", 0.5)),
 )
 
@@ -235,6 +248,8 @@ ARM = System(
     states=("shoulder, rad", "elbow, rad", "shoulder, rad/s", "elbow, rad/s"),
     steps=60,
     limit=(4.0, 2.0),
+    friction=(0.4, 0.2),
+    speeds=(2, 3),
     derivative=_arm_derivative,
     energy=_arm_energy,
     features=_arm_features,

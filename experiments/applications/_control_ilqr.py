@@ -1,0 +1,144 @@
+"""Iterative LQR: the best actions from one start, for a policy to be measured by.
+
+    u_t = limit · tanh(v_t),      v ← v + α k_t + K_t (s − s_old)
+
+Each iteration linearises the step and squares the cost along the episode, and solves
+that problem backwards, with λ added to what an action costs where it must be.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments.applications._control_systems import advance, System
+
+STEPS = 0.5 ** jnp.arange(10.0)  # α, tried together
+LEAST, MOST = 1e-6, 1e8  # of λ
+DONE = 1e-5  # of the cost: where an iteration gains less, it is the last one
+
+
+class _Reached(NamedTuple):
+    states: jax.Array  # [T + 1, n]
+    raw: jax.Array  # v, [T, m]
+    cost: jax.Array  # [] the sum
+    damping: jax.Array  # λ
+    count: jax.Array
+
+
+def _act(system: System, raw: jax.Array) -> jax.Array:
+    return jnp.array(system.limit) * jnp.tanh(raw)
+
+
+def _step_cost(system: System, state, raw, goal):
+    """Return the state after a step, and what it costs."""
+    action = _act(system, raw)
+    state = advance(system, state, action)
+    return state, system.cost(state, action, goal)
+
+
+def _roll(system: System, start, old_states, raw, gains, goals, alpha):
+    """Play an episode with feedback; return (states, raw, cost)."""
+    k, K = gains
+
+    def body(state, inputs):
+        old, v, k, K, goal = inputs
+        v = v + alpha * k + K @ (state - old)
+        new, cost = _step_cost(system, state, v, goal)
+        return new, (new, v, cost)
+
+    inputs = old_states[:-1], raw, k, K, goals
+    _, (states, raw, costs) = jax.lax.scan(body, start, inputs)
+    return jnp.concatenate([start[None], states]), raw, jnp.sum(costs)
+
+
+def _backward(system: System, reached: _Reached, goals):
+    """Return (k, K) of each step, and whether all of them are descents."""
+    n = reached.states.shape[1]
+    cost = lambda s, v, goal: _step_cost(system, s, v, goal)[1]
+    move = lambda s, v, goal: _step_cost(system, s, v, goal)[0]
+    along = reached.states[:-1], reached.raw, goals
+    A, B = jax.vmap(jax.jacfwd(move, (0, 1)))(*along)
+    (c_s, c_v) = jax.vmap(jax.grad(cost, (0, 1)))(*along)
+    (c_ss, c_sv), (_, c_vv) = jax.vmap(jax.hessian(cost, (0, 1)))(*along)
+
+    def body(value, terms):
+        V, w, fine = value
+        A, B, c_s, c_v, c_ss, c_sv, c_vv = terms
+        q_vv = c_vv + B.T @ V @ B + reached.damping * jnp.eye(len(c_v))
+        q_vs = c_sv.T + B.T @ V @ A
+        q_v, q_s = c_v + B.T @ w, c_s + A.T @ w
+        fine &= jnp.linalg.eigvalsh(q_vv)[0] > 1e-9
+        k, K = -jnp.linalg.solve(q_vv, q_v), -jnp.linalg.solve(q_vv, q_vs)
+        V = c_ss + A.T @ V @ A + q_vs.T @ K + K.T @ q_vs + K.T @ q_vv @ K
+        w = q_s + K.T @ q_v + K.T @ q_vv @ k + q_vs.T @ k
+        return ((V + V.T) / 2, w, fine), (k, K)
+
+    end = jnp.zeros((n, n)), jnp.zeros(n), jnp.array(True)
+    terms = A, B, c_s, c_v, c_ss, c_sv, c_vv
+    (_, _, fine), gains = jax.lax.scan(body, end, terms, reverse=True)
+    return gains, fine
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def ilqr(
+    system: System,
+    start: jax.Array,
+    raw: jax.Array,
+    goals: jax.Array,
+    iterations: int = 150,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Improve the actions of episodes, each by itself.
+
+    Args:
+      system: to drive.
+      start: states [B, n].
+      raw: v to begin with, [T, B, m].
+      goals: [T, B, g].
+      iterations: how many at most.
+
+    Returns:
+      The states [T + 1, B, n], v [T, B, m], and the mean cost of a step, [B], which is
+      at most that of the actions given.
+
+    References:
+      Li & Todorov, "Iterative linear quadratic regulator design for nonlinear
+      biological movement systems", 2004.
+    """
+
+    def one(start, raw, goals):
+        still = jnp.zeros(raw.shape), jnp.zeros((*raw.shape, len(start)))
+        old = jnp.zeros((len(raw) + 1, len(start)))
+        begun = _roll(system, start, old, raw, still, goals, 0.0)
+        going = lambda reached: (reached.count < iterations) & (reached.damping < MOST)
+        reached = jax.lax.while_loop(
+            going,
+            partial(_improved, system, start, goals),
+            _Reached(*begun, damping=jnp.array(1.0), count=jnp.array(0)),
+        )
+        return reached.states, reached.raw, reached.cost / len(raw)
+
+    return jax.vmap(one, (0, 1, 1), (1, 1, 0))(start, raw, goals)
+
+
+def _improved(system: System, start, goals, reached: _Reached) -> _Reached:
+    """Return what one iteration reaches; without a gain, only a larger λ."""
+    gains, fine = _backward(system, reached, goals)
+    roll = lambda alpha: _roll(
+        system, start, reached.states, reached.raw, gains, goals, alpha
+    )
+    states, raw, costs = jax.vmap(roll)(STEPS)
+    best = jnp.nanargmin(jnp.where(fine, costs, jnp.inf))
+    gained = reached.cost - costs[best]
+    better = fine & (gained > 0)
+    keep = lambda new, old: jnp.where(better, new[best], old)
+    slow = better & (gained < DONE * reached.cost)
+    damping = jnp.where(better, reached.damping / 3, 4 * reached.damping)
+    return _Reached(
+        states=keep(states, reached.states),
+        raw=keep(raw, reached.raw),
+        cost=keep(costs, reached.cost),
+        damping=jnp.where(slow, MOST, jnp.maximum(damping, LEAST)),
+        count=reached.count + 1,
+    )
