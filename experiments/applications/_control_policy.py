@@ -1,11 +1,14 @@
 """A policy in a system: a small perceptron, its step in time, and how it does."""
 
+import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bpvariants import gradients
 from bpvariants.types import PyTree
@@ -92,6 +95,29 @@ def play(system: System, params: PyTree, start: jax.Array, goals: jax.Array) -> 
     success = jnp.all(worst <= allowed, axis=-1)
     states = jnp.concatenate([start[None], states])
     return Played(states, actions, costs, worst, jnp.mean(errors, axis=0), success)
+
+
+def save(path: Path, params: Any) -> None:
+    """Write the policies of all seeds, leaves [seeds, ...], as an .npz file."""
+    layers = {
+        f"{name}_{i}": np.asarray(array)
+        for i, layer in enumerate(params)
+        for name, array in layer.items()
+    }
+    beside = path.with_name(path.name + ".tmp")
+    with beside.open("wb") as file:
+        np.savez(file, **layers)  # pyright: ignore[reportArgumentType]
+    os.replace(beside, path)
+
+
+def load(path: Path) -> list[dict[str, jax.Array]]:
+    """Read the policies that :func:`save` wrote."""
+    with np.load(path) as layers:
+        count = sum(name.startswith("bias") for name in layers)
+        return [
+            {name: jnp.asarray(layers[f"{name}_{i}"]) for name in ("weights", "bias")}
+            for i in range(count)
+        ]
 
 
 def many(system: System, params: Any, start: jax.Array, goals: jax.Array) -> Played:

@@ -1,6 +1,5 @@
 """What a policy is measured by: LQR near the goal, and iLQR from the same starts."""
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,11 +9,9 @@ import numpy as np
 from scipy.linalg import solve_discrete_are
 
 from experiments.applications._control_ilqr import ilqr
-from experiments.applications._control_policy import many, play_by
-from experiments.applications._control_systems import advance, System
+from experiments.applications._control_systems import advance, System, uniform
 
-NEAR = 0.05  # rad, m and their rates: how far starts near the goal are from it
-POSES = 16
+NEAR = 0.1  # rad, m and their rates: how far from its rest a start near it may be
 
 
 def lqr_gain(system: System, state: jax.Array, goal: jax.Array) -> np.ndarray:
@@ -25,8 +22,8 @@ def lqr_gain(system: System, state: jax.Array, goal: jax.Array) -> np.ndarray:
 
     Args:
       system: to drive.
-      state: at rest [n].
-      goal: [g], where it costs least.
+      state: at rest, [n].
+      goal: at which the rest costs nothing, [g].
     """
     still = jnp.zeros(len(system.limit))
     A, B = (
@@ -35,7 +32,61 @@ def lqr_gain(system: System, state: jax.Array, goal: jax.Array) -> np.ndarray:
     )
     curvature = jax.hessian(system.cost, (0, 1))(state, still, goal)
     C, R = (np.asarray(curvature[i][i], float) for i in (0, 1))
-    # What u_t costs in the state that it leads to is a part of the Riccati equation's
-    # terms at t: Q = AᵀCA, S = AᵀCB, R + BᵀCB.
-    P = solve_discrete_are(A, B, A.T @ C @ A, R + B.T @ C @ B, s=A.T @ C @ B)
+    C = (C + C.T) / 2  # which it is but for rounding
+    # C counts at s_{t+1} = A s + B u, and so in terms of s and u at t.
+    Q, S = A.T @ C @ A, A.T @ C @ B
+    P = solve_discrete_are(A, B, (Q + Q.T) / 2, R + B.T @ C @ B, s=S)
     return np.linalg.solve(R + B.T @ (C + P) @ B, B.T @ (C + P) @ A)
+
+
+def near_rest(system: System, count: int, steps: int, key: jax.Array) -> tuple:
+    """Draw rests [B, n], starts near them [B, n], and goals [T, B, g]."""
+    at, beside = (jax.random.split(half, count) for half in jax.random.split(key))
+    rests, goals = jax.vmap(system.rest)(at)
+    away = jax.vmap(lambda key: uniform(key, *[NEAR] * len(system.states)))(beside)
+    return rests, rests + away, jnp.broadcast_to(goals, (steps, *goals.shape))
+
+
+def lqr_costs(system: System, rests, starts, goals) -> np.ndarray:
+    """Return the mean cost of a step by LQR, within its limits, from each start [B]."""
+    pairs = zip(rests, goals[0], strict=True)
+    gains = jnp.array([lqr_gain(system, *pair) for pair in pairs], jnp.float32)
+    return np.asarray(_follow(system, gains, rests, starts, goals))
+
+
+@partial(jax.jit, static_argnums=0)
+def _follow(system: System, gains, rests, starts, goals):
+    limit = jnp.array(system.limit)
+
+    def body(state, goal):
+        action = jnp.einsum("bmn,bn->bm", gains, rests - state)
+        action = jnp.clip(action, -limit, limit)
+        state = advance(system, state, action)
+        return state, system.cost(state, action, goal)
+
+    return jnp.mean(jax.lax.scan(body, starts, goals)[1], axis=0)
+
+
+def ilqr_costs(
+    system: System, starts: jax.Array, actions: jax.Array, goals: jax.Array
+) -> np.ndarray:
+    """Return the mean cost of a step that iLQR finds from each start, [B].
+
+    It is the least of two: it begins with no action, and with those of a policy.
+
+    Args:
+      system: to drive.
+      starts: [B, n].
+      actions: that a policy took from there, [T, B, m].
+      goals: [T, B, g].
+    """
+    share = jnp.clip(actions / jnp.array(system.limit), -0.999, 0.999)
+    begin = jnp.concatenate([jnp.zeros_like(share), jnp.arctanh(share)], axis=1)
+    twice = lambda leaf, axis: jnp.concatenate([leaf, leaf], axis=axis)
+    _, _, costs = ilqr(system, twice(starts, 0), begin, twice(goals, 1))
+    return np.asarray(costs).reshape(2, -1).min(axis=0)
+
+
+def ratios(of: Any, by: Any) -> list[float]:
+    """Return the ratio of the mean costs of each seed [seeds, B] to a reference's."""
+    return (np.mean(of, axis=-1) / np.mean(by, axis=-1)).tolist()

@@ -21,7 +21,10 @@ class System(NamedTuple):
 
     Attributes:
       states: the names of a state's numbers, with units.
-      steps: of a training episode; those it is judged by have twice as many.
+      horizon: steps of an episode to train on; errors through longer ones of cart and
+        pole grow out of all bounds.
+      judged: steps of an episode to be judged by.
+      updates: how many it needs to learn.
       limit: the largest torque or force of each actuator.
       friction: of each actuator, N m s or N s/m.
       derivative: (state, torques or forces) -> ds/dt, without friction.
@@ -37,7 +40,9 @@ class System(NamedTuple):
     """
 
     states: tuple[str, ...]
-    steps: int
+    horizon: int
+    judged: int
+    updates: int
     limit: tuple[float, ...]
     friction: tuple[float, ...]
     speeds: tuple[int, ...]
@@ -110,7 +115,9 @@ def _pendulum_cost(state, action, _):
 
 PENDULUM = System(
     states=("angle from upright, rad", "angular velocity, rad/s"),
-    steps=100,
+    horizon=100,
+    judged=200,
+    updates=1000,
     limit=(2.0,),
     friction=(0.0,),
     speeds=(1,),
@@ -157,7 +164,9 @@ def _cartpole_cost(state, action, _):
 
 CARTPOLE = System(
     states=("cart, m", "velocity, m/s", "angle from upright, rad", "rad/s"),
-    steps=100,
+    horizon=40,
+    judged=200,
+    updates=1600,
     limit=(10.0,),
     friction=(0.0,),
     speeds=(1,),
@@ -246,7 +255,9 @@ def _arm_rest(key):
 
 ARM = System(
     states=("shoulder, rad", "elbow, rad", "shoulder, rad/s", "elbow, rad/s"),
-    steps=60,
+    horizon=60,
+    judged=120,
+    updates=1500,
     limit=(4.0, 2.0),
     friction=(0.4, 0.2),
     speeds=(2, 3),
