@@ -31,7 +31,7 @@ def _act(system: System, raw: jax.Array) -> jax.Array:
     return jnp.array(system.limit) * jnp.tanh(raw)
 
 
-def _step_cost(system: System, state, raw, goal):
+def _play_step(system: System, state, raw, goal):
     """Return the state after a step, and what it costs."""
     action = _act(system, raw)
     state = advance(system, state, action)
@@ -45,7 +45,7 @@ def _roll(system: System, start, old_states, raw, gains, goals, alpha):
     def body(state, inputs):
         old, v, k, K, goal = inputs
         v = v + alpha * k + K @ (state - old)
-        new, cost = _step_cost(system, state, v, goal)
+        new, cost = _play_step(system, state, v, goal)
         return new, (new, v, cost)
 
     inputs = old_states[:-1], raw, k, K, goals
@@ -54,31 +54,30 @@ def _roll(system: System, start, old_states, raw, gains, goals, alpha):
 
 
 def _backward(system: System, reached: _Reached, goals):
-    """Return (k, K) of each step, and whether all of them are descents."""
-    n = reached.states.shape[1]
-    cost = lambda s, v, goal: _step_cost(system, s, v, goal)[1]
-    move = lambda s, v, goal: _step_cost(system, s, v, goal)[0]
-    along = reached.states[:-1], reached.raw, goals
-    A, B = jax.vmap(jax.jacfwd(move, (0, 1)))(*along)
-    (c_s, c_v) = jax.vmap(jax.grad(cost, (0, 1)))(*along)
-    (c_ss, c_sv), (_, c_vv) = jax.vmap(jax.hessian(cost, (0, 1)))(*along)
+    """Return (k, K) of each step; NaN where an action's cost is not convex."""
+    cost = lambda s, v, goal: system.cost(s, _act(system, v), goal)
+    move = lambda s, v: advance(system, s, _act(system, v))
+    A, B = jax.vmap(jax.jacfwd(move, (0, 1)))(reached.states[:-1], reached.raw)
+    along = reached.states[1:], reached.raw, goals  # a step costs what it leads to
+    slopes = jax.vmap(jax.grad(cost, (0, 1)))(*along)
+    (C, _), (_, R) = jax.vmap(jax.hessian(cost, (0, 1)))(*along)
 
     def body(value, terms):
-        V, w, fine = value
-        A, B, c_s, c_v, c_ss, c_sv, c_vv = terms
-        q_vv = c_vv + B.T @ V @ B + reached.damping * jnp.eye(len(c_v))
-        q_vs = c_sv.T + B.T @ V @ A
-        q_v, q_s = c_v + B.T @ w, c_s + A.T @ w
-        fine &= jnp.linalg.eigvalsh(q_vv)[0] > 1e-9
-        k, K = -jnp.linalg.solve(q_vv, q_v), -jnp.linalg.solve(q_vv, q_vs)
-        V = c_ss + A.T @ V @ A + q_vs.T @ K + K.T @ q_vs + K.T @ q_vv @ K
-        w = q_s + K.T @ q_v + K.T @ q_vv @ k + q_vs.T @ k
-        return ((V + V.T) / 2, w, fine), (k, K)
+        V, w = value
+        A, B, (c, r), C, R = terms
+        V, w = V + C, w + c
+        q_vv = R + B.T @ V @ B + reached.damping * jnp.eye(len(r))
+        q_vs, q_v = B.T @ V @ A, r + B.T @ w
+        both = jnp.concatenate([q_v[:, None], q_vs], axis=1)
+        solved = -jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(q_vv), True), both)
+        k, K = solved[:, 0], solved[:, 1:]
+        V = A.T @ V @ A + q_vs.T @ K
+        w = A.T @ w + q_vs.T @ k - reached.damping * K.T @ k
+        return ((V + V.T) / 2 - reached.damping * K.T @ K, w), (k, K)
 
-    end = jnp.zeros((n, n)), jnp.zeros(n), jnp.array(True)
-    terms = A, B, c_s, c_v, c_ss, c_sv, c_vv
-    (_, _, fine), gains = jax.lax.scan(body, end, terms, reverse=True)
-    return gains, fine
+    n = reached.states.shape[1]
+    end = jnp.zeros((n, n)), jnp.zeros(n)
+    return jax.lax.scan(body, end, (A, B, slopes, C, R), reverse=True)[1]
 
 
 @partial(jax.jit, static_argnums=(0, 4))
@@ -124,14 +123,15 @@ def ilqr(
 
 def _improved(system: System, start, goals, reached: _Reached) -> _Reached:
     """Return what one iteration reaches; without a gain, only a larger λ."""
-    gains, fine = _backward(system, reached, goals)
+    gains = _backward(system, reached, goals)
     roll = lambda alpha: _roll(
         system, start, reached.states, reached.raw, gains, goals, alpha
     )
     states, raw, costs = jax.vmap(roll)(STEPS)
-    best = jnp.nanargmin(jnp.where(fine, costs, jnp.inf))
+    costs = jnp.where(jnp.isnan(costs), jnp.inf, costs)
+    best = jnp.argmin(costs)
     gained = reached.cost - costs[best]
-    better = fine & (gained > 0)
+    better = gained > 0
     keep = lambda new, old: jnp.where(better, new[best], old)
     slow = better & (gained < DONE * reached.cost)
     damping = jnp.where(better, reached.damping / 3, 4 * reached.damping)

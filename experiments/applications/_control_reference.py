@@ -14,29 +14,35 @@ from experiments.applications._control_systems import advance, System, uniform
 NEAR = 0.1  # rad, m and their rates: how far from its rest a start near it may be
 
 
-def lqr_gain(system: System, state: jax.Array, goal: jax.Array) -> np.ndarray:
-    """Return K of the best u = −K (s − state) near a rest, [m, n].
+def lqr_gain(A: Any, B: Any, C: Any, R: Any) -> np.ndarray:
+    """Return K of the best u = −K s, [m, n].
 
-    The step is linearised by `jax.jacfwd`, the cost of (s_{t+1}, u_t) squared, and the
-    discrete Riccati equation solved.
+        s_{t+1} = A s_t + B u_t,    cost Σ_t (s_{t+1}ᵀ C s_{t+1} + u_tᵀ R u_t) / 2
 
     Args:
-      system: to drive.
-      state: at rest, [n].
-      goal: at which the rest costs nothing, [g].
+      A: [n, n].
+      B: [n, m].
+      C: [n, n], what a state costs.
+      R: [m, m], what an action costs.
     """
-    still = jnp.zeros(len(system.limit))
-    A, B = (
-        np.asarray(part, float)
-        for part in jax.jacfwd(partial(advance, system), (0, 1))(state, still)
-    )
-    curvature = jax.hessian(system.cost, (0, 1))(state, still, goal)
-    C, R = (np.asarray(curvature[i][i], float) for i in (0, 1))
-    C = (C + C.T) / 2  # which it is but for rounding
-    # C counts at s_{t+1} = A s + B u, and so in terms of s and u at t.
-    Q, S = A.T @ C @ A, A.T @ C @ B
-    P = solve_discrete_are(A, B, (Q + Q.T) / 2, R + B.T @ C @ B, s=S)
+    A, B, C, R = (np.asarray(matrix, float) for matrix in (A, B, C, R))
+    C, R = (C + C.T) / 2, (R + R.T) / 2  # symmetric but for rounding as they are
+    Q = A.T @ C @ A  # C counts at s_{t+1}, and so in terms of s and u at t
+    P = solve_discrete_are(A, B, (Q + Q.T) / 2, R + B.T @ C @ B, s=A.T @ C @ B)
     return np.linalg.solve(R + B.T @ (C + P) @ B, B.T @ (C + P) @ A)
+
+
+@partial(jax.jit, static_argnums=0)
+def linearised(system: System, rests: jax.Array, goals: jax.Array) -> tuple:
+    """Return (A, B) of a step and (C, R) of its cost at rests [B, n], by `jacfwd`."""
+
+    def one(state, goal):
+        still = jnp.zeros(len(system.limit))
+        A, B = jax.jacfwd(partial(advance, system), (0, 1))(state, still)
+        (C, _), (_, R) = jax.hessian(system.cost, (0, 1))(state, still, goal)
+        return A, B, C, R
+
+    return jax.vmap(one)(rests, goals)
 
 
 def near_rest(system: System, count: int, steps: int, key: jax.Array) -> tuple:
@@ -49,8 +55,8 @@ def near_rest(system: System, count: int, steps: int, key: jax.Array) -> tuple:
 
 def lqr_costs(system: System, rests, starts, goals) -> np.ndarray:
     """Return the mean cost of a step by LQR, within its limits, from each start [B]."""
-    pairs = zip(rests, goals[0], strict=True)
-    gains = jnp.array([lqr_gain(system, *pair) for pair in pairs], jnp.float32)
+    found = zip(*linearised(system, rests, goals[0]), strict=True)
+    gains = jnp.array([lqr_gain(*matrices) for matrices in found], jnp.float32)
     return np.asarray(_follow(system, gains, rests, starts, goals))
 
 

@@ -153,7 +153,7 @@ def _train(config: Config, name: str, rule: str, way: Way) -> dict[str, Any]:
     key = jax.random.key(config.first_seed)
     draw, batches, looks, judged = (jax.random.fold_in(key, i) for i in range(4))
     keys = jax.random.split(draw, config.seeds)
-    params = jax.vmap(partial(policy.init, system, config.units))(keys)
+    params = jax.jit(jax.vmap(partial(policy.init, system, config.units)))(keys)
     episodes = partial(policy.episodes, system)
     seen = episodes(config.judged, system.judged, looks)
     horizon = config.horizon or system.horizon
