@@ -118,6 +118,10 @@ STUDIES = {  # name: module, what it is about
         "applications.identify",
         "two tanks identified online, and again after they have changed",
     ),
+    "control": (
+        "applications.control",
+        "policies through differentiable physics: pendulum, cart and pole, an arm",
+    ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
 MACHINE = ("--devices", "--model-devices", "--distributed", "--coordinator")

@@ -78,10 +78,10 @@ def draw_portraits(
         below.set(xlabel="seconds")
     axes[0, 0].set_ylabel(plane.y)
     axes[1, 0].set_ylabel(f"error: {plane.error}")
-    figure.suptitle(
-        f"{name}: episodes from {errors.shape[1]} random starts (dots), blue where "
-        "the last second is within what is allowed (dotted)"
-    )
+    title = f"{name}: random starts (dots)"
+    if len(played) > 1:
+        title += ", blue where the last second is within what is allowed (dotted)"
+    figure.suptitle(title)
     return figure
 
 

@@ -59,6 +59,7 @@ def make_loss(system: System) -> Callable:
     return lambda y, goal: system.cost(*y, goal)
 
 
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def episodes(system: System, count: int, steps: int, key: jax.Array):
     """Draw starts [B, n], and goals for each step [T, B, g]."""
     states, goals = jax.vmap(system.start)(jax.random.split(key, count))

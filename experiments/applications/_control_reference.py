@@ -45,6 +45,7 @@ def linearised(system: System, rests: jax.Array, goals: jax.Array) -> tuple:
     return jax.vmap(one)(rests, goals)
 
 
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def near_rest(system: System, count: int, steps: int, key: jax.Array) -> tuple:
     """Draw rests [B, n], starts near them [B, n], and goals [T, B, g]."""
     at, beside = (jax.random.split(half, count) for half in jax.random.split(key))

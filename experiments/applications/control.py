@@ -250,7 +250,7 @@ def _errors(played: policy.Played) -> list[list[float]]:
 def _measured_flow(system: System, params, start, goals) -> diagnostics.GradientFlow:
     step, loss = policy.make_step(system), policy.make_loss(system)
     one = lambda params: diagnostics.gradient_flow(
-        step, loss, params, start, goals, goals, samples=FLOWING
+        step, loss, params, start, goals, goals, samples=LAGS // 4
     )
     return jax.vmap(one)(params)
 

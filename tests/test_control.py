@@ -1,0 +1,242 @@
+"""Control: physics keep their energy, references are right, and policies learn."""
+
+import json
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+from experiments.applications import (
+    _control_ilqr,
+    _control_policy as policy,
+    _control_reference as reference,
+    control,
+)
+from experiments.applications._control_systems import advance, SYSTEMS, tip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_users_have_it(plain_jax):
+    with plain_jax():
+        yield
+
+
+@pytest.fixture
+def fast():
+    """Programs that are run for long are worth the optimisations that others lack."""
+    name = "jax_disable_most_optimizations"
+    before = jax.config.read(name)
+    jax.config.update(name, False)
+    yield
+    jax.config.update(name, before)
+
+
+FREE = {
+    name: system._replace(friction=tuple(0.0 for _ in system.limit))
+    for name, system in SYSTEMS.items()
+}
+STATES = {  # all numbers of which matter
+    "pendulum": [2.0, 1.5],
+    "cartpole": [0.3, -0.7, 2.0, 1.5],
+    "arm": [0.4, 1.1, 2.0, -1.5],
+}
+
+
+@pytest.fixture(params=SYSTEMS)
+def name(request):
+    return request.param
+
+
+@cache
+def rolled(system, steps):
+    """Return the states of an episode in which an action is held, [steps, n]."""
+
+    @jax.jit
+    def roll(state, action):
+        body = lambda state, _: (advance(system, state, action),) * 2
+        return jax.lax.scan(body, state, length=steps)[1]
+
+    return roll
+
+
+def test_energy_stays_without_action_and_friction(name):
+    system = FREE[name]
+    state, still = jnp.array(STATES[name]), jnp.zeros(len(system.limit))
+    states = rolled(system._replace(dt=0.01), 200)(state, still)
+    energies = system.energy(jnp.concatenate([state[None], states]))
+    assert np.ptp(states, axis=0).min() > 0.1  # it moves
+    np.testing.assert_allclose(energies, energies[0], rtol=1e-4, atol=1e-4)
+
+
+def test_power_is_what_energy_gains(name):
+    """Of forces too, and friction: dE/dt = (u − friction · speed) · speed."""
+    system = SYSTEMS[name]
+    state, action = jnp.array(STATES[name]), 0.6 * jnp.array(system.limit)
+    dt = 1e-3
+    after = advance(system._replace(dt=dt), state, action)
+    gain = (system.energy(after) - system.energy(state)) / dt
+    speed = state[jnp.array(system.speeds)]
+    want = jnp.sum((action - jnp.array(system.friction) * speed) * speed)
+    np.testing.assert_allclose(gain, want, rtol=0.02)
+
+
+def pendulum_points(q):
+    return RODS * _turned(q[0])
+
+
+def cartpole_points(q):
+    pole = RODS * _turned(q[1]) + jnp.stack([q[0], jnp.zeros(())])[None]
+    return jnp.concatenate([jnp.stack([q[0], jnp.zeros(())])[None], pole])
+
+
+def arm_points(q):
+    first, second = (_turned(angle) / 2 for angle in (q[0], q[0] + q[1]))
+    return jnp.concatenate([RODS * first, first + RODS * second])
+
+
+# Two points move as a uniform rod of their mass does: those of Gauss, as energy is a
+# square of the place along it.
+RODS = jnp.array([[0.5 - 12**-0.5], [0.5 + 12**-0.5]])
+_turned = lambda angle: jnp.stack([jnp.sin(angle), jnp.cos(angle)])[None]
+POINTS = {  # where they are at q, their masses, gravity, the order of (q, dq/dt)
+    "pendulum": (pendulum_points, [0.5, 0.5], 9.81, [0, 1]),
+    "cartpole": (cartpole_points, [1.0, 0.05, 0.05], 9.81, [0, 2, 1, 3]),
+    "arm": (arm_points, 4 * [0.5], 0.0, [0, 1, 2, 3]),
+}
+
+
+def test_motion_is_that_of_points_by_euler_and_lagrange(name):
+    points, masses, gravity, order = POINTS[name]
+    masses, state, half = jnp.array(masses), jnp.array(STATES[name]), len(order) // 2
+    action = 0.3 * jnp.array(SYSTEMS[name].limit)
+    force = jnp.zeros(half).at[: len(action)].set(action)
+
+    def lagrangian(q, v):
+        places, speeds = jax.jvp(points, (q,), (v,))
+        kinetic = masses @ jnp.sum(speeds**2, axis=1) / 2
+        return kinetic - gravity * masses @ places[:, 1]
+
+    @jax.jit
+    def slope(_, state):
+        q, v = jnp.split(state, 2)
+        momentum = jax.grad(lagrangian, 1)
+        by_q, by_v = jax.jacfwd(momentum, (0, 1))(q, v)
+        pull = force + jax.grad(lagrangian)(q, v) - by_q @ v
+        return jnp.concatenate([v, jnp.linalg.solve(by_v, pull)])
+
+    order = np.array(order)
+    want = solve_ivp(slope, (0, 1), state[order], rtol=1e-5, atol=1e-5).y[:, -1]
+    got = rolled(FREE[name], 20)(state, action)[-1][order]
+    np.testing.assert_allclose(got, want, rtol=2e-3, atol=2e-3)
+
+
+def test_policies_keep_to_limits_and_rests_are_at_rest(name):
+    system = SYSTEMS[name]
+    params = policy.init(system, 8, jax.random.key(0))
+    params[-1]["bias"] += 100.0
+    states, goals = policy.episodes(system, 5, 3, jax.random.key(1))
+    assert goals.shape[:2] == (3, 5)
+    actions = policy.act(system, params, states, goals[0])
+    np.testing.assert_allclose(actions, 5 * [system.limit], rtol=1e-6)
+    rests, _, goals = reference.near_rest(system, 4, 2, jax.random.key(2))
+    still = jnp.zeros((4, len(system.limit)))
+    np.testing.assert_allclose(advance(system, rests, still), rests, atol=1e-6)
+    np.testing.assert_allclose(system.cost(rests, still, goals[0]), 0, atol=1e-6)
+    assert np.all(system.errors(rests, goals[0]) < 1e-6)
+
+
+def test_the_arm_sees_nothing_of_where_north_is():
+    arm, turn = SYSTEMS["arm"], 0.7
+    state, goal = arm.start(jax.random.key(0))
+    rotation = jnp.array(
+        [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]], jnp.float32
+    )
+    turned = state.at[0].add(turn)
+    seen = arm.features(state, goal), arm.features(turned, rotation @ goal)
+    np.testing.assert_allclose(*seen, atol=1e-5)
+    assert 0.2 <= np.linalg.norm(goal) <= 0.9
+    np.testing.assert_allclose(rotation @ tip(state), tip(turned), atol=1e-6)
+
+
+def test_lqr_is_the_best_linear_policy():
+    """Beside a Riccati recursion, and as the limit of what iLQR finds."""
+    rng = np.random.default_rng(0)
+    A, B = rng.normal(size=(3, 3)), rng.normal(size=(3, 2))
+    C, R = np.diag([1.0, 2.0, 0.5]), np.diag([0.3, 0.1])
+    V = C
+    for _ in range(500):
+        K = np.linalg.solve(R + B.T @ V @ B, B.T @ V @ A)
+        V = C + A.T @ V @ (A - B @ K)
+    np.testing.assert_allclose(reference.lqr_gain(A, B, C, R), K, rtol=1e-8)
+
+
+def test_ilqr_is_lqr_near_the_goal_and_finds_a_way_from_afar(fast):
+    system = SYSTEMS["pendulum"]._replace(judged=60)
+    rests, near, goals = reference.near_rest(system, 2, 60, jax.random.key(0))
+    by_lqr = reference.lqr_costs(system, rests, near, goals)
+    start = jnp.concatenate([near, jnp.array([[1.0, 0.0], [3.0, 0.0]])])
+    goals = jnp.zeros((60, 4, 1))
+    raw = jnp.zeros((60, 4, 1))
+    states, raw, costs = _control_ilqr.ilqr(system, start, raw, goals)
+    # Its end is at step 60, not never, and the sine is not its angle.
+    np.testing.assert_allclose(costs[:2], by_lqr, rtol=0.1)
+    actions = system.limit[0] * np.tanh(raw)
+    again = system.cost(states[1:], actions, goals).mean(axis=0)
+    np.testing.assert_allclose(again, costs, rtol=1e-4)
+    idle = rolled(system, 60)(start[3], jnp.zeros(1))
+    idle = system.cost(idle, jnp.zeros((60, 1)), goals[:, 3]).mean()
+    assert costs[3] < 0.95 * idle
+
+
+def test_success_is_within_tolerance_to_the_end():
+    system = SYSTEMS["cartpole"]
+    params = jax.tree.map(jnp.zeros_like, policy.init(system, 2, jax.random.key(0)))
+    start = jnp.array([[0.0, 0, 0, 0], [0.6, 0, 0, 0], [0, 0, 6.283185, 0]])
+    start = jnp.concatenate([start, jnp.array([[0.0, 0, np.pi, 0], [np.nan] * 4])])
+    played = policy.play(system, params, start, jnp.zeros((30, 5, 1)))
+    assert played.success.tolist() == [True, False, True, False, False]
+    assert played.states.shape == (31, 5, 4)
+
+
+def test_quick(fast, tmp_path, capsys):
+    out = tmp_path / "run"
+    result = control.main(control.Config(quick=True, judged=64, out=out))
+    (row,) = result.rows
+    assert json.loads((out / "results.jsonl").read_text()) == row
+    for picture in ("arm.png", "learning.png", "flow.png", "arm.gif"):
+        assert (out / picture).stat().st_size > 10_000
+    assert row["error"][0][0] < 0.12 < 0.8 < row["untrained_error"][0][0]
+    assert row["cost"][0] < 0.3 * min(row["untrained_cost"][0], row["idle_cost"][0])
+    assert 1 <= row["to_ilqr"][0] < 3
+    assert row["to_lqr"][0] > 1
+    before, after = row["flow"]
+    assert after["beta"][0] < before["beta"][0]
+    assert "bptt, 300 updates" in capsys.readouterr().out
+    params = policy.load(out / "policy-arm-bptt.npz")
+    start, goals = policy.episodes(SYSTEMS["arm"], 64, 120, jax.random.key(5))
+    played = policy.many(SYSTEMS["arm"], params, start, goals)
+    assert np.mean(played.mean_error) < 0.12
+    # What is finished is shown again, and not trained.
+    again = control.main(control.Config(out=out, resume=True))
+    assert again.rows == result.rows
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"system": ("pendulun",)}, "system must be some of .* Did you mean 'pend"),
+        ({"rule": ("ppo",)}, "rule must be one of bptt"),
+        ({"rule": ()}, "must each name at least one"),
+        ({"update": "addam"}, "Did you mean 'adam'"),
+        ({"sigma": 0.0}, "sigma must be positive"),
+        ({"horizon": 0}, "horizon must be at least 1, got 0"),
+        ({"compared": 300}, "compared must be at most judged, 256; got 300"),
+        ({"resume": True}, "resume needs out"),
+    ],
+)
+def test_options_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        control.Config(**options)
