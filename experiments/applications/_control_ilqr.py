@@ -12,9 +12,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from experiments.applications._control_systems import advance, System
+from experiments.applications._control_system import advance, System
 
-STEPS = 0.5 ** jnp.arange(10.0)  # α, tried together
+STEPS = [0.5**i for i in range(10)]  # α, tried together
 LEAST, MOST = 1e-6, 1e8  # of λ
 DONE = 1e-5  # of the cost: where an iteration gains less, it is the last one
 
@@ -24,7 +24,7 @@ class _Reached(NamedTuple):
     raw: jax.Array  # v, [T, m]
     cost: jax.Array  # [] the sum
     damping: jax.Array  # λ
-    count: jax.Array
+    tried: jax.Array  # [] int, iterations
 
 
 def _act(system: System, raw: jax.Array) -> jax.Array:
@@ -38,7 +38,7 @@ def _play_step(system: System, state, raw, goal):
     return state, system.cost(state, action, goal)
 
 
-def _roll(system: System, start, old_states, raw, gains, goals, alpha):
+def _roll(system: System, old_states, raw, gains, goals, alpha):
     """Play an episode with feedback; return (states, raw, cost)."""
     k, K = gains
 
@@ -49,8 +49,9 @@ def _roll(system: System, start, old_states, raw, gains, goals, alpha):
         return new, (new, v, cost)
 
     inputs = old_states[:-1], raw, k, K, goals
-    _, (states, raw, costs) = jax.lax.scan(body, start, inputs)
-    return jnp.concatenate([start[None], states]), raw, jnp.sum(costs)
+    _, (states, raw, costs) = jax.lax.scan(body, old_states[0], inputs)
+    states = jnp.concatenate([old_states[:1], states])
+    return states, raw, jnp.sum(costs)
 
 
 def _backward(system: System, reached: _Reached, goals):
@@ -83,7 +84,7 @@ def _backward(system: System, reached: _Reached, goals):
 @partial(jax.jit, static_argnums=(0, 4))
 def ilqr(
     system: System,
-    start: jax.Array,
+    states: jax.Array,
     raw: jax.Array,
     goals: jax.Array,
     iterations: int = 150,
@@ -92,42 +93,39 @@ def ilqr(
 
     Args:
       system: to drive.
-      start: states [B, n].
-      raw: v to begin with, [T, B, m].
+      states: of the episodes, with their starts, [T + 1, B, n]. They are given, as
+        actions alone, without feedback, do not repeat an episode near what is unstable.
+      raw: v, by which the states came about, [T, B, m].
       goals: [T, B, g].
       iterations: how many at most.
 
     Returns:
       The states [T + 1, B, n], v [T, B, m], and the mean cost of a step, [B], which is
-      at most that of the actions given.
+      at most that of the episodes given.
 
     References:
       Li & Todorov, "Iterative linear quadratic regulator design for nonlinear
       biological movement systems", 2004.
     """
 
-    def one(start, raw, goals):
-        still = jnp.zeros(raw.shape), jnp.zeros((*raw.shape, len(start)))
-        old = jnp.zeros((len(raw) + 1, len(start)))
-        begun = _roll(system, start, old, raw, still, goals, 0.0)
-        going = lambda reached: (reached.count < iterations) & (reached.damping < MOST)
+    def one(states, raw, goals):
+        costs = system.cost(states[1:], _act(system, raw), goals)
+        going = lambda reached: (reached.tried < iterations) & (reached.damping < MOST)
         reached = jax.lax.while_loop(
             going,
-            partial(_improved, system, start, goals),
-            _Reached(*begun, damping=jnp.array(1.0), count=jnp.array(0)),
+            partial(_improved, system, goals),
+            _Reached(states, raw, jnp.sum(costs), jnp.float32(1), jnp.array(0)),
         )
         return reached.states, reached.raw, reached.cost / len(raw)
 
-    return jax.vmap(one, (0, 1, 1), (1, 1, 0))(start, raw, goals)
+    return jax.vmap(one, (1, 1, 1), (1, 1, 0))(states, raw, goals)
 
 
-def _improved(system: System, start, goals, reached: _Reached) -> _Reached:
+def _improved(system: System, goals, reached: _Reached) -> _Reached:
     """Return what one iteration reaches; without a gain, only a larger λ."""
     gains = _backward(system, reached, goals)
-    roll = lambda alpha: _roll(
-        system, start, reached.states, reached.raw, gains, goals, alpha
-    )
-    states, raw, costs = jax.vmap(roll)(STEPS)
+    roll = lambda alpha: _roll(system, reached.states, reached.raw, gains, goals, alpha)
+    states, raw, costs = jax.vmap(roll)(jnp.array(STEPS))
     costs = jnp.where(jnp.isnan(costs), jnp.inf, costs)
     best = jnp.argmin(costs)
     gained = reached.cost - costs[best]
@@ -140,5 +138,5 @@ def _improved(system: System, start, goals, reached: _Reached) -> _Reached:
         raw=keep(raw, reached.raw),
         cost=keep(costs, reached.cost),
         damping=jnp.where(slow, MOST, jnp.maximum(damping, LEAST)),
-        count=reached.count + 1,
+        tried=reached.tried + 1,
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from bpvariants import gradients
 from bpvariants.types import PyTree
-from experiments.applications._control_systems import advance, SECOND, System
+from experiments.applications._control_system import advance, SECOND, System
 
 
 def init(system: System, units: int, key: jax.Array) -> list[dict[str, jax.Array]]:
@@ -56,7 +56,7 @@ def make_step(system: System) -> Callable:
 
 def make_loss(system: System) -> Callable:
     """Return the loss of (state, action) and the goal: what the step costs."""
-    return lambda y, goal: system.cost(*y, goal)
+    return lambda y, goal: system.cost(y[0], y[1], goal)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -96,6 +96,12 @@ def play(system: System, params: PyTree, start: jax.Array, goals: jax.Array) -> 
     success = jnp.all(worst <= allowed, axis=-1)
     states = jnp.concatenate([start[None], states])
     return Played(states, actions, costs, worst, jnp.mean(errors, axis=0), success)
+
+
+def some(played: Played, seed: int, count: int) -> Played:
+    """Return the first of the episodes of one of the seeds, [T, count, ...]."""
+    over_time = (leaf[seed, :, :count] for leaf in played[:3])
+    return Played(*over_time, *(leaf[seed, :count] for leaf in played[3:]))
 
 
 def save(path: Path, params: Any) -> None:

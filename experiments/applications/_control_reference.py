@@ -9,7 +9,8 @@ import numpy as np
 from scipy.linalg import solve_discrete_are
 
 from experiments.applications._control_ilqr import ilqr
-from experiments.applications._control_systems import advance, System, uniform
+from experiments.applications._control_policy import Played
+from experiments.applications._control_system import advance, System, uniform
 
 NEAR = 0.1  # rad, m and their rates: how far from its rest a start near it may be
 
@@ -75,7 +76,7 @@ def _follow(system: System, gains, rests, starts, goals):
 
 
 def ilqr_costs(
-    system: System, starts: jax.Array, actions: jax.Array, goals: jax.Array
+    system: System, idle: Played, played: Played, goals: jax.Array
 ) -> np.ndarray:
     """Return the mean cost of a step that iLQR finds from each start, [B].
 
@@ -83,14 +84,16 @@ def ilqr_costs(
 
     Args:
       system: to drive.
-      starts: [B, n].
-      actions: that a policy took from there, [T, B, m].
+      idle: episodes without action, [T, B, …].
+      played: those of the policy, from the same starts.
       goals: [T, B, g].
     """
-    share = jnp.clip(actions / jnp.array(system.limit), -0.999, 0.999)
-    begin = jnp.concatenate([jnp.zeros_like(share), jnp.arctanh(share)], axis=1)
-    twice = lambda leaf, axis: jnp.concatenate([leaf, leaf], axis=axis)
-    _, _, costs = ilqr(system, twice(starts, 0), begin, twice(goals, 1))
+    # Of ±1, which tanh rounds to, v is what float32 can tell apart.
+    share = jnp.clip(played.actions / jnp.array(system.limit), -1 + 1e-6, 1 - 1e-6)
+    both = lambda *parts: jnp.concatenate(parts, axis=1)
+    states = both(idle.states, played.states)
+    raw = both(jnp.zeros_like(share), jnp.arctanh(share))
+    _, _, costs = ilqr(system, states, raw, both(goals, goals))
     return np.asarray(costs).reshape(2, -1).min(axis=0)
 
 

@@ -26,40 +26,36 @@ def show(name: str, rows: Sequence[dict[str, Any]], config: Any) -> None:
       rows: its lines of results.jsonl.
       config: of the study.
     """
-    system = SYSTEMS[name]
-    errors = [f"mean {kind}" for kind, _ in system.tolerances]
-    measures = ["success, %", "95 % of all", *errors, "cost", "/ iLQR", "/ LQR"]
-    measures += ["ms/update"]
-    first = rows[0]
-    ours: dict[str, Any] = {
-        "no action": {"success, %": first["idle"], "cost": first["idle_cost"]},
-        "untrained": {
-            "success, %": first["untrained"],
-            "cost": first["untrained_cost"],
-            **dict(zip(errors, first["untrained_error"], strict=True)),
-        },
+    system, first, seeds = SYSTEMS[name], rows[0], config.seeds
+    header = ["", "success", *(f"mean {kind}" for kind, _ in system.tolerances)]
+    header += ["cost", "/ iLQR", "/ LQR", "ms/update"]
+    none, cost = len(system.tolerances) * ["–"], first["untrained_cost"]
+    untrained = [report.mean_sd(error) for error in first["untrained_error"]]
+    baselines = {
+        "no action": ("idle", none, first["idle_cost"][:1]),
+        "untrained": ("untrained", untrained, cost),
     }
+    lines = [
+        [name, f"{np.mean(first[key]):.1f} %", *errors, report.mean_sd(costs), *3 * "–"]
+        for name, (key, errors, costs) in baselines.items()
+    ]
     for row in rows:
-        ours[f"{row['rule']}, {row['steps']} updates"] = {
-            "success, %": row["success"],
-            "95 % of all": percent(*row["succeeded"]),
-            **dict(zip(errors, row["error"], strict=True)),
-            "cost": row["cost"],
-            "/ iLQR": row["to_ilqr"],
-            "/ LQR": row["to_lqr"],
-            "ms/update": row["ms_per_step"],
-        }
+        measures = *row["error"], row["cost"], row["to_ilqr"], row["to_lqr"]
+        line = [f"{row['rule']}, {row['steps']}", percent(*row["succeeded"])]
+        line += [report.mean_sd(values) for values in measures]
+        lines.append([*line, f"{row['ms_per_step']:.1f}"])
     allowed = ", ".join(f"{kind} ≤ {most}" for kind, most in system.tolerances)
-    report.show_beside(
+    report.show_table(
         f"{name}: {GOALS[name]}",
-        measures,
-        ours,
-        [],
-        f"{config.judged} random starts, {system.judged * system.dt:.0f} s. Success: "
-        f"{allowed} throughout the last second; errors are means over it. "
-        f"Cost: of a step. / iLQR: that of {config.compared} episodes, over what iLQR "
-        "finds for each, which it begins from no action and from the policy's; / LQR: "
-        "that near the goal, over the best linear policy's.",
+        header,
+        lines,
+        f"After so many updates, from {config.judged} random starts in "
+        f"{system.judged * system.dt:.0f} s. Success, with Wilson's interval of all "
+        f"{seeds} seeds: {allowed} throughout the last second; errors are means over "
+        f"it. Cost: of a step.\n/ iLQR: that of {config.compared} episodes, over what "
+        "iLQR finds for each. / LQR: that from as many starts near the goal, over the "
+        "best linear policy's.\nMean ± standard deviation over seeds; ms of an update "
+        "of all of them.",
     )
 
 

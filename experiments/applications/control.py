@@ -15,18 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from bpvariants import diagnostics
 from experiments import choices, options, report
 from experiments.applications import (
     _control_pictures,
     _control_policy as policy,
-    _control_reference as reference,
     _control_report,
 )
-from experiments.applications._control_systems import System, SYSTEMS
+from experiments.applications._control_judge import by_seed, judge, percent
+from experiments.applications._control_system import System
+from experiments.applications._control_systems import SYSTEMS
 from experiments.applications._training import (
     check_resume,
     Job,
@@ -35,7 +34,6 @@ from experiments.applications._training import (
     Way,
 )
 
-FLOWING, LAGS = 16, 100  # episodes in which errors are followed back, and steps
 SHOWN = 24  # episodes in a picture
 RULES = ("bptt", "truncated_bptt", "forward_gradient", "pes")
 
@@ -157,14 +155,15 @@ def _train(config: Config, name: str, rule: str, way: Way) -> dict[str, Any]:
     episodes = partial(policy.episodes, system)
     seen = episodes(config.judged, system.judged, looks)
     horizon = config.horizon or system.horizon
+    beginning = system._replace(start=system.begin)
 
     def sample(key, _):
-        start, goals = episodes(config.batch, horizon, key)
+        start, goals = policy.episodes(beginning, config.batch, horizon, key)
         return start, goals, goals
 
     def look(step, metrics):
         played = policy.many(system, metrics["params"], *seen)
-        return {"cost": _by_seed(played.costs), "success": _percent(played.success)}
+        return {"cost": by_seed(played.costs), "success": percent(played.success)}
 
     result = way.fit(
         _make_rule(config, rule, system),
@@ -188,7 +187,7 @@ def _train(config: Config, name: str, rule: str, way: Way) -> dict[str, Any]:
         "params": sum(leaf[0].size for leaf in jax.tree.leaves(params)),
         "steps": result.steps,
         "horizon": horizon,
-        **_judge(config, system, params, result.params, test),
+        **judge(config, system, params, result.params, test),
         "nonfinite_step": np.asarray(result.nonfinite_step).tolist(),
         "curve": way.curve(),
         "ms_per_step": 1000
@@ -196,76 +195,6 @@ def _train(config: Config, name: str, rule: str, way: Way) -> dict[str, Any]:
         / max(1, result.steps - (result.resumed_from or 0)),
         "compile_seconds": result.compile_seconds,
         "temp_bytes": result.temp_bytes,
-    }
-
-
-def _judge(config: Config, system: System, before, params, test) -> dict[str, Any]:
-    """Return what policies do, beside untrained ones, no action, LQR and iLQR."""
-    start, goals = test
-    played, untrained, idle = (
-        policy.many(system, each, start, goals)
-        for each in (params, before, jax.tree.map(jnp.zeros_like, before))
-    )
-    few = slice(config.compared)
-    best = [
-        reference.ilqr_costs(system, start[few], actions[:, few], goals[:, few])
-        for actions in played.actions
-    ]
-    key = jax.random.key(config.first_seed + 1)
-    rests, near, at = reference.near_rest(system, config.compared, system.judged, key)
-    by_lqr = reference.lqr_costs(system, rests, near, at)
-    mine = policy.many(system, params, near, at).costs
-    return {
-        "success": _percent(played.success),
-        "succeeded": [int(np.sum(played.success)), int(np.size(played.success))],
-        "error": _errors(played),
-        "cost": _by_seed(played.costs),
-        "untrained": _percent(untrained.success),
-        "untrained_cost": _by_seed(untrained.costs),
-        "untrained_error": _errors(untrained),
-        "idle": _percent(idle.success),
-        "idle_cost": _by_seed(idle.costs),
-        "to_ilqr": reference.ratios(np.mean(played.costs[..., few], axis=1), best),
-        "to_lqr": reference.ratios(np.mean(mine, axis=1), by_lqr),
-        "flow": [_flow(system, each, start, goals) for each in (before, params)],
-    }
-
-
-def _by_seed(costs: jax.Array) -> list[float]:
-    """Return the mean cost of a step, of each seed; costs are [seeds, T, B]."""
-    return np.mean(costs, axis=(1, 2)).tolist()
-
-
-def _percent(success: jax.Array) -> list[float]:
-    """Return the share of starts [seeds, B] from which each seed succeeds."""
-    return (100 * np.mean(success, axis=1)).tolist()
-
-
-def _errors(played: policy.Played) -> list[list[float]]:
-    """Return for each tolerance the mean error of the last second, of each seed."""
-    return np.mean(played.mean_error, axis=1).T.tolist()
-
-
-@partial(jax.jit, static_argnums=0)
-def _measured_flow(system: System, params, start, goals) -> diagnostics.GradientFlow:
-    step, loss = policy.make_step(system), policy.make_loss(system)
-    one = lambda params: diagnostics.gradient_flow(
-        step, loss, params, start, goals, goals, samples=LAGS // 4
-    )
-    return jax.vmap(one)(params)
-
-
-def _flow(system: System, params, start, goals) -> dict[str, Any]:
-    """Return how errors in the state travel back through physics, of each seed."""
-    lags = slice(LAGS), slice(FLOWING)
-    flow = _measured_flow(system, params, start[lags[1]], goals[lags])
-    flow = jax.tree.map(np.asarray, flow)
-    of_seed = lambda i: jax.tree.map(lambda leaf: leaf[i], flow)
-    return {
-        "beta": flow.beta.tolist(),
-        "verdict": [of_seed(i).verdict for i in range(len(flow.beta))],
-        "lookback": flow.lookback.tolist(),
-        "curve": flow.curve.tolist(),
     }
 
 
