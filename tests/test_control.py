@@ -57,7 +57,10 @@ def rolled(system, steps):
 
     @jax.jit
     def roll(state, action):
-        body = lambda state, _: (advance(system, state, action),) * 2
+        def body(state, _):
+            state = advance(system, state, action)
+            return state, state
+
         return jax.lax.scan(body, state, length=steps)[1]
 
     return roll
@@ -169,7 +172,7 @@ def test_lqr_is_the_best_linear_policy():
     rng = np.random.default_rng(0)
     A, B = rng.normal(size=(3, 3)), rng.normal(size=(3, 2))
     C, R = np.diag([1.0, 2.0, 0.5]), np.diag([0.3, 0.1])
-    V = C
+    V, K = C, np.zeros((2, 3))
     for _ in range(500):
         K = np.linalg.solve(R + B.T @ V @ B, B.T @ V @ A)
         V = C + A.T @ V @ (A - B @ K)

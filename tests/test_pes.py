@@ -170,7 +170,9 @@ def test_memory_does_not_grow_with_length():
     def used(length):
         xs = jax.ShapeDtypeStruct((length, 2), float)
         program = rule.lower(params, carry, xs, xs, key=jax.random.key(0)).compile()
-        return program.memory_analysis().temp_size_in_bytes
+        analysis = program.memory_analysis()
+        assert analysis is not None
+        return analysis.temp_size_in_bytes
 
     # Of each step there remain a share, a loss and a key, and no state.
     assert used(10_000) - used(100) <= 9_900 * 40

@@ -64,11 +64,12 @@ def draw_portraits(
     axes = figure.subplots(2, len(played), squeeze=False, sharex="row", sharey="row")
     for column, (rule, each) in zip(axes.T, played.items(), strict=True):
         above, below = column
-        errors = np.asarray(system.errors(jnp.asarray(each.states[1:]), goals))[..., 0]
+        found = system.errors(jnp.asarray(each.states[1:]), jnp.asarray(goals))
+        errors = np.asarray(found)[..., 0]
         seconds = system.dt * (1 + np.arange(len(errors)))
         for i in range(errors.shape[1]):
             colour = RIGHT if each.success[i] else WRONG
-            x, y = plane.of(each.states[:, i], goals[0, i])
+            x, y = plane.of(np.asarray(each.states[:, i]), goals[0, i])
             above.plot(x, y, color=colour, linewidth=0.7, alpha=0.7)
             above.plot(x[:1], y[:1], "o", color=colour, markersize=3)
             below.plot(seconds, errors[:, i], color=colour, linewidth=0.7, alpha=0.7)
@@ -109,7 +110,7 @@ def save_movie(
     def show(frame):
         step = EACH * frame
         for i, (line, point) in enumerate(zip(lines, points, strict=True)):
-            state, goal = played.states[step, i], goals[0, i]
+            state, goal = np.asarray(played.states[step, i]), goals[0, i]
             line.set_data(*_joints(name, state))
             action = played.actions[min(step, len(played.actions) - 1), i] / limit
             at = goal if name == "arm" else (2 * action[0], -1.4)
