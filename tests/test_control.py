@@ -25,16 +25,6 @@ def _as_users_have_it(plain_jax):
         yield
 
 
-@pytest.fixture
-def fast():
-    """Programs that are run for long are worth the optimisations that others lack."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.read(name)
-    jax.config.update(name, False)
-    yield
-    jax.config.update(name, before)
-
-
 FREE = {
     name: system._replace(friction=tuple(0.0 for _ in system.limit))
     for name, system in SYSTEMS.items()
@@ -103,7 +93,7 @@ def arm_points(q):
 
 # Two points move as a uniform rod of their mass does: those of Gauss, as energy is a
 # square of the place along it.
-RODS = jnp.array([[0.5 - 12**-0.5], [0.5 + 12**-0.5]])
+RODS = np.array([[0.5 - 12**-0.5], [0.5 + 12**-0.5]])
 _turned = lambda angle: jnp.stack([jnp.sin(angle), jnp.cos(angle)])[None]
 POINTS = {  # where they are at q, their masses, gravity, the order of (q, dq/dt)
     "pendulum": (pendulum_points, [0.5, 0.5], 9.81, [0, 1]),
@@ -179,21 +169,21 @@ def test_lqr_is_the_best_linear_policy():
     np.testing.assert_allclose(reference.lqr_gain(A, B, C, R), K, rtol=1e-8)
 
 
-def test_ilqr_is_lqr_near_the_goal_and_finds_a_way_from_afar(fast):
-    system, steps = SYSTEMS["pendulum"], 60
+def test_ilqr_is_lqr_near_the_goal_and_finds_a_way_from_afar():
+    system, steps = SYSTEMS["pendulum"], 20
     rests, near, goals = reference.near_rest(system, 2, steps, jax.random.key(0))
     by_lqr = reference.lqr_costs(system, rests, near, goals)
-    start = jnp.concatenate([near, jnp.array([[1.0, 0.0], [3.0, 0.0]])])
+    start = jnp.concatenate([near, jnp.array([[1.0, 0.0], [2.0, 0.0]])])
     nothing = jax.tree.map(jnp.zeros_like, policy.init(system, 2, jax.random.key(0)))
     goals = jnp.zeros((steps, 4, 1))
     idle = policy.play(system, nothing, start, goals)
     states, raw, costs = _control_ilqr.ilqr(system, idle.states, idle.actions, goals)
-    # Which ends after 3 s, not never, and knows that a sine is not its angle.
-    np.testing.assert_allclose(costs[:2], by_lqr, rtol=0.1)
+    # Which ends after 1 s, not never, and knows that a sine is not its angle.
+    np.testing.assert_allclose(costs[:2], by_lqr, rtol=0.02)
     actions = system.limit[0] * np.tanh(raw)
     again = system.cost(states[1:], actions, goals).mean(axis=0)
     np.testing.assert_allclose(again, costs, rtol=1e-4)
-    assert np.all(costs < 0.95 * idle.costs.mean(axis=0))
+    assert np.all(costs < 0.9 * idle.costs.mean(axis=0))
     # From its own result it goes no worse, and hardly on.
     found = policy.Played(states, actions, *idle[2:])
     best = reference.ilqr_costs(system, idle, found, goals)
@@ -211,7 +201,7 @@ def test_success_is_within_tolerance_to_the_end():
     assert played.states.shape == (31, 5, 4)
 
 
-def test_quick(fast, tmp_path, capsys):
+def test_quick(tmp_path, capsys):
     out = tmp_path / "run"
     result = control.main(control.Config(quick=True, judged=64, out=out))
     (row,) = result.rows
@@ -224,14 +214,9 @@ def test_quick(fast, tmp_path, capsys):
     assert row["to_lqr"][0] > 1
     before, after = row["flow"]
     assert after["beta"][0] < before["beta"][0]
-    assert "bptt, 300 updates" in capsys.readouterr().out
+    assert "bptt, 300" in capsys.readouterr().out
     params = policy.load(out / "policy-arm-bptt.npz")
-    start, goals = policy.episodes(SYSTEMS["arm"], 64, 120, jax.random.key(5))
-    played = policy.many(SYSTEMS["arm"], params, start, goals)
-    assert np.mean(played.mean_error) < 0.12
-    # What is finished is shown again, and not trained.
-    again = control.main(control.Config(out=out, resume=True))
-    assert again.rows == result.rows
+    assert sum(leaf[0].size for leaf in jax.tree.leaves(params)) == row["params"]
 
 
 @pytest.mark.parametrize(
