@@ -104,9 +104,8 @@ class Config:
 
 def main(config: Config) -> report.Result:
     """Train each policy by each rule, judge it, and show and write what it does."""
-    config = options.at_quick_size(
-        config, system=("arm",), rule=("bptt",), steps=300, looks=3, seeds=1, compared=4
-    )
+    quick = {"system": ("pendulum",), "rule": ("truncated_bptt",), "steps": 600}
+    config = options.at_quick_size(config, **quick, looks=3, seeds=1, compared=4)
     config, folder = open_run("control", config)
     start = time.perf_counter()
     jobs = [
