@@ -115,7 +115,8 @@ def save_movie(
             action = played.actions[min(step, len(played.actions) - 1), i] / limit
             at = goal if name == "arm" else (2 * action[0], -1.4)
             point.set_data([at[0]], [at[1]])
-        title.set_text(f"{name}, {rule}: {step * system.dt:.1f} s")
+        what = "goal" if name == "arm" else "action"
+        title.set_text(f"{name}, {rule}: {step * system.dt:.1f} s (×: the {what})")
         return [*lines, *points, title]
 
     frames = 1 + (len(played.states) - 1) // EACH
