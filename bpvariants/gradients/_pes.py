@@ -12,7 +12,7 @@ that looks back no further than the window.
 """
 
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -199,7 +199,7 @@ def _goes_on(now: OnlineStep) -> jax.Array:
     return jnp.array(True) if now.mask is None else jnp.any(now.mask)
 
 
-def _check_settings(pairs: object, sigma: object, window: object) -> None:
+def _check_settings(pairs: Any, sigma: Any, window: Any) -> None:
     for name, count in {"pairs": pairs, "window": window}.items():
         if not isinstance(count, Integral) or count < 1:
             raise ValueError(f"{name} must be a whole number from 1 up, got {count!r}.")
