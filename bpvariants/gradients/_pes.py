@@ -45,7 +45,7 @@ class PESState(NamedTuple):
     noise: PyTree  # ε, like params, leaves [N, ...], float32 or wider
     accumulated: PyTree  # ξ, the same
     carries: PyTree  # of networks at θ ± ε, leaves [2, N, *shape of the carry's]
-    count: jax.Array  # [] int: steps since `init`, but for those that are all padding
+    taken: jax.Array  # [] int: steps since `init`, but for those that are all padding
     initial: PyTree  # what a reset puts back
 
 
@@ -160,7 +160,7 @@ def pes(
             noise=noise,
             accumulated=accumulated,
             carries=carries,
-            count=state.count + _goes_on(now).astype(state.count.dtype),
+            taken=state.taken + _goes_on(now).astype(state.taken.dtype),
             initial=state.initial,
         )
         return jnp.sum(now.shares * losses), grads, left
@@ -169,7 +169,7 @@ def pes(
 
 
 def _draw(
-    key: jax.Array,
+    key: Any,
     state: PESState,
     now: OnlineStep,
     sigma: float | jax.Array,
@@ -185,7 +185,7 @@ def _draw(
         drawn = [jnp.asarray(sigma, v.dtype) * v for v in drawn]
         return drawn, [xi + noise for xi, noise in zip(sums, drawn, strict=True)]
 
-    first = (state.count % window == 0) & _goes_on(now)
+    first = (state.taken % window == 0) & _goes_on(now)
     noise, sums = jax.lax.cond(first, another, lambda: (leaves, sums))
     if now.reset is not None:
         began = now.reset if now.mask is None else now.reset & now.mask
