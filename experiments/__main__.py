@@ -126,6 +126,10 @@ STUDIES = {  # name: module, what it is about
         "applications.categorise",
         "texts in classes: is a message spam, what does a question ask for",
     ),
+    "control": (
+        "applications.control",
+        "policies through differentiable physics: pendulum, cart and pole, an arm",
+    ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
 MACHINE = ("--devices", "--model-devices", "--distributed", "--coordinator")

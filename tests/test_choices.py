@@ -66,6 +66,12 @@ CALLS = [  # name, settings, the function of the library, how it is called
         "forward_gradient",
         ((), {"directions": 3}),
     ),
+    (
+        "pes",
+        {"directions": 3, "sigma": 0.1, "window": 5},
+        "pes",
+        ((), {"pairs": 3, "sigma": 0.1, "window": 5}),
+    ),
 ]
 
 

@@ -19,8 +19,9 @@ ONLINE = {  # besides rtrl, which is among the rules of conftest.py
     "uoro": gradients.uoro,
     "forward_gradient": gradients.forward_gradient,
     "kf_rtrl": gradients.kf_rtrl,
+    "pes": partial(gradients.pes, sigma=1.0),  # rounding is divided by it
 }
-RANDOM = {"uoro", "forward_gradient", "kf_rtrl"}
+RANDOM = {"uoro", "forward_gradient", "kf_rtrl", "pes"}
 BATCH = 8
 
 

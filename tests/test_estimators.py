@@ -17,6 +17,7 @@ ESTIMATORS = {
     "forward_gradient": partial(
         gradients.forward_gradient, directions=2, distribution="normal"
     ),
+    "pes": partial(gradients.pes, pairs=2, window=2),
 }
 KEY = jax.random.key(0)
 

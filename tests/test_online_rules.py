@@ -27,8 +27,9 @@ ONLINE = {  # a rule that is added here is held to every network
     "uoro": gradients.uoro,
     "forward_gradient": gradients.forward_gradient,
     "kf_rtrl": gradients.kf_rtrl,
+    "pes": gradients.pes,
 }
-RANDOM = {"uoro", "forward_gradient", "kf_rtrl"}
+RANDOM = {"uoro", "forward_gradient", "kf_rtrl", "pes"}
 
 
 def test_every_parameter_gets_a_gradient_by_every_rule(make_problem, cell):

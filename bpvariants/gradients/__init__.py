@@ -5,13 +5,14 @@ draw_feedback and alignment_angles, feedback_dense, feedback_conv. Through time:
 truncated_bptt with stream and adaptive_truncation, artbp with growing_truncation,
 discounted_weights; what is kept on the way: every, slots, budget, predicted_cost,
 step_bytes. Forward in time: rtrl, snap, diagonal_rtrl; rflo and eprop with
-random_feedback and AdaptiveFeedback; uoro, kf_rtrl, forward_gradient (unbiased);
-over_sequence makes rules of these. Under them all, and for losses of one's own: unroll,
-parallel_unroll (newton), bidirectional, stack, mask_from_lengths. Recurrent:
-fixed_point, recurrent_backprop; to the fixed point by relaxation, anderson or broyden;
-back by the adjoints relax, anderson, broyden, cg, linear_solver (exact), neumann, jfb,
-unrolled (approximate); jacobian_penalty keeps it in reach. What rules take and return:
-`bpvariants.types.GradientRule`. How good an estimate is: gradient_quality.
+random_feedback and AdaptiveFeedback; uoro, kf_rtrl, forward_gradient (unbiased); pes,
+from losses alone; over_sequence makes rules of these. Under them all, and for losses of
+one's own: unroll, parallel_unroll (newton), bidirectional, stack, mask_from_lengths.
+Recurrent: fixed_point, recurrent_backprop; to the fixed point by relaxation, anderson
+or broyden; back by the adjoints relax, anderson, broyden, cg, linear_solver (exact),
+neumann, jfb, unrolled (approximate); jacobian_penalty keeps it in reach. What rules
+take and return: `bpvariants.types.GradientRule`. How good an estimate is:
+gradient_quality.
 """
 
 from bpvariants._masking import mask_from_lengths as mask_from_lengths
@@ -93,6 +94,7 @@ from bpvariants.gradients._parallel_unroll import (
     parallel_unroll as parallel_unroll,
     ParallelInfo as ParallelInfo,
 )
+from bpvariants.gradients._pes import pes as pes, PESState as PESState
 from bpvariants.gradients._predicted_cost import (
     predicted_cost as predicted_cost,
     step_bytes as step_bytes,

@@ -28,6 +28,18 @@ def rademacher(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     return 1 - 2 * bits.reshape(-1)[:size].reshape(shape).astype(dtype)
 
 
+DISTRIBUTIONS = {"rademacher": rademacher, "normal": jax.random.normal}
+
+
+def check_distribution(distribution: str) -> None:
+    """Check that random directions are of a distribution that there is."""
+    if distribution not in DISTRIBUTIONS:
+        raise ValueError(
+            f"distribution must be one of {sorted(DISTRIBUTIONS)}, got "
+            f"{distribution!r}."
+        )
+
+
 def draw_like(
     key: Any, leaves: Sequence[jax.Array], draw: Draw = rademacher
 ) -> list[jax.Array]:

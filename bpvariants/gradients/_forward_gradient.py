@@ -20,7 +20,12 @@ import jax.numpy as jnp
 
 from bpvariants._dtypes import cast_like, widen
 from bpvariants._losses import with_loss
-from bpvariants.gradients._draws import check_key, draw_like, rademacher
+from bpvariants.gradients._draws import (
+    check_distribution,
+    check_key,
+    DISTRIBUTIONS,
+    draw_like,
+)
 from bpvariants.gradients._jacobians import floating_leaves, replace_floating
 from bpvariants.gradients._online_step import (
     check_fits,
@@ -29,8 +34,6 @@ from bpvariants.gradients._online_step import (
     enter_step,
 )
 from bpvariants.types import Loss, OnlineRule, PyTree, Step
-
-DISTRIBUTIONS = {"rademacher": rademacher, "normal": jax.random.normal}
 
 
 class ForwardGradientState(NamedTuple):
@@ -95,7 +98,8 @@ def forward_gradient(
     References:
       Baydin et al., "Gradients without backpropagation", 2022, arXiv:2202.08587.
     """
-    _check_settings(directions, distribution)
+    _check_directions(directions)
+    check_distribution(distribution)
     advance = with_loss(step, loss)
 
     def init(params, carry, initial=None, batch_shape=None):
@@ -153,7 +157,7 @@ def forward_gradient(
     return OnlineRule(init, update)
 
 
-def _check_settings(directions: int, distribution: str) -> None:
+def _check_directions(directions: int) -> None:
     try:
         count = operator.index(directions)
     except TypeError:
@@ -162,9 +166,4 @@ def _check_settings(directions: int, distribution: str) -> None:
         raise ValueError(
             f"directions must be a whole number from 1 up, got {directions!r}: it is "
             "how many forward derivatives are averaged."
-        )
-    if distribution not in DISTRIBUTIONS:
-        raise ValueError(
-            f"distribution must be one of {sorted(DISTRIBUTIONS)}, got "
-            f"{distribution!r}."
         )

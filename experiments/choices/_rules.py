@@ -16,6 +16,8 @@ class _Settings(NamedTuple):
     visible: Callable[[PyTree], PyTree] | None
     feedback: Any
     directions: int
+    sigma: float
+    window: int
 
 
 def _snap(step: Step, loss: Loss, settings: _Settings) -> OnlineRule:
@@ -46,9 +48,16 @@ ONLINE: dict[str, Callable[[Step, Loss, _Settings], OnlineRule]] = {
     "forward_gradient": lambda step, loss, settings: gradients.forward_gradient(
         step, loss, directions=settings.directions
     ),
+    "pes": lambda step, loss, settings: gradients.pes(
+        step,
+        loss,
+        pairs=settings.directions,
+        sigma=settings.sigma,
+        window=settings.window,
+    ),
 }
 RULES = ("bptt", "truncated_bptt", "artbp", *ONLINE)
-DRAWING = ("artbp", "kf_rtrl", "uoro", "forward_gradient")
+DRAWING = ("artbp", "kf_rtrl", "uoro", "forward_gradient", "pes")
 
 
 def make_online(
@@ -60,6 +69,8 @@ def make_online(
     visible: Callable[[PyTree], PyTree] | None = None,
     feedback: Any = "symmetric",
     directions: int = 1,
+    sigma: float = 0.01,
+    window: int = 1,
 ) -> OnlineRule:
     """Return an online rule by its name.
 
@@ -70,7 +81,9 @@ def make_online(
       order: of "snap", where its name has none.
       visible: of "eprop", from a carry to what units see of each other.
       feedback: of "rflo" and "eprop", as these take it.
-      directions: of "forward_gradient".
+      directions: of "forward_gradient", and of "pes", there the pairs.
+      sigma: of "pes", how far parameters are moved.
+      window: of "pes", after how many steps they are moved elsewhere.
 
     Raises:
       ValueError: if there is no such rule, or it lacks what it needs.
@@ -87,7 +100,8 @@ def make_online(
     """
     kind, order = _split(name, order)
     check_known("rule", kind, ONLINE)
-    return ONLINE[kind](step, loss, _Settings(order, visible, feedback, directions))
+    settings = _Settings(order, visible, feedback, directions, sigma, window)
+    return ONLINE[kind](step, loss, settings)
 
 
 def make_rule(

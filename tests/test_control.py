@@ -1,0 +1,233 @@
+"""Control: physics keep their energy, references are right, and policies learn."""
+
+import json
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+from experiments.applications import (
+    _control_ilqr,
+    _control_policy as policy,
+    _control_reference as reference,
+    control,
+)
+from experiments.applications._control_system import advance
+from experiments.applications._control_systems import SYSTEMS, tip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_users_have_it(plain_jax):
+    with plain_jax():
+        yield
+
+
+FREE = {
+    name: system._replace(friction=tuple(0.0 for _ in system.limit))
+    for name, system in SYSTEMS.items()
+}
+STATES = {  # all numbers of which matter
+    "pendulum": [2.0, 1.5],
+    "cartpole": [0.3, -0.7, 2.0, 1.5],
+    "arm": [0.4, 1.1, 2.0, -1.5],
+}
+
+
+@pytest.fixture(params=SYSTEMS)
+def name(request):
+    return request.param
+
+
+@cache
+def rolled(system, steps):
+    """Return the states of an episode in which an action is held, [steps, n]."""
+
+    @jax.jit
+    def roll(state, action):
+        def body(state, _):
+            state = advance(system, state, action)
+            return state, state
+
+        return jax.lax.scan(body, state, length=steps)[1]
+
+    return roll
+
+
+def test_energy_stays_without_action_and_friction(name):
+    system = FREE[name]
+    state, still = jnp.array(STATES[name]), jnp.zeros(len(system.limit))
+    states = rolled(system._replace(dt=0.01), 200)(state, still)
+    energies = system.energy(jnp.concatenate([state[None], states]))
+    assert np.ptp(states, axis=0).min() > 0.1  # it moves
+    np.testing.assert_allclose(energies, energies[0], rtol=1e-4, atol=1e-4)
+
+
+def test_power_is_what_energy_gains(name):
+    """Of forces too, and friction: dE/dt = (u − friction · speed) · speed."""
+    system = SYSTEMS[name]
+    state, action = jnp.array(STATES[name]), 0.6 * jnp.array(system.limit)
+    dt = 1e-3
+    after = advance(system._replace(dt=dt), state, action)
+    gain = (system.energy(after) - system.energy(state)) / dt
+    speed = state[jnp.array(system.speeds)]
+    want = jnp.sum((action - jnp.array(system.friction) * speed) * speed)
+    np.testing.assert_allclose(gain, want, rtol=0.02)
+
+
+def pendulum_points(q):
+    return RODS * _turned(q[0])
+
+
+def cartpole_points(q):
+    pole = RODS * _turned(q[1]) + jnp.stack([q[0], jnp.zeros(())])[None]
+    return jnp.concatenate([jnp.stack([q[0], jnp.zeros(())])[None], pole])
+
+
+def arm_points(q):
+    first, second = (_turned(angle) / 2 for angle in (q[0], q[0] + q[1]))
+    return jnp.concatenate([RODS * first, first + RODS * second])
+
+
+# Two points move as a uniform rod of their mass does: those of Gauss, as energy is a
+# square of the place along it.
+RODS = np.array([[0.5 - 12**-0.5], [0.5 + 12**-0.5]])
+_turned = lambda angle: jnp.stack([jnp.sin(angle), jnp.cos(angle)])[None]
+POINTS = {  # where they are at q, their masses, gravity, the order of (q, dq/dt)
+    "pendulum": (pendulum_points, [0.5, 0.5], 9.81, [0, 1]),
+    "cartpole": (cartpole_points, [1.0, 0.05, 0.05], 9.81, [0, 2, 1, 3]),
+    "arm": (arm_points, 4 * [0.5], 0.0, [0, 1, 2, 3]),
+}
+
+
+def test_motion_is_that_of_points_by_euler_and_lagrange(name):
+    points, masses, gravity, order = POINTS[name]
+    masses, state, half = jnp.array(masses), jnp.array(STATES[name]), len(order) // 2
+    action = 0.3 * jnp.array(SYSTEMS[name].limit)
+    force = jnp.zeros(half).at[: len(action)].set(action)
+
+    def lagrangian(q, v):
+        places, speeds = jax.jvp(points, (q,), (v,))
+        kinetic = masses @ jnp.sum(speeds**2, axis=1) / 2
+        return kinetic - gravity * masses @ places[:, 1]
+
+    @jax.jit
+    def slope(state):
+        q, v = jnp.split(state, 2)
+        momentum = jax.grad(lagrangian, 1)
+        by_q, by_v = jax.jacfwd(momentum, (0, 1))(q, v)
+        pull = force + jax.grad(lagrangian)(q, v) - by_q @ v
+        return jnp.concatenate([v, jnp.linalg.solve(by_v, pull)])
+
+    order = np.array(order)
+    slope_of = lambda _, state: np.asarray(slope(state.astype(np.float32)))
+    begin = np.array(state)[order]
+    want = solve_ivp(slope_of, (0, 1), begin, rtol=1e-5, atol=1e-5).y[:, -1]
+    got = rolled(FREE[name], 20)(state, action)[-1][order]
+    np.testing.assert_allclose(got, want, rtol=2e-3, atol=2e-3)
+
+
+def test_policies_keep_to_limits_and_rests_are_at_rest(name):
+    system = SYSTEMS[name]
+    params = policy.init(system, 8, jax.random.key(0))
+    params[-1]["bias"] += 100.0
+    states, goals = policy.episodes(system, 5, 3, jax.random.key(1))
+    assert goals.shape[:2] == (3, 5)
+    actions = policy.act(system, params, states, goals[0])
+    np.testing.assert_allclose(actions, 5 * [system.limit], rtol=1e-6)
+    rests, _, goals = reference.near_rest(system, 4, 2, jax.random.key(2))
+    still = jnp.zeros((4, len(system.limit)))
+    np.testing.assert_allclose(advance(system, rests, still), rests, atol=1e-6)
+    np.testing.assert_allclose(system.cost(rests, still, goals[0]), 0, atol=1e-6)
+    assert np.all(system.errors(rests, goals[0]) < 1e-6)
+
+
+def test_the_arm_sees_nothing_of_where_north_is():
+    arm, turn = SYSTEMS["arm"], 0.7
+    state, goal = arm.start(jax.random.key(0))
+    rotation = jnp.array(
+        [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]], jnp.float32
+    )
+    turned = state.at[0].add(turn)
+    seen = arm.features(state, goal), arm.features(turned, rotation @ goal)
+    np.testing.assert_allclose(*seen, atol=1e-5)
+    assert 0.2 <= np.linalg.norm(goal) <= 0.9
+    np.testing.assert_allclose(rotation @ tip(state), tip(turned), atol=1e-6)
+
+
+def test_lqr_is_the_best_linear_policy():
+    """Beside a Riccati recursion, and as the limit of what iLQR finds."""
+    rng = np.random.default_rng(0)
+    A, B = rng.normal(size=(3, 3)), rng.normal(size=(3, 2))
+    C, R = np.diag([1.0, 2.0, 0.5]), np.diag([0.3, 0.1])
+    V, K = C, np.zeros((2, 3))
+    for _ in range(500):
+        K = np.linalg.solve(R + B.T @ V @ B, B.T @ V @ A)
+        V = C + A.T @ V @ (A - B @ K)
+    np.testing.assert_allclose(reference.lqr_gain(A, B, C, R), K, rtol=1e-8)
+
+
+def test_ilqr_is_lqr_near_the_goal_and_finds_a_way_from_afar():
+    system, steps = SYSTEMS["pendulum"], 20
+    rests, near, goals = reference.near_rest(system, 2, steps, jax.random.key(0))
+    by_lqr = reference.lqr_costs(system, rests, near, goals)
+    start = jnp.concatenate([near, jnp.array([[1.0, 0.0], [2.0, 0.0]])])
+    nothing = jax.tree.map(jnp.zeros_like, policy.init(system, 2, jax.random.key(0)))
+    goals = jnp.zeros((steps, 4, 1))
+    idle = policy.play(system, nothing, start, goals)
+    states, raw, costs = _control_ilqr.ilqr(system, idle.states, idle.actions, goals)
+    # Which ends after 1 s, not never, and knows that a sine is not its angle.
+    np.testing.assert_allclose(costs[:2], by_lqr, rtol=0.02)
+    actions = system.limit[0] * np.tanh(raw)
+    again = system.cost(states[1:], actions, goals).mean(axis=0)
+    np.testing.assert_allclose(again, costs, rtol=1e-4)
+    assert np.all(costs < 0.9 * idle.costs.mean(axis=0))
+
+
+def test_success_is_within_tolerance_to_the_end():
+    system = SYSTEMS["cartpole"]
+    params = jax.tree.map(jnp.zeros_like, policy.init(system, 2, jax.random.key(0)))
+    start = jnp.array([[0.0, 0, 0, 0], [0.6, 0, 0, 0], [0, 0, 6.283185, 0]])
+    start = jnp.concatenate([start, jnp.array([[0.0, 0, np.pi, 0], [np.nan] * 4])])
+    played = policy.play(system, params, start, jnp.zeros((30, 5, 1)))
+    assert played.success.tolist() == [True, False, True, False, False]
+    assert played.states.shape == (31, 5, 4)
+
+
+def test_quick(tmp_path, capsys):
+    out = tmp_path / "run"
+    result = control.main(control.Config(quick=True, judged=64, compared=2, out=out))
+    (row,) = result.rows
+    assert json.loads((out / "results.jsonl").read_text()) == row
+    for picture in ("pendulum.png", "learning.png", "flow.png", "pendulum.gif"):
+        assert (out / picture).stat().st_size > 10_000
+    assert row["success"][0] > 40 > 10 > max(row["untrained"][0], row["idle"][0])
+    assert row["cost"][0] < 0.5 * min(row["untrained_cost"][0], row["idle_cost"][0])
+    assert row["to_ilqr"][0] >= 1
+    assert row["to_lqr"][0] >= 0.99
+    before, after = (np.array(flow["curve"]) for flow in row["flow"])
+    assert np.isfinite(before).all()
+    assert after[0, 0] != before[0, 0]
+    assert "truncated_bptt, 600" in capsys.readouterr().out
+    params = policy.load(out / "policy-pendulum-truncated_bptt.npz")
+    assert sum(leaf[0].size for leaf in jax.tree.leaves(params)) == row["params"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"system": ("pendulun",)}, "system must be some of .* Did you mean 'pend"),
+        ({"rule": ("ppo",)}, "rule must be one of bptt"),
+        ({"rule": ()}, "must each name at least one"),
+        ({"update": "addam"}, "Did you mean 'adam'"),
+        ({"sigma": 0.0}, "sigma must be positive"),
+        ({"horizon": 0}, "horizon must be at least 1, got 0"),
+        ({"compared": 300}, "compared must be at most judged, 256; got 300"),
+        ({"resume": True}, "resume needs out"),
+    ],
+)
+def test_options_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
+        control.Config(**options)
