@@ -110,10 +110,19 @@ def say_where(folder: Path, seconds: float, interrupted: bool) -> None:
 
 
 def mean_sd(values: list[float]) -> str:
-    """Return the mean of some seeds ± their standard deviation."""
-    if len(values) == 1:
-        return f"{values[0]:.3g}"
-    return f"{np.mean(values):.3g} ± {np.std(values, ddof=1):.1g}"
+    """Return the mean of some seeds ± their standard deviation.
+
+    Example:
+      >>> mean_sd([1.0, 1.5]), mean_sd([20.0, 40.0]), mean_sd([0.1 + 0.2, 0.3])
+      ('1.25 ± 0.4', '30 ± 14', '0.3 ± 0')
+    """
+    mean, several = float(np.mean(values)), len(values) > 1
+    if not several:
+        return f"{mean:.3g}"
+    deviation = float(np.std(values, ddof=1))
+    if deviation < 1e-12 * abs(mean):  # equal but for rounding
+        deviation = 0.0
+    return f"{mean:.3g} ± {deviation:{'.0f' if deviation >= 10 else '.1g'}}"
 
 
 def _mebibytes(size: int | None) -> str:

@@ -111,17 +111,15 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
 
 
 def _short_verdict(rows: list[dict[str, Any]], axis: str) -> str:
-    own = [row for row in rows if row["axis"] == axis]
-    first = verdicts(own)
+    first = verdicts([row for row in rows if row["axis"] == axis])
     if not first:
         return axis
-    sentence = first[0].split(": ", 1)[1]
-    wins, losses = sentence.count("less than"), sentence.count("more than")
-    equal = sentence.count("about as")
-    return (
-        f"rates kept, at the right: Rprop loses less than {wins},\n"
-        f"as much as {equal}, more than {losses} of the others"
-    )
+    found = {said: [] for said in ("less than", "about as", "more than")}
+    for part in first[0].removesuffix(".").split("; ")[1].split(", "):
+        said = " ".join(part.split()[:2])
+        found[said].append(part.split()[2])
+    parts = [f"{said} {', '.join(names)}" for said, names in found.items() if names]
+    return "At the right, with rates kept, Rprop loses\n" + "; ".join(parts)
 
 
 def _cost(rows: list[dict[str, Any]], update: str, level: float, choice: str):

@@ -40,7 +40,7 @@ class Config:
         "sgd",
     )
     """What is compared."""
-    rates: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
     """Learning rates to choose from; of the Rprop family, first steps."""
     noise: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
     """Deviations of the noise, in those of the first gradient."""
