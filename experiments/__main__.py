@@ -122,6 +122,10 @@ STUDIES = {  # name: module, what it is about
         "applications.forecast",
         "sunspots, weather, prices or a CSV file: what comes next, and how surely",
     ),
+    "translate": (
+        "applications.translate",
+        "French to English with attention, teacher forcing and not; your sentence too",
+    ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
 MACHINE = ("--devices", "--model-devices", "--distributed", "--coordinator")
