@@ -26,7 +26,12 @@ BATCH, EXAMPLES = 256, 8
 def init(key: jax.Array, sizes: Sizes, runs: int) -> PyTree:
     """Draw the parameters of several networks, along a first axis."""
     keys = jax.random.split(jax.random.fold_in(key, 1), runs)
-    return jax.jit(jax.vmap(partial(_translate_network.init, sizes=sizes)))(keys)
+    return _init(sizes)(keys)
+
+
+@cache
+def _init(sizes: Sizes) -> Callable:
+    return jax.jit(jax.vmap(partial(_translate_network.init, sizes=sizes)))
 
 
 class Scored(NamedTuple):

@@ -119,8 +119,9 @@ def main(config: Config) -> report.Result:
     asked = None
     if config.translate is not None:
         asked = _translate_runs.read_sentence(config.translate)
-    small = {"forcing": (1.0,), "units": 64, "embedding": 64, "steps": 400}
-    small |= {"seeds": 1, "looks": 2, "lengths": 1}
+    small = {"forcing": (1.0,), "units": 64, "embedding": 64, "steps": 300}
+    small |= {"batch": 32, "learning_rate": 1e-2, "dropout": 0.1, "lengths": 1}
+    small |= {"seeds": 1, "looks": 2}
     config = options.at_quick_size(config, **small)
     config, folder = open_run("translate", config, free=("translate",))
     start, corpus = time.perf_counter(), _translate_text.load(config.to)
