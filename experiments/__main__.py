@@ -130,6 +130,10 @@ STUDIES = {  # name: module, what it is about
         "applications.control",
         "policies through differentiable physics: pendulum, cart and pole, an arm",
     ),
+    "translate": (
+        "applications.translate",
+        "French to English with attention, teacher forcing and not; your sentence too",
+    ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
 }
 MACHINE = ("--devices", "--model-devices", "--distributed", "--coordinator")

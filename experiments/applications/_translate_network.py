@@ -1,0 +1,193 @@
+"""An encoder, a decoder that looks back at it, and their gradient through two unrolls.
+
+A GRU reads a sentence x_1 … x_S from both ends, and another writes y_1, y_2, … to END:
+
+    m_s = [h→_s, h←_s],    g_0 = tanh(W_0 [h→_S, h←_1] + b_0)
+    e_ts = v · tanh(W_q g_{t−1} + W_k m_s), "additive",  or  g_{t−1} · W_k m_s, "dot"
+    a_ts = softmax_s(e_ts) where x_s is no padding, else 0,    c_t = Σ_s a_ts m_s
+    g_t = GRU(g_{t−1}, [E y_{t−1}, c_t]),    f_t = tanh(W_f [g_t, c_t, E y_{t−1}] + b_f)
+    p(y_t | y_1 … y_{t−1}, x) = softmax(E f_t + b)
+
+y_{t−1} is that of the text (teacher forcing), or what was likeliest at t−1. E both
+reads and writes a word; dropout is of what is read, and of f_t.
+
+References:
+  Bahdanau, Cho, Bengio, "Neural machine translation by jointly learning to align and
+  translate", ICLR 2015, arXiv:1409.0473. Luong, Pham, Manning, "Effective approaches to
+  attention-based neural machine translation", EMNLP 2015, doi:10.18653/v1/D15-1166.
+  Bengio et al., "Scheduled sampling for sequence prediction with recurrent neural
+  networks", NeurIPS 2015, arXiv:1506.03099.
+"""
+
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants import cells, gradients
+from bpvariants.types import PyTree, Step
+
+END, UNKNOWN = 0, 1  # END also stands before the first word
+RULES = ("bptt", "bptt_step", "truncated_bptt")
+HIDDEN = -1e30  # what is added to the score of padding
+Attention: TypeAlias = Literal["additive", "dot"]
+
+
+def check_rule(name: str) -> None:
+    """Check that a rule can send errors through both networks.
+
+    Example:
+      >>> check_rule("bptt")
+    """
+    if name not in RULES:
+        raise ValueError(
+            f"rule must be one of {', '.join(RULES)}; got {name!r}. Rules of one "
+            "network with a loss at each step, such as rtrl and uoro, have no gradient "
+            "in what a decoder attends to, and so none for the encoder."
+        )
+
+
+class Sizes(NamedTuple):
+    """How many words each side has, and how large the network is."""
+
+    source_words: int
+    target_words: int
+    embedding: int
+    units: int
+    attention: Attention = "additive"
+
+
+class How(NamedTuple):
+    """How a network is read and differentiated; nothing of it is learned."""
+
+    attention: Attention = "additive"
+    rule: str = "bptt"
+    lookback: int = 1  # of truncated_bptt
+
+
+def init(key: jax.Array, sizes: Sizes) -> PyTree:
+    """Draw the parameters of a network."""
+    keys = iter(jax.random.split(key, 12))
+    n, e = sizes.units, sizes.embedding
+
+    def normal(inputs: int, *shape: int) -> jax.Array:
+        return jax.random.normal(next(keys), shape) / inputs**0.5
+
+    additive = sizes.attention == "additive"
+    score = {"query": normal(n, n, n), "energy": normal(n, n)} if additive else {}
+    return {
+        "encoder": {
+            "words": normal(e, sizes.source_words, e),
+            "forward": cells.gru_params(next(keys), e, n),
+            "backward": cells.gru_params(next(keys), e, n),
+            "first": normal(2 * n, 2 * n, n),
+            "first_bias": jnp.zeros(n),
+        },
+        "decoder": score
+        | {
+            "words": normal(e, sizes.target_words, e),
+            "bias": jnp.zeros(sizes.target_words),
+            "key": normal(2 * n, 2 * n, n),
+            "cell": cells.gru_params(next(keys), e + 2 * n, n),
+            "mix": normal(3 * n + e, 3 * n + e, e),
+            "mix_bias": jnp.zeros(e),
+        },
+    }
+
+
+def encode(
+    params: PyTree, source: jax.Array, mask: jax.Array, kept: Any, how: How
+) -> tuple[PyTree, jax.Array]:
+    """Read sentences; return what the decoder looks back at, and its first state g_0.
+
+    Args:
+      params: of the encoder and the decoder.
+      source: [S, B] int.
+      mask: [S, B] bool, False in padding.
+      kept: [S, B, embedding], what dropout keeps, or None for all.
+      how: how.
+    """
+    own, look = params["encoder"], params["decoder"]
+    xs = own["words"][source]
+    xs = xs if kept is None else xs * kept
+    zeros = cells.gru_carry(own["forward"], source.shape[1:])
+
+    def step(params, h, x):
+        return cells.gru(params, _cut(h, x[1]), x[0])
+
+    (last, first), states = gradients.bidirectional(
+        step, step, (own["forward"], own["backward"]), (zeros, zeros),
+        (xs, cuts(source, how)), mask=mask, checkpoint=checkpoint(how),
+    )  # fmt: skip
+    memory = jnp.where(mask[..., None], jnp.concatenate(states, axis=-1), 0)
+    both = jnp.concatenate([last, first], axis=-1)
+    return {
+        "memory": memory,
+        "keys": memory @ look["key"],
+        "hidden": jnp.where(mask, 0.0, HIDDEN).astype(memory.dtype),
+    }, jnp.tanh(both @ own["first"] + own["first_bias"])
+
+
+def make_step(attention: Attention, own_words: bool) -> Step:
+    """Return the step of the decoder.
+
+    Its params are (the decoder's, what :func:`encode` returns), its carry (g, the word
+    that was likeliest), and x is (given word, whether to read it, what dropout keeps of
+    E y and of f or None, whether errors are cut). It returns (f, likeliest word, a).
+
+    Args:
+      attention: "additive" or "dot".
+      own_words: False if the given word is always read: then none is looked for.
+    """
+
+    def step(params, carry, x):
+        (net, seen), (g, said), (given, forced, kept, cut) = params, carry, x
+        g = _cut(g, cut)
+        last = net["words"][jnp.where(forced, given, said) if own_words else given]
+        last = last if kept is None else last * kept[0]
+        shares = attend(net, seen, g, attention)
+        context = jnp.einsum("sb,sbn->bn", shares, seen["memory"])
+        read = jnp.concatenate([last, context], axis=-1)
+        g, _ = cells.gru(net["cell"], g, read)
+        f = jnp.concatenate([g, context, last], axis=-1) @ net["mix"] + net["mix_bias"]
+        f = jnp.tanh(f) if kept is None else jnp.tanh(f) * kept[1]
+        if own_words:  # no error goes back through the choice of a word
+            likely = jax.lax.stop_gradient(logits(net, f)).at[:, UNKNOWN].set(HIDDEN)
+            said = jnp.argmax(likely, axis=-1).astype(said.dtype)
+        return (g, said), (f, said, shares)
+
+    return step
+
+
+def attend(net: PyTree, seen: PyTree, g: jax.Array, attention: Attention) -> jax.Array:
+    """Return the shares a [S, B] of the source's words, 0 in padding."""
+    if attention == "additive":
+        score = jnp.tanh(g @ net["query"] + seen["keys"]) @ net["energy"]
+    else:
+        score = jnp.sum(g * seen["keys"], axis=-1)
+    return jax.nn.softmax(score + seen["hidden"], axis=0)
+
+
+def logits(net: PyTree, f: jax.Array) -> jax.Array:
+    """Return how likely each word is, before a softmax: E f + b."""
+    return f @ net["words"].T + net["bias"]
+
+
+def cuts(like: jax.Array, how: How) -> jax.Array | None:
+    """Return at which steps errors are cut off, [T, B], or None for nowhere."""
+    if how.rule != "truncated_bptt":
+        return None
+    steps = jnp.arange(like.shape[0])[:, None]
+    return jnp.broadcast_to((steps > 0) & (steps % how.lookback == 0), like.shape)
+
+
+def _cut(h: jax.Array, cut: jax.Array | None) -> jax.Array:
+    """Return a state; no error goes back through it where it is cut."""
+    if cut is None:
+        return h
+    return jnp.where(cut[..., None], jax.lax.stop_gradient(h), h)
+
+
+def checkpoint(how: How) -> Literal["step"] | None:
+    """Return what an unroll keeps for the way back."""
+    return "step" if how.rule == "bptt_step" else None

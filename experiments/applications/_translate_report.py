@@ -1,0 +1,140 @@
+"""The tables and the pictures of `translate`."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import report
+
+MEASURES = ("BLEU", "95 %", "exact %", "forced nats", "perplexity")
+MEASURES += ("own nats", "ms")
+BASELINES = {
+    "most_common": "most common sentence",
+    "nearest": "nearest source",
+}
+NOTE = (
+    "BLEU: greedy, small letters, one reference. Nats a word, END among them, unknown "
+    "words not: forced, if the words before are the reference's; own, if they are the "
+    "network's; 95 %: by bootstrap, first seed; ms: of a step of all seeds. No figure "
+    "is published for this split."
+)
+
+
+def show(rows: list[dict[str, Any]], config: Any) -> None:
+    """Print the table, and some sentences."""
+    ours: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if "forcing" not in row:
+            for name, title in BASELINES.items():
+                ours[title] = _scores({key: [row[name][key]] for key in row[name]})
+            continue
+        cells = _scores(row)
+        cells["forced nats"], cells["own nats"] = row["forced_nats"], row["own_nats"]
+        cells["perplexity"] = np.exp(row["forced_nats"]).tolist()
+        cells["ms"] = f"{row['ms_per_step']:.0f}"
+        ours[_name(row)] = cells
+    part = "validation part" if config.tune else "test part"
+    title = f"To {config.to.capitalize()}, {part}"
+    trained = [row for row in rows if "forcing" in row]
+    if trained:
+        title += (
+            f", {trained[0]['epochs']:.3g} epochs, {trained[0]['params']:,} weights"
+        )
+    report.show_beside(title, MEASURES, ours, [], NOTE)
+    if trained:
+        _show_examples(trained[0])
+
+
+def _show_examples(row: dict[str, Any]) -> None:
+    """Print sentences, their references (=), and what a network says (→)."""
+    console = report.wide_console()
+    console.print(f"{_name(row)}, first seed, sentences evenly from the part:")
+    for each in row["examples"]:
+        right = "green" if each["said"] == each["reference"] else "yellow"
+        console.print(f"  {each['source']}\n    = {each['reference']}")
+        console.print(f"    → [{right}]{each['said']}", soft_wrap=True)
+
+
+def show_answer(sentence: str, said: str, unknown: list[str]) -> None:
+    """Print a translation, and what was not known."""
+    console = report.wide_console()
+    console.print(f"{sentence} → [bold]{said}[/bold]", soft_wrap=True)
+    if unknown:
+        console.print(f"Not known, and read as such: {', '.join(unknown)}.")
+
+
+def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Draw how networks learn, and what they attend to."""
+    trained = [row for row in rows if "forcing" in row]
+    if trained:
+        report.save_picture(folder, "translate", draw_curves(rows))
+        report.save_picture(folder, "attention", draw_attention(trained[0]))
+
+
+def draw_curves(rows: list[dict[str, Any]]) -> Figure:
+    """Draw BLEU and losses of validation on the way; thin lines are the seeds."""
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for i, row in enumerate(row for row in rows if "forcing" in row):
+        colour = f"C{i}"
+        points = [point for point in row["curve"] if "validation" in point]
+        at = [row["epochs"] / row["steps"] * point["step"] for point in points]
+        for axis, name, style, label in (
+            (left, "bleu", "o-", _name(row)),
+            (right, "forced_nats", "o-", f"{_name(row)}: reads the reference"),
+            (right, "own_nats", "s--", f"{_name(row)}: reads its own words"),
+        ):
+            each = np.array([point["validation"][name] for point in points])
+            means = each.mean(axis=1)
+            axis.plot(at, means, style, color=colour, ms=3.5, label=label)
+            axis.plot(at, each, style[1:], color=colour, alpha=0.4, linewidth=0.8)
+    for row in rows:
+        if "nearest" in row:
+            level = row["nearest"]["bleu"]
+            label = "nearest source, part tested"
+            left.axhline(level, color="black", ls=":", lw=1, label=label)
+    left.set(ylabel="BLEU of validation, greedy", ylim=(0, None))
+    right.set(ylabel="nats a word, validation", ylim=(0, None))
+    for axis in (left, right):
+        axis.set(xlabel="epochs")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    return figure
+
+
+def draw_attention(row: dict[str, Any]) -> Figure:
+    """Draw what each word that is written attends to, of four sentences."""
+    chosen = sorted(row["examples"], key=lambda each: -len(each["source"]))[:4]
+    figure = Figure(figsize=(10, 9), layout="constrained")
+    axes = figure.subplots(2, 2, squeeze=False).ravel()
+    image = None
+    for axis, each in zip(axes, chosen, strict=False):
+        shares = np.array(each["shares"])
+        image = axis.imshow(shares, "Blues", vmin=0, vmax=1, aspect="auto")
+        read = [*each["source"].split(), "end"]
+        written = [*each["said"].split(), "end"]
+        axis.set_xticks(range(shares.shape[1]), read[: shares.shape[1]], rotation=60)
+        axis.set_yticks(range(shares.shape[0]), written[: shares.shape[0]])
+        axis.set_title(f"reference: {each['reference']}", fontsize=9)
+        axis.set(xlabel="word read", ylabel="word written")
+    for axis in axes[len(chosen) :]:
+        axis.set_axis_off()
+    if image is not None:
+        figure.colorbar(image, ax=list(axes), label="share of attention", shrink=0.6)
+    return figure
+
+
+def _name(row: dict[str, Any]) -> str:
+    forced = row["forcing"]
+    return "teacher forcing" if forced == 1 else f"{100 * forced:g} % forcing"
+
+
+def _scores(scores: dict[str, Any]) -> dict[str, Any]:
+    low, high = scores["low"][0], scores["high"][0]
+    return {
+        "BLEU": scores["bleu"],
+        "exact %": scores["exact"],
+        "95 %": f"{low:.1f}–{high:.1f}",
+    }
