@@ -17,9 +17,9 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
     """Print the table."""
     ours = {
         row["job"]: {
-            "before": row["before"],
-            "just after": row["after"],
-            "at the end": row["end"],
+            "before": _of_finite(row["before"]),
+            "just after": _of_finite(row["after"]),
+            "at the end": _of_finite(row["end"]),
             "recovered": _recovered(row["recovery"]),
             "η, λ or gain": _setting(row),
         }
@@ -35,7 +35,8 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         f"end. A measurement is {_tanks.MEASUREMENT:g} off. Recovered: after how many "
         "steps the error of the last 50 is below 1.5 times what it was before (median; "
         "of how many plants). Settings predicted best on the first quarter; gradients "
-        f"are forgotten by {config.decay:g}.",
+        f"are forgotten by {config.decay:g}. Mean ± standard deviation of "
+        f"{config.seeds} plants.",
     )
 
 
@@ -44,7 +45,8 @@ def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
     figure = Figure(figsize=(10, 8), layout="constrained")
     errors, estimates = figure.subplots(2, 1, sharex=True)
     for i, row in enumerate(rows):
-        mean = np.sqrt(np.mean(np.square(row["curve"]), axis=0))
+        curve = np.array(row["curve"], float)  # None is NaN
+        mean = np.sqrt(np.mean(np.square(curve), axis=0))
         dash = "-" if "×" in row["job"] else "--"
         style = {
             "color": colormaps["tab20"](i % 20),
@@ -52,13 +54,15 @@ def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
             "label": row["job"],
         }
         errors.plot(row["times"], mean, dash, **style)
-    errors.set(yscale="log", ylabel="error of the level, last 50 steps")
+    least = min(np.nanmin(np.array(row["curve"], float)) for row in rows)
+    errors.set(yscale="log", ylim=(0.8 * least, 100 * least))
+    errors.set(ylabel="error of the level, last 50 steps")
     errors.set_title("Predicting two tanks that change")
     errors.legend(fontsize=7, ncols=2)
     known = [row for row in rows if "k" in row]
     jump, dashes = config.steps // 2, ("-", "--", "-.", ":")
     for row, dash in zip(known, itertools.cycle(dashes)):
-        found = np.array(row["k"])
+        found = np.array(row["k"], float)
         for i, name in enumerate(NAMES):
             label = f"{name}, {row['job']}" if i == 0 else None
             estimates.plot(row["times"], found[:, i], dash, color=f"C{i}", label=label)
@@ -73,6 +77,13 @@ def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
         axis.axvline(jump, color="0.5", linewidth=0.8)
         axis.grid(alpha=0.3)
     return figure
+
+
+def _of_finite(errors: list[float | None]) -> str:
+    found = [error for error in errors if error is not None]
+    text = report.mean_sd(found) if found else "diverged"
+    lost = len(errors) - len(found)
+    return text + (f" ({lost} of {len(errors)} diverged)" if found and lost else "")
 
 
 def _recovered(steps: list[int | None]) -> str:
