@@ -18,6 +18,7 @@ from bpvariants import gradients
 from experiments import data
 from experiments.applications import (
     _image_networks,
+    _recurrent,
     _speech_baseline,
     _speech_network,
     _speech_wav,
@@ -266,7 +267,7 @@ def test_what_was_left_out_or_is_padding_does_not_count(recordings, pooling):
     # By hand: each recording by itself, and what is read at its end.
     losses = []
     for i in np.flatnonzero(speakers != 1):
-        advance, _, zeros, _ = _speech_network.CELLS["lstm"]
+        advance, _, zeros, _ = _recurrent.CELLS["lstm"]
         x = xs[: mask[:, i].sum(), i]
         _, h = gradients.unroll(advance, params["cell"], zeros(params["cell"]), x)
         read = h.mean(axis=0) if pooling == "mean" else h[-1]

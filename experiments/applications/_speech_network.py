@@ -12,13 +12,13 @@ from functools import cache, partial
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from bpvariants import gradients
 from bpvariants.types import PyTree, Step
 from experiments import choices, data
+from experiments.applications import _pooled, _recurrent
 from experiments.applications._batches import (
     all_batches,
     Bucket,
@@ -27,7 +27,6 @@ from experiments.applications._batches import (
     pad,
 )
 from experiments.applications._log_mel import log_mel, num_frames
-from experiments.applications._recurrent import CELLS
 
 Pooling = Literal["mean", "last"]
 DIGITS, BANDS, SIZE, HOP = 10, 24, 256, 160  # frames of 32 ms, one each 20 ms
@@ -114,39 +113,13 @@ def batches(
 
 def init(key: jax.Array, cell: str, units: int) -> PyTree:
     """Draw the parameters of a network."""
-    of_cell, of_readout = jax.random.split(key)
-    return {
-        "cell": CELLS[cell][1](of_cell, BANDS, units),
-        "readout": jax.random.normal(of_readout, (units, DIGITS)) / units**0.5,
-        "readout_bias": jnp.zeros(DIGITS),
-    }
+    return _recurrent.init(key, cell, BANDS, units, DIGITS)
 
 
 def init_runs(key: jax.Array, cell: str, units: int, runs: int) -> PyTree:
     """Draw the parameters of several networks, along a first axis."""
     keys = jax.random.split(jax.random.fold_in(key, 1), runs)
     return jax.jit(jax.vmap(partial(init, cell=cell, units=units)))(keys)
-
-
-def make_step(cell: str, pooling: Pooling) -> Step:
-    """Return the step of a network; its carry is (that of the cell, r, t)."""
-    advance = CELLS[cell][0]
-
-    def step(params, carry, x):
-        state, pooled, count = carry
-        state, h = advance(params["cell"], state, x)
-        count = count + 1
-        pooled = h if pooling == "last" else pooled + (h - pooled) / count
-        return (state, pooled, count), _readout(params, pooled)
-
-    return step
-
-
-def zeros(params: PyTree, cell: str, batch: int) -> PyTree:
-    """Return the carry of a network before the first step."""
-    state = CELLS[cell][2](params["cell"], (batch,))
-    pooled = jnp.zeros_like(CELLS[cell][3](state))
-    return state, pooled, jnp.zeros((batch, 1), pooled.dtype)
 
 
 def make_rule(
@@ -157,13 +130,13 @@ def make_rule(
     What the speaker of number left_out says does not count.
     """
     of_sequence = choices.make_rule(
-        name, make_step(cell, pooling), cross_entropy,
-        lookback=lookback, visible=lambda carry: CELLS[cell][3](carry[0]),
+        name, _step(cell, pooling), cross_entropy,
+        lookback=lookback, visible=_pooled.visible(cell),
     )  # fmt: skip
 
     def rule(params, left_out, xs, targets, weights, mask, speakers, **key):
         weights = weights * (speakers != left_out)
-        carry = zeros(params, cell, xs.shape[1])
+        carry = _pooled.zeros(params["cell"], cell, pooling, xs.shape[1])
         (value, _), grads = of_sequence(
             params, carry, xs, targets, weights, mask, **key
         )
@@ -189,7 +162,7 @@ def say(
 
 @cache
 def _classify(cell: str, pooling: Pooling) -> Callable:
-    step = make_step(cell, pooling)
+    step = _step(cell, pooling)
 
     def unread(params, carry, x):
         return step(params, carry, x)[0], None
@@ -197,12 +170,12 @@ def _classify(cell: str, pooling: Pooling) -> Callable:
     @jax.jit
     @partial(jax.vmap, in_axes=(0, None, None))
     def classify(params, xs, mask):
-        carry = zeros(params, cell, xs.shape[1])
-        (_, pooled, _), _ = gradients.unroll(unread, params, carry, xs, mask=mask)
-        return jax.nn.softmax(_readout(params, pooled))
+        carry = _pooled.zeros(params["cell"], cell, pooling, xs.shape[1])
+        carry, _ = gradients.unroll(unread, params, carry, xs, mask=mask)
+        return jax.nn.softmax(_pooled.readout(params, carry))
 
     return classify
 
 
-def _readout(params, pooled):
-    return pooled @ params["readout"] + params["readout_bias"]
+def _step(cell: str, pooling: Pooling) -> Step:
+    return _pooled.make_step(cell, pooling, lambda _, x: x)
