@@ -1,6 +1,9 @@
 """Which checkpoints stay, and how good each is."""
 
+import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +39,25 @@ def open_manager(folder: Path, kept: Kept | None) -> Any:
             "checkpoint needs orbax-checkpoint: pip install orbax-checkpoint"
         ) from error
     if kept is None:
-        options = ocp.CheckpointManagerOptions(read_only=True)
-        return ocp.CheckpointManager(folder, options=options)
+        with _no_warnings():  # that it is what was asked for
+            options = ocp.CheckpointManagerOptions(read_only=True)
+            return ocp.CheckpointManager(folder, options=options)
     options = ocp.CheckpointManagerOptions(
         preservation_policy=kept,
         cleanup_tmp_directories=True,  # of processes that were killed
     )
     return ocp.CheckpointManager(folder, options=options)
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def measure(best: Best, metrics: dict[str, Any]) -> float:
