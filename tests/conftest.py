@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import signal
+import tempfile
 from collections.abc import Callable
 from contextlib import contextmanager
 from functools import cache, partial
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from jax.experimental.compilation_cache import compilation_cache
 
 from bpvariants import adapters, gradients
 
@@ -44,15 +46,34 @@ configure(STRICT)
 def _plain_jax():
     configure(DEFAULTS)
     try:
-        yield
+        with tempfile.TemporaryDirectory() as folder:
+            _keep_programs(folder)
+            yield
     finally:
+        _keep_programs(None)
         configure(STRICT)
+
+
+def _keep_programs(folder):
+    """Compile once what a study and its resumption both run; nowhere if None."""
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="session")
 def plain_jax():
     """JAX as users have it, a context manager: for documentation and experiments."""
     return _plain_jax
+
+
+@pytest.fixture
+def fast():
+    """Programs that are run for long are worth the optimisations that others lack."""
+    before = jax.config.read(FAST)
+    jax.config.update(FAST, False)
+    yield
+    jax.config.update(FAST, before)
 
 
 @pytest.fixture

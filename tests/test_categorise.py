@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from bpvariants import gradients
-from experiments import data
+from experiments import data, report
 from experiments.applications import (
     _categorise_texts,
     _recurrent,
@@ -36,7 +36,7 @@ def _as_users_have_it(plain_jax):
 
 
 @needs_data
-def test_quick_beats_the_most_frequent_class(tmp_path, capsys):
+def test_quick_beats_the_most_frequent_class(fast, tmp_path, capsys):
     config = categorise.Config(quick=True, out=tmp_path, say="Where is Paris ?")
     result = categorise.main(config)
     assert not result.interrupted
@@ -83,6 +83,8 @@ SMALL: Any = {
 
 
 def test_a_run_goes_on_after_ctrl_c(texts, tmp_path, monkeypatch):
+    # The quick run sees them drawn.
+    monkeypatch.setattr(report, "save_picture", lambda *_: None)
     config = categorise.Config(out=tmp_path / "whole", **SMALL)
     whole = categorise.main(config).rows
     assert [row["job"] for row in whole] == ["sms_spam-logistic", "sms_spam-words"]

@@ -196,7 +196,7 @@ def test_success_is_within_tolerance_to_the_end():
     assert played.states.shape == (31, 5, 4)
 
 
-def test_quick(tmp_path, capsys):
+def test_quick(fast, tmp_path, capsys):
     out = tmp_path / "run"
     result = control.main(control.Config(quick=True, judged=64, compared=2, out=out))
     (row,) = result.rows

@@ -38,16 +38,6 @@ def _as_users_have_it(plain_jax):
         yield
 
 
-@pytest.fixture
-def fast():
-    """Programs that are run for long are worth the optimisations that others lack."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.read(name)
-    jax.config.update(name, False)
-    yield
-    jax.config.update(name, before)
-
-
 def check(result, folder, pictures):
     assert not result.interrupted
     lines = (folder / "results.jsonl").read_text().splitlines()

@@ -233,7 +233,7 @@ def test_music_is_better_than_chance_and_goes_on(tmp_path, capsys):
     assert _midi.read_midi(tmp_path / "jsb_chorales-gru.mid") != piece
 
 
-def test_language_is_better_than_chance_and_writes(tmp_path, capsys, shakespeare):
+def test_language_is_better_than_chance_and_writes(fast, tmp_path, capsys, shakespeare):
     config = language.Config(quick=True, generate=50, out=tmp_path)
     result = language.main(config)
     check(result, tmp_path, ["language"])

@@ -40,16 +40,6 @@ def precise():
     jax.config.update("jax_enable_x64", False)
 
 
-@pytest.fixture
-def fast():
-    """Programs that are run for long are worth the optimisations that others lack."""
-    name = "jax_disable_most_optimizations"
-    before = jax.config.read(name)
-    jax.config.update(name, False)
-    yield
-    jax.config.update(name, before)
-
-
 def make_batch(sources=SOURCES, targets=TARGETS, more=0, garbage=0):
     """Return sentences side by side, padded to the longest and by more."""
     arrays = []

@@ -153,12 +153,17 @@ def batches(
       bidirectional LSTM feature representations", TACL 4, 2016 (unknown words).
     """
     buckets = length_buckets([*map(len, encoded.texts)], lengths)
+    distinct = np.array([len(np.unique(text)) for text in encoded.texts])
+    most = {  # symbols in a batch: those of the texts that have the most, and padding
+        length: min(1 + np.sort(distinct[rows])[-batch:].sum(), len(encoded.symbols))
+        for length, rows in buckets
+    }
     drawn = draw_batches(buckets, batch, seed=seed, run=run, start=start)
     for step, bucket in enumerate(drawn, start):
         xs, mask = pad(encoded.texts, bucket)
         shape = xs.shape
         used, xs = np.unique(xs, return_inverse=True)
-        size = min(xs.size, len(encoded.symbols))
+        size = most[bucket.length]
         symbols = np.full((size, encoded.symbols.shape[1]), NONE, np.int32)
         symbols[: len(used)] = encoded.symbols[used]
         rng = np.random.default_rng((seed, 1, step))
