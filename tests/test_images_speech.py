@@ -337,6 +337,7 @@ def test_baseline_of_speech_hears_order():
         (images.Config, {"static_rule": "bp"}, "static_rule must be one of backprop"),
         (images.Config, {"update": "addam"}, "Did you mean 'adam'"),
         (images.Config, {"looks": 0}, "looks must be at least 1, got 0"),
+        (images.Config, {"train": 60_001}, "train must be at most 60000, .* got 60001"),
         (images.Config, {"resume": True}, "resume needs out"),
         (speech.Config, {"cells": ("rnn",)}, "cells must be some of tanh, gru"),
         (speech.Config, {"cells": ()}, "must each name at least one"),

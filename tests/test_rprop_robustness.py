@@ -41,6 +41,14 @@ def test_it_runs_and_goes_on(tmp_path, capsys):
     assert "rates kept: irprop_minus loses" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="add --resume to go on"):
         study.main(study.Config(out=tmp_path, **SMALL))
+    before = (tmp_path / "config.json").read_text()
+    other = study.Config(out=tmp_path, resume=True, **(SMALL | {"steps": 9}))
+    with pytest.raises(SystemExit, match="steps=9 is not that of the run"):
+        study.main(other)
+    assert (tmp_path / "config.json").read_text() == before
+    assert (tmp_path / "results.jsonl").read_text().splitlines() == lines
+    with pytest.raises(SystemExit, match="holds no run to resume"):
+        study.main(study.Config(out=tmp_path / "new", resume=True))
     runs = tmp_path / study.RUNS
     kept = runs.read_text().splitlines(keepends=True)[:-3]
     runs.write_text("".join(kept))

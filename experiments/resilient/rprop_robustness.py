@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from bpvariants import training
 from experiments import choices, data, options, report
+from experiments.applications._training import check_resume, open_run
 from experiments.resilient import _robustness_report
 from experiments.resilient._digits_mlp import digits_mlp, PIXELS
 
@@ -75,8 +76,7 @@ class Config:
                 raise ValueError(f"{name} must be positive, got {values}.")
         if not self.rates:
             raise ValueError("rates must have at least one.")
-        if self.resume and self.out is None:
-            raise ValueError("resume needs out, the folder of the run to go on with.")
+        check_resume(self)
 
 
 class Setting(NamedTuple):
@@ -97,7 +97,7 @@ def main(config: Config) -> report.Result:
     small = {"updates": ("irprop_minus", "adam"), "rates": (0.01, 0.1), "copies": ()}
     small |= {"noise": (1.0,), "scales": (2.0,), "steps": 60, "seeds": 1}
     config = options.at_quick_size(config, **small)
-    folder, start = make_folder(config), time.perf_counter()
+    (config, folder), start = open_folder(config), time.perf_counter()
     settings = make_settings(config)
     with report.Progress(1) as progress:
         progress.begin("trainings", len(settings) * config.seeds)
@@ -128,18 +128,16 @@ def main(config: Config) -> report.Result:
     return report.Result(rows, folder, result.interrupted)
 
 
-def make_folder(config: Config) -> Path:
-    """Make the folder of a run, or return that of the one to go on with."""
-    if config.resume and config.out is not None:
-        (config.out / "results.jsonl").unlink(missing_ok=True)  # made from the runs
-    elif config.out is not None and (config.out / RUNS).exists():
+def open_folder(config: Config) -> tuple[Config, Path]:
+    """Make the folder of a run, or with `resume` go on in that of one like it."""
+    if not config.resume and config.out is not None and (config.out / RUNS).exists():
         raise SystemExit(
             f"{config.out} holds a run: add --resume to go on with it, or choose "
             "another --out."
         )
-    folder = report.make_folder("rprop_robustness", config.out)
-    report.write_config(folder, config)
-    return folder
+    config, folder = open_run("rprop_robustness", config, free=("block",))
+    (folder / "results.jsonl").unlink(missing_ok=True)  # made from the runs
+    return config, folder
 
 
 def make_settings(config: Config) -> list[Setting]:
