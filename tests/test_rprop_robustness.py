@@ -58,15 +58,18 @@ def test_it_runs_and_goes_on(tmp_path, capsys):
         np.testing.assert_allclose(one["kept_loss"], other["kept_loss"], rtol=1e-3)
 
 
-def test_without_a_difficulty_it_is_a_plain_loop():
-    setting = study.Setting("rprop", 0.03)
-    key = jax.random.key(3)
-    state, advance, evaluate = study.make_run(4)(setting, key)
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [("rprop", updates.irprop_minus(0.03)), ("sgd", optax.sgd(0.03))],
+)
+def test_without_a_difficulty_it_is_a_plain_loop(name, rule):
+    setting = study.Setting(name, 0.03)
+    key, constant = jax.random.key(3), name == "sgd"
+    state, advance, evaluate = study.make_run(4, constant)(setting, key)
     (pixels, labels), _ = data.digits()
     seen = jnp.asarray((pixels - pixels.mean()) / pixels.std())
     np.testing.assert_allclose(state[2], seen, atol=1e-5)
     weights, loss = state[0], jax.jit(digits_mlp().loss)
-    rule = updates.irprop_minus(0.03)
     opt_state = rule.init(weights)
     step, losses = jax.jit(advance), []
     for t in range(4):

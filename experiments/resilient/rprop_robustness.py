@@ -51,6 +51,9 @@ class Config:
     """How often each pixel is there once more."""
     steps: int = 200
     """Updates on the full batch."""
+    constant: bool = False
+    """Keep learning rates as they are. Else those of updates that are not of the Rprop
+    family fall to 0 along a cosine, which averages noise away at the end."""
     seeds: int = 3
     """Trainings of each kind, of other weights, noise and factors."""
     first_seed: int = 0
@@ -109,7 +112,7 @@ def main(config: Config) -> report.Result:
             done = ended
 
         result = training.sweep(
-            make_run(config.steps),
+            make_run(config.steps, config.constant),
             settings,
             range(config.first_seed, config.first_seed + config.seeds),
             steps=config.steps,
@@ -153,8 +156,13 @@ def make_settings(config: Config) -> list[Setting]:
     ]
 
 
-def make_run(steps: int):
-    """Return what `training.sweep` wants: a setting's training from a key."""
+def make_run(steps: int, constant: bool = False):
+    """Return what `training.sweep` wants: a setting's training from a key.
+
+    Args:
+      steps: of each training.
+      constant: whether learning rates stay as they are.
+    """
     (pixels, labels), (shown, asked) = jax.tree.map(jnp.asarray, data.digits())
     mean, deviation = pixels.mean(), pixels.std()
 
@@ -173,7 +181,8 @@ def make_run(steps: int):
         train_key, test_key = jax.random.split(of_copies)
         seen = see(pixels, train_key)
         gradient = jax.value_and_grad(network.loss)
-        given = {"steps": steps, "clip": None}
+        falls = None if constant else steps
+        given = {"steps": falls, "clip": None}
         update = choices.make_update(setting.update, setting.rate, **given)
         weights = network.init(of_weights)
         _, first = gradient(weights, seen, labels)
