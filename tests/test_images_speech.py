@@ -197,6 +197,7 @@ def test_recordings_that_cannot_be_heard(tmp_path):
         "holds no sound": (8000, sound[:0]),
         "has 4000 samples per second, and must have at least 8000": (4000, sound),
         "is silent": (8000, 0 * sound),
+        "has samples that are not finite": (8000, np.float32(sound) * np.nan),
         r"is 5\.5 s long": (8000, np.tile(sound, 11)),
         "No such file": None,
     }.items():
