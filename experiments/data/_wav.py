@@ -25,8 +25,8 @@ def read_wav(
         above half of that is missing, and nothing brings it back.
 
     Raises:
-      ValueError: if the file is no WAV file, is cut short, holds no sound, has samples that
-        are not finite, or fewer of them per second.
+      ValueError: if the file is no WAV file, is cut short, holds no sound, has samples
+        that are not finite, or fewer of them per second.
 
     Example:
       >>> import io
