@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from scipy import signal
 
+from bpvariants import training
 from experiments import report
 from experiments.applications import _batches, _log_mel, _scores
 from experiments.applications._batches import all_batches, draw_batches, length_buckets
 from experiments.applications._log_mel import log_mel, mel_filters, num_frames
+from experiments.applications._training import Way
 from experiments.precision import double_precision
 
 
@@ -96,6 +98,16 @@ def test_drawing_sees_all_alike_and_goes_on_anywhere(lengths):
     assert np.bincount(few.rows).tolist() in ([3, 3, 2], [3, 2, 3], [2, 3, 3])
     with pytest.raises(ValueError, match="run must be at least 1, got 0"):
         next(draw_batches(buckets, 8, seed=0, run=0))
+
+
+def test_a_curve_has_nan_where_a_training_diverged(tmp_path):
+    way = Way("job", tmp_path)
+    log = training.JsonLog(tmp_path / "curves" / "job.jsonl")
+    log(1, {"value": jnp.nan, "score": [jnp.nan, 2.0], "said": {"a": 1}})
+    (line,) = way.curve()
+    assert np.isnan(np.mean(line["score"]))
+    assert np.isnan(line["value"])
+    assert line["said"] == {"a": 1}
 
 
 def test_scores_by_their_definitions():

@@ -93,6 +93,15 @@ def test_results_are_not_written_over(result):
         compare.main(compare.Config(steps=1, out=result.folder))
 
 
+def test_a_folder_that_cannot_be_written_to_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SystemExit, match=r"file.* cannot be written to: .* --out"):
+            report.make_folder("compare", out)
+    assert report.make_folder("compare", tmp_path / "new").is_dir()
+    assert not list((tmp_path / "new").iterdir())
+
+
 @pytest.mark.filterwarnings("ignore:JAXopt is no longer maintained")
 def test_benchmarks_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(benchmarks._bptt, "SHAPES", [("tanh", 3, 2, 2, 2)])

@@ -92,7 +92,7 @@ def test_linear_baselines_are_those_measured_elsewhere():
 
 def learned(method, series, tmp_path):
     """Return what is said [seeds, origins, H, 3], in units, and the first origin."""
-    config = forecast.Config(**SMALL)
+    config = forecast.Config(**SMALL, blocks=2)
     rule, _, update = method.partition(":")
     way = Way("job", tmp_path, lambda step: None)
     prepared = _series.prepare(series)
@@ -100,9 +100,7 @@ def learned(method, series, tmp_path):
         return _forecast_online.at_every_step(
             config, rule, update, series, prepared, way
         )
-    return _forecast_learn.by_windows(
-        config, rule, update, series, prepared, [65, 78], way
-    )
+    return _forecast_learn.by_windows(config, rule, update, series, prepared, way)
 
 
 @pytest.mark.parametrize("method", ["bptt:irprop_minus", "snap_1:forgetting"])
@@ -270,6 +268,15 @@ def write(path, text):
         ("load\n" + "1\n2\n" * 30 + "much\n", "line 62 of .* has 'much'"),
         ("load\n1\ninf\n", "line 3 of .* has 'inf'"),
         ("day,load\n1,2\n1\n", "line 3 of .* has 1 fields, and so no 'load'"),
+        (
+            "load\n" + "1\n2\n" * 20 + "NA\n" * 10,
+            "no number in rows 44 to 49, .* tested",
+        ),
+        (
+            "load\n" + "1\n2\n" * 17 + "NA\n" * 6 + "1\n" * 10,
+            "no number in rows 34 to 39",
+        ),
+        ("load\n" + "1e300\n2e300\n" * 30, r"too large .*, such as 1e\+300"),
         ("load\n" + "NA\n" * 30 + "1\n2\n" * 10, "has only 20 numbers in 50 rows"),
     ],
 )
@@ -281,6 +288,16 @@ def test_what_is_wrong_with_a_file_is_said_and_nothing_written(text, message, tm
     with pytest.raises(SystemExit, match=message):
         forecast.main(config)
     assert [each.name for each in tmp_path.iterdir()] == ["my.csv"]
+
+
+def test_without_any_series_there_is_no_run(tmp_path, monkeypatch):
+    def missing():
+        raise SystemExit("there is no such file")
+
+    monkeypatch.setitem(_series.SERIES, "vix", missing)
+    with pytest.raises(SystemExit, match="no such file"):
+        forecast.main(forecast.Config(sets=("vix",), out=tmp_path / "out"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_columns_are_read_as_they_are_written(tmp_path):

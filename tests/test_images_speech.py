@@ -187,6 +187,7 @@ def test_recordings_that_cannot_be_heard(tmp_path):
         "holds no sound": (8000, sound[:0]),
         "has 4000 samples per second, and must have at least 8000": (4000, sound),
         "is silent": (8000, 0 * sound),
+        "has samples that are not finite": (8000, np.float32(sound) * np.nan),
         r"is 5\.5 s long": (8000, np.tile(sound, 11)),
         "No such file": None,
     }.items():
@@ -327,6 +328,7 @@ def test_baseline_of_speech_hears_order():
         (images.Config, {"static_rule": "bp"}, "static_rule must be one of backprop"),
         (images.Config, {"update": "addam"}, "Did you mean 'adam'"),
         (images.Config, {"looks": 0}, "looks must be at least 1, got 0"),
+        (images.Config, {"train": 60_001}, "train must be at most 60000, .* got 60001"),
         (images.Config, {"resume": True}, "resume needs out"),
         (speech.Config, {"cells": ("rnn",)}, "cells must be some of tanh, gru"),
         (speech.Config, {"cells": ()}, "must each name at least one"),

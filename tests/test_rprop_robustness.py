@@ -41,6 +41,14 @@ def test_it_runs_and_goes_on(tmp_path, capsys):
     assert "rates kept: irprop_minus loses" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="add --resume to go on"):
         study.main(study.Config(out=tmp_path, **SMALL))
+    before = (tmp_path / "config.json").read_text()
+    other = study.Config(out=tmp_path, resume=True, **(SMALL | {"steps": 9}))
+    with pytest.raises(SystemExit, match="steps=9 is not that of the run"):
+        study.main(other)
+    assert (tmp_path / "config.json").read_text() == before
+    assert (tmp_path / "results.jsonl").read_text().splitlines() == lines
+    with pytest.raises(SystemExit, match="holds no run to resume"):
+        study.main(study.Config(out=tmp_path / "new", resume=True))
     runs = tmp_path / study.RUNS
     kept = runs.read_text().splitlines(keepends=True)[:-3]
     runs.write_text("".join(kept))
@@ -50,15 +58,18 @@ def test_it_runs_and_goes_on(tmp_path, capsys):
         np.testing.assert_allclose(one["kept_loss"], other["kept_loss"], rtol=1e-3)
 
 
-def test_without_a_difficulty_it_is_a_plain_loop():
-    setting = study.Setting("rprop", 0.03)
-    key = jax.random.key(3)
-    state, advance, evaluate = study.make_run(4)(setting, key)
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [("rprop", updates.irprop_minus(0.03)), ("sgd", optax.sgd(0.03))],
+)
+def test_without_a_difficulty_it_is_a_plain_loop(name, rule):
+    setting = study.Setting(name, 0.03)
+    key, constant = jax.random.key(3), name == "sgd"
+    state, advance, evaluate = study.make_run(4, constant)(setting, key)
     (pixels, labels), _ = data.digits()
     seen = jnp.asarray((pixels - pixels.mean()) / pixels.std())
     np.testing.assert_allclose(state[2], seen, atol=1e-5)
     weights, loss = state[0], jax.jit(digits_mlp().loss)
-    rule = updates.irprop_minus(0.03)
     opt_state = rule.init(weights)
     step, losses = jax.jit(advance), []
     for t in range(4):

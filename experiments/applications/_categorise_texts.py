@@ -35,6 +35,12 @@ def load(
     return classes, data.LabelledTexts(texts, labels), test
 
 
+def check(config: Any) -> None:
+    """Check that the sets of a run are there, before it is begun."""
+    for name in config.sets:
+        SETS[name]()
+
+
 def units_of(
     config: Any, kind: _text_units.Kind, train: data.LabelledTexts
 ) -> tuple[_text_units.Units, int]:

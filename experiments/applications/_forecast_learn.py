@@ -5,7 +5,6 @@ how many updates it is best; the twin, which learns from that part too, is then 
 after as many.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -36,10 +35,11 @@ def by_windows(
     update: str,
     series: Series,
     prepared: Prepared,
-    starts: Sequence[int],
     way: Way,
 ) -> Learned:
     """Train in windows, once for each block of the test part, and forecast it.
+
+    A block is forecast by a network of its own, that has seen all before it.
 
     Args:
       config: of the study.
@@ -47,11 +47,10 @@ def by_windows(
       update: by name; of the Rprop family it is given all windows at once.
       series: what to forecast.
       prepared: its arrays.
-      starts: the first step of each block, which a network of its own forecasts, that
-        has seen all before it.
       way: where checkpoints go.
     """
     horizons, whole = series.horizons, is_whole(update)
+    starts = _block_starts(series, config.blocks)
     steps = config.full_batch_steps if whole else config.steps
     every = -(-steps // config.looks)
     steps = every * config.looks
@@ -121,6 +120,30 @@ def by_windows(
     return Learned(said, first, row)
 
 
+def _block_starts(series: Series, blocks: int) -> list[int]:
+    """Return the first step of each block, and that of what is to come, if any is."""
+    rows = len(series.values)
+    borders = np.linspace(series.test, rows, blocks + 1)[:-1].astype(int)
+    return [*borders.tolist(), *([rows] if series.name == "csv" else [])]
+
+
+def check_known(series: Series, blocks: int) -> None:
+    """Check that something is known that networks of all blocks can be chosen by.
+
+    Raises:
+      ValueError: if nothing is, in a validation part or in the test part.
+    """
+    held_out = series.test - series.validation
+    starts = _block_starts(series, blocks)
+    parts = [(start - held_out, start) for start in starts]
+    for begin, end in [*parts, (series.test, len(series.values))]:
+        if not np.isfinite(series.values[begin:end]).any():
+            raise ValueError(
+                f"{series.title} has no number in rows {begin} to {end - 1}, counted "
+                "from 0, by which networks are to be chosen or tested."
+            )
+
+
 def is_whole(update: str) -> bool:
     """Whether an update is given all windows at once, as the Rprop family needs it."""
     resilient = not choices.UPDATES[update].of_gradients or update == "manhattan"
@@ -142,11 +165,6 @@ def _validate(config, network, series, arrays, kept, block, cuts) -> np.ndarray:
     said = networks.say(network, len(series.horizons), flat, xs)
     target = np.arange(first, cuts[1])[:, None] + np.array(series.horizons)
     counts = arrays.known[first : cuts[1]] & (target >= cuts[0]) & (target < cuts[1])
-    if not counts.any():
-        raise ValueError(
-            f"{series.title} has no known value in its validation part, the steps "
-            f"{cuts[0]} to {cuts[1] - 1}, that could be forecast."
-        )
     errors = np.asarray(networks.losses(said, z[None]))
     means = np.sum(errors * counts, axis=(1, 2)) / counts.sum()
     return np.nan_to_num(means, nan=np.inf).reshape(shape)

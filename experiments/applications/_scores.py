@@ -101,7 +101,8 @@ def draw_confusion(title: str, classes: Sequence[str], counts: np.ndarray) -> Fi
     axis.set_xticks(range(len(classes)), classes)
     axis.set_yticks(range(len(classes)), classes)
     if max(map(len, classes)) > 3:
-        axis.tick_params("x", rotation=45)
+        for label in axis.get_xticklabels():  # which end at their columns
+            label.set(rotation=45, ha="right", rotation_mode="anchor")
     axis.set(title=title, xlabel="what was said", ylabel="what it was")
     return figure
 

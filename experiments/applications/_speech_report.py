@@ -103,13 +103,14 @@ def draw_curves(rows: list[dict[str, Any]]) -> Figure:
 
     Dotted is logistic regression. A thick line is the mean of thin ones, the seeds.
     """
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    apart = any(row.get("speakers") for row in rows)
+    figure = Figure(figsize=(11 if apart else 6, 4.6), layout="constrained")
+    left, *others = figure.subplots(1, 1 + apart, squeeze=False)[0]
     for row in rows:
         if row["job"] == "logistic":
             left.axhline(100 - row["accuracy"][0], color="black", ls=":", lw=1)
             for speaker, scores in row["speakers"].items():
-                right.axhline(100 - scores[0], color=_colour(speaker), ls=":", lw=1)
+                others[0].axhline(100 - scores[0], color=_colour(speaker), ls=":", lw=1)
             continue
         points = [point for point in row["curve"] if "accuracy" in point]
         if points:
@@ -120,9 +121,9 @@ def draw_curves(rows: list[dict[str, Any]]) -> Figure:
         for speaker, scores in row.get("speakers", {}).items():
             label = f"{speaker}: {100 - np.mean(scores):.1f} %"
             errors = [100 - np.array(point["speakers"][speaker]) for point in points]
-            _plot(right, row, points, errors, label, _colour(speaker))
+            _plot(others[0], row, points, errors, label, _colour(speaker))
     left.axhline(3.0, color="black", ls="--", lw=1, label="CNN, another split: 3 %")
-    for axis, who in ((left, "Known"), (right, "Unknown")):
+    for axis, who in zip((left, *others), ("Known", "Unknown"), strict=False):
         axis.set(title=f"{who} speakers, dotted: logistic", ylim=(0, None))
         axis.set(xlabel="epochs", ylabel="error, %")
         axis.grid(alpha=0.3)

@@ -82,7 +82,8 @@ class Way:
 
     def curve(self) -> list[Row]:
         """Return the lines of the curve, of what was trained before too."""
-        return [json.loads(line) for line in self._curve.read_text().splitlines()]
+        lines = map(json.loads, self._curve.read_text().splitlines())
+        return [{name: _with_nan(line[name]) for name in line} for line in lines]
 
     @property
     def _curve(self) -> Path:
@@ -200,6 +201,13 @@ def _finished(folder: Path) -> list[Row]:
         beside.write_text("".join(lines))
         os.replace(beside, path)
     return [json.loads(line) for line in lines]
+
+
+def _with_nan(value: Any) -> Any:
+    """Return a value of a curve, where what is not finite is written as null."""
+    if isinstance(value, list):
+        return [_with_nan(each) for each in value]
+    return float("nan") if value is None else value
 
 
 def _as_given(value: Any) -> Any:

@@ -131,6 +131,13 @@ def read_series(path: Path, name: str, horizon: int, season: int | None) -> Seri
             f"column {name!r} of {path} is {known[0]:g} in all rows: it is constant, "
             "and there is nothing to learn."
         )
+    with np.errstate(over="ignore", under="ignore"):
+        variance = float(np.var(known))
+    if not 1e-200 < variance < 1e200:
+        raise ValueError(
+            f"column {name!r} of {path} has numbers that are too large or too small to "
+            f"be squared, such as {known[0]:g}: take another unit."
+        )
     test = rows - min(rows // 5, LARGEST)
     steps = np.arange(rows)
     return Series(

@@ -133,7 +133,7 @@ def main(config: Config) -> report.Result:
     small |= {"units": 32, "embedding": 32, "hashed": 1024, "steps": (150, 300)}
     small |= {"lengths": 1, "looks": 2, "seeds": 1}
     config = options.at_quick_size(config, **small)
-    config, folder = open_run("categorise", config, free=("say",))
+    config, folder = open_run("categorise", config, ("say",), _categorise_texts.check)
     start, load = (
         time.perf_counter(),
         cache(partial(_categorise_texts.load, config.tune)),

@@ -172,6 +172,7 @@ def _own(config: Config) -> _series.Series:
     try:
         series = _user_csv.read_series(*given)
         _series.prepare(series)
+        _forecast_learn.check_known(series, config.blocks)
     except ValueError as error:
         raise SystemExit(f"--csv: {error}") from error
     return series
@@ -187,6 +188,8 @@ def _load(config: Config) -> tuple[dict[str, _series.Series], dict[str, str]]:
             found[name] = _series.SERIES[name]()
         except SystemExit as problem:  # no network, and no copy at hand
             left_out[name] = str(problem)
+    if not found:
+        raise SystemExit("\n".join(left_out.values()))
     return found, left_out
 
 
@@ -227,10 +230,7 @@ def _network(
     if _forecast_online.is_online(rule):
         learned = _forecast_online.at_every_step(config, *given, way)
     else:
-        rows = len(series.values)
-        borders = np.linspace(series.test, rows, config.blocks + 1)[:-1].astype(int)
-        starts = [*borders.tolist(), *([rows] if series.name == "csv" else [])]
-        learned = _forecast_learn.by_windows(config, *given, starts, way)
+        learned = _forecast_learn.by_windows(config, *given, way)
     said = _forecast_scores.in_units(prepared(), learned.said, learned.first)
     row = {"set": series.name, "method": f"{rule}:{update}", "cell": config.cell}
     row |= {"units": config.units, **learned.row}

@@ -6,7 +6,7 @@ image row by row. Resilient: the smaller perceptron, by iRprop⁻ on the full ba
 
 import dataclasses
 import time
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,12 @@ class Config:
         """Check the options."""
         sizes = ("lookback", "units", "epochs", "full_batch_epochs", "batch", "train")
         options.check_at_least_one(self, *sizes, "test", "looks", "seeds")
+        for name, most in {"train": 60_000, "test": 10_000}.items():
+            if getattr(self, name) > most:
+                raise ValueError(
+                    f"{name} must be at most {most}, as there are no more images; got "
+                    f"{getattr(self, name)}."
+                )
         options.check_known("networks", self.networks, _image_networks.NETWORKS)
         options.check_known(
             "static_rule", self.static_rule, _image_networks.STATIC_RULES
@@ -95,12 +101,12 @@ def main(config: Config) -> report.Result:
     config = options.at_quick_size(
         config, **quick, units=32, batch=64, looks=2, seeds=1
     )
-    config, folder = open_run("images", config)
-    start, digits = time.perf_counter(), data.mnist()
+    start, load = time.perf_counter(), cache(data.mnist)
+    config, folder = open_run("images", config, check=lambda _: load())
     train, test = (
         (images[:count], labels[:count])
         for (images, labels), count in zip(
-            digits, (config.train, config.test), strict=True
+            load(), (config.train, config.test), strict=True
         )
     )
     jobs = [

@@ -118,8 +118,9 @@ def main(config: Config) -> report.Result:
         seeds=1,
     )
     free = ("sampled", "prime", "temperature")
-    config, folder = open_run("music", config, free)
     start, load = time.perf_counter(), cache(_load)
+    check = lambda run: [load(name) for name in run.sets]
+    config, folder = open_run("music", config, free, check)
     jobs = []
     for name in config.sets:
         for model, score in BASELINES.items():

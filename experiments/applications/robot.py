@@ -98,7 +98,7 @@ def main(config: Config) -> report.Result:
     """Train, test, show it beside others' figures, and write it."""
     small = {"networks": ("mlp-32", "gru-16"), "inputs": ("two",), "seeds": 2}
     config = options.at_quick_size(config, **small, steps=400, chunk=200)
-    config, folder = open_run("robot", config)
+    config, folder = open_run("robot", config, check=lambda _: data.wall_following())
     start, jobs = time.perf_counter(), []
     for inputs in config.inputs:
         frames = _robot_networks.load(inputs, config.tune)

@@ -104,7 +104,7 @@ def main(config: Config) -> report.Result:
     small = {"cells": ("gru",), "pooling": ("mean",), "speakers": (), "steps": 250}
     small |= {"units": 48, "lengths": 2, "seeds": 1, "looks": 2}
     config = options.at_quick_size(config, **small)
-    config, folder = open_run("speech", config, free=("wav",))
+    config, folder = open_run("speech", config, ("wav",), lambda _: data.fsdd())
     start, load = time.perf_counter(), cache(_speech_network.load)
     jobs = [Job(BASELINE, 1, partial(_baseline, config, load))]
     for cell in config.cells:

@@ -25,8 +25,8 @@ def read_wav(
         above half of that is missing, and nothing brings it back.
 
     Raises:
-      ValueError: if the file is no WAV file, is cut short, holds no sound, or has fewer
-        samples per second.
+      ValueError: if the file is no WAV file, is cut short, holds no sound, has samples
+        that are not finite, or fewer of them per second.
 
     Example:
       >>> import io
@@ -57,6 +57,8 @@ def read_wav(
             f"{lowest}: record it at that rate."
         )
     samples = _as_float(samples)
+    if not np.all(np.isfinite(samples)):
+        raise ValueError(f"{_name(file)} has samples that are not finite.")
     if samples.ndim == 2:
         samples = samples.mean(axis=1)
     if own_rate != rate:

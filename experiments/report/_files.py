@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,14 @@ def make_folder(study: str, out: Path | None) -> Path:
         return out
     if (out / "results.jsonl").exists():
         raise SystemExit(f"{out} holds results already; choose another --out.")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise SystemExit(
+            f"{out} cannot be written to: {error.strerror}. Choose another --out."
+        ) from error
     return out
 
 

@@ -20,6 +20,10 @@ TITLES = {
     "copies": "copies of each input",
 }
 RESILIENT = "rprop"
+FALLING = (
+    "Rates of updates that are not of the Rprop family fall to 0 along a cosine, which "
+    "averages noise away; with --constant they do not."
+)
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
@@ -38,7 +42,8 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             lines,
             "Test error in %, mean ± standard deviation of seeds, and the rate. Kept: "
             "the rate of least training loss without difficulties; tuned: with them. "
-            "A training that diverged counts as 90 %.",
+            "A training that diverged counts as 90 %. "
+            + ("All rates are constant." if config.constant else FALLING),
         )
     console = report.wide_console()
     for line in verdicts(rows):

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from bpvariants import training
 from experiments import choices, data, options, report
+from experiments.applications._training import check_resume, open_run
 from experiments.resilient import _robustness_report
 from experiments.resilient._digits_mlp import digits_mlp, PIXELS
 
@@ -50,6 +51,9 @@ class Config:
     """How often each pixel is there once more."""
     steps: int = 200
     """Updates on the full batch."""
+    constant: bool = False
+    """Keep learning rates as they are. Else those of updates that are not of the Rprop
+    family fall to 0 along a cosine, which averages noise away at the end."""
     seeds: int = 3
     """Trainings of each kind, of other weights, noise and factors."""
     first_seed: int = 0
@@ -75,8 +79,7 @@ class Config:
                 raise ValueError(f"{name} must be positive, got {values}.")
         if not self.rates:
             raise ValueError("rates must have at least one.")
-        if self.resume and self.out is None:
-            raise ValueError("resume needs out, the folder of the run to go on with.")
+        check_resume(self)
 
 
 class Setting(NamedTuple):
@@ -97,7 +100,7 @@ def main(config: Config) -> report.Result:
     small = {"updates": ("irprop_minus", "adam"), "rates": (0.01, 0.1), "copies": ()}
     small |= {"noise": (1.0,), "scales": (2.0,), "steps": 60, "seeds": 1}
     config = options.at_quick_size(config, **small)
-    folder, start = make_folder(config), time.perf_counter()
+    (config, folder), start = open_folder(config), time.perf_counter()
     settings = make_settings(config)
     with report.Progress(1) as progress:
         progress.begin("trainings", len(settings) * config.seeds)
@@ -109,7 +112,7 @@ def main(config: Config) -> report.Result:
             done = ended
 
         result = training.sweep(
-            make_run(config.steps),
+            make_run(config.steps, config.constant),
             settings,
             range(config.first_seed, config.first_seed + config.seeds),
             steps=config.steps,
@@ -128,18 +131,16 @@ def main(config: Config) -> report.Result:
     return report.Result(rows, folder, result.interrupted)
 
 
-def make_folder(config: Config) -> Path:
-    """Make the folder of a run, or return that of the one to go on with."""
-    if config.resume and config.out is not None:
-        (config.out / "results.jsonl").unlink(missing_ok=True)  # made from the runs
-    elif config.out is not None and (config.out / RUNS).exists():
+def open_folder(config: Config) -> tuple[Config, Path]:
+    """Make the folder of a run, or with `resume` go on in that of one like it."""
+    if not config.resume and config.out is not None and (config.out / RUNS).exists():
         raise SystemExit(
             f"{config.out} holds a run: add --resume to go on with it, or choose "
             "another --out."
         )
-    folder = report.make_folder("rprop_robustness", config.out)
-    report.write_config(folder, config)
-    return folder
+    config, folder = open_run("rprop_robustness", config, free=("block",))
+    (folder / "results.jsonl").unlink(missing_ok=True)  # made from the runs
+    return config, folder
 
 
 def make_settings(config: Config) -> list[Setting]:
@@ -155,8 +156,13 @@ def make_settings(config: Config) -> list[Setting]:
     ]
 
 
-def make_run(steps: int):
-    """Return what `training.sweep` wants: a setting's training from a key."""
+def make_run(steps: int, constant: bool = False):
+    """Return what `training.sweep` wants: a setting's training from a key.
+
+    Args:
+      steps: of each training.
+      constant: whether learning rates stay as they are.
+    """
     (pixels, labels), (shown, asked) = jax.tree.map(jnp.asarray, data.digits())
     mean, deviation = pixels.mean(), pixels.std()
 
@@ -175,7 +181,8 @@ def make_run(steps: int):
         train_key, test_key = jax.random.split(of_copies)
         seen = see(pixels, train_key)
         gradient = jax.value_and_grad(network.loss)
-        given = {"steps": steps, "clip": None}
+        falls = None if constant else steps
+        given = {"steps": falls, "clip": None}
         update = choices.make_update(setting.update, setting.rate, **given)
         weights = network.init(of_weights)
         _, first = gradient(weights, seen, labels)
