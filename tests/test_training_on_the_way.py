@@ -1,5 +1,7 @@
 """What a training tells and where it ends: metrics, stops, NaN, Ctrl-C, devices."""
 
+import contextlib
+import itertools
 import os
 import signal
 
@@ -261,6 +263,23 @@ def test_ctrl_c_waits_for_the_chunk_and_its_log():
     assert (result.steps, result.stopped, result.interrupted) == (4, "interrupt", True)
     assert logged == [2, 4]
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_that_somebody_swallows_ends_the_training_too():
+    """As callbacks of the garbage collector do, of which JAX has some."""
+
+    def batches():
+        for step in itertools.count():
+            if step == 4:
+                with contextlib.suppress(KeyboardInterrupt):
+                    signal.raise_signal(signal.SIGINT)
+            yield (DATA[1],)
+
+    result = training.fit(rule, SGD, START, batches(), steps=10, chunk=2)
+    assert result.interrupted
+    assert result.steps < 10
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_params_that_are_given_are_not_written_over(monkeypatch):

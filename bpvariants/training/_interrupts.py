@@ -43,15 +43,39 @@ def held(*, forget: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
+def remembered() -> Iterator[Callable[[], bool]]:
+    """Give what tells whether Ctrl-C has come in the block.
+
+    The KeyboardInterrupt is lost where nobody can catch it, such as in what the garbage
+    collector calls back, of which JAX has some.
+    """
+    came: list[int] = []
+    if _handler_of(signal.SIGINT) is not signal.default_int_handler:
+        yield lambda: False
+        return
+
+    def interrupt(number, frame):
+        came.append(number)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def terminable() -> Iterator[Callable[[], bool]]:
     """Let SIGTERM, which schedulers send before they kill, be as Ctrl-C in the block.
 
-    After it the signal comes again: the process ends by it, as it would have without
-    this, unless it has a handler of its own.
+    Gives what tells whether it has come. After the block the signal comes again: the
+    process ends by it, as it would have without this, unless it has a handler of its
+    own.
     """
     before, came = _handler_of(signal.SIGTERM), []
     if before is None or before == signal.SIG_IGN:
-        yield
+        yield lambda: False
         return
 
     def interrupt(number, frame):
@@ -60,7 +84,7 @@ def terminable() -> Iterator[None]:
 
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield
+        yield lambda: bool(came)
     finally:
         signal.signal(signal.SIGTERM, before)
         if came:

@@ -12,6 +12,7 @@ from bpvariants.training._data import batch_of, size_of, Source
 from bpvariants.training._interrupts import (
     held,
     is_shared,
+    remembered,
     terminable,
     together,
 )
@@ -49,6 +50,7 @@ class Training:
         self._stopped = self._resumed_from = self._failed = None
         self._placed = False
         self._handlers, self._all_end = ExitStack(), lambda: False
+        self._told: list[Callable[[], bool]] = []  # whether a signal has come
         self._chunks = Chunks(recipe, plan.runs, plan.key, reached.state)
         self._metrics = Metrics(plan.runs, reached)
         if store is not None:
@@ -61,8 +63,9 @@ class Training:
     def run(self, data: Any) -> FitResult:
         """Train to the end, or as far as it goes."""
         with self._handlers:
+            self._told.append(self._handlers.enter_context(remembered()))
             if self._store is not None and jax.process_count() == 1:
-                self._handlers.enter_context(terminable())
+                self._told.append(self._handlers.enter_context(terminable()))
             return self._run(data)
 
     def _run(self, data: Any) -> FitResult:
@@ -130,7 +133,8 @@ class Training:
             if ends and newly.any() and not self._go_on(inputs, first, newly):
                 return
             self._tell()
-            if self._all_end():
+            told = self._reached.steps < plan.steps and any(t() for t in self._told)
+            if self._all_end() or told:
                 self._stopped = self._stopped or "interrupt"
 
     def _on_devices_of(self, inputs):
