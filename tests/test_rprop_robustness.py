@@ -70,7 +70,6 @@ def test_without_a_difficulty_it_is_a_plain_loop(name, rule):
     seen = jnp.asarray((pixels - pixels.mean()) / pixels.std())
     np.testing.assert_allclose(state[2], seen, atol=1e-5)
     weights, slope = state[0], jax.jit(jax.value_and_grad(digits_mlp().loss))
-    rule = updates.irprop_minus(0.03)
     opt_state, follow = rule.init(weights), jax.jit(rule.update)
     step, losses = jax.jit(advance), []
     for t in range(4):
