@@ -131,17 +131,26 @@ def test_motion_is_that_of_points_by_euler_and_lagrange(name):
 
 def test_policies_keep_to_limits_and_rests_are_at_rest(name):
     system = SYSTEMS[name]
-    params = policy.init(system, 8, jax.random.key(0))
-    params[-1]["bias"] += 100.0
-    states, goals = policy.episodes(system, 5, 3, jax.random.key(1))
-    assert goals.shape[:2] == (3, 5)
-    actions = policy.act(system, params, states, goals[0])
+
+    @jax.jit  # one program, which is compiled sooner than many small ones
+    def found(keys):
+        params = policy.init(system, 8, keys[0])
+        params[-1]["bias"] += 100.0
+        states, drawn = policy.episodes(system, 5, 3, keys[1])
+        actions = policy.act(system, params, states, drawn[0])
+        rests, _, goals = reference.near_rest(system, 4, 2, keys[2])
+        still = jnp.zeros((4, len(system.limit)))
+        after = advance(system, rests, still)
+        cost = system.cost(rests, still, goals[0])
+        return drawn, actions, rests, after, cost, system.errors(rests, goals[0])
+
+    keys = [jax.random.key(i) for i in range(3)]
+    drawn, actions, rests, after, cost, errors = found(keys)
+    assert drawn.shape[:2] == (3, 5)
     np.testing.assert_allclose(actions, 5 * [system.limit], rtol=1e-6)
-    rests, _, goals = reference.near_rest(system, 4, 2, jax.random.key(2))
-    still = jnp.zeros((4, len(system.limit)))
-    np.testing.assert_allclose(advance(system, rests, still), rests, atol=1e-6)
-    np.testing.assert_allclose(system.cost(rests, still, goals[0]), 0, atol=1e-6)
-    assert np.all(system.errors(rests, goals[0]) < 1e-6)
+    np.testing.assert_allclose(after, rests, atol=1e-6)
+    np.testing.assert_allclose(cost, 0, atol=1e-6)
+    assert np.all(errors < 1e-6)
 
 
 def test_the_arm_sees_nothing_of_where_north_is():

@@ -69,18 +69,18 @@ def test_without_a_difficulty_it_is_a_plain_loop(name, rule):
     (pixels, labels), _ = data.digits()
     seen = jnp.asarray((pixels - pixels.mean()) / pixels.std())
     np.testing.assert_allclose(state[2], seen, atol=1e-5)
-    weights, loss = state[0], jax.jit(digits_mlp().loss)
-    opt_state = rule.init(weights)
+    weights, slope = state[0], jax.jit(jax.value_and_grad(digits_mlp().loss))
+    opt_state, follow = rule.init(weights), jax.jit(rule.update)
     step, losses = jax.jit(advance), []
     for t in range(4):
         state, metrics = step(state, t)
         losses.append(float(metrics["loss"]))
-        value, grad = jax.value_and_grad(loss)(weights, seen, labels)
+        value, grad = slope(weights, seen, labels)
         assert losses[-1] == pytest.approx(float(value), rel=1e-4)
-        change, opt_state = rule.update(grad, opt_state, weights)
+        change, opt_state = follow(grad, opt_state, weights)
         weights = optax.apply_updates(weights, change)
     assert losses[-1] < losses[0]
-    assert float(evaluate(state)["train_loss"]) < losses[-1]
+    assert float(jax.jit(evaluate)(state)["train_loss"]) < losses[-1]
 
 
 def test_difficulties_are_what_they_say():
@@ -97,9 +97,10 @@ def test_difficulties_are_what_they_say():
     assert not own[:, 0].any()
     assert own[:, 1:].std() == pytest.approx(study.OWN_NOISE, rel=0.02)
     loud = study.make_run(1)(plain._replace(noise=2.0), key)[1]
-    gradient = jax.grad(digits_mlp().loss)(weights, images, data.digits().train[1])
+    labels = data.digits().train[1]
+    gradient = jax.jit(jax.grad(digits_mlp().loss))(weights, images, labels)
     state = study.make_run(1)(plain, key)[0]
-    quiet, noisy = (one(state, 0)[0][0] - weights for one in (advance, loud))
+    quiet, noisy = (jax.jit(one)(state, 0)[0][0] - weights for one in (advance, loud))
     np.testing.assert_allclose(quiet, -gradient, rtol=1e-3, atol=1e-6)
     noise = noisy - quiet
     ratio = float(jnp.sqrt(jnp.mean(noise**2) / jnp.mean(gradient**2)))
