@@ -34,6 +34,12 @@ os.environ.setdefault(FAST.upper(), "1")
 jax.config.update(FAST, os.environ[FAST.upper()] == "1")
 
 
+def pytest_runtest_setup(item):
+    """Tests need no network: what is not committed is there, or they are skipped."""
+    if item.get_closest_marker("data") and not os.environ.get("BPVARIANTS_DATA"):
+        pytest.skip("needs $BPVARIANTS_DATA")
+
+
 def configure(settings):
     for name, value in settings.items():
         jax.config.update(name, value)

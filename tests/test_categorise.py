@@ -23,9 +23,6 @@ from experiments.applications import (
     categorise,
 )
 
-needs_data = pytest.mark.skipif(
-    not os.environ.get("BPVARIANTS_DATA"), reason="needs $BPVARIANTS_DATA"
-)
 TIMES = {"wall_seconds", "compile_seconds", "ms_per_step"}
 
 
@@ -35,7 +32,7 @@ def _as_users_have_it(plain_jax):
         yield
 
 
-@needs_data
+@pytest.mark.data
 def test_quick_beats_the_most_frequent_class(fast, tmp_path, capsys):
     config = categorise.Config(quick=True, out=tmp_path, say="Where is Paris ?")
     result = categorise.main(config)

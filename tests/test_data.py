@@ -22,7 +22,6 @@ from experiments.data import (
 
 # Without $BPVARIANTS_DATA these files would have to be downloaded.
 FOLDER = os.environ.get(_fetch.FOLDER)
-needs_data = pytest.mark.skipif(not FOLDER, reason=f"needs ${_fetch.FOLDER}")
 
 FILES = {
     _fsdd.FILE: data.fsdd,
@@ -42,7 +41,7 @@ def load(name):
     return getattr(data, name)()
 
 
-@needs_data
+@pytest.mark.data
 @pytest.mark.parametrize("file", FILES)
 def test_another_file_than_expected_is_refused(file, tmp_path, monkeypatch):
     others = [other for other in FILES if other.split("/")[0] == file.split("/")[0]]
@@ -61,7 +60,7 @@ def test_another_file_than_expected_is_refused(file, tmp_path, monkeypatch):
         FILES[file]()
 
 
-@needs_data
+@pytest.mark.data
 def test_spoken_digits():
     fsdd = load("fsdd")
     lengths = [len(samples) for samples in fsdd.samples]
@@ -83,7 +82,7 @@ def test_spoken_digits():
         data.without_speaker(fsdd, "thea")
 
 
-@needs_data
+@pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "pieces", "steps", "low", "high"),
     [
@@ -104,7 +103,7 @@ def test_music(name, pieces, steps, low, high):
     assert data.to_piece(roll) == music.test[0]
 
 
-@needs_data
+@pytest.mark.data
 def test_no_chorale_is_in_two_parts_and_two_tunes_are():
     def shape(piece):  # whatever the key
         lowest = min(note for step in piece for note in step)
@@ -117,7 +116,7 @@ def test_no_chorale_is_in_two_parts_and_two_tunes_are():
     assert len(set(train) & set(validation)) == len(set(train) & set(test)) == 1
 
 
-@needs_data
+@pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "sizes", "counts"),
     [
@@ -138,7 +137,7 @@ def test_texts_in_classes(name, sizes, counts):
     assert len(classes) == len(counts)
 
 
-@needs_data
+@pytest.mark.data
 def test_messages_and_questions_are_those_of_the_files():
     lines = _sms_spam.read_lines((Path(FOLDER) / _sms_spam.FILE).read_text("utf-8"))
     assert (len(lines), sum(name == "spam" for name, _ in lines)) == (5574, 747)
@@ -151,7 +150,7 @@ def test_messages_and_questions_are_those_of_the_files():
     assert sum(question in asked for _, question in train) == 10
 
 
-@needs_data
+@pytest.mark.data
 def test_sentences(monkeypatch):
     hashed, keep_apart = [], _tatoeba.keep_apart
 
@@ -170,7 +169,7 @@ def test_sentences(monkeypatch):
     assert not english[2] & (english[0] | english[1])
 
 
-@needs_data
+@pytest.mark.data
 def test_sentences_of_the_tutorial():
     pairs = data.tatoeba_fra_eng(data.tutorial_form, data.is_of_tutorial)
     assert [len(part) for part in pairs] == [9390, 1252, 1173]
@@ -182,7 +181,7 @@ def test_sentences_of_the_tutorial():
     assert words == [3028, 4668]
 
 
-@needs_data
+@pytest.mark.data
 def test_prices():
     shiller, vix = load("shiller"), load("vix")
     assert shiller.months[[0, -1]].astype(str).tolist() == ["1871-01", "2026-06"]
@@ -208,7 +207,7 @@ def test_prices():
     assert np.sqrt(np.mean(change**2)) == pytest.approx(0.0787, abs=5e-5)
 
 
-@needs_data
+@pytest.mark.data
 def test_columns_that_are_not_expected_are_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"expected the columns .*'Date'.* got .*'DATE'"

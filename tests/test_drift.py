@@ -1,17 +1,14 @@
 """The study of drift runs, and what it computes is the equations of its methods."""
 
 import json
-import os
 
 import numpy as np
 import pytest
 
 from experiments import data
-from experiments.data import _fetch, _seattle_weather
+from experiments.data import _seattle_weather
 from experiments.recurrent import drift
 from experiments.recurrent._online_regression import follow, METHODS
-
-has_data = bool(os.environ.get(_fetch.FOLDER))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -120,7 +117,7 @@ def test_the_measured_table_is_reproduced():
     assert errors["rls"].mean() < errors["replay"][:, 2].mean() * 1.05
 
 
-@pytest.mark.skipif(not has_data, reason=f"needs ${_fetch.FOLDER}")
+@pytest.mark.data
 def test_the_data_are_those_of_their_description():
     weather = data.seattle_weather()
     assert len(weather.dates) == 1461

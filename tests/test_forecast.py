@@ -1,7 +1,6 @@
 """Forecasts: no look ahead, intervals, the test of skill, and files of one's own."""
 
 import json
-import os
 import tracemalloc
 
 import jax
@@ -24,9 +23,6 @@ from experiments.applications import (
 )
 from experiments.applications._training import Way
 
-needs_data = pytest.mark.skipif(
-    not os.environ.get("BPVARIANTS_DATA"), reason="needs $BPVARIANTS_DATA"
-)
 SMALL: dict = {
     "cell": "tanh",
     "units": 3, "steps": 4, "full_batch_steps": 4, "looks": 2, "batch": 4, "warm": 4,
@@ -53,7 +49,7 @@ def make_series(values=None, **changes):
     return series._replace(**changes)
 
 
-@needs_data
+@pytest.mark.data
 def test_quick_beats_persistence(tmp_path, capsys):
     result = forecast.main(forecast.Config(quick=True, out=tmp_path))
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
@@ -70,7 +66,7 @@ def test_quick_beats_persistence(tmp_path, capsys):
     assert "elsewhere" in capsys.readouterr().out
 
 
-@needs_data
+@pytest.mark.data
 def test_linear_baselines_are_those_measured_elsewhere():
     series = _series.SERIES["sunspots"]()
     prepared = _series.prepare(series)

@@ -26,9 +26,6 @@ from experiments.applications import (
     speech,
 )
 
-needs_data = pytest.mark.skipif(
-    not os.environ.get("BPVARIANTS_DATA"), reason="needs $BPVARIANTS_DATA"
-)
 TIMES = {"wall_seconds", "compile_seconds", "ms_per_step"}
 
 
@@ -46,7 +43,7 @@ def check(result, folder, pictures):
         assert (folder / f"{picture}.png").stat().st_size > 10_000
 
 
-@needs_data
+@pytest.mark.data
 def test_images_quick(fast, tmp_path, capsys):
     names = ("mlp_300", "full_batch")
     result = images.main(images.Config(networks=names, quick=True, out=tmp_path))
@@ -154,7 +151,7 @@ def test_images_by_feedback_alignment(noise, name, kind):
     assert not same[0]["weights"]
 
 
-@needs_data
+@pytest.mark.data
 def test_speech_quick(fast, tmp_path, capsys, monkeypatch):
     wav, out = tmp_path / "seven.wav", tmp_path / "run"
     monkeypatch.setattr(_speech_network, "load", cache(_speech_network.load))

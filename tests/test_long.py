@@ -1,13 +1,11 @@
 """The study of a long text: constant memory, calls that are one, bits that are true."""
 
 import json
-import os
 
 import numpy as np
 import pytest
 
 from experiments import data
-from experiments.data import _fetch
 from experiments.through_time import long
 
 
@@ -92,7 +90,7 @@ def test_an_interruption_keeps_what_was_finished(tmp_path, monkeypatch):
     assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 3
 
 
-@pytest.mark.skipif(not os.environ.get(_fetch.FOLDER), reason=f"needs ${_fetch.FOLDER}")
+@pytest.mark.data
 def test_tiny_shakespeare_is_the_usual_text():
     text = data.tinyshakespeare()
     assert (len(text.alphabet), len(text.train), len(text.test)) == (

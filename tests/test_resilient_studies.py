@@ -1,7 +1,6 @@
 """Rprop's published tables, and that the studies which reproduce them run."""
 
 import json
-import os
 
 import jax
 import jax.numpy as jnp
@@ -220,17 +219,13 @@ def test_the_encoder_is_learned_as_fast_as_in_the_paper(tmp_path):
     assert (stuck == config.max_epochs).mean() > 0.5  # without a clip
 
 
-# Without $BPVARIANTS_DATA these files would have to be downloaded.
-needs_data = pytest.mark.skipif(
-    not os.environ.get(_fetch.FOLDER), reason=f"{_fetch.FOLDER} is not set"
-)
 # Prechelt's report: where ridge regression on the training part gives the test error of
 # table 3, files, split and measure are right.
 RIDGE = {"cancer1": 3.52, "gene1": 9.92, "soybean1": 1.16, "thyroid1": 3.83}
 RIDGE |= {"heart1": 14.28, "diabetes1": 17.15}
 
 
-@needs_data
+@pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "want"), RIDGE.items())
 def test_ridge_regression_tells_that_the_data_are_right(name, want):
@@ -242,7 +237,7 @@ def test_ridge_regression_tells_that_the_data_are_right(name, want):
     assert abs(error - want) < 0.07
 
 
-@needs_data
+@pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cancer1", "card1", "gene1", "heart1", "thyroid1"])
 def test_table_3_is_reproduced(name):
@@ -251,7 +246,7 @@ def test_table_3_is_reproduced(name):
     assert abs(np.mean(outcome.test) - mean) <= 2 * (deviation + 0.005) + 0.005
 
 
-@needs_data
+@pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "name"),

@@ -38,6 +38,7 @@ def check(result, folder, pictures):
         assert (folder / f"{picture}.png").stat().st_size > 10_000
 
 
+@pytest.mark.data
 def test_robot_quick(tmp_path, capsys):
     config = robot.Config(quick=True, seeds=1, steps=200, chunk=100, out=tmp_path)
     result = robot.main(config)
@@ -60,6 +61,7 @@ def test_robot_quick(tmp_path, capsys):
     assert again.rows == result.rows
 
 
+@pytest.mark.data
 def test_a_network_says_at_each_frame_what_it_has_seen_until_then():
     frames = _robot_networks.load("two", tune=True)
     found = data.wall_following()

@@ -1,7 +1,6 @@
 """The study of streams runs, and scores each step before it is learned from."""
 
 import json
-import os
 
 import chex
 import jax
@@ -12,14 +11,13 @@ import pytest
 
 from bpvariants import gradients
 from experiments import data
-from experiments.data import _fetch, _nyc_weather, _wall_following
+from experiments.data import _nyc_weather, _wall_following
 from experiments.online import (
     _sensor_streams as sensor_streams,
     _streaming_methods as methods,
     streaming,
 )
 
-has_data = bool(os.environ.get(_fetch.FOLDER))
 GAP = range(10, 13)  # hours that are left out
 
 
@@ -210,7 +208,7 @@ def test_what_is_to_be_beaten_is_what_it_says(files):
         np.testing.assert_allclose(got[1, 0, t], error, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.skipif(not has_data, reason="needs $BPVARIANTS_DATA")
+@pytest.mark.data
 def test_the_data_are_what_is_said_of_them():
     robot, weather = data.wall_following(), data.nyc_weather("JFK")
     assert robot.readings.shape == (5456, 24)

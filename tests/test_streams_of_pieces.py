@@ -142,6 +142,7 @@ def test_dropout_drops_in_the_readout_alone_and_is_one_in_the_mean():
     np.testing.assert_array_equal(carries[0], carries[1])
 
 
+@pytest.mark.data
 @pytest.mark.parametrize("name", ["jsb_chorales", "nottingham"])
 def test_models_without_a_memory_are_the_known_ones(name):
     pieces = _rolls.as_rolls(music.SETS[name]())
@@ -197,6 +198,7 @@ def shakespeare():
     return data.tinyshakespeare()
 
 
+@pytest.mark.data
 def test_ngrams_of_shakespeare_are_the_known_ones(shakespeare):
     got = interpolated_ngrams(shakespeare.train, shakespeare.test, 65, 5)
     np.testing.assert_allclose(got, [3.347, 2.488, 2.053, 1.780, 1.677], atol=6e-4)
@@ -210,6 +212,7 @@ def check(result, folder, pictures):
         assert (folder / f"{picture}.png").stat().st_size > 10_000
 
 
+@pytest.mark.data
 def test_music_is_better_than_chance_and_goes_on(tmp_path, capsys):
     config = music.Config(quick=True, out=tmp_path)
     result = music.main(config)
@@ -233,6 +236,7 @@ def test_music_is_better_than_chance_and_goes_on(tmp_path, capsys):
     assert _midi.read_midi(tmp_path / "jsb_chorales-gru.mid") != piece
 
 
+@pytest.mark.data
 def test_language_is_better_than_chance_and_writes(fast, tmp_path, capsys, shakespeare):
     config = language.Config(quick=True, generate=50, out=tmp_path)
     result = language.main(config)

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 from functools import cache, partial
 
 import jax
@@ -19,9 +18,6 @@ from experiments.applications import (
 from experiments.applications._translate_losses import Batch
 from experiments.applications._translate_network import END, How, Sizes, UNKNOWN
 
-needs_data = pytest.mark.skipif(
-    not os.environ.get("BPVARIANTS_DATA"), reason="needs $BPVARIANTS_DATA"
-)
 SIZES = Sizes(source_words=7, target_words=6, embedding=4, units=3)
 HOW = How()
 SOURCES, TARGETS = [[2, 3, 4, 0], [1, 0]], [[3, 0], [2, 1, 0]]
@@ -238,7 +234,7 @@ def test_baselines_of_translation():
     assert scores["low"] < scores["bleu"] < scores["high"] <= 100
 
 
-@needs_data
+@pytest.mark.data
 def test_translate_quick(fast, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(_translate_text, "load", cache(_translate_text.load))
     out = tmp_path / "run"
