@@ -83,6 +83,20 @@ def fast():
 
 
 @pytest.fixture
+def check_run():
+    """Check that a study ended, and left in its folder what it returned and drew."""
+
+    def check(result, folder, pictures):
+        assert not result.interrupted
+        lines = (folder / "results.jsonl").read_text().splitlines()
+        assert [json.loads(line) for line in lines] == result.rows
+        for picture in pictures:
+            assert (folder / f"{picture}.png").stat().st_size > 10_000
+
+    return check
+
+
+@pytest.fixture
 def ctrl_c():
     """Python's answer to Ctrl-C, which a process in the background begins without."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

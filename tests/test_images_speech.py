@@ -1,7 +1,6 @@
 """Digits, seen and heard: studies learn, go on after Ctrl-C, and say what is wrong."""
 
 import dataclasses
-import json
 import os
 import signal
 from functools import cache
@@ -35,19 +34,11 @@ def _as_users_have_it(plain_jax):
         yield
 
 
-def check(result, folder, pictures):
-    assert not result.interrupted
-    lines = (folder / "results.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == result.rows
-    for picture in pictures:
-        assert (folder / f"{picture}.png").stat().st_size > 10_000
-
-
 @pytest.mark.data
-def test_images_quick(fast, tmp_path, capsys):
+def test_images_quick(check_run, fast, tmp_path, capsys):
     names = ("mlp_300", "full_batch")
     result = images.main(images.Config(networks=names, quick=True, out=tmp_path))
-    check(result, tmp_path, ["images", "mistakes"])
+    check_run(result, tmp_path, ["images", "mistakes"])
     labels = data.mnist().test[1][:1000]
     majority = 100 * (1 - np.bincount(labels).max() / 1000)
     errors = {row["job"]: row["test_error"][0] for row in result.rows}
@@ -79,7 +70,7 @@ SMALL: Any = {
 }
 
 
-def test_a_run_goes_on_after_ctrl_c(noise, tmp_path, monkeypatch):
+def test_a_run_goes_on_after_ctrl_c(check_run, noise, tmp_path, monkeypatch):
     names = ("full_batch", "gru_rows")
     config = images.Config(networks=names, seeds=1, out=tmp_path / "whole", **SMALL)
     whole = images.main(config).rows
@@ -110,7 +101,7 @@ def test_a_run_goes_on_after_ctrl_c(noise, tmp_path, monkeypatch):
     assert len(count) == 7
     result = images.main(images.Config(out=out, resume=True))
     assert len(count) == 7 + 3  # and not what was finished
-    check(result, out, ["images", "mistakes"])
+    check_run(result, out, ["images", "mistakes"])
     for want, got in zip(whole, result.rows, strict=True):
         assert want.keys() == got.keys()
         assert {n: want[n] for n in want.keys() - TIMES} == {
@@ -152,14 +143,14 @@ def test_images_by_feedback_alignment(noise, name, kind):
 
 
 @pytest.mark.data
-def test_speech_quick(fast, tmp_path, capsys, monkeypatch):
+def test_speech_quick(check_run, fast, tmp_path, capsys, monkeypatch):
     wav, out = tmp_path / "seven.wav", tmp_path / "run"
     monkeypatch.setattr(_speech_network, "load", cache(_speech_network.load))
     found, *_ = _speech_network.load()
     spoken = found.test[found.digits[found.test] == 7][0]
     wavfile.write(wav, 16_000, np.repeat(found.samples[spoken], 2))
     result = speech.main(speech.Config(quick=True, steps=150, out=out, wav=wav))
-    check(result, out, ["speech", "confusion_known"])
+    check_run(result, out, ["speech", "confusion_known"])
     baseline, network = result.rows
     assert baseline["accuracy"][0] > 90  # as measured by others
     assert network["accuracy"][0] > 93

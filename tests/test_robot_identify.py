@@ -1,7 +1,6 @@
 """A robot and two tanks: studies learn, windows and plants are what they say."""
 
 import itertools
-import json
 from functools import partial
 from typing import Any
 
@@ -30,19 +29,11 @@ def _as_users_have_it(plain_jax):
         yield
 
 
-def check(result, folder, pictures):
-    assert not result.interrupted
-    lines = (folder / "results.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == result.rows
-    for picture in pictures:
-        assert (folder / f"{picture}.png").stat().st_size > 10_000
-
-
 @pytest.mark.data
-def test_robot_quick(tmp_path, capsys):
+def test_robot_quick(check_run, tmp_path, capsys):
     config = robot.Config(quick=True, seeds=1, steps=200, chunk=100, out=tmp_path)
     result = robot.main(config)
-    check(result, tmp_path, ["robot", "confusion"])
+    check_run(result, tmp_path, ["robot", "confusion"])
     right = {row["model"]: row["accuracy"][0] for row in result.rows}
     np.testing.assert_allclose(right["majority"], 40.6, atol=0.05)
     assert min(right["mlp-32"], right["gru-16"]) > 85 > right["majority"]
@@ -175,13 +166,13 @@ def test_learning_is_that_of_a_loop_by_hand(kind):
     np.testing.assert_allclose(course.k[1, 0, 0], np.exp(new["log_k"]), rtol=1e-5)
 
 
-def test_identify_quick(tmp_path, capsys):
+def test_identify_quick(check_run, tmp_path, capsys):
     config = identify.Config(
         quick=True, updates=("adam", "least_squares"), rates=(1e-2,), seeds=1,
         steps=2400, out=tmp_path,
     )  # fmt: skip
     result = identify.main(config)
-    check(result, tmp_path, ["identify"])
+    check_run(result, tmp_path, ["identify"])
     rows = {row["job"]: row for row in result.rows}
     persistence, told = rows["persistence"], rows["observer that is told k"]
     for name in "observer, rtrl × adam", "gru-8, rtrl × least_squares":

@@ -1,7 +1,6 @@
 """Music and language: studies run, windows are what they say, scores are right."""
 
 import itertools
-import json
 from typing import Any
 
 import jax
@@ -204,19 +203,11 @@ def test_ngrams_of_shakespeare_are_the_known_ones(shakespeare):
     np.testing.assert_allclose(got, [3.347, 2.488, 2.053, 1.780, 1.677], atol=6e-4)
 
 
-def check(result, folder, pictures):
-    assert not result.interrupted
-    lines = (folder / "results.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == result.rows
-    for picture in pictures:
-        assert (folder / f"{picture}.png").stat().st_size > 10_000
-
-
 @pytest.mark.data
-def test_music_is_better_than_chance_and_goes_on(tmp_path, capsys):
+def test_music_is_better_than_chance_and_goes_on(check_run, tmp_path, capsys):
     config = music.Config(quick=True, out=tmp_path)
     result = music.main(config)
-    check(result, tmp_path, ["music", "jsb_chorales"])
+    check_run(result, tmp_path, ["music", "jsb_chorales"])
     independent, _, row = result.rows
     assert row["test"][0] < independent["test"]
     assert row["validation"][0] == min(each[0] for each in row["curve"])
@@ -237,10 +228,12 @@ def test_music_is_better_than_chance_and_goes_on(tmp_path, capsys):
 
 
 @pytest.mark.data
-def test_language_is_better_than_chance_and_writes(fast, tmp_path, capsys, shakespeare):
+def test_language_is_better_than_chance_and_writes(
+    check_run, fast, tmp_path, capsys, shakespeare
+):
     config = language.Config(quick=True, generate=50, out=tmp_path)
     result = language.main(config)
-    check(result, tmp_path, ["language"])
+    check_run(result, tmp_path, ["language"])
     ngrams, kept, reset = result.rows
     for row in kept, reset:
         assert row["nats"][0] < ngrams["nats"][0]
