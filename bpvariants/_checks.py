@@ -5,6 +5,7 @@ with its value, and what to do instead.
 """
 
 from numbers import Real
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -127,3 +128,26 @@ def first_step(sequences: PyTree) -> PyTree:
     """Return what a step takes of sequences [T, ...], as shapes and dtypes."""
     cut = lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf)[1:], jnp.result_type(leaf))
     return jax.tree.map(cut, sequences)
+
+
+def check_batch_ndim(name: str, batch_ndim: int, tree: PyTree) -> None:
+    """Check that so many leading axes can be examples."""
+    shapes = [leaf.shape for leaf in jax.tree.leaves(tree)]
+    if not 0 <= batch_ndim <= min(map(len, shapes)):
+        raise ValueError(
+            f"batch_ndim must be the number of leading axes of every leaf of {name} "
+            f"that are examples; got {batch_ndim} for leaves of shapes {shapes}."
+        )
+    if len({shape[:batch_ndim] for shape in shapes}) > 1:
+        raise ValueError(
+            f"the leaves of {name} must share their first batch_ndim={batch_ndim} "
+            f"axes, which are examples; got shapes {shapes}."
+        )
+
+
+def check_limits(tol: Any, max_steps: Any) -> None:
+    """Check when a solver ends, if given in Python numbers."""
+    if are_numbers(tol) and not tol > 0:
+        raise ValueError(f"tol must be positive, such as 1e-5, got {tol}.")
+    if are_numbers(max_steps) and not max_steps >= 1:
+        raise ValueError(f"max_steps must be at least 1, got {max_steps}.")

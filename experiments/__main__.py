@@ -6,10 +6,13 @@ import sys
 
 import tyro
 
-from experiments.options import did_you_mean
+from experiments.harness.options import did_you_mean
 
 STUDIES = {  # name: module, what it is about
-    "compare": ("compare", "the four kinds of backpropagation side by side, real data"),
+    "compare": (
+        "compare.study",
+        "the four kinds of backpropagation side by side, real data",
+    ),
     "chain_rule": (
         "static.chain_rule",
         "every factor of the chain rule on one digit, beside jax.grad",
@@ -33,16 +36,16 @@ STUDIES = {  # name: module, what it is about
         "is Rprop less sensitive to noise, scales and redundant inputs?",
     ),
     "drift": (
-        "recurrent.drift",
+        "forgetting.drift",
         "the forgetting factor on targets that change, and on weather",
     ),
-    "attractor": ("recurrent.attractor", "a memory that settles, by six gradients"),
+    "attractor": ("equilibrium.attractor", "a memory that settles, by six gradients"),
     "equilibrium_digits": (
-        "recurrent.equilibrium_digits",
+        "equilibrium.equilibrium_digits",
         "a network that settles, safeguarded and not",
     ),
     "equilibrium_mnist": (
-        "recurrent.equilibrium_mnist",
+        "equilibrium.equilibrium_mnist",
         "a convolutional network that settles: exact gradient and JFB",
     ),
     "influence_balancing": (
@@ -86,11 +89,11 @@ STUDIES = {  # name: module, what it is about
         "sensors as they come: learned at every step, scored before",
     ),
     "images": (
-        "applications.images",
+        "applications.images.study",
         "handwritten digits by four kinds of network, beside LeCun's table",
     ),
     "speech": (
-        "applications.speech",
+        "applications.speech.study",
         "which digit was spoken, by people known and unknown, or in a WAV file",
     ),
     "char_lm": (
@@ -103,35 +106,35 @@ STUDIES = {  # name: module, what it is about
         "a training killed by kill -9, and resumed to the bit",
     ),
     "robot": (
-        "applications.robot",
+        "applications.robot.study",
         "a robot that follows a wall: networks with and without a memory",
     ),
     "music": (
-        "applications.music",
+        "applications.music.study",
         "chorales and folk tunes: what sounds next, and samples to listen to",
     ),
     "language": (
-        "applications.language",
+        "applications.language.study",
         "a text by its characters, beside n-grams; it writes on, too",
     ),
     "identify": (
-        "applications.identify",
+        "applications.identify.study",
         "two tanks identified online, and again after they have changed",
     ),
     "forecast": (
-        "applications.forecast",
+        "applications.forecast.study",
         "sunspots, weather, prices or a CSV file: what comes next, and how surely",
     ),
     "categorise": (
-        "applications.categorise",
+        "applications.categorise.study",
         "texts in classes: is a message spam, what does a question ask for",
     ),
     "control": (
-        "applications.control",
+        "applications.control.study",
         "policies through differentiable physics: pendulum, cart and pole, an arm",
     ),
     "translate": (
-        "applications.translate",
+        "applications.translate.study",
         "French to English with attention, teacher forcing and not; your sentence too",
     ),
     "benchmarks": ("benchmarks", "this library against its peers, in one run"),
@@ -171,10 +174,10 @@ def main(arguments: list[str]) -> int:
     # That leaves with 2 if an option is wrong.
     if name not in ON_MANY:
         return 130 if study.main(config).interrupted else 0
-    from experiments import _devices
+    from experiments.harness import devices
 
-    _devices.start(config.machine)
-    return 130 if _devices.run(study.main, config).interrupted else 0
+    devices.start(config.machine)
+    return 130 if devices.run(study.main, config).interrupted else 0
 
 
 def _study_first(arguments: list[str]) -> list[str]:

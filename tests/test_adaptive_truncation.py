@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bpvariants import _losses, gradients
-from bpvariants.gradients import _adaptive_truncation, _look_back
+from bpvariants import _losses, diagnostics, gradients
+from bpvariants.diagnostics import _adaptive_truncation, _look_back
 
 P = json.loads((pathlib.Path(__file__).parent / "golden" / "probe_p.json").read_text())
-find = gradients.adaptive_truncation
+find = diagnostics.adaptive_truncation
 close = partial(np.testing.assert_allclose, rtol=1e-12)
 
 

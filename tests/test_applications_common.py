@@ -10,11 +10,13 @@ from scipy import signal
 
 from bpvariants import training
 from experiments import report
-from experiments.applications import _batches, _log_mel, _scores
-from experiments.applications._batches import all_batches, draw_batches, length_buckets
-from experiments.applications._log_mel import log_mel, mel_filters, num_frames
-from experiments.applications._training import Way
-from experiments.precision import double_precision
+from experiments.applications.speech import log_mel as features
+from experiments.applications.speech.log_mel import log_mel, mel_filters, num_frames
+from experiments.harness.jobs import Way
+from experiments.harness.precision import double_precision
+from experiments.networks import batches as batching
+from experiments.networks.batches import all_batches, draw_batches, length_buckets
+from experiments.report import _scores
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -31,19 +33,19 @@ def lengths():
 def test_padding_keeps_what_there_is():
     sequences = [np.arange(6.0).reshape(n, -1) for n in (3, 2)]  # [3, 2] and [2, 3]
     with pytest.raises(ValueError, match="could not broadcast"):
-        _batches.pad(sequences)
+        batching.pad(sequences)
     rows = np.array([1, -1, 0])
     sequences = [np.arange(6).reshape(3, 2), 10 + np.arange(2).reshape(1, 2)]
-    xs, mask = _batches.pad(sequences, _batches.Bucket(4, rows))
+    xs, mask = batching.pad(sequences, batching.Bucket(4, rows))
     assert xs.shape == (4, 3, 2)
     assert xs.dtype == sequences[0].dtype
     assert mask.sum(axis=0).tolist() == [1, 0, 3]
     np.testing.assert_array_equal(xs[:3, 2], sequences[0])
     assert not xs[~mask].any()
     with pytest.raises(ValueError, match=r"than the bucket, 2; .* 0 has 3 steps"):
-        _batches.pad(sequences, _batches.Bucket(2, rows))
+        batching.pad(sequences, batching.Bucket(2, rows))
     with pytest.raises(ValueError, match="at least one, got none"):
-        _batches.pad([])
+        batching.pad([])
 
 
 def test_buckets_hold_each_sequence_once(lengths):
@@ -89,12 +91,12 @@ def test_drawing_sees_all_alike_and_goes_on_anywhere(lengths):
     assert abs(counts.mean() - expected) < 1e-9
     assert counts.min() > 0.7 * expected
     assert counts.max() < 1.3 * expected
-    uneven = [_batches.Bucket(1, np.arange(1)), _batches.Bucket(2, np.arange(1, 10))]
+    uneven = [batching.Bucket(1, np.arange(1)), batching.Bucket(2, np.arange(1, 10))]
     drawn = zip(draw_batches(uneven, 1, seed=0), range(2000), strict=False)
     counts = np.bincount([batch.rows[0] for batch, _ in drawn])
     assert counts.min() > 150  # each 200 times in the mean, the one alone too
     assert counts.max() < 250
-    few = next(draw_batches([_batches.Bucket(2, np.arange(3))], 8, seed=0))
+    few = next(draw_batches([batching.Bucket(2, np.arange(3))], 8, seed=0))
     assert np.bincount(few.rows).tolist() in ([3, 3, 2], [3, 2, 3], [2, 3, 3])
     with pytest.raises(ValueError, match="run must be at least 1, got 0"):
         next(draw_batches(buckets, 8, seed=0, run=0))
@@ -234,7 +236,7 @@ def test_log_mel_says_what_cannot_be(settings, says):
         log_mel(jnp.zeros(300), **settings)
 
 
-@pytest.mark.parametrize("module", [_batches, _scores, _log_mel])
+@pytest.mark.parametrize("module", [batching, _scores, features])
 def test_examples_in_docstrings_are_true(module):
     failed, tried = doctest.testmod(module)
     assert tried

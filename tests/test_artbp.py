@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bpvariants import gradients
-from bpvariants.gradients import _artbp
+from bpvariants.gradients.through_time import _artbp
 
 
 def probability(pattern, schedule, mask, reset):

@@ -216,7 +216,7 @@ def test_info_is_a_tuple_and_a_table():
         "2     2×2→2×1 6.000 6.000 6.000   18.00  0.0%"
     )
     twice = jax.tree.map(lambda leaf: 2 * leaf, info)
-    assert type(twice) is gradients.BackpropInfo
+    assert type(twice) is gradients.static.BackpropInfo
     assert twice.batch_ndim == 1
     chex.assert_trees_all_equal(twice[0].delta, 2 * first.delta)
 
@@ -226,7 +226,7 @@ def test_the_picture_has_all_the_factors():
 
     with jax.numpy_rank_promotion("allow"):
         (_, info), _ = gradients.backprop(LAYERS, loss)(*problem((3,)))
-    axes = gradients.draw(info, Figure().subplots())
+    axes = info.plot(Figure().subplots())
     texts = [text.get_text().split() for text in axes.texts if text.get_text()]
     number = lambda name: [float(text[-1]) for text in texts if text[0] == name]
     error, slope, gain = map(number, ("∂E/∂y", "∂y/∂s", "∂s/∂w"))
@@ -235,8 +235,6 @@ def test_the_picture_has_all_the_factors():
         want = norm(layer.error), norm(layer.delta), norm(layer.grad)
         got = error[i], error[i] * slope[i], error[i] * slope[i] * gain[i]
         chex.assert_trees_all_close(got, want, rtol=2e-3)  # four digits each
-    with pytest.raises(ValueError, match="info must be what gradients"):
-        gradients.draw(tuple(info))
 
 
 def test_a_picture_without_matplotlib_says_what_is_missing(monkeypatch):
@@ -245,7 +243,7 @@ def test_a_picture_without_matplotlib_says_what_is_missing(monkeypatch):
     (_, info), _ = rule((2.0,), jnp.ones(()), jnp.ones(()))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match="needs Matplotlib: pip install"):
-        gradients.draw(info)
+        info.plot()
 
 
 def test_mistakes_are_named():

@@ -15,13 +15,13 @@ import pytest
 
 from bpvariants import gradients
 from experiments import data, report
-from experiments.applications import (
-    _categorise_texts,
-    _recurrent,
-    _text_network,
-    _text_units,
-    categorise,
+from experiments.applications.categorise import (
+    network as text_network,
+    study as categorise,
+    texts as categorise_texts,
+    units as text_units,
 )
+from experiments.networks import recurrent
 
 TIMES = {"wall_seconds", "compile_seconds", "ms_per_step"}
 
@@ -68,7 +68,7 @@ def texts(monkeypatch):
     labels = np.arange(24, dtype=np.int32) % 2
     parts = [data.LabelledTexts([*map(draw, labels)], labels) for _ in range(3)]
     found = data.TextClasses(("ham", "spam"), *parts)
-    monkeypatch.setitem(_categorise_texts.SETS, "sms_spam", lambda: found)
+    monkeypatch.setitem(categorise_texts.SETS, "sms_spam", lambda: found)
     return found
 
 
@@ -87,20 +87,20 @@ def test_a_run_goes_on_after_ctrl_c(texts, tmp_path, monkeypatch):
     assert [row["job"] for row in whole] == ["sms_spam-logistic", "sms_spam-words"]
     assert len(whole[1]["accuracy"]) == len(whole[1]["f1"]) == 2
     assert whole[1]["curve"][-1]["accuracy"] == whole[1]["accuracy"]
-    say, out = _text_network.say, tmp_path / "cut"
+    say, out = text_network.say, tmp_path / "cut"
 
     def interrupted(*args):  # at the first of two looks
         os.kill(os.getpid(), signal.SIGINT)
         return say(*args)
 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr(_text_network, "say", interrupted)
+    monkeypatch.setattr(text_network, "say", interrupted)
     try:
         with pytest.raises(SystemExit, match="sms_spam-words is not trained yet"):
             categorise.main(dataclasses.replace(config, out=out, say="WIN"))
     finally:
         signal.signal(signal.SIGINT, before)
-    monkeypatch.setattr(_text_network, "say", say)
+    monkeypatch.setattr(text_network, "say", say)
     result = categorise.main(categorise.Config(out=out, resume=True))
     for want, got in zip(whole, result.rows, strict=True):
         assert want.keys() == got.keys()
@@ -115,23 +115,23 @@ def test_an_empty_text_is_refused(text, tmp_path):
     with pytest.raises(SystemExit, match="--say: the text is empty"):
         categorise.main(categorise.Config(say=text, out=out))
     assert not out.exists()
-    units = _text_units.learn_units(["a"], "words", hashed=0, width=1, stride=1)
+    units = text_units.learn_units(["a"], "words", hashed=0, width=1, stride=1)
     with pytest.raises(ValueError, match="must have some words, got"):
-        _text_units.encode(units, ["a", text], 5)
+        text_units.encode(units, ["a", text], 5)
 
 
 def read(texts, kind):
-    units = _text_units.learn_units(
+    units = text_units.learn_units(
         texts.train.texts, kind, hashed=20, width=3, stride=2
     )
-    return units, _text_units.encode(units, texts.train.texts, 20)
+    return units, text_units.encode(units, texts.train.texts, 20)
 
 
-@pytest.mark.parametrize("kind", _text_units.KINDS)
+@pytest.mark.parametrize("kind", text_units.KINDS)
 def test_batches_are_of_the_texts(texts, kind):
     _, encoded = read(texts, kind)
     given = {"batch": 4, "run": 2, "lengths": 3, "seed": 0}
-    drawn = partial(_text_units.batches, encoded, texts.train.labels, **given)
+    drawn = partial(text_units.batches, encoded, texts.train.labels, **given)
     draw = lambda start, rare: list(islice(drawn(start, rare=rare), 12))
     for want, got in zip(draw(0, 0.5)[7:], draw(7, 0.5), strict=False):
         jax.tree.map(np.testing.assert_array_equal, want, got)
@@ -155,13 +155,13 @@ def test_batches_are_of_the_texts(texts, kind):
 
 def test_what_is_new_is_unknown_but_like_others(texts):
     units, _ = read(texts, "words")
-    new, old = _text_units.encode(units, ["calls call"], 9).symbols
-    assert new[0] == _text_units.UNKNOWN
-    assert old[0] > _text_units.UNKNOWN
+    new, old = text_units.encode(units, ["calls call"], 9).symbols
+    assert new[0] == text_units.UNKNOWN
+    assert old[0] > text_units.UNKNOWN
     assert set(new[1:4]) & set(old[1:4])  # <ca, cal, all
     units, _ = read(texts, "characters")
-    table = _text_units.encode(units, ["é"], 9)
-    assert table.symbols[:, 0].tolist() == [_text_units.UNKNOWN, 0, 0]
+    table = text_units.encode(units, ["é"], 9)
+    assert table.symbols[:, 0].tolist() == [text_units.UNKNOWN, 0, 0]
     assert units.size == 3 * (2 + len(units.counts))
 
 
@@ -172,7 +172,7 @@ def test_padding_is_not_read(texts, kind, pooling):
     """By jax.grad each text by itself, without padding or a table, is the same."""
     units, encoded = read(texts, kind)
     sizes = {"embedding": 3, "units": 4, "classes": 2, "runs": 2}
-    params = _text_network.init_runs(
+    params = text_network.init_runs(
         jax.random.key(0), "gru", indices=units.size, **sizes
     )
     one = jax.tree.map(lambda leaf: leaf[1], params)
@@ -185,22 +185,22 @@ def test_padding_is_not_read(texts, kind, pooling):
         count = np.maximum(there.sum(axis=-2), 1).astype(np.float32)
         x = (params["E"][encoded.symbols[text]] * there).sum(axis=-2) / count**0.5
         x = x[:, 0] if kind == "words" else jax.nn.relu(x.sum(axis=1))
-        advance = _recurrent.CELLS["gru"].step
+        advance = recurrent.CELLS["gru"].step
         _, h = gradients.unroll(advance, params["cell"], jnp.zeros(4), x)
         pooled = h.mean(axis=0) if pooling == "mean" else h.max(axis=0)
         return pooled @ params["readout"] + params["readout_bias"]
 
     def loss(params):
         ys = jnp.stack([logits(params, text) for text in few.texts])
-        return jnp.mean(_text_network.cross_entropy(ys, labels)), jax.nn.softmax(ys)
+        return jnp.mean(text_network.cross_entropy(ys, labels)), jax.nn.softmax(ys)
 
     (want, likely), slope = jax.jit(jax.value_and_grad(loss, has_aux=True))(one)
-    together = _text_network.say(params, "gru", pooling, few)
+    together = text_network.say(params, "gru", pooling, few)
     np.testing.assert_allclose(together[1], likely, rtol=1e-5)
     given = {"batch": 3, "run": 1, "lengths": 1, "rare": 0.0, "seed": 0}
-    xs, *rest = next(_text_units.batches(few, labels, 0, **given))
+    xs, *rest = next(text_units.batches(few, labels, 0, **given))
     rule = jax.jit(
-        _text_network.make_rule("bptt", "gru", pooling, lookback=1, dropout=0.0)
+        text_network.make_rule("bptt", "gru", pooling, lookback=1, dropout=0.0)
     )
     (value, _), grads = rule(one, xs, *rest)
     np.testing.assert_allclose(value, want, rtol=1e-5)
@@ -214,15 +214,15 @@ def test_padding_is_not_read(texts, kind, pooling):
 
 def test_dropout_and_rules_that_draw(texts):
     units, encoded = read(texts, "words")
-    params = _text_network.init_runs(
+    params = text_network.init_runs(
         jax.random.key(0), "tanh", indices=units.size, embedding=3, units=4, classes=2,
         runs=1,
     )  # fmt: skip
     one = jax.tree.map(lambda leaf: leaf[0], params)
     symbols = jnp.asarray(encoded.symbols)
     keys = jax.random.split(jax.random.key(1), 500)
-    draw = jax.vmap(lambda key: _text_network.of_batch(one, symbols, 0.4, key))
-    drawn, whole = jax.jit(draw)(keys), _text_network.of_batch(one, symbols)
+    draw = jax.vmap(lambda key: text_network.of_batch(one, symbols, 0.4, key))
+    drawn, whole = jax.jit(draw)(keys), text_network.of_batch(one, symbols)
     for name in ("table", "readout"):
         assert np.mean(drawn[name] == 0) == pytest.approx(0.4, abs=0.05)
         np.testing.assert_allclose(drawn[name].mean(axis=0), whole[name], atol=0.1)

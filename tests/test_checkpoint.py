@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 
 from bpvariants import gradients
-from bpvariants.gradients._slots import schedule
+from bpvariants.gradients.remat._slots_scan import schedule
 
 POLICIES = [
     "step",
-    gradients.every(1),
-    gradients.every(3),
-    gradients.every(4),
-    gradients.every(50),
-    gradients.every(4, 2),
-    gradients.every(5, 3, 1),
-    gradients.slots(1),
-    gradients.slots(2),
-    gradients.slots(3),
-    gradients.slots(50),
-    gradients.budget(10**9),
-    gradients.budget(2000),
+    gradients.remat.every(1),
+    gradients.remat.every(3),
+    gradients.remat.every(4),
+    gradients.remat.every(50),
+    gradients.remat.every(4, 2),
+    gradients.remat.every(5, 3, 1),
+    gradients.remat.slots(1),
+    gradients.remat.slots(2),
+    gradients.remat.slots(3),
+    gradients.remat.slots(50),
+    gradients.remat.budget(10**9),
+    gradients.remat.budget(2000),
 ]
 
 
@@ -81,13 +81,13 @@ def tanh_step(w, h, x):
     [
         (12, None, 12),
         (12, "step", 24),
-        (12, gradients.every(4), 24),
-        (12, gradients.every(4, 1), 36),
-        (12, gradients.every(6, 3), 36),
-        (12, gradients.every(6, 3, 1), 48),
-        (13, gradients.every(5), 23),
-        (13, gradients.every(5, 2), 33),
-        (13, gradients.every(20, 5), 23),
+        (12, gradients.remat.every(4), 24),
+        (12, gradients.remat.every(4, 1), 36),
+        (12, gradients.remat.every(6, 3), 36),
+        (12, gradients.remat.every(6, 3, 1), 48),
+        (13, gradients.remat.every(5), 23),
+        (13, gradients.remat.every(5, 2), 33),
+        (13, gradients.remat.every(20, 5), 23),
     ],
 )
 def test_stretches_cost_what_is_predicted(length, policy, evaluations):
@@ -95,7 +95,7 @@ def test_stretches_cost_what_is_predicted(length, policy, evaluations):
     rule = gradients.bptt(tanh_step, squared_error, checkpoint=policy)
     xs = jnp.zeros((length, 2))
     program = jax.make_jaxpr(rule)(jnp.eye(2), jnp.zeros(2), xs, xs).jaxpr
-    assert gradients.predicted_cost(length, policy).evaluations == evaluations
+    assert gradients.remat.predicted_cost(length, policy).evaluations == evaluations
     assert count_tanh(program) == evaluations
 
 
@@ -108,11 +108,11 @@ def test_slots_cost_what_is_predicted(length, m):
         jax.debug.callback(lambda: calls.append(1))
         return tanh_step(w, h, x)
 
-    rule = gradients.bptt(counted, squared_error, checkpoint=gradients.slots(m))
+    rule = gradients.bptt(counted, squared_error, checkpoint=gradients.remat.slots(m))
     xs = jnp.ones((length, 2))
     jax.block_until_ready(jax.jit(rule)(jnp.eye(2), jnp.ones(2), xs, xs))
     jax.effects_barrier()
-    cost = gradients.predicted_cost(length, gradients.slots(m))
+    cost = gradients.remat.predicted_cost(length, gradients.remat.slots(m))
     assert len(calls) == cost.evaluations
 
 
@@ -129,7 +129,7 @@ def test_the_schedule_is_optimal_and_visits_what_it_says():
         for m in range(1, length + 2):
             plan = schedule(length, m)
             evaluations = 2 * length + int(np.sum(plan.end - plan.begin))
-            cost = gradients.predicted_cost(length, gradients.slots(m))
+            cost = gradients.remat.predicted_cost(length, gradients.remat.slots(m))
             assert evaluations == cost.evaluations
             assert evaluations == optimum(length, min(m, length)) + 1
             slots = {slot: t for t, slot in enumerate(plan.kept)}
@@ -149,7 +149,7 @@ def test_the_schedule_is_optimal_and_visits_what_it_says():
 )
 def test_published_counts_for_a_thousand_steps(m, published):
     """Theirs goes back at once: ours takes the last step in the forward pass too."""
-    cost = gradients.predicted_cost(1000, gradients.slots(m))
+    cost = gradients.remat.predicted_cost(1000, gradients.remat.slots(m))
     assert cost.evaluations == published + 1
 
 
@@ -180,15 +180,21 @@ def temporary_bytes(policy, arguments):
 
 @pytest.mark.parametrize(
     "policy",
-    [None, "step", gradients.every(20), gradients.every(80, 8), gradients.slots(20)],
+    [
+        None,
+        "step",
+        gradients.remat.every(20),
+        gradients.remat.every(80, 8),
+        gradients.remat.slots(20),
+    ],
     ids=str,
 )
 def test_memory_is_what_is_predicted(policy):
     arguments = params, carry, xs, targets = lstm(400)
-    size = gradients.step_bytes(
+    size = gradients.remat.step_bytes(
         lstm_step, params, carry, xs[0], squared_error, targets[0]
     )
-    predicted = gradients.predicted_cost(400, policy, size).bytes
+    predicted = gradients.remat.predicted_cost(400, policy, size).bytes
     weights = sum(leaf.nbytes for leaf in params)
     nested = 1 + len(getattr(policy, "lengths", ()))
     used = temporary_bytes(policy, arguments)
@@ -198,36 +204,44 @@ def test_memory_is_what_is_predicted(policy):
 
 def test_slots_take_memory_like_the_root_of_the_length():
     lengths = 64, 256, 1024
-    policies = {T: gradients.slots(round(T**0.5)) for T in lengths}
+    policies = {T: gradients.remat.slots(round(T**0.5)) for T in lengths}
     carries = 2 * sum(leaf.nbytes for leaf in lstm(64)[1])
-    constant = temporary_bytes(gradients.slots(1), lstm(64)) - carries
+    constant = temporary_bytes(gradients.remat.slots(1), lstm(64)) - carries
     sizes = [temporary_bytes(policies[T], lstm(T)) - constant for T in lengths]
     assert np.all(np.diff(np.log(sizes)) / np.log(4) < 0.55)
 
 
 def test_budgets_are_kept_and_refused(make_problem):
     _, carry, xs, targets = arguments = lstm(400)
-    size = gradients.step_bytes(
+    size = gradients.remat.step_bytes(
         lstm_step, arguments[0], carry, xs[0], squared_error, targets[0]
     )
     before = 0
     for num_bytes in (10**7, 10**6, 400_000, 50_000, 18_000):
-        cost = gradients.predicted_cost(400, gradients.budget(num_bytes), size)
+        cost = gradients.remat.predicted_cost(
+            400, gradients.remat.budget(num_bytes), size
+        )
         assert cost.bytes <= num_bytes
         assert cost.evaluations >= before
         before = cost.evaluations
-    odd = gradients.StepBytes(carry=8, kept=48, inputs=4)
-    cost = gradients.predicted_cost(997, gradients.budget(6000), odd)  # a prime
+    odd = gradients.remat.StepBytes(carry=8, kept=48, inputs=4)
+    cost = gradients.remat.predicted_cost(
+        997, gradients.remat.budget(6000), odd
+    )  # a prime
     assert cost.evaluations < 2 * 997
-    rule = gradients.bptt(lstm_step, squared_error, checkpoint=gradients.budget(100))
+    rule = gradients.bptt(
+        lstm_step, squared_error, checkpoint=gradients.remat.budget(100)
+    )
     with pytest.raises(ValueError, match=r"budget must be at least \d+ bytes for 400"):
         rule(*arguments)
     with pytest.raises(ValueError, match="size must be given"):
-        gradients.predicted_cost(400, gradients.budget(100))
+        gradients.remat.predicted_cost(400, gradients.remat.budget(100))
 
 
 @pytest.mark.parametrize(
-    "policy", [gradients.every(3), gradients.slots(2)], ids=["every", "slots"]
+    "policy",
+    [gradients.remat.every(3), gradients.remat.slots(2)],
+    ids=["every", "slots"],
 )
 def test_steps_may_close_over_what_is_differentiated_mapped_or_random(policy):
     xs = jnp.linspace(0.1, 1.0, 16).reshape(8, 2)
@@ -263,7 +277,7 @@ def test_second_derivatives(make_problem):
         return jax.jit(lambda p: jax.jvp(gradient, (p,), (p,))[1])(params)
 
     want = products(None)
-    for policy in (gradients.every(2), gradients.slots(2)):
+    for policy in (gradients.remat.every(2), gradients.remat.slots(2)):
         chex.assert_trees_all_close(products(policy), want, rtol=1e-11)
 
 
@@ -273,7 +287,7 @@ def test_four_devices_equal_one():
     put = lambda tree, spec: jax.device_put(tree, jax.NamedSharding(mesh, spec))
     xs, targets = xs + 0.1, targets - 1
     by_batch = put(carry, jax.P("data")), *put((xs, targets), jax.P(None, "data"))
-    for policy in (gradients.every(3), gradients.slots(2)):
+    for policy in (gradients.remat.every(3), gradients.remat.slots(2)):
         rule = jax.jit(gradients.bptt(lstm_step, squared_error, checkpoint=policy))
         got = rule(put(params, jax.P()), *by_batch)
         want = rule(params, carry, xs, targets)
@@ -283,15 +297,36 @@ def test_four_devices_equal_one():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: gradients.every(0), "lengths must be an integer of at least 1, got 0"),
-        (lambda: gradients.every(), "lengths must be at least one"),
-        (lambda: gradients.every(4, 4), r"each smaller than the one before.*\(4, 4\)"),
-        (lambda: gradients.slots(1.5), "number must be an integer of at least 1"),
-        (lambda: gradients.budget(True), "num_bytes must be an integer of at least 1"),
-        (lambda: gradients.predicted_cost(0, None), "num_steps must be an integer"),
-        (lambda: gradients.predicted_cost(4, None, 3), "size must be what gradients."),
-        (lambda: gradients.predicted_cost(4, 3), "checkpoint must be None, 'step', gr"),
-        (lambda: gradients.predicted_cost(4, True), "checkpoint must be None, 'step'"),
+        (
+            lambda: gradients.remat.every(0),
+            "lengths must be an integer of at least 1, got 0",
+        ),
+        (lambda: gradients.remat.every(), "lengths must be at least one"),
+        (
+            lambda: gradients.remat.every(4, 4),
+            r"each smaller than the one before.*\(4, 4\)",
+        ),
+        (lambda: gradients.remat.slots(1.5), "number must be an integer of at least 1"),
+        (
+            lambda: gradients.remat.budget(True),
+            "num_bytes must be an integer of at least 1",
+        ),
+        (
+            lambda: gradients.remat.predicted_cost(0, None),
+            "num_steps must be an integer",
+        ),
+        (
+            lambda: gradients.remat.predicted_cost(4, None, 3),
+            "size must be what gradients.",
+        ),
+        (
+            lambda: gradients.remat.predicted_cost(4, 3),
+            "checkpoint must be None, 'step', gr",
+        ),
+        (
+            lambda: gradients.remat.predicted_cost(4, True),
+            "checkpoint must be None, 'step'",
+        ),
     ],
 )
 def test_mistakes_are_named(make, message):
@@ -301,5 +336,5 @@ def test_mistakes_are_named(make, message):
 
 def test_a_wrong_policy_is_named(make_problem):
     step, loss, args, _ = make_problem("tanh")
-    with pytest.raises(ValueError, match=r"gradients.every\(k\).*; got 50"):
+    with pytest.raises(ValueError, match=r"gradients.remat.every\(k\).*; got 50"):
         gradients.bptt(step, loss, checkpoint=50)(*args)

@@ -11,8 +11,9 @@ import optax
 import pytest
 
 from bpvariants import gradients, updates
-from experiments import choices, options
+from experiments import choices
 from experiments.choices import _rules, _updates, make_online, make_rule, make_update
+from experiments.harness import options
 
 
 @pytest.fixture(autouse=True, scope="module")

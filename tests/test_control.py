@@ -9,14 +9,9 @@ import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from experiments.applications import (
-    _control_ilqr,
-    _control_policy as policy,
-    _control_reference as reference,
-    control,
-)
-from experiments.applications._control_system import advance
-from experiments.applications._control_systems import SYSTEMS, tip
+from experiments.applications.control import ilqr, policy, reference, study as control
+from experiments.applications.control.mechanics import advance
+from experiments.applications.control.systems import SYSTEMS, tip
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -186,7 +181,7 @@ def test_ilqr_is_lqr_near_the_goal_and_finds_a_way_from_afar():
     nothing = jax.tree.map(jnp.zeros_like, policy.init(system, 2, jax.random.key(0)))
     goals = jnp.zeros((steps, 4, 1))
     idle = policy.play(system, nothing, start, goals)
-    states, raw, costs = _control_ilqr.ilqr(system, idle.states, idle.actions, goals)
+    states, raw, costs = ilqr.ilqr(system, idle.states, idle.actions, goals)
     # Which ends after 1 s, not never, and knows that a sine is not its angle.
     np.testing.assert_allclose(costs[:2], by_lqr, rtol=0.02)
     actions = system.limit[0] * np.tanh(raw)

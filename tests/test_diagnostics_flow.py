@@ -48,7 +48,7 @@ def test_lags_are_those_of_adaptive_truncation(make_problem, cell, padded):
         xs, flags["mask"] = jnp.where(mask[..., None], xs, jnp.nan), mask
     args, flags["initial"] = (params, carry, xs, targets), more["initial"]
     flow = flowing(step, loss)(*args, **flags, weights=last)
-    find = partial(gradients.adaptive_truncation, step, loss, bias=0.1, tau=1)
+    find = partial(diagnostics.adaptive_truncation, step, loss, bias=0.1, tau=1)
     known = jax.jit(find)(*args, **flags)
     lags = 2 if padded else 4  # its lags reach back to the carry that is given
     close(flow.curve[1 : lags + 1], known.norms[:lags])

@@ -7,8 +7,8 @@ import pytest
 
 from experiments import data
 from experiments.data import _seattle_weather
-from experiments.recurrent import drift
-from experiments.recurrent._online_regression import follow, METHODS
+from experiments.forgetting import drift
+from experiments.forgetting._online_regression import follow, METHODS
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import data
-from experiments.recurrent import attractor, equilibrium_digits, equilibrium_mnist
+from experiments.equilibrium import attractor, equilibrium_digits, equilibrium_mnist
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from experiments import benchmarks, compare, report
+from experiments import benchmarks, report
+from experiments.compare import study as compare
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -58,14 +59,14 @@ def test_rtrl_and_bptt_train_alike_and_the_seeds_differ(result):
 
 def test_references_are_the_published_ones(result):
     """Of the baselines measured for these sets outside this project."""
-    task = compare.tasks.sunspots()
+    task = compare.sunspots()
     persistence, regression = (reference.scores for reference in task.references)
     want = {"1700–1920": 0.132, "1921–55": 0.130, "1956–79": 0.368}
     for period, score in want.items():
         assert float(regression[period]) == pytest.approx(score, abs=6e-4)
     assert float(persistence["1921–55"]) == pytest.approx(0.427, abs=6e-4)
     assert float(persistence["1956–79"]) == pytest.approx(0.965, abs=6e-4)
-    logistic = compare.tasks.digits().references[0].scores["test %"]
+    logistic = compare.digits().references[0].scores["test %"]
     assert logistic == pytest.approx(92.0, abs=0.05)
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bpvariants import gradients
+from bpvariants import diagnostics, gradients
 
 KINDS = ["fa", "dfa", "usf", "brsf", "frsf"]
 close = lambda got, want: chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-14)
@@ -38,7 +38,7 @@ def options(kind, layers, params, x):
     if kind == "brsf":
         return {"key": jax.random.key(7)}
     key = jax.random.key(4)
-    return {"feedback": gradients.draw_feedback(key, layers, params, x, kind)}
+    return {"feedback": gradients.alignment_weights(key, layers, params, x, kind)}
 
 
 def by_hand(params, x, target, matrices, direct=False):
@@ -81,7 +81,7 @@ def test_the_equations_of_the_papers(kind):
     else:
         drawn = given.get("feedback")
         if kind == "brsf":  # with the same key, the same R
-            drawn = gradients.draw_feedback(given["key"], layers, params, x, "frsf")
+            drawn = gradients.alignment_weights(given["key"], layers, params, x, "frsf")
         R = [None] + [np.asarray(B["w"]) for B in drawn[1:]]
         sign = lambda B, w: B if kind == "fa" else np.abs(B) * np.sign(w)
         pairs = zip(R, ws, strict=True)
@@ -90,7 +90,7 @@ def test_the_equations_of_the_papers(kind):
     if kind == "brsf":
         _, others = rule(params, x, target, key=jax.random.key(8))
         assert jnp.any(others[0]["w"] != grads[0]["w"])
-    angles = jax.jit(gradients.alignment_angles)(info, exact_info)
+    angles = jax.jit(diagnostics.alignment_angles)(info, exact_info)
     for i, (a, b) in enumerate(zip(grads, exact, strict=True)):
         flat = lambda tree: np.concatenate([a.ravel() for a in jax.tree.leaves(tree)])
         a, b = flat(a), flat(b)
@@ -124,7 +124,7 @@ def test_narrow_params_and_one_example(kind):
     if kind == "brsf":
         given = {"key": jax.random.key(7)}
     else:
-        draw = gradients.draw_feedback
+        draw = gradients.alignment_weights
         feedback = draw(jax.random.key(4), layers, params, x, kind, batch_ndim=0)
         given = {"feedback": feedback}
     chex.clear_trace_counter()
@@ -186,7 +186,7 @@ def test_convolutions_and_residual_sums_as_layers_and_as_operations():
     exact = gradients.backprop(layers, loss)(params, x, target)[1]
     for kind in ("fa", "usf", "frsf"):
         key = jax.random.key(4)
-        feedback = gradients.draw_feedback(key, layers, params, x, kind)
+        feedback = gradients.alignment_weights(key, layers, params, x, kind)
         rule = gradients.feedback_alignment(layers, loss, kind)
         _, grads = rule(params, x, target, feedback=feedback)
         assert jnp.any(grads[0] != exact[0])
@@ -195,7 +195,7 @@ def test_convolutions_and_residual_sums_as_layers_and_as_operations():
         chex.assert_trees_all_equal(none, jax.tree.map(jnp.zeros_like, feedback))
     close(tuple(jax.grad(own)(params, params, "fa")), exact)  # B = W
     direct = gradients.feedback_alignment(layers, loss, "dfa")
-    B = gradients.draw_feedback(jax.random.key(4), layers, params, x, "dfa")
+    B = gradients.alignment_weights(jax.random.key(4), layers, params, x, "dfa")
     assert [b.shape for b in B[:-1]] == [(2, 4, 4, 2)] * 2
     (_, info), grads = direct(params, x, target, feedback=B)
     error = jnp.einsum("bi,ihwc->bhwc", info[-1].delta, B[0])
@@ -250,7 +250,7 @@ def test_it_learns_and_aligns():
     target = x @ jax.random.normal(jax.random.key(6), (6, 2))
     params = jax.tree.map(lambda p: 0.1 * p, params)
     layers = [(dense, lambda s: s)] * 2
-    B = gradients.draw_feedback(jax.random.key(4), layers, params, x)
+    B = gradients.alignment_weights(jax.random.key(4), layers, params, x)
     rule = gradients.feedback_alignment(layers, loss)
     exactly = gradients.backprop(layers, loss)
 
@@ -258,7 +258,7 @@ def test_it_learns_and_aligns():
         (value, info), grads = rule(params, x, target, feedback=B)
         (_, exact), _ = exactly(params, x, target)
         params = jax.tree.map(lambda p, g: p - 0.02 * g, params, list(grads))
-        return params, (value, gradients.alignment_angles(info, exact))
+        return params, (value, diagnostics.alignment_angles(info, exact))
 
     train = jax.jit(lambda params: jax.lax.scan(step, params, None, 600))
     _, (values, angles) = train(params)
@@ -271,7 +271,7 @@ def test_it_learns_and_aligns():
 def test_mistakes_are_named():
     params, x, target = problem()
     layers, key = layers_of(3), jax.random.key(0)
-    B = gradients.draw_feedback(key, layers, params, x)
+    B = gradients.alignment_weights(key, layers, params, x)
     rule = lambda kind: gradients.feedback_alignment(layers, loss, kind)
     run = lambda kind, params=params, **given: rule(kind)(params, x, target, **given)
     wrong = [
@@ -325,6 +325,6 @@ def test_mistakes_are_named():
     shallow = gradients.backprop(layers[:2], lambda y, t: jnp.sum(y, -1))
     infos = [shallow(params[:2], x, target)[0][1], run("fa", feedback=B)[0][1]]
     with pytest.raises(ValueError, match="info and exact must be of the same layers"):
-        gradients.alignment_angles(*infos)
+        diagnostics.alignment_angles(*infos)
     nothing = jax.tree.map(jnp.zeros_like, infos[0])
-    assert jnp.all(jnp.isnan(gradients.alignment_angles(nothing, infos[0]).deltas))
+    assert jnp.all(jnp.isnan(diagnostics.alignment_angles(nothing, infos[0]).deltas))

@@ -141,7 +141,7 @@ def test_neumann_is_truncated_backpropagation_at_the_fixed_point():
         return jnp.mean(loss(jax.lax.scan(body, h, length=steps)[0], target))
 
     for terms in (0, 1, 4):
-        adjoint = gradients.neumann(terms)
+        adjoint = gradients.adjoints.neumann(terms)
         got = jax.grad(mean_loss)(params, x, h, target, adjoint=adjoint)
         want = jax.grad(partial(last_steps, steps=terms + 1))(params)
         chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-13)
@@ -188,7 +188,7 @@ def test_recurrent_backprop_can_itself_be_differentiated():
 
 
 def test_neumann_tells_the_residual_of_tiny_cotangents():
-    _, info = gradients.neumann(0)(lambda v: 0.1 * v, jnp.array(1e-200), 0)
+    _, info = gradients.adjoints.neumann(0)(lambda v: 0.1 * v, jnp.array(1e-200), 0)
     np.testing.assert_allclose(info.residual, 0.9, rtol=1e-12)
     assert not info.converged
 
@@ -234,7 +234,7 @@ def test_damping_settles_what_oscillates():
 
 
 def test_an_adjoint_not_solved_poisons_the_gradient():
-    adjoint = gradients.relax(max_steps=3)
+    adjoint = gradients.adjoints.relaxation(max_steps=3)
     solve = lambda w: gradients.fixed_point(linear, w, 1.0, 0.0, adjoint=adjoint)[0]
     assert jnp.isnan(jax.grad(solve)(0.9))
 
@@ -309,7 +309,7 @@ def test_mistakes_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         gradients.fixed_point(linear, 0.5, 1.0, 0.0, **options)
     with pytest.raises(ValueError, match=message):
-        gradients.relax(**options)
+        gradients.adjoints.relaxation(**options)
     with pytest.raises(ValueError, match=message):
         gradients.recurrent_backprop(linear, lambda h, t: h, **options)
 
@@ -325,9 +325,9 @@ def test_mistakes_in_shapes_are_named():
             lambda w, x, h: h, 0.5, 0.0, (jnp.zeros(2), jnp.zeros(3)), batch_ndim=1
         )
     with pytest.raises(ValueError, match=r"such as neumann\(…\), got neumann"):
-        gradients.fixed_point(linear, 0.5, 1.0, 0.0, adjoint=gradients.neumann)
+        gradients.fixed_point(linear, 0.5, 1.0, 0.0, adjoint=gradients.adjoints.neumann)
     with pytest.raises(ValueError, match="terms must be an integer of at least 0"):
-        gradients.neumann(-1)
+        gradients.adjoints.neumann(-1)
     with pytest.raises(ValueError, match="init must be a floating array, got int"):
         gradients.fixed_point(linear, 0.5, 1.0, 0)
     with pytest.raises(ValueError, match="what f returns must have the structure"):

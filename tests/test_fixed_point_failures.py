@@ -16,9 +16,9 @@ KINDS = ["settles", "grows", "cycles", "not a number"]
 S = jnp.array([[1.0], [4.0], [-3.0], [1.0]])
 X = jnp.array([[0.3, -0.2, 0.1], [0.1, 0.4, 0.2], [0.0, 0.2, 0.1], [jnp.nan, 0.0, 0.1]])
 SOLVERS = {
-    "relaxation": gradients.relaxation(tol=1e-12, max_steps=300),
-    "anderson": gradients.anderson(3, tol=1e-12, max_steps=60),
-    "broyden": gradients.broyden(5, tol=1e-12, max_steps=60),
+    "relaxation": gradients.solvers.relaxation(tol=1e-12, max_steps=300),
+    "anderson": gradients.solvers.anderson(3, tol=1e-12, max_steps=60),
+    "broyden": gradients.solvers.broyden(5, tol=1e-12, max_steps=60),
 }
 
 
@@ -101,11 +101,11 @@ def test_truncate_is_finite_and_the_same_in_both_modes(solver):
 @pytest.mark.parametrize(
     "adjoint",
     [
-        gradients.relax(max_steps=4),
-        gradients.relax(0.7, max_steps=1),
-        gradients.neumann(3),
-        gradients.jfb(),
-        gradients.unrolled(3, 0.8),
+        gradients.adjoints.relaxation(max_steps=4),
+        gradients.adjoints.relaxation(0.7, max_steps=1),
+        gradients.adjoints.neumann(3),
+        gradients.adjoints.jfb(),
+        gradients.adjoints.unrolled(3, 0.8),
     ],
     ids=str,
 )
@@ -120,9 +120,9 @@ def test_truncated_adjoints_are_transposes(adjoint):
     ("A", "adjoint"),
     [
         # Residuals that first grow, of some right sides and not of others.
-        ([[0.9, 8.0], [0.0, 0.8]], gradients.relax(max_steps=2)),
+        ([[0.9, 8.0], [0.0, 0.8]], gradients.adjoints.relaxation(max_steps=2)),
         # No contraction, though one unit by itself would settle, in one mode only.
-        ([[1.5, 1.0], [0.0, 0.5]], gradients.relax()),
+        ([[1.5, 1.0], [0.0, 0.5]], gradients.adjoints.relaxation()),
     ],
     ids=["not normal", "in part"],
 )
@@ -201,10 +201,10 @@ def test_the_explicit_rule_does_what_the_implicit_one_does():
 
 
 SINGULAR_ADJOINTS = {
-    "relax": gradients.relax(max_steps=50),
-    "anderson": gradients.anderson(max_steps=50),
-    "broyden": gradients.broyden(max_steps=50),
-    "cg": gradients.cg(max_steps=50),
+    "relax": gradients.adjoints.relaxation(max_steps=50),
+    "anderson": gradients.solvers.anderson(max_steps=50),
+    "broyden": gradients.solvers.broyden(max_steps=50),
+    "cg": gradients.adjoints.cg(max_steps=50),
 }
 
 
@@ -241,13 +241,18 @@ def test_an_unstable_fixed_point_that_was_the_start():
             f, w, x, jnp.zeros(3), adjoint=adjoint, on_failure=policy
         )[0]
     )
-    assert jnp.isnan(jax.grad(value)(0.0, gradients.relax(), "nan"))
+    assert jnp.isnan(jax.grad(value)(0.0, gradients.adjoints.relaxation(), "nan"))
     # The first iterate then stands for the adjoint.
     np.testing.assert_allclose(
-        jax.grad(value)(0.0, gradients.relax(), "truncate"), 3.0, rtol=1e-12
+        jax.grad(value)(0.0, gradients.adjoints.relaxation(), "truncate"),
+        3.0,
+        rtol=1e-12,
     )
     want = jnp.sum(jnp.linalg.solve(jnp.eye(3) - w.T, jnp.ones(3)))
-    for adjoint in (gradients.cg(tol=1e-10), gradients.broyden(tol=1e-10)):
+    for adjoint in (
+        gradients.adjoints.cg(tol=1e-10),
+        gradients.solvers.broyden(tol=1e-10),
+    ):
         got = jax.grad(value)(0.0, adjoint, "nan")
         np.testing.assert_allclose(got, want, rtol=1e-8)
 

@@ -15,15 +15,15 @@ from bpvariants import gradients
 
 TIGHT = {"tol": 1e-13, "max_steps": 2000}
 SOLVERS = {
-    "relaxation": gradients.relaxation(0.9, **TIGHT),
-    "anderson": gradients.anderson(4, 0.9, **TIGHT),
-    "broyden": gradients.broyden(3, **TIGHT),
+    "relaxation": gradients.solvers.relaxation(0.9, **TIGHT),
+    "anderson": gradients.solvers.anderson(4, 0.9, **TIGHT),
+    "broyden": gradients.solvers.broyden(3, **TIGHT),
 }
 ADJOINTS = {
-    "relax": gradients.relax(0.9, **TIGHT),
-    "anderson": gradients.anderson(3, **TIGHT),
-    "broyden": gradients.broyden(4, **TIGHT),
-    "cg": gradients.cg(**TIGHT),
+    "relax": gradients.adjoints.relaxation(0.9, **TIGHT),
+    "anderson": gradients.solvers.anderson(3, **TIGHT),
+    "broyden": gradients.solvers.broyden(4, **TIGHT),
+    "cg": gradients.adjoints.cg(**TIGHT),
 }
 V = jnp.array([[0.3, -0.7, 0.2], [0.5, 0.2, -0.4], [-0.2, 0.5, 0.4]])
 X = jnp.array([0.3, -0.2, 0.1])
@@ -130,20 +130,22 @@ def jacobian():
 def test_relaxation_cut_short_is_the_truncated_neumann_series(K):
     J, b = jacobian()
     terms = [jnp.linalg.matrix_power(J.T, k) @ b for k in range(K + 2)]
-    (_, series), grad = rule(adjoint=gradients.neumann(K))()
+    (_, series), grad = rule(adjoint=gradients.adjoints.neumann(K))()
     np.testing.assert_allclose(series.z, sum(terms[:-1]), rtol=1e-10)
-    (_, cut), grad_of_cut = rule(adjoint=gradients.relax(max_steps=K + 1))()
+    (_, cut), grad_of_cut = rule(
+        adjoint=gradients.adjoints.relaxation(max_steps=K + 1)
+    )()
     chex.assert_trees_all_close((cut.z, grad_of_cut), (series.z, grad), rtol=1e-12)
     left = jnp.linalg.norm(terms[-1]) / jnp.linalg.norm(b)
     np.testing.assert_allclose(cut.adjoint.residual, left, rtol=1e-10)
     assert cut.adjoint.steps == K + 1
     assert not cut.adjoint.converged
     # From 0 it lags by one, and so does backpropagation through time, begun at h*.
-    from_zero = rule(adjoint=gradients.relax(max_steps=K + 2))
+    from_zero = rule(adjoint=gradients.adjoints.relaxation(max_steps=K + 2))
     (_, lagging), _ = from_zero(start_adjoint=0 * X)
     np.testing.assert_allclose(lagging.z, series.z, rtol=1e-12)
     if K == 0:
-        free = rule(adjoint=gradients.jfb())()
+        free = rule(adjoint=gradients.adjoints.jfb())()
         chex.assert_trees_all_equal((free[0][1].z, free[1]), (series.z, grad))
 
 
@@ -152,7 +154,7 @@ def test_unrolled_steps_give_the_phantom_gradient(steps, damping):
     J, b = jacobian()
     A = (1 - damping) * jnp.eye(3) + damping * J.T
     powers = [damping * jnp.linalg.matrix_power(A, i) @ b for i in range(steps)]
-    adjoint = gradients.unrolled(steps, damping)
+    adjoint = gradients.adjoints.unrolled(steps, damping)
     (_, found), grad = rule(adjoint=adjoint)()
     np.testing.assert_allclose(found.z, sum(powers), rtol=1e-10)
     left = jnp.linalg.norm(b - found.z + J.T @ found.z) / jnp.linalg.norm(b)
@@ -162,18 +164,18 @@ def test_unrolled_steps_give_the_phantom_gradient(steps, damping):
 
 
 def test_many_unrolled_steps_are_exact_and_leave_the_value():
-    solve = partial(relaxed, adjoint=gradients.unrolled(150), **TIGHT)
+    solve = partial(relaxed, adjoint=gradients.adjoints.unrolled(150), **TIGHT)
     chex.assert_trees_all_close(derivatives(solve, 2), wanted(2), rtol=1e-9)
-    few = partial(relaxed, adjoint=gradients.unrolled(1), tol=0.1)
+    few = partial(relaxed, adjoint=gradients.adjoints.unrolled(1), tol=0.1)
     chex.assert_trees_all_equal(few(V), relaxed(V, tol=0.1))
 
 
 def test_conjugate_gradients_end_after_as_many_steps_as_numbers():
-    (_, found), _ = rule(adjoint=gradients.cg(tol=1e-11))()
+    (_, found), _ = rule(adjoint=gradients.adjoints.cg(tol=1e-11))()
     assert found.adjoint.converged
     assert found.adjoint.steps <= 3
     J, b = jacobian()
-    (_, biased), _ = rule(adjoint=gradients.cg(ridge=0.1, tol=1e-11))()
+    (_, biased), _ = rule(adjoint=gradients.adjoints.cg(ridge=0.1, tol=1e-11))()
     A = jnp.eye(3) - J.T
     want = jnp.linalg.solve(A.T @ A + 0.1 * jnp.eye(3), A.T @ b)
     np.testing.assert_allclose(biased.z, want, rtol=1e-9)
@@ -185,7 +187,7 @@ def test_conjugate_gradients_end_after_as_many_steps_as_numbers():
 def test_warm_starts():
     cold, _ = rule(on_failure="nan")()
     h, z = cold[1].h, cold[1].z
-    adjoints = ADJOINTS | {"cg": gradients.cg(tol=1e-10)}
+    adjoints = ADJOINTS | {"cg": gradients.adjoints.cg(tol=1e-10)}
     for name, adjoint in adjoints.items():
         run = gradients.recurrent_backprop(
             settle, loss_of, adjoint=adjoint, on_failure="nan", **TIGHT
@@ -202,7 +204,7 @@ def test_warm_starts():
         chex.assert_trees_all_close(spoilt_grad, grad, rtol=1e-8, atol=1e-10)
         assert spoilt.adjoint.converged
     with pytest.raises(ValueError, match="start_adjoint must be left out with neumann"):
-        rule(adjoint=gradients.jfb())(start_adjoint=z)
+        rule(adjoint=gradients.adjoints.jfb())(start_adjoint=z)
     with pytest.raises(ValueError, match="start_adjoint must have the structure"):
         rule()(start_adjoint=(z,))
 
@@ -220,15 +222,15 @@ def slow_problem():
 
 
 FAST = {
-    "anderson": gradients.anderson(tol=1e-8),
-    "broyden": gradients.broyden(tol=1e-8),
+    "anderson": gradients.solvers.anderson(tol=1e-8),
+    "broyden": gradients.solvers.broyden(tol=1e-8),
 }
 
 
 @cache
 def settled(name):
     W, x = slow_problem()
-    solvers = FAST | {"relaxation": gradients.relaxation(tol=1e-8)}
+    solvers = FAST | {"relaxation": gradients.solvers.relaxation(tol=1e-8)}
     run = gradients.recurrent_backprop(
         lambda W, x, h: jnp.tanh(h @ W + x),
         lambda h, target: jnp.sum((h - 1) ** 2, axis=-1),
@@ -272,7 +274,7 @@ def test_each_example_takes_the_steps_it_takes_alone(name):
 @pytest.mark.parametrize("name", FAST)
 def test_no_contraction_is_needed(name):
     grows = lambda w, x, h: w * h + x
-    solver = gradients.broyden(tol=1e-10) if name == "broyden" else FAST[name]
+    solver = gradients.solvers.broyden(tol=1e-10) if name == "broyden" else FAST[name]
     solve = lambda w: gradients.fixed_point(grows, w, 1.0, 0.0, solver=solver)
     for w in (-3.0, 1.5):
         grad, info = jax.grad(solve, has_aux=True)(w)
@@ -298,7 +300,7 @@ def test_trees_and_batch_shapes(name, batch):
     h = {"fast": jnp.zeros((*batch, 3)), "slow": (jnp.zeros((*batch, 3)),)}
     loss = lambda h, _: jnp.sum(h["fast"] + h["slow"][0] ** 2, axis=-1)
     tight = {"tol": 1e-11}
-    other = {"adjoint": gradients.cg(**tight), **tight}
+    other = {"adjoint": gradients.adjoints.cg(**tight), **tight}
     if name != "cg":
         other = {"solver": getattr(gradients, name)(**tight)}
     run = partial(gradients.recurrent_backprop, pair, loss)
@@ -314,8 +316,8 @@ def test_trees_and_batch_shapes(name, batch):
 
 @pytest.mark.parametrize("name", [*FAST, "cg"])
 def test_maps_and_differentiates_inside_other_transformations(name):
-    adjoint = gradients.cg(tol=1e-10) if name == "cg" else FAST[name]
-    solver = FAST.get(name, gradients.relaxation(tol=1e-10))
+    adjoint = gradients.adjoints.cg(tol=1e-10) if name == "cg" else FAST[name]
+    solver = FAST.get(name, gradients.solvers.relaxation(tol=1e-10))
     value = lambda V: jnp.sum(relaxed(V, solver=solver, adjoint=adjoint))
     both = jnp.stack([V, 0.5 * V])
     mapped = jax.jit(jax.vmap(jax.grad(value)))(both)
@@ -327,7 +329,7 @@ def test_maps_and_differentiates_inside_other_transformations(name):
 @pytest.mark.parametrize("name", [*FAST, "cg"])
 def test_narrow_dtypes(name, dtype):
     tol = 2e-6 if dtype == jnp.float32 else 1e-2
-    options = {"adjoint": gradients.cg(tol=tol), "tol": tol}
+    options = {"adjoint": gradients.adjoints.cg(tol=tol), "tol": tol}
     if name != "cg":
         options = {"solver": getattr(gradients, name)(tol=tol)}
     args = V.astype(dtype), X.astype(dtype), 0 * X.astype(dtype)
@@ -352,12 +354,14 @@ def test_settings_can_be_traced_and_do_not_retrace():
 
     want = wanted_slope()
     for mixing in (0.9, 0.8):
-        solver = gradients.anderson(4, jnp.float32(mixing), 1e-9, 1e-9, 200)
-        adjoint = gradients.cg(jnp.float32(0.0), 1e-9, 200 if mixing > 0.85 else 100)
+        solver = gradients.solvers.anderson(4, jnp.float32(mixing), 1e-9, 1e-9, 200)
+        adjoint = gradients.adjoints.cg(
+            jnp.float32(0.0), 1e-9, 200 if mixing > 0.85 else 100
+        )
         got = grad(solver, adjoint, V)
         np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-8)
     assert len(traces) == 1
-    relaxing = lambda tau: relaxed(V, solver=gradients.relaxation(tau, **TIGHT))
+    relaxing = lambda tau: relaxed(V, solver=gradients.solvers.relaxation(tau, **TIGHT))
     solutions = jax.jit(jax.vmap(relaxing))(jnp.array([0.5, 1.0]))
     np.testing.assert_allclose(solutions[0], solutions[1], rtol=1e-11)
 
@@ -365,7 +369,7 @@ def test_settings_can_be_traced_and_do_not_retrace():
 def test_equals_the_solvers_of_lineax():
     with jax.numpy_dtype_promotion("standard"):
         for solver in (lineax.LU(), lineax.GMRES(rtol=1e-11, atol=1e-11)):
-            adjoint = gradients.linear_solver(solver, tol=1e-9)
+            adjoint = gradients.adjoints.linear_solver(solver, tol=1e-9)
             solve = partial(relaxed, adjoint=adjoint, **TIGHT)
             chex.assert_trees_all_close(derivatives(solve, 1), wanted(1), rtol=1e-8)
         run = rule(adjoint=adjoint, on_failure="nan")
@@ -378,7 +382,7 @@ def test_equals_the_solvers_of_lineax():
 
 def test_without_lineax_the_error_names_the_remedy(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "lineax", None)
-    adjoint = gradients.linear_solver("LU")
+    adjoint = gradients.adjoints.linear_solver("LU")
     with pytest.raises(
         ValueError, match=r"got 'LU', and lineax is not installed; inst"
     ):
@@ -422,36 +426,48 @@ def test_mistakes_are_named():
     solve = partial(gradients.fixed_point, linear, 0.5, 1.0, 0.0)
     wrong = [
         (
-            partial(solve, solver=gradients.anderson),
+            partial(solve, solver=gradients.solvers.anderson),
             r"such as relaxation\(…\), .*'ande",
         ),
-        (partial(solve, solver=gradients.relax()), "solver must be a value"),
+        (
+            partial(solve, solver=gradients.adjoints.relaxation()),
+            "solver must be a value",
+        ),
         (
             partial(solve, solver=FAST["broyden"], tol=1e-3),
             "tol must be left out where",
         ),
-        (partial(solve, adjoint=gradients.jfb), r"such as jfb\(…\), got jfb"),
-        (partial(solve, adjoint=gradients.relaxation()), r"relax\(…\), got relaxation"),
+        (partial(solve, adjoint=gradients.adjoints.jfb), r"such as jfb\(…\), got jfb"),
+        (
+            partial(solve, adjoint=gradients.solvers.relaxation()),
+            r"relax\(…\), got relaxation",
+        ),
         (partial(solve, on_failure="raise"), "'nan', 'truncate' or 'ignore', got 'rai"),
         (
-            partial(gradients.anderson, 0),
+            partial(gradients.solvers.anderson, 0),
             "depth must be an integer of at least 1, got 0",
         ),
-        (partial(gradients.anderson, mixing=0.0), "0 < mixing <= 1, got 0.0"),
-        (partial(gradients.anderson, ridge=-1.0), "ridge must be at least 0, got -1.0"),
+        (partial(gradients.solvers.anderson, mixing=0.0), "0 < mixing <= 1, got 0.0"),
         (
-            partial(gradients.broyden, 2.0),
+            partial(gradients.solvers.anderson, ridge=-1.0),
+            "ridge must be at least 0, got -1.0",
+        ),
+        (
+            partial(gradients.solvers.broyden, 2.0),
             "rank must be an integer of at least 1, got 2",
         ),
-        (partial(gradients.broyden, tol=0.0), "tol must be positive"),
-        (partial(gradients.cg, -1.0), "ridge must be at least 0, got -1.0"),
-        (partial(gradients.cg, max_steps=0), "max_steps must be at least 1, got 0"),
+        (partial(gradients.solvers.broyden, tol=0.0), "tol must be positive"),
+        (partial(gradients.adjoints.cg, -1.0), "ridge must be at least 0, got -1.0"),
         (
-            partial(gradients.unrolled, 0),
+            partial(gradients.adjoints.cg, max_steps=0),
+            "max_steps must be at least 1, got 0",
+        ),
+        (
+            partial(gradients.adjoints.unrolled, 0),
             "steps must be an integer of at least 1, got 0",
         ),
-        (partial(gradients.unrolled, 1, 2.0), "0 < damping <= 1, got 2.0"),
-        (partial(gradients.linear_solver, None, 0), "tol must be positive"),
+        (partial(gradients.adjoints.unrolled, 1, 2.0), "0 < damping <= 1, got 2.0"),
+        (partial(gradients.adjoints.linear_solver, None, 0), "tol must be positive"),
         (partial(penalty_of, linear, 1, jax.random.key(0)), "h must be a floating arr"),
         (partial(penalty_of, linear, 1.0, jax.random.key(0)), "leading axes of every"),
     ]

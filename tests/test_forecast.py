@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.applications import (
-    _baselines,
-    _diebold_mariano,
-    _forecast_learn,
-    _forecast_network,
-    _forecast_online,
-    _forecast_report,
-    _forecast_scores,
-    _series,
-    _user_csv,
-    forecast,
+from experiments.applications.forecast import (
+    baselines,
+    diebold_mariano,
+    learn as forecast_learn,
+    network as forecast_network,
+    online,
+    report,
+    scores,
+    series as series_of,
+    study as forecast,
+    user_csv,
 )
-from experiments.applications._training import Way
+from experiments.harness.jobs import Way
 
 SMALL: dict = {
     "cell": "tanh",
@@ -42,7 +42,7 @@ def make_series(values=None, **changes):
     if values is None:
         values = np.sin(steps / 3) + 0.3 * rng.normal(size=90)
         values[[20, 75]] = np.nan
-    series = _series.Series(
+    series = series_of.Series(
         "made", "made up", "m", steps, values, rng.normal(size=(90, 1)), steps % 7, 7,
         50, 65, {"a": (65, 80), "b": (80, 90)}, (1, 3), 4,
     )  # fmt: skip
@@ -68,20 +68,20 @@ def test_quick_beats_persistence(tmp_path, capsys):
 
 @pytest.mark.data
 def test_linear_baselines_are_those_measured_elsewhere():
-    series = _series.SERIES["sunspots"]()
-    prepared = _series.prepare(series)
-    said = _baselines.forecast("ar", series, prepared)[None, series.test - 1 :]
-    row = _forecast_scores.score(series, prepared, said, series.test - 1)
+    series = series_of.SERIES["sunspots"]()
+    prepared = series_of.prepare(series)
+    said = baselines.forecast("ar", series, prepared)[None, series.test - 1 :]
+    row = scores.score(series, prepared, said, series.test - 1)
     for period, want in {"1921–55": 0.130, "1956–79": 0.368}.items():
-        assert abs(_forecast_report.errors(series, row, period, 1)[0] - want) < 6e-4
-    series = _series.SERIES["vix"]()
-    prepared = _series.prepare(series)
-    said = _baselines.forecast("reference", series, prepared)[None, series.test - 1 :]
-    row = _forecast_scores.score(series, prepared, said, series.test - 1)
+        assert abs(report.errors(series, row, period, 1)[0] - want) < 6e-4
+    series = series_of.SERIES["vix"]()
+    prepared = series_of.prepare(series)
+    said = baselines.forecast("reference", series, prepared)[None, series.test - 1 :]
+    row = scores.score(series, prepared, said, series.test - 1)
     (errors,) = row["rmse"].values()
     assert abs(errors["1"][0] - 0.0787) < 5e-5
     assert [test["statistic"] for test in row["skill"].values()] == [0, 0, 0]
-    series = _series.SERIES["nyc"]()  # hours that are left out are missing
+    series = series_of.SERIES["nyc"]()  # hours that are left out are missing
     assert np.all(np.diff(series.times).astype(int) == 1)
     assert np.isnan(series.values).sum() > 20
 
@@ -91,12 +91,10 @@ def learned(method, series, tmp_path):
     config = forecast.Config(**SMALL, blocks=2)
     rule, _, update = method.partition(":")
     way = Way("job", tmp_path, lambda step: None)
-    prepared = _series.prepare(series)
-    if _forecast_online.is_online(rule):
-        return _forecast_online.at_every_step(
-            config, rule, update, series, prepared, way
-        )
-    return _forecast_learn.by_windows(config, rule, update, series, prepared, way)
+    prepared = series_of.prepare(series)
+    if online.is_online(rule):
+        return online.at_every_step(config, rule, update, series, prepared, way)
+    return forecast_learn.by_windows(config, rule, update, series, prepared, way)
 
 
 @pytest.mark.parametrize("method", ["bptt:irprop_minus", "snap_1:forgetting"])
@@ -120,9 +118,9 @@ def test_baselines_do_not_look_ahead():
     series, later = make_series(), make_series().values
     later[80:] += 5
     changed = series._replace(values=later)
-    for name in _baselines.BASELINES:
+    for name in baselines.BASELINES:
         one, other = (
-            _baselines.forecast(name, each, _series.prepare(each))
+            baselines.forecast(name, each, series_of.prepare(each))
             for each in (series, changed)
         )
         np.testing.assert_array_equal(one[:80], other[:80])
@@ -132,17 +130,17 @@ def test_baselines_do_not_look_ahead():
 def test_seasonal_and_linear_baselines_know_what_they_are_for():
     steps = np.arange(90)
     wave = make_series(np.array([3.0, 1, 4, 1, 5, 9, 2])[steps % 7])
-    prepared = _series.prepare(wave)
+    prepared = series_of.prepare(wave)
     for name in ("seasonal", "ar"):
         if name == "ar":
             wave = wave._replace(lags=7)
-        said = _baselines.forecast(name, wave, prepared)[64:-3, 1, 0]
+        said = baselines.forecast(name, wave, prepared)[64:-3, 1, 0]
         np.testing.assert_allclose(said, wave.values[67:], atol=1e-9)
 
 
 def test_what_a_network_is_given():
     series = make_series()
-    prepared = _series.prepare(series)
+    prepared = series_of.prepare(series)
     assert prepared.xs.shape == (90, 3 + 3)  # and missing, and the phase
     assert prepared.xs[20, 3] == 1
     assert prepared.xs[20, 0] == prepared.xs[19, 0]
@@ -153,42 +151,42 @@ def test_what_a_network_is_given():
     back = prepared.reference[30] + prepared.scale[1] * prepared.z[30, 1]
     np.testing.assert_allclose(back, series.values[33], rtol=1e-6)
     with pytest.raises(ValueError, match="constant in its training part"):
-        _series.prepare(make_series(np.arange(90) * (np.arange(90) > 60.0)))
-    flat = _series.prepare(make_series(np.arange(90) % 3 * 1.0))
+        series_of.prepare(make_series(np.arange(90) * (np.arange(90) > 60.0)))
+    flat = series_of.prepare(make_series(np.arange(90) % 3 * 1.0))
     assert np.all(flat.z[:87, 1] == 0)
     np.testing.assert_allclose(flat.scale[1], np.sqrt(2 / 3), rtol=0.01)
 
 
 def test_losses_by_hand():
     said = jnp.array([[1.0, 0.0, 2.0]])
-    value = _forecast_network.losses(said, jnp.array([3.0]))
+    value = forecast_network.losses(said, jnp.array([3.0]))
     # ½ 2² + .05 · 3 + .95 · 1
     np.testing.assert_allclose(value, [2 + 0.15 + 0.95], rtol=1e-6)
     target = jnp.array([3.0]), jnp.array([1.0])
-    assert _forecast_network.loss(said.reshape(3), target) == value[0]
+    assert forecast_network.loss(said.reshape(3), target) == value[0]
     # The ends that have the least loss hold 90 %.
     z = jnp.asarray(np.random.default_rng(0).normal(size=999))
     grid = np.linspace(-3, 3, 121)
     said = np.stack([0 * grid, grid, 0 * grid], axis=-1)
-    total = _forecast_network.losses(said[:, None], z[None]).mean(axis=1)
+    total = forecast_network.losses(said[:, None], z[None]).mean(axis=1)
     assert abs(grid[np.argmin(total)] - np.quantile(z, 0.05)) < 0.05
 
 
 def test_windows_see_nothing_from_their_cut_on():
-    prepared = _series.prepare(make_series())
-    network = _forecast_network.make_network("tanh", prepared.xs.shape[1], 3, 2)
+    prepared = series_of.prepare(make_series())
+    network = forecast_network.make_network("tanh", prepared.xs.shape[1], 3, 2)
 
     def rule(params, carry, xs, targets, weights, mask):
         seen = {"z": targets[0], "counts": targets[1], "weights": weights, "mask": mask}
         return (jnp.zeros(()), carry), seen
 
-    learn = _forecast_network.on_windows(
+    learn = forecast_network.on_windows(
         rule, network, (1, 3), warm=4, span=6, every=2, draws=False
     )
     learn = jax.jit(learn)
     params = network.init(jax.random.key(0))
     kept = jax.tree.map(lambda leaf: jnp.zeros((2, *leaf.shape)), params)
-    lane = _forecast_network.Lane(jnp.array(50), jnp.array(3), kept)
+    lane = forecast_network.Lane(jnp.array(50), jnp.array(3), kept)
     given = prepared.xs, prepared.z, prepared.known
     (_, lane), seen = learn(params, lane, jnp.array([0, 18, 48]), *given)
     assert lane.count == 4
@@ -207,7 +205,7 @@ def test_windows_see_nothing_from_their_cut_on():
 
 
 def test_diebold_mariano_by_hand():
-    test = _diebold_mariano.diebold_mariano
+    test = diebold_mariano.diebold_mariano
     d = np.random.default_rng(0).normal(0.3, size=40)
     want = stats.ttest_1samp(d, 0)  # which it is, one step ahead
     np.testing.assert_allclose(test(d, 1), (want.statistic, want.pvalue), rtol=1e-12)
@@ -231,17 +229,17 @@ def test_no_skill_is_said_plainly():
         "method": method, "skill": {"1": {"p": p, "gain": gain, "statistic": 1.0}}
     }  # fmt: skip
     rows = [row("reference", 1, 0), row("ar", 0.04, 2.0), row("ridge", 0.9, 0.1)]
-    said = _forecast_report.conclusion(series, rows)  # 0.04 of two is 0.08
+    said = report.conclusion(series, rows)  # 0.04 of two is 0.08
     assert said.startswith("made up: no skill shown. Of 2 comparisons none is better")
     rows[1] = row("ar", 0.01, 2.0)
-    said = _forecast_report.conclusion(series, rows)
+    said = report.conclusion(series, rows)
     assert "1 of 2 comparisons are better" in said
     assert "AR(4) at 1" in said
     assert said.endswith("By construction.")
     rows[1] = row("ar", 0.01, -2.0)
-    said = _forecast_report.skill(series, rows)[0][-1]
+    said = report.skill(series, rows)[0][-1]
     assert said.startswith("worse, no skill: 2.0 % more error than the zero forecast")
-    assert "no skill shown. Of 2" in _forecast_report.conclusion(series, rows)
+    assert "no skill shown. Of 2" in report.conclusion(series, rows)
 
 
 def write(path, text):
@@ -290,7 +288,7 @@ def test_without_any_series_there_is_no_run(tmp_path, monkeypatch):
     def missing():
         raise SystemExit("there is no such file")
 
-    monkeypatch.setitem(_series.SERIES, "vix", missing)
+    monkeypatch.setitem(series_of.SERIES, "vix", missing)
     with pytest.raises(SystemExit, match="no such file"):
         forecast.main(forecast.Config(sets=("vix",), out=tmp_path / "out"))
     assert not list(tmp_path.iterdir())
@@ -300,18 +298,18 @@ def test_columns_are_read_as_they_are_written(tmp_path):
     path = write(
         tmp_path / "a.csv", '\ufeffday;"my load"\n1;1.5\n2;\n\n3; n/a \n4;-2e3\n'
     )
-    found = _user_csv.read_column(path, "my load")
+    found = user_csv.read_column(path, "my load")
     np.testing.assert_array_equal(found, [1.5, np.nan, np.nan, -2000])
     path = write(tmp_path / "b.csv", "load\n1\n\n3\n\n\n")
-    found = _user_csv.read_column(path, "load")
+    found = user_csv.read_column(path, "load")
     np.testing.assert_array_equal(found, [1, np.nan, 3])
     (tmp_path / "c.csv").write_bytes(b"load\n\xff\n")
     with pytest.raises(ValueError, match=r"not text in UTF-8: .* at byte 5"):
-        _user_csv.read_column(tmp_path / "c.csv", "load")
+        user_csv.read_column(tmp_path / "c.csv", "load")
     with pytest.raises(ValueError, match="there is no file"):
-        _user_csv.read_column(tmp_path / "d.csv", "load")
+        user_csv.read_column(tmp_path / "d.csv", "load")
     with pytest.raises(ValueError, match=r"horizon must be in 1\.\.200, got 201"):
-        _user_csv.read_series(path, "load", 201, None)
+        user_csv.read_series(path, "load", 201, None)
 
 
 def test_memory_of_long_files_is_that_of_a_column(tmp_path):
@@ -319,11 +317,11 @@ def test_memory_of_long_files_is_that_of_a_column(tmp_path):
         tmp_path / "long.csv", "day,load,more\n" + "1,2.5,abc\n0,1,x\n" * 100_000
     )
     tracemalloc.start()
-    series = _user_csv.read_series(path, "load", 12, None)
+    series = user_csv.read_series(path, "load", 12, None)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.reset_peak()
-    prepared = _series.prepare(series._replace(horizons=(12,), lags=24))
-    _baselines.forecast("ar", series._replace(horizons=(12,)), prepared)
+    prepared = series_of.prepare(series._replace(horizons=(12,), lags=24))
+    baselines.forecast("ar", series._replace(horizons=(12,)), prepared)
     _, peak_of_ar = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(series.values) == 200_000

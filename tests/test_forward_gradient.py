@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bpvariants import gradients
-from bpvariants.gradients._forward_gradient import DISTRIBUTIONS
+from bpvariants.gradients.online._forward_gradient import DISTRIBUTIONS
 
 
 def step(params, carry, x):  # p = 7, with a readout that the carry does not depend on

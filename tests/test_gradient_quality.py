@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from bpvariants import gradients
+from bpvariants import diagnostics, gradients
 
 KEYS = 400
 
@@ -47,7 +47,7 @@ def noisy(draw):
 
 def ask(rule, **options):
     """Return the quality of a rule on the problem, in one program."""
-    measure = partial(gradients.gradient_quality, rule, step, squared)
+    measure = partial(diagnostics.gradient_quality, rule, step, squared)
     return jax.jit(lambda args: measure(*args, **options))(PROBLEM)
 
 
@@ -148,11 +148,11 @@ def test_keys_a_few_at_once_and_old_keys_are_the_same():
 def test_flags_and_weights_reach_both_rules(make_problem):
     tanh, loss, args, more = make_problem("tanh")
     measure = partial(
-        gradients.gradient_quality, gradients.rtrl(tanh, loss), tanh, loss
+        diagnostics.gradient_quality, gradients.rtrl(tanh, loss), tanh, loss
     )
     found = jax.jit(lambda options: measure(*args, **options))(more)
     assert found.total.error < 1e-12
-    is_measures = lambda node: isinstance(node, gradients.QualityMeasures)
+    is_measures = lambda node: isinstance(node, diagnostics.QualityMeasures)
     assert jax.tree.structure(args[0]) == jax.tree.structure(
         found.leaves, is_leaf=is_measures
     )
@@ -173,7 +173,7 @@ def test_arrays_without_gradient_are_reported():
         aux, grads = gradients.bptt(silent, squared)(*args, **options)
         return aux, grads | {"recurrent": 0 * grads["recurrent"]}
 
-    measure = partial(gradients.gradient_quality, forgetful, silent, squared)
+    measure = partial(diagnostics.gradient_quality, forgetful, silent, squared)
     found = jax.jit(measure)(*PROBLEM)
     nothing, lost, kept = (
         found.leaves[name] for name in ("input", "recurrent", "readout")
@@ -208,14 +208,14 @@ def test_probe_p(make_probe, lookback):
     step, loss, args, _ = make_probe()
     want = {1: 0.813935, 3: 0.634267}[lookback]
     rule = gradients.truncated_bptt(step, loss, every=lookback, lookback=lookback)
-    found = gradients.gradient_quality(rule, step, loss, *args)
+    found = diagnostics.gradient_quality(rule, step, loss, *args)
     assert found.total.error == pytest.approx(want, abs=5e-7)
 
 
 def test_probe_p_of_snap(make_probe):
     step, loss, args, _ = make_probe()
     rule = gradients.snap(step, loss, 1)
-    measure = partial(gradients.gradient_quality, rule, step, loss)
+    measure = partial(diagnostics.gradient_quality, rule, step, loss)
     found = jax.jit(measure)(*args).total
     assert found.error == pytest.approx(1.203647, abs=5e-7)
     assert found.cosine == pytest.approx(0.394891, abs=5e-7)
@@ -233,7 +233,7 @@ def training():
     @jax.jit
     def measure(params):
         traces.append(1)
-        return gradients.gradient_quality(rule, step, squared, params, *rest)
+        return diagnostics.gradient_quality(rule, step, squared, params, *rest)
 
     along = jax.jit(lambda stack: jax.lax.map(measure, stack))(snapshots)
     moments = [
@@ -291,7 +291,7 @@ def test_pictures():
 def test_params_in_low_precision_are_measured_in_float32():
     args = jax.tree.map(lambda a: a.astype(jnp.bfloat16), PROBLEM)
     rule, _ = RULES["truncated"]
-    found = jax.jit(partial(gradients.gradient_quality, rule, step, squared))(*args)
+    found = jax.jit(partial(diagnostics.gradient_quality, rule, step, squared))(*args)
     want = quality("truncated").total
     assert found.total.error.dtype == jnp.float32
     for got, exact in zip(found.total, want, strict=True):
@@ -308,7 +308,7 @@ def test_mistakes_are_explained():
         ask(rule, keys=jax.random.split(key, 2), at_once=0)
     for wrong in ({"rule": "snap"}, {"rule": RULES["artbp"][0], "reference": 1}):
         with pytest.raises(ValueError, match=r"(rule|reference) must be a gradient"):
-            gradients.gradient_quality(
+            diagnostics.gradient_quality(
                 step=step, loss=squared, params=PROBLEM[0], carry=PROBLEM[1],
                 xs=PROBLEM[2], targets=PROBLEM[3], **wrong,
             )  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 
 from experiments import data
 from experiments.static import _alignment_report, _lenet, alignment, chain_rule
-from experiments.static._feedback_rules import draw_feedback, make_rule
+from experiments.static._feedback_rules import alignment_weights, make_rule
 from experiments.through_time import _flow_report, flow
 
 
@@ -141,7 +141,7 @@ def test_alignment(enlarged, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("rule", alignment.RULES)
 def test_rules_are_called_alike(rule):
     params = _lenet.init(jax.random.key(0))
-    feedback = draw_feedback(rule, jax.random.key(1), params)
+    feedback = alignment_weights(rule, jax.random.key(1), params)
     shapes = [None if B is None else jax.tree.map(jnp.shape, B) for B in feedback or ()]
     kernels = [{"b": None, "w": shape} for shape in _lenet.SHAPES[1:]]
     nothing = {"b": None, "w": None}

@@ -15,15 +15,14 @@ from scipy.io import wavfile
 
 from bpvariants import gradients
 from experiments import data
-from experiments.applications import (
-    _image_networks,
-    _recurrent,
-    _speech_baseline,
-    _speech_network,
-    _speech_wav,
-    images,
-    speech,
+from experiments.applications.images import networks, study as images
+from experiments.applications.speech import (
+    baseline as speech_baseline,
+    network as speech_network,
+    study as speech,
+    wav as speech_wav,
 )
+from experiments.networks import recurrent
 
 TIMES = {"wall_seconds", "compile_seconds", "ms_per_step"}
 
@@ -112,7 +111,7 @@ def test_a_run_goes_on_after_ctrl_c(check_run, noise, tmp_path, monkeypatch):
 
 
 def test_convolutions_are_those_of_xla():
-    layer = _image_networks.NETWORKS["conv"][1]
+    layer = networks.NETWORKS["conv"][1]
     pixels = jax.random.uniform(jax.random.key(0), (2, 14, 14, 16))
     kernel = jax.random.normal(jax.random.key(1), (5, 5, 16, 32))
     got = layer.function({"weights": kernel, "bias": jnp.ones(32)}, pixels)
@@ -126,14 +125,14 @@ def test_convolutions_are_those_of_xla():
     ("name", "kind"), [("mlp_300", "fa"), ("mlp_500_150", "dfa"), ("conv", "usf")]
 )
 def test_images_by_feedback_alignment(noise, name, kind):
-    network = _image_networks.make_network(
+    network = networks.make_network(
         name, rule="bptt", static_rule=kind, lookback=1, units=1
     )
     params = network.init(jax.random.key(0))
     pixels, labels = map(jnp.asarray, data.mnist().train)
     (value, _), grads = jax.jit(network.rule)(params, pixels, labels)
     exact = lambda params: jnp.mean(
-        _image_networks.cross_entropy(network.logits(params, pixels), labels)
+        networks.cross_entropy(network.logits(params, pixels), labels)
     )
     want, right = jax.jit(jax.value_and_grad(exact))(params)
     np.testing.assert_allclose(value, want, rtol=1e-6)
@@ -145,8 +144,8 @@ def test_images_by_feedback_alignment(noise, name, kind):
 @pytest.mark.data
 def test_speech_quick(check_run, fast, tmp_path, capsys, monkeypatch):
     wav, out = tmp_path / "seven.wav", tmp_path / "run"
-    monkeypatch.setattr(_speech_network, "load", cache(_speech_network.load))
-    found, *_ = _speech_network.load()
+    monkeypatch.setattr(speech_network, "load", cache(speech_network.load))
+    found, *_ = speech_network.load()
     spoken = found.test[found.digits[found.test] == 7][0]
     wavfile.write(wav, 16_000, np.repeat(found.samples[spoken], 2))
     result = speech.main(speech.Config(quick=True, steps=150, out=out, wav=wav))
@@ -167,7 +166,7 @@ def test_recordings_that_cannot_be_heard(tmp_path):
     sound = (1000 * np.sin(np.arange(4000))).astype(np.int16)
     path = tmp_path / "digit.wav"
     wavfile.write(path, 8000, sound)
-    assert len(_speech_wav.read_digit(path)) == 4000
+    assert len(speech_wav.read_digit(path)) == 4000
     whole = path.read_bytes()
     for message, content in {
         "cut short": whole[:5000],
@@ -195,7 +194,7 @@ def recordings():
     rng = np.random.default_rng(0)
     lengths = rng.integers(3, 12, 24)
     xs = [rng.normal(size=(n, 24)).astype(np.float32) for n in lengths]
-    return _speech_network.Recordings(xs, np.arange(24) % 10, np.arange(24) % 3)
+    return speech_network.Recordings(xs, np.arange(24) % 10, np.arange(24) % 3)
 
 
 GIVEN = {"batch": 8, "run": 2, "lengths": 4, "hidden": 5, "seed": 0}
@@ -203,7 +202,7 @@ GIVEN = {"batch": 8, "run": 2, "lengths": 4, "hidden": 5, "seed": 0}
 
 def test_batches_of_recordings(recordings):
     rows = np.arange(4, 24)
-    draw = lambda start: _speech_network.batches(recordings, rows, start, **GIVEN)
+    draw = lambda start: speech_network.batches(recordings, rows, start, **GIVEN)
     drawn = list(islice(draw(0), 40))
     for want, got in zip(drawn[7:12], draw(7), strict=False):
         jax.tree.map(np.testing.assert_array_equal, want, got)
@@ -232,10 +231,10 @@ def test_batches_of_recordings(recordings):
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 def test_what_was_left_out_or_is_padding_does_not_count(recordings, pooling):
-    params = _speech_network.init(jax.random.key(0), "lstm", 4)
-    drawn = _speech_network.batches(recordings, np.arange(24), 0, **GIVEN)
+    params = speech_network.init(jax.random.key(0), "lstm", 4)
+    drawn = speech_network.batches(recordings, np.arange(24), 0, **GIVEN)
     xs, targets, weights, mask, speakers = next(drawn)
-    rule = jax.jit(_speech_network.make_rule("bptt", "lstm", pooling, 1))
+    rule = jax.jit(speech_network.make_rule("bptt", "lstm", pooling, 1))
     heard = mask[..., None] & (speakers != 1)[:, None]
     changed = np.where(heard, xs, np.float32(7))
     run = lambda xs, who: rule(
@@ -246,18 +245,18 @@ def test_what_was_left_out_or_is_padding_does_not_count(recordings, pooling):
     # By hand: each recording by itself, and what is read at its end.
     losses = []
     for i in np.flatnonzero(speakers != 1):
-        advance, _, zeros, _ = _recurrent.CELLS["lstm"]
+        advance, _, zeros, _ = recurrent.CELLS["lstm"]
         x = xs[: mask[:, i].sum(), i]
         _, h = gradients.unroll(advance, params["cell"], zeros(params["cell"]), x)
         read = h.mean(axis=0) if pooling == "mean" else h[-1]
         logits = read @ params["readout"] + params["readout_bias"]
-        losses.append(_speech_network.cross_entropy(logits, targets[0, i]))
+        losses.append(speech_network.cross_entropy(logits, targets[0, i]))
     np.testing.assert_allclose(run(xs, 1)[0][0], np.mean(losses), rtol=1e-5)
     runs = jax.tree.map(lambda leaf: leaf[None], params)
-    together = _speech_network.say(runs, "lstm", pooling, recordings.xs)
+    together = speech_network.say(runs, "lstm", pooling, recordings.xs)
     assert together.shape == (1, 24, 10)
     for i in (0, 5):
-        alone = _speech_network.say(runs, "lstm", pooling, recordings.xs[i : i + 1])
+        alone = speech_network.say(runs, "lstm", pooling, recordings.xs[i : i + 1])
         np.testing.assert_allclose(alone[:, 0], together[:, i], rtol=1e-5)
 
 
@@ -265,7 +264,7 @@ def test_unknown_speakers_are_unknown(recordings, tmp_path, monkeypatch):
     """Who is left out is heard by networks that never heard that one."""
     everything = np.arange(24)
     found = data.FSDD([], recordings.digits, recordings.speakers, *3 * [everything])
-    monkeypatch.setattr(_speech_network, "load", lambda: (found, [], recordings))
+    monkeypatch.setattr(speech_network, "load", lambda: (found, [], recordings))
     learned = {}
 
     def say(params, cell, pooling, recordings, rows):
@@ -292,7 +291,7 @@ def test_unknown_speakers_are_unknown(recordings, tmp_path, monkeypatch):
         for x, speaker in zip(recordings.xs, recordings.speakers, strict=True)
     ]
     other = recordings._replace(xs=xs)
-    monkeypatch.setattr(_speech_network, "load", lambda: (found, [], other))
+    monkeypatch.setattr(speech_network, "load", lambda: (found, [], other))
     speech.main(dataclasses.replace(config, out=tmp_path / "other"))
     same = lambda who: jax.tree.map(np.array_equal, before[who], learned[who])
     assert all(jax.tree.leaves(same("jackson")))
@@ -304,7 +303,7 @@ def test_baseline_of_speech_hears_order():
     rising = [np.arange(n)[:, None] + rng.normal(size=(n, 3)) for n in range(9, 29)]
     falling = [each[::-1] for each in rising]
     digits, rows = np.repeat([0, 1], 20), np.arange(40)
-    found = _speech_baseline.score([*rising, *falling], digits, rows[::2], rows[1::2])
+    found = speech_baseline.score([*rising, *falling], digits, rows[::2], rows[1::2])
     assert found == 100
 
 

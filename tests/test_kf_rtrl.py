@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bpvariants import cells, gradients
-from bpvariants.gradients import _factors, _kf_rtrl
+from bpvariants._jaxpr import factorised_step
+from bpvariants.gradients.online import _kf_rtrl
 
 square = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
 normal = lambda i, *shape: jax.random.normal(jax.random.key(i), shape, float)
@@ -81,20 +82,22 @@ BLOCKS = {
 @pytest.mark.parametrize("name", BLOCKS)
 def test_factors_are_the_jacobian(name):
     step, params, carry, x = cell_of(name)
-    program = _factors.factorise(step, params, carry, x)
+    program = factorised_step.factorise(step, params, carry, x)
     shapes = [block.parameters.shape for block in program.blocks]
     assert sorted(shapes) == sorted(BLOCKS[name])
 
     @jax.jit
     def found(params, carry):
-        jacobian, factors = _factors.linearise_factors(program, params, carry, x)
+        jacobian, factors = factorised_step.linearise_factors(program, params, carry, x)
 
         def row(slopes):
             grads = jax.tree.leaves(jax.tree.map(jnp.zeros_like, params))
             for block, (inputs, _), slope in zip(
                 program.blocks, factors, slopes, strict=True
             ):
-                grads = _factors.add_block(grads, block, inputs[:, None] * slope[None])
+                grads = factorised_step.add_block(
+                    grads, block, inputs[:, None] * slope[None]
+                )
             return grads
 
         return jacobian, jax.vmap(row)([slopes for _, slopes in factors])
@@ -113,8 +116,8 @@ def test_a_derivative_of_ones_own_is_kept():
     spike.defjvp(lambda u, v: (spike(*u), v[0] / (1 + abs(u[0])) ** 2))
     step = lambda W, h, x: (spike(h @ W + x), h)
     W, h, x = normal(0, 2, 2), normal(1, 2), normal(2, 2)
-    program = _factors.factorise(step, W, h, x)
-    jacobian, [(inputs, slopes)] = _factors.linearise_factors(program, W, h, x)
+    program = factorised_step.factorise(step, W, h, x)
+    jacobian, [(inputs, slopes)] = factorised_step.linearise_factors(program, W, h, x)
     slope = 1 / (1 + abs(h @ W + x)) ** 2
     chex.assert_trees_all_close(inputs, h, rtol=1e-14)
     chex.assert_trees_all_close(slopes, jnp.diag(slope), rtol=1e-12)

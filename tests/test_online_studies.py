@@ -13,10 +13,10 @@ import pytest
 
 from bpvariants import gradients
 from experiments import report
+from experiments.networks import online
 from experiments.online import (
     _add_task_report,
     _copy_learners,
-    _learning,
     _rules,
     add_task,
     copy_length,
@@ -98,13 +98,13 @@ def test_an_interruption_keeps_what_there_is(tmp_path, monkeypatch, capsys):
 
 
 def test_learning_online_is_rtrl_and_adam_step_by_step():
-    network = _learning.network("tanh", 1, 2, 1, leak=0.5)
+    network = online.network("tanh", 1, 2, 1, leak=0.5)
     params = network.init(jax.random.key(0))
     rule, adam = gradients.rtrl(network.step, add_task.loss), optax.adam(0.1)
     xs, targets = add_task.stream(jax.random.key(1), 4, (1, 2))
-    state = _learning.begin(rule, params, network.carry(params), (xs[0], targets[0]))
+    state = online.begin(rule, params, network.carry(params), (xs[0], targets[0]))
     pair = params, adam.init(params)
-    learn = jax.jit(_learning.learn_online(rule, adam))
+    learn = jax.jit(online.learn_online(rule, adam))
     (got, _), losses = learn(pair, state, xs, targets, jax.random.key(2))
     # At the first step nothing is remembered, so that all is static backpropagation.
     first = lambda params: add_task.loss(
@@ -178,15 +178,15 @@ def test_copy_length(tmp_path, capsys):
 
 
 def test_every_rule_is_begun_and_learns():
-    network = _learning.network("tanh", 1, 2, 1)
+    network = online.network("tanh", 1, 2, 1)
     params = network.init(jax.random.key(0))
     sgd = optax.sgd(0.1)
     xs, targets = add_task.stream(jax.random.key(1), 9, (1, 2))
     for name, make in _rules.RULES.items():
         rule = make(network.step, add_task.loss)
         example = xs[0], targets[0]
-        state = _learning.begin(rule, params, network.carry(params), example)
-        learn = jax.jit(_learning.learn_online(rule, sgd))
+        state = online.begin(rule, params, network.carry(params), example)
+        learn = jax.jit(online.learn_online(rule, sgd))
         pair = params, sgd.init(params)
         ((got, _), _), _ = learn(pair, state, xs, targets, jax.random.key(2))
         for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(params), strict=True):

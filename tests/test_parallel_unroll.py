@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bpvariants import cells, gradients
-from bpvariants.gradients._linear_scan import (
+from bpvariants.gradients.through_time._parallel_scan import (
     dense_scan,
     dense_scan_in_order,
     elementwise_scan,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bpvariants import gradients
-from bpvariants.gradients import _pes
+from bpvariants.gradients.online import _pes
 
 T, P = 4, 2  # steps, and parameters
 

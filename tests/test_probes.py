@@ -87,7 +87,7 @@ def test_probe_f():
 def test_probe_f_neumann(terms):
     V, x, t = probe_f()
     rule = gradients.recurrent_backprop(
-        settle, half_square, tol=1e-13, adjoint=gradients.neumann(int(terms))
+        settle, half_square, tol=1e-13, adjoint=gradients.adjoints.neumann(int(terms))
     )
     (_, equilibrium), grad = rule(V, jnp.zeros(3), x, t)
     want = jnp.array(F["dV"])

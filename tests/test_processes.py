@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from experiments._devices import Machine
+from experiments.harness.devices import Machine
 from experiments.scale import char_lm
 
 SIZES = {"units": 8, "embedding": 8, "streams": 8, "window": 8, "steps": 50}

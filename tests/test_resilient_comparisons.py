@@ -10,11 +10,11 @@ import optax
 import pytest
 
 from experiments import report
-from experiments.precision import double_precision
+from experiments.harness.precision import double_precision
 from experiments.resilient import rprop_minibatch, rprop_vs
-from experiments.resilient._vs_methods import methods, OURS
-from experiments.resilient._vs_problems import quadratic, rosenbrock
-from experiments.resilient._vs_report import best_rows
+from experiments.resilient._rprop_vs_methods import methods, OURS
+from experiments.resilient._rprop_vs_problems import quadratic, rosenbrock
+from experiments.resilient._rprop_vs_report import best_rows
 
 
 @pytest.fixture(autouse=True, scope="module")

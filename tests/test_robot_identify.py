@@ -12,15 +12,9 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from experiments import data
-from experiments.applications import (
-    _identify_methods,
-    _robot_baselines,
-    _robot_networks,
-    _tanks,
-    _windows,
-    identify,
-    robot,
-)
+from experiments.applications.identify import methods, study as identify, tanks
+from experiments.applications.robot import baselines, networks, study as robot
+from experiments.networks import windows as windowing
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -44,8 +38,8 @@ def test_robot_quick(check_run, tmp_path, capsys):
         assert row["accuracy"][0] == pytest.approx(share)
         if "curve" in row:
             assert 100 * (1 - row["curve"][-1][0]) == pytest.approx(share, abs=1e-3)
-    sensors = _robot_networks.load("sensors", tune=False)
-    known = 100 * np.mean(_robot_baselines.logistic(sensors) == actions)
+    sensors = networks.load("sensors", tune=False)
+    known = 100 * np.mean(baselines.logistic(sensors) == actions)
     assert known == pytest.approx(71.5, abs=0.3)  # four frames
     assert "90.1" in capsys.readouterr().out
     again = robot.main(robot.Config(out=tmp_path, resume=True))
@@ -54,18 +48,18 @@ def test_robot_quick(check_run, tmp_path, capsys):
 
 @pytest.mark.data
 def test_a_network_says_at_each_frame_what_it_has_seen_until_then():
-    frames = _robot_networks.load("two", tune=True)
+    frames = networks.load("two", tune=True)
     found = data.wall_following()
     assert len(frames.xs) == 4092
     front = found.readings[:, 10:15].min(axis=1)[:4092]
     # The study's mean and deviation are those of float32.
     want = (front - front[:2728].mean(dtype=float)) / front[:2728].std(dtype=float)
     np.testing.assert_allclose(frames.xs[:, 0], want, rtol=1e-5, atol=5e-6)
-    few = _robot_networks.Frames(frames.xs[:30], frames.actions[:30], 20)
+    few = networks.Frames(frames.xs[:30], frames.actions[:30], 20)
     for name in "mlp-3", "lstm-3":
-        network = _robot_networks.make_network(name, 2)
+        network = networks.make_network(name, 2)
         params = jax.vmap(network.init)(jax.random.split(jax.random.key(1), 2))
-        said = _robot_networks.say(network, params, few.score_window())
+        said = networks.say(network, params, few.score_window())
         assert said.shape == (2, 10)
         one = jax.tree.map(lambda leaf: leaf[1], params)
         carry = network.zeros(())
@@ -77,7 +71,7 @@ def test_a_network_says_at_each_frame_what_it_has_seen_until_then():
 
 def test_windows_hold_frames_beside_their_actions():
     xs, targets = np.arange(100.0).reshape(50, 2), np.arange(50)
-    windows = _windows.Windows(xs, targets, 3, 4, keeps=True, seed=0)
+    windows = windowing.Windows(xs, targets, 3, 4, keeps=True, seed=0)
     for window in itertools.islice(windows(0), 20):
         np.testing.assert_array_equal(window.xs[..., 0], 2 * window.targets)
         assert window.xs.shape == (4, 3, 2)
@@ -85,59 +79,57 @@ def test_windows_hold_frames_beside_their_actions():
 
 def test_logistic_regression_with_a_past_sees_nothing_of_the_future():
     xs = np.random.default_rng(0).normal(size=(20, 2))
-    seen = _robot_baselines.with_past(xs, 3)
+    seen = baselines.with_past(xs, 3)
     other = xs.copy()
     other[11:] = 9
-    np.testing.assert_array_equal(seen[:11], _robot_baselines.with_past(other, 3)[:11])
+    np.testing.assert_array_equal(seen[:11], baselines.with_past(other, 3)[:11])
     np.testing.assert_array_equal(seen[10], xs[[10, 9, 8, 7]].ravel())
 
 
 def test_tanks_obey_torricelli():
     """In small steps the plant is that of the differential equation."""
-    k, u, h = np.array(_tanks.BEFORE), jnp.array(1.7), 1 / 200
+    k, u, h = np.array(tanks.BEFORE), jnp.array(1.7), 1 / 200
 
     def slope(_, x):
         upper, lower = np.sqrt(x)
         return k[2] * u - k[0] * upper, k[0] * upper - k[1] * lower
 
     want = solve_ivp(slope, (0, 10), [1.0, 3.0], rtol=1e-9, atol=1e-9).y[:, -1]
-    step = lambda x, _: (_tanks.flow(h * jnp.array(k), x, u), None)
+    step = lambda x, _: (tanks.flow(h * jnp.array(k), x, u), None)
     got, _ = jax.lax.scan(step, jnp.array([1.0, 3.0]), length=2000)
     np.testing.assert_allclose(got, want, rtol=2e-3)
     settled = (k[2] * u / k[:2]) ** 2
-    np.testing.assert_allclose(
-        _tanks.flow(jnp.array(k), settled, u), settled, rtol=1e-5
-    )
+    np.testing.assert_allclose(tanks.flow(jnp.array(k), settled, u), settled, rtol=1e-5)
 
 
 def test_a_record_is_what_it_says():
-    record = _tanks.simulate(jax.random.key(0), 4000, jump=1000)
+    record = tanks.simulate(jax.random.key(0), 4000, jump=1000)
     error = np.asarray(record.targets - record.levels)
-    assert error.std() == pytest.approx(_tanks.MEASUREMENT, rel=0.05)
+    assert error.std() == pytest.approx(tanks.MEASUREMENT, rel=0.05)
     np.testing.assert_allclose(record.xs[1:, 1], record.targets[:-1], rtol=1e-6)
-    np.testing.assert_allclose(record.k[999], _tanks.BEFORE)
-    np.testing.assert_allclose(record.k[1000], _tanks.AFTER)
+    np.testing.assert_allclose(record.k[999], tanks.BEFORE)
+    np.testing.assert_allclose(record.k[1000], tanks.AFTER)
     # Told the truth, an observer is off by the noise it cannot see, and not by more.
-    course = _identify_methods.informed(
+    course = methods.informed(
         jax.tree.map(lambda leaf: leaf[None], record), ((0.05, 0.3),)
     )
     off = course.predictions[0, 0] - np.asarray(record.levels)
-    assert np.sqrt(np.mean(off[100:] ** 2)) < _tanks.MEASUREMENT
+    assert np.sqrt(np.mean(off[100:] ** 2)) < tanks.MEASUREMENT
 
 
 @pytest.mark.parametrize("kind", ["descend", "solve"])
 def test_learning_is_that_of_a_loop_by_hand(kind):
     """With the gradient of a prediction by jax.grad through all steps before it."""
-    record = jax.vmap(partial(_tanks.simulate, steps=12, jump=6))(
+    record = jax.vmap(partial(tanks.simulate, steps=12, jump=6))(
         jax.random.split(jax.random.key(2), 1)
     )
-    model = _identify_methods.observer()
-    adapt: Any = _identify_methods.solve
+    model = methods.observer()
+    adapt: Any = methods.solve
     if kind == "descend":
-        adapt = partial(_identify_methods.descend, "sgd", 0.9)
+        adapt = partial(methods.descend, "sgd", 0.9)
     key = jax.random.key(0)
     given = record, model, "rtrl", adapt, {"setting": (0.0, 0.97)}
-    course = _identify_methods.learn(*given, key)
+    course = methods.learn(*given, key)
     xs, targets = record.xs[0], record.targets[0]
 
     def first(params):

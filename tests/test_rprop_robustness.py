@@ -11,7 +11,7 @@ import pytest
 
 from bpvariants import updates
 from experiments import data
-from experiments.resilient import _robustness_report, rprop_robustness as study
+from experiments.resilient import _rprop_robustness_report, rprop_robustness as study
 from experiments.resilient._digits_mlp import digits_mlp
 
 
@@ -118,7 +118,7 @@ def test_verdicts_compare_costs_beyond_their_spread():
     given = rows("rprop", [5.0, 5.0], [7.0, 8.0])
     given += rows("adam", [5.0, 5.0], [9.0, 9.5]) + rows("sgd", [5.0, 5.0], [7.5, 8.5])
     given += rows("momentum", [5.0, 5.0], [5.0, 5.2])
-    kept, _ = _robustness_report.verdicts(given)
+    kept, _ = _rprop_robustness_report.verdicts(given)
     assert "rates kept: rprop loses +2.5 points" in kept
     assert "less than adam (+4.2)" in kept
     assert "about as sgd (+3.0)" in kept

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from bpvariants import cells
-from experiments import __main__ as command, _devices
-from experiments._devices import Machine
+from experiments import __main__ as command
+from experiments.harness import devices
+from experiments.harness.devices import Machine
 from experiments.scale import char_lm, pod
 from experiments.scale._collectives import collectives
 
@@ -223,7 +224,7 @@ def test_studies_that_run_on_one_device_say_so(capsys):
 
 
 def test_options_of_the_machine_may_come_first(monkeypatch, tmp_path):
-    monkeypatch.setattr(_devices, "start", lambda machine: None)  # JAX has started
+    monkeypatch.setattr(devices, "start", lambda machine: None)  # JAX has started
     options = ["--devices", "4", "--model-devices", "3", "char_lm", "--units", "3"]
     with pytest.raises(SystemExit, match="--model-devices 3 does not divide the 4"):
         command.main([*options, "--out", str(tmp_path)])

@@ -10,16 +10,10 @@ import numpy as np
 import pytest
 
 from experiments import data
-from experiments.applications import (
-    _characters,
-    _midi,
-    _recurrent,
-    _rolls,
-    _windows,
-    language,
-    music,
-)
-from experiments.tasks._ngrams import interpolated_ngrams
+from experiments.applications.language import characters, study as language
+from experiments.applications.music import midi, rolls as piano_rolls, study as music
+from experiments.baselines.ngrams import interpolated_ngrams
+from experiments.networks import recurrent, windows as windowing
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -35,7 +29,7 @@ def rolls():
 
 
 def test_streams_hold_each_piece_once_and_score_all_but_first_steps(rolls):
-    window = _rolls.side_by_side(rolls, 2)
+    window = piano_rolls.side_by_side(rolls, 2)
     assert window.weights.sum() == sum(len(roll) - 1 for roll in rolls)
     assert window.mask.sum() == sum(map(len, rolls))
     found = []
@@ -52,9 +46,9 @@ def test_streams_hold_each_piece_once_and_score_all_but_first_steps(rolls):
 
 
 def test_windows_go_on_anywhere(rolls):
-    draw = _rolls.Streams(rolls, 2, 4, seed=1)
+    draw = piano_rolls.Streams(rolls, 2, 4, seed=1)
     numbers = np.arange(200) % 7
-    text = _windows.Windows(numbers[:-1], numbers[1:], 3, 8, keeps=True, seed=1)
+    text = windowing.Windows(numbers[:-1], numbers[1:], 3, 8, keeps=True, seed=1)
     for windows in draw, text:
         drawn = [w for w, _ in zip(windows(0), range(30), strict=False)]
         for start in 1, 9, 17:
@@ -66,7 +60,7 @@ def test_windows_go_on_anywhere(rolls):
 @pytest.mark.parametrize("keeps", [True, False])
 def test_windows_of_a_text_follow_each_other(keeps):
     text = np.arange(3000)
-    windows = _windows.Windows(text[:-1], text[1:], 3, 8, keeps=keeps, seed=2)
+    windows = windowing.Windows(text[:-1], text[1:], 3, 8, keeps=keeps, seed=2)
     rounds = 0
     drawn = [w for w, _ in zip(windows(0), range(300), strict=False)]
     for before, after in itertools.pairwise(drawn):
@@ -82,7 +76,7 @@ def test_windows_of_a_text_follow_each_other(keeps):
 def test_all_characters_of_the_test_text_are_scored_once():
     text = data.Text("ab", np.arange(500), 500 + np.arange(1001), "numbers")
     for tested in None, 130:
-        window = _characters.score_window(text, tested)
+        window = characters.score_window(text, tested)
         scored = window.targets[window.weights]
         want = np.arange(500, 500 + (tested or 1001))
         np.testing.assert_array_equal(np.sort(scored), want)
@@ -90,14 +84,14 @@ def test_all_characters_of_the_test_text_are_scored_once():
         np.testing.assert_array_equal(within[1], within[0] + 1)
         assert (window.mask >= window.weights).all()
         warm = (~window.weights).cumprod(axis=0).sum(axis=0)
-        assert (warm[: -(-len(want) // 64)] == _characters.WARM).all()
+        assert (warm[: -(-len(want) // 64)] == characters.WARM).all()
 
 
 def test_scores_are_those_of_pieces_one_by_one(rolls):
     network = music.make_network("gru", 5)
     draw = jax.vmap(network.init)
     params = draw(jax.random.split(jax.random.key(0), 2))
-    got = _windows.Scores(network, _rolls.side_by_side(rolls, 2))(params)
+    got = windowing.Scores(network, piano_rolls.side_by_side(rolls, 2))(params)
     for seed in range(2):
         one = jax.tree.map(lambda leaf, i=seed: leaf[i], params)
         losses = []
@@ -120,7 +114,7 @@ def test_dropout_drops_in_the_readout_alone_and_is_one_in_the_mean():
         return (0.0, carry), params
 
     given: Any = rule
-    rule = _recurrent.over_windows(
+    rule = recurrent.over_windows(
         given, network.zeros((50,)), draws=True, dropout=0.25, units=4
     )
     reset, key = jnp.zeros((40, 50), bool), jax.random.key(3)
@@ -144,9 +138,9 @@ def test_dropout_drops_in_the_readout_alone_and_is_one_in_the_mean():
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["jsb_chorales", "nottingham"])
 def test_models_without_a_memory_are_the_known_ones(name):
-    pieces = _rolls.as_rolls(music.SETS[name]())
+    pieces = piano_rolls.as_rolls(music.SETS[name]())
     want = {"jsb_chorales": (11.09, 10.49), "nottingham": (10.26, 5.16)}[name]
-    models = _rolls.independent_keys, _rolls.markov_keys
+    models = piano_rolls.independent_keys, piano_rolls.markov_keys
     got = [model(pieces.train, pieces.test) for model in models]
     np.testing.assert_allclose(got, want, atol=0.01)
 
@@ -156,15 +150,15 @@ def test_midi_is_read_back(tmp_path):
     piece = [{c}, {c, e}, set(), {g}, {g}, {c, g}, set()]
     piece = [frozenset(notes) for notes in piece]
     path = tmp_path / "piece.mid"
-    _midi.write_midi(path, piece, 0.5)
-    assert _midi.read_midi(path) == piece
+    midi.write_midi(path, piece, 0.5)
+    assert midi.read_midi(path) == piece
     assert [each.name for each in tmp_path.iterdir()] == ["piece.mid"]
     file = mido.MidiFile(path)
     assert file.length == pytest.approx(7 * 0.5)
     played = [m for m in file.tracks[0] if m.type == "note_on"]
     assert [m.note for m in played] == [c, e, g, c]  # held notes begin once
     with pytest.raises(ValueError, match="seconds must be positive, got 0"):
-        _midi.write_midi(path, piece, 0)
+        midi.write_midi(path, piece, 0)
 
 
 def test_ngrams_by_their_definition():
@@ -211,8 +205,8 @@ def test_music_is_better_than_chance_and_goes_on(check_run, tmp_path, capsys):
     independent, _, row = result.rows
     assert row["test"][0] < independent["test"]
     assert row["validation"][0] == min(each[0] for each in row["curve"])
-    piece = _midi.read_midi(tmp_path / "jsb_chorales-gru.mid")
-    given = _midi.read_midi(tmp_path / "jsb_chorales-test-piece.mid")
+    piece = midi.read_midi(tmp_path / "jsb_chorales-gru.mid")
+    given = midi.read_midi(tmp_path / "jsb_chorales-test-piece.mid")
     assert piece[:8] == given[:8]
     assert piece != given
     assert len(piece) == config.sampled
@@ -224,7 +218,7 @@ def test_music_is_better_than_chance_and_goes_on(check_run, tmp_path, capsys):
         music.main(config)
     again = music.main(music.Config(out=tmp_path, resume=True, temperature=0.5))
     assert again.rows == result.rows
-    assert _midi.read_midi(tmp_path / "jsb_chorales-gru.mid") != piece
+    assert midi.read_midi(tmp_path / "jsb_chorales-gru.mid") != piece
 
 
 @pytest.mark.data

@@ -14,10 +14,10 @@ import optax
 import pytest
 
 from bpvariants import training
-from bpvariants.training._sweep_block import stacked
-from bpvariants.training._sweep_compile import _free_bytes, compile_block
-from bpvariants.training._sweep_file import append_rows
-from bpvariants.training._sweep_runs import all_runs
+from bpvariants.training.sweeps._block import stacked
+from bpvariants.training.sweeps._compile import _free_bytes, compile_block
+from bpvariants.training.sweeps._file import append_rows
+from bpvariants.training.sweeps._runs import all_runs
 
 RATES = (0.1, 0.3, 0.05)
 CONFIGS = [{"rate": rate, "size": size} for size in (2, 3) for rate in RATES]
@@ -209,7 +209,9 @@ def test_rows_that_are_written_are_returned(tmp_path, monkeypatch):
         append_rows(path, rows)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("bpvariants.training._sweep.append_rows", write_and_press)
+    monkeypatch.setattr(
+        "bpvariants.training.sweeps._sweep.append_rows", write_and_press
+    )
     path = tmp_path / "table.jsonl"
     result = sweep(block=2, path=path, devices=jax.devices()[:1])
     assert result.interrupted

@@ -15,8 +15,8 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from bpvariants import training
-from bpvariants.training._leaves import differences
-from bpvariants.training._store import Store
+from bpvariants.training.checkpoints._leaves import differences
+from bpvariants.training.checkpoints._store import Store
 from experiments.scale import kill_resume
 
 MOMENTUM = optax.sgd(0.1, momentum=0.9)
@@ -233,7 +233,7 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(copy, whole, spoil):
 
 def test_values_that_are_not_what_was_written_are_found(copy, whole, monkeypatch):
     monkeypatch.setattr(
-        "bpvariants.training._store.checksum",
+        "bpvariants.training.checkpoints._store.checksum",
         lambda leaf: -1 if np.size(leaf) == 6 else None,
     )
     with pytest.warns(UserWarning, match="is not what was written"):

@@ -135,7 +135,7 @@ def test_stop_ends_the_training_after_a_chunk():
 @pytest.mark.parametrize("chunk", [3, 10])
 def test_nan_is_raised_with_the_step_and_what_is_before_it(chunk, small, monkeypatch):
     if not small:
-        monkeypatch.setattr("bpvariants.training._chunk.SMALL", 0)
+        monkeypatch.setattr("bpvariants.training.loop._chunk.SMALL", 0)
     batches = with_nan(4)
     with pytest.raises(
         training.NonFiniteError, match=r"step 4 was not fin.*grads \(2\)"
@@ -171,7 +171,7 @@ def test_an_error_names_arrays_and_has_the_verdict_of_diagnose():
 @pytest.mark.parametrize("small", [True, False])
 def test_steps_that_are_not_finite_are_skipped(small, monkeypatch):
     if not small:
-        monkeypatch.setattr("bpvariants.training._chunk.SMALL", 0)
+        monkeypatch.setattr("bpvariants.training.loop._chunk.SMALL", 0)
     options = {"nonfinite": "skip", "chunk": 4}
     skipped = training.fit(
         rule, MOMENTUM, START, with_nan(2, 3, 9), steps=10, **options
@@ -206,7 +206,7 @@ def test_stop_at_nan_ends_with_the_last_finite_state():
 @pytest.mark.parametrize("small", [True, False])
 def test_lanes_that_diverge_are_frozen_and_others_go_on(small, monkeypatch):
     if not small:
-        monkeypatch.setattr("bpvariants.training._chunk.SMALL", 0)
+        monkeypatch.setattr("bpvariants.training.loop._chunk.SMALL", 0)
     shrink = lambda w, x: ((w, None), 1.0 / (w - x))  # lane 1 meets x at step 3
     starts = jnp.array([20.0, 3.0, 30.0])
     options = {"steps": 10, "chunk": 4}
@@ -283,7 +283,9 @@ def test_ctrl_c_that_somebody_swallows_ends_the_training_too():
 
 
 def test_params_that_are_given_are_not_written_over(monkeypatch):
-    monkeypatch.setattr("bpvariants.training._chunk.SMALL", 0)  # so that all is donated
+    monkeypatch.setattr(
+        "bpvariants.training.loop._chunk.SMALL", 0
+    )  # so that all is donated
     params = {"w": jnp.zeros(2), "v": START}
     of_two = lambda p, x: rule(p["w"] + p["v"], x)
     both = lambda p, x: (of_two(p, x)[0], dict.fromkeys(p, of_two(p, x)[1]))

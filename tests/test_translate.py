@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.applications import (
-    _translate_losses,
-    _translate_network,
-    _translate_text,
-    translate,
+from experiments.applications.translate import (
+    losses,
+    network,
+    study as translate,
+    text as translate_text,
 )
-from experiments.applications._translate_losses import Batch
-from experiments.applications._translate_network import END, How, Sizes, UNKNOWN
+from experiments.applications.translate.losses import Batch
+from experiments.applications.translate.network import END, How, Sizes, UNKNOWN
 
 SIZES = Sizes(source_words=7, target_words=6, embedding=4, units=3)
 HOW = How()
@@ -51,7 +51,7 @@ def make_batch(sources=SOURCES, targets=TARGETS, more=0, garbage=0):
 
 def make_params(attention="additive"):
     sizes = SIZES._replace(attention=attention)
-    params = _translate_network.init(jax.random.key(0), sizes)
+    params = network.init(jax.random.key(0), sizes)
     return jax.tree.map(lambda leaf: 1.5 * leaf + 0.1, params)  # biases that are not 0
 
 
@@ -122,7 +122,7 @@ def test_losses_and_gradients_are_those_by_hand(precise, attention):
         return sum(known) / len(known)
 
     want, grads = jax.value_and_grad(plain)(params)
-    rule = jax.jit(_translate_losses.make_rule(how))
+    rule = jax.jit(losses.make_rule(how))
     (value, _), got = rule(params, *batch, key=jax.random.key(0))
     np.testing.assert_allclose(value, want, rtol=1e-12)
     close = partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-12)
@@ -140,12 +140,10 @@ def test_own_words_are_read_and_padding_is_not(precise):
 
     @jax.jit
     def run(batch):
-        encoded = _translate_network.encode(
-            params, batch.source, batch.source_mask, None, HOW
-        )
+        encoded = network.encode(params, batch.source, batch.source_mask, None, HOW)
         forced = jnp.zeros(batch.target.shape, bool).at[0].set(True)
-        each = _translate_losses.losses(params, encoded, batch, HOW, forced=forced)
-        return each, *_translate_losses.greedy(params, encoded, HOW, 4)
+        each = losses.losses(params, encoded, batch, HOW, forced=forced)
+        return each, *losses.greedy(params, encoded, HOW, 4)
 
     each, words, shares = run(make_batch([*SOURCES, []], [*TARGETS, []], 3, garbage=5))
     for i, (source, target) in enumerate(zip(SOURCES, TARGETS, strict=True)):
@@ -167,7 +165,7 @@ def test_rules_of_translation(precise):
     params, batch = make_params("dot"), make_batch()
 
     def run(*rule):
-        made = jax.jit(_translate_losses.make_rule(How("dot", *rule)))
+        made = jax.jit(losses.make_rule(How("dot", *rule)))
         return made(params, *batch, key=jax.random.key(0))
 
     (value, _), grads = want = run("bptt")
@@ -179,13 +177,13 @@ def test_rules_of_translation(precise):
         exact = grads[side][name]["recurrent"]
         assert np.abs(cut[side][name]["recurrent"] - exact).max() > 1e-3
     # The first state of the decoder is never cut off from the encoder.
-    cuts = _translate_network.cuts(jnp.zeros((5, 1)), How("dot", "truncated_bptt", 2))
+    cuts = network.cuts(jnp.zeros((5, 1)), How("dot", "truncated_bptt", 2))
     assert np.ravel(cuts).tolist() == [False, False, True, False, True]
 
 
 def test_dropout_and_forcing_are_drawn():
     params, batch = make_params(), make_batch()
-    rule = jax.jit(_translate_losses.make_rule(HOW, forcing=0.5, dropout=0.3))
+    rule = jax.jit(losses.make_rule(HOW, forcing=0.5, dropout=0.3))
     values = {
         float(rule(params, *batch, key=jax.random.key(seed))[0][0]) for seed in range(4)
     }
@@ -197,10 +195,10 @@ TRAIN += [("un petit chat", "a small cat"), ("un matou", "a cat")]
 
 
 def test_batches_of_pairs():
-    corpus = _translate_text.make_corpus(TRAIN, [], [])
-    numbers = _translate_text.part_to_numbers(TRAIN, corpus)
+    corpus = translate_text.make_corpus(TRAIN, [], [])
+    numbers = translate_text.part_to_numbers(TRAIN, corpus)
     given = {"batch": 4, "run": 2, "lengths": 2, "seed": 0}
-    draw = partial(_translate_text.batches, numbers, forget=0.5, **given)
+    draw = partial(translate_text.batches, numbers, forget=0.5, **given)
     drawn = [Batch(*each) for each in itertools.islice(draw(0), 30)]
     for want, got in zip(drawn[7:12], draw(7), strict=False):
         jax.tree.map(np.testing.assert_array_equal, want, Batch(*got))
@@ -209,7 +207,7 @@ def test_batches_of_pairs():
         for i in range(4):
             target = batch.target[batch.target_mask[:, i], i]
             source = batch.source[batch.source_mask[:, i], i]
-            english = _translate_text.to_text(target, corpus.target_words)
+            english = translate_text.to_text(target, corpus.target_words)
             fits = [
                 x
                 for x, (_, right) in zip(numbers.source, TRAIN, strict=True)
@@ -224,10 +222,10 @@ def test_batches_of_pairs():
 
 
 def test_baselines_of_translation():
-    said = _translate_text.nearest(TRAIN, ["le petit chat", "un chien noir"])
+    said = translate_text.nearest(TRAIN, ["le petit chat", "un chien noir"])
     assert said == ["a small cat", "a dog"]
-    assert _translate_text.most_common(TRAIN, ["le chien"] * 2) == ["a cat"] * 2
-    scores = _translate_text.score(["a b c d e", "a"], ["a b c d f", "a"])
+    assert translate_text.most_common(TRAIN, ["le chien"] * 2) == ["a cat"] * 2
+    scores = translate_text.score(["a b c d e", "a"], ["a b c d f", "a"])
     # 5 of 6 words, 3 of 4 pairs, 2 of 3 triples and 1 of 2 quadruples are right.
     assert scores["bleu"] == pytest.approx(100 * (5 / 6 * 3 / 4 * 2 / 3 / 2) ** 0.25)
     assert scores["exact"] == 50
@@ -236,7 +234,7 @@ def test_baselines_of_translation():
 
 @pytest.mark.data
 def test_translate_quick(fast, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(_translate_text, "load", cache(_translate_text.load))
+    monkeypatch.setattr(translate_text, "load", cache(translate_text.load))
     out = tmp_path / "run"
     config = translate.Config(
         quick=True, steps=200, looks=1, out=out, translate="Je suis fatigué zzz."

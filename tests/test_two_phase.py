@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from bpvariants import gradients
-from bpvariants.gradients import _two_phase
+from bpvariants.gradients.through_time import _two_phase
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bpvariants import gradients
-from bpvariants.gradients import _uoro
+from bpvariants.gradients.online import _uoro
 
 
 def given_signs(signs, leaves):

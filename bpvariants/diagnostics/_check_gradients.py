@@ -19,8 +19,8 @@ import numpy as np
 
 from bpvariants._checks import are_numbers, check_floating
 from bpvariants._dtypes import is_floating
+from bpvariants._examples import scaled_norm, tree_norm
 from bpvariants._tables import aligned, named_leaves, short
-from bpvariants.diagnostics._norms import norm, tree_norm
 from bpvariants.diagnostics._rules import call_rule
 from bpvariants.types import PyTree
 
@@ -154,7 +154,7 @@ def check_gradients(
         analytic=rows(analytic),
         numeric=rows(numeric),
         error=rows(map(_relative, analytic - numeric, numeric)),
-        rounding=rows(floor / _nonzero(norm(numeric, axis=1))),
+        rounding=rows(floor / _nonzero(scaled_norm(numeric, axis=1))),
         total=_relative(analytic - numeric, numeric),
     )
 
@@ -170,7 +170,7 @@ def _as_wide(leaf: Any) -> Any:
 def _direction(key: jax.Array, like: jax.Array) -> jax.Array:
     """Draw a direction of unit length."""
     drawn = jax.random.normal(key, like.shape, like.dtype)
-    return drawn / _nonzero(norm(drawn)).astype(like.dtype)
+    return drawn / _nonzero(scaled_norm(drawn)).astype(like.dtype)
 
 
 def _nonzero(number: jax.Array) -> jax.Array:

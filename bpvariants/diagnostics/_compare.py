@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._dtypes import widen
+from bpvariants._examples import tree_norm, unit
 from bpvariants._tables import aligned, named_leaves, short
-from bpvariants.diagnostics._norms import tree_norm, unit
 from bpvariants.diagnostics._rules import call_rule
 from bpvariants.types import PyTree
 
@@ -95,7 +95,7 @@ def compare(
         value is, such as gradients.bptt(step, loss).
       rule_b: the rule to look at, called likewise. One that draws at random gets its
         key by `functools.partial(rule, key=key)`; for the statistics of many draws see
-        gradients.gradient_quality.
+        diagnostics.gradient_quality.
       params: θ, where to compare the gradients.
       *args: what both take after params, such as carry, xs and targets.
       **options: what both take as keywords, such as weights or mask.

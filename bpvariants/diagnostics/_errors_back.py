@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._dtypes import cast_like, floating_parts
+from bpvariants._examples import scaled_norm
+from bpvariants._jaxpr.cuts import reading_new_carry
 from bpvariants._masking import guarded
-from bpvariants.diagnostics._norms import norm
-from bpvariants.diagnostics._readout import reading_new_carry
 from bpvariants.types import PyTree, Step
 
 
@@ -90,9 +90,11 @@ def _perturbed_run(step_with_loss, params, carry, inputs, mask, reset, initial):
 def _example_norms(errors, shape, dtype):
     """Return the norm of each example's errors [T, *batch], all leaves together."""
     rows = [jnp.zeros((math.prod(shape), 1), dtype)]
-    rows += [norm(e.reshape(math.prod(shape), -1), axis=1)[:, None] for e in errors]
+    rows += [
+        scaled_norm(e.reshape(math.prod(shape), -1), axis=1)[:, None] for e in errors
+    ]
     joined = jnp.concatenate([row.astype(dtype) for row in rows], axis=1)
-    return norm(joined, axis=1).reshape(shape)
+    return scaled_norm(joined, axis=1).reshape(shape)
 
 
 def _sources(counts: jax.Array, samples: int) -> jax.Array:

@@ -19,11 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpvariants._checks import check_lengths, first_step, step_shapes
+from bpvariants._examples import as_rows, scaled_norm, unit
 from bpvariants._losses import as_arrays
 from bpvariants._masking import guarded
 from bpvariants._tables import aligned, short
-from bpvariants.diagnostics._norms import norm, unit
-from bpvariants.diagnostics._rows import as_rows
 from bpvariants.types import PyTree, Step
 
 
@@ -200,14 +199,14 @@ def _power(push, pull, vector, iterations):
 
     def body(_, vector):
         (new,) = pull(push(vector))
-        size = norm(new, axis=-1)[..., None]
+        size = scaled_norm(new, axis=-1)[..., None]
         # A vector that J takes to nothing stays, for the steps to come.
         return jnp.where(size == 0, vector, new / jnp.where(size == 0, 1, size))
 
     vector = jax.lax.fori_loop(0, iterations, body, vector)
     image = push(vector)
-    sigma = norm(image, axis=-1)
-    off = norm(pull(image)[0] - sigma[..., None] ** 2 * vector, axis=-1)
+    sigma = scaled_norm(image, axis=-1)
+    off = scaled_norm(pull(image)[0] - sigma[..., None] ** 2 * vector, axis=-1)
     return vector, sigma, off / jnp.where(sigma == 0, 1, sigma**2)
 
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from bpvariants._checks import check_floating
 from bpvariants._dtypes import widen
+from bpvariants._examples import tree_norm
 from bpvariants._tables import aligned, named_leaves, short
 from bpvariants.diagnostics._faults import count_nonfinite
-from bpvariants.diagnostics._norms import tree_norm
 from bpvariants.types import PyTree
 
 

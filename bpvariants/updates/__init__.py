@@ -10,45 +10,48 @@ current params: replay, and for linear models discounted_least_squares and, solv
 place of stepping, recursive_least_squares.
 """
 
-from bpvariants.updates._discounted_least_squares import (
+from bpvariants.updates._project_spectral_norm import (
+    project_spectral_norm as project_spectral_norm,
+    ProjectSpectralNormState as ProjectSpectralNormState,
+)
+from bpvariants.updates.discounted._discounted_least_squares import (
     discounted_least_squares as discounted_least_squares,
     DiscountedLeastSquares as DiscountedLeastSquares,
     LeastSquaresState as LeastSquaresState,
 )
-from bpvariants.updates._forgetting import (
+from bpvariants.updates.discounted._forgetting import (
     effective_step as effective_step,
     forgetting as forgetting,
     scale_by_forgetting as scale_by_forgetting,
     ScaleByForgettingState as ScaleByForgettingState,
 )
-from bpvariants.updates._grprop import grprop as grprop, GRpropState as GRpropState
-from bpvariants.updates._manhattan import (
-    manhattan as manhattan,
-    scale_by_sign as scale_by_sign,
-)
-from bpvariants.updates._probabilistic_rprop import (
-    probabilistic_rprop as probabilistic_rprop,
-    ProbabilisticRpropState as ProbabilisticRpropState,
-)
-from bpvariants.updates._project_spectral_norm import (
-    project_spectral_norm as project_spectral_norm,
-    ProjectSpectralNormState as ProjectSpectralNormState,
-)
-from bpvariants.updates._recursive_least_squares import (
+from bpvariants.updates.discounted._recursive_least_squares import (
     recursive_least_squares as recursive_least_squares,
     RecursiveLeastSquares as RecursiveLeastSquares,
     RecursiveLeastSquaresState as RecursiveLeastSquaresState,
 )
-from bpvariants.updates._replay import (
+from bpvariants.updates.discounted._replay import (
     Replay as Replay,
     replay as replay,
     ReplayState as ReplayState,
 )
-from bpvariants.updates._rprop import (
+from bpvariants.updates.resilient._grprop import (
+    grprop as grprop,
+    GRpropState as GRpropState,
+)
+from bpvariants.updates.resilient._manhattan import (
+    manhattan as manhattan,
+    scale_by_sign as scale_by_sign,
+)
+from bpvariants.updates.resilient._probabilistic_rprop import (
+    probabilistic_rprop as probabilistic_rprop,
+    ProbabilisticRpropState as ProbabilisticRpropState,
+)
+from bpvariants.updates.resilient._rprop import (
     scale_by_rprop as scale_by_rprop,
     ScaleByRpropState as ScaleByRpropState,
 )
-from bpvariants.updates._rprop_family import (
+from bpvariants.updates.resilient._rprop_family import (
     half_back as half_back,
     irprop_minus as irprop_minus,
     irprop_plus as irprop_plus,
@@ -56,8 +59,8 @@ from bpvariants.updates._rprop_family import (
     rprop_minus as rprop_minus,
     rprop_plus as rprop_plus,
 )
-from bpvariants.updates._rprop_report import (
+from bpvariants.updates.resilient._rprop_report import (
     rprop_report as rprop_report,
     RpropReport as RpropReport,
 )
-from bpvariants.updates._rprop_restore import RestoringState as RestoringState
+from bpvariants.updates.resilient._rprop_restore import RestoringState as RestoringState

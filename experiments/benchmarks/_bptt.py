@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpvariants import cells, gradients
-from experiments.benchmarks._timing import Entrants, Foreign, Measured, race
 from experiments.benchmarks._torch import torch, torch_device
+from experiments.harness.timing import Entrants, Foreign, Measured, race
 
 SHAPES = [  # cell, T, B, inputs, units
     ("tanh", 200, 32, 64, 128),

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from bpvariants import cells, gradients, training
-from experiments.benchmarks._timing import Measured, spread
+from experiments.harness.timing import Measured, spread
 
 CHUNK = 100
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpvariants import gradients
-from experiments.benchmarks._timing import Measured, race
+from experiments.harness.timing import Measured, race
 
 # B, n, spectral radius of W, which is normally distributed but for that
 SHAPES = [(rows, rows, size) for rows in (64, 256) for size in (0.5, 0.9, 0.99)]
@@ -63,8 +63,8 @@ def _solvers(size: int) -> dict[str, Callable]:
         return lambda w, x: solve(_settle, w, x, start(x), solver=solver)[0]
 
     settings = {"tol": TOL, "max_steps": STEPS}
-    relaxation = ours(gradients.relaxation(**settings))
-    anderson = ours(gradients.anderson(**settings))
+    relaxation = ours(gradients.solvers.relaxation(**settings))
+    anderson = ours(gradients.solvers.anderson(**settings))
 
     def unrolled(w, x):
         body = lambda h, _: (_settle(w, x, h), None)

@@ -19,7 +19,7 @@ from experiments.benchmarks._parallel import parallel
 from experiments.benchmarks._proben1 import proben1
 from experiments.benchmarks._rprop import rprop
 from experiments.benchmarks._sweep import sweep
-from experiments.benchmarks._timing import Measured
+from experiments.harness.timing import Measured
 
 BENCHMARKS = {
     "bptt": bptt,

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from bpvariants import cells, gradients
 from bpvariants.types import OnlineRule, Step
 from experiments.benchmarks._online_peers import online_peers
-from experiments.benchmarks._timing import Entrants, Measured, race
+from experiments.harness.timing import Entrants, Measured, race
 
 SHAPES = [(units, batch) for units in (32, 64, 128) for batch in (1, 16)]
 INPUTS = 32

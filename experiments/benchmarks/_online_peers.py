@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants import cells, gradients
-from experiments.benchmarks._timing import Entrants, Foreign, Measured, race
+from experiments.harness.timing import Entrants, Foreign, Measured, race
 
 PEER_SHAPES = [(units, batch) for units in (32, 64, 128) for batch in (1, 16)]
 INPUTS, OUTPUTS, PEER_LENGTH = 32, 10, 50

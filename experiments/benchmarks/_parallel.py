@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants import cells, gradients
-from experiments.benchmarks._timing import Entrants, Measured, race
+from experiments.harness.timing import Entrants, Measured, race
 
 LINEAR = [1_000, 10_000, 100_000]  # T
 LINEAR_SHAPE = 1, 32, 64  # B, inputs, units

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from experiments import data
-from experiments.benchmarks._timing import Entrants, Foreign, Measured, race
 from experiments.benchmarks._torch import torch
+from experiments.harness.timing import Entrants, Foreign, Measured, race
 from experiments.resilient import _stopping as stopping
 from experiments.resilient.proben1 import setup
 

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import optax
 
 from bpvariants import updates
-from experiments.benchmarks._timing import Foreign, Measured, race
 from experiments.benchmarks._torch import torch, torch_device
+from experiments.harness.timing import Foreign, Measured, race
 
 MOVED = {"float32": 28, "int8_sign": 22, "packed": 20, "bfloat16": 16}  # bytes
 LARGE = 200_000_000  # from where the other optimizers are left out, for their memory

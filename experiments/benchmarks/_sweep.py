@@ -23,8 +23,8 @@ import optax
 
 from bpvariants import cells, gradients, training
 from experiments import data
-from experiments.benchmarks._timing import Measured
 from experiments.benchmarks._torch import torch
+from experiments.harness.timing import Measured
 
 RATES = [0.001 * 1.6**i for i in range(8)]
 SEEDS, STEPS, BATCH, REPEATS = 8, 200, 32, 3

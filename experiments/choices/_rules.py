@@ -8,7 +8,7 @@ import optax
 
 from bpvariants import gradients
 from bpvariants.types import GradientRule, Loss, OnlineRule, PyTree, Step
-from experiments.options import check_known
+from experiments.harness.options import check_known
 
 
 class _Settings(NamedTuple):

@@ -7,7 +7,7 @@ import jax
 import optax
 
 from bpvariants import updates
-from experiments.options import check_known
+from experiments.harness.options import check_known
 
 
 class _Choice(NamedTuple):

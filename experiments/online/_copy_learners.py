@@ -8,7 +8,8 @@ import optax
 
 from bpvariants import gradients
 from experiments.choices import make_online
-from experiments.online import _learning, _rules
+from experiments.networks import online as learning
+from experiments.online import _rules
 
 # The forward gradient draws its direction at the beginning of a sequence.
 RULES = _rules.RULES | {
@@ -60,7 +61,7 @@ def _windows(adam, every, lookback, network):
 def _online(adam, name, network):
     online = (RULES | _rules.EPROP)[name](network.step, loss)
     rule = gradients.over_sequence(online, update=adam)
-    return _on_the_way(rule, draws=_learning.draws(online))
+    return _on_the_way(rule, draws=learning.draws(online))
 
 
 def _on_the_way(rule, draws):

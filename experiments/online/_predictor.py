@@ -14,7 +14,7 @@ import optax
 
 from bpvariants import cells
 from bpvariants.types import OnlineRule, PyTree
-from experiments.online import _learning
+from experiments.networks import online as learning
 
 
 def step(params: PyTree, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -66,7 +66,7 @@ def online(
 
     def episode(compared, pair, u, key):
         carry = cells.tanh_carry(pair[0]["cell"], u.shape[1:])
-        begin = lambda rule: _learning.begin(
+        begin = lambda rule: learning.begin(
             rule, pair[0], carry, (u[0], u[1]), u.shape[1:]
         )
 

@@ -5,7 +5,7 @@ from functools import partial
 
 from bpvariants.types import OnlineRule
 from experiments.choices import make_online
-from experiments.options import check_known
+from experiments.harness.options import check_known
 
 # name: (step, loss) -> rule. Another rule is another name here.
 RULES: dict[str, Callable[..., OnlineRule]] = {

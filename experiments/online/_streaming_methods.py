@@ -13,18 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bpvariants import cells, gradients, updates
-from bpvariants.types import OnlineRule, PyTree, Step
+from bpvariants import gradients, updates
+from bpvariants.types import OnlineRule
+from experiments.harness.precision import double_precision
+from experiments.networks.online import Network
 from experiments.online._sensor_streams import Stream
-from experiments.precision import double_precision
-
-
-class Network(NamedTuple):
-    """A step, its params from a key, and its carry from these."""
-
-    step: Step
-    init: Callable[[jax.Array], PyTree]
-    carry: Callable[[PyTree], PyTree]
 
 
 class Scores(NamedTuple):
@@ -33,29 +26,6 @@ class Scores(NamedTuple):
     losses: np.ndarray | None
     errors: np.ndarray
     settings: tuple[dict[str, float], ...]
-
-
-def recurrent(cell: str, inputs: int, units: int, outputs: int) -> Network:
-    """Return a cell with a linear readout of its state and of its inputs."""
-    advance, draw, zeros = (
-        getattr(cells, name) for name in (cell, f"{cell}_params", f"{cell}_carry")
-    )
-
-    def init(key):
-        params = draw(key, inputs, units)
-        _, h = jax.eval_shape(advance, params, zeros(params), jnp.zeros(inputs))
-        return {
-            "cell": params,
-            "readout": jnp.zeros((*h.shape, outputs)),
-            "skip": jnp.zeros((inputs, outputs)),
-            "bias": jnp.zeros(outputs),
-        }
-
-    def step(params, carry, x):
-        carry, h = advance(params["cell"], carry, x)
-        return carry, h @ params["readout"] + x @ params["skip"] + params["bias"]
-
-    return Network(step, init, lambda params: zeros(params["cell"]))
 
 
 def linear(inputs: int, outputs: int) -> Network:

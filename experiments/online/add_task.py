@@ -26,8 +26,9 @@ import optax
 
 from bpvariants import gradients
 from experiments import report
-from experiments.online import _add_task_report, _learning, _rules
-from experiments.options import check_at_least_one
+from experiments.harness.options import check_at_least_one
+from experiments.networks import online
+from experiments.online import _add_task_report, _rules
 
 BIAS, FIRST, SECOND = 0.5, 0.5, -0.25  # of the probability of y = 1
 
@@ -157,7 +158,7 @@ def learners(config: Config) -> dict[str, tuple[Callable, Callable]]:
 
     start(keys) -> state; learn(state, xs, targets, key) -> (state, mean losses).
     """
-    network = _learning.network("tanh", 1, config.units, 1, config.leak)
+    network = online.network("tanh", 1, config.units, 1, config.leak)
     adam = optax.adam(config.learning_rate)
     chosen = {}
     for name in config.rules:
@@ -179,10 +180,10 @@ def _online(network, rule, adam):
 
     def start(key):
         params = network.init(key)
-        state = _learning.begin(rule, params, network.carry(params), one_step)
+        state = online.begin(rule, params, network.carry(params), one_step)
         return (params, adam.init(params)), state
 
-    learn_online = _learning.learn_online(rule, adam)
+    learn_online = online.learn_online(rule, adam)
 
     def learn(state, xs, targets, key):
         state, losses = learn_online(*state, xs, targets, key)

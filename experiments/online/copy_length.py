@@ -27,9 +27,10 @@ import optax
 
 from bpvariants.types import PyTree
 from experiments import report
-from experiments.online import _copy_length_report, _learning, _rules
+from experiments.harness.options import check_at_least_one
+from experiments.networks import online
+from experiments.online import _copy_length_report, _rules
 from experiments.online._copy_learners import learners, RULES
-from experiments.options import check_at_least_one
 
 GUESS = math.log(2)  # the loss of who remembers nothing
 REMEMBERED = 0.9  # of the mean of losses, from one sequence to the next
@@ -68,10 +69,10 @@ class Config:
     def __post_init__(self):
         """Check the options."""
         check_at_least_one(self, "units", "batch", "steps", "longest", "seeds", "chunk")
-        unknown = [cell for cell in self.cells if cell not in _learning.CELLS]
+        unknown = [cell for cell in self.cells if cell not in online.CELLS]
         if unknown:
             raise ValueError(
-                f"cells must be some of {', '.join(_learning.CELLS)}; got "
+                f"cells must be some of {', '.join(online.CELLS)}; got "
                 f"{', '.join(unknown)}."
             )
         for every, lookback in self.truncations:
@@ -108,7 +109,7 @@ def main(config: Config) -> report.Result:
     try:
         with report.Progress(len(config.cells) * len(chosen)) as progress:
             for cell in config.cells:
-                network = _learning.network(cell, 3, config.units, 1)
+                network = online.network(cell, 3, config.units, 1)
                 course, carry = jax.jit(partial(_begin, config, network))()
                 for name, make_learn in chosen.items():
                     progress.begin(f"{cell} by {name}", config.steps)
@@ -205,7 +206,7 @@ def _rows(
         raise KeyboardInterrupt
 
 
-def _begin(config: Config, network: _learning.Network) -> tuple[Course, PyTree]:
+def _begin(config: Config, network: online.Network) -> tuple[Course, PyTree]:
     """Return where all trainings begin, and the carry of each sequence."""
     adam = optax.adam(config.learning_rate)
 

@@ -31,6 +31,7 @@ import optax
 
 from bpvariants import gradients
 from experiments import report
+from experiments.harness.options import check_at_least_one
 from experiments.online import _dynamical_systems, _predictor, _rules
 from experiments.online._online_learning_report import (
     cosines,
@@ -39,7 +40,6 @@ from experiments.online._online_learning_report import (
     show,
 )
 from experiments.online._predictor import Learner
-from experiments.options import check_at_least_one
 
 
 @dataclasses.dataclass(frozen=True)

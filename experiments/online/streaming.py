@@ -18,13 +18,14 @@ import numpy as np
 
 from bpvariants import gradients
 from experiments import report
+from experiments.harness.options import check_at_least_one
+from experiments.networks import online
 from experiments.online import (
     _rules,
     _sensor_streams as sensor_streams,
     _streaming_methods as methods,
     _streaming_report as streaming_report,
 )
-from experiments.options import check_at_least_one
 
 POINTS = 60  # of a curve
 
@@ -135,7 +136,7 @@ def jobs(
         chosen[f"least squares, {label}"] = partial(
             methods.least_squares, stream, xs, config.decays
         )
-    network = methods.recurrent(config.cell, inputs, config.units, stream.outputs)
+    network = online.recurrent(config.cell, inputs, config.units, stream.outputs)
     rules = {
         f"truncated_bptt, {lookback} back": methods.truncated(lookback)
         for lookback in config.lookbacks

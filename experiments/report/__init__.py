@@ -6,7 +6,6 @@ from experiments.report._files import (
     write_config as write_config,
     writes as writes,
 )
-from experiments.report._html import write_report as write_report
 from experiments.report._progress import Progress as Progress
 from experiments.report._published import (
     Published as Published,
@@ -20,6 +19,5 @@ from experiments.report._studies import (
 from experiments.report._tables import (
     mean_sd as mean_sd,
     say_where as say_where,
-    show as show,
     wide_console as wide_console,
 )

@@ -18,7 +18,7 @@ import optax
 
 from bpvariants import updates
 from experiments import data, report
-from experiments.resilient import _minibatch_report
+from experiments.resilient import _rprop_minibatch_report
 from experiments.resilient._digits_mlp import digits_mlp, Network
 
 FULL, MINI = "full", "mini"
@@ -119,8 +119,8 @@ def main(config: Config) -> report.Result:
     except KeyboardInterrupt:
         interrupted = True
     if rows:
-        _minibatch_report.show(rows, images)
-        _minibatch_report.draw(folder, rows)
+        _rprop_minibatch_report.show(rows, images)
+        _rprop_minibatch_report.draw(folder, rows)
     report.say_where(folder, time.perf_counter() - start, interrupted)
     return report.Result(rows, folder, interrupted)
 

@@ -20,9 +20,10 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants import training
-from experiments import choices, data, options, report
-from experiments.applications._training import check_resume, open_run
-from experiments.resilient import _robustness_report
+from experiments import choices, data, report
+from experiments.harness import options
+from experiments.harness.jobs import check_resume, open_run
+from experiments.resilient import _rprop_robustness_report
 from experiments.resilient._digits_mlp import digits_mlp, PIXELS
 
 OWN_NOISE = 0.1  # deviation of a copy's, in those of a pixel
@@ -125,8 +126,8 @@ def main(config: Config) -> report.Result:
     for row in rows:
         report.append_row(folder, row)
     if rows:
-        _robustness_report.show(rows, config)
-        report.save_picture(folder, "robustness", _robustness_report.draw(rows))
+        _rprop_robustness_report.show(rows, config)
+        report.save_picture(folder, "robustness", _rprop_robustness_report.draw(rows))
     report.say_where(folder, time.perf_counter() - start, result.interrupted)
     return report.Result(rows, folder, result.interrupted)
 

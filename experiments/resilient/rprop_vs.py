@@ -14,10 +14,11 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from experiments import precision, report
-from experiments.resilient import _vs_problems, _vs_report
-from experiments.resilient._vs_methods import find_torch, Method, methods, Trace
-from experiments.resilient._vs_problems import Problem
+from experiments import report
+from experiments.harness import precision
+from experiments.resilient import _rprop_vs_problems, _rprop_vs_report
+from experiments.resilient._rprop_vs_methods import find_torch, Method, methods, Trace
+from experiments.resilient._rprop_vs_problems import Problem
 
 POINTS = 200  # of a curve that is written
 NAMES = ("quadratic", "rosenbrock", "digits")
@@ -91,9 +92,9 @@ def main(config: Config) -> report.Result:
     done = [p for p in done if any(row["problem"] == p.name for row in rows)]
     missing = [] if find_torch() else ["torch is not installed: its row is left out."]
     for problem in done:
-        _vs_report.show(problem, rows, missing)
+        _rprop_vs_report.show(problem, rows, missing)
     if done:
-        _vs_report.draw(folder, done, rows)
+        _rprop_vs_report.draw(folder, done, rows)
     report.say_where(folder, time.perf_counter() - start, interrupted)
     return report.Result(rows, folder, interrupted)
 
@@ -102,14 +103,14 @@ def _maker(name: str, config: Config) -> tuple[Any, Callable[[], Problem]]:
     """Return the precision that a problem is run in, and what makes it there."""
     key = jax.random.key(config.first_seed)
     if name == "digits":
-        return nullcontext(), lambda: _vs_problems.digits(
+        return nullcontext(), lambda: _rprop_vs_problems.digits(
             key, config.seeds, config.digits_steps, config.digits_targets
         )
     make = {
-        "quadratic": lambda: _vs_problems.quadratic(
+        "quadratic": lambda: _rprop_vs_problems.quadratic(
             key, config.seeds, config.quadratic_steps
         ),
-        "rosenbrock": lambda: _vs_problems.rosenbrock(config.rosenbrock_steps),
+        "rosenbrock": lambda: _rprop_vs_problems.rosenbrock(config.rosenbrock_steps),
     }
     return precision.double_precision(), make[name]
 

@@ -23,8 +23,8 @@ import optax
 
 from bpvariants import gradients, training
 from experiments import data, report
-from experiments._devices import Machine
-from experiments.options import check_at_least_one
+from experiments.harness.devices import Machine
+from experiments.harness.options import check_at_least_one
 from experiments.scale import _char_lm_report as char_lm_report
 from experiments.scale._data_parallel import data_parallel
 

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments import options, report
+from experiments import report
+from experiments.harness import options
 
 
 @dataclasses.dataclass(frozen=True)

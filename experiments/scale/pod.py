@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import report
-from experiments.options import check_at_least_one
+from experiments.harness.options import check_at_least_one
 from experiments.scale import _pod_report as pod_report
 
 WEIGHT_BYTES = 2  # bfloat16

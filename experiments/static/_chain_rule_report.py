@@ -14,8 +14,8 @@ FACTORS = ["∂E/∂y", "∂y/∂s", "∂s/∂w"]
 def show(
     rows: list[dict[str, Any]],
     config: Any,
-    info: gradients.BackpropInfo,
-    micrograd: gradients.BackpropInfo,
+    info: gradients.static.BackpropInfo,
+    micrograd: gradients.static.BackpropInfo,
 ) -> None:
     """Print what each layer saw, its factors, those of single weights, micrograd's."""
     of = lambda kind: [row for row in rows if row["row"] == kind]
@@ -91,20 +91,22 @@ def _show_micrograd(rows, info):
 
 
 def draw_chain(
-    info: gradients.BackpropInfo, image: np.ndarray, micrograd: gradients.BackpropInfo
+    info: gradients.static.BackpropInfo,
+    image: np.ndarray,
+    micrograd: gradients.static.BackpropInfo,
 ) -> Figure:
     """Draw the chain of the digit's network, and that of micrograd's expression."""
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.6, 3, 1.7))
     _draw_image(left, image, "y_0 = x", cmap="gray_r")
-    gradients.draw(info, middle)
-    gradients.draw(micrograd, right)
+    info.plot(middle)
+    micrograd.plot(right)
     right.set_xticks([0], ["micrograd's e, f"])
     return figure
 
 
 def draw_factors(
-    info: gradients.BackpropInfo, image: np.ndarray, weight: dict[str, Any]
+    info: gradients.static.BackpropInfo, image: np.ndarray, weight: dict[str, Any]
 ) -> Figure:
     """Draw the factors of all hidden units, and ∂E/∂w of one of them as an image."""
     figure = Figure(figsize=(12, 6), layout="constrained")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bpvariants import gradients
+from bpvariants import diagnostics, gradients
 from bpvariants.types import PyTree
 from experiments.static._lenet import LAYERS, SIDE
 
@@ -15,13 +15,13 @@ RULES = ("bp", "fa", "dfa", "usf", "brsf", "frsf")
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
-def draw_feedback(rule: str, key: jax.Array, params: PyTree) -> PyTree:
+def alignment_weights(rule: str, key: jax.Array, params: PyTree) -> PyTree:
     """Return the weights of a rule's way back, drawn once; None if it has none."""
     if rule == "bp":
         return None
     like = jnp.zeros((1, SIDE, SIDE, 1))
     kind: Any = rule
-    return gradients.draw_feedback(key, LAYERS, params, like, kind)
+    return gradients.alignment_weights(key, LAYERS, params, like, kind)
 
 
 def make_rule(rule: str) -> Callable:
@@ -48,6 +48,6 @@ def make_angles(rule: str, images: jax.Array, labels: jax.Array) -> Callable:
     def angles(params, feedback, key):
         (_, info), _ = approximate(params, feedback, images, labels, key)
         (_, true), _ = exact(params, None, images, labels, key)
-        return gradients.alignment_angles(info, true)
+        return diagnostics.alignment_angles(info, true)
 
     return angles

@@ -26,10 +26,10 @@ import optax
 from bpvariants import training
 from bpvariants.types import PyTree
 from experiments import data, report
-from experiments.options import at_quick_size, check_at_least_one, check_known
+from experiments.harness.options import at_quick_size, check_at_least_one, check_known
 from experiments.static import _alignment_report as alignment_report
 from experiments.static._feedback_rules import (
-    draw_feedback,
+    alignment_weights,
     make_angles,
     make_rule,
     RULES,
@@ -136,7 +136,7 @@ def _row(
     of_params, of_rule = jax.random.split(jax.random.key(0))
     params = jax.vmap(init)(jax.random.split(of_params, config.seeds))
     keys = jax.random.split(of_rule, config.seeds)
-    feedback = jax.vmap(partial(draw_feedback, rule))(keys, params)
+    feedback = jax.vmap(partial(alignment_weights, rule))(keys, params)
     images, labels = (part[:SHOWN] for part in examples)
     angles = jax.jit(jax.vmap(make_angles(rule, images, labels)))
     errors, found = [], []

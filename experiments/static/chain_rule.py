@@ -24,8 +24,8 @@ from jax.flatten_util import ravel_pytree
 from bpvariants import gradients
 from bpvariants.types import PyTree
 from experiments import data, report
-from experiments.options import check_at_least_one
-from experiments.precision import double_precision
+from experiments.harness.options import check_at_least_one
+from experiments.harness.precision import double_precision
 from experiments.static import _chain_rule_report as chain_report
 
 CLASSES = 10
@@ -141,7 +141,7 @@ def _other_gradients(params, x, target) -> dict[str, PyTree]:
     }
 
 
-def by_hand(info: gradients.BackpropInfo) -> list[dict[str, jax.Array]]:
+def by_hand(info: gradients.static.BackpropInfo) -> list[dict[str, jax.Array]]:
     """Return for each layer the three factors, δ, and ∂E/∂w of a single example.
 
     The factors are ∂E/∂y [m], ∂y/∂s [m], and ∂s/∂w = y_{l−1} [n]; ∂E/∂w is [n, m].
@@ -202,7 +202,7 @@ def _paths(params, info, unit: int) -> list[dict[str, Any]]:
     return [*rows, {"row": "paths", "unit": unit, "sum": total, "error": error}]
 
 
-def _micrograd() -> tuple[list[dict[str, Any]], gradients.BackpropInfo]:
+def _micrograd() -> tuple[list[dict[str, Any]], gradients.static.BackpropInfo]:
     """Return g and its derivatives, by layers of single numbers and by `jax.grad`."""
 
     def expression(a, b):

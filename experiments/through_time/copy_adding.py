@@ -23,7 +23,8 @@ import optax
 
 from bpvariants import gradients, training
 from experiments import report
-from experiments.through_time import _cells, _copy_adding_report, _memory_tasks
+from experiments.networks import cells
+from experiments.through_time import _copy_adding_report, _memory_tasks
 from experiments.through_time._memory_tasks import MemoryTask
 
 SHOWN = 100  # examples on which δ is looked at
@@ -69,9 +70,9 @@ class Config:
                 )
         if not all(lookback >= 1 for lookback in self.lookbacks):
             raise ValueError(f"lookbacks must be at least 1, got {self.lookbacks}.")
-        if self.truncated_cell not in _cells.CELLS:
+        if self.truncated_cell not in cells.CELLS:
             raise ValueError(
-                f"truncated_cell must be one of {', '.join(_cells.CELLS)}; got "
+                f"truncated_cell must be one of {', '.join(cells.CELLS)}; got "
                 f"{self.truncated_cell!r}."
             )
         if not self.learning_rate > 0:
@@ -118,7 +119,7 @@ def _jobs(config: Config) -> list[tuple[str, str, Callable]]:
     Another rule is another line here.
     """
     jobs: list[tuple[str, str, Callable]]
-    jobs = [(cell, "bptt", gradients.bptt) for cell in _cells.CELLS]
+    jobs = [(cell, "bptt", gradients.bptt) for cell in cells.CELLS]
     for lookback in config.lookbacks:
         every = max(1, lookback // 2)
         make_rule = lambda step, loss, every=every, lookback=lookback: (
@@ -131,11 +132,11 @@ def _jobs(config: Config) -> list[tuple[str, str, Callable]]:
 def _row(
     config: Config, task: MemoryTask, cell: str, make_rule: Callable, advance: Callable
 ) -> tuple[dict[str, Any] | None, bool]:
-    step = _cells.make_step(cell)
+    step = cells.make_step(cell)
     keys = jax.random.split(jax.random.key(0), config.seeds)
-    init = lambda key: _cells.init(key, cell, task.inputs, config.units, task.outputs)
+    init = lambda key: cells.init(key, cell, task.inputs, config.units, task.outputs)
     params = jax.vmap(init)(keys)
-    carry = _cells.CELLS[cell].zeros((config.batch,), config.units)
+    carry = cells.CELLS[cell].zeros((config.batch,), config.units)
     rate = config.learning_rate * (1 / 3 if cell == "tanh" else 1)
     result = training.fit(
         make_rule(step, task.loss),
@@ -174,9 +175,9 @@ def _first_below(values: np.ndarray, bound: float) -> int | None:
     return int(found[0]) + window if len(found) else None
 
 
-def gradient_flow(task: MemoryTask, cell: str, params: _cells.Params) -> jax.Array:
+def gradient_flow(task: MemoryTask, cell: str, params: cells.Params) -> jax.Array:
     """Return ‖δ_t‖, t = 1 … T, of the last step's loss, a mean over examples, [T]."""
-    advance, zeros, read = _cells.CELLS[cell][1:]
+    advance, zeros, read = cells.CELLS[cell][1:]
     xs, targets, _ = task.draw(jax.random.key(2), SHOWN)
     carry = zeros((SHOWN,), len(params["recurrent"]))
     epsilon = jax.tree.map(lambda leaf: jnp.zeros((task.steps, *leaf.shape)), carry)
@@ -188,7 +189,7 @@ def gradient_flow(task: MemoryTask, cell: str, params: _cells.Params) -> jax.Arr
 
     def losses(epsilon):
         last, _ = gradients.unroll(perturbed, params, carry, (xs, epsilon))
-        return jnp.sum(task.loss(_cells.readout(params, read(last)), targets[-1]))
+        return jnp.sum(task.loss(cells.readout(params, read(last)), targets[-1]))
 
     deltas = jax.tree.leaves(jax.grad(losses)(epsilon))
     norms = jnp.sqrt(sum(jnp.sum(delta**2, axis=-1) for delta in deltas))

@@ -26,7 +26,7 @@ import optax
 from bpvariants import cells, diagnostics, gradients, training
 from bpvariants.types import PyTree
 from experiments import data, report
-from experiments.options import check_at_least_one
+from experiments.harness.options import check_at_least_one
 from experiments.through_time import _flow_report as flow_report
 
 EMBEDDING = 16

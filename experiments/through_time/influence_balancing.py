@@ -24,15 +24,15 @@ import numpy as np
 from bpvariants import gradients
 from bpvariants.types import GradientRule, OnlineRule
 from experiments import report
-from experiments.precision import double_precision
-from experiments.through_time._influence_network import (
+from experiments.harness.precision import double_precision
+from experiments.through_time._influence_balancing_network import (
     half_square,
     leaky_step,
     step,
     stream,
     UNITS,
 )
-from experiments.through_time._influence_report import (
+from experiments.through_time._influence_balancing_report import (
     draw,
     FARTHEST,
     LOST,

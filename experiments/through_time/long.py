@@ -24,8 +24,8 @@ import optax
 
 from bpvariants import gradients
 from experiments import data, report
+from experiments.baselines.adaptive_ngrams import adaptive_ngrams
 from experiments.through_time import _long_report as long_report
-from experiments.through_time._adaptive_ngrams import adaptive_ngrams
 
 EMBEDDING = 16
 RULES = ("bptt", "truncated_bptt", "truncated_bptt, learning")

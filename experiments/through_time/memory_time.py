@@ -107,7 +107,7 @@ def _policies(config: Config, length: int) -> Iterator[dict[str, Any]]:
     """Yield a row for each policy, the first of them that keeps everything."""
     step, loss, arguments = _problem(config, length)
     params, carry, xs, targets = arguments
-    size = gradients.step_bytes(step, params, carry, xs[0], loss, targets[0])
+    size = gradients.remat.step_bytes(step, params, carry, xs[0], loss, targets[0])
     policies = _named(length, size)
     entrants: Entrants = {
         name: (gradients.bptt(step, loss, checkpoint=policy), arguments)
@@ -115,7 +115,7 @@ def _policies(config: Config, length: int) -> Iterator[dict[str, Any]]:
     }
     measured = race(f"T = {length}", entrants, repeats=config.repeats)
     for row in measured:
-        cost = gradients.predicted_cost(length, policies[row.name], size)
+        cost = gradients.remat.predicted_cost(length, policies[row.name], size)
         yield {
             "kind": "policy",
             "length": length,
@@ -131,7 +131,7 @@ def _policies(config: Config, length: int) -> Iterator[dict[str, Any]]:
         }
 
 
-def _named(length: int, size: gradients.StepBytes) -> dict[str, Any]:
+def _named(length: int, size: gradients.remat.StepBytes) -> dict[str, Any]:
     """Return the policies to measure; √(T c/r) is where `every` needs least."""
     best = math.sqrt(length * size.carry / size.kept)
     divisors = [k for k in range(1, length + 1) if length % k == 0]
@@ -141,17 +141,17 @@ def _named(length: int, size: gradients.StepBytes) -> dict[str, Any]:
     policies = {
         "None": None,
         '"step"': "step",
-        f"every({wide})": gradients.every(wide),
-        f"every({k})": gradients.every(k),
-        f"every({wide}, {max(k // 2, 1)})": gradients.every(wide, max(k // 2, 1)),
-        f"slots({root})": gradients.slots(root),
-        f"slots({max(root // 4, 1)})": gradients.slots(max(root // 4, 1)),
+        f"every({wide})": gradients.remat.every(wide),
+        f"every({k})": gradients.remat.every(k),
+        f"every({wide}, {max(k // 2, 1)})": gradients.remat.every(wide, max(k // 2, 1)),
+        f"slots({root})": gradients.remat.slots(root),
+        f"slots({max(root // 4, 1)})": gradients.remat.slots(max(root // 4, 1)),
     }
     for share in (0.05, 0.01):
         num_bytes = int(share * length * size.kept)
         try:
-            policy = gradients.budget(num_bytes)
-            gradients.predicted_cost(length, policy, size)
+            policy = gradients.remat.budget(num_bytes)
+            gradients.remat.predicted_cost(length, policy, size)
         except ValueError:  # of few steps, one alone is more
             continue
         policies[f"budget({share:.0%} of full)"] = policy
@@ -162,7 +162,7 @@ def _growth(config: Config, length: int) -> dict[str, Any]:
     """Measure how a gradient grows with T, kept whole and by √T slots."""
     step, loss, arguments = _problem(config, length)
     whole = gradients.bptt(step, loss)
-    slots = gradients.slots(round(math.sqrt(length)))
+    slots = gradients.remat.slots(round(math.sqrt(length)))
     entrants: Entrants = {
         "None": (whole, arguments),
         "slots(√T)": (gradients.bptt(step, loss, checkpoint=slots), arguments),

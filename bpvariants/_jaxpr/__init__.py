@@ -1,0 +1,1 @@
+"""Reading and rewriting programs (jaxprs): the only place that names primitives."""

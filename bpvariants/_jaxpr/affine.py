@@ -1,0 +1,104 @@
+"""Tell from a step's program, before it runs, that it is no element-wise affine one.
+
+Each array of the program is followed from the old carry on: it is constant, or affine
+in one leaf of the carry element by element as far as can be told, or it is neither, and
+then what made it so is its label. What is not known passes: it is tested when it runs.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._jaxpr.program import called, CALLS, is_variable
+from bpvariants.types import PyTree, Step
+
+# fmt: off
+BENDS = {
+    "abs", "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil",
+    "clamp", "conj", "cos", "cosh", "digamma", "erf", "erf_inv", "erfc", "exp", "exp2",
+    "expm1", "floor", "imag", "integer_pow", "lgamma", "log", "log1p", "logistic",
+    "max", "min", "nextafter", "pow", "real", "rem", "round", "rsqrt", "sign", "sin",
+    "sinh", "sqrt", "square", "tan", "tanh",
+}
+MIXES = {
+    "conv_general_dilated", "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum",
+    "fft", "reduce_max", "reduce_min", "reduce_prod", "reduce_sum", "sort",
+}
+LOOPS = {"cond", "scan", "while"}  # which are not looked into
+# fmt: on
+
+# None: constant; a number: affine in that leaf of the carry; a text: what spoils it.
+Label = int | str | None
+
+
+def check_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> None:
+    """Check that a step is not seen to be other than element-wise affine."""
+    why = _why_not_affine(step, params, carry, x)
+    if why is not None:
+        raise ValueError(
+            "method='linear' needs a new carry that is A * carry + u, number by number"
+            f", but {why}. Give method='newton'."
+        )
+
+
+def _why_not_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> str | None:
+    """Return what makes the new carry other than A ⊙ h + u, or None if nothing seen."""
+    paths = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(carry)]
+    new_carry = lambda params, carry, x: step(params, carry, x)[0]
+    jaxpr = jax.make_jaxpr(new_carry)(params, carry, x).jaxpr
+    before = len(jax.tree.leaves(params))
+    after = len(jaxpr.invars) - before - len(paths)
+    labels: list[Label] = [None] * before
+    labels += [*range(len(paths)), *[None] * after]
+    for leaf, label in enumerate(_follow(jaxpr, labels)):
+        if isinstance(label, str):
+            return f"the new carry{paths[leaf]} comes from the old one by {label}"
+        if label is not None and label != leaf:
+            return f"the new carry{paths[leaf]} depends on the old carry{paths[label]}"
+    return None
+
+
+def _follow(jaxpr: Any, inputs: list[Label]) -> list[Label]:
+    """Return the labels of a program's outputs, given those of its inputs."""
+    known: dict[Any, Label] = dict(zip(jaxpr.invars, inputs, strict=True))
+    label_of = lambda atom: known.get(atom) if is_variable(atom) else None
+    for equation in jaxpr.eqns:
+        labels = [label_of(atom) for atom in equation.invars]
+        inner = called(equation, CALLS | {"custom_vjp_call"})
+        if inner is not None and len(inner[0].invars) == len(labels):
+            outputs = _follow(inner[0], labels)
+        else:
+            outputs = [_label(equation, labels)] * len(equation.outvars)
+        known |= dict(zip(equation.outvars, outputs, strict=True))
+    return [label_of(atom) for atom in jaxpr.outvars]
+
+
+def _label(equation: Any, labels: list[Label]) -> Label:
+    """Return the label of what a primitive gives."""
+    name = equation.primitive.name
+    given = [label for label in labels if label is not None]
+    for label in given:
+        if isinstance(label, str):
+            return label
+    if not given or name in LOOPS:
+        return None
+    twice = len(given) > 1
+    divides = name == "div" and labels[1] is not None
+    decides = name == "select_n" and labels[0] is not None
+    floating = all(
+        jnp.issubdtype(variable.aval.dtype, jnp.inexact)
+        for variable in equation.outvars
+    )
+    if name in BENDS or name in MIXES or divides or decides or not floating:
+        return name
+    if name == "dot_general":
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        shape = equation.invars[0].aval.shape
+        if twice or any(shape[axis] > 1 for axis in contracted):
+            return "a matrix product (dot_general)"
+    if name == "mul" and twice:
+        return "a product with itself (mul)"
+    if len(set(given)) > 1:
+        return f"a mixture of its leaves ({name})"
+    return given[0]

@@ -1,0 +1,182 @@
+"""A step in the form in which its parameters enter it by products with vectors.
+
+Notation, for one example: h_t is the new carry as a vector [n]. For each block of
+parameters Θ, [k, m], that enters by u = â Θ alone, ∂h_t/∂Θ is D ⊗ â with D = ∂h_t/∂u.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants._carries import (
+    as_vectors,
+    carry_dtype,
+    example_shapes,
+    floating_leaves,
+    replace_floating,
+)
+from bpvariants._jaxpr.parameter_products import Block, Terms
+from bpvariants._jaxpr.program import (
+    environment,
+    flat_program,
+    has_refs,
+    interpret,
+    needed_equations,
+    PLAIN_CALLS,
+)
+from bpvariants._jaxpr.uses import count_uses, dependent, passes_on
+from bpvariants.types import PyTree, Step
+
+
+class FactorisedStep(NamedTuple):
+    """The program of a step from (params, carry, inputs) to the new carry.
+
+    Attributes:
+      closed: the program, a closed jaxpr.
+      equations: those that the new carry depends on.
+      blocks: all that parameters enter by.
+    """
+
+    closed: Any
+    equations: list[Any]
+    blocks: list[Block]
+
+    @property
+    def variables(self) -> list[Any]:
+        """The arrays that hold the blocks' u."""
+        return list(dict.fromkeys(block.variable for block in self.blocks))
+
+    def run(
+        self, leaves: Sequence[jax.Array], changes: Sequence[jax.Array]
+    ) -> tuple[list[jax.Array], list[list[jax.Array]]]:
+        """Return the floating leaves of the new carry, and the parts of each â.
+
+        `changes` are added to the variables.
+        """
+        jaxpr = self.closed.jaxpr
+        added = dict(zip(self.variables, changes, strict=True))
+        change = lambda variable, value: (
+            value + added[variable].astype(value.dtype) if variable in added else value
+        )
+        env = environment(jaxpr, self.closed.consts, leaves)
+        env = {variable: change(variable, value) for variable, value in env.items()}
+        read = interpret(self.equations, env, PLAIN_CALLS, change=change)
+
+        def as_vector(factor):
+            if factor is None:
+                return jnp.ones(1)
+            operand, axes = factor
+            return jnp.transpose(read(operand), axes).reshape(-1)
+
+        inputs = [[as_vector(part) for part in block.inputs] for block in self.blocks]
+        return [read(atom) for atom in jaxpr.outvars], inputs
+
+
+def factorise(
+    step_of_example: Step,
+    params: PyTree,
+    carry: PyTree,
+    inputs: PyTree,
+    batch_rank: int = 0,
+) -> FactorisedStep:
+    """Find the blocks by which params reach the new carry of one example.
+
+    Takes the whole batch, or its shapes. A `custom_jvp` keeps its derivative.
+
+    Raises:
+      ValueError: if an array of params reaches it in another way.
+    """
+    new_leaves = lambda *arguments: floating_leaves(step_of_example(*arguments)[0])
+    shapes = example_shapes((carry, inputs), batch_rank)
+    closed, _ = flat_program(new_leaves, params, *shapes, calls=PLAIN_CALLS)
+    if has_refs(closed.jaxpr):
+        raise ValueError(
+            "step must not pass what the new carry is made of through refs, where its "
+            "factors are not seen; return arrays instead, or use gradients.rtrl."
+        )
+    equations = needed_equations(closed.jaxpr)
+    paths = [path for path, _ in jax.tree.leaves_with_path(params)]
+    thetas = closed.jaxpr.invars[: len(paths)]
+    depends = dependent(equations, thetas)
+    uses = count_uses(equations, closed.jaxpr.outvars, depends)
+    terms = Terms(thetas, [jax.tree_util.keystr(path) for path in paths], uses)
+    for equation in equations:
+        if not depends.isdisjoint(equation.outvars):
+            terms.read(equation, passes_on(equation, depends))
+    return FactorisedStep(closed, equations, terms.blocks())
+
+
+def linearise_factors(
+    program: FactorisedStep, params: PyTree, carry: PyTree, inputs: PyTree
+) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
+    """Return J [n, n], and (â [k], D [n, m]) of each block, of one example.
+
+    n counts all numbers in the floating leaves of the carry, which stand below each
+    other. All are float32 or wider. Costs n backward passes through the step.
+    """
+    dtype, leaves = carry_dtype(carry), floating_leaves(carry)
+    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+
+    def new_carry(h, changes):
+        parts = zip(jnp.split(h, ends), leaves, strict=True)
+        start = replace_floating(carry, [a.reshape(b.shape) for a, b in parts])
+        arguments = [*map(jnp.asarray, jax.tree.leaves(params))]
+        arguments += jax.tree.leaves((start, inputs))
+        new, factors = program.run(arguments, changes)
+        return as_vectors(new, (), dtype), [
+            as_vectors(parts, (), dtype) for parts in factors
+        ]
+
+    zeros = [jnp.zeros(variable.aval.shape, dtype) for variable in program.variables]
+    h = as_vectors(leaves, (), dtype)
+    _, pull, factors = jax.vjp(new_carry, h, zeros, has_aux=True)
+    jacobian, slopes = jax.vmap(pull)(jnp.eye(h.size, dtype=dtype))
+    of_variable = dict(zip(program.variables, slopes, strict=True))
+    of_blocks = [
+        of_variable[block.variable].reshape(h.size, -1)[:, _as_slice(block.positions)]
+        for block in program.blocks
+    ]
+    return jacobian, list(zip(factors, of_blocks, strict=True))
+
+
+def add_block(
+    grads: Sequence[jax.Array], block: Block, values: jax.Array
+) -> list[jax.Array]:
+    """Add the gradient of a block's Θ, [k, m], to those of all leaves of params."""
+    grads, end = list(grads), 0
+    for i, grad in enumerate(grads):
+        start, end = end, end + grad.size
+        inside = (start <= block.parameters) & (block.parameters < end)
+        rows = np.flatnonzero(inside.any(axis=1))
+        columns = np.flatnonzero(inside.any(axis=0))
+        if rows.size:
+            part = values[_as_slice(rows)][:, _as_slice(columns)].astype(grad.dtype)
+            places = block.parameters[np.ix_(rows, columns)] - start
+            inside = inside[np.ix_(rows, columns)]
+            grads[i] = _add_at(grad, np.where(inside, places, grad.size), part)
+    return grads
+
+
+def _add_at(grad: jax.Array, places: np.ndarray, part: jax.Array) -> jax.Array:
+    """Add numbers to those at flat places, if there are such places."""
+    width = grad.shape[-1] if grad.ndim else 1
+    row, column = divmod(int(places[0, 0]), width)
+    for at, values in ((places, part), (places.T, part.T)):
+        rows, columns = row + np.arange(at.shape[0]), column + np.arange(at.shape[1])
+        grid = rows[:, None] * width + columns
+        if columns[-1] < width and np.array_equal(at, grid):
+            # part of a matrix, for which the program needs no list of places
+            window = grad.reshape(-1, width).at[_as_slice(rows), _as_slice(columns)]
+            return window.add(values).reshape(grad.shape)
+    flat = grad.reshape(-1).at[places.reshape(-1)]
+    return flat.add(part.reshape(-1), mode="drop").reshape(grad.shape)
+
+
+def _as_slice(positions: np.ndarray) -> Any:
+    """Return the positions as a slice, where they are one."""
+    first, size = int(positions[0]), len(positions)
+    together = np.array_equal(positions, np.arange(first, first + size))
+    return slice(first, first + size) if together else positions

@@ -1,0 +1,201 @@
+"""Chosen entries of ∂h_t/∂h_{t−1}, without the rest of it.
+
+The diagonal of W, say, is what a tanh network's own recurrence is made of, and takes n
+numbers, while all of the Jacobian takes n backward passes. The entries asked for are
+followed back through the linearised step's program to those of its inner arrays that
+they are made of; then these are computed forwards.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import sparse
+
+from bpvariants._jaxpr.linear_operations import Link
+from bpvariants._jaxpr.linearisation import primal_values, TangentProgram
+from bpvariants._jaxpr.program import is_variable
+from bpvariants._jaxpr.sparsity import Dependence, Sparse, spread
+
+
+class Entries(NamedTuple):
+    """Entries of J to compute, and what they are made of.
+
+    Attributes:
+      pattern: sparse bool [n, n], the entries.
+      wanted: variable -> sparse bool [size, n], those of an inner array.
+      direct_only: whether paths that mix numbers are left out.
+    """
+
+    pattern: Sparse
+    wanted: dict[Any, Sparse]
+    direct_only: bool
+
+
+def plan_entries(
+    program: TangentProgram,
+    found: Dependence,
+    needed: np.ndarray,
+    direct_only: bool = False,
+) -> Entries | None:
+    """Find what the entries of J that are needed, bool [n, n], are made of.
+
+    None if they pass an operation that is not understood. See `dependence` for
+    `direct_only`.
+    """
+    if program.is_opaque and needed.any():
+        return None
+    pattern = sparse.csr_array(needed)
+    pattern.sort_indices()
+    wanted: dict[Any, Sparse] = {}
+    start = 0
+    for atom in program.outputs:
+        size = atom.aval.size
+        if is_variable(atom) and atom in found.through:
+            _add(wanted, atom, pattern[start : start + size], found)
+        start += size
+    for equation, its_links in reversed(program.linear):
+        outputs = [wanted.get(variable) for variable in equation.outvars]
+        if all(output is None or output.nnz == 0 for output in outputs):
+            continue
+        if its_links is None:
+            if direct_only:  # which take no path through it
+                continue
+            return None
+        for output, of_output in zip(outputs, its_links, strict=True):
+            for link, atom in zip(of_output, equation.invars, strict=True):
+                if link is None or output is None or (direct_only and link.mixes):
+                    continue
+                if not is_variable(atom) or atom not in found.through:
+                    continue
+                back = spread(link, output.shape[0], atom.aval.size).T.tocsr()
+                _add(wanted, atom, back @ output, found)
+    return Entries(pattern, wanted, direct_only)
+
+
+def compute_entries(
+    program: TangentProgram, entries: Entries, leaves: list[jax.Array]
+) -> jax.Array:
+    """Return the entries, in the order of their pattern's rows, then columns.
+
+    `leaves` are those of (params, carry, inputs) of one example.
+    """
+    pattern, wanted, _ = entries
+    read = primal_values(program, leaves)
+    values = {  # of an identity
+        variable: jnp.ones(wanted[variable].nnz, variable.aval.dtype)
+        for variable in program.h
+        if variable in wanted
+    }
+    for equation, its_links in program.linear:
+        for k, variable in enumerate(equation.outvars):
+            if its_links is not None and variable in wanted:
+                parts = _parts(entries, equation, its_links[k], variable, values, read)
+                none = jnp.zeros(wanted[variable].nnz, variable.aval.dtype)
+                values[variable] = sum((a.astype(none.dtype) for a in parts), none)
+    results, start = [jnp.zeros(0)], 0
+    for atom in program.outputs:
+        rows = pattern[start : start + atom.aval.size]
+        start += atom.aval.size
+        none = jnp.zeros(rows.nnz, atom.aval.dtype)
+        given = is_variable(atom) and atom in values
+        found = _looked_up(rows, wanted[atom], values[atom]) if given else none
+        results.append(found)
+    dtype = jnp.result_type(*results[1:])
+    return jnp.concatenate([result.astype(dtype) for result in results])
+
+
+def _parts(
+    entries: Entries,
+    equation: Any,
+    its_links: list[Link | None],
+    variable: Any,
+    values: dict[Any, jax.Array],
+    read: Callable,
+) -> list[jax.Array]:
+    """Return what the entries of a result get from those of each operand."""
+    parts = []
+    for link, atom in zip(its_links, equation.invars, strict=True):
+        if link is None or (entries.direct_only and link.mixes):
+            continue
+        if is_variable(atom) and atom in values:
+            wanted = entries.wanted[variable], entries.wanted[atom]
+            parts.append(_through(link, *wanted, values[atom], read))
+    return parts
+
+
+def _add(
+    wanted: dict[Any, Sparse], variable: Any, entries: Any, found: Dependence
+) -> None:
+    """Want more entries of a variable, those that can be other than zero."""
+    entries = entries.multiply(found.through[variable]).astype(bool)
+    old = wanted.get(variable)
+    entries = entries if old is None else (old + entries).astype(bool)
+    entries = sparse.csr_array(entries)
+    entries.eliminate_zeros()
+    entries.sort_indices()
+    wanted[variable] = entries
+
+
+def _through(
+    link: Link,
+    result: Sparse,
+    operand: Sparse,
+    values: jax.Array,
+    read: Any,
+) -> jax.Array:
+    """Return what a result's entries get from an operand's, through a link."""
+    # Every pair of a link (row, column) and an entry (column, j) of the operand.
+    counts = np.diff(operand.indptr)[link.columns]
+    pair = np.repeat(np.arange(len(link.rows)), counts)
+    begins = np.repeat(operand.indptr[:-1][link.columns], counts)
+    offsets = np.arange(len(pair)) - np.repeat(np.cumsum(counts) - counts, counts)
+    source = begins + offsets
+    target = _find(result, link.rows[pair], operand.indices[source])
+    chosen = np.flatnonzero(target >= 0)
+    pair, source, target = pair[chosen], source[chosen], target[chosen]
+    terms = _take(values, source)
+    if link.factor is not None:
+        factor = _take(link.factor(read), pair)
+        dtype = jnp.promote_types(factor.dtype, terms.dtype)
+        terms = factor.astype(dtype) * terms.astype(dtype)
+    if link.apply is not None:
+        terms = link.apply(terms)
+    if np.array_equal(target, np.arange(result.nnz)):
+        return terms
+    zeros = jnp.zeros(result.nnz, terms.dtype)
+    if len(np.unique(target)) == len(target):  # put in order: a gather is cheaper
+        order = np.full(result.nnz, len(target))
+        order[target] = np.arange(len(target))
+        return jnp.append(terms, jnp.zeros(1, terms.dtype))[order]
+    return zeros.at[target].add(terms)
+
+
+def _looked_up(rows: Sparse, entries: Any, values: Any) -> jax.Array:
+    """Return the values of entries in the order of `rows`, 0 where there are none."""
+    coordinates = rows.tocoo()
+    positions = _find(entries, coordinates.row, coordinates.col)
+    if np.array_equal(positions, np.arange(entries.nnz)):
+        return values
+    return jnp.append(values, jnp.zeros(1, values.dtype))[positions]
+
+
+def _find(entries: Sparse, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return the positions of (row, column) among sorted entries, −1 if not there."""
+    width = entries.shape[1]
+    at = np.repeat(np.arange(entries.shape[0]), np.diff(entries.indptr))
+    keys = at.astype(np.int64) * width + entries.indices
+    asked = rows.astype(np.int64) * width + columns
+    if not len(keys):
+        return np.full(len(asked), -1)
+    positions = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
+    return np.where(keys[positions] == asked, positions, -1)
+
+
+def _take(values: jax.Array, positions: np.ndarray) -> jax.Array:
+    """Take entries, all as they are where that is what is asked."""
+    if np.array_equal(positions, np.arange(values.size)):
+        return values
+    return values[positions]

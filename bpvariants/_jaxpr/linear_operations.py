@@ -1,0 +1,209 @@
+"""Which numbers of its operands a linear operation links to which of its result."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants._jaxpr.program import is_variable
+from bpvariants._jaxpr.rearrangements import MOVES, positions
+
+LARGEST = 50_000_000  # links that are listed one by one
+
+
+class Link(NamedTuple):
+    """How one operand of a linear operation enters one of its results.
+
+    Attributes:
+      rows: positions in the result, flat.
+      columns: positions in the operand, flat; one for each of the rows.
+      factor: from how to read an operand's value to the factors, one for each of the
+        rows; None for ones.
+      apply: what is done to a derivative beside, such as to take its real part.
+      mixes: whether it adds up different numbers of the operand.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    factor: Callable[[Callable], jax.Array] | None = None
+    apply: Callable[[jax.Array], jax.Array] | None = None
+    mixes: bool = False
+
+
+ALONG: dict[str, list[Callable | None]] = {  # number by number, for each operand
+    "add": [None, None],
+    "add_any": [None, None],
+    "complex": [None, lambda value: 1j * value],
+    "conj": [jnp.conj],
+    "convert_element_type": [None],
+    "copy": [None],
+    "copy_p": [None],
+    "imag": [jnp.imag],
+    "name": [None],
+    "neg": [jnp.negative],
+    "real": [jnp.real],
+    "reduce_precision": [None],
+    "sub": [None, jnp.negative],
+}
+
+
+def links(
+    equation: Any,
+    is_tangent: Sequence[bool],
+    known: dict[Any, np.ndarray],
+    nonzero: dict[Any, np.ndarray],
+) -> list[list[Link | None]] | None:
+    """Return, for each output, the link of each operand that is a tangent.
+
+    None stands for an operation that is not understood: all may depend on all.
+    """
+    name = equation.primitive.name
+    tangents = [i for i, yes in enumerate(is_tangent) if yes]
+    size = sum(variable.aval.size for variable in equation.outvars)
+    if name in ALONG:
+        found = [_along(equation, i, ALONG[name][i]) for i in tangents]
+    elif name in ("mul", "div") and len(tangents) == 1:
+        found = [_scaled(equation, tangents[0], nonzero)]
+    elif name == "dot_general" and len(tangents) == 1:
+        link = _contracted(equation, tangents[0], nonzero)
+        if link is None:
+            return None
+        found = [link]
+    elif name == "reduce_sum":
+        found = [_summed(equation)]
+    elif name == "select_n" and not _known(equation.invars[0], known):
+        found = [_chosen(equation, i) for i in tangents]
+    elif name in MOVES and size < LARGEST:
+        return _moves(equation, is_tangent, known)
+    else:
+        return None
+    full: list[Link | None] = [None] * len(is_tangent)
+    for i, link in zip(tangents, found, strict=True):
+        full[i] = link
+    return [full]
+
+
+def _moves(
+    equation: Any, is_tangent: Sequence[bool], known: dict[Any, np.ndarray]
+) -> list[list[Link | None]] | None:
+    """Return the links of an operation that puts numbers elsewhere."""
+    values = [
+        known.get(atom) if is_variable(atom) else np.asarray(atom.val)
+        for atom in equation.invars
+    ]
+    found: list[list[Link | None]]
+    found = [[None] * len(values) for _ in equation.outvars]
+    for i, yes in enumerate(is_tangent):
+        if not yes:
+            continue
+        results = positions(equation, i, values)
+        if results is None:
+            return None
+        for output, (rows, columns) in zip(found, results, strict=True):
+            output[i] = Link(rows, columns)
+    return found
+
+
+def _known(atom: Any, known: dict[Any, np.ndarray]) -> bool:
+    return not is_variable(atom) or atom in known
+
+
+def _positions(equation: Any, i: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and columns number by number; along axes of length 1 they repeat."""
+    operand, out = equation.invars[i].aval, equation.outvars[0].aval
+    columns = np.arange(operand.size).reshape(operand.shape)
+    return np.arange(out.size), np.broadcast_to(columns, out.shape).reshape(-1)
+
+
+def _along(equation, i, apply):
+    return Link(*_positions(equation, i), apply=apply)
+
+
+def _scaled(equation, i, nonzero):
+    """Return the link through a product with, or a quotient by, another operand."""
+    rows, columns = _positions(equation, i)
+    other = equation.invars[1 - i]
+    shape = equation.outvars[0].aval.shape
+    divides = equation.primitive.name == "div"
+    mark = nonzero.get(other) if is_variable(other) else np.asarray(other.val) != 0
+    if mark is not None and not divides:
+        chosen = np.flatnonzero(np.broadcast_to(mark, shape))
+        rows, columns = rows[chosen], columns[chosen]
+
+    def factor(read):
+        value = jnp.broadcast_to(read(other), shape).reshape(-1)
+        value = _taken(value, rows)
+        return 1 / value if divides else value
+
+    return Link(rows, columns, factor)
+
+
+def _chosen(equation, i):
+    """Return the link through a choice whose condition is not known."""
+    rows, columns = _positions(equation, i)
+    condition, shape = equation.invars[0], equation.outvars[0].aval.shape
+
+    def factor(read):
+        value = jnp.broadcast_to(read(condition), shape).reshape(-1)
+        return (value.astype(np.int32) == i - 1).astype(equation.outvars[0].aval.dtype)
+
+    return Link(rows, columns, factor)
+
+
+def _summed(equation):
+    shape, axes = equation.invars[0].aval.shape, equation.params["axes"]
+    kept = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
+    rows = np.arange(int(np.prod(kept))).reshape(kept)
+    rows = np.broadcast_to(rows, shape).reshape(-1)
+    return Link(rows, np.arange(rows.size), mixes=True)
+
+
+def _contracted(equation, i, nonzero):
+    """Return the link through a product of arrays with the operand that is none."""
+    (contracted, batch), other = equation.params["dimension_numbers"], 1 - i
+    names = [_axis_names(equation, k, contracted, batch) for k in (0, 1)]
+    shared = [n for n in names[0] if n[0] == "b"]
+    free = [[n for n in names[k] if n[0] == f"f{k}"] for k in (0, 1)]
+    sizes = {}
+    for k in (0, 1):
+        sizes |= dict(zip(names[k], equation.invars[k].aval.shape, strict=True))
+    order = shared + free[0] + free[1] + [n for n in names[0] if n[0] == "c"]
+    full = [sizes[n] for n in order]
+    if np.prod(full, dtype=float) > LARGEST:
+        return None
+
+    def position(axes):
+        flat = np.arange(int(np.prod([sizes[n] for n in axes])))
+        array = flat.reshape([sizes[n] for n in axes])
+        array = array.transpose([axes.index(n) for n in order if n in axes])
+        shape = [sizes[n] if n in axes else 1 for n in order]
+        return np.broadcast_to(array.reshape(shape), full).reshape(-1)
+
+    result = shared + free[0] + free[1]
+    rows, columns, others = position(result), position(names[i]), position(names[other])
+    atom = equation.invars[other]
+    mark = nonzero.get(atom) if is_variable(atom) else np.asarray(atom.val) != 0
+    if mark is not None:
+        chosen = np.flatnonzero(mark.reshape(-1)[others])
+        rows, columns, others = rows[chosen], columns[chosen], others[chosen]
+    factor = lambda read: _taken(jnp.asarray(read(atom)).reshape(-1), others)
+    return Link(rows, columns, factor, mixes=True)
+
+
+def _axis_names(equation, k, contracted, batch):
+    """Name the axes of an operand: ("b", …) in step, ("c", …) contracted, else free."""
+    names = [(f"f{k}", axis) for axis in range(len(equation.invars[k].aval.shape))]
+    for index, axis in enumerate(batch[k]):
+        names[axis] = ("b", index)
+    for index, axis in enumerate(contracted[k]):
+        names[axis] = ("c", index)
+    return names
+
+
+def _taken(flat, positions):
+    """Take entries of an array, as it is where that is all of them in order."""
+    if len(positions) == flat.size and np.array_equal(positions, np.arange(flat.size)):
+        return flat
+    return flat[positions]

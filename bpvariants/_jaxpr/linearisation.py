@@ -1,0 +1,214 @@
+"""A step's linearisation as a program, and how each operation in it is linked.
+
+The forward derivative of a step, traced, is a program of two parts: operations on the
+step's own arrays, and operations, all linear, on tangents. The second part says, number
+by number, what depends on what. It is read here, once for each trace: scipy's sparse
+matrices hold which numbers an operation links, and numbers known to be zero, such as
+those of a constant mask, link nothing.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants._carries import floating_leaves, replace_floating
+from bpvariants._dtypes import cast_like, widen
+from bpvariants._jaxpr.linear_operations import Link, links
+from bpvariants._jaxpr.program import (
+    flat_program,
+    has_refs,
+    interpret,
+    is_variable,
+    needed_equations,
+    run_equation,
+)
+from bpvariants._jaxpr.rearrangements import moved, MOVES
+from bpvariants.types import PyTree, Step
+
+
+class TangentProgram(NamedTuple):
+    """The linearisation of one example's step, as far as the new carry needs it.
+
+    Attributes:
+      constants: variable -> array, what the program closes over.
+      arguments: variables of the leaves of (params, carry, inputs).
+      thetas: for each leaf of params, the variable of its tangent.
+      h: for each floating leaf of the carry, the variable of its tangent.
+      primal: equations on the step's own arrays, in order.
+      linear: (equation on tangents, its links for each output), in order.
+      outputs: atoms, the tangents of the new carry's floating leaves.
+      is_opaque: whether all may depend on all, as values pass through refs; then
+        nothing is told of the equations.
+    """
+
+    constants: dict[Any, Any]
+    arguments: list[Any]
+    thetas: list[Any]
+    h: list[Any]
+    primal: list[Any]
+    linear: list[tuple[Any, list[list[Link | None]] | None]]
+    outputs: list[Any]
+    is_opaque: bool
+
+
+def tangent_program(
+    step_of_example: Step, params: PyTree, carry: PyTree, inputs: PyTree
+) -> TangentProgram:
+    """Trace the forward derivative of a step (arguments may be shapes)."""
+
+    def derivative(params, carry, inputs, thetas, h):
+        leaves = lambda tree: [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+        def new_carry(theta, h):
+            theta = jax.tree.unflatten(jax.tree.structure(params), theta)
+            start = replace_floating(carry, h)
+            new, _ = step_of_example(cast_like(theta, params), start, inputs)
+            return widen(floating_leaves(new))
+
+        at = widen(leaves(params)), widen(floating_leaves(carry))
+        return jax.linearize(new_carry, *at)[1](thetas, h)
+
+    tangents = jax.eval_shape(
+        lambda params, carry: (
+            widen(jax.tree.leaves(params)),
+            widen(floating_leaves(carry)),
+        ),
+        params,
+        carry,
+    )
+    closed, _ = flat_program(derivative, params, carry, inputs, *tangents)
+    jaxpr = closed.jaxpr
+    sizes = [len(tree) for tree in tangents]
+    first = len(jaxpr.invars) - sum(sizes)
+    tangent_inputs = jaxpr.invars[first:]
+    needed = needed_equations(jaxpr)
+    if any(map(_is_custom, needed)):
+        raise ValueError(
+            "step must have a forward derivative, which a function made by "
+            "jax.custom_vjp has not, and its new carry goes through one: define that "
+            "by jax.custom_jvp, or use gradients.bptt."
+        )
+    is_opaque = has_refs(jaxpr)
+    needed = [] if is_opaque else needed
+    primal, linear = _separate(needed, set(tangent_inputs))
+    constants = {}
+    if not is_opaque:  # to numpy a ref has no end
+        constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+    known, nonzero = _known_zeros(primal, constants)
+    return TangentProgram(
+        constants,
+        jaxpr.invars[:first],
+        tangent_inputs[: sizes[0]],
+        tangent_inputs[sizes[0] :],
+        primal,
+        [
+            (equation, links(equation, flags, known, nonzero))
+            for equation, flags in linear
+        ],
+        jaxpr.outvars,
+        is_opaque,
+    )
+
+
+def primal_values(program: TangentProgram, leaves: Sequence[Any]) -> Callable:
+    """Run what the step computes; return how to read an operand's value."""
+    arguments = dict(zip(program.arguments, leaves, strict=True))
+    return interpret(program.primal, program.constants | arguments)
+
+
+def _is_custom(equation: Any) -> bool:
+    """Whether an equation, or a program in it, goes through a jax.custom_vjp."""
+    if equation.primitive.name == "custom_lin":
+        return True
+    inner = jax.tree.leaves(list(equation.params.values()))
+    programs = (getattr(each, "jaxpr", each) for each in inner)
+    return any(map(_is_custom, (e for p in programs for e in getattr(p, "eqns", ()))))
+
+
+def _separate(equations: list[Any], tangents: set[Any]) -> tuple[list, list]:
+    """Return the equations on no tangents, and (equation, which are) of the others."""
+    primal, linear = [], []
+    for equation in equations:
+        flags = [is_variable(atom) and atom in tangents for atom in equation.invars]
+        if any(flags):
+            linear.append((equation, flags))
+            tangents |= set(equation.outvars)
+        else:
+            primal.append(equation)
+    return primal, linear
+
+
+def _known_zeros(
+    equations: list[Any], constants: dict[Any, Any]
+) -> tuple[dict[Any, np.ndarray], dict[Any, np.ndarray]]:
+    """Return the values that are known while tracing, and where others may be nonzero.
+
+    A variable of which nothing is known is in neither.
+    """
+    known: dict[Any, np.ndarray] = {}
+    for variable, value in constants.items():
+        try:
+            known[variable] = np.asarray(value)
+        except (TypeError, jax.errors.TracerArrayConversionError):
+            continue  # a key, or not known before it runs
+    nonzero = {variable: value != 0 for variable, value in known.items()}
+    for equation in equations:
+        if equation.effects:
+            continue
+        values = [_known_value(atom, known) for atom in equation.invars]
+        if all(value is not None for value in values):
+            _evaluate(equation, values, known, nonzero)
+        else:
+            _mark(equation, values, nonzero)
+    return known, nonzero
+
+
+def _known_value(atom: Any, known: dict[Any, np.ndarray]) -> np.ndarray | None:
+    return known.get(atom) if is_variable(atom) else np.asarray(atom.val)
+
+
+def _evaluate(equation, values, known, nonzero):
+    """Compute an equation all of whose operands are known."""
+    if sum(variable.aval.size for variable in equation.outvars) > 1e7:
+        return
+    try:
+        with jax.ensure_compile_time_eval():
+            results = run_equation(equation, [jnp.asarray(value) for value in values])
+            results = [np.asarray(result) for result in results]
+    except Exception:  # a key, an axis of vmap, …: not known, it may be anything
+        return
+    for variable, result in zip(equation.outvars, results, strict=True):
+        known[variable] = result
+        nonzero[variable] = result != 0
+
+
+def _mark(equation, values, nonzero):
+    """Tell where the result of an equation may be nonzero, from its operands."""
+    marks = [
+        nonzero.get(atom) if is_variable(atom) else np.asarray(atom.val) != 0
+        for atom in equation.invars
+    ]
+    name, out = equation.primitive.name, equation.outvars[0]
+    shape = out.aval.shape
+    given = [mark for mark in marks if mark is not None]
+    if not given:
+        return
+    if name in ("mul", "div"):
+        marks = given if name == "mul" else marks[:1]
+        if marks[0] is not None:
+            every = np.logical_and.reduce([np.broadcast_to(m, shape) for m in marks])
+            nonzero[out] = every
+    elif name in ("convert_element_type", "neg", "copy", "name"):
+        nonzero[out] = given[0]
+    elif name in MOVES:
+        everywhere = [
+            np.ones(atom.aval.shape, bool) if mark is None else mark
+            for atom, mark in zip(equation.invars, marks, strict=True)
+        ]
+        results = moved(equation, [m.astype(np.int32) for m in everywhere], values)
+        if results is not None:
+            for variable, result in zip(equation.outvars, results, strict=True):
+                nonzero[variable] = result > 0

@@ -1,0 +1,165 @@
+"""Where parameters enter a step by products with vectors, read off its program.
+
+A block is a vector u of the program that matrices and biases enter by additions alone,
+and that nothing but u is made of:
+
+    u = b + a₁ W + a₂ U = â Θ,    â = (1, a₁, a₂),    Θ = (b; W; U), [k, m].
+
+Then ∂h_t/∂Θ_ij = ∂h_t/∂u_j â_i, also where a₂ depends on W, as in a second layer. Each
+number of params and of a product is a *term*. Terms that are moved about stay what they
+are, and two that meet in an addition, and are used nowhere else, become one. So a
+matrix for all gates may be cut into gates, or those of gates be put together.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bpvariants._jaxpr.program import is_variable
+from bpvariants._jaxpr.uses import ADDITIONS, is_move, rearranged
+
+BIAS = -1  # in the place of a product's number: what is multiplied by 1
+
+
+class Block(NamedTuple):
+    """A vector u = â Θ of a program.
+
+    Attributes:
+      variable: the array of the program that u is part of.
+      positions: [m], where in it, flat.
+      inputs: what â is made of: for each product an operand and the order of its axes;
+        None for 1.
+      parameters: Θ, [k, m], as positions among all numbers of params.
+    """
+
+    variable: Any
+    positions: np.ndarray
+    inputs: list[tuple[Any, tuple[int, ...]] | None]
+    parameters: np.ndarray
+
+
+class Terms:
+    """Numbers of params, of products and of sums of these, each counted as a term."""
+
+    def __init__(self, thetas: list[Any], paths: list[str], uses: dict[Any, Any]):
+        self.paths = paths
+        self.uses_of = uses  # variable -> how often each of its numbers is used
+        self.uses = np.zeros(0, int)  # of each term
+        self.spent = np.zeros(0, bool)  # those that are part of another term
+        self.parts: dict[int, list[tuple[int, int]]] = {}  # (product, column) of a term
+        self.products: list[tuple[Any, tuple[int, ...], np.ndarray]] = []
+        self.terms: dict[Any, np.ndarray] = {}  # variable -> which terms it holds
+        self.origins: list[tuple[int, Any]] = []  # the first term of a variable
+        for theta in thetas:
+            self._add(theta, None)
+        self.num_parameters = len(self.uses)
+
+    def read(self, equation: Any, passed_on: int | None) -> None:
+        """Find what an equation makes of terms."""
+        name = equation.primitive.name
+        of = lambda atom: self.terms.get(atom) if is_variable(atom) else None
+        operands = [of(atom) for atom in equation.invars]
+        known = [terms for terms in operands if terms is not None]
+        if is_move(equation) and len(known) == len(equation.invars):
+            results = rearranged(equation, known)
+            self.terms |= zip(equation.outvars, results, strict=True)
+        elif passed_on is not None and known:
+            self.terms[equation.outvars[0]] = known[0]
+        elif name == "dot_general":
+            self._multiply(equation, operands)
+        elif name in ADDITIONS:
+            if name != "sub" and len(known) == 2 and self._meet(*known):
+                self._join(equation.outvars[0], *known)
+        else:
+            self._refuse(known, f"is used in `{name}`")
+
+    def blocks(self) -> list[Block]:
+        """Return the terms that are not part of others, by array and by inputs."""
+        grouped: dict[Any, list[int]] = {}
+        starts = [start for start, _ in self.origins]
+        for term in np.flatnonzero(~self.spent & (self.uses > 0)):
+            origin = int(np.searchsorted(starts, term, side="right")) - 1
+            products = tuple(product for product, _ in self._parts(term))
+            grouped.setdefault((origin, products), []).append(int(term))
+        blocks = []
+        for (origin, products), terms in grouped.items():
+            start, variable = self.origins[origin]
+            rows, inputs = [], []
+            for i, product in enumerate(products):
+                columns = np.array([self._parts(term)[i][1] for term in terms])
+                if product == BIAS:
+                    rows.append(columns[None])
+                    inputs.append(None)
+                else:
+                    atom, axes, parameters = self.products[product]
+                    rows.append(parameters[:, columns])
+                    inputs.append((atom, axes))
+            positions = np.array(terms) - start
+            blocks.append(Block(variable, positions, inputs, np.concatenate(rows)))
+        return blocks
+
+    def _add(self, variable, parts):
+        """Make each number of a variable a term of its own."""
+        shape, start = variable.aval.shape, len(self.uses)
+        uses = self.uses_of.get(variable, np.zeros(shape, int)).reshape(-1)
+        self.uses = np.concatenate([self.uses, uses])
+        self.spent = np.concatenate([self.spent, np.zeros(uses.size, bool)])
+        self.terms[variable] = np.arange(start, start + uses.size).reshape(shape)
+        self.origins.append((start, variable))
+        if parts is not None:
+            self.parts |= zip(range(start, start + uses.size), parts, strict=True)
+
+    def _parts(self, term):
+        return self.parts.get(term, [(BIAS, term)])
+
+    def _meet(self, a, b):
+        """Whether terms are used in one addition, and nowhere else."""
+        return a.shape == b.shape and np.all(self.uses[[a, b]] == 1)
+
+    def _join(self, variable, a, b):
+        pairs = zip(a.reshape(-1), b.reshape(-1), strict=True)
+        self._add(variable, [sorted(self._parts(x) + self._parts(y)) for x, y in pairs])
+        self.spent[[a, b]] = True
+
+    def _multiply(self, equation, operands):
+        """Read a product, whose columns are terms if it is one of a vector and Θ."""
+        contracted, _ = equation.params["dimension_numbers"]
+        shapes = [atom.aval.shape for atom in equation.invars]
+        rest = [
+            [axis for axis in range(len(shape)) if axis not in axes]
+            for shape, axes in zip(shapes, contracted, strict=True)
+        ]
+        for i, terms in enumerate(operands):
+            vector = all(shapes[1 - i][axis] == 1 for axis in rest[1 - i])
+            if terms is None or not vector or np.any(terms >= self.num_parameters):
+                continue
+            order = [(*contracted[k], *rest[k]) for k in range(2)]
+            size = np.prod([shapes[i][axis] for axis in contracted[i]], dtype=int)
+            columns = equation.outvars[0].aval.size
+            matrix = terms.transpose(order[i]).reshape(size, columns)
+            self._refuse([matrix[self.uses[matrix] != 1]], "is used more than once")
+            others = operands[1 - i]
+            if others is not None:
+                self._refuse([others], "multiplies another such array")
+            parts = [[(len(self.products), column)] for column in range(columns)]
+            self.products.append((equation.invars[1 - i], order[1 - i], matrix))
+            self._add(equation.outvars[0], parts)
+            self.spent[matrix] = True
+            return
+        known = [terms for terms in operands if terms is not None]
+        self._refuse(known, "is multiplied by more than one vector")
+
+    def _refuse(self, operands, reason):
+        """Raise an error if there are numbers of params among the terms."""
+        for terms in operands:
+            found = terms[terms < self.num_parameters]
+            if found.size:
+                starts = [start for start, _ in self.origins[: len(self.paths)]]
+                # the last that begins there: arrays without numbers begin there too
+                path = self.paths[np.searchsorted(starts, found[0], side="right") - 1]
+                raise ValueError(
+                    f"params{path} does not factorise, as kf_rtrl needs it to: it "
+                    f"{reason}. Each array of params that reaches the carry must be "
+                    "used once, in a product with one vector, or be added as a bias. "
+                    "Use gradients.rtrl, snap or uoro, which take any step."
+                )

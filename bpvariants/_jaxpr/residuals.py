@@ -1,0 +1,138 @@
+"""The linearised step as data: what of it varies in time, and what does not.
+
+`jax.linearize` returns a pytree: a program, and the arrays that it was made with. Read
+off the program that computes these arrays, some depend on parameters alone, such as the
+weights themselves; some are inputs of the step, which are at hand for all times anyway;
+what is left, once each, is what a scan has to stack up.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants._dtypes import is_floating
+from bpvariants._jaxpr.program import called, is_variable, PLAIN_CALLS
+from bpvariants.types import PyTree
+
+
+def floating(tree: PyTree) -> list[jax.Array]:
+    """Return the leaves that have derivatives, which counters and keys have not."""
+    return [leaf for leaf in jax.tree.leaves(tree) if is_floating(leaf)]
+
+
+def with_floating(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
+    """Put other floating leaves in the place of a tree's."""
+    new = iter(leaves)
+    return jax.tree.map(lambda leaf: next(new) if is_floating(leaf) else leaf, tree)
+
+
+def cotangent(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
+    """Return floating cotangents with those of other leaves, as JAX wants them."""
+    nothing = lambda leaf: np.zeros(jnp.shape(leaf), jax.dtypes.float0)
+    new = iter(leaves)
+    return jax.tree.map(lambda a: next(new) if is_floating(a) else nothing(a), tree)
+
+
+def linearised(advance: Callable, fixed: PyTree, h: PyTree, x: PyTree) -> tuple:
+    """Return (h, y) of a step, and its derivative: a map of floating leaves to such.
+
+    The map takes tangents of `fixed`, h and x, and gives those of the new h and of y.
+    """
+
+    def of_floating(fixed_leaves, h_leaves, x_leaves):
+        results = advance(
+            with_floating(fixed, fixed_leaves),
+            with_floating(h, h_leaves),
+            with_floating(x, x_leaves),
+        )
+        return tuple(floating(each) for each in results), results
+
+    leaves = floating(fixed), floating(h), floating(x)
+    _, linear, results = jax.linearize(of_floating, *leaves, has_aux=True)
+    return results, linear
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """Where each array of a linearised step comes from, and how to put it together."""
+
+    structure: Any  # of the map, as a pytree
+    sources: tuple[tuple[str, int], ...]  # of its leaves: a kind, and which of these
+
+    def to_stack(self, linear: PyTree) -> list[jax.Array]:
+        """Return of a step's linearisation what has to be stacked up."""
+        return self._first_of("stack", jax.tree.leaves(linear))
+
+    def constants(self, linear: PyTree) -> list[jax.Array]:
+        """Return what is the same in the linearisations of all steps."""
+        return self._first_of("constant", jax.tree.leaves(linear))
+
+    def linear(self, stacked: list, inputs: PyTree, constants: list) -> PyTree:
+        """Return the map at one time from what was taken of it, and that step's x."""
+        arrays = {
+            "stack": stacked,
+            "input": jax.tree.leaves(inputs),
+            "constant": constants,
+        }
+        return self.structure.unflatten(
+            [arrays[kind][index] for kind, index in self.sources]
+        )
+
+    def _first_of(self, wanted, leaves):
+        found = {}
+        for (kind, index), leaf in zip(self.sources, leaves, strict=True):
+            if kind == wanted:
+                found.setdefault(index, leaf)
+        return [found[index] for index in range(len(found))]
+
+
+def plan_residuals(
+    linearise: Callable, fixed: PyTree, carry: PyTree, first: PyTree
+) -> Plan:
+    """Return the plan for `linearise(fixed, h, x) -> ((h, y), linear)`."""
+    structures = []
+
+    def residuals(fixed, h, x):
+        _, linear = linearise(fixed, h, x)
+        leaves, structure = jax.tree.flatten(linear)
+        structures.append(structure)
+        return leaves
+
+    jaxpr = jax.make_jaxpr(residuals)(fixed, carry, first).jaxpr
+    sizes = [len(jax.tree.leaves(tree)) for tree in (fixed, carry, first)]
+    varies = [False] * sizes[0] + [True] * (sizes[1] + sizes[2])
+    inputs = {var: i for i, var in enumerate(jaxpr.invars[sizes[0] + sizes[1] :])}
+    sources, seen, constants = [], {}, 0
+    for atom, varying in zip(jaxpr.outvars, _varying(jaxpr, varies), strict=True):
+        if not varying:
+            sources.append(("constant", constants))
+            constants += 1
+        elif atom in inputs:
+            sources.append(("input", inputs[atom]))
+        else:
+            sources.append(("stack", seen.setdefault(atom, len(seen))))
+    return Plan(structures[-1], tuple(sources))
+
+
+def _varying(jaxpr: Any, inputs: Sequence[bool]) -> list[bool]:
+    """Walk a program forwards, from the inputs that vary to the outputs that do."""
+    variables = zip(jaxpr.invars, inputs, strict=True)
+    varying = {variable for variable, yes in variables if yes}
+    for equation in jaxpr.eqns:
+        flags = [is_variable(a) and a in varying for a in equation.invars]
+        if equation.effects:  # may read what others wrote, unseen
+            outputs = [True] * len(equation.outvars)
+        elif not any(flags):
+            continue
+        elif (inner := called(equation, PLAIN_CALLS)) is not None:
+            outputs = _varying(inner[0], flags)
+        else:
+            outputs = [True] * len(equation.outvars)
+        pairs = zip(equation.outvars, outputs, strict=True)
+        varying |= {variable for variable, yes in pairs if yes}
+    return [is_variable(a) and a in varying for a in jaxpr.outvars]

@@ -1,0 +1,186 @@
+"""How good is an estimate of a gradient? Bias, variance and direction, measured.
+
+Notation: g is the exact gradient, ĝ_k what a rule estimates with the k-th of K keys, ḡ
+their mean. All is relative to ‖g‖:
+
+    bias = ‖ḡ − g‖ / ‖g‖,    variance V = Σ_k ‖ĝ_k − ḡ‖² / (K − 1) / ‖g‖².
+
+The mean of K draws is itself off by chance, E‖ḡ − E ĝ‖² = V / K. So the bias that is
+measured of a rule that has none is about √(V / K), its standard error.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._dtypes import widen
+from bpvariants.diagnostics._quality_measures import (
+    measures_of,
+    QualityMeasures,
+    QualitySums,
+    sums_of,
+)
+from bpvariants.diagnostics._quality_report import draw, tabulate
+from bpvariants.gradients.online._over_sequence import over_sequence
+from bpvariants.gradients.through_time._bptt import bptt
+from bpvariants.types import GradientRule, Loss, OnlineRule, PyTree, Step
+
+
+class GradientQuality(NamedTuple):
+    """What :func:`gradient_quality` returns.
+
+    Under `vmap` or `lax.map`, as over the params of a training, arrays have an axis of
+    that first, which `table` and `plot` show in the place of single leaves.
+    """
+
+    total: QualityMeasures  # of all params together
+    leaves: PyTree  # like params, of QualityMeasures
+
+    def table(self, steps: Sequence[Any] | None = None) -> str:
+        """Return a table as text: a line for each array of params, the total first.
+
+        Over a training it has a line of totals for each of its moments, which `steps`
+        may name.
+        """
+        return tabulate(self, steps)
+
+    def plot(
+        self,
+        axes: Any,
+        measure: str = "cosine",
+        steps: Sequence[Any] | None = None,
+        label: str | None = None,
+    ) -> None:
+        """Draw one measure into Matplotlib's axes: by array of params, or over time.
+
+        A cosine is drawn with its standard deviation, a bias with its standard error.
+        Several rules may be drawn into the same axes, each with its `label`.
+        """
+        draw(self, axes, measure, steps, label)
+
+
+def gradient_quality(
+    rule: GradientRule | OnlineRule,
+    step: Step,
+    loss: Loss,
+    params: PyTree,
+    carry: PyTree,
+    xs: PyTree,
+    targets: PyTree,
+    *,
+    keys: jax.Array | None = None,
+    at_once: int | None = None,
+    reference: GradientRule | OnlineRule | None = None,
+    weights: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    reset: jax.Array | None = None,
+    initial: PyTree | None = None,
+) -> GradientQuality:
+    """Compare a rule's gradient of a sequence with the exact one, BPTT's.
+
+        bias ‖ḡ − g‖ / ‖g‖,  its standard error √(V / K),  variance V, cosine, ‖ĝ‖ / ‖g‖
+
+    A rule without bias has a bias of about its standard error; where it is many times
+    that, the rule is biased. The rule is given as it was made, with its own settings;
+    `step` and `loss` are for the exact gradient, so that the rule may also be that of
+    another step (in lower precision, say). Params stay the same along the sequence,
+    which is what all rules approximate; how a rule fares while it learns is seen by
+    this measured at the params of several moments: see the second example.
+
+    It is a pure function to `jit`. Memory is K·p for the gradients, and that of the
+    rule times `at_once`; time is that of K gradients and an exact one.
+
+    Args:
+      rule: a gradient rule, or an online rule, to be run along the sequence.
+      step: one time step of the network.
+      loss: one loss for each example.
+      params: its parameters θ.
+      carry: state before the first step, leaves [*batch, ...].
+      xs: inputs, leaves [T, *batch, ...].
+      targets: what the loss compares outputs with, leaves [T, *batch, ...].
+      keys: [K], such as `jax.random.split(key, 100)`, for a rule that draws at random;
+        None for one that does not.
+      at_once: how many keys at once, under `vmap`. Default: all.
+      reference: the rule to compare with. Default: `bptt(step, loss)`.
+      weights: [T, *batch], how much each loss counts.
+      mask: [T, *batch] bool, False in padding.
+      reset: [T, *batch] bool, True puts `initial` back before this step.
+      initial: what a reset puts back, like carry, which is the default.
+
+    Returns:
+      A :class:`GradientQuality`, whose `table()` is text and whose `plot(axes)` draws.
+
+    Raises:
+      ValueError: if keys has not one axis, or at_once is not a positive integer, or
+        what the rules raise.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from bpvariants import diagnostics, gradients
+      >>> integrate = lambda w, h, x: (h + w * x, h + w * x)
+      >>> loss = lambda y, target: (y - target) ** 2
+      >>> rule = gradients.truncated_bptt(integrate, loss, every=1, lookback=1)
+      >>> of = lambda w: diagnostics.gradient_quality(
+      ...     rule, integrate, loss, w, jnp.array(0.0), jnp.ones(2), jnp.zeros(2)
+      ... )
+      >>> print(of(2.0).table())  # 6 where 10 is right
+             norm  bias ± variance error cosine ± ratio signs zeros
+      total 10.00 .4000 0        0 .4000  1.000 0 .6000 1.000     0
+      >>> training = jax.lax.map(of, jnp.array([2.0, 1.0, 0.5]))
+      >>> training.total.bias.tolist() == [of(2.0).total.bias.item()] * 3
+      True
+    """
+    exactly = bptt(step, loss) if reference is None else _along("reference", reference)
+    estimator = _along("rule", rule)
+    given = {"weights": weights, "mask": mask, "reset": reset, "initial": initial}
+    args = params, carry, xs, targets
+    exact = widen(exactly(*args, **given)[1])
+    if keys is None:
+        estimates = jax.tree.map(lambda g: g[None], widen(estimator(*args, **given)[1]))
+    else:
+        draws = _check(keys, at_once)
+        estimate = lambda key: widen(estimator(*args, **given, key=key)[1])
+        estimates = jax.lax.map(estimate, keys, batch_size=draws)
+    dtype = jnp.result_type(*jax.tree.leaves(exact))
+    sums = jax.tree.map(partial(sums_of, dtype=dtype), estimates, exact)
+    is_sums = lambda node: isinstance(node, QualitySums)
+    together = jax.tree.map(
+        lambda *parts: sum(parts), *jax.tree.leaves(sums, is_leaf=is_sums)
+    )
+    measures = partial(measures_of, drawn=keys is not None)
+    return GradientQuality(
+        measures(together), jax.tree.map(measures, sums, is_leaf=is_sums)
+    )
+
+
+def _along(name: str, rule: GradientRule | OnlineRule) -> Callable[..., Any]:
+    if isinstance(rule, OnlineRule):
+        return over_sequence(rule)
+    if not callable(rule):
+        raise ValueError(
+            f"{name} must be a gradient rule or an online rule, such as "
+            f"gradients.rtrl(step, loss); got {rule!r}."
+        )
+    return rule
+
+
+def _check(keys: jax.Array, at_once: int | None) -> int:
+    """Check the keys; return how many of them to use at once."""
+    single = jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
+    if keys.ndim != (1 if single else 2) or not len(keys):
+        raise ValueError(
+            "keys must have one axis, of a key for each draw; got shape "
+            f"{keys.shape} of {keys.dtype}. Use jax.random.split(key, 100)."
+        )
+    if at_once is None:
+        return len(keys)
+    if not isinstance(at_once, Integral) or at_once < 1:
+        raise ValueError(
+            f"at_once must be a positive integer, or None for all keys at once; got "
+            f"{at_once!r}."
+        )
+    return min(int(at_once), len(keys))

@@ -1,0 +1,70 @@
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._checks import check_floating
+from bpvariants._dtypes import cast_like
+from bpvariants._masking import select
+from bpvariants.types import PyTree
+
+
+def updated(
+    update: Any, both: PyTree, value: jax.Array, grads: PyTree, count: jax.Array
+) -> PyTree:
+    """Return (params, opt_state) after an update, or unchanged where nothing counts."""
+    params, opt_state = both
+    extra = {"value": value} if _takes_value(update.update) else {}
+    change, new_state = update.update(
+        cast_like(grads, params), opt_state, params, **extra
+    )
+    new = cast_like(jax.tree.map(jnp.add, params, change), params)
+    return select(count, (new, new_state), both)
+
+
+def check_update(update: object) -> None:
+    """Check that this is what optax calls a gradient transformation."""
+    for name in ("init", "update"):
+        if not callable(getattr(update, name, None)):
+            raise ValueError(
+                "update must be an optax.GradientTransformation, such as optax.sgd(0.1)"
+                f"; got {update!r}."
+            )
+
+
+def check_pair(update: Any, pair: PyTree) -> PyTree:
+    """Return the params of (params, opt_state), having checked that it is one."""
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise ValueError(
+            "params must be the pair (params, opt_state), with opt_state = "
+            f"update.init(params), as the rule has an update; got {type(pair).__name__}"
+            f" of structure {jax.tree.structure(pair)}."
+        )
+    params, opt_state = pair
+    check_floating("params", params)
+    want = jax.tree.structure(jax.eval_shape(update.init, params))
+    got = jax.tree.structure(opt_state)
+    if got != want:
+        raise ValueError(
+            "params must be the pair (params, opt_state), with opt_state = "
+            f"update.init(params), of structure {want}; got one of structure {got}."
+        )
+    return params
+
+
+def _takes_value(function: Callable) -> bool:
+    """Whether an update can be given `value=`, as optax's extended ones can."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # what is not written in Python does not say
+        return False
+    kinds = {parameter.kind for parameter in parameters.values()}
+    return "value" in parameters or inspect.Parameter.VAR_KEYWORD in kinds
+
+
+def cut(tree: PyTree, begin: int | jax.Array, steps: int) -> PyTree:
+    """Return so many steps of each sequence, from `begin`."""
+    part = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, begin, steps)
+    return jax.tree.map(part, tree)

@@ -1,0 +1,171 @@
+"""The linear solve inside a derivative of a fixed point, and what a failure does to it.
+
+(I − J) dh = ∂f/∂θ dθ    forward,      (I − Jᵀ) z = b    in reverse
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, get_args, Literal
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from bpvariants._dtypes import is_floating
+from bpvariants._examples import largest, norm
+from bpvariants._masking import select
+from bpvariants.gradients.equilibrium._iteration import FixedPointInfo
+from bpvariants.gradients.equilibrium._protocols import Adjoint
+from bpvariants.types import PyTree
+
+CONTRACTS = 0.9999  # a cycle's factor is 1, give or take what it has yet to settle
+OnFailure = Literal["nan", "truncate", "ignore"]
+
+
+def check_on_failure(on_failure: str) -> None:
+    """Check the name of a policy."""
+    if on_failure not in get_args(OnFailure):
+        raise ValueError(
+            "on_failure must be 'nan', 'truncate' or 'ignore', got "
+            f"{on_failure!r}; 'nan' makes the gradient of what did not converge NaN."
+        )
+
+
+def solve_adjoint(
+    matvec: Callable[[PyTree], PyTree],
+    rhs: PyTree,
+    adjoint: Adjoint,
+    batch_ndim: int,
+    on_failure: OnFailure = "nan",
+    forward: FixedPointInfo | None = None,
+    start: PyTree | None = None,
+) -> tuple[PyTree, FixedPointInfo]:
+    """Return (I − J)⁻¹ rhs as the policy wants it, and how it was found.
+
+    Differentiable: its derivatives, and its transpose, are by the same solver.
+    """
+    # As one vector, since a linear solve wants all of its right side to be tangent.
+    vector, as_tree = ravel_pytree(rhs)
+    on_vectors = lambda function, vector: ravel_pytree(function(as_tree(vector)))[0]
+
+    def solve(matvec, vector):
+        on_trees = lambda tree: as_tree(matvec(ravel_pytree(tree)[0]))
+        b = as_tree(vector)
+        if on_failure == "truncate" and forward is not None:
+            z, info = _truncated(adjoint, on_trees, b, batch_ndim, forward, start)
+        else:
+            z, info = _call(adjoint, on_trees, b, batch_ndim, start)
+        if on_failure == "nan" and not adjoint.approximate:
+            z = nan_unless(info.converged, z)
+        return ravel_pytree(z)[0], info
+
+    solution, info = jax.lax.custom_linear_solve(
+        partial(on_vectors, matvec),
+        vector,
+        solve,
+        transpose_solve=solve,
+        has_aux=True,
+    )
+    return as_tree(solution), info
+
+
+def _call(adjoint: Adjoint, matvec: Any, b: PyTree, batch_ndim: int, start: Any):
+    options = {} if start is None else {"start": start}
+    return adjoint(matvec, b, batch_ndim, **options)
+
+
+def _truncated(
+    adjoint: Adjoint,
+    matvec: Callable[[PyTree], PyTree],
+    b: PyTree,
+    batch_ndim: int,
+    forward: FixedPointInfo,
+    start: PyTree | None,
+) -> tuple[PyTree, FixedPointInfo]:
+    """Return what is finite in any case, and linear in b.
+
+    Whether an example is solved for is seen from the forward pass alone, so that
+    forward and reverse mode, of different b, agree on it and are transposes.
+    """
+    if adjoint.approximate:
+        z, info = _call(adjoint, matvec, b, batch_ndim, start)
+    else:
+        contracts = forward.spectral_radius < CONTRACTS  # False for NaN
+        solvable = forward.converged | contracts
+        zeros = jax.tree.map(jnp.zeros_like, b)
+        to_solve = select(solvable, b, zeros)
+        z, info = _call(adjoint, matvec, to_solve, batch_ndim, start)
+        z = select(solvable, z, b)
+        left = jnp.where(solvable, info.residual, jnp.inf)
+        info = info._replace(residual=left, converged=info.converged & solvable)
+    return select(jnp.isfinite(norm(z, batch_ndim)), z, b), info
+
+
+def zero_unless(found: jax.Array, x: PyTree) -> PyTree:
+    """Return x with zeros for the examples of which no evaluation was finite.
+
+    Else their NaN would reach the derivative in what all examples share, as 0 · NaN.
+    Derivatives in x pass through to all of it.
+    """
+
+    def clean(leaf):
+        shared = jnp.shape(leaf)[: found.ndim] != found.shape
+        if shared or not is_floating(leaf):
+            return leaf
+        leaf = jnp.asarray(leaf)
+        return with_derivative_of(leaf, select(found, leaf, jnp.zeros_like(leaf)))
+
+    return jax.tree.map(clean, x)
+
+
+@jax.custom_jvp
+def with_derivative_of(source: PyTree, value: PyTree) -> PyTree:
+    """Return the value, with the derivative that the source has."""
+    del source
+    return value
+
+
+@with_derivative_of.defjvp
+def _with_derivative_of_jvp(primals, tangents):
+    return with_derivative_of(*primals), tangents[0]
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def derivative_if(batch_ndim: int, converged: jax.Array, h: PyTree) -> PyTree:
+    """Return h, the derivative of which is NaN for examples that did not converge.
+
+    Except, in reverse, where nothing depends on such an example.
+    """
+    del batch_ndim, converged
+    return h
+
+
+@derivative_if.defjvp
+def _derivative_if_jvp(batch_ndim, primals, tangents):
+    converged, h = primals
+    vector, as_tree = ravel_pytree(tangents[1])
+
+    def forward(_, vector):
+        return ravel_pytree(nan_unless(converged, as_tree(vector)))[0]
+
+    def backward(_, vector):
+        b = as_tree(vector)
+        right = converged | unused(b, batch_ndim)
+        return ravel_pytree(nan_unless(right, b))[0]
+
+    # The one linear operation whose transpose may be told by a function of its own.
+    h_dot = jax.lax.custom_linear_solve(
+        lambda vector: vector, vector, forward, transpose_solve=backward
+    )
+    return derivative_if(batch_ndim, converged, h), as_tree(h_dot)
+
+
+def unused(cotangent: PyTree, batch_ndim: int) -> jax.Array:
+    """Tell the examples [*batch] whose state nothing depends on, to first order."""
+    return largest(cotangent, batch_ndim) == 0
+
+
+def nan_unless(right: jax.Array, tree: PyTree) -> PyTree:
+    """Replace the examples that are not right by NaN."""
+    nan: Any = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), tree)
+    return select(right, tree, nan)

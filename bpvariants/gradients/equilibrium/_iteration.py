@@ -1,0 +1,185 @@
+"""The loop that all solvers of h = g(h) share, and what it says of its convergence.
+
+    h ← move(h, g(h) − h)    until ‖g(h) − h‖ ≤ tol · scale
+
+Every example [*batch] goes by itself: one that is done is left alone from then on.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._dtypes import NARROW
+from bpvariants._examples import as_vectors, norm, relative
+from bpvariants._masking import select
+from bpvariants.types import PyTree
+
+WINDOW = 20  # ratios of residuals oscillate; their mean over so many does not
+GROWTH = 1e4  # how far ‖g(h) − h‖ may rise above its lowest value, or above its first
+
+
+class FixedPointInfo(NamedTuple):
+    """How a solver of a fixed point went, [*batch] each: what jit cannot raise.
+
+    Attributes:
+      steps: evaluations of the map.
+      residual: ‖g(h) − h‖ of what is returned, relative to the solver's scale.
+      converged: bool, whether the residual is within the tolerance. The error is up to
+        residual / (1 − spectral_radius).
+      spectral_radius: estimate of the factor by which a step shrinks the error; with
+        relaxation of damping 1, of the spectral radius of the Jacobian. From 1 on
+        nothing converges.
+    """
+
+    steps: jax.Array
+    residual: jax.Array
+    converged: jax.Array
+    spectral_radius: jax.Array
+
+
+class Outcome(NamedTuple):
+    """Three of the iterates, each with its :class:`FixedPointInfo`."""
+
+    first: tuple[PyTree, FixedPointInfo]
+    best: tuple[PyTree, FixedPointInfo]  # of the lowest ‖g(h) − h‖, or converged
+    last: tuple[PyTree, FixedPointInfo]
+    lost: jax.Array  # bool [*batch], given up as growing or not finite
+
+
+class Method(NamedTuple):
+    """How a solver goes on from h, by what it remembers of the steps before."""
+
+    init: Callable[[PyTree], PyTree]  # start -> memory, leaves [*batch, ...]
+    move: Callable[..., tuple[PyTree, PyTree]]  # memory, h, g(h) − h, its norm
+    may_rise: bool = False  # whether growth counts from the first residual only
+
+
+class _State(NamedTuple):
+    h: PyTree
+    best: PyTree  # the iterate with the lowest ‖g(h) − h‖
+    memory: PyTree
+    lowest: jax.Array  # the best's ‖g(h) − h‖
+    residual: jax.Array  # the same, relative to the scale
+    first: jax.Array  # relative residual of the start
+    last: jax.Array  # relative residual of h
+    recent: jax.Array  # [WINDOW, *batch], the last ‖g(h) − h‖
+    peak: jax.Array  # above which ‖g(h) − h‖ is growing
+    lost: jax.Array
+    steps: jax.Array
+    active: jax.Array
+
+
+def iterate(
+    gap: Callable[[PyTree], PyTree],
+    start: PyTree,
+    scale: Callable[[PyTree], jax.Array],
+    method: Method,
+    *,
+    tol: float | jax.Array,
+    max_steps: int | jax.Array,
+    batch_ndim: int,
+) -> Outcome:
+    """Move until every example has converged, is lost, or took max_steps.
+
+    The gap g(h) − h is asked for, not g: where h is large the difference of two such
+    numbers would be 0, by rounding, and an equation without a solution seem solved.
+    """
+    size = norm(start, batch_ndim)
+    tol = reachable(tol, start, size.dtype)
+    limit = jnp.asarray(max_steps, jnp.int32)
+
+    def step(state: _State) -> _State:
+        difference = gap(state.h)
+        size = norm(difference, batch_ndim)
+        residual = relative(size, scale(state.h))
+        better = state.active & ((size < state.lowest) | (residual <= tol))
+        lowest = jnp.where(better, size, state.lowest)
+        rises = method.may_rise & (state.steps > 0)
+        peak = jnp.where(rises, state.peak, GROWTH * lowest)
+        lost = state.active & ~((residual <= tol) | (size <= peak))  # NaN is lost too
+        steps = state.steps + state.active.astype(jnp.int32)
+        active = state.active & (residual > tol) & ~lost & (steps < limit)
+        h, memory = method.move(state.memory, state.h, difference, size)
+        recent = jnp.concatenate([state.recent[1:], size[None]])
+        return _State(
+            h=select(active, h, state.h),
+            best=select(better, state.h, state.best),
+            memory=select(active, memory, state.memory),
+            lowest=lowest,
+            residual=jnp.where(better, residual, state.residual),
+            first=jnp.where(state.steps == 0, residual, state.first),
+            last=jnp.where(state.active, residual, state.last),
+            recent=jnp.where(state.active[None], recent, state.recent),
+            peak=peak,
+            lost=state.lost | lost,
+            steps=steps,
+            active=active,
+        )
+
+    infinite = jnp.full_like(size, jnp.inf)
+    state = _State(
+        h=start,
+        best=start,
+        memory=method.init(start),
+        lowest=infinite,
+        residual=infinite,
+        first=infinite,
+        last=infinite,
+        recent=jnp.zeros((WINDOW, *size.shape), size.dtype),
+        peak=infinite,
+        lost=jnp.zeros(size.shape, bool),
+        steps=jnp.zeros(size.shape, jnp.int32),
+        active=jnp.ones(size.shape, bool),
+    )
+    state = jax.lax.while_loop(lambda state: jnp.any(state.active), step, state)
+    radius = _contraction(state)
+    info = lambda r: FixedPointInfo(state.steps, r, r <= tol, radius)
+    return Outcome(
+        (start, info(state.first)),
+        (state.best, info(state.residual)),
+        (state.h, info(state.last)),
+        state.lost,
+    )
+
+
+def iterate_vectors(
+    gap: Callable[[PyTree], PyTree],
+    start: PyTree,
+    scale: Callable[[PyTree], jax.Array],
+    method: Method,
+    *,
+    batch_ndim: int,
+    **settings: Any,
+) -> Outcome:
+    """Do the same with a method for states that are one array, [*batch, n]."""
+    vectors, as_tree = as_vectors(start, batch_ndim)
+    # Vectors have 32 bits, but what they are made of may not.
+    settings["tol"] = reachable(settings["tol"], start, vectors.dtype)
+    first, best, last, lost = iterate(
+        lambda v: as_vectors(gap(as_tree(v)), batch_ndim)[0],
+        vectors,
+        lambda v: scale(as_tree(v)),
+        method,
+        batch_ndim=batch_ndim,
+        **settings,
+    )
+    back = lambda pair: (as_tree(pair[0]), pair[1])
+    return Outcome(back(first), back(best), back(last), lost)
+
+
+def reachable(tol: float | jax.Array, tree: PyTree, dtype: Any) -> jax.Array:
+    """Return the tolerance, or the spacing of numbers at 1 in a tree of 16 bits."""
+    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)}
+    coarsest = [float(jnp.finfo(narrow).eps) for narrow in dtypes if narrow in NARROW]
+    return jnp.maximum(jnp.asarray(tol, dtype), max(coarsest, default=0.0))
+
+
+def _contraction(state: _State) -> jax.Array:
+    """Return the geometric mean of the last ratios of residuals, which telescopes."""
+    ratios = jnp.clip(state.steps - 1, 0, WINDOW - 1)
+    first = jnp.take_along_axis(state.recent, WINDOW - 1 - ratios[None], axis=0)[0]
+    ratio = relative(state.recent[-1], first)
+    power = 1 / jnp.maximum(ratios, 1).astype(ratio.dtype)
+    return jnp.where(ratios > 0, ratio**power, 0)

@@ -1,0 +1,78 @@
+"""How large the Jacobian of a map is, as a penalty: Hutchinson's estimate.
+
+E_v ‖Jᵀ v‖² / n = ‖J‖_F² / n,    v_i = ±1 at random
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._checks import check_batch_ndim, check_floating, check_like, check_real
+from bpvariants._examples import squared_norm
+from bpvariants.types import PyTree
+
+
+def jacobian_penalty(
+    f: Callable[[PyTree, PyTree, PyTree], PyTree],
+    params: PyTree,
+    x: PyTree,
+    h: PyTree,
+    key: jax.Array,
+    *,
+    batch_ndim: int = 0,
+) -> jax.Array:
+    """Estimate ‖J‖_F² / n, J = ∂f/∂h, which bounds ρ(J)² from above times 1 / n.
+
+    Added to a loss it keeps a network that settles from ceasing to: from the outside,
+    where `updates.project_spectral_norm` does so by force. The estimate is unbiased,
+    by one backward pass through one evaluation of f, and another where it is
+    differentiated, as it can be in params, x and h. To hold the fixed point as it is,
+    give `jax.lax.stop_gradient(h)`.
+
+    Args:
+      f: one evaluation (params, x, h) -> h of the map.
+      params: its parameters.
+      x: its static input, leaves [*batch, ...].
+      h: where J is taken, real floating leaves [*batch, ...], n numbers an example.
+      key: of the signs v, a `jax.random.key`.
+      batch_ndim: how many leading axes are examples, as for :func:`fixed_point`.
+
+    Returns:
+      One estimate for each example, [*batch].
+
+    Raises:
+      ValueError: if h is not real and floating, f returns something unlike h, or
+        batch_ndim does not fit.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from bpvariants import gradients
+      >>> f = lambda w, x, h: w * h + x
+      >>> penalty = gradients.jacobian_penalty(
+      ...     f, 0.5, jnp.ones(3), jnp.zeros(3), jax.random.key(0)
+      ... )
+      >>> penalty.item()  # w²
+      0.25
+
+    References:
+      Hutchinson, "A stochastic estimator of the trace of the influence matrix", 1989,
+      doi:10.1080/03610918908812806. Bai, Koltun & Kolter, "Stabilizing equilibrium
+      models by Jacobian regularization", 2021, arXiv:2106.14342.
+    """
+    check_floating("h", h)
+    check_real("h", h)
+    h = jax.tree.map(jnp.asarray, h)
+    check_batch_ndim("h", batch_ndim, h)
+    new, pull = jax.vjp(lambda h: f(params, x, h), h)
+    check_like("what f returns", new, "h", h)
+    leaves, structure = jax.tree.flatten(h)
+    keys = jax.random.split(key, len(leaves))
+    signs = [
+        jax.random.rademacher(key, leaf.shape, leaf.dtype)
+        for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    (pulled,) = pull(jax.tree.unflatten(structure, signs))
+    size = sum(math.prod(leaf.shape[batch_ndim:]) for leaf in leaves)
+    return squared_norm(pulled, batch_ndim) / max(size, 1)

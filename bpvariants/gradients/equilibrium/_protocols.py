@@ -1,0 +1,80 @@
+"""What solvers of a fixed point have in common, as values."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._examples import norm, normalised, times
+from bpvariants._masking import select
+from bpvariants.gradients.equilibrium._iteration import FixedPointInfo, Outcome
+from bpvariants.types import PyTree
+
+
+class Solver(Protocol):
+    """A solver of gap(h) = g(h) − h = 0, a pytree, whose settings may be tracers."""
+
+    @property
+    def tol(self) -> float | jax.Array:
+        """Largest relative residual that counts as converged."""
+        ...
+
+    def solve(
+        self,
+        gap: Callable[[PyTree], PyTree],
+        start: PyTree,
+        scale: Callable[[PyTree], jax.Array],
+        batch_ndim: int,
+    ) -> Outcome:
+        """Return iterates of which ‖gap(h)‖ ≤ tol · scale(h), or how it failed."""
+        ...
+
+
+class Adjoint(Protocol):
+    """A solver of (I − J) z = b, itself a pytree. `approximate` ones may end early."""
+
+    approximate: ClassVar[bool]
+
+    def __call__(
+        self,
+        matvec: Callable[[PyTree], PyTree],
+        b: PyTree,
+        batch_ndim: int,
+        start: PyTree | None = None,
+    ) -> tuple[PyTree, FixedPointInfo]:
+        """Return z, begun at start if it iterates, and how each example was solved."""
+        ...
+
+
+def solve_linear(
+    solver: Solver,
+    matvec: Callable[[PyTree], PyTree],
+    b: PyTree,
+    batch_ndim: int,
+    start: PyTree | None,
+) -> tuple[jax.Array, Outcome]:
+    """Solve b − matvec(z) = 0; return a factor, and what is to be times it."""
+    size, b = normalised(b, batch_ndim)
+    begin = b if start is None else begin_at(times(1 / size, start), b, batch_ndim)
+    outcome = solver.solve(
+        lambda z: jax.tree.map(jnp.subtract, b, matvec(z)),
+        begin,
+        lambda z: norm(b, batch_ndim),
+        batch_ndim,
+    )
+    return size, outcome
+
+
+def begin_at(start: PyTree, otherwise: PyTree, batch_ndim: int) -> PyTree:
+    """Return a start, except where an example of it is not finite."""
+    return select(jnp.isfinite(norm(start, batch_ndim)), start, otherwise)
+
+
+def check_no_start(adjoint: object, start: Any) -> None:
+    """Check that a start is not given to what does not iterate from one."""
+    if start is not None:
+        raise ValueError(
+            f"start_adjoint must be left out with {type(adjoint).__name__}, which "
+            "begins by itself; relax, anderson, broyden and cg can begin anywhere."
+        )

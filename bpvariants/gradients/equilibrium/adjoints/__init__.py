@@ -1,0 +1,22 @@
+"""How the adjoint equation (I − Jᵀ) z = b of a fixed point is solved: as values."""
+
+from bpvariants.gradients.equilibrium.adjoints._cg import (
+    cg as cg,
+)
+from bpvariants.gradients.equilibrium.adjoints._linear_solver import (
+    linear_solver as linear_solver,
+)
+from bpvariants.gradients.equilibrium.adjoints._neumann import (
+    jfb as jfb,
+    neumann as neumann,
+)
+from bpvariants.gradients.equilibrium.adjoints._relaxation import (
+    relaxation as relaxation,
+)
+from bpvariants.gradients.equilibrium.adjoints._unrolled import (
+    unrolled as unrolled,
+)
+from bpvariants.gradients.equilibrium.solvers import (
+    anderson as anderson,
+    broyden as broyden,
+)

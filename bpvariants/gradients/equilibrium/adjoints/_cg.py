@@ -1,0 +1,131 @@
+"""The adjoint equation by conjugate gradients on its normal equations.
+
+Notation: A = I − Jᵀ, the ridge η. In the form that keeps the residual r = b − A z,
+
+    [Aᵀ A + η I] z = Aᵀ b:    s = Aᵀ r − η z,    p ← s + p ‖s‖² / ‖s_before‖²
+    α = ‖s‖² / (‖A p‖² + η ‖p‖²),    z ← z + α p,    r ← r − α A p
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import register_dataclass
+
+from bpvariants._checks import are_numbers, check_limits
+from bpvariants._examples import norm, normalised, relative, squared_norm, times
+from bpvariants._masking import select
+from bpvariants.gradients.equilibrium._iteration import FixedPointInfo, reachable
+from bpvariants.gradients.equilibrium._protocols import begin_at
+from bpvariants.types import PyTree
+
+
+class _State(NamedTuple):
+    z: PyTree
+    r: PyTree  # b − A z
+    p: PyTree
+    gamma: jax.Array  # ‖s‖²
+    cost: jax.Array  # ‖r‖² + η ‖z‖², which each step makes less
+    steps: jax.Array
+    active: jax.Array
+
+
+@register_dataclass  # settings may be tracers
+@dataclass(frozen=True)
+class cg:
+    """Exact adjoint by conjugate gradients on [(I − J)(I − Jᵀ) + ηI] z = (I − J) b.
+
+    It needs no contraction, only that I − J can be inverted, and with η = 0 ends after
+    as many steps as an example has numbers, in exact arithmetic; before, it converges
+    with the condition of I − J *squared*, as far as the precision allows. With η > 0 it
+    is biased, and rarely says it has converged. It ends where rounding lets it come no
+    further. The residual is that of the adjoint equation, computed anew at the end.
+
+    A step costs a forward and a backward derivative of one evaluation of f. Memory is
+    that of a few states.
+
+    Args:
+      ridge: η, at least 0.
+      tol: largest residual ‖b − (I − Jᵀ) z‖ / ‖b‖ that counts as converged.
+      max_steps: after how many steps to give up.
+
+    Raises:
+      ValueError: if a number is out of its range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from bpvariants import gradients
+      >>> z, info = gradients.adjoints.cg()(lambda v: v - 1.5 * v, jnp.array(1.0), 0)
+      >>> z.item(), info.steps.item(), info.converged.item()
+      (-2.0, 1, True)
+
+    References:
+      Hestenes & Stiefel, "Methods of conjugate gradients for solving linear systems",
+      1952, doi:10.6028/jres.049.044. Liao et al., "Reviving and improving recurrent
+      back-propagation", 2018, arXiv:1803.06396.
+    """
+
+    ridge: float | jax.Array = 0.0
+    tol: float | jax.Array = 1e-5
+    max_steps: int | jax.Array = 1000
+    approximate: ClassVar[bool] = False
+
+    def __post_init__(self):
+        """Check the settings."""
+        if are_numbers(self.ridge) and not self.ridge >= 0:
+            raise ValueError(f"ridge must be at least 0, got {self.ridge}.")
+        check_limits(self.tol, self.max_steps)
+
+    def __call__(self, matvec, b, batch_ndim, start=None):
+        """Return z, and how each example [*batch] was solved."""
+        scale, b = normalised(b, batch_ndim)
+        zeros = jax.tree.map(jnp.zeros_like, b)
+        z = zeros if start is None else begin_at(times(1 / scale, start), b, batch_ndim)
+        size = norm(b, batch_ndim)
+        tol = reachable(self.tol, b, size.dtype)
+        limit = jnp.asarray(self.max_steps, jnp.int32)
+        ridge = jnp.broadcast_to(jnp.asarray(self.ridge, size.dtype), size.shape)
+        conjugate = lambda tree: jax.tree.map(jnp.conj, tree)
+        transpose = jax.linear_transpose(matvec, b)
+        slope = lambda z, r: _add(conjugate(*transpose(conjugate(r))), -ridge, z)
+        square = lambda tree: squared_norm(tree, batch_ndim)
+        cost_of = lambda z, r: square(r) + ridge * square(z)
+
+        def step(state: _State) -> _State:
+            ap = matvec(state.p)
+            alpha = relative(state.gamma, square(ap) + ridge * square(state.p))
+            z, r = _add(state.z, alpha, state.p), _add(state.r, -alpha, ap)
+            s = slope(z, r)
+            gamma = square(s)
+            p = _add(s, relative(gamma, state.gamma), state.p)
+            steps = state.steps + state.active.astype(jnp.int32)
+            cost = cost_of(z, r)
+            # Steps on what rounding has left of s would lead far away again.
+            better = state.active & (cost < state.cost)
+            active = better & (norm(r, batch_ndim) > tol * size) & (steps < limit)
+            new, old = (z, r, p, gamma, cost), state[:5]
+            z, r, p, gamma, cost = select(better, new, old)
+            return _State(z, r, p, gamma, cost, steps, active)
+
+        r = _add(b, -jnp.ones_like(size), matvec(z))
+        s = slope(z, r)
+        active = norm(r, batch_ndim) > tol * size
+        steps = jnp.zeros(size.shape, jnp.int32)
+        state = _State(z, r, s, square(s), cost_of(z, r), steps, active)
+        state = jax.lax.while_loop(lambda state: jnp.any(state.active), step, state)
+        r = _add(b, -jnp.ones_like(size), matvec(state.z))
+        return times(scale, state.z), _info(
+            state.steps, relative(norm(r, batch_ndim), size), tol
+        )
+
+
+def _info(steps: jax.Array, residual: jax.Array, tol: jax.Array) -> FixedPointInfo:
+    taken = jnp.maximum(steps, 1).astype(residual.dtype)
+    # What rounding leaves of a residual within the tolerance may be a little above it.
+    return FixedPointInfo(steps, residual, residual <= 2 * tol, residual ** (1 / taken))
+
+
+def _add(tree: PyTree, factor: jax.Array, other: PyTree) -> Any:
+    """Return tree + factor · other, with one factor for each example."""
+    return jax.tree.map(jnp.add, tree, times(factor, other))

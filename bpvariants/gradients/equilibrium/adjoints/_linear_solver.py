@@ -1,0 +1,85 @@
+"""The adjoint equation by a solver of lineax, which is no part of this project."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import register_dataclass
+
+from bpvariants._checks import check_limits
+from bpvariants._examples import norm, normalised, relative, times
+from bpvariants.gradients.equilibrium._iteration import FixedPointInfo, reachable
+from bpvariants.gradients.equilibrium._protocols import check_no_start
+
+
+@register_dataclass  # settings may be tracers
+@dataclass(frozen=True)
+class linear_solver:
+    """Exact adjoint (I − Jᵀ) z = b by a linear solver of lineax.
+
+    Whatever the solver says of itself, the residual is computed here, for each example;
+    its complaints are silenced. All examples are one system to it: a direct solver such
+    as LU forms a matrix of the whole state's size squared, so that for many examples an
+    iterative one, or `jax.vmap` around :func:`fixed_point`, is wanted.
+
+    Args:
+      solver: of lineax, such as `lineax.GMRES(rtol=1e-8, atol=1e-8)`.
+      tol: largest residual ‖b − (I − Jᵀ) z‖ / ‖b‖ that counts as converged.
+
+    Raises:
+      ValueError: if tol is not positive; when it is used, if lineax is not installed.
+
+    Example:
+      >>> import lineax  # doctest: +SKIP
+      >>> from bpvariants import gradients
+      >>> adjoint = gradients.adjoints.linear_solver(lineax.LU())  # doctest: +SKIP
+      >>> f = lambda w, x, h: w * h + x
+      >>> solve = lambda w: gradients.fixed_point(  # doctest: +SKIP
+      ...     f, w, 1.0, 0.0, adjoint=adjoint
+      ... )[0]
+
+    References:
+      Rader, Lyons & Kidger, "Lineax: unified linear solves and linear least-squares in
+      JAX and Equinox", 2023, arXiv:2311.17283.
+    """
+
+    solver: Any
+    tol: float | jax.Array = 1e-5
+    approximate: ClassVar[bool] = False
+
+    def __post_init__(self):
+        """Check the settings."""
+        check_limits(self.tol, 1)
+
+    def __call__(self, matvec, b, batch_ndim, start=None):
+        """Return z, and how each example [*batch] was solved."""
+        lineax = _lineax(self.solver)
+        check_no_start(self, start)
+        scale, b = normalised(b, batch_ndim)
+        like = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), b
+        )
+        operator = lineax.FunctionLinearOperator(matvec, like)
+        solution = lineax.linear_solve(operator, b, self.solver, throw=False)
+        z = solution.value
+        left = jax.tree.map(jnp.subtract, b, matvec(z))
+        residual = relative(norm(left, batch_ndim), norm(b, batch_ndim))
+        taken = solution.stats.get("num_steps")  # None from direct solvers
+        taken = 1 if taken is None else taken
+        steps = jnp.broadcast_to(jnp.asarray(taken, jnp.int32), residual.shape)
+        converged = residual <= reachable(self.tol, b, residual.dtype)
+        radius = residual ** (1 / jnp.maximum(steps, 1).astype(residual.dtype))
+        return times(scale, z), FixedPointInfo(steps, residual, converged, radius)
+
+
+def _lineax(solver: Any) -> Any:
+    try:
+        import lineax  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ValueError(
+            f"solver must be of lineax, got {solver!r}, and lineax is not installed; "
+            "install it by `pip install lineax`, or take the adjoint cg(), which needs "
+            "nothing and no contraction either."
+        ) from error
+    return lineax

@@ -1,0 +1,108 @@
+"""How to solve the adjoint equation (I − Jᵀ) z = b of a fixed point: as values.
+
+Each is called with the map v ↦ (I − Jᵀ) v and b, and returns z with how it was found.
+The same serves (I − J) v = b, for derivatives in forward mode. J itself, which would
+have the size of the state squared, is never formed.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import register_dataclass
+
+from bpvariants._examples import norm, normalised, relative, times
+from bpvariants.gradients.equilibrium._iteration import FixedPointInfo
+from bpvariants.gradients.equilibrium._protocols import check_no_start
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class neumann:
+    """Approximate adjoint by a truncated Neumann series, z = Σ_{k=0..K} (Jᵀ)^k b.
+
+    Biased: its residual is (Jᵀ)^{K+1} b, which shrinks like ρ(J)^{K+1}. It is the
+    gradient of K + 1 steps of backpropagation through time at the fixed point; K = 0 is
+    Jacobian-free backpropagation. Time is that of K + 1 backward passes through one
+    evaluation, the last of which tells the residual and is left out where nobody asks.
+
+    Args:
+      terms: K, how many terms after the first, at least 0.
+      tol: largest residual, relative to ‖b‖, that `info` reports as converged.
+
+    Raises:
+      ValueError: if terms is negative.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from bpvariants import gradients
+      >>> solve = gradients.adjoints.neumann(2)
+      >>> z, info = solve(lambda v: v - 0.5 * v, jnp.array(1.0), 0)
+      >>> z.item(), info.residual.item(), info.converged.item()  # 1 + 1/2 + 1/4
+      (1.75, 0.125, False)
+
+    References:
+      Liao et al., "Reviving and improving recurrent back-propagation", 2018,
+      arXiv:1803.06396. Fung et al., "JFB: Jacobian-free backpropagation for implicit
+      networks", 2022, arXiv:2103.12803 (K = 0).
+    """
+
+    terms: int = field(metadata={"static": True})
+    tol: float = 1e-5
+    approximate: ClassVar[bool] = True
+
+    def __post_init__(self):
+        """Check the settings."""
+        if not isinstance(self.terms, int) or self.terms < 0:
+            raise ValueError(
+                f"terms must be an integer of at least 0, got {self.terms!r}."
+            )
+
+    def __call__(self, matvec, b, batch_ndim, start=None):
+        """Return z, and how each example [*batch] was solved."""
+        check_no_start(self, start)
+        scale, b = normalised(b, batch_ndim)
+        transposed = lambda v: jax.tree.map(jnp.subtract, v, matvec(v))
+
+        def add_term(_, term_and_sum):
+            term, total = term_and_sum
+            term = transposed(term)
+            return term, jax.tree.map(jnp.add, total, term)
+
+        term, z = jax.lax.fori_loop(0, self.terms, add_term, (b, b))
+        size, last = norm(b, batch_ndim), norm(transposed(term), batch_ndim)
+        residual = relative(last, size)
+        steps = jnp.full(residual.shape, self.terms + 1, jnp.int32)
+        radius = residual ** (1 / (self.terms + 1))
+        info = FixedPointInfo(steps, residual, residual <= self.tol, radius)
+        return times(scale, z), info
+
+
+def jfb(tol: float = 1e-5) -> neumann:
+    """Jacobian-free backpropagation, the approximate adjoint z = b: `neumann(0)`.
+
+    The gradient is that of one evaluation at h*, which is a direction of descent where
+    f is contraction enough, at the cost of one backward pass.
+
+    Args:
+      tol: largest residual ‖Jᵀ b‖ / ‖b‖ that `info` reports as converged.
+
+    Returns:
+      The adjoint, a value.
+
+    Example:
+      >>> import jax
+      >>> from bpvariants import gradients
+      >>> f = lambda w, x, h: w * h + x  # h* = x / (1 − w)
+      >>> solve = lambda w: gradients.fixed_point(
+      ...     f, w, 1.0, 0.0, adjoint=gradients.adjoints.jfb()
+      ... )[0]
+      >>> round(jax.grad(solve)(0.5).item(), 4)  # h*, of the exact h* / (1 − w)
+      2.0
+
+    References:
+      Fung et al., "JFB: Jacobian-free backpropagation for implicit networks", AAAI
+      2022, arXiv:2103.12803.
+    """
+    return neumann(0, tol)

@@ -1,0 +1,70 @@
+"""The adjoint equation solved by relaxation, as the network itself settles."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import register_dataclass
+
+from bpvariants._examples import times
+from bpvariants._masking import select
+from bpvariants.gradients.equilibrium._protocols import solve_linear
+from bpvariants.gradients.equilibrium.solvers._relaxation import (
+    check_relaxation,
+    relaxation as forward_relaxation,
+)
+
+
+@register_dataclass  # settings may be tracers
+@dataclass(frozen=True)
+class relaxation:
+    """Exact adjoint by relaxation, z ← (1 − τ) z + τ (Jᵀ z + b) from z = b.
+
+    It converges exactly where the forward relaxation of the same damping does, at the
+    same rate; memory is that of a few states and of one evaluation's derivative, time
+    that of a backward pass through one evaluation for each step.
+
+    Where it has not converged after max_steps, z is the last iterate, which is linear
+    in b: with τ = 1 the sum Σ (Jᵀ)^k b over k < max_steps, as of :class:`neumann`.
+    Where it grows, as it does for ρ(J) > 1, z is the first iterate, b.
+
+    Args:
+      damping: τ, 0 < τ ≤ 1.
+      tol: largest residual ‖b − (I − Jᵀ) z‖ / ‖b‖ that counts as converged.
+      max_steps: after how many steps to give up.
+
+    Raises:
+      ValueError: if a number is out of its range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from bpvariants import gradients
+      >>> solve = gradients.adjoints.relaxation(tol=1e-6)
+      >>> z, info = solve(lambda v: v - 0.5 * v, jnp.array(1.0), 0)
+      >>> round(z.item(), 5), info.steps.item(), info.converged.item()
+      (2.0, 20, True)
+
+    References:
+      Almeida, Proc. ICNN, San Diego 1987. Pineda, "Generalization of back-propagation
+      to recurrent neural networks", Physical Review Letters 59, 1987,
+      doi:10.1103/PhysRevLett.59.2229.
+    """
+
+    damping: float | jax.Array = 1.0
+    tol: float | jax.Array = 1e-5
+    max_steps: int | jax.Array = 1000
+    approximate: ClassVar[bool] = False
+
+    def __post_init__(self):
+        """Check the settings."""
+        check_relaxation(self.damping, self.tol, self.max_steps)
+
+    def __call__(self, matvec, b, batch_ndim, start=None):
+        """Return z, and how each example [*batch] was solved."""
+        solver = forward_relaxation(self.damping, self.tol, self.max_steps)
+        size, outcome = solve_linear(solver, matvec, b, batch_ndim, start)
+        (first, first_info), (last, info) = outcome.first, outcome.last
+        info = jax.tree.map(partial(jnp.where, outcome.lost), first_info, info)
+        return times(size, select(outcome.lost, first, last)), info

@@ -1,0 +1,102 @@
+"""Backpropagation through some steps of relaxation that begin at the fixed point.
+
+h_0 = h*,    h_{k+1} = (1 − τ) h_k + τ f(θ, x, h_k),    dE/dθ through h_K
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import register_dataclass
+
+from bpvariants._examples import norm, normalised, relative, times
+from bpvariants.gradients.equilibrium._implicit_derivative import with_derivative_of
+from bpvariants.gradients.equilibrium._iteration import FixedPointInfo
+from bpvariants.gradients.equilibrium._protocols import check_no_start
+from bpvariants.gradients.equilibrium.solvers._relaxation import check_relaxation
+from bpvariants.types import PyTree
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class unrolled:
+    """Approximate adjoint by backpropagation through K steps, begun at h* as constant.
+
+    At h* it is z = τ Σ_{k<K} ((1 − τ) I + τ Jᵀ)^k b, the phantom gradient; with τ = 1
+    that is `neumann(K − 1)`. What it is for: as an oracle, since :func:`fixed_point`
+    differentiates the K steps themselves and no adjoint equation is written down.
+
+    Reverse mode stores K states, or time and memory of K evaluations and their backward
+    passes. Forward mode is that of the same K steps, the transpose of it. Second
+    derivatives are those of the K steps too: they differ from the exact ones by as much
+    as the first do, which is like ρ(J)^K. In :func:`recurrent_backprop`, which asks for
+    z, it is the sum above, and stores nothing.
+
+    Args:
+      steps: K, at least 1.
+      damping: τ, 0 < τ ≤ 1, of these steps.
+      tol: largest residual, relative to ‖b‖, that `info` reports as converged.
+
+    Raises:
+      ValueError: if a number is out of its range.
+
+    Example:
+      >>> import jax
+      >>> from bpvariants import gradients
+      >>> f = lambda w, x, h: w * h + x  # h* = x / (1 − w)
+      >>> solve = lambda w: gradients.fixed_point(
+      ...     f, w, 1.0, 0.0, adjoint=gradients.adjoints.unrolled(2)
+      ... )[0]
+      >>> round(jax.grad(solve)(0.5).item(), 4)  # h* (1 + w), of h* / (1 − w)
+      3.0
+
+    References:
+      Werbos, "Backpropagation through time: what it does and how to do it", Proc. IEEE
+      78, 1990, doi:10.1109/5.58337. Geng et al., "On training implicit models", 2021,
+      arXiv:2111.05177 (phantom gradients).
+    """
+
+    steps: int = field(metadata={"static": True})
+    damping: float | jax.Array = 1.0
+    tol: float | jax.Array = 1e-5
+    approximate: ClassVar[bool] = True
+
+    def __post_init__(self):
+        """Check the settings."""
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise ValueError(
+                f"steps must be an integer of at least 1, got {self.steps!r}."
+            )
+        check_relaxation(self.damping, self.tol, 1)
+
+    def __call__(self, matvec, b, batch_ndim, start=None):
+        """Return z, and how each example [*batch] was solved."""
+        check_no_start(self, start)
+        scale, b = normalised(b, batch_ndim)
+        residual_of = lambda z: jax.tree.map(jnp.subtract, b, matvec(z))
+        zeros = jax.tree.map(jnp.zeros_like, b)
+        z = jax.lax.fori_loop(
+            0, self.steps, lambda _, z: self._damp(z, residual_of(z)), zeros
+        )
+        residual = relative(norm(residual_of(z), batch_ndim), norm(b, batch_ndim))
+        steps = jnp.full(residual.shape, self.steps, jnp.int32)
+        converged = residual <= jnp.asarray(self.tol, residual.dtype)
+        radius = residual ** (1 / self.steps)
+        return times(scale, z), FixedPointInfo(steps, residual, converged, radius)
+
+    def through(self, g: Callable[[PyTree], PyTree], h: PyTree) -> PyTree:
+        """Return h with the derivative of K steps of g that begin at it."""
+
+        def step(moved: PyTree, _: Any):
+            difference = jax.tree.map(jnp.subtract, g(moved), moved)
+            return self._damp(moved, difference), None
+
+        h = jax.lax.stop_gradient(h)
+        moved = jax.lax.scan(step, h, length=self.steps)[0]
+        return with_derivative_of(moved, h)
+
+    def _damp(self, h: PyTree, difference: PyTree) -> PyTree:
+        damped = lambda h, d: h + jnp.asarray(self.damping, h.dtype) * d
+        return jax.tree.map(damped, h, difference)

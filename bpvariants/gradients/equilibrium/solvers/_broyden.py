@@ -1,0 +1,126 @@
+"""Broyden's method with limited memory, for fixed points.
+
+Notation: d(h) = g(h) − h, whose root is sought, and H ≈ (∂d/∂h)⁻¹, held as the last r
+of its changes: H = −I + Σ u_i v_iᵀ. With Δ for the change since the last step,
+
+    v = Hᵀ Δh,   u = (Δh − H Δd) / (vᵀ Δd),   H ← H + u vᵀ,   h ← h − H d
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import register_dataclass
+
+from bpvariants._checks import check_limits
+from bpvariants._examples import norm, times
+from bpvariants.gradients.equilibrium._iteration import iterate_vectors, Method
+from bpvariants.gradients.equilibrium._protocols import solve_linear
+from bpvariants.gradients.equilibrium.solvers._anderson import (
+    append,
+    check_count,
+    REBOUND,
+)
+
+
+class _Memory(NamedTuple):
+    us: jax.Array  # [*batch, rank, n], zero where there is none yet
+    vs: jax.Array  # [*batch, rank, n]
+    h: jax.Array  # [*batch, n], where the last step began
+    difference: jax.Array  # [*batch, n], d there
+    begun: jax.Array  # [*batch], whether there was a last step
+    lowest: jax.Array  # [*batch], the lowest residual since
+
+
+@register_dataclass  # settings may be tracers
+@dataclass(frozen=True)
+class broyden:
+    """Broyden's method, a solver of h = f(h) for where relaxation is slow.
+
+    A quasi-Newton method: it learns (I − J)⁻¹ from the steps it takes, so that near the
+    fixed point it converges faster than any power of a factor, contraction or not. The
+    first step is plain, h ← f(h), and so is one at which the residual has risen a
+    hundredfold, which also forgets what was learnt.
+
+    It solves the adjoint equation as well, and does so by default where it is the
+    solver. The gradient is that of the fixed point, never of the steps to it.
+
+    A step costs one evaluation of f and O(r n) for each example of n numbers and
+    r = rank; memory 2 r n.
+
+    Args:
+      rank: r, how many changes of H are kept, the last ones; at least 1.
+      tol: largest relative residual that counts as converged. Float32 reaches 1e-6.
+      max_steps: after how many evaluations of f to give up.
+
+    Raises:
+      ValueError: if a number is out of its range.
+
+    Example:
+      >>> from bpvariants import gradients
+      >>> grows = lambda w, x, h: w * h + x  # no contraction, but h* = −2
+      >>> solver = gradients.solvers.broyden()
+      >>> h, info = gradients.fixed_point(grows, 1.5, 1.0, 0.0, solver=solver)
+      >>> round(h.item(), 4), info.converged.item()
+      (-2.0, True)
+
+    References:
+      Broyden, "A class of methods for solving nonlinear simultaneous equations",
+      Mathematics of Computation 19, 1965, doi:10.1090/S0025-5718-1965-0198670-6. Bai,
+      Kolter & Koltun, "Deep equilibrium models", 2019, arXiv:1909.01377.
+    """
+
+    rank: int = field(default=30, metadata={"static": True})
+    tol: float | jax.Array = 1e-5
+    max_steps: int | jax.Array = 1000
+    approximate: ClassVar[bool] = False
+
+    def __post_init__(self):
+        """Check the settings."""
+        check_count("rank", self.rank)
+        check_limits(self.tol, self.max_steps)
+
+    def solve(self, gap, start, scale, batch_ndim):
+        """Return iterates of which ‖gap(h)‖ ≤ tol · scale(h), or how it failed."""
+        method = Method(self._init, _move, may_rise=True)
+        settings = {"tol": self.tol, "max_steps": self.max_steps}
+        return iterate_vectors(
+            gap, start, scale, method, batch_ndim=batch_ndim, **settings
+        )
+
+    def __call__(self, matvec, b, batch_ndim, start=None):
+        """Return z, and how each example [*batch] was solved."""
+        size, outcome = solve_linear(self, matvec, b, batch_ndim, start)
+        return times(size, outcome.best[0]), outcome.best[1]
+
+    def _init(self, start: jax.Array) -> _Memory:
+        none = jnp.zeros((*start.shape[:-1], self.rank, start.shape[-1]), start.dtype)
+        size = norm(start, start.ndim - 1)
+        begun, lowest = jnp.zeros(size.shape, bool), jnp.full_like(size, jnp.inf)
+        return _Memory(none, none, start, start, begun, lowest)
+
+
+def _move(memory: _Memory, h: jax.Array, difference: jax.Array, size: jax.Array):
+    rebound = size > REBOUND * memory.lowest
+    lowest = jnp.where(rebound, size, jnp.minimum(size, memory.lowest))
+    dh, dd = h - memory.h, difference - memory.difference
+    us, vs = (append(pair, jnp.zeros_like(h)) for pair in (memory.us, memory.vs))
+    v = _times(vs, us, dh)
+    scale = jnp.sum(v * dd, axis=-1)
+    length = lambda a: jnp.linalg.vector_norm(a, axis=-1)
+    eps = jnp.finfo(h.dtype).eps
+    learns = memory.begun & (jnp.abs(scale) > eps * length(v) * length(dd))
+    u = (dh - _times(us, vs, dd)) / jnp.where(learns, scale, 1)[..., None]
+    us = us.at[..., -1, :].set(jnp.where(learns[..., None], u, 0))
+    vs = vs.at[..., -1, :].set(jnp.where(learns[..., None], v, 0))
+    us, vs = (jnp.where(rebound[..., None, None], 0, pair) for pair in (us, vs))
+    new = h - _times(us, vs, difference)
+    begun = jnp.ones_like(memory.begun)
+    return new, _Memory(us, vs, h, difference, begun, lowest)
+
+
+def _times(lefts: jax.Array, rights: jax.Array, x: jax.Array) -> jax.Array:
+    """Return (−I + Σ left rightᵀ) x."""
+    weights = jnp.sum(rights * x[..., None, :], axis=-1, keepdims=True)
+    return jnp.sum(weights * lefts, axis=-2) - x

@@ -1,0 +1,169 @@
+"""The forward gradient: the slope along a random direction, times that direction.
+
+Notation: θ are the parameters as a vector [p], L is the loss of a sequence, ℓ_t that of
+step t, h_t the carry, v a random vector [p] with E[v vᵀ] = 1. One forward derivative
+in the direction v goes along with the network, and needs no memory of the past:
+
+    ḣ_t = ∂h_t/∂h_{t−1} ḣ_{t−1} + ∂h_t/∂θ v,
+    ℓ̇_t = ∂ℓ_t/∂h_{t−1} ḣ_{t−1} + ∂ℓ_t/∂θ v.
+
+As v is the same at all steps, Σ_t ℓ̇_t = ∇L·v, and the estimate, (∇L·v) v, has the mean
+E[v vᵀ] ∇L = ∇L.
+"""
+
+import operator
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._carries import floating_leaves, replace_floating
+from bpvariants._dtypes import cast_like, widen
+from bpvariants._losses import with_loss
+from bpvariants.gradients.online._online_step import (
+    check_fits,
+    check_start,
+    check_state,
+    enter_step,
+)
+from bpvariants.gradients.online._random import (
+    check_distribution,
+    check_key,
+    DISTRIBUTIONS,
+    draw_like,
+)
+from bpvariants.types import Loss, OnlineRule, PyTree, Step
+
+
+class ForwardGradientState(NamedTuple):
+    """State of :func:`forward_gradient` after step t, with K directions."""
+
+    carry: PyTree  # h_t
+    # ḣ_t, for each floating leaf of the carry [K, *its shape], float32 or wider
+    carry_tangent: list[jax.Array]
+    params_tangent: PyTree  # v, like params, leaves [K, ...], float32 or wider
+    drawn: jax.Array  # [] bool: whether v has been drawn, as it is at the first step
+    initial: PyTree  # what a reset puts back
+
+
+def forward_gradient(
+    step: Step, loss: Loss, *, directions: int = 1, distribution: str = "rademacher"
+) -> OnlineRule:
+    """Forward gradient, an unbiased estimate from slopes along random directions.
+
+        ĝ_t = mean over K directions of ℓ̇_t v,      Σ_t ĝ_t = mean of (∇L·v) v
+
+    The directions are drawn at the first update after `init`, from its key, and stay
+    the same from then on, for all examples: over a sequence, and over windows of a
+    stream, the estimate is unbiased at fixed params. Those that are to be new at each
+    sequence need a new `init`.
+
+    The variance grows with the number p of parameters: E‖ĝ − g‖² is (p − 1)/K · ‖g‖²
+    for Rademacher directions and (p + 1)/K · ‖g‖² for normal ones. So this is for few
+    parameters, or for a baseline of what other estimates gain.
+
+    For B examples, memory is K·(p + B·n) whatever T is; a step takes the time of one
+    forward pass and K forward derivatives, each about another two.
+
+    Args:
+      step: one time step of the network. It is differentiated forwards only, so that
+        it may have loops whose length is not known before.
+      loss: one loss for each example.
+      directions: K, at least 1.
+      distribution: of the numbers in v: "rademacher", ±1, or "normal".
+
+    Returns:
+      An :class:`~bpvariants.types.OnlineRule` whose state is
+      :class:`ForwardGradientState`. `update` needs `key`, a `jax.random.key`, at each
+      step, though it draws from the first only.
+
+    Raises:
+      ValueError: if directions or distribution are none of those above; in `init`, if
+        params or carry are not real floating arrays; when `update` is called, if there
+        is no key, or if shapes or dtypes disagree.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from bpvariants import gradients
+      >>> integrate = lambda w, h, x: (h + w[0] * x + w[1], h)
+      >>> loss = lambda y, target: (y - target) ** 2
+      >>> online = gradients.forward_gradient(integrate, loss)
+      >>> rule = jax.jit(gradients.over_sequence(online))
+      >>> w, xs, targets = jnp.array([1.0, 2.0]), jnp.array([1.0, 0.0]), jnp.ones(2)
+      >>> keys = jax.random.split(jax.random.key(0), 4)  # [2, 2] is right
+      >>> [rule(w, jnp.array(0.0), xs, targets, key=key)[1].tolist() for key in keys]
+      [[4.0, 4.0], [0.0, 0.0], [4.0, 4.0], [4.0, 4.0]]
+
+    References:
+      Baydin et al., "Gradients without backpropagation", 2022, arXiv:2202.08587.
+    """
+    _check_directions(directions)
+    check_distribution(distribution)
+    advance = with_loss(step, loss)
+
+    def init(params, carry, initial=None, batch_shape=None):
+        del batch_shape  # it is that with which the carry's leaves begin
+        carry, initial = check_start(params, carry, initial)
+        several = lambda leaf: jnp.zeros((directions, *leaf.shape), leaf.dtype)
+        carry_tangent = jax.tree.map(several, widen(floating_leaves(carry)))
+        params_tangent = jax.tree.map(several, widen(params))
+        drawn = jnp.array(False)
+        return ForwardGradientState(
+            carry, carry_tangent, params_tangent, drawn, initial
+        )
+
+    def update(
+        params, state, x, target, *, weight=None, mask=None, reset=None, key=None
+    ):
+        check_state("forward_gradient", state, ForwardGradientState)
+        check_key("forward_gradient", key)
+        carry, old_tangent, params_tangent, drawn, initial = state
+        zeros = jax.eval_shape(lambda: init(params, carry))
+        for part in ("carry_tangent", "params_tangent"):
+            found, want = getattr(state, part), getattr(zeros, part)
+            check_fits("forward_gradient", part, found, want)
+        now = enter_step(
+            advance, params, carry, initial, x, target, weight, mask, reset
+        )
+        leaves, structure = jax.tree.flatten(params_tangent)
+        draw = lambda: draw_like(key, leaves, DISTRIBUTIONS[distribution])
+        params_tangent = structure.unflatten(jax.lax.cond(drawn, lambda: leaves, draw))
+
+        def mean_loss(wide_params, leaves):
+            start = replace_floating(now.start, leaves)
+            new, losses = now.examples(
+                cast_like(wide_params, params), start, now.inputs
+            )
+            return (jnp.sum(now.shares * losses), widen(floating_leaves(new))), new
+
+        (value, _), push, new = jax.linearize(
+            mean_loss, widen(params), widen(floating_leaves(now.start)), has_aux=True
+        )
+        each = partial(jax.vmap, axis_size=directions)
+        entering = each(now.restarted)(old_tangent)
+        slopes, carry_tangent = each(push)(params_tangent, entering)
+        along = lambda v: jnp.tensordot(slopes.astype(v.dtype) / directions, v, axes=1)
+        grads = cast_like(jax.tree.map(along, params_tangent), params)
+        left = ForwardGradientState(
+            carry=now.kept(new, carry),
+            carry_tangent=each(now.kept)(carry_tangent, old_tangent),
+            params_tangent=params_tangent,
+            drawn=jnp.array(True),
+            initial=initial,
+        )
+        return value, grads, left
+
+    return OnlineRule(init, update)
+
+
+def _check_directions(directions: int) -> None:
+    try:
+        count = operator.index(directions)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise ValueError(
+            f"directions must be a whole number from 1 up, got {directions!r}: it is "
+            "how many forward derivatives are averaged."
+        )

@@ -1,0 +1,152 @@
+"""How an influence M_t = ∂h_t/∂θ is kept where only some of its entries can be nonzero.
+
+For each array of params, K numbers are kept for each of its entries, [K, *shape]: the
+rows of M, numbers of the carry, that the entry can influence. Which rows these are
+stands in a table [K, *shape], fixed while tracing. Where it is the same along an axis,
+as for all weights that enter one unit, that axis has length 1.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bpvariants._jaxpr.sparsity import Sparse
+
+
+class LeafLayout(NamedTuple):
+    """The rows of M that are kept for one array of params.
+
+    Attributes:
+      rows: int [K, *shape], an axis of length 1 where they are the same along it; n,
+        the number of numbers in the carry, stands for no row.
+      allowed: bool like rows, which of these entries are in the pattern.
+    """
+
+    rows: np.ndarray
+    allowed: np.ndarray
+
+    @property
+    def is_full(self) -> bool:
+        """Whether rows are the same for all entries of the array."""
+        return self.rows.size == self.rows.shape[0]
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layout:
+    """The rows kept for each array of params; None for those that reach no carry."""
+
+    num_carry: int
+    leaves: tuple[LeafLayout | None, ...]
+
+    def __eq__(self, other):
+        """Whether the same rows are kept, so that a scan can carry it."""
+        return isinstance(other, Layout) and self._content() == other._content()
+
+    def __hash__(self):
+        return hash(self._content())
+
+    def _content(self):
+        of_leaf = lambda leaf: (
+            None
+            if leaf is None
+            else tuple((array.shape, array.tobytes()) for array in leaf)
+        )
+        return self.num_carry, tuple(map(of_leaf, self.leaves))
+
+
+class LeafPattern(NamedTuple):
+    """Patterns of I and of M for an array of params, most of whose columns are alike.
+
+    Attributes:
+      kind: int [size], the kind of the column of each entry of the array.
+      immediate: bool [n, kinds], the columns of I.
+      influence: bool [n, kinds], the columns of M.
+    """
+
+    kind: np.ndarray
+    immediate: np.ndarray
+    influence: np.ndarray
+
+
+def influence_pattern(
+    carry: np.ndarray, immediate: Sparse, order: int | None
+) -> LeafPattern:
+    """Return the patterns of I and of M, P_n with n = order, or P_∞ if that is None.
+
+        P_1 = pattern(I),    P_{k+1} = pattern(I) ∪ pattern(J) P_k
+
+    `carry` is the pattern of J [n, n], `immediate` that of I [n, size].
+    """
+    first, kind = _distinct_columns(immediate)
+    step = carry.astype(np.float32)
+    pattern, k = first, 1
+    while order is None or k < order:
+        larger = first | (step @ pattern.astype(np.float32) > 0)
+        if np.array_equal(larger, pattern):
+            break
+        pattern, k = larger, k + 1
+    return LeafPattern(kind, first, pattern)
+
+
+def lay_out(
+    pattern: LeafPattern, shape: tuple[int, ...], whole: bool
+) -> LeafLayout | None:
+    """Return the rows to keep for an array of this shape, None if there are none."""
+    rows = rows_by_kind(pattern, whole)
+    if not len(rows):
+        return None
+    allowed = entries_of(pattern.influence, rows, False)
+    over_shape = lambda table: spread_over(table, pattern.kind, shape)
+    return LeafLayout(over_shape(rows), over_shape(allowed))
+
+
+def rows_by_kind(pattern: LeafPattern, whole: bool) -> np.ndarray:
+    """Return the rows of M kept for each kind of column, int [K, kinds].
+
+    All of them if `whole`, or if most are, so as to multiply by all of J.
+    """
+    columns = pattern.influence
+    num_carry, counts = len(columns), columns.sum(axis=0)
+    most = int(counts.max(initial=0))
+    first = np.argsort(~columns, axis=0, kind="stable")[:most]
+    rows = np.where(np.arange(most)[:, None] < counts, first, num_carry)
+    differ = (rows != rows[:, :1]).any()
+    if (whole and most) or (2 * most > num_carry and differ):
+        return np.repeat(np.arange(num_carry)[:, None], rows.shape[1], axis=1)
+    return rows
+
+
+def entries_of(columns: np.ndarray, rows: np.ndarray, absent: Any) -> np.ndarray:
+    """Return columns[rows[k, j], j], [K, kinds], `absent` for a row that is none."""
+    last = np.full((1, columns.shape[1]), absent, columns.dtype)
+    return np.concatenate([columns, last])[rows, np.arange(columns.shape[1])]
+
+
+def spread_over(
+    table: np.ndarray, kind: np.ndarray, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Return table[:, kind] as [K, *shape], of length 1 along axes of no difference."""
+    same = np.unique(table, axis=1, return_inverse=True)[1].reshape(-1)
+    label, chosen = same[kind].reshape(shape), kind.reshape(shape)
+    for axis in range(len(shape)):
+        if (label == label.take([0], axis)).all():
+            label, chosen = label.take([0], axis), chosen.take([0], axis)
+    return table[:, chosen]
+
+
+def _distinct_columns(pattern: Sparse) -> tuple[np.ndarray, np.ndarray]:
+    """Return the columns that differ, bool [n, kinds], and which each is, [size]."""
+    weights = np.random.default_rng(0).integers(2**62, size=pattern.shape[0])
+    sums = pattern.T.astype(np.int64) @ weights  # alike in columns that are
+    _, first, kind = np.unique(sums, return_index=True, return_inverse=True)
+    columns = pattern[:, first].toarray()
+    entries = pattern.tocoo()
+    counts = np.bincount(entries.col, minlength=pattern.shape[1])
+    if not columns[entries.row, kind[entries.col]].all() or not np.array_equal(
+        counts, columns.sum(axis=0)[kind]
+    ):  # columns that differ have the same sum: as good as never
+        return pattern.toarray(), np.arange(pattern.shape[1])
+    return columns, kind

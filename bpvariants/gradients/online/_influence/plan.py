@@ -1,0 +1,215 @@
+"""How the linearised step is computed, as much of it as an influence needs.
+
+I_t takes one backward pass for each colour: rows of I that share no parameter have the
+same colour, and are found at once, all in one pass for the weights of a dense layer.
+So is J_t where few colours do; where few of many entries are needed, such as the
+diagonal of a dense J_t, only these are computed, forwards; else it takes n passes.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bpvariants._jaxpr.jacobian_entries import Entries, plan_entries
+from bpvariants._jaxpr.linearisation import tangent_program, TangentProgram
+from bpvariants._jaxpr.sparsity import dependence
+from bpvariants.gradients.online._influence.layout import (
+    entries_of,
+    influence_pattern,
+    lay_out,
+    Layout,
+    LeafPattern,
+    rows_by_kind,
+    spread_over,
+)
+from bpvariants.types import PyTree, Step
+
+FEW = 4  # backward passes that cost less than to look for entries
+
+
+class CarryPlan(NamedTuple):
+    """How the entries of J that are needed are computed: by passes, or themselves.
+
+    Attributes:
+      passes: [passes, n], the cotangents of backward passes; None if by `entries`.
+      entries: what is to be computed forwards; None if by `passes`.
+      lookup: int [n + 1, n + 1], where J[i, j] stands in what is computed of it, flat;
+        −1 if nowhere, as it is 0 or not needed; n stands for no row.
+    """
+
+    passes: np.ndarray | None
+    entries: Entries | None
+    lookup: np.ndarray
+
+
+class Plan(NamedTuple):
+    """What of a step's linearisation is computed, and where it is found.
+
+    Attributes:
+      program: the step's linearisation.
+      layout: the entries of M that are kept.
+      is_exact: whether they are all that there are.
+      passes: [passes, n], the cotangents whose backward passes give I.
+      colours: for each array of params, int like its rows, which of these passes gives
+        an entry of I; −1 where it is 0; None if the array has no influence.
+      carry: how J is computed.
+      late_only: whether M has only the rows that the next step reads, or all.
+    """
+
+    program: TangentProgram
+    layout: Layout
+    is_exact: bool
+    passes: np.ndarray
+    colours: list[np.ndarray | None]
+    carry: CarryPlan
+    late_only: bool
+
+
+def make_plan(
+    step_of_example: Step,
+    params: PyTree,
+    carry: PyTree,
+    inputs: PyTree,
+    *,
+    order: int | None = None,
+    through: np.ndarray | None = None,
+    direct_only: bool = False,
+    whole: bool = False,
+    late_only: bool = False,
+) -> Plan:
+    """Plan the influence of one example; arguments may be arrays or shapes.
+
+    `order` is that of the pattern of M, None for all of it; `through`, bool [n], tells
+    through which numbers of the old carry M goes on, by default all; `direct_only`
+    leaves out paths from the old carry that mix numbers; `whole` keeps all rows;
+    `late_only` allows to keep only those that the next step reads, and to take
+    gradients of M_{t−1} rather than M_t; whether that is planned, the plan says.
+    """
+    program = tangent_program(step_of_example, params, carry, inputs)
+    found = dependence(program)
+    kept = dependence(program, direct_only=True).carry if direct_only else found.carry
+    kept = kept.toarray()
+    if through is not None:
+        kept &= through
+    all_of = found.carry.toarray()
+    patterns = [influence_pattern(kept, leaf, order) for leaf in found.params]
+    full = [influence_pattern(all_of, leaf, None) for leaf in found.params]
+    is_exact = np.array_equal(kept, all_of) and all(
+        np.array_equal(a.influence, b.influence)
+        for a, b in zip(patterns, full, strict=True)
+    )
+    if whole:  # M may hold what this step does not touch
+        late_only = False
+        patterns = [
+            pattern._replace(influence=np.ones_like(pattern.influence))
+            if order is None or not pattern.influence.any()
+            else pattern
+            for pattern in patterns
+        ]
+    elif late_only:
+        fewer = _only_read(patterns, kept)
+        # Else gradients of M_t are cheaper: those of M_{t−1} take a backward pass more.
+        late_only = _count_rows(fewer) < _count_rows(patterns)
+        patterns = fewer if late_only else patterns
+    needed = _any_product(kept, [p.influence for p in patterns]) & kept
+    if late_only:  # errors pass through all that leads to a row that is kept
+        needed = kept & _any_row(patterns)
+    by_carry = _colour(_symmetric(_any_product(kept, [needed], [all_of])))
+    share_params = _any_product(kept, [p.immediate for p in patterns])
+    by_params = _colour(share_params)
+    # Rows that are not kept have an I too, which must not be added to that of others.
+    asked = share_params.any(axis=1) | (not late_only)
+    entries = None
+    if direct_only or (_count(by_carry) > FEW and 4 * needed.sum() <= needed.size):
+        entries = plan_entries(program, found, needed, direct_only)
+    elif not late_only and max(_count(by_params), _count(by_carry)) <= FEW:
+        # The same passes, if few.
+        shared = share_params | _symmetric(_any_product(kept, [needed], [all_of]))
+        both = _colour(shared)
+        if _count(both) <= FEW:
+            by_params = by_carry = both
+    shapes = [variable.aval.shape for variable in program.thetas]
+    leaves = list(zip(patterns, shapes, strict=True))
+    return Plan(
+        program,
+        Layout(len(kept), tuple(lay_out(*leaf, whole) for leaf in leaves)),
+        is_exact,
+        _one_hot(by_params) & asked,
+        [_leaf_colours(*leaf, by_params, whole) for leaf in leaves],
+        _plan_carry(needed, by_carry, entries),
+        late_only,
+    )
+
+
+def _only_read(patterns: list[LeafPattern], carry: np.ndarray) -> list[LeafPattern]:
+    """Leave out the rows of I and M that the next step's J has no columns for."""
+    read = np.expand_dims(carry.any(axis=0), 1)
+    return [
+        each._replace(immediate=each.immediate & read, influence=each.influence & read)
+        for each in patterns
+    ]
+
+
+def _count_rows(patterns: list[LeafPattern]) -> int:
+    return sum(int(each.influence.sum()) for each in patterns)
+
+
+def _any_row(patterns: list[LeafPattern]) -> np.ndarray:
+    """Return which rows of M are kept of any array, bool [n]."""
+    return np.logical_or.reduce([each.influence.any(axis=1) for each in patterns])
+
+
+def _plan_carry(
+    needed: np.ndarray, colours: np.ndarray, entries: Entries | None
+) -> CarryPlan:
+    num_carry = len(needed)
+    if entries is None:
+        positions = colours[:, None] * num_carry + np.arange(num_carry)
+    else:
+        positions = np.cumsum(needed).reshape(needed.shape) - 1
+    lookup = np.pad(np.where(needed, positions, -1), (0, 1), constant_values=-1)
+    passes = _one_hot(colours) if entries is None else None
+    return CarryPlan(passes, entries, lookup)
+
+
+def _any_product(
+    like: np.ndarray, patterns: list[np.ndarray], others: list | None = None
+) -> np.ndarray:
+    """Return which rows share a column, in any of the patterns (and the others)."""
+    found = np.zeros_like(like)
+    for a, b in zip(patterns, patterns if others is None else others, strict=True):
+        found |= a.astype(np.float32) @ b.astype(np.float32).T > 0
+    return found
+
+
+def _symmetric(matrix: np.ndarray) -> np.ndarray:
+    return matrix | matrix.T
+
+
+def _colour(conflicts: np.ndarray) -> np.ndarray:
+    """Return a colour for each row, no two that conflict the same: greedily."""
+    colours = np.full(len(conflicts), -1)
+    for row, conflict in enumerate(conflicts):
+        taken = set(colours[:row][conflict[:row]].tolist())
+        colours[row] = next(c for c in range(len(taken) + 1) if c not in taken)
+    return colours
+
+
+def _count(colours: np.ndarray) -> int:
+    return int(colours.max(initial=-1)) + 1
+
+
+def _one_hot(colours: np.ndarray) -> np.ndarray:
+    """Return for each colour which rows have it, bool [colours, n]."""
+    return np.arange(_count(colours))[:, None] == colours
+
+
+def _leaf_colours(
+    pattern: LeafPattern, shape: tuple[int, ...], by_params: np.ndarray, whole: bool
+) -> np.ndarray | None:
+    """Return which pass gives each entry of I that is kept of an array, −1 for none."""
+    rows = rows_by_kind(pattern, whole)
+    if not len(rows):
+        return None
+    columns = np.where(pattern.immediate, by_params[:, None], -1)
+    return spread_over(entries_of(columns, rows, -1), pattern.kind, shape)

@@ -1,0 +1,156 @@
+"""What the loss of one step says, of the new carry and of what does not go through it.
+
+Notation: h_t the floating leaves of the new carry, y_t the output, θ the parameters.
+The step is cut at the new carry, whose leaves are taken as given by what computes the
+output from them, so that one backward pass through that gives
+
+    c_t = ∂ℓ_t/∂h_t,   b_t = ∂ℓ_t/∂h_{t−1},   r_t = ∂ℓ_t/∂θ,   e_t = ∂ℓ_t/∂y_t,
+
+all at fixed h_t. Then dℓ_t/dθ = r_t + c_t M_t + b_t M_{t−1} with M_t = dh_t/dθ, however
+the program is cut: what does not go through the cut is in r_t and b_t.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._carries import (
+    example_shapes,
+    floating_leaves,
+    one_example,
+    over_batch,
+    replace_floating,
+)
+from bpvariants._dtypes import floating_parts, is_floating, widen
+from bpvariants._jaxpr.cuts import _cuts, _rearrange, _run, _skips
+from bpvariants._jaxpr.program import (
+    flat_program,
+    PLAIN_CALLS,
+)
+from bpvariants._losses import with_loss
+from bpvariants.gradients.online._online_step import OnlineStep
+from bpvariants.types import Loss, PyTree, Step
+
+
+class Readout(NamedTuple):
+    """The weighted mean loss of one step and its partial derivatives at fixed h_t.
+
+    Attributes:
+      value: Σ w ℓ_t / Σ w.
+      carry: h_t.
+      signals: Σ-weighted c_t, for each floating leaf of the carry [*batch, ...].
+      skip: b_t, likewise; None if nothing skips the new carry.
+      direct: r_t, like params.
+      errors: e_t, for each leaf of y [*batch, ...], zeros if it has no derivatives.
+      y: the shapes of an output of one example.
+    """
+
+    value: jax.Array
+    carry: PyTree
+    signals: list[jax.Array]
+    skip: list[jax.Array] | None
+    direct: PyTree
+    errors: list[jax.Array]
+    y: PyTree
+
+
+def read_out(
+    step: Step, loss: Loss, params: PyTree, now: OnlineStep, first: Sequence[int] = ()
+) -> Readout:
+    """Return the loss of one step with its derivatives, float32 or wider.
+
+    Costs one step and one backward pass through what computes its output. Two leaves
+    of the carry may be one and the same: the signal goes to the one that stands in
+    `first`, their places among the floating leaves, or else to the earlier.
+    """
+    rank, (x, target) = len(now.batch), now.inputs
+    y = jax.eval_shape(step, params, now.start, x)[1]
+    start, outputs = floating_leaves(now.start), _zeros(jax.tree.leaves(y))
+    program, cuts = _cut_program(step, loss, params, now, outputs, first)
+    run = over_batch(lambda *args: _run_cut(*program, cuts, *args), rank)
+    at_cuts = over_batch(lambda *args: _at_cuts(*program, cuts, *args), rank)
+    # Values rather than a stop_gradient, which would stop derivatives of this rule too.
+    _, held = at_cuts(params, now.start, (x, target, outputs))
+
+    def mean_loss(params, leaves, at_carry, at_output):
+        carry = replace_floating(now.start, leaves)
+        new, losses = run(params, carry, ((x, target, at_output), at_carry, held))
+        return jnp.sum(now.shares * losses), new
+
+    (value, new), found = jax.value_and_grad(
+        mean_loss, argnums=(0, 1, 2, 3), has_aux=True
+    )(params, widen(start), _zeros(start), outputs)
+    direct, skip, signals, of_output = widen(found)
+    rest, none = iter(of_output), jnp.zeros(now.batch)
+    errors = [next(rest) if is_floating(leaf) else none for leaf in jax.tree.leaves(y)]
+    skip = skip if _skips(*program, cuts, len(jax.tree.leaves(params))) else None
+    y = example_shapes(y, rank)
+    return Readout(value, new, signals, skip, direct, errors, y)
+
+
+def skips(
+    step: Step, loss: Loss, params: PyTree, now: OnlineStep, first: Sequence[int] = ()
+) -> bool:
+    """Whether `read_out` finds a b_t, though inputs be shapes."""
+    y = jax.eval_shape(step, params, now.start, now.inputs[0])[1]
+    outputs = _zeros(jax.tree.leaves(y))
+    program, cuts = _cut_program(step, loss, params, now, outputs, first)
+    return _skips(*program, cuts, len(jax.tree.leaves(params)))
+
+
+def _zeros(leaves):
+    return [jnp.zeros(leaf.shape, leaf.dtype) for leaf in leaves if is_floating(leaf)]
+
+
+def _cut_program(step, loss, params, now, outputs, first):
+    """Return the program of one example's step, and where to cut it."""
+    rank = len(now.batch)
+    example = one_example(_nudged(step, loss), rank)
+    shapes = example_shapes((now.start, (*now.inputs, outputs)), rank)
+    program = flat_program(example, params, *shapes, calls=PLAIN_CALLS)
+    return program, _cuts(*program, first)
+
+
+def _nudged(step, loss):
+    """Return the step with its loss, in which something is added to the output."""
+
+    def nudged(params, carry, inputs):
+        x, target, nudges = inputs
+
+        def nudged_step(params, carry, x):
+            carry, y = step(params, carry, x)
+            leaves, rebuild = floating_parts(y)
+            return carry, rebuild([a + b for a, b in zip(leaves, nudges, strict=True)])
+
+        return with_loss(nudged_step, loss)(params, carry, (x, target))
+
+    return nudged
+
+
+def _at_cuts(program, structure, cuts, params, carry, inputs):
+    """Return (None, what the step of one example computes where it is to be cut)."""
+    del structure
+    read = _run(program, (params, carry, inputs))
+    return None, [read(variable) for variable in cuts]
+
+
+def _run_cut(program, structure, cuts, params, carry, inputs):
+    """Run the step of one example, whose new carry is h_t + nudges, fixed but for them.
+
+    Leaves that are passed on unchanged are not cut: their uses are those of h_{t−1}.
+    """
+    inputs, nudges, held = inputs
+    values = dict(zip(cuts, held, strict=True))
+
+    def cut(variable, value):
+        if variable not in cuts:
+            return value
+        place, chain = cuts[variable]
+        value = values[variable]
+        back = jax.vjp(lambda a: _rearrange(a, chain), value)[1]
+        return value + back(nudges[place])[0]
+
+    read = _run(program, (params, carry, inputs), cut)
+    return structure.unflatten([read(atom) for atom in program.jaxpr.outvars])

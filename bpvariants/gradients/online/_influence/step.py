@@ -1,0 +1,244 @@
+"""One step of an influence: M_t = J_t M_{t−1} + I_t, in the entries that are kept."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants._carries import (
+    as_vectors,
+    carry_dtype,
+    floating_leaves,
+    replace_floating,
+)
+from bpvariants._dtypes import cast_like, widen
+from bpvariants._jaxpr.jacobian_entries import compute_entries
+from bpvariants.gradients.online._influence.layout import Layout
+from bpvariants.gradients.online._influence.plan import Plan
+from bpvariants.types import PyTree, Step
+
+Rows = list[jax.Array | None]  # M by array of params, [*batch, K, *shape]
+SUMMED = 16  # terms of a sum that are added in one pass
+UNROLLED = 8  # passes among which an entry is chosen one by one
+
+
+def no_influence(layout: Layout, params: PyTree, carry: PyTree, batch: tuple) -> Rows:
+    """Return M before the first step, zeros in float32 or wider."""
+    dtype = carry_dtype(carry)
+    shapes = [jnp.shape(theta) for theta in jax.tree.leaves(params)]
+    return [
+        None if leaf is None else jnp.zeros((*batch, len(leaf.rows), *shape), dtype)
+        for leaf, shape in zip(layout.leaves, shapes, strict=True)
+    ]
+
+
+class Linearised(NamedTuple):
+    """What is computed of a step's linearisation, of each example.
+
+    Attributes:
+      jacobian: of J, [*batch, numbers], of which the last is 0.
+      immediate: of I, for each array of params [*batch, passes, *shape].
+    """
+
+    jacobian: jax.Array
+    immediate: list[jax.Array]
+
+
+def linearise(
+    plan: Plan,
+    step_of_example: Step,
+    params: PyTree,
+    carry: PyTree,
+    inputs: PyTree,
+    batch_rank: int,
+) -> Linearised:
+    """Linearise the step of a batch, as much of it as is planned."""
+
+    def linearised(carry, inputs):
+        return _linearise(plan, step_of_example, params, carry, inputs)
+
+    for _ in range(batch_rank):
+        linearised = jax.vmap(linearised)
+    jacobian, immediate = linearised(carry, inputs)
+    return Linearised(_with_zero(jacobian), immediate)
+
+
+def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
+    """Return error J, [*batch, n], in the rows of M that are kept."""
+    lookup = plan.carry.lookup
+    rows, columns = np.nonzero(lookup >= 0)
+    counts = np.bincount(columns, minlength=len(lookup))[:-1]
+    if counts.max(initial=0) > UNROLLED:
+        jacobian = _look_up(found.jacobian, lookup[:-1, :-1])
+        return jnp.einsum("...i,...ik->...k", error.astype(jacobian.dtype), jacobian)
+    padded = _with_zero(error.astype(found.jacobian.dtype))
+    total = jnp.zeros_like(error, found.jacobian.dtype)
+    every = np.arange(len(counts))
+    for k in range(counts.max(initial=0)):  # the k-th entry of each column
+        place = np.full(len(counts), len(counts))
+        first = np.cumsum(counts) - counts
+        some = counts > k
+        place[some] = rows[np.argsort(columns, kind="stable")][(first + k)[some]]
+        entries = _look_up(found.jacobian, lookup[place, every])
+        total += _look_up(padded, place) * entries
+    return total
+
+
+def next_influence(
+    plan: Plan, found: Linearised, entering: Rows, batch_rank: int
+) -> Rows:
+    """Return M_t of a batch from M_{t−1}, `entering`."""
+    jacobian, immediate = found
+    return [
+        None
+        if leaf is None or old is None
+        else _next_of_leaf(plan, leaf, colours, jacobian, passes, old, batch_rank)
+        for leaf, colours, passes, old in zip(
+            plan.layout.leaves, plan.colours, immediate, entering, strict=True
+        )
+    ]
+
+
+def through_influence(
+    layout: Layout, error: jax.Array, influence: Rows, like: Sequence[jax.Array]
+) -> list[jax.Array]:
+    """Return Σ_batch error M for each array of params, zeros where M is none.
+
+    `error` is [*batch, n], a cotangent of the carry as a vector; `like` the arrays.
+    """
+    grads, rank = [], error.ndim - 1
+    padded = _with_zero(error)
+    for leaf, rows, theta in zip(layout.leaves, influence, like, strict=True):
+        if leaf is None or rows is None:
+            grads.append(jnp.zeros_like(theta))
+        elif leaf.is_full:
+            of_rows = padded[..., leaf.rows.reshape(-1)]
+            grads.append(jnp.tensordot(of_rows, rows, axes=rank + 1))
+        else:
+            grads.append(_sum_of_products(_look_up(padded, leaf.rows), rows, rank + 1))
+    return [g.reshape(theta.shape) for g, theta in zip(grads, like, strict=True)]
+
+
+def _linearise(plan, step_of_example, params, carry, inputs):
+    """Return of one example what is computed of J, [numbers], and the passes for I.
+
+    The latter are, for each array of params, [passes, *shape].
+    """
+    leaves = widen(floating_leaves(carry))
+    thetas, structure = jax.tree.flatten(params)
+
+    def new_carry(thetas, leaves):
+        theta = cast_like(structure.unflatten(thetas), params)
+        new, _ = step_of_example(theta, replace_floating(carry, leaves), inputs)
+        return as_vectors(widen(floating_leaves(new)), ())
+
+    new, pull = jax.vjp(new_carry, widen(thetas), leaves)
+    back, (passes, entries, _) = jax.vmap(pull), plan.carry
+    immediate, of_carry = back(jnp.asarray(plan.passes, new.dtype))
+    if entries is not None:
+        arguments = jax.tree.leaves((params, carry, inputs))
+        jacobian = compute_entries(plan.program, entries, arguments)
+        return jacobian.astype(new.dtype), immediate
+    if not np.array_equal(plan.passes, passes):
+        of_carry = back(jnp.asarray(passes, new.dtype))[1]
+    return as_vectors(of_carry, (len(passes),)).reshape(-1), immediate
+
+
+def _next_of_leaf(plan, leaf, colours, jacobian, passes, old, rank):
+    """Return J M + I for one array of params, [*batch, K, *shape]."""
+    dtype = old.dtype
+    rows = leaf.rows
+    if leaf.is_full:
+        rows = rows.reshape(-1)
+        matrix = jacobian[..., plan.carry.lookup[rows[:, None], rows]].astype(dtype)
+        size = math.prod(old.shape[rank + 1 :])
+        new = matrix @ old.reshape(*old.shape[: rank + 1], size)
+        new = new.reshape(old.shape)
+    else:
+        places = plan.carry.lookup[rows[:, None], rows]
+        new = _times(jacobian.astype(dtype), places, old, rank)
+    new = new + _immediate(colours, passes, rank).astype(dtype)
+    if leaf.allowed.all() or not leaf.is_full:  # where no row is, J and I are 0
+        return new
+    return jnp.where(leaf.allowed, new, jnp.zeros((), dtype))
+
+
+def _times(
+    jacobian: jax.Array, places: np.ndarray, old: jax.Array, rank: int
+) -> jax.Array:
+    """Return Σ_k J[places[:, k]] old[k], [*batch, K, *shape]."""
+    if len(places) == 1:  # so simply that it can be written over the old
+        return _look_up(jacobian, places[0]) * old
+    used = np.flatnonzero((places >= 0).reshape(*places.shape[:2], -1).any((0, 2)))
+    if len(used) > UNROLLED:
+        factors = _look_up(jacobian, places)
+        return jnp.sum(factors * jnp.expand_dims(old, rank), axis=rank + 1)
+    of_row = lambda k: jax.lax.slice_in_dim(old, k, k + 1, axis=rank)
+    terms = [_look_up(jacobian, places[:, k]) * of_row(k) for k in used]
+    return sum(terms, jnp.zeros((), old.dtype))
+
+
+def _immediate(colours: np.ndarray, passes: jax.Array, rank: int) -> jax.Array:
+    """Return I in the rows that are kept, [*batch, K, *shape], from its passes."""
+    if not passes.shape[rank]:
+        return jnp.zeros((), passes.dtype)
+    if colours.size == len(colours):  # each row has its own pass
+        chosen = jnp.take(passes, np.maximum(colours.reshape(-1), 0), axis=rank)
+        return jnp.where(colours >= 0, chosen, jnp.zeros((), passes.dtype))
+    if passes.shape[rank] <= UNROLLED:
+        total = jnp.zeros((), passes.dtype)
+        for colour in range(passes.shape[rank]):
+            one = jax.lax.index_in_dim(passes, colour, rank)
+            total += jnp.where(colours == colour, one, jnp.zeros((), passes.dtype))
+        return total
+    shape = (*[1] * rank, *colours.shape)
+    chosen = jnp.take_along_axis(
+        passes, np.maximum(colours, 0).reshape(shape), axis=rank
+    )
+    return jnp.where(colours >= 0, chosen, jnp.zeros((), passes.dtype))
+
+
+def _look_up(values: jax.Array, places: np.ndarray) -> jax.Array:
+    """Return values[..., places].
+
+    From flat values, as XLA puts the batch last in what it gathers from others, and
+    then goes through large products in steps of B.
+    """
+    count, size = math.prod(values.shape[:-1]), values.shape[-1]
+    flat = np.arange(count).reshape(-1, *[1] * places.ndim) * size + places % size
+    taken = values.reshape(-1)[flat]
+    return taken.reshape(*values.shape[:-1], *places.shape)
+
+
+def _sum_of_products(a: jax.Array, b: jax.Array, axes: int) -> jax.Array:
+    """Return the sum of a · b over so many first axes.
+
+    Block by block: for a plain sum XLA's loops on CPUs run along the axes summed over.
+    """
+    size = math.prod(b.shape[:axes])
+    if not size:
+        return jnp.zeros(b.shape[axes:], b.dtype)
+    a, b = (x.reshape(size, *x.shape[axes:]) for x in (a, b))
+    total = _sum_of_blocks(size, lambda block: a[block] * b[block])
+    while len(total) > 1:
+        total = _sum_of_blocks(len(total), total.__getitem__)
+    return total[0]
+
+
+def _sum_of_blocks(length: int, block_of: Callable[[slice], jax.Array]) -> jax.Array:
+    """Return the sum of `SUMMED` blocks of a first axis, and what is left over."""
+    count = min(length, SUMMED)
+    size = length // count
+    first, *others = (block_of(slice(i * size, (i + 1) * size)) for i in range(count))
+    total = sum(others, first)
+    rest = slice(count * size, length)
+    return total if rest.start == length else jnp.concatenate([total, block_of(rest)])
+
+
+def _with_zero(values: jax.Array) -> jax.Array:
+    """Append a zero, which a lookup of −1, or of a row that is none, finds."""
+    zero = jnp.zeros((*values.shape[:-1], 1), values.dtype)
+    return jnp.concatenate([values, zero], axis=-1)

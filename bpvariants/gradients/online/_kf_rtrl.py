@@ -1,0 +1,249 @@
+"""KF-RTRL: the influence as a Kronecker product, drawn so that its mean is right.
+
+Notation, for one example: h_t is the carry as a vector [n], ℓ_t the loss of step t and
+J_t = ∂h_t/∂h_{t−1}. Let parameters Θ, a matrix [k, m], enter the step by u_t = â_t Θ
+alone, such as u = b + x_t W + h_{t−1} U with â_t = (1, x_t, h_{t−1}) and Θ = (b; W; U).
+With D_t = ∂h_t/∂u_t, [n, m], the influence of Θ on h_t within the step is D_t ⊗ â_t,
+for Θ_ij D_t[:, j] â_t[i]. RTRL's influence M_t = J_t M_{t−1} + D_t ⊗ â_t is replaced by
+one product Ω_t ⊗ A_t, with signs ν, ν′ drawn from {−1, 1}:
+
+    A_t = ν q₀ A_{t−1} + ν′ q₁ â_t,
+    Ω_t = ν / q₀ J_t Ω_{t−1} + ν′ / q₁ D_t,
+    dℓ_t/dΘ ≈ (∂ℓ_t/∂h_{t−1} Ω_{t−1}) ⊗ A_{t−1} + ∂ℓ_t/∂Θ.
+
+E[ν ν′] = 0, so that E[Ω_t ⊗ A_t] = J_t E[Ω_{t−1} ⊗ A_{t−1}] + D_t ⊗ â_t whatever the
+positive q₀ and q₁. They balance the lengths of what is added, for a small variance:
+
+    q₀ = √((‖J_t Ω_{t−1}‖ + ε) / (‖A_{t−1}‖ + ε)),
+    q₁ = √((‖D_t‖ + ε) / (‖â_t‖ + ε)),     ε = 10⁻⁷,
+
+so that q₀ = 1 at the first step.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._carries import (
+    as_vectors,
+    carry_dtype,
+    floating_leaves,
+    one_example,
+    over_batch,
+    replace_floating,
+)
+from bpvariants._dtypes import cast_like, widen
+from bpvariants._examples import norm, times
+from bpvariants._jaxpr.factorised_step import (
+    add_block,
+    factorise,
+    FactorisedStep,
+    linearise_factors,
+)
+from bpvariants._losses import check_step, with_loss
+from bpvariants.gradients.online._online_step import (
+    check_start,
+    check_state,
+    enter_step,
+    OnlineStep,
+)
+from bpvariants.gradients.online._random import check_key, rademacher
+from bpvariants.types import Loss, OnlineRule, PyTree, Step
+
+EPSILON = 1e-7
+
+
+class KroneckerFactors(NamedTuple):
+    """The influence Ω_t ⊗ A_t of one block of parameters, float32 or wider."""
+
+    inputs: jax.Array  # A_t, [*batch, k]
+    carry: jax.Array  # Ω_t, [*batch, n, m]
+
+
+class KFRTRLState(NamedTuple):
+    """State of :func:`kf_rtrl` after step t."""
+
+    carry: PyTree  # h_t
+    influence: list[KroneckerFactors]  # of each block, in the order of the program
+    initial: PyTree  # what a reset puts back
+
+
+def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
+    """KF-RTRL, an unbiased estimate of RTRL's gradient from Kronecker products.
+
+        A_t = ν q₀ A_{t−1} + ν′ q₁ â_t,      Ω_t = ν / q₀ J_t Ω_{t−1} + ν′ / q₁ D_t
+
+    Its mean over the signs ν, ν′ is the gradient of :func:`rtrl`, and over a sequence
+    at fixed params that of :func:`bptt`. Each matrix of params that the carry depends
+    on must be multiplied by one vector, once, and all others be biases. Products and
+    biases that are only ever added to each other have one pair of factors A, Ω:
+    `cells.tanh` and `cells.lstm` have one, `cells.gru` three, as its reset gate comes
+    between; cells of Flax one for each gate. They are read off the step's program while
+    tracing, except in loops and within a `custom_jvp`, whose derivative holds. Signs
+    are drawn for each example and each pair.
+
+    For B examples, memory is B·(n·m + k) for each pair, with m the numbers in u and k
+    those in â: B·n² for a tanh network, where :func:`rtrl` takes B·n³. A step takes the
+    time of B·(n + 1) backward passes and B·n²·m multiplications. For params that the
+    carry does not depend on (a readout) the gradient is exact and costs nothing.
+
+    The network sees one example at a time, as in :func:`rtrl`. A carry that depends on
+    params before the first step (a learned h_0) is taken as a constant.
+
+    Args:
+      step: one time step of the network.
+      loss: one loss for each example.
+
+    Returns:
+      An :class:`~bpvariants.types.OnlineRule` whose state is :class:`KFRTRLState`.
+      `init` needs `inputs`, the arrays or shapes (x, target) of one step; `update`
+      needs `key`, a `jax.random.key`, another one at each step.
+
+    Raises:
+      ValueError: in `init`, if params or carry are not real floating arrays, if there
+        are no inputs, or if params reach the carry in another way, such as twice; when
+        `update` is called, if there is no key, or if shapes or dtypes disagree.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from bpvariants import cells, gradients
+      >>> params = cells.tanh_params(jax.random.key(0), 2, 3)
+      >>> carry = cells.tanh_carry(params)
+      >>> loss = lambda y, target: jnp.sum((y - target) ** 2)
+      >>> rule = gradients.kf_rtrl(cells.tanh, loss)
+      >>> x, target = jnp.ones(2), jnp.zeros(3)
+      >>> state = rule.init(params, carry, inputs=(x, target))
+      >>> [jnp.shape(factor) for factor in state.influence[0]]  # â = (1, x, h)
+      [(6,), (3, 3)]
+      >>> key = jax.random.key(1)
+      >>> value, grads, state = rule.update(params, state, x, target, key=key)
+
+    References:
+      Mujika, Meier & Steger, "Approximating real-time recurrent learning with random
+      Kronecker factors", 2018, arXiv:1805.10842.
+    """
+    return _with_signs(step, loss, rademacher)
+
+
+def _with_signs(
+    step: Step, loss: Loss, draw: Callable[[Any, tuple[int, ...], Any], jax.Array]
+) -> OnlineRule:
+    """Return the rule whose signs are draw(key, shape, dtype)."""
+    advance = with_loss(step, loss)
+
+    def init(params, carry, initial=None, batch_shape=None, *, inputs=None):
+        del batch_shape  # inputs begin with it
+        carry, initial = check_start(params, carry, initial)
+        x, target = _checked_inputs(inputs)
+        batch = check_step(advance, params, carry, x, target).shape
+        example = one_example(advance, len(batch))
+        program = factorise(example, params, carry, (x, target), len(batch))
+        return KFRTRLState(carry, _zero_factors(program, carry, batch), initial)
+
+    def update(
+        params, state, x, target, *, weight=None, mask=None, reset=None, key=None
+    ):
+        check_state("kf_rtrl", state, KFRTRLState)
+        check_key("kf_rtrl", key)
+        carry, influence, initial = state
+        now = enter_step(
+            advance, params, carry, initial, x, target, weight, mask, reset
+        )
+        rank = len(now.batch)
+        program = factorise(now.example, params, now.start, now.inputs, rank)
+        _check_influence(influence, _zero_factors(program, carry, now.batch))
+        entering = now.restarted(influence)
+
+        def mean_loss(params, leaves):
+            start = replace_floating(now.start, leaves)
+            new, losses = now.examples(params, start, now.inputs)
+            return jnp.sum(now.shares * losses), new
+
+        (value, new), (direct, errors) = jax.value_and_grad(
+            mean_loss, argnums=(0, 1), has_aux=True
+        )(params, widen(floating_leaves(now.start)))
+        grads, leaving = widen(direct), influence
+        if influence:  # else the carry depends on no params
+            grads = _add_influence(grads, errors, entering, program, rank)
+            signs = draw(key, (*now.batch, len(influence), 2), influence[0].carry.dtype)
+            leaving = _propagate(program, params, now, entering, signs)
+        new, leaving = now.kept((new, leaving), (carry, influence))
+        return value, cast_like(grads, params), KFRTRLState(new, leaving, initial)
+
+    return OnlineRule(init, update)
+
+
+def _checked_inputs(inputs: PyTree) -> Any:
+    if not isinstance(inputs, tuple | list) or len(inputs) != 2:
+        raise ValueError(
+            "inputs must be given to kf_rtrl's init: what it keeps depends on how "
+            "params enter the step. Use rule.init(params, carry, inputs=(x, target)), "
+            f"the arrays or shapes of one step; got {type(inputs).__name__}."
+        )
+    return inputs
+
+
+def _check_influence(influence: list, zeros: list[KroneckerFactors]) -> None:
+    """Check that the state is one of this network."""
+    shapes = lambda pairs: [tuple(map(jnp.shape, pair)) for pair in pairs]
+    got, want = shapes(influence), shapes(zeros)
+    if got != want:
+        raise ValueError(
+            f"state must have factors of this network's shapes, {want}; got {got}. "
+            "Use rule.init(params, carry, inputs=(x, target)), with those of update."
+        )
+
+
+def _zero_factors(
+    program: FactorisedStep, carry: PyTree, batch: tuple[int, ...]
+) -> list[KroneckerFactors]:
+    """Return, for each block, A [*batch, k] and Ω [*batch, n, m] of zeros."""
+    zeros = lambda *shape: jnp.zeros((*batch, *shape), carry_dtype(carry))
+    size = sum(math.prod(a.shape[len(batch) :]) for a in floating_leaves(carry))
+    shapes = [block.parameters.shape for block in program.blocks]
+    return [KroneckerFactors(zeros(k), zeros(size, m)) for k, m in shapes]
+
+
+def _add_influence(
+    direct: PyTree,
+    errors: list[jax.Array],
+    influence: list[KroneckerFactors],
+    program: FactorisedStep,
+    batch_rank: int,
+) -> PyTree:
+    """Return ∂ℓ/∂θ + Σ_batch (∂ℓ/∂h_{t−1} Ω_{t−1}) ⊗ A_{t−1}."""
+    grads, structure = jax.tree.flatten(direct)
+    axes = tuple(range(batch_rank))
+    error = as_vectors(errors, errors[0].shape[:batch_rank], influence[0].carry.dtype)
+    for block, (inputs, carry) in zip(program.blocks, influence, strict=True):
+        changes = jnp.matmul(error[..., None, :], carry)[..., 0, :]
+        outer = jnp.tensordot(inputs, changes, axes=(axes, axes))
+        grads = add_block(grads, block, outer)
+    return structure.unflatten(grads)
+
+
+def _propagate(
+    program: FactorisedStep,
+    params: PyTree,
+    now: OnlineStep,
+    influence: list[KroneckerFactors],
+    signs: jax.Array,
+) -> list[KroneckerFactors]:
+    """Return A_t and Ω_t of each block."""
+    linearise = over_batch(partial(linearise_factors, program), len(now.batch))
+    jacobian, immediate = linearise(params, now.start, now.inputs)
+    size = lambda array: norm(array, len(now.batch)) + EPSILON
+    leaving = []
+    for i, (old, (inputs, slopes)) in enumerate(zip(influence, immediate, strict=True)):
+        pushed = jacobian @ old.carry
+        old_sign, new_sign = signs[..., i, 0], signs[..., i, 1]
+        q0 = jnp.sqrt(size(pushed) / size(old.inputs))
+        q1 = jnp.sqrt(size(slopes) / size(inputs))
+        inputs = times(old_sign * q0, old.inputs) + times(new_sign * q1, inputs)
+        carry = times(old_sign / q0, pushed) + times(new_sign / q1, slopes)
+        leaving.append(KroneckerFactors(inputs, carry))
+    return leaving

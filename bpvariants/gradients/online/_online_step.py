@@ -1,0 +1,122 @@
+"""What every online rule does before and after its own work at one time step."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._carries import one_example, over_batch
+from bpvariants._checks import check_floating, check_like, check_real
+from bpvariants._losses import (
+    as_arrays,
+    check_step,
+    effective_weights,
+    normalised,
+)
+from bpvariants._masking import blank, keep, restart
+from bpvariants.types import PyTree, Step
+
+
+class OnlineStep(NamedTuple):
+    """The arguments of an online rule at one step, checked and made ready.
+
+    Attributes:
+      example: (params, carry, (x, target)) -> (new carry, loss) of one example, whose
+        leaves have no batch axes.
+      examples: the same of the whole batch, each example by itself.
+      shares: w / Σ w, how much each loss counts in the mean, [*batch] or [].
+      start: the carry from which the step starts, after a reset.
+      inputs: (x, target), zeros in padding.
+      batch: the batch shape.
+      dtype: of the losses.
+      mask: [*batch] or None.
+      reset: [*batch] or None.
+    """
+
+    example: Step
+    examples: Step
+    shares: jax.Array
+    start: PyTree
+    inputs: PyTree
+    batch: tuple[int, ...]
+    dtype: Any
+    mask: jax.Array | None
+    reset: jax.Array | None
+
+    def restarted(self, state: PyTree, fresh: PyTree | None = None) -> PyTree:
+        """Return what a rule remembers, leaves [*batch, ...], as the step meets it.
+
+        At a reset that is `fresh`, by default zeros.
+        """
+        fresh = jax.tree.map(jnp.zeros_like, state) if fresh is None else fresh
+        return restart(state, fresh, self.mask, self.reset)
+
+    def kept(self, new: PyTree, old: PyTree) -> PyTree:
+        """Return what a step leaves behind: in padding, what was there before it."""
+        return keep(new, old, self.mask)
+
+
+def check_start(params: PyTree, carry: PyTree, initial: PyTree | None) -> PyTree:
+    """Check what an online rule is begun with; return (carry, initial) as arrays."""
+    check_floating("params", params)
+    check_real("params", params)
+    check_real("carry", carry)
+    carry = jax.tree.map(jnp.asarray, carry)
+    initial = carry if initial is None else initial
+    check_like("initial", initial, "carry", carry)
+    return carry, initial
+
+
+def check_state(rule: str, state: object, kind: type) -> None:
+    """Check that a state is the rule's own."""
+    if not isinstance(state, kind):
+        raise ValueError(
+            f"state must be what {rule}'s init or update returned, got "
+            f"{type(state).__name__}; call rule.init(params, carry) first."
+        )
+
+
+def check_fits(rule: str, part: str, got: PyTree, want: PyTree) -> None:
+    """Check that a part of a state is of this network: like `want`, but for dtypes."""
+    shapes = lambda tree: list(map(jnp.shape, jax.tree.leaves(tree)))
+    structure = jax.tree.structure
+    if structure(got) != structure(want) or shapes(got) != shapes(want):
+        raise ValueError(
+            f"state must be what {rule}'s init or update returned for this network and "
+            f"these settings, with a state.{part} of shapes {shapes(want)} in "
+            f"{structure(want)}; got {shapes(got)} in {structure(got)}. Make it with "
+            "this rule's init(params, carry, inputs=(x, target))."
+        )
+
+
+def enter_step(
+    advance: Step,
+    params: PyTree,
+    carry: PyTree,
+    initial: PyTree,
+    x: PyTree,
+    target: PyTree,
+    weight: jax.typing.ArrayLike | None,
+    mask: jax.typing.ArrayLike | None,
+    reset: jax.typing.ArrayLike | None,
+) -> OnlineStep:
+    """Check the arguments of an online rule's update and make them ready.
+
+    `advance` is a step with its loss, as `with_loss` makes it.
+    """
+    weight, mask, reset = as_arrays(weight, mask, reset)
+    losses = check_step(
+        advance, params, carry, x, target, weight=weight, mask=mask, reset=reset
+    )
+    example = one_example(advance, losses.ndim)
+    return OnlineStep(
+        example=example,
+        examples=over_batch(example, losses.ndim),
+        shares=normalised(effective_weights(weight, mask), losses.shape, losses.dtype),
+        start=restart(carry, initial, mask, reset),
+        inputs=blank((x, target), carry, mask),
+        batch=losses.shape,
+        dtype=losses.dtype,
+        mask=mask,
+        reset=reset,
+    )

@@ -1,0 +1,205 @@
+"""From an online rule, one step at a time, to a gradient rule over a sequence."""
+
+import inspect
+from numbers import Integral
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._checks import check_floating, check_lengths, first_step
+from bpvariants._dtypes import cast_like
+from bpvariants._losses import as_arrays, effective_weights
+from bpvariants.gradients._learning import check_pair, check_update
+from bpvariants.gradients.online._run import learn_on_the_way, runner
+from bpvariants.types import GradientRule, OnlineRule, PyTree
+
+
+def over_sequence(
+    online: OnlineRule,
+    *,
+    every: int | None = None,
+    update: Any = None,
+    keep_state: bool = False,
+) -> GradientRule:
+    """Turn an online rule into a gradient rule, or let it learn along a sequence.
+
+        dL/dθ = Σ_t W_t g_t / Σ_t W_t,    W_t = Σ_batch w_t,
+
+    where g_t is the online rule's gradient, of the mean over the batch, at step t.
+    Memory is that of the online rule and of one more gradient; time is T of its steps.
+    Weights may be negative, but where those of a step cancel, so that W_t is 0 though
+    they are not, the result is NaN.
+
+    With an `update` the rule learns on the way, after every so many steps, and is
+
+        learn((params, opt_state), carry, …) -> ((value, carry), (params, opt_state)).
+
+    The new pair takes the place of the gradients. The update is given dL/dθ of the
+    steps since the last one, and of the rest after step T, and their mean loss as
+    `value` if it accepts it; where their Σ w = 0, or the batch is empty, the pair stays
+    as it is. The value of the call is the mean of all losses as they were met. The
+    state of the online rule goes on through the updates: h_t, and what the rule
+    remembers, M_t = dh_t/dθ for :func:`rtrl`, were made by older θ in part. So g_t is
+    the gradient of no one θ: for small steps that is the usual approximation of online
+    learning, and for every ≥ T it is none. Memory is that of the pair, besides,
+    whatever T is.
+
+    Each call starts from a new online state, of which only the carry is returned: what
+    the rule remembers, and feedback weights that have learnt, are let go. To go on with
+    them, `keep_state`: then the state takes the place of the carry, in and out.
+
+    A learning signal takes the place of a derivative of the value of the call, or, with
+    an update, of the mean loss of the steps between two: S_t = dE/dz_t goes to step t
+    as it is, whatever its share W_t / Σ W, and also where no loss counts. So windows
+    that have a signal are updated from unless all is padding.
+
+    Examples that are sharded under `jax.jit` need nothing. `jax.shard_map` must be
+    given check_vma=False, as it takes the zeros that states begin with for the same on
+    all devices. Then a device's gradients are those of its own examples, whose mean
+    `jax.lax.pmean` takes.
+
+    Args:
+      online: the online rule, such as :func:`rtrl` returns.
+      every: after how many steps to update, at least 1, by default 1; only with an
+        `update`.
+      update: None, or an optax.GradientTransformation to learn with on the way.
+      keep_state: whether calls are given the state of the online rule, as its `init` or
+        the last call returned it, in the place of the carry, and return it there.
+
+    Returns:
+      A :class:`~bpvariants.types.GradientRule`. It takes as keywords `key`, if the
+      online rule draws at random, and `signal`, leaves [T, *batch, ...], if that takes
+      one, as :func:`eprop` does.
+
+    Raises:
+      ValueError: if online is none, `update` is no gradient transformation, or `every`
+        is no integer of at least 1, or is given without an update; when the rule is
+        called, if lengths, shapes or dtypes disagree, if with an update params is no
+        pair, if the online rule takes no signal, or if `initial` is given with a state.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from bpvariants import gradients, updates
+      >>> integrate = lambda w, h, x: (h + w * x, h + w * x)
+      >>> online = gradients.rtrl(integrate, lambda y, target: (y - target) ** 2)
+      >>> rule = jax.jit(gradients.over_sequence(online))
+      >>> h, xs, targets = jnp.array(0.0), jnp.ones(2), jnp.zeros(2)
+      >>> (value, last), grad = rule(2.0, h, xs, targets)
+      >>> value.item(), last.item(), grad.item()  # as bptt
+      (10.0, 4.0, 10.0)
+
+      On the way, by the recurrent update as the tutorial prints it, of gradients that
+      rtrl knows as soon as the loss: Δw_n = −η g_n − λ g_{n−1} − λ² g_{n−2} − …
+
+      >>> rate, decay = 0.25, 0.5
+      >>> recurrent = updates.forgetting(rate, decay, scale_past=False)
+      >>> learn = jax.jit(gradients.over_sequence(online, update=recurrent))
+      >>> _, (w, _) = learn((2.0, recurrent.init(2.0)), h, xs, targets)
+      >>> g_1 = 2 * 2.0  # of h² at h = 2, with dh/dw = 1
+      >>> w_1 = 2.0 - rate * g_1
+      >>> g_2 = 2 * (2.0 + w_1) * 2  # dh/dw = 2
+      >>> w.item(), w_1 - rate * g_2 - decay * g_1
+      (-4.0, -4.0)
+
+      One stream in calls, which are then one call cut anywhere:
+
+      >>> learn = jax.jit(
+      ...     gradients.over_sequence(online, update=recurrent, keep_state=True)
+      ... )
+      >>> pair = jnp.array(2.0), recurrent.init(jnp.array(2.0))
+      >>> state = online.init(2.0, h, inputs=(xs[0], targets[0]))
+      >>> for part in (slice(0, 1), slice(1, 2)):
+      ...     (value, state), pair = learn(pair, state, xs[part], targets[part])
+      >>> pair[0].item(), state.carry.item()
+      (-4.0, 3.0)
+
+    References:
+      "4 Types of Backpropagation", OpenGenus (the recurrent update as printed).
+    """
+    if not isinstance(online, OnlineRule):
+        raise ValueError(
+            f"online must be an OnlineRule, such as gradients.rtrl(step, loss); got "
+            f"{online!r}."
+        )
+    _check_settings(every, update)
+    takes_inputs = "inputs" in inspect.signature(online.init).parameters
+    asked = inspect.signature(online.update).parameters.values()
+    takes_signal = any(
+        each.name == "signal" or each.kind == each.VAR_KEYWORD for each in asked
+    )
+    run = runner(online)
+
+    def rule(
+        params,
+        carry,
+        xs,
+        targets,
+        weights=None,
+        mask=None,
+        reset=None,
+        initial=None,
+        *,
+        key=None,
+        signal=None,
+    ):
+        weights, mask, reset = as_arrays(weights, mask, reset)
+        theta = params if update is None else check_pair(update, params)
+        check_floating("params", theta)
+        if signal is not None and not takes_signal:
+            raise ValueError(
+                "signal is given, and this online rule takes none; leave it out, or "
+                "use one that does, such as gradients.eprop or gradients.rflo."
+            )
+        flags = {"mask": mask, "reset": reset, "signal": signal}
+        length = check_lengths(xs, targets=targets, weights=weights, **flags)
+        counts = effective_weights(weights, mask)
+        keys = None if key is None else jax.random.split(key, length)
+        options = {"weight": weights, **flags, "key": keys}
+        given = {name: value for name, value in options.items() if value is not None}
+        if keep_state:
+            state = _given_state(carry, initial)
+        else:
+            batch = None if counts is None else counts.shape[1:]
+            first = {"inputs": first_step((xs, targets))} if takes_inputs else {}
+            state = online.init(theta, carry, initial, batch_shape=batch, **first)
+        steps = xs, targets, given
+        if update is None:
+            state, grads, value = run(theta, state, steps, counts, length)
+            left = state if keep_state else state.carry
+            return (value, left), cast_like(grads, params)
+        size = min(int(every or 1), length)
+        pair = jax.tree.map(jnp.asarray, params)
+        (pair, state), value = learn_on_the_way(
+            update, run, pair, state, steps, counts, size
+        )
+        return (value, state if keep_state else state.carry), pair
+
+    return rule
+
+
+def _check_settings(every: object, update: object) -> None:
+    if every is not None and (not isinstance(every, Integral) or every < 1):
+        raise ValueError(f"every must be an integer of at least 1, got {every!r}.")
+    if update is not None:
+        check_update(update)
+    elif every is not None:
+        raise ValueError(
+            f"every={every} is after how many steps to update, and there is no update; "
+            "give one, such as update=optax.sgd(0.1), or leave every out."
+        )
+
+
+def _given_state(state: Any, initial: PyTree | None) -> PyTree:
+    if not hasattr(state, "carry"):
+        raise ValueError(
+            "carry must be the state of the online rule, as with keep_state=True its "
+            "init(params, carry, inputs=(x, target)) or the last call returns it; got "
+            f"{type(state).__name__}."
+        )
+    if initial is not None:
+        raise ValueError(
+            "initial must be given to the init of the online rule, in whose state it "
+            "is with keep_state=True, rather than to a call."
+        )
+    return state

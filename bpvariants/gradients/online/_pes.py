@@ -1,0 +1,209 @@
+r"""Persistent evolution strategies: a gradient from losses alone, whole sequences long.
+
+Notation: θ are the parameters [p], ℓ_t the loss of step t, σ a small number. Windows of
+K steps are played by pairs of networks at θ + ε_w and θ − ε_w, each of which carries
+its own state on; ε_w ~ σ v_w, with E[v vᵀ] = 1, is another in each window w. What is
+added up along the way, ξ_w = ε_1 + … + ε_w, says what made the states differ:
+
+    ĝ_t = mean over pairs of (ℓ_t⁺ − ℓ_t⁻) ξ_w / (2σ²).
+
+With ε_w in the place of ξ_w, truncated evolution strategies, it would be the gradient
+that looks back no further than the window.
+"""
+
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._checks import are_numbers
+from bpvariants._dtypes import cast_like, widen
+from bpvariants._losses import with_loss
+from bpvariants.gradients.online._online_step import (
+    check_fits,
+    check_start,
+    check_state,
+    enter_step,
+    OnlineStep,
+)
+from bpvariants.gradients.online._random import (
+    check_distribution,
+    check_key,
+    DISTRIBUTIONS,
+    draw_like,
+)
+from bpvariants.types import Loss, OnlineRule, PyTree, Step
+
+SIGNS = (1.0, -1.0)  # of the two networks of a pair
+
+
+class PESState(NamedTuple):
+    """State of :func:`pes` after step t, with N pairs of networks."""
+
+    carry: PyTree  # of the network at θ
+    noise: PyTree  # ε, like params, leaves [N, ...], float32 or wider
+    accumulated: PyTree  # ξ, the same
+    carries: PyTree  # of networks at θ ± ε, leaves [2, N, *shape of the carry's]
+    taken: jax.Array  # [] int: steps since `init`, but for those that are all padding
+    initial: PyTree  # what a reset puts back
+
+
+def pes(
+    step: Step,
+    loss: Loss,
+    *,
+    pairs: int = 8,
+    sigma: float | jax.Array = 0.01,
+    window: int = 1,
+    distribution: str = "normal",
+) -> OnlineRule:
+    """Persistent evolution strategies, an estimate without derivatives, to O(σ²).
+
+        ĝ_t = mean over N pairs of (ℓ_t⁺ − ℓ_t⁻) ξ / (2σ²),      ξ ← ξ + ε each window
+
+    Σ_t ĝ_t is an unbiased estimate of the gradient of the loss smoothed over θ + ε_w,
+    which is that of :func:`bptt` but for O(σ²), and for the rounding of θ and ℓ, which
+    is divided by σ. Nothing is truncated, whatever the window. The value and the carry
+    are those of θ, exactly.
+
+    Step and loss need no derivative: they may count, round or choose. The variance
+    grows with the number p of parameters, as that of :func:`forward_gradient`, which is
+    exact in σ and about as dear; and with the number of windows since the start, as
+    loss t is multiplied by all of ξ. Longer windows draw less, and K ≥ T is the usual
+    antithetic evolution strategy for whole sequences.
+
+    Where all examples are reset at once ξ begins anew. A reset of some leaves it as it
+    is, for all of them share it: that is unbiased too, and noisier than need be.
+
+    For B examples, memory is N·(2p + 2B·n) whatever T is; a step takes the time of
+    2N + 1 forward passes.
+
+    Args:
+      step: one time step of the network.
+      loss: one loss for each example.
+      pairs: N, at least 1.
+      sigma: σ, the standard deviation of what is added to each parameter.
+      window: K, after how many steps another ε is drawn.
+      distribution: of the numbers in v: "rademacher", ±1, or "normal".
+
+    Returns:
+      An :class:`~bpvariants.types.OnlineRule` whose state is :class:`PESState`.
+      `update` needs `key`, a `jax.random.key`, at each step, though it draws only at
+      the first one of a window.
+
+    Raises:
+      ValueError: if a setting is out of its range; in `init`, if params or carry are
+        not real arrays; when `update` is called, if there is no key, or if shapes or
+        dtypes disagree.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from bpvariants import gradients
+      >>> integrate = lambda w, h, x: (h + w * x, h + w * x)
+      >>> online = gradients.pes(
+      ...     integrate, lambda y, target: y, pairs=5000, distribution="rademacher"
+      ... )
+      >>> rule = jax.jit(gradients.over_sequence(online))
+      >>> args = jnp.array(2.0), jnp.array(0.0), jnp.ones(3), jnp.zeros(3)
+      >>> _, grad = rule(*args, key=jax.random.key(0))
+      >>> round(grad.item(), 1)  # of (w + 2w + 3w) / 3
+      2.0
+
+    References:
+      Vicol, Metz & Sohl-Dickstein, "Unbiased gradient estimation in unrolled
+      computation graphs with persistent evolution strategies", 2021, arXiv:2112.13835.
+    """
+    _check_settings(pairs, sigma, window)
+    check_distribution(distribution)
+    advance = with_loss(step, loss)
+
+    def init(params, carry, initial=None, batch_shape=None):
+        del batch_shape  # it is that with which the carry's leaves begin
+        carry, initial = check_start(params, carry, initial)
+        several = lambda leaf: jnp.zeros((pairs, *leaf.shape), leaf.dtype)
+        zeros = jax.tree.map(several, widen(params))
+        spread = lambda leaf: jnp.broadcast_to(leaf, (2, pairs, *leaf.shape))
+        carries = jax.tree.map(spread, carry)
+        return PESState(carry, zeros, zeros, carries, jnp.array(0), initial)
+
+    def update(
+        params, state, x, target, *, weight=None, mask=None, reset=None, key=None
+    ):
+        check_state("pes", state, PESState)
+        check_key("pes", key)
+        fresh = jax.eval_shape(lambda: init(params, state.carry))
+        for part in ("carries", "noise", "accumulated"):
+            check_fits("pes", part, getattr(state, part), getattr(fresh, part))
+        enter = lambda carry: enter_step(
+            advance, params, carry, state.initial, x, target, weight, mask, reset
+        )
+        now = enter(state.carry)
+        noise, accumulated = _draw(key, state, now, sigma, window, distribution)
+        new, losses = now.examples(params, now.start, now.inputs)
+
+        def play(sign, noise, carry):
+            at = lambda theta, noise: theta + jnp.asarray(sign, noise.dtype) * noise
+            theta = cast_like(jax.tree.map(at, widen(params), noise), params)
+            here = enter(carry)
+            new, losses = here.examples(theta, here.start, here.inputs)
+            return jnp.sum(here.shares * losses), here.kept(new, carry)
+
+        pair = jax.vmap(play, in_axes=(0, None, 0))  # both signs, of one ε
+        pair = jax.vmap(pair, in_axes=(None, 0, 1), out_axes=(0, 1))
+        means, carries = pair(jnp.array(SIGNS), noise, state.carries)
+        slopes = (means[:, 0] - means[:, 1]) / (2 * pairs * sigma**2)
+        along = lambda xi: jnp.tensordot(slopes.astype(xi.dtype), xi, axes=1)
+        grads = cast_like(jax.tree.map(along, accumulated), params)
+        left = PESState(
+            carry=now.kept(new, state.carry),
+            noise=noise,
+            accumulated=accumulated,
+            carries=carries,
+            taken=state.taken + _goes_on(now).astype(state.taken.dtype),
+            initial=state.initial,
+        )
+        return jnp.sum(now.shares * losses), grads, left
+
+    return OnlineRule(init, update)
+
+
+def _draw(
+    key: Any,
+    state: PESState,
+    now: OnlineStep,
+    sigma: float | jax.Array,
+    window: int,
+    distribution: str,
+) -> tuple[PyTree, PyTree]:
+    """Return ε and ξ of this step."""
+    leaves, structure = jax.tree.flatten(state.noise)
+    sums = jax.tree.leaves(state.accumulated)
+
+    def another():
+        drawn = draw_like(key, leaves, DISTRIBUTIONS[distribution])
+        drawn = [jnp.asarray(sigma, v.dtype) * v for v in drawn]
+        return drawn, [xi + noise for xi, noise in zip(sums, drawn, strict=True)]
+
+    first = (state.taken % window == 0) & _goes_on(now)
+    noise, sums = jax.lax.cond(first, another, lambda: (leaves, sums))
+    if now.reset is not None:
+        began = now.reset if now.mask is None else now.reset & now.mask
+        anew = jnp.all(began) & _goes_on(now)  # all of a batch of none begin, too
+        sums = [jnp.where(anew, *both) for both in zip(noise, sums, strict=True)]
+    return structure.unflatten(noise), structure.unflatten(sums)
+
+
+def _goes_on(now: OnlineStep) -> jax.Array:
+    """Whether any example takes this step, []."""
+    return jnp.array(True) if now.mask is None else jnp.any(now.mask)
+
+
+def _check_settings(pairs: Any, sigma: Any, window: Any) -> None:
+    for name, count in {"pairs": pairs, "window": window}.items():
+        if not isinstance(count, Integral) or count < 1:
+            raise ValueError(f"{name} must be a whole number from 1 up, got {count!r}.")
+    if are_numbers(sigma) and not sigma > 0:
+        raise ValueError(
+            f"sigma must be positive, got {sigma}: it is how far parameters are moved."
+        )

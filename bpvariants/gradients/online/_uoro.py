@@ -1,0 +1,281 @@
+"""UORO: the influence as a product of two vectors, drawn so that its mean is right.
+
+Notation, for one example: h_t is the carry as a vector [n], θ the parameters as a
+vector [p], ℓ_t the loss of step t, J_t = ∂h_t/∂h_{t−1} and I_t = ∂h_t/∂θ. RTRL's
+influence M_t = J_t M_{t−1} + I_t, [n, p], is replaced by a matrix of rank one s̃_t θ̃_t,
+with signs ν_t drawn from {−1, 1}ⁿ:
+
+    s̃_t = ρ₀ J_t s̃_{t−1} + ρ₁ ν_t,
+    θ̃_t = θ̃_{t−1} / ρ₀ + ν_tᵀ I_t / ρ₁,
+    dℓ_t/dθ ≈ (∂ℓ_t/∂h_{t−1} s̃_{t−1}) θ̃_{t−1} + ∂ℓ_t/∂θ.
+
+E[ν νᵀ] = 1 and E[ν] = 0, so that E[s̃_t θ̃_t] = J_t E[s̃_{t−1} θ̃_{t−1}] + I_t whatever
+the positive ρ₀, which does not depend on ν_t, and ρ₁, which is the same for ν_t and
+−ν_t. They balance the lengths of what is added, for a small variance:
+
+    ρ₀ = √((‖θ̃_{t−1}‖ + ε) / (‖J_t s̃_{t−1}‖ + ε)),
+    ρ₁ = √((‖ν_tᵀ I_t‖ + ε) / (‖ν_t‖ + ε)),     ε = 10⁻⁷.
+
+At the first step, s̃ = θ̃ = 0, it is ε that makes ρ₀ = 1.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants._carries import (
+    floating_leaves,
+    over_batch,
+    replace_floating,
+)
+from bpvariants._checks import step_shapes
+from bpvariants._dtypes import cast_like, widen
+from bpvariants._examples import times
+from bpvariants._jaxpr.reach import reaches_carry
+from bpvariants._losses import (
+    with_loss,
+)
+from bpvariants.gradients.online._online_step import (
+    check_fits,
+    check_start,
+    check_state,
+    enter_step,
+    OnlineStep,
+)
+from bpvariants.gradients.online._random import check_key, draw_like
+from bpvariants.types import Loss, OnlineRule, PyTree, Step
+
+EPSILON = 1e-7
+
+Leaves = list[jax.Array]
+
+
+class UOROState(NamedTuple):
+    """State of :func:`uoro` after step t: its influence is s̃_t θ̃_t."""
+
+    carry: PyTree  # h_t
+    # s̃_t, for each floating leaf of the carry an array of its shape, [*batch, ...]
+    carry_factor: Leaves
+    # θ̃_t, like params, of arrays [*batch, *parameter's shape]; None for arrays that
+    # the carry does not depend on. Both factors are float32 or wider.
+    params_factor: PyTree
+    initial: PyTree  # what a reset puts back
+
+
+def uoro(step: Step, loss: Loss) -> OnlineRule:
+    """UORO, an unbiased estimate of RTRL's gradient from an influence of rank one.
+
+        s̃_t = ρ₀ J_t s̃_{t−1} + ρ₁ ν_t,      θ̃_t = θ̃_{t−1} / ρ₀ + ν_tᵀ I_t / ρ₁
+
+    Its mean over the signs ν_t is the gradient of :func:`rtrl`, and over a sequence at
+    fixed params that of :func:`bptt`. The variance is large: each draw is full of
+    products of different signs, whose mean is 0 but which are as large as the rest.
+    Signs are drawn for each example by itself, so that they average out over a batch.
+    An average over ν and −ν is of no use, as both give the same estimate.
+
+    For B examples, memory is B·(n + p) whatever T is, where p counts only arrays of
+    params that the carry depends on: for the others (a readout) the gradient is exact
+    and costs nothing. A step takes the time of two backward passes and a forward one,
+    one of them for each example by itself, which writes B·p numbers.
+
+    The network sees one example at a time, as in :func:`rtrl`. A carry that depends on
+    params before the first step (a learned h_0) is taken as a constant.
+
+    Args:
+      step: one time step of the network, differentiated forwards and backwards.
+      loss: one loss for each example.
+
+    Returns:
+      An :class:`~bpvariants.types.OnlineRule` whose state is :class:`UOROState`. `init`
+      needs `inputs`, the arrays or shapes (x, target) of one step; `update` needs
+      `key`, a `jax.random.key`, another one at each step.
+
+    Raises:
+      ValueError: in `init`, if params or carry are not real floating arrays, or if
+        there are no inputs; when `update` is called, if there is no key, or if shapes
+        or dtypes disagree.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from bpvariants import gradients
+      >>> integrate = lambda w, h, x: (h + w * x, h + w * x)
+      >>> loss = lambda y, target: (y - target) ** 2
+      >>> rule = jax.jit(gradients.over_sequence(gradients.uoro(integrate, loss)))
+      >>> args = 2.0, jnp.array(0.0), jnp.ones(2), jnp.zeros(2)
+      >>> keys = jax.random.split(jax.random.key(0), 4)
+      >>> [round(rule(*args, key=key)[1].item(), 4) for key in keys]  # n = 1: no noise
+      [10.0, 10.0, 10.0, 10.0]
+
+    References:
+      Tallec & Ollivier, "Unbiased online recurrent optimization", 2017,
+      arXiv:1702.05043.
+    """
+    return _with_signs(step, loss, draw_like)
+
+
+def _with_signs(
+    step: Step, loss: Loss, draw: Callable[[Any, Leaves], Leaves]
+) -> OnlineRule:
+    """Return the rule whose signs are draw(key, what they should look like)."""
+    advance = with_loss(step, loss)
+
+    def init(params, carry, initial=None, batch_shape=None, *, inputs=None):
+        del batch_shape  # inputs begin with it
+        carry, initial = check_start(params, carry, initial)
+        _check_inputs(inputs)
+        batch = step_shapes(advance, params, carry, inputs).shape
+        thetas, structure = jax.tree.flatten(params)
+        reaches = reaches_carry(advance, params, carry, inputs)
+        factors = [
+            jnp.zeros(batch + jnp.shape(theta), widen(theta).dtype) if yes else None
+            for theta, yes in zip(thetas, reaches, strict=True)
+        ]
+        state_factor = jax.tree.map(jnp.zeros_like, widen(floating_leaves(carry)))
+        return UOROState(carry, state_factor, structure.unflatten(factors), initial)
+
+    def update(
+        params, state, x, target, *, weight=None, mask=None, reset=None, key=None
+    ):
+        check_state("uoro", state, UOROState)
+        check_key("uoro", key)
+        carry, *factors, initial = state
+        now = enter_step(
+            advance, params, carry, initial, x, target, weight, mask, reset
+        )
+
+        reaches = reaches_carry(now.examples, params, now.start, now.inputs)
+        check_room(reaches, params, state, now.batch)
+
+        def mean_loss(params):
+            new, losses = now.examples(params, now.start, now.inputs)
+            return jnp.sum(now.shares * losses), new
+
+        (value, new), direct = jax.value_and_grad(mean_loss, has_aux=True)(params)
+        grads, leaving = widen(direct), factors
+        if all(map(jax.tree.leaves, factors)):  # else nothing is to be remembered
+            entering = now.restarted(factors)
+            pushed, changes = _push(now, params, entering[0])
+            grads = _add_influence(grads, now.shares * changes, entering[1])
+            signs = draw(key, entering[0])
+            pulled = _pull(now, params, entering[1], signs)
+            rank = len(now.batch)
+            leaving = _propagate(pushed, entering[1], signs, pulled, rank)
+        new, (left, right) = now.kept((new, leaving), (carry, factors))
+        return value, cast_like(grads, params), UOROState(new, left, right, initial)
+
+    return OnlineRule(init, update)
+
+
+def _check_inputs(inputs: PyTree) -> None:
+    if inputs is None:
+        raise ValueError(
+            "inputs must be given to uoro's init: what it keeps depends on which "
+            "arrays of params reach the carry. Use rule.init(params, carry, inputs="
+            "(x, target)), the arrays or shapes of one step."
+        )
+
+
+def _push(
+    now: OnlineStep, params: PyTree, carry_factor: Leaves
+) -> tuple[Leaves, jax.Array]:
+    """Return J_t s̃_{t−1} and, for each example, ∂ℓ_t/∂h_{t−1} s̃_{t−1}: one JVP."""
+
+    def of_carry(leaves):
+        start = replace_floating(now.start, leaves)
+        new, losses = now.examples(params, start, now.inputs)
+        return widen(floating_leaves(new)), losses
+
+    leaves = widen(floating_leaves(now.start))
+    return jax.jvp(of_carry, (leaves,), (carry_factor,))[1]
+
+
+def _pull(
+    now: OnlineStep, params: PyTree, params_factor: PyTree, signs: Leaves
+) -> PyTree:
+    """Return ν_tᵀ I_t of each example, shaped as θ̃: one VJP for each."""
+    thetas, structure = jax.tree.flatten(params)
+    reaches = [part is not None for part in structure.flatten_up_to(params_factor)]
+
+    def of_example(params, start_and_signs, inputs):
+        start, signs = start_and_signs
+
+        def new_leaves(chosen):
+            parts = zip(thetas, structure.flatten_up_to(chosen), reaches, strict=True)
+            full = [cast_like(new, old) if yes else old for old, new, yes in parts]
+            carry, _ = now.example(structure.unflatten(full), start, inputs)
+            return widen(floating_leaves(carry))
+
+        return jax.vjp(new_leaves, params)[1](signs)[0]
+
+    pairs = zip(widen(thetas), reaches, strict=True)
+    chosen = structure.unflatten([theta if yes else None for theta, yes in pairs])
+    pull = over_batch(of_example, len(now.batch))
+    return pull(chosen, (now.start, signs), now.inputs)
+
+
+def _add_influence(direct: PyTree, changes: jax.Array, params_factor: PyTree) -> PyTree:
+    """Return ∂ℓ/∂θ + Σ_batch (∂ℓ/∂h_{t−1} s̃_{t−1}) θ̃_{t−1}."""
+    grads, structure = jax.tree.flatten(direct)
+    for i, part in enumerate(structure.flatten_up_to(params_factor)):
+        if part is not None:
+            weights = changes.astype(part.dtype)
+            grads[i] += jnp.tensordot(weights, part, axes=changes.ndim)
+    return structure.unflatten(grads)
+
+
+def _propagate(
+    pushed: Leaves,
+    params_factor: PyTree,
+    signs: Leaves,
+    pulled: PyTree,
+    batch_rank: int,
+) -> list[PyTree]:
+    """Return s̃_t and θ̃_t from J_t s̃_{t−1}, θ̃_{t−1}, ν_t and ν_tᵀ I_t."""
+    norm = lambda tree: _norm(jax.tree.leaves(tree), batch_rank) + EPSILON
+    old_scale = jnp.sqrt(norm(params_factor) / norm(pushed))
+    new_scale = jnp.sqrt(norm(pulled) / norm(signs))
+    add = lambda a, b: jax.tree.map(jnp.add, a, b)
+    return [
+        add(times(old_scale, pushed), times(new_scale, signs)),
+        add(times(1 / old_scale, params_factor), times(1 / new_scale, pulled)),
+    ]
+
+
+def _norm(leaves: Sequence[jax.Array], batch_rank: int) -> jax.Array:
+    """Return the norm over all leaves, [*batch], which may differ in dtype."""
+    dtype = np.result_type(*(leaf.dtype for leaf in leaves))
+    axes = lambda leaf: tuple(range(batch_rank, leaf.ndim))
+    squares = [jnp.sum(leaf.astype(dtype) ** 2, axis=axes(leaf)) for leaf in leaves]
+    return jnp.sqrt(sum(squares[1:], squares[0]))
+
+
+def check_room(
+    reaches: list[bool], params: PyTree, state: Any, batch: tuple[int, ...]
+) -> None:
+    """Check that uoro's state is this network's, with room for all that it needs."""
+    leaves = floating_leaves(state.carry)
+    check_fits("uoro", "carry_factor", state.carry_factor, leaves)
+    thetas, structure = jax.tree.flatten(params)
+    try:
+        factors = structure.flatten_up_to(state.params_factor)
+    except ValueError:  # of other params
+        factors = thetas
+    shape = lambda theta: jax.ShapeDtypeStruct(batch + jnp.shape(theta), theta.dtype)
+    like = [
+        None if factor is None else shape(jnp.asarray(theta))
+        for factor, theta in zip(factors, thetas, strict=True)
+    ]
+    like = structure.unflatten(like)
+    check_fits("uoro", "params_factor", state.params_factor, like)
+    paths = [path for path, _ in jax.tree.leaves_with_path(params)]
+    for yes, path, factor in zip(reaches, paths, factors, strict=True):
+        if yes and factor is None:
+            raise ValueError(
+                f"params{jax.tree_util.keystr(path)} reaches the carry now, as with "
+                "the inputs that init was given it did not, so that the state has no "
+                "place for its influence. Give init the inputs=(x, target) of the "
+                "richest step."
+            )

@@ -1,0 +1,15 @@
+"""What a backward pass through time keeps, and what it computes again."""
+
+from bpvariants.gradients.remat._cost import (
+    Cost as Cost,
+    predicted_cost as predicted_cost,
+    step_bytes as step_bytes,
+)
+from bpvariants.gradients.remat._policies import (
+    budget as budget,
+    every as every,
+    slots as slots,
+)
+from bpvariants.gradients.remat._step_bytes import (
+    StepBytes as StepBytes,
+)

@@ -1,0 +1,28 @@
+"""Static backpropagation: gradients through depth.
+
+Exact: `backprop`, with every factor of the chain rule in its info; `layer_deltas` of
+any function. Biased: `feedback_alignment`, whose errors come back through other
+weights.
+"""
+
+from bpvariants.gradients.static._alignment_weights import (
+    alignment_weights as alignment_weights,
+)
+from bpvariants.gradients.static._backprop import (
+    backprop as backprop,
+)
+from bpvariants.gradients.static._feedback_alignment import (
+    feedback_alignment as feedback_alignment,
+)
+from bpvariants.gradients.static._feedback_layers import (
+    feedback_conv as feedback_conv,
+    feedback_dense as feedback_dense,
+)
+from bpvariants.gradients.static._layer_deltas import (
+    layer_deltas as layer_deltas,
+    LayerDelta as LayerDelta,
+)
+from bpvariants.gradients.static._layer_info import (
+    BackpropInfo as BackpropInfo,
+    LayerInfo as LayerInfo,
+)

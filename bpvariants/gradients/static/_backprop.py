@@ -1,0 +1,199 @@
+"""Static backpropagation, written out as the chain rule of each layer.
+
+Notation: layer l takes y_{l−1}, forms the net input s_l, and puts out y_l,
+
+    s_l = S_l(w_l, y_{l−1}),    y_l = φ_l(s_l),    y_0 = x,    l = 1 … Λ.
+
+The derivative of the mean loss E has the three factors of the tutorial,
+
+    ∂E/∂w_l = ∂E/∂y_l · ∂y_l/∂s_l · ∂s_l/∂w_l,
+
+where the product of the first two is the delta, δ_l = ∂E/∂s_l, and the first comes from
+the layer above: ∂E/∂y_{l−1} = δ_l · ∂s_l/∂y_{l−1}.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._checks import check_batch, check_floating
+from bpvariants._dtypes import widen
+from bpvariants._losses import (
+    as_arrays,
+    check_entries,
+    check_losses,
+    normalised,
+)
+from bpvariants.gradients.static._layer_info import BackpropInfo, LayerInfo
+from bpvariants.types import Loss, PyTree
+
+# The function (params of the layer, y) -> s, and the activation s -> y.
+Layer: TypeAlias = tuple[Callable[[PyTree, PyTree], PyTree], Callable[[PyTree], PyTree]]
+
+
+def backprop(
+    layers: Sequence[Layer], loss: Loss
+) -> Callable[..., tuple[tuple[jax.Array, BackpropInfo], tuple[PyTree, ...]]]:
+    """Static backpropagation, the exact gradient of a network in layers, to look into.
+
+    It is what `jax.value_and_grad` computes, and costs the same: about three forward
+    passes and the memory of all activations. Use that for a network that is any plain
+    function, and this where the factors of the chain rule are wanted too. A layer may
+    be dense, a convolution, a residual block, or one of several branches, as y is any
+    pytree. :func:`layer_deltas` looks into a plain function instead.
+
+    Args:
+      layers: for each layer the function (params of the layer, y) -> s and its
+        activation s -> y, both of them any differentiable functions.
+      loss: one loss for each example, of the last layer's y and the target.
+
+    Returns:
+      A function (params, x, target, weights=None) -> ((value, info), grads): params and
+      grads with one entry a layer, x and target of leaves [*batch, ...], weights
+      [*batch], value the weighted mean loss, info a :class:`LayerInfo` for each layer.
+      `info.table()` is text to print, and :func:`draw` makes a picture of info.
+
+    Raises:
+      ValueError: if there is no layer; when the function is called, if params has not
+        one entry a layer, if a layer cannot take what the one below puts out, if there
+        are integers where derivatives are needed, or if loss gives not one number for
+        each example.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from bpvariants import gradients
+      >>> scale = lambda w, y: w * y
+      >>> square = lambda y, target: (y - target) ** 2 / 2
+      >>> rule = gradients.backprop([(scale, jnp.square), (scale, jnp.abs)], square)
+      >>> (value, info), grads = rule((3.0, -0.5), jnp.array(2.0), jnp.array(17.0))
+      >>> value.item(), [layer.y.item() for layer in info]  # y: 6² = 36, |−18| = 18
+      (0.5, [36.0, 18.0])
+      >>> info[1].error.item(), info[1].delta.item()  # y − target, times sign(s)
+      (1.0, -1.0)
+      >>> [grad.item() for grad in grads]
+      [12.0, -36.0]
+      >>> print(info.table())
+      layer shapes   ‖y‖   ‖s‖   ‖δ‖ ‖∂E/∂w‖ dead
+      1        1→1 36.00 6.000 6.000   12.00 0.0%
+      2        1→1 18.00 18.00 1.000   36.00 0.0%
+
+    References:
+      Rumelhart, Hinton & Williams, "Learning representations by back-propagating
+      errors", Nature 323, 1986, doi:10.1038/323533a0.
+    """
+    layers = tuple(layers)
+    if not layers:
+        raise ValueError("layers must have at least one (function, activation) pair.")
+
+    def rule(params, x, target, weights=None):
+        passes = forward_pass(layers, params, x)
+        y = passes[-1].y
+        value, error, batch_ndim = loss_and_error(loss, y, x, target, weights)
+        info, grads = backward_pass(passes, error, batch_ndim)
+        return (value, info), grads
+
+    return rule
+
+
+class Pass(NamedTuple):
+    """What the way forward through a layer leaves for the way back."""
+
+    x: PyTree  # y_{l−1}
+    s: PyTree
+    y: PyTree
+    pull_s: Callable[[PyTree], tuple[PyTree, PyTree]]  # δ -> (∂E/∂w, ∂E/∂x)
+    pull_y: Callable[[PyTree], tuple[PyTree]]  # ∂E/∂y -> (δ,)
+
+
+def forward_pass(layers: Sequence[Layer], params: PyTree, x: PyTree) -> list[Pass]:
+    """Run the layers, having checked that there is one entry of params for each."""
+    check_params(params, len(layers))
+    passes, y = [], x
+    for i, ((function, activation), theta) in enumerate(
+        zip(layers, params, strict=True)
+    ):
+        try:
+            s, pull_s = jax.vjp(function, theta, y)
+        except Exception as error:
+            source = f"what layers[{i - 1}] puts out" if i else "x"
+            raise ValueError(
+                f"the function of layers[{i}] must take params[{i}], of shapes "
+                f"{_shapes(theta)}, and {source}, of shapes {_shapes(y)}, but cannot: "
+                f"{error}"
+            ) from error
+        try:
+            above, pull_y = jax.vjp(activation, s)
+        except Exception as error:
+            raise ValueError(
+                f"the activation of layers[{i}] must take the net input s that its "
+                f"function gives, of shapes {_shapes(s)}, but cannot: {error}"
+            ) from error
+        for name, tree in {"function": s, "activation": above}.items():
+            check_floating(f"what the {name} of layers[{i}] returns", tree)
+        passes.append(Pass(y, s, above, pull_s, pull_y))
+        y = above
+    return passes
+
+
+def check_params(params: PyTree, num_layers: int) -> None:
+    """Check that params are floating, one entry for each layer."""
+    check_floating("params", params)
+    if len(params) != num_layers:
+        raise ValueError(
+            "params must have one entry for each layer; got "
+            f"{len(params)} for {num_layers} layers."
+        )
+
+
+def loss_and_error(
+    loss: Loss, y: PyTree, x: PyTree, target: PyTree, weights: jax.Array | None
+) -> tuple[jax.Array, PyTree, int]:
+    """Return the weighted mean loss, its derivative in y, and how many batch axes."""
+    (weights,) = as_arrays(weights)
+    batch: list[int] = []
+
+    def mean_loss(y):
+        losses = loss(y, target)
+        check_losses(losses, target)
+        check_batch("x", x, losses.shape, "[*batch]")
+        check_entries(losses.shape, "[*batch]", weights=weights)
+        batch.append(losses.ndim)
+        losses = widen(losses)
+        return jnp.sum(normalised(weights, losses.shape, losses.dtype) * losses)
+
+    value, error = jax.value_and_grad(mean_loss)(y)
+    return value, error, batch[0]
+
+
+def backward_pass(
+    passes: Sequence[Pass],
+    error: PyTree,
+    batch_ndim: int,
+    direct: Callable[[int, PyTree], PyTree] | None = None,
+) -> tuple[BackpropInfo, tuple[PyTree, ...]]:
+    """Carry the error of the last layer's y back through all layers.
+
+    Args:
+      passes: of the layers, first to last.
+      error: ∂E/∂y_Λ.
+      batch_ndim: how many axes are those of the batch.
+      direct: takes (l, δ_Λ) to what the hidden layer of that index, counted from 0,
+        gets in the place of ∂E/∂y_l. Default: the error of the layer above.
+    """
+    info, grads, last_delta = [], [], None
+    for i, (x, s, y, pull_s, pull_y) in reversed(list(enumerate(passes))):
+        if direct is not None and last_delta is not None:
+            error = direct(i, last_delta)
+        (delta,) = pull_y(error)  # ∂E/∂y · ∂y/∂s
+        grad, error_below = pull_s(delta)  # … · ∂s/∂w, and … · ∂s/∂y
+        last_delta = delta if last_delta is None else last_delta
+        info.append(LayerInfo(x, s, y, error, delta, grad))
+        grads.append(grad)
+        error = error_below
+    return BackpropInfo(reversed(info), batch_ndim), tuple(reversed(grads))
+
+
+def _shapes(tree: PyTree) -> list[tuple[int, ...]]:
+    return [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]

@@ -1,0 +1,234 @@
+"""Feedback alignment: static backpropagation with other weights on the way back.
+
+Notation: layers s_l = S_l(w_l, y_{l−1}), y_l = φ_l(s_l) as of `_backprop`, here with
+S_l affine in y; J_l(w) = ∂S_l/∂y at the weights w. Backpropagation has
+∂E/∂y_l = δ_{l+1} J_{l+1}(w_{l+1}), and the family has in its place
+
+    fa      δ_{l+1} J_{l+1}(B_{l+1})                    B drawn once
+    usf     δ_{l+1} J_{l+1}(α sgn w_{l+1})
+    brsf    δ_{l+1} J_{l+1}(|R_{l+1}| ⊙ sgn w_{l+1})    R drawn at every batch
+    frsf    δ_{l+1} J_{l+1}(|R_{l+1}| ⊙ sgn w_{l+1})    R drawn once
+    dfa     δ_Λ B_l                                     B drawn once, for every l < Λ
+
+and all else, δ_l = ∂E/∂y_l · ∂y_l/∂s_l and ∂E/∂w_l = δ_l · ∂s_l/∂w_l, as before. The
+last layer's gradient so is exact.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._jaxpr.reach import needed_inputs
+from bpvariants.gradients._feedback import fed_back
+from bpvariants.gradients.static._alignment_weights import (
+    AlignmentKind,
+    check_kind,
+    draw_like,
+)
+from bpvariants.gradients.static._backprop import (
+    backprop,
+    backward_pass,
+    check_params,
+    forward_pass,
+    Layer,
+    loss_and_error,
+)
+from bpvariants.gradients.static._feedback_layers import (
+    backward_matrix,
+    Scale,
+    with_feedback,
+)
+from bpvariants.gradients.static._layer_info import BackpropInfo
+from bpvariants.types import Loss, PyTree
+
+
+def feedback_alignment(
+    layers: Sequence[Layer],
+    loss: Loss,
+    kind: AlignmentKind = "fa",
+    *,
+    scale: Scale = "xavier",
+    initializer: Callable | None = None,
+) -> Callable[..., tuple[tuple[jax.Array, BackpropInfo], tuple[PyTree, ...]]]:
+    """Approximate backpropagation, by errors that come back through other weights.
+
+        fa    ∂E/∂y_l ≈ δ_{l+1} B_{l+1},         dfa   ∂E/∂y_l ≈ δ_Λ B_l,
+        usf   ∂E/∂y_l ≈ δ_{l+1} α sgn(w_{l+1}),  brsf, frsf   δ_{l+1} |R| ⊙ sgn(w_{l+1})
+
+    It is shaped as :func:`backprop`, which it equals in the last layer. Replaced are
+    the matrices and kernels of params, which is what has two axes or more; biases and
+    scales stay, as do other paths back, such as that around a residual sum. Time and
+    memory are those of :func:`backprop`, and the feedback weights' own: of fa and frsf
+    as many as the params, of dfa the sum of all widths times the number of outputs.
+
+    Args:
+      layers: for each layer the function (params of the layer, y) -> s, which must be
+        affine in y above the first one, and its activation. Write a block of several
+        nonlinear layers with :func:`feedback_dense` and :func:`feedback_conv`.
+      loss: one loss for each example, of the last layer's y and the target.
+      kind: "fa", "dfa", "usf", "brsf" or "frsf".
+      scale: α of "usf", "xavier" for √(2 / (fan_in + fan_out)), "kaiming" for
+        1 / √(3 fan_in), of weights [*window, in, out], or a number.
+      initializer: of `jax.nn.initializers`, draws R of "brsf". Default: Xavier's,
+        `glorot_normal()`.
+
+    Returns:
+      A function (params, x, target, weights=None, *, feedback=None, key=None) ->
+      ((value, info), grads) as of :func:`backprop`. "fa", "dfa" and "frsf" take
+      `feedback`, which :func:`alignment_weights` draws: an entry for each layer. "brsf"
+      takes `key`, a new one at every batch. info holds what the rule takes for the
+      errors; :func:`alignment_angles` compares it with the exact one.
+
+    Raises:
+      ValueError: if kind is unknown; when the function is called, if feedback or key is
+        missing or not wanted, if feedback does not fit, if a layer is not affine in y,
+        or as :func:`backprop` does.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from bpvariants import diagnostics, gradients
+      >>> dense = lambda w, y: y @ w
+      >>> layers = [(dense, jnp.tanh), (dense, lambda s: s)]
+      >>> loss = lambda y, target: jnp.sum((y - target) ** 2, -1)
+      >>> params = jnp.eye(2, 3), jnp.ones((3, 1))
+      >>> x, target = jnp.ones((4, 2)), jnp.zeros((4, 1))
+      >>> feedback = gradients.alignment_weights(jax.random.key(0), layers, params, x)
+      >>> rule = gradients.feedback_alignment(layers, loss, "fa")
+      >>> (value, info), grads = rule(params, x, target, feedback=feedback)
+      >>> (_, exact), _ = gradients.backprop(layers, loss)(params, x, target)
+      >>> angles = diagnostics.alignment_angles(info, exact)
+      >>> angles.grads[1].item(), bool(angles.grads[0] > 1)  # degrees
+      (0.0, True)
+
+    References:
+      Lillicrap et al. 2016 (FA), doi:10.1038/ncomms13276. Nøkland 2016 (DFA),
+      arXiv:1609.01596. Liao, Leibo & Poggio 2016 (uSF, brSF, frSF), arXiv:1510.05067.
+      Xiao et al. 2018 (scaled sign feedback), arXiv:1811.03567.
+    """
+    layers = tuple(layers)
+    check_kind(kind)
+    if initializer is None:
+        initializer = jax.nn.initializers.glorot_normal()
+
+    def rule(params, x, target, weights=None, *, feedback: Any = None, key: Any = None):
+        _check_given(kind, feedback, key, len(layers))
+        if kind == "dfa":
+            return _direct(layers, loss, params, x, target, weights, feedback)
+        check_params(params, len(layers))
+        if kind == "brsf":
+            feedback = draw_like(key, params, initializer)
+        elif kind == "usf":
+            feedback = [jax.tree.map(lambda w: None, theta) for theta in params]
+        replaced = [
+            (_replaced(i, layer[0], params[i], feedback[i], kind, scale), layer[1])
+            for i, layer in enumerate(layers)
+        ]
+        return backprop(replaced, loss)(params, x, target, weights)
+
+    return rule
+
+
+def _check_given(kind, feedback, key, num_layers):
+    wanted = {"usf": None, "brsf": "key"}.get(kind, "feedback")
+    remedy = {
+        "feedback": "gradients.alignment_weights(key, layers, params, x, kind), once "
+        "for a training",
+        "key": "a key of jax.random, a new one at every batch",
+    }
+    for name, given in {"feedback": feedback, "key": key}.items():
+        if name == wanted and given is None:
+            raise ValueError(f"{name} is missing for {kind!r}: give {remedy[name]}.")
+        if name != wanted and given is not None:
+            raise ValueError(f"{name} must be left out for {kind!r}, which has none.")
+    if feedback is not None and len(feedback) != num_layers:
+        raise ValueError(
+            "feedback must have one entry for each layer, as alignment_weights "
+            f"draws them; got {len(feedback)} for {num_layers} layers."
+        )
+
+
+def _replaced(index, function, theta, feedback, kind, scale):
+    """Return the function of a layer, with feedback weights in its way back."""
+    if index == 0:  # its error goes nowhere
+        return function
+    leaves, structure = jax.tree.flatten(theta)
+    try:
+        given = structure.flatten_up_to(feedback)
+        usf = kind == "usf"
+        others = [
+            backward_matrix(kind, w, b, scale)
+            if b is not None or (usf and jnp.ndim(w) >= 2)
+            else w
+            for w, b in zip(leaves, given, strict=True)
+        ]
+    except ValueError as error:
+        raise ValueError(
+            f"feedback[{index}] must be like params[{index}], None for what is not "
+            f"replaced, as gradients.alignment_weights draws it: {error}"
+        ) from error
+    same = all(w is other for w, other in zip(leaves, others, strict=True))
+    if same:
+        return function
+    others = structure.unflatten(others)
+    call = with_feedback(function)
+
+    def replaced(theta, y):
+        _check_affine(index, function, theta, y)
+        return call(theta, others, y)
+
+    return replaced
+
+
+def _check_affine(index, function, theta, y):
+    """Check that the derivative in y is the same at every y.
+
+    It is read off the program of the way back, which must not need y.
+    """
+    shapes = jax.eval_shape(function, theta, y)
+
+    def pulled(y, theta, delta):
+        return jax.vjp(lambda y: function(theta, y), y)[1](delta)
+
+    jaxpr = jax.make_jaxpr(pulled)(y, theta, shapes).jaxpr
+    needed = needed_inputs(jaxpr, [True] * len(jaxpr.outvars))
+    if any(needed[: len(jax.tree.leaves(y))]):
+        raise ValueError(
+            f"the function of layers[{index}] must be affine in y, as those of a dense "
+            "layer and a convolution are, for its weights to be replaced on the way "
+            "back; put what is not into the activation, or write the layer with "
+            "gradients.feedback_dense and gradients.feedback_conv, and give None for "
+            "its feedback."
+        )
+
+
+def _direct(layers, loss, params, x, target, weights, feedback):
+    """Return what the rule does for dfa: δ_Λ goes to every hidden layer at once."""
+    passes = forward_pass(layers, params, x)
+    value, error, batch_ndim = loss_and_error(loss, passes[-1].y, x, target, weights)
+    example = lambda tree: jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[batch_ndim:], leaf.dtype), tree
+    )
+
+    def direct(index, last_delta):
+        y, output = passes[index].y, example(passes[-1].s)
+        deltas = jax.tree.leaves(last_delta)
+        try:
+            signals = fed_back(feedback[index], deltas, output, example(y))
+        except ValueError as error:
+            raise ValueError(
+                f"feedback[{index}] does not fit; draw it by alignment_weights("
+                f"key, layers, params, x, 'dfa'): {error}"
+            ) from error
+        leaves, structure = jax.tree.flatten(y)
+        pairs = zip(leaves, signals, strict=True)
+        return structure.unflatten(
+            [
+                jnp.zeros_like(leaf) if signal is None else signal.astype(leaf.dtype)
+                for leaf, signal in pairs
+            ]
+        )
+
+    info, grads = backward_pass(passes, error, batch_ndim, direct)
+    return (value, info), grads

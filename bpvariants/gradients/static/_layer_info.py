@@ -1,0 +1,122 @@
+"""What the layers of a network saw, forward and backward, and a table of it."""
+
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants._examples import tree_norm
+from bpvariants._tables import aligned, short
+from bpvariants.gradients.static._backprop_picture import plot_chain
+from bpvariants.types import PyTree
+
+
+class LayerInfo(NamedTuple):
+    """What one layer saw, forward and backward, leaves [*batch, ...].
+
+    Derivatives are those of the mean loss, of which one example's is its own, divided
+    by the number of examples. Those of the params have no batch axes.
+    """
+
+    x: PyTree  # y_{l−1}, its input
+    s: PyTree  # s_l, its net input
+    y: PyTree  # y_l, its output
+    error: PyTree  # ∂E/∂y_l
+    delta: PyTree  # ∂E/∂s_l
+    grad: PyTree  # ∂E/∂w_l
+
+
+@jax.tree_util.register_pytree_node_class
+class BackpropInfo(tuple[LayerInfo, ...]):
+    """A :class:`LayerInfo` for each layer, first to last: a tuple, and a pytree.
+
+    Attributes:
+      batch_ndim: how many axes of the leaves are those of the batch.
+    """
+
+    batch_ndim: int
+
+    def __new__(cls, layers: Iterable[LayerInfo], batch_ndim: int) -> "BackpropInfo":
+        """Make the tuple."""
+        info = super().__new__(cls, layers)
+        info.batch_ndim = batch_ndim
+        return info
+
+    def tree_flatten(self) -> tuple[tuple[LayerInfo, ...], int]:
+        """Return the layers, and what is static."""
+        return tuple(self), self.batch_ndim
+
+    @classmethod
+    def tree_unflatten(
+        cls, batch_ndim: int, layers: Iterable[LayerInfo]
+    ) -> "BackpropInfo":
+        """Put together what :meth:`tree_flatten` took apart."""
+        return cls(layers, batch_ndim)
+
+    def table(self) -> str:
+        """Return a line of text for each layer. It needs values, so not under `jit`.
+
+        Shapes are those of x and y, batch axes first; norms are Euclidean, over all
+        numbers of all examples. `dead` is the share of net inputs whose δ is 0 in every
+        example, so that nothing is learned through them: units of relu that are never
+        active, and, of a layer through which no error comes, all.
+        """
+        header = ["layer", "shapes", "‖y‖", "‖s‖", "‖δ‖", "‖∂E/∂w‖", "dead"]
+        rows = [header]
+        for number, layer in enumerate(self, start=1):
+            shapes = f"{_shapes(layer.x)}→{_shapes(layer.y)}"
+            trees = layer.y, layer.s, layer.delta, layer.grad
+            norms = [short(float(tree_norm(tree))) for tree in trees]
+            dead = _share_of_zeros(layer.delta, self.batch_ndim)
+            rows.append([str(number), shapes, *norms, f"{dead:.1%}"])
+        return aligned(rows)
+
+    def plot(self, axes: Any = None) -> Any:
+        """Draw the chain rule of a network: for each layer ∂E/∂y, ∂y/∂s, ∂s/∂w.
+
+        The error comes in at the right, ∂E/∂y of the last layer. Below each ∂E/∂y stand
+        the other factors of that layer's ∂E/∂w: the product of the three is written at
+        the bottom, and that of the first two, ‖δ‖, beside the arrow between them. An
+        arrow to the left takes δ on to the layer below. The number of ∂E/∂y is its
+        norm; those of ∂y/∂s and ∂s/∂w say by how much they scale the norm of what
+        passes, ‖δ‖ / ‖∂E/∂y‖ and ‖∂E/∂w‖ / ‖δ‖. Darker is more, and grey is nothing.
+
+        It needs values and Matplotlib, so not under `jit`.
+
+        Args:
+          axes: Matplotlib's, to draw into. Default: those of a new figure of pyplot.
+
+        Returns:
+          The axes.
+
+        Raises:
+          ImportError: if Matplotlib is not installed.
+
+        Example:
+          >>> import jax.numpy as jnp
+          >>> from matplotlib.figure import Figure
+          >>> from bpvariants import gradients
+          >>> scale = lambda w, y: w * y
+          >>> square = lambda y, target: (y - target) ** 2 / 2
+          >>> rule = gradients.backprop([(scale, jnp.square), (scale, jnp.abs)], square)
+          >>> (_, info), _ = rule((3.0, -0.5), jnp.array(2.0), jnp.array(17.0))
+          >>> axes = info.plot(Figure().subplots())
+          >>> [text.get_text().split() for text in axes.texts[:3]]  # of layer 1
+          [['∂E/∂y', '.5000'], ['∂y/∂s', '12.00'], ['∂s/∂w', '2.000']]
+        """
+        return plot_chain(self, axes)
+
+
+def _shapes(tree: PyTree) -> str:
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
+    return ", ".join("×".join(map(str, shape)) or "1" for shape in shapes)
+
+
+def _share_of_zeros(tree: PyTree, batch_ndim: int) -> float:
+    axes = tuple(range(batch_ndim))
+    zeros = [np.all(np.asarray(leaf) == 0, axes) for leaf in jax.tree.leaves(tree)]
+    units = sum(flags.size for flags in zeros)
+    return sum(int(flags.sum()) for flags in zeros) / units if units else math.nan

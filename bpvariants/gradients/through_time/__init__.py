@@ -1,0 +1,41 @@
+"""Backpropagation through time: gradients backwards along a sequence.
+
+Exact: `unroll` under `jax.grad`, `bptt`, `parallel_unroll`. Unbiased: `artbp`. Biased:
+`truncated_bptt`.
+"""
+
+from bpvariants.gradients.through_time._artbp import (
+    artbp as artbp,
+)
+from bpvariants.gradients.through_time._bidirectional import (
+    bidirectional as bidirectional,
+)
+from bpvariants.gradients.through_time._bptt import (
+    bptt as bptt,
+)
+from bpvariants.gradients.through_time._discounted_weights import (
+    discounted_weights as discounted_weights,
+)
+from bpvariants.gradients.through_time._growing_truncation import (
+    growing_truncation as growing_truncation,
+)
+from bpvariants.gradients.through_time._parallel_newton import (
+    newton as newton,
+)
+from bpvariants.gradients.through_time._parallel_unroll import (
+    parallel_unroll as parallel_unroll,
+    ParallelInfo as ParallelInfo,
+)
+from bpvariants.gradients.through_time._stack import (
+    stack as stack,
+)
+from bpvariants.gradients.through_time._truncated_bptt import (
+    truncated_bptt as truncated_bptt,
+)
+from bpvariants.gradients.through_time._truncated_stream import (
+    stream as stream,
+    TruncatedStream as TruncatedStream,
+)
+from bpvariants.gradients.through_time._unroll import (
+    unroll as unroll,
+)

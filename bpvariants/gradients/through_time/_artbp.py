@@ -1,0 +1,240 @@
+"""ARTBP: truncation at random moments, reweighted so that its mean is BPTT.
+
+Notation: h_t is the carry, ℓ_t the loss of step t, J_t = ∂h_t/∂h_{t−1}, δ_t the error
+that reaches h_t. Between steps t and t + 1 the way back is cut with probability κ_t,
+which may depend on the cuts before it but not on the data; what is let through is
+scaled up by as much as is lost on average:
+
+    δ_t = ∂ℓ_t/∂h_t + (1 − cut_t) / (1 − κ_t) · δ_{t+1} J_{t+1}.
+
+The mean of each factor is 1 whatever the cuts before it were, and so is that of their
+products: the mean of the gradient is the gradient.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._checks import are_numbers
+from bpvariants._dtypes import cast_like, is_floating, widen
+from bpvariants._losses import (
+    as_arrays,
+    check_sequence,
+    effective_weights,
+    normalised,
+    with_loss,
+)
+from bpvariants.gradients.remat._policies import Checkpoint
+from bpvariants.gradients.through_time._unroll import sum_steps
+from bpvariants.types import GradientRule, Loss, PyTree, Step
+
+Schedule = Callable[[jax.Array], jax.typing.ArrayLike]  # age -> κ
+
+
+class Cuts(NamedTuple):
+    """Where the way back is cut, [T, *batch]: entry t is between steps t − 1 and t."""
+
+    cut: jax.Array  # bool
+    probability: jax.Array  # κ; both are 0 in padding, where nothing is done
+
+
+def artbp(
+    step: Step,
+    loss: Loss,
+    *,
+    truncation: float | jax.Array | Schedule,
+    checkpoint: Checkpoint = None,
+) -> GradientRule:
+    """ARTBP, an unbiased estimate of BPTT's gradient from random truncations.
+
+        δ_t = ∂ℓ_t/∂h_t + (1 − cut_t) / (1 − κ_t) · δ_{t+1} J_{t+1},   P(cut_t) = κ_t
+
+    Unbiased at fixed params; value and carry are exact. The variance grows fast with
+    κ: an error that travels back k steps of constant κ does so with probability
+    (1 − κ)^k, and is then scaled by (1 − κ)^−k. κ = 0 is BPTT.
+
+    Under `jit` shapes are static, and any segment may turn out as long as the sequence.
+    So time and memory are those of :func:`bptt`, and this is for the study of the
+    estimator: what does unbiased truncation cost in variance? Memory is saved only by
+    who draws the segments outside of `jit`, and keeps one of them at a time.
+
+    Cuts are drawn for each example by itself: unbiased as are cuts common to the batch,
+    with less variance, as the errors of examples average out. A reset lets nothing
+    through and starts a new segment. In padding nothing is cut or scaled, and no
+    time passes.
+
+    Args:
+      step: one time step of the network.
+      loss: one loss for each example.
+      truncation: κ, 0 ≤ κ < 1; or a schedule age -> κ, which is given whole numbers
+        [*batch] from 1 up, as floats: how many steps of an example have been taken
+        since its last cut, reset or start; and returns numbers [] or [*batch], as
+        :func:`growing_truncation` does. At κ = 1 nothing could make up for what is
+        lost: numbers out of range, if not known before, make the gradient NaN.
+      checkpoint: as in :func:`bptt`.
+
+    Returns:
+      A :class:`~bpvariants.types.GradientRule` that also takes `key`, a
+      `jax.random.key`, as a keyword, and needs it.
+
+    Raises:
+      ValueError: if `truncation` is a number out of range; when the rule is called, if
+        there is no key, or if lengths, shapes or dtypes disagree.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from bpvariants import gradients
+      >>> integrate = lambda w, h, x: (h + w * x, h + w * x)
+      >>> loss = lambda y, target: (y - target) ** 2
+      >>> rule = jax.jit(gradients.artbp(integrate, loss, truncation=0.5))
+      >>> args = 2.0, jnp.array(0.0), jnp.ones(2), jnp.zeros(2)
+      >>> keys = jax.random.split(jax.random.key(0), 4)
+      >>> [rule(*args, key=key)[1].item() for key in keys]  # 10 is right; 6 or 14
+      [6.0, 6.0, 14.0, 14.0]
+
+    References:
+      Tallec & Ollivier, "Unbiasing truncated backpropagation through time", 2017,
+      arXiv:1705.08209.
+    """
+    _check_truncation(truncation)
+    with_cuts = _with_cuts(step, loss, checkpoint)
+
+    def rule(
+        params,
+        carry,
+        xs,
+        targets,
+        weights=None,
+        mask=None,
+        reset=None,
+        initial=None,
+        *,
+        key=None,
+    ):
+        if key is None:
+            raise ValueError(
+                "key must be given, as a keyword: artbp draws at random where to cut. "
+                "Use rule(..., key=jax.random.key(0)), another one at each call."
+            )
+
+        def draw(shape, dtype, mask, reset):
+            uniforms = jax.random.uniform(key, shape, dtype)
+            return _cuts(truncation, uniforms, mask, reset)
+
+        return with_cuts(
+            draw, params, carry, xs, targets, weights, mask, reset, initial
+        )
+
+    return rule
+
+
+def _check_truncation(truncation) -> None:
+    if are_numbers(truncation) and not 0 <= truncation < 1:
+        raise ValueError(
+            "truncation must be a probability within 0 <= truncation < 1, got "
+            f"{truncation}. Where a cut is certain, no scaling makes up for it: for "
+            "that use gradients.truncated_bptt."
+        )
+
+
+def _cuts(
+    truncation: float | jax.Array | Schedule,
+    uniforms: jax.Array,
+    mask: jax.Array | None,
+    reset: jax.Array | None,
+) -> Cuts:
+    """Cut where numbers [T, *batch] drawn from [0, 1) are below κ.
+
+    No step of age 0 can be cut off from what is before it, as nothing is.
+    """
+    schedule = truncation if callable(truncation) else lambda age: truncation
+
+    def body(age, inputs):
+        uniform, mask, reset = inputs
+        age = age if reset is None else jnp.where(reset, 0, age)
+        kappa = schedule(jnp.maximum(age, 1).astype(uniform.dtype))
+        kappa = jnp.asarray(kappa, uniform.dtype)
+        kappa = _broadcast(kappa, age.shape)
+        kappa = jnp.where((kappa >= 0) & (kappa < 1), kappa, jnp.nan)
+        here = age > 0 if mask is None else (age > 0) & mask
+        kappa = jnp.where(here, kappa, 0)
+        cut = here & (uniform < kappa)
+        older = jnp.where(cut, 1, age + 1)
+        age = older if mask is None else jnp.where(mask, older, age)
+        return age, Cuts(cut, kappa)
+
+    # What is not bool is named as a mistake later, where padding is dealt with.
+    mask, reset = (None if f is None else f.astype(bool) for f in (mask, reset))
+    if mask is not None and reset is not None:
+        reset = reset & mask
+    start = jnp.zeros(uniforms.shape[1:], jnp.int32)
+    return jax.lax.scan(body, start, (uniforms, mask, reset))[1]
+
+
+def _broadcast(kappa: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    if kappa.shape not in ((), shape):
+        raise ValueError(
+            "truncation must be one number, or a schedule that returns one number, or "
+            f"one for each age it is given, shape {shape}; got shape {kappa.shape}."
+        )
+    return jnp.broadcast_to(kappa, shape)
+
+
+def _with_cuts(
+    step: Step, loss: Loss, checkpoint: Checkpoint
+) -> Callable[..., tuple[tuple[jax.Array, PyTree], PyTree]]:
+    """Return a gradient rule whose first argument draws the cuts."""
+    advance = with_loss(step, loss)
+
+    def cutting(params, carry, inputs_and_cuts):
+        inputs, cuts = inputs_and_cuts
+        return advance(params, _cut_off(carry, cuts), inputs)
+
+    def rule(draw, params, carry, xs, targets, weights, mask, reset, initial):
+        weights, mask, reset = as_arrays(weights, mask, reset)
+        losses = check_sequence(
+            advance, params, carry, xs, targets, weights, mask, reset, initial
+        )
+        initial = carry if initial is None else initial
+        shape = (jax.tree.leaves(xs)[0].shape[0], *losses.shape)
+        shares = normalised(effective_weights(weights, mask), shape, losses.dtype)
+        cuts = draw(shape, losses.dtype, mask, reset)
+
+        def objective(params):
+            inputs = (xs, targets), cuts
+            last, value = sum_steps(
+                cutting, params, carry, inputs, mask, reset, initial,
+                shares=shares, checkpoint=checkpoint,
+            )  # fmt: skip
+            return value, last
+
+        return jax.value_and_grad(objective, has_aux=True)(params)
+
+    return rule
+
+
+def _cut_off(carry: PyTree, cuts: Cuts) -> PyTree:
+    """Return the carry as it is, to which errors come back cut or scaled."""
+    scale = lambda leaf: _scaled(leaf, *cuts) if is_floating(leaf) else leaf
+    return jax.tree.map(scale, carry)
+
+
+@jax.custom_jvp
+def _scaled(leaf: jax.Array, cut: jax.Array, kappa: jax.Array) -> jax.Array:
+    """Return the leaf, whose derivative is (1 − cut) / (1 − κ)."""
+    del cut, kappa
+    return leaf
+
+
+@_scaled.defjvp  # pyright: ignore[reportFunctionMemberAccess]
+def _scaled_jvp(primals, tangents):
+    leaf, cut, kappa = primals
+    trailing = (1,) * (jnp.ndim(leaf) - cut.ndim)
+    column = lambda flags: flags.reshape(flags.shape + trailing)
+    wide = widen(tangents[0])
+    wide = wide / column(1 - kappa).astype(wide.dtype)
+    # Not times zero: an error that has overflowed is cut off as well.
+    wide = jnp.where(column(cut), jnp.zeros_like(wide), wide)
+    return leaf, cast_like(wide, leaf)

@@ -1,0 +1,140 @@
+"""Networks that read a sequence from both ends.
+
+Notation: → and ← are two networks of their own, with resets and padding as in
+`unroll`. For a sequence of the steps 1 … T,
+
+    h→_t, y→_t = step→(θ→, h→_{t−1}, x_t),    t = 1 … T
+    h←_t, y←_t = step←(θ←, h←_{t+1}, x_t),    t = T … 1.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._losses import as_arrays
+from bpvariants.gradients.remat._policies import Checkpoint
+from bpvariants.gradients.through_time._unroll import unroll
+from bpvariants.types import PyTree, Step
+
+
+def bidirectional(
+    forward_step: Step,
+    backward_step: Step,
+    params: tuple[PyTree, PyTree],
+    carries: tuple[PyTree, PyTree],
+    xs: PyTree,
+    *,
+    mask: jax.Array | None = None,
+    reset: jax.Array | None = None,
+    initial: tuple[PyTree, PyTree] | None = None,
+    checkpoint: Checkpoint = None,
+) -> tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree]]:
+    """Run one network along time and another against it, differentiably, as `unroll`.
+
+    No step, as it needs the future: so it goes with no gradient rule, but under
+    `jax.grad` with a loss of one's own on the outputs. It is exact; time and memory are
+    those of two :func:`unroll`, and of a copy of xs. A next layer, of either kind,
+    takes as its xs the two outputs concatenated along their features.
+
+    With lengths given by a mask, the backward network begins at the last step of each
+    example that is not padding; padding between steps is passed over both ways. Where
+    an episode begins (a reset), the forward network starts anew before that step, and
+    the backward network after it, before it reads the episode that precedes.
+
+    Args:
+      forward_step: the network that reads from the first step to the last.
+      backward_step: the network that reads from the last step to the first.
+      params: a pair, the parameters of both.
+      carries: a pair, the states before the first step and after the last, leaves
+        [*batch, ...].
+      xs: inputs, leaves [T, *batch, ...], which both are given.
+      mask: [T, *batch] bool, False in padding, where outputs mean nothing.
+      reset: [T, *batch] bool, True where an episode begins, unless it is padding.
+      initial: a pair, what a reset puts back; by default carries.
+      checkpoint: as in :func:`unroll`.
+
+    Returns:
+      The carries after all steps, a pair: of the forward network after the last step
+      that is not padding, of the backward network after the first. And the outputs, a
+      pair with leaves [T, *batch, ...]: at t, what either network returned for x_t.
+
+    Raises:
+      ValueError: if params, carries or initial are no pairs; if lengths, shapes or
+        dtypes disagree.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from bpvariants import gradients
+      >>> add = lambda w, h, x: (h + w * x, h + w * x)
+      >>> carries, xs = (jnp.zeros(1), jnp.zeros(1)), jnp.array([[1.0], [2.0], [4.0]])
+      >>> mask = gradients.mask_from_lengths(jnp.array([2]), 3)
+      >>> run = lambda w: gradients.bidirectional(add, add, w, carries, xs, mask=mask)
+      >>> last, (before, after) = run((1.0, 1.0))
+      >>> before[:2, 0].tolist(), after[:2, 0].tolist()
+      ([1.0, 3.0], [3.0, 2.0])
+      >>> loss = lambda w: jnp.sum(jnp.where(mask, sum(run(w)[1]), 0))
+      >>> [g.item() for g in jax.grad(loss)((1.0, 1.0))]
+      [4.0, 5.0]
+    """
+    mask, reset = as_arrays(mask, reset)
+    initial = carries if initial is None else initial
+    pairs = {"params": params, "carries": carries, "initial": initial}
+    for name, pair in pairs.items():
+        _check_pair(name, pair)
+    options: dict[str, Any] = {"checkpoint": checkpoint}
+    last_f, ys_f = _run(
+        "forward_step",
+        *(forward_step, params[0], carries[0], xs),
+        options | {"mask": mask, "reset": reset, "initial": initial[0]},
+    )
+    ends = None if reset is None else _ends(reset, mask)
+    xs, mask, ends = _reverse((xs, mask, ends))
+    last_b, ys_b = _run(
+        "backward_step",
+        *(backward_step, params[1], carries[1], xs),
+        options | {"mask": mask, "reset": ends, "initial": initial[1]},
+    )
+    return (last_f, last_b), (ys_f, _reverse(ys_b))
+
+
+def _run(name, step, params, carry, xs, options):
+    try:
+        return unroll(step, params, carry, xs, **options)
+    except ValueError as error:
+        raise ValueError(f"for {name}: {error}") from error
+
+
+def _reverse(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: jnp.flip(leaf, axis=0), tree)
+
+
+def _ends(reset: jax.Array, mask: jax.Array | None) -> jax.Array:
+    """Return where episodes end, [T, *batch]: where the next step has a reset.
+
+    The next step that is not padding, as a reset in padding is none: an episode's last
+    step is found across a gap.
+    """
+    none = jnp.zeros_like(reset[0])
+    if mask is None:
+        return jnp.concatenate([reset[1:], none[None]])
+    if mask.shape != reset.shape:
+        raise ValueError(
+            "mask and reset must both have shape [T, *batch]; got shapes "
+            f"{mask.shape} and {reset.shape}."
+        )
+
+    def body(next_begins, flags):
+        begins, real = flags
+        return jnp.where(real, begins, next_begins), next_begins
+
+    return jax.lax.scan(body, none, (reset, mask), reverse=True)[1]
+
+
+def _check_pair(name: str, pair: Any) -> None:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        got = type(pair).__name__
+        got += f" of {len(pair)}" if isinstance(pair, tuple | list | dict) else ""
+        raise ValueError(
+            f"{name} must be a pair, of forward_step and of backward_step; got a {got}."
+        )

@@ -1,0 +1,131 @@
+"""The trajectory of a carry as a root, found by a method and differentiable by another.
+
+    g(h)_t = f(θ, h_{t−1}, x_t) − h_t = 0,    t = 1 … T
+
+Its derivative is g, linearised: J_t v_{t−1} − v_t, a linear recurrence in v.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._dtypes import cast_like, widen
+from bpvariants._examples import as_vectors
+from bpvariants.gradients.through_time._parallel_newton import (
+    iterate,
+    newton,
+    solve_tangent,
+)
+from bpvariants.gradients.through_time._parallel_scan import elementwise_scan
+from bpvariants.types import PyTree
+
+
+class Found(NamedTuple):
+    """How Newton's method found a trajectory."""
+
+    steps: jax.Array  # [*batch]
+    converged: jax.Array  # [*batch]
+    in_place: bool  # whether what did not converge was run step by step instead
+
+
+def linear_trajectory(all_steps: Any, start: PyTree) -> tuple[PyTree, PyTree]:
+    """Return the trajectory of an element-wise affine step: one Newton step from 0.
+
+    Its Jacobians are diagonal, so that those of all numbers are seen at once. Where
+    they are not, or not constant, this is seen where they are taken again, at the
+    trajectory and in a direction in which no two numbers are the same: return too
+    which numbers [T, *batch, ...] passed.
+    """
+
+    def gap(hs):
+        new, _ = all_steps(cast_like(hs, start))
+        return jax.tree.map(jnp.subtract, widen(new), hs)
+
+    def solve_linear(slopes, wrong):
+        ones = jax.tree.map(jnp.ones_like, wrong)
+        factors = jax.tree.map(jnp.add, slopes(ones), ones)
+        return elementwise_scan(factors, wrong)
+
+    def solve(gap, zeros):
+        wrong, slopes = jax.linearize(gap, zeros)
+        return solve_linear(slopes, wrong)
+
+    def tangent_solve(slopes, y):
+        return solve_linear(slopes, jax.tree.map(jnp.negative, y))
+
+    hs = jax.lax.custom_root(gap, widen(start), solve, tangent_solve)
+    held = jax.lax.stop_gradient(hs)
+    ones = jax.tree.map(jnp.ones_like, held)
+    zeros = jax.tree.map(jnp.zeros_like, held)
+    at_zero = jax.tree.map(jnp.add, jax.jvp(gap, (zeros,), (ones,))[1], ones)
+    probe = _all_different(held)
+    seen = jax.tree.map(jnp.add, jax.jvp(gap, (held,), (probe,))[1], probe)
+    tolerance = 1000 * spacing(start)
+    close = lambda a, b, v: is_close(a, b * v, jnp.abs(b), tolerance)
+    passed = jax.tree.map(close, *jax.lax.stop_gradient((seen, at_zero, probe)))
+    return cast_like(hs, start), passed
+
+
+def _all_different(tree: PyTree) -> PyTree:
+    """Return numbers between 1 and 2, at random but always the same, at all times."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    real = lambda leaf: jnp.finfo(leaf.dtype).dtype
+    draw = lambda key, leaf: jnp.broadcast_to(
+        jax.random.uniform(key, leaf.shape[1:], real(leaf), 1, 2), leaf.shape
+    )
+    drawn = [draw(key, leaf) for key, leaf in zip(keys, leaves, strict=True)]
+    return structure.unflatten(cast_like(drawn, leaves))
+
+
+def is_close(
+    a: jax.Array, b: jax.Array, size: jax.Array, tolerance: float
+) -> jax.Array:
+    """Whether numbers agree, relative to the largest size that each has over time.
+
+    What is not finite is seen elsewhere, and does not hide what is wrong.
+    """
+    finite = jnp.isfinite(a) & jnp.isfinite(b)
+    size = jnp.where(jnp.isfinite(size), size, jnp.zeros_like(size))
+    size = jnp.max(size, axis=0, keepdims=True)
+    off = jnp.abs(a - b) > jnp.asarray(tolerance, size.dtype) * size
+    return ~(finite & off)
+
+
+def newton_trajectory(
+    all_steps: Any, in_order: Any, start: PyTree, method: newton, batch_ndim: int
+) -> tuple[PyTree, Found]:
+    """Return the trajectory, and how it was found."""
+    vectors, as_tree = as_vectors(start, batch_ndim + 1)
+    as_vector = lambda tree: as_vectors(tree, batch_ndim + 1)[0]
+    eps = spacing(start)
+
+    def gap(hs):
+        return as_vector(all_steps(as_tree(hs))[0]) - hs
+
+    def solve(gap, vectors):
+        found = iterate(gap, vectors, method, eps)
+        converged, hs = found.converged, found.trajectory
+        if method.on_failure == "sequential":
+            choose = lambda: jnp.where(
+                converged[None, ..., None], hs, as_vector(in_order())
+            )
+            hs = jax.lax.cond(jnp.all(converged), lambda: hs, choose)
+        # What comes beside a root must be floating.
+        how = found.steps, converged
+        return hs, jax.tree.map(lambda a: a.astype(hs.dtype), how)
+
+    tangent_solve = partial(solve_tangent, method=method, eps=eps)
+    hs, (steps, converged) = jax.lax.custom_root(
+        gap, vectors, solve, tangent_solve, has_aux=True
+    )
+    in_place = method.on_failure == "sequential"
+    return as_tree(hs), Found(jnp.int32(steps), converged != 0, in_place)
+
+
+def spacing(tree: PyTree) -> float:
+    """Return the spacing of numbers at 1 in the coarsest dtype of a tree."""
+    dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)]
+    return max(float(jnp.finfo(dtype).eps) for dtype in dtypes)

@@ -1,0 +1,254 @@
+"""A network along time, all steps at once: the root of a trajectory.
+
+Notation: h = (h_1 … h_T) is the trajectory of the carry. It is the root of
+
+    g(h)_t = f(θ, h_{t−1}, x_t) − h_t,    t = 1 … T
+
+and g at any guess is computed for all t at once. Its derivative is J_t v_{t−1} − v_t,
+so a linear recurrence, which is solved in parallel, makes a Newton step; and one more
+the derivative of the root, whatever way that was found:
+
+    dh_t = J_t dh_{t−1} + ∂f/∂θ dθ,    backwards    z_t = J_{t+1}ᵀ z_{t+1} + ∂L/∂h_t.
+
+At a masked step f(θ, h_{t−1}, x_t) is h_{t−1}, so J_t = I; at a reset J_t = 0.
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._checks import (
+    check_batch_ndim,
+    check_lengths,
+    check_like,
+    first_step,
+    step_shapes,
+)
+from bpvariants._dtypes import is_floating, widen
+from bpvariants._examples import largest
+from bpvariants._jaxpr.affine import check_affine
+from bpvariants._losses import as_arrays
+from bpvariants._masking import guarded
+from bpvariants.gradients.through_time._parallel_newton import newton
+from bpvariants.gradients.through_time._parallel_trajectory import (
+    Found,
+    is_close,
+    linear_trajectory,
+    newton_trajectory,
+    spacing,
+)
+from bpvariants.types import PyTree, Step
+
+
+class ParallelInfo(NamedTuple):
+    """How :func:`parallel_unroll` went; all but carries are [*batch], by batch_ndim.
+
+    Attributes:
+      steps: iterations; 1 with method "linear".
+      residual: largest |f(θ, h_{t−1}, x_t) − h_t| along the trajectory returned.
+      converged: bool, whether the method's own trajectory is right: that of "linear"
+        within rounding, that of "newton" to its tolerance.
+      fell_back: bool, whether the network was run step by step instead.
+      carries: h_1 … h_T, leaves [T, *batch, ...], the guess for a similar problem.
+    """
+
+    steps: jax.Array
+    residual: jax.Array
+    converged: jax.Array
+    fell_back: jax.Array
+    carries: PyTree
+
+
+def parallel_unroll(
+    step: Step,
+    params: PyTree,
+    carry: PyTree,
+    xs: PyTree,
+    *,
+    method: Literal["linear", "newton"] | newton,
+    mask: jax.Array | None = None,
+    reset: jax.Array | None = None,
+    initial: PyTree | None = None,
+    guess: PyTree | None = None,
+    batch_ndim: int | None = None,
+) -> tuple[tuple[PyTree, PyTree], ParallelInfo]:
+    """Run a network along time in parallel; equal to :func:`unroll`, to a tolerance.
+
+        h_t, y_t = step(θ, h_{t−1}, x_t),    t = 1 … T
+
+    In params, carry, initial and xs, and whatever step closes over, it can be
+    differentiated forward and in reverse, again and again; the iterations are not: the
+    derivative is that of the trajectory found, by one more linear recurrence.
+
+    - "linear" is for steps whose new carry is A_t ⊙ h_{t−1} + u_t, number by number,
+      with any A_t and u_t of θ and x_t, such as `cells.lru` and `cells.min_gru`; a
+      complex carry is multiplied by complex numbers. A_t and u_t are found from the
+      step. Time is that of a few unrolls, but in parallel but for log₂ T levels; memory
+      is several times T·n. What is seen of the program not to be of this form raises;
+      what is found when it runs makes results, and so derivatives, NaN.
+    - "newton" is for any step: :class:`newton`, whose settings are given by a value of
+      it. Costs are stated there; what fails is run step by step, by default.
+
+    Carries are found in float32 or wider; results are as near to those of an unroll in
+    bfloat16 as rounding of each step allows. Whatever is sharded by batch or by time
+    gives outputs that are so too; by time, the steps are shared out, but XLA still
+    gathers the carries, T·n numbers, on every device once.
+
+    Args:
+      step: one time step of the network.
+      params: its parameters θ.
+      carry: state h_0 before the first step, floating leaves [*batch, ...].
+      xs: inputs, leaves [T, *batch, ...].
+      method: "linear", "newton", or a :class:`newton` with settings.
+      mask: [T, *batch] bool, False in padding. There the carry passes through
+        unchanged, the network is shown zeros for x, and y means nothing.
+      reset: [T, *batch] bool, True puts `initial` back before this step, unless the
+        step is padding.
+      initial: what a reset puts back, like carry, which is the default.
+      guess: where "newton" begins, a trajectory like `info.carries`, of which what is
+        not finite counts as 0. Default: zeros. Nothing is differentiated in it.
+      batch_ndim: how many leading axes of the carry are examples, which do not act on
+        each other: each has Jacobians and an info of its own. Default: as many as mask
+        or reset have, else 0, by which the whole batch is one example; that is right
+        too, but with "newton" its Jacobians are B times as many numbers.
+
+    Returns:
+      The carry after the last step and the outputs, leaves [T, *batch, ...], as
+      :func:`unroll` does; and a :class:`ParallelInfo`.
+
+    Raises:
+      ValueError: if lengths, shapes or dtypes disagree, the carry is not floating, or
+        the step is seen not to be element-wise affine with "linear".
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from bpvariants import gradients
+      >>> halve = lambda factor, h, x: (factor * h + x, h)
+      >>> (last, ys), info = gradients.parallel_unroll(
+      ...     halve, 0.5, jnp.array(8.0), jnp.zeros(3), method="linear"
+      ... )
+      >>> last.item(), ys.tolist(), info.converged.item()
+      (1.0, [8.0, 4.0, 2.0], True)
+
+    References:
+      Martin & Cundy, "Parallelizing linear recurrent neural nets over sequence length",
+      2018, arXiv:1709.04057. Lim et al., "Parallelizing non-linear sequential models
+      over the sequence length", 2024, arXiv:2309.12252.
+    """
+    method = _choose(method, guess)
+    mask, reset = as_arrays(mask, reset)
+    length = check_lengths(xs, mask=mask, reset=reset)
+    _check_carry(carry)
+    carry = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), carry)
+    step_shapes(step, params, carry, first_step(xs))
+    initial = carry if initial is None else initial
+    check_like("initial", initial, "carry", carry)
+    if batch_ndim is None:
+        flags = [flag for flag in (mask, reset) if flag is not None]
+        batch_ndim = flags[0].ndim - 1 if flags else 0
+    check_batch_ndim("carry", batch_ndim, carry)
+    if method == "linear":
+        check_affine(step, params, carry, first_step(xs))
+    start = _start(carry, length, guess)
+
+    def run(h, x, mask, reset):
+        return guarded(step, initial, mask, reset)(params, h, x)
+
+    def all_steps(carries):
+        """Run every step from what the one before it is said to have left."""
+        shift = lambda first, hs: jnp.concatenate([first[None], hs[:-1]])
+        before = jax.tree.map(shift, carry, carries)
+        return jax.vmap(run)(before, xs, mask, reset)
+
+    def in_order():
+        body = lambda h, inputs: (run(h, *inputs)[0],) * 2
+        return jax.lax.scan(body, carry, (xs, mask, reset))[1]
+
+    if isinstance(method, newton):
+        carries, how = newton_trajectory(all_steps, in_order, start, method, batch_ndim)
+    else:
+        carries, how = linear_trajectory(all_steps, start)
+    new, ys = all_steps(carries)
+    right, info = _inspect(new, carries, how, batch_ndim)
+    last = jax.tree.map(lambda leaf: leaf[-1], new)
+    last, ys = _nan_unless(right, last, 0), _nan_unless(right, ys, 1)
+    return (last, ys), info
+
+
+def _inspect(
+    new: PyTree, carries: PyTree, how: Any, batch_ndim: int
+) -> tuple[jax.Array, ParallelInfo]:
+    """Return which examples [*batch] are right, and the info."""
+    new, old = jax.lax.stop_gradient((widen(new), widen(carries)))
+    over_time = lambda tree: jnp.max(largest(tree, batch_ndim + 1), axis=0)
+    differences = jax.tree.map(jnp.subtract, new, old)
+    residual = over_time(differences)
+    if isinstance(how, Found):
+        steps, converged, in_place = how
+        fell_back = ~converged & in_place
+        info = ParallelInfo(steps, residual, converged, fell_back, carries)
+        return converged | fell_back, info
+    # Of each number by itself: a large one beside it may not hide what is wrong.
+    tol = max(1000 * spacing(new), 8 * spacing(carries))
+    close = lambda a, b, passed: passed & is_close(a, b, jnp.abs(b), tol)
+    each = jax.tree.leaves(jax.tree.map(close, new, old, how))
+    axes = lambda leaf: (0, *range(1 + batch_ndim, leaf.ndim))
+    right = jnp.all(jnp.stack([jnp.all(leaf, axes(leaf)) for leaf in each]), axis=0)
+    steps = jnp.ones(residual.shape, jnp.int32)
+    fell_back = jnp.zeros(residual.shape, bool)
+    converged = right & jnp.isfinite(residual)
+    return right, ParallelInfo(steps, residual, converged, fell_back, carries)
+
+
+def _nan_unless(right: jax.Array, tree: PyTree, axes_before: int) -> PyTree:
+    """Multiply by NaN what is wrong, so that its derivative is NaN too."""
+
+    def spoil(leaf):
+        if not is_floating(leaf):
+            return leaf
+        factor = jnp.where(right, 1, jnp.nan).astype(leaf.dtype)
+        trailing = (1,) * (leaf.ndim - axes_before - right.ndim)
+        return leaf * factor.reshape((1,) * axes_before + right.shape + trailing)
+
+    return jax.tree.map(spoil, tree)
+
+
+def _start(carry: PyTree, length: int, guess: PyTree | None) -> PyTree:
+    zeros = jax.tree.map(lambda h: jnp.zeros((length, *h.shape), h.dtype), carry)
+    if guess is None:
+        return zeros
+    check_like("guess", guess, "the carries [T, *batch, ...]", zeros)
+    clean = lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, jnp.zeros_like(leaf))
+    return jax.tree.map(clean, guess)
+
+
+def _choose(method: Any, guess: PyTree | None) -> newton | Literal["linear"]:
+    if isinstance(method, str) and method == "newton":
+        method = newton()
+    if not isinstance(method, newton) and method != "linear":
+        raise ValueError(
+            "method must be 'linear', 'newton' or a value such as newton(max_steps=20)"
+            f"; got {getattr(method, '__name__', method)!r}."
+        )
+    if guess is not None and not isinstance(method, newton):
+        raise ValueError(
+            'guess must be left out with method="linear", which makes no use of it.'
+        )
+    return method
+
+
+def _check_carry(carry: PyTree) -> None:
+    leaves = jax.tree.leaves_with_path(carry)
+    if not leaves:
+        raise ValueError(
+            "carry has no arrays, so that all steps are independent of each other: "
+            "map the step over time by jax.vmap."
+        )
+    for path, leaf in leaves:
+        if not is_floating(leaf):
+            raise ValueError(
+                f"carry{jax.tree_util.keystr(path)} must be floating, as carries are "
+                f"found by derivatives; got {jnp.result_type(leaf)}. Give a counter or "
+                "a key with xs, such as jnp.arange(T), or use unroll."
+            )

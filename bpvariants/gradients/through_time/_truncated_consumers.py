@@ -1,0 +1,88 @@
+"""What becomes of the gradients of windows: added up, or learned from at once."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._dtypes import cast_like, widen
+from bpvariants._losses import normalised
+from bpvariants.gradients._learning import updated
+from bpvariants.gradients.through_time._truncated_windows import GradientAt, Held
+from bpvariants.types import PyTree
+
+
+class Consumer(NamedTuple):
+    """How the windows of a call are consumed, one after the other.
+
+    Attributes:
+      state: that before the first window.
+      weights: [T, *batch], what `take` wants to be given; None if all losses are alike.
+      take: (state, gradient_at, weights of the block, its length) -> (state, (the carry
+        at its end, Held)).
+      result: state -> (value, grads, or what takes their place).
+    """
+
+    state: PyTree
+    weights: jax.Array | None
+    take: Callable[
+        [PyTree, GradientAt, jax.Array | None, int], tuple[PyTree, tuple[PyTree, Held]]
+    ]
+    result: Callable[[PyTree], tuple[jax.Array, PyTree]]
+
+
+def add_up(
+    params: PyTree,
+    weights: jax.Array | None,
+    length: int,
+    losses: jax.ShapeDtypeStruct,
+) -> Consumer:
+    """Sum up the gradients of losses that weigh w / Σ w, of all of the call."""
+    shares = normalised(weights, (length, *losses.shape), losses.dtype)
+
+    def take(state, gradient_at, weights, length):
+        del length
+        (value, moved), grads = gradient_at(
+            params, shares if weights is None else weights
+        )
+        return jax.tree.map(jnp.add, state, (value, grads)), moved
+
+    zeros = jax.tree.map(jnp.zeros_like, widen(params))
+    return Consumer(
+        state=(jnp.zeros((), losses.dtype), zeros),
+        weights=None if weights is None else shares,
+        take=take,
+        result=lambda state: (state[0], cast_like(state[1], params)),
+    )
+
+
+def learn(
+    update: Any,
+    params_and_state: PyTree,
+    weights: jax.Array | None,
+    losses: jax.ShapeDtypeStruct,
+) -> Consumer:
+    """Update params with the gradient of each window's own mean loss Σ w·ℓ / Σ w."""
+
+    def take(state, gradient_at, weights, length):
+        both, total, total_weight = state
+        shape = length, *losses.shape
+        shares = normalised(weights, shape, losses.dtype)
+        (value, moved), grads = gradient_at(both[0], shares)
+        if weights is None:
+            weight = jnp.asarray(math.prod(shape), losses.dtype)
+        else:
+            weight = jnp.sum(weights.astype(losses.dtype))
+        new = updated(update, both, value, grads, weight != 0)
+        return (new, total + weight * value, total_weight + weight), moved
+
+    def result(state):
+        both, total, weight = state
+        none = weight == 0
+        return jnp.where(none, 0, total / jnp.where(none, 1, weight)), both
+
+    zero = jnp.zeros((), losses.dtype)
+    both = jax.tree.map(jnp.asarray, params_and_state)
+    return Consumer((both, zero, zero), weights, take, result)

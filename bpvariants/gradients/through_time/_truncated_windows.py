@@ -1,0 +1,127 @@
+"""One window of truncated BPTT: the steps it begins with, and its gradient.
+
+A window runs from the constant carry h_s through the steps held back since then, whose
+losses have been counted, and on through new steps, whose losses count now.
+"""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._dtypes import cast_like, widen
+from bpvariants._masking import keep
+from bpvariants.gradients._learning import cut
+from bpvariants.gradients.through_time._unroll import scan_steps
+from bpvariants.types import PyTree, Step
+
+
+class Steps(NamedTuple):
+    """What steps take, each leaf [time, ...]; mask and reset may be None.
+
+    `began` is False before the stream began: then a step idles, on the inputs of the
+    first one, as any others might be none that a step can take.
+    """
+
+    x: PyTree
+    mask: jax.Array | None
+    reset: jax.Array | None
+    began: jax.Array
+
+
+class Held(NamedTuple):
+    """Where the next window begins: its first carry, and its steps until now."""
+
+    start: PyTree
+    steps: Steps | None  # None: no step, so that the window begins now
+
+
+class Block(NamedTuple):
+    """New steps and their targets, leaves [time, ...]."""
+
+    steps: Steps
+    targets: PyTree
+
+
+# (params, shares) -> ((Σ shares · losses, (carry at the end, Held)), wide grads)
+GradientAt = Callable[
+    [PyTree, jax.Array], tuple[tuple[jax.Array, tuple[PyTree, Held]], PyTree]
+]
+
+
+def window(
+    step: Step, advance: Step, initial: PyTree, held: Held, block: Block, drop: int
+) -> GradientAt:
+    """Return the gradient of a block's losses; the window after begins `drop` later.
+
+    Args:
+      step: one time step of the network.
+      advance: the same, with the loss as output.
+      initial: what resets put back.
+      held: where the window begins.
+      block: the steps whose losses count.
+      drop: after how many steps of this window the next begins.
+    """
+    steps = after(held.steps, block.steps)
+    total = num_steps(steps)
+    ahead = total - num_steps(block.steps)
+    edges = sorted({0, ahead, drop, total})
+
+    def gradient_at(params, shares):
+        def objective(params):
+            carry, carries, losses = held.start, {0: held.start}, []
+            for begin, end in pairwise(edges):
+                part = cut(steps, begin, end - begin)
+                if begin < ahead:
+                    run, inputs = _before_losses(step), (part.x, part.began)
+                else:
+                    targets = cut(block.targets, begin - ahead, end - begin)
+                    run, inputs = advance, (part.x, targets)
+                carry, outputs = scan_steps(
+                    run, params, carry, inputs, part.mask, part.reset, initial
+                )
+                carries[end] = carry
+                losses += [] if outputs is None else [outputs]
+            value = jnp.sum(shares * jnp.concatenate(losses))
+            return value, (carry, carries[drop])
+
+        as_given = lambda wide: objective(cast_like(wide, params))
+        (value, (end, start)), grads = jax.value_and_grad(as_given, has_aux=True)(
+            widen(params)
+        )
+        rest = cut(steps, drop, total - drop) if drop < total else None
+        return (value, (end, Held(start, rest))), grads
+
+    return gradient_at
+
+
+def _before_losses(step: Step) -> Step:
+    """Return the step that takes (x, began), idles until then, and has no output."""
+
+    def quiet_step(params, carry, inputs):
+        x, began = inputs
+        return keep(step(params, carry, x)[0], carry, began), None
+
+    return quiet_step
+
+
+def idle(first: Steps, times: int) -> Steps | None:
+    """Return the steps that stand for those before a stream began."""
+    if times == 0:
+        return None
+    repeat = lambda leaf: jnp.broadcast_to(leaf[:1], (times, *leaf.shape[1:]))
+    return jax.tree.map(repeat, first)._replace(began=jnp.zeros(times, bool))
+
+
+def after(earlier: Steps | None, later: Steps) -> Steps:
+    """Put steps after others."""
+    if earlier is None:
+        return later
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), earlier, later)
+
+
+def num_steps(steps: Steps) -> int:
+    """Return how many steps there are."""
+    return steps.began.shape[0]

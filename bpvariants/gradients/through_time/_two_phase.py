@@ -1,0 +1,189 @@
+"""The scan over time whose backward loop holds no products for the weights.
+
+Notation: h_t is the carry, θ the parameters, δ_t = dL/dh_t. Plain reverse mode of a
+scan goes back through each step by itself, and adds up a gradient of θ at each. Here
+each block of K steps is gone back through twice,
+
+    δ_{t−1} = δ_t ∂h_t/∂h_{t−1} + ȳ_t ∂y_t/∂h_{t−1}       step by step, and δ alone
+    dL/dθ  += Σ_t δ_t ∂h_t/∂θ + ȳ_t ∂y_t/∂θ               all t of the block at once
+
+so that the weights of a layer get one product over K·B rows where they had K products
+over B rows each. Both are transposes of one linearisation of the step, which the
+forward pass makes, and of which it stacks up only what varies in time.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._dtypes import without_float0
+from bpvariants._jaxpr.residuals import cotangent, floating, linearised, plan_residuals
+from bpvariants.types import PyTree
+
+ROWS = 1024  # about as many in a product: more take memory, and no less time
+
+
+def two_phase_scan(
+    body: Callable, given: PyTree, carry: PyTree, inputs: PyTree, *, narrow: bool
+) -> tuple[PyTree, PyTree]:
+    """Scan `body(given, h, inputs) -> (h, y)`, for reverse mode in two phases.
+
+    Derivatives in all arguments and in what the body closes over are those of
+    `jax.lax.scan`. There is no forward mode, for which JAX raises a TypeError. With
+    `narrow`, what is given is cast to less than 32 bits, and so would be the sum over a
+    block: blocks are of one step then, and nothing is gained.
+    """
+    body, others = jax.closure_convert(body, given, carry, at(inputs, 0))
+
+    def advance(fixed, h, x):
+        given, others = fixed
+        return body(given, h, x, *others)
+
+    _check_transposes(advance, (given, others), carry, at(inputs, 0))
+    length = jax.tree.leaves(inputs)[0].shape[0]
+    scan = _two_phase_scan(advance, block_length(length, carry, narrow))
+    return scan((given, others), carry, inputs)
+
+
+def _check_transposes(advance: Callable, *arguments: PyTree) -> None:
+    """Check that the step can be linearised, and its linearisation transposed."""
+
+    def there_and_back(*arguments):
+        results, linear = linearised(advance, *arguments)
+        once = partial(jax.tree.map, lambda leaf: leaf[None])
+        _, *h_and_x = like = [floating(tree) for tree in arguments]
+        all_steps = lambda fixed, *h_and_x: jax.vmap(
+            lambda linear, *h_and_x: linear(fixed, *h_and_x)
+        )(once(linear), *h_and_x)
+        pull = jax.linear_transpose(all_steps, like[0], *once(h_and_x))
+        return pull(tuple(once(floating(each)) for each in results))
+
+    try:
+        jax.eval_shape(there_and_back, *arguments)
+    except (NotImplementedError, TypeError) as error:
+        raise ValueError(
+            "adjoint='two_phase' cannot go back through this step, as where it uses "
+            f"lax.cond or jax.custom_vjp; use adjoint='scan'. JAX says: {error}"
+        ) from error
+
+
+def block_length(length: int, carry: PyTree, narrow: bool) -> int:
+    """Return K, a divisor of T where there is a large one."""
+    rows = [math.prod(jnp.shape(leaf)[:-1]) for leaf in jax.tree.leaves(carry)]
+    most = max(1, ROWS // max(1, max(rows, default=1)))
+    most = min(most, 1 if narrow else length)
+    divisors = (k for k in range(most, most // 2, -1) if length % k == 0)
+    return next(divisors, most)
+
+
+def _two_phase_scan(advance: Callable, block: int) -> Callable:
+    """Return the scan of `advance(fixed, h, x) -> (h, y)`, transposed by blocks.
+
+    Its arguments are the `fixed` arrays, the carry, and the inputs of all steps.
+    """
+    linearise = partial(linearised, advance)
+
+    @jax.custom_vjp
+    def run(fixed, carry, inputs):
+        return jax.lax.scan(partial(advance, fixed), carry, inputs)
+
+    def forward(fixed, carry, inputs):
+        first = at(inputs, 0)
+        plan = plan_residuals(linearise, fixed, carry, first)
+
+        def body(h, x):
+            (h, y), linear = linearise(fixed, h, x)
+            return h, (y, plan.to_stack(linear))
+
+        last, (ys, stacked) = jax.lax.scan(body, carry, inputs)
+        # Under jit as the scan is, so that the same arrays are residuals.
+        constants = jax.jit(lambda *args: plan.constants(linearise(*args)[1]))
+        constants = constants(fixed, carry, first)
+        return (last, ys), (plan, stacked, constants, fixed, carry, inputs)
+
+    def backward(saved, cotangents):
+        plan, stacked, constants, *arguments = saved
+        fixed, carry, inputs = arguments
+        like = [floating(tree) for tree in (fixed, carry, at(inputs, 0))]
+        linear = lambda at_time: plan.linear(*at_time, constants)
+        last_bar, ys_bar = map(without_float0, cotangents)
+        bars = _transposed(linear, (stacked, inputs), last_bar, ys_bar, like, block)
+        return tuple(map(cotangent, arguments, bars))
+
+    run.defvjp(forward, backward)
+    return run
+
+
+def _transposed(linear, along_time, last_bar, ys_bar, like, block):
+    """Return the cotangents of the fixed arrays, of the carry and of the inputs.
+
+    `linear(at_time)` is the derivative of the step at a time.
+    """
+
+    def back(delta, part):
+        along_time, ys_bar = part
+        delta, deltas = _phase_one(linear, along_time, ys_bar, delta, like)
+        return delta, _phase_two(linear, along_time, ys_bar, deltas, like)
+
+    zeros = jax.tree.map(jnp.zeros_like, like[0])
+    return by_blocks(back, (along_time, ys_bar), last_bar, zeros, block)
+
+
+def by_blocks(
+    back: Callable, along_time: PyTree, delta: PyTree, total: PyTree, block: int
+) -> tuple[PyTree, PyTree, PyTree]:
+    """Go back through time by blocks, first through what is left over by whole ones.
+
+    `back(delta, part) -> (delta, (sums, bars))` goes back through a part of time.
+    Return the total of sums, the last delta, and the bars of all times.
+    """
+    blocks, rest = divmod(jax.tree.leaves(along_time)[0].shape[0], block)
+
+    def body(state, start):
+        delta, total = state
+        cut = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, block)
+        delta, (sums, bars) = back(delta, jax.tree.map(cut, along_time))
+        return (delta, jax.tree.map(jnp.add, total, sums)), bars
+
+    last = None
+    if rest:
+        left = jax.tree.map(lambda leaf: leaf[blocks * block :], along_time)
+        delta, (total, last) = back(delta, left)
+    starts = block * jnp.arange(blocks)
+    (delta, total), bars = jax.lax.scan(body, (delta, total), starts, reverse=True)
+    unfold = lambda leaf: leaf.reshape(blocks * block, *leaf.shape[2:])
+    bars = jax.tree.map(unfold, bars)
+    if rest:
+        bars = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), bars, last)
+    return total, delta, bars
+
+
+def _phase_one(linear, along_time, ys_bar, delta, like):
+    """Carry δ back through steps; return it, and all δ_t on its way."""
+
+    def step_back(delta, at_time_and_bar):
+        at_time, y_bar = at_time_and_bar
+        pull = jax.linear_transpose(linear(at_time), *like)
+        return pull((delta, y_bar))[1], delta
+
+    return jax.lax.scan(step_back, delta, (along_time, ys_bar), reverse=True)
+
+
+def _phase_two(linear, along_time, ys_bar, deltas, like):
+    """Return the cotangents of the fixed arrays, of all steps, and of the inputs."""
+    xs = floating(along_time[1])
+
+    def all_steps(fixed, hs, xs):
+        at_one = lambda at_time, h, x: linear(at_time)(fixed, h, x)
+        return jax.vmap(at_one)(along_time, hs, xs)
+
+    pull = jax.linear_transpose(all_steps, like[0], deltas, xs)
+    fixed_bar, _, xs_bar = pull((deltas, ys_bar))
+    return fixed_bar, xs_bar
+
+
+def at(sequences: PyTree, time: int) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[time], sequences)

@@ -1,0 +1,171 @@
+"""The scan over time under every rule, with padding and resets."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._checks import check_lengths, check_like, first_step, step_shapes
+from bpvariants._dtypes import cast_like, NARROW, widen
+from bpvariants._losses import as_arrays
+from bpvariants._masking import guarded
+from bpvariants.gradients.remat._policies import Checkpoint
+from bpvariants.gradients.remat._scan import checkpointed_scan
+from bpvariants.gradients.through_time._two_phase import two_phase_scan
+from bpvariants.types import PyTree, Step
+
+Adjoint: TypeAlias = Literal["scan", "two_phase"]
+
+
+def unroll(
+    step: Step,
+    params: PyTree,
+    carry: PyTree,
+    xs: PyTree,
+    *,
+    mask: jax.Array | None = None,
+    reset: jax.Array | None = None,
+    initial: PyTree | None = None,
+    checkpoint: Checkpoint = None,
+    adjoint: Adjoint = "scan",
+) -> tuple[PyTree, PyTree]:
+    """Run a network along time, differentiably in params, carry, initial and xs.
+
+        h_t, y_t = step(θ, h_{t−1}, x_t),    t = 1 … T
+
+    For a loss that no gradient rule covers, call this under `jax.grad`.
+
+    Args:
+      step: one time step of the network.
+      params: its parameters θ.
+      carry: state h_0 before the first step, leaves [*batch, ...].
+      xs: inputs, leaves [T, *batch, ...].
+      mask: [T, *batch] bool, False in padding. There the carry passes through
+        unchanged, the network is shown zeros for x, and y means nothing.
+      reset: [T, *batch] bool, True puts `initial` back before this step, unless the
+        step is padding.
+      initial: what a reset puts back, like carry, which is the default.
+      checkpoint: None keeps all that the steps compute for a backward pass; "step"
+        keeps the T carries only and computes each step again, for the time of one more
+        forward pass. The policies :func:`every`, :func:`slots` and :func:`budget` keep
+        less. The derivatives are the same.
+      adjoint: "scan", or "two_phase", by which a backward loop carries back δ alone,
+        and weights get one product for a block of steps; see :func:`bptt`. Not with a
+        checkpoint, nor in forward mode. The derivatives are the same.
+
+    Returns:
+      The carry after the last step, and the outputs, leaves [T, *batch, ...].
+
+    Raises:
+      ValueError: if lengths, shapes or dtypes disagree, or if there is no such adjoint,
+        or none with that checkpoint.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from bpvariants import gradients
+      >>> halve = lambda factor, h, x: (factor * h + x, h)
+      >>> last, ys = gradients.unroll(halve, 0.5, jnp.array(8.0), jnp.zeros(3))
+      >>> last.item(), ys.tolist()
+      (1.0, [8.0, 4.0, 2.0])
+    """
+    mask, reset = as_arrays(mask, reset)
+    check_lengths(xs, mask=mask, reset=reset)
+    step_shapes(step, params, carry, first_step(xs))
+    if initial is None:
+        initial = carry
+    check_like("initial", initial, "carry", carry)
+    return scan_steps(
+        step, params, carry, xs, mask, reset, initial,
+        checkpoint=checkpoint, adjoint=adjoint,
+    )  # fmt: skip
+
+
+def scan_steps(
+    step: Step,
+    params: PyTree,
+    carry: PyTree,
+    xs: PyTree,
+    mask: jax.Array | None,
+    reset: jax.Array | None,
+    initial: PyTree,
+    *,
+    checkpoint: Checkpoint = None,
+    adjoint: Adjoint = "scan",
+) -> tuple[PyTree, PyTree]:
+    """Run a network along time; :func:`unroll` without its checks."""
+    body, given = _body(step, params, initial)
+    scan = _scan(params, checkpoint, adjoint)
+    return scan(body, given, carry, (xs, mask, reset))
+
+
+def sum_steps(
+    step_with_loss: Step,
+    params: PyTree,
+    carry: PyTree,
+    inputs: PyTree,
+    mask: jax.Array | None,
+    reset: jax.Array | None,
+    initial: PyTree,
+    *,
+    shares: jax.Array,
+    checkpoint: Checkpoint = None,
+    adjoint: Adjoint = "scan",
+) -> tuple[PyTree, jax.Array]:
+    """Run a network along time; return the carry and Σ share · loss.
+
+    Shares are [T, *batch], or [] if all losses count alike. With a checkpoint no loss
+    is kept; without, T of them are little beside the rest, and faster summed up last.
+    """
+    if checkpoint is None:
+        last, losses = scan_steps(
+            step_with_loss, params, carry, inputs, mask, reset, initial, adjoint=adjoint
+        )
+        return last, jnp.sum(shares * losses)
+    one_step, given = _body(step_with_loss, params, initial)
+    x = jax.tree.map(lambda leaf: leaf[0], inputs)
+    losses = jax.eval_shape(step_with_loss, params, carry, x)[1]
+
+    def body(given, h_and_sums, inputs):
+        h, sums = h_and_sums
+        share, inputs = inputs
+        h, losses = one_step(given, h, inputs)
+        return (h, sums + (losses if share is None else share * losses)), None
+
+    # Made from an input, so that under shard_map zeros vary as the losses will.
+    zeros = jnp.zeros_like(jax.tree.leaves(x)[0], losses.dtype)
+    zeros = jnp.sum(zeros, axis=tuple(range(losses.ndim, zeros.ndim)))
+    each = shares if shares.ndim else None
+    inputs = each, (inputs, mask, reset)
+    start = carry, zeros
+    scan = _scan(params, checkpoint, adjoint)
+    (last, sums), _ = scan(body, given, start, inputs)
+    return last, jnp.sum(sums) * (1 if shares.ndim else shares)
+
+
+def _scan(params: PyTree, checkpoint: Checkpoint, adjoint: Adjoint) -> Callable:
+    """Return the scan of a body over time that has the adjoint asked for."""
+    if adjoint == "scan":
+        return partial(checkpointed_scan, checkpoint=checkpoint)
+    if adjoint != "two_phase":
+        raise ValueError(f"adjoint must be 'scan' or 'two_phase', got {adjoint!r}.")
+    if checkpoint is not None:
+        raise ValueError(
+            "adjoint 'two_phase' keeps what the steps compute, so that checkpoint must "
+            f"be None, got {checkpoint!r}; use adjoint='scan' with it."
+        )
+    narrow = any(jnp.result_type(leaf) in NARROW for leaf in jax.tree.leaves(params))
+    return partial(two_phase_scan, narrow=narrow)
+
+
+def _body(step: Step, params: PyTree, initial: PyTree) -> tuple[Callable, PyTree]:
+    """Return the body of a scan over (xs, mask, reset), and what it is given."""
+
+    def body(given, h, inputs):
+        wide_params, initial = given
+        x, mask, reset = inputs
+        narrow_params = cast_like(wide_params, params)
+        return guarded(step, initial, mask, reset)(narrow_params, h, x)
+
+    return body, (widen(params), initial)  # gradients of what is wide add up wide

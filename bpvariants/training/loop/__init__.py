@@ -1,0 +1,1 @@
+"""The training loop: chunks of jitted steps, logs, metrics, non-finite values."""

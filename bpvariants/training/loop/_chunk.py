@@ -1,0 +1,208 @@
+"""The steps of one chunk, as one program: a scan of gradients and updates.
+
+    (ℓ_t, aux), g_t = rule(θ_t, *batch_t)      Δ_t, s_{t+1} = update(g_t, s_t, θ_t, ℓ_t)
+    θ_{t+1} = θ_t + Δ_t    if ℓ_t and θ_t + Δ_t are finite
+
+Keys are told apart so: step t draws its batch with fold_in(key, t), and its rule with
+fold_in(fold_in(key, 2³² − 1), t), however steps are cut into chunks.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bpvariants._dtypes import is_floating
+from bpvariants.training._placement import shardings_of
+from bpvariants.training.loop._state import TrainState
+from bpvariants.types import PyTree
+
+POLICIES = ("raise", "skip", "stop", "ignore")
+OF_RULES = 0xFFFFFFFF  # no step has this number
+SMALL = 64 * 2**20  # bytes of a state of which two are no matter
+
+
+class Recipe(NamedTuple):
+    """What a step does."""
+
+    rule: Callable[..., tuple[tuple[jax.Array, PyTree], PyTree]]
+    update: Any  # with extra arguments
+    sample: Callable[[jax.Array, PyTree], tuple] | None
+    stateful: bool  # the rule takes a carry and returns the next
+    draws: bool  # the rule takes a key
+    nonfinite: str  # one of POLICIES
+
+
+def take_step(
+    recipe: Recipe, state: TrainState, batch: tuple, key: jax.Array | None
+) -> tuple[TrainState, jax.Array, PyTree]:
+    """Return the state after a step, its loss, and its gradients."""
+    carries = (state.carry,) if recipe.stateful else ()
+    options = {"key": key} if recipe.draws else {}
+    result = recipe.rule(state.params, *carries, *batch, **options)
+    match result:
+        case ((value, aux), grads) if jnp.ndim(value) == 0:
+            pass
+        case _:
+            raise ValueError(
+                "rule must return ((value, aux), grads) with a scalar value, as "
+                "gradient rules and jax.value_and_grad(..., has_aux=True) do; got a "
+                f"result of shapes {jax.tree.map(jnp.shape, result)}."
+            )
+    updates, opt_state = recipe.update.update(
+        grads, state.opt_state, state.params, value=value
+    )
+    params = optax.apply_updates(state.params, updates)
+    return (
+        TrainState(params, opt_state, aux if recipe.stateful else None),
+        value,
+        grads,
+    )
+
+
+def step_keys(
+    recipe: Recipe, key: jax.Array | None, steps: jax.Array
+) -> tuple[jax.Array | None, jax.Array | None]:
+    """Return the keys of batches and of rules, [steps] each, or None."""
+    if key is None:
+        return None, None
+    of = lambda key: jax.vmap(partial(jax.random.fold_in, key))(steps)
+    return (
+        None if recipe.sample is None else of(key),
+        of(jax.random.fold_in(key, OF_RULES)) if recipe.draws else None,
+    )
+
+
+def run_keys(key: jax.Array | None, runs: int | None) -> jax.Array | None:
+    """Return the key of each run, [runs]; without runs, the key."""
+    return key if key is None or runs is None else jax.random.split(key, runs)
+
+
+def train(recipe: Recipe, looks: str, size: int, reached, key, first, inputs):
+    """Take `size` steps; return (state, alive), and the losses [size] and a verdict.
+
+    It `looks` whether losses and params are finite after "each" step: the verdict
+    [size] is which of them are, and only those are taken; or "after" the last one, as
+    NaN stays: then it is [], whether all is; or "never", and it is None. What has ended
+    before changes nothing, and its losses are NaN.
+    """
+    whole, stacked = inputs
+    keys = step_keys(recipe, key, first + jnp.arange(size, dtype=jnp.uint32))
+
+    def body(reached, per_step):
+        state, alive = reached
+        batch, (sample_key, rule_key) = per_step
+        if recipe.sample is not None:
+            batch = recipe.sample(sample_key, whole)
+        elif whole is not None:
+            batch = whole
+        new, value, _ = take_step(recipe, state, batch, rule_key)
+        if looks != "each":
+            return (new, alive), (value, None)
+        keep = all_finite((value, new.params))
+        if recipe.nonfinite != "skip":
+            alive = keep = keep & alive
+            value = jnp.where(keep, value, jnp.nan)
+        return (choose(keep, new, state), alive), (value, keep)
+
+    end, (values, verdict) = jax.lax.scan(body, reached, (stacked, keys), length=size)
+    if looks == "after":
+        (state, alive), (old, _) = end, reached
+        verdict = all_finite((values, state.params)) | ~alive
+        end = choose(alive, state, old), alive
+        values = jnp.where(alive, values, jnp.nan)
+    return end, (values, verdict)
+
+
+def choose(new_one: jax.Array, new: PyTree, old: PyTree) -> PyTree:
+    """Return the new tree or the old one."""
+    return jax.tree.map(lambda new, old: jnp.where(new_one, new, old), new, old)
+
+
+def all_finite(tree: PyTree) -> jax.Array:
+    """Return whether all floating numbers are finite, []."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if is_floating(leaf)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+class Chunks:
+    """Programs of chunks, compiled when a chunk is of a new size, and their times.
+
+    Looking at each step is a tenth of the time of a small one. So a chunk is looked at
+    when it is over, and taken once more, with a look at each step, if it is not finite:
+    for which its start has to be kept. A large state is rather written over, and its
+    steps, in which a look is little, are looked at.
+    """
+
+    def __init__(self, recipe: Recipe, runs: int | None, key: jax.Array | None, state):
+        self._recipe, self._runs, self._key = recipe, runs, key
+        self._compiled: dict[Any, Any] = {}
+        self._looks = "after" if _bytes(state) <= SMALL else "each"
+        if recipe.nonfinite == "ignore":
+            self._looks = "never"
+        self.seconds = self.compile_seconds = 0.0
+
+    def prepare(self, reached, first: int, inputs, size: int) -> Callable[[], Any]:
+        """Compile what is needed; return what takes the chunk.
+
+        It returns (state, alive), the losses [size] and which steps were kept, or None
+        for all of them.
+        """
+        arguments = reached, self._key, np.uint32(first), inputs
+        program = self._program(self._looks, size, arguments)
+
+        def take():
+            end, values, verdict = self._run(program, arguments)
+            if verdict is None or verdict.all():
+                return end, values, None
+            if self._looks == "after":
+                again = self._program("each", size, arguments)
+                end, values, verdict = self._run(again, arguments)
+            return end, values, verdict
+
+        return take
+
+    def _program(self, looks: str, size: int, arguments):
+        reached, _, _, inputs = arguments
+        of_leaf = lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf))
+        kind = looks, size, *map(of_leaf, jax.tree.leaves(inputs[1]))
+        if kind not in self._compiled:
+            start = time.perf_counter()
+            run = jax.jit(
+                partial(self._train, looks, size),
+                donate_argnums=() if self._looks == "after" else 0,
+                out_shardings=shardings_of(reached),
+            )
+            self._compiled[kind] = run.lower(*arguments).compile()
+            self.compile_seconds += time.perf_counter() - start
+        return self._compiled[kind]
+
+    def _run(self, program, arguments):
+        start = time.perf_counter()
+        end, flags = jax.block_until_ready(program(*arguments))
+        self.seconds += time.perf_counter() - start
+        values, verdict = flags
+        return end, np.asarray(values), None if verdict is None else np.asarray(verdict)
+
+    def _train(self, looks, size, reached, key, first, inputs):
+        run = partial(train, self._recipe, looks, size)
+        if self._runs is not None:
+            key = run_keys(key, self._runs)
+            run = jax.vmap(run, in_axes=(0, 0, None, None))
+        return run(reached, key, first, inputs)
+
+    @property
+    def temp_bytes(self) -> int | None:
+        """What a chunk allocates, of those that were compiled, as XLA says."""
+        analyses = [each.memory_analysis() for each in self._compiled.values()]
+        sizes = [analysis.temp_size_in_bytes for analysis in analyses if analysis]
+        return max(sizes, default=None)
+
+
+def _bytes(tree: PyTree) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

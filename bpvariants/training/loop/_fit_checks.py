@@ -1,0 +1,103 @@
+"""What `fit` is given, checked."""
+
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bpvariants.training.checkpoints._checkpoint import Checkpoint
+from bpvariants.training.loop._chunk import POLICIES
+from bpvariants.types import PyTree
+
+
+def as_update(update: Any) -> optax.GradientTransformationExtraArgs:
+    """Return an update that takes extra arguments, or raise."""
+    if isinstance(update, optax.MultiSteps):  # its own conversion would drop the value
+        steps_of: Any = update
+        update = optax.GradientTransformationExtraArgs(steps_of.init, steps_of.update)
+    if not isinstance(update, optax.GradientTransformation):
+        raise ValueError(
+            "update must be an optax.GradientTransformation, such as updates.rprop(0.1)"
+            f"; got {update!r}."
+        )
+    return optax.with_extra_args_support(update)
+
+
+def check_counts(**counts: Any) -> None:
+    """Check that what counts something, if it is given, counts something."""
+    for name, value in counts.items():
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if value is not None and (not whole or value < 1):
+            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+
+
+def check_key(sample: Callable | None, draws: bool, key: jax.Array | None) -> None:
+    """Check that there is a key if something draws with it, and only then."""
+    if key is None and sample is not None:
+        raise ValueError(
+            "sample was given without key: sample(key, data) draws the batches, from "
+            "key=jax.random.key(seed)."
+        )
+    if key is None and draws:
+        raise ValueError(
+            "draws=True was given without key: the rule draws from keys made of "
+            "key=jax.random.key(seed)."
+        )
+    if key is not None and sample is None and not draws:
+        raise ValueError(
+            "key was given without sample: sample(key, data) draws the batches, from "
+            "key=jax.random.key(seed). If it is the rule that draws, give draws=True."
+        )
+
+
+def check_functions(**functions: tuple) -> None:
+    """Check that what is called after each chunk can be."""
+    for name, given in functions.items():
+        for function in given:
+            if not callable(function):
+                raise ValueError(
+                    f"{name} must be a function (step, metrics), got {function!r}."
+                )
+
+
+def check_not_traced(tree: PyTree) -> None:
+    """Check that nothing is traced: what is has no place on a device."""
+    try:
+        for leaf in jax.tree.leaves(tree):
+            _ = isinstance(leaf, jax.Array) and leaf.sharding
+    except (AttributeError, jax.errors.ConcretizationTypeError):
+        raise ValueError(
+            "fit was called with something that jax.jit, vmap or grad traces, and it "
+            "is a Python loop: call it outside of them. For many trainings at once "
+            "give runs=, or, for hyper-parameters of each, see training.sweep."
+        ) from None
+
+
+def check_settings(nonfinite: Any, checkpoint: Any, diagnose: Any) -> None:
+    """Check the settings of what happens on the way."""
+    if nonfinite not in POLICIES:
+        raise ValueError(f"nonfinite must be one of {[*POLICIES]}, got {nonfinite!r}.")
+    if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
+        raise ValueError(
+            f"checkpoint must be a training.Checkpoint(directory), got {checkpoint!r}."
+        )
+    if diagnose is not None and nonfinite != "raise":
+        raise ValueError(
+            f"diagnose was given, and with nonfinite={nonfinite!r} nothing calls it: "
+            "it is for 'raise'."
+        )
+
+
+def check_runs(runs: int | None, **trees: PyTree) -> None:
+    """Check that all leaves have the axis of runs."""
+    for name, tree in trees.items():
+        for leaf in jax.tree.leaves(tree):
+            if runs is not None and jnp.shape(leaf)[:1] != (runs,):
+                raise ValueError(
+                    f"{name} must have a first axis of runs={runs}, one entry for each "
+                    f"training, as jax.vmap(init)(keys) makes it; got a leaf of shape "
+                    f"{jnp.shape(leaf)}."
+                )

@@ -1,0 +1,70 @@
+"""What a log is told: the loss, and what the state of the update lets be read."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bpvariants._dtypes import is_floating
+from bpvariants.training.loop._state import Reached, Values
+from bpvariants.types import PyTree
+
+MOST = 65_536  # step sizes that the median is of
+
+
+def state_readings(opt_state: PyTree) -> dict[str, Any]:
+    """Return the learning rate and the step sizes that an optimizer's state holds.
+
+    `learning_rate` [], or [k] if it holds k of them; `step_sizes` their "min", "median"
+    and "max", [], of all parameters together; of many, the median of an even choice.
+    """
+    rates = [leaf for leaf in _found(opt_state, "learning_rate") if leaf.ndim == 0]
+    sizes = [jnp.abs(leaf.ravel()) for leaf in _found(opt_state, "step_sizes")]
+    sizes = [leaf.astype(float) for leaf in sizes if leaf.size]
+    readings: dict[str, Any] = {}
+    if rates:
+        rates = [rate.astype(float) for rate in rates]
+        readings["learning_rate"] = rates[0] if len(rates) == 1 else jnp.stack(rates)
+    if sizes:
+        every = max(1, sum(leaf.size for leaf in sizes) // MOST)
+        chosen = jnp.concatenate([leaf[::every] for leaf in sizes])
+        readings["step_sizes"] = {
+            "min": jnp.min(jnp.stack([jnp.min(leaf) for leaf in sizes])),
+            "median": jnp.median(chosen),
+            "max": jnp.max(jnp.stack([jnp.max(leaf) for leaf in sizes])),
+        }
+    return readings
+
+
+class Metrics:
+    """Makes the metrics of a chunk; what is on the device stays there."""
+
+    def __init__(self, runs: int | None, fresh: Reached):
+        read = state_readings
+        if runs is not None:
+            read = jax.vmap(read, axis_size=runs)
+        found = jax.eval_shape(read, fresh.state.opt_state)
+        self._read = jax.jit(read) if found else lambda _: {}
+
+    def __call__(self, reached: Reached, values: Values) -> dict[str, Any]:
+        """Return the metrics of a chunk's end."""
+        seen = values.until(reached.steps)
+        return {
+            "value": seen[..., -1] if reached.steps else np.nan,
+            "values": seen,
+            "params": reached.state.params,
+            "skipped": reached.skipped,
+            **self._read(reached.state.opt_state),
+        }
+
+
+def _found(tree: PyTree, name: str) -> list[jax.Array]:
+    """Return the floating leaves of all parts of a state that have a name."""
+    parts = optax.tree.get_all_with_path(tree, name)
+    return [
+        jnp.asarray(leaf)
+        for leaf in jax.tree.leaves([part for _, part in parts])
+        if is_floating(leaf)
+    ]

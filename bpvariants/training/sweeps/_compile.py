@@ -1,0 +1,136 @@
+"""The programs of a group of runs, compiled for as many at a time as fit in memory.
+
+A block is one array program over its lanes, of which each device has its share.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from bpvariants.training.sweeps._lanes import (
+    advance_lane,
+    AXIS,
+    evaluate_lane,
+    look_at,
+    start_lane,
+)
+from bpvariants.types import PyTree
+
+CPU_OPTIONS: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
+
+
+class Block(NamedTuple):
+    """The compiled programs of a group, for `size` runs at a time.
+
+    Attributes:
+      start: (floats, keys) -> lanes.
+      advance: (floats, keys, lanes, from step, to step) -> lanes.
+      evaluate: (floats, keys, state) -> metrics, or None.
+      put: places floats and keys, [size], on the devices.
+      size: how many lanes, on all devices.
+      num_bytes: what `advance` needs on each of them, None if XLA does not say.
+      compile_seconds: spent in compilation.
+    """
+
+    start: Callable
+    advance: Callable
+    evaluate: Callable | None
+    put: Callable
+    size: int
+    num_bytes: int | None
+    compile_seconds: float
+
+
+def compile_block(
+    make: Callable,
+    inputs: Callable[[int], tuple[PyTree, jax.Array]],
+    stop: Callable | None,
+    diverged: Callable | None,
+    devices: Sequence[Any],
+    size: int,
+    max_bytes: int | None,
+) -> Block:
+    """Compile for `size` lanes, or for as many as memory allows."""
+    begin, on_cpu = time.perf_counter(), devices[0].platform == "cpu"
+    mesh = Mesh(np.array(devices), ("devices",))
+    lane, same = PartitionSpec("devices"), PartitionSpec()
+    max_bytes = _free_bytes(devices) if max_bytes is None else max_bytes
+    shard, put = NamedSharding(mesh, lane), NamedSharding(mesh, same)
+    has_evaluate = look_at(make, *inputs(1))
+
+    def jit(function, *specs, donate=()):
+        axes = [0 if spec == lane else None for spec in specs]
+        mapped = jax.vmap(function, in_axes=axes, axis_name=AXIS)
+        mapped = jax.shard_map(
+            mapped, mesh=mesh, in_specs=specs, out_specs=lane, check_vma=False
+        )
+        placed = tuple(shard if spec == lane else put for spec in specs)
+        return jax.jit(
+            mapped, in_shardings=placed, out_shardings=shard, donate_argnums=donate
+        )
+
+    start = jit(partial(start_lane, make), lane, lane)
+    advance = partial(advance_lane, make, stop, diverged)
+    advance = jit(advance, lane, lane, lane, same, same, donate=(2,))
+    tried: list[tuple[int, int]] = []
+    size = -(-size // len(devices)) * len(devices)
+    while True:
+        arguments = jax.device_put(inputs(size), shard)
+        lanes = jax.eval_shape(start, *arguments)
+        compiled = advance.lower(
+            *arguments, lanes, jnp.int32(0), jnp.int32(0)
+        ).compile()
+        num_bytes = _num_bytes(compiled)
+        if max_bytes is None or num_bytes is None or num_bytes <= max_bytes:
+            break
+        tried.append((size, num_bytes))
+        size = _smaller(tried, max_bytes, len(devices))
+    # It runs once a block, and its draws are what takes longest to optimise.
+    options = CPU_OPTIONS if on_cpu else None
+    start = start.lower(*arguments).compile(compiler_options=options)
+    evaluate = None
+    if has_evaluate:
+        evaluate = jit(partial(evaluate_lane, make), lane, lane, lane)
+        evaluate = evaluate.lower(*arguments, lanes.state).compile()
+    seconds = time.perf_counter() - begin
+    place = lambda inputs: jax.device_put(inputs, shard)
+    return Block(start, compiled, evaluate, place, size, num_bytes, seconds)
+
+
+def _free_bytes(devices: Sequence[Any]) -> int | None:
+    """Return what the fullest device has free, None if it does not say, as on CPU."""
+    told = [device.memory_stats() or {} for device in devices]
+    free = [
+        of["bytes_limit"] - of["bytes_in_use"] for of in told if "bytes_limit" in of
+    ]
+    return min(free, default=None)
+
+
+def _smaller(tried: list[tuple[int, int]], max_bytes: int, step: int) -> int:
+    """Return how many lanes should fit, from how many did not."""
+    (size, num_bytes), fixed = tried[-1], 0.0
+    if size == step:
+        raise ValueError(
+            f"max_bytes={max_bytes} is less than the {num_bytes} bytes that one run on "
+            "each device needs; allow more, or make the runs smaller."
+        )
+    if len(tried) > 1:  # bytes = fixed + each * size
+        (size_before, bytes_before), *_ = tried[-2:]
+        fixed = num_bytes - size * (bytes_before - num_bytes) / (size_before - size)
+        fixed = min(max(fixed, 0.0), max_bytes)
+    fits = size * (max_bytes - fixed) / (num_bytes - fixed)
+    return max(min(int(fits) // step * step, size - step), step)
+
+
+def _num_bytes(compiled: Any) -> int | None:
+    sizes = compiled.memory_analysis()
+    if sizes is None:
+        return None
+    given = sizes.argument_size_in_bytes + sizes.output_size_in_bytes
+    return given + sizes.temp_size_in_bytes - sizes.alias_size_in_bytes

@@ -1,0 +1,103 @@
+"""The table of a sweep in a file: one JSON object a line, appended block by block."""
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from bpvariants.training.sweeps._runs import COLUMNS, name_of, Run
+
+
+def read_rows(
+    path: Path, runs: list[Run], limit: int, curves: bool
+) -> dict[str, dict[str, Any]]:
+    """Return the rows of these runs that a file has, by name; make it if it is missing.
+
+    A last line without its end, which a killed process leaves, is cut off.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        file.seek(0)
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
+    names, rows = {run.name() for run in runs}, {}
+    for number, line in enumerate(content[:whole].decode().splitlines(), start=1):
+        row = _parsed(path, number, line)
+        fields = {name: row[name] for name in _fields_of(path, number, row, runs[0])}
+        if row["limit"] != limit:
+            raise ValueError(
+                f"path {path} has runs of steps={row['limit']} (line {number}), and "
+                f"steps={limit} was given; give another path, or those steps."
+            )
+        if curves and "curve" not in row:
+            raise ValueError(
+                f"path {path} has runs without a curve (line {number}); give another "
+                "path, or curves=False."
+            )
+        if name_of(fields) in names:  # others belong to other configs
+            rows.setdefault(name_of(fields), _with_nan(row, fields))
+    return rows
+
+
+def append_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Add rows, all in one write, and see them on the disk."""
+    lines = "".join(
+        json.dumps(_without_nan(row), allow_nan=False) + "\n" for row in rows
+    )
+    with path.open("ab") as file:
+        file.write(lines.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"path {path} is not a table of a sweep: line {number} is not JSON "
+            f"({error}). Give another path, or mend the file."
+        ) from error
+    if not isinstance(row, dict) or not {"seed", "status", "limit"} <= row.keys():
+        raise ValueError(
+            f"path {path} is not a table of a sweep: line {number} has no seed, status "
+            "and limit. Give another path."
+        )
+    return row
+
+
+def _fields_of(path: Path, number: int, row: dict, run: Run) -> list[str]:
+    """Return the columns that name a run, which stand before the seed."""
+    names = list(row)[: list(row).index("seed")]
+    if set(names) != set(run.fields):
+        raise ValueError(
+            f"path {path} is the table of another sweep: the configs in it have the "
+            f"fields {', '.join(names) or 'none'} (line {number}), those given "
+            f"{', '.join(run.fields) or 'none'}. Give another path."
+        )
+    return [*names, "seed"]
+
+
+def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
+    """Replace NaN, which JSON does not have, by null."""
+    clean = lambda value: None if value != value else value
+    curve = row.get("curve", {})
+    curve = {name: [clean(each) for each in values] for name, values in curve.items()}
+    plain = {name: clean(value) for name, value in row.items()}
+    return plain | ({"curve": curve} if "curve" in row else {})
+
+
+def _with_nan(row: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """Undo it, in what was measured."""
+    dirty = lambda value: float("nan") if value is None else value
+    measured = {
+        name: dirty(value)
+        for name, value in row.items()
+        if name not in fields and name not in COLUMNS
+    }
+    curve = row.get("curve", {})
+    curve = {name: [dirty(each) for each in values] for name, values in curve.items()}
+    return row | measured | ({"curve": curve} if "curve" in row else {})

@@ -1,0 +1,1 @@
+"""Updates that remember: discounted past gradients, replay and least squares."""

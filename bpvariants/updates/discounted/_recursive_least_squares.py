@@ -1,0 +1,112 @@
+"""Recursive least squares with a forgetting factor: the solution at every step.
+
+For errors ½ (y_k − x_kᵀ w)², forgotten by a factor λ a step, the step goes to where
+their sum is least, rather than along its gradient:
+
+    K = P x / (λ + xᵀ P x),   w ← w + K (y − xᵀ w),   P ← (P − K xᵀ P) / λ.
+
+With R and p as in :func:`~bpvariants.updates.discounted_least_squares`, this is
+
+    w_n = (R_n + λⁿ P_0⁻¹)⁻¹ (p_n + λⁿ P_0⁻¹ w_0),   P_n = (R_n + λⁿ P_0⁻¹)⁻¹,
+
+so that w_0 and P_0, the prior mean and covariance, are forgotten as the data are.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants._checks import are_numbers
+from bpvariants._dtypes import cast_like
+from bpvariants.updates._params import wide
+from bpvariants.updates.discounted._discounted_least_squares import (
+    check_example,
+    check_weights,
+)
+
+
+class RecursiveLeastSquaresState(NamedTuple):
+    """State of :func:`recursive_least_squares`."""
+
+    covariance: jax.Array  # P [d, d], float32 or wider
+
+
+class RecursiveLeastSquares(NamedTuple):
+    """What :func:`recursive_least_squares` returns: two pure functions."""
+
+    init: Callable[[jax.Array], RecursiveLeastSquaresState]
+    update: Callable[..., tuple[jax.Array, RecursiveLeastSquaresState]]
+
+
+def recursive_least_squares(
+    decay: float | jax.Array, *, prior: float | jax.Array = 100.0
+) -> RecursiveLeastSquares:
+    """Solve for the weights of a linear model at every step, forgetting old errors.
+
+        state = rule.init(w)
+        w, state = rule.update(w, state, x, y)
+
+    Exact, and without a learning rate. It remembers about 1/(1−λ) steps, and needs
+    inputs that vary within those: in directions that they leave out, P grows as λ⁻ⁿ,
+    what comes next is overfitted (windup), and in the end P overflows to NaN, for ever,
+    as it does after an example that is not finite. λ from 0.97 to 0.995 is in common
+    use. The state is d² numbers for d inputs, time O(d² + d·k) a step for k outputs.
+
+    Args:
+      decay: forgetting factor 0 < λ ≤ 1, where 1 forgets nothing.
+      prior: P_0 = prior·I, the variance of the weights about those given to `init`, in
+        units of that of the noise; the larger, the faster are they forgotten.
+
+    Returns:
+      A :class:`RecursiveLeastSquares`: `w` is [d] or [d, *outputs], `x` [d] and `y` []
+      or [*outputs].
+
+    Raises:
+      ValueError: if decay or prior is out of its range; in `init`, if w is no real
+        floating array with an axis of inputs; in `update`, if shapes disagree.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from bpvariants import updates
+      >>> rule = updates.recursive_least_squares(decay=0.5, prior=1.0)
+      >>> w = jnp.array([0.0])
+      >>> w, state = rule.update(w, rule.init(w), jnp.array([1.0]), jnp.array(3.0))
+      >>> w.item()  # nearer to 3 than to the prior's 0, which counts half as much
+      2.0
+
+    References:
+      Haykin, "Adaptive filter theory", 5th edition, Pearson 2014, chapter 10.
+    """
+    if are_numbers(decay) and not 0 < decay <= 1:
+        raise ValueError(
+            f"recursive_least_squares needs 0 < decay <= 1, got {decay}; with 0 "
+            "only the last example would count, which many weights fit."
+        )
+    if are_numbers(prior) and not prior > 0:
+        raise ValueError(
+            f"prior must be positive, got {prior}; it is the variance of the weights "
+            "before any example."
+        )
+
+    def init(w):
+        check_weights(w)
+        dtype = jnp.asarray(wide(w)).dtype
+        identity = jnp.eye(len(w), dtype=dtype)
+        return RecursiveLeastSquaresState(jnp.asarray(prior, dtype) * identity)
+
+    def update(w, state, x, y):
+        check_example(x, y, w)
+        covariance = state.covariance
+        x, y, fade = (jnp.asarray(v, covariance.dtype) for v in (x, y, decay))
+        reach = covariance @ x
+        norm = fade + x @ reach
+        error = y - x @ cast_like(w, covariance)
+        step = jnp.tensordot(reach / norm, error, axes=0)
+        # As a a^T this stays symmetric to the last bit, which K (x^T P) does not.
+        covariance = (covariance - jnp.outer(reach, reach) / norm) / fade
+        new = cast_like(cast_like(w, step) + step, w)
+        return new, RecursiveLeastSquaresState(covariance)
+
+    return RecursiveLeastSquares(init, update)

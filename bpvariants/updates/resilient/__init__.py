@@ -1,0 +1,1 @@
+"""The Rprop family: steps by the sign of the gradient."""

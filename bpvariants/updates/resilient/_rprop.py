@@ -1,0 +1,242 @@
+"""Resilient backpropagation: steps that follow only the signs of gradients.
+
+Notation, for each parameter: g_t is the gradient, Δ_t the step size, s_t the sign that
+the next gradient is compared with, E_t the loss. With sign(0) = 0 and s_0 = 0,
+
+    a_t = s_{t−1} sign(g_t),
+    Δ_t = min(η⁺ Δ_{t−1}, Δ_max) if a_t > 0,  max(η⁻ Δ_{t−1}, Δ_min) if a_t < 0,
+          Δ_{t−1} if a_t = 0,
+    θ_{t+1} = θ_t − D_t sign(g_t),
+
+where Δ_0 is clipped to [Δ_min, Δ_max]. D_t = Δ_t and s_t = sign(g_t), except where
+a_t < 0. Such a change of sign tells that a minimum was jumped over; what follows makes
+the variants:
+
+    variant     D_t                                s_t
+    Rprop⁺      Δ_{t−1}                            0          takes the last step back
+    Rprop⁻      Δ_t                                sign(g_t)  turns round
+    iRprop⁺     Δ_{t−1} if E_t > E_{t−1}, else 0   0          takes it back if E grew
+    iRprop⁻     0                                  0          rests
+    half_back   Δ_t                                0          turns round, then pauses
+    Manhattan   Δ_t = Δ_0 always                   sign(g_t)  is Rprop⁻ with η^± = 1
+
+The last step was −Δ_{t−1} s_{t−1} there, for a step is skipped or taken back only where
+s becomes 0, and a_t = 0 follows. So none needs a memory of it.
+
+half_back is what several programs ship under the name of iRprop⁻. Not here, until
+their papers can be read: JRprop and GJRprop, of which the two public programs disagree;
+SARPROP, whose only public program doubts its own sign and lets weights grow where it
+says they decay; and ARCprop, of which no program was found.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bpvariants.updates._params import check_signed, per_leaf, PerLeaf, wide
+from bpvariants.updates.resilient import _rprop_packed, _rprop_plain
+from bpvariants.updates.resilient._rprop_checks import (
+    check_settings,
+    check_weight_decay,
+)
+from bpvariants.updates.resilient._rprop_layouts import (
+    computing,
+    Kept,
+    LAYOUTS,
+    Numbers,
+    PACKED,
+    RpropLayout,
+)
+
+VARIANTS = ("rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus")
+VARIANTS += ("half_back", "manhattan")
+
+
+class ScaleByRpropState(NamedTuple):
+    """State of :func:`scale_by_rprop`; both trees are like params.
+
+    In the packed layouts |step_sizes| is Δ_t, but for its last bit, and has s_t in it.
+    """
+
+    step_sizes: optax.Updates  # Δ_t, in bfloat16 if that is the layout
+    signs: Any  # s_t, 2 where g changed its sign; None if packed
+    last_value: Any  # E_t, [], of iRprop⁺; else None
+    tells_flips: jax.Array  # [], bool, whether a flip can be seen in it
+
+
+def scale_by_rprop(
+    learning_rate: PerLeaf,
+    eta_minus: float | jax.Array = 0.5,
+    eta_plus: float | jax.Array = 1.2,
+    min_step_size: PerLeaf = 1e-6,
+    max_step_size: PerLeaf = 50.0,
+    *,
+    weight_decay: float | jax.Array | None = None,
+    variant: str = "irprop_minus",
+    state: str = "int8_sign",
+) -> optax.GradientTransformationExtraArgs:
+    """Replace each gradient by D_t sign(g_t), the bare rule of the Rprop family.
+
+    Errors and cost are those of :func:`irprop_minus`.
+
+    Args:
+      learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree
+        like params of numbers and arrays.
+      eta_minus: factor 0 < η⁻ < 1 where the gradient changed its sign.
+      eta_plus: factor η⁺ > 1 where it kept its sign.
+      min_step_size: least step size Δ_min; a number, or a pytree.
+      max_step_size: greatest step size Δ_max; a number, or a pytree.
+      weight_decay: λ of λ θ, which is added to the gradient before it is looked at.
+      variant: "rprop_plus", "rprop_minus", "irprop_plus", whose `update` takes a
+        `value` as :func:`irprop_plus` says, "irprop_minus", "half_back" or "manhattan".
+      state: how Δ and s are kept, as :func:`irprop_minus` says.
+
+    Returns:
+      An optax.GradientTransformation, whose updates are yet to be negated.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from bpvariants import updates
+      >>> rule = updates.scale_by_rprop(0.5, variant="rprop_plus")
+      >>> rule.update(jnp.array(-7.0), rule.init(jnp.array(0.0)))[0].item()
+      -0.5
+    """
+    for name, value, known in (
+        ("variant", variant, VARIANTS),
+        ("state", state, LAYOUTS),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {[*known]}, got {value!r}.")
+    check_settings(
+        "rprop", learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
+    )
+    check_weight_decay(weight_decay)
+    layout, needs_value = RpropLayout(state, variant), variant == "irprop_plus"
+    array_rule = array_rule_of(layout)
+    if variant == "manhattan":
+        eta_minus = eta_plus = 1.0
+
+    def numbers(leaves, params):
+        """Return the settings of each array, as its step sizes can be."""
+        least = per_leaf("min_step_size", min_step_size, params)
+        greatest = per_leaf("max_step_size", max_step_size, params)
+        for leaf, *ends in zip(leaves, least, greatest, strict=True):
+            cast = partial(_cast, dtype=computing(leaf.dtype, layout))
+            low, high = (array_rule.rounded(cast(end), layout) for end in ends)
+            yield Numbers(cast(eta_minus), cast(eta_plus), low, high)
+
+    def init(params):
+        check_signed(params)
+        leaves, structure = jax.tree.flatten(wide(params))
+        rates = per_leaf("learning_rate", learning_rate, params)
+        kept = []
+        for leaf, rate, each in zip(
+            leaves, rates, numbers(leaves, params), strict=True
+        ):
+            like = jnp.asarray(leaf, computing(leaf.dtype, layout))
+            first = array_rule.rounded(_cast(rate, like.dtype), layout)
+            first = jnp.clip(first, each.min_step_size, each.max_step_size)
+            kept.append(array_rule.start(jnp.full_like(like, first), layout))
+        last_value = jnp.asarray(jnp.inf, float) if needs_value else None
+        return _as_state(structure, kept, last_value, layout)
+
+    def update(updates, state, params=None, *, value=None, **extra_args):
+        del extra_args
+        _check_state(state, layout, needs_value)
+        worse = None
+        if needs_value:
+            worse, value = compare(value, state.last_value)
+        updates = _decayed(updates, params, weight_decay)
+        leaves, structure = jax.tree.flatten(updates)
+        moves, new = [], []
+        each = zip(leaves, kept_leaves(state), numbers(leaves, updates), strict=True)
+        for g, kept, settings in each:
+            wide_g = g.astype(computing(g.dtype, layout))
+            move, kept = array_rule.advance(wide_g, kept, settings, layout, worse)
+            moves.append(move.astype(g.dtype))
+            new.append(kept)
+        value = value if needs_value else None
+        state = _as_state(structure, new, value, layout)
+        return structure.unflatten(moves), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def kept_leaves(state: ScaleByRpropState) -> list[Kept]:
+    """Return what is kept of each array of params."""
+    steps = jax.tree.leaves(state.step_sizes)
+    marks = [None] * len(steps) if state.signs is None else jax.tree.leaves(state.signs)
+    return list(zip(steps, marks, strict=True))
+
+
+def array_rule_of(layout: RpropLayout) -> Any:
+    """Return the module that knows a layout."""
+    return _rprop_packed if layout.state in PACKED else _rprop_plain
+
+
+def _cast(number, dtype):
+    """Cast a setting, as a traced float32 would promote bfloat16."""
+    return jnp.asarray(number, dtype)
+
+
+def _as_state(structure, kept, last_value, layout):
+    steps = structure.unflatten([steps for steps, _ in kept])
+    packed = layout.state in PACKED
+    marks = None if packed else structure.unflatten([marks for _, marks in kept])
+    tells_flips = jnp.asarray(not packed or layout.rests)
+    return ScaleByRpropState(steps, marks, last_value, tells_flips)
+
+
+def _check_state(state, layout, needs_value):
+    """Check that a state is of this optimizer, as far as its arrays tell."""
+    own = layout_of(state) in (layout.state, None)
+    if not own or (state.last_value is None) == needs_value:
+        got = "" if state.last_value is None else " with a last value"
+        raise ValueError(
+            f"state must be of this optimizer, {layout.variant} with state="
+            f"{layout.state!r}; got one as of state={layout_of(state)!r}{got}. Use the "
+            "optimizer that made it, or call optimizer.init(params)."
+        )
+
+
+def layout_of(state: ScaleByRpropState) -> str | None:
+    """Return how a state is kept; None if it has no arrays."""
+    steps, marks = map(jax.tree.leaves, (state.step_sizes, state.signs))
+    if not steps:
+        return None
+    if not marks:
+        return "bfloat16" if steps[0].dtype == jnp.bfloat16 else "packed"
+    return "int8_sign" if marks[0].dtype == jnp.int8 else "float32"
+
+
+def _decayed(updates, params, weight_decay):
+    """Return g + λ θ."""
+    if weight_decay is None:
+        return updates
+    if params is None:
+        raise ValueError(
+            "rprop with weight_decay needs params: call optimizer.update(grads, state, "
+            "params)."
+        )
+    add = lambda g, p: g + jnp.asarray(weight_decay, g.dtype) * p.astype(g.dtype)
+    return jax.tree.map(add, updates, params)
+
+
+def compare(value, last):
+    """Return whether the loss grew, and what the next one is compared with."""
+    if value is None:
+        raise ValueError(
+            "irprop_plus needs value, the loss at params where the gradient was taken: "
+            "call optimizer.update(grads, state, params, value=value)."
+        )
+    if jnp.shape(value) != ():
+        raise ValueError(
+            "irprop_plus needs a value of shape (), the loss of the full batch, got "
+            f"shape {jnp.shape(value)}; take the mean that was differentiated."
+        )
+    value = jnp.asarray(value, last.dtype)
+    # NaN is worse than any, but must not make all that follows worse.
+    return ~(value <= last), jnp.where(jnp.isnan(value), last, value)

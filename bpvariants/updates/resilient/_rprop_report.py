@@ -1,0 +1,127 @@
+"""A look into the state of Rprop: how long steps are, and how often signs change."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants.updates._params import per_leaf, PerLeaf
+from bpvariants.updates.resilient._rprop import (
+    array_rule_of,
+    kept_leaves,
+    layout_of,
+    ScaleByRpropState,
+)
+from bpvariants.updates.resilient._rprop_layouts import RpropLayout
+
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+class RpropReport(NamedTuple):
+    """What :func:`rprop_report` returns: dicts of arrays by the name of a leaf.
+
+    Attributes:
+      step_sizes: [5], the least Δ_t, its quartiles, and the greatest.
+      at_min: [], the share of steps that are as short as Δ_min lets them be.
+      at_max: [], the share of those that are as long as Δ_max lets them be.
+      flips: [], the share of gradients that changed their sign at the last step; NaN if
+        the state does not tell.
+      sizes: how many steps there are.
+    """
+
+    step_sizes: dict[str, jax.Array]
+    at_min: dict[str, jax.Array]
+    at_max: dict[str, jax.Array]
+    flips: dict[str, jax.Array]
+    sizes: dict[str, int]
+
+    def table(self) -> str:
+        """Return the report as lines of text, one a leaf."""
+        header = ["leaf", "steps", "least", "25 %", "median", "75 %", "greatest"]
+        lines = [[*header, "at min", "at max", "flips"]]
+        for name, size in self.sizes.items():
+            shares = [each[name] for each in (self.at_min, self.at_max, self.flips)]
+            numbers = [f"{step:.3g}" for step in np.asarray(self.step_sizes[name])]
+            shown = ["-" if np.isnan(share) else f"{share:.1%}" for share in shares]
+            lines.append([name, str(size), *numbers, *shown])
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        first, *others = widths
+        return "\n".join(
+            "  ".join([line[0].ljust(first), *map(str.rjust, line[1:], others)])
+            for line in lines
+        )
+
+
+def rprop_report(
+    state: Any, *, min_step_size: PerLeaf = 1e-6, max_step_size: PerLeaf = 50.0
+) -> RpropReport:
+    """Summarise step sizes and changes of sign, of each leaf of params.
+
+    Many steps at Δ_min, together with many changes of sign (½ is what chance makes for
+    Rprop⁻, ⅓ for those that set s to 0 at a change), tell that gradients are noise:
+    they are of mini-batches, or the training is at its end. Works within `jit`; takes
+    the time of sorting the step sizes.
+
+    Args:
+      state: of any member of the family, or of a chain, mask or other wrapper that has
+        one or several in it.
+      min_step_size: Δ_min as given to the optimizer, for the shares at the bounds.
+      max_step_size: Δ_max, likewise.
+
+    Returns:
+      A :class:`RpropReport`, whose `table()` is text to print.
+
+    Raises:
+      ValueError: if there is no state of Rprop in `state`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from bpvariants import updates
+      >>> optimizer = updates.rprop(0.1)
+      >>> state = optimizer.init({"w": jnp.ones(4)})
+      >>> for grads in ([1.0, 1.0, 2.0, 0.0], [1.0, -1.0, 2.0, 0.0]):
+      ...     _, state = optimizer.update({"w": jnp.array(grads)}, state)
+      >>> print(updates.rprop_report(state).table())
+      leaf  steps  least    25 %  median  75 %  greatest  at min  at max  flips
+      w         4   0.05  0.0875    0.11  0.12      0.12    0.0%    0.0%  25.0%
+    """
+    is_rprop = lambda node: isinstance(node, ScaleByRpropState)
+    found = [
+        (path, node)
+        for path, node in jax.tree.leaves_with_path(state, is_leaf=is_rprop)
+        if is_rprop(node)
+    ]
+    if not found:
+        raise ValueError(
+            "state must have a ScaleByRpropState in it, as that of rprop does; got "
+            f"{type(state).__name__}."
+        )
+    report = RpropReport({}, {}, {}, {}, {})
+    for path, each in found:
+        least = per_leaf("min_step_size", min_step_size, each.step_sizes)
+        greatest = per_leaf("max_step_size", max_step_size, each.step_sizes)
+        prefix = jax.tree_util.keystr(path) + ": " if len(found) > 1 else ""
+        names = [path for path, _ in jax.tree.leaves_with_path(each.step_sizes)]
+        leaves = zip(names, kept_leaves(each), least, greatest, strict=True)
+        for where, kept, low, high in leaves:
+            name = prefix + jax.tree_util.keystr(where, simple=True, separator=".")
+            _add(report, name or "params", kept, low, high, each)
+    return report
+
+
+def _add(report, name, kept, least, greatest, state):
+    # Which member of the family it is does not matter to what is seen here, but for
+    # those whose packed states do not tell flips, which the state knows.
+    layout = RpropLayout(layout_of(state) or "float32", "irprop_minus")
+    rule = array_rule_of(layout)
+    steps, flipped = rule.see(kept, layout)
+    mean = lambda flags: jnp.mean(flags, dtype=jnp.float32)
+    bound = lambda end: rule.rounded(jnp.asarray(end, steps.dtype), layout)
+    levels = jnp.asarray(QUANTILES, steps.dtype)
+    nothing = jnp.full(len(QUANTILES), jnp.nan, steps.dtype)
+    report.sizes[name] = steps.size
+    report.step_sizes[name] = jnp.quantile(steps, levels) if steps.size else nothing
+    report.at_min[name] = mean(steps <= bound(least))
+    report.at_max[name] = mean(steps >= bound(greatest))
+    report.flips[name] = jnp.where(state.tells_flips, mean(flipped), jnp.nan)

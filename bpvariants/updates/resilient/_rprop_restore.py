@@ -1,0 +1,77 @@
+"""Steps taken back exactly, whatever other transformations made of them.
+
+Rprop⁺ and iRprop⁺ know the last step by its length, which is no longer true where a
+later transformation has changed it. So it is told them here, and keeps θ_{t−1}:
+
+    θ_{t+1} = θ_{t−1}                          where the step is taken back
+              θ_t + after(−D_t sign(g_t))      elsewhere.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bpvariants.updates.resilient._rprop import array_rule_of, compare, kept_leaves
+from bpvariants.updates.resilient._rprop_layouts import RpropLayout
+
+
+class RestoringState(NamedTuple):
+    """State of rprop_plus and irprop_plus with `after`."""
+
+    rprop: Any  # a ScaleByRpropState
+    after: optax.OptState
+    last_params: optax.Params  # θ_{t−1}
+
+
+def restoring(
+    rule: optax.GradientTransformationExtraArgs,
+    layout: RpropLayout,
+    after: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+    """Return the optimizer of a bare rule whose steps go through `after`."""
+    after = optax.with_extra_args_support(after)
+
+    def init(params):
+        copy = jax.tree.map(jnp.array, params)
+        return RestoringState(rule.init(params), after.init(params), copy)
+
+    def update(updates, state, params=None, *, value=None, **extra_args):
+        if params is None:
+            raise ValueError(
+                "rprop with after needs params, to which it returns: call "
+                "optimizer.update(grads, state, params)."
+            )
+        result: Any = rule.update(updates, state.rprop, params, value=value)
+        moves, rprop = result
+        steps, new_after = after.update(
+            jax.tree.map(jnp.negative, moves),
+            state.after,
+            params,
+            value=value,
+            **extra_args,
+        )
+        worse = True
+        if layout.variant == "irprop_plus":
+            worse, _ = compare(value, state.rprop.last_value)
+
+        see = array_rule_of(layout).see
+        leaves, structure = jax.tree.flatten(steps)
+        trees = map(jax.tree.leaves, (moves, params, state.last_params))
+        restored = []
+        for step, move, here, last, kept in zip(
+            leaves, *trees, kept_leaves(rprop), strict=True
+        ):
+            back = see(kept, layout).flipped & ~jnp.isnan(move) & worse
+            restored.append(jnp.where(back, _difference(last, here), step))
+        steps = structure.unflatten(restored)
+        return steps, RestoringState(rprop, new_after, params)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _difference(target, here):
+    """Return what makes target when it is added to here, the rounding included."""
+    difference = target - here
+    return difference + (target - (here + difference))

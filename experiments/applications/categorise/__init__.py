@@ -1,0 +1,1 @@
+"""Text categorisation: SMS spam and questions."""

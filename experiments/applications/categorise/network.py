@@ -1,0 +1,147 @@
+"""How a network reads a text, and says what class it is of.
+
+    x_t = Σ_k E[i_{t,k}] / √K_t,    h_t = cell(θ, h_{t−1}, x_t),    y_t = V r_t + c
+
+i_{t,k} are the K_t indices of the t-th symbol, and r_t is the mean of all states so
+far, their maximum or the last one. y counts after the last symbol. What is read of
+windows of characters is x_t = relu(Σ_j Σ_k E[i_{t,j,k}]), j a place in the window.
+
+E is not what a gradient rule sees, but the table of a batch, x of each of its symbols:
+that is much smaller, and how to go on from there to E is the chain rule, for all rules.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bpvariants import gradients
+from bpvariants.types import PyTree
+from experiments import choices
+from experiments.applications.categorise.units import Encoded, NONE
+from experiments.networks import pooled, recurrent
+from experiments.networks.batches import all_batches, length_buckets, pad
+
+BATCH = 128  # texts that are looked at together
+SCALE = 0.3  # of the numbers that a symbol is at first
+cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+
+
+def init_runs(
+    key: jax.Array,
+    cell: str,
+    *,
+    indices: int,
+    embedding: int,
+    units: int,
+    classes: int,
+    runs: int,
+) -> PyTree:
+    """Draw the parameters of several networks, along a first axis."""
+
+    def init(key):
+        own, of_table = jax.random.split(key)
+        table = SCALE * jax.random.normal(of_table, (indices, embedding))
+        return recurrent.init(own, cell, embedding, units, classes) | {"E": table}
+
+    keys = jax.random.split(jax.random.fold_in(key, 1), runs)
+    return jax.jit(jax.vmap(init))(keys)
+
+
+def of_batch(
+    params: PyTree, symbols: jax.Array, dropout: float = 0.0, key: Any = None
+) -> PyTree:
+    """Return what a network is for a batch: with a table of its symbols, without E.
+
+    Args:
+      params: of a network.
+      symbols: [U, K] indices.
+      dropout: the share of the numbers of each symbol, and of units that the readout
+        sees, that are zeros, the same in all texts of a batch.
+      key: of `jax.random`, to draw them with.
+    """
+    there = (symbols != NONE)[..., None]
+    count = jnp.maximum(there.sum(axis=1), 1)
+    table = jnp.sum(params["E"][symbols] * there, axis=1) / jnp.sqrt(count)
+    readout = params["readout"]
+    if dropout:
+        of_table, of_readout = jax.random.split(key)
+        kept = lambda key, shape: jax.random.bernoulli(key, 1 - dropout, shape)
+        table = table * kept(of_table, table.shape) / (1 - dropout)
+        readout = readout * kept(of_readout, (len(readout), 1)) / (1 - dropout)
+    kept_too = {name: params[name] for name in ("cell", "readout_bias")}
+    return kept_too | {"table": table, "readout": readout}
+
+
+def make_rule(
+    name: str, cell: str, pooling: pooled.Pooling, *, lookback: int, dropout: float
+) -> Callable[..., tuple]:
+    """Return (params, *batch, key=) -> ((value, None), grads)."""
+    of_sequence = choices.make_rule(
+        name, _step(cell, pooling), cross_entropy,
+        lookback=lookback, visible=pooled.visible(cell),
+    )  # fmt: skip
+    draws = choices.draws(name)
+
+    def rule(params, xs, targets, weights, mask, symbols, *, key=None):
+        own = None
+        if dropout:
+            assert key is not None
+            key, own = jax.random.split(key)
+        view, back = jax.vjp(
+            lambda params: of_batch(params, symbols, dropout, own), params
+        )
+        carry = pooled.zeros(params["cell"], cell, pooling, xs.shape[1])
+        options = {"key": key} if draws else {}
+        (value, _), grads = of_sequence(
+            view, carry, xs, targets, weights, mask, **options
+        )
+        return (value, None), back(grads)[0]
+
+    return rule
+
+
+def say(
+    params: PyTree, cell: str, pooling: pooled.Pooling, encoded: Encoded
+) -> np.ndarray:
+    """Return how likely each class is, by each of several networks: [runs, N, C]."""
+    buckets = length_buckets([*map(len, encoded.texts)], 2)
+    found: dict[int, np.ndarray] = {}
+    for bucket in all_batches(buckets, min(BATCH, len(encoded.texts))):
+        xs, mask = pad(encoded.texts, bucket)
+        told = np.asarray(
+            _classify(cell, pooling)(params, xs.astype(np.int32), mask, encoded.symbols)
+        )
+        found |= {row: told[:, i] for i, row in enumerate(bucket.rows) if row >= 0}
+    return np.stack([found[row] for row in range(len(encoded.texts))], axis=1)
+
+
+@cache
+def _classify(cell: str, pooling: pooled.Pooling) -> Callable:
+    step = _step(cell, pooling)
+
+    def unread(params, carry, x):
+        return step(params, carry, x)[0], None
+
+    @jax.jit
+    @partial(jax.vmap, in_axes=(0, None, None, None))
+    def classify(params, xs, mask, symbols):
+        params = of_batch(params, symbols)
+        carry = pooled.zeros(params["cell"], cell, pooling, xs.shape[1])
+        carry, _ = gradients.unroll(unread, params, carry, xs, mask=mask)
+        return jax.nn.softmax(pooled.readout(params, carry))
+
+    return classify
+
+
+def _step(cell: str, pooling: pooled.Pooling) -> Callable:
+    return pooled.make_step(cell, pooling, _encode)
+
+
+def _encode(params, x):
+    read = params["table"][x]  # [*batch, W, embedding]
+    return read[..., 0, :] if x.shape[-1] == 1 else jax.nn.relu(read.sum(axis=-2))

@@ -1,0 +1,149 @@
+"""The tables and the pictures of `categorise`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.markup import escape
+
+from experiments import report
+from experiments.applications.categorise.baselines import NAMES
+from experiments.report._scores import draw_confusion, percent, show_confusion
+
+ACCURACY, F1, TOGETHER = "accuracy %", "F1 of spam", "seeds together, 95 %"
+TITLES = {"sms_spam": "SMS Spam", "trec": "TREC, six classes"}
+OWN = "measured elsewhere"
+KIM = "harvardnlp, after Kim 2014"
+PUBLISHED = {
+    "sms_spam": [
+        report.Published("logistic, tf-idf of 1–4 characters", {F1: 0.965}, OWN),
+        report.Published("the same, repeats left in", {F1: 0.968}, OWN),
+    ],
+    "trec": [
+        report.Published("CNN, random words", {ACCURACY: 88.2}, KIM),
+        report.Published("CNN, static word vectors", {ACCURACY: 91.8}, KIM),
+        report.Published("CNN, nonstatic", {ACCURACY: 92.8}, KIM),
+        report.Published("CNN, multichannel", {ACCURACY: 91.8}, KIM),
+        report.Published("logistic, 1–2 words", {ACCURACY: 89.0}, OWN),
+    ],
+}
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """Return how a row is named in tables."""
+    if "units_of" not in row:
+        return NAMES[row["set"]]
+    return f"{row['cell'].upper()} over {row['units_of']}, {row['pooling']} state"
+
+
+def show(rows: list[dict[str, Any]], config: Any) -> None:
+    """Print a table and the confusions of each set."""
+    for name in dict.fromkeys(row["set"] for row in rows):
+        mine = [row for row in rows if row["set"] == name]
+        _show_set(name, mine, config)
+        for title, classes, counts in _confusions(mine).values():
+            show_confusion(title, classes, counts)
+
+
+def _show_set(name: str, rows: list[dict[str, Any]], config: Any) -> None:
+    ours: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        cells = {ACCURACY: row["accuracy"]}
+        if "f1" in row:
+            cells[F1] = row["f1"]
+        if "majority" in row:
+            ours["the most frequent class"] = {ACCURACY: row["majority"]}
+            cells[TOGETHER] = _interval(row)
+        else:
+            cells[TOGETHER] = _interval(row["together"])
+            cells["rule × update"] = f"{row['rule']} × {row['update']}"
+            cells["epochs"] = f"{row['epochs']:.3g}"
+            cells["weights"] = f"{row['params']:,}"
+        ours[name_of(row)] = cells
+    part = "validation part" if config.tune else "test part"
+    some = (F1,) if any("f1" in row for row in rows) else ()
+    measures = (ACCURACY, *some, TOGETHER, "rule × update", "epochs", "weights")
+    report.show_beside(
+        f"{TITLES[name]}: {part}",
+        measures,
+        ours,
+        PUBLISHED[name],
+        "Together: by the mean of what the networks of all seeds find likely. The most "
+        "frequent class is that of the texts tested on.",
+    )
+
+
+def _interval(row: dict[str, Any]) -> str:
+    """Return an accuracy with its interval, and F1 if there is one."""
+    counts = np.array(row["confusion"])
+    text = percent(int(counts.trace()), int(counts.sum()))
+    return f"{text}, F1 {row['f1'][0]:.3f}" if "f1" in row else text
+
+
+def _confusions(
+    rows: list[dict[str, Any]],
+) -> dict[str, tuple[str, list[str], np.ndarray]]:
+    """Return titles, classes and counts, by set: the first network's of each."""
+    found: dict[str, tuple[str, list[str], np.ndarray]] = {}
+    for row in rows:
+        if "units_of" in row:
+            title = f"{TITLES[row['set']]}: {name_of(row)}, first seed"
+            counts = np.array(row["confusion"])
+            found.setdefault(row["set"], (title, row["classes"], counts))
+    return found
+
+
+def say(text: str, name: str, classes: Sequence[str], likely: np.ndarray) -> None:
+    """Print which class of a set a text is of, and how likely each is."""
+    order = np.argsort(-likely)
+    others = ", ".join(f"{classes[i]} {100 * likely[i]:.0f} %" for i in order[1:3])
+    Console().print(
+        f"{TITLES[name]}: {escape(repr(text))} is [bold]{classes[order[0]]}[/bold] "
+        f"({100 * likely[order[0]]:.0f} %; else {others})",
+        soft_wrap=True,
+    )
+
+
+def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Draw how networks learn, and which class is taken for which."""
+    for name, (title, classes, counts) in _confusions(rows).items():
+        figure = draw_confusion(title.replace(": ", "\n"), classes, counts)
+        report.save_picture(folder, f"confusion_{name}", figure)
+    if any("curve" in row for row in rows):
+        report.save_picture(folder, "categorise", draw_curves(rows))
+
+
+def draw_curves(rows: list[dict[str, Any]]) -> Figure:
+    """Draw errors on the way, a panel for each set.
+
+    A thick line is the mean of thin ones, the seeds.
+    """
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    figure = Figure(figsize=(5.5 * len(sets), 4.6), layout="constrained")
+    axes = figure.subplots(1, len(sets), squeeze=False)[0]
+    for axis, name in zip(axes, sets, strict=True):
+        for row in (row for row in rows if row["set"] == name):
+            error = 100 - np.mean(row["accuracy"])
+            label = f"{name_of(row)}: {error:.1f} %"
+            if "curve" not in row:
+                axis.axhline(error, color="black", ls=":", lw=1, label=label)
+                continue
+            points = [point for point in row["curve"] if "accuracy" in point]
+            epochs = row["epochs"] / row["steps"]
+            at = [epochs * point["step"] for point in points]
+            errors = 100 - np.array([point["accuracy"] for point in points])
+            line = axis.plot(at, errors.mean(axis=1), "o-", ms=3, label=label)[0]
+            axis.plot(at, errors, color=line.get_color(), alpha=0.4, linewidth=0.8)
+        for published in PUBLISHED[name][:1]:
+            if ACCURACY in published.scores:
+                accuracy = float(published.scores[ACCURACY])
+                label = f"{published.name}, published: {100 - accuracy:.1f} %"
+                axis.axhline(100 - accuracy, color="black", ls="--", lw=1, label=label)
+        axis.set(title=TITLES[name], xlabel="epochs", ylabel="error, %", ylim=(0, None))
+        axis.set_ylim(0, 1.35 * axis.get_ylim()[1])
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8, loc="upper right")
+    return figure

@@ -1,0 +1,1 @@
+"""Control: policies learned through a simulated system."""

@@ -1,0 +1,142 @@
+"""Iterative LQR: the best actions from one start, for a policy to be measured by.
+
+    u_t = limit · tanh(v_t),      v ← v + α k_t + K_t (s − s_old)
+
+Each iteration linearises the step and squares the cost along the episode, and solves
+that problem backwards, with λ added to what an action costs where it must be.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments.applications.control.mechanics import advance, System
+
+STEPS = [0.5**i for i in range(10)]  # α, tried together
+LEAST, MOST = 1e-6, 1e8  # of λ
+DONE = 1e-5  # of the cost: where an iteration gains less, it is the last one
+
+
+class _Reached(NamedTuple):
+    states: jax.Array  # [T + 1, n]
+    raw: jax.Array  # v, [T, m]
+    cost: jax.Array  # [] the sum
+    damping: jax.Array  # λ
+    tried: jax.Array  # [] int, iterations
+
+
+def _act(system: System, raw: jax.Array) -> jax.Array:
+    return jnp.array(system.limit) * jnp.tanh(raw)
+
+
+def _play_step(system: System, state, raw, goal):
+    """Return the state after a step, and what it costs."""
+    action = _act(system, raw)
+    state = advance(system, state, action)
+    return state, system.cost(state, action, goal)
+
+
+def _roll(system: System, old_states, raw, gains, goals, alpha):
+    """Play an episode with feedback; return (states, raw, cost)."""
+    k, K = gains
+
+    def body(state, inputs):
+        old, v, k, K, goal = inputs
+        v = v + alpha * k + K @ (state - old)
+        new, cost = _play_step(system, state, v, goal)
+        return new, (new, v, cost)
+
+    inputs = old_states[:-1], raw, k, K, goals
+    _, (states, raw, costs) = jax.lax.scan(body, old_states[0], inputs)
+    states = jnp.concatenate([old_states[:1], states])
+    return states, raw, jnp.sum(costs)
+
+
+def _backward(system: System, reached: _Reached, goals):
+    """Return (k, K) of each step; NaN where an action's cost is not convex."""
+    cost = lambda s, v, goal: system.cost(s, _act(system, v), goal)
+    move = lambda s, v: advance(system, s, _act(system, v))
+    A, B = jax.vmap(jax.jacfwd(move, (0, 1)))(reached.states[:-1], reached.raw)
+    along = reached.states[1:], reached.raw, goals  # a step costs what it leads to
+    slopes = jax.vmap(jax.grad(cost, (0, 1)))(*along)
+    (C, _), (_, R) = jax.vmap(jax.hessian(cost, (0, 1)))(*along)
+
+    def body(value, terms):
+        V, w = value
+        A, B, (c, r), C, R = terms
+        V, w = V + C, w + c
+        q_vv = R + B.T @ V @ B + reached.damping * jnp.eye(len(r))
+        q_vs, q_v = B.T @ V @ A, r + B.T @ w
+        both = jnp.concatenate([q_v[:, None], q_vs], axis=1)
+        solved = -jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(q_vv), True), both)
+        k, K = solved[:, 0], solved[:, 1:]
+        V = A.T @ V @ A + q_vs.T @ K
+        w = A.T @ w + q_vs.T @ k - reached.damping * K.T @ k
+        return ((V + V.T) / 2 - reached.damping * K.T @ K, w), (k, K)
+
+    n = reached.states.shape[1]
+    end = jnp.zeros((n, n)), jnp.zeros(n)
+    return jax.lax.scan(body, end, (A, B, slopes, C, R), reverse=True)[1]
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def ilqr(
+    system: System,
+    states: jax.Array,
+    raw: jax.Array,
+    goals: jax.Array,
+    iterations: int = 150,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Improve the actions of episodes, each by itself.
+
+    Args:
+      system: to drive.
+      states: of the episodes, with their starts, [T + 1, B, n]. They are given, as
+        actions alone, without feedback, do not repeat an episode near what is unstable.
+      raw: v, by which the states came about, [T, B, m].
+      goals: [T, B, g].
+      iterations: how many at most.
+
+    Returns:
+      The states [T + 1, B, n], v [T, B, m], and the mean cost of a step, [B], which is
+      at most that of the episodes given.
+
+    References:
+      Li & Todorov, "Iterative linear quadratic regulator design for nonlinear
+      biological movement systems", 2004.
+    """
+
+    def one(states, raw, goals):
+        costs = system.cost(states[1:], _act(system, raw), goals)
+        going = lambda reached: (reached.tried < iterations) & (reached.damping < MOST)
+        reached = jax.lax.while_loop(
+            going,
+            partial(_improved, system, goals),
+            _Reached(states, raw, jnp.sum(costs), jnp.float32(1), jnp.array(0)),
+        )
+        return reached.states, reached.raw, reached.cost / len(raw)
+
+    return jax.vmap(one, (1, 1, 1), (1, 1, 0))(states, raw, goals)
+
+
+def _improved(system: System, goals, reached: _Reached) -> _Reached:
+    """Return what one iteration reaches; without a gain, only a larger λ."""
+    gains = _backward(system, reached, goals)
+    roll = lambda alpha: _roll(system, reached.states, reached.raw, gains, goals, alpha)
+    states, raw, costs = jax.vmap(roll)(jnp.array(STEPS))
+    costs = jnp.where(jnp.isnan(costs), jnp.inf, costs)
+    best = jnp.argmin(costs)
+    gained = reached.cost - costs[best]
+    better = gained > 0
+    keep = lambda new, old: jnp.where(better, new[best], old)
+    slow = better & (gained < DONE * reached.cost)
+    damping = jnp.where(better, reached.damping / 3, 4 * reached.damping)
+    return _Reached(
+        states=keep(states, reached.states),
+        raw=keep(raw, reached.raw),
+        cost=keep(costs, reached.cost),
+        damping=jnp.where(slow, MOST, jnp.maximum(damping, LEAST)),
+        tried=reached.tried + 1,
+    )

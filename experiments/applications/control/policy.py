@@ -1,0 +1,132 @@
+"""A policy in a system: a small perceptron, its step in time, and how it does."""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants import gradients
+from bpvariants.types import PyTree
+from experiments.applications.control.mechanics import advance, SECOND, System
+
+
+def init(system: System, units: int, key: jax.Array) -> list[dict[str, jax.Array]]:
+    """Return the parameters of a perceptron of two hidden layers.
+
+    Args:
+      system: that it is to drive.
+      units: of each hidden layer.
+      key: of `jax.random`.
+    """
+    state, goal = system.start(key)
+    inputs = system.features(state, goal).shape[0]
+    sizes = (inputs, units, units, len(system.limit))
+    keys = jax.random.split(key, len(sizes) - 1)
+    layers = [
+        {"weights": jax.random.normal(key, (n, m)) / n**0.5, "bias": jnp.zeros(m)}
+        for key, n, m in zip(keys, sizes, sizes[1:], strict=False)
+    ]
+    layers[-1]["weights"] *= 0.1  # to begin with it does little
+    return layers
+
+
+def act(system: System, params: PyTree, state: jax.Array, goal: jax.Array):
+    """Return the action of a policy, [..., m], within its limits."""
+    h = system.features(state, goal)
+    for layer in params:
+        h = jnp.tanh(h @ layer["weights"] + layer["bias"])
+    return jnp.array(system.limit) * h
+
+
+def make_step(system: System) -> Callable:
+    """Return the step (params, state, goal) -> (state, (state, action))."""
+
+    def step(params, state, goal):
+        action = act(system, params, state, goal)
+        state = advance(system, state, action)
+        return state, (state, action)
+
+    return step
+
+
+def make_loss(system: System) -> Callable:
+    """Return the loss of (state, action) and the goal: what the step costs."""
+    return lambda y, goal: system.cost(y[0], y[1], goal)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def episodes(system: System, count: int, steps: int, key: jax.Array):
+    """Draw starts [B, n], and goals for each step [T, B, g]."""
+    states, goals = jax.vmap(system.start)(jax.random.split(key, count))
+    return states, jnp.broadcast_to(goals, (steps, *goals.shape))
+
+
+class Played(NamedTuple):
+    """Episodes that were played, [T, B, ...] or [B, ...]."""
+
+    states: jax.Array  # with the start, [T + 1, B, n]
+    actions: jax.Array
+    costs: jax.Array  # of each step
+    error: jax.Array  # [B, tolerances], the largest of the last second
+    mean_error: jax.Array  # the mean of the last second
+    success: jax.Array  # [B] bool
+
+
+@partial(jax.jit, static_argnums=0)
+def play(system: System, params: PyTree, start: jax.Array, goals: jax.Array) -> Played:
+    """Play episodes by a policy.
+
+    Args:
+      system: to drive.
+      params: of the policy.
+      start: states [B, n].
+      goals: [T, B, g].
+    """
+    _, (states, actions) = gradients.unroll(make_step(system), params, start, goals)
+    costs = system.cost(states, actions, goals)
+    errors = system.errors(states[-SECOND:], goals[-SECOND:])
+    worst = jnp.max(errors, axis=0)
+    allowed = jnp.array([tolerance for _, tolerance in system.tolerances])
+    # NaN is no success, as no comparison with it is true.
+    success = jnp.all(worst <= allowed, axis=-1)
+    states = jnp.concatenate([start[None], states])
+    return Played(states, actions, costs, worst, jnp.mean(errors, axis=0), success)
+
+
+def some(played: Played, seed: int, count: int) -> Played:
+    """Return the first of the episodes of one of the seeds, [T, count, ...]."""
+    over_time = (leaf[seed, :, :count] for leaf in played[:3])
+    return Played(*over_time, *(leaf[seed, :count] for leaf in played[3:]))
+
+
+def save(path: Path, params: Any) -> None:
+    """Write the policies of all seeds, leaves [seeds, ...], as an .npz file."""
+    layers = {
+        f"{name}_{i}": np.asarray(array)
+        for i, layer in enumerate(params)
+        for name, array in layer.items()
+    }
+    beside = path.with_name(path.name + ".tmp")
+    with beside.open("wb") as file:
+        np.savez(file, **layers)  # pyright: ignore[reportArgumentType]
+    os.replace(beside, path)
+
+
+def load(path: Path) -> list[dict[str, jax.Array]]:
+    """Read the policies that :func:`save` wrote."""
+    with np.load(path) as layers:
+        count = sum(name.startswith("bias") for name in layers)
+        return [
+            {name: jnp.asarray(layers[f"{name}_{i}"]) for name in ("weights", "bias")}
+            for i in range(count)
+        ]
+
+
+def many(system: System, params: Any, start: jax.Array, goals: jax.Array) -> Played:
+    """Play the same episodes by the policies of all seeds: leaves [seeds, ...]."""
+    return jax.vmap(lambda one: play(system, one, start, goals))(params)

@@ -1,0 +1,102 @@
+"""What a policy is measured by: LQR near the goal, and iLQR from the same starts."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.linalg import solve_discrete_are
+
+from experiments.applications.control.ilqr import ilqr
+from experiments.applications.control.mechanics import advance, System, uniform
+from experiments.applications.control.policy import Played
+
+NEAR = 0.1  # rad, m and their rates: how far from its rest a start near it may be
+
+
+def lqr_gain(A: Any, B: Any, C: Any, R: Any) -> np.ndarray:
+    """Return K of the best u = −K s, [m, n].
+
+        s_{t+1} = A s_t + B u_t,    cost Σ_t (s_{t+1}ᵀ C s_{t+1} + u_tᵀ R u_t) / 2
+
+    Args:
+      A: [n, n].
+      B: [n, m].
+      C: [n, n], what a state costs.
+      R: [m, m], what an action costs.
+    """
+    A, B, C, R = (np.asarray(matrix, float) for matrix in (A, B, C, R))
+    C, R = (C + C.T) / 2, (R + R.T) / 2  # symmetric but for rounding as they are
+    Q = A.T @ C @ A  # C counts at s_{t+1}, and so in terms of s and u at t
+    P = solve_discrete_are(A, B, (Q + Q.T) / 2, R + B.T @ C @ B, s=A.T @ C @ B)
+    return np.linalg.solve(R + B.T @ (C + P) @ B, B.T @ (C + P) @ A)
+
+
+@partial(jax.jit, static_argnums=0)
+def linearised(system: System, rests: jax.Array, goals: jax.Array) -> tuple:
+    """Return (A, B) of a step and (C, R) of its cost at rests [B, n], by `jacfwd`."""
+
+    def one(state, goal):
+        still = jnp.zeros(len(system.limit))
+        A, B = jax.jacfwd(partial(advance, system), (0, 1))(state, still)
+        (C, _), (_, R) = jax.hessian(system.cost, (0, 1))(state, still, goal)
+        return A, B, C, R
+
+    return jax.vmap(one)(rests, goals)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def near_rest(system: System, count: int, steps: int, key: jax.Array) -> tuple:
+    """Draw rests [B, n], starts near them [B, n], and goals [T, B, g]."""
+    at, beside = (jax.random.split(half, count) for half in jax.random.split(key))
+    rests, goals = jax.vmap(system.rest)(at)
+    away = jax.vmap(lambda key: uniform(key, *[NEAR] * len(system.states)))(beside)
+    return rests, rests + away, jnp.broadcast_to(goals, (steps, *goals.shape))
+
+
+def lqr_costs(system: System, rests, starts, goals) -> np.ndarray:
+    """Return the mean cost of a step by LQR, within its limits, from each start [B]."""
+    found = zip(*linearised(system, rests, goals[0]), strict=True)
+    gains = jnp.array([lqr_gain(*matrices) for matrices in found], jnp.float32)
+    return np.asarray(_follow(system, gains, rests, starts, goals))
+
+
+@partial(jax.jit, static_argnums=0)
+def _follow(system: System, gains, rests, starts, goals):
+    limit = jnp.array(system.limit)
+
+    def body(state, goal):
+        action = jnp.einsum("bmn,bn->bm", gains, rests - state)
+        action = jnp.clip(action, -limit, limit)
+        state = advance(system, state, action)
+        return state, system.cost(state, action, goal)
+
+    return jnp.mean(jax.lax.scan(body, starts, goals)[1], axis=0)
+
+
+def ilqr_costs(
+    system: System, idle: Played, played: Played, goals: jax.Array
+) -> np.ndarray:
+    """Return the mean cost of a step that iLQR finds from each start, [B].
+
+    It is the least of two: it begins with no action, and with those of a policy.
+
+    Args:
+      system: to drive.
+      idle: episodes without action, [T, B, …].
+      played: those of the policy, from the same starts.
+      goals: [T, B, g].
+    """
+    # Of ±1, which tanh rounds to, v is what float32 can tell apart.
+    share = jnp.clip(played.actions / jnp.array(system.limit), -1 + 1e-6, 1 - 1e-6)
+    both = lambda *parts: jnp.concatenate(parts, axis=1)
+    states = both(idle.states, played.states)
+    raw = both(jnp.zeros_like(share), jnp.arctanh(share))
+    _, _, costs = ilqr(system, states, raw, both(goals, goals))
+    return np.asarray(costs).reshape(2, -1).min(axis=0)
+
+
+def ratios(of: Any, by: Any) -> list[float]:
+    """Return the ratio of the mean costs of each seed [seeds, B] to a reference's."""
+    return (np.mean(of, axis=-1) / np.mean(by, axis=-1)).tolist()

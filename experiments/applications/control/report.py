@@ -1,0 +1,114 @@
+"""What `control` shows: tables beside references, curves, and how errors flow."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import report
+from experiments.applications.control.systems import SYSTEMS
+from experiments.report._scores import percent
+
+GOALS = {
+    "pendulum": "at least 95 % upright",
+    "cartpole": "at least 90 % upright, in place",
+    "arm": "at most 2 cm from its goal in the mean",
+}
+COLOURS = {"bptt": "C0", "truncated_bptt": "C1", "forward_gradient": "C2", "pes": "C4"}
+
+
+def show(name: str, rows: Sequence[dict[str, Any]], config: Any) -> None:
+    """Print the table of one system.
+
+    Args:
+      name: of the system.
+      rows: its lines of results.jsonl.
+      config: of the study.
+    """
+    system, first, seeds = SYSTEMS[name], rows[0], config.seeds
+    header = ["", "success", *(f"mean {kind}" for kind, _ in system.tolerances)]
+    header += ["cost", "/ iLQR", "/ LQR", "ms/update"]
+    none, cost = len(system.tolerances) * ["–"], first["untrained_cost"]
+    untrained = [report.mean_sd(error) for error in first["untrained_error"]]
+    baselines = {
+        "no action": ("idle", none, first["idle_cost"][:1]),
+        "untrained": ("untrained", untrained, cost),
+    }
+    lines = [
+        [name, f"{np.mean(first[key]):.1f} %", *errors, report.mean_sd(costs), *3 * "–"]
+        for name, (key, errors, costs) in baselines.items()
+    ]
+    for row in rows:
+        measures = *row["error"], row["cost"], row["to_ilqr"], row["to_lqr"]
+        line = [f"{row['rule']}, {row['steps']}", percent(*row["succeeded"])]
+        line += [report.mean_sd(values) for values in measures]
+        lines.append([*line, f"{row['ms_per_step']:.1f}"])
+    allowed = ", ".join(f"{kind} ≤ {most}" for kind, most in system.tolerances)
+    report.show_table(
+        f"{name}: {GOALS[name]}",
+        header,
+        lines,
+        f"After so many updates, from {config.judged} random starts in "
+        f"{system.judged * system.dt:.0f} s. Success, with Wilson's interval of all "
+        f"{seeds} seeds: {allowed} throughout the last second; errors are means over "
+        f"it. Cost: of a step.\n/ iLQR: that of {config.compared} episodes, over what "
+        "iLQR finds for each. / LQR: that from as many starts near the goal, over the "
+        "best linear policy's.\nMean ± standard deviation over seeds; ms of an update "
+        "of all of them.",
+    )
+
+
+def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
+    """Draw cost and success against updates: a column for each system."""
+    names = list(dict.fromkeys(row["system"] for row in rows))
+    figure = Figure(figsize=(1 + 4.4 * len(names), 6.4), layout="constrained")
+    axes = figure.subplots(2, len(names), squeeze=False, sharex="col")
+    for (above, below), name in zip(axes.T, names, strict=True):
+        for row in (row for row in rows if row["system"] == name):
+            steps = [line["step"] for line in row["curve"]]
+            colour = COLOURS.get(row["rule"], "0.4")
+            for axis, measure in ((above, "cost"), (below, "success")):
+                values = np.array([line[measure] for line in row["curve"]])
+                axis.plot(steps, values, color=colour, linewidth=0.6, alpha=0.6)
+                axis.plot(steps, values.mean(axis=1), color=colour, label=row["rule"])
+        idle = rows[[row["system"] for row in rows].index(name)]["idle_cost"][0]
+        above.axhline(idle, color="black", linestyle=":", label="no action")
+        above.set(title=name, ylabel="cost of a step", yscale="log")
+        below.set(xlabel="updates", ylabel="success, %", ylim=(-3, 103))
+        above.legend(fontsize=8)
+        for axis in (above, below):
+            axis.grid(alpha=0.3)
+    return figure
+
+
+def draw_flow(rows: Sequence[dict[str, Any]]) -> Figure:
+    """Draw errors in the state against the lag: a column for each system."""
+    names = list(dict.fromkeys(row["system"] for row in rows))
+    figure = Figure(figsize=(1 + 4.4 * len(names), 4), layout="constrained")
+    axes = figure.subplots(1, len(names), squeeze=False)[0]
+    for axis, name in zip(axes, names, strict=True):
+        mine = [row for row in rows if row["system"] == name]
+        untrained = mine[0]["flow"][0]
+        _draw_curve(axis, untrained, "black", "untrained")
+        for row in mine:
+            colour = COLOURS.get(row["rule"], "0.4")
+            _draw_curve(axis, row["flow"][1], colour, row["rule"])
+        dt = SYSTEMS[name].dt
+        axis.set(title=name, yscale="log", ylabel="‖∂ℓ_s/∂s_{s−k}‖")
+        axis.set_xlabel(f"lag k, steps of {dt} s")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    return figure
+
+
+def _draw_curve(axis: Any, flow: dict[str, Any], colour: str, label: str) -> None:
+    curves = np.array(flow["curve"], float)
+    curves = np.where(curves > 0, curves, np.nan)
+    typical = np.exp(np.log(curves).mean(axis=0))
+    label = f"{label}, β {np.mean(flow['beta']):.2f}"
+    axis.plot(typical, color=colour, label=label)
+    axis.fill_between(
+        range(len(typical)), curves.min(axis=0), curves.max(axis=0),
+        color=colour, alpha=0.15, linewidth=0,
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""Forecasts of time series: sunspots, weather, prices, or your own."""

@@ -1,0 +1,186 @@
+"""How networks of `forecast` learn from windows of what was.
+
+Each network has a twin. The first learns without the validation part, which says after
+how many updates it is best; the twin, which learns from that part too, is then taken
+after as many.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import choices
+from experiments.applications.forecast import network as networks
+from experiments.applications.forecast.network import Arrays, Lane
+from experiments.applications.forecast.series import Prepared, Series
+from experiments.harness.jobs import Way
+
+RATES = {"adam": 5e-3, "adamw": 5e-3, "rmsprop": 2e-3}  # else those of `choices`
+
+
+class Learned(NamedTuple):
+    """Forecasts [seeds, origins, H, 3] from the step `first` on, and how it went."""
+
+    said: np.ndarray
+    first: int
+    row: dict[str, Any]
+
+
+def by_windows(
+    config: Any,
+    rule: str,
+    update: str,
+    series: Series,
+    prepared: Prepared,
+    way: Way,
+) -> Learned:
+    """Train in windows, once for each block of the test part, and forecast it.
+
+    A block is forecast by a network of its own, that has seen all before it.
+
+    Args:
+      config: of the study.
+      rule: a gradient rule by name.
+      update: by name; of the Rprop family it is given all windows at once.
+      series: what to forecast.
+      prepared: its arrays.
+      way: where checkpoints go.
+    """
+    horizons, whole = series.horizons, is_whole(update)
+    starts = _block_starts(series, config.blocks)
+    steps = config.full_batch_steps if whole else config.steps
+    every = -(-steps // config.looks)
+    steps = every * config.looks
+    arrays = Arrays(prepared.xs, prepared.z, prepared.known)
+    network = networks.make_network(
+        config.cell, arrays.xs.shape[1], config.units, len(horizons)
+    )
+    draws = choices.draws(rule)
+    learn = networks.on_windows(
+        choices.make_rule(rule, network.step, networks.loss, lookback=config.lookback),
+        network, horizons, warm=config.warm, span=config.span, every=every, draws=draws,
+    )  # fmt: skip
+    key = jax.random.key(config.first_seed)
+    held_out = series.test - series.validation
+    cuts = np.array([[start - held_out, start] for start in starts])  # twins
+    shape = (len(starts), 2, config.seeds)
+    runs = int(np.prod(shape))
+    drawn = jax.vmap(network.init)(jax.random.split(key, config.seeds))
+    lanes = lambda leaf: jnp.broadcast_to(leaf, (*shape[:2], *leaf.shape)).reshape(
+        runs, *leaf.shape[1:]
+    )
+    params = jax.tree.map(lanes, drawn)
+    kept = jax.tree.map(
+        lambda leaf: jnp.zeros((runs, config.looks, *leaf.shape[1:])), params
+    )
+    cut = jnp.asarray(np.broadcast_to(cuts[..., None], shape).reshape(runs))
+    given = jax.tree.map(jnp.asarray, tuple(arrays))
+    if whole:
+        given = (jnp.arange(0, max(starts), config.span), *given)
+    result = way.fit(
+        learn,
+        choices.make_update(
+            update, config.learning_rate or RATES.get(update),
+            steps=None if whole else steps,
+        ),
+        params,
+        given,
+        steps=steps,
+        chunk=every,
+        sample=None if whole else partial(_sample, config.batch),
+        draws=draws,
+        key=jax.random.fold_in(key, 1) if draws or not whole else None,
+        carry=Lane(cut, jnp.zeros(runs, int), kept),
+        runs=runs,
+    )  # fmt: skip
+    kept = jax.tree.map(
+        lambda leaf: np.asarray(leaf).reshape(*shape, *leaf.shape[1:]),
+        result.carry.kept,
+    )
+    scores = [
+        _validate(config, network, series, arrays, kept, block, cuts[block])
+        for block in range(len(starts))
+    ]  # each [seeds, looks]
+    best = np.stack([np.argmin(score, axis=1) for score in scores])
+    row = {
+        "params": sum(leaf[0].size for leaf in jax.tree.leaves(params)),
+        "steps": result.steps,
+        "stopped_after": (every * (best[0] + 1)).tolist(),
+        "validation": np.min(scores[0], axis=1).tolist(),
+        "ms_per_step": 1000
+        * result.seconds
+        / max(1, result.steps - (result.resumed_from or 0)),
+        "compile_seconds": result.compile_seconds,
+        "nonfinite_step": np.asarray(result.nonfinite_step).tolist(),
+    }
+    said, first = _walk(config, network, series, arrays, kept, best, starts)
+    return Learned(said, first, row)
+
+
+def _block_starts(series: Series, blocks: int) -> list[int]:
+    """Return the first step of each block, and that of what is to come, if any is."""
+    rows = len(series.values)
+    borders = np.linspace(series.test, rows, blocks + 1)[:-1].astype(int)
+    return [*borders.tolist(), *([rows] if series.name == "csv" else [])]
+
+
+def check_known(series: Series, blocks: int) -> None:
+    """Check that something is known that networks of all blocks can be chosen by.
+
+    Raises:
+      ValueError: if nothing is, in a validation part or in the test part.
+    """
+    held_out = series.test - series.validation
+    starts = _block_starts(series, blocks)
+    parts = [(start - held_out, start) for start in starts]
+    for begin, end in [*parts, (series.test, len(series.values))]:
+        if not np.isfinite(series.values[begin:end]).any():
+            raise ValueError(
+                f"{series.title} has no number in rows {begin} to {end - 1}, counted "
+                "from 0, by which networks are to be chosen or tested."
+            )
+
+
+def is_whole(update: str) -> bool:
+    """Whether an update is given all windows at once, as the Rprop family needs it."""
+    resilient = not choices.UPDATES[update].of_gradients or update == "manhattan"
+    return resilient and update != "probabilistic_rprop"
+
+
+def _sample(batch: int, key: jax.Array, arrays: tuple) -> tuple:
+    """Draw where windows begin, as shares of what a lane may see."""
+    return (jax.random.uniform(key, (batch,)), *arrays)
+
+
+def _validate(config, network, series, arrays, kept, block, cuts) -> np.ndarray:
+    """Return the loss of the first twins on the validation part, [seeds, looks]."""
+    first = max(0, cuts[0] - 4 * config.warm)
+    mine = jax.tree.map(lambda leaf: leaf[block, 0], kept)
+    shape = jax.tree.leaves(mine)[0].shape[:2]
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), mine)
+    xs, z = arrays.xs[first : cuts[1]], arrays.z[first : cuts[1]]
+    said = networks.say(network, len(series.horizons), flat, xs)
+    target = np.arange(first, cuts[1])[:, None] + np.array(series.horizons)
+    counts = arrays.known[first : cuts[1]] & (target >= cuts[0]) & (target < cuts[1])
+    errors = np.asarray(networks.losses(said, z[None]))
+    means = np.sum(errors * counts, axis=(1, 2)) / counts.sum()
+    return np.nan_to_num(means, nan=np.inf).reshape(shape)
+
+
+def _walk(config, network, series, arrays, kept, best, starts) -> tuple:
+    """Forecast from each origin by the network of its block."""
+    begins = np.array(starts) - 1  # the origin whose next value is the block's first
+    first = max(0, begins[0] - 4 * config.warm)
+    seeds = np.arange(config.seeds)
+    parts = []
+    for block, origin in enumerate(begins):
+        chosen = jax.tree.map(
+            lambda leaf, block=block: leaf[block, 1, seeds, best[block]], kept
+        )
+        said = networks.say(network, len(series.horizons), chosen, arrays.xs[first:])
+        end = [*begins, len(arrays.xs)][block + 1]
+        parts.append(np.asarray(said)[:, origin - first : end - first])
+    return np.concatenate(parts, axis=1), int(begins[0])

@@ -1,0 +1,140 @@
+"""The network of `forecast`: at each step a value and an interval, for all horizons.
+
+    ℓ = ½ (z − m)² + ρ_.05(z − a) + ρ_.95(z − b),    ρ_q(e) = max(q e, (q − 1) e)
+
+m, a and b are what is said of z at one horizon. The squared error makes m a mean, the
+quantile loss ρ makes a and b the ends of an interval that holds 90 % of what comes.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants import gradients
+from bpvariants.types import GradientRule, PyTree
+from experiments.applications.forecast.baselines import HIGH, LOW
+from experiments.networks.online import Network, recurrent
+
+CELLS = ("gru", "lstm", "rtu", "tanh")
+NORMAL = 1.645  # deviations from the mean that 90 % of a normal variable are within
+AS_ONE = 0.5  # of ½ (z − m)²
+
+
+class Arrays(NamedTuple):
+    """What a network reads, and what it is to say: see `_series.Prepared`."""
+
+    xs: Any  # [N, D]
+    z: Any  # [N, H]
+    known: Any  # [N, H] bool
+
+
+class Lane(NamedTuple):
+    """What a training carries: how far it may look, and what it has been."""
+
+    cut: Any  # [] the first step of the series that it may not see
+    count: Any  # [] updates so far
+    kept: PyTree  # leaves [looks, …]: the params before the last update of each part
+
+
+@cache  # so that what is compiled of it is found again
+def make_network(cell: str, inputs: int, units: int, horizons: int) -> Network:
+    """Return a cell with a readout of its state and of its inputs.
+
+    At first it says that nothing changes, with the interval of a normal variable.
+    """
+    plain = recurrent(cell, inputs, units, 3 * horizons)
+
+    def init(key):
+        first = jnp.tile(jnp.array([0.0, -NORMAL, NORMAL]), horizons)
+        return plain.init(key) | {"bias": first}
+
+    return plain._replace(init=init)
+
+
+def losses(said: jax.Array, z: jax.Array) -> jax.Array:
+    """Return ℓ of m, a, b in said [*batch, H, 3] and z [*batch, H], [*batch, H]."""
+    middle, low, high = jnp.moveaxis(said, -1, 0)
+    pinball = lambda q, error: jnp.maximum(q * error, (q - 1) * error)
+    ends = pinball(LOW, z - low) + pinball(HIGH, z - high)
+    return AS_ONE * (z - middle) ** 2 + ends
+
+
+def loss(y: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Return the mean ℓ over the horizons that count; target is (z, 1 or 0)."""
+    z, counts = target
+    each = losses(y.reshape(*z.shape, 3), z) * counts
+    return each.sum(axis=-1) / jnp.maximum(counts.sum(axis=-1), 1)
+
+
+def on_windows(
+    rule: GradientRule,
+    network: Network,
+    horizons: tuple[int, ...],
+    *,
+    warm: int,
+    span: int,
+    every: int,
+    draws: bool,
+) -> Callable[..., Any]:
+    """Return (params, lane, starts, arrays…) -> ((value, lane), grads), for `fit`.
+
+    A window is `warm` steps from a state of zeros, whose losses do not count, and
+    `span` steps whose do. Values at the lane's cut and after it do not count.
+
+    Args:
+      rule: a gradient rule over sequences.
+      network: of which it is.
+      horizons: of the targets.
+      warm: steps before the first that counts.
+      span: steps that count.
+      every: after how many updates to keep the params.
+      draws: whether the rule takes a key.
+    """
+    ahead = jnp.asarray(horizons)
+
+    def learn(params, lane, starts, xs, z, known, *, key=None):
+        if jnp.issubdtype(starts.dtype, jnp.floating):  # shares of what may be seen
+            room = jnp.maximum(lane.cut - span, 1)
+            starts = jnp.floor(starts * room).astype(int)
+        place = jnp.arange(-warm, span)[:, None]
+        steps = starts + place
+        inside = (steps >= 0) & (steps < lane.cut)
+        at = jnp.clip(steps, 0, len(xs) - 1)
+        seen = (steps[..., None] + ahead < lane.cut) & (inside & (place >= 0))[
+            ..., None
+        ]
+        counts = (known[at] & seen).astype(z.dtype)
+        spread = lambda leaf: jnp.broadcast_to(leaf, (len(starts), *leaf.shape))
+        carry = jax.tree.map(spread, network.carry(params))
+        options = {"key": key} if draws else {}
+        (value, _), grads = rule(
+            params, carry, xs[at], (z[at], counts), counts.mean(axis=-1), inside,
+            **options,
+        )  # fmt: skip
+        keep = lambda kept, leaf: kept.at[lane.count // every].set(leaf)
+        kept = jax.tree.map(keep, lane.kept, params)
+        return (value, Lane(lane.cut, lane.count + 1, kept)), grads
+
+    return learn
+
+
+@partial(jax.jit, static_argnames=("network", "horizons"))
+def say(network: Network, horizons: int, params: PyTree, xs: jax.Array) -> jax.Array:
+    """Return what networks say along a series, [lanes, T, H, 3], from a zero state.
+
+    Args:
+      network: of the params.
+      horizons: how many there are.
+      params: leaves [lanes, …].
+      xs: [T, D].
+    """
+
+    def one(params):
+        carry = network.carry(params)
+        _, ys = gradients.unroll(network.step, params, carry, xs)
+        return ys.reshape(len(xs), horizons, 3)
+
+    return jax.vmap(one)(params)

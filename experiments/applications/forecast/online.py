@@ -1,0 +1,129 @@
+"""How networks of `forecast` learn at every step, in the test part too.
+
+The learner is behind by the largest horizon, as only then all of its targets are known.
+From there the newest network is run on to the present without being told anything, and
+forecasts: what it is scored by, it had not seen.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import choices
+from experiments.applications.forecast import network as networks
+from experiments.applications.forecast.learn import Learned
+from experiments.applications.forecast.network import Arrays
+from experiments.applications.forecast.series import Prepared, Series
+from experiments.harness.jobs import Way
+from experiments.networks.online import begin, draws as online_draws
+
+
+def is_online(rule: str) -> bool:
+    """Whether a rule learns at every step here."""
+    return rule not in ("bptt", "truncated_bptt", "artbp")
+
+
+def at_every_step(
+    config: Any, rule: str, update: str, series: Series, prepared: Prepared, way: Way
+) -> Learned:
+    """Learn from each value as it comes, in the test part too, and forecast it.
+
+    The part before validation is gone through `passes` times. All learning rates run
+    together; for each seed, the one that is best on the validation part is taken.
+    """
+    horizons, delay = series.horizons, max(series.horizons)
+    arrays = Arrays(*map(jnp.asarray, (prepared.xs, prepared.z, prepared.known)))
+    network = networks.make_network(
+        config.cell, arrays.xs.shape[1], config.units, len(horizons)
+    )
+    origin = series.validation - 1
+    keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
+    given = network, rule, update, config.decay, config.passes, origin, delay
+    said = np.asarray(_courses(given, arrays, jnp.asarray(config.rates), keys))
+    steps = config.passes * max(0, origin - delay) + len(arrays.xs) - origin
+    way.advance(steps)
+    target = np.arange(origin, len(prepared.xs))[:, None] + np.array(horizons)
+    counts = prepared.known[origin:] & (target < series.test)
+    z = jnp.asarray(prepared.z[origin:])
+    errors = np.asarray(networks.losses(jnp.asarray(said), z))
+    scores = np.sum(errors * counts, axis=(2, 3)) / max(1, counts.sum())
+    scores = np.nan_to_num(scores, nan=np.inf)  # [rates, seeds]
+    best = np.argmin(scores, axis=0)
+    row = {
+        "steps": steps,
+        "learning_rate": [config.rates[i] for i in best],
+        "validation": np.min(scores, axis=0).tolist(),
+    }
+    shift = series.test - 1 - origin
+    return Learned(said[best, np.arange(config.seeds), shift:], series.test - 1, row)
+
+
+@partial(jax.jit, static_argnames="given")
+def _courses(given: tuple, arrays: Arrays, rates: jax.Array, keys: jax.Array):
+    """Return what is said for each rate and key, [rates, seeds, T, H, 3]."""
+    course = partial(_course, given, arrays)
+    return jax.vmap(jax.vmap(course, in_axes=(None, 0)), in_axes=(0, None))(rates, keys)
+
+
+def _course(given, arrays, rate, key):
+    """Return what one network says from the origin on, [T, H, 3]."""
+    network, rule_name, update_name, decay, passes, origin, delay = given
+    rule = choices.make_online(
+        rule_name, network.step, networks.loss, visible=lambda carry: carry[1]
+    )
+    update = choices.make_update(update_name, rate, decay=decay)
+    of_params, of_rule = jax.random.split(key)
+    params = network.init(of_params)
+    zeros, horizons = network.carry(params), arrays.z.shape[1]
+    counts = arrays.known.astype(arrays.z.dtype)
+    draws = online_draws(rule)
+
+    def take(pair_and_state, at, number, reset):
+        """Learn from one step; before the first there is nothing."""
+        (params, opt_state), state = pair_and_state
+        i = jnp.maximum(at, 0)
+        options = {"key": jax.random.fold_in(of_rule, number)} if draws else {}
+        _, grads, state = rule.update(
+            params, state, arrays.xs[i], (arrays.z[i], counts[i]),
+            weight=counts[i].mean(), mask=at >= 0, reset=reset, **options,
+        )  # fmt: skip
+        change, new = update.update(grads, opt_state, params)
+        some = (at >= 0) & (counts[i].sum() > 0)
+        pick = lambda a, b: jnp.where(some, a, b)
+        pair = optax.apply_updates(params, change), new
+        return jax.tree.map(pick, pair, (params, opt_state)), state
+
+    def silent(pair_and_state, inputs):
+        return take(pair_and_state, *inputs), None
+
+    def aloud(pair_and_state, inputs):
+        now, number = inputs
+        pair, state = take(pair_and_state, now - delay, number, False)
+        first = jnp.maximum(now - delay + 1, 0)
+        last = jax.lax.dynamic_slice_in_dim(arrays.xs, first, delay)
+        mask = jnp.arange(delay) <= now - first
+        (params, _), carry = pair, state.carry
+        walk = lambda carry, inputs: _run_on(network, params, carry, *inputs)
+        y = jax.lax.scan(walk, (carry, jnp.zeros(3 * horizons)), (last, mask))[0][1]
+        return (pair, state), y.reshape(horizons, 3)
+
+    known = max(0, origin - delay)  # steps whose targets are all before the origin
+    state = begin(rule, params, zeros, (arrays.xs[0], (arrays.z[0], counts[0])))
+    going = (params, update.init(params)), state
+    if known:
+        at = jnp.tile(jnp.arange(known), passes)
+        numbers = jnp.arange(len(at))
+        going, _ = jax.lax.scan(silent, going, (at, numbers, at == 0))
+    now = jnp.arange(origin, len(arrays.xs))
+    numbers = passes * known + jnp.arange(len(now))
+    return jax.lax.scan(aloud, going, (now, numbers))[1]
+
+
+def _run_on(network, params, carry_and_y, x, inside):
+    carry, y = carry_and_y
+    new = network.step(params, carry, x)
+    return jax.tree.map(partial(jnp.where, inside), new, (carry, y)), None

@@ -1,0 +1,103 @@
+"""How good forecasts are: errors by horizon, intervals, and whether there is skill."""
+
+from typing import Any
+
+import numpy as np
+
+from experiments.applications.forecast.baselines import HIGH, LOW
+from experiments.applications.forecast.diebold_mariano import diebold_mariano
+from experiments.applications.forecast.series import Prepared, Series
+
+SHOWN = 150  # last steps that are kept to draw
+ALL = "all"
+
+
+def in_units(prepared: Prepared, said: np.ndarray, first: int) -> np.ndarray:
+    """Return what networks say of z in units of the series, the interval in order.
+
+    Args:
+      prepared: arrays of the series.
+      said: [seeds, origins, H, 3].
+      first: the first origin.
+    """
+    reference = prepared.reference[first : first + said.shape[1], None, None]
+    out = reference + prepared.scale[:, None] * said.astype(float)
+    out[..., 1:] = np.sort(out[..., 1:], axis=-1)
+    return out
+
+
+def score(
+    series: Series, prepared: Prepared, said: np.ndarray, first: int
+) -> dict[str, Any]:
+    """Return the scores of forecasts from the last step before the test part on.
+
+    Args:
+      series: what was forecast.
+      prepared: its arrays.
+      said: [seeds, origins, H, 3], in units of the series.
+      first: the first origin, the last step before the test part.
+
+    Returns:
+      For each period and horizon a list over seeds: rmse; coverage, the percentage of
+      values within the interval; quantile_loss, the mean of its two ends. Where skill
+      is in question, of each horizon the test against the reference. And what to draw.
+    """
+    targets = prepared.targets[first:]
+    origins = np.arange(first, len(series.values))
+    periods = dict(series.periods)
+    if len(periods) > 1:
+        periods[ALL] = (series.test, len(series.values))
+    row: dict[str, Any] = {"rmse": {}, "coverage": {}, "quantile_loss": {}}
+    for period, (begin, end) in periods.items():
+        for measure in row.values():
+            measure[period] = {}
+        for i, h in enumerate(series.horizons):
+            at = origins + h
+            use = (at >= begin) & (at < end) & np.isfinite(targets[:, i])
+            if not use.any():
+                continue
+            y, m = targets[use, i], said[:, use, i]
+            errors = y - m[..., 0]
+            inside = (m[..., 1] <= y) & (y <= m[..., 2])
+            ends = _pinball(LOW, y - m[..., 1]) + _pinball(HIGH, y - m[..., 2])
+            row["rmse"][period][str(h)] = _mean(errors**2, 0.5)
+            row["coverage"][period][str(h)] = _mean(100 * inside)
+            row["quantile_loss"][period][str(h)] = _mean(ends / 2)
+    if series.price:
+        row["skill"] = _skill(series, prepared, said, first)
+    row["shown"] = _shown(series, said)
+    return row
+
+
+def _pinball(q: float, errors: np.ndarray) -> np.ndarray:
+    return np.maximum(q * errors, (q - 1) * errors)
+
+
+def _mean(values: np.ndarray, power: float = 1.0) -> list[float]:
+    return (values.mean(axis=1, dtype=float) ** power).tolist()
+
+
+def _skill(series, prepared, said, first) -> dict[str, dict[str, float]]:
+    """Compare squared errors, in the mean over seeds, with those of the reference."""
+    found = {}
+    for i, h in enumerate(series.horizons):
+        y = prepared.targets[first:, i]
+        use = np.isfinite(y)
+        theirs = (y - prepared.reference[first:])[use] ** 2
+        ours = np.mean((y - said[..., i, 0])[:, use] ** 2, axis=0)
+        gain = 100 * (1 - np.sqrt(ours.mean() / theirs.mean()))
+        test = diebold_mariano(theirs - ours, h)
+        found[str(h)] = {"gain": float(gain), **test._asdict()}
+    return found
+
+
+def _shown(series: Series, said: np.ndarray) -> dict[str, Any]:
+    """Return forecasts of the last steps, in the mean over seeds, by horizon."""
+    middle, length = said.mean(axis=0), said.shape[1]
+    rows = len(series.values)
+    found = {}
+    for h in dict.fromkeys((series.horizons[0], series.horizons[-1])):
+        count = min(SHOWN, length - h)
+        part = middle[length - h - count : length - h, series.horizons.index(h)]
+        found[str(h)] = {"from": rows - count, "said": part.round(6).tolist()}
+    return found

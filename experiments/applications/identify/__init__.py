@@ -1,0 +1,1 @@
+"""Identification of a plant online, before and after it changes."""

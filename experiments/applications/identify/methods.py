@@ -1,0 +1,243 @@
+"""Who identifies a plant: observers and networks that learn online, and linear models.
+
+Each predicts the next measurement before it is told, [settings, seeds, T].
+"""
+
+import itertools
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+
+from bpvariants import cells, updates
+from bpvariants.types import PyTree, Step
+from experiments import choices
+from experiments.applications.identify import tanks
+from experiments.applications.identify.tanks import Record
+from experiments.harness.precision import double_precision
+
+SOLVE = "least_squares"  # in the place of an update of gradients
+PRIOR = 0.1  # of weights, in units of the noise: what is not linear goes by small steps
+LAGS = 2  # of a linear model: y and u of so many steps
+
+
+class Model(NamedTuple):
+    """A step of (u, y) that predicts the next y, its params and its first carry."""
+
+    step: Step
+    init: Callable[[jax.Array], PyTree]
+    carry: Callable[[PyTree], PyTree]
+    k: Callable[[PyTree], jax.Array | None]
+
+
+class Course(NamedTuple):
+    """What a method predicted, and what it took k for, if it has a k."""
+
+    predictions: np.ndarray  # [settings, seeds, T]
+    settings: tuple[dict[str, float], ...]
+    k: np.ndarray | None = None  # [settings, seeds, T, 3]
+
+
+def observer() -> Model:
+    """Return the model that knows how tanks work, but not these ones."""
+    init = lambda key: tanks.init()
+    k = lambda params: jnp.exp(params["log_k"])
+    return Model(tanks.observe, init, lambda params: tanks.zeros(), k)
+
+
+def gru(units: int) -> Model:
+    """Return a network that knows nothing of tanks; y is in units of the least input.
+
+    What it says is the change of y.
+    """
+
+    def init(key):
+        return {
+            "cell": cells.gru_params(key, 2, units),
+            "readout": jnp.zeros(units),
+            "skip": jnp.zeros(2),
+            "bias": jnp.zeros(()),
+        }
+
+    def step(params, carry, x):
+        scaled = (x - jnp.array([1.5, 3.0])) / jnp.array([0.4, 2.0])
+        carry, h = cells.gru(params["cell"], carry, scaled)
+        change = h @ params["readout"] + scaled @ params["skip"] + params["bias"]
+        return carry, x[1] + change
+
+    carry = lambda params: cells.gru_carry(params["cell"])
+    return Model(step, init, carry, lambda params: None)
+
+
+class Adapt(NamedTuple):
+    """How params follow from ψ, the gradient of a prediction, and from its error."""
+
+    init: Callable[[PyTree], Any]
+    update: Callable[..., tuple[PyTree, Any]]  # (params, state, ψ, y, target)
+
+
+def descend(update: str, decay: float, rate: Any) -> Adapt:
+    """Step along the gradient of the squared error, (y − target) ψ, as updates do."""
+    optimizer = choices.make_update(update, rate, decay=decay)
+
+    def apply(params, state, psi, y, target):
+        grads = jax.tree.map(lambda leaf: (y - target) * leaf, psi)
+        change, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, change), state
+
+    return Adapt(optimizer.init, apply)
+
+
+def solve(decay: Any) -> Adapt:
+    """Solve, at every step, what is linear in ψ: recursive prediction errors."""
+    rule = updates.recursive_least_squares(decay, prior=PRIOR)
+
+    def apply(params, state, psi, y, target):
+        w, back = ravel_pytree(params)
+        x, _ = ravel_pytree(psi)
+        w, state = rule.update(w, state, x, target - y + x @ w)
+        return back(w), state
+
+    return Adapt(lambda params: rule.init(ravel_pytree(params)[0]), apply)
+
+
+def learn(
+    record: Record,
+    model: Model,
+    rule: str,
+    adapt: Callable[[Any], Adapt],
+    settings: dict[str, tuple[float, ...]],
+    key: jax.Array,
+) -> Course:
+    """Learn at every step by an online rule; all settings and seeds together.
+
+    Args:
+      record: of plants, with a first axis of seeds.
+      model: what to learn.
+      rule: of :data:`~experiments.choices.ONLINE`.
+      adapt: from a setting to how params follow from gradients.
+      settings: its name, and values to choose from.
+      key: of the first weights, and of rules that draw.
+    """
+    # Of the prediction itself, so that value and gradient are y and ψ.
+    online = choices.make_online(rule, model.step, lambda y, target: y)
+    draws = choices.draws(rule)
+
+    def course(setting, xs, targets, key):
+        of_params, of_rule = jax.random.split(key)
+        params, follow = model.init(of_params), adapt(setting)
+
+        def body(state, inputs):
+            params, own, online_state = state
+            x, target, key = inputs
+            options = {"key": key} if draws else {}
+            y, psi, online_state = online.update(
+                params, online_state, x, target, **options
+            )
+            params, own = follow.update(params, own, psi, y, target)
+            return (params, own, online_state), (y, model.k(params))
+
+        keys = jax.random.split(of_rule, len(xs))
+        state = params, follow.init(params), online.init(params, model.carry(params))
+        return jax.lax.scan(body, state, (xs, targets, keys))[1]
+
+    ((name, values),) = settings.items()
+    of_seeds = jax.vmap(course, in_axes=(None, 0, 0, 0))
+    keys = jax.random.split(key, len(record.targets))
+    run = jax.jit(jax.vmap(of_seeds, in_axes=(0, None, None, None)))
+    y, k = run(jnp.asarray(values), record.xs, record.targets, keys)
+    found = tuple({name: value} for value in values)
+    return Course(np.asarray(y), found, None if k is None else np.asarray(k))
+
+
+def least_squares(record: Record, decays: tuple[float, ...]) -> Course:
+    """Solve a linear model of the last two y and u at every step, forgetting by λ."""
+    xs = np.asarray(record.xs, float)
+    before = np.concatenate([xs[:, :1], xs[:, :-1]], axis=1)
+    ones = np.ones((*xs.shape[:2], 1))
+    with double_precision():
+
+        def course(decay, inputs, targets):
+            rule = updates.recursive_least_squares(decay, prior=10.0)
+
+            def body(state, inputs):
+                w, rls = state
+                x, y = inputs
+                return rule.update(w, rls, x, y), x @ w
+
+            w = jnp.zeros(2 * LAGS + 1)
+            return jax.lax.scan(body, (w, rule.init(w)), (inputs, targets))[1]
+
+        inputs = jnp.asarray(np.concatenate([xs, before, ones], axis=2))
+        targets = jnp.asarray(np.asarray(record.targets, float))
+        of_seeds = jax.vmap(course, in_axes=(None, 0, 0))
+        run = jax.jit(jax.vmap(of_seeds, in_axes=(0, None, None)))
+        found = np.asarray(run(jnp.asarray(decays), inputs, targets))
+    return Course(found, tuple({"decay": decay} for decay in decays))
+
+
+def persistence(record: Record) -> Course:
+    """Predict that the next measurement is this one."""
+    return Course(np.asarray(record.xs[..., 1])[None], ({},))
+
+
+def informed(record: Record, gains: tuple[tuple[float, float], ...]) -> Course:
+    """Observe with the true k at every step, by gains to choose from.
+
+    Args:
+      record: of plants.
+      gains: of the upper and of the lower level.
+    """
+
+    def course(gain, xs, k):
+        def body(levels, inputs):
+            x, k = inputs
+            params = {"log_k": jnp.log(k), "gain": jax.scipy.special.logit(gain)}
+            return tanks.observe(params, levels, x)
+
+        return jax.lax.scan(body, tanks.zeros(), (xs, k))[1]
+
+    run = jax.vmap(jax.vmap(course, in_axes=(None, 0, 0)), in_axes=(0, None, None))
+    found = jax.jit(run)(jnp.array(gains), record.xs, record.k)
+    settings = tuple({"gain": lower} for _, lower in gains)
+    return Course(np.asarray(found), settings)
+
+
+def best(course: Course, record: Record, until: int) -> int:
+    """Return the setting whose predictions were nearest to what was measured, early."""
+    errors = course.predictions - np.asarray(record.targets)
+    scores = np.mean(np.square(errors[..., :until], dtype=float), axis=(1, 2))
+    return int(np.argmin(np.where(np.isfinite(scores), scores, np.inf)))
+
+
+Jobs = dict[str, Callable[[], Course]]
+
+
+def methods(record: Record, config: Any) -> Jobs:
+    """Return who is to identify the plants, the simplest first."""
+    jobs: Jobs = {"persistence": partial(persistence, record)}
+    jobs["least squares, λ = 1"] = partial(least_squares, record, (1.0,))
+    jobs["least squares, forgetting"] = partial(least_squares, record, config.decays)
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    models = {"observer": observer(), f"gru-{config.units}": gru(config.units)}
+    for name, model in models.items():
+        for rule in config.rules:
+            for update in config.updates:
+                adapt, settings = (
+                    (solve, {"decay": config.decays})
+                    if update == SOLVE
+                    else (
+                        partial(descend, update, config.decay),
+                        {"learning_rate": config.rates},
+                    )
+                )
+                given = record, model, rule, adapt, settings, key
+                jobs[f"{name}, {rule} × {update}"] = partial(learn, *given)
+    gains = tuple(itertools.product((0.02, 0.05, 0.1, 0.2), (0.1, 0.2, 0.3, 0.5)))
+    jobs["observer that is told k"] = partial(informed, record, gains)
+    return jobs

@@ -1,0 +1,90 @@
+"""A text to be scored, a network that reads it, and what it writes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import data
+from experiments.networks import recurrent
+from experiments.networks.recurrent import Network, Window
+
+SCORED = 64  # streams that a text is read in to be scored
+WARM = 128  # characters that each of them reads before
+
+
+def score_window(text: data.Text, tested: int | None = None) -> Window:
+    """Return a text for test in streams, each of which reads some of it before.
+
+    All characters count, the first after those that end the text for training.
+    """
+    test = text.test[:tested]
+    length = -(-len(test) // SCORED)
+    before = text.train[-WARM - 1 :]
+    whole = np.concatenate([before, test, np.zeros(length * SCORED - len(test), int)])
+    offset = len(before) - 1  # how many characters each stream reads before
+    place = length * np.arange(SCORED) + np.arange(length + offset)[:, None]
+    counts = (np.arange(length + offset) >= offset)[:, None]
+    within = place - offset < len(test)
+    xs, targets = whole[place].astype(np.int32), whole[place + 1].astype(np.int32)
+    return Window(xs, targets, counts & within, within, None)
+
+
+def reset_often(window: Window, every: int) -> Window:
+    """Return a window in which the state is set to zeros after so many steps."""
+    times = np.arange(len(window.xs))[:, None] % every == 0
+    return window._replace(reset=np.broadcast_to(times, window.xs.shape))
+
+
+def make_network(cell: str, units: int, embedding: int, symbols: int) -> Network:
+    """Return a network of characters, which reads and is asked for indices."""
+
+    def init(key):
+        params = recurrent.init(key, cell, embedding, units, symbols)
+        shape = symbols, embedding
+        drawn = jax.random.normal(jax.random.fold_in(key, 1), shape)
+        return params | {"embedding": drawn}
+
+    return recurrent.make_network(
+        cell,
+        units,
+        lambda params, x: params["embedding"][x],
+        optax.softmax_cross_entropy_with_integer_labels,
+        init,
+    )
+
+
+def generate(
+    network: Network,
+    params: Any,
+    prompt: np.ndarray,
+    steps: int,
+    key: jax.Array,
+    temperature: float = 1.0,
+) -> np.ndarray:
+    """Return characters [steps] that go on from a prompt.
+
+    Args:
+      network: as :func:`make_network` returns it.
+      params: of it.
+      prompt: indices of characters, [at least 1].
+      steps: how many to draw.
+      key: of `jax.random`.
+      temperature: that logits are divided by.
+    """
+    first = jnp.asarray(prompt, jnp.int32)
+    read = lambda carry, x: network.step(params, carry, (x, None))
+
+    def draw(state, key):
+        carry, logits = read(*state)
+        x = jax.random.categorical(key, logits / temperature).astype(jnp.int32)
+        return (carry, x), x
+
+    def write():
+        carry, _ = jax.lax.scan(read, network.zeros(()), first[:-1])
+        keys = jax.random.split(key, steps)
+        return jax.lax.scan(draw, (carry, first[-1]), keys)[1]
+
+    return np.asarray(jax.jit(write)())

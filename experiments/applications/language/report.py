@@ -1,0 +1,86 @@
+"""What `language` shows: a table beside published figures, curves, what it wrote."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import report
+from experiments.report._scores import bits
+
+COLOURS = {"kept": "C0", "reset": "C3"}
+NANOGPT = "nanoGPT's readme"
+PUBLISHED = {"small transformer, on a CPU": 1.88, "transformer, on a GPU": 1.47}
+MEASURES = ("nats", "bits", "nats, reset", "train", "params", "epochs", "minutes")
+
+
+def show(
+    rows: Sequence[dict[str, Any]], source: str, config: Any, published: bool
+) -> None:
+    """Print the table.
+
+    Args:
+      rows: of models, with their nats.
+      source: the name of the text.
+      config: of the study.
+      published: whether the text is the one that others have figures of.
+    """
+    ours = {}
+    for row in rows:
+        nats = row["nats"]
+        many = [bits(each) for each in nats] if isinstance(nats, list) else bits(nats)
+        ours[row["model"]] = {"nats": nats, "bits": many}
+        if "state" in row:
+            ours[row["model"]] |= {
+                "nats, reset": row["nats_reset"],
+                "train": row["train"],
+                "params": f"{row['params'] / 1000:.0f}K",
+                "epochs": f"{row['epochs']:.2g}",
+                "minutes": f"{row['wall_seconds'] / 60:.1f}",
+            }
+    others = [
+        report.Published(model, {"nats": nats, "bits": bits(nats)}, NANOGPT)
+        for model, nats in PUBLISHED.items()
+    ]
+    report.show_beside(
+        f"{source}, {config.rule} × {config.update}",
+        MEASURES,
+        ours,
+        others if published else [],
+        "Nats and bits per character of the last tenth of the text, read in 64 streams "
+        f"that have read 128 characters before. Reset: with the state of zeros every "
+        f"{config.window} characters. Train: of the last 50 updates. Minutes: of all "
+        "seeds.",
+    )
+
+
+def show_sample(sample: str, temperature: float) -> None:
+    """Print what a network wrote."""
+    console = report.wide_console()
+    console.print(f"\nWritten at temperature {temperature:g}:\n", style="bold")
+    console.print(sample, markup=False, highlight=False, emoji=False)
+
+
+def draw(rows: Sequence[dict[str, Any]], source: str, tested: int) -> Figure:
+    """Draw nats per character against updates, with n-grams as lines."""
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    axis = figure.subplots()
+    for row in (row for row in rows if "state" in row):
+        colour, steps = COLOURS[row["state"]], row["curve_steps"]
+        curve, train = np.array(row["curve"]), np.array(row["train_curve"])
+        axis.plot(steps, curve, color=colour, linewidth=0.6, alpha=0.5)
+        label = f"{row['model']}, test"
+        axis.plot(steps, curve.mean(axis=1), color=colour, label=label)
+        style = {"color": colour, "linestyle": "--", "linewidth": 0.9}
+        label = f"{row['model']}, training"
+        axis.plot(steps, train.mean(axis=1), label=label, **style)
+    ngrams = [row for row in rows if "state" not in row]
+    for i, row in enumerate(ngrams):
+        shade = 0.75 - 0.75 * i / max(1, len(ngrams) - 1)
+        axis.axhline(row["nats"], color=str(shade), linestyle=":", label=row["model"])
+    title = f"{source}: the first {tested:,} characters of test on the way"
+    axis.set(title=title, xlabel="updates", ylabel="nats per character")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    return figure

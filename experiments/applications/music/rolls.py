@@ -1,0 +1,144 @@
+"""Pieces of music one after another in streams, and how likely simple models find them.
+
+A piece is a piano roll [T, 88]; its step t + 1 is to be predicted from those up to t.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.data import Music, to_roll
+from experiments.networks.recurrent import Window
+
+
+class Rolls(NamedTuple):
+    """Pieces as piano rolls [T, 88], split as published."""
+
+    train: list[np.ndarray]
+    validation: list[np.ndarray]
+    test: list[np.ndarray]
+
+
+def as_rolls(music: Music) -> Rolls:
+    """Return pieces as rolls of small integers."""
+    return Rolls(
+        *([to_roll(piece).astype(np.uint8) for piece in part] for part in music)
+    )
+
+
+def pack(lengths: Sequence[int], streams: int) -> list[list[int]]:
+    """Share pieces among streams that are about equally long: longest pieces first.
+
+    Example:
+      >>> pack([5, 3, 4, 2], 2)
+      [[0, 3], [2, 1]]
+    """
+    shares: list[list[int]] = [[] for _ in range(streams)]
+    total = np.zeros(streams, int)
+    for i in np.argsort(-np.asarray(lengths), kind="stable"):
+        shortest = int(np.argmin(total))
+        shares[shortest].append(int(i))
+        total[shortest] += lengths[i]
+    return shares
+
+
+def lay_out(
+    rolls: Sequence[np.ndarray], shares: Sequence[Sequence[int]], multiple: int = 1
+) -> Window:
+    """Return pieces one after another in streams, all of them one window.
+
+    Each step but the first of a piece is a target, in the place of the step before. The
+    last step of a piece is read too, and its loss does not count.
+
+    Args:
+      rolls: pieces, each [T, 88] of zeros and ones.
+      shares: which of them are in each stream, in their order.
+      multiple: what the length is to be a multiple of.
+
+    Example:
+      >>> one = np.ones((3, 88), np.uint8)
+      >>> window = lay_out([one, one[:2]], [[0, 1]])
+      >>> window.xs.shape, window.weights[:, 0].tolist()
+      ((5, 1, 88), [True, True, False, True, False])
+      >>> window.reset[:, 0].tolist()
+      [True, False, False, True, False]
+    """
+    longest = max(sum(len(rolls[i]) for i in share) for share in shares)
+    length = -(-longest // multiple) * multiple
+    shape = length, len(shares)
+    xs = np.zeros((*shape, rolls[0].shape[1]), np.uint8)
+    targets = np.zeros_like(xs)
+    weights, mask, reset = (np.zeros(shape, bool) for _ in range(3))
+    for b, share in enumerate(shares):
+        begin = 0
+        for i in share:
+            roll, end = rolls[i], begin + len(rolls[i])
+            xs[begin:end, b], targets[begin : end - 1, b] = roll, roll[1:]
+            mask[begin:end, b], weights[begin : end - 1, b] = True, True
+            reset[begin, b] = True
+            begin = end
+    return Window(xs, targets, weights, mask, reset)
+
+
+def side_by_side(rolls: Sequence[np.ndarray], streams: int) -> Window:
+    """Return pieces in so many streams, all of them one window: to be tested on."""
+    return lay_out(rolls, pack([len(roll) for roll in rolls], streams))
+
+
+@dataclasses.dataclass(frozen=True)
+class Streams:
+    """Pieces to learn from, in windows of streams, from any step on."""
+
+    rolls: Sequence[np.ndarray]
+    streams: int
+    window: int
+    seed: int
+
+    def __call__(self, start: int) -> Iterator[Window]:
+        """Draw windows without end; in each round pieces come in another order."""
+        shares = pack([len(roll) for roll in self.rolls], self.streams)
+        longest = max(sum(len(self.rolls[i]) for i in share) for share in shares)
+        windows = -(-longest // self.window)
+        number, left_out = divmod(start, windows)
+        while True:
+            rng = np.random.default_rng((self.seed, number))
+            mixed = [rng.permutation(share).tolist() for share in shares]
+            whole = lay_out(self.rolls, mixed, self.window)
+            for i in range(left_out, windows):
+                cut = slice(i * self.window, (i + 1) * self.window)
+                yield Window(*(part[cut] for part in whole))
+            number, left_out = number + 1, 0
+
+
+def independent_keys(train: Sequence[np.ndarray], test: Sequence[np.ndarray]) -> float:
+    """Return nats per step of keys that sound by themselves, as often as in train.
+
+    The first step of a piece is not scored. Each count has one half added to it.
+    """
+    (_, after), (_, targets) = _pairs(train), _pairs(test)
+    return _nats(_share(after), targets)
+
+
+def markov_keys(train: Sequence[np.ndarray], test: Sequence[np.ndarray]) -> float:
+    """Return nats per step of keys that sound by what each of them did before."""
+    (before, after), (given, targets) = _pairs(train), _pairs(test)
+    shares = _share(after, before), _share(after, ~before)
+    return _nats(np.where(given, *shares), targets)
+
+
+def _pairs(rolls: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    ends = [roll[:-1] for roll in rolls], [roll[1:] for roll in rolls]
+    before, after = (np.concatenate(each) > 0 for each in ends)
+    return before, after
+
+
+def _share(sounds: np.ndarray, where: np.ndarray | None = None) -> np.ndarray:
+    where = np.ones_like(sounds) if where is None else where
+    return ((sounds & where).sum(axis=0) + 0.5) / (where.sum(axis=0) + 1)
+
+
+def _nats(probabilities: np.ndarray, sounds: np.ndarray) -> float:
+    likely = np.where(sounds, probabilities, 1 - probabilities)
+    return float(-np.log(likely).sum(axis=1).mean())

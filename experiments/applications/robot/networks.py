@@ -1,0 +1,118 @@
+"""What a robot that follows a wall sees, and networks that say how it goes on.
+
+    mlp    h_t = tanh(U x_t + b)                 as a step without a state
+    else   h_t = cell(θ, h_{t−1}, x_t)
+    y_t = V h_t + c
+
+`sensors` are all 24 distances; `two` are those to the front and to the left, each the
+least of some sensors, as the papers about this robot have them.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import data
+from experiments.networks import recurrent
+from experiments.networks.recurrent import Network, Window
+
+TEST, VALIDATION = 4092, 2728  # where the last quarter begins, and the one before
+FRONT, LEFT = slice(10, 15), slice(17, 20)
+INPUTS = {
+    "sensors": lambda readings: readings,
+    "two": lambda readings: np.stack(
+        [readings[:, FRONT].min(axis=1), readings[:, LEFT].min(axis=1)], axis=1
+    ),
+}
+STATIC = "mlp"
+KINDS = (STATIC, *recurrent.CELLS)
+
+
+class Frames(NamedTuple):
+    """Frames in order of time, and where those begin that are to be tested on."""
+
+    xs: np.ndarray  # [N, D], of mean 0 and deviation 1 in training
+    actions: np.ndarray  # [N]
+    first: int  # of the test
+
+    def score_window(self) -> Window:
+        """Return all frames as one stream, of which the later ones count."""
+        weights = np.arange(len(self.xs)) >= self.first
+        xs, actions = self.xs[:, None], self.actions[:, None]
+        return Window(xs, actions, weights[:, None], None, None)
+
+
+def load(inputs: str, tune: bool) -> Frames:
+    """Return frames of one kind of :data:`INPUTS`.
+
+    Args:
+      inputs: what the robot sees.
+      tune: whether to test on the last third of what is for training; what comes after
+        is then left out.
+    """
+    found = data.wall_following()
+    first, end = (VALIDATION, TEST) if tune else (TEST, len(found.actions))
+    xs = INPUTS[inputs](found.readings)
+    xs = (xs - xs[:first].mean(axis=0)) / xs[:first].std(axis=0)
+    return Frames(xs[:end].astype(np.float32), found.actions[:end], first)
+
+
+def read_name(name: str) -> tuple[str, int]:
+    """Return the kind and the units of a name such as gru-8.
+
+    Example:
+      >>> read_name("gru-8")
+      ('gru', 8)
+    """
+    kind, dash, units = name.partition("-")
+    if kind not in KINDS or not dash or not units.isdecimal() or int(units) < 1:
+        raise ValueError(
+            f"networks must be a kind, a dash and a number of units, such as gru-8; "
+            f"kinds are {', '.join(KINDS)}; got {name!r}."
+        )
+    return kind, int(units)
+
+
+def make_network(name: str, inputs: int) -> Network:
+    """Return a network by its name, which reads so many numbers."""
+    kind, units = read_name(name)
+    classes = len(data.ACTIONS)
+    loss = optax.softmax_cross_entropy_with_integer_labels
+    if kind == STATIC:
+        init = lambda key: _init_static(key, inputs, units, classes)
+        zeros = lambda batch: jnp.zeros(batch)
+        return Network(_static, loss, init, zeros, lambda carry: carry, units)
+    init = lambda key: recurrent.init(key, kind, inputs, units, classes)
+    return recurrent.make_network(kind, units, lambda _, x: x, loss, init)
+
+
+def _init_static(key: jax.Array, inputs: int, units: int, outputs: int) -> Any:
+    of_hidden, of_readout = jax.random.split(key)
+    return {
+        "hidden": jax.random.normal(of_hidden, (inputs, units)) / inputs**0.5,
+        "hidden_bias": jnp.zeros(units),
+        "readout": jax.random.normal(of_readout, (units, outputs)) / units**0.5,
+        "readout_bias": jnp.zeros(outputs),
+    }
+
+
+def _static(params, carry, x):
+    x, kept = x
+    h = jnp.tanh(x @ params["hidden"] + params["hidden_bias"])
+    h = h if kept is None else h * kept
+    return carry, h @ params["readout"] + params["readout_bias"]
+
+
+def say(network: Network, params: Any, window: Window) -> np.ndarray:
+    """Return what each seed's network says at the frames that count, [seeds, N]."""
+    counts = np.asarray(window.weights)[:, 0]
+
+    def of_one(params):
+        step = lambda carry, x: network.step(params, carry, (x, None))
+        _, ys = jax.lax.scan(step, network.zeros((1,)), jnp.asarray(window.xs))
+        return jnp.argmax(ys[:, 0], axis=-1)
+
+    return np.asarray(jax.jit(jax.vmap(of_one))(params))[:, counts]

@@ -1,0 +1,144 @@
+"""The tables and the pictures of `speech`."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import data, report
+from experiments.report._scores import draw_confusion, percent, show_confusion
+
+DIGITS = tuple("0123456789")
+ACCURACY = "test accuracy %"
+LOGISTIC, OWN = "logistic, 5 segments", "measured outside this project"
+OFFICIAL = [
+    report.Published("CNN on MFCC", {ACCURACY: 97.0}, "web report, another split"),
+    report.Published("BiLSTM", {ACCURACY: "F1 96"}, "web report, unknown split"),
+    report.Published(LOGISTIC, {ACCURACY: 90.0}, OWN),
+]
+APART = {"lucas": 45.4, "nicolas": 46.8, "george": 70.6}
+APART |= {"yweweler": 79.2, "theo": 85.2, "jackson": 87.8}
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """Return how a row is named in tables."""
+    if row["job"] == "logistic":
+        return LOGISTIC
+    return f"{row['cell'].upper()}, {row['pooling']} state"
+
+
+def show(rows: list[dict[str, Any]], config: Any) -> None:
+    """Print a table of each split, and who is taken for whom."""
+    _show_official([row for row in rows if "accuracy" in row], config)
+    _show_left_out([row for row in rows if row.get("speakers")])
+    for title, counts in _confusions(rows).values():
+        show_confusion(title, DIGITS, counts)
+
+
+def _show_official(rows: list[dict[str, Any]], config: Any) -> None:
+    ours = {}
+    for row in rows:
+        cells: dict[str, Any] = {ACCURACY: row["accuracy"]}
+        if "confusion" in row:
+            counts = np.array(row["confusion"])
+            cells["first seed, 95 %"] = percent(int(counts.trace()), int(counts.sum()))
+            cells["rule × update"] = f"{row['rule']} × {row['update']}"
+            cells["epochs"] = f"{row['epochs']:.3g}"
+            cells["weights"] = f"{row['params']:,}"
+            cells["ms"] = f"{row['ms_per_step']:.1f}"
+        ours[name_of(row)] = cells
+    part = "validation takes, 5 to 9" if config.tune else "official test takes, 0 to 4"
+    measures = (ACCURACY, "first seed, 95 %", "rule × update", "epochs", "weights")
+    report.show_beside(
+        f"Spoken digits, known speakers: {part}",
+        (*measures, "ms"),
+        ours,
+        OFFICIAL,
+        "ms: of a step of all seeds.",
+    )
+
+
+def _show_left_out(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        return
+    measures = [*rows[0]["speakers"], "mean"]
+    ours = {}
+    for row in rows:
+        scores = np.array([*row["speakers"].values()])  # [speakers, seeds]
+        ours[name_of(row)] = row["speakers"] | {"mean": scores.mean(axis=0).tolist()}
+    known = {name: APART[name] for name in rows[0]["speakers"]}
+    known["mean"] = float(np.mean([*known.values()]))
+    report.show_beside(
+        "Spoken digits, by a speaker who was left out: accuracy %",
+        measures,
+        ours,
+        [report.Published(LOGISTIC, known, OWN)],
+    )
+
+
+def _confusions(rows: list[dict[str, Any]]) -> dict[str, tuple[str, np.ndarray]]:
+    """Return titles and counts, by who is heard: the first network's of each split."""
+    found = {}
+    for row in rows:
+        if "confusion" in row:
+            who = "unknown" if row["job"] == "speakers" else "known"
+            title = f"{who.capitalize()} speakers: {name_of(row)}, first seed"
+            found.setdefault(who, (title, np.array(row["confusion"])))
+    return found
+
+
+def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Draw how networks learn, and who is taken for whom."""
+    for who, (title, counts) in _confusions(rows).items():
+        figure = draw_confusion(title, DIGITS, counts)
+        figure.axes[0].set(xlabel="what it was taken for", ylabel="digit spoken")
+        report.save_picture(folder, f"confusion_{who}", figure)
+    if any("curve" in row for row in rows):
+        report.save_picture(folder, "speech", draw_curves(rows))
+
+
+def draw_curves(rows: list[dict[str, Any]]) -> Figure:
+    """Draw errors on the way, of each kind of network and of each unknown speaker.
+
+    Dotted is logistic regression. A thick line is the mean of thin ones, the seeds.
+    """
+    apart = any(row.get("speakers") for row in rows)
+    figure = Figure(figsize=(11 if apart else 6, 4.6), layout="constrained")
+    left, *others = figure.subplots(1, 1 + apart, squeeze=False)[0]
+    for row in rows:
+        if row["job"] == "logistic":
+            left.axhline(100 - row["accuracy"][0], color="black", ls=":", lw=1)
+            for speaker, scores in row["speakers"].items():
+                others[0].axhline(100 - scores[0], color=_colour(speaker), ls=":", lw=1)
+            continue
+        points = [point for point in row["curve"] if "accuracy" in point]
+        if points:
+            label = f"{name_of(row)}: {100 - np.mean(row['accuracy']):.1f} %"
+            errors = [100 - np.array(point["accuracy"]) for point in points]
+            _plot(left, row, points, errors, label)
+        points = [point for point in row["curve"] if "speakers" in point]
+        for speaker, scores in row.get("speakers", {}).items():
+            label = f"{speaker}: {100 - np.mean(scores):.1f} %"
+            errors = [100 - np.array(point["speakers"][speaker]) for point in points]
+            _plot(others[0], row, points, errors, label, _colour(speaker))
+    left.axhline(3.0, color="black", ls="--", lw=1, label="CNN, another split: 3 %")
+    for axis, who in zip((left, *others), ("Known", "Unknown"), strict=False):
+        axis.set(title=f"{who} speakers, dotted: logistic", ylim=(0, None))
+        axis.set(xlabel="epochs", ylabel="error, %")
+        axis.grid(alpha=0.3)
+        if axis.get_legend_handles_labels()[0]:
+            axis.set_ylim(0, 1.3 * axis.get_ylim()[1])
+            axis.legend(fontsize=8, ncols=2, loc="upper right")
+    return figure
+
+
+def _colour(speaker: str) -> str:
+    return f"C{data.SPEAKERS.index(speaker)}"
+
+
+def _plot(axis, row, points, errors, label, colour=None) -> None:
+    at = [row["epochs"] / row["steps"] * point["step"] for point in points]
+    means = np.mean(errors, axis=1)
+    line = axis.plot(at, means, "o-", color=colour, ms=3, label=label)[0]
+    axis.plot(at, errors, color=line.get_color(), alpha=0.4, linewidth=0.8)

@@ -1,0 +1,74 @@
+"""Which digit a recording that somebody made holds, as a run's networks hear it."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from bpvariants import training
+from experiments import data
+from experiments.applications.speech import network
+
+RATE, LONGEST = 8000, 5.0  # samples per second, seconds
+
+
+def read_digit(path: Path) -> np.ndarray:
+    """Return the samples of a recording that somebody made.
+
+    Raises:
+      SystemExit: if it cannot be read, is too long, or has too few samples per second.
+    """
+    try:
+        samples = data.read_wav(path, RATE, lowest=RATE)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"--wav: {error}") from error
+    seconds = len(samples) / RATE
+    if seconds > LONGEST:
+        raise SystemExit(
+            f"--wav: {path} is {seconds:.1f} s long, and one digit takes no more than "
+            f"{LONGEST:g} s: cut it to the word."
+        )
+    if not np.ptp(samples):
+        raise SystemExit(f"--wav: {path} is silent, every sample is {samples[0]:g}.")
+    return samples
+
+
+def recognise(config: Any, folder: Path, samples: np.ndarray) -> np.ndarray:
+    """Return how likely a recording is each of the digits, by the networks of a run.
+
+    Args:
+      config: of the run.
+      folder: of the run.
+      samples: [N], at 8000 per second.
+
+    Returns:
+      [10], the mean over seeds of the first cell and pooling.
+    """
+    cell, pooling = config.cells[0], config.pooling[0]
+    where = folder / "checkpoints" / f"{cell}-{pooling}"
+    key = jax.random.key(config.first_seed)
+    like = network.init_runs(key, cell, config.units, config.seeds)
+    _, params = training.read_checkpoint(where, like)
+    heard = [network.normalised(network.features([samples])[0])]
+    return network.say(params, cell, pooling, heard)[:, 0].mean(axis=0)
+
+
+def answer(
+    config: Any, folder: Path, rows: list[dict[str, Any]], samples: np.ndarray
+) -> None:
+    """Print which digit a recording is.
+
+    Raises:
+      SystemExit: if the networks that are to say so are not trained yet.
+    """
+    name = f"{config.cells[0]}-{config.pooling[0]}"
+    if name not in [row["job"] for row in rows]:
+        raise SystemExit(f"--wav: {name} is not trained yet; go on with --resume.")
+    likely = recognise(config, folder, samples)
+    first, second = np.argsort(-likely)[:2]
+    Console().print(
+        f"{config.wav}: [bold]{first}[/bold] ({100 * likely[first]:.0f} %; else "
+        f"{second}, {100 * likely[second]:.0f} %)"
+    )

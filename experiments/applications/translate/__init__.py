@@ -1,0 +1,1 @@
+"""Translation from French to English."""

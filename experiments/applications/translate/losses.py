@@ -1,0 +1,138 @@
+"""What a translation costs, by the reference's words or one's own, and its gradient."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bpvariants import gradients
+from bpvariants.types import PyTree
+from experiments.applications.translate.network import (
+    checkpoint,
+    cuts,
+    encode,
+    END,
+    How,
+    logits,
+    make_step,
+    UNKNOWN,
+)
+
+
+class Batch(NamedTuple):
+    """Sentences and their translations, [S, B] and [T, B]; END is the last word."""
+
+    source: Any
+    source_mask: Any
+    target: Any
+    target_mask: Any
+
+
+def losses(
+    params: PyTree,
+    encoded: tuple[PyTree, jax.Array],
+    batch: Batch,
+    how: How,
+    *,
+    forced: jax.Array | None = None,
+    kept: Any = None,
+) -> jax.Array:
+    """Return −ln p(y_t | …), [T, B]; it means nothing in padding.
+
+    Args:
+      params: of the network.
+      encoded: the source, as :func:`encode` returns it.
+      batch: what to write.
+      how: how.
+      forced: [T, B] bool, where the decoder is given the word of the text; by default
+        everywhere, otherwise it reads its own.
+      kept: what dropout keeps of E y and of f, or None for all.
+    """
+    target = jnp.asarray(batch.target)
+    seen, g = encoded
+    given = jnp.concatenate([jnp.full_like(target[:1], END), target[:-1]])
+    flags = jnp.ones(target.shape, bool) if forced is None else forced
+    _, (f, _, _) = gradients.unroll(
+        make_step(how.attention, forced is not None),
+        (params["decoder"], seen),
+        (g, jnp.full_like(target[0], END)),
+        (given, flags, kept, cuts(target, how)),
+        mask=batch.target_mask, checkpoint=checkpoint(how),
+    )  # fmt: skip
+    f = jnp.where(batch.target_mask[..., None], f, 0)
+    return optax.softmax_cross_entropy_with_integer_labels(
+        logits(params["decoder"], f), target
+    )
+
+
+def make_rule(
+    how: How, *, forcing: float = 1.0, dropout: float = 0.0
+) -> Callable[..., tuple]:
+    """Return (params, *batch, key=) -> ((value, None), grads), of the mean loss.
+
+    The mean is over all words that are no padding; unknown words of the target do not
+    count. Only rules that differentiate the whole of it apply.
+
+    Args:
+      how: of what rule.
+      forcing: how likely the decoder is given the word of the text, not its own.
+      dropout: the share of numbers that are left out, drawn for each word.
+    """
+
+    def value(params, batch, key):
+        of_source, of_target, of_words = jax.random.split(key, 3)
+        kept: Any = None
+        read: Any = None
+        if dropout:
+            e = params["decoder"]["mix_bias"].shape[-1]
+            read = _keep(of_source, (*batch.source.shape, e), dropout)
+            kept = tuple(_keep(of_target, (2, *batch.target.shape, e), dropout))
+        forced = None
+        if forcing < 1:
+            forced = jax.random.bernoulli(of_words, forcing, batch.target.shape)
+            forced = forced.at[0].set(True)
+        encoded = encode(params, batch.source, batch.source_mask, read, how)
+        weights = counted(batch)
+        each = losses(params, encoded, batch, how, forced=forced, kept=kept)
+        total = jnp.sum(jnp.where(weights, each, 0))
+        return total / jnp.maximum(jnp.sum(weights), 1), None
+
+    def rule(params, *batch, key):
+        return jax.value_and_grad(value, has_aux=True)(params, Batch(*batch), key)
+
+    return rule
+
+
+def counted(batch: Batch) -> jax.Array:
+    """Return which words count, [T, B]: those that are known, and END."""
+    return jnp.asarray(batch.target_mask) & (jnp.asarray(batch.target) != UNKNOWN)
+
+
+def greedy(
+    params: PyTree, encoded: tuple[PyTree, jax.Array], how: How, length: int
+) -> tuple[jax.Array, jax.Array]:
+    """Translate by the likeliest word at each step, each read at the next.
+
+    Args:
+      params: of the network.
+      encoded: the source, as :func:`encode` returns it.
+      how: how.
+      length: how many words to write.
+
+    Returns:
+      Words [length, B], of which those from END on mean nothing, and a [length, S, B].
+    """
+    seen, g = encoded
+    given = jnp.full((length, len(g)), END, jnp.int32)
+    forced = jnp.arange(length)[:, None] == jnp.zeros_like(given)
+    _, (_, said, shares) = gradients.unroll(
+        make_step(how.attention, True), (params["decoder"], seen), (g, given[0]),
+        (given, forced, None, cuts(given, how)),
+    )  # fmt: skip
+    return said, shares
+
+
+def _keep(key: jax.Array, shape: tuple[int, ...], dropout: float) -> jax.Array:
+    return jax.random.bernoulli(key, 1 - dropout, shape) / (1 - dropout)

@@ -1,0 +1,184 @@
+"""Networks of several seeds: their first weights, and what they say and score."""
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants import training
+from bpvariants.types import PyTree
+from experiments import data
+from experiments.applications.translate import network, text as translate_text
+from experiments.applications.translate.losses import Batch, counted, greedy, losses
+from experiments.applications.translate.network import encode, How, Sizes, UNKNOWN
+from experiments.applications.translate.text import Corpus, Numbers, Part
+from experiments.networks.batches import all_batches, Bucket, pad
+
+LONGEST = 9  # words of a sentence of the tutorial
+STEPS = LONGEST + 3  # words that are written at most
+BATCH, EXAMPLES = 256, 8
+
+
+def init(key: jax.Array, sizes: Sizes, runs: int) -> PyTree:
+    """Draw the parameters of several networks, along a first axis."""
+    keys = jax.random.split(jax.random.fold_in(key, 1), runs)
+    return _init(sizes)(keys)
+
+
+@cache
+def _init(sizes: Sizes) -> Callable:
+    return jax.jit(jax.vmap(partial(network.init, sizes=sizes)))
+
+
+class Scored(NamedTuple):
+    """What networks say of a part of a corpus, and how good it is."""
+
+    scores: dict[str, list[float]]  # each of all seeds
+    said: list[list[str]]  # [runs][N]
+    unknown_share: float  # of the target's words, which no network can say
+
+
+def score(params: PyTree, *, part: Part, corpus: Corpus, how: How) -> Scored:
+    """Translate a part greedily, and score it.
+
+    The scores are those of :func:`_translate_text.score`, and in nats a word, END among
+    them and unknown words not, `forced_nats`, where the decoder is given the words of
+    the text, and `own_nats`, where it reads the words that it would have said.
+    """
+    numbers = translate_text.part_to_numbers(part, corpus)
+    said = np.zeros((_runs(params), len(part), STEPS), int)
+    sums = np.zeros((3, _runs(params)))
+    for batch, rows in _batches(numbers):
+        words, *each = _score(how)(params, batch)
+        real = rows >= 0
+        said[:, rows[real]] = np.moveaxis(np.asarray(words), 1, 2)[:, real]
+        sums += np.array(each)
+    texts = [
+        [translate_text.to_text(line, corpus.target_words) for line in lines]
+        for lines in said
+    ]
+    right = [pair[1] for pair in part]
+    found = [translate_text.score(text, right) for text in texts]
+    scores = {name: [each[name] for each in found] for name in found[0]}
+    scores["forced_nats"] = (sums[0] / sums[2]).tolist()
+    scores["own_nats"] = (sums[1] / sums[2]).tolist()
+    unknown = np.concatenate(numbers.target) == UNKNOWN
+    return Scored(scores, texts, float(unknown.mean()))
+
+
+def _batches(numbers: Numbers):
+    """Return batches of one shape, and which rows they are."""
+    longest = max(map(len, numbers.source))
+    to = max(map(len, numbers.target))
+    whole = Bucket(longest, np.arange(len(numbers.source)))
+    for bucket in all_batches([whole], min(BATCH, len(numbers.source))):
+        yield translate_text.padded(numbers, bucket, to), bucket.rows
+
+
+@cache
+def _score(how: How) -> Callable:
+    @jax.jit
+    @partial(jax.vmap, in_axes=(0, None))
+    def scored(params, batch: Batch):
+        encoded = encode(params, batch.source, batch.source_mask, None, how)
+        words, _ = greedy(params, encoded, how, STEPS)
+        weights = counted(batch)
+        own = jnp.zeros(weights.shape, bool).at[0].set(True)
+        total = lambda each: jnp.sum(jnp.where(weights, each, 0))
+        forced = total(losses(params, encoded, batch, how))
+        free = total(losses(params, encoded, batch, how, forced=own))
+        return words, forced, free, jnp.sum(weights)
+
+    return scored
+
+
+@cache
+def _greedy(how: How) -> Callable:
+    @jax.jit
+    def translated(params, source, mask):
+        return greedy(params, encode(params, source, mask, None, how), how, STEPS)
+
+    return translated
+
+
+def translate(
+    params: PyTree, sentences: Sequence[str], corpus: Corpus, how: How
+) -> list[tuple[str, np.ndarray]]:
+    """Translate with the first network.
+
+    Returns:
+      Each translation, and what its words and END attended to, [words + 1, source + 1].
+    """
+    first = jax.tree.map(lambda leaf: leaf[0], params)
+    xs = translate_text.to_numbers(sentences, corpus.source_words)
+    source = pad(xs, Bucket(LONGEST + 1, np.arange(len(xs))))
+    words, shares = map(np.asarray, _greedy(how)(first, *source))
+    found = []
+    for i, x in enumerate(xs):
+        text = translate_text.to_text(words[:, i], corpus.target_words)
+        found.append((text, shares[: len(text.split()) + 1, : len(x), i]))
+    return found
+
+
+def examples(
+    params: PyTree, part: Part, said: list[str], corpus: Corpus, how: How
+) -> list[dict[str, Any]]:
+    """Return some sentences evenly from a part, what is said of them, and attention."""
+    rows = np.linspace(0, len(part) - 1, min(EXAMPLES, len(part))).astype(int)
+    found = translate(params, [part[row][0] for row in rows], corpus, how)
+    return [
+        {
+            "source": part[row][0],
+            "reference": part[row][1],
+            "said": said[row],
+            "shares": np.round(shares, 3).tolist(),
+        }
+        for row, (_, shares) in zip(rows, found, strict=True)
+    ]
+
+
+def read_sentence(text: str) -> str:
+    """Return a sentence as those that are learned are written.
+
+    Raises:
+      SystemExit: if there is none, or it is too long.
+    """
+    sentence = data.tutorial_form(text)
+    if not sentence:
+        raise SystemExit(
+            f"--translate: {text!r} has no words; give a sentence of letters from a to "
+            "z, with accents or without, such as 'je suis fatigué'."
+        )
+    if len(sentence.split()) > LONGEST:
+        raise SystemExit(
+            f"--translate: {sentence!r} has {len(sentence.split())} words; networks "
+            f"learn from sentences of up to {LONGEST}. Give a shorter one."
+        )
+    return sentence
+
+
+def answer(
+    checkpoints: Path, like: PyTree, sentence: str, corpus: Corpus, how: How
+) -> tuple[str, list[str]]:
+    """Translate with a network of a run; return that, and the words it does not know.
+
+    Raises:
+      SystemExit: if it knows none of the words.
+    """
+    words = sentence.split()
+    unknown = [word for word in words if word not in corpus.source_words[UNKNOWN + 1 :]]
+    if len(unknown) == len(words):
+        raise SystemExit(
+            f"--translate: none of the words of {sentence!r} occurs in training; is it "
+            "in the source's language, of --to?"
+        )
+    _, params = training.read_checkpoint(checkpoints, like)
+    return translate(params, [sentence], corpus, how)[0][0], unknown
+
+
+def _runs(params: PyTree) -> int:
+    return jax.tree.leaves(params)[0].shape[0]

@@ -1,0 +1,228 @@
+"""French to English, or back: an encoder, and a decoder that looks back at it.
+
+Two networks of GRUs, the second of which attends to the states of the first, learn by
+`jax.grad` over two unrolls: errors go back through the sentence that is written,
+through attention at each of its words, and through the sentence that was read. In
+training the decoder reads the words of the text (teacher forcing), or in part its own;
+it is tested greedily, where it reads its own alone.
+"""
+
+import dataclasses
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from experiments import choices, report
+from experiments.applications.translate import (
+    losses,
+    network,
+    report as translate_report,
+    runs,
+    text,
+)
+from experiments.harness import options
+from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
+
+RUN = 10  # batches of one shape after another
+BASELINES = "baselines"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Train networks to translate short sentences, and test them greedily."""
+
+    to: Literal["english", "french"] = "english"
+    """The language to translate to; the other is the source."""
+    forcing: tuple[float, ...] = (1.0, 0.5)
+    """How likely the decoder is given the word of the text in training, rather than the
+    word that it would have said: 1 is teacher forcing. A training for each."""
+    attention: network.Attention = "additive"
+    """How states are compared: additive (Bahdanau) or dot (Luong)."""
+    units: int = 128
+    """Of the decoder, and of either direction of the encoder."""
+    embedding: int = 128
+    """Numbers that a word becomes."""
+    dropout: float = 0.3
+    """Share of the numbers of each word that are left out in training."""
+    forget: float = 0.1
+    """Share of the source's words that are made unknown in training."""
+    rule: str = "bptt"
+    """Where gradients come from: bptt, bptt_step (states alone are kept, all else is
+    computed again), truncated_bptt (errors are cut off every lookback words)."""
+    lookback: int = 4
+    """After how many words errors are cut off, by truncated_bptt."""
+    update: str = "adam"
+    """What is done with gradients: adam, sgd, forgetting, …"""
+    learning_rate: float | None = 4e-3
+    """At first; it falls to 0 along a cosine, but for the Rprop family."""
+    steps: int = 1200
+    """Updates, a multiple of 10 at least."""
+    batch: int = 64
+    """Sentences of a batch, of about the same length."""
+    lengths: int = 2
+    """How many lengths batches are padded to, at most; each is a program to compile."""
+    looks: int = 5
+    """How often to translate the validation part on the way, about."""
+    seeds: int = 2
+    """Networks of each kind, of different weights, under vmap."""
+    first_seed: int = 0
+    """The seed that all random numbers follow from."""
+    tune: bool = False
+    """Leave the test part alone, to choose settings by the validation part."""
+    translate: str | None = None
+    """A sentence to translate. With --out and --resume a run that is finished does so
+    at once."""
+    quick: bool = False
+    """A small form of it, in less than a minute."""
+    resume: bool = False
+    """Go on with the run in --out; what is finished is not trained again."""
+    out: Path | None = None
+    """Folder to write to; by default runs/translate-<time>."""
+
+    def __post_init__(self):
+        """Check the options."""
+        sizes = ("units", "embedding", "lookback", "steps", "batch", "lengths")
+        options.check_at_least_one(self, *sizes, "looks", "seeds")
+        options.check_known("to", self.to, ("english", "french"))
+        options.check_known("attention", self.attention, ("additive", "dot"))
+        options.check_known("update", self.update, choices.UPDATES)
+        network.check_rule(self.rule)
+        wrong = [each for each in self.forcing if not 0 <= each <= 1]
+        if wrong or not self.forcing or len(set(self.forcing)) < len(self.forcing):
+            raise ValueError(
+                "forcing must be one or more different shares in [0, 1], got "
+                f"{', '.join(map(str, self.forcing)) or 'none'}."
+            )
+        for name in ("dropout", "forget"):
+            share = getattr(self, name)
+            if not 0 <= share < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {share}.")
+        check_resume(self)
+
+    @property
+    def how(self) -> network.How:
+        """How networks are read and differentiated."""
+        return network.How(self.attention, self.rule, self.lookback)
+
+
+def main(config: Config) -> report.Result:
+    """Train, translate, show it beside what needs no network, and write it."""
+    asked = None
+    if config.translate is not None:
+        asked = runs.read_sentence(config.translate)
+    small = {"forcing": (1.0,), "units": 64, "embedding": 64, "steps": 300}
+    small |= {"batch": 32, "learning_rate": 1e-2, "dropout": 0.1, "lengths": 1}
+    small |= {"seeds": 1, "looks": 2}
+    config = options.at_quick_size(config, **small)
+    config, folder = open_run("translate", config, free=("translate",))
+    start, corpus = time.perf_counter(), text.load(config.to)
+    jobs = [Job(BASELINES, 1, partial(_baselines, config, corpus))]
+    for forcing in config.forcing:
+        train = partial(_train, config, forcing, corpus)
+        jobs.append(Job(name_of(forcing), _steps(config)[0], train))
+    rows, interrupted = run_jobs(folder, jobs)
+    translate_report.show(rows, config)
+    translate_report.save_pictures(folder, rows)
+    if asked is not None:
+        _answer(config, folder, rows, corpus, asked)
+    report.say_where(folder, time.perf_counter() - start, interrupted)
+    return report.Result(rows, folder, interrupted)
+
+
+def name_of(forcing: float) -> str:
+    """Return the name of a training."""
+    return f"forcing-{forcing:g}"
+
+
+def _steps(config: Config) -> tuple[int, int]:
+    """Return how many updates there are, and after how many to look."""
+    every = max(RUN, -(-config.steps // config.looks) // RUN * RUN)
+    return every * -(-config.steps // every), every
+
+
+def _tested(config: Config, corpus: text.Corpus) -> text.Part:
+    return corpus.validation if config.tune else corpus.test
+
+
+def _baselines(config: Config, corpus: text.Corpus, way: Way) -> dict[str, Any]:
+    """Score what needs no network."""
+    sources, right = zip(*_tested(config, corpus), strict=True)
+    row = {}
+    for name in ("most_common", "nearest"):
+        said = getattr(text, name)(corpus.train, sources)
+        row[name] = text.score(said, right)
+    way.advance(1)
+    return row
+
+
+def _sizes(config: Config, corpus: text.Corpus) -> network.Sizes:
+    words = len(corpus.source_words), len(corpus.target_words)
+    return network.Sizes(*words, config.embedding, config.units, config.attention)
+
+
+def _train(
+    config: Config, forcing: float, corpus: text.Corpus, way: Way
+) -> dict[str, Any]:
+    """Train networks from all seeds with some teacher forcing; return their row."""
+    steps, every = _steps(config)
+    seed = jax.random.key(config.first_seed)
+    params = runs.init(seed, _sizes(config, corpus), config.seeds)
+    scored = partial(runs.score, corpus=corpus, how=config.how)
+
+    def look(step, metrics):
+        if step % every:
+            return {}
+        found = scored(metrics["params"], part=corpus.validation)
+        return {"validation": found.scores}
+
+    drawn = partial(
+        text.batches,
+        text.part_to_numbers(corpus.train, corpus),
+        batch=config.batch, run=RUN, lengths=config.lengths, forget=config.forget,
+        seed=config.first_seed,
+    )  # fmt: skip
+    result = way.fit(
+        losses.make_rule(config.how, forcing=forcing, dropout=config.dropout),
+        choices.make_update(config.update, config.learning_rate, steps=steps),
+        params,
+        drawn,
+        steps=steps,
+        chunk=RUN,
+        draws=True,
+        key=jax.random.fold_in(seed, 2),
+        runs=config.seeds,
+        look=look,
+        every=every,
+    )
+    test = _tested(config, corpus)
+    found = scored(result.params, part=test)
+    row: dict[str, Any] = {"forcing": forcing, **found.scores}
+    row |= {"unknown_share": found.unknown_share}
+    row |= {"rule": config.rule, "update": config.update, "steps": result.steps}
+    row["epochs"] = result.steps * config.batch / len(corpus.train)
+    row["params"] = sum(leaf[0].size for leaf in jax.tree.leaves(params))
+    row["nonfinite_step"] = np.asarray(result.nonfinite_step).tolist()
+    row["examples"] = runs.examples(
+        result.params, test, found.said[0], corpus, config.how
+    )
+    row["curve"] = way.curve()
+    taken = max(1, result.steps - (result.resumed_from or 0))
+    row["ms_per_step"] = 1000 * result.seconds / taken
+    return row | {"compile_seconds": result.compile_seconds}
+
+
+def _answer(config: Config, folder: Path, rows, corpus, asked: str) -> None:
+    """Translate a sentence with the first network of the run."""
+    name = name_of(config.forcing[0])
+    if name not in [row["job"] for row in rows]:
+        raise SystemExit(
+            f"--translate: {name} is not trained yet; go on with --resume."
+        )
+    seed = jax.random.key(config.first_seed)
+    like = runs.init(seed, _sizes(config, corpus), config.seeds)
+    found = runs.answer(folder / "checkpoints" / name, like, asked, corpus, config.how)
+    translate_report.show_answer(asked, *found)

@@ -1,0 +1,6 @@
+"""Tasks of `compare`: for each a network, its data, and what is set against what."""
+
+from experiments.compare.digits import digits as digits
+from experiments.compare.job import Job as Job, Reference as Reference, Task as Task
+from experiments.compare.language import language as language
+from experiments.compare.sunspots import sunspots as sunspots

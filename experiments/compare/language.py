@@ -1,0 +1,118 @@
+"""A character model of Python's own documentation, with three gradients in time."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bpvariants import gradients
+from experiments import data
+from experiments.baselines.ngrams import interpolated_ngrams
+from experiments.compare.job import Job, Reference, Task
+
+UNITS, EMBEDDING = 24, 8
+LENGTH, BATCH = 32, 8  # of the windows that are drawn
+TEST_STREAMS = 64
+cross_entropy = optax.softmax_cross_entropy_with_integer_labels
+
+
+def language(steps: int | None = None) -> Task:
+    """Return the task; `steps` replaces each job's own number of updates."""
+    text = data.python_reference()
+    train, test = jnp.asarray(text.train), jnp.asarray(text.test)
+    symbols = len(text.alphabet)
+    rules = {
+        "bptt": gradients.bptt(_step, cross_entropy),
+        "truncated_bptt(every=8, lookback=16)": gradients.truncated_bptt(
+            _step, cross_entropy, every=8, lookback=16
+        ),
+        "truncated_bptt(every=4, lookback=4)": gradients.truncated_bptt(
+            _step, cross_entropy, every=4, lookback=4
+        ),
+        "rtrl": gradients.over_sequence(gradients.rtrl(_step, cross_entropy)),
+    }
+    evaluate = lambda params: {
+        "train nats": _nats(params, train[: len(test)]),
+        "test nats": _nats(params, test),
+    }
+    jobs = [
+        Job(
+            kind="through time" if rule != "rtrl" else "forward in time",
+            network=f"tanh RNN {UNITS}, windows of {LENGTH}",
+            rule=rule,
+            update="adam(0.01)",
+            gradient=gradient,
+            optimizer=optax.adam(0.01),
+            init=lambda key: _init(key, symbols),
+            data=train,
+            sample=_sample,
+            steps=steps or 300,
+            evaluate=evaluate,
+            batch=f"{BATCH} drawn",
+        )
+        for rule, gradient in rules.items()
+    ]
+    part = text.train[: len(text.test)]
+    scores = [
+        interpolated_ngrams(part, given, symbols, 3) for given in (part, text.test)
+    ]
+    references = [
+        Reference(f"{order}-gram", {"train nats": train_nats, "test nats": test_nats})
+        for order, train_nats, test_nats in zip((1, 2, 3), *scores, strict=True)
+    ]
+    return Task(
+        name="language",
+        title="A language model by character",
+        about=f"The text of the Python language reference ({text.source}, "
+        f"{len(train) + len(test):,} characters, {symbols} symbols), the last tenth "
+        "for test. All rules see the same windows, as often. RTRL has the gradient "
+        "of BPTT, forwards in time: the curves coincide, the prices do not. Scores are "
+        "those of the first tenth and of the last, which n-grams find easier too. The "
+        "n-grams, which interpolate all orders below, have read the whole text, the "
+        "networks only the windows drawn.",
+        value="training loss (nats per character)",
+        score="test nats",
+        measure="test loss, nats per character",
+        higher_is_better=False,
+        jobs=jobs,
+        references=references,
+    )
+
+
+def _init(key: jax.Array, symbols: int):
+    keys = jax.random.split(key, 4)
+    normal = lambda key, *shape: jax.random.normal(key, shape) / shape[0] ** 0.5
+    return {
+        "embedding": jax.random.normal(keys[0], (symbols, EMBEDDING)),
+        "input": normal(keys[1], EMBEDDING, UNITS),
+        "recurrent": normal(keys[2], UNITS, UNITS),
+        "bias": jnp.zeros(UNITS),
+        "readout": normal(keys[3], UNITS, symbols),
+        "readout_bias": jnp.zeros(symbols),
+    }
+
+
+def _step(params, h, symbol):
+    x = params["embedding"][symbol]
+    h = jnp.tanh(h @ params["recurrent"] + x @ params["input"] + params["bias"])
+    return h, h @ params["readout"] + params["readout_bias"]
+
+
+def _sample(key: jax.Array, text: jax.Array):
+    starts = jax.random.randint(key, (BATCH,), 0, len(text) - LENGTH)
+    windows = text[starts[None] + jnp.arange(LENGTH + 1)[:, None]]  # [T + 1, B]
+    return jnp.zeros((BATCH, UNITS)), windows[:-1], windows[1:]
+
+
+def _nats(params, text: jax.Array) -> jax.Array:
+    """Return the mean loss over a text, read in so many streams at once."""
+    length = (len(text) - 1) // TEST_STREAMS
+    cut = lambda offset: text[offset : offset + length * TEST_STREAMS]
+    xs, targets = (cut(offset).reshape(TEST_STREAMS, length).T for offset in (0, 1))
+
+    def body(h, inputs):
+        symbol, target = inputs
+        h, y = _step(params, h, symbol)
+        return h, jnp.mean(cross_entropy(y, target))
+
+    start = jnp.zeros((TEST_STREAMS, UNITS))
+    return jnp.mean(jax.lax.scan(body, start, (xs, targets))[1])

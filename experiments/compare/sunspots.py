@@ -1,0 +1,147 @@
+"""Yearly sunspots, learned online: the tutorial's update on RTRL's gradients."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bpvariants import gradients, updates
+from experiments import data
+from experiments.compare.job import Job, Reference, Task
+
+UNITS, PASSES, LAGS = 8, 20, 12
+PERIODS = {"1700–1920": (1700, 1920), "1921–55": (1921, 1955), "1956–79": (1956, 1979)}
+
+
+def sunspots(steps: int | None = None) -> Task:
+    """Return the task; `steps` replaces each job's own number of updates."""
+    years, numbers = data.sunspots()
+    scale = float(np.std(numbers[years <= 1920]))
+    series = jnp.asarray(numbers / scale)
+    xs, targets = series[:-1, None], series[1:]
+    train = int(np.sum(years[1:] <= 1920))  # pairs whose target is for training
+    relative = _relative_variance(years, numbers / scale)
+    evaluate = lambda params: relative(_predict(params, xs))
+    common = {
+        "network": f"tanh RNN {UNITS}",
+        "init": _init,
+        "evaluate": evaluate,
+    }
+    online = gradients.rtrl(_step, _squared_error)
+
+    def one_year(params, state, x, target, reset):
+        value, grads, state = online.update(params, state, x, target, reset=reset)
+        return (value, state), grads
+
+    begins = jnp.arange(train) == 0
+    passes = [(xs[t], targets[t], begins[t]) for t in range(train)] * PASSES
+    optimizers = {
+        "forgetting(0.001, 0.9)": updates.forgetting(0.001, 0.9),
+        "forgetting(0.01, 0.01), as printed": updates.forgetting(
+            0.01, 0.01, scale_past=False
+        ),
+        "sgd(0.01)": optax.sgd(0.01),
+        "adam(0.001)": optax.adam(0.001),
+    }
+    jobs = [
+        Job(
+            kind="forward in time",
+            rule="rtrl, online",
+            update=update,
+            gradient=one_year,
+            optimizer=optimizer,
+            data=passes,
+            carry=lambda params: online.init(params, jnp.zeros(UNITS)),
+            steps=steps or len(passes),
+            batch="1 year",
+            **common,
+        )
+        for update, optimizer in optimizers.items()
+    ]
+    jobs.append(
+        Job(
+            kind="resilient, through time",
+            rule="bptt",
+            update="irprop_minus(0.001)",
+            gradient=gradients.bptt(_step, _squared_error),
+            optimizer=updates.irprop_minus(0.001),
+            data=(jnp.zeros(UNITS), xs[:train], targets[:train]),
+            steps=steps or 200,
+            **common,
+        )
+    )
+    return Task(
+        name="sunspots",
+        title="Sunspots, next year's",
+        about="Yearly sunspot numbers; the years to 1920 are for training, the two "
+        "later periods for test. Scores are mean squared errors of the next year's "
+        "forecast, relative to the variance of 1700–1979. Online, parameters change "
+        "every year: "
+        "RTRL brings the gradient of that year's error, and the forgetting factor adds "
+        "those of the years before, as in the tutorial's equation. As it is printed, "
+        "with the learning rate on the newest gradient alone, it is stable only for a "
+        "factor as small as here, and then close to sgd.",
+        value="squared error / variance of 1700–1920",
+        score="1921–55",
+        measure="relative squared error, 1921–55",
+        higher_is_better=False,
+        jobs=jobs,
+        references=[
+            Reference("last year's number", relative(xs[:, 0])),
+            Reference(f"autoregression on {LAGS} lags", relative(_ar(series, train))),
+        ],
+    )
+
+
+def _init(key: jax.Array):
+    keys = jax.random.split(key, 3)
+    normal = lambda key, *shape: jax.random.normal(key, shape) / shape[0] ** 0.5
+    return {
+        "input": normal(keys[0], 1, UNITS),
+        "recurrent": 0.5 * normal(keys[1], UNITS, UNITS),
+        "bias": jnp.zeros(UNITS),
+        "readout": normal(keys[2], UNITS),
+        "readout_bias": jnp.ones(()),
+    }
+
+
+def _step(params, h, x):
+    h = jnp.tanh(h @ params["recurrent"] + x @ params["input"] + params["bias"])
+    return h, h @ params["readout"] + params["readout_bias"]
+
+
+def _squared_error(y, target):
+    return (y - target) ** 2
+
+
+def _predict(params, xs: jax.Array) -> jax.Array:
+    return gradients.unroll(_step, params, jnp.zeros(UNITS), xs)[1]
+
+
+def _relative_variance(years: np.ndarray, series: np.ndarray) -> Callable:
+    """Return the function of forecasts for years[1:] that scores each period."""
+    variance = np.var(series[years <= 1979])
+    inside = {
+        name: jnp.asarray((first <= years[1:]) & (years[1:] <= last))
+        for name, (first, last) in PERIODS.items()
+    }
+
+    def relative(forecasts):
+        errors = (forecasts - series[1:]) ** 2
+        # Forecasts that lack the lags they need are NaN, and left out.
+        mean = lambda part: jnp.nanmean(jnp.where(part, errors, jnp.nan))
+        return {name: mean(part) / variance for name, part in inside.items()}
+
+    return relative
+
+
+def _ar(series: jax.Array, train: int) -> np.ndarray:
+    """Forecast by linear least squares on the last LAGS years, fitted on train."""
+    windows = np.lib.stride_tricks.sliding_window_view(np.asarray(series)[:-1], LAGS)
+    inputs = np.column_stack([windows, np.ones(len(windows))])
+    targets = np.asarray(series)[LAGS:]
+    known = train - LAGS + 1
+    coefficients, *_ = np.linalg.lstsq(inputs[:known], targets[:known], rcond=None)
+    return np.concatenate([np.full(LAGS - 1, np.nan), inputs @ coefficients])

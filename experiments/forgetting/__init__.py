@@ -1,0 +1,1 @@
+"""Studies of the forgetting factor: updates that discount past gradients."""

@@ -1,0 +1,1 @@
+"""What every study runs on: options, jobs, devices, precision and timing."""

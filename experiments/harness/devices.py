@@ -1,0 +1,186 @@
+"""Where and how exactly a study computes: devices, processes, precision.
+
+Settings of JAX that must be made before it looks for devices are made once, by
+:func:`start`, after the options were read and before the study runs.
+"""
+
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.harness.options import check_at_least_one
+from experiments.harness.precision import double_precision
+
+LOST = 75  # exit code, "try again": of sysexits.h
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Devices, processes and precision of a study that can use several."""
+
+    devices: int | None = None
+    """How many devices, of each process: accelerators, or parts of the CPU where there
+    are none. By default all accelerators, or the CPU as one."""
+    model_devices: int = 1
+    """Over how many of these to shard parameters; batches go over the rest."""
+    distributed: bool = False
+    """Run as one of several processes, found as JAX does: Slurm, TPU pods, GKE, MPI."""
+    coordinator: str | None = None
+    """Where process 0 listens, host:port, if JAX does not find it."""
+    processes: int | None = None
+    """How many processes there are, if JAX does not find it."""
+    process_id: int | None = None
+    """Which of them this is, if JAX does not find it."""
+    heartbeat: int = 100
+    """After so many seconds without a sign of life a process counts as dead."""
+    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    """Of what the network computes. With bfloat16, parameters and sums over time are
+    kept in float32."""
+    matmul_precision: Literal["default", "tensorfloat32", "highest"] = "default"
+    """Of products of matrices in float32. The default of JAX is float32 on CPUs,
+    TF32 on recent GPUs, and bfloat16 on TPUs."""
+
+    def __post_init__(self):
+        """Check the options."""
+        check_at_least_one(self, "devices", "model_devices", "processes", "heartbeat")
+        explicit = self.coordinator, self.processes, self.process_id
+        if not self.distributed and explicit != (None, None, None):
+            raise ValueError(
+                "coordinator, processes and process_id are of --distributed, which was "
+                "not given."
+            )
+        if self.distributed and None in explicit and explicit != (None, None, None):
+            raise ValueError(
+                "coordinator, processes and process_id come together, or are all left "
+                f"to JAX's own detection; got {explicit}."
+            )
+        if self.processes and not 0 <= (self.process_id or 0) < self.processes:
+            raise ValueError(
+                f"process_id must be 0 to {self.processes - 1}, for processes="
+                f"{self.processes}, got {self.process_id}."
+            )
+
+    @property
+    def dtype(self) -> Any:
+        """Of what the network computes."""
+        return jnp.dtype(self.precision)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """Compute with the precision that was asked for."""
+        with ExitStack() as stack:
+            if self.precision == "float64":
+                stack.enter_context(double_precision())
+            if self.matmul_precision != "default":
+                precision = jax.default_matmul_precision(self.matmul_precision)
+                stack.enter_context(precision)
+            yield
+
+    def mesh(self) -> jax.sharding.Mesh:
+        """Return the mesh ("data", "model") of the devices that were asked for."""
+        local = jax.local_device_count()
+        number = self.devices or local
+        if number > local:
+            raise SystemExit(
+                f"--devices {number} asks for more than the {local} there are, "
+                f"{jax.devices()[0].device_kind}."
+            )
+        groups: dict[int, list] = {}
+        for device in jax.devices():
+            groups.setdefault(device.process_index, []).append(device)
+        chosen = [device for of_one in groups.values() for device in of_one[:number]]
+        if len(chosen) % self.model_devices:
+            raise SystemExit(
+                f"--model-devices {self.model_devices} does not divide the "
+                f"{len(chosen)} devices there are in all."
+            )
+        grid = np.array(chosen).reshape(-1, self.model_devices)
+        return jax.sharding.Mesh(grid, ("data", "model"))
+
+
+def start(machine: Machine) -> None:
+    """Make the settings that must be made before JAX looks for devices.
+
+    With several processes, this one joins the others, and from then on it is said what
+    happened if it is ended.
+    """
+    if machine.devices:
+        jax.config.update("jax_num_cpu_devices", machine.devices)
+    if not machine.distributed:
+        return
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(
+        machine.coordinator,
+        machine.processes,
+        machine.process_id,
+        heartbeat_timeout_seconds=machine.heartbeat,
+    )
+
+
+def run(study: Callable[[Any], Any], config: Any) -> Any:
+    """Run a study; if there are several processes, one that fails leaves at once.
+
+    At an ordinary exit JAX waits for the other processes, which wait for this one.
+    """
+    if not config.machine.distributed:
+        return study(config)
+    watcher = _watch()
+    try:
+        result = study(config)
+        code, why = (130, "interrupted") if result.interrupted else (0, "")
+    except jax.errors.JaxRuntimeError as error:
+        _leave(LOST, f"a computation with the other processes failed: {error}")
+    except KeyboardInterrupt:
+        code, why = 130, "interrupted"
+    except SystemExit as error:
+        code, why = 2, str(error)
+    except Exception:
+        code, why = 1, traceback.format_exc()
+    watcher.communicate(b".")
+    if code:
+        _leave(code, why)
+    return result  # pyright: ignore[reportPossiblyUnboundVariable]
+
+
+def _leave(code: int, why: str) -> NoReturn:
+    sys.stdout.flush()
+    print(f"{_who()}: {why}", file=sys.stderr, flush=True)
+    os._exit(code)
+
+
+def _who() -> str:
+    return f"process {jax.process_index()} of {jax.process_count()}"
+
+
+# Reads a byte from one who is well to the end; else says what it was told to.
+WATCHER = """
+import os, sys
+if not os.read(0, 1):
+    os.write(2, sys.argv[1].encode())
+"""
+
+
+def _watch() -> subprocess.Popen:
+    """Have it said if this process is ended, which it cannot say itself.
+
+    When one process dies, the others wait in collectives that never end, until JAX
+    aborts them: no Python of theirs runs then. A small process sees their pipe end.
+    """
+    message = (
+        f"\n{_who()} ended before its work was done: it was killed, or JAX ended it "
+        "because another process died or could not be reached. The last checkpoint is "
+        "whole: start all processes again, with --resume, to go on from there.\n"
+    )
+    command = [sys.executable, "-I", "-S", "-c", WATCHER, message]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, bufsize=0, start_new_session=True
+    )

@@ -1,0 +1,1 @@
+"""Networks, batches and windows that several studies share."""

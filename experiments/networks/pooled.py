@@ -1,0 +1,62 @@
+"""Recurrent networks that read a sequence and say at its end what it is.
+
+h_t = cell(θ, h_{t−1}, x_t),    y_t = V r_t + c
+
+r_t = h_t ("last"),  (h_1 + … + h_t) / t ("mean"),  max(h_1, …, h_t) ("max")
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from bpvariants.types import PyTree, Step
+from experiments.networks.recurrent import CELLS
+
+Pooling = Literal["mean", "max", "last"]
+POOLINGS = ("mean", "max", "last")
+
+
+def make_step(
+    cell: str, pooling: Pooling, encode: Callable[[PyTree, Any], jax.Array]
+) -> Step:
+    """Return the step of a network; its carry is (that of the cell, r, t).
+
+    Args:
+      cell: one of :data:`~experiments.applications._recurrent.CELLS`.
+      pooling: what r is.
+      encode: (params, x) -> what the cell reads, [*batch, inputs].
+    """
+
+    def step(params, carry, x):
+        state, pooled, count = carry
+        state, h = CELLS[cell].step(params["cell"], state, encode(params, x))
+        count = count + 1
+        if pooling == "mean":
+            pooled = pooled + (h - pooled) / count
+        else:
+            pooled = h if pooling == "last" else jnp.maximum(h, pooled)
+        carry = state, pooled, count
+        return carry, readout(params, carry)
+
+    return step
+
+
+def readout(params: PyTree, carry: PyTree) -> jax.Array:
+    """Return y, of what was read so far."""
+    return carry[1] @ params["readout"] + params["readout_bias"]
+
+
+def zeros(cell_params: PyTree, cell: str, pooling: Pooling, batch: int) -> PyTree:
+    """Return the carry of a network before the first step."""
+    state = CELLS[cell].carry(cell_params, (batch,))
+    pooled = jnp.zeros_like(CELLS[cell].visible(state))
+    if pooling == "max":
+        pooled = pooled - 1  # which no unit is below
+    return state, pooled, jnp.zeros((batch, 1), pooled.dtype)
+
+
+def visible(cell: str) -> Callable[[PyTree], PyTree]:
+    """Return carry -> what units of the cell see of each other."""
+    return lambda carry: CELLS[cell].visible(carry[0])

@@ -1,0 +1,191 @@
+"""Training of recurrent networks on windows of streams, and how well they predict.
+
+What is shared by studies of streams: networks of several seeds train together, a log
+looks at others' data on the way, a run that was interrupted goes on.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants import gradients
+from bpvariants.types import PyTree
+from experiments import choices
+from experiments.harness.jobs import Way
+from experiments.networks import recurrent
+from experiments.networks.recurrent import Network, Window
+
+RECENT = 50  # updates that the loss of training is the mean of
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """A long sequence in windows of streams side by side, from any step on.
+
+    Args:
+      xs: the sequence, [N, …].
+      targets: what is to be said at each of its steps, [N].
+      streams: parts that it is cut into.
+      window: steps of each stream in a window.
+      keeps: whether the state is kept from one window to the next.
+      seed: of where each round begins.
+    """
+
+    xs: np.ndarray
+    targets: np.ndarray
+    streams: int
+    window: int
+    keeps: bool
+    seed: int
+
+    def __call__(self, start: int) -> Iterator[Window]:
+        """Read windows without end; each round begins at another step."""
+        usual = len(self.xs) // self.streams
+        count = (usual - self.window + 1) // self.window  # with room to begin anywhere
+        number, left_out = divmod(start, count)
+        xs, targets = self._cut(self.xs, usual), self._cut(self.targets, usual)
+        while True:
+            rng = np.random.default_rng((self.seed, number))
+            begin = int(rng.integers(self.window))
+            for i in range(left_out, count):
+                part = slice(begin + i * self.window, begin + (i + 1) * self.window)
+                reset = np.zeros((self.window, self.streams), bool)
+                reset[0] = not self.keeps or i == 0
+                yield Window(xs[part], targets[part], None, None, reset)
+            number, left_out = number + 1, 0
+
+    def _cut(self, sequence: np.ndarray, usual: int) -> np.ndarray:
+        parts = sequence[: usual * self.streams]
+        return parts.reshape(self.streams, usual, *sequence.shape[1:]).swapaxes(0, 1)
+
+
+class Scores:
+    """Mean losses of the networks of all seeds on one window, from a state of zeros."""
+
+    def __init__(self, network: Network, window: Window):
+        self._zeros = network.zeros(window.xs.shape[1:2])
+        self._window = jax.tree.map(jnp.asarray, window)
+        score = lambda params, *given: _score(network, params, *given)
+        self._score = jax.jit(jax.vmap(score, in_axes=(0, None, None)))
+        self._known = (0, [])
+
+    def __call__(self, params: PyTree) -> list[float]:
+        """Return one number for each seed; params have a first axis of seeds."""
+        return self._score(params, self._zeros, self._window).tolist()
+
+    def of(self, metrics: dict[str, Any]) -> list[float]:
+        """Return those of a log's metrics; a second time at a step it costs nothing."""
+        step = metrics["values"].shape[-1]
+        if self._known[0] != step:
+            self._known = step, self(metrics["params"])
+        return self._known[1]
+
+    def mean(self, metrics: dict[str, Any]) -> float:
+        """Return the mean over seeds, as a checkpoint's `best` wants it."""
+        return float(np.mean(self.of(metrics)))
+
+
+def _score(network: Network, params, zeros, window: Window) -> jax.Array:
+    def step(params, carry, pair):
+        carry, y = network.step(params, carry, (pair[0], None))
+        return carry, network.loss(y, pair[1])
+
+    marks = {"mask": window.mask, "reset": window.reset, "initial": zeros}
+    pairs = window.xs, window.targets
+    _, losses = gradients.unroll(step, params, zeros, pairs, **marks)
+    if window.weights is None:
+        return jnp.mean(losses)
+    return jnp.sum(jnp.where(window.weights, losses, 0)) / jnp.sum(window.weights)
+
+
+def init(config: Any, network: Network) -> PyTree:
+    """Draw the parameters of all seeds."""
+    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    return jax.vmap(network.init)(jax.random.split(key, config.seeds))
+
+
+def train(
+    config: Any,
+    way: Way,
+    network: Network,
+    windows: Callable[[int], Iterator[Window]],
+    scores: Scores,
+    *,
+    best: bool,
+) -> tuple[PyTree, dict[str, Any]]:
+    """Train networks of all seeds, or go on with that.
+
+    Args:
+      config: of the study, with the options that training has.
+      way: of the job.
+      network: what to train.
+      windows: from any step on.
+      scores: to look at after each chunk.
+      best: whether params are those of the step at which the mean score was least,
+        rather than the last.
+
+    Returns:
+      Parameters with a first axis of seeds, and what there is to tell in a row.
+
+    Raises:
+      KeyboardInterrupt: if it was interrupted; what was reached is kept.
+    """
+    draws = choices.draws(config.rule)
+    random = draws or config.dropout > 0
+    params = init(config, network)
+    zeros = network.zeros((config.streams,))
+    repeated = lambda leaf: jnp.broadcast_to(leaf, (config.seeds, *leaf.shape))
+    key = jax.random.fold_in(jax.random.key(config.seed), 2)
+    result = way.fit(
+        _make_rule(config, network, zeros),
+        choices.make_update(config.update, config.learning_rate, steps=config.steps),
+        params,
+        windows,
+        steps=config.steps,
+        chunk=min(config.chunk, config.steps),
+        draws=random,
+        key=key if random else None,
+        carry=jax.tree.map(repeated, zeros),
+        runs=config.seeds,
+        look=lambda _, metrics: _line(metrics, scores),
+        best=scores.mean if best else None,
+    )
+    step, params = way.best(params) if best else (result.steps, result.params)
+    row = {"rule": config.rule, "update": config.update, "steps": result.steps}
+    row |= {"params": recurrent.count(params) // config.seeds, "best_step": step}
+    row["nonfinite_step"] = np.asarray(result.nonfinite_step).tolist()
+    return params, row | _curves(way.curve(), step)
+
+
+def _make_rule(config: Any, network: Network, zeros: PyTree) -> Any:
+    rule = choices.make_rule(
+        config.rule,
+        network.step,
+        network.loss,
+        lookback=config.lookback,
+        visible=network.visible,
+    )
+    return recurrent.over_windows(
+        rule,
+        zeros,
+        draws=choices.draws(config.rule),
+        dropout=config.dropout,
+        units=network.units,
+    )
+
+
+def _line(metrics: dict[str, Any], scores: Scores) -> dict[str, Any]:
+    recent = metrics["values"][:, -RECENT:].mean(axis=-1)
+    return {"score": scores.of(metrics), "recent": recent}
+
+
+def _curves(lines: list[dict[str, Any]], step: int) -> dict[str, Any]:
+    """Return curves [looks][seeds], and the loss of training up to a step."""
+    steps = [line["step"] for line in lines]
+    recent = [line["recent"] for line in lines]
+    row = {"train": recent[steps.index(step)], "curve_steps": steps}
+    return row | {"curve": [line["score"] for line in lines], "train_curve": recent}

@@ -1,0 +1,149 @@
+"""The updates that `rprop_vs` compares, and how each of them is run."""
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bpvariants import updates
+from experiments.resilient._rprop_vs_problems import Problem
+
+OURS = ("rprop", "irprop_plus", "rprop_plus", "rprop_minus", "half_back", "grprop")
+
+
+class Trace(NamedTuple):
+    """What a run came through: arrays [runs, steps + 1], before and after each step."""
+
+    values: np.ndarray  # E
+    evaluations: np.ndarray  # of E and its gradient, together, that it took so far
+    accuracies: np.ndarray | None  # percent, where the problem has any
+
+
+class Method(NamedTuple):
+    """An update with its settings."""
+
+    name: str
+    label: str
+    run: Callable[[Problem], Trace]
+    rate: float | None = None  # of several that are tried, of which the best is shown
+
+
+def methods(first_step: float, adam_rates: tuple[float, ...]) -> list[Method]:
+    """Return all that can be run here; torch is left out where it is not installed."""
+    labels = {"rprop": "rprop (iRprop⁻)", "grprop": "grprop (experimental)"}
+    found = [
+        Method(
+            name,
+            f"updates.{labels.get(name, name)}",
+            partial(_descend, getattr(updates, name)(first_step)),
+        )
+        for name in OURS
+    ]
+    version = importlib.metadata.version("optax")
+    peer = partial(_descend, optax.rprop(first_step))
+    found.append(Method("optax.rprop", f"optax.rprop {version}", peer))
+    torch = find_torch()
+    if torch is not None:
+        label = f"torch.optim.Rprop {torch.__version__.split('+')[0]}"
+        peer = partial(_descend_torch, torch, first_step)
+        found.append(Method("torch.optim.Rprop", label, peer))
+    found += [
+        Method("optax.adam", f"optax.adam({rate:g})", _adam(rate), rate)
+        for rate in adam_rates
+    ]
+    return [*found, Method("optax.lbfgs", "optax.lbfgs()", _search)]
+
+
+def find_torch() -> Any | None:
+    """Return torch, if it is installed."""
+    try:
+        return importlib.import_module("torch")
+    except ImportError:
+        return None
+
+
+def _adam(rate: float) -> Callable[[Problem], Trace]:
+    return partial(_descend, optax.adam(rate))
+
+
+def _descend(optimizer: optax.GradientTransformation, problem: Problem) -> Trace:
+    """Take steps, for each of which E and its gradient are taken once."""
+    optimizer = optax.with_extra_args_support(optimizer)
+
+    def run(start, case):
+        def step(carry, _):
+            w, state = carry
+            value, grad = jax.value_and_grad(problem.loss)(w, case)
+            change, state = optimizer.update(grad, state, w, value=value)
+            return (optax.apply_updates(w, change), state), (value, _accuracy(w))
+
+        carry = start, optimizer.init(start)
+        return jax.lax.scan(step, carry, length=problem.steps + 1)[1]
+
+    _accuracy = problem.accuracy or (lambda w: None)
+    values, accuracies = jax.jit(jax.vmap(run))(problem.starts, problem.cases)
+    return _trace(values, None, accuracies)
+
+
+def _search(problem: Problem) -> Trace:
+    """Run L-BFGS, whose line search takes E and its gradient several times a step."""
+    optimizer = optax.lbfgs()
+
+    def run(start_and_case):
+        start, case = start_and_case
+        loss = lambda w: problem.loss(w, case)
+        # The line search ends with the gradient that the next step begins with.
+        look = optax.value_and_grad_from_state(loss)
+
+        def step(carry, _):
+            w, state, taken = carry
+            value, grad = look(w, state=state)
+            change, state = optimizer.update(
+                grad, state, w, value=value, grad=grad, value_fn=loss
+            )
+            more = optax.tree.get(state, "num_linesearch_steps")
+            carry = optax.apply_updates(w, change), state, taken + more
+            return carry, (value, taken, _accuracy(w))
+
+        carry = start, optimizer.init(start), jnp.asarray(1)
+        return jax.lax.scan(step, carry, length=problem.steps + 1)[1]
+
+    _accuracy = problem.accuracy or (lambda w: None)
+    # One after another: under vmap all would wait for the longest line search.
+    together = lambda starts, cases: jax.lax.map(run, (starts, cases))
+    return _trace(*jax.jit(together)(problem.starts, problem.cases))
+
+
+def _descend_torch(torch: Any, first_step: float, problem: Problem) -> Trace:
+    """Let torch do what is done with the gradients, which are JAX's."""
+    look = jax.jit(jax.vmap(jax.value_and_grad(problem.loss)))
+    measure = jax.jit(jax.vmap(problem.accuracy or (lambda w: None)))
+    # All runs in one array, as Rprop treats each weight for itself.
+    w = torch.from_numpy(np.array(problem.starts))
+    optimizer = torch.optim.Rprop([w], lr=first_step)
+    values, accuracies = [], []
+    for _ in range(problem.steps + 1):
+        here = w.numpy().copy()
+        value, grad = look(here, problem.cases)
+        values.append(value)
+        accuracies.append(measure(here))
+        w.grad = torch.from_numpy(np.array(grad))
+        optimizer.step()
+    has = problem.accuracy is not None
+    return _trace(
+        np.stack(values, axis=1), None, np.stack(accuracies, axis=1) if has else None
+    )
+
+
+def _trace(values: Any, evaluations: Any, accuracies: Any) -> Trace:
+    values = np.asarray(values, float)
+    if evaluations is None:
+        evaluations = np.broadcast_to(1 + np.arange(values.shape[1]), values.shape)
+    accuracies = None if accuracies is None else np.asarray(accuracies, float)
+    return Trace(values, np.asarray(evaluations), accuracies)

@@ -1,0 +1,183 @@
+"""The table and the picture of `rprop_vs`."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments import report
+from experiments.resilient._rprop_vs_problems import Problem
+
+STYLES = {  # method: colour, dashes, width
+    "rprop": ("#0072b2", "-", 1.8),
+    "irprop_plus": ("#56b4e9", "--", 1.8),
+    "rprop_plus": ("#009e73", "-", 1.2),
+    "rprop_minus": ("#66a61e", "--", 1.2),
+    "half_back": ("#9a6324", ":", 1.5),
+    "grprop": ("#999999", "-.", 1.2),
+    "optax.rprop": ("#d55e00", "-", 1.2),
+    "torch.optim.Rprop": ("#000000", ":", 1.8),
+    "optax.adam": ("#cc79a7", "-", 1.5),
+    "optax.lbfgs": ("#e69f00", "-", 1.5),
+}
+NOTE = (
+    "Iterations until E is first below what stands above them: mean ± standard "
+    "deviation over the runs that came there, and how many of all did if not all. "
+    "evals: evaluations of E and its gradient until the last of these, line searches "
+    "included. At the end: the median of E, and in brackets the greatest."
+)
+
+
+def best_rows(rows: list[dict[str, Any]], problem: Problem) -> list[dict[str, Any]]:
+    """Return the rows of a problem, of the rates of one method only the best."""
+    best = {}
+    for row in rows:
+        if row["problem"] == problem.name:
+            name = row["method"]
+            if name not in best or rank(row, problem) < rank(best[name], problem):
+                best[name] = row
+    return list(best.values())
+
+
+def rank(row: dict[str, Any], problem: Problem) -> float:
+    """Return what is the less the better a method is."""
+    if problem.by_target:
+        never = problem.steps + 1
+        reached = row["reached"][f"{problem.targets[-1]:g}"]
+        return float(np.mean([never if i is None else i for i in reached]))
+    mean = float(np.mean(row["values"]))
+    return mean if np.isfinite(mean) else np.inf
+
+
+def show(problem: Problem, rows: list[dict[str, Any]], notes: list[str]) -> None:
+    """Print the table of one problem."""
+    shown, last = best_rows(rows, problem), f"{problem.targets[-1]:g}"
+    header = ["", *(f"to {target:g}" for target in problem.targets), "evals"]
+    header.append(f"E after {problem.steps}")
+    if problem.reference:
+        header.append("elsewhere")
+    if problem.accuracy is not None:
+        header += [f"test % at {last}", "at the end"]
+    notes = [NOTE, *_about_rates(problem, rows), *_about_reference(problem), *notes]
+    notes += _left_again(problem, shown)
+    lines = [_line(problem, row) for row in shown]
+    report.show_table(problem.title, header, lines, " ".join(notes))
+
+
+def _about_rates(problem: Problem, rows: list[dict[str, Any]]) -> list[str]:
+    rates = sorted({row["rate"] for row in rows} - {None})
+    if not rates:
+        return []
+    by = (
+        f"iterations to {problem.targets[-1]:g}" if problem.by_target else "mean E then"
+    )
+    tried = ", ".join(f"{rate:g}" for rate in rates)
+    return [f"adam's learning rate is the best of {tried}, by {by}."]
+
+
+def _about_reference(problem: Problem) -> list[str]:
+    if not problem.reference:
+        return []
+    what = "iterations" if problem.by_target else "E"
+    where = ", with one rotation, not known which" if problem.by_target else ""
+    return [f"elsewhere: {what} measured outside this project{where}; optax was 0.2.8."]
+
+
+def _left_again(problem: Problem, rows: list[dict[str, Any]]) -> list[str]:
+    """Tell which runs were below the last target, and ended above it."""
+    found, last = [], problem.targets[-1]
+    for row in rows:
+        pairs = zip(row["reached"][f"{last:g}"], row["values"], strict=True)
+        count = sum(i is not None and not value < last for i, value in pairs)
+        if count:
+            found.append(f"{row['label']} in {count} of {len(row['values'])}")
+    if not found:
+        return []
+    return [f"Runs that had been below {last:g} and ended above: {', '.join(found)}."]
+
+
+def _line(problem: Problem, row: dict[str, Any]) -> list[str]:
+    line = [row["label"]]
+    for target in problem.targets:
+        line.append(_reached(row["reached"][f"{target:g}"]))
+    line.append(_reached(row["evaluations_to_last"], count=False))
+    line.append(_middle(row["values"]))
+    if problem.reference:
+        number = problem.reference.get(row["method"])
+        line.append("" if number is None else f"{number:g}")
+    if problem.accuracy is not None:
+        line += [_mean_sd(row[name]) for name in ("accuracy_at_last", "accuracies")]
+    return line
+
+
+def _reached(iterations: list[int | None], count: bool = True) -> str:
+    came = [i for i in iterations if i is not None]
+    if not came:
+        return "–"
+    all_of_them = len(came) == len(iterations)
+    mean = f"{np.mean(came):.0f}"
+    mean += f" ± {np.std(came, ddof=1):.0f}" if len(came) > 1 else ""
+    return mean + (f" ({len(came)}/{len(iterations)})" * count * (not all_of_them))
+
+
+def _middle(values: list[float]) -> str:
+    middle = f"{np.median(values):.2g}"
+    return middle if len(values) == 1 else f"{middle} ({np.max(values):.1g})"
+
+
+def _mean_sd(numbers: list[float | None]) -> str:
+    known = [number for number in numbers if number is not None]
+    if not known:
+        return "–"
+    spread = f" ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else ""
+    return f"{np.mean(known):.1f}{spread}"
+
+
+def draw(folder: Path, problems: list[Problem], rows: list[dict[str, Any]]) -> Path:
+    """Draw E against iterations, and against evaluations for the last problem."""
+    panels = [(problem, "iterations") for problem in problems]
+    panels.append((problems[-1], "evaluations of E and its gradient"))
+    across = 2 if len(panels) > 2 else len(panels)
+    down = -(-len(panels) // across)
+    figure = Figure(figsize=(6.5 * across, 4.2 * down + 0.9), layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False).ravel()
+    for axis, (problem, against) in zip(axes, panels, strict=False):
+        _draw_panel(axis, problem, against, best_rows(rows, problem))
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    named = {}
+    for axis in axes[: len(panels)]:
+        handles, labels = axis.get_legend_handles_labels()
+        named |= dict(zip(labels, handles, strict=True))
+    figure.legend(
+        list(named.values()),
+        list(named),
+        loc="outside lower center",
+        ncols=5,
+        fontsize=9,
+    )
+    return report.save_picture(folder, "convergence", figure)
+
+
+def _draw_panel(
+    axis: Axes, problem: Problem, against: str, rows: list[dict[str, Any]]
+) -> None:
+    count = against.startswith("evaluations")
+    for row in rows:
+        colour, dashes, width = STYLES[row["method"]]
+        curve = np.maximum(np.median(row["curve"], axis=0), problem.floor)
+        xs = row["curve_evaluations" if count else "curve_steps"]
+        label = row["label"] if row["rate"] is None else f"{row['method']}, best rate"
+        axis.plot(xs, curve, color=colour, ls=dashes, lw=width, label=label, alpha=0.9)
+    for target in problem.targets:
+        axis.axhline(target, color="#bbbbbb", lw=0.8, zorder=0)
+    axis.set(
+        title=problem.title,
+        xlabel=against,
+        yscale="log",
+        xlim=(0, problem.steps),
+        ylabel=f"{problem.unit}, median;\nless than {problem.floor:g} is drawn as that",
+    )
+    axis.grid(alpha=0.3)
