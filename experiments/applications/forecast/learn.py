@@ -13,8 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import choices
-from experiments.applications.forecast import network as networks
-from experiments.applications.forecast.network import Arrays, Lane
+from experiments.applications.forecast.network import (
+    Arrays,
+    Lane,
+    loss,
+    losses,
+    make_network,
+    on_windows,
+    say,
+)
 from experiments.applications.forecast.series import Prepared, Series
 from experiments.harness.jobs import Way
 
@@ -55,12 +62,10 @@ def by_windows(
     every = -(-steps // config.looks)
     steps = every * config.looks
     arrays = Arrays(prepared.xs, prepared.z, prepared.known)
-    network = networks.make_network(
-        config.cell, arrays.xs.shape[1], config.units, len(horizons)
-    )
+    network = make_network(config.cell, arrays.xs.shape[1], config.units, len(horizons))
     draws = choices.draws(rule)
-    learn = networks.on_windows(
-        choices.make_rule(rule, network.step, networks.loss, lookback=config.lookback),
+    learn = on_windows(
+        choices.make_rule(rule, network.step, loss, lookback=config.lookback),
         network, horizons, warm=config.warm, span=config.span, every=every, draws=draws,
     )  # fmt: skip
     key = jax.random.key(config.first_seed)
@@ -162,10 +167,10 @@ def _validate(config, network, series, arrays, kept, block, cuts) -> np.ndarray:
     shape = jax.tree.leaves(mine)[0].shape[:2]
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), mine)
     xs, z = arrays.xs[first : cuts[1]], arrays.z[first : cuts[1]]
-    said = networks.say(network, len(series.horizons), flat, xs)
+    said = say(network, len(series.horizons), flat, xs)
     target = np.arange(first, cuts[1])[:, None] + np.array(series.horizons)
     counts = arrays.known[first : cuts[1]] & (target >= cuts[0]) & (target < cuts[1])
-    errors = np.asarray(networks.losses(said, z[None]))
+    errors = np.asarray(losses(said, z[None]))
     means = np.sum(errors * counts, axis=(1, 2)) / counts.sum()
     return np.nan_to_num(means, nan=np.inf).reshape(shape)
 
@@ -180,7 +185,7 @@ def _walk(config, network, series, arrays, kept, best, starts) -> tuple:
         chosen = jax.tree.map(
             lambda leaf, block=block: leaf[block, 1, seeds, best[block]], kept
         )
-        said = networks.say(network, len(series.horizons), chosen, arrays.xs[first:])
+        said = say(network, len(series.horizons), chosen, arrays.xs[first:])
         end = [*begins, len(arrays.xs)][block + 1]
         parts.append(np.asarray(said)[:, origin - first : end - first])
     return np.concatenate(parts, axis=1), int(begins[0])
