@@ -29,7 +29,14 @@ from experiments.applications.categorise.units import (
     of_kind,
 )
 from experiments.harness import options
-from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
+from experiments.harness.jobs import (
+    check_resume,
+    Job,
+    open_run,
+    run_jobs,
+    time_taken,
+    Way,
+)
 from experiments.networks import pooled, recurrent
 
 RUN = 10  # batches of one shape after another
@@ -223,9 +230,7 @@ def _train(config: Config, name: str, kind: Kind, load, way: Way) -> dict[str, A
     row["params"] = sum(leaf[0].size for leaf in jax.tree.leaves(params))
     row["nonfinite_step"] = np.asarray(result.nonfinite_step).tolist()
     row["curve"] = way.curve()
-    taken = max(1, result.steps - (result.resumed_from or 0))
-    row["ms_per_step"] = 1000 * result.seconds / taken
-    return row | {"compile_seconds": result.compile_seconds}
+    return row | time_taken(result)
 
 
 def _scores(

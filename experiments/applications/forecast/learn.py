@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bpvariants.types import PyTree
 from experiments import choices
 from experiments.applications.forecast.network import (
     Arrays,
@@ -23,7 +24,7 @@ from experiments.applications.forecast.network import (
     say,
 )
 from experiments.applications.forecast.series import Prepared, Series
-from experiments.harness.jobs import Way
+from experiments.harness.jobs import time_taken, Way
 
 RATES = {"adam": 5e-3, "adamw": 5e-3, "rmsprop": 2e-3}  # else those of `choices`
 
@@ -37,12 +38,7 @@ class Learned(NamedTuple):
 
 
 def by_windows(
-    config: Any,
-    rule: str,
-    update: str,
-    series: Series,
-    prepared: Prepared,
-    way: Way,
+    config: Any, rule: str, update: str, series: Series, prepared: Prepared, way: Way
 ) -> Learned:
     """Train in windows, once for each block of the test part, and forecast it.
 
@@ -71,17 +67,8 @@ def by_windows(
     key = jax.random.key(config.first_seed)
     held_out = series.test - series.validation
     cuts = np.array([[start - held_out, start] for start in starts])  # twins
-    shape = (len(starts), 2, config.seeds)
-    runs = int(np.prod(shape))
     drawn = jax.vmap(network.init)(jax.random.split(key, config.seeds))
-    lanes = lambda leaf: jnp.broadcast_to(leaf, (*shape[:2], *leaf.shape)).reshape(
-        runs, *leaf.shape[1:]
-    )
-    params = jax.tree.map(lanes, drawn)
-    kept = jax.tree.map(
-        lambda leaf: jnp.zeros((runs, config.looks, *leaf.shape[1:])), params
-    )
-    cut = jnp.asarray(np.broadcast_to(cuts[..., None], shape).reshape(runs))
+    params, lane = _lanes(drawn, cuts, config.looks)
     given = jax.tree.map(jnp.asarray, tuple(arrays))
     if whole:
         given = (jnp.arange(0, max(starts), config.span), *given)
@@ -98,13 +85,12 @@ def by_windows(
         sample=None if whole else partial(_sample, config.batch),
         draws=draws,
         key=jax.random.fold_in(key, 1) if draws or not whole else None,
-        carry=Lane(cut, jnp.zeros(runs, int), kept),
-        runs=runs,
+        carry=lane,
+        runs=len(lane.cut),
     )  # fmt: skip
-    kept = jax.tree.map(
-        lambda leaf: np.asarray(leaf).reshape(*shape, *leaf.shape[1:]),
-        result.carry.kept,
-    )
+    shape = (*cuts.shape, config.seeds)
+    apart = lambda leaf: np.asarray(leaf).reshape(*shape, *leaf.shape[1:])
+    kept = jax.tree.map(apart, result.carry.kept)
     scores = [
         _validate(config, network, series, arrays, kept, block, cuts[block])
         for block in range(len(starts))
@@ -115,14 +101,32 @@ def by_windows(
         "steps": result.steps,
         "stopped_after": (every * (best[0] + 1)).tolist(),
         "validation": np.min(scores[0], axis=1).tolist(),
-        "ms_per_step": 1000
-        * result.seconds
-        / max(1, result.steps - (result.resumed_from or 0)),
-        "compile_seconds": result.compile_seconds,
+        **time_taken(result),
         "nonfinite_step": np.asarray(result.nonfinite_step).tolist(),
     }
     said, first = _walk(config, network, series, arrays, kept, best, starts)
     return Learned(said, first, row)
+
+
+def _lanes(drawn: PyTree, cuts: np.ndarray, looks: int) -> tuple[PyTree, Lane]:
+    """Return the params and state of all runs: blocks × twins × seeds, in this order.
+
+    Args:
+      drawn: first params of each seed.
+      cuts: the step that a run sees nothing from, [blocks, twins].
+      looks: how often params are kept.
+    """
+    seeds = len(jax.tree.leaves(drawn)[0])
+    shape = (*cuts.shape, seeds)
+    runs = int(np.prod(shape))
+    spread = lambda leaf: jnp.broadcast_to(leaf, (*cuts.shape, *leaf.shape)).reshape(
+        runs, *leaf.shape[1:]
+    )
+    params = jax.tree.map(spread, drawn)
+    empty = lambda leaf: jnp.zeros((runs, looks, *leaf.shape[1:]))
+    kept = jax.tree.map(empty, params)
+    cut = jnp.asarray(np.broadcast_to(cuts[..., None], shape).reshape(runs))
+    return params, Lane(cut, jnp.zeros(runs, int), kept)
 
 
 def _block_starts(series: Series, blocks: int) -> list[int]:

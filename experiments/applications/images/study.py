@@ -26,7 +26,14 @@ from experiments.applications.images.networks import (
     StaticRule,
 )
 from experiments.harness import options
-from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
+from experiments.harness.jobs import (
+    check_resume,
+    Job,
+    open_run,
+    run_jobs,
+    time_taken,
+    Way,
+)
 
 PART = 1000  # test images looked at together
 SHOWN = 12  # mistakes that are kept to look at
@@ -180,10 +187,7 @@ def _train(config: Config, name: str, train, test, way: Way) -> dict[str, Any]:
         "nonfinite_step": np.asarray(result.nonfinite_step).tolist(),
         "curve": way.curve(),
         "mistakes": [[int(i), int(said[0, i])] for i in wrong],
-        "ms_per_step": 1000
-        * result.seconds
-        / max(1, result.steps - (result.resumed_from or 0)),
-        "compile_seconds": result.compile_seconds,
+        **time_taken(result),
         "temp_bytes": result.temp_bytes,
     }
 

@@ -23,7 +23,14 @@ from experiments.applications.speech import (
     wav,
 )
 from experiments.harness import options
-from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
+from experiments.harness.jobs import (
+    check_resume,
+    Job,
+    open_run,
+    run_jobs,
+    time_taken,
+    Way,
+)
 from experiments.networks.recurrent import CELLS
 
 RUN = 10  # batches of one shape after another
@@ -229,9 +236,7 @@ def _fit(
     row["params"] = sum(leaf[0].size for leaf in jax.tree.leaves(params))
     row["nonfinite_step"] = np.asarray(result.nonfinite_step).tolist()
     row["curve"] = way.curve()
-    taken = max(1, result.steps - (result.resumed_from or 0))
-    row["ms_per_step"] = 1000 * result.seconds / taken
-    return row | {"compile_seconds": result.compile_seconds}, said
+    return row | time_taken(result), said
 
 
 def _said(params, cell, pooling, recordings, rows) -> np.ndarray:
