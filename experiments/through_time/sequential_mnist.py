@@ -76,10 +76,10 @@ class Config:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
         if self.side not in (28, 14, 7, 4, 2):
             raise ValueError(f"side must be 28, 14, 7, 4 or 2, got {self.side}.")
-        unknown = set(self.cells) - set(cell_table.CELLS)
+        unknown = set(self.cells) - set(cell_table.DENSE)
         if unknown or not self.cells:
             raise ValueError(
-                f"cells must be some of {', '.join(cell_table.CELLS)}; got "
+                f"cells must be some of {', '.join(cell_table.DENSE)}; got "
                 f"{self.cells}."
             )
         if self.lookback and self.checkpoint != "none":
@@ -132,7 +132,10 @@ def _row(
     config, cell, train, test, steps, advance
 ) -> tuple[dict[str, Any] | None, bool]:
     length, inputs = train[0].shape[1:]
-    carry = cell_table.CELLS[cell].zeros((config.batch,), config.units)
+    params = cell_table.init(
+        jax.random.key(config.seed), cell, inputs, config.units, 10
+    )
+    carry = cell_table.CELLS[cell].carry(params["cell"], (config.batch,))
     at_the_end = jnp.zeros((length, config.batch)).at[-1].set(1.0)
 
     def sample(key, part):
@@ -143,9 +146,6 @@ def _row(
 
     rate = config.learning_rate / (3 if cell == "tanh" else 1)
     schedule = optax.cosine_decay_schedule(rate, steps)
-    params = cell_table.init(
-        jax.random.key(config.seed), cell, inputs, config.units, 10
-    )
     result = training.fit(
         _rule(config, cell),
         optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule)),
@@ -183,14 +183,14 @@ def _rule(config, cell):
 
 
 def _accuracy(config, cell, params, test) -> float:
-    advance, zeros, read = cell_table.CELLS[cell][1:]
-    without_output = lambda params, carry, x: (advance(params, carry, x), None)
+    advance, read = cell_table.CELLS[cell], cell_table.visible(cell)
+    without_output = lambda params, carry, x: (advance(params, carry, x)[0], None)
 
     @jax.jit
     def classify(images):
-        carry = zeros((len(images),), config.units)
+        carry = advance.carry(params["cell"], (len(images),))
         xs = jnp.swapaxes(images, 0, 1)
-        last, _ = gradients.unroll(without_output, params, carry, xs)
+        last, _ = gradients.unroll(without_output, params["cell"], carry, xs)
         return jnp.argmax(cell_table.readout(params, read(last)), axis=-1)
 
     images, labels = (part[: config.test] for part in test)

@@ -25,7 +25,8 @@ from experiments.applications.categorise import (
 from experiments.applications.categorise.units import of_kind
 from experiments.harness import options
 from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
-from experiments.networks import pooled, recurrent
+from experiments.networks import pooled
+from experiments.networks.cells import DENSE
 from experiments.report._scores import confusion, f1
 
 RUN = 10  # batches of one shape after another
@@ -99,7 +100,7 @@ class Config:
         options.check_at_least_one(self, *sizes, "lengths", "looks", "seeds")
         options.check_known("sets", self.sets, texts.SETS)
         options.check_known("units_of", self.units_of, text_units.KINDS)
-        options.check_known("cell", self.cell, recurrent.CELLS)
+        options.check_known("cell", self.cell, DENSE)
         options.check_known("pooling", self.pooling, pooled.POOLINGS)
         options.check_known("update", self.update, choices.UPDATES)
         if not self.sets or not self.units_of:

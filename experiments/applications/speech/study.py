@@ -24,7 +24,7 @@ from experiments.applications.speech import (
 )
 from experiments.harness import options
 from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
-from experiments.networks.recurrent import CELLS
+from experiments.networks.cells import DENSE
 from experiments.report._scores import confusion
 
 RUN = 10  # batches of one shape after another
@@ -82,7 +82,7 @@ class Config:
         """Check the options."""
         sizes = ("units", "lookback", "steps", "batch", "lengths", "looks", "seeds")
         options.check_at_least_one(self, *sizes)
-        options.check_known("cells", self.cells, CELLS)
+        options.check_known("cells", self.cells, DENSE)
         options.check_known("pooling", self.pooling, ("mean", "last"))
         options.check_known("speakers", self.speakers, data.SPEAKERS)
         options.check_known("update", self.update, choices.UPDATES)
