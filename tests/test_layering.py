@@ -72,6 +72,11 @@ PUBLIC = [
     for module in (types, adapters, cells, diagnostics, gradients, training, updates)
     for name, member in vars(module).items()
     if not name.startswith("_") and getattr(member, "__module__", "").startswith("bpv")
+] + [
+    pytest.param(getattr(cell, part), id=f"cells.{name}.{part}")
+    for name, cell in vars(cells).items()
+    if isinstance(cell, cells.Cell)
+    for part in ("init", "carry")
 ]
 
 
