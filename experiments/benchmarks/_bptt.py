@@ -85,7 +85,7 @@ def _of_flax(cell, length, batch, inputs, units) -> Entrants:
     grad = partial(jax.value_and_grad, has_aux=True)
     return {
         "bptt": (rule(), arguments),
-        "bptt, two_phase": (rule(adjoint="two_phase"), arguments),
+        "bptt, two_phase": (rule(backward="two_phase"), arguments),
         "value_and_grad(scan)": (grad(scan), arguments),
         "flax.linen.RNN": (grad(by_rnn), of_rnn),
     }
@@ -104,7 +104,7 @@ def _of_cells(cell, length, batch, inputs, units) -> Entrants:
     name = step.__name__
     return {
         f"cells.{name}": (rule(), arguments),
-        f"cells.{name}, two_phase": (rule(adjoint="two_phase"), arguments),
+        f"cells.{name}, two_phase": (rule(backward="two_phase"), arguments),
     }
 
 
