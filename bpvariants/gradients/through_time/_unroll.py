@@ -121,15 +121,9 @@ def sum_steps(
     """
     if remat is None:
         last, losses = scan_steps(
-            step_with_loss,
-            params,
-            carry,
-            inputs,
-            mask,
-            reset,
-            initial,
+            step_with_loss, params, carry, inputs, mask, reset, initial,
             backward=backward,
-        )
+        )  # fmt: skip
         return last, jnp.sum(shares * losses)
     one_step, given = _body(step_with_loss, params, initial)
     x = jax.tree.map(lambda leaf: leaf[0], inputs)
