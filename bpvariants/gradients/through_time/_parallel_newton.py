@@ -1,7 +1,7 @@
 """Newton's method on a whole trajectory, each iteration a parallel linear recurrence.
 
 Notation: h^i_t is the carry of step t after i iterations, J_t = ∂f/∂h at h^i_{t−1}.
-The residual r_t of each step, carried along time, is taken away:
+The correction d_t is the residual r_t of each step, carried along time:
 
     r_t = f(θ, h^i_{t−1}, x_t) − h^i_t,    d_t = (1 − λ) J_t d_{t−1} + r_t,    d_0 = 0
     h^{i+1}_t = h^i_t + d_t
