@@ -53,7 +53,9 @@ def sunspots(steps: int | None = None) -> Task:
             gradient=one_year,
             optimizer=optimizer,
             data=passes,
-            carry=lambda params: online.init(params, jnp.zeros(UNITS)),
+            carry=lambda params: online.init(
+                params, jnp.zeros(UNITS), (xs[0], targets[0])
+            ),
             steps=steps or len(passes),
             batch="1 year",
             **common,
