@@ -24,7 +24,7 @@ def make_step(
     """Return the step of a network; its carry is (that of the cell, r, t).
 
     Args:
-      cell: one of :data:`~experiments.applications._recurrent.CELLS`.
+      cell: one of :data:`~experiments.networks.recurrent.CELLS`.
       pooling: what r is.
       encode: (params, x) -> what the cell reads, [*batch, inputs].
     """

@@ -27,7 +27,7 @@ from bpvariants import cells, diagnostics, gradients, training
 from bpvariants.types import PyTree
 from experiments import data, report
 from experiments.harness.options import check_at_least_one
-from experiments.through_time import _flow_report as flow_report
+from experiments.through_time import _flow_report
 
 EMBEDDING = 16
 CELLS = ("tanh", "gru", "lstm", "lru")
@@ -91,9 +91,9 @@ def main(config: Config) -> report.Result:
                         report.append_row(folder, row)
     except KeyboardInterrupt:
         interrupted = True
-    flow_report.show(rows, config, text.source)
+    _flow_report.show(rows, config, text.source)
     if rows:
-        report.save_picture(folder, "flow", flow_report.draw(rows))
+        report.save_picture(folder, "flow", _flow_report.draw(rows))
     report.say_where(folder, time.perf_counter() - start, interrupted)
     return report.Result(rows, folder, interrupted)
 

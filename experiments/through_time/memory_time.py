@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from bpvariants import gradients
 from experiments import report
-from experiments.benchmarks import Entrants, race
+from experiments.harness.timing import Entrants, race
 
 HEADER = ["policy", "steps / T", "MiB predicted", "MiB", "% of full", "time predicted"]
 HEADER += ["time", "ms"]

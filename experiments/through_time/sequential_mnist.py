@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from bpvariants import gradients, training
 from experiments import data, report
-from experiments.networks import cells as cell_table
+from experiments.networks import cells
 
 # Bai, Kolter, Koltun 2018, table 1, about 70K parameters: in order, permuted.
 PUBLISHED = {"lstm": (87.2, 85.7), "gru": (96.2, 87.3), "tanh": (21.5, 25.3)}
@@ -76,11 +76,10 @@ class Config:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
         if self.side not in (28, 14, 7, 4, 2):
             raise ValueError(f"side must be 28, 14, 7, 4 or 2, got {self.side}.")
-        unknown = set(self.cells) - set(cell_table.CELLS)
+        unknown = set(self.cells) - set(cells.CELLS)
         if unknown or not self.cells:
             raise ValueError(
-                f"cells must be some of {', '.join(cell_table.CELLS)}; got "
-                f"{self.cells}."
+                f"cells must be some of {', '.join(cells.CELLS)}; got {self.cells}."
             )
         if self.lookback and self.checkpoint != "none":
             raise ValueError(
@@ -132,7 +131,7 @@ def _row(
     config, cell, train, test, steps, advance
 ) -> tuple[dict[str, Any] | None, bool]:
     length, inputs = train[0].shape[1:]
-    carry = cell_table.CELLS[cell].zeros((config.batch,), config.units)
+    carry = cells.CELLS[cell].zeros((config.batch,), config.units)
     at_the_end = jnp.zeros((length, config.batch)).at[-1].set(1.0)
 
     def sample(key, part):
@@ -143,9 +142,7 @@ def _row(
 
     rate = config.learning_rate / (3 if cell == "tanh" else 1)
     schedule = optax.cosine_decay_schedule(rate, steps)
-    params = cell_table.init(
-        jax.random.key(config.seed), cell, inputs, config.units, 10
-    )
+    params = cells.init(jax.random.key(config.seed), cell, inputs, config.units, 10)
     result = training.fit(
         _rule(config, cell),
         optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule)),
@@ -169,7 +166,7 @@ def _row(
 
 
 def _rule(config, cell):
-    step = cell_table.make_step(cell)
+    step = cells.make_step(cell)
     loss = optax.softmax_cross_entropy_with_integer_labels
     if config.lookback:
         every = max(1, config.lookback // 2)
@@ -183,7 +180,7 @@ def _rule(config, cell):
 
 
 def _accuracy(config, cell, params, test) -> float:
-    advance, zeros, read = cell_table.CELLS[cell][1:]
+    advance, zeros, read = cells.CELLS[cell][1:]
     without_output = lambda params, carry, x: (advance(params, carry, x), None)
 
     @jax.jit
@@ -191,7 +188,7 @@ def _accuracy(config, cell, params, test) -> float:
         carry = zeros((len(images),), config.units)
         xs = jnp.swapaxes(images, 0, 1)
         last, _ = gradients.unroll(without_output, params, carry, xs)
-        return jnp.argmax(cell_table.readout(params, read(last)), axis=-1)
+        return jnp.argmax(cells.readout(params, read(last)), axis=-1)
 
     images, labels = (part[: config.test] for part in test)
     found = [
