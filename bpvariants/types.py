@@ -59,6 +59,26 @@ class GradientRule(Protocol):
         ...
 
 
+class KeyedGradientRule(GradientRule, Protocol):
+    """A gradient rule that takes `key` besides, needed if it draws at random."""
+
+    def __call__(
+        self,
+        params: PyTree,
+        carry: PyTree,
+        xs: PyTree,
+        targets: PyTree,
+        weights: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        reset: jax.Array | None = None,
+        initial: PyTree | None = None,
+        *,
+        key: jax.Array | None = None,
+    ) -> tuple[tuple[jax.Array, PyTree], PyTree]:
+        """Return ((value, carry), grads); `key` is a `jax.random.key`."""
+        ...
+
+
 class InitOnline(Protocol):
     """The `init` of an :class:`OnlineRule`."""
 

@@ -108,8 +108,9 @@ def forward_gradient(
 
     def init(params, carry, inputs, *, initial=None):
         now, initial = enter_first_step(advance, params, carry, inputs, initial)
-        tangents = zeros(params, now.start)
-        return ForwardGradientState(now.start, *tangents, jnp.array(False), initial)
+        carry_tangent, tangent = zeros(params, now.start)
+        drawn = jnp.array(False)
+        return ForwardGradientState(now.start, carry_tangent, tangent, drawn, initial)
 
     def update(
         params, state, x, target, *, weight=None, mask=None, reset=None, key=None

@@ -100,8 +100,9 @@ def enter_first_step(
     carry = jax.tree.map(jnp.asarray, carry)
     initial = carry if initial is None else initial
     check_like("initial", initial, "carry", carry)
-    now = enter_step(advance, params, carry, initial, *inputs, None, None, None)
-    return now, initial
+    x, target = inputs
+    flags = (None, None, None)
+    return enter_step(advance, params, carry, initial, x, target, *flags), initial
 
 
 def enter_step(

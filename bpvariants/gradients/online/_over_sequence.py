@@ -11,7 +11,7 @@ from bpvariants._dtypes import cast_like
 from bpvariants._losses import as_arrays, effective_weights
 from bpvariants.gradients._learning import check_pair, check_update
 from bpvariants.gradients.online._run import learn_on_the_way, run
-from bpvariants.types import GradientRule, OnlineRule, PyTree
+from bpvariants.types import KeyedGradientRule, OnlineRule, PyTree
 
 
 def over_sequence(
@@ -20,7 +20,7 @@ def over_sequence(
     every: int | None = None,
     update: Any = None,
     keep_state: bool = False,
-) -> GradientRule:
+) -> KeyedGradientRule:
     """Turn an online rule into a gradient rule, or let it learn along a sequence.
 
         dL/dθ = Σ_t W_t g_t / Σ_t W_t,    W_t = Σ_batch w_t,
@@ -65,8 +65,8 @@ def over_sequence(
         the last call returned it, in the place of the carry, and return it there.
 
     Returns:
-      A :class:`~bpvariants.types.GradientRule`, which takes `key` as a keyword too,
-      from which come those of the steps.
+      A :class:`~bpvariants.types.KeyedGradientRule`: the keys of the steps are split
+      from its `key`.
 
     Raises:
       ValueError: if online is none, `update` is no gradient transformation, or `every`
