@@ -76,10 +76,10 @@ class Config:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
         if self.side not in (28, 14, 7, 4, 2):
             raise ValueError(f"side must be 28, 14, 7, 4 or 2, got {self.side}.")
-        unknown = set(self.cells) - set(cells.CELLS)
+        unknown = set(self.cells) - set(cells.DENSE)
         if unknown or not self.cells:
             raise ValueError(
-                f"cells must be some of {', '.join(cells.CELLS)}; got {self.cells}."
+                f"cells must be some of {', '.join(cells.DENSE)}; got {self.cells}."
             )
         if self.lookback and self.checkpoint != "none":
             raise ValueError(
@@ -131,7 +131,8 @@ def _row(
     config, cell, train, test, steps, advance
 ) -> tuple[dict[str, Any] | None, bool]:
     length, inputs = train[0].shape[1:]
-    carry = cells.CELLS[cell].zeros((config.batch,), config.units)
+    params = cells.init(jax.random.key(config.seed), cell, inputs, config.units, 10)
+    carry = cells.CELLS[cell].carry(params["cell"], (config.batch,))
     at_the_end = jnp.zeros((length, config.batch)).at[-1].set(1.0)
 
     def sample(key, part):
@@ -142,7 +143,6 @@ def _row(
 
     rate = config.learning_rate / (3 if cell == "tanh" else 1)
     schedule = optax.cosine_decay_schedule(rate, steps)
-    params = cells.init(jax.random.key(config.seed), cell, inputs, config.units, 10)
     result = training.fit(
         _rule(config, cell),
         optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule)),
@@ -180,14 +180,14 @@ def _rule(config, cell):
 
 
 def _accuracy(config, cell, params, test) -> float:
-    advance, zeros, read = cells.CELLS[cell][1:]
-    without_output = lambda params, carry, x: (advance(params, carry, x), None)
+    advance, read = cells.CELLS[cell], cells.visible(cell)
+    without_output = lambda params, carry, x: (advance(params, carry, x)[0], None)
 
     @jax.jit
     def classify(images):
-        carry = zeros((len(images),), config.units)
+        carry = advance.carry(params["cell"], (len(images),))
         xs = jnp.swapaxes(images, 0, 1)
-        last, _ = gradients.unroll(without_output, params, carry, xs)
+        last, _ = gradients.unroll(without_output, params["cell"], carry, xs)
         return jnp.argmax(cells.readout(params, read(last)), axis=-1)
 
     images, labels = (part[: config.test] for part in test)

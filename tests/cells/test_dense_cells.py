@@ -23,7 +23,8 @@ def name(request):
 
 
 def parts(name):
-    return (getattr(cells, name + end) for end in ("", "_params", "_carry"))
+    cell = getattr(cells, name)
+    return iter((cell, cell.init, cell.carry))
 
 
 @cache

@@ -141,7 +141,7 @@ def _recurrent(name: str, lookback: int, units: int) -> Network:
         of_cell, of_readout = jax.random.split(key)
         readout = jax.random.normal(of_readout, (units, CLASSES)) / units**0.5
         return {
-            "cell": cells.gru_params(of_cell, SIDE, units),
+            "cell": cells.gru.init(of_cell, SIDE, units),
             "readout": readout,
             "readout_bias": jnp.zeros(CLASSES),
         }
@@ -151,7 +151,7 @@ def _recurrent(name: str, lookback: int, units: int) -> Network:
         return carry, h @ params["readout"] + params["readout_bias"]
 
     def start(params, images):
-        return cells.gru_carry(params["cell"], (len(images),)), _as_rows(images)
+        return cells.gru.carry(params["cell"], (len(images),)), _as_rows(images)
 
     def logits(params, images):
         unread = lambda params, carry, x: (cells.gru(params["cell"], carry, x)[0], None)
