@@ -121,10 +121,10 @@ def entering_rows(
     """Return M_{t−1} as the step meets it: zeros after a reset."""
     if state.layout != layout:
         raise ValueError(
-            "state has no place for all of the influence: the network depends on "
-            "params in another way than with the inputs that init was given, or the "
-            "state is another network's or rule's. Use this rule's init(params, carry, "
-            "(x, target)), with the inputs of the richest step."
+            "state has no place for this influence: the network depends on params in "
+            "another way than with the inputs that init was given, or the state is "
+            "another network's or rule's. Use this rule's init(params, carry, (x, "
+            "target)), and inputs of one structure at all steps."
         )
     zeros = jax.eval_shape(lambda: no_influence(layout, now, params))
     check_fits(name, "influence", state.influence, zeros)
