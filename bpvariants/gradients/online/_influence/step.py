@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -51,10 +50,29 @@ class Linearised(NamedTuple):
 
 def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
     """Linearise the step of a batch, as much of it as is planned."""
-    linearised = partial(_linearise, plan, now.example, params)
+    thetas, structure = jax.tree.flatten(params)
+
+    def of_example(start, inputs):
+        def new_carry(thetas, leaves):
+            theta = cast_like(structure.unflatten(thetas), params)
+            new, _ = now.example(theta, replace_floating(start, leaves), inputs)
+            return as_vectors(widen(floating_leaves(new)), ())
+
+        leaves = widen(floating_leaves(start))
+        new, pull = jax.vjp(new_carry, widen(thetas), leaves)
+        back, (passes, entries, _) = jax.vmap(pull), plan.carry
+        immediate, of_carry = back(jnp.asarray(plan.passes, new.dtype))
+        if entries is not None:
+            arguments = jax.tree.leaves((params, start, inputs))
+            jacobian = compute_entries(plan.program, entries, arguments)
+            return jacobian.astype(new.dtype), immediate
+        if not np.array_equal(plan.passes, passes):
+            of_carry = back(jnp.asarray(passes, new.dtype))[1]
+        return as_vectors(of_carry, (len(passes),)).reshape(-1), immediate
+
     for _ in now.batch:
-        linearised = jax.vmap(linearised)
-    jacobian, immediate = linearised(now.start, now.inputs)
+        of_example = jax.vmap(of_example)
+    jacobian, immediate = of_example(now.start, now.inputs)
     return Linearised(_with_zero(jacobian), immediate)
 
 
@@ -112,31 +130,6 @@ def add_through(
             late = _sum_of_products(_look_up(padded, leaf.rows), rows, rank + 1)
         new.append(grad + late.reshape(grad.shape))
     return structure.unflatten(new)
-
-
-def _linearise(plan, step_of_example, params, carry, inputs):
-    """Return of one example what is computed of J, [numbers], and the passes for I.
-
-    The latter are, for each array of params, [passes, *shape].
-    """
-    leaves = widen(floating_leaves(carry))
-    thetas, structure = jax.tree.flatten(params)
-
-    def new_carry(thetas, leaves):
-        theta = cast_like(structure.unflatten(thetas), params)
-        new, _ = step_of_example(theta, replace_floating(carry, leaves), inputs)
-        return as_vectors(widen(floating_leaves(new)), ())
-
-    new, pull = jax.vjp(new_carry, widen(thetas), leaves)
-    back, (passes, entries, _) = jax.vmap(pull), plan.carry
-    immediate, of_carry = back(jnp.asarray(plan.passes, new.dtype))
-    if entries is not None:
-        arguments = jax.tree.leaves((params, carry, inputs))
-        jacobian = compute_entries(plan.program, entries, arguments)
-        return jacobian.astype(new.dtype), immediate
-    if not np.array_equal(plan.passes, passes):
-        of_carry = back(jnp.asarray(passes, new.dtype))[1]
-    return as_vectors(of_carry, (len(passes),)).reshape(-1), immediate
 
 
 def _next_of_leaf(plan, leaf, colours, jacobian, passes, old):
