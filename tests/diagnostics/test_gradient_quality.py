@@ -214,7 +214,7 @@ def test_probe_p(make_probe, lookback):
 
 def test_probe_p_of_snap(make_probe):
     step, loss, args, _ = make_probe()
-    rule = gradients.snap(step, loss, 1)
+    rule = gradients.snap(step, loss, order=1)
     measure = partial(diagnostics.gradient_quality, rule, step, loss)
     found = jax.jit(measure)(*args).total
     assert found.error == pytest.approx(1.203647, abs=5e-7)

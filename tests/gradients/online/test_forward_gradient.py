@@ -55,7 +55,7 @@ ORDER = ("recurrent", "in", "readout")
 def along(params_tangent, params, carry, xs, targets, flags):
     """Return the estimate of one direction, and what is left in the state."""
     online = gradients.forward_gradient(step, loss)
-    state = online.init(params, carry)
+    state = online.init(params, carry, (xs[0], targets[0]))
     state = state._replace(params_tangent=params_tangent, drawn=jnp.array(True))
 
     def body(state, inputs):
@@ -95,7 +95,7 @@ def test_directions_are_averaged_and_stay_from_call_to_call(distribution):
         step, loss, directions=3, distribution=distribution
     )
     update = jax.jit(online.update)
-    state, total = online.init(params, carry), 0.0
+    state, total = online.init(params, carry, (xs[0], targets[0])), 0.0
     assert not np.any(state.params_tangent["recurrent"])
     for t in range(5):
         key = jax.random.key(t)

@@ -66,7 +66,7 @@ def estimates(step, window):
             )
             return state, grads
 
-        state = online.init(params, carry)
+        state = online.init(params, carry, (xs[0], targets[0]))
         _, grads = jax.lax.scan(body, state, (signs, xs, targets, flags))
         counts = jnp.where(flags["mask"], flags["weight"], 0).sum(1)
         return jax.tree.map(lambda g: jnp.tensordot(counts / counts.sum(), g, 1), grads)
@@ -118,7 +118,7 @@ def test_what_is_added_up_begins_anew_where_all_examples_do():
 
     def run(reset, mask=None):
         mask = jnp.ones((T, 2), bool) if mask is None else mask
-        state, seen = online.init(params, carry), []
+        state, seen = online.init(params, carry, (xs[0], targets[0])), []
         for t in range(T):
             flags = {"mask": mask[t], "reset": reset[t]}
             key = jax.random.key(t)
