@@ -5,12 +5,13 @@ in one leaf of the carry element by element as far as can be told, or it is neit
 then what made it so is its label. What is not known passes: it is tested when it runs.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from bpvariants._jaxpr.program import called, CALLS, is_variable
+from bpvariants._jaxpr.program import called, CALLS, evaluate
 from bpvariants.types import PyTree, Step
 
 # fmt: off
@@ -59,19 +60,17 @@ def _why_not_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> str
     return None
 
 
-def _follow(jaxpr: Any, inputs: list[Label]) -> list[Label]:
+def _follow(jaxpr: Any, inputs: Sequence[Label]) -> list[Label]:
     """Return the labels of a program's outputs, given those of its inputs."""
-    known: dict[Any, Label] = dict(zip(jaxpr.invars, inputs, strict=True))
-    label_of = lambda atom: known.get(atom) if is_variable(atom) else None
-    for equation in jaxpr.eqns:
-        labels = [label_of(atom) for atom in equation.invars]
+
+    def label(equation, labels):
         inner = called(equation, CALLS | {"custom_vjp_call"})
         if inner is not None and len(inner[0].invars) == len(labels):
-            outputs = _follow(inner[0], labels)
-        else:
-            outputs = [_label(equation, labels)] * len(equation.outvars)
-        known |= dict(zip(equation.outvars, outputs, strict=True))
-    return [label_of(atom) for atom in jaxpr.outvars]
+            return _follow(inner[0], labels)
+        return [_label(equation, labels)] * len(equation.outvars)
+
+    constant = [None] * len(jaxpr.constvars)
+    return evaluate(jaxpr, constant, inputs, label, of_literal=lambda atom: None)
 
 
 def _label(equation: Any, labels: list[Label]) -> Label:

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpvariants._jaxpr.program import is_variable
-from bpvariants._jaxpr.uses import ADDITIONS, is_move, rearranged
+from bpvariants._jaxpr.rearrangements import rearranges
+from bpvariants._jaxpr.uses import ADDITIONS, rearranged
 
 BIAS = -1  # in the place of a product's number: what is multiplied by 1
 
@@ -60,7 +61,7 @@ class Terms:
         of = lambda atom: self.terms.get(atom) if is_variable(atom) else None
         operands = [of(atom) for atom in equation.invars]
         known = [terms for terms in operands if terms is not None]
-        if is_move(equation) and len(known) == len(equation.invars):
+        if rearranges(equation) and len(known) == len(equation.invars):
             results = rearranged(equation, known)
             self.terms |= zip(equation.outvars, results, strict=True)
         elif passed_on is not None and known:

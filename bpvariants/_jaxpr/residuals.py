@@ -14,20 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bpvariants._carries import floating_leaves, replace_floating
 from bpvariants._dtypes import is_floating
-from bpvariants._jaxpr.program import called, is_variable, PLAIN_CALLS
+from bpvariants._jaxpr.program import called, evaluate, is_variable, PLAIN_CALLS
 from bpvariants.types import PyTree
-
-
-def floating(tree: PyTree) -> list[jax.Array]:
-    """Return the leaves that have derivatives, which counters and keys have not."""
-    return [leaf for leaf in jax.tree.leaves(tree) if is_floating(leaf)]
-
-
-def with_floating(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
-    """Put other floating leaves in the place of a tree's."""
-    new = iter(leaves)
-    return jax.tree.map(lambda leaf: next(new) if is_floating(leaf) else leaf, tree)
 
 
 def cotangent(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
@@ -45,13 +35,13 @@ def linearised(advance: Callable, fixed: PyTree, h: PyTree, x: PyTree) -> tuple:
 
     def of_floating(fixed_leaves, h_leaves, x_leaves):
         results = advance(
-            with_floating(fixed, fixed_leaves),
-            with_floating(h, h_leaves),
-            with_floating(x, x_leaves),
+            replace_floating(fixed, fixed_leaves),
+            replace_floating(h, h_leaves),
+            replace_floating(x, x_leaves),
         )
-        return tuple(floating(each) for each in results), results
+        return tuple(floating_leaves(each) for each in results), results
 
-    leaves = floating(fixed), floating(h), floating(x)
+    leaves = floating_leaves(fixed), floating_leaves(h), floating_leaves(x)
     _, linear, results = jax.linearize(of_floating, *leaves, has_aux=True)
     return results, linear
 
@@ -91,6 +81,13 @@ class Plan:
         return [found[index] for index in range(len(found))]
 
 
+def kept_shapes(function: Callable, *arguments: PyTree) -> list[Any]:
+    """Return shape and dtype of each result that is no argument, each array once."""
+    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
+    results = {atom for atom in jaxpr.outvars if is_variable(atom)}
+    return [atom.aval for atom in results - set(jaxpr.invars)]
+
+
 def plan_residuals(
     linearise: Callable, fixed: PyTree, carry: PyTree, first: PyTree
 ) -> Plan:
@@ -120,19 +117,14 @@ def plan_residuals(
 
 
 def _varying(jaxpr: Any, inputs: Sequence[bool]) -> list[bool]:
-    """Walk a program forwards, from the inputs that vary to the outputs that do."""
-    variables = zip(jaxpr.invars, inputs, strict=True)
-    varying = {variable for variable, yes in variables if yes}
-    for equation in jaxpr.eqns:
-        flags = [is_variable(a) and a in varying for a in equation.invars]
-        if equation.effects:  # may read what others wrote, unseen
-            outputs = [True] * len(equation.outvars)
-        elif not any(flags):
-            continue
-        elif (inner := called(equation, PLAIN_CALLS)) is not None:
-            outputs = _varying(inner[0], flags)
-        else:
-            outputs = [True] * len(equation.outvars)
-        pairs = zip(equation.outvars, outputs, strict=True)
-        varying |= {variable for variable, yes in pairs if yes}
-    return [is_variable(a) and a in varying for a in jaxpr.outvars]
+    """Return which outputs of a program vary, given which inputs do."""
+
+    def follow(equation, varying):
+        inner = called(equation, PLAIN_CALLS)
+        if inner is not None and not equation.effects and any(varying):
+            return _varying(inner[0], varying)
+        # Effects may read what others wrote, unseen.
+        return [bool(equation.effects) or any(varying)] * len(equation.outvars)
+
+    constant = [False] * len(jaxpr.constvars)
+    return evaluate(jaxpr, constant, inputs, follow, of_literal=lambda atom: False)

@@ -94,7 +94,7 @@ def influence_rule(
         if leaves:  # else the network has no state to remember anything in
             plan = plan_of(now, params, state.layout is None)
             entering = entering_rows(name, state, now, params, plan)
-            error = as_vectors(errors, now.batch)
+            error = as_vectors(errors, now.batch)[0]
             like, structure = jax.tree.flatten(grads)
             late = through_influence(plan.layout, error, entering, like)
             grads = structure.unflatten(jax.tree.map(jnp.add, like, late))

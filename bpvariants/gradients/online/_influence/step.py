@@ -133,7 +133,7 @@ def _linearise(plan, step_of_example, params, carry, inputs):
     def new_carry(thetas, leaves):
         theta = cast_like(structure.unflatten(thetas), params)
         new, _ = step_of_example(theta, replace_floating(carry, leaves), inputs)
-        return as_vectors(widen(floating_leaves(new)), ())
+        return as_vectors(new, ())[0]
 
     new, pull = jax.vjp(new_carry, widen(thetas), leaves)
     back, (passes, entries, _) = jax.vmap(pull), plan.carry
@@ -144,7 +144,7 @@ def _linearise(plan, step_of_example, params, carry, inputs):
         return jacobian.astype(new.dtype), immediate
     if not np.array_equal(plan.passes, passes):
         of_carry = back(jnp.asarray(passes, new.dtype))[1]
-    return as_vectors(of_carry, (len(passes),)).reshape(-1), immediate
+    return as_vectors(of_carry, (len(passes),))[0].reshape(-1), immediate
 
 
 def _next_of_leaf(plan, leaf, colours, jacobian, passes, old, rank):

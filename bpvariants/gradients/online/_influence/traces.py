@@ -142,7 +142,8 @@ def trace_rule(
             found = linearise(plan, now.example, params, now.start, now.inputs, rank)
             rows = next_influence(plan, found, entering, rank)
             if plan.late_only:
-                error = through_carry(plan, found, as_vectors(read.signals, now.batch))
+                signals, _ = as_vectors(read.signals, now.batch)
+                error = through_carry(plan, found, signals)
                 grads = _add_pulled(read, now, params)
                 grads = _add(grads, plan.layout, error, entering)
             else:
@@ -196,10 +197,10 @@ def _with_signals(read: Readout, places: list, given: list | None) -> Readout:
 
 def _gradients(read, layout, entering, leaving, batch):
     """Return r + c P_t + b P_{t−1}."""
-    grads = _add(read.direct, layout, as_vectors(read.signals, batch), leaving)
+    grads = _add(read.direct, layout, as_vectors(read.signals, batch)[0], leaving)
     if read.skip is None:
         return grads
-    return _add(grads, layout, as_vectors(read.skip, batch), entering)
+    return _add(grads, layout, as_vectors(read.skip, batch)[0], entering)
 
 
 def _add(grads, layout, error, rows):
