@@ -22,7 +22,7 @@ def are_numbers(*values: object) -> bool:
     return all(isinstance(value, Real) for value in values)
 
 
-def is_count(value: object, minimum: int = 1, maximum: int | None = None) -> bool:
+def is_count(value: Any, minimum: int = 1, maximum: int | None = None) -> bool:
     """Whether a value is an integer of Python or NumPy, no bool, within the limits."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     return whole and minimum <= value and (maximum is None or value <= maximum)

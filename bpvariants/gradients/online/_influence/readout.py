@@ -103,8 +103,9 @@ def _cut(step, loss, params, now, outputs, first) -> CutStep:
     """Return the program of one example's step, cut at its new carry."""
     rank = len(now.batch)
     example = one_example(_nudged(step, loss), rank)
-    shapes = example_shapes((now.start, (*now.inputs, outputs)), rank)
-    return cut_step(example, params, *shapes, first)
+    inputs = *now.inputs, outputs
+    start, inputs = example_shapes((now.start, inputs), rank)
+    return cut_step(example, params, start, inputs, first)
 
 
 def _nudged(step, loss):
@@ -115,7 +116,7 @@ def _nudged(step, loss):
 
         def nudged_step(params, carry, x):
             carry, y = step(params, carry, x)
-            moved = map(jnp.add, floating_leaves(y), nudges)
+            moved = list(map(jnp.add, floating_leaves(y), nudges))
             return carry, replace_floating(y, moved)
 
         return with_loss(nudged_step, loss)(params, carry, (x, target))
