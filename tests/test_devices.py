@@ -12,7 +12,7 @@ from bpvariants import gradients
 from experiments.scale._collectives import collectives
 from experiments.scale._data_parallel import data_parallel
 
-ONLINE = {  # besides rtrl, which is among the rules of conftest.py
+ONLINE = {  # besides rtrl, which is among the rules of problems.py
     "snap": partial(gradients.snap, order=1),
     "rflo": gradients.rflo,
     "eprop": partial(gradients.eprop, visible=lambda h: h),

@@ -1,4 +1,4 @@
-"""The linear solve inside a derivative of a fixed point, and what a failure does to it.
+"""The linear solve in the derivative of a fixed point, and what a failure does to it.
 
 (I − J) dh = ∂f/∂θ dθ    forward,      (I − Jᵀ) z = b    in reverse
 """
@@ -16,6 +16,7 @@ from bpvariants._examples import largest, norm
 from bpvariants._masking import select
 from bpvariants.gradients.equilibrium._iteration import FixedPointInfo
 from bpvariants.gradients.equilibrium._protocols import Adjoint
+from bpvariants.gradients.equilibrium._with_derivative_of import with_derivative_of
 from bpvariants.types import PyTree
 
 CONTRACTS = 0.9999  # a cycle's factor is 1, give or take what it has yet to settle
@@ -116,18 +117,6 @@ def zero_unless(found: jax.Array, x: PyTree) -> PyTree:
         return with_derivative_of(leaf, select(found, leaf, jnp.zeros_like(leaf)))
 
     return jax.tree.map(clean, x)
-
-
-@jax.custom_jvp
-def with_derivative_of(source: PyTree, value: PyTree) -> PyTree:
-    """Return the value, with the derivative that the source has."""
-    del source
-    return value
-
-
-@with_derivative_of.defjvp
-def _with_derivative_of_jvp(primals, tangents):
-    return with_derivative_of(*primals), tangents[0]
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

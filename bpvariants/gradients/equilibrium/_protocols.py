@@ -1,4 +1,4 @@
-"""What solvers of a fixed point have in common, as values."""
+"""Protocols for fixed-point solvers and adjoint solvers."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
@@ -76,5 +76,6 @@ def check_no_start(adjoint: object, start: Any) -> None:
     if start is not None:
         raise ValueError(
             f"start_adjoint must be left out with {type(adjoint).__name__}, which "
-            "begins by itself; relax, anderson, broyden and cg can begin anywhere."
+            "begins by itself; of gradients.adjoints, relaxation, anderson, broyden "
+            "and cg can begin anywhere."
         )

@@ -1,7 +1,6 @@
 """Every update against traces worked by hand, whose source stands in their files."""
 
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +9,9 @@ import optax
 import pytest
 
 from bpvariants import updates
+from tests.problems import GOLDEN
 
-FILES = sorted(pathlib.Path(__file__).parent.glob("golden/*.json"))
+FILES = sorted(GOLDEN.glob("*.json"))
 TRACES = {
     f"{path.stem}-{k}-{trace['update']}": trace
     for path in FILES

@@ -1,4 +1,4 @@
-"""Rprop's published tables, and that the studies which reproduce them run."""
+"""Proben1: files, networks, stopping, and Prechelt's published tables."""
 
 import json
 
@@ -14,7 +14,6 @@ from experiments.data import _fetch, _proben1
 from experiments.resilient import (
     _proben1_report,
     _stopping as stopping,
-    encoders,
     proben1,
 )
 from experiments.resilient._networks import Network
@@ -182,41 +181,6 @@ def test_proben1_benchmark_runs(small, monkeypatch):
     monkeypatch.setattr(benchmark, "ROWS", [("cancer1", "8")])
     rows = list(benchmark.proben1(repeats=2))
     assert "test error" in rows[0].note
-
-
-def test_clipped_logistic_keeps_its_slope():
-    s = jnp.array([-20.0, 0.3, 20.0])
-    y, slope = jax.vmap(
-        lambda s: jax.value_and_grad(encoders.clipped_logistic)(s, 0.01)
-    )(s)
-    np.testing.assert_allclose(y, np.clip(1 / (1 + np.exp(-s)), 0.01, 0.99), rtol=1e-6)
-    np.testing.assert_allclose(slope, y * (1 - y), rtol=1e-6)
-
-
-def test_encoders_study_runs(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(encoders, "VARIANTS", ("rprop_plus", "irprop_plus"))
-    config = encoders.Config(
-        seeds=2, weights=(0.5,), clip=(0.001,), max_epochs=20, out=tmp_path
-    )
-    result = encoders.main(config)
-    assert len(result.rows) == 4 * len(encoders.VARIANTS)
-    assert (tmp_path / "encoders.png").stat().st_size > 10_000
-    assert "322 (112)" in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"clip < 0.4, got \(0.5,\)"):
-        encoders.Config(clip=(0.5,))
-
-
-@pytest.mark.slow
-def test_the_encoder_is_learned_as_fast_as_in_the_paper(tmp_path):
-    """10-5-10 with standard parameters: 30 epochs in the paper, its best ± 3."""
-    config = encoders.Config(seeds=20, weights=(0.5,), clip=(0.001,))
-    epochs = encoders._epochs(config, "10-5-10", 0.1, "rprop_plus", 0.5, 0.001)
-    assert epochs.max() < config.max_epochs
-    assert abs(epochs.mean() - 30) < 4.6  # the deviation measured outside this project
-    epochs = encoders._epochs(config, "10-5-10", 2.0, "rprop_plus", 1.0, 0.001)
-    assert abs(epochs.mean() - 19) < 4.3
-    stuck = encoders._epochs(config, "12-2-12", 0.1, "rprop_plus", 0.5, 0.0)
-    assert (stuck == config.max_epochs).mean() > 0.5  # without a clip
 
 
 # Prechelt's report: where ridge regression on the training part gives the test error of

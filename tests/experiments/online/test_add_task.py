@@ -1,9 +1,7 @@
-"""The studies of online rules run, and their tasks are what they say."""
+"""The add task: published floors, its streams, and every online rule on it."""
 
 import itertools
 import json
-import math
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +14,8 @@ from experiments import report
 from experiments.networks import online
 from experiments.online import (
     _add_task_report,
-    _copy_learners,
     _rules,
     add_task,
-    copy_length,
 )
 
 
@@ -81,19 +77,13 @@ def test_an_interruption_keeps_what_there_is(tmp_path, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(report.Progress, "advance", advance)
-    common = {"rules": (), "units": 2, "seeds": 1, "chunk": 5}
     config = add_task.Config(
-        truncations=((1, 1), (1, 2)), steps=20, out=tmp_path / "add", **common
-    )
+        rules=(), truncations=((1, 1), (1, 2)), units=2, steps=20, seeds=1, chunk=5,
+        out=tmp_path,
+    )  # fmt: skip
     result = add_task.main(config)
     assert result.interrupted
     assert [row["steps"] for row in result.rows] == [5]
-    config = copy_length.Config(
-        cells=("tanh",), truncations=(), batch=1, out=tmp_path / "copy", **common
-    )
-    result = copy_length.main(config)
-    assert result.interrupted
-    assert [row["steps"] for row in result.rows] == [[[10]]]
     assert "Interrupted" in capsys.readouterr().out
 
 
@@ -126,57 +116,6 @@ def test_learning_online_is_rtrl_and_adam_step_by_step():
     np.testing.assert_allclose(h, jnp.array([0.1, -0.2]) + inner / 2, rtol=1e-5)
 
 
-def test_sequences_to_copy_ask_for_what_they_showed():
-    draw = jax.jit(partial(copy_length.draw_sequence, batch=50, longest=5))
-    xs, targets, weights, mask = draw(jax.random.key(0), jnp.array(3))
-    assert xs.shape == (10, 50, 3)
-    shown = np.argmax(xs, axis=-1)
-    assert set(np.unique(shown[:3])) == {0, 1}
-    assert (shown[3:6] == 2).all()
-    np.testing.assert_array_equal(targets[3:6], shown[:3])
-    np.testing.assert_array_equal(weights[:, 0], [0, 0, 0, 1, 1, 1, 0, 0, 0, 0])
-    np.testing.assert_array_equal(mask[:, 0], [True] * 6 + [False] * 4)
-    guess = _copy_learners.loss(jnp.zeros((1, 1)), jnp.ones(1))
-    assert float(guess[0]) == pytest.approx(math.log(2))
-
-
-def test_strings_grow_when_they_are_known_and_until_the_steps_are_taken():
-    config = copy_length.Config(steps=30, share=0.5)
-    known = lambda pair, *_: (jnp.array(0.0), pair)
-    start = copy_length.Course(
-        (), jnp.array(1), jnp.array(copy_length.GUESS), jnp.array(0)
-    )
-    body = partial(copy_length.follow, config, known, (), 3)
-    keys = jax.random.split(jax.random.key(0), 20)
-    course, (steps, lengths, _) = jax.lax.scan(body, start, keys)
-    # 0.9^7 < 1/2: seven sequences for a bit; 3 are the most. 7·2 + 4·4 = 30.
-    assert lengths.tolist() == [1] * 6 + [2] * 14
-    assert steps.tolist() == [2, 4, 6, 8, 10, 12, 14, 18, 22, 26] + [30] * 10
-    assert int(course.length) == 2
-    guesses = lambda pair, *_: (jnp.array(copy_length.GUESS), pair)
-    body = partial(copy_length.follow, config, guesses, (), 3)
-    _, (_, lengths, _) = jax.lax.scan(body, start, keys)
-    assert (lengths == 1).all()
-
-
-def test_copy_length(tmp_path, capsys):
-    config = copy_length.Config(
-        cells=("tanh",), rules=("rtrl",), truncations=((2, 2),), units=3,
-        batch=2, steps=24, seeds=2, chunk=6, out=tmp_path,
-    )  # fmt: skip
-    result = copy_length.main(config)
-    check(result, tmp_path, 3, "copy_length")
-    rows = {row["rule"]: row for row in result.rows}
-    assert list(rows) == ["bptt", "truncated (2; 2)", "rtrl"]
-    for row in rows.values():
-        assert row["length"] == [1, 1]
-        assert row["steps"] == [[12, 24]] * 2
-    # Of strings of one bit one is asked for: all update once, and look back far enough.
-    for row in rows.values():
-        np.testing.assert_allclose(row["losses"], rows["bptt"]["losses"], rtol=1e-4)
-    assert "0.104 nats" in capsys.readouterr().out
-
-
 def test_every_rule_is_begun_and_learns():
     network = online.network("tanh", 1, 2, 1)
     params = network.init(jax.random.key(0))
@@ -201,11 +140,6 @@ def test_every_rule_is_begun_and_learns():
         (add_task, {"steps": 100}, "steps must be at least chunk=200, got 100"),
         (add_task, {"leak": 0.0}, "leak must be in 0 < leak <= 1, got 0.0"),
         (add_task, {"rules": ("rtlr",)}, "rules must be some of rtrl, .*; got rtlr"),
-        (copy_length, {"cells": ("rnn",)}, "cells must be some of tanh, gru, lstm"),
-        (copy_length, {"share": 1.0}, "share must be in 0 < share < 1, got 1.0"),
-        (copy_length, {"truncations": ((5, 4),)}, r"1 ≤ h′ ≤ h; got \(5, 4\)"),
-        (copy_length, {"longest": 0}, "longest must be at least 1, got 0"),
-        (copy_length, {"learning_rate": 0.0}, "learning_rate must be positive"),
     ],
 )
 def test_options_are_checked(study, options, message):

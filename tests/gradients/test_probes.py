@@ -1,7 +1,6 @@
 """Two small problems whose numbers were found without this library."""
 
 import json
-import pathlib
 
 import chex
 import jax
@@ -10,8 +9,8 @@ import numpy as np
 import pytest
 
 from bpvariants import gradients
+from tests.problems import GOLDEN
 
-GOLDEN = pathlib.Path(__file__).parent / "golden"
 P = json.loads((GOLDEN / "probe_p.json").read_text())
 F = json.loads((GOLDEN / "probe_f.json").read_text())
 close = lambda got, want, tol: chex.assert_trees_all_close(got, want, rtol=0, atol=tol)

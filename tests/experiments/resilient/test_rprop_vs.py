@@ -1,4 +1,4 @@
-"""Rprop against its peers and on mini-batches: what these studies must find."""
+"""Rprop against its peers: what the study must find."""
 
 import importlib.metadata
 import json
@@ -11,7 +11,7 @@ import pytest
 
 from experiments import report
 from experiments.harness.precision import double_precision
-from experiments.resilient import rprop_minibatch, rprop_vs
+from experiments.resilient import rprop_vs
 from experiments.resilient._rprop_vs_methods import methods, OURS
 from experiments.resilient._rprop_vs_problems import quadratic, rosenbrock
 from experiments.resilient._rprop_vs_report import best_rows
@@ -34,15 +34,6 @@ def contest(tmp_path_factory):
         out=tmp_path_factory.mktemp("rprop_vs"),
     )
     return rprop_vs.main(config)
-
-
-@pytest.fixture(scope="module")
-def minibatch(tmp_path_factory):
-    config = rprop_minibatch.Config(
-        seeds=2, epochs=8, batch=256, rates=(0.03, 0.1),
-        out=tmp_path_factory.mktemp("rprop_minibatch"),
-    )  # fmt: skip
-    return rprop_minibatch.main(config)
 
 
 def rows_of(result, **wanted):
@@ -82,7 +73,7 @@ def test_contest_runs_all_methods_on_all_problems(contest):
         np.testing.assert_array_less(row["values"], np.array(row["curve"])[:, 0])
 
 
-def test_the_best_rate_is_shown(contest, minibatch):
+def test_the_best_rate_is_shown():
     target = "1e-06"
     row = {"problem": "quadratic", "method": "optax.adam", "values": [1.0, 1.0]}
     slow = row | {"reached": {target: [5, None]}}
@@ -95,10 +86,6 @@ def test_the_best_rate_is_shown(contest, minibatch):
     for other in (2.0, float("nan")):
         worse = slow | {"values": [1.0, other]}
         assert best_rows([worse, fast], by_value) == [fast]
-    for method, batches in {(r["method"], r["batches"]) for r in minibatch.rows}:
-        rows = rows_of(minibatch, method=method, batches=batches)
-        final = [np.mean([run[-1] for run in row["loss"]]) for row in rows]
-        assert [row["best"] for row in rows] == [loss == min(final) for loss in final]
 
 
 def value_of(contest, method):
@@ -192,35 +179,6 @@ def test_an_interruption_keeps_what_was_finished(tmp_path, monkeypatch, capsys):
     assert "Interrupted" in capsys.readouterr().out
 
 
-def test_minibatch_runs_all_methods_at_all_rates(minibatch):
-    assert not minibatch.interrupted
-    check_files(minibatch, "minibatch.png")
-    names = [(row["method"], row["batches"]) for row in minibatch.rows]
-    assert len(set(names)) == 7
-    assert len(names) == 14
-    assert sum(row["best"] for row in minibatch.rows) == 7
-    for row in minibatch.rows:
-        for name in ("loss", "accuracy"):
-            assert np.shape(row[name]) == (2, 8)
-            assert np.isfinite(row[name]).all()
-        assert row["loss"][0] != row["loss"][1]
-        alone = row["batches"] == "mini" and "MultiSteps" not in row["method"]
-        assert row["updates"] == 8 * (5 if alone else 1)  # 5 · 256 images
-        knows = row["method"] != "adam"
-        assert all((x is not None) == knows for x in row["median_step"][0])
-
-
-def test_multisteps_is_the_full_batch_and_rprop_on_mini_batches_is_not(minibatch):
-    (full,) = rows_of(minibatch, method="rprop", batches="full", rate=0.03)
-    (added,) = rows_of(minibatch, method="MultiSteps(rprop, 5)", rate=0.03)
-    for name in ("loss", "accuracy", "median_step", "at_min", "flips"):
-        np.testing.assert_allclose(full[name], added[name], rtol=1e-3, atol=1e-3)
-    (mini,) = rows_of(minibatch, method="rprop", batches="mini", rate=0.03)
-    assert np.max(full["at_min"]) == 0
-    steps, full_steps = (np.array(row["median_step"]) for row in (mini, full))
-    assert (steps[:, -1] < full_steps[:, -1] / 10).all()
-
-
 @pytest.mark.parametrize(
     ("study", "options", "message"),
     [
@@ -229,9 +187,6 @@ def test_multisteps_is_the_full_batch_and_rprop_on_mini_batches_is_not(minibatch
         (rprop_vs, {"first_step": 0.0}, "first_step must be greater than 0, got 0.0"),
         (rprop_vs, {"adam_rates": ()}, "adam_rates must be greater than 0"),
         (rprop_vs, {"only": ("digit",)}, "only must be of .*'digit'"),
-        (rprop_minibatch, {"epochs": 0}, "epochs must be at least 1, got 0"),
-        (rprop_minibatch, {"batch": 2000}, "batch must be at most 1347, got 2000"),
-        (rprop_minibatch, {"rates": (0.1, -1.0)}, "rates must be greater than 0"),
     ],
 )
 def test_wrong_options_are_named(study, options, message):

@@ -1,7 +1,6 @@
 """Adaptive truncation: look-back curves and what is concluded from them, by hand."""
 
 import json
-import pathlib
 from functools import partial
 
 import jax
@@ -11,8 +10,9 @@ import pytest
 
 from bpvariants import _losses, diagnostics, gradients
 from bpvariants.diagnostics import _adaptive_truncation, _look_back
+from tests.problems import GOLDEN
 
-P = json.loads((pathlib.Path(__file__).parent / "golden" / "probe_p.json").read_text())
+P = json.loads((GOLDEN / "probe_p.json").read_text())
 find = diagnostics.adaptive_truncation
 close = partial(np.testing.assert_allclose, rtol=1e-12)
 

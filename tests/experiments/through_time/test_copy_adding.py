@@ -1,4 +1,4 @@
-"""The studies of memory run, and their tasks and cells are what they say."""
+"""Copy memory and adding: tasks, cells and gradient flow are what they say."""
 
 import json
 import math
@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 
 from bpvariants import gradients
-from experiments import data
 from experiments.networks import cells
 from experiments.through_time import (
     _copy_adding_report,
     _memory_tasks,
     copy_adding,
-    sequential_mnist,
 )
 
 
@@ -24,14 +22,6 @@ from experiments.through_time import (
 def _as_users_have_it(plain_jax):
     with plain_jax():
         yield
-
-
-@pytest.fixture
-def small(monkeypatch):
-    """Twenty images of noise in the place of those that are not committed."""
-    images = np.random.default_rng(0).uniform(size=(20, 28, 28)).astype(np.float32)
-    noise = images, np.arange(20, dtype=np.int32) % 10
-    monkeypatch.setattr(data, "mnist", lambda: data.MNIST(noise, noise))
 
 
 def check(result, folder, rows, pictures):
@@ -145,45 +135,6 @@ def test_gradient_flow_is_the_derivative_in_each_state():
     np.testing.assert_allclose(got, want, rtol=1e-4)
 
 
-def test_sequential_mnist(small, tmp_path, capsys):
-    short = {"units": 3, "epochs": 0.4, "batch": 4, "test": 15}
-    config = sequential_mnist.Config(
-        side=4, cells=("tanh", "lstm"), out=tmp_path, **short
-    )
-    result = sequential_mnist.main(config)
-    check(result, tmp_path, 2, ["sequential_mnist"])
-    assert all(row["steps"] == 2 for row in result.rows)
-    assert "another task than ours" in capsys.readouterr().out
-    one = {"side": 28, "rows": True, "permuted": True, "cells": ("gru",)} | short
-    losses = []
-    for name, options in {
-        "whole": {"checkpoint": "step"},
-        "all": {"lookback": 28},
-        "windows": {"lookback": 2},
-    }.items():
-        config = sequential_mnist.Config(out=tmp_path / f"row-{name}", **one, **options)
-        losses.append(sequential_mnist.main(config).rows[0]["values"])
-    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
-    assert losses[2][0] == pytest.approx(losses[0][0])
-    assert abs(losses[2][1] - losses[0][1]) > 1e-3
-
-
-def test_images_are_read_as_sequences():
-    images = np.arange(2 * 28 * 28, dtype=np.float32).reshape(2, 28, 28)
-    read = lambda **options: sequential_mnist.as_sequences(
-        images, sequential_mnist.Config(**options)
-    )
-    np.testing.assert_array_equal(read(side=28)[:, :, 0], images.reshape(2, -1))
-    np.testing.assert_array_equal(read(side=28, rows=True), images)
-    pooled = read(side=14)
-    assert pooled.shape == (2, 196, 1)
-    assert pooled[1, 15, 0] == images[1, 2:4, 2:4].mean()
-    mixed = read(side=14, permuted=True)
-    np.testing.assert_array_equal(np.sort(mixed, axis=1), np.sort(pooled, axis=1))
-    assert (mixed[0, :, 0].argsort() == mixed[1, :, 0].argsort()).all()
-    assert (mixed != pooled).any()
-
-
 @pytest.mark.parametrize(
     ("study", "options", "message"),
     [
@@ -191,15 +142,6 @@ def test_images_are_read_as_sequences():
         (copy_adding, {"lookbacks": (3, 0)}, r"lookbacks must be .* got \(3, 0\)"),
         (copy_adding, {"truncated_cell": "rnn"}, "truncated_cell must be one of tanh"),
         (copy_adding, {"learning_rate": 0.0}, "learning_rate must be positive"),
-        (sequential_mnist, {"side": 5}, "side must be 28, 14, 7, 4 or 2, got 5"),
-        (sequential_mnist, {"epochs": 0.0}, "epochs must be positive, got 0.0"),
-        (sequential_mnist, {"lookback": -1}, "lookback must be at least 0, got -1"),
-        (sequential_mnist, {"cells": ("tcn",)}, "cells must be some of tanh, gru"),
-        (
-            sequential_mnist,
-            {"lookback": 3, "checkpoint": "step"},
-            "checkpoint is for whole gradients; with lookback=3",
-        ),
     ],
 )
 def test_options_are_checked(study, options, message):

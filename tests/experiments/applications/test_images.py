@@ -1,0 +1,147 @@
+"""Digits seen: the study learns, and goes on after Ctrl-C."""
+
+import dataclasses
+import os
+import signal
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import data
+from experiments.applications.images import networks, study as images
+
+TIMES = {"wall_seconds", "compile_seconds", "ms_per_step"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_users_have_it(plain_jax):
+    with plain_jax():
+        yield
+
+
+@pytest.mark.data
+def test_images_quick(check_run, fast, tmp_path, capsys):
+    names = ("mlp_300", "full_batch")
+    result = images.main(images.Config(networks=names, quick=True, out=tmp_path))
+    check_run(result, tmp_path, ["images", "mistakes"])
+    labels = data.mnist().test[1][:1000]
+    majority = 100 * (1 - np.bincount(labels).max() / 1000)
+    errors = {row["job"]: row["test_error"][0] for row in result.rows}
+    assert max(errors.values()) < 15 < majority  # linear, on all images: 12
+    printed = capsys.readouterr().out
+    assert "4.7" in printed
+    assert "4.85" in printed
+    for row in result.rows:
+        assert row["curve"][-1]["test_error"] == row["test_error"]
+        for i, said in row["mistakes"]:
+            assert said != labels[i]
+
+
+@pytest.fixture
+def noise(monkeypatch):
+    """Twenty images of noise in the place of those that are not committed."""
+    pixels = np.random.default_rng(0).uniform(size=(20, 28, 28)).astype(np.float32)
+    found = pixels, np.arange(20, dtype=np.int32) % 10
+    monkeypatch.setattr(data, "mnist", lambda: data.MNIST(found, found))
+
+
+SMALL: Any = {
+    "epochs": 2,
+    "batch": 5,
+    "train": 20,
+    "units": 3,
+    "looks": 4,
+    "full_batch_epochs": 4,
+}
+
+
+def test_a_run_goes_on_after_ctrl_c(check_run, noise, tmp_path, monkeypatch):
+    names = ("full_batch", "gru_rows")
+    config = images.Config(networks=names, seeds=1, out=tmp_path / "whole", **SMALL)
+    whole = images.main(config).rows
+    count, say = [], images._say
+
+    def interrupted(*args):
+        count.append(1)
+        if len(count) == 7:  # in the second network: four looks each, and the result
+            os.kill(os.getpid(), signal.SIGINT)
+        return say(*args)
+
+    # As a process in the background has it, a shell may have told it to ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(images, "_say", interrupted)
+    out = tmp_path / "cut"
+    try:
+        result = images.main(dataclasses.replace(config, out=out))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert result.interrupted
+    assert [row["job"] for row in result.rows] == ["full_batch"]
+    with (out / "results.jsonl").open("a") as file:
+        file.write('{"job": "gru_')  # and killed while it wrote
+    with pytest.raises(SystemExit, match="add --resume to go on with it"):
+        images.main(images.Config(out=out))
+    with pytest.raises(SystemExit, match=r"batch=7 is not that of .* which has 5"):
+        images.main(images.Config(out=out, resume=True, batch=7))
+    assert len(count) == 7
+    result = images.main(images.Config(out=out, resume=True))
+    assert len(count) == 7 + 3  # and not what was finished
+    check_run(result, out, ["images", "mistakes"])
+    for want, got in zip(whole, result.rows, strict=True):
+        assert want.keys() == got.keys()
+        assert {n: want[n] for n in want.keys() - TIMES} == {
+            n: got[n] for n in got.keys() - TIMES
+        }
+    with pytest.raises(SystemExit, match="holds no run to resume"):
+        images.main(images.Config(out=tmp_path / "no", resume=True))
+
+
+def test_convolutions_are_those_of_xla():
+    layer = networks.NETWORKS["conv"][1]
+    pixels = jax.random.uniform(jax.random.key(0), (2, 14, 14, 16))
+    kernel = jax.random.normal(jax.random.key(1), (5, 5, 16, 32))
+    got = layer.function({"weights": kernel, "bias": jnp.ones(32)}, pixels)
+    want = jax.lax.conv_general_dilated(
+        pixels, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(got, want + 1, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("mlp_300", "fa"), ("mlp_500_150", "dfa"), ("conv", "usf")]
+)
+def test_images_by_feedback_alignment(noise, name, kind):
+    network = networks.make_network(
+        name, rule="bptt", static_rule=kind, lookback=1, units=1
+    )
+    params = network.init(jax.random.key(0))
+    pixels, labels = map(jnp.asarray, data.mnist().train)
+    (value, _), grads = jax.jit(network.rule)(params, pixels, labels)
+    exact = lambda params: jnp.mean(
+        networks.cross_entropy(network.logits(params, pixels), labels)
+    )
+    want, right = jax.jit(jax.value_and_grad(exact))(params)
+    np.testing.assert_allclose(value, want, rtol=1e-6)
+    same = jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-6), grads, right)
+    assert all(same[-1].values())  # the last layer's, which needs no way back
+    assert not same[0]["weights"]
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "message"),
+    [
+        (images.Config, {"networks": ("lenet",)}, "networks must be some of mlp_300"),
+        (images.Config, {"networks": ()}, "networks must name at least one"),
+        (images.Config, {"static_rule": "bp"}, "static_rule must be one of backprop"),
+        (images.Config, {"update": "addam"}, "Did you mean 'adam'"),
+        (images.Config, {"looks": 0}, "looks must be at least 1, got 0"),
+        (images.Config, {"train": 60_001}, "train must be at most 60000, .* got 60001"),
+        (images.Config, {"resume": True}, "resume needs out"),
+    ],
+)
+def test_options_are_checked(config, options, message):
+    with pytest.raises(ValueError, match=message):
+        config(**options)

@@ -1,0 +1,78 @@
+"""Gradient flow of cells: the study runs, and shows what is known otherwise."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.through_time import _flow_report, flow
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _as_users_have_it(plain_jax):
+    with plain_jax():
+        yield
+
+
+def check(result, pictures):
+    """The file has the rows, and pictures are no empty ones."""
+    assert not result.interrupted
+    lines = (result.folder / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == result.rows
+    for picture in pictures:
+        assert (result.folder / f"{picture}.png").stat().st_size > 10_000
+
+
+def test_flow(tmp_path, monkeypatch, capsys):
+    """Of tanh with small inputs, J is its matrix; of an LRU, its eigenvalues."""
+    monkeypatch.setattr(flow, "CELLS", ("tanh", "lru"))
+    monkeypatch.setattr(flow, "STARTS", ("orthogonal",))
+    config = flow.Config(
+        units=3, scale=1e-3, length=6, windows=2, steps=2, batch=2, seeds=2,
+        out=tmp_path,
+    )  # fmt: skip
+    result = flow.main(config)
+    check(result, ["flow"])
+    assert [row["trained"] for row in result.rows] == [0, 2, 0, 2]
+    tanh, lru = (row for row in result.rows if not row["trained"])
+    # Not 0, as tanh has slopes of 1 − h²: 2e-5 here, and with the square of the scale.
+    np.testing.assert_allclose(tanh["exponent"], 0, atol=1e-4)
+    assert tanh["verdict"] == ["steady"] * 2
+    low, high = np.log(flow.RINGS["orthogonal"])
+    assert low < min(lru["exponent"]) <= max(lru["exponent"]) < high
+    assert np.shape(lru["curve"]) == (2, 6)
+    assert "tanh, orthogonal, before" in capsys.readouterr().out
+
+
+def test_what_orthogonal_starts_are():
+    config = flow.Config(units=4)
+    draw = lambda begin: flow.init(config, "lstm", begin, 7, jax.random.key(0))["cell"]
+    gates = jnp.split(draw("orthogonal")["recurrent"], 4, axis=1)
+    for i, gate in enumerate(gates):
+        np.testing.assert_allclose(gate.T @ gate, np.eye(4), atol=1e-6)
+        assert i == 0 or jnp.any(gate != gates[0])
+    normal = draw("normal")["recurrent"][:, :4]
+    assert jnp.max(jnp.abs(normal.T @ normal - jnp.eye(4))) > 0.1
+    assert draw("normal")["bias"].tolist() == [0] * 4 + [1] * 4 + [0] * 8
+
+
+@pytest.mark.parametrize(
+    ("study", "options", "message"),
+    [
+        (flow, {"length": 2}, "length must be at least 3, got 2"),
+        (flow, {"scale": 0.0}, "scale must be positive, got 0.0"),
+    ],
+)
+def test_options_are_checked(study, options, message):
+    with pytest.raises(ValueError, match=message):
+        study.Config(**options)
+
+
+def test_pictures_say_what_they_show():
+    curve = {"cell": "gru", "start": "normal", "beta": [0.9], "curve": [[1.0, 0.5]]}
+    figure = _flow_report.draw([curve | {"trained": steps} for steps in (0, 5)])
+    assert all(axis.get_xlabel() == "lag k (steps back)" for axis in figure.axes)
+    assert figure.axes[0].get_ylabel().endswith("‖∂ℓ_s/∂h_{s−k}‖")
+    assert figure.axes[-1].get_legend() is not None

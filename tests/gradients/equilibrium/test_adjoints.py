@@ -1,0 +1,236 @@
+"""Adjoints of fixed points: every pair with a solver exact, each truncation known."""
+
+from functools import cache, partial
+from itertools import product
+
+import chex
+import jax
+import jax.numpy as jnp
+import jax.test_util
+import lineax
+import numpy as np
+import pytest
+
+from bpvariants import gradients
+
+TIGHT = {"tol": 1e-13, "max_steps": 2000}
+SOLVERS = {
+    "relaxation": gradients.solvers.relaxation(0.9, **TIGHT),
+    "anderson": gradients.solvers.anderson(4, 0.9, **TIGHT),
+    "broyden": gradients.solvers.broyden(3, **TIGHT),
+}
+ADJOINTS = {
+    "relax": gradients.adjoints.relaxation(0.9, **TIGHT),
+    "anderson": gradients.solvers.anderson(3, **TIGHT),
+    "broyden": gradients.solvers.broyden(4, **TIGHT),
+    "cg": gradients.adjoints.cg(**TIGHT),
+}
+V = jnp.array([[0.3, -0.7, 0.2], [0.5, 0.2, -0.4], [-0.2, 0.5, 0.4]])
+X = jnp.array([0.3, -0.2, 0.1])
+U = jnp.array([[0.4, -0.1, 0.3], [-0.6, 0.2, 0.5], [0.1, 0.7, -0.3]])
+
+
+def settle(V, x, h):
+    return jnp.tanh(h @ V.T + x)
+
+
+def loss_of(h, target):
+    return jnp.sum((h - target) ** 2 * jnp.array([1.0, -2.0, 3.0]).reshape(3), axis=-1)
+
+
+def newton(V):
+    """Another way to the same h*, dense, of which two steps are differentiated."""
+    fixed = jax.lax.stop_gradient(V)
+    h = jax.lax.fori_loop(0, 200, lambda _, h: settle(fixed, X, h), jnp.zeros(3))
+    for _ in range(2):
+        J = jax.jacobian(settle, argnums=2)(V, X, h)
+        h = h + jnp.linalg.solve(jnp.eye(3) - J, settle(V, X, h) - h)
+    return h
+
+
+def relaxed(V, **options):
+    return gradients.fixed_point(settle, V, X, 0 * X, **options)[0]
+
+
+def derivatives(solve, order):
+    value = lambda V: jnp.sum(solve(V) ** 2 * jnp.array([1.0, -2.0, 3.0]))
+    forward = lambda f: lambda V: jax.jvp(f, (V,), (U,))[1]
+    reverse = lambda f: lambda V: jnp.sum(jax.grad(f)(V) * U)
+    ways = product((forward, reverse), repeat=order)
+
+    def along_u(way, V):
+        f = value
+        for derivative in way:
+            f = derivative(f)
+        return f(V)
+
+    ways = list(ways)
+    return jax.jit(lambda V: jnp.stack([along_u(way, V) for way in ways]))(V)
+
+
+@cache
+def wanted(order):
+    return derivatives(newton, order)
+
+
+PAIRS = [("relaxation", "relax"), ("relaxation", "cg")]
+PAIRS += [(name, name) for name in ("anderson", "broyden")]
+
+
+@pytest.mark.parametrize(("solver", "adjoint"), PAIRS)
+def test_second_derivatives_in_all_four_modes(solver, adjoint):
+    solve = partial(relaxed, solver=SOLVERS[solver], adjoint=ADJOINTS[adjoint])
+    chex.assert_trees_all_close(derivatives(solve, 2), wanted(2), rtol=1e-9)
+
+
+def test_every_other_pair_in_both_modes():
+    names = [pair for pair in product(SOLVERS, ADJOINTS) if pair not in PAIRS]
+    pairs = [(SOLVERS[solver], ADJOINTS[adjoint]) for solver, adjoint in names]
+
+    @jax.jit
+    def all_grads(V):
+        value = lambda V, s, a: jnp.sum(
+            relaxed(V, solver=s, adjoint=a) ** 2 * jnp.array([1.0, -2.0, 3.0])
+        )
+        return [
+            (jnp.sum(jax.grad(f)(V) * U), jax.jvp(f, (V,), (U,))[1])
+            for f in (partial(value, s=s, a=a) for s, a in pairs)
+        ]
+
+    want = tuple(wanted(1))
+    for got in all_grads(V):
+        chex.assert_trees_all_close(got, want, rtol=1e-10)
+
+
+def test_finite_differences_agree_with_conjugate_gradients():
+    solve = jax.jit(partial(relaxed, adjoint=ADJOINTS["cg"], **TIGHT))
+    jax.test_util.check_grads(solve, (V,), order=1, modes=("fwd", "rev"))
+
+
+# Rows of equilibria: what the explicit rule says of its two passes.
+
+
+def rule(**options):
+    options = {"solver": SOLVERS["relaxation"], "on_failure": "truncate"} | options
+    run = gradients.recurrent_backprop(settle, loss_of, **options)
+    return partial(jax.jit(run), V, 0 * X, X, 2 * X)
+
+
+def jacobian():
+    h = relaxed(V, **TIGHT)
+    return (1 - h[:, None] ** 2) * V, 2 * (h - 2 * X) * jnp.array([1.0, -2.0, 3.0])
+
+
+@pytest.mark.parametrize("K", [0, 1, 4])
+def test_relaxation_cut_short_is_the_truncated_neumann_series(K):
+    J, b = jacobian()
+    terms = [jnp.linalg.matrix_power(J.T, k) @ b for k in range(K + 2)]
+    (_, series), grad = rule(adjoint=gradients.adjoints.neumann(K))()
+    np.testing.assert_allclose(series.z, sum(terms[:-1]), rtol=1e-10)
+    (_, cut), grad_of_cut = rule(
+        adjoint=gradients.adjoints.relaxation(max_steps=K + 1)
+    )()
+    chex.assert_trees_all_close((cut.z, grad_of_cut), (series.z, grad), rtol=1e-12)
+    left = jnp.linalg.norm(terms[-1]) / jnp.linalg.norm(b)
+    np.testing.assert_allclose(cut.adjoint.residual, left, rtol=1e-10)
+    assert cut.adjoint.steps == K + 1
+    assert not cut.adjoint.converged
+    # From 0 it lags by one, and so does backpropagation through time, begun at h*.
+    from_zero = rule(adjoint=gradients.adjoints.relaxation(max_steps=K + 2))
+    (_, lagging), _ = from_zero(start_adjoint=0 * X)
+    np.testing.assert_allclose(lagging.z, series.z, rtol=1e-12)
+    if K == 0:
+        free = rule(adjoint=gradients.adjoints.jfb())()
+        chex.assert_trees_all_equal((free[0][1].z, free[1]), (series.z, grad))
+
+
+@pytest.mark.parametrize(("steps", "damping"), [(1, 1.0), (4, 1.0), (5, 0.6)])
+def test_unrolled_steps_give_the_phantom_gradient(steps, damping):
+    J, b = jacobian()
+    A = (1 - damping) * jnp.eye(3) + damping * J.T
+    powers = [damping * jnp.linalg.matrix_power(A, i) @ b for i in range(steps)]
+    adjoint = gradients.adjoints.unrolled(steps, damping)
+    (_, found), grad = rule(adjoint=adjoint)()
+    np.testing.assert_allclose(found.z, sum(powers), rtol=1e-10)
+    left = jnp.linalg.norm(b - found.z + J.T @ found.z) / jnp.linalg.norm(b)
+    np.testing.assert_allclose(found.adjoint.residual, left, rtol=1e-10)
+    value = lambda V: loss_of(relaxed(V, adjoint=adjoint, **TIGHT), 2 * X)
+    np.testing.assert_allclose(jax.jit(jax.grad(value))(V), grad, rtol=1e-9, atol=1e-12)
+
+
+def test_many_unrolled_steps_are_exact_and_leave_the_value():
+    solve = partial(relaxed, adjoint=gradients.adjoints.unrolled(150), **TIGHT)
+    chex.assert_trees_all_close(derivatives(solve, 2), wanted(2), rtol=1e-9)
+    few = partial(relaxed, adjoint=gradients.adjoints.unrolled(1), tol=0.1)
+    chex.assert_trees_all_equal(few(V), relaxed(V, tol=0.1))
+
+
+def test_conjugate_gradients_end_after_as_many_steps_as_numbers():
+    (_, found), _ = rule(adjoint=gradients.adjoints.cg(tol=1e-11))()
+    assert found.adjoint.converged
+    assert found.adjoint.steps <= 3
+    J, b = jacobian()
+    (_, biased), _ = rule(adjoint=gradients.adjoints.cg(ridge=0.1, tol=1e-11))()
+    A = jnp.eye(3) - J.T
+    want = jnp.linalg.solve(A.T @ A + 0.1 * jnp.eye(3), A.T @ b)
+    np.testing.assert_allclose(biased.z, want, rtol=1e-9)
+    assert not biased.adjoint.converged
+    left = jnp.linalg.norm(b - A @ want) / jnp.linalg.norm(b)
+    np.testing.assert_allclose(biased.adjoint.residual, left, rtol=1e-9)
+
+
+def test_warm_starts():
+    cold, _ = rule(on_failure="nan")()
+    h, z = cold[1].h, cold[1].z
+    adjoints = ADJOINTS | {"cg": gradients.adjoints.cg(tol=1e-10)}
+    for name, adjoint in adjoints.items():
+        run = gradients.recurrent_backprop(
+            settle, loss_of, adjoint=adjoint, on_failure="nan", **TIGHT
+        )
+        run = partial(jax.jit(run), 1.0001 * V, h, X, 2 * X)
+        (_, found), grad = run()
+        (_, warm), warm_grad = run(start_adjoint=z)
+        (_, spoilt), spoilt_grad = run(start_adjoint=z * jnp.nan)
+        assert warm.adjoint.converged
+        assert warm.adjoint.steps <= found.adjoint.steps, name
+        if name == "relax":
+            assert warm.adjoint.steps < found.adjoint.steps - 20
+        chex.assert_trees_all_close(warm_grad, grad, rtol=1e-8, atol=1e-10)
+        chex.assert_trees_all_close(spoilt_grad, grad, rtol=1e-8, atol=1e-10)
+        assert spoilt.adjoint.converged
+    with pytest.raises(ValueError, match="start_adjoint must be left out with neumann"):
+        rule(adjoint=gradients.adjoints.jfb())(start_adjoint=z)
+    with pytest.raises(ValueError, match="start_adjoint must have the structure"):
+        rule()(start_adjoint=(z,))
+
+
+# The state can be any pytree, of any batch shape.
+
+
+def pair(params, x, h):
+    fast, slow = h["fast"], h["slow"][0]
+    new = jnp.tanh(fast @ params["W"] + x @ params["U"] - 0.5 * slow)
+    return {"fast": new, "slow": (0.4 * slow + 0.3 * fast * fast,)}
+
+
+def test_equals_the_solvers_of_lineax():
+    with jax.numpy_dtype_promotion("standard"):
+        for solver in (lineax.LU(), lineax.GMRES(rtol=1e-11, atol=1e-11)):
+            adjoint = gradients.adjoints.linear_solver(solver, tol=1e-9)
+            solve = partial(relaxed, adjoint=adjoint, **TIGHT)
+            chex.assert_trees_all_close(derivatives(solve, 1), wanted(1), rtol=1e-8)
+        run = rule(adjoint=adjoint, on_failure="nan")
+        (_, found), _ = run()
+    J, b = jacobian()
+    assert found.adjoint.converged
+    want = jnp.linalg.solve(jnp.eye(3) - J.T, b)
+    np.testing.assert_allclose(found.z, want, rtol=1e-8)
+
+
+def test_without_lineax_the_error_names_the_remedy(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "lineax", None)
+    adjoint = gradients.adjoints.linear_solver("LU")
+    with pytest.raises(
+        ValueError, match=r"got 'LU', and lineax is not installed; inst"
+    ):
+        jax.grad(lambda V: jnp.sum(relaxed(V, adjoint=adjoint)))(V)
