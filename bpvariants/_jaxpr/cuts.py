@@ -1,4 +1,4 @@
-"""Cut a step's program at its new carry: what reads it, and what goes around it.
+"""Cut a step's program at its new carry, to hold or move what its outputs read.
 
 A step computes h_t = f(θ, h_{t−1}, x_t) and, in most networks, y_t = g(θ, h_t) of it;
 seen from outside, both merely depend on h_{t−1}. The step's program tells them apart:

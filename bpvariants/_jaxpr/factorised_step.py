@@ -1,4 +1,4 @@
-"""A step in the form in which its parameters enter it by products with vectors.
+"""Factorise a step whose parameters enter it by products with vectors.
 
 Notation, for one example: h_t is the new carry as a vector [n]. For each block of
 parameters Θ, [k, m], that enters by u = â Θ alone, ∂h_t/∂Θ is D ⊗ â with D = ∂h_t/∂u.

@@ -1,4 +1,4 @@
-"""Where parameters enter a step by products with vectors, read off its program.
+"""Find where parameters enter a step's program by products with vectors.
 
 A block is a vector u of the program that matrices and biases enter by additions alone,
 and that nothing but u is made of:

@@ -1,9 +1,8 @@
-"""The linearised step as data: what of it varies in time, and what does not.
+"""Split a linearised step's residuals: constant in time, inputs, and those to stack.
 
-`jax.linearize` returns a pytree: a program, and the arrays that it was made with. Read
-off the program that computes these arrays, some depend on parameters alone, such as the
-weights themselves; some are inputs of the step, which are at hand for all times anyway;
-what is left, once each, is what a scan has to stack up.
+`jax.linearize` returns a pytree: a program, and the arrays that it was made with, its
+residuals. Some depend on parameters alone, such as the weights themselves. Some are
+inputs of the step, which are known for all times. A scan stacks the others, once each.
 """
 
 import dataclasses
@@ -55,15 +54,15 @@ class Plan:
     sources: tuple[tuple[str, int], ...]  # of its leaves: a kind, and which of these
 
     def to_stack(self, linear: PyTree) -> list[jax.Array]:
-        """Return of a step's linearisation what has to be stacked up."""
+        """Return the residuals of a step that have to be stacked."""
         return self._first_of("stack", jax.tree.leaves(linear))
 
     def constants(self, linear: PyTree) -> list[jax.Array]:
-        """Return what is the same in the linearisations of all steps."""
+        """Return the residuals that are the same at all steps."""
         return self._first_of("constant", jax.tree.leaves(linear))
 
     def linear(self, stacked: list, inputs: PyTree, constants: list) -> PyTree:
-        """Return the map at one time from what was taken of it, and that step's x."""
+        """Put the map of one step together, from its stacked residuals and its x."""
         arrays = {
             "stack": stacked,
             "input": jax.tree.leaves(inputs),
