@@ -169,9 +169,7 @@ def first_nonfinite(
     _, (starts, losses, counts) = jax.lax.scan(forward, carry, sequences)
     value = jnp.sum(shares * losses)
     back = jax.tree.map(jnp.zeros_like, (floating_leaves(carry), widen(params)))
-    body = lambda state, inputs: _one_step_back(
-        step, loss, params, initial, state, inputs
-    )
+    body = partial(_one_step_back, step, loss, params, initial)
     (_, grads), errors = jax.lax.scan(
         body, back, (starts, shares, *sequences), reverse=True
     )
