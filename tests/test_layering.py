@@ -235,7 +235,7 @@ def public_names():
         for name, member in vars(importlib.import_module(module)).items():
             ours = getattr(member, "__module__", "").startswith("bpvariants")
             if ours and not name.startswith("_"):
-                found.setdefault(id(member), (f"{module}.{name}", member))
+                found.setdefault((name, id(member)), (f"{module}.{name}", member))
     return [pytest.param(member, id=name) for name, member in found.values()]
 
 
