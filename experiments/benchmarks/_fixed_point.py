@@ -48,7 +48,7 @@ def fixed_point(repeats: int) -> Iterator[Measured]:
         yield from race(group, entrants, repeats=repeats, notes=notes)
 
 
-def _settle(w, x, h):
+def _settle(w, h, x):
     return jnp.tanh(h @ w + x)
 
 
@@ -60,14 +60,14 @@ def _solvers(size: int) -> dict[str, Callable]:
     def ours(solver):
         start = jnp.zeros_like
         solve = gradients.fixed_point
-        return lambda w, x: solve(_settle, w, x, start(x), solver=solver)[0]
+        return lambda w, x: solve(_settle, w, start(x), x, solver=solver)[0]
 
     settings = {"tol": TOL, "max_steps": STEPS}
     relaxation = ours(gradients.solvers.relaxation(**settings))
     anderson = ours(gradients.solvers.anderson(**settings))
 
     def unrolled(w, x):
-        body = lambda h, _: (_settle(w, x, h), None)
+        body = lambda h, _: (_settle(w, h, x), None)
         return jax.lax.scan(body, jnp.zeros_like(x), length=150)[0]
 
     solvers: dict[str, Callable] = {"fixed_point": relaxation}
@@ -77,7 +77,7 @@ def _solvers(size: int) -> dict[str, Callable]:
 
         def by_jaxopt(w, x):
             solver = jaxopt.FixedPointIteration(
-                lambda h, w, x: _settle(w, x, h), maxiter=STEPS, tol=10 * TOL
+                lambda h, w, x: _settle(w, h, x), maxiter=STEPS, tol=10 * TOL
             )
             return solver.run(jnp.zeros_like(x), w, x).params
 
@@ -99,7 +99,7 @@ def _by_optimistix(linear_solver):
     def solve(w, x):
         solver = optimistix.FixedPointIteration(rtol=TOL, atol=TOL / 10)
         return optimistix.fixed_point(
-            lambda h, args: _settle(args[0], args[1], h),
+            lambda h, args: _settle(args[0], h, args[1]),
             solver,
             jnp.zeros_like(x),
             (w, x),

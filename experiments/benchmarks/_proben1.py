@@ -10,7 +10,7 @@ import numpy as np
 from experiments import data
 from experiments.benchmarks._torch import torch
 from experiments.harness.timing import Entrants, Foreign, Measured, race
-from experiments.resilient import _stopping as stopping
+from experiments.resilient import _stopping
 from experiments.resilient.proben1 import setup
 
 RUNS, REPEATS = 60, 3  # of which PyTorch takes a minute
@@ -18,7 +18,7 @@ ROWS = [("cancer1", "8"), ("diabetes1", "10")]  # small networks
 
 
 def proben1(repeats: int) -> Iterator[Measured]:
-    """Time all runs of a row, with the same rule for stopping."""
+    """Time all runs of a row, with the same rule for _stopping."""
     keys = jax.random.split(jax.random.key(0), RUNS)
     for name, table in ROWS:
         problem = data.proben1(name)
@@ -26,7 +26,7 @@ def proben1(repeats: int) -> Iterator[Measured]:
         errors: dict[str, list[float]] = {}
 
         def ours(problem=problem, network=network, settings=settings, errors=errors):
-            errors["ours"] = stopping.train(problem, network, settings, keys).test
+            errors["ours"] = _stopping.train(problem, network, settings, keys).test
 
         def theirs(problem=problem, network=network, settings=settings, errors=errors):
             runs = [_by_torch(problem, network, settings, i) for i in range(RUNS)]
@@ -81,9 +81,9 @@ def _by_torch(problem, network, settings, seed) -> float:
 
     error = lambda part: 100 * ((outputs(part[0]) - part[1]) ** 2).mean()
     best, at_best = float("inf"), float("nan")
-    for _ in range(0, settings.max_epochs, stopping.STRIP):
+    for _ in range(0, settings.max_epochs, _stopping.STRIP):
         strip = []
-        for _ in range(stopping.STRIP):
+        for _ in range(_stopping.STRIP):
             optimizer.zero_grad()
             loss = error(parts[0])
             loss.backward()
@@ -95,6 +95,6 @@ def _by_torch(problem, network, settings, seed) -> float:
                 best, at_best = now, error(parts[2]).item()
         gl = 100 * (now / best - 1)
         progress = 1000 * (statistics.fmean(strip) / min(strip) - 1)
-        if gl > settings.alpha or progress < stopping.LEAST_PROGRESS:
+        if gl > settings.alpha or progress < _stopping.LEAST_PROGRESS:
             break
     return at_best

@@ -173,7 +173,7 @@ def _rows(train, test):
 def _equilibrium(train, test):
     units = 32
 
-    def settle(params, x, h):
+    def settle(params, h, x):
         return jnp.tanh(h @ params["recurrent"] + _dense(params["input"], x))
 
     def init(key):
@@ -189,7 +189,7 @@ def _equilibrium(train, test):
     start = lambda images: jnp.zeros((len(images), units))
 
     def predict(params, images):
-        h, _ = gradients.fixed_point(settle, params, images, start(images))
+        h, _ = gradients.fixed_point(settle, params, start(images), images)
         return read(params, h)
 
     prepare = lambda images, labels: (start(images), images, labels)

@@ -7,10 +7,10 @@ from typing import Any
 
 import jinja2
 
+from experiments import report
 from experiments.compare.job import Task
 from experiments.compare.pictures import draw_curves, draw_scores
 from experiments.compare.tables import LEGEND, tabulate
-from experiments.report._files import versions
 
 PAGE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>bpvariants: {{ study }}</title>
@@ -83,7 +83,7 @@ def write_report(
         seconds=round(seconds),
         legend=LEGEND,
         settings=_phrase(dataclasses.asdict(config)),
-        versions=_phrase(versions()),
+        versions=_phrase(report.versions()),
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
 

@@ -12,7 +12,18 @@ from experiments import data
 from experiments.compare.job import Job, Reference, Task
 
 UNITS, PASSES, LAGS = 8, 20, 12
+NETWORK = f"tanh RNN {UNITS}"
 PERIODS = {"1700–1920": (1700, 1920), "1921–55": (1921, 1955), "1956–79": (1956, 1979)}
+
+ABOUT = (
+    "Yearly sunspot numbers; the years to 1920 are for training, the two later periods "
+    "for test. Scores are mean squared errors of the next year's forecast, relative to "
+    "the variance of 1700–1979. Online, parameters change every year: RTRL brings the "
+    "gradient of that year's error, and the forgetting factor adds those of the years "
+    "before, as in the tutorial's equation. As it is printed, with the learning rate "
+    "on the newest gradient alone, it is stable only for a factor as small as here, "
+    "and then close to sgd."
+)
 
 
 def sunspots(steps: int | None = None) -> Task:
@@ -24,19 +35,38 @@ def sunspots(steps: int | None = None) -> Task:
     train = int(np.sum(years[1:] <= 1920))  # pairs whose target is for training
     relative = _relative_variance(years, numbers / scale)
     evaluate = lambda params: relative(_predict(params, xs))
-    common = {
-        "network": f"tanh RNN {UNITS}",
-        "init": _init,
-        "evaluate": evaluate,
-    }
+    pairs = xs[:train], targets[:train]
+    return Task(
+        name="sunspots",
+        title="Sunspots, next year's",
+        about=ABOUT,
+        value="squared error / variance of 1700–1920",
+        score="1921–55",
+        measure="relative squared error, 1921–55",
+        higher_is_better=False,
+        jobs=[
+            *_online_jobs(*pairs, steps, evaluate),
+            _resilient_job(*pairs, steps, evaluate),
+        ],
+        references=[
+            Reference("last year's number", relative(xs[:, 0])),
+            Reference(f"autoregression on {LAGS} lags", relative(_ar(series, train))),
+        ],
+    )
+
+
+def _online_jobs(
+    xs: jax.Array, targets: jax.Array, steps: int | None, evaluate: Callable
+) -> list[Job]:
+    """Return the jobs that learn from each year as it comes, one for each update."""
     online = gradients.rtrl(_step, _squared_error)
 
     def one_year(params, state, x, target, reset):
         value, grads, state = online.update(params, state, x, target, reset=reset)
         return (value, state), grads
 
-    begins = jnp.arange(train) == 0
-    passes = [(xs[t], targets[t], begins[t]) for t in range(train)] * PASSES
+    begins = jnp.arange(len(xs)) == 0
+    passes = [(xs[t], targets[t], begins[t]) for t in range(len(xs))] * PASSES
     optimizers = {
         "forgetting(0.001, 0.9)": updates.forgetting(0.001, 0.9),
         "forgetting(0.01, 0.01), as printed": updates.forgetting(
@@ -45,53 +75,40 @@ def sunspots(steps: int | None = None) -> Task:
         "sgd(0.01)": optax.sgd(0.01),
         "adam(0.001)": optax.adam(0.001),
     }
-    jobs = [
+    return [
         Job(
             kind="forward in time",
+            network=NETWORK,
             rule="rtrl, online",
             update=update,
+            init=_init,
+            evaluate=evaluate,
             gradient=one_year,
             optimizer=optimizer,
             data=passes,
             carry=lambda params: online.init(params, jnp.zeros(UNITS)),
             steps=steps or len(passes),
             batch="1 year",
-            **common,
         )
         for update, optimizer in optimizers.items()
     ]
-    jobs.append(
-        Job(
-            kind="resilient, through time",
-            rule="bptt",
-            update="irprop_minus(0.001)",
-            gradient=gradients.bptt(_step, _squared_error),
-            optimizer=updates.irprop_minus(0.001),
-            data=(jnp.zeros(UNITS), xs[:train], targets[:train]),
-            steps=steps or 200,
-            **common,
-        )
-    )
-    return Task(
-        name="sunspots",
-        title="Sunspots, next year's",
-        about="Yearly sunspot numbers; the years to 1920 are for training, the two "
-        "later periods for test. Scores are mean squared errors of the next year's "
-        "forecast, relative to the variance of 1700–1979. Online, parameters change "
-        "every year: "
-        "RTRL brings the gradient of that year's error, and the forgetting factor adds "
-        "those of the years before, as in the tutorial's equation. As it is printed, "
-        "with the learning rate on the newest gradient alone, it is stable only for a "
-        "factor as small as here, and then close to sgd.",
-        value="squared error / variance of 1700–1920",
-        score="1921–55",
-        measure="relative squared error, 1921–55",
-        higher_is_better=False,
-        jobs=jobs,
-        references=[
-            Reference("last year's number", relative(xs[:, 0])),
-            Reference(f"autoregression on {LAGS} lags", relative(_ar(series, train))),
-        ],
+
+
+def _resilient_job(
+    xs: jax.Array, targets: jax.Array, steps: int | None, evaluate: Callable
+) -> Job:
+    """Return the job that learns from all years at once, by iRprop⁻."""
+    return Job(
+        kind="resilient, through time",
+        network=NETWORK,
+        rule="bptt",
+        update="irprop_minus(0.001)",
+        init=_init,
+        evaluate=evaluate,
+        gradient=gradients.bptt(_step, _squared_error),
+        optimizer=updates.irprop_minus(0.001),
+        data=(jnp.zeros(UNITS), xs, targets),
+        steps=steps or 200,
     )
 
 

@@ -6,9 +6,8 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from experiments import report
 from experiments.compare.job import Task
-from experiments.report import mean_sd, wide_console
-from experiments.report._tables import WIDTH
 
 LEGEND = (
     "Scores are mean ± standard deviation over seeds, loss is the mean of the last "
@@ -33,7 +32,7 @@ def tabulate(task: Task, rows: list[Any]) -> Cells:
     mine = [row for row in rows if row.task == task.name]
     lines = [
         [row.kind, row.network, row.rule, row.update, row.batch, str(row.steps)]
-        + [mean_sd(row.scores[name]) for name in names]
+        + [report.mean_sd(row.scores[name]) for name in names]
         + [f"{np.mean(row.value):.3g}", f"{row.ms_per_step:.3g}"]
         + [f"{row.compile_seconds:.1f}", _mebibytes(row.temp_bytes)]
         for row in mine
@@ -49,8 +48,12 @@ def tabulate(task: Task, rows: list[Any]) -> Cells:
 
 def show(chosen: list[Task], rows: list[Any]) -> None:
     """Print one table for each task that has results, narrow enough for a terminal."""
-    console = wide_console()
-    hidden = {"batch", "steps", "compile s", "MiB"} if console.width < WIDTH else set()
+    console = report.wide_console()
+    hidden = (
+        {"batch", "steps", "compile s", "MiB"}
+        if console.width < report.WIDTH
+        else set()
+    )
     for task in chosen:
         if not any(row.task == task.name for row in rows):
             continue

@@ -1,1 +1,1 @@
-"""Studies of recurrent backpropagation and of the forgetting factor."""
+"""Studies of recurrent backpropagation: networks that settle at an equilibrium."""

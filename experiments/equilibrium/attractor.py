@@ -112,7 +112,7 @@ def _one_of_each(mnist: data.MNIST) -> np.ndarray:
     return (images[first].reshape(10, PIXELS) > 0.5).astype(np.float32)
 
 
-def _f(weights, x, h):
+def _f(weights, h, x):
     both = weights + weights.T
     both = both - jnp.diag(jnp.diag(both))
     h = jax.nn.sigmoid(h / 2) @ both
@@ -126,12 +126,12 @@ def _output(h):
 def _settle(rule, weights, x):
     start = jnp.zeros((len(x), len(weights)))
     if rule in ("bptt-50", "tbptt-20"):
-        body = lambda h, _: (_f(weights, x, h), None)
+        body = lambda h, _: (_f(weights, h, x), None)
         back = BACK if rule == "tbptt-20" else UPDATES
         h, _ = jax.lax.scan(body, start, length=UPDATES - back)
         return jax.lax.scan(body, jax.lax.stop_gradient(h), length=back)[0]
     options = {"solver": FORWARD, "adjoint": ADJOINTS[rule], "on_failure": "truncate"}
-    return gradients.fixed_point(_f, weights, x, start, batch_ndim=1, **options)[0]
+    return gradients.fixed_point(_f, weights, start, x, batch_ndim=1, **options)[0]
 
 
 def corrupt(key: jax.Array, images: jax.Array, share: float) -> jax.Array:

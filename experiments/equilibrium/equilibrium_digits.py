@@ -107,20 +107,20 @@ def _row(config, regime, rule, keys, images, labels) -> dict[str, Any]:
     return row | {name: np.asarray(v, float).tolist() for name, v in outcome.items()}
 
 
-def _f(params, x, z):
+def _f(params, z, x):
     return jnp.tanh(z @ params["recurrent"] + x @ params["input"] + params["bias"])
 
 
 def _settle(rule, params, x):
     start = jnp.zeros((*x.shape[:-1], UNITS))
     if rule == "bptt-50":
-        body = lambda z, _: (_f(params, x, z), None)
+        body = lambda z, _: (_f(params, z, x), None)
         return jax.lax.scan(body, start, length=50)[0]
     z, _ = gradients.fixed_point(
         _f,
         params,
-        x,
         start,
+        x,
         solver=SOLVER,
         adjoint=ADJOINTS[rule],
         on_failure="ignore",
@@ -164,7 +164,7 @@ def _train(epochs, regime, rule, key, images, labels):
     (params, _), values = jax.lax.scan(step, start, keys)
     start = jnp.zeros((len(test), UNITS))
     z, info = gradients.fixed_point(
-        _f, params, images[test], start, solver=SOLVER, batch_ndim=1
+        _f, params, start, images[test], solver=SOLVER, batch_ndim=1
     )
     correct = jnp.argmax(_logits(params, z), axis=-1) == labels[test]
     return {

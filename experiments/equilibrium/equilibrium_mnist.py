@@ -154,7 +154,7 @@ def _convolve(h: jax.Array, matrix: jax.Array, side: int) -> jax.Array:
     )
 
 
-def _f(params, x, h):
+def _f(params, h, x):
     return jnp.tanh(_convolve(h, params["recurrent"], 3) + x)
 
 
@@ -172,7 +172,7 @@ def _readout(params, h):
 def _settle(rule, params, images):
     x = _inject(params, images)
     options = {"solver": SOLVER, "adjoint": ADJOINTS[rule], "batch_ndim": 1}
-    return gradients.fixed_point(_f, params, x, jnp.zeros_like(x), **options)
+    return gradients.fixed_point(_f, params, jnp.zeros_like(x), x, **options)
 
 
 def _loss(rule, params, images, labels):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import data, report
-from experiments.forgetting import _drift_report as drift_report
+from experiments.forgetting import _drift_report
 from experiments.forgetting._online_regression import follow, METHODS, over_grid
 
 INPUTS, WALK, NOISE = 5, 0.01, 0.05
@@ -91,13 +91,13 @@ def main(config: Config) -> report.Result:
                 progress.advance(1)
     except KeyboardInterrupt:
         interrupted = True
-    drift_report.show_walk(rows, config)
-    drift_report.show_weather(rows, left_out)
+    _drift_report.show_walk(rows, config)
+    _drift_report.show_weather(rows, left_out)
     if rows and not interrupted:
-        picture = drift_report.draw_walk(rows, CURVE)
+        picture = _drift_report.draw_walk(rows, CURVE)
         report.save_picture(folder, "drift", picture)
         if weather is not None:
-            report.save_picture(folder, "seattle", drift_report.draw_weather(rows))
+            report.save_picture(folder, "seattle", _drift_report.draw_weather(rows))
     report.say_where(folder, time.perf_counter() - start, interrupted)
     return report.Result(rows, folder, interrupted)
 
@@ -195,7 +195,7 @@ def _weather_row(
     row |= {year: float(rms(errors, years == year)) for year in (CHOSEN, SCORED)}
     row["seasons"] = {
         season: float(rms(errors, scored & (quarters // 3 == i)))
-        for i, season in enumerate(drift_report.SEASONS)
+        for i, season in enumerate(_drift_report.SEASONS)
     }
     row["days"], row["errors"] = days.astype(str).tolist(), errors.round(3).tolist()
     return row

@@ -90,6 +90,18 @@ class Way:
         return self.folder / "curves" / f"{self.job}.jsonl"
 
 
+def time_taken(result: training.FitResult) -> Row:
+    """Return the milliseconds of a step and the seconds of compilation, for a row.
+
+    Steps that were taken before a run was resumed do not count.
+    """
+    taken = max(1, result.steps - (result.resumed_from or 0))
+    return {
+        "ms_per_step": 1000 * result.seconds / taken,
+        "compile_seconds": result.compile_seconds,
+    }
+
+
 def check_resume(config: Any) -> None:
     """Check that what is to be resumed is said to be somewhere."""
     if config.resume and config.out is None:

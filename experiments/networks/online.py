@@ -8,10 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bpvariants import cells
 from bpvariants.types import OnlineRule, PyTree, Step
-
-CELLS = ("tanh", "gru", "lstm")
+from experiments.networks.cells import CELLS
 
 
 class Network(NamedTuple):
@@ -26,14 +24,12 @@ def network(
     cell: str, inputs: int, units: int, outputs: int, leak: float = 1.0
 ) -> Network:
     """Return a network; with α = leak, h ← (1 − α) h + α cell(h) for tanh."""
-    advance, draw, zeros = (
-        getattr(cells, name) for name in (cell, f"{cell}_params", f"{cell}_carry")
-    )
+    advance = CELLS[cell]
 
     def init(key):
         of_cell, of_readout = jax.random.split(key)
         return {
-            "cell": draw(of_cell, inputs, units),
+            "cell": advance.init(of_cell, inputs, units),
             "readout": jax.random.normal(of_readout, (units, outputs)) / units**0.5,
             "bias": jnp.zeros(outputs),
         }
@@ -44,7 +40,7 @@ def network(
             new = h = (1 - leak) * carry + leak * new
         return new, h @ params["readout"] + params["bias"]
 
-    carry = lambda params, batch=(): zeros(params["cell"], batch)
+    carry = lambda params, batch=(): advance.carry(params["cell"], batch)
     return Network(step, init, carry)
 
 
@@ -94,13 +90,11 @@ def begin(
 
 def recurrent(cell: str, inputs: int, units: int, outputs: int) -> Network:
     """Return a cell with a linear readout of its state and of its inputs."""
-    advance, draw, zeros = (
-        getattr(cells, name) for name in (cell, f"{cell}_params", f"{cell}_carry")
-    )
+    advance = CELLS[cell]
 
     def init(key):
-        params = draw(key, inputs, units)
-        _, h = jax.eval_shape(advance, params, zeros(params), jnp.zeros(inputs))
+        params, x = advance.init(key, inputs, units), jnp.zeros(inputs)
+        _, h = jax.eval_shape(advance, params, advance.carry(params), x)
         return {
             "cell": params,
             "readout": jnp.zeros((*h.shape, outputs)),
@@ -112,5 +106,5 @@ def recurrent(cell: str, inputs: int, units: int, outputs: int) -> Network:
         carry, h = advance(params["cell"], carry, x)
         return carry, h @ params["readout"] + x @ params["skip"] + params["bias"]
 
-    carry = lambda params, batch=(): zeros(params["cell"], batch)
+    carry = lambda params, batch=(): advance.carry(params["cell"], batch)
     return Network(step, init, carry)

@@ -65,7 +65,7 @@ def online(
     """Learn after each step; `exact` is to be compared with, if not the rule itself."""
 
     def episode(compared, pair, u, key):
-        carry = cells.tanh_carry(pair[0]["cell"], u.shape[1:])
+        carry = cells.tanh.carry(pair[0]["cell"], u.shape[1:])
         begin = lambda rule: learning.begin(
             rule, pair[0], carry, (u[0], u[1]), u.shape[1:]
         )
@@ -100,7 +100,7 @@ def windows(rule: Callable) -> Learner:
 
     def episode(pair, u, key):
         del key
-        carry = cells.tanh_carry(pair[0]["cell"], u.shape[1:])
+        carry = cells.tanh.carry(pair[0]["cell"], u.shape[1:])
         (value, _), pair = rule(pair, carry, u[:-1], u[1:])
         return pair, value, jnp.full((), jnp.nan)
 

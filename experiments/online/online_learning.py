@@ -32,12 +32,11 @@ import optax
 from bpvariants import gradients
 from experiments import report
 from experiments.harness.options import check_at_least_one
-from experiments.online import _dynamical_systems, _predictor, _rules
-from experiments.online._online_learning_report import (
-    cosines,
-    draw_cosines,
-    draw_errors,
-    show,
+from experiments.online import (
+    _dynamical_systems,
+    _online_learning_report,
+    _predictor,
+    _rules,
 )
 from experiments.online._predictor import Learner
 
@@ -121,11 +120,13 @@ def main(config: Config) -> report.Result:
                         raise KeyboardInterrupt
     except KeyboardInterrupt:
         interrupted = True
-    show(rows, config)
+    _online_learning_report.show(rows, config)
     if rows:
-        report.save_picture(folder, "errors", draw_errors(rows))
-    if cosines(rows):
-        report.save_picture(folder, "cosines", draw_cosines(rows))
+        picture = _online_learning_report.draw_errors(rows)
+        report.save_picture(folder, "errors", picture)
+    if _online_learning_report.cosines(rows):
+        picture = _online_learning_report.draw_cosines(rows)
+        report.save_picture(folder, "cosines", picture)
     report.say_where(folder, time.perf_counter() - start, interrupted)
     return report.Result(rows, folder, interrupted)
 

@@ -22,9 +22,9 @@ from experiments.harness.options import check_at_least_one
 from experiments.networks import online
 from experiments.online import (
     _rules,
-    _sensor_streams as sensor_streams,
-    _streaming_methods as methods,
-    _streaming_report as streaming_report,
+    _sensor_streams,
+    _streaming_methods,
+    _streaming_report,
 )
 
 POINTS = 60  # of a curve
@@ -93,9 +93,9 @@ def main(config: Config) -> report.Result:
                 progress.advance(1)
     except KeyboardInterrupt:
         interrupted = True
-    streaming_report.show(rows, config, streams, left_out)
+    _streaming_report.show(rows, config, streams, left_out)
     if rows:
-        picture = streaming_report.draw(rows, config, streams)
+        picture = _streaming_report.draw(rows, config, streams)
         report.save_picture(folder, "streaming", picture)
     report.say_where(folder, time.perf_counter() - start, interrupted)
     return report.Result(rows, folder, interrupted)
@@ -103,42 +103,42 @@ def main(config: Config) -> report.Result:
 
 def _streams(
     config: Config,
-) -> tuple[dict[str, sensor_streams.Stream], dict[str, str]]:
+) -> tuple[dict[str, _sensor_streams.Stream], dict[str, str]]:
     """Return the streams that are there, and why others are not."""
     streams, left_out = {}, {}
     for name in config.streams:
         try:
-            streams[name] = sensor_streams.STREAMS[name](config.steps)
+            streams[name] = _sensor_streams.STREAMS[name](config.steps)
         except SystemExit as problem:  # no network, and no copy at hand
             left_out[name] = str(problem)
     return streams, left_out
 
 
 def jobs(
-    config: Config, name: str, stream: sensor_streams.Stream
-) -> dict[str, Callable[[], methods.Scores]]:
+    config: Config, name: str, stream: _sensor_streams.Stream
+) -> dict[str, Callable[[], _streaming_methods.Scores]]:
     """Return who is to predict a stream: the simplest first, then networks."""
-    lagged = sensor_streams.lagged(stream, name)
-    lags, inputs = sensor_streams.LAGS[name], stream.xs.shape[1]
+    lagged = _sensor_streams.lagged(stream, name)
+    lags, inputs = _sensor_streams.LAGS[name], stream.xs.shape[1]
     now = np.concatenate([stream.xs, np.ones((len(stream.xs), 1), np.float32)], axis=1)
-    learn = partial(methods.learn, stream, rates=config.rates)
-    linear = lambda xs: methods.linear(xs.shape[1], stream.outputs)
-    chosen: dict[str, Callable[[], methods.Scores]] = {}
+    learn = partial(_streaming_methods.learn, stream, rates=config.rates)
+    linear = lambda xs: _streaming_methods.linear(xs.shape[1], stream.outputs)
+    chosen: dict[str, Callable[[], _streaming_methods.Scores]] = {}
     if name == "robot":
-        chosen["majority until now"] = partial(methods.majority, stream)
+        chosen["majority until now"] = partial(_streaming_methods.majority, stream)
         for label, xs in {"this step": now, f"{lags} steps": lagged}.items():
             chosen[f"logistic regression, {label}"] = partial(
                 learn, linear(xs), gradients.rtrl, seeds=1, xs=xs
             )
     else:
-        chosen["persistence"] = partial(methods.persistence, stream)
+        chosen["persistence"] = partial(_streaming_methods.persistence, stream)
     for label, xs in {"this step": now, f"{lags} steps": lagged}.items():
         chosen[f"least squares, {label}"] = partial(
-            methods.least_squares, stream, xs, config.decays
+            _streaming_methods.least_squares, stream, xs, config.decays
         )
     network = online.recurrent(config.cell, inputs, config.units, stream.outputs)
     rules = {
-        f"truncated_bptt, {lookback} back": methods.truncated(lookback)
+        f"truncated_bptt, {lookback} back": _streaming_methods.truncated(lookback)
         for lookback in config.lookbacks
     } | {rule: _rules.of_cells([config.cell])[rule] for rule in config.rules}
     for label, rule in rules.items():
@@ -151,9 +151,9 @@ def jobs(
 def _row(
     config: Config,
     name: str,
-    stream: sensor_streams.Stream,
+    stream: _sensor_streams.Stream,
     method: str,
-    job: Callable[[], methods.Scores],
+    job: Callable[[], _streaming_methods.Scores],
 ) -> dict[str, Any]:
     """Return errors of each seed, at the setting that was best at the beginning."""
     start = time.perf_counter()
@@ -168,7 +168,7 @@ def _row(
     scores = judged[..., early].mean(axis=(1, 2), dtype=float)
     best = int(np.argmin(np.where(np.isfinite(scores), scores, np.inf)))
     row = {"stream": name, "method": method, **settings[best], "seconds": seconds}
-    score = partial(streaming_report.score, name)
+    score = partial(_streaming_report.score, name)
     for part, where in parts.items():
         row[part] = [score(e[where]) for e in errors[best]] if where.any() else None
         if losses is not None and name == "robot" and where.any():

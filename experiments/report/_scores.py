@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, f1_score
 
-from experiments.report import show_table
+from experiments.report._studies import show_table
 
 
 def wilson(correct: int, of: int, level: float = 0.95) -> tuple[float, float]:
@@ -27,6 +25,8 @@ def wilson(correct: int, of: int, level: float = 0.95) -> tuple[float, float]:
         raise ValueError(
             f"correct must be in 0..of, and of at least 1; got {correct} of {of}."
         )
+    from scipy.stats import binomtest
+
     low, high = binomtest(correct, of).proportion_ci(level, method="wilson")
     return float(low), float(high)
 
@@ -49,6 +49,8 @@ def f1(targets: np.ndarray, predictions: np.ndarray, positive: int = 1) -> float
       >>> round(f1(np.array([1, 1, 0, 0]), np.array([1, 0, 0, 1])), 3)
       0.5
     """
+    from sklearn.metrics import f1_score
+
     given = targets == positive, predictions == positive
     none: Any = 0.0  # where no answer is right
     return float(f1_score(*given, zero_division=none))
@@ -71,6 +73,8 @@ def confusion(targets: np.ndarray, predictions: np.ndarray, classes: int) -> np.
       >>> confusion(np.array([0, 0, 1]), np.array([0, 1, 1]), 3).tolist()
       [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
     """
+    from sklearn.metrics import confusion_matrix
+
     counts = confusion_matrix(targets, predictions, labels=np.arange(classes))
     return np.asarray(counts)
 

@@ -24,8 +24,8 @@ import jax
 import numpy as np
 
 from experiments import data, report
+from experiments.resilient import _proben1_report
 from experiments.resilient._networks import Network
-from experiments.resilient._proben1_report import draw, show
 from experiments.resilient._stopping import Settings, train
 
 VARIANTS = ("rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus")
@@ -86,8 +86,8 @@ def main(config: Config) -> report.Result:
     for table in config.tables:
         mine = [row for row in rows if row["table"] == table]
         if mine:
-            show(table, mine)
-            picture = draw(table, mine)
+            _proben1_report.show(table, mine)
+            picture = _proben1_report.draw(table, mine)
             report.save_picture(folder, f"table{table}", picture)
     report.say_where(folder, time.perf_counter() - start, interrupted)
     return report.Result(rows, folder, interrupted)

@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import report
-from experiments.scale import pod
 
 PARTS = ("arithmetic", "weights", "loop", "sums")
 
@@ -17,8 +16,17 @@ def speed_up(row: dict[str, Any], rows: list[dict[str, Any]], key="seconds") -> 
     return alone["seconds"] / row[key]
 
 
-def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print the parts of an update's time, and how much faster many chips are."""
+def show(
+    rows: list[dict[str, Any]], config: Any, least_batch: float, least_streams: float
+) -> None:
+    """Print the parts of an update's time, and how much faster many chips are.
+
+    Args:
+      rows: of the study.
+      config: of the study.
+      least_batch: streams a chip below which reading weights takes longest.
+      least_streams: streams a chip below which sums take longer than arithmetic.
+    """
     training = [row for row in rows if row["row"] == "training"]
     milli = lambda seconds: f"{1e3 * seconds:.3g}"
     table = []
@@ -38,8 +46,8 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         [*header, "× 1 chip", "of ideal", "× by step"],
         table,
         "By step: gradients summed in each time step, as plain jit does, rather than "
-        f"once a window. Below {pod.least_batch(config):.0f} streams a chip, reading "
-        f"weights takes longer than arithmetic, below {pod.least_streams(config):.1f} "
+        f"once a window. Below {least_batch:.0f} streams a chip, reading "
+        f"weights takes longer than arithmetic, below {least_streams:.1f} "
         "sums do, whatever the number of parameters.",
     )
     sweeps = [row for row in rows if row["row"] == "sweep"]

@@ -25,7 +25,7 @@ from bpvariants import gradients, training
 from experiments import data, report
 from experiments.harness.devices import Machine
 from experiments.harness.options import check_at_least_one
-from experiments.scale import _char_lm_report as char_lm_report
+from experiments.scale import _char_lm_report
 from experiments.scale._data_parallel import data_parallel
 
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
@@ -143,13 +143,15 @@ def _main(config: Config) -> report.Result:
             params, (streams,), steps=config.steps, chunk=config.chunk, carry=carry,
             log=training.JsonLog(folder / "log.jsonl", more), checkpoint=checkpoints,
         )  # fmt: skip
-    row = char_lm_report.summary(config, mesh, streams, params, result)
+    row = _char_lm_report.summary(config, mesh, streams, params, result)
     if not result.interrupted:  # else it can go on, and has no result yet
         report.append_row(folder, row)
     if report.writes():
-        chunks = char_lm_report.read_log(folder)
-        char_lm_report.show(chunks, row, config, text)
-        report.save_picture(folder, "char_lm", char_lm_report.draw(chunks, row, config))
+        chunks = _char_lm_report.read_log(folder)
+        _char_lm_report.show(chunks, row, config, text)
+        report.save_picture(
+            folder, "char_lm", _char_lm_report.draw(chunks, row, config)
+        )
     report.say_where(folder, time.perf_counter() - start, result.interrupted)
     return report.Result([row], folder, result.interrupted)
 
@@ -231,8 +233,8 @@ def _spec(path: str, ndim: int) -> Any:
 
 def make_rule(step: Any, config: Config, mesh: jax.sharding.Mesh) -> Any:
     """Return (θ, (h, position), streams) -> ((value, (h, position)), grads)."""
-    checkpoint = "step" if config.remat else None
-    rule = gradients.bptt(step, cross_entropy, checkpoint=checkpoint)
+    remat = "step" if config.remat else None
+    rule = gradients.bptt(step, cross_entropy, remat=remat)
     if config.reduce == "window":
         rule = data_parallel(rule, mesh)
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from experiments import report
 from experiments.harness.options import check_at_least_one
-from experiments.scale import _pod_report as pod_report
+from experiments.scale import _pod_report
 
 WEIGHT_BYTES = 2  # bfloat16
 SUM_BYTES = 4  # gradients are summed in float32
@@ -91,8 +91,8 @@ def main(config: Config) -> report.Result:
     rows += [sweep(config, chips) for chips in numbers]
     for row in rows:
         report.append_row(folder, row)
-    pod_report.show(rows, config)
-    report.save_picture(folder, "pod", pod_report.draw(rows, config))
+    _pod_report.show(rows, config, least_batch(config), least_streams(config))
+    report.save_picture(folder, "pod", _pod_report.draw(rows, config))
     report.say_where(folder, time.perf_counter() - start, False)
     return report.Result(rows, folder, False)
 
@@ -100,7 +100,7 @@ def main(config: Config) -> report.Result:
 def gru_parameters(units: int) -> int:
     """Return how many a GRU has with as many inputs as units: two matrices and biases.
 
-    As `cells.gru_params` makes them.
+    As `cells.gru.init` makes them.
     """
     return 6 * units**2 + 4 * units
 

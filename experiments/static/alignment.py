@@ -27,7 +27,7 @@ from bpvariants import training
 from bpvariants.types import PyTree
 from experiments import data, report
 from experiments.harness.options import at_quick_size, check_at_least_one, check_known
-from experiments.static import _alignment_report as alignment_report
+from experiments.static import _alignment_report
 from experiments.static._feedback_rules import (
     alignment_weights,
     make_angles,
@@ -102,10 +102,10 @@ def main(config: Config) -> report.Result:
                     raise KeyboardInterrupt
     except KeyboardInterrupt:
         interrupted = True
-    alignment_report.show(rows, config)
+    _alignment_report.show(rows, config)
     if rows:
-        report.save_picture(folder, "errors", alignment_report.draw_errors(rows))
-        report.save_picture(folder, "angles", alignment_report.draw_angles(rows))
+        report.save_picture(folder, "errors", _alignment_report.draw_errors(rows))
+        report.save_picture(folder, "angles", _alignment_report.draw_angles(rows))
     report.say_where(folder, time.perf_counter() - start, interrupted)
     return report.Result(rows, folder, interrupted)
 

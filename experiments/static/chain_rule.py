@@ -26,7 +26,7 @@ from bpvariants.types import PyTree
 from experiments import data, report
 from experiments.harness.options import check_at_least_one
 from experiments.harness.precision import double_precision
-from experiments.static import _chain_rule_report as chain_report
+from experiments.static import _chain_rule_report
 
 CLASSES = 10
 ACTIVATIONS = (jnp.tanh, jax.nn.sigmoid)
@@ -78,11 +78,11 @@ def main(config: Config) -> report.Result:
         rows += micrograd_rows
         for row in rows:
             report.append_row(folder, row)
-        chain_report.show(rows, config, info, micrograd_info)
+        _chain_rule_report.show(rows, config, info, micrograd_info)
         chosen = [row for row in rows if row["row"] == "weight"]
-        chain = chain_report.draw_chain(info, np.asarray(x), micrograd_info)
+        chain = _chain_rule_report.draw_chain(info, np.asarray(x), micrograd_info)
         report.save_picture(folder, "chain", chain)
-        factors = chain_report.draw_factors(info, np.asarray(x), chosen[0])
+        factors = _chain_rule_report.draw_factors(info, np.asarray(x), chosen[0])
         report.save_picture(folder, "factors", factors)
     report.say_where(folder, time.perf_counter() - start, interrupted=False)
     return report.Result(rows, folder, interrupted=False)

@@ -25,6 +25,7 @@ from bpvariants import gradients
 from bpvariants.types import GradientRule, OnlineRule
 from experiments import report
 from experiments.harness.precision import double_precision
+from experiments.through_time import _influence_balancing_report
 from experiments.through_time._influence_balancing_network import (
     half_square,
     leaky_step,
@@ -33,11 +34,9 @@ from experiments.through_time._influence_balancing_network import (
     UNITS,
 )
 from experiments.through_time._influence_balancing_report import (
-    draw,
     FARTHEST,
     LOST,
     MEASURED,
-    show,
 )
 
 
@@ -122,9 +121,10 @@ def main(config: Config) -> report.Result:
                 progress.advance(iterations)
     except KeyboardInterrupt:
         interrupted = True
-    show(rows, config)
+    _influence_balancing_report.show(rows, config)
     if len(rows) > 1:
-        report.save_picture(folder, "influence_balancing", draw(rows))
+        picture = _influence_balancing_report.draw(rows)
+        report.save_picture(folder, "influence_balancing", picture)
     report.say_where(folder, time.perf_counter() - start, interrupted)
     return report.Result(rows, folder, interrupted)
 

@@ -25,7 +25,7 @@ import optax
 from bpvariants import gradients
 from experiments import data, report
 from experiments.baselines.adaptive_ngrams import adaptive_ngrams
-from experiments.through_time import _long_report as long_report
+from experiments.through_time import _long_report
 
 EMBEDDING = 16
 RULES = ("bptt", "truncated_bptt", "truncated_bptt, learning")
@@ -118,9 +118,9 @@ def main(config: Config) -> report.Result:
                     report.append_row(folder, row)
     except KeyboardInterrupt:
         interrupted = True
-    long_report.show(rows, config, text)
+    _long_report.show(rows, config, text)
     if rows:
-        report.save_picture(folder, "long", long_report.draw(rows, config))
+        report.save_picture(folder, "long", _long_report.draw(rows, config))
     report.say_where(folder, time.perf_counter() - start, interrupted)
     return report.Result(rows, folder, interrupted)
 

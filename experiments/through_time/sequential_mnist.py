@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from bpvariants import gradients, training
 from experiments import data, report
-from experiments.networks import cells as cell_table
+from experiments.networks import cells
 
 # Bai, Kolter, Koltun 2018, table 1, about 70K parameters: in order, permuted.
 PUBLISHED = {"lstm": (87.2, 85.7), "gru": (96.2, 87.3), "tanh": (21.5, 25.3)}
@@ -54,7 +54,7 @@ class Config:
     lookback: int = 0
     """If not 0, gradients are truncated: errors travel back so many steps, every half
     of it."""
-    checkpoint: Literal["none", "step", "slots"] = "none"
+    remat: Literal["none", "step", "slots"] = "none"
     """What whole gradients compute again rather than keep: nothing; each step, from T
     carries; or more, from √T carries in slots."""
     test: int = 10_000
@@ -76,16 +76,15 @@ class Config:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
         if self.side not in (28, 14, 7, 4, 2):
             raise ValueError(f"side must be 28, 14, 7, 4 or 2, got {self.side}.")
-        unknown = set(self.cells) - set(cell_table.CELLS)
+        unknown = set(self.cells) - set(cells.DENSE)
         if unknown or not self.cells:
             raise ValueError(
-                f"cells must be some of {', '.join(cell_table.CELLS)}; got "
-                f"{self.cells}."
+                f"cells must be some of {', '.join(cells.DENSE)}; got {self.cells}."
             )
-        if self.lookback and self.checkpoint != "none":
+        if self.lookback and self.remat != "none":
             raise ValueError(
-                "checkpoint is for whole gradients; with lookback="
-                f"{self.lookback} it must be 'none', got {self.checkpoint!r}."
+                "remat is for whole gradients; with lookback="
+                f"{self.lookback} it must be 'none', got {self.remat!r}."
             )
 
 
@@ -132,7 +131,8 @@ def _row(
     config, cell, train, test, steps, advance
 ) -> tuple[dict[str, Any] | None, bool]:
     length, inputs = train[0].shape[1:]
-    carry = cell_table.CELLS[cell].zeros((config.batch,), config.units)
+    params = cells.init(jax.random.key(config.seed), cell, inputs, config.units, 10)
+    carry = cells.CELLS[cell].carry(params["cell"], (config.batch,))
     at_the_end = jnp.zeros((length, config.batch)).at[-1].set(1.0)
 
     def sample(key, part):
@@ -143,9 +143,6 @@ def _row(
 
     rate = config.learning_rate / (3 if cell == "tanh" else 1)
     schedule = optax.cosine_decay_schedule(rate, steps)
-    params = cell_table.init(
-        jax.random.key(config.seed), cell, inputs, config.units, 10
-    )
     result = training.fit(
         _rule(config, cell),
         optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule)),
@@ -169,7 +166,7 @@ def _row(
 
 
 def _rule(config, cell):
-    step = cell_table.make_step(cell)
+    step = cells.make_step(cell)
     loss = optax.softmax_cross_entropy_with_integer_labels
     if config.lookback:
         every = max(1, config.lookback // 2)
@@ -179,19 +176,19 @@ def _rule(config, cell):
     length = config.side if config.rows else config.side**2
     slots = gradients.remat.slots(math.isqrt(length))
     policies = {"none": None, "step": "step", "slots": slots}
-    return gradients.bptt(step, loss, checkpoint=policies[config.checkpoint])
+    return gradients.bptt(step, loss, remat=policies[config.remat])
 
 
 def _accuracy(config, cell, params, test) -> float:
-    advance, zeros, read = cell_table.CELLS[cell][1:]
-    without_output = lambda params, carry, x: (advance(params, carry, x), None)
+    advance, read = cells.CELLS[cell], cells.visible(cell)
+    without_output = lambda params, carry, x: (advance(params, carry, x)[0], None)
 
     @jax.jit
     def classify(images):
-        carry = zeros((len(images),), config.units)
+        carry = advance.carry(params["cell"], (len(images),))
         xs = jnp.swapaxes(images, 0, 1)
-        last, _ = gradients.unroll(without_output, params, carry, xs)
-        return jnp.argmax(cell_table.readout(params, read(last)), axis=-1)
+        last, _ = gradients.unroll(without_output, params["cell"], carry, xs)
+        return jnp.argmax(cells.readout(params, read(last)), axis=-1)
 
     images, labels = (part[: config.test] for part in test)
     found = [

@@ -252,8 +252,8 @@ def test_spectrum_of_networks_is_that_of_their_jacobians(make_problem, cell):
 
 def test_spectrum_of_a_complex_carry():
     """Each |λ| of the linear recurrent unit is that of two real directions."""
-    params = cells.lru_params(jax.random.key(0), 1, 2, 1, min_radius=0.3)
-    carry = cells.lru_carry(params)
+    params = cells.lru.init(jax.random.key(0), 1, 2, 1, min_radius=0.3)
+    carry = cells.lru.carry(params)
     run = spectrum(cells.lru, exponents=4, skip=600, power_iterations=1)
     found = run(params, carry, jnp.zeros((800, 1)))
     expected = np.sort(np.repeat(-np.exp(params["log_decay"]), 2))[::-1]

@@ -1,15 +1,11 @@
 """Recurrent backpropagation: gradients of networks that settle.
 
-The equilibrium h* = f(θ, h*, x) is found by a solver, and differentiated by an adjoint.
+A solver finds the equilibrium h* = f(θ, h*, x); an adjoint solver differentiates it.
 """
 
 from bpvariants.gradients.equilibrium import adjoints as adjoints, solvers as solvers
-from bpvariants.gradients.equilibrium._fixed_point import (
-    fixed_point as fixed_point,
-)
-from bpvariants.gradients.equilibrium._iteration import (
-    FixedPointInfo as FixedPointInfo,
-)
+from bpvariants.gradients.equilibrium._fixed_point import fixed_point as fixed_point
+from bpvariants.gradients.equilibrium._iteration import FixedPointInfo as FixedPointInfo
 from bpvariants.gradients.equilibrium._jacobian_penalty import (
     jacobian_penalty as jacobian_penalty,
 )

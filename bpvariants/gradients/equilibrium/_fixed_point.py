@@ -1,6 +1,6 @@
 """A fixed point as a differentiable function: implicit differentiation.
 
-Notation: h* = f(θ, x, h*), J = ∂f/∂h at h*. Differentiating both sides,
+Notation: h* = f(θ, h*, x), J = ∂f/∂h at h*. Differentiating both sides,
 
     dh* = (I − J)⁻¹ (∂f/∂θ dθ + ∂f/∂x dx),
 
@@ -8,20 +8,21 @@ and backwards, for a cotangent b of h*, with the adjoint z,
 
     z = (I − Jᵀ)⁻¹ b,    dE/dθ = (∂f/∂θ)ᵀ z,    dE/dx = (∂f/∂x)ᵀ z.
 
-None of it depends on how h* was found, nor on the number of steps that took. Pineda's
-networks in continuous time, and when they are stable: see :class:`relaxation`.
+None of it depends on how h* was found, nor on the number of steps that took. For
+Pineda's networks in continuous time, and when they are stable, see the solver
+:class:`relaxation`.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import check_batch_ndim, check_floating, check_like
+from bpvariants._checks import check_batch_ndim, check_floating
 from bpvariants._examples import norm
 from bpvariants._masking import select
+from bpvariants.gradients.equilibrium._choices import choose_adjoint, choose_solver
 from bpvariants.gradients.equilibrium._implicit_derivative import (
     check_on_failure,
     derivative_if,
@@ -30,20 +31,17 @@ from bpvariants.gradients.equilibrium._implicit_derivative import (
     zero_unless,
 )
 from bpvariants.gradients.equilibrium._iteration import FixedPointInfo
+from bpvariants.gradients.equilibrium._map import check_map
 from bpvariants.gradients.equilibrium._protocols import Adjoint, Solver
-from bpvariants.gradients.equilibrium.adjoints._relaxation import (
-    relaxation as adjoint_relaxation,
-)
-from bpvariants.gradients.equilibrium.adjoints._unrolled import unrolled
-from bpvariants.gradients.equilibrium.solvers._relaxation import relaxation
+from bpvariants.gradients.equilibrium.adjoints import unrolled
 from bpvariants.types import PyTree
 
 
 def fixed_point(
     f: Callable[[PyTree, PyTree, PyTree], PyTree],
     params: PyTree,
-    x: PyTree,
     init: PyTree,
+    x: PyTree,
     *,
     solver: Solver | None = None,
     adjoint: Adjoint | None = None,
@@ -53,9 +51,9 @@ def fixed_point(
     tol: float | jax.Array | None = None,
     max_steps: int | jax.Array | None = None,
 ) -> tuple[PyTree, FixedPointInfo]:
-    """Return the h* = f(θ, x, h*) that a solver finds from init, differentiably.
+    """Return the h* = f(θ, h*, x) that a solver finds from init, differentiably.
 
-        h ← (1 − τ) h + τ f(θ, x, h)    until ‖f(θ, x, h) − h‖ ≤ tol · max(‖h‖, tol)
+        h ← (1 − τ) h + τ f(θ, h, x)    until ‖f(θ, h, x) − h‖ ≤ tol · max(‖h‖, tol)
 
     In params, x, and whatever f closes over it can be differentiated forward and in
     reverse, again and again; the derivative in init is 0, so init may be the last h*
@@ -69,8 +67,8 @@ def fixed_point(
     - "truncate": h* is the same and its derivative finite: that of the adjoint as far
       as it came, or of one evaluation of f (:func:`jfb`) where the forward steps did
       not contract, or the adjoint grew; 0 where no evaluation was finite, for then h*
-      is init. Both modes are transposes of each other with :class:`relax`,
-      :class:`neumann` and :class:`unrolled`; with others to within their tolerance.
+      is init. Both modes are transposes of each other with the adjoints `relaxation`,
+      `neumann` and `unrolled`; with others to within their tolerance.
     - "ignore": h* is the last iterate, whatever it is, and so is the adjoint; with
       :class:`unrolled`, NaN of one example reaches the gradient in params.
 
@@ -82,34 +80,38 @@ def fixed_point(
     that of a few states and of one evaluation's derivative, whatever the steps.
 
     Args:
-      f: one evaluation (params, x, h) -> h of the map, of the structure of init.
+      f: one evaluation (params, h, x) -> h of the map, of the structure of init: the
+        state before the input, as in a step.
       params: its parameters θ.
-      x: its static input, leaves [*batch, ...].
       init: where the solver begins, floating leaves [*batch, ...].
-      solver: :class:`relaxation` (above, the default), :class:`anderson` or
-        :class:`broyden`.
-      adjoint: how derivatives are solved for. Default: as the solver does, with its
-        settings. Exact too: :class:`relax`, :class:`cg`, :class:`linear_solver`;
-        approximate: :class:`neumann`, :func:`jfb`, :class:`unrolled`.
+      x: its static input, leaves [*batch, ...].
+      solver: how h* is found, of `gradients.solvers`: `relaxation(…)` (above, the
+        default), `anderson(…)` or `broyden(…)`.
+      adjoint: how derivatives are solved for, of `gradients.adjoints`. Default: as the
+        solver does, with its settings. Exact: `relaxation(…)`, `anderson(…)`,
+        `broyden(…)`, `cg(…)`, `linear_solver(…)`; approximate: `neumann(…)`, `jfb()`,
+        `unrolled(…)`.
       on_failure: "nan", "truncate" or "ignore".
       batch_ndim: how many leading axes are examples, each of which converges, or does
         not, by itself. By default the whole state is one.
-      damping: short for solver=relaxation(damping=…, tol=…, max_steps=…).
-      tol: the same.
-      max_steps: the same.
+      damping: τ, 0 < τ ≤ 1; 1 is undamped, the default. This, tol and max_steps are
+        short for solver=gradients.solvers.relaxation(damping=…, tol=…, max_steps=…).
+      tol: largest relative residual that counts as converged.
+      max_steps: after how many evaluations of f to give up.
 
     Returns:
       h*, and a :class:`FixedPointInfo` of arrays [*batch].
 
     Raises:
       ValueError: if f returns something unlike init, init is not floating, a setting
-        is out of its range, or a solver is given and one of its settings besides.
+        is out of its range, a solver is given and one of its settings besides, or a
+        solver is given as adjoint or an adjoint as solver.
 
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from bpvariants import gradients
-      >>> halve = lambda w, x, h: w * h + x  # h* = x / (1 − w)
-      >>> solve = lambda w: gradients.fixed_point(halve, w, 1.0, 0.0, tol=1e-6)
+      >>> halve = lambda w, h, x: w * h + x  # h* = x / (1 − w)
+      >>> solve = lambda w: gradients.fixed_point(halve, w, 0.0, 1.0, tol=1e-6)
       >>> h, info = solve(0.5)
       >>> round(h.item(), 5), info.steps.item(), info.converged.item()
       (2.0, 20, True)
@@ -127,19 +129,20 @@ def fixed_point(
     check_on_failure(on_failure)
     check_floating("init", init)
     init = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), init)
-    check_like("what f returns", jax.eval_shape(f, params, x, init), "init", init)
+    check_map(f, params, init, x, "init")
     check_batch_ndim("init", batch_ndim, init)
     which = "last" if on_failure == "ignore" else "best"
-    h, info = _solve(partial(f, params, x), init, solver, batch_ndim, which)
+    map_at = lambda x: lambda h: f(params, h, x)
+    h, info = _solve(map_at(x), init, solver, batch_ndim, which)
     found = jnp.isfinite(info.residual)
     if on_failure != "ignore":
         x = zero_unless(found, x)
 
     if isinstance(adjoint, unrolled):
-        h = adjoint.through(partial(f, params, x), h)
+        h = adjoint.through(map_at(x), h)
     else:
         h = jax.lax.custom_root(
-            lambda h: jax.tree.map(jnp.subtract, h, f(params, x, h)),
+            lambda h: jax.tree.map(jnp.subtract, h, f(params, h, x)),
             h,
             lambda _, h: h,
             lambda matvec, rhs: solve_adjoint(
@@ -154,7 +157,7 @@ def fixed_point(
 
 
 def _solve(g: Callable, init: PyTree, solver: Solver, batch_ndim: int, which: str):
-    """Return an iterate and its info, of which nothing has a derivative."""
+    """Solve, without derivatives; return the iterate and its info."""
 
     def solve(_, init):
         scale = partial(_scale, tol=solver.tol, batch_ndim=batch_ndim)
@@ -170,48 +173,6 @@ def _solve(g: Callable, init: PyTree, solver: Solver, batch_ndim: int, which: st
         lambda h: h, init, solve, lambda _, rhs: rhs, has_aux=True
     )
     return h, info._replace(steps=jnp.int32(info.steps), converged=info.converged != 0)
-
-
-def choose_solver(
-    solver: Solver | None,
-    damping: float | jax.Array | None,
-    tol: float | jax.Array | None,
-    max_steps: int | jax.Array | None,
-) -> Solver:
-    """Return the solver, or the relaxation for which three keywords are short."""
-    settings = {"damping": damping, "tol": tol, "max_steps": max_steps}
-    given = {name: value for name, value in settings.items() if value is not None}
-    if solver is None:
-        return relaxation(**given)
-    if isinstance(solver, type) or not hasattr(solver, "solve"):
-        raise ValueError(
-            "solver must be a value such as relaxation(…), anderson(…) or broyden(…), "
-            f"got {getattr(solver, '__name__', solver)!r}."
-        )
-    if given:
-        raise ValueError(
-            f"{', '.join(given)} must be left out where solver is given, as they are "
-            f"short for relaxation(…); got {given} beside {type(solver).__name__}(…), "
-            "to which they can be given."
-        )
-    return solver
-
-
-def choose_adjoint(adjoint: Adjoint | None, solver: Solver) -> Adjoint:
-    """Return the adjoint, or what does the same for it as the solver does for h*."""
-    if adjoint is None and isinstance(solver, relaxation):
-        return adjoint_relaxation(solver.damping, solver.tol, solver.max_steps)
-    chosen: Any = solver if adjoint is None else adjoint
-    if isinstance(chosen, type) or not hasattr(chosen, "approximate"):
-        name = getattr(chosen, "__name__", type(chosen).__name__)
-        if isinstance(chosen, relaxation):
-            raise ValueError(
-                "adjoint must be such as neumann(…), cg(…) or relax(…), got relaxation("
-                "…), which solves for h; relax(…) does the same for the adjoint."
-            )
-        hint = "relax" if name == "relaxation" or adjoint is None else name
-        raise ValueError(f"adjoint must be a value, such as {hint}(…), got {name}.")
-    return chosen
 
 
 def _scale(h: PyTree, tol: float | jax.Array, batch_ndim: int) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The linear solve inside a derivative of a fixed point, and what a failure does to it.
+"""The linear solve in the derivative of a fixed point, and what a failure does to it.
 
 (I − J) dh = ∂f/∂θ dθ    forward,      (I − Jᵀ) z = b    in reverse
 """
@@ -16,6 +16,7 @@ from bpvariants._examples import largest, norm
 from bpvariants._masking import select
 from bpvariants.gradients.equilibrium._iteration import FixedPointInfo
 from bpvariants.gradients.equilibrium._protocols import Adjoint
+from bpvariants.gradients.equilibrium._with_derivative_of import with_derivative_of
 from bpvariants.types import PyTree
 
 CONTRACTS = 0.9999  # a cycle's factor is 1, give or take what it has yet to settle
@@ -40,7 +41,7 @@ def solve_adjoint(
     forward: FixedPointInfo | None = None,
     start: PyTree | None = None,
 ) -> tuple[PyTree, FixedPointInfo]:
-    """Return (I − J)⁻¹ rhs as the policy wants it, and how it was found.
+    """Return (I − J)⁻¹ rhs, treated as on_failure says, and its info.
 
     Differentiable: its derivatives, and its transpose, are by the same solver.
     """
@@ -82,7 +83,7 @@ def _truncated(
     forward: FixedPointInfo,
     start: PyTree | None,
 ) -> tuple[PyTree, FixedPointInfo]:
-    """Return what is finite in any case, and linear in b.
+    """Return a z that is finite in any case and linear in b, and its info.
 
     Whether an example is solved for is seen from the forward pass alone, so that
     forward and reverse mode, of different b, agree on it and are transposes.
@@ -118,18 +119,6 @@ def zero_unless(found: jax.Array, x: PyTree) -> PyTree:
     return jax.tree.map(clean, x)
 
 
-@jax.custom_jvp
-def with_derivative_of(source: PyTree, value: PyTree) -> PyTree:
-    """Return the value, with the derivative that the source has."""
-    del source
-    return value
-
-
-@with_derivative_of.defjvp
-def _with_derivative_of_jvp(primals, tangents):
-    return with_derivative_of(*primals), tangents[0]
-
-
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def derivative_if(batch_ndim: int, converged: jax.Array, h: PyTree) -> PyTree:
     """Return h, the derivative of which is NaN for examples that did not converge.
@@ -161,11 +150,11 @@ def _derivative_if_jvp(batch_ndim, primals, tangents):
 
 
 def unused(cotangent: PyTree, batch_ndim: int) -> jax.Array:
-    """Tell the examples [*batch] whose state nothing depends on, to first order."""
+    """Return the examples [*batch] on which nothing depends, to first order."""
     return largest(cotangent, batch_ndim) == 0
 
 
 def nan_unless(right: jax.Array, tree: PyTree) -> PyTree:
-    """Replace the examples that are not right by NaN."""
+    """Replace all examples by NaN, except those that are right."""
     nan: Any = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), tree)
     return select(right, tree, nan)

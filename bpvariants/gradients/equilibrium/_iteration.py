@@ -1,8 +1,8 @@
-"""The loop that all solvers of h = g(h) share, and what it says of its convergence.
+"""The loop that all solvers of h = g(h) share, and its report of convergence.
 
     h ← move(h, g(h) − h)    until ‖g(h) − h‖ ≤ tol · scale
 
-Every example [*batch] goes by itself: one that is done is left alone from then on.
+Each example [*batch] iterates by itself; once it is done it no longer changes.
 """
 
 from collections.abc import Callable
@@ -118,11 +118,25 @@ def iterate(
             active=active,
         )
 
+    state = _begin(start, method.init(start), size)
+    state = jax.lax.while_loop(lambda state: jnp.any(state.active), step, state)
+    radius = _contraction(state)
+    info = lambda r: FixedPointInfo(state.steps, r, r <= tol, radius)
+    return Outcome(
+        (start, info(state.first)),
+        (state.best, info(state.residual)),
+        (state.h, info(state.last)),
+        state.lost,
+    )
+
+
+def _begin(start: PyTree, memory: PyTree, size: jax.Array) -> _State:
+    """Return the state before the first step; size is an array [*batch]."""
     infinite = jnp.full_like(size, jnp.inf)
-    state = _State(
+    return _State(
         h=start,
         best=start,
-        memory=method.init(start),
+        memory=memory,
         lowest=infinite,
         residual=infinite,
         first=infinite,
@@ -132,15 +146,6 @@ def iterate(
         lost=jnp.zeros(size.shape, bool),
         steps=jnp.zeros(size.shape, jnp.int32),
         active=jnp.ones(size.shape, bool),
-    )
-    state = jax.lax.while_loop(lambda state: jnp.any(state.active), step, state)
-    radius = _contraction(state)
-    info = lambda r: FixedPointInfo(state.steps, r, r <= tol, radius)
-    return Outcome(
-        (start, info(state.first)),
-        (state.best, info(state.residual)),
-        (state.h, info(state.last)),
-        state.lost,
     )
 
 

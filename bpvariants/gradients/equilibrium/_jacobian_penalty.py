@@ -1,4 +1,4 @@
-"""How large the Jacobian of a map is, as a penalty: Hutchinson's estimate.
+"""Hutchinson's estimate of the size of a map's Jacobian, as a penalty.
 
 E_v ‖Jᵀ v‖² / n = ‖J‖_F² / n,    v_i = ±1 at random
 """
@@ -9,16 +9,17 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import check_batch_ndim, check_floating, check_like, check_real
+from bpvariants._checks import check_batch_ndim, check_floating, check_real
 from bpvariants._examples import squared_norm
+from bpvariants.gradients.equilibrium._map import check_map
 from bpvariants.types import PyTree
 
 
 def jacobian_penalty(
     f: Callable[[PyTree, PyTree, PyTree], PyTree],
     params: PyTree,
-    x: PyTree,
     h: PyTree,
+    x: PyTree,
     key: jax.Array,
     *,
     batch_ndim: int = 0,
@@ -28,14 +29,14 @@ def jacobian_penalty(
     Added to a loss it keeps a network that settles from ceasing to: from the outside,
     where `updates.project_spectral_norm` does so by force. The estimate is unbiased,
     by one backward pass through one evaluation of f, and another where it is
-    differentiated, as it can be in params, x and h. To hold the fixed point as it is,
+    differentiated, as it can be in params, h and x. To hold the fixed point as it is,
     give `jax.lax.stop_gradient(h)`.
 
     Args:
-      f: one evaluation (params, x, h) -> h of the map.
+      f: one evaluation (params, h, x) -> h of the map.
       params: its parameters.
-      x: its static input, leaves [*batch, ...].
       h: where J is taken, real floating leaves [*batch, ...], n numbers an example.
+      x: its static input, leaves [*batch, ...].
       key: of the signs v, a `jax.random.key`.
       batch_ndim: how many leading axes are examples, as for :func:`fixed_point`.
 
@@ -49,9 +50,9 @@ def jacobian_penalty(
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from bpvariants import gradients
-      >>> f = lambda w, x, h: w * h + x
+      >>> f = lambda w, h, x: w * h + x
       >>> penalty = gradients.jacobian_penalty(
-      ...     f, 0.5, jnp.ones(3), jnp.zeros(3), jax.random.key(0)
+      ...     f, 0.5, jnp.zeros(3), jnp.ones(3), jax.random.key(0)
       ... )
       >>> penalty.item()  # w²
       0.25
@@ -65,8 +66,8 @@ def jacobian_penalty(
     check_real("h", h)
     h = jax.tree.map(jnp.asarray, h)
     check_batch_ndim("h", batch_ndim, h)
-    new, pull = jax.vjp(lambda h: f(params, x, h), h)
-    check_like("what f returns", new, "h", h)
+    check_map(f, params, h, x, "h")
+    _, pull = jax.vjp(lambda h: f(params, h, x), h)
     leaves, structure = jax.tree.flatten(h)
     keys = jax.random.split(key, len(leaves))
     signs = [

@@ -2,7 +2,7 @@
 
 Notation: h* is where the forward relaxation settles, E the mean loss, J = ∂f/∂h at h*:
 
-    forward     h ← (1 − τ) h + τ f(θ, x, h)             → h* = f(θ, x, h*)
+    forward     h ← (1 − τ) h + τ f(θ, h, x)             → h* = f(θ, h*, x)
     error       b = ∂E/∂h at h*
     adjoint     z ← (1 − τ) z + τ (Jᵀ z + b)             → z = (I − Jᵀ)⁻¹ b
     gradient    dE/dθ = (∂f/∂θ)ᵀ z + ∂E/∂θ
@@ -26,11 +26,8 @@ from bpvariants._losses import (
     normalised,
 )
 from bpvariants._masking import select
-from bpvariants.gradients.equilibrium._fixed_point import (
-    choose_adjoint,
-    choose_solver,
-    fixed_point,
-)
+from bpvariants.gradients.equilibrium._choices import choose_adjoint, choose_solver
+from bpvariants.gradients.equilibrium._fixed_point import fixed_point
 from bpvariants.gradients.equilibrium._implicit_derivative import (
     check_on_failure,
     nan_unless,
@@ -73,19 +70,21 @@ def recurrent_backprop(
     both relaxations can begin where they last settled: at init and start_adjoint.
 
     Args:
-      f: one evaluation (params, x, h) -> h of the network.
+      f: one evaluation (params, h, x) -> h of the network, as for :func:`fixed_point`.
       loss: one loss for each example, of the readout's output and the target.
       readout: (params, h) -> y. Default: y is h itself.
-      solver: how h* is found. Default: :class:`relaxation`.
-      adjoint: how z is found. Default: as the solver finds h*, with its settings.
+      solver: how h* is found, of `gradients.solvers`. Default: `relaxation()`.
+      adjoint: how z is found, of `gradients.adjoints`. Default: as the solver finds h*,
+        with its settings.
       on_failure: what becomes of an example that did not converge, forward or back, as
         for :func:`fixed_point`. "nan": its z, and all gradients it enters, are NaN,
         unless its loss does not count; "truncate": both are as far as they came, and
         finite; "ignore": the last iterates, whatever they are.
-      damping: τ of both relaxations, 0 < τ ≤ 1: short for solver=relaxation(damping=…).
-      tol: largest relative residual of both that counts as converged; the same.
-      max_steps: after how many evaluations of f, or of its derivative, to give up; the
-        same.
+      damping: τ of both relaxations, 0 < τ ≤ 1; 1 is undamped, the default. This, tol
+        and max_steps are short for
+        solver=gradients.solvers.relaxation(damping=…, tol=…, max_steps=…).
+      tol: largest relative residual of both that counts as converged.
+      max_steps: after how many evaluations of f, or of its derivative, to give up.
 
     Returns:
       A function (params, init, x, target, weights=None, start_adjoint=None) ->
@@ -102,7 +101,7 @@ def recurrent_backprop(
     Example:
       >>> import jax.numpy as jnp
       >>> from bpvariants import gradients
-      >>> f = lambda w, x, h: w * h + x  # h* = x / (1 − w)
+      >>> f = lambda w, h, x: w * h + x  # h* = x / (1 − w)
       >>> square = lambda h, target: (h - target) ** 2
       >>> rule = gradients.recurrent_backprop(f, square, tol=1e-6)
       >>> (value, equilibrium), grad = rule(0.5, 0.0, 1.0, 0.0)
@@ -138,7 +137,7 @@ def recurrent_backprop(
             start_adjoint = jax.lax.stop_gradient(start_adjoint)
 
         options = {"batch_ndim": losses.ndim, "on_failure": on_failure}
-        h, forward = fixed_point(f, params, x, init, solver=solver, **options)
+        h, forward = fixed_point(f, params, init, x, solver=solver, **options)
         mean_loss = lambda params, h: jnp.sum(shares * widen(losses_of(params, h)))
         value, (direct, b) = jax.value_and_grad(mean_loss, (0, 1))(params, h)
         found = jnp.isfinite(forward.residual)
@@ -146,7 +145,7 @@ def recurrent_backprop(
             x = zero_unless(found, x)
         if on_failure == "truncate":
             b = select(found, b, jax.tree.map(jnp.zeros_like, b))
-        _, pull = jax.vjp(lambda params, h: f(params, x, h), params, h)
+        _, pull = jax.vjp(lambda params, h: f(params, h, x), params, h)
         matvec = lambda z: jax.tree.map(jnp.subtract, z, pull(z)[1])
         z, backward = solve_adjoint(
             matvec, b, adjoint, **options, forward=forward, start=start_adjoint

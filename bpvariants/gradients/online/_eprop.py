@@ -71,11 +71,11 @@ def eprop(
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from bpvariants import cells, gradients
-      >>> params = cells.lstm_params(jax.random.key(0), 2, 3)
+      >>> params = cells.lstm.init(jax.random.key(0), 2, 3)
       >>> loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
       >>> rule = gradients.eprop(cells.lstm, loss, visible=lambda carry: carry[1])
       >>> x, target = jnp.ones(2), jnp.ones(3)
-      >>> state = rule.init(params, cells.lstm_carry(params), inputs=(x, target))
+      >>> state = rule.init(params, cells.lstm.carry(params), inputs=(x, target))
       >>> value, grads, state = rule.update(params, state, x, target)
 
     References:

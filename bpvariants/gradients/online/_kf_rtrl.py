@@ -111,8 +111,8 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from bpvariants import cells, gradients
-      >>> params = cells.tanh_params(jax.random.key(0), 2, 3)
-      >>> carry = cells.tanh_carry(params)
+      >>> params = cells.tanh.init(jax.random.key(0), 2, 3)
+      >>> carry = cells.tanh.carry(params)
       >>> loss = lambda y, target: jnp.sum((y - target) ** 2)
       >>> rule = gradients.kf_rtrl(cells.tanh, loss)
       >>> x, target = jnp.ones(2), jnp.zeros(3)

@@ -54,7 +54,7 @@ def rflo(step: Step, loss: Loss, *, feedback: Feedback = "symmetric") -> OnlineR
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from bpvariants import cells, gradients
-      >>> params = cells.gru_params(jax.random.key(0), 2, 3)
+      >>> params = cells.gru.init(jax.random.key(0), 2, 3)
       >>> loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
       >>> h = jnp.zeros(3)
       >>> B = gradients.random_feedback(jax.random.key(1), h, h)

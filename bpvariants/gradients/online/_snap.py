@@ -43,8 +43,8 @@ def snap(step: Step, loss: Loss, order: int) -> OnlineRule:
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from bpvariants import cells, gradients
-      >>> params = cells.tanh_params(jax.random.key(0), 3, 8)
-      >>> carry, x = cells.tanh_carry(params), jnp.ones(3)
+      >>> params = cells.tanh.init(jax.random.key(0), 3, 8)
+      >>> carry, x = cells.tanh.carry(params), jnp.ones(3)
       >>> loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
       >>> rule = gradients.snap(cells.tanh, loss, order=1)
       >>> state = rule.init(params, carry, inputs=(x, jnp.zeros(8)))

@@ -16,9 +16,9 @@ import jax
 from bpvariants._tables import aligned, short
 from bpvariants.training._interrupts import held
 from bpvariants.training.sweeps._block import Clock, run_block, stacked
-from bpvariants.training.sweeps._compile import compile_block
+from bpvariants.training.sweeps._compile import Block, compile_block
 from bpvariants.training.sweeps._file import append_rows, read_rows
-from bpvariants.training.sweeps._runs import all_runs
+from bpvariants.training.sweeps._runs import all_runs, Group
 
 Metrics = dict[str, jax.Array]
 Progress = Callable[[int, int, float], None]
@@ -182,33 +182,40 @@ def sweep(
             seconds = clock.seconds
             for first in range(0, len(missing), compiled.size):
                 part = missing[first : first + compiled.size]
-                of_part = run_block(
-                    compiled,
-                    group,
-                    [runs[i] for i in part],
-                    steps,
-                    chunk,
-                    curves,
-                    clock,
-                )
-                with held():
-                    if path is not None:
-                        append_rows(path, of_part)
-                    for i, row in zip(part, of_part, strict=True):
-                        rows[i] = row
-            ended.append(
-                SweepGroup(
-                    group.static,
-                    len(missing),
-                    compiled.size,
-                    compiled.num_bytes,
-                    compiled.compile_seconds,
-                    clock.seconds - seconds,
-                )
-            )
+                chosen = [runs[i] for i in part]
+                new = run_block(compiled, group, chosen, steps, chunk, curves, clock)
+                _keep(rows, part, new, path)
+            spent = clock.seconds - seconds
+            ended.append(_summary(group, len(missing), compiled, spent))
     except KeyboardInterrupt:
         interrupted = True
     return SweepResult([row for row in rows if row is not None], ended, interrupted)
+
+
+def _keep(
+    rows: list[dict[str, Any] | None],
+    places: list[int],
+    new: list[dict[str, Any]],
+    path: Path | None,
+) -> None:
+    """Put the new rows in their places and in the file; Ctrl-C waits until both are."""
+    with held():
+        if path is not None:
+            append_rows(path, new)
+        for i, row in zip(places, new, strict=True):
+            rows[i] = row
+
+
+def _summary(group: Group, runs: int, compiled: Block, seconds: float) -> SweepGroup:
+    """Return what a group's program took."""
+    return SweepGroup(
+        group.static,
+        runs,
+        compiled.size,
+        compiled.num_bytes,
+        compiled.compile_seconds,
+        seconds,
+    )
 
 
 def _check(make_run: Any, counts: dict, functions: dict, devices: Any) -> None:

@@ -25,7 +25,7 @@ import optax
 from bpvariants._checks import are_numbers
 from bpvariants._dtypes import cast_like
 from bpvariants.updates._params import all_of, check_signed, per_leaf, PerLeaf, wide
-from bpvariants.updates.resilient._rprop_checks import check_settings
+from bpvariants.updates.resilient._rprop_checks import check_choice, check_settings
 
 ADAPT = ("exponential", "linear", "step")
 MOVE = ("sign", "expected")
@@ -99,9 +99,8 @@ def probabilistic_rprop(
     References:
       Zadaianchuk & Balles, "Probabilistic Rprop" (report).
     """
-    for name, value, known in (("adapt", adapt, ADAPT), ("move", move, MOVE)):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {[*known]}, got {value!r}.")
+    check_choice("adapt", adapt, ADAPT)
+    check_choice("move", move, MOVE)
     if are_numbers(ema_decay) and not 0 <= ema_decay < 1:
         raise ValueError(
             f"probabilistic_rprop needs 0 <= ema_decay < 1, got {ema_decay}; 0.99 "
@@ -109,6 +108,7 @@ def probabilistic_rprop(
         )
     numbers = learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
     check_settings("probabilistic_rprop", *numbers, usual=0.05)
+    how = _How(eta_minus, eta_plus, ema_decay, adapt, move)
 
     def init(params):
         check_signed(params)
@@ -132,8 +132,8 @@ def probabilistic_rprop(
         count = optax.safe_increment(state.count)
         leaves, structure = jax.tree.flatten(updates)
         kept = [jax.tree.leaves(tree) for tree in state[:3]]
-        advance_at = partial(advance, state.count)
-        results = [*map(advance_at, leaves, *kept, *bounds(updates))]
+        advance = partial(_advance, how, state.count)
+        results = [*map(advance, leaves, *kept, *bounds(updates))]
         moves, *trees = map(
             structure.unflatten, zip(*results, strict=True) if results else [()] * 4
         )
@@ -143,22 +143,34 @@ def probabilistic_rprop(
         new = ProbabilisticRpropState(trees[0], trees[1], trees[2], count)
         return moves, jax.tree.map(partial(jnp.where, good), new, state)
 
-    def advance(count, g, step, mean, square, least, greatest):
-        dtype, wide = step.dtype, g.astype(step.dtype)
-        decay = jnp.asarray(ema_decay, dtype)
-        last = jnp.where(count == 0, 0.5, _probability(mean, square, decay, count))
-        fade = lambda old, new: decay * old + (1 - decay) * new
-        new_mean, new_square = fade(mean, wide), fade(square, wide**2)
-        p = _probability(new_mean, new_square, decay, count + 1)
-        flip = p * (1 - last) + last * (1 - p)
-        factor = _FACTORS[adapt](flip, *(jnp.asarray(x, dtype) for x in etas))
-        low, high = jnp.asarray(least, dtype), jnp.asarray(greatest, dtype)
-        new_step = jnp.minimum(jnp.maximum(step * factor, low), high)
-        go = jnp.sign(new_mean) if move == "sign" else 2 * p - 1
-        return cast_like(-go * new_step, g), new_step, new_mean, new_square
-
-    etas = eta_minus, eta_plus
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+class _How(NamedTuple):
+    """Settings of a step, the same for all arrays."""
+
+    eta_minus: float | jax.Array
+    eta_plus: float | jax.Array
+    ema_decay: float | jax.Array
+    adapt: str
+    move: str
+
+
+def _advance(how, count, g, step, mean, square, least, greatest):
+    """Return the move of one array, its new step sizes, and new averages of g, g²."""
+    dtype, wide_g = step.dtype, g.astype(step.dtype)
+    decay = jnp.asarray(how.ema_decay, dtype)
+    last = jnp.where(count == 0, 0.5, _probability(mean, square, decay, count))
+    fade = lambda old, new: decay * old + (1 - decay) * new
+    new_mean, new_square = fade(mean, wide_g), fade(square, wide_g**2)
+    p = _probability(new_mean, new_square, decay, count + 1)
+    flip = p * (1 - last) + last * (1 - p)
+    etas = (jnp.asarray(eta, dtype) for eta in (how.eta_minus, how.eta_plus))
+    factor = _FACTORS[how.adapt](flip, *etas)
+    low, high = jnp.asarray(least, dtype), jnp.asarray(greatest, dtype)
+    new_step = jnp.minimum(jnp.maximum(step * factor, low), high)
+    go = jnp.sign(new_mean) if how.move == "sign" else 2 * p - 1
+    return cast_like(-go * new_step, g), new_step, new_mean, new_square
 
 
 _FACTORS = {

@@ -39,6 +39,7 @@ import optax
 from bpvariants.updates._params import check_signed, per_leaf, PerLeaf, wide
 from bpvariants.updates.resilient import _rprop_packed, _rprop_plain
 from bpvariants.updates.resilient._rprop_checks import (
+    check_choice,
     check_settings,
     check_weight_decay,
 )
@@ -104,12 +105,8 @@ def scale_by_rprop(
       >>> rule.update(jnp.array(-7.0), rule.init(jnp.array(0.0)))[0].item()
       -0.5
     """
-    for name, value, known in (
-        ("variant", variant, VARIANTS),
-        ("state", state, LAYOUTS),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {[*known]}, got {value!r}.")
+    check_choice("variant", variant, VARIANTS)
+    check_choice("state", state, LAYOUTS)
     check_settings(
         "rprop", learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
     )
@@ -132,14 +129,8 @@ def scale_by_rprop(
         check_signed(params)
         leaves, structure = jax.tree.flatten(wide(params))
         rates = per_leaf("learning_rate", learning_rate, params)
-        kept = []
-        for leaf, rate, each in zip(
-            leaves, rates, numbers(leaves, params), strict=True
-        ):
-            like = jnp.asarray(leaf, computing(leaf.dtype, layout))
-            first = array_rule.rounded(_cast(rate, like.dtype), layout)
-            first = jnp.clip(first, each.min_step_size, each.max_step_size)
-            kept.append(array_rule.start(jnp.full_like(like, first), layout))
+        each = zip(leaves, rates, numbers(leaves, params), strict=True)
+        kept = [_start(*of_one, layout) for of_one in each]
         last_value = jnp.asarray(jnp.inf, float) if needs_value else None
         return _as_state(structure, kept, last_value, layout)
 
@@ -163,6 +154,15 @@ def scale_by_rprop(
         return structure.unflatten(moves), state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _start(leaf, rate, settings, layout):
+    """Return what is kept of an array before its first gradient, with Δ_0 clipped."""
+    array_rule = array_rule_of(layout)
+    like = jnp.asarray(leaf, computing(leaf.dtype, layout))
+    first = array_rule.rounded(_cast(rate, like.dtype), layout)
+    first = jnp.clip(first, settings.min_step_size, settings.max_step_size)
+    return array_rule.start(jnp.full_like(like, first), layout)
 
 
 def kept_leaves(state: ScaleByRpropState) -> list[Kept]:

@@ -6,6 +6,12 @@ import numpy as np
 from bpvariants._checks import are_numbers
 
 
+def check_choice(name, value, known):
+    """Check that an argument is one of those known."""
+    if value not in known:
+        raise ValueError(f"{name} must be one of {[*known]}, got {value!r}.")
+
+
 def check_weight_decay(weight_decay):
     """Check the λ of λ θ, if it is a Python number."""
     if callable(weight_decay) or isinstance(weight_decay, dict | list | tuple):

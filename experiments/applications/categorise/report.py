@@ -11,7 +11,6 @@ from rich.markup import escape
 
 from experiments import report
 from experiments.applications.categorise.baselines import NAMES
-from experiments.report._scores import draw_confusion, percent, show_confusion
 
 ACCURACY, F1, TOGETHER = "accuracy %", "F1 of spam", "seeds together, 95 %"
 TITLES = {"sms_spam": "SMS Spam", "trec": "TREC, six classes"}
@@ -45,7 +44,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         mine = [row for row in rows if row["set"] == name]
         _show_set(name, mine, config)
         for title, classes, counts in _confusions(mine).values():
-            show_confusion(title, classes, counts)
+            report.show_confusion(title, classes, counts)
 
 
 def _show_set(name: str, rows: list[dict[str, Any]], config: Any) -> None:
@@ -79,7 +78,7 @@ def _show_set(name: str, rows: list[dict[str, Any]], config: Any) -> None:
 def _interval(row: dict[str, Any]) -> str:
     """Return an accuracy with its interval, and F1 if there is one."""
     counts = np.array(row["confusion"])
-    text = percent(int(counts.trace()), int(counts.sum()))
+    text = report.percent(int(counts.trace()), int(counts.sum()))
     return f"{text}, F1 {row['f1'][0]:.3f}" if "f1" in row else text
 
 
@@ -110,7 +109,7 @@ def say(text: str, name: str, classes: Sequence[str], likely: np.ndarray) -> Non
 def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Draw how networks learn, and which class is taken for which."""
     for name, (title, classes, counts) in _confusions(rows).items():
-        figure = draw_confusion(title.replace(": ", "\n"), classes, counts)
+        figure = report.draw_confusion(title.replace(": ", "\n"), classes, counts)
         report.save_picture(folder, f"confusion_{name}", figure)
     if any("curve" in row for row in rows):
         report.save_picture(folder, "categorise", draw_curves(rows))

@@ -20,13 +20,25 @@ from experiments.applications.categorise import (
     network,
     report as categorise_report,
     texts,
-    units as text_units,
 )
-from experiments.applications.categorise.units import of_kind
+from experiments.applications.categorise.units import (
+    batches,
+    encode,
+    Kind,
+    KINDS,
+    of_kind,
+)
 from experiments.harness import options
-from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
-from experiments.networks import pooled, recurrent
-from experiments.report._scores import confusion, f1
+from experiments.harness.jobs import (
+    check_resume,
+    Job,
+    open_run,
+    run_jobs,
+    time_taken,
+    Way,
+)
+from experiments.networks import pooled
+from experiments.networks.cells import DENSE
 
 RUN = 10  # batches of one shape after another
 
@@ -37,7 +49,7 @@ class Config:
 
     sets: tuple[Literal["sms_spam", "trec"], ...] = ("sms_spam", "trec")
     """What to learn: which messages are spam, what questions ask for."""
-    units_of: tuple[text_units.Kind, ...] = ("words", "characters")
+    units_of: tuple[Kind, ...] = ("words", "characters")
     """What texts are read as; with --say the first of them says what a text is."""
     cell: Literal["gru", "lstm", "tanh"] = "gru"
     """Of the recurrent layer."""
@@ -98,8 +110,8 @@ class Config:
         sizes = ("units", "embedding", "width", "stride", "lookback", "batch")
         options.check_at_least_one(self, *sizes, "lengths", "looks", "seeds")
         options.check_known("sets", self.sets, texts.SETS)
-        options.check_known("units_of", self.units_of, text_units.KINDS)
-        options.check_known("cell", self.cell, recurrent.CELLS)
+        options.check_known("units_of", self.units_of, KINDS)
+        options.check_known("cell", self.cell, DENSE)
         options.check_known("pooling", self.pooling, pooled.POOLINGS)
         options.check_known("update", self.update, choices.UPDATES)
         if not self.sets or not self.units_of:
@@ -148,7 +160,7 @@ def main(config: Config) -> report.Result:
     return report.Result(rows, folder, interrupted)
 
 
-def _steps(config: Config, kind: text_units.Kind) -> tuple[int, int]:
+def _steps(config: Config, kind: Kind) -> tuple[int, int]:
     """Return how many updates there are, and after how many to look."""
     steps = of_kind(config.steps, kind)
     every = max(RUN, -(-steps // config.looks) // RUN * RUN)
@@ -165,14 +177,12 @@ def _baselines(name: str, load, way: Way) -> dict[str, Any]:
     return row
 
 
-def _train(
-    config: Config, name: str, kind: text_units.Kind, load, way: Way
-) -> dict[str, Any]:
+def _train(config: Config, name: str, kind: Kind, load, way: Way) -> dict[str, Any]:
     """Train one kind of network from all seeds, and test it."""
     classes, train, test = load(name)
     units, longest = texts.units_of(config, kind, train)
-    read = text_units.encode(units, train.texts, longest)
-    tested = text_units.encode(units, test.texts, longest)
+    read = encode(units, train.texts, longest)
+    tested = encode(units, test.texts, longest)
 
     def say(params):
         return network.say(params, config.cell, config.pooling, tested)
@@ -190,7 +200,7 @@ def _train(
     params = texts.init(config, units, classes)
     draws = choices.draws(config.rule) or dropout > 0
     drawn = partial(
-        text_units.batches, read, train.labels,
+        batches, read, train.labels,
         batch=config.batch, run=RUN, lengths=config.lengths, rare=config.rare,
         seed=config.first_seed,
     )  # fmt: skip
@@ -221,9 +231,7 @@ def _train(
     row["params"] = sum(leaf[0].size for leaf in jax.tree.leaves(params))
     row["nonfinite_step"] = np.asarray(result.nonfinite_step).tolist()
     row["curve"] = way.curve()
-    taken = max(1, result.steps - (result.resumed_from or 0))
-    row["ms_per_step"] = 1000 * result.seconds / taken
-    return row | {"compile_seconds": result.compile_seconds}
+    return row | time_taken(result)
 
 
 def _scores(
@@ -233,8 +241,8 @@ def _scores(
     scores: dict[str, Any] = {"accuracy": _percent(said == labels)}
     if "spam" in classes:
         spam = classes.index("spam")
-        scores["f1"] = [f1(labels, each, spam) for each in said]
-    counts = confusion(labels, said[0], len(classes))
+        scores["f1"] = [report.f1(labels, each, spam) for each in said]
+    counts = report.confusion(labels, said[0], len(classes))
     return scores | {"confusion": counts.tolist(), "classes": list(classes)}
 
 

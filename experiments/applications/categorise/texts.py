@@ -10,7 +10,14 @@ import numpy as np
 from bpvariants import training
 from bpvariants.types import PyTree
 from experiments import data
-from experiments.applications.categorise import network, report, units as text_units
+from experiments.applications.categorise import network, report as categorise_report
+from experiments.applications.categorise.units import (
+    encode,
+    Kind,
+    learn_units,
+    of_kind,
+    Units,
+)
 from experiments.harness.jobs import Way
 
 SETS: dict[str, Callable[[], data.TextClasses]] = {
@@ -37,16 +44,14 @@ def check(config: Any) -> None:
         SETS[name]()
 
 
-def units_of(
-    config: Any, kind: text_units.Kind, train: data.LabelledTexts
-) -> tuple[text_units.Units, int]:
+def units_of(config: Any, kind: Kind, train: data.LabelledTexts) -> tuple[Units, int]:
     """Return the symbols of the training part, and how many of a text are read."""
     given = {"hashed": config.hashed, "width": config.width, "stride": config.stride}
-    longest = text_units.of_kind(config.longest, kind)
-    return text_units.learn_units(train.texts, kind, **given), longest
+    longest = of_kind(config.longest, kind)
+    return learn_units(train.texts, kind, **given), longest
 
 
-def init(config: Any, units: text_units.Units, classes: tuple[str, ...]) -> PyTree:
+def init(config: Any, units: Units, classes: tuple[str, ...]) -> PyTree:
     """Draw the parameters of the networks of all seeds."""
     return network.init_runs(
         jax.random.key(config.first_seed), config.cell,
@@ -68,6 +73,6 @@ def answer(config: Any, folder: Path, name: str, rows: list[dict[str, Any]]) -> 
     units, longest = units_of(config, kind, train)
     like = init(config, units, classes)
     _, params = training.read_checkpoint(Way(job, folder).checkpoints, like)
-    encoded = text_units.encode(units, [config.say], longest)
+    encoded = encode(units, [config.say], longest)
     likely = network.say(params, config.cell, config.pooling, encoded)
-    report.say(config.say, name, classes, likely[:, 0].mean(axis=0))
+    categorise_report.say(config.say, name, classes, likely[:, 0].mean(axis=0))

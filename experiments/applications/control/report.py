@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from experiments import report
 from experiments.applications.control.systems import SYSTEMS
-from experiments.report._scores import percent
 
 GOALS = {
     "pendulum": "at least 95 % upright",
@@ -41,7 +40,7 @@ def show(name: str, rows: Sequence[dict[str, Any]], config: Any) -> None:
     ]
     for row in rows:
         measures = *row["error"], row["cost"], row["to_ilqr"], row["to_lqr"]
-        line = [f"{row['rule']}, {row['steps']}", percent(*row["succeeded"])]
+        line = [f"{row['rule']}, {row['steps']}", report.percent(*row["succeeded"])]
         line += [report.mean_sd(values) for values in measures]
         lines.append([*line, f"{row['ms_per_step']:.1f}"])
     allowed = ", ".join(f"{kind} ≤ {most}" for kind, most in system.tolerances)

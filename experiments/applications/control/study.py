@@ -23,7 +23,14 @@ from experiments.applications.control.judge import by_seed, judge, percent
 from experiments.applications.control.mechanics import System
 from experiments.applications.control.systems import SYSTEMS
 from experiments.harness import options
-from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
+from experiments.harness.jobs import (
+    check_resume,
+    Job,
+    open_run,
+    run_jobs,
+    time_taken,
+    Way,
+)
 
 SHOWN = 24  # episodes in a picture
 RULES = ("bptt", "truncated_bptt", "forward_gradient", "pes")
@@ -180,10 +187,7 @@ def _train(config: Config, name: str, rule: str, way: Way) -> dict[str, Any]:
         **judge(config, system, params, result.params, test),
         "nonfinite_step": np.asarray(result.nonfinite_step).tolist(),
         "curve": way.curve(),
-        "ms_per_step": 1000
-        * result.seconds
-        / max(1, result.steps - (result.resumed_from or 0)),
-        "compile_seconds": result.compile_seconds,
+        **time_taken(result),
         "temp_bytes": result.temp_bytes,
     }
 

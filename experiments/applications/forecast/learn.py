@@ -12,11 +12,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bpvariants.types import PyTree
 from experiments import choices
-from experiments.applications.forecast import network as networks
-from experiments.applications.forecast.network import Arrays, Lane
+from experiments.applications.forecast.network import (
+    Arrays,
+    Lane,
+    loss,
+    losses,
+    make_network,
+    on_windows,
+    say,
+)
 from experiments.applications.forecast.series import Prepared, Series
-from experiments.harness.jobs import Way
+from experiments.harness.jobs import time_taken, Way
 
 RATES = {"adam": 5e-3, "adamw": 5e-3, "rmsprop": 2e-3}  # else those of `choices`
 
@@ -30,12 +38,7 @@ class Learned(NamedTuple):
 
 
 def by_windows(
-    config: Any,
-    rule: str,
-    update: str,
-    series: Series,
-    prepared: Prepared,
-    way: Way,
+    config: Any, rule: str, update: str, series: Series, prepared: Prepared, way: Way
 ) -> Learned:
     """Train in windows, once for each block of the test part, and forecast it.
 
@@ -55,28 +58,17 @@ def by_windows(
     every = -(-steps // config.looks)
     steps = every * config.looks
     arrays = Arrays(prepared.xs, prepared.z, prepared.known)
-    network = networks.make_network(
-        config.cell, arrays.xs.shape[1], config.units, len(horizons)
-    )
+    network = make_network(config.cell, arrays.xs.shape[1], config.units, len(horizons))
     draws = choices.draws(rule)
-    learn = networks.on_windows(
-        choices.make_rule(rule, network.step, networks.loss, lookback=config.lookback),
+    learn = on_windows(
+        choices.make_rule(rule, network.step, loss, lookback=config.lookback),
         network, horizons, warm=config.warm, span=config.span, every=every, draws=draws,
     )  # fmt: skip
     key = jax.random.key(config.first_seed)
     held_out = series.test - series.validation
     cuts = np.array([[start - held_out, start] for start in starts])  # twins
-    shape = (len(starts), 2, config.seeds)
-    runs = int(np.prod(shape))
     drawn = jax.vmap(network.init)(jax.random.split(key, config.seeds))
-    lanes = lambda leaf: jnp.broadcast_to(leaf, (*shape[:2], *leaf.shape)).reshape(
-        runs, *leaf.shape[1:]
-    )
-    params = jax.tree.map(lanes, drawn)
-    kept = jax.tree.map(
-        lambda leaf: jnp.zeros((runs, config.looks, *leaf.shape[1:])), params
-    )
-    cut = jnp.asarray(np.broadcast_to(cuts[..., None], shape).reshape(runs))
+    params, lane = _lanes(drawn, cuts, config.looks)
     given = jax.tree.map(jnp.asarray, tuple(arrays))
     if whole:
         given = (jnp.arange(0, max(starts), config.span), *given)
@@ -93,13 +85,12 @@ def by_windows(
         sample=None if whole else partial(_sample, config.batch),
         draws=draws,
         key=jax.random.fold_in(key, 1) if draws or not whole else None,
-        carry=Lane(cut, jnp.zeros(runs, int), kept),
-        runs=runs,
+        carry=lane,
+        runs=len(lane.cut),
     )  # fmt: skip
-    kept = jax.tree.map(
-        lambda leaf: np.asarray(leaf).reshape(*shape, *leaf.shape[1:]),
-        result.carry.kept,
-    )
+    shape = (*cuts.shape, config.seeds)
+    apart = lambda leaf: np.asarray(leaf).reshape(*shape, *leaf.shape[1:])
+    kept = jax.tree.map(apart, result.carry.kept)
     scores = [
         _validate(config, network, series, arrays, kept, block, cuts[block])
         for block in range(len(starts))
@@ -110,14 +101,32 @@ def by_windows(
         "steps": result.steps,
         "stopped_after": (every * (best[0] + 1)).tolist(),
         "validation": np.min(scores[0], axis=1).tolist(),
-        "ms_per_step": 1000
-        * result.seconds
-        / max(1, result.steps - (result.resumed_from or 0)),
-        "compile_seconds": result.compile_seconds,
+        **time_taken(result),
         "nonfinite_step": np.asarray(result.nonfinite_step).tolist(),
     }
     said, first = _walk(config, network, series, arrays, kept, best, starts)
     return Learned(said, first, row)
+
+
+def _lanes(drawn: PyTree, cuts: np.ndarray, looks: int) -> tuple[PyTree, Lane]:
+    """Return the params and state of all runs: blocks × twins × seeds, in this order.
+
+    Args:
+      drawn: first params of each seed.
+      cuts: the step that a run sees nothing from, [blocks, twins].
+      looks: how often params are kept.
+    """
+    seeds = len(jax.tree.leaves(drawn)[0])
+    shape = (*cuts.shape, seeds)
+    runs = int(np.prod(shape))
+    spread = lambda leaf: jnp.broadcast_to(leaf, (*cuts.shape, *leaf.shape)).reshape(
+        runs, *leaf.shape[1:]
+    )
+    params = jax.tree.map(spread, drawn)
+    empty = lambda leaf: jnp.zeros((runs, looks, *leaf.shape[1:]))
+    kept = jax.tree.map(empty, params)
+    cut = jnp.asarray(np.broadcast_to(cuts[..., None], shape).reshape(runs))
+    return params, Lane(cut, jnp.zeros(runs, int), kept)
 
 
 def _block_starts(series: Series, blocks: int) -> list[int]:
@@ -162,10 +171,10 @@ def _validate(config, network, series, arrays, kept, block, cuts) -> np.ndarray:
     shape = jax.tree.leaves(mine)[0].shape[:2]
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), mine)
     xs, z = arrays.xs[first : cuts[1]], arrays.z[first : cuts[1]]
-    said = networks.say(network, len(series.horizons), flat, xs)
+    said = say(network, len(series.horizons), flat, xs)
     target = np.arange(first, cuts[1])[:, None] + np.array(series.horizons)
     counts = arrays.known[first : cuts[1]] & (target >= cuts[0]) & (target < cuts[1])
-    errors = np.asarray(networks.losses(said, z[None]))
+    errors = np.asarray(losses(said, z[None]))
     means = np.sum(errors * counts, axis=(1, 2)) / counts.sum()
     return np.nan_to_num(means, nan=np.inf).reshape(shape)
 
@@ -180,7 +189,7 @@ def _walk(config, network, series, arrays, kept, best, starts) -> tuple:
         chosen = jax.tree.map(
             lambda leaf, block=block: leaf[block, 1, seeds, best[block]], kept
         )
-        said = networks.say(network, len(series.horizons), chosen, arrays.xs[first:])
+        said = say(network, len(series.horizons), chosen, arrays.xs[first:])
         end = [*begins, len(arrays.xs)][block + 1]
         parts.append(np.asarray(said)[:, origin - first : end - first])
     return np.concatenate(parts, axis=1), int(begins[0])

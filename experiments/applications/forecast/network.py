@@ -24,7 +24,7 @@ AS_ONE = 0.5  # of ½ (z − m)²
 
 
 class Arrays(NamedTuple):
-    """What a network reads, and what it is to say: see `_series.Prepared`."""
+    """What a network reads, and what it is to say: see `series.Prepared`."""
 
     xs: Any  # [N, D]
     z: Any  # [N, H]

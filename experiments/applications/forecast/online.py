@@ -14,9 +14,8 @@ import numpy as np
 import optax
 
 from experiments import choices
-from experiments.applications.forecast import network as networks
 from experiments.applications.forecast.learn import Learned
-from experiments.applications.forecast.network import Arrays
+from experiments.applications.forecast.network import Arrays, loss, losses, make_network
 from experiments.applications.forecast.series import Prepared, Series
 from experiments.harness.jobs import Way
 from experiments.networks.online import begin, draws as online_draws
@@ -37,9 +36,7 @@ def at_every_step(
     """
     horizons, delay = series.horizons, max(series.horizons)
     arrays = Arrays(*map(jnp.asarray, (prepared.xs, prepared.z, prepared.known)))
-    network = networks.make_network(
-        config.cell, arrays.xs.shape[1], config.units, len(horizons)
-    )
+    network = make_network(config.cell, arrays.xs.shape[1], config.units, len(horizons))
     origin = series.validation - 1
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     given = network, rule, update, config.decay, config.passes, origin, delay
@@ -49,7 +46,7 @@ def at_every_step(
     target = np.arange(origin, len(prepared.xs))[:, None] + np.array(horizons)
     counts = prepared.known[origin:] & (target < series.test)
     z = jnp.asarray(prepared.z[origin:])
-    errors = np.asarray(networks.losses(jnp.asarray(said), z))
+    errors = np.asarray(losses(jnp.asarray(said), z))
     scores = np.sum(errors * counts, axis=(2, 3)) / max(1, counts.sum())
     scores = np.nan_to_num(scores, nan=np.inf)  # [rates, seeds]
     best = np.argmin(scores, axis=0)
@@ -73,7 +70,7 @@ def _course(given, arrays, rate, key):
     """Return what one network says from the origin on, [T, H, 3]."""
     network, rule_name, update_name, decay, passes, origin, delay = given
     rule = choices.make_online(
-        rule_name, network.step, networks.loss, visible=lambda carry: carry[1]
+        rule_name, network.step, loss, visible=lambda carry: carry[1]
     )
     update = choices.make_update(update_name, rate, decay=decay)
     of_params, of_rule = jax.random.split(key)

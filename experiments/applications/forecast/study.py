@@ -23,9 +23,9 @@ from experiments.applications.forecast import (
     pictures,
     report as forecast_report,
     scores,
-    series as series_of,
     user_csv,
 )
+from experiments.applications.forecast.series import prepare, SERIES, Series
 from experiments.harness import options
 from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
 
@@ -42,7 +42,7 @@ METHODS = (
 class Config:
     """Forecast series by recurrent networks, beside baselines of the same run."""
 
-    sets: tuple[str, ...] = tuple(series_of.SERIES)
+    sets: tuple[str, ...] = tuple(SERIES)
     """Of sunspots, seattle, nyc, sp500 and vix."""
     methods: tuple[str, ...] | None = None
     """As rule:update, by name; online rules, rtrl and others, learn at every step. By
@@ -100,7 +100,7 @@ class Config:
         sizes = ("horizon", "season", "units", "lookback", "steps", "full_batch_steps")
         sizes += ("looks", "batch", "warm", "span", "passes", "blocks", "seeds")
         options.check_at_least_one(self, *sizes)
-        options.check_known("sets", self.sets, series_of.SERIES)
+        options.check_known("sets", self.sets, SERIES)
         options.check_known("cell", self.cell, network.CELLS)
         for method in self.methods or ():
             _check_method(method)
@@ -159,28 +159,28 @@ def main(config: Config) -> report.Result:
     return report.Result(rows, folder, interrupted)
 
 
-def _own(config: Config) -> series_of.Series:
+def _own(config: Config) -> Series:
     """Return the series of a file, or leave with what is wrong with it."""
     assert config.csv is not None
     assert config.column is not None
     given = Path(config.csv), config.column, config.horizon, config.season
     try:
         series = user_csv.read_series(*given)
-        series_of.prepare(series)
+        prepare(series)
         learn.check_known(series, config.blocks)
     except ValueError as error:
         raise SystemExit(f"--csv: {error}") from error
     return series
 
 
-def _load(config: Config) -> tuple[dict[str, series_of.Series], dict[str, str]]:
+def _load(config: Config) -> tuple[dict[str, Series], dict[str, str]]:
     """Return the series that are there, and why others are not."""
     if config.csv is not None:
         return {"csv": _own(config)}, {}
     found, left_out = {}, {}
     for name in config.sets:
         try:
-            found[name] = series_of.SERIES[name]()
+            found[name] = SERIES[name]()
         except SystemExit as problem:  # no network, and no copy at hand
             left_out[name] = str(problem)
     if not found:
@@ -188,9 +188,9 @@ def _load(config: Config) -> tuple[dict[str, series_of.Series], dict[str, str]]:
     return found, left_out
 
 
-def _jobs(config: Config, series: series_of.Series) -> list[Job]:
+def _jobs(config: Config, series: Series) -> list[Job]:
     """Return the baselines of a series, then the networks."""
-    prepared = cache(partial(series_of.prepare, series))
+    prepared = cache(partial(prepare, series))
     seasonal = series.phase.min() >= 0
     names = [name for name in baselines.BASELINES if name != "seasonal" or seasonal]
     jobs = [
@@ -208,9 +208,7 @@ def _jobs(config: Config, series: series_of.Series) -> list[Job]:
     return jobs
 
 
-def _baseline(
-    name: str, series: series_of.Series, prepared, way: Way
-) -> dict[str, Any]:
+def _baseline(name: str, series: Series, prepared, way: Way) -> dict[str, Any]:
     """Score a forecast that anybody can make."""
     said = baselines.forecast(name, series, prepared())
     first = series.test - 1
@@ -237,7 +235,7 @@ def _network(
     return row
 
 
-def _write_own(folder: Path, series: series_of.Series, rows: list[dict]) -> None:
+def _write_own(folder: Path, series: Series, rows: list[dict]) -> None:
     """Write the forecast of the first network as a CSV file, and draw it."""
     said = next((row["forecast"] for row in rows if "forecast" in row), None)
     if said is not None and report.writes():

@@ -58,7 +58,7 @@ def gru(units: int) -> Model:
 
     def init(key):
         return {
-            "cell": cells.gru_params(key, 2, units),
+            "cell": cells.gru.init(key, 2, units),
             "readout": jnp.zeros(units),
             "skip": jnp.zeros(2),
             "bias": jnp.zeros(()),
@@ -70,7 +70,7 @@ def gru(units: int) -> Model:
         change = h @ params["readout"] + scaled @ params["skip"] + params["bias"]
         return carry, x[1] + change
 
-    carry = lambda params: cells.gru_carry(params["cell"])
+    carry = lambda params: cells.gru.carry(params["cell"])
     return Model(step, init, carry, lambda params: None)
 
 

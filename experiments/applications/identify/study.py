@@ -17,10 +17,10 @@ import numpy as np
 
 from experiments import choices, report
 from experiments.applications.identify import (
-    methods as identify_methods,
     report as identify_report,
     tanks,
 )
+from experiments.applications.identify.methods import best, Course, methods, SOLVE
 from experiments.harness import options
 from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
 
@@ -67,7 +67,7 @@ class Config:
         kinds = {rule.split("_")[0] if rule[-1:].isdigit() else rule: rule
                  for rule in self.rules}  # fmt: skip
         options.check_known("rules", kinds, choices.ONLINE)
-        known = (*choices.UPDATES, identify_methods.SOLVE)
+        known = (*choices.UPDATES, SOLVE)
         options.check_known("updates", self.updates, known)
         if not self.rates or not all(rate > 0 for rate in self.rates):
             raise ValueError(f"rates must be positive, got {self.rates}.")
@@ -87,10 +87,10 @@ def main(config: Config) -> report.Result:
     config, folder = open_run("identify", config)
     start = time.perf_counter()
     record = make_record(config)
-    methods = identify_methods.methods(record, config)
+    compared = methods(record, config)
     jobs = [
         Job(name, 1, partial(_row, config, record, method))
-        for name, method in methods.items()
+        for name, method in compared.items()
     ]
     rows, interrupted = run_jobs(folder, jobs)
     if rows:
@@ -109,14 +109,14 @@ def make_record(config: Config) -> tanks.Record:
 
 def _row(config: Config, record: tanks.Record, method, way: Way) -> dict[str, Any]:
     """Return the errors of a method at its best setting, of each seed."""
-    course: identify_methods.Course = method()
-    best = identify_methods.best(course, record, config.steps // 4)
-    errors = course.predictions[best] - np.asarray(record.levels)
+    course: Course = method()
+    setting = best(course, record, config.steps // 4)
+    errors = course.predictions[setting] - np.asarray(record.levels)
     jump = config.steps // 2
     near = moving(np.square(errors, dtype=float), NEAR)
     settled = np.mean(np.square(errors[:, jump - SETTLED : jump], dtype=float), axis=1)
     row: dict[str, Any] = {
-        **course.settings[best],
+        **course.settings[setting],
         "before": _finite(np.sqrt(settled)),
         "after": _rms(errors[:, jump : jump + NEAR]),
         "end": _rms(errors[:, -SETTLED:]),
@@ -129,7 +129,7 @@ def _row(config: Config, record: tanks.Record, method, way: Way) -> dict[str, An
     row["times"] = times.tolist()
     row["curve"] = [_finite(one) for one in np.sqrt(near[:, times])]
     if course.k is not None:
-        row["k"] = [_finite(one) for one in course.k[best, 0, times]]
+        row["k"] = [_finite(one) for one in course.k[setting, 0, times]]
     way.advance(1)
     return row
 

@@ -16,11 +16,24 @@ import numpy as np
 
 from experiments import choices, data, report
 from experiments.applications.images import (
-    networks as image_networks,
     report as images_report,
 )
+from experiments.applications.images.networks import (
+    make_network,
+    Network,
+    NETWORKS,
+    STATIC_RULES,
+    StaticRule,
+)
 from experiments.harness import options
-from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
+from experiments.harness.jobs import (
+    check_resume,
+    Job,
+    open_run,
+    run_jobs,
+    time_taken,
+    Way,
+)
 
 PART = 1000  # test images looked at together
 SHOWN = 12  # mistakes that are kept to look at
@@ -30,12 +43,12 @@ SHOWN = 12  # mistakes that are kept to look at
 class Config:
     """Train networks on MNIST, each in its own way, and show them beside LeCun's."""
 
-    networks: tuple[str, ...] = tuple(image_networks.NETWORKS)
+    networks: tuple[str, ...] = tuple(NETWORKS)
     """Of mlp_300, mlp_500_150, conv, gru_rows and full_batch, which is mlp_300 by
     another update, on all images at once."""
     rule: str = "bptt"
     """Where gradients of gru_rows come from: bptt, truncated_bptt, artbp, rtrl, …"""
-    static_rule: image_networks.StaticRule = "backprop"
+    static_rule: StaticRule = "backprop"
     """Where those of the others do; the rest are kinds of feedback alignment."""
     update: str = "adam"
     """What is done with gradients of mini-batches."""
@@ -82,10 +95,8 @@ class Config:
                     f"{name} must be at most {most}, as there are no more images; got "
                     f"{getattr(self, name)}."
                 )
-        options.check_known("networks", self.networks, image_networks.NETWORKS)
-        options.check_known(
-            "static_rule", self.static_rule, image_networks.STATIC_RULES
-        )
+        options.check_known("networks", self.networks, NETWORKS)
+        options.check_known("static_rule", self.static_rule, STATIC_RULES)
         for name in ("update", "full_batch_update"):
             options.check_known(name, getattr(self, name), choices.UPDATES)
         if not self.networks:
@@ -132,7 +143,7 @@ def _steps(config: Config, name: str) -> tuple[int, int]:
 
 def _train(config: Config, name: str, train, test, way: Way) -> dict[str, Any]:
     """Train a network from all seeds together; return its row."""
-    network = image_networks.make_network(
+    network = make_network(
         name,
         rule=config.rule, static_rule=config.static_rule,
         lookback=config.lookback, units=config.units,
@@ -176,10 +187,7 @@ def _train(config: Config, name: str, train, test, way: Way) -> dict[str, Any]:
         "nonfinite_step": np.asarray(result.nonfinite_step).tolist(),
         "curve": way.curve(),
         "mistakes": [[int(i), int(said[0, i])] for i in wrong],
-        "ms_per_step": 1000
-        * result.seconds
-        / max(1, result.steps - (result.resumed_from or 0)),
-        "compile_seconds": result.compile_seconds,
+        **time_taken(result),
         "temp_bytes": result.temp_bytes,
     }
 
@@ -189,7 +197,7 @@ def _sample(batch: int, key: jax.Array, train: tuple) -> tuple:
     return jax.tree.map(lambda part: part[chosen], train)
 
 
-def _classify(network: image_networks.Network, params, images):
+def _classify(network: Network, params, images):
     return jnp.argmax(network.logits(params, images), axis=-1)
 
 

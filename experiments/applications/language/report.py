@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import report
-from experiments.report._scores import bits
 
 COLOURS = {"kept": "C0", "reset": "C3"}
 NANOGPT = "nanoGPT's readme"
@@ -29,7 +28,11 @@ def show(
     ours = {}
     for row in rows:
         nats = row["nats"]
-        many = [bits(each) for each in nats] if isinstance(nats, list) else bits(nats)
+        many = (
+            [report.bits(each) for each in nats]
+            if isinstance(nats, list)
+            else report.bits(nats)
+        )
         ours[row["model"]] = {"nats": nats, "bits": many}
         if "state" in row:
             ours[row["model"]] |= {
@@ -40,7 +43,7 @@ def show(
                 "minutes": f"{row['wall_seconds'] / 60:.1f}",
             }
     others = [
-        report.Published(model, {"nats": nats, "bits": bits(nats)}, NANOGPT)
+        report.Published(model, {"nats": nats, "bits": report.bits(nats)}, NANOGPT)
         for model, nats in PUBLISHED.items()
     ]
     report.show_beside(

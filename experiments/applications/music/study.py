@@ -21,11 +21,19 @@ from experiments import data, report
 from experiments.applications.music import (
     midi,
     report as music_report,
-    rolls as piano_rolls,
+)
+from experiments.applications.music.rolls import (
+    as_rolls,
+    independent_keys,
+    markov_keys,
+    Rolls,
+    side_by_side,
+    Streams,
 )
 from experiments.harness import options
 from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
 from experiments.networks import recurrent, windows
+from experiments.networks.cells import DENSE
 
 SETS = {"jsb_chorales": data.jsb_chorales, "nottingham": data.nottingham}
 SECONDS = {
@@ -33,8 +41,8 @@ SECONDS = {
     "nottingham": 0.15,
 }  # of a step, in MIDI; files do not say
 BASELINES = {
-    "independent keys": piano_rolls.independent_keys,
-    "a Markov chain per key": piano_rolls.markov_keys,
+    "independent keys": independent_keys,
+    "a Markov chain per key": markov_keys,
 }
 
 
@@ -91,7 +99,7 @@ class Config:
         sizes = ("units", "lookback", "streams", "window", "steps", "chunk", "seeds")
         options.check_at_least_one(self, *sizes, "sampled", "prime")
         options.check_known("sets", self.sets, SETS)
-        options.check_known("cells", self.cells, recurrent.CELLS)
+        options.check_known("cells", self.cells, DENSE)
         for name in ("learning_rate", "temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
@@ -136,8 +144,8 @@ def main(config: Config) -> report.Result:
     return report.Result(rows, folder, interrupted)
 
 
-def _load(name: str) -> piano_rolls.Rolls:
-    return piano_rolls.as_rolls(SETS[name]())
+def _load(name: str) -> Rolls:
+    return as_rolls(SETS[name]())
 
 
 def _baseline(name: str, model: str, score, load, way: Way) -> dict[str, Any]:
@@ -154,12 +162,10 @@ def _train(config: Config, name: str, cell: str, load, way: Way) -> dict[str, An
     """Train one kind of network from all seeds; return its row."""
     network, music = make_network(cell, config.units), load(name)
     validation, test = (
-        windows.Scores(network, piano_rolls.side_by_side(part, config.streams))
+        windows.Scores(network, side_by_side(part, config.streams))
         for part in (music.validation, music.test)
     )
-    streams = piano_rolls.Streams(
-        music.train, config.streams, config.window, config.seed
-    )
+    streams = Streams(music.train, config.streams, config.window, config.seed)
     given = config, way, network, streams, validation
     params, trained = windows.train(*given, best=True)
     row = {"set": name, "model": f"{cell} {config.units}", "cell": cell, **trained}
@@ -183,7 +189,7 @@ def make_network(cell: str, units: int) -> recurrent.Network:
 
 
 def _play(
-    config: Config, folder: Path, name: str, music: piano_rolls.Rolls, rows
+    config: Config, folder: Path, name: str, music: Rolls, rows
 ) -> list[tuple[str, np.ndarray]]:
     """Write a test piece as MIDI, and what the first network of each kind makes of it.
 

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from experiments import data, report
 from experiments.applications.robot.networks import KINDS, read_name
-from experiments.report._scores import draw_confusion, percent, show_confusion
 
 RIGHT, INTERVAL = "right %", "first seed, Wilson 95 %"
 COLOURS = dict(zip(KINDS, ("0.4", "C3", "C0", "C2"), strict=True))
@@ -32,7 +31,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
     ours = {
         _name(row): {
             RIGHT: row["accuracy"],
-            INTERVAL: percent(int(np.trace(row["confusion"])), row["of"]),
+            INTERVAL: report.percent(int(np.trace(row["confusion"])), row["of"]),
             "weights": f"{row['params']:,}" if "params" in row else "",
             "epochs": f"{row['epochs']:.0f}" if "params" in row else "",
         }
@@ -51,14 +50,14 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
     )
     best = _best(rows)
     title = f"{_name(best)}, first seed"
-    show_confusion(title, CLASSES, np.array(best["confusion"]))
+    report.show_confusion(title, CLASSES, np.array(best["confusion"]))
 
 
 def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Write the pictures."""
     best = _best(rows)
     title = f"{_name(best)}, first seed"
-    picture = draw_confusion(title, CLASSES, np.array(best["confusion"]))
+    picture = report.draw_confusion(title, CLASSES, np.array(best["confusion"]))
     report.save_picture(folder, "confusion", picture)
     networks = [row for row in rows if "params" in row]
     if networks:

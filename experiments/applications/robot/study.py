@@ -16,13 +16,12 @@ import numpy as np
 from experiments import choices, data, report
 from experiments.applications.robot import (
     baselines,
-    networks as robot_networks,
+    networks,
     report as robot_report,
 )
 from experiments.harness import options
 from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
 from experiments.networks import windows
-from experiments.report._scores import confusion
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,15 +70,15 @@ class Config:
         """Check the options."""
         sizes = ("lookback", "streams", "window", "steps", "chunk", "seeds")
         options.check_at_least_one(self, *sizes)
-        options.check_known("inputs", self.inputs, robot_networks.INPUTS)
+        options.check_known("inputs", self.inputs, networks.INPUTS)
         options.check_known("update", self.update, choices.UPDATES)
         for name in self.networks:
-            robot_networks.read_name(name)
+            networks.read_name(name)
         if not self.networks or not self.inputs:
             raise ValueError("networks and inputs must each name at least one.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout}.")
-        learned = robot_networks.VALIDATION if self.tune else robot_networks.TEST
+        learned = networks.VALIDATION if self.tune else networks.TEST
         if self.streams * (2 * self.window - 1) > learned:
             raise ValueError(
                 f"streams={self.streams} and window={self.window} need "
@@ -96,7 +95,7 @@ def main(config: Config) -> report.Result:
     config, folder = open_run("robot", config, check=lambda _: data.wall_following())
     start, jobs = time.perf_counter(), []
     for inputs in config.inputs:
-        frames = robot_networks.load(inputs, config.tune)
+        frames = networks.load(inputs, config.tune)
         for model, say in baselines.BASELINES.items():
             given = partial(_baseline, inputs, model, say, frames)
             jobs.append(Job(f"{inputs}, {model}", 1, given))
@@ -112,7 +111,7 @@ def main(config: Config) -> report.Result:
 
 
 def _baseline(
-    inputs: str, model: str, say, frames: robot_networks.Frames, way: Way
+    inputs: str, model: str, say, frames: networks.Frames, way: Way
 ) -> dict[str, Any]:
     """Return the row of a classifier."""
     row: dict[str, Any] = {"inputs": inputs, "model": model}
@@ -122,10 +121,10 @@ def _baseline(
 
 
 def _train(
-    config: Config, inputs: str, name: str, frames: robot_networks.Frames, way: Way
+    config: Config, inputs: str, name: str, frames: networks.Frames, way: Way
 ) -> dict[str, Any]:
     """Train one kind of network from all seeds; return its row."""
-    network = robot_networks.make_network(name, frames.xs.shape[1])
+    network = networks.make_network(name, frames.xs.shape[1])
     wrong = lambda y, action: (jnp.argmax(y, axis=-1) != action).astype(jnp.float32)
     window = frames.score_window()
     params, trained = windows.train(
@@ -145,13 +144,13 @@ def _train(
     )
     row: dict[str, Any] = {"inputs": inputs, "model": name, **trained}
     row["epochs"] = config.steps * config.streams * config.window / frames.first
-    return row | _scored(frames, robot_networks.say(network, params, window))
+    return row | _scored(frames, networks.say(network, params, window))
 
 
-def _scored(frames: robot_networks.Frames, said: np.ndarray) -> dict[str, Any]:
+def _scored(frames: networks.Frames, said: np.ndarray) -> dict[str, Any]:
     """Return accuracies in percent, [seeds], and whom the first took for whom."""
     actions = frames.actions[frames.first :]
-    counts = confusion(actions, said[0], len(data.ACTIONS))
+    counts = report.confusion(actions, said[0], len(data.ACTIONS))
     right = 100 * np.mean(said == actions, axis=1)
     return {
         "accuracy": right.tolist(),

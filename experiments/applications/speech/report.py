@@ -7,7 +7,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments import data, report
-from experiments.report._scores import draw_confusion, percent, show_confusion
 
 DIGITS = tuple("0123456789")
 ACCURACY = "test accuracy %"
@@ -33,7 +32,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
     _show_official([row for row in rows if "accuracy" in row], config)
     _show_left_out([row for row in rows if row.get("speakers")])
     for title, counts in _confusions(rows).values():
-        show_confusion(title, DIGITS, counts)
+        report.show_confusion(title, DIGITS, counts)
 
 
 def _show_official(rows: list[dict[str, Any]], config: Any) -> None:
@@ -42,7 +41,9 @@ def _show_official(rows: list[dict[str, Any]], config: Any) -> None:
         cells: dict[str, Any] = {ACCURACY: row["accuracy"]}
         if "confusion" in row:
             counts = np.array(row["confusion"])
-            cells["first seed, 95 %"] = percent(int(counts.trace()), int(counts.sum()))
+            cells["first seed, 95 %"] = report.percent(
+                int(counts.trace()), int(counts.sum())
+            )
             cells["rule × update"] = f"{row['rule']} × {row['update']}"
             cells["epochs"] = f"{row['epochs']:.3g}"
             cells["weights"] = f"{row['params']:,}"
@@ -91,7 +92,7 @@ def _confusions(rows: list[dict[str, Any]]) -> dict[str, tuple[str, np.ndarray]]
 def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Draw how networks learn, and who is taken for whom."""
     for who, (title, counts) in _confusions(rows).items():
-        figure = draw_confusion(title, DIGITS, counts)
+        figure = report.draw_confusion(title, DIGITS, counts)
         figure.axes[0].set(xlabel="what it was taken for", ylabel="digit spoken")
         report.save_picture(folder, f"confusion_{who}", figure)
     if any("curve" in row for row in rows):

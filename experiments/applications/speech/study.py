@@ -20,12 +20,18 @@ from experiments.applications.speech import (
     baseline,
     network,
     report as speech_report,
-    wav as speech_wav,
+    wav,
 )
 from experiments.harness import options
-from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
-from experiments.networks.recurrent import CELLS
-from experiments.report._scores import confusion
+from experiments.harness.jobs import (
+    check_resume,
+    Job,
+    open_run,
+    run_jobs,
+    time_taken,
+    Way,
+)
+from experiments.networks.cells import DENSE
 
 RUN = 10  # batches of one shape after another
 LEFT_OUT, BASELINE = "speakers", "logistic"
@@ -82,7 +88,7 @@ class Config:
         """Check the options."""
         sizes = ("units", "lookback", "steps", "batch", "lengths", "looks", "seeds")
         options.check_at_least_one(self, *sizes)
-        options.check_known("cells", self.cells, CELLS)
+        options.check_known("cells", self.cells, DENSE)
         options.check_known("pooling", self.pooling, ("mean", "last"))
         options.check_known("speakers", self.speakers, data.SPEAKERS)
         options.check_known("update", self.update, choices.UPDATES)
@@ -95,7 +101,7 @@ class Config:
 
 def main(config: Config) -> report.Result:
     """Train, test on both splits, show it beside published figures, and write it."""
-    sound = None if config.wav is None else speech_wav.read_digit(config.wav)
+    sound = None if config.wav is None else wav.read_digit(config.wav)
     small = {"cells": ("gru",), "pooling": ("mean",), "speakers": (), "steps": 250}
     small |= {"units": 48, "lengths": 2, "seeds": 1, "looks": 2}
     config = options.at_quick_size(config, **small)
@@ -113,7 +119,7 @@ def main(config: Config) -> report.Result:
     speech_report.show(rows, config)
     speech_report.save_pictures(folder, rows)
     if sound is not None:
-        speech_wav.answer(config, folder, rows, sound)
+        wav.answer(config, folder, rows, sound)
     report.say_where(folder, time.perf_counter() - start, interrupted)
     return report.Result(rows, folder, interrupted)
 
@@ -157,7 +163,7 @@ def _official(
 
     nobody = np.full(config.seeds, -1)
     row, said = _fit(config, cell, pooling, recordings, train, nobody, tested, way)
-    counts = confusion(recordings.digits[test], said[0], network.DIGITS)
+    counts = report.confusion(recordings.digits[test], said[0], network.DIGITS)
     return row | {"confusion": counts.tolist()}
 
 
@@ -191,7 +197,7 @@ def _left_out(config: Config, load, way: Way) -> dict[str, Any]:
         config, cell, pooling, recordings, everything, left_out, tested, way
     )
     digits, said = map(np.concatenate, zip(*answers, strict=True))
-    counts = confusion(digits, said, network.DIGITS)
+    counts = report.confusion(digits, said, network.DIGITS)
     return row | {"confusion": counts.tolist()}
 
 
@@ -230,9 +236,7 @@ def _fit(
     row["params"] = sum(leaf[0].size for leaf in jax.tree.leaves(params))
     row["nonfinite_step"] = np.asarray(result.nonfinite_step).tolist()
     row["curve"] = way.curve()
-    taken = max(1, result.steps - (result.resumed_from or 0))
-    row["ms_per_step"] = 1000 * result.seconds / taken
-    return row | {"compile_seconds": result.compile_seconds}, said
+    return row | time_taken(result), said
 
 
 def _said(params, cell, pooling, recordings, rows) -> np.ndarray:

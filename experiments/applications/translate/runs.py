@@ -12,7 +12,7 @@ import numpy as np
 from bpvariants import training
 from bpvariants.types import PyTree
 from experiments import data
-from experiments.applications.translate import network, text as translate_text
+from experiments.applications.translate import network, text
 from experiments.applications.translate.losses import Batch, counted, greedy, losses
 from experiments.applications.translate.network import encode, How, Sizes, UNKNOWN
 from experiments.applications.translate.text import Corpus, Numbers, Part
@@ -45,11 +45,11 @@ class Scored(NamedTuple):
 def score(params: PyTree, *, part: Part, corpus: Corpus, how: How) -> Scored:
     """Translate a part greedily, and score it.
 
-    The scores are those of :func:`_translate_text.score`, and in nats a word, END among
+    The scores are those of :func:`text.score`, and in nats a word, END among
     them and unknown words not, `forced_nats`, where the decoder is given the words of
     the text, and `own_nats`, where it reads the words that it would have said.
     """
-    numbers = translate_text.part_to_numbers(part, corpus)
+    numbers = text.part_to_numbers(part, corpus)
     said = np.zeros((_runs(params), len(part), STEPS), int)
     sums = np.zeros((3, _runs(params)))
     for batch, rows in _batches(numbers):
@@ -58,11 +58,10 @@ def score(params: PyTree, *, part: Part, corpus: Corpus, how: How) -> Scored:
         said[:, rows[real]] = np.moveaxis(np.asarray(words), 1, 2)[:, real]
         sums += np.array(each)
     texts = [
-        [translate_text.to_text(line, corpus.target_words) for line in lines]
-        for lines in said
+        [text.to_text(line, corpus.target_words) for line in lines] for lines in said
     ]
     right = [pair[1] for pair in part]
-    found = [translate_text.score(text, right) for text in texts]
+    found = [text.score(said, right) for said in texts]
     scores = {name: [each[name] for each in found] for name in found[0]}
     scores["forced_nats"] = (sums[0] / sums[2]).tolist()
     scores["own_nats"] = (sums[1] / sums[2]).tolist()
@@ -76,7 +75,7 @@ def _batches(numbers: Numbers):
     to = max(map(len, numbers.target))
     whole = Bucket(longest, np.arange(len(numbers.source)))
     for bucket in all_batches([whole], min(BATCH, len(numbers.source))):
-        yield translate_text.padded(numbers, bucket, to), bucket.rows
+        yield text.padded(numbers, bucket, to), bucket.rows
 
 
 @cache
@@ -114,13 +113,13 @@ def translate(
       Each translation, and what its words and END attended to, [words + 1, source + 1].
     """
     first = jax.tree.map(lambda leaf: leaf[0], params)
-    xs = translate_text.to_numbers(sentences, corpus.source_words)
+    xs = text.to_numbers(sentences, corpus.source_words)
     source = pad(xs, Bucket(LONGEST + 1, np.arange(len(xs))))
     words, shares = map(np.asarray, _greedy(how)(first, *source))
     found = []
     for i, x in enumerate(xs):
-        text = translate_text.to_text(words[:, i], corpus.target_words)
-        found.append((text, shares[: len(text.split()) + 1, : len(x), i]))
+        said = text.to_text(words[:, i], corpus.target_words)
+        found.append((said, shares[: len(said.split()) + 1, : len(x), i]))
     return found
 
 

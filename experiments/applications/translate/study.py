@@ -25,7 +25,14 @@ from experiments.applications.translate import (
     text,
 )
 from experiments.harness import options
-from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
+from experiments.harness.jobs import (
+    check_resume,
+    Job,
+    open_run,
+    run_jobs,
+    time_taken,
+    Way,
+)
 
 RUN = 10  # batches of one shape after another
 BASELINES = "baselines"
@@ -210,9 +217,7 @@ def _train(
         result.params, test, found.said[0], corpus, config.how
     )
     row["curve"] = way.curve()
-    taken = max(1, result.steps - (result.resumed_from or 0))
-    row["ms_per_step"] = 1000 * result.seconds / taken
-    return row | {"compile_seconds": result.compile_seconds}
+    return row | time_taken(result)
 
 
 def _answer(config: Config, folder: Path, rows, corpus, asked: str) -> None:

@@ -16,11 +16,11 @@ def squared_error(y, target):
 
 def problem(name, batch):
     if name == "lru":
-        params = cells.lru_params(jax.random.key(0), D, N, M, dtype=float)
-        step, carry = cells.lru, cells.lru_carry(params, batch, complex=False)
+        params = cells.lru.init(jax.random.key(0), D, N, M, dtype=float)
+        step, carry = cells.lru, cells.lru.carry(params, batch, complex=False)
     else:
-        params = cells.min_gru_params(jax.random.key(0), D, N, dtype=float)
-        step, carry = cells.min_gru, cells.min_gru_carry(params, batch)
+        params = cells.min_gru.init(jax.random.key(0), D, N, dtype=float)
+        step, carry = cells.min_gru, cells.min_gru.carry(params, batch)
     outputs = M if name == "lru" else N
     xs = jax.random.normal(jax.random.key(1), (T, *batch, D))
     targets = jax.random.normal(jax.random.key(2), (T, *batch, outputs))
@@ -44,7 +44,7 @@ def test_equals_bptt_at_the_memory_of_the_parameters(name, batch):
 
 @pytest.mark.parametrize("with_inputs", [True, False])
 def test_a_step_that_mixes_units_is_refused(with_inputs):
-    params = cells.tanh_params(jax.random.key(0), D, N, dtype=float)
+    params = cells.tanh.init(jax.random.key(0), D, N, dtype=float)
     rule = gradients.diagonal_rtrl(cells.tanh, squared_error)
     args = params, jnp.zeros(N)
     x, target = jnp.ones(D), jnp.ones(N)

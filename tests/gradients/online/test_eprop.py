@@ -73,7 +73,7 @@ def problem(step, batch=(2,), T=4, dtype=float):
     keys = iter(jax.random.split(jax.random.key(7), 9))
     normal = lambda *shape: jax.random.normal(next(keys), shape, dtype)
     if step is lstm:
-        cell = cells.lstm_params(next(keys), D, N, dtype=dtype)
+        cell = cells.lstm.init(next(keys), D, N, dtype=dtype)
         params = {"cell": cell | {"bias": normal(4 * N)}}
     else:
         params = {"recurrent": normal(N, N), "inputs": normal(D, N)}

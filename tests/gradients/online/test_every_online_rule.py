@@ -144,7 +144,7 @@ def test_examples_on_several_devices(make_problem):
 
 
 def test_a_state_is_written_by_its_leaves_and_read_into_one_that_init_makes(tmp_path):
-    params = cells.tanh_params(jax.random.key(0), 2, 3, dtype=float)
+    params = cells.tanh.init(jax.random.key(0), 2, 3, dtype=float)
     loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
     rule = gradients.snap(cells.tanh, loss, order=1)
     x, target = jnp.ones(2), jnp.zeros(3)

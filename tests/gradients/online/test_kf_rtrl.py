@@ -42,9 +42,9 @@ def cell_of(name):
     """Return (step, params, carry, x) of one example without batch axes, n = 2."""
     x = normal(0, 3)
     if name in ("tanh", "gru", "lstm"):
-        params = getattr(cells, f"{name}_params")(jax.random.key(1), 3, 2)
+        params = getattr(cells, name).init(jax.random.key(1), 3, 2)
         params = jax.tree.map(lambda leaf: leaf + normal(2, *leaf.shape) / 2, params)
-        carry = getattr(cells, f"{name}_carry")(params)
+        carry = getattr(cells, name).carry(params)
         carry = jax.tree.map(lambda leaf: leaf + jnp.array([0.3, -0.6]), carry)
         return getattr(cells, name), params, carry, x
     if name == "stacked":

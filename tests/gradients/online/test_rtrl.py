@@ -72,11 +72,9 @@ def _like(tree):
 
 
 def _cell(name, **options):
-    params = getattr(cells, f"{name}_params")(
-        jax.random.key(0), D, N, **options, dtype=float
-    )
-    carry = getattr(cells, f"{name}_carry")
-    return getattr(cells, name), _like(params), carry
+    cell = getattr(cells, name)
+    params = cell.init(jax.random.key(0), D, N, **options, dtype=float)
+    return cell, _like(params), cell.carry
 
 
 @cache
@@ -87,19 +85,17 @@ def problem(name, batch=()):
         carry = carry(params, batch)
         step, params = with_readout(step), (params, _random((N, N)))
     elif name == "lru":
-        params = _like(cells.lru_params(jax.random.key(0), D, N, N, dtype=float))
-        step, carry = cells.lru, cells.lru_carry(params, batch, complex=False)
+        params = _like(cells.lru.init(jax.random.key(0), D, N, N, dtype=float))
+        step, carry = cells.lru, cells.lru.carry(params, batch, complex=False)
     elif name == "stack":
         layers = [cells.tanh, cells.gru]
         step = gradients.stack(layers)
         sizes = [(D, N), (N, N)]
         params = tuple(
             _like(make(jax.random.key(0), *size, dtype=float))
-            for make, size in zip(
-                (cells.tanh_params, cells.gru_params), sizes, strict=True
-            )
+            for make, size in zip((cells.tanh.init, cells.gru.init), sizes, strict=True)
         )
-        carry = cells.tanh_carry(params[0], batch), cells.gru_carry(params[1], batch)
+        carry = cells.tanh.carry(params[0], batch), cells.gru.carry(params[1], batch)
     elif name == "gru_reset_first":
         step, carry = gru_reset_first, jnp.zeros((*batch, N))
         params = _random(((N, N), (N, N), (N, N), (D, N)))

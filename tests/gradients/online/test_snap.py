@@ -113,8 +113,9 @@ def test_orders_are_nested_and_exact_from_the_diameter_on():
 @pytest.mark.parametrize("batch", [(), (2,)], ids=str)
 @pytest.mark.parametrize(("name", "order"), [("gru", 2), ("lstm", 3), ("min_gru", 1)])
 def test_exact_for_cells_once_all_is_reached(name, order, batch):
-    params = getattr(cells, f"{name}_params")(jax.random.key(0), 2, 3, dtype=float)
-    step, carry = getattr(cells, name), getattr(cells, f"{name}_carry")(params, batch)
+    step = getattr(cells, name)
+    params = step.init(jax.random.key(0), 2, 3, dtype=float)
+    carry = step.carry(params, batch)
     args = params, carry, normal(4, *batch, 2), normal(4, *batch, 3)
     mask = jnp.arange(4).reshape(-1, *[1] * len(batch)) < 3
     flags = {"mask": jnp.broadcast_to(mask, (4, *batch)), "reset": None}

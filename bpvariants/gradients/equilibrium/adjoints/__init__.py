@@ -1,8 +1,9 @@
-"""How the adjoint equation (I − Jᵀ) z = b of a fixed point is solved: as values."""
+"""Solvers of the adjoint equation (I − Jᵀ) z = b. Each is a frozen dataclass.
 
-from bpvariants.gradients.equilibrium.adjoints._cg import (
-    cg as cg,
-)
+`anderson` and `broyden` are the same classes as in `gradients.solvers`.
+"""
+
+from bpvariants.gradients.equilibrium.adjoints._cg import cg as cg
 from bpvariants.gradients.equilibrium.adjoints._linear_solver import (
     linear_solver as linear_solver,
 )
@@ -13,9 +14,7 @@ from bpvariants.gradients.equilibrium.adjoints._neumann import (
 from bpvariants.gradients.equilibrium.adjoints._relaxation import (
     relaxation as relaxation,
 )
-from bpvariants.gradients.equilibrium.adjoints._unrolled import (
-    unrolled as unrolled,
-)
+from bpvariants.gradients.equilibrium.adjoints._unrolled import unrolled as unrolled
 from bpvariants.gradients.equilibrium.solvers import (
     anderson as anderson,
     broyden as broyden,

@@ -1,4 +1,4 @@
-"""The adjoint equation by conjugate gradients on its normal equations.
+"""Conjugate gradients on the normal equations of the adjoint.
 
 Notation: A = I − Jᵀ, the ridge η. In the form that keeps the residual r = b − A z,
 

@@ -1,4 +1,4 @@
-"""The adjoint equation by a solver of lineax, which is no part of this project."""
+"""Linear solvers of lineax, an optional package, for the adjoint."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -34,9 +34,9 @@ class linear_solver:
       >>> import lineax  # doctest: +SKIP
       >>> from bpvariants import gradients
       >>> adjoint = gradients.adjoints.linear_solver(lineax.LU())  # doctest: +SKIP
-      >>> f = lambda w, x, h: w * h + x
+      >>> f = lambda w, h, x: w * h + x
       >>> solve = lambda w: gradients.fixed_point(  # doctest: +SKIP
-      ...     f, w, 1.0, 0.0, adjoint=adjoint
+      ...     f, w, 0.0, 1.0, adjoint=adjoint
       ... )[0]
 
     References:
@@ -79,7 +79,7 @@ def _lineax(solver: Any) -> Any:
     except ImportError as error:
         raise ValueError(
             f"solver must be of lineax, got {solver!r}, and lineax is not installed; "
-            "install it by `pip install lineax`, or take the adjoint cg(), which needs "
-            "nothing and no contraction either."
+            "install it by `pip install lineax`, or take gradients.adjoints.cg(), "
+            "which needs nothing and no contraction either."
         ) from error
     return lineax

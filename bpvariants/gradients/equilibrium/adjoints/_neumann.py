@@ -1,7 +1,7 @@
-"""How to solve the adjoint equation (I − Jᵀ) z = b of a fixed point: as values.
+"""Truncated Neumann series for the adjoint; Jacobian-free backpropagation (JFB).
 
-Each is called with the map v ↦ (I − Jᵀ) v and b, and returns z with how it was found.
-The same serves (I − J) v = b, for derivatives in forward mode. J itself, which would
+An adjoint solver is called with the map v ↦ (I − Jᵀ) v and b; it returns z and an info.
+The same solves (I − J) v = b, for derivatives in forward mode. J itself, which would
 have the size of the state squared, is never formed.
 """
 
@@ -94,9 +94,9 @@ def jfb(tol: float = 1e-5) -> neumann:
     Example:
       >>> import jax
       >>> from bpvariants import gradients
-      >>> f = lambda w, x, h: w * h + x  # h* = x / (1 − w)
+      >>> f = lambda w, h, x: w * h + x  # h* = x / (1 − w)
       >>> solve = lambda w: gradients.fixed_point(
-      ...     f, w, 1.0, 0.0, adjoint=gradients.adjoints.jfb()
+      ...     f, w, 0.0, 1.0, adjoint=gradients.adjoints.jfb()
       ... )[0]
       >>> round(jax.grad(solve)(0.5).item(), 4)  # h*, of the exact h* / (1 − w)
       2.0

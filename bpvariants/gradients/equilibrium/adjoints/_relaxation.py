@@ -1,4 +1,4 @@
-"""The adjoint equation solved by relaxation, as the network itself settles."""
+"""Relaxation of the adjoint, by the linearised network run backwards."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +31,7 @@ class relaxation:
     Where it grows, as it does for ρ(J) > 1, z is the first iterate, b.
 
     Args:
-      damping: τ, 0 < τ ≤ 1.
+      damping: τ, 0 < τ ≤ 1; 1 is undamped.
       tol: largest residual ‖b − (I − Jᵀ) z‖ / ‖b‖ that counts as converged.
       max_steps: after how many steps to give up.
 

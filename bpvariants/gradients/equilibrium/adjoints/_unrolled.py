@@ -1,6 +1,6 @@
-"""Backpropagation through some steps of relaxation that begin at the fixed point.
+"""Backpropagation through a few steps of relaxation, begun at the fixed point.
 
-h_0 = h*,    h_{k+1} = (1 − τ) h_k + τ f(θ, x, h_k),    dE/dθ through h_K
+h_0 = h*,    h_{k+1} = (1 − τ) h_k + τ f(θ, h_k, x),    dE/dθ through h_K
 """
 
 from collections.abc import Callable
@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
 from bpvariants._examples import norm, normalised, relative, times
-from bpvariants.gradients.equilibrium._implicit_derivative import with_derivative_of
 from bpvariants.gradients.equilibrium._iteration import FixedPointInfo
 from bpvariants.gradients.equilibrium._protocols import check_no_start
+from bpvariants.gradients.equilibrium._with_derivative_of import with_derivative_of
 from bpvariants.gradients.equilibrium.solvers._relaxation import check_relaxation
 from bpvariants.types import PyTree
 
@@ -36,7 +36,7 @@ class unrolled:
 
     Args:
       steps: K, at least 1.
-      damping: τ, 0 < τ ≤ 1, of these steps.
+      damping: τ, 0 < τ ≤ 1, of these steps; 1 is undamped.
       tol: largest residual, relative to ‖b‖, that `info` reports as converged.
 
     Raises:
@@ -45,9 +45,9 @@ class unrolled:
     Example:
       >>> import jax
       >>> from bpvariants import gradients
-      >>> f = lambda w, x, h: w * h + x  # h* = x / (1 − w)
+      >>> f = lambda w, h, x: w * h + x  # h* = x / (1 − w)
       >>> solve = lambda w: gradients.fixed_point(
-      ...     f, w, 1.0, 0.0, adjoint=gradients.adjoints.unrolled(2)
+      ...     f, w, 0.0, 1.0, adjoint=gradients.adjoints.unrolled(2)
       ... )[0]
       >>> round(jax.grad(solve)(0.5).item(), 4)  # h* (1 + w), of h* / (1 − w)
       3.0

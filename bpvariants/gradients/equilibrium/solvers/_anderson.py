@@ -40,15 +40,17 @@ class anderson:
     not. The first two steps are plain, h ← h + β (f(h) − h), and so is one at which the
     residual has risen a hundredfold, which also forgets what was before.
 
-    It solves the adjoint equation as well, and does so by default where it is the
-    solver. The gradient is that of the fixed point, never of the steps to it.
+    It solves the adjoint equation as well: `gradients.solvers.anderson` and
+    `gradients.adjoints.anderson` are this one class. Where it is the solver it is by
+    default the adjoint too, with the same settings. The gradient is that of the fixed
+    point, never of the steps to it.
 
     A step costs one evaluation of f and O(m² n + m³) for each example of n numbers and
     m = depth; memory 2 m n.
 
     Args:
       depth: m, how many iterates are combined, at least 1.
-      mixing: β, 0 < β ≤ 1, the damping of the combination.
+      mixing: β, 0 < β ≤ 1, the damping of the combination; 1 is undamped.
       ridge: λ, which keeps the combination from magnifying errors of rounding; to it is
         added what the dtype makes necessary.
       tol: largest relative residual that counts as converged. Float32 reaches 1e-6.
@@ -59,10 +61,10 @@ class anderson:
 
     Example:
       >>> from bpvariants import gradients
-      >>> slow = lambda w, x, h: w * h + x
-      >>> _, info = gradients.fixed_point(slow, 0.99, 1.0, 0.0, max_steps=2000)
+      >>> slow = lambda w, h, x: w * h + x
+      >>> _, info = gradients.fixed_point(slow, 0.99, 0.0, 1.0, max_steps=2000)
       >>> solver = gradients.solvers.anderson()
-      >>> _, faster = gradients.fixed_point(slow, 0.99, 1.0, 0.0, solver=solver)
+      >>> _, faster = gradients.fixed_point(slow, 0.99, 0.0, 1.0, solver=solver)
       >>> info.steps.item() > 400, faster.steps.item() < 10
       (True, True)
 

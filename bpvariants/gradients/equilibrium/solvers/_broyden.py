@@ -43,8 +43,10 @@ class broyden:
     first step is plain, h ← f(h), and so is one at which the residual has risen a
     hundredfold, which also forgets what was learnt.
 
-    It solves the adjoint equation as well, and does so by default where it is the
-    solver. The gradient is that of the fixed point, never of the steps to it.
+    It solves the adjoint equation as well: `gradients.solvers.broyden` and
+    `gradients.adjoints.broyden` are this one class. Where it is the solver it is by
+    default the adjoint too, with the same settings. The gradient is that of the fixed
+    point, never of the steps to it. There is no damping.
 
     A step costs one evaluation of f and O(r n) for each example of n numbers and
     r = rank; memory 2 r n.
@@ -59,9 +61,9 @@ class broyden:
 
     Example:
       >>> from bpvariants import gradients
-      >>> grows = lambda w, x, h: w * h + x  # no contraction, but h* = −2
+      >>> grows = lambda w, h, x: w * h + x  # no contraction, but h* = −2
       >>> solver = gradients.solvers.broyden()
-      >>> h, info = gradients.fixed_point(grows, 1.5, 1.0, 0.0, solver=solver)
+      >>> h, info = gradients.fixed_point(grows, 1.5, 0.0, 1.0, solver=solver)
       >>> round(h.item(), 4), info.converged.item()
       (-2.0, True)
 

@@ -31,7 +31,8 @@ class relaxation:
         A    T dy/dt = −y + g′(u) * (Wᵀ y + b)      dE/dW = y hᵀ
         B    T dz/dt = −z + Wᵀ (g′(u) * z) + b      dE/dW = (g′(u) * z) hᵀ
 
-    with y = g′(u) * z at rest. B is what :class:`relax` does, as Jᵀ = Wᵀ diag(g′(u)).
+    with y = g′(u) * z at rest. B is what `gradients.adjoints.relaxation` does, as
+    Jᵀ = Wᵀ diag(g′(u)).
 
     *Where it is stable.* With μ the eigenvalues of J = ∂f/∂h at h*, forward and adjoint
     alike, for J and Jᵀ have the same: the equation where every Re μ < 1; its steps only
@@ -40,7 +41,7 @@ class relaxation:
     oscillate at τ = 1, a smaller τ settles. No τ helps where some μ ≥ 1.
 
     Args:
-      damping: τ, 0 < τ ≤ 1.
+      damping: τ, 0 < τ ≤ 1; 1 is undamped.
       tol: largest relative residual that counts as converged. Float32 reaches 1e-6.
       max_steps: after how many evaluations of f to give up.
 
@@ -49,10 +50,10 @@ class relaxation:
 
     Example:
       >>> from bpvariants import gradients
-      >>> flip = lambda w, x, h: w * h + x  # w = −1.5 overshoots by half, each time
+      >>> flip = lambda w, h, x: w * h + x  # w = −1.5 overshoots by half, each time
       >>> for damping in (1.0, 0.6):
       ...     solver = gradients.solvers.relaxation(damping)
-      ...     _, info = gradients.fixed_point(flip, -1.5, 1.0, 0.0, solver=solver)
+      ...     _, info = gradients.fixed_point(flip, -1.5, 0.0, 1.0, solver=solver)
       ...     print(info.converged.item(), info.steps.item())
       False 24
       True 19

@@ -1,0 +1,83 @@
+"""Choose the solver and the adjoint solver of a fixed point, from what was given."""
+
+from types import ModuleType
+from typing import Any
+
+import jax
+
+from bpvariants.gradients.equilibrium import adjoints, solvers
+from bpvariants.gradients.equilibrium._protocols import Adjoint, Solver
+
+
+def choose_solver(
+    solver: Solver | None,
+    damping: float | jax.Array | None,
+    tol: float | jax.Array | None,
+    max_steps: int | jax.Array | None,
+) -> Solver:
+    """Return the solver, or the relaxation for which three keywords are short."""
+    settings = {"damping": damping, "tol": tol, "max_steps": max_steps}
+    given = {name: value for name, value in settings.items() if value is not None}
+    if solver is None:
+        return solvers.relaxation(**given)
+    if isinstance(solver, type) or not hasattr(solver, "solve"):
+        raise ValueError(
+            "solver must be a value such as gradients.solvers.relaxation(…), "
+            "gradients.solvers.anderson(…) or gradients.solvers.broyden(…), got "
+            f"{_described(solver, solvers)}."
+        )
+    if given:
+        raise ValueError(
+            f"{', '.join(given)} must be left out where solver is given, as they are "
+            f"short for gradients.solvers.relaxation(…); got {given} beside "
+            f"{type(solver).__name__}(…), to which they can be given."
+        )
+    return solver
+
+
+def choose_adjoint(adjoint: Adjoint | None, solver: Solver) -> Adjoint:
+    """Return the adjoint, or by default the one that works as the solver does."""
+    if adjoint is None and isinstance(solver, solvers.relaxation):
+        return adjoints.relaxation(solver.damping, solver.tol, solver.max_steps)
+    chosen: Any = solver if adjoint is None else adjoint
+    if isinstance(chosen, type) or not hasattr(chosen, "approximate"):
+        if adjoint is None:
+            raise ValueError(
+                f"adjoint must be given with solver={type(solver).__name__}(…), which "
+                "does not solve for the adjoint; gradients.adjoints.relaxation(…) does."
+            )
+        hint = _name_in(adjoints, chosen)
+        if hint is None and hasattr(adjoints, _kind(chosen).__name__):
+            hint = _kind(chosen).__name__  # of a solver: the adjoint of the same name
+        raise ValueError(
+            "adjoint must be a value such as gradients.adjoints."
+            f"{hint or 'relaxation'}(…), got {_described(chosen, adjoints)}."
+        )
+    return chosen
+
+
+def _described(given: Any, wanted: ModuleType) -> str:
+    """Describe a wrong solver or adjoint as the user typed it, with the remedy."""
+    name, other = _name_in(wanted, given), solvers if wanted is adjoints else adjoints
+    if name is not None:
+        return f"{name}, which must be called with its settings"
+    name = _name_in(other, given)
+    if name is None:
+        return repr(given)
+    if other is solvers:
+        return f"gradients.solvers.{name}(…), which solves for h; give it as solver="
+    return (
+        f"gradients.adjoints.{name}(…), which solves for the adjoint; give it as "
+        "adjoint="
+    )
+
+
+def _name_in(room: ModuleType, given: Any) -> str | None:
+    """Return the public name of a solver or adjoint, if it is of this room."""
+    kind = _kind(given)
+    return kind.__name__ if getattr(room, kind.__name__, None) is kind else None
+
+
+def _kind(given: Any) -> Any:
+    """Return a class or function as it is, and of any other value its class."""
+    return given if hasattr(given, "__name__") else type(given)
