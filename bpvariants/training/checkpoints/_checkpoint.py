@@ -1,4 +1,4 @@
-"""Where and how often checkpoints are written: settings of `fit`."""
+"""Settings of checkpoints: where `fit` writes them, and how often."""
 
 import dataclasses
 import json

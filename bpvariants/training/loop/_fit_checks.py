@@ -1,4 +1,4 @@
-"""What `fit` is given, checked."""
+"""Checks of the arguments of `fit`."""
 
 from collections.abc import Callable
 from typing import Any

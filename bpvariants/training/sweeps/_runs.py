@@ -1,4 +1,4 @@
-"""The runs of a sweep: what is traced in a config, what is static, which go together.
+"""Runs of a sweep: which config fields are traced, and which runs share a program.
 
 A float of a config is traced, so that runs which differ in floats and seeds only share
 one program, under `vmap`. All else is static: each combination makes a group.

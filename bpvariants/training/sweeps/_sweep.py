@@ -1,4 +1,4 @@
-"""Many trainings at once, of each setting with each seed: one program under `vmap`.
+"""Sweeps: each setting trained with each seed, in one program under `vmap`.
 
 Runs that differ in floats and seeds only share a compiled program; those of other
 sizes or methods have one of their own. A program runs them in blocks that fit in
