@@ -9,7 +9,6 @@ import pathlib
 import pkgutil
 import re
 from collections.abc import Iterator
-from operator import attrgetter
 
 import jax
 import pytest
@@ -260,28 +259,3 @@ def test_examples_in_docstrings_are_true(name, plain_jax):
     with plain_jax():
         failed, _ = doctest.testmod(importlib.import_module(name))
     assert failed == 0
-
-
-def test_the_readme_examples_run(capsys, plain_jax):
-    """In float32, as a reader runs it, and it prints what the README says."""
-    readme = (ROOT / "README.md").read_text()
-    example, more = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    printed = re.search(r"prints\n+```\n(.*?)```", readme, re.DOTALL).group(1)
-    names = {}
-    with plain_jax():
-        exec(compile(example, "README.md", "exec"), names)
-        assert capsys.readouterr().out == printed
-        exec(compile(more, "README.md", "exec"), names)
-    assert names["value"] >= 0
-    code = [line for line in example.splitlines() if line and line[0] != "#"]
-    assert len([line for line in code if not line.startswith(("import", "from"))]) <= 15
-
-
-def test_the_readme_names_what_there_is():
-    """Each name in the README that begins with a package's leads to something."""
-    readme = (ROOT / "README.md").read_text()
-    packages = "gradients|updates|diagnostics|training|adapters|cells|types"
-    names = re.findall(rf"`((?:{packages})(?:\.\w+)+)", readme)
-    assert names
-    for name in names:
-        attrgetter(name)(bpvariants)  # raises AttributeError

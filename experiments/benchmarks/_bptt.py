@@ -81,7 +81,7 @@ def _of_flax(cell, length, batch, inputs, units) -> Entrants:
     grad = partial(jax.value_and_grad, has_aux=True)
     return {
         "bptt": (rule(), arguments),
-        "bptt, two_phase": (rule(adjoint="two_phase"), arguments),
+        "bptt, two_phase": (rule(backward="two_phase"), arguments),
         "value_and_grad(scan)": (grad(scan), arguments),
         "flax.linen.RNN": (grad(by_rnn), of_rnn),
     }
@@ -97,7 +97,7 @@ def _of_cells(cell, length, batch, inputs, units) -> Entrants:
     arguments = params, carry, xs, targets
     return {
         f"cells.{cell}": (rule(), arguments),
-        f"cells.{cell}, two_phase": (rule(adjoint="two_phase"), arguments),
+        f"cells.{cell}, two_phase": (rule(backward="two_phase"), arguments),
     }
 
 

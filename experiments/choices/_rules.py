@@ -112,7 +112,7 @@ def make_rule(
     *,
     lookback: int | None = None,
     every: int | None = None,
-    checkpoint: Any = None,
+    remat: Any = None,
     update: optax.GradientTransformation | None = None,
     **settings: Any,
 ) -> GradientRule:
@@ -131,7 +131,7 @@ def make_rule(
       every: of "truncated_bptt", how often errors are sent back, by default
         lookback // 2. With an update, of online rules, after how many steps to update,
         by default 1.
-      checkpoint: of "bptt", as it takes it.
+      remat: of "bptt", as it takes it.
       update: to learn on the way with, for "truncated_bptt" and online rules; these
         then take and return pairs (params, opt_state).
       settings: of online rules, as :func:`make_online` takes them.
@@ -159,7 +159,7 @@ def make_rule(
             "the way; leave update out, or choose truncated_bptt or an online rule."
         )
     if kind == "bptt":
-        return gradients.bptt(step, loss, checkpoint=checkpoint)
+        return gradients.bptt(step, loss, remat=remat)
     if kind == "truncated_bptt":
         back = _needed(kind, lookback)
         every = max(1, back // 2) if every is None else every

@@ -54,7 +54,7 @@ class Config:
     lookback: int = 0
     """If not 0, gradients are truncated: errors travel back so many steps, every half
     of it."""
-    checkpoint: Literal["none", "step", "slots"] = "none"
+    remat: Literal["none", "step", "slots"] = "none"
     """What whole gradients compute again rather than keep: nothing; each step, from T
     carries; or more, from √T carries in slots."""
     test: int = 10_000
@@ -81,10 +81,10 @@ class Config:
             raise ValueError(
                 f"cells must be some of {', '.join(cells.DENSE)}; got {self.cells}."
             )
-        if self.lookback and self.checkpoint != "none":
+        if self.lookback and self.remat != "none":
             raise ValueError(
-                "checkpoint is for whole gradients; with lookback="
-                f"{self.lookback} it must be 'none', got {self.checkpoint!r}."
+                "remat is for whole gradients; with lookback="
+                f"{self.lookback} it must be 'none', got {self.remat!r}."
             )
 
 
@@ -176,7 +176,7 @@ def _rule(config, cell):
     length = config.side if config.rows else config.side**2
     slots = gradients.remat.slots(math.isqrt(length))
     policies = {"none": None, "step": "step", "slots": slots}
-    return gradients.bptt(step, loss, checkpoint=policies[config.checkpoint])
+    return gradients.bptt(step, loss, remat=policies[config.remat])
 
 
 def _accuracy(config, cell, params, test) -> float:

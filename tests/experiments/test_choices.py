@@ -31,8 +31,8 @@ def loss(y, target):
 
 visible, sgd = (lambda h: h), optax.sgd(0.01)
 CALLS = [  # name, settings, the function of the library, how it is called
-    ("bptt", {}, "bptt", ((), {"checkpoint": None})),
-    ("bptt", {"checkpoint": "step"}, "bptt", ((), {"checkpoint": "step"})),
+    ("bptt", {}, "bptt", ((), {"remat": None})),
+    ("bptt", {"remat": "step"}, "bptt", ((), {"remat": "step"})),
     (
         "truncated_bptt",
         {"lookback": 5},

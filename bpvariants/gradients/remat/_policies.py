@@ -1,4 +1,4 @@
-"""Checkpoint policies: what of a scan's T steps is kept for its backward pass.
+"""Remat policies: what a scan of T steps keeps for its backward pass.
 
 Notation: c bytes in a carry, d in the inputs of a step, r in all that a step keeps for
 its backward pass; S evaluations of the step for one gradient, the forward pass's
@@ -21,24 +21,24 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 
 class Every(NamedTuple):
-    """The policy that :func:`every` returns, for its docstring see there."""
+    """The policy that :func:`every` returns; its docstring is there."""
 
     lengths: tuple[int, ...]
 
 
 class Slots(NamedTuple):
-    """The policy that :func:`slots` returns, for its docstring see there."""
+    """The policy that :func:`slots` returns; its docstring is there."""
 
     number: int
 
 
 class Budget(NamedTuple):
-    """The policy that :func:`budget` returns, for its docstring see there."""
+    """The policy that :func:`budget` returns; its docstring is there."""
 
     num_bytes: int
 
 
-Checkpoint: TypeAlias = Literal["step"] | Every | Slots | Budget | None
+Remat: TypeAlias = Literal["step"] | Every | Slots | Budget | None
 
 
 def every(*lengths: int) -> Every:
@@ -55,7 +55,7 @@ def every(*lengths: int) -> Every:
         that divides T spares a copy of the inputs.
 
     Returns:
-      A policy for `checkpoint=` of :func:`bptt` and :func:`unroll`.
+      A policy for `remat=` of :func:`bptt` and :func:`unroll`.
 
     Raises:
       ValueError: if lengths are not falling integers of at least 1.
@@ -97,7 +97,7 @@ def slots(number: int) -> Slots:
       number: m ≥ 1, carries kept, the first one counted.
 
     Returns:
-      A policy for `checkpoint=` of :func:`bptt` and :func:`unroll`.
+      A policy for `remat=` of :func:`bptt` and :func:`unroll`.
 
     Raises:
       ValueError: if number is no integer of at least 1.
@@ -129,7 +129,7 @@ def budget(num_bytes: int) -> Budget:
       num_bytes: what may be kept, in bytes, 1 or more.
 
     Returns:
-      A policy for `checkpoint=` of :func:`bptt` and :func:`unroll`, which raise a
+      A policy for `remat=` of :func:`bptt` and :func:`unroll`, which raise a
       ValueError, saying how many bytes it would take, if no policy fits.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A scan that keeps m carries at most, and goes back by the binomial schedule.
+"""Scan that keeps m carries at most, and goes back by the binomial schedule.
 
 Notation: C(t, m) evaluations of the step take t of them back, of which the first one's
 carry lies in the first of m slots. Advancing y steps, to keep the carry found there, is

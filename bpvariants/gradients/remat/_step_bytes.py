@@ -1,4 +1,4 @@
-"""How large a step is: bytes of its carry, of its inputs, and that it keeps."""
+"""Bytes of one step: its carry, its inputs, and what it keeps for a backward pass."""
 
 import math
 from collections.abc import Callable
@@ -21,10 +21,10 @@ class StepBytes(NamedTuple):
 
 
 def measure(body: Callable, given: PyTree, carry: PyTree, x: PyTree) -> StepBytes:
-    """Return how large a step of a scan of `body(given, carry, x)` is.
+    """Return the bytes of a step of a scan of `body(given, carry, x)`.
 
-    It is seen by tracing the backward passes of two lengths: what both keep, such as
-    params, does not belong to a step.
+    The backward passes of two lengths are traced, and their difference is taken: what
+    both keep, such as params, does not belong to a step.
     """
     two, three = (_kept(body, given, carry, x, length) for length in (2, 3))
     return StepBytes(_bytes(carry), three - two, _bytes(x))

@@ -1,4 +1,4 @@
-"""A picture of the chain rule: each layer's factors, and what they make of the error.
+"""Picture of the chain rule: each layer's factors, and how they scale the error.
 
 The three factors of layer l, as `_backprop` has them, multiply to ∂E/∂w_l. As norms
 that multiply likewise, the picture has of the first its norm, and of the other two by

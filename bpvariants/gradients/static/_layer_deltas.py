@@ -1,4 +1,4 @@
-"""The deltas of a plain function: derivatives in what it computes on the way.
+"""Deltas of a plain function: derivatives in its named intermediate values.
 
 Notation: a function E(θ, x) computes z_1, z_2, … on its way to a number. With a zero
 perturbation ε_i added to each z_i, the function is the same, and the delta of z_i is

@@ -1,4 +1,4 @@
-"""What the layers of a network saw, forward and backward, and a table of it."""
+"""Values and derivatives of each layer of a network, with a table and a picture."""
 
 import math
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from bpvariants.types import PyTree
 
 
 class LayerInfo(NamedTuple):
-    """What one layer saw, forward and backward, leaves [*batch, ...].
+    """Values and derivatives of one layer, leaves [*batch, ...].
 
     Derivatives are those of the mean loss, of which one example's is its own, divided
     by the number of examples. Those of the params have no batch axes.

@@ -1,4 +1,4 @@
-"""Modules of Flax that tag what they put out, for a function's program to be read."""
+"""Trace a function while Flax modules tag their outputs with names."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext

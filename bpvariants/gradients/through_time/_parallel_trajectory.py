@@ -1,6 +1,8 @@
-"""The trajectory of a carry as a root, found by a method and differentiable by another.
+"""Solve for all carries at once; differentiate the solution by one linear recurrence.
 
-    g(h)_t = f(θ, h_{t−1}, x_t) − h_t = 0,    t = 1 … T
+The trajectory h = (h_1 … h_T) is the root of
+
+    g(h)_t = f(θ, h_{t−1}, x_t) − h_t = 0,    t = 1 … T.
 
 Its derivative is g, linearised: J_t v_{t−1} − v_t, a linear recurrence in v.
 """

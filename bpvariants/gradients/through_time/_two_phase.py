@@ -1,4 +1,4 @@
-"""The scan over time whose backward loop holds no products for the weights.
+"""Scan over time whose backward loop has no products for the weights.
 
 Notation: h_t is the carry, θ the parameters, δ_t = dL/dh_t. Plain reverse mode of a
 scan goes back through each step by itself, and adds up a gradient of θ at each. Here
@@ -65,8 +65,8 @@ def _check_transposes(advance: Callable, *arguments: PyTree) -> None:
         jax.eval_shape(there_and_back, *arguments)
     except (NotImplementedError, TypeError) as error:
         raise ValueError(
-            "adjoint='two_phase' cannot go back through this step, as where it uses "
-            f"lax.cond or jax.custom_vjp; use adjoint='scan'. JAX says: {error}"
+            "backward='two_phase' cannot go back through this step, as where it uses "
+            f"lax.cond or jax.custom_vjp; use backward='scan'. JAX says: {error}"
         ) from error
 
 

@@ -125,13 +125,14 @@ def _static(layers: Sequence[_Layer], kind: StaticRule) -> Network:
 
     if kind == "backprop":
         return Network(init, logits, gradients.backprop(pairs, cross_entropy), False)
-    aligned = gradients.feedback_alignment(pairs, cross_entropy, kind)
+    aligned = gradients.feedback_alignment(pairs, cross_entropy, kind=kind)
     like = jax.eval_shape(init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((1, SIDE, SIDE), jnp.float32)
     if kind == "usf":
         return Network(init, logits, aligned, False)
     # The same feedback for all seeds, none of which begins with it.
-    feedback = gradients.alignment_weights(jax.random.key(1), pairs, like, images, kind)
+    key = jax.random.key(1)
+    feedback = gradients.alignment_weights(key, pairs, like, images, kind=kind)
     rule = lambda *args: aligned(*args, feedback=feedback)
     return Network(init, logits, rule, False)
 

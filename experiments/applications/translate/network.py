@@ -117,7 +117,7 @@ def encode(
 
     (last, first), states = gradients.bidirectional(
         step, step, (own["forward"], own["backward"]), (zeros, zeros),
-        (xs, cuts(source, how)), mask=mask, checkpoint=checkpoint(how),
+        (xs, cuts(source, how)), mask=mask, remat=remat(how),
     )  # fmt: skip
     memory = jnp.where(mask[..., None], jnp.concatenate(states, axis=-1), 0)
     both = jnp.concatenate([last, first], axis=-1)
@@ -188,6 +188,6 @@ def _cut(h: jax.Array, cut: jax.Array | None) -> jax.Array:
     return jnp.where(cut[..., None], jax.lax.stop_gradient(h), h)
 
 
-def checkpoint(how: How) -> Literal["step"] | None:
-    """Return what an unroll keeps for the way back."""
+def remat(how: How) -> Literal["step"] | None:
+    """Return what an unroll keeps for the backward pass."""
     return "step" if how.rule == "bptt_step" else None
