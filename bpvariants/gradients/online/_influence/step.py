@@ -60,12 +60,14 @@ def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
 
         leaves = widen(floating_leaves(start))
         new, pull = jax.vjp(new_carry, widen(thetas), leaves)
-        back, (passes, entries, _) = jax.vmap(pull), plan.carry
+        back, by = jax.vmap(pull), plan.carry
         immediate, of_carry = back(jnp.asarray(plan.passes, new.dtype))
-        if entries is not None:
+        if by.entries is not None:
             arguments = jax.tree.leaves((params, start, inputs))
-            jacobian = compute_entries(plan.program, entries, arguments)
+            jacobian = compute_entries(plan.program, by.entries, arguments)
             return jacobian.astype(new.dtype), immediate
+        passes = np.asarray(by.passes)
+        assert passes is not None  # J by passes, or by entries
         if not np.array_equal(plan.passes, passes):
             of_carry = back(jnp.asarray(passes, new.dtype))[1]
         return as_vectors(of_carry, (len(passes),))[0].reshape(-1), immediate
