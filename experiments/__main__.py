@@ -54,7 +54,7 @@ STUDIES = {  # name: module, what it is about
     ),
     "memory_time": (
         "through_time.memory_time",
-        "memory against time of a gradient, by every checkpoint policy",
+        "memory against time of a gradient, by every remat policy",
     ),
     "flow": (
         "through_time.flow",

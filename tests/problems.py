@@ -19,9 +19,9 @@ GOLDEN = pathlib.Path(__file__).parent / "golden"
 # gradients/test_every_rule.py.
 RULES = {
     "bptt": gradients.bptt,
-    "bptt_every": partial(gradients.bptt, checkpoint=gradients.remat.every(2)),
-    "bptt_slots": partial(gradients.bptt, checkpoint=gradients.remat.slots(2)),
-    "bptt_two_phase": partial(gradients.bptt, adjoint="two_phase"),
+    "bptt_every": partial(gradients.bptt, remat=gradients.remat.every(2)),
+    "bptt_slots": partial(gradients.bptt, remat=gradients.remat.slots(2)),
+    "bptt_two_phase": partial(gradients.bptt, backward="two_phase"),
     "truncated_bptt_all": partial(gradients.truncated_bptt, every=2, lookback=9),
     "artbp_no_cuts": lambda step, loss: partial(
         gradients.artbp(step, loss, truncation=0.0), key=jax.random.key(0)

@@ -141,7 +141,7 @@ def test_jit_sums_a_scan_over_devices_in_each_step(problem, mesh):
         return [(one.num_bytes, one.times) for one in collectives(program)]
 
     assert max(sent(gradients.bptt(step, loss))) == (size, 3)
-    once = [gradients.bptt(step, loss, adjoint="two_phase")]
+    once = [gradients.bptt(step, loss, backward="two_phase")]
     once.append(data_parallel(gradients.bptt(step, loss), mesh))
     for rule in once:
         (num_bytes, times), *others = sorted(sent(rule), reverse=True)

@@ -1,81 +1,249 @@
-"""Imports point one way, public names are documented, and the README is true."""
+"""The direction of imports, the size of files, the documentation, and the README."""
 
 import ast
 import doctest
+import graphlib
 import importlib
 import inspect
 import pathlib
 import pkgutil
 import re
+from collections.abc import Iterator
 
+import jax
 import pytest
 
 import bpvariants
-from bpvariants import adapters, cells, diagnostics, gradients, training, types, updates
 
 ROOT = pathlib.Path(bpvariants.__file__).parent.parent
-LOW = {"types", "_checks", "_dtypes", "_losses", "_masking", "_program", "_tables"}
-BELOW = {
-    "types": set(),
-    "_dtypes": {"types"},
-    "_checks": {"types", "_dtypes"},
-    "_masking": {"types", "_checks"},
-    "_losses": {"types", "_checks", "_dtypes"},
-    "_program": set(),
-    "_tables": {"types"},
-    "adapters": {"types"},
-    "cells": LOW,
-    "diagnostics": LOW,
-    "gradients": LOW,
-    "updates": LOW,
-    "training": LOW | {"gradients", "updates", "diagnostics"},
-}
+# A part imports parts of the rows above it, and none of its own row.
+LEVELS = [
+    {"types"},
+    {"_dtypes", "_tables"},
+    {"_checks", "_carries", "_examples"},
+    {"_jaxpr", "_losses", "_masking"},
+    {"adapters", "cells", "gradients", "updates"},
+    {"diagnostics"},
+    {"training"},
+    {"bpvariants"},  # its __init__, which names them all
+    {"experiments"},
+]
+ROOMS = {"static", "through_time", "online", "equilibrium"}  # of gradients
+BELOW_ROOMS = {"remat", "_feedback", "_learning"}
+# Modules above `solvers` and `adjoints`.
+SETTLES = ("_fixed_point", "_recurrent_backprop", "_jacobian_penalty")
 
 
-def imported(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+def _paths() -> Iterator[tuple[str, pathlib.Path]]:
+    """Yield the name and the file of each module of bpvariants and experiments."""
+    for path in sorted(ROOT.glob("bpvariants/**/*.py")) + sorted(
+        ROOT.glob("experiments/**/*.py")
+    ):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+SOURCES = dict(_paths())
+TREES = {name: ast.parse(path.read_text()) for name, path in SOURCES.items()}
+
+
+def imported(module):
+    """Yield the full name of each thing that a module imports, at any depth."""
+    for node in ast.walk(TREES[module]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def needed(module):
+    """Yield the modules that a module imports, or whose names it imports.
+
+    `from package import module` needs that module only. `from package import name`
+    needs the package's `__init__`, and so all that this imports.
+    """
+    for name in imported(module):
+        owner = name if name in SOURCES else name.rpartition(".")[0]
+        if owner in SOURCES:
+            yield owner
+
+
+IMPORTS = {module: set(needed(module)) for module in SOURCES}
+
+
+def part(module):
+    """Return the part of LEVELS that a module belongs to."""
+    package, *inner = module.split(".")
+    return inner[0] if package == "bpvariants" and inner else package
 
 
 def test_layers_import_only_what_lies_below():
-    seen = set()
-    for path in (ROOT / "bpvariants").rglob("*.py"):
-        layer = path.relative_to(ROOT / "bpvariants").parts[0].removesuffix(".py")
-        if layer == "__init__":
+    level = {name: i for i, names in enumerate(LEVELS) for name in names}
+    for module, others in IMPORTS.items():
+        for other in others:
+            above, below = part(module), part(other)
+            assert above == below or level[below] < level[above], f"{module}: {other}"
+    assert {part(module) for module in SOURCES} == level.keys()
+
+
+def test_the_four_kinds_of_gradients_never_import_each_other():
+    within = "bpvariants.gradients."
+    for module, others in IMPORTS.items():
+        if not module.startswith(within):
             continue
-        seen.add(layer)
-        for name in imported(path):
-            package, _, module = name.partition(".")
-            assert package != "experiments", path
-            if package == "bpvariants":
-                assert module.split(".")[0] in BELOW[layer] | {layer}, path
-            if layer in ("gradients", "diagnostics"):
-                assert package != "optax", path  # knows no optimiser
-            if layer == "updates":
-                assert package not in ("flax", "equinox"), path  # knows no network
-    assert seen == set(BELOW)
+        room = module.removeprefix(within).split(".")[0]
+        assert room in ROOMS | BELOW_ROOMS, module
+        allowed = BELOW_ROOMS | ({room} if room in ROOMS else set())
+        for other in others:
+            assert other != "bpvariants.gradients", module
+            if other.startswith(within):
+                where = other.removeprefix(within).split(".")[0]
+                assert where in allowed, f"{module}: {other}"
+
+
+def test_solvers_and_adjoints_lie_below_the_fixed_point():
+    within = "bpvariants.gradients.equilibrium"
+    for module, others in IMPORTS.items():
+        below = module.startswith((f"{within}.solvers", f"{within}.adjoints"))
+        settles = {within} | {f"{within}.{name}" for name in SETTLES}
+        assert settles <= SOURCES.keys()
+        assert not (below and others & settles), f"{module}: {others & settles}"
+        if module.startswith(f"{within}.solvers"):
+            assert not any("adjoints" in other for other in others), module
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    list(graphlib.TopologicalSorter(IMPORTS).static_order())  # raises CycleError
+
+
+@pytest.mark.parametrize(
+    ("layer", "unknown"),
+    [
+        ("gradients", ("optax",)),  # knows no optimiser
+        ("diagnostics", ("optax",)),
+        ("updates", ("flax", "equinox")),  # knows no network
+    ],
+)
+def test_layers_do_not_know_the_packages_of_others(layer, unknown):
+    for module in SOURCES:
+        if part(module) == layer:
+            for name in imported(module):
+                assert name.split(".")[0] not in unknown, module
 
 
 def test_the_library_prints_nothing_and_reads_nothing():
-    for path in (ROOT / "bpvariants").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                assert node.func.id not in ("print", "open"), path
+    for module in SOURCES:
+        if module.startswith("bpvariants"):
+            for node in ast.walk(TREES[module]):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                    assert node.func.id not in ("print", "open"), module
 
 
-PUBLIC = [
-    pytest.param(member, id=f"{module.__name__}.{name}")
-    for module in (types, adapters, cells, diagnostics, gradients, training, updates)
-    for name, member in vars(module).items()
-    if not name.startswith("_") and getattr(member, "__module__", "").startswith("bpv")
+# Jaxprs are read in `_jaxpr` only.
+
+READS = {"primitive", "eqns", "jaxpr", "invars", "outvars", "constvars"}
+PRIMITIVES = {
+    member.name
+    for name, member in vars(jax.lax).items()
+    if name.endswith("_p") and "_" in member.name  # without "tanh" or "scan"
+}
+
+
+def reads_programs(tree):
+    """Yield each place that reads a jaxpr, or names one of JAX's primitives."""
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            lax = isinstance(node.value, ast.Attribute) and node.value.attr == "lax"
+            if node.attr in READS or (lax and node.attr.endswith("_p")):
+                yield f"line {node.lineno}: .{node.attr}"
+        elif isinstance(node, ast.Constant) and id(node) not in docs:
+            named = PRIMITIVES & {node.value}
+            yield from (f"line {node.lineno}: {name!r}" for name in named)
+
+
+def test_only_one_room_knows_the_names_of_primitives():
+    assert {"dot_general", "reduce_sum", "broadcast_in_dim"} <= PRIMITIVES
+    found = {module: list(reads_programs(tree)) for module, tree in TREES.items()}
+    inside = {module for module in found if part(module) == "_jaxpr"}
+    assert any(found[module] for module in inside)
+    outside = {m: places for m, places in found.items() if places and m not in inside}
+    assert not outside, outside
+
+
+def test_no_module_inspects_signatures():
+    """Every rule has exactly the arguments of its protocol."""
+    looks = {"signature", "Signature", "getfullargspec", "__signature__"}
+    found = []
+    for module, tree in TREES.items():
+        if any(f"inspect.{name}" in imported(module) for name in looks):
+            found.append(module)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and node.attr in looks:
+                found.append(f"{module}, line {node.lineno}")
+    assert not found, found
+
+
+# Sizes.
+
+LINES = 300
+LINES_OF_A_FUNCTION = 60  # without its docstring
+
+
+def test_files_are_short():
+    sizes = {name: len(path.read_text().splitlines()) for name, path in SOURCES.items()}
+    found = {name: size for name, size in sizes.items() if size > LINES}
+    assert not found, found
+
+
+def test_functions_are_short():
+    found = {}
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                doc = ast.get_docstring(node, clean=False)
+                size = node.end_lineno - node.lineno + 1
+                size -= len(doc.split("\n")) if doc else 0
+                if size > LINES_OF_A_FUNCTION:
+                    found[f"{module}.{node.name}"] = size
+    assert not found, found
+
+
+def test_tests_stand_where_the_tested_files_stand():
+    """Each folder of tests has the name of a folder of the code."""
+    here = pathlib.Path(__file__).parent
+    for path in here.rglob("test_*.py"):
+        folder = path.parent.relative_to(here)
+        code = ROOT / folder, ROOT / "bpvariants" / folder
+        assert any(place.is_dir() for place in code), path
+
+
+# Documentation.
+
+MODULES = ["bpvariants"] + [
+    name for _, name, _ in pkgutil.walk_packages(bpvariants.__path__, "bpvariants.")
 ]
 
 
-@pytest.mark.parametrize("member", PUBLIC)
+def public_names():
+    """Return each public thing once, by the shortest name that it has."""
+    found = {}
+    for module in sorted(MODULES[1:], key=lambda name: name.count(".")):
+        if "._" in module:
+            continue
+        for name, member in vars(importlib.import_module(module)).items():
+            ours = getattr(member, "__module__", "").startswith("bpvariants")
+            if ours and not name.startswith("_"):
+                found.setdefault((name, id(member)), (f"{module}.{name}", member))
+                if isinstance(member, bpvariants.cells.Cell):  # a value with functions
+                    for part in ("init", "carry"):
+                        label = f"{module}.{name}.{part}"
+                        of_cell = getattr(member, part)
+                        found.setdefault((label, id(of_cell)), (label, of_cell))
+    return [pytest.param(member, id=name) for name, member in found.values()]
+
+
+@pytest.mark.parametrize("member", public_names())
 def test_public_names_are_documented(member):
     assert member.__doc__
     state = inspect.isclass(member) and ">>>" not in member.__doc__
@@ -86,36 +254,8 @@ def test_public_names_are_documented(member):
             assert re.search(rf"\b{name}\b", member.__doc__), name
 
 
-MODULES = ["bpvariants"] + [
-    name for _, name, _ in pkgutil.walk_packages(bpvariants.__path__, "bpvariants.")
-]
-
-
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings_are_true(name, plain_jax):
     with plain_jax():
         failed, _ = doctest.testmod(importlib.import_module(name))
     assert failed == 0
-
-
-def test_the_readme_examples_run(capsys, plain_jax):
-    """In float32, as a reader runs it, and it prints what the README says."""
-    readme = (ROOT / "README.md").read_text()
-    example, more = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    printed = re.search(r"prints\n+```\n(.*?)```", readme, re.DOTALL).group(1)
-    names = {}
-    with plain_jax():
-        exec(compile(example, "README.md", "exec"), names)
-        assert capsys.readouterr().out == printed
-        exec(compile(more, "README.md", "exec"), names)
-    assert names["value"] >= 0
-    code = [line for line in example.splitlines() if line and line[0] != "#"]
-    assert len([line for line in code if not line.startswith(("import", "from"))]) <= 15
-
-
-def test_the_readme_names_what_there_is():
-    readme = (ROOT / "README.md").read_text()
-    for package in (gradients, updates, diagnostics, training, adapters, cells):
-        short = package.__name__.removeprefix("bpvariants.")
-        for name in re.findall(rf"`{short}\.(\w+)", readme):
-            assert hasattr(package, name), f"{short}.{name}"

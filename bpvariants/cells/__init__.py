@@ -1,40 +1,21 @@
-"""Recurrent cells, ready to use: each a step(params, carry, x) -> (carry, y).
+"""Recurrent cells. Each is one value, a :class:`Cell`: a step, `init` and `carry`.
 
-Beside each cell stand `…_params`, which draws its parameters, and `…_carry`, its state
-before the first step. With dense products, and little to keep for the way back: tanh,
-gru, lstm; lstm_cudnn is a whole sequence of it on a GPU. Element-wise in the carry, and
-so for `gradients.parallel_unroll(…, method="linear")` too: lru, min_gru. In pairs of
-numbers of the carry, apart from each other, for gradients forward in time: rtu.
+    params = cells.gru.init(key, inputs, units)     draws its parameters
+    carry = cells.gru.carry(params, batch_shape)    the carry before the first step
+    carry, y = cells.gru(params, carry, x)          one step, for any gradient rule
+
+Dense products, with little kept for the backward pass: `tanh`, `gru`, `lstm`.
+`lstm_cudnn` runs a whole sequence of `lstm` on a GPU.
+Elementwise in the carry, also for `gradients.parallel_unroll(…, method="linear")`:
+`lru`, `min_gru`.
+Independent pairs of real numbers, for gradients forward in time: `rtu`.
 """
 
-from bpvariants.cells._gru import (
-    gru as gru,
-    gru_carry as gru_carry,
-    gru_params as gru_params,
-)
-from bpvariants.cells._lru import (
-    lru as lru,
-    lru_carry as lru_carry,
-    lru_params as lru_params,
-)
-from bpvariants.cells._lstm import (
-    lstm as lstm,
-    lstm_carry as lstm_carry,
-    lstm_params as lstm_params,
-)
+from bpvariants.cells._cell import Cell as Cell
+from bpvariants.cells._gru import gru as gru
+from bpvariants.cells._lru import lru as lru
+from bpvariants.cells._lstm import lstm as lstm
 from bpvariants.cells._lstm_cudnn import lstm_cudnn as lstm_cudnn
-from bpvariants.cells._min_gru import (
-    min_gru as min_gru,
-    min_gru_carry as min_gru_carry,
-    min_gru_params as min_gru_params,
-)
-from bpvariants.cells._rtu import (
-    rtu as rtu,
-    rtu_carry as rtu_carry,
-    rtu_params as rtu_params,
-)
-from bpvariants.cells._tanh import (
-    tanh as tanh,
-    tanh_carry as tanh_carry,
-    tanh_params as tanh_params,
-)
+from bpvariants.cells._min_gru import min_gru as min_gru
+from bpvariants.cells._rtu import rtu as rtu
+from bpvariants.cells._tanh import tanh as tanh

@@ -1,87 +1,73 @@
-"""What tanh, GRU and LSTM have in common: what they keep for their way back.
+"""The type of a cell: a step that knows how to draw its parameters and to begin.
 
-The derivative of a gate is made of the gate itself. So a step leaves its gates, its
-carry and its input, and what else the way back needs is computed again from these,
-element by element; no product is.
+Each cell is a class with a single instance, not a function with attributes, because
+type checkers, editors and `help` then know its `init` and its `carry`.
 """
 
-import math
-from collections.abc import Callable
-from functools import partial
+import abc
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 
-from bpvariants._dtypes import cast_like
 from bpvariants.types import PyTree
 
-NAME = "bpvariants_gates"
 
+class Cell(abc.ABC):
+    """A recurrent cell as one value, which every rule of `gradients` takes as a step.
 
-def lean(function: Callable) -> Callable:
-    """Let a function keep for its derivative what is named by `kept`, and no more."""
-    policy = jax.checkpoint_policies.save_only_these_names(NAME)
-    return jax.checkpoint(function, policy=policy, prevent_cse=False)
+        params = cell.init(key, inputs, units)
+        carry = cell.carry(params, batch_shape)
+        carry, y = cell(params, carry, x)
 
+    A cell holds no arrays. Like a function, it compares by identity, is hashable and is
+    pickled by its name. For a cell of your own, derive a class and make one instance.
 
-kept = partial(checkpoint_name, name=NAME)
+    Args:
+      name: of the variable that holds the cell, for `repr` and `pickle`.
 
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from bpvariants import cells
+      >>> for cell in (cells.tanh, cells.gru, cells.min_gru):
+      ...     params = cell.init(jax.random.key(0), 3, 16)
+      ...     carry, y = cell(params, cell.carry(params, (5,)), jnp.ones((5, 3)))
+      ...     print(cell.__name__, y.shape)
+      tanh (5, 16)
+      gru (5, 16)
+      min_gru (5, 16)
+    """
 
-# Their derivatives, as JAX has them, are made of a result that has no name yet, so that
-# it would be computed again, from the products.
-@jax.custom_jvp
-def sigmoid(z: jax.Array) -> jax.Array:
-    """Return σ(z), whose derivative is made of what is kept."""
-    return kept(jax.nn.sigmoid(z))
+    def __init__(self, name: str):
+        self.__name__ = self.__qualname__ = name
 
+    @abc.abstractmethod
+    def __call__(self, params: PyTree, carry: PyTree, x: jax.Array) -> tuple[Any, Any]:
+        """Take one step; return the new carry and the output y."""
 
-@sigmoid.defjvp
-def _sigmoid_jvp(primals, tangents):
-    gate = kept(jax.nn.sigmoid(*primals))
-    return gate, tangents[0] * (gate * (1 - gate))
+    @staticmethod
+    @abc.abstractmethod
+    def init(key: jax.Array, inputs: int, units: int, *, dtype: Any = None) -> PyTree:
+        """Draw the parameters.
 
+        Args:
+          key: of `jax.random`.
+          inputs: d, the size of x.
+          units: n, the size of the carry.
+          dtype: of all arrays; by default JAX's floating type.
+        """
 
-@jax.custom_jvp
-def tanh(z: jax.Array) -> jax.Array:
-    """Return its hyperbolic tangent, whose derivative is made of what is kept."""
-    return kept(jnp.tanh(z))
+    @staticmethod
+    @abc.abstractmethod
+    def carry(params: PyTree, batch_shape: tuple[int, ...] = ()) -> PyTree:
+        """Return the carry before the first step.
 
+        Args:
+          params: of the cell.
+          batch_shape: *batch.
+        """
 
-@tanh.defjvp
-def _tanh_jvp(primals, tangents):
-    h = kept(jnp.tanh(*primals))
-    return h, tangents[0] * (1 - h * h)
+    def __repr__(self) -> str:
+        return f"<cell {self.__name__}>"
 
-
-def affine(x: jax.Array, matrix: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-    """Return x W + b for any number of leading axes of x."""
-    product = x @ matrix
-    if bias is None:
-        return product
-    return product + bias.reshape((1,) * (product.ndim - 1) + bias.shape)
-
-
-def draw(
-    key: jax.Array, inputs: int, units: int, gates: int, dtype: Any
-) -> dict[str, jax.Array]:
-    """Draw inputs [d, kn] and recurrent [n, kn], of variances 1/d, 1/n; bias 0."""
-    keys = jax.random.split(key)
-    weights = lambda key, rows: (
-        jax.random.normal(key, (rows, gates * units)) / math.sqrt(max(rows, 1))
-    )
-    params = {"inputs": weights(keys[0], inputs), "recurrent": weights(keys[1], units)}
-    params["bias"] = jnp.zeros((gates * units,))
-    return jax.tree.map(lambda leaf: leaf.astype(dtype or leaf.dtype), params)
-
-
-def zeros(params: PyTree, batch_shape: tuple[int, ...]) -> jax.Array:
-    """Return one state of zeros [*batch, n]."""
-    recurrent = params["recurrent"]
-    return jnp.zeros((*batch_shape, recurrent.shape[0]), recurrent.dtype)
-
-
-def same_dtypes(new: PyTree, carry: PyTree) -> PyTree:
-    """Return the new carry in the dtypes of the old, where weights are of others."""
-    return cast_like(new, carry)
+    def __reduce__(self) -> str:
+        return self.__name__  # pickle and copy look it up, as they do for functions

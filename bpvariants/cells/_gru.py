@@ -9,12 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bpvariants.cells import _cell
+from bpvariants.cells import _dense
+from bpvariants.cells._cell import Cell
 from bpvariants.types import PyTree
 
 
-def gru(params: PyTree, carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """One step of a gated recurrent unit.
+class Gru(Cell):
+    """Gated recurrent unit; `gru(params, carry, x)` is one step.
 
         r = σ(x_t W_r + h U_r + b_r),    z = σ(x_t W_z + h U_z + b_z),    h = h_{t−1}
         n = tanh(x_t W_n + b_n + r ⊙ (h U_n + b′)),    h_t = (1 − z) ⊙ n + z ⊙ h
@@ -24,7 +25,7 @@ def gru(params: PyTree, carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.
     6 n (n + d) for each example.
 
     Args:
-      params: as :func:`gru_params` draws them.
+      params: as `init` draws them.
       carry: h_{t−1}, [*batch, n].
       x: [*batch, d].
 
@@ -34,68 +35,76 @@ def gru(params: PyTree, carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from bpvariants import cells, gradients
-      >>> params = cells.gru_params(jax.random.key(0), 3, 16)
-      >>> carry = cells.gru_carry(params)
+      >>> params = cells.gru.init(jax.random.key(0), 3, 16)
+      >>> carry = cells.gru.carry(params)
       >>> h, ys = gradients.unroll(cells.gru, params, carry, jnp.ones((9, 3)))
       >>> ys.shape
       (9, 16)
     """
-    return _step(params, carry, x)
+
+    def __call__(
+        self, params: PyTree, carry: jax.Array, x: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        return _step(params, carry, x)
+
+    @staticmethod
+    def init(
+        key: jax.Array, inputs: int, units: int, *, dtype: Any = None
+    ) -> dict[str, jax.Array]:
+        """Draw the parameters of `gru`: normal of variances 1/d and 1/n, biases 0.
+
+        Args:
+          key: of `jax.random`.
+          inputs: d, the size of x.
+          units: n, the size of the carry and of y.
+          dtype: of all arrays; by default JAX's floating type.
+
+        Returns:
+          A dict: inputs W [d, 3n], recurrent U [n, 3n], bias b [3n] and
+          candidate_bias b′ [n].
+
+        Example:
+          >>> import jax
+          >>> from bpvariants import cells
+          >>> params = cells.gru.init(jax.random.key(0), 3, 16)
+          >>> params["inputs"].shape, params["recurrent"].shape, params["bias"].shape
+          ((3, 48), (16, 48), (48,))
+        """
+        params = _dense.draw(key, inputs, units, 3, dtype)
+        return params | {"candidate_bias": jnp.zeros_like(params["bias"][:units])}
+
+    @staticmethod
+    def carry(params: PyTree, batch_shape: tuple[int, ...] = ()) -> jax.Array:
+        """Return the carry of `gru` before the first step: zeros.
+
+        Args:
+          params: of the cell.
+          batch_shape: *batch.
+
+        Example:
+          >>> import jax
+          >>> from bpvariants import cells
+          >>> params = cells.gru.init(jax.random.key(0), 3, 16)
+          >>> cells.gru.carry(params, (5,)).shape
+          (5, 16)
+        """
+        return _dense.zeros(params, batch_shape)
 
 
-def gru_params(
-    key: jax.Array, inputs: int, units: int, *, dtype: Any = None
-) -> dict[str, jax.Array]:
-    """Draw the parameters of :func:`gru`: normal of variances 1/d and 1/n, biases 0.
-
-    Args:
-      key: of `jax.random`.
-      inputs: d, numbers in x.
-      units: n, numbers in the carry and in y.
-      dtype: of all arrays; by default that of floating numbers in JAX.
-
-    Returns:
-      A dict: inputs W [d, 3n], recurrent U [n, 3n], bias b [3n], candidate_bias b′ [n].
-
-    Example:
-      >>> import jax
-      >>> from bpvariants import cells
-      >>> params = cells.gru_params(jax.random.key(0), 3, 16)
-      >>> params["inputs"].shape, params["recurrent"].shape, params["bias"].shape
-      ((3, 48), (16, 48), (48,))
-    """
-    params = _cell.draw(key, inputs, units, 3, dtype)
-    return params | {"candidate_bias": jnp.zeros_like(params["bias"][:units])}
+gru = Gru("gru")
 
 
-def gru_carry(params: PyTree, batch_shape: tuple[int, ...] = ()) -> jax.Array:
-    """Return the carry of :func:`gru` before the first step: zeros.
-
-    Args:
-      params: of the cell.
-      batch_shape: *batch.
-
-    Example:
-      >>> import jax
-      >>> from bpvariants import cells
-      >>> params = cells.gru_params(jax.random.key(0), 3, 16)
-      >>> cells.gru_carry(params, (5,)).shape
-      (5, 16)
-    """
-    return _cell.zeros(params, batch_shape)
-
-
-@_cell.lean
+@_dense.lean
 def _step(params, h, x):
     units = h.shape[-1]
     gates, n = jnp.split(
-        _cell.affine(x, params["inputs"], params["bias"]), [2 * units], axis=-1
+        _dense.affine(x, params["inputs"], params["bias"]), [2 * units], axis=-1
     )
-    of_h = _cell.affine(h, params["recurrent"])
+    of_h = _dense.affine(h, params["recurrent"])
     from_h = of_h[..., 2 * units :]
     bias = params["candidate_bias"].reshape((1,) * (from_h.ndim - 1) + (units,))
     r, z = jnp.split(gates + of_h[..., : 2 * units], 2, axis=-1)
-    r, z = _cell.sigmoid(r), _cell.sigmoid(z)
-    n = _cell.tanh(n + r * _cell.kept(from_h + bias))
-    h = _cell.same_dtypes((1 - z) * n + z * h, h)
+    r, z = _dense.sigmoid(r), _dense.sigmoid(z)
+    n = _dense.tanh(n + r * _dense.kept(from_h + bias))
+    h = _dense.same_dtypes((1 - z) * n + z * h, h)
     return h, h

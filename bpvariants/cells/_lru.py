@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._dtypes import cast_like, widen
+from bpvariants.cells._cell import Cell
 from bpvariants.cells._ring import draw_ring, input_scale
 from bpvariants.types import PyTree
 
 
-def lru(params: PyTree, carry: PyTree, x: jax.Array) -> tuple[PyTree, jax.Array]:
-    """One step of the linear recurrent unit, whose units are apart from each other.
+class Lru(Cell):
+    """Linear recurrent unit of independent units; `lru(params, carry, x)` is one step.
 
         h_t = λ ⊙ h_{t−1} + γ ⊙ (B x_t),    y_t = Re(C h_t) + D x_t
 
@@ -30,7 +31,7 @@ def lru(params: PyTree, carry: PyTree, x: jax.Array) -> tuple[PyTree, jax.Array]
     example; all in float32 or wider.
 
     Args:
-      params: as :func:`lru_params` draws them.
+      params: as `init` draws them.
       carry: h_{t−1}, complex [*batch, n], or a pair of real arrays of this shape.
       x: [*batch, d].
 
@@ -40,8 +41,8 @@ def lru(params: PyTree, carry: PyTree, x: jax.Array) -> tuple[PyTree, jax.Array]
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from bpvariants import cells, gradients
-      >>> params = cells.lru_params(jax.random.key(0), 3, 16, 2)
-      >>> carry = cells.lru_carry(params)
+      >>> params = cells.lru.init(jax.random.key(0), 3, 16, 2)
+      >>> carry = cells.lru.carry(params)
       >>> (carry, ys), info = gradients.parallel_unroll(
       ...     cells.lru, params, carry, jnp.ones((1000, 3)), method="linear"
       ... )
@@ -52,101 +53,110 @@ def lru(params: PyTree, carry: PyTree, x: jax.Array) -> tuple[PyTree, jax.Array]
       Orvieto et al., "Resurrecting recurrent neural networks for long sequences",
       ICML 2023.
     """
-    p, wide = widen(params), widen(x)
-    row = lambda leaf: leaf.reshape((1,) * (wide.ndim - 1) + leaf.shape)
-    decay, angle = jnp.exp(-jnp.exp(p["log_decay"])), jnp.exp(p["log_angle"])
-    eigenvalue = jax.lax.complex(decay * jnp.cos(angle), decay * jnp.sin(angle))
-    gain = row(jnp.exp(p["log_gain"]))
-    entering = (gain * (wide @ part) for part in (p["in_real"], p["in_imag"]))
-    is_pair = isinstance(carry, tuple)
-    h = jax.lax.complex(*carry) if is_pair else carry
-    h = row(eigenvalue) * h + jax.lax.complex(*entering)
-    y = h.real @ p["out_real"] - h.imag @ p["out_imag"] + wide @ p["skip"]
-    new = (h.real, h.imag) if is_pair else h
-    return new, cast_like(y, x)
+
+    def __call__(
+        self, params: PyTree, carry: PyTree, x: jax.Array
+    ) -> tuple[PyTree, jax.Array]:
+        p, wide = widen(params), widen(x)
+        row = lambda leaf: leaf.reshape((1,) * (wide.ndim - 1) + leaf.shape)
+        decay, angle = jnp.exp(-jnp.exp(p["log_decay"])), jnp.exp(p["log_angle"])
+        eigenvalue = jax.lax.complex(decay * jnp.cos(angle), decay * jnp.sin(angle))
+        gain = row(jnp.exp(p["log_gain"]))
+        entering = (gain * (wide @ part) for part in (p["in_real"], p["in_imag"]))
+        is_pair = isinstance(carry, tuple)
+        h = jax.lax.complex(*carry) if is_pair else carry
+        h = row(eigenvalue) * h + jax.lax.complex(*entering)
+        y = h.real @ p["out_real"] - h.imag @ p["out_imag"] + wide @ p["skip"]
+        new = (h.real, h.imag) if is_pair else h
+        return new, cast_like(y, x)
+
+    @staticmethod
+    def init(
+        key: jax.Array,
+        inputs: int,
+        units: int,
+        outputs: int | None = None,
+        *,
+        min_radius: float = 0.9,
+        max_radius: float = 0.999,
+        max_angle: float = 2 * math.pi,
+        dtype: Any = None,
+    ) -> dict[str, jax.Array]:
+        """Draw the parameters of `lru`: λ uniform in a ring, γ = √(1 − |λ|²).
+
+        With this γ the state has the variance of a white input, whatever |λ| is. B, C
+        and D are normal of variance 1/(2d), 1/n and 1/d. For long memory raise
+        min_radius.
+
+        Args:
+          key: of `jax.random`.
+          inputs: d, the size of x.
+          units: n, complex numbers in the carry.
+          outputs: m, the size of y; by default n.
+          min_radius: the smallest |λ|, at least 0.
+          max_radius: the largest |λ|, below 1.
+          max_angle: the largest angle of λ; small ones are for slow oscillations.
+          dtype: of all arrays; by default JAX's floating type.
+
+        Returns:
+          A dict of real arrays: log_decay (ν), log_angle (φ) and log_gain [n]; in_real
+          and in_imag [d, n]; out_real and out_imag [n, m]; skip [d, m].
+
+        Raises:
+          ValueError: if the radii are not 0 ≤ min_radius < max_radius < 1, or
+            max_angle is not positive.
+
+        Example:
+          >>> import jax, jax.numpy as jnp
+          >>> from bpvariants import cells
+          >>> params = cells.lru.init(jax.random.key(0), 3, 16, 2, min_radius=0.5)
+          >>> radii = jnp.exp(-jnp.exp(params["log_decay"]))
+          >>> bool(jnp.all((0.5 <= radii) & (radii <= 0.999)))
+          True
+        """
+        outputs = units if outputs is None else outputs
+        keys = iter(jax.random.split(key, 7))
+        log_decay, log_angle, squared = draw_ring(
+            (next(keys), next(keys)), units, min_radius, max_radius, max_angle
+        )
+        normal = lambda *shape, scale: scale * jax.random.normal(next(keys), shape)
+        into, out = input_scale(inputs), 1 / math.sqrt(max(units, 1))
+        params = {
+            "log_decay": log_decay,
+            "log_angle": log_angle,
+            "log_gain": 0.5 * jnp.log1p(-squared),
+            "in_real": normal(inputs, units, scale=into),
+            "in_imag": normal(inputs, units, scale=into),
+            "out_real": normal(units, outputs, scale=out),
+            "out_imag": normal(units, outputs, scale=out),
+            "skip": normal(inputs, outputs, scale=math.sqrt(2) * into),
+        }
+        return jax.tree.map(lambda leaf: leaf.astype(dtype or leaf.dtype), params)
+
+    @staticmethod
+    def carry(
+        params: PyTree, batch_shape: tuple[int, ...] = (), *, complex: bool = True
+    ) -> PyTree:
+        """Return the carry of `lru` before the first step: zeros.
+
+        Args:
+          params: of the cell.
+          batch_shape: *batch.
+          complex: True for a complex array, False for the pair of its real and
+            imaginary parts, which `gradients.rtrl` needs.
+
+        Example:
+          >>> import jax
+          >>> from bpvariants import cells
+          >>> params = cells.lru.init(jax.random.key(0), 3, 16, 2)
+          >>> cells.lru.carry(params, (5,)).dtype
+          dtype('complex64')
+          >>> [part.shape for part in cells.lru.carry(params, (5,), complex=False)]
+          [(5, 16), (5, 16)]
+        """
+        like = widen(params["log_decay"])
+        zeros = jnp.zeros((*batch_shape, *like.shape), like.dtype)
+        return jax.lax.complex(zeros, zeros) if complex else (zeros, zeros)
 
 
-def lru_params(
-    key: jax.Array,
-    inputs: int,
-    units: int,
-    outputs: int,
-    *,
-    min_radius: float = 0.9,
-    max_radius: float = 0.999,
-    max_angle: float = 2 * math.pi,
-    dtype: Any = None,
-) -> dict[str, jax.Array]:
-    """Draw the parameters of :func:`lru`: λ uniform in a ring, γ = √(1 − |λ|²).
-
-    With this γ the state keeps the variance of a white input, whatever |λ| is. B, C and
-    D are normal of variance 1/(2d), 1/n and 1/d; for long memory raise min_radius.
-
-    Args:
-      key: of `jax.random`.
-      inputs: d, numbers in x.
-      units: n, complex numbers in the carry.
-      outputs: m, numbers in y.
-      min_radius: the smallest |λ|, at least 0.
-      max_radius: the largest |λ|, below 1.
-      max_angle: the largest angle of λ; small ones are for slow oscillations.
-      dtype: of all arrays; by default that of floating numbers in JAX.
-
-    Returns:
-      A dict of real arrays: log_decay (ν), log_angle (φ) and log_gain [n]; in_real and
-      in_imag [d, n]; out_real and out_imag [n, m]; skip [d, m].
-
-    Raises:
-      ValueError: if the radii are not 0 ≤ min_radius < max_radius < 1, or max_angle is
-        not positive.
-
-    Example:
-      >>> import jax, jax.numpy as jnp
-      >>> from bpvariants import cells
-      >>> params = cells.lru_params(jax.random.key(0), 3, 16, 2, min_radius=0.5)
-      >>> radii = jnp.exp(-jnp.exp(params["log_decay"]))
-      >>> bool(jnp.all((0.5 <= radii) & (radii <= 0.999)))
-      True
-    """
-    keys = iter(jax.random.split(key, 7))
-    log_decay, log_angle, squared = draw_ring(
-        (next(keys), next(keys)), units, min_radius, max_radius, max_angle
-    )
-    normal = lambda *shape, scale: scale * jax.random.normal(next(keys), shape)
-    into, out = input_scale(inputs), 1 / math.sqrt(max(units, 1))
-    params = {
-        "log_decay": log_decay,
-        "log_angle": log_angle,
-        "log_gain": 0.5 * jnp.log1p(-squared),
-        "in_real": normal(inputs, units, scale=into),
-        "in_imag": normal(inputs, units, scale=into),
-        "out_real": normal(units, outputs, scale=out),
-        "out_imag": normal(units, outputs, scale=out),
-        "skip": normal(inputs, outputs, scale=math.sqrt(2) * into),
-    }
-    return jax.tree.map(lambda leaf: leaf.astype(dtype or leaf.dtype), params)
-
-
-def lru_carry(
-    params: PyTree, batch_shape: tuple[int, ...] = (), *, complex: bool = True
-) -> PyTree:
-    """Return the carry of :func:`lru` before the first step: zeros.
-
-    Args:
-      params: of the cell.
-      batch_shape: *batch.
-      complex: True for a complex array, False for the pair of its real and imaginary
-        parts, which `gradients.rtrl` needs.
-
-    Example:
-      >>> import jax
-      >>> from bpvariants import cells
-      >>> params = cells.lru_params(jax.random.key(0), 3, 16, 2)
-      >>> cells.lru_carry(params, (5,)).dtype
-      dtype('complex64')
-      >>> [part.shape for part in cells.lru_carry(params, (5,), complex=False)]
-      [(5, 16), (5, 16)]
-    """
-    like = widen(params["log_decay"])
-    zeros = jnp.zeros((*batch_shape, *like.shape), like.dtype)
-    return jax.lax.complex(zeros, zeros) if complex else (zeros, zeros)
+lru = Lru("lru")

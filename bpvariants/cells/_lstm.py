@@ -9,12 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bpvariants.cells import _cell
+from bpvariants.cells import _dense
+from bpvariants.cells._cell import Cell
 from bpvariants.types import PyTree
 
 
-def lstm(params: PyTree, carry: PyTree, x: jax.Array) -> tuple[PyTree, jax.Array]:
-    """One step of a long short-term memory.
+class Lstm(Cell):
+    """Long short-term memory; `lstm(params, carry, x)` is one step.
 
         (i, f, g, o) = x_t W + h_{t−1} U + b
         c_t = σ(f) ⊙ c_{t−1} + σ(i) ⊙ tanh(g),    h_t = σ(o) ⊙ tanh(c_t),    y_t = h_t
@@ -23,7 +24,7 @@ def lstm(params: PyTree, carry: PyTree, x: jax.Array) -> tuple[PyTree, jax.Array
     8 n (n + d) for each example.
 
     Args:
-      params: as :func:`lstm_params` draws them.
+      params: as `init` draws them.
       carry: (c_{t−1}, h_{t−1}), each [*batch, n].
       x: [*batch, d].
 
@@ -33,67 +34,74 @@ def lstm(params: PyTree, carry: PyTree, x: jax.Array) -> tuple[PyTree, jax.Array
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from bpvariants import cells, gradients
-      >>> params = cells.lstm_params(jax.random.key(0), 3, 16)
-      >>> carry = cells.lstm_carry(params)
+      >>> params = cells.lstm.init(jax.random.key(0), 3, 16)
+      >>> carry = cells.lstm.carry(params)
       >>> carry, ys = gradients.unroll(cells.lstm, params, carry, jnp.ones((9, 3)))
       >>> ys.shape
       (9, 16)
     """
-    return _step(params, carry, x)
+
+    def __call__(
+        self, params: PyTree, carry: PyTree, x: jax.Array
+    ) -> tuple[PyTree, jax.Array]:
+        return _step(params, carry, x)
+
+    @staticmethod
+    def init(
+        key: jax.Array, inputs: int, units: int, *, dtype: Any = None
+    ) -> dict[str, jax.Array]:
+        """Draw the parameters of `lstm`: normal of variances 1/d and 1/n, bias 0.
+
+        With the bias of f at 1 a cell remembers at first: `.at[n : 2 * n].set(1)`.
+
+        Args:
+          key: of `jax.random`.
+          inputs: d, the size of x.
+          units: n, the size of the carry and of y.
+          dtype: of all arrays; by default JAX's floating type.
+
+        Returns:
+          A dict: inputs W [d, 4n], recurrent U [n, 4n], bias b [4n].
+
+        Example:
+          >>> import jax
+          >>> from bpvariants import cells
+          >>> params = cells.lstm.init(jax.random.key(0), 3, 16)
+          >>> params["inputs"].shape, params["recurrent"].shape, params["bias"].shape
+          ((3, 64), (16, 64), (64,))
+        """
+        return _dense.draw(key, inputs, units, 4, dtype)
+
+    @staticmethod
+    def carry(
+        params: PyTree, batch_shape: tuple[int, ...] = ()
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return the carry of `lstm` before the first step: zeros.
+
+        Args:
+          params: of the cell.
+          batch_shape: *batch.
+
+        Example:
+          >>> import jax
+          >>> from bpvariants import cells
+          >>> params = cells.lstm.init(jax.random.key(0), 3, 16)
+          >>> [leaf.shape for leaf in cells.lstm.carry(params, (5,))]
+          [(5, 16), (5, 16)]
+        """
+        c = _dense.zeros(params, batch_shape)
+        return c, c
 
 
-def lstm_params(
-    key: jax.Array, inputs: int, units: int, *, dtype: Any = None
-) -> dict[str, jax.Array]:
-    """Draw the parameters of :func:`lstm`: normal of variances 1/d and 1/n, bias 0.
-
-    With the bias of f at 1 a cell remembers at first: `.at[n : 2 * n].set(1)`.
-
-    Args:
-      key: of `jax.random`.
-      inputs: d, numbers in x.
-      units: n, numbers in the carry and in y.
-      dtype: of all arrays; by default that of floating numbers in JAX.
-
-    Returns:
-      A dict: inputs W [d, 4n], recurrent U [n, 4n], bias b [4n].
-
-    Example:
-      >>> import jax
-      >>> from bpvariants import cells
-      >>> params = cells.lstm_params(jax.random.key(0), 3, 16)
-      >>> params["inputs"].shape, params["recurrent"].shape, params["bias"].shape
-      ((3, 64), (16, 64), (64,))
-    """
-    return _cell.draw(key, inputs, units, 4, dtype)
+lstm = Lstm("lstm")
 
 
-def lstm_carry(
-    params: PyTree, batch_shape: tuple[int, ...] = ()
-) -> tuple[jax.Array, jax.Array]:
-    """Return the carry of :func:`lstm` before the first step: zeros.
-
-    Args:
-      params: of the cell.
-      batch_shape: *batch.
-
-    Example:
-      >>> import jax
-      >>> from bpvariants import cells
-      >>> params = cells.lstm_params(jax.random.key(0), 3, 16)
-      >>> [leaf.shape for leaf in cells.lstm_carry(params, (5,))]
-      [(5, 16), (5, 16)]
-    """
-    c = _cell.zeros(params, batch_shape)
-    return c, c
-
-
-@_cell.lean
+@_dense.lean
 def _step(params, carry, x):
-    from_x = _cell.affine(x, params["inputs"], params["bias"])
-    gates = from_x + _cell.affine(carry[1], params["recurrent"])
+    from_x = _dense.affine(x, params["inputs"], params["bias"])
+    gates = from_x + _dense.affine(carry[1], params["recurrent"])
     i, f, g, o = jnp.split(gates, 4, axis=-1)
-    i, f, o = (_cell.sigmoid(gate) for gate in (i, f, o))
-    c = f * carry[0] + i * _cell.tanh(g)
-    c, h = _cell.same_dtypes((c, o * jnp.tanh(c)), carry)
+    i, f, o = (_dense.sigmoid(gate) for gate in (i, f, o))
+    c = f * carry[0] + i * _dense.tanh(g)
+    c, h = _dense.same_dtypes((c, o * jnp.tanh(c)), carry)
     return (c, h), h

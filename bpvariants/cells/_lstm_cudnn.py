@@ -19,14 +19,14 @@ def lstm_cudnn(
     lengths: jax.Array | None = None,
     precision: jax.lax.PrecisionLike = None,
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    """Run :func:`lstm` along time by cuDNN, for reverse mode; needs an NVIDIA GPU.
+    """Run `lstm` along time by cuDNN, for reverse mode; needs an NVIDIA GPU.
 
     Results and derivatives are those of `gradients.unroll(lstm, …)`, in float32, within
     what the precision of its products leaves. How weights are handed over is tested
     against JAX's own reference of cuDNN's LSTM; speed has not been measured.
 
     Args:
-      params: as :func:`lstm_params` draws them, float32.
+      params: as `lstm.init` draws them, float32.
       carry: (c_0, h_0), each [B, n].
       xs: [T, B, d].
       lengths: [B] integers from 0 to T; what comes after is padding, which may be NaN.
@@ -43,8 +43,8 @@ def lstm_cudnn(
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from bpvariants import cells
-      >>> params = cells.lstm_params(jax.random.key(0), 3, 16)
-      >>> carry = cells.lstm_carry(params, (5,))
+      >>> params = cells.lstm.init(jax.random.key(0), 3, 16)
+      >>> carry = cells.lstm.carry(params, (5,))
       >>> if jax.default_backend() == "gpu":
       ...     last, ys = cells.lstm_cudnn(params, carry, jnp.ones((9, 5, 3)))
     """

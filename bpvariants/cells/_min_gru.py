@@ -15,20 +15,20 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._dtypes import cast_like
+from bpvariants.cells import _dense
+from bpvariants.cells._cell import Cell
 from bpvariants.types import PyTree
 
 
-def min_gru(
-    params: PyTree, carry: jax.Array, x: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """One step of the minGRU, whose units are apart from each other.
+class MinGru(Cell):
+    """MinGRU of independent units; `min_gru(params, carry, x)` is one step.
 
         z = σ(x W_z + b_z),    h_t = (1 − z) ⊙ h_{t−1} + z ⊙ (x W_c + b_c),    y_t = h_t
 
     Time is 2 n d for each example.
 
     Args:
-      params: as :func:`min_gru_params` draws them.
+      params: as `init` draws them.
       carry: h_{t−1}, [*batch, n].
       x: [*batch, d].
 
@@ -38,8 +38,8 @@ def min_gru(
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from bpvariants import cells, gradients
-      >>> params = cells.min_gru_params(jax.random.key(0), 3, 16)
-      >>> carry = cells.min_gru_carry(params)
+      >>> params = cells.min_gru.init(jax.random.key(0), 3, 16)
+      >>> carry = cells.min_gru.carry(params)
       >>> (carry, ys), info = gradients.parallel_unroll(
       ...     cells.min_gru, params, carry, jnp.ones((1000, 3)), method="linear"
       ... )
@@ -49,64 +49,66 @@ def min_gru(
     References:
       Feng et al., "Were RNNs all we needed?", 2024.
     """
-    (gate, gate_bias), (candidate, bias) = params["gate"], params["candidate"]
-    z = jax.nn.sigmoid(_affine(x, gate, gate_bias))
-    h = (1 - z) * carry + z * _affine(x, candidate, bias)
-    h = cast_like(h, carry)
-    return h, h
+
+    def __call__(
+        self, params: PyTree, carry: jax.Array, x: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        (gate, gate_bias), (candidate, bias) = params["gate"], params["candidate"]
+        z = jax.nn.sigmoid(_dense.affine(x, gate, gate_bias))
+        h = (1 - z) * carry + z * _dense.affine(x, candidate, bias)
+        h = cast_like(h, carry)
+        return h, h
+
+    @staticmethod
+    def init(
+        key: jax.Array, inputs: int, units: int, *, dtype: Any = None
+    ) -> dict[str, tuple[jax.Array, jax.Array]]:
+        """Draw the parameters of `min_gru`: normal of variance 1/d, biases 0.
+
+        Args:
+          key: of `jax.random`.
+          inputs: d, the size of x.
+          units: n, the size of the carry and of y.
+          dtype: of all arrays; by default JAX's floating type.
+
+        Returns:
+          A dict of "gate" and "candidate", each a matrix [d, n] and a bias [n].
+
+        Example:
+          >>> import jax
+          >>> from bpvariants import cells
+          >>> params = cells.min_gru.init(jax.random.key(0), 3, 16)
+          >>> [leaf.shape for leaf in params["gate"]]
+          [(3, 16), (16,)]
+        """
+        names = "gate", "candidate"
+        keys = jax.random.split(key, len(names))
+        scale = 1 / math.sqrt(max(inputs, 1))
+
+        def layer(key):
+            matrix = scale * jax.random.normal(key, (inputs, units))
+            matrix = matrix.astype(dtype or matrix.dtype)
+            return matrix, jnp.zeros((units,), matrix.dtype)
+
+        return {name: layer(key) for name, key in zip(names, keys, strict=True)}
+
+    @staticmethod
+    def carry(params: PyTree, batch_shape: tuple[int, ...] = ()) -> jax.Array:
+        """Return the carry of `min_gru` before the first step: zeros.
+
+        Args:
+          params: of the cell.
+          batch_shape: *batch.
+
+        Example:
+          >>> import jax
+          >>> from bpvariants import cells
+          >>> params = cells.min_gru.init(jax.random.key(0), 3, 16)
+          >>> cells.min_gru.carry(params, (5,)).shape
+          (5, 16)
+        """
+        _, bias = params["gate"]
+        return jnp.zeros((*batch_shape, *bias.shape), bias.dtype)
 
 
-def min_gru_params(
-    key: jax.Array, inputs: int, units: int, *, dtype: Any = None
-) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """Draw the parameters of :func:`min_gru`: normal of variance 1/d, biases 0.
-
-    Args:
-      key: of `jax.random`.
-      inputs: d, numbers in x.
-      units: n, numbers in the carry and in y.
-      dtype: of all arrays; by default that of floating numbers in JAX.
-
-    Returns:
-      A dict of "gate" and "candidate", each a matrix [d, n] and a bias [n].
-
-    Example:
-      >>> import jax
-      >>> from bpvariants import cells
-      >>> params = cells.min_gru_params(jax.random.key(0), 3, 16)
-      >>> [leaf.shape for leaf in params["gate"]]
-      [(3, 16), (16,)]
-    """
-    names = "gate", "candidate"
-    keys = jax.random.split(key, len(names))
-    scale = 1 / math.sqrt(max(inputs, 1))
-
-    def layer(key):
-        matrix = scale * jax.random.normal(key, (inputs, units))
-        matrix = matrix.astype(dtype or matrix.dtype)
-        return matrix, jnp.zeros((units,), matrix.dtype)
-
-    return {name: layer(key) for name, key in zip(names, keys, strict=True)}
-
-
-def min_gru_carry(params: PyTree, batch_shape: tuple[int, ...] = ()) -> jax.Array:
-    """Return the carry of :func:`min_gru` before the first step: zeros.
-
-    Args:
-      params: of the cell.
-      batch_shape: *batch.
-
-    Example:
-      >>> import jax
-      >>> from bpvariants import cells
-      >>> params = cells.min_gru_params(jax.random.key(0), 3, 16)
-      >>> cells.min_gru_carry(params, (5,)).shape
-      (5, 16)
-    """
-    _, bias = params["gate"]
-    return jnp.zeros((*batch_shape, *bias.shape), bias.dtype)
-
-
-def _affine(x: jax.Array, matrix: jax.Array, bias: jax.Array) -> jax.Array:
-    product = x @ matrix
-    return product + bias.reshape((1,) * (product.ndim - 1) + bias.shape)
+min_gru = MinGru("min_gru")

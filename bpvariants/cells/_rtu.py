@@ -22,32 +22,26 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._dtypes import cast_like, widen
+from bpvariants.cells._cell import Cell
 from bpvariants.cells._ring import draw_ring, input_scale
 from bpvariants.types import PyTree
 
 
-def rtu(
-    params: PyTree,
-    carry: tuple[jax.Array, jax.Array],
-    x: jax.Array,
-    *,
-    linear: bool = True,
-    activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
-) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    """One step of the recurrent trace unit, whose units are apart from each other.
+class Rtu(Cell):
+    """Recurrent trace unit of independent units; `rtu(params, carry, x)` is one step.
 
         c¹ ← g ⊙ c¹ − k ⊙ c² + γ ⊙ (W¹ x),    c² ← g ⊙ c² + k ⊙ c¹ + γ ⊙ (W² x)
         y = f([c¹, c²])
 
-    It is the recurrence of :func:`lru` in real numbers, with γ bound to r. There is no
-    readout, as in :func:`gru`. A number of the carry depends on the parameters of its
+    It is the recurrence of `lru` in real numbers, with γ bound to r. There is no
+    readout, as in `gru`. A number of the carry depends on the parameters of its
     own unit only, 2d + 2 of them, so that the exact gradient forward in time needs
     2n (2d + 2) numbers, and not 2n p: see :func:`~bpvariants.gradients.diagonal_rtrl`.
     Time is 4 n d for each example; all in float32 or wider. For f in the recurrence,
     fix linear=False with `functools.partial`.
 
     Args:
-      params: as :func:`rtu_params` draws them.
+      params: as `init` draws them.
       carry: (c¹, c²) of the step before, each [*batch, n].
       x: [*batch, d].
       linear: whether f is outside of the recurrence, or within.
@@ -59,9 +53,9 @@ def rtu(
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from bpvariants import cells, gradients
-      >>> params = cells.rtu_params(jax.random.key(0), 3, 16)
+      >>> params = cells.rtu.init(jax.random.key(0), 3, 16)
       >>> carry, ys = gradients.unroll(
-      ...     cells.rtu, params, cells.rtu_carry(params), jnp.ones((1000, 3))
+      ...     cells.rtu, params, cells.rtu.carry(params), jnp.ones((1000, 3))
       ... )
       >>> [part.shape for part in carry], ys.shape
       ([(16,), (16,)], (1000, 32))
@@ -70,89 +64,104 @@ def rtu(
       Elelimy et al., "Real-time recurrent learning using trace units in reinforcement
       learning", NeurIPS 2024, arXiv:2409.01449.
     """
-    p, wide = widen(params), widen(x)
-    row = lambda leaf: leaf.reshape((1,) * (wide.ndim - 1) + leaf.shape)
-    decay, angle = jnp.exp(p["log_decay"]), jnp.exp(p["log_angle"])
-    radius, gain = jnp.exp(-decay), row(jnp.sqrt(-jnp.expm1(-2 * decay)))
-    g, k = radius * jnp.cos(angle), radius * jnp.sin(angle)
-    # One complex number is what shows both parts to be one unit, of the same params.
-    entering = (gain * (wide @ p[part]) for part in ("in_real", "in_imag"))
-    c = row(jax.lax.complex(g, k)) * jax.lax.complex(*widen(carry))
-    c = c + jax.lax.complex(*entering)
-    new = c.real, c.imag
-    active = activation(c.real), activation(c.imag)
-    y = jnp.concatenate(active, axis=-1)
-    return cast_like(new if linear else active, carry), cast_like(y, x)
+
+    def __call__(
+        self,
+        params: PyTree,
+        carry: tuple[jax.Array, jax.Array],
+        x: jax.Array,
+        *,
+        linear: bool = True,
+        activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        p, wide = widen(params), widen(x)
+        row = lambda leaf: leaf.reshape((1,) * (wide.ndim - 1) + leaf.shape)
+        decay, angle = jnp.exp(p["log_decay"]), jnp.exp(p["log_angle"])
+        radius, gain = jnp.exp(-decay), row(jnp.sqrt(-jnp.expm1(-2 * decay)))
+        g, k = radius * jnp.cos(angle), radius * jnp.sin(angle)
+        # One complex number shows that both parts are one unit, of the same params.
+        entering = (gain * (wide @ p[part]) for part in ("in_real", "in_imag"))
+        c = row(jax.lax.complex(g, k)) * jax.lax.complex(*widen(carry))
+        c = c + jax.lax.complex(*entering)
+        new = c.real, c.imag
+        active = activation(c.real), activation(c.imag)
+        y = jnp.concatenate(active, axis=-1)
+        return cast_like(new if linear else active, carry), cast_like(y, x)
+
+    @staticmethod
+    def init(
+        key: jax.Array,
+        inputs: int,
+        units: int,
+        *,
+        min_radius: float = 0.0,
+        max_radius: float = 0.999,
+        max_angle: float = 2 * math.pi,
+        dtype: Any = None,
+    ) -> dict[str, jax.Array]:
+        """Draw the parameters of `rtu`: r exp(iθ) uniform in a ring.
+
+        W¹ and W² are normal of variance 1/(2d); for long memory raise min_radius.
+
+        Args:
+          key: of `jax.random`.
+          inputs: d, the size of x.
+          units: n, pairs of numbers in the carry.
+          min_radius: the smallest r, at least 0.
+          max_radius: the largest r, below 1.
+          max_angle: the largest θ; small ones are for slow oscillations.
+          dtype: of all arrays; by default JAX's floating type.
+
+        Returns:
+          A dict of log_decay (ν) and log_angle (φ) [n]; in_real (W¹) and in_imag (W²)
+          [d, n].
+
+        Raises:
+          ValueError: if the radii are not 0 ≤ min_radius < max_radius < 1, or
+            max_angle is not positive.
+
+        Example:
+          >>> import jax
+          >>> from bpvariants import cells
+          >>> params = cells.rtu.init(jax.random.key(0), 3, 16)
+          >>> {name: leaf.shape for name, leaf in params.items()}["in_real"]
+          (3, 16)
+        """
+        of_radius, of_angle, of_real, of_imag = jax.random.split(key, 4)
+        log_decay, log_angle, _ = draw_ring(
+            (of_radius, of_angle), units, min_radius, max_radius, max_angle
+        )
+        matrix = lambda key: (
+            input_scale(inputs) * jax.random.normal(key, (inputs, units))
+        )
+        params = {
+            "log_decay": log_decay,
+            "log_angle": log_angle,
+            "in_real": matrix(of_real),
+            "in_imag": matrix(of_imag),
+        }
+        return jax.tree.map(lambda leaf: leaf.astype(dtype or leaf.dtype), params)
+
+    @staticmethod
+    def carry(
+        params: PyTree, batch_shape: tuple[int, ...] = ()
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return the carry of `rtu` before the first step: zeros.
+
+        Args:
+          params: of the cell.
+          batch_shape: *batch.
+
+        Example:
+          >>> import jax
+          >>> from bpvariants import cells
+          >>> params = cells.rtu.init(jax.random.key(0), 3, 16)
+          >>> [part.shape for part in cells.rtu.carry(params, (5,))]
+          [(5, 16), (5, 16)]
+        """
+        like = widen(params["log_decay"])
+        zeros = jnp.zeros((*batch_shape, *like.shape), like.dtype)
+        return zeros, zeros
 
 
-def rtu_params(
-    key: jax.Array,
-    inputs: int,
-    units: int,
-    *,
-    min_radius: float = 0.0,
-    max_radius: float = 0.999,
-    max_angle: float = 2 * math.pi,
-    dtype: Any = None,
-) -> dict[str, jax.Array]:
-    """Draw the parameters of :func:`rtu`: r exp(iθ) uniform in a ring.
-
-    W¹ and W² are normal of variance 1/(2d); for long memory raise min_radius.
-
-    Args:
-      key: of `jax.random`.
-      inputs: d, numbers in x.
-      units: n, pairs of numbers in the carry.
-      min_radius: the smallest r, at least 0.
-      max_radius: the largest r, below 1.
-      max_angle: the largest θ; small ones are for slow oscillations.
-      dtype: of all arrays; by default that of floating numbers in JAX.
-
-    Returns:
-      A dict of log_decay (ν) and log_angle (φ) [n]; in_real (W¹) and in_imag (W²)
-      [d, n].
-
-    Raises:
-      ValueError: if the radii are not 0 ≤ min_radius < max_radius < 1, or max_angle is
-        not positive.
-
-    Example:
-      >>> import jax
-      >>> from bpvariants import cells
-      >>> params = cells.rtu_params(jax.random.key(0), 3, 16)
-      >>> {name: leaf.shape for name, leaf in params.items()}["in_real"]
-      (3, 16)
-    """
-    of_radius, of_angle, of_real, of_imag = jax.random.split(key, 4)
-    log_decay, log_angle, _ = draw_ring(
-        (of_radius, of_angle), units, min_radius, max_radius, max_angle
-    )
-    matrix = lambda key: input_scale(inputs) * jax.random.normal(key, (inputs, units))
-    params = {
-        "log_decay": log_decay,
-        "log_angle": log_angle,
-        "in_real": matrix(of_real),
-        "in_imag": matrix(of_imag),
-    }
-    return jax.tree.map(lambda leaf: leaf.astype(dtype or leaf.dtype), params)
-
-
-def rtu_carry(
-    params: PyTree, batch_shape: tuple[int, ...] = ()
-) -> tuple[jax.Array, jax.Array]:
-    """Return the carry of :func:`rtu` before the first step: zeros.
-
-    Args:
-      params: of the cell.
-      batch_shape: *batch.
-
-    Example:
-      >>> import jax
-      >>> from bpvariants import cells
-      >>> params = cells.rtu_params(jax.random.key(0), 3, 16)
-      >>> [part.shape for part in cells.rtu_carry(params, (5,))]
-      [(5, 16), (5, 16)]
-    """
-    like = widen(params["log_decay"])
-    zeros = jnp.zeros((*batch_shape, *like.shape), like.dtype)
-    return zeros, zeros
+rtu = Rtu("rtu")

@@ -7,19 +7,20 @@ from typing import Any
 
 import jax
 
-from bpvariants.cells import _cell
+from bpvariants.cells import _dense
+from bpvariants.cells._cell import Cell
 from bpvariants.types import PyTree
 
 
-def tanh(params: PyTree, carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """One step of an Elman network.
+class Tanh(Cell):
+    """Elman network; `tanh(params, carry, x)` is one step.
 
         h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t
 
     For a backward pass it keeps h_t and h_{t−1}. Time is 2 n (n + d) for each example.
 
     Args:
-      params: as :func:`tanh_params` draws them.
+      params: as `init` draws them.
       carry: h_{t−1}, [*batch, n].
       x: [*batch, d].
 
@@ -29,59 +30,66 @@ def tanh(params: PyTree, carry: jax.Array, x: jax.Array) -> tuple[jax.Array, jax
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from bpvariants import cells, gradients
-      >>> params = cells.tanh_params(jax.random.key(0), 3, 16)
-      >>> carry = cells.tanh_carry(params)
+      >>> params = cells.tanh.init(jax.random.key(0), 3, 16)
+      >>> carry = cells.tanh.carry(params)
       >>> h, ys = gradients.unroll(cells.tanh, params, carry, jnp.ones((9, 3)))
       >>> ys.shape
       (9, 16)
     """
-    return _step(params, carry, x)
+
+    def __call__(
+        self, params: PyTree, carry: jax.Array, x: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        return _step(params, carry, x)
+
+    @staticmethod
+    def init(
+        key: jax.Array, inputs: int, units: int, *, dtype: Any = None
+    ) -> dict[str, jax.Array]:
+        """Draw the parameters of `tanh`: normal of variances 1/d and 1/n, bias 0.
+
+        Args:
+          key: of `jax.random`.
+          inputs: d, the size of x.
+          units: n, the size of the carry and of y.
+          dtype: of all arrays; by default JAX's floating type.
+
+        Returns:
+          A dict: inputs W [d, n], recurrent U [n, n], bias b [n].
+
+        Example:
+          >>> import jax
+          >>> from bpvariants import cells
+          >>> params = cells.tanh.init(jax.random.key(0), 3, 16)
+          >>> params["inputs"].shape, params["recurrent"].shape, params["bias"].shape
+          ((3, 16), (16, 16), (16,))
+        """
+        return _dense.draw(key, inputs, units, 1, dtype)
+
+    @staticmethod
+    def carry(params: PyTree, batch_shape: tuple[int, ...] = ()) -> jax.Array:
+        """Return the carry of `tanh` before the first step: zeros.
+
+        Args:
+          params: of the cell.
+          batch_shape: *batch.
+
+        Example:
+          >>> import jax
+          >>> from bpvariants import cells
+          >>> params = cells.tanh.init(jax.random.key(0), 3, 16)
+          >>> cells.tanh.carry(params, (5,)).shape
+          (5, 16)
+        """
+        return _dense.zeros(params, batch_shape)
 
 
-def tanh_params(
-    key: jax.Array, inputs: int, units: int, *, dtype: Any = None
-) -> dict[str, jax.Array]:
-    """Draw the parameters of :func:`tanh`: normal of variances 1/d and 1/n, bias 0.
-
-    Args:
-      key: of `jax.random`.
-      inputs: d, numbers in x.
-      units: n, numbers in the carry and in y.
-      dtype: of all arrays; by default that of floating numbers in JAX.
-
-    Returns:
-      A dict: inputs W [d, n], recurrent U [n, n], bias b [n].
-
-    Example:
-      >>> import jax
-      >>> from bpvariants import cells
-      >>> params = cells.tanh_params(jax.random.key(0), 3, 16)
-      >>> params["inputs"].shape, params["recurrent"].shape, params["bias"].shape
-      ((3, 16), (16, 16), (16,))
-    """
-    return _cell.draw(key, inputs, units, 1, dtype)
+tanh = Tanh("tanh")
 
 
-def tanh_carry(params: PyTree, batch_shape: tuple[int, ...] = ()) -> jax.Array:
-    """Return the carry of :func:`tanh` before the first step: zeros.
-
-    Args:
-      params: of the cell.
-      batch_shape: *batch.
-
-    Example:
-      >>> import jax
-      >>> from bpvariants import cells
-      >>> params = cells.tanh_params(jax.random.key(0), 3, 16)
-      >>> cells.tanh_carry(params, (5,)).shape
-      (5, 16)
-    """
-    return _cell.zeros(params, batch_shape)
-
-
-@_cell.lean
+@_dense.lean
 def _step(params, h, x):
-    from_x = _cell.affine(x, params["inputs"], params["bias"])
-    z = from_x + _cell.affine(h, params["recurrent"])
-    h = _cell.same_dtypes(_cell.tanh(z), h)
+    from_x = _dense.affine(x, params["inputs"], params["bias"])
+    z = from_x + _dense.affine(h, params["recurrent"])
+    h = _dense.same_dtypes(_dense.tanh(z), h)
     return h, h

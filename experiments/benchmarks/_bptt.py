@@ -12,26 +12,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bpvariants import cells, gradients
+from bpvariants import gradients
 from experiments.benchmarks._torch import torch, torch_device
 from experiments.harness.timing import Entrants, Foreign, Measured, race
+from experiments.networks.cells import CELLS, LABELS
 
 SHAPES = [  # cell, T, B, inputs, units
     ("tanh", 200, 32, 64, 128),
     ("tanh", 1000, 1, 32, 32),
-    ("GRU", 100, 64, 64, 64),
-    ("GRU", 500, 8, 32, 64),
-    ("LSTM", 200, 32, 64, 128),
-    ("LSTM", 100, 64, 256, 256),
-    ("LSTM", 500, 8, 32, 64),
-    ("LSTM", 1000, 1, 32, 32),
+    ("gru", 100, 64, 64, 64),
+    ("gru", 500, 8, 32, 64),
+    ("lstm", 200, 32, 64, 128),
+    ("lstm", 100, 64, 256, 256),
+    ("lstm", 500, 8, 32, 64),
+    ("lstm", 1000, 1, 32, 32),
 ]
-FLAX = {"tanh": nn.SimpleCell, "GRU": nn.GRUCell, "LSTM": nn.OptimizedLSTMCell}
-OURS = {
-    "tanh": (cells.tanh, cells.tanh_params),
-    "GRU": (cells.gru, cells.gru_params),
-    "LSTM": (cells.lstm, cells.lstm_params),
-}
+FLAX = {"tanh": nn.SimpleCell, "gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
 
 
 def bptt(repeats: int) -> Iterator[Measured]:
@@ -44,7 +40,7 @@ def bptt(repeats: int) -> Iterator[Measured]:
             notes = {next(iter(entrants)): "not installed: torch"}
         else:
             entrants["torch"] = _by_torch(cell, *shape)
-        group = f"gradient, {cell}, T {length}, B {batch}, n {units}"
+        group = f"gradient, {LABELS[cell]}, T {length}, B {batch}, n {units}"
         yield from race(group, entrants, repeats=repeats, notes=notes)
 
 
@@ -85,7 +81,7 @@ def _of_flax(cell, length, batch, inputs, units) -> Entrants:
     grad = partial(jax.value_and_grad, has_aux=True)
     return {
         "bptt": (rule(), arguments),
-        "bptt, two_phase": (rule(adjoint="two_phase"), arguments),
+        "bptt, two_phase": (rule(backward="two_phase"), arguments),
         "value_and_grad(scan)": (grad(scan), arguments),
         "flax.linen.RNN": (grad(by_rnn), of_rnn),
     }
@@ -93,25 +89,22 @@ def _of_flax(cell, length, batch, inputs, units) -> Entrants:
 
 def _of_cells(cell, length, batch, inputs, units) -> Entrants:
     """Return what takes the gradient of the same cell of ours."""
-    step, draw = OURS[cell]
+    step = CELLS[cell]
     xs, targets = _data(length, batch, inputs, units)
-    params = draw(jax.random.key(1), inputs, units)
-    state = jnp.zeros((batch, units))
-    carry = (state, state) if cell == "LSTM" else state
-
+    params = step.init(jax.random.key(1), inputs, units)
+    carry = step.carry(params, (batch,))
     rule: Callable[..., Any] = partial(gradients.bptt, step, _loss)
     arguments = params, carry, xs, targets
-    name = step.__name__
     return {
-        f"cells.{name}": (rule(), arguments),
-        f"cells.{name}, two_phase": (rule(adjoint="two_phase"), arguments),
+        f"cells.{cell}": (rule(), arguments),
+        f"cells.{cell}, two_phase": (rule(backward="two_phase"), arguments),
     }
 
 
 def _by_torch(cell, length, batch, inputs, units) -> Foreign:
     module, device = torch(), torch_device()
     assert module is not None
-    kinds = {"tanh": module.nn.RNN, "GRU": module.nn.GRU, "LSTM": module.nn.LSTM}
+    kinds = {"tanh": module.nn.RNN, "gru": module.nn.GRU, "lstm": module.nn.LSTM}
     network = kinds[cell](inputs, units).to(device)
     data = _data(length, batch, inputs, units)
     xs, targets = (module.from_numpy(np.array(leaf)).to(device) for leaf in data)

@@ -133,7 +133,7 @@ def _loss(y, target):
 
 def _sequences() -> Work:
     """BPTT of a GRU: 16 sequences of 50 steps."""
-    params = cells.gru_params(jax.random.key(0), 8, 32)
+    params = cells.gru.init(jax.random.key(0), 8, 32)
     xs = jax.random.normal(jax.random.key(1), (50, 256, 8))
     targets = jax.random.normal(jax.random.key(2), (50, 256, 32))
     zeros = jnp.zeros((16, 32))
@@ -149,7 +149,7 @@ def _sequences() -> Work:
 
 def _online() -> Work:
     """RTRL at every step of a stream, with the influence it carries on."""
-    params = cells.tanh_params(jax.random.key(0), 4, 32)
+    params = cells.tanh.init(jax.random.key(0), 4, 32)
     online = gradients.rtrl(cells.tanh, _loss)
 
     def rule(params, state, x, target):
@@ -160,7 +160,7 @@ def _online() -> Work:
         x = jax.random.normal(key, (36,))
         return x[:4], x[4:]
 
-    state = online.init(params, jnp.zeros(32))
+    state = online.init(params, jnp.zeros(32), (jnp.zeros(4), jnp.zeros(32)))
     return Work(rule, params, (), sample, state, 5)
 
 

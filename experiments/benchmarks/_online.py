@@ -14,15 +14,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bpvariants import cells, gradients
+from bpvariants import gradients
 from bpvariants.types import OnlineRule, Step
 from experiments.benchmarks._online_peers import online_peers
 from experiments.harness.timing import Entrants, Measured, race
+from experiments.networks.cells import CELLS, LABELS, visible
 
 SHAPES = [(units, batch) for units in (32, 64, 128) for batch in (1, 16)]
 INPUTS = 32
-PRODUCTS = ("tanh", "GRU")
-CELLS = ("tanh", "GRU", "LSTM", "minGRU", "LRU")
+PRODUCTS = ("tanh", "gru")
+NAMES = ("tanh", "gru", "lstm", "min_gru", "lru")
 LENGTH = 50  # of sequences in comparisons with BPTT
 PRODUCT_WORK = 2e9  # multiplications a call, where two steps are not more
 SLOW = 5  # repeats of what takes seconds
@@ -34,8 +35,8 @@ BY_LENGTH = {  # rules, and their cells
     "rflo": "tanh",
     "uoro": "tanh",
     "kf_rtrl": "tanh",
-    "eprop": "LSTM",
-    "diagonal_rtrl": "minGRU",
+    "eprop": "lstm",
+    "diagonal_rtrl": "min_gru",
 }
 LENGTH_SHAPE = 32, 1  # units, batch
 
@@ -45,9 +46,9 @@ def online(repeats: int) -> Iterator[Measured]:
     for cell in PRODUCTS:
         for units, batch in SHAPES:
             yield from _product(cell, units, batch, repeats)
-    for cell in CELLS:
+    for cell in NAMES:
         for units, batch in SHAPES:
-            group = f"gradient, {cell}, T {LENGTH}, B {batch}, n {units}"
+            group = f"gradient, {LABELS[cell]}, T {LENGTH}, B {batch}, n {units}"
             entrants = _rules(cell, LENGTH, units, batch)
             entrants.pop("rtrl", None)
             yield from race(group, entrants, repeats=repeats)
@@ -61,19 +62,10 @@ def _loss(y, target):
 
 def _cell(name: str, units: int, batch: int) -> tuple[Callable, Any, Any]:
     """Return a step, its parameters and its carry."""
-    key = jax.random.key(1)
-    if name == "LRU":
-        params = cells.lru_params(key, INPUTS, units, units)
-        zeros = jnp.zeros((batch, units))
-        return cells.lru, params, (zeros, zeros)  # real and imaginary parts
-    step, draw, carry = {
-        "tanh": (cells.tanh, cells.tanh_params, cells.tanh_carry),
-        "GRU": (cells.gru, cells.gru_params, cells.gru_carry),
-        "LSTM": (cells.lstm, cells.lstm_params, cells.lstm_carry),
-        "minGRU": (cells.min_gru, cells.min_gru_params, cells.min_gru_carry),
-    }[name]
-    params = draw(key, INPUTS, units)
-    return step, params, carry(params, (batch,))
+    step = CELLS[name]
+    params = step.init(jax.random.key(1), INPUTS, units)
+    real = {"complex": False} if name == "lru" else {}  # rules forward in time need it
+    return step, params, step.carry(params, (batch,), **real)
 
 
 def _data(length: int, units: int, batch: int) -> tuple[jax.Array, jax.Array]:
@@ -91,7 +83,7 @@ def _rules(cell: str, length: int, units: int, batch: int) -> Entrants:
     for name, rule in _online_rules(cell, step).items():
         entrants[name] = gradients.over_sequence(rule), arguments
     at_random = {"uoro": gradients.uoro(step, _loss)}
-    if cell in ("tanh", "GRU"):
+    if cell in ("tanh", "gru"):
         at_random["kf_rtrl"] = gradients.kf_rtrl(step, _loss)
     for name, online in at_random.items():
         run: Callable[..., Any] = gradients.over_sequence(online)
@@ -104,16 +96,15 @@ def _with_key(rule, key, *arguments):
 
 
 def _online_rules(cell: str, step: Step) -> dict[str, OnlineRule]:
-    if cell in ("minGRU", "LRU"):
+    if cell in ("min_gru", "lru"):
         return {"diagonal_rtrl": gradients.diagonal_rtrl(step, _loss)}
     rules = {
         "rtrl": gradients.rtrl(step, _loss),
         "snap, order 1": gradients.snap(step, _loss, order=1),
         "rflo": gradients.rflo(step, _loss),
     }
-    if cell == "LSTM":
-        visible = lambda carry: carry[1]
-        rules["eprop"] = gradients.eprop(step, _loss, visible=visible)
+    if cell == "lstm":
+        rules["eprop"] = gradients.eprop(step, _loss, visible=visible(cell))
     return rules
 
 
@@ -134,7 +125,7 @@ def _product(cell: str, units: int, batch: int, repeats: int) -> Iterator[Measur
     arguments = jacobian, jnp.ones((batch, units, size))
     rtrl = _rules(cell, length, units, batch)["rtrl"]
     entrants: Entrants = {"product J M": (product, arguments), "rtrl": rtrl}
-    group = f"steps of RTRL, {cell}, T {length}, B {batch}, n {units}"
+    group = f"steps of RTRL, {LABELS[cell]}, T {length}, B {batch}, n {units}"
     if work * length > PRODUCT_WORK:
         repeats = min(repeats, SLOW)
     yield from race(group, entrants, repeats=repeats)
@@ -148,7 +139,7 @@ def _lengths(repeats: int) -> Iterator[Measured]:
             f"T {length}": _rules(cell, length, units, batch)[name]
             for length in LENGTHS
         }
-        group = f"by length, {name}, {cell}, B {batch}, n {units}"
+        group = f"by length, {name}, {LABELS[cell]}, B {batch}, n {units}"
         rows = race(group, entrants, repeats=min(repeats, SLOW))
         before, last = rows[-2:]
         slope = math.log(last.ms / before.ms) / math.log(LENGTHS[-1] / LENGTHS[-2])

@@ -44,7 +44,7 @@ def online_peers(repeats: int) -> Iterator[Measured]:
         _, exact = jax.jit(rules["bptt"])(*arguments)
         entrants: Entrants = {}
         notes = {"snap, order 1, cells.gru": "" if braintrace() else MISSING}
-        of_cells = cells.gru_params(keys[3], INPUTS, units)
+        of_cells = cells.gru.init(keys[3], INPUTS, units)
         of_cells = {"cell": of_cells, "out": params["out"]}
         snap = gradients.over_sequence(gradients.snap(_gru, _loss, order=1))
         entrants["snap, order 1, cells.gru"] = snap, (of_cells, *arguments[1:])

@@ -29,8 +29,8 @@ def parallel(repeats: int) -> Iterator[Measured]:
     """Time outputs, and the gradient of their mean square, for each length."""
     with jax.default_matmul_precision(PRECISION):
         batch, inputs, units = LINEAR_SHAPE
-        params = cells.lru_params(jax.random.key(0), inputs, units, inputs)
-        carry = cells.lru_carry(params, (batch,))
+        params = cells.lru.init(jax.random.key(0), inputs, units, inputs)
+        carry = cells.lru.carry(params, (batch,))
         for length in LINEAR:
             xs = jax.random.normal(jax.random.key(1), (length, batch, inputs))
             label = f"LRU, T {length}, B {batch}, n {units}"

@@ -119,7 +119,7 @@ def _mlp() -> tuple[Callable, Callable, Callable]:
 def _gru() -> tuple[Callable, Callable, Callable]:
     units = UNITS["GRU 8-16-10, T 8"]
     init = lambda key: {
-        "cell": cells.gru_params(key, PIXELS // ROWS, units),
+        "cell": cells.gru.init(key, PIXELS // ROWS, units),
         "out": _dense(jax.random.fold_in(key, 1), units, CLASSES),
     }
     rows = lambda x: jnp.swapaxes(jnp.reshape(x, (-1, ROWS, PIXELS // ROWS)), 0, 1)

@@ -21,7 +21,7 @@ class _Settings(NamedTuple):
 
 
 def _snap(step: Step, loss: Loss, settings: _Settings) -> OnlineRule:
-    return gradients.snap(step, loss, settings.order)
+    return gradients.snap(step, loss, order=settings.order)
 
 
 def _eprop(step: Step, loss: Loss, settings: _Settings) -> OnlineRule:
@@ -93,8 +93,9 @@ def make_online(
       >>> integrate = lambda w, h, x: (h + w * x, h + w * x)
       >>> square = lambda y, target: (y - target) ** 2
       >>> rule = make_online("snap_2", integrate, square)
-      >>> state = rule.init(2.0, jnp.array(0.0))
-      >>> value, grad, state = rule.update(2.0, state, jnp.array(1.0), jnp.array(0.0))
+      >>> x, target = jnp.array(1.0), jnp.array(0.0)
+      >>> state = rule.init(2.0, jnp.array(0.0), (x, target))
+      >>> value, grad, state = rule.update(2.0, state, x, target)
       >>> grad.item()
       4.0
     """
@@ -111,7 +112,7 @@ def make_rule(
     *,
     lookback: int | None = None,
     every: int | None = None,
-    checkpoint: Any = None,
+    remat: Any = None,
     update: optax.GradientTransformation | None = None,
     **settings: Any,
 ) -> GradientRule:
@@ -130,7 +131,7 @@ def make_rule(
       every: of "truncated_bptt", how often errors are sent back, by default
         lookback // 2. With an update, of online rules, after how many steps to update,
         by default 1.
-      checkpoint: of "bptt", as it takes it.
+      remat: of "bptt", as it takes it.
       update: to learn on the way with, for "truncated_bptt" and online rules; these
         then take and return pairs (params, opt_state).
       settings: of online rules, as :func:`make_online` takes them.
@@ -158,7 +159,7 @@ def make_rule(
             "the way; leave update out, or choose truncated_bptt or an online rule."
         )
     if kind == "bptt":
-        return gradients.bptt(step, loss, checkpoint=checkpoint)
+        return gradients.bptt(step, loss, remat=remat)
     if kind == "truncated_bptt":
         back = _needed(kind, lookback)
         every = max(1, back // 2) if every is None else every

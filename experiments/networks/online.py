@@ -1,6 +1,5 @@
 """Learning at every step: an online rule and an update, along a sequence."""
 
-import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,10 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bpvariants import cells
 from bpvariants.types import OnlineRule, PyTree, Step
-
-CELLS = ("tanh", "gru", "lstm")
+from experiments.networks.cells import CELLS
 
 
 class Network(NamedTuple):
@@ -26,14 +23,12 @@ def network(
     cell: str, inputs: int, units: int, outputs: int, leak: float = 1.0
 ) -> Network:
     """Return a network; with α = leak, h ← (1 − α) h + α cell(h) for tanh."""
-    advance, draw, zeros = (
-        getattr(cells, name) for name in (cell, f"{cell}_params", f"{cell}_carry")
-    )
+    advance = CELLS[cell]
 
     def init(key):
         of_cell, of_readout = jax.random.split(key)
         return {
-            "cell": draw(of_cell, inputs, units),
+            "cell": advance.init(of_cell, inputs, units),
             "readout": jax.random.normal(of_readout, (units, outputs)) / units**0.5,
             "bias": jnp.zeros(outputs),
         }
@@ -44,13 +39,8 @@ def network(
             new = h = (1 - leak) * carry + leak * new
         return new, h @ params["readout"] + params["bias"]
 
-    carry = lambda params, batch=(): zeros(params["cell"], batch)
+    carry = lambda params, batch=(): advance.carry(params["cell"], batch)
     return Network(step, init, carry)
-
-
-def draws(rule: OnlineRule) -> bool:
-    """Whether a rule draws at random, and so wants a key at each step."""
-    return "key" in inspect.signature(rule.update).parameters
 
 
 def learn_online(rule: OnlineRule, update: optax.GradientTransformation) -> Callable:
@@ -64,12 +54,12 @@ def learn_online(rule: OnlineRule, update: optax.GradientTransformation) -> Call
 
     def learn(pair, state, xs, targets, key):
         length = len(jax.tree.leaves(xs)[0])
-        keys = {"key": jax.random.split(key, length)} if draws(rule) else {}
+        keys = jax.random.split(key, length)
 
         def body(pair_and_state, inputs):
             (params, opt_state), state = pair_and_state
-            x, target, options = inputs
-            value, grads, state = rule.update(params, state, x, target, **options)
+            x, target, key = inputs
+            value, grads, state = rule.update(params, state, x, target, key=key)
             change, opt_state = update.update(grads, opt_state, params)
             pair = optax.apply_updates(params, change), opt_state
             return (pair, state), value
@@ -79,28 +69,13 @@ def learn_online(rule: OnlineRule, update: optax.GradientTransformation) -> Call
     return learn
 
 
-def begin(
-    rule: OnlineRule,
-    params: PyTree,
-    carry: PyTree,
-    inputs: PyTree,
-    batch: tuple[int, ...] = (),
-) -> PyTree:
-    """Return the first state of a rule; inputs are (x, target) of one step."""
-    asked = inspect.signature(rule.init).parameters
-    options = {"inputs": inputs} if "inputs" in asked else {}
-    return rule.init(params, carry, batch_shape=batch, **options)
-
-
 def recurrent(cell: str, inputs: int, units: int, outputs: int) -> Network:
     """Return a cell with a linear readout of its state and of its inputs."""
-    advance, draw, zeros = (
-        getattr(cells, name) for name in (cell, f"{cell}_params", f"{cell}_carry")
-    )
+    advance = CELLS[cell]
 
     def init(key):
-        params = draw(key, inputs, units)
-        _, h = jax.eval_shape(advance, params, zeros(params), jnp.zeros(inputs))
+        params, x = advance.init(key, inputs, units), jnp.zeros(inputs)
+        _, h = jax.eval_shape(advance, params, advance.carry(params), x)
         return {
             "cell": params,
             "readout": jnp.zeros((*h.shape, outputs)),
@@ -112,5 +87,5 @@ def recurrent(cell: str, inputs: int, units: int, outputs: int) -> Network:
         carry, h = advance(params["cell"], carry, x)
         return carry, h @ params["readout"] + x @ params["skip"] + params["bias"]
 
-    carry = lambda params, batch=(): zeros(params["cell"], batch)
+    carry = lambda params, batch=(): advance.carry(params["cell"], batch)
     return Network(step, init, carry)

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants.types import PyTree, Step
-from experiments.networks.recurrent import CELLS
+from experiments.networks import cells
+from experiments.networks.cells import CELLS
 
 Pooling = Literal["mean", "max", "last"]
 POOLINGS = ("mean", "max", "last")
@@ -24,14 +25,14 @@ def make_step(
     """Return the step of a network; its carry is (that of the cell, r, t).
 
     Args:
-      cell: one of :data:`~experiments.networks.recurrent.CELLS`.
+      cell: one of :data:`~experiments.networks.cells.CELLS`.
       pooling: what r is.
       encode: (params, x) -> what the cell reads, [*batch, inputs].
     """
 
     def step(params, carry, x):
         state, pooled, count = carry
-        state, h = CELLS[cell].step(params["cell"], state, encode(params, x))
+        state, h = CELLS[cell](params["cell"], state, encode(params, x))
         count = count + 1
         if pooling == "mean":
             pooled = pooled + (h - pooled) / count
@@ -51,7 +52,7 @@ def readout(params: PyTree, carry: PyTree) -> jax.Array:
 def zeros(cell_params: PyTree, cell: str, pooling: Pooling, batch: int) -> PyTree:
     """Return the carry of a network before the first step."""
     state = CELLS[cell].carry(cell_params, (batch,))
-    pooled = jnp.zeros_like(CELLS[cell].visible(state))
+    pooled = jnp.zeros_like(cells.visible(cell)(state))
     if pooling == "max":
         pooled = pooled - 1  # which no unit is below
     return state, pooled, jnp.zeros((batch, 1), pooled.dtype)
@@ -59,4 +60,5 @@ def zeros(cell_params: PyTree, cell: str, pooling: Pooling, batch: int) -> PyTre
 
 def visible(cell: str) -> Callable[[PyTree], PyTree]:
     """Return carry -> what units of the cell see of each other."""
-    return lambda carry: CELLS[cell].visible(carry[0])
+    read = cells.visible(cell)
+    return lambda carry: read(carry[0])

@@ -13,26 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bpvariants import cells
 from bpvariants.types import GradientRule, Loss, PyTree, Step
-
-
-class Cell(NamedTuple):
-    """A cell of the library: its step, parameters, and first state."""
-
-    step: Step
-    params: Callable
-    carry: Callable
-    visible: Callable  # carry -> what units see of each other
-
-
-CELLS = {
-    "tanh": Cell(cells.tanh, cells.tanh_params, cells.tanh_carry, lambda h: h),
-    "gru": Cell(cells.gru, cells.gru_params, cells.gru_carry, lambda h: h),
-    "lstm": Cell(
-        cells.lstm, cells.lstm_params, cells.lstm_carry, lambda carry: carry[1]
-    ),
-}
+from experiments.networks import cells
+from experiments.networks.cells import CELLS
 
 
 class Window(NamedTuple):
@@ -61,7 +44,7 @@ def init(key: jax.Array, cell: str, inputs: int, units: int, outputs: int) -> Py
     of_cell, of_readout = jax.random.split(key)
     readout = jax.random.normal(of_readout, (units, outputs)) / units**0.5
     return {
-        "cell": CELLS[cell].params(of_cell, inputs, units),
+        "cell": CELLS[cell].init(of_cell, inputs, units),
         "readout": readout,
         "readout_bias": jnp.zeros(outputs),
     }
@@ -71,13 +54,13 @@ def make_step(cell: str, encode: Callable[[PyTree, Any], jax.Array]) -> Step:
     """Return the step of a network, which reads pairs (x, k) with k None for 1.
 
     Args:
-      cell: one of :data:`CELLS`.
+      cell: one of :data:`~experiments.networks.cells.CELLS`.
       encode: (params, x) -> what the cell reads, [*batch, inputs].
     """
 
     def step(params, carry, x):
         x, kept = x
-        carry, h = CELLS[cell].step(params["cell"], carry, encode(params, x))
+        carry, h = CELLS[cell](params["cell"], carry, encode(params, x))
         h = h if kept is None else h * kept
         return carry, h @ params["readout"] + params["readout_bias"]
 
@@ -123,7 +106,7 @@ def make_network(
     """Return a network; arguments are as in it, and as :func:`make_step` has them."""
     like = jax.eval_shape(init, jax.random.key(0))["cell"]
     zeros = lambda batch: CELLS[cell].carry(like, batch)
-    visible = CELLS[cell].visible
+    visible = cells.visible(cell)
     return Network(make_step(cell, encode), loss, init, zeros, visible, units)
 
 

@@ -29,6 +29,7 @@ from bpvariants.types import PyTree
 from experiments import report
 from experiments.harness.options import check_at_least_one
 from experiments.networks import online
+from experiments.networks.cells import DENSE
 from experiments.online import _copy_length_report, _rules
 from experiments.online._copy_learners import learners, RULES
 
@@ -69,11 +70,10 @@ class Config:
     def __post_init__(self):
         """Check the options."""
         check_at_least_one(self, "units", "batch", "steps", "longest", "seeds", "chunk")
-        unknown = [cell for cell in self.cells if cell not in online.CELLS]
+        unknown = [cell for cell in self.cells if cell not in DENSE]
         if unknown:
             raise ValueError(
-                f"cells must be some of {', '.join(online.CELLS)}; got "
-                f"{', '.join(unknown)}."
+                f"cells must be some of {', '.join(DENSE)}; got {', '.join(unknown)}."
             )
         for every, lookback in self.truncations:
             if not 1 <= every <= lookback:

@@ -21,7 +21,7 @@ def run(folder: Path, steps: int, chunk: int, units: int) -> training.FitResult:
     """Train a small network online by UORO; go on from what is in the folder."""
     loss = lambda y, target: jnp.mean((y - target) ** 2, axis=-1)
     online = gradients.uoro(cells.tanh, loss)
-    params = cells.tanh_params(jax.random.key(0), 2, units)
+    params = cells.tanh.init(jax.random.key(0), 2, units)
 
     def rule(params, state, x, target, *, key):
         value, grads, state = online.update(params, state, x, target, key=key)
@@ -43,7 +43,7 @@ def run(folder: Path, steps: int, chunk: int, units: int) -> training.FitResult:
         sample=sample,
         draws=True,
         key=jax.random.key(1),
-        carry=online.init(params, jnp.zeros(units), inputs=one),
+        carry=online.init(params, jnp.zeros(units), one),
         log=training.JsonLog(folder / "log.jsonl"),
         checkpoint=training.Checkpoint(folder / "checkpoints", keep=2, best="value"),
     )

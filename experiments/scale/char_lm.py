@@ -233,8 +233,8 @@ def _spec(path: str, ndim: int) -> Any:
 
 def make_rule(step: Any, config: Config, mesh: jax.sharding.Mesh) -> Any:
     """Return (θ, (h, position), streams) -> ((value, (h, position)), grads)."""
-    checkpoint = "step" if config.remat else None
-    rule = gradients.bptt(step, cross_entropy, checkpoint=checkpoint)
+    remat = "step" if config.remat else None
+    rule = gradients.bptt(step, cross_entropy, remat=remat)
     if config.reduce == "window":
         rule = data_parallel(rule, mesh)
 

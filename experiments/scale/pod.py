@@ -100,7 +100,7 @@ def main(config: Config) -> report.Result:
 def gru_parameters(units: int) -> int:
     """Return how many a GRU has with as many inputs as units: two matrices and biases.
 
-    As `cells.gru_params` makes them.
+    As `cells.gru.init` makes them.
     """
     return 6 * units**2 + 4 * units
 

@@ -21,7 +21,7 @@ def alignment_weights(rule: str, key: jax.Array, params: PyTree) -> PyTree:
         return None
     like = jnp.zeros((1, SIDE, SIDE, 1))
     kind: Any = rule
-    return gradients.alignment_weights(key, LAYERS, params, like, kind)
+    return gradients.alignment_weights(key, LAYERS, params, like, kind=kind)
 
 
 def make_rule(rule: str) -> Callable:
@@ -30,7 +30,7 @@ def make_rule(rule: str) -> Callable:
         exact = gradients.backprop(LAYERS, cross_entropy)
         return lambda params, _, images, labels, key: exact(params, images, labels)
     kind: Any = rule
-    other = gradients.feedback_alignment(LAYERS, cross_entropy, kind)
+    other = gradients.feedback_alignment(LAYERS, cross_entropy, kind=kind)
 
     def call(params, feedback, images, labels, key):
         given: dict[str, Any] = {"feedback": feedback}

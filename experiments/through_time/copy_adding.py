@@ -70,9 +70,9 @@ class Config:
                 )
         if not all(lookback >= 1 for lookback in self.lookbacks):
             raise ValueError(f"lookbacks must be at least 1, got {self.lookbacks}.")
-        if self.truncated_cell not in cells.CELLS:
+        if self.truncated_cell not in cells.DENSE:
             raise ValueError(
-                f"truncated_cell must be one of {', '.join(cells.CELLS)}; got "
+                f"truncated_cell must be one of {', '.join(cells.DENSE)}; got "
                 f"{self.truncated_cell!r}."
             )
         if not self.learning_rate > 0:
@@ -119,7 +119,7 @@ def _jobs(config: Config) -> list[tuple[str, str, Callable]]:
     Another rule is another line here.
     """
     jobs: list[tuple[str, str, Callable]]
-    jobs = [(cell, "bptt", gradients.bptt) for cell in cells.CELLS]
+    jobs = [(cell, "bptt", gradients.bptt) for cell in cells.DENSE]
     for lookback in config.lookbacks:
         every = max(1, lookback // 2)
         make_rule = lambda step, loss, every=every, lookback=lookback: (
@@ -136,7 +136,8 @@ def _row(
     keys = jax.random.split(jax.random.key(0), config.seeds)
     init = lambda key: cells.init(key, cell, task.inputs, config.units, task.outputs)
     params = jax.vmap(init)(keys)
-    carry = cells.CELLS[cell].zeros((config.batch,), config.units)
+    like = jax.eval_shape(init, keys[0])["cell"]
+    carry = cells.CELLS[cell].carry(like, (config.batch,))
     rate = config.learning_rate * (1 / 3 if cell == "tanh" else 1)
     result = training.fit(
         make_rule(step, task.loss),
@@ -177,14 +178,14 @@ def _first_below(values: np.ndarray, bound: float) -> int | None:
 
 def gradient_flow(task: MemoryTask, cell: str, params: cells.Params) -> jax.Array:
     """Return ‖δ_t‖, t = 1 … T, of the last step's loss, a mean over examples, [T]."""
-    advance, zeros, read = cells.CELLS[cell][1:]
+    advance, read = cells.CELLS[cell], cells.visible(cell)
     xs, targets, _ = task.draw(jax.random.key(2), SHOWN)
-    carry = zeros((SHOWN,), len(params["recurrent"]))
+    carry = advance.carry(params["cell"], (SHOWN,))
     epsilon = jax.tree.map(lambda leaf: jnp.zeros((task.steps, *leaf.shape)), carry)
 
     def perturbed(params, carry, x_and_epsilon):
         x, epsilon = x_and_epsilon
-        carry = advance(params, carry, x)
+        carry, _ = advance(params["cell"], carry, x)
         return jax.tree.map(jnp.add, carry, epsilon), None
 
     def losses(epsilon):

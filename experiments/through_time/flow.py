@@ -27,10 +27,11 @@ from bpvariants import cells, diagnostics, gradients, training
 from bpvariants.types import PyTree
 from experiments import data, report
 from experiments.harness.options import check_at_least_one
+from experiments.networks import cells as cell_table
 from experiments.through_time import _flow_report
 
 EMBEDDING = 16
-CELLS = ("tanh", "gru", "lstm", "lru")
+CELLS = (*cell_table.DENSE, "lru")
 STARTS = ("normal", "orthogonal")
 RINGS = {"normal": (0.0, 0.999), "orthogonal": (0.99, 0.999)}  # of the LRU's |λ|
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
@@ -187,21 +188,17 @@ def init(
     embedding, recurrent, square, out = jax.random.split(key, 4)
     if cell == "lru":
         low, high = RINGS[begin]
-        params = cells.lru_params(
-            recurrent, EMBEDDING, units, units, min_radius=low, max_radius=high
+        params = cells.lru.init(
+            recurrent, EMBEDDING, units, min_radius=low, max_radius=high
         )
     else:
-        params = getattr(cells, f"{cell}_params")(recurrent, EMBEDDING, units)
+        params = cell_table.CELLS[cell].init(recurrent, EMBEDDING, units)
         if begin == "orthogonal":
-            keys = jax.random.split(square, params["recurrent"].shape[1] // units)
-            draw = jax.nn.initializers.orthogonal()
-            gates = [draw(key, (units, units)) for key in keys]
-            params["recurrent"] = jnp.concatenate(gates, axis=1)
-    if cell == "lstm":
-        params["bias"] = params["bias"].at[units : 2 * units].set(1.0)
+            shape = params["recurrent"].shape
+            params["recurrent"] = cell_table.orthogonal(square, shape)
     return {
         "embedding": config.scale * jax.random.normal(embedding, (symbols, EMBEDDING)),
-        "cell": params,
+        "cell": cell_table.remembering(cell, params),
         "readout": jax.random.normal(out, (units, symbols)) / units**0.5,
         "bias": jnp.zeros(symbols),
     }
@@ -209,12 +206,12 @@ def init(
 
 def zeros(cell: str, params: dict[str, Any], batch: tuple[int, ...]) -> PyTree:
     """Return the carry before the first step."""
-    return getattr(cells, f"{cell}_carry")(params["cell"], batch)
+    return cell_table.CELLS[cell].carry(params["cell"], batch)
 
 
 def make_step(cell: str) -> Callable:
     """Return the step of a network: a character goes in, logits come out."""
-    advance = getattr(cells, cell)
+    advance = cell_table.CELLS[cell]
 
     def step(params, carry, x):
         carry, h = advance(params["cell"], carry, params["embedding"][x])

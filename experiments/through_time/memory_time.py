@@ -1,4 +1,4 @@
-"""Memory against time of one gradient through time, by every checkpoint policy.
+"""Memory against time of one gradient through time, by every remat policy.
 
 Gruslys et al. (2016) save 95 % of the memory of T = 1000 steps for one third more time,
 which is what one more forward pass costs: a backward pass takes as long as two. Here
@@ -29,7 +29,7 @@ MARKS = "osD^vP*Xhd"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Measure memory and time of one gradient of an LSTM by every checkpoint policy."""
+    """Measure memory and time of one gradient of an LSTM by every remat policy."""
 
     lengths: tuple[int, ...] = (1000, 10_000)
     """Time steps T; each is a panel and a table."""
@@ -110,7 +110,7 @@ def _policies(config: Config, length: int) -> Iterator[dict[str, Any]]:
     size = gradients.remat.step_bytes(step, params, carry, xs[0], loss, targets[0])
     policies = _named(length, size)
     entrants: Entrants = {
-        name: (gradients.bptt(step, loss, checkpoint=policy), arguments)
+        name: (gradients.bptt(step, loss, remat=policy), arguments)
         for name, policy in policies.items()
     }
     measured = race(f"T = {length}", entrants, repeats=config.repeats)
@@ -165,7 +165,7 @@ def _growth(config: Config, length: int) -> dict[str, Any]:
     slots = gradients.remat.slots(round(math.sqrt(length)))
     entrants: Entrants = {
         "None": (whole, arguments),
-        "slots(√T)": (gradients.bptt(step, loss, checkpoint=slots), arguments),
+        "slots(√T)": (gradients.bptt(step, loss, remat=slots), arguments),
     }
     row = {"kind": "growth", "length": length}
     for measured in race(f"T = {length}", entrants, repeats=config.repeats):

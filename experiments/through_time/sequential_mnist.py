@@ -54,7 +54,7 @@ class Config:
     lookback: int = 0
     """If not 0, gradients are truncated: errors travel back so many steps, every half
     of it."""
-    checkpoint: Literal["none", "step", "slots"] = "none"
+    remat: Literal["none", "step", "slots"] = "none"
     """What whole gradients compute again rather than keep: nothing; each step, from T
     carries; or more, from √T carries in slots."""
     test: int = 10_000
@@ -76,15 +76,15 @@ class Config:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
         if self.side not in (28, 14, 7, 4, 2):
             raise ValueError(f"side must be 28, 14, 7, 4 or 2, got {self.side}.")
-        unknown = set(self.cells) - set(cells.CELLS)
+        unknown = set(self.cells) - set(cells.DENSE)
         if unknown or not self.cells:
             raise ValueError(
-                f"cells must be some of {', '.join(cells.CELLS)}; got {self.cells}."
+                f"cells must be some of {', '.join(cells.DENSE)}; got {self.cells}."
             )
-        if self.lookback and self.checkpoint != "none":
+        if self.lookback and self.remat != "none":
             raise ValueError(
-                "checkpoint is for whole gradients; with lookback="
-                f"{self.lookback} it must be 'none', got {self.checkpoint!r}."
+                "remat is for whole gradients; with lookback="
+                f"{self.lookback} it must be 'none', got {self.remat!r}."
             )
 
 
@@ -131,7 +131,8 @@ def _row(
     config, cell, train, test, steps, advance
 ) -> tuple[dict[str, Any] | None, bool]:
     length, inputs = train[0].shape[1:]
-    carry = cells.CELLS[cell].zeros((config.batch,), config.units)
+    params = cells.init(jax.random.key(config.seed), cell, inputs, config.units, 10)
+    carry = cells.CELLS[cell].carry(params["cell"], (config.batch,))
     at_the_end = jnp.zeros((length, config.batch)).at[-1].set(1.0)
 
     def sample(key, part):
@@ -142,7 +143,6 @@ def _row(
 
     rate = config.learning_rate / (3 if cell == "tanh" else 1)
     schedule = optax.cosine_decay_schedule(rate, steps)
-    params = cells.init(jax.random.key(config.seed), cell, inputs, config.units, 10)
     result = training.fit(
         _rule(config, cell),
         optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule)),
@@ -176,18 +176,18 @@ def _rule(config, cell):
     length = config.side if config.rows else config.side**2
     slots = gradients.remat.slots(math.isqrt(length))
     policies = {"none": None, "step": "step", "slots": slots}
-    return gradients.bptt(step, loss, checkpoint=policies[config.checkpoint])
+    return gradients.bptt(step, loss, remat=policies[config.remat])
 
 
 def _accuracy(config, cell, params, test) -> float:
-    advance, zeros, read = cells.CELLS[cell][1:]
-    without_output = lambda params, carry, x: (advance(params, carry, x), None)
+    advance, read = cells.CELLS[cell], cells.visible(cell)
+    without_output = lambda params, carry, x: (advance(params, carry, x)[0], None)
 
     @jax.jit
     def classify(images):
-        carry = zeros((len(images),), config.units)
+        carry = advance.carry(params["cell"], (len(images),))
         xs = jnp.swapaxes(images, 0, 1)
-        last, _ = gradients.unroll(without_output, params, carry, xs)
+        last, _ = gradients.unroll(without_output, params["cell"], carry, xs)
         return jnp.argmax(cells.readout(params, read(last)), axis=-1)
 
     images, labels = (part[: config.test] for part in test)

@@ -23,7 +23,8 @@ def name(request):
 
 
 def parts(name):
-    return (getattr(cells, name + end) for end in ("", "_params", "_carry"))
+    cell = getattr(cells, name)
+    return iter((cell, cell.init, cell.carry))
 
 
 @cache
@@ -125,8 +126,8 @@ def test_equals_torch(name):
     chex.assert_trees_all_close(got, want, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("adjoint", ["scan", "two_phase"])
-def test_padding_and_resets_in_any_batch(name, adjoint):
+@pytest.mark.parametrize("backward", ["scan", "two_phase"])
+def test_padding_and_resets_in_any_batch(name, backward):
     """Against Flax's cell in the same rule."""
     params, carry, xs, initial = problem(name, (2, 3))
     bits = jax.random.bernoulli(jax.random.key(9), 0.6, (2, T, 2, 3))
@@ -138,7 +139,7 @@ def test_padding_and_resets_in_any_batch(name, adjoint):
         )
     )
     want = by(partial(flax_step, name))(params, carry, xs, initial)
-    got = by(next(parts(name)), adjoint=adjoint)(params, carry, xs, initial)
+    got = by(next(parts(name)), backward=backward)(params, carry, xs, initial)
     chex.assert_tree_all_finite(want)
     chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-12)
 
@@ -152,7 +153,7 @@ def test_other_transformations_work_on_steps(name):
         jax.jit(rule)(params, carry, xs, targets)
         for rule in (
             gradients.bptt(step, loss),
-            gradients.bptt(step, loss, adjoint="two_phase"),
+            gradients.bptt(step, loss, backward="two_phase"),
             gradients.over_sequence(gradients.rtrl(step, loss)),
         )
     ]

@@ -14,23 +14,23 @@ KEY = jax.random.key(0)
 CELLS = {
     "lru": (
         cells.lru,
-        lambda **options: cells.lru_params(KEY, 2, 3, 4, **options),
-        lambda params, batch: cells.lru_carry(params, batch, complex=False),
+        lambda **options: cells.lru.init(KEY, 2, 3, 4, **options),
+        lambda params, batch: cells.lru.carry(params, batch, complex=False),
     ),
     "min_gru": (
         cells.min_gru,
-        lambda **options: cells.min_gru_params(KEY, 2, 4, **options),
-        cells.min_gru_carry,
+        lambda **options: cells.min_gru.init(KEY, 2, 4, **options),
+        cells.min_gru.carry,
     ),
     "rtu": (
         cells.rtu,
-        lambda **options: cells.rtu_params(KEY, 2, 2, **options),
-        cells.rtu_carry,
+        lambda **options: cells.rtu.init(KEY, 2, 2, **options),
+        cells.rtu.carry,
     ),
     "rtu_non_linear": (
         partial(cells.rtu, linear=False),
-        lambda **options: cells.rtu_params(KEY, 2, 2, **options),
-        cells.rtu_carry,
+        lambda **options: cells.rtu.init(KEY, 2, 2, **options),
+        cells.rtu.carry,
     ),
 }
 
@@ -53,7 +53,7 @@ def relu(z):
 
 
 def test_lru_is_its_equation():
-    params = cells.lru_params(KEY, 2, 3, 4)
+    params = cells.lru.init(KEY, 2, 3, 4)
     p = jax.tree.map(np.asarray, params)
     eigenvalues = np.exp(-np.exp(p["log_decay"]) + 1j * np.exp(p["log_angle"]))
     matrix_in = p["in_real"] + 1j * p["in_imag"]
@@ -71,7 +71,7 @@ def test_lru_is_its_equation():
 
 
 def test_min_gru_is_its_equation():
-    params = cells.min_gru_params(KEY, 2, 3)
+    params = cells.min_gru.init(KEY, 2, 3)
     biases = {"gate": jnp.array([0.1, 0.2, -0.3]), "candidate": jnp.array([1.0, 0, 2])}
     params = {name: (params[name][0], bias) for name, bias in biases.items()}
     (gate, b), (candidate, c) = [
@@ -93,7 +93,7 @@ def test_min_gru_is_its_equation():
     "f", [np.tanh, lambda z: np.maximum(z, 0)], ids=["tanh", "relu"]
 )
 def test_rtu_is_its_equation(linear, f):
-    params = cells.rtu_params(KEY, 2, 3)
+    params = cells.rtu.init(KEY, 2, 3)
     p = jax.tree.map(np.asarray, params)
     r, theta = np.exp(-np.exp(p["log_decay"])), np.exp(p["log_angle"])
     g, k, gamma = r * np.cos(theta), r * np.sin(theta), np.sqrt(1 - r**2)
@@ -131,11 +131,11 @@ def test_in_every_exact_rule(cell):
 
 
 def test_lru_has_the_same_gradient_with_either_carry():
-    params = cells.lru_params(KEY, 2, 3, 4)
+    params = cells.lru.init(KEY, 2, 3, 4)
     xs, targets = jnp.ones((5, 6, 2)), jnp.ones((5, 6, 4))
     rule = gradients.bptt(cells.lru, squared_error)
-    (value, last), grads = rule(params, cells.lru_carry(params, (6,)), xs, targets)
-    pair = cells.lru_carry(params, (6,), complex=False)
+    (value, last), grads = rule(params, cells.lru.carry(params, (6,)), xs, targets)
+    pair = cells.lru.carry(params, (6,), complex=False)
     (want, parts), want_grads = rule(params, pair, xs, targets)
     assert_same((value, last, grads), (want, jax.lax.complex(*parts), want_grads))
     chex.assert_trees_all_equal_dtypes(grads, params)
@@ -143,7 +143,7 @@ def test_lru_has_the_same_gradient_with_either_carry():
 
 def test_lru_begins_within_its_ring():
     settings = {"min_radius": 0.3, "max_radius": 0.6, "max_angle": 0.5}
-    params = cells.lru_params(KEY, 2, 500, 1, **settings)
+    params = cells.lru.init(KEY, 2, 500, 1, **settings)
     radii = jnp.exp(-jnp.exp(params["log_decay"]))
     angles = jnp.exp(params["log_angle"])
     assert jnp.all((radii >= 0.3) & (radii <= 0.6))
@@ -187,6 +187,6 @@ def test_any_batch_shape(cell, batch):
 )
 def test_mistakes_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
-        cells.lru_params(KEY, 2, 3, 4, **settings)
+        cells.lru.init(KEY, 2, 3, 4, **settings)
     with pytest.raises(ValueError, match=message):
-        cells.rtu_params(KEY, 2, 3, **settings)
+        cells.rtu.init(KEY, 2, 3, **settings)

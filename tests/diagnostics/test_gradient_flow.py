@@ -155,7 +155,7 @@ def test_pictures_have_labels(make_probe):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"samples": 0}, "samples must be a positive integer"),
+        ({"samples": 0}, "samples must be an integer of at least 1"),
         ({"tau": 10}, "tau must be an integer from 0 to 5"),
         ({"tolerance": 1.5}, "tolerance must be between 0 and 1"),
         ({"loss": lambda y, target: (y - target)[None]}, "one number for each example"),
@@ -252,8 +252,8 @@ def test_spectrum_of_networks_is_that_of_their_jacobians(make_problem, cell):
 
 def test_spectrum_of_a_complex_carry():
     """Each |λ| of the linear recurrent unit is that of two real directions."""
-    params = cells.lru_params(jax.random.key(0), 1, 2, 1, min_radius=0.3)
-    carry = cells.lru_carry(params)
+    params = cells.lru.init(jax.random.key(0), 1, 2, 1, min_radius=0.3)
+    carry = cells.lru.carry(params)
     run = spectrum(cells.lru, exponents=4, skip=600, power_iterations=1)
     found = run(params, carry, jnp.zeros((800, 1)))
     expected = np.sort(np.repeat(-np.exp(params["log_decay"]), 2))[::-1]
@@ -276,7 +276,7 @@ def test_picture_of_a_spectrum():
     [
         ({"exponents": 4}, "exponents must be an integer from 1 to 3"),
         ({"skip": 5}, "skip must be an integer from 0 to 4"),
-        ({"power_iterations": 0}, "power_iterations must be a positive integer"),
+        ({"power_iterations": 0}, "power_iterations must be an integer of at least 1"),
         ({"batch_shape": (2,)}, r"carry must begin with \(2,\)"),
         ({"mask": jnp.ones((5, 2), bool)}, r"mask must be \[T, \*batch\] = \(5,\)"),
     ],

@@ -145,7 +145,7 @@ def test_benchmark_of_sweeps_runs(monkeypatch):
 def test_benchmark_of_online_rules_runs(monkeypatch):
     monkeypatch.setattr(benchmarks._online, "SHAPES", [(3, 2)])
     monkeypatch.setattr(benchmarks._online, "PRODUCTS", ("tanh",))
-    monkeypatch.setattr(benchmarks._online, "CELLS", ("LSTM",))
+    monkeypatch.setattr(benchmarks._online, "NAMES", ("lstm",))
     monkeypatch.setattr(benchmarks._online, "LENGTH", 3)
     monkeypatch.setattr(benchmarks._online, "LENGTHS", (2, 4))
     monkeypatch.setattr(benchmarks._online, "BY_LENGTH", {"snap, order 1": "tanh"})

@@ -57,7 +57,7 @@ def probe_f():
     return tuple(jnp.array(F[name]) for name in ("V", "x", "t"))
 
 
-def settle(V, x, h):
+def settle(V, h, x):
     return jnp.tanh(V @ h + x)
 
 
@@ -66,7 +66,7 @@ def test_probe_f():
     tight = {"tol": 1e-14, "max_steps": 300}
 
     def energy(V, x):
-        h, info = gradients.fixed_point(settle, V, x, jnp.zeros(3), **tight)
+        h, info = gradients.fixed_point(settle, V, jnp.zeros(3), x, **tight)
         return half_square(h, t), (h, info)
 
     (value, (h, info)), grads = jax.value_and_grad(energy, (0, 1), has_aux=True)(V, x)
@@ -107,6 +107,6 @@ def test_probe_f_relaxation(damping):
     # A tolerance on ‖f(h) − h‖ / ‖h‖ that stands for one of 1e-10 on the damped step.
     tol = 1e-10 / float(damping) / jnp.linalg.norm(jnp.array(F["h"])).item()
     _, info = gradients.fixed_point(
-        settle, V, x, jnp.zeros(3), damping=float(damping), tol=tol
+        settle, V, jnp.zeros(3), x, damping=float(damping), tol=tol
     )
     assert info.steps == F["forward"][damping] + 1  # the last finds it so

@@ -41,7 +41,7 @@ def solve_adjoint(
     forward: FixedPointInfo | None = None,
     start: PyTree | None = None,
 ) -> tuple[PyTree, FixedPointInfo]:
-    """Return (I − J)⁻¹ rhs as the policy wants it, and how it was found.
+    """Return (I − J)⁻¹ rhs, treated as on_failure says, and its info.
 
     Differentiable: its derivatives, and its transpose, are by the same solver.
     """
@@ -83,7 +83,7 @@ def _truncated(
     forward: FixedPointInfo,
     start: PyTree | None,
 ) -> tuple[PyTree, FixedPointInfo]:
-    """Return what is finite in any case, and linear in b.
+    """Return a z that is finite in any case and linear in b, and its info.
 
     Whether an example is solved for is seen from the forward pass alone, so that
     forward and reverse mode, of different b, agree on it and are transposes.
@@ -150,11 +150,11 @@ def _derivative_if_jvp(batch_ndim, primals, tangents):
 
 
 def unused(cotangent: PyTree, batch_ndim: int) -> jax.Array:
-    """Tell the examples [*batch] whose state nothing depends on, to first order."""
+    """Return the examples [*batch] on which nothing depends, to first order."""
     return largest(cotangent, batch_ndim) == 0
 
 
 def nan_unless(right: jax.Array, tree: PyTree) -> PyTree:
-    """Replace the examples that are not right by NaN."""
+    """Replace all examples by NaN, except those that are right."""
     nan: Any = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), tree)
     return select(right, tree, nan)

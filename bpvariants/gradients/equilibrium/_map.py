@@ -35,7 +35,9 @@ def check_map(
                 f"does; with {shapes} only f(params, x, h) returns the like of {name}. "
                 "Exchange the last two parameters of f."
             ) from error
-        if _returns(f, (params, x, h), like=x) or _returns(f, (params, h, x), like=x):
+        orders = (params, h, x), (params, x, h)
+        # An f that broadcasts returns the like of x in both orders: init is too small.
+        if sum(_returns(f, order, like=x) for order in orders) == 1:
             raise ValueError(
                 f"{name} must come before x, and f must be f(params, h, x): the state "
                 f"before the input. With {shapes} f returns the like of x, not of "

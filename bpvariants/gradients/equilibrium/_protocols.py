@@ -32,7 +32,7 @@ class Solver(Protocol):
 
 
 class Adjoint(Protocol):
-    """A solver of (I − J) z = b, itself a pytree. `approximate` ones may end early."""
+    """A solver of (I − J) z = b, a pytree. `approximate` ones may end early."""
 
     approximate: ClassVar[bool]
 
@@ -54,7 +54,7 @@ def solve_linear(
     batch_ndim: int,
     start: PyTree | None,
 ) -> tuple[jax.Array, Outcome]:
-    """Solve b − matvec(z) = 0; return a factor, and what is to be times it."""
+    """Solve b − matvec(z) = 0, scaled; return the scale, and the scaled outcome."""
     size, b = normalised(b, batch_ndim)
     begin = b if start is None else begin_at(times(1 / size, start), b, batch_ndim)
     outcome = solver.solve(
@@ -67,12 +67,12 @@ def solve_linear(
 
 
 def begin_at(start: PyTree, otherwise: PyTree, batch_ndim: int) -> PyTree:
-    """Return a start, except where an example of it is not finite."""
+    """Return the start; for examples where it is not finite, the other tree."""
     return select(jnp.isfinite(norm(start, batch_ndim)), start, otherwise)
 
 
 def check_no_start(adjoint: object, start: Any) -> None:
-    """Check that a start is not given to what does not iterate from one."""
+    """Check that no start is given to an adjoint solver that takes none."""
     if start is not None:
         raise ValueError(
             f"start_adjoint must be left out with {type(adjoint).__name__}, which "

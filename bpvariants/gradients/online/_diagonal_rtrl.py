@@ -25,7 +25,6 @@ def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     Returns:
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`InfluenceState`.
-      `init` takes `inputs`, as rtrl's does.
 
     Raises:
       ValueError: when the rule meets a step in whose program a parameter can influence,
@@ -34,7 +33,7 @@ def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from bpvariants import cells, gradients
-      >>> params = cells.min_gru_params(jax.random.key(0), 3, 8)
+      >>> params = cells.min_gru.init(jax.random.key(0), 3, 8)
       >>> loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
       >>> rule = gradients.over_sequence(gradients.diagonal_rtrl(cells.min_gru, loss))
       >>> args = params, jnp.zeros(8), jnp.ones((20, 3)), jnp.zeros((20, 8))

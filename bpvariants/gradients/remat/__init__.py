@@ -1,4 +1,7 @@
-"""What a backward pass through time keeps, and what it computes again."""
+"""Remat policies: what a backward pass through time keeps, and computes again.
+
+They are values of `remat=` of `unroll`, `bptt`, `artbp` and `bidirectional`.
+"""
 
 from bpvariants.gradients.remat._cost import (
     Cost as Cost,

@@ -1,4 +1,4 @@
-"""What a checkpoint policy costs, told before anything runs."""
+"""Predicted cost of a remat policy: evaluations of the step, and bytes kept."""
 
 import math
 from typing import NamedTuple
@@ -6,13 +6,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import check_floating, step_shapes
+from bpvariants._checks import check_count, check_floating, step_shapes
 from bpvariants._losses import with_loss
 from bpvariants.gradients.remat._policies import (
     Budget,
-    check_count,
-    Checkpoint,
     Every,
+    Remat,
     Slots,
 )
 from bpvariants.gradients.remat._slots_scan import count_evaluations
@@ -25,21 +24,19 @@ class Cost(NamedTuple):
 
     policy: Every | Slots  # what is run: every(T) for None
     evaluations: int  # of the step, in one gradient
-    bytes: int | None  # that the steps keep; None if it is not known how large they are
+    bytes: int | None  # kept by the steps; None if the size of a step is not given
 
 
-def predicted_cost(
-    num_steps: int, checkpoint: Checkpoint, size: StepBytes | None = None
-) -> Cost:
+def predicted_cost(num_steps: int, remat: Remat, size: StepBytes | None = None) -> Cost:
     """Return how often a gradient evaluates the step, and how many bytes it keeps.
 
     Besides these bytes, which hold the carries and what the steps compute, a program
     needs room for its inputs and outputs, and for params and their gradient. XLA may
-    need somewhat less, where it sees that one thing can be had from another, or more.
+    need somewhat more, or less where it finds that one array can be had from another.
 
     Args:
       num_steps: T.
-      checkpoint: a policy, as :func:`bptt` and :func:`unroll` take it.
+      remat: a policy, as :func:`bptt` and :func:`unroll` take it.
       size: how large a step is, as :func:`step_bytes` tells; needed for bytes, and for
         a :func:`budget`.
 
@@ -49,7 +46,8 @@ def predicted_cost(
       None without a size.
 
     Raises:
-      ValueError: if an argument is none of these, or nothing fits the budget.
+      ValueError: if num_steps is no integer of at least 1, remat or size is of another
+        kind, a budget comes without a size, or no policy fits the budget.
 
     Example:
       >>> from bpvariants import gradients
@@ -63,7 +61,7 @@ def predicted_cost(
         raise ValueError(
             f"size must be what gradients.remat.step_bytes returns, got {size!r}."
         )
-    return policy_cost(int(num_steps), checkpoint, size)
+    return policy_cost(int(num_steps), remat, size)
 
 
 def step_bytes(
@@ -74,10 +72,10 @@ def step_bytes(
     loss: Loss | None = None,
     target: PyTree = None,
 ) -> StepBytes:
-    """Return how large a step of a network is, without running it.
+    """Return how many bytes a step of a network takes, without running it.
 
-    With a mask or resets it is a little larger, by which example they are for, and by
-    the inputs once more.
+    With a mask or resets a step takes a little more: the flags of each example, and the
+    inputs once more.
 
     Args:
       step: one time step of the network.
@@ -91,7 +89,7 @@ def step_bytes(
 
     Returns:
       A NamedTuple of bytes, for the whole batch: `carry`; `kept` by the step for its
-      backward pass if there is no checkpoint; `inputs`.
+      backward pass with remat=None; `inputs`.
 
     Raises:
       ValueError: if shapes or dtypes disagree.
@@ -113,27 +111,27 @@ def step_bytes(
     return measure(advance, params, carry, inputs)
 
 
-def policy_cost(length: int, checkpoint: Checkpoint, size: StepBytes | None) -> Cost:
-    """Return what a policy is for so many steps, and costs."""
-    if isinstance(checkpoint, Budget):
-        return _within(length, checkpoint.num_bytes, size)
-    if checkpoint is None:
-        checkpoint = Every((length,))
-    elif isinstance(checkpoint, str) and checkpoint == "step":
-        checkpoint = Every((1,))
-    if isinstance(checkpoint, Slots):
-        slots = min(checkpoint.number, length)
+def policy_cost(length: int, remat: Remat, size: StepBytes | None) -> Cost:
+    """Return what a policy runs for so many steps, and its cost."""
+    if isinstance(remat, Budget):
+        return _within(length, remat.num_bytes, size)
+    if remat is None:
+        remat = Every((length,))
+    elif isinstance(remat, str) and remat == "step":
+        remat = Every((1,))
+    if isinstance(remat, Slots):
+        slots = min(remat.number, length)
         memory = size and (slots + 1) * size.carry + size.kept
         return Cost(Slots(slots), count_evaluations(length, slots), memory)
-    if not isinstance(checkpoint, Every):
+    if not isinstance(remat, Every):
         raise ValueError(
-            "checkpoint must be None, 'step', gradients.remat.every(k), "
+            "remat must be None, 'step', gradients.remat.every(k), "
             "gradients.remat.slots(m) or gradients.remat.budget(num_bytes); got "
-            f"{checkpoint!r}."
+            f"{remat!r}."
         )
-    evaluations = _evaluations(length, checkpoint.lengths)
-    memory = size and _bytes(length, checkpoint.lengths, size)
-    return Cost(checkpoint, evaluations, memory)
+    evaluations = _evaluations(length, remat.lengths)
+    memory = size and _bytes(length, remat.lengths, size)
+    return Cost(remat, evaluations, memory)
 
 
 def _evaluations(length: int, lengths: tuple[int, ...]) -> int:
@@ -153,7 +151,7 @@ def _bytes(length: int, lengths: tuple[int, ...], size: StepBytes) -> int:
     k, *rest = inside
     stretches, left = divmod(length, k)
     copy = length * size.inputs if left else 0
-    # The steps left over come first on the way back, and are gone when a stretch comes.
+    # The remainder is differentiated first and freed before the first stretch.
     most = max(_bytes(n, tuple(rest), size) for n in (k, left))
     return stretches * size.carry + most + copy
 
@@ -162,7 +160,7 @@ def _within(length: int, num_bytes: int, size: StepBytes | None) -> Cost:
     """Return the policy with the fewest evaluations that fits."""
     if size is None:
         raise ValueError(
-            "checkpoint is a budget, for which size must be given: what step_bytes "
+            "size must be given with a budget: it is what gradients.remat.step_bytes "
             "returns."
         )
     cost = lambda policy: policy_cost(length, policy, size)

@@ -1,4 +1,4 @@
-"""Checkpoint policies: what of a scan's T steps is kept for its backward pass.
+"""Remat policies: what a scan of T steps keeps for its backward pass.
 
 Notation: c bytes in a carry, d in the inputs of a step, r in all that a step keeps for
 its backward pass; S evaluations of the step for one gradient, the forward pass's
@@ -16,29 +16,30 @@ policies give the same gradient.
 """
 
 from itertools import pairwise
-from numbers import Integral
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
+
+from bpvariants._checks import check_count
 
 
 class Every(NamedTuple):
-    """The policy that :func:`every` returns, for its docstring see there."""
+    """The policy that :func:`every` returns; its docstring is there."""
 
     lengths: tuple[int, ...]
 
 
 class Slots(NamedTuple):
-    """The policy that :func:`slots` returns, for its docstring see there."""
+    """The policy that :func:`slots` returns; its docstring is there."""
 
     number: int
 
 
 class Budget(NamedTuple):
-    """The policy that :func:`budget` returns, for its docstring see there."""
+    """The policy that :func:`budget` returns; its docstring is there."""
 
     num_bytes: int
 
 
-Checkpoint: TypeAlias = Literal["step"] | Every | Slots | Budget | None
+Remat: TypeAlias = Literal["step"] | Every | Slots | Budget | None
 
 
 def every(*lengths: int) -> Every:
@@ -55,7 +56,7 @@ def every(*lengths: int) -> Every:
         that divides T spares a copy of the inputs.
 
     Returns:
-      A policy for `checkpoint=` of :func:`bptt` and :func:`unroll`.
+      A policy for `remat=` of :func:`bptt` and :func:`unroll`.
 
     Raises:
       ValueError: if lengths are not falling integers of at least 1.
@@ -97,7 +98,7 @@ def slots(number: int) -> Slots:
       number: m ≥ 1, carries kept, the first one counted.
 
     Returns:
-      A policy for `checkpoint=` of :func:`bptt` and :func:`unroll`.
+      A policy for `remat=` of :func:`bptt` and :func:`unroll`.
 
     Raises:
       ValueError: if number is no integer of at least 1.
@@ -129,7 +130,7 @@ def budget(num_bytes: int) -> Budget:
       num_bytes: what may be kept, in bytes, 1 or more.
 
     Returns:
-      A policy for `checkpoint=` of :func:`bptt` and :func:`unroll`, which raise a
+      A policy for `remat=` of :func:`bptt` and :func:`unroll`, which raise a
       ValueError, saying how many bytes it would take, if no policy fits.
 
     Raises:
@@ -146,8 +147,3 @@ def budget(num_bytes: int) -> Budget:
     """
     check_count("num_bytes", num_bytes)
     return Budget(int(num_bytes))
-
-
-def check_count(name: str, value: Any) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")

@@ -1,4 +1,4 @@
-"""A scan that keeps for its backward pass what a checkpoint policy says."""
+"""Scan that keeps for its backward pass what a remat policy says."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -8,21 +8,21 @@ import jax.numpy as jnp
 
 from bpvariants._checks import first_step
 from bpvariants.gradients.remat._cost import policy_cost
-from bpvariants.gradients.remat._policies import Budget, Checkpoint, Every, Slots
+from bpvariants.gradients.remat._policies import Budget, Every, Remat, Slots
 from bpvariants.gradients.remat._slots_scan import scan_with_slots
 from bpvariants.gradients.remat._step_bytes import measure
 from bpvariants.types import PyTree
 
 
-def checkpointed_scan(
-    body: Callable, given: PyTree, carry: PyTree, xs: PyTree, checkpoint: Checkpoint
+def remat_scan(
+    body: Callable, given: PyTree, carry: PyTree, xs: PyTree, remat: Remat
 ) -> tuple[PyTree, PyTree]:
     """Scan `body(given, carry, x)`, which keeps what the policy says."""
     length = jax.tree.leaves(xs)[0].shape[0]
     size = None
-    if isinstance(checkpoint, Budget):
+    if isinstance(remat, Budget):
         size = measure(body, given, carry, first_step(xs))
-    policy = policy_cost(length, checkpoint, size).policy
+    policy = policy_cost(length, remat, size).policy
     if isinstance(policy, Slots) and length > 1:
         return scan_with_slots(body, given, carry, xs, policy.number)
     lengths = policy.lengths if isinstance(policy, Every) else ()

@@ -1,4 +1,4 @@
-"""Feedback weights, drawn at random once for a training."""
+"""Draw the feedback weights of feedback alignment, once for a training."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, get_args, Literal, TypeAlias
@@ -18,8 +18,8 @@ def alignment_weights(
     layers: Sequence[Layer],
     params: Sequence[PyTree],
     x: PyTree,
-    kind: AlignmentKind = "fa",
     *,
+    kind: AlignmentKind = "fa",
     batch_ndim: int = 1,
     initializer: Callable | None = None,
 ) -> tuple[PyTree, ...] | None:
@@ -54,7 +54,7 @@ def alignment_weights(
       >>> layers, x = [(dense, jnp.tanh)] * 3, jnp.zeros((4, 2))
       >>> params = jnp.ones((2, 5)), jnp.ones((5, 6)), jnp.ones((6, 3))
       >>> draw = lambda kind: gradients.alignment_weights(
-      ...     jax.random.key(0), layers, params, x, kind
+      ...     jax.random.key(0), layers, params, x, kind=kind
       ... )
       >>> [None if B is None else B.shape for B in draw("fa")]
       [None, (5, 6), (6, 3)]

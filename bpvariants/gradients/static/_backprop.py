@@ -53,7 +53,7 @@ def backprop(
       A function (params, x, target, weights=None) -> ((value, info), grads): params and
       grads with one entry a layer, x and target of leaves [*batch, ...], weights
       [*batch], value the weighted mean loss, info a :class:`LayerInfo` for each layer.
-      `info.table()` is text to print, and :func:`draw` makes a picture of info.
+      `info.table()` is text to print, and `info.plot()` draws the chain rule.
 
     Raises:
       ValueError: if there is no layer; when the function is called, if params has not

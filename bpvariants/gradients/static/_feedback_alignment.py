@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bpvariants._jaxpr.reach import needed_inputs
+from bpvariants._jaxpr.reach import needed_arguments
 from bpvariants.gradients._feedback import fed_back
 from bpvariants.gradients.static._alignment_weights import (
     AlignmentKind,
@@ -47,8 +47,8 @@ from bpvariants.types import Loss, PyTree
 def feedback_alignment(
     layers: Sequence[Layer],
     loss: Loss,
-    kind: AlignmentKind = "fa",
     *,
+    kind: AlignmentKind = "fa",
     scale: Scale = "xavier",
     initializer: Callable | None = None,
 ) -> Callable[..., tuple[tuple[jax.Array, BackpropInfo], tuple[PyTree, ...]]]:
@@ -95,7 +95,7 @@ def feedback_alignment(
       >>> params = jnp.eye(2, 3), jnp.ones((3, 1))
       >>> x, target = jnp.ones((4, 2)), jnp.zeros((4, 1))
       >>> feedback = gradients.alignment_weights(jax.random.key(0), layers, params, x)
-      >>> rule = gradients.feedback_alignment(layers, loss, "fa")
+      >>> rule = gradients.feedback_alignment(layers, loss, kind="fa")
       >>> (value, info), grads = rule(params, x, target, feedback=feedback)
       >>> (_, exact), _ = gradients.backprop(layers, loss)(params, x, target)
       >>> angles = diagnostics.alignment_angles(info, exact)
@@ -133,8 +133,8 @@ def feedback_alignment(
 def _check_given(kind, feedback, key, num_layers):
     wanted = {"usf": None, "brsf": "key"}.get(kind, "feedback")
     remedy = {
-        "feedback": "gradients.alignment_weights(key, layers, params, x, kind), once "
-        "for a training",
+        "feedback": "gradients.alignment_weights(key, layers, params, x, "
+        f"kind={kind!r}), once for a training",
         "key": "a key of jax.random, a new one at every batch",
     }
     for name, given in {"feedback": feedback, "key": key}.items():
@@ -191,9 +191,8 @@ def _check_affine(index, function, theta, y):
     def pulled(y, theta, delta):
         return jax.vjp(lambda y: function(theta, y), y)[1](delta)
 
-    jaxpr = jax.make_jaxpr(pulled)(y, theta, shapes).jaxpr
-    needed = needed_inputs(jaxpr, [True] * len(jaxpr.outvars))
-    if any(needed[: len(jax.tree.leaves(y))]):
+    needs_y, *_ = needed_arguments(pulled, y, theta, shapes)
+    if any(needs_y):
         raise ValueError(
             f"the function of layers[{index}] must be affine in y, as those of a dense "
             "layer and a convolution are, for its weights to be replaced on the way "
@@ -218,8 +217,8 @@ def _direct(layers, loss, params, x, target, weights, feedback):
             signals = fed_back(feedback[index], deltas, output, example(y))
         except ValueError as error:
             raise ValueError(
-                f"feedback[{index}] does not fit; draw it by alignment_weights("
-                f"key, layers, params, x, 'dfa'): {error}"
+                f"feedback[{index}] does not fit; draw it by gradients."
+                f"alignment_weights(key, layers, params, x, kind='dfa'): {error}"
             ) from error
         leaves, structure = jax.tree.flatten(y)
         pairs = zip(leaves, signals, strict=True)

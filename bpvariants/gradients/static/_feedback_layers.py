@@ -1,4 +1,4 @@
-"""Layers whose errors travel back through other weights than activities forward.
+"""Layers whose errors travel back through other weights than activities do forward.
 
 Notation: s = y W + b, and δ = ∂E/∂s. Backpropagation sends δ Wᵀ to the layer below, and
 the rules of feedback alignment send

@@ -26,7 +26,7 @@ from bpvariants._losses import (
     normalised,
     with_loss,
 )
-from bpvariants.gradients.remat._policies import Checkpoint
+from bpvariants.gradients.remat._policies import Remat
 from bpvariants.gradients.through_time._unroll import sum_steps
 from bpvariants.types import GradientRule, Loss, PyTree, Step
 
@@ -45,7 +45,7 @@ def artbp(
     loss: Loss,
     *,
     truncation: float | jax.Array | Schedule,
-    checkpoint: Checkpoint = None,
+    remat: Remat = None,
 ) -> GradientRule:
     """ARTBP, an unbiased estimate of BPTT's gradient from random truncations.
 
@@ -57,8 +57,8 @@ def artbp(
 
     Under `jit` shapes are static, and any segment may turn out as long as the sequence.
     So time and memory are those of :func:`bptt`, and this is for the study of the
-    estimator: what does unbiased truncation cost in variance? Memory is saved only by
-    who draws the segments outside of `jit`, and keeps one of them at a time.
+    estimator: what does unbiased truncation cost in variance? To save memory, draw the
+    segments outside of `jit`, and keep one of them at a time.
 
     Cuts are drawn for each example by itself: unbiased as are cuts common to the batch,
     with less variance, as the errors of examples average out. A reset lets nothing
@@ -73,7 +73,7 @@ def artbp(
         since its last cut, reset or start; and returns numbers [] or [*batch], as
         :func:`growing_truncation` does. At κ = 1 nothing could make up for what is
         lost: numbers out of range, if not known before, make the gradient NaN.
-      checkpoint: as in :func:`bptt`.
+      remat: as in :func:`bptt`.
 
     Returns:
       A :class:`~bpvariants.types.GradientRule` that also takes `key`, a
@@ -99,7 +99,7 @@ def artbp(
       arXiv:1705.08209.
     """
     _check_truncation(truncation)
-    with_cuts = _with_cuts(step, loss, checkpoint)
+    with_cuts = _with_cuts(step, loss, remat)
 
     def rule(
         params,
@@ -165,7 +165,7 @@ def _cuts(
         age = older if mask is None else jnp.where(mask, older, age)
         return age, Cuts(cut, kappa)
 
-    # What is not bool is named as a mistake later, where padding is dealt with.
+    # Non-boolean masks are rejected later, in `guarded`.
     mask, reset = (None if f is None else f.astype(bool) for f in (mask, reset))
     if mask is not None and reset is not None:
         reset = reset & mask
@@ -183,7 +183,7 @@ def _broadcast(kappa: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _with_cuts(
-    step: Step, loss: Loss, checkpoint: Checkpoint
+    step: Step, loss: Loss, remat: Remat
 ) -> Callable[..., tuple[tuple[jax.Array, PyTree], PyTree]]:
     """Return a gradient rule whose first argument draws the cuts."""
     advance = with_loss(step, loss)
@@ -206,7 +206,7 @@ def _with_cuts(
             inputs = (xs, targets), cuts
             last, value = sum_steps(
                 cutting, params, carry, inputs, mask, reset, initial,
-                shares=shares, checkpoint=checkpoint,
+                shares=shares, remat=remat,
             )  # fmt: skip
             return value, last
 

@@ -1,4 +1,4 @@
-"""Networks that read a sequence from both ends.
+"""Two networks that read a sequence from both ends.
 
 Notation: → and ← are two networks of their own, with resets and padding as in
 `unroll`. For a sequence of the steps 1 … T,
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._losses import as_arrays
-from bpvariants.gradients.remat._policies import Checkpoint
+from bpvariants.gradients.remat._policies import Remat
 from bpvariants.gradients.through_time._unroll import unroll
 from bpvariants.types import PyTree, Step
 
@@ -28,7 +28,7 @@ def bidirectional(
     mask: jax.Array | None = None,
     reset: jax.Array | None = None,
     initial: tuple[PyTree, PyTree] | None = None,
-    checkpoint: Checkpoint = None,
+    remat: Remat = None,
 ) -> tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree]]:
     """Run one network along time and another against it, differentiably, as `unroll`.
 
@@ -52,7 +52,7 @@ def bidirectional(
       mask: [T, *batch] bool, False in padding, where outputs mean nothing.
       reset: [T, *batch] bool, True where an episode begins, unless it is padding.
       initial: a pair, what a reset puts back; by default carries.
-      checkpoint: as in :func:`unroll`.
+      remat: as in :func:`unroll`.
 
     Returns:
       The carries after all steps, a pair: of the forward network after the last step
@@ -82,7 +82,7 @@ def bidirectional(
     pairs = {"params": params, "carries": carries, "initial": initial}
     for name, pair in pairs.items():
         _check_pair(name, pair)
-    options: dict[str, Any] = {"checkpoint": checkpoint}
+    options: dict[str, Any] = {"remat": remat}
     last_f, ys_f = _run(
         "forward_step",
         *(forward_step, params[0], carries[0], xs),

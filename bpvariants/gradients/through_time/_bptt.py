@@ -17,8 +17,8 @@ from bpvariants._losses import (
     normalised,
     with_loss,
 )
-from bpvariants.gradients.remat._policies import Checkpoint
-from bpvariants.gradients.through_time._unroll import Adjoint, sum_steps
+from bpvariants.gradients.remat._policies import Remat
+from bpvariants.gradients.through_time._unroll import Backward, sum_steps
 from bpvariants.types import GradientRule, Loss, Step
 
 
@@ -26,8 +26,8 @@ def bptt(
     step: Step,
     loss: Loss,
     *,
-    checkpoint: Checkpoint = None,
-    adjoint: Adjoint = "scan",
+    remat: Remat = None,
+    backward: Backward = "scan",
 ) -> GradientRule:
     """Backpropagation through time, the exact gradient of a sequence's mean loss.
 
@@ -37,13 +37,14 @@ def bptt(
     Args:
       step: one time step of the network, such as the `apply` of a Linen cell.
       loss: one loss for each example, such as optax's softmax cross entropies.
-      checkpoint: what is kept for the backward pass, in exchange for time: None, all;
-        "step", the T carries, and the steps are computed again, a fourth forward pass;
-        or a policy: :func:`every`, :func:`slots`, :func:`budget`.
-      adjoint: how to go back, with the same results: "scan", each step in its turn,
-        with its products for the weights' gradient; or "two_phase", through each block
-        of steps first with δ alone, and then for the weights, which get one product
-        over the rows of all steps of the block. That needs checkpoint=None. On a CPU
+      remat: what the backward pass keeps; less memory takes more time. None keeps
+        everything. "step" keeps the T carries and computes each step again, a fourth
+        forward pass. The policies :func:`remat.every`, :func:`remat.slots` and
+        :func:`remat.budget` keep less.
+      backward: how to go back; the results are the same. "scan" takes each step in its
+        turn, with its products for the weights' gradient. "two_phase" goes through each
+        block of steps twice, first with δ alone, then for the weights, which get one
+        product over the rows of all steps of the block. It needs remat=None. On a CPU
         it took 0.5 to 0.9 of the time with batches of 1 and 8, and up to 1.1 with
         one of 64: measure it.
 
@@ -52,7 +53,7 @@ def bptt(
 
     Raises:
       ValueError: when the rule is called, if lengths, shapes or dtypes disagree, or if
-        there is no such adjoint, or none with that checkpoint.
+        remat or backward is unknown, or the two do not go together.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -84,7 +85,7 @@ def bptt(
         def objective(params):
             last, value = sum_steps(
                 advance, params, carry, (xs, targets), mask, reset, initial,
-                shares=shares, checkpoint=checkpoint, adjoint=adjoint,
+                shares=shares, remat=remat, backward=backward,
             )  # fmt: skip
             return value, last
 

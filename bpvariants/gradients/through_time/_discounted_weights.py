@@ -1,4 +1,4 @@
-"""The forgetting factor within one sequence: late losses count more than early ones.
+"""Forgetting factor within one sequence: late losses count more than early ones.
 
 With ℓ_t the losses of a sequence at fixed params and 0 ≤ λ ≤ 1,
 

@@ -1,4 +1,4 @@
-"""A schedule of random truncations whose segments have a heavy tail."""
+"""Schedule of random truncations whose segments have a heavy tail."""
 
 from collections.abc import Callable
 

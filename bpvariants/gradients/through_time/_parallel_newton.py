@@ -1,13 +1,13 @@
 """Newton's method on a whole trajectory, each iteration a parallel linear recurrence.
 
 Notation: h^i_t is the carry of step t after i iterations, J_t = ∂f/∂h at h^i_{t−1}.
-What is wrong with each step, and what becomes of it along time, is taken away:
+The correction d_t is the residual r_t of each step, carried along time:
 
     r_t = f(θ, h^i_{t−1}, x_t) − h^i_t,    d_t = (1 − λ) J_t d_{t−1} + r_t,    d_0 = 0
     h^{i+1}_t = h^i_t + d_t
 
-λ = 0 is Newton's method, λ = 1 is Picard's iteration, and diag J_t in the place of J_t
-is quasi-Newton. In all of them step t is exact after t iterations, as r and d are 0 up
+λ (`shrink`) = 0 is Newton's method, 1 is Picard's iteration, and diag J_t for J_t is
+quasi-Newton. In all of them step t is exact after t iterations, as r and d are 0 up
 to there. Derivatives are those of the trajectory found: with z the adjoint of h,
 
     z_t = J_{t+1}ᵀ z_{t+1} + ∂L/∂h_t.
@@ -55,10 +55,13 @@ class newton:
     if this overflows.
 
     Where the network is chaotic or unstable, products of J_t grow and iterations come
-    to nothing; a damping λ > 0 shrinks a product over k steps by (1 − λ)^k. Whatever λ
-    is, T iterations are enough but for rounding, which products of J_t may blow up:
-    then nothing settles, and this counts as a failure. A tanh network with n = 3 and
-    normal weights of deviation s/√n, T = 200, tol = 1e-8, took
+    to nothing. shrink = λ > 0 multiplies each J_t by 1 − λ, so that a product over k
+    steps shrinks by (1 − λ)^k. It is not the damping of :func:`fixed_point`, which
+    scales the change of an iterate and is 1 for none: here the change is made in full,
+    0 is Newton's method, and what is found is the same. Whatever λ is, T iterations are
+    enough but for rounding, which products of J_t may blow up: then nothing settles,
+    and this counts as a failure. A tanh network with n = 3 and normal weights of
+    deviation s/√n, T = 200, tol = 1e-8, took
 
         s                               1    2    3    5
         full,     λ = 0                 5    9   20  126
@@ -71,7 +74,7 @@ class newton:
 
     Args:
       jacobian: "full" or "diagonal".
-      damping: λ, from 0 (Newton) to 1 (Picard).
+      shrink: λ, from 0 (Newton) to 1 (Picard): each J_t is multiplied by 1 − λ.
       tol: largest change of any number in the carries, absolute, that counts as
         converged, or a few spacings of floating numbers at their size where this is
         more.
@@ -102,7 +105,7 @@ class newton:
     """
 
     jacobian: Jacobian = field(default="full", metadata={"static": True})
-    damping: float | jax.Array = 0.0
+    shrink: float | jax.Array = 0.0
     tol: float | jax.Array = 1e-6
     max_steps: int | jax.Array = 100
     on_failure: OnFailure = field(default="sequential", metadata={"static": True})
@@ -117,10 +120,10 @@ class newton:
             raise ValueError(
                 f"on_failure must be 'sequential' or 'nan', got {self.on_failure!r}."
             )
-        if are_numbers(self.damping) and not 0 <= self.damping <= 1:
+        if are_numbers(self.shrink) and not 0 <= self.shrink <= 1:
             raise ValueError(
-                "damping must be from 0, Newton's method, to 1, Picard's iteration; "
-                f"got {self.damping}."
+                "shrink must be from 0, Newton's method, to 1, Picard's iteration; "
+                f"got {self.shrink}."
             )
         check_limits(self.tol, self.max_steps)
 
@@ -141,7 +144,7 @@ def iterate(
     """Make gap(trajectory) [T, *batch, n] vanish, each example by itself."""
     length, *batch, _ = start.shape
     tol = jnp.asarray(method.tol, start.dtype)
-    keep = 1 - jnp.asarray(method.damping, start.dtype)
+    keep = 1 - jnp.asarray(method.shrink, start.dtype)
     # All is exact after T iterations; that nothing moves is seen in one more.
     limit = jnp.minimum(jnp.asarray(method.max_steps, jnp.int32), length + 1)
     over_time = tuple({0, start.ndim - 1})
@@ -183,7 +186,7 @@ def solve_tangent(g: Gap, y: jax.Array, method: newton, eps: float) -> jax.Array
                 lambda: dense_scan_in_order(matrices, -y, reverse),
             )
         size = jnp.max(jnp.abs(y), initial=0)
-        exact = newton("diagonal", method.damping, method.tol * size, y.shape[0] + 1)
+        exact = newton("diagonal", method.shrink, method.tol * size, y.shape[0] + 1)
         state = iterate(lambda x: g(x) - y, jnp.zeros_like(y), exact, eps, reverse)
         found = state.converged[None, ..., None]
         return jnp.where(found, state.trajectory, jnp.nan)

@@ -1,4 +1,4 @@
-"""A network along time, all steps at once: the root of a trajectory.
+"""Run a network along time, all steps at once: solve for its trajectory.
 
 Notation: h = (h_1 … h_T) is the trajectory of the carry. It is the root of
 

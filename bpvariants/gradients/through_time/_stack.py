@@ -1,4 +1,4 @@
-"""Networks of several layers: steps on top of each other are a step.
+"""Networks of several layers: a stack of steps is a step.
 
 Notation: layer l of K has parameters θ^l and a carry h^l_t; y^0_t = x_t. Then
 

@@ -14,12 +14,12 @@ what the h − h′ steps since then took.
 """
 
 import dataclasses
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from bpvariants._checks import check_count
 from bpvariants._losses import (
     as_arrays,
     check_sequence,
@@ -46,6 +46,24 @@ from bpvariants.gradients.through_time._truncated_windows import (
     window,
 )
 from bpvariants.types import GradientRule, Loss, PyTree, Step
+
+
+class Call(NamedTuple):
+    """What is the same for all windows of a call."""
+
+    step: Step
+    advance: Step  # with the loss as output
+    initial: PyTree
+    consumer: Consumer
+    block: Block  # all steps of the call
+
+
+class Reached(NamedTuple):
+    """State of a call at the end of a window."""
+
+    end: PyTree  # the carry at the end of the window
+    held: Held
+    state: PyTree  # of the consumer
 
 
 def truncated_bptt(
@@ -146,7 +164,7 @@ def truncated_bptt(
             consumer = learn(update, params, weights, losses)
         call = Call(step, advance, stream.initial, consumer, Block(steps, targets))
         reached = Reached(stream.carry, held, consumer.state)
-        reached = run_windows(call, reached, stream.phase, num_losses, given is None)
+        reached = _run_windows(call, reached, stream.phase, num_losses, given is None)
         value, grads = consumer.result(reached.state)
         if given is None:
             return (value, reached.end), grads
@@ -157,9 +175,8 @@ def truncated_bptt(
 
 
 def _check_settings(every: int, lookback: int) -> None:
-    for name, value in {"every": every, "lookback": lookback}.items():
-        if not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+    check_count("every", every)
+    check_count("lookback", lookback)
     if lookback < every:
         raise ValueError(
             "lookback must be at least every, so that no loss is left out; got "
@@ -167,31 +184,13 @@ def _check_settings(every: int, lookback: int) -> None:
         )
 
 
-class Call(NamedTuple):
-    """What does not change during a call."""
-
-    step: Step
-    advance: Step  # with the loss as output
-    initial: PyTree
-    consumer: Consumer
-    block: Block  # all of the call
-
-
-class Reached(NamedTuple):
-    """Where a call has got to, at the end of a window."""
-
-    end: PyTree  # the carry there
-    held: Held
-    state: PyTree  # of the consumer
-
-
-def run_windows(
+def _run_windows(
     call: Call, reached: Reached, phase: int, every: int, to_end: bool
 ) -> Reached:
-    """Run the window of each block of a call that begins so many steps into one.
+    """Run the window of each block of a call that begins `phase` steps into a block.
 
-    A last block that is cut short looks back from where it would end, or, with
-    `to_end`, from where it does.
+    If the call ends within a block, its losses look back from where the block would
+    end, or, with `to_end`, from where the call does.
     """
     length = num_steps(call.block.steps)
     first = min(every - phase, length) if phase else 0
@@ -217,7 +216,7 @@ def run_windows(
 def _take(
     call: Call, reached: Reached, begin: int | jax.Array, size: int, drop: int
 ) -> Reached:
-    """Run one window; the next begins so many steps later than it."""
+    """Run one window of `size` new steps; the next begins `drop` steps after it."""
     block, weights = cut((call.block, call.consumer.weights), begin, size)
     gradient_at = window(
         call.step, call.advance, call.initial, reached.held, block, drop

@@ -1,4 +1,4 @@
-"""What becomes of the gradients of windows: added up, or learned from at once."""
+"""Two uses of the gradients of windows: sum them, or update after each."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The state of a stream that is cut into calls of truncated BPTT.
+"""State of a stream that is cut into calls of truncated BPTT.
 
 A loss looks back to s = e − h, where e is the end of its block of h′ steps and h the
 lookback. So a call that ends k steps into a block can count their losses at once, if it

@@ -1,4 +1,4 @@
-"""One window of truncated BPTT: the steps it begins with, and its gradient.
+"""One window of truncated BPTT: its steps, and its gradient.
 
 A window runs from the constant carry h_s through the steps held back since then, whose
 losses have been counted, and on through new steps, whose losses count now.

@@ -1,4 +1,4 @@
-"""The scan over time under every rule, with padding and resets."""
+"""Scan over time, with padding and resets: the base of every rule through time."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,12 +11,12 @@ from bpvariants._checks import check_lengths, check_like, first_step, step_shape
 from bpvariants._dtypes import cast_like, NARROW, widen
 from bpvariants._losses import as_arrays
 from bpvariants._masking import guarded
-from bpvariants.gradients.remat._policies import Checkpoint
-from bpvariants.gradients.remat._scan import checkpointed_scan
+from bpvariants.gradients.remat._policies import Remat
+from bpvariants.gradients.remat._scan import remat_scan
 from bpvariants.gradients.through_time._two_phase import two_phase_scan
 from bpvariants.types import PyTree, Step
 
-Adjoint: TypeAlias = Literal["scan", "two_phase"]
+Backward: TypeAlias = Literal["scan", "two_phase"]
 
 
 def unroll(
@@ -28,8 +28,8 @@ def unroll(
     mask: jax.Array | None = None,
     reset: jax.Array | None = None,
     initial: PyTree | None = None,
-    checkpoint: Checkpoint = None,
-    adjoint: Adjoint = "scan",
+    remat: Remat = None,
+    backward: Backward = "scan",
 ) -> tuple[PyTree, PyTree]:
     """Run a network along time, differentiably in params, carry, initial and xs.
 
@@ -47,20 +47,21 @@ def unroll(
       reset: [T, *batch] bool, True puts `initial` back before this step, unless the
         step is padding.
       initial: what a reset puts back, like carry, which is the default.
-      checkpoint: None keeps all that the steps compute for a backward pass; "step"
-        keeps the T carries only and computes each step again, for the time of one more
-        forward pass. The policies :func:`every`, :func:`slots` and :func:`budget` keep
-        less. The derivatives are the same.
-      adjoint: "scan", or "two_phase", by which a backward loop carries back δ alone,
-        and weights get one product for a block of steps; see :func:`bptt`. Not with a
-        checkpoint, nor in forward mode. The derivatives are the same.
+      remat: what a backward pass keeps; the derivatives are the same. None keeps all
+        that the steps compute. "step" keeps the T carries only and computes each step
+        again, for the time of one more forward pass. The policies :func:`remat.every`,
+        :func:`remat.slots` and :func:`remat.budget` keep less.
+      backward: how a backward pass goes back; the derivatives are the same. "scan" is
+        JAX's own. In "two_phase" the backward loop carries δ alone, and weights get one
+        product for a block of steps; see :func:`bptt`. It needs remat=None, and has no
+        forward mode.
 
     Returns:
       The carry after the last step, and the outputs, leaves [T, *batch, ...].
 
     Raises:
-      ValueError: if lengths, shapes or dtypes disagree, or if there is no such adjoint,
-        or none with that checkpoint.
+      ValueError: if lengths, shapes or dtypes disagree, if remat or backward is
+        unknown, or if the two do not go together.
 
     Example:
       >>> import jax.numpy as jnp
@@ -78,7 +79,7 @@ def unroll(
     check_like("initial", initial, "carry", carry)
     return scan_steps(
         step, params, carry, xs, mask, reset, initial,
-        checkpoint=checkpoint, adjoint=adjoint,
+        remat=remat, backward=backward,
     )  # fmt: skip
 
 
@@ -91,12 +92,12 @@ def scan_steps(
     reset: jax.Array | None,
     initial: PyTree,
     *,
-    checkpoint: Checkpoint = None,
-    adjoint: Adjoint = "scan",
+    remat: Remat = None,
+    backward: Backward = "scan",
 ) -> tuple[PyTree, PyTree]:
     """Run a network along time; :func:`unroll` without its checks."""
     body, given = _body(step, params, initial)
-    scan = _scan(params, checkpoint, adjoint)
+    scan = _scan(params, remat, backward)
     return scan(body, given, carry, (xs, mask, reset))
 
 
@@ -110,18 +111,19 @@ def sum_steps(
     initial: PyTree,
     *,
     shares: jax.Array,
-    checkpoint: Checkpoint = None,
-    adjoint: Adjoint = "scan",
+    remat: Remat = None,
+    backward: Backward = "scan",
 ) -> tuple[PyTree, jax.Array]:
     """Run a network along time; return the carry and Σ share · loss.
 
-    Shares are [T, *batch], or [] if all losses count alike. With a checkpoint no loss
-    is kept; without, T of them are little beside the rest, and faster summed up last.
+    Shares are [T, *batch], or [] if all losses count alike. With a remat policy no loss
+    is kept; with None, T of them are little beside the rest, and faster summed up last.
     """
-    if checkpoint is None:
+    if remat is None:
         last, losses = scan_steps(
-            step_with_loss, params, carry, inputs, mask, reset, initial, adjoint=adjoint
-        )
+            step_with_loss, params, carry, inputs, mask, reset, initial,
+            backward=backward,
+        )  # fmt: skip
         return last, jnp.sum(shares * losses)
     one_step, given = _body(step_with_loss, params, initial)
     x = jax.tree.map(lambda leaf: leaf[0], inputs)
@@ -139,21 +141,21 @@ def sum_steps(
     each = shares if shares.ndim else None
     inputs = each, (inputs, mask, reset)
     start = carry, zeros
-    scan = _scan(params, checkpoint, adjoint)
+    scan = _scan(params, remat, backward)
     (last, sums), _ = scan(body, given, start, inputs)
     return last, jnp.sum(sums) * (1 if shares.ndim else shares)
 
 
-def _scan(params: PyTree, checkpoint: Checkpoint, adjoint: Adjoint) -> Callable:
-    """Return the scan of a body over time that has the adjoint asked for."""
-    if adjoint == "scan":
-        return partial(checkpointed_scan, checkpoint=checkpoint)
-    if adjoint != "two_phase":
-        raise ValueError(f"adjoint must be 'scan' or 'two_phase', got {adjoint!r}.")
-    if checkpoint is not None:
+def _scan(params: PyTree, remat: Remat, backward: Backward) -> Callable:
+    """Return the scan of a body over time that goes back as asked for."""
+    if backward == "scan":
+        return partial(remat_scan, remat=remat)
+    if backward != "two_phase":
+        raise ValueError(f"backward must be 'scan' or 'two_phase', got {backward!r}.")
+    if remat is not None:
         raise ValueError(
-            "adjoint 'two_phase' keeps what the steps compute, so that checkpoint must "
-            f"be None, got {checkpoint!r}; use adjoint='scan' with it."
+            "remat must be None with backward='two_phase', which keeps all that the "
+            f"steps compute; got {remat!r}. Use backward='scan' with it."
         )
     narrow = any(jnp.result_type(leaf) in NARROW for leaf in jax.tree.leaves(params))
     return partial(two_phase_scan, narrow=narrow)

@@ -67,7 +67,7 @@ def fit(
     ends in NaN, at which step. A larger one is written over by each step (donation),
     and each is looked at; with `nonfinite="ignore"` all are written over, and none is
     looked at. Recomputing activations is up to the rule, as in
-    `gradients.bptt(step, loss, checkpoint=gradients.remat.budget(…))`: no loop can do
+    `gradients.bptt(step, loss, remat=gradients.remat.budget(…))`: no loop can do
     it from outside. Arrays that are sharded over devices stay as they are, and what is
     made of params lies as they do: nothing else is needed to train on many devices.
     Each call compiles its own programs: for many short trainings there are `runs` and

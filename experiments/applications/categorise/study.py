@@ -37,7 +37,8 @@ from experiments.harness.jobs import (
     time_taken,
     Way,
 )
-from experiments.networks import pooled, recurrent
+from experiments.networks import pooled
+from experiments.networks.cells import DENSE
 
 RUN = 10  # batches of one shape after another
 
@@ -110,7 +111,7 @@ class Config:
         options.check_at_least_one(self, *sizes, "lengths", "looks", "seeds")
         options.check_known("sets", self.sets, texts.SETS)
         options.check_known("units_of", self.units_of, KINDS)
-        options.check_known("cell", self.cell, recurrent.CELLS)
+        options.check_known("cell", self.cell, DENSE)
         options.check_known("pooling", self.pooling, pooled.POOLINGS)
         options.check_known("update", self.update, choices.UPDATES)
         if not self.sets or not self.units_of:

@@ -58,7 +58,7 @@ def gru(units: int) -> Model:
 
     def init(key):
         return {
-            "cell": cells.gru_params(key, 2, units),
+            "cell": cells.gru.init(key, 2, units),
             "readout": jnp.zeros(units),
             "skip": jnp.zeros(2),
             "bias": jnp.zeros(()),
@@ -70,7 +70,7 @@ def gru(units: int) -> Model:
         change = h @ params["readout"] + scaled @ params["skip"] + params["bias"]
         return carry, x[1] + change
 
-    carry = lambda params: cells.gru_carry(params["cell"])
+    carry = lambda params: cells.gru.carry(params["cell"])
     return Model(step, init, carry, lambda params: None)
 
 
@@ -126,7 +126,6 @@ def learn(
     """
     # Of the prediction itself, so that value and gradient are y and ψ.
     online = choices.make_online(rule, model.step, lambda y, target: y)
-    draws = choices.draws(rule)
 
     def course(setting, xs, targets, key):
         of_params, of_rule = jax.random.split(key)
@@ -135,15 +134,15 @@ def learn(
         def body(state, inputs):
             params, own, online_state = state
             x, target, key = inputs
-            options = {"key": key} if draws else {}
             y, psi, online_state = online.update(
-                params, online_state, x, target, **options
+                params, online_state, x, target, key=key
             )
             params, own = follow.update(params, own, psi, y, target)
             return (params, own, online_state), (y, model.k(params))
 
         keys = jax.random.split(of_rule, len(xs))
-        state = params, follow.init(params), online.init(params, model.carry(params))
+        first = online.init(params, model.carry(params), (xs[0], targets[0]))
+        state = params, follow.init(params), first
         return jax.lax.scan(body, state, (xs, targets, keys))[1]
 
     ((name, values),) = settings.items()

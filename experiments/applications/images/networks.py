@@ -125,13 +125,14 @@ def _static(layers: Sequence[_Layer], kind: StaticRule) -> Network:
 
     if kind == "backprop":
         return Network(init, logits, gradients.backprop(pairs, cross_entropy), False)
-    aligned = gradients.feedback_alignment(pairs, cross_entropy, kind)
+    aligned = gradients.feedback_alignment(pairs, cross_entropy, kind=kind)
     like = jax.eval_shape(init, jax.random.key(0))
     images = jax.ShapeDtypeStruct((1, SIDE, SIDE), jnp.float32)
     if kind == "usf":
         return Network(init, logits, aligned, False)
     # The same feedback for all seeds, none of which begins with it.
-    feedback = gradients.alignment_weights(jax.random.key(1), pairs, like, images, kind)
+    key = jax.random.key(1)
+    feedback = gradients.alignment_weights(key, pairs, like, images, kind=kind)
     rule = lambda *args: aligned(*args, feedback=feedback)
     return Network(init, logits, rule, False)
 
@@ -141,7 +142,7 @@ def _recurrent(name: str, lookback: int, units: int) -> Network:
         of_cell, of_readout = jax.random.split(key)
         readout = jax.random.normal(of_readout, (units, CLASSES)) / units**0.5
         return {
-            "cell": cells.gru_params(of_cell, SIDE, units),
+            "cell": cells.gru.init(of_cell, SIDE, units),
             "readout": readout,
             "readout_bias": jnp.zeros(CLASSES),
         }
@@ -151,7 +152,7 @@ def _recurrent(name: str, lookback: int, units: int) -> Network:
         return carry, h @ params["readout"] + params["readout_bias"]
 
     def start(params, images):
-        return cells.gru_carry(params["cell"], (len(images),)), _as_rows(images)
+        return cells.gru.carry(params["cell"], (len(images),)), _as_rows(images)
 
     def logits(params, images):
         unread = lambda params, carry, x: (cells.gru(params["cell"], carry, x)[0], None)

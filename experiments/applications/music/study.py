@@ -33,6 +33,7 @@ from experiments.applications.music.rolls import (
 from experiments.harness import options
 from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
 from experiments.networks import recurrent, windows
+from experiments.networks.cells import DENSE
 
 SETS = {"jsb_chorales": data.jsb_chorales, "nottingham": data.nottingham}
 SECONDS = {
@@ -98,7 +99,7 @@ class Config:
         sizes = ("units", "lookback", "streams", "window", "steps", "chunk", "seeds")
         options.check_at_least_one(self, *sizes, "sampled", "prime")
         options.check_known("sets", self.sets, SETS)
-        options.check_known("cells", self.cells, recurrent.CELLS)
+        options.check_known("cells", self.cells, DENSE)
         for name in ("learning_rate", "temperature"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")

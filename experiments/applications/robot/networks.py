@@ -17,6 +17,7 @@ import optax
 
 from experiments import data
 from experiments.networks import recurrent
+from experiments.networks.cells import DENSE
 from experiments.networks.recurrent import Network, Window
 
 TEST, VALIDATION = 4092, 2728  # where the last quarter begins, and the one before
@@ -28,7 +29,7 @@ INPUTS = {
     ),
 }
 STATIC = "mlp"
-KINDS = (STATIC, *recurrent.CELLS)
+KINDS = (STATIC, *DENSE)
 
 
 class Frames(NamedTuple):

@@ -31,7 +31,7 @@ from experiments.harness.jobs import (
     time_taken,
     Way,
 )
-from experiments.networks.recurrent import CELLS
+from experiments.networks.cells import DENSE
 
 RUN = 10  # batches of one shape after another
 LEFT_OUT, BASELINE = "speakers", "logistic"
@@ -88,7 +88,7 @@ class Config:
         """Check the options."""
         sizes = ("units", "lookback", "steps", "batch", "lengths", "looks", "seeds")
         options.check_at_least_one(self, *sizes)
-        options.check_known("cells", self.cells, CELLS)
+        options.check_known("cells", self.cells, DENSE)
         options.check_known("pooling", self.pooling, ("mean", "last"))
         options.check_known("speakers", self.speakers, data.SPEAKERS)
         options.check_known("update", self.update, choices.UPDATES)

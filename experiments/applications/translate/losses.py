@@ -10,13 +10,13 @@ import optax
 from bpvariants import gradients
 from bpvariants.types import PyTree
 from experiments.applications.translate.network import (
-    checkpoint,
     cuts,
     encode,
     END,
     How,
     logits,
     make_step,
+    remat,
     UNKNOWN,
 )
 
@@ -59,7 +59,7 @@ def losses(
         (params["decoder"], seen),
         (g, jnp.full_like(target[0], END)),
         (given, flags, kept, cuts(target, how)),
-        mask=batch.target_mask, checkpoint=checkpoint(how),
+        mask=batch.target_mask, remat=remat(how),
     )  # fmt: skip
     f = jnp.where(batch.target_mask[..., None], f, 0)
     return optax.softmax_cross_entropy_with_integer_labels(

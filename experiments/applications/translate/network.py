@@ -78,8 +78,8 @@ def init(key: jax.Array, sizes: Sizes) -> PyTree:
     return {
         "encoder": {
             "words": normal(e, sizes.source_words, e),
-            "forward": cells.gru_params(next(keys), e, n),
-            "backward": cells.gru_params(next(keys), e, n),
+            "forward": cells.gru.init(next(keys), e, n),
+            "backward": cells.gru.init(next(keys), e, n),
             "first": normal(2 * n, 2 * n, n),
             "first_bias": jnp.zeros(n),
         },
@@ -88,7 +88,7 @@ def init(key: jax.Array, sizes: Sizes) -> PyTree:
             "words": normal(e, sizes.target_words, e),
             "bias": jnp.zeros(sizes.target_words),
             "key": normal(2 * n, 2 * n, n),
-            "cell": cells.gru_params(next(keys), e + 2 * n, n),
+            "cell": cells.gru.init(next(keys), e + 2 * n, n),
             "mix": normal(3 * n + e, 3 * n + e, e),
             "mix_bias": jnp.zeros(e),
         },
@@ -110,14 +110,14 @@ def encode(
     own, look = params["encoder"], params["decoder"]
     xs = own["words"][source]
     xs = xs if kept is None else xs * kept
-    zeros = cells.gru_carry(own["forward"], source.shape[1:])
+    zeros = cells.gru.carry(own["forward"], source.shape[1:])
 
     def step(params, h, x):
         return cells.gru(params, _cut(h, x[1]), x[0])
 
     (last, first), states = gradients.bidirectional(
         step, step, (own["forward"], own["backward"]), (zeros, zeros),
-        (xs, cuts(source, how)), mask=mask, checkpoint=checkpoint(how),
+        (xs, cuts(source, how)), mask=mask, remat=remat(how),
     )  # fmt: skip
     memory = jnp.where(mask[..., None], jnp.concatenate(states, axis=-1), 0)
     both = jnp.concatenate([last, first], axis=-1)
@@ -188,6 +188,6 @@ def _cut(h: jax.Array, cut: jax.Array | None) -> jax.Array:
     return jnp.where(cut[..., None], jax.lax.stop_gradient(h), h)
 
 
-def checkpoint(how: How) -> Literal["step"] | None:
-    """Return what an unroll keeps for the way back."""
+def remat(how: How) -> Literal["step"] | None:
+    """Return what an unroll keeps for the backward pass."""
     return "step" if how.rule == "bptt_step" else None

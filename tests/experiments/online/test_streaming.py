@@ -156,13 +156,14 @@ def test_steps_are_scored_before_they_are_learned_from(files):
     params, adam = network.init(of_params), optax.adam(0.1)
     initial, opt_state = network.carry(params), adam.init(params)
     rule = gradients.rtrl(network.step, stream.loss)
-    state, update = rule.init(params, initial), jax.jit(rule.update)
+    inputs = stream.xs[0], stream.targets[0]
+    state, update = rule.init(params, initial, inputs), jax.jit(rule.update)
     assert got.errors[0, 0, 0] == pytest.approx(4 * stream.targets[0] ** 2)
     for t, (x, target) in enumerate(zip(stream.xs, stream.targets, strict=True)):
         if not stream.mask[t]:
             continue
         if stream.reset[t]:
-            state = rule.init(params, initial)
+            state = rule.init(params, initial, inputs)
         _, y = network.step(params, state.carry, x)
         value, grads, state = update(params, state, x, target)
         error = float(y[0] - target) ** 2

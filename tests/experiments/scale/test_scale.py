@@ -113,7 +113,7 @@ def test_pod_calculates(tmp_path, capsys):
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == result.rows
     assert (tmp_path / "pod.png").stat().st_size > 10_000
-    params = cells.gru_params(jax.random.key(0), 12, 12)
+    params = cells.gru.init(jax.random.key(0), 12, 12)
     assert pod.gru_parameters(12) == sum(map(jnp.size, jax.tree.leaves(params)))
     assert pod.sent_bytes(8, 4) == 12  # of 8 bytes in 4 parts of 2: 3 of them, twice
     assert pod.hops(16, 1) == 30

@@ -36,7 +36,7 @@ def check(result, folder, rows, pictures):
 def test_copy_adding(tmp_path, monkeypatch, capsys):
     jobs = copy_adding._jobs(copy_adding.Config(lookbacks=(8,)))
     names = [(cell, rule) for cell, rule, _ in jobs]
-    assert names == [(cell, "bptt") for cell in cells.CELLS] + [("lstm", "(8; 4)")]
+    assert names == [(cell, "bptt") for cell in cells.DENSE] + [("lstm", "(8; 4)")]
     monkeypatch.setattr(copy_adding, "_jobs", lambda config: jobs[:1])
     config = copy_adding.Config(
         copy_length=2, adding_length=4, units=3, batch=2, steps=2, out=tmp_path
@@ -90,22 +90,23 @@ def test_tasks_have_the_losses_without_memory_that_they_state():
     ("name", "flax_cell"), [("gru", nn.GRUCell(3)), ("lstm", nn.LSTMCell(3))]
 )
 def test_cells_are_those_of_flax(name, flax_cell):
-    ours = cells.init(jax.random.key(0), name, 2, 3, 5)
+    params = cells.init(jax.random.key(0), name, 2, 3, 5)
+    ours = params["cell"]
     h, x = jax.random.normal(jax.random.key(1), (2, 3)), jnp.ones((2, 2))
     carry = (h, h / 2) if name == "lstm" else h
     theirs = flax_cell.init(jax.random.key(2), carry, x)["params"]
     gates = "ifgo" if name == "lstm" else "rzn"
-    inner = ours.get("inner_bias")
+    inner = ours.get("candidate_bias")
     for i, gate in enumerate(gates):
         part = slice(3 * i, 3 * (i + 1))
-        theirs[f"i{gate}"]["kernel"] = ours["input"][:, part]
+        theirs[f"i{gate}"]["kernel"] = ours["inputs"][:, part]
         theirs[f"h{gate}"]["kernel"] = ours["recurrent"][:, part]
         to = f"h{gate}" if name == "lstm" else f"i{gate}"
         theirs[to]["bias"] = ours["bias"][part]
     if inner is not None:
-        ours["inner_bias"] = theirs["hn"]["bias"] = jnp.array([0.1, -0.2, 0.3])
+        ours["candidate_bias"] = theirs["hn"]["bias"] = jnp.array([0.1, -0.2, 0.3])
     want, _ = flax_cell.apply({"params": theirs}, carry, x)
-    got, y = cells.make_step(name)(ours, carry, x)
+    got, y = cells.make_step(name)(params, carry, x)
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     assert y.shape == (2, 5)
@@ -115,9 +116,9 @@ def test_gradient_flow_is_the_derivative_in_each_state():
     task = _memory_tasks.adding(5)
     params = cells.init(jax.random.key(0), "lstm", 2, 3, 1)
     got = copy_adding.gradient_flow(task, "lstm", params)
-    step, zeros = cells.make_step("lstm"), cells.CELLS["lstm"].zeros
+    step, zeros = cells.make_step("lstm"), cells.CELLS["lstm"].carry
     xs, targets, _ = task.draw(jax.random.key(2), copy_adding.SHOWN)
-    carry, want = zeros((copy_adding.SHOWN,), 3), []
+    carry, want = zeros(params["cell"], (copy_adding.SHOWN,)), []
     for t in range(5):
         carry, y = step(params, carry, xs[t])
         if t == 4:

@@ -46,7 +46,7 @@ def test_sequential_mnist(small, tmp_path, capsys):
     one = {"side": 28, "rows": True, "permuted": True, "cells": ("gru",)} | short
     losses = []
     for name, options in {
-        "whole": {"checkpoint": "step"},
+        "whole": {"remat": "step"},
         "all": {"lookback": 28},
         "windows": {"lookback": 2},
     }.items():
@@ -82,8 +82,8 @@ def test_images_are_read_as_sequences():
         (sequential_mnist, {"cells": ("tcn",)}, "cells must be some of tanh, gru"),
         (
             sequential_mnist,
-            {"lookback": 3, "checkpoint": "step"},
-            "checkpoint is for whole gradients; with lookback=3",
+            {"lookback": 3, "remat": "step"},
+            "remat is for whole gradients; with lookback=3",
         ),
     ],
 )

@@ -14,7 +14,7 @@ from bpvariants import gradients
 TIGHT = {"tol": 1e-13, "max_steps": 2000}
 
 
-def settle(params, x, h):
+def settle(params, h, x):
     """A pair of populations, of which one leaks: a pytree state, any batch shape."""
     fast, slow = h["fast"], h["slow"][0]
     new = jnp.tanh(fast @ params["W"] + x @ params["U"] - 0.5 * slow)
@@ -35,7 +35,7 @@ def loss(h, target):
 
 def mean_loss(params, x, h, target, **options):
     h, _ = gradients.fixed_point(
-        settle, params, x, h, batch_ndim=x.ndim - 1, **(TIGHT | options)
+        settle, params, h, x, batch_ndim=x.ndim - 1, **(TIGHT | options)
     )
     return jnp.mean(loss(h, target))
 
@@ -52,7 +52,7 @@ def test_equals_backpropagation_through_the_relaxation(batch, damping):
     params, x, h, target = problem(batch)
 
     def unrolled(params):
-        body = lambda h, _: (settle(params, x, h), None)
+        body = lambda h, _: (settle(params, h, x), None)
         return jnp.mean(loss(jax.lax.scan(body, h, length=200)[0], target))
 
     want = jax.value_and_grad(unrolled)(params)
@@ -71,11 +71,11 @@ def test_equals_backpropagation_through_the_relaxation(batch, damping):
 def test_a_recurrent_cell_that_settles(make_problem, cell):
     """Any recurrent network with its input held is a map, and has a fixed point."""
     step, square, (params, h, xs, _), _ = make_problem(cell, batch=(2,))
-    f = lambda params, x, h: step(params, h, x)[0]
+    f = lambda params, h, x: step(params, h, x)[0]
     if cell == "nested":  # its counter never settles, and is no part of the state
         count = h["slow"][1]
         with_count = lambda h: {"fast": h["fast"], "slow": (h["slow"], count)}
-        f = lambda params, x, h: without_count(step(params, with_count(h), x)[0])
+        f = lambda params, h, x: without_count(step(params, with_count(h), x)[0])
         without_count = lambda h: {"fast": h["fast"], "slow": h["slow"][0]}
         h = without_count(h)
     params, x = jax.tree.map(lambda p: 0.4 * p, params), xs[0]
@@ -88,7 +88,7 @@ def test_a_recurrent_cell_that_settles(make_problem, cell):
     assert jnp.all(equilibrium.adjoint.converged)
 
     def unrolled(params):
-        body = lambda h, _: (f(params, x, h), None)
+        body = lambda h, _: (f(params, h, x), None)
         return jnp.mean(loss(jax.lax.scan(body, h, length=1500)[0], target))
 
     want = jax.jit(jax.value_and_grad(unrolled))(params)
@@ -101,11 +101,11 @@ def test_both_conventions_of_pineda():
     W = 0.5 * jax.random.normal(keys[0], (6, 6)) / 6**0.5
     x, outputs = jax.random.normal(keys[1], (6,)), jnp.arange(6) < 2
     target = jax.random.normal(keys[2], (6,))
-    f = lambda W, x, h: jnp.tanh(W @ h + x)
-    h, _ = gradients.fixed_point(f, W, x, 0 * x, **TIGHT)
+    f = lambda W, h, x: jnp.tanh(W @ h + x)
+    h, _ = gradients.fixed_point(f, W, 0 * x, x, **TIGHT)
     J, slope = jnp.where(outputs, target - h, 0), 1 - h**2
-    solve = partial(gradients.fixed_point, params=(), x=(), init=0 * x, **TIGHT)
-    relax = lambda g: solve(lambda params, x, y: g(y))[0]
+    solve = partial(gradients.fixed_point, params=(), init=0 * x, x=(), **TIGHT)
+    relax = lambda g: solve(lambda params, y, x: g(y))[0]
     a = relax(lambda y: slope * (W.T @ y + J))
     b = relax(lambda y: W.T @ (slope * y) + J)
     square = lambda h, t: jnp.sum(jnp.where(outputs, (t - h) ** 2, 0)) / 2
@@ -124,7 +124,7 @@ def test_readout_weights_and_direct_terms():
     (value, _), grads = rule(params, h, x, target, weights)
 
     def direct(params):
-        h_, _ = gradients.fixed_point(settle, params, x, h, batch_ndim=1, **TIGHT)
+        h_, _ = gradients.fixed_point(settle, params, h, x, batch_ndim=1, **TIGHT)
         return jnp.sum(weights * square(read(params, h_), target)) / 3.5
 
     want = jax.value_and_grad(direct)(params)
@@ -134,10 +134,10 @@ def test_readout_weights_and_direct_terms():
 
 def test_neumann_is_truncated_backpropagation_at_the_fixed_point():
     params, x, h, target = problem((3,))
-    h, _ = gradients.fixed_point(settle, params, x, h, batch_ndim=1, **TIGHT)
+    h, _ = gradients.fixed_point(settle, params, h, x, batch_ndim=1, **TIGHT)
 
     def last_steps(params, steps):
-        body = lambda h, _: (settle(params, x, h), None)
+        body = lambda h, _: (settle(params, h, x), None)
         return jnp.mean(loss(jax.lax.scan(body, h, length=steps)[0], target))
 
     for terms in (0, 1, 4):
@@ -156,8 +156,8 @@ def test_maps_over_params_and_closes_over_what_is_differentiated():
     scales = jnp.array([0.3, 1.6])
 
     def scaled(scale, params):
-        f = lambda _, x, h: settle(jax.tree.map(lambda w: scale * w, params), x, h)
-        h_, info = gradients.fixed_point(f, (), x, h, **TIGHT)
+        f = lambda _, h, x: settle(jax.tree.map(lambda w: scale * w, params), h, x)
+        h_, info = gradients.fixed_point(f, (), h, x, **TIGHT)
         return loss(h_, target), info
 
     def one(scale):
@@ -199,7 +199,7 @@ def test_the_derivative_in_init_is_zero():
     chex.assert_trees_all_equal(grads, jax.tree.map(jnp.zeros_like, h))
 
 
-linear = lambda w, x, h: w * h + x
+linear = lambda w, h, x: w * h + x
 NOT_REACHED = {
     "diverges": (1.5, 1.0, {}),
     "cycles": (-1.0, 1.0, {}),
@@ -211,7 +211,7 @@ NOT_REACHED = {
 @pytest.mark.parametrize("case", NOT_REACHED)
 def test_a_fixed_point_not_reached_is_told_and_poisons_the_gradient(case):
     w, x, options = NOT_REACHED[case]
-    solve = lambda w: gradients.fixed_point(linear, w, x, 0.0, **options)
+    solve = lambda w: gradients.fixed_point(linear, w, 0.0, x, **options)
     (h, info), grad = solve(w), jax.grad(lambda w: solve(w)[0])(w)
     assert not info.converged
     assert jnp.isnan(grad)
@@ -228,21 +228,21 @@ def test_a_fixed_point_not_reached_is_told_and_poisons_the_gradient(case):
 
 
 def test_damping_settles_what_oscillates():
-    _, info = gradients.fixed_point(linear, -1.498, 1.0, 0.0, damping=0.6, tol=1e-10)
+    _, info = gradients.fixed_point(linear, -1.498, 0.0, 1.0, damping=0.6, tol=1e-10)
     assert info.converged
     assert info.steps < 40
 
 
 def test_an_adjoint_not_solved_poisons_the_gradient():
     adjoint = gradients.adjoints.relaxation(max_steps=3)
-    solve = lambda w: gradients.fixed_point(linear, w, 1.0, 0.0, adjoint=adjoint)[0]
+    solve = lambda w: gradients.fixed_point(linear, w, 0.0, 1.0, adjoint=adjoint)[0]
     assert jnp.isnan(jax.grad(solve)(0.9))
 
 
 def test_a_bad_example_is_alone_with_it():
     w, x = jnp.array([0.5, 1.5, 0.9]), jnp.ones(3)
-    solve = lambda w: gradients.fixed_point(linear, w, x, jnp.zeros(3), batch_ndim=1)
-    alone = [gradients.fixed_point(linear, w[i], 1.0, 0.0)[1].steps for i in (0, 2)]
+    solve = lambda w: gradients.fixed_point(linear, w, jnp.zeros(3), x, batch_ndim=1)
+    alone = [gradients.fixed_point(linear, w[i], 0.0, 1.0)[1].steps for i in (0, 2)]
     h, info = solve(w)
     assert info.converged.tolist() == [True, False, True]
     assert [info.steps[0], info.steps[2]] == alone
@@ -254,7 +254,7 @@ def test_a_bad_example_is_alone_with_it():
 
 
 def test_a_zero_fixed_point_and_an_empty_batch():
-    h, info = gradients.fixed_point(linear, 0.5, 0.0, 1.0)
+    h, info = gradients.fixed_point(linear, 0.5, 1.0, 0.0)
     assert info.converged
     assert abs(h) < 1e-9
     h, info = gradients.fixed_point(
@@ -270,14 +270,14 @@ def test_traced_settings_and_dtypes():
     @jax.jit
     def grad(damping, tol, max_steps, w):
         options = {"damping": damping, "tol": tol, "max_steps": max_steps}
-        solve = lambda w: gradients.fixed_point(linear, w, 1.0, 0 * w, **options)[0]
+        solve = lambda w: gradients.fixed_point(linear, w, 0 * w, 1.0, **options)[0]
         return jax.grad(solve)(w)
 
     got = grad(jnp.float32(0.9), jnp.float32(1e-9), 500, 0.5)
     np.testing.assert_allclose(got, 4.0, rtol=1e-6)
     for dtype, tol in [(jnp.float32, 1e-6), (jnp.bfloat16, 1e-2)]:
         w, x, h = jnp.array([0.5, 1.0, 0.0], dtype)
-        solve = partial(gradients.fixed_point, linear, x=x, init=h, tol=tol)
+        solve = partial(gradients.fixed_point, linear, init=h, x=x, tol=tol)
         got = jax.grad(solve, has_aux=True)(w)[0]
         assert got.dtype == dtype
         np.testing.assert_allclose(float(got), 4.0, rtol=5 * tol)
@@ -307,7 +307,7 @@ def test_memory_does_not_grow_with_the_steps():
 )
 def test_mistakes_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        gradients.fixed_point(linear, 0.5, 1.0, 0.0, **options)
+        gradients.fixed_point(linear, 0.5, 0.0, 1.0, **options)
     with pytest.raises(ValueError, match=message):
         gradients.adjoints.relaxation(**options)
     with pytest.raises(ValueError, match=message):
@@ -318,20 +318,20 @@ def test_mistakes_in_shapes_are_named():
     for batch_ndim in (-1, 3):
         with pytest.raises(ValueError, match=f"batch_ndim must be .* got {batch_ndim}"):
             gradients.fixed_point(
-                linear, 0.5, jnp.ones(2), jnp.zeros(2), batch_ndim=batch_ndim
+                linear, 0.5, jnp.zeros(2), jnp.ones(2), batch_ndim=batch_ndim
             )
     with pytest.raises(ValueError, match="share their first batch_ndim=1 axes"):
         gradients.fixed_point(
-            lambda w, x, h: h, 0.5, 0.0, (jnp.zeros(2), jnp.zeros(3)), batch_ndim=1
+            lambda w, h, x: h, 0.5, (jnp.zeros(2), jnp.zeros(3)), 0.0, batch_ndim=1
         )
-    with pytest.raises(ValueError, match=r"such as neumann\(…\), got neumann"):
-        gradients.fixed_point(linear, 0.5, 1.0, 0.0, adjoint=gradients.adjoints.neumann)
+    with pytest.raises(ValueError, match=r"adjoints.neumann\(…\), got neumann, "):
+        gradients.fixed_point(linear, 0.5, 0.0, 1.0, adjoint=gradients.adjoints.neumann)
     with pytest.raises(ValueError, match="terms must be an integer of at least 0"):
         gradients.adjoints.neumann(-1)
     with pytest.raises(ValueError, match="init must be a floating array, got int"):
-        gradients.fixed_point(linear, 0.5, 1.0, 0)
+        gradients.fixed_point(linear, 0.5, 0, 1.0)
     with pytest.raises(ValueError, match="what f returns must have the structure"):
-        gradients.fixed_point(linear, 0.5, jnp.ones(2), jnp.zeros(()))
+        gradients.fixed_point(linear, 0.5, jnp.zeros(()), jnp.ones(2))
     rule = gradients.recurrent_backprop(linear, lambda h, t: h - t)
     with pytest.raises(ValueError, match="params must be a floating array, got int"):
         rule(1, 0.0, 1.0, 0.0)
@@ -345,11 +345,11 @@ def test_closes_over_integers_and_keys_inside_any_transformation():
     weights, key = jnp.arange(4.0) / 10, jax.random.key(0)
 
     def solve(w, index):
-        def f(w, x, h):
+        def f(w, h, x):
             noise = jax.random.uniform(jax.random.fold_in(key, index))
             return w * weights[index] * h + x * noise
 
-        return gradients.fixed_point(f, w, 1.0, 0.0, tol=1e-13)[0]
+        return gradients.fixed_point(f, w, 0.0, 1.0, tol=1e-13)[0]
 
     one_by_one = jnp.stack([jax.grad(solve)(2.0, i) for i in range(4)])
     mapped = jax.vmap(jax.grad(solve), in_axes=(None, 0))(2.0, jnp.arange(4))
@@ -363,6 +363,6 @@ def test_closes_over_integers_and_keys_inside_any_transformation():
 
 
 def test_tiny_cotangents_are_not_taken_for_none():
-    solve = lambda w: gradients.fixed_point(linear, w, 1.0, 0.0, tol=1e-13)[0]
+    solve = lambda w: gradients.fixed_point(linear, w, 0.0, 1.0, tol=1e-13)[0]
     tiny = jax.grad(lambda w: 1e-200 * solve(w))(0.5)  # its square is 0
     np.testing.assert_allclose(tiny, 4e-200, rtol=1e-10)

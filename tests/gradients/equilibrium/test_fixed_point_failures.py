@@ -22,7 +22,7 @@ SOLVERS = {
 }
 
 
-def settle(W, x, h):
+def settle(W, h, x):
     s, x = x
     pulled = s * (h @ W.T) + x
     return jnp.where(s > 2, pulled, jnp.tanh(pulled))  # the second never saturates
@@ -31,7 +31,7 @@ def settle(W, x, h):
 def solve(W, x=X, **options):
     init = jnp.full((4, 3), 0.1)
     options = {"batch_ndim": 1} | options
-    return gradients.fixed_point(settle, W, (S, x), init, **options)
+    return gradients.fixed_point(settle, W, init, (S, x), **options)
 
 
 @cache
@@ -49,8 +49,8 @@ def implicit(i):
     """The derivative of an example in W, dense."""
     x = (S[i], X[i])
     h = solve(W, solver=SOLVERS["relaxation"])[0][i]
-    J = jax.jacobian(settle, argnums=2)(W, x, h)
-    right = jax.jacobian(settle)(W, x, h).reshape(3, 9)
+    J = jax.jacobian(settle, argnums=1)(W, h, x)
+    right = jax.jacobian(settle)(W, h, x).reshape(3, 9)
     return jnp.linalg.solve(jnp.eye(3) - J, right).reshape(3, 3, 3)
 
 
@@ -94,7 +94,7 @@ def test_truncate_is_finite_and_the_same_in_both_modes(solver):
         assert jnp.all(tree[0][3] == 0)  # its h* is the start
     if solver == "relaxation":
         chex.assert_trees_all_close(forward, reverse, rtol=1e-9, atol=1e-11)
-        once = jax.jacobian(settle)(W, (S, jnp.nan_to_num(X)), h)
+        once = jax.jacobian(settle)(W, h, (S, jnp.nan_to_num(X)))
         np.testing.assert_allclose(forward[0][1:3], once[1:3], rtol=1e-9)  # as by jfb
 
 
@@ -127,10 +127,10 @@ def test_truncated_adjoints_are_transposes(adjoint):
     ids=["not normal", "in part"],
 )
 def test_truncated_modes_agree_where_right_sides_would_not(A, adjoint):
-    f = lambda A, x, h: A @ h + x
+    f = lambda A, h, x: A @ h + x
     options = {"adjoint": adjoint, "on_failure": "truncate"}
     solve = lambda x: gradients.fixed_point(
-        f, jnp.array(A), x, jnp.array([0.1, 0.2]), **options
+        f, jnp.array(A), jnp.array([0.1, 0.2]), x, **options
     )[0]
     x = jnp.array([1.0, -2.0])
     forward, reverse = jax.jacfwd(solve)(x), jax.jacrev(solve)(x)
@@ -140,10 +140,10 @@ def test_truncated_modes_agree_where_right_sides_would_not(A, adjoint):
 
 
 def test_too_few_steps_are_truncated_where_they_stop():
-    f = lambda w, x, h: w * h + x
+    f = lambda w, h, x: w * h + x
     options = {"max_steps": 5, "on_failure": "truncate"}
     (h, info), grad = jax.value_and_grad(
-        lambda w: gradients.fixed_point(f, w, 1.0, 0.0, **options), has_aux=True
+        lambda w: gradients.fixed_point(f, w, 0.0, 1.0, **options), has_aux=True
     )(0.9)
     powers = 0.9 ** jnp.arange(5.0)
     np.testing.assert_allclose(h, jnp.sum(powers[:4]), rtol=1e-12)
@@ -161,7 +161,7 @@ def test_ignore_gives_the_last_iterate():
     assert jnp.all(jnp.isfinite(forward[0][:3]))
     assert jnp.any(jnp.isnan(reverse[0][:3]))  # by the fourth, which is not kept out
     one = lambda w: gradients.fixed_point(
-        lambda w, x, h: w * h + x, w, 1.0, 0.0, max_steps=3, on_failure="ignore"
+        lambda w, h, x: w * h + x, w, 0.0, 1.0, max_steps=3, on_failure="ignore"
     )
     (h, info), grad = jax.value_and_grad(one, has_aux=True)(0.5)
     assert (h, grad) == (1.5, 1.5 * 1.75)  # three evaluations, and three terms
@@ -201,9 +201,9 @@ def test_the_explicit_rule_does_what_the_implicit_one_does():
 
 
 SINGULAR_ADJOINTS = {
-    "relax": gradients.adjoints.relaxation(max_steps=50),
-    "anderson": gradients.solvers.anderson(max_steps=50),
-    "broyden": gradients.solvers.broyden(max_steps=50),
+    "relaxation": gradients.adjoints.relaxation(max_steps=50),
+    "anderson": gradients.adjoints.anderson(max_steps=50),
+    "broyden": gradients.adjoints.broyden(max_steps=50),
     "cg": gradients.adjoints.cg(max_steps=50),
 }
 
@@ -211,13 +211,13 @@ SINGULAR_ADJOINTS = {
 @pytest.mark.parametrize("name", SINGULAR_ADJOINTS)
 def test_a_singular_adjoint_is_told(name):
     """h* is there, but moves without bound: the first unit adds up what it gets."""
-    f = lambda w, x, h: jnp.stack([h[0] + w * (h[1] - x), 0.5 * h[1] + 0.5 * x])
+    f = lambda w, h, x: jnp.stack([h[0] + w * (h[1] - x), 0.5 * h[1] + 0.5 * x])
     options = {"adjoint": SINGULAR_ADJOINTS[name]}
     init = jnp.array([0.0, 1.0])
 
     def value(x, on_failure):
         h, info = gradients.fixed_point(
-            f, 0.3, x, init, on_failure=on_failure, **options
+            f, 0.3, init, x, on_failure=on_failure, **options
         )
         return jnp.sum(h), info
 
@@ -234,11 +234,11 @@ def test_a_singular_adjoint_is_told(name):
 
 def test_an_unstable_fixed_point_that_was_the_start():
     """Zero is one from the start, but a relaxation of the adjoint does not settle."""
-    f = lambda w, x, h: jnp.tanh(h @ w.T) + x * jnp.ones(3)
+    f = lambda w, h, x: jnp.tanh(h @ w.T) + x * jnp.ones(3)
     w = 4 * W
     value = lambda x, adjoint, policy: jnp.sum(
         gradients.fixed_point(
-            f, w, x, jnp.zeros(3), adjoint=adjoint, on_failure=policy
+            f, w, jnp.zeros(3), x, adjoint=adjoint, on_failure=policy
         )[0]
     )
     assert jnp.isnan(jax.grad(value)(0.0, gradients.adjoints.relaxation(), "nan"))
@@ -251,7 +251,7 @@ def test_an_unstable_fixed_point_that_was_the_start():
     want = jnp.sum(jnp.linalg.solve(jnp.eye(3) - w.T, jnp.ones(3)))
     for adjoint in (
         gradients.adjoints.cg(tol=1e-10),
-        gradients.solvers.broyden(tol=1e-10),
+        gradients.adjoints.broyden(tol=1e-10),
     ):
         got = jax.grad(value)(0.0, adjoint, "nan")
         np.testing.assert_allclose(got, want, rtol=1e-8)
@@ -259,7 +259,7 @@ def test_an_unstable_fixed_point_that_was_the_start():
 
 def test_a_failure_is_seen_where_the_loss_is_stationary():
     """At the h* of 0 that stands for one that was not found, b is 0, and not right."""
-    f = lambda w, x, h: jnp.tanh(h @ w + x)
+    f = lambda w, h, x: jnp.tanh(h @ w + x)
     w, zeros = jnp.array([[0.3, 0.1], [-0.2, 0.4]]), jnp.zeros((2, 2))
     x = jnp.array([[0.1, 0.2], [jnp.nan, 1.0]])
     square = lambda h, target: jnp.sum((h - target) ** 2, axis=-1)
@@ -274,10 +274,10 @@ def test_a_failure_is_seen_where_the_loss_is_stationary():
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("name", ["relaxation", "anderson", "broyden"])
 def test_what_16_bits_can_reach_counts_as_converged(name, dtype):
-    f = lambda w, x, h: jnp.tanh(h @ w + x)
+    f = lambda w, h, x: jnp.tanh(h @ w + x)
     w, x = jnp.array([[0.3, 0.5], [-0.4, 0.4]]), jnp.array([[0.1, 0.2], [0.7, -1.0]])
     square = lambda h, target: jnp.sum((h - target) ** 2, axis=-1)
-    solver = getattr(gradients, name)()
+    solver = getattr(gradients.solvers, name)()
 
     def run(dtype):
         rule = gradients.recurrent_backprop(f, square, solver=solver)

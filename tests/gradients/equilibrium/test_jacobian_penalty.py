@@ -16,12 +16,12 @@ from bpvariants import gradients
 def test_jacobian_penalty_is_unbiased():
     """Of two units there are two draws, up to sign: their mean is the norm."""
     W, h = jnp.array([[0.3, -0.7], [0.5, 0.2]]), jnp.array([[0.4, -0.2], [0.0, 0.1]])
-    f = lambda W, x, h: jnp.tanh(h @ W.T + x)
+    f = lambda W, h, x: jnp.tanh(h @ W.T + x)
     keys = jax.random.split(jax.random.key(0), 32)
     penalty = partial(gradients.jacobian_penalty, f, batch_ndim=1)
-    draws = jax.jit(jax.vmap(lambda key: penalty(W, 0 * h, h, key)))(keys)
+    draws = jax.jit(jax.vmap(lambda key: penalty(W, h, 0 * h, key)))(keys)
     chex.assert_shape(draws, (32, 2))
-    J = jax.vmap(jax.jacobian(lambda h: f(W, 0 * h, h)))(h)
+    J = jax.vmap(jax.jacobian(lambda h: f(W, h, 0 * h)))(h)
     plus = jnp.sum((J[:, 0] + J[:, 1]) ** 2, axis=-1) / 2
     minus = jnp.sum((J[:, 0] - J[:, 1]) ** 2, axis=-1) / 2
     is_plus, is_minus = (jnp.isclose(draws, v[None], rtol=1e-12) for v in (plus, minus))
@@ -29,14 +29,14 @@ def test_jacobian_penalty_is_unbiased():
     assert jnp.all(is_plus.any(axis=0) & is_minus.any(axis=0))
     want = jnp.sum(J**2, axis=(1, 2)) / 2
     np.testing.assert_allclose((plus + minus) / 2, want, rtol=1e-12)
-    total = lambda W: jnp.sum(penalty(W, 0 * h, h, keys[0]))
+    total = lambda W: jnp.sum(penalty(W, h, 0 * h, keys[0]))
     jax.test_util.check_grads(jax.jit(total), (W,), order=1, modes=("rev",))
     assert jnp.all(jnp.isfinite(jax.grad(total)(0 * W)))
     tree = {"a": h, "b": (h,)}
-    swap = lambda W, x, h: {"a": h["b"][0], "b": (0.5 * h["a"],)}
+    swap = lambda W, h, x: {"a": h["b"][0], "b": (0.5 * h["a"],)}
     value = penalty_of(swap, tree, keys[0])
     np.testing.assert_allclose(value, jnp.full(2, (1 + 0.25) / 2), rtol=1e-12)
 
 
 def penalty_of(f, h, key):
-    return gradients.jacobian_penalty(f, (), (), h, key, batch_ndim=1)
+    return gradients.jacobian_penalty(f, (), h, (), key, batch_ndim=1)

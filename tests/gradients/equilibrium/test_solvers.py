@@ -16,7 +16,7 @@ V = jnp.array([[0.3, -0.7, 0.2], [0.5, 0.2, -0.4], [-0.2, 0.5, 0.4]])
 X = jnp.array([0.3, -0.2, 0.1])
 
 
-def settle(V, x, h):
+def settle(V, h, x):
     return jnp.tanh(h @ V.T + x)
 
 
@@ -27,15 +27,15 @@ def loss_of(h, target):
 def newton(V):
     """Another way to the same h*, dense, of which two steps are differentiated."""
     fixed = jax.lax.stop_gradient(V)
-    h = jax.lax.fori_loop(0, 200, lambda _, h: settle(fixed, X, h), jnp.zeros(3))
+    h = jax.lax.fori_loop(0, 200, lambda _, h: settle(fixed, h, X), jnp.zeros(3))
     for _ in range(2):
-        J = jax.jacobian(settle, argnums=2)(V, X, h)
-        h = h + jnp.linalg.solve(jnp.eye(3) - J, settle(V, X, h) - h)
+        J = jax.jacobian(settle, argnums=1)(V, h, X)
+        h = h + jnp.linalg.solve(jnp.eye(3) - J, settle(V, h, X) - h)
     return h
 
 
 def relaxed(V, **options):
-    return gradients.fixed_point(settle, V, X, 0 * X, **options)[0]
+    return gradients.fixed_point(settle, V, 0 * X, X, **options)[0]
 
 
 @cache
@@ -66,7 +66,7 @@ def settled(name):
     W, x = slow_problem()
     solvers = FAST | {"relaxation": gradients.solvers.relaxation(tol=1e-8)}
     run = gradients.recurrent_backprop(
-        lambda W, x, h: jnp.tanh(h @ W + x),
+        lambda W, h, x: jnp.tanh(h @ W + x),
         lambda h, target: jnp.sum((h - 1) ** 2, axis=-1),
         solver=solvers[name],
     )
@@ -91,8 +91,8 @@ def test_each_example_takes_the_steps_it_takes_alone(name):
     W, x = slow_problem()
     together, _ = settled(name)
     options = {"solver": FAST[name], "batch_ndim": 1}
-    f = lambda W, x, h: jnp.tanh(h @ W + x)
-    solve = jax.jit(lambda x, h: gradients.fixed_point(f, W, x, h, **options))
+    f = lambda W, h, x: jnp.tanh(h @ W + x)
+    solve = jax.jit(lambda x, h: gradients.fixed_point(f, W, h, x, **options))
     for i in (0, 3):
         _, alone = solve(x[i : i + 1], jnp.zeros((1, 20)))
         assert abs(alone.steps[0] - together.forward.steps[i]) <= 1  # of rounding
@@ -107,9 +107,9 @@ def test_each_example_takes_the_steps_it_takes_alone(name):
 
 @pytest.mark.parametrize("name", FAST)
 def test_no_contraction_is_needed(name):
-    grows = lambda w, x, h: w * h + x
+    grows = lambda w, h, x: w * h + x
     solver = gradients.solvers.broyden(tol=1e-10) if name == "broyden" else FAST[name]
-    solve = lambda w: gradients.fixed_point(grows, w, 1.0, 0.0, solver=solver)
+    solve = lambda w: gradients.fixed_point(grows, w, 0.0, 1.0, solver=solver)
     for w in (-3.0, 1.5):
         grad, info = jax.grad(solve, has_aux=True)(w)
         assert info.converged
@@ -119,7 +119,7 @@ def test_no_contraction_is_needed(name):
 # The state can be any pytree, of any batch shape.
 
 
-def pair(params, x, h):
+def pair(params, h, x):
     fast, slow = h["fast"], h["slow"][0]
     new = jnp.tanh(fast @ params["W"] + x @ params["U"] - 0.5 * slow)
     return {"fast": new, "slow": (0.4 * slow + 0.3 * fast * fast,)}
@@ -136,7 +136,7 @@ def test_trees_and_batch_shapes(name, batch):
     tight = {"tol": 1e-11}
     other = {"adjoint": gradients.adjoints.cg(**tight), **tight}
     if name != "cg":
-        other = {"solver": getattr(gradients, name)(**tight)}
+        other = {"solver": getattr(gradients.solvers, name)(**tight)}
     run = partial(gradients.recurrent_backprop, pair, loss)
     want = jax.jit(run(**TIGHT))(params, h, x, h)
     got = jax.jit(run(**other))(params, h, x, h)
@@ -165,8 +165,8 @@ def test_narrow_dtypes(name, dtype):
     tol = 2e-6 if dtype == jnp.float32 else 1e-2
     options = {"adjoint": gradients.adjoints.cg(tol=tol), "tol": tol}
     if name != "cg":
-        options = {"solver": getattr(gradients, name)(tol=tol)}
-    args = V.astype(dtype), X.astype(dtype), 0 * X.astype(dtype)
+        options = {"solver": getattr(gradients.solvers, name)(tol=tol)}
+    args = V.astype(dtype), 0 * X.astype(dtype), X.astype(dtype)
     solve = partial(gradients.fixed_point, settle, **options)
     value = lambda V, *args: (jnp.sum(solve(V, *args)[0]), solve(V, *args)[1])
     grad, info = jax.jit(jax.grad(value, has_aux=True))(*args)
@@ -201,29 +201,32 @@ def test_settings_can_be_traced_and_do_not_retrace():
 
 
 def penalty_of(f, h, key):
-    return gradients.jacobian_penalty(f, (), (), h, key, batch_ndim=1)
+    return gradients.jacobian_penalty(f, (), h, (), key, batch_ndim=1)
 
 
 def test_mistakes_are_named():
-    linear = lambda w, x, h: w * h + x
-    solve = partial(gradients.fixed_point, linear, 0.5, 1.0, 0.0)
+    linear = lambda w, h, x: w * h + x
+    solve = partial(gradients.fixed_point, linear, 0.5, 0.0, 1.0)
     wrong = [
         (
             partial(solve, solver=gradients.solvers.anderson),
-            r"such as relaxation\(…\), .*'ande",
+            r"such as gradients.solvers.relaxation\(…\), .* got anderson, ",
         ),
         (
             partial(solve, solver=gradients.adjoints.relaxation()),
-            "solver must be a value",
+            r"got gradients.adjoints.relaxation\(…\), .* give it as adjoint=",
         ),
         (
             partial(solve, solver=FAST["broyden"], tol=1e-3),
             "tol must be left out where",
         ),
-        (partial(solve, adjoint=gradients.adjoints.jfb), r"such as jfb\(…\), got jfb"),
+        (
+            partial(solve, adjoint=gradients.adjoints.jfb),
+            r"such as gradients.adjoints.jfb\(…\), got jfb, ",
+        ),
         (
             partial(solve, adjoint=gradients.solvers.relaxation()),
-            r"relax\(…\), got relaxation",
+            r"adjoints.relaxation\(…\), got gradients.solvers.relaxation\(…\), ",
         ),
         (partial(solve, on_failure="raise"), "'nan', 'truncate' or 'ignore', got 'rai"),
         (

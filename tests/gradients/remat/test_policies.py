@@ -1,4 +1,4 @@
-"""Checkpoint policies: the same gradient, and the costs that are predicted."""
+"""Remat policies: the same gradient, and the costs that are predicted."""
 
 from functools import cache, partial
 
@@ -38,16 +38,16 @@ def test_every_policy_gives_the_same_gradients(make_problem, policy):
     step, loss, (params, carry, xs, targets), options = make_problem("nested", T=7)
     flags = {name: options[name] for name in ("mask", "reset")}
 
-    def value(checkpoint, params, carry, xs, initial):
+    def value(remat, params, carry, xs, initial):
         last, ys = gradients.unroll(
-            step, params, carry, xs, initial=initial, checkpoint=checkpoint, **flags
+            step, params, carry, xs, initial=initial, remat=remat, **flags
         )
         floating = [leaf for leaf in jax.tree.leaves(last) if leaf.dtype != int]
         ends = sum(jnp.sum(leaf**2) for leaf in floating)
         return jnp.sum(options["weights"] * loss(ys, targets)) + ends, (last, ys)
 
-    def gradient(checkpoint):
-        function = partial(value, checkpoint)
+    def gradient(remat):
+        function = partial(value, remat)
         gradient = jax.value_and_grad(function, (0, 1, 2, 3), True, allow_int=True)
         return jax.jit(gradient)(params, carry, xs, options["initial"])
 
@@ -92,7 +92,7 @@ def tanh_step(w, h, x):
 )
 def test_stretches_cost_what_is_predicted(length, policy, evaluations):
     """The numbers for T = 12 are those of the literature, read off the program."""
-    rule = gradients.bptt(tanh_step, squared_error, checkpoint=policy)
+    rule = gradients.bptt(tanh_step, squared_error, remat=policy)
     xs = jnp.zeros((length, 2))
     program = jax.make_jaxpr(rule)(jnp.eye(2), jnp.zeros(2), xs, xs).jaxpr
     assert gradients.remat.predicted_cost(length, policy).evaluations == evaluations
@@ -108,7 +108,7 @@ def test_slots_cost_what_is_predicted(length, m):
         jax.debug.callback(lambda: calls.append(1))
         return tanh_step(w, h, x)
 
-    rule = gradients.bptt(counted, squared_error, checkpoint=gradients.remat.slots(m))
+    rule = gradients.bptt(counted, squared_error, remat=gradients.remat.slots(m))
     xs = jnp.ones((length, 2))
     jax.block_until_ready(jax.jit(rule)(jnp.eye(2), jnp.ones(2), xs, xs))
     jax.effects_barrier()
@@ -173,7 +173,7 @@ def lstm(length, batch=8, inputs=8, units=32, dtype=jnp.float32):
 
 
 def temporary_bytes(policy, arguments):
-    rule = gradients.bptt(lstm_step, squared_error, checkpoint=policy)
+    rule = gradients.bptt(lstm_step, squared_error, remat=policy)
     program = jax.jit(rule).lower(*arguments).compile()
     return program.memory_analysis().temp_size_in_bytes
 
@@ -229,9 +229,7 @@ def test_budgets_are_kept_and_refused(make_problem):
         997, gradients.remat.budget(6000), odd
     )  # a prime
     assert cost.evaluations < 2 * 997
-    rule = gradients.bptt(
-        lstm_step, squared_error, checkpoint=gradients.remat.budget(100)
-    )
+    rule = gradients.bptt(lstm_step, squared_error, remat=gradients.remat.budget(100))
     with pytest.raises(ValueError, match=r"budget must be at least \d+ bytes for 400"):
         rule(*arguments)
     with pytest.raises(ValueError, match="size must be given"):
@@ -247,7 +245,7 @@ def test_steps_may_close_over_what_is_differentiated_mapped_or_random(policy):
     xs = jnp.linspace(0.1, 1.0, 16).reshape(8, 2)
     key = jax.random.key(3)
 
-    def value(checkpoint, scale, shift, w):
+    def value(remat, scale, shift, w):
         def step(w, state, x):
             h, key = state
             key, now = jax.random.split(key)
@@ -256,13 +254,13 @@ def test_steps_may_close_over_what_is_differentiated_mapped_or_random(policy):
             return (h, key), h
 
         start = jnp.ones(2), key
-        _, ys = gradients.unroll(step, w, start, xs, checkpoint=checkpoint)
+        _, ys = gradients.unroll(step, w, start, xs, remat=remat)
         return jnp.sum(ys**2)
 
     w = jnp.array([[0.5, -0.3], [0.2, 0.4]])
     results = []
-    for checkpoint in (None, policy):
-        gradient = jax.grad(partial(value, checkpoint), argnums=(0, 2))
+    for remat in (None, policy):
+        gradient = jax.grad(partial(value, remat), argnums=(0, 2))
         mapped = jax.vmap(gradient, in_axes=(0, 0, None))
         results.append(jax.jit(mapped)(jnp.array([1.0, 2.0]), jnp.array([0, 1]), w))
     chex.assert_trees_all_close(*results, rtol=1e-12)
@@ -271,8 +269,8 @@ def test_steps_may_close_over_what_is_differentiated_mapped_or_random(policy):
 def test_second_derivatives(make_problem):
     step, loss, (params, carry, xs, targets), _ = make_problem("tanh")
 
-    def products(checkpoint):
-        rule = gradients.bptt(step, loss, checkpoint=checkpoint)
+    def products(remat):
+        rule = gradients.bptt(step, loss, remat=remat)
         gradient = lambda params: rule(params, carry, xs, targets)[1]
         return jax.jit(lambda p: jax.jvp(gradient, (p,), (p,))[1])(params)
 
@@ -288,7 +286,7 @@ def test_four_devices_equal_one():
     xs, targets = xs + 0.1, targets - 1
     by_batch = put(carry, jax.P("data")), *put((xs, targets), jax.P(None, "data"))
     for policy in (gradients.remat.every(3), gradients.remat.slots(2)):
-        rule = jax.jit(gradients.bptt(lstm_step, squared_error, checkpoint=policy))
+        rule = jax.jit(gradients.bptt(lstm_step, squared_error, remat=policy))
         got = rule(put(params, jax.P()), *by_batch)
         want = rule(params, carry, xs, targets)
         chex.assert_trees_all_close(got, want, rtol=1e-12)
@@ -321,11 +319,11 @@ def test_four_devices_equal_one():
         ),
         (
             lambda: gradients.remat.predicted_cost(4, 3),
-            "checkpoint must be None, 'step', gr",
+            "remat must be None, 'step', gr",
         ),
         (
             lambda: gradients.remat.predicted_cost(4, True),
-            "checkpoint must be None, 'step'",
+            "remat must be None, 'step'",
         ),
     ],
 )
@@ -337,4 +335,4 @@ def test_mistakes_are_named(make, message):
 def test_a_wrong_policy_is_named(make_problem):
     step, loss, args, _ = make_problem("tanh")
     with pytest.raises(ValueError, match=r"gradients.remat.every\(k\).*; got 50"):
-        gradients.bptt(step, loss, checkpoint=50)(*args)
+        gradients.bptt(step, loss, remat=50)(*args)

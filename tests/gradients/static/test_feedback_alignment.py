@@ -38,7 +38,7 @@ def options(kind, layers, params, x):
     if kind == "brsf":
         return {"key": jax.random.key(7)}
     key = jax.random.key(4)
-    return {"feedback": gradients.alignment_weights(key, layers, params, x, kind)}
+    return {"feedback": gradients.alignment_weights(key, layers, params, x, kind=kind)}
 
 
 def by_hand(params, x, target, matrices, direct=False):
@@ -63,7 +63,7 @@ def test_the_equations_of_the_papers(kind):
     params, x, target = problem()
     layers = layers_of(3)
     given = options(kind, layers, params, x)
-    rule = gradients.feedback_alignment(layers, loss, kind)
+    rule = gradients.feedback_alignment(layers, loss, kind=kind)
     (value, info), grads = jax.jit(rule)(params, x, target, **given)
     (want, exact_info), exact = gradients.backprop(layers, loss)(params, x, target)
     close(value, want)
@@ -81,7 +81,9 @@ def test_the_equations_of_the_papers(kind):
     else:
         drawn = given.get("feedback")
         if kind == "brsf":  # with the same key, the same R
-            drawn = gradients.alignment_weights(given["key"], layers, params, x, "frsf")
+            drawn = gradients.alignment_weights(
+                given["key"], layers, params, x, kind="frsf"
+            )
         R = [None] + [np.asarray(B["w"]) for B in drawn[1:]]
         sign = lambda B, w: B if kind == "fa" else np.abs(B) * np.sign(w)
         pairs = zip(R, ws, strict=True)
@@ -108,10 +110,10 @@ def test_with_true_weights_it_is_backpropagation():
     (_, info), grads = run(gradients.feedback_alignment(layers, loss), feedback=params)
     close((info, grads), (exact_info, exact))
     # |W| ⊙ sgn W = W; and all weights of one size α make usf exact.
-    rule = gradients.feedback_alignment(layers, loss, "frsf")
+    rule = gradients.feedback_alignment(layers, loss, kind="frsf")
     close(run(rule, feedback=params)[1], exact)
     params = jax.tree.map(lambda p: 0.3 * jnp.sign(p), params)
-    rule = gradients.feedback_alignment(layers, loss, "usf", scale=0.3)
+    rule = gradients.feedback_alignment(layers, loss, kind="usf", scale=0.3)
     close(run(rule)[1], run(gradients.backprop(layers, loss))[1])
 
 
@@ -125,10 +127,12 @@ def test_narrow_params_and_one_example(kind):
         given = {"key": jax.random.key(7)}
     else:
         draw = gradients.alignment_weights
-        feedback = draw(jax.random.key(4), layers, params, x, kind, batch_ndim=0)
+        feedback = draw(jax.random.key(4), layers, params, x, kind=kind, batch_ndim=0)
         given = {"feedback": feedback}
     chex.clear_trace_counter()
-    rule = chex.assert_max_traces(gradients.feedback_alignment(layers, loss, kind), 1)
+    rule = chex.assert_max_traces(
+        gradients.feedback_alignment(layers, loss, kind=kind), 1
+    )
     rule = jax.jit(rule)
     for _ in range(2):
         (value, _), grads = rule(params, x, target, **given)
@@ -141,7 +145,7 @@ def test_with_one_hidden_layer_direct_feedback_is_feedback_alignment():
     params, x, target = problem((3, 5, 2))
     layers = layers_of(2)
     B = jax.random.normal(jax.random.key(9), (2, 5))
-    rule = lambda kind: gradients.feedback_alignment(layers, loss, kind)
+    rule = lambda kind: gradients.feedback_alignment(layers, loss, kind=kind)
     direct = rule("dfa")(params, x, target, feedback=(B, None))
     fa = rule("fa")(params, x, target, feedback=(None, {"w": B.T, "b": None}))
     close(direct, fa)
@@ -186,16 +190,16 @@ def test_convolutions_and_residual_sums_as_layers_and_as_operations():
     exact = gradients.backprop(layers, loss)(params, x, target)[1]
     for kind in ("fa", "usf", "frsf"):
         key = jax.random.key(4)
-        feedback = gradients.alignment_weights(key, layers, params, x, kind)
-        rule = gradients.feedback_alignment(layers, loss, kind)
+        feedback = gradients.alignment_weights(key, layers, params, x, kind=kind)
+        rule = gradients.feedback_alignment(layers, loss, kind=kind)
         _, grads = rule(params, x, target, feedback=feedback)
         assert jnp.any(grads[0] != exact[0])
         got, none = jax.grad(own, (0, 1))(params, feedback, kind)
         close(tuple(got), grads)
         chex.assert_trees_all_equal(none, jax.tree.map(jnp.zeros_like, feedback))
     close(tuple(jax.grad(own)(params, params, "fa")), exact)  # B = W
-    direct = gradients.feedback_alignment(layers, loss, "dfa")
-    B = gradients.alignment_weights(jax.random.key(4), layers, params, x, "dfa")
+    direct = gradients.feedback_alignment(layers, loss, kind="dfa")
+    B = gradients.alignment_weights(jax.random.key(4), layers, params, x, kind="dfa")
     assert [b.shape for b in B[:-1]] == [(2, 4, 4, 2)] * 2
     (_, info), grads = direct(params, x, target, feedback=B)
     error = jnp.einsum("bi,ihwc->bhwc", info[-1].delta, B[0])
@@ -272,7 +276,7 @@ def test_mistakes_are_named():
     params, x, target = problem()
     layers, key = layers_of(3), jax.random.key(0)
     B = gradients.alignment_weights(key, layers, params, x)
-    rule = lambda kind: gradients.feedback_alignment(layers, loss, kind)
+    rule = lambda kind: gradients.feedback_alignment(layers, loss, kind=kind)
     run = lambda kind, params=params, **given: rule(kind)(params, x, target, **given)
     wrong = [
         ("kind must be one of fa, dfa", lambda: rule("sf")),

@@ -120,7 +120,7 @@ def test_bidirectional_is_each_example_by_itself(mask, resets):
 def test_bidirectional_has_the_derivatives_of_finite_differences():
     def value(params, carries, initial, xs):
         options = {"mask": gaps, "reset": flags, "initial": initial}
-        run = both_ways(params, carries, xs, **options, checkpoint=None)
+        run = both_ways(params, carries, xs, **options, remat=None)
         return loss_of(run, gaps)
 
     args = PARAMS, CARRIES, INITIAL, XS
@@ -132,7 +132,7 @@ def test_bidirectional_has_the_derivatives_of_finite_differences():
 def test_bidirectional_by_default_restarts_from_carries_and_recomputes():
     run = partial(gradients.bidirectional, tanh_step, tanh_step, PARAMS, CARRIES)
     plain = run(XS, mask=gaps, reset=flags)
-    want = run(XS, mask=gaps, reset=flags, initial=CARRIES, checkpoint="step")
+    want = run(XS, mask=gaps, reset=flags, initial=CARRIES, remat="step")
     assert_same(plain, want)
     lists = [[1, 1]] * T, [[False, True]] * T  # flags need not be arrays
     small = [h[:2] for h in CARRIES]
@@ -167,7 +167,7 @@ def test_bidirectional_of_any_batch_and_of_two_kinds(batch):
         ({"mask": gaps, "reset": flags[:, 0]}, "mask and reset must both have shape"),
         ({"carries": (CARRIES[0], XS)}, "for backward_step: carry, inputs and targets"),
         ({"xs": XS[:0]}, "xs must have arrays whose first axis is time"),
-        ({"checkpoint": "all"}, "checkpoint must be"),
+        ({"remat": "all"}, "remat must be"),
     ],
 )
 def test_bidirectional_names_mistakes(change, message):

@@ -70,27 +70,27 @@ def test_newton_on_probe_p_falls_quadratically():
 
 
 @pytest.mark.parametrize("jacobian", ["full", "diagonal"])
-def test_exact_after_as_many_iterations_as_steps_whatever_the_damping(jacobian):
+def test_exact_after_as_many_iterations_as_steps_whatever_the_shrinking(jacobian):
     params, carry, xs = tanh_problem(gain=2.0)
     _, want = gradients.unroll(tanh_step, params, carry, xs)
 
     @jax.jit
-    def run(damping):
-        method = gradients.newton(jacobian, damping, tol=1e-300, on_failure="nan")
+    def run(shrink):
+        method = gradients.newton(jacobian, shrink, tol=1e-300, on_failure="nan")
         return gradients.parallel_unroll(tanh_step, params, carry, xs, method=method)
 
-    for damping in (0.0, 0.4, 1.0):  # the last is Picard's iteration
-        (_, ys), info = run(damping)
+    for shrink in (0.0, 0.4, 1.0):  # the last is Picard's iteration
+        (_, ys), info = run(shrink)
         assert_same((ys, info.carries), (want, want))
         assert info.converged
         assert info.steps <= 8  # the last finds nothing to change
         assert info.residual < 1e-15
 
 
-def test_damping_saves_iterations_where_the_network_is_chaotic():
+def test_shrinking_saves_iterations_where_the_network_is_chaotic():
     @jax.jit
-    def steps(damping):
-        method = gradients.newton(damping=damping, max_steps=200, tol=1e-8)
+    def steps(shrink):
+        method = gradients.newton(shrink=shrink, max_steps=200, tol=1e-8)
         return run_tanh(method, T=200, gain=5.0)[1].steps
 
     assert steps(0.8).item() < steps(0.0).item()
@@ -235,7 +235,7 @@ def test_four_devices_equal_one_sharded_by_batch():
     [
         ({"jacobian": "block"}, "jacobian must be 'full' or 'diagonal', got 'block'"),
         ({"on_failure": "raise"}, "on_failure must be 'sequential' or 'nan'"),
-        ({"damping": 1.5}, "damping must be from 0"),
+        ({"shrink": 1.5}, "shrink must be from 0"),
         ({"tol": 0.0}, "tol must be positive"),
         ({"max_steps": 0}, "max_steps must be at least 1"),
     ],
@@ -247,7 +247,7 @@ def test_settings_out_of_range_are_named(settings, message):
 
 @pytest.mark.parametrize(
     "method",
-    ["newton", gradients.newton("diagonal"), gradients.newton(damping=1.0)],
+    ["newton", gradients.newton("diagonal"), gradients.newton(shrink=1.0)],
     ids=["full", "diagonal", "Picard"],
 )
 def test_does_not_take_for_settled_what_nothing_has_seen_yet(method):
@@ -270,7 +270,7 @@ def test_does_not_take_for_settled_what_nothing_has_seen_yet(method):
 def test_what_rounding_keeps_from_settling_is_run_in_order():
     step = lambda w, h, x: (w * h * (1 - h),) * 2
     args = step, 4.0, jnp.array(0.3), jnp.zeros(60)
-    method = gradients.newton(damping=0.8)
+    method = gradients.newton(shrink=0.8)
     (_, ys), info = gradients.parallel_unroll(*args, method=method)
     assert bool(info.converged) != bool(info.fell_back)
     assert info.fell_back or info.residual < 1e-5

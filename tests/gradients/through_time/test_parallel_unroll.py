@@ -56,11 +56,11 @@ def make_problem_of(name, batch, make_problem):
     key = jax.random.key(1)
     xs = jax.random.normal(key, (6, *batch, 2))
     if name == "lru":
-        params = cells.lru_params(key, 2, 4, 3, min_radius=0.5)
-        carry = cells.lru_carry(params, batch) + (1 + 0.5j)
+        params = cells.lru.init(key, 2, 4, 3, min_radius=0.5)
+        carry = cells.lru.carry(params, batch) + (1 + 0.5j)
         return cells.lru, params, carry, carry * 2j, xs
-    params = cells.min_gru_params(key, 2, 4)
-    carry = cells.min_gru_carry(params, batch) + 1
+    params = cells.min_gru.init(key, 2, 4)
+    carry = cells.min_gru.carry(params, batch) + 1
     return cells.min_gru, params, carry, -carry, xs
 
 
@@ -152,9 +152,9 @@ def test_scans_compose_in_the_order_of_time():
 
 
 def test_nan_of_one_example_stays_there_as_in_an_unroll():
-    params = cells.min_gru_params(jax.random.key(0), 2, 3)
+    params = cells.min_gru.init(jax.random.key(0), 2, 3)
     xs = jax.random.normal(jax.random.key(1), (5, 2, 2)).at[2, 0, 0].set(jnp.nan)
-    args = cells.min_gru, params, cells.min_gru_carry(params, (2,)), xs
+    args = cells.min_gru, params, cells.min_gru.carry(params, (2,)), xs
     want = gradients.unroll(*args)
     for method in ("linear", "newton"):
         got, info = gradients.parallel_unroll(*args, method=method)
@@ -164,8 +164,8 @@ def test_nan_of_one_example_stays_there_as_in_an_unroll():
 
 @pytest.mark.parametrize("method", ["linear", "newton"])
 def test_one_step_and_nothing_but_padding(method):
-    params = cells.min_gru_params(jax.random.key(0), 2, 3)
-    carry = cells.min_gru_carry(params, (2,)) + 1
+    params = cells.min_gru.init(jax.random.key(0), 2, 3)
+    carry = cells.min_gru.carry(params, (2,)) + 1
     run = partial(gradients.parallel_unroll, cells.min_gru, params, carry)
     xs = jnp.ones((1, 2, 2))
     got, info = run(xs, method=method)
@@ -182,8 +182,8 @@ def test_one_step_and_nothing_but_padding(method):
 @pytest.mark.parametrize("method", ["linear", "newton"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_keeps_dtypes(method, dtype):
-    params = cells.min_gru_params(jax.random.key(0), 2, 3, dtype=dtype)
-    carry = cells.min_gru_carry(params, (2,)) + 1
+    params = cells.min_gru.init(jax.random.key(0), 2, 3, dtype=dtype)
+    carry = cells.min_gru.carry(params, (2,)) + 1
     xs = jax.random.normal(jax.random.key(1), (6, 2, 2), dtype)
 
     def objective(params):

@@ -1,4 +1,4 @@
-"""The adjoint in two phases: the same derivatives, and what it does not do."""
+"""The backward pass in two phases: the same derivatives, and what it does not do."""
 
 import re
 import sys
@@ -24,12 +24,12 @@ def real(tree):
     return [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
 
 
-def derivatives(adjoint, step, options):
+def derivatives(backward, step, options):
     """Return the derivatives of a loss of all that `unroll` gives, in all it takes."""
 
     def loss(params, carry, xs, initial):
         results = gradients.unroll(
-            step, params, carry, xs, **options, initial=initial, adjoint=adjoint
+            step, params, carry, xs, **options, initial=initial, backward=backward
         )
         return sum(jnp.sum(jnp.sin(leaf) ** 2) for leaf in real(results)), results
 
@@ -56,7 +56,7 @@ def test_padding_may_be_nan(make_problem):
     step, loss, (params, carry, xs, targets), _ = make_problem()
     mask = gradients.mask_from_lengths(jnp.array([4, 1, 0]), 5)
     spoil = lambda leaf: jnp.where(mask[..., None], leaf, jnp.nan)
-    rule = jax.jit(gradients.bptt(step, loss, adjoint="two_phase"))
+    rule = jax.jit(gradients.bptt(step, loss, backward="two_phase"))
     want = rule(params, carry, xs, targets, mask=mask)
     got = rule(params, carry, spoil(xs), spoil(targets), mask=mask)
     chex.assert_tree_all_finite(got)
@@ -72,9 +72,9 @@ def elman(w, h, x):
 def test_what_a_step_closes_over_has_derivatives_too():
     w, xs = jnp.array([[0.3, -0.5], [0.2, 0.7]]), jnp.arange(10.0).reshape(5, 2) / 10
 
-    def loss(adjoint, scale):
+    def loss(backward, scale):
         step = lambda w, h, x: elman(scale * w, h, x)
-        h, _ = gradients.unroll(step, w, jnp.ones(2), xs, adjoint=adjoint)
+        h, _ = gradients.unroll(step, w, jnp.ones(2), xs, backward=backward)
         return jnp.sum(h)
 
     want = jax.grad(partial(loss, "scan"))(1.5)
@@ -84,10 +84,10 @@ def test_what_a_step_closes_over_has_derivatives_too():
 
 def test_second_derivatives_and_maps_are_right():
     w, xs = jnp.array([[0.3, -0.5], [0.2, 0.7]]), jnp.ones((3, 2))
-    ends = lambda adjoint, w: jnp.sum(
-        gradients.unroll(elman, w, jnp.ones(2), xs, adjoint=adjoint)[0]
+    ends = lambda backward, w: jnp.sum(
+        gradients.unroll(elman, w, jnp.ones(2), xs, backward=backward)[0]
     )
-    hessian = lambda adjoint: jax.jacfwd(jax.grad(partial(ends, adjoint)))(w)
+    hessian = lambda backward: jax.jacfwd(jax.grad(partial(ends, backward)))(w)
     chex.assert_trees_all_close(hessian("two_phase"), hessian("scan"), rtol=1e-12)
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(partial(ends, "two_phase"), (w,), (w,))
@@ -95,7 +95,7 @@ def test_second_derivatives_and_maps_are_right():
 
 def test_sums_over_time_are_wide_where_parameters_are_narrow():
     rule = gradients.bptt(
-        lambda w, h, x: (h, w * x), lambda y, target: y, adjoint="two_phase"
+        lambda w, h, x: (h, w * x), lambda y, target: y, backward="two_phase"
     )
     one, ones = jnp.ones((), jnp.bfloat16), jnp.ones(5000, jnp.bfloat16)
     assert rule(one, one, ones, ones)[1] == 1
@@ -115,10 +115,10 @@ def test_what_it_cannot_go_back_through_is_named():
     clipped.defvjp(lambda h: (h, None), lambda _, g: (jnp.clip(g, -1, 1),))
     clips = lambda w, h, x: (clipped(jnp.tanh(w * h + x)),) * 2
     args = 0.5, jnp.array(0.3), jnp.array([1.0, -1.0]), jnp.zeros(2)
-    rule = gradients.bptt(clips, loss, adjoint="two_phase")
+    rule = gradients.bptt(clips, loss, backward="two_phase")
     with pytest.raises(ValueError, match="cannot go back through this step"):
         rule(*args)
-    rule = gradients.bptt(branches, loss, adjoint="two_phase")
+    rule = gradients.bptt(branches, loss, backward="two_phase")
     if "lineax" in sys.modules:  # it teaches JAX to go back through branches
         want = gradients.bptt(branches, loss)(*args)
         chex.assert_trees_all_close(rule(*args), want)
@@ -128,9 +128,9 @@ def test_what_it_cannot_go_back_through_is_named():
 
 
 @cache
-def compiled(adjoint, units=64, T=64):
+def compiled(backward, units=64, T=64):
     loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
-    rule = gradients.bptt(elman, loss, adjoint=adjoint)
+    rule = gradients.bptt(elman, loss, backward=backward)
     shapes = [(units, units), (8, units), (T, 8, units), (T, 8, units)]
     args = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     return jax.jit(rule).lower(*args).compile()
@@ -164,8 +164,8 @@ def test_no_weights_are_stacked_up():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"adjoint": "two"}, "adjoint must be 'scan' or 'two_phase', got 'two'"),
-        ({"adjoint": "two_phase", "checkpoint": "step"}, "checkpoint must be None"),
+        ({"backward": "two"}, "backward must be 'scan' or 'two_phase', got 'two'"),
+        ({"backward": "two_phase", "remat": "step"}, "remat must be None"),
     ],
 )
 def test_mistakes_are_named(make_problem, options, message):
