@@ -1,4 +1,4 @@
-"""Yearly sunspots, learned online: the tutorial's update on RTRL's gradients."""
+"""Sunspots in `compare`: learned online, the tutorial's update on RTRL's gradients."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Learning at every step: an online rule and an update, along a sequence."""
+"""Networks for online learning, and a function that learns at every step."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""By what `copy_length` learns a sequence: whole and truncated BPTT, online rules."""
+"""Learners compared in `copy_length`: whole and truncated BPTT, and online rules."""
 
 from collections.abc import Callable
 from functools import partial

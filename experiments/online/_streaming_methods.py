@@ -1,4 +1,4 @@
-"""Who predicts a stream: networks that learn at every step, and what to beat.
+"""Methods compared in `streaming`: networks that learn at every step, and baselines.
 
 Each method says how it did at each step before it was told the answer, [.., T].
 """

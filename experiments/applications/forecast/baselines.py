@@ -1,4 +1,4 @@
-"""Forecasts to beat: nothing changes, the season's mean, and linear models on lags.
+"""Baseline forecasts: the last value, the season's mean, and linear models on lags.
 
 Each says, for every origin and horizon, a value and the ends of an interval, [N, H, 3],
 in units of the series. Intervals are quantiles of the residuals that it was fitted to.

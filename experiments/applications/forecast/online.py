@@ -1,4 +1,4 @@
-"""How networks of `forecast` learn at every step, in the test part too.
+"""Online learning of networks of `forecast`: at every step, in the test part too.
 
 The learner is behind by the largest horizon, as only then all of its targets are known.
 From there the newest network is run on to the present without being told anything, and

@@ -1,4 +1,4 @@
-"""Who identifies a plant: observers and networks that learn online, and linear models.
+"""Methods compared in `identify`: observers, online networks and linear models.
 
 Each predicts the next measurement before it is told, [settings, seeds, T].
 """
