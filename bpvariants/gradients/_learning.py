@@ -1,7 +1,5 @@
 """Learning along a sequence: an update after each window."""
 
-import inspect
-from collections.abc import Callable
 from typing import Any
 
 import jax
