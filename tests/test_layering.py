@@ -234,12 +234,12 @@ def public_names():
         for name, member in vars(importlib.import_module(module)).items():
             ours = getattr(member, "__module__", "").startswith("bpvariants")
             if ours and not name.startswith("_"):
-                found.setdefault(id(member), (f"{module}.{name}", member))
+                found.setdefault((name, id(member)), (f"{module}.{name}", member))
                 if isinstance(member, bpvariants.cells.Cell):  # a value with functions
                     for part in ("init", "carry"):
                         label = f"{module}.{name}.{part}"
                         of_cell = getattr(member, part)
-                        found.setdefault(id(of_cell), (label, of_cell))
+                        found.setdefault((label, id(of_cell)), (label, of_cell))
     return [pytest.param(member, id=name) for name, member in found.values()]
 
 

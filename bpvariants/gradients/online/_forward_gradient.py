@@ -11,7 +11,6 @@ As v is the same at all steps, Σ_t ℓ̇_t = ∇L·v, and the estimate, (∇L·
 E[v vᵀ] ∇L = ∇L.
 """
 
-import operator
 from functools import partial
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._carries import floating_leaves, replace_floating
+from bpvariants._checks import check_count
 from bpvariants._dtypes import cast_like, widen
 from bpvariants._losses import with_loss
 from bpvariants.gradients.online._online_step import (
@@ -98,7 +98,7 @@ def forward_gradient(
     References:
       Baydin et al., "Gradients without backpropagation", 2022, arXiv:2202.08587.
     """
-    _check_directions(directions)
+    check_count("directions", directions)
     check_distribution(distribution)
     advance = with_loss(step, loss)
 
@@ -153,15 +153,3 @@ def forward_gradient(
         return value, grads, left
 
     return OnlineRule(init, update)
-
-
-def _check_directions(directions: int) -> None:
-    try:
-        count = operator.index(directions)
-    except TypeError:
-        count = 0
-    if count < 1:
-        raise ValueError(
-            f"directions must be a whole number from 1 up, got {directions!r}: it is "
-            "how many forward derivatives are averaged."
-        )

@@ -204,7 +204,8 @@ def _add_influence(
     """Return ∂ℓ/∂θ + Σ_batch (∂ℓ/∂h_{t−1} Ω_{t−1}) ⊗ A_{t−1}."""
     grads, structure = jax.tree.flatten(direct)
     axes = tuple(range(batch_rank))
-    error = as_vectors(errors, errors[0].shape[:batch_rank], influence[0].carry.dtype)
+    dtype = influence[0].carry.dtype
+    error, _ = as_vectors(errors, errors[0].shape[:batch_rank], dtype)
     for block, (inputs, carry) in zip(program.blocks, influence, strict=True):
         changes = jnp.matmul(error[..., None, :], carry)[..., 0, :]
         outer = jnp.tensordot(inputs, changes, axes=(axes, axes))

@@ -1,12 +1,11 @@
 """From an online rule, one step at a time, to a gradient rule over a sequence."""
 
-from numbers import Integral
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import check_floating, check_lengths, first_step
+from bpvariants._checks import check_count, check_floating, check_lengths, first_step
 from bpvariants._dtypes import cast_like
 from bpvariants._losses import as_arrays, effective_weights
 from bpvariants.gradients._learning import check_pair, check_update
@@ -160,8 +159,8 @@ def over_sequence(
 
 
 def _check_settings(every: object, update: object) -> None:
-    if every is not None and (not isinstance(every, Integral) or every < 1):
-        raise ValueError(f"every must be an integer of at least 1, got {every!r}.")
+    if every is not None:
+        check_count("every", every)
     if update is not None:
         check_update(update)
     elif every is not None:

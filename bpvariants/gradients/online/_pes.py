@@ -12,13 +12,12 @@ that looks back no further than the window.
 """
 
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import are_numbers
+from bpvariants._checks import are_numbers, check_count
 from bpvariants._dtypes import cast_like, widen
 from bpvariants._losses import with_loss
 from bpvariants.gradients.online._online_step import (
@@ -217,8 +216,7 @@ def _goes_on(now: OnlineStep) -> jax.Array:
 
 def _check_settings(pairs: Any, sigma: Any, window: Any) -> None:
     for name, count in {"pairs": pairs, "window": window}.items():
-        if not isinstance(count, Integral) or count < 1:
-            raise ValueError(f"{name} must be a whole number from 1 up, got {count!r}.")
+        check_count(name, count)
     if are_numbers(sigma) and not sigma > 0:
         raise ValueError(
             f"sigma must be positive, got {sigma}: it is how far parameters are moved."

@@ -8,8 +8,7 @@ I_t = ∂h_t/∂θ. Entry (i, j) of M is kept if θ_j can reach h_i within `orde
     g_t = ∂ℓ_t/∂h_t M_t + ∂ℓ_t/∂θ, the latter that of the readout, at fixed h_t.
 """
 
-from numbers import Integral
-
+from bpvariants._checks import check_count
 from bpvariants.gradients.online._influence.traces import Paths, trace_rule
 from bpvariants.types import Loss, OnlineRule, Step
 
@@ -54,9 +53,6 @@ def snap(step: Step, loss: Loss, *, order: int) -> OnlineRule:
       Menick et al., "Practical real time recurrent learning with a sparse
       approximation", ICLR 2021, arXiv:2006.07232.
     """
-    if isinstance(order, bool) or not isinstance(order, Integral) or order < 1:
-        raise ValueError(
-            f"order must be an integer of at least 1, got {order!r}; for all of the "
-            "influence use gradients.rtrl(step, loss)."
-        )
+    remedy = "for all of the influence use gradients.rtrl(step, loss)"
+    check_count("order", order, remedy=remedy)
     return trace_rule("snap", step, loss, Paths(order=int(order)))

@@ -19,12 +19,11 @@ the positive ρ₀, which does not depend on ν_t, and ρ₁, which is the same 
 At the first step, s̃ = θ̃ = 0, it is ε that makes ρ₀ = 1.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bpvariants._carries import (
     floating_leaves,
@@ -32,7 +31,7 @@ from bpvariants._carries import (
     replace_floating,
 )
 from bpvariants._dtypes import cast_like, widen
-from bpvariants._examples import times
+from bpvariants._examples import norm, times
 from bpvariants._jaxpr.reach import reaches_carry
 from bpvariants._losses import (
     with_loss,
@@ -220,22 +219,14 @@ def _propagate(
     batch_rank: int,
 ) -> list[PyTree]:
     """Return s̃_t and θ̃_t from J_t s̃_{t−1}, θ̃_{t−1}, ν_t and ν_tᵀ I_t."""
-    norm = lambda tree: _norm(jax.tree.leaves(tree), batch_rank) + EPSILON
-    old_scale = jnp.sqrt(norm(params_factor) / norm(pushed))
-    new_scale = jnp.sqrt(norm(pulled) / norm(signs))
+    size = lambda tree: norm(tree, batch_rank) + EPSILON
+    old_scale = jnp.sqrt(size(params_factor) / size(pushed))
+    new_scale = jnp.sqrt(size(pulled) / size(signs))
     add = lambda a, b: jax.tree.map(jnp.add, a, b)
     return [
         add(times(old_scale, pushed), times(new_scale, signs)),
         add(times(1 / old_scale, params_factor), times(1 / new_scale, pulled)),
     ]
-
-
-def _norm(leaves: Sequence[jax.Array], batch_rank: int) -> jax.Array:
-    """Return the norm over all leaves, [*batch], which may differ in dtype."""
-    dtype = np.result_type(*(leaf.dtype for leaf in leaves))
-    axes = lambda leaf: tuple(range(batch_rank, leaf.ndim))
-    squares = [jnp.sum(leaf.astype(dtype) ** 2, axis=axes(leaf)) for leaf in leaves]
-    return jnp.sqrt(sum(squares[1:], squares[0]))
 
 
 def check_room(

@@ -97,7 +97,8 @@ def _ridge(series: Series, prepared: Prepared) -> np.ndarray:
             np.nanmean((np.asarray(model.predict(inputs[held])) - y) ** 2)
             for model in models
         ]
-        best = Ridge(PENALTIES[int(np.argmin(errors))]).fit(*fit(series.test))
+        best = Ridge(PENALTIES[int(np.argmin(np.array(errors)))])
+        best.fit(*fit(series.test))
         out[first:, i] = best.predict(inputs)
     return out
 

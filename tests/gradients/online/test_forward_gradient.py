@@ -152,7 +152,7 @@ def test_a_step_may_have_a_loop_with_no_way_back():
 
 def test_settings_are_checked():
     for directions in (0, -1, 1.5, None):
-        with pytest.raises(ValueError, match="directions must be a whole number from"):
+        with pytest.raises(ValueError, match="directions must be an integer of "):
             gradients.forward_gradient(step, loss, directions=directions)
     with pytest.raises(ValueError, match=r"distribution must be one of \['normal', "):
         gradients.forward_gradient(step, loss, distribution="uniform")

@@ -181,8 +181,8 @@ def test_memory_does_not_grow_with_length():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"pairs": 0}, "pairs must be a whole number from 1 up, got 0"),
-        ({"window": 1.5}, "window must be a whole number from 1 up, got 1.5"),
+        ({"pairs": 0}, "pairs must be an integer of at least 1, got 0"),
+        ({"window": 1.5}, "window must be an integer of at least 1, got 1.5"),
         ({"sigma": 0.0}, "sigma must be positive, got 0.0"),
         ({"distribution": "uniform"}, r"distribution must be one of \['normal', "),
     ],

@@ -87,7 +87,7 @@ def influence_rule(
         if leaves:  # else the network has no state to remember anything in
             plan = plan_of(now, params)
             entering = entering_rows(name, state, now, params, plan.layout)
-            error = as_vectors(errors, now.batch)
+            error = as_vectors(errors, now.batch)[0]
             grads = add_through(grads, plan.layout, error, entering)
             found = linearise(plan, now, params)
             rows = next_influence(plan, found, entering)

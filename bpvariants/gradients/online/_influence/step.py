@@ -56,7 +56,7 @@ def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
         def new_carry(thetas, leaves):
             theta = cast_like(structure.unflatten(thetas), params)
             new, _ = now.example(theta, replace_floating(start, leaves), inputs)
-            return as_vectors(widen(floating_leaves(new)), ())
+            return as_vectors(new, ())[0]
 
         leaves = widen(floating_leaves(start))
         new, pull = jax.vjp(new_carry, widen(thetas), leaves)
@@ -67,9 +67,10 @@ def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
             jacobian = compute_entries(plan.program, by.entries, arguments)
             return jacobian.astype(new.dtype), immediate
         passes = np.asarray(by.passes)
+        assert passes is not None  # J by passes, or by entries
         if not np.array_equal(plan.passes, passes):
             of_carry = back(jnp.asarray(passes, new.dtype))[1]
-        return as_vectors(of_carry, (len(passes),)).reshape(-1), immediate
+        return as_vectors(of_carry, (len(passes),))[0].reshape(-1), immediate
 
     for _ in now.batch:
         of_example = jax.vmap(of_example)

@@ -193,14 +193,14 @@ def _follow(
     """Return g_t and P_t from P_{t−1}, `entering`."""
     found = linearise(plan, now, params)
     rows = next_influence(plan, found, entering)
-    signals = as_vectors(read.signals, now.batch)
+    signals = as_vectors(read.signals, now.batch)[0]
     if plan.late_only:  # r + c ∂h_t/∂θ + c J̃ P_{t−1}
         grads = _add_pulled(read, now, params)
         error = through_carry(plan, found, signals)
         return add_through(grads, plan.layout, error, entering), rows
     grads = add_through(read.direct, plan.layout, signals, rows)
     if read.skip is not None:
-        skip = as_vectors(read.skip, now.batch)
+        skip = as_vectors(read.skip, now.batch)[0]
         grads = add_through(grads, plan.layout, skip, entering)
     return grads, rows
 
