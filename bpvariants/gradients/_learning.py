@@ -16,7 +16,7 @@ def updated(
 ) -> PyTree:
     """Return (params, opt_state) after an update, or unchanged where nothing counts."""
     params, opt_state = both
-    extra = {"value": value} if _takes_value(update.update) else {}
+    extra = {"value": value} if _takes_value(update) else {}
     change, new_state = update.update(
         cast_like(grads, params), opt_state, params, **extra
     )
