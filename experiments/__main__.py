@@ -3,9 +3,12 @@
 import dataclasses
 import importlib
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import tyro
 
+from experiments.harness.errors import DataError
 from experiments.harness.options import did_you_mean
 
 STUDIES = {  # name: module, what it is about
@@ -147,37 +150,54 @@ ON_MANY = ("char_lm",)  # studies that have a Machine among their options
 
 def main(arguments: list[str]) -> int:
     """Run the study that is named first, or after its options; return the exit code."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        width = max(map(len, STUDIES))
-        print("usage: python -m experiments <study> [--help] [options]\n\nstudies:")
-        for name, (_, about) in STUDIES.items():
-            print(f"  {name:<{width}}  {about}")
-        return 0
-    name, *options = _study_first(arguments)
-    if name not in STUDIES:
+    name, *options = _study_first(arguments) if arguments else ["--help"]
+    study = None
+    if name not in STUDIES and not name.startswith("-"):
         known, hint = ", ".join(STUDIES), did_you_mean(name, STUDIES)
         print(f"unknown study {name!r}; there are: {known}.{hint}", file=sys.stderr)
         return 2
-    study = importlib.import_module(f"experiments.{STUDIES[name][0]}")
-    refused = _refused(study.Config, options)
-    if refused:
-        print(
-            f"{name} has no {refused}: it runs on one device, in one process, with the "
-            f"precision it was written for. With {refused} there are: "
-            f"{', '.join(ON_MANY)}.",
-            file=sys.stderr,
-        )
-        return 2
-    prog = f"python -m experiments {name}"
-    flat = (tyro.conf.OmitArgPrefixes,)  # --devices, rather than --machine.devices
-    config = tyro.cli(study.Config, prog=prog, args=options, config=flat)
-    # That leaves with 2 if an option is wrong.
+    if name in STUDIES:
+        study = importlib.import_module(f"experiments.{STUDIES[name][0]}")
+        refused = _refused(study.Config, options)
+        if refused:
+            print(
+                f"{name} has no {refused}: it runs on one device, in one process, with "
+                f"the precision it was written for. With {refused} there are: "
+                f"{', '.join(ON_MANY)}.",
+                file=sys.stderr,
+            )
+            return 2
+    commands = {each: _described(about) for each, (_, about) in STUDIES.items()}
+    config = tyro.extras.subcommand_cli_from_dict(
+        commands if study is None else {**commands, name: study.Config},
+        prog="python -m experiments",
+        args=[name, *options],
+        config=(tyro.conf.OmitArgPrefixes,),  # --devices, not --machine.devices
+    )
+    # That leaves with 0 after help, and with 2 if an option is wrong.
+    assert study is not None
+    try:
+        return 130 if _run(name, study, config).interrupted else 0
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _described(about: str) -> Callable[[], None]:
+    """Return a command for the list of studies; its own module is not imported."""
+    command = lambda: None
+    command.__doc__ = about[0].upper() + about[1:] + ("" if about[-1] == "?" else ".")
+    return command
+
+
+def _run(name: str, study: Any, config: Any) -> Any:
+    """Run a study, on the devices that were asked for where it can use several."""
     if name not in ON_MANY:
-        return 130 if study.main(config).interrupted else 0
+        return study.main(config)
     from experiments.harness import devices
 
     devices.start(config.machine)
-    return 130 if devices.run(study.main, config).interrupted else 0
+    return devices.run(study.main, config)
 
 
 def _study_first(arguments: list[str]) -> list[str]:

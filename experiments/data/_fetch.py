@@ -12,6 +12,8 @@ import pooch
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
+from experiments.harness.errors import DataError
+
 FOLDER = "BPVARIANTS_DATA"
 
 
@@ -23,7 +25,7 @@ def find(path: str, sha256: str) -> Path | None:
     found = Path(folder) / path
     got = _sum(found)
     if got != sha256:
-        raise SystemExit(
+        raise DataError(
             f"{found} is not the file that was expected: its sha256 is {got}, not "
             f"{sha256}. Remove it, or unset {FOLDER}."
         )
@@ -53,7 +55,7 @@ def fetch(url: str | tuple[str, ...], sha256: str | None, path: str) -> Path:
         except (OSError, ValueError) as error:  # no network, or another file
             errors.append(f"{path} could not be had from {address}: {error}")
     failed = "\n".join(errors)
-    raise SystemExit(
+    raise DataError(
         f"{failed}\nGet it by other means, and put it to {cache / path}.\nInstead, "
         f"{FOLDER} may name a folder that has all sets, this one in its "
         f"{target.parent}{os.sep}; {_what_it_names()}."
@@ -68,7 +70,7 @@ def make(path: str, sha256: str, content: Callable[[], bytes]) -> Path:
     made = content()
     got = hashlib.sha256(made).hexdigest()
     if got != sha256:
-        raise SystemExit(
+        raise DataError(
             f"{path} as it was made is not what was expected: its sha256 is {got}, not "
             f"{sha256}. Nothing was written."
         )

@@ -18,6 +18,7 @@ import numpy as np
 
 from experiments.data._fetch import fetch, find, make
 from experiments.data._wav import read_wav
+from experiments.harness.errors import DataError
 
 FILE = "fsdd/recordings.zip"
 SHA256 = "86e175a3193b1ebc02f591a2fd0e1745c0a3c1cc90443bfee3ae41110c2eb1b2"
@@ -93,7 +94,7 @@ def _repacked() -> bytes:
             }
             return repack({name: file.read() for name, file in wavs.items() if file})
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise SystemExit(
+        raise DataError(
             f"{path}, as it came from {URL}, is no archive, or is cut short: {error}. "
             "Remove it, and try again."
         ) from error

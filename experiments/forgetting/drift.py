@@ -17,6 +17,7 @@ import numpy as np
 from experiments import data, report
 from experiments.forgetting import _drift_report
 from experiments.forgetting._online_regression import follow, METHODS, over_grid
+from experiments.harness.errors import DataError
 
 INPUTS, WALK, NOISE = 5, 0.01, 0.05
 CHOSEN, SCORED = "2014", "2015"  # the year to choose η and λ on, that to report
@@ -169,7 +170,7 @@ def _weather(config: Config) -> tuple[data.SeattleWeather | None, str]:
         return None, "as asked (--no-weather)"
     try:
         return data.seattle_weather(), ""
-    except SystemExit as problem:  # no network, and no copy at hand
+    except DataError as problem:  # no network, and no copy at hand
         return None, str(problem)
 
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.harness.errors import DataError
 from experiments.harness.options import check_at_least_one
 from experiments.harness.precision import double_precision
 
@@ -90,7 +91,7 @@ class Machine:
         local = jax.local_device_count()
         number = self.devices or local
         if number > local:
-            raise SystemExit(
+            raise DataError(
                 f"--devices {number} asks for more than the {local} there are, "
                 f"{jax.devices()[0].device_kind}."
             )
@@ -99,7 +100,7 @@ class Machine:
             groups.setdefault(device.process_index, []).append(device)
         chosen = [device for of_one in groups.values() for device in of_one[:number]]
         if len(chosen) % self.model_devices:
-            raise SystemExit(
+            raise DataError(
                 f"--model-devices {self.model_devices} does not divide the "
                 f"{len(chosen)} devices there are in all."
             )
@@ -141,7 +142,7 @@ def run(study: Callable[[Any], Any], config: Any) -> Any:
         _leave(LOST, f"a computation with the other processes failed: {error}")
     except KeyboardInterrupt:
         code, why = 130, "interrupted"
-    except SystemExit as error:
+    except DataError as error:
         code, why = 2, str(error)
     except Exception:
         code, why = 1, traceback.format_exc()

@@ -6,7 +6,6 @@ and for each job its curve, curves/<job>.jsonl, and checkpoints/<job>/.
 
 import dataclasses
 import json
-import os
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -15,17 +14,18 @@ from typing import Any, NamedTuple, TypeVar
 from bpvariants import training
 from bpvariants.types import PyTree
 from experiments import report
+from experiments.harness.errors import DataError
 
 Config = TypeVar("Config")
 Row = dict[str, Any]
 
 
 class Job(NamedTuple):
-    """A training of a study, or whatever else takes time and makes a row."""
+    """A training of a study, or whatever else takes time and makes a row, or rows."""
 
     name: str
     steps: int  # for the progress
-    train: Callable[["Way"], Row]
+    train: Callable[["Way"], Row | list[Row]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +129,7 @@ def open_run(
       The options of the run, and its folder.
 
     Raises:
-      SystemExit: if the folder holds a run and is not to be resumed, or the other way
+      DataError: if the folder holds a run and is not to be resumed, or the other way
         round, or if options are given that are not those of the run.
     """
     run: Any = config
@@ -137,7 +137,7 @@ def open_run(
     if run.resume:
         run = _recalled(run, {"out", "resume", *free})
     elif out is not None and (out / "checkpoints").exists():
-        raise SystemExit(
+        raise DataError(
             f"{out} holds checkpoints of a run: add --resume to go on with it, "
             "or choose another --out."
         )
@@ -154,7 +154,7 @@ def _recalled(run: Any, free: Collection[str]) -> Any:
     """Return options with those of the run in their folder, but for the free ones."""
     path = run.out / "config.json"
     if not path.exists():
-        raise SystemExit(f"{run.out} holds no run to resume: there is no {path}.")
+        raise DataError(f"{run.out} holds no run to resume: there is no {path}.")
     stored = json.loads(path.read_text())["config"]
     theirs = {}
     for field in dataclasses.fields(run):
@@ -164,7 +164,7 @@ def _recalled(run: Any, free: Collection[str]) -> Any:
         if isinstance(value, str) and "Path" in str(field.type):
             value = Path(value)
         if mine not in (field.default, value):
-            raise SystemExit(
+            raise DataError(
                 f"{field.name}={mine!r} is not that of the run in {run.out}, which has "
                 f"{value!r}: leave it out, or begin another run."
             )
@@ -182,7 +182,9 @@ def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:
     Returns:
       The rows, in the order of jobs, and whether Ctrl-C came before the end.
     """
-    rows = {row["job"]: row for row in _finished(folder)}
+    rows: dict[str, list[Row]] = {}
+    for row in _finished(folder):
+        rows.setdefault(row["job"], []).append(row)
     interrupted = False
     try:
         with report.Progress(len(jobs)) as progress:
@@ -191,14 +193,15 @@ def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:
                 if job.name in rows:
                     continue
                 start = time.perf_counter()
-                row = job.train(Way(job.name, folder, progress.advance))
-                row = {"job": job.name} | row
-                row |= {"wall_seconds": time.perf_counter() - start}
-                rows[job.name] = row
-                report.append_row(folder, row)
+                found = job.train(Way(job.name, folder, progress.advance))
+                seconds = {"wall_seconds": time.perf_counter() - start}
+                found = found if isinstance(found, list) else [found]
+                rows[job.name] = [{"job": job.name} | row | seconds for row in found]
+                report.append_rows(folder, rows[job.name])
+                progress.advance(job.steps)
     except KeyboardInterrupt:
         interrupted = True
-    return [rows[job.name] for job in jobs if job.name in rows], interrupted
+    return [row for job in jobs for row in rows.get(job.name, [])], interrupted
 
 
 def _finished(folder: Path) -> list[Row]:
@@ -209,9 +212,7 @@ def _finished(folder: Path) -> list[Row]:
     lines = path.read_text().splitlines(keepends=True)
     if lines and not lines[-1].endswith("\n"):
         lines = lines[:-1]
-        beside = path.with_name(path.name + ".tmp")
-        beside.write_text("".join(lines))
-        os.replace(beside, path)
+        report.write_atomically(path, "".join(lines))
     return [json.loads(line) for line in lines]
 
 

@@ -2,18 +2,82 @@
 
 import dataclasses
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, TypeVar
 
+import numpy as np
+
 Config = TypeVar("Config")
+Check = Callable[[str, Any], None]  # (option, its value); raises a ValueError
+
+
+def at_least(least: float) -> Check:
+    """Return the check of a number, or of each of some, that has a lower bound.
+
+    Example:
+      >>> at_least(1)("steps", 0)
+      Traceback (most recent call last):
+      ValueError: steps must be at least 1, got 0.
+    """
+    return _each(lambda value: value >= least, f"must be at least {least}")
+
+
+def above(bound: float) -> Check:
+    """Return the check of a number, or of each of some, that is more than a bound."""
+    words = "must be positive" if bound == 0 else f"must be more than {bound}"
+    return _each(lambda value: value > bound, words)
+
+
+def within(low: float, high: float, *, ends: str = "[]") -> Check:
+    """Return the check of an interval; `ends` says which ends belong to it: "(]" etc.
+
+    Example:
+      >>> within(0, 1, ends="[)")("dropout", 1.0)
+      Traceback (most recent call last):
+      ValueError: dropout must be in [0, 1), got 1.0.
+    """
+    above_low = np.greater_equal if ends[0] == "[" else np.greater
+    below_high = np.less_equal if ends[1] == "]" else np.less
+    inside = lambda value: bool(above_low(value, low) and below_high(value, high))
+    return _each(inside, f"must be in {ends[0]}{low}, {high}{ends[1]}")
+
+
+def known(names: Collection[str]) -> Check:
+    """Return the check of a name, or of some, that must be among those there are."""
+    return lambda option, given: check_known(option, given, names)
+
+
+def all_of(*checks: Check) -> Check:
+    """Return the check that makes several, in their order."""
+
+    def check(name, value):
+        for each in checks:
+            each(name, value)
+
+    return check
+
+
+def given(name: str, value: Any) -> None:
+    """Check that an option that takes several values was given one at least."""
+    if not np.size(value):
+        raise ValueError(f"{name} must have one value at least.")
+
+
+def _each(holds: Callable[[Any], bool], words: str) -> Check:
+    """Return a check of all numbers in an option; None is left alone."""
+
+    def check(name, value):
+        values = value if isinstance(value, tuple | list) else (value,)
+        if not all(each is None or holds(each) for each in np.ravel(values)):
+            raise ValueError(f"{name} {words}, got {value}.")
+
+    return check
 
 
 def check_at_least_one(config: Any, *names: str) -> None:
     """Check that options that count something, if they are given, count something."""
     for name in names:
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
+        at_least(1)(name, getattr(config, name))
 
 
 def check_known(

@@ -18,6 +18,7 @@ import numpy as np
 
 from bpvariants import gradients
 from experiments import report
+from experiments.harness.errors import DataError
 from experiments.harness.options import check_at_least_one
 from experiments.networks import online
 from experiments.online import (
@@ -109,7 +110,7 @@ def _streams(
     for name in config.streams:
         try:
             streams[name] = _sensor_streams.STREAMS[name](config.steps)
-        except SystemExit as problem:  # no network, and no copy at hand
+        except DataError as problem:  # no network, and no copy at hand
             left_out[name] = str(problem)
     return streams, left_out
 

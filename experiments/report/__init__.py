@@ -2,8 +2,10 @@
 
 from experiments.report._files import (
     append_row as append_row,
+    append_rows as append_rows,
     make_folder as make_folder,
     versions as versions,
+    write_atomically as write_atomically,
     write_config as write_config,
     writes as writes,
 )

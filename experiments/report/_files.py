@@ -7,30 +7,32 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 import bpvariants
+from experiments.harness.errors import DataError
 
 
 def make_folder(study: str, out: Path | None) -> Path:
     """Make the folder of a run, which must not hold one already."""
     if jax.process_count() > 1 and out is None:
-        raise SystemExit("several processes need --out, a folder that all of them see.")
+        raise DataError("several processes need --out, a folder that all of them see.")
     if out is None:
         out = Path("runs") / f"{study}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not writes():
         return out
     if (out / "results.jsonl").exists():
-        raise SystemExit(f"{out} holds results already; choose another --out.")
+        raise DataError(f"{out} holds results already; choose another --out.")
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out):
             pass
     except OSError as error:
-        raise SystemExit(
+        raise DataError(
             f"{out} cannot be written to: {error.strerror}. Choose another --out."
         ) from error
     return out
@@ -78,7 +80,23 @@ def matmul_precision() -> str:
 
 def append_row(folder: Path, row: dict[str, Any]) -> None:
     """Add a finished row to results.jsonl, so that no interruption loses it."""
+    append_rows(folder, [row])
+
+
+def append_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Add the rows of one job to results.jsonl: all of them, or after a kill none.
+
+    The file is written anew beside the old one, and takes its place at once.
+    """
     if not writes():
         return
-    with (folder / "results.jsonl").open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    path = folder / "results.jsonl"
+    before = path.read_text() if path.exists() else ""
+    write_atomically(path, before + "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file that is there as a whole or, after a kill, as it was before."""
+    beside = path.with_name(path.name + ".tmp")
+    beside.write_text(text, "utf-8")
+    os.replace(beside, path)

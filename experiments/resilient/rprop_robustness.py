@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from bpvariants import training
 from experiments import choices, data, report
 from experiments.harness import options
+from experiments.harness.errors import DataError
 from experiments.harness.jobs import check_resume, open_run
 from experiments.resilient import _rprop_robustness_report
 from experiments.resilient._digits_mlp import digits_mlp, PIXELS
@@ -135,7 +136,7 @@ def main(config: Config) -> report.Result:
 def open_folder(config: Config) -> tuple[Config, Path]:
     """Make the folder of a run, or with `resume` go on in that of one like it."""
     if not config.resume and config.out is not None and (config.out / RUNS).exists():
-        raise SystemExit(
+        raise DataError(
             f"{config.out} holds a run: add --resume to go on with it, or choose "
             "another --out."
         )

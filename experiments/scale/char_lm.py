@@ -24,6 +24,7 @@ import optax
 from bpvariants import gradients, training
 from experiments import data, report
 from experiments.harness.devices import Machine
+from experiments.harness.errors import DataError
 from experiments.harness.options import check_at_least_one
 from experiments.scale import _char_lm_report
 from experiments.scale._data_parallel import data_parallel
@@ -161,7 +162,7 @@ def _checkpoints(folder: Path, config: Config) -> training.Checkpoint:
     directory = folder / "checkpoints"
     begun = any(path.name.isdigit() for path in directory.glob("*"))
     if begun and not config.resume:
-        raise SystemExit(
+        raise DataError(
             f"{folder} holds checkpoints of a run that was not finished: add --resume "
             "to go on with it, or choose another --out."
         )
@@ -178,7 +179,7 @@ def _checkpoints(folder: Path, config: Config) -> training.Checkpoint:
 def _check_sizes(config: Config, mesh: jax.sharding.Mesh) -> None:
     for name, axis in {"streams": "data", "units": "model"}.items():
         if getattr(config, name) % mesh.shape[axis]:
-            raise SystemExit(
+            raise DataError(
                 f"--{name} must be a multiple of the {mesh.shape[axis]} devices that "
                 f"they are divided over, got {getattr(config, name)}."
             )
@@ -193,7 +194,7 @@ def place_streams(
     """
     length = len(text) // config.streams
     if length <= config.window:
-        raise SystemExit(
+        raise DataError(
             f"--window {config.window} is too long: each of {config.streams} streams "
             f"of a text of {len(text)} characters has {length}."
         )

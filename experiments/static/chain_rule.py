@@ -24,6 +24,7 @@ from jax.flatten_util import ravel_pytree
 from bpvariants import gradients
 from bpvariants.types import PyTree
 from experiments import data, report
+from experiments.harness.errors import DataError
 from experiments.harness.options import check_at_least_one
 from experiments.harness.precision import double_precision
 from experiments.static import _chain_rule_report
@@ -105,7 +106,7 @@ def _problem(config: Config) -> tuple[PyTree, jax.Array, jax.Array]:
     """Return the parameters, [W_1, b_1], [W_2, b_2], the digit [64] and its code."""
     images, labels = data.digits().train
     if config.example >= len(images):
-        raise SystemExit(
+        raise DataError(
             f"example must be less than the {len(images)} digits for training, got "
             f"{config.example}."
         )

@@ -26,6 +26,7 @@ import optax
 from bpvariants import cells, diagnostics, gradients, training
 from bpvariants.types import PyTree
 from experiments import data, report
+from experiments.harness.errors import DataError
 from experiments.harness.options import check_at_least_one
 from experiments.networks import cells as cell_table
 from experiments.through_time import _flow_report
@@ -142,7 +143,7 @@ def _measurement(config, cell, text) -> Callable[[PyTree], dict[str, Any]]:
     long = 5 * config.length
     last = len(text.test) - long - 1
     if last < 0:
-        raise SystemExit(
+        raise DataError(
             f"length must be at most {(len(text.test) - 1) // 5}, a fifth of the text "
             f"to test on; got {config.length}."
         )

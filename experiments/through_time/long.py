@@ -25,6 +25,7 @@ import optax
 from bpvariants import gradients
 from experiments import data, report
 from experiments.baselines.adaptive_ngrams import adaptive_ngrams
+from experiments.harness.errors import DataError
 from experiments.through_time import _long_report
 
 EMBEDDING = 16
@@ -95,7 +96,7 @@ def main(config: Config) -> report.Result:
     text = getattr(data, config.text)()
     longest = max(config.lengths)
     if longest >= len(text.train):
-        raise SystemExit(
+        raise DataError(
             f"lengths must be less than the {len(text.train)} characters of the text, "
             f"got {longest}."
         )

@@ -10,6 +10,7 @@ import pytest
 
 from experiments import benchmarks, report
 from experiments.compare import study as compare
+from experiments.harness.errors import DataError
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -90,14 +91,14 @@ def test_an_interruption_keeps_what_was_finished(tmp_path, monkeypatch, capsys):
 
 
 def test_results_are_not_written_over(result):
-    with pytest.raises(SystemExit, match="holds results already; choose another --out"):
+    with pytest.raises(DataError, match="holds results already; choose another --out"):
         compare.main(compare.Config(steps=1, out=result.folder))
 
 
 def test_a_folder_that_cannot_be_written_to_is_said(tmp_path):
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(SystemExit, match=r"file.* cannot be written to: .* --out"):
+        with pytest.raises(DataError, match=r"file.* cannot be written to: .* --out"):
             report.make_folder("compare", out)
     assert report.make_folder("compare", tmp_path / "new").is_dir()
     assert not list((tmp_path / "new").iterdir())

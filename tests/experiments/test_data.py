@@ -19,6 +19,7 @@ from experiments.data import (
     _texts,
     _trec,
 )
+from experiments.harness.errors import DataError
 
 # Without $BPVARIANTS_DATA these files would have to be downloaded.
 FOLDER = os.environ.get(_fetch.FOLDER)
@@ -56,7 +57,7 @@ def test_another_file_than_expected_is_refused(file, tmp_path, monkeypatch):
         content.seek(5000)
         content.write(bytes([byte]))
     monkeypatch.setenv(_fetch.FOLDER, str(tmp_path))
-    with pytest.raises(SystemExit, match=f"{bad} is not the file that was expected"):
+    with pytest.raises(DataError, match=f"{bad} is not the file that was expected"):
         FILES[file]()
 
 

@@ -14,6 +14,7 @@ import pytest
 from scipy.io import wavfile
 
 from experiments.data import _fetch, _fsdd, _music, _tatoeba, _texts, _wav, read_wav
+from experiments.harness.errors import DataError
 
 CONTENT = bytes(range(256)) * 200
 SUM = hashlib.sha256(CONTENT).hexdigest()
@@ -65,7 +66,7 @@ def test_a_file_is_fetched_once(server, cache, monkeypatch, capsys):
     assert len(counted) > 10  # pieces, of which the bar is told
     assert _fetch.fetch(f"{server}/not_there", SUM, "set/file.bin") == path
     path.write_bytes(b"spoilt")
-    with pytest.raises(SystemExit, match="404"):
+    with pytest.raises(DataError, match="404"):
         _fetch.fetch(f"{server}/not_there", SUM, "set/file.bin")
     assert _fetch.fetch(f"{server}/whole", SUM, "set/file.bin") == path
     assert path.read_bytes() == CONTENT
@@ -75,7 +76,7 @@ def test_a_file_is_fetched_once(server, cache, monkeypatch, capsys):
     ("name", "says"), [("other", "hash"), ("short", "read"), ("not_there", "404")]
 )
 def test_what_is_not_the_file_is_not_kept(server, cache, name, says):
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(DataError) as stopped:
         _fetch.fetch(f"{server}/{name}", SUM, "set/file.bin")
     message = str(stopped.value)
     assert f"could not be had from {server}/{name}" in message
@@ -94,7 +95,7 @@ def test_without_a_network_it_says_what_to_do(cache, monkeypatch):
     monkeypatch.setenv(_fetch.FOLDER, str(cache / "mine"))
     refused = "http://127.0.0.1:9/fra-eng.zip"  # where nothing listens
     monkeypatch.setattr(_tatoeba, "URL", refused)
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(DataError) as stopped:
         _tatoeba.tatoeba_fra_eng()
     message = str(stopped.value)
     assert f"could not be had from {refused}" in message
@@ -102,7 +103,7 @@ def test_without_a_network_it_says_what_to_do(cache, monkeypatch):
 
 
 def test_what_is_made_is_checked_and_written_whole(cache, monkeypatch):
-    with pytest.raises(SystemExit, match=r"its sha256 is .* Nothing was written"):
+    with pytest.raises(DataError, match=r"its sha256 is .* Nothing was written"):
         _fetch.make("set/made", SUM, lambda: b"other")
     assert not list(cache.rglob("*"))
 
@@ -158,14 +159,14 @@ def test_recordings_are_taken_from_the_original_archive(tarball, cache):
 
 def test_an_archive_that_is_cut_short_is_refused(tarball, cache):
     tarball.write_bytes(tarball.read_bytes()[:-100])
-    with pytest.raises(SystemExit, match="is no archive, or is cut short"):
+    with pytest.raises(DataError, match="is no archive, or is cut short"):
         _fsdd.fsdd()
     assert not (cache / _fsdd.FILE).exists()
 
 
 def test_an_archive_with_other_recordings_is_refused(tarball, cache, monkeypatch):
     monkeypatch.setattr(_fsdd, "SHA256", 64 * "0")
-    with pytest.raises(SystemExit, match=r"not what was expected.* Nothing was"):
+    with pytest.raises(DataError, match=r"not what was expected.* Nothing was"):
         _fsdd.fsdd()
     assert not (cache / _fsdd.FILE).exists()
 

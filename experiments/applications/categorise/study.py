@@ -29,6 +29,7 @@ from experiments.applications.categorise.units import (
     of_kind,
 )
 from experiments.harness import options
+from experiments.harness.errors import DataError
 from experiments.harness.jobs import (
     check_resume,
     Job,
@@ -134,7 +135,7 @@ class Config:
 def main(config: Config) -> report.Result:
     """Train, test, show it beside published figures, and write it."""
     if config.say is not None and not config.say.strip():
-        raise SystemExit("--say: the text is empty, it must have a word at least.")
+        raise DataError("--say: the text is empty, it must have a word at least.")
     small: dict[str, Any] = {"sets": ("trec",), "units_of": ("words",)}
     small |= {"units": 32, "embedding": 32, "hashed": 1024, "steps": (150, 300)}
     small |= {"lengths": 1, "looks": 2, "seeds": 1}

@@ -18,6 +18,7 @@ from experiments.applications.categorise.units import (
     of_kind,
     Units,
 )
+from experiments.harness.errors import DataError
 from experiments.harness.jobs import Way
 
 SETS: dict[str, Callable[[], data.TextClasses]] = {
@@ -64,12 +65,12 @@ def answer(config: Any, folder: Path, name: str, rows: list[dict[str, Any]]) -> 
     """Print which class of a set the text is of, by the mean over seeds.
 
     Raises:
-      SystemExit: if the networks that are to say so are not trained yet.
+      DataError: if the networks that are to say so are not trained yet.
     """
     kind, (classes, train, _) = config.units_of[0], load(config.tune, name)
     job = f"{name}-{kind}"
     if job not in [row["job"] for row in rows]:
-        raise SystemExit(f"--say: {job} is not trained yet; go on with --resume.")
+        raise DataError(f"--say: {job} is not trained yet; go on with --resume.")
     units, longest = units_of(config, kind, train)
     like = init(config, units, classes)
     _, params = training.read_checkpoint(Way(job, folder).checkpoints, like)

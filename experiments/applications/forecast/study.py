@@ -27,6 +27,7 @@ from experiments.applications.forecast import (
 )
 from experiments.applications.forecast.series import prepare, SERIES, Series
 from experiments.harness import options
+from experiments.harness.errors import DataError
 from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
 
 METHODS = (
@@ -169,7 +170,7 @@ def _own(config: Config) -> Series:
         prepare(series)
         learn.check_known(series, config.blocks)
     except ValueError as error:
-        raise SystemExit(f"--csv: {error}") from error
+        raise DataError(f"--csv: {error}") from error
     return series
 
 
@@ -181,10 +182,10 @@ def _load(config: Config) -> tuple[dict[str, Series], dict[str, str]]:
     for name in config.sets:
         try:
             found[name] = SERIES[name]()
-        except SystemExit as problem:  # no network, and no copy at hand
+        except DataError as problem:  # no network, and no copy at hand
             left_out[name] = str(problem)
     if not found:
-        raise SystemExit("\n".join(left_out.values()))
+        raise DataError("\n".join(left_out.values()))
     return found, left_out
 
 

@@ -21,6 +21,7 @@ from experiments import data, report
 from experiments.applications.language import characters, report as language_report
 from experiments.baselines.ngrams import interpolated_ngrams
 from experiments.harness import options
+from experiments.harness.errors import DataError
 from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
 from experiments.networks import recurrent, windows
 
@@ -133,15 +134,15 @@ def read_text(config: Config) -> data.Text:
     """Return the text, long enough for its windows, and with the prompt's characters.
 
     Raises:
-      SystemExit: if it is not.
+      DataError: if it is not.
     """
     try:
         text = data.text_file(config.text) if config.text else data.tinyshakespeare()
     except ValueError as error:
-        raise SystemExit(f"--text: {error}") from None
+        raise DataError(f"--text: {error}") from None
     needed, at_least = config.streams * (2 * config.window + 1), characters.SCORED
     if len(text.train) < needed or len(text.test) < at_least:
-        raise SystemExit(
+        raise DataError(
             f"--text: {text.source} is too short: of its {len(text.train)} characters "
             f"for training, streams={config.streams} and window={config.window} need "
             f"{needed}, and of its {len(text.test)} for test {at_least} are needed. "
@@ -149,7 +150,7 @@ def read_text(config: Config) -> data.Text:
         )
     strange = sorted(set(config.prompt) - set(text.alphabet))
     if config.generate and (strange or not config.prompt):
-        raise SystemExit(
+        raise DataError(
             "--prompt must be characters of the text, one at least; it has "
             f"{''.join(strange)!r} besides."
         )

@@ -10,6 +10,7 @@ from rich.console import Console
 from bpvariants import training
 from experiments import data
 from experiments.applications.speech import network
+from experiments.harness.errors import DataError
 
 RATE, LONGEST = 8000, 5.0  # samples per second, seconds
 
@@ -18,20 +19,20 @@ def read_digit(path: Path) -> np.ndarray:
     """Return the samples of a recording that somebody made.
 
     Raises:
-      SystemExit: if it cannot be read, is too long, or has too few samples per second.
+      DataError: if it cannot be read, is too long, or has too few samples per second.
     """
     try:
         samples = data.read_wav(path, RATE, lowest=RATE)
     except (OSError, ValueError) as error:
-        raise SystemExit(f"--wav: {error}") from error
+        raise DataError(f"--wav: {error}") from error
     seconds = len(samples) / RATE
     if seconds > LONGEST:
-        raise SystemExit(
+        raise DataError(
             f"--wav: {path} is {seconds:.1f} s long, and one digit takes no more than "
             f"{LONGEST:g} s: cut it to the word."
         )
     if not np.ptp(samples):
-        raise SystemExit(f"--wav: {path} is silent, every sample is {samples[0]:g}.")
+        raise DataError(f"--wav: {path} is silent, every sample is {samples[0]:g}.")
     return samples
 
 
@@ -61,11 +62,11 @@ def answer(
     """Print which digit a recording is.
 
     Raises:
-      SystemExit: if the networks that are to say so are not trained yet.
+      DataError: if the networks that are to say so are not trained yet.
     """
     name = f"{config.cells[0]}-{config.pooling[0]}"
     if name not in [row["job"] for row in rows]:
-        raise SystemExit(f"--wav: {name} is not trained yet; go on with --resume.")
+        raise DataError(f"--wav: {name} is not trained yet; go on with --resume.")
     likely = recognise(config, folder, samples)
     first, second = np.argsort(-likely)[:2]
     Console().print(

@@ -16,6 +16,7 @@ from experiments.applications.translate import network, text
 from experiments.applications.translate.losses import Batch, counted, greedy, losses
 from experiments.applications.translate.network import encode, How, Sizes, UNKNOWN
 from experiments.applications.translate.text import Corpus, Numbers, Part
+from experiments.harness.errors import DataError
 from experiments.networks.batches import all_batches, Bucket, pad
 
 LONGEST = 9  # words of a sentence of the tutorial
@@ -144,16 +145,16 @@ def read_sentence(text: str) -> str:
     """Return a sentence as those that are learned are written.
 
     Raises:
-      SystemExit: if there is none, or it is too long.
+      DataError: if there is none, or it is too long.
     """
     sentence = data.tutorial_form(text)
     if not sentence:
-        raise SystemExit(
+        raise DataError(
             f"--translate: {text!r} has no words; give a sentence of letters from a to "
             "z, with accents or without, such as 'je suis fatigué'."
         )
     if len(sentence.split()) > LONGEST:
-        raise SystemExit(
+        raise DataError(
             f"--translate: {sentence!r} has {len(sentence.split())} words; networks "
             f"learn from sentences of up to {LONGEST}. Give a shorter one."
         )
@@ -166,12 +167,12 @@ def answer(
     """Translate with a network of a run; return that, and the words it does not know.
 
     Raises:
-      SystemExit: if it knows none of the words.
+      DataError: if it knows none of the words.
     """
     words = sentence.split()
     unknown = [word for word in words if word not in corpus.source_words[UNKNOWN + 1 :]]
     if len(unknown) == len(words):
-        raise SystemExit(
+        raise DataError(
             f"--translate: none of the words of {sentence!r} occurs in training; is it "
             "in the source's language, of --to?"
         )

@@ -25,6 +25,7 @@ from experiments.applications.translate import (
     text,
 )
 from experiments.harness import options
+from experiments.harness.errors import DataError
 from experiments.harness.jobs import (
     check_resume,
     Job,
@@ -224,9 +225,7 @@ def _answer(config: Config, folder: Path, rows, corpus, asked: str) -> None:
     """Translate a sentence with the first network of the run."""
     name = name_of(config.forcing[0])
     if name not in [row["job"] for row in rows]:
-        raise SystemExit(
-            f"--translate: {name} is not trained yet; go on with --resume."
-        )
+        raise DataError(f"--translate: {name} is not trained yet; go on with --resume.")
     seed = jax.random.key(config.first_seed)
     like = runs.init(seed, _sizes(config, corpus), config.seeds)
     found = runs.answer(folder / "checkpoints" / name, like, asked, corpus, config.how)

@@ -21,6 +21,7 @@ from experiments.applications.categorise import (
     texts as categorise_texts,
     units as text_units,
 )
+from experiments.harness.errors import DataError
 from experiments.networks.cells import CELLS
 
 TIMES = {"wall_seconds", "compile_seconds", "ms_per_step"}
@@ -96,7 +97,7 @@ def test_a_run_goes_on_after_ctrl_c(texts, tmp_path, monkeypatch):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(text_network, "say", interrupted)
     try:
-        with pytest.raises(SystemExit, match="sms_spam-words is not trained yet"):
+        with pytest.raises(DataError, match="sms_spam-words is not trained yet"):
             categorise.main(dataclasses.replace(config, out=out, say="WIN"))
     finally:
         signal.signal(signal.SIGINT, before)
@@ -112,7 +113,7 @@ def test_a_run_goes_on_after_ctrl_c(texts, tmp_path, monkeypatch):
 @pytest.mark.parametrize("text", ["", " \n"])
 def test_an_empty_text_is_refused(text, tmp_path):
     out = tmp_path / "run"
-    with pytest.raises(SystemExit, match="--say: the text is empty"):
+    with pytest.raises(DataError, match="--say: the text is empty"):
         categorise.main(categorise.Config(say=text, out=out))
     assert not out.exists()
     units = text_units.learn_units(["a"], "words", hashed=0, width=1, stride=1)

@@ -21,6 +21,7 @@ from experiments.applications.forecast import (
     study as forecast,
     user_csv,
 )
+from experiments.harness.errors import DataError
 from experiments.harness.jobs import Way
 
 SMALL: dict = {
@@ -279,17 +280,17 @@ def test_what_is_wrong_with_a_file_is_said_and_nothing_written(text, message, tm
     config = forecast.Config(
         csv=str(path), column="load", horizon=2, out=tmp_path / "out"
     )
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(DataError, match=message):
         forecast.main(config)
     assert [each.name for each in tmp_path.iterdir()] == ["my.csv"]
 
 
 def test_without_any_series_there_is_no_run(tmp_path, monkeypatch):
     def missing():
-        raise SystemExit("there is no such file")
+        raise DataError("there is no such file")
 
     monkeypatch.setitem(series_of.SERIES, "vix", missing)
-    with pytest.raises(SystemExit, match="no such file"):
+    with pytest.raises(DataError, match="no such file"):
         forecast.main(forecast.Config(sets=("vix",), out=tmp_path / "out"))
     assert not list(tmp_path.iterdir())
 

@@ -12,6 +12,7 @@ import pytest
 
 from experiments import data
 from experiments.applications.images import networks, study as images
+from experiments.harness.errors import DataError
 
 TIMES = {"wall_seconds", "compile_seconds", "ms_per_step"}
 
@@ -82,9 +83,9 @@ def test_a_run_goes_on_after_ctrl_c(check_run, noise, tmp_path, monkeypatch):
     assert [row["job"] for row in result.rows] == ["full_batch"]
     with (out / "results.jsonl").open("a") as file:
         file.write('{"job": "gru_')  # and killed while it wrote
-    with pytest.raises(SystemExit, match="add --resume to go on with it"):
+    with pytest.raises(DataError, match="add --resume to go on with it"):
         images.main(images.Config(out=out))
-    with pytest.raises(SystemExit, match=r"batch=7 is not that of .* which has 5"):
+    with pytest.raises(DataError, match=r"batch=7 is not that of .* which has 5"):
         images.main(images.Config(out=out, resume=True, batch=7))
     assert len(count) == 7
     result = images.main(images.Config(out=out, resume=True))
@@ -95,7 +96,7 @@ def test_a_run_goes_on_after_ctrl_c(check_run, noise, tmp_path, monkeypatch):
         assert {n: want[n] for n in want.keys() - TIMES} == {
             n: got[n] for n in got.keys() - TIMES
         }
-    with pytest.raises(SystemExit, match="holds no run to resume"):
+    with pytest.raises(DataError, match="holds no run to resume"):
         images.main(images.Config(out=tmp_path / "no", resume=True))
 
 

@@ -8,6 +8,7 @@ import pytest
 from experiments import data
 from experiments.applications.language import characters, study as language
 from experiments.baselines.ngrams import interpolated_ngrams
+from experiments.harness.errors import DataError
 from experiments.networks import windows as windowing
 
 
@@ -114,10 +115,10 @@ def test_texts_that_cannot_be_learned_are_refused(tmp_path):
     ):
         if content is not None:
             path.write_bytes(content)
-        with pytest.raises(SystemExit, match=message):
+        with pytest.raises(DataError, match=message):
             language.main(language.Config(text=path, out=out))
     path.write_bytes(b"to be or not to be\n" * 1000)
-    with pytest.raises(SystemExit, match="prompt must be characters of the text"):
+    with pytest.raises(DataError, match="prompt must be characters of the text"):
         language.main(language.Config(text=path, prompt="O!", out=out))
     assert not out.exists()  # nothing half-written
 

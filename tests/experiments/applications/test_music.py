@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.applications.music import midi, rolls as piano_rolls, study as music
+from experiments.harness.errors import DataError
 from experiments.networks import recurrent, windows as windowing
 
 
@@ -145,7 +146,7 @@ def test_music_is_better_than_chance_and_goes_on(check_run, tmp_path, capsys):
     output = capsys.readouterr().out
     assert "Bai et al. 2018, table 1" in output
     assert "8.43" in output
-    with pytest.raises(SystemExit, match="add --resume to go on"):
+    with pytest.raises(DataError, match="add --resume to go on"):
         music.main(config)
     again = music.main(music.Config(out=tmp_path, resume=True, temperature=0.5))
     assert again.rows == result.rows

@@ -18,6 +18,7 @@ from experiments.applications.speech import (
     study as speech,
     wav as speech_wav,
 )
+from experiments.harness.errors import DataError
 from experiments.networks.cells import CELLS
 
 
@@ -70,7 +71,7 @@ def test_recordings_that_cannot_be_heard(tmp_path):
         elif content is not None:
             path.write_bytes(content)
         out = tmp_path / "run"
-        with pytest.raises(SystemExit, match=f"--wav: .*{message}"):
+        with pytest.raises(DataError, match=f"--wav: .*{message}"):
             speech.main(speech.Config(wav=path, out=out))
         assert not out.exists()
 

@@ -17,6 +17,7 @@ from experiments.applications.translate import (
 )
 from experiments.applications.translate.losses import Batch
 from experiments.applications.translate.network import END, How, Sizes, UNKNOWN
+from experiments.harness.errors import DataError
 
 SIZES = Sizes(source_words=7, target_words=6, embedding=4, units=3)
 HOW = How()
@@ -260,7 +261,7 @@ def test_translate_quick(fast, tmp_path, capsys, monkeypatch):
     assert translate.main(again).rows == result.rows
     assert answer in capsys.readouterr().out
     strange = translate.Config(out=out, resume=True, translate="zzz yyy")
-    with pytest.raises(SystemExit, match="none of the words of 'zzz yyy' occurs"):
+    with pytest.raises(DataError, match="none of the words of 'zzz yyy' occurs"):
         translate.main(strange)
 
 
@@ -274,7 +275,7 @@ def test_translate_quick(fast, tmp_path, capsys, monkeypatch):
 )
 def test_sentences_that_cannot_be_translated(tmp_path, text, message):
     out = tmp_path / "run"
-    with pytest.raises(SystemExit, match=f"--translate: .*{message}"):
+    with pytest.raises(DataError, match=f"--translate: .*{message}"):
         translate.main(translate.Config(out=out, translate=text))
     assert not out.exists()
 

@@ -9,6 +9,7 @@ from experiments import data
 from experiments.data import _seattle_weather
 from experiments.forgetting import drift
 from experiments.forgetting._online_regression import follow, METHODS
+from experiments.harness.errors import DataError
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -59,7 +60,7 @@ def test_the_study_runs_and_writes_what_it_shows(tmp_path, weather, capsys):
 
 def test_what_cannot_be_had_is_left_out_and_said(tmp_path, monkeypatch, capsys):
     def nothing():
-        raise SystemExit("seattle-weather.csv could not be had")
+        raise DataError("seattle-weather.csv could not be had")
 
     monkeypatch.setattr(data, "seattle_weather", nothing)
     sizes = {"steps": 6, "burn_in": 2, "seeds": 1, "rates": (0.2,), "horizon": 2}

@@ -12,6 +12,7 @@ import pytest
 from bpvariants import gradients
 from experiments import data
 from experiments.data import _nyc_weather, _wall_following
+from experiments.harness.errors import DataError
 from experiments.networks.online import recurrent
 from experiments.online import (
     _sensor_streams as sensor_streams,
@@ -96,7 +97,7 @@ def test_of_an_lstm_eprop_is_among_the_rules(tmp_path, files):
 
 def test_a_stream_that_cannot_be_had_is_left_out(tmp_path, monkeypatch, capsys):
     def no_network(*args):
-        raise SystemExit("no network here")
+        raise DataError("no network here")
 
     monkeypatch.setattr(_wall_following, "find", lambda *_: None)
     monkeypatch.setattr(_wall_following, "fetch", no_network)

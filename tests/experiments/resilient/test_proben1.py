@@ -11,6 +11,7 @@ from bpvariants import updates
 from experiments import data
 from experiments.benchmarks import _proben1 as benchmark
 from experiments.data import _fetch, _proben1
+from experiments.harness.errors import DataError
 from experiments.resilient import (
     _proben1_report,
     _stopping as stopping,
@@ -64,7 +65,7 @@ def test_unknown_and_spoilt_files_are_named(monkeypatch, tmp_path):
     spoilt = tmp_path / _proben1.ARCHIVE
     spoilt.parent.mkdir()
     spoilt.write_bytes(b"spoilt")
-    with pytest.raises(SystemExit, match="is not the file that was expected"):
+    with pytest.raises(DataError, match="is not the file that was expected"):
         data.proben1("cancer1")
     spoilt.unlink()
 
@@ -72,7 +73,7 @@ def test_unknown_and_spoilt_files_are_named(monkeypatch, tmp_path):
         raise OSError("no network")
 
     monkeypatch.setattr(_fetch.pooch, "retrieve", no_network)
-    with pytest.raises(SystemExit, match=r"cancer1.dt could not .*no network\nGet it"):
+    with pytest.raises(DataError, match=r"cancer1.dt could not .*no network\nGet it"):
         data.proben1("cancer1")
 
 

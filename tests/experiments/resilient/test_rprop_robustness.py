@@ -11,6 +11,7 @@ import pytest
 
 from bpvariants import updates
 from experiments import data
+from experiments.harness.errors import DataError
 from experiments.resilient import _rprop_robustness_report, rprop_robustness as study
 from experiments.resilient._digits_mlp import digits_mlp
 
@@ -39,15 +40,15 @@ def test_it_runs_and_goes_on(tmp_path, capsys):
             assert row["tuned_rate"] == row["kept_rate"]
             assert row["kept_error"][0] < 60
     assert "rates kept: irprop_minus loses" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="add --resume to go on"):
+    with pytest.raises(DataError, match="add --resume to go on"):
         study.main(study.Config(out=tmp_path, **SMALL))
     before = (tmp_path / "config.json").read_text()
     other = study.Config(out=tmp_path, resume=True, **(SMALL | {"steps": 9}))
-    with pytest.raises(SystemExit, match="steps=9 is not that of the run"):
+    with pytest.raises(DataError, match="steps=9 is not that of the run"):
         study.main(other)
     assert (tmp_path / "config.json").read_text() == before
     assert (tmp_path / "results.jsonl").read_text().splitlines() == lines
-    with pytest.raises(SystemExit, match="holds no run to resume"):
+    with pytest.raises(DataError, match="holds no run to resume"):
         study.main(study.Config(out=tmp_path / "new", resume=True))
     runs = tmp_path / study.RUNS
     kept = runs.read_text().splitlines(keepends=True)[:-3]

@@ -13,6 +13,7 @@ from bpvariants import cells
 from experiments import __main__ as command
 from experiments.harness import devices
 from experiments.harness.devices import Machine
+from experiments.harness.errors import DataError
 from experiments.scale import char_lm, pod
 from experiments.scale._collectives import collectives
 
@@ -188,14 +189,14 @@ def test_options_of_the_machine_are_checked(options, message):
 def test_what_cannot_be_divided_is_named(tmp_path, options, machine, message):
     machine = Machine(**machine)
     config = char_lm.Config(**SIZES | options, machine=machine, out=tmp_path)
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(DataError, match=message):
         char_lm.main(config)
 
 
 def test_an_unfinished_run_is_not_begun_anew(tmp_path):
     (tmp_path / "checkpoints" / "2").mkdir(parents=True)
     config = char_lm.Config(**SIZES, machine=Machine(devices=1), out=tmp_path)
-    with pytest.raises(SystemExit, match="not finished: add --resume"):
+    with pytest.raises(DataError, match="not finished: add --resume"):
         char_lm.main(config)
     with pytest.raises(ValueError, match="resume needs out"):
         char_lm.Config(resume=True)
@@ -223,8 +224,8 @@ def test_studies_that_run_on_one_device_say_so(capsys):
         assert "With --devices there are: char_lm" in said
 
 
-def test_options_of_the_machine_may_come_first(monkeypatch, tmp_path):
+def test_options_of_the_machine_may_come_first(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(devices, "start", lambda machine: None)  # JAX has started
     options = ["--devices", "4", "--model-devices", "3", "char_lm", "--units", "3"]
-    with pytest.raises(SystemExit, match="--model-devices 3 does not divide the 4"):
-        command.main([*options, "--out", str(tmp_path)])
+    assert command.main([*options, "--out", str(tmp_path)]) == 1
+    assert "--model-devices 3 does not divide the 4" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from experiments.harness.errors import DataError
 from experiments.static import chain_rule
 
 
@@ -62,7 +63,7 @@ def test_chain_rule_in_float32():
 
 
 def test_chain_rule_takes_digits_that_there_are(tmp_path):
-    with pytest.raises(SystemExit, match="example must be less than the 1347 digits"):
+    with pytest.raises(DataError, match="example must be less than the 1347 digits"):
         chain_rule.main(chain_rule.Config(example=1347, out=tmp_path))
 
 
