@@ -1,27 +1,27 @@
-"""A step example by example, its carry's floating leaves, and what reaches them."""
+"""Run a step on one example; get and set floating leaves; lay them out as vectors."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from bpvariants._dtypes import cast_like, is_floating, widen
 from bpvariants.types import PyTree, Step
 
 
-def floating_leaves(carry: PyTree) -> list[jax.Array]:
-    """Return the leaves that have derivatives, which counters and keys have not."""
-    return [jnp.asarray(leaf) for leaf in jax.tree.leaves(carry) if is_floating(leaf)]
+def floating_leaves(tree: PyTree) -> list[jax.Array]:
+    """Return the leaves that have derivatives; counters, keys and float0 have none."""
+    return [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree) if is_floating(leaf)]
 
 
-def replace_floating(carry: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
-    """Put other floating leaves in the place of a carry's, cast to their dtypes."""
+def replace_floating(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
+    """Put other floating leaves in the place of a tree's, cast to their dtypes."""
     new = iter(leaves)
     replace = lambda leaf: cast_like(next(new), leaf) if is_floating(leaf) else leaf
-    return jax.tree.map(replace, carry)
+    return jax.tree.map(replace, tree)
 
 
 def one_example(step: Step, batch_rank: int) -> Step:
@@ -73,13 +73,38 @@ def carry_dtype(carry: PyTree) -> Any:
 
 
 def as_vectors(
-    leaves: Sequence[jax.Array], batch: tuple[int, ...], dtype: Any = None
-) -> jax.Array:
-    """Return leaves [*batch, ...] below each other, [*batch, n], in a common dtype."""
-    dtype = np.result_type(*[leaf.dtype for leaf in leaves]) if dtype is None else dtype
-    size = lambda leaf: math.prod(leaf.shape[len(batch) :])  # not −1, as B may be 0
-    rows = [leaf.reshape(*batch, size(leaf)).astype(dtype) for leaf in leaves]
-    return jnp.concatenate(rows, axis=-1)
+    tree: PyTree, batch: tuple[int, ...], dtype: Any = None
+) -> tuple[jax.Array, Callable[[jax.Array], PyTree]]:
+    """Return a tree as real vectors, one an example, and how to turn them back.
+
+    Leaves are [*batch, ...], vectors [*batch, n], in a common dtype, by default float32
+    or wider. A complex leaf takes two places for each number, first all real parts.
+    Leaves that have no derivatives take none, and are put back as they are.
+    """
+    leaves = widen(floating_leaves(tree))
+    parts = [(a.real, a.imag) if jnp.iscomplexobj(a) else a for a in leaves]
+    if dtype is None:
+        dtype = np.result_type(np.float32, *(a.dtype for a in jax.tree.leaves(parts)))
+    parts = jax.tree.map(lambda part: part.astype(dtype), parts)
+    inverses = []  # of each trace, all the same
+
+    def ravel(parts):
+        vector, inverse = ravel_pytree(parts)
+        inverses.append(inverse)
+        return vector.astype(dtype)  # of no leaves too
+
+    def over_examples(function):
+        for size in reversed(batch):
+            function = jax.vmap(function, axis_size=size)
+        return function
+
+    def as_tree(vectors):
+        parts = over_examples(inverses[0])(vectors)
+        is_pair = lambda part: isinstance(part, tuple)
+        join = lambda part: jax.lax.complex(*part) if is_pair(part) else part
+        return replace_floating(tree, jax.tree.map(join, parts, is_leaf=is_pair))
+
+    return over_examples(ravel)(parts), as_tree
 
 
 def visible_places(

@@ -4,7 +4,7 @@ Each raises a ValueError that names the argument as the user typed it, what is w
 with its value, and what to do instead.
 """
 
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import jax
@@ -20,6 +20,22 @@ def are_numbers(*values: object) -> bool:
     Hyper-parameters can be traced arrays, under optax.inject_hyperparams or vmap.
     """
     return all(isinstance(value, Real) for value in values)
+
+
+def is_count(value: Any, minimum: int = 1, maximum: int | None = None) -> bool:
+    """Whether a value is an integer of Python or NumPy, no bool, within the limits."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        return False
+    return minimum <= int(value) and (maximum is None or int(value) <= maximum)
+
+
+def check_count(name: str, value: object, minimum: int = 1, remedy: str = "") -> None:
+    """Check what counts something, and so must be known while tracing."""
+    if not is_count(value, minimum):
+        raise ValueError(
+            f"{name} must be an integer of at least {minimum}, got {value!r}"
+            + (f"; {remedy}." if remedy else ".")
+        )
 
 
 def check_floating(name: str, tree: PyTree) -> None:

@@ -1,6 +1,4 @@
-"""Sums over many steps, and steps that grow by a fifth, need 32 bits."""
-
-from collections.abc import Callable
+"""Casts. Long sums and Rprop's step sizes are kept in float32 or wider."""
 
 import jax
 import jax.numpy as jnp
@@ -40,23 +38,3 @@ def is_key(leaf: object) -> bool:
     return isinstance(leaf, jax.Array) and jnp.issubdtype(
         leaf.dtype, jax.dtypes.prng_key
     )
-
-
-def floating_parts(tree: PyTree) -> tuple[list[jax.Array], Callable]:
-    """Return the leaves that have derivatives, and how to put others in their place."""
-    leaves, structure = jax.tree.flatten(tree)
-    floating = [is_floating(leaf) for leaf in leaves]
-    others = [None if yes else leaf for leaf, yes in zip(leaves, floating, strict=True)]
-
-    def rebuild(new):
-        new = iter(new)
-        pairs = zip(others, floating, strict=True)
-        return structure.unflatten([next(new) if yes else leaf for leaf, yes in pairs])
-
-    return [a for a, yes in zip(leaves, floating, strict=True) if yes], rebuild
-
-
-def without_float0(cotangents: PyTree) -> list[jax.Array]:
-    """Return the cotangents of leaves that have derivatives; float0 marks others."""
-    leaves = jax.tree.leaves(cotangents)
-    return [leaf for leaf in leaves if leaf.dtype != jax.dtypes.float0]

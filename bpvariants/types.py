@@ -59,22 +59,91 @@ class GradientRule(Protocol):
         ...
 
 
+class KeyedGradientRule(GradientRule, Protocol):
+    """A gradient rule that takes `key` besides, needed if it draws at random."""
+
+    def __call__(
+        self,
+        params: PyTree,
+        carry: PyTree,
+        xs: PyTree,
+        targets: PyTree,
+        weights: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        reset: jax.Array | None = None,
+        initial: PyTree | None = None,
+        *,
+        key: jax.Array | None = None,
+    ) -> tuple[tuple[jax.Array, PyTree], PyTree]:
+        """Return ((value, carry), grads); `key` is a `jax.random.key`."""
+        ...
+
+
+class InitOnline(Protocol):
+    """The `init` of an :class:`OnlineRule`."""
+
+    def __call__(
+        self,
+        params: PyTree,
+        carry: PyTree,
+        inputs: PyTree,
+        *,
+        initial: PyTree | None = None,
+    ) -> Any:
+        """Return the state before the first step.
+
+        Args:
+          params: any pytree of floating arrays.
+          carry: state of the network before the first step, leaves [*batch, ...].
+          inputs: (x, target) of one step, arrays or `jax.ShapeDtypeStruct`s.
+          initial: what a reset puts back, like carry. Default: the carry.
+        """
+        ...
+
+
+class UpdateOnline(Protocol):
+    """The `update` of an :class:`OnlineRule`."""
+
+    def __call__(
+        self,
+        params: PyTree,
+        state: Any,
+        x: PyTree,
+        target: PyTree,
+        *,
+        weight: jax.typing.ArrayLike | None = None,
+        mask: jax.typing.ArrayLike | None = None,
+        reset: jax.typing.ArrayLike | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[jax.Array, PyTree, Any]:
+        """Take one step; return (value, grads, state).
+
+        Args:
+          params: like those of `init`.
+          state: what `init` or the last update returned.
+          x: input, leaves [*batch, ...].
+          target: what the loss compares the output with, leaves [*batch, ...].
+          weight: [*batch], how much each loss counts. Default: the mask, or all 1.
+          mask: [*batch] bool, False in padding.
+          reset: [*batch] bool, True puts `initial` back before this step.
+          key: a `jax.random.key`, another one at each step, without which a rule that
+            draws at random refuses to go. The others ignore it.
+        """
+        ...
+
+
 class OnlineRule(NamedTuple):
     """A gradient rule that takes one time step at a time, inside anyone's loop.
 
-        state = rule.init(params, carry, initial=None, batch_shape=None, inputs=None)
+        state = rule.init(params, carry, (x, target), initial=None)
         value, grads, state = rule.update(
-            params, state, x, target, weight=None, mask=None, reset=None
+            params, state, x, target, weight=None, mask=None, reset=None, key=None
         )
 
-    Arguments are those of a :class:`GradientRule` at one step, so that weight, mask and
-    reset are [*batch], and keywords; value and grads are those of the weighted mean
-    over the batch. `state.carry` is the carry of the network. A reset puts back the
-    `initial` given to `init`, by default its carry. A rule that draws at random takes
-    `key=` in `update`. A rule whose state depends on the batch shape, or on what the
-    network does with its inputs, takes `batch_shape=`, or `inputs=`, the arrays or
-    shapes (x, target) of one step, in `init`.
+    Every online rule has exactly these arguments. They are those of a
+    :class:`GradientRule` at one step; value and grads are those of the weighted mean
+    over the batch. `state.carry` is the carry of the network.
     """
 
-    init: Callable[..., Any]
-    update: Callable[..., tuple[jax.Array, PyTree, Any]]
+    init: InitOnline
+    update: UpdateOnline

@@ -21,15 +21,16 @@ PROGRAM = """
 import json, os, signal, sys
 from pathlib import Path
 from bpvariants import training
-from experiments import _devices, report
+from experiments import report
+from experiments.harness import devices
 from experiments.scale import char_lm
 
 report.save_picture = lambda *_: None  # as test_scale.py sees it drawn
 sizes, options, whole, killed = map(json.loads, sys.argv[1:])
-machine = _devices.Machine(**options)
-_devices.start(machine)
+machine = devices.Machine(**options)
+devices.start(machine)
 config = lambda out: char_lm.Config(**sizes, machine=machine, out=Path(out))
-_devices.run(char_lm.main, config(whole))
+devices.run(char_lm.main, config(whole))
 log = training.JsonLog.__call__
 
 def log_and_die(self, step, metrics):
@@ -38,7 +39,7 @@ def log_and_die(self, step, metrics):
         os.kill(os.getpid(), signal.SIGKILL)
 
 training.JsonLog.__call__ = log_and_die
-_devices.run(char_lm.main, config(killed))
+devices.run(char_lm.main, config(killed))
 """
 # The killed run goes on by its command; then, in a run that is longer than it will
 # last, Ctrl-C is pressed in the last process alone.
@@ -46,12 +47,13 @@ AGAIN = """
 import json, os, signal, sys
 from pathlib import Path
 from bpvariants import training
-from experiments import __main__ as command, _devices
+from experiments import __main__ as command
+from experiments.harness import devices
 from experiments.scale import char_lm
 
 sizes, options, command_line, out = map(json.loads, sys.argv[1:])
 assert command.main(command_line) == 0
-machine = _devices.Machine(**options)
+machine = devices.Machine(**options)
 log = training.JsonLog.__call__
 
 def log_and_press(self, step, metrics):
@@ -62,7 +64,7 @@ def log_and_press(self, step, metrics):
 training.JsonLog.__call__ = log_and_press
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sizes |= {"steps": 10**6}
-_devices.run(char_lm.main, char_lm.Config(**sizes, machine=machine, out=Path(out)))
+devices.run(char_lm.main, char_lm.Config(**sizes, machine=machine, out=Path(out)))
 """
 
 

@@ -1,16 +1,17 @@
-"""Tell from a step's program, before it runs, that it is no element-wise affine one.
+"""Find what makes a step other than affine element by element, before it runs.
 
-Each array of the program is followed from the old carry on: it is constant, or affine
-in one leaf of the carry element by element as far as can be told, or it is neither, and
-then what made it so is its label. What is not known passes: it is tested when it runs.
+Each array of the program has a label: constant, affine in one leaf of the old carry, or
+the name of what makes it neither. An unknown primitive passes; it is tested when the
+step runs.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from bpvariants._jaxpr.program import called, CALLS, is_variable
+from bpvariants._jaxpr.program import called, CALLS, evaluate
 from bpvariants.types import PyTree, Step
 
 # fmt: off
@@ -25,7 +26,7 @@ MIXES = {
     "conv_general_dilated", "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum",
     "fft", "reduce_max", "reduce_min", "reduce_prod", "reduce_sum", "sort",
 }
-LOOPS = {"cond", "scan", "while"}  # which are not looked into
+LOOPS = {"cond", "scan", "while"}  # not entered
 # fmt: on
 
 # None: constant; a number: affine in that leaf of the carry; a text: what spoils it.
@@ -33,7 +34,7 @@ Label = int | str | None
 
 
 def check_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> None:
-    """Check that a step is not seen to be other than element-wise affine."""
+    """Raise an error if the new carry is seen to be other than A ⊙ h + u."""
     why = _why_not_affine(step, params, carry, x)
     if why is not None:
         raise ValueError(
@@ -43,7 +44,7 @@ def check_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> None:
 
 
 def _why_not_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> str | None:
-    """Return what makes the new carry other than A ⊙ h + u, or None if nothing seen."""
+    """Return what makes the new carry other than A ⊙ h + u, or None."""
     paths = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(carry)]
     new_carry = lambda params, carry, x: step(params, carry, x)[0]
     jaxpr = jax.make_jaxpr(new_carry)(params, carry, x).jaxpr
@@ -59,23 +60,21 @@ def _why_not_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> str
     return None
 
 
-def _follow(jaxpr: Any, inputs: list[Label]) -> list[Label]:
+def _follow(jaxpr: Any, inputs: Sequence[Label]) -> list[Label]:
     """Return the labels of a program's outputs, given those of its inputs."""
-    known: dict[Any, Label] = dict(zip(jaxpr.invars, inputs, strict=True))
-    label_of = lambda atom: known.get(atom) if is_variable(atom) else None
-    for equation in jaxpr.eqns:
-        labels = [label_of(atom) for atom in equation.invars]
+
+    def label(equation, labels):
         inner = called(equation, CALLS | {"custom_vjp_call"})
         if inner is not None and len(inner[0].invars) == len(labels):
-            outputs = _follow(inner[0], labels)
-        else:
-            outputs = [_label(equation, labels)] * len(equation.outvars)
-        known |= dict(zip(equation.outvars, outputs, strict=True))
-    return [label_of(atom) for atom in jaxpr.outvars]
+            return _follow(inner[0], labels)
+        return [_label(equation, labels)] * len(equation.outvars)
+
+    constant = [None] * len(jaxpr.constvars)
+    return evaluate(jaxpr, constant, inputs, label, of_literal=lambda atom: None)
 
 
 def _label(equation: Any, labels: list[Label]) -> Label:
-    """Return the label of what a primitive gives."""
+    """Return the label of a primitive's results."""
     name = equation.primitive.name
     given = [label for label in labels if label is not None]
     for label in given:

@@ -1,4 +1,4 @@
-"""Cut a step's program at its new carry: what reads it, and what goes around it.
+"""Cut a step's program at its new carry, to hold or move what its outputs read.
 
 A step computes h_t = f(θ, h_{t−1}, x_t) and, in most networks, y_t = g(θ, h_t) of it;
 seen from outside, both merely depend on h_{t−1}. The step's program tells them apart:
@@ -8,70 +8,107 @@ place; the compiler makes one run of the two.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
+from bpvariants._dtypes import is_floating
 from bpvariants._jaxpr.program import (
     environment,
     flat_program,
     interpret,
     is_variable,
     PLAIN_CALLS,
+    reached,
     run_equation,
+    run_plainly,
 )
+from bpvariants._jaxpr.rearrangements import reorders
 from bpvariants.types import PyTree, Step
 
-# What leaves the numbers of an array as they are, if it leaves as many.
-_REARRANGES = {
-    "broadcast_in_dim",
-    "convert_element_type",
-    "copy",
-    "name",
-    "reshape",
-    "squeeze",
-    "transpose",
-}
+
+class CutStep(NamedTuple):
+    """The program of one example's step with its loss, cut at the new carry.
+
+    Attributes:
+      program: from (params, carry, inputs) to (carry, loss), a closed jaxpr.
+      structure: of its outputs.
+      cuts: variable -> (which floating leaf of the carry it is, the equations that
+        rearrange it to that leaf).
+      skips: whether the loss depends on the old carry other than through the new one.
+    """
+
+    program: Any
+    structure: Any
+    cuts: dict[Any, tuple[int, list[Any]]]
+    skips: bool
+
+    def at_cuts(self, params: PyTree, carry: PyTree, inputs: PyTree) -> list[jax.Array]:
+        """Return what is computed where the program is cut."""
+        read = _run(self.program, (params, carry, inputs))
+        return [read(variable) for variable in self.cuts]
+
+    def run(
+        self,
+        params: PyTree,
+        carry: PyTree,
+        inputs: PyTree,
+        held: Sequence[jax.Array],
+        nudges: Sequence[jax.Array],
+    ) -> tuple[PyTree, jax.Array]:
+        """Run it with the values `held` at the cuts, and nudges added to the new carry.
+
+        Leaves that are passed on unchanged are not cut: their uses are those of the old
+        carry.
+        """
+        values = dict(zip(self.cuts, held, strict=True))
+
+        def cut(variable, value):
+            if variable not in self.cuts:
+                return value
+            place, chain = self.cuts[variable]
+            value = values[variable]
+            back = jax.vjp(lambda a: _rearrange(a, chain), value)[1]
+            return value + back(nudges[place])[0]
+
+        read = _run(self.program, (params, carry, inputs), cut)
+        outputs = [read(atom) for atom in self.program.jaxpr.outvars]
+        return self.structure.unflatten(outputs)
 
 
-def _run(program, arguments, change=lambda variable, value: value):
-    """Run a program with values changed on the way; return how to read an operand."""
-    leaves = jax.tree.leaves(arguments)
-    env = environment(program.jaxpr, program.consts, leaves)
-    return interpret(program.jaxpr.eqns, env, PLAIN_CALLS, change=change)
-
-
-def _skips(program, structure, cuts, num_params):
-    """Whether the loss depends on the old carry other than through the new one."""
-    jaxpr = program.jaxpr
-    carry, loss = structure.unflatten(jaxpr.outvars)
-    num_carry = len(jax.tree.leaves(carry))
-    reached = set(jaxpr.invars[num_params : num_params + num_carry])
-    for equation in jaxpr.eqns:
-        if equation.effects or any(
-            is_variable(atom) and atom in reached for atom in equation.invars
-        ):
-            reached |= {v for v in equation.outvars if v not in cuts}
-    return is_variable(loss) and loss in reached
-
-
-def _cuts(program: Any, structure: Any, first: Sequence[int]) -> dict:
-    """Return for variables where to cut (which leaf of the carry it is, and how).
+def cut_step(
+    step_with_loss: Step,
+    params: PyTree,
+    carry: PyTree,
+    inputs: PyTree,
+    first: Sequence[int] = (),
+) -> CutStep:
+    """Trace the step of one example, and find where to cut it.
 
     The carry may be a mere rearrangement of what the output is computed from, as it is
-    where batch axes are taken away from it: cut where the numbers are computed.
+    where batch axes are taken away from it: cut where its elements are computed. Two
+    leaves of the carry may be one and the same: it is the one that stands in `first`,
+    their places among the floating leaves, or else the earlier.
     """
-    jaxpr = program.jaxpr
-    carry, _ = structure.unflatten(jaxpr.outvars)
-    outvars = [v for v in jax.tree.leaves(carry) if _differentiable(v)]
+    arguments = params, carry, inputs
+    program, structure = flat_program(step_with_loss, *arguments, calls=PLAIN_CALLS)
+    new_carry, loss = structure.unflatten(program.jaxpr.outvars)
+    cuts = _cuts(program.jaxpr, jax.tree.leaves(new_carry), first)
+    sizes = [len(jax.tree.leaves(tree)) for tree in arguments]
+    old_carry = program.jaxpr.invars[sizes[0] : sizes[0] + sizes[1]]
+    skips = is_variable(loss) and loss in _around(program.jaxpr, old_carry, cuts)
+    return CutStep(program, structure, cuts, skips)
+
+
+def _cuts(jaxpr: Any, new_carry: list[Any], first: Sequence[int]) -> dict:
+    outvars = [atom for atom in new_carry if is_floating(atom.aval)]
     made_by = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}
     cuts = {}
     for place in (*first, *(i for i in range(len(outvars)) if i not in first)):
         variable, chain = outvars[place], []
         while is_variable(variable) and variable in made_by:
             equation = made_by[variable]
-            if not _rearranges(equation):
+            if not reorders(equation):
                 cuts.setdefault(variable, (place, chain))
                 break
             chain.insert(0, equation)
@@ -79,17 +116,11 @@ def _cuts(program: Any, structure: Any, first: Sequence[int]) -> dict:
     return cuts
 
 
-def _differentiable(atom):
-    return jnp.issubdtype(atom.aval.dtype, jnp.inexact)
-
-
-def _rearranges(equation):
-    name, old = equation.primitive.name, equation.invars[:1]
-    return (
-        name in _REARRANGES
-        and _differentiable(old[0])
-        and old[0].aval.size == equation.outvars[0].aval.size
-    )
+def _around(jaxpr: Any, old_carry: list[Any], cuts: dict) -> set[Any]:
+    """Return what depends on the old carry, or on effects, other than through cuts."""
+    results = lambda equation: [v for v in equation.outvars if v not in cuts]
+    unseen = [v for e in jaxpr.eqns if e.effects for v in results(e)]
+    return reached(jaxpr.eqns, [*old_carry, *unseen], results)
 
 
 def _rearrange(value, chain):
@@ -102,28 +133,32 @@ def reading_new_carry(step: Step, change: Callable[[PyTree], PyTree]) -> Step:
     """Return the step whose new carry is changed before its outputs read it."""
 
     def changed_step(params, carry, x):
-        program, structure = flat_program(step, params, carry, x, calls=PLAIN_CALLS)
-        leaves = jax.tree.leaves((params, carry, x))
-        new, _ = structure.unflatten(_run_knowing(program, leaves, {}))
-        new = change(new)
+        arguments = params, carry, x
+        program, structure = flat_program(step, *arguments, calls=PLAIN_CALLS)
         outputs = program.jaxpr.outvars
+        read = _run(program, arguments)
+        new, _ = structure.unflatten([read(atom) for atom in outputs])
+        new = change(new)
         given = set(program.jaxpr.invars) | set(program.jaxpr.constvars)
         known = {
             variable: leaf
             for variable, leaf in zip(outputs, jax.tree.leaves(new), strict=False)
             if is_variable(variable) and variable not in given
         }
-        _, y = structure.unflatten(_run_knowing(program, leaves, known))
+        put = lambda variable, value: known.get(variable, value)
+        read = _run(program, arguments, put)
+        _, y = structure.unflatten([read(atom) for atom in outputs])
         return new, y
 
     return changed_step
 
 
-def _run_knowing(
-    program: Any, arguments: list[Any], known: dict[Any, Any]
-) -> list[Any]:
-    """Run a flat program, with some of its variables having the values given."""
-    jaxpr, env = program.jaxpr, environment(program.jaxpr, program.consts, arguments)
-    change = lambda variable, value: known.get(variable, value)
-    read = interpret(jaxpr.eqns, env, PLAIN_CALLS, change=change)
-    return [read(atom) for atom in jaxpr.outvars]
+def _run(
+    program: Any,
+    arguments: PyTree,
+    change: Callable[[Any, Any], Any] = lambda variable, value: value,
+) -> Callable[[Any], Any]:
+    """Run a program with results changed on the way; return how to read an operand."""
+    leaves = jax.tree.leaves(arguments)
+    env = environment(program.jaxpr, program.consts, leaves)
+    return interpret(program.jaxpr.eqns, env, run_plainly, change)

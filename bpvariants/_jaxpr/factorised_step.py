@@ -1,4 +1,4 @@
-"""A step in the form in which its parameters enter it by products with vectors.
+"""Factorise a step whose parameters enter it by products with vectors.
 
 Notation, for one example: h_t is the new carry as a vector [n]. For each block of
 parameters Θ, [k, m], that enters by u = â Θ alone, ∂h_t/∂Θ is D ⊗ â with D = ∂h_t/∂u.
@@ -16,7 +16,6 @@ from bpvariants._carries import (
     carry_dtype,
     example_shapes,
     floating_leaves,
-    replace_floating,
 )
 from bpvariants._jaxpr.parameter_products import Block, Terms
 from bpvariants._jaxpr.program import (
@@ -26,6 +25,7 @@ from bpvariants._jaxpr.program import (
     interpret,
     needed_equations,
     PLAIN_CALLS,
+    run_plainly,
 )
 from bpvariants._jaxpr.uses import count_uses, dependent, passes_on
 from bpvariants.types import PyTree, Step
@@ -63,7 +63,7 @@ class FactorisedStep(NamedTuple):
         )
         env = environment(jaxpr, self.closed.consts, leaves)
         env = {variable: change(variable, value) for variable, value in env.items()}
-        read = interpret(self.equations, env, PLAIN_CALLS, change=change)
+        read = interpret(self.equations, env, run_plainly, change)
 
         def as_vector(factor):
             if factor is None:
@@ -117,21 +117,17 @@ def linearise_factors(
     n counts all numbers in the floating leaves of the carry, which stand below each
     other. All are float32 or wider. Costs n backward passes through the step.
     """
-    dtype, leaves = carry_dtype(carry), floating_leaves(carry)
-    ends = np.cumsum([leaf.size for leaf in leaves])[:-1]
+    dtype = carry_dtype(carry)
+    h, as_carry = as_vectors(carry, (), dtype)
 
     def new_carry(h, changes):
-        parts = zip(jnp.split(h, ends), leaves, strict=True)
-        start = replace_floating(carry, [a.reshape(b.shape) for a, b in parts])
         arguments = [*map(jnp.asarray, jax.tree.leaves(params))]
-        arguments += jax.tree.leaves((start, inputs))
+        arguments += jax.tree.leaves((as_carry(h), inputs))
         new, factors = program.run(arguments, changes)
-        return as_vectors(new, (), dtype), [
-            as_vectors(parts, (), dtype) for parts in factors
-        ]
+        as_vector = lambda parts: as_vectors(parts, (), dtype)[0]
+        return as_vector(new), list(map(as_vector, factors))
 
     zeros = [jnp.zeros(variable.aval.shape, dtype) for variable in program.variables]
-    h = as_vectors(leaves, (), dtype)
     _, pull, factors = jax.vjp(new_carry, h, zeros, has_aux=True)
     jacobian, slopes = jax.vmap(pull)(jnp.eye(h.size, dtype=dtype))
     of_variable = dict(zip(program.variables, slopes, strict=True))

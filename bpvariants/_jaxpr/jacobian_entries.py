@@ -1,9 +1,8 @@
-"""Chosen entries of ∂h_t/∂h_{t−1}, without the rest of it.
+"""Compute chosen entries of ∂h_t/∂h_{t−1}, without the rest of it.
 
-The diagonal of W, say, is what a tanh network's own recurrence is made of, and takes n
-numbers, while all of the Jacobian takes n backward passes. The entries asked for are
-followed back through the linearised step's program to those of its inner arrays that
-they are made of; then these are computed forwards.
+The diagonal, say, holds n numbers, where the whole Jacobian takes n backward passes.
+The chosen entries are traced back through the linearised step's program, to the entries
+of inner arrays that they are made of. Then these are computed forwards.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Which numbers of its operands a linear operation links to which of its result."""
+"""Sparsity pattern and factors of each linear primitive, element by element."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -8,9 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpvariants._jaxpr.program import is_variable
-from bpvariants._jaxpr.rearrangements import MOVES, positions
+from bpvariants._jaxpr.rearrangements import (
+    positions,
+    REARRANGEMENTS,
+    UNCHANGED,
+)
 
-LARGEST = 50_000_000  # links that are listed one by one
+LARGEST = 50_000_000  # links that are listed one by one, at most
 
 
 class Link(NamedTuple):
@@ -22,7 +26,7 @@ class Link(NamedTuple):
       factor: from how to read an operand's value to the factors, one for each of the
         rows; None for ones.
       apply: what is done to a derivative beside, such as to take its real part.
-      mixes: whether it adds up different numbers of the operand.
+      mixes: whether it adds up different elements of the operand.
     """
 
     rows: np.ndarray
@@ -32,16 +36,14 @@ class Link(NamedTuple):
     mixes: bool = False
 
 
-ALONG: dict[str, list[Callable | None]] = {  # number by number, for each operand
+# Element by element: what is done to each operand.
+ALONG: dict[str, list[Callable | None]] = {
+    **{name: [None] for name in UNCHANGED},
     "add": [None, None],
     "add_any": [None, None],
     "complex": [None, lambda value: 1j * value],
     "conj": [jnp.conj],
-    "convert_element_type": [None],
-    "copy": [None],
-    "copy_p": [None],
     "imag": [jnp.imag],
-    "name": [None],
     "neg": [jnp.negative],
     "real": [jnp.real],
     "reduce_precision": [None],
@@ -57,7 +59,7 @@ def links(
 ) -> list[list[Link | None]] | None:
     """Return, for each output, the link of each operand that is a tangent.
 
-    None stands for an operation that is not understood: all may depend on all.
+    None stands for a primitive that is not understood: all may depend on all.
     """
     name = equation.primitive.name
     tangents = [i for i, yes in enumerate(is_tangent) if yes]
@@ -75,8 +77,8 @@ def links(
         found = [_summed(equation)]
     elif name == "select_n" and not _known(equation.invars[0], known):
         found = [_chosen(equation, i) for i in tangents]
-    elif name in MOVES and size < LARGEST:
-        return _moves(equation, is_tangent, known)
+    elif name in REARRANGEMENTS and size < LARGEST:
+        return _rearranged(equation, is_tangent, known)
     else:
         return None
     full: list[Link | None] = [None] * len(is_tangent)
@@ -85,10 +87,10 @@ def links(
     return [full]
 
 
-def _moves(
+def _rearranged(
     equation: Any, is_tangent: Sequence[bool], known: dict[Any, np.ndarray]
 ) -> list[list[Link | None]] | None:
-    """Return the links of an operation that puts numbers elsewhere."""
+    """Return the links of a primitive that rearranges elements."""
     values = [
         known.get(atom) if is_variable(atom) else np.asarray(atom.val)
         for atom in equation.invars
@@ -111,7 +113,7 @@ def _known(atom: Any, known: dict[Any, np.ndarray]) -> bool:
 
 
 def _positions(equation: Any, i: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and columns number by number; along axes of length 1 they repeat."""
+    """Return rows and columns element by element; axes of length 1 repeat."""
     operand, out = equation.invars[i].aval, equation.outvars[0].aval
     columns = np.arange(operand.size).reshape(operand.shape)
     return np.arange(out.size), np.broadcast_to(columns, out.shape).reshape(-1)

@@ -1,10 +1,9 @@
-"""A step's linearisation as a program, and how each operation in it is linked.
+"""A step's linearisation as a program, and the sparsity of each primitive in it.
 
-The forward derivative of a step, traced, is a program of two parts: operations on the
-step's own arrays, and operations, all linear, on tangents. The second part says, number
-by number, what depends on what. It is read here, once for each trace: scipy's sparse
-matrices hold which numbers an operation links, and numbers known to be zero, such as
-those of a constant mask, link nothing.
+The forward derivative of a step, traced, is a program of two parts: primitives on the
+step's own arrays, and primitives, all linear, on tangents. The second part says,
+element by element, what depends on what. It is read here, once for each trace. Elements
+known to be zero, such as those of a constant mask, link nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,9 +22,10 @@ from bpvariants._jaxpr.program import (
     interpret,
     is_variable,
     needed_equations,
+    reached,
     run_equation,
 )
-from bpvariants._jaxpr.rearrangements import moved, MOVES
+from bpvariants._jaxpr.rearrangements import moved, REARRANGEMENTS
 from bpvariants.types import PyTree, Step
 
 
@@ -130,12 +130,12 @@ def _is_custom(equation: Any) -> bool:
 
 def _separate(equations: list[Any], tangents: set[Any]) -> tuple[list, list]:
     """Return the equations on no tangents, and (equation, which are) of the others."""
+    tangents = reached(equations, tangents)
     primal, linear = [], []
     for equation in equations:
         flags = [is_variable(atom) and atom in tangents for atom in equation.invars]
         if any(flags):
             linear.append((equation, flags))
-            tangents |= set(equation.outvars)
         else:
             primal.append(equation)
     return primal, linear
@@ -201,9 +201,9 @@ def _mark(equation, values, nonzero):
         if marks[0] is not None:
             every = np.logical_and.reduce([np.broadcast_to(m, shape) for m in marks])
             nonzero[out] = every
-    elif name in ("convert_element_type", "neg", "copy", "name"):
+    elif name == "neg":
         nonzero[out] = given[0]
-    elif name in MOVES:
+    elif name in REARRANGEMENTS:
         everywhere = [
             np.ones(atom.aval.shape, bool) if mark is None else mark
             for atom, mark in zip(equation.invars, marks, strict=True)

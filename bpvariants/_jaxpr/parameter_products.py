@@ -1,4 +1,4 @@
-"""Where parameters enter a step by products with vectors, read off its program.
+"""Find where parameters enter a step's program by products with vectors.
 
 A block is a vector u of the program that matrices and biases enter by additions alone,
 and that nothing but u is made of:
@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bpvariants._jaxpr.program import is_variable
-from bpvariants._jaxpr.uses import ADDITIONS, is_move, rearranged
+from bpvariants._jaxpr.rearrangements import rearranges
+from bpvariants._jaxpr.uses import ADDITIONS, rearranged
 
 BIAS = -1  # in the place of a product's number: what is multiplied by 1
 
@@ -60,7 +61,7 @@ class Terms:
         of = lambda atom: self.terms.get(atom) if is_variable(atom) else None
         operands = [of(atom) for atom in equation.invars]
         known = [terms for terms in operands if terms is not None]
-        if is_move(equation) and len(known) == len(equation.invars):
+        if rearranges(equation) and len(known) == len(equation.invars):
             results = rearranged(equation, known)
             self.terms |= zip(equation.outvars, results, strict=True)
         elif passed_on is not None and known:

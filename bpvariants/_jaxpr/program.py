@@ -1,6 +1,8 @@
-"""A function as a flat list of primitive operations, to be read and to be run again."""
+"""Trace a function to a flat list of primitives; read it, and run it again."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import jax
@@ -16,7 +18,7 @@ CALLS = {
     "remat",
     "remat2",
 }
-# All but those that have a derivative of their own, which entering them would lose.
+# Calls that may be inlined before differentiation; `custom_jvp` may not.
 PLAIN_CALLS = CALLS - {"custom_jvp_call"}
 
 
@@ -43,6 +45,22 @@ def needed_equations(jaxpr: Any) -> list[Any]:
     return equations[::-1]
 
 
+def reached(
+    equations: Iterable[Any],
+    sources: Iterable[Any],
+    results: Callable[[Any], Iterable[Any]] = attrgetter("outvars"),
+) -> set[Any]:
+    """Return the sources and all variables that depend on them.
+
+    `results(equation)` are those results that depend on the operands.
+    """
+    found = set(sources)
+    for equation in equations:
+        if any(is_variable(atom) and atom in found for atom in equation.invars):
+            found.update(results(equation))
+    return found
+
+
 def flat_program(
     function: Callable, *arguments: Any, calls: Collection[str] = CALLS
 ) -> tuple[Any, Any]:
@@ -53,8 +71,10 @@ def flat_program(
     the function.
     """
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    run = lambda *leaves: evaluate(closed.jaxpr, closed.consts, leaves, calls)
-    flat = jax.make_jaxpr(run)(*jax.tree.leaves(arguments))
+    run = partial(run_equation, calls=calls)
+    flat = jax.make_jaxpr(
+        lambda *leaves: evaluate(closed.jaxpr, closed.consts, leaves, run)
+    )(*jax.tree.leaves(arguments))
     return flat, jax.tree.structure(shapes)
 
 
@@ -62,15 +82,12 @@ def evaluate(
     jaxpr: Any,
     consts: Sequence[Any],
     arguments: Sequence[Any],
-    calls: Collection[str] = CALLS,
-    run: Callable[..., list[Any]] | None = None,
+    run: Callable[..., Sequence[Any]] | None = None,
+    of_literal: Callable[[Any], Any] = attrgetter("val"),
 ) -> list[Any]:
-    """Run a program, entering the programs that it calls.
-
-    `run` may take the place of :func:`run_equation`, and then enters them by itself.
-    """
+    """Walk a program from its arguments to its outputs, as :func:`interpret` does."""
     env = environment(jaxpr, consts, arguments)
-    read = interpret(jaxpr.eqns, env, calls, run)
+    read = interpret(jaxpr.eqns, env, run, of_literal=of_literal)
     return [read(atom) for atom in jaxpr.outvars]
 
 
@@ -83,23 +100,24 @@ def environment(
 
 
 def interpret(
-    equations: Sequence[Any],
+    equations: Iterable[Any],
     env: dict[Any, Any],
-    calls: Collection[str] = CALLS,
-    run: Callable[..., list[Any]] | None = None,
+    run: Callable[..., Sequence[Any]] | None = None,
     change: Callable[[Any, Any], Any] = lambda variable, value: value,
+    of_literal: Callable[[Any], Any] = attrgetter("val"),
 ) -> Callable[[Any], Any]:
-    """Run equations on variables of known values; return how to read an operand.
+    """Walk equations forwards from known variables; return how to read an operand.
 
-    `run` may take the place of :func:`run_equation`; `change(variable, value)` is what
-    a result is to be instead.
+    By default this computes values. `run(equation, operands)` replaces
+    :func:`run_equation`; with `of_literal` beside it, the walk may follow any fact
+    about each array. `change(variable, result)` replaces single results.
     """
     run, env = run_equation if run is None else run, dict(env)
-    read = lambda atom: env[atom] if is_variable(atom) else atom.val
+    read = lambda atom: env[atom] if is_variable(atom) else of_literal(atom)
     for equation in equations:
-        values = run(equation, [read(atom) for atom in equation.invars], calls)
-        for variable, value in zip(equation.outvars, values, strict=True):
-            env[variable] = change(variable, value)
+        results = run(equation, [read(atom) for atom in equation.invars])
+        for variable, result in zip(equation.outvars, results, strict=True):
+            env[variable] = change(variable, result)
     return read
 
 
@@ -109,11 +127,15 @@ def run_equation(
     """Return the results of one equation, as a list."""
     inner = called(equation, calls)
     if inner is not None:
-        return evaluate(*inner, values, calls)
+        return evaluate(*inner, values, partial(run_equation, calls=calls))
     bound = equation.primitive.get_bind_params(equation.params)
     functions, parameters = bound if isinstance(bound, tuple) else ([], bound)  # by JAX
     results = equation.primitive.bind(*functions, *values, **parameters)
     return list(results) if equation.primitive.multiple_results else [results]
+
+
+# Runs an equation so that functions with a derivative of their own keep it.
+run_plainly = partial(run_equation, calls=PLAIN_CALLS)
 
 
 def called(

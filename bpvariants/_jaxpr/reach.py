@@ -1,6 +1,6 @@
-"""Which inputs of a step can reach its new carry, read off its program."""
+"""Tell which arguments the results of a function depend on, read off its program."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,13 +16,18 @@ def reaches_carry(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> list[
     Read off the step's program, so that it holds for every value: an array is said to
     reach the carry unless no path leads there.
     """
-    traced = jax.make_jaxpr(lambda *args: floating_leaves(step(*args)[0]))
-    jaxpr = traced(params, carry, x).jaxpr
-    needed = needed_inputs(jaxpr, [True] * len(jaxpr.outvars))
-    return needed[: len(jax.tree.leaves(params))]
+    new_carry = lambda *arguments: floating_leaves(step(*arguments)[0])
+    return needed_arguments(new_carry, params, carry, x)[0]
 
 
-def needed_inputs(jaxpr: Any, needed_outputs: Sequence[bool]) -> list[bool]:
+def needed_arguments(function: Callable, *arguments: PyTree) -> list[list[bool]]:
+    """Tell for each argument which of its leaves the function's results depend on."""
+    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
+    needed = iter(_needed_inputs(jaxpr, [True] * len(jaxpr.outvars)))
+    return [[next(needed) for _ in jax.tree.leaves(tree)] for tree in arguments]
+
+
+def _needed_inputs(jaxpr: Any, needed_outputs: Sequence[bool]) -> list[bool]:
     """Walk a program backwards from its needed outputs to the inputs they need."""
     if jaxpr.effects:  # such as writing to a ref, which leads on unseen
         return [True] * len(jaxpr.invars)
@@ -33,7 +38,7 @@ def needed_inputs(jaxpr: Any, needed_outputs: Sequence[bool]) -> list[bool]:
         if not any(flags):
             continue
         if (inner := called(equation, PLAIN_CALLS)) is not None:
-            inputs = needed_inputs(inner[0], flags)
+            inputs = _needed_inputs(inner[0], flags)
         else:
             inputs = [True] * len(equation.invars)
         pairs = zip(equation.invars, inputs, strict=True)

@@ -1,33 +1,105 @@
-"""Operations that only put numbers elsewhere: where each of them gets to."""
+"""Primitives that only rearrange elements, and where each element gets to."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bpvariants._dtypes import is_floating
 from bpvariants._jaxpr.program import run_equation
 
-# Which operands say where to, rather than what; their values must be known.
-MOVES: dict[str, Sequence[int]] = {
-    "broadcast_in_dim": (),
-    "concatenate": (),
-    "dynamic_slice": range(1, 99),
-    "dynamic_update_slice": range(2, 99),
-    "expand_dims": (),
-    "gather": (1,),
-    "pad": (),
-    "reshape": (),
-    "rev": (),
-    "scatter": (1,),
-    "scatter-add": (1,),
-    "select_n": (0,),
-    "slice": (),
-    "split": (),
-    "squeeze": (),
-    "transpose": (),
+
+def _unchanged(equation, operand):
+    del equation
+    return [operand]
+
+
+def _reshaped(equation, operand):
+    return [operand.reshape(equation.outvars[0].aval.shape)]
+
+
+def _broadcast(equation, operand):
+    shape, axes = equation.params["shape"], equation.params["broadcast_dimensions"]
+    aligned = [1] * len(shape)
+    for axis, size in zip(axes, operand.shape, strict=True):
+        aligned[axis] = size
+    return [np.broadcast_to(operand.reshape(aligned), shape)]
+
+
+def _concatenated(equation, *operands):
+    return [np.concatenate(operands, axis=equation.params["dimension"])]
+
+
+def _sliced(equation, operand):
+    p = equation.params
+    bounds = p["start_indices"], p["limit_indices"], p["strides"] or [1] * operand.ndim
+    return [operand[tuple(map(slice, *bounds))]]
+
+
+def _split(equation, operand):
+    ends = np.cumsum(equation.params["sizes"])[:-1]
+    return np.split(operand, ends, axis=equation.params["axis"])
+
+
+def _transposed(equation, operand):
+    return [operand.transpose(equation.params["permutation"])]
+
+
+class Rearrangement(NamedTuple):
+    """What is known of a primitive that only rearranges elements.
+
+    Attributes:
+      indices: operands that hold indices; they must be known while tracing.
+      in_numpy: (equation, *operands) -> results, the same in NumPy, which compiles
+        nothing. All elements of the results are elements of the operands.
+    """
+
+    indices: Sequence[int] = ()
+    in_numpy: Callable[..., list[np.ndarray]] | None = None
+
+
+UNCHANGED = ("convert_element_type", "copy", "copy_p", "name")
+REARRANGEMENTS: dict[str, Rearrangement] = {
+    **{name: Rearrangement(in_numpy=_unchanged) for name in UNCHANGED},
+    "broadcast_in_dim": Rearrangement(in_numpy=_broadcast),
+    "concatenate": Rearrangement(in_numpy=_concatenated),
+    "dynamic_slice": Rearrangement(indices=range(1, 99)),
+    "dynamic_update_slice": Rearrangement(indices=range(2, 99)),
+    "expand_dims": Rearrangement(in_numpy=_reshaped),
+    "gather": Rearrangement(indices=(1,)),
+    "pad": Rearrangement(),
+    "reshape": Rearrangement(in_numpy=_reshaped),
+    "rev": Rearrangement(),
+    "scatter": Rearrangement(indices=(1,)),
+    "scatter-add": Rearrangement(indices=(1,)),
+    "select_n": Rearrangement(indices=(0,)),
+    "slice": Rearrangement(in_numpy=_sliced),
+    "split": Rearrangement(in_numpy=_split),
+    "squeeze": Rearrangement(in_numpy=_reshaped),
+    "transpose": Rearrangement(in_numpy=_transposed),
 }
+
+
+def rearranges(equation: Any) -> bool:
+    """Whether each element of the results is one of the operands', wherever it is."""
+    found = REARRANGEMENTS.get(equation.primitive.name)
+    return found is not None and found.in_numpy is not None
+
+
+def reorders(equation: Any) -> bool:
+    """Whether the result holds the elements of one floating operand, each of them once.
+
+    A primitive that rearranges does so if it leaves the size unchanged.
+    """
+    old, new = equation.invars, equation.outvars
+    return (
+        rearranges(equation)
+        and len(old) == len(new) == 1
+        and is_floating(old[0].aval)
+        and old[0].aval.size == new[0].aval.size
+    )
 
 
 def moved(
@@ -35,20 +107,21 @@ def moved(
 ) -> list[np.ndarray] | None:
     """Return where the marks, int32, of operands get to; None if that is not known.
 
-    `values` holds those of the operands that are known.
+    `values` are those of the operands, None where they are not known.
     """
     name, out = equation.primitive.name, equation.outvars[0].aval
     if name == "select_n" and values[0] is None:
         whole = [np.broadcast_to(mark, out.shape) for mark in marks[1:]]
         return [np.maximum.reduce(whole)]
     operands = list(marks)
-    for i in set(MOVES[name]).intersection(range(len(operands))):
+    indices, in_numpy = REARRANGEMENTS[name]
+    for i in set(indices).intersection(range(len(operands))):
         value = values[i]
         if value is None:
             return None
         operands[i] = value
-    if name in _IN_NUMPY:  # nothing to compile
-        return _IN_NUMPY[name](equation, *operands)
+    if in_numpy is not None:
+        return in_numpy(equation, *operands)
     try:
         with jax.ensure_compile_time_eval():
             results = _run_on_marks(equation, [jnp.asarray(m) for m in operands])
@@ -60,7 +133,7 @@ def moved(
 def positions(
     equation: Any, i: int, values: Sequence[np.ndarray | None]
 ) -> list[tuple[np.ndarray, np.ndarray]] | None:
-    """Return, for each output, where numbers of operand i stand, and which they are.
+    """Return, for each output, where elements of operand i stand, and which they are.
 
     Both are flat. None if that is not known.
     """
@@ -81,7 +154,7 @@ def positions(
 
 
 def _run_on_marks(equation: Any, operands: list[jax.Array]) -> list[jax.Array]:
-    """Run an operation that puts numbers elsewhere on integers."""
+    """Run a primitive that rearranges on integers."""
     run: dict[str, Callable[..., jax.Array]]
     run = {"scatter": jax.lax.scatter, "scatter-add": jax.lax.scatter_add}
     name, parameters = equation.primitive.name, equation.params
@@ -95,42 +168,3 @@ def _run_on_marks(equation: Any, operands: list[jax.Array]) -> list[jax.Array]:
         return run_equation(equation, operands)
     names = "dimension_numbers", "indices_are_sorted", "unique_indices", "mode"
     return [run[name](*operands, **{name: parameters[name] for name in names})]
-
-
-def _reshaped(equation, operand):
-    return [operand.reshape(equation.outvars[0].aval.shape)]
-
-
-def _broadcast(equation, operand):
-    shape, axes = equation.params["shape"], equation.params["broadcast_dimensions"]
-    aligned = [1] * len(shape)
-    for axis, size in zip(axes, operand.shape, strict=True):
-        aligned[axis] = size
-    return [np.broadcast_to(operand.reshape(aligned), shape)]
-
-
-def _sliced(equation, operand):
-    p = equation.params
-    bounds = p["start_indices"], p["limit_indices"], p["strides"] or [1] * operand.ndim
-    return [operand[tuple(map(slice, *bounds))]]
-
-
-def _split(equation, operand):
-    ends = np.cumsum(equation.params["sizes"])[:-1]
-    return np.split(operand, ends, axis=equation.params["axis"])
-
-
-_IN_NUMPY: dict[str, Callable[..., list[np.ndarray]]] = {
-    "broadcast_in_dim": _broadcast,
-    "concatenate": lambda equation, *operands: [
-        np.concatenate(operands, axis=equation.params["dimension"])
-    ],
-    "expand_dims": _reshaped,
-    "reshape": _reshaped,
-    "slice": _sliced,
-    "split": _split,
-    "squeeze": _reshaped,
-    "transpose": lambda equation, operand: [
-        operand.transpose(equation.params["permutation"])
-    ],
-}

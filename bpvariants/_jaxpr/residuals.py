@@ -1,9 +1,8 @@
-"""The linearised step as data: what of it varies in time, and what does not.
+"""Split a linearised step's residuals: constant in time, inputs, and those to stack.
 
-`jax.linearize` returns a pytree: a program, and the arrays that it was made with. Read
-off the program that computes these arrays, some depend on parameters alone, such as the
-weights themselves; some are inputs of the step, which are at hand for all times anyway;
-what is left, once each, is what a scan has to stack up.
+`jax.linearize` returns a pytree: a program, and the arrays that it was made with, its
+residuals. Some depend on parameters alone, such as the weights themselves. Some are
+inputs of the step, which are known for all times. A scan stacks the others, once each.
 """
 
 import dataclasses
@@ -14,20 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bpvariants._carries import floating_leaves, replace_floating
 from bpvariants._dtypes import is_floating
-from bpvariants._jaxpr.program import called, is_variable, PLAIN_CALLS
+from bpvariants._jaxpr.program import called, evaluate, is_variable, PLAIN_CALLS
 from bpvariants.types import PyTree
-
-
-def floating(tree: PyTree) -> list[jax.Array]:
-    """Return the leaves that have derivatives, which counters and keys have not."""
-    return [leaf for leaf in jax.tree.leaves(tree) if is_floating(leaf)]
-
-
-def with_floating(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
-    """Put other floating leaves in the place of a tree's."""
-    new = iter(leaves)
-    return jax.tree.map(lambda leaf: next(new) if is_floating(leaf) else leaf, tree)
 
 
 def cotangent(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
@@ -45,13 +34,13 @@ def linearised(advance: Callable, fixed: PyTree, h: PyTree, x: PyTree) -> tuple:
 
     def of_floating(fixed_leaves, h_leaves, x_leaves):
         results = advance(
-            with_floating(fixed, fixed_leaves),
-            with_floating(h, h_leaves),
-            with_floating(x, x_leaves),
+            replace_floating(fixed, fixed_leaves),
+            replace_floating(h, h_leaves),
+            replace_floating(x, x_leaves),
         )
-        return tuple(floating(each) for each in results), results
+        return tuple(floating_leaves(each) for each in results), results
 
-    leaves = floating(fixed), floating(h), floating(x)
+    leaves = floating_leaves(fixed), floating_leaves(h), floating_leaves(x)
     _, linear, results = jax.linearize(of_floating, *leaves, has_aux=True)
     return results, linear
 
@@ -65,15 +54,15 @@ class Plan:
     sources: tuple[tuple[str, int], ...]  # of its leaves: a kind, and which of these
 
     def to_stack(self, linear: PyTree) -> list[jax.Array]:
-        """Return of a step's linearisation what has to be stacked up."""
+        """Return the residuals of a step that have to be stacked."""
         return self._first_of("stack", jax.tree.leaves(linear))
 
     def constants(self, linear: PyTree) -> list[jax.Array]:
-        """Return what is the same in the linearisations of all steps."""
+        """Return the residuals that are the same at all steps."""
         return self._first_of("constant", jax.tree.leaves(linear))
 
     def linear(self, stacked: list, inputs: PyTree, constants: list) -> PyTree:
-        """Return the map at one time from what was taken of it, and that step's x."""
+        """Put the map of one step together, from its stacked residuals and its x."""
         arrays = {
             "stack": stacked,
             "input": jax.tree.leaves(inputs),
@@ -89,6 +78,13 @@ class Plan:
             if kind == wanted:
                 found.setdefault(index, leaf)
         return [found[index] for index in range(len(found))]
+
+
+def kept_shapes(function: Callable, *arguments: PyTree) -> list[Any]:
+    """Return shape and dtype of each result that is no argument, each array once."""
+    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
+    results = {atom for atom in jaxpr.outvars if is_variable(atom)}
+    return [atom.aval for atom in results - set(jaxpr.invars)]
 
 
 def plan_residuals(
@@ -120,19 +116,14 @@ def plan_residuals(
 
 
 def _varying(jaxpr: Any, inputs: Sequence[bool]) -> list[bool]:
-    """Walk a program forwards, from the inputs that vary to the outputs that do."""
-    variables = zip(jaxpr.invars, inputs, strict=True)
-    varying = {variable for variable, yes in variables if yes}
-    for equation in jaxpr.eqns:
-        flags = [is_variable(a) and a in varying for a in equation.invars]
-        if equation.effects:  # may read what others wrote, unseen
-            outputs = [True] * len(equation.outvars)
-        elif not any(flags):
-            continue
-        elif (inner := called(equation, PLAIN_CALLS)) is not None:
-            outputs = _varying(inner[0], flags)
-        else:
-            outputs = [True] * len(equation.outvars)
-        pairs = zip(equation.outvars, outputs, strict=True)
-        varying |= {variable for variable, yes in pairs if yes}
-    return [is_variable(a) and a in varying for a in jaxpr.outvars]
+    """Return which outputs of a program vary, given which inputs do."""
+
+    def follow(equation, varying):
+        inner = called(equation, PLAIN_CALLS)
+        if inner is not None and not equation.effects and any(varying):
+            return _varying(inner[0], varying)
+        # Effects may read what others wrote, unseen.
+        return [bool(equation.effects) or any(varying)] * len(equation.outvars)
+
+    constant = [False] * len(jaxpr.constvars)
+    return evaluate(jaxpr, constant, inputs, follow, of_literal=lambda atom: False)

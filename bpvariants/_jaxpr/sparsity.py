@@ -1,8 +1,8 @@
-"""What of a step's new carry can depend on what of its parameters and its old carry.
+"""Sparsity patterns of a step's Jacobians in its parameters and its old carry.
 
-Read off the linearised step's program, so that it holds for every value: an entry of
-∂h_t/∂h_{t−1} or ∂h_t/∂θ is said to be there unless no path leads to it, or all that do
-pass a number known to be zero.
+They are read off the linearised step's program, so that they hold for every value. An
+entry of ∂h_t/∂h_{t−1} or ∂h_t/∂θ is nonzero unless no path leads to it, or each path
+passes an element that is known to be zero.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -32,7 +32,7 @@ class Dependence(NamedTuple):
 
 
 def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence:
-    """Find what depends on what.
+    """Find both patterns.
 
     With `direct_only`, paths from the old carry that mix several numbers, as products
     and sums do, count as none. Time is that of the links, while tracing.

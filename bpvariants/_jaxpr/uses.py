@@ -1,4 +1,4 @@
-"""How often each number of a program is used, where to be moved about is no use."""
+"""Count how often each array element is used; rearranging it is not a use."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,48 +6,29 @@ from typing import Any
 import numpy as np
 
 from bpvariants._dtypes import is_floating
-from bpvariants._jaxpr.program import is_variable
-from bpvariants._jaxpr.rearrangements import moved
+from bpvariants._jaxpr.program import is_variable, reached
+from bpvariants._jaxpr.rearrangements import moved, rearranges
 
 ADDITIONS = ("add", "add_any", "sub")
-UNCHANGED = ("convert_element_type", "copy", "name")
-REARRANGED = (
-    "broadcast_in_dim",
-    "concatenate",
-    "expand_dims",
-    "reshape",
-    "slice",
-    "split",
-    "squeeze",
-    "transpose",
-)
 
 
 def dependent(equations: list[Any], thetas: list[Any]) -> set[Any]:
     """Return the variables that have a derivative in params."""
-    depends = set(thetas)
-    for equation in equations:
-        if equation.primitive.name != "stop_gradient" and any(
-            is_variable(atom) and atom in depends for atom in equation.invars
-        ):
-            depends |= {v for v in equation.outvars if is_floating(v.aval)}
-    return depends
 
+    def results(equation):
+        stops = equation.primitive.name == "stop_gradient"
+        return [] if stops else [v for v in equation.outvars if is_floating(v.aval)]
 
-def is_move(equation: Any) -> bool:
-    """Whether an operation only puts numbers elsewhere."""
-    return equation.primitive.name in UNCHANGED + REARRANGED
+    return reached(equations, thetas, results)
 
 
 def rearranged(equation: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return what such an operation makes of its operands."""
-    if equation.primitive.name in UNCHANGED:
-        return list(operands)
+    """Return where a primitive that rearranges puts the elements of its operands."""
     return moved(equation, operands, [None] * len(operands)) or []
 
 
 def passes_on(equation: Any, depends: set[Any]) -> int | None:
-    """Return which operand something without parameters is added to, if so it is."""
+    """Return which operand alone has parameters, if others are added to it."""
     if equation.primitive.name not in ADDITIONS:
         return None
     found = [
@@ -64,7 +45,7 @@ def passes_on(equation: Any, depends: set[Any]) -> int | None:
 def count_uses(
     equations: list[Any], outputs: list[Any], depends: set[Any]
 ) -> dict[Any, np.ndarray]:
-    """Count how often each number is used, where to be moved is no use."""
+    """Count for each variable how often each of its elements is used."""
     uses: dict[Any, np.ndarray] = {}
 
     def count(atom, how_often):
@@ -80,7 +61,7 @@ def count_uses(
         operands, passed_on = equation.invars, passes_on(equation, depends)
         if passed_on is not None:
             count(operands[passed_on], uses.get(equation.outvars[0], 0))
-        elif is_move(equation):
+        elif rearranges(equation):
             sizes = [atom.aval.size for atom in operands]
             numbers = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
             numbers = [

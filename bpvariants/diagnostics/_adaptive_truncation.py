@@ -16,15 +16,14 @@ it stands for, k = 0, is never left out of a gradient, so that no bias needs it;
 is smaller without it in most cases, and rel larger.
 """
 
-from numbers import Integral
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import are_numbers
+from bpvariants._checks import are_numbers, is_count
 from bpvariants._losses import as_arrays, check_sequence, with_loss
-from bpvariants.diagnostics._look_back import look_back
+from bpvariants.diagnostics._look_back import Course, from_last_losses
 from bpvariants.types import Loss, PyTree, Step
 
 VANISHED = -50.0  # log φ below which an error counts as none and is not fitted
@@ -129,9 +128,8 @@ def adaptive_truncation(
     length = jax.tree.leaves(xs)[0].shape[0]
     steps = _check(bias, tau, max_lookback, fit, length)
     initial = carry if initial is None else initial
-    measured = look_back(
-        advance, params, carry, (xs, targets), mask, reset, initial, losses.shape, steps
-    )
+    course = Course(advance, params, carry, (xs, targets), mask, reset, initial)
+    measured = from_last_losses(course, losses.shape, steps)
     return certificate(*measured, bias, tau, fit)
 
 
@@ -206,12 +204,12 @@ def _check(bias, tau, max_lookback, fit, length) -> int:
             "xs must have at least 2 time steps, so that errors can decay; got 1."
         )
     steps = length if max_lookback is None else max_lookback
-    if not isinstance(steps, Integral) or not 2 <= int(steps) <= length:
+    if not is_count(steps, 2, length):
         raise ValueError(
             f"max_lookback must be an integer from 2 to {length}, the number of time "
             f"steps, got {steps!r}."
         )
-    if not isinstance(tau, Integral) or not 1 <= int(tau) < int(steps):
+    if not is_count(tau, 1, int(steps) - 1):
         raise ValueError(
             f"tau must be an integer from 1 to {int(steps) - 1}, so that errors from "
             f"tau to max_lookback = {steps} steps back show how they decay; got "

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpvariants._dtypes import widen
+from bpvariants._examples import safe_norm
 from bpvariants._tables import aligned, short
-from bpvariants.gradients.static._layer_info import BackpropInfo, tree_norm
+from bpvariants.gradients.static._layer_info import BackpropInfo
 from bpvariants.types import PyTree
 
 
@@ -87,14 +88,14 @@ def alignment_angles(info: BackpropInfo, exact: BackpropInfo) -> AlignmentAngles
 
 def _angle(a: PyTree, b: PyTree) -> jax.Array:
     a, b = _unit(a), _unit(b)
-    apart = tree_norm(jax.tree.map(jnp.subtract, a, b))
-    along = tree_norm(jax.tree.map(jnp.add, a, b))
+    apart = safe_norm(jax.tree.map(jnp.subtract, a, b))
+    along = safe_norm(jax.tree.map(jnp.add, a, b))
     return jnp.arctan2(apart, along) * (2 * 180 / math.pi)
 
 
 def _unit(tree: PyTree) -> PyTree:
     """Return a tree of norm 1, or of NaN where it is 0."""
     tree = widen(tree)
-    norm = tree_norm(tree)
+    norm = safe_norm(tree)
     norm = jnp.where(norm == 0, jnp.nan, norm)
     return jax.tree.map(lambda leaf: leaf / norm.astype(leaf.dtype), tree)

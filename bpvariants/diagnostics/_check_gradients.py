@@ -10,16 +10,15 @@ L is rounded, where u is the rounding error of the dtype. The step ∛u makes bo
 """
 
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bpvariants._checks import are_numbers, check_floating
+from bpvariants._checks import are_numbers, check_count, check_floating
 from bpvariants._dtypes import is_floating
-from bpvariants._examples import scaled_norm, tree_norm
+from bpvariants._examples import safe_norm
 from bpvariants._tables import aligned, named_leaves, short
 from bpvariants.diagnostics._rules import call_rule
 from bpvariants.types import PyTree
@@ -115,8 +114,7 @@ def check_gradients(
       True
     """
     check_floating("params", params)
-    if not isinstance(directions, Integral) or int(directions) < 1:
-        raise ValueError(f"directions must be a positive integer, got {directions!r}.")
+    check_count("directions", directions)
     params, args, options = jax.tree.map(_as_wide, (params, args, options))
     leaves, structure = jax.tree.flatten(params)
     value, grads = call_rule("rule", rule, params, *args, **options)
@@ -154,7 +152,7 @@ def check_gradients(
         analytic=rows(analytic),
         numeric=rows(numeric),
         error=rows(map(_relative, analytic - numeric, numeric)),
-        rounding=rows(floor / _nonzero(scaled_norm(numeric, axis=1))),
+        rounding=rows(floor / _nonzero(safe_norm(numeric, 1))),
         total=_relative(analytic - numeric, numeric),
     )
 
@@ -170,7 +168,7 @@ def _as_wide(leaf: Any) -> Any:
 def _direction(key: jax.Array, like: jax.Array) -> jax.Array:
     """Draw a direction of unit length."""
     drawn = jax.random.normal(key, like.shape, like.dtype)
-    return drawn / _nonzero(scaled_norm(drawn)).astype(like.dtype)
+    return drawn / _nonzero(safe_norm(drawn)).astype(like.dtype)
 
 
 def _nonzero(number: jax.Array) -> jax.Array:
@@ -179,8 +177,8 @@ def _nonzero(number: jax.Array) -> jax.Array:
 
 def _relative(difference: jax.Array, of: jax.Array) -> jax.Array:
     """Return the relative error: 0 if there is none, infinite if all else is 0."""
-    off = tree_norm(difference)
-    return jnp.where(off == 0, 0, off / tree_norm(of))
+    off = safe_norm(difference)
+    return jnp.where(off == 0, 0, off / safe_norm(of))
 
 
 def _check_value(value: Any) -> jax.Array:

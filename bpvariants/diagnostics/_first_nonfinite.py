@@ -5,12 +5,14 @@ last step to the first, it makes ∂L/∂y_t of the loss, its own part of ∂L/�
 ∂L/∂h_{t−1}. Each of these arrays is looked at, in this order.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from bpvariants._dtypes import floating_parts, widen
+from bpvariants._carries import floating_leaves, replace_floating
+from bpvariants._dtypes import widen
 from bpvariants._losses import (
     as_arrays,
     check_sequence,
@@ -166,10 +168,8 @@ def first_nonfinite(
 
     _, (starts, losses, counts) = jax.lax.scan(forward, carry, sequences)
     value = jnp.sum(shares * losses)
-    back = jax.tree.map(jnp.zeros_like, (floating_parts(carry)[0], widen(params)))
-    body = lambda state, inputs: _one_step_back(
-        step, loss, params, initial, state, inputs
-    )
+    back = jax.tree.map(jnp.zeros_like, (floating_leaves(carry), widen(params)))
+    body = partial(_one_step_back, step, loss, params, initial)
     (_, grads), errors = jax.lax.scan(
         body, back, (starts, shares, *sequences), reverse=True
     )
@@ -199,15 +199,15 @@ def _one_step_back(step, loss, params, initial, state, inputs):
     errors, grads = state
     h, share, (x, target), mask, reset = inputs
     x, target = blank((x, target), h, mask)
-    leaves, rebuild = floating_parts(h)
+    leaves, rebuild = floating_leaves(h), partial(replace_floating, h)
 
     def run(params, leaves):
         one_step = guarded(step, initial, mask, reset)
         new, y = one_step(params, rebuild(leaves), x)
-        read, put = floating_parts(y)
-        return (floating_parts(new)[0], read), put
+        return (floating_leaves(new), floating_leaves(y)), y
 
-    (_, read), pull_back, put = jax.vjp(run, params, leaves, has_aux=True)
+    (_, read), pull_back, y = jax.vjp(run, params, leaves, has_aux=True)
+    put = partial(replace_floating, y)
     losses, pull_loss = jax.vjp(lambda read: widen(loss(put(read), target)), read)
     (read_errors,) = pull_loss(share.astype(losses.dtype))
     added, errors = pull_back((errors, read_errors))

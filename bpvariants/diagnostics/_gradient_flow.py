@@ -11,14 +11,13 @@ reads of h_t in the step's own program, and 0 if y_t is made of h_{t−1} direct
 """
 
 import math
-from numbers import Integral
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bpvariants._checks import are_numbers
+from bpvariants._checks import are_numbers, check_count, is_count
 from bpvariants._losses import (
     as_arrays,
     check_sequence,
@@ -26,7 +25,7 @@ from bpvariants._losses import (
     with_loss,
 )
 from bpvariants._tables import aligned, short
-from bpvariants.diagnostics._errors_back import errors_back, ratio
+from bpvariants.diagnostics._look_back import Course, from_each_loss, ratio
 from bpvariants.types import Loss, PyTree, Step
 
 FADED = 1e-3  # what is left of an error that has vanished, of 1
@@ -192,8 +191,9 @@ def gradient_flow(
       gradient bias", 2019, arXiv:1905.07473.
     """
     weights, mask, reset = as_arrays(weights, mask, reset)
+    advance = with_loss(step, loss)
     losses = check_sequence(
-        with_loss(step, loss), params, carry, xs, targets, weights, mask, reset, initial
+        advance, params, carry, xs, targets, weights, mask, reset, initial
     )
     length = jax.tree.leaves(xs)[0].shape[0]
     _check(samples, tau, tolerance, length)
@@ -201,10 +201,10 @@ def gradient_flow(
     shape = (length, *losses.shape)
     counts = effective_weights(weights, mask)
     counts = jnp.ones(shape) if counts is None else jnp.broadcast_to(counts, shape)
-    deltas, sources, sums, shares = errors_back(
-        with_loss(step, loss), params, carry, (xs, targets), mask, reset, initial,
-        counts.astype(losses.dtype), min(samples, length),
-    )  # fmt: skip
+    course = Course(advance, params, carry, (xs, targets), mask, reset, initial)
+    deltas, sources, sums, shares = from_each_loss(
+        course, counts.astype(losses.dtype), min(samples, length)
+    )
     curve = ratio(jnp.sum(sums, axis=0), jnp.sum(shares, axis=0))
     return GradientFlow(
         deltas=deltas,
@@ -247,9 +247,8 @@ def _some_of(count: int) -> list[int]:
 
 
 def _check(samples, tau, tolerance, length) -> None:
-    if not isinstance(samples, Integral) or samples < 1:
-        raise ValueError(f"samples must be a positive integer, got {samples!r}.")
-    if not isinstance(tau, Integral) or tau < 0 or (tau >= length and tau != 1):
+    check_count("samples", samples)
+    if not is_count(tau, 0, max(length - 1, 1)):
         raise ValueError(
             f"tau must be an integer from 0 to {length - 1}, the largest lag; got "
             f"{tau!r}."

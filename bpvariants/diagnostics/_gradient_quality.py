@@ -11,12 +11,12 @@ measured of a rule that has none is about √(V / K), its standard error.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from bpvariants._checks import check_count
 from bpvariants._dtypes import widen
 from bpvariants.diagnostics._quality_measures import (
     measures_of,
@@ -115,7 +115,7 @@ def gradient_quality(
       A :class:`GradientQuality`, whose `table()` is text and whose `plot(axes)` draws.
 
     Raises:
-      ValueError: if keys has not one axis, or at_once is not a positive integer, or
+      ValueError: if keys has not one axis, or at_once is no integer of at least 1, or
         what the rules raise.
 
     Example:
@@ -178,9 +178,5 @@ def _check(keys: jax.Array, at_once: int | None) -> int:
         )
     if at_once is None:
         return len(keys)
-    if not isinstance(at_once, Integral) or at_once < 1:
-        raise ValueError(
-            f"at_once must be a positive integer, or None for all keys at once; got "
-            f"{at_once!r}."
-        )
+    check_count("at_once", at_once, remedy="None is all keys at once")
     return min(int(at_once), len(keys))

@@ -11,15 +11,21 @@ steps so far, since J_t⋯J_1 Q_0 = Q_t (R_t⋯R_1), that of the small matrix R_
 """
 
 import math
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bpvariants._checks import check_lengths, first_step, step_shapes
-from bpvariants._examples import as_rows, scaled_norm, unit
+from bpvariants._carries import as_vectors
+from bpvariants._checks import (
+    check_count,
+    check_lengths,
+    first_step,
+    is_count,
+    step_shapes,
+)
+from bpvariants._examples import safe_norm, unit
 from bpvariants._losses import as_arrays
 from bpvariants._masking import guarded
 from bpvariants._tables import aligned, short
@@ -151,7 +157,7 @@ def jacobian_spectrum(
     (mask,) = as_arrays(mask)
     batch = _check_shapes(step, params, carry, xs, mask, batch_shape)
     length = jax.tree.leaves(xs)[0].shape[0]
-    start, rebuild = as_rows(carry, batch)
+    start, _ = as_vectors(carry, batch)
     _check(exponents, skip, power_iterations, start.shape[-1], length)
     key = jax.random.key(0) if key is None else key
     Q = jax.random.normal(key, (*start.shape, exponents), start.dtype)
@@ -161,12 +167,13 @@ def jacobian_spectrum(
         carry, Q, vector, product, scale, total, count = state
         x, mask, counts = inputs
 
+        rows, as_carry = as_vectors(carry, batch)
+
         def advance(rows):
             one_step = guarded(step, carry, mask, None)
-            new, _ = one_step(params, rebuild(carry, rows), x)
-            return as_rows(new, batch)[0], new
+            new, _ = one_step(params, as_carry(rows), x)
+            return as_vectors(new, batch)[0], new
 
-        rows, _ = as_rows(carry, batch)
         _, push, new = jax.linearize(advance, rows, has_aux=True)
         pull = jax.linear_transpose(push, rows)
         Q, R = jnp.linalg.qr(jax.vmap(push, in_axes=-1, out_axes=-1)(Q))
@@ -199,14 +206,15 @@ def _power(push, pull, vector, iterations):
 
     def body(_, vector):
         (new,) = pull(push(vector))
-        size = scaled_norm(new, axis=-1)[..., None]
+        size = safe_norm(new, new.ndim - 1)[..., None]
         # A vector that J takes to nothing stays, for the steps to come.
         return jnp.where(size == 0, vector, new / jnp.where(size == 0, 1, size))
 
     vector = jax.lax.fori_loop(0, iterations, body, vector)
     image = push(vector)
-    sigma = scaled_norm(image, axis=-1)
-    off = scaled_norm(pull(image)[0] - sigma[..., None] ** 2 * vector, axis=-1)
+    batch_ndim = vector.ndim - 1
+    sigma = safe_norm(image, batch_ndim)
+    off = safe_norm(pull(image)[0] - sigma[..., None] ** 2 * vector, batch_ndim)
     return vector, sigma, off / jnp.where(sigma == 0, 1, sigma**2)
 
 
@@ -231,17 +239,14 @@ def _check_shapes(step, params, carry, xs, mask, batch_shape) -> tuple[int, ...]
 
 
 def _check(exponents, skip, power_iterations, size, length) -> None:
-    if not isinstance(exponents, Integral) or not 1 <= int(exponents) <= size:
+    if not is_count(exponents, 1, size):
         raise ValueError(
             f"exponents must be an integer from 1 to {size}, the numbers in the carry "
             f"of an example; got {exponents!r}."
         )
-    if not isinstance(skip, Integral) or not 0 <= int(skip) < length:
+    if not is_count(skip, 0, length - 1):
         raise ValueError(
             f"skip must be an integer from 0 to {length - 1}, so that steps are left; "
             f"got {skip!r}."
         )
-    if not isinstance(power_iterations, Integral) or int(power_iterations) < 1:
-        raise ValueError(
-            f"power_iterations must be a positive integer, got {power_iterations!r}."
-        )
+    check_count("power_iterations", power_iterations)

@@ -1,23 +1,37 @@
-"""How the derivative of one loss decays along the way back.
+"""How a loss depends on the carry k steps before it: errors by their lag k.
 
-Notation: ℓ_s is the last loss of an example, h_{s−k} the carry k steps before it. The
-look-back curve φ_k = ‖∂ℓ_s/∂h_{s−k}‖, k = 1 … R, shows how far credit reaches; the
-gradient in the parameters, a sum over steps, does not.
+Notation: ℓ_s is a loss, w_s its weight, h_{s−k} the carry k steps before it. With e_t
+added to the carry along the sequence, ∂(Σ_s w_s ℓ_s)/∂e_t is the error that these
+losses send to the carry there: one linearised run, and a backward pass for each choice
+of weights. Norms φ_k of the errors of single losses, k = 0, 1, …, are the look-back
+curve; the gradient in the parameters, a sum over steps, does not show it. k counts
+steps that are not padding.
 """
 
-import math
-from functools import partial
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from bpvariants._carries import floating_leaves, replace_floating
-from bpvariants._dtypes import widen
+from bpvariants._carries import as_vectors, floating_leaves, replace_floating
+from bpvariants._examples import safe_norm
+from bpvariants._jaxpr.cuts import reading_new_carry
 from bpvariants._masking import guarded
 from bpvariants.gradients.through_time._unroll import scan_steps
 from bpvariants.types import PyTree, Step
+
+
+class Course(NamedTuple):
+    """A network along a sequence, with the loss of each of its steps."""
+
+    step_with_loss: Step
+    params: PyTree
+    carry: PyTree
+    inputs: PyTree  # (x, target), leaves [T, *batch, ...]
+    mask: jax.Array | None  # [T, *batch]
+    reset: jax.Array | None  # [T, *batch]
+    initial: PyTree
 
 
 class LookBack(NamedTuple):
@@ -26,89 +40,142 @@ class LookBack(NamedTuple):
     norms: jax.Array  # [R], φ_k, the mean over the examples that reach so far
     examples: jax.Array  # [R], how many of them there are
     # [R, n], the mean of ∂ℓ_s/∂h_{s−k} over all examples, all leaves of the carry as
-    # one vector; examples that do not reach so far count as zeros
+    # one real vector; examples that do not reach so far count as zeros
     errors: jax.Array
 
 
-def look_back(
-    step_with_loss: Step,
-    params: PyTree,
-    carry: PyTree,
-    inputs: PyTree,
-    mask: jax.Array | None,
-    reset: jax.Array | None,
-    initial: PyTree,
-    batch: tuple[int, ...],
-    steps: int,
-) -> LookBack:
+def from_last_losses(course: Course, batch: tuple[int, ...], steps: int) -> LookBack:
     """Go back up to R = `steps` steps of the time axis from each example's last loss.
 
-    k counts steps that are not padding. Keeps R carries, and each step is computed
-    again where its derivative is taken: R backward passes, through the carry only.
+    Keeps R carries, and each step is computed again where its derivative is taken: R
+    backward passes, through the carry only.
     """
-    length = jax.tree.leaves(inputs)[0].shape[0]
-    sequences = inputs, mask, reset
-    before = jax.tree.map(lambda leaf: leaf[: length - steps], sequences)
-    x, mask_there, reset_there = before
-    to_start = lambda params, h, x: (step_with_loss(params, h, x)[0], None)
-    carry, _ = scan_steps(to_start, params, carry, x, mask_there, reset_there, initial)
-    x, mask, reset = jax.tree.map(lambda leaf: leaf[length - steps :], sequences)
-    keep_start = lambda params, h, x: (step_with_loss(params, h, x)[0], h)
-    _, starts = scan_steps(keep_start, params, carry, x, mask, reset, initial)
-    if mask is None:
-        mask = jnp.ones((steps, *batch), bool)
-    body = partial(_one_step_back, step_with_loss, params, initial)
-    leaves = floating_leaves(carry)
-    width = sum(leaf.size for leaf in leaves) // max(math.prod(batch), 1)
-    dtypes = [widen(leaf).dtype for leaf in leaves] or [jnp.result_type(float)]
-    dtype = np.result_type(*dtypes)
-    start = (
-        jax.tree.map(jnp.zeros_like, leaves),
-        jnp.zeros(batch, jnp.int32),
-        jnp.zeros(steps, jnp.finfo(dtype).dtype),
-        jnp.zeros(steps, jnp.int32),
-        jnp.zeros((steps, width), dtype),
-    )
-    (_, taken, norms, examples, errors), _ = jax.lax.scan(
-        body, start, (starts, x, mask, reset), reverse=True
-    )
-    counted = jnp.sum(taken > 0)
+    end = _last_steps(course, steps)
+    here = jnp.ones((steps, *batch), bool) if end.mask is None else end.mask
+
+    def enter(added, h, x, mask, reset):
+        """Add to the carry that a step starts from."""
+        step = guarded(end.step_with_loss, end.initial, mask, reset)
+        return step(end.params, _add(h, added), x)
+
+    errors_of = _linearised(jax.checkpoint(enter, prevent_cse=False), end, steps)
+    positions = jnp.cumsum(here, axis=0)
+    total = positions[-1:]
+    last = here & (positions == total)
+    errors, _ = as_vectors(errors_of(last), here.shape)
+    errors = jnp.where(here[..., None], errors, jnp.zeros_like(errors))
+    norms = safe_norm(errors, here.ndim)
+    lags = jnp.where(here, total - positions, 0)
+    examples = _add_by_lag(here.astype(jnp.int32), lags)
+    sums = _add_by_lag(errors, lags)
     share = lambda total, count: total / jnp.maximum(count, 1).astype(total.dtype)
-    return LookBack(share(norms, examples), examples, share(errors, counted))
+    counted = jnp.sum(total > 0)
+    norms = share(_add_by_lag(norms, lags), examples)
+    return LookBack(norms, examples, share(sums, counted))
 
 
-def _one_step_back(step_with_loss, params, initial, state, inputs):
-    """Take the errors that reach h_t back to h_{t−1}, and sort them by their k."""
-    errors, taken, norms, examples, vectors = state
-    start, x, mask, reset = inputs
+def from_each_loss(
+    course: Course, weights: jax.Array, samples: int
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Return ‖δ_t‖ [T], sources s [S], and sums and weights of norms by lag [S, T].
 
-    def run(leaves):
-        step = guarded(step_with_loss, initial, mask, reset)
-        new, losses = step(params, replace_floating(start, leaves), x)
-        return floating_leaves(new), losses
+    Here k = 0 is what y_s reads of h_s itself, which the step's program tells.
+    """
+    length = len(weights)
+    step_with_loss, params, *_, initial = course
 
-    (_, losses), pull_back = jax.vjp(run, floating_leaves(start))
-    last = mask & (taken == 0)
-    (errors,) = pull_back((errors, last.astype(losses.dtype)))
-    taken = taken + mask.astype(taken.dtype)
-    flat, here = _as_rows(errors, mask.size, vectors.dtype), mask.reshape(-1)
-    flat = jnp.where(here[:, None], flat, jnp.zeros_like(flat))
-    k = taken.reshape(-1) - 1
-    norms = norms.at[k].add(_norms(flat))
-    examples = examples.at[k].add(here.astype(examples.dtype))
-    vectors = vectors.at[k].add(flat)
-    return (errors, taken, norms, examples, vectors), None
+    def leave(added, h, x, mask, reset):
+        """Add to the new carry, before the output reads it."""
+
+        def advance(params, h, added_and_x):
+            added, x = added_and_x
+            moved = reading_new_carry(step_with_loss, lambda new: _add(new, added))
+            return moved(params, h, x)
+
+        return guarded(advance, initial, mask, reset)(params, h, (added, x))
+
+    errors_of = _linearised(leave, course, length)
+    norms_of = lambda w: _norms(errors_of(w), weights.shape, weights.dtype)
+    here = jnp.ones(weights.shape, bool) if course.mask is None else course.mask
+    examples = tuple(range(1, weights.ndim))
+    deltas = jnp.sum(jnp.where(here, norms_of(weights), 0), axis=examples)
+    deltas = ratio(deltas, jnp.sum(here, axis=examples).astype(weights.dtype))
+    positions = jnp.cumsum(here, axis=0)
+    steps = jnp.arange(length).reshape(-1, *[1] * len(examples))
+
+    def look_back(source):
+        errors = norms_of(((steps == source) & here).astype(weights.dtype))
+        weight = weights[source][None]
+        reach = here & (weight > 0) & (steps <= source)  # none if s is −1
+        share = jnp.where(reach, weight, 0)
+        lags = jnp.where(reach, positions[source][None] - positions, 0)
+        sums = _add_by_lag(jnp.where(reach, share * errors, 0), lags)
+        return sums, _add_by_lag(share, lags)
+
+    sources = _sources(weights > 0, samples)
+    sums, shares = jax.lax.map(look_back, sources)
+    return deltas, sources, sums, shares
 
 
-def _as_rows(leaves: list[jax.Array], rows: int, dtype: jnp.dtype) -> jax.Array:
-    """Return leaves [*batch, ...] as one matrix [examples, n]."""
-    size = lambda leaf: leaf.size // max(rows, 1)
-    parts = [leaf.reshape(rows, size(leaf)).astype(dtype) for leaf in leaves]
-    return jnp.concatenate([jnp.zeros((rows, 0), dtype), *parts], axis=1)
+def ratio(sums: jax.Array, shares: jax.Array) -> jax.Array:
+    """Return means of what was summed up; of nothing, NaN."""
+    return jnp.where(shares > 0, sums / jnp.where(shares > 0, shares, 1), jnp.nan)
 
 
-def _norms(rows: jax.Array) -> jax.Array:
-    """Return the norm of each row, also where its square would be too small."""
-    largest = jnp.max(jnp.abs(rows), axis=1, initial=0)
-    unit = jnp.where(largest == 0, 1, largest)
-    return largest * jnp.linalg.norm(rows / unit[:, None].astype(rows.dtype), axis=1)
+def _linearised(advance: Callable, course: Course, length: int) -> Callable:
+    """Return the map from weights of the losses [T, *batch] to the errors at each e_t.
+
+    `advance(e, h, x, mask, reset) -> (h, losses)` is a step with e, floating leaves of
+    the carry, added. Errors are such leaves, [T, *batch, ...].
+    """
+    leaves = floating_leaves(course.carry)
+    zeros = [jnp.zeros((length, *leaf.shape), leaf.dtype) for leaf in leaves]
+
+    def run(added):
+        body = lambda h, now: advance(now[0], h, *now[1:])
+        sequences = added, course.inputs, course.mask, course.reset
+        return jax.lax.scan(body, course.carry, sequences)[1]
+
+    losses, pull_back = jax.vjp(run, zeros)
+    return lambda weights: pull_back(weights.astype(losses.dtype))[0]
+
+
+def _add(carry: PyTree, added: list[jax.Array]) -> PyTree:
+    return replace_floating(carry, list(map(jnp.add, floating_leaves(carry), added)))
+
+
+def _add_by_lag(values: jax.Array, lags: jax.Array) -> jax.Array:
+    """Add up values [T, *batch, ...] of the same lag [T, *batch]; return [T, ...]."""
+    rest = values.shape[lags.ndim :]
+    zeros = jnp.zeros((len(lags), *rest), values.dtype)
+    return zeros.at[lags.reshape(-1)].add(values.reshape(lags.size, *rest))
+
+
+def _last_steps(course: Course, steps: int) -> Course:
+    """Return the end of a course, having run the steps before it."""
+    sequences = course.inputs, course.mask, course.reset
+    length = jax.tree.leaves(course.inputs)[0].shape[0]
+    x, mask, reset = jax.tree.map(lambda leaf: leaf[: length - steps], sequences)
+    advance = lambda params, h, x: (course.step_with_loss(params, h, x)[0], None)
+    before = course.params, course.carry, x, mask, reset, course.initial
+    carry, _ = scan_steps(advance, *before)
+    x, mask, reset = jax.tree.map(lambda leaf: leaf[length - steps :], sequences)
+    return course._replace(carry=carry, inputs=x, mask=mask, reset=reset)
+
+
+def _norms(errors: list[jax.Array], shape: tuple[int, ...], dtype) -> jax.Array:
+    """Return the norm of each example's errors [T, *batch], all leaves together."""
+    norms = safe_norm(errors, len(shape)) if errors else jnp.zeros(shape)
+    return norms.astype(dtype)
+
+
+def _sources(counts: jax.Array, samples: int) -> jax.Array:
+    """Return up to so many steps, evenly spread over those where a loss counts."""
+    active = jnp.any(counts, axis=tuple(range(1, counts.ndim)))
+    steps = jnp.nonzero(active, size=len(active), fill_value=-1)[0]
+    total, ranks = jnp.sum(active), jnp.arange(samples)
+    spread = ranks * (total - 1) // max(samples - 1, 1)
+    if samples == 1:
+        spread = total - 1 + ranks
+    ranks = jnp.where(total <= samples, ranks, spread)
+    return jnp.where(ranks < total, steps[jnp.maximum(ranks, 0)], -1)

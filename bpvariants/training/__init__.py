@@ -1,4 +1,11 @@
-"""Training: a jitted loop in chunks, and sweeps of many runs under one `vmap`."""
+"""Training: one jitted loop in chunks, its checkpoints on disk, and sweeps.
+
+`fit` trains one run, or several in lanes; it returns a `FitResult`. `JsonLog` writes
+its metrics to a file. `NonFiniteError` and `diagnosis` say which step was not finite.
+`Checkpoint` says what `fit` writes to disk, `read_checkpoint` reads it. `sweep` trains
+every config with every seed under one `vmap`, in blocks that fit in memory; it returns
+a `SweepResult`.
+"""
 
 from bpvariants.training.checkpoints._checkpoint import Checkpoint as Checkpoint
 from bpvariants.training.checkpoints._read_checkpoint import (

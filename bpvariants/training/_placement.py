@@ -1,4 +1,4 @@
-"""Which devices the state lies on: where arrays that are sharded say, and it stays."""
+"""Placement of a training's state: on the devices of its sharded arrays."""
 
 from typing import Any
 

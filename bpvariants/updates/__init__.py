@@ -1,13 +1,25 @@
-"""Updates: what is done with a gradient, each an optax.GradientTransformation.
+"""Updates: what is done with a gradient.
 
-Resilient: rprop (the same as irprop_minus), irprop_plus, rprop_minus, rprop_plus,
-half_back, manhattan; for mini-batches probabilistic_rprop; experimental: grprop. To
-look into their states: rprop_report. The bare rules: scale_by_rprop,
-scale_by_forgetting, scale_by_sign. To end a chain: project_spectral_norm.
+Each of these returns an optax.GradientTransformation:
 
-Past gradients too: forgetting, with its effective_step; the same with past losses at
-current params: replay, and for linear models discounted_least_squares and, solving in
-place of stepping, recursive_least_squares.
+- Rprop and its family: rprop (the same as irprop_minus), irprop_plus, rprop_minus,
+  rprop_plus, half_back, manhattan; probabilistic_rprop for mini-batches; grprop,
+  experimental. Their bare rules: scale_by_rprop, scale_by_sign.
+- Discounted past gradients: forgetting; its bare rule: scale_by_forgetting.
+- To end a chain: project_spectral_norm.
+
+These do not; each is something else:
+
+- replay: a Replay of functions, a loss over discounted past batches at current params.
+- discounted_least_squares: a DiscountedLeastSquares of functions, the gradient of that
+  loss for linear models.
+- recursive_least_squares: a RecursiveLeastSquares (init, update), which solves a linear
+  model for its weights at each example.
+- effective_step: a number, the learning rate of gradient descent to compare
+  forgetting with.
+- rprop_report: a summary of the step sizes and flips in a state of the Rprop family.
+
+Capitalised names are the types of states and results.
 """
 
 from bpvariants.updates._project_spectral_norm import (

@@ -1,4 +1,4 @@
-"""What updates ask of params, and of settings that each parameter may have its own."""
+"""Checks and casts of params, and of settings that may differ by leaf."""
 
 from typing import TypeAlias
 

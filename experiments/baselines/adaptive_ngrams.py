@@ -1,4 +1,4 @@
-"""N-grams that predict each character of a text before they count it."""
+"""Adaptive n-grams: they predict each character of a text before they count it."""
 
 from itertools import pairwise
 

@@ -1,4 +1,4 @@
-"""n-grams of all orders, each mixed with the one below: what a text model must beat.
+"""Interpolated n-grams: each order is mixed with the one below.
 
     p_n(x | c) = w · N(c, x) / N(c) + (1 − w) · p_{n−1}(x | c′),
     w = N(c) / (N(c) + 5)

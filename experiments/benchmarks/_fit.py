@@ -160,7 +160,7 @@ def _online() -> Work:
         x = jax.random.normal(key, (36,))
         return x[:4], x[4:]
 
-    state = online.init(params, jnp.zeros(32))
+    state = online.init(params, jnp.zeros(32), (jnp.zeros(4), jnp.zeros(32)))
     return Work(rule, params, (), sample, state, 5)
 
 

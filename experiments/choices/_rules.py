@@ -21,7 +21,7 @@ class _Settings(NamedTuple):
 
 
 def _snap(step: Step, loss: Loss, settings: _Settings) -> OnlineRule:
-    return gradients.snap(step, loss, settings.order)
+    return gradients.snap(step, loss, order=settings.order)
 
 
 def _eprop(step: Step, loss: Loss, settings: _Settings) -> OnlineRule:
@@ -93,8 +93,9 @@ def make_online(
       >>> integrate = lambda w, h, x: (h + w * x, h + w * x)
       >>> square = lambda y, target: (y - target) ** 2
       >>> rule = make_online("snap_2", integrate, square)
-      >>> state = rule.init(2.0, jnp.array(0.0))
-      >>> value, grad, state = rule.update(2.0, state, jnp.array(1.0), jnp.array(0.0))
+      >>> x, target = jnp.array(1.0), jnp.array(0.0)
+      >>> state = rule.init(2.0, jnp.array(0.0), (x, target))
+      >>> value, grad, state = rule.update(2.0, state, x, target)
       >>> grad.item()
       4.0
     """

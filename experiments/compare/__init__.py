@@ -1,4 +1,4 @@
-"""Tasks of `compare`: for each a network, its data, and what is set against what."""
+"""Study `compare`: the four kinds of backpropagation on three tasks."""
 
 from experiments.compare.digits import digits as digits
 from experiments.compare.job import Job as Job, Reference as Reference, Task as Task

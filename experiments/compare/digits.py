@@ -1,4 +1,4 @@
-"""Handwritten digits in three ways: at once, row by row, and at an equilibrium."""
+"""Digits in `compare`: at once, row by row, and at an equilibrium."""
 
 from collections.abc import Callable
 from typing import Any

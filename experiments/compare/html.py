@@ -1,4 +1,4 @@
-"""One self-contained report.html, with the tables and pictures of a run."""
+"""Page report.html of `compare`: tables and pictures of a run, in one file."""
 
 import base64
 import dataclasses

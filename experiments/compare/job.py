@@ -1,4 +1,4 @@
-"""What `compare` runs: tasks, each of them jobs beside references."""
+"""Tasks, jobs and references of `compare`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""A character model of Python's own documentation, with three gradients in time."""
+"""Python's reference in `compare`: a character model, by three gradients in time."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Pictures: learning curves, and scores set against each other."""
+"""Pictures of `compare`: learning curves, and scores set against each other."""
 
 from pathlib import Path
 from typing import Any

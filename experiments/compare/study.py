@@ -1,4 +1,4 @@
-"""All four kinds of backpropagation side by side, on real data: the main job."""
+"""Study `compare`: all four kinds of backpropagation side by side, on real data."""
 
 import dataclasses
 import time

@@ -1,4 +1,4 @@
-"""Yearly sunspots, learned online: the tutorial's update on RTRL's gradients."""
+"""Sunspots in `compare`: learned online, the tutorial's update on RTRL's gradients."""
 
 from collections.abc import Callable
 
@@ -86,7 +86,9 @@ def _online_jobs(
             gradient=one_year,
             optimizer=optimizer,
             data=passes,
-            carry=lambda params: online.init(params, jnp.zeros(UNITS)),
+            carry=lambda params: online.init(
+                params, jnp.zeros(UNITS), (xs[0], targets[0])
+            ),
             steps=steps or len(passes),
             batch="1 year",
         )

@@ -1,4 +1,4 @@
-"""The tables of `compare`: one row for each rule and update, a column a score."""
+"""Tables of `compare`: one row for each rule and update, a column a score."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""Tables and pictures of the study of drift."""
+"""Tables and pictures of `drift`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Five ways to follow a linear model that changes: predict, see, step, for ever.
+"""Five online methods for a linear model that changes.
 
 With past squared errors forgotten by a factor λ a step, and steps of η (1 − λ) times
 the sum of their gradients:

@@ -1,4 +1,4 @@
-"""The forgetting factor where it is for: a target that changes while it is learned.
+"""Study `drift`: the forgetting factor on targets that change while they are learned.
 
 First a linear model whose weights walk at random, beside figures measured outside of
 this project; then the weather of Seattle, tomorrow's maximum from today's numbers.

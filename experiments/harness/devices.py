@@ -1,4 +1,4 @@
-"""Where and how exactly a study computes: devices, processes, precision.
+"""Devices, processes and precision of a study.
 
 Settings of JAX that must be made before it looks for devices are made once, by
 :func:`start`, after the options were read and before the study runs.

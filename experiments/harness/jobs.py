@@ -1,4 +1,4 @@
-"""How applications train: job after job, each of which goes on where it was.
+"""Jobs of a study, one after another; each resumes where it stopped.
 
 The folder of a run holds config.json, results.jsonl with a line for each finished job,
 and for each job its curve, curves/<job>.jsonl, and checkpoints/<job>/.

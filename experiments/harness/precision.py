@@ -1,4 +1,4 @@
-"""Studies that need more digits than float32 has."""
+"""Double precision, for studies that need more digits than float32 has."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

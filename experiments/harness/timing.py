@@ -1,4 +1,4 @@
-"""How things are timed: in turns, warmed up, medians, compilation apart."""
+"""Timing of programs: in turns, warmed up, medians, compilation apart."""
 
 import statistics
 import time

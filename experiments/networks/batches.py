@@ -1,4 +1,4 @@
-"""Sequences of different lengths: padded, and with others of about the same length.
+"""Batches of sequences of different lengths, padded, in buckets of similar lengths.
 
 Sequences are put into a few buckets by their length, and a batch is as long as the
 longest of its bucket: so little is padding, and few programs are compiled.

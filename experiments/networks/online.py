@@ -1,6 +1,5 @@
-"""Learning at every step: an online rule and an update, along a sequence."""
+"""Networks for online learning, and a function that learns at every step."""
 
-import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -44,11 +43,6 @@ def network(
     return Network(step, init, carry)
 
 
-def draws(rule: OnlineRule) -> bool:
-    """Whether a rule draws at random, and so wants a key at each step."""
-    return "key" in inspect.signature(rule.update).parameters
-
-
 def learn_online(rule: OnlineRule, update: optax.GradientTransformation) -> Callable:
     """Return a function that learns from each loss as it is met, on a stream in calls.
 
@@ -60,12 +54,12 @@ def learn_online(rule: OnlineRule, update: optax.GradientTransformation) -> Call
 
     def learn(pair, state, xs, targets, key):
         length = len(jax.tree.leaves(xs)[0])
-        keys = {"key": jax.random.split(key, length)} if draws(rule) else {}
+        keys = jax.random.split(key, length)
 
         def body(pair_and_state, inputs):
             (params, opt_state), state = pair_and_state
-            x, target, options = inputs
-            value, grads, state = rule.update(params, state, x, target, **options)
+            x, target, key = inputs
+            value, grads, state = rule.update(params, state, x, target, key=key)
             change, opt_state = update.update(grads, opt_state, params)
             pair = optax.apply_updates(params, change), opt_state
             return (pair, state), value
@@ -73,19 +67,6 @@ def learn_online(rule: OnlineRule, update: optax.GradientTransformation) -> Call
         return jax.lax.scan(body, (pair, state), (xs, targets, keys))
 
     return learn
-
-
-def begin(
-    rule: OnlineRule,
-    params: PyTree,
-    carry: PyTree,
-    inputs: PyTree,
-    batch: tuple[int, ...] = (),
-) -> PyTree:
-    """Return the first state of a rule; inputs are (x, target) of one step."""
-    asked = inspect.signature(rule.init).parameters
-    options = {"inputs": inputs} if "inputs" in asked else {}
-    return rule.init(params, carry, batch_shape=batch, **options)
 
 
 def recurrent(cell: str, inputs: int, units: int, outputs: int) -> Network:

@@ -1,4 +1,4 @@
-"""Recurrent networks that read a sequence and say at its end what it is.
+"""Recurrent networks that classify a sequence at its end.
 
 h_t = cell(θ, h_{t−1}, x_t),    y_t = V r_t + c
 

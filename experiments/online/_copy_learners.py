@@ -1,4 +1,4 @@
-"""By what `copy_length` learns a sequence: whole and truncated BPTT, online rules."""
+"""Learners compared in `copy_length`: whole and truncated BPTT, and online rules."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,7 +8,6 @@ import optax
 
 from bpvariants import gradients
 from experiments.choices import make_online
-from experiments.networks import online as learning
 from experiments.online import _rules
 
 # The forward gradient draws its direction at the beginning of a sequence.
@@ -55,19 +54,21 @@ def _windows(adam, every, lookback, network):
     rule = gradients.truncated_bptt(
         network.step, loss, every=every, lookback=lookback, update=adam
     )
-    return _on_the_way(rule, draws=False)
+
+    def learn(pair, carry, xs, targets, weights, mask, key):
+        del key
+        (value, _), pair = rule(pair, carry, xs, targets, weights, mask)
+        return value, pair
+
+    return learn
 
 
 def _online(adam, name, network):
     online = (RULES | _rules.EPROP)[name](network.step, loss)
     rule = gradients.over_sequence(online, update=adam)
-    return _on_the_way(rule, draws=learning.draws(online))
 
-
-def _on_the_way(rule, draws):
     def learn(pair, carry, xs, targets, weights, mask, key):
-        keys = {"key": key} if draws else {}
-        (value, _), pair = rule(pair, carry, xs, targets, weights, mask, **keys)
+        (value, _), pair = rule(pair, carry, xs, targets, weights, mask, key=key)
         return value, pair
 
     return learn

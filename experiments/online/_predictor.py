@@ -3,7 +3,6 @@
 h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t · v + c
 """
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -14,7 +13,6 @@ import optax
 
 from bpvariants import cells
 from bpvariants.types import OnlineRule, PyTree
-from experiments.networks import online as learning
 
 
 def step(params: PyTree, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -66,14 +64,12 @@ def online(
 
     def episode(compared, pair, u, key):
         carry = cells.tanh.carry(pair[0]["cell"], u.shape[1:])
-        begin = lambda rule: learning.begin(
-            rule, pair[0], carry, (u[0], u[1]), u.shape[1:]
-        )
+        begin = lambda rule: rule.init(pair[0], carry, (u[0], u[1]))
 
         def body(state, inputs):
             (params, opt_state), own, other = state
-            x, target, options = inputs
-            value, grads, own = rule.update(params, own, x, target, **options)
+            x, target, key = inputs
+            value, grads, own = rule.update(params, own, x, target, key=key)
             cosine = jnp.ones(()) if exact is None else jnp.full((), jnp.nan)
             if compared and exact is not None:
                 _, wanted, other = exact.update(params, other, x, target)
@@ -83,9 +79,9 @@ def online(
             return (pair, own, other), (value, cosine)
 
         other = begin(exact) if compared and exact is not None else ()
-        options = _keys(rule, key, len(u) - 1)
+        keys = jax.random.split(key, len(u) - 1)
         (pair, _, _), (values, cosines) = jax.lax.scan(
-            body, (pair, begin(rule), other), (u[:-1], u[1:], options)
+            body, (pair, begin(rule), other), (u[:-1], u[1:], keys)
         )
         return pair, jnp.mean(values), jnp.mean(cosines[len(cosines) // 2 :])
 
@@ -111,9 +107,3 @@ def windows(rule: Callable) -> Learner:
 def _cosine(a: PyTree, b: PyTree) -> jax.Array:
     dot = lambda a, b: sum(map(jnp.vdot, jax.tree.leaves(a), jax.tree.leaves(b)))
     return dot(a, b) / jnp.sqrt(dot(a, a) * dot(b, b))
-
-
-def _keys(rule: OnlineRule, key: jax.Array, length: int) -> dict[str, jax.Array]:
-    """Return what a rule that draws at random is given at each step, besides."""
-    draws = "key" in inspect.signature(rule.update).parameters
-    return {"key": jax.random.split(key, length)} if draws else {}

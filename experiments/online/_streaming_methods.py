@@ -1,9 +1,8 @@
-"""Who predicts a stream: networks that learn at every step, and what to beat.
+"""Methods compared in `streaming`: networks that learn at every step, and baselines.
 
 Each method says how it did at each step before it was told the answer, [.., T].
 """
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -41,16 +40,18 @@ def truncated(lookback: int) -> Callable[..., OnlineRule]:
         rule = gradients.truncated_bptt(step, loss, every=1, lookback=lookback)
         once = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], tree)
 
-        def init(params, carry, initial=None, batch_shape=None, *, inputs):
-            del batch_shape
+        def init(params, carry, inputs, *, initial=None):
             zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), inputs)
             idle = {"mask": jnp.zeros(1, bool), "reset": jnp.zeros(1, bool)}
             stream = gradients.stream(carry)  # after a first step, it keeps its shape
             (_, stream), _ = rule(params, stream, *once(zeros), **idle, initial=initial)
             return stream
 
-        def update(params, state, x, target, *, mask, reset):
-            flags = once({"mask": mask, "reset": reset})
+        def update(
+            params, state, x, target, *, weight=None, mask=None, reset=None, key=None
+        ):
+            del key
+            flags = once({"weights": weight, "mask": mask, "reset": reset})
             (value, state), grads = rule(params, state, *once((x, target)), **flags)
             return value, grads, state
 
@@ -83,10 +84,7 @@ def _course(stream, network, rule, xs, rate, key):
     initial = network.carry(params)
     sequences = jax.tree.map(jnp.asarray, (xs, stream.targets))
     options = {"mask": jnp.asarray(stream.mask), "reset": jnp.asarray(stream.reset)}
-    takes_inputs = "inputs" in inspect.signature(rule.init).parameters
-    first = {"inputs": jax.tree.map(lambda a: a[0], sequences)} if takes_inputs else {}
-    if "key" in inspect.signature(rule.update).parameters:
-        options["key"] = jax.random.split(of_rule, len(xs))
+    options["key"] = jax.random.split(of_rule, len(xs))
 
     def body(pair_and_state, inputs):
         (params, opt_state), state = pair_and_state
@@ -101,7 +99,7 @@ def _course(stream, network, rule, xs, rate, key):
         pair = pick(options["mask"], pair, (params, opt_state))
         return (pair, state), (value, stream.error(y, target))
 
-    state = rule.init(params, initial, **first)
+    state = rule.init(params, initial, jax.tree.map(lambda a: a[0], sequences))
     start = (params, adam.init(params)), state
     return jax.lax.scan(body, start, (sequences, options))[1]
 

@@ -180,7 +180,7 @@ def _online(network, rule, adam):
 
     def start(key):
         params = network.init(key)
-        state = online.begin(rule, params, network.carry(params), one_step)
+        state = rule.init(params, network.carry(params), one_step)
         return (params, adam.init(params)), state
 
     learn_online = online.learn_online(rule, adam)

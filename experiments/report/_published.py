@@ -1,4 +1,4 @@
-"""What was measured, beside what is published."""
+"""Tables of measured numbers beside published ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""How good it is: intervals, F1, bits, and who is taken for whom."""
+"""Scores: intervals, F1, bits, and confusion matrices."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The table and the picture of `rprop_minibatch`."""
+"""Table and picture of `rprop_minibatch`."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What `rprop_robustness` shows: errors by difficulty, and where the claim holds."""
+"""Tables and pictures of `rprop_robustness`: errors by difficulty, and the claim."""
 
 from typing import Any
 

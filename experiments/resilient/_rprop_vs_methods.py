@@ -1,4 +1,4 @@
-"""The updates that `rprop_vs` compares, and how each of them is run."""
+"""Updates compared in `rprop_vs`, and how each of them is run."""
 
 import importlib
 import importlib.metadata

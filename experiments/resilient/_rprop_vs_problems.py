@@ -1,4 +1,4 @@
-"""What the updates of `rprop_vs` are let loose on; E is what each of them minimises."""
+"""Problems of `rprop_vs`; E is what each update minimises."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""The table and the picture of `rprop_vs`."""
+"""Table and picture of `rprop_vs`."""
 
 from pathlib import Path
 from typing import Any

@@ -43,7 +43,7 @@ def run(folder: Path, steps: int, chunk: int, units: int) -> training.FitResult:
         sample=sample,
         draws=True,
         key=jax.random.key(1),
-        carry=online.init(params, jnp.zeros(units), inputs=one),
+        carry=online.init(params, jnp.zeros(units), one),
         log=training.JsonLog(folder / "log.jsonl"),
         checkpoint=training.Checkpoint(folder / "checkpoints", keep=2, best="value"),
     )

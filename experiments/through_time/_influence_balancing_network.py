@@ -1,4 +1,4 @@
-"""The network of `influence_balancing`, s ← A s + θ v, and what it is given."""
+"""Network of `influence_balancing`, s ← A s + θ v, and its stream of inputs."""
 
 import jax
 import jax.numpy as jnp

@@ -10,7 +10,6 @@ take a gradient at every step, and with it the next step already.
 """
 
 import dataclasses
-import inspect
 import time
 from collections.abc import Callable
 from functools import partial
@@ -46,6 +45,7 @@ class Online(NamedTuple):
     make: Callable[..., OnlineRule]  # (step, loss) -> rule
     learning_rate: float = 1.0
     iterations: int = 1
+    draws: bool = False  # at random, so that several courses are followed
 
 
 # θ enters element by element, so that KF-RTRL has no factors. The learning rate of UORO
@@ -54,9 +54,9 @@ ONLINE = {
     "rtrl": Online(gradients.rtrl),
     "snap_1": Online(partial(gradients.snap, order=1)),
     "rflo": Online(lambda _, loss: gradients.rflo(leaky_step, loss)),
-    "forward_gradient": Online(gradients.forward_gradient),
-    "uoro": Online(gradients.uoro, 0.1),
-    "uoro, 10 times as long": Online(gradients.uoro, 0.1, 10),
+    "forward_gradient": Online(gradients.forward_gradient, draws=True),
+    "uoro": Online(gradients.uoro, 0.1, draws=True),
+    "uoro, 10 times as long": Online(gradients.uoro, 0.1, 10, draws=True),
 }
 
 
@@ -140,10 +140,13 @@ def methods(config: Config) -> dict[str, Method]:
         rule = gradients.artbp(step, half_square, truncation=kappa)
         method = by_window(rule, FARTHEST, rate, config.seeds)
         chosen[f"artbp, κ = {kappa:g}"] = method
-    for name, (make, multiple, times) in ONLINE.items():
-        rule = make(step, half_square)
-        method = by_step(rule, multiple * rate, config.seeds)
-        chosen[name] = method._replace(times=times)
+    for name, online in ONLINE.items():
+        rule, seeds = (
+            online.make(step, half_square),
+            config.seeds if online.draws else 1,
+        )
+        method = by_step(rule, online.learning_rate * rate, seeds)
+        chosen[name] = method._replace(times=online.iterations)
     return chosen
 
 
@@ -164,21 +167,17 @@ def by_window(
 
 def by_step(rule: OnlineRule, learning_rate: float, seeds: int) -> Method:
     """Take a gradient at every step; the state of the rule is kept as θ changes."""
-    draws = "key" in inspect.signature(rule.update).parameters
-    asks = "inputs" in inspect.signature(rule.init).parameters
 
     def iterate(theta, state, key):
         xs, targets, _ = stream(1)
-        keys = {"key": key} if draws else {}
-        _, grad, state = rule.update(theta, state, xs[0], targets[0], **keys)
+        _, grad, state = rule.update(theta, state, xs[0], targets[0], key=key)
         return grad, state
 
     def start(theta):
         xs, targets, _ = stream(1)
-        inputs = {"inputs": (xs[0], targets[0])} if asks else {}
-        return rule.init(theta, jnp.ones(UNITS, theta.dtype), **inputs)
+        return rule.init(theta, jnp.ones(UNITS, theta.dtype), (xs[0], targets[0]))
 
-    return Method(start, iterate, learning_rate, seeds if draws else 1)
+    return Method(start, iterate, learning_rate, seeds)
 
 
 def follow(method: Method, iterations: int, key: jax.Array) -> jax.Array:

@@ -139,9 +139,11 @@ def test_padding_and_resets(make_problem):
     spoil = lambda leaf: jnp.where(mask[..., None], leaf, jnp.nan)
     advance = _losses.with_loss(step, loss)
     arguments = params, carry, (spoil(xs), spoil(targets))
-    flags = mask, reset, more["initial"], (3,)
+    flags = mask, reset, more["initial"]
     measured = jax.jit(
-        lambda *args: _look_back.look_back(advance, *args, *flags, steps=5)
+        lambda *args: _look_back.from_last_losses(
+            _look_back.Course(advance, *args, *flags), (3,), steps=5
+        )
     )(*arguments)
 
     def alone(b, steps, reset):

@@ -155,7 +155,7 @@ def test_pictures_have_labels(make_probe):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"samples": 0}, "samples must be a positive integer"),
+        ({"samples": 0}, "samples must be an integer of at least 1"),
         ({"tau": 10}, "tau must be an integer from 0 to 5"),
         ({"tolerance": 1.5}, "tolerance must be between 0 and 1"),
         ({"loss": lambda y, target: (y - target)[None]}, "one number for each example"),
@@ -276,7 +276,7 @@ def test_picture_of_a_spectrum():
     [
         ({"exponents": 4}, "exponents must be an integer from 1 to 3"),
         ({"skip": 5}, "skip must be an integer from 0 to 4"),
-        ({"power_iterations": 0}, "power_iterations must be a positive integer"),
+        ({"power_iterations": 0}, "power_iterations must be an integer of at least 1"),
         ({"batch_shape": (2,)}, r"carry must begin with \(2,\)"),
         ({"mask": jnp.ones((5, 2), bool)}, r"mask must be \[T, \*batch\] = \(5,\)"),
     ],

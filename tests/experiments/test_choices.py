@@ -2,7 +2,6 @@
 
 import dataclasses
 import doctest
-import inspect
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +110,15 @@ def test_rules_by_name_are_those_of_the_library(
 @pytest.mark.parametrize("name", choices.ONLINE)
 def test_what_draws_takes_a_key(name):
     online = make_online(name, step, loss, visible=visible)
-    assert choices.draws(name) == ("key" in inspect.signature(online.update).parameters)
+    args = jnp.array(0.5), jnp.array(1.0)
+    inputs = jnp.array(1.0), jnp.array(0.0)
+    state = online.init(*args, inputs)
+    if choices.draws(name):
+        with pytest.raises(ValueError, match="key must be given"):
+            online.update(args[0], state, *inputs)
+    else:  # a key is ignored
+        with_key = online.update(args[0], state, *inputs, key=jax.random.key(0))
+        assert with_key[:2] == online.update(args[0], state, *inputs)[:2]
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ def test_rtrl_sees_through_references_and_does_without_state_or_input():
     grads = []
     for step in (plain, by_reference):
         rule = gradients.rtrl(step, square)
-        state = rule.init(0.9, jnp.ones(()))
+        state = rule.init(0.9, jnp.ones(()), (jnp.array(0.5), jnp.array(0.0)))
         for _ in range(3):
             _, grad, state = rule.update(0.9, state, jnp.array(0.5), jnp.array(0.0))
         grads.append(grad)
@@ -261,7 +261,7 @@ def test_numbers_and_lists_are_taken_for_arrays():
     step = lambda w, h, x: (h + w * x,) * 2
     square = lambda y, target: (y - target) ** 2
     rule = gradients.rtrl(step, square)
-    state = rule.init(2.0, jnp.zeros(()))
+    state = rule.init(2.0, jnp.zeros(()), (jnp.ones(()), jnp.zeros(())))
     options = {"weight": 1.0, "mask": True, "reset": False}
     assert rule.update(2.0, state, jnp.ones(()), jnp.zeros(()), **options)[0] == 4
     args = 2.0, jnp.zeros((), jnp.float32), *jnp.ones((2, 2), jnp.float32)
@@ -275,9 +275,9 @@ def test_numbers_and_lists_are_taken_for_arrays():
 def test_rtrl_refuses_what_is_complex():
     rule = gradients.rtrl(lambda w, h, x: (w * h, h.real), lambda y, t: y)
     with pytest.raises(ValueError, match="carry must be real, got complex128"):
-        rule.init(1.0, jnp.ones((), complex))
+        rule.init(1.0, jnp.ones((), complex), (1.0, 1.0))
     with pytest.raises(ValueError, match="params must be real, got complex128"):
-        rule.init(1j, jnp.ones(()))
+        rule.init(1j, jnp.ones(()), (1.0, 1.0))
 
 
 def test_online_rules_name_what_they_are_not_given(make_problem):

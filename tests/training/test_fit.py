@@ -63,7 +63,7 @@ def test_a_carry_streams_through_the_batches():
 
     update, w, state = updates.forgetting(0.1, 0.5), jnp.array(0.5), None
     stream = list(zip(np.linspace(0, 1, 6), np.linspace(1, 0, 6), strict=True))
-    state = online.init(w, jnp.zeros(()))
+    state = online.init(w, jnp.zeros(()), stream[0])
     result = training.fit(one_step, update, w, stream, steps=6, chunk=4, carry=state)
     opt_state = update.init(w)
     for x, target in stream:

@@ -71,7 +71,7 @@ def test_an_online_rule_that_draws_is_the_same_however_it_is_cut():
         return (value, state), grads
 
     w, x = jnp.array(0.5), jnp.array(0.3)
-    state = online.init(w, jnp.zeros(()), inputs=(x, x))
+    state = online.init(w, jnp.zeros(()), (x, x))
     results = [
         training.fit(
             one_step, SGD, w, (x, x), steps=7, chunk=chunk, draws=True,

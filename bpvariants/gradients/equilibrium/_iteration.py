@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bpvariants._carries import as_vectors
 from bpvariants._dtypes import NARROW
-from bpvariants._examples import as_vectors, norm, relative
+from bpvariants._examples import norm, relative
 from bpvariants._masking import select
 from bpvariants.types import PyTree
 
@@ -159,11 +160,12 @@ def iterate_vectors(
     **settings: Any,
 ) -> Outcome:
     """Do the same with a method for states that are one array, [*batch, n]."""
-    vectors, as_tree = as_vectors(start, batch_ndim)
+    batch = jax.tree.leaves(start)[0].shape[:batch_ndim]
+    vectors, as_tree = as_vectors(start, batch)
     # Vectors have 32 bits, but what they are made of may not.
     settings["tol"] = reachable(settings["tol"], start, vectors.dtype)
     first, best, last, lost = iterate(
-        lambda v: as_vectors(gap(as_tree(v)), batch_ndim)[0],
+        lambda v: as_vectors(gap(as_tree(v)), batch)[0],
         vectors,
         lambda v: scale(as_tree(v)),
         method,

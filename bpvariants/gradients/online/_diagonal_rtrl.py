@@ -25,7 +25,6 @@ def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     Returns:
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`InfluenceState`.
-      `init` takes `inputs`, as rtrl's does.
 
     Raises:
       ValueError: when the rule meets a step in whose program a parameter can influence,

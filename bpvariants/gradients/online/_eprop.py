@@ -14,7 +14,7 @@ at step t is ∂ℓ_t/∂z_t.
 from collections.abc import Callable
 
 from bpvariants.gradients._feedback import Feedback
-from bpvariants.gradients.online._influence.traces import trace_rule
+from bpvariants.gradients.online._influence.traces import Paths, Signal, trace_rule
 from bpvariants.types import Loss, OnlineRule, PyTree, Step
 
 
@@ -24,6 +24,7 @@ def eprop(
     *,
     visible: Callable[[PyTree], PyTree],
     feedback: Feedback = "symmetric",
+    signal: Signal | None = None,
 ) -> OnlineRule:
     """E-prop: real-time recurrent learning without the paths through visible state.
 
@@ -38,6 +39,12 @@ def eprop(
 
     With feedback weights B, S_t = ∂ℓ_t/∂y_t B: then no derivative in the visible part
     goes back through the readout, nor from an output that takes z_{t−1} directly.
+
+    With a `signal`, S_t = signal(y_t, target_t), and what does not follow from y_t is
+    part of the target. S_t takes the place of the derivative ∂ℓ_t/∂z_t of one example's
+    own loss, and is weighted as this is, by w / Σ w. So if all losses of a sequence
+    count alike, the derivative of their mean is S_t / (T·B) for B examples; and where a
+    loss does not count, neither does the signal.
 
     What a unit remembers through its own spikes, such as an adapting threshold, is in
     ε if the step computes these spikes again from v_{t−1}, rather than read z_{t−1}. A
@@ -56,17 +63,16 @@ def eprop(
         LSTM's (c, h) `lambda carry: carry[1]`.
       feedback: "symmetric", or weights B as :func:`random_feedback` draws them for the
         visible part, or an :class:`AdaptiveFeedback`.
+      signal: None, or (y, target) -> S_t, leaves [*batch, ...] like the visible part:
+        with targets (label, S) it is `lambda y, target: target[1]`, and the loss that
+        of target[0].
 
     Returns:
-      An :class:`~bpvariants.types.OnlineRule` whose state is :class:`TraceState`. Its
-      `init` takes `inputs`, the arrays or shapes (x, target) of one step, without which
-      all of P is kept; `over_sequence` fills it in. Its `update` takes `signal=`, S_t
-      [*batch, ...] like the visible part, a derivative of the weighted mean over the
-      batch; so does a call of :func:`over_sequence`, [T, *batch, ...], of its value.
+      An :class:`~bpvariants.types.OnlineRule` whose state is :class:`TraceState`.
 
     Raises:
-      ValueError: if feedback is none; in `init` and `update`, as :func:`rtrl`, and if
-        visible, feedback or signal do not fit the network.
+      ValueError: if feedback is none, or given with a signal; in `init` and `update`,
+        as :func:`rtrl`, and if visible, feedback or signal do not fit the network.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -75,7 +81,7 @@ def eprop(
       >>> loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
       >>> rule = gradients.eprop(cells.lstm, loss, visible=lambda carry: carry[1])
       >>> x, target = jnp.ones(2), jnp.ones(3)
-      >>> state = rule.init(params, cells.lstm.carry(params), inputs=(x, target))
+      >>> state = rule.init(params, cells.lstm.carry(params), (x, target))
       >>> value, grads, state = rule.update(params, state, x, target)
 
     References:
@@ -83,4 +89,4 @@ def eprop(
       spiking neurons", Nature Communications 11, 2020,
       doi:10.1038/s41467-020-17236-y.
     """
-    return trace_rule("eprop", step, loss, feedback, visible=visible)
+    return trace_rule("eprop", step, loss, Paths(visible), feedback, signal)

@@ -11,7 +11,6 @@ As v is the same at all steps, Σ_t ℓ̇_t = ∇L·v, and the estimate, (∇L·
 E[v vᵀ] ∇L = ∇L.
 """
 
-import operator
 from functools import partial
 from typing import NamedTuple
 
@@ -19,12 +18,13 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._carries import floating_leaves, replace_floating
+from bpvariants._checks import check_count
 from bpvariants._dtypes import cast_like, widen
 from bpvariants._losses import with_loss
 from bpvariants.gradients.online._online_step import (
     check_fits,
-    check_start,
     check_state,
+    enter_first_step,
     enter_step,
 )
 from bpvariants.gradients.online._random import (
@@ -81,7 +81,7 @@ def forward_gradient(
     Raises:
       ValueError: if directions or distribution are none of those above; in `init`, if
         params or carry are not real floating arrays; when `update` is called, if there
-        is no key, or if shapes or dtypes disagree.
+        is no key; in both, if shapes or dtypes disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -98,20 +98,19 @@ def forward_gradient(
     References:
       Baydin et al., "Gradients without backpropagation", 2022, arXiv:2202.08587.
     """
-    _check_directions(directions)
+    check_count("directions", directions)
     check_distribution(distribution)
     advance = with_loss(step, loss)
 
-    def init(params, carry, initial=None, batch_shape=None):
-        del batch_shape  # it is that with which the carry's leaves begin
-        carry, initial = check_start(params, carry, initial)
+    def zeros(params, carry):
         several = lambda leaf: jnp.zeros((directions, *leaf.shape), leaf.dtype)
-        carry_tangent = jax.tree.map(several, widen(floating_leaves(carry)))
-        params_tangent = jax.tree.map(several, widen(params))
+        return jax.tree.map(several, widen((floating_leaves(carry), params)))
+
+    def init(params, carry, inputs, *, initial=None):
+        now, initial = enter_first_step(advance, params, carry, inputs, initial)
+        carry_tangent, tangent = zeros(params, now.start)
         drawn = jnp.array(False)
-        return ForwardGradientState(
-            carry, carry_tangent, params_tangent, drawn, initial
-        )
+        return ForwardGradientState(now.start, carry_tangent, tangent, drawn, initial)
 
     def update(
         params, state, x, target, *, weight=None, mask=None, reset=None, key=None
@@ -119,10 +118,9 @@ def forward_gradient(
         check_state("forward_gradient", state, ForwardGradientState)
         check_key("forward_gradient", key)
         carry, old_tangent, params_tangent, drawn, initial = state
-        zeros = jax.eval_shape(lambda: init(params, carry))
-        for part in ("carry_tangent", "params_tangent"):
-            found, want = getattr(state, part), getattr(zeros, part)
-            check_fits("forward_gradient", part, found, want)
+        wanted = jax.eval_shape(lambda: zeros(params, carry))
+        for part, want in zip(("carry_tangent", "params_tangent"), wanted, strict=True):
+            check_fits("forward_gradient", part, getattr(state, part), want)
         now = enter_step(
             advance, params, carry, initial, x, target, weight, mask, reset
         )
@@ -155,15 +153,3 @@ def forward_gradient(
         return value, grads, left
 
     return OnlineRule(init, update)
-
-
-def _check_directions(directions: int) -> None:
-    try:
-        count = operator.index(directions)
-    except TypeError:
-        count = 0
-    if count < 1:
-        raise ValueError(
-            f"directions must be a whole number from 1 up, got {directions!r}: it is "
-            "how many forward derivatives are averaged."
-        )

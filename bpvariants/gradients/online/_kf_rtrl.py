@@ -32,7 +32,6 @@ from bpvariants._carries import (
     as_vectors,
     carry_dtype,
     floating_leaves,
-    one_example,
     over_batch,
     replace_floating,
 )
@@ -44,10 +43,10 @@ from bpvariants._jaxpr.factorised_step import (
     FactorisedStep,
     linearise_factors,
 )
-from bpvariants._losses import check_step, with_loss
+from bpvariants._losses import with_loss
 from bpvariants.gradients.online._online_step import (
-    check_start,
     check_state,
+    enter_first_step,
     enter_step,
     OnlineStep,
 )
@@ -100,13 +99,12 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     Returns:
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`KFRTRLState`.
-      `init` needs `inputs`, the arrays or shapes (x, target) of one step; `update`
-      needs `key`, a `jax.random.key`, another one at each step.
+      `update` needs `key`, a `jax.random.key`, another one at each step.
 
     Raises:
-      ValueError: in `init`, if params or carry are not real floating arrays, if there
-        are no inputs, or if params reach the carry in another way, such as twice; when
-        `update` is called, if there is no key, or if shapes or dtypes disagree.
+      ValueError: in `init`, if params or carry are not real floating arrays, or if
+        params reach the carry in another way, such as twice; when `update` is called,
+        if there is no key; in both, if shapes or dtypes disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -116,7 +114,7 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
       >>> loss = lambda y, target: jnp.sum((y - target) ** 2)
       >>> rule = gradients.kf_rtrl(cells.tanh, loss)
       >>> x, target = jnp.ones(2), jnp.zeros(3)
-      >>> state = rule.init(params, carry, inputs=(x, target))
+      >>> state = rule.init(params, carry, (x, target))
       >>> [jnp.shape(factor) for factor in state.influence[0]]  # â = (1, x, h)
       [(6,), (3, 3)]
       >>> key = jax.random.key(1)
@@ -135,14 +133,12 @@ def _with_signs(
     """Return the rule whose signs are draw(key, shape, dtype)."""
     advance = with_loss(step, loss)
 
-    def init(params, carry, initial=None, batch_shape=None, *, inputs=None):
-        del batch_shape  # inputs begin with it
-        carry, initial = check_start(params, carry, initial)
-        x, target = _checked_inputs(inputs)
-        batch = check_step(advance, params, carry, x, target).shape
-        example = one_example(advance, len(batch))
-        program = factorise(example, params, carry, (x, target), len(batch))
-        return KFRTRLState(carry, _zero_factors(program, carry, batch), initial)
+    def init(params, carry, inputs, *, initial=None):
+        now, initial = enter_first_step(advance, params, carry, inputs, initial)
+        rank = len(now.batch)
+        program = factorise(now.example, params, now.start, now.inputs, rank)
+        factors = _zero_factors(program, now.start, now.batch)
+        return KFRTRLState(now.start, factors, initial)
 
     def update(
         params, state, x, target, *, weight=None, mask=None, reset=None, key=None
@@ -177,16 +173,6 @@ def _with_signs(
     return OnlineRule(init, update)
 
 
-def _checked_inputs(inputs: PyTree) -> Any:
-    if not isinstance(inputs, tuple | list) or len(inputs) != 2:
-        raise ValueError(
-            "inputs must be given to kf_rtrl's init: what it keeps depends on how "
-            "params enter the step. Use rule.init(params, carry, inputs=(x, target)), "
-            f"the arrays or shapes of one step; got {type(inputs).__name__}."
-        )
-    return inputs
-
-
 def _check_influence(influence: list, zeros: list[KroneckerFactors]) -> None:
     """Check that the state is one of this network."""
     shapes = lambda pairs: [tuple(map(jnp.shape, pair)) for pair in pairs]
@@ -194,7 +180,7 @@ def _check_influence(influence: list, zeros: list[KroneckerFactors]) -> None:
     if got != want:
         raise ValueError(
             f"state must have factors of this network's shapes, {want}; got {got}. "
-            "Use rule.init(params, carry, inputs=(x, target)), with those of update."
+            "Use rule.init(params, carry, (x, target)), with those of update."
         )
 
 
@@ -218,7 +204,8 @@ def _add_influence(
     """Return ∂ℓ/∂θ + Σ_batch (∂ℓ/∂h_{t−1} Ω_{t−1}) ⊗ A_{t−1}."""
     grads, structure = jax.tree.flatten(direct)
     axes = tuple(range(batch_rank))
-    error = as_vectors(errors, errors[0].shape[:batch_rank], influence[0].carry.dtype)
+    dtype = influence[0].carry.dtype
+    error, _ = as_vectors(errors, errors[0].shape[:batch_rank], dtype)
     for block, (inputs, carry) in zip(program.blocks, influence, strict=True):
         changes = jnp.matmul(error[..., None, :], carry)[..., 0, :]
         outer = jnp.tensordot(inputs, changes, axes=(axes, axes))

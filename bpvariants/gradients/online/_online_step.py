@@ -56,23 +56,12 @@ class OnlineStep(NamedTuple):
         return keep(new, old, self.mask)
 
 
-def check_start(params: PyTree, carry: PyTree, initial: PyTree | None) -> PyTree:
-    """Check what an online rule is begun with; return (carry, initial) as arrays."""
-    check_floating("params", params)
-    check_real("params", params)
-    check_real("carry", carry)
-    carry = jax.tree.map(jnp.asarray, carry)
-    initial = carry if initial is None else initial
-    check_like("initial", initial, "carry", carry)
-    return carry, initial
-
-
 def check_state(rule: str, state: object, kind: type) -> None:
     """Check that a state is the rule's own."""
     if not isinstance(state, kind):
         raise ValueError(
             f"state must be what {rule}'s init or update returned, got "
-            f"{type(state).__name__}; call rule.init(params, carry) first."
+            f"{type(state).__name__}; call rule.init(params, carry, (x, target)) first."
         )
 
 
@@ -85,8 +74,35 @@ def check_fits(rule: str, part: str, got: PyTree, want: PyTree) -> None:
             f"state must be what {rule}'s init or update returned for this network and "
             f"these settings, with a state.{part} of shapes {shapes(want)} in "
             f"{structure(want)}; got {shapes(got)} in {structure(got)}. Make it with "
-            "this rule's init(params, carry, inputs=(x, target))."
+            "this rule's init(params, carry, (x, target))."
         )
+
+
+def enter_first_step(
+    advance: Step,
+    params: PyTree,
+    carry: PyTree,
+    inputs: PyTree,
+    initial: PyTree | None,
+) -> tuple[OnlineStep, PyTree]:
+    """Check the arguments of an online rule's init; return its first step and initial.
+
+    `inputs` may be shapes; the step's `start` is the carry, as arrays.
+    """
+    if not isinstance(inputs, tuple | list) or len(inputs) != 2:
+        raise ValueError(
+            "inputs must be the pair (x, target) of one step, arrays or their shapes "
+            f"(jax.ShapeDtypeStruct); got {type(inputs).__name__}."
+        )
+    check_floating("params", params)
+    check_real("params", params)
+    check_real("carry", carry)
+    carry = jax.tree.map(jnp.asarray, carry)
+    initial = carry if initial is None else initial
+    check_like("initial", initial, "carry", carry)
+    x, target = inputs
+    flags = (None, None, None)
+    return enter_step(advance, params, carry, initial, x, target, *flags), initial
 
 
 def enter_step(

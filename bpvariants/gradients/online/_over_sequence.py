@@ -1,18 +1,16 @@
 """From an online rule, one step at a time, to a gradient rule over a sequence."""
 
-import inspect
-from numbers import Integral
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import check_floating, check_lengths, first_step
+from bpvariants._checks import check_count, check_floating, check_lengths, first_step
 from bpvariants._dtypes import cast_like
 from bpvariants._losses import as_arrays, effective_weights
 from bpvariants.gradients._learning import check_pair, check_update
-from bpvariants.gradients.online._run import learn_on_the_way, runner
-from bpvariants.types import GradientRule, OnlineRule, PyTree
+from bpvariants.gradients.online._run import learn_on_the_way, run
+from bpvariants.types import KeyedGradientRule, OnlineRule, PyTree
 
 
 def over_sequence(
@@ -21,7 +19,7 @@ def over_sequence(
     every: int | None = None,
     update: Any = None,
     keep_state: bool = False,
-) -> GradientRule:
+) -> KeyedGradientRule:
     """Turn an online rule into a gradient rule, or let it learn along a sequence.
 
         dL/dθ = Σ_t W_t g_t / Σ_t W_t,    W_t = Σ_batch w_t,
@@ -49,10 +47,8 @@ def over_sequence(
     the rule remembers, and feedback weights that have learnt, are let go. To go on with
     them, `keep_state`: then the state takes the place of the carry, in and out.
 
-    A learning signal takes the place of a derivative of the value of the call, or, with
-    an update, of the mean loss of the steps between two: S_t = dE/dz_t goes to step t
-    as it is, whatever its share W_t / Σ W, and also where no loss counts. So windows
-    that have a signal are updated from unless all is padding.
+    A learning signal, as :func:`eprop` takes it, comes with the targets, and is
+    weighted as the losses are.
 
     Examples that are sharded under `jax.jit` need nothing. `jax.shard_map` must be
     given check_vma=False, as it takes the zeros that states begin with for the same on
@@ -68,15 +64,14 @@ def over_sequence(
         the last call returned it, in the place of the carry, and return it there.
 
     Returns:
-      A :class:`~bpvariants.types.GradientRule`. It takes as keywords `key`, if the
-      online rule draws at random, and `signal`, leaves [T, *batch, ...], if that takes
-      one, as :func:`eprop` does.
+      A :class:`~bpvariants.types.KeyedGradientRule`: the keys of the steps are split
+      from its `key`.
 
     Raises:
       ValueError: if online is none, `update` is no gradient transformation, or `every`
         is no integer of at least 1, or is given without an update; when the rule is
         called, if lengths, shapes or dtypes disagree, if with an update params is no
-        pair, if the online rule takes no signal, or if `initial` is given with a state.
+        pair, or if `initial` is given with a state.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -108,7 +103,7 @@ def over_sequence(
       ...     gradients.over_sequence(online, update=recurrent, keep_state=True)
       ... )
       >>> pair = jnp.array(2.0), recurrent.init(jnp.array(2.0))
-      >>> state = online.init(2.0, h, inputs=(xs[0], targets[0]))
+      >>> state = online.init(2.0, h, (xs[0], targets[0]))
       >>> for part in (slice(0, 1), slice(1, 2)):
       ...     (value, state), pair = learn(pair, state, xs[part], targets[part])
       >>> pair[0].item(), state.carry.item()
@@ -123,12 +118,6 @@ def over_sequence(
             f"{online!r}."
         )
     _check_settings(every, update)
-    takes_inputs = "inputs" in inspect.signature(online.init).parameters
-    asked = inspect.signature(online.update).parameters.values()
-    takes_signal = any(
-        each.name == "signal" or each.kind == each.VAR_KEYWORD for each in asked
-    )
-    run = runner(online)
 
     def rule(
         params,
@@ -141,37 +130,28 @@ def over_sequence(
         initial=None,
         *,
         key=None,
-        signal=None,
     ):
         weights, mask, reset = as_arrays(weights, mask, reset)
         theta = params if update is None else check_pair(update, params)
         check_floating("params", theta)
-        if signal is not None and not takes_signal:
-            raise ValueError(
-                "signal is given, and this online rule takes none; leave it out, or "
-                "use one that does, such as gradients.eprop or gradients.rflo."
-            )
-        flags = {"mask": mask, "reset": reset, "signal": signal}
+        flags = {"mask": mask, "reset": reset}
         length = check_lengths(xs, targets=targets, weights=weights, **flags)
         counts = effective_weights(weights, mask)
         keys = None if key is None else jax.random.split(key, length)
-        options = {"weight": weights, **flags, "key": keys}
-        given = {name: value for name, value in options.items() if value is not None}
         if keep_state:
             state = _given_state(carry, initial)
         else:
-            batch = None if counts is None else counts.shape[1:]
-            first = {"inputs": first_step((xs, targets))} if takes_inputs else {}
-            state = online.init(theta, carry, initial, batch_shape=batch, **first)
-        steps = xs, targets, given
+            inputs = first_step((xs, targets))
+            state = online.init(theta, carry, inputs, initial=initial)
+        steps = xs, targets, {"weight": weights, **flags, "key": keys}
         if update is None:
-            state, grads, value = run(theta, state, steps, counts, length)
+            state, grads, value = run(online, theta, state, steps, counts, length)
             left = state if keep_state else state.carry
             return (value, left), cast_like(grads, params)
         size = min(int(every or 1), length)
         pair = jax.tree.map(jnp.asarray, params)
         (pair, state), value = learn_on_the_way(
-            update, run, pair, state, steps, counts, size
+            online, update, pair, state, steps, counts, size
         )
         return (value, state if keep_state else state.carry), pair
 
@@ -179,8 +159,8 @@ def over_sequence(
 
 
 def _check_settings(every: object, update: object) -> None:
-    if every is not None and (not isinstance(every, Integral) or every < 1):
-        raise ValueError(f"every must be an integer of at least 1, got {every!r}.")
+    if every is not None:
+        check_count("every", every)
     if update is not None:
         check_update(update)
     elif every is not None:
@@ -194,7 +174,7 @@ def _given_state(state: Any, initial: PyTree | None) -> PyTree:
     if not hasattr(state, "carry"):
         raise ValueError(
             "carry must be the state of the online rule, as with keep_state=True its "
-            "init(params, carry, inputs=(x, target)) or the last call returns it; got "
+            "init(params, carry, (x, target)) or the last call returns it; got "
             f"{type(state).__name__}."
         )
     if initial is not None:

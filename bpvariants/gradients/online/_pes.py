@@ -11,19 +11,19 @@ With ε_w in the place of ξ_w, truncated evolution strategies, it would be the 
 that looks back no further than the window.
 """
 
-from numbers import Integral
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import are_numbers
+from bpvariants._checks import are_numbers, check_count
 from bpvariants._dtypes import cast_like, widen
 from bpvariants._losses import with_loss
 from bpvariants.gradients.online._online_step import (
     check_fits,
-    check_start,
     check_state,
+    enter_first_step,
     enter_step,
     OnlineStep,
 )
@@ -94,8 +94,8 @@ def pes(
 
     Raises:
       ValueError: if a setting is out of its range; in `init`, if params or carry are
-        not real arrays; when `update` is called, if there is no key, or if shapes or
-        dtypes disagree.
+        not real arrays; when `update` is called, if there is no key; in both, if shapes
+        or dtypes disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -118,21 +118,23 @@ def pes(
     check_distribution(distribution)
     advance = with_loss(step, loss)
 
-    def init(params, carry, initial=None, batch_shape=None):
-        del batch_shape  # it is that with which the carry's leaves begin
-        carry, initial = check_start(params, carry, initial)
+    def start(params, carry, initial):
         several = lambda leaf: jnp.zeros((pairs, *leaf.shape), leaf.dtype)
         zeros = jax.tree.map(several, widen(params))
         spread = lambda leaf: jnp.broadcast_to(leaf, (2, pairs, *leaf.shape))
         carries = jax.tree.map(spread, carry)
         return PESState(carry, zeros, zeros, carries, jnp.array(0), initial)
 
+    def init(params, carry, inputs, *, initial=None):
+        now, initial = enter_first_step(advance, params, carry, inputs, initial)
+        return start(params, now.start, initial)
+
     def update(
         params, state, x, target, *, weight=None, mask=None, reset=None, key=None
     ):
         check_state("pes", state, PESState)
         check_key("pes", key)
-        fresh = jax.eval_shape(lambda: init(params, state.carry))
+        fresh = jax.eval_shape(lambda: start(params, state.carry, state.initial))
         for part in ("carries", "noise", "accumulated"):
             check_fits("pes", part, getattr(state, part), getattr(fresh, part))
         enter = lambda carry: enter_step(
@@ -141,17 +143,7 @@ def pes(
         now = enter(state.carry)
         noise, accumulated = _draw(key, state, now, sigma, window, distribution)
         new, losses = now.examples(params, now.start, now.inputs)
-
-        def play(sign, noise, carry):
-            at = lambda theta, noise: theta + jnp.asarray(sign, noise.dtype) * noise
-            theta = cast_like(jax.tree.map(at, widen(params), noise), params)
-            here = enter(carry)
-            new, losses = here.examples(theta, here.start, here.inputs)
-            return jnp.sum(here.shares * losses), here.kept(new, carry)
-
-        pair = jax.vmap(play, in_axes=(0, None, 0))  # both signs, of one ε
-        pair = jax.vmap(pair, in_axes=(None, 0, 1), out_axes=(0, 1))
-        means, carries = pair(jnp.array(SIGNS), noise, state.carries)
+        means, carries = _play(enter, params, noise, state.carries)
         slopes = (means[:, 0] - means[:, 1]) / (2 * pairs * sigma**2)
         along = lambda xi: jnp.tensordot(slopes.astype(xi.dtype), xi, axes=1)
         grads = cast_like(jax.tree.map(along, accumulated), params)
@@ -194,6 +186,29 @@ def _draw(
     return structure.unflatten(noise), structure.unflatten(sums)
 
 
+def _play(
+    enter: Callable[[PyTree], OnlineStep],
+    params: PyTree,
+    noise: PyTree,
+    carries: PyTree,
+) -> tuple[jax.Array, PyTree]:
+    """Take a step of all networks; return mean losses [N, 2] and carries [2, N, ...].
+
+    `enter` makes the step of a carry ready.
+    """
+
+    def play(sign, noise, carry):
+        at = lambda theta, noise: theta + jnp.asarray(sign, noise.dtype) * noise
+        theta = cast_like(jax.tree.map(at, widen(params), noise), params)
+        here = enter(carry)
+        new, losses = here.examples(theta, here.start, here.inputs)
+        return jnp.sum(here.shares * losses), here.kept(new, carry)
+
+    pair = jax.vmap(play, in_axes=(0, None, 0))  # both signs, of one ε
+    pair = jax.vmap(pair, in_axes=(None, 0, 1), out_axes=(0, 1))
+    return pair(jnp.array(SIGNS), noise, carries)
+
+
 def _goes_on(now: OnlineStep) -> jax.Array:
     """Whether any example takes this step, []."""
     return jnp.array(True) if now.mask is None else jnp.any(now.mask)
@@ -201,8 +216,7 @@ def _goes_on(now: OnlineStep) -> jax.Array:
 
 def _check_settings(pairs: Any, sigma: Any, window: Any) -> None:
     for name, count in {"pairs": pairs, "window": window}.items():
-        if not isinstance(count, Integral) or count < 1:
-            raise ValueError(f"{name} must be a whole number from 1 up, got {count!r}.")
+        check_count(name, count)
     if are_numbers(sigma) and not sigma > 0:
         raise ValueError(
             f"sigma must be positive, got {sigma}: it is how far parameters are moved."

@@ -11,11 +11,17 @@ with a learning signal c_t in the place of ∂ℓ_t/∂h_t. In general 1 − α 
 """
 
 from bpvariants.gradients._feedback import Feedback
-from bpvariants.gradients.online._influence.traces import trace_rule
+from bpvariants.gradients.online._influence.traces import Paths, Signal, trace_rule
 from bpvariants.types import Loss, OnlineRule, Step
 
 
-def rflo(step: Step, loss: Loss, *, feedback: Feedback = "symmetric") -> OnlineRule:
+def rflo(
+    step: Step,
+    loss: Loss,
+    *,
+    feedback: Feedback = "symmetric",
+    signal: Signal | None = None,
+) -> OnlineRule:
     """Real-time recurrent learning without the paths through recurrent weights.
 
         P_t = J̃_t P_{t−1} + ∂h_t/∂θ,    g_t = ∂ℓ_t/∂θ + c_t P_t,    c_t = ∂ℓ_t/∂h_t,
@@ -40,16 +46,15 @@ def rflo(step: Step, loss: Loss, *, feedback: Feedback = "symmetric") -> OnlineR
       loss: one loss for each example.
       feedback: "symmetric", or weights B as :func:`random_feedback` draws them, or an
         :class:`AdaptiveFeedback`.
+      signal: None, or (y, target) -> c_t, like the carry, to put in the place of
+        ∂ℓ_t/∂h_t of each example's own loss, as for :func:`eprop`.
 
     Returns:
-      An :class:`~bpvariants.types.OnlineRule` whose state is :class:`TraceState`. Its
-      `init` takes `inputs`, the arrays or shapes (x, target) of one step, without which
-      all of P is kept; `over_sequence` fills it in. Its `update` takes `signal=`, like
-      the carry, to put in the place of c_t, as for :func:`eprop`.
+      An :class:`~bpvariants.types.OnlineRule` whose state is :class:`TraceState`.
 
     Raises:
-      ValueError: if feedback is none; in `init` and `update`, as :func:`rtrl`, and if
-        feedback does not fit the network.
+      ValueError: if feedback is none, or given with a signal; in `init` and `update`,
+        as :func:`rtrl`, and if feedback or signal do not fit the network.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -60,7 +65,7 @@ def rflo(step: Step, loss: Loss, *, feedback: Feedback = "symmetric") -> OnlineR
       >>> B = gradients.random_feedback(jax.random.key(1), h, h)
       >>> rule = gradients.rflo(cells.gru, loss, feedback=B)
       >>> x, target = jnp.ones(2), jnp.ones(3)
-      >>> state = rule.init(params, h, inputs=(x, target))
+      >>> state = rule.init(params, h, (x, target))
       >>> value, grads, state = rule.update(params, state, x, target)
 
     References:
@@ -69,4 +74,4 @@ def rflo(step: Step, loss: Loss, *, feedback: Feedback = "symmetric") -> OnlineR
       Marschall, Cho & Savin, "A unified framework of online learning algorithms for
       training recurrent neural networks", JMLR 21(135), 2020, arXiv:1907.02649.
     """
-    return trace_rule("rflo", step, loss, feedback, direct_only=True)
+    return trace_rule("rflo", step, loss, Paths(direct_only=True), feedback, signal)

@@ -27,7 +27,6 @@ def rtrl(step: Step, loss: Loss) -> OnlineRule:
     and a step takes B·n²·p multiplications in J M, beside which n backward passes for
     J and one for I are little. Only entries of M that can be nonzero are kept and
     computed, and p counts only arrays that the carry depends on: readouts cost nothing.
-    Without `inputs` in `init`, all of M is kept, in its jacobian's shapes.
 
     The network sees one example at a time, as a batch of one. So what the step draws at
     random in the shape of its batch, such as dropout, is the same for all examples, and
@@ -40,8 +39,7 @@ def rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     Returns:
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`InfluenceState`,
-      float32 or wider. `init` takes `inputs`, the arrays or shapes (x, target) of one
-      step; `over_sequence` fills it in.
+      float32 or wider.
 
     Raises:
       ValueError: in `init`, if params or carry are not real floating arrays; when
@@ -54,7 +52,7 @@ def rtrl(step: Step, loss: Loss) -> OnlineRule:
       >>> from bpvariants import gradients
       >>> integrate = lambda w, h, x: (h + w * x, h + w * x)
       >>> rule = gradients.rtrl(integrate, lambda y, target: (y - target) ** 2)
-      >>> state = rule.init(2.0, jnp.array(0.0))
+      >>> state = rule.init(2.0, jnp.array(0.0), (1.0, 0.0))
       >>> for x, target in [(1.0, 0.0), (1.0, 0.0)]:
       ...     value, grad, state = rule.update(2.0, state, x, target)
       >>> value.item(), state.influence[0].item(), grad.item()  # (2w)², 2, 8w

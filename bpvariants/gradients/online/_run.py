@@ -6,60 +6,46 @@ weights of that step's losses; W_t = Σ_batch w_t. Then
     dL/dθ = Σ_t W_t g_t / Σ_t W_t.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from bpvariants._dtypes import is_floating, widen
+from bpvariants._dtypes import widen
 from bpvariants.gradients._learning import cut, updated
 from bpvariants.types import OnlineRule, PyTree
 
-# (params, state, steps, weights [time, *batch] or None, time) -> (state, wide grads,
-# value): along some steps, of the weighted mean of their losses
-Run = Callable[
-    [PyTree, PyTree, PyTree, jax.Array | None, int], tuple[PyTree, PyTree, jax.Array]
-]
 
+def run(
+    online: OnlineRule,
+    params: PyTree,
+    state: PyTree,
+    steps: PyTree,
+    weights: jax.Array | None,
+    length: int,
+) -> tuple[PyTree, PyTree, jax.Array]:
+    """Run an online rule along some steps; return (state, wide grads, mean loss).
 
-def runner(online: OnlineRule) -> Run:
-    """Return how to run an online rule along some steps with fixed params."""
-
-    def run(params, state, steps, weights, length):
-        def body(state_and_total, inputs):
-            state, total = state_and_total
-            share, (x, target, options) = inputs
-            share, options = _share_of_signal(share, options)
-            value, grads, state = online.update(params, state, x, target, **options)
-            add = lambda total, g: total + share.astype(total.dtype) * g
-            total = jax.tree.map(add, total, widen(grads))
-            return (state, total), share.astype(value.dtype) * value
-
-        start = state, jax.tree.map(jnp.zeros_like, widen(params))
-        shares = _shares(weights, length)
-        (state, total), values = jax.lax.scan(body, start, (shares, steps))
-        return state, total, jnp.sum(values)
-
-    return run
-
-
-def _share_of_signal(share: jax.Array, options: dict) -> tuple[jax.Array, dict]:
-    """Undo for a signal the share of its step, which is 1 where no loss counts.
-
-    There the value and the rest of the gradient are 0.
+    `steps` are (xs, targets, options of `update`), and weights [T, *batch] or None.
     """
-    if "signal" not in options:
-        return share, options
-    share = jnp.where(share == 0, 1, share)
-    undo = lambda leaf: leaf / share.astype(leaf.dtype) if is_floating(leaf) else leaf
-    signal = jax.tree.map(undo, widen(options["signal"]))
-    return share, options | {"signal": signal}
+
+    def body(state_and_total, inputs):
+        state, total = state_and_total
+        share, (x, target, options) = inputs
+        value, grads, state = online.update(params, state, x, target, **options)
+        add = lambda total, g: total + share.astype(total.dtype) * g
+        total = jax.tree.map(add, total, widen(grads))
+        return (state, total), share.astype(value.dtype) * value
+
+    start = state, jax.tree.map(jnp.zeros_like, widen(params))
+    shares = _shares(weights, length)
+    (state, total), values = jax.lax.scan(body, start, (shares, steps))
+    return state, total, jnp.sum(values)
 
 
 def learn_on_the_way(
+    online: OnlineRule,
     update: Any,
-    run: Run,
     pair: PyTree,
     state: PyTree,
     steps: PyTree,
@@ -75,13 +61,10 @@ def learn_on_the_way(
     def window(reached, begin, size):
         pair, state = reached
         inputs, counts = cut((steps, weights), begin, size)
-        state, grads, value = run(pair[0], state, inputs, counts, size)
+        state, grads, value = run(online, pair[0], state, inputs, counts, size)
         total = examples * size if counts is None else jnp.sum(counts, dtype=float)
         total = jnp.asarray(total, value.dtype)
-        count = total != 0
-        if "signal" in inputs[2]:
-            count |= jnp.any(inputs[2].get("mask", examples))
-        pair = updated(update, pair, value, grads, count)
+        pair = updated(update, pair, value, grads, total != 0)
         return (pair, state), (total * value, total)
 
     def body(reached_and_begin, _):  # counts by itself: an arange would grow with T

@@ -8,13 +8,12 @@ I_t = ∂h_t/∂θ. Entry (i, j) of M is kept if θ_j can reach h_i within `orde
     g_t = ∂ℓ_t/∂h_t M_t + ∂ℓ_t/∂θ, the latter that of the readout, at fixed h_t.
 """
 
-from numbers import Integral
-
-from bpvariants.gradients.online._influence.traces import trace_rule
+from bpvariants._checks import check_count
+from bpvariants.gradients.online._influence.traces import Paths, trace_rule
 from bpvariants.types import Loss, OnlineRule, Step
 
 
-def snap(step: Step, loss: Loss, order: int) -> OnlineRule:
+def snap(step: Step, loss: Loss, *, order: int) -> OnlineRule:
     """SnAp-n, an approximation of RTRL that drops influences farther than n steps.
 
     Biased, and exact once order ≥ 1 + the diameter of the recurrent graph: order 2 for
@@ -26,8 +25,7 @@ def snap(step: Step, loss: Loss, order: int) -> OnlineRule:
     Where each parameter feeds one unit, order 1 takes memory and time of B·p for B
     examples, and n entries of J. In general memory is B times the entries of the
     pattern; where most of all rows are kept, they all are, and multiplied as in rtrl.
-    Give `init` the `inputs`, or all n·p entries are kept, those outside as zeros;
-    `over_sequence` does. See :func:`rtrl` for what holds for both.
+    See :func:`rtrl` for what holds for both.
 
     Args:
       step: one time step of the network.
@@ -47,7 +45,7 @@ def snap(step: Step, loss: Loss, order: int) -> OnlineRule:
       >>> carry, x = cells.tanh.carry(params), jnp.ones(3)
       >>> loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
       >>> rule = gradients.snap(cells.tanh, loss, order=1)
-      >>> state = rule.init(params, carry, inputs=(x, jnp.zeros(8)))
+      >>> state = rule.init(params, carry, (x, jnp.zeros(8)))
       >>> [rows.shape for rows in state.influence]  # one row for each weight
       [(1, 8), (1, 3, 8), (1, 8, 8)]
 
@@ -55,9 +53,6 @@ def snap(step: Step, loss: Loss, order: int) -> OnlineRule:
       Menick et al., "Practical real time recurrent learning with a sparse
       approximation", ICLR 2021, arXiv:2006.07232.
     """
-    if isinstance(order, bool) or not isinstance(order, Integral) or order < 1:
-        raise ValueError(
-            f"order must be an integer of at least 1, got {order!r}; for all of the "
-            "influence use gradients.rtrl(step, loss)."
-        )
-    return trace_rule("snap", step, loss, order=int(order))
+    remedy = "for all of the influence use gradients.rtrl(step, loss)"
+    check_count("order", order, remedy=remedy)
+    return trace_rule("snap", step, loss, Paths(order=int(order)))

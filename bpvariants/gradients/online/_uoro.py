@@ -19,29 +19,27 @@ the positive ρ₀, which does not depend on ν_t, and ρ₁, which is the same 
 At the first step, s̃ = θ̃ = 0, it is ε that makes ρ₀ = 1.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from bpvariants._carries import (
     floating_leaves,
     over_batch,
     replace_floating,
 )
-from bpvariants._checks import step_shapes
 from bpvariants._dtypes import cast_like, widen
-from bpvariants._examples import times
+from bpvariants._examples import norm, times
 from bpvariants._jaxpr.reach import reaches_carry
 from bpvariants._losses import (
     with_loss,
 )
 from bpvariants.gradients.online._online_step import (
     check_fits,
-    check_start,
     check_state,
+    enter_first_step,
     enter_step,
     OnlineStep,
 )
@@ -89,14 +87,12 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
       loss: one loss for each example.
 
     Returns:
-      An :class:`~bpvariants.types.OnlineRule` whose state is :class:`UOROState`. `init`
-      needs `inputs`, the arrays or shapes (x, target) of one step; `update` needs
-      `key`, a `jax.random.key`, another one at each step.
+      An :class:`~bpvariants.types.OnlineRule` whose state is :class:`UOROState`.
+      `update` needs `key`, a `jax.random.key`, another one at each step.
 
     Raises:
-      ValueError: in `init`, if params or carry are not real floating arrays, or if
-        there are no inputs; when `update` is called, if there is no key, or if shapes
-        or dtypes disagree.
+      ValueError: in `init`, if params or carry are not real floating arrays; when
+        `update` is called, if there is no key; in both, if shapes or dtypes disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -122,19 +118,17 @@ def _with_signs(
     """Return the rule whose signs are draw(key, what they should look like)."""
     advance = with_loss(step, loss)
 
-    def init(params, carry, initial=None, batch_shape=None, *, inputs=None):
-        del batch_shape  # inputs begin with it
-        carry, initial = check_start(params, carry, initial)
-        _check_inputs(inputs)
-        batch = step_shapes(advance, params, carry, inputs).shape
+    def init(params, carry, inputs, *, initial=None):
+        now, initial = enter_first_step(advance, params, carry, inputs, initial)
         thetas, structure = jax.tree.flatten(params)
-        reaches = reaches_carry(advance, params, carry, inputs)
+        reaches = reaches_carry(now.examples, params, now.start, now.inputs)
         factors = [
-            jnp.zeros(batch + jnp.shape(theta), widen(theta).dtype) if yes else None
+            jnp.zeros(now.batch + jnp.shape(theta), widen(theta).dtype) if yes else None
             for theta, yes in zip(thetas, reaches, strict=True)
         ]
-        state_factor = jax.tree.map(jnp.zeros_like, widen(floating_leaves(carry)))
-        return UOROState(carry, state_factor, structure.unflatten(factors), initial)
+        state_factor = jax.tree.map(jnp.zeros_like, widen(floating_leaves(now.start)))
+        params_factor = structure.unflatten(factors)
+        return UOROState(now.start, state_factor, params_factor, initial)
 
     def update(
         params, state, x, target, *, weight=None, mask=None, reset=None, key=None
@@ -167,15 +161,6 @@ def _with_signs(
         return value, cast_like(grads, params), UOROState(new, left, right, initial)
 
     return OnlineRule(init, update)
-
-
-def _check_inputs(inputs: PyTree) -> None:
-    if inputs is None:
-        raise ValueError(
-            "inputs must be given to uoro's init: what it keeps depends on which "
-            "arrays of params reach the carry. Use rule.init(params, carry, inputs="
-            "(x, target)), the arrays or shapes of one step."
-        )
 
 
 def _push(
@@ -234,22 +219,14 @@ def _propagate(
     batch_rank: int,
 ) -> list[PyTree]:
     """Return s̃_t and θ̃_t from J_t s̃_{t−1}, θ̃_{t−1}, ν_t and ν_tᵀ I_t."""
-    norm = lambda tree: _norm(jax.tree.leaves(tree), batch_rank) + EPSILON
-    old_scale = jnp.sqrt(norm(params_factor) / norm(pushed))
-    new_scale = jnp.sqrt(norm(pulled) / norm(signs))
+    size = lambda tree: norm(tree, batch_rank) + EPSILON
+    old_scale = jnp.sqrt(size(params_factor) / size(pushed))
+    new_scale = jnp.sqrt(size(pulled) / size(signs))
     add = lambda a, b: jax.tree.map(jnp.add, a, b)
     return [
         add(times(old_scale, pushed), times(new_scale, signs)),
         add(times(1 / old_scale, params_factor), times(1 / new_scale, pulled)),
     ]
-
-
-def _norm(leaves: Sequence[jax.Array], batch_rank: int) -> jax.Array:
-    """Return the norm over all leaves, [*batch], which may differ in dtype."""
-    dtype = np.result_type(*(leaf.dtype for leaf in leaves))
-    axes = lambda leaf: tuple(range(batch_rank, leaf.ndim))
-    squares = [jnp.sum(leaf.astype(dtype) ** 2, axis=axes(leaf)) for leaf in leaves]
-    return jnp.sqrt(sum(squares[1:], squares[0]))
 
 
 def check_room(
@@ -276,6 +253,6 @@ def check_room(
             raise ValueError(
                 f"params{jax.tree_util.keystr(path)} reaches the carry now, as with "
                 "the inputs that init was given it did not, so that the state has no "
-                "place for its influence. Give init the inputs=(x, target) of the "
-                "richest step."
+                "place for its influence. Use rule.init(params, carry, (x, target)), "
+                "with the inputs of the richest step."
             )

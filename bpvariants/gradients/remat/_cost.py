@@ -6,11 +6,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import check_floating, step_shapes
+from bpvariants._checks import check_count, check_floating, step_shapes
 from bpvariants._losses import with_loss
 from bpvariants.gradients.remat._policies import (
     Budget,
-    check_count,
     Every,
     Remat,
     Slots,

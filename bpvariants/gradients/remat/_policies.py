@@ -16,8 +16,9 @@ policies give the same gradient.
 """
 
 from itertools import pairwise
-from numbers import Integral
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
+
+from bpvariants._checks import check_count
 
 
 class Every(NamedTuple):
@@ -146,8 +147,3 @@ def budget(num_bytes: int) -> Budget:
     """
     check_count("num_bytes", num_bytes)
     return Budget(int(num_bytes))
-
-
-def check_count(name: str, value: Any) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")

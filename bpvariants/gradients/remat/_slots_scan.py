@@ -14,14 +14,15 @@ one step more, the last.
 
 import math
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bpvariants._dtypes import cast_like, floating_parts, widen, without_float0
+from bpvariants._carries import floating_leaves, replace_floating
+from bpvariants._dtypes import cast_like, widen
 from bpvariants.types import PyTree
 
 
@@ -57,7 +58,8 @@ def scan_with_slots(
     length = jax.tree.leaves(xs)[0].shape[0]
     x = jax.tree.map(lambda leaf: leaf[0], xs)
     body, closed_over = jax.closure_convert(body, given, carry, x)
-    leaves, rebuild = floating_parts(((given, closed_over), carry, xs))
+    arguments = (given, closed_over), carry, xs
+    rebuild = partial(replace_floating, arguments)
     plan = schedule(length, num_slots)
 
     def advance(given, h, x):
@@ -91,7 +93,7 @@ def scan_with_slots(
         return (_go_back(plan, advance, given, xs, kept, cotangents),)
 
     run.defvjp(forward, backward)
-    return run(leaves)
+    return run(floating_leaves(arguments))
 
 
 def _go_back(
@@ -116,20 +118,20 @@ def _go_back(
 
         start = _at(kept, slot), kept
         h, kept = jax.lax.fori_loop(begin, end, advance_once, start)
-        leaves, rebuild = floating_parts((given, h, _at(xs, t)))
-        step = lambda leaves: floating_parts(advance(*rebuild(leaves)))[0]
-        (by_leaf,) = jax.vjp(step, leaves)[1](adjoint + of_y)
+        at = given, h, _at(xs, t)
+        step = lambda leaves: floating_leaves(advance(*replace_floating(at, leaves)))
+        (by_leaf,) = jax.vjp(step, floating_leaves(at))[1](adjoint + of_y)
         by_given, adjoint, by_x = _cut(by_leaf, len(total), len(adjoint))
         total = [a + widen(b) for a, b in zip(total, by_given, strict=True)]
         return (adjoint, total, kept), by_x
 
-    adjoint, of_ys = map(without_float0, cotangents)
-    total = [jnp.zeros_like(widen(leaf)) for leaf in floating_parts(given)[0]]
+    adjoint, of_ys = map(floating_leaves, cotangents)
+    total = [jnp.zeros_like(widen(leaf)) for leaf in floating_leaves(given)]
     inputs = jnp.arange(len(plan.slot)), jnp.asarray(plan.slot)
     inputs = *inputs, (jnp.asarray(plan.begin), jnp.asarray(plan.end)), of_ys
     state = adjoint, total, kept
     (adjoint, total, _), by_xs = jax.lax.scan(body, state, inputs, reverse=True)
-    by_given = cast_like(total, floating_parts(given)[0])
+    by_given = cast_like(total, floating_leaves(given))
     return [*by_given, *adjoint, *by_xs]
 
 

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bpvariants._dtypes import floating_parts
+from bpvariants._carries import floating_leaves, replace_floating
+from bpvariants._jaxpr.residuals import kept_shapes
 from bpvariants.types import PyTree
 
 
@@ -34,21 +35,15 @@ def _kept(body, given, carry, x, length):
     """Return the bytes that a scan of so many steps keeps for its backward pass."""
 
     def kept(given, carry, xs):
-        leaves, rebuild = floating_parts((given, carry))
-
         def scan(leaves):
-            given, carry = rebuild(leaves)
-            results = jax.lax.scan(partial(body, given), carry, xs)
-            return floating_parts(results)[0]
+            new_given, start = replace_floating((given, carry), leaves)
+            return floating_leaves(jax.lax.scan(partial(body, new_given), start, xs))
 
-        return jax.tree.leaves(jax.vjp(scan, leaves)[1])
+        return jax.tree.leaves(jax.vjp(scan, floating_leaves((given, carry)))[1])
 
     stack = lambda leaf: jax.ShapeDtypeStruct((length, *leaf.shape), leaf.dtype)
     xs = jax.tree.map(stack, x)
-    jaxpr = jax.make_jaxpr(kept)(given, carry, xs).jaxpr
-    is_variable = lambda atom: not hasattr(atom, "val")  # literals have a value
-    atoms = {atom for atom in jaxpr.outvars if is_variable(atom)}
-    return _bytes([atom.aval for atom in atoms - set(jaxpr.invars)])
+    return _bytes(kept_shapes(kept, given, carry, xs))
 
 
 def _bytes(tree: PyTree) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bpvariants._jaxpr.reach import needed_inputs
+from bpvariants._jaxpr.reach import needed_arguments
 from bpvariants.gradients._feedback import fed_back
 from bpvariants.gradients.static._alignment_weights import (
     AlignmentKind,
@@ -191,9 +191,8 @@ def _check_affine(index, function, theta, y):
     def pulled(y, theta, delta):
         return jax.vjp(lambda y: function(theta, y), y)[1](delta)
 
-    jaxpr = jax.make_jaxpr(pulled)(y, theta, shapes).jaxpr
-    needed = needed_inputs(jaxpr, [True] * len(jaxpr.outvars))
-    if any(needed[: len(jax.tree.leaves(y))]):
+    needs_y, *_ = needed_arguments(pulled, y, theta, shapes)
+    if any(needs_y):
         raise ValueError(
             f"the function of layers[{index}] must be affine in y, as those of a dense "
             "layer and a convolution are, for its weights to be replaced on the way "

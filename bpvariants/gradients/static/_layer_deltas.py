@@ -10,14 +10,13 @@ the function, as JAX traces it, at the places that have a name.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from bpvariants._dtypes import is_floating
-from bpvariants._jaxpr.program import called, evaluate, PLAIN_CALLS, run_equation
 from bpvariants.gradients.static._tagging import tagged_program
 from bpvariants.types import PyTree
 
@@ -86,7 +85,7 @@ def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta
       errors", Nature 323, 1986, doi:10.1038/323533a0.
     """
     program, leaves = tagged_program(function, arguments)
-    outputs = program.out_avals
+    outputs = program.outputs
     if len(outputs) != 1 or outputs[0].shape or not is_floating(outputs[0]):
         got = ", ".join(str(output) for output in outputs) or "nothing"
         raise ValueError(
@@ -94,8 +93,7 @@ def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta
             f"are taken; got {got}. Take the mean or the sum of losses, and leave "
             "other results out."
         )
-    names, places = _unique(_named(program.jaxpr))
-    if not names:
+    if not program.names:
         raise ValueError(
             "function has no named intermediates: tag them with "
             "jax.ad_checkpoint.checkpoint_name(z, 'name'), call Linen modules in it, "
@@ -105,90 +103,23 @@ def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta
         )
 
     def perturbed(shifts):
-        values: list[jax.Array] = []
-        run = _perturbing(iter(shifts), values)
-        (loss,) = evaluate(program.jaxpr, program.consts, leaves, PLAIN_CALLS, run)
+        (loss,), values = program.run(leaves, shifts)
         return loss, values
 
-    shifts = [jnp.zeros(place.shape, place.dtype) for place in places]
+    shifts = [jnp.zeros(place.shape, place.dtype) for place in program.places]
     deltas, values = jax.grad(perturbed, has_aux=True)(shifts)
     return {
         name: LayerDelta(value, delta)
-        for name, value, delta in zip(names, values, deltas, strict=True)
+        for name, value, delta in zip(
+            _unique(program.names), values, deltas, strict=True
+        )
     }
 
 
-def _perturbing(shifts: Iterator[jax.Array], values: list[jax.Array]) -> Callable:
-    """Return how to run equations, adding shifts to what is named, whose values to add.
-
-    Both are in the order of :func:`_named`.
-    """
-
-    def run(equation, operands, calls):
-        if _is_named(equation):
-            values.append(operands[0])
-            return [operands[0] + next(shifts)]
-        if equation.primitive.name == "scan":
-            return _scan(equation, operands, shifts, values)
-        inner = called(equation, calls)
-        if inner is not None:
-            return evaluate(*inner, operands, calls, run)
-        return run_equation(equation, operands, calls)
-
-    return run
-
-
-def _scan(equation, operands, shifts, values):
-    """Run a scan, of whose named intermediates there is one a step."""
-    body, parameters = equation.params["jaxpr"], equation.params
-    names = _named(body.jaxpr)
-    if not names:
-        return run_equation(equation, operands, PLAIN_CALLS)
-    count, kept = parameters["num_consts"], parameters["num_carry"]
-    consts, carry = operands[:count], operands[count : count + kept]
-    own = [next(shifts) for _ in names]
-
-    def step(carry, inputs):
-        xs, own = inputs
-        inner: list[jax.Array] = []
-        run = _perturbing(iter(own), inner)
-        arguments = [*consts, *carry, *xs]
-        new = evaluate(body.jaxpr, body.consts, arguments, PLAIN_CALLS, run)
-        return new[:kept], (new[kept:], inner)
-
-    xs = operands[count + kept :], own
-    length, reverse = parameters["length"], parameters["reverse"]
-    carry, (ys, stacked) = jax.lax.scan(step, carry, xs, length, reverse)
-    values.extend(stacked)
-    return [*carry, *ys]
-
-
-def _is_named(equation: Any) -> bool:
-    return equation.primitive.name == "name" and is_floating(equation.invars[0].aval)
-
-
-def _named(jaxpr: Any) -> list[tuple[str, jax.ShapeDtypeStruct]]:
-    """Return what a program names, in order: the name, and the shape of the values."""
-    found = []
-    for equation in jaxpr.eqns:
-        if _is_named(equation):
-            aval = equation.invars[0].aval
-            place = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
-            found.append((equation.params["name"], place))
-        elif equation.primitive.name == "scan":
-            length = equation.params["length"]
-            for name, place in _named(equation.params["jaxpr"].jaxpr):
-                shape = (length, *place.shape)
-                found.append((name, jax.ShapeDtypeStruct(shape, place.dtype)))
-        elif (inner := called(equation, PLAIN_CALLS)) is not None:
-            found.extend(_named(inner[0]))
-    return found
-
-
-def _unique(named: Sequence[tuple[str, Any]]) -> tuple[list[str], list[Any]]:
+def _unique(given: Sequence[str]) -> list[str]:
     """Number the names that occur several times."""
-    total, seen, names = Counter(name for name, _ in named), Counter(), []
-    for name, _ in named:
+    total, seen, names = Counter(given), Counter(), []
+    for name in given:
         names.append(name if total[name] == 1 else f"{name}[{seen[name]}]")
         seen[name] += 1
-    return names, [place for _, place in named]
+    return names

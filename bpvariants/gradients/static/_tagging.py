@@ -7,12 +7,13 @@ from typing import Any
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
+from bpvariants._jaxpr.named_values import named_program, NamedProgram
 from bpvariants.types import PyTree
 
 
 def tagged_program(
     function: Callable, arguments: Sequence[Any]
-) -> tuple[Any, list[jax.Array]]:
+) -> tuple[NamedProgram, list[jax.Array]]:
     """Return the program of a function, in which modules tag what they put out.
 
     Arguments may be NNX modules. Also returns what to run the program on.
@@ -36,7 +37,7 @@ def tagged_program(
     # would take again; in a context of its own it does not.
     make_context = getattr(jax, "make_user_context", None)
     with nullcontext() if make_context is None else _context(make_context):
-        return jax.make_jaxpr(call)(*trees), jax.tree.leaves(trees)
+        return named_program(call, *trees), jax.tree.leaves(trees)
 
 
 def _context(make_context: Callable) -> Any:

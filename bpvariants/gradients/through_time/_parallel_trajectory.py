@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from bpvariants._carries import as_vectors
 from bpvariants._dtypes import cast_like, widen
-from bpvariants._examples import as_vectors
 from bpvariants.gradients.through_time._parallel_newton import (
     iterate,
     newton,
@@ -100,8 +100,9 @@ def newton_trajectory(
     all_steps: Any, in_order: Any, start: PyTree, method: newton, batch_ndim: int
 ) -> tuple[PyTree, Found]:
     """Return the trajectory, and how it was found."""
-    vectors, as_tree = as_vectors(start, batch_ndim + 1)
-    as_vector = lambda tree: as_vectors(tree, batch_ndim + 1)[0]
+    times = jax.tree.leaves(start)[0].shape[: batch_ndim + 1]  # [T, *batch]
+    vectors, as_tree = as_vectors(start, times)
+    as_vector = lambda tree: as_vectors(tree, times)[0]
     eps = spacing(start)
 
     def gap(hs):

@@ -14,12 +14,12 @@ what the h − h′ steps since then took.
 """
 
 import dataclasses
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from bpvariants._checks import check_count
 from bpvariants._losses import (
     as_arrays,
     check_sequence,
@@ -175,9 +175,8 @@ def truncated_bptt(
 
 
 def _check_settings(every: int, lookback: int) -> None:
-    for name, value in {"every": every, "lookback": lookback}.items():
-        if not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+    check_count("every", every)
+    check_count("lookback", lookback)
     if lookback < every:
         raise ValueError(
             "lookback must be at least every, so that no loss is left out; got "

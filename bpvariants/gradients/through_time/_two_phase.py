@@ -19,8 +19,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from bpvariants._dtypes import without_float0
-from bpvariants._jaxpr.residuals import cotangent, floating, linearised, plan_residuals
+from bpvariants._carries import floating_leaves
+from bpvariants._jaxpr.residuals import cotangent, linearised, plan_residuals
 from bpvariants.types import PyTree
 
 ROWS = 1024  # about as many in a product: more take memory, and no less time
@@ -54,12 +54,12 @@ def _check_transposes(advance: Callable, *arguments: PyTree) -> None:
     def there_and_back(*arguments):
         results, linear = linearised(advance, *arguments)
         once = partial(jax.tree.map, lambda leaf: leaf[None])
-        _, *h_and_x = like = [floating(tree) for tree in arguments]
+        _, *h_and_x = like = [floating_leaves(tree) for tree in arguments]
         all_steps = lambda fixed, *h_and_x: jax.vmap(
             lambda linear, *h_and_x: linear(fixed, *h_and_x)
         )(once(linear), *h_and_x)
         pull = jax.linear_transpose(all_steps, like[0], *once(h_and_x))
-        return pull(tuple(once(floating(each)) for each in results))
+        return pull(tuple(once(floating_leaves(each)) for each in results))
 
     try:
         jax.eval_shape(there_and_back, *arguments)
@@ -107,9 +107,9 @@ def _two_phase_scan(advance: Callable, block: int) -> Callable:
     def backward(saved, cotangents):
         plan, stacked, constants, *arguments = saved
         fixed, carry, inputs = arguments
-        like = [floating(tree) for tree in (fixed, carry, at(inputs, 0))]
+        like = [floating_leaves(tree) for tree in (fixed, carry, at(inputs, 0))]
         linear = lambda at_time: plan.linear(*at_time, constants)
-        last_bar, ys_bar = map(without_float0, cotangents)
+        last_bar, ys_bar = map(floating_leaves, cotangents)
         bars = _transposed(linear, (stacked, inputs), last_bar, ys_bar, like, block)
         return tuple(map(cotangent, arguments, bars))
 
@@ -174,7 +174,7 @@ def _phase_one(linear, along_time, ys_bar, delta, like):
 
 def _phase_two(linear, along_time, ys_bar, deltas, like):
     """Return the cotangents of the fixed arrays, of all steps, and of the inputs."""
-    xs = floating(along_time[1])
+    xs = floating_leaves(along_time[1])
 
     def all_steps(fixed, hs, xs):
         at_one = lambda at_time, h, x: linear(at_time)(fixed, h, x)

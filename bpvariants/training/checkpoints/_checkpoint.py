@@ -1,11 +1,12 @@
-"""Where and how often checkpoints are written: settings of `fit`."""
+"""Settings of checkpoints: where `fit` writes them, and how often."""
 
 import dataclasses
 import json
 import os
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any
+
+from bpvariants._checks import check_count
 
 Best = str | Callable[[dict[str, Any]], Any]
 
@@ -48,12 +49,9 @@ class Checkpoint:
 
     def __post_init__(self):
         """Check the settings."""
-        for name, value in {"every": self.every, "keep": self.keep}.items():
-            wrong = not isinstance(value, Integral) or value < 1
-            if wrong and not (name == "every" and value is None):
-                raise ValueError(
-                    f"{name} must be an integer of at least 1, got {value!r}."
-                )
+        if self.every is not None:
+            check_count("every", self.every)
+        check_count("keep", self.keep)
         try:
             json.dumps(self.config, default=str)
         except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Which checkpoints stay, and how good each is."""
+"""Selection of the checkpoints that are kept, and their scores."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""A pytree as named arrays that can be written, and back into the tree it was.
+"""Conversion between a pytree and named arrays that can be written.
 
 Only leaves are written: what a tree is made of, such as the layout of an online state,
 comes from the fresh one that they are put into. Keys are written as their numbers.

@@ -1,4 +1,4 @@
-"""The params of a checkpoint, such as the best, to use them."""
+"""Reading the params of a checkpoint, such as the best."""
 
 import os
 import warnings

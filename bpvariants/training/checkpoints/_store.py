@@ -1,4 +1,4 @@
-"""Checkpoints of a training by orbax: whole ones only, the last few and the best."""
+"""Checkpoints on disk by orbax: whole ones only, the last few and the best."""
 
 import contextlib
 import itertools

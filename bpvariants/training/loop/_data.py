@@ -1,4 +1,4 @@
-"""Where batches come from, and how many were taken."""
+"""Batches: where they come from, and how many were taken."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice

@@ -1,13 +1,13 @@
-"""What `fit` is given, checked."""
+"""Checks of the arguments of `fit`."""
 
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from bpvariants._checks import check_count
 from bpvariants.training.checkpoints._checkpoint import Checkpoint
 from bpvariants.training.loop._chunk import POLICIES
 from bpvariants.types import PyTree
@@ -29,9 +29,8 @@ def as_update(update: Any) -> optax.GradientTransformationExtraArgs:
 def check_counts(**counts: Any) -> None:
     """Check that what counts something, if it is given, counts something."""
     for name, value in counts.items():
-        whole = isinstance(value, Integral) and not isinstance(value, bool)
-        if value is not None and (not whole or value < 1):
-            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+        if value is not None:
+            check_count(name, value)
 
 
 def check_key(sample: Callable | None, draws: bool, key: jax.Array | None) -> None:

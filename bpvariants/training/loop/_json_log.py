@@ -1,4 +1,4 @@
-"""A log as lines of JSON in a file, without duplicates or holes after a resumption."""
+"""A log of JSON lines, without duplicates or holes after a run is resumed."""
 
 import json
 import os

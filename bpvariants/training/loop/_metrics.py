@@ -1,4 +1,4 @@
-"""What a log is told: the loss, and what the state of the update lets be read."""
+"""Metrics passed to logs: the loss, and readings of the state of the update."""
 
 from typing import Any
 

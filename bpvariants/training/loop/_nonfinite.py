@@ -1,4 +1,4 @@
-"""What to say of a step that was not finite, and how to find out where that began."""
+"""Errors for steps that are not finite, and the search for the first such value."""
 
 from collections.abc import Callable
 from functools import partial

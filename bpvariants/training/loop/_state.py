@@ -1,4 +1,4 @@
-"""What a training has reached: the state of its parts, and what came of the steps."""
+"""State and result of a training."""
 
 from typing import Any, NamedTuple
 

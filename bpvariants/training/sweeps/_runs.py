@@ -1,4 +1,4 @@
-"""The runs of a sweep: what is traced in a config, what is static, which go together.
+"""Runs of a sweep: which config fields are traced, and which runs share a program.
 
 A float of a config is traced, so that runs which differ in floats and seeds only share
 one program, under `vmap`. All else is static: each combination makes a group.
@@ -14,6 +14,8 @@ from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from bpvariants._checks import is_count
 
 COLUMNS = ("seed", "status", "steps", "limit", "seconds", "curve")
 
@@ -164,9 +166,9 @@ def _checked_seeds(seeds: Sequence[int]) -> list[int]:
             f"seeds must be a sequence, not empty, got {seeds!r}; {remedy}."
         )
     for i, seed in enumerate(seeds):
-        whole = isinstance(seed, Integral) and not isinstance(seed, bool)
-        if not whole or not 0 <= seed < 2**32 or seed in list(seeds)[:i]:
-            again = "twice" if whole and seed in list(seeds)[:i] else "there"
+        known = is_count(seed, 0, 2**32 - 1)
+        if not known or seed in list(seeds)[:i]:
+            again = "twice" if known else "there"
             raise ValueError(f"seeds has {seed!r} {again}; {remedy}.")
     return [int(seed) for seed in seeds]
 

@@ -1,4 +1,4 @@
-"""Many trainings at once, of each setting with each seed: one program under `vmap`.
+"""Sweeps: each setting trained with each seed, in one program under `vmap`.
 
 Runs that differ in floats and seeds only share a compiled program; those of other
 sizes or methods have one of their own. A program runs them in blocks that fit in
@@ -7,12 +7,12 @@ memory, spread over the devices. A run that stops or diverges is frozen, and hur
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
+from bpvariants._checks import check_count
 from bpvariants._tables import aligned, short
 from bpvariants.training._interrupts import held
 from bpvariants.training.sweeps._block import Clock, run_block, stacked
@@ -220,10 +220,8 @@ def _summary(group: Group, runs: int, compiled: Block, seconds: float) -> SweepG
 
 def _check(make_run: Any, counts: dict, functions: dict, devices: Any) -> None:
     for name, value in counts.items():
-        if value is None and name in ("block", "max_bytes"):
-            continue
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+        if value is not None or name not in ("block", "max_bytes"):
+            check_count(name, value)
     if not callable(make_run):
         raise ValueError(
             "make_run must be a function (config, key) -> (state, advance), got "

@@ -1,4 +1,4 @@
-"""What every member of the Rprop family asks of its settings."""
+"""Checks of the settings of the Rprop family."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""How Rprop's state is kept: Δ and s of each parameter in 8, 5, 4 or 2 bytes.
+"""Layouts of Rprop's state: Δ and s of each parameter in 8, 5, 4 or 2 bytes.
 
 Two files advance one array of parameters by one step: `_rprop_plain.py`, where Δ and s
 have arrays of their own, reads as the equations of `_rprop.py` do, and

@@ -1,4 +1,4 @@
-"""A look into the state of Rprop: how long steps are, and how often signs change."""
+"""Summary of Rprop's state: lengths of steps, and how often signs change."""
 
 from typing import Any, NamedTuple
 

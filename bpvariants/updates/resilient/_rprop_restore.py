@@ -1,4 +1,4 @@
-"""Steps taken back exactly, whatever other transformations made of them.
+"""Rprop that takes steps back exactly, whatever a later transformation made of them.
 
 Rprop⁺ and iRprop⁺ know the last step by its length, which is no longer true where a
 later transformation has changed it. So it is told them here, and keeps θ_{t−1}:

@@ -1,4 +1,4 @@
-"""How a network reads a text, and says what class it is of.
+"""Network of `categorise`: it reads a text and says at the end which class it is of.
 
     x_t = Σ_k E[i_{t,k}] / √K_t,    h_t = cell(θ, h_{t−1}, x_t),    y_t = V r_t + c
 

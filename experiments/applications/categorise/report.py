@@ -1,4 +1,4 @@
-"""The tables and the pictures of `categorise`."""
+"""Tables and pictures of `categorise`."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Texts in classes: messages that are spam or not, and what a question asks for.
+"""Study `categorise`: spam among SMS messages, and classes of questions.
 
 A recurrent network reads a text word by word, or by windows of characters, and says
 after the last what class it is of. Logistic regression on n-grams of the same texts is

@@ -1,4 +1,4 @@
-"""What `categorise` learns, and what its networks say about a text of one's own."""
+"""Data of `categorise`, and the answer for a text of one's own."""
 
 from collections.abc import Callable
 from pathlib import Path

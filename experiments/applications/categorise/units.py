@@ -1,4 +1,4 @@
-"""Texts as the words or the characters that they are of, for networks to read.
+"""Texts as indices of words or of windows of characters, and batches of them.
 
 A symbol, a word or a character, is a few indices: its own, which is UNKNOWN if the
 texts that were learned from lack it, and for words those of its parts, the three

@@ -1,4 +1,4 @@
-"""Iterative LQR: the best actions from one start, for a policy to be measured by.
+"""Iterative LQR: the best actions from one start, as a reference for policies.
 
     u_t = limit · tanh(v_t),      v ← v + α k_t + K_t (s − s_old)
 

@@ -1,4 +1,4 @@
-"""How good policies of `control` are, and how errors flow through their physics."""
+"""Evaluation of policies of `control`, and of how errors flow through their physics."""
 
 from functools import partial
 from typing import Any

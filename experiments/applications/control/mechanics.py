@@ -1,4 +1,4 @@
-"""Mechanical systems that torques or forces drive, differentiable in all they take.
+"""Mechanical systems driven by torques or forces, and their differentiable steps.
 
     ds/dt = f(s, u),    s_{t+1} by a step of Runge–Kutta 4 with u held for dt
 

@@ -1,4 +1,4 @@
-"""A policy in a system: a small perceptron, its step in time, and how it does."""
+"""Policy of `control`: a small perceptron, its step in a system, and its episodes."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a policy is measured by: LQR near the goal, and iLQR from the same starts."""
+"""References for policies: LQR near the goal, and iLQR from the same starts."""
 
 from functools import partial
 from typing import Any

@@ -1,4 +1,4 @@
-"""What `control` shows: tables beside references, curves, and how errors flow."""
+"""Tables and pictures of `control`: beside references, curves, and flow of errors."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Policies that learn by errors through physics: pendulum, cart and pole, an arm.
+"""Study `control`: policies learned through differentiable physics.
 
     s_{t+1} = f(s_t, π_θ(s_t)),     dL/ds_t = ∂ℓ_t/∂s_t + dL/ds_{t+1} J_{t+1}
 

@@ -1,4 +1,4 @@
-"""The systems of `control`: a pendulum, a cart with a pole, an arm of two links."""
+"""Systems of `control`: a pendulum, a cart with a pole, an arm of two links."""
 
 import jax
 import jax.numpy as jnp

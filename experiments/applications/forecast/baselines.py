@@ -1,4 +1,4 @@
-"""Forecasts to beat: nothing changes, the season's mean, and linear models on lags.
+"""Baseline forecasts: the last value, the season's mean, and linear models on lags.
 
 Each says, for every origin and horizon, a value and the ends of an interval, [N, H, 3],
 in units of the series. Intervals are quantiles of the residuals that it was fitted to.
@@ -97,7 +97,8 @@ def _ridge(series: Series, prepared: Prepared) -> np.ndarray:
             np.nanmean((np.asarray(model.predict(inputs[held])) - y) ** 2)
             for model in models
         ]
-        best = Ridge(PENALTIES[int(np.argmin(errors))]).fit(*fit(series.test))
+        best = Ridge(PENALTIES[int(np.argmin(np.array(errors)))])
+        best.fit(*fit(series.test))
         out[first:, i] = best.predict(inputs)
     return out
 

@@ -1,4 +1,4 @@
-"""Is one forecast better than another, or is it chance? Diebold and Mariano's test.
+"""Diebold and Mariano's test: is one forecast better than another, or is it chance?
 
     d_t = e²_t − e′²_t,    V = (γ_0 + 2 Σ_{k < h} γ_k) / n,    S = c d̄ / √V
     c² = (n + 1 − 2h + h (h − 1) / n) / n

@@ -1,4 +1,4 @@
-"""How networks of `forecast` learn from windows of what was.
+"""Training of networks of `forecast` on windows of the past.
 
 Each network has a twin. The first learns without the validation part, which says after
 how many updates it is best; the twin, which learns from that part too, is then taken

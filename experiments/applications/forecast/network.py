@@ -1,4 +1,4 @@
-"""The network of `forecast`: at each step a value and an interval, for all horizons.
+"""Network of `forecast`: at each step a value and an interval, for all horizons.
 
     ℓ = ½ (z − m)² + ρ_.05(z − a) + ρ_.95(z − b),    ρ_q(e) = max(q e, (q − 1) e)
 

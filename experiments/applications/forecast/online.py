@@ -1,4 +1,4 @@
-"""How networks of `forecast` learn at every step, in the test part too.
+"""Online learning of networks of `forecast`: at every step, in the test part too.
 
 The learner is behind by the largest horizon, as only then all of its targets are known.
 From there the newest network is run on to the present without being told anything, and
@@ -18,7 +18,6 @@ from experiments.applications.forecast.learn import Learned
 from experiments.applications.forecast.network import Arrays, loss, losses, make_network
 from experiments.applications.forecast.series import Prepared, Series
 from experiments.harness.jobs import Way
-from experiments.networks.online import begin, draws as online_draws
 
 
 def is_online(rule: str) -> bool:
@@ -77,16 +76,15 @@ def _course(given, arrays, rate, key):
     params = network.init(of_params)
     zeros, horizons = network.carry(params), arrays.z.shape[1]
     counts = arrays.known.astype(arrays.z.dtype)
-    draws = online_draws(rule)
 
     def take(pair_and_state, at, number, reset):
         """Learn from one step; before the first there is nothing."""
         (params, opt_state), state = pair_and_state
         i = jnp.maximum(at, 0)
-        options = {"key": jax.random.fold_in(of_rule, number)} if draws else {}
         _, grads, state = rule.update(
             params, state, arrays.xs[i], (arrays.z[i], counts[i]),
-            weight=counts[i].mean(), mask=at >= 0, reset=reset, **options,
+            weight=counts[i].mean(), mask=at >= 0, reset=reset,
+            key=jax.random.fold_in(of_rule, number),
         )  # fmt: skip
         change, new = update.update(grads, opt_state, params)
         some = (at >= 0) & (counts[i].sum() > 0)
@@ -109,7 +107,7 @@ def _course(given, arrays, rate, key):
         return (pair, state), y.reshape(horizons, 3)
 
     known = max(0, origin - delay)  # steps whose targets are all before the origin
-    state = begin(rule, params, zeros, (arrays.xs[0], (arrays.z[0], counts[0])))
+    state = rule.init(params, zeros, (arrays.xs[0], (arrays.z[0], counts[0])))
     going = (params, update.init(params)), state
     if known:
         at = jnp.tile(jnp.arange(known), passes)

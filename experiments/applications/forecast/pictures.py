@@ -1,4 +1,4 @@
-"""The pictures of `forecast`: what was said of the last steps, errors by horizon."""
+"""Pictures of `forecast`: forecasts of the last steps, and errors by horizon."""
 
 from pathlib import Path
 from typing import Any

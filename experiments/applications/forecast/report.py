@@ -1,4 +1,4 @@
-"""The tables of `forecast`, beside figures of others, and the word on skill."""
+"""Tables of `forecast`, beside figures of others, and the verdict on skill."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How good forecasts are: errors by horizon, intervals, and whether there is skill."""
+"""Scores of forecasts: errors by horizon, intervals, and skill."""
 
 from typing import Any
 

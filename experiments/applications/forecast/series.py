@@ -1,4 +1,4 @@
-"""Series to forecast, and what a network is given of them.
+"""Series to forecast, and the arrays that networks are given of them.
 
     z_{t,h} = (y_{t+h} − r_t) / s_h
 

@@ -1,4 +1,4 @@
-"""Sunspots, weather, prices, or a series of one's own: what comes next, and how surely.
+"""Study `forecast`: sunspots, weather, prices, or a series of one's own.
 
 Each network says a value and an interval of 90 % for several horizons at each step, and
 is set beside forecasts that anybody can make, in a walk forward: what is said at a step

@@ -1,4 +1,4 @@
-"""A series of one's own, from a column of a CSV file, and its forecast as another."""
+"""A series of one's own, from a CSV file, and its forecast as another CSV file."""
 
 import csv
 import math

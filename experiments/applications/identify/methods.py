@@ -1,4 +1,4 @@
-"""Who identifies a plant: observers and networks that learn online, and linear models.
+"""Methods compared in `identify`: observers, online networks and linear models.
 
 Each predicts the next measurement before it is told, [settings, seeds, T].
 """
@@ -126,7 +126,6 @@ def learn(
     """
     # Of the prediction itself, so that value and gradient are y and ψ.
     online = choices.make_online(rule, model.step, lambda y, target: y)
-    draws = choices.draws(rule)
 
     def course(setting, xs, targets, key):
         of_params, of_rule = jax.random.split(key)
@@ -135,15 +134,15 @@ def learn(
         def body(state, inputs):
             params, own, online_state = state
             x, target, key = inputs
-            options = {"key": key} if draws else {}
             y, psi, online_state = online.update(
-                params, online_state, x, target, **options
+                params, online_state, x, target, key=key
             )
             params, own = follow.update(params, own, psi, y, target)
             return (params, own, online_state), (y, model.k(params))
 
         keys = jax.random.split(of_rule, len(xs))
-        state = params, follow.init(params), online.init(params, model.carry(params))
+        first = online.init(params, model.carry(params), (xs[0], targets[0]))
+        state = params, follow.init(params), first
         return jax.lax.scan(body, state, (xs, targets, keys))[1]
 
     ((name, values),) = settings.items()

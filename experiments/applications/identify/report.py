@@ -1,4 +1,4 @@
-"""What `identify` shows: errors around the change, and what k was taken for."""
+"""Table and picture of `identify`: errors around the change, and estimates of k."""
 
 import itertools
 from typing import Any

@@ -1,4 +1,4 @@
-"""Identify a plant while it runs, and again after its valves have changed.
+"""Study `identify`: a plant identified online, before and after its valves change.
 
 Two tanks, of which the lower level is measured, with noise. An observer with unknown
 physics and a small network learn at every step by online rules, beside a linear model

@@ -1,4 +1,4 @@
-"""Networks that say which digit an image shows, and the rules that train them.
+"""Networks of `images`, and the gradient rules that train them.
 
 Dense layers and convolutions are layers (function, activation) of static
 backpropagation; a convolution is of 5 × 5 pixels, and makes images half as wide. The

@@ -1,4 +1,4 @@
-"""The table and the pictures of `images`."""
+"""Table and pictures of `images`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Handwritten digits by four kinds of network, beside published test errors.
+"""Study `images`: handwritten digits by four kinds of network.
 
 Static: two perceptrons and a convolutional network. Through time: a GRU that reads an
 image row by row. Resilient: the smaller perceptron, by iRprop⁻ on the full batch.

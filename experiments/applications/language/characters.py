@@ -1,4 +1,4 @@
-"""A text to be scored, a network that reads it, and what it writes."""
+"""Texts of `language`, its network, and the sampling of text."""
 
 from typing import Any
 

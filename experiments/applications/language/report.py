@@ -1,4 +1,4 @@
-"""What `language` shows: a table beside published figures, curves, what it wrote."""
+"""Table and curves of `language`, beside published figures, and sampled text."""
 
 from collections.abc import Sequence
 from typing import Any

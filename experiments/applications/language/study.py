@@ -1,4 +1,4 @@
-"""A text by its characters: which comes next, beside n-grams; then it writes on.
+"""Study `language`: a model of characters, beside n-grams, and samples of it.
 
     p(x_{t+1} | x_1 … x_t) = softmax(y_t)
 

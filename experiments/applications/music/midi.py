@@ -1,4 +1,4 @@
-"""Music as MIDI files, to listen to."""
+"""Pieces of music written as MIDI files."""
 
 import os
 from collections.abc import Sequence

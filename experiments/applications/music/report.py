@@ -1,4 +1,4 @@
-"""What `music` shows: a table beside the published one, curves, piano rolls."""
+"""Table, curves and piano rolls of `music`, beside the published table."""
 
 from collections.abc import Sequence
 from typing import Any

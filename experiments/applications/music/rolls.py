@@ -1,4 +1,4 @@
-"""Pieces of music one after another in streams, and how likely simple models find them.
+"""Streams of pieces of music, as piano rolls, and their likelihood by simple models.
 
 A piece is a piano roll [T, 88]; its step t + 1 is to be predicted from those up to t.
 """

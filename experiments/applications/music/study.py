@@ -1,4 +1,4 @@
-"""Chorales and folk tunes: which keys sound next, beside a published table.
+"""Study `music`: which keys sound next in chorales and folk tunes.
 
     p(x_{t+1} | x_1 … x_t) = Π_k σ(y_{t,k})^{x_{t+1,k}} (1 − σ(y_{t,k}))^{1 − x_{t+1,k}}
 

@@ -1,4 +1,4 @@
-"""Classifiers that know no time, or some frames of it, to compare networks with."""
+"""Baseline classifiers for `robot`, of one frame or of several."""
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression

@@ -1,4 +1,4 @@
-"""What a robot that follows a wall sees, and networks that say how it goes on.
+"""Frames of the robot's sensors, and the networks of `robot`.
 
     mlp    h_t = tanh(U x_t + b)                 as a step without a state
     else   h_t = cell(θ, h_{t−1}, x_t)

@@ -1,4 +1,4 @@
-"""What `robot` shows: a table, what was taken for what, units against accuracy."""
+"""Tables and pictures of `robot`: accuracy, confusion, units against accuracy."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""A robot that follows a wall: what to do next, by what it sees now, or remembers.
+"""Study `robot`: the next move along a wall, by networks with and without memory.
 
 Static networks see one frame of the sensors. Recurrent ones see one frame at a time
 too, and keep a state: the claim is that they need fewer units for the same task.

@@ -1,4 +1,4 @@
-"""What a network hears, and how it says which digit that was.
+"""Network of `speech`, its features, and batches of recordings.
 
     h_t = cell(θ, h_{t−1}, x_t),    y_t = V r_t + c,
     r_t = h_t ("last"),  or  r_t = (h_1 + … + h_t) / t ("mean")

@@ -1,4 +1,4 @@
-"""The tables and the pictures of `speech`."""
+"""Tables and pictures of `speech`."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Spoken digits: what was said, by people who are known, and by people who are not.
+"""Study `speech`: spoken digits, by speakers known and unknown.
 
 A recurrent network reads a recording frame by frame, each as long as it is, and says
 after the last which digit it was. The official split has all six people in both parts;

@@ -1,4 +1,4 @@
-"""Which digit a recording that somebody made holds, as a run's networks hear it."""
+"""The digit in a WAV file of one's own, by the networks of a run."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a translation costs, by the reference's words or one's own, and its gradient."""
+"""Losses of `translate`, given the reference's words or its own, and their gradient."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""An encoder, a decoder that looks back at it, and their gradient through two unrolls.
+"""Network of `translate`: an encoder, a decoder with attention, and their gradient.
 
 A GRU reads a sentence x_1 … x_S from both ends, and another writes y_1, y_2, … to END:
 

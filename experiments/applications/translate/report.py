@@ -1,4 +1,4 @@
-"""The tables and the pictures of `translate`."""
+"""Tables and pictures of `translate`."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Networks of several seeds: their first weights, and what they say and score."""
+"""Networks of several seeds: first weights, translations, and scores."""
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial

@@ -1,4 +1,4 @@
-"""French to English, or back: an encoder, and a decoder that looks back at it.
+"""Study `translate`: French to English or back, by an encoder and a decoder.
 
 Two networks of GRUs, the second of which attends to the states of the first, learn by
 `jax.grad` over two unrolls: errors go back through the sentence that is written,

@@ -1,4 +1,4 @@
-"""Sentences as numbers, batches of them, and how good translations are.
+"""Sentences as indices of words, batches of them, and scores of translations.
 
 BLEU is that of a whole corpus as sacrebleu has it, of one reference each: text in small
 letters without accents, so that it compares with no BLEU of ordinary text.

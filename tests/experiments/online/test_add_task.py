@@ -92,7 +92,7 @@ def test_learning_online_is_rtrl_and_adam_step_by_step():
     params = network.init(jax.random.key(0))
     rule, adam = gradients.rtrl(network.step, add_task.loss), optax.adam(0.1)
     xs, targets = add_task.stream(jax.random.key(1), 4, (1, 2))
-    state = online.begin(rule, params, network.carry(params), (xs[0], targets[0]))
+    state = rule.init(params, network.carry(params), (xs[0], targets[0]))
     pair = params, adam.init(params)
     learn = jax.jit(online.learn_online(rule, adam))
     (got, _), losses = learn(pair, state, xs, targets, jax.random.key(2))
@@ -124,7 +124,7 @@ def test_every_rule_is_begun_and_learns():
     for name, make in _rules.RULES.items():
         rule = make(network.step, add_task.loss)
         example = xs[0], targets[0]
-        state = online.begin(rule, params, network.carry(params), example)
+        state = rule.init(params, network.carry(params), example)
         learn = jax.jit(online.learn_online(rule, sgd))
         pair = params, sgd.init(params)
         ((got, _), _), _ = learn(pair, state, xs, targets, jax.random.key(2))

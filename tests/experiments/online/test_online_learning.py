@@ -100,7 +100,7 @@ def small(**options):
 def test_a_cosine_is_that_of_an_approximation_with_rtrl():
     """Of an episode that one follows by hand, at parameters that do not change."""
     network = _predictor.step, _predictor.loss
-    snap = lambda step, loss: gradients.snap(step, loss, 1)
+    snap = lambda step, loss: gradients.snap(step, loss, order=1)
     update = optax.sgd(0.0)
     learner = _predictor.online(snap(*network), update, gradients.rtrl(*network))
     params = _predictor.init(jax.random.key(0), 3)

@@ -12,6 +12,7 @@ import pytest
 from bpvariants import gradients
 from experiments import data
 from experiments.data import _nyc_weather, _wall_following
+from experiments.networks.online import recurrent
 from experiments.online import (
     _sensor_streams as sensor_streams,
     _streaming_methods as methods,
@@ -149,20 +150,21 @@ def test_the_robot_is_read_with_and_without_a_header(monkeypatch, files, tmp_pat
 
 def test_steps_are_scored_before_they_are_learned_from(files):
     stream = sensor_streams.weather(20)
-    network = methods.recurrent("tanh", stream.xs.shape[1], 2, 1)
+    network = recurrent("tanh", stream.xs.shape[1], 2, 1)
     got = methods.learn(stream, network, gradients.rtrl, (0.1,), seeds=1)
     assert got.losses is not None
     of_params, _ = jax.random.split(jax.random.split(jax.random.key(0), 1)[0])
     params, adam = network.init(of_params), optax.adam(0.1)
     initial, opt_state = network.carry(params), adam.init(params)
     rule = gradients.rtrl(network.step, stream.loss)
-    state, update = rule.init(params, initial), jax.jit(rule.update)
+    inputs = stream.xs[0], stream.targets[0]
+    state, update = rule.init(params, initial, inputs), jax.jit(rule.update)
     assert got.errors[0, 0, 0] == pytest.approx(4 * stream.targets[0] ** 2)
     for t, (x, target) in enumerate(zip(stream.xs, stream.targets, strict=True)):
         if not stream.mask[t]:
             continue
         if stream.reset[t]:
-            state = rule.init(params, initial)
+            state = rule.init(params, initial, inputs)
         _, y = network.step(params, state.carry, x)
         value, grads, state = update(params, state, x, target)
         error = float(y[0] - target) ** 2
@@ -174,7 +176,7 @@ def test_steps_are_scored_before_they_are_learned_from(files):
 
 def test_truncated_bptt_step_by_step_is_bptt_if_it_looks_back_far_enough(files):
     stream = sensor_streams.weather(16)
-    network = methods.recurrent("tanh", stream.xs.shape[1], 2, 1)
+    network = recurrent("tanh", stream.xs.shape[1], 2, 1)
     params = network.init(jax.random.key(0)) | {"readout": jnp.ones((2, 1))}
     args = params, network.carry(params), stream.xs, jnp.asarray(stream.targets)
     flags = {"mask": jnp.asarray(stream.mask), "reset": jnp.asarray(stream.reset)}

@@ -93,7 +93,7 @@ def test_the_influence_has_no_kronecker_factors():
     rule = gradients.kf_rtrl(study.step, study.half_square)
     xs, targets, _ = study.stream(1)
     with pytest.raises(ValueError, match="params does not factorise"):
-        rule.init(jax.numpy.array(0.5), jax.numpy.ones(23), inputs=(xs[0], targets[0]))
+        rule.init(jax.numpy.array(0.5), jax.numpy.ones(23), (xs[0], targets[0]))
 
 
 def test_what_is_lost_is_said(tmp_path, monkeypatch, capsys):

@@ -36,19 +36,20 @@ def test_equals_bptt_at_the_memory_of_the_parameters(name, batch):
     want = jax.jit(gradients.bptt(step, squared_error))(*args)
     chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
     params, carry, xs, targets = args
-    state = rule.init(params, carry, inputs=(xs[0], targets[0]))
+    state = rule.init(params, carry, (xs[0], targets[0]))
     parts = len(jax.tree.leaves(carry))
     for leaf, kept in zip(jax.tree.leaves(params), state.influence, strict=True):
         assert kept is None or kept.shape == (*batch, parts, *leaf.shape)
 
 
-@pytest.mark.parametrize("with_inputs", [True, False])
-def test_a_step_that_mixes_units_is_refused(with_inputs):
+@pytest.mark.parametrize("in_init", [True, False])
+def test_a_step_that_mixes_units_is_refused(in_init):
     params = cells.tanh.init(jax.random.key(0), D, N, dtype=float)
     rule = gradients.diagonal_rtrl(cells.tanh, squared_error)
     args = params, jnp.zeros(N)
     x, target = jnp.ones(D), jnp.ones(N)
-    begin = lambda: rule.init(*args, inputs=(x, target))
-    go_on = lambda: rule.update(params, rule.init(*args), x, target)
+    begin = lambda rule: rule.init(*args, (x, target))
+    of_rtrl = begin(gradients.rtrl(cells.tanh, squared_error))
+    go_on = lambda: rule.update(params, of_rtrl, x, target)
     with pytest.raises(ValueError, match="element-wise"):
-        (begin if with_inputs else go_on)()
+        begin(rule) if in_init else go_on()

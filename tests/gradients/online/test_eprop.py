@@ -1,6 +1,6 @@
 """E-prop: eligibility traces written by hand, and where it is exact."""
 
-from functools import cache
+from functools import cache, partial
 
 import chex
 import jax
@@ -105,16 +105,26 @@ def online_rule(step, feedback="symmetric"):
     return rule._replace(update=jax.jit(rule.update))
 
 
+@cache
+def with_signal(step):
+    """Return the rule of targets (label, how much its loss counts, learning signal)."""
+    loss = lambda y, target: target[1] * square(y, target[0])
+    signal = lambda y, target: target[2]
+    rule = gradients.eprop(step, loss, visible=VISIBLE[step], signal=signal)
+    return rule._replace(update=jax.jit(rule.update))
+
+
 def online(rule, args, **options):
     """Return the gradients of each step, one after the other."""
     params, carry, xs, targets = args
-    state, found = rule.init(params, carry, inputs=(xs[0], targets[0])), []
-    everywhere = jnp.ones(targets.shape[:-1], bool)
-    weights = jnp.ones(targets.shape[:-1])
+    of_step = lambda t: jax.tree.map(lambda leaf: leaf[t], (xs, targets))
+    state, found = rule.init(params, carry, of_step(0)), []
+    everywhere = jnp.ones(xs.shape[:-1], bool)
+    weights = jnp.ones(xs.shape[:-1])
     given = {"weight": weights, "mask": everywhere, "reset": ~everywhere}
-    for t, (x, target) in enumerate(zip(xs, targets, strict=True)):
+    for t in range(len(xs)):
         now = {name: values[t] for name, values in (given | options).items()}
-        _, grads, state = rule.update(params, state, x, target, **now)
+        _, grads, state = rule.update(params, state, *of_step(t), **now)
         found.append(grads)
     return found
 
@@ -234,11 +244,14 @@ def total_signals(step, args, shares):
 
 @pytest.mark.parametrize("step", [rate, adaptive, lstm])
 def test_is_bptt_with_the_total_derivative_and_not_with_that_of_the_step(step):
-    args = problem(step)
-    signals = total_signals(step, args, jnp.full((4, 2), 1 / 2))
+    *rest, targets = args = problem(step)
+    # A signal is the derivative of an example's own loss, of which a step of two
+    # examples takes the half: so it is twice dE/dz of the mean E of the batch.
+    signals = 2 * total_signals(step, args, jnp.full((4, 2), 1 / 2))
+    given = *rest, (targets, jnp.ones((4, 2)), signals)
     add = lambda *parts: sum(parts) / len(parts)
     _, want = bptt(step)(*args)
-    got = jax.tree.map(add, *online(online_rule(step), args, signal=signals))
+    got = jax.tree.map(add, *online(with_signal(step), given))
     assert_same(got, want)
     instantaneous = jax.tree.map(add, *online(online_rule(step), args))
     assert_same(instantaneous["readout"], want["readout"])
@@ -247,33 +260,33 @@ def test_is_bptt_with_the_total_derivative_and_not_with_that_of_the_step(step):
 
 
 def test_total_derivatives_go_along_a_sequence_also_where_no_loss_counts():
+    """Signals are weighted as losses are, so that how much these count is in targets.
+
+    Of the 8 losses each has the share 1/8: with dE/dz_t itself the signal is 8 dE/dz_t.
+    """
     args = params, carry, xs, targets = problem(rate)
     weights = jnp.zeros((4, 2)).at[1, 0].set(3.0).at[3].set(jnp.array([1.0, 2.0]))
-    signals = total_signals(rate, args, weights / jnp.sum(weights))
-    (value, last), want = bptt(rate)(*args, weights)
-    rule = along_sequence(rate)
-    assert_same(rule(*args, weights, signal=signals), ((value, last), want))
-    everywhere = total_signals(rate, args, jnp.full((4, 2), 1 / 8))
-    assert_same(rule(*args, signal=everywhere), bptt(rate)(*args))
-    # Windows that have a signal are updated from, though no loss counts in the first.
+    shares = weights / jnp.sum(weights)
+    signals = 8 * total_signals(rate, args, shares)
+    want = bptt(rate)(*args, weights)
+    rule = jax.jit(gradients.over_sequence(with_signal(rate)))
+    assert_same(rule(params, carry, xs, (targets, 8 * shares, signals)), want)
+    everywhere = 8 * total_signals(rate, args, jnp.full((4, 2), 1 / 8))
+    given = targets, jnp.ones((4, 2)), everywhere
+    assert_same(rule(params, carry, xs, given), bptt(rate)(*args))
+    # Windows are updated from if their signals count, though none of their losses does.
     sgd = optax.sgd(1.0)
-    eprop = gradients.eprop(rate, square, visible=second)
-    learn = jax.jit(gradients.over_sequence(eprop, every=1, update=sgd))
+    learn = jax.jit(gradients.over_sequence(with_signal(rate), every=1, update=sgd))
     pair = params, sgd.init(params)
-    short = lambda leaf: leaf[:1]
     none = jnp.zeros((1, 2), bool)
-    args = pair, carry, short(xs), short(targets), jnp.zeros((1, 2))
-    _, (got, _) = learn(*args, signal=short(signals), mask=~none)
-    (step_grads,) = online(
-        online_rule(rate),
-        (params, carry, short(xs), short(targets)),
-        weight=jnp.zeros((1, 2)),
-        signal=short(signals),
-    )
+    given = xs[:1], (targets[:1], jnp.zeros((1, 2)), signals[:1])
+    _, (got, _) = learn(pair, carry, *given, mask=~none)
+    (step_grads,) = online(with_signal(rate), (params, carry, *given))
     assert jnp.any(step_grads["recurrent"] != 0)
     assert_same(got, jax.tree.map(jnp.subtract, params, step_grads))
-    _, (got, _) = learn(*args, signal=short(signals), mask=none)
-    chex.assert_trees_all_equal(got, params)
+    for nothing in ({"mask": none}, {"weights": jnp.zeros((1, 2))}):
+        _, (got, _) = learn(pair, carry, *given, **nothing)
+        chex.assert_trees_all_equal(got, params)
 
 
 def test_feedback_goes_on_learning_in_a_state_that_is_kept():
@@ -281,7 +294,7 @@ def test_feedback_goes_on_learning_in_a_state_that_is_kept():
     feedback = gradients.AdaptiveFeedback(fixed_weights(), 0.05, 0.1)
     rule = gradients.eprop(rate, square, visible=second, feedback=feedback)
     run = jax.jit(gradients.over_sequence(rule, keep_state=True))
-    start = state = rule.init(params, carry, inputs=(xs[0], targets[0]))
+    start = state = rule.init(params, carry, (xs[0], targets[0]))
     (value, whole), want = run(params, state, xs, targets)
     values, parts = [], []
     for part in (slice(0, 2), slice(2, 4)):
@@ -358,15 +371,17 @@ def test_resets_separate_sequences():
 
 def test_padding_leaves_all_that_is_remembered():
     params, carry, xs, targets = problem(rate)
-    rule = online_rule(rate)
-    before = rule.init(params, carry, inputs=(xs[0], targets[0]))
+    rule = with_signal(rate)
+    targets = targets, jnp.ones((4, 2)), jnp.ones((4, 2, N))
+    of_step = lambda t: jax.tree.map(lambda leaf: leaf[t], (xs, targets))
+    before = rule.init(params, carry, of_step(0))
     on, off = jnp.array([False, True]), jnp.zeros(2, bool)
     spoil = lambda leaf: leaf.at[0].set(jnp.nan)
-    given = {"weight": jnp.ones(2), "reset": off, "signal": jnp.ones((2, N))}
-    _, _, state = rule.update(params, before, xs[0], targets[0], mask=~off, **given)
-    given |= {"mask": on, "reset": ~on, "signal": spoil(given["signal"])}
-    x, target = spoil(xs[1]), spoil(targets[1])
-    _, grads, after = rule.update(params, state, x, target, **given)
+    given = {"weight": jnp.ones(2), "reset": off}
+    _, _, state = rule.update(params, before, *of_step(0), mask=~off, **given)
+    given |= {"mask": on, "reset": ~on}
+    inputs = jax.tree.map(spoil, of_step(1))
+    _, grads, after = rule.update(params, state, *inputs, **given)
     chex.assert_tree_all_finite((grads, after))
     of_first = lambda state: jax.tree.map(lambda leaf: leaf[0], state)
     assert_same(of_first(after), of_first(state))
@@ -377,7 +392,7 @@ def test_adaptive_feedback_nears_the_readout():
     params, carry, xs, targets = problem(rate)
     feedback = gradients.AdaptiveFeedback(fixed_weights(), 0.05, 0.1)
     rule = gradients.eprop(rate, square, visible=second, feedback=feedback)
-    state = rule.init(params, carry, inputs=(xs[0], targets[0]))
+    state = rule.init(params, carry, (xs[0], targets[0]))
     _, grads, state = jax.jit(rule.update)(params, state, xs[0], targets[0])
     readout = 0.9 * params["readout"] - 0.05 * grads["readout"]
     gap = fixed_weights() - params["readout"].T
@@ -387,7 +402,7 @@ def test_adaptive_feedback_nears_the_readout():
 def test_remembers_in_float32_and_compiles_once():
     params, carry, xs, targets = unread_problem(dtype=jnp.bfloat16)
     rule = gradients.eprop(unread, square, visible=VISIBLE[unread])
-    state = rule.init(params, carry, inputs=(xs[0], targets[0]))
+    state = rule.init(params, carry, (xs[0], targets[0]))
     traces = []
     update = jax.jit(lambda *args: traces.append(args) or rule.update(*args))
     _, _, state = update(params, state, xs[0], targets[0])
@@ -398,18 +413,31 @@ def test_remembers_in_float32_and_compiles_once():
     chex.assert_tree_all_finite(grads)
 
 
+def seven(y, target):
+    return jnp.zeros((*y.shape[:-1], 7))
+
+
 @pytest.mark.parametrize(
     ("visible", "options", "message"),
     [
         (lambda carry: carry[0] + 9, {}, "visible must pick leaves .* returned"),
         (lambda carry: carry[5], {}, "visible must pick leaves .* it says: tuple"),
         (lambda carry: carry[0][..., 1], {}, "visible must pick leaves .* it says: "),
-        (second, {"signal": jnp.zeros((2, 7))}, r"signal must have .* got \(2, 7\)"),
+        (second, {"signal": seven}, r"signal must return .* got \[\(2, 7\)\]"),
     ],
 )
 def test_what_does_not_fit_is_named(visible, options, message):
     params, carry, xs, targets = problem(rate)
-    rule = gradients.eprop(rate, square, visible=visible)
-    state = gradients.eprop(rate, square, visible=second).init(params, carry)
+    rule = gradients.eprop(rate, square, visible=visible, **options)
+    inputs = xs[0], targets[0]
+    state = gradients.eprop(rate, square, visible=second).init(params, carry, inputs)
     with pytest.raises(ValueError, match=message):
-        rule.update(params, state, xs[0], targets[0], **options)
+        rule.update(params, state, *inputs)
+
+
+def test_a_signal_is_a_function_and_takes_the_place_of_feedback():
+    make = partial(gradients.eprop, rate, square, visible=second)
+    with pytest.raises(ValueError, match=r"signal must be a function .* got Array"):
+        make(signal=jnp.zeros((2, N)))
+    with pytest.raises(ValueError, match="signal takes the place of what feedback wei"):
+        make(signal=seven, feedback=fixed_weights())

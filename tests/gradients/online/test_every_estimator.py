@@ -1,6 +1,5 @@
 """What estimates that are drawn at random share: all but the numbers they draw."""
 
-import inspect
 from functools import cache, partial
 from typing import NamedTuple
 
@@ -45,9 +44,7 @@ def compiled(estimator, step, loss):
     online = estimator(traced, loss)
 
     def start(params, carry, x, target, initial=None):
-        takes_inputs = "inputs" in inspect.signature(online.init).parameters
-        inputs = {"inputs": (x, target)} if takes_inputs else {}
-        return online.init(params, carry, initial, **inputs)
+        return online.init(params, carry, (x, target), initial=initial)
 
     rule = jax.jit(gradients.over_sequence(online))
     return Compiled(rule, jax.jit(online.update), start, traces)

@@ -55,7 +55,7 @@ ORDER = ("recurrent", "in", "readout")
 def along(params_tangent, params, carry, xs, targets, flags):
     """Return the estimate of one direction, and what is left in the state."""
     online = gradients.forward_gradient(step, loss)
-    state = online.init(params, carry)
+    state = online.init(params, carry, (xs[0], targets[0]))
     state = state._replace(params_tangent=params_tangent, drawn=jnp.array(True))
 
     def body(state, inputs):
@@ -95,7 +95,7 @@ def test_directions_are_averaged_and_stay_from_call_to_call(distribution):
         step, loss, directions=3, distribution=distribution
     )
     update = jax.jit(online.update)
-    state, total = online.init(params, carry), 0.0
+    state, total = online.init(params, carry, (xs[0], targets[0])), 0.0
     assert not np.any(state.params_tangent["recurrent"])
     for t in range(5):
         key = jax.random.key(t)
@@ -152,7 +152,7 @@ def test_a_step_may_have_a_loop_with_no_way_back():
 
 def test_settings_are_checked():
     for directions in (0, -1, 1.5, None):
-        with pytest.raises(ValueError, match="directions must be a whole number from"):
+        with pytest.raises(ValueError, match="directions must be an integer of "):
             gradients.forward_gradient(step, loss, directions=directions)
     with pytest.raises(ValueError, match=r"distribution must be one of \['normal', "):
         gradients.forward_gradient(step, loss, distribution="uniform")

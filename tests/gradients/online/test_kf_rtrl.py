@@ -154,7 +154,7 @@ def test_what_does_not_factorise_is_refused(reason):
     params = {"cell": {key: jnp.ones(shape) for key, shape in shapes.items()}}
     rule = gradients.kf_rtrl(lambda p, *more: step(p["cell"], *more), square)
     with pytest.raises(ValueError, match="does not factorise") as caught:
-        rule.init(params, jnp.ones(2), inputs=(jnp.ones(2), jnp.ones(2)))
+        rule.init(params, jnp.ones(2), (jnp.ones(2), jnp.ones(2)))
     for word in (f"params['cell']['{next(iter(shapes))}']", reason, "gradients.rtrl"):
         assert word in str(caught.value)
 
@@ -176,7 +176,7 @@ def with_signs(step, loss, several=True):
             return state, (value, grads, state.influence)
 
         first = jax.tree.map(lambda leaf: leaf[0], (xs, targets))
-        state = online.init(params, carry, initial, inputs=first)
+        state = online.init(params, carry, first, initial=initial)
         steps = signs, xs, targets, flags
         state, (values, grads, influence) = jax.lax.scan(body, state, steps)
         counts = jnp.where(flags["mask"], flags["weight"], 0)
@@ -334,7 +334,7 @@ def test_signs_differ_between_examples_and_pairs(dtype):
     params = (normal(0, 2, 2).astype(dtype), normal(1, 2, 2).astype(dtype))
     h, x, target = jnp.ones((3, 32, 2), dtype)
     online = gradients.kf_rtrl(two_blocks, square)
-    state = online.init(params, (h, h), inputs=(x, target))
+    state = online.init(params, (h, h), (x, target))
     chex.clear_trace_counter()
     update = jax.jit(chex.assert_max_traces(online.update, n=1))
     first, second = jax.random.split(jax.random.key(0))
@@ -356,11 +356,11 @@ def test_signs_differ_between_examples_and_pairs(dtype):
 def test_mistakes_are_named(make_problem):
     step, loss, (params, carry, xs, targets), _ = make_problem("tanh", batch=(2,))
     online, x, target = gradients.kf_rtrl(step, loss), xs[0], targets[0]
-    with pytest.raises(ValueError, match=r"inputs must be given.*inputs=\(x, target\)"):
-        online.init(params, carry)
+    with pytest.raises(ValueError, match=r"inputs must be the pair \(x, target\)"):
+        online.init(params, carry, x)
     shapes = jax.tree.map(jnp.shape, (x, target), is_leaf=lambda a: hasattr(a, "shape"))
     shapes = tuple(jax.ShapeDtypeStruct(shape, float) for shape in shapes)
-    state = online.init(params, carry, inputs=shapes)
+    state = online.init(params, carry, shapes)
     with pytest.raises(ValueError, match="key must be given"):
         online.update(params, state, x, target)
     more = {"key": jax.random.key(0)}

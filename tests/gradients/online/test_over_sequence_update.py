@@ -66,7 +66,8 @@ def by_hand(online, optimizer, every, args, options, keys=None, with_value=False
     opt_state, losses, weight_of_all = optimizer.init(params), 0.0, 0.0
     ones = jnp.ones(xs.shape[:-1], xs.dtype)
     weights = options.get("weights", ones) * options.get("mask", ones)
-    state = online.init(params, carry, options.get("initial"))
+    inputs, initial = (xs[0], targets[0]), options.get("initial")
+    state = online.init(params, carry, inputs, initial=initial)
     names = {"weights": "weight", "mask": "mask", "reset": "reset"}
     for begin in range(0, len(xs), every):
         grads, value, total = jax.tree.map(jnp.zeros_like, params), 0.0, 0.0
@@ -163,9 +164,9 @@ def test_with_forgetting_it_is_the_recurrent_update_of_the_tutorial(scale_past):
 def noisy(online):
     """Return an online rule that draws at random, and needs what a step takes."""
 
-    def init(params, carry, initial=None, batch_shape=None, *, inputs):
+    def init(params, carry, inputs, *, initial=None):
         assert [a.shape for a in inputs] == [(*BATCH, 1)] * 2
-        return online.init(params, carry, initial, batch_shape)
+        return online.init(params, carry, inputs, initial=initial)
 
     def update(*args, key, **options):
         value, grads, state = online.update(*args, **options)
@@ -182,11 +183,8 @@ def test_keys_go_to_steps(make_key):
     pair = params, sgd.init(params)
     learn = jitted(noisy(RTRL), 3, sgd)
     got = learn(pair, carry, xs, targets, key=key)
-    with_inputs = noisy(RTRL)
-    inputs = xs[0], targets[0]
-    bound = OnlineRule(partial(with_inputs.init, inputs=inputs), with_inputs.update)
     args, keys = (params, carry, xs, targets), jax.random.split(key, T)
-    assert_same(got, by_hand(bound, sgd, 3, args, {}, keys))
+    assert_same(got, by_hand(noisy(RTRL), sgd, 3, args, {}, keys))
 
 
 def test_one_program_for_all_calls_and_learning_rates():
@@ -259,7 +257,7 @@ def test_a_state_that_is_kept_makes_one_call_of_many():
     initial = options["initial"]
     want = jitted(RTRL, 1, adam)(pair, carry, xs, targets, **given, initial=initial)
     learn = jax.jit(gradients.over_sequence(RTRL, update=adam, keep_state=True))
-    state = RTRL.init(params, carry, initial, inputs=(xs[0], targets[0]))
+    state = RTRL.init(params, carry, (xs[0], targets[0]), initial=initial)
     for part in (slice(0, 1), slice(1, 5), slice(5, T)):
         options = {name: flags[part] for name, flags in given.items()}
         (_, state), pair = learn(pair, state, xs[part], targets[part], **options)
@@ -281,13 +279,10 @@ def test_mistakes_are_named():
     for wrong in (params, (params, params)):
         with pytest.raises(ValueError, match=r"pair \(params, opt_state\)"):
             learn(wrong, carry, xs, targets)
-    run = gradients.over_sequence(RTRL)
-    with pytest.raises(ValueError, match="signal is given, and this online rule takes"):
-        run(params, carry, xs, targets, signal=jnp.zeros((T, *BATCH, 2)))
     kept = gradients.over_sequence(RTRL, keep_state=True)
     with pytest.raises(ValueError, match="carry must be the state of the online rule"):
         kept(params, carry, xs, targets)
-    state = RTRL.init(params, carry)
+    state = RTRL.init(params, carry, (xs[0], targets[0]))
     with pytest.raises(ValueError, match="initial must be given to the init"):
         kept(params, state, xs, targets, initial=carry)
     with pytest.raises(ValueError, match="targets must have 7 time steps"):

@@ -66,7 +66,7 @@ def estimates(step, window):
             )
             return state, grads
 
-        state = online.init(params, carry)
+        state = online.init(params, carry, (xs[0], targets[0]))
         _, grads = jax.lax.scan(body, state, (signs, xs, targets, flags))
         counts = jnp.where(flags["mask"], flags["weight"], 0).sum(1)
         return jax.tree.map(lambda g: jnp.tensordot(counts / counts.sum(), g, 1), grads)
@@ -118,7 +118,7 @@ def test_what_is_added_up_begins_anew_where_all_examples_do():
 
     def run(reset, mask=None):
         mask = jnp.ones((T, 2), bool) if mask is None else mask
-        state, seen = online.init(params, carry), []
+        state, seen = online.init(params, carry, (xs[0], targets[0])), []
         for t in range(T):
             flags = {"mask": mask[t], "reset": reset[t]}
             key = jax.random.key(t)
@@ -181,8 +181,8 @@ def test_memory_does_not_grow_with_length():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"pairs": 0}, "pairs must be a whole number from 1 up, got 0"),
-        ({"window": 1.5}, "window must be a whole number from 1 up, got 1.5"),
+        ({"pairs": 0}, "pairs must be an integer of at least 1, got 0"),
+        ({"window": 1.5}, "window must be an integer of at least 1, got 1.5"),
         ({"sigma": 0.0}, "sigma must be positive, got 0.0"),
         ({"distribution": "uniform"}, r"distribution must be one of \['normal', "),
     ],

@@ -121,7 +121,7 @@ def test_equals_bptt_in_every_leaf_and_leaves_none_out(name):
 
 
 @pytest.mark.parametrize("name", ["tanh", "stack", "gru_reset_first"])
-def test_of_a_batch_with_masks_and_resets_also_begun_without_inputs(name):
+def test_of_a_batch_with_masks_and_resets_also_step_by_step(name):
     step, (params, carry, xs, targets) = problem(name, (2,))
     mask = jnp.arange(T)[:, None] < jnp.array([[T, T - 1]])
     reset = jnp.arange(T)[:, None] == jnp.array([[2, 1]])
@@ -140,7 +140,7 @@ def test_of_a_batch_with_masks_and_resets_also_begun_without_inputs(name):
             )
             return state, (value, grads, jnp.sum(mask))
 
-        start = rule.init(params, carry)
+        start = rule.init(params, carry, (xs[0], targets[0]))
         inputs = xs, targets, mask, reset
         state, (values, grads, counts) = jax.lax.scan(body, start, inputs)
         mean = partial(jnp.tensordot, counts / jnp.sum(mask), axes=1)
@@ -154,7 +154,7 @@ def test_of_a_batch_with_masks_and_resets_also_begun_without_inputs(name):
 def rows(name):
     step, (params, carry, xs, targets) = problem(name)
     rule = gradients.rtrl(step, squared_error)
-    state = rule.init(params, carry, inputs=(xs[0], targets[0]))
+    state = rule.init(params, carry, (xs[0], targets[0]))
     return [None if leaf is None else len(leaf) for leaf in state.influence]
 
 
@@ -195,13 +195,13 @@ def test_other_inputs_than_init_was_given_are_refused_not_dropped():
     params = {"w": jnp.eye(N), "b": jnp.ones((D, N))}
     rule = gradients.rtrl(gated, squared_error)
     poor, rich = (jnp.ones(N), None), (jnp.ones(N), jnp.ones(D))
-    state = rule.init(params, jnp.ones(N), inputs=(poor, jnp.ones(N)))
+    state = rule.init(params, jnp.ones(N), (poor, jnp.ones(N)))
     with pytest.raises(ValueError, match="init"):
         rule.update(params, state, rich, jnp.ones(N))
-    state = rule.init(params, jnp.ones(N))  # without inputs there is place for all
-    for x in (rich, poor):
-        _, grads, state = rule.update(params, state, x, jnp.zeros(N))
-    assert jnp.all(grads["b"] != 0)
+    state = rule.init(params, jnp.ones(N), (rich, jnp.ones(N)))
+    _, _, state = rule.update(params, state, rich, jnp.zeros(N))
+    with pytest.raises(ValueError, match="init"):  # for which b has no rows at all
+        rule.update(params, state, poor, jnp.zeros(N))
 
 
 @pytest.mark.parametrize("once", [True, False])
@@ -214,9 +214,8 @@ def test_what_has_no_forward_derivative_is_refused(once):
     twice = lambda h: jax.lax.fori_loop(0, 2, lambda _, h: clipped(h), h)
     step = lambda w, h, x: ((clipped if once else twice)(h * w + x), h)
     rule = gradients.rtrl(step, squared_error)
-    state = rule.init(jnp.ones(N), jnp.ones(N))
     with pytest.raises(ValueError, match="custom_vjp"):
-        rule.update(jnp.ones(N), state, jnp.ones(N), jnp.ones(N))
+        rule.init(jnp.ones(N), jnp.ones(N), (jnp.ones(N), jnp.ones(N)))
 
 
 def test_a_derivative_of_ones_own_is_honoured():

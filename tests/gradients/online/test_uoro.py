@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from functools import cache, partial
+from functools import cache
 
 import chex
 import jax
@@ -41,7 +41,7 @@ def with_signs(step, loss):
             )
             return state, (value, grads)
 
-        state = online.init(params, carry, initial, inputs=(xs[0], targets[0]))
+        state = online.init(params, carry, (xs[0], targets[0]), initial=initial)
         sequence = signs, xs, targets, flags
         state, (values, grads) = jax.lax.scan(body, state, sequence)
         counts = jnp.where(flags["mask"], flags["weight"], 0).sum(1)
@@ -126,7 +126,7 @@ def test_equations_as_printed(make_problem):
     params, h, xs, targets = jax.tree.map(np.asarray, args)
     (recurrent, feedforward), readout = params["hidden"], params["readout"]
     online = gradients.uoro(step, loss)
-    state = online.init(params, h, inputs=(xs[0], targets[0]))
+    state = online.init(params, h, (xs[0], targets[0]))
     update = jax.jit(online.update)
     s, theta, eps = np.zeros(3), [np.zeros((3, 3)), np.zeros((2, 3))], 1e-7
     length = lambda parts: np.sqrt(sum(np.sum(part**2) for part in parts))
@@ -161,8 +161,7 @@ def test_nothing_is_kept_of_what_does_not_reach_the_carry(make_problem):
     step, loss, args, _ = make_problem("tanh", batch=(2, 3))
     params, carry, xs, targets = args
     online = gradients.uoro(step, loss)
-    init = partial(online.init, inputs=(xs[0], targets[0]))
-    state = jax.eval_shape(init, params, carry)
+    state = jax.eval_shape(online.init, params, carry, (xs[0], targets[0]))
     assert state.params_factor["readout"] is None
     shapes = [part.shape for part in state.params_factor["hidden"]]
     assert shapes == [(2, 3, 3, 3), (2, 3, 2, 3)]
@@ -174,7 +173,7 @@ def test_signs_are_drawn_for_each_example(make_problem):
     online = gradients.uoro(step, loss)
     alike = lambda a: jnp.broadcast_to(a[:1], a.shape)
     x, target, carry = alike(xs[0]), alike(targets[0]), alike(carry)
-    state = online.init(params, carry, inputs=(x, target))
+    state = online.init(params, carry, (x, target))
     update = jax.jit(online.update)
     _, _, state = update(params, state, x, target, key=jax.random.key(0))
     signs = np.sign(np.asarray(state.carry_factor[0]))
@@ -203,9 +202,9 @@ def test_states_and_parameters_may_differ_in_dtype_or_be_missing():
 
 
 def test_inputs_are_asked_for(make_problem):
-    step, loss, (params, carry, _, _), _ = make_problem("tanh")
-    with pytest.raises(ValueError, match=r"inputs must be given .* inputs=\(x, target"):
-        gradients.uoro(step, loss).init(params, carry)
+    step, loss, (params, carry, xs, _), _ = make_problem("tanh")
+    with pytest.raises(ValueError, match=r"inputs must be the pair \(x, target\)"):
+        gradients.uoro(step, loss).init(params, carry, xs[0])
 
 
 def test_richer_inputs_than_init_was_given_are_refused_not_dropped():
@@ -216,6 +215,6 @@ def test_richer_inputs_than_init_was_given_are_refused_not_dropped():
     params = {"w": jnp.ones(2), "b": jnp.ones(2)}
     rule = gradients.uoro(step, lambda y, target: jnp.sum((y - target) ** 2))
     target, key = jnp.ones(2), jax.random.key(0)
-    state = rule.init(params, jnp.ones(2), inputs=(jnp.ones(2), target))
+    state = rule.init(params, jnp.ones(2), (jnp.ones(2), target))
     with pytest.raises(ValueError, match=r"params\['b'\] reaches the carry now"):
         rule.update(params, state, jnp.ones(3), target, key=key)

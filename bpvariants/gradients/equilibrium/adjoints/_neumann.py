@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
+from bpvariants._checks import check_count
 from bpvariants._examples import norm, normalised, relative, times
 from bpvariants.gradients.equilibrium._iteration import FixedPointInfo
 from bpvariants.gradients.equilibrium._protocols import check_no_start
@@ -54,10 +55,7 @@ class neumann:
 
     def __post_init__(self):
         """Check the settings."""
-        if not isinstance(self.terms, int) or self.terms < 0:
-            raise ValueError(
-                f"terms must be an integer of at least 0, got {self.terms!r}."
-            )
+        check_count("terms", self.terms, minimum=0)
 
     def __call__(self, matvec, b, batch_ndim, start=None):
         """Return z, and how each example [*batch] was solved."""

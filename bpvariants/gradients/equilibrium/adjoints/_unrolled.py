@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
+from bpvariants._checks import check_count
 from bpvariants._examples import norm, normalised, relative, times
 from bpvariants.gradients.equilibrium._iteration import FixedPointInfo
 from bpvariants.gradients.equilibrium._protocols import check_no_start
@@ -65,10 +66,7 @@ class unrolled:
 
     def __post_init__(self):
         """Check the settings."""
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise ValueError(
-                f"steps must be an integer of at least 1, got {self.steps!r}."
-            )
+        check_count("steps", self.steps)
         check_relaxation(self.damping, self.tol, 1)
 
     def __call__(self, matvec, b, batch_ndim, start=None):

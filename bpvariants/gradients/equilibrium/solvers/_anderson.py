@@ -8,13 +8,13 @@ mixing β, the ridge λ:
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
-from bpvariants._checks import are_numbers, check_limits
+from bpvariants._checks import are_numbers, check_count, check_limits
 from bpvariants._examples import norm, times
 from bpvariants.gradients.equilibrium._iteration import iterate_vectors, Method
 from bpvariants.gradients.equilibrium._protocols import solve_linear
@@ -152,9 +152,3 @@ def _leading(array: jax.Array, size: jax.Array) -> jax.Array:
 def append(history: jax.Array, new: jax.Array) -> jax.Array:
     """Add a row [*batch, n] to a history [*batch, m, n], and drop its oldest."""
     return jnp.concatenate([history[..., 1:, :], new[..., None, :]], axis=-2)
-
-
-def check_count(name: str, value: Any) -> None:
-    """Check what is the size of an array, so must be known when tracing."""
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")

@@ -13,13 +13,12 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import register_dataclass
 
-from bpvariants._checks import check_limits
+from bpvariants._checks import check_count, check_limits
 from bpvariants._examples import norm, times
 from bpvariants.gradients.equilibrium._iteration import iterate_vectors, Method
 from bpvariants.gradients.equilibrium._protocols import solve_linear
 from bpvariants.gradients.equilibrium.solvers._anderson import (
     append,
-    check_count,
     REBOUND,
 )
 

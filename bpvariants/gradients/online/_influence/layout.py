@@ -91,11 +91,9 @@ def influence_pattern(
     return LeafPattern(kind, first, pattern)
 
 
-def lay_out(
-    pattern: LeafPattern, shape: tuple[int, ...], whole: bool
-) -> LeafLayout | None:
+def lay_out(pattern: LeafPattern, shape: tuple[int, ...]) -> LeafLayout | None:
     """Return the rows to keep for an array of this shape, None if there are none."""
-    rows = rows_by_kind(pattern, whole)
+    rows = rows_by_kind(pattern)
     if not len(rows):
         return None
     allowed = entries_of(pattern.influence, rows, False)
@@ -103,18 +101,17 @@ def lay_out(
     return LeafLayout(over_shape(rows), over_shape(allowed))
 
 
-def rows_by_kind(pattern: LeafPattern, whole: bool) -> np.ndarray:
+def rows_by_kind(pattern: LeafPattern) -> np.ndarray:
     """Return the rows of M kept for each kind of column, int [K, kinds].
 
-    All of them if `whole`, or if most are, so as to multiply by all of J.
+    All of them if most are, so as to multiply by all of J.
     """
     columns = pattern.influence
     num_carry, counts = len(columns), columns.sum(axis=0)
     most = int(counts.max(initial=0))
     first = np.argsort(~columns, axis=0, kind="stable")[:most]
     rows = np.where(np.arange(most)[:, None] < counts, first, num_carry)
-    differ = (rows != rows[:, :1]).any()
-    if (whole and most) or (2 * most > num_carry and differ):
+    if 2 * most > num_carry and (rows != rows[:, :1]).any():
         return np.repeat(np.arange(num_carry)[:, None], rows.shape[1], axis=1)
     return rows
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bpvariants._carries import example_shapes
 from bpvariants._jaxpr.jacobian_entries import Entries, plan_entries
 from bpvariants._jaxpr.linearisation import tangent_program, TangentProgram
 from bpvariants._jaxpr.sparsity import dependence
@@ -22,7 +23,8 @@ from bpvariants.gradients.online._influence.layout import (
     rows_by_kind,
     spread_over,
 )
-from bpvariants.types import PyTree, Step
+from bpvariants.gradients.online._online_step import OnlineStep
+from bpvariants.types import PyTree
 
 FEW = 4  # backward passes that cost less than to look for entries
 
@@ -66,47 +68,31 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    step_of_example: Step,
+    now: OnlineStep,
     params: PyTree,
-    carry: PyTree,
-    inputs: PyTree,
     *,
     order: int | None = None,
     through: np.ndarray | None = None,
     direct_only: bool = False,
-    whole: bool = False,
     late_only: bool = False,
 ) -> Plan:
-    """Plan the influence of one example; arguments may be arrays or shapes.
+    """Plan the influence of the step that is being taken, whose inputs may be shapes.
 
     `order` is that of the pattern of M, None for all of it; `through`, bool [n], tells
     through which numbers of the old carry M goes on, by default all; `direct_only`
-    leaves out paths from the old carry that mix numbers; `whole` keeps all rows;
-    `late_only` allows to keep only those that the next step reads, and to take
-    gradients of M_{t−1} rather than M_t; whether that is planned, the plan says.
+    leaves out paths from the old carry that mix numbers; `late_only` allows to keep
+    only the rows that the next step reads, and to take gradients of M_{t−1} rather than
+    M_t; whether that is planned, the plan says.
     """
-    program = tangent_program(step_of_example, params, carry, inputs)
+    example = example_shapes((now.start, now.inputs), len(now.batch))
+    program = tangent_program(now.example, params, *example)
     found = dependence(program)
-    kept = dependence(program, direct_only=True).carry if direct_only else found.carry
-    kept = kept.toarray()
-    if through is not None:
-        kept &= through
     all_of = found.carry.toarray()
+    kept = dependence(program, direct_only=True).carry if direct_only else found.carry
+    kept = kept.toarray() & (True if through is None else through)
     patterns = [influence_pattern(kept, leaf, order) for leaf in found.params]
     full = [influence_pattern(all_of, leaf, None) for leaf in found.params]
-    is_exact = np.array_equal(kept, all_of) and all(
-        np.array_equal(a.influence, b.influence)
-        for a, b in zip(patterns, full, strict=True)
-    )
-    if whole:  # M may hold what this step does not touch
-        late_only = False
-        patterns = [
-            pattern._replace(influence=np.ones_like(pattern.influence))
-            if order is None or not pattern.influence.any()
-            else pattern
-            for pattern in patterns
-        ]
-    elif late_only:
+    if late_only:
         fewer = _only_read(patterns, kept)
         # Else gradients of M_t are cheaper: those of M_{t−1} take a backward pass more.
         late_only = _count_rows(fewer) < _count_rows(patterns)
@@ -114,31 +100,35 @@ def make_plan(
     needed = _any_product(kept, [p.influence for p in patterns]) & kept
     if late_only:  # errors pass through all that leads to a row that is kept
         needed = kept & _any_row(patterns)
-    by_carry = _colour(_symmetric(_any_product(kept, [needed], [all_of])))
+    share_carry = _symmetric(_any_product(kept, [needed], [all_of]))
     share_params = _any_product(kept, [p.immediate for p in patterns])
-    by_params = _colour(share_params)
-    # Rows that are not kept have an I too, which must not be added to that of others.
-    asked = share_params.any(axis=1) | (not late_only)
+    by_carry, by_params = _colour(share_carry), _colour(share_params)
     entries = None
     if direct_only or (_count(by_carry) > FEW and 4 * needed.sum() <= needed.size):
         entries = plan_entries(program, found, needed, direct_only)
     elif not late_only and max(_count(by_params), _count(by_carry)) <= FEW:
-        # The same passes, if few.
-        shared = share_params | _symmetric(_any_product(kept, [needed], [all_of]))
-        both = _colour(shared)
+        both = _colour(share_params | share_carry)  # the same passes, if few
         if _count(both) <= FEW:
             by_params = by_carry = both
+    # Rows that are not kept have an I too, which must not be added to that of others.
+    asked = share_params.any(axis=1) | (not late_only)
     shapes = [variable.aval.shape for variable in program.thetas]
     leaves = list(zip(patterns, shapes, strict=True))
     return Plan(
         program,
-        Layout(len(kept), tuple(lay_out(*leaf, whole) for leaf in leaves)),
-        is_exact,
+        Layout(len(kept), tuple(lay_out(*leaf) for leaf in leaves)),
+        np.array_equal(kept, all_of) and _are_same(patterns, full),
         _one_hot(by_params) & asked,
-        [_leaf_colours(*leaf, by_params, whole) for leaf in leaves],
+        [_leaf_colours(*leaf, by_params) for leaf in leaves],
         _plan_carry(needed, by_carry, entries),
         late_only,
     )
+
+
+def _are_same(patterns: list[LeafPattern], others: list[LeafPattern]) -> bool:
+    """Return whether the patterns of M are the same for all arrays of params."""
+    pairs = zip(patterns, others, strict=True)
+    return all(np.array_equal(a.influence, b.influence) for a, b in pairs)
 
 
 def _only_read(patterns: list[LeafPattern], carry: np.ndarray) -> list[LeafPattern]:
@@ -205,10 +195,10 @@ def _one_hot(colours: np.ndarray) -> np.ndarray:
 
 
 def _leaf_colours(
-    pattern: LeafPattern, shape: tuple[int, ...], by_params: np.ndarray, whole: bool
+    pattern: LeafPattern, shape: tuple[int, ...], by_params: np.ndarray
 ) -> np.ndarray | None:
     """Return which pass gives each entry of I that is kept of an array, −1 for none."""
-    rows = rows_by_kind(pattern, whole)
+    rows = rows_by_kind(pattern)
     if not len(rows):
         return None
     columns = np.where(pattern.immediate, by_params[:, None], -1)

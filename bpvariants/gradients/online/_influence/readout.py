@@ -23,12 +23,8 @@ from bpvariants._carries import (
     over_batch,
     replace_floating,
 )
-from bpvariants._dtypes import floating_parts, is_floating, widen
-from bpvariants._jaxpr.cuts import _cuts, _rearrange, _run, _skips
-from bpvariants._jaxpr.program import (
-    flat_program,
-    PLAIN_CALLS,
-)
+from bpvariants._dtypes import is_floating, widen
+from bpvariants._jaxpr.cuts import cut_step, CutStep
 from bpvariants._losses import with_loss
 from bpvariants.gradients.online._online_step import OnlineStep
 from bpvariants.types import Loss, PyTree, Step
@@ -68,15 +64,15 @@ def read_out(
     rank, (x, target) = len(now.batch), now.inputs
     y = jax.eval_shape(step, params, now.start, x)[1]
     start, outputs = floating_leaves(now.start), _zeros(jax.tree.leaves(y))
-    program, cuts = _cut_program(step, loss, params, now, outputs, first)
-    run = over_batch(lambda *args: _run_cut(*program, cuts, *args), rank)
-    at_cuts = over_batch(lambda *args: _at_cuts(*program, cuts, *args), rank)
+    cut = _cut(step, loss, params, now, outputs, first)
+    run = over_batch(lambda params, h, args: cut.run(params, h, *args), rank)
+    at_cuts = over_batch(lambda *args: (None, cut.at_cuts(*args)), rank)
     # Values rather than a stop_gradient, which would stop derivatives of this rule too.
     _, held = at_cuts(params, now.start, (x, target, outputs))
 
     def mean_loss(params, leaves, at_carry, at_output):
         carry = replace_floating(now.start, leaves)
-        new, losses = run(params, carry, ((x, target, at_output), at_carry, held))
+        new, losses = run(params, carry, ((x, target, at_output), held, at_carry))
         return jnp.sum(now.shares * losses), new
 
     (value, new), found = jax.value_and_grad(
@@ -85,7 +81,7 @@ def read_out(
     direct, skip, signals, of_output = widen(found)
     rest, none = iter(of_output), jnp.zeros(now.batch)
     errors = [next(rest) if is_floating(leaf) else none for leaf in jax.tree.leaves(y)]
-    skip = skip if _skips(*program, cuts, len(jax.tree.leaves(params))) else None
+    skip = skip if cut.skips else None
     y = example_shapes(y, rank)
     return Readout(value, new, signals, skip, direct, errors, y)
 
@@ -96,21 +92,20 @@ def skips(
     """Whether `read_out` finds a b_t, though inputs be shapes."""
     y = jax.eval_shape(step, params, now.start, now.inputs[0])[1]
     outputs = _zeros(jax.tree.leaves(y))
-    program, cuts = _cut_program(step, loss, params, now, outputs, first)
-    return _skips(*program, cuts, len(jax.tree.leaves(params)))
+    return _cut(step, loss, params, now, outputs, first).skips
 
 
 def _zeros(leaves):
     return [jnp.zeros(leaf.shape, leaf.dtype) for leaf in leaves if is_floating(leaf)]
 
 
-def _cut_program(step, loss, params, now, outputs, first):
-    """Return the program of one example's step, and where to cut it."""
+def _cut(step, loss, params, now, outputs, first) -> CutStep:
+    """Return the program of one example's step, cut at its new carry."""
     rank = len(now.batch)
     example = one_example(_nudged(step, loss), rank)
-    shapes = example_shapes((now.start, (*now.inputs, outputs)), rank)
-    program = flat_program(example, params, *shapes, calls=PLAIN_CALLS)
-    return program, _cuts(*program, first)
+    inputs = *now.inputs, outputs
+    start, inputs = example_shapes((now.start, inputs), rank)
+    return cut_step(example, params, start, inputs, first)
 
 
 def _nudged(step, loss):
@@ -121,36 +116,9 @@ def _nudged(step, loss):
 
         def nudged_step(params, carry, x):
             carry, y = step(params, carry, x)
-            leaves, rebuild = floating_parts(y)
-            return carry, rebuild([a + b for a, b in zip(leaves, nudges, strict=True)])
+            moved = list(map(jnp.add, floating_leaves(y), nudges))
+            return carry, replace_floating(y, moved)
 
         return with_loss(nudged_step, loss)(params, carry, (x, target))
 
     return nudged
-
-
-def _at_cuts(program, structure, cuts, params, carry, inputs):
-    """Return (None, what the step of one example computes where it is to be cut)."""
-    del structure
-    read = _run(program, (params, carry, inputs))
-    return None, [read(variable) for variable in cuts]
-
-
-def _run_cut(program, structure, cuts, params, carry, inputs):
-    """Run the step of one example, whose new carry is h_t + nudges, fixed but for them.
-
-    Leaves that are passed on unchanged are not cut: their uses are those of h_{t−1}.
-    """
-    inputs, nudges, held = inputs
-    values = dict(zip(cuts, held, strict=True))
-
-    def cut(variable, value):
-        if variable not in cuts:
-            return value
-        place, chain = cuts[variable]
-        value = values[variable]
-        back = jax.vjp(lambda a: _rearrange(a, chain), value)[1]
-        return value + back(nudges[place])[0]
-
-    read = _run(program, (params, carry, inputs), cut)
-    return structure.unflatten([read(atom) for atom in program.jaxpr.outvars])

@@ -1,7 +1,7 @@
 """One step of an influence: M_t = J_t M_{t−1} + I_t, in the entries that are kept."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -18,19 +18,20 @@ from bpvariants._dtypes import cast_like, widen
 from bpvariants._jaxpr.jacobian_entries import compute_entries
 from bpvariants.gradients.online._influence.layout import Layout
 from bpvariants.gradients.online._influence.plan import Plan
-from bpvariants.types import PyTree, Step
+from bpvariants.gradients.online._online_step import OnlineStep
+from bpvariants.types import PyTree
 
 Rows = list[jax.Array | None]  # M by array of params, [*batch, K, *shape]
 SUMMED = 16  # terms of a sum that are added in one pass
 UNROLLED = 8  # passes among which an entry is chosen one by one
 
 
-def no_influence(layout: Layout, params: PyTree, carry: PyTree, batch: tuple) -> Rows:
+def no_influence(layout: Layout, now: OnlineStep, params: PyTree) -> Rows:
     """Return M before the first step, zeros in float32 or wider."""
-    dtype = carry_dtype(carry)
+    dtype = carry_dtype(now.start)
     shapes = [jnp.shape(theta) for theta in jax.tree.leaves(params)]
     return [
-        None if leaf is None else jnp.zeros((*batch, len(leaf.rows), *shape), dtype)
+        None if leaf is None else jnp.zeros((*now.batch, len(leaf.rows), *shape), dtype)
         for leaf, shape in zip(layout.leaves, shapes, strict=True)
     ]
 
@@ -47,22 +48,33 @@ class Linearised(NamedTuple):
     immediate: list[jax.Array]
 
 
-def linearise(
-    plan: Plan,
-    step_of_example: Step,
-    params: PyTree,
-    carry: PyTree,
-    inputs: PyTree,
-    batch_rank: int,
-) -> Linearised:
+def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
     """Linearise the step of a batch, as much of it as is planned."""
+    thetas, structure = jax.tree.flatten(params)
 
-    def linearised(carry, inputs):
-        return _linearise(plan, step_of_example, params, carry, inputs)
+    def of_example(start, inputs):
+        def new_carry(thetas, leaves):
+            theta = cast_like(structure.unflatten(thetas), params)
+            new, _ = now.example(theta, replace_floating(start, leaves), inputs)
+            return as_vectors(new, ())[0]
 
-    for _ in range(batch_rank):
-        linearised = jax.vmap(linearised)
-    jacobian, immediate = linearised(carry, inputs)
+        leaves = widen(floating_leaves(start))
+        new, pull = jax.vjp(new_carry, widen(thetas), leaves)
+        back, by = jax.vmap(pull), plan.carry
+        immediate, of_carry = back(jnp.asarray(plan.passes, new.dtype))
+        if by.entries is not None:
+            arguments = jax.tree.leaves((params, start, inputs))
+            jacobian = compute_entries(plan.program, by.entries, arguments)
+            return jacobian.astype(new.dtype), immediate
+        passes = np.asarray(by.passes)
+        assert passes is not None  # J by passes, or by entries
+        if not np.array_equal(plan.passes, passes):
+            of_carry = back(jnp.asarray(passes, new.dtype))[1]
+        return as_vectors(of_carry, (len(passes),))[0].reshape(-1), immediate
+
+    for _ in now.batch:
+        of_example = jax.vmap(of_example)
+    jacobian, immediate = of_example(now.start, now.inputs)
     return Linearised(_with_zero(jacobian), immediate)
 
 
@@ -87,69 +99,44 @@ def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
     return total
 
 
-def next_influence(
-    plan: Plan, found: Linearised, entering: Rows, batch_rank: int
-) -> Rows:
+def next_influence(plan: Plan, found: Linearised, entering: Rows) -> Rows:
     """Return M_t of a batch from M_{t−1}, `entering`."""
     jacobian, immediate = found
     return [
         None
         if leaf is None or old is None
-        else _next_of_leaf(plan, leaf, colours, jacobian, passes, old, batch_rank)
+        else _next_of_leaf(plan, leaf, colours, jacobian, passes, old)
         for leaf, colours, passes, old in zip(
             plan.layout.leaves, plan.colours, immediate, entering, strict=True
         )
     ]
 
 
-def through_influence(
-    layout: Layout, error: jax.Array, influence: Rows, like: Sequence[jax.Array]
-) -> list[jax.Array]:
-    """Return Σ_batch error M for each array of params, zeros where M is none.
+def add_through(
+    grads: PyTree, layout: Layout, error: jax.Array, influence: Rows
+) -> PyTree:
+    """Return grads + Σ_batch error M, for those arrays of params that have an M.
 
-    `error` is [*batch, n], a cotangent of the carry as a vector; `like` the arrays.
+    `error` is [*batch, n], a cotangent of the carry as a vector.
     """
-    grads, rank = [], error.ndim - 1
-    padded = _with_zero(error)
-    for leaf, rows, theta in zip(layout.leaves, influence, like, strict=True):
+    thetas, structure = jax.tree.flatten(grads)
+    rank, padded, new = error.ndim - 1, _with_zero(error), []
+    for leaf, rows, grad in zip(layout.leaves, influence, thetas, strict=True):
         if leaf is None or rows is None:
-            grads.append(jnp.zeros_like(theta))
-        elif leaf.is_full:
+            new.append(grad)
+            continue
+        if leaf.is_full:
             of_rows = padded[..., leaf.rows.reshape(-1)]
-            grads.append(jnp.tensordot(of_rows, rows, axes=rank + 1))
+            late = jnp.tensordot(of_rows, rows, axes=rank + 1)
         else:
-            grads.append(_sum_of_products(_look_up(padded, leaf.rows), rows, rank + 1))
-    return [g.reshape(theta.shape) for g, theta in zip(grads, like, strict=True)]
+            late = _sum_of_products(_look_up(padded, leaf.rows), rows, rank + 1)
+        new.append(grad + late.reshape(grad.shape))
+    return structure.unflatten(new)
 
 
-def _linearise(plan, step_of_example, params, carry, inputs):
-    """Return of one example what is computed of J, [numbers], and the passes for I.
-
-    The latter are, for each array of params, [passes, *shape].
-    """
-    leaves = widen(floating_leaves(carry))
-    thetas, structure = jax.tree.flatten(params)
-
-    def new_carry(thetas, leaves):
-        theta = cast_like(structure.unflatten(thetas), params)
-        new, _ = step_of_example(theta, replace_floating(carry, leaves), inputs)
-        return as_vectors(widen(floating_leaves(new)), ())
-
-    new, pull = jax.vjp(new_carry, widen(thetas), leaves)
-    back, (passes, entries, _) = jax.vmap(pull), plan.carry
-    immediate, of_carry = back(jnp.asarray(plan.passes, new.dtype))
-    if entries is not None:
-        arguments = jax.tree.leaves((params, carry, inputs))
-        jacobian = compute_entries(plan.program, entries, arguments)
-        return jacobian.astype(new.dtype), immediate
-    if not np.array_equal(plan.passes, passes):
-        of_carry = back(jnp.asarray(passes, new.dtype))[1]
-    return as_vectors(of_carry, (len(passes),)).reshape(-1), immediate
-
-
-def _next_of_leaf(plan, leaf, colours, jacobian, passes, old, rank):
+def _next_of_leaf(plan, leaf, colours, jacobian, passes, old):
     """Return J M + I for one array of params, [*batch, K, *shape]."""
-    dtype = old.dtype
+    dtype, rank = old.dtype, jacobian.ndim - 1
     rows = leaf.rows
     if leaf.is_full:
         rows = rows.reshape(-1)

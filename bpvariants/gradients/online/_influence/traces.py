@@ -24,11 +24,13 @@ from bpvariants._carries import (
     example_shapes,
     floating_leaves,
     internal,
+    one_example,
+    over_batch,
     visible_places,
 )
 from bpvariants._dtypes import cast_like, widen
+from bpvariants._examples import times
 from bpvariants._losses import with_loss
-from bpvariants._masking import blank
 from bpvariants.gradients._feedback import (
     adapted,
     AdaptiveFeedback,
@@ -37,19 +39,15 @@ from bpvariants.gradients._feedback import (
     starting_weights,
 )
 from bpvariants.gradients.online._influence.layout import Layout
+from bpvariants.gradients.online._influence.plan import make_plan, Plan
 from bpvariants.gradients.online._influence.readout import read_out, Readout, skips
-from bpvariants.gradients.online._influence.rule import (
-    begin,
-    entering_rows,
-    InfluenceState,
-    leaving_state,
-    plan_for,
-)
+from bpvariants.gradients.online._influence.rule import begin, entering_rows
 from bpvariants.gradients.online._influence.step import (
+    add_through,
     linearise,
     next_influence,
+    Rows,
     through_carry,
-    through_influence,
 )
 from bpvariants.gradients.online._online_step import (
     check_fits,
@@ -69,118 +67,173 @@ class TraceState(NamedTuple):
     carry: PyTree  # h_t
     # The traces P_t, kept as InfluenceState keeps M_t; of rflo and eprop only the rows
     # that later gradients take.
-    influence: list[PyTree]
+    influence: Rows
     initial: PyTree  # what a reset puts back
-    layout: Layout | None  # static
+    layout: Layout  # static
     feedback: PyTree  # feedback weights that learn, else None
+
+
+# (y, target) -> S_t, which takes the place of the derivative of an example's own loss
+Signal = Callable[[PyTree, PyTree], PyTree]
+
+
+class Paths(NamedTuple):
+    """Which paths J̃ has, and the order of the pattern of P, as `make_plan` takes it.
+
+    With `visible`, J̃ has no paths through that part of h_{t−1}; else signals go to all
+    of the carry. With `direct_only` it has those paths alone that mix no numbers.
+    """
+
+    visible: Callable[[PyTree], PyTree] | None = None
+    direct_only: bool = False
+    order: int | None = None
+
+    def part(self, carry: PyTree) -> PyTree:
+        """Return the part of a carry that signals go to."""
+        return carry if self.visible is None else self.visible(carry)
+
+    def places(self, carry: PyTree) -> list[int | None]:
+        """Return for each leaf of that part which of the floating leaves it is."""
+        return visible_places(carry, self.part)
+
+    def plan(self, now: OnlineStep, params: PyTree, skipped: bool) -> Plan:
+        """Plan the traces; `skipped` tells whether there is a b_t."""
+        through = None
+        if self.visible is not None:
+            example = example_shapes(now.start, len(now.batch))
+            through = internal(example, self.places(now.start))
+        return make_plan(
+            now,
+            params,
+            order=self.order,
+            through=through,
+            direct_only=self.direct_only,
+            late_only=self.order is None and not skipped,
+        )
 
 
 def trace_rule(
     name: str,
     step: Step,
     loss: Loss,
+    paths: Paths,
     feedback: Feedback = "symmetric",
-    *,
-    visible: Callable[[PyTree], PyTree] | None = None,
-    direct_only: bool = False,
-    order: int | None = None,
+    signal: Signal | None = None,
 ) -> OnlineRule:
-    """Return the rule whose traces are those of an order, and of some paths.
-
-    With `visible`, J̃ has no paths through that part of h_{t−1}; else signals go to all
-    of the carry. With `direct_only` it has those paths alone that mix no numbers.
-    """
-    goes_through_all = visible is None
-    visible = (lambda carry: carry) if visible is None else visible
-    advance = with_loss(step, loss)
-    fixed = starting_weights(feedback)
+    """Return the rule whose traces are those of some paths."""
+    advance, fixed = with_loss(step, loss), starting_weights(feedback)
     learns = isinstance(feedback, AdaptiveFeedback)
+    _check_one_signal(feedback, signal)
 
-    def plan_of(now, params, whole, skipped=None):
-        places, through = visible_places(now.start, visible), None
-        first = [i for i in places if i is not None]
-        if not goes_through_all:
-            through = internal(example_shapes(now.start, len(now.batch)), places)
-        if skipped is None:
-            skipped = skips(step, loss, params, now, first)
-        return plan_for(
-            now,
-            params,
-            order=order,
-            through=through,
-            direct_only=direct_only,
-            whole=whole,
-            late_only=order is None and not skipped,
-        )
+    def first_plan(now, params):
+        floating = _floating(paths.places(now.start))
+        return paths.plan(now, params, skips(step, loss, params, now, floating))
 
-    def init(params, carry, initial=None, batch_shape=None, *, inputs=None):
-        del batch_shape  # every leaf of the state begins with it
-        state = begin(advance, params, carry, initial, inputs, plan_of)
+    def init(params, carry, inputs, *, initial=None):
+        state = begin(advance, params, carry, inputs, initial, first_plan)
         return TraceState(*state, fixed if learns else None)
 
     def update(
-        params, state, x, target, *, weight=None, mask=None, reset=None, signal=None
+        params, state, x, target, *, weight=None, mask=None, reset=None, key=None
     ):
+        del key  # nothing is drawn
         check_state(name, state, TraceState)
-        *kept, learnt = state
-        remembered = InfluenceState(*kept)
         now = enter_step(
             advance, params, state.carry, state.initial, x, target, weight, mask, reset
         )
-        places = visible_places(state.carry, visible)
-        read = read_out(step, loss, params, now, [i for i in places if i is not None])
+        places = paths.places(state.carry)
+        read = read_out(step, loss, params, now, _floating(places))
         skipped = read.skip is not None
-        check_fits(name, "feedback", learnt, fixed if learns else None)
-        weights = learnt if learns else fixed
-        given = _given_signals(signal, weights, read, visible(state.carry), now)
-        read = _with_signals(read, places, given)
-        grads, rows = read.direct, None
+        check_fits(name, "feedback", state.feedback, fixed if learns else None)
+        weights = state.feedback if learns else fixed
+        part = example_shapes(paths.part(state.carry), len(now.batch))
+        if signal is not None:
+            given = _given_signals(step, signal, params, now, part)
+            read = _with_signals(read, places, given)
+        elif weights is not None:
+            given = fed_back(weights, read.errors, read.y, part)
+            read = _with_signals(read, places, given)
+        grads, rows = read.direct, state.influence
         if read.signals:  # else the network has no state to remember anything in
-            plan = plan_of(now, params, state.layout is None, skipped)
-            entering = entering_rows(name, remembered, now, params, plan)
-            rank = len(now.batch)
-            found = linearise(plan, now.example, params, now.start, now.inputs, rank)
-            rows = next_influence(plan, found, entering, rank)
-            if plan.late_only:
-                error = through_carry(plan, found, as_vectors(read.signals, now.batch))
-                grads = _add_pulled(read, now, params)
-                grads = _add(grads, plan.layout, error, entering)
-            else:
-                grads = _gradients(read, plan.layout, entering, rows, now.batch)
-        remembered = leaving_state(remembered, now, read.carry, rows)
+            plan = paths.plan(now, params, skipped)
+            entering = entering_rows(name, state, now, params, plan.layout)
+            grads, rows = _follow(plan, now, params, read, entering)
+        carry, rows = now.kept((read.carry, rows), (state.carry, state.influence))
         if isinstance(feedback, AdaptiveFeedback):
-            learnt = _adapt(feedback, weights, read, visible(read.carry), now)
-        state = TraceState(*remembered, learnt)
+            weights = _adapt(feedback, weights, read, paths.part(read.carry), now)
+        learnt = weights if learns else None
+        state = TraceState(carry, rows, state.initial, state.layout, learnt)
         return read.value, cast_like(grads, params), state
 
     return OnlineRule(init, update)
 
 
-def _given_signals(signal, weights, read, part, now):
-    """Return what takes the place of the derivatives at visible leaves, None if none.
-
-    `part` is the visible part of the carry.
-    """
+def _check_one_signal(feedback: Feedback, signal: Signal | None) -> None:
     if signal is None:
-        if weights is None:
-            return None
-        part = example_shapes(part, len(now.batch))
-        return fed_back(weights, read.errors, read.y, part)
-    shapes = lambda tree: jax.tree.map(jnp.shape, tree)
-    same = jax.tree.structure(signal) == jax.tree.structure(part)
-    if not same or shapes(signal) != shapes(part):
+        return
+    if not callable(signal):
         raise ValueError(
-            "signal must have the structure and shapes of the visible part of the "
-            f"carry, {shapes(part)}; got {shapes(signal)}."
+            "signal must be a function (y, target) -> learning signal, which may come "
+            f"with the target; got {type(signal).__name__}."
         )
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(signal)]
-    return blank(leaves, leaves, now.mask)
+    if not isinstance(feedback, str):
+        raise ValueError(
+            "signal takes the place of what feedback weights send; give one of them, "
+            "and leave the other out."
+        )
 
 
-def _with_signals(read: Readout, places: list, given: list | None) -> Readout:
+def _floating(places: list[int | None]) -> list[int]:
+    return [place for place in places if place is not None]
+
+
+def _follow(
+    plan: Plan, now: OnlineStep, params: PyTree, read: Readout, entering: Rows
+) -> tuple[PyTree, Rows]:
+    """Return g_t and P_t from P_{t−1}, `entering`."""
+    found = linearise(plan, now, params)
+    rows = next_influence(plan, found, entering)
+    signals = as_vectors(read.signals, now.batch)[0]
+    if plan.late_only:  # r + c ∂h_t/∂θ + c J̃ P_{t−1}
+        grads = _add_pulled(read, now, params)
+        error = through_carry(plan, found, signals)
+        return add_through(grads, plan.layout, error, entering), rows
+    grads = add_through(read.direct, plan.layout, signals, rows)
+    if read.skip is not None:
+        skip = as_vectors(read.skip, now.batch)[0]
+        grads = add_through(grads, plan.layout, skip, entering)
+    return grads, rows
+
+
+def _given_signals(
+    step: Step, signal: Signal, params: PyTree, now: OnlineStep, part: PyTree
+) -> list[jax.Array]:
+    """Return S_t for each visible leaf, weighted as the losses are.
+
+    `part` is the visible part of one example's carry.
+    """
+
+    def with_signal(params, carry, inputs):
+        x, target = inputs
+        carry, y = step(params, carry, x)
+        return carry, signal(y, target)
+
+    args, rank = (params, now.start, now.inputs), len(now.batch)
+    found = jax.eval_shape(with_signal, *args)[1]
+    shapes = [leaf.shape for leaf in jax.tree.leaves(found)]
+    want = [(*now.batch, *leaf.shape) for leaf in jax.tree.leaves(part)]
+    if jax.tree.structure(found) != jax.tree.structure(part) or shapes != want:
+        raise ValueError(
+            "signal must return the structure and shapes of the visible part of the "
+            f"carry, {want} in {jax.tree.structure(part)}; got {shapes} in "
+            f"{jax.tree.structure(found)}."
+        )
+    signals = over_batch(one_example(with_signal, rank), rank)(*args)[1]
+    return times(now.shares, widen(jax.tree.leaves(signals)))
+
+
+def _with_signals(read: Readout, places: list, given: list) -> Readout:
     """Put signals in the place of the derivatives at visible leaves."""
-    if given is None:
-        return read
     signals, skip = list(read.signals), read.skip and list(read.skip)
     for place, signal in zip(places, given, strict=True):
         if place is None:
@@ -192,22 +245,6 @@ def _with_signals(read: Readout, places: list, given: list | None) -> Readout:
     if len({*places} - {None}) == len(signals):
         skip = None
     return read._replace(signals=signals, skip=skip)
-
-
-def _gradients(read, layout, entering, leaving, batch):
-    """Return r + c P_t + b P_{t−1}."""
-    grads = _add(read.direct, layout, as_vectors(read.signals, batch), leaving)
-    if read.skip is None:
-        return grads
-    return _add(grads, layout, as_vectors(read.skip, batch), entering)
-
-
-def _add(grads, layout, error, rows):
-    """Return grads + error P."""
-    leaves, structure = jax.tree.flatten(grads)
-    parts = through_influence(layout, error, rows, leaves)
-    pairs = zip(leaves, parts, strict=True)
-    return structure.unflatten([a + b.astype(a.dtype) for a, b in pairs])
 
 
 def _add_pulled(read, now, params):

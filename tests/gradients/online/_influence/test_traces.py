@@ -164,7 +164,7 @@ def test_is_the_recursion_of_dense_matrices(seed, name, order):
     visible = np.repeat(np.arange(len(leaves)) == 1, network.sizes)
     weights_back = normal(M, network.sizes[1])
     rule = {
-        "snap": lambda step, loss: gradients.snap(step, loss, order),
+        "snap": lambda step, loss: gradients.snap(step, loss, order=order),
         "rflo": gradients.rflo,
         "eprop": partial(
             gradients.eprop,
@@ -173,7 +173,7 @@ def test_is_the_recursion_of_dense_matrices(seed, name, order):
         ),
     }[name](network.step, square)
 
-    state = rule.init(network.params, carry, inputs=(xs[0], targets[0]))
+    state = rule.init(network.params, carry, (xs[0], targets[0]))
     update = jax.jit(rule.update)
     start = np.concatenate(leaves, axis=1)
     h, traces = start.copy(), np.zeros((B, start.shape[1], theta.size))

@@ -1,0 +1,111 @@
+"""Find the named values of a program, and run it with something added to them.
+
+A value has a name if it is tagged by `jax.ad_checkpoint.checkpoint_name`. Within a scan
+there is one a step.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from bpvariants._dtypes import is_floating
+from bpvariants._jaxpr.program import called, evaluate, PLAIN_CALLS, run_plainly
+
+
+class NamedProgram(NamedTuple):
+    """A function's program, and which of its floating values have a name."""
+
+    program: Any  # a closed jaxpr
+    names: list[str]  # in the order of the program; a name may occur several times
+    places: list[jax.ShapeDtypeStruct]  # the values' shapes, [T, ...] within a scan
+
+    @property
+    def outputs(self) -> list[Any]:
+        """The shapes and dtypes of what the function returns."""
+        return list(self.program.out_avals)
+
+    def run(
+        self, arguments: Sequence[Any], shifts: Sequence[jax.Array]
+    ) -> tuple[list[jax.Array], list[jax.Array]]:
+        """Return the outputs with shifts added to the named values, and these values.
+
+        The values are those before the shifts are added.
+        """
+        values: list[jax.Array] = []
+        run = _shifting(iter(shifts), values)
+        jaxpr, consts = self.program.jaxpr, self.program.consts
+        return evaluate(jaxpr, consts, arguments, run), values
+
+
+def named_program(function: Callable, *arguments: Any) -> NamedProgram:
+    """Trace a function, and find its named values."""
+    program = jax.make_jaxpr(function)(*arguments)
+    named = _named(program.jaxpr)
+    return NamedProgram(program, [name for name, _ in named], [at for _, at in named])
+
+
+def _shifting(shifts: Iterator[jax.Array], values: list[jax.Array]) -> Callable:
+    """Return how to run equations: take a shift for each named value, append the value.
+
+    Both are in the order of :func:`_named`.
+    """
+
+    def run(equation, operands):
+        if _is_named(equation):
+            values.append(operands[0])
+            return [operands[0] + next(shifts)]
+        if equation.primitive.name == "scan":
+            return _scan(equation, operands, shifts, values)
+        inner = called(equation, PLAIN_CALLS)
+        if inner is not None:
+            return evaluate(*inner, operands, run)
+        return run_plainly(equation, operands)
+
+    return run
+
+
+def _scan(equation, operands, shifts, values):
+    """Run a scan, of whose named values there is one a step."""
+    body, parameters = equation.params["jaxpr"], equation.params
+    names = _named(body.jaxpr)
+    if not names:
+        return run_plainly(equation, operands)
+    count, kept = parameters["num_consts"], parameters["num_carry"]
+    consts, carry = operands[:count], operands[count : count + kept]
+    own = [next(shifts) for _ in names]
+
+    def step(carry, inputs):
+        xs, own = inputs
+        inner: list[jax.Array] = []
+        run = _shifting(iter(own), inner)
+        new = evaluate(body.jaxpr, body.consts, [*consts, *carry, *xs], run)
+        return new[:kept], (new[kept:], inner)
+
+    xs = operands[count + kept :], own
+    length, reverse = parameters["length"], parameters["reverse"]
+    carry, (ys, stacked) = jax.lax.scan(step, carry, xs, length, reverse)
+    values.extend(stacked)
+    return [*carry, *ys]
+
+
+def _is_named(equation: Any) -> bool:
+    return equation.primitive.name == "name" and is_floating(equation.invars[0].aval)
+
+
+def _named(jaxpr: Any) -> list[tuple[str, jax.ShapeDtypeStruct]]:
+    """Return the name and the shape of each named value, in the program's order."""
+    found = []
+    for equation in jaxpr.eqns:
+        if _is_named(equation):
+            aval = equation.invars[0].aval
+            place = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+            found.append((equation.params["name"], place))
+        elif equation.primitive.name == "scan":
+            length = equation.params["length"]
+            for name, place in _named(equation.params["jaxpr"].jaxpr):
+                shape = (length, *place.shape)
+                found.append((name, jax.ShapeDtypeStruct(shape, place.dtype)))
+        elif (inner := called(equation, PLAIN_CALLS)) is not None:
+            found.extend(_named(inner[0]))
+    return found
