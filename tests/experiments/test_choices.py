@@ -48,9 +48,9 @@ CALLS = [  # name, settings, the function of the library, how it is called
     ("artbp", {"lookback": 4}, "artbp", ((), {"truncation": 0.25})),
     ("rtrl", {"lookback": 5, "every": 2}, "rtrl", ((), {})),
     ("diagonal_rtrl", {}, "diagonal_rtrl", ((), {})),
-    ("snap", {"order": 3}, "snap", ((3,), {})),
-    ("snap", {}, "snap", ((1,), {})),
-    ("snap_2", {"order": 3}, "snap", ((2,), {})),
+    ("snap", {"order": 3}, "snap", ((), {"order": 3})),
+    ("snap", {}, "snap", ((), {"order": 1})),
+    ("snap_2", {"order": 3}, "snap", ((), {"order": 2})),
     ("rflo", {"feedback": "B"}, "rflo", ((), {"feedback": "B"})),
     (
         "eprop",
