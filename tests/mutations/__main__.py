@@ -1,4 +1,4 @@
-"""Plant faults one by one and see whether the tests notice: `python -m tests.mutations`.
+"""Plant faults and see whether the tests notice: `python -m tests.mutations`.
 
 Each fault of faults.json changes one line of one file of the library, in a copy of the
 project. The tests that stand beside that file are run on the copy, first the fast ones,
