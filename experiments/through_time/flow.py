@@ -23,16 +23,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bpvariants import cells, diagnostics, gradients, training
+from bpvariants import diagnostics, gradients, training
+from bpvariants.cells import lru
 from bpvariants.types import PyTree
 from experiments import data, report
 from experiments.harness.errors import DataError
 from experiments.harness.options import check_at_least_one
-from experiments.networks import cells as cell_table
+from experiments.networks import cells
 from experiments.through_time import _flow_report
 
 EMBEDDING = 16
-CELLS = (*cell_table.DENSE, "lru")
+CELLS = (*cells.DENSE, "lru")
 STARTS = ("normal", "orthogonal")
 RINGS = {"normal": (0.0, 0.999), "orthogonal": (0.99, 0.999)}  # of the LRU's |λ|
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
@@ -189,17 +190,15 @@ def init(
     embedding, recurrent, square, out = jax.random.split(key, 4)
     if cell == "lru":
         low, high = RINGS[begin]
-        params = cells.lru.init(
-            recurrent, EMBEDDING, units, min_radius=low, max_radius=high
-        )
+        params = lru.init(recurrent, EMBEDDING, units, min_radius=low, max_radius=high)
     else:
-        params = cell_table.CELLS[cell].init(recurrent, EMBEDDING, units)
+        params = cells.CELLS[cell].init(recurrent, EMBEDDING, units)
         if begin == "orthogonal":
             shape = params["recurrent"].shape
-            params["recurrent"] = cell_table.orthogonal(square, shape)
+            params["recurrent"] = cells.orthogonal(square, shape)
     return {
         "embedding": config.scale * jax.random.normal(embedding, (symbols, EMBEDDING)),
-        "cell": cell_table.remembering(cell, params),
+        "cell": cells.remembering(cell, params),
         "readout": jax.random.normal(out, (units, symbols)) / units**0.5,
         "bias": jnp.zeros(symbols),
     }
@@ -207,12 +206,12 @@ def init(
 
 def zeros(cell: str, params: dict[str, Any], batch: tuple[int, ...]) -> PyTree:
     """Return the carry before the first step."""
-    return cell_table.CELLS[cell].carry(params["cell"], batch)
+    return cells.CELLS[cell].carry(params["cell"], batch)
 
 
 def make_step(cell: str) -> Callable:
     """Return the step of a network: a character goes in, logits come out."""
-    advance = cell_table.CELLS[cell]
+    advance = cells.CELLS[cell]
 
     def step(params, carry, x):
         carry, h = advance(params["cell"], carry, params["embedding"][x])
