@@ -104,7 +104,7 @@ def _score(network: Network, params, zeros, window: Window) -> jax.Array:
 
 def init(config: Any, network: Network) -> PyTree:
     """Draw the parameters of all seeds."""
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    key = jax.random.fold_in(jax.random.key(config.first_seed), 1)
     return jax.vmap(network.init)(jax.random.split(key, config.seeds))
 
 
@@ -139,7 +139,7 @@ def train(
     params = init(config, network)
     zeros = network.zeros((config.streams,))
     repeated = lambda leaf: jnp.broadcast_to(leaf, (config.seeds, *leaf.shape))
-    key = jax.random.fold_in(jax.random.key(config.seed), 2)
+    key = jax.random.fold_in(jax.random.key(config.first_seed), 2)
     result = way.fit(
         _make_rule(config, network, zeros),
         choices.make_update(config.update, config.learning_rate, steps=config.steps),

@@ -1,15 +1,15 @@
 """Study `categorise`: spam among SMS messages, and classes of questions.
 
-A recurrent network reads a text word by word, or by windows of characters, and says
-after the last what class it is of. Logistic regression on n-grams of the same texts is
-beside it, and the most frequent class.
+A recurrent network reads a text word by word, or by windows of characters, and predicts
+the class after the last one. The baselines are logistic regression on n-grams of the
+same texts, and the most frequent class.
 """
 
 import dataclasses
-import time
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
@@ -28,16 +28,10 @@ from experiments.applications.categorise.units import (
     KINDS,
     of_kind,
 )
-from experiments.harness import options
 from experiments.harness.errors import DataError
-from experiments.harness.jobs import (
-    check_resume,
-    Job,
-    open_run,
-    run_jobs,
-    time_taken,
-    Way,
-)
+from experiments.harness.jobs import Job, Row, time_taken, Way
+from experiments.harness.options import all_of, at_least, given, known, within
+from experiments.harness.study import run_study, Study
 from experiments.networks import pooled
 from experiments.networks.cells import DENSE
 
@@ -45,120 +39,102 @@ RUN = 10  # batches of one shape after another
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Train networks to say what class a text is of, beside logistic regression."""
+class Config(Study):
+    """How well do recurrent networks classify short texts, beside n-grams?"""
+
+    QUICK = {
+        "sets": ("trec",), "units_of": ("words",), "units": 32, "embedding": 32,
+        "hashed": 1024, "steps": (150, 300), "lengths": 1, "looks": 2, "seeds": 1,
+    }  # fmt: skip
+    CHECKS = {
+        "units embedding width stride lookback batch lengths looks": at_least(1),
+        "longest steps": at_least(1),
+        "hashed rare": at_least(0),
+        "sets": all_of(given, known(texts.SETS)),
+        "units_of": all_of(given, known(KINDS)),
+        "cell": known(DENSE),
+        "pooling": known(pooled.POOLINGS),
+        "update": known(choices.UPDATES),
+        "dropout": within(0, 1, ends="[)"),
+    }
 
     sets: tuple[Literal["sms_spam", "trec"], ...] = ("sms_spam", "trec")
-    """What to learn: which messages are spam, what questions ask for."""
+    """Data sets: which messages are spam, what questions ask for."""
     units_of: tuple[Kind, ...] = ("words", "characters")
-    """What texts are read as; with --say the first of them says what a text is."""
+    """What texts are split into; --say uses the networks of the first."""
     cell: Literal["gru", "lstm", "tanh"] = "gru"
-    """Of the recurrent layer."""
+    """Kind of the recurrent layer."""
     pooling: pooled.Pooling = "max"
-    """What is read at the end: mean or maximum of all states, or the last one."""
+    """What the readout sees: mean or maximum of all states, or the last one."""
     units: int = 64
-    """Of the recurrent layer."""
+    """Size of the recurrent layer."""
     embedding: int = 64
-    """Numbers that a word, or a window of characters, becomes."""
+    """Size of the embedding of a word, or of a window of characters."""
     hashed: int = 4096
-    """Places for parts of words, of three letters; some share one. 0 for no parts."""
+    """Buckets for parts of words, of three letters; some share one. 0: no parts."""
     width: int = 4
-    """Characters that are read together,"""
+    """Characters of a window."""
     stride: int = 2
-    """and how many further on the next ones begin."""
+    """Characters from the start of a window to the start of the next."""
     longest: tuple[int, int] = (60, 160)
-    """Words and characters that are read of a text; what follows is not."""
+    """Words and characters that are read of a text; the rest is cut off."""
     rule: str = "bptt"
-    """Where gradients come from: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
+    """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 20
-    """How many steps errors travel back, by rules that truncate."""
+    """Steps that errors travel back, by rules that truncate."""
     update: str = "adam"
-    """What is done with gradients: adam, sgd, forgetting, …"""
+    """Update rule: adam, sgd, forgetting, …"""
     learning_rate: tuple[float, float] = (5e-3, 1e-2)
-    """At first, for words and for characters; it falls to 0 along a cosine, but for the
-    Rprop family."""
+    """Initial learning rates for words and for characters; they fall to 0 along a
+    cosine, except in the Rprop family."""
     dropout: tuple[float, float] = (0.3, 0.0)
-    """Share of what words, or characters, became, and of units, that is not seen."""
+    """Dropout of embeddings and units, for words and for characters."""
     rare: float = 0.5
-    """A symbol that there are c of is unknown in rare / (rare + c) of batches."""
+    """A symbol that occurs c times is unknown in rare / (rare + c) of batches."""
     steps: tuple[int, int] = (500, 900)
-    """Updates for words and for characters, multiples of 10 at least."""
+    """Updates for words and for characters; rounded up to multiples of 10."""
     batch: int = 64
-    """Texts of a batch, of about the same length."""
+    """Texts of a mini-batch, of about the same length."""
     lengths: int = 2
-    """How many lengths batches are padded to, at most; each is a program to compile."""
+    """How many lengths batches are padded to, at most; each compiles a program."""
     tune: bool = False
-    """Learn from the training part without the validation part, and test on that: to
-    choose settings without a look at the test part."""
+    """Learn without the validation part, and test on that: to choose settings without
+    the test part."""
     looks: int = 10
-    """How often to test on the way, about; the last look is the result."""
+    """About how often to test during training; the last test is the result."""
     seeds: int = 2
-    """Networks of each kind, of different weights, under vmap."""
-    first_seed: int = 0
-    """The seed that all random numbers follow from."""
+    """Networks of each kind, of different initial weights, under vmap."""
     say: str | None = None
-    """A text: what class is it of, in each of sets? With --out and --resume the
-    networks of a run that is finished say so at once."""
-    quick: bool = False
-    """A small form of it, in less than a minute."""
-    resume: bool = False
-    """Go on with the run in --out; what is finished is not trained again."""
-    out: Path | None = None
-    """Folder to write to; by default runs/categorise-<time>."""
-
-    def __post_init__(self):
-        """Check the options."""
-        sizes = ("units", "embedding", "width", "stride", "lookback", "batch")
-        options.check_at_least_one(self, *sizes, "lengths", "looks", "seeds")
-        options.check_known("sets", self.sets, texts.SETS)
-        options.check_known("units_of", self.units_of, KINDS)
-        options.check_known("cell", self.cell, DENSE)
-        options.check_known("pooling", self.pooling, pooled.POOLINGS)
-        options.check_known("update", self.update, choices.UPDATES)
-        if not self.sets or not self.units_of:
-            raise ValueError("sets and units_of must each name at least one.")
-        for name in ("longest", "steps"):
-            if min(getattr(self, name)) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1 each, got {getattr(self, name)}."
-                )
-        if not 0 <= min(self.dropout) <= max(self.dropout) < 1:
-            raise ValueError(f"dropout must be in [0, 1) each, got {self.dropout}.")
-        for name in ("hashed", "rare"):
-            if getattr(self, name) < 0:
-                raise ValueError(
-                    f"{name} must not be negative, got {getattr(self, name)}."
-                )
-        check_resume(self)
+    """A text to classify, for each of sets. With --out and --resume a finished run
+    answers at once."""
 
 
 def main(config: Config) -> report.Result:
-    """Train, test, show it beside published figures, and write it."""
+    """Train, test, show results beside published figures, and write them."""
     if config.say is not None and not config.say.strip():
         raise DataError("--say: the text is empty, it must have a word at least.")
-    small: dict[str, Any] = {"sets": ("trec",), "units_of": ("words",)}
-    small |= {"units": 32, "embedding": 32, "hashed": 1024, "steps": (150, 300)}
-    small |= {"lengths": 1, "looks": 2, "seeds": 1}
-    config = options.at_quick_size(config, **small)
-    config, folder = open_run("categorise", config, ("say",), texts.check)
-    start, load = (
-        time.perf_counter(),
-        cache(partial(texts.load, config.tune)),
+    jobs = partial(_jobs, load=cache(texts.load))
+    return run_study(
+        "categorise", config, jobs, _finish, free=("say",), check=texts.check
     )
-    jobs = []
+
+
+def _jobs(config: Config, load: Callable) -> list[Job]:
+    load, jobs = partial(load, config.tune), []
     for name in config.sets:
         jobs.append(Job(f"{name}-logistic", 1, partial(_baselines, name, load)))
         for kind in config.units_of:
             train = partial(_train, config, name, kind, load)
             jobs.append(Job(f"{name}-{kind}", _steps(config, kind)[0], train))
-    rows, interrupted = run_jobs(folder, jobs)
+    return jobs
+
+
+def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
     categorise_report.show(rows, config)
     categorise_report.save_pictures(folder, rows)
     if config.say is not None:
         for name in config.sets:
             texts.answer(config, folder, name, rows)
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
 
 
 def _steps(config: Config, kind: Kind) -> tuple[int, int]:
@@ -168,7 +144,7 @@ def _steps(config: Config, kind: Kind) -> tuple[int, int]:
     return every * -(-steps // every), every
 
 
-def _baselines(name: str, load, way: Way) -> dict[str, Any]:
+def _baselines(name: str, load, way: Way) -> Row:
     """Test logistic regression, and the class that most texts are of."""
     classes, train, test = load(name)
     said = baselines.logistic(name, train.texts, train.labels, test.texts)
@@ -178,7 +154,7 @@ def _baselines(name: str, load, way: Way) -> dict[str, Any]:
     return row
 
 
-def _train(config: Config, name: str, kind: Kind, load, way: Way) -> dict[str, Any]:
+def _train(config: Config, name: str, kind: Kind, load, way: Way) -> Row:
     """Train one kind of network from all seeds, and test it."""
     classes, train, test = load(name)
     units, longest = texts.units_of(config, kind, train)
@@ -222,7 +198,7 @@ def _train(config: Config, name: str, kind: Kind, load, way: Way) -> dict[str, A
         every=every,
     )  # fmt: skip
     likely = say(result.params)
-    row: dict[str, Any] = {"set": name, "units_of": kind}
+    row: Row = {"set": name, "units_of": kind}
     row |= {"cell": config.cell, "pooling": config.pooling}
     row |= _scores(classes, test.labels, likely.argmax(axis=-1))
     together = likely.mean(axis=0).argmax(axis=-1)[None]
@@ -235,11 +211,9 @@ def _train(config: Config, name: str, kind: Kind, load, way: Way) -> dict[str, A
     return row | time_taken(result)
 
 
-def _scores(
-    classes: tuple[str, ...], labels: np.ndarray, said: np.ndarray
-) -> dict[str, Any]:
+def _scores(classes: tuple[str, ...], labels: np.ndarray, said: np.ndarray) -> Row:
     """Return the scores of what each network said, [runs, N]."""
-    scores: dict[str, Any] = {"accuracy": _percent(said == labels)}
+    scores: Row = {"accuracy": _percent(said == labels)}
     if "spam" in classes:
         spam = classes.index("spam")
         scores["f1"] = [report.f1(labels, each, spam) for each in said]

@@ -2,17 +2,15 @@
 
     s_{t+1} = f(s_t, π_θ(s_t)),     dL/ds_t = ∂ℓ_t/∂s_t + dL/ds_{t+1} J_{t+1}
 
-A simulator that can be differentiated is a step like that of a recurrent network, with
-the state of the system for a carry, and every gradient rule learns a policy in it.
-Policies are judged from starts that were not trained from, beside LQR near the goal and
+A differentiable simulator is a step like that of a recurrent network, with the state of
+the system as its carry, and every gradient rule learns a policy in it. Policies are
+tested from starts that were not trained from. Baselines are LQR near the goal, and
 iLQR, which plans each episode by itself.
 """
 
 import dataclasses
-import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -22,91 +20,82 @@ from experiments.applications.control import pictures, policy, report as control
 from experiments.applications.control.judge import by_seed, judge, percent
 from experiments.applications.control.mechanics import System
 from experiments.applications.control.systems import SYSTEMS
-from experiments.harness import options
-from experiments.harness.jobs import (
-    check_resume,
-    Job,
-    open_run,
-    run_jobs,
-    time_taken,
-    Way,
-)
+from experiments.harness.jobs import Job, Row, time_taken, Way
+from experiments.harness.options import all_of, at_least, given, known
+from experiments.harness.study import run_study, Study
 
 SHOWN = 24  # episodes in a picture
 RULES = ("bptt", "truncated_bptt", "forward_gradient", "pes")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Train policies through differentiable physics, and measure how good they are."""
+class Config(Study):
+    """How good are policies learned through differentiable physics, by each rule?"""
+
+    QUICK = {
+        "system": ("pendulum",), "rule": ("truncated_bptt",), "steps": 600, "looks": 3,
+        "seeds": 1, "compared": 4,
+    }  # fmt: skip
+    CHECKS = {
+        "lookback directions window units batch steps horizon looks": at_least(1),
+        "judged compared": at_least(1),
+        "system": all_of(given, known(SYSTEMS)),
+        "rule": given,
+        "update": known(choices.UPDATES),
+    }
 
     system: tuple[str, ...] = tuple(SYSTEMS)
     """Of pendulum (its motor is too weak to lift it at once), cartpole (a cart that
     swings up its pole) and arm (two links that reach for a place)."""
     rule: tuple[str, ...] = RULES
-    """Where gradients come from: bptt, truncated_bptt, forward_gradient, pes, …"""
+    """Gradient rules: bptt, truncated_bptt, forward_gradient, pes, …"""
     update: str = "adam"
-    """What is done with them, clipped to a norm of 1 but for the Rprop family."""
+    """Update rule; gradients are clipped to a norm of 1, except in the Rprop family."""
     learning_rate: float | None = 3e-3
-    """At first; it falls to 0 along a cosine, but for the Rprop family."""
+    """Initial learning rate; it falls to 0 along a cosine, except in the Rprop
+    family."""
     lookback: int = 10
-    """How many steps of 0.05 s errors travel back, by rules that truncate."""
+    """Steps of 0.05 s that errors travel back, by rules that truncate."""
     directions: int = 4
-    """In which forward_gradient looks, and how many pairs pes plays."""
+    """Directions of forward_gradient, and pairs of episodes of pes."""
     sigma: float = 0.03
-    """How far pes moves the parameters."""
+    """Standard deviation of the perturbations of pes."""
     window: int = 10
-    """After how many steps it moves them elsewhere."""
+    """Steps between two perturbations of pes."""
     units: int = 32
-    """Of each of a policy's two layers."""
+    """Size of each of a policy's two layers."""
     batch: int = 64
     """Episodes of an update, from random starts."""
     steps: int | None = None
-    """Updates; by default those that each system needs."""
+    """Updates; by default a number for each system."""
     horizon: int | None = None
-    """Steps of an episode to train on; by default as each system needs it."""
+    """Steps of a training episode; by default a number for each system."""
     looks: int = 10
-    """How often to look at new starts on the way."""
+    """How often to test new starts during training."""
     judged: int = 256
-    """Starts that policies are judged by, which are the same for all."""
+    """Starts of the final test, the same for all policies."""
     compared: int = 8
-    """Starts that are given to LQR, and to iLQR."""
+    """How many of them LQR and iLQR start from."""
     seeds: int = 2
-    """Policies, of different weights and episodes, under vmap."""
-    first_seed: int = 0
-    """The seed that all random numbers follow from."""
-    quick: bool = False
-    """A small form of it, in less than a minute."""
-    resume: bool = False
-    """Go on with the run in --out; what is finished is not trained again."""
-    out: Path | None = None
-    """Folder to write to; by default runs/control-<time>."""
+    """Policies, of different initial weights and episodes, under vmap."""
 
-    def __post_init__(self):
-        """Check the options."""
-        sizes = ("lookback", "directions", "window", "units", "batch", "steps")
-        sizes += ("horizon", "looks", "judged", "compared", "seeds")
-        options.check_at_least_one(self, *sizes)
-        options.check_known("system", self.system, SYSTEMS)
-        options.check_known("update", self.update, choices.UPDATES)
-        if not (self.system and self.rule):
-            raise ValueError("system and rule must each name at least one.")
+    def check(self) -> None:
+        """Check that rules can be made, and that there are enough starts."""
         for rule in self.rule:
             _make_rule(self, rule, SYSTEMS["pendulum"])
         if self.compared > self.judged:
             raise ValueError(
                 f"compared must be at most judged, {self.judged}; got {self.compared}."
             )
-        check_resume(self)
 
 
 def main(config: Config) -> report.Result:
-    """Train each policy by each rule, judge it, and show and write what it does."""
-    quick = {"system": ("pendulum",), "rule": ("truncated_bptt",), "steps": 600}
-    config = options.at_quick_size(config, **quick, looks=3, seeds=1, compared=4)
-    config, folder = open_run("control", config)
-    start = time.perf_counter()
-    jobs = [
+    """Train each policy by each rule, test it, and show and write the results."""
+    return run_study("control", config, _jobs, _finish)
+
+
+def _jobs(config: Config) -> list[Job]:
+    return [
         Job(
             f"{name}-{rule}",
             _steps(config, name)[0],
@@ -115,16 +104,15 @@ def main(config: Config) -> report.Result:
         for name in config.system
         for rule in config.rule
     ]
-    rows, interrupted = run_jobs(folder, jobs)
+
+
+def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
     for name in dict.fromkeys(row["system"] for row in rows):
         mine = [row for row in rows if row["system"] == name]
         control_report.show(name, mine, config)
         _draw(folder, name, mine)
-    if rows:
-        report.save_picture(folder, "learning", control_report.draw_curves(rows))
-        report.save_picture(folder, "flow", control_report.draw_flow(rows))
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
+    report.save_picture(folder, "learning", control_report.draw_curves(rows))
+    report.save_picture(folder, "flow", control_report.draw_flow(rows))
 
 
 def _steps(config: Config, name: str) -> tuple[int, int]:
@@ -142,8 +130,8 @@ def _make_rule(config: Config, rule: str, system: System):
     )  # fmt: skip
 
 
-def _train(config: Config, name: str, rule: str, way: Way) -> dict[str, Any]:
-    """Train the policies of all seeds together, judge them; return their row."""
+def _train(config: Config, name: str, rule: str, way: Way) -> Row:
+    """Train the policies of all seeds together, and test them; return their row."""
     system, (steps, chunk) = SYSTEMS[name], _steps(config, name)
     key = jax.random.key(config.first_seed)
     draw, batches, looks, judged = (jax.random.fold_in(key, i) for i in range(4))
@@ -192,10 +180,10 @@ def _train(config: Config, name: str, rule: str, way: Way) -> dict[str, Any]:
     }
 
 
-def _draw(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
-    """Draw episodes of one system: portraits of all rules, and of the best a film."""
+def _draw(folder: Path, name: str, rows: list[Row]) -> None:
+    """Draw episodes of one system: portraits of all rules, and a film of the best."""
     system = SYSTEMS[name]
-    key = jax.random.key(SHOWN)  # starts that have no part in any figure
+    key = jax.random.key(SHOWN)  # starts that no score is of
     start, goals = policy.episodes(system, SHOWN, system.judged, key)
     played = {}
     for row in rows:

@@ -1,16 +1,14 @@
-"""Study `forecast`: sunspots, weather, prices, or a series of one's own.
+"""Study `forecast`: sunspots, weather, prices, or the column of a CSV file.
 
-Each network says a value and an interval of 90 % for several horizons at each step, and
-is set beside forecasts that anybody can make, in a walk forward: what is said at a step
-is by a network that has seen nothing after it. On prices a test of Diebold and Mariano
-says whether there is any skill.
+At each step a network forecasts a value and a 90 % interval for several horizons. The
+evaluation walks forward: a forecast is by a network that has seen nothing after its
+step. Baselines are persistence, seasonal and linear forecasts. On prices a test of
+Diebold and Mariano decides whether there is any skill.
 """
 
 import dataclasses
-import time
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,9 +24,18 @@ from experiments.applications.forecast import (
     user_csv,
 )
 from experiments.applications.forecast.series import prepare, SERIES, Series
-from experiments.harness import options
 from experiments.harness.errors import DataError
-from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
+from experiments.harness.jobs import Job, Row, Way
+from experiments.harness.options import (
+    above,
+    all_of,
+    at_least,
+    check_known,
+    given,
+    known,
+    within,
+)
+from experiments.harness.study import run_study, Study
 
 METHODS = (
     "bptt:adam",
@@ -40,69 +47,70 @@ METHODS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Forecast series by recurrent networks, beside baselines of the same run."""
+class Config(Study):
+    """Do recurrent networks forecast series better than simple baselines?"""
+
+    QUICK = {
+        "sets": ("seattle",), "methods": ("bptt:adam",), "steps": 80, "looks": 8,
+        "seeds": 1,
+    }  # fmt: skip
+    CHECKS = {
+        "horizon season units lookback steps full_batch_steps looks": at_least(1),
+        "batch warm span passes blocks": at_least(1),
+        "sets": known(SERIES),
+        "cell": known(network.CELLS),
+        "rates": all_of(given, above(0)),
+        "learning_rate": above(0),
+        "decay": within(0, 1, ends="[)"),
+    }
 
     sets: tuple[str, ...] = tuple(SERIES)
-    """Of sunspots, seattle, nyc, sp500 and vix."""
+    """Series: sunspots, seattle, nyc, sp500 and vix."""
     methods: tuple[str, ...] | None = None
-    """As rule:update, by name; online rules, rtrl and others, learn at every step. By
-    default five of them, and bptt:adam for a file of one's own."""
+    """Gradient and update rules, as rule:update; online rules, such as rtrl, learn at
+    every step. By default five of them, and bptt:adam for a CSV file."""
     csv: str | None = None
-    """A CSV file to forecast a column of, in the place of sets."""
+    """A CSV file with a column to forecast, instead of sets."""
     column: str | None = None
     """The name of that column."""
     horizon: int = 12
     """How many rows ahead to forecast it."""
     season: int | None = None
-    """After how many rows it repeats itself, if it does."""
+    """Its period in rows, if it has one."""
     cell: str = "gru"
-    """gru, lstm, rtu or tanh."""
+    """Kind of the recurrent layer: gru, lstm, rtu or tanh."""
     units: int = 12
-    """Of the cell."""
+    """Size of the recurrent layer."""
     lookback: int = 8
-    """How many steps errors travel back, by rules that truncate."""
+    """Steps that errors travel back, by rules that truncate."""
     steps: int = 240
-    """Updates by mini-batches at most; the validation part says how many."""
+    """Updates by mini-batches at most; the validation part decides how many."""
     full_batch_steps: int = 60
     """Updates by the full batch at most."""
     looks: int = 30
-    """How often to look at the validation part."""
+    """How often to score the validation part."""
     batch: int = 32
     """Windows of a mini-batch, drawn at random."""
     warm: int = 32
-    """Steps of a window before the first that counts."""
+    """Steps at the beginning of a window that have no loss."""
     span: int = 32
-    """Steps of a window that count."""
+    """Steps of a window that have a loss."""
     learning_rate: float | None = None
-    """Of updates by windows; by default that of each, 0.005 for adam."""
+    """Learning rate on windows; by default that of each update, 0.005 for adam."""
     rates: tuple[float, ...] = (0.01, 0.03, 0.1)
-    """Learning rates at every step; the validation part says which."""
+    """Learning rates of online rules; the validation part decides which."""
     decay: float = 0.9
-    """Forgetting factor of past gradients, at every step."""
+    """Forgetting factor of past gradients, by online rules."""
     passes: int = 5
-    """How often to go through the training part, learning at every step."""
+    """Passes of online rules through the training part."""
     blocks: int = 1
-    """Parts of the test part, for each of which networks are trained anew on all that
-    is before it; baselines, and rules that learn at every step, are not."""
+    """Parts of the test part. For each, networks are trained anew on all that is before
+    it; baselines and online rules are not."""
     seeds: int = 3
     """Networks of each kind, under vmap."""
-    first_seed: int = 0
-    """The seed that all random numbers follow from."""
-    quick: bool = False
-    """A small form of it, in less than half a minute."""
-    resume: bool = False
-    """Go on with the run in --out; what is finished is not done again."""
-    out: Path | None = None
-    """Folder to write to; by default runs/forecast-<time>."""
 
-    def __post_init__(self):
-        """Check the options."""
-        sizes = ("horizon", "season", "units", "lookback", "steps", "full_batch_steps")
-        sizes += ("looks", "batch", "warm", "span", "passes", "blocks", "seeds")
-        options.check_at_least_one(self, *sizes)
-        options.check_known("sets", self.sets, SERIES)
-        options.check_known("cell", self.cell, network.CELLS)
+    def check(self) -> None:
+        """Check methods, and that a file has a column."""
         for method in self.methods or ():
             _check_method(method)
         if (self.csv is None) != (self.column is None):
@@ -110,14 +118,6 @@ class Config:
                 f"csv and column go together, a file and the name of a column in it; "
                 f"got csv={self.csv!r} and column={self.column!r}."
             )
-        if not self.rates or not all(rate > 0 for rate in self.rates):
-            raise ValueError(f"rates must be positive, got {self.rates}.")
-        rate = self.learning_rate
-        if rate is not None and not rate > 0:
-            raise ValueError(f"learning_rate must be positive, got {rate}.")
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay must be in 0 <= decay < 1, got {self.decay}.")
-        check_resume(self)
 
 
 def _check_method(method: str) -> None:
@@ -127,9 +127,8 @@ def _check_method(method: str) -> None:
         raise ValueError(
             f"methods must be like rule:update, such as bptt:adam; got {method!r}."
         )
-    known = (*choices.RULES, "snap_1", "snap_2")
-    options.check_known("methods: the rule", rule, known)
-    options.check_known("methods: the update", update, choices.UPDATES)
+    check_known("methods: the rule", rule, (*choices.RULES, "snap_1", "snap_2"))
+    check_known("methods: the update", update, choices.UPDATES)
     if online.is_online(rule) and learn.is_whole(update):
         raise ValueError(
             f"methods: {update} is for full batches, and {rule} learns at every step; "
@@ -139,14 +138,18 @@ def _check_method(method: str) -> None:
 
 def main(config: Config) -> report.Result:
     """Forecast all series by all methods, show tables and pictures, and write them."""
-    config = options.at_quick_size(
-        config, sets=("seattle",), methods=("bptt:adam",), steps=80, looks=8, seeds=1
-    )
-    load, start = cache(_load), time.perf_counter()
-    config, folder = open_run("forecast", config, check=load)
+    load = cache(_load)
+    jobs, finish = partial(_all_jobs, load=load), partial(_finish, load=load)
+    return run_study("forecast", config, jobs, finish, check=load)
+
+
+def _all_jobs(config: Config, load) -> list[Job]:
+    found, _ = load(config)
+    return [job for series in found.values() for job in _jobs(config, series)]
+
+
+def _finish(folder: Path, config: Config, rows: list[Row], load) -> None:
     found, left_out = load(config)
-    jobs = [job for series in found.values() for job in _jobs(config, series)]
-    rows, interrupted = run_jobs(folder, jobs)
     for name, series in found.items():
         mine = [row for row in rows if row["set"] == name]
         if mine:
@@ -156,12 +159,14 @@ def main(config: Config) -> report.Result:
         report.show_table(f"{name} is left out", ["", "why"], [[name, why]])
     if "csv" in found:
         _write_own(folder, found["csv"], rows)
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
 
 
 def _own(config: Config) -> Series:
-    """Return the series of a file, or leave with what is wrong with it."""
+    """Return the series of a file.
+
+    Raises:
+      DataError: if the file has no such column, or it cannot be forecast.
+    """
     assert config.csv is not None
     assert config.column is not None
     given = Path(config.csv), config.column, config.horizon, config.season
@@ -175,7 +180,7 @@ def _own(config: Config) -> Series:
 
 
 def _load(config: Config) -> tuple[dict[str, Series], dict[str, str]]:
-    """Return the series that are there, and why others are not."""
+    """Return the series that were found, and why others were not."""
     if config.csv is not None:
         return {"csv": _own(config)}, {}
     found, left_out = {}, {}
@@ -209,8 +214,8 @@ def _jobs(config: Config, series: Series) -> list[Job]:
     return jobs
 
 
-def _baseline(name: str, series: Series, prepared, way: Way) -> dict[str, Any]:
-    """Score a forecast that anybody can make."""
+def _baseline(name: str, series: Series, prepared, way: Way) -> Row:
+    """Score a baseline on the test part."""
     said = baselines.forecast(name, series, prepared())
     first = series.test - 1
     way.advance(1)
@@ -218,10 +223,8 @@ def _baseline(name: str, series: Series, prepared, way: Way) -> dict[str, Any]:
     return row | scores.score(series, prepared(), said[None, first:], first)
 
 
-def _network(
-    config: Config, rule: str, update: str, series, prepared, way: Way
-) -> dict[str, Any]:
-    """Train networks of all seeds, and score what they say of the test part."""
+def _network(config: Config, rule: str, update: str, series, prepared, way: Way) -> Row:
+    """Train networks of all seeds, and score their forecasts of the test part."""
     given = rule, update, series, prepared()
     if online.is_online(rule):
         learned = online.at_every_step(config, *given, way)
@@ -236,7 +239,7 @@ def _network(
     return row
 
 
-def _write_own(folder: Path, series: Series, rows: list[dict]) -> None:
+def _write_own(folder: Path, series: Series, rows: list[Row]) -> None:
     """Write the forecast of the first network as a CSV file, and draw it."""
     said = next((row["forecast"] for row in rows if "forecast" in row), None)
     if said is not None and report.writes():

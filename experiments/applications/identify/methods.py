@@ -218,11 +218,11 @@ Jobs = dict[str, Callable[[], Course]]
 
 
 def methods(record: Record, config: Any) -> Jobs:
-    """Return who is to identify the plants, the simplest first."""
+    """Return the methods to compare, the simplest first."""
     jobs: Jobs = {"persistence": partial(persistence, record)}
     jobs["least squares, λ = 1"] = partial(least_squares, record, (1.0,))
     jobs["least squares, forgetting"] = partial(least_squares, record, config.decays)
-    key = jax.random.fold_in(jax.random.key(config.seed), 1)
+    key = jax.random.fold_in(jax.random.key(config.first_seed), 1)
     models = {"observer": observer(), f"gru-{config.units}": gru(config.units)}
     for name, model in models.items():
         for rule in config.rules:

@@ -1,16 +1,14 @@
 """Study `identify`: a plant identified online, before and after its valves change.
 
-Two tanks, of which the lower level is measured, with noise. An observer with unknown
-physics and a small network learn at every step by online rules, beside a linear model
-that recursive least squares solves at every step. In the middle the plant changes.
-Learning rates and forgetting factors are those that were best on the first quarter.
+Of two tanks the lower level is measured, with noise. An observer with unknown physics
+and a small network learn at every step by online rules; the baseline is a linear model
+by recursive least squares. In the middle of the record the plant changes. Learning
+rates and forgetting factors are the best on the first quarter.
 """
 
 import dataclasses
-import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -21,27 +19,46 @@ from experiments.applications.identify import (
     tanks,
 )
 from experiments.applications.identify.methods import best, Course, methods, SOLVE
-from experiments.harness import options
-from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
+from experiments.harness.jobs import Job, Row, Way
+from experiments.harness.options import (
+    above,
+    all_of,
+    at_least,
+    check_known,
+    given,
+    known,
+    within,
+)
+from experiments.harness.study import run_study, Study
 
-NEAR = 50  # steps that a level of error is the mean of
-SOON = 200  # within which a change is felt
-SETTLED = 500  # steps before the change, and before the end, that are looked at
+NEAR = 50  # steps of the moving mean of errors
+SOON = 200  # steps after the change within which the error rises, if it does
+SETTLED = 500  # steps before the change, and before the end, that are averaged
 RECOVERED = 1.5  # times the error before the change
 POINTS = 200  # of a curve
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Learn to predict two tanks online, and recover when they change."""
+class Config(Study):
+    """Which methods predict two tanks online, and recover when the tanks change?"""
+
+    QUICK = {"rates": (3e-3, 1e-2), "steps": 3000, "seeds": 2}
+    CHECKS = {
+        "units": at_least(1),
+        "updates": known((*choices.UPDATES, SOLVE)),
+        "rates": all_of(given, above(0)),
+        "decays": all_of(given, within(0, 1, ends="(]")),
+        "decay": within(0, 1, ends="[)"),
+        "steps": at_least(4 * SETTLED),
+    }
 
     rules: tuple[str, ...] = ("rtrl",)
-    """Where gradients come from: rtrl, snap_1, kf_rtrl, uoro, rflo, …"""
+    """Gradient rules: rtrl, snap_1, kf_rtrl, uoro, rflo, …"""
     updates: tuple[str, ...] = ("forgetting", "adam", "least_squares")
-    """What is done with gradients: forgetting, adam, sgd, …; least_squares solves for
-    weights at every step, recursively, what is linear in these gradients."""
+    """Update rules: forgetting, adam, sgd, …; least_squares solves recursively for the
+    weights at every step, with the output linearised by these gradients."""
     units: int = 8
-    """Of the network."""
+    """Size of the network."""
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
     """Learning rates to choose from."""
     decay: float = 0.9
@@ -51,63 +68,41 @@ class Config:
     steps: int = 6000
     """Samples; the plant changes in the middle."""
     seeds: int = 5
-    """Plants, of other noise and inputs, and first weights."""
-    seed: int = 0
-    """The seed that all random numbers follow from."""
-    quick: bool = False
-    """A small form of it, in less than a minute."""
-    resume: bool = False
-    """Go on with the run in --out; what is finished is not done again."""
-    out: Path | None = None
-    """Folder to write to; by default runs/identify-<time>."""
+    """Plants, of different noise, inputs and initial weights."""
 
-    def __post_init__(self):
-        """Check the options."""
-        options.check_at_least_one(self, "units", "seeds")
-        kinds = {rule.split("_")[0] if rule[-1:].isdigit() else rule: rule
-                 for rule in self.rules}  # fmt: skip
-        options.check_known("rules", kinds, choices.ONLINE)
-        known = (*choices.UPDATES, SOLVE)
-        options.check_known("updates", self.updates, known)
-        if not self.rates or not all(rate > 0 for rate in self.rates):
-            raise ValueError(f"rates must be positive, got {self.rates}.")
-        if not self.decays or not all(0 < decay <= 1 for decay in self.decays):
-            raise ValueError(f"decays must be in 0 < decay ≤ 1, got {self.decays}.")
-        if not 0 <= self.decay < 1:
-            raise ValueError(f"decay must be in 0 ≤ decay < 1, got {self.decay}.")
-        if self.steps < 4 * SETTLED:
-            raise ValueError(f"steps must be at least {4 * SETTLED}, got {self.steps}.")
-        check_resume(self)
+    def check(self) -> None:
+        """Check rules, whose names may end with a number."""
+        names = [each.split("_")[0] if each[-1:].isdigit() else each
+                 for each in self.rules]  # fmt: skip
+        check_known("rules", names, choices.ONLINE)
 
 
 def main(config: Config) -> report.Result:
-    """Let all methods identify the same plants; show how they did, and write it."""
-    small = {"rates": (3e-3, 1e-2)}
-    config = options.at_quick_size(config, **small, steps=3000, seeds=2)
-    config, folder = open_run("identify", config)
-    start = time.perf_counter()
+    """Let all methods identify the same plants; show their errors, and write them."""
+    return run_study("identify", config, _jobs, _finish)
+
+
+def _jobs(config: Config) -> list[Job]:
     record = make_record(config)
-    compared = methods(record, config)
-    jobs = [
+    return [
         Job(name, 1, partial(_row, config, record, method))
-        for name, method in compared.items()
+        for name, method in methods(record, config).items()
     ]
-    rows, interrupted = run_jobs(folder, jobs)
-    if rows:
-        identify_report.show(rows, config)
-        report.save_picture(folder, "identify", identify_report.draw(rows, config))
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
+
+
+def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
+    identify_report.show(rows, config)
+    report.save_picture(folder, "identify", identify_report.draw(rows, config))
 
 
 def make_record(config: Config) -> tanks.Record:
     """Run the plants, [seeds, T]."""
-    keys = jax.random.split(jax.random.key(config.seed), config.seeds)
+    keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     simulate = partial(tanks.simulate, steps=config.steps, jump=config.steps // 2)
     return jax.jit(jax.vmap(simulate))(keys)
 
 
-def _row(config: Config, record: tanks.Record, method, way: Way) -> dict[str, Any]:
+def _row(config: Config, record: tanks.Record, method, way: Way) -> Row:
     """Return the errors of a method at its best setting, of each seed."""
     course: Course = method()
     setting = best(course, record, config.steps // 4)
@@ -115,7 +110,7 @@ def _row(config: Config, record: tanks.Record, method, way: Way) -> dict[str, An
     jump = config.steps // 2
     near = moving(np.square(errors, dtype=float), NEAR)
     settled = np.mean(np.square(errors[:, jump - SETTLED : jump], dtype=float), axis=1)
-    row: dict[str, Any] = {
+    row: Row = {
         **course.settings[setting],
         "before": _finite(np.sqrt(settled)),
         "after": _rms(errors[:, jump : jump + NEAR]),
@@ -148,12 +143,12 @@ def moving(values: np.ndarray, steps: int) -> np.ndarray:
 
 
 def recovery(near: np.ndarray, level: float) -> int | None:
-    """Return after how many steps an error is back at a level; None if it never is.
+    """Return how many steps an error takes back to a level; None if it never is back.
 
     Args:
       near: moving means of the squared error, from the change on.
-      level: that the error rises above within 200 steps, or it needs no recovery, and
-        falls below again.
+      level: of the error. If the error does not rise above it within 200 steps, no
+        recovery is needed.
 
     Example:
       >>> recovery(np.array([1.0, 5.0, 9.0, 2.0, 9.0]), 3.0)
@@ -174,5 +169,5 @@ def _rms(errors: np.ndarray) -> list[float | None]:
 
 
 def _finite(values: np.ndarray) -> list[float | None]:
-    """Return numbers, None for those of what diverged, as JSON has no others."""
+    """Return floats, and None for what is not finite, which JSON cannot hold."""
     return [float(value) if np.isfinite(value) else None for value in values]

@@ -5,10 +5,8 @@ image row by row. Resilient: the smaller perceptron, by iRprop⁻ on the full ba
 """
 
 import dataclasses
-import time
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,111 +23,100 @@ from experiments.applications.images.networks import (
     STATIC_RULES,
     StaticRule,
 )
-from experiments.harness import options
-from experiments.harness.jobs import (
-    check_resume,
-    Job,
-    open_run,
-    run_jobs,
-    time_taken,
-    Way,
-)
+from experiments.harness.jobs import Job, Row, time_taken, Way
+from experiments.harness.options import all_of, at_least, given, known
+from experiments.harness.study import run_study, Study
 
-PART = 1000  # test images looked at together
-SHOWN = 12  # mistakes that are kept to look at
+PART = 1000  # test images that are classified together
+SHOWN = 12  # mistakes in the picture
+IMAGES = {"train": 60_000, "test": 10_000}  # that there are
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Train networks on MNIST, each in its own way, and show them beside LeCun's."""
+class Config(Study):
+    """What are the test errors of four kinds of network on MNIST, beside LeCun's?"""
+
+    QUICK = {
+        "epochs": 4, "full_batch_epochs": 15, "train": 4000, "test": 1000, "units": 32,
+        "batch": 64, "looks": 2, "seeds": 1,
+    }  # fmt: skip
+    CHECKS = {
+        "lookback units epochs full_batch_epochs batch looks": at_least(1),
+        "train test": at_least(1),
+        "networks": all_of(given, known(NETWORKS)),
+        "static_rule": known(STATIC_RULES),
+        "update full_batch_update": known(choices.UPDATES),
+    }
 
     networks: tuple[str, ...] = tuple(NETWORKS)
-    """Of mlp_300, mlp_500_150, conv, gru_rows and full_batch, which is mlp_300 by
-    another update, on all images at once."""
+    """Of mlp_300, mlp_500_150, conv, gru_rows and full_batch, which is mlp_300 trained
+    on all images at once, by another update."""
     rule: str = "bptt"
-    """Where gradients of gru_rows come from: bptt, truncated_bptt, artbp, rtrl, …"""
+    """Gradient rule of gru_rows: bptt, truncated_bptt, artbp, rtrl, …"""
     static_rule: StaticRule = "backprop"
-    """Where those of the others do; the rest are kinds of feedback alignment."""
+    """Gradient rule of the others: backprop, or a kind of feedback alignment."""
     update: str = "adam"
-    """What is done with gradients of mini-batches."""
+    """Update rule on mini-batches."""
     learning_rate: float | None = 3e-3
-    """Of it, at first; it falls to 0 along a cosine, but for the Rprop family."""
+    """Initial learning rate of update; it falls to 0 along a cosine, except in the
+    Rprop family."""
     full_batch_update: str = "irprop_minus"
-    """What is done with gradients of full_batch."""
+    """Update rule of full_batch."""
     full_batch_rate: float | None = 1e-3
-    """Of it: of the Rprop family, the first steps."""
+    """Its learning rate; in the Rprop family, the initial step size."""
     lookback: int = 14
-    """How many rows errors travel back, by rules that truncate."""
+    """Rows that errors travel back, by rules that truncate."""
     units: int = 96
-    """Of gru_rows."""
+    """Size of gru_rows."""
     epochs: int = 4
-    """How often the images are gone through, in mini-batches drawn at random."""
+    """Epochs on mini-batches, which are drawn at random."""
     full_batch_epochs: int = 35
-    """How many updates full_batch takes."""
+    """Updates of full_batch."""
     batch: int = 128
     """Images of a mini-batch."""
     train: int = 60_000
     """How many of the training images to learn from."""
     test: int = 10_000
-    """How many of the test images to look at."""
+    """How many of the test images to test on."""
     looks: int = 8
-    """How often at most to look at them on the way; the last look is the result."""
+    """How often at most to test during training; the last test is the result."""
     seeds: int = 2
     """Networks of each kind, of different weights and batches, under vmap."""
-    first_seed: int = 0
-    """The seed that all random numbers follow from."""
-    quick: bool = False
-    """A small form of it, in less than a minute."""
-    resume: bool = False
-    """Go on with the run in --out; what is finished is not trained again."""
-    out: Path | None = None
-    """Folder to write to; by default runs/images-<time>."""
 
-    def __post_init__(self):
-        """Check the options."""
-        sizes = ("lookback", "units", "epochs", "full_batch_epochs", "batch", "train")
-        options.check_at_least_one(self, *sizes, "test", "looks", "seeds")
-        for name, most in {"train": 60_000, "test": 10_000}.items():
+    def check(self) -> None:
+        """Check that there are as many images."""
+        for name, most in IMAGES.items():
             if getattr(self, name) > most:
                 raise ValueError(
                     f"{name} must be at most {most}, as there are no more images; got "
                     f"{getattr(self, name)}."
                 )
-        options.check_known("networks", self.networks, NETWORKS)
-        options.check_known("static_rule", self.static_rule, STATIC_RULES)
-        for name in ("update", "full_batch_update"):
-            options.check_known(name, getattr(self, name), choices.UPDATES)
-        if not self.networks:
-            raise ValueError("networks must name at least one.")
-        check_resume(self)
 
 
 def main(config: Config) -> report.Result:
-    """Train each network, show them beside published figures, and write them."""
-    quick = {"epochs": 4, "full_batch_epochs": 15, "train": 4000, "test": 1000}
-    config = options.at_quick_size(
-        config, **quick, units=32, batch=64, looks=2, seeds=1
-    )
-    start, load = time.perf_counter(), cache(data.mnist)
-    config, folder = open_run("images", config, check=lambda _: load())
-    train, test = (
+    """Train each network, show results beside published figures, and write them."""
+    load = cache(data.mnist)
+    jobs, finish = partial(_jobs, load=load), partial(_finish, load=load)
+    return run_study("images", config, jobs, finish, check=lambda _: load())
+
+
+def _jobs(config: Config, load) -> list[Job]:
+    counts = config.train, config.test
+    parts = [
         (images[:count], labels[:count])
-        for (images, labels), count in zip(
-            load(), (config.train, config.test), strict=True
-        )
-    )
-    jobs = [
-        Job(name, _steps(config, name)[0], partial(_train, config, name, train, test))
+        for (images, labels), count in zip(load(), counts, strict=True)
+    ]
+    return [
+        Job(name, _steps(config, name)[0], partial(_train, config, name, *parts))
         for name in config.networks
     ]
-    rows, interrupted = run_jobs(folder, jobs)
-    if rows:
-        images_report.show(rows, config)
-        report.save_picture(folder, "images", images_report.draw_curves(rows))
-        mistakes = images_report.draw_mistakes(rows, test)
-        report.save_picture(folder, "mistakes", mistakes)
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
+
+
+def _finish(folder: Path, config: Config, rows: list[Row], load) -> None:
+    images_report.show(rows, config)
+    report.save_picture(folder, "images", images_report.draw_curves(rows))
+    test = tuple(part[: config.test] for part in load().test)
+    report.save_picture(folder, "mistakes", images_report.draw_mistakes(rows, test))
 
 
 def _steps(config: Config, name: str) -> tuple[int, int]:
@@ -141,7 +128,7 @@ def _steps(config: Config, name: str) -> tuple[int, int]:
     return chunk * -(-steps // chunk), chunk
 
 
-def _train(config: Config, name: str, train, test, way: Way) -> dict[str, Any]:
+def _train(config: Config, name: str, train, test, way: Way) -> Row:
     """Train a network from all seeds together; return its row."""
     network = make_network(
         name,
@@ -202,7 +189,7 @@ def _classify(network: Network, params, images):
 
 
 def _say(classify, params, images: np.ndarray) -> np.ndarray:
-    """Return what each seed takes the images for, [seeds, N]."""
+    """Return the predicted labels of each seed, [seeds, N]."""
     parts = range(0, len(images), PART)
     said = [np.asarray(classify(params, images[i : i + PART])) for i in parts]
     return np.concatenate(said, axis=1)

@@ -2,12 +2,11 @@
 
     p(x_{t+1} | x_1 … x_t) = Π_k σ(y_{t,k})^{x_{t+1,k}} (1 − σ(y_{t,k}))^{1 − x_{t+1,k}}
 
-A network reads a piece step by step, the 88 keys of a piano as zeros and ones, and says
-for each of them how likely it sounds next. Its samples are written to listen to.
+A network reads a piece step by step, the 88 keys of a piano as zeros and ones, and
+predicts the probability of each key at the next step. Samples are written as MIDI.
 """
 
 import dataclasses
-import time
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import data, report
+from experiments import choices, data, report
 from experiments.applications.music import (
     midi,
     report as music_report,
@@ -30,16 +29,17 @@ from experiments.applications.music.rolls import (
     side_by_side,
     Streams,
 )
-from experiments.harness import options
-from experiments.harness.jobs import check_resume, Job, open_run, run_jobs, Way
+from experiments.harness.jobs import Job, Row, Way
+from experiments.harness.options import above, at_least, known, within
+from experiments.harness.study import run_study, Study
 from experiments.networks import recurrent, windows
 from experiments.networks.cells import DENSE
 
 SETS = {"jsb_chorales": data.jsb_chorales, "nottingham": data.nottingham}
-SECONDS = {
+SECONDS = {  # of a step, in MIDI; the data sets do not say
     "jsb_chorales": 0.6,
     "nottingham": 0.15,
-}  # of a step, in MIDI; files do not say
+}
 BASELINES = {
     "independent keys": independent_keys,
     "a Markov chain per key": markov_keys,
@@ -47,82 +47,71 @@ BASELINES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Train networks on polyphonic music, score them, and let them play."""
+class Config(Study):
+    """How well do recurrent layers predict polyphonic music, and what do they play?"""
+
+    QUICK = {
+        "sets": ("jsb_chorales",), "cells": ("gru",), "units": 48, "steps": 150,
+        "chunk": 50, "seeds": 1,
+    }  # fmt: skip
+    CHECKS = {
+        "units lookback streams window steps chunk sampled prime": at_least(1),
+        "sets": known(SETS),
+        "cells": known(DENSE),
+        "update": known(choices.UPDATES),
+        "learning_rate temperature": above(0),
+        "dropout": within(0, 1, ends="[)"),
+    }
 
     sets: tuple[Literal["jsb_chorales", "nottingham"], ...] = (
         "jsb_chorales",
         "nottingham",
     )
-    """What to learn."""
+    """Data sets."""
     cells: tuple[Literal["tanh", "lstm", "gru"], ...] = ("tanh", "lstm", "gru")
     """Recurrent layers to compare."""
     units: int = 128
-    """Of each."""
+    """Size of each."""
     rule: str = "bptt"
-    """Where gradients come from: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
+    """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 32
-    """How many steps errors travel back, by rules that truncate."""
+    """Steps that errors travel back, by rules that truncate within a window."""
     update: str = "adam"
-    """What is done with gradients: adam, sgd, forgetting, rprop, …"""
+    """Update rule: adam, sgd, forgetting, rprop, …"""
     learning_rate: float = 5e-3
-    """At first; it falls to 0 along a cosine, but for the Rprop family."""
+    """Initial learning rate; it falls to 0 along a cosine, except in the Rprop
+    family."""
     dropout: float = 0.3
-    """Share of units that the readout does not see, drawn at each step."""
+    """Dropout of units before the readout, drawn at each step."""
     streams: int = 16
-    """Pieces that are read side by side, one after another in each stream."""
+    """Streams that are read side by side; each is a row of pieces."""
     window: int = 64
-    """Steps of each stream that an update is of; errors do not travel further."""
+    """Steps of each stream in an update; errors do not travel further."""
     steps: int = 3000
     """Updates."""
     chunk: int = 100
-    """Updates between two looks at the validation pieces."""
+    """Updates between two scores of the validation pieces."""
     seeds: int = 2
-    """Networks of each kind, which differ in weights and dropout."""
-    seed: int = 0
-    """The first of them."""
+    """Networks of each kind, of different weights and dropout."""
     sampled: int = 96
     """Steps of each sample."""
     prime: int = 8
     """Steps of a test piece that a sample begins with."""
     temperature: float = 1.0
-    """Samples are the likelier the lower it is; 1 as the network says."""
-    quick: bool = False
-    """A small form of it, in less than a minute."""
-    resume: bool = False
-    """Go on with the run in --out; what is finished is not trained again."""
-    out: Path | None = None
-    """Folder to write to; by default runs/music-<time>."""
-
-    def __post_init__(self):
-        """Check the options."""
-        sizes = ("units", "lookback", "streams", "window", "steps", "chunk", "seeds")
-        options.check_at_least_one(self, *sizes, "sampled", "prime")
-        options.check_known("sets", self.sets, SETS)
-        options.check_known("cells", self.cells, DENSE)
-        for name in ("learning_rate", "temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}.")
-        check_resume(self)
+    """Temperature of sampling; 1 samples as the network predicts."""
 
 
 def main(config: Config) -> report.Result:
     """Train, score and sample; show tables, and write them to a folder."""
-    config = options.at_quick_size(
-        config,
-        sets=("jsb_chorales",),
-        cells=("gru",),
-        units=48,
-        steps=150,
-        chunk=50,
-        seeds=1,
-    )
-    free = ("sampled", "prime", "temperature")
-    start, load = time.perf_counter(), cache(_load)
-    check = lambda run: [load(name) for name in run.sets]
-    config, folder = open_run("music", config, free, check)
+    load = cache(_load)
+    return run_study(
+        "music", config, partial(_jobs, load=load), partial(_finish, load=load),
+        free=("sampled", "prime", "temperature"),
+        check=lambda run: [load(name) for name in run.sets],
+    )  # fmt: skip
+
+
+def _jobs(config: Config, load) -> list[Job]:
     jobs = []
     for name in config.sets:
         for model, score in BASELINES.items():
@@ -131,41 +120,41 @@ def main(config: Config) -> report.Result:
         for cell in config.cells:
             train = partial(_train, config, name, cell, load)
             jobs.append(Job(f"{name}-{cell}", config.steps, train))
-    rows, interrupted = run_jobs(folder, jobs)
+    return jobs
+
+
+def _finish(folder: Path, config: Config, rows: list[Row], load) -> None:
     for name in dict.fromkeys(row["set"] for row in rows):
         mine = [row for row in rows if row["set"] == name]
         music_report.show(name, mine, f"{config.rule} × {config.update}")
         rolls = _play(config, folder, name, load(name), mine)
         picture = music_report.draw_rolls(name, rolls, config.prime)
         report.save_picture(folder, name, picture)
-    if rows:
-        report.save_picture(folder, "music", music_report.draw_curves(rows))
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
+    report.save_picture(folder, "music", music_report.draw_curves(rows))
 
 
 def _load(name: str) -> Rolls:
     return as_rolls(SETS[name]())
 
 
-def _baseline(name: str, model: str, score, load, way: Way) -> dict[str, Any]:
-    """Return the row of a model without a memory, or with one of a single step."""
+def _baseline(name: str, model: str, score, load, way: Way) -> Row:
+    """Score a model without memory, or with a memory of one step; return its row."""
     music = load(name)
-    row: dict[str, Any] = {"set": name, "model": model}
+    row: Row = {"set": name, "model": model}
     row["validation"] = score(music.train, music.validation)
     row["test"] = score(music.train, music.test)
     way.advance(1)
     return row
 
 
-def _train(config: Config, name: str, cell: str, load, way: Way) -> dict[str, Any]:
+def _train(config: Config, name: str, cell: str, load, way: Way) -> Row:
     """Train one kind of network from all seeds; return its row."""
     network, music = make_network(cell, config.units), load(name)
     validation, test = (
         windows.Scores(network, side_by_side(part, config.streams))
         for part in (music.validation, music.test)
     )
-    streams = Streams(music.train, config.streams, config.window, config.seed)
+    streams = Streams(music.train, config.streams, config.window, config.first_seed)
     given = config, way, network, streams, validation
     params, trained = windows.train(*given, best=True)
     row = {"set": name, "model": f"{cell} {config.units}", "cell": cell, **trained}
@@ -191,7 +180,7 @@ def make_network(cell: str, units: int) -> recurrent.Network:
 def _play(
     config: Config, folder: Path, name: str, music: Rolls, rows
 ) -> list[tuple[str, np.ndarray]]:
-    """Write a test piece as MIDI, and what the first network of each kind makes of it.
+    """Write a test piece as MIDI, and a sample of the first network of each kind.
 
     Returns:
       Titles and rolls [T, 88].
@@ -204,7 +193,7 @@ def _play(
         way = Way(row["job"], folder)
         _, params = way.best(windows.init(config, network))
         first = jax.tree.map(lambda leaf: leaf[0], params)
-        key = jax.random.key(config.seed)
+        key = jax.random.key(config.first_seed)
         roll = sample(network, first, prime, config.sampled, key, config.temperature)
         rolls[row["cell"]] = f"{row['model']}, sampled", roll
     for what, (_, roll) in rolls.items():

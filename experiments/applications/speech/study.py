@@ -1,12 +1,11 @@
 """Study `speech`: spoken digits, by speakers known and unknown.
 
-A recurrent network reads a recording frame by frame, each as long as it is, and says
-after the last which digit it was. The official split has all six people in both parts;
-so each of them is also left out, and heard by a network that never heard that one.
+A recurrent network reads a recording frame by frame, each at its own length, and
+predicts the digit after the last. In the official split all six speakers are in both
+parts. So each of them is also left out, and tested by a network that never heard them.
 """
 
 import dataclasses
-import time
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,9 @@ from experiments.applications.speech import (
     report as speech_report,
     wav,
 )
-from experiments.harness import options
-from experiments.harness.jobs import (
-    check_resume,
-    Job,
-    open_run,
-    run_jobs,
-    time_taken,
-    Way,
-)
+from experiments.harness.jobs import Job, Row, time_taken, Way
+from experiments.harness.options import all_of, at_least, given, known
+from experiments.harness.study import run_study, Study
 from experiments.networks.cells import DENSE
 
 RUN = 10  # batches of one shape after another
@@ -38,75 +31,73 @@ LEFT_OUT, BASELINE = "speakers", "logistic"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Train networks to say which digit was spoken, and test them on two splits."""
+class Config(Study):
+    """How well do networks recognise spoken digits, of known and unknown speakers?"""
+
+    QUICK = {
+        "cells": ("gru",), "pooling": ("mean",), "speakers": (), "steps": 250,
+        "units": 48, "lengths": 2, "seeds": 1, "looks": 2,
+    }  # fmt: skip
+    CHECKS = {
+        "units lookback steps batch lengths looks": at_least(1),
+        "cells": all_of(given, known(DENSE)),
+        "pooling": all_of(given, known(("mean", "last"))),
+        "speakers": known(data.SPEAKERS),
+        "update": known(choices.UPDATES),
+    }
 
     cells: tuple[str, ...] = ("gru", "lstm")
-    """Of tanh, gru, lstm. The first is tested on unknown speakers too."""
+    """Of tanh, gru, lstm. The first is tested on unknown speakers, too."""
     pooling: tuple[network.Pooling, ...] = ("mean", "last")
-    """What is read at the end, the mean of all states or the last one; as of cells."""
+    """What the readout sees: the mean of all states or the last one. The first is
+    tested on unknown speakers, too."""
     units: int = 64
-    """Of each cell."""
+    """Size of each cell."""
     rule: str = "bptt"
-    """Where gradients come from: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
+    """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 20
-    """How many frames errors travel back, by rules that truncate."""
+    """Frames that errors travel back, by rules that truncate."""
     update: str = "adam"
-    """What is done with gradients: adam, sgd, forgetting, …"""
+    """Update rule: adam, sgd, forgetting, …"""
     learning_rate: float | None = 5e-3
-    """At first; it falls to 0 along a cosine, but for the Rprop family."""
+    """Initial learning rate; it falls to 0 along a cosine, except in the Rprop
+    family."""
     steps: int = 1600
-    """Updates, a multiple of 10 at least."""
+    """Updates; rounded up to a multiple of 10."""
     batch: int = 64
-    """Recordings of a batch, of about the same length."""
+    """Recordings of a mini-batch, of about the same length."""
     lengths: int = 4
-    """How many lengths batches are padded to, at most; each is a program to compile."""
+    """How many lengths batches are padded to, at most; each compiles a program."""
     hidden: int = 6
     """Up to so many neighbouring bands, of 24, are hidden in training."""
     speakers: tuple[str, ...] = data.SPEAKERS
-    """Who is left out, one at a time."""
+    """Speakers to leave out, one at a time."""
     tune: bool = False
     """Test on takes 5 to 9, the validation part, and learn from 10 to 49: to choose
-    settings without a look at the test part."""
+    settings without the test part."""
     looks: int = 10
-    """How often to test on the way, about; the last look is the result."""
+    """About how often to test during training; the last test is the result."""
     seeds: int = 2
-    """Networks of each kind, of different weights, under vmap."""
-    first_seed: int = 0
-    """The seed that all random numbers follow from."""
+    """Networks of each kind, of different initial weights, under vmap."""
     wav: Path | None = None
-    """A recording of one digit: what is it? With --out and --resume the networks of a
-    run that is finished say so at once."""
-    quick: bool = False
-    """A small form of it, in less than a minute."""
-    resume: bool = False
-    """Go on with the run in --out; what is finished is not trained again."""
-    out: Path | None = None
-    """Folder to write to; by default runs/speech-<time>."""
+    """A recording of one digit to recognise. With --out and --resume a finished run
+    answers at once."""
 
-    def __post_init__(self):
-        """Check the options."""
-        sizes = ("units", "lookback", "steps", "batch", "lengths", "looks", "seeds")
-        options.check_at_least_one(self, *sizes)
-        options.check_known("cells", self.cells, DENSE)
-        options.check_known("pooling", self.pooling, ("mean", "last"))
-        options.check_known("speakers", self.speakers, data.SPEAKERS)
-        options.check_known("update", self.update, choices.UPDATES)
-        if not self.cells or not self.pooling:
-            raise ValueError("cells and pooling must each name at least one.")
+    def check(self) -> None:
+        """Check that some bands are left to hear."""
         if not 0 <= self.hidden < network.BANDS:
             raise ValueError(f"hidden must be in 0..23, got {self.hidden}.")
-        check_resume(self)
 
 
 def main(config: Config) -> report.Result:
-    """Train, test on both splits, show it beside published figures, and write it."""
+    """Train, test on both splits, show results beside published figures, write them."""
     sound = None if config.wav is None else wav.read_digit(config.wav)
-    small = {"cells": ("gru",), "pooling": ("mean",), "speakers": (), "steps": 250}
-    small |= {"units": 48, "lengths": 2, "seeds": 1, "looks": 2}
-    config = options.at_quick_size(config, **small)
-    config, folder = open_run("speech", config, ("wav",), lambda _: data.fsdd())
-    start, load = time.perf_counter(), cache(network.load)
+    jobs = partial(_jobs, load=cache(network.load))
+    finish, check = partial(_finish, sound=sound), lambda _: data.fsdd()
+    return run_study("speech", config, jobs, finish, free=("wav",), check=check)
+
+
+def _jobs(config: Config, load) -> list[Job]:
     jobs = [Job(BASELINE, 1, partial(_baseline, config, load))]
     for cell in config.cells:
         for pooling in config.pooling:
@@ -115,13 +106,14 @@ def main(config: Config) -> report.Result:
     if config.speakers:
         train = partial(_left_out, config, load)
         jobs.append(Job(LEFT_OUT, _steps(config)[0], train))
-    rows, interrupted = run_jobs(folder, jobs)
+    return jobs
+
+
+def _finish(folder: Path, config: Config, rows: list[Row], sound) -> None:
     speech_report.show(rows, config)
     speech_report.save_pictures(folder, rows)
     if sound is not None:
         wav.answer(config, folder, rows, sound)
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
 
 
 def _parts(config: Config, found: data.FSDD) -> tuple[np.ndarray, np.ndarray]:
@@ -137,11 +129,11 @@ def _steps(config: Config) -> tuple[int, int]:
     return every * -(-config.steps // every), every
 
 
-def _baseline(config: Config, load, way: Way) -> dict[str, Any]:
+def _baseline(config: Config, load, way: Way) -> Row:
     """Test logistic regression on both splits."""
     found, loud, _ = load()
     score = partial(baseline.score, loud, found.digits)
-    row: dict[str, Any] = {"accuracy": [score(*_parts(config, found))]}
+    row: Row = {"accuracy": [score(*_parts(config, found))]}
     row["speakers"] = {
         speaker: [score(*data.without_speaker(found, speaker))]
         for speaker in config.speakers
@@ -152,7 +144,7 @@ def _baseline(config: Config, load, way: Way) -> dict[str, Any]:
 
 def _official(
     config: Config, cell: str, pooling: network.Pooling, load, way: Way
-) -> dict[str, Any]:
+) -> Row:
     """Train one kind of network from all seeds, and test it on the official split."""
     found, _, recordings = load()
     train, test = _parts(config, found)
@@ -167,10 +159,11 @@ def _official(
     return row | {"confusion": counts.tolist()}
 
 
-def _left_out(config: Config, load, way: Way) -> dict[str, Any]:
-    """Train a network for each speaker, who does not count, and test it on that one.
+def _left_out(config: Config, load, way: Way) -> Row:
+    """Train a network without each speaker, and test it on that speaker.
 
-    All of them learn under one vmap, from the same batches.
+    All of them learn under one vmap, from the same batches; the loss has weight 0 on
+    the speaker left out.
     """
     found, _, recordings = load()
     cell, pooling = config.cells[0], config.pooling[0]
@@ -203,8 +196,8 @@ def _left_out(config: Config, load, way: Way) -> dict[str, Any]:
 
 def _fit(
     config, cell, pooling, recordings, train, left_out, tested, way: Way
-) -> tuple[dict[str, Any], Any]:
-    """Train a network for each entry of left_out; return the row, and what it said."""
+) -> tuple[Row, Any]:
+    """Train a network for each entry of left_out; return the row and predictions."""
     steps, every = _steps(config)
     draws, seed = choices.draws(config.rule), jax.random.key(config.first_seed)
     params = network.init_runs(seed, cell, config.units, len(left_out))
@@ -230,7 +223,7 @@ def _fit(
         every=every,
     )
     scores, said = tested(result.params)
-    row: dict[str, Any] = {"cell": cell, "pooling": pooling, **scores}
+    row: Row = {"cell": cell, "pooling": pooling, **scores}
     row |= {"rule": config.rule, "update": config.update, "steps": result.steps}
     row |= {"epochs": result.steps * config.batch / len(train)}
     row["params"] = sum(leaf[0].size for leaf in jax.tree.leaves(params))
@@ -240,7 +233,7 @@ def _fit(
 
 
 def _said(params, cell, pooling, recordings, rows) -> np.ndarray:
-    """Return the digit that each network takes each recording for, [runs, N]."""
+    """Return the digit that each network predicts for each recording, [runs, N]."""
     xs = [recordings.xs[row] for row in rows]
     return network.say(params, cell, pooling, xs).argmax(axis=-1)
 

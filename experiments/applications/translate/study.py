@@ -8,10 +8,9 @@ it is tested greedily, where it reads its own alone.
 """
 
 import dataclasses
-import time
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
@@ -24,80 +23,74 @@ from experiments.applications.translate import (
     runs,
     text,
 )
-from experiments.harness import options
 from experiments.harness.errors import DataError
-from experiments.harness.jobs import (
-    check_resume,
-    Job,
-    open_run,
-    run_jobs,
-    time_taken,
-    Way,
-)
+from experiments.harness.jobs import Job, Row, time_taken, Way
+from experiments.harness.options import at_least, known, within
+from experiments.harness.study import run_study, Study
 
 RUN = 10  # batches of one shape after another
 BASELINES = "baselines"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Train networks to translate short sentences, and test them greedily."""
+class Config(Study):
+    """How well do recurrent networks translate short sentences, by teacher forcing?"""
+
+    QUICK = {
+        "forcing": (1.0,), "units": 64, "embedding": 64, "steps": 300, "batch": 32,
+        "learning_rate": 1e-2, "dropout": 0.1, "lengths": 1, "seeds": 1, "looks": 2,
+    }  # fmt: skip
+    CHECKS = {
+        "units embedding lookback steps batch lengths looks": at_least(1),
+        "to": known(("english", "french")),
+        "attention": known(("additive", "dot")),
+        "update": known(choices.UPDATES),
+        "dropout forget": within(0, 1, ends="[)"),
+    }
 
     to: Literal["english", "french"] = "english"
     """The language to translate to; the other is the source."""
     forcing: tuple[float, ...] = (1.0, 0.5)
-    """How likely the decoder is given the word of the text in training, rather than the
-    word that it would have said: 1 is teacher forcing. A training for each."""
+    """Probability that the decoder is given the word of the text in training, instead
+    of the word that it predicts: 1 is teacher forcing. A training for each."""
     attention: network.Attention = "additive"
     """How states are compared: additive (Bahdanau) or dot (Luong)."""
     units: int = 128
-    """Of the decoder, and of either direction of the encoder."""
+    """Size of the decoder, and of either direction of the encoder."""
     embedding: int = 128
-    """Numbers that a word becomes."""
+    """Size of the embedding of a word."""
     dropout: float = 0.3
-    """Share of the numbers of each word that are left out in training."""
+    """Dropout of embeddings in training."""
     forget: float = 0.1
     """Share of the source's words that are made unknown in training."""
     rule: str = "bptt"
-    """Where gradients come from: bptt, bptt_step (states alone are kept, all else is
-    computed again), truncated_bptt (errors are cut off every lookback words)."""
+    """Gradient rule: bptt, bptt_step (only states are kept, all else is computed
+    again), truncated_bptt (errors are cut off every lookback words)."""
     lookback: int = 4
     """After how many words errors are cut off, by truncated_bptt."""
     update: str = "adam"
-    """What is done with gradients: adam, sgd, forgetting, …"""
+    """Update rule: adam, sgd, forgetting, …"""
     learning_rate: float | None = 4e-3
-    """At first; it falls to 0 along a cosine, but for the Rprop family."""
+    """Initial learning rate; it falls to 0 along a cosine, except in the Rprop
+    family."""
     steps: int = 1200
-    """Updates, a multiple of 10 at least."""
+    """Updates; rounded up to a multiple of 10."""
     batch: int = 64
-    """Sentences of a batch, of about the same length."""
+    """Sentences of a mini-batch, of about the same length."""
     lengths: int = 2
-    """How many lengths batches are padded to, at most; each is a program to compile."""
+    """How many lengths batches are padded to, at most; each compiles a program."""
     looks: int = 5
-    """How often to translate the validation part on the way, about."""
+    """About how often to translate the validation part during training."""
     seeds: int = 2
-    """Networks of each kind, of different weights, under vmap."""
-    first_seed: int = 0
-    """The seed that all random numbers follow from."""
+    """Networks of each kind, of different initial weights, under vmap."""
     tune: bool = False
     """Leave the test part alone, to choose settings by the validation part."""
     translate: str | None = None
-    """A sentence to translate. With --out and --resume a run that is finished does so
-    at once."""
-    quick: bool = False
-    """A small form of it, in less than a minute."""
-    resume: bool = False
-    """Go on with the run in --out; what is finished is not trained again."""
-    out: Path | None = None
-    """Folder to write to; by default runs/translate-<time>."""
+    """A sentence to translate. With --out and --resume a finished run answers at
+    once."""
 
-    def __post_init__(self):
-        """Check the options."""
-        sizes = ("units", "embedding", "lookback", "steps", "batch", "lengths")
-        options.check_at_least_one(self, *sizes, "looks", "seeds")
-        options.check_known("to", self.to, ("english", "french"))
-        options.check_known("attention", self.attention, ("additive", "dot"))
-        options.check_known("update", self.update, choices.UPDATES)
+    def check(self) -> None:
+        """Check the rule, and shares of teacher forcing."""
         network.check_rule(self.rule)
         wrong = [each for each in self.forcing if not 0 <= each <= 1]
         if wrong or not self.forcing or len(set(self.forcing)) < len(self.forcing):
@@ -105,11 +98,6 @@ class Config:
                 "forcing must be one or more different shares in [0, 1], got "
                 f"{', '.join(map(str, self.forcing)) or 'none'}."
             )
-        for name in ("dropout", "forget"):
-            share = getattr(self, name)
-            if not 0 <= share < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {share}.")
-        check_resume(self)
 
     @property
     def how(self) -> network.How:
@@ -118,27 +106,33 @@ class Config:
 
 
 def main(config: Config) -> report.Result:
-    """Train, translate, show it beside what needs no network, and write it."""
-    asked = None
+    """Train, translate, show results beside the baselines, and write them."""
+    asked, load = None, cache(text.load)
     if config.translate is not None:
         asked = runs.read_sentence(config.translate)
-    small = {"forcing": (1.0,), "units": 64, "embedding": 64, "steps": 300}
-    small |= {"batch": 32, "learning_rate": 1e-2, "dropout": 0.1, "lengths": 1}
-    small |= {"seeds": 1, "looks": 2}
-    config = options.at_quick_size(config, **small)
-    config, folder = open_run("translate", config, free=("translate",))
-    start, corpus = time.perf_counter(), text.load(config.to)
+    jobs, finish = partial(_jobs, load=load), partial(_finish, load=load, asked=asked)
+    check = lambda run: load(run.to)
+    return run_study(
+        "translate", config, jobs, finish, free=("translate",), check=check
+    )
+
+
+def _jobs(config: Config, load) -> list[Job]:
+    corpus = load(config.to)
     jobs = [Job(BASELINES, 1, partial(_baselines, config, corpus))]
     for forcing in config.forcing:
         train = partial(_train, config, forcing, corpus)
         jobs.append(Job(name_of(forcing), _steps(config)[0], train))
-    rows, interrupted = run_jobs(folder, jobs)
+    return jobs
+
+
+def _finish(
+    folder: Path, config: Config, rows: list[Row], load, asked: str | None
+) -> None:
     translate_report.show(rows, config)
     translate_report.save_pictures(folder, rows)
     if asked is not None:
-        _answer(config, folder, rows, corpus, asked)
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
+        _answer(config, folder, rows, load(config.to), asked)
 
 
 def name_of(forcing: float) -> str:
@@ -156,8 +150,8 @@ def _tested(config: Config, corpus: text.Corpus) -> text.Part:
     return corpus.validation if config.tune else corpus.test
 
 
-def _baselines(config: Config, corpus: text.Corpus, way: Way) -> dict[str, Any]:
-    """Score what needs no network."""
+def _baselines(config: Config, corpus: text.Corpus, way: Way) -> Row:
+    """Score baselines, which need no network."""
     sources, right = zip(*_tested(config, corpus), strict=True)
     row = {}
     for name in ("most_common", "nearest"):
@@ -172,10 +166,8 @@ def _sizes(config: Config, corpus: text.Corpus) -> network.Sizes:
     return network.Sizes(*words, config.embedding, config.units, config.attention)
 
 
-def _train(
-    config: Config, forcing: float, corpus: text.Corpus, way: Way
-) -> dict[str, Any]:
-    """Train networks from all seeds with some teacher forcing; return their row."""
+def _train(config: Config, forcing: float, corpus: text.Corpus, way: Way) -> Row:
+    """Train networks of all seeds with a share of teacher forcing; return their row."""
     steps, every = _steps(config)
     seed = jax.random.key(config.first_seed)
     params = runs.init(seed, _sizes(config, corpus), config.seeds)
@@ -208,7 +200,7 @@ def _train(
     )
     test = _tested(config, corpus)
     found = scored(result.params, part=test)
-    row: dict[str, Any] = {"forcing": forcing, **found.scores}
+    row: Row = {"forcing": forcing, **found.scores}
     row |= {"unknown_share": found.unknown_share}
     row |= {"rule": config.rule, "update": config.update, "steps": result.steps}
     row["epochs"] = result.steps * config.batch / len(corpus.train)

@@ -34,7 +34,7 @@ def _as_users_have_it(plain_jax):
 
 
 @pytest.mark.data
-def test_quick_beats_the_most_frequent_class(fast, tmp_path, capsys):
+def test_quick_beats_the_most_frequent_class(fast, check_resumed, tmp_path, capsys):
     config = categorise.Config(quick=True, out=tmp_path, say="Where is Paris ?")
     result = categorise.main(config)
     assert not result.interrupted
@@ -57,6 +57,7 @@ def test_quick_beats_the_most_frequent_class(fast, tmp_path, capsys):
     again = categorise.main(categorise.Config(**asked))
     assert again.rows == result.rows
     assert "is NUM (" in capsys.readouterr().out
+    check_resumed(categorise, tmp_path)
 
 
 @pytest.fixture
@@ -235,13 +236,13 @@ def test_dropout_and_rules_that_draw(texts):
     [
         ({"sets": ("sms",)}, "sets must be some of sms_spam, trec"),
         ({"units_of": ("word",)}, "Did you mean 'words'"),
-        ({"units_of": ()}, "must each name at least one"),
+        ({"units_of": ()}, "units_of must have one value at least"),
         ({"cell": "rnn"}, "cell must be one of"),
         ({"pooling": "sum"}, "pooling must be one of mean, max, last"),
-        ({"dropout": (0.1, 1.0)}, r"dropout must be in \[0, 1\) each"),
-        ({"rare": -1.0}, "rare must not be negative, got -1.0"),
-        ({"steps": (5, 0)}, "steps must be at least 1 each"),
-        ({"longest": (0, 5)}, "longest must be at least 1 each"),
+        ({"dropout": (0.1, 1.0)}, r"dropout must be in \[0, 1\)"),
+        ({"rare": -1.0}, "rare must be at least 0, got -1.0"),
+        ({"steps": (5, 0)}, "steps must be at least 1"),
+        ({"longest": (0, 5)}, "longest must be at least 1"),
         ({"resume": True}, "resume needs out"),
     ],
 )

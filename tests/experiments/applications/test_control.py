@@ -200,7 +200,7 @@ def test_success_is_within_tolerance_to_the_end():
     assert played.states.shape == (31, 5, 4)
 
 
-def test_quick(fast, tmp_path, capsys):
+def test_quick(fast, check_resumed, tmp_path, capsys):
     out = tmp_path / "run"
     result = control.main(control.Config(quick=True, judged=64, compared=2, out=out))
     (row,) = result.rows
@@ -215,6 +215,7 @@ def test_quick(fast, tmp_path, capsys):
     assert np.isfinite(before).all()
     assert after[0, 0] != before[0, 0]
     assert "truncated_bptt, 600" in capsys.readouterr().out
+    check_resumed(control, out)
     params = policy.load(out / "policy-pendulum-truncated_bptt.npz")
     assert sum(leaf[0].size for leaf in jax.tree.leaves(params)) == row["params"]
 
@@ -224,7 +225,7 @@ def test_quick(fast, tmp_path, capsys):
     [
         ({"system": ("pendulun",)}, "system must be some of .* Did you mean 'pend"),
         ({"rule": ("ppo",)}, "rule must be one of bptt"),
-        ({"rule": ()}, "must each name at least one"),
+        ({"rule": ()}, "rule must have one value at least"),
         ({"update": "addam"}, "Did you mean 'adam'"),
         ({"sigma": 0.0}, "sigma must be positive"),
         ({"horizon": 0}, "horizon must be at least 1, got 0"),

@@ -333,7 +333,7 @@ def test_memory_of_long_files_is_that_of_a_column(tmp_path):
     assert (series.validation, series.test) == (190_000, 195_000)
 
 
-def test_a_file_of_ones_own(tmp_path):
+def test_a_file_of_ones_own(check_resumed, tmp_path):
     values = np.sin(np.arange(120) / 2).round(3).astype(str)
     values[7::11] = ""
     path = write(tmp_path / "my.csv", "load,x\n" + "".join(f"{v},a\n" for v in values))
@@ -352,6 +352,7 @@ def test_a_file_of_ones_own(tmp_path):
     np.testing.assert_allclose(numbers[:, 2:], result.rows[-1]["forecast"], rtol=1e-5)
     assert (out / "forecast.png").stat().st_size > 10_000
     assert not list(out.glob("*.tmp"))
+    check_resumed(forecast, out)
 
 
 @pytest.mark.parametrize(
@@ -364,7 +365,7 @@ def test_a_file_of_ones_own(tmp_path):
         ({"methods": ("rtrl:rprop",)}, "rprop is for full batches, and rtrl learns at"),
         ({"csv": "a.csv"}, "csv and column go together"),
         ({"cell": "rnn"}, "cell must be one of gru, lstm, rtu, tanh"),
-        ({"rates": ()}, "rates must be positive"),
+        ({"rates": ()}, "rates must have one value at least"),
         ({"decay": 1.0}, "decay must be in"),
         ({"learning_rate": 0.0}, "learning_rate must be positive, got 0"),
         ({"blocks": 0}, "blocks must be at least 1, got 0"),

@@ -91,7 +91,7 @@ def test_learning_is_that_of_a_loop_by_hand(kind):
     np.testing.assert_allclose(course.k[1, 0, 0], np.exp(new["log_k"]), rtol=1e-5)
 
 
-def test_identify_quick(check_run, tmp_path, capsys):
+def test_identify_quick(check_run, check_resumed, tmp_path, capsys):
     config = identify.Config(
         quick=True, updates=("adam", "least_squares"), rates=(1e-2,), seeds=1,
         steps=2400, out=tmp_path,
@@ -108,6 +108,7 @@ def test_identify_quick(check_run, tmp_path, capsys):
     assert row["after"][0] > 2 * row["before"][0]
     assert row["recovery"][0] > 0
     assert "told k" in capsys.readouterr().out
+    check_resumed(identify, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_identify_quick(check_run, tmp_path, capsys):
         (identify.Config, {"rules": ("bptt",)}, "rules must be some of rtrl"),
         (identify.Config, {"updates": ("rls",)}, "updates must be some of"),
         (identify.Config, {"rates": (0.0,)}, "rates must be positive"),
-        (identify.Config, {"decays": (1.1,)}, "decays must be in 0 < decay"),
+        (identify.Config, {"decays": (1.1,)}, r"decays must be in \(0, 1\], got"),
         (identify.Config, {"steps": 100}, "steps must be at least 2000, got 100"),
     ],
 )

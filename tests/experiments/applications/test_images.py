@@ -135,7 +135,7 @@ def test_images_by_feedback_alignment(noise, name, kind):
     ("config", "options", "message"),
     [
         (images.Config, {"networks": ("lenet",)}, "networks must be some of mlp_300"),
-        (images.Config, {"networks": ()}, "networks must name at least one"),
+        (images.Config, {"networks": ()}, "networks must have one value at least"),
         (images.Config, {"static_rule": "bp"}, "static_rule must be one of backprop"),
         (images.Config, {"update": "addam"}, "Did you mean 'adam'"),
         (images.Config, {"looks": 0}, "looks must be at least 1, got 0"),

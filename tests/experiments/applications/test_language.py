@@ -86,7 +86,7 @@ def test_ngrams_of_shakespeare_are_the_known_ones(shakespeare):
 
 @pytest.mark.data
 def test_language_is_better_than_chance_and_writes(
-    check_run, fast, tmp_path, capsys, shakespeare
+    check_run, check_resumed, fast, tmp_path, capsys, shakespeare
 ):
     config = language.Config(quick=True, generate=50, out=tmp_path)
     result = language.main(config)
@@ -102,6 +102,7 @@ def test_language_is_better_than_chance_and_writes(
     output = capsys.readouterr().out
     assert "1.88" in output
     assert "2-gram" in output
+    check_resumed(language, tmp_path)
 
 
 def test_texts_that_cannot_be_learned_are_refused(tmp_path):

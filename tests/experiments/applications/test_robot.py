@@ -19,7 +19,7 @@ def _as_users_have_it(plain_jax):
 
 
 @pytest.mark.data
-def test_robot_quick(check_run, tmp_path, capsys):
+def test_robot_quick(check_run, check_resumed, tmp_path, capsys):
     config = robot.Config(quick=True, seeds=1, steps=200, chunk=100, out=tmp_path)
     result = robot.main(config)
     check_run(result, tmp_path, ["robot", "confusion"])
@@ -39,6 +39,7 @@ def test_robot_quick(check_run, tmp_path, capsys):
     assert "90.1" in capsys.readouterr().out
     again = robot.main(robot.Config(out=tmp_path, resume=True))
     assert again.rows == result.rows
+    check_resumed(robot, tmp_path)
 
 
 @pytest.mark.data

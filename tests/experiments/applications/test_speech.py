@@ -29,7 +29,7 @@ def _as_users_have_it(plain_jax):
 
 
 @pytest.mark.data
-def test_speech_quick(check_run, fast, tmp_path, capsys, monkeypatch):
+def test_speech_quick(check_run, check_resumed, fast, tmp_path, capsys, monkeypatch):
     wav, out = tmp_path / "seven.wav", tmp_path / "run"
     monkeypatch.setattr(speech_network, "load", cache(speech_network.load))
     found, *_ = speech_network.load()
@@ -47,6 +47,7 @@ def test_speech_quick(check_run, fast, tmp_path, capsys, monkeypatch):
     again = speech.main(speech.Config(out=out, resume=True, wav=wav))
     assert again.rows == result.rows
     assert "seven.wav: 7 (" in capsys.readouterr().out
+    check_resumed(speech, out)
 
 
 def test_recordings_that_cannot_be_heard(tmp_path):
@@ -151,6 +152,7 @@ def test_unknown_speakers_are_unknown(recordings, tmp_path, monkeypatch):
     """Who is left out is heard by networks that never heard that one."""
     everything = np.arange(24)
     found = data.FSDD([], recordings.digits, recordings.speakers, *3 * [everything])
+    monkeypatch.setattr(data, "fsdd", lambda: found)  # which a run asks for first
     monkeypatch.setattr(speech_network, "load", lambda: (found, [], recordings))
     learned = {}
 
@@ -198,7 +200,7 @@ def test_baseline_of_speech_hears_order():
     ("config", "options", "message"),
     [
         (speech.Config, {"cells": ("rnn",)}, "cells must be some of tanh, gru"),
-        (speech.Config, {"cells": ()}, "must each name at least one"),
+        (speech.Config, {"cells": ()}, "cells must have one value at least"),
         (speech.Config, {"hidden": 24}, r"hidden must be in 0\.\.23, got 24"),
         (speech.Config, {"speakers": ("me",)}, "speakers must be some of george"),
     ],

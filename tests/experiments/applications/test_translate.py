@@ -234,7 +234,7 @@ def test_baselines_of_translation():
 
 
 @pytest.mark.data
-def test_translate_quick(fast, tmp_path, capsys, monkeypatch):
+def test_translate_quick(fast, check_resumed, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(translate_text, "load", cache(translate_text.load))
     out = tmp_path / "run"
     config = translate.Config(
@@ -263,6 +263,7 @@ def test_translate_quick(fast, tmp_path, capsys, monkeypatch):
     strange = translate.Config(out=out, resume=True, translate="zzz yyy")
     with pytest.raises(DataError, match="none of the words of 'zzz yyy' occurs"):
         translate.main(strange)
+    check_resumed(translate, out)
 
 
 @pytest.mark.parametrize(
