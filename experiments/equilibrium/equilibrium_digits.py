@@ -209,8 +209,8 @@ def _show(rows: list[Row]) -> None:
         "Test accuracy, mean ± standard deviation over seeds (higher is better). "
         "Measured: outside this project, 3 seeds.\nAfter training, on the test set: "
         f"evaluations until all examples settle (at most {STEPS}), the largest "
-        "residual, the share of examples that settle, and the spectral norm of W.\nms/step: of "
-        "all seeds together.",
+        "residual, the share of examples that settle, and the spectral norm of W.\n"
+        "ms/step: of all seeds together.",
     )
 
 
