@@ -26,7 +26,8 @@ def small(monkeypatch):
     rng = np.random.default_rng(0)
     labels = np.arange(20, dtype=np.int32) % 10
     make = lambda: (rng.uniform(size=(20, 28, 28)).astype(np.float32), labels)
-    monkeypatch.setattr(data, "mnist", lambda: data.MNIST(make(), make()))
+    digits = data.MNIST(make(), make())
+    monkeypatch.setattr(data, "mnist", lambda: digits)
 
 
 def check(result, folder, rows, pictures):
