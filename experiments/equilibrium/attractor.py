@@ -1,20 +1,21 @@
-"""An associative memory after Liao et al.: digits restored by a network that settles.
+"""An associative memory after Liao et al. 2018: a network that settles restores digits.
 
-    h ← σ(h/2) (W + Wᵀ) + input,  no unit upon itself,  output: h of the last units
+    h ← σ(h/2) (W + Wᵀ) + input,  with no self-connections,  output: the last units of h
 
-784 units are given an image, hidden ones none, and 784 output units are trained to show
-the image whole, by L1. The state is that after 50 updates, settled or
-not; gradients differ in how they look back from there. At the paper's learning rate the
-free network soon leaves the regime where it settles, and backpropagation through all
-updates ends in a picture that is all black; at a tenth of it (`--learning-rate 0.0001`)
-all that look far back agree.
+784 input units receive an image and hidden units receive nothing. 784 output units are
+trained by L1 to show the whole image. The state is h after 50 updates, settled or not.
+The gradients differ in how far they look back from there.
+
+At the paper's learning rate the free network soon stops settling, and backpropagation
+through all updates ends in a black picture. At a tenth of that rate
+(`--learning-rate 0.0001`) all gradients that look far back agree.
 """
 
 import dataclasses
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,9 @@ from matplotlib.figure import Figure
 
 from bpvariants import gradients, updates
 from experiments import data, report
+from experiments.harness.jobs import Job, Row, Way
+from experiments.harness.options import above, at_least, within
+from experiments.harness.study import run_study, Study
 
 PIXELS, UPDATES, BACK = 784, 50, 20
 FORWARD = gradients.solvers.relaxation(tol=1e-7, max_steps=UPDATES)
@@ -34,8 +38,8 @@ ADJOINTS = {
     "jfb": gradients.adjoints.jfb(),
 }
 RULES = ("bptt-50", "tbptt-20", *ADJOINTS)
-# Measured outside this project, 64 hidden units, 300 epochs, one seed: L1 and L1 of
-# the binarised output, at epochs 100 and 300. Its CG had the wrong JVP of Liao's code.
+# Measured outside this project: 64 hidden units, 300 epochs, one seed. Its CG used
+# the wrong JVP of Liao's code. L1 and binarised L1 at epoch 100, then at epoch 300.
 MEASURED = {
     "bptt-50": (0.2441, 0.1432, 0.1894, 0.0668),
     "tbptt-20": (0.2441, 0.1432, 0.1883, 0.0600),
@@ -46,63 +50,55 @@ MEASURED = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Study):
     """Store ten digits in a network that settles, and restore them when corrupted."""
 
+    QUICK = {"hidden": 16, "epochs": 20}
+    CHECKS = {
+        "hidden epochs": at_least(1),
+        "learning_rate limit": above(0),
+        "corruption": within(0, 1, ends="[)"),
+    }
+
     hidden: int = 64
-    """Hidden units; 1024 in the paper."""
+    """Number of hidden units; 1024 in the paper."""
     epochs: int = 300
     """Steps of Adam on the ten images as one batch; 1000 in the paper."""
     learning_rate: float = 1e-3
-    """Of Adam; 0.001 in the paper."""
+    """Learning rate of Adam; 0.001 in the paper."""
     limit: float = float("inf")
-    """Spectral norm that W is kept to after each step: below 4 all of it settles, as
-    σ(h/2) has slopes of at most 1/8; inf leaves it free, as in the paper."""
+    """Upper bound of the spectral norm of W, applied after each step. Below 4 the
+    network always settles, because the slopes of σ(h/2) are at most 1/8. The default,
+    inf, is no bound, as in the paper."""
     corruption: float = 0.0
-    """In training, this share of the white pixels of the input is black; 0.5 in the
-    paper. Pictures show what becomes of inputs with half of them black."""
-    out: Path | None = None
-    """Folder to write to; by default runs/attractor-<time>."""
-
-    def __post_init__(self):
-        """Check the options."""
-        for name in ("hidden", "epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}."
-                )
-        for name in ("learning_rate", "limit"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
-        if not 0 <= self.corruption < 1:
-            raise ValueError(
-                f"corruption must be within 0 <= corruption < 1, got {self.corruption}."
-            )
+    """Share of the white input pixels that are blackened in training; 0.5 in the paper.
+    The pictures show inputs with half of them blackened."""
 
 
 def main(config: Config) -> report.Result:
-    """Train with each gradient, show them beside what was measured, and write them."""
-    folder = report.make_folder("attractor", config.out)
-    report.write_config(folder, config)
-    rows, shown, interrupted, start = [], {}, False, time.perf_counter()
+    """Train with each gradient; show the errors beside those measured elsewhere."""
+    check = lambda config: data.mnist()
+    return run_study("attractor", config, _jobs, _finish, check=check)
+
+
+def _jobs(config: Config) -> list[Job]:
     images = jnp.asarray(_one_of_each(data.mnist()))
-    try:
-        with report.Progress(len(RULES)) as progress:
-            for rule in RULES:
-                progress.begin(rule, config.epochs)
-                row, restored = _row(config, rule, images)
-                rows.append(row)
-                shown[rule] = restored
-                report.append_row(folder, row)
-                progress.advance(config.epochs)
-    except KeyboardInterrupt:
-        interrupted = True
+    return [
+        Job(
+            f"{rule}-{seed}", config.epochs, partial(_train, config, rule, seed, images)
+        )
+        for rule in RULES
+        for seed in range(config.first_seed, config.first_seed + config.seeds)
+    ]
+
+
+def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
     _show(rows, config)
-    if rows:
-        report.save_picture(folder, "restored", _draw_images(np.asarray(images), shown))
-        report.save_picture(folder, "curves", _draw_curves(rows))
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
+    first = [row for row in rows if row["seed"] == config.first_seed]
+    if first:
+        images = _one_of_each(data.mnist())
+        report.save_picture(folder, "restored", _draw_images(folder, images, first))
+    report.save_picture(folder, "curves", _draw_curves(rows))
 
 
 def _one_of_each(mnist: data.MNIST) -> np.ndarray:
@@ -139,9 +135,11 @@ def corrupt(key: jax.Array, images: jax.Array, share: float) -> jax.Array:
     return images * jax.random.bernoulli(key, 1 - share, images.shape)
 
 
-def _row(config: Config, rule: str, images: jax.Array) -> tuple[dict[str, Any], Any]:
+def _train(config: Config, rule: str, seed: int, images: jax.Array, way: Way) -> Row:
+    """Train once; write the restored digits to the folder and return the errors."""
+    of_weights, of_steps, of_damage = (jax.random.key(3 * seed + i) for i in range(3))
     size = 2 * PIXELS + config.hidden
-    weights = 1e-3 * jax.random.normal(jax.random.key(0), (size, size))
+    weights = 1e-3 * jax.random.normal(of_weights, (size, size))
     optimizer = optax.adam(config.learning_rate)
     if config.limit < np.inf:
         project = updates.project_spectral_norm(config.limit)
@@ -159,53 +157,72 @@ def _row(config: Config, rule: str, images: jax.Array) -> tuple[dict[str, Any], 
         change, state = optimizer.update(grads, state, weights)
         return (optax.apply_updates(weights, change), state), errors
 
-    keys = jax.random.split(jax.random.key(1), config.epochs)
+    keys = jax.random.split(of_steps, config.epochs)
     state = weights, optimizer.init(weights)
     program = jax.jit(partial(jax.lax.scan, step)).lower(state, keys).compile()
     begin = time.perf_counter()
     (weights, _), (errors, binary) = jax.block_until_ready(program(state, keys))
     seconds = time.perf_counter() - begin
-    damaged = corrupt(jax.random.key(2), images, 0.5)
+    damaged = corrupt(of_damage, images, 0.5)
     restored = _output(_settle("jfb", weights, damaged))
-    row = {"rule": rule, "ms_per_step": 1000 * seconds / config.epochs}
-    row |= {"l1": np.asarray(errors, float).tolist()}
-    row |= {"binary": np.asarray(binary, float).tolist()}
-    missed = float(jnp.mean(jnp.abs((restored > 0.5) - images)))
-    row |= {"restored": missed}
-    return row, (np.asarray(damaged), np.asarray(restored))
+    np.savez(_pictures(way.folder, way.job), damaged=damaged, restored=restored)
+    return {
+        "rule": rule,
+        "seed": seed,
+        "ms_per_step": 1000 * seconds / config.epochs,
+        "l1": np.asarray(errors, float).tolist(),
+        "binary": np.asarray(binary, float).tolist(),
+        "restored": float(jnp.mean(jnp.abs((restored > 0.5) - images))),
+    }
 
 
-def _show(rows, config):
+def _pictures(folder: Path, job: str) -> Path:
+    """Return the file of a job's damaged and restored digits."""
+    return folder / f"restored-{job}.npz"
+
+
+def _show(rows: list[Row], config: Config) -> None:
     ends = [min(epoch, config.epochs) for epoch in (100, 300)]
     settings = config.hidden, config.learning_rate, config.limit, config.corruption
     comparable = settings == (64, 1e-3, np.inf, 0.0)
-    pair = lambda numbers: " / ".join(f"{number:.4f}" for number in numbers)
     lines = []
-    for row in rows:
-        ours = [pair(row[key][end - 1] for end in ends) for key in ("l1", "binary")]
-        theirs = MEASURED.get(row["rule"]) if comparable else None
-        theirs = ["", ""] if theirs is None else [pair(theirs[i::2]) for i in (0, 1)]
-        line = [row["rule"], ours[0], theirs[0], ours[1], theirs[1]]
-        lines.append([*line, f"{row['restored']:.4f}", f"{row['ms_per_step']:.1f}"])
+    for rule in dict.fromkeys(row["rule"] for row in rows):
+        runs = [row for row in rows if row["rule"] == rule]
+        line = [rule]
+        for i, key in enumerate(("l1", "binary")):
+            line.append(
+                " / ".join(_cell([r[key][end - 1] for r in runs]) for end in ends)
+            )
+            theirs = MEASURED.get(rule) if comparable else None
+            line.append(" / ".join(f"{x:.4f}" for x in theirs[i::2]) if theirs else "")
+        line.append(_cell([row["restored"] for row in runs]))
+        lines.append([*line, f"{np.mean([row['ms_per_step'] for row in runs]):.1f}"])
     report.show_table(
         f"An associative memory of ten digits, after {ends[0]} / {ends[1]} epochs",
         ["", "L1", "measured", "binary", "measured", "half black", "ms/step"],
         lines,
-        "L1 per pixel, and that of the output as black and white; 0.1143 is all black. "
-        "Measured: outside this project, one seed, of Liao's wiring, which may not be "
-        "this one. Half black: the share of wrong pixels where half of "
-        "the white ones of the input are missing, in which it was trained only with "
-        f"corruption; here that was {config.corruption}.",
+        "L1: error per pixel; binary: L1 of the binarised output (lower is better). An "
+        "all-black output has 0.1143.\nMeasured: outside this project, one seed, with "
+        "Liao's wiring, which may differ from this one.\nHalf black: share of wrong "
+        "pixels when half of the white input pixels are blackened; in training that "
+        f"share was {config.corruption}.",
     )
 
 
-def _draw_images(images, shown) -> Figure:
-    """Draw the digits, the damaged inputs, and what each network makes of them."""
-    figure = Figure(figsize=(9, 1.0 * (2 + len(shown))), layout="constrained")
-    rows = {"digit": images, "input": next(iter(shown.values()))[0]}
-    rows |= {rule: restored for rule, (_, restored) in shown.items()}
-    axes = figure.subplots(len(rows), 10)
-    for line, (name, row) in zip(axes, rows.items(), strict=True):
+def _cell(values: Sequence[float]) -> str:
+    """Return one error with four decimals, or the mean ± sd of several."""
+    several = len(values) > 1
+    return report.mean_sd(list(values)) if several else f"{values[0]:.4f}"
+
+
+def _draw_images(folder: Path, images: np.ndarray, rows: list[Row]) -> Figure:
+    """Draw the digits, the damaged inputs, and the output of each network."""
+    shown = {row["rule"]: np.load(_pictures(folder, row["job"])) for row in rows}
+    lines = {"digit": images, "input": next(iter(shown.values()))["damaged"]}
+    lines |= {rule: pictures["restored"] for rule, pictures in shown.items()}
+    figure = Figure(figsize=(9, 1.0 * len(lines)), layout="constrained")
+    axes = figure.subplots(len(lines), 10)
+    for line, (name, row) in zip(axes, lines.items(), strict=True):
         for axis, image in zip(line, row, strict=True):
             axis.imshow(image.reshape(28, 28), cmap="gray", vmin=0, vmax=1)
             axis.set(xticks=[], yticks=[])
@@ -213,15 +230,16 @@ def _draw_images(images, shown) -> Figure:
     return figure
 
 
-def _draw_curves(rows) -> Figure:
+def _draw_curves(rows: list[Row]) -> Figure:
+    """Draw both errors over epochs, the mean of the seeds."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     names = {"l1": "L1 per pixel", "binary": "share of wrong pixels"}
+    rules = dict.fromkeys(row["rule"] for row in rows)
     for axis, (key, label) in zip(figure.subplots(1, 2), names.items(), strict=True):
-        for i, row in enumerate(rows):
+        for i, rule in enumerate(rules):
             style = {"linestyle": ["-", "--", ":", "-."][i % 4], "color": f"C{i}"}
-            axis.plot(
-                1 + np.arange(len(row[key])), row[key], label=row["rule"], **style
-            )
+            curve = np.mean([row[key] for row in rows if row["rule"] == rule], axis=0)
+            axis.plot(1 + np.arange(len(curve)), curve, label=rule, **style)
         axis.set(xlabel="epoch", ylabel=label)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)

@@ -2,11 +2,13 @@
 
     z = tanh(z W + x U + b),  logits = z V + c
 
-on the digits of scikit-learn, split at random. W is free, from a small or a larger
-start, or projected to a spectral norm of 0.95 after each step. Without that the network
-learns its way out of the regime where z settles, and a gradient that trusts in it, the
-exact one, suffers most. What does not settle is used as it is here (`on_failure` is
-"ignore"), as libraries do that do not tell; by default its gradient would be NaN.
+The digits are scikit-learn's, split at random. W starts small or larger and is free, or
+is projected to a spectral norm of 0.95 after each step. Without the projection training
+leads to a W with which z no longer settles. The exact gradient suffers most, because it
+assumes that z has settled.
+
+A state that has not settled is used as it is (`on_failure="ignore"`), as in libraries
+without a check. The default would be a NaN gradient.
 """
 
 import dataclasses
@@ -23,6 +25,9 @@ from matplotlib.figure import Figure
 
 from bpvariants import gradients, updates
 from experiments import data, report
+from experiments.harness.jobs import Job, Row, Way
+from experiments.harness.options import at_least
+from experiments.harness.study import run_study, Study
 
 UNITS, BATCH, TRAIN, LIMIT, STEPS = 64, 128, 1437, 0.95, 200
 SOLVER = gradients.solvers.relaxation(tol=1e-5, max_steps=STEPS)
@@ -33,10 +38,10 @@ ADJOINTS = {  # None: backpropagation through 50 steps
     "neumann-1": gradients.adjoints.neumann(1),
     "jfb": gradients.adjoints.jfb(),
 }
-# Scale of the first W, and whether it is projected.
+# Scale of the initial W, and whether W is projected.
 REGIMES = {"free, 0.5": (0.5, False), "free, 0.9": (0.9, False)}
 REGIMES |= {"projected, 0.5": (0.5, True)}
-# Measured outside this project, 3 seeds, float32: mean and deviation of test accuracy.
+# Measured outside this project, 3 seeds, float32: mean and sd of the test accuracy.
 MEASURED = {
     "bptt-50": ((97.13, 1.12), (97.41, 0.69), (97.78, 0.60)),
     "rbp": ((95.37, 2.40), (86.20, 2.50), (97.78, 0.60)),
@@ -47,59 +52,51 @@ MEASURED = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Study):
     """Train an equilibrium network on digits with five gradients, in three regimes."""
 
-    seeds: int = 3
-    """How many trainings of each, with splits and weights of their own, under vmap."""
-    epochs: int = 40
-    """Of 11 batches each."""
-    out: Path | None = None
-    """Folder to write to; by default runs/equilibrium_digits-<time>."""
+    QUICK = {"seeds": 1, "epochs": 2}
+    CHECKS = {"epochs": at_least(1)}
 
-    def __post_init__(self):
-        """Check the options."""
-        for name in ("seeds", "epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}."
-                )
+    seeds: int = 3
+    """Trainings of each kind, run together; each has its own split and weights."""
+    epochs: int = 40
+    """Passes through the training images, of 11 batches each."""
 
 
 def main(config: Config) -> report.Result:
-    """Train all, show them beside what was measured, and write them to a folder."""
-    folder = report.make_folder("equilibrium_digits", config.out)
-    report.write_config(folder, config)
-    rows, interrupted, start = [], False, time.perf_counter()
+    """Train all networks; show the accuracies beside those measured elsewhere."""
+    return run_study("equilibrium_digits", config, _jobs, _finish)
+
+
+def _jobs(config: Config) -> list[Job]:
     digits = data.digits()
     parts = zip(digits.train, digits.test, strict=True)
-    images, labels = (jnp.asarray(np.concatenate(part)) for part in parts)
-    keys = jax.random.split(jax.random.key(0), config.seeds)
-    try:
-        with report.Progress(len(REGIMES) * len(ADJOINTS)) as progress:
-            for regime in REGIMES:
-                for rule in ADJOINTS:
-                    progress.begin(f"{regime}: {rule}", 1)
-                    rows.append(_row(config, regime, rule, keys, images, labels))
-                    report.append_row(folder, rows[-1])
-                    progress.advance(1)
-    except KeyboardInterrupt:
-        interrupted = True
+    examples = [jnp.asarray(np.concatenate(part)) for part in parts]
+    return [
+        Job(f"{regime}: {rule}", 1, partial(_row, config, regime, rule, examples))
+        for regime in REGIMES
+        for rule in ADJOINTS
+    ]
+
+
+def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
     _show(rows)
-    if rows:
-        report.save_picture(folder, "equilibrium_digits", _draw(rows))
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
+    report.save_picture(folder, "equilibrium_digits", _draw(rows))
 
 
-def _row(config, regime, rule, keys, images, labels) -> dict[str, Any]:
+def _row(
+    config: Config, regime: str, rule: str, examples: list[jax.Array], way: Way
+) -> Row:
+    """Train from all seeds together."""
+    keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     train = jax.vmap(
         partial(_train, config.epochs, regime, rule), in_axes=(0, None, None)
     )
     begin = time.perf_counter()
-    program = jax.jit(train).lower(keys, images, labels).compile()
+    program = jax.jit(train).lower(keys, *examples).compile()
     middle = time.perf_counter()
-    outcome = jax.block_until_ready(program(keys, images, labels))
+    outcome = jax.block_until_ready(program(keys, *examples))
     seconds = time.perf_counter() - middle
     steps = config.epochs * (TRAIN // BATCH)
     row = {"regime": regime, "rule": rule, "ms_per_step": 1000 * seconds / steps}
@@ -134,7 +131,7 @@ def _logits(params, z):
 
 
 def _train(epochs, regime, rule, key, images, labels):
-    """Train once; return accuracies, and how forward passes settle at the end."""
+    """Train once; return the accuracy, the losses, and how the trained z settles."""
     scale, projected = REGIMES[regime]
     split_key, init_key, batch_key = jax.random.split(key, 3)
     order = jax.random.permutation(split_key, len(images))
@@ -189,29 +186,31 @@ def _init(key, scale):
     }
 
 
-def _show(rows):
+def _show(rows: list[Row]) -> None:
     lines = []
     for row in rows:
         mean, deviation = _measured(row)
-        accuracy = row["accuracy"]
-        spread = np.std(accuracy, ddof=1) if len(accuracy) > 1 else 0.0
-        ours = f"{np.mean(accuracy):.2f} ({spread:.2f})"
-        line = [
-            f"{row['regime']}, {row['rule']}",
-            ours,
-            f"{mean:.2f} ({deviation:.2f})",
-        ]
-        line += [f"{np.max(row['steps']):.0f}", f"{np.max(row['residual']):.1e}"]
-        line += [f"{np.mean(row['converged']):.0f}", f"{np.max(row['norm']):.2f}"]
-        lines.append([*line, f"{row['ms_per_step']:.1f}"])
+        lines.append(
+            [
+                f"{row['regime']}, {row['rule']}",
+                report.mean_sd(row["accuracy"]),
+                f"{mean:.2f} ± {deviation:.2f}",
+                f"{np.max(row['steps']):.0f}",
+                f"{np.max(row['residual']):.1e}",
+                f"{np.mean(row['converged']):.0f}",
+                f"{np.max(row['norm']):.2f}",
+                f"{row['ms_per_step']:.1f}",
+            ]
+        )
     report.show_table(
         "Digits by an equilibrium network",
         ["", "test %", "measured", "steps", "residual", "settle %", "‖W‖", "ms/step"],
         lines,
-        "Mean (standard deviation) over seeds; measured: outside this project, 3 seeds."
-        " At the end of training, on the test set: evaluations until all settled (at "
-        f"most {STEPS}), the largest residual, the share of examples that settle, and "
-        "the spectral norm of W. Times are those of all seeds together.",
+        "Test accuracy, mean ± standard deviation over seeds (higher is better). "
+        "Measured: outside this project, 3 seeds.\nAfter training, on the test set: "
+        f"evaluations until all examples settle (at most {STEPS}), the largest "
+        "residual, the share of examples that settle, and the spectral norm of W.\n"
+        "ms/step: of all seeds together.",
     )
 
 
@@ -221,7 +220,7 @@ def _measured(row):
 
 
 def _draw(rows) -> Figure:
-    """Draw accuracies of all seeds beside the measured, and the learning curves."""
+    """Draw accuracies of all seeds beside the measured ones, and learning curves."""
     figure = Figure(figsize=(13, 7), layout="constrained")
     top, bottom = figure.subplots(2, len(REGIMES), squeeze=False)
     for i, regime in enumerate(REGIMES):

@@ -2,18 +2,16 @@
 
     x = pool(relu(conv5(image))),   h = tanh(conv3(h) + x),   logits = V h + c
 
-The kernel of conv3 is kept at a spectral norm of 0.3, as a matrix of [9 C, C]: that of
-the convolution is at most three times as much, so h always settles.
+The kernel of conv3, as a matrix [9 C, C], keeps a spectral norm of at most 0.3. The
+norm of the convolution is at most three times that, so h always settles.
 
-On a GPU, for as long as the paper trains (Fung et al. 2022):
+On a GPU, with as many epochs as the paper (Fung et al. 2022):
 `python -m experiments equilibrium_mnist --channels 48 --epochs 100 --batch 100`.
 """
 
 import dataclasses
-import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +19,12 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 
-from bpvariants import gradients, training, updates
+from bpvariants import gradients, updates
+from bpvariants.types import PyTree
 from experiments import data, report
+from experiments.harness.jobs import Job, Row, time_taken, Way
+from experiments.harness.options import above, at_least
+from experiments.harness.study import run_study, Study
 
 SIDE, LIMIT = 7, 0.3
 SOLVER = gradients.solvers.relaxation(tol=1e-4, max_steps=100)
@@ -30,99 +32,89 @@ ADJOINTS = {
     "rbp": gradients.adjoints.relaxation(tol=1e-4, max_steps=100),
     "jfb": gradients.adjoints.jfb(),
 }
-# Fung et al. 2022, names of the released weights: a larger network, 100 epochs.
+# Fung et al. 2022, from the names of the released weights: larger network, 100 epochs.
 PUBLISHED = {"rbp": 95.99, "jfb": 99.36}
 HEADER = ["", "test %", "published", "evaluations", "settle %", "steps", "ms/step"]
 HEADER += ["compile s", "MiB"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Study):
     """Train a convolutional equilibrium network on MNIST, by exact RBP and by JFB."""
 
-    channels: int = 16
-    """Channels of the state, on 7 × 7 positions."""
-    epochs: float = 1.0
-    """How often the 60,000 images are gone through."""
-    batch: int = 128
-    """Images of a step, drawn at random."""
-    test: int = 10_000
-    """How many of the test images to look at."""
-    seed: int = 0
-    """Of weights and batches."""
-    out: Path | None = None
-    """Folder to write to; by default runs/equilibrium_mnist-<time>."""
+    QUICK = {"channels": 4, "epochs": 0.1, "test": 1000}
+    CHECKS = {"channels batch test": at_least(1), "epochs": above(0)}
 
-    def __post_init__(self):
-        """Check the options."""
-        for name in ("channels", "batch", "test"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}."
-                )
-        if not self.epochs > 0:
-            raise ValueError(f"epochs must be positive, got {self.epochs}.")
+    channels: int = 16
+    """Channels of the state, which has 7 × 7 positions."""
+    epochs: float = 1.0
+    """Passes through the 60,000 training images."""
+    batch: int = 128
+    """Images in a mini-batch, drawn at random."""
+    test: int = 10_000
+    """Number of test images to evaluate."""
 
 
 def main(config: Config) -> report.Result:
-    """Train with each gradient, show them, and write them to a folder."""
-    folder = report.make_folder("equilibrium_mnist", config.out)
-    report.write_config(folder, config)
-    rows, interrupted, start = [], False, time.perf_counter()
+    """Train with each gradient, and show the accuracies beside the published ones."""
+    check = lambda config: data.mnist()
+    return run_study("equilibrium_mnist", config, _jobs, _finish, check=check)
+
+
+def _jobs(config: Config) -> list[Job]:
     digits = data.mnist()
     steps = max(1, round(config.epochs * len(digits.train[0]) / config.batch))
-    try:
-        with report.Progress(len(ADJOINTS)) as progress:
-            for rule in ADJOINTS:
-                progress.begin(rule, steps)
-                row, stopped = _row(config, rule, digits, steps, progress.advance)
-                if row is not None:
-                    rows.append(row)
-                    report.append_row(folder, row)
-                if stopped:
-                    raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        interrupted = True
+    return [
+        Job(f"{rule}-{seed}", steps, partial(_train, config, rule, seed, digits, steps))
+        for rule in ADJOINTS
+        for seed in range(config.first_seed, config.first_seed + config.seeds)
+    ]
+
+
+def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
     _show(rows)
-    if rows:
-        report.save_picture(folder, "equilibrium_mnist", _draw(rows))
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
+    report.save_picture(folder, "equilibrium_mnist", _draw(rows))
 
 
-def _row(config, rule, digits, steps, advance) -> tuple[dict[str, Any] | None, bool]:
+def _train(
+    config: Config, rule: str, seed: int, digits: data.MNIST, steps: int, way: Way
+) -> Row:
+    """Train with one gradient, and evaluate on the test images."""
     sample = lambda key, part: jax.tree.map(
         lambda leaf: leaf[jax.random.randint(key, (config.batch,), 0, len(leaf))], part
     )
-    result = training.fit(
+    result = way.fit(
         jax.value_and_grad(partial(_loss, rule), has_aux=True),
         _optimizer(steps),
-        _init(jax.random.key(config.seed), config.channels),
+        _init(jax.random.key(seed), config.channels),
         jax.tree.map(jnp.asarray, digits.train),
         steps=steps,
         chunk=max(1, min(50, steps)),
         sample=sample,
-        key=jax.random.key(config.seed + 1),
-        log=lambda step, metrics: advance(step),
+        key=jax.random.key(seed + 1),
         nonfinite="stop",
     )
-    if not result.steps:
-        return None, result.interrupted
     images, labels = (part[: config.test] for part in digits.test)
+    row = {"rule": rule, "seed": seed} | _evaluate(result.params, images, labels)
+    row |= {"steps": result.steps} | time_taken(result)
+    return row | {"temp_bytes": result.temp_bytes, "values": result.values.tolist()}
+
+
+def _evaluate(params: PyTree, images: np.ndarray, labels: np.ndarray) -> Row:
+    """Return the accuracy, the share of images that settle, and evaluations of f."""
     correct, taken, settled = [], [], []
     look = jax.jit(_look)
     for begin in range(0, len(images), 500):
         part = slice(begin, begin + 500)
-        right, info = look(result.params, jnp.asarray(images[part]), labels[part])
+        right, info = look(params, jnp.asarray(images[part]), labels[part])
         correct.append(np.asarray(right))
         taken.append(np.asarray(info.steps))
         settled.append(np.asarray(info.converged))
-    row = {"rule": rule, "accuracy": 100 * float(np.mean(np.concatenate(correct)))}
-    row |= {"settled": 100 * float(np.mean(np.concatenate(settled)))}
-    row |= {"evaluations": float(np.mean(np.concatenate(taken)))}
-    row |= {"steps": result.steps, "ms_per_step": 1000 * result.seconds / result.steps}
-    row |= {"compile_seconds": result.compile_seconds, "temp_bytes": result.temp_bytes}
-    return row | {"values": result.values.tolist()}, result.interrupted
+    return {
+        "accuracy": 100 * float(np.mean(np.concatenate(correct))),
+        "settled": 100 * float(np.mean(np.concatenate(settled))),
+        "evaluations": float(np.mean(np.concatenate(taken))),
+    }
 
 
 def _init(key: jax.Array, channels: int) -> dict[str, jax.Array]:
@@ -187,28 +179,37 @@ def _look(params, images, labels):
     return jnp.argmax(_readout(params, h), axis=-1) == labels, info
 
 
-def _show(rows):
+def _show(rows: list[Row]) -> None:
     lines = []
-    for row in rows:
-        memory = row["temp_bytes"]
-        line = [row["rule"], f"{row['accuracy']:.2f}", f"{PUBLISHED[row['rule']]:.2f}"]
-        line += [
-            f"{row['evaluations']:.1f}",
-            f"{row['settled']:.1f}",
-            str(row["steps"]),
-        ]
-        line += [f"{row['ms_per_step']:.1f}", f"{row['compile_seconds']:.1f}"]
-        lines.append([*line, "?" if memory is None else f"{memory / 2**20:.1f}"])
+    for rule in dict.fromkeys(row["rule"] for row in rows):
+        runs = [row for row in rows if row["rule"] == rule]
+        of = lambda name, runs=runs: [row[name] for row in runs]
+        memory = of("temp_bytes")[0]
+        lines.append(
+            [
+                rule,
+                report.mean_sd(of("accuracy")),
+                f"{PUBLISHED[rule]:.2f}",
+                f"{np.mean(of('evaluations')):.1f}",
+                f"{np.mean(of('settled')):.1f}",
+                f"{np.mean(of('steps')):.0f}",
+                f"{np.mean(of('ms_per_step')):.1f}",
+                f"{np.mean(of('compile_seconds')):.1f}",
+                "?" if memory is None else f"{memory / 2**20:.1f}",
+            ]
+        )
     report.show_table(
         "MNIST by a convolutional equilibrium network",
         HEADER,
         lines,
-        "Published: a larger network after 100 epochs, its exact gradient by a solver "
-        "of its own (Fung et al. 2022). Evaluations: of f, until a test image settles.",
+        "Test accuracy, mean ± standard deviation of several seeds (higher is better). "
+        "Published: a larger network after 100 epochs; its exact gradient has its own "
+        "solver (Fung et al. 2022).\nEvaluations: of f until a test image settles.",
     )
 
 
-def _draw(rows) -> Figure:
+def _draw(rows: list[Row]) -> Figure:
+    """Draw the training losses, smoothed, of each rule and seed."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axis = figure.subplots()
     for row in rows:
@@ -216,7 +217,7 @@ def _draw(rows) -> Figure:
         width = max(1, len(values) // 50)
         cut = values[: len(values) // width * width].reshape(-1, width).mean(axis=1)
         steps = width * (1 + np.arange(len(cut)))
-        axis.plot(steps, cut, label=f"{row['rule']}, test {row['accuracy']:.2f} %")
+        axis.plot(steps, cut, label=f"{row['job']}, test {row['accuracy']:.2f} %")
     axis.set(xlabel="steps", ylabel="training loss", yscale="log")
     axis.grid(alpha=0.3)
     axis.legend()

@@ -36,11 +36,14 @@ def mean_sd(values: list[float]) -> str:
     Example:
       >>> mean_sd([1.0, 1.5]), mean_sd([20.0, 40.0]), mean_sd([0.1 + 0.2, 0.3])
       ('1.25 ± 0.4', '30 ± 14', '0.3 ± 0')
+      >>> mean_sd([2345.0]), mean_sd([1200.0, 1300.0])
+      ('2345', '1250 ± 71')
     """
-    mean, several = float(np.mean(values)), len(values) > 1
-    if not several:
-        return f"{mean:.3g}"
+    mean = float(np.mean(values))
+    shown = f"{mean:.3g}" if abs(mean) < 999.5 else f"{mean:.0f}"
+    if len(values) < 2:
+        return shown
     deviation = float(np.std(values, ddof=1))
     if deviation < 1e-12 * abs(mean):  # equal but for rounding
         deviation = 0.0
-    return f"{mean:.3g} ± {deviation:{'.0f' if deviation >= 10 else '.1g'}}"
+    return f"{shown} ± {deviation:{'.0f' if deviation >= 10 else '.1g'}}"

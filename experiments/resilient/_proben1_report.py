@@ -1,4 +1,4 @@
-"""The tables and pictures of `proben1`."""
+"""Tables and pictures of `proben1`."""
 
 from typing import Any
 
@@ -7,15 +7,15 @@ from matplotlib.figure import Figure
 
 from experiments import report
 
-ROUNDING = 0.005  # a published figure has two decimals, its deviation too
+ROUNDING = 0.005  # published means and deviations have two decimals
 HEADER = ["", "test error", "median", "early", "paper", "", "class. %", "paper"]
 HEADER += ["epochs", "paper"]
 PAPER_RUNS = {"3": 10, "8": 60, "10": 60}
-EARLY = 0.5  # a run that takes less than this part of the median's epochs is early
+EARLY = 0.5  # a run is early if it takes less than this share of the median epochs
 
 
 def show(table: str, rows: list[dict[str, Any]]) -> None:
-    """Print the rows of a table, those of each variant by themselves."""
+    """Print a table for each variant."""
     for variant in dict.fromkeys(row["variant"] for row in rows):
         mine = [row for row in rows if row["variant"] == variant]
         lines = [_line(row) for row in mine]
@@ -25,17 +25,18 @@ def show(table: str, rows: list[dict[str, Any]]) -> None:
             f"Proben1, table {table}, {variant}",
             HEADER,
             lines,
-            f"Mean (standard deviation) of {len(mine[0]['test'])} runs. Of {len(mine)} "
-            f"test errors {count('')} are within 2 standard deviations of the paper's; "
-            f"of {count('median')} more the median is, and a few runs that stopped "
-            f"early move the mean (early: their number); {count('off')} are off. "
-            "* marks those beyond 2 standard errors. Root mean squares of the "
-            f"differences, in standard errors (1 is chance): {_misfits(mine)}.",
+            f"Mean ± standard deviation of {len(mine[0]['test'])} runs (lower is "
+            f"better).\nOf {len(mine)} mean test errors {count('')} are within 2 "
+            f"standard deviations of the paper's. {count('median')} are not, but their "
+            "median is: a few runs that stopped early move the mean (early: how many). "
+            f"{count('off')} are off.\n* marks a difference of more than 2 standard "
+            "errors. Root mean square differences in standard errors (1 is chance): "
+            f"{_misfits(mine)}.",
         )
 
 
 def verdict(row: dict[str, Any]) -> str:
-    """Tell whether the mean test error is the paper's, or the median is, or neither."""
+    """Return "" if the mean test error is the paper's, else "median" or "off"."""
     mean, deviation = row["published"]["test"]
     limit = 2 * (deviation + ROUNDING) + ROUNDING
     close = lambda value: abs(value - mean) <= limit
@@ -45,7 +46,7 @@ def verdict(row: dict[str, Any]) -> str:
 
 
 def deviation(row: dict[str, Any], key: str) -> float:
-    """Return the difference of our mean from the paper's, in its standard errors."""
+    """Return the difference of the mean from the paper's, in standard errors."""
     mean, deviation = row["published"][key]
     rounding = ROUNDING if key in ("test", "classification", "gl") else 0.5
     theirs = (deviation + rounding) / np.sqrt(PAPER_RUNS[row["table"]])
@@ -61,28 +62,24 @@ def _misfits(rows):
 
 
 def num_early(row: dict[str, Any]) -> int:
-    """Count the runs that stopped long before the others."""
+    """Count the runs that stopped much earlier than the median."""
     return int(np.sum(row["total"] < EARLY * np.median(row["total"])))
 
 
 def _line(row):
     paper = row["published"]
     median, early = f"{np.median(row['test']):.2f}", str(num_early(row) or "")
-    line = [row["set"], _ours(row["test"], 2), median, early]
+    line = [row["set"], report.mean_sd(row["test"]), median, early]
     mark = "*" if abs(deviation(row, "test")) > 2 else ""
-    line += [_mean_sd(paper["test"], 2), f"{mark} {verdict(row)}".strip()]
+    line += [_published(paper["test"], 2), f"{mark} {verdict(row)}".strip()]
     for key, digits in {"classification": 2, "total": 0}.items():
-        line += [_ours(row[key], digits), _mean_sd(paper[key], digits)]
+        line += [report.mean_sd(row[key]), _published(paper[key], digits)]
     return line
 
 
-def _ours(values, digits):
-    return _mean_sd((np.mean(values), np.std(values, ddof=1)), digits)
-
-
-def _mean_sd(pair, digits):
+def _published(pair, digits):
     mean, deviation = pair
-    return f"{mean:.{digits}f} ({deviation:.{digits}f})"
+    return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
 
 
 def draw(table: str, rows: list[dict[str, Any]]) -> Figure:
@@ -128,7 +125,7 @@ def draw(table: str, rows: list[dict[str, Any]]) -> Figure:
 
 
 def _limits(rows, key):
-    """Return where the means lie, as deviations of the paper may be large."""
+    """Return axis limits from the means, as the paper's deviations may be large."""
     ratios = [np.mean(row[key]) / row["published"][key][0] for row in rows]
     errors = [_standard_error(row[key]) / row["published"][key][0] for row in rows]
     low, high = np.min(np.subtract(ratios, errors)), np.max(np.add(ratios, errors))

@@ -13,13 +13,13 @@ FULL_COLOUR, ADAM_COLOUR = "#0072b2", "#777777"
 COLOURS = [FULL_COLOUR, "#d55e00", "#e69f00", "#56b4e9", "#cc79a7", "#009e73"]
 COLOURS += [ADAM_COLOUR]
 DASHES = ["-", "-", "-", "--", "-", "-", ":"]
-FLOOR = 1e-6  # below which a loss is drawn as that
+FLOOR = 1e-6  # lower losses are drawn as this
 TARGET = 0.01
-COMPARED = 1e-3  # losses below are of rounding errors soon, which grow as in chaos
+COMPARED = 1e-3  # rounding errors soon dominate lower losses
 
 
 def show(rows: list[dict[str, Any]], images: int) -> None:
-    """Print the table, each method at its best rate."""
+    """Print a table of all methods, each at its best rate."""
     header = ["", "batches", "rate", "updates", "train loss", "test %"]
     header += [f"to {TARGET:g}", "median Δ", "at Δ_min", "flips"]
     lines = [_line(row) for row in rows if row["best"]]
@@ -27,14 +27,14 @@ def show(rows: list[dict[str, Any]], images: int) -> None:
     rates = ", ".join(f"{rate:g}" for rate in dict.fromkeys(r["rate"] for r in rows))
     up, down = math.log(1.2), math.log(2)
     note = (
-        f"rate: Δ₀, or adam's learning rate, the best of {rates} by the training loss "
-        "at the end. Loss and accuracy then are mean ± standard deviation over seeds; "
-        f"a loss of 0 is less than float32 can tell. To {TARGET:g}: epochs until the "
-        "loss was first below it. At Δ_min: the share of step sizes "
-        "that cannot shrink. Flips: the share of gradients whose sign changed at the "
-        "last update of an epoch, mean of the last tenth of epochs; step sizes shrink "
-        f"where it is above {up / (down + 2 * up):.0%} in rprop, "
-        f"{up / (down + up):.0%} in rprop_minus; noise alone makes 33% and 50%. "
+        f"rate: Δ₀, or Adam's learning rate; the best of {rates} by the final training "
+        "loss.\nTrain loss (lower is better) and test accuracy at the end: mean ± "
+        "standard deviation over seeds. A loss of 0 is below the precision of float32."
+        f"\nTo {TARGET:g}: epochs until the loss is first below it. At Δ_min: share of "
+        "step sizes that cannot shrink.\nFlips: share of gradients whose sign changed "
+        "at the last update of an epoch, mean of the last tenth of epochs. Step sizes "
+        f"shrink if it is above {up / (down + 2 * up):.0%} in rprop, or "
+        f"{up / (down + up):.0%} in rprop_minus; pure noise makes 33% and 50%.\n"
         'probabilistic_rprop moves by Δ, "expected" by (2 p − 1) Δ, p = P(g > 0).'
     )
     report.show_table(title, header, lines, note + _same(rows))
@@ -48,8 +48,8 @@ def _line(row: dict[str, Any]) -> list[str]:
         f"{row['batches']} {row['batch'] or ''}".strip(),
         f"{row['rate']:g}",
         str(row["updates"]),
-        _mean_sd(loss, ".2g"),
-        _mean_sd(accuracy, ".1f"),
+        report.mean_sd(loss.tolist()),
+        report.mean_sd(accuracy.tolist()),
         _epochs(_numbers(row, "loss")),
         _unless_nan(_numbers(row, "median_step")[:, -1], ".2g"),
         _unless_nan(_numbers(row, "at_min")[:, -1], ".0%"),
@@ -58,19 +58,12 @@ def _line(row: dict[str, Any]) -> list[str]:
 
 
 def _numbers(row: dict[str, Any], name: str) -> np.ndarray:
-    """Return an array [seeds, epochs], NaN where nothing is known."""
+    """Return an array [seeds, epochs]; None becomes NaN."""
     return np.array(row[name], float)
 
 
-def _mean_sd(numbers: np.ndarray, form: str) -> str:
-    text = format(np.mean(numbers), form)
-    if len(numbers) == 1:
-        return text
-    return f"{text} ± {np.std(numbers, ddof=1):.1g}"
-
-
 def _epochs(losses: np.ndarray) -> str:
-    """Return after how many epochs the loss was below the target, and how often."""
+    """Return the mean epochs to the target, and how many runs reached it."""
     came = [int(np.argmax(run)) + 1 for run in losses < TARGET if run.any()]
     if not came:
         return "–"
@@ -84,7 +77,7 @@ def _unless_nan(numbers: np.ndarray, form: str) -> str:
 
 
 def _same(rows: list[dict[str, Any]]) -> str:
-    """Tell how far the gradients that are added up lead from those of full batches."""
+    """Return a note on how far summed gradients deviate from full batches."""
     full = {row["rate"]: row for row in rows if row["batches"] == "full"}
     added = [row for row in rows if row["method"].startswith("MultiSteps")]
     if not added or len(full) < len(added):
@@ -95,13 +88,13 @@ def _same(rows: list[dict[str, Any]]) -> str:
         early = np.minimum.accumulate(there, axis=1) > COMPARED
         most = max(most, *abs(here[early] / there[early] - 1), 0.0)
     return (
-        f" Until the loss is below {COMPARED:g}, MultiSteps' differs from that of full "
-        f"batches by {most:.2g} of it at most, at any rate."
+        f"\nUntil the loss is below {COMPARED:g}, the loss of MultiSteps differs from "
+        f"that of full batches by a factor of at most 1 ± {most:.2g}, at any rate."
     )
 
 
 def draw(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    """Draw loss, step sizes and changes of sign, each against epochs."""
+    """Draw losses, step sizes and sign changes against epochs."""
     figure = Figure(figsize=(16, 5.4), layout="constrained")
     loss, step, flips = figure.subplots(1, 3)
     shown = [row for row in rows if row["best"]]
@@ -120,13 +113,13 @@ def draw(folder: Path, rows: list[dict[str, Any]]) -> Path:
                 axis.plot(epochs, numbers.mean(axis=0), **style)
     loss.set(yscale="log", ylabel="training loss (cross entropy, nats)")
     loss.set_title(
-        f"Loss: median, seeds thin; below {FLOOR:g} drawn as that", fontsize=11
+        f"Loss: median, seeds thin; at least {FLOOR:g} is drawn", fontsize=11
     )
     step.set(yscale="log", ylabel="median step size Δ")
     step.axhline(1e-6, color="#999999", lw=0.8)
-    step.set_title("Step sizes, and Δ_min of rprop, where there are any", fontsize=11)
+    step.set_title("Step sizes, if any; line: Δ_min of rprop", fontsize=11)
     flips.set(ylabel="share of gradients", ylim=(0, None))
-    flips.set_title("Changes of sign at an epoch's last update", fontsize=11)
+    flips.set_title("Sign changes at the last update of an epoch", fontsize=11)
     for axis in (loss, step, flips):
         axis.set_xlabel("epochs")
         axis.grid(alpha=0.3)

@@ -21,13 +21,13 @@ TITLES = {
 }
 RESILIENT = "rprop"
 FALLING = (
-    "Rates of updates that are not of the Rprop family fall to 0 along a cosine, which "
-    "averages noise away; with --constant they do not."
+    "Rates of updates outside the Rprop family fall to 0 along a cosine, which "
+    "averages noise away; --constant keeps them."
 )
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print a table for each difficulty, and what follows of the claim."""
+    """Print a table for each difficulty, and the verdicts on the claim."""
     for axis in dict.fromkeys(row["axis"] for row in rows):
         mine = [row for row in rows if row["axis"] == axis]
         levels = list(dict.fromkeys(row["level"] for row in mine))
@@ -40,10 +40,10 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             f"Digits, MLP 64-32-10, {config.steps} updates: {TITLES[axis]}",
             ["", "rate", *(f"{level:g}" for level in levels)],
             lines,
-            "Test error in %, mean ± standard deviation of seeds, and the rate. Kept: "
-            "the rate of least training loss without difficulties; tuned: with them. "
-            "A training that diverged counts as 90 %. "
-            + ("All rates are constant." if config.constant else FALLING),
+            "Test error in % (lower is better), mean ± standard deviation of seeds, "
+            "and the rate.\nKept: the rate with the least training loss without "
+            "difficulties; tuned: with this difficulty. A diverged training counts as "
+            "90 %.\n" + ("All rates are constant." if config.constant else FALLING),
         )
     console = report.wide_console()
     for line in verdicts(rows):
@@ -51,10 +51,11 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def verdicts(rows: list[dict[str, Any]]) -> list[str]:
-    """Return a sentence for each difficulty at its hardest: does the claim hold there?
+    """Return a sentence on the claim for each difficulty at its hardest level.
 
-    It does against an update that loses more of its test error than the best of the
-    Rprop family does, by more than the standard deviations of both together.
+    The claim holds against an update if the difficulty adds more to its test error
+    than to that of the best of the Rprop family. The difference must exceed the
+    standard deviations of both together.
     """
     sentences = []
     for axis in dict.fromkeys(row["axis"] for row in rows):
@@ -82,7 +83,7 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw test errors against each difficulty; dashed with the rate tuned again."""
+    """Draw test errors against each difficulty; dashed: rate tuned again."""
     difficulties = list(dict.fromkeys(row["axis"] for row in rows))
     figure = Figure(figsize=(4.6 * len(difficulties), 4.8), layout="constrained")
     panels = figure.subplots(1, len(difficulties), squeeze=False, sharey=True)[0]
@@ -128,7 +129,7 @@ def _short_verdict(rows: list[dict[str, Any]], axis: str) -> str:
 
 
 def _cost(rows: list[dict[str, Any]], update: str, level: float, choice: str):
-    """Return by how much the error of each seed is more than without a difficulty."""
+    """Return how much a difficulty adds to the error of each seed."""
     error = {
         row["level"]: np.array(row[f"{choice}_error"])
         for row in rows

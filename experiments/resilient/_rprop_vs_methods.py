@@ -1,4 +1,4 @@
-"""Updates compared in `rprop_vs`, and how each of them is run."""
+"""Updates compared in `rprop_vs`, and functions that run them."""
 
 import importlib
 import importlib.metadata
@@ -18,11 +18,11 @@ OURS = ("rprop", "irprop_plus", "rprop_plus", "rprop_minus", "half_back", "grpro
 
 
 class Trace(NamedTuple):
-    """What a run came through: arrays [runs, steps + 1], before and after each step."""
+    """Curves of all runs: arrays [runs, steps + 1], before and after each step."""
 
     values: np.ndarray  # E
-    evaluations: np.ndarray  # of E and its gradient, together, that it took so far
-    accuracies: np.ndarray | None  # percent, where the problem has any
+    evaluations: np.ndarray  # of E with its gradient, so far
+    accuracies: np.ndarray | None  # percent, if the problem has any
 
 
 class Method(NamedTuple):
@@ -31,11 +31,11 @@ class Method(NamedTuple):
     name: str
     label: str
     run: Callable[[Problem], Trace]
-    rate: float | None = None  # of several that are tried, of which the best is shown
+    rate: float | None = None  # one of several; the best is shown
 
 
 def methods(first_step: float, adam_rates: tuple[float, ...]) -> list[Method]:
-    """Return all that can be run here; torch is left out where it is not installed."""
+    """Return all methods; torch is left out if it is not installed."""
     labels = {"rprop": "rprop (iRprop⁻)", "grprop": "grprop (experimental)"}
     found = [
         Method(
@@ -73,7 +73,7 @@ def _adam(rate: float) -> Callable[[Problem], Trace]:
 
 
 def _descend(optimizer: optax.GradientTransformation, problem: Problem) -> Trace:
-    """Take steps, for each of which E and its gradient are taken once."""
+    """Take steps with one evaluation of E and its gradient each."""
     optimizer = optax.with_extra_args_support(optimizer)
 
     def run(start, case):
@@ -92,7 +92,7 @@ def _descend(optimizer: optax.GradientTransformation, problem: Problem) -> Trace
 
 
 def _search(problem: Problem) -> Trace:
-    """Run L-BFGS, whose line search takes E and its gradient several times a step."""
+    """Run L-BFGS; its line search evaluates E and its gradient several times a step."""
     optimizer = optax.lbfgs()
 
     def run(start_and_case):
@@ -115,16 +115,16 @@ def _search(problem: Problem) -> Trace:
         return jax.lax.scan(step, carry, length=problem.steps + 1)[1]
 
     _accuracy = problem.accuracy or (lambda w: None)
-    # One after another: under vmap all would wait for the longest line search.
+    # Runs one after another: under vmap all would wait for the longest line search.
     together = lambda starts, cases: jax.lax.map(run, (starts, cases))
     return _trace(*jax.jit(together)(problem.starts, problem.cases))
 
 
 def _descend_torch(torch: Any, first_step: float, problem: Problem) -> Trace:
-    """Let torch do what is done with the gradients, which are JAX's."""
+    """Run torch's update on gradients from JAX."""
     look = jax.jit(jax.vmap(jax.value_and_grad(problem.loss)))
     measure = jax.jit(jax.vmap(problem.accuracy or (lambda w: None)))
-    # All runs in one array, as Rprop treats each weight for itself.
+    # One array holds all runs, because Rprop treats each weight separately.
     w = torch.from_numpy(np.array(problem.starts))
     optimizer = torch.optim.Rprop([w], lr=first_step)
     values, accuracies = [], []

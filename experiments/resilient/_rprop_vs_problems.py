@@ -1,4 +1,4 @@
-"""Problems of `rprop_vs`; E is what each update minimises."""
+"""Problems of `rprop_vs`; each update minimises E."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,20 +17,20 @@ class Problem(NamedTuple):
 
     name: str
     title: str
-    unit: str  # what E is
+    unit: str  # name of E
     loss: Callable[[jax.Array, Any], jax.Array]  # (weights [n], case) -> E, []
     starts: jax.Array  # [runs, n]
-    cases: jax.Array  # [runs, ...], what else tells the runs apart
+    cases: jax.Array  # [runs, ...], other data of each run
     steps: int
     targets: tuple[float, ...]  # of E, from high to low
-    by_target: bool  # whether iterations to the last target rank, or E at the end
-    floor: float  # below which E is drawn as that
+    by_target: bool  # rank by iterations to the last target, else by E at the end
+    floor: float  # lower values of E are drawn as this
     reference: dict[str, float]  # by method; iterations if by_target, else E
     accuracy: Callable[[jax.Array], jax.Array] | None = None  # weights -> percent
 
 
 def quadratic(key: jax.Array, runs: int, steps: int) -> Problem:
-    """Return ½ wᵀA w, each run with a rotation of its own."""
+    """Return ½ wᵀA w; each run has its own rotation."""
 
     def matrix(key):
         rotation, _ = jnp.linalg.qr(jax.random.normal(key, (10, 10), jnp.float64))

@@ -23,15 +23,15 @@ STYLES = {  # method: colour, dashes, width
     "optax.lbfgs": ("#e69f00", "-", 1.5),
 }
 NOTE = (
-    "Iterations until E is first below what stands above them: mean ± standard "
-    "deviation over the runs that came there, and how many of all did if not all. "
-    "evals: evaluations of E and its gradient until the last of these, line searches "
-    "included. At the end: the median of E, and in brackets the greatest."
+    "Iterations until E is first below the target, mean ± standard deviation over the "
+    "runs that reach it (lower is better); (n/N): n of N runs reach it.\nevals: "
+    "evaluations of E and its gradient until the last target, line searches included. "
+    "E at the end: median (greatest)."
 )
 
 
 def best_rows(rows: list[dict[str, Any]], problem: Problem) -> list[dict[str, Any]]:
-    """Return the rows of a problem, of the rates of one method only the best."""
+    """Return the rows of a problem; of several rates of a method only the best."""
     best = {}
     for row in rows:
         if row["problem"] == problem.name:
@@ -42,7 +42,7 @@ def best_rows(rows: list[dict[str, Any]], problem: Problem) -> list[dict[str, An
 
 
 def rank(row: dict[str, Any], problem: Problem) -> float:
-    """Return what is the less the better a method is."""
+    """Return the score of a method; lower is better."""
     if problem.by_target:
         never = problem.steps + 1
         reached = row["reached"][f"{problem.targets[-1]:g}"]
@@ -71,22 +71,24 @@ def _about_rates(problem: Problem, rows: list[dict[str, Any]]) -> list[str]:
     if not rates:
         return []
     by = (
-        f"iterations to {problem.targets[-1]:g}" if problem.by_target else "mean E then"
+        f"iterations to {problem.targets[-1]:g}"
+        if problem.by_target
+        else "mean E at the end"
     )
     tried = ", ".join(f"{rate:g}" for rate in rates)
-    return [f"adam's learning rate is the best of {tried}, by {by}."]
+    return [f"Adam's learning rate is the best of {tried}, by {by}."]
 
 
 def _about_reference(problem: Problem) -> list[str]:
     if not problem.reference:
         return []
     what = "iterations" if problem.by_target else "E"
-    where = ", with one rotation, not known which" if problem.by_target else ""
+    where = ", with one unknown rotation" if problem.by_target else ""
     return [f"elsewhere: {what} measured outside this project{where}; optax was 0.2.8."]
 
 
 def _left_again(problem: Problem, rows: list[dict[str, Any]]) -> list[str]:
-    """Tell which runs were below the last target, and ended above it."""
+    """Return a note on runs that reached the last target and ended above it."""
     found, last = [], problem.targets[-1]
     for row in rows:
         pairs = zip(row["reached"][f"{last:g}"], row["values"], strict=True)
@@ -95,7 +97,7 @@ def _left_again(problem: Problem, rows: list[dict[str, Any]]) -> list[str]:
             found.append(f"{row['label']} in {count} of {len(row['values'])}")
     if not found:
         return []
-    return [f"Runs that had been below {last:g} and ended above: {', '.join(found)}."]
+    return [f"Runs that reached {last:g} and ended above it: {', '.join(found)}."]
 
 
 def _line(problem: Problem, row: dict[str, Any]) -> list[str]:
@@ -113,13 +115,11 @@ def _line(problem: Problem, row: dict[str, Any]) -> list[str]:
 
 
 def _reached(iterations: list[int | None], count: bool = True) -> str:
-    came = [i for i in iterations if i is not None]
+    came = [float(i) for i in iterations if i is not None]
     if not came:
         return "–"
-    all_of_them = len(came) == len(iterations)
-    mean = f"{np.mean(came):.0f}"
-    mean += f" ± {np.std(came, ddof=1):.0f}" if len(came) > 1 else ""
-    return mean + (f" ({len(came)}/{len(iterations)})" * count * (not all_of_them))
+    some = count and len(came) < len(iterations)
+    return report.mean_sd(came) + (f" ({len(came)}/{len(iterations)})" if some else "")
 
 
 def _middle(values: list[float]) -> str:
@@ -131,8 +131,7 @@ def _mean_sd(numbers: list[float | None]) -> str:
     known = [number for number in numbers if number is not None]
     if not known:
         return "–"
-    spread = f" ± {np.std(known, ddof=1):.1f}" if len(known) > 1 else ""
-    return f"{np.mean(known):.1f}{spread}"
+    return report.mean_sd(known)
 
 
 def draw(folder: Path, problems: list[Problem], rows: list[dict[str, Any]]) -> Path:

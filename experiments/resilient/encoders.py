@@ -1,31 +1,35 @@
-"""The encoders of the first Rprop paper: epochs to learn them, beside its figures.
+"""The encoders of the first Rprop paper: epochs to learn them, beside its results.
 
 An N-H-N encoder maps each of N unit vectors to itself through H < N logistic units. A
-run is solved at the first epoch where every output is below 0.4 for a target of 0 and
-above 0.6 for 1. Outputs are clipped away from 0 and 1, and the slope is y(1 − y) of the
-clipped y, without which runs get stuck where slopes vanish. The paper states neither
-the limit of the clip nor the initial weights: here they are options, and varied.
+run has solved it at the first epoch where every output is below 0.4 for a target of 0
+and above 0.6 for a target of 1.
+
+Outputs are clipped away from 0 and 1, and the slope is y(1 − y) of the clipped y.
+Without the clip, runs get stuck where slopes vanish. The paper states neither the clip
+nor the initial weights, so both are options here, with several values.
 """
 
 import dataclasses
 import itertools
-import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bpvariants import updates
 from experiments import report
+from experiments.harness.jobs import Job, Row, Way
+from experiments.harness.options import above, at_least, within
+from experiments.harness.study import run_study, Study
 
 VARIANTS = ("rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus", "half_back")
-# Riedmiller & Braun 1993: mean and standard deviation of 10 runs at the best Δ_0, and
-# the mean at the standard one, 0.1, of which no deviation is given.
+# Riedmiller & Braun 1993: mean and standard deviation of 10 runs at the best Δ_0. For
+# the standard Δ_0, 0.1, the paper gives only the mean.
 PUBLISHED = {
     ("10-5-10", 0.1): (30, None),
     ("10-5-10", 2.0): (19, 3),
@@ -35,70 +39,68 @@ PUBLISHED = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Study):
     """Learn the 10-5-10 and 12-2-12 encoders with every variant of Rprop."""
 
-    seeds: int = 20
-    """How many runs of each setting, from different initial weights, under vmap."""
-    weights: tuple[float, ...] = (0.5, 1.0)
-    """Initial weights are uniform in ± this; the paper does not say."""
-    clip: tuple[float, ...] = (0.001, 0.01)
-    """Outputs are clipped to this and 1 minus this; 0 is without; not in the paper."""
-    max_epochs: int = 3000
-    """After how many epochs a run counts as stuck."""
-    out: Path | None = None
-    """Folder to write to; by default runs/encoders-<time>."""
+    QUICK = {"seeds": 4, "weights": (0.5,), "clip": (0.001,), "max_epochs": 300}
+    CHECKS = {
+        "max_epochs": at_least(1),
+        "clip": within(0, 0.4, ends="[)"),
+        "weights": above(0),
+    }
 
-    def __post_init__(self):
-        """Check the options."""
-        for name in ("seeds", "max_epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}."
-                )
-        if not all(0 <= clip < 0.4 for clip in self.clip):
-            raise ValueError(f"clip must be within 0 <= clip < 0.4, got {self.clip}.")
-        if not all(limit > 0 for limit in self.weights):
-            raise ValueError(f"weights must be positive, got {self.weights}.")
+    seeds: int = 20
+    """Runs of each setting, from different initial weights; they train together."""
+    weights: tuple[float, ...] = (0.5, 1.0)
+    """Bounds of the initial weights, uniform in ± bound; not in the paper."""
+    clip: tuple[float, ...] = (0.001, 0.01)
+    """Outputs are clipped to [clip, 1 − clip]; 0 is no clip; not in the paper."""
+    max_epochs: int = 3000
+    """A run that takes this many epochs counts as stuck."""
 
 
 def main(config: Config) -> report.Result:
-    """Run all settings, show them beside the paper, and write them to a folder."""
-    folder = report.make_folder("encoders", config.out)
-    report.write_config(folder, config)
-    rows, interrupted, start = [], False, time.perf_counter()
-    settings = [(*task, *more) for task in PUBLISHED for more in _settings(config)]
-    try:
-        with report.Progress(len(settings)) as progress:
-            for sizes, first, variant, weights, clip in settings:
-                progress.begin(f"{sizes}, {variant}, Δ₀ {first}", 1)
-                epochs = _epochs(config, sizes, first, variant, weights, clip)
-                rows.append(
-                    {"encoder": sizes, "first_step": first, "variant": variant}
-                    | {"weights": weights, "clip": clip, "epochs": epochs.tolist()}
-                )
-                report.append_row(folder, rows[-1])
-                progress.advance(1)
-    except KeyboardInterrupt:
-        interrupted = True
+    """Run all settings, and show the epochs beside those of the paper."""
+    return run_study("encoders", config, _jobs, _finish)
+
+
+def _jobs(config: Config) -> list[Job]:
+    return [
+        Job(
+            f"{sizes}, {variant}, Δ₀ {first}, ±{weights}, clip {clip}",
+            1,
+            partial(_row, config, sizes, first, variant, weights, clip),
+        )
+        for sizes, first in PUBLISHED
+        for variant in VARIANTS
+        for weights, clip in _grid(config)
+    ]
+
+
+def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
     _show(rows, config)
-    if rows:
-        report.save_picture(folder, "encoders", _draw(rows, config))
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
+    report.save_picture(folder, "encoders", _draw(rows, config))
 
 
-def _settings(config):
-    for variant in VARIANTS:
-        for weights in config.weights:
-            for clip in config.clip:
-                yield variant, weights, clip
+def _row(
+    config: Config,
+    sizes: str,
+    first: float,
+    variant: str,
+    weights: float,
+    clip: float,
+    way: Way,
+) -> Row:
+    """Run one setting from all seeds."""
+    epochs = _epochs(config, sizes, first, variant, weights, clip)
+    row = {"encoder": sizes, "first_step": first, "variant": variant}
+    return row | {"weights": weights, "clip": clip, "epochs": epochs.tolist()}
 
 
 def _epochs(config, sizes, first, variant, weights, clip) -> np.ndarray:
-    """Return the epochs that each run took, max_epochs where it did not succeed."""
+    """Return the epochs that each run took; max_epochs if it was stuck."""
     shape = tuple(map(int, sizes.split("-")))
-    keys = jax.random.split(jax.random.key(0), config.seeds)
+    keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     numbers = jnp.float32(first), jnp.float32(weights), jnp.float32(clip)
     return np.asarray(_run_all(shape, variant, config.max_epochs, keys, *numbers))
 
@@ -141,89 +143,75 @@ def _run_all(shape, variant, max_epochs, keys, first, weights, clip):
 
 @jax.custom_jvp
 def clipped_logistic(s: jax.Array, clip: jax.Array) -> jax.Array:
-    """Return the logistic function of s within [clip, 1 − clip]."""
+    """Return the logistic function of s, clipped to [clip, 1 − clip]."""
     return jnp.clip(jax.nn.sigmoid(s), clip, 1 - clip)
 
 
 @clipped_logistic.defjvp
 def _slope(primals, tangents):
     y = clipped_logistic(*primals)
-    return y, y * (1 - y) * tangents[0]  # and not 0 where it is clipped
+    return y, y * (1 - y) * tangents[0]  # not 0 where y is clipped
 
 
-def _show(rows: list[dict[str, Any]], config: Config) -> None:
-    table, shown = (
-        [],
-        dict.fromkeys(
-            (row["encoder"], row["first_step"], row["variant"]) for row in rows
-        ),
-    )
-    for encoder, first, variant in shown:
-        mine = [
-            row
-            for row in rows
-            if (row["encoder"], row["first_step"], row["variant"])
-            == (encoder, first, variant)
-        ]
-        cells = {(row["weights"], row["clip"]): _cell(row, config) for row in mine}
+def _show(rows: list[Row], config: Config) -> None:
+    lines = {}
+    for row in rows:
+        name = row["encoder"], row["first_step"], row["variant"]
+        pair = row["weights"], row["clip"]
+        lines.setdefault(name, {})[pair] = _cell(row, config)
+    table = []
+    for (encoder, first, variant), cells in lines.items():
         mean, deviation = PUBLISHED[encoder, first]
-        paper = "" if variant != "rprop_plus" else f"{mean} ({deviation or '?'})"
-        grid = [cells.get(pair, "") for pair in _grid(config)]
-        table.append([f"{encoder}, Δ₀ {first}, {variant}", *grid, paper])
+        paper = f"{mean} ± {deviation}" if deviation else str(mean)
+        table.append(
+            [
+                f"{encoder}, Δ₀ {first}, {variant}",
+                *(cells.get(pair, "") for pair in _grid(config)),
+                paper if variant == "rprop_plus" else "",
+            ]
+        )
     report.show_table(
         "Epochs to learn an encoder",
         ["", *(f"±{weights}, clip {clip}" for weights, clip in _grid(config)), "paper"],
         table,
-        f"Means (standard deviations) of {config.seeds} runs for initial weights and "
-        f"clips that the paper does not state; + n: n runs were stuck after "
-        f"{config.max_epochs} epochs, and are left out. Paper: Riedmiller & Braun "
-        "1993, 10 runs of Rprop⁺ (at Δ₀ 0.1 without a deviation).",
+        f"Mean ± standard deviation of {config.seeds} runs (lower is better), for "
+        "initial weights and clips that the paper does not state.\n"
+        f"+ n: n runs were stuck after {config.max_epochs} epochs; the mean leaves "
+        "them out.\nPaper: Riedmiller & Braun 1993, 10 runs of Rprop⁺; it gives no "
+        "deviation for Δ₀ 0.1.",
     )
 
 
-def _grid(config):
-    return [(weights, clip) for weights in config.weights for clip in config.clip]
+def _grid(config: Config) -> list[tuple[float, float]]:
+    """Return all pairs of initial weights and clip."""
+    return list(itertools.product(config.weights, config.clip))
 
 
-def _solved(row, config):
+def _solved(row: Row, config: Config) -> np.ndarray:
+    """Return the epochs of the runs that were not stuck."""
     epochs = np.asarray(row["epochs"], float)
     return epochs[epochs < config.max_epochs]
 
 
-def _cell(row, config):
+def _cell(row: Row, config: Config) -> str:
     solved = _solved(row, config)
     stuck = config.seeds - len(solved)
     more = f" + {stuck}" if stuck else ""
-    if len(solved) < 2:
-        return (f"{solved[0]:.0f}" if len(solved) else "-") + more
-    return f"{solved.mean():.1f} ({solved.std(ddof=1):.1f}){more}"
+    return (report.mean_sd(solved.tolist()) if len(solved) else "–") + more
 
 
-def _draw(rows: list[dict[str, Any]], config: Config) -> Figure:
+def _draw(rows: list[Row], config: Config) -> Figure:
     """Draw each run as a dot, and the paper's mean and deviation behind them."""
     figure = Figure(figsize=(11, 8), layout="constrained")
     axes = figure.subplots(2, 2).flat
-    for axis, ((encoder, first), (mean, deviation)) in zip(
-        axes, PUBLISHED.items(), strict=True
-    ):
+    for axis, (encoder, first) in zip(axes, PUBLISHED, strict=True):
+        mean, deviation = PUBLISHED[encoder, first]
         axis.axvline(mean, color="black", linewidth=1, label="paper, Rprop⁺")
         if deviation:
             axis.axvspan(mean - deviation, mean + deviation, color="#ddd")
-        for i, variant in enumerate(VARIANTS):
-            for j, (weights, clip) in enumerate(_grid(config)):
-                for row in rows:
-                    same = (row["encoder"], row["first_step"]) == (encoder, first)
-                    at = (row["variant"], row["weights"], row["clip"])
-                    if not same or at != (variant, weights, clip):
-                        continue
-                    solved = _solved(row, config)
-                    height = i + 0.8 * (j + 0.5) / len(_grid(config)) - 0.4
-                    style = {"color": f"C{j % 10}", "markersize": 3, "alpha": 0.5}
-                    label = f"±{weights}, clip {clip}" if i == 0 else None
-                    line = axis.plot(solved, [height] * len(solved), "o", **style)
-                    line[0].set_label(label or "_")
-                    if len(solved):
-                        axis.plot(solved.mean(), height, "|", color="k", markersize=10)
+        for row in rows:
+            if (row["encoder"], row["first_step"]) == (encoder, first):
+                _draw_runs(axis, row, config)
         axis.set(title=f"{encoder}, Δ₀ = {first}", xlabel="epochs", xscale="log")
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter("{x:g}")
@@ -233,3 +221,15 @@ def _draw(rows: list[dict[str, Any]], config: Config) -> Figure:
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=9)
     return figure
+
+
+def _draw_runs(axis: Axes, row: Row, config: Config) -> None:
+    """Draw the runs of one setting, and their mean."""
+    i, grid = VARIANTS.index(row["variant"]), _grid(config)
+    j = grid.index((row["weights"], row["clip"]))
+    solved, height = _solved(row, config), i + 0.8 * (j + 0.5) / len(grid) - 0.4
+    style = {"color": f"C{j % 10}", "markersize": 3, "alpha": 0.5}
+    (line,) = axis.plot(solved, [height] * len(solved), "o", **style)
+    line.set_label(f"±{row['weights']}, clip {row['clip']}" if i == 0 else "_")
+    if len(solved):
+        axis.plot(solved.mean(), height, "|", color="k", markersize=10)

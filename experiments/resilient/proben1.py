@@ -3,27 +3,31 @@
 Table 3: linear networks, trained by each variant of Rprop. Tables 8 and 10: his pivot
 networks, with all shortcuts and without. All runs of a row train together.
 
-The report gives the settings of table 3. Those that it gives for tables 8 and 10 do not
-reproduce them; what does is in `PIVOT` below, and was inferred: weights from ±0.1,
-first steps from 0.05 to 0.2, and GL_2 instead of GL_5.
+The report gives the settings of table 3. The settings that it gives for tables 8 and 10
+do not reproduce them. The settings in `PIVOT` do; they were inferred: weights from
+±0.1, first steps from 0.05 to 0.2, and GL_2 instead of GL_5.
 
-He names Rprop as of 1993, that is, Rprop⁺. But the figures are those of Rprop⁻: of
-that, test errors, epochs and generalisation losses of tables 8 and 10 differ from his
-as much as chance makes them, and so do the epochs of table 3; of Rprop⁺ they do not,
-nor of the other two in table 3, which is all that they are trained on by default.
+The report names Rprop as of 1993, which is Rprop⁺, but its results are those of Rprop⁻.
+With Rprop⁻, test errors, epochs and generalisation losses of tables 8 and 10 differ
+from the report's no more than by chance, and so do the epochs of table 3. With Rprop⁺
+they differ by more. The two iRprops also differ in table 3, and by default train there
+only.
 """
 
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
 
 from experiments import data, report
+from experiments.harness.jobs import Job, Row, Way
+from experiments.harness.options import at_least, given, known
+from experiments.harness.study import run_study, Study
 from experiments.resilient import _proben1_report
 from experiments.resilient._networks import Network
 from experiments.resilient._stopping import Settings, train
@@ -40,57 +44,58 @@ Variant = Literal["rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Study):
     """Train on Proben1 as in tables 3, 8 and 10 of Prechelt's report."""
+
+    QUICK = {"only": ("cancer1",), "seeds": 10, "max_epochs": 300}
+    CHECKS = {
+        "seeds": at_least(2),
+        "max_epochs": at_least(5),
+        "tables": given,
+        "only": known(PUBLISHED["table3"]),
+    }
 
     tables: tuple[Table, ...] = ("3", "8", "10")
     """Tables of the report to reproduce."""
     only: tuple[str, ...] = ()
     """Problems, such as cancer1; by default all 30 that the tables have in common."""
-    runs: int = 60
+    seeds: int = 60
     """Runs of each row, which train together; the report has 10 in table 3, else 60."""
     variants: tuple[Variant, ...] = ()
-    """Of Rprop; by default all four in table 3, Rprop+ and Rprop- in the others."""
+    """Variants of Rprop; by default all four in table 3, else Rprop⁺ and Rprop⁻."""
     max_epochs: int = 3000
-    """After how many epochs a run is stopped anyway."""
-    out: Path | None = None
-    """Folder to write to; by default runs/proben1-<time>."""
-
-    def __post_init__(self):
-        """Check the options."""
-        if self.runs < 2:
-            raise ValueError(f"runs must be at least 2, got {self.runs}.")
-        if self.max_epochs < 5:
-            raise ValueError(f"max_epochs must be at least 5, got {self.max_epochs}.")
-        for name in self.only:
-            if name not in PUBLISHED["table3"]:
-                known = ", ".join(PUBLISHED["table3"])
-                raise ValueError(f"only has {name!r}; there are: {known}.")
+    """Epochs after which a run is stopped in any case."""
 
 
 def main(config: Config) -> report.Result:
-    """Train all rows, show them beside the report, and write them to a folder."""
-    folder = report.make_folder("proben1", config.out)
-    report.write_config(folder, config)
-    rows, interrupted, start = [], False, time.perf_counter()
-    jobs = list(_jobs(config))
-    try:
-        with report.Progress(len(jobs)) as progress:
-            for table, name, variant in jobs:
+    """Train all rows, and show the results beside those of the report."""
+    check = lambda config: data.proben1(_problems(config)[0])
+    return run_study("proben1", config, _jobs, _finish, check=check)
+
+
+def _problems(config: Config) -> list[str]:
+    return list(config.only or PUBLISHED["table3"])
+
+
+def _jobs(config: Config) -> list[Job]:
+    jobs = []
+    for table in config.tables:
+        default = VARIANTS if table == "3" else VARIANTS[:2]
+        for variant in config.variants or default:
+            for name in _problems(config):
+                do = partial(_row, config, table, name, variant)
                 title = f"table {table}: {name}, {variant}"
-                progress.begin(title, config.max_epochs)
-                rows.append(_row(config, table, name, variant, progress.advance))
-                report.append_row(folder, rows[-1])
-    except KeyboardInterrupt:
-        interrupted = True
+                jobs.append(Job(title, config.max_epochs, do))
+    return jobs
+
+
+def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
     for table in config.tables:
         mine = [row for row in rows if row["table"] == table]
         if mine:
             _proben1_report.show(table, mine)
             picture = _proben1_report.draw(table, mine)
             report.save_picture(folder, f"table{table}", picture)
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
 
 
 def setup(
@@ -106,20 +111,13 @@ def setup(
     return Network(sizes, table == "8", pivot["output"]), PIVOT._replace(**own)
 
 
-def _jobs(config: Config) -> Iterator[tuple[str, str, str]]:
-    for table in config.tables:
-        default = VARIANTS if table == "3" else VARIANTS[:2]
-        for variant in config.variants or default:
-            for name in config.only or PUBLISHED["table3"]:
-                yield table, name, variant
-
-
-def _row(config, table, name, variant, advance) -> dict[str, Any]:
+def _row(config: Config, table: str, name: str, variant: str, way: Way) -> Row:
+    """Train all runs of a row."""
     problem = data.proben1(name)
     network, settings = setup(table, problem, variant, config.max_epochs)
-    keys = jax.random.split(jax.random.key(0), config.runs)
+    keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     start = time.perf_counter()
-    outcome = train(problem, network, settings, keys, advance)
+    outcome = train(problem, network, settings, keys, way.advance)
     seconds = time.perf_counter() - start
     published = PUBLISHED[f"table{table}"][name]
     row = {"table": table, "set": name, "variant": variant, "seconds": seconds}

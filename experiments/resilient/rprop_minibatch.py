@@ -1,11 +1,10 @@
-"""Rprop is for full batches: what mini-batches do to it, and what mends that.
+"""Rprop is for full batches: what mini-batches do to it, and what repairs that.
 
-A small network on handwritten digits. Batches tile each epoch, in an order that is
-drawn anew, so that gradients added up over an epoch are those of the full batch.
+A small network learns handwritten digits. Mini-batches partition each epoch, in a new
+random order, so gradients summed over an epoch are those of the full batch.
 """
 
 import dataclasses
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,9 @@ import optax
 
 from bpvariants import updates
 from experiments import data, report
+from experiments.harness.jobs import Job, Row, Way
+from experiments.harness.options import above, all_of, at_least, given
+from experiments.harness.study import run_study, Study
 from experiments.resilient import _rprop_minibatch_report
 from experiments.resilient._digits_mlp import digits_mlp, Network
 
@@ -26,62 +28,64 @@ PROBABILISTIC = "probabilistic_rprop"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Study):
     """Train by Rprop on full batches and on mini-batches, beside what works on those.
 
     Every update takes as many epochs, and has the best of the same rates: first step
     sizes Δ₀ of Rprop, learning rates of Adam.
     """
 
+    QUICK = {"seeds": 2, "epochs": 10, "rates": (0.01, 0.1)}
+    CHECKS = {"epochs batch": at_least(1), "rates": all_of(given, above(0))}
+
     seeds: int = 4
-    """How many trainings of each, from different initial weights, under vmap."""
+    """Trainings of each kind, from different initial weights; they run together."""
     epochs: int = 50
     """Passes through the training images."""
     batch: int = 64
-    """Images of a mini-batch; what does not fill a last one is left out by all."""
+    """Images in a mini-batch; all methods leave out images that do not fill one."""
     rates: tuple[float, ...] = (0.001, 0.01, 0.1)
-    """First step sizes, and learning rates, of which the best is shown."""
-    first_seed: int = 0
-    """The seed that all random numbers follow from."""
-    out: Path | None = None
-    """Folder to write to; by default runs/rprop_minibatch-<time>."""
+    """First step sizes and learning rates; the table shows the best for each method."""
 
-    def __post_init__(self):
-        """Check the options."""
-        for name in ("seeds", "epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}."
-                )
+    def check(self) -> None:
+        """Check that there are images for one mini-batch."""
         most = len(data.digits().train[1])
         if self.batch > most:
             raise ValueError(f"batch must be at most {most}, got {self.batch}.")
-        if not self.rates or not all(rate > 0 for rate in self.rates):
-            raise ValueError(f"rates must be greater than 0, got {self.rates}.")
 
 
 class Method(NamedTuple):
-    """An update, and what it is given."""
+    """An update, and its batches."""
 
     name: str
     batches: str  # FULL or MINI
     make: Callable[[jax.Array], optax.GradientTransformation]  # from Δ₀ or a rate
-    updates: int  # of weights, an epoch
+    updates: int  # of the weights, in an epoch
     min_step_size: float | None = 1e-6
 
 
 class Epochs(NamedTuple):
-    """What is seen at the end of each epoch, [..., epochs]; NaN if not known."""
+    """Measurements at the end of each epoch, [..., epochs]; NaN if not available."""
 
-    loss: Any  # of all training images
+    loss: Any  # on all training images
     accuracy: Any  # percent, test
     median_step: Any  # Δ
-    at_min: Any  # share of Δ that are at Δ_min
-    flips: Any  # share of gradients that changed their sign at the last update
+    at_min: Any  # share of step sizes at Δ_min
+    flips: Any  # share of gradients whose sign changed at the last update
+
+
+class Setting(NamedTuple):
+    """Network, data and random draws that all methods share."""
+
+    network: Network
+    train: tuple[jax.Array, jax.Array]  # images that fill batches, and labels
+    test: tuple[jax.Array, jax.Array]
+    starts: jax.Array  # [seeds, weights]
+    orders: jax.Array  # [seeds, epochs, images], a permutation for each epoch
 
 
 def methods(batches: int) -> list[Method]:
-    """Return what is compared; `batches` make an epoch."""
+    """Return the methods that are compared; an epoch has `batches` mini-batches."""
 
     def added_up(rate):
         steps = optax.MultiSteps(updates.rprop(rate), every_k_schedule=batches)
@@ -100,43 +104,35 @@ def methods(batches: int) -> list[Method]:
 
 
 def main(config: Config) -> report.Result:
-    """Run the comparison, show it, and write it to a folder."""
-    folder = report.make_folder("rprop_minibatch", config.out)
-    report.write_config(folder, config)
+    """Run the comparison, and show each method at its best rate."""
+    return run_study("rprop_minibatch", config, _jobs, _finish)
+
+
+def _jobs(config: Config) -> list[Job]:
     setting = set_up(config)
-    images = len(setting.train[1])
-    chosen, rows, interrupted = methods(images // config.batch), [], False
-    start = time.perf_counter()
-    try:
-        with report.Progress(len(chosen)) as progress:
-            for method in chosen:
-                progress.begin(f"{method.name}, {method.batches} batches", 1)
-                seen = run(method, config, setting)
-                for row in _rows(method, config, seen):
-                    rows.append(row)
-                    report.append_row(folder, row)
-                progress.advance(1)
-    except KeyboardInterrupt:
-        interrupted = True
-    if rows:
-        _rprop_minibatch_report.show(rows, images)
-        _rprop_minibatch_report.draw(folder, rows)
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
+    return [
+        Job(
+            f"{method.name}, {method.batches} batches",
+            1,
+            partial(_train, method, config, setting),
+        )
+        for method in methods(len(setting.train[1]) // config.batch)
+    ]
 
 
-class Setting(NamedTuple):
-    """What all methods have in common."""
+def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
+    images = len(data.digits().train[1]) // config.batch * config.batch
+    _rprop_minibatch_report.show(rows, images)
+    _rprop_minibatch_report.draw(folder, rows)
 
-    network: Network
-    train: tuple[jax.Array, jax.Array]  # images that fill batches, and labels
-    test: tuple[jax.Array, jax.Array]
-    starts: jax.Array  # [seeds, weights]
-    orders: jax.Array  # [seeds, epochs, images], a permutation for each epoch
+
+def _train(method: Method, config: Config, setting: Setting, way: Way) -> list[Row]:
+    """Train by one method; return a row for each rate."""
+    return _rows(method, config, run(method, config, setting))
 
 
 def set_up(config: Config) -> Setting:
-    """Draw weights, and the order of images in every epoch."""
+    """Draw the initial weights, and the order of the images in every epoch."""
     network, (train, test) = digits_mlp(), jax.tree.map(jnp.asarray, data.digits())
     images = len(train[1]) // config.batch * config.batch
     train = jax.tree.map(lambda part: part[:images], train)
@@ -154,7 +150,7 @@ def set_up(config: Config) -> Setting:
 
 
 def run(method: Method, config: Config, setting: Setting) -> Epochs:
-    """Train at every rate from every seed, together; arrays are [rates, seeds, …]."""
+    """Train at all rates from all seeds together; return arrays [rates, seeds, …]."""
     network, (images, labels) = setting.network, setting.train
     size = config.batch if method.batches == MINI else len(labels)
 
@@ -182,11 +178,11 @@ def run(method: Method, config: Config, setting: Setting) -> Epochs:
 
 
 def _look(method: Method, state: Any) -> tuple[Any, Any, Any]:
-    """Return median Δ, the share at Δ_min, and that of flips, as far as there are."""
+    """Return the median Δ, the share at Δ_min and the share of flips; or NaN."""
     unknown = jnp.array(jnp.nan)
     if method.min_step_size is None:
         return unknown, unknown, unknown
-    if method.name.startswith(PROBABILISTIC):  # it has no signs to report
+    if method.name.startswith(PROBABILISTIC):  # its state holds no signs
         steps = optax.tree.get(state, "step_sizes")
         return jnp.median(steps), jnp.mean(steps <= method.min_step_size), unknown
     seen = updates.rprop_report(state, min_step_size=method.min_step_size)
@@ -194,8 +190,8 @@ def _look(method: Method, state: Any) -> tuple[Any, Any, Any]:
     return seen.step_sizes[name][2], seen.at_min[name], seen.flips[name]
 
 
-def _rows(method: Method, config: Config, seen: Epochs) -> list[dict]:
-    """Return a line of results.jsonl for each rate; the best one says so."""
+def _rows(method: Method, config: Config, seen: Epochs) -> list[Row]:
+    """Return a row for each rate; the best has "best": True."""
     final = seen.loss[..., -1].mean(axis=1)
     best = int(np.argmin(np.where(np.isfinite(final), final, np.inf)))
     return [
@@ -216,5 +212,5 @@ def _rows(method: Method, config: Config, seen: Epochs) -> list[dict]:
 
 
 def _known(x: float) -> float | None:
-    """Return a number as JSON can have it."""
+    """Return a number, or None for one that JSON cannot have."""
     return x if np.isfinite(x) else None

@@ -1,17 +1,16 @@
-"""Is Rprop less sensitive to noise and bad scales than other updates? A claim tested.
+"""Is Rprop less sensitive to noise and bad scales than other updates? A test.
 
-A small network on handwritten digits, on full batches, made harder in three ways:
+A small network learns handwritten digits from full batches, under three difficulties:
 
     noise     g + σ r ε, with r the root mean square of the first gradient, ε normal
-    scales    each pixel times a factor of its own, between 10⁻ˢ and 10ˢ
-    copies    each pixel several times more, with a little noise of its own
+    scales    each pixel times its own factor, between 10⁻ˢ and 10ˢ
+    copies    each pixel several times more, each copy with a little noise of its own
 
-Each update has the rate that was best without any of it, and then the best for each
-difficulty: the first is what it costs not to tune again, the second what tuning mends.
+Each update first keeps the rate that is best without any difficulty. That shows the
+cost of not tuning again. Then it has the best rate for each difficulty.
 """
 
 import dataclasses
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,19 +20,36 @@ import jax.numpy as jnp
 
 from bpvariants import training
 from experiments import choices, data, report
-from experiments.harness import options
 from experiments.harness.errors import DataError
-from experiments.harness.jobs import check_resume, open_run
+from experiments.harness.jobs import Job, Row, Way
+from experiments.harness.options import above, all_of, at_least, given, known
+from experiments.harness.study import run_study, Study
 from experiments.resilient import _rprop_robustness_report
 from experiments.resilient._digits_mlp import digits_mlp, PIXELS
 
-OWN_NOISE = 0.1  # deviation of a copy's, in those of a pixel
+OWN_NOISE = 0.1  # of a copy, in standard deviations of a pixel
 RUNS = "runs.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Study):
     """Train by several updates under difficulties, with and without tuning again."""
+
+    QUICK = {
+        "updates": ("irprop_minus", "adam"),
+        "rates": (0.01, 0.1),
+        "noise": (1.0,),
+        "scales": (2.0,),
+        "copies": (),
+        "steps": 60,
+        "seeds": 1,
+    }
+    CHECKS = {
+        "steps block": at_least(1),
+        "updates": all_of(given, known(choices.UPDATES)),
+        "rates": given,
+        "rates noise scales copies": above(0),
+    }
 
     updates: tuple[str, ...] = (
         "irprop_minus",
@@ -42,50 +58,28 @@ class Config:
         "momentum",
         "sgd",
     )
-    """What is compared."""
+    """Updates to compare."""
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-    """Learning rates to choose from; of the Rprop family, first steps."""
+    """Learning rates to choose from; first step sizes for the Rprop family."""
     noise: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
-    """Deviations of the noise, in those of the first gradient."""
+    """Standard deviations of the noise, relative to the first gradient."""
     scales: tuple[float, ...] = (1.0, 2.0, 3.0)
     """Exponents s: factors of pixels are between 10⁻ˢ and 10ˢ."""
     copies: tuple[int, ...] = (1, 3, 7)
-    """How often each pixel is there once more."""
+    """Number of additional copies of each pixel."""
     steps: int = 200
     """Updates on the full batch."""
     constant: bool = False
-    """Keep learning rates as they are. Else those of updates that are not of the Rprop
+    """Keep learning rates constant. By default those of updates outside the Rprop
     family fall to 0 along a cosine, which averages noise away at the end."""
     seeds: int = 3
-    """Trainings of each kind, of other weights, noise and factors."""
-    first_seed: int = 0
-    """The seed of the first."""
+    """Trainings of each kind, with different weights, noise and factors."""
     block: int = 64
-    """Trainings at a time."""
-    quick: bool = False
-    """A small form of it, in less than a minute."""
-    resume: bool = False
-    """Go on with the run in --out."""
-    out: Path | None = None
-    """Folder to write to; by default runs/rprop_robustness-<time>."""
-
-    def __post_init__(self):
-        """Check the options."""
-        options.check_at_least_one(self, "steps", "seeds", "block")
-        options.check_known("updates", self.updates, choices.UPDATES)
-        if not self.updates:
-            raise ValueError("updates must name at least one.")
-        for name in ("rates", "noise", "scales", "copies"):
-            values = getattr(self, name)
-            if not all(value > 0 for value in values):
-                raise ValueError(f"{name} must be positive, got {values}.")
-        if not self.rates:
-            raise ValueError("rates must have at least one.")
-        check_resume(self)
+    """Trainings that run together."""
 
 
 class Setting(NamedTuple):
-    """One training: floats are traced, whatever else has a program of its own."""
+    """One training. Floats are traced; other values need a program of their own."""
 
     update: str
     rate: float
@@ -98,55 +92,49 @@ AXES = ("noise", "scales", "copies")
 
 
 def main(config: Config) -> report.Result:
-    """Run all trainings, choose rates, show what difficulties cost, and write it."""
-    small = {"updates": ("irprop_minus", "adam"), "rates": (0.01, 0.1), "copies": ()}
-    small |= {"noise": (1.0,), "scales": (2.0,), "steps": 60, "seeds": 1}
-    config = options.at_quick_size(config, **small)
-    (config, folder), start = open_folder(config), time.perf_counter()
-    settings = make_settings(config)
-    with report.Progress(1) as progress:
-        progress.begin("trainings", len(settings) * config.seeds)
-        done = 0
-
-        def advance(ended: int, _runs: int, _seconds_left: float) -> None:
-            nonlocal done
-            progress.advance(ended - done)
-            done = ended
-
-        result = training.sweep(
-            make_run(config.steps, config.constant),
-            settings,
-            range(config.first_seed, config.first_seed + config.seeds),
-            steps=config.steps,
-            chunk=config.steps,
-            block=config.block,
-            path=folder / RUNS,
-            progress=advance,
-        )
-    rows = [] if result.interrupted else summarise(config, result.rows)
-    for row in rows:
-        report.append_row(folder, row)
-    if rows:
-        _rprop_robustness_report.show(rows, config)
-        report.save_picture(folder, "robustness", _rprop_robustness_report.draw(rows))
-    report.say_where(folder, time.perf_counter() - start, result.interrupted)
-    return report.Result(rows, folder, result.interrupted)
+    """Run all trainings, choose rates, and show what each difficulty costs."""
+    study = "rprop_robustness"
+    return run_study(study, config, _jobs, _finish, free=("block",), check=_check)
 
 
-def open_folder(config: Config) -> tuple[Config, Path]:
-    """Make the folder of a run, or with `resume` go on in that of one like it."""
+def _check(config: Config) -> None:
+    """Check that trainings of another run are not mixed with these."""
     if not config.resume and config.out is not None and (config.out / RUNS).exists():
         raise DataError(
             f"{config.out} holds a run: add --resume to go on with it, or choose "
             "another --out."
         )
-    config, folder = open_run("rprop_robustness", config, free=("block",))
-    (folder / "results.jsonl").unlink(missing_ok=True)  # made from the runs
-    return config, folder
+
+
+def _jobs(config: Config) -> list[Job]:
+    trainings = len(make_settings(config)) * config.seeds
+    return [Job("trainings", trainings, partial(_train, config))]
+
+
+def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
+    _rprop_robustness_report.show(rows, config)
+    report.save_picture(folder, "robustness", _rprop_robustness_report.draw(rows))
+
+
+def _train(config: Config, way: Way) -> list[Row]:
+    """Run all trainings that are not in the folder yet; return the summary."""
+    result = training.sweep(
+        make_run(config.steps, config.constant),
+        make_settings(config),
+        range(config.first_seed, config.first_seed + config.seeds),
+        steps=config.steps,
+        chunk=config.steps,
+        block=config.block,
+        path=way.folder / RUNS,
+        progress=lambda ended, _runs, _seconds_left: way.advance(ended),
+    )
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return summarise(config, result.rows)
 
 
 def make_settings(config: Config) -> list[Setting]:
-    """Return all trainings but for their seeds: without a difficulty, then with one."""
+    """Return all trainings of one seed: without a difficulty, then with each."""
     difficulties: list[dict[str, Any]] = [{}]
     for axis in AXES:
         difficulties += [{axis: level} for level in getattr(config, axis)]
@@ -159,11 +147,11 @@ def make_settings(config: Config) -> list[Setting]:
 
 
 def make_run(steps: int, constant: bool = False):
-    """Return what `training.sweep` wants: a setting's training from a key.
+    """Return (setting, key) -> a training, for `training.sweep`.
 
     Args:
       steps: of each training.
-      constant: whether learning rates stay as they are.
+      constant: whether learning rates are constant.
     """
     (pixels, labels), (shown, asked) = jax.tree.map(jnp.asarray, data.digits())
     mean, deviation = pixels.mean(), pixels.std()
@@ -209,10 +197,10 @@ def make_run(steps: int, constant: bool = False):
     return run
 
 
-def summarise(config: Config, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def summarise(config: Config, runs: list[Row]) -> list[Row]:
     """Return a row for each update and difficulty, at two choices of its rate.
 
-    Rates are chosen by the mean loss of training; a run that diverged is infinite.
+    Rates are chosen by the mean training loss; that of a diverged run is infinite.
     """
     inf = float("inf")
     found: dict[tuple, list[tuple[float, float]]] = {}
@@ -243,5 +231,5 @@ def summarise(config: Config, runs: list[dict[str, Any]]) -> list[dict[str, Any]
 
 
 def _named(update: str, rate: float, **given: Any) -> tuple:
-    """Return what the trainings of a setting are found by."""
+    """Return the key of a setting's trainings."""
     return tuple(Setting(update, rate, **given))

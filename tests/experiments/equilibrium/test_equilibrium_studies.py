@@ -1,5 +1,6 @@
 """The studies of networks that settle run, on data of their kind."""
 
+import dataclasses
 import json
 
 import jax
@@ -9,6 +10,8 @@ import pytest
 
 from experiments import data
 from experiments.equilibrium import attractor, equilibrium_digits, equilibrium_mnist
+
+TIMES = ("wall_seconds", "ms_per_step", "compile_seconds", "temp_bytes")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -23,7 +26,8 @@ def small(monkeypatch):
     rng = np.random.default_rng(0)
     labels = np.arange(20, dtype=np.int32) % 10
     make = lambda: (rng.uniform(size=(20, 28, 28)).astype(np.float32), labels)
-    monkeypatch.setattr(data, "mnist", lambda: data.MNIST(make(), make()))
+    digits = data.MNIST(make(), make())
+    monkeypatch.setattr(data, "mnist", lambda: digits)
 
 
 def check(result, folder, rows, pictures):
@@ -38,6 +42,18 @@ def check(result, folder, rows, pictures):
         assert (folder / f"{picture}.png").stat().st_size > 10_000
 
 
+def resume(study, config, result):
+    """Lose the last row, as if the run was killed before it, and resume the run."""
+    path = result.folder / "results.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    again = study.main(dataclasses.replace(config, resume=True))
+    untimed = lambda rows: [
+        {name: row[name] for name in row if name not in TIMES} for row in rows
+    ]
+    assert untimed(again.rows) == untimed(result.rows)
+    check(again, result.folder, len(result.rows), [])
+
+
 def test_equilibrium_digits(tmp_path, monkeypatch, capsys):
     adjoints = {name: equilibrium_digits.ADJOINTS[name] for name in ("bptt-50", "rbp")}
     monkeypatch.setattr(equilibrium_digits, "ADJOINTS", adjoints)
@@ -50,13 +66,18 @@ def test_equilibrium_digits(tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(exact["values"], unrolled["values"], rtol=1e-3)
     assert max(exact["norm"]) < 0.96
     assert min(exact["converged"]) > 99.9
-    assert "97.78 (0.60)" in capsys.readouterr().out
+    resume(equilibrium_digits, config, result)
+    assert "97.78 ± 0.60" in capsys.readouterr().out
 
 
 def test_attractor(small, tmp_path, monkeypatch):
     monkeypatch.setattr(attractor, "RULES", ("bptt-50", "cg-20"))
     config = attractor.Config(hidden=3, epochs=2, corruption=0.5, out=tmp_path)
-    check(attractor.main(config), tmp_path, 2, ["restored", "curves"])
+    result = attractor.main(config)
+    check(result, tmp_path, 2, ["restored", "curves"])
+    picture = (tmp_path / "restored.png").read_bytes()
+    resume(attractor, config, result)
+    assert (tmp_path / "restored.png").read_bytes() == picture
 
 
 def test_corruption_makes_white_pixels_black():
@@ -74,13 +95,22 @@ def test_equilibrium_mnist(small, tmp_path):
     exact, free = (np.array(row["values"]) for row in result.rows)
     assert exact[0] == pytest.approx(free[0])  # the same start, and then not the same
     assert exact[-1] != free[-1]
+    resume(equilibrium_mnist, config, result)
+
+
+def test_seeds_are_trainings_of_their_own(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(attractor, "RULES", ("jfb",))
+    config = attractor.Config(hidden=3, epochs=2, seeds=2, first_seed=4, out=tmp_path)
+    first, second = attractor.main(config).rows
+    assert (first["seed"], second["seed"]) == (4, 5)
+    assert first["l1"] != second["l1"]
 
 
 @pytest.mark.parametrize(
     ("study", "options", "message"),
     [
         (equilibrium_digits, {"seeds": 0}, "seeds must be at least 1, got 0"),
-        (attractor, {"corruption": 1.0}, "corruption < 1, got 1.0"),
+        (attractor, {"corruption": 1.0}, r"corruption must be in \[0, 1\), got 1.0"),
         (attractor, {"limit": 0.0}, "limit must be positive, got 0.0"),
         (equilibrium_mnist, {"epochs": 0.0}, "epochs must be positive, got 0.0"),
     ],

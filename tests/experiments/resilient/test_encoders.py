@@ -1,13 +1,13 @@
 """Encoders: the study runs, and learns as fast as in the paper."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.resilient import (
-    encoders,
-)
+from experiments.resilient import encoders
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -33,8 +33,15 @@ def test_encoders_study_runs(tmp_path, capsys, monkeypatch):
     result = encoders.main(config)
     assert len(result.rows) == 4 * len(encoders.VARIANTS)
     assert (tmp_path / "encoders.png").stat().st_size > 10_000
-    assert "322 (112)" in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"clip < 0.4, got \(0.5,\)"):
+    assert "322 ± 112" in capsys.readouterr().out
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
+    again = encoders.main(dataclasses.replace(config, resume=True))
+    assert len(again.rows) == len(result.rows)
+    assert [row["epochs"] for row in again.rows] == [
+        row["epochs"] for row in result.rows
+    ]
+    with pytest.raises(ValueError, match=r"clip must be in \[0, 0.4\), got \(0.5,\)"):
         encoders.Config(clip=(0.5,))
 
 

@@ -1,5 +1,6 @@
 """Proben1: files, networks, stopping, and Prechelt's published tables."""
 
+import dataclasses
 import json
 
 import jax
@@ -155,7 +156,7 @@ def test_lanes_that_have_stopped_are_left_out(monkeypatch):
 
 def test_proben1_study_runs(small, tmp_path, capsys):
     config = proben1.Config(
-        tables=("3", "8"), only=("cancer1",), runs=3, max_epochs=10, out=tmp_path
+        tables=("3", "8"), only=("cancer1",), seeds=3, max_epochs=10, out=tmp_path
     )
     result = proben1.main(config)
     assert not result.interrupted
@@ -166,14 +167,22 @@ def test_proben1_study_runs(small, tmp_path, capsys):
     assert [json.loads(line) for line in lines] == result.rows
     for table in config.tables:
         assert (tmp_path / f"table{table}.png").stat().st_size > 10_000
-    assert "3.52 (0.04)" in capsys.readouterr().out  # the paper's
+    assert "3.52 ± 0.04" in capsys.readouterr().out  # the paper's
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(line + "\n" for line in lines[:-1]))
+    again = proben1.main(dataclasses.replace(config, resume=True))
+    assert again.rows[:-1] == result.rows[:-1]
+    for name in stopping.Outcome._fields:
+        assert again.rows[-1][name] == result.rows[-1][name]
 
 
 def test_proben1_options_are_checked():
-    with pytest.raises(ValueError, match="only has 'cancer'; there are: cancer1"):
+    with pytest.raises(
+        ValueError, match=r"only must be some of .*got cancer\. Did you mean 'cancer1'"
+    ):
         proben1.Config(only=("cancer",))
-    with pytest.raises(ValueError, match="runs must be at least 2, got 1"):
-        proben1.Config(runs=1)
+    with pytest.raises(ValueError, match="seeds must be at least 2, got 1"):
+        proben1.Config(seeds=1)
 
 
 def test_proben1_benchmark_runs(small, monkeypatch):

@@ -7,6 +7,8 @@ import pytest
 
 from experiments.resilient import rprop_minibatch
 
+PICTURE = "minibatch.png"
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _as_users_have_it(plain_jax):
@@ -37,7 +39,7 @@ def check_files(result, picture):
 
 def test_minibatch_runs_all_methods_at_all_rates(minibatch):
     assert not minibatch.interrupted
-    check_files(minibatch, "minibatch.png")
+    check_files(minibatch, PICTURE)
     names = [(row["method"], row["batches"]) for row in minibatch.rows]
     assert len(set(names)) == 7
     assert len(names) == 14
@@ -51,6 +53,17 @@ def test_minibatch_runs_all_methods_at_all_rates(minibatch):
         assert row["updates"] == 8 * (5 if alone else 1)  # 5 · 256 images
         knows = row["method"] != "adam"
         assert all((x is not None) == knows for x in row["median_step"][0])
+
+
+def test_a_run_that_was_killed_is_resumed(minibatch):
+    path, picture = minibatch.folder / "results.jsonl", minibatch.folder / PICTURE
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
+    drawn = picture.read_bytes()
+    config = rprop_minibatch.Config(out=minibatch.folder, resume=True)
+    again = rprop_minibatch.main(config)
+    untimed = lambda row: row | {"wall_seconds": 0}
+    assert list(map(untimed, again.rows)) == list(map(untimed, minibatch.rows))
+    assert picture.read_bytes() == drawn
 
 
 def test_the_best_rate_is_shown(minibatch):
@@ -76,7 +89,7 @@ def test_multisteps_is_the_full_batch_and_rprop_on_mini_batches_is_not(minibatch
     [
         (rprop_minibatch, {"epochs": 0}, "epochs must be at least 1, got 0"),
         (rprop_minibatch, {"batch": 2000}, "batch must be at most 1347, got 2000"),
-        (rprop_minibatch, {"rates": (0.1, -1.0)}, "rates must be greater than 0"),
+        (rprop_minibatch, {"rates": (0.1, -1.0)}, "rates must be positive"),
     ],
 )
 def test_wrong_options_are_named(study, options, message):

@@ -53,6 +53,7 @@ def test_it_runs_and_goes_on(tmp_path, capsys):
     runs = tmp_path / study.RUNS
     kept = runs.read_text().splitlines(keepends=True)[:-3]
     runs.write_text("".join(kept))
+    (tmp_path / "results.jsonl").unlink()  # written at the end
     again = study.main(study.Config(out=tmp_path, resume=True, **SMALL))
     for one, other in zip(result.rows, again.rows, strict=True):
         assert one["update"] == other["update"]
@@ -130,9 +131,9 @@ def test_verdicts_compare_costs_beyond_their_spread():
     ("options", "message"),
     [
         ({"updates": ("addam",)}, "Did you mean 'adam'"),
-        ({"updates": ()}, "updates must name at least one"),
+        ({"updates": ()}, "updates must have one value at least"),
         ({"noise": (-1.0,)}, "noise must be positive"),
-        ({"rates": ()}, "rates must have at least one"),
+        ({"rates": ()}, "rates must have one value at least"),
         ({"resume": True}, "resume needs out"),
     ],
 )

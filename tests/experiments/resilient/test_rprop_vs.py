@@ -1,5 +1,6 @@
 """Rprop against its peers: what the study must find."""
 
+import dataclasses
 import importlib.metadata
 import json
 import sys
@@ -71,6 +72,21 @@ def test_contest_runs_all_methods_on_all_problems(contest):
         assert np.isfinite(row["accuracies"]).all()
         assert np.mean(row["accuracies"]) > 40
         np.testing.assert_array_less(row["values"], np.array(row["curve"])[:, 0])
+
+
+def test_a_run_that_was_killed_is_resumed(tmp_path):
+    steps = {"quadratic_steps": 3, "rosenbrock_steps": 3, "adam_rates": (0.1,)}
+    config = rprop_vs.Config(
+        only=("quadratic", "rosenbrock"), seeds=2, out=tmp_path, **steps
+    )
+    rows = rprop_vs.main(config).rows
+    path, picture = tmp_path / "results.jsonl", tmp_path / "convergence.png"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
+    drawn = picture.read_bytes()
+    again = rprop_vs.main(dataclasses.replace(config, resume=True)).rows
+    untimed = lambda row: row | {"wall_seconds": 0}
+    assert list(map(untimed, again)) == list(map(untimed, rows))
+    assert picture.read_bytes() == drawn
 
 
 def test_the_best_rate_is_shown():
@@ -184,9 +200,9 @@ def test_an_interruption_keeps_what_was_finished(tmp_path, monkeypatch, capsys):
     [
         (rprop_vs, {"seeds": 0}, "seeds must be at least 1, got 0"),
         (rprop_vs, {"digits_steps": -1}, "digits_steps must be at least 1, got -1"),
-        (rprop_vs, {"first_step": 0.0}, "first_step must be greater than 0, got 0.0"),
-        (rprop_vs, {"adam_rates": ()}, "adam_rates must be greater than 0"),
-        (rprop_vs, {"only": ("digit",)}, "only must be of .*'digit'"),
+        (rprop_vs, {"first_step": 0.0}, "first_step must be positive, got 0.0"),
+        (rprop_vs, {"adam_rates": ()}, "adam_rates must have one value at least"),
+        (rprop_vs, {"only": ("digit",)}, "only must be some of .*; got digit"),
     ],
 )
 def test_wrong_options_are_named(study, options, message):
