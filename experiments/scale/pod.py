@@ -21,6 +21,7 @@ vmap. Weights are then read for each lane.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -90,7 +91,9 @@ def main(config: Config) -> report.Result:
 
 
 def _jobs(config: Config) -> list[Job]:
-    tables = {f"training-{n}": partial(training, units=n) for n in config.units}
+    tables: dict[str, Callable[[Config, int], Row]] = {
+        f"training-{units}": partial(training, units=units) for units in config.units
+    }
     tables["sweep"] = sweep
     return [Job(name, 1, partial(_rows, config, of)) for name, of in tables.items()]
 
