@@ -76,6 +76,11 @@ class Config(Study):
     """How many float32 parameters the rprop benchmark steps; 100000000 or 1000000000
     on a GPU."""
 
+    seeds: int = 1
+    """1 only: the work is fixed, and repeats says how often it is timed."""
+    first_seed: int = 0
+    """0 only: the work is fixed."""
+
     def check(self) -> None:
         """Check that no seeds are asked for."""
         if (self.seeds, self.first_seed) != (1, 0):

@@ -72,6 +72,10 @@ class Config(Study):
     in each time step."""
     tested: int | None = None
     """Characters of the test text that are scored after each chunk; by default all."""
+    seeds: int = 1
+    """1 only: one network is trained, on all devices."""
+    first_seed: int = 0
+    """The seed of its initial weights."""
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     def check(self) -> None:
@@ -79,7 +83,7 @@ class Config(Study):
         if self.seeds != 1:
             raise ValueError(
                 f"seeds must be 1, got {self.seeds}: one network is trained, on all "
-                "devices; first_seed decides its initial weights."
+                "devices. Choose another by first_seed."
             )
 
 

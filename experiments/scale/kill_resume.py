@@ -33,13 +33,16 @@ class Config(Study):
     CHECKS = {"kills steps chunk units": at_least(1)}
 
     kills: int = 20
-    """How many runs to kill, each once, at points that first_seed decides."""
+    """How many runs to kill, each once, at random points."""
     steps: int = 4000
     """Steps of a run."""
     chunk: int = 100
     """Steps between two checkpoints."""
     units: int = 16
     """Size of the network."""
+
+    seeds: int = 1
+    """1 only: kills is the number of runs."""
 
     def check(self) -> None:
         """Check that runs are counted by kills."""

@@ -76,6 +76,11 @@ class Config(Study):
     run_batch: int = 32
     """Batch of a run."""
 
+    seeds: int = 1
+    """1 only: nothing is drawn at random."""
+    first_seed: int = 0
+    """0 only: nothing is drawn at random."""
+
     def check(self) -> None:
         """Check that no seeds are asked for."""
         if (self.seeds, self.first_seed) != (1, 0):

@@ -14,7 +14,7 @@ from experiments import __main__ as command
 from experiments.harness import devices
 from experiments.harness.devices import Machine
 from experiments.harness.errors import DataError
-from experiments.scale import char_lm, pod
+from experiments.scale import char_lm, kill_resume, pod
 from experiments.scale._collectives import collectives
 
 SIZES = {"units": 8, "embedding": 4, "streams": 8, "window": 5, "steps": 4}
@@ -205,6 +205,12 @@ def test_an_unfinished_run_is_not_begun_anew(tmp_path):
         char_lm.main(config)
     with pytest.raises(ValueError, match="resume needs out"):
         char_lm.Config(resume=True)
+
+
+@pytest.mark.parametrize("study", [char_lm, kill_resume, pod])
+def test_studies_without_seeds_refuse_them(study):
+    with pytest.raises(ValueError, match="seeds must be 1.* got 2"):
+        study.Config(seeds=2)
 
 
 def test_studies_that_run_on_one_device_say_so(capsys):
