@@ -209,7 +209,7 @@ def test_an_unfinished_run_is_not_begun_anew(tmp_path):
 
 @pytest.mark.parametrize("study", [char_lm, kill_resume, pod])
 def test_studies_without_seeds_refuse_them(study):
-    with pytest.raises(ValueError, match="seeds must be 1.* got 2"):
+    with pytest.raises(ValueError, match=r"seeds must be 1.* got 2"):
         study.Config(seeds=2)
 
 
