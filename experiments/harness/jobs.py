@@ -21,7 +21,11 @@ Row = dict[str, Any]
 
 
 class Job(NamedTuple):
-    """A training of a study, or whatever else takes time and makes a row, or rows."""
+    """A training of a study, or whatever else takes time and makes a row, or rows.
+
+    After Ctrl-C a job may return a partial result, with "cut_short": True. It is shown
+    and written like any other; a resumed run drops it and does the job again.
+    """
 
     name: str
     steps: int  # for the progress
@@ -198,6 +202,8 @@ def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:
                 found = found if isinstance(found, list) else [found]
                 rows[job.name] = [{"job": job.name} | row | seconds for row in found]
                 report.append_rows(folder, rows[job.name])
+                if any(row.get("cut_short") for row in found):
+                    raise KeyboardInterrupt
                 progress.advance(job.steps)
     except KeyboardInterrupt:
         interrupted = True
@@ -205,15 +211,18 @@ def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:
 
 
 def _finished(folder: Path) -> list[Row]:
-    """Return the rows that there are; one that was torn is cut off."""
+    """Return the rows of finished jobs; drop a torn line, and jobs cut short."""
     path = folder / "results.jsonl"
     if not path.exists():
         return []
     lines = path.read_text().splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines = lines[:-1]
-        report.write_atomically(path, "".join(lines))
-    return [json.loads(line) for line in lines]
+    rows = [json.loads(line) for line in lines if line.endswith("\n")]
+    cut_short = {row["job"] for row in rows if row.get("cut_short")}
+    rows = [row for row in rows if row["job"] not in cut_short]
+    if len(rows) < len(lines):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        report.write_atomically(path, text)
+    return rows
 
 
 def _with_nan(value: Any) -> Any:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from experiments import report
 
-# Published generator; measured outside of this project.
+# Floors of the published generator, computed outside of this project.
 FLOORS = {"nothing": 0.66156, "x_{t−t₂}": 0.62774, "x_{t−t₁}": 0.51917, "both": 0.45445}
 IN_MATHS = {"x_{t−t₂}": "$x_{t-t_2}$", "x_{t−t₁}": "$x_{t-t_1}$"}
 SMOOTHED = 15  # points of a curve, averaged with each
@@ -19,9 +19,9 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         lines = []
         for row in rows:
             if tuple(row["delays"]) == delays:
-                mean, sd = np.mean(row["loss"]), np.std(row["loss"])
-                time = row["microseconds"]
-                lines.append([row["rule"], f"{mean:.4f} ({sd:.4f})", _below(mean)])
+                time, loss = row["microseconds"], row["loss"]
+                below = _below(float(np.mean(loss)))
+                lines.append([row["rule"], report.mean_sd(loss), below])
                 lines[-1] += [str(row["steps"]), "" if time is None else f"{time:.0f}"]
         lines += [
             [f"knows {name}", f"{x:.5f}", *3 * [""]] for name, x in FLOORS.items()
@@ -30,10 +30,11 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             f"Add task, t₁, t₂ = {delays[0]}, {delays[1]}",
             ["", "cross-entropy", "below the floor of", "steps", "µs/step"],
             lines,
-            f"Nats, each step predicted before it was learned from; mean (standard "
-            f"deviation) of {config.seeds} seeds in the last fifth of the steps. "
+            "Cross-entropy in nats in the last fifth of the steps, lower is better: "
+            "mean ± standard deviation of "
+            f"{config.seeds} seeds; each step is predicted before it is learned. "
             "truncated (h; h′): errors travel back h steps, every h′, and need h > t; "
-            "rflo of a network without a leak is (1; 1), to rounding. "
+            "rflo of a network without a leak equals (1; 1), up to rounding. "
             "µs/step: of all seeds together, without compilation.",
         )
 

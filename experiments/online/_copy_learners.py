@@ -10,7 +10,7 @@ from bpvariants import gradients
 from experiments.choices import make_online
 from experiments.online import _rules
 
-# The forward gradient draws its direction at the beginning of a sequence.
+# The forward gradient draws its direction at the start of each sequence.
 RULES = _rules.RULES | {
     "forward_gradient": partial(make_online, "forward_gradient"),
 }
@@ -26,7 +26,7 @@ def learners(
     truncations: tuple[tuple[int, int], ...],
     adam: optax.GradientTransformation,
 ) -> dict[str, Callable]:
-    """Return, by name, network -> learn.
+    """Return {name: network -> learn}.
 
     learn(pair, carry, xs, targets, weights, mask, key) -> (value, pair) of a sequence.
     """

@@ -1,4 +1,4 @@
-"""Table and picture of the lengths that strings grew to."""
+"""Table and picture of the string lengths reached in `copy_length`."""
 
 from typing import Any
 
@@ -15,19 +15,21 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         for row in rows:
             if row["cell"] == cell:
                 reached = ", ".join(map(str, row["length"]))
-                mean = np.mean(row["length"])
-                late = np.mean([run[-1] for run in row["losses"]])
-                lines.append([row["rule"], f"{mean:.1f}", reached, f"{late:.3f}"])
-                lines[-1].append(f"{row['seconds']:.0f}")
+                length = report.mean_sd(row["length"])
+                late = report.mean_sd([run[-1] for run in row["losses"]])
+                line = [row["rule"], length, reached, late, f"{row['seconds']:.0f}"]
+                lines.append(line)
         report.show_table(
             f"Copying by {cell}, {config.units} units: bits after {config.steps} steps",
             ["", "length", "by seed", "loss", "seconds"],
             lines,
-            f"One bit more whenever the loss of the bits asked for is below "
-            f"{config.share:g} ln 2 = {config.share * np.log(2):.3f} nats; at most "
-            f"{config.longest}. truncated (h; h′): errors travel back h steps, every "
-            "h′; copying L bits needs h > L. bptt updates once a sequence, others at "
-            "each bit asked for. Seconds: of all seeds together, with compilation.",
+            f"Length of the string, in bits, higher is better: mean ± standard "
+            f"deviation of {config.seeds} seeds. It grows by one when the loss of the "
+            f"recalled bits is below {config.share:g} ln 2 = "
+            f"{config.share * np.log(2):.3f} nats, up to {config.longest}. "
+            "truncated (h; h′): errors travel back h steps, every h′; copying L bits "
+            "needs h > L. bptt updates once a sequence, other rules at each recalled "
+            "bit. Seconds: of all seeds together, with compilation.",
         )
 
 

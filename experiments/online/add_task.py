@@ -2,10 +2,10 @@
 
     x_t ~ Bernoulli(½),    y_t ~ Bernoulli(½ + ½ x_{t−t₁} − ¼ x_{t−t₂})
 
-A network sees one endless stream of x and says how likely y = 1 is. What it remembers
-can be read off its loss, as there is a floor for each memory: nothing, x_{t−t₂} only,
-x_{t−t₁} only, both. Online rules update after every step; truncated BPTT(h; h′) after
-every h′, and its errors reach x_{t−t₁} if h > t₁.
+A network reads one endless stream of x and predicts the probability of y = 1. Its loss
+shows what it remembers, because each memory has a floor: nothing, x_{t−t₂} only,
+x_{t−t₁} only, both. Online rules update after every step. Truncated BPTT(h; h′) updates
+every h′ steps, and its errors reach x_{t−t₁} if h > t₁.
 
 References:
   Marschall, Cho & Savin, "A unified framework of online learning algorithms for
@@ -15,7 +15,8 @@ References:
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ import optax
 
 from bpvariants import gradients
 from experiments import report
-from experiments.harness.options import check_at_least_one
+from experiments.harness.jobs import Job, Way
+from experiments.harness.options import above, at_least, known, within
+from experiments.harness.study import run_study, Study
 from experiments.networks import online
 from experiments.online import _add_task_report, _rules
 
@@ -34,33 +37,44 @@ BIAS, FIRST, SECOND = 0.5, 0.5, -0.25  # of the probability of y = 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Learn to remember two inputs of a stream, by online rules and truncated BPTT."""
+class Config(Study):
+    """Which rules learn to remember two inputs of a stream, updating as they go?"""
+
+    QUICK = {
+        "delays": ((3, 5),),
+        "truncations": ((1, 1), (1, 8)),
+        "units": 8,
+        "steps": 2000,
+        "seeds": 2,
+    }
+    CHECKS = {
+        "units steps chunk": at_least(1),
+        "leak": within(0, 1, ends="(]"),
+        "learning_rate": above(0),
+        "rules": known(tuple(_rules.RULES)),
+    }
 
     delays: tuple[tuple[int, int], ...] = ((3, 5), (6, 10))
-    """Pairs (t₁, t₂): how long ago the two inputs were."""
+    """Pairs (t₁, t₂): how many steps ago the two inputs were."""
     rules: tuple[str, ...] = tuple(_rules.RULES)
-    """Online rules, of those in experiments/online/_rules.py."""
+    """Online rules: rtrl, snap_1, rflo, kf_rtrl, uoro."""
     truncations: tuple[tuple[int, int], ...] = ((1, 1), (1, 5), (1, 8), (1, 12))
     """Pairs (h′, h) of truncated BPTT: errors travel back h steps, every h′."""
     units: int = 32
-    """Of the tanh network."""
+    """Hidden units of the tanh network."""
     leak: float = 1.0
     """α of h ← (1 − α) h + α tanh(…); 1 is the plain network."""
     steps: int = 40_000
-    """Of the stream."""
+    """Length of the stream."""
     learning_rate: float = 1e-3
-    """Of Adam, for all."""
+    """Learning rate of Adam, for all rules."""
     seeds: int = 4
-    """Independent networks and streams, together."""
+    """Independent networks and streams, trained together under vmap."""
     chunk: int = 200
-    """Steps of one call, and of a point of the curves."""
-    out: Path | None = None
-    """Folder to write to; by default runs/add_task-<time>."""
+    """Steps of one call, and of one point of the curves."""
 
-    def __post_init__(self):
-        """Check the options."""
-        check_at_least_one(self, "units", "steps", "seeds", "chunk")
+    def check(self) -> None:
+        """Check delays, truncations, and that there is one chunk at least."""
         if self.steps < self.chunk:
             raise ValueError(
                 f"steps must be at least chunk={self.chunk}, got {self.steps}."
@@ -76,43 +90,35 @@ class Config:
                     "truncations must be pairs (h′, h) with 1 ≤ h′ ≤ h, and h′ must "
                     f"divide chunk={self.chunk}; got {(every, lookback)}."
                 )
-        if not 0 < self.leak <= 1:
-            raise ValueError(f"leak must be in 0 < leak <= 1, got {self.leak}.")
-        if not self.learning_rate > 0:
-            raise ValueError(
-                f"learning_rate must be positive, got {self.learning_rate}."
-            )
-        _rules.check_rules(self.rules)
 
 
 def main(config: Config) -> report.Result:
-    """Learn by each rule, show the losses beside the floors, and write them."""
-    folder = report.make_folder("add_task", config.out)
-    report.write_config(folder, config)
-    rows, interrupted, start = [], False, time.perf_counter()
-    chosen = learners(config)
-    jobs = list(itertools.product(chosen, config.delays))
-    try:
-        with report.Progress(len(jobs)) as progress:
-            for name, delays in jobs:
-                progress.begin(f"{name}, t₁, t₂ = {delays}", config.steps)
-                for row in _rows(config, chosen[name], delays, progress.advance):
-                    rows.append({"rule": name} | row)
-                    report.append_row(folder, rows[-1])
-    except KeyboardInterrupt:
-        interrupted = True
+    """Learn by each rule; write the losses and show them beside the floors."""
+    return run_study("add_task", config, _jobs, _finish)
+
+
+def _jobs(config: Config) -> list[Job]:
+    """Return a job for each rule and pair of delays."""
+    return [
+        Job(
+            f"{rule}, t₁, t₂ = {delays[0]}, {delays[1]}",
+            config.steps,
+            partial(_train, config, rule, learner, delays),
+        )
+        for rule, learner in learners(config).items()
+        for delays in config.delays
+    ]
+
+
+def _finish(folder: Path, config: Config, rows: list[dict[str, Any]]) -> None:
     _add_task_report.show(rows, config)
-    if rows:
-        picture = _add_task_report.draw(rows)
-        report.save_picture(folder, "add_task", picture)
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
+    report.save_picture(folder, "add_task", _add_task_report.draw(rows))
 
 
 def floors() -> dict[str, float]:
-    """Return the least expected loss in nats by what is remembered, exactly.
+    """Return the exact least expected loss, in nats, for each memory.
 
-    The mean, over what is known, of the entropy of y given that.
+    It is the conditional entropy of y given the remembered inputs.
     """
     values = list(itertools.product((0, 1), (0, 1)))
     probability = {(a, b): BIAS + FIRST * a + SECOND * b for a, b in values}
@@ -139,7 +145,7 @@ def _entropy(p: float) -> float:
 def stream(
     key: jax.Array, steps: int, delays: tuple[int, int]
 ) -> tuple[jax.Array, jax.Array]:
-    """Return inputs [T, 1] and targets [T] of a stream that has been going on."""
+    """Return inputs [T, 1] and targets [T] of a stream that began before step 0."""
     of_x, of_y = jax.random.split(key)
     before = max(delays)
     x = jax.random.bernoulli(of_x, 0.5, (before + steps,)).astype(float)
@@ -154,7 +160,7 @@ def loss(y: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def learners(config: Config) -> dict[str, tuple[Callable, Callable]]:
-    """Return (start, learn) of each rule, for all seeds together.
+    """Return (start, learn) for each rule; both take all seeds together.
 
     start(keys) -> state; learn(state, xs, targets, key) -> (state, mean losses).
     """
@@ -205,17 +211,22 @@ def _windows(network, rule, adam):
     return start, learn
 
 
-def _rows(
-    config: Config, learner: tuple[Callable, Callable], delays: tuple[int, int], advance
-) -> Iterator[dict[str, Any]]:
-    """Yield one row, also if Ctrl-C comes before the end but after a first chunk."""
+def _train(
+    config: Config,
+    rule: str,
+    learner: tuple[Callable, Callable],
+    delays: tuple[int, int],
+    way: Way,
+) -> dict[str, Any]:
+    """Return one row; after Ctrl-C it holds the chunks finished so far."""
     start, learn = learner
-    of_init, of_stream, of_rule = jax.random.split(jax.random.key(0), 3)
+    root = jax.random.key(config.first_seed)
+    of_init, of_stream, of_rule = jax.random.split(root, 3)
     split = lambda key: jax.random.split(key, config.seeds)
     draw = lambda key: stream(key, config.steps, delays)
     xs, targets = jax.jit(jax.vmap(draw))(split(of_stream))
-    state, values, interrupted = start(split(of_init)), [], False
-    first = seconds = 0.0
+    state, values, cut_short = start(split(of_init)), [], False
+    timed = seconds = 0.0
     try:
         for begin in range(0, config.steps - config.chunk + 1, config.chunk):
             part = slice(begin, begin + config.chunk)
@@ -223,21 +234,22 @@ def _rows(
             began = time.perf_counter()
             state, value = learn(state, xs[:, part], targets[:, part], keys)
             values.append(np.asarray(value, float))
-            if begin >= 2 * config.chunk:  # two programs at most, compiled before
+            if begin >= 2 * config.chunk:  # the first two chunks include compilation
                 seconds += time.perf_counter() - began
-                first += config.chunk
-            advance(begin + config.chunk)
+                timed += config.chunk
+            way.advance(begin + config.chunk)
     except KeyboardInterrupt:
-        interrupted = True
-    if values:
-        curve = np.stack(values, axis=1)
-        last = max(1, curve.shape[1] // 5)
-        yield {
-            "delays": list(delays),
-            "loss": curve[:, -last:].mean(axis=1).tolist(),
-            "curve": curve.tolist(),
-            "steps": config.chunk * curve.shape[1],
-            "microseconds": 1e6 * seconds / first if first else None,
-        }
-    if interrupted:
-        raise KeyboardInterrupt
+        if not values:
+            raise
+        cut_short = True
+    curve = np.stack(values, axis=1)
+    last = max(1, curve.shape[1] // 5)
+    row = {
+        "rule": rule,
+        "delays": list(delays),
+        "loss": curve[:, -last:].mean(axis=1).tolist(),
+        "curve": curve.tolist(),
+        "steps": config.chunk * curve.shape[1],
+        "microseconds": 1e6 * seconds / timed if timed else None,
+    }
+    return row | ({"cut_short": True} if cut_short else {})

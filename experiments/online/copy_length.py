@@ -1,10 +1,10 @@
-"""How long a string each rule learns to copy, from the same number of steps.
+"""Copy task: the length of the string that each rule learns in the same steps.
 
-L random bits are shown, and then asked for, in L steps more. Whenever the loss of the
-bits asked for is below a share of ln 2, what a guess costs, the string grows by one: so
-that the length after so many steps says how well a rule learns, in the style of the
-copy task of Menick et al. 2020. Online rules learn from each bit that is asked for, and
-so does truncated BPTT(h; h′) every h′ steps; BPTT once, at the end of the sequence.
+L random bits are shown, then recalled in L further steps. The string grows by one bit
+when the loss of the recalled bits falls below a share of ln 2, the loss of a guess. The
+length after a given number of steps therefore measures how well a rule learns, as in
+the copy task of Menick et al. 2020. Online rules update after each recalled bit,
+truncated BPTT(h; h′) every h′ steps, and BPTT once, at the end of the sequence.
 
 References:
   Menick et al., "A practical sparse approximation for real time recurrent learning",
@@ -15,8 +15,8 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,104 +27,111 @@ import optax
 
 from bpvariants.types import PyTree
 from experiments import report
-from experiments.harness.options import check_at_least_one
+from experiments.harness.jobs import Job, Way
+from experiments.harness.options import above, at_least, known, within
+from experiments.harness.study import run_study, Study
 from experiments.networks import online
 from experiments.networks.cells import DENSE
 from experiments.online import _copy_length_report, _rules
 from experiments.online._copy_learners import learners, RULES
 
-GUESS = math.log(2)  # the loss of who remembers nothing
-REMEMBERED = 0.9  # of the mean of losses, from one sequence to the next
+GUESS = math.log(2)  # loss of a network that remembers nothing
+REMEMBERED = 0.9  # decay of the running mean of losses, per sequence
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Copy ever longer strings, by online rules, truncated and whole BPTT."""
+class Config(Study):
+    """How long a string does each rule learn to copy, in the same number of steps?"""
+
+    QUICK = {
+        "cells": ("tanh",),
+        "rules": ("rtrl", "snap_1", "uoro"),
+        "truncations": ((1, 4),),
+        "units": 8,
+        "steps": 4000,
+        "seeds": 2,
+    }
+    CHECKS = {
+        "units batch steps longest chunk": at_least(1),
+        "cells": known(DENSE),
+        "share": within(0, 1, ends="()"),
+        "learning_rate": above(0),
+    }
 
     cells: tuple[str, ...] = ("tanh", "gru")
-    """Of tanh, gru and lstm."""
+    """Recurrent cells: tanh, gru, lstm."""
     rules: tuple[str, ...] = tuple(RULES)
-    """Online rules, of those in experiments/online/_rules.py and forward_gradient; of
-    LSTMs alone also eprop."""
+    """Online rules: rtrl, snap_1, rflo, kf_rtrl, uoro, forward_gradient; eprop too if
+    all cells are lstm."""
     truncations: tuple[tuple[int, int], ...] = ((1, 4), (1, 16))
     """Pairs (h′, h) of truncated BPTT: errors travel back h steps, every h′."""
     units: int = 16
-    """Of each cell."""
+    """Hidden units of each cell."""
     batch: int = 4
-    """Sequences at a time, of the same length."""
+    """Sequences in a mini-batch, all of the same length."""
     steps: int = 40_000
-    """Of each stream of sequences, two for each bit."""
+    """Steps of all sequences of a run together, two for each bit."""
     share: float = 0.15
     """The string grows when the loss is below this share of ln 2."""
     longest: int = 32
-    """Bits of the longest string."""
+    """Length of the longest string, in bits."""
     learning_rate: float = 3e-3
-    """Of Adam, for all."""
+    """Learning rate of Adam, for all rules."""
     seeds: int = 3
-    """Independent networks, together."""
+    """Independent networks, trained together under vmap."""
     chunk: int = 100
-    """Sequences of one call, and of a point of the curves."""
-    out: Path | None = None
-    """Folder to write to; by default runs/copy_length-<time>."""
+    """Sequences of one call, and of one point of the curves."""
 
-    def __post_init__(self):
-        """Check the options."""
-        check_at_least_one(self, "units", "batch", "steps", "longest", "seeds", "chunk")
-        unknown = [cell for cell in self.cells if cell not in DENSE]
-        if unknown:
-            raise ValueError(
-                f"cells must be some of {', '.join(DENSE)}; got {', '.join(unknown)}."
-            )
+    def check(self) -> None:
+        """Check truncations, and rules by the cells."""
         for every, lookback in self.truncations:
             if not 1 <= every <= lookback:
                 raise ValueError(
                     "truncations must be pairs (h′, h) with 1 ≤ h′ ≤ h; got "
                     f"{(every, lookback)}."
                 )
-        if not 0 < self.share < 1:
-            raise ValueError(f"share must be in 0 < share < 1, got {self.share}.")
-        if not self.learning_rate > 0:
-            raise ValueError(
-                f"learning_rate must be positive, got {self.learning_rate}."
-            )
         _rules.check_rules(self.rules, _rules.of_cells(self.cells, RULES))
 
 
 class Course(NamedTuple):
-    """Where one training has got to."""
+    """State of one training."""
 
     pair: PyTree  # params, opt_state
     length: jax.Array  # bits of the string
-    loss: jax.Array  # mean of late, of this length
-    steps: jax.Array  # taken
+    loss: jax.Array  # running mean at this length
+    steps: jax.Array  # taken so far
 
 
 def main(config: Config) -> report.Result:
-    """Train each cell by each rule, show the lengths, and write them."""
-    folder = report.make_folder("copy_length", config.out)
-    report.write_config(folder, config)
-    rows, interrupted, start = [], False, time.perf_counter()
+    """Train each cell by each rule; write and show the lengths."""
+    return run_study("copy_length", config, _jobs, _finish)
+
+
+def _jobs(config: Config) -> list[Job]:
+    """Return a job for each cell and rule; rules of a cell start at the same params."""
     adam = optax.adam(config.learning_rate)
     chosen = learners(config.rules, config.truncations, adam)
-    try:
-        with report.Progress(len(config.cells) * len(chosen)) as progress:
-            for cell in config.cells:
-                network = online.network(cell, 3, config.units, 1)
-                course, carry = jax.jit(partial(_begin, config, network))()
-                for name, make_learn in chosen.items():
-                    progress.begin(f"{cell} by {name}", config.steps)
-                    learn = make_learn(network)
-                    for row in _rows(config, learn, course, carry, progress.advance):
-                        rows.append({"cell": cell, "rule": name} | row)
-                        report.append_row(folder, rows[-1])
-    except KeyboardInterrupt:
-        interrupted = True
+
+    @cache
+    def begin(cell):
+        network = online.network(cell, 3, config.units, 1)
+        return network, *jax.jit(partial(_begin, config, network))()
+
+    def train(cell, rule, way):
+        network, course, carry = begin(cell)
+        row = _train(config, chosen[rule](network), course, carry, way)
+        return {"cell": cell, "rule": rule} | row
+
+    return [
+        Job(f"{cell} by {rule}", config.steps, partial(train, cell, rule))
+        for cell in config.cells
+        for rule in chosen
+    ]
+
+
+def _finish(folder: Path, config: Config, rows: list[dict[str, Any]]) -> None:
     _copy_length_report.show(rows, config)
-    if rows:
-        picture = _copy_length_report.draw(rows)
-        report.save_picture(folder, "copy_length", picture)
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
+    report.save_picture(folder, "copy_length", _copy_length_report.draw(rows))
 
 
 def draw_sequence(
@@ -132,7 +139,7 @@ def draw_sequence(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Return xs [2·longest, B, 3], targets, weights and mask [2·longest, B].
 
-    x is one-hot: bit 0, bit 1, or that a bit is asked for.
+    x is one-hot: bit 0, bit 1, or "recall a bit".
     """
     bits = jax.random.bernoulli(key, 0.5, (longest, batch)).astype(int)
     t = jnp.arange(2 * longest)
@@ -147,7 +154,7 @@ def draw_sequence(
 def follow(
     config: Config, learn: Callable, carry: PyTree, size: int, course: Course, key
 ) -> tuple[Course, tuple[jax.Array, ...]]:
-    """Take one sequence, of at most `size` bits, unless all steps have been taken."""
+    """Learn one sequence of at most `size` bits, unless all steps have been taken."""
     of_task, of_rule = jax.random.split(key)
     sequence = draw_sequence(of_task, course.length, config.batch, size)
     value, pair = learn(course.pair, carry, *sequence, of_rule)
@@ -164,10 +171,10 @@ def follow(
     return new, (new.steps, new.length, new.loss)
 
 
-def _rows(
-    config: Config, learn: Callable, course: Course, carry: PyTree, advance: Callable
-) -> Iterator[dict[str, Any]]:
-    """Yield one row, also if Ctrl-C comes before the end but after a first chunk."""
+def _train(
+    config: Config, learn: Callable, course: Course, carry: PyTree, way: Way
+) -> dict[str, Any]:
+    """Return one row; after Ctrl-C it holds the chunks finished so far."""
 
     @partial(jax.jit, static_argnums=2)
     def run(course, i, size):
@@ -178,36 +185,36 @@ def _rows(
             )
             return course, [part[-1] for part in taken]
 
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(1), i), config.seeds)
-        return jax.vmap(of_seed)(course, keys)
+        key = jax.random.fold_in(jax.random.key(2 * config.first_seed + 1), i)
+        return jax.vmap(of_seed)(course, jax.random.split(key, config.seeds))
 
-    reached, interrupted, start = [], False, time.perf_counter()
+    reached, cut_short, start = [], False, time.perf_counter()
     try:
         for i in itertools.count():
             size = _size(int(course.length.max()), config.longest)
             course, taken = run(course, i, size)
             reached.append(np.asarray(taken, float))
             done = int(course.steps.min())
-            advance(done)
+            way.advance(done)
             if done >= config.steps:
                 break
     except KeyboardInterrupt:
-        interrupted = True
-    if reached:
-        steps, lengths, losses = np.moveaxis(np.array(reached), 0, -1)
-        yield {
-            "length": lengths[:, -1].astype(int).tolist(),
-            "steps": steps.astype(int).tolist(),
-            "lengths": lengths.astype(int).tolist(),
-            "losses": losses.tolist(),
-            "seconds": time.perf_counter() - start,
-        }
-    if interrupted:
-        raise KeyboardInterrupt
+        if not reached:
+            raise
+        cut_short = True
+    steps, lengths, losses = np.moveaxis(np.array(reached), 0, -1)
+    row = {
+        "length": lengths[:, -1].astype(int).tolist(),
+        "steps": steps.astype(int).tolist(),
+        "lengths": lengths.astype(int).tolist(),
+        "losses": losses.tolist(),
+        "seconds": time.perf_counter() - start,
+    }
+    return row | ({"cut_short": True} if cut_short else {})
 
 
 def _begin(config: Config, network: online.Network) -> tuple[Course, PyTree]:
-    """Return where all trainings begin, and the carry of each sequence."""
+    """Return the first course of all seeds, and the carry that begins a sequence."""
     adam = optax.adam(config.learning_rate)
 
     def of_seed(key):
@@ -216,13 +223,13 @@ def _begin(config: Config, network: online.Network) -> tuple[Course, PyTree]:
         course = Course(pair, jnp.array(1), jnp.array(GUESS), jnp.array(0))
         return course, network.carry(params, (config.batch,))
 
-    keys = jax.random.split(jax.random.key(0), config.seeds)
+    keys = jax.random.split(jax.random.key(2 * config.first_seed), config.seeds)
     course, carries = jax.vmap(of_seed)(keys)
     return course, jax.tree.map(lambda leaf: leaf[0], carries)
 
 
 def _size(length: int, longest: int) -> int:
-    """Return how many bits a program is compiled for, with room to grow."""
+    """Return the number of bits to compile for, with room to grow."""
     size = 8
     while size < length + 2:
         size *= 2

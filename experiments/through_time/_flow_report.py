@@ -1,4 +1,4 @@
-"""Table and picture of the study of flow through time."""
+"""Table and picture of `flow`."""
 
 from collections import Counter
 from typing import Any
@@ -8,35 +8,31 @@ from matplotlib.figure import Figure
 
 from experiments import report
 
-LEAST = 1e-12  # of errors that are drawn
+LEAST = 1e-12  # lower end of the axis of gradient norms
 
 
 def show(rows: list[dict[str, Any]], config: Any, source: str) -> None:
-    """Print a line for each network, before its training and after."""
+    """Print a line for each network before training, and one after."""
     lines = []
     for row in rows:
         when = f"after {row['trained']}" if row["trained"] else "before"
         line = [f"{row['cell']}, {row['start']}, {when}"]
-        line += [_mean_sd(row["beta"], 3), _verdicts(row["verdict"])]
-        line += [_mean_sd(row["lookback"], 0), _mean_sd(row["exponent"], 3)]
+        line += [report.mean_sd(row["beta"]), _verdicts(row["verdict"])]
+        line += [report.mean_sd(row[name]) for name in ("lookback", "exponent")]
         lines.append([*line, f"{np.exp(np.mean(row['exponent'])):.3f}"])
-        lines[-1].append(_mean_sd(row["bits"], 2))
+        lines[-1].append(report.mean_sd(row["bits"]))
     report.show_table(
-        f"Errors on their way back, in {source}",
+        f"Gradient flow through time, on held-out text of {source}",
         ["", "β", "verdict", "lookback", "λ_1", "exp λ_1", "bits/character"],
         lines,
-        f"Mean ± standard deviation over {config.seeds} seeds, of {config.windows} "
-        f"windows.\nβ: errors of one loss change by it a step, on lags up to "
-        f"{config.length - 1}. Lookback: lags from there on have a tenth of all errors."
-        "\nλ_1: the largest Lyapunov exponent, of the carry along the text; before and "
-        "after so many updates.",
+        f"Mean ± standard deviation of {config.seeds} seeds, on {config.windows} "
+        "windows; before training, and after so many updates.\n"
+        "β: factor by which the gradient of one loss changes per step back, over lags "
+        f"up to {config.length - 1}; 1 if it neither vanishes nor explodes. Lookback: "
+        "lags from there on hold a tenth of the gradient.\n"
+        "λ_1: the largest Lyapunov exponent of the carry; below 0, perturbations fade. "
+        "Bits per character: lower is better.",
     )
-
-
-def _mean_sd(values: list[float], digits: int) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
 
 
 def _verdicts(words: list[str]) -> str:
@@ -47,7 +43,7 @@ def _verdicts(words: list[str]) -> str:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw errors against the lag: a column for each start, a line for each cell."""
+    """Draw gradient norms against the lag: a column for each initialisation."""
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     starts = list(dict.fromkeys(row["start"] for row in rows))
     axes = figure.subplots(2, len(starts), squeeze=False, sharey=True)

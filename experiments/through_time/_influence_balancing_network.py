@@ -7,7 +7,7 @@ UNITS, POSITIVE = 23, 10
 
 
 def step(theta: jax.Array, s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Let each unit be driven by itself, the next one and θ; x has no numbers."""
+    """Drive each unit by itself, the next unit and θ; x is empty."""
     del x
     signs = jnp.where(jnp.arange(UNITS) < POSITIVE, 1, -1).astype(s.dtype)
     next_ones = jnp.concatenate([s[1:], jnp.zeros_like(s[:1])])
@@ -18,7 +18,7 @@ def step(theta: jax.Array, s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.A
 def leaky_step(
     theta: jax.Array, s: jax.Array, x: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Do what `step` does: leak by half, and reach the next unit by a matrix."""
+    """Compute `step` as a leak of one half plus a matrix, the form that RFLO needs."""
     del x
     weights = jnp.eye(UNITS, k=-1, dtype=s.dtype)
     signs = jnp.where(jnp.arange(UNITS) < POSITIVE, 1, -1).astype(s.dtype)
@@ -27,10 +27,10 @@ def leaky_step(
 
 
 def half_square(y: jax.Array, target: jax.Array) -> jax.Array:
-    """Return ½ (s₁ − 1)², the target being 1."""
+    """Return half the squared error."""
     return (y - target) ** 2 / 2
 
 
 def stream(steps: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return inputs [K, 0], targets [K] and weights [K], of which the last is 1."""
+    """Return inputs [K, 0], targets [K] and weights [K]; only the last weight is 1."""
     return jnp.zeros((steps, 0)), jnp.ones(steps), jnp.zeros(steps).at[-1].set(1)

@@ -1,4 +1,4 @@
-"""Tables and the picture of `influence_balancing`, and what they are set beside."""
+"""Tables and picture of `influence_balancing`, and reference values."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from matplotlib.figure import Figure
 
 from experiments import report
 
-FARTHEST = 100  # steps of the longest lookback
+FARTHEST = 100  # steps of the longest window
 OPTIMUM, SENSITIVITY, LOST = -1 / 6, -6.0, 1e6
-LINES = ["-", "--", ":", "-."]  # of online rules, which coincide in part
-# Measured outside of this project: ds₁/dθ by lookback, and θ after 3000 iterations at
-# a learning rate of 1e-4, or how many of them leave θ below 1e6.
+LINES = ["-", "--", ":", "-."]  # online rules, some of which coincide
+# Reference values, computed outside of this project: ds₁/dθ by lookback, and θ after
+# 3000 iterations at a learning rate of 1e-4, or the iterations until |θ| exceeds 1e6.
 MEASURED = {
     **{1: "1", 5: "5", 10: "10", 20: "16.476", 23: "15.487", 30: "9.870"},
     **{40: ".566", 41: "first < 0", 50: "−4.753", 100: "−6"},
@@ -31,11 +31,11 @@ FATES = {
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print the sensitivities, and where each method takes θ."""
+    """Print the sensitivities, and θ after each method."""
     for row in rows[:1]:
         report.show_table(
-            "ds₁/dθ, by errors that travel back K steps (exact: −6)",
-            ["K", "here", "measured"],
+            "ds₁/dθ, truncated to K steps back; the exact value is −6",
+            ["K", "here", "reference"],
             [[K, f"{x:.3f}", MEASURED[int(K)]] for K, x in row["table"].items()],
         )
     lines = []
@@ -51,16 +51,16 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         lines.append([row["method"], f"{row['learning_rate']:g}", *ends, known])
     report.show_table(
         f"θ after {config.iterations} iterations; it should be −1/6 = −.166666667",
-        ["", "learning rate", "θ", "measured"],
+        ["", "learning rate", "θ", "reference"],
         lines,
-        "truncated_bptt: windows of K steps, of which K = 41 is the first whose "
-        f"sensitivity has the right sign; artbp: windows of {FARTHEST} steps, median "
-        f"(range) of {config.seeds} seeds; the others: one step an iteration, median "
-        "(range) where they draw. snap_1 drops nothing, as θ reaches each unit "
-        "at once; rflo drops the matrix that shifts, and sees ds₁/dθ = 2; "
-        "of one number, the forward gradient is exact. KF-RTRL has no factors here. "
-        "Lost after: so many iterations left |θ| below 1e6. Measured: outside of this "
-        "project, 3000 iterations at 1e-4.",
+        "truncated_bptt: windows of K steps; K = 41 is the first with the right sign. "
+        f"artbp: windows of {FARTHEST} steps. Other rules: one step an iteration. "
+        f"Rules that draw at random: median (range) of {config.seeds} seeds. "
+        "snap_1 is exact here, because θ reaches each unit at once. rflo drops the "
+        "matrix that shifts, so its ds₁/dθ is 2. The forward gradient of one parameter "
+        "is exact. KF-RTRL has no factors here. Lost after: iterations until |θ| "
+        "exceeds 1e6. Reference: computed outside of this project, 3000 iterations at "
+        "1e-4.",
     )
 
 
@@ -74,7 +74,7 @@ def _summary(row: dict[str, Any]) -> str:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw what a lookback sees of ds₁/dθ, and how far from its goal it takes θ."""
+    """Draw ds₁/dθ against the lookback, and the distance of θ from its optimum."""
     figure = Figure(figsize=(16, 5), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=[2, 3, 3])
     left.plot(np.arange(1, FARTHEST + 1), rows[0]["curve"], color="black")
@@ -98,7 +98,9 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
                 )  # fmt: skip
         axis.set(yscale="log", ylim=(1e-10, 2 * LOST), ylabel="|θ + 1/6|")
         axis.grid(alpha=0.3)
-    middle.set(xlabel="iteration, a window each", title="θ begins at ½, should be −1/6")
+    middle.set(
+        xlabel="iteration, a window each", title="θ begins at ½; the optimum is −1/6"
+    )
     right.set(xlabel="iteration, a step each", xscale="log", title="Online rules")
     figure.legend(fontsize=8, loc="outside right upper")
     return figure

@@ -1,37 +1,39 @@
-"""How far errors travel back: tanh, GRU, LSTM and LRU from two starts, on a text.
+"""Gradient flow through time in tanh, GRU, LSTM and LRU networks, on a text.
 
     φ_k = mean ‖∂ℓ_s/∂h_{s−k}‖ ∝ β^k,        λ_1 = 1/T log ‖J_T ⋯ J_1‖
 
-Each network reads a text, character by character, and guesses the next one. From the
-"normal" start recurrent weights are drawn from N(0, 1/n), from the "orthogonal" one
-each gate's matrix is orthogonal. An LRU has no matrix, but eigenvalues: those of a
-normal matrix fill the unit disc, and so do the LRU's from the first start; from the
-second they lie near the unit circle, 0.99 ≤ |λ| ≤ 0.999. The LSTM's forget gates begin
-with a bias of 1. Flow and exponents are measured on text that is not trained on,
-before and after a short training.
+Each network reads a text character by character and predicts the next one. There are
+two initialisations. With "normal", recurrent weights are drawn from N(0, 1/n); with
+"orthogonal", each gate's matrix is orthogonal. An LRU has eigenvalues instead of a
+matrix. With "normal" they fill the unit disc, as those of a normal matrix do; with
+"orthogonal" they lie near the unit circle, 0.99 ≤ |λ| ≤ 0.999. The LSTM's forget gates
+begin with a bias of 1. Flow and exponents are measured on held-out text, before and
+after a short training.
 """
 
 import dataclasses
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bpvariants import cells, diagnostics, gradients, training
+from bpvariants import cells, diagnostics, gradients
 from bpvariants.types import PyTree
 from experiments import data, report
 from experiments.harness.errors import DataError
-from experiments.harness.options import check_at_least_one
+from experiments.harness.jobs import Job, Row, Way
+from experiments.harness.options import above, all_of, at_least, given, known
+from experiments.harness.study import run_study, Study
 from experiments.networks import cells as cell_table
 from experiments.through_time import _flow_report
 
 EMBEDDING = 16
+EXPONENTS = 5  # windows, the text on which exponents are measured
 CELLS = (*cell_table.DENSE, "lru")
 STARTS = ("normal", "orthogonal")
 RINGS = {"normal": (0.0, 0.999), "orthogonal": (0.99, 0.999)}  # of the LRU's |λ|
@@ -39,76 +41,91 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Measure the flow of errors in four cells, from two starts, before and after."""
+class Config(Study):
+    """How far back do gradients flow in four cells, before and after training?"""
+
+    QUICK: ClassVar = {
+        "cells": ("tanh", "lru"),
+        "units": 16,
+        "length": 30,
+        "windows": 4,
+        "steps": 50,
+        "batch": 8,
+        "seeds": 1,
+    }
+    CHECKS: ClassVar = {
+        "cells": all_of(given, known(CELLS)),
+        "units windows steps batch": at_least(1),
+        "length": at_least(3),
+        "scale learning_rate": above(0),
+    }
 
     text: Literal["python_reference", "tinyshakespeare"] = "python_reference"
-    """What to read: the help of the running Python, or Tiny Shakespeare, which is
-    fetched once if it is not there."""
+    """The text: the help of the running Python, or Tiny Shakespeare, which is
+    downloaded once."""
+    cells: tuple[str, ...] = CELLS
+    """Some of tanh, gru, lstm, lru."""
     units: int = 64
-    """Of each cell; the LRU's are complex."""
+    """Units of each cell; those of the LRU are complex."""
     scale: float = 1.0
-    """Standard deviation of the characters' embeddings at first. Where inputs are small
-    tanh is nearly linear, and the start of its matrix shows."""
+    """Standard deviation of the initial character embeddings. With small inputs tanh is
+    nearly linear, so the initialisation of its matrix matters."""
     length: int = 100
-    """Characters of a window, and so one more than the largest lag."""
+    """Characters of a window. The largest lag is one less."""
     windows: int = 16
-    """On which flow and exponents are measured; exponents on five times the length."""
+    """Windows to measure on. Exponents are measured on five times the length."""
     steps: int = 500
     """Updates by Adam."""
     batch: int = 32
-    """Windows of an update, drawn at random."""
+    """Windows of a mini-batch, drawn at random."""
     learning_rate: float = 3e-3
-    """Of Adam; gradients are clipped to a norm of 1."""
+    """Learning rate of Adam; gradients are clipped to a norm of 1."""
     seeds: int = 3
-    """Independent trainings, together."""
-    out: Path | None = None
-    """Folder to write to; by default runs/flow-<time>."""
-
-    def __post_init__(self):
-        """Check the options."""
-        check_at_least_one(self, "units", "windows", "steps", "batch", "seeds")
-        if self.length < 3:
-            raise ValueError(f"length must be at least 3, got {self.length}.")
-        for name in ("scale", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
+    """Independent trainings, under vmap."""
 
 
 def main(config: Config) -> report.Result:
-    """Measure, train, measure again, show it, and write it to a folder."""
-    folder = report.make_folder("flow", config.out)
-    report.write_config(folder, config)
-    rows, interrupted, start = [], False, time.perf_counter()
+    """Measure, train, measure again; show the results and write them to a folder."""
+    return run_study("flow", config, _jobs, _finish, check=_check)
+
+
+def _check(config: Config) -> None:
+    """Raise a DataError if the text is too short for the windows."""
     text = getattr(data, config.text)()
-    jobs = [(cell, begin) for cell in CELLS for begin in STARTS]
-    try:
-        with report.Progress(len(jobs)) as progress:
-            for cell in CELLS:
-                measure = _measurement(config, cell, text)
-                for begin in STARTS:
-                    progress.begin(f"{cell}, {begin}", config.steps)
-                    for row in _rows(config, cell, begin, text, measure, progress):
-                        rows.append(row)
-                        report.append_row(folder, row)
-    except KeyboardInterrupt:
-        interrupted = True
-    _flow_report.show(rows, config, text.source)
-    if rows:
-        report.save_picture(folder, "flow", _flow_report.draw(rows))
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
+    longest = (len(text.test) - 1) // EXPONENTS
+    if config.length > longest:
+        raise DataError(
+            f"length must be at most {longest}, a fifth of the held-out text; got "
+            f"{config.length}."
+        )
 
 
-def _rows(config, cell, begin, text, measure, progress):
-    """Yield what is measured before the training, and after."""
-    keys = jax.random.split(jax.random.key(0), config.seeds)
+def _jobs(config: Config) -> list[Job]:
+    """Return a job for each cell and initialisation."""
+    text = getattr(data, config.text)()
+    jobs = []
+    for cell in config.cells:
+        measure = _measurement(config, cell, text)
+        for begin in STARTS:
+            train = partial(_rows, config, cell, begin, text, measure)
+            jobs.append(Job(f"{cell}-{begin}", config.steps, train))
+    return jobs
+
+
+def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
+    _flow_report.show(rows, config, getattr(data, config.text)().source)
+    report.save_picture(folder, "flow", _flow_report.draw(rows))
+
+
+def _rows(config, cell, begin, text, measure, way: Way) -> list[Row]:
+    """Train; return the measurements before and after."""
+    keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     draw = partial(init, config, cell, begin, len(text.alphabet))
     params = jax.vmap(draw)(keys)
     about = {"cell": cell, "start": begin}
-    yield about | {"trained": 0} | measure(params)
+    before = about | {"trained": 0} | measure(params)
     windows = config.length + 1
-    result = training.fit(
+    result = way.fit(
         gradients.bptt(make_step(cell), cross_entropy),
         optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate)),
         params,
@@ -120,33 +137,24 @@ def _rows(config, cell, begin, text, measure, progress):
                 key, (config.batch,), 0, len(characters) - windows
             ), windows, characters
         ),
-        key=jax.random.key(1),
+        key=jax.random.key(config.first_seed + 1),
         runs=config.seeds,
-        log=lambda step, metrics: progress.advance(step),
     )  # fmt: skip
-    if result.steps:
-        yield about | {"trained": result.steps} | measure(result.params)
-    if result.interrupted:
-        raise KeyboardInterrupt
+    return [before, about | {"trained": result.steps} | measure(result.params)]
 
 
 def _example(cell, params, begins, length, characters):
-    """Return the carry, inputs and targets [T, B] of windows that begin there."""
+    """Return the carry, inputs and targets [T, B] of windows, by their first index."""
     at = begins[None] + jnp.arange(length)[:, None]
     given = characters[at]
-    one = jax.tree.map(lambda leaf: leaf[0], params)  # of the seeds
+    one = jax.tree.map(lambda leaf: leaf[0], params)  # the first seed
     return zeros(cell, one, begins.shape), given[:-1], given[1:]
 
 
 def _measurement(config, cell, text) -> Callable[[PyTree], dict[str, Any]]:
-    """Return the function that measures networks, [seeds], on text to test on."""
-    long = 5 * config.length
+    """Return the function that measures networks, [seeds], on held-out text."""
+    long = EXPONENTS * config.length
     last = len(text.test) - long - 1
-    if last < 0:
-        raise DataError(
-            f"length must be at most {(len(text.test) - 1) // 5}, a fifth of the text "
-            f"to test on; got {config.length}."
-        )
     begins = jnp.linspace(0, last, config.windows).astype(int)
     characters = jnp.asarray(text.test)
     step = make_step(cell)
@@ -184,7 +192,7 @@ def _measurement(config, cell, text) -> Callable[[PyTree], dict[str, Any]]:
 def init(
     config: Config, cell: str, begin: str, symbols: int, key: jax.Array
 ) -> dict[str, Any]:
-    """Return the parameters of a network: an embedding, a cell, and a readout."""
+    """Draw the parameters of a network: an embedding, a cell, and a readout."""
     units = config.units
     embedding, recurrent, square, out = jax.random.split(key, 4)
     if cell == "lru":
@@ -206,17 +214,17 @@ def init(
 
 
 def zeros(cell: str, params: dict[str, Any], batch: tuple[int, ...]) -> PyTree:
-    """Return the carry before the first step."""
+    """Return the initial carry."""
     return cell_table.CELLS[cell].carry(params["cell"], batch)
 
 
 def make_step(cell: str) -> Callable:
-    """Return the step of a network: a character goes in, logits come out."""
+    """Return the step of a network, from a character to logits."""
     advance = cell_table.CELLS[cell]
 
     def step(params, carry, x):
         carry, h = advance(params["cell"], carry, params["embedding"][x])
-        h = jnp.tanh(h) if cell == "lru" else h  # which is linear so far
+        h = jnp.tanh(h) if cell == "lru" else h  # the LRU itself is linear
         return carry, h @ params["readout"] + params["bias"]
 
     return step

@@ -1,20 +1,19 @@
-"""Influence balancing after Tallec & Ollivier: where truncation points the wrong way.
+"""Influence balancing after Tallec & Ollivier: truncated gradients of the wrong sign.
 
     s ← A s + θ v,   A = ½ I + ½ superdiagonal,   v = +1 on the first 10 of 23, −1 on 13
 
-The first unit is to be 1, by the one parameter θ. Ten units drive it up soon, thirteen
-drive it down later and more: ds₁/dθ = −6, but an error that travels back less than 41
-steps sees only the first, and takes θ the wrong way. Each iteration runs K steps,
-carries s on, and steps along the gradient of ½ (s₁ − 1)² at their end. Online rules
-take a gradient at every step, and with it the next step already.
+The target of the first unit is 1, and θ is the only parameter. Ten units drive s₁ up
+soon; thirteen drive it down later and more: ds₁/dθ = −6. A gradient truncated to fewer
+than 41 steps has the wrong sign, because it sees mostly the ten. Each iteration runs K
+steps, keeps s for the next one, and takes a gradient step on ½ (s₁ − 1)² at the end.
+Online rules take a gradient step after every step.
 """
 
 import dataclasses
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,10 @@ import numpy as np
 from bpvariants import gradients
 from bpvariants.types import GradientRule, OnlineRule
 from experiments import report
+from experiments.harness.jobs import Job, Row, Way
+from experiments.harness.options import above, at_least
 from experiments.harness.precision import double_precision
+from experiments.harness.study import run_study, Study
 from experiments.through_time import _influence_balancing_report
 from experiments.through_time._influence_balancing_network import (
     half_square,
@@ -40,12 +42,12 @@ from experiments.through_time._influence_balancing_report import (
 
 
 class Online(NamedTuple):
-    """How an online rule is followed: multiples of the configuration's numbers."""
+    """An online rule, and factors of the study's learning rate and iterations."""
 
     make: Callable[..., OnlineRule]  # (step, loss) -> rule
     learning_rate: float = 1.0
     iterations: int = 1
-    draws: bool = False  # at random, so that several courses are followed
+    draws: bool = False  # at random, so that it is run from several seeds
 
 
 # θ enters element by element, so that KF-RTRL has no factors. The learning rate of UORO
@@ -61,76 +63,67 @@ ONLINE = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Balance early influences with late ones, by errors that travel back K steps."""
+class Config(Study):
+    """Which rules move θ the wrong way, where late influences outweigh early ones?"""
+
+    QUICK: ClassVar = {
+        "lookbacks": (1, 40, 41, 100),
+        "truncations": (0.02,),
+        "seeds": 2,
+        "iterations": 1000,
+    }
+    CHECKS: ClassVar = {
+        "lookbacks iterations": at_least(1),
+        "learning_rate": above(0),
+    }
 
     lookbacks: tuple[int, ...] = (1, 10, 30, 40, 41, 50, 100)
-    """K, how many steps errors travel back: those of one iteration."""
+    """K of truncated BPTT: how many steps gradients go back, and steps an iteration."""
     truncations: tuple[float, ...] = (0.02, 0.1, 0.2)
-    """κ of ARTBP, the probability of a cut at each of the 100 steps of an iteration."""
+    """κ of ARTBP: probability of a cut at each of the 100 steps of an iteration."""
     seeds: int = 5
-    """How many courses of what draws at random, under vmap."""
+    """How many runs of each rule that draws at random, under vmap."""
     iterations: int = 3000
     """How often θ is changed."""
     learning_rate: float = 1e-4
-    """Of gradient descent."""
-    out: Path | None = None
-    """Folder to write to; by default runs/influence_balancing-<time>."""
-
-    def __post_init__(self):
-        """Check the options."""
-        for name in ("seeds", "iterations"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}."
-                )
-        if not all(K >= 1 for K in self.lookbacks):
-            raise ValueError(f"lookbacks must be at least 1, got {self.lookbacks}.")
-        if not self.learning_rate > 0:
-            raise ValueError(
-                f"learning_rate must be positive, got {self.learning_rate}."
-            )
+    """Learning rate of gradient descent."""
 
 
 class Method(NamedTuple):
-    """How to get a gradient from the stream: (θ, state, key) -> (gradient, state)."""
+    """How to get gradients along the stream: (θ, state, key) -> (gradient, state)."""
 
     start: Callable[[jax.Array], Any]  # θ -> state
     iterate: Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, Any]]
     learning_rate: float
-    seeds: int = 1  # of what draws at random
-    times: int = 1  # as many iterations as the configuration's
+    seeds: int = 1  # more than 1 only if it draws at random
+    times: int = 1  # factor of the study's iterations
 
 
 def main(config: Config) -> report.Result:
-    """Follow θ by each method, show where it ends, and write it to a folder."""
-    folder = report.make_folder("influence_balancing", config.out)
-    report.write_config(folder, config)
-    rows, interrupted, start = [], False, time.perf_counter()
-    chosen = methods(config)
-    try:
-        with double_precision(), report.Progress(1 + len(chosen)) as progress:
-            progress.begin("sensitivity", 1)
-            rows.append(_sensitivity_row())
-            report.append_row(folder, rows[-1])
-            for name, method in chosen.items():
-                iterations = method.times * config.iterations
-                progress.begin(name, iterations)
-                rows.append(_row(iterations, name, method))
-                report.append_row(folder, rows[-1])
-                progress.advance(iterations)
-    except KeyboardInterrupt:
-        interrupted = True
+    """Train θ by each method, show where it ends, and write it to a folder."""
+    with double_precision():
+        return run_study("influence_balancing", config, _jobs, _finish)
+
+
+def _jobs(config: Config) -> list[Job]:
+    """Return a job for the sensitivities, and one for each method."""
+    jobs = [Job("sensitivity", 1, _sensitivity_row)]
+    for name, method in methods(config).items():
+        iterations = method.times * config.iterations
+        train = partial(_row, config, iterations, name, method)
+        jobs.append(Job(name, iterations, train))
+    return jobs
+
+
+def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
     _influence_balancing_report.show(rows, config)
     if len(rows) > 1:
         picture = _influence_balancing_report.draw(rows)
         report.save_picture(folder, "influence_balancing", picture)
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
 
 
 def methods(config: Config) -> dict[str, Method]:
-    """Return the methods to compare: windows of K steps, then those one at a time."""
+    """Return the methods to compare: rules for windows, then online rules."""
     rate = config.learning_rate
     chosen = {}
     for K in config.lookbacks:
@@ -141,10 +134,8 @@ def methods(config: Config) -> dict[str, Method]:
         method = by_window(rule, FARTHEST, rate, config.seeds)
         chosen[f"artbp, κ = {kappa:g}"] = method
     for name, online in ONLINE.items():
-        rule, seeds = (
-            online.make(step, half_square),
-            config.seeds if online.draws else 1,
-        )
+        rule = online.make(step, half_square)
+        seeds = config.seeds if online.draws else 1
         method = by_step(rule, online.learning_rate * rate, seeds)
         chosen[name] = method._replace(times=online.iterations)
     return chosen
@@ -153,7 +144,7 @@ def methods(config: Config) -> dict[str, Method]:
 def by_window(
     rule: GradientRule, steps: int, learning_rate: float, seeds: int = 0
 ) -> Method:
-    """Take gradients along windows of so many steps; seeds where it draws at random."""
+    """Take a gradient at the end of each window; 0 seeds if the rule needs no key."""
 
     def iterate(theta, s, key):
         xs, targets, weights = stream(steps)
@@ -166,7 +157,7 @@ def by_window(
 
 
 def by_step(rule: OnlineRule, learning_rate: float, seeds: int) -> Method:
-    """Take a gradient at every step; the state of the rule is kept as θ changes."""
+    """Take a gradient at every step; the rule's state is kept when θ changes."""
 
     def iterate(theta, state, key):
         xs, targets, _ = stream(1)
@@ -181,7 +172,7 @@ def by_step(rule: OnlineRule, learning_rate: float, seeds: int) -> Method:
 
 
 def follow(method: Method, iterations: int, key: jax.Array) -> jax.Array:
-    """Return θ after each iteration, which stays where it is once it is lost."""
+    """Return θ after each iteration; it is frozen once |θ| exceeds LOST."""
 
     def body(theta_and_state, key):
         theta, state = theta_and_state
@@ -196,7 +187,7 @@ def follow(method: Method, iterations: int, key: jax.Array) -> jax.Array:
 
 
 def sensitivities(lookbacks: tuple[int, ...]) -> list[float]:
-    """Return ds₁/dθ of the last of 100 steps by errors that travel back K steps."""
+    """Return ds₁/dθ after 100 steps, truncated to the last K steps, for each K."""
     xs, targets, weights = stream(FARTHEST)
     found = []
     for K in lookbacks:
@@ -207,7 +198,7 @@ def sensitivities(lookbacks: tuple[int, ...]) -> list[float]:
 
 
 def sensitivity_curve() -> jax.Array:
-    """Return ds₁/dθ after 1 … 100 steps [100], all at once: the others are padding."""
+    """Return ds₁/dθ after 1 … 100 steps, [100], by masks under one vmap."""
     rule = gradients.bptt(step, lambda y, _: y)
     xs, targets, weights = stream(FARTHEST)
     args = jnp.asarray(0.5), jnp.ones(UNITS), xs, targets, weights
@@ -215,15 +206,17 @@ def sensitivity_curve() -> jax.Array:
     return jax.jit(jax.vmap(lambda mask: rule(*args, mask)[1]))(jnp.asarray(masks))
 
 
-def _sensitivity_row() -> dict[str, Any]:
+def _sensitivity_row(way: Way) -> Row:
+    del way
     table = dict(zip(map(str, MEASURED), sensitivities(tuple(MEASURED)), strict=True))
     curve = np.asarray(sensitivity_curve()).tolist()
     return {"what": "sensitivity", "table": table, "curve": curve}
 
 
-def _row(iterations: int, name: str, method: Method) -> dict[str, Any]:
-    """Return θ at the end, and how many iterations left it below 1e6, by seed."""
-    keys = jax.random.split(jax.random.key(0), method.seeds)
+def _row(config: Config, iterations: int, name: str, method: Method, way: Way) -> Row:
+    """Return each seed's θ at the end, and the iterations until |θ| exceeded LOST."""
+    del way
+    keys = jax.random.split(jax.random.key(config.first_seed), method.seeds)
     run = jax.jit(jax.vmap(partial(follow, method, iterations)))
     paths = np.asarray(run(keys))
     lost = [_lost_after(path) for path in paths]

@@ -48,9 +48,9 @@ CALLS = [  # name, settings, the function of the library, how it is called
     ("artbp", {"lookback": 4}, "artbp", ((), {"truncation": 0.25})),
     ("rtrl", {"lookback": 5, "every": 2}, "rtrl", ((), {})),
     ("diagonal_rtrl", {}, "diagonal_rtrl", ((), {})),
-    ("snap", {"order": 3}, "snap", ((3,), {})),
-    ("snap", {}, "snap", ((1,), {})),
-    ("snap_2", {"order": 3}, "snap", ((2,), {})),
+    ("snap", {"order": 3}, "snap", ((), {"order": 3})),
+    ("snap", {}, "snap", ((), {"order": 1})),
+    ("snap_2", {"order": 3}, "snap", ((), {"order": 2})),
     ("rflo", {"feedback": "B"}, "rflo", ((), {"feedback": "B"})),
     (
         "eprop",
@@ -109,16 +109,17 @@ def test_rules_by_name_are_those_of_the_library(
 
 @pytest.mark.parametrize("name", choices.ONLINE)
 def test_what_draws_takes_a_key(name):
-    online = make_online(name, step, loss, visible=visible)
-    args = jnp.array(0.5), jnp.array(1.0)
-    inputs = jnp.array(1.0), jnp.array(0.0)
-    state = online.init(*args, inputs)
+    matrix = lambda w, h, x: (h @ w + x, h @ w)  # of which kf_rtrl knows factors
+    sums = lambda y, target: jnp.sum(loss(y, target))
+    online = make_online(name, matrix, sums, visible=visible)
+    w, inputs = jnp.ones((1, 1)), (jnp.ones(1), jnp.zeros(1))
+    state = online.init(w, jnp.ones(1), inputs)
     if choices.draws(name):
         with pytest.raises(ValueError, match="key must be given"):
-            online.update(args[0], state, *inputs)
+            online.update(w, state, *inputs)
     else:  # a key is ignored
-        with_key = online.update(args[0], state, *inputs, key=jax.random.key(0))
-        assert with_key[:2] == online.update(args[0], state, *inputs)[:2]
+        with_key = online.update(w, state, *inputs, key=jax.random.key(0))
+        assert with_key[:2] == online.update(w, state, *inputs)[:2]
 
 
 @pytest.mark.parametrize(

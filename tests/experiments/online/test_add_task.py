@@ -1,5 +1,6 @@
 """The add task: published floors, its streams, and every online rule on it."""
 
+import dataclasses
 import itertools
 import json
 
@@ -17,6 +18,7 @@ from experiments.online import (
     _rules,
     add_task,
 )
+from tests.experiments.resuming import check_resumed, without_times
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -70,6 +72,17 @@ def test_add_task(tmp_path, capsys):
         begun["truncated (5; 5)", 1, 2], begun["rtrl", 1, 2], rtol=0.02
     )
     assert "0.45445" in capsys.readouterr().out
+    check_resumed(add_task.main, config, result, lost=2, pictures=["add_task.png"])
+
+
+def test_another_first_seed_makes_another_run(tmp_path):
+    config = add_task.Config(
+        delays=((1, 2),), rules=(), truncations=((1, 1),), units=2, steps=5, chunk=5,
+        seeds=1, out=tmp_path / "0",
+    )  # fmt: skip
+    other = dataclasses.replace(config, first_seed=1, out=tmp_path / "1")
+    (row,), (another,) = (add_task.main(each).rows for each in (config, other))
+    assert row["loss"] != another["loss"]
 
 
 def test_an_interruption_keeps_what_there_is(tmp_path, monkeypatch, capsys):
@@ -85,6 +98,11 @@ def test_an_interruption_keeps_what_there_is(tmp_path, monkeypatch, capsys):
     assert result.interrupted
     assert [row["steps"] for row in result.rows] == [5]
     assert "Interrupted" in capsys.readouterr().out
+    monkeypatch.undo()
+    resumed = add_task.main(dataclasses.replace(config, resume=True))
+    assert [row["steps"] for row in resumed.rows] == 4 * [20]
+    whole = add_task.main(dataclasses.replace(config, out=tmp_path / "whole"))
+    assert without_times(resumed.rows) == without_times(whole.rows)
 
 
 def test_learning_online_is_rtrl_and_adam_step_by_step():
@@ -138,7 +156,7 @@ def test_every_rule_is_begun_and_learns():
         (add_task, {"delays": ((2, 2),)}, r"two different numbers ≥ 0, got \(2, 2\)"),
         (add_task, {"truncations": ((3, 3),)}, "must divide chunk=200; got"),
         (add_task, {"steps": 100}, "steps must be at least chunk=200, got 100"),
-        (add_task, {"leak": 0.0}, "leak must be in 0 < leak <= 1, got 0.0"),
+        (add_task, {"leak": 0.0}, r"leak must be in \(0, 1\], got 0.0"),
         (add_task, {"rules": ("rtlr",)}, "rules must be some of rtrl, .*; got rtlr"),
     ],
 )

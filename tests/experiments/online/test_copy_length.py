@@ -1,5 +1,6 @@
 """Copying strings that grow: the study runs, and its sequences are right."""
 
+import dataclasses
 import json
 import math
 from functools import partial
@@ -14,6 +15,7 @@ from experiments.online import (
     _copy_learners,
     copy_length,
 )
+from tests.experiments.resuming import check_resumed
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -79,6 +81,7 @@ def test_copy_length(tmp_path, capsys):
     for row in rows.values():
         np.testing.assert_allclose(row["losses"], rows["bptt"]["losses"], rtol=1e-4)
     assert "0.104 nats" in capsys.readouterr().out
+    check_resumed(copy_length.main, config, result, pictures=["copy_length.png"])
 
 
 def test_an_interruption_keeps_what_there_is(tmp_path, monkeypatch, capsys):
@@ -88,19 +91,25 @@ def test_an_interruption_keeps_what_there_is(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report.Progress, "advance", advance)
     config = copy_length.Config(
         cells=("tanh",), rules=(), truncations=(), units=2, batch=1, seeds=1, chunk=5,
-        out=tmp_path,
+        steps=20, out=tmp_path,
     )  # fmt: skip
     result = copy_length.main(config)
     assert result.interrupted
     assert [row["steps"] for row in result.rows] == [[[10]]]
     assert "Interrupted" in capsys.readouterr().out
+    monkeypatch.undo()
+    resumed = copy_length.main(dataclasses.replace(config, resume=True))
+    assert [row["steps"] for row in resumed.rows] == [[[10, 20]]]
+    other = dataclasses.replace(config, first_seed=1, out=tmp_path / "other")
+    (row,), (another,) = resumed.rows, copy_length.main(other).rows
+    assert row["losses"] != another["losses"]
 
 
 @pytest.mark.parametrize(
     ("study", "options", "message"),
     [
         (copy_length, {"cells": ("rnn",)}, "cells must be some of tanh, gru, lstm"),
-        (copy_length, {"share": 1.0}, "share must be in 0 < share < 1, got 1.0"),
+        (copy_length, {"share": 1.0}, r"share must be in \(0, 1\), got 1.0"),
         (copy_length, {"truncations": ((5, 4),)}, r"1 ≤ h′ ≤ h; got \(5, 4\)"),
         (copy_length, {"longest": 0}, "longest must be at least 1, got 0"),
         (copy_length, {"learning_rate": 0.0}, "learning_rate must be positive"),

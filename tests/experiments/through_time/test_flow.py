@@ -1,7 +1,5 @@
 """Gradient flow of cells: the study runs, and shows what is known otherwise."""
 
-import json
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,25 +14,15 @@ def _as_users_have_it(plain_jax):
         yield
 
 
-def check(result, pictures):
-    """The file has the rows, and pictures are no empty ones."""
-    assert not result.interrupted
-    lines = (result.folder / "results.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == result.rows
-    for picture in pictures:
-        assert (result.folder / f"{picture}.png").stat().st_size > 10_000
-
-
-def test_flow(tmp_path, monkeypatch, capsys):
+def test_flow(check_run, check_resumed, tmp_path, monkeypatch, capsys):
     """Of tanh with small inputs, J is its matrix; of an LRU, its eigenvalues."""
-    monkeypatch.setattr(flow, "CELLS", ("tanh", "lru"))
     monkeypatch.setattr(flow, "STARTS", ("orthogonal",))
     config = flow.Config(
-        units=3, scale=1e-3, length=6, windows=2, steps=2, batch=2, seeds=2,
-        out=tmp_path,
+        cells=("tanh", "lru"), units=3, scale=1e-3, length=6, windows=2, steps=2,
+        batch=2, seeds=2, out=tmp_path,
     )  # fmt: skip
     result = flow.main(config)
-    check(result, ["flow"])
+    check_run(result, tmp_path, ["flow"])
     assert [row["trained"] for row in result.rows] == [0, 2, 0, 2]
     tanh, lru = (row for row in result.rows if not row["trained"])
     # Not 0, as tanh has slopes of 1 − h²: 2e-5 here, and with the square of the scale.
@@ -44,6 +32,7 @@ def test_flow(tmp_path, monkeypatch, capsys):
     assert low < min(lru["exponent"]) <= max(lru["exponent"]) < high
     assert np.shape(lru["curve"]) == (2, 6)
     assert "tanh, orthogonal, before" in capsys.readouterr().out
+    check_resumed(flow, result)
 
 
 def test_what_orthogonal_starts_are():
@@ -63,6 +52,7 @@ def test_what_orthogonal_starts_are():
     [
         (flow, {"length": 2}, "length must be at least 3, got 2"),
         (flow, {"scale": 0.0}, "scale must be positive, got 0.0"),
+        (flow, {"cells": ("rnn",)}, "cells must be some of tanh, gru, lstm, lru"),
     ],
 )
 def test_options_are_checked(study, options, message):

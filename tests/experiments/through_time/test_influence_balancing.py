@@ -109,15 +109,17 @@ def test_what_is_lost_is_said(tmp_path, monkeypatch, capsys):
     assert "lost after" in capsys.readouterr().out
 
 
-def test_an_online_rule_is_one_row_more(tmp_path, monkeypatch):
+def test_an_online_rule_is_one_row_more(check_resumed, tmp_path, monkeypatch):
     monkeypatch.setattr(study, "MEASURED", {1: "1"})
     half = {"half": study.Online(gradients.rtrl, learning_rate=0.5, iterations=2)}
     monkeypatch.setattr(study, "ONLINE", half)
     config = study.Config(lookbacks=(), truncations=(), iterations=5, out=tmp_path)
-    rows = study.main(config).rows
+    result = study.main(config)
+    rows = result.rows
     assert [row.get("method") for row in rows] == [None, "half"]
     assert rows[1]["learning_rate"] == 5e-5
     assert rows[1]["iterations"][-1] == 10
+    check_resumed(study, result)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,165 @@
+"""The harness: options of every study, jobs that resume, errors, the command line."""
+
+import dataclasses
+import importlib
+import json
+from typing import ClassVar
+
+import pytest
+
+from experiments import __main__ as command, report
+from experiments.harness import options
+from experiments.harness.errors import DataError
+from experiments.harness.jobs import Job
+from experiments.harness.study import run_study, Study
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Study):
+    """Square some numbers."""
+
+    QUICK: ClassVar = {"numbers": (1, 2)}
+    CHECKS: ClassVar = {"numbers": options.all_of(options.given, options.at_least(1))}
+
+    numbers: tuple[int, ...] = (1, 2, 3)
+
+
+def make_main(stop_at=None):
+    """Return the main of a study; Ctrl-C comes in the job of one number."""
+    trained, shown = [], []
+
+    def train(number, way):
+        if number == stop_at:
+            raise KeyboardInterrupt
+        trained.append(number)
+        return [{"number": number, "square": number**2}, {"number": -number}]
+
+    def main(config):
+        jobs = lambda config: [
+            Job(f"job {n}", 1, lambda way, n=n: train(n, way)) for n in config.numbers
+        ]
+        return run_study("squares", config, jobs, lambda *args: shown.append(args))
+
+    return main, trained, shown
+
+
+def without_times(rows):
+    return [{k: v for k, v in row.items() if k != "wall_seconds"} for row in rows]
+
+
+def test_an_interrupted_study_is_resumed_to_the_same_rows(tmp_path):
+    whole = make_main()[0](Config(out=tmp_path / "whole"))
+    main, trained, shown = make_main(stop_at=3)
+    part = main(Config(out=tmp_path / "part"))
+    assert part.interrupted
+    assert not whole.interrupted
+    assert trained == [1, 2]
+    assert [call[2] for call in shown] == [part.rows]  # what there was
+    main, trained, _ = make_main()
+    again = main(Config(out=tmp_path / "part", resume=True))
+    assert trained == [3]
+    assert without_times(again.rows) == without_times(whole.rows)
+    lines = (tmp_path / "part" / "results.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == again.rows
+
+
+def test_rows_of_a_job_are_written_together(tmp_path):
+    """A line that was torn, as by a full disk, is cut off; its job is done again."""
+    main, _, _ = make_main()
+    rows = main(Config(out=tmp_path)).rows
+    path = tmp_path / "results.jsonl"
+    text = path.read_text()
+    path.write_text("".join(text.splitlines(keepends=True)[:4]) + '{"job": "jo')
+    main, trained, _ = make_main()
+    again = main(Config(out=tmp_path, resume=True))
+    assert trained == [3]
+    assert without_times(again.rows) == without_times(rows)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_quick_takes_the_small_sizes_unless_others_are_given(tmp_path):
+    main, trained, _ = make_main()
+    main(Config(quick=True, out=tmp_path / "quick"))
+    assert trained == [1, 2]
+    main(Config(quick=True, numbers=(5,), out=tmp_path / "own"))
+    assert trained == [1, 2, 5]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"seeds": 0}, "seeds must be at least 1, got 0"),
+        ({"numbers": ()}, "numbers must have one value at least"),
+        ({"numbers": (1, 0)}, r"numbers must be at least 1, got \(1, 0\)"),
+        ({"resume": True}, "resume needs out, the folder of the run"),
+    ],
+)
+def test_options_are_checked(given, says):
+    with pytest.raises(ValueError, match=says):
+        Config(**given)
+
+
+def test_checks_say_what_is_allowed():
+    with pytest.raises(ValueError, match="rate must be positive, got 0"):
+        options.above(0)("rate", 0)
+    with pytest.raises(ValueError, match=r"rate must be in \(0, 1\], got 0"):
+        options.within(0, 1, ends="(]")("rate", 0)
+    options.within(0, 1, ends="(]")("rate", 1)
+    options.above(0)("rate", None)  # left at "by default"
+    with pytest.raises(ValueError, match="rate must be positive, got nan"):
+        options.above(0)("rate", float("nan"))
+    with pytest.raises(ValueError, match="Did you mean 'bptt'"):
+        options.known(["bptt", "rtrl"])("rule", "btpp")
+
+
+def test_folders_are_not_overwritten(tmp_path):
+    main, _, _ = make_main()
+    main(Config(out=tmp_path))
+    with pytest.raises(DataError, match="holds results already; choose another --out"):
+        main(Config(out=tmp_path))
+    with pytest.raises(DataError, match="is not that of the run"):
+        main(Config(numbers=(7,), resume=True, out=tmp_path))
+    with pytest.raises(DataError, match="holds no run to resume"):
+        main(Config(resume=True, out=tmp_path / "elsewhere"))
+
+
+def raise_full(*paths):
+    raise OSError("disk full")
+
+
+def test_a_text_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    report.write_atomically(path, "before")
+    monkeypatch.setattr("os.replace", raise_full)
+    with pytest.raises(OSError, match="disk full"):
+        report.write_atomically(path, "after")
+    assert path.read_text() == "before"
+
+
+def test_every_study_has_the_common_options():
+    for name, (module, _) in command.STUDIES.items():
+        study = importlib.import_module(f"experiments.{module}")
+        assert issubclass(study.Config, Study), name
+        assert study.Config.QUICK, name
+        fields = {field.name for field in dataclasses.fields(study.Config)}
+        assert set(study.Config.QUICK) <= fields, name
+
+
+def test_the_command_lists_studies_and_says_what_is_wrong(capsys):
+    with pytest.raises(SystemExit) as left:
+        command.main([])
+    assert left.value.code == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in command.STUDIES)
+    assert command.main(["atractor"]) == 2
+    assert "Did you mean 'attractor'?" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as left:
+        command.main(["attractor", "--hiden", "3"])
+    assert left.value.code == 2
+    assert "--hidden" in capsys.readouterr().err
+
+
+def test_the_command_turns_a_data_error_into_a_message(capsys, tmp_path):
+    (tmp_path / "results.jsonl").write_text("")
+    assert command.main(["pod", "--out", str(tmp_path)]) == 1
+    assert "holds results already" in capsys.readouterr().err

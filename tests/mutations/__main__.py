@@ -1,0 +1,72 @@
+"""Plant faults and see whether the tests notice: `python -m tests.mutations`.
+
+Each fault of faults.json changes one line of one file of the library, in a copy of the
+project. The tests that stand beside that file are run on the copy, first the fast ones,
+and the slow ones too with `--full`. A fault is noticed if a test fails. Takes about a
+minute a fault. Options: `--full`, `--only TEXT` (faults in files whose path has TEXT).
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).parent.parent.parent
+FAULTS = json.loads(pathlib.Path(__file__).with_name("faults.json").read_text("utf-8"))
+IGNORED = (".git", "__pycache__", "runs", ".venv", ".hypothesis", ".pytest_cache")
+
+
+def main(arguments: list[str]) -> int:
+    """Try all faults, print a table; return 0 if all are noticed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--full", action="store_true", help="run slow tests, too")
+    parser.add_argument("--only", default="", help="faults in files of this name")
+    options = parser.parse_args(arguments)
+    survivors, chosen = [], [each for each in FAULTS if options.only in each["file"]]
+    for fault in chosen:
+        start = time.perf_counter()
+        noticed_by = try_fault(fault, options.full)
+        seconds = time.perf_counter() - start
+        print(f"{fault['file']:<52} {seconds:5.0f} s  {noticed_by or 'SURVIVES'}")
+        sys.stdout.flush()
+        if not noticed_by:
+            survivors.append(fault)
+    print(f"{len(chosen) - len(survivors)} of {len(chosen)} faults noticed")
+    for fault in survivors:
+        print(f"\n{fault['file']}:\n- {fault['line']}\n+ {fault['fault']}")
+    return 1 if survivors else 0
+
+
+def try_fault(fault: dict, full: bool) -> str:
+    """Return the first test that fails with a fault, or nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder) / "project"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*IGNORED))
+        path = copy / "bpvariants" / fault["file"]
+        text = path.read_text("utf-8")
+        assert text.count(fault["line"]) == 1, f"faults.json is old: {fault['file']}"
+        path.write_text(text.replace(fault["line"], fault["fault"]), "utf-8")
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0"]
+        command += ["-m", "slow or not slow" if full else "not slow"]
+        command += [str(pathlib.Path("tests") / test) for test in fault["tests"]]
+        run = subprocess.run(
+            command,
+            cwd=copy,
+            env=os.environ | {"PYTHONPATH": str(copy)},
+            capture_output=True,
+            text=True,
+        )
+        if run.returncode not in (0, 1):
+            raise RuntimeError(f"pytest could not run: {run.stdout}{run.stderr}")
+        lines = run.stdout.splitlines()
+        failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+        return failed[0].split(" - ")[0] if failed else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
