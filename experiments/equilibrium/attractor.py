@@ -53,7 +53,7 @@ MEASURED = {
 class Config(Study):
     """Store ten digits in a network that settles, and restore them when corrupted."""
 
-    QUICK = {"hidden": 16, "epochs": 20}
+    QUICK = {"hidden": 16, "epochs": 8}
     CHECKS = {
         "hidden epochs": at_least(1),
         "learning_rate limit": above(0),

@@ -1,4 +1,4 @@
-"""A small network for the digits, its weights one vector: as studies of updates do."""
+"""A small network for the digits, with its weights in one vector."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,7 +23,7 @@ def digits_mlp(inputs: int = PIXELS) -> Network:
     """Return the network 64-32-10, tanh within, of 2410 weights.
 
     Args:
-      inputs: what an image is given as; more where pixels are repeated.
+      inputs: number of inputs; more than 64 if pixels are repeated.
     """
 
     def layers(key):

@@ -1,4 +1,4 @@
-"""The feed-forward networks of the Rprop papers, as pure functions."""
+"""Feed-forward networks of the Rprop papers, as pure functions."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,15 +10,15 @@ from bpvariants.types import PyTree
 
 
 class Network(NamedTuple):
-    """Units of each layer, inputs first; static, so that it may be an argument."""
+    """Shape of a network: units of each layer, inputs first. It is a static value."""
 
     sizes: tuple[int, ...]
-    shortcuts: bool  # whether each layer sees all layers before it, not one only
+    shortcuts: bool  # whether each layer sees all earlier layers, not only the last
     output: str = "linear"  # or "sigmoid"
 
     @property
     def num_weights(self) -> int:
-        """Connections, biases included."""
+        """Number of connections, biases included."""
         shapes = jax.tree.leaves(self.shapes())
         return sum(jnp.size(jnp.empty(shape.shape)) for shape in shapes)
 
@@ -52,8 +52,8 @@ class Network(NamedTuple):
     def apply(self, params: Sequence[PyTree], x: jax.Array) -> jax.Array:
         """Return the outputs [outputs, P] for inputs [inputs, P].
 
-        Examples are columns, so that under `vmap` many networks that see the same
-        inputs make one matrix product of their first layers, with nothing to transpose.
+        Examples are columns. Under `vmap` with shared inputs, the first layers of all
+        networks then become one matrix product without a transposition.
         """
         layers = [x]
         for layer, theta in enumerate(params, start=1):

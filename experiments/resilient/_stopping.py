@@ -1,14 +1,14 @@
-"""Training with Prechelt's early stopping, many runs together, each stopping by itself.
+"""Training of many runs together, each with Prechelt's early stopping.
 
-Epoch t takes a step from w_{t−1} to w_t; E_tr(t) is the error at w_{t−1}, as it is
+Epoch t takes a step from w_{t−1} to w_t. E_tr(t) is the error at w_{t−1}, because it is
 measured during the epoch. After each strip of 5 epochs, with E_va and E_te at w_t,
 
     GL(t) = 100 (E_va(t) / min_{t′≤t} E_va(t′) − 1)                 generalisation loss
     P_5(t) = 1000 (mean E_tr / min E_tr − 1)  of the strip          progress
     stop if GL(t) > α, P_5(t) < 0.1, or t ≥ 3000.
 
-A run that has stopped is a lane that stays as it is, while the others go on. Where less
-than a quarter of the lanes run on, those are gathered in fewer, which compiles anew.
+The lane of a stopped run is frozen while the others go on. When at most a quarter of
+the lanes still run, they are gathered into fewer lanes, which needs a new compilation.
 """
 
 from collections.abc import Callable
@@ -31,22 +31,22 @@ FEWER = 4
 
 
 class Settings(NamedTuple):
-    """How weights and step sizes begin, and when to stop; static."""
+    """Initial weights and step sizes, and when to stop. It is a static value."""
 
     variant: str
     weights: float  # initial weights are uniform in ± this
-    step_sizes: tuple[float, float]  # initial step sizes are uniform in here, each
-    alpha: float  # stop where the generalisation loss exceeds this
+    step_sizes: tuple[float, float]  # each initial step size is uniform in this range
+    alpha: float  # stop if the generalisation loss exceeds this
     eta_plus: float = 1.2
     max_epochs: int = MAX_EPOCHS
 
 
 class Outcome(NamedTuple):
-    """What Prechelt's tables tell of a run, [runs] each."""
+    """Results of Prechelt's tables, [runs] each."""
 
     train: Any  # least E_tr
     validation: Any  # least E_va
-    test: Any  # E_te where E_va is least
+    test: Any  # E_te at the least E_va
     classification: Any  # % misclassified there
     gl: Any  # GL at the end
     total: Any  # epochs
@@ -68,7 +68,7 @@ def train(
     keys: jax.Array,
     advance: Callable[[int], None] = lambda epoch: None,
 ) -> Outcome:
-    """Train a run for each key; `advance` is told how many epochs the longest took."""
+    """Train a run for each key; `advance` receives the epochs of the longest run."""
     parts = problem.train, problem.validation, problem.test
     parts = jax.tree.map(lambda examples: jnp.asarray(examples.T), parts)
     runs, lanes = _start_all(network, settings, keys), np.arange(len(keys))
@@ -133,7 +133,7 @@ def _advance_all(network, settings, parts, runs):
 
 
 def _strip(network, settings, parts, run):
-    """Take a strip of epochs, then see whether to stop."""
+    """Take a strip of epochs, then decide whether to stop."""
     train, validation, test = parts
     optimizer = _optimizer(settings, 1.0)  # the first step sizes are in its state
 
@@ -169,7 +169,7 @@ def _strip(network, settings, parts, run):
 
 
 def _gather(runs, lanes, active):
-    """Keep the lanes that run on, and as many others as make a quarter of all."""
+    """Keep the running lanes, and others to make a quarter of all lanes."""
     order = np.argsort(~active, kind="stable")[: len(lanes) // FEWER]
     return _take(runs, order), lanes[order]
 

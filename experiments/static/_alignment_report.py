@@ -1,4 +1,4 @@
-"""Table and pictures of the study of feedback alignment."""
+"""Table and pictures of `alignment`."""
 
 from typing import Any
 
@@ -25,7 +25,11 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
     """Print errors beside the published ones, and the angles at the end."""
     lines = []
     for row in rows:
-        line = [NAMES[row["rule"]], _mean_sd(row["error"]), _mean_sd(row["best"])]
+        line = [
+            NAMES[row["rule"]],
+            report.mean_sd(row["error"]),
+            report.mean_sd(row["best"]),
+        ]
         angles = np.array(row["grads"], float)[:, -1].mean(axis=0)
         line += [f"{PUBLISHED[row['rule']]:.2f}", *(f"{a:.0f}" for a in angles)]
         lines.append([*line, f"{row['ms_per_step']:.1f}"])
@@ -34,22 +38,16 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         ["", "error %", "best", "published", *(f"∠ {name}" for name in LAYERS), "ms"],
         lines,
         f"Test error on {config.test} images after {config.epochs:g} epochs of "
-        f"{config.images} images, and the best of those on the way, mean ± standard "
-        f"deviation over {config.seeds} seeds.\nPublished: after 100 epochs of 60,000, "
-        "chosen by their test error (Sanfiz & Akrout 2021).\n"
-        "∠: degrees between a rule's ∂E/∂w and the exact one, at the end, layer by "
-        "layer. ms: of a step, all seeds together.",
+        f"{config.images} images (lower is better), and the best one during training: "
+        f"mean ± standard deviation over {config.seeds} seeds.\nPublished: after 100 "
+        "epochs of 60,000, chosen by test error (Sanfiz & Akrout 2021).\n∠: angle in "
+        "degrees between a rule's ∂E/∂w of a layer and the exact one, at the end. ms: "
+        "of a step, all seeds together.",
     )
 
 
-def _mean_sd(values: list[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
-
-
 def draw_errors(rows: list[dict[str, Any]]) -> Figure:
-    """Draw test errors over epochs, and the published ones at the right."""
+    """Draw test errors over epochs; published errors are at the right."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axis = figure.subplots()
     for row in rows:

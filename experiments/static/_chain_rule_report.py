@@ -1,4 +1,4 @@
-"""Tables and pictures of the study of the chain rule."""
+"""Tables and pictures of `chain_rule`."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def show(
     info: gradients.static.BackpropInfo,
     micrograd: gradients.static.BackpropInfo,
 ) -> None:
-    """Print what each layer saw, its factors, those of single weights, micrograd's."""
+    """Print tables of the layers, of single weights, of one unit, and micrograd's."""
     of = lambda kind: [row for row in rows if row["row"] == kind]
     print(f"\nDigit {config.example}, E = {of('energy')[0]['value']:.6f}\n")
     print(f"{info.table()}\n")
@@ -37,13 +37,14 @@ def _show_layers(rows, config):
     ]
     norms = ["‖∂E/∂y‖", "‖∂y/∂s‖", "‖δ‖", "‖∂s/∂w‖", "‖∂E/∂W‖"]
     report.show_table(
-        f"Each layer: the factors, and how far other gradients are, {config.precision}",
+        f"Each layer: its factors, and differences of gradients, {config.precision}",
         ["", *norms, "product", "jax.grad", "differences"],
         lines,
         "δ = ∂E/∂y ⊙ ∂y/∂s, unit by unit, ∂s/∂w = y of the layer below, and "
-        "∂E/∂W = (∂s/∂w) δᵀ, of weights without biases.\nThe last three columns: how "
-        "far the product of the factors, jax.grad, and central differences in every\n"
-        "weight and bias are from gradients.backprop, ‖a − b‖ / ‖b‖.",
+        "∂E/∂W = (∂s/∂w) δᵀ, without biases.\nThe last three columns (lower is "
+        "better): ‖a − b‖ / ‖b‖, where b is the gradient by gradients.backprop, and a "
+        "is the product of the\nfactors, jax.grad, or central differences, of all "
+        "weights and biases.",
     )
 
 
@@ -55,10 +56,10 @@ def _show_weights(rows):
         for row in rows
     ]
     report.show_table(
-        "One weight of each layer, of which E depends most",
+        "One weight of each layer, with the largest |∂E/∂w|",
         ["", *FACTORS, "product", "jax.grad", "differences"],
         lines,
-        "The product of three numbers. From which unit below to which above, from 0.",
+        "W_l, i → k: from unit i below to unit k above, counted from 0.",
     )
 
 
@@ -71,7 +72,7 @@ def _show_paths(rows, total):
     lines.append(["sum", "", "", f"{total['sum']:.6f}"])
     lines.append(["∂E/∂y of it", "", "", f"{total['error']:.6f}"])
     report.show_table(
-        f"∂E/∂y of hidden unit {total['unit']}: all paths up",
+        f"∂E/∂y of hidden unit {total['unit']}: a sum over all units above",
         ["", "δ_k", "w_k", "δ_k w_k"],
         lines,
     )
@@ -82,7 +83,7 @@ def _show_micrograd(rows, info):
     names = ("error", "slope", "input", "by hand", "backprop", "jax.grad", "published")
     lines = [[row["what"], *(number(row, name) for name in names)] for row in rows]
     report.show_table(
-        "The same in single numbers: micrograd's example, at a = −4, b = 2",
+        "The same for scalars: micrograd's example, at a = −4, b = 2",
         ["", "∂g/∂f", "∂f/∂e", "∂e/∂·", "product", "backprop", "jax.grad", "README"],
         lines,
         "g = f/2 + 10/f, f = e², and e = c − d is the rest of its README's expression.",
@@ -95,7 +96,7 @@ def draw_chain(
     image: np.ndarray,
     micrograd: gradients.static.BackpropInfo,
 ) -> Figure:
-    """Draw the chain of the digit's network, and that of micrograd's expression."""
+    """Draw the chains of the digit's network and of micrograd's expression."""
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.6, 3, 1.7))
     _draw_image(left, image, "y_0 = x", cmap="gray_r")
@@ -108,7 +109,7 @@ def draw_chain(
 def draw_factors(
     info: gradients.static.BackpropInfo, image: np.ndarray, weight: dict[str, Any]
 ) -> Figure:
-    """Draw the factors of all hidden units, and ∂E/∂w of one of them as an image."""
+    """Draw the factors of all hidden units, and ∂E/∂w of one as an image."""
     figure = Figure(figsize=(12, 6), layout="constrained")
     top, bottom = figure.subplots(2, 3)
     first, unit = info[0], weight["to"]

@@ -1,4 +1,4 @@
-"""Backpropagation and the rules beside it, on LeNet, all called alike."""
+"""Backpropagation and feedback alignment on LeNet, with one signature."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 def alignment_weights(rule: str, key: jax.Array, params: PyTree) -> PyTree:
-    """Return the weights of a rule's way back, drawn once; None if it has none."""
+    """Return the fixed feedback weights of a rule; None if it has none."""
     if rule == "bp":
         return None
     like = jnp.zeros((1, SIDE, SIDE, 1))
@@ -42,7 +42,7 @@ def make_rule(rule: str) -> Callable:
 
 
 def make_angles(rule: str, images: jax.Array, labels: jax.Array) -> Callable:
-    """Return (params, feedback, key) -> angles to backpropagation on these images."""
+    """Return (params, feedback, key) -> angles to the exact gradient, these images."""
     approximate, exact = make_rule(rule), make_rule("bp")
 
     def angles(params, feedback, key):

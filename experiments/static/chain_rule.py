@@ -4,15 +4,15 @@
 
     ∂E/∂w_l = ∂E/∂y_l · ∂y_l/∂s_l · ∂s_l/∂w_l
 
-with φ_1 = tanh and φ_2 the logistic function. `gradients.backprop` leaves what each
-layer saw; from that the factors are put together here by hand, as on paper: of a whole
-layer, of one weight in each layer, and of one hidden unit, whose ∂E/∂y is a sum over
-the units above it. Then the same of an expression in two numbers, micrograd's.
+with φ_1 = tanh and φ_2 the logistic function. `gradients.backprop` returns a record of
+each layer. From it this study computes the factors by hand: of a whole layer, of one
+weight in each layer, and of one hidden unit, whose ∂E/∂y is a sum over the units above
+it. The last table does the same for an expression in two numbers, micrograd's.
 """
 
 import dataclasses
-import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,68 +25,97 @@ from bpvariants import gradients
 from bpvariants.types import PyTree
 from experiments import data, report
 from experiments.harness.errors import DataError
-from experiments.harness.options import check_at_least_one
+from experiments.harness.jobs import Job, Row, Way
+from experiments.harness.options import at_least
 from experiments.harness.precision import double_precision
+from experiments.harness.study import run_study, Study
 from experiments.static import _chain_rule_report
 
 CLASSES = 10
 ACTIVATIONS = (jnp.tanh, jax.nn.sigmoid)
-SLOPES = (lambda y: 1 - y**2, lambda y: y * (1 - y))  # ∂y/∂s, made of y
-# What micrograd's README prints: g, ∂g/∂a, ∂g/∂b, at these a, b.
+SLOPES = (lambda y: 1 - y**2, lambda y: y * (1 - y))  # ∂y/∂s as a function of y
+# From micrograd's README: g, ∂g/∂a and ∂g/∂b at these a and b.
 MICROGRAD = (24.7041, 138.8338, 645.5773)
 A, B = -4.0, 2.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Study):
     """Show all factors of the chain rule, on one digit and a network of two layers."""
 
+    QUICK = {"hidden": 4}
+    CHECKS = {"hidden": at_least(1), "example": at_least(0)}
+
     example: int = 0
-    """Which of the 1347 digits for training to show."""
+    """Index of the digit among the 1347 for training."""
     hidden: int = 8
     """Units of the first layer."""
-    seed: int = 0
-    """Of the weights."""
     precision: Literal["float64", "float32"] = "float64"
-    """Of all numbers. In float32 finite differences have two to three right digits."""
-    out: Path | None = None
-    """Folder to write to; by default runs/chain_rule-<time>."""
+    """Of all arrays. In float32, finite differences have two to three right digits."""
 
-    def __post_init__(self):
-        """Check the options."""
-        check_at_least_one(self, "hidden")
-        if self.example < 0:
-            raise ValueError(f"example must be at least 0, got {self.example}.")
+    def check(self) -> None:
+        """Check that there is one network."""
+        if self.seeds != 1:
+            raise ValueError(
+                f"seeds must be 1, got {self.seeds}: this study shows one gradient. "
+                "Choose other weights by first_seed."
+            )
 
 
 def main(config: Config) -> report.Result:
-    """Compute all factors, show them, and write them to a folder with two pictures."""
-    folder = report.make_folder("chain_rule", config.out)
-    report.write_config(folder, config)
-    start = time.perf_counter()
-    wide = config.precision == "float64"
-    with double_precision() if wide else nullcontext():
-        params, x, target = _problem(config)
-        (value, info), grads = jax.jit(gradients.backprop(LAYERS, squared_error))(
-            params, x, target
+    """Compute all factors; show them in tables and two pictures."""
+    return run_study("chain_rule", config, _jobs, _finish, check=_check)
+
+
+def _check(config: Config) -> None:
+    """Check that there is such a digit."""
+    count = len(data.digits().train[1])
+    if config.example >= count:
+        raise DataError(
+            f"example must be less than the {count} digits for training, got "
+            f"{config.example}."
         )
+
+
+def _jobs(config: Config) -> list[Job]:
+    return [
+        Job("digit", 1, partial(_digit, config)),
+        Job("micrograd", 1, partial(_micrograd, config)),
+    ]
+
+
+def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
+    with _precision(config):
+        params, x, target = _problem(config)
+        (_, info), _ = _backprop(params, x, target)
+        (_, micrograd), _ = _micrograd_backprop()
+    _chain_rule_report.show(rows, config, info, micrograd)
+    weight = next(row for row in rows if row["row"] == "weight")
+    chain = _chain_rule_report.draw_chain(info, np.asarray(x), micrograd)
+    report.save_picture(folder, "chain", chain)
+    factors = _chain_rule_report.draw_factors(info, np.asarray(x), weight)
+    report.save_picture(folder, "factors", factors)
+
+
+def _precision(config: Config) -> AbstractContextManager[Any]:
+    return double_precision() if config.precision == "float64" else nullcontext()
+
+
+def _digit(config: Config, way: Way) -> list[Row]:
+    """Return the factors of the digit's network, beside other gradients."""
+    with _precision(config):
+        params, x, target = _problem(config)
+        (value, info), grads = _backprop(params, x, target)
         others = _other_gradients(params, x, target)
-        rows = [{"row": "energy", "value": float(value)}]
+        rows: list[Row] = [{"row": "energy", "value": float(value)}]
         rows += _layers(info, grads, others)
         rows += _weights(info, grads, others)
-        rows += _paths(params, info, rows[-2]["to"])  # of the weight in layer 1
-        micrograd_rows, micrograd_info = _micrograd()
-        rows += micrograd_rows
-        for row in rows:
-            report.append_row(folder, row)
-        _chain_rule_report.show(rows, config, info, micrograd_info)
-        chosen = [row for row in rows if row["row"] == "weight"]
-        chain = _chain_rule_report.draw_chain(info, np.asarray(x), micrograd_info)
-        report.save_picture(folder, "chain", chain)
-        factors = _chain_rule_report.draw_factors(info, np.asarray(x), chosen[0])
-        report.save_picture(folder, "factors", factors)
-    report.say_where(folder, time.perf_counter() - start, interrupted=False)
-    return report.Result(rows, folder, interrupted=False)
+        return rows + _paths(params, info, rows[-2]["to"])  # of the weight in layer 1
+
+
+def _backprop(params: PyTree, x: jax.Array, target: jax.Array) -> Any:
+    """Return E, the record of all layers, and the gradient."""
+    return jax.jit(gradients.backprop(LAYERS, squared_error))(params, x, target)
 
 
 def affine(params: dict[str, jax.Array], y: jax.Array) -> jax.Array:
@@ -105,15 +134,10 @@ def squared_error(y: jax.Array, target: jax.Array) -> jax.Array:
 def _problem(config: Config) -> tuple[PyTree, jax.Array, jax.Array]:
     """Return the parameters, [W_1, b_1], [W_2, b_2], the digit [64] and its code."""
     images, labels = data.digits().train
-    if config.example >= len(images):
-        raise DataError(
-            f"example must be less than the {len(images)} digits for training, got "
-            f"{config.example}."
-        )
     x = jnp.asarray(images[config.example], float)
     target = jax.nn.one_hot(labels[config.example], CLASSES, dtype=float)
     widths = (len(x), config.hidden, CLASSES)
-    keys = jax.random.split(jax.random.key(config.seed), len(LAYERS))
+    keys = jax.random.split(jax.random.key(config.first_seed), len(LAYERS))
     draw = lambda key, n, m: jax.random.normal(key, (n, m), float) / n**0.5
     params = tuple(
         {"w": draw(key, n, m), "b": jnp.zeros(m, float)}
@@ -123,7 +147,7 @@ def _problem(config: Config) -> tuple[PyTree, jax.Array, jax.Array]:
 
 
 def _other_gradients(params, x, target) -> dict[str, PyTree]:
-    """Return the gradient of the network as a plain function, in two other ways."""
+    """Return the gradient by `jax.grad` and by central differences."""
 
     def energy(params):
         y = x
@@ -156,8 +180,8 @@ def by_hand(info: gradients.static.BackpropInfo) -> list[dict[str, jax.Array]]:
     return found
 
 
-def _layers(info, grads, others) -> list[dict[str, Any]]:
-    """Return the norms of each layer's factors, and how far gradients are apart."""
+def _layers(info, grads, others) -> list[Row]:
+    """Return the norms of each layer's factors, and the differences of gradients."""
     rows = []
     for i, factors in enumerate(by_hand(info)):
         row = {"row": "layer", "layer": i + 1}
@@ -175,8 +199,8 @@ def _apart(a: PyTree, b: PyTree) -> float:
     return float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
 
 
-def _weights(info, grads, others) -> list[dict[str, Any]]:
-    """Return the factors of one weight in each layer: that of the largest ∂E/∂w."""
+def _weights(info, grads, others) -> list[Row]:
+    """Return the factors of the weight with the largest |∂E/∂w| in each layer."""
     rows = []
     for i, factors in enumerate(by_hand(info)):
         at = np.unravel_index(jnp.argmax(jnp.abs(grads[i]["w"])), grads[i]["w"].shape)
@@ -191,10 +215,10 @@ def _weights(info, grads, others) -> list[dict[str, Any]]:
     return rows
 
 
-def _paths(params, info, unit: int) -> list[dict[str, Any]]:
-    """Return what each unit above adds to ∂E/∂y of a hidden unit: δ_k w_k."""
+def _paths(params, info, unit: int) -> list[Row]:
+    """Return δ_k w_k, the part of each unit above in ∂E/∂y of a hidden unit."""
     deltas, weights = np.asarray(info[1].delta), np.asarray(params[1]["w"][unit])
-    rows: list[dict[str, Any]] = [
+    rows: list[Row] = [
         {"row": "path", "unit": k, "delta": float(delta), "weight": float(weight)}
         | {"product": float(delta * weight)}
         for k, (delta, weight) in enumerate(zip(deltas, weights, strict=True))
@@ -203,40 +227,51 @@ def _paths(params, info, unit: int) -> list[dict[str, Any]]:
     return [*rows, {"row": "paths", "unit": unit, "sum": total, "error": error}]
 
 
-def _micrograd() -> tuple[list[dict[str, Any]], gradients.static.BackpropInfo]:
+def _micrograd(config: Config, way: Way) -> list[Row]:
     """Return g and its derivatives, by layers of single numbers and by `jax.grad`."""
+    with _precision(config):
+        (value, info), (ours,) = _micrograd_backprop()
+        a_and_b = jnp.asarray(A, float), jnp.asarray(B, float)
+        want = _expression(*a_and_b), *jax.grad(_expression, (0, 1))(*a_and_b)
+        names = ("g", "∂g/∂a", "∂g/∂b")
+        rows: list[Row] = [
+            {"row": "micrograd", "what": name, "backprop": float(a)}
+            | {"jax.grad": float(b), "published": c}
+            for name, a, b, c in zip(
+                names, (value, *ours), want, MICROGRAD, strict=True
+            )
+        ]
+        factors = {"error": 0.5 - 10 / info[0].y ** 2, "slope": 2 * info[0].s}
+        inputs = jax.grad(_inner)(a_and_b, jnp.zeros((), float))
+        for row, entering in zip(rows[1:], inputs, strict=True):
+            row |= {name: float(factor) for name, factor in factors.items()}
+            row["input"] = float(entering)
+            row["by hand"] = row["error"] * row["slope"] * row["input"]
+        return rows
 
-    def expression(a, b):
-        c, d = a + b, a * b + b**3
-        c = c + c + 1
-        c = c + 1 + c - a
-        d = d + 2 * d + jax.nn.relu(b + a)
-        d = d + 3 * d + jax.nn.relu(b - a)
-        f = (c - d) ** 2
-        return f / 2 + 10 / f
 
-    def inner(params, _):  # e = c − d, all that comes before the square
-        a, b = params
-        c, d = a + b, a * b + b**3
-        c = c + c + 1
-        d = 3 * d + jax.nn.relu(b + a)
-        return (c + 1 + c - a) - (4 * d + jax.nn.relu(b - a))
+def _expression(a: Any, b: Any) -> Any:
+    """Return g of micrograd's README."""
+    c, d = a + b, a * b + b**3
+    c = c + c + 1
+    c = c + 1 + c - a
+    d = d + 2 * d + jax.nn.relu(b + a)
+    d = d + 3 * d + jax.nn.relu(b - a)
+    f = (c - d) ** 2
+    return f / 2 + 10 / f
 
-    layers = [(inner, jnp.square)]
-    rule = gradients.backprop(layers, lambda f, _: f / 2 + 10 / f)
+
+def _inner(params: PyTree, _: Any) -> Any:
+    """Return e = c − d, the part of the expression before the square."""
+    a, b = params
+    c, d = a + b, a * b + b**3
+    c = c + c + 1
+    d = 3 * d + jax.nn.relu(b + a)
+    return (c + 1 + c - a) - (4 * d + jax.nn.relu(b - a))
+
+
+def _micrograd_backprop() -> Any:
+    """Return g, the record of its one layer, and its derivatives."""
+    rule = gradients.backprop([(_inner, jnp.square)], lambda f, _: f / 2 + 10 / f)
     nothing, at = jnp.zeros((), float), (jnp.asarray(A, float), jnp.asarray(B, float))
-    (value, info), (ours,) = jax.jit(rule)((at,), nothing, nothing)
-    want = expression(*at), *jax.grad(expression, (0, 1))(*at)
-    names = ("g", "∂g/∂a", "∂g/∂b")
-    rows = [
-        {"row": "micrograd", "what": name, "backprop": float(a)}
-        | {"jax.grad": float(b), "published": c}
-        for name, a, b, c in zip(names, (value, *ours), want, MICROGRAD, strict=True)
-    ]
-    factors = {"error": 0.5 - 10 / info[0].y ** 2, "slope": 2 * info[0].s}
-    inputs = jax.grad(inner)(at, nothing)
-    for row, entering in zip(rows[1:], inputs, strict=True):
-        row |= {name: float(factor) for name, factor in factors.items()}
-        row["input"] = float(entering)
-        row["by hand"] = row["error"] * row["slope"] * row["input"]
-    return rows, info
+    return jax.jit(rule)((at,), nothing, nothing)

@@ -1,5 +1,6 @@
 """Feedback alignment on LeNet: the study runs, its layers and rules are right."""
 
+import dataclasses
 import json
 
 import flax.linen as nn
@@ -60,6 +61,16 @@ def test_alignment(enlarged, tmp_path, monkeypatch, capsys):
     assert (signs[..., :-1] > 10).all()
     assert (signs[:, -1, :-1] < 80).all()
     assert "0.94" in capsys.readouterr().out  # published
+    check_resume(config, result)
+
+
+def check_resume(config, result):
+    """A run killed after the last checkpoint, before its row, ends with the same."""
+    path = result.folder / "results.jsonl"
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    again = alignment.main(dataclasses.replace(config, resume=True))
+    for name in ("rule", "error", "best", "epochs", "errors", "deltas", "grads"):
+        assert [row[name] for row in again.rows] == [row[name] for row in result.rows]
 
 
 @pytest.mark.parametrize("rule", alignment.RULES)
@@ -119,7 +130,7 @@ def test_an_interruption_keeps_what_was_finished(enlarged, tmp_path, monkeypatch
             raise KeyboardInterrupt
         errors, angles = [[90.0, 5.0]], [[[0.0] * 5] * 2]
         row = {"rule": rule, "error": [5.0], "best": [5.0], "epochs": [0, 1]}
-        return row | {"errors": errors, "grads": angles, "ms_per_step": 1.0}, False
+        return row | {"errors": errors, "grads": angles, "ms_per_step": 1.0}
 
     monkeypatch.setattr(alignment, "_row", interrupt)
     result = alignment.main(alignment.Config(images=10, seeds=1, out=tmp_path))

@@ -1,5 +1,6 @@
 """The chain rule by hand, by backprop and by differences."""
 
+import dataclasses
 import json
 
 import jax
@@ -26,7 +27,8 @@ def check(result, pictures):
 
 
 def test_chain_rule(tmp_path, capsys):
-    result = chain_rule.main(chain_rule.Config(hidden=3, out=tmp_path))
+    config = chain_rule.Config(hidden=3, out=tmp_path)
+    result = chain_rule.main(config)
     check(result, ["chain", "factors"])
     assert jnp.zeros(1).dtype == jnp.float32  # the setting is what it was
     of = lambda kind: [row for row in result.rows if row["row"] == kind]
@@ -50,6 +52,18 @@ def test_chain_rule(tmp_path, capsys):
     for way in ("backprop", "jax.grad", "published"):
         assert [f"{row[way]:.4f}" for row in of("micrograd")] == numbers
     assert all(number in printed for number in numbers)
+    check_resume(config, result)
+
+
+def check_resume(config, result):
+    """A run that was killed after the first job ends with the same rows."""
+    path, picture = config.out / "results.jsonl", config.out / "factors.png"
+    lines, drawn = path.read_text().splitlines(keepends=True), picture.read_bytes()
+    path.write_text("".join(line for line in lines if '"digit"' in line))
+    again = chain_rule.main(dataclasses.replace(config, resume=True))
+    untimed = lambda row: row | {"wall_seconds": 0}
+    assert list(map(untimed, again.rows)) == list(map(untimed, result.rows))
+    assert picture.read_bytes() == drawn
 
 
 def test_chain_rule_in_float32():
@@ -72,6 +86,7 @@ def test_chain_rule_takes_digits_that_there_are(tmp_path):
     [
         (chain_rule, {"hidden": 0}, "hidden must be at least 1, got 0"),
         (chain_rule, {"example": -1}, "example must be at least 0, got -1"),
+        (chain_rule, {"seeds": 2}, "seeds must be 1, got 2: this study shows one"),
     ],
 )
 def test_options_are_checked(study, options, message):
