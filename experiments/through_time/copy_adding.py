@@ -24,12 +24,13 @@ import optax
 from bpvariants import gradients
 from experiments import report
 from experiments.harness.jobs import Job, Row, time_taken, Way
-from experiments.harness.options import above, at_least, known
+from experiments.harness.options import above, all_of, at_least, given, known
 from experiments.harness.study import run_study, Study
 from experiments.networks import cells
 from experiments.through_time import _copy_adding_report, _memory_tasks
 from experiments.through_time._memory_tasks import MemoryTask
 
+TASKS = ("copy", "adding")
 SHOWN = 100  # examples on which δ is measured
 BELOW, WINDOW = 0.9, 100  # "below the floor": this share of it, in a mean of 100 steps
 
@@ -39,7 +40,7 @@ class Config(Study):
     """Which cells remember, by BPTT and by truncated BPTT?"""
 
     QUICK: ClassVar = {
-        "copy_length": 5,
+        "tasks": ("adding",),
         "adding_length": 20,
         "lookbacks": (10,),
         "units": 16,
@@ -47,12 +48,15 @@ class Config(Study):
         "seeds": 1,
     }
     CHECKS: ClassVar = {
+        "tasks": all_of(given, known(TASKS)),
         "copy_length units batch steps lookbacks": at_least(1),
         "adding_length": at_least(2),
         "truncated_cell": known(cells.DENSE),
         "learning_rate": above(0),
     }
 
+    tasks: tuple[str, ...] = TASKS
+    """Some of copy, adding."""
     copy_length: int = 25
     """Blank steps of the copy task, whose sequences have 20 more; 1000 in the table."""
     adding_length: int = 60
@@ -87,10 +91,10 @@ def _jobs(config: Config) -> list[Job]:
         "adding": _memory_tasks.adding(config.adding_length),
     }
     jobs = []
-    for name, task in tasks.items():
+    for name in config.tasks:
         for cell, rule, make_rule in _trained(config):
             about = {"task": name, "cell": cell, "rule": rule}
-            train = partial(_row, config, task, about, make_rule)
+            train = partial(_row, config, tasks[name], about, make_rule)
             jobs.append(Job(f"{name}-{cell}-{rule}", config.steps, train))
     return jobs
 

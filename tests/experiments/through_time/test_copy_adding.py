@@ -131,6 +131,7 @@ def test_gradient_flow_is_the_derivative_in_each_state():
 @pytest.mark.parametrize(
     ("study", "options", "message"),
     [
+        (copy_adding, {"tasks": ("sort",)}, "tasks must be some of copy, adding"),
         (copy_adding, {"copy_length": 0}, "copy_length must be at least 1, got 0"),
         (copy_adding, {"lookbacks": (3, 0)}, r"lookbacks must be .* got \(3, 0\)"),
         (copy_adding, {"truncated_cell": "rnn"}, "truncated_cell must be one of tanh"),
