@@ -21,7 +21,7 @@ NOTES = {
     "robot": "Held out: the last quarter, on which models that were trained on the "
     "rest have, measured outside of this project, majority 59.4, logistic regression "
     "28.5, with 9 past steps 23.0, an MLP 24-32-4 9.9. Loss: cross-entropy "
-    "in nats, where η is no longer chosen. ",
+    "in nats, after the first part. ",
     "weather": "Held out: the last fifth, on which models that were trained on the "
     "rest have, measured outside of this project with gaps ignored, persistence 1.61, "
     "ridge regression on 48 hours 1.47. ",
@@ -113,4 +113,6 @@ def _repeats(stream: Stream) -> str:
     if stream.outputs == 1:
         return ""
     same = 100 * np.mean(stream.targets[1:] == stream.targets[:-1])
-    return f"An action equals the one before in {same:.1f} %, which no method is told."
+    return (
+        f"An action equals the one before in {same:.1f} % of steps; no input says it."
+    )
