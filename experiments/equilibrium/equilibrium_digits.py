@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from bpvariants import gradients, updates
 from experiments import data, report
 from experiments.harness.jobs import Job, Row, Way
-from experiments.harness.options import at_least
+from experiments.harness.options import at_least, known
 from experiments.harness.study import run_study, Study
 
 UNITS, BATCH, TRAIN, LIMIT, STEPS = 64, 128, 1437, 0.95, 200
@@ -55,9 +55,22 @@ MEASURED = {
 class Config(Study):
     """Train an equilibrium network on digits with five gradients, in three regimes."""
 
-    QUICK = {"seeds": 1, "epochs": 2}
-    CHECKS = {"epochs": at_least(1)}
+    QUICK = {
+        "regimes": ("free, 0.9", "projected, 0.5"),
+        "rules": ("rbp", "jfb"),
+        "seeds": 1,
+        "epochs": 2,
+    }
+    CHECKS = {
+        "regimes": known(REGIMES),
+        "rules": known(ADJOINTS),
+        "epochs": at_least(1),
+    }
 
+    regimes: tuple[str, ...] = ()
+    """Initial scales of W, free or projected; by default all three."""
+    rules: tuple[str, ...] = ()
+    """Gradients; by default all five."""
     seeds: int = 3
     """Trainings of each kind, run together; each has its own split and weights."""
     epochs: int = 40
@@ -75,8 +88,8 @@ def _jobs(config: Config) -> list[Job]:
     examples = [jnp.asarray(np.concatenate(part)) for part in parts]
     return [
         Job(f"{regime}: {rule}", 1, partial(_row, config, regime, rule, examples))
-        for regime in REGIMES
-        for rule in ADJOINTS
+        for regime in config.regimes or REGIMES
+        for rule in config.rules or ADJOINTS
     ]
 
 
@@ -222,8 +235,10 @@ def _measured(row):
 def _draw(rows) -> Figure:
     """Draw accuracies of all seeds beside the measured ones, and learning curves."""
     figure = Figure(figsize=(13, 7), layout="constrained")
-    top, bottom = figure.subplots(2, len(REGIMES), squeeze=False)
-    for i, regime in enumerate(REGIMES):
+    regimes = dict.fromkeys(row["regime"] for row in rows)
+    rules = list(dict.fromkeys(row["rule"] for row in rows))
+    top, bottom = figure.subplots(2, len(regimes), squeeze=False)
+    for i, regime in enumerate(regimes):
         for j, row in enumerate(row for row in rows if row["regime"] == regime):
             mean, deviation = _measured(row)
             style = {
@@ -236,7 +251,7 @@ def _draw(rows) -> Figure:
             top[i].plot([j] * len(accuracy), accuracy, "o", color=f"C{j}")
             curve = np.mean(row["values"], axis=0)
             bottom[i].plot(1 + np.arange(len(curve)), curve, label=row["rule"])
-        top[i].set_xticks(range(len(ADJOINTS)), list(ADJOINTS), fontsize=8)
+        top[i].set_xticks(range(len(rules)), rules, fontsize=8)
         top[i].set(title=regime, ylabel="test accuracy, %")
         bottom[i].set(xlabel="epoch", ylabel="training loss", yscale="log")
         for axis in (top[i], bottom[i]):

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from bpvariants import updates
 from experiments import report
 from experiments.harness.jobs import Job, Row, Way
-from experiments.harness.options import above, at_least, within
+from experiments.harness.options import above, at_least, known, within
 from experiments.harness.study import run_study, Study
 
 VARIANTS = ("rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus", "half_back")
@@ -42,13 +42,22 @@ PUBLISHED = {
 class Config(Study):
     """Learn the 10-5-10 and 12-2-12 encoders with every variant of Rprop."""
 
-    QUICK = {"seeds": 4, "weights": (0.5,), "clip": (0.001,), "max_epochs": 300}
+    QUICK = {
+        "variants": ("rprop_plus", "irprop_minus"),
+        "seeds": 4,
+        "weights": (0.5,),
+        "clip": (0.001,),
+        "max_epochs": 300,
+    }
     CHECKS = {
+        "variants": known(VARIANTS),
         "max_epochs": at_least(1),
         "clip": within(0, 0.4, ends="[)"),
         "weights": above(0),
     }
 
+    variants: tuple[str, ...] = ()
+    """Variants of Rprop; by default all five."""
     seeds: int = 20
     """Runs of each setting, from different initial weights; they train together."""
     weights: tuple[float, ...] = (0.5, 1.0)
@@ -72,7 +81,7 @@ def _jobs(config: Config) -> list[Job]:
             partial(_row, config, sizes, first, variant, weights, clip),
         )
         for sizes, first in PUBLISHED
-        for variant in VARIANTS
+        for variant in config.variants or VARIANTS
         for weights, clip in _grid(config)
     ]
 

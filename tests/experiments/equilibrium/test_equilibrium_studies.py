@@ -51,7 +51,7 @@ def resume(study, config, result):
         {name: row[name] for name in row if name not in TIMES} for row in rows
     ]
     assert untimed(again.rows) == untimed(result.rows)
-    check(again, result.folder, len(result.rows), [])
+    assert not again.interrupted
 
 
 def test_equilibrium_digits(tmp_path, monkeypatch, capsys):
