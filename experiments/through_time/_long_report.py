@@ -1,4 +1,4 @@
-"""Tables and the picture of long."""
+"""Tables and picture of `long`."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ MIB = 2**20
 
 
 def slope(rows: list[dict[str, Any]]) -> float | None:
-    """Return d log time / d log T of the calls that were timed."""
+    """Return d log time / d log T of the timed calls; None if less than 2 are."""
     timed = [row for row in rows if row["row"] == "costs" and row["seconds"]]
     if len(timed) < 2:
         return None
@@ -20,9 +20,24 @@ def slope(rows: list[dict[str, Any]]) -> float | None:
 
 
 def show(rows: list[dict[str, Any]], config: Any, text: Any) -> None:
-    """Print what calls cost, that a stream is one call, and bits per character."""
-    setting = f"h′ = {config.every}, h = {config.lookback}"
-    costs = [row for row in rows if row["row"] == "costs"]
+    """Print costs of a call, the difference to a stream, and bits per character."""
+    _show_costs([row for row in rows if row["row"] == "costs"], config)
+    report.show_table(
+        "Many calls along a stream, compared with one long call from a plain carry",
+        ["", "T", "calls", "difference", "of at most", "of the carry"],
+        [
+            [row["rule"], f"{row['length']:,}", str(row["calls"])]
+            + [f"{row[k]:.1e}" for k in ("difference", "largest", "carry_difference")]
+            for row in rows
+            if row["row"] == "difference"
+        ],
+        "The largest difference, in float32, of entries of the gradient, or of the "
+        "learned parameters; lower is better.",
+    )
+    _show_bits(rows, config, text)
+
+
+def _show_costs(costs: list[dict[str, Any]], config: Any) -> None:
     size = lambda number: f"{number / MIB:.3f}"
     keys = ("temp_bytes", "argument_bytes", "output_bytes")
     table = []
@@ -33,46 +48,48 @@ def show(rows: list[dict[str, Any]], config: Any, text: Any) -> None:
         if row["seconds"]:
             per_token = f"{1e6 * row['seconds'] / row['length']:.1f}"
         table.append([row["rule"], *cells, per_token])
-    found = slope(rows)
+    found = slope(costs)
     say = "" if found is None else f" Time grows as T to the power of {found:.3f}."
     report.show_table(
-        f"One call of T characters, GRU {config.units}, {setting}: MiB",
+        f"One call of T characters, GRU {config.units}, h′ = {config.every}, h = "
+        f"{config.lookback}: MiB",
         ["", "T", "temporary", "arguments", "outputs", "in all", "µs/character"],
         table,
-        "As XLA's analysis of the compiled program says; plain BPTT is compiled only. "
-        "Arguments hold the characters. A truncated call keeps one window, whatever "
-        f"T is.{say}",
+        "By XLA's analysis of the compiled program; lower is better. BPTT is compiled "
+        "but not run. Arguments include the characters. A truncated call keeps one "
+        f"window, whatever T is.{say}",
     )
-    report.show_table(
-        "Many calls along a stream, and one long call with a plain carry",
-        ["", "T", "calls", "difference", "of at most", "of the carry"],
-        [
-            [row["rule"], f"{row['length']:,}", str(row["calls"])]
-            + [f"{row[k]:.1e}" for k in ("difference", "largest", "carry_difference")]
-            for row in rows
-            if row["row"] == "difference"
-        ],
-        "The largest difference, in float32, of a gradient's entries, or of the "
-        "parameters that were learned.",
-    )
+
+
+def _show_bits(rows: list[dict[str, Any]], config: Any, text: Any) -> None:
     table = []
-    for row in [row for row in rows if row["row"] == "bits"]:
-        bits, tenth = row["bits"], max(len(row["bits"]) // 10, 1)
-        means = [np.mean(bits[:tenth]), np.mean(bits[-tenth:]), np.mean(bits)]
+    for model, mine in _by_model(rows).items():
+        bits = [row["bits"] for row in mine]
+        tenth = max(len(bits[0]) // 10, 1)
+        parts = slice(tenth), slice(-tenth, None), slice(None)
+        means = [[float(np.mean(run[part])) for run in bits] for part in parts]
         speed = ""
-        if row["seconds"]:
-            speed = f"{1e6 * row['seconds'] / (len(bits) * config.call):.0f}"
-        table.append([row["model"], *(f"{mean:.3f}" for mean in means), speed])
+        if mine[0]["seconds"]:
+            seconds = np.mean([row["seconds"] for row in mine])
+            speed = f"{1e6 * seconds / (len(bits[0]) * config.call):.0f}"
+        table.append([model, *map(report.mean_sd, means), speed])
     report.show_table(
         f"Bits per character along {max(config.lengths):,} characters",
         ["", "first tenth", "last tenth", "all", "µs/character"],
         table,
-        f"{text.source}, {len(text.alphabet)} symbols. Each character is predicted "
-        "before it is learned from: a window's losses are met with the parameters that "
-        f"the window before left. Adam({config.learning_rate:g}) for all, not tuned; a "
-        "smaller h′ makes more updates. n-grams count as they go, the bigram mixed "
-        "with the unigram. Times include compilation.",
+        f"{text.source}, {len(text.alphabet)} symbols; lower is better. GRU: mean ± "
+        f"standard deviation of {config.seeds} seeds. Each character is predicted "
+        "before it is learned from: the losses of a window use the parameters from the "
+        f"window before. Adam({config.learning_rate:g}) for all, not tuned; a smaller "
+        "h′ makes more updates. The bigram is mixed with the unigram. Times include "
+        "compilation.",
     )
+
+
+def _by_model(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    learned = [row for row in rows if row["row"] == "bits"]
+    models = dict.fromkeys(row["model"] for row in learned)
+    return {model: [r for r in learned if r["model"] == model] for model in models}
 
 
 def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
@@ -91,7 +108,7 @@ def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
             seconds.plot(lengths, times, color=f"C{i}", label=rule, **style)
             inputs = [8 * row["length"] / MIB for row in mine]
             memory.plot(
-                lengths, inputs, ":", color="grey", label="characters, as given"
+                lengths, inputs, ":", color="grey", label="the characters themselves"
             )
             ideal = times[0] * np.array(lengths) / lengths[0]
             seconds.plot(lengths, ideal, ":", color="grey", label="∝ T")
@@ -102,22 +119,26 @@ def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
     seconds.set(title=title, ylabel="s")
     for axis in (memory, seconds):
         axis.set(xscale="log", yscale="log", xlabel="T, characters")
-    learned = [row for row in rows if row["row"] == "bits"]
-    for i, row in enumerate(learned):
-        baseline = "every" not in row
-        style = {"color": f"C{i}", "linewidth": 1.5}
-        if baseline:
-            dashes = ":" if row["model"] == "unigram" else "--"
-            style = {"color": "black", "linewidth": 1, "linestyle": dashes}
-        width = min(max(len(row["bits"]) // 20, 1), 5)
-        smooth = np.convolve(row["bits"], np.ones(width) / width, "valid")
-        at = config.call * (np.arange(len(smooth)) + width)
-        bits.plot(at, smooth, label=row["model"], **style)
-    bits.set(xlabel="characters read", ylabel="bits per character")
-    bits.set_title("Each predicted before it was learned from")
+    _draw_bits(bits, rows, config)
     for axis in (memory, seconds, bits):
         axis.grid(alpha=0.3)
         beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
         if axis.lines:
             axis.legend(fontsize=8, **(beside if axis is bits else {}))
     return figure
+
+
+def _draw_bits(axis: Any, rows: list[dict[str, Any]], config: Any) -> None:
+    for i, (model, mine) in enumerate(_by_model(rows).items()):
+        baseline = "every" not in mine[0]
+        style = {"color": f"C{i}", "linewidth": 1.5}
+        if baseline:
+            dashes = ":" if model == "unigram" else "--"
+            style = {"color": "black", "linewidth": 1, "linestyle": dashes}
+        mean = np.mean([row["bits"] for row in mine], axis=0)
+        width = min(max(len(mean) // 20, 1), 5)
+        smooth = np.convolve(mean, np.ones(width) / width, "valid")
+        at = config.call * (np.arange(len(smooth)) + width)
+        axis.plot(at, smooth, label=model, **style)
+    axis.set(xlabel="characters read", ylabel="bits per character")
+    axis.set_title("Each character is predicted before it is learned from")

@@ -1,20 +1,19 @@
-"""A text of 100,000 characters, learned from on the way, at the memory of a window.
+"""Truncated BPTT on a text of 100,000 characters, at the memory of one window.
 
     (value, stream), (θ, state) = learn((θ, state), stream, characters, next ones)
 
-One GRU reads one text, once, and after every h′ characters Adam updates its parameters
-with errors that travelled back h. First what a call of T characters needs, beside plain
-BPTT, which keeps all T steps; then that many calls along a stream are one long call;
-then bits per character, each predicted before it was learned from, as adaptive n-grams
-do too.
+A GRU reads a text once. After every h′ characters Adam updates its parameters; the
+gradient goes h steps back. The study measures three things: memory and time of one call
+of T characters, beside BPTT, which keeps all T steps; the difference between many calls
+along a stream and one long call; and bits per character, beside adaptive n-grams. Each
+character is predicted before it is learned from.
 """
 
 import dataclasses
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -26,6 +25,9 @@ from bpvariants import gradients
 from experiments import data, report
 from experiments.baselines.adaptive_ngrams import adaptive_ngrams
 from experiments.harness.errors import DataError
+from experiments.harness.jobs import Job, Row, Way
+from experiments.harness.options import above, at_least, given
+from experiments.harness.study import run_study, Study
 from experiments.through_time import _long_report
 
 EMBEDDING = 16
@@ -34,48 +36,44 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Stream a long text through truncated BPTT, and measure memory, time and bits."""
+class Config(Study):
+    """Can truncated BPTT read a long text at constant memory, and how well?"""
+
+    QUICK: ClassVar = {"lengths": (1_000, 10_000), "settings": ((20, 20), (20, 40))}
+    CHECKS: ClassVar = {
+        "units call": at_least(1),
+        "lengths": given,
+        "learning_rate": above(0),
+    }
 
     text: Literal["python_reference", "tinyshakespeare"] = "python_reference"
-    """What to read: the help of the running Python, or Tiny Shakespeare, which is
-    fetched once if it is not there."""
+    """The text: the help of the running Python, or Tiny Shakespeare, which is
+    downloaded once."""
     lengths: tuple[int, ...] = (1_000, 10_000, 100_000)
-    """Lengths T of one call, for memory and time; the last one is learned from."""
+    """Lengths T of one call, for memory and time. The longest is learned from."""
     units: int = 48
     """Units of the GRU."""
     every: int = 20
-    """h′ of the calls whose memory and time are measured."""
+    """Window h′ of the calls whose memory and time are measured."""
     lookback: int = 40
-    """h of the calls whose memory and time are measured."""
+    """Lookback h of the calls whose memory and time are measured."""
     settings: tuple[tuple[int, int], ...] = ((5, 5), (20, 20), (20, 40), (100, 100))
     """Pairs (h′, h) to learn with."""
     learning_rate: float = 3e-3
-    """Of Adam, for all settings."""
+    """Learning rate of Adam, for all settings."""
     call: int = 1_000
-    """How many characters a call of a stream takes."""
-    out: Path | None = None
-    """Folder to write to; by default runs/long-<time>."""
+    """Characters of one call along a stream."""
 
-    def __post_init__(self):
-        """Check the options."""
-        for name in ("units", "call"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}."
-                )
-        if not self.lengths or min(self.lengths) < self.call:
+    def check(self):
+        """Check that each length has room for a call."""
+        if min(self.lengths) < self.call:
             raise ValueError(
                 f"lengths must be at least call={self.call}, got {self.lengths}."
-            )
-        if not self.learning_rate > 0:
-            raise ValueError(
-                f"learning_rate must be positive, got {self.learning_rate}."
             )
 
 
 class Network(nn.Module):
-    """Predict the next character from those before."""
+    """Predict the next character from the previous ones."""
 
     units: int
     symbols: int
@@ -90,48 +88,50 @@ class Network(nn.Module):
 
 def main(config: Config) -> report.Result:
     """Measure, learn, show tables, and write them to a folder with a picture."""
-    folder = report.make_folder("long", config.out)
-    report.write_config(folder, config)
-    rows, interrupted, start = [], False, time.perf_counter()
-    text = getattr(data, config.text)()
-    longest = max(config.lengths)
+    return run_study("long", config, _jobs, _finish, check=_check)
+
+
+def _check(config: Config) -> None:
+    """Raise a DataError if the text is too short."""
+    text, longest = getattr(data, config.text)(), max(config.lengths)
     if longest >= len(text.train):
         raise DataError(
             f"lengths must be less than the {len(text.train)} characters of the text, "
             f"got {longest}."
         )
-    problem = _problem(config, text)
-    jobs: dict[str, Callable] = {
-        f"memory and time of {rule}": partial(_costs, config, problem, rule)
+
+
+def _jobs(config: Config) -> list[Job]:
+    """Return the jobs: costs of each rule, the difference, learning, n-grams."""
+    text, longest = getattr(data, config.text)(), max(config.lengths)
+    seeds = range(config.first_seed, config.first_seed + config.seeds)
+    problems = {seed: _problem(config, text, seed) for seed in seeds}
+    first = problems[config.first_seed]
+    jobs = [
+        Job(f"memory and time of {rule}", longest, partial(_costs, config, first, rule))
         for rule in RULES
-    }
-    jobs["calls are one long call"] = partial(_difference, config, problem)
+    ]
+    difference = partial(_difference, config, first)
+    jobs.append(Job("calls are one long call", longest, difference))
     for every, lookback in config.settings:
-        what = f"learning, h′ = {every}, h = {lookback}"
-        jobs[what] = partial(_learn, config, problem, every, lookback)
-    jobs["n-grams"] = partial(_ngrams, config, text)
-    try:
-        with report.Progress(len(jobs)) as progress:
-            for what, job in jobs.items():
-                progress.begin(what, longest)
-                for row in job(progress.advance):
-                    rows.append(row)
-                    report.append_row(folder, row)
-    except KeyboardInterrupt:
-        interrupted = True
-    _long_report.show(rows, config, text)
-    if rows:
-        report.save_picture(folder, "long", _long_report.draw(rows, config))
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
+        for seed, problem in problems.items():
+            name = f"learning, h′ = {every}, h = {lookback}, seed {seed}"
+            learn = partial(_learn, config, problem, every, lookback, seed)
+            jobs.append(Job(name, longest, learn))
+    return [*jobs, Job("n-grams", longest, partial(_ngrams, config, text))]
 
 
-def _problem(config: Config, text: data.Text):
-    """Return the step, parameters, the carry at first, and the characters."""
+def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
+    _long_report.show(rows, config, getattr(data, config.text)())
+    report.save_picture(folder, "long", _long_report.draw(rows, config))
+
+
+def _problem(config: Config, text: data.Text, seed: int) -> tuple:
+    """Return the step, initial parameters and carry, and the characters."""
     network = Network(config.units, len(text.alphabet))
     carry = jnp.zeros(config.units)
     characters = jnp.asarray(text.train[: max(config.lengths) + 1])
-    params = jax.jit(network.init)(jax.random.key(0), carry, characters[0])
+    params = jax.jit(network.init)(jax.random.key(seed), carry, characters[0])
     return network.apply, params, carry, characters
 
 
@@ -148,13 +148,14 @@ def _rule(config, step, name, every, lookback):
     )
 
 
-def _costs(config, problem, name, advance):
-    """Yield memory by XLA's analysis, and the time of a call where it is constant."""
+def _costs(config, problem, name, way: Way) -> list[Row]:
+    """Return memory by XLA's analysis for each length, and times if the rule learns."""
     step, params, carry, characters = problem
     rule = _rule(config, step, name, config.every, config.lookback)
     learning = name == RULES[2]
     if learning:
         params = params, optax.adam(config.learning_rate).init(params)
+    rows = []
     for length in config.lengths:
         arguments = params, carry, characters[:length], characters[1 : length + 1]
         compiled = jax.jit(rule).lower(*arguments).compile()
@@ -164,12 +165,13 @@ def _costs(config, problem, name, advance):
         row["argument_bytes"] = memory.argument_size_in_bytes
         row["output_bytes"] = memory.output_size_in_bytes
         row["seconds"] = _seconds(compiled, arguments) if learning else None
-        yield row
-        advance(length)
+        rows.append(row)
+        way.advance(length)
+    return rows
 
 
 def _seconds(program, arguments) -> float:
-    """Return the time of a call: the best of three, and of more if it is short."""
+    """Return the least time of a call, of three at least, of more if it is short."""
     times = []
     while len(times) < 3 or (len(times) < 20 and sum(times) < 3):
         start = time.perf_counter()
@@ -178,8 +180,9 @@ def _seconds(program, arguments) -> float:
     return min(times)
 
 
-def _difference(config, problem, advance):
-    """Yield how much one long call and calls along a stream differ, in float32."""
+def _difference(config, problem, way: Way) -> list[Row]:
+    """Compare one long call with calls along a stream, in float32."""
+    rows = []
     step, params, carry, characters = problem
     length = sorted(config.lengths)[len(config.lengths) // 2]
     length -= length % config.call
@@ -199,17 +202,14 @@ def _difference(config, problem, advance):
             else:
                 mean = jax.tree.map(lambda g, n=calls: g / n, state_or_grads)
                 total = jax.tree.map(jnp.add, total, mean)
-        advance(length)
+        way.advance(length)
         whole = whole[0] if learning else whole
-        yield {
-            "row": "difference",
-            "rule": name,
-            "length": length,
-            "calls": calls,
-            "largest": _largest(whole, jax.tree.map(jnp.zeros_like, whole)),
-            "difference": _largest(whole, total),
-            "carry_difference": _largest(last, stream.carry),
-        }
+        row = {"row": "difference", "rule": name, "length": length, "calls": calls}
+        row["largest"] = _largest(whole, jax.tree.map(jnp.zeros_like, whole))
+        row["difference"] = _largest(whole, total)
+        row["carry_difference"] = _largest(last, stream.carry)
+        rows.append(row)
+    return rows
 
 
 def _largest(a, b) -> float:
@@ -217,8 +217,8 @@ def _largest(a, b) -> float:
     return max(jax.tree.leaves(gaps))
 
 
-def _learn(config, problem, every, lookback, advance):
-    """Yield bits per character, of each call along the stream."""
+def _learn(config, problem, every, lookback, seed, way: Way) -> Row:
+    """Learn along the stream; return the bits per character of each call."""
     step, params, carry, characters = problem
     learn = jax.jit(_rule(config, step, RULES[2], every, lookback))
     pair = params, optax.adam(config.learning_rate).init(params)
@@ -229,10 +229,11 @@ def _learn(config, problem, every, lookback, advance):
         targets = characters[begin + 1 : begin + config.call + 1]
         (value, stream), pair = learn(pair, stream, xs, targets)
         bits.append(float(value) / np.log(2))
-        advance(begin + config.call)
+        way.advance(begin + config.call)
     name = f"GRU {config.units}, h′ = {every}, h = {lookback}"
     row = {"row": "bits", "model": name, "every": every, "lookback": lookback}
-    yield row | {"bits": bits, "seconds": time.perf_counter() - start}
+    row |= {"seed": seed, "bits": bits, "seconds": time.perf_counter() - start}
+    return row
 
 
 def _calls(config: Config) -> range:
@@ -240,11 +241,16 @@ def _calls(config: Config) -> range:
     return range(0, longest - longest % config.call, config.call)
 
 
-def _ngrams(config, text, advance):
-    """Yield bits per character of n-grams that count as they go."""
+def _ngrams(config, text, way: Way) -> list[Row]:
+    """Return the bits per character of n-grams that count as they read."""
     calls = _calls(config)
     bits = adaptive_ngrams(text.train[: calls.stop + 1], len(text.alphabet))
-    advance(calls.stop)
-    for name, losses in bits.items():
-        means = losses.reshape(len(calls), config.call).mean(axis=1)
-        yield {"row": "bits", "model": name, "bits": means.tolist(), "seconds": None}
+    way.advance(calls.stop)
+    means = {
+        name: losses.reshape(len(calls), config.call).mean(axis=1)
+        for name, losses in bits.items()
+    }
+    return [
+        {"row": "bits", "model": name, "bits": mean.tolist(), "seconds": None}
+        for name, mean in means.items()
+    ]

@@ -1,7 +1,5 @@
 """The study of a long text: constant memory, calls that are one, bits that are true."""
 
-import json
-
 import numpy as np
 import pytest
 
@@ -19,16 +17,13 @@ def _as_users_have_it(plain_jax):
 def result(tmp_path_factory):
     config = long.Config(
         lengths=(40, 400), units=4, every=5, lookback=10, settings=((5, 5),), call=20,
-        out=tmp_path_factory.mktemp("long"),
+        seeds=2, out=tmp_path_factory.mktemp("long"),
     )  # fmt: skip
     return long.main(config)
 
 
-def test_memory_is_constant_and_calls_are_one_long_call(result, capsys):
-    assert not result.interrupted
-    lines = (result.folder / "results.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == result.rows
-    assert (result.folder / "long.png").stat().st_size > 10_000
+def test_memory_is_constant_and_calls_are_one_long_call(result, check_run):
+    check_run(result, result.folder, ["long"])
     costs = [row for row in result.rows if row["row"] == "costs"]
     temporary = {rule: [] for rule in long.RULES}
     for row in costs:
@@ -61,6 +56,14 @@ def test_bits_are_those_of_predictions_made_before(result):
     learned = next(name for name in bits if name.startswith("GRU"))
     assert bits[learned][0] == pytest.approx(np.log2(symbols), abs=0.5)
     assert np.mean(bits[learned][10:]) < bits[learned][0]
+
+
+def test_each_seed_is_a_row(result, check_resumed, capsys):
+    learned = [row for row in result.rows if "seed" in row]
+    assert [row["seed"] for row in learned] == [0, 1]
+    assert learned[0]["bits"] != learned[1]["bits"]
+    check_resumed(long, result)
+    assert "±" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
