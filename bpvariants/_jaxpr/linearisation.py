@@ -146,7 +146,7 @@ def _known_zeros(
 ) -> tuple[dict[Any, np.ndarray], dict[Any, np.ndarray]]:
     """Return the values that are known while tracing, and where others may be nonzero.
 
-    A variable of which nothing is known is in neither.
+    A variable about which nothing is known is in neither.
     """
     known: dict[Any, np.ndarray] = {}
     for variable, value in constants.items():

@@ -152,7 +152,7 @@ def gradient_flow(
       targets: what the loss compares outputs with, leaves [T, *batch, ...].
       weights: [T, *batch], how much each loss counts, in means over s too: give 1 at
         the last step alone for a network that answers there.
-      mask: [T, *batch] bool, False in padding, of which k counts no steps.
+      mask: [T, *batch] bool, False in padding; k does not count padded steps.
       reset: [T, *batch] bool, True puts `initial` back before this step: errors do not
         reach further back, and are 0 there.
       initial: what a reset puts back, like carry, which is the default.

@@ -56,7 +56,7 @@ class QualitySums(NamedTuple):
 
 
 def sums_of(estimates: jax.Array, exact: jax.Array, dtype: Any) -> QualitySums:
-    """Return the sums of one array, of which there are K estimates [K, ...]."""
+    """Return the sums over the K estimates [K, ...] of one array."""
     estimates = estimates.reshape(len(estimates), -1).astype(dtype)
     exact = exact.reshape(1, -1).astype(dtype)
     mean = jnp.mean(estimates, axis=0, keepdims=True)

@@ -1,4 +1,4 @@
-"""Calling a rule that someone gives, and checking what comes back."""
+"""Call a rule given by the user, and check its result."""
 
 from typing import Any
 

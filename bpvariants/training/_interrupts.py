@@ -44,10 +44,10 @@ def held(*, forget: bool = False) -> Iterator[None]:
 
 @contextmanager
 def remembered() -> Iterator[Callable[[], bool]]:
-    """Give what tells whether Ctrl-C has come in the block.
+    """Give a function that tells whether Ctrl-C has come in the block.
 
-    The KeyboardInterrupt is lost where nobody can catch it, such as in what the garbage
-    collector calls back, of which JAX has some.
+    A KeyboardInterrupt is lost where nobody can catch it: for example in a callback of
+    the garbage collector, and JAX has such callbacks.
     """
     came: list[int] = []
     if _handler_of(signal.SIGINT) is not signal.default_int_handler:

@@ -3,7 +3,7 @@
 All take the mean of (y − target)² over a sequence, and its gradient in the weights.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpvariants import gradients
+from experiments.benchmarks._groups import Groups
 from experiments.benchmarks._torch import torch, torch_device
 from experiments.harness.timing import Entrants, Foreign, Measured, race
 from experiments.networks.cells import CELLS, LABELS
@@ -30,18 +31,22 @@ SHAPES = [  # cell, T, B, inputs, units
 FLAX = {"tanh": nn.SimpleCell, "gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
 
 
-def bptt(repeats: int) -> Iterator[Measured]:
-    """Time one gradient of each shape."""
-    for cell, *shape in SHAPES:
-        length, batch, _, units = shape
-        entrants = _of_flax(cell, *shape) | _of_cells(cell, *shape)
-        notes = None
-        if torch() is None:
-            notes = {next(iter(entrants)): "not installed: torch"}
-        else:
-            entrants["torch"] = _by_torch(cell, *shape)
+def bptt() -> Groups:
+    """Return a group for each shape: one gradient."""
+    groups: Groups = {}
+    for cell, length, batch, inputs, units in SHAPES:
         group = f"gradient, {LABELS[cell]}, T {length}, B {batch}, n {units}"
-        yield from race(group, entrants, repeats=repeats, notes=notes)
+        groups[group] = partial(_race, group, cell, (length, batch, inputs, units))
+    return groups
+
+
+def _race(group: str, cell: str, shape: tuple, repeats: int) -> list[Measured]:
+    entrants, notes = _of_flax(cell, *shape) | _of_cells(cell, *shape), None
+    if torch() is None:
+        notes = {next(iter(entrants)): "not installed: torch"}
+    else:
+        entrants["torch"] = _by_torch(cell, *shape)
+    return race(group, entrants, repeats=repeats, notes=notes)
 
 
 def _data(length, batch, inputs, units):

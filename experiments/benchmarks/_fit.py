@@ -8,6 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ import numpy as np
 import optax
 
 from bpvariants import cells, gradients, training
+from experiments.benchmarks._groups import Groups
 from experiments.harness.timing import Measured, spread
 
 CHUNK = 100
@@ -33,22 +35,25 @@ class Work(NamedTuple):
     rounds: int = 1  # times `repeats`: the shorter, the more
 
 
-def fit(repeats: int) -> Iterator[Measured]:
-    """Time chunks of each work, by the scan and by fit with each of its policies."""
-    for name, make in WORKS.items():
-        group, work = f"{CHUNK} steps of Adam, {name}", make()
-        ours = None
-        for policy in ("raise", "skip", "ignore"):
-            row, bare = _pair(work, repeats * work.rounds, nonfinite=policy)
-            name = f"fit, nonfinite={policy!r}"
-            ours = ours or row["ms"]
-            yield _measured(group, name, row, bare, ours)
-            if policy == "raise":
-                yield _measured(group, "lax.scan", bare, bare, ours)
-        with tempfile.TemporaryDirectory() as folder:
-            checkpoint = training.Checkpoint(Path(folder) / "all")
-            row, bare = _pair(work, repeats, checkpoint=checkpoint)
-            yield _measured(group, "fit, a checkpoint a chunk", row, bare, ours)
+def fit() -> Groups:
+    """Return a group for each work: chunks by the scan, and by fit with each policy."""
+    names = {f"{CHUNK} steps of Adam, {name}": make for name, make in WORKS.items()}
+    return {group: partial(_race, group, make) for group, make in names.items()}
+
+
+def _race(group: str, make: Callable[[], Work], repeats: int) -> Iterator[Measured]:
+    work, ours = make(), None
+    for policy in ("raise", "skip", "ignore"):
+        row, bare = _pair(work, repeats * work.rounds, nonfinite=policy)
+        name = f"fit, nonfinite={policy!r}"
+        ours = ours or row["ms"]
+        yield _measured(group, name, row, bare, ours)
+        if policy == "raise":
+            yield _measured(group, "lax.scan", bare, bare, ours)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = training.Checkpoint(Path(folder) / "all")
+        row, bare = _pair(work, repeats, checkpoint=checkpoint)
+        yield _measured(group, "fit, a checkpoint a chunk", row, bare, ours)
 
 
 def _measured(group, name, row, bare, first) -> Measured:

@@ -1,51 +1,61 @@
 """The gradient of a fixed point, against jaxopt and optimistix.
 
-Tolerances, which each of them measures in its own norm, are set so that the forward
-passes end at about the same error; how to differentiate is left to their defaults, but
-for optimistix also by GMRES, as its default makes a dense Jacobian of the whole state.
-The error told is that of the gradient, relative to the implicit gradient that a dense
-solve gives in float64.
+Each library measures its tolerance in its own norm; tolerances are set so that the
+forward passes end at about the same error. How to differentiate is left to defaults.
+optimistix is also timed with GMRES, as its default makes a dense Jacobian of the whole
+state. The error in the notes is that of the gradient, relative to the implicit gradient
+of a dense solve in float64.
 """
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bpvariants import gradients
+from experiments.benchmarks._groups import Groups
 from experiments.harness.timing import Measured, race
 
-# B, n, spectral radius of W, which is normally distributed but for that
+# B, n, spectral radius of W, whose entries are drawn from a normal distribution
 SHAPES = [(rows, rows, size) for rows in (64, 256) for size in (0.5, 0.9, 0.99)]
 STEPS, TOL = 1000, 1e-5
-DENSE = 5000  # numbers in a state up to which a dense Jacobian is made
+DENSE = 5000  # size of a state up to which a dense Jacobian is made
 
 
-def fixed_point(repeats: int) -> Iterator[Measured]:
-    """Time value and gradient of mean h² in the recurrent weights."""
-    for batch, units, size in SHAPES:
-        keys = jax.random.split(jax.random.key(0))
-        w = np.array(jax.random.normal(keys[0], (units, units)))
-        w = jnp.asarray(w * size / np.abs(np.linalg.eigvals(w)).max())
-        x = 0.1 * jax.random.normal(keys[1], (batch, units))
-        exact, entrants, notes = _exact(np.asarray(w), np.asarray(x)), {}, {}
-        for name, solve in _solvers(x.size).items():
-            value = lambda w, x, solve=solve: jnp.mean(solve(w, x) ** 2)
-            entrants[name] = jax.value_and_grad(value), (w, x)
-            got = np.asarray(jax.jit(jax.grad(value))(w, x))
-            error = np.linalg.norm(got - exact) / np.linalg.norm(exact)
-            notes[name] = f"error {error:.0e}"
-        missing = [n for n in ("jaxopt", "optimistix") if not _installed(n)]
-        if missing:
-            first = next(iter(notes))
-            notes[first] += f"; not installed: {', '.join(missing)}"
-        once = lambda w, x: jnp.mean(_settle(w, x, x) ** 2)
-        entrants["one evaluation"] = jax.value_and_grad(once), (w, x)
-        group = f"fixed point, h {batch}×{units}, ρ(W) {size}"
-        yield from race(group, entrants, repeats=repeats, notes=notes)
+def fixed_point() -> Groups:
+    """Return a group for each shape: value and gradient of mean h² in the weights."""
+    groups: Groups = {}
+    for shape in SHAPES:
+        group = "fixed point, h {}×{}, ρ(W) {}".format(*shape)
+        groups[group] = partial(_race, group, *shape)
+    return groups
+
+
+def _race(
+    group: str, batch: int, units: int, size: float, repeats: int
+) -> list[Measured]:
+    keys = jax.random.split(jax.random.key(0))
+    w = np.array(jax.random.normal(keys[0], (units, units)))
+    w = jnp.asarray(w * size / np.abs(np.linalg.eigvals(w)).max())
+    x = 0.1 * jax.random.normal(keys[1], (batch, units))
+    exact, entrants, notes = _exact(np.asarray(w), np.asarray(x)), {}, {}
+    for name, solve in _solvers(x.size).items():
+        value = lambda w, x, solve=solve: jnp.mean(solve(w, x) ** 2)
+        entrants[name] = jax.value_and_grad(value), (w, x)
+        got = np.asarray(jax.jit(jax.grad(value))(w, x))
+        error = np.linalg.norm(got - exact) / np.linalg.norm(exact)
+        notes[name] = f"error {error:.0e}"
+    missing = [n for n in ("jaxopt", "optimistix") if not _installed(n)]
+    if missing:
+        first = next(iter(notes))
+        notes[first] += f"; not installed: {', '.join(missing)}"
+    once = lambda w, x: jnp.mean(_settle(w, x, x) ** 2)
+    entrants["one evaluation"] = jax.value_and_grad(once), (w, x)
+    return race(group, entrants, repeats=repeats, notes=notes)
 
 
 def _settle(w, h, x):

@@ -1,27 +1,31 @@
-"""`python -m experiments benchmarks`: runs them, shows a table, writes it."""
+"""Study `benchmarks`: this library and its peers, the same work timed in turns."""
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from experiments import report
 from experiments.benchmarks._bptt import bptt
 from experiments.benchmarks._fit import fit
 from experiments.benchmarks._fixed_point import fixed_point
+from experiments.benchmarks._groups import Groups
 from experiments.benchmarks._online import online
 from experiments.benchmarks._parallel import parallel
 from experiments.benchmarks._proben1 import proben1
 from experiments.benchmarks._rprop import rprop
 from experiments.benchmarks._sweep import sweep
-from experiments.harness.timing import Measured
+from experiments.harness.jobs import Job, Row, Way
+from experiments.harness.options import at_least, known
+from experiments.harness.study import run_study, Study
 
-BENCHMARKS = {
+BENCHMARKS: dict[str, Callable[..., Groups]] = {
     "bptt": bptt,
     "fit": fit,
     "fixed_point": fixed_point,
@@ -34,12 +38,21 @@ BENCHMARKS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Time this library against its peers: the same work, in turns, in one run.
+class Config(Study):
+    """How fast is this library beside its peers? The same work, in turns, in one run.
 
-    Peers come with `pip install -e ".[benchmarks]"`; those that are missing are left
-    out, and said to be.
+    Peers come with `pip install -e ".[benchmarks]"`; notes say which are missing.
     """
+
+    QUICK = {
+        "only": ("bptt", "fixed_point", "online", "parallel", "rprop"),
+        "groups": 1, "repeats": 3, "parameters": 1_000_000,
+    }  # fmt: skip
+    CHECKS = {
+        "only": known(BENCHMARKS),
+        "groups parameters": at_least(1),
+        "repeats": at_least(2),
+    }
 
     only: tuple[
         Literal[
@@ -55,75 +68,68 @@ class Config:
         ...,
     ] = ()
     """Benchmarks to run; by default all of them."""
+    groups: int | None = None
+    """How many groups of each benchmark to time, the first ones; by default all."""
     repeats: int = 30
     """How often each is timed; the median counts."""
     parameters: int = 4_000_000
     """How many float32 parameters the rprop benchmark steps; 100000000 or 1000000000
     on a GPU."""
-    out: Path | None = None
-    """Folder to write to; by default runs/benchmarks-<time>."""
 
-    def __post_init__(self):
-        """Check the options."""
-        if self.repeats < 2:
-            raise ValueError(f"repeats must be at least 2, got {self.repeats}.")
-        if self.parameters < 1:
-            raise ValueError(f"parameters must be at least 1, got {self.parameters}.")
+    seeds: int = 1
+    """1 only: the work is fixed, and repeats says how often it is timed."""
+    first_seed: int = 0
+    """0 only: the work is fixed."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What `main` returns."""
-
-    rows: list
-    folder: Path
-    interrupted: bool
+    def check(self) -> None:
+        """Check that no seeds are asked for."""
+        if (self.seeds, self.first_seed) != (1, 0):
+            raise ValueError(
+                "seeds must be 1 and first_seed 0, as the work is fixed; got "
+                f"{self.seeds} and {self.first_seed}. repeats says how often it is "
+                "timed."
+            )
 
 
-def main(config: Config) -> Result:
+def main(config: Config) -> report.Result:
     """Run the benchmarks, show them, and write them to a folder."""
-    folder = report.make_folder("benchmarks", config.out)
-    report.write_config(folder, config)
-    names, rows, interrupted = config.only or tuple(BENCHMARKS), [], False
-    try:
-        with report.Progress(len(names)) as progress:
-            for name in names:
-                progress.begin(name, 1)
-                for measured in _run(name, config):
-                    rows.append(measured)
-                    report.append_row(folder, measured._asdict())
-                progress.advance(1)
-    except KeyboardInterrupt:
-        interrupted = True
-    _show(rows)
-    Console().print(f"All of it is in {folder / 'results.jsonl'}", soft_wrap=True)
-    return Result(rows, folder, interrupted)
+    return run_study("benchmarks", config, _jobs, _finish)
 
 
-def _run(name: str, config: Config) -> Iterable[Measured]:
-    if name == "rprop":
-        return rprop(config.repeats, config.parameters)
-    return BENCHMARKS[name](config.repeats)
+def _jobs(config: Config) -> list[Job]:
+    jobs = []
+    for name in config.only or tuple(BENCHMARKS):
+        options = {"size": config.parameters} if name == "rprop" else {}
+        groups = BENCHMARKS[name](**options).items()
+        for group, race in itertools.islice(groups, config.groups):
+            time_group = partial(_time, race, config.repeats)
+            jobs.append(Job(f"{name}: {group}", 1, time_group))
+    return jobs
 
 
-def _show(rows: list[Measured]) -> None:
-    """Print a table, with the work above those who do it."""
+def _time(race, repeats: int, way: Way) -> list[Row]:
+    return [measured._asdict() for measured in race(repeats)]
+
+
+def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
+    """Print a table of groups."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("", "ms", "quartiles", "ratio", "compile s", "temp MiB", "note"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
-    groups = [row.group for row in rows]
+    groups = [row["group"] for row in rows]
     for i, row in enumerate(rows):
-        if row.group not in groups[:i]:
-            table.add_row(f"[bold]{row.group}")
-        numbers = f"{row.ms:.3g}", f"± {row.spread:.0%}", f"{row.ratio:.2g}"
+        if row["group"] not in groups[:i]:
+            table.add_row(f"[bold]{row['group']}")
+        numbers = f"{row['ms']:.3g}", f"± {row['spread']:.0%}", f"{row['ratio']:.2g}"
         known = lambda number, digits: (
             "" if math.isnan(number) else f"{number:.{digits}f}"
         )
-        more = known(row.compile_seconds, 1), known(row.temp_mib, 2)
-        table.add_row(f"  {row.name}", *numbers, *more, row.note)
+        more = known(row["compile_seconds"], 1), known(row["temp_mib"], 2)
+        table.add_row(f"  {row['name']}", *numbers, *more, row["note"])
     console = report.wide_console()
     console.print(table)
     console.print(
-        "[dim]Medians of calls in turns; quartiles: half their distance, relative to "
-        "the median; ratio: to the first of each group, which is ours."
+        "[dim]Time of a call, lower is better: medians of calls in turns. Quartiles: "
+        "half their distance, relative to the median. Ratio: to the first of each "
+        "group, which is ours."
     )

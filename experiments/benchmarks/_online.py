@@ -1,13 +1,14 @@
 """Online rules against what they must do: a product of matrices, or a step of BPTT.
 
-An exact step of RTRL is measured against the bare product J M that it must form, of
-[B, n, n] and [B, n, p] for the p parameters that reach the carry; the approximations
-against BPTT of the same cell and sequence. What a rule keeps in memory does not grow
-with the length of the sequence, but for the loss, the share and the key of each step.
+An exact step of RTRL is timed against the bare product J M that it must form, of
+[B, n, n] and [B, n, p] for the p parameters that reach the carry. Approximations are
+timed against BPTT of the same cell and sequence. The memory of a rule does not grow
+with the length of the sequence, except for the loss, the weight and the key of each
+step.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 
 from bpvariants import gradients
 from bpvariants.types import OnlineRule, Step
+from experiments.benchmarks._groups import Groups
 from experiments.benchmarks._online_peers import online_peers
 from experiments.harness.timing import Entrants, Measured, race
 from experiments.networks.cells import CELLS, LABELS, visible
@@ -41,19 +43,32 @@ BY_LENGTH = {  # rules, and their cells
 LENGTH_SHAPE = 32, 1  # units, batch
 
 
-def online(repeats: int) -> Iterator[Measured]:
-    """Time RTRL by its product, other rules by BPTT, all by T, and peers."""
+def online() -> Groups:
+    """Return groups: RTRL by its product, other rules by BPTT, all by T, and peers."""
+    groups: Groups = {}
     for cell in PRODUCTS:
         for units, batch in SHAPES:
-            yield from _product(cell, units, batch, repeats)
+            length = _product_length(cell, units, batch)
+            group = f"steps of RTRL, {LABELS[cell]}, T {length}, B {batch}, n {units}"
+            groups[group] = partial(_product, group, cell, length, units, batch)
     for cell in NAMES:
         for units, batch in SHAPES:
             group = f"gradient, {LABELS[cell]}, T {LENGTH}, B {batch}, n {units}"
-            entrants = _rules(cell, LENGTH, units, batch)
-            entrants.pop("rtrl", None)
-            yield from race(group, entrants, repeats=repeats)
-    yield from _lengths(repeats)
-    yield from online_peers(repeats)
+            groups[group] = partial(_approximations, group, cell, units, batch)
+    units, batch = LENGTH_SHAPE
+    for rule, cell in BY_LENGTH.items():
+        group = f"by length, {rule}, {LABELS[cell]}, B {batch}, n {units}"
+        groups[group] = partial(_by_length, group, rule, cell, units, batch)
+    return groups | online_peers()
+
+
+def _approximations(
+    group: str, cell: str, units: int, batch: int, repeats: int
+) -> list[Measured]:
+    """Time rules that approximate RTRL, beside BPTT."""
+    entrants = _rules(cell, LENGTH, units, batch)
+    entrants.pop("rtrl", None)
+    return race(group, entrants, repeats=repeats)
 
 
 def _loss(y, target):
@@ -108,13 +123,23 @@ def _online_rules(cell: str, step: Step) -> dict[str, OnlineRule]:
     return rules
 
 
-def _product(cell: str, units: int, batch: int, repeats: int) -> Iterator[Measured]:
-    """Time steps of RTRL and the products in them."""
-    _, params, _ = _cell(cell, units, batch)
-    size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    work = batch * units**2 * size
+def _num_params(cell: str, units: int) -> int:
+    init = lambda: CELLS[cell].init(jax.random.key(1), INPUTS, units)
+    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(init)))
+
+
+def _product_length(cell: str, units: int, batch: int) -> int:
+    """Return the steps of RTRL that are timed: the fewer, the larger the product."""
+    work = batch * units**2 * _num_params(cell, units)
     # A single step would meet an influence of zeros, which need no product.
-    length = max(2, min(LENGTH, int(PRODUCT_WORK / work)))
+    return max(2, min(LENGTH, int(PRODUCT_WORK / work)))
+
+
+def _product(
+    group: str, cell: str, length: int, units: int, batch: int, repeats: int
+) -> list[Measured]:
+    """Time steps of RTRL and the products in them."""
+    size = _num_params(cell, units)
 
     def product(jacobian, influence):
         multiply = lambda influence, _: (jacobian @ influence, None)
@@ -125,23 +150,19 @@ def _product(cell: str, units: int, batch: int, repeats: int) -> Iterator[Measur
     arguments = jacobian, jnp.ones((batch, units, size))
     rtrl = _rules(cell, length, units, batch)["rtrl"]
     entrants: Entrants = {"product J M": (product, arguments), "rtrl": rtrl}
-    group = f"steps of RTRL, {LABELS[cell]}, T {length}, B {batch}, n {units}"
-    if work * length > PRODUCT_WORK:
+    if batch * units**2 * size * length > PRODUCT_WORK:
         repeats = min(repeats, SLOW)
-    yield from race(group, entrants, repeats=repeats)
+    return race(group, entrants, repeats=repeats)
 
 
-def _lengths(repeats: int) -> Iterator[Measured]:
-    """Time each rule along sequences of several lengths."""
-    units, batch = LENGTH_SHAPE
-    for name, cell in BY_LENGTH.items():
-        entrants = {
-            f"T {length}": _rules(cell, length, units, batch)[name]
-            for length in LENGTHS
-        }
-        group = f"by length, {name}, {LABELS[cell]}, B {batch}, n {units}"
-        rows = race(group, entrants, repeats=min(repeats, SLOW))
-        before, last = rows[-2:]
-        slope = math.log(last.ms / before.ms) / math.log(LENGTHS[-1] / LENGTHS[-2])
-        yield from rows[:-1]
-        yield last._replace(note=f"time ∝ T^{slope:.2f}")
+def _by_length(
+    group: str, rule: str, cell: str, units: int, batch: int, repeats: int
+) -> list[Measured]:
+    """Time a rule along sequences of several lengths."""
+    entrants = {
+        f"T {length}": _rules(cell, length, units, batch)[rule] for length in LENGTHS
+    }
+    rows = race(group, entrants, repeats=min(repeats, SLOW))
+    before, last = rows[-2:]
+    slope = math.log(last.ms / before.ms) / math.log(LENGTHS[-1] / LENGTHS[-2])
+    return [*rows[:-1], last._replace(note=f"time ∝ T^{slope:.2f}")]

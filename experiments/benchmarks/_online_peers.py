@@ -9,13 +9,15 @@ parameters. `cells.gru` has as many weights, and applies the reset gate after a 
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from bpvariants import cells, gradients
+from experiments.benchmarks._groups import Groups
 from experiments.harness.timing import Entrants, Foreign, Measured, race
 
 PEER_SHAPES = [(units, batch) for units in (32, 64, 128) for batch in (1, 16)]
@@ -31,31 +33,37 @@ def braintrace() -> Any | None:
     return importlib.import_module("braintrace")
 
 
-def online_peers(repeats: int) -> Iterator[Measured]:
-    """Time one gradient of each shape, and tell the errors."""
+def online_peers() -> Groups:
+    """Return a group for each shape: one gradient, and its error."""
+    groups: Groups = {}
     for units, batch in PEER_SHAPES:
-        keys = jax.random.split(jax.random.key(0), 4)
-        xs = jax.random.normal(keys[0], (PEER_LENGTH, batch, INPUTS))
-        targets = jax.random.normal(keys[1], (PEER_LENGTH, batch, OUTPUTS))
-        params = _params(keys[2], units)
-        whole = units**2 * batch <= WHOLE**2
-        arguments = params, jnp.zeros((batch, units)), xs, targets
-        rules = _rules(whole)
-        _, exact = jax.jit(rules["bptt"])(*arguments)
-        entrants: Entrants = {}
-        notes = {"snap, order 1, cells.gru": "" if braintrace() else MISSING}
-        of_cells = cells.gru.init(keys[3], INPUTS, units)
-        of_cells = {"cell": of_cells, "out": params["out"]}
-        snap = gradients.over_sequence(gradients.snap(_gru, _loss, order=1))
-        entrants["snap, order 1, cells.gru"] = snap, (of_cells, *arguments[1:])
-        for name, rule in rules.items():
-            entrants[name] = rule, arguments
-            notes[name] = _compared(jax.jit(rule)(*arguments)[1], exact)
-        for name, run in _by_braintrace(params, xs, targets, whole).items():
-            entrants[name] = Foreign(run)
-            notes[name] = _compared(run(), exact)
         group = f"GRU of braintrace, T {PEER_LENGTH}, B {batch}, n {units}"
-        yield from race(group, entrants, repeats=repeats, notes=notes)
+        groups[group] = partial(_race, group, units, batch)
+    return groups
+
+
+def _race(group: str, units: int, batch: int, repeats: int) -> list[Measured]:
+    keys = jax.random.split(jax.random.key(0), 4)
+    xs = jax.random.normal(keys[0], (PEER_LENGTH, batch, INPUTS))
+    targets = jax.random.normal(keys[1], (PEER_LENGTH, batch, OUTPUTS))
+    params = _params(keys[2], units)
+    whole = units**2 * batch <= WHOLE**2
+    arguments = params, jnp.zeros((batch, units)), xs, targets
+    rules = _rules(whole)
+    _, exact = jax.jit(rules["bptt"])(*arguments)
+    entrants: Entrants = {}
+    notes = {"snap, order 1, cells.gru": "" if braintrace() else MISSING}
+    of_cells = cells.gru.init(keys[3], INPUTS, units)
+    of_cells = {"cell": of_cells, "out": params["out"]}
+    snap = gradients.over_sequence(gradients.snap(_gru, _loss, order=1))
+    entrants["snap, order 1, cells.gru"] = snap, (of_cells, *arguments[1:])
+    for name, rule in rules.items():
+        entrants[name] = rule, arguments
+        notes[name] = _compared(jax.jit(rule)(*arguments)[1], exact)
+    for name, run in _by_braintrace(params, xs, targets, whole).items():
+        entrants[name] = Foreign(run)
+        notes[name] = _compared(run(), exact)
+    return race(group, entrants, repeats=repeats, notes=notes)
 
 
 def _loss(y, target):
@@ -104,7 +112,7 @@ def _rules(whole: bool) -> dict[str, Callable]:
 
 
 def _by_braintrace(params, xs, targets, whole) -> dict[str, Callable[[], Any]]:
-    """Return what takes the gradient of the same network, by each algorithm."""
+    """Return functions that differentiate the same network, by each algorithm."""
     module = braintrace()
     if module is None:
         return {}
@@ -161,7 +169,7 @@ def _gradient_by_braintrace(params, xs, targets, algorithm, options):
 
 
 def _compared(grads: Any, exact: Any) -> str:
-    """Return the error of a gradient, and of which layers it is zero."""
+    """Return the error of a gradient, and the layers whose gradient is zero."""
     off = jax.tree.map(jnp.subtract, grads, exact)
     size = lambda tree: jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(tree)))
     largest = lambda tree: max(jnp.max(jnp.abs(g)) for g in jax.tree.leaves(tree))

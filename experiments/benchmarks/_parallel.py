@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants import cells, gradients
+from experiments.benchmarks._groups import Groups
 from experiments.harness.timing import Entrants, Measured, race
 
 LINEAR = [1_000, 10_000, 100_000]  # T
@@ -25,30 +26,42 @@ NEWTON_BATCH = 16
 PRECISION = "highest"
 
 
-def parallel(repeats: int) -> Iterator[Measured]:
-    """Time outputs, and the gradient of their mean square, for each length."""
+def parallel() -> Groups:
+    """Return groups for each length: outputs, and the gradient of their mean square."""
+    groups: Groups = {}
+    batch, _, units = LINEAR_SHAPE
+    for length in LINEAR:
+        label = f"LRU, T {length}, B {batch}, n {units}"
+        groups[label] = partial(_linear, label, length)
+    on_cpu = jax.default_backend() == "cpu"
+    for length, units in NEWTON + ([] if on_cpu else NEWTON_LONG):
+        label = f"GRU, T {length}, B {NEWTON_BATCH}, n {units}"
+        groups[label] = partial(_newton, label, length, units)
+    return groups
+
+
+def _linear(label: str, length: int, repeats: int) -> list[Measured]:
     with jax.default_matmul_precision(PRECISION):
         batch, inputs, units = LINEAR_SHAPE
         params = cells.lru.init(jax.random.key(0), inputs, units, inputs)
         carry = cells.lru.carry(params, (batch,))
-        for length in LINEAR:
-            xs = jax.random.normal(jax.random.key(1), (length, batch, inputs))
-            label = f"LRU, T {length}, B {batch}, n {units}"
-            run = {"method": "linear", "batch_ndim": 1}
-            yield from _race(label, cells.lru, (params, carry, xs), run, repeats)
-        on_cpu = jax.default_backend() == "cpu"
-        for length, units in NEWTON + ([] if on_cpu else NEWTON_LONG):
-            network = nn.GRUCell(units)
-            xs = jax.random.normal(jax.random.key(1), (length, NEWTON_BATCH, units))
-            carry = network.initialize_carry(jax.random.key(0), xs.shape[1:])
-            params = network.init(jax.random.key(0), carry, xs[0])
-            label = f"GRU, T {length}, B {NEWTON_BATCH}, n {units}"
-            run = {"method": "newton", "batch_ndim": 1}
-            yield from _race(label, network.apply, (params, carry, xs), run, repeats)
+        xs = jax.random.normal(jax.random.key(1), (length, batch, inputs))
+        run = {"method": "linear", "batch_ndim": 1}
+        return [*_race(label, cells.lru, (params, carry, xs), run, repeats)]
+
+
+def _newton(label: str, length: int, units: int, repeats: int) -> list[Measured]:
+    with jax.default_matmul_precision(PRECISION):
+        network = nn.GRUCell(units)
+        xs = jax.random.normal(jax.random.key(1), (length, NEWTON_BATCH, units))
+        carry = network.initialize_carry(jax.random.key(0), xs.shape[1:])
+        params = network.init(jax.random.key(0), carry, xs[0])
+        run = {"method": "newton", "batch_ndim": 1}
+        return [*_race(label, network.apply, (params, carry, xs), run, repeats)]
 
 
 def _race(label, step, arguments, options, repeats) -> Iterator[Measured]:
-    """Time both ways of one network; the note has the largest difference of outputs."""
+    """Time both ways of one network; the note has the largest error of the outputs."""
 
     def outputs(*arguments):
         return gradients.parallel_unroll(step, *arguments, **options)[0][1]

@@ -2,45 +2,52 @@
 
 import statistics
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from experiments import data
+from experiments.benchmarks._groups import Groups
 from experiments.benchmarks._torch import torch
 from experiments.harness.timing import Entrants, Foreign, Measured, race
 from experiments.resilient import _stopping
 from experiments.resilient.proben1 import setup
 
-RUNS, REPEATS = 60, 3  # of which PyTorch takes a minute
+RUNS, REPEATS = 60, 3  # PyTorch takes a minute for the runs
 ROWS = [("cancer1", "8"), ("diabetes1", "10")]  # small networks
 
 
-def proben1(repeats: int) -> Iterator[Measured]:
-    """Time all runs of a row, with the same rule for _stopping."""
-    keys = jax.random.split(jax.random.key(0), RUNS)
+def proben1() -> Groups:
+    """Return a group for each row: all its runs, with the same stopping rule."""
+    groups: Groups = {}
     for name, table in ROWS:
-        problem = data.proben1(name)
-        network, settings = setup(table, problem, "irprop_minus")
-        errors: dict[str, list[float]] = {}
-
-        def ours(problem=problem, network=network, settings=settings, errors=errors):
-            errors["ours"] = _stopping.train(problem, network, settings, keys).test
-
-        def theirs(problem=problem, network=network, settings=settings, errors=errors):
-            runs = [_by_torch(problem, network, settings, i) for i in range(RUNS)]
-            errors["theirs"] = runs
-
-        ours()  # compiles
-        entrants: Entrants = {"bpvariants, 60 under vmap": Foreign(ours)}
-        if torch() is not None:
-            entrants["torch, one after another"] = Foreign(theirs)
         group = f"Proben1 {name}, table {table}, {RUNS} runs"
-        rows = race(group, entrants, repeats=min(repeats, REPEATS))
-        for row, values in zip(rows, errors.values(), strict=True):
-            note = f"test error {np.mean(values):.2f} ({statistics.stdev(values):.2f})"
-            yield row._replace(note=note if torch() else f"{note}; no torch")
+        groups[group] = partial(_race, group, name, table)
+    return groups
+
+
+def _race(group: str, name: str, table: str, repeats: int) -> Iterator[Measured]:
+    keys, problem = jax.random.split(jax.random.key(0), RUNS), data.proben1(name)
+    network, settings = setup(table, problem, "irprop_minus")
+    errors: dict[str, list[float]] = {}
+
+    def ours():
+        errors["ours"] = _stopping.train(problem, network, settings, keys).test
+
+    def theirs():
+        runs = [_by_torch(problem, network, settings, i) for i in range(RUNS)]
+        errors["theirs"] = runs
+
+    ours()  # compiles
+    entrants: Entrants = {"bpvariants, 60 under vmap": Foreign(ours)}
+    if torch() is not None:
+        entrants["torch, one after another"] = Foreign(theirs)
+    rows = race(group, entrants, repeats=min(repeats, REPEATS))
+    for row, values in zip(rows, errors.values(), strict=True):
+        note = f"test error {np.mean(values):.2f} ({statistics.stdev(values):.2f})"
+        yield row._replace(note=note if torch() else f"{note}; no torch")
 
 
 def _by_torch(problem, network, settings, seed) -> float:

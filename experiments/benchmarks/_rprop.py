@@ -1,32 +1,84 @@
 """One Rprop step on millions of parameters, against optax and PyTorch.
 
-It is bound by memory: a step has to read gradients, and to read and write parameters
-and state. So rates are told too, beside that of a program that does nothing but move as
-many bytes as the state of 4 bytes makes necessary.
+A step is bound by memory: it reads gradients, and reads and writes parameters and
+state. So the notes have rates, too. The baseline is a program that only moves as many
+bytes as a state of 4 bytes needs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from bpvariants import updates
+from experiments.benchmarks._groups import Groups
 from experiments.benchmarks._torch import torch, torch_device
-from experiments.harness.timing import Foreign, Measured, race
+from experiments.harness.timing import Entrants, Foreign, Measured, race
 
 MOVED = {"float32": 28, "int8_sign": 22, "packed": 20, "bfloat16": 16}  # bytes
-LARGE = 200_000_000  # from where the other optimizers are left out, for their memory
+LARGE = 200_000_000  # parameters, from which other optimizers need too much memory
 
 
-def rprop(repeats: int, size: int) -> Iterator[Measured]:
-    """Time a step whose state is donated, as in a training loop."""
-    states = {f"rprop, {state}": updates.rprop(0.1, state=state) for state in MOVED}
-    packed = {"rprop, packed": states["rprop, packed"]}
-    ours = {"rprop, int8_sign": states["rprop, int8_sign"]}
-    peers = {**ours, **packed, "optax.rprop": optax.rprop(0.1)}
+def rprop(size: int) -> Groups:
+    """Return groups of optimizers: a step whose state is donated, as in training."""
+    kinds: dict[str, Callable[[int], Entrants]] = {"states": _states, "peers": _peers}
+    if size < LARGE:
+        kinds["others"] = _others
+    names = {f"rprop step, {size:,} float32 parameters: {kind}": kind for kind in kinds}
+    return {
+        group: partial(_race, group, kinds[kind], size) for group, kind in names.items()
+    }
+
+
+def _race(
+    group: str, make: Callable[[int], Entrants], size: int, repeats: int
+) -> Iterator[Measured]:
+    """Add the rates of optimizers whose least traffic is known."""
+    missing = "peers" in group and torch() is None
+    for row in race(group, make(size), repeats=repeats, donate=True):
+        moved = 20 if "copy" in row.name else MOVED.get(row.name.split(", ")[-1])
+        note = f"{moved * size / row.ms / 1e6:.3g} GB/s" if moved else ""
+        if missing:
+            note, missing = f"{note}; not installed: torch", False
+        yield row._replace(note=note)
+
+
+def _every(grads: jax.Array, optimizers: dict[str, Any]) -> Entrants:
+    return {name: _entrant(each, grads) for name, each in optimizers.items()}
+
+
+def _grads(size: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(0), (size,))
+
+
+def _ours(*states: str) -> dict[str, Any]:
+    return {f"rprop, {state}": updates.rprop(0.1, state=state) for state in states}
+
+
+def _states(size: int) -> Entrants:
+    """Return Rprop by what its state is kept in, and the least that may be moved."""
+    # Reads 12 bytes a parameter and writes 8.
+    copy = lambda both, grads: (both[0] + grads, both[1] + 1)
+    grads = _grads(size)
+    both = jnp.zeros_like(grads), jnp.ones_like(grads)
+    copies: Entrants = {"copy of 20 bytes": (copy, (both, grads))}
+    return _every(grads, _ours("packed") | _ours(*MOVED)) | copies
+
+
+def _peers(size: int) -> Entrants:
+    peers = _ours("int8_sign", "packed") | {"optax.rprop": optax.rprop(0.1)}
+    by_torch: Entrants = {}
+    if torch() is not None:
+        by_torch["torch.optim.Rprop, foreach"] = _torch(size)
+    return _every(_grads(size), peers) | by_torch
+
+
+def _others(size: int) -> Entrants:
     others = {
-        **ours,
+        **_ours("int8_sign"),
         "rprop_plus": updates.rprop_plus(0.1),
         "rprop_minus": updates.rprop_minus(0.1),
         "irprop_plus": updates.irprop_plus(0.1),
@@ -37,32 +89,7 @@ def rprop(repeats: int, size: int) -> Iterator[Measured]:
         "optax.sgd, momentum": optax.sgd(0.1, momentum=0.9),
         "optax.adam": optax.adam(0.1),
     }
-    grads = jax.random.normal(jax.random.key(0), (size,))
-    every = lambda optimizers: {
-        name: _entrant(optimizer, grads) for name, optimizer in optimizers.items()
-    }
-    # Reads 12 bytes a parameter and writes 8.
-    copy = lambda both, grads: (both[0] + grads, both[1] + 1)
-    both = jnp.zeros_like(grads), jnp.ones_like(grads)
-    copies = {"copy of 20 bytes": (copy, (both, grads))}
-    group = f"rprop step, {size:,} float32 parameters"
-    yield from _race(f"{group}: states", every({**packed, **states}) | copies, repeats)
-    by_torch = {} if torch() is None else {"torch.optim.Rprop, foreach": _torch(size)}
-    yield from _race(f"{group}: peers", every(peers) | by_torch, repeats)
-    if size < LARGE:
-        yield from _race(f"{group}: others", every(others), repeats)
-
-
-def _race(group, entrants, repeats):
-    """Add the rates of those whose least traffic is known."""
-    missing = "peers" in group and not any("torch" in name for name in entrants)
-    for row in race(group, entrants, repeats=repeats, donate=True):
-        moved = 20 if "copy" in row.name else MOVED.get(row.name.split(", ")[-1])
-        size = int(group.split(" ")[2].replace(",", ""))
-        note = f"{moved * size / row.ms / 1e6:.3g} GB/s" if moved else ""
-        if missing:
-            note, missing = f"{note}; not installed: torch", False
-        yield row._replace(note=note)
+    return _every(_grads(size), others)
 
 
 def _entrant(optimizer, grads):

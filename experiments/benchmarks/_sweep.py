@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +23,7 @@ import optax
 
 from bpvariants import cells, gradients, training
 from experiments import data
+from experiments.benchmarks._groups import Groups
 from experiments.benchmarks._torch import torch
 from experiments.harness.timing import Measured
 
@@ -42,21 +43,30 @@ class Timed(NamedTuple):
     accuracies: list[float]
 
 
-def sweep(repeats: int) -> Iterator[Measured]:
-    """Time sweeps in turns with PyTorch, then by devices in processes of their own."""
+def sweep() -> Groups:
+    """Return groups: sweeps in turns with PyTorch, then by devices, in processes."""
+    groups: Groups = {}
+    number = len(RATES) * SEEDS
     for network in UNITS:
-        entrants = {"sweep, all at once": by_sweep}
-        if torch() is not None:
-            entrants["torch, one after another"] = by_torch
-        runs = {name: [] for name in entrants}
-        for _ in range(min(repeats, REPEATS)):
-            for name, run in entrants.items():
-                runs[name].append(run(network))
-        group = f"{len(RATES) * SEEDS} runs of {STEPS} steps, {network}, B {BATCH}"
-        yield from _rows(group, runs, "" if torch() else "; not installed: torch")
+        group = f"{number} runs of {STEPS} steps, {network}, B {BATCH}"
+        groups[group] = partial(_in_turns, group, network)
     if jax.default_backend() == "cpu" and hasattr(os, "sched_getaffinity"):
         for network in UNITS:
-            yield from _by_devices(network, min(repeats, REPEATS))
+            group = f"{number} runs, {network}, by devices"
+            groups[group] = partial(_by_devices, group, network)
+    return groups
+
+
+def _in_turns(group: str, network: str, repeats: int) -> Iterator[Measured]:
+    """Time the sweep in turns with PyTorch."""
+    entrants = {"sweep, all at once": by_sweep}
+    if torch() is not None:
+        entrants["torch, one after another"] = by_torch
+    runs = {name: [] for name in entrants}
+    for _ in range(min(repeats, REPEATS)):
+        for name, run in entrants.items():
+            runs[name].append(run(network))
+    return _rows(group, runs, "" if torch() else "; not installed: torch")
 
 
 def by_sweep(network: str) -> Timed:
@@ -190,7 +200,7 @@ def _one_by_torch(network: str, rate: float, seed: int, steps: int) -> float:
 
 
 def _rows(group: str, runs: dict[str, list[Timed]], missing: str) -> Iterator[Measured]:
-    """Return medians of seconds; the first of a group is what others are held to."""
+    """Return medians of seconds; ratios are to the first of the group."""
     ours = statistics.median(timed.seconds for timed in next(iter(runs.values())))
     for name, all_timed in runs.items():
         seconds = [timed.seconds for timed in all_timed]
@@ -211,7 +221,7 @@ def _threads_told(group: str) -> str:
     return f"threads: {_threads(network)}"
 
 
-def _by_devices(network: str, repeats: int) -> Iterator[Measured]:
+def _by_devices(group: str, network: str, repeats: int) -> Iterator[Measured]:
     """Time the sweep on one core, and on all by one device and by two."""
     cores = len(os.sched_getaffinity(0))
     entrants = {
@@ -220,11 +230,10 @@ def _by_devices(network: str, repeats: int) -> Iterator[Measured]:
         f"{DEVICES} devices, {cores} cores": (DEVICES, False),
     }
     runs: dict[str, list[Timed]] = {name: [] for name in entrants}
-    for _ in range(repeats):
+    for _ in range(min(repeats, REPEATS)):
         for name, (devices, pinned) in entrants.items():
             runs[name].append(_in_a_process(network, devices, pinned))
-    group = f"{len(RATES) * SEEDS} runs, {network}, by devices"
-    yield from _rows(group, runs, "")
+    return _rows(group, runs, "")
 
 
 def _in_a_process(network: str, devices: int, pinned: bool) -> Timed:

@@ -1,4 +1,4 @@
-"""Page report.html of `compare`: tables and pictures of a run, in one file."""
+"""Page report.html of `compare`: tables and pictures of a run in one file."""
 
 import base64
 import dataclasses
@@ -24,10 +24,10 @@ tr.best td { font-weight: 600; background: #eef6ff; }
 .wide { overflow-x: auto; } img { max-width: 100%; } .note { color: #555; }
 </style>
 <h1>bpvariants: {{ study }}</h1>
-<p>{{ seeds }} seeds, trained together under <code>vmap</code>. {{ legend }} Shaded is
-the best score of a table. In the curves, thin lines are single seeds. Settings of the
-updates are given as in the code.</p>
-{% if interrupted %}<p><strong>Interrupted: some jobs are missing, and the last one was
+<p>{{ seeds }} seeds, trained together under <code>vmap</code>. {{ legend }} The
+best score of a table is shaded. In the curves, thin lines are single seeds. Settings of
+the updates are given as in the code.</p>
+{% if interrupted %}<p><strong>Interrupted: some jobs are missing, or the last one was
 cut short.</strong></p>{% endif %}
 {% for section in sections %}
 <h2>{{ section.title }}</h2>
@@ -85,10 +85,14 @@ def write_report(
         settings=_phrase(dataclasses.asdict(config)),
         versions=_phrase(report.versions()),
     )
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    report.write_atomically(folder / "report.html", page)
 
 
 def _phrase(settings: dict[str, Any]) -> str:
-    """Return settings as "name value, …", without those left open."""
-    given = {name: value for name, value in settings.items() if value not in (None, ())}
+    """Return settings as "name value, …", without unset ones and `resume`."""
+    given = {
+        name: value
+        for name, value in settings.items()
+        if value not in (None, ()) and value is not False and name != "resume"
+    }
     return ", ".join(f"{name} {value}" for name, value in given.items())

@@ -28,11 +28,11 @@ class Job:
     evaluate: Callable[[PyTree], Scores]  # params -> {name: number}
     sample: Callable[[jax.Array, PyTree], tuple] | None = None
     carry: Callable[[PyTree], PyTree] | None = None  # params -> carry
-    batch: str = "full"  # how the batch is drawn, in words
+    batch: str = "full"  # how mini-batches are drawn, in words
 
 
 class Reference(NamedTuple):
-    """A simple method beside which the jobs are set, computed in the same run."""
+    """A simple baseline, computed in the same run."""
 
     name: str
     scores: Scores
@@ -40,14 +40,14 @@ class Reference(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """Jobs that are compared with each other, and what their numbers mean."""
+    """Jobs that are compared with each other, and how to read their scores."""
 
     name: str
     title: str
     about: str  # data, split and score, in two or three sentences
     value: str  # what the curves show
-    score: str  # the score that matters, one of those that evaluate returns
-    measure: str  # what that score is, in words
+    score: str  # the main score, a key of what evaluate returns
+    measure: str  # that score in words
     higher_is_better: bool
     jobs: list[Job]
     references: list[Reference] = field(default_factory=list)

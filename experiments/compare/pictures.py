@@ -1,4 +1,4 @@
-"""Pictures of `compare`: learning curves, and scores set against each other."""
+"""Pictures of `compare`: learning curves, and scores beside times."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ KINDS = {"static": 0, "through time": 1, "recurrent": 2, "forward in time": 3}
 UPDATES = ["sgd", "adam", "forgetting", "rprop_plus", "rprop_minus", "irprop_plus"]
 UPDATES += ["irprop_minus", "manhattan"]
 DASHES = ["-", "--", ":", "-."]
-FLOOR = 1e-6  # below which a loss is drawn as that
+FLOOR = 1e-6  # lower losses are drawn at this value
 
 
 def draw_curves(path: Path, task: Task, rows: list[Any]) -> None:
@@ -26,7 +26,7 @@ def draw_curves(path: Path, task: Task, rows: list[Any]) -> None:
         mine = [row for row in rows if (row.network, _panel(task, row)) == panel]
         floored = False
         for i, row in enumerate(mine):
-            # Dashes let curves that coincide be seen, one through the other.
+            # Different dashes keep coinciding curves visible.
             name = row.update.split("(")[0]
             colour = UPDATES.index(name) if panel[1] else i
             style = {"color": COLOURS[colour % 8], "linestyle": DASHES[i % 4]}
@@ -39,7 +39,7 @@ def draw_curves(path: Path, task: Task, rows: list[Any]) -> None:
         low, high = axis.get_ylim()
         axis.set_yscale("log" if high > 10 * max(low, FLOOR) else "linear")
         axis.set(title=" · ".join(filter(None, panel)), xlabel="updates")
-        below = f"\n(less than {FLOOR:g} is drawn as that)" if floored else ""
+        below = f"\n(below {FLOOR:g}: drawn there)" if floored else ""
         axis.set_ylabel(task.value + below)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
@@ -75,6 +75,6 @@ def draw_scores(path: Path, task: Task, rows: list[Any]) -> None:
 
 
 def _panel(task: Task, row: Any) -> str:
-    """Name what a panel shows besides the network: the rule, where updates differ."""
+    """Return the rule, for the title of a panel, if the network's updates differ."""
     updates = {job.update for job in task.jobs if job.network == row.network}
     return row.rule if len(updates) > 1 else ""

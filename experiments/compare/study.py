@@ -1,8 +1,7 @@
 """Study `compare`: all four kinds of backpropagation side by side, on real data."""
 
 import dataclasses
-import time
-from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,47 +13,42 @@ from experiments import report
 from experiments.compare import digits, Job, language, sunspots, Task
 from experiments.compare.html import write_report
 from experiments.compare.tables import show
+from experiments.harness import jobs
+from experiments.harness.options import at_least, known
+from experiments.harness.study import run_study, Study
 
 TASKS = {
     "digits": digits,
     "language": language,
     "sunspots": sunspots,
 }
-CHUNKS = 10  # in which each training is cut, to show progress
+CHUNKS = 10  # of each training, to show progress
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Compare gradient rules × updates on digits, language and sunspots.
+class Config(Study):
+    """How do gradient rules × updates compare on digits, language and sunspots?
 
-    Static, recurrent, resilient, and backpropagation through time, each on a task that
-    it is meant for, beside simple references. Writes results.jsonl, config.json,
+    Static, recurrent, resilient backpropagation, and backpropagation through time, each
+    on a task that suits it, beside simple baselines. Writes results.jsonl, config.json,
     pictures and a report.html.
     """
+
+    QUICK = {"steps": 10, "seeds": 2}
+    CHECKS = {"steps": at_least(1), "only": known(TASKS)}
 
     only: tuple[Literal["digits", "language", "sunspots"], ...] = ()
     """Tasks to run; by default all of them."""
     seeds: int = 3
     """How many trainings of each job, from different initial weights. They run
-    together under vmap, so that times and memory are those of all of them."""
+    together under vmap, so times and memory are those of all of them."""
     steps: int | None = None
-    """Updates of every job; by default each job has a number of its own."""
-    first_seed: int = 0
-    """The seed of the first training; the others follow from it."""
-    out: Path | None = None
-    """Folder to write to; by default runs/compare-<time>."""
-
-    def __post_init__(self):
-        """Check the options."""
-        for name in ("seeds", "steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+    """Updates of every job; by default each job has its own number."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """What one job came to; one line of results.jsonl."""
+    """Result of one job; with "job" and "wall_seconds", a line of results.jsonl."""
 
     task: str
     kind: str
@@ -72,53 +66,49 @@ class Row:
     curve: list[list[float]]  # mean loss of the steps up to each of those, [seeds, …]
 
 
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """What `main` returns."""
-
-    rows: list[Row]
-    folder: Path
-    interrupted: bool
-
-
-def main(config: Config) -> Result:
-    """Run the comparison, show it, and write it to a folder."""
-    folder = report.make_folder("compare", config.out)
-    report.write_config(folder, config)
-    chosen, rows, interrupted, start = [], [], False, time.perf_counter()
-    try:
-        chosen = [TASKS[name](config.steps) for name in config.only or TASKS]
-        with report.Progress(sum(len(task.jobs) for task in chosen)) as progress:
-            for row in _run_all(chosen, config, progress):
-                rows.append(row)
-                report.append_row(folder, dataclasses.asdict(row))
-    except KeyboardInterrupt:
-        interrupted = True
-    seconds = time.perf_counter() - start
-    show(chosen, rows)
-    if rows:
-        write_report(folder, config, chosen, rows, seconds, interrupted)
-    report.say_where(folder, seconds, interrupted)
-    return Result(rows, folder, interrupted)
+def main(config: Config) -> report.Result:
+    """Run the comparison; show it, and write it to a folder."""
+    tasks = cache(_tasks)  # built once, after options are at quick size or resumed
+    return run_study(
+        "compare",
+        config,
+        lambda config: _jobs(config, tasks(config)),
+        lambda folder, config, rows: _finish(folder, config, rows, tasks(config)),
+    )
 
 
-def _run_all(
-    chosen: list[Task], config: Config, progress: report.Progress
-) -> Iterator[Row]:
-    for task in chosen:
-        for job in task.jobs:
-            progress.begin(f"{task.name}: {job.rule} × {job.update}", job.steps)
-            row, interrupted = run(task.name, job, config, progress.advance)
-            if row is not None:
-                yield row
-            if interrupted:
-                raise KeyboardInterrupt
+def _tasks(config: Config) -> list[Task]:
+    return [TASKS[name](config.steps) for name in config.only or TASKS]
 
 
-def run(
-    task: str, job: Job, config: Config, advance: Callable[[int], None]
-) -> tuple[Row | None, bool]:
-    """Train all seeds of a job together; tell whether Ctrl-C came, and what it was."""
+def _jobs(config: Config, tasks: list[Task]) -> list[jobs.Job]:
+    """Return the trainings of all tasks."""
+    return [
+        jobs.Job(_name(task, job), job.steps, partial(run, task.name, job, config))
+        for task in tasks
+        for job in task.jobs
+    ]
+
+
+def _name(task: Task, job: Job) -> str:
+    return f"{task.name}: {job.network}, {job.rule} × {job.update}"
+
+
+def _finish(
+    folder: Path, config: Config, rows: list[jobs.Row], tasks: list[Task]
+) -> None:
+    """Print the tables, and write the report."""
+    fields = [field.name for field in dataclasses.fields(Row)]
+    results = [Row(**{name: row[name] for name in fields}) for row in rows]
+    missing = len(rows) < sum(len(task.jobs) for task in tasks)
+    interrupted = missing or any(row.get("cut_short") for row in rows)
+    seconds = sum(row["wall_seconds"] for row in rows)
+    show(tasks, results)
+    write_report(folder, config, tasks, results, seconds, interrupted)
+
+
+def run(task: str, job: Job, config: Config, way: jobs.Way) -> jobs.Row:
+    """Train all seeds of a job together; after Ctrl-C the row holds fewer steps."""
     init_key, sample_key = jax.random.split(jax.random.key(config.first_seed))
     params = jax.vmap(job.init)(jax.random.split(init_key, config.seeds))
     result = training.fit(
@@ -132,10 +122,10 @@ def run(
         key=None if job.sample is None else sample_key,
         carry=None if job.carry is None else jax.vmap(job.carry)(params),
         runs=config.seeds,
-        log=lambda step, metrics: advance(step),
+        log=lambda step, metrics: way.advance(step),
     )
     if result.steps == 0:
-        return None, result.interrupted
+        raise KeyboardInterrupt
     scores = jax.jit(jax.vmap(job.evaluate))(result.params)
     steps, curve = _smooth(result.values)
     row = Row(
@@ -154,11 +144,12 @@ def run(
         curve_steps=steps,
         curve=[_as_list(run) for run in curve],
     )
-    return row, result.interrupted
+    cut_short = {"cut_short": True} if result.interrupted else {}
+    return dataclasses.asdict(row) | cut_short
 
 
 def _smooth(values: np.ndarray, points: int = 20) -> tuple[list[int], np.ndarray]:
-    """Return the means of values [seeds, steps] over pieces, and where those end."""
+    """Return the last steps of some pieces, and the mean of each, [seeds, pieces]."""
     pieces = np.array_split(np.arange(values.shape[1]), min(points, values.shape[1]))
     means = np.stack([values[:, piece].mean(axis=1) for piece in pieces], axis=1)
     return [int(piece[-1]) + 1 for piece in pieces], means

@@ -10,9 +10,9 @@ from experiments import report
 from experiments.compare.job import Task
 
 LEGEND = (
-    "Scores are mean ± standard deviation over seeds, loss is the mean of the last "
-    "steps. Times and memory are those of all seeds together: compilation is apart, "
-    "memory is what XLA's analysis says that a chunk of steps allocates."
+    "Scores are mean ± standard deviation over seeds; loss is the mean of the last "
+    "steps. Times and memory are those of all seeds together; times are without "
+    "compilation; memory is what a chunk of steps allocates, by XLA's analysis."
 )
 
 
@@ -47,7 +47,7 @@ def tabulate(task: Task, rows: list[Any]) -> Cells:
 
 
 def show(chosen: list[Task], rows: list[Any]) -> None:
-    """Print one table for each task that has results, narrow enough for a terminal."""
+    """Print one table for each task that has results; hide columns if too wide."""
     console = report.wide_console()
     hidden = (
         {"batch", "steps", "compile s", "MiB"}
@@ -83,7 +83,7 @@ def show(chosen: list[Task], rows: list[Any]) -> None:
 
 
 def _heading(task: Task, network: str, rule: str, update: str) -> tuple[str, str]:
-    """Return what stands above the rows of a network, and what tells them apart."""
+    """Return the heading of a network's rows, and the label of this row."""
     updates = {job.update for job in task.jobs if job.network == network}
     if len(updates) == 1:
         return f"{network}, {update}", rule

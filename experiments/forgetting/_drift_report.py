@@ -9,7 +9,7 @@ from experiments import report
 from experiments.forgetting._online_regression import METHODS
 
 # Mean squared one-step errors, measured outside of this project: d = 5, walk 0.01,
-# noise 0.05, λ = 0.9, W = 20, T = 2000 after step 200, 5 seeds. None: it diverges.
+# noise 0.05, λ = 0.9, W = 20, T = 2000 after step 200, 5 seeds. None: diverged.
 MEASURED_RATES = (0.05, 0.2, 0.5, 1.0)
 MEASURED = {
     "sgd": (0.00861, 0.01031, None, None),
@@ -23,7 +23,7 @@ COLOURS = dict(zip(METHODS, ["C7", "C1", "C0", "C2", "C3"], strict=True))
 
 
 def show_walk(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print mean squared errors beside those measured elsewhere."""
+    """Print mean squared errors beside results measured elsewhere."""
     table = []
     for row in rows:
         if row["stream"] != "random walk":
@@ -39,17 +39,23 @@ def show_walk(rows: list[dict[str, Any]], config: Any) -> None:
         f"A linear model under drift, λ = {config.decay:g}: mean squared error",
         header,
         table,
-        f"Of one-step predictions after step {config.burn_in} of {config.steps}; mean "
-        f"(standard deviation) of {config.seeds} walks; noise alone makes 0.0025. A "
-        "walk counts as diverged where predictions of 0 are better. "
-        f"Steps of η times the gradient (sgd), or of η (1 − λ) times the "
-        f"sum of past ones; replay keeps {config.horizon} examples; rls has no η. "
+        "Mean squared error of one-step predictions, lower is better, after step "
+        f"{config.burn_in} of {config.steps}; mean ± standard deviation of "
+        f"{config.seeds} walks; noise alone gives 0.0025. A walk counts as diverged if "
+        "predicting 0 is better. "
+        "sgd steps by η times the gradient, others by η (1 − λ) times the sum of past "
+        f"gradients; replay keeps {config.horizon} examples; rls has no η. "
         "Measured: outside of this project, λ 0.9, 5 walks of 2000 steps.",
     )
 
 
-def show_weather(rows: list[dict[str, Any]], left_out: str) -> None:
-    """Print errors of tomorrow's maximum, or why there are none."""
+def show_left_out(reason: str) -> None:
+    """Print why the weather is left out."""
+    report.show_table("Seattle", [""], [["left out"]], reason)
+
+
+def show_weather(rows: list[dict[str, Any]]) -> None:
+    """Print errors of tomorrow's maximum."""
     for inputs in dict.fromkeys(row.get("inputs") for row in rows):
         mine = [row for row in rows if row.get("inputs") == inputs]
         if inputs is None:
@@ -66,19 +72,16 @@ def show_weather(rows: list[dict[str, Any]], left_out: str) -> None:
             f"Seattle, tomorrow's maximum from today's numbers ({inputs}): °C",
             ["", "η", "λ", "2014", "2015", *SEASONS],
             table,
-            "Root mean squared one-step errors, online since 2012; η and λ are those "
-            "that were best in 2014; seasons are of 2015. persistence: as today; "
-            "fixed: least squares on 2012–2014, not updated.",
+            "Root mean squared one-step errors, lower is better, online since 2012; η "
+            "and λ are those with the lowest error in 2014; seasons are of 2015. "
+            "persistence: as today; fixed: least squares on 2012–2014, not updated.",
         )
-    if left_out:
-        report.show_table("Seattle", [""], [["left out"]], left_out)
 
 
 def _mean(errors):
     if None in errors:
         return f"diverges ({errors.count(None)} of {len(errors)})"
-    spread = f" ({np.std(errors, ddof=1):.5f})" if len(errors) > 1 else ""
-    return f"{np.mean(errors):.5f}{spread}"
+    return report.mean_sd(errors)
 
 
 def _measured(method, rate):
@@ -89,7 +92,7 @@ def _measured(method, rate):
 
 
 def draw_walk(rows: list[dict[str, Any]], rates: np.ndarray) -> Figure:
-    """Draw errors against η, of each row's curve at rates, and one weight in time."""
+    """Draw each row's curve of errors against η, and one weight against time."""
     mine = [row for row in rows if row["stream"] == "random walk"]
     figure = Figure(figsize=(12, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -109,7 +112,7 @@ def draw_walk(rows: list[dict[str, Any]], rates: np.ndarray) -> Figure:
     left.set(xscale="log", yscale="log", ylim=(0.002, 0.05), xlabel="η")
     left.set(
         ylabel="mean squared one-step error",
-        title="A line ends where one walk diverges",
+        title="A line ends where a walk diverges",
     )
     path = mine[0]["path"]
     truth = np.array(path["truth"])

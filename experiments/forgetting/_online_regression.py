@@ -1,13 +1,13 @@
 """Five online methods for a linear model that changes.
 
-With past squared errors forgotten by a factor λ a step, and steps of η (1 − λ) times
-the sum of their gradients:
+Past squared errors are discounted by a factor λ per step. A step is η (1 − λ) times the
+sum of their gradients:
 
-    sgd          the newest gradient alone, times η
-    stored       all gradients, as they were
-    replay       all gradients again at the current weights, of the last W examples
-    two sums     the same without a horizon: R w − p
-    rls          no steps: the solution itself, at every step
+    sgd          the newest gradient only, times η
+    stored       all gradients, as computed when they were new
+    replay       gradients of the last W examples, computed anew at the current weights
+    two sums     as replay, without a horizon: R w − p
+    rls          no gradient steps: the least-squares solution, at every step
 """
 
 from collections.abc import Callable
@@ -87,7 +87,7 @@ def follow(
     decay: jax.Array,
     horizon: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Go once through a stream from w = 0.
+    """Run one method over a stream once, from w = 0.
 
     Args:
       method: a key of METHODS.
@@ -98,8 +98,8 @@ def follow(
       horizon: W.
 
     Returns:
-      Errors [T] of the predictions, each before its target is seen, and the weights
-      [T, d] after it.
+      Errors [T] of the predictions, each made before its target is seen, and the
+      weights [T, d] after the update.
     """
     init, step = METHODS[method](rate, decay, horizon)
 
@@ -122,7 +122,7 @@ def over_grid(
     decays: jax.Array,
     horizon: int,
 ) -> jax.Array:
-    """Return errors [λ, η, T] for all settings together."""
+    """Return errors [λ, η, T] of all settings, under vmap."""
     run = lambda rate, decay: follow(method, xs, ys, rate, decay, horizon)[0]
     over_rates = jax.vmap(run, in_axes=(0, None))
     return jax.vmap(over_rates, in_axes=(None, 0))(rates, decays)

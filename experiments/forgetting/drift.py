@@ -1,11 +1,10 @@
-"""Study `drift`: the forgetting factor on targets that change while they are learned.
+"""Study `drift`: the forgetting factor on targets that change during learning.
 
-First a linear model whose weights walk at random, beside figures measured outside of
-this project; then the weather of Seattle, tomorrow's maximum from today's numbers.
+First a linear model whose weights are a random walk, beside results measured outside of
+this project; then Seattle's weather: tomorrow's maximum temperature from today's data.
 """
 
 import dataclasses
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,12 @@ from experiments import data, report
 from experiments.forgetting import _drift_report
 from experiments.forgetting._online_regression import follow, METHODS, over_grid
 from experiments.harness.errors import DataError
+from experiments.harness.jobs import Job, Way
+from experiments.harness.options import above, all_of, at_least, given, within
+from experiments.harness.study import run_study, Study
 
 INPUTS, WALK, NOISE = 5, 0.01, 0.05
-CHOSEN, SCORED = "2014", "2015"  # the year to choose η and λ on, that to report
+CHOSEN, SCORED = "2014", "2015"  # years to choose η and λ on, and to report
 CURVE = np.geomspace(0.02, 1.5, 40)  # learning rates of the picture
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 DECAYS = (0.5, 0.9, 0.97, 0.99, 0.995, 0.999)
@@ -31,82 +33,74 @@ SHOWN = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Follow a linear model under drift with and without a forgetting factor."""
+class Config(Study):
+    """Does a forgetting factor help to follow a linear model that drifts?"""
+
+    QUICK = {"seeds": 2, "steps": 500, "burn_in": 100}
+    CHECKS = {
+        "horizon": at_least(1),
+        "decay": within(0, 1, ends="()"),
+        "rates": all_of(given, above(0)),
+    }
 
     seeds: int = 5
-    """How many random walks, under vmap."""
+    """How many random walks, run together under vmap."""
     steps: int = 2000
     """Length of each walk."""
     burn_in: int = 200
-    """How many steps at the start are left out of the mean error."""
+    """How many steps at the start the mean error leaves out."""
     rates: tuple[float, ...] = (0.05, 0.2, 0.5, 1.0)
-    """Learning rates η; sums of past gradients are stepped along by η (1 − λ)."""
+    """Learning rates η; a step along a sum of past gradients is scaled by η (1 − λ)."""
     decay: float = 0.9
     """Forgetting factor λ of the walks; for the weather it is chosen from a grid."""
     horizon: int = 20
     """How many examples are replayed, W."""
     weather: bool = True
-    """Whether to take the weather too, which is fetched once if it is not there."""
-    out: Path | None = None
-    """Folder to write to; by default runs/drift-<time>."""
+    """Whether to run on the weather too; its data are downloaded once if missing."""
 
-    def __post_init__(self):
-        """Check the options."""
-        for name in ("seeds", "horizon"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}."
-                )
+    def check(self) -> None:
+        """Check that steps are left after the burn-in."""
         if not 0 <= self.burn_in < self.steps:
             raise ValueError(
                 f"burn_in must be within 0 <= burn_in < steps = {self.steps}, got "
                 f"{self.burn_in}."
             )
-        if not 0 < self.decay < 1:
-            raise ValueError(f"decay must be within 0 < decay < 1, got {self.decay}.")
-        if not self.rates or not all(rate > 0 for rate in self.rates):
-            raise ValueError(f"rates must be positive, got {self.rates}.")
 
 
 def main(config: Config) -> report.Result:
-    """Follow all streams, show tables, and write them to a folder with pictures."""
-    folder = report.make_folder("drift", config.out)
-    report.write_config(folder, config)
-    rows, interrupted, start = [], False, time.perf_counter()
+    """Run all methods on all streams; write tables and pictures, and show them."""
+    return run_study("drift", config, _jobs, _finish)
+
+
+def _jobs(config: Config) -> list[Job]:
+    """Return a job for each stream and method; say if the weather is left out."""
+    jobs = [
+        Job(f"random walk, {name}", 1, partial(_walk_row, config, name))
+        for name in METHODS
+    ]
     weather, left_out = _weather(config)
-    jobs = {
-        f"random walk, {name}": partial(_walk_row, config, name) for name in METHODS
-    }
-    if weather is not None:
-        for inputs in SHOWN:
-            for name in (*METHODS, "persistence", "fixed"):
-                job = partial(_weather_row, config, weather, inputs, name)
-                jobs[f"Seattle, {inputs}, {name}"] = job
-    try:
-        with report.Progress(len(jobs)) as progress:
-            for what, job in jobs.items():
-                progress.begin(what, 1)
-                rows.append(job())
-                report.append_row(folder, rows[-1])
-                progress.advance(1)
-    except KeyboardInterrupt:
-        interrupted = True
+    if weather is None:
+        _drift_report.show_left_out(left_out)
+        return jobs
+    for inputs in SHOWN:
+        for name in (*METHODS, "persistence", "fixed"):
+            run = partial(_weather_row, config, weather, inputs, name)
+            jobs.append(Job(f"Seattle, {inputs}, {name}", 1, run))
+    return jobs
+
+
+def _finish(folder: Path, config: Config, rows: list[dict[str, Any]]) -> None:
     _drift_report.show_walk(rows, config)
-    _drift_report.show_weather(rows, left_out)
-    if rows and not interrupted:
-        picture = _drift_report.draw_walk(rows, CURVE)
-        report.save_picture(folder, "drift", picture)
-        if weather is not None:
-            report.save_picture(folder, "seattle", _drift_report.draw_weather(rows))
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
+    _drift_report.show_weather(rows)
+    report.save_picture(folder, "drift", _drift_report.draw_walk(rows, CURVE))
+    if any(row["stream"] == "seattle" for row in rows):
+        report.save_picture(folder, "seattle", _drift_report.draw_weather(rows))
 
 
 def walks(config: Config) -> tuple[jax.Array, jax.Array, np.ndarray]:
     """Return xs [seeds, T, d], ys [seeds, T] and the true weights [seeds, T, d]."""
     streams = []
-    for seed in range(config.seeds):
+    for seed in range(config.first_seed, config.first_seed + config.seeds):
         numbers = np.random.default_rng(seed)
         shape = config.steps, INPUTS
         w = np.cumsum(WALK * numbers.normal(size=shape), axis=0)
@@ -117,8 +111,9 @@ def walks(config: Config) -> tuple[jax.Array, jax.Array, np.ndarray]:
     return jnp.asarray(xs), jnp.asarray(ys), ws
 
 
-def _walk_row(config: Config, name: str) -> dict[str, Any]:
+def _walk_row(config: Config, name: str, way: Way) -> dict[str, Any]:
     """Return mean squared errors of each seed, for each learning rate, and a path."""
+    del way
     xs, ys, truth = walks(config)
     rates = np.array([*config.rates, *CURVE])
     means, paths = _follow_walks(config, name, xs, ys, rates)
@@ -146,7 +141,7 @@ def _walk_row(config: Config, name: str) -> dict[str, Any]:
 def _follow_walks(config, name, xs, ys, rates) -> tuple[np.ndarray, np.ndarray]:
     """Return mean squared errors [seeds, η] and first weights [seeds, η, T].
 
-    Errors are inf where predictions of 0 are better.
+    An error is inf if predicting 0 is better.
     """
     decay = jnp.asarray(config.decay)
 
@@ -165,25 +160,26 @@ def _follow_walks(config, name, xs, ys, rates) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _weather(config: Config) -> tuple[data.SeattleWeather | None, str]:
-    """Return the data, or why they are left out."""
+    """Return the data, or the reason why they are left out."""
     if not config.weather:
         return None, "as asked (--no-weather)"
     try:
         return data.seattle_weather(), ""
-    except DataError as problem:  # no network, and no copy at hand
+    except DataError as problem:  # no network, and no local copy
         return None, str(problem)
 
 
 def _weather_row(
-    config: Config, weather: data.SeattleWeather, inputs: str, name: str
+    config: Config, weather: data.SeattleWeather, inputs: str, name: str, way: Way
 ) -> dict[str, Any]:
     """Return daily errors, in °C, at the η and λ that were best in CHOSEN."""
+    del way
     xs, ys, scale = tomorrow(weather, SHOWN[inputs])
     days = weather.dates[1:]
     years = days.astype("datetime64[Y]").astype(str)
     if name == "persistence":
         errors, setting = np.diff(weather.temp_max), {}
-    elif name == "fixed":  # least squares on all that is before the year scored
+    elif name == "fixed":  # least squares on all years before SCORED
         before = years < SCORED
         w = np.linalg.lstsq(xs[before], ys[before], rcond=None)[0]
         errors, setting = scale * (ys - xs @ w), {}
@@ -204,7 +200,7 @@ def _weather_row(
 
 def _grid(name, xs, ys, horizon) -> tuple[np.ndarray, list[dict[str, float]]]:
     """Return errors [settings, T] and the settings."""
-    rates = RATES if name != "rls" else RATES[:1]  # which has none
+    rates = RATES if name != "rls" else RATES[:1]  # rls has no learning rate
     decays = DECAYS if name != "sgd" else DECAYS[:1]
     examples = jnp.asarray(xs), jnp.asarray(ys)
     errors = over_grid(name, *examples, jnp.array(rates), jnp.array(decays), horizon)
@@ -223,7 +219,7 @@ def tomorrow(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Return inputs [T, 1 + names], the next day's maximum [T], and its unit in °C.
 
-    All are in units of their deviation from the mean of the first year, 2012.
+    All are standardised by mean and standard deviation of the first year, 2012.
     """
     first = weather.dates < np.datetime64("2013-01-01")
     columns = {name: getattr(weather, name) for name in {*names, "temp_max"}}
@@ -238,7 +234,7 @@ def tomorrow(
 
 
 def rms(errors: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Return the root of the mean square over chosen days, inf where it diverged."""
+    """Return the root mean square over chosen days; inf if it diverged."""
     with np.errstate(all="ignore"):
         mean = np.sqrt(np.mean(np.square(errors[..., chosen]), axis=-1))
     return np.nan_to_num(mean, nan=np.inf)

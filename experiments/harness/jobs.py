@@ -106,12 +106,6 @@ def time_taken(result: training.FitResult) -> Row:
     }
 
 
-def check_resume(config: Any) -> None:
-    """Check that what is to be resumed is said to be somewhere."""
-    if config.resume and config.out is None:
-        raise ValueError("resume needs out, the folder of the run to go on with.")
-
-
 def open_run(
     study: str,
     config: Config,

@@ -1,4 +1,4 @@
-"""Tables and pictures of `online_learning`, and what they are set beside."""
+"""Tables and pictures of `online_learning`, and the published results."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ COSINES = {
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print errors and cosines beside the published ones, and in which order."""
+    """Print errors and cosines beside the published ones, and the order of rules."""
     systems = list(dict.fromkeys(row["system"] for row in rows))
     rules = list(dict.fromkeys(row["rule"] for row in rows))
     header = [""]
@@ -46,19 +46,21 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         f"NMSE after {config.steps} steps, n = {config.units}",
         header,
         lines,
-        "Squared error of one step ahead, in units of the variance, as met while "
-        f"learning: the mean of the last five episodes of {config.episode} steps. Mean "
-        f"(standard deviation) of {config.seeds} seeds. Published: n = 64 after 15,000 "
-        "steps, 10 seeds (truncated: 5). truncated (h; h′) learns every h′ steps only.",
+        "Squared error of one step ahead during learning, in units of the variance, "
+        f"lower is better: the mean of the last five episodes of {config.episode} "
+        f"steps; mean ± standard deviation of {config.seeds} seeds. Published: "
+        "n = 64 after 15,000 steps, mean (standard deviation) of 10 seeds (truncated: "
+        "5). truncated (h; h′) updates only every h′ steps.",
     )
     found = cosines(rows)
     report.show_table(
         "Cosine to exact RTRL, and time",
         ["", *(SYSTEMS[system].title for system in systems), "all", "published", "ms"],
         [_cosine_line(rows, rule, systems, found) for rule in rules],
-        "Of the gradient of parameters that the carry depends on, averaged over the "
-        "second half of the episodes in which it is taken, then over seeds and systems."
-        f" Highest first, here: {_order(found)}. Published: "
+        "Cosine of the gradient of the parameters that affect the carry, higher is "
+        "better: averaged over the second half of the episodes in which it is "
+        f"measured, then over seeds and systems. Highest first, here: {_order(found)}. "
+        "Published: "
         f"{_order({name: COSINES[name] for name in found if name in COSINES})}. "
         "ms: of one step, all seeds together, without the comparison.",
     )
@@ -83,8 +85,7 @@ def _find(rows: list[dict[str, Any]], rule: str, system: str) -> dict[str, Any] 
 def _errors(row: dict[str, Any] | None) -> str:
     if row is None:
         return "—"
-    mean, deviation = (float(f(row["nmse"])) for f in (np.mean, np.std))
-    return f"{_short(mean)} ({_short(deviation)})"
+    return report.mean_sd(row["nmse"])
 
 
 def _cosine_line(rows, rule, systems, found) -> list[str]:
@@ -97,10 +98,6 @@ def _cosine_line(rows, rule, systems, found) -> list[str]:
     line.append(f"{COSINES[rule]:.3f}" if rule in COSINES else "—")
     times = [row["ms_per_step"] for row in mine if row and row["ms_per_step"]]
     return [rule, *line, f"{np.median(times):.2f}" if times else "?"]
-
-
-def _short(value: float) -> str:
-    return f"{value:.4f}".removeprefix("0")
 
 
 def _order(found: dict[str, float]) -> str:

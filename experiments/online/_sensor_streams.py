@@ -1,7 +1,6 @@
-"""Two streams of sensors, as they come: nothing in them looks ahead.
+"""Two sensor streams, without look-ahead.
 
-Inputs are scaled by constants, known before the first of them, and never by statistics
-of the stream.
+Inputs are scaled by constants fixed beforehand, never by statistics of the stream.
 """
 
 from collections.abc import Callable
@@ -17,28 +16,28 @@ from experiments import data
 IMPOSSIBLE = np.datetime64("2013-05-09T02")  # 13 °F, between hours of 57 °F
 CHANGE = 2.0  # °F an hour, in which changes of temperature are predicted
 HERTZ = 9
-LAGS = {"robot": 10, "weather": 48}  # steps that linear models look back
+LAGS = {"robot": 10, "weather": 48}  # past steps that linear models see
 
 
 class Stream(NamedTuple):
-    """What comes in, what is to be said of it, and how that is scored."""
+    """Inputs, targets, and how predictions are scored."""
 
     xs: np.ndarray  # [T, d]
     targets: np.ndarray  # [T] classes, or numbers
-    mask: np.ndarray  # [T]: False where nothing was measured
+    mask: np.ndarray  # [T]: False where a measurement is missing
     reset: np.ndarray  # [T]: True after a gap
     outputs: int
     loss: Callable[[jax.Array, jax.Array], jax.Array]  # (y, target) -> []
-    error: Callable[[jax.Array, jax.Array], jax.Array]  # what is scored, mean of it
-    held_out: int  # from this step on others have scored
+    error: Callable[[jax.Array, jax.Array], jax.Array]  # score; its mean is reported
+    held_out: int  # first step of the test set of published results
     times: np.ndarray  # [T]
     unit: str  # of times
 
 
 def robot(steps: int | None = None) -> Stream:
-    """24 distances to what is around a robot, and which of four ways it turns.
+    """Return a robot's 24 distance sensors, and which of four ways it turns.
 
-    The action is that of the same moment; it is never fed back.
+    The action belongs to the same step; it is never fed back.
     """
     readings, actions = data.wall_following()
     steps = len(actions) if steps is None else min(steps, len(actions))
@@ -57,10 +56,9 @@ def robot(steps: int | None = None) -> Stream:
 
 
 def weather(steps: int | None = None) -> Stream:
-    """JFK hour by hour, and by how much it is warmer an hour later.
+    """Return JFK's hourly weather, and the temperature change in the next hour.
 
-    Hours that are left out, and one that cannot be, are padding, after which the
-    network starts anew.
+    Missing hours, and an impossible one, are padding; after them the carry is reset.
     """
     found = data.nyc_weather("JFK")
     hour = (found.hours - found.hours[0]).astype(int)
@@ -95,18 +93,18 @@ def weather(steps: int | None = None) -> Stream:
     )
 
 
-# Of temperature, dew point, humidity, wind speed, precipitation, pressure: round
-# numbers of a temperate climate.
+# Round numbers of a temperate climate for temperature, dew point, humidity, wind speed,
+# precipitation and pressure.
 MEANS = np.array([50, 40, 60, 10, 0, 1015.0])
 SCALES = np.array([20, 20, 20, 10, 0.1, 10.0])
 STREAMS = {"robot": robot, "weather": weather}
 
 
 def lagged(stream: Stream, name: str) -> np.ndarray:
-    """Return what linear models are shown, [T, features], its last column 1.
+    """Return the inputs of linear models, [T, features]; the last column is 1.
 
-    Of the robot that is all of the last steps; of the weather, all numbers of the hour,
-    and the temperatures of the hours before.
+    For the robot these are all inputs of the last steps; for the weather, all inputs of
+    the hour, and the temperatures of the hours before.
     """
     shown = stream.xs if name == "robot" else stream.xs[:, :1]
     parts = [stream.xs] + [
@@ -118,7 +116,7 @@ def lagged(stream: Stream, name: str) -> np.ndarray:
 
 
 def _last_known(table: np.ndarray) -> np.ndarray:
-    """Fill what is missing with what was there before, or else with a mean."""
+    """Replace missing values by the last known one, or else by a mean."""
     index = np.where(np.isfinite(table), np.arange(len(table))[:, None], 0)
     index = np.maximum.accumulate(index, axis=0)
     filled = np.take_along_axis(table, index, axis=0)

@@ -1,6 +1,6 @@
 """Methods compared in `streaming`: networks that learn at every step, and baselines.
 
-Each method says how it did at each step before it was told the answer, [.., T].
+Each method returns its score at each step, taken before it sees the target, [.., T].
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from experiments.online._sensor_streams import Stream
 
 
 class Scores(NamedTuple):
-    """Of each setting and seed at each step, [settings, seeds, T]."""
+    """Scores of each setting and seed at each step, [settings, seeds, T]."""
 
     losses: np.ndarray | None
     errors: np.ndarray
@@ -28,13 +28,13 @@ class Scores(NamedTuple):
 
 
 def linear(inputs: int, outputs: int) -> Network:
-    """Return a model that remembers nothing: of it any rule is backpropagation."""
+    """Return a linear model without memory; on it every rule is backpropagation."""
     init = lambda key: jnp.zeros((inputs, outputs))
     return Network(lambda w, carry, x: (carry, x @ w), init, lambda w: ())
 
 
 def truncated(lookback: int) -> Callable[..., OnlineRule]:
-    """Return truncated BPTT as an online rule: errors travel back so many steps."""
+    """Return truncated BPTT as an online rule; errors travel back `lookback` steps."""
 
     def make(step, loss):
         rule = gradients.truncated_bptt(step, loss, every=1, lookback=lookback)
@@ -43,7 +43,7 @@ def truncated(lookback: int) -> Callable[..., OnlineRule]:
         def init(params, carry, inputs, *, initial=None):
             zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), inputs)
             idle = {"mask": jnp.zeros(1, bool), "reset": jnp.zeros(1, bool)}
-            stream = gradients.stream(carry)  # after a first step, it keeps its shape
+            stream = gradients.stream(carry)  # one idle step fixes the shape of it
             (_, stream), _ = rule(params, stream, *once(zeros), **idle, initial=initial)
             return stream
 
@@ -67,11 +67,12 @@ def learn(
     rates: tuple[float, ...],
     seeds: int,
     xs: np.ndarray | None = None,
+    first_seed: int = 0,
 ) -> Scores:
-    """Learn at every step by Adam, once through; all rates and seeds together."""
+    """Learn at every step by Adam, in one pass; all rates and seeds under vmap."""
     rule = make_rule(network.step, stream.loss)
     course = partial(_course, stream, network, rule, stream.xs if xs is None else xs)
-    keys = jax.random.split(jax.random.key(0), seeds)
+    keys = jax.random.split(jax.random.key(first_seed), seeds)
     all_of_them = jax.vmap(jax.vmap(course, in_axes=(None, 0)), in_axes=(0, None))
     losses, errors = jax.jit(all_of_them)(jnp.asarray(rates), keys)
     settings = tuple({"learning_rate": rate} for rate in rates)
@@ -92,7 +93,7 @@ def _course(stream, network, rule, xs, rate, key):
         pick = lambda flag, a, b: jax.tree.map(partial(jnp.where, flag), a, b)
         _, y = network.step(
             params, pick(options["reset"], initial, state.carry), x
-        )  # what it says before it knows
+        )  # the prediction, before the update
         value, grads, state = rule.update(params, state, x, target, **options)
         change, new = adam.update(grads, opt_state, params)
         pair = optax.apply_updates(params, change), new
@@ -105,7 +106,7 @@ def _course(stream, network, rule, xs, rate, key):
 
 
 def least_squares(stream: Stream, xs: np.ndarray, decays: tuple[float, ...]) -> Scores:
-    """Solve a linear model at every step, classes as 0 and 1, forgetting by λ."""
+    """Fit a linear model at every step, with forgetting factor λ; classes one-hot."""
     with double_precision():
         targets = jnp.asarray(stream.targets)
         ys = jax.nn.one_hot(targets, stream.outputs) if stream.outputs > 1 else targets
@@ -131,13 +132,13 @@ def least_squares(stream: Stream, xs: np.ndarray, decays: tuple[float, ...]) -> 
 
 
 def persistence(stream: Stream) -> Scores:
-    """Predict that nothing changes."""
+    """Predict no change."""
     y = jnp.zeros((len(stream.targets), 1))
     return _constant(stream, y)
 
 
 def majority(stream: Stream) -> Scores:
-    """Predict classes as often as they have been until now, one more of each."""
+    """Predict the class frequencies so far, with one more of each (Laplace)."""
     seen = np.cumsum(np.eye(stream.outputs)[stream.targets], axis=0)
     before = 1 + np.concatenate([np.zeros((1, stream.outputs)), seen[:-1]])
     return _constant(stream, jnp.log(before / before.sum(axis=1, keepdims=True)))

@@ -1,4 +1,4 @@
-"""Tables and the picture of `streaming`, and what they are set beside."""
+"""Tables and the picture of `streaming`, and results measured elsewhere."""
 
 from typing import Any
 
@@ -16,12 +16,12 @@ ERRORS = {
     "robot": "error rate until now, %",
     "weather": "root mean square error until now, °F",
 }
-# Measured outside of this project, off line: trained on what is before.
+# Measured outside of this project: offline models, trained on the data before.
 NOTES = {
     "robot": "Held out: the last quarter, on which models that were trained on the "
     "rest have, measured outside of this project, majority 59.4, logistic regression "
     "28.5, with 9 past steps 23.0, an MLP 24-32-4 9.9. Loss: cross-entropy "
-    "in nats, where η is no longer chosen. ",
+    "in nats, after the first part. ",
     "weather": "Held out: the last fifth, on which models that were trained on the "
     "rest have, measured outside of this project with gaps ignored, persistence 1.61, "
     "ridge regression on 48 hours 1.47. ",
@@ -29,27 +29,26 @@ NOTES = {
 
 
 def score(stream: str, errors: np.ndarray) -> float:
-    """Return what is shown of the errors of some steps."""
+    """Return the error rate in %, or the root mean square error, of some steps."""
     mean = float(errors.mean(dtype=float))
     return 100 * mean if stream == "robot" else float(np.sqrt(mean))
 
 
-def show(
-    rows: list[dict[str, Any]],
-    config: Any,
-    streams: dict[str, Stream],
-    left_out: dict[str, str],
-) -> None:
-    """Print the errors of each stream as it was met, or why there are none."""
+def show_left_out(left_out: dict[str, str]) -> None:
+    """Print why streams are left out."""
     for name, reason in left_out.items():
         report.show_table(TITLES[name], [""], [["left out"]], reason)
+
+
+def show(rows: list[dict[str, Any]], config: Any, streams: dict[str, Stream]) -> None:
+    """Print the errors on each stream."""
     for name, stream in streams.items():
         table = []
         for row in [row for row in rows if row["stream"] == name]:
             line = [row["method"], _setting(row)]
             line += [_mean_sd(row[part]) for part in ("all", "after", "held_out")]
             if name == "robot":
-                line.append(_mean_sd(row.get("loss_after"), 3))
+                line.append(_mean_sd(row.get("loss_after")))
             table.append([*line, f"{row['seconds']:.1f}"])
         if not table:
             continue
@@ -57,19 +56,19 @@ def show(
         header = ["", "η or λ", "all", f"after {first}", "held out"]
         header += ["loss"] if name == "robot" else []
         note = (
-            f"{int(stream.mask.sum())} steps, each scored before it is learned from; "
-            f"mean (standard deviation) of {config.seeds} networks of "
-            f"{config.units} units. η of Adam and λ of recursive least squares were "
-            f"best on the first {first}. Seconds are of all settings and seeds "
-            "together, with compilation. Truncated BPTT takes its last steps again "
-            "with the newest params; what online rules remember was made by older "
-            "ones. " + NOTES[name]
+            f"{int(stream.mask.sum())} steps, each scored before it is learned; lower "
+            f"is better; mean ± standard deviation of {config.seeds} networks of "
+            f"{config.units} units. η of Adam and λ of recursive least squares have "
+            f"the lowest loss on the first {first}. Seconds are of all settings and "
+            "seeds together, with compilation. Truncated BPTT computes its last steps "
+            "anew with the newest params; the influence of online rules comes from "
+            "older params. " + NOTES[name]
         )
         report.show_table(TITLES[name], [*header, "s"], table, note + _repeats(stream))
 
 
 def draw(rows: list[dict[str, Any]], config: Any, streams: dict[str, Stream]) -> Figure:
-    """Draw how often each method has been wrong until now, a panel for each stream."""
+    """Draw the error of each method up to each time, a panel for each stream."""
     names = [name for name in streams if any(row["stream"] == name for row in rows)]
     figure = Figure(figsize=(7.5 * len(names), 5.5), layout="constrained")
     axes = figure.subplots(1, len(names), squeeze=False)[0]
@@ -106,15 +105,14 @@ def _setting(row: dict[str, Any]) -> str:
     return "" if value is None else f"{value:g}"
 
 
-def _mean_sd(values: list[float] | None, digits: int = 2) -> str:
-    if values is None:
-        return ""
-    mean = f"{np.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} ({np.std(values, ddof=1):.{digits}f})"
+def _mean_sd(values: list[float] | None) -> str:
+    return "" if values is None else report.mean_sd(values)
 
 
 def _repeats(stream: Stream) -> str:
     if stream.outputs == 1:
         return ""
     same = 100 * np.mean(stream.targets[1:] == stream.targets[:-1])
-    return f"An action equals the one before in {same:.1f} %, which no method is told."
+    return (
+        f"An action equals the one before in {same:.1f} % of steps; no input says it."
+    )

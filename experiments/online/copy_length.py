@@ -45,10 +45,10 @@ class Config(Study):
 
     QUICK = {
         "cells": ("tanh",),
-        "rules": ("rtrl", "snap_1", "uoro"),
+        "rules": ("rtrl", "snap_1"),
         "truncations": ((1, 4),),
         "units": 8,
-        "steps": 4000,
+        "steps": 3000,
         "seeds": 2,
     }
     CHECKS = {

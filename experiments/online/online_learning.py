@@ -1,17 +1,17 @@
-"""Predicting chaotic series online: who follows exact RTRL, and who predicts well.
+"""Online prediction of chaotic series: errors, and cosines to exact RTRL.
 
-A tanh network sees the first coordinate of a chaotic system and predicts the next one.
-It learns at every step; after an episode the state and the influence are put back to
-zero. Two things are measured: the error of prediction, in units of the variance of the
-series (NMSE), and the cosine of each rule's gradient with that of exact RTRL at the
-same parameters, along the course of the rule.
+A tanh network reads the first coordinate of a chaotic system and predicts its next
+value. It updates at every step; after each episode the state and the influence are set
+to zero. The study measures two things: the prediction error in units of the variance of
+the series (NMSE), and the cosine between each rule's gradient and that of exact RTRL at
+the same parameters, along the training of the rule.
 
-As the influence begins anew at each episode, exact RTRL needs to run beside a rule in
-those episodes only in which the cosine is taken. It is that of the parameters that the
-carry depends on, of the mean over the batch: the readout's gradient is exact for all. A
-cosine is the mean over the second half of an episode, as in its first steps there is
-little of a past to get wrong. KF-RTRL and UORO go back through the last step exactly
-here, so that they follow RTRL more closely than as published.
+The influence starts anew at each episode, so exact RTRL runs beside a rule only in the
+episodes in which the cosine is measured. The gradient is that of the parameters that
+affect the carry, averaged over the batch; the readout's gradient is exact for all
+rules. A cosine is the mean over the second half of an episode, because the first steps
+have little past. KF-RTRL and UORO differentiate the last step exactly here, so they
+follow RTRL more closely than as published.
 
 At the size of the published table:
 `python -m experiments online_learning --steps 15000 --seeds 10`.
@@ -19,8 +19,7 @@ At the size of the published table:
 
 import dataclasses
 import time
-from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,9 @@ import optax
 
 from bpvariants import gradients
 from experiments import report
-from experiments.harness.options import check_at_least_one
+from experiments.harness.jobs import Job, Way
+from experiments.harness.options import above, at_least, known
+from experiments.harness.study import run_study, Study
 from experiments.online import (
     _dynamical_systems,
     _online_learning_report,
@@ -42,41 +43,57 @@ from experiments.online._predictor import Learner
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Predict Hénon, Mackey–Glass and Lorenz online, beside a published table."""
+class Config(Study):
+    """Which online rules follow exact RTRL on chaotic series, and predict them well?
+
+    The results of Hénon, Mackey–Glass and Lorenz are shown beside a published table.
+    """
+
+    QUICK = {
+        "systems": ("henon", "lorenz"),
+        "rules": ("rtrl", "snap_1", "uoro"),
+        "truncations": ((25, 25),),
+        "units": 8,
+        "batch": 4,
+        "steps": 1000,
+        "compared": 3,
+        "seeds": 2,
+    }
+    CHECKS = {
+        "units batch steps episode compared": at_least(1),
+        "systems": known(_dynamical_systems.SYSTEMS),
+        "rules": known(_rules.RULES),
+        "learning_rate": above(0),
+    }
 
     systems: tuple[str, ...] = tuple(_dynamical_systems.SYSTEMS)
-    """Of henon, mackey_glass, lorenz."""
+    """Chaotic systems: henon, mackey_glass, lorenz."""
     rules: tuple[str, ...] = tuple(_rules.RULES)
-    """Online rules, of those in experiments/online/_rules.py."""
+    """Online rules: rtrl, snap_1, rflo, kf_rtrl, uoro."""
     random_feedback: bool = True
-    """Whether to add RFLO with random feedback, which its name means, to that with the
+    """Whether to add RFLO with random feedback, as published, to RFLO with the
     readout's own weights."""
     truncations: tuple[tuple[int, int], ...] = ((25, 25), (1, 25))
-    """Pairs (h′, h) of truncated BPTT: errors travel back h steps, every h′; it learns
-    as often."""
+    """Pairs (h′, h) of truncated BPTT: errors travel back h steps, and it updates
+    every h′ steps."""
     units: int = 64
-    """Of the tanh network."""
+    """Hidden units of the tanh network."""
     batch: int = 8
-    """Streams side by side, of one system."""
+    """Streams of one system in a mini-batch."""
     steps: int = 5000
     """Updates of online rules, a multiple of episode; 15,000 in the table."""
     episode: int = 200
-    """Steps after which state and influence are put back to zero."""
+    """Steps after which the state and the influence are set to zero."""
     compared: int = 5
-    """Episodes in which the cosine is taken, evenly spread, the last among them."""
+    """Episodes in which the cosine is measured, evenly spaced; the last is one."""
     learning_rate: float = 1e-3
-    """Of Adam, for all."""
+    """Learning rate of Adam, for all rules."""
     seeds: int = 3
-    """Independent networks and streams, together; 10 in the table."""
-    out: Path | None = None
-    """Folder to write to; by default runs/online_learning-<time>."""
+    """Independent networks and streams, trained together under vmap; 10 in the
+    table."""
 
-    def __post_init__(self):
-        """Check the options."""
-        check_at_least_one(
-            self, "units", "batch", "steps", "episode", "compared", "seeds"
-        )
+    def check(self) -> None:
+        """Check that steps and truncations fit the episode."""
         if self.steps % self.episode:
             raise ValueError(
                 f"steps must be a multiple of episode={self.episode}, got {self.steps}."
@@ -87,57 +104,44 @@ class Config:
                     "truncations must be pairs (h′, h) with 1 ≤ h′ ≤ h, and h′ must "
                     f"divide episode={self.episode}; got {(every, lookback)}."
                 )
-        unknown = set(self.systems) - set(_dynamical_systems.SYSTEMS)
-        if unknown:
-            raise ValueError(
-                f"systems must be some of {', '.join(_dynamical_systems.SYSTEMS)}; got "
-                f"{', '.join(sorted(unknown))}."
-            )
-        if not self.learning_rate > 0:
-            raise ValueError(
-                f"learning_rate must be positive, got {self.learning_rate}."
-            )
-        _rules.check_rules(self.rules)
 
 
 def main(config: Config) -> report.Result:
-    """Learn each system by each rule, show it beside the published table, write it."""
-    folder = report.make_folder("online_learning", config.out)
-    report.write_config(folder, config)
-    rows, interrupted, start = [], False, time.perf_counter()
-    chosen = learners(config)
-    data = {name: episodes(config, name) for name in config.systems}
-    try:
-        with report.Progress(len(chosen) * len(data)) as progress:
-            for rule, learner in chosen.items():
-                for system in data:
-                    progress.begin(f"{rule}, {system}", config.steps)
-                    row, stopped = _row(config, learner, data[system], progress.advance)
-                    if row is not None:
-                        rows.append({"rule": rule, "system": system} | row)
-                        report.append_row(folder, rows[-1])
-                    if stopped:
-                        raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        interrupted = True
+    """Learn each system by each rule; show the results beside the published table."""
+    return run_study("online_learning", config, _jobs, _finish)
+
+
+def _jobs(config: Config) -> list[Job]:
+    """Return a job for each rule and system."""
+    series = cache(partial(episodes, config))
+
+    def train(rule, learner, system, way):
+        row = _train(config, learner, series(system), way)
+        return {"rule": rule, "system": system} | row
+
+    return [
+        Job(f"{rule}, {system}", config.steps, partial(train, rule, learner, system))
+        for rule, learner in learners(config).items()
+        for system in config.systems
+    ]
+
+
+def _finish(folder: Path, config: Config, rows: list[dict[str, Any]]) -> None:
     _online_learning_report.show(rows, config)
-    if rows:
-        picture = _online_learning_report.draw_errors(rows)
-        report.save_picture(folder, "errors", picture)
+    picture = _online_learning_report.draw_errors(rows)
+    report.save_picture(folder, "errors", picture)
     if _online_learning_report.cosines(rows):
         picture = _online_learning_report.draw_cosines(rows)
         report.save_picture(folder, "cosines", picture)
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
 
 
 def episodes(config: Config, system: str) -> np.ndarray:
-    """Return a series in episodes, [E, seeds, T + 1, batch].
+    """Return a series cut into episodes, [E, seeds, T + 1, batch].
 
-    The last number of one, which it only predicts, is the first of the next.
+    The last value of an episode is only predicted; the next episode begins with it.
     """
-    streams = config.seeds * config.batch
-    u = _dynamical_systems.series(system, config.steps + 1, streams)
+    streams, seed = config.seeds * config.batch, config.first_seed
+    u = _dynamical_systems.series(system, config.steps + 1, streams, seed)
     count = config.steps // config.episode
     starts = config.episode * np.arange(count)[:, None]
     u = u[starts + np.arange(config.episode + 1)[None]]
@@ -146,14 +150,16 @@ def episodes(config: Config, system: str) -> np.ndarray:
 
 
 def learners(config: Config) -> dict[str, Learner]:
-    """Return how to learn by each rule: the online ones, then truncated BPTT."""
+    """Return the learner of each rule: online rules first, then truncated BPTT."""
     network = _predictor.step, _predictor.loss
     adam = optax.adam(config.learning_rate)
     chosen = {}
     rules = {name: _rules.RULES[name] for name in config.rules}
     if config.random_feedback:
         feedback = gradients.random_feedback(
-            jax.random.key(2), jnp.zeros(()), jnp.zeros(config.units)
+            jax.random.key(3 * config.first_seed + 2),
+            jnp.zeros(()),
+            jnp.zeros(config.units),
         )
         rules["rflo_random"] = partial(gradients.rflo, feedback=feedback)
     for name, make in rules.items():
@@ -167,18 +173,19 @@ def learners(config: Config) -> dict[str, Learner]:
     return chosen
 
 
-def _row(
-    config: Config, learner: Learner, data: np.ndarray, advance: Callable[[int], None]
-) -> tuple[dict[str, Any] | None, bool]:
-    """Learn one system by one rule; return what came out, and if Ctrl-C ended it."""
-    keys = jax.random.split(jax.random.key(1), config.seeds)
+def _train(
+    config: Config, learner: Learner, data: np.ndarray, way: Way
+) -> dict[str, Any]:
+    """Learn one system by one rule; after Ctrl-C the row holds finished episodes."""
+    first = 3 * config.first_seed
+    keys = jax.random.split(jax.random.key(first + 1), config.seeds)
     params = jax.vmap(lambda key: _predictor.init(key, config.units))(
-        jax.random.split(jax.random.key(0), config.seeds)
+        jax.random.split(jax.random.key(first), config.seeds)
     )
     adam = optax.adam(config.learning_rate)
     pair = params, jax.vmap(adam.init)(params)
     at = np.unique(np.linspace(0, len(data), config.compared + 1)[1:].astype(int) - 1)
-    values, cosines, seconds, stopped = [], [], [], False
+    values, cosines, seconds, cut_short = [], [], [], False
     try:
         for i, u in enumerate(data):
             start = time.perf_counter()
@@ -190,14 +197,14 @@ def _row(
                 cosines.append(np.asarray(cosine, float))
             if run is learner.learn:
                 seconds.append(time.perf_counter() - start)
-            advance((i + 1) * config.episode)
+            way.advance((i + 1) * config.episode)
     except KeyboardInterrupt:
-        stopped = True
-    if not values:
-        return None, stopped
+        if not values:
+            raise
+        cut_short = True
     curve = np.stack(values, axis=1)
-    timed = seconds[1:]  # without the first, in which the program may be compiled
-    return {
+    timed = seconds[1:]  # the first may include compilation
+    row = {
         "nmse": curve[:, -5:].mean(axis=1).tolist(),
         "curve": curve.tolist(),
         "curve_steps": (config.episode * (1 + np.arange(curve.shape[1]))).tolist(),
@@ -206,11 +213,12 @@ def _row(
         "ms_per_step": 1000 * float(np.median(timed)) / config.episode
         if timed
         else None,
-    }, stopped
+    }
+    return row | ({"cut_short": True} if cut_short else {})
 
 
 def _by_seed(cosines: list[np.ndarray]) -> list[list[float]] | None:
-    """Return cosines [seeds][episodes]; None if none were taken."""
+    """Return cosines [seeds][episodes], or None if there are none."""
     if not cosines or np.isnan(cosines).all():
         return None
     return np.stack(cosines, axis=1).tolist()

@@ -1,16 +1,16 @@
-"""Streams of real sensors, once through: predict, be told, learn, for ever.
+"""Online learning on sensor streams: predict, compare with the truth, update.
 
 A network updates after every step, by gradients of online rules. Each step is scored
-before the network is told the answer (prequential error), so nothing need be held out,
-and there are no epochs. A robot's 24 distances say which way it turns; the weather of
-an hour, how warm the next will be. Learning rates, and what least squares forgets, are
-those that were best on the beginning of the stream.
+before the target is shown (prequential error), so there is no test set, and one epoch
+only. A robot's 24 distances predict which way it turns; an hour's weather predicts the
+temperature of the next hour. The learning rates, and the forgetting factor of least
+squares, are those with the lowest loss on the first part of the stream.
 """
 
 import dataclasses
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,9 @@ import numpy as np
 from bpvariants import gradients
 from experiments import report
 from experiments.harness.errors import DataError
-from experiments.harness.options import check_at_least_one
+from experiments.harness.jobs import Job, Way
+from experiments.harness.options import above, all_of, at_least, given, known, within
+from experiments.harness.study import run_study, Study
 from experiments.networks import online
 from experiments.online import (
     _rules,
@@ -28,101 +30,115 @@ from experiments.online import (
     _streaming_report,
 )
 
-POINTS = 60  # of a curve
+POINTS = 60  # number of points of a curve
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Learn from streams of sensors at every step, each of them seen once."""
+class Config(Study):
+    """Which rule learns best from sensor streams, updating at every step?"""
+
+    QUICK = {
+        "rules": ("rtrl", "snap_1"),
+        "lookbacks": (10,),
+        "units": 8,
+        "rates": (1e-2, 3e-2),
+        "decays": (0.9995, 1.0),
+        "seeds": 2,
+        "steps": 1500,
+    }
+    CHECKS = {
+        "units steps": at_least(1),
+        "streams": known(_sensor_streams.STREAMS),
+        "lookbacks": at_least(1),
+        "rates": all_of(given, above(0)),
+        "decays": all_of(given, within(0, 1, ends="(]")),
+        "chosen_on": within(0, 1, ends="()"),
+    }
 
     streams: tuple[Literal["robot", "weather"], ...] = ("robot", "weather")
-    """What to predict: the way a robot turns, the temperature an hour ahead."""
+    """Targets: which way a robot turns, and the temperature an hour ahead."""
     rules: tuple[str, ...] = tuple(_rules.RULES)
-    """Online rules, of those in experiments/online/_rules.py; of an LSTM also eprop."""
+    """Online rules: rtrl, snap_1, rflo, kf_rtrl, uoro; eprop too if cell is lstm."""
     lookbacks: tuple[int, ...] = (1, 10)
-    """Of truncated BPTT after every step: how many steps errors travel back."""
+    """How many steps errors travel back in truncated BPTT, which updates every step."""
     cell: Literal["tanh", "gru", "lstm", "rtu"] = "gru"
     """The recurrent cell."""
     units: int = 16
-    """Of the cell."""
+    """Hidden units of the cell."""
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
-    """Learning rates of Adam to choose from, together."""
+    """Learning rates of Adam to choose from; all run together under vmap."""
     decays: tuple[float, ...] = (0.998, 0.9995, 1.0)
     """Forgetting factors of recursive least squares to choose from."""
     chosen_on: float = 0.2
-    """The part of the stream, its beginning, on which these are chosen."""
+    """The first part of the stream, as a fraction, on which these are chosen."""
     seeds: int = 3
-    """Initial networks, together."""
+    """Networks from different initial weights, run together under vmap."""
     steps: int | None = None
-    """Of each stream; by default all."""
-    out: Path | None = None
-    """Folder to write to; by default runs/streaming-<time>."""
+    """How many steps of each stream; by default all."""
 
-    def __post_init__(self):
-        """Check the options."""
-        check_at_least_one(self, "units", "seeds", "steps")
-        if not all(lookback >= 1 for lookback in self.lookbacks):
-            raise ValueError(f"lookbacks must be at least 1, got {self.lookbacks}.")
-        if not self.rates or not all(rate > 0 for rate in self.rates):
-            raise ValueError(f"rates must be positive, got {self.rates}.")
-        if not self.decays or not all(0 < decay <= 1 for decay in self.decays):
-            raise ValueError(f"decays must be in 0 < decay ≤ 1, got {self.decays}.")
-        if not 0 < self.chosen_on < 1:
-            raise ValueError(
-                f"chosen_on must be within 0 < chosen_on < 1, got {self.chosen_on}."
-            )
+    def check(self) -> None:
+        """Check the rules by the cell."""
         _rules.check_rules(self.rules, _rules.of_cells([self.cell]))
 
 
 def main(config: Config) -> report.Result:
-    """Go through each stream by each method, show the errors, and write them."""
-    folder = report.make_folder("streaming", config.out)
-    report.write_config(folder, config)
-    rows, interrupted, start = [], False, time.perf_counter()
-    streams, left_out = _streams(config)
-    work = [
-        (name, stream, *method)
+    """Run each method over each stream; write and show the errors."""
+    streams = cache(_streams)  # read once, after options are at quick size or resumed
+    return run_study(
+        "streaming",
+        config,
+        lambda config: _jobs(config, *streams(config)),
+        lambda folder, config, rows: _finish(folder, config, rows, streams(config)[0]),
+    )
+
+
+def _jobs(
+    config: Config,
+    streams: dict[str, _sensor_streams.Stream],
+    left_out: dict[str, str],
+) -> list[Job]:
+    """Return a job for each stream and method; say which streams are left out."""
+    _streaming_report.show_left_out(left_out)
+    return [
+        Job(f"{name}, {label}", 1, partial(_row, config, name, stream, label, method))
         for name, stream in streams.items()
-        for method in jobs(config, name, stream).items()
+        for label, method in methods(config, name, stream).items()
     ]
-    try:
-        with report.Progress(len(work)) as progress:
-            for name, stream, method, job in work:
-                progress.begin(f"{name}, {method}", 1)
-                rows.append(_row(config, name, stream, method, job))
-                report.append_row(folder, rows[-1])
-                progress.advance(1)
-    except KeyboardInterrupt:
-        interrupted = True
-    _streaming_report.show(rows, config, streams, left_out)
-    if rows:
-        picture = _streaming_report.draw(rows, config, streams)
-        report.save_picture(folder, "streaming", picture)
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
+
+
+def _finish(
+    folder: Path,
+    config: Config,
+    rows: list[dict[str, Any]],
+    streams: dict[str, _sensor_streams.Stream],
+) -> None:
+    _streaming_report.show(rows, config, streams)
+    picture = _streaming_report.draw(rows, config, streams)
+    report.save_picture(folder, "streaming", picture)
 
 
 def _streams(
     config: Config,
 ) -> tuple[dict[str, _sensor_streams.Stream], dict[str, str]]:
-    """Return the streams that are there, and why others are not."""
+    """Return the streams whose data can be read, and {name: error} of the others."""
     streams, left_out = {}, {}
     for name in config.streams:
         try:
             streams[name] = _sensor_streams.STREAMS[name](config.steps)
-        except DataError as problem:  # no network, and no copy at hand
+        except DataError as problem:  # no network, and no local copy
             left_out[name] = str(problem)
     return streams, left_out
 
 
-def jobs(
+def methods(
     config: Config, name: str, stream: _sensor_streams.Stream
 ) -> dict[str, Callable[[], _streaming_methods.Scores]]:
-    """Return who is to predict a stream: the simplest first, then networks."""
+    """Return the methods that predict a stream: baselines first, then networks."""
     lagged = _sensor_streams.lagged(stream, name)
     lags, inputs = _sensor_streams.LAGS[name], stream.xs.shape[1]
     now = np.concatenate([stream.xs, np.ones((len(stream.xs), 1), np.float32)], axis=1)
-    learn = partial(_streaming_methods.learn, stream, rates=config.rates)
+    shared = {"rates": config.rates, "first_seed": config.first_seed}
+    learn = partial(_streaming_methods.learn, stream, **shared)
     linear = lambda xs: _streaming_methods.linear(xs.shape[1], stream.outputs)
     chosen: dict[str, Callable[[], _streaming_methods.Scores]] = {}
     if name == "robot":
@@ -153,12 +169,14 @@ def _row(
     config: Config,
     name: str,
     stream: _sensor_streams.Stream,
-    method: str,
-    job: Callable[[], _streaming_methods.Scores],
+    label: str,
+    method: Callable[[], _streaming_methods.Scores],
+    way: Way,
 ) -> dict[str, Any]:
-    """Return errors of each seed, at the setting that was best at the beginning."""
+    """Return errors of each seed, at the setting chosen on the first part."""
+    del way
     start = time.perf_counter()
-    losses, errors, settings = job()
+    losses, errors, settings = method()
     seconds = time.perf_counter() - start
     counts = stream.mask
     steps, length = np.arange(len(counts)), len(counts)
@@ -168,7 +186,7 @@ def _row(
     judged = errors if losses is None else losses
     scores = judged[..., early].mean(axis=(1, 2), dtype=float)
     best = int(np.argmin(np.where(np.isfinite(scores), scores, np.inf)))
-    row = {"stream": name, "method": method, **settings[best], "seconds": seconds}
+    row = {"stream": name, "method": label, **settings[best], "seconds": seconds}
     score = partial(_streaming_report.score, name)
     for part, where in parts.items():
         row[part] = [score(e[where]) for e in errors[best]] if where.any() else None

@@ -1,9 +1,10 @@
 """The run that `kill_resume` kills: `python -m experiments.scale._killed_run FOLDER …`.
 
-It has something of all that a checkpoint must bring back: an online rule that draws at
-random and carries its state, an optimizer with a schedule, drawn batches, a log.
+It has all that a checkpoint must restore: an online rule that draws at random and
+carries its state, an optimizer with a schedule, drawn batches, a log.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,20 +51,23 @@ def run(folder: Path, steps: int, chunk: int, units: int) -> training.FitResult:
 
 
 def leaves(tree: PyTree) -> dict[str, np.ndarray]:
-    """Return all arrays by number, keys as their numbers."""
+    """Return all arrays by their index; random keys as key data."""
     is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     plain = lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf
     return {str(i): np.asarray(plain(x)) for i, x in enumerate(jax.tree.leaves(tree))}
 
 
 def main(folder: Path, steps: int, chunk: int, units: int) -> None:
-    """Run to the end; write what was reached."""
+    """Run to the end; write params, states and losses."""
     result = run(folder, steps, chunk, units)
     reached = result.params, result.opt_state, result.carry, result.values
     begin = -1 if result.resumed_from is None else result.resumed_from
     folder.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = leaves(reached) | {"resumed_from": np.array(begin)}
-    np.savez(folder / "reached.npz", **arrays)
+    beside = folder / "reached.tmp"
+    with beside.open("wb") as file:
+        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+    os.replace(beside, folder / "reached.npz")  # at once
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""A character model of Shakespeare, on many devices and in many processes.
+"""Study `char_lm`: a character model of Shakespeare, on many devices and processes.
 
     (value, (h, position)), grads = rule(θ, (h, position), streams)
 
 The text lies on the devices as many streams side by side, [L, B]. In each step the
-network reads the next window of all of them, goes on from the state that the window
-before left, and errors travel back to the beginning of the window. Devices are a mesh
-("data", "model"): streams are divided over the first axis, units of the network over
-the second. That is said where arrays are made, and nowhere else; XLA does the rest.
+network reads the next window of all streams from the state that the window before left.
+Errors travel back to the beginning of the window. Devices are a mesh ("data", "model"):
+streams are sharded over the first axis, units of the network over the second. Shardings
+are stated only where arrays are made; XLA does the rest.
 """
 
 import dataclasses
@@ -25,7 +25,8 @@ from bpvariants import gradients, training
 from experiments import data, report
 from experiments.harness.devices import Machine
 from experiments.harness.errors import DataError
-from experiments.harness.options import check_at_least_one
+from experiments.harness.options import above, at_least, at_quick_size
+from experiments.harness.study import Study
 from experiments.scale import _char_lm_report
 from experiments.scale._data_parallel import data_parallel
 
@@ -33,55 +34,57 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Train a character model on streams of a text, by windows of BPTT."""
+class Config(Study):
+    """Does a character model train alike on one device, and on many?"""
+
+    QUICK = {
+        "units": 64, "embedding": 16, "streams": 32, "window": 32, "steps": 200,
+        "chunk": 50, "tested": 20_000,
+    }  # fmt: skip
+    CHECKS = {
+        "units embedding streams window steps chunk tested": at_least(1),
+        "learning_rate": above(0),
+    }
 
     text: Literal["tinyshakespeare", "python_reference"] = "tinyshakespeare"
     """What to read: Tiny Shakespeare, which is fetched once if it is not there, or the
     help of the running Python."""
     cell: Literal["gru", "lstm"] = "gru"
-    """Of the recurrent layer."""
+    """Kind of the recurrent layer."""
     units: int = 256
-    """Of the recurrent layer."""
+    """Size of the recurrent layer."""
     embedding: int = 64
-    """Numbers that a character becomes."""
+    """Size of the embedding of a character."""
     streams: int = 64
     """Parts of the text that are read side by side: the batch, of all devices."""
     window: int = 64
     """Characters of each stream in a step, and how far errors travel back."""
     steps: int = 1_000
-    """Updates of the parameters."""
+    """Updates."""
     chunk: int = 100
     """Steps between two lines of the log, and between two checkpoints."""
     learning_rate: float = 2e-3
-    """Of Adam, on gradients whose norm is clipped to 1."""
+    """Learning rate of Adam; the norm of gradients is clipped to 1."""
     remat: bool = True
-    """Compute each step of a window again on the way back, rather than keep it."""
+    """Compute each step of a window again on the way back, instead of keeping it."""
     reduce: Literal["window", "step"] = "window"
     """When gradients are summed over devices: once a window, or as XLA does by itself,
     in each time step."""
     tested: int | None = None
-    """How many characters of the test text are scored after each chunk; all of them if
-    not given."""
-    seed: int = 0
-    """Of the parameters at first."""
-    resume: bool = False
-    """Go on from the last checkpoint in --out, bit by bit as if never interrupted."""
+    """Characters of the test text that are scored after each chunk; by default all."""
+    seeds: int = 1
+    """1 only: one network is trained, on all devices."""
+    first_seed: int = 0
+    """The seed of its initial weights."""
     machine: Machine = dataclasses.field(default_factory=Machine)
-    out: Path | None = None
-    """Folder to write to; by default runs/char_lm-<time>."""
 
-    def __post_init__(self):
-        """Check the options."""
-        sizes = ("units", "embedding", "streams", "window", "steps", "chunk")
-        sizes += ("tested",)
-        check_at_least_one(self, *sizes)
-        if not self.learning_rate > 0:
+    def check(self) -> None:
+        """Check that one network is asked for."""
+        if self.seeds != 1:
             raise ValueError(
-                f"learning_rate must be positive, got {self.learning_rate}."
+                f"seeds must be 1, got {self.seeds}: one network is trained, on all "
+                "devices. Choose another by first_seed."
             )
-        if self.resume and self.out is None:
-            raise ValueError("resume needs out, the folder of the run to go on with.")
 
 
 class Network(nn.Module):
@@ -112,6 +115,7 @@ def at_least_float32(dtype: Any) -> Any:
 
 def main(config: Config) -> report.Result:
     """Train, print a table, and write it to a folder with a picture."""
+    config = at_quick_size(config, **config.QUICK)
     with config.machine.computing():
         return _main(config)
 
@@ -158,7 +162,11 @@ def _main(config: Config) -> report.Result:
 
 
 def _checkpoints(folder: Path, config: Config) -> training.Checkpoint:
-    """Return where checkpoints are, if that is what the options say."""
+    """Return where checkpoints are.
+
+    Raises:
+      DataError: if a run was begun there that is not to be resumed.
+    """
     directory = folder / "checkpoints"
     begun = any(path.name.isdigit() for path in directory.glob("*"))
     if begun and not config.resume:
@@ -166,17 +174,18 @@ def _checkpoints(folder: Path, config: Config) -> training.Checkpoint:
             f"{folder} holds checkpoints of a run that was not finished: add --resume "
             "to go on with it, or choose another --out."
         )
-    different = {"steps", "tested", "resume", "machine", "out"}  # may be, on the way
+    free = {"steps", "tested", "quick", "resume", "machine", "out"}  # may change
     settings = {
         name: value
         for name, value in dataclasses.asdict(config).items()
-        if name not in different
+        if name not in free
     }
     settings["precision"] = config.machine.precision
     return training.Checkpoint(directory, config=settings)
 
 
 def _check_sizes(config: Config, mesh: jax.sharding.Mesh) -> None:
+    """Check that streams and units are divisible by the numbers of devices."""
     for name, axis in {"streams": "data", "units": "model"}.items():
         if getattr(config, name) % mesh.shape[axis]:
             raise DataError(
@@ -206,7 +215,7 @@ def place_streams(
 
 
 def place_network(network: Network, config: Config, mesh: jax.sharding.Mesh):
-    """Return parameters and (carry, position), each made where it will lie."""
+    """Return parameters and (carry, position), each made on its devices."""
     cell = nn.GRUCell if config.cell == "gru" else nn.LSTMCell
 
     def init(key):
@@ -218,13 +227,13 @@ def place_network(network: Network, config: Config, mesh: jax.sharding.Mesh):
     def sharding(path, leaf):
         return jax.NamedSharding(mesh, _spec(jax.tree_util.keystr(path), leaf.ndim))
 
-    key = jax.random.key(config.seed)
+    key = jax.random.key(config.first_seed)
     layout = jax.tree.map_with_path(sharding, jax.eval_shape(init, key))
     return jax.jit(init, out_shardings=layout)(key)
 
 
 def _spec(path: str, ndim: int) -> Any:
-    """Return how a parameter, or an array of the carry, is divided."""
+    """Return the partition of a parameter, or of an array of the carry."""
     if path.startswith("[1]"):  # the carry, and the position in the text
         return jax.P("data", "model") if ndim else jax.P()
     if "cell" in path:  # inputs and units -> units, and biases of units

@@ -1,86 +1,101 @@
-"""Runs killed by `kill -9` at random points: does each, resumed, end as if it were not?
+"""Study `kill_resume`: runs killed by `kill -9` at random points, and resumed.
 
-What is compared, to the bit: params, the state of the optimizer, of the online rule,
-the losses of all steps, and the log, byte by byte.
+Each must end as the run that was not killed. Compared bit by bit are params, the state
+of the optimizer and of the online rule, and the losses of all steps; and byte by byte,
+the log.
 """
 
 import dataclasses
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from experiments import report
-from experiments.harness import options
+from experiments.harness.jobs import Job, Row, Way
+from experiments.harness.options import at_least
+from experiments.harness.study import run_study, Study
+
+WHOLE = "uninterrupted"  # the job
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Kill a training with SIGKILL at random points, resume it, and compare."""
+class Config(Study):
+    """Does a training that is killed by SIGKILL and resumed end bit-identically?"""
+
+    QUICK = {"kills": 2, "steps": 1000, "chunk": 50}
+    CHECKS = {"kills steps chunk units": at_least(1)}
 
     kills: int = 20
-    """How many runs to kill, each once."""
+    """How many runs to kill, each once, at random points."""
     steps: int = 4000
     """Steps of a run."""
     chunk: int = 100
     """Steps between two checkpoints."""
     units: int = 16
     """Size of the network."""
-    seed: int = 0
-    """Of the moments at which to kill."""
-    out: Path | None = None
-    """Folder to write to; by default runs/kill_resume-<time>."""
 
-    def __post_init__(self):
-        """Check the options."""
-        options.check_at_least_one(self, "kills", "steps", "chunk", "units")
+    seeds: int = 1
+    """1 only: kills is the number of runs."""
+
+    def check(self) -> None:
+        """Check that runs are counted by kills."""
+        if self.seeds != 1:
+            raise ValueError(
+                f"seeds must be 1, got {self.seeds}; kills is the number of runs."
+            )
 
 
 def main(config: Config) -> report.Result:
     """Run, kill, resume and compare; show a table, and write it to a folder."""
-    folder, start = report.make_folder("kill_resume", config.out), time.perf_counter()
-    report.write_config(folder, config)
-    rows, interrupted, draw = [], False, random.Random(config.seed)
-    try:
-        with report.Progress(config.kills + 1) as progress:
-            progress.begin("uninterrupted", 1)
-            whole = folder / "whole"
-            _finish(whole, config)
-            seconds = _seconds_per_chunk(whole, config)
-            for i in range(config.kills):
-                progress.begin(f"kill {i + 1} of {config.kills}", 1)
-                row = _one(folder / f"killed-{i}", whole, config, draw, seconds)
-                rows.append(row)
-                report.append_row(folder, row)
-    except KeyboardInterrupt:
-        interrupted = True
-    _show(rows)
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
+    return run_study("kill_resume", config, _jobs, _finish)
 
 
-def _one(
-    folder: Path, whole: Path, config: Config, draw: random.Random, seconds: float
-) -> dict[str, Any]:
-    """Kill one run and resume it; tell where, and whether it ended as the whole one."""
-    chunks = -(-config.steps // config.chunk)
+def _jobs(config: Config) -> list[Job]:
+    draw, chunks = random.Random(config.first_seed), -(-config.steps // config.chunk)
+    jobs = [Job(WHOLE, 1, partial(_run_whole, config))]
+    for i in range(config.kills):
+        moment = draw.randrange(chunks), draw.random()
+        jobs.append(Job(f"killed-{i}", 1, partial(_kill_and_resume, config, moment)))
+    return jobs
+
+
+def _run_whole(config: Config, way: Way) -> list[Row]:
+    """Make the run that others are compared with, if it is not there; no row."""
+    whole = way.folder / "whole"
+    if not (whole / "reached.npz").exists():
+        _run_to_end(whole, config)
+    return []
+
+
+def _kill_and_resume(config: Config, moment: tuple[int, float], way: Way) -> Row:
+    """Kill one run and resume it; return where, and whether it ended as the whole one.
+
+    Args:
+      config: of the study.
+      moment: after how many chunks to kill it, and what share of a chunk later.
+      way: of the job.
+    """
+    folder, whole = way.folder / way.job, way.folder / "whole"
+    shutil.rmtree(folder, ignore_errors=True)  # of a job that was interrupted
+    seconds, (after, share) = _seconds_per_chunk(whole, config), moment
     process = _start(folder, config)
-    after = draw.randrange(chunks)
     while process.poll() is None and _lines(folder) < after:
         time.sleep(seconds / 20)
-    time.sleep(draw.random() * seconds)
+    time.sleep(share * seconds)
     process.kill()
     process.wait()
-    row = {"after": _lines(folder) * config.chunk}
+    row: Row = {"after": _lines(folder) * config.chunk}
     row |= {"finished": (folder / "reached.npz").exists()}
     unfinished = [*(folder / "checkpoints").glob("*tmp*")]
     row |= {"while_writing": bool(unfinished)}
-    _finish(folder, config)
+    _run_to_end(folder, config)
     reached, expected = (np.load(each / "reached.npz") for each in (folder, whole))
     names = [name for name in expected.files if name != "resumed_from"]
     same = [reached[name].tobytes() == expected[name].tobytes() for name in names]
@@ -101,14 +116,14 @@ def _start(folder: Path, config: Config) -> subprocess.Popen:
         )
 
 
-def _finish(folder: Path, config: Config) -> None:
+def _run_to_end(folder: Path, config: Config) -> None:
     if _start(folder, config).wait():
         errors = (folder / "errors.txt").read_text()
         raise RuntimeError(f"the run in {folder} failed:\n{errors[-2000:]}")
 
 
 def _seconds_per_chunk(whole: Path, config: Config) -> float:
-    """Return how long a chunk and its checkpoint took, by the times of two of them."""
+    """Return the seconds of a chunk and its checkpoint, from times of checkpoints."""
     steps = sorted(int(path.name) for path in (whole / "checkpoints").glob("[0-9]*"))
     first, last = (
         (whole / "checkpoints" / str(step)).stat().st_mtime
@@ -122,7 +137,7 @@ def _lines(folder: Path) -> int:
     return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
-def _show(rows: list[dict[str, Any]]) -> None:
+def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
     header = ["killed after step", "writing", "resumed from", "arrays equal", "log"]
     known = lambda step: "the start" if step is None else str(step)
     table = [
@@ -135,5 +150,8 @@ def _show(rows: list[dict[str, Any]]) -> None:
         ]
         for row in rows
     ]
-    note = "Writing: a checkpoint was, when the process was killed. Equal: to the bit."
-    report.show_table("Killed and resumed", header, table, note)
+    note = (
+        "Writing: a checkpoint was being written when the process was killed. Equal: "
+        "bit by bit, to the run that was not killed; all should be."
+    )
+    report.show_table("Runs killed and resumed", header, table, note)

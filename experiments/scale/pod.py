@@ -1,6 +1,7 @@
-"""What 256 chips would do, calculated: one network on all of them, and 10,000 apart.
+"""Study `pod`: what 256 chips would do, by a calculation.
 
-One update of a network of N parameters, on p chips with b streams each, windows of T:
+One network is trained on all chips, or 10,000 networks apart. An update of a network of
+N parameters, on p chips with b streams each, windows of T, takes:
 
     arithmetic   T · 8 N b / (efficiency · peak)         forward, again, and backward
     weights      T · (3 w + 8) N / memory bandwidth      read thrice, gradients added up
@@ -11,21 +12,23 @@ One update of a network of N parameters, on p chips with b streams each, windows
 
 w is the bytes of a weight in products, 2. Sums are an all-reduce on a torus of r axes,
 once a window, in 2 r (p^(1/r) − 1) hops; with r = 1 that is a ring, of the same bytes.
-Nothing overlaps; weights are read from memory in each time step, also those that would
-fit on the chip; and all parameters count as if each were in one product.
+Nothing overlaps. Weights are read from memory in each time step, even if they would fit
+on the chip. All parameters count as if each were in one product.
 
-A sweep is the same with no sums: each chip has its share of the runs, in lanes of one
+A sweep is the same without sums: each chip has its share of the runs, in lanes of one
 vmap. Weights are then read for each lane.
 """
 
 import dataclasses
 import math
-import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from experiments import report
-from experiments.harness.options import check_at_least_one
+from experiments.harness.jobs import Job, Row, Way
+from experiments.harness.options import above, at_least
+from experiments.harness.study import run_study, Study
 from experiments.scale import _pod_report
 
 WEIGHT_BYTES = 2  # bfloat16
@@ -33,90 +36,104 @@ SUM_BYTES = 4  # gradients are summed in float32
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Calculate what many chips do, from what is published of them and assumed."""
+class Config(Study):
+    """What would many chips do: bytes sent, FLOPs, and where does scaling stop?"""
+
+    QUICK = {"chips": 16, "units": (256,)}
+    CHECKS = {
+        "chips torus units streams window runs run_units run_batch": at_least(1),
+        "peak memory_bandwidth link_bandwidth efficiency": above(0),
+        "latency overhead": at_least(0),
+    }
 
     chips: int = 256
-    """Up to how many."""
+    """The largest number of chips."""
     peak: float = 197e12
     """FLOP/s of a chip in bfloat16. This and the two below: TPU v5e,
     docs.cloud.google.com/tpu/docs/v5e."""
     memory_bandwidth: float = 819e9
-    """Bytes a second, of a chip and its memory."""
+    """Bytes a second, between a chip and its memory."""
     link_bandwidth: float = 200e9
     """Bytes a second that a chip sends: half of 400 GB/s, which is for both ways."""
     latency: float = 1e-6
     """Seconds for a hop. Assumed, not published."""
     overhead: float = 5e-6
-    """Seconds that a time step takes however small it is. Assumed, not published."""
+    """Least seconds of a time step, of any size. Assumed, not published."""
     efficiency: float = 0.5
     """Part of the peak that products reach. Assumed."""
     torus: int = 2
     """Axes of the torus of chips."""
     units: tuple[int, ...] = (256, 1024, 4096)
-    """Of the GRUs, each with as many inputs."""
+    """Sizes of the GRUs, each with as many inputs."""
     streams: int = 16_384
-    """Of all chips together: the batch of an update."""
+    """Streams of all chips together: the batch of an update."""
     window: int = 64
     """Time steps of an update."""
     runs: int = 10_000
-    """Of the sweep."""
+    """Runs of the sweep."""
     run_units: int = 64
-    """Of the GRU of a run."""
+    """Size of the GRU of a run."""
     run_batch: int = 32
-    """Of a run."""
-    out: Path | None = None
-    """Folder to write to; by default runs/pod-<time>."""
+    """Batch of a run."""
 
-    def __post_init__(self):
-        """Check the options."""
-        check_at_least_one(self, "chips", "torus", "streams", "window", "runs")
-        check_at_least_one(self, "run_units", "run_batch")
-        speeds = ("peak", "memory_bandwidth", "link_bandwidth", "efficiency")
-        for name in (*speeds, "latency", "overhead"):
-            value = getattr(self, name)
-            if not (value > 0 or (value == 0 and name not in speeds)):
-                raise ValueError(f"{name} must be positive, got {value}.")
+    seeds: int = 1
+    """1 only: nothing is drawn at random."""
+    first_seed: int = 0
+    """0 only: nothing is drawn at random."""
+
+    def check(self) -> None:
+        """Check that no seeds are asked for."""
+        if (self.seeds, self.first_seed) != (1, 0):
+            raise ValueError(
+                "seeds must be 1 and first_seed 0, as nothing is drawn at random; got "
+                f"{self.seeds} and {self.first_seed}."
+            )
 
 
 def main(config: Config) -> report.Result:
     """Calculate, show tables, and write them to a folder with a picture."""
-    start = time.perf_counter()
-    folder = report.make_folder("pod", config.out)
-    report.write_config(folder, config)
+    return run_study("pod", config, _jobs, _finish)
+
+
+def _jobs(config: Config) -> list[Job]:
+    tables: dict[str, Callable[[Config, int], Row]] = {
+        f"training-{units}": partial(training, units=units) for units in config.units
+    }
+    tables["sweep"] = sweep
+    return [Job(name, 1, partial(_rows, config, of)) for name, of in tables.items()]
+
+
+def _rows(config: Config, calculate, way: Way) -> list[Row]:
+    """Return a row for each number of chips."""
     numbers = [4**k for k in range(20) if 4**k < config.chips] + [config.chips]
-    rows = [
-        training(config, units, chips) for units in config.units for chips in numbers
-    ]
-    rows += [sweep(config, chips) for chips in numbers]
-    for row in rows:
-        report.append_row(folder, row)
+    return [calculate(config, chips) for chips in numbers]
+
+
+def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
     _pod_report.show(rows, config, least_batch(config), least_streams(config))
     report.save_picture(folder, "pod", _pod_report.draw(rows, config))
-    report.say_where(folder, time.perf_counter() - start, False)
-    return report.Result(rows, folder, False)
 
 
 def gru_parameters(units: int) -> int:
-    """Return how many a GRU has with as many inputs as units: two matrices and biases.
+    """Return the number of parameters of a GRU that has as many inputs as units.
 
-    As `cells.gru.init` makes them.
+    Two matrices and biases, as `cells.gru.init` makes them.
     """
     return 6 * units**2 + 4 * units
 
 
 def sent_bytes(num_bytes: float, chips: int) -> float:
-    """Return the bytes that each chip sends when so many are summed over all chips."""
+    """Return the bytes that each chip sends in an all-reduce of so many bytes."""
     return 2 * (chips - 1) / chips * num_bytes
 
 
 def hops(chips: int, torus: int) -> float:
-    """Return how many steps such a sum takes, one after another."""
+    """Return the number of hops of an all-reduce, one after another."""
     return 2 * torus * (chips ** (1 / torus) - 1)
 
 
 def time_steps(config: Config, parameters: int, batch: float, lanes: int) -> dict:
-    """Return the seconds of a window's time steps, on one chip, by what takes them."""
+    """Return the seconds of a window's time steps, on one chip, part by part."""
     flops = 8 * parameters * batch * lanes
     moved = (3 * WEIGHT_BYTES + 2 * SUM_BYTES) * parameters * lanes
     arithmetic = flops / (config.efficiency * config.peak)
@@ -127,8 +144,8 @@ def time_steps(config: Config, parameters: int, batch: float, lanes: int) -> dic
     }
 
 
-def training(config: Config, units: int, chips: int) -> dict[str, Any]:
-    """Return the row of one network on so many chips."""
+def training(config: Config, chips: int, *, units: int) -> Row:
+    """Return the row of one network on a number of chips."""
     parameters = gru_parameters(units)
     parts = time_steps(config, parameters, config.streams / chips, 1)
     sent = sent_bytes(SUM_BYTES * parameters, chips)
@@ -141,8 +158,8 @@ def training(config: Config, units: int, chips: int) -> dict[str, Any]:
     return row | {"seconds_by_step": _total(by_step)}
 
 
-def sweep(config: Config, chips: int) -> dict[str, Any]:
-    """Return the row of a sweep on so many chips."""
+def sweep(config: Config, chips: int) -> Row:
+    """Return the row of a sweep on a number of chips."""
     lanes = math.ceil(config.runs / chips)
     parameters = gru_parameters(config.run_units)
     parts = time_steps(config, parameters, config.run_batch, lanes) | {"sums": 0.0}
@@ -154,7 +171,7 @@ def sweep(config: Config, chips: int) -> dict[str, Any]:
 def least_streams(config: Config) -> float:
     """Return the streams a chip at which arithmetic takes as long as sums do.
 
-    Of many chips, by bytes alone. The number of parameters is on both sides.
+    The limit of many chips, by bytes alone; the number of parameters cancels.
     """
     speeds = config.efficiency * config.peak / config.link_bandwidth
     return 2 * SUM_BYTES / 8 * speeds / config.window
@@ -163,7 +180,7 @@ def least_streams(config: Config) -> float:
 def least_batch(config: Config) -> float:
     """Return the streams a chip at which arithmetic takes as long as reading weights.
 
-    Here too the number of parameters is on both sides.
+    The number of parameters cancels here, too.
     """
     speeds = config.efficiency * config.peak / config.memory_bandwidth
     return (3 * WEIGHT_BYTES + 2 * SUM_BYTES) / 8 * speeds

@@ -1,4 +1,4 @@
-"""Table and pictures of the study of copy memory and adding."""
+"""Tables and pictures of `copy_adding`."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ PUBLISHED_FLOOR = {"copy": ".0204", "adding": ".1667"}
 TITLES = {"copy": "copy memory", "adding": "adding"}
 COLOURS = {"tanh": "C3", "gru": "C0", "lstm": "C2"}
 DASHES = ["-", "--", ":", "-."]
-LEAST = 1e-30  # below which a norm is drawn as that
+LEAST = 1e-30  # smaller norms are drawn as this
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
@@ -35,7 +35,8 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
                 continue
             whole = row["rule"] == "bptt"
             published = PUBLISHED[task][row["cell"]] if whole else ""
-            line = [row["cell"], row["rule"], str(row["params"]), _mean_sd(row["loss"])]
+            line = [row["cell"], row["rule"], str(row["params"])]
+            line.append(report.mean_sd(row["loss"]))
             line.append(f"{np.mean(row['loss']) / row['floor']:.3g}")
             line.append(_below(row["below"]))
             reach = [_reach(row[key]) for key in ("flow_before", "flow_after")]
@@ -58,22 +59,18 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 def _note(task: str, config: Any) -> str:
     what = {
-        "copy": "Nats a step; the floor is to know the blanks and to guess the symbols,"
-        f" which lie {config.copy_length + 10} steps back.",
-        "adding": "Squared error; the floor is to say 1 always.",
+        "copy": "Nats a step, lower is better. The floor: blanks are known, symbols, "
+        f"{config.copy_length + 10} steps back, are guessed.",
+        "adding": "Squared error, lower is better. The floor: always predict 1.",
     }
     return (
-        f"{what[task]} Mean (standard deviation) of {config.seeds} seeds, in the last "
-        "fifth of the steps. Below at: the step at which the last hundred are a tenth "
-        "below the floor, seed by seed. (h; h′): errors travel back h steps, every h′. "
-        "δ: of the last step's loss, before training → after. Published: Bai et al. "
-        "2018, table 1, at another size, copy T = 1000 and adding T = 600, and not "
-        "comparable with ours at any other."
+        f"{what[task]} Loss: mean ± standard deviation of {config.seeds} seeds, in the "
+        "last fifth of the steps. Below at: the step at which the mean of the last "
+        "hundred is a tenth below the floor, seed by seed. (h; h′): truncated BPTT, h "
+        "steps back from every h′. δ: gradient of the last step's loss, before → after "
+        "training. Published: Bai et al. 2018, table 1, copy T = 1000 and adding "
+        "T = 600; not comparable with ours at any other size."
     )
-
-
-def _mean_sd(values: list[float]) -> str:
-    return f"{np.mean(values):.3g} ({np.std(values):.1g})"
 
 
 def _below(steps: list[int | None]) -> str:
@@ -108,14 +105,14 @@ def draw_losses(rows: list[dict[str, Any]]) -> Figure:
             )
         axis.axhline(mine[0]["floor"], color="black", linewidth=0.8, label="floor")
         axis.set(title=TITLES[task], xlabel="updates", ylabel="loss", yscale="log")
-        axis.set_ylim(top=3 * mine[0]["floor"])  # how far above it begins says little
+        axis.set_ylim(top=3 * mine[0]["floor"])  # the start may be far above
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     return figure
 
 
 def draw_flow(rows: list[dict[str, Any]]) -> Figure:
-    """Draw ‖δ_t‖ against t, before (dotted) and after training, by whole gradients."""
+    """Draw ‖δ_t‖ against t by BPTT, before (dotted) and after training."""
     whole = [row for row in rows if row["rule"] == "bptt"]
     tasks = list(dict.fromkeys(row["task"] for row in whole))
     figure = Figure(figsize=(6 * len(tasks), 4.5), layout="constrained")

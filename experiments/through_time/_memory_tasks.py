@@ -1,4 +1,4 @@
-"""Two tasks that nothing but memory solves, drawn on the device from a key."""
+"""Copy memory and adding: tasks that need memory, drawn on the device from a key."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ SYMBOLS, REMEMBERED = 8, 10
 
 
 class MemoryTask(NamedTuple):
-    """Sequences to learn, and what one loses who remembers nothing."""
+    """Sequences to learn, and the loss of the best prediction without memory."""
 
     steps: int  # of a sequence, T
     inputs: int
@@ -23,10 +23,10 @@ class MemoryTask(NamedTuple):
 
 
 def copy_memory(blanks: int) -> MemoryTask:
-    """Ten of eight symbols are shown, and asked for after so many blank steps.
+    """Return the copy task: ten of eight symbols, to repeat after the blank steps.
 
-    Without memory, blanks are known and symbols guessed: 10 ln 8 nats of the T + 20
-    steps together.
+    Without memory, blanks are known and symbols are guessed: 10 ln 8 nats in all, over
+    T + 20 steps.
     """
     steps, blank, marker = blanks + 2 * REMEMBERED, 0, SYMBOLS + 1
 
@@ -44,9 +44,10 @@ def copy_memory(blanks: int) -> MemoryTask:
 
 
 def adding(steps: int) -> MemoryTask:
-    """Of numbers in 0..1 two are marked, one in each half; their sum is asked for.
+    """Return the adding task: the sum of two marked numbers in 0..1, one in each half.
 
-    Without memory, 1 is said, whose mean squared error is the variance of the sum, 1/6.
+    Without memory, the best prediction is 1. Its mean squared error is the variance of
+    the sum, 1/6.
     """
 
     def draw(key, batch):

@@ -1,16 +1,15 @@
-"""Memory against time of one gradient through time, by every remat policy.
+"""Memory against time of one gradient through time, for every remat policy.
 
-Gruslys et al. (2016) save 95 % of the memory of T = 1000 steps for one third more time,
-which is what one more forward pass costs: a backward pass takes as long as two. Here
-the same is predicted before anything runs, then measured, for an LSTM.
+Gruslys et al. (2016) save 95 % of the memory of T = 1000 steps for one third more time.
+That is the cost of one more forward pass, because a backward pass takes as long as two.
+This study predicts both for an LSTM before anything runs, and then measures them.
 """
 
 import dataclasses
 import math
-import time
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -20,6 +19,9 @@ from matplotlib.figure import Figure
 
 from bpvariants import gradients
 from experiments import report
+from experiments.harness.jobs import Job, Row, Way
+from experiments.harness.options import at_least
+from experiments.harness.study import run_study, Study
 from experiments.harness.timing import Entrants, race
 
 HEADER = ["policy", "steps / T", "MiB predicted", "MiB", "% of full", "time predicted"]
@@ -28,73 +30,75 @@ MARKS = "osD^vP*Xhd"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Measure memory and time of one gradient of an LSTM by every remat policy."""
+class Config(Study):
+    """What memory and time does one gradient of an LSTM take, by each remat policy?"""
+
+    QUICK: ClassVar = {
+        "lengths": (200,),
+        "growth": (100, 200, 400),
+        "units": 32,
+        "repeats": 3,
+    }
+    CHECKS: ClassVar = {"batch inputs units": at_least(1), "repeats": at_least(2)}
 
     lengths: tuple[int, ...] = (1000, 10_000)
-    """Time steps T; each is a panel and a table."""
+    """Numbers of steps T; each has a panel and a table."""
     batch: int = 8
-    """Examples at a time."""
+    """Batch size."""
     inputs: int = 32
-    """Numbers that each step is given."""
+    """Size of each step's input."""
     units: int = 64
     """Units of the LSTM."""
     growth: tuple[int, ...] = (500, 1000, 2000, 4000, 8000)
-    """Time steps at which growth with T is measured."""
+    """Numbers of steps at which growth with T is measured."""
     repeats: int = 7
-    """How often each is timed; the median counts."""
-    out: Path | None = None
-    """Folder to write to; by default runs/memory_time-<time>."""
+    """How often each policy is timed; the median is shown."""
 
-    def __post_init__(self):
-        """Check the options."""
-        for name in ("batch", "inputs", "units"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"{name} must be at least 1, got {getattr(self, name)}."
-                )
+    def check(self):
+        """Check the numbers of steps, and that there is one seed."""
         for name in ("lengths", "growth"):
             if not all(length >= 4 for length in getattr(self, name)):
                 raise ValueError(
                     f"{name} must be at least 4 steps each, got {getattr(self, name)}."
                 )
-        if self.repeats < 2:
-            raise ValueError(f"repeats must be at least 2, got {self.repeats}.")
+        if self.seeds != 1:
+            raise ValueError(
+                "seeds must be 1, because memory and time do not depend on them; "
+                f"increase repeats instead. Got {self.seeds}."
+            )
 
 
 def main(config: Config) -> report.Result:
-    """Measure all policies, show what was predicted beside them, and write them."""
-    folder = report.make_folder("memory_time", config.out)
-    report.write_config(folder, config)
-    rows, interrupted, start = [], False, time.perf_counter()
-    try:
-        with report.Progress(len(config.lengths) + 1) as progress:
-            for length in config.lengths:
-                progress.begin(f"T = {length}, all policies", 1)
-                for row in _policies(config, length):
-                    rows.append(row)
-                    report.append_row(folder, row)
-                progress.advance(1)
-            progress.begin("growth with T", len(config.growth))
-            for done, length in enumerate(config.growth):
-                rows.append(_growth(config, length))
-                report.append_row(folder, rows[-1])
-                progress.advance(done + 1)
-    except KeyboardInterrupt:
-        interrupted = True
-    by_kind = lambda kind: [row for row in rows if row["kind"] == kind]
-    _show(by_kind("policy"))
-    _show_growth(by_kind("growth"))
-    if by_kind("policy"):
-        picture = _draw(by_kind("policy"), by_kind("growth"))
-        report.save_picture(folder, "memory_time", picture)
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
+    """Measure all policies; show them beside the predictions, and write them."""
+    return run_study("memory_time", config, _jobs, _finish)
+
+
+def _jobs(config: Config) -> list[Job]:
+    """Return a job for each table, and one for each length of the growth."""
+    tables = [
+        Job(f"T = {length}, all policies", 1, partial(_policies, config, length))
+        for length in config.lengths
+    ]
+    growth = [
+        Job(f"growth, T = {length}", 1, partial(_growth, config, length))
+        for length in config.growth
+    ]
+    return tables + growth
+
+
+def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
+    policies = [row for row in rows if row["kind"] == "policy"]
+    growth = [row for row in rows if row["kind"] == "growth"]
+    _show(policies)
+    _show_growth(growth)
+    if policies:
+        report.save_picture(folder, "memory_time", _draw(policies, growth))
 
 
 def _problem(config: Config, length: int) -> tuple[Any, Any, tuple]:
+    """Return the step, the loss, and arguments of a gradient of T steps."""
     network = nn.OptimizedLSTMCell(config.units)
-    keys = jax.random.split(jax.random.key(0), 3)
+    keys = jax.random.split(jax.random.key(config.first_seed), 3)
     normal = lambda key, size: jax.random.normal(key, (length, config.batch, size))
     xs, targets = normal(keys[1], config.inputs), normal(keys[2], config.units)
     carry = network.initialize_carry(keys[0], xs[0].shape)
@@ -103,8 +107,9 @@ def _problem(config: Config, length: int) -> tuple[Any, Any, tuple]:
     return network.apply, loss, (params, carry, xs, targets)
 
 
-def _policies(config: Config, length: int) -> Iterator[dict[str, Any]]:
-    """Yield a row for each policy, the first of them that keeps everything."""
+def _policies(config: Config, length: int, way: Way) -> list[Row]:
+    """Return a row for each policy; the first one keeps everything."""
+    del way
     step, loss, arguments = _problem(config, length)
     params, carry, xs, targets = arguments
     size = gradients.remat.step_bytes(step, params, carry, xs[0], loss, targets[0])
@@ -114,9 +119,10 @@ def _policies(config: Config, length: int) -> Iterator[dict[str, Any]]:
         for name, policy in policies.items()
     }
     measured = race(f"T = {length}", entrants, repeats=config.repeats)
+    rows = []
     for row in measured:
         cost = gradients.remat.predicted_cost(length, policies[row.name], size)
-        yield {
+        rows.append({
             "kind": "policy",
             "length": length,
             "policy": row.name,
@@ -128,15 +134,16 @@ def _policies(config: Config, length: int) -> Iterator[dict[str, Any]]:
             "time": row.ratio,
             "ms": row.ms,
             "compile_seconds": row.compile_seconds,
-        }
+        })  # fmt: skip
+    return rows
 
 
 def _named(length: int, size: gradients.remat.StepBytes) -> dict[str, Any]:
-    """Return the policies to measure; √(T c/r) is where `every` needs least."""
+    """Return the policies to measure; `every` needs least memory at √(T c/r)."""
     best = math.sqrt(length * size.carry / size.kept)
     divisors = [k for k in range(1, length + 1) if length % k == 0]
     nearest = lambda goal: min(divisors, key=lambda k: abs(math.log(k / goal)))
-    k, wide = nearest(best), nearest(4 * best)  # others take a copy of the inputs
+    k, wide = nearest(best), nearest(4 * best)  # other lengths copy the inputs
     root = round(math.sqrt(length))
     policies = {
         "None": None,
@@ -152,14 +159,15 @@ def _named(length: int, size: gradients.remat.StepBytes) -> dict[str, Any]:
         try:
             policy = gradients.remat.budget(num_bytes)
             gradients.remat.predicted_cost(length, policy, size)
-        except ValueError:  # of few steps, one alone is more
+        except ValueError:  # with few steps, one alone needs more
             continue
         policies[f"budget({share:.0%} of full)"] = policy
     return policies
 
 
-def _growth(config: Config, length: int) -> dict[str, Any]:
-    """Measure how a gradient grows with T, kept whole and by √T slots."""
+def _growth(config: Config, length: int, way: Way) -> Row:
+    """Measure a gradient of T steps, without recomputation and with √T slots."""
+    del way
     step, loss, arguments = _problem(config, length)
     whole = gradients.bptt(step, loss)
     slots = gradients.remat.slots(round(math.sqrt(length)))
@@ -167,17 +175,19 @@ def _growth(config: Config, length: int) -> dict[str, Any]:
         "None": (whole, arguments),
         "slots(√T)": (gradients.bptt(step, loss, remat=slots), arguments),
     }
-    row = {"kind": "growth", "length": length}
+    row: Row = {"kind": "growth", "length": length}
     for measured in race(f"T = {length}", entrants, repeats=config.repeats):
         row[measured.name] = {"ms": measured.ms, "mib": measured.temp_mib}
     return row
 
 
 def _slope(lengths: list[int], values: list[float]) -> float:
+    """Return d log value / d log T."""
     return float(np.polyfit(np.log(lengths), np.log(values), 1)[0])
 
 
-def _show(rows: list[dict[str, Any]]) -> None:
+def _show(rows: list[Row]) -> None:
+    """Print a table of policies for each T."""
     for length in dict.fromkeys(row["length"] for row in rows):
         lines = []
         for row in (row for row in rows if row["length"] == length):
@@ -190,12 +200,14 @@ def _show(rows: list[dict[str, Any]]) -> None:
             HEADER,
             lines,
             "Steps: evaluations of the step, per time step. Time: relative to None; "
-            "predicted, as if a backward pass took two forward passes. MiB: temporary "
-            "memory by XLA's analysis, in which weights and their gradients are too.",
+            "the prediction counts a backward pass as two forward passes. MiB: "
+            "temporary memory by XLA's analysis, with weights and their gradients. "
+            "Lower is better.",
         )
 
 
-def _show_growth(rows: list[dict[str, Any]]) -> None:
+def _show_growth(rows: list[Row]) -> None:
+    """Print how time and memory grow with T."""
     if len(rows) < 2:
         return
     lengths, lines = [row["length"] for row in rows], []
@@ -208,12 +220,12 @@ def _show_growth(rows: list[dict[str, Any]]) -> None:
         f"Growth from T = {lengths[0]} to {lengths[-1]}",
         ["policy", "slope of time", "slope of memory", "ms", "MiB"],
         lines,
-        "Slopes of straight lines through logarithms: 1 is growth in proportion to T.",
+        "Slopes of log-log fits, lower is better: 1 is growth in proportion to T.",
     )
 
 
-def _draw(rows: list[dict[str, Any]], growth: list[dict[str, Any]]) -> Figure:
-    """Draw a panel of memory and time for each T, and one of growth."""
+def _draw(rows: list[Row], growth: list[Row]) -> Figure:
+    """Draw a panel of memory and time for each T, and one of their growth."""
     lengths = list(dict.fromkeys(row["length"] for row in rows))
     panels = len(lengths) + (len(growth) > 1)
     figure = Figure(figsize=(5.4 * panels, 4.8), layout="constrained")
@@ -228,7 +240,7 @@ def _draw(rows: list[dict[str, Any]], growth: list[dict[str, Any]]) -> Figure:
             axis.plot(*zip(predicted, measured, strict=True), **line)
             axis.plot(*predicted, **style, markerfacecolor="none")
             axis.plot(*measured, **style, linestyle="", label=row["policy"])
-        axis.set(xscale="log", xlabel="memory, % of keeping everything")
+        axis.set(xscale="log", xlabel="memory, % of None")
         axis.set(ylabel="time, relative", title=f"T = {length}")
         axis.axhline(4 / 3, color="grey", linestyle=":", linewidth=1)
         axis.grid(alpha=0.3)
@@ -241,7 +253,8 @@ def _draw(rows: list[dict[str, Any]], growth: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def _draw_growth(axis: Any, growth: list[dict[str, Any]]) -> None:
+def _draw_growth(axis: Any, growth: list[Row]) -> None:
+    """Draw time and memory against T."""
     lengths, right = [row["length"] for row in growth], axis.twinx()
     for i, name in enumerate(("None", "slots(√T)")):
         of = lambda key, name=name: [row[name][key] for row in growth]

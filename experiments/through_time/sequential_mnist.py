@@ -1,15 +1,16 @@
-"""MNIST read pixel by pixel: one number a step, and the class after the last.
+"""MNIST pixel by pixel: one number a step, and the class after the last one.
 
-Images are pooled to --side × --side by default, which makes sequences four times as
-short as those of the published table. At its size, on a GPU:
+Images are pooled to --side × --side, by default to sequences a quarter as long as those
+of the published table. At the table's size, on a GPU:
 `python -m experiments sequential_mnist --side 28 --units 128 --epochs 20 --batch 128`.
 """
 
 import dataclasses
 import math
-import time
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,102 +18,98 @@ import numpy as np
 import optax
 from matplotlib.figure import Figure
 
-from bpvariants import gradients, training
+from bpvariants import gradients
 from experiments import data, report
+from experiments.harness.jobs import Job, Row, time_taken, Way
+from experiments.harness.options import above, all_of, at_least, given, known
+from experiments.harness.study import run_study, Study
 from experiments.networks import cells
 
-# Bai, Kolter, Koltun 2018, table 1, about 70K parameters: in order, permuted.
+# Bai, Kolter, Koltun 2018, table 1, about 70K parameters: pixels in order, permuted.
 PUBLISHED = {"lstm": (87.2, 85.7), "gru": (96.2, 87.3), "tanh": (21.5, 25.3)}
 TCN = (99.0, 97.2)
 HEADER = ["", "params", "test %", "published", "loss", "steps", "ms/step", "compile s"]
 HEADER += ["MiB"]
 COLOURS = {"tanh": "C3", "gru": "C0", "lstm": "C2"}
-PART = 500  # test images looked at together
+PART = 500  # test images classified together
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Train LSTM, GRU and tanh on images read in T steps, and classified at the end."""
+class Config(Study):
+    """How well do LSTM, GRU and tanh classify images that they read pixel by pixel?"""
+
+    QUICK: ClassVar = {"side": 7, "units": 32, "epochs": 1.0, "test": 2000}
+    CHECKS: ClassVar = {
+        "units batch test": at_least(1),
+        "lookback": at_least(0),
+        "epochs learning_rate": above(0),
+        "cells": all_of(given, known(cells.DENSE)),
+    }
 
     side: Literal[28, 14, 7, 4, 2] = 14
-    """Images are pooled to side × side pixels; 28, as they are, in the table."""
+    """Images are pooled to side × side pixels; 28, no pooling, in the table."""
     rows: bool = False
     """Read row by row, T = side, rather than pixel by pixel, T = side²."""
     permuted: bool = False
-    """Read in an order drawn once, the same for all images."""
+    """Permute the steps; the permutation is drawn once, and the same for all images."""
     cells: tuple[str, ...] = ("lstm", "gru", "tanh")
-    """Of lstm, gru, tanh."""
+    """Some of lstm, gru, tanh."""
     units: int = 64
-    """Of each cell; 128 to 256 for the 70,000 parameters of the table."""
+    """Units of each cell; 128 to 256 for the 70,000 parameters of the table."""
     epochs: float = 4.0
-    """How often the 60,000 images are gone through."""
+    """Passes through the 60,000 images."""
     batch: int = 64
-    """Images of a step, drawn at random."""
+    """Images of a mini-batch, drawn at random."""
     learning_rate: float = 3e-3
-    """Of Adam at first, falling to 0 by a cosine; gradients are clipped to a norm of 1.
-    tanh takes a third of it."""
+    """Initial learning rate of Adam, a third of it for tanh; it falls to 0 along a
+    cosine. Gradients are clipped to a norm of 1."""
     lookback: int = 0
-    """If not 0, gradients are truncated: errors travel back so many steps, every half
-    of it."""
+    """Lookback of truncated BPTT, with a window of half of it; 0 is BPTT."""
     remat: Literal["none", "step", "slots"] = "none"
-    """What whole gradients compute again rather than keep: nothing; each step, from T
-    carries; or more, from √T carries in slots."""
+    """What BPTT recomputes: nothing; each step, from T carries; or all steps, from √T
+    carries in slots."""
     test: int = 10_000
-    """How many of the test images to look at."""
-    seed: int = 0
-    """Of weights, batches and the order of pixels."""
-    out: Path | None = None
-    """Folder to write to; by default runs/sequential_mnist-<time>."""
+    """Number of test images."""
 
-    def __post_init__(self):
-        """Check the options."""
-        for name, low in {"units": 1, "batch": 1, "test": 1, "lookback": 0}.items():
-            if getattr(self, name) < low:
-                raise ValueError(
-                    f"{name} must be at least {low}, got {getattr(self, name)}."
-                )
-        for name in ("epochs", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}.")
+    def check(self):
+        """Check the side, and that only BPTT is to recompute."""
         if self.side not in (28, 14, 7, 4, 2):
             raise ValueError(f"side must be 28, 14, 7, 4 or 2, got {self.side}.")
-        unknown = set(self.cells) - set(cells.DENSE)
-        if unknown or not self.cells:
-            raise ValueError(
-                f"cells must be some of {', '.join(cells.DENSE)}; got {self.cells}."
-            )
         if self.lookback and self.remat != "none":
             raise ValueError(
-                "remat is for whole gradients; with lookback="
-                f"{self.lookback} it must be 'none', got {self.remat!r}."
+                "remat is for BPTT; with truncated BPTT, lookback="
+                f"{self.lookback}, it must be 'none', got {self.remat!r}."
             )
 
 
 def main(config: Config) -> report.Result:
     """Train each cell, show them beside the published table, and write them."""
-    folder = report.make_folder("sequential_mnist", config.out)
-    report.write_config(folder, config)
-    rows, interrupted, start = [], False, time.perf_counter()
-    digits = data.mnist()
-    train, test = ((as_sequences(images, config), labels) for images, labels in digits)
+    load = cache(data.mnist)
+    jobs = partial(_jobs, load)
+    check = lambda _: load()
+    return run_study("sequential_mnist", config, jobs, _finish, check=check)
+
+
+def _jobs(load: Callable[[], data.MNIST], config: Config) -> list[Job]:
+    """Return a job for each cell and seed."""
+    train, test = ((as_sequences(images, config), labels) for images, labels in load())
     steps = max(1, round(config.epochs * len(train[0]) / config.batch))
-    try:
-        with report.Progress(len(config.cells)) as progress:
-            for cell in config.cells:
-                progress.begin(f"{cell}, T = {train[0].shape[1]}", steps)
-                row, stopped = _row(config, cell, train, test, steps, progress.advance)
-                if row is not None:
-                    rows.append(row)
-                    report.append_row(folder, row)
-                if stopped:
-                    raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        interrupted = True
-    _show(rows, config, train[0].shape[1])
-    if rows:
-        report.save_picture(folder, "sequential_mnist", _draw(rows))
-    report.say_where(folder, time.perf_counter() - start, interrupted)
-    return report.Result(rows, folder, interrupted)
+    jobs = []
+    for cell in config.cells:
+        for seed in range(config.first_seed, config.first_seed + config.seeds):
+            train_one = partial(_row, config, cell, seed, train, test, steps)
+            jobs.append(Job(f"{cell}-{seed}", steps, train_one))
+    return jobs
+
+
+def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
+    _show(rows, config)
+    report.save_picture(folder, "sequential_mnist", _draw(rows))
+
+
+def _length(config: Config) -> int:
+    """Return T, the number of steps."""
+    return config.side if config.rows else config.side**2
 
 
 def as_sequences(images: np.ndarray, config: Config) -> np.ndarray:
@@ -122,16 +119,17 @@ def as_sequences(images: np.ndarray, config: Config) -> np.ndarray:
     pooled = images.reshape(-1, side, width, side, width).mean(axis=(2, 4))
     sequences = pooled.reshape(len(images), -1, side if config.rows else 1)
     if config.permuted:
-        order = np.random.default_rng(config.seed).permutation(sequences.shape[1])
+        order = np.random.default_rng(config.first_seed).permutation(sequences.shape[1])
         sequences = sequences[:, order]
     return sequences
 
 
 def _row(
-    config, cell, train, test, steps, advance
-) -> tuple[dict[str, Any] | None, bool]:
+    config: Config, cell: str, seed: int, train, test, steps: int, way: Way
+) -> Row:
+    """Train a cell from one seed, and test it."""
     length, inputs = train[0].shape[1:]
-    params = cells.init(jax.random.key(config.seed), cell, inputs, config.units, 10)
+    params = cells.init(jax.random.key(seed), cell, inputs, config.units, 10)
     carry = cells.CELLS[cell].carry(params["cell"], (config.batch,))
     at_the_end = jnp.zeros((length, config.batch)).at[-1].set(1.0)
 
@@ -143,7 +141,7 @@ def _row(
 
     rate = config.learning_rate / (3 if cell == "tanh" else 1)
     schedule = optax.cosine_decay_schedule(rate, steps)
-    result = training.fit(
+    result = way.fit(
         _rule(config, cell),
         optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule)),
         params,
@@ -151,18 +149,15 @@ def _row(
         steps=steps,
         chunk=min(50, steps),
         sample=sample,
-        key=jax.random.key(config.seed + 1),
-        log=lambda step, metrics: advance(step),
+        key=jax.random.key(seed + 1),
         nonfinite="stop",
     )
-    if not result.steps:
-        return None, result.interrupted
-    row = {"cell": cell, "accuracy": _accuracy(config, cell, result.params, test)}
+    row = {"cell": cell, "seed": seed}
+    row |= {"accuracy": _accuracy(config, cell, result.params, test)}
     row |= {"params": sum(leaf.size for leaf in jax.tree.leaves(params))}
     row |= {"loss": float(np.mean(result.values[-max(1, result.steps // 20) :]))}
-    row |= {"steps": result.steps, "ms_per_step": 1000 * result.seconds / result.steps}
-    row |= {"compile_seconds": result.compile_seconds, "temp_bytes": result.temp_bytes}
-    return row | {"values": result.values.tolist()}, result.interrupted
+    row |= {"steps": result.steps, "temp_bytes": result.temp_bytes}
+    return row | time_taken(result) | {"values": result.values.tolist()}
 
 
 def _rule(config, cell):
@@ -173,8 +168,7 @@ def _rule(config, cell):
         return gradients.truncated_bptt(
             step, loss, every=every, lookback=config.lookback
         )
-    length = config.side if config.rows else config.side**2
-    slots = gradients.remat.slots(math.isqrt(length))
+    slots = gradients.remat.slots(math.isqrt(_length(config)))
     policies = {"none": None, "step": "step", "slots": slots}
     return gradients.bptt(step, loss, remat=policies[config.remat])
 
@@ -198,43 +192,53 @@ def _accuracy(config, cell, params, test) -> float:
     return 100 * float(np.mean(np.concatenate(found) == labels))
 
 
-def _show(rows, config, length):
+def _show(rows: list[Row], config: Config) -> None:
     lines = []
-    for row in rows:
-        memory = row["temp_bytes"]
-        published = PUBLISHED[row["cell"]][config.permuted]
-        line = [row["cell"], str(row["params"]), f"{row['accuracy']:.2f}"]
-        line += [f"{published:.1f}", f"{row['loss']:.3f}", str(row["steps"])]
-        line += [f"{row['ms_per_step']:.1f}", f"{row['compile_seconds']:.1f}"]
+    for cell, mine in _by_cell(rows).items():
+        of = lambda name, mine=mine: [row[name] for row in mine]
+        memory = mine[0]["temp_bytes"]
+        line = [cell, str(mine[0]["params"]), report.mean_sd(of("accuracy"))]
+        line += [f"{PUBLISHED[cell][config.permuted]:.1f}", report.mean_sd(of("loss"))]
+        line += [str(min(of("steps"))), f"{np.mean(of('ms_per_step')):.1f}"]
+        line.append(f"{np.mean(of('compile_seconds')):.1f}")
         lines.append([*line, "?" if memory is None else f"{memory / 2**20:.1f}"])
     lines.append(["TCN", "", "", f"{TCN[config.permuted]:.1f}", *5 * [""]])
     how = "row by row" if config.rows else "pixel by pixel"
     how += ", permuted" if config.permuted else ""
-    truncated = f", truncated to {config.lookback} steps" if config.lookback else ""
+    rule = f"BPTT truncated to {config.lookback} steps" if config.lookback else "BPTT"
     same = config.side == 28 and not config.rows
     report.show_table(
-        f"MNIST {how}, T = {length}, gradients by BPTT{truncated}",
+        f"MNIST {how}, T = {_length(config)}, {rule}",
         HEADER,
         lines,
-        f"Ours: {config.side} × {config.side} pixels, {config.epochs:g} epochs, one "
-        "seed. Published: Bai et al. 2018, table 1, 28 × 28 pixels one by one, "
-        "T = 784, 70K parameters, settings searched by grid; "
+        f"Ours: {config.side} × {config.side} pixels, {config.epochs:g} epochs, mean ± "
+        f"standard deviation of {config.seeds} seeds. Test %: accuracy, higher is "
+        "better. Published: Bai et al. 2018, table 1, 28 × 28 pixels one by one, "
+        "T = 784, 70K parameters, settings by grid search; "
         + ("the same task." if same else "another task than ours, and a harder one.")
         + " Loss: of training, in the last twentieth of the steps.",
     )
 
 
-def _draw(rows) -> Figure:
+def _by_cell(rows: list[Row]) -> dict[str, list[Row]]:
+    names = dict.fromkeys(row["cell"] for row in rows)
+    return {name: [row for row in rows if row["cell"] == name] for name in names}
+
+
+def _draw(rows: list[Row]) -> Figure:
+    """Draw the training loss of each seed against steps."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axis = figure.subplots()
-    for row in rows:
-        values = np.array(row["values"])
-        width = max(1, len(values) // 100)
-        cut = values[: len(values) // width * width].reshape(-1, width).mean(axis=1)
-        label = f"{row['cell']}, test {row['accuracy']:.1f} %"
-        steps = width * (1 + np.arange(len(cut)))
-        axis.plot(steps, cut, color=COLOURS[row["cell"]], label=label)
-    axis.axhline(np.log(10), color="black", linewidth=0.8, label="guessing, ln 10")
+    for cell, mine in _by_cell(rows).items():
+        accuracy = report.mean_sd([row["accuracy"] for row in mine])
+        for i, row in enumerate(mine):
+            values = np.array(row["values"])
+            width = max(1, len(values) // 100)
+            cut = values[: len(values) // width * width].reshape(-1, width).mean(axis=1)
+            label = None if i else f"{cell}, test {accuracy} %"
+            steps = width * (1 + np.arange(len(cut)))
+            axis.plot(steps, cut, color=COLOURS[cell], label=label)
+    axis.axhline(np.log(10), color="black", linewidth=0.8, label="chance, ln 10")
     axis.set(xlabel="steps", ylabel="training loss", yscale="log")
     axis.grid(alpha=0.3)
     axis.legend()

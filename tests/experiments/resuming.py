@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 TIMES = {"wall_seconds", "seconds", "microseconds", "ms_per_step", "compile_seconds"}
+TIMES |= {"temp_bytes"}  # not known if a training was resumed at its end
 
 
 def check_resumed(main, config, result, *, lost=1, pictures=()):

@@ -355,12 +355,15 @@ def test_what_is_sharded_comes_back_so(tmp_path):
         assert leaf.sharding.is_equivalent_to(w.sharding, 1)
 
 
-def test_runs_that_are_killed_end_as_if_they_were_not(tmp_path, plain_jax, capsys):
+def test_runs_that_are_killed_end_as_if_they_were_not(tmp_path, capsys, monkeypatch):
     """By `kill -9`, as `python -m experiments kill_resume` does it 20 times."""
     config = kill_resume.Config(
-        kills=1, steps=200, chunk=20, units=2, seed=1, out=tmp_path / "out"
+        kills=1, steps=200, chunk=20, units=2, first_seed=1, out=tmp_path / "out"
     )
     (row,) = kill_resume.main(config).rows
     assert (row["arrays_equal"], row["log_equal"]) == (row["arrays"], True)
     assert not row["finished"]
     assert "equal" in capsys.readouterr().out
+    monkeypatch.setattr(kill_resume, "_start", None)  # nothing is left to run
+    again = kill_resume.Config(out=tmp_path / "out", resume=True)
+    assert kill_resume.main(again).rows == [row]

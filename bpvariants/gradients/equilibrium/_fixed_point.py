@@ -92,8 +92,8 @@ def fixed_point(
         `broyden(…)`, `cg(…)`, `linear_solver(…)`; approximate: `neumann(…)`, `jfb()`,
         `unrolled(…)`.
       on_failure: "nan", "truncate" or "ignore".
-      batch_ndim: how many leading axes are examples, each of which converges, or does
-        not, by itself. By default the whole state is one.
+      batch_ndim: how many leading axes are batch axes. Each example converges by
+        itself. By default the whole state is one example.
       damping: τ, 0 < τ ≤ 1; 1 is undamped, the default. This, tol and max_steps are
         short for solver=gradients.solvers.relaxation(damping=…, tol=…, max_steps=…).
       tol: largest relative residual that counts as converged.

@@ -103,9 +103,9 @@ def _truncated(
 
 
 def zero_unless(found: jax.Array, x: PyTree) -> PyTree:
-    """Return x with zeros for the examples of which no evaluation was finite.
+    """Return x with zeros for examples that had no finite evaluation.
 
-    Else their NaN would reach the derivative in what all examples share, as 0 · NaN.
+    Otherwise their NaN would reach the derivatives in shared arrays, as 0 · NaN.
     Derivatives in x pass through to all of it.
     """
 
@@ -121,9 +121,9 @@ def zero_unless(found: jax.Array, x: PyTree) -> PyTree:
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def derivative_if(batch_ndim: int, converged: jax.Array, h: PyTree) -> PyTree:
-    """Return h, the derivative of which is NaN for examples that did not converge.
+    """Return h, with a derivative of NaN for examples that did not converge.
 
-    Except, in reverse, where nothing depends on such an example.
+    In reverse mode an example that nothing depends on is left out of this.
     """
     del batch_ndim, converged
     return h

@@ -27,7 +27,7 @@ class Solver(Protocol):
         scale: Callable[[PyTree], jax.Array],
         batch_ndim: int,
     ) -> Outcome:
-        """Return iterates of which ‖gap(h)‖ ≤ tol · scale(h), or how it failed."""
+        """Return iterates with ‖gap(h)‖ ≤ tol · scale(h), or how it failed."""
         ...
 
 

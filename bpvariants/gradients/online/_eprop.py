@@ -1,4 +1,4 @@
-"""Eligibility propagation: what units tell each other is not remembered.
+"""Eligibility propagation (e-prop): traces without the paths between units.
 
 Notation: v_t the internal part of the carry, z_t the visible one, which units see of
 each other (spikes, an output gate's result), θ the parameters, ℓ_t the loss of step t.

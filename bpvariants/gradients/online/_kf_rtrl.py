@@ -1,4 +1,4 @@
-"""KF-RTRL: the influence as a Kronecker product, drawn so that its mean is right.
+"""KF-RTRL: the influence as a random Kronecker product, with the exact mean.
 
 Notation, for one example: h_t is the carry as a vector [n], ℓ_t the loss of step t and
 J_t = ∂h_t/∂h_{t−1}. Let parameters Θ, a matrix [k, m], enter the step by u_t = â_t Θ

@@ -1,4 +1,4 @@
-"""What every online rule does before and after its own work at one time step."""
+"""Shared by all online rules: checks, resets and padding of one time step."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""From an online rule, one step at a time, to a gradient rule over a sequence."""
+"""Make a gradient rule over a sequence of an online rule."""
 
 from typing import Any
 

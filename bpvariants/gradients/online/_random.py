@@ -1,4 +1,4 @@
-"""What rules that draw at random have in common."""
+"""Random directions, and checks of keys, for the rules that draw them."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""How an online rule runs along a sequence, with fixed params or learning on the way.
+"""Run an online rule along a sequence, with fixed params or with updates.
 
 Notation: g_t is its gradient, of the mean over the batch, at step t, and w_t the
 weights of that step's losses; W_t = Σ_batch w_t. Then

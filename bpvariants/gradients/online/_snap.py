@@ -1,4 +1,4 @@
-"""Sparse n-step approximation: real-time recurrent learning in the nearest entries.
+"""SnAp, the sparse n-step approximation: RTRL in the entries reached within n steps.
 
 Notation, for one example: h_t the carry [n], θ the parameters [p], J_t = ∂h_t/∂h_{t−1},
 I_t = ∂h_t/∂θ. Entry (i, j) of M is kept if θ_j can reach h_i within `order` steps:

@@ -1,4 +1,4 @@
-"""UORO: the influence as a product of two vectors, drawn so that its mean is right.
+"""UORO: the influence as a random product of two vectors, with the exact mean.
 
 Notation, for one example: h_t is the carry as a vector [n], θ the parameters as a
 vector [p], ℓ_t the loss of step t, J_t = ∂h_t/∂h_{t−1} and I_t = ∂h_t/∂θ. RTRL's

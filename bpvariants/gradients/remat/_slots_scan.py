@@ -1,8 +1,8 @@
 """Scan that keeps m carries at most, and goes back by the binomial schedule.
 
-Notation: C(t, m) evaluations of the step take t of them back, of which the first one's
-carry lies in the first of m slots. Advancing y steps, to keep the carry found there, is
-best for the y that gives
+Notation: C(t, m) is the number of evaluations that the backward pass of t steps needs,
+if the carry before the first step lies in the first of m slots. The best way is to
+advance y steps and to keep the carry found there, with the y that gives
 
     C(t, m) = min_y [ y + C(t−y, m−1) + C(y, m) ],    C(t, 1) = t (t+1)/2,  C(1, m) = 1,
 

@@ -17,8 +17,8 @@ from bpvariants.types import PyTree
 class LayerInfo(NamedTuple):
     """Values and derivatives of one layer, leaves [*batch, ...].
 
-    Derivatives are those of the mean loss, of which one example's is its own, divided
-    by the number of examples. Those of the params have no batch axes.
+    Derivatives are those of the mean loss: the derivative of one example is that of its
+    own loss, divided by the number of examples. Those of params have no batch axes.
     """
 
     x: PyTree  # y_{l−1}, its input

@@ -61,7 +61,7 @@ def _no_warnings() -> Iterator[None]:
 
 
 def measure(best: Best, metrics: dict[str, Any]) -> float:
-    """Return how good a checkpoint is; the less the better, NaN the worst."""
+    """Return the score of a checkpoint: lower is better; NaN counts as inf."""
     if isinstance(best, str) and best not in metrics:
         raise ValueError(f"best must be one of {sorted(metrics)}, got {best!r}.")
     found = metrics[best] if isinstance(best, str) else best(metrics)

@@ -24,7 +24,7 @@ from bpvariants.types import PyTree
 
 POLICIES = ("raise", "skip", "stop", "ignore")
 OF_RULES = 0xFFFFFFFF  # no step has this number
-SMALL = 64 * 2**20  # bytes of a state of which two are no matter
+SMALL = 64 * 2**20  # bytes; below this size a chunk keeps its first state as well
 
 
 class Recipe(NamedTuple):

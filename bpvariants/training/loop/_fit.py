@@ -1,7 +1,7 @@
 """A training loop in chunks: a jitted scan over many steps in a Python loop of chunks.
 
 Between chunks the Python loop logs, shows progress, writes checkpoints and can be
-interrupted, none of which costs the steps anything.
+interrupted. None of this slows the steps down.
 """
 
 from collections.abc import Callable, Iterable, Sequence

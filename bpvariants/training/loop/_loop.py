@@ -102,7 +102,7 @@ class Training:
             if stopped == "stop" and plan.stop is not None:
                 self._stopped = stopped
             skips = self._recipe.nonfinite == "skip"
-            # What a NaN has ended may go on now, or fail again; a lane stays frozen.
+            # A single run that stopped at NaN may continue; a frozen lane may not.
             if skips or plan.runs is None:
                 bad = self._reached.bad if skips else reached.bad
                 self._reached = self._reached._replace(alive=reached.alive, bad=bad)
@@ -115,7 +115,7 @@ class Training:
 
     def _take_chunk(self, source: Source) -> None:
         plan, first = self._plan, self._reached.steps
-        # Cut where a training from step 0 is: then programs are the same, to the bit.
+        # Cut at the chunks of a run from step 0: equal programs, equal bits.
         size = min(plan.chunk - first % plan.chunk, plan.steps - first)
         inputs = source.take(size)
         if inputs is None:

@@ -20,8 +20,8 @@ class NonFiniteError(FloatingPointError):
     """A step of :func:`fit` was not finite. What came before it is kept here.
 
     Attributes:
-      step: which, from 0 on.
-      run: of which run, or None without runs.
+      step: number of the step, counted from 0.
+      run: number of the run, or None if `fit` was given no runs.
       places: how many numbers are not finite in the "value", the "grads['w']", the
         "params['w']" after the step; by name, those that have any.
       params: before the step, the last that were finite.

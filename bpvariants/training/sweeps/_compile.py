@@ -1,6 +1,6 @@
 """The programs of a group of runs, compiled for as many at a time as fit in memory.
 
-A block is one array program over its lanes, of which each device has its share.
+A block is one array program over its lanes. Each device has a share of the lanes.
 """
 
 import time

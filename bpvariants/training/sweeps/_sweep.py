@@ -107,7 +107,7 @@ def sweep(
         are traced; ints, bools, strings, None, and tuples are static, and runs that
         differ in them have programs of their own. A field that is a float in one config
         is one in all where it is a number.
-      seeds: integers, of which each config is run with all.
+      seeds: integers; each config is run with each seed.
       steps: how many steps a run takes, unless it ends before.
       chunk: after how many steps to look whether any still runs.
       stop: metrics -> bool, traced: this run has done enough. What needs memory, such

@@ -37,7 +37,7 @@ def irprop_minus(
         bfloat16     2                 have 6 bits of mantissa, in bfloat16
 
     Of 1,000 random steps, zeros among them, each reproduces those of "float32":
-    "int8_sign" to the bit, "packed" to 1e-5 of their size, "bfloat16" to a tenth.
+    "int8_sign" exactly, "packed" to 1e-5 of their size, "bfloat16" to a tenth.
 
     Args:
       learning_rate: first step size Δ_0 of each parameter, in its units, read by `init`

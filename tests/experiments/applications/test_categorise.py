@@ -23,6 +23,7 @@ from experiments.applications.categorise import (
 )
 from experiments.harness.errors import DataError
 from experiments.networks.cells import CELLS
+from tests.experiments.resuming import check_resumed
 
 TIMES = {"wall_seconds", "compile_seconds", "ms_per_step"}
 
@@ -34,7 +35,7 @@ def _as_users_have_it(plain_jax):
 
 
 @pytest.mark.data
-def test_quick_beats_the_most_frequent_class(fast, check_resumed, tmp_path, capsys):
+def test_quick_beats_the_most_frequent_class(fast, tmp_path, capsys):
     config = categorise.Config(quick=True, out=tmp_path, say="Where is Paris ?")
     result = categorise.main(config)
     assert not result.interrupted
@@ -57,7 +58,7 @@ def test_quick_beats_the_most_frequent_class(fast, check_resumed, tmp_path, caps
     again = categorise.main(categorise.Config(**asked))
     assert again.rows == result.rows
     assert "is NUM (" in capsys.readouterr().out
-    check_resumed(categorise, tmp_path)
+    check_resumed(categorise.main, categorise.Config(out=tmp_path), result)
 
 
 @pytest.fixture

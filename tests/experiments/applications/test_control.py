@@ -12,6 +12,7 @@ from scipy.integrate import solve_ivp
 from experiments.applications.control import ilqr, policy, reference, study as control
 from experiments.applications.control.mechanics import advance
 from experiments.applications.control.systems import SYSTEMS, tip
+from tests.experiments.resuming import check_resumed
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -200,7 +201,7 @@ def test_success_is_within_tolerance_to_the_end():
     assert played.states.shape == (31, 5, 4)
 
 
-def test_quick(fast, check_resumed, tmp_path, capsys):
+def test_quick(fast, tmp_path, capsys):
     out = tmp_path / "run"
     result = control.main(control.Config(quick=True, judged=64, compared=2, out=out))
     (row,) = result.rows
@@ -215,7 +216,7 @@ def test_quick(fast, check_resumed, tmp_path, capsys):
     assert np.isfinite(before).all()
     assert after[0, 0] != before[0, 0]
     assert "truncated_bptt, 600" in capsys.readouterr().out
-    check_resumed(control, out)
+    check_resumed(control.main, control.Config(out=out), result)
     params = policy.load(out / "policy-pendulum-truncated_bptt.npz")
     assert sum(leaf[0].size for leaf in jax.tree.leaves(params)) == row["params"]
 

@@ -23,6 +23,7 @@ from experiments.applications.forecast import (
 )
 from experiments.harness.errors import DataError
 from experiments.harness.jobs import Way
+from tests.experiments.resuming import check_resumed
 
 SMALL: dict = {
     "cell": "tanh",
@@ -333,7 +334,7 @@ def test_memory_of_long_files_is_that_of_a_column(tmp_path):
     assert (series.validation, series.test) == (190_000, 195_000)
 
 
-def test_a_file_of_ones_own(check_resumed, tmp_path):
+def test_a_file_of_ones_own(tmp_path):
     values = np.sin(np.arange(120) / 2).round(3).astype(str)
     values[7::11] = ""
     path = write(tmp_path / "my.csv", "load,x\n" + "".join(f"{v},a\n" for v in values))
@@ -352,7 +353,7 @@ def test_a_file_of_ones_own(check_resumed, tmp_path):
     np.testing.assert_allclose(numbers[:, 2:], result.rows[-1]["forecast"], rtol=1e-5)
     assert (out / "forecast.png").stat().st_size > 10_000
     assert not list(out.glob("*.tmp"))
-    check_resumed(forecast, out)
+    check_resumed(forecast.main, forecast.Config(out=out), result)
 
 
 @pytest.mark.parametrize(

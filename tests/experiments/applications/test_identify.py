@@ -11,6 +11,7 @@ import pytest
 from scipy.integrate import solve_ivp
 
 from experiments.applications.identify import methods, study as identify, tanks
+from tests.experiments.resuming import check_resumed
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -91,7 +92,7 @@ def test_learning_is_that_of_a_loop_by_hand(kind):
     np.testing.assert_allclose(course.k[1, 0, 0], np.exp(new["log_k"]), rtol=1e-5)
 
 
-def test_identify_quick(check_run, check_resumed, tmp_path, capsys):
+def test_identify_quick(check_run, tmp_path, capsys):
     config = identify.Config(
         quick=True, updates=("adam", "least_squares"), rates=(1e-2,), seeds=1,
         steps=2400, out=tmp_path,
@@ -108,7 +109,7 @@ def test_identify_quick(check_run, check_resumed, tmp_path, capsys):
     assert row["after"][0] > 2 * row["before"][0]
     assert row["recovery"][0] > 0
     assert "told k" in capsys.readouterr().out
-    check_resumed(identify, tmp_path)
+    check_resumed(identify.main, identify.Config(out=tmp_path), result)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from experiments.applications.language import characters, study as language
 from experiments.baselines.ngrams import interpolated_ngrams
 from experiments.harness.errors import DataError
 from experiments.networks import windows as windowing
+from tests.experiments.resuming import check_resumed
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -86,7 +87,7 @@ def test_ngrams_of_shakespeare_are_the_known_ones(shakespeare):
 
 @pytest.mark.data
 def test_language_is_better_than_chance_and_writes(
-    check_run, check_resumed, fast, tmp_path, capsys, shakespeare
+    check_run, fast, tmp_path, capsys, shakespeare
 ):
     config = language.Config(quick=True, generate=50, out=tmp_path)
     result = language.main(config)
@@ -102,7 +103,7 @@ def test_language_is_better_than_chance_and_writes(
     output = capsys.readouterr().out
     assert "1.88" in output
     assert "2-gram" in output
-    check_resumed(language, tmp_path)
+    check_resumed(language.main, language.Config(out=tmp_path), result)
 
 
 def test_texts_that_cannot_be_learned_are_refused(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from experiments.applications.music import midi, rolls as piano_rolls, study as music
 from experiments.harness.errors import DataError
 from experiments.networks import recurrent, windows as windowing
+from tests.experiments.resuming import check_resumed
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -130,9 +131,7 @@ def test_midi_is_read_back(tmp_path):
 
 
 @pytest.mark.data
-def test_music_is_better_than_chance_and_goes_on(
-    check_run, check_resumed, tmp_path, capsys
-):
+def test_music_is_better_than_chance_and_goes_on(check_run, tmp_path, capsys):
     config = music.Config(quick=True, out=tmp_path)
     result = music.main(config)
     check_run(result, tmp_path, ["music", "jsb_chorales"])
@@ -153,7 +152,7 @@ def test_music_is_better_than_chance_and_goes_on(
     again = music.main(music.Config(out=tmp_path, resume=True, temperature=0.5))
     assert again.rows == result.rows
     assert midi.read_midi(tmp_path / "jsb_chorales-gru.mid") != piece
-    check_resumed(music, tmp_path)
+    check_resumed(music.main, music.Config(out=tmp_path), result)
     assert midi.read_midi(tmp_path / "jsb_chorales-gru.mid") == piece
 
 

@@ -10,6 +10,7 @@ import pytest
 from experiments import data
 from experiments.applications.robot import baselines, networks, study as robot
 from experiments.networks import windows as windowing
+from tests.experiments.resuming import check_resumed
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -19,7 +20,7 @@ def _as_users_have_it(plain_jax):
 
 
 @pytest.mark.data
-def test_robot_quick(check_run, check_resumed, tmp_path, capsys):
+def test_robot_quick(check_run, tmp_path, capsys):
     config = robot.Config(quick=True, seeds=1, steps=200, chunk=100, out=tmp_path)
     result = robot.main(config)
     check_run(result, tmp_path, ["robot", "confusion"])
@@ -39,7 +40,7 @@ def test_robot_quick(check_run, check_resumed, tmp_path, capsys):
     assert "90.1" in capsys.readouterr().out
     again = robot.main(robot.Config(out=tmp_path, resume=True))
     assert again.rows == result.rows
-    check_resumed(robot, tmp_path)
+    check_resumed(robot.main, robot.Config(out=tmp_path), result)
 
 
 @pytest.mark.data

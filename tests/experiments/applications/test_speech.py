@@ -20,6 +20,7 @@ from experiments.applications.speech import (
 )
 from experiments.harness.errors import DataError
 from experiments.networks.cells import CELLS
+from tests.experiments.resuming import check_resumed
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -29,7 +30,7 @@ def _as_users_have_it(plain_jax):
 
 
 @pytest.mark.data
-def test_speech_quick(check_run, check_resumed, fast, tmp_path, capsys, monkeypatch):
+def test_speech_quick(check_run, fast, tmp_path, capsys, monkeypatch):
     wav, out = tmp_path / "seven.wav", tmp_path / "run"
     monkeypatch.setattr(speech_network, "load", cache(speech_network.load))
     found, *_ = speech_network.load()
@@ -47,7 +48,7 @@ def test_speech_quick(check_run, check_resumed, fast, tmp_path, capsys, monkeypa
     again = speech.main(speech.Config(out=out, resume=True, wav=wav))
     assert again.rows == result.rows
     assert "seven.wav: 7 (" in capsys.readouterr().out
-    check_resumed(speech, out)
+    check_resumed(speech.main, speech.Config(out=out), result)
 
 
 def test_recordings_that_cannot_be_heard(tmp_path):

@@ -18,6 +18,7 @@ from experiments.applications.translate import (
 from experiments.applications.translate.losses import Batch
 from experiments.applications.translate.network import END, How, Sizes, UNKNOWN
 from experiments.harness.errors import DataError
+from tests.experiments.resuming import check_resumed
 
 SIZES = Sizes(source_words=7, target_words=6, embedding=4, units=3)
 HOW = How()
@@ -234,7 +235,7 @@ def test_baselines_of_translation():
 
 
 @pytest.mark.data
-def test_translate_quick(fast, check_resumed, tmp_path, capsys, monkeypatch):
+def test_translate_quick(fast, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(translate_text, "load", cache(translate_text.load))
     out = tmp_path / "run"
     config = translate.Config(
@@ -263,7 +264,7 @@ def test_translate_quick(fast, check_resumed, tmp_path, capsys, monkeypatch):
     strange = translate.Config(out=out, resume=True, translate="zzz yyy")
     with pytest.raises(DataError, match="none of the words of 'zzz yyy' occurs"):
         translate.main(strange)
-    check_resumed(translate, out)
+    check_resumed(translate.main, translate.Config(out=out), result)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from experiments.data import _seattle_weather
 from experiments.forgetting import drift
 from experiments.forgetting._online_regression import follow, METHODS
 from experiments.harness.errors import DataError
+from tests.experiments.resuming import check_resumed
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -56,6 +57,8 @@ def test_the_study_runs_and_writes_what_it_shows(tmp_path, weather, capsys):
     assert "A linear model under drift" in shown
     assert "no temperatures" in shown
     assert "left out" not in shown
+    pictures = ["drift.png", "seattle.png"]
+    check_resumed(drift.main, config, result, lost=2, pictures=pictures)
 
 
 def test_what_cannot_be_had_is_left_out_and_said(tmp_path, monkeypatch, capsys):
@@ -68,6 +71,14 @@ def test_what_cannot_be_had_is_left_out_and_said(tmp_path, monkeypatch, capsys):
     assert [row["stream"] for row in result.rows] == 5 * ["random walk"]
     assert "seattle-weather.csv could not be had" in capsys.readouterr().out
     assert not (tmp_path / "seattle.png").exists()
+
+
+def test_walks_follow_from_the_first_seed():
+    sizes = {"steps": 4, "burn_in": 0}
+    both = drift.walks(drift.Config(seeds=2, **sizes))
+    second = drift.walks(drift.Config(seeds=1, first_seed=1, **sizes))
+    for several, one in zip(both, second, strict=True):
+        np.testing.assert_array_equal(several[1:], one)
 
 
 def test_the_methods_are_their_equations():
@@ -109,7 +120,7 @@ def test_the_measured_table_is_reproduced():
     errors = {
         name: drift._follow_walks(config, name, xs, ys, rates)[0] for name in METHODS
     }
-    for name, measured in drift.drift_report.MEASURED.items():
+    for name, measured in drift._drift_report.MEASURED.items():
         for mine, value in zip(errors[name].T, measured, strict=True):
             if value is None:
                 assert np.isinf(mine).any()
@@ -133,7 +144,7 @@ def test_the_data_are_those_of_their_description():
     [
         ({"seeds": 0}, "seeds must be at least 1, got 0"),
         ({"burn_in": 2000}, "0 <= burn_in < steps = 2000, got 2000"),
-        ({"decay": 1.0}, "decay must be within 0 < decay < 1, got 1.0"),
+        ({"decay": 1.0}, r"decay must be in \(0, 1\), got 1.0"),
         ({"rates": (0.1, -0.1)}, "rates must be positive"),
     ],
 )

@@ -1,5 +1,6 @@
 """The study of chaotic series runs; its series and cosines are what they say."""
 
+import dataclasses
 import json
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from bpvariants import gradients
 from experiments.online import _dynamical_systems, _predictor, online_learning
 from experiments.online._online_learning_report import cosines, show
+from tests.experiments.resuming import check_resumed
 
 SYSTEMS = _dynamical_systems.SYSTEMS
 
@@ -177,6 +179,8 @@ def test_online_learning(tmp_path, capsys):
         assert published in printed
     show(result.rows[:1], config)  # what an interruption leaves
     assert "rtrl" in capsys.readouterr().out
+    pictures = ["errors.png", "cosines.png"]
+    check_resumed(online_learning.main, config, result, lost=3, pictures=pictures)
 
 
 def test_ctrl_c_keeps_what_there_is(tmp_path, monkeypatch):
@@ -197,6 +201,13 @@ def test_ctrl_c_keeps_what_there_is(tmp_path, monkeypatch):
     (row,) = result.rows
     assert np.shape(row["curve"]) == (2, 2)
     assert row["cosines"] is None
+    monkeypatch.undo()
+    (resumed,) = online_learning.main(dataclasses.replace(config, resume=True)).rows
+    assert np.shape(resumed["curve"]) == (2, 3)
+    np.testing.assert_array_equal(np.array(resumed["curve"])[:, :2], row["curve"])
+    other = dataclasses.replace(config, first_seed=1, out=tmp_path / "other")
+    (another,) = online_learning.main(other).rows
+    assert resumed["curve"] != another["curve"]
 
 
 @pytest.mark.parametrize(

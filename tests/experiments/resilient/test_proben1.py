@@ -189,7 +189,8 @@ def test_proben1_benchmark_runs(small, monkeypatch):
     monkeypatch.setattr(benchmark, "RUNS", 2)
     monkeypatch.setattr(benchmark, "REPEATS", 2)
     monkeypatch.setattr(benchmark, "ROWS", [("cancer1", "8")])
-    rows = list(benchmark.proben1(repeats=2))
+    (race,) = benchmark.proben1().values()
+    rows = list(race(2))
     assert "test error" in rows[0].note
 
 

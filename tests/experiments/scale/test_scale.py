@@ -14,7 +14,7 @@ from experiments import __main__ as command
 from experiments.harness import devices
 from experiments.harness.devices import Machine
 from experiments.harness.errors import DataError
-from experiments.scale import char_lm, pod
+from experiments.scale import char_lm, kill_resume, pod
 from experiments.scale._collectives import collectives
 
 SIZES = {"units": 8, "embedding": 4, "streams": 8, "window": 5, "steps": 4}
@@ -114,6 +114,11 @@ def test_pod_calculates(tmp_path, capsys):
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == result.rows
     assert (tmp_path / "pod.png").stat().st_size > 10_000
+    (tmp_path / "results.jsonl").write_text("\n".join(lines[:-5]) + "\n")  # no sweep
+    again = pod.main(pod.Config(out=tmp_path, resume=True)).rows
+    for row in (*again, *result.rows):
+        del row["wall_seconds"]
+    assert again == result.rows
     params = cells.gru.init(jax.random.key(0), 12, 12)
     assert pod.gru_parameters(12) == sum(map(jnp.size, jax.tree.leaves(params)))
     assert pod.sent_bytes(8, 4) == 12  # of 8 bytes in 4 parts of 2: 3 of them, twice
@@ -125,10 +130,10 @@ def test_pod_calculates(tmp_path, capsys):
     config = pod.Config(latency=0.0, torus=1, chips=2**20)
     streams = int(2**20 * pod.least_streams(config))
     config = dataclasses.replace(config, streams=streams)
-    row = pod.training(config, 64, 2**20)
+    row = pod.training(config, 2**20, units=64)
     assert row["arithmetic"] == pytest.approx(row["sums"], rel=1e-5)
     config = dataclasses.replace(config, streams=int(2**20 * pod.least_batch(config)))
-    row = pod.training(config, 64, 2**20)
+    row = pod.training(config, 2**20, units=64)
     assert row["arithmetic"] == pytest.approx(row["weights"], rel=1e-5)
 
 
@@ -200,6 +205,12 @@ def test_an_unfinished_run_is_not_begun_anew(tmp_path):
         char_lm.main(config)
     with pytest.raises(ValueError, match="resume needs out"):
         char_lm.Config(resume=True)
+
+
+@pytest.mark.parametrize("study", [char_lm, kill_resume, pod])
+def test_studies_without_seeds_refuse_them(study):
+    with pytest.raises(ValueError, match=r"seeds must be 1.* got 2"):
+        study.Config(seeds=2)
 
 
 def test_studies_that_run_on_one_device_say_so(capsys):

@@ -1,6 +1,5 @@
 """Copy memory and adding: tasks, cells and gradient flow are what they say."""
 
-import json
 import math
 
 import flax.linen as nn
@@ -24,25 +23,17 @@ def _as_users_have_it(plain_jax):
         yield
 
 
-def check(result, folder, rows, pictures):
-    assert not result.interrupted
-    assert len(result.rows) == rows
-    lines = (folder / "results.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == result.rows
-    for picture in pictures:
-        assert (folder / f"{picture}.png").stat().st_size > 10_000
-
-
-def test_copy_adding(tmp_path, monkeypatch, capsys):
-    jobs = copy_adding._jobs(copy_adding.Config(lookbacks=(8,)))
-    names = [(cell, rule) for cell, rule, _ in jobs]
+def test_copy_adding(check_run, check_resumed, tmp_path, monkeypatch, capsys):
+    trained = copy_adding._trained(copy_adding.Config(lookbacks=(8,)))
+    names = [(cell, rule) for cell, rule, _ in trained]
     assert names == [(cell, "bptt") for cell in cells.DENSE] + [("lstm", "(8; 4)")]
-    monkeypatch.setattr(copy_adding, "_jobs", lambda config: jobs[:1])
+    monkeypatch.setattr(copy_adding, "_trained", lambda config: trained[:1])
     config = copy_adding.Config(
         copy_length=2, adding_length=4, units=3, batch=2, steps=2, out=tmp_path
     )
     result = copy_adding.main(config)
-    check(result, tmp_path, 2, ["loss", "flow"])
+    assert len(result.rows) == 2
+    check_run(result, tmp_path, ["loss", "flow"])
     for row in result.rows:
         assert np.shape(row["curve"]) == (2, 2)
         assert np.shape(row["flow_after"]) == (2, 22 if row["task"] == "copy" else 4)
@@ -54,6 +45,7 @@ def test_copy_adding(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "never, 1" in printed
     assert ".164" not in printed  # which is of whole gradients
+    check_resumed(copy_adding, result)
 
 
 def test_tasks_have_the_losses_without_memory_that_they_state():
@@ -139,6 +131,7 @@ def test_gradient_flow_is_the_derivative_in_each_state():
 @pytest.mark.parametrize(
     ("study", "options", "message"),
     [
+        (copy_adding, {"tasks": ("sort",)}, "tasks must be some of copy, adding"),
         (copy_adding, {"copy_length": 0}, "copy_length must be at least 1, got 0"),
         (copy_adding, {"lookbacks": (3, 0)}, r"lookbacks must be .* got \(3, 0\)"),
         (copy_adding, {"truncated_cell": "rnn"}, "truncated_cell must be one of tanh"),

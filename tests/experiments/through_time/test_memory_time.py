@@ -1,13 +1,11 @@
 """The study of memory against time, at a small size."""
 
-import json
-
 import pytest
 
 from experiments.through_time import memory_time
 
 
-def test_it_measures_what_it_predicts(tmp_path, plain_jax, capsys):
+def test_it_measures_what_it_predicts(tmp_path, plain_jax, check_run, capsys):
     config = memory_time.Config(
         lengths=(128,), batch=2, inputs=2, units=8, growth=(8, 16), repeats=2,
         out=tmp_path,
@@ -21,11 +19,25 @@ def test_it_measures_what_it_predicts(tmp_path, plain_jax, capsys):
         assert row["mib"] > 0.9 * row["mib_predicted"]
         assert row["policy"] == "None" or row["mib_ratio"] < 0.6
     assert "slope of memory" in capsys.readouterr().out
-    assert (tmp_path / "memory_time.png").stat().st_size > 10_000
-    lines = (tmp_path / "results.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == result.rows
+    check_run(result, tmp_path, ["memory_time"])
+
+
+def test_only_the_lost_measurement_is_made_again(tmp_path, plain_jax):
+    config = memory_time.Config(
+        lengths=(4,), batch=2, inputs=2, units=2, growth=(4, 8), repeats=2, out=tmp_path
+    )
+    with plain_jax():
+        rows = memory_time.main(config).rows
+        path = tmp_path / "results.jsonl"
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+        resumed = memory_time.main(memory_time.Config(out=tmp_path, resume=True)).rows
+    assert resumed[:-1] == rows[:-1]
+    for policy in ("None", "slots(√T)"):
+        assert resumed[-1][policy]["mib"] == rows[-1][policy]["mib"]
 
 
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="growth must be at least 4 steps each"):
         memory_time.Config(growth=(3,))
+    with pytest.raises(ValueError, match=r"seeds must be 1, because .* Got 2"):
+        memory_time.Config(seeds=2)

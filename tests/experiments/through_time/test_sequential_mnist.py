@@ -1,14 +1,10 @@
 """Sequential MNIST: the study runs, and reads images as sequences."""
 
-import json
-
 import numpy as np
 import pytest
 
 from experiments import data
-from experiments.through_time import (
-    sequential_mnist,
-)
+from experiments.through_time import sequential_mnist
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -25,24 +21,17 @@ def small(monkeypatch):
     monkeypatch.setattr(data, "mnist", lambda: data.MNIST(noise, noise))
 
 
-def check(result, folder, rows, pictures):
-    assert not result.interrupted
-    assert len(result.rows) == rows
-    lines = (folder / "results.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == result.rows
-    for picture in pictures:
-        assert (folder / f"{picture}.png").stat().st_size > 10_000
-
-
-def test_sequential_mnist(small, tmp_path, capsys):
+def test_sequential_mnist(small, check_run, check_resumed, tmp_path, capsys):
     short = {"units": 3, "epochs": 0.4, "batch": 4, "test": 15}
     config = sequential_mnist.Config(
         side=4, cells=("tanh", "lstm"), out=tmp_path, **short
     )
     result = sequential_mnist.main(config)
-    check(result, tmp_path, 2, ["sequential_mnist"])
+    assert len(result.rows) == 2
+    check_run(result, tmp_path, ["sequential_mnist"])
     assert all(row["steps"] == 2 for row in result.rows)
     assert "another task than ours" in capsys.readouterr().out
+    check_resumed(sequential_mnist, result)
     one = {"side": 28, "rows": True, "permuted": True, "cells": ("gru",)} | short
     losses = []
     for name, options in {
@@ -55,6 +44,16 @@ def test_sequential_mnist(small, tmp_path, capsys):
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
     assert losses[2][0] == pytest.approx(losses[0][0])
     assert abs(losses[2][1] - losses[0][1]) > 1e-3
+
+
+def test_each_seed_is_a_row(small, tmp_path, capsys):
+    config = sequential_mnist.Config(
+        side=2, cells=("tanh",), units=2, epochs=0.2, batch=4, seeds=2, out=tmp_path
+    )
+    rows = sequential_mnist.main(config).rows
+    assert [row["seed"] for row in rows] == [0, 1]
+    assert rows[0]["values"] != rows[1]["values"]
+    assert "±" in capsys.readouterr().out
 
 
 def test_images_are_read_as_sequences():
@@ -83,7 +82,7 @@ def test_images_are_read_as_sequences():
         (
             sequential_mnist,
             {"lookback": 3, "remat": "step"},
-            "remat is for whole gradients; with lookback=3",
+            "remat is for BPTT; with truncated BPTT, lookback=3",
         ),
     ],
 )

@@ -26,7 +26,7 @@ class neumann:
     Biased: its residual is (Jᵀ)^{K+1} b, which shrinks like ρ(J)^{K+1}. It is the
     gradient of K + 1 steps of backpropagation through time at the fixed point; K = 0 is
     Jacobian-free backpropagation. Time is that of K + 1 backward passes through one
-    evaluation, the last of which tells the residual and is left out where nobody asks.
+    evaluation. The last pass gives the residual; it is left out if `info` is not used.
 
     Args:
       terms: K, how many terms after the first, at least 0.

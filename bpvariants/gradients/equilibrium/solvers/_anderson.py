@@ -92,7 +92,7 @@ class anderson:
         check_limits(self.tol, self.max_steps)
 
     def solve(self, gap, start, scale, batch_ndim):
-        """Return iterates of which ‖gap(h)‖ ≤ tol · scale(h), or how it failed."""
+        """Return iterates with ‖gap(h)‖ ≤ tol · scale(h), or how it failed."""
         method = Method(self._init, self._move, may_rise=True)
         settings = {"tol": self.tol, "max_steps": self.max_steps}
         return iterate_vectors(

@@ -73,7 +73,7 @@ class relaxation:
         check_relaxation(self.damping, self.tol, self.max_steps)
 
     def solve(self, gap, start, scale, batch_ndim):
-        """Return iterates of which ‖gap(h)‖ ≤ tol · scale(h), or how it failed."""
+        """Return iterates with ‖gap(h)‖ ≤ tol · scale(h), or how it failed."""
         damped = lambda h, d: h + jnp.asarray(self.damping, h.dtype) * d
         move = lambda memory, h, d, size: (jax.tree.map(damped, h, d), memory)
         method = Method(lambda start: (), move)

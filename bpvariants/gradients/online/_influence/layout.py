@@ -1,4 +1,4 @@
-"""How an influence M_t = ∂h_t/∂θ is kept where only some of its entries can be nonzero.
+"""Layout of an influence M_t = dh_t/dθ: only entries that can be nonzero are kept.
 
 For each array of params, K numbers are kept for each of its entries, [K, *shape]: the
 rows of M, numbers of the carry, that the entry can influence. Which rows these are

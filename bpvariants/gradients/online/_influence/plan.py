@@ -1,4 +1,4 @@
-"""How the linearised step is computed, as much of it as an influence needs.
+"""Plan of a step's linearisation: which entries of J and I are computed, and how.
 
 I_t takes one backward pass for each colour: rows of I that share no parameter have the
 same colour, and are found at once, all in one pass for the weights of a dense layer.
@@ -110,7 +110,7 @@ def make_plan(
         both = _colour(share_params | share_carry)  # the same passes, if few
         if _count(both) <= FEW:
             by_params = by_carry = both
-    # Rows that are not kept have an I too, which must not be added to that of others.
+    # Dropped rows still have a nonzero I; keep them out of shared passes.
     asked = share_params.any(axis=1) | (not late_only)
     shapes = [variable.aval.shape for variable in program.thetas]
     leaves = list(zip(patterns, shapes, strict=True))

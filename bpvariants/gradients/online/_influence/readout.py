@@ -1,4 +1,4 @@
-"""What the loss of one step says, of the new carry and of what does not go through it.
+"""Split a step's loss gradient: through the new carry, and around it.
 
 Notation: h_t the floating leaves of the new carry, y_t the output, θ the parameters.
 The step is cut at the new carry, whose leaves are taken as given by what computes the

@@ -1,4 +1,4 @@
-"""What rtrl and its sparse relatives share: they differ in the pattern of M alone."""
+"""The rule behind rtrl and diagonal_rtrl, which differ only in the pattern of M."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

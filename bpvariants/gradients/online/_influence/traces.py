@@ -1,4 +1,4 @@
-"""What SnAp, RFLO and e-prop share: traces, and learning signals times these.
+"""The rule behind SnAp, RFLO and e-prop: traces times learning signals.
 
 Notation: h_t the floating leaves of the carry, θ the parameters, J̃_t the part of
 ∂h_t/∂h_{t−1} through which a rule remembers, and c_t, b_t, r_t as in `_readout`:

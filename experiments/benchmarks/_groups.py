@@ -1,0 +1,9 @@
+"""Groups of a benchmark: the same work by this library and by its peers."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
+
+from experiments.harness.timing import Measured
+
+Groups: TypeAlias = dict[str, Callable[[int], Iterable[Measured]]]
+"""For each group, how it is timed: repeats -> its rows."""
