@@ -1,6 +1,7 @@
 """Rprop on mini-batches: what the study must find."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -55,11 +56,12 @@ def test_minibatch_runs_all_methods_at_all_rates(minibatch):
         assert all((x is not None) == knows for x in row["median_step"][0])
 
 
-def test_a_run_that_was_killed_is_resumed(minibatch):
-    path, picture = minibatch.folder / "results.jsonl", minibatch.folder / PICTURE
+def test_a_run_that_was_killed_is_resumed(minibatch, tmp_path):
+    folder = shutil.copytree(minibatch.folder, tmp_path / "run")
+    path, picture = folder / "results.jsonl", folder / PICTURE
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
     drawn = picture.read_bytes()
-    config = rprop_minibatch.Config(out=minibatch.folder, resume=True)
+    config = rprop_minibatch.Config(out=folder, resume=True)
     again = rprop_minibatch.main(config)
     untimed = lambda row: row | {"wall_seconds": 0}
     assert list(map(untimed, again.rows)) == list(map(untimed, minibatch.rows))
