@@ -78,7 +78,16 @@ def main(config: Config) -> report.Result:
 
 
 def _tasks(config: Config) -> list[Task]:
-    return [TASKS[name](config.steps) for name in config.only or TASKS]
+    """Return the tasks; if quick, with one job for each network and kind of rule."""
+    tasks = [TASKS[name](config.steps) for name in config.only or TASKS]
+    return list(map(_at_quick_size, tasks)) if config.quick else tasks
+
+
+def _at_quick_size(task: Task) -> Task:
+    kept = {}
+    for job in task.jobs:
+        kept.setdefault((job.network, job.rule.split("(")[0]), job)
+    return dataclasses.replace(task, jobs=list(kept.values()))
 
 
 def _jobs(config: Config, tasks: list[Task]) -> list[jobs.Job]:
