@@ -97,7 +97,8 @@ def test_online_with_forgetting_is_the_tutorials_equation(make_problem_once, rul
         ({"scale_past": False}, 0.03, 1.0),
     ):
         optimizer = updates.forgetting(0.03, DECAY, **form)
-        w, state, past = params, rule.init(params, carry), []
+        w, past = params, []
+        state = rule.init(params, carry, (xs[0], targets[0]))
         opt_state = optimizer.init(w)
         for t in range(5):
             _, grads, state = rule.update(w, state, xs[t], targets[t])
@@ -123,7 +124,8 @@ def test_online_sequence_with_forgetting_at_fixed_weights(make_problem_once, rul
         change, opt_state = optimizer.update(grads, opt_state)
         return (state, opt_state), change
 
-    start = online.init(params, carry), optimizer.init(params)
+    state = online.init(params, carry, (xs[0], targets[0]))
+    start = state, optimizer.init(params)
     _, changes = jax.lax.scan(body, start, (xs, targets))
     last = jax.tree.map(lambda change: change[-1], changes)
     close(last, jax.tree.map(lambda g: -RATE * weights.sum() * g, mean))
