@@ -2,6 +2,8 @@
 
 import json
 import os
+import pathlib
+import re
 import signal
 import tempfile
 from contextlib import contextmanager
@@ -31,6 +33,51 @@ def pytest_runtest_setup(item):
     """Tests need no network: what is not committed is there, or they are skipped."""
     if item.get_closest_marker("data") and not os.environ.get("BPVARIANTS_DATA"):
         pytest.skip("needs $BPVARIANTS_DATA")
+
+
+# The fast tier runs everything but what is marked slow here, or by @pytest.mark.slow:
+# studies, processes, examples of docstrings, and of large matrices all but some rows.
+SLOW_FILES = (
+    "experiments/",
+    "test_devices.py",
+    "test_processes.py",
+    "test_adapters.py",
+)
+FAST_FILES = ("experiments/harness/", "experiments/test_fetch.py")
+SLOW_TESTS = ("test_examples_in_docstrings_are_true", "test_code_in_pages_runs")
+FAST_ROWS = {  # file: of the rows whose id has one of the first words, only the second
+    "gradients/": (
+        {"tanh", "gru", "lstm", "linen_rnn", "nnx", "nested"},
+        {"lstm", "nested"},
+    ),
+    "updates/test_every_update.py": (
+        {"float16", "float32", "float64", "rprop_minus", "rprop_plus", "half_back"}
+        | {"rprop_float32", "rprop_bfloat16", "rprop_plus_packed", "irprop_plus_after"}
+        | {"forgetting_normalised", "forgetting_projected", "rprop_weight_decay"},
+        set(),
+    ),
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark what the fast tier leaves out."""
+    for item in items:
+        if _is_slow(item):
+            item.add_marker(pytest.mark.slow)
+
+
+def _is_slow(item):
+    path = item.path.relative_to(pathlib.Path(__file__).parent).as_posix()
+    if item.originalname in SLOW_TESTS:
+        return "README.md" not in item.name
+    if path.startswith(SLOW_FILES) and not path.startswith(FAST_FILES):
+        return True
+    words = set(re.findall(r"[\w.]+", item.name.partition("[")[2]))
+    return any(
+        path.startswith(file) and words & some and not words & kept
+        for file, (some, kept) in FAST_ROWS.items()
+    )
 
 
 def configure(settings):

@@ -157,7 +157,7 @@ def test_quick_is_less(enlarged, tmp_path, monkeypatch):
         (alignment, {"seeds": 0}, "seeds must be at least 1, got 0"),
         (alignment, {"rate": 0.0}, "rate must be positive, got 0.0"),
         (alignment, {"rules": ("bp", "sf")}, "rules must be some of bp, fa.*got sf"),
-        (alignment, {"rules": ()}, "got none"),
+        (alignment, {"rules": ()}, "rules must have one value at least"),
     ],
 )
 def test_options_are_checked(study, options, message):
