@@ -36,7 +36,7 @@ class Study:
     quick: bool = False
     """A small form of the study, in less than a minute."""
     resume: bool = False
-    """Go on with the run in --out; what is finished is not done again."""
+    """Continue the run in --out; finished jobs are skipped."""
     out: Path | None = None
     """Folder to write to; by default runs/<study>-<time>."""
 

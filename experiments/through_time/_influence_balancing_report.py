@@ -9,7 +9,7 @@ from experiments import report
 
 FARTHEST = 100  # steps of the longest window
 OPTIMUM, SENSITIVITY, LOST = -1 / 6, -6.0, 1e6
-LINES = ["-", "--", ":", "-."]  # online rules, some of which coincide
+LINES = ["-", "--", ":", "-."]  # of online rules; some curves coincide
 # Reference values, computed outside of this project: ds₁/dθ by lookback, and θ after
 # 3000 iterations at a learning rate of 1e-4, or the iterations until |θ| exceeds 1e6.
 MEASURED = {

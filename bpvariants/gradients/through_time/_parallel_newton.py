@@ -57,10 +57,10 @@ class newton:
     Where the network is chaotic or unstable, products of J_t grow and iterations come
     to nothing. shrink = λ > 0 multiplies each J_t by 1 − λ, so that a product over k
     steps shrinks by (1 − λ)^k. It is not the damping of :func:`fixed_point`, which
-    scales the change of an iterate and is 1 for none: here the change is made in full,
-    0 is Newton's method, and what is found is the same. Whatever λ is, T iterations are
-    enough but for rounding, which products of J_t may blow up: then nothing settles,
-    and this counts as a failure. A tanh network with n = 3 and normal weights of
+    scales the change of an iterate, with 1 for none. With λ = 0 this is Newton's
+    method; the solution is the same for every λ. T iterations are enough for every λ,
+    but for rounding. Products of J_t may magnify rounding until nothing settles; this
+    counts as a failure. A tanh network with n = 3 and normal weights of
     deviation s/√n, T = 200, tol = 1e-8, took
 
         s                               1    2    3    5

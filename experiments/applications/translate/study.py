@@ -1,7 +1,7 @@
 """Study `translate`: French to English or back, by an encoder and a decoder.
 
-Two networks of GRUs, the second of which attends to the states of the first, learn by
-`jax.grad` over two unrolls: errors go back through the sentence that is written,
+Two networks of GRUs learn by `jax.grad` over two unrolls. The second network attends to
+the states of the first. Errors go back through the sentence that is written,
 through attention at each of its words, and through the sentence that was read. In
 training the decoder reads the words of the text (teacher forcing), or in part its own;
 it is tested greedily, where it reads its own alone.
