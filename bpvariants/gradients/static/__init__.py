@@ -1,8 +1,8 @@
-"""Static backpropagation: gradients through depth.
+"""Static backpropagation: gradients through the layers of a network.
 
-Exact: `backprop`, with every factor of the chain rule in its info; `layer_deltas` of
-any function. Biased: `feedback_alignment`, whose errors come back through other
-weights.
+Exact: `backprop`, which also returns every factor of the chain rule, and
+`layer_deltas`, for any function. Biased: `feedback_alignment`, which sends errors back
+through separate feedback weights.
 """
 
 from bpvariants.gradients.static._alignment_weights import (

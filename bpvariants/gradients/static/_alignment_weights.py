@@ -1,4 +1,4 @@
-"""Draw the feedback weights of feedback alignment, once for a training."""
+"""Feedback weights of feedback alignment, drawn once before training."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, get_args, Literal, TypeAlias
@@ -23,26 +23,27 @@ def alignment_weights(
     batch_ndim: int = 1,
     initializer: Callable | None = None,
 ) -> tuple[PyTree, ...] | None:
-    """Draw the feedback weights of :func:`feedback_alignment`, to be kept as they are.
+    """Draw the feedback weights of :func:`feedback_alignment`, which stay fixed.
 
-    They are no params: no update, weight decay or momentum may reach them.
+    They are not parameters: keep updates, weight decay and momentum away from them.
 
     Args:
-      key: of `jax.random`.
-      layers: as of :func:`feedback_alignment`.
-      params: one entry a layer.
+      key: a `jax.random.key`.
+      layers: the same as for :func:`feedback_alignment`.
+      params: one entry for each layer.
       x: inputs, leaves [*batch, ...], arrays or `jax.ShapeDtypeStruct`s.
-      kind: "fa" or "frsf"; "dfa"; or "usf" or "brsf", which have none.
-      batch_ndim: how many axes of x are those of the batch.
-      initializer: of `jax.nn.initializers`, for "fa" and "frsf". Default: Xavier's,
-        `glorot_normal()`. "dfa" draws normally, of variance 1 / (width of the layer).
+      kind: "fa", "frsf" or "dfa"; "usf" and "brsf" need no feedback weights.
+      batch_ndim: the number of batch axes of x.
+      initializer: one of `jax.nn.initializers`, for "fa" and "frsf". Default: Xavier's,
+        `glorot_normal()`. "dfa" draws from a normal distribution with variance
+        1 / (width of the layer).
 
     Returns:
-      One entry a layer. Of "fa" and "frsf" it is like the layer's params, None in the
-      place of what keeps its true value: biases, and all of the first layer, below
-      which there is nothing. Of "dfa" it is an array [*outputs, *width], or a tree of
-      them as :func:`random_feedback` draws it, and None for the last layer. For "usf"
-      and "brsf" the result is None.
+      One entry for each layer. For "fa" and "frsf" an entry has the structure of the
+      layer's params, with None for arrays that are not replaced: biases, and all arrays
+      of the first layer, which sends no error further down. For "dfa" an entry is an
+      array [*outputs, *width], or a tree of such arrays as :func:`random_feedback`
+      draws it; the last layer's entry is None. For "usf" and "brsf" the result is None.
 
     Raises:
       ValueError: if kind is unknown, or params do not fit the layers.
@@ -84,7 +85,7 @@ def alignment_weights(
 
 
 def check_kind(kind: str) -> None:
-    """Check that a kind is known."""
+    """Raise a ValueError if the kind is unknown."""
     if kind not in get_args(AlignmentKind):
         raise ValueError(
             f"kind must be one of {', '.join(get_args(AlignmentKind))}; got {kind!r}."
@@ -92,7 +93,7 @@ def check_kind(kind: str) -> None:
 
 
 def draw_like(key: jax.Array, params: Sequence[PyTree], initializer: Callable) -> Any:
-    """Draw for each matrix or kernel an array; None for biases and the first layer."""
+    """Draw an array for each matrix or kernel; None for biases and the first layer."""
     leaves, structure = jax.tree.flatten(tuple(params))
     first = len(jax.tree.leaves(params[0]))
     keys = jax.random.split(key, len(leaves))

@@ -1,6 +1,6 @@
-"""Static backpropagation, written out as the chain rule of each layer.
+"""Static backpropagation, written as the chain rule of each layer.
 
-Notation: layer l takes y_{l−1}, forms the net input s_l, and puts out y_l,
+Notation: layer l takes y_{l−1}, computes the net input s_l, and returns y_l,
 
     s_l = S_l(w_l, y_{l−1}),    y_l = φ_l(s_l),    y_0 = x,    l = 1 … Λ.
 
@@ -8,7 +8,7 @@ The derivative of the mean loss E has the three factors of the tutorial,
 
     ∂E/∂w_l = ∂E/∂y_l · ∂y_l/∂s_l · ∂s_l/∂w_l,
 
-where the product of the first two is the delta, δ_l = ∂E/∂s_l, and the first comes from
+The product of the first two is the delta, δ_l = ∂E/∂s_l. The first factor comes from
 the layer above: ∂E/∂y_{l−1} = δ_l · ∂s_l/∂y_{l−1}.
 """
 
@@ -36,30 +36,32 @@ Layer: TypeAlias = tuple[Callable[[PyTree, PyTree], PyTree], Callable[[PyTree], 
 def backprop(
     layers: Sequence[Layer], loss: Loss
 ) -> Callable[..., tuple[tuple[jax.Array, BackpropInfo], tuple[PyTree, ...]]]:
-    """Static backpropagation, the exact gradient of a network in layers, to look into.
+    """Static backpropagation: the exact gradient, with every factor of the chain rule.
 
-    It is what `jax.value_and_grad` computes, and costs the same: about three forward
-    passes and the memory of all activations. Use that for a network that is any plain
-    function, and this where the factors of the chain rule are wanted too. A layer may
-    be dense, a convolution, a residual block, or one of several branches, as y is any
-    pytree. :func:`layer_deltas` looks into a plain function instead.
+    It computes the same gradient as `jax.value_and_grad` and costs the same: about
+    three forward passes, and memory for all activations. Use `jax.value_and_grad` if
+    you need only the gradient, and `backprop` if you also need the factors of the chain
+    rule. A layer may be dense, a convolution or a residual block. It may also hold
+    several branches, because y can be any pytree. For a network that is not split into
+    layers, see :func:`layer_deltas`.
 
     Args:
       layers: for each layer the function (params of the layer, y) -> s and its
-        activation s -> y, both of them any differentiable functions.
-      loss: one loss for each example, of the last layer's y and the target.
+        activation s -> y. Both may be any differentiable functions.
+      loss: (last layer's y, target) -> one loss for each example.
 
     Returns:
-      A function (params, x, target, weights=None) -> ((value, info), grads): params and
-      grads with one entry a layer, x and target of leaves [*batch, ...], weights
-      [*batch], value the weighted mean loss, info a :class:`LayerInfo` for each layer.
-      `info.table()` is text to print, and `info.plot()` draws the chain rule.
+      A function (params, x, target, weights=None) -> ((value, info), grads). params and
+      grads have one entry for each layer; leaves of x and target are [*batch, ...];
+      weights are [*batch]. value is the weighted mean loss, and info has a
+      :class:`LayerInfo` for each layer. `info.table()` returns a table as text, and
+      `info.plot()` draws the chain rule.
 
     Raises:
-      ValueError: if there is no layer; when the function is called, if params has not
-        one entry a layer, if a layer cannot take what the one below puts out, if there
-        are integers where derivatives are needed, or if loss gives not one number for
-        each example.
+      ValueError: if layers is empty; when the function is called, if params does not
+        have one entry for each layer, if a layer cannot take the output of the one
+        below, if integers occur where derivatives are needed, or if loss does not
+        return one value for each example.
 
     Example:
       >>> import jax.numpy as jnp
@@ -98,7 +100,7 @@ def backprop(
 
 
 class Pass(NamedTuple):
-    """What the way forward through a layer leaves for the way back."""
+    """Values and pullbacks of one layer, saved in the forward pass."""
 
     x: PyTree  # y_{l−1}
     s: PyTree
@@ -108,7 +110,7 @@ class Pass(NamedTuple):
 
 
 def forward_pass(layers: Sequence[Layer], params: PyTree, x: PyTree) -> list[Pass]:
-    """Run the layers, having checked that there is one entry of params for each."""
+    """Run the layers, and keep what the backward pass needs."""
     check_params(params, len(layers))
     passes, y = [], x
     for i, ((function, activation), theta) in enumerate(
@@ -117,7 +119,7 @@ def forward_pass(layers: Sequence[Layer], params: PyTree, x: PyTree) -> list[Pas
         try:
             s, pull_s = jax.vjp(function, theta, y)
         except Exception as error:
-            source = f"what layers[{i - 1}] puts out" if i else "x"
+            source = f"the output of layers[{i - 1}]" if i else "x"
             raise ValueError(
                 f"the function of layers[{i}] must take params[{i}], of shapes "
                 f"{_shapes(theta)}, and {source}, of shapes {_shapes(y)}, but cannot: "
@@ -128,17 +130,17 @@ def forward_pass(layers: Sequence[Layer], params: PyTree, x: PyTree) -> list[Pas
         except Exception as error:
             raise ValueError(
                 f"the activation of layers[{i}] must take the net input s that its "
-                f"function gives, of shapes {_shapes(s)}, but cannot: {error}"
+                f"function returns, of shapes {_shapes(s)}, but cannot: {error}"
             ) from error
         for name, tree in {"function": s, "activation": above}.items():
-            check_floating(f"what the {name} of layers[{i}] returns", tree)
+            check_floating(f"layers[{i}]: the {name} output", tree)
         passes.append(Pass(y, s, above, pull_s, pull_y))
         y = above
     return passes
 
 
 def check_params(params: PyTree, num_layers: int) -> None:
-    """Check that params are floating, one entry for each layer."""
+    """Check that params are floating and have one entry for each layer."""
     check_floating("params", params)
     if len(params) != num_layers:
         raise ValueError(
@@ -150,7 +152,7 @@ def check_params(params: PyTree, num_layers: int) -> None:
 def loss_and_error(
     loss: Loss, y: PyTree, x: PyTree, target: PyTree, weights: jax.Array | None
 ) -> tuple[jax.Array, PyTree, int]:
-    """Return the weighted mean loss, its derivative in y, and how many batch axes."""
+    """Return the mean loss, its derivative in y, and the number of batch axes."""
     (weights,) = as_arrays(weights)
     batch: list[int] = []
 
@@ -176,11 +178,11 @@ def backward_pass(
     """Carry the error of the last layer's y back through all layers.
 
     Args:
-      passes: of the layers, first to last.
+      passes: one for each layer, first to last.
       error: ∂E/∂y_Λ.
-      batch_ndim: how many axes are those of the batch.
-      direct: takes (l, δ_Λ) to what the hidden layer of that index, counted from 0,
-        gets in the place of ∂E/∂y_l. Default: the error of the layer above.
+      batch_ndim: the number of batch axes.
+      direct: maps (index of a hidden layer, from 0; δ_Λ) to the error that this layer
+        uses for ∂E/∂y_l. Default: the error that the layer above sends down.
     """
     info, grads, last_delta = [], [], None
     for i, (x, s, y, pull_s, pull_y) in reversed(list(enumerate(passes))):

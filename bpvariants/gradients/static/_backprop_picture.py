@@ -1,12 +1,12 @@
 """Picture of the chain rule: each layer's factors, and how they scale the error.
 
-The three factors of layer l, as `_backprop` has them, multiply to ∂E/∂w_l. As norms
-that multiply likewise, the picture has of the first its norm, and of the other two by
-how much each scales what passes through it,
+The three factors of layer l, defined in `_backprop`, multiply to ∂E/∂w_l. The picture
+shows three values whose product is ‖∂E/∂w_l‖: the norm of the first factor, and by how
+much each of the other two scales the norm,
 
-    ‖∂E/∂y‖,    ‖δ‖ / ‖∂E/∂y‖,    ‖∂E/∂w‖ / ‖δ‖,
+    ‖∂E/∂y‖,    ‖δ‖ / ‖∂E/∂y‖,    ‖∂E/∂w‖ / ‖δ‖.
 
-which for a single unit is the size of the factor itself, |∂y/∂s| and |∂s/∂w|.
+For a single unit the two ratios are the factors themselves, |∂y/∂s| and |∂s/∂w|.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ import numpy as np
 from bpvariants._examples import safe_norm
 from bpvariants._tables import short
 
-HEIGHTS = {"error": 2.0, "slope": 1.0, "input": 0.0}  # of a layer's three nodes
+HEIGHTS = {"error": 2.0, "slope": 1.0, "input": 0.0}  # y positions of a layer's nodes
 RADIUS = 0.3
 
 
@@ -28,7 +28,7 @@ def plot_chain(layers: Sequence[Any], axes: Any) -> Any:
     except ImportError as error:
         raise ImportError(
             "info.plot needs Matplotlib: pip install matplotlib. Without it, "
-            "print(info.table()) shows the same numbers."
+            "print(info.table()) shows norms of each layer as text."
         ) from error
     if axes is None:
         from matplotlib import pyplot
@@ -40,7 +40,7 @@ def plot_chain(layers: Sequence[Any], axes: Any) -> Any:
     colour = _colours(norms, mpl)
     for place, each in enumerate(factors):
         _draw_layer(axes, place, each, colour)
-    for place in range(len(layers) - 1):  # δ of the layer above is in between
+    for place in range(len(layers) - 1):  # δ goes from the layer above to this one
         _arrow(axes, (place + 1, HEIGHTS["slope"]), (place, HEIGHTS["error"]))
     axes.set_xlim(-0.6, len(layers) - 0.3)
     axes.set_ylim(-0.85, 2.45)
@@ -67,9 +67,10 @@ def _factors(layer: Any) -> dict[str, float]:
 
 
 def _colours(norms: np.ndarray, mpl: Any) -> Any:
-    """Return which colour a number has: darker by its logarithm, light enough to read.
+    """Return a function from a value to its colour, darker for a larger logarithm.
 
-    Numbers are compared over the whole network, nought and NaN are grey.
+    The scale spans all values of the network, and its colours are light enough to read
+    text on. Zero, infinite and NaN values are grey.
     """
     good = norms[np.isfinite(norms) & (norms > 0)]
     low, high = (np.log10(good.min()), np.log10(good.max())) if good.size else (0, 0)

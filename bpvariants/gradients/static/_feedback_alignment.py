@@ -1,17 +1,17 @@
-"""Feedback alignment: static backpropagation with other weights on the way back.
+"""Feedback alignment: static backpropagation with other weights in the backward pass.
 
-Notation: layers s_l = S_l(w_l, y_{l−1}), y_l = φ_l(s_l) as of `_backprop`, here with
-S_l affine in y; J_l(w) = ∂S_l/∂y at the weights w. Backpropagation has
-∂E/∂y_l = δ_{l+1} J_{l+1}(w_{l+1}), and the family has in its place
+Notation: layers s_l = S_l(w_l, y_{l−1}), y_l = φ_l(s_l) as in `_backprop`, here with
+S_l affine in y; J_l(w) = ∂S_l/∂y at the weights w. Backpropagation computes
+∂E/∂y_l = δ_{l+1} J_{l+1}(w_{l+1}). The rules of this family replace it by
 
     fa      δ_{l+1} J_{l+1}(B_{l+1})                    B drawn once
     usf     δ_{l+1} J_{l+1}(α sgn w_{l+1})
-    brsf    δ_{l+1} J_{l+1}(|R_{l+1}| ⊙ sgn w_{l+1})    R drawn at every batch
+    brsf    δ_{l+1} J_{l+1}(|R_{l+1}| ⊙ sgn w_{l+1})    R drawn for each batch
     frsf    δ_{l+1} J_{l+1}(|R_{l+1}| ⊙ sgn w_{l+1})    R drawn once
     dfa     δ_Λ B_l                                     B drawn once, for every l < Λ
 
-and all else, δ_l = ∂E/∂y_l · ∂y_l/∂s_l and ∂E/∂w_l = δ_l · ∂s_l/∂w_l, as before. The
-last layer's gradient so is exact.
+The other factors, δ_l = ∂E/∂y_l · ∂y_l/∂s_l and ∂E/∂w_l = δ_l · ∂s_l/∂w_l, stay the
+same. So the last layer's gradient is exact.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,39 +52,43 @@ def feedback_alignment(
     scale: Scale = "xavier",
     initializer: Callable | None = None,
 ) -> Callable[..., tuple[tuple[jax.Array, BackpropInfo], tuple[PyTree, ...]]]:
-    """Approximate backpropagation, by errors that come back through other weights.
+    """Biased backpropagation: errors are sent back through other weights.
 
         fa    ∂E/∂y_l ≈ δ_{l+1} B_{l+1},         dfa   ∂E/∂y_l ≈ δ_Λ B_l,
         usf   ∂E/∂y_l ≈ δ_{l+1} α sgn(w_{l+1}),  brsf, frsf   δ_{l+1} |R| ⊙ sgn(w_{l+1})
 
-    It is shaped as :func:`backprop`, which it equals in the last layer. Replaced are
-    the matrices and kernels of params, which is what has two axes or more; biases and
-    scales stay, as do other paths back, such as that around a residual sum. Time and
-    memory are those of :func:`backprop`, and the feedback weights' own: of fa and frsf
-    as many as the params, of dfa the sum of all widths times the number of outputs.
+    The last layer's gradient is exact. The interface is that of :func:`backprop`. All
+    kinds but dfa replace the matrices and kernels in params, that is the arrays with
+    two axes or more. Biases and scales are not replaced, and other paths for the error,
+    such as a residual connection, are kept. dfa sends δ_Λ to each hidden layer, and no
+    error from the layer above. Time and memory are those of :func:`backprop`, plus the
+    memory of the feedback weights. For fa and frsf they are about as large as the
+    params. For dfa their number is the sum of the hidden widths times the number of
+    outputs.
 
     Args:
-      layers: for each layer the function (params of the layer, y) -> s, which must be
-        affine in y above the first one, and its activation. Write a block of several
-        nonlinear layers with :func:`feedback_dense` and :func:`feedback_conv`.
-      loss: one loss for each example, of the last layer's y and the target.
+      layers: for each layer the function (params of the layer, y) -> s and its
+        activation. Where a layer's weights are replaced, its function must be affine in
+        y. Write a block of several nonlinear layers with :func:`feedback_dense` and
+        :func:`feedback_conv`.
+      loss: (last layer's y, target) -> one loss for each example.
       kind: "fa", "dfa", "usf", "brsf" or "frsf".
-      scale: α of "usf", "xavier" for √(2 / (fan_in + fan_out)), "kaiming" for
-        1 / √(3 fan_in), of weights [*window, in, out], or a number.
-      initializer: of `jax.nn.initializers`, draws R of "brsf". Default: Xavier's,
-        `glorot_normal()`.
+      scale: α for "usf" and weights [*window, in, out]: "xavier" is
+        √(2 / (fan_in + fan_out)), "kaiming" is 1 / √(3 fan_in); or a number.
+      initializer: one of `jax.nn.initializers`, which draws R for "brsf". Default:
+        Xavier's, `glorot_normal()`.
 
     Returns:
       A function (params, x, target, weights=None, *, feedback=None, key=None) ->
-      ((value, info), grads) as of :func:`backprop`. "fa", "dfa" and "frsf" take
-      `feedback`, which :func:`alignment_weights` draws: an entry for each layer. "brsf"
-      takes `key`, a new one at every batch. info holds what the rule takes for the
-      errors; :func:`alignment_angles` compares it with the exact one.
+      ((value, info), grads), like that of :func:`backprop`. "fa", "dfa" and "frsf" need
+      `feedback`: one entry for each layer, drawn by :func:`alignment_weights`. "brsf"
+      needs `key`, a new one for each batch. info holds the approximate errors;
+      :func:`alignment_angles` compares them with the exact ones.
 
     Raises:
       ValueError: if kind is unknown; when the function is called, if feedback or key is
-        missing or not wanted, if feedback does not fit, if a layer is not affine in y,
-        or as :func:`backprop` does.
+        missing, or given to a kind that does not use it, if feedback does not fit, if a
+        layer with replaced weights is not affine in y, or as for :func:`backprop`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -134,24 +138,24 @@ def _check_given(kind, feedback, key, num_layers):
     wanted = {"usf": None, "brsf": "key"}.get(kind, "feedback")
     remedy = {
         "feedback": "gradients.alignment_weights(key, layers, params, x, "
-        f"kind={kind!r}), once for a training",
-        "key": "a key of jax.random, a new one at every batch",
+        f"kind={kind!r}), drawn once before training",
+        "key": "a jax.random.key, a new one for each batch",
     }
     for name, given in {"feedback": feedback, "key": key}.items():
         if name == wanted and given is None:
             raise ValueError(f"{name} is missing for {kind!r}: give {remedy[name]}.")
         if name != wanted and given is not None:
-            raise ValueError(f"{name} must be left out for {kind!r}, which has none.")
+            raise ValueError(f"{name} must be left out for {kind!r}, which needs none.")
     if feedback is not None and len(feedback) != num_layers:
         raise ValueError(
             "feedback must have one entry for each layer, as alignment_weights "
-            f"draws them; got {len(feedback)} for {num_layers} layers."
+            f"returns them; got {len(feedback)} for {num_layers} layers."
         )
 
 
 def _replaced(index, function, theta, feedback, kind, scale):
-    """Return the function of a layer, with feedback weights in its way back."""
-    if index == 0:  # its error goes nowhere
+    """Return the function of a layer, with feedback weights in its backward pass."""
+    if index == 0:  # no layer below receives its error
         return function
     leaves, structure = jax.tree.flatten(theta)
     try:
@@ -165,8 +169,8 @@ def _replaced(index, function, theta, feedback, kind, scale):
         ]
     except ValueError as error:
         raise ValueError(
-            f"feedback[{index}] must be like params[{index}], None for what is not "
-            f"replaced, as gradients.alignment_weights draws it: {error}"
+            f"feedback[{index}] must be like params[{index}], with None for arrays "
+            f"that are not replaced, as gradients.alignment_weights draws it: {error}"
         ) from error
     same = all(w is other for w, other in zip(leaves, others, strict=True))
     if same:
@@ -184,7 +188,7 @@ def _replaced(index, function, theta, feedback, kind, scale):
 def _check_affine(index, function, theta, y):
     """Check that the derivative in y is the same at every y.
 
-    It is read off the program of the way back, which must not need y.
+    The check traces the backward pass, and requires that it does not use y.
     """
     shapes = jax.eval_shape(function, theta, y)
 
@@ -194,16 +198,16 @@ def _check_affine(index, function, theta, y):
     needs_y, *_ = needed_arguments(pulled, y, theta, shapes)
     if any(needs_y):
         raise ValueError(
-            f"the function of layers[{index}] must be affine in y, as those of a dense "
-            "layer and a convolution are, for its weights to be replaced on the way "
-            "back; put what is not into the activation, or write the layer with "
+            f"the function of layers[{index}] must be affine in y, like a dense layer "
+            "or a convolution, because its weights are replaced in the backward pass. "
+            "Move its nonlinear part into the activation. Or write the layer with "
             "gradients.feedback_dense and gradients.feedback_conv, and give None for "
             "its feedback."
         )
 
 
 def _direct(layers, loss, params, x, target, weights, feedback):
-    """Return what the rule does for dfa: δ_Λ goes to every hidden layer at once."""
+    """Return ((value, info), grads) of dfa, which sends δ_Λ to every hidden layer."""
     passes = forward_pass(layers, params, x)
     value, error, batch_ndim = loss_and_error(loss, passes[-1].y, x, target, weights)
     example = lambda tree: jax.tree.map(
@@ -217,7 +221,7 @@ def _direct(layers, loss, params, x, target, weights, feedback):
             signals = fed_back(feedback[index], deltas, output, example(y))
         except ValueError as error:
             raise ValueError(
-                f"feedback[{index}] does not fit; draw it by gradients."
+                f"feedback[{index}] does not fit; draw it with gradients."
                 f"alignment_weights(key, layers, params, x, kind='dfa'): {error}"
             ) from error
         leaves, structure = jax.tree.flatten(y)

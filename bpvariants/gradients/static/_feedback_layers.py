@@ -1,15 +1,16 @@
-"""Layers whose errors travel back through other weights than activities do forward.
+"""Layers that use other weights in the backward pass than in the forward pass.
 
-Notation: s = y W + b, and δ = ∂E/∂s. Backpropagation sends δ Wᵀ to the layer below, and
-the rules of feedback alignment send
+Notation: s = y W + b, and δ = ∂E/∂s. Backpropagation sends δ Wᵀ to the layer below. The
+rules of feedback alignment send
 
     δ Bᵀ    with    B random and fixed                       fa
                     α sgn(W)                                  usf, uniform sign
-                    |R| ⊙ sgn(W), R redrawn at every batch    brsf, batchwise random
+                    |R| ⊙ sgn(W), R redrawn for each batch    brsf, batchwise random
                     |R| ⊙ sgn(W), R drawn once                frsf, fixed random
 
-B and R have the shape of W, α is the standard deviation of an initialiser. The gradient
-in W uses the true y, and no gradient goes to B or R, or to W through its sign.
+B and R have the shape of W, and α is the standard deviation of an initialiser. The
+gradient in W uses the true y. B and R get no gradient, and neither does W through
+sgn(W).
 """
 
 import math
@@ -23,7 +24,7 @@ import jax.numpy as jnp
 from bpvariants.types import PyTree
 
 FeedbackKind: TypeAlias = Literal["fa", "usf", "brsf", "frsf"]
-# α: √(2 / (fan_in + fan_out)), 1 / √(3 fan_in), or as given.
+# α is √(2 / (fan_in + fan_out)), 1 / √(3 fan_in), or the given number.
 Scale: TypeAlias = Literal["xavier", "kaiming"] | jax.typing.ArrayLike
 
 
@@ -36,31 +37,31 @@ def feedback_dense(
     kind: FeedbackKind = "fa",
     scale: Scale = "xavier",
 ) -> jax.Array:
-    """Compute x w + b, whose derivative in x is replaced by that of feedback alignment.
+    """Compute x w + b, with the derivative in x replaced by feedback alignment.
 
         forward s = x w + b;    backward ∂E/∂x ≈ δ Bᵀ,  ∂E/∂w = xᵀ δ,  ∂E/∂b = Σ δ
 
-    For networks of one's own, under `jax.grad`: the layers above and below stay as they
-    are. Takes the time and memory of a dense layer; it has no forward-mode derivative.
+    Use it in your own network, under `jax.grad`; other layers need no change. Time and
+    memory are those of a dense layer. There is no forward-mode derivative.
 
     Args:
       x: [*batch, n].
       w: [n, m].
       b: [m], or None.
-      feedback: [n, m], B of "fa", or R of "brsf" and "frsf", such as
-        `jax.nn.initializers.glorot_normal()` draws; of "brsf" anew at every batch. It
-        may stand among the params: its gradient is 0, but keep weight decay and
-        momentum from it. None for "usf".
+      feedback: [n, m], B for "fa", or R for "brsf" and "frsf", drawn for instance by
+        `jax.nn.initializers.glorot_normal()`. For "brsf" draw it anew for each batch.
+        It may be one of the params, because its gradient is 0, but keep weight decay
+        and momentum away from it. None for "usf".
       kind: "fa", "usf", "brsf" or "frsf".
-      scale: α of "usf": "xavier" for √(2 / (n + m)), "kaiming" for 1 / √(3 n), or a
+      scale: α for "usf": "xavier" is √(2 / (n + m)), "kaiming" is 1 / √(3 n); or a
         number.
 
     Returns:
       s [*batch, m].
 
     Raises:
-      ValueError: if shapes do not fit, kind or scale is unknown, or feedback is missing
-        or not wanted.
+      ValueError: if shapes do not fit, if kind or scale is unknown, or if feedback is
+        missing, or given for "usf".
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -97,28 +98,28 @@ def feedback_conv(
     strides: int | Sequence[int] = 1,
     padding: str | Sequence[tuple[int, int]] = "SAME",
 ) -> jax.Array:
-    """Convolve x with w, with the derivative in x that of feedback alignment.
+    """Convolve x with w, with the derivative in x replaced by feedback alignment.
 
         forward s = x ∗ w + b;    backward ∂E/∂x ≈ δ ∗ᵀ B,  gradients in w and b exact
 
-    where ∗ᵀ is the transposed convolution. What :func:`feedback_dense` says holds here.
+    where ∗ᵀ is the transposed convolution. See :func:`feedback_dense` for its use.
 
     Args:
-      x: [*batch, *sizes, n], as in Flax, of one or more spatial axes.
-      w: [*window, n, m], with as many.
+      x: [*batch, *sizes, n], as in Flax, with one or more spatial axes.
+      w: [*window, n, m], with the same number of spatial axes.
       b: [m], or None.
-      feedback: of the shape of w, B of "fa", or R of "brsf" and "frsf".
+      feedback: an array of the shape of w: B for "fa", or R for "brsf" and "frsf".
       kind: "fa", "usf", "brsf" or "frsf".
-      scale: α of "usf": "xavier" for √(2 / (fan_in + fan_out)), "kaiming" for
-        1 / √(3 fan_in), or a number.
-      strides: one number, or one a spatial axis.
+      scale: α for "usf": "xavier" is √(2 / (fan_in + fan_out)), "kaiming" is
+        1 / √(3 fan_in); or a number.
+      strides: one number, or one for each spatial axis.
       padding: "SAME", "VALID", or (before, after) for each spatial axis.
 
     Returns:
       s [*batch, *new_sizes, m].
 
     Raises:
-      ValueError: as of :func:`feedback_dense`.
+      ValueError: as for :func:`feedback_dense`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -133,11 +134,12 @@ def feedback_conv(
       frSF), arXiv:1510.05067. Sanfiz & Akrout (benchmark), arXiv:2108.13446.
     """
     spatial = jnp.ndim(w) - 2
-    rank = spatial + 1  # of one example
+    rank = spatial + 1  # number of axes of one example
     if spatial < 1 or jnp.ndim(x) < rank or jnp.shape(x)[-1] != jnp.shape(w)[-2]:
         raise ValueError(
-            "w must have shape [*window, n, m] for x of [*batch, *sizes, n], with as "
-            f"many sizes as window has; got {jnp.shape(w)} and {jnp.shape(x)}."
+            "w must have shape [*window, n, m] for x of [*batch, *sizes, n], where "
+            "window and sizes have the same number of axes; got "
+            f"{jnp.shape(w)} and {jnp.shape(x)}."
         )
     matrix = backward_matrix(kind, w, feedback, scale)
     batch = jnp.shape(x)[: jnp.ndim(x) - rank]
@@ -157,7 +159,7 @@ def feedback_conv(
 
 
 def backward_matrix(kind: str, w: jax.Array, feedback: Any, scale: Scale) -> jax.Array:
-    """Return what takes the place of w on the way back."""
+    """Return the weights that replace w in the backward pass."""
     if kind not in get_args(FeedbackKind):
         raise ValueError(
             f"kind must be one of {', '.join(get_args(FeedbackKind))}; got {kind!r}."
@@ -165,12 +167,12 @@ def backward_matrix(kind: str, w: jax.Array, feedback: Any, scale: Scale) -> jax
     if kind == "usf":
         if feedback is not None:
             raise ValueError(
-                "feedback must be None for 'usf', whose weights are α sgn w."
+                "feedback must be None for 'usf', which sends errors through α sgn w."
             )
         alpha = jnp.asarray(_alpha(scale, jnp.shape(w)), jnp.result_type(w))
         return alpha * jnp.sign(w)
     if feedback is None or jnp.shape(feedback) != jnp.shape(w):
-        got = "none" if feedback is None else f"shape {jnp.shape(feedback)}"
+        got = "None" if feedback is None else f"shape {jnp.shape(feedback)}"
         raise ValueError(
             f"feedback must have the shape of the weights, {jnp.shape(w)}, for "
             f"{kind!r}; got {got}."
@@ -182,9 +184,9 @@ def backward_matrix(kind: str, w: jax.Array, feedback: Any, scale: Scale) -> jax
 def with_feedback(
     function: Callable[[PyTree, PyTree], PyTree],
 ) -> Callable[[PyTree, PyTree, PyTree], PyTree]:
-    """Return (params, others, y) -> s, in whose derivative in y others are the params.
+    """Return (params, others, y) -> s, whose derivative in y uses others, not params.
 
-    The function must be affine in y. To `others` goes a gradient of 0.
+    The function must be affine in y. The gradient in `others` is 0.
     """
 
     @jax.custom_vjp
@@ -206,7 +208,7 @@ def with_feedback(
 
 
 def _alpha(scale: Scale, shape: Sequence[int]) -> jax.typing.ArrayLike:
-    """Return the standard deviation of an initialiser of weights [*window, n, m]."""
+    """Return α, the standard deviation of an initialiser of weights [*window, n, m]."""
     window = math.prod(shape[:-2])
     fan_in, fan_out = window * shape[-2], window * shape[-1]
     if isinstance(scale, str):
@@ -226,6 +228,7 @@ def _plus(s: jax.Array, b: jax.Array | None) -> jax.Array:
         return s
     if jnp.shape(b) != s.shape[-1:]:
         raise ValueError(
-            f"b must have one number a unit, shape {s.shape[-1:]}; got {jnp.shape(b)}."
+            f"b must have one number for each unit, shape {s.shape[-1:]}; got "
+            f"{jnp.shape(b)}."
         )
     return s + jnp.expand_dims(b, tuple(range(s.ndim - 1)))

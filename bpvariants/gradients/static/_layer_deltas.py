@@ -1,12 +1,13 @@
 """Deltas of a plain function: derivatives in its named intermediate values.
 
-Notation: a function E(θ, x) computes z_1, z_2, … on its way to a number. With a zero
-perturbation ε_i added to each z_i, the function is the same, and the delta of z_i is
+Notation: a function E(θ, x) returns a scalar and computes intermediate values z_1, z_2,
+… before it. Adding a zero perturbation ε_i to each z_i does not change the function.
+The delta of z_i is
 
     δ_i = ∂E/∂z_i = ∂E/∂ε_i    at ε = 0,
 
-the derivative through all that is computed of z_i. The ε_i are added to the program of
-the function, as JAX traces it, at the places that have a name.
+the derivative through everything that is computed from z_i. The ε_i are added to the
+named values in the program that JAX traces.
 """
 
 from collections import Counter
@@ -22,41 +23,46 @@ from bpvariants.types import PyTree
 
 
 class LayerDelta(NamedTuple):
-    """An intermediate value z of a function, and δ = ∂E/∂z, which has its shape."""
+    """An intermediate value z of a function, and δ = ∂E/∂z, of the same shape."""
 
     value: jax.Array
     delta: jax.Array
 
 
 def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta]:
-    """Look into a function: intermediates by name, and the loss's derivatives in them.
+    """Return named intermediate values of a function, and exact derivatives in them.
 
         δ_i = ∂E/∂z_i = ∂E/∂ε_i,    z_i + ε_i in the place of z_i,    at ε = 0
 
-    The function stays as it is. What has a name is what it, or what it calls, tags by
-    `jax.ad_checkpoint.checkpoint_name(z, "name")`; the output of every call of a Flax
-    Linen module, by the module's path ("encoder/Dense_0", and the root's class); and
-    that of every NNX module within one that is among the arguments, likewise. If a name
-    occurs several times, as of a pytree or of a layer that is called twice, "[0]",
-    "[1]", … follow it, in the order of the program. Within `lax.scan`, values and
-    deltas have an axis of time first, [T, ...].
+    These values have a name:
 
-    Works under `jit`. It takes as much as `jax.grad`, and the memory of what is named.
+    - a value tagged by `jax.ad_checkpoint.checkpoint_name(z, "name")`;
+    - the output of every call of a Flax Linen module. Its name is the module's path,
+      such as "encoder/Dense_0", or the class of the root module;
+    - the output of every NNX module inside a module among the arguments, named the same
+      way.
+
+    If a name occurs several times, "[0]", "[1]", … are appended in program order. This
+    happens for a layer that is called twice, or whose output is a pytree. Inside
+    `lax.scan`, values and deltas have time as their first axis, [T, ...].
+
+    Works under `jit`. Time and memory are those of `jax.grad`, plus memory for the
+    named values.
 
     Args:
       function: (*arguments) -> E, one number, such as a mean loss.
-      arguments: params and inputs, say: pytrees of arrays, or NNX modules, of which
-        updates made by the function are dropped.
+      arguments: for instance params and inputs: pytrees of arrays, or NNX modules. If
+        the function changes the state of an NNX module, the change is discarded.
 
     Returns:
-      For each name a :class:`LayerDelta`, (value, delta), in the order of the program,
-      or of the alphabet if it comes out of a `jit`, which sorts all dicts.
-      Integers have no derivatives, and are left out. So is what is named within a
-      branch of `lax.cond`, a `lax.while_loop`, or a function with a derivative of its
-      own (`jax.custom_vjp`, `jax.custom_jvp`).
+      A :class:`LayerDelta` (value, delta) for each name, in program order. If `jit`
+      returns the dict, it is in alphabetical order, because `jit` sorts all dicts.
+      Integers are left out, because they have no derivatives. Names inside a branch of
+      `lax.cond`, a `lax.while_loop`, or a function with its own derivative
+      (`jax.custom_vjp`, `jax.custom_jvp`) are left out too.
 
     Raises:
-      ValueError: if function does not return one floating number, or nothing in it has
+      ValueError: if function does not return one floating number, or no value in it has
         a name.
 
     Example:
@@ -89,17 +95,17 @@ def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta
     if len(outputs) != 1 or outputs[0].shape or not is_floating(outputs[0]):
         got = ", ".join(str(output) for output in outputs) or "nothing"
         raise ValueError(
-            "function must return one floating number, the loss of which derivatives "
-            f"are taken; got {got}. Take the mean or the sum of losses, and leave "
-            "other results out."
+            "function must return one floating number, the loss to differentiate; got "
+            f"{got}. Take the mean or the sum of the losses, and do not return other "
+            "results."
         )
     if not program.names:
         raise ValueError(
             "function has no named intermediates: tag them with "
             "jax.ad_checkpoint.checkpoint_name(z, 'name'), call Linen modules in it, "
-            "or give an NNX module itself as an argument. What a lax.cond, a "
-            "lax.while_loop or a function with a derivative of its own does within is "
-            "not found."
+            "or give an NNX module itself as an argument. Values inside a lax.cond, a "
+            "lax.while_loop or a function with its own derivative (custom_vjp, "
+            "custom_jvp) are not found."
         )
 
     def perturbed(shifts):
@@ -117,7 +123,7 @@ def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta
 
 
 def _unique(given: Sequence[str]) -> list[str]:
-    """Number the names that occur several times."""
+    """Append a number to each name that occurs several times."""
     total, seen, names = Counter(given), Counter(), []
     for name in given:
         names.append(name if total[name] == 1 else f"{name}[{seen[name]}]")

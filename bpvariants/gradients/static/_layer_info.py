@@ -17,8 +17,9 @@ from bpvariants.types import PyTree
 class LayerInfo(NamedTuple):
     """Values and derivatives of one layer, leaves [*batch, ...].
 
-    Derivatives are those of the mean loss: the derivative of one example is that of its
-    own loss, divided by the number of examples. Those of params have no batch axes.
+    Derivatives are those of the weighted mean loss. So those of one example are the
+    derivatives of its own loss times its share w / Σ w, by default 1 / (number of
+    examples). `grad` has the shapes of the layer's params, without batch axes.
     """
 
     x: PyTree  # y_{l−1}, its input
@@ -31,38 +32,38 @@ class LayerInfo(NamedTuple):
 
 @jax.tree_util.register_pytree_node_class
 class BackpropInfo(tuple[LayerInfo, ...]):
-    """A :class:`LayerInfo` for each layer, first to last: a tuple, and a pytree.
+    """A tuple with a :class:`LayerInfo` for each layer, first to last; it is a pytree.
 
     Attributes:
-      batch_ndim: how many axes of the leaves are those of the batch.
+      batch_ndim: the number of batch axes of the leaves.
     """
 
     batch_ndim: int
 
     def __new__(cls, layers: Iterable[LayerInfo], batch_ndim: int) -> "BackpropInfo":
-        """Make the tuple."""
+        """Create the tuple."""
         info = super().__new__(cls, layers)
         info.batch_ndim = batch_ndim
         return info
 
     def tree_flatten(self) -> tuple[tuple[LayerInfo, ...], int]:
-        """Return the layers, and what is static."""
+        """Return the layers as children, and batch_ndim as static data."""
         return tuple(self), self.batch_ndim
 
     @classmethod
     def tree_unflatten(
         cls, batch_ndim: int, layers: Iterable[LayerInfo]
     ) -> "BackpropInfo":
-        """Put together what :meth:`tree_flatten` took apart."""
+        """Rebuild the tuple from the parts that :meth:`tree_flatten` returned."""
         return cls(layers, batch_ndim)
 
     def table(self) -> str:
-        """Return a line of text for each layer. It needs values, so not under `jit`.
+        """Return a table with a line for each layer. It cannot be used under `jit`.
 
-        Shapes are those of x and y, batch axes first; norms are Euclidean, over all
-        numbers of all examples. `dead` is the share of net inputs whose δ is 0 in every
-        example, so that nothing is learned through them: units of relu that are never
-        active, and, of a layer through which no error comes, all.
+        Shapes are those of x and y, batch axes first. Norms are Euclidean, over all
+        array elements of all examples. `dead` is the share of net inputs whose δ is 0
+        in every example, so that nothing is learned through them. Examples are relu
+        units that are never active, and all units of a layer that receives no error.
         """
         header = ["layer", "shapes", "‖y‖", "‖s‖", "‖δ‖", "‖∂E/∂w‖", "dead"]
         rows = [header]
@@ -77,17 +78,17 @@ class BackpropInfo(tuple[LayerInfo, ...]):
     def plot(self, axes: Any = None) -> Any:
         """Draw the chain rule of a network: for each layer ∂E/∂y, ∂y/∂s, ∂s/∂w.
 
-        The error comes in at the right, ∂E/∂y of the last layer. Below each ∂E/∂y stand
-        the other factors of that layer's ∂E/∂w: the product of the three is written at
-        the bottom, and that of the first two, ‖δ‖, beside the arrow between them. An
-        arrow to the left takes δ on to the layer below. The number of ∂E/∂y is its
-        norm; those of ∂y/∂s and ∂s/∂w say by how much they scale the norm of what
-        passes, ‖δ‖ / ‖∂E/∂y‖ and ‖∂E/∂w‖ / ‖δ‖. Darker is more, and grey is nothing.
+        Each layer is a column of three nodes, and the last layer is at the right. The
+        top node shows ‖∂E/∂y‖. The nodes below show by how much the factors ∂y/∂s and
+        ∂s/∂w scale this norm: ‖δ‖ / ‖∂E/∂y‖ and ‖∂E/∂w‖ / ‖δ‖. The text at the bottom
+        is the product of all three, ‖∂E/∂w‖. The text beside the lower arrow is ‖δ‖,
+        the product of the first two. An arrow to the left sends δ to the layer below.
+        Darker nodes have larger values; grey is zero, infinite or NaN.
 
-        It needs values and Matplotlib, so not under `jit`.
+        It needs Matplotlib and concrete values, so it cannot be used under `jit`.
 
         Args:
-          axes: Matplotlib's, to draw into. Default: those of a new figure of pyplot.
+          axes: Matplotlib axes to draw into. Default: those of a new pyplot figure.
 
         Returns:
           The axes.

@@ -1,4 +1,4 @@
-"""Trace a function while Flax modules tag their outputs with names."""
+"""Traced program of a function in which Flax modules tag their outputs with names."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -14,9 +14,9 @@ from bpvariants.types import PyTree
 def tagged_program(
     function: Callable, arguments: Sequence[Any]
 ) -> tuple[NamedProgram, list[jax.Array]]:
-    """Return the program of a function, in which modules tag what they put out.
+    """Trace a function so that each Flax module tags its outputs with its name.
 
-    Arguments may be NNX modules. Also returns what to run the program on.
+    Arguments may be NNX modules. Returns the program, and the arrays to run it on.
     """
     import flax.linen as nn
     from flax import nnx
@@ -33,8 +33,8 @@ def tagged_program(
             return function(*made)
 
     trees = [tree for _, tree in split]
-    # What is jitted and has been run before has a program without tags, which JAX
-    # would take again; in a context of its own it does not.
+    # For a jitted function that has run before, JAX would reuse its cached program,
+    # which has no tags. A separate tracing context prevents that.
     make_context = getattr(jax, "make_user_context", None)
     with nullcontext() if make_context is None else _context(make_context):
         return named_program(call, *trees), jax.tree.leaves(trees)
@@ -50,7 +50,7 @@ _contexts: list[Callable] = []
 
 
 def _tag_output(call, args, kwargs, context):
-    """Tag what a Linen module puts out; called by Linen in the module's place."""
+    """Tag the output of a Linen module; Linen calls this instead of the method."""
     output = call(*args, **kwargs)
     if context.method_name != "__call__":
         return output
@@ -59,7 +59,7 @@ def _tag_output(call, args, kwargs, context):
 
 
 def _tag(root: Any) -> Any:
-    """Make each NNX module within a new one of a class that tags what it puts out."""
+    """Give each NNX module inside root a subclass of its class that tags its output."""
     from flax import nnx
 
     for path, module in list(nnx.iter_modules(root)):
