@@ -1,21 +1,21 @@
-"""Gradient rules: where a gradient comes from.
+"""Gradient rules: functions that return a loss and its gradient.
 
-Four kinds, each in a room of its own, with its rules by name here:
+There are four kinds, one in each subpackage. All rules can also be imported from here:
 
 - `static`: backprop, layer_deltas, feedback_alignment (with alignment_weights,
   feedback_dense, feedback_conv).
 - `through_time`: unroll, bptt, truncated_bptt (with stream), artbp (with
   growing_truncation), discounted_weights, parallel_unroll (with newton), stack,
-  bidirectional. What a backward pass keeps: `remat`.
+  bidirectional. `remat` has policies for the memory of their backward passes.
 - `online`, forwards in time: rtrl, snap, diagonal_rtrl, rflo, eprop (with
-  random_feedback, AdaptiveFeedback), uoro, kf_rtrl, forward_gradient, pes;
-  over_sequence makes a gradient rule of each.
+  random_feedback, AdaptiveFeedback), uoro, kf_rtrl, forward_gradient, pes.
+  over_sequence turns each of them into a gradient rule.
 - `equilibrium`: fixed_point, recurrent_backprop, jacobian_penalty; with `solvers` to
   reach the fixed point and `adjoints` to differentiate it.
 
-What rules take and return: `bpvariants.types.GradientRule`. Types of states and infos
-stand in the rooms, such as `gradients.online.InfluenceState`. What measures a gradient:
-`bpvariants.diagnostics`.
+See `bpvariants.types.GradientRule` for the arguments and results of a rule. Types of
+states and infos are in the subpackages, such as `gradients.online.InfluenceState`. To
+measure and check gradients, see `bpvariants.diagnostics`.
 """
 
 from bpvariants._masking import mask_from_lengths as mask_from_lengths

@@ -1,13 +1,13 @@
-"""Learning signals: what a rule takes for the derivative of the loss in the carry.
+"""Learning signals: the loss's derivative in the carry, or a rule's substitute for it.
 
-Notation, for one example: e_t = ∂ℓ_t/∂y_t of m numbers, h_t the carry of n numbers.
+Notation, for one example: e_t = ∂ℓ_t/∂y_t [m] is the error, and h_t [n] the carry.
 
     symmetric   c_t = ∂ℓ_t/∂h_t                                      the derivative
     fixed       c_t = e_t B,      B [m, n], drawn once
     adaptive    c_t = e_t B_t,    B_{t+1} = (1 − λ) B_t − η e_tᵀ h_t
 
-where the last learns as a readout y = h W with W [n, m] does by gradient descent at the
-rate η with weight decay λ, so that B − Wᵀ shrinks by 1 − λ a step.
+Adaptive B learns like the readout y = h W, with W [n, m], under gradient descent with
+learning rate η and weight decay λ. So B − Wᵀ shrinks by the factor 1 − λ at each step.
 """
 
 import math
@@ -22,15 +22,15 @@ from bpvariants.types import PyTree
 
 
 class AdaptiveFeedback(NamedTuple):
-    """Feedback weights that learn as a readout y = h W does, by gradient descent.
+    """Feedback weights that learn like a readout y = h W, by gradient descent.
 
         B_{t+1} = (1 − λ) B_t − η e_tᵀ h_t
 
-    averaged over the batch as the loss is. B approaches Wᵀ if W is trained with the
-    same η and λ, which here is the share that is lost at a step (in optax's `sgd` with
-    `add_decayed_weights(d)` it is η d). B is in the state of the rule, so it learns
-    along a stream; calls of :func:`over_sequence` each begin with `weights` again,
-    unless they `keep_state`.
+    averaged over the batch in the same way as the loss. B approaches Wᵀ if W is trained
+    with the same η and λ. Here λ is the fraction of B that decays at each step; optax's
+    `sgd` with `add_decayed_weights(d)` has λ = η d. B is part of the online rule's
+    state, so it learns along a stream. With :func:`over_sequence` each call starts
+    again from `weights`, unless keep_state is True.
 
     Attributes:
       weights: B at the start, as :func:`random_feedback` draws it.
@@ -54,22 +54,25 @@ class AdaptiveFeedback(NamedTuple):
     decay: jax.typing.ArrayLike = 0.0
 
 
-# "symmetric", weights as `random_feedback` draws them, or weights that learn.
+# "symmetric", fixed weights from `random_feedback`, or weights that learn.
 Feedback: TypeAlias = Literal["symmetric"] | PyTree | AdaptiveFeedback
 
 
 def random_feedback(key: jax.Array, y: PyTree, carry: PyTree) -> PyTree:
-    """Draw feedback weights: normal, of variance 1/n, as a readout [n, m] is drawn.
+    """Draw feedback weights from a normal distribution of variance 1/n.
+
+    This is the usual variance for a readout [n, m].
 
     Args:
-      key: of `jax.random`.
+      key: a `jax.random.key`.
       y: an output of one example, leaves [*m], arrays or `jax.ShapeDtypeStruct`s.
-      carry: of one example, leaves [*n], likewise; of `eprop` the visible part.
+      carry: the carry of one example, leaves [*n], in the same form. For `eprop`, only
+        its visible part.
 
     Returns:
-      B as `jax.jacobian` would give the derivative of y in the carry: for each leaf of
-      y a tree like carry of arrays [*m, *n], None at leaves that have no derivatives.
-      To send a leaf nothing, put None in its place.
+      B, with the structure of the Jacobian of y in the carry, as `jax.jacobian` returns
+      it: for each leaf of y, a tree like carry of arrays [*m, *n]. Leaves without
+      derivatives have None. To send no signal to a leaf, replace its array by None.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -96,12 +99,12 @@ def random_feedback(key: jax.Array, y: PyTree, carry: PyTree) -> PyTree:
 
 
 def starting_weights(feedback: Feedback) -> PyTree:
-    """Return B to begin with, float32 or wider; None if feedback is symmetric."""
+    """Return the initial B, float32 or wider; None if feedback is symmetric."""
     if isinstance(feedback, str):
         if feedback != "symmetric":
             raise ValueError(
-                "feedback must be 'symmetric', weights as gradients.random_feedback "
-                f"draws them, or a gradients.AdaptiveFeedback; got {feedback!r}."
+                "feedback must be 'symmetric', weights as returned by gradients."
+                f"random_feedback, or a gradients.AdaptiveFeedback; got {feedback!r}."
             )
         return None
     adaptive = isinstance(feedback, AdaptiveFeedback)
@@ -111,7 +114,7 @@ def starting_weights(feedback: Feedback) -> PyTree:
 def fed_back(
     weights: PyTree, errors: Sequence[jax.Array], y: PyTree, carry: PyTree
 ) -> list[jax.Array | None]:
-    """Return c = e B, [*batch, *n], for each leaf of a carry; None where it gets none.
+    """Return c = e B, [*batch, *n], for each leaf of a carry; None for no signal.
 
     Args:
       weights: B.
@@ -137,9 +140,9 @@ def adapted(
     carry: PyTree,
     new_leaves: Sequence[jax.Array],
 ) -> PyTree:
-    """Return (1 − λ) B − η Σ_batch eᵀ h, where h are the leaves [*batch, *n].
+    """Return (1 − λ) B − η Σ_batch eᵀ h, where h is new_leaves, [*batch, *n] each.
 
-    Other arguments are those of :func:`fed_back`.
+    The other arguments are the same as for :func:`fed_back`.
     """
     arrays, structure = jax.tree.flatten(weights)
     adapt = lambda matrix, change: (
@@ -157,8 +160,8 @@ def adapted(
 
 
 def _links(weights, y, carry):
-    """Return for each array of B which leaf of y it reads and which of the carry."""
-    wanted = "as gradients.random_feedback(key, y, carry) draws them for one example"
+    """Return, for each array of B, the indices of its leaves of y and of the carry."""
+    wanted = "as gradients.random_feedback(key, y, carry) returns for one example"
     outputs, leaves = jax.tree.leaves(y), jax.tree.leaves(carry)
     try:
         rows = [
@@ -167,8 +170,8 @@ def _links(weights, y, carry):
         ]
     except ValueError as error:
         raise ValueError(
-            "feedback must be for each leaf of y a tree like the carry, or its visible "
-            f"part, of arrays or None, {wanted}; got {weights!r}: {error}"
+            "feedback must have, for each leaf of y, a tree of arrays or None like the "
+            f"carry (or its visible part), {wanted}; got {weights!r}: {error}"
         ) from error
     links = []
     for i, row in enumerate(rows):
@@ -182,8 +185,8 @@ def _links(weights, y, carry):
                 raise ValueError(
                     f"feedback must have an array of shape [*m, *n] = {shape} for an "
                     f"output of shape {jnp.shape(outputs[i])} and a leaf of the carry "
-                    f"of shape {jnp.shape(leaves[j])}, and None where one of them has "
-                    f"no derivative, {wanted}; got {got}."
+                    f"of shape {jnp.shape(leaves[j])}, or None. It must be None if one "
+                    f"of them has no derivative, {wanted}; got {got}."
                 )
             links.append((i, j))
     return links

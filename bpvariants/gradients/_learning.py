@@ -1,4 +1,4 @@
-"""Learning along a sequence: an update after each window."""
+"""Helpers for rules that update the parameters after each window of a sequence."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from bpvariants.types import PyTree
 def updated(
     update: Any, both: PyTree, value: jax.Array, grads: PyTree, count: jax.Array
 ) -> PyTree:
-    """Return (params, opt_state) after an update, or unchanged where nothing counts."""
+    """Return (params, opt_state) after an update; unchanged if `count` is False."""
     params, opt_state = both
     extra = {"value": value} if _takes_value(update) else {}
     change, new_state = update.update(
@@ -25,7 +25,7 @@ def updated(
 
 
 def check_update(update: object) -> None:
-    """Check that this is what optax calls a gradient transformation."""
+    """Check that `update` is an optax gradient transformation."""
     for name in ("init", "update"):
         if not callable(getattr(update, name, None)):
             raise ValueError(
@@ -35,12 +35,12 @@ def check_update(update: object) -> None:
 
 
 def check_pair(update: Any, pair: PyTree) -> PyTree:
-    """Return the params of (params, opt_state), having checked that it is one."""
+    """Check that `pair` is (params, opt_state); return its params."""
     if not isinstance(pair, tuple) or len(pair) != 2:
         raise ValueError(
-            "params must be the pair (params, opt_state), with opt_state = "
-            f"update.init(params), as the rule has an update; got {type(pair).__name__}"
-            f" of structure {jax.tree.structure(pair)}."
+            "params must be the pair (params, opt_state), with opt_state = update."
+            f"init(params), because the rule has an update; got {type(pair).__name__} "
+            f"of structure {jax.tree.structure(pair)}."
         )
     params, opt_state = pair
     check_floating("params", params)
@@ -55,16 +55,16 @@ def check_pair(update: Any, pair: PyTree) -> PyTree:
 
 
 def _takes_value(update: Any) -> bool:
-    """Whether an update is an optax.GradientTransformationExtraArgs.
+    """Return whether an update is an optax.GradientTransformationExtraArgs.
 
-    These take any keyword, `value=` too; other transformations take none. Looked up by
-    the name of the class, because gradients do not import optax.
+    Such an update accepts any keyword, `value=` too; other transformations accept none.
+    The class is found by its name, because `gradients` does not import optax.
     """
     kinds = type(update).__mro__
     return any(kind.__name__ == "GradientTransformationExtraArgs" for kind in kinds)
 
 
 def cut(tree: PyTree, begin: int | jax.Array, steps: int) -> PyTree:
-    """Return so many steps of each sequence, from `begin`."""
+    """Return `steps` time steps of each sequence, starting at `begin`."""
     part = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, begin, steps)
     return jax.tree.map(part, tree)

@@ -1,6 +1,6 @@
-"""Remat policies: what a backward pass through time keeps, and computes again.
+"""Remat policies: what a backward pass through time keeps or computes again.
 
-They are values of `remat=` of `unroll`, `bptt`, `artbp` and `bidirectional`.
+A policy is the argument `remat=` of `unroll`, `bptt`, `artbp` and `bidirectional`.
 """
 
 from bpvariants.gradients.remat._cost import (

@@ -20,40 +20,40 @@ from bpvariants.types import Loss, PyTree, Step
 
 
 class Cost(NamedTuple):
-    """What a policy costs, as :func:`predicted_cost` returns it."""
+    """Cost of a policy, returned by :func:`predicted_cost`."""
 
-    policy: Every | Slots  # what is run: every(T) for None
-    evaluations: int  # of the step, in one gradient
+    policy: Every | Slots  # the policy that is run; every(T) for remat=None
+    evaluations: int  # evaluations of the step in one gradient
     bytes: int | None  # kept by the steps; None if the size of a step is not given
 
 
 def predicted_cost(num_steps: int, remat: Remat, size: StepBytes | None = None) -> Cost:
-    """Return how often a gradient evaluates the step, and how many bytes it keeps.
+    """Predict how often a gradient evaluates the step, and how many bytes it keeps.
 
-    Besides these bytes, which hold the carries and what the steps compute, a program
-    needs room for its inputs and outputs, and for params and their gradient. XLA may
-    need somewhat more, or less where it finds that one array can be had from another.
+    The bytes count the carries and residuals that the policy keeps. The program also
+    needs memory for its inputs and outputs, the params and their gradient. XLA may need
+    somewhat more, or less if it can compute one array from another.
 
     Args:
       num_steps: T.
-      remat: a policy, as :func:`bptt` and :func:`unroll` take it.
-      size: how large a step is, as :func:`step_bytes` tells; needed for bytes, and for
-        a :func:`budget`.
+      remat: a policy, as for :func:`bptt` and :func:`unroll`.
+      size: the size of a step, from :func:`step_bytes`. It is needed to compute bytes,
+        and for a :func:`budget`.
 
     Returns:
-      A NamedTuple: `policy`, what is run, which for a budget is the policy chosen;
-      `evaluations` of the step, in the forward and the backward pass; `bytes` kept, or
-      None without a size.
+      A NamedTuple: `policy`, the policy that is run, for a budget the chosen one;
+      `evaluations` of the step, in the forward and the backward pass together; `bytes`
+      kept, or None without a size.
 
     Raises:
-      ValueError: if num_steps is no integer of at least 1, remat or size is of another
-        kind, a budget comes without a size, or no policy fits the budget.
+      ValueError: if num_steps is not an integer of at least 1, if remat or size has the
+        wrong type, if a budget comes without a size, or if no policy fits the budget.
 
     Example:
       >>> from bpvariants import gradients
       >>> size = gradients.remat.StepBytes(carry=8, kept=48, inputs=4)
       >>> cost = gradients.remat.predicted_cost(1000, gradients.remat.every(10), size)
-      >>> cost.evaluations, cost.bytes  # 100 carries, and 10 steps
+      >>> cost.evaluations, cost.bytes  # bytes of 100 carries and of 10 steps
       (2000, 1280)
     """
     check_count("num_steps", num_steps)
@@ -72,24 +72,23 @@ def step_bytes(
     loss: Loss | None = None,
     target: PyTree = None,
 ) -> StepBytes:
-    """Return how many bytes a step of a network takes, without running it.
+    """Return how many bytes a step of a network needs, without running it.
 
-    With a mask or resets a step takes a little more: the flags of each example, and the
-    inputs once more.
+    With a mask or resets a step needs a little more: the flags of each example, and a
+    second copy of the inputs.
 
     Args:
       step: one time step of the network.
-      params: its parameters; arrays, or only their shapes (`jax.ShapeDtypeStruct`), as
-        all that follow.
+      params: its parameters. They and the arguments below may be arrays or only shapes
+        (`jax.ShapeDtypeStruct`).
       carry: a state, leaves [*batch, ...].
       x: inputs of one step, leaves [*batch, ...].
-      loss: one loss for each example, as :func:`bptt` takes it; None for
-        :func:`unroll`.
-      target: what the loss compares with, leaves [*batch, ...].
+      loss: one loss for each example, as for :func:`bptt`; None for :func:`unroll`.
+      target: the target of the loss, leaves [*batch, ...].
 
     Returns:
-      A NamedTuple of bytes, for the whole batch: `carry`; `kept` by the step for its
-      backward pass with remat=None; `inputs`.
+      A NamedTuple of bytes for the whole batch: those of the `carry`; those `kept` by
+      the step for its backward pass with remat=None; those of the `inputs`.
 
     Raises:
       ValueError: if shapes or dtypes disagree.
@@ -99,7 +98,7 @@ def step_bytes(
       >>> from bpvariants import gradients
       >>> tanh_cell = lambda w, h, x: (jnp.tanh(h @ w + x),) * 2
       >>> w, h = jnp.eye(4), jnp.zeros((2, 4))
-      >>> gradients.remat.step_bytes(tanh_cell, w, h, h)  # h, and two factors
+      >>> gradients.remat.step_bytes(tanh_cell, w, h, h)  # keeps h and two factors
       StepBytes(carry=32, kept=96, inputs=32)
     """
     check_floating("params", params)
@@ -112,7 +111,7 @@ def step_bytes(
 
 
 def policy_cost(length: int, remat: Remat, size: StepBytes | None) -> Cost:
-    """Return what a policy runs for so many steps, and its cost."""
+    """Return the policy to run for `length` steps, and its cost."""
     if isinstance(remat, Budget):
         return _within(length, remat.num_bytes, size)
     if remat is None:
@@ -157,16 +156,15 @@ def _bytes(length: int, lengths: tuple[int, ...], size: StepBytes) -> int:
 
 
 def _within(length: int, num_bytes: int, size: StepBytes | None) -> Cost:
-    """Return the policy with the fewest evaluations that fits."""
+    """Return the candidate with the fewest evaluations that fits in num_bytes."""
     if size is None:
         raise ValueError(
-            "size must be given with a budget: it is what gradients.remat.step_bytes "
-            "returns."
+            "size must be given with a budget; get it from gradients.remat.step_bytes."
         )
     cost = lambda policy: policy_cost(length, policy, size)
     least = lambda costs: [min(costs, key=lambda cost: cost.bytes)] if costs else []
     ks = _divisors(length)
-    # Where no divisor is near, the best k of all leaves some steps over.
+    # The best k need not divide T. It is tried as well, with a remainder of steps.
     best = round(math.sqrt(length * size.carry / max(size.kept, 1)))
     ks = sorted({*ks, min(max(best, 1), length)})
     single = [cost(Every((k,))) for k in ks]
@@ -180,8 +178,8 @@ def _within(length: int, num_bytes: int, size: StepBytes | None) -> Cost:
             return candidate
     smallest = min(tried, key=lambda cost: cost.bytes)
     raise ValueError(
-        f"budget must be at least {smallest.bytes} bytes for {length} steps, for "
-        f"{smallest.policy}; got {num_bytes}."
+        f"budget must be at least {smallest.bytes} bytes for {length} steps, which "
+        f"{smallest.policy} needs; got {num_bytes}."
     )
 
 

@@ -1,8 +1,8 @@
 """Remat policies: what a scan of T steps keeps for its backward pass.
 
-Notation: c bytes in a carry, d in the inputs of a step, r in all that a step keeps for
-its backward pass; S evaluations of the step for one gradient, the forward pass's
-included. For k that divides T and l that divides k,
+Notation: c bytes in a carry, d bytes in the inputs of a step, r bytes of residuals that
+a step keeps for its backward pass; S evaluations of the step for one gradient, in both
+passes. If k divides T and l divides k, bytes and evaluations are
 
     None           r T                                     S = T
     "step"         c T + r                                 S = 2 T
@@ -10,9 +10,9 @@ included. For k that divides T and l that divides k,
     every(k, l)    c (T/k + k/l) + r l                     S = 3 T
     slots(m)       c (m + 1) + r                           S = T + ρT − C(m+ρ, m+1) + 1
 
-with ρ the smallest number for which C(m+ρ, m) ≥ T. Where they do not divide, the steps
-left over come last and keep what they compute, and d T is for a copy of the inputs. All
-policies give the same gradient.
+with binomial coefficients C, and ρ the smallest integer such that C(m+ρ, m) ≥ T. If k
+does not divide T, the remaining steps run last, and k does not apply to them. A copy of
+the inputs then needs d T more bytes. All policies give the same gradient.
 """
 
 from itertools import pairwise
@@ -45,21 +45,22 @@ Remat: TypeAlias = Literal["step"] | Every | Slots | Budget | None
 def every(*lengths: int) -> Every:
     """Keep the carry every k steps, and compute the steps in between again.
 
-    Memory is that of T/k carries and of all that k steps compute, least at k = √(T c/r)
-    for carries of c bytes and r bytes computed by a step; time that of one more
-    forward pass. Each further length divides the stretches again, for one more forward
-    pass each: `every(100, 10)` keeps a carry every 100 steps, and while going back
-    through such a stretch one every 10. `every(1)` is "step".
+    Memory is that of T/k carries and of the residuals of k steps. It is smallest at
+    k = √(T c/r) if a carry has c bytes and the residuals of a step have r. The cost is
+    one more forward pass. Each further length divides the stretches again, for one more
+    forward pass each. For example, `every(100, 10)` keeps a carry every 100 steps.
+    While it goes back through such a stretch, it keeps one every 10 steps. `every(1)`
+    is "step".
 
     Args:
-      lengths: k, and what divides it further, each smaller than the one before. A k
-        that divides T spares a copy of the inputs.
+      lengths: k, then lengths that divide a stretch further, each smaller than the one
+        before. If k divides T, no copy of the inputs is needed.
 
     Returns:
       A policy for `remat=` of :func:`bptt` and :func:`unroll`.
 
     Raises:
-      ValueError: if lengths are not falling integers of at least 1.
+      ValueError: if lengths are not decreasing integers of at least 1.
 
     Example:
       >>> from bpvariants import gradients
@@ -77,31 +78,31 @@ def every(*lengths: int) -> Every:
         check_count("lengths", length)
     if not lengths or any(a <= b for a, b in pairwise(lengths)):
         raise ValueError(
-            "lengths must be at least one, each smaller than the one before, as in "
-            f"every(100, 10); got {lengths}."
+            "lengths must be at least one integer, each smaller than the one before, "
+            f"as in every(100, 10); got {lengths}."
         )
     return Every(tuple(map(int, lengths)))
 
 
 def slots(number: int) -> Slots:
-    """Keep no more than so many carries, and compute again as few steps as can be.
+    """Keep at most `number` carries, and recompute as few steps as possible.
 
-    The schedule is the optimal one, of binomial coefficients: a backward pass that has
-    gone through the steps after a carry overwrites it with an earlier one. Memory is
-    that of number + 1 carries and of what one step computes, whatever T is. With √T
-    slots a gradient takes at most 3.5 T evaluations of the step, where "step" takes 2 T
-    and T carries.
+    This is the optimal binomial schedule. Once the backward pass has used a carry for
+    all steps after it, its slot is reused for an earlier carry. Memory is that of
+    number + 1 carries and of the residuals of one step, for every T. With √T slots a
+    gradient takes at most 3.5 T evaluations of the step. "step" takes 2 T evaluations
+    and keeps T carries.
 
-    The gradient can be taken in reverse mode only, once, or by `jax.jvp` of it.
+    Only reverse mode works, and only once. `jax.jvp` of the gradient works too.
 
     Args:
-      number: m ≥ 1, carries kept, the first one counted.
+      number: m ≥ 1, the number of carries kept, including the first one.
 
     Returns:
       A policy for `remat=` of :func:`bptt` and :func:`unroll`.
 
     Raises:
-      ValueError: if number is no integer of at least 1.
+      ValueError: if number is not an integer of at least 1.
 
     Example:
       >>> from bpvariants.gradients import remat
@@ -118,23 +119,23 @@ def slots(number: int) -> Slots:
 
 
 def budget(num_bytes: int) -> Budget:
-    """Choose the fastest policy that keeps within so many bytes.
+    """Choose the fastest policy whose memory fits in a number of bytes.
 
-    It is, of those that fit, the first of: None, `every(k)` at the k that keeps
-    least, and whichever of `every(k, l)`, for k and l that divide, and :func:`slots`
-    evaluates the step less often. Bytes are those of what the steps keep, as
-    :func:`predicted_cost` counts them: inputs, outputs, params and their gradient come
-    on top.
+    These policies are tried in turn, and the first that fits is used: None; then
+    `every(k)` with the k that keeps the fewest bytes; then `every(k, l)` with the k and
+    l that keep the fewest bytes, and :func:`slots`, the one with fewer evaluations
+    first. Bytes are counted as in :func:`predicted_cost`. Inputs, outputs, params and
+    their gradient need more memory.
 
     Args:
-      num_bytes: what may be kept, in bytes, 1 or more.
+      num_bytes: the bytes that may be kept, 1 or more.
 
     Returns:
-      A policy for `remat=` of :func:`bptt` and :func:`unroll`, which raise a
-      ValueError, saying how many bytes it would take, if no policy fits.
+      A policy for `remat=` of :func:`bptt` and :func:`unroll`. If no policy fits, these
+      raise a ValueError that says how many bytes are needed.
 
     Raises:
-      ValueError: if num_bytes is no integer of at least 1.
+      ValueError: if num_bytes is not an integer of at least 1.
 
     Example:
       >>> from bpvariants.gradients import remat

@@ -1,4 +1,4 @@
-"""Scan that keeps for its backward pass what a remat policy says."""
+"""Scan with a remat policy, which decides what is kept for the backward pass."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +17,7 @@ from bpvariants.types import PyTree
 def remat_scan(
     body: Callable, given: PyTree, carry: PyTree, xs: PyTree, remat: Remat
 ) -> tuple[PyTree, PyTree]:
-    """Scan `body(given, carry, x)`, which keeps what the policy says."""
+    """Scan `body(given, carry, x)` under a remat policy."""
     length = jax.tree.leaves(xs)[0].shape[0]
     size = None
     if isinstance(remat, Budget):
@@ -32,7 +32,7 @@ def remat_scan(
 def _scan_stretches(
     body: Callable, carry: PyTree, xs: PyTree, length: int, lengths: Sequence[int]
 ) -> tuple[PyTree, PyTree]:
-    """Scan in stretches that are computed again, but for the steps left over."""
+    """Scan in stretches of k steps, recomputed in the backward pass, then the rest."""
     inside = [k for k in lengths if k < length]
     if not inside:
         return jax.lax.scan(body, carry, xs)
@@ -53,4 +53,4 @@ def _scan_stretches(
 
 
 def _computed_again(function: Callable) -> Callable:
-    return jax.checkpoint(function, prevent_cse=False)  # a scan prevents it already
+    return jax.checkpoint(function, prevent_cse=False)  # a scan prevents CSE already

@@ -1,15 +1,16 @@
-"""Scan that keeps m carries at most, and goes back by the binomial schedule.
+"""Scan that keeps at most m carries, with a backward pass by the binomial schedule.
 
-Notation: C(t, m) is the number of evaluations that the backward pass of t steps needs,
-if the carry before the first step lies in the first of m slots. The best way is to
-advance y steps and to keep the carry found there, with the y that gives
+Notation: E(t, m) is the smallest number of evaluations for the backward pass of t steps
+with m slots, the first of which holds the carry before the first step. C(a, b) is a
+binomial coefficient. The schedule advances y steps and keeps the carry there, with the
+y that attains the minimum of
 
-    C(t, m) = min_y [ y + C(t−y, m−1) + C(y, m) ],    C(t, 1) = t (t+1)/2,  C(1, m) = 1,
+    E(t, m) = min_y [ y + E(t−y, m−1) + E(y, m) ],    E(t, 1) = t (t+1)/2,  E(1, m) = 1.
 
-which is t + ρt − C(m+ρ, m+1) with the binomial coefficients C(m+ρ, m) ≥ t, ρ smallest.
-A y is best iff  C(m+ρ−2, m) ≤ y ≤ C(m+ρ−1, m)  and
-C(m+ρ−2, m−1) ≤ t−y ≤ C(m+ρ−1, m−1).  The forward pass is the first advance, and takes
-one step more, the last.
+Then E(t, m) = t + ρt − C(m+ρ, m+1), with the smallest ρ such that C(m+ρ, m) ≥ t.
+A y is optimal iff  C(m+ρ−2, m) ≤ y ≤ C(m+ρ−1, m)  and
+C(m+ρ−2, m−1) ≤ t−y ≤ C(m+ρ−1, m−1).  The forward pass makes the first advances, and
+evaluates one step more, the last.
 """
 
 import math
@@ -27,17 +28,18 @@ from bpvariants.types import PyTree
 
 
 class Schedule(NamedTuple):
-    """What to do in which order, as arrays of integers."""
+    """Order of the advances and of the slots they use, as arrays of integers."""
 
-    # [T]: the slot in which the forward pass keeps the carry before each step; slot m
-    # stands for none, and has that of the last step in the end.
+    # [T]: the slot in which the forward pass keeps the carry before each step. Slot m
+    # is scratch space for carries that are not kept. Finally it holds the carry before
+    # the last step.
     kept: np.ndarray
-    # [T]: for each step, as it is gone back through, the slot to begin at, and which of
-    # the advances lead to it, from begin to end.
+    # [T]: for the backward pass of each step, the slot to start from, and the range of
+    # advances, begin to end, that lead from there to the step.
     slot: np.ndarray
     begin: np.ndarray
     end: np.ndarray
-    # [number of advances]: the step taken, and the slot for the carry before it.
+    # [number of advances]: the step to evaluate, and the slot for the carry before it.
     step: np.ndarray
     keep: np.ndarray
 
@@ -54,7 +56,7 @@ def count_evaluations(length: int, num_slots: int) -> int:
 def scan_with_slots(
     body: Callable, given: PyTree, carry: PyTree, xs: PyTree, num_slots: int
 ) -> tuple[PyTree, PyTree]:
-    """Scan `body(given, carry, x)`, which keeps so many carries at most."""
+    """Scan `body(given, carry, x)`, keeping at most `num_slots` carries."""
     length = jax.tree.leaves(xs)[0].shape[0]
     x = jax.tree.map(lambda leaf: leaf[0], xs)
     body, closed_over = jax.closure_convert(body, given, carry, x)
@@ -154,13 +156,13 @@ def _at(tree: PyTree, index: jax.Array) -> PyTree:
 
 @lru_cache
 def schedule(length: int, num_slots: int) -> Schedule:
-    """Return the schedule for length > 1 steps."""
+    """Return the schedule for `length` steps, at least 2."""
     slot, begin, end = np.zeros((3, length), np.int32)
     step, keep = [], []
-    stack = [0]  # the steps before which carries are kept, slot by slot
+    stack = [0]  # for each slot in use, the step whose incoming carry it holds
 
     def go_to(last):
-        """Push what is to be kept on the way to a step; return it by step."""
+        """Push the steps to keep on the way to step `last`; return a slot for each."""
         at, free = stack[-1], num_slots - len(stack) + 1
         pushed = {}
         while last - at > 0 and free > 1:
@@ -174,7 +176,7 @@ def schedule(length: int, num_slots: int) -> Schedule:
     kept[0] = 0
     for at, index in go_to(length - 1).items():
         kept[at] = index
-    slot[-1] = num_slots  # where the forward pass leaves the carry of the last step
+    slot[-1] = num_slots  # the forward pass leaves the last step's carry there
     for t in range(length - 2, -1, -1):
         first, slot[t], begin[t] = stack[-1], len(stack) - 1, len(step)
         pushed = go_to(t)
@@ -188,7 +190,7 @@ def schedule(length: int, num_slots: int) -> Schedule:
 
 
 def _advance(length: int, num_slots: int) -> int:
-    """Return the best y for so many steps: the least of them."""
+    """Return y, the number of steps to advance: the smallest optimal one."""
     rounds = _rounds(length, num_slots)
     return max(
         1,
@@ -198,7 +200,7 @@ def _advance(length: int, num_slots: int) -> int:
 
 
 def _rounds(length: int, num_slots: int) -> int:
-    """Return ρ, the smallest number with C(m+ρ, m) ≥ T."""
+    """Return ρ, the smallest integer such that C(m+ρ, m) ≥ T."""
     rounds = 0
     while math.comb(num_slots + rounds, num_slots) < length:
         rounds += 1

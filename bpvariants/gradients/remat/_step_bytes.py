@@ -1,4 +1,4 @@
-"""Bytes of one step: its carry, its inputs, and what it keeps for a backward pass."""
+"""Bytes of one step: its carry, its inputs, and its residuals for a backward pass."""
 
 import math
 from collections.abc import Callable
@@ -14,25 +14,25 @@ from bpvariants.types import PyTree
 
 
 class StepBytes(NamedTuple):
-    """How large one step of a network is, all examples of the batch together."""
+    """Size of one step of a network in bytes, for the whole batch."""
 
     carry: int  # bytes of a carry
     kept: int  # bytes that the step keeps for its backward pass, its carry included
-    inputs: int  # bytes of x, target, and flags
+    inputs: int  # bytes of x, target and flags
 
 
 def measure(body: Callable, given: PyTree, carry: PyTree, x: PyTree) -> StepBytes:
-    """Return the bytes of a step of a scan of `body(given, carry, x)`.
+    """Return the bytes of one step in a scan of `body(given, carry, x)`.
 
-    The backward passes of two lengths are traced, and their difference is taken: what
-    both keep, such as params, does not belong to a step.
+    It traces scans of 2 and 3 steps, and subtracts what they keep. So arrays that any
+    scan keeps once, such as params, are not counted.
     """
     two, three = (_kept(body, given, carry, x, length) for length in (2, 3))
     return StepBytes(_bytes(carry), three - two, _bytes(x))
 
 
 def _kept(body, given, carry, x, length):
-    """Return the bytes that a scan of so many steps keeps for its backward pass."""
+    """Return the bytes that a scan of `length` steps keeps for its backward pass."""
 
     def kept(given, carry, xs):
         def scan(leaves):
