@@ -1,14 +1,14 @@
-"""Recurrent cells. Each is one value, a :class:`Cell`: a step, `init` and `carry`.
+"""Recurrent cells. Each is a :class:`Cell`: a step with the methods `init` and `carry`.
 
     params = cells.gru.init(key, inputs, units)     draws its parameters
     carry = cells.gru.carry(params, batch_shape)    the carry before the first step
     carry, y = cells.gru(params, carry, x)          one step, for any gradient rule
 
-Dense products, with little kept for the backward pass: `tanh`, `gru`, `lstm`.
-`lstm_cudnn` runs a whole sequence of `lstm` on a GPU.
-Elementwise in the carry, also for `gradients.parallel_unroll(…, method="linear")`:
-`lru`, `min_gru`.
-Independent pairs of real numbers, for gradients forward in time: `rtu`.
+- `tanh`, `gru`, `lstm` have dense weight matrices, and keep few residuals for the
+  backward pass. `lstm_cudnn` runs a whole sequence of `lstm` on a GPU.
+- `lru`, `min_gru` are elementwise in the carry, so they also work with
+  `gradients.parallel_unroll(…, method="linear")`.
+- `rtu` has independent pairs of real units, for gradients forward in time.
 """
 
 from bpvariants.cells._cell import Cell as Cell

@@ -1,7 +1,7 @@
-"""The type of a cell: a step that knows how to draw its parameters and to begin.
+"""Base class of the cells: a step with methods for its parameters and first carry.
 
-Each cell is a class with a single instance, not a function with attributes, because
-type checkers, editors and `help` then know its `init` and its `carry`.
+Each cell is a class with a single instance. A function with attributes would hide
+`init` and `carry` from type checkers, editors and `help`.
 """
 
 import abc
@@ -13,17 +13,17 @@ from bpvariants.types import PyTree
 
 
 class Cell(abc.ABC):
-    """A recurrent cell as one value, which every rule of `gradients` takes as a step.
+    """A recurrent cell, which every rule of `gradients` accepts as a step.
 
         params = cell.init(key, inputs, units)
         carry = cell.carry(params, batch_shape)
         carry, y = cell(params, carry, x)
 
     A cell holds no arrays. Like a function, it compares by identity, is hashable and is
-    pickled by its name. For a cell of your own, derive a class and make one instance.
+    pickled by its name. To write your own cell, derive a class and make one instance.
 
     Args:
-      name: of the variable that holds the cell, for `repr` and `pickle`.
+      name: the name of the variable that holds the cell, for `repr` and `pickle`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -50,10 +50,10 @@ class Cell(abc.ABC):
         """Draw the parameters.
 
         Args:
-          key: of `jax.random`.
+          key: a `jax.random.key`.
           inputs: d, the size of x.
           units: n, the size of the carry.
-          dtype: of all arrays; by default JAX's floating type.
+          dtype: the dtype of all arrays; by default JAX's floating type.
         """
 
     @staticmethod
@@ -62,12 +62,12 @@ class Cell(abc.ABC):
         """Return the carry before the first step.
 
         Args:
-          params: of the cell.
-          batch_shape: *batch.
+          params: the parameters of the cell.
+          batch_shape: the sizes of the batch axes, *batch.
         """
 
     def __repr__(self) -> str:
         return f"<cell {self.__name__}>"
 
     def __reduce__(self) -> str:
-        return self.__name__  # pickle and copy look it up, as they do for functions
+        return self.__name__  # pickle and copy look up this name, as for functions

@@ -1,8 +1,8 @@
-"""Helpers of the dense cells: gates, products, and what the backward pass keeps.
+"""Helpers of the dense cells: gates, affine maps, and fewer residuals.
 
-The derivative of a gate is made of the gate itself. So a step keeps its gates, its
-carry and its input. The backward pass computes the rest from these, element by element,
-and repeats no product.
+The derivative of a gate is a function of the gate itself. So a step keeps its gates,
+its carry and its input. The backward pass computes the rest from these, element by
+element, and repeats no matrix product.
 """
 
 import math
@@ -21,7 +21,7 @@ NAME = "bpvariants_gates"
 
 
 def lean(function: Callable) -> Callable:
-    """Let a function keep for its derivative what is named by `kept`, and no more."""
+    """Checkpoint a function; of its intermediate values keep only those from `kept`."""
     policy = jax.checkpoint_policies.save_only_these_names(NAME)
     return jax.checkpoint(function, policy=policy, prevent_cse=False)
 
@@ -29,11 +29,11 @@ def lean(function: Callable) -> Callable:
 kept = partial(checkpoint_name, name=NAME)
 
 
-# Their derivatives, as JAX has them, are made of a result that has no name yet, so that
-# it would be computed again, from the products.
+# JAX's own derivative rules use the result before `kept` names it. The backward pass
+# would have to compute it again, with the matrix products.
 @jax.custom_jvp
 def sigmoid(z: jax.Array) -> jax.Array:
-    """Return σ(z), whose derivative is made of what is kept."""
+    """Return σ(z), with a derivative from the kept result."""
     return kept(jax.nn.sigmoid(z))
 
 
@@ -45,7 +45,7 @@ def _sigmoid_jvp(primals, tangents):
 
 @jax.custom_jvp
 def tanh(z: jax.Array) -> jax.Array:
-    """Return its hyperbolic tangent, whose derivative is made of what is kept."""
+    """Return the hyperbolic tangent, with a derivative from the kept result."""
     return kept(jnp.tanh(z))
 
 
@@ -66,7 +66,7 @@ def affine(x: jax.Array, matrix: jax.Array, bias: jax.Array | None = None) -> ja
 def draw(
     key: jax.Array, inputs: int, units: int, gates: int, dtype: Any
 ) -> dict[str, jax.Array]:
-    """Draw inputs [d, kn] and recurrent [n, kn], of variances 1/d, 1/n; bias 0."""
+    """Draw inputs [d, kn] with variance 1/d, recurrent [n, kn] with 1/n, and bias 0."""
     keys = jax.random.split(key)
     weights = lambda key, rows: (
         jax.random.normal(key, (rows, gates * units)) / math.sqrt(max(rows, 1))
@@ -77,11 +77,11 @@ def draw(
 
 
 def zeros(params: PyTree, batch_shape: tuple[int, ...]) -> jax.Array:
-    """Return one state of zeros [*batch, n]."""
+    """Return a state of zeros, [*batch, n]."""
     recurrent = params["recurrent"]
     return jnp.zeros((*batch_shape, recurrent.shape[0]), recurrent.dtype)
 
 
 def same_dtypes(new: PyTree, carry: PyTree) -> PyTree:
-    """Return the new carry in the dtypes of the old, where weights are of others."""
+    """Cast the new carry to the dtypes of the old; weights may have other dtypes."""
     return cast_like(new, carry)

@@ -1,4 +1,4 @@
-"""The gated recurrent unit, as PyTorch and cuDNN have it, gates in the order r, z, n.
+"""The gated recurrent unit in the form of PyTorch and cuDNN, with gates r, z, n.
 
 r = σ(x_t W_r + h U_r + b_r),    z = σ(x_t W_z + h U_z + b_z),    h = h_{t−1}
 n = tanh(x_t W_n + b_n + r ⊙ (h U_n + b′)),    h_t = (1 − z) ⊙ n + z ⊙ h
@@ -20,17 +20,18 @@ class Gru(Cell):
         r = σ(x_t W_r + h U_r + b_r),    z = σ(x_t W_z + h U_z + b_z),    h = h_{t−1}
         n = tanh(x_t W_n + b_n + r ⊙ (h U_n + b′)),    h_t = (1 − z) ⊙ n + z ⊙ h
 
-    The reset gate r is applied to a product, as PyTorch, cuDNN and Flax do. For a
-    backward pass it keeps r, z, n, h U_n + b′ and its carry, 5 n numbers. Time is
-    6 n (n + d) for each example.
+    The reset gate r multiplies h U_n + b′, as in PyTorch, cuDNN and Flax. For a
+    backward pass a step keeps r, z, n, h U_n + b′ and its carry: 5 n array elements for
+    each example. It takes 6 n (n + d) floating-point operations for each example,
+    besides elementwise ones.
 
     Args:
-      params: as `init` draws them.
+      params: the parameters, drawn by `init`.
       carry: h_{t−1}, [*batch, n].
       x: [*batch, d].
 
     Returns:
-      h_t, twice, as the carry and as the output.
+      h_t twice: as the carry and as the output.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -51,13 +52,13 @@ class Gru(Cell):
     def init(
         key: jax.Array, inputs: int, units: int, *, dtype: Any = None
     ) -> dict[str, jax.Array]:
-        """Draw the parameters of `gru`: normal of variances 1/d and 1/n, biases 0.
+        """Draw the parameters of `gru`: normal with variances 1/d and 1/n, biases 0.
 
         Args:
-          key: of `jax.random`.
+          key: a `jax.random.key`.
           inputs: d, the size of x.
           units: n, the size of the carry and of y.
-          dtype: of all arrays; by default JAX's floating type.
+          dtype: the dtype of all arrays; by default JAX's floating type.
 
         Returns:
           A dict: inputs W [d, 3n], recurrent U [n, 3n], bias b [3n] and
@@ -78,8 +79,8 @@ class Gru(Cell):
         """Return the carry of `gru` before the first step: zeros.
 
         Args:
-          params: of the cell.
-          batch_shape: *batch.
+          params: the parameters of the cell.
+          batch_shape: the sizes of the batch axes, *batch.
 
         Example:
           >>> import jax

@@ -1,8 +1,8 @@
 """The linear recurrent unit: a diagonal complex linear recurrence and its readout.
 
-Notation: h the complex state [n], x the input [d], y the output [m]. All parameters are
-real: ν and φ give λ inside the unit circle, whatever they are, γ the gain of the input;
-complex matrices are two real ones.
+Notation: h is the complex state [n], x the input [d], y the output [m], γ the input's
+gain. All parameters are real. For any ν and φ, λ lies inside the unit circle. Each
+complex matrix is stored as two real ones.
 
     h_t = λ ⊙ h_{t−1} + γ ⊙ (B x_t),    λ = exp(−exp(ν) + i exp(φ)),  γ = exp(log γ)
     y_t = Re(C h_t) + D x_t
@@ -26,12 +26,13 @@ class Lru(Cell):
         h_t = λ ⊙ h_{t−1} + γ ⊙ (B x_t),    y_t = Re(C h_t) + D x_t
 
     The carry is a complex array, as `gradients.parallel_unroll(…, method="linear")`
-    needs; or the pair of its real and imaginary parts, as `gradients.rtrl` needs, which
-    takes real carries only. The outputs are the same. Time is n (2d + 2m) for each
-    example; all in float32 or wider.
+    needs. Or it is the pair of its real and imaginary parts, as `gradients.rtrl` needs,
+    which accepts only real carries. The outputs are the same. A step takes
+    4 n (d + m) + 2 d m floating-point operations for each example, besides elementwise
+    ones. It computes in float32 or wider.
 
     Args:
-      params: as `init` draws them.
+      params: the parameters, drawn by `init`.
       carry: h_{t−1}, complex [*batch, n], or a pair of real arrays of this shape.
       x: [*batch, d].
 
@@ -84,19 +85,19 @@ class Lru(Cell):
     ) -> dict[str, jax.Array]:
         """Draw the parameters of `lru`: λ uniform in a ring, γ = √(1 − |λ|²).
 
-        With this γ the state has the variance of a white input, whatever |λ| is. B, C
-        and D are normal of variance 1/(2d), 1/n and 1/d. For long memory raise
-        min_radius.
+        With this γ the state has the variance of a white input, for any |λ|. The parts
+        of B and C are normal with variances 1/(2d) and 1/n, and D has variance 1/d. For
+        long memory, raise min_radius.
 
         Args:
-          key: of `jax.random`.
+          key: a `jax.random.key`.
           inputs: d, the size of x.
-          units: n, complex numbers in the carry.
+          units: n, the number of complex elements in the carry.
           outputs: m, the size of y; by default n.
           min_radius: the smallest |λ|, at least 0.
           max_radius: the largest |λ|, below 1.
-          max_angle: the largest angle of λ; small ones are for slow oscillations.
-          dtype: of all arrays; by default JAX's floating type.
+          max_angle: the largest angle of λ; smaller values give slower oscillations.
+          dtype: the dtype of all arrays; by default JAX's floating type.
 
         Returns:
           A dict of real arrays: log_decay (ν), log_angle (φ) and log_gain [n]; in_real
@@ -140,10 +141,10 @@ class Lru(Cell):
         """Return the carry of `lru` before the first step: zeros.
 
         Args:
-          params: of the cell.
-          batch_shape: *batch.
+          params: the parameters of the cell.
+          batch_shape: the sizes of the batch axes, *batch.
           complex: True for a complex array, False for the pair of its real and
-            imaginary parts, which `gradients.rtrl` needs.
+            imaginary parts that `gradients.rtrl` needs.
 
         Example:
           >>> import jax

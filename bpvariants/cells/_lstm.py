@@ -20,16 +20,17 @@ class Lstm(Cell):
         (i, f, g, o) = x_t W + h_{t−1} U + b
         c_t = σ(f) ⊙ c_{t−1} + σ(i) ⊙ tanh(g),    h_t = σ(o) ⊙ tanh(c_t),    y_t = h_t
 
-    For a backward pass it keeps its gates and its carry, 6 n numbers. Time is
-    8 n (n + d) for each example.
+    For a backward pass a step keeps its gates and its carry: 6 n array elements for
+    each example. It takes 8 n (n + d) floating-point operations for each example,
+    besides elementwise ones.
 
     Args:
-      params: as `init` draws them.
+      params: the parameters, drawn by `init`.
       carry: (c_{t−1}, h_{t−1}), each [*batch, n].
       x: [*batch, d].
 
     Returns:
-      (c_t, h_t), and h_t.
+      The carry (c_t, h_t), and the output h_t.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -50,15 +51,16 @@ class Lstm(Cell):
     def init(
         key: jax.Array, inputs: int, units: int, *, dtype: Any = None
     ) -> dict[str, jax.Array]:
-        """Draw the parameters of `lstm`: normal of variances 1/d and 1/n, bias 0.
+        """Draw the parameters of `lstm`: normal with variances 1/d and 1/n, bias 0.
 
-        With the bias of f at 1 a cell remembers at first: `.at[n : 2 * n].set(1)`.
+        To make a new network remember more, set the bias of f to 1:
+        `params["bias"].at[n : 2 * n].set(1)`.
 
         Args:
-          key: of `jax.random`.
+          key: a `jax.random.key`.
           inputs: d, the size of x.
           units: n, the size of the carry and of y.
-          dtype: of all arrays; by default JAX's floating type.
+          dtype: the dtype of all arrays; by default JAX's floating type.
 
         Returns:
           A dict: inputs W [d, 4n], recurrent U [n, 4n], bias b [4n].
@@ -79,8 +81,8 @@ class Lstm(Cell):
         """Return the carry of `lstm` before the first step: zeros.
 
         Args:
-          params: of the cell.
-          batch_shape: *batch.
+          params: the parameters of the cell.
+          batch_shape: the sizes of the batch axes, *batch.
 
         Example:
           >>> import jax

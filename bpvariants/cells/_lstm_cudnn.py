@@ -1,7 +1,8 @@
-"""The LSTM along time by cuDNN, on a GPU: one call for all steps.
+"""The LSTM over a whole sequence in one call of cuDNN, on a GPU.
 
-cuDNN takes one vector of weights: of x, of h, and a bias of each, in the order of the
-gates i, f, g, o, each matrix with a row for a unit's gate. Here one bias is zero.
+cuDNN takes all weights as one vector: the matrix for x, the matrix for h, and a bias
+for each. Each row of a matrix belongs to one gate of one unit, in the order i, f, g, o.
+Here the bias for h is zero.
 """
 
 import jax
@@ -19,20 +20,19 @@ def lstm_cudnn(
     lengths: jax.Array | None = None,
     precision: jax.lax.PrecisionLike = None,
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    """Run `lstm` along time by cuDNN, for reverse mode; needs an NVIDIA GPU.
+    """Run `lstm` over a sequence with cuDNN, for reverse mode; needs an NVIDIA GPU.
 
-    Results and derivatives are those of `gradients.unroll(lstm, …)`, in float32, within
-    what the precision of its products leaves. How weights are handed over is tested
-    against JAX's own reference of cuDNN's LSTM; speed has not been measured.
+    Results and derivatives equal those of `gradients.unroll(lstm, …)` in float32, up to
+    the precision of cuDNN's matrix products. The layout of the weights is tested
+    against JAX's own reference of cuDNN's LSTM. Speed has not been measured.
 
     Args:
       params: as `lstm.init` draws them, float32.
       carry: (c_0, h_0), each [B, n].
       xs: [T, B, d].
-      lengths: [B] integers from 0 to T; what comes after is padding, which may be NaN.
-        There outputs are 0, and the carry is that of the last step before. Default: T.
-      precision: None, by which cuDNN may use TF32, or `jax.lax.Precision.HIGHEST`, by
-        which it may not.
+      lengths: [B] integers from 0 to T. Later steps are padding, which may be NaN. In
+        padding, outputs are 0 and the carry does not change. Default: T.
+      precision: None allows cuDNN to use TF32; `jax.lax.Precision.HIGHEST` does not.
 
     Returns:
       (c, h) after the last step of each example, and all h_t, [T, B, n].
@@ -57,7 +57,7 @@ def lstm_cudnn(
 
 
 def run(function, params, carry, xs, lengths, precision):
-    """Hand a sequence over to `jax.experimental.rnn.lstm`, or what stands for it."""
+    """Run a sequence through `jax.experimental.rnn.lstm` or a function like it."""
     inputs, units = params["inputs"].shape[0], params["recurrent"].shape[0]
     _check(params, carry, xs, inputs, units)
     length, batch = xs.shape[:2]
@@ -74,7 +74,7 @@ def run(function, params, carry, xs, lengths, precision):
     biases = params["bias"], jnp.zeros_like(params["bias"])
     weights = jnp.concatenate([leaf.reshape(-1) for leaf in (*matrices, *biases)])
     c, h = carry
-    some = jnp.maximum(given, 1).astype(jnp.int32)  # cuDNN knows no empty sequence
+    some = jnp.maximum(given, 1).astype(jnp.int32)  # cuDNN takes no empty ones
     ys, last_h, last_c = function(
         xs.swapaxes(0, 1), h[None], c[None], weights, some,
         inputs, units, 1, 0.0, False, precision,
@@ -101,6 +101,6 @@ def _check(params, carry, xs, inputs, units):
         for leaf in jax.tree.leaves(tree):
             if leaf.dtype != jnp.float32:
                 raise ValueError(
-                    f"{name} must be float32, which is what cuDNN's LSTM takes here; "
+                    f"{name} must be float32, the only dtype that lstm_cudnn takes; "
                     f"got {leaf.dtype}."
                 )

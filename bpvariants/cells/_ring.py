@@ -1,4 +1,4 @@
-"""Eigenvalues λ = exp(−exp(ν) + i exp(φ)) that begin within a ring."""
+"""Initial eigenvalues λ = exp(−exp(ν) + i exp(φ)), drawn uniformly in a ring."""
 
 import math
 
@@ -23,17 +23,17 @@ def draw_ring(
     """
     if are_numbers(min_radius, max_radius) and not 0 <= min_radius < max_radius < 1:
         raise ValueError(
-            "min_radius and max_radius must be 0 ≤ min_radius < max_radius < 1, as |λ| "
-            f"of 1 never forgets; got {min_radius} and {max_radius}."
+            "radii must satisfy 0 ≤ min_radius < max_radius < 1, as a state with |λ| = "
+            f"1 never decays; got {min_radius} and {max_radius}."
         )
     if are_numbers(max_angle) and not max_angle > 0:
         raise ValueError(f"max_angle must be positive, got {max_angle}.")
-    tiny = 1e-4  # of the ring or the angles: log 0 is not finite
+    tiny = 1e-4  # smallest fraction of the ring and of the angles; log 0 is not finite
     radius, angle = (jax.random.uniform(key, (units,), minval=tiny) for key in keys)
     squared = min_radius**2 + radius * (max_radius**2 - min_radius**2)
     return jnp.log(-0.5 * jnp.log(squared)), jnp.log(max_angle * angle), squared
 
 
 def input_scale(inputs: int) -> float:
-    """Return the standard deviation of each part of a complex matrix from d inputs."""
+    """Return the standard deviation for each part of a complex matrix of d inputs."""
     return 1 / math.sqrt(2 * max(inputs, 1))

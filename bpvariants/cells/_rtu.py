@@ -1,17 +1,17 @@
-"""The recurrent trace unit: pairs of numbers that rotate and fade, all of it real.
+"""The recurrent trace unit: pairs of real state variables that rotate and decay.
 
-Notation: c¹, c² the two halves of the state [n], x the input [d], y the output [2n];
-ν and φ give a radius r < 1 and an angle θ to each unit, whatever they are.
+Notation: c¹ and c² are the two parts of the state, [n] each, x is the input [d], and y
+the output [2n]. Each unit has a radius r < 1 and an angle θ, for any ν and φ.
 
     c¹_t = g ⊙ c¹_{t−1} − k ⊙ c²_{t−1} + γ ⊙ (W¹ x_t),    g = r cos θ,  r = exp(−exp(ν))
     c²_t = g ⊙ c²_{t−1} + k ⊙ c¹_{t−1} + γ ⊙ (W² x_t),    k = r sin θ,  θ = exp(φ)
     y_t = f([c¹_t, c²_t]),                                γ = √(1 − r²)
 
-That is the linear unit; in the non-linear one f is within the recurrence,
+That is the linear unit. In the non-linear unit f is inside the recurrence,
 
     c¹_t = f(g ⊙ c¹_{t−1} − k ⊙ c²_{t−1} + γ ⊙ (W¹ x_t)),   y_t = [c¹_t, c²_t],
 
-and c²_t alike.
+and likewise for c²_t.
 """
 
 import math
@@ -33,19 +33,20 @@ class Rtu(Cell):
         c¹ ← g ⊙ c¹ − k ⊙ c² + γ ⊙ (W¹ x),    c² ← g ⊙ c² + k ⊙ c¹ + γ ⊙ (W² x)
         y = f([c¹, c²])
 
-    It is the recurrence of `lru` in real numbers, with γ bound to r. There is no
-    readout, as in `gru`. A number of the carry depends on the parameters of its
-    own unit only, 2d + 2 of them, so that the exact gradient forward in time needs
-    2n (2d + 2) numbers, and not 2n p: see :func:`~bpvariants.gradients.diagonal_rtrl`.
-    Time is 4 n d for each example; all in float32 or wider. For f in the recurrence,
-    fix linear=False with `functools.partial`.
+    This is the recurrence of `lru` in real arithmetic, with γ computed from r. Like
+    `gru` it has no readout. Each element of the carry depends only on the 2d + 2
+    parameters of its own unit. So the exact gradient forward in time needs 2n (2d + 2)
+    array elements, not 2n p: see :func:`~bpvariants.gradients.diagonal_rtrl`. A step
+    takes 4 n d floating-point operations for each example, besides elementwise ones. It
+    computes in float32 or wider. To put f inside the recurrence, set linear=False with
+    `functools.partial`.
 
     Args:
-      params: as `init` draws them.
-      carry: (c¹, c²) of the step before, each [*batch, n].
+      params: the parameters, drawn by `init`.
+      carry: (c¹, c²) of the previous step, each [*batch, n].
       x: [*batch, d].
-      linear: whether f is outside of the recurrence, or within.
-      activation: f, for each number by itself, such as jnp.tanh or jax.nn.relu.
+      linear: True puts f outside the recurrence, False inside.
+      activation: f, elementwise, such as jnp.tanh or jax.nn.relu.
 
     Returns:
       The new carry, and y [*batch, 2n].
@@ -79,7 +80,8 @@ class Rtu(Cell):
         decay, angle = jnp.exp(p["log_decay"]), jnp.exp(p["log_angle"])
         radius, gain = jnp.exp(-decay), row(jnp.sqrt(-jnp.expm1(-2 * decay)))
         g, k = radius * jnp.cos(angle), radius * jnp.sin(angle)
-        # One complex number shows that both parts are one unit, of the same params.
+        # With complex arithmetic each parameter reaches both parts of its unit within
+        # the step, as `diagonal_rtrl` requires.
         entering = (gain * (wide @ p[part]) for part in ("in_real", "in_imag"))
         c = row(jax.lax.complex(g, k)) * jax.lax.complex(*widen(carry))
         c = c + jax.lax.complex(*entering)
@@ -99,18 +101,18 @@ class Rtu(Cell):
         max_angle: float = 2 * math.pi,
         dtype: Any = None,
     ) -> dict[str, jax.Array]:
-        """Draw the parameters of `rtu`: r exp(iθ) uniform in a ring.
+        """Draw the parameters of `rtu`, with r exp(iθ) uniform in a ring.
 
-        W¹ and W² are normal of variance 1/(2d); for long memory raise min_radius.
+        W¹ and W² are normal with variance 1/(2d). For long memory, raise min_radius.
 
         Args:
-          key: of `jax.random`.
+          key: a `jax.random.key`.
           inputs: d, the size of x.
-          units: n, pairs of numbers in the carry.
+          units: n, the number of pairs in the carry.
           min_radius: the smallest r, at least 0.
           max_radius: the largest r, below 1.
-          max_angle: the largest θ; small ones are for slow oscillations.
-          dtype: of all arrays; by default JAX's floating type.
+          max_angle: the largest θ; smaller values give slower oscillations.
+          dtype: the dtype of all arrays; by default JAX's floating type.
 
         Returns:
           A dict of log_decay (ν) and log_angle (φ) [n]; in_real (W¹) and in_imag (W²)
@@ -149,8 +151,8 @@ class Rtu(Cell):
         """Return the carry of `rtu` before the first step: zeros.
 
         Args:
-          params: of the cell.
-          batch_shape: *batch.
+          params: the parameters of the cell.
+          batch_shape: the sizes of the batch axes, *batch.
 
         Example:
           >>> import jax

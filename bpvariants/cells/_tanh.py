@@ -1,4 +1,4 @@
-"""The Elman network: one matrix for x, one for h, and tanh.
+"""The Elman network: one matrix for x, one for h, then tanh.
 
 h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t
 """
@@ -17,15 +17,16 @@ class Tanh(Cell):
 
         h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t
 
-    For a backward pass it keeps h_t and h_{t−1}. Time is 2 n (n + d) for each example.
+    For a backward pass a step keeps h_t and h_{t−1}. It takes 2 n (n + d)
+    floating-point operations for each example, besides elementwise ones.
 
     Args:
-      params: as `init` draws them.
+      params: the parameters, drawn by `init`.
       carry: h_{t−1}, [*batch, n].
       x: [*batch, d].
 
     Returns:
-      h_t, twice, as the carry and as the output.
+      h_t twice: as the carry and as the output.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -46,13 +47,13 @@ class Tanh(Cell):
     def init(
         key: jax.Array, inputs: int, units: int, *, dtype: Any = None
     ) -> dict[str, jax.Array]:
-        """Draw the parameters of `tanh`: normal of variances 1/d and 1/n, bias 0.
+        """Draw the parameters of `tanh`: normal with variances 1/d and 1/n, bias 0.
 
         Args:
-          key: of `jax.random`.
+          key: a `jax.random.key`.
           inputs: d, the size of x.
           units: n, the size of the carry and of y.
-          dtype: of all arrays; by default JAX's floating type.
+          dtype: the dtype of all arrays; by default JAX's floating type.
 
         Returns:
           A dict: inputs W [d, n], recurrent U [n, n], bias b [n].
@@ -71,8 +72,8 @@ class Tanh(Cell):
         """Return the carry of `tanh` before the first step: zeros.
 
         Args:
-          params: of the cell.
-          batch_shape: *batch.
+          params: the parameters of the cell.
+          batch_shape: the sizes of the batch axes, *batch.
 
         Example:
           >>> import jax
