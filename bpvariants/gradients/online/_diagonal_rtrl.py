@@ -29,7 +29,8 @@ def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     Raises:
       ValueError: in `init` and `update`, if the step's program lets a parameter
-        influence a unit later that it does not enter at once; else as :func:`rtrl`.
+        influence, over several steps, a unit that it does not influence within one
+        step; else as :func:`rtrl`.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -43,8 +43,8 @@ def over_sequence(
     The state of the online rule continues through the updates. So h_t and the rule's
     memory (M_t = dh_t/dθ for :func:`rtrl`) come in part from older θ, and g_t is not
     the gradient at any single θ. For small steps this is the usual approximation of
-    online learning; with every ≥ T it does not arise. Memory also holds the pair,
-    whatever T is.
+    online learning. With every ≥ T nothing is approximated in this way. Memory also
+    holds the pair, whatever T is.
 
     Each call starts fresh and returns only the carry; the influence and adapted
     feedback weights are discarded. To continue with them, set `keep_state`: then the

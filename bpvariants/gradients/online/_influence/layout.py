@@ -42,7 +42,7 @@ class Layout:
     leaves: tuple[LeafLayout | None, ...]
 
     def __eq__(self, other):
-        """Return whether the same rows are kept, so that a scan accepts an equal one."""
+        """Return whether the same rows are kept, so that a scan can carry a layout."""
         return isinstance(other, Layout) and self._content() == other._content()
 
     def __hash__(self):
