@@ -1,4 +1,4 @@
-"""Choose the solver and the adjoint solver of a fixed point, from what was given."""
+"""Choose the solver and the adjoint solver of a fixed point from the arguments."""
 
 from types import ModuleType
 from typing import Any
@@ -15,7 +15,7 @@ def choose_solver(
     tol: float | jax.Array | None,
     max_steps: int | jax.Array | None,
 ) -> Solver:
-    """Return the solver, or the relaxation for which three keywords are short."""
+    """Return the solver, or by default a relaxation with the given settings."""
     settings = {"damping": damping, "tol": tol, "max_steps": max_steps}
     given = {name: value for name, value in settings.items() if value is not None}
     if solver is None:
@@ -28,15 +28,15 @@ def choose_solver(
         )
     if given:
         raise ValueError(
-            f"{', '.join(given)} must be left out where solver is given, as they are "
-            f"short for gradients.solvers.relaxation(…); got {given} beside "
-            f"{type(solver).__name__}(…), to which they can be given."
+            f"{', '.join(given)} must be left out where solver is given, because this "
+            f"is short for gradients.solvers.relaxation(…); got {given} beside "
+            f"{type(solver).__name__}(…). Set it there, if that solver has it."
         )
     return solver
 
 
 def choose_adjoint(adjoint: Adjoint | None, solver: Solver) -> Adjoint:
-    """Return the adjoint, or by default the one that works as the solver does."""
+    """Return the adjoint; by default it has the solver's method and settings."""
     if adjoint is None and isinstance(solver, solvers.relaxation):
         return adjoints.relaxation(solver.damping, solver.tol, solver.max_steps)
     chosen: Any = solver if adjoint is None else adjoint
@@ -44,11 +44,11 @@ def choose_adjoint(adjoint: Adjoint | None, solver: Solver) -> Adjoint:
         if adjoint is None:
             raise ValueError(
                 f"adjoint must be given with solver={type(solver).__name__}(…), which "
-                "does not solve for the adjoint; gradients.adjoints.relaxation(…) does."
+                "cannot solve for the adjoint; gradients.adjoints.relaxation(…) can."
             )
         hint = _name_in(adjoints, chosen)
         if hint is None and hasattr(adjoints, _kind(chosen).__name__):
-            hint = _kind(chosen).__name__  # of a solver: the adjoint of the same name
+            hint = _kind(chosen).__name__  # a solver was given: the adjoint of its name
         raise ValueError(
             "adjoint must be a value such as gradients.adjoints."
             f"{hint or 'relaxation'}(…), got {_described(chosen, adjoints)}."
@@ -73,11 +73,11 @@ def _described(given: Any, wanted: ModuleType) -> str:
 
 
 def _name_in(room: ModuleType, given: Any) -> str | None:
-    """Return the public name of a solver or adjoint, if it is of this room."""
+    """Return the public name of a solver or adjoint, None if not of this module."""
     kind = _kind(given)
     return kind.__name__ if getattr(room, kind.__name__, None) is kind else None
 
 
 def _kind(given: Any) -> Any:
-    """Return a class or function as it is, and of any other value its class."""
+    """Return a class or function as it is, and the class of any other value."""
     return given if hasattr(given, "__name__") else type(given)

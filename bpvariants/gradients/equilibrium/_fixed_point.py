@@ -4,12 +4,12 @@ Notation: h* = f(θ, h*, x), J = ∂f/∂h at h*. Differentiating both sides,
 
     dh* = (I − J)⁻¹ (∂f/∂θ dθ + ∂f/∂x dx),
 
-and backwards, for a cotangent b of h*, with the adjoint z,
+and in reverse mode, for a cotangent b of h*, with the adjoint z,
 
     z = (I − Jᵀ)⁻¹ b,    dE/dθ = (∂f/∂θ)ᵀ z,    dE/dx = (∂f/∂x)ᵀ z.
 
-None of it depends on how h* was found, nor on the number of steps that took. For
-Pineda's networks in continuous time, and when they are stable, see the solver
+These derivatives depend neither on how h* was found nor on the number of steps. For
+Pineda's networks in continuous time, and their stability, see the solver
 :class:`relaxation`.
 """
 
@@ -51,61 +51,65 @@ def fixed_point(
     tol: float | jax.Array | None = None,
     max_steps: int | jax.Array | None = None,
 ) -> tuple[PyTree, FixedPointInfo]:
-    """Return the h* = f(θ, h*, x) that a solver finds from init, differentiably.
+    """Solve h* = f(θ, h*, x), starting from init; h* is differentiable.
 
         h ← (1 − τ) h + τ f(θ, h, x)    until ‖f(θ, h, x) − h‖ ≤ tol · max(‖h‖, tol)
 
-    In params, x, and whatever f closes over it can be differentiated forward and in
-    reverse, again and again; the derivative in init is 0, so init may be the last h*
-    of a similar problem. What cannot be raised is in the info. What on_failure does:
+    h* can be differentiated in params, x, and the values that f closes over, in forward
+    and reverse mode, any number of times. The derivative in init is 0, so init may be
+    the last h* of a similar problem. A failure to converge raises no error, but is
+    reported in the info. `on_failure` selects what happens then:
 
-    - "nan": h* is the iterate of the lowest residual; of an example that did not
-      converge, or of which the adjoint did not, the derivative is NaN, rather than a
-      wrong number. In reverse, that is, unless its cotangent is 0 exactly: such is that
-      of an example which is masked out of the loss, but also of one whose loss happens
-      to be stationary at the h* returned, so look at the info too.
-    - "truncate": h* is the same and its derivative finite: that of the adjoint as far
-      as it came, or of one evaluation of f (:func:`jfb`) where the forward steps did
-      not contract, or the adjoint grew; 0 where no evaluation was finite, for then h*
-      is init. Both modes are transposes of each other with the adjoints `relaxation`,
-      `neumann` and `unrolled`; with others to within their tolerance.
-    - "ignore": h* is the last iterate, whatever it is, and so is the adjoint; with
-      :class:`unrolled`, NaN of one example reaches the gradient in params.
+    - "nan": h* is the iterate with the lowest residual. Its derivative is NaN, instead
+      of a wrong value, for an example that did not converge, or whose exact adjoint did
+      not. In reverse mode the derivative stays 0 if the example's cotangent is exactly
+      0. This is so for an example that is masked out of the loss, but also if its loss
+      happens to be stationary at the returned h*, so look at the info too.
+    - "truncate": h* is the same, and its derivative is finite. It is that of the
+      adjoint as far as it was solved. If the forward steps did not contract, or the
+      adjoint grew, it is that of one evaluation of f (:func:`jfb`). If no evaluation
+      was finite, it is 0, because h* is init. Both modes are transposes of each other
+      with the adjoints `relaxation`, `neumann` and `unrolled`; with others they are so
+      to within their tolerance.
+    - "ignore": h* is the last iterate, whatever it is, and the adjoint is taken as its
+      solver returns it. With :class:`unrolled`, a NaN of one example reaches the
+      gradient in params.
 
-    To converge is to have a small residual; the error of h* and of derivatives is up to
-    1 / (1 − spectral_radius) times as large. In bfloat16 and float16 what can be
-    reached, 0.008 and 0.001, counts as converged where tol is less.
+    Converged means that the residual is small. The error of h* and of derivatives is up
+    to 1 / (1 − spectral_radius) times as large. bfloat16 and float16 reach residuals of
+    0.008 and 0.001; a smaller tol is raised to these values.
 
-    Time is that of one evaluation of f for each step, forward and backward; memory is
-    that of a few states and of one evaluation's derivative, whatever the steps.
+    Each step, forward or backward, takes the time of one evaluation of f. Memory is
+    that of a few states and of one evaluation's derivative, whatever the number of
+    steps.
 
     Args:
-      f: one evaluation (params, h, x) -> h of the map, of the structure of init: the
-        state before the input, as in a step.
-      params: its parameters θ.
-      init: where the solver begins, floating leaves [*batch, ...].
-      x: its static input, leaves [*batch, ...].
-      solver: how h* is found, of `gradients.solvers`: `relaxation(…)` (above, the
+      f: one evaluation of the map, (params, h, x) -> h, with the structure of init. The
+        state comes before the input, as in a step.
+      params: parameters θ of f.
+      init: state at which the solver starts, floating leaves [*batch, ...].
+      x: constant input of f, leaves [*batch, ...].
+      solver: solver for h*, from `gradients.solvers`: `relaxation(…)` (above, the
         default), `anderson(…)` or `broyden(…)`.
-      adjoint: how derivatives are solved for, of `gradients.adjoints`. Default: as the
-        solver does, with its settings. Exact: `relaxation(…)`, `anderson(…)`,
+      adjoint: solver for derivatives, from `gradients.adjoints`. Default: the method
+        and the settings of the solver. Exact: `relaxation(…)`, `anderson(…)`,
         `broyden(…)`, `cg(…)`, `linear_solver(…)`; approximate: `neumann(…)`, `jfb()`,
         `unrolled(…)`.
       on_failure: "nan", "truncate" or "ignore".
-      batch_ndim: how many leading axes are batch axes. Each example converges by
+      batch_ndim: number of leading axes that are batch axes. Each example converges by
         itself. By default the whole state is one example.
       damping: τ, 0 < τ ≤ 1; 1 is undamped, the default. This, tol and max_steps are
         short for solver=gradients.solvers.relaxation(damping=…, tol=…, max_steps=…).
       tol: largest relative residual that counts as converged.
-      max_steps: after how many evaluations of f to give up.
+      max_steps: maximum number of evaluations of f.
 
     Returns:
       h*, and a :class:`FixedPointInfo` of arrays [*batch].
 
     Raises:
-      ValueError: if f returns something unlike init, init is not floating, a setting
-        is out of its range, a solver is given and one of its settings besides, or a
-        solver is given as adjoint or an adjoint as solver.
+      ValueError: if the result of f is unlike init, init is not floating, a setting is
+        out of its range or is given besides a solver, or a solver is given as adjoint
+        or an adjoint as solver.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -164,11 +168,11 @@ def _solve(g: Callable, init: PyTree, solver: Solver, batch_ndim: int, which: st
         gap = lambda h: jax.tree.map(jnp.subtract, g(h), h)
         outcome = solver.solve(gap, init, scale, batch_ndim)
         h, info = getattr(outcome, which)
-        # What comes beside a root must be floating.
+        # custom_root needs floating auxiliary outputs.
         return h, jax.tree.map(lambda a: a.astype(info.residual.dtype), info)
 
-    # A root that depends on nothing. Unlike stop_gradient, which would let the loop be
-    # differentiated first, it also holds for what g closes over.
+    # A custom_root with a derivative of 0, also in the values that g closes over. With
+    # stop_gradient JAX would still differentiate the loop first.
     h, info = jax.lax.custom_root(
         lambda h: h, init, solve, lambda _, rhs: rhs, has_aux=True
     )

@@ -1,4 +1,4 @@
-"""The linear solve in the derivative of a fixed point, and what a failure does to it.
+"""Linear solve in the derivative of a fixed point, and its policies on failure.
 
 (I − J) dh = ∂f/∂θ dθ    forward,      (I − Jᵀ) z = b    in reverse
 """
@@ -19,16 +19,17 @@ from bpvariants.gradients.equilibrium._protocols import Adjoint
 from bpvariants.gradients.equilibrium._with_derivative_of import with_derivative_of
 from bpvariants.types import PyTree
 
-CONTRACTS = 0.9999  # a cycle's factor is 1, give or take what it has yet to settle
+CONTRACTS = 0.9999  # below 1, because the factor of a cycle is estimated as about 1
 OnFailure = Literal["nan", "truncate", "ignore"]
 
 
 def check_on_failure(on_failure: str) -> None:
-    """Check the name of a policy."""
+    """Check the name of a failure policy."""
     if on_failure not in get_args(OnFailure):
         raise ValueError(
             "on_failure must be 'nan', 'truncate' or 'ignore', got "
-            f"{on_failure!r}; 'nan' makes the gradient of what did not converge NaN."
+            f"{on_failure!r}; 'nan' makes gradients NaN for examples that did not "
+            "converge."
         )
 
 
@@ -41,11 +42,11 @@ def solve_adjoint(
     forward: FixedPointInfo | None = None,
     start: PyTree | None = None,
 ) -> tuple[PyTree, FixedPointInfo]:
-    """Return (I − J)⁻¹ rhs, treated as on_failure says, and its info.
+    """Solve matvec(z) = rhs, with the policy on_failure; return z and its info.
 
-    Differentiable: its derivatives, and its transpose, are by the same solver.
+    Differentiable: the same solver also solves for its derivatives and its transpose.
     """
-    # As one vector, since a linear solve wants all of its right side to be tangent.
+    # As one vector, because custom_linear_solve needs a tangent for all of rhs.
     vector, as_tree = ravel_pytree(rhs)
     on_vectors = lambda function, vector: ravel_pytree(function(as_tree(vector)))[0]
 
@@ -83,10 +84,10 @@ def _truncated(
     forward: FixedPointInfo,
     start: PyTree | None,
 ) -> tuple[PyTree, FixedPointInfo]:
-    """Return a z that is finite in any case and linear in b, and its info.
+    """Return a z that is always finite and linear in b, and its info.
 
-    Whether an example is solved for is seen from the forward pass alone, so that
-    forward and reverse mode, of different b, agree on it and are transposes.
+    The forward pass alone decides whether an example is solved. So forward and reverse
+    mode, whose b differ, make the same choice and are transposes of each other.
     """
     if adjoint.approximate:
         z, info = _call(adjoint, matvec, b, batch_ndim, start)
@@ -105,8 +106,8 @@ def _truncated(
 def zero_unless(found: jax.Array, x: PyTree) -> PyTree:
     """Return x with zeros for examples that had no finite evaluation.
 
-    Otherwise their NaN would reach the derivatives in shared arrays, as 0 · NaN.
-    Derivatives in x pass through to all of it.
+    Otherwise their NaN would reach the derivatives in shared arrays, as 0 · NaN. The
+    derivative in x is still that of the identity, for all examples.
     """
 
     def clean(leaf):
@@ -123,7 +124,7 @@ def zero_unless(found: jax.Array, x: PyTree) -> PyTree:
 def derivative_if(batch_ndim: int, converged: jax.Array, h: PyTree) -> PyTree:
     """Return h, with a derivative of NaN for examples that did not converge.
 
-    In reverse mode an example that nothing depends on is left out of this.
+    In reverse mode, an example whose cotangent is 0 keeps a derivative of 0.
     """
     del batch_ndim, converged
     return h
@@ -142,7 +143,7 @@ def _derivative_if_jvp(batch_ndim, primals, tangents):
         right = converged | unused(b, batch_ndim)
         return ravel_pytree(nan_unless(right, b))[0]
 
-    # The one linear operation whose transpose may be told by a function of its own.
+    # Used because it is the linear operation whose transpose can be a given function.
     h_dot = jax.lax.custom_linear_solve(
         lambda vector: vector, vector, forward, transpose_solve=backward
     )
@@ -150,11 +151,11 @@ def _derivative_if_jvp(batch_ndim, primals, tangents):
 
 
 def unused(cotangent: PyTree, batch_ndim: int) -> jax.Array:
-    """Return the examples [*batch] on which nothing depends, to first order."""
+    """Return which examples [*batch] have a cotangent of exactly 0."""
     return largest(cotangent, batch_ndim) == 0
 
 
 def nan_unless(right: jax.Array, tree: PyTree) -> PyTree:
-    """Replace all examples by NaN, except those that are right."""
+    """Replace examples by NaN, except those where `right` is True."""
     nan: Any = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), tree)
     return select(right, tree, nan)

@@ -1,8 +1,8 @@
-"""The loop that all solvers of h = g(h) share, and its report of convergence.
+"""Loop shared by all solvers of h = g(h), and its report of convergence.
 
     h ← move(h, g(h) − h)    until ‖g(h) − h‖ ≤ tol · scale
 
-Each example [*batch] iterates by itself; once it is done it no longer changes.
+Each example [*batch] iterates by itself, and no longer changes once it is done.
 """
 
 from collections.abc import Callable
@@ -17,21 +17,23 @@ from bpvariants._examples import norm, relative
 from bpvariants._masking import select
 from bpvariants.types import PyTree
 
-WINDOW = 20  # ratios of residuals oscillate; their mean over so many does not
-GROWTH = 1e4  # how far ‖g(h) − h‖ may rise above its lowest value, or above its first
+WINDOW = 20  # number of last residuals to average over, because ratios oscillate
+GROWTH = 1e4  # factor by which ‖g(h) − h‖ may exceed its lowest, or its first, value
 
 
 class FixedPointInfo(NamedTuple):
-    """How a solver of a fixed point went, [*batch] each: what jit cannot raise.
+    """Convergence report of a fixed-point solver, arrays [*batch].
+
+    It is returned because compiled code cannot raise errors.
 
     Attributes:
-      steps: evaluations of the map.
-      residual: ‖g(h) − h‖ of what is returned, relative to the solver's scale.
+      steps: number of evaluations of the map.
+      residual: ‖g(h) − h‖ of the returned iterate, relative to the solver's scale.
       converged: bool, whether the residual is within the tolerance. The error is up to
         residual / (1 − spectral_radius).
-      spectral_radius: estimate of the factor by which a step shrinks the error; with
-        relaxation of damping 1, of the spectral radius of the Jacobian. From 1 on
-        nothing converges.
+      spectral_radius: estimate of the factor by which a step shrinks the error. For
+        relaxation with damping 1, it estimates the spectral radius of the Jacobian. At
+        1 or more, the iteration does not converge.
     """
 
     steps: jax.Array
@@ -44,29 +46,29 @@ class Outcome(NamedTuple):
     """Three of the iterates, each with its :class:`FixedPointInfo`."""
 
     first: tuple[PyTree, FixedPointInfo]
-    best: tuple[PyTree, FixedPointInfo]  # of the lowest ‖g(h) − h‖, or converged
+    best: tuple[PyTree, FixedPointInfo]  # with the lowest ‖g(h) − h‖, or converged
     last: tuple[PyTree, FixedPointInfo]
-    lost: jax.Array  # bool [*batch], given up as growing or not finite
+    lost: jax.Array  # bool [*batch], whether it grew too much or was not finite
 
 
 class Method(NamedTuple):
-    """How a solver goes on from h, by what it remembers of the steps before."""
+    """How a solver moves on from h, with a memory of earlier steps."""
 
     init: Callable[[PyTree], PyTree]  # start -> memory, leaves [*batch, ...]
     move: Callable[..., tuple[PyTree, PyTree]]  # memory, h, g(h) − h, its norm
-    may_rise: bool = False  # whether growth counts from the first residual only
+    may_rise: bool = False  # whether growth is measured from the first residual
 
 
 class _State(NamedTuple):
     h: PyTree
     best: PyTree  # the iterate with the lowest ‖g(h) − h‖
     memory: PyTree
-    lowest: jax.Array  # the best's ‖g(h) − h‖
-    residual: jax.Array  # the same, relative to the scale
+    lowest: jax.Array  # ‖g(h) − h‖ of the best iterate
+    residual: jax.Array  # this norm relative to the scale
     first: jax.Array  # relative residual of the start
     last: jax.Array  # relative residual of h
     recent: jax.Array  # [WINDOW, *batch], the last ‖g(h) − h‖
-    peak: jax.Array  # above which ‖g(h) − h‖ is growing
+    peak: jax.Array  # if ‖g(h) − h‖ is above it, the example is lost
     lost: jax.Array
     steps: jax.Array
     active: jax.Array
@@ -84,8 +86,8 @@ def iterate(
 ) -> Outcome:
     """Move until every example has converged, is lost, or took max_steps.
 
-    The gap g(h) − h is asked for, not g: where h is large the difference of two such
-    numbers would be 0, by rounding, and an equation without a solution seem solved.
+    The gap g(h) − h is given instead of g. For large h, the difference of g(h) and h
+    could round to 0, and an equation without a solution would seem solved.
     """
     size = norm(start, batch_ndim)
     tol = reachable(tol, start, size.dtype)
@@ -159,10 +161,10 @@ def iterate_vectors(
     batch_ndim: int,
     **settings: Any,
 ) -> Outcome:
-    """Do the same with a method for states that are one array, [*batch, n]."""
+    """Call `iterate` with a method for states that are one array, [*batch, n]."""
     batch = jax.tree.leaves(start)[0].shape[:batch_ndim]
     vectors, as_tree = as_vectors(start, batch)
-    # Vectors have 32 bits, but what they are made of may not.
+    # Vectors are float32 or wider, but the leaves of start may be narrower.
     settings["tol"] = reachable(settings["tol"], start, vectors.dtype)
     first, best, last, lost = iterate(
         lambda v: as_vectors(gap(as_tree(v)), batch)[0],
@@ -177,14 +179,14 @@ def iterate_vectors(
 
 
 def reachable(tol: float | jax.Array, tree: PyTree, dtype: Any) -> jax.Array:
-    """Return the tolerance, or the spacing of numbers at 1 in a tree of 16 bits."""
+    """Return the tolerance, raised to the machine epsilon of 16-bit leaves."""
     dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)}
     coarsest = [float(jnp.finfo(narrow).eps) for narrow in dtypes if narrow in NARROW]
     return jnp.maximum(jnp.asarray(tol, dtype), max(coarsest, default=0.0))
 
 
 def _contraction(state: _State) -> jax.Array:
-    """Return the geometric mean of the last ratios of residuals, which telescopes."""
+    """Return the geometric mean of the last ratios of residuals (it telescopes)."""
     ratios = jnp.clip(state.steps - 1, 0, WINDOW - 1)
     first = jnp.take_along_axis(state.recent, WINDOW - 1 - ratios[None], axis=0)[0]
     ratio = relative(state.recent[-1], first)

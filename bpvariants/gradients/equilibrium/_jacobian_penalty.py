@@ -24,27 +24,28 @@ def jacobian_penalty(
     *,
     batch_ndim: int = 0,
 ) -> jax.Array:
-    """Estimate ‖J‖_F² / n, J = ∂f/∂h, which bounds ρ(J)² from above times 1 / n.
+    """Estimate ‖J‖_F² / n with J = ∂f/∂h, an upper bound of ρ(J)² / n.
 
-    Added to a loss it keeps a network that settles from ceasing to: from the outside,
-    where `updates.project_spectral_norm` does so by force. The estimate is unbiased,
-    by one backward pass through one evaluation of f, and another where it is
-    differentiated, as it can be in params, h and x. To hold the fixed point as it is,
-    give `jax.lax.stop_gradient(h)`.
+    Added to a loss, it helps a network to keep settling. A hard limit is set by
+    `updates.project_spectral_norm` instead. The estimate is unbiased and takes one
+    backward pass through one evaluation of f. It can be differentiated in params, h and
+    x, which takes another. To leave the fixed point out of the gradient, give
+    `jax.lax.stop_gradient(h)`.
 
     Args:
       f: one evaluation (params, h, x) -> h of the map.
-      params: its parameters.
-      h: where J is taken, real floating leaves [*batch, ...], n numbers an example.
-      x: its static input, leaves [*batch, ...].
-      key: of the signs v, a `jax.random.key`.
-      batch_ndim: how many leading axes are examples, as for :func:`fixed_point`.
+      params: parameters of f.
+      h: state at which J is taken, real floating leaves [*batch, ...], n elements an
+        example.
+      x: constant input of f, leaves [*batch, ...].
+      key: a `jax.random.key` for the signs v.
+      batch_ndim: number of leading axes that are batch axes, as in :func:`fixed_point`.
 
     Returns:
       One estimate for each example, [*batch].
 
     Raises:
-      ValueError: if h is not real and floating, f returns something unlike h, or
+      ValueError: if h is not real and floating, the result of f is unlike h, or
         batch_ndim does not fit.
 
     Example:

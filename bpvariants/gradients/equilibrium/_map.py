@@ -1,7 +1,7 @@
 """Checks of the map f(params, h, x) -> h: its result, and the order of its arguments.
 
-State comes before input, as in `step`. Where h and x have the same shapes, a reversed
-order cannot be told from the right one.
+The state comes before the input, as in `step`. If h and x have the same shapes, a
+reversed order cannot be detected.
 """
 
 from collections.abc import Callable
@@ -22,25 +22,26 @@ def check_map(
 ) -> None:
     """Check that f(params, h, x) has the structure, shapes and dtypes of h.
 
-    If it has not, the error says whether one of the two orders is reversed.
+    If it has not, the error says whether the parameters of f, or `name` and x, are in
+    reversed order.
     """
     try:
         new = jax.eval_shape(f, params, h, x)
-        check_like("what f returns", new, name, h)
+        check_like("the result of f", new, name, h)
     except Exception as error:
         shapes = f"{name} of shapes {_shapes(h)} and x of shapes {_shapes(x)}"
         if _returns(f, (params, x, h), like=h):
             raise ValueError(
                 "f must take the state before the input, f(params, h, x), as a step "
-                f"does; with {shapes} only f(params, x, h) returns the like of {name}. "
-                "Exchange the last two parameters of f."
+                f"does; with {shapes} only f(params, x, h) returns a result like "
+                f"{name}. Exchange the last two parameters of f."
             ) from error
         orders = (params, h, x), (params, x, h)
-        # An f that broadcasts returns the like of x in both orders: init is too small.
+        # If f broadcasts and init is too small, both orders return a result like x.
         if sum(_returns(f, order, like=x) for order in orders) == 1:
             raise ValueError(
                 f"{name} must come before x, and f must be f(params, h, x): the state "
-                f"before the input. With {shapes} f returns the like of x, not of "
+                f"before the input. With {shapes} f returns a result like x, not like "
                 f"{name}. Exchange {name} and x."
             ) from error
         raise

@@ -13,7 +13,7 @@ from bpvariants.types import PyTree
 
 
 class Solver(Protocol):
-    """A solver of gap(h) = g(h) − h = 0, a pytree, whose settings may be tracers."""
+    """A solver of gap(h) = g(h) − h = 0. As a pytree, its settings may be tracers."""
 
     @property
     def tol(self) -> float | jax.Array:
@@ -27,12 +27,15 @@ class Solver(Protocol):
         scale: Callable[[PyTree], jax.Array],
         batch_ndim: int,
     ) -> Outcome:
-        """Return iterates with ‖gap(h)‖ ≤ tol · scale(h), or how it failed."""
+        """Iterate until ‖gap(h)‖ ≤ tol · scale(h) or a failure; return the outcome."""
         ...
 
 
 class Adjoint(Protocol):
-    """A solver of (I − J) z = b, a pytree. `approximate` ones may end early."""
+    """A solver of matvec(z) = b, a pytree; matvec applies I − Jᵀ or I − J.
+
+    If `approximate`, a z that misses the tolerance is not a failure.
+    """
 
     approximate: ClassVar[bool]
 
@@ -43,7 +46,7 @@ class Adjoint(Protocol):
         batch_ndim: int,
         start: PyTree | None = None,
     ) -> tuple[PyTree, FixedPointInfo]:
-        """Return z, begun at start if it iterates, and how each example was solved."""
+        """Return z and its info; an iterative solver may begin at start."""
         ...
 
 
@@ -54,7 +57,7 @@ def solve_linear(
     batch_ndim: int,
     start: PyTree | None,
 ) -> tuple[jax.Array, Outcome]:
-    """Solve b − matvec(z) = 0, scaled; return the scale, and the scaled outcome."""
+    """Solve matvec(z) = b with b scaled; return the scale and the scaled outcome."""
     size, b = normalised(b, batch_ndim)
     begin = b if start is None else begin_at(times(1 / size, start), b, batch_ndim)
     outcome = solver.solve(
@@ -67,7 +70,7 @@ def solve_linear(
 
 
 def begin_at(start: PyTree, otherwise: PyTree, batch_ndim: int) -> PyTree:
-    """Return the start; for examples where it is not finite, the other tree."""
+    """Return `start`, but `otherwise` for examples where it is not finite."""
     return select(jnp.isfinite(norm(start, batch_ndim)), start, otherwise)
 
 
@@ -76,6 +79,6 @@ def check_no_start(adjoint: object, start: Any) -> None:
     if start is not None:
         raise ValueError(
             f"start_adjoint must be left out with {type(adjoint).__name__}, which "
-            "begins by itself; of gradients.adjoints, relaxation, anderson, broyden "
-            "and cg can begin anywhere."
+            "takes no start; of gradients.adjoints, relaxation, anderson, broyden and "
+            "cg take one."
         )

@@ -1,14 +1,15 @@
 """Recurrent backpropagation: Almeida's and Pineda's two relaxations, written out.
 
-Notation: h* is where the forward relaxation settles, E the mean loss, J = ∂f/∂h at h*:
+Notation: h* is the state at which the forward relaxation settles, E is the mean loss,
+and J = ∂f/∂h at h*:
 
     forward     h ← (1 − τ) h + τ f(θ, h, x)             → h* = f(θ, h*, x)
     error       b = ∂E/∂h at h*
     adjoint     z ← (1 − τ) z + τ (Jᵀ z + b)             → z = (I − Jᵀ)⁻¹ b
     gradient    dE/dθ = (∂f/∂θ)ᵀ z + ∂E/∂θ
 
-The second relaxation is the first's linearisation run backwards through the same
-connections, and settles wherever the first does.
+The second relaxation is the linearised first one, run backwards through the same
+connections. It settles whenever the first does.
 """
 
 from collections.abc import Callable
@@ -41,12 +42,12 @@ from bpvariants.types import Loss, PyTree
 
 
 class Equilibrium(NamedTuple):
-    """Where the two relaxations of :func:`recurrent_backprop` settled."""
+    """Results of the two relaxations of :func:`recurrent_backprop`."""
 
     h: PyTree  # h*, leaves [*batch, ...]
     forward: FixedPointInfo  # arrays [*batch]
     adjoint: FixedPointInfo  # arrays [*batch]
-    z: PyTree  # the adjoint z, like h; 1 / B of an example's own, as E is the mean
+    z: PyTree  # the adjoint, like h; has the factor 1 / B (or w / Σ w) of the mean
 
 
 def recurrent_backprop(
@@ -63,40 +64,41 @@ def recurrent_backprop(
 ) -> Callable[..., tuple[tuple[jax.Array, Equilibrium], PyTree]]:
     """Recurrent backpropagation (Almeida–Pineda), the exact gradient at a fixed point.
 
-    Exact where both relaxations converge, and NaN in what depends on an example where
-    they do not. Memory is that of a few states, no matter how many steps were taken.
-    The gradient is that of :func:`fixed_point` under `jax.grad`, which cannot tell how
-    the adjoint went; this rule returns it. Where training changes little at a time,
-    both relaxations can begin where they last settled: at init and start_adjoint.
+    Exact if both relaxations converge. If they do not for an example, gradients that
+    depend on it are NaN by default. Memory is that of a few states, whatever the number
+    of steps. The gradient is that of :func:`fixed_point` under `jax.grad`; this rule
+    also reports whether the adjoint converged. If params change little at a time, both
+    relaxations can start from the last results: pass them as init and start_adjoint.
 
     Args:
       f: one evaluation (params, h, x) -> h of the network, as for :func:`fixed_point`.
       loss: one loss for each example, of the readout's output and the target.
       readout: (params, h) -> y. Default: y is h itself.
-      solver: how h* is found, of `gradients.solvers`. Default: `relaxation()`.
-      adjoint: how z is found, of `gradients.adjoints`. Default: as the solver finds h*,
-        with its settings.
-      on_failure: what becomes of an example that did not converge, forward or back, as
-        for :func:`fixed_point`. "nan": its z, and all gradients it enters, are NaN,
-        unless its loss does not count; "truncate": both are as far as they came, and
-        finite; "ignore": the last iterates, whatever they are.
+      solver: solver for h*, from `gradients.solvers`. Default: `relaxation()`.
+      adjoint: solver for z, from `gradients.adjoints`. Default: the method and the
+        settings of the solver.
+      on_failure: what to do if an example does not converge, forward or backward, as in
+        :func:`fixed_point`. "nan": its z, and all gradients that depend on it, are NaN,
+        unless its loss does not count. "truncate": z and gradients are finite, as far
+        as they were solved. "ignore": h* is the last iterate, and z is taken as the
+        adjoint solver returns it.
       damping: τ of both relaxations, 0 < τ ≤ 1; 1 is undamped, the default. This, tol
         and max_steps are short for
         solver=gradients.solvers.relaxation(damping=…, tol=…, max_steps=…).
-      tol: largest relative residual of both that counts as converged.
-      max_steps: after how many evaluations of f, or of its derivative, to give up.
+      tol: largest relative residual that counts as converged, for both relaxations.
+      max_steps: maximum number of evaluations of f, or of its derivative, in each.
 
     Returns:
       A function (params, init, x, target, weights=None, start_adjoint=None) ->
-      ((value, equilibrium), grads), with init, x and target of leaves [*batch, ...],
-      weights [*batch], start_adjoint like init (an earlier equilibrium.z; where it is
-      not finite z begins at b), value the weighted mean loss and equilibrium an
-      :class:`Equilibrium`.
+      ((value, equilibrium), grads). init, x and target have leaves [*batch, ...];
+      weights is [*batch]. start_adjoint is like init, such as an earlier equilibrium.z;
+      for examples where it is not finite, z starts at b. value is the weighted mean
+      loss, and equilibrium an :class:`Equilibrium`.
 
     Raises:
-      ValueError: if a number is out of its range, or a solver is given and one of its
-        settings besides; when the function is called, if shapes or dtypes disagree, or
-        the adjoint cannot begin at start_adjoint.
+      ValueError: if a setting is out of its range, or is given besides a solver; when
+        the function is called, if shapes or dtypes disagree, or if start_adjoint is
+        given to an adjoint that takes no start.
 
     Example:
       >>> import jax.numpy as jnp

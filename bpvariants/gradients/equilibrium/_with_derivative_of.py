@@ -7,7 +7,7 @@ from bpvariants.types import PyTree
 
 @jax.custom_jvp
 def with_derivative_of(source: PyTree, value: PyTree) -> PyTree:
-    """Return the value, with the derivative that the source has."""
+    """Return `value` with the derivative of `source`."""
     del source
     return value
 

@@ -1,7 +1,7 @@
-"""Online rules: gradients forwards in time, one step at a time.
+"""Online rules: compute gradients forwards in time, one step at a time.
 
 Exact: `rtrl`, `diagonal_rtrl`. Unbiased: `uoro`, `kf_rtrl`, `forward_gradient`, `pes`.
-Biased: `snap`, `rflo`, `eprop`. `over_sequence` makes a gradient rule of each.
+Biased: `snap`, `rflo`, `eprop`. `over_sequence` turns each into a gradient rule.
 """
 
 from bpvariants.gradients.online._diagonal_rtrl import (

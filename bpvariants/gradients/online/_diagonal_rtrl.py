@@ -1,10 +1,10 @@
 """Real-time recurrent learning of element-wise recurrences, at the cost of a step.
 
-Where each unit of the carry depends on its own past alone, ∂h_t/∂h_{t−1} is diagonal
-(or has small blocks, as for the two parts of a complex number), a parameter influences
-one unit, and the influence e of each parameter on its unit follows
+If each unit of the carry depends only on its own past, ∂h_t/∂h_{t−1} is diagonal (or
+has small blocks, such as for the two parts of a complex unit). Then each parameter
+influences one unit, and its influence e on this unit follows
 
-    e_t = (∂h_t/∂h_{t−1}) e_{t−1} + ∂h_t/∂θ,    number by number.
+    e_t = (∂h_t/∂h_{t−1}) e_{t−1} + ∂h_t/∂θ,    element by element.
 """
 
 from bpvariants.gradients.online._influence.rule import influence_rule
@@ -12,12 +12,13 @@ from bpvariants.types import Loss, OnlineRule, Step
 
 
 def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
-    """RTRL of an element-wise recurrence: exact, in the memory of its parameters.
+    """Exact RTRL of an element-wise recurrence, with memory B·p.
 
-    For B examples memory is B·p whatever T is, and a step costs as much as a few of the
-    network's, where p counts arrays that the carry depends on. `cells.lru` (with a pair
-    of real arrays as its carry), `cells.min_gru` and `cells.rtu` are such steps. It is
-    :func:`rtrl` with a promise: a step whose units mix is refused, not approximated.
+    For B examples, memory is B·p whatever T is, where p counts only params that the
+    carry depends on. A step costs as much as a few steps of the network. `cells.lru`
+    (with a pair of real arrays as its carry), `cells.min_gru` and `cells.rtu` are such
+    steps. The rule is :func:`rtrl` with a guarantee: it refuses a step whose units mix,
+    instead of approximating it.
 
     Args:
       step: one time step of a network, element-wise in its carry.
@@ -27,8 +28,9 @@ def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`InfluenceState`.
 
     Raises:
-      ValueError: when the rule meets a step in whose program a parameter can influence,
-        later, what it does not at once; else as :func:`rtrl`.
+      ValueError: in `init` and `update`, if the step's program lets a parameter
+        influence, over several steps, a unit that it does not influence within one
+        step; else as :func:`rtrl`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -51,11 +53,11 @@ def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
 
 def _check_separate(plan):
-    """Check that nothing is influenced later that is not at once."""
+    """Check that each parameter only ever influences units that it enters."""
     if not plan.is_exact:
         raise ValueError(
             "step must be element-wise in its carry, so that each parameter influences "
-            "the units that it feeds and no others, but its program mixes them. Use "
+            "only the units that it enters, but its program mixes units. Use "
             "gradients.rtrl, which is exact, or gradients.snap(step, loss, order=1), "
-            "which drops what is mixed."
+            "which drops the influence on other units."
         )

@@ -1,14 +1,15 @@
 """The forward gradient: the slope along a random direction, times that direction.
 
-Notation: θ are the parameters as a vector [p], L is the loss of a sequence, ℓ_t that of
-step t, h_t the carry, v a random vector [p] with E[v vᵀ] = 1. One forward derivative
-in the direction v goes along with the network, and needs no memory of the past:
+Notation: θ are the parameters as a vector [p], L is the loss of a sequence, ℓ_t the
+loss of step t, h_t the carry, and v a random vector [p] with E[v vᵀ] = I. One
+forward-mode derivative in the direction v is computed along with the network. It needs
+no memory of the past:
 
     ḣ_t = ∂h_t/∂h_{t−1} ḣ_{t−1} + ∂h_t/∂θ v,
     ℓ̇_t = ∂ℓ_t/∂h_{t−1} ḣ_{t−1} + ∂ℓ_t/∂θ v.
 
-As v is the same at all steps, Σ_t ℓ̇_t = ∇L·v, and the estimate, (∇L·v) v, has the mean
-E[v vᵀ] ∇L = ∇L.
+Because v is the same at all steps, Σ_t ℓ̇_t = ∇L·v. So the estimate (∇L·v) v has the
+mean E[v vᵀ] ∇L = ∇L.
 """
 
 from functools import partial
@@ -40,10 +41,10 @@ class ForwardGradientState(NamedTuple):
     """State of :func:`forward_gradient` after step t, with K directions."""
 
     carry: PyTree  # h_t
-    # ḣ_t, for each floating leaf of the carry [K, *its shape], float32 or wider
+    # ḣ_t: for each floating leaf of the carry [K, *its shape], float32 or wider
     carry_tangent: list[jax.Array]
     params_tangent: PyTree  # v, like params, leaves [K, ...], float32 or wider
-    drawn: jax.Array  # [] bool: whether v has been drawn, as it is at the first step
+    drawn: jax.Array  # [] bool: whether v has been drawn, in the first update
     initial: PyTree  # what a reset puts back
 
 
@@ -54,33 +55,33 @@ def forward_gradient(
 
         ĝ_t = mean over K directions of ℓ̇_t v,      Σ_t ĝ_t = mean of (∇L·v) v
 
-    The directions are drawn at the first update after `init`, from its key, and stay
-    the same from then on, for all examples: over a sequence, and over windows of a
-    stream, the estimate is unbiased at fixed params. Those that are to be new at each
-    sequence need a new `init`.
+    The directions are drawn in the first update after `init`, from its key. All
+    examples and all later steps share them. So at fixed params the estimate is unbiased
+    over a sequence, and over the windows of a stream. To draw new directions for each
+    sequence, call `init` again.
 
     The variance grows with the number p of parameters: E‖ĝ − g‖² is (p − 1)/K · ‖g‖²
-    for Rademacher directions and (p + 1)/K · ‖g‖² for normal ones. So this is for few
-    parameters, or for a baseline of what other estimates gain.
+    for Rademacher directions and (p + 1)/K · ‖g‖² for normal ones. So use it with few
+    parameters, or as a baseline for other estimates.
 
-    For B examples, memory is K·(p + B·n) whatever T is; a step takes the time of one
-    forward pass and K forward derivatives, each about another two.
+    For B examples, memory is K·(p + B·n) whatever T is. A step takes the time of one
+    forward pass and K forward-mode derivatives, each about two more forward passes.
 
     Args:
-      step: one time step of the network. It is differentiated forwards only, so that
-        it may have loops whose length is not known before.
+      step: one time step of the network. It is differentiated in forward mode only, so
+        it may have loops whose length is not known in advance.
       loss: one loss for each example.
       directions: K, at least 1.
-      distribution: of the numbers in v: "rademacher", ±1, or "normal".
+      distribution: of the elements of v: "rademacher", ±1, or "normal".
 
     Returns:
       An :class:`~bpvariants.types.OnlineRule` whose state is
       :class:`ForwardGradientState`. `update` needs `key`, a `jax.random.key`, at each
-      step, though it draws from the first only.
+      step, though only the first update draws from it.
 
     Raises:
-      ValueError: if directions or distribution are none of those above; in `init`, if
-        params or carry are not real floating arrays; when `update` is called, if there
+      ValueError: if directions or distribution is not one of those above; in `init`, if
+        params are not real floating arrays or carry is complex; in `update`, if there
         is no key; in both, if shapes or dtypes disagree.
 
     Example:

@@ -1,23 +1,24 @@
-"""KF-RTRL: the influence as a random Kronecker product, with the exact mean.
+"""KF-RTRL: replace the influence by a random Kronecker product with the same mean.
 
 Notation, for one example: h_t is the carry as a vector [n], ℓ_t the loss of step t and
-J_t = ∂h_t/∂h_{t−1}. Let parameters Θ, a matrix [k, m], enter the step by u_t = â_t Θ
-alone, such as u = b + x_t W + h_{t−1} U with â_t = (1, x_t, h_{t−1}) and Θ = (b; W; U).
-With D_t = ∂h_t/∂u_t, [n, m], the influence of Θ on h_t within the step is D_t ⊗ â_t,
-for Θ_ij D_t[:, j] â_t[i]. RTRL's influence M_t = J_t M_{t−1} + D_t ⊗ â_t is replaced by
-one product Ω_t ⊗ A_t, with signs ν, ν′ drawn from {−1, 1}:
+J_t = ∂h_t/∂h_{t−1}. The parameters Θ, a matrix [k, m], enter the step only through
+u_t = â_t Θ. An example is u = b + x_t W + h_{t−1} U, with â_t = (1, x_t, h_{t−1}) and
+Θ = (b; W; U). Let D_t = ∂h_t/∂u_t, [n, m]. Within the step, the influence of Θ on h_t
+is D_t ⊗ â_t; that of Θ_ij is D_t[:, j] â_t[i]. One product Ω_t ⊗ A_t replaces RTRL's
+influence M_t = J_t M_{t−1} + D_t ⊗ â_t, with signs ν, ν′ drawn from {−1, 1}:
 
     A_t = ν q₀ A_{t−1} + ν′ q₁ â_t,
     Ω_t = ν / q₀ J_t Ω_{t−1} + ν′ / q₁ D_t,
     dℓ_t/dΘ ≈ (∂ℓ_t/∂h_{t−1} Ω_{t−1}) ⊗ A_{t−1} + ∂ℓ_t/∂Θ.
 
-E[ν ν′] = 0, so that E[Ω_t ⊗ A_t] = J_t E[Ω_{t−1} ⊗ A_{t−1}] + D_t ⊗ â_t whatever the
-positive q₀ and q₁. They balance the lengths of what is added, for a small variance:
+Because E[ν ν′] = 0, E[Ω_t ⊗ A_t] = J_t E[Ω_{t−1} ⊗ A_{t−1}] + D_t ⊗ â_t for all
+positive q₀ and q₁. They balance the norms of the added terms to keep the variance
+small:
 
     q₀ = √((‖J_t Ω_{t−1}‖ + ε) / (‖A_{t−1}‖ + ε)),
     q₁ = √((‖D_t‖ + ε) / (‖â_t‖ + ε)),     ε = 10⁻⁷,
 
-so that q₀ = 1 at the first step.
+so q₀ = 1 at the first step, where A and Ω are 0.
 """
 
 import math
@@ -67,7 +68,7 @@ class KFRTRLState(NamedTuple):
     """State of :func:`kf_rtrl` after step t."""
 
     carry: PyTree  # h_t
-    influence: list[KroneckerFactors]  # of each block, in the order of the program
+    influence: list[KroneckerFactors]  # of each block, in program order
     initial: PyTree  # what a reset puts back
 
 
@@ -76,22 +77,22 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
         A_t = ν q₀ A_{t−1} + ν′ q₁ â_t,      Ω_t = ν / q₀ J_t Ω_{t−1} + ν′ / q₁ D_t
 
-    Its mean over the signs ν, ν′ is the gradient of :func:`rtrl`, and over a sequence
-    at fixed params that of :func:`bptt`. Each matrix of params that the carry depends
-    on must be multiplied by one vector, once, and all others be biases. Products and
-    biases that are only ever added to each other have one pair of factors A, Ω:
-    `cells.tanh` and `cells.lstm` have one, `cells.gru` three, as its reset gate comes
-    between; cells of Flax one for each gate. They are read off the step's program while
-    tracing, except in loops and within a `custom_jvp`, whose derivative holds. Signs
-    are drawn for each example and each pair.
+    Its mean over the signs ν, ν′ is the gradient of :func:`rtrl`; over a sequence at
+    fixed params it is that of :func:`bptt`. Among the params that the carry depends on,
+    each matrix must be multiplied by one vector, once, and all others must be biases.
+    Products and biases that are only added to each other share one pair of factors A,
+    Ω. `cells.tanh` and `cells.lstm` have one pair. `cells.gru` has three, because its
+    reset gate comes between. Flax cells have one for each gate. The pairs are found in
+    the step's program while tracing, but not inside loops, nor inside a `custom_jvp`,
+    which keeps its own derivative. Each example and each pair draws its own signs.
 
-    For B examples, memory is B·(n·m + k) for each pair, with m the numbers in u and k
-    those in â: B·n² for a tanh network, where :func:`rtrl` takes B·n³. A step takes the
-    time of B·(n + 1) backward passes and B·n²·m multiplications. For params that the
-    carry does not depend on (a readout) the gradient is exact and costs nothing.
+    For B examples, memory is B·(n·m + k) for each pair, where u has m elements and â
+    has k. This is B·n² for a tanh network, where :func:`rtrl` takes B·n³. A step takes
+    the time of B·(n + 1) backward passes and B·n²·m multiplications. For params that
+    the carry does not depend on (a readout), the gradient is exact and costs nothing.
 
-    The network sees one example at a time, as in :func:`rtrl`. A carry that depends on
-    params before the first step (a learned h_0) is taken as a constant.
+    The network sees one example at a time, as in :func:`rtrl`. If the carry before the
+    first step depends on params (a learned h_0), it is treated as a constant.
 
     Args:
       step: one time step of the network.
@@ -99,12 +100,12 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     Returns:
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`KFRTRLState`.
-      `update` needs `key`, a `jax.random.key`, another one at each step.
+      `update` needs `key`, a new `jax.random.key` at each step.
 
     Raises:
-      ValueError: in `init`, if params or carry are not real floating arrays, or if
-        params reach the carry in another way, such as twice; when `update` is called,
-        if there is no key; in both, if shapes or dtypes disagree.
+      ValueError: in `init`, if params are not real floating arrays or carry is complex;
+        in `update`, if there is no key; in both, if params reach the carry in another
+        way, such as twice, or if shapes or dtypes disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -130,7 +131,7 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
 def _with_signs(
     step: Step, loss: Loss, draw: Callable[[Any, tuple[int, ...], Any], jax.Array]
 ) -> OnlineRule:
-    """Return the rule whose signs are draw(key, shape, dtype)."""
+    """Return the rule with signs from draw(key, shape, dtype)."""
     advance = with_loss(step, loss)
 
     def init(params, carry, inputs, *, initial=None):
@@ -174,20 +175,20 @@ def _with_signs(
 
 
 def _check_influence(influence: list, zeros: list[KroneckerFactors]) -> None:
-    """Check that the state is one of this network."""
+    """Check that the state belongs to this network."""
     shapes = lambda pairs: [tuple(map(jnp.shape, pair)) for pair in pairs]
     got, want = shapes(influence), shapes(zeros)
     if got != want:
         raise ValueError(
             f"state must have factors of this network's shapes, {want}; got {got}. "
-            "Use rule.init(params, carry, (x, target)), with those of update."
+            "Use rule.init(params, carry, (x, target)) with the arguments of update."
         )
 
 
 def _zero_factors(
     program: FactorisedStep, carry: PyTree, batch: tuple[int, ...]
 ) -> list[KroneckerFactors]:
-    """Return, for each block, A [*batch, k] and Ω [*batch, n, m] of zeros."""
+    """Return factors A [*batch, k] and Ω [*batch, n, m] of zeros for each block."""
     zeros = lambda *shape: jnp.zeros((*batch, *shape), carry_dtype(carry))
     size = sum(math.prod(a.shape[len(batch) :]) for a in floating_leaves(carry))
     shapes = [block.parameters.shape for block in program.blocks]

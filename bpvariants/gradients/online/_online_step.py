@@ -1,4 +1,4 @@
-"""Shared by all online rules: checks, resets and padding of one time step."""
+"""Checks, resets and padding of one time step, shared by all online rules."""
 
 from typing import Any, NamedTuple
 
@@ -18,17 +18,17 @@ from bpvariants.types import PyTree, Step
 
 
 class OnlineStep(NamedTuple):
-    """The arguments of an online rule at one step, checked and made ready.
+    """The checked and prepared arguments of an online rule at one step.
 
     Attributes:
       example: (params, carry, (x, target)) -> (new carry, loss) of one example, whose
         leaves have no batch axes.
-      examples: the same of the whole batch, each example by itself.
+      examples: the same for the whole batch, each example by itself.
       shares: w / Σ w, how much each loss counts in the mean, [*batch] or [].
       start: the carry from which the step starts, after a reset.
       inputs: (x, target), zeros in padding.
       batch: the batch shape.
-      dtype: of the losses.
+      dtype: dtype of the losses.
       mask: [*batch] or None.
       reset: [*batch] or None.
     """
@@ -44,20 +44,20 @@ class OnlineStep(NamedTuple):
     reset: jax.Array | None
 
     def restarted(self, state: PyTree, fresh: PyTree | None = None) -> PyTree:
-        """Return what a rule remembers, leaves [*batch, ...], as the step meets it.
+        """Return a rule's memory, leaves [*batch, ...], as it enters the step.
 
-        At a reset that is `fresh`, by default zeros.
+        At a reset it is replaced by `fresh`, by default zeros.
         """
         fresh = jax.tree.map(jnp.zeros_like, state) if fresh is None else fresh
         return restart(state, fresh, self.mask, self.reset)
 
     def kept(self, new: PyTree, old: PyTree) -> PyTree:
-        """Return what a step leaves behind: in padding, what was there before it."""
+        """Return the new values, but the old ones where the step is padding."""
         return keep(new, old, self.mask)
 
 
 def check_state(rule: str, state: object, kind: type) -> None:
-    """Check that a state is the rule's own."""
+    """Check that a state belongs to the rule."""
     if not isinstance(state, kind):
         raise ValueError(
             f"state must be what {rule}'s init or update returned, got "
@@ -66,7 +66,7 @@ def check_state(rule: str, state: object, kind: type) -> None:
 
 
 def check_fits(rule: str, part: str, got: PyTree, want: PyTree) -> None:
-    """Check that a part of a state is of this network: like `want`, but for dtypes."""
+    """Check that a part of a state fits the network: like `want`, except dtypes."""
     shapes = lambda tree: list(map(jnp.shape, jax.tree.leaves(tree)))
     structure = jax.tree.structure
     if structure(got) != structure(want) or shapes(got) != shapes(want):
@@ -87,7 +87,7 @@ def enter_first_step(
 ) -> tuple[OnlineStep, PyTree]:
     """Check the arguments of an online rule's init; return its first step and initial.
 
-    `inputs` may be shapes; the step's `start` is the carry, as arrays.
+    `inputs` may be shapes. The step's `start` is the carry, as arrays.
     """
     if not isinstance(inputs, tuple | list) or len(inputs) != 2:
         raise ValueError(
@@ -116,9 +116,9 @@ def enter_step(
     mask: jax.typing.ArrayLike | None,
     reset: jax.typing.ArrayLike | None,
 ) -> OnlineStep:
-    """Check the arguments of an online rule's update and make them ready.
+    """Check and prepare the arguments of an online rule's update.
 
-    `advance` is a step with its loss, as `with_loss` makes it.
+    `advance` is a step with its loss, as `with_loss` returns it.
     """
     weight, mask, reset = as_arrays(weight, mask, reset)
     losses = check_step(

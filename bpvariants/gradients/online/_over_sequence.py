@@ -1,4 +1,4 @@
-"""Make a gradient rule over a sequence of an online rule."""
+"""Turn an online rule into a gradient rule over a sequence."""
 
 from typing import Any
 
@@ -24,54 +24,58 @@ def over_sequence(
 
         dL/dθ = Σ_t W_t g_t / Σ_t W_t,    W_t = Σ_batch w_t,
 
-    where g_t is the online rule's gradient, of the mean over the batch, at step t.
+    where g_t is the online rule's gradient at step t, of the mean over the batch.
     Memory is that of the online rule and of one more gradient; time is T of its steps.
-    Weights may be negative, but where those of a step cancel, so that W_t is 0 though
-    they are not, the result is NaN.
+    Weights may be negative. But if nonzero weights of a step cancel, so that W_t = 0,
+    the result is NaN.
 
-    With an `update` the rule learns on the way, after every so many steps, and is
+    With an `update`, the rule learns along the sequence: it updates the parameters
+    after every `every` steps. It then is
 
         learn((params, opt_state), carry, …) -> ((value, carry), (params, opt_state)).
 
-    The new pair takes the place of the gradients. The update is given dL/dθ of the
-    steps since the last one, and of the rest after step T, and their mean loss as
-    `value` if it accepts it; where their Σ w = 0, or the batch is empty, the pair stays
-    as it is. The value of the call is the mean of all losses as they were met. The
-    state of the online rule goes on through the updates: h_t, and what the rule
-    remembers, M_t = dh_t/dθ for :func:`rtrl`, were made by older θ in part. So g_t is
-    the gradient of no one θ: for small steps that is the usual approximation of online
-    learning, and for every ≥ T it is none. Memory is that of the pair, besides,
-    whatever T is.
+    The new pair replaces the gradients. Each update gets dL/dθ of the steps since the
+    last update and, if it accepts `value`, their mean loss. Steps left over at the end
+    get an update after step T. The pair does not change if Σ w = 0 over these steps, or
+    if the batch is empty. The returned value is the mean of all losses, each at the θ
+    of its step.
 
-    Each call starts from a new online state, of which only the carry is returned: what
-    the rule remembers, and feedback weights that have learnt, are let go. To go on with
-    them, `keep_state`: then the state takes the place of the carry, in and out.
+    The state of the online rule continues through the updates. So h_t and the rule's
+    memory (M_t = dh_t/dθ for :func:`rtrl`) come in part from older θ, and g_t is not
+    the gradient at any single θ. For small steps this is the usual approximation of
+    online learning. With every ≥ T nothing is approximated in this way. Memory also
+    holds the pair, whatever T is.
 
-    A learning signal, as :func:`eprop` takes it, comes with the targets, and is
-    weighted as the losses are.
+    Each call starts fresh and returns only the carry; the influence and adapted
+    feedback weights are discarded. To continue with them, set `keep_state`: then the
+    state of the online rule replaces the carry, in the arguments and in the result.
 
-    Examples that are sharded under `jax.jit` need nothing. `jax.shard_map` must be
-    given check_vma=False, as it takes the zeros that states begin with for the same on
-    all devices. Then a device's gradients are those of its own examples, whose mean
-    `jax.lax.pmean` takes.
+    A learning signal, as in :func:`eprop`, comes with the targets, and is weighted like
+    the losses.
+
+    Examples may be sharded under `jax.jit` without further settings. `jax.shard_map`
+    needs check_vma=False, because it assumes that the zeros in a new state are the same
+    on all devices. Each device then returns the gradients of its own examples; average
+    them with `jax.lax.pmean`.
 
     Args:
       online: the online rule, such as :func:`rtrl` returns.
-      every: after how many steps to update, at least 1, by default 1; only with an
+      every: number of steps between updates, at least 1, by default 1; only with an
         `update`.
-      update: None, or an optax.GradientTransformation to learn with on the way.
-      keep_state: whether calls are given the state of the online rule, as its `init` or
-        the last call returned it, in the place of the carry, and return it there.
+      update: None, or an optax.GradientTransformation to apply along the sequence.
+      keep_state: whether calls take and return the state of the online rule instead of
+        the carry. The first call takes the state that `online.init` returned.
 
     Returns:
-      A :class:`~bpvariants.types.KeyedGradientRule`: the keys of the steps are split
+      A :class:`~bpvariants.types.KeyedGradientRule`. The keys of the steps are split
       from its `key`.
 
     Raises:
-      ValueError: if online is none, `update` is no gradient transformation, or `every`
-        is no integer of at least 1, or is given without an update; when the rule is
-        called, if lengths, shapes or dtypes disagree, if with an update params is no
-        pair, or if `initial` is given with a state.
+      ValueError: if online is not an online rule, `update` is not a gradient
+        transformation, or `every` is not an integer of at least 1, or is given without
+        an update; when the rule is called, if lengths, shapes or dtypes disagree, if
+        params is not a pair though there is an update, or if `initial` is given with a
+        state.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -84,8 +88,8 @@ def over_sequence(
       >>> value.item(), last.item(), grad.item()  # as bptt
       (10.0, 4.0, 10.0)
 
-      On the way, by the recurrent update as the tutorial prints it, of gradients that
-      rtrl knows as soon as the loss: Δw_n = −η g_n − λ g_{n−1} − λ² g_{n−2} − …
+      Learn along the sequence by the recurrent update as the tutorial prints it; rtrl
+      knows each gradient with its loss: Δw_n = −η g_n − λ g_{n−1} − λ² g_{n−2} − …
 
       >>> rate, decay = 0.25, 0.5
       >>> recurrent = updates.forgetting(rate, decay, scale_past=False)
@@ -97,7 +101,7 @@ def over_sequence(
       >>> w.item(), w_1 - rate * g_2 - decay * g_1
       (-4.0, -4.0)
 
-      One stream in calls, which are then one call cut anywhere:
+      Process one stream in several calls, with the same result as in one call:
 
       >>> learn = jax.jit(
       ...     gradients.over_sequence(online, update=recurrent, keep_state=True)
@@ -165,21 +169,21 @@ def _check_settings(every: object, update: object) -> None:
         check_update(update)
     elif every is not None:
         raise ValueError(
-            f"every={every} is after how many steps to update, and there is no update; "
-            "give one, such as update=optax.sgd(0.1), or leave every out."
+            f"every={every} is the number of steps between updates, but there is no "
+            "update; give one, such as update=optax.sgd(0.1), or leave every out."
         )
 
 
 def _given_state(state: Any, initial: PyTree | None) -> PyTree:
     if not hasattr(state, "carry"):
         raise ValueError(
-            "carry must be the state of the online rule, as with keep_state=True its "
-            "init(params, carry, (x, target)) or the last call returns it; got "
+            "carry must be the state of the online rule when keep_state=True, as its "
+            "init(params, carry, (x, target)) or the last call returned it; got "
             f"{type(state).__name__}."
         )
     if initial is not None:
         raise ValueError(
-            "initial must be given to the init of the online rule, in whose state it "
-            "is with keep_state=True, rather than to a call."
+            "initial must be given to the init of the online rule when keep_state=True,"
+            " not to a call, because the state already holds it."
         )
     return state

@@ -1,14 +1,14 @@
-r"""Persistent evolution strategies: a gradient from losses alone, whole sequences long.
+r"""Persistent evolution strategies (PES): a gradient from losses alone.
 
-Notation: θ are the parameters [p], ℓ_t the loss of step t, σ a small number. Windows of
-K steps are played by pairs of networks at θ + ε_w and θ − ε_w, each of which carries
-its own state on; ε_w ~ σ v_w, with E[v vᵀ] = 1, is another in each window w. What is
-added up along the way, ξ_w = ε_1 + … + ε_w, says what made the states differ:
+Notation: θ are the parameters [p], ℓ_t is the loss of step t, σ is small. Pairs of
+networks run with parameters θ + ε_w and θ − ε_w, and each network keeps its own state.
+Every K steps a new window w begins and a new ε_w = σ v_w is drawn, with E[v vᵀ] = I.
+The states of a pair differ because of all perturbations so far, ξ_w = ε_1 + … + ε_w:
 
     ĝ_t = mean over pairs of (ℓ_t⁺ − ℓ_t⁻) ξ_w / (2σ²).
 
-With ε_w in the place of ξ_w, truncated evolution strategies, it would be the gradient
-that looks back no further than the window.
+With ε_w instead of ξ_w this would be truncated evolution strategies, whose gradient
+looks back no further than the window.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ from bpvariants.gradients.online._random import (
 )
 from bpvariants.types import Loss, OnlineRule, PyTree, Step
 
-SIGNS = (1.0, -1.0)  # of the two networks of a pair
+SIGNS = (1.0, -1.0)  # of ε in the two networks of a pair
 
 
 class PESState(NamedTuple):
@@ -43,9 +43,9 @@ class PESState(NamedTuple):
 
     carry: PyTree  # of the network at θ
     noise: PyTree  # ε, like params, leaves [N, ...], float32 or wider
-    accumulated: PyTree  # ξ, the same
+    accumulated: PyTree  # ξ, likewise
     carries: PyTree  # of networks at θ ± ε, leaves [2, N, *shape of the carry's]
-    taken: jax.Array  # [] int: steps since `init`, but for those that are all padding
+    taken: jax.Array  # [] int: steps since `init`, except those that are all padding
     initial: PyTree  # what a reset puts back
 
 
@@ -58,23 +58,24 @@ def pes(
     window: int = 1,
     distribution: str = "normal",
 ) -> OnlineRule:
-    """Persistent evolution strategies, an estimate without derivatives, to O(σ²).
+    """PES: an estimate without derivatives, unbiased up to O(σ²).
 
         ĝ_t = mean over N pairs of (ℓ_t⁺ − ℓ_t⁻) ξ / (2σ²),      ξ ← ξ + ε each window
 
-    Σ_t ĝ_t is an unbiased estimate of the gradient of the loss smoothed over θ + ε_w,
-    which is that of :func:`bptt` but for O(σ²), and for the rounding of θ and ℓ, which
-    is divided by σ. Nothing is truncated, whatever the window. The value and the carry
-    are those of θ, exactly.
+    Σ_t ĝ_t is an unbiased estimate of the gradient of the loss smoothed over θ + ε_w.
+    This differs from the gradient of :func:`bptt` by O(σ²). Rounding errors of θ and ℓ
+    also enter, divided by σ. No window length truncates the gradient. The value and the
+    carry are exactly those at θ.
 
     Step and loss need no derivative: they may count, round or choose. The variance
-    grows with the number p of parameters, as that of :func:`forward_gradient`, which is
-    exact in σ and about as dear; and with the number of windows since the start, as
-    loss t is multiplied by all of ξ. Longer windows draw less, and K ≥ T is the usual
-    antithetic evolution strategy for whole sequences.
+    grows with the number p of parameters, as in :func:`forward_gradient`, which costs
+    about the same and has no error in σ. It also grows with the number of windows since
+    the start, because each loss is multiplied by all of ξ. Longer windows draw less
+    often; K ≥ T is the usual antithetic evolution strategy for whole sequences.
 
-    Where all examples are reset at once ξ begins anew. A reset of some leaves it as it
-    is, for all of them share it: that is unbiased too, and noisier than need be.
+    If all examples are reset at the same step, ξ starts again. If only some are reset,
+    ξ stays, because all examples share it: the estimate is still unbiased, but noisier
+    than necessary.
 
     For B examples, memory is N·(2p + 2B·n) whatever T is; a step takes the time of
     2N + 1 forward passes.
@@ -83,19 +84,19 @@ def pes(
       step: one time step of the network.
       loss: one loss for each example.
       pairs: N, at least 1.
-      sigma: σ, the standard deviation of what is added to each parameter.
-      window: K, after how many steps another ε is drawn.
-      distribution: of the numbers in v: "rademacher", ±1, or "normal".
+      sigma: σ, the standard deviation of the perturbation of each parameter.
+      window: K, the number of steps after which a new ε is drawn.
+      distribution: of the elements of v: "rademacher", ±1, or "normal".
 
     Returns:
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`PESState`.
-      `update` needs `key`, a `jax.random.key`, at each step, though it draws only at
-      the first one of a window.
+      `update` needs `key`, a `jax.random.key`, at each step, though only the first step
+      of a window draws from it.
 
     Raises:
-      ValueError: if a setting is out of its range; in `init`, if params or carry are
-        not real arrays; when `update` is called, if there is no key; in both, if shapes
-        or dtypes disagree.
+      ValueError: if a setting is out of its range; in `init`, if params are not real
+        floating arrays or carry is complex; in `update`, if there is no key; in both,
+        if shapes or dtypes disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -181,7 +182,7 @@ def _draw(
     noise, sums = jax.lax.cond(first, another, lambda: (leaves, sums))
     if now.reset is not None:
         began = now.reset if now.mask is None else now.reset & now.mask
-        anew = jnp.all(began) & _goes_on(now)  # all of a batch of none begin, too
+        anew = jnp.all(began) & _goes_on(now)  # `all` is True of an empty batch
         sums = [jnp.where(anew, *both) for both in zip(noise, sums, strict=True)]
     return structure.unflatten(noise), structure.unflatten(sums)
 
@@ -194,7 +195,7 @@ def _play(
 ) -> tuple[jax.Array, PyTree]:
     """Take a step of all networks; return mean losses [N, 2] and carries [2, N, ...].
 
-    `enter` makes the step of a carry ready.
+    `enter` prepares the step of a carry.
     """
 
     def play(sign, noise, carry):
@@ -204,13 +205,13 @@ def _play(
         new, losses = here.examples(theta, here.start, here.inputs)
         return jnp.sum(here.shares * losses), here.kept(new, carry)
 
-    pair = jax.vmap(play, in_axes=(0, None, 0))  # both signs, of one ε
+    pair = jax.vmap(play, in_axes=(0, None, 0))  # both signs of one ε
     pair = jax.vmap(pair, in_axes=(None, 0, 1), out_axes=(0, 1))
     return pair(jnp.array(SIGNS), noise, carries)
 
 
 def _goes_on(now: OnlineStep) -> jax.Array:
-    """Whether any example takes this step, []."""
+    """Return whether any example takes this step, []."""
     return jnp.array(True) if now.mask is None else jnp.any(now.mask)
 
 
@@ -219,5 +220,6 @@ def _check_settings(pairs: Any, sigma: Any, window: Any) -> None:
         check_count(name, count)
     if are_numbers(sigma) and not sigma > 0:
         raise ValueError(
-            f"sigma must be positive, got {sigma}: it is how far parameters are moved."
+            f"sigma must be positive, got {sigma}; it scales the perturbations, by "
+            "default by 0.01."
         )

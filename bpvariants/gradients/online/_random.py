@@ -1,4 +1,4 @@
-"""Random directions, and checks of keys, for the rules that draw them."""
+"""Random arrays for online rules, and checks of their keys and distributions."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,21 +7,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-Draw = Callable[..., jax.Array]  # (key, shape, dtype) -> numbers of E[v vᵀ] = I
+Draw = Callable[..., jax.Array]  # (key, shape, dtype) -> v, E[v vᵀ] = I
 
 
 def check_key(rule: str, key: jax.Array | None) -> None:
-    """Check that an online rule that draws at random was given a key."""
+    """Check that a key was given to an online rule that draws at random."""
     if key is None:
         raise ValueError(
-            f"key must be given, as a keyword: {rule} draws at random. Use "
-            "rule.update(..., key=jax.random.key(0)), another one at each step; "
-            "what over_sequence returns takes one for the sequence, key=."
+            f"key must be given, as a keyword, because {rule} draws at random. Use "
+            "rule.update(..., key=jax.random.key(0)), with a new key at each step. The "
+            "rule that over_sequence returns takes one key= for the whole sequence."
         )
 
 
 def rademacher(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Return numbers ±1, each with probability 1/2, the same ones in every dtype."""
+    """Draw signs ±1, each with probability 1/2, the same signs in every dtype."""
     size = math.prod(shape)
     words = jax.random.bits(key, (-(-size // 32), 1), jnp.uint32)
     bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None]) & 1  # a sign from each bit
@@ -32,7 +32,7 @@ DISTRIBUTIONS = {"rademacher": rademacher, "normal": jax.random.normal}
 
 
 def check_distribution(distribution: str) -> None:
-    """Check that random directions are of a distribution that there is."""
+    """Check the name of a distribution of random directions."""
     if distribution not in DISTRIBUTIONS:
         raise ValueError(
             f"distribution must be one of {sorted(DISTRIBUTIONS)}, got "
@@ -43,7 +43,7 @@ def check_distribution(distribution: str) -> None:
 def draw_like(
     key: Any, leaves: Sequence[jax.Array], draw: Draw = rademacher
 ) -> list[jax.Array]:
-    """Draw numbers of the shapes and dtypes of some arrays."""
+    """Draw random arrays with the shapes and dtypes of `leaves`."""
     keys = jax.random.split(key, len(leaves))
     return [
         draw(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)

@@ -1,13 +1,14 @@
-"""Random feedback local online learning: each unit remembers by itself.
+"""Random feedback local online learning (RFLO): each unit has traces of its own.
 
-Notation: h_t the carry, θ the parameters, ℓ_t the loss of step t. In the cell of the
-paper, h_t = (1 − α) h_{t−1} + α φ(u_t) with u_t = W h_{t−1} + U x_t, each weight has a
-trace, which decays as its unit does:
+Notation: h_t the carry, θ the parameters, ℓ_t the loss of step t. The cell of the paper
+is h_t = (1 − α) h_{t−1} + α φ(u_t) with u_t = W h_{t−1} + U x_t. Each weight has a
+trace, which decays at the rate of its unit:
 
     P_t = (1 − α) P_{t−1} + α φ′(u_t) ⊗ (h_{t−1}, x_t),    g_t = c_t P_t
 
-with a learning signal c_t in the place of ∂ℓ_t/∂h_t. In general 1 − α is the part of
-∂h_t/∂h_{t−1} whose paths mix no numbers, and α φ′ ⊗ (h, x) is ∂h_t/∂θ.
+where a learning signal c_t replaces ∂ℓ_t/∂h_t. For other cells, the part of
+∂h_t/∂h_{t−1} whose paths mix no elements replaces 1 − α, and ∂h_t/∂θ replaces
+α φ′ ⊗ (h, x).
 """
 
 from bpvariants.gradients._feedback import Feedback
@@ -22,39 +23,40 @@ def rflo(
     feedback: Feedback = "symmetric",
     signal: Signal | None = None,
 ) -> OnlineRule:
-    """Real-time recurrent learning without the paths through recurrent weights.
+    """RFLO: real-time recurrent learning without paths through recurrent weights.
 
         P_t = J̃_t P_{t−1} + ∂h_t/∂θ,    g_t = ∂ℓ_t/∂θ + c_t P_t,    c_t = ∂ℓ_t/∂h_t,
 
-    where J̃_t has those paths of ∂h_t/∂h_{t−1} alone that go number by number, through
-    a leak or a gate, and none through products of matrices, sums along an axis, or what
-    may mix numbers unseen: branches, loops and references within the step. The
-    derivative ∂ℓ_t/∂θ is that of the readout, at fixed h_t. So it is exact where no two
-    numbers of the carry mix, and at T = 1; elsewhere biased.
+    J̃_t keeps only those paths of ∂h_t/∂h_{t−1} that go element by element, such as
+    through a leak or a gate. It has no paths through matrix products, through sums
+    along an axis, or through operations that may mix elements: branches, loops and
+    references within the step. The derivative ∂ℓ_t/∂θ is that of the readout, at fixed
+    h_t. The rule is exact if no two elements of the carry mix, and for T = 1; otherwise
+    it is biased.
 
-    With feedback weights B, c_t = ∂ℓ_t/∂y_t B: then no derivative goes back through the
-    readout, and what the output takes from h_{t−1} directly sends nothing.
+    With feedback weights B, c_t = ∂ℓ_t/∂y_t B. Then no derivative goes back through the
+    readout, and an output that reads h_{t−1} directly sends no signal for it.
 
-    Memory for B examples of a leaky or gated cell is B·p times the numbers of the carry
-    that a parameter enters and the next step takes over (1 in an LSTM, that of c),
-    where p counts no readout; a step takes a few of its backward passes. The network
-    sees one example at a time, as in :func:`rtrl`, which also tells what else online
-    rules do not see.
+    For B examples of a leaky or gated cell, memory is B·p times the number of carry
+    elements that a parameter enters and the next step reads (1 in an LSTM: that of c).
+    Parameters of the readout do not count in p. A step takes the time of a few backward
+    passes through it. The network sees one example at a time, as in :func:`rtrl`, where
+    further limits of online rules are listed.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
       feedback: "symmetric", or weights B as :func:`random_feedback` draws them, or an
         :class:`AdaptiveFeedback`.
-      signal: None, or (y, target) -> c_t, like the carry, to put in the place of
-        ∂ℓ_t/∂h_t of each example's own loss, as for :func:`eprop`.
+      signal: None, or a function (y, target) -> c_t, like the carry. It replaces
+        ∂ℓ_t/∂h_t of each example's own loss, as in :func:`eprop`.
 
     Returns:
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`TraceState`.
 
     Raises:
-      ValueError: if feedback is none, or given with a signal; in `init` and `update`,
-        as :func:`rtrl`, and if feedback or signal do not fit the network.
+      ValueError: if feedback is invalid, or given together with a signal; in `init`
+        and `update`, as :func:`rtrl`, and if feedback or signal do not fit the network.
 
     Example:
       >>> import jax, jax.numpy as jnp

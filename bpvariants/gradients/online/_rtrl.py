@@ -1,4 +1,4 @@
-"""Real-time recurrent learning: the exact gradient, contracted forwards.
+"""Real-time recurrent learning (RTRL): the exact gradient, forwards in time.
 
 Notation, for one example: h_t is the carry as a vector [n], θ the parameters as a
 vector [p], ℓ_t the loss of step t. With J_t = ∂h_t/∂h_{t−1} and I_t = ∂h_t/∂θ, the
@@ -6,13 +6,14 @@ influence M_t = dh_t/dθ, [n, p], follows
 
     M_t = J_t M_{t−1} + I_t,
 
-and with it the gradient of a loss is known as soon as the loss is:
+and gives the gradient of a loss as soon as the loss is known:
 
     dℓ_t/dθ = ∂ℓ_t/∂h_{t−1} M_{t−1} + ∂ℓ_t/∂θ.
 
-What cannot be other than zero is neither kept nor computed: the program of the step
-tells. A readout has no rows of M; in a stack of cells, a layer has none below it; in an
-element-wise recurrence a parameter has that of its own unit alone.
+Entries of M that are always zero are neither kept nor computed; the step's program
+shows which. Parameters of a readout have no rows of M. In a stack of cells, those of a
+layer have no rows of the layers below. In an element-wise recurrence, a parameter has
+only the row of its own unit.
 """
 
 from bpvariants.gradients.online._influence.rule import influence_rule
@@ -20,32 +21,32 @@ from bpvariants.types import Loss, OnlineRule, Step
 
 
 def rtrl(step: Step, loss: Loss) -> OnlineRule:
-    """Real-time recurrent learning, BPTT's gradient without going back in time.
+    """Real-time recurrent learning: BPTT's gradient without going back in time.
 
-    Exact while params stay the same; if they change at every step, M_t keeps terms
-    taken at older ones. For B examples of a dense cell, memory is B·n·p whatever T is,
-    and a step takes B·n²·p multiplications in J M, beside which n backward passes for
-    J and one for I are little. Only entries of M that can be nonzero are kept and
-    computed, and p counts only arrays that the carry depends on: readouts cost nothing.
+    Exact while params stay the same. If they change at every step, M_t contains terms
+    computed with older params. For B examples of a dense cell, memory is B·n·p whatever
+    T is. A step takes B·n²·p multiplications in J M; the n backward passes for J and
+    the one for I cost little in comparison. Only entries of M that can be nonzero are
+    kept and computed. p counts only arrays that the carry depends on, so a readout
+    costs nothing.
 
-    The network sees one example at a time, as a batch of one. So what the step draws at
-    random in the shape of its batch, such as dropout, is the same for all examples, and
-    an array with batch axes must come in with x. A carry that depends on params before
-    the first step (a learned h_0) is taken as a constant.
+    The network sees one example at a time, as a batch of one. So random draws in the
+    shape of the batch, such as for dropout, are the same for all examples. An array
+    with batch axes must come in with x. If the carry before the first step depends on
+    params (a learned h_0), it is treated as a constant.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
 
     Returns:
-      An :class:`~bpvariants.types.OnlineRule` whose state is :class:`InfluenceState`,
-      float32 or wider.
+      An :class:`~bpvariants.types.OnlineRule` whose state is :class:`InfluenceState`.
 
     Raises:
-      ValueError: in `init`, if params or carry are not real floating arrays; when
-        `update` is called, if shapes or dtypes disagree, if the step has no forward
-        derivative (jax.custom_vjp), or if its program needs entries of M that the
-        inputs of `init` did not show.
+      ValueError: in `init`, if params are not real floating arrays or carry is complex;
+        in both, if shapes or dtypes disagree, or if the step has no forward-mode
+        derivative (jax.custom_vjp); in `update`, if its program needs other entries of
+        M than with the inputs of `init`.
 
     Example:
       >>> import jax.numpy as jnp

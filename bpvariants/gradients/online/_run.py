@@ -1,7 +1,7 @@
 """Run an online rule along a sequence, with fixed params or with updates.
 
-Notation: g_t is its gradient, of the mean over the batch, at step t, and w_t the
-weights of that step's losses; W_t = Σ_batch w_t. Then
+Notation: g_t is the rule's gradient at step t, of the mean over the batch. w_t are the
+weights of that step's losses, and W_t = Σ_batch w_t. Then
 
     dL/dθ = Σ_t W_t g_t / Σ_t W_t.
 """
@@ -24,9 +24,10 @@ def run(
     weights: jax.Array | None,
     length: int,
 ) -> tuple[PyTree, PyTree, jax.Array]:
-    """Run an online rule along some steps; return (state, wide grads, mean loss).
+    """Run an online rule along some steps; return (state, grads, mean loss).
 
-    `steps` are (xs, targets, options of `update`), and weights [T, *batch] or None.
+    `steps` are (xs, targets, options of `online.update`); weights are [T, *batch] or
+    None. The gradients are float32 or wider.
     """
 
     def body(state_and_total, inputs):
@@ -52,10 +53,10 @@ def learn_on_the_way(
     weights: jax.Array | None,
     size: int,
 ) -> tuple[tuple[PyTree, PyTree], jax.Array]:
-    """Update after windows of so many steps; return ((pair, state), mean loss)."""
+    """Update after each window of `size` steps; return ((pair, state), mean loss)."""
     length = jax.tree.leaves(steps)[0].shape[0]
     whole, rest = divmod(length, size)
-    # A batch of none has no number anywhere.
+    # For an empty batch, all these arrays are empty.
     examples = any(map(jnp.size, jax.tree.leaves((state.carry, steps[:2]))))
 
     def window(reached, begin, size):
@@ -67,7 +68,7 @@ def learn_on_the_way(
         pair = updated(update, pair, value, grads, total != 0)
         return (pair, state), (total * value, total)
 
-    def body(reached_and_begin, _):  # counts by itself: an arange would grow with T
+    def body(reached_and_begin, _):  # counts `begin` itself: an arange grows with T
         reached, begin = reached_and_begin
         reached, sums = window(reached, begin, size)
         return (reached, begin + size), sums
@@ -83,12 +84,12 @@ def learn_on_the_way(
 
 
 def _shares(weights: jax.Array | None, length: int) -> jax.Array:
-    """Return W_t / Σ_t W_t, [T]: the part of each step in the mean over all losses."""
+    """Return W_t / Σ_t W_t, [T]: the share of each step in the mean of all losses."""
     if weights is None:
         return jnp.full(length, 1 / length)
     by_step = jnp.sum(weights, axis=tuple(range(1, weights.ndim)), dtype=float)
     total = jnp.sum(by_step)
     shares = jnp.where(total == 0, 0, by_step / jnp.where(total == 0, 1, total))
-    # The mean of a step whose weights cancel is 0 / 0, and what it was is lost.
+    # If the weights of a step cancel, its mean is 0 / 0 and cannot be recovered.
     count = jnp.any(weights.astype(bool), axis=tuple(range(1, weights.ndim)))
     return jnp.where((by_step == 0) & count, jnp.nan, shares)

@@ -1,11 +1,13 @@
-"""SnAp, the sparse n-step approximation: RTRL in the entries reached within n steps.
+"""SnAp, the sparse n-step approximation: RTRL in entries reached within n steps.
 
 Notation, for one example: h_t the carry [n], θ the parameters [p], J_t = ∂h_t/∂h_{t−1},
 I_t = ∂h_t/∂θ. Entry (i, j) of M is kept if θ_j can reach h_i within `order` steps:
 
     P_1 = pattern(I),    P_{k+1} = pattern(I) ∪ pattern(J) P_k
     M_t = P_order ⊙ (J_t M_{t−1} + I_t)
-    g_t = ∂ℓ_t/∂h_t M_t + ∂ℓ_t/∂θ, the latter that of the readout, at fixed h_t.
+    g_t = ∂ℓ_t/∂h_t M_t + ∂ℓ_t/∂θ
+
+where ∂ℓ_t/∂θ is that of the readout, at fixed h_t.
 """
 
 from bpvariants._checks import check_count
@@ -14,29 +16,30 @@ from bpvariants.types import Loss, OnlineRule, Step
 
 
 def snap(step: Step, loss: Loss, *, order: int) -> OnlineRule:
-    """SnAp-n, an approximation of RTRL that drops influences farther than n steps.
+    """SnAp-n: RTRL without influences that take more than n steps to arrive.
 
-    Biased, and exact once order ≥ 1 + the diameter of the recurrent graph: order 2 for
-    a dense cell, 1 for an element-wise one. The pattern of M is read off the program of
-    the step, so that it holds for every value: constant masks of weights, gathers and
-    scatters at constant places make it sparse, weights that happen to be 0 do not.
-    Patterns of higher orders contain those of lower.
+    Biased, but exact once order ≥ 1 + the diameter of the recurrent graph: order 2 for
+    a dense cell, 1 for an element-wise one. The sparsity pattern of M is found in the
+    step's program, so it holds for all values. Constant masks of weights, and gathers
+    and scatters with constant indices, make it sparse; weights that happen to be 0 do
+    not. The pattern of an order contains those of all lower orders.
 
-    Where each parameter feeds one unit, order 1 takes memory and time of B·p for B
-    examples, and n entries of J. In general memory is B times the entries of the
-    pattern; where most of all rows are kept, they all are, and multiplied as in rtrl.
-    See :func:`rtrl` for what holds for both.
+    If each parameter enters one unit, order 1 takes memory and time of B·p for B
+    examples, and n entries of J. In general, memory is B times the number of entries in
+    the pattern. If most rows are kept, all are kept, and multiplied as in rtrl. See
+    :func:`rtrl` for notes on both rules.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
-      order: n ≥ 1, within how many steps a parameter must reach a number of the carry.
+      order: n ≥ 1. The influence of a parameter on an element of the carry is kept if
+        it arrives within n steps.
 
     Returns:
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`TraceState`.
 
     Raises:
-      ValueError: if order is no integer of at least 1; else as :func:`rtrl`.
+      ValueError: if order is not an integer of at least 1; else as :func:`rtrl`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -53,6 +56,6 @@ def snap(step: Step, loss: Loss, *, order: int) -> OnlineRule:
       Menick et al., "Practical real time recurrent learning with a sparse
       approximation", ICLR 2021, arXiv:2006.07232.
     """
-    remedy = "for all of the influence use gradients.rtrl(step, loss)"
+    remedy = "for the whole influence use gradients.rtrl(step, loss)"
     check_count("order", order, remedy=remedy)
     return trace_rule("snap", step, loss, Paths(order=int(order)))

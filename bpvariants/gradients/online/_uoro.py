@@ -1,22 +1,22 @@
-"""UORO: the influence as a random product of two vectors, with the exact mean.
+"""UORO: replace the influence by a random rank-one matrix with the same mean.
 
 Notation, for one example: h_t is the carry as a vector [n], θ the parameters as a
 vector [p], ℓ_t the loss of step t, J_t = ∂h_t/∂h_{t−1} and I_t = ∂h_t/∂θ. RTRL's
-influence M_t = J_t M_{t−1} + I_t, [n, p], is replaced by a matrix of rank one s̃_t θ̃_t,
-with signs ν_t drawn from {−1, 1}ⁿ:
+influence M_t = J_t M_{t−1} + I_t, [n, p], is replaced by the rank-one matrix s̃_t θ̃_t.
+Signs ν_t are drawn from {−1, 1}ⁿ:
 
     s̃_t = ρ₀ J_t s̃_{t−1} + ρ₁ ν_t,
     θ̃_t = θ̃_{t−1} / ρ₀ + ν_tᵀ I_t / ρ₁,
     dℓ_t/dθ ≈ (∂ℓ_t/∂h_{t−1} s̃_{t−1}) θ̃_{t−1} + ∂ℓ_t/∂θ.
 
-E[ν νᵀ] = 1 and E[ν] = 0, so that E[s̃_t θ̃_t] = J_t E[s̃_{t−1} θ̃_{t−1}] + I_t whatever
-the positive ρ₀, which does not depend on ν_t, and ρ₁, which is the same for ν_t and
-−ν_t. They balance the lengths of what is added, for a small variance:
+Because E[ν νᵀ] is the identity and E[ν] = 0, E[s̃_t θ̃_t] = J_t E[s̃_{t−1} θ̃_{t−1}] + I_t
+for all positive ρ₀ and ρ₁, if ρ₀ does not depend on ν_t and ρ₁ is the same for ν_t and
+−ν_t. They balance the norms of the added terms to keep the variance small:
 
     ρ₀ = √((‖θ̃_{t−1}‖ + ε) / (‖J_t s̃_{t−1}‖ + ε)),
     ρ₁ = √((‖ν_tᵀ I_t‖ + ε) / (‖ν_t‖ + ε)),     ε = 10⁻⁷.
 
-At the first step, s̃ = θ̃ = 0, it is ε that makes ρ₀ = 1.
+At the first step s̃ = θ̃ = 0, and ε makes ρ₀ = 1.
 """
 
 from collections.abc import Callable
@@ -52,12 +52,12 @@ Leaves = list[jax.Array]
 
 
 class UOROState(NamedTuple):
-    """State of :func:`uoro` after step t: its influence is s̃_t θ̃_t."""
+    """State of :func:`uoro` after step t; the influence is s̃_t θ̃_t."""
 
     carry: PyTree  # h_t
-    # s̃_t, for each floating leaf of the carry an array of its shape, [*batch, ...]
+    # s̃_t: for each floating leaf of the carry an array of its shape, [*batch, ...]
     carry_factor: Leaves
-    # θ̃_t, like params, of arrays [*batch, *parameter's shape]; None for arrays that
+    # θ̃_t: like params, with arrays [*batch, *parameter's shape]; None for params that
     # the carry does not depend on. Both factors are float32 or wider.
     params_factor: PyTree
     initial: PyTree  # what a reset puts back
@@ -68,31 +68,32 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
 
         s̃_t = ρ₀ J_t s̃_{t−1} + ρ₁ ν_t,      θ̃_t = θ̃_{t−1} / ρ₀ + ν_tᵀ I_t / ρ₁
 
-    Its mean over the signs ν_t is the gradient of :func:`rtrl`, and over a sequence at
-    fixed params that of :func:`bptt`. The variance is large: each draw is full of
-    products of different signs, whose mean is 0 but which are as large as the rest.
-    Signs are drawn for each example by itself, so that they average out over a batch.
-    An average over ν and −ν is of no use, as both give the same estimate.
+    Its mean over the signs ν_t is the gradient of :func:`rtrl`; over a sequence at
+    fixed params it is that of :func:`bptt`. The variance is large, because each
+    estimate contains products of different signs. Their mean is 0, but they are as
+    large as the other terms. Each example draws its own signs, so that they average out
+    over a batch. To average over ν and −ν does not help, because both give the same
+    estimate.
 
-    For B examples, memory is B·(n + p) whatever T is, where p counts only arrays of
-    params that the carry depends on: for the others (a readout) the gradient is exact
-    and costs nothing. A step takes the time of two backward passes and a forward one,
-    one of them for each example by itself, which writes B·p numbers.
+    For B examples, memory is B·(n + p) whatever T is, where p counts only params that
+    the carry depends on. For the others (a readout), the gradient is exact and costs
+    nothing. A step takes the time of two backward passes and a forward-mode derivative.
+    One of the backward passes runs for each example separately and writes B·p values.
 
-    The network sees one example at a time, as in :func:`rtrl`. A carry that depends on
-    params before the first step (a learned h_0) is taken as a constant.
+    The network sees one example at a time, as in :func:`rtrl`. If the carry before the
+    first step depends on params (a learned h_0), it is treated as a constant.
 
     Args:
-      step: one time step of the network, differentiated forwards and backwards.
+      step: one time step of the network, differentiated in forward and reverse mode.
       loss: one loss for each example.
 
     Returns:
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`UOROState`.
-      `update` needs `key`, a `jax.random.key`, another one at each step.
+      `update` needs `key`, a new `jax.random.key` at each step.
 
     Raises:
-      ValueError: in `init`, if params or carry are not real floating arrays; when
-        `update` is called, if there is no key; in both, if shapes or dtypes disagree.
+      ValueError: in `init`, if params are not real floating arrays or carry is complex;
+        in `update`, if there is no key; in both, if shapes or dtypes disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -115,7 +116,7 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
 def _with_signs(
     step: Step, loss: Loss, draw: Callable[[Any, Leaves], Leaves]
 ) -> OnlineRule:
-    """Return the rule whose signs are draw(key, what they should look like)."""
+    """Return the rule with signs from draw(key, arrays of the same shapes)."""
     advance = with_loss(step, loss)
 
     def init(params, carry, inputs, *, initial=None):
@@ -149,7 +150,7 @@ def _with_signs(
 
         (value, new), direct = jax.value_and_grad(mean_loss, has_aux=True)(params)
         grads, leaving = widen(direct), factors
-        if all(map(jax.tree.leaves, factors)):  # else nothing is to be remembered
+        if all(map(jax.tree.leaves, factors)):  # else the influence is empty
             entering = now.restarted(factors)
             pushed, changes = _push(now, params, entering[0])
             grads = _add_influence(grads, now.shares * changes, entering[1])
@@ -166,7 +167,7 @@ def _with_signs(
 def _push(
     now: OnlineStep, params: PyTree, carry_factor: Leaves
 ) -> tuple[Leaves, jax.Array]:
-    """Return J_t s̃_{t−1} and, for each example, ∂ℓ_t/∂h_{t−1} s̃_{t−1}: one JVP."""
+    """Return J_t s̃_{t−1} and, for each example, ∂ℓ_t/∂h_{t−1} s̃_{t−1}, by one JVP."""
 
     def of_carry(leaves):
         start = replace_floating(now.start, leaves)
@@ -180,7 +181,7 @@ def _push(
 def _pull(
     now: OnlineStep, params: PyTree, params_factor: PyTree, signs: Leaves
 ) -> PyTree:
-    """Return ν_tᵀ I_t of each example, shaped as θ̃: one VJP for each."""
+    """Return ν_tᵀ I_t of each example, shaped like θ̃, by one VJP for each."""
     thetas, structure = jax.tree.flatten(params)
     reaches = [part is not None for part in structure.flatten_up_to(params_factor)]
 
@@ -232,13 +233,13 @@ def _propagate(
 def check_room(
     reaches: list[bool], params: PyTree, state: Any, batch: tuple[int, ...]
 ) -> None:
-    """Check that uoro's state is this network's, with room for all that it needs."""
+    """Check that uoro's state fits the network and has all factors that it needs."""
     leaves = floating_leaves(state.carry)
     check_fits("uoro", "carry_factor", state.carry_factor, leaves)
     thetas, structure = jax.tree.flatten(params)
     try:
         factors = structure.flatten_up_to(state.params_factor)
-    except ValueError:  # of other params
+    except ValueError:  # the state was made for other params
         factors = thetas
     shape = lambda theta: jax.ShapeDtypeStruct(batch + jnp.shape(theta), theta.dtype)
     like = [
@@ -251,8 +252,8 @@ def check_room(
     for yes, path, factor in zip(reaches, paths, factors, strict=True):
         if yes and factor is None:
             raise ValueError(
-                f"params{jax.tree_util.keystr(path)} reaches the carry now, as with "
-                "the inputs that init was given it did not, so that the state has no "
-                "place for its influence. Use rule.init(params, carry, (x, target)), "
-                "with the inputs of the richest step."
+                f"params{jax.tree_util.keystr(path)} reaches the carry now, but did "
+                "not with the inputs given to init, so the state has no place for its "
+                "influence. Use rule.init(params, carry, (x, target)) with inputs of a "
+                "step that uses all params."
             )

@@ -330,7 +330,7 @@ def test_mistakes_in_shapes_are_named():
         gradients.adjoints.neumann(-1)
     with pytest.raises(ValueError, match="init must be a floating array, got int"):
         gradients.fixed_point(linear, 0.5, 0, 1.0)
-    with pytest.raises(ValueError, match="what f returns must have the structure"):
+    with pytest.raises(ValueError, match="the result of f must have the structure"):
         gradients.fixed_point(linear, 0.5, jnp.zeros(()), jnp.ones(2))
     rule = gradients.recurrent_backprop(linear, lambda h, t: h - t)
     with pytest.raises(ValueError, match="params must be a floating array, got int"):

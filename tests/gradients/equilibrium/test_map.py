@@ -47,7 +47,7 @@ def test_other_mistakes_in_a_map_are_told_as_they_are():
     with pytest.raises(ZeroDivisionError):
         gradients.fixed_point(lambda params, h, x: h * (1 // 0), 0.0, H, X)
     # It broadcasts, in both orders: its init is too small.
-    with pytest.raises(ValueError, match="what f returns must have the structure"):
+    with pytest.raises(ValueError, match="the result of f must have the structure"):
         gradients.fixed_point(lambda w, h, x: w * h + x, 0.5, jnp.zeros(()), X)
     with pytest.raises(ValueError, match=r"of init, float64\[3\]; got float32\[3\]"):
         gradients.fixed_point(lambda w, h, x: h.astype("float32"), 0.5, H, X)

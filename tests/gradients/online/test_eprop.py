@@ -439,5 +439,5 @@ def test_a_signal_is_a_function_and_takes_the_place_of_feedback():
     make = partial(gradients.eprop, rate, square, visible=second)
     with pytest.raises(ValueError, match=r"signal must be a function .* got Array"):
         make(signal=jnp.zeros((2, N)))
-    with pytest.raises(ValueError, match="signal takes the place of what feedback wei"):
+    with pytest.raises(ValueError, match="signal and feedback weights must not be giv"):
         make(signal=seven, feedback=fixed_weights())

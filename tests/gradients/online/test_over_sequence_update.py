@@ -268,7 +268,7 @@ def test_mistakes_are_named():
     (params, carry, xs, targets), _ = network()
     sgd = optax.sgd(0.1)
     for settings, message in [
-        ({"every": 2}, "every=2 is after how many steps to update, and there is no up"),
+        ({"every": 2}, "every=2 is the number of steps between updates, but there is "),
         ({"every": 0, "update": sgd}, "every must be an integer of at least 1, got 0"),
         ({"every": 1.5, "update": sgd}, "every must be an integer .* got 1.5"),
         ({"update": 0.1}, r"update must be an optax.GradientTransformation.* got 0\.1"),

@@ -1,6 +1,6 @@
 """Conjugate gradients on the normal equations of the adjoint.
 
-Notation: A = I − Jᵀ, the ridge η. In the form that keeps the residual r = b − A z,
+Notation: A = I − Jᵀ, the ridge η. In the form that stores the residual r = b − A z,
 
     [Aᵀ A + η I] z = Aᵀ b:    s = Aᵀ r − η z,    p ← s + p ‖s‖² / ‖s_before‖²
     α = ‖s‖² / (‖A p‖² + η ‖p‖²),    z ← z + α p,    r ← r − α A p
@@ -26,7 +26,7 @@ class _State(NamedTuple):
     r: PyTree  # b − A z
     p: PyTree
     gamma: jax.Array  # ‖s‖²
-    cost: jax.Array  # ‖r‖² + η ‖z‖², which each step makes less
+    cost: jax.Array  # ‖r‖² + η ‖z‖², which each step reduces
     steps: jax.Array
     active: jax.Array
 
@@ -36,11 +36,12 @@ class _State(NamedTuple):
 class cg:
     """Exact adjoint by conjugate gradients on [(I − J)(I − Jᵀ) + ηI] z = (I − J) b.
 
-    It needs no contraction, only that I − J can be inverted, and with η = 0 ends after
-    as many steps as an example has numbers, in exact arithmetic; before, it converges
-    with the condition of I − J *squared*, as far as the precision allows. With η > 0 it
-    is biased, and rarely says it has converged. It ends where rounding lets it come no
-    further. The residual is that of the adjoint equation, computed anew at the end.
+    f need not be a contraction; I − J must only be invertible. With η = 0 and exact
+    arithmetic, it ends after at most n steps, where n is the size of an example. Until
+    then, its convergence depends on the *squared* condition number of I − J. With η > 0
+    it is biased, and rarely counts as converged. It stops when rounding prevents any
+    further progress. The residual is that of the adjoint equation, recomputed at the
+    end.
 
     A step costs a forward and a backward derivative of one evaluation of f. Memory is
     that of a few states.
@@ -48,10 +49,10 @@ class cg:
     Args:
       ridge: η, at least 0.
       tol: largest residual ‖b − (I − Jᵀ) z‖ / ‖b‖ that counts as converged.
-      max_steps: after how many steps to give up.
+      max_steps: maximum number of steps.
 
     Raises:
-      ValueError: if a number is out of its range.
+      ValueError: if a setting is out of its range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -78,7 +79,7 @@ class cg:
         check_limits(self.tol, self.max_steps)
 
     def __call__(self, matvec, b, batch_ndim, start=None):
-        """Return z, and how each example [*batch] was solved."""
+        """Return z and its info, of arrays [*batch]."""
         scale, b = normalised(b, batch_ndim)
         zeros = jax.tree.map(jnp.zeros_like, b)
         z = zeros if start is None else begin_at(times(1 / scale, start), b, batch_ndim)
@@ -101,7 +102,7 @@ class cg:
             p = _add(s, relative(gamma, state.gamma), state.p)
             steps = state.steps + state.active.astype(jnp.int32)
             cost = cost_of(z, r)
-            # Steps on what rounding has left of s would lead far away again.
+            # Once only rounding errors are left in s, more steps would diverge.
             better = state.active & (cost < state.cost)
             active = better & (norm(r, batch_ndim) > tol * size) & (steps < limit)
             new, old = (z, r, p, gamma, cost), state[:5]
@@ -122,7 +123,7 @@ class cg:
 
 def _info(steps: jax.Array, residual: jax.Array, tol: jax.Array) -> FixedPointInfo:
     taken = jnp.maximum(steps, 1).astype(residual.dtype)
-    # What rounding leaves of a residual within the tolerance may be a little above it.
+    # By rounding, the recomputed residual may be a little above the tolerance.
     return FixedPointInfo(steps, residual, residual <= 2 * tol, residual ** (1 / taken))
 
 

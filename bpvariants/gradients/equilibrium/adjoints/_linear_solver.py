@@ -1,4 +1,4 @@
-"""Linear solvers of lineax, an optional package, for the adjoint."""
+"""Adjoint by a linear solver of lineax, an optional package."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,13 +18,13 @@ from bpvariants.gradients.equilibrium._protocols import check_no_start
 class linear_solver:
     """Exact adjoint (I − Jᵀ) z = b by a linear solver of lineax.
 
-    Whatever the solver says of itself, the residual is computed here, for each example;
-    its complaints are silenced. All examples are one system to it: a direct solver such
-    as LU forms a matrix of the whole state's size squared, so that for many examples an
-    iterative one, or `jax.vmap` around :func:`fixed_point`, is wanted.
+    The residual is computed here for each example, whatever the solver reports; the
+    solver's own errors are not raised. The solver sees all examples as one system. So a
+    direct solver such as LU forms a matrix of the whole state's size squared. For many
+    examples, use an iterative solver, or `jax.vmap` around :func:`fixed_point`.
 
     Args:
-      solver: of lineax, such as `lineax.GMRES(rtol=1e-8, atol=1e-8)`.
+      solver: a solver of lineax, such as `lineax.GMRES(rtol=1e-8, atol=1e-8)`.
       tol: largest residual ‖b − (I − Jᵀ) z‖ / ‖b‖ that counts as converged.
 
     Raises:
@@ -53,7 +53,7 @@ class linear_solver:
         check_limits(self.tol, 1)
 
     def __call__(self, matvec, b, batch_ndim, start=None):
-        """Return z, and how each example [*batch] was solved."""
+        """Return z and its info, of arrays [*batch]."""
         lineax = _lineax(self.solver)
         check_no_start(self, start)
         scale, b = normalised(b, batch_ndim)
@@ -78,8 +78,8 @@ def _lineax(solver: Any) -> Any:
         import lineax  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError(
-            f"solver must be of lineax, got {solver!r}, and lineax is not installed; "
-            "install it by `pip install lineax`, or take gradients.adjoints.cg(), "
-            "which needs nothing and no contraction either."
+            f"solver must be one of lineax, got {solver!r}, and lineax is not "
+            "installed; install it by `pip install lineax`, or use "
+            "gradients.adjoints.cg(), which needs no other package and no contraction."
         ) from error
     return lineax

@@ -1,8 +1,8 @@
 """Truncated Neumann series for the adjoint; Jacobian-free backpropagation (JFB).
 
 An adjoint solver is called with the map v ↦ (I − Jᵀ) v and b; it returns z and an info.
-The same solves (I − J) v = b, for derivatives in forward mode. J itself, which would
-have the size of the state squared, is never formed.
+For derivatives in forward mode, it solves (I − J) v = b in the same way. J itself,
+which has the size of the state squared, is never formed.
 """
 
 from dataclasses import dataclass, field
@@ -23,13 +23,14 @@ from bpvariants.gradients.equilibrium._protocols import check_no_start
 class neumann:
     """Approximate adjoint by a truncated Neumann series, z = Σ_{k=0..K} (Jᵀ)^k b.
 
-    Biased: its residual is (Jᵀ)^{K+1} b, which shrinks like ρ(J)^{K+1}. It is the
+    Biased: its residual is (Jᵀ)^{K+1} b, which shrinks like ρ(J)^{K+1}. It gives the
     gradient of K + 1 steps of backpropagation through time at the fixed point; K = 0 is
     Jacobian-free backpropagation. Time is that of K + 1 backward passes through one
-    evaluation. The last pass gives the residual; it is left out if `info` is not used.
+    evaluation. The last pass only gives the residual, and is left out if `info` is not
+    used.
 
     Args:
-      terms: K, how many terms after the first, at least 0.
+      terms: K, the number of terms after the first, at least 0.
       tol: largest residual, relative to ‖b‖, that `info` reports as converged.
 
     Raises:
@@ -58,7 +59,7 @@ class neumann:
         check_count("terms", self.terms, minimum=0)
 
     def __call__(self, matvec, b, batch_ndim, start=None):
-        """Return z, and how each example [*batch] was solved."""
+        """Return z and its info, of arrays [*batch]."""
         check_no_start(self, start)
         scale, b = normalised(b, batch_ndim)
         transposed = lambda v: jax.tree.map(jnp.subtract, v, matvec(v))
@@ -80,14 +81,14 @@ class neumann:
 def jfb(tol: float = 1e-5) -> neumann:
     """Jacobian-free backpropagation, the approximate adjoint z = b: `neumann(0)`.
 
-    The gradient is that of one evaluation at h*, which is a direction of descent where
-    f is contraction enough, at the cost of one backward pass.
+    The gradient is that of one evaluation at h*, at the cost of one backward pass. It
+    is a descent direction if f contracts strongly enough.
 
     Args:
       tol: largest residual ‖Jᵀ b‖ / ‖b‖ that `info` reports as converged.
 
     Returns:
-      The adjoint, a value.
+      The adjoint solver, `neumann(0, tol)`.
 
     Example:
       >>> import jax

@@ -22,21 +22,22 @@ from bpvariants.gradients.equilibrium.solvers._relaxation import (
 class relaxation:
     """Exact adjoint by relaxation, z ← (1 − τ) z + τ (Jᵀ z + b) from z = b.
 
-    It converges exactly where the forward relaxation of the same damping does, at the
-    same rate; memory is that of a few states and of one evaluation's derivative, time
-    that of a backward pass through one evaluation for each step.
+    It converges under the same condition as the forward relaxation with the same
+    damping, and at the same rate. Memory is that of a few states and of one
+    evaluation's derivative. Each step takes one backward pass through one evaluation.
 
-    Where it has not converged after max_steps, z is the last iterate, which is linear
-    in b: with τ = 1 the sum Σ (Jᵀ)^k b over k < max_steps, as of :class:`neumann`.
-    Where it grows, as it does for ρ(J) > 1, z is the first iterate, b.
+    If it has not converged after max_steps, z is the last iterate, which is linear in
+    b. With τ = 1 this is the sum Σ (Jᵀ)^k b over k < max_steps, as in :class:`neumann`.
+    If the iteration grows, as for τ = 1 and ρ(J) > 1, z is the first iterate: b, or the
+    start if one is given.
 
     Args:
       damping: τ, 0 < τ ≤ 1; 1 is undamped.
       tol: largest residual ‖b − (I − Jᵀ) z‖ / ‖b‖ that counts as converged.
-      max_steps: after how many steps to give up.
+      max_steps: maximum number of steps.
 
     Raises:
-      ValueError: if a number is out of its range.
+      ValueError: if a setting is out of its range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -62,7 +63,7 @@ class relaxation:
         check_relaxation(self.damping, self.tol, self.max_steps)
 
     def __call__(self, matvec, b, batch_ndim, start=None):
-        """Return z, and how each example [*batch] was solved."""
+        """Return z and its info, of arrays [*batch]."""
         solver = forward_relaxation(self.damping, self.tol, self.max_steps)
         size, outcome = solve_linear(solver, matvec, b, batch_ndim, start)
         (first, first_info), (last, info) = outcome.first, outcome.last

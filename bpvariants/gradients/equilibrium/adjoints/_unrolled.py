@@ -1,4 +1,4 @@
-"""Backpropagation through a few steps of relaxation, begun at the fixed point.
+"""Backpropagation through a few steps of relaxation that start at the fixed point.
 
 h_0 = h*,    h_{k+1} = (1 − τ) h_k + τ f(θ, h_k, x),    dE/dθ through h_K
 """
@@ -23,25 +23,25 @@ from bpvariants.types import PyTree
 @register_dataclass
 @dataclass(frozen=True)
 class unrolled:
-    """Approximate adjoint by backpropagation through K steps, begun at h* as constant.
+    """Approximate adjoint by backpropagation through K steps from a constant h*.
 
     At h* it is z = τ Σ_{k<K} ((1 − τ) I + τ Jᵀ)^k b, the phantom gradient; with τ = 1
-    that is `neumann(K − 1)`. What it is for: as an oracle, since :func:`fixed_point`
-    differentiates the K steps themselves and no adjoint equation is written down.
+    this is `neumann(K − 1)`. It serves as an oracle, because :func:`fixed_point`
+    differentiates the K steps themselves, and no adjoint equation is written down.
 
-    Reverse mode stores K states, or time and memory of K evaluations and their backward
-    passes. Forward mode is that of the same K steps, the transpose of it. Second
-    derivatives are those of the K steps too: they differ from the exact ones by as much
-    as the first do, which is like ρ(J)^K. In :func:`recurrent_backprop`, which asks for
-    z, it is the sum above, and stores nothing.
+    Reverse mode takes the time and memory of K evaluations and their backward passes.
+    Forward mode differentiates the same K steps, and is the transpose of reverse mode.
+    Second derivatives are also those of the K steps. Like the first, they differ from
+    the exact ones by about ρ(J)^K. In :func:`recurrent_backprop`, which needs z, the
+    sum above is computed and nothing is stored.
 
     Args:
-      steps: K, at least 1.
+      steps: K, the number of steps, at least 1.
       damping: τ, 0 < τ ≤ 1, of these steps; 1 is undamped.
       tol: largest residual, relative to ‖b‖, that `info` reports as converged.
 
     Raises:
-      ValueError: if a number is out of its range.
+      ValueError: if a setting is out of its range.
 
     Example:
       >>> import jax
@@ -70,7 +70,7 @@ class unrolled:
         check_relaxation(self.damping, self.tol, 1)
 
     def __call__(self, matvec, b, batch_ndim, start=None):
-        """Return z, and how each example [*batch] was solved."""
+        """Return z and its info, of arrays [*batch]."""
         check_no_start(self, start)
         scale, b = normalised(b, batch_ndim)
         residual_of = lambda z: jax.tree.map(jnp.subtract, b, matvec(z))
@@ -85,7 +85,7 @@ class unrolled:
         return times(scale, z), FixedPointInfo(steps, residual, converged, radius)
 
     def through(self, g: Callable[[PyTree], PyTree], h: PyTree) -> PyTree:
-        """Return h with the derivative of K steps of g that begin at it."""
+        """Return h with the derivative of K steps of g that start at h."""
 
         def step(moved: PyTree, _: Any):
             difference = jax.tree.map(jnp.subtract, g(moved), moved)

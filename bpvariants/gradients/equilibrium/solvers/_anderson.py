@@ -1,7 +1,7 @@
 """Anderson acceleration of a fixed-point iteration.
 
-Notation: z_i the last m iterates of an example, G_i = g(z_i) − z_i their residuals, the
-mixing β, the ridge λ:
+Notation: z_i are the last m iterates of an example and G_i = g(z_i) − z_i their
+residuals. β is the mixing, λ the ridge:
 
     α = argmin ‖Σ α_i G_i‖² + λ Σ α_i² ‖G_i‖²    with Σ α_i = 1
     z ← Σ α_i (z_i + β G_i)
@@ -19,45 +19,46 @@ from bpvariants._examples import norm, times
 from bpvariants.gradients.equilibrium._iteration import iterate_vectors, Method
 from bpvariants.gradients.equilibrium._protocols import solve_linear
 
-REBOUND = 100  # how far the residual may rise before the history is thrown away
+REBOUND = 100  # factor by which the residual may rise before the history is dropped
 
 
 class _Memory(NamedTuple):
     points: jax.Array  # [*batch, depth, n], the latest last
     residuals: jax.Array  # [*batch, depth, n]
-    pairs: jax.Array  # [*batch], how many are known, not more than matter
-    lowest: jax.Array  # [*batch], the lowest residual since
+    pairs: jax.Array  # [*batch], how many are known, counted up to depth + 2
+    lowest: jax.Array  # [*batch], the lowest residual since the history began
 
 
 @register_dataclass  # settings may be tracers
 @dataclass(frozen=True)
 class anderson:
-    """Anderson acceleration, a solver of h = f(h) for where relaxation is slow.
+    """Anderson acceleration: a solver of h = f(h) for cases where relaxation is slow.
 
-    It goes to the combination of the last few iterates whose residuals cancel best. On
-    linear maps that is GMRES, restarted little by little; near ρ(J) = 1 it takes a
-    fraction of the steps of :class:`relaxation`, and it often converges where that does
-    not. The first two steps are plain, h ← h + β (f(h) − h), and so is one at which the
-    residual has risen a hundredfold, which also forgets what was before.
+    Each step moves to the combination of the last few iterates whose residuals cancel
+    best. On linear maps this is GMRES with a gradual restart. Near ρ(J) = 1 it takes a
+    fraction of the steps of :class:`relaxation`, and it often converges where
+    relaxation does not. The first two steps are plain, h ← h + β (f(h) − h). If the
+    residual rises to more than 100 times its lowest value, the history is dropped and
+    the method starts again with two plain steps.
 
-    It solves the adjoint equation as well: `gradients.solvers.anderson` and
-    `gradients.adjoints.anderson` are this one class. Where it is the solver it is by
-    default the adjoint too, with the same settings. The gradient is that of the fixed
-    point, never of the steps to it.
+    It also solves the adjoint equation: `gradients.solvers.anderson` and
+    `gradients.adjoints.anderson` are the same class. If it is the solver, it is by
+    default also the adjoint, with the same settings. The gradient is that of the fixed
+    point, not of the steps that lead to it.
 
-    A step costs one evaluation of f and O(m² n + m³) for each example of n numbers and
-    m = depth; memory 2 m n.
+    For each example of n elements, with m = depth, a step costs one evaluation of f and
+    O(m² n + m³); memory is 2 m n.
 
     Args:
-      depth: m, how many iterates are combined, at least 1.
+      depth: m, the number of iterates that are combined, at least 1.
       mixing: β, 0 < β ≤ 1, the damping of the combination; 1 is undamped.
-      ridge: λ, which keeps the combination from magnifying errors of rounding; to it is
-        added what the dtype makes necessary.
+      ridge: λ, which keeps the combination from amplifying rounding errors. A small
+        minimum that depends on the dtype is added to it.
       tol: largest relative residual that counts as converged. Float32 reaches 1e-6.
-      max_steps: after how many evaluations of f to give up.
+      max_steps: maximum number of evaluations of f.
 
     Raises:
-      ValueError: if a number is out of its range.
+      ValueError: if a setting is out of its range.
 
     Example:
       >>> from bpvariants import gradients
@@ -86,13 +87,13 @@ class anderson:
         """Check the settings."""
         check_count("depth", self.depth)
         if are_numbers(self.mixing) and not 0 < self.mixing <= 1:
-            raise ValueError(f"mixing must lie in 0 < mixing <= 1, got {self.mixing}.")
+            raise ValueError(f"mixing must satisfy 0 < mixing <= 1, got {self.mixing}.")
         if are_numbers(self.ridge) and not self.ridge >= 0:
             raise ValueError(f"ridge must be at least 0, got {self.ridge}.")
         check_limits(self.tol, self.max_steps)
 
     def solve(self, gap, start, scale, batch_ndim):
-        """Return iterates with ‖gap(h)‖ ≤ tol · scale(h), or how it failed."""
+        """Iterate until ‖gap(h)‖ ≤ tol · scale(h) or a failure; return the outcome."""
         method = Method(self._init, self._move, may_rise=True)
         settings = {"tol": self.tol, "max_steps": self.max_steps}
         return iterate_vectors(
@@ -100,7 +101,7 @@ class anderson:
         )
 
     def __call__(self, matvec, b, batch_ndim, start=None):
-        """Return z, and how each example [*batch] was solved."""
+        """Return z and its info, of arrays [*batch]."""
         size, outcome = solve_linear(self, matvec, b, batch_ndim, start)
         return times(size, outcome.best[0]), outcome.best[1]
 
@@ -126,11 +127,11 @@ class anderson:
         return h, _Memory(points, residuals, pairs, lowest)
 
     def _combination(self, residuals: jax.Array, known: jax.Array) -> jax.Array:
-        """Return α [*batch, depth], 0 for what is not known."""
+        """Return α [*batch, depth], 0 for iterates that are not known."""
         dtype = residuals.dtype
         sizes = jnp.where(known, norm(residuals, residuals.ndim - 1), 0)
         inverse = jnp.where(sizes > 0, 1 / jnp.where(sizes > 0, sizes, 1), 0)
-        # Of unit vectors, as residuals of many sizes would drown the smallest.
+        # Scaled to unit vectors, because large residuals would drown small ones.
         unit = residuals * inverse[..., None]
         gram = jnp.einsum(
             "...in,...jn->...ij", unit, unit, precision=jax.lax.Precision.HIGHEST
@@ -145,7 +146,7 @@ class anderson:
 
 
 def _leading(array: jax.Array, size: jax.Array) -> jax.Array:
-    """Give an array an axis of one for each of those of size."""
+    """Add leading axes of length 1 to an array, one for each axis of `size`."""
     return array.reshape((1,) * size.ndim + array.shape)
 
 

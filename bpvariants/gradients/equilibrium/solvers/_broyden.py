@@ -1,7 +1,7 @@
 """Broyden's method with limited memory, for fixed points.
 
-Notation: d(h) = g(h) − h, whose root is sought, and H ≈ (∂d/∂h)⁻¹, held as the last r
-of its changes: H = −I + Σ u_i v_iᵀ. With Δ for the change since the last step,
+Notation: d(h) = g(h) − h is the function whose root is sought. H ≈ (∂d/∂h)⁻¹ is stored
+by its last r changes, H = −I + Σ u_i v_iᵀ. Δ is the change since the last step:
 
     v = Hᵀ Δh,   u = (Δh − H Δd) / (vᵀ Δd),   H ← H + u vᵀ,   h ← h − H d
 """
@@ -24,39 +24,39 @@ from bpvariants.gradients.equilibrium.solvers._anderson import (
 
 
 class _Memory(NamedTuple):
-    us: jax.Array  # [*batch, rank, n], zero where there is none yet
+    us: jax.Array  # [*batch, rank, n], zero where there is no change yet
     vs: jax.Array  # [*batch, rank, n]
-    h: jax.Array  # [*batch, n], where the last step began
-    difference: jax.Array  # [*batch, n], d there
+    h: jax.Array  # [*batch, n], the iterate at which the last step began
+    difference: jax.Array  # [*batch, n], d at this iterate
     begun: jax.Array  # [*batch], whether there was a last step
-    lowest: jax.Array  # [*batch], the lowest residual since
+    lowest: jax.Array  # [*batch], the lowest residual since H was last reset
 
 
 @register_dataclass  # settings may be tracers
 @dataclass(frozen=True)
 class broyden:
-    """Broyden's method, a solver of h = f(h) for where relaxation is slow.
+    """Broyden's method: a solver of h = f(h) for cases where relaxation is slow.
 
-    A quasi-Newton method: it learns (I − J)⁻¹ from the steps it takes, so that near the
-    fixed point it converges faster than any power of a factor, contraction or not. The
-    first step is plain, h ← f(h), and so is one at which the residual has risen a
-    hundredfold, which also forgets what was learnt.
+    A quasi-Newton method: it estimates (I − J)⁻¹ from the steps it takes. Near the
+    fixed point it converges superlinearly, whether or not f is a contraction. The first
+    step is plain, h ← f(h). If the residual rises to more than 100 times its lowest
+    value, the estimate is dropped and the step is plain again.
 
-    It solves the adjoint equation as well: `gradients.solvers.broyden` and
-    `gradients.adjoints.broyden` are this one class. Where it is the solver it is by
-    default the adjoint too, with the same settings. The gradient is that of the fixed
-    point, never of the steps to it. There is no damping.
+    It also solves the adjoint equation: `gradients.solvers.broyden` and
+    `gradients.adjoints.broyden` are the same class. If it is the solver, it is by
+    default also the adjoint, with the same settings. The gradient is that of the fixed
+    point, not of the steps that lead to it. There is no damping.
 
-    A step costs one evaluation of f and O(r n) for each example of n numbers and
-    r = rank; memory 2 r n.
+    For each example of n elements, with r = rank, a step costs one evaluation of f and
+    O(r n); memory is 2 r n.
 
     Args:
-      rank: r, how many changes of H are kept, the last ones; at least 1.
+      rank: r, the number of latest changes of H that are kept, at least 1.
       tol: largest relative residual that counts as converged. Float32 reaches 1e-6.
-      max_steps: after how many evaluations of f to give up.
+      max_steps: maximum number of evaluations of f.
 
     Raises:
-      ValueError: if a number is out of its range.
+      ValueError: if a setting is out of its range.
 
     Example:
       >>> from bpvariants import gradients
@@ -83,7 +83,7 @@ class broyden:
         check_limits(self.tol, self.max_steps)
 
     def solve(self, gap, start, scale, batch_ndim):
-        """Return iterates with ‖gap(h)‖ ≤ tol · scale(h), or how it failed."""
+        """Iterate until ‖gap(h)‖ ≤ tol · scale(h) or a failure; return the outcome."""
         method = Method(self._init, _move, may_rise=True)
         settings = {"tol": self.tol, "max_steps": self.max_steps}
         return iterate_vectors(
@@ -91,7 +91,7 @@ class broyden:
         )
 
     def __call__(self, matvec, b, batch_ndim, start=None):
-        """Return z, and how each example [*batch] was solved."""
+        """Return z and its info, of arrays [*batch]."""
         size, outcome = solve_linear(self, matvec, b, batch_ndim, start)
         return times(size, outcome.best[0]), outcome.best[1]
 

@@ -1,4 +1,4 @@
-"""Relaxation to a fixed point: the plain solver, and Pineda's differential equation.
+"""Relaxation to a fixed point: damped iteration, or Pineda's differential equation.
 
 h ← (1 − τ) h + τ g(h)    until ‖g(h) − h‖ ≤ tol · scale
 """
@@ -19,34 +19,36 @@ from bpvariants.gradients.equilibrium._iteration import iterate, Method
 class relaxation:
     """Solver of h = f(h) by damped iteration, h ← (1 − τ) h + τ f(h).
 
-    Each step costs one evaluation of f; memory is that of a few states. An example is
-    given up where ‖f(h) − h‖ is not finite or 10⁴ times above its lowest value.
+    Each step costs one evaluation of f; memory is that of a few states. The solver
+    gives up on an example if ‖f(h) − h‖ is not finite or exceeds 10⁴ times its lowest
+    value.
 
     *In continuous time.* Pineda's network obeys T dh/dt = −h + f(h), with a time
-    constant T. Euler's method with steps of dt is this relaxation with τ = dt / T:
-    damping is the step of time, and with τ = 1 the network jumps to f(h). The adjoint
-    obeys such an equation of its own, in either of two conventions. For h = g(u),
-    u = W h, b = ∂E/∂h, slopes g′(u), and * between the units:
+    constant T. Euler's method with time step dt is this relaxation with τ = dt / T. So
+    damping sets the time step, and with τ = 1 the network jumps to f(h). The adjoint
+    obeys a similar equation, in one of two conventions. For h = g(u), u = W h,
+    b = ∂E/∂h, slopes g′(u), and the element-wise product *:
 
         A    T dy/dt = −y + g′(u) * (Wᵀ y + b)      dE/dW = y hᵀ
         B    T dz/dt = −z + Wᵀ (g′(u) * z) + b      dE/dW = (g′(u) * z) hᵀ
 
-    with y = g′(u) * z at rest. B is what `gradients.adjoints.relaxation` does, as
+    At rest, y = g′(u) * z. `gradients.adjoints.relaxation` uses B, because
     Jᵀ = Wᵀ diag(g′(u)).
 
-    *Where it is stable.* With μ the eigenvalues of J = ∂f/∂h at h*, forward and adjoint
-    alike, for J and Jᵀ have the same: the equation where every Re μ < 1; its steps only
-    where every |1 − τ + τμ| < 1, which is more, and is ρ(J) < 1 at τ = 1. For real μ
-    that is τ < 2 / (1 − μ_min): where J has an eigenvalue of −1 or less, which makes h
-    oscillate at τ = 1, a smaller τ settles. No τ helps where some μ ≥ 1.
+    *Where it is stable.* Let μ be the eigenvalues of J = ∂f/∂h at h*. J and Jᵀ have the
+    same eigenvalues, so the conditions hold for h and for the adjoint. The differential
+    equation is stable if every Re μ < 1. The relaxation is stable if every
+    |1 − τ + τμ| < 1, a stronger condition, which is ρ(J) < 1 at τ = 1. For real μ < 1
+    it is τ < 2 / (1 − μ_min). If J has an eigenvalue of −1 or less, h oscillates at
+    τ = 1, but settles with a smaller τ. If some real μ ≥ 1, no τ helps.
 
     Args:
       damping: τ, 0 < τ ≤ 1; 1 is undamped.
       tol: largest relative residual that counts as converged. Float32 reaches 1e-6.
-      max_steps: after how many evaluations of f to give up.
+      max_steps: maximum number of evaluations of f.
 
     Raises:
-      ValueError: if a number is out of its range.
+      ValueError: if a setting is out of its range.
 
     Example:
       >>> from bpvariants import gradients
@@ -73,7 +75,7 @@ class relaxation:
         check_relaxation(self.damping, self.tol, self.max_steps)
 
     def solve(self, gap, start, scale, batch_ndim):
-        """Return iterates with ‖gap(h)‖ ≤ tol · scale(h), or how it failed."""
+        """Iterate until ‖gap(h)‖ ≤ tol · scale(h) or a failure; return the outcome."""
         damped = lambda h, d: h + jnp.asarray(self.damping, h.dtype) * d
         move = lambda memory, h, d, size: (jax.tree.map(damped, h, d), memory)
         method = Method(lambda start: (), move)
@@ -82,7 +84,7 @@ class relaxation:
 
 
 def check_relaxation(damping: Any, tol: Any, max_steps: Any) -> None:
-    """Check the settings of a relaxation, those that are Python numbers."""
+    """Check those settings of a relaxation that are Python numbers."""
     if are_numbers(damping) and not 0 < damping <= 1:
-        raise ValueError(f"damping must lie in 0 < damping <= 1, got {damping}.")
+        raise ValueError(f"damping must satisfy 0 < damping <= 1, got {damping}.")
     check_limits(tol, max_steps)

@@ -1,1 +1,1 @@
-"""The engine of the online rules: the influence M_t = dh_t/dθ, kept sparsely."""
+"""Engine of the online rules: the influence M_t = dh_t/dθ in a sparse layout."""

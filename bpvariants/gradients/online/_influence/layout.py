@@ -1,9 +1,9 @@
 """Layout of an influence M_t = dh_t/dθ: only entries that can be nonzero are kept.
 
-For each array of params, K numbers are kept for each of its entries, [K, *shape]: the
-rows of M, numbers of the carry, that the entry can influence. Which rows these are
-stands in a table [K, *shape], fixed while tracing. Where it is the same along an axis,
-as for all weights that enter one unit, that axis has length 1.
+For each array of params, an array [K, *shape] holds K entries of M for each parameter:
+one for each row of M, or element of the carry, that the parameter can influence. A
+table [K, *shape], fixed while tracing, lists these rows. If it is the same along an
+axis, as for all weights that enter one unit, that axis of the table has length 1.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ class LeafLayout(NamedTuple):
     """The rows of M that are kept for one array of params.
 
     Attributes:
-      rows: int [K, *shape], an axis of length 1 where they are the same along it; n,
-        the number of numbers in the carry, stands for no row.
+      rows: int [K, *shape]; an axis along which rows are the same has length 1. The
+        value n, the size of the carry, marks an absent row.
       allowed: bool like rows, which of these entries are in the pattern.
     """
 
@@ -29,20 +29,20 @@ class LeafLayout(NamedTuple):
 
     @property
     def is_full(self) -> bool:
-        """Whether rows are the same for all entries of the array."""
+        """Whether all parameters of the array have the same rows."""
         return self.rows.size == self.rows.shape[0]
 
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
-    """The rows kept for each array of params; None for those that reach no carry."""
+    """Rows kept for each array of params; None for arrays that reach no carry."""
 
     num_carry: int
     leaves: tuple[LeafLayout | None, ...]
 
     def __eq__(self, other):
-        """Whether the same rows are kept, so that a scan can carry it."""
+        """Return whether the same rows are kept, so that a scan can carry a layout."""
         return isinstance(other, Layout) and self._content() == other._content()
 
     def __hash__(self):
@@ -58,12 +58,12 @@ class Layout:
 
 
 class LeafPattern(NamedTuple):
-    """Patterns of I and of M for an array of params, most of whose columns are alike.
+    """Patterns of I and of M for an array of params; equal columns are stored once.
 
     Attributes:
-      kind: int [size], the kind of the column of each entry of the array.
-      immediate: bool [n, kinds], the columns of I.
-      influence: bool [n, kinds], the columns of M.
+      kind: int [size], the stored column of each parameter of the array.
+      immediate: bool [n, kinds], the stored columns of I.
+      influence: bool [n, kinds], the stored columns of M.
     """
 
     kind: np.ndarray
@@ -74,7 +74,7 @@ class LeafPattern(NamedTuple):
 def influence_pattern(
     carry: np.ndarray, immediate: Sparse, order: int | None
 ) -> LeafPattern:
-    """Return the patterns of I and of M, P_n with n = order, or P_∞ if that is None.
+    """Return the patterns of I and M; that of M is P_order, or P_∞ if order is None.
 
         P_1 = pattern(I),    P_{k+1} = pattern(I) ∪ pattern(J) P_k
 
@@ -104,7 +104,7 @@ def lay_out(pattern: LeafPattern, shape: tuple[int, ...]) -> LeafLayout | None:
 def rows_by_kind(pattern: LeafPattern) -> np.ndarray:
     """Return the rows of M kept for each kind of column, int [K, kinds].
 
-    All of them if most are, so as to multiply by all of J.
+    If most are needed, all are kept, so that M is multiplied by the whole J.
     """
     columns = pattern.influence
     num_carry, counts = len(columns), columns.sum(axis=0)
@@ -117,7 +117,7 @@ def rows_by_kind(pattern: LeafPattern) -> np.ndarray:
 
 
 def entries_of(columns: np.ndarray, rows: np.ndarray, absent: Any) -> np.ndarray:
-    """Return columns[rows[k, j], j], [K, kinds], `absent` for a row that is none."""
+    """Return columns[rows[k, j], j], [K, kinds], `absent` for an absent row."""
     last = np.full((1, columns.shape[1]), absent, columns.dtype)
     return np.concatenate([columns, last])[rows, np.arange(columns.shape[1])]
 
@@ -125,7 +125,7 @@ def entries_of(columns: np.ndarray, rows: np.ndarray, absent: Any) -> np.ndarray
 def spread_over(
     table: np.ndarray, kind: np.ndarray, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Return table[:, kind] as [K, *shape], of length 1 along axes of no difference."""
+    """Return table[:, kind] as [K, *shape]; axes without change get length 1."""
     same = np.unique(table, axis=1, return_inverse=True)[1].reshape(-1)
     label, chosen = same[kind].reshape(shape), kind.reshape(shape)
     for axis in range(len(shape)):
@@ -135,15 +135,15 @@ def spread_over(
 
 
 def _distinct_columns(pattern: Sparse) -> tuple[np.ndarray, np.ndarray]:
-    """Return the columns that differ, bool [n, kinds], and which each is, [size]."""
+    """Return distinct columns, bool [n, kinds], and the kind of each column, [size]."""
     weights = np.random.default_rng(0).integers(2**62, size=pattern.shape[0])
-    sums = pattern.T.astype(np.int64) @ weights  # alike in columns that are
+    sums = pattern.T.astype(np.int64) @ weights  # equal for equal columns
     _, first, kind = np.unique(sums, return_index=True, return_inverse=True)
     columns = pattern[:, first].toarray()
     entries = pattern.tocoo()
     counts = np.bincount(entries.col, minlength=pattern.shape[1])
     if not columns[entries.row, kind[entries.col]].all() or not np.array_equal(
         counts, columns.sum(axis=0)[kind]
-    ):  # columns that differ have the same sum: as good as never
+    ):  # different columns had equal sums: this almost never happens
         return pattern.toarray(), np.arange(pattern.shape[1])
     return columns, kind

@@ -1,9 +1,10 @@
 """Plan of a step's linearisation: which entries of J and I are computed, and how.
 
-I_t takes one backward pass for each colour: rows of I that share no parameter have the
-same colour, and are found at once, all in one pass for the weights of a dense layer.
-So is J_t where few colours do; where few of many entries are needed, such as the
-diagonal of a dense J_t, only these are computed, forwards; else it takes n passes.
+I_t takes one backward pass for each colour. Rows of I that share no parameter may have
+the same colour; one pass then computes all of them. The weights of a dense layer take
+one pass. J_t is computed in the same way if few colours suffice. If few of many entries
+are needed, such as the diagonal of a dense J_t, only these are computed, in forward
+mode. Otherwise J_t takes up to n passes.
 """
 
 from typing import NamedTuple
@@ -26,17 +27,17 @@ from bpvariants.gradients.online._influence.layout import (
 from bpvariants.gradients.online._online_step import OnlineStep
 from bpvariants.types import PyTree
 
-FEW = 4  # backward passes that cost less than to look for entries
+FEW = 4  # up to this many backward passes cost less than computing single entries
 
 
 class CarryPlan(NamedTuple):
-    """How the entries of J that are needed are computed: by passes, or themselves.
+    """How the needed entries of J are computed: by backward passes, or entry by entry.
 
     Attributes:
       passes: [passes, n], the cotangents of backward passes; None if by `entries`.
-      entries: what is to be computed forwards; None if by `passes`.
-      lookup: int [n + 1, n + 1], where J[i, j] stands in what is computed of it, flat;
-        −1 if nowhere, as it is 0 or not needed; n stands for no row.
+      entries: the entries to compute in forward mode; None if by `passes`.
+      lookup: int [n + 1, n + 1], the position of J[i, j] among the computed values,
+        flat; −1 if it is 0 or not needed. Index n marks an absent row.
     """
 
     passes: np.ndarray | None
@@ -45,17 +46,17 @@ class CarryPlan(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What of a step's linearisation is computed, and where it is found.
+    """Which parts of a step's linearisation are computed, and where they are stored.
 
     Attributes:
       program: the step's linearisation.
       layout: the entries of M that are kept.
-      is_exact: whether they are all that there are.
+      is_exact: whether no entry of J or M that can be nonzero is left out.
       passes: [passes, n], the cotangents whose backward passes give I.
-      colours: for each array of params, int like its rows, which of these passes gives
-        an entry of I; −1 where it is 0; None if the array has no influence.
+      colours: for each array of params, int like its rows, the pass that gives each
+        entry of I; −1 where the entry is 0; None if the array has no influence.
       carry: how J is computed.
-      late_only: whether M has only the rows that the next step reads, or all.
+      late_only: whether M has only the rows that the next step reads.
     """
 
     program: TangentProgram
@@ -76,13 +77,13 @@ def make_plan(
     direct_only: bool = False,
     late_only: bool = False,
 ) -> Plan:
-    """Plan the influence of the step that is being taken, whose inputs may be shapes.
+    """Plan the influence of the current step, whose inputs may be shapes.
 
-    `order` is that of the pattern of M, None for all of it; `through`, bool [n], tells
-    through which numbers of the old carry M goes on, by default all; `direct_only`
-    leaves out paths from the old carry that mix numbers; `late_only` allows to keep
-    only the rows that the next step reads, and to take gradients of M_{t−1} rather than
-    M_t; whether that is planned, the plan says.
+    `order` is that of the pattern of M, None for all of it. `through`, bool [n], says
+    through which elements of the old carry M continues, by default all. `direct_only`
+    leaves out paths from the old carry that mix elements. `late_only` allows the plan
+    to keep only the rows that the next step reads, and to compute gradients from
+    M_{t−1} instead of M_t; the plan's `late_only` says whether it does.
     """
     example = example_shapes((now.start, now.inputs), len(now.batch))
     program = tangent_program(now.example, params, *example)
@@ -94,11 +95,11 @@ def make_plan(
     full = [influence_pattern(all_of, leaf, None) for leaf in found.params]
     if late_only:
         fewer = _only_read(patterns, kept)
-        # Else gradients of M_t are cheaper: those of M_{t−1} take a backward pass more.
+        # If no rows are saved, gradients from M_t cost one backward pass less.
         late_only = _count_rows(fewer) < _count_rows(patterns)
         patterns = fewer if late_only else patterns
     needed = _any_product(kept, [p.influence for p in patterns]) & kept
-    if late_only:  # errors pass through all that leads to a row that is kept
+    if late_only:  # errors go through J to every row that is kept
         needed = kept & _any_row(patterns)
     share_carry = _symmetric(_any_product(kept, [needed], [all_of]))
     share_params = _any_product(kept, [p.immediate for p in patterns])
@@ -107,7 +108,7 @@ def make_plan(
     if direct_only or (_count(by_carry) > FEW and 4 * needed.sum() <= needed.size):
         entries = plan_entries(program, found, needed, direct_only)
     elif not late_only and max(_count(by_params), _count(by_carry)) <= FEW:
-        both = _colour(share_params | share_carry)  # the same passes, if few
+        both = _colour(share_params | share_carry)  # share the passes, if few
         if _count(both) <= FEW:
             by_params = by_carry = both
     # Dropped rows still have a nonzero I; keep them out of shared passes.
@@ -132,7 +133,7 @@ def _are_same(patterns: list[LeafPattern], others: list[LeafPattern]) -> bool:
 
 
 def _only_read(patterns: list[LeafPattern], carry: np.ndarray) -> list[LeafPattern]:
-    """Leave out the rows of I and M that the next step's J has no columns for."""
+    """Leave out rows of I and M that the next step does not read (J's column is 0)."""
     read = np.expand_dims(carry.any(axis=0), 1)
     return [
         each._replace(immediate=each.immediate & read, influence=each.influence & read)
@@ -145,7 +146,7 @@ def _count_rows(patterns: list[LeafPattern]) -> int:
 
 
 def _any_row(patterns: list[LeafPattern]) -> np.ndarray:
-    """Return which rows of M are kept of any array, bool [n]."""
+    """Return which rows of M are kept for any array of params, bool [n]."""
     return np.logical_or.reduce([each.influence.any(axis=1) for each in patterns])
 
 
@@ -165,7 +166,10 @@ def _plan_carry(
 def _any_product(
     like: np.ndarray, patterns: list[np.ndarray], others: list | None = None
 ) -> np.ndarray:
-    """Return which rows share a column, in any of the patterns (and the others)."""
+    """Return which pairs of rows share a column in any pattern, bool [n, n].
+
+    With `others`, the second row of each pair is taken from the other pattern.
+    """
     found = np.zeros_like(like)
     for a, b in zip(patterns, patterns if others is None else others, strict=True):
         found |= a.astype(np.float32) @ b.astype(np.float32).T > 0
@@ -177,7 +181,7 @@ def _symmetric(matrix: np.ndarray) -> np.ndarray:
 
 
 def _colour(conflicts: np.ndarray) -> np.ndarray:
-    """Return a colour for each row, no two that conflict the same: greedily."""
+    """Return a colour for each row, chosen greedily; conflicting rows differ."""
     colours = np.full(len(conflicts), -1)
     for row, conflict in enumerate(conflicts):
         taken = set(colours[:row][conflict[:row]].tolist())
@@ -197,7 +201,7 @@ def _one_hot(colours: np.ndarray) -> np.ndarray:
 def _leaf_colours(
     pattern: LeafPattern, shape: tuple[int, ...], by_params: np.ndarray
 ) -> np.ndarray | None:
-    """Return which pass gives each entry of I that is kept of an array, −1 for none."""
+    """Return the pass that gives each kept entry of an array's I, −1 for none."""
     rows = rows_by_kind(pattern)
     if not len(rows):
         return None

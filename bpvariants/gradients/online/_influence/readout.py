@@ -1,13 +1,13 @@
 """Split a step's loss gradient: through the new carry, and around it.
 
 Notation: h_t the floating leaves of the new carry, y_t the output, θ the parameters.
-The step is cut at the new carry, whose leaves are taken as given by what computes the
-output from them, so that one backward pass through that gives
+The step is cut at the new carry. The part that computes the output from the new carry
+takes h_t as given, so one backward pass through this part gives
 
     c_t = ∂ℓ_t/∂h_t,   b_t = ∂ℓ_t/∂h_{t−1},   r_t = ∂ℓ_t/∂θ,   e_t = ∂ℓ_t/∂y_t,
 
-all at fixed h_t. Then dℓ_t/dθ = r_t + c_t M_t + b_t M_{t−1} with M_t = dh_t/dθ, however
-the program is cut: what does not go through the cut is in r_t and b_t.
+all at fixed h_t. Then dℓ_t/dθ = r_t + c_t M_t + b_t M_{t−1} with M_t = dh_t/dθ. This
+holds for any cut, because r_t and b_t contain all that does not go through the cut.
 """
 
 from collections.abc import Sequence
@@ -36,11 +36,11 @@ class Readout(NamedTuple):
     Attributes:
       value: Σ w ℓ_t / Σ w.
       carry: h_t.
-      signals: Σ-weighted c_t, for each floating leaf of the carry [*batch, ...].
+      signals: c_t times w / Σ w, for each floating leaf of the carry [*batch, ...].
       skip: b_t, likewise; None if nothing skips the new carry.
       direct: r_t, like params.
       errors: e_t, for each leaf of y [*batch, ...], zeros if it has no derivatives.
-      y: the shapes of an output of one example.
+      y: the shapes of one example's output.
     """
 
     value: jax.Array
@@ -57,9 +57,9 @@ def read_out(
 ) -> Readout:
     """Return the loss of one step with its derivatives, float32 or wider.
 
-    Costs one step and one backward pass through what computes its output. Two leaves
-    of the carry may be one and the same: the signal goes to the one that stands in
-    `first`, their places among the floating leaves, or else to the earlier.
+    Costs one step, and one backward pass through the part that computes its output. If
+    two leaves of the carry are the same array, the signal goes to the one listed in
+    `first` (indices of floating leaves), or else to the earlier one.
     """
     rank, (x, target) = len(now.batch), now.inputs
     y = jax.eval_shape(step, params, now.start, x)[1]
@@ -67,7 +67,7 @@ def read_out(
     cut = _cut(step, loss, params, now, outputs, first)
     run = over_batch(lambda params, h, args: cut.run(params, h, *args), rank)
     at_cuts = over_batch(lambda *args: (None, cut.at_cuts(*args)), rank)
-    # Values rather than a stop_gradient, which would stop derivatives of this rule too.
+    # Held as values, because stop_gradient would also stop derivatives of this rule.
     _, held = at_cuts(params, now.start, (x, target, outputs))
 
     def mean_loss(params, leaves, at_carry, at_output):
@@ -89,7 +89,7 @@ def read_out(
 def skips(
     step: Step, loss: Loss, params: PyTree, now: OnlineStep, first: Sequence[int] = ()
 ) -> bool:
-    """Whether `read_out` finds a b_t, though inputs be shapes."""
+    """Return whether `read_out` would find a b_t; inputs may be shapes."""
     y = jax.eval_shape(step, params, now.start, now.inputs[0])[1]
     outputs = _zeros(jax.tree.leaves(y))
     return _cut(step, loss, params, now, outputs, first).skips
@@ -109,7 +109,7 @@ def _cut(step, loss, params, now, outputs, first) -> CutStep:
 
 
 def _nudged(step, loss):
-    """Return the step with its loss, in which something is added to the output."""
+    """Return the step with its loss, with nudges added to the output."""
 
     def nudged(params, carry, inputs):
         x, target, nudges = inputs

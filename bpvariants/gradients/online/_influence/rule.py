@@ -1,4 +1,4 @@
-"""The rule behind rtrl and diagonal_rtrl, which differ only in the pattern of M."""
+"""Shared implementation of rtrl and diagonal_rtrl; only the pattern of M differs."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -31,9 +31,9 @@ from bpvariants.types import Loss, OnlineRule, PyTree, Step
 class InfluenceState(NamedTuple):
     """State of :func:`rtrl` and :func:`diagonal_rtrl` after step t.
 
-    `layout` is part of the pytree's structure. So what writes structures too, such as
-    `flax.serialization`, cannot write the state: write its leaves, and put those that
-    are read in the structure of a state that `init` makes.
+    `layout` is part of the pytree's structure. So tools that also save structures, such
+    as `flax.serialization`, cannot save the state. Save its leaves instead. After
+    loading, put them into the structure of a state that `init` returns:
 
         leaves, structure = jax.tree.flatten(state)
         state = structure.unflatten(leaves)
@@ -41,7 +41,7 @@ class InfluenceState(NamedTuple):
 
     carry: PyTree  # h_t
     # M_t, float32 or wider: for each array of params, in the order of jax.tree.leaves,
-    # the rows that `layout` tells, [*batch, K, *shape], or None if it has none.
+    # the rows that `layout` lists, [*batch, K, *shape], or None if there are none.
     influence: Rows
     initial: PyTree  # what a reset puts back
     layout: Layout  # static
@@ -54,7 +54,7 @@ def influence_rule(
     order: int | None,
     check_plan: Callable[[Plan], None] = lambda plan: None,
 ) -> OnlineRule:
-    """Return the online rule whose M is kept in the pattern of an order."""
+    """Return the online rule that keeps M in the sparsity pattern of an order."""
     advance = with_loss(step, loss)
 
     def plan_of(now, params):
@@ -84,7 +84,7 @@ def influence_rule(
             mean_loss, argnums=(0, 1), has_aux=True
         )(params, leaves)
         grads, rows = widen(direct), state.influence
-        if leaves:  # else the network has no state to remember anything in
+        if leaves:  # else the network has no state, and M is empty
             plan = plan_of(now, params)
             entering = entering_rows(name, state, now, params, plan.layout)
             error = as_vectors(errors, now.batch)[0]
@@ -118,13 +118,14 @@ def begin(
 def entering_rows(
     name: str, state: Any, now: OnlineStep, params: PyTree, layout: Layout
 ) -> Rows:
-    """Return M_{t−1} as the step meets it: zeros after a reset."""
+    """Return M_{t−1} as it enters the step: zeros after a reset."""
     if state.layout != layout:
         raise ValueError(
-            "state has no place for this influence: the network depends on params in "
-            "another way than with the inputs that init was given, or the state is "
-            "another network's or rule's. Use this rule's init(params, carry, (x, "
-            "target)), and inputs of one structure at all steps."
+            "state has another layout of the influence than this step needs: the "
+            "network depends on params in another way than with the inputs given to "
+            "init, or the state belongs to another network or rule. Use this rule's "
+            "init(params, carry, (x, target)), with inputs of one structure at all "
+            "steps."
         )
     zeros = jax.eval_shape(lambda: no_influence(layout, now, params))
     check_fits(name, "influence", state.influence, zeros)

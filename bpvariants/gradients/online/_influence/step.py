@@ -1,4 +1,4 @@
-"""One step of an influence: M_t = J_t M_{t−1} + I_t, in the entries that are kept."""
+"""One step of the influence, M_t = J_t M_{t−1} + I_t, in the entries that are kept."""
 
 import math
 from collections.abc import Callable
@@ -21,9 +21,9 @@ from bpvariants.gradients.online._influence.plan import Plan
 from bpvariants.gradients.online._online_step import OnlineStep
 from bpvariants.types import PyTree
 
-Rows = list[jax.Array | None]  # M by array of params, [*batch, K, *shape]
-SUMMED = 16  # terms of a sum that are added in one pass
-UNROLLED = 8  # passes among which an entry is chosen one by one
+Rows = list[jax.Array | None]  # M for each array of params, [*batch, K, *shape]
+SUMMED = 16  # number of terms of a sum that are added in one pass
+UNROLLED = 8  # up to this many terms are computed one by one, more by one gather
 
 
 def no_influence(layout: Layout, now: OnlineStep, params: PyTree) -> Rows:
@@ -37,11 +37,11 @@ def no_influence(layout: Layout, now: OnlineStep, params: PyTree) -> Rows:
 
 
 class Linearised(NamedTuple):
-    """What is computed of a step's linearisation, of each example.
+    """The computed parts of a step's linearisation, for each example.
 
     Attributes:
-      jacobian: of J, [*batch, numbers], of which the last is 0.
-      immediate: of I, for each array of params [*batch, passes, *shape].
+      jacobian: the computed entries of J, [*batch, entries], and a 0 at the end.
+      immediate: I by backward pass, for each array of params [*batch, passes, *shape].
     """
 
     jacobian: jax.Array
@@ -49,7 +49,7 @@ class Linearised(NamedTuple):
 
 
 def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
-    """Linearise the step of a batch, as much of it as is planned."""
+    """Compute the planned parts of the linearisation of a batch's step."""
     thetas, structure = jax.tree.flatten(params)
 
     def of_example(start, inputs):
@@ -67,7 +67,7 @@ def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
             jacobian = compute_entries(plan.program, by.entries, arguments)
             return jacobian.astype(new.dtype), immediate
         passes = np.asarray(by.passes)
-        assert passes is not None  # J by passes, or by entries
+        assert passes is not None  # J is planned by passes or by entries
         if not np.array_equal(plan.passes, passes):
             of_carry = back(jnp.asarray(passes, new.dtype))[1]
         return as_vectors(of_carry, (len(passes),))[0].reshape(-1), immediate
@@ -79,7 +79,7 @@ def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
 
 
 def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
-    """Return error J, [*batch, n], in the rows of M that are kept."""
+    """Return error J, [*batch, n], for the rows of M that are kept."""
     lookup = plan.carry.lookup
     rows, columns = np.nonzero(lookup >= 0)
     counts = np.bincount(columns, minlength=len(lookup))[:-1]
@@ -115,7 +115,7 @@ def next_influence(plan: Plan, found: Linearised, entering: Rows) -> Rows:
 def add_through(
     grads: PyTree, layout: Layout, error: jax.Array, influence: Rows
 ) -> PyTree:
-    """Return grads + Σ_batch error M, for those arrays of params that have an M.
+    """Return grads + Σ_batch error M; arrays of params without an M stay unchanged.
 
     `error` is [*batch, n], a cotangent of the carry as a vector.
     """
@@ -148,7 +148,7 @@ def _next_of_leaf(plan, leaf, colours, jacobian, passes, old):
         places = plan.carry.lookup[rows[:, None], rows]
         new = _times(jacobian.astype(dtype), places, old, rank)
     new = new + _immediate(colours, passes, rank).astype(dtype)
-    if leaf.allowed.all() or not leaf.is_full:  # where no row is, J and I are 0
+    if leaf.allowed.all() or not leaf.is_full:  # absent rows get 0 from J and I
         return new
     return jnp.where(leaf.allowed, new, jnp.zeros((), dtype))
 
@@ -157,7 +157,7 @@ def _times(
     jacobian: jax.Array, places: np.ndarray, old: jax.Array, rank: int
 ) -> jax.Array:
     """Return Σ_k J[places[:, k]] old[k], [*batch, K, *shape]."""
-    if len(places) == 1:  # so simply that it can be written over the old
+    if len(places) == 1:  # so simple that it can overwrite the old array
         return _look_up(jacobian, places[0]) * old
     used = np.flatnonzero((places >= 0).reshape(*places.shape[:2], -1).any((0, 2)))
     if len(used) > UNROLLED:
@@ -169,7 +169,7 @@ def _times(
 
 
 def _immediate(colours: np.ndarray, passes: jax.Array, rank: int) -> jax.Array:
-    """Return I in the rows that are kept, [*batch, K, *shape], from its passes."""
+    """Return I in the kept rows, [*batch, K, *shape], from its backward passes."""
     if not passes.shape[rank]:
         return jnp.zeros((), passes.dtype)
     if colours.size == len(colours):  # each row has its own pass
@@ -191,8 +191,8 @@ def _immediate(colours: np.ndarray, passes: jax.Array, rank: int) -> jax.Array:
 def _look_up(values: jax.Array, places: np.ndarray) -> jax.Array:
     """Return values[..., places].
 
-    From flat values, as XLA puts the batch last in what it gathers from others, and
-    then goes through large products in steps of B.
+    Gathers from the flattened array. From another array XLA would gather with the batch
+    axis last in memory, and then go through large products in steps of B.
     """
     count, size = math.prod(values.shape[:-1]), values.shape[-1]
     flat = np.arange(count).reshape(-1, *[1] * places.ndim) * size + places % size
@@ -201,9 +201,10 @@ def _look_up(values: jax.Array, places: np.ndarray) -> jax.Array:
 
 
 def _sum_of_products(a: jax.Array, b: jax.Array, axes: int) -> jax.Array:
-    """Return the sum of a · b over so many first axes.
+    """Return the sum of a · b over the first `axes` axes.
 
-    Block by block: for a plain sum XLA's loops on CPUs run along the axes summed over.
+    Adds block by block, because for a plain sum XLA's loops on CPUs run along the
+    summed axes.
     """
     size = math.prod(b.shape[:axes])
     if not size:
@@ -216,7 +217,7 @@ def _sum_of_products(a: jax.Array, b: jax.Array, axes: int) -> jax.Array:
 
 
 def _sum_of_blocks(length: int, block_of: Callable[[slice], jax.Array]) -> jax.Array:
-    """Return the sum of `SUMMED` blocks of a first axis, and what is left over."""
+    """Sum up to `SUMMED` equal blocks of the first axis; append the remainder."""
     count = min(length, SUMMED)
     size = length // count
     first, *others = (block_of(slice(i * size, (i + 1) * size)) for i in range(count))
@@ -226,6 +227,6 @@ def _sum_of_blocks(length: int, block_of: Callable[[slice], jax.Array]) -> jax.A
 
 
 def _with_zero(values: jax.Array) -> jax.Array:
-    """Append a zero, which a lookup of −1, or of a row that is none, finds."""
+    """Append a zero, for lookups of −1 and of the absent row n."""
     zero = jnp.zeros((*values.shape[:-1], 1), values.dtype)
     return jnp.concatenate([values, zero], axis=-1)

@@ -1,16 +1,16 @@
-"""The rule behind SnAp, RFLO and e-prop: traces times learning signals.
+"""Shared implementation of SnAp, RFLO and e-prop: traces times learning signals.
 
-Notation: h_t the floating leaves of the carry, θ the parameters, J̃_t the part of
-∂h_t/∂h_{t−1} through which a rule remembers, and c_t, b_t, r_t as in `_readout`:
+Notation: h_t are the floating leaves of the carry, θ the parameters. J̃_t is the part of
+∂h_t/∂h_{t−1} that a rule keeps, and c_t, b_t, r_t are those of `read_out`:
 
     P_t = J̃_t P_{t−1} + ∂h_t/∂θ
     g_t = r_t + c_t P_t + b_t P_{t−1}
         = r_t + c_t ∂h_t/∂θ + (c_t J̃_t + b_t) P_{t−1}.
 
-By the latter, which takes one backward pass of the batch for ∂h_t/∂θ, rows of P that
-J̃ and b never read need not be kept, such as those of an LSTM's h. Feedback, or a signal
-that is given, takes the place of c_t in the visible part of the carry, in which b_t is
-then 0. With J̃ = J this is real-time recurrent learning.
+The second form takes one backward pass of the batch for c_t ∂h_t/∂θ. It needs no rows
+of P that J̃ and b never read, such as those of an LSTM's h. Feedback or a given signal
+replaces c_t in the visible part of the carry, where b_t is then 0. With J̃ = J this is
+real-time recurrent learning.
 """
 
 from collections.abc import Callable
@@ -61,27 +61,28 @@ from bpvariants.types import Loss, OnlineRule, PyTree, Step
 class TraceState(NamedTuple):
     """State of :func:`snap`, :func:`rflo` and :func:`eprop` after step t.
 
-    To write it, see :class:`InfluenceState`.
+    To save it, see :class:`InfluenceState`.
     """
 
     carry: PyTree  # h_t
-    # The traces P_t, kept as InfluenceState keeps M_t; of rflo and eprop only the rows
-    # that later gradients take.
+    # The traces P_t, in the form of M_t in InfluenceState. rflo and eprop may keep only
+    # the rows that later gradients need.
     influence: Rows
     initial: PyTree  # what a reset puts back
     layout: Layout  # static
-    feedback: PyTree  # feedback weights that learn, else None
+    feedback: PyTree  # adaptive feedback weights, else None
 
 
-# (y, target) -> S_t, which takes the place of the derivative of an example's own loss
+# (y, target) -> S_t, which replaces the derivative of an example's own loss
 Signal = Callable[[PyTree, PyTree], PyTree]
 
 
 class Paths(NamedTuple):
-    """Which paths J̃ has, and the order of the pattern of P, as `make_plan` takes it.
+    """The paths that J̃ keeps, and the order of the pattern of P, as in `make_plan`.
 
-    With `visible`, J̃ has no paths through that part of h_{t−1}; else signals go to all
-    of the carry. With `direct_only` it has those paths alone that mix no numbers.
+    With `visible`, J̃ has no paths through that part of h_{t−1}, and signals go to that
+    part only; without it, signals go to the whole carry. With `direct_only`, J̃ has only
+    paths that mix no elements.
     """
 
     visible: Callable[[PyTree], PyTree] | None = None
@@ -93,11 +94,11 @@ class Paths(NamedTuple):
         return carry if self.visible is None else self.visible(carry)
 
     def places(self, carry: PyTree) -> list[int | None]:
-        """Return for each leaf of that part which of the floating leaves it is."""
+        """Return for each leaf of that part its index among the floating leaves."""
         return visible_places(carry, self.part)
 
     def plan(self, now: OnlineStep, params: PyTree, skipped: bool) -> Plan:
-        """Plan the traces; `skipped` tells whether there is a b_t."""
+        """Plan the traces; `skipped` says whether there is a b_t."""
         through = None
         if self.visible is not None:
             example = example_shapes(now.start, len(now.batch))
@@ -120,7 +121,7 @@ def trace_rule(
     feedback: Feedback = "symmetric",
     signal: Signal | None = None,
 ) -> OnlineRule:
-    """Return the rule whose traces are those of some paths."""
+    """Return the online rule with traces along the given paths."""
     advance, fixed = with_loss(step, loss), starting_weights(feedback)
     learns = isinstance(feedback, AdaptiveFeedback)
     _check_one_signal(feedback, signal)
@@ -154,7 +155,7 @@ def trace_rule(
             given = fed_back(weights, read.errors, read.y, part)
             read = _with_signals(read, places, given)
         grads, rows = read.direct, state.influence
-        if read.signals:  # else the network has no state to remember anything in
+        if read.signals:  # else the network has no state, and P is empty
             plan = paths.plan(now, params, skipped)
             entering = entering_rows(name, state, now, params, plan.layout)
             grads, rows = _follow(plan, now, params, read, entering)
@@ -173,13 +174,13 @@ def _check_one_signal(feedback: Feedback, signal: Signal | None) -> None:
         return
     if not callable(signal):
         raise ValueError(
-            "signal must be a function (y, target) -> learning signal, which may come "
-            f"with the target; got {type(signal).__name__}."
+            "signal must be a function (y, target) -> learning signal; to give the "
+            f"signal itself, put it into the target; got {type(signal).__name__}."
         )
     if not isinstance(feedback, str):
         raise ValueError(
-            "signal takes the place of what feedback weights send; give one of them, "
-            "and leave the other out."
+            "signal and feedback weights must not be given together, because a signal "
+            "replaces what the weights send; leave one of them out."
         )
 
 
@@ -208,7 +209,7 @@ def _follow(
 def _given_signals(
     step: Step, signal: Signal, params: PyTree, now: OnlineStep, part: PyTree
 ) -> list[jax.Array]:
-    """Return S_t for each visible leaf, weighted as the losses are.
+    """Return S_t for each visible leaf, weighted like the losses.
 
     `part` is the visible part of one example's carry.
     """
@@ -233,7 +234,7 @@ def _given_signals(
 
 
 def _with_signals(read: Readout, places: list, given: list) -> Readout:
-    """Put signals in the place of the derivatives at visible leaves."""
+    """Replace the derivatives at visible leaves by signals."""
     signals, skip = list(read.signals), read.skip and list(read.skip)
     for place, signal in zip(places, given, strict=True):
         if place is None:
