@@ -1,8 +1,8 @@
-"""Find what makes a step other than affine element by element, before it runs.
+"""Check, before a step runs, that its new carry is affine element by element.
 
-Each array of the program has a label: constant, affine in one leaf of the old carry, or
-the name of what makes it neither. An unknown primitive passes; it is tested when the
-step runs.
+Each array of the program gets a label. It says that the array is constant, that it is
+affine in one leaf of the old carry, or which operation makes it neither. Unknown
+primitives are accepted here; the result is tested when the step runs.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from bpvariants._jaxpr.program import called, CALLS, evaluate
 from bpvariants.types import PyTree, Step
 
 # fmt: off
+# Element-wise primitives that are not affine.
 BENDS = {
     "abs", "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil",
     "clamp", "conj", "cos", "cosh", "digamma", "erf", "erf_inv", "erfc", "exp", "exp2",
@@ -22,29 +23,30 @@ BENDS = {
     "max", "min", "nextafter", "pow", "real", "rem", "round", "rsqrt", "sign", "sin",
     "sinh", "sqrt", "square", "tan", "tanh",
 }
+# Primitives that combine different elements of an array.
 MIXES = {
     "conv_general_dilated", "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum",
     "fft", "reduce_max", "reduce_min", "reduce_prod", "reduce_sum", "sort",
 }
-LOOPS = {"cond", "scan", "while"}  # not entered
+LOOPS = {"cond", "scan", "while"}  # not entered; accepted like unknown primitives
 # fmt: on
 
-# None: constant; a number: affine in that leaf of the carry; a text: what spoils it.
+# None: constant. int: affine in that leaf of the carry. str: the reason it is neither.
 Label = int | str | None
 
 
 def check_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> None:
-    """Raise an error if the new carry is seen to be other than A ⊙ h + u."""
+    """Raise an error if the program shows that the new carry is not A ⊙ h + u."""
     why = _why_not_affine(step, params, carry, x)
     if why is not None:
         raise ValueError(
-            "method='linear' needs a new carry that is A * carry + u, number by number"
-            f", but {why}. Give method='newton'."
+            "method='linear' needs a new carry that is A * carry + u, element by "
+            f"element, but {why}. Give method='newton'."
         )
 
 
 def _why_not_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> str | None:
-    """Return what makes the new carry other than A ⊙ h + u, or None."""
+    """Return the reason why the new carry is not A ⊙ h + u, or None."""
     paths = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(carry)]
     new_carry = lambda params, carry, x: step(params, carry, x)[0]
     jaxpr = jax.make_jaxpr(new_carry)(params, carry, x).jaxpr
@@ -54,7 +56,7 @@ def _why_not_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> str
     labels += [*range(len(paths)), *[None] * after]
     for leaf, label in enumerate(_follow(jaxpr, labels)):
         if isinstance(label, str):
-            return f"the new carry{paths[leaf]} comes from the old one by {label}"
+            return f"the new carry{paths[leaf]} is computed from the old one by {label}"
         if label is not None and label != leaf:
             return f"the new carry{paths[leaf]} depends on the old carry{paths[label]}"
     return None

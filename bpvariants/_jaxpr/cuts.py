@@ -1,10 +1,11 @@
-"""Cut a step's program at its new carry, to hold or move what its outputs read.
+"""Cut a step's program at its new carry, to fix or change the value that outputs read.
 
-A step computes h_t = f(θ, h_{t−1}, x_t) and, in most networks, y_t = g(θ, h_t) of it;
-seen from outside, both merely depend on h_{t−1}. The step's program tells them apart:
-y_t reads h_t where the variable that leaves as h_t is an operand on the way to y_t. To
-move h_t, the program is run once for h_t, and again with that variable put in its
-place; the compiler makes one run of the two.
+A step computes h_t = f(θ, h_{t−1}, x_t) and, in most networks, y_t = g(θ, h_t). Its
+signature does not show this: both results depend on h_{t−1}. Its program does: y_t
+reads h_t if the variable that is returned as h_t is an operand on the way to y_t.
+
+To change h_t, the program is run twice: first to compute h_t, then with the changed h_t
+in place of that variable. The compiler merges the two runs.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,11 +32,11 @@ class CutStep(NamedTuple):
     """The program of one example's step with its loss, cut at the new carry.
 
     Attributes:
-      program: from (params, carry, inputs) to (carry, loss), a closed jaxpr.
-      structure: of its outputs.
-      cuts: variable -> (which floating leaf of the carry it is, the equations that
-        rearrange it to that leaf).
-      skips: whether the loss depends on the old carry other than through the new one.
+      program: closed jaxpr from (params, carry, inputs) to (carry, loss).
+      structure: pytree structure of its outputs.
+      cuts: variable -> (index of a floating leaf of the carry, equations that rearrange
+        the variable to that leaf).
+      skips: whether the loss depends on the old carry by a path around the cuts.
     """
 
     program: Any
@@ -44,7 +45,7 @@ class CutStep(NamedTuple):
     skips: bool
 
     def at_cuts(self, params: PyTree, carry: PyTree, inputs: PyTree) -> list[jax.Array]:
-        """Return what is computed where the program is cut."""
+        """Return the values of the variables at the cuts."""
         read = _run(self.program, (params, carry, inputs))
         return [read(variable) for variable in self.cuts]
 
@@ -56,10 +57,10 @@ class CutStep(NamedTuple):
         held: Sequence[jax.Array],
         nudges: Sequence[jax.Array],
     ) -> tuple[PyTree, jax.Array]:
-        """Run it with the values `held` at the cuts, and nudges added to the new carry.
+        """Run the program with values `held` at the cuts, plus nudges of the new carry.
 
-        Leaves that are passed on unchanged are not cut: their uses are those of the old
-        carry.
+        A leaf of the old carry that is passed on unchanged is not cut, so its uses
+        count as uses of the old carry.
         """
         values = dict(zip(self.cuts, held, strict=True))
 
@@ -85,10 +86,10 @@ def cut_step(
 ) -> CutStep:
     """Trace the step of one example, and find where to cut it.
 
-    The carry may be a mere rearrangement of what the output is computed from, as it is
-    where batch axes are taken away from it: cut where its elements are computed. Two
-    leaves of the carry may be one and the same: it is the one that stands in `first`,
-    their places among the floating leaves, or else the earlier.
+    A carry leaf may be a rearrangement of the array that the output reads, for example
+    with batch axes removed. The cut is then where the elements are computed, before the
+    rearrangement. If several leaves share one variable, the cut belongs to the leaf in
+    `first`, which lists positions among the floating leaves; otherwise to the earliest.
     """
     arguments = params, carry, inputs
     program, structure = flat_program(step_with_loss, *arguments, calls=PLAIN_CALLS)
@@ -117,7 +118,7 @@ def _cuts(jaxpr: Any, new_carry: list[Any], first: Sequence[int]) -> dict:
 
 
 def _around(jaxpr: Any, old_carry: list[Any], cuts: dict) -> set[Any]:
-    """Return what depends on the old carry, or on effects, other than through cuts."""
+    """Return the variables that depend on the old carry, or on effects, around cuts."""
     results = lambda equation: [v for v in equation.outvars if v not in cuts]
     unseen = [v for e in jaxpr.eqns if e.effects for v in results(e)]
     return reached(jaxpr.eqns, [*old_carry, *unseen], results)
@@ -130,7 +131,7 @@ def _rearrange(value, chain):
 
 
 def reading_new_carry(step: Step, change: Callable[[PyTree], PyTree]) -> Step:
-    """Return the step whose new carry is changed before its outputs read it."""
+    """Return a step whose new carry is changed before its outputs read it."""
 
     def changed_step(params, carry, x):
         arguments = params, carry, x
@@ -158,7 +159,7 @@ def _run(
     arguments: PyTree,
     change: Callable[[Any, Any], Any] = lambda variable, value: value,
 ) -> Callable[[Any], Any]:
-    """Run a program with results changed on the way; return how to read an operand."""
+    """Run a program with changed results; return a function that reads operands."""
     leaves = jax.tree.leaves(arguments)
     env = environment(program.jaxpr, program.consts, leaves)
     return interpret(program.jaxpr.eqns, env, run_plainly, change)

@@ -1,7 +1,8 @@
-"""Factorise a step whose parameters enter it by products with vectors.
+"""Factorise a step whose parameters enter through products with vectors.
 
-Notation, for one example: h_t is the new carry as a vector [n]. For each block of
-parameters Θ, [k, m], that enters by u = â Θ alone, ∂h_t/∂Θ is D ⊗ â with D = ∂h_t/∂u.
+Notation, for one example: h_t is the new carry as a vector [n]. A block Θ [k, m] is a
+matrix of parameters that the step uses only in u = â Θ. Then ∂h_t/∂Θ = D ⊗ â with
+D = ∂h_t/∂u.
 """
 
 from collections.abc import Sequence
@@ -36,8 +37,8 @@ class FactorisedStep(NamedTuple):
 
     Attributes:
       closed: the program, a closed jaxpr.
-      equations: those that the new carry depends on.
-      blocks: all that parameters enter by.
+      equations: the equations that the new carry depends on.
+      blocks: the blocks through which parameters enter.
     """
 
     closed: Any
@@ -46,7 +47,7 @@ class FactorisedStep(NamedTuple):
 
     @property
     def variables(self) -> list[Any]:
-        """The arrays that hold the blocks' u."""
+        """The variables that contain the blocks' u."""
         return list(dict.fromkeys(block.variable for block in self.blocks))
 
     def run(
@@ -54,7 +55,7 @@ class FactorisedStep(NamedTuple):
     ) -> tuple[list[jax.Array], list[list[jax.Array]]]:
         """Return the floating leaves of the new carry, and the parts of each â.
 
-        `changes` are added to the variables.
+        `changes` are added to the arrays of `variables`.
         """
         jaxpr = self.closed.jaxpr
         added = dict(zip(self.variables, changes, strict=True))
@@ -82,20 +83,22 @@ def factorise(
     inputs: PyTree,
     batch_rank: int = 0,
 ) -> FactorisedStep:
-    """Find the blocks by which params reach the new carry of one example.
+    """Find the blocks through which params reach the new carry of one example.
 
-    Takes the whole batch, or its shapes. A `custom_jvp` keeps its derivative.
+    `carry` and `inputs` are those of the whole batch, or their shapes. A `custom_jvp`
+    keeps its own derivative.
 
     Raises:
-      ValueError: if an array of params reaches it in another way.
+      ValueError: if the program uses refs, or if an array of params reaches the new
+        carry in another way.
     """
     new_leaves = lambda *arguments: floating_leaves(step_of_example(*arguments)[0])
     shapes = example_shapes((carry, inputs), batch_rank)
     closed, _ = flat_program(new_leaves, params, *shapes, calls=PLAIN_CALLS)
     if has_refs(closed.jaxpr):
         raise ValueError(
-            "step must not pass what the new carry is made of through refs, where its "
-            "factors are not seen; return arrays instead, or use gradients.rtrl."
+            "step must not compute the new carry through refs, because its factors "
+            "cannot be seen there; return arrays instead, or use gradients.rtrl."
         )
     equations = needed_equations(closed.jaxpr)
     paths = [path for path, _ in jax.tree.leaves_with_path(params)]
@@ -112,10 +115,10 @@ def factorise(
 def linearise_factors(
     program: FactorisedStep, params: PyTree, carry: PyTree, inputs: PyTree
 ) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
-    """Return J [n, n], and (â [k], D [n, m]) of each block, of one example.
+    """Return J [n, n] of one example, and (â [k], D [n, m]) of each block.
 
-    n counts all numbers in the floating leaves of the carry, which stand below each
-    other. All are float32 or wider. Costs n backward passes through the step.
+    The floating leaves of the carry are concatenated to one vector of n elements. The
+    results are float32 or wider. The cost is n backward passes through the step.
     """
     dtype = carry_dtype(carry)
     h, as_carry = as_vectors(carry, (), dtype)
@@ -141,7 +144,7 @@ def linearise_factors(
 def add_block(
     grads: Sequence[jax.Array], block: Block, values: jax.Array
 ) -> list[jax.Array]:
-    """Add the gradient of a block's Θ, [k, m], to those of all leaves of params."""
+    """Add the gradient of a block's Θ, [k, m], to the gradients of params' leaves."""
     grads, end = list(grads), 0
     for i, grad in enumerate(grads):
         start, end = end, end + grad.size
@@ -157,14 +160,14 @@ def add_block(
 
 
 def _add_at(grad: jax.Array, places: np.ndarray, part: jax.Array) -> jax.Array:
-    """Add numbers to those at flat places, if there are such places."""
+    """Add `part` to a gradient at flat positions; ignore positions out of range."""
     width = grad.shape[-1] if grad.ndim else 1
     row, column = divmod(int(places[0, 0]), width)
     for at, values in ((places, part), (places.T, part.T)):
         rows, columns = row + np.arange(at.shape[0]), column + np.arange(at.shape[1])
         grid = rows[:, None] * width + columns
         if columns[-1] < width and np.array_equal(at, grid):
-            # part of a matrix, for which the program needs no list of places
+            # contiguous rows and columns: slices avoid a list of positions
             window = grad.reshape(-1, width).at[_as_slice(rows), _as_slice(columns)]
             return window.add(values).reshape(grad.shape)
     flat = grad.reshape(-1).at[places.reshape(-1)]
@@ -172,7 +175,7 @@ def _add_at(grad: jax.Array, places: np.ndarray, part: jax.Array) -> jax.Array:
 
 
 def _as_slice(positions: np.ndarray) -> Any:
-    """Return the positions as a slice, where they are one."""
+    """Return consecutive positions as a slice, and others unchanged."""
     first, size = int(positions[0]), len(positions)
     together = np.array_equal(positions, np.arange(first, first + size))
     return slice(first, first + size) if together else positions

@@ -1,8 +1,9 @@
-"""Compute chosen entries of ∂h_t/∂h_{t−1}, without the rest of it.
+"""Compute chosen entries of ∂h_t/∂h_{t−1}, without the others.
 
-The diagonal, say, holds n numbers, where the whole Jacobian takes n backward passes.
-The chosen entries are traced back through the linearised step's program, to the entries
-of inner arrays that they are made of. Then these are computed forwards.
+The diagonal, for example, has n entries, but the whole Jacobian takes n backward
+passes. The chosen entries are first traced back through the linearised step's program.
+This gives the entries of inner arrays that they depend on. Then all of these are
+computed forwards.
 """
 
 from collections.abc import Callable
@@ -20,12 +21,13 @@ from bpvariants._jaxpr.sparsity import Dependence, Sparse, spread
 
 
 class Entries(NamedTuple):
-    """Entries of J to compute, and what they are made of.
+    """Entries of J to compute, and the entries of inner arrays that they depend on.
 
     Attributes:
-      pattern: sparse bool [n, n], the entries.
-      wanted: variable -> sparse bool [size, n], those of an inner array.
-      direct_only: whether paths that mix numbers are left out.
+      pattern: sparse bool [n, n], the entries of J.
+      wanted: variable -> sparse bool [size, n], the entries of an inner array's
+        Jacobian in h_{t−1} that have to be computed.
+      direct_only: whether paths that mix elements are left out.
     """
 
     pattern: Sparse
@@ -39,10 +41,10 @@ def plan_entries(
     needed: np.ndarray,
     direct_only: bool = False,
 ) -> Entries | None:
-    """Find what the entries of J that are needed, bool [n, n], are made of.
+    """Plan how to compute the entries of J that are True in `needed`, bool [n, n].
 
-    None if they pass an operation that is not understood. See `dependence` for
-    `direct_only`.
+    Return None if a path to them passes a primitive with unknown links, or if the
+    program uses refs. `sparsity.dependence` explains `direct_only`.
     """
     if program.is_opaque and needed.any():
         return None
@@ -60,7 +62,7 @@ def plan_entries(
         if all(output is None or output.nnz == 0 for output in outputs):
             continue
         if its_links is None:
-            if direct_only:  # which take no path through it
+            if direct_only:  # no direct path passes an unknown primitive
                 continue
             return None
         for output, of_output in zip(outputs, its_links, strict=True):
@@ -77,13 +79,13 @@ def plan_entries(
 def compute_entries(
     program: TangentProgram, entries: Entries, leaves: list[jax.Array]
 ) -> jax.Array:
-    """Return the entries, in the order of their pattern's rows, then columns.
+    """Return the entries of J in row-major order.
 
-    `leaves` are those of (params, carry, inputs) of one example.
+    `leaves` are the leaves of (params, carry, inputs) of one example.
     """
     pattern, wanted, _ = entries
     read = primal_values(program, leaves)
-    values = {  # of an identity
+    values = {  # the derivative of h_{t−1} in itself is the identity
         variable: jnp.ones(wanted[variable].nnz, variable.aval.dtype)
         for variable in program.h
         if variable in wanted
@@ -114,7 +116,7 @@ def _parts(
     values: dict[Any, jax.Array],
     read: Callable,
 ) -> list[jax.Array]:
-    """Return what the entries of a result get from those of each operand."""
+    """Return, for each operand, its contribution to the entries of a result."""
     parts = []
     for link, atom in zip(its_links, equation.invars, strict=True):
         if link is None or (entries.direct_only and link.mixes):
@@ -128,7 +130,7 @@ def _parts(
 def _add(
     wanted: dict[Any, Sparse], variable: Any, entries: Any, found: Dependence
 ) -> None:
-    """Want more entries of a variable, those that can be other than zero."""
+    """Add entries to those wanted of a variable, except entries that must be zero."""
     entries = entries.multiply(found.through[variable]).astype(bool)
     old = wanted.get(variable)
     entries = entries if old is None else (old + entries).astype(bool)
@@ -145,7 +147,7 @@ def _through(
     values: jax.Array,
     read: Any,
 ) -> jax.Array:
-    """Return what a result's entries get from an operand's, through a link."""
+    """Return the contribution of an operand to a result's entries, through a link."""
     # Every pair of a link (row, column) and an entry (column, j) of the operand.
     counts = np.diff(operand.indptr)[link.columns]
     pair = np.repeat(np.arange(len(link.rows)), counts)
@@ -165,7 +167,7 @@ def _through(
     if np.array_equal(target, np.arange(result.nnz)):
         return terms
     zeros = jnp.zeros(result.nnz, terms.dtype)
-    if len(np.unique(target)) == len(target):  # put in order: a gather is cheaper
+    if len(np.unique(target)) == len(target):  # no sums: a gather is cheaper
         order = np.full(result.nnz, len(target))
         order[target] = np.arange(len(target))
         return jnp.append(terms, jnp.zeros(1, terms.dtype))[order]
@@ -173,7 +175,7 @@ def _through(
 
 
 def _looked_up(rows: Sparse, entries: Any, values: Any) -> jax.Array:
-    """Return the values of entries in the order of `rows`, 0 where there are none."""
+    """Return the values of entries in the order of `rows`, 0 for missing entries."""
     coordinates = rows.tocoo()
     positions = _find(entries, coordinates.row, coordinates.col)
     if np.array_equal(positions, np.arange(entries.nnz)):
@@ -182,7 +184,7 @@ def _looked_up(rows: Sparse, entries: Any, values: Any) -> jax.Array:
 
 
 def _find(entries: Sparse, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return the positions of (row, column) among sorted entries, −1 if not there."""
+    """Return the positions of (row, column) among sorted entries, −1 if missing."""
     width = entries.shape[1]
     at = np.repeat(np.arange(entries.shape[0]), np.diff(entries.indptr))
     keys = at.astype(np.int64) * width + entries.indices
@@ -194,7 +196,7 @@ def _find(entries: Sparse, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 
 def _take(values: jax.Array, positions: np.ndarray) -> jax.Array:
-    """Take entries, all as they are where that is what is asked."""
+    """Return values[positions], without a gather if that is all values in order."""
     if np.array_equal(positions, np.arange(values.size)):
         return values
     return values[positions]

@@ -14,19 +14,19 @@ from bpvariants._jaxpr.rearrangements import (
     UNCHANGED,
 )
 
-LARGEST = 50_000_000  # links that are listed one by one, at most
+LARGEST = 50_000_000  # links of larger products and rearrangements are not listed
 
 
 class Link(NamedTuple):
-    """How one operand of a linear operation enters one of its results.
+    """Dependence of one result of a linear primitive on one operand, by elements.
 
     Attributes:
-      rows: positions in the result, flat.
-      columns: positions in the operand, flat; one for each of the rows.
-      factor: from how to read an operand's value to the factors, one for each of the
-        rows; None for ones.
-      apply: what is done to a derivative beside, such as to take its real part.
-      mixes: whether it adds up different elements of the operand.
+      rows: flat positions in the result.
+      columns: flat positions in the operand, one for each of the rows.
+      factor: takes a function that reads an operand's value, and returns a factor for
+        each of the rows. None means that all factors are 1.
+      apply: a function to apply to the derivative as well, such as `jnp.real`.
+      mixes: whether different elements of the operand are added up.
     """
 
     rows: np.ndarray
@@ -36,7 +36,7 @@ class Link(NamedTuple):
     mixes: bool = False
 
 
-# Element by element: what is done to each operand.
+# Element-wise linear primitives: the function that is applied to each operand.
 ALONG: dict[str, list[Callable | None]] = {
     **{name: [None] for name in UNCHANGED},
     "add": [None, None],
@@ -59,7 +59,8 @@ def links(
 ) -> list[list[Link | None]] | None:
     """Return, for each output, the link of each operand that is a tangent.
 
-    None stands for a primitive that is not understood: all may depend on all.
+    Return None for a primitive that is not understood; each element of its results may
+    then depend on every element of its operands.
     """
     name = equation.primitive.name
     tangents = [i for i, yes in enumerate(is_tangent) if yes]
@@ -113,7 +114,7 @@ def _known(atom: Any, known: dict[Any, np.ndarray]) -> bool:
 
 
 def _positions(equation: Any, i: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and columns element by element; axes of length 1 repeat."""
+    """Return rows and columns of an element-wise link; axes of length 1 broadcast."""
     operand, out = equation.invars[i].aval, equation.outvars[0].aval
     columns = np.arange(operand.size).reshape(operand.shape)
     return np.arange(out.size), np.broadcast_to(columns, out.shape).reshape(-1)
@@ -143,7 +144,7 @@ def _scaled(equation, i, nonzero):
 
 
 def _chosen(equation, i):
-    """Return the link through a choice whose condition is not known."""
+    """Return the link through `select_n` with a condition unknown while tracing."""
     rows, columns = _positions(equation, i)
     condition, shape = equation.invars[0], equation.outvars[0].aval.shape
 
@@ -163,7 +164,7 @@ def _summed(equation):
 
 
 def _contracted(equation, i, nonzero):
-    """Return the link through a product of arrays with the operand that is none."""
+    """Return the link of a tangent through `dot_general` with a plain operand."""
     (contracted, batch), other = equation.params["dimension_numbers"], 1 - i
     names = [_axis_names(equation, k, contracted, batch) for k in (0, 1)]
     shared = [n for n in names[0] if n[0] == "b"]
@@ -195,7 +196,7 @@ def _contracted(equation, i, nonzero):
 
 
 def _axis_names(equation, k, contracted, batch):
-    """Name the axes of an operand: ("b", …) in step, ("c", …) contracted, else free."""
+    """Name the axes of an operand: ("b", …) batch, ("c", …) contracted, else free."""
     names = [(f"f{k}", axis) for axis in range(len(equation.invars[k].aval.shape))]
     for index, axis in enumerate(batch[k]):
         names[axis] = ("b", index)
@@ -205,7 +206,7 @@ def _axis_names(equation, k, contracted, batch):
 
 
 def _taken(flat, positions):
-    """Take entries of an array, as it is where that is all of them in order."""
+    """Return flat[positions], without a gather if that is all elements in order."""
     if len(positions) == flat.size and np.array_equal(positions, np.arange(flat.size)):
         return flat
     return flat[positions]

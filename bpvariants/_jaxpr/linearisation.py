@@ -1,9 +1,9 @@
 """A step's linearisation as a program, and the sparsity of each primitive in it.
 
-The forward derivative of a step, traced, is a program of two parts: primitives on the
-step's own arrays, and primitives, all linear, on tangents. The second part says,
-element by element, what depends on what. It is read here, once for each trace. Elements
-known to be zero, such as those of a constant mask, link nothing.
+The traced forward derivative of a step is a program with two parts: primitives on the
+step's own arrays, and linear primitives on tangents. The second part shows, element by
+element, which tangents depend on which. It is analysed here, once for each trace.
+Factors known to be zero, such as elements of a constant mask, link no elements.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,18 +30,19 @@ from bpvariants.types import PyTree, Step
 
 
 class TangentProgram(NamedTuple):
-    """The linearisation of one example's step, as far as the new carry needs it.
+    """Linearisation of one example's step, reduced to what the new carry needs.
 
     Attributes:
-      constants: variable -> array, what the program closes over.
+      constants: variable -> array that the program closes over.
       arguments: variables of the leaves of (params, carry, inputs).
       thetas: for each leaf of params, the variable of its tangent.
       h: for each floating leaf of the carry, the variable of its tangent.
       primal: equations on the step's own arrays, in order.
-      linear: (equation on tangents, its links for each output), in order.
+      linear: (equation on tangents, its links for each output), in order; the links are
+        None if they are unknown.
       outputs: atoms, the tangents of the new carry's floating leaves.
-      is_opaque: whether all may depend on all, as values pass through refs; then
-        nothing is told of the equations.
+      is_opaque: whether the program uses refs. Then `primal` and `linear` are empty,
+        and every output may depend on every argument.
     """
 
     constants: dict[Any, Any]
@@ -57,7 +58,11 @@ class TangentProgram(NamedTuple):
 def tangent_program(
     step_of_example: Step, params: PyTree, carry: PyTree, inputs: PyTree
 ) -> TangentProgram:
-    """Trace the forward derivative of a step (arguments may be shapes)."""
+    """Trace the forward derivative of a step; arguments may be shapes.
+
+    Raises:
+      ValueError: if the new carry depends on the result of a `jax.custom_vjp`.
+    """
 
     def derivative(params, carry, inputs, thetas, h):
         leaves = lambda tree: [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree)]
@@ -87,15 +92,15 @@ def tangent_program(
     needed = needed_equations(jaxpr)
     if any(map(_is_custom, needed)):
         raise ValueError(
-            "step must have a forward derivative, which a function made by "
-            "jax.custom_vjp has not, and its new carry goes through one: define that "
-            "by jax.custom_jvp, or use gradients.bptt."
+            "step must have a forward derivative, but its new carry goes through a "
+            "function made by jax.custom_vjp, which has none; define that function by "
+            "jax.custom_jvp, or use gradients.bptt."
         )
     is_opaque = has_refs(jaxpr)
     needed = [] if is_opaque else needed
     primal, linear = _separate(needed, set(tangent_inputs))
     constants = {}
-    if not is_opaque:  # to numpy a ref has no end
+    if not is_opaque:  # NumPy would not finish converting a ref
         constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     known, nonzero = _known_zeros(primal, constants)
     return TangentProgram(
@@ -114,7 +119,7 @@ def tangent_program(
 
 
 def primal_values(program: TangentProgram, leaves: Sequence[Any]) -> Callable:
-    """Run what the step computes; return how to read an operand's value."""
+    """Run the step's own equations; return a function that reads operands."""
     arguments = dict(zip(program.arguments, leaves, strict=True))
     return interpret(program.primal, program.constants | arguments)
 
@@ -129,7 +134,7 @@ def _is_custom(equation: Any) -> bool:
 
 
 def _separate(equations: list[Any], tangents: set[Any]) -> tuple[list, list]:
-    """Return the equations on no tangents, and (equation, which are) of the others."""
+    """Return equations without tangents, and others as (equation, is_tangent flags)."""
     tangents = reached(equations, tangents)
     primal, linear = [], []
     for equation in equations:
@@ -144,16 +149,16 @@ def _separate(equations: list[Any], tangents: set[Any]) -> tuple[list, list]:
 def _known_zeros(
     equations: list[Any], constants: dict[Any, Any]
 ) -> tuple[dict[Any, np.ndarray], dict[Any, np.ndarray]]:
-    """Return the values that are known while tracing, and where others may be nonzero.
+    """Return the values known while tracing, and masks of possibly nonzero elements.
 
-    A variable about which nothing is known is in neither.
+    A variable about which nothing is known is in neither dictionary.
     """
     known: dict[Any, np.ndarray] = {}
     for variable, value in constants.items():
         try:
             known[variable] = np.asarray(value)
         except (TypeError, jax.errors.TracerArrayConversionError):
-            continue  # a key, or not known before it runs
+            continue  # a key or a tracer
     nonzero = {variable: value != 0 for variable, value in known.items()}
     for equation in equations:
         if equation.effects:
@@ -171,14 +176,14 @@ def _known_value(atom: Any, known: dict[Any, np.ndarray]) -> np.ndarray | None:
 
 
 def _evaluate(equation, values, known, nonzero):
-    """Compute an equation all of whose operands are known."""
+    """Evaluate an equation whose operands are all known, and record its results."""
     if sum(variable.aval.size for variable in equation.outvars) > 1e7:
         return
     try:
         with jax.ensure_compile_time_eval():
             results = run_equation(equation, [jnp.asarray(value) for value in values])
             results = [np.asarray(result) for result in results]
-    except Exception:  # a key, an axis of vmap, …: not known, it may be anything
+    except Exception:  # a key, an axis of vmap, …: the results stay unknown
         return
     for variable, result in zip(equation.outvars, results, strict=True):
         known[variable] = result
@@ -186,7 +191,7 @@ def _evaluate(equation, values, known, nonzero):
 
 
 def _mark(equation, values, nonzero):
-    """Tell where the result of an equation may be nonzero, from its operands."""
+    """Record which elements of an equation's results may be nonzero."""
     marks = [
         nonzero.get(atom) if is_variable(atom) else np.asarray(atom.val) != 0
         for atom in equation.invars

@@ -1,7 +1,7 @@
 """Find the named values of a program, and run it with something added to them.
 
-A value has a name if it is tagged by `jax.ad_checkpoint.checkpoint_name`. Within a scan
-there is one a step.
+A value has a name if it is tagged by `jax.ad_checkpoint.checkpoint_name`. A name within
+a scan has one value for each step.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,23 +14,23 @@ from bpvariants._jaxpr.program import called, evaluate, PLAIN_CALLS, run_plainly
 
 
 class NamedProgram(NamedTuple):
-    """A function's program, and which of its floating values have a name."""
+    """A function's program, and its named floating values."""
 
     program: Any  # a closed jaxpr
-    names: list[str]  # in the order of the program; a name may occur several times
+    names: list[str]  # in program order; a name may occur several times
     places: list[jax.ShapeDtypeStruct]  # the values' shapes, [T, ...] within a scan
 
     @property
     def outputs(self) -> list[Any]:
-        """The shapes and dtypes of what the function returns."""
+        """Shapes and dtypes of the function's results."""
         return list(self.program.out_avals)
 
     def run(
         self, arguments: Sequence[Any], shifts: Sequence[jax.Array]
     ) -> tuple[list[jax.Array], list[jax.Array]]:
-        """Return the outputs with shifts added to the named values, and these values.
+        """Add shifts to the named values; return the outputs and the named values.
 
-        The values are those before the shifts are added.
+        Each value is returned without its own shift.
         """
         values: list[jax.Array] = []
         run = _shifting(iter(shifts), values)
@@ -46,9 +46,10 @@ def named_program(function: Callable, *arguments: Any) -> NamedProgram:
 
 
 def _shifting(shifts: Iterator[jax.Array], values: list[jax.Array]) -> Callable:
-    """Return how to run equations: take a shift for each named value, append the value.
+    """Return a function that runs an equation, and shifts its named values.
 
-    Both are in the order of :func:`_named`.
+    It takes one of `shifts` for each named value and appends the value to `values`,
+    both in the order of :func:`_named`.
     """
 
     def run(equation, operands):
@@ -66,7 +67,7 @@ def _shifting(shifts: Iterator[jax.Array], values: list[jax.Array]) -> Callable:
 
 
 def _scan(equation, operands, shifts, values):
-    """Run a scan, of whose named values there is one a step."""
+    """Run a scan; each named value in its body has a shift for every step."""
     body, parameters = equation.params["jaxpr"], equation.params
     names = _named(body.jaxpr)
     if not names:

@@ -1,14 +1,15 @@
-"""Find where parameters enter a step's program by products with vectors.
+"""Find the products with vectors through which parameters enter a step's program.
 
-A block is a vector u of the program that matrices and biases enter by additions alone,
-and that nothing but u is made of:
+A block is a vector u of the program, a sum of products and biases. Its matrices and
+biases are used for u alone:
 
     u = b + a₁ W + a₂ U = â Θ,    â = (1, a₁, a₂),    Θ = (b; W; U), [k, m].
 
-Then ∂h_t/∂Θ_ij = ∂h_t/∂u_j â_i, also where a₂ depends on W, as in a second layer. Each
-number of params and of a product is a *term*. Terms that are moved about stay what they
-are, and two that meet in an addition, and are used nowhere else, become one. So a
-matrix for all gates may be cut into gates, or those of gates be put together.
+Then ∂h_t/∂Θ_ij = ∂h_t/∂u_j â_i, even if a₂ depends on W, as in a second layer.
+
+Each element of params or of a product is a *term*. A term that is only rearranged stays
+the same term. Two terms become one if they are added and used nowhere else. So one
+matrix for all gates may be split into gates, and matrices of gates may be joined.
 """
 
 from typing import Any, NamedTuple
@@ -19,18 +20,18 @@ from bpvariants._jaxpr.program import is_variable
 from bpvariants._jaxpr.rearrangements import rearranges
 from bpvariants._jaxpr.uses import ADDITIONS, rearranged
 
-BIAS = -1  # in the place of a product's number: what is multiplied by 1
+BIAS = -1  # used instead of a product's index, for a parameter multiplied by 1
 
 
 class Block(NamedTuple):
     """A vector u = â Θ of a program.
 
     Attributes:
-      variable: the array of the program that u is part of.
-      positions: [m], where in it, flat.
-      inputs: what â is made of: for each product an operand and the order of its axes;
-        None for 1.
-      parameters: Θ, [k, m], as positions among all numbers of params.
+      variable: the array of the program that contains u.
+      positions: [m], flat positions of u in that array.
+      inputs: the parts of â: for each product, an operand and the order of its axes;
+        None for the 1 of a bias.
+      parameters: Θ, [k, m], as flat positions among all elements of params.
     """
 
     variable: Any
@@ -40,23 +41,23 @@ class Block(NamedTuple):
 
 
 class Terms:
-    """Numbers of params, of products and of sums of these, each counted as a term."""
+    """Elements of params, of products and of their sums, each treated as a term."""
 
     def __init__(self, thetas: list[Any], paths: list[str], uses: dict[Any, Any]):
         self.paths = paths
-        self.uses_of = uses  # variable -> how often each of its numbers is used
-        self.uses = np.zeros(0, int)  # of each term
-        self.spent = np.zeros(0, bool)  # those that are part of another term
+        self.uses_of = uses  # variable -> how often each of its elements is used
+        self.uses = np.zeros(0, int)  # how often each term is used
+        self.spent = np.zeros(0, bool)  # whether it is part of another term
         self.parts: dict[int, list[tuple[int, int]]] = {}  # (product, column) of a term
         self.products: list[tuple[Any, tuple[int, ...], np.ndarray]] = []
-        self.terms: dict[Any, np.ndarray] = {}  # variable -> which terms it holds
-        self.origins: list[tuple[int, Any]] = []  # the first term of a variable
+        self.terms: dict[Any, np.ndarray] = {}  # variable -> the terms of its elements
+        self.origins: list[tuple[int, Any]] = []  # (first term, its variable)
         for theta in thetas:
             self._add(theta, None)
         self.num_parameters = len(self.uses)
 
     def read(self, equation: Any, passed_on: int | None) -> None:
-        """Find what an equation makes of terms."""
+        """Follow terms through an equation; raise an error if it does not factorise."""
         name = equation.primitive.name
         of = lambda atom: self.terms.get(atom) if is_variable(atom) else None
         operands = [of(atom) for atom in equation.invars]
@@ -75,7 +76,7 @@ class Terms:
             self._refuse(known, f"is used in `{name}`")
 
     def blocks(self) -> list[Block]:
-        """Return the terms that are not part of others, by array and by inputs."""
+        """Group the terms that are not part of others, by array and by inputs."""
         grouped: dict[Any, list[int]] = {}
         starts = [start for start, _ in self.origins]
         for term in np.flatnonzero(~self.spent & (self.uses > 0)):
@@ -100,7 +101,7 @@ class Terms:
         return blocks
 
     def _add(self, variable, parts):
-        """Make each number of a variable a term of its own."""
+        """Make each element of a variable a new term."""
         shape, start = variable.aval.shape, len(self.uses)
         uses = self.uses_of.get(variable, np.zeros(shape, int)).reshape(-1)
         self.uses = np.concatenate([self.uses, uses])
@@ -114,7 +115,7 @@ class Terms:
         return self.parts.get(term, [(BIAS, term)])
 
     def _meet(self, a, b):
-        """Whether terms are used in one addition, and nowhere else."""
+        """Whether two arrays of terms may be joined: used in one addition only."""
         return a.shape == b.shape and np.all(self.uses[[a, b]] == 1)
 
     def _join(self, variable, a, b):
@@ -123,7 +124,7 @@ class Terms:
         self.spent[[a, b]] = True
 
     def _multiply(self, equation, operands):
-        """Read a product, whose columns are terms if it is one of a vector and Θ."""
+        """Follow terms through a product; a vector times Θ gives new terms."""
         contracted, _ = equation.params["dimension_numbers"]
         shapes = [atom.aval.shape for atom in equation.invars]
         rest = [
@@ -141,7 +142,7 @@ class Terms:
             self._refuse([matrix[self.uses[matrix] != 1]], "is used more than once")
             others = operands[1 - i]
             if others is not None:
-                self._refuse([others], "multiplies another such array")
+                self._refuse([others], "multiplies another array of params")
             parts = [[(len(self.products), column)] for column in range(columns)]
             self.products.append((equation.invars[1 - i], order[1 - i], matrix))
             self._add(equation.outvars[0], parts)
@@ -151,15 +152,15 @@ class Terms:
         self._refuse(known, "is multiplied by more than one vector")
 
     def _refuse(self, operands, reason):
-        """Raise an error if there are numbers of params among the terms."""
+        """Raise an error if there are elements of params among the terms."""
         for terms in operands:
             found = terms[terms < self.num_parameters]
             if found.size:
                 starts = [start for start, _ in self.origins[: len(self.paths)]]
-                # the last that begins there: arrays without numbers begin there too
+                # the last array that begins there: empty arrays begin there too
                 path = self.paths[np.searchsorted(starts, found[0], side="right") - 1]
                 raise ValueError(
-                    f"params{path} does not factorise, as kf_rtrl needs it to: it "
+                    f"params{path} does not factorise, which kf_rtrl needs: it "
                     f"{reason}. Each array of params that reaches the carry must be "
                     "used once, in a product with one vector, or be added as a bias. "
                     "Use gradients.rtrl, snap or uoro, which take any step."

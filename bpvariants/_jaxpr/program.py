@@ -1,4 +1,4 @@
-"""Trace a function to a flat list of primitives; read it, and run it again."""
+"""Trace a function to a flat list of primitives; analyse the list, and run it."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-# Programs within the program, as a jitted helper is; names differ by version of JAX.
+# Primitives that call an inner program, as `jit` does; names depend on JAX's version.
 CALLS = {
     "checkpoint",
     "closed_call",
@@ -23,19 +23,19 @@ PLAIN_CALLS = CALLS - {"custom_jvp_call"}
 
 
 def is_variable(atom: Any) -> bool:
-    """Whether an operand is a variable; literals have a value of their own."""
+    """Whether an operand is a variable, and not a literal."""
     return not hasattr(atom, "val")
 
 
 def has_refs(jaxpr: Any) -> bool:
-    """Whether a program reads or writes refs, through which values pass unseen."""
+    """Whether a program uses refs; values that pass through them are not followed."""
     arrays = type(jax.typeof(0.0))
     atoms = (a for e in jaxpr.eqns for a in (*e.invars, *e.outvars))
     return any(not isinstance(a.aval, arrays) for a in (*jaxpr.constvars, *atoms))
 
 
 def needed_equations(jaxpr: Any) -> list[Any]:
-    """Return the equations that a program's outputs depend on, and those of effects."""
+    """Return equations that have effects, or that a program's outputs depend on."""
     needed = {atom for atom in jaxpr.outvars if is_variable(atom)}
     equations = []
     for equation in reversed(jaxpr.eqns):
@@ -52,7 +52,7 @@ def reached(
 ) -> set[Any]:
     """Return the sources and all variables that depend on them.
 
-    `results(equation)` are those results that depend on the operands.
+    `results(equation)` returns the results that count as depending on the operands.
     """
     found = set(sources)
     for equation in equations:
@@ -66,9 +66,9 @@ def flat_program(
 ) -> tuple[Any, Any]:
     """Return (closed jaxpr, structure of the outputs) with no `calls` left in it.
 
-    A `custom_jvp` is replaced by what it computes, so that its own derivative is lost:
-    to keep it, trace the derivative, or enter PLAIN_CALLS only. Costs one more trace of
-    the function.
+    By default a `custom_jvp` is inlined too, so its own derivative is lost. To keep it,
+    trace the derivative, or pass `calls=PLAIN_CALLS`. The cost is one more trace of the
+    function.
     """
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
     run = partial(run_equation, calls=calls)
@@ -85,7 +85,7 @@ def evaluate(
     run: Callable[..., Sequence[Any]] | None = None,
     of_literal: Callable[[Any], Any] = attrgetter("val"),
 ) -> list[Any]:
-    """Walk a program from its arguments to its outputs, as :func:`interpret` does."""
+    """Run a program by :func:`interpret`, and return its outputs."""
     env = environment(jaxpr, consts, arguments)
     read = interpret(jaxpr.eqns, env, run, of_literal=of_literal)
     return [read(atom) for atom in jaxpr.outvars]
@@ -94,7 +94,7 @@ def evaluate(
 def environment(
     jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]
 ) -> dict[Any, Any]:
-    """Return the values of the variables with which a program begins."""
+    """Return the values of a program's constants and arguments, by variable."""
     env = dict(zip(jaxpr.constvars, consts, strict=True))
     return env | dict(zip(jaxpr.invars, arguments, strict=True))
 
@@ -106,11 +106,11 @@ def interpret(
     change: Callable[[Any, Any], Any] = lambda variable, value: value,
     of_literal: Callable[[Any], Any] = attrgetter("val"),
 ) -> Callable[[Any], Any]:
-    """Walk equations forwards from known variables; return how to read an operand.
+    """Run equations in order from known variables; return a function to read operands.
 
-    By default this computes values. `run(equation, operands)` replaces
-    :func:`run_equation`; with `of_literal` beside it, the walk may follow any fact
-    about each array. `change(variable, result)` replaces single results.
+    By default this computes values by :func:`run_equation`. Another `run(equation,
+    operands)`, with a suitable `of_literal`, may follow any property of the arrays
+    instead. `change(variable, result)` may replace single results.
     """
     run, env = run_equation if run is None else run, dict(env)
     read = lambda atom: env[atom] if is_variable(atom) else of_literal(atom)
@@ -129,12 +129,13 @@ def run_equation(
     if inner is not None:
         return evaluate(*inner, values, partial(run_equation, calls=calls))
     bound = equation.primitive.get_bind_params(equation.params)
-    functions, parameters = bound if isinstance(bound, tuple) else ([], bound)  # by JAX
+    # The type of `bound` depends on JAX's version.
+    functions, parameters = bound if isinstance(bound, tuple) else ([], bound)
     results = equation.primitive.bind(*functions, *values, **parameters)
     return list(results) if equation.primitive.multiple_results else [results]
 
 
-# Runs an equation so that functions with a derivative of their own keep it.
+# Run an equation, and keep the derivatives of `custom_jvp` functions.
 run_plainly = partial(run_equation, calls=PLAIN_CALLS)
 
 

@@ -1,4 +1,4 @@
-"""Tell which arguments the results of a function depend on, read off its program."""
+"""Find which arguments the results of a function depend on, from its program."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,17 +11,17 @@ from bpvariants.types import PyTree, Step
 
 
 def reaches_carry(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> list[bool]:
-    """Tell for each array of params whether the step's new carry depends on it.
+    """Return, for each array of params, whether the step's new carry depends on it.
 
-    Read off the step's program, so that it holds for every value: an array is said to
-    reach the carry unless no path leads there.
+    The answer comes from the step's program and holds for all values. It is False only
+    if no path of the program leads from the array to the carry.
     """
     new_carry = lambda *arguments: floating_leaves(step(*arguments)[0])
     return needed_arguments(new_carry, params, carry, x)[0]
 
 
 def needed_arguments(function: Callable, *arguments: PyTree) -> list[list[bool]]:
-    """Tell for each argument which of its leaves the function's results depend on."""
+    """Return, for each leaf of each argument, whether the results depend on it."""
     jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
     needed = iter(_needed_inputs(jaxpr, [True] * len(jaxpr.outvars)))
     return [[next(needed) for _ in jax.tree.leaves(tree)] for tree in arguments]
@@ -29,7 +29,7 @@ def needed_arguments(function: Callable, *arguments: PyTree) -> list[list[bool]]
 
 def _needed_inputs(jaxpr: Any, needed_outputs: Sequence[bool]) -> list[bool]:
     """Walk a program backwards from its needed outputs to the inputs they need."""
-    if jaxpr.effects:  # such as writing to a ref, which leads on unseen
+    if jaxpr.effects:  # such as writing to a ref, which this walk does not follow
         return [True] * len(jaxpr.invars)
     outputs = zip(jaxpr.outvars, needed_outputs, strict=True)
     needed = {atom for atom, yes in outputs if yes and is_variable(atom)}

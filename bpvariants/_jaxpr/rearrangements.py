@@ -1,4 +1,4 @@
-"""Primitives that only rearrange elements, and where each element gets to."""
+"""Primitives that only rearrange elements, and where each element goes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -48,12 +48,12 @@ def _transposed(equation, operand):
 
 
 class Rearrangement(NamedTuple):
-    """What is known of a primitive that only rearranges elements.
+    """Description of a primitive that only rearranges elements.
 
     Attributes:
       indices: operands that hold indices; they must be known while tracing.
-      in_numpy: (equation, *operands) -> results, the same in NumPy, which compiles
-        nothing. All elements of the results are elements of the operands.
+      in_numpy: (equation, *operands) -> results, the primitive in NumPy, which avoids a
+        compilation. It exists only if all elements of the results come from operands.
     """
 
     indices: Sequence[int] = ()
@@ -83,15 +83,15 @@ REARRANGEMENTS: dict[str, Rearrangement] = {
 
 
 def rearranges(equation: Any) -> bool:
-    """Whether each element of the results is one of the operands', wherever it is."""
+    """Whether each element of the results is an element of the operands."""
     found = REARRANGEMENTS.get(equation.primitive.name)
     return found is not None and found.in_numpy is not None
 
 
 def reorders(equation: Any) -> bool:
-    """Whether the result holds the elements of one floating operand, each of them once.
+    """Whether the result holds each element of one floating operand exactly once.
 
-    A primitive that rearranges does so if it leaves the size unchanged.
+    A rearrangement of one operand does so if it leaves the size unchanged.
     """
     old, new = equation.invars, equation.outvars
     return (
@@ -105,9 +105,11 @@ def reorders(equation: Any) -> bool:
 def moved(
     equation: Any, marks: Sequence[np.ndarray], values: Sequence[np.ndarray | None]
 ) -> list[np.ndarray] | None:
-    """Return where the marks, int32, of operands get to; None if that is not known.
+    """Rearrange int32 marks in the same way as the elements of the operands.
 
-    `values` are those of the operands, None where they are not known.
+    `values` are the values of the operands, None where unknown. Return None if the
+    rearrangement depends on unknown values or cannot be run on integers. If only the
+    condition of `select_n` is unknown, return the largest mark of all its cases.
     """
     name, out = equation.primitive.name, equation.outvars[0].aval
     if name == "select_n" and values[0] is None:
@@ -127,21 +129,22 @@ def moved(
             results = _run_on_marks(equation, [jnp.asarray(m) for m in operands])
             return [np.asarray(result) for result in results]
     except (OverflowError, TypeError, ValueError):
-        return None  # such as a fill of NaN, which integers have not
+        return None  # for example a fill value of NaN, which integers cannot hold
 
 
 def positions(
     equation: Any, i: int, values: Sequence[np.ndarray | None]
 ) -> list[tuple[np.ndarray, np.ndarray]] | None:
-    """Return, for each output, where elements of operand i stand, and which they are.
+    """Return for each output (rows, columns): where the elements of operand i go.
 
-    Both are flat. None if that is not known.
+    Rows are flat positions in the output, columns in the operand. Return None if they
+    are unknown, or if elements are added up.
     """
     zeros = [np.zeros(atom.aval.shape, np.int32) for atom in equation.invars]
     shape, size = zeros[i].shape, zeros[i].size
     marks = np.arange(1, size + 1, dtype=np.int32).reshape(shape)
     results = moved(equation, [*zeros[:i], marks, *zeros[i + 1 :]], values)
-    if equation.primitive.name == "scatter-add":  # which may sum up several
+    if equation.primitive.name == "scatter-add":  # may add elements up
         ones = [*zeros[:i], np.ones_like(marks), *zeros[i + 1 :]]
         counts = moved(equation, ones, values)
         if counts is None or any(np.max(count, initial=0) > 1 for count in counts):
@@ -154,11 +157,11 @@ def positions(
 
 
 def _run_on_marks(equation: Any, operands: list[jax.Array]) -> list[jax.Array]:
-    """Run a primitive that rearranges on integers."""
+    """Run a rearrangement on integer marks."""
     run: dict[str, Callable[..., jax.Array]]
     run = {"scatter": jax.lax.scatter, "scatter-add": jax.lax.scatter_add}
     name, parameters = equation.primitive.name, equation.params
-    if name == "gather":  # a fill of 1/2, or of NaN, is a mark too, which int32 lacks
+    if name == "gather":  # int32 cannot hold a fill of 1/2 or NaN: mark it by 1
         names = "dimension_numbers", "slice_sizes", "mode"
         given = {name: parameters[name] for name in names}
         fill = int(parameters["fill_value"] != 0)

@@ -1,8 +1,8 @@
 """Split a linearised step's residuals: constant in time, inputs, and those to stack.
 
-`jax.linearize` returns a pytree: a program, and the arrays that it was made with, its
-residuals. Some depend on parameters alone, such as the weights themselves. Some are
-inputs of the step, which are known for all times. A scan stacks the others, once each.
+`jax.linearize` returns a pytree: a program and its arrays, the residuals. Some depend
+on parameters alone, such as the weights themselves. Some are inputs of the step, which
+are known for all times. A scan stacks only the others, each array once.
 """
 
 import dataclasses
@@ -20,16 +20,17 @@ from bpvariants.types import PyTree
 
 
 def cotangent(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
-    """Return floating cotangents with those of other leaves, as JAX wants them."""
+    """Build a tree's cotangent from floating leaves; other leaves get float0 zeros."""
     nothing = lambda leaf: np.zeros(jnp.shape(leaf), jax.dtypes.float0)
     new = iter(leaves)
     return jax.tree.map(lambda a: next(new) if is_floating(a) else nothing(a), tree)
 
 
 def linearised(advance: Callable, fixed: PyTree, h: PyTree, x: PyTree) -> tuple:
-    """Return (h, y) of a step, and its derivative: a map of floating leaves to such.
+    """Return (h, y) of a step, and its derivative as a linear map.
 
-    The map takes tangents of `fixed`, h and x, and gives those of the new h and of y.
+    The map takes tangents of the floating leaves of `fixed`, h and x. It returns the
+    tangents of the floating leaves of the new h and of y.
     """
 
     def of_floating(fixed_leaves, h_leaves, x_leaves):
@@ -48,10 +49,10 @@ def linearised(advance: Callable, fixed: PyTree, h: PyTree, x: PyTree) -> tuple:
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """Where each array of a linearised step comes from, and how to put it together."""
+    """The source of each residual of a linearised step, to rebuild the linear map."""
 
-    structure: Any  # of the map, as a pytree
-    sources: tuple[tuple[str, int], ...]  # of its leaves: a kind, and which of these
+    structure: Any  # pytree structure of the linear map
+    sources: tuple[tuple[str, int], ...]  # for each leaf: (kind, index in that kind)
 
     def to_stack(self, linear: PyTree) -> list[jax.Array]:
         """Return the residuals of a step that have to be stacked."""
@@ -62,7 +63,7 @@ class Plan:
         return self._first_of("constant", jax.tree.leaves(linear))
 
     def linear(self, stacked: list, inputs: PyTree, constants: list) -> PyTree:
-        """Put the map of one step together, from its stacked residuals and its x."""
+        """Rebuild the linear map of one step from its residuals of the three kinds."""
         arrays = {
             "stack": stacked,
             "input": jax.tree.leaves(inputs),
@@ -81,7 +82,7 @@ class Plan:
 
 
 def kept_shapes(function: Callable, *arguments: PyTree) -> list[Any]:
-    """Return shape and dtype of each result that is no argument, each array once."""
+    """Return shape and dtype of the results that are not arguments, each array once."""
     jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
     results = {atom for atom in jaxpr.outvars if is_variable(atom)}
     return [atom.aval for atom in results - set(jaxpr.invars)]
@@ -116,13 +117,13 @@ def plan_residuals(
 
 
 def _varying(jaxpr: Any, inputs: Sequence[bool]) -> list[bool]:
-    """Return which outputs of a program vary, given which inputs do."""
+    """Return which outputs of a program vary in time, given which inputs do."""
 
     def follow(equation, varying):
         inner = called(equation, PLAIN_CALLS)
         if inner is not None and not equation.effects and any(varying):
             return _varying(inner[0], varying)
-        # Effects may read what others wrote, unseen.
+        # An effect may read values that another effect wrote.
         return [bool(equation.effects) or any(varying)] * len(equation.outvars)
 
     constant = [False] * len(jaxpr.constvars)

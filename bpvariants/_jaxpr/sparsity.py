@@ -1,8 +1,8 @@
 """Sparsity patterns of a step's Jacobians in its parameters and its old carry.
 
-They are read off the linearised step's program, so that they hold for every value. An
-entry of ∂h_t/∂h_{t−1} or ∂h_t/∂θ is nonzero unless no path leads to it, or each path
-passes an element that is known to be zero.
+They come from the linearised step's program, so they hold for all values. An entry of
+∂h_t/∂h_{t−1} or ∂h_t/∂θ is marked as zero only if no path of the program leads to it,
+or if each path passes an element that is known to be zero.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -21,9 +21,9 @@ class Dependence(NamedTuple):
     """Which entries of the Jacobians of one example's step can be nonzero.
 
     Attributes:
-      carry: of J_t = ∂h_t/∂h_{t−1}, sparse bool [n, n].
-      params: of I_t, for each leaf of params sparse bool [n, size].
-      through: variable -> sparse bool [size, n], of each tangent in h_{t−1}.
+      carry: pattern of J_t = ∂h_t/∂h_{t−1}, sparse bool [n, n].
+      params: pattern of I_t = ∂h_t/∂θ, sparse bool [n, size] for each leaf of params.
+      through: variable -> sparse bool [size, n], pattern of its Jacobian in h_{t−1}.
     """
 
     carry: Sparse
@@ -32,10 +32,11 @@ class Dependence(NamedTuple):
 
 
 def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence:
-    """Find both patterns.
+    """Find the patterns of both Jacobians.
 
-    With `direct_only`, paths from the old carry that mix several numbers, as products
-    and sums do, count as none. Time is that of the links, while tracing.
+    With `direct_only`, paths from the old carry are left out if they mix several
+    elements, as matrix products and sums do. The work is done while tracing, and its
+    time grows with the number of linked elements.
     """
     if program.is_opaque:
         return _opaque(program, direct_only)
@@ -54,7 +55,7 @@ def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence
 
 
 def _opaque(program: TangentProgram, direct_only: bool) -> Dependence:
-    """Return that all depends on all, though by no direct path."""
+    """Return full patterns, but an empty one for the carry with `direct_only`."""
     num_carry = sum(variable.aval.size for variable in program.h)
     full = lambda size, yes=True: sparse.csr_array(np.full((num_carry, size), yes))
     sizes = [theta.aval.size for theta in program.thetas]
@@ -69,14 +70,14 @@ def spread(link: Link, size: int, operand_size: int) -> Sparse:
 
 
 def _pattern(found: dict, atom: Any, num_columns: int) -> Sparse:
-    """Return the pattern of an operand, none where nothing leads there."""
+    """Return the pattern of an operand, which is empty if no path leads to it."""
     if is_variable(atom) and atom in found:
         return found[atom]
     return sparse.csr_array((atom.aval.size, num_columns), dtype=bool)
 
 
 def _follow(program: TangentProgram, sources: list[Any], direct_only: bool) -> dict:
-    """Return, for each tangent reached, its pattern in the numbers of the sources."""
+    """Return, for each tangent reached, its pattern in the elements of the sources."""
     sizes = [variable.aval.size for variable in sources]
     total, start, found = sum(sizes), 0, {}
     for variable, size in zip(sources, sizes, strict=True):
@@ -104,7 +105,7 @@ def _follow(program: TangentProgram, sources: list[Any], direct_only: bool) -> d
 
 
 def _all_on_all(operands: list, size: int) -> Sparse:
-    """Return the pattern of numbers that each depend on all of the operands."""
+    """Return the pattern of elements that each depend on all operand elements."""
     rows = [operand.sum(axis=0) > 0 for operand in operands if operand is not None]
     row = np.logical_or.reduce(rows).reshape(1, -1)
     return sparse.csr_array(np.ones((size, 1), bool)) @ sparse.csr_array(row)

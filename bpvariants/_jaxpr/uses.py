@@ -23,12 +23,12 @@ def dependent(equations: list[Any], thetas: list[Any]) -> set[Any]:
 
 
 def rearranged(equation: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return where a primitive that rearranges puts the elements of its operands."""
+    """Rearrange arrays in the same way as the elements of an equation's operands."""
     return moved(equation, operands, [None] * len(operands)) or []
 
 
 def passes_on(equation: Any, depends: set[Any]) -> int | None:
-    """Return which operand alone has parameters, if others are added to it."""
+    """Return which operand of an addition alone depends on params, otherwise None."""
     if equation.primitive.name not in ADDITIONS:
         return None
     found = [

@@ -1,23 +1,25 @@
-"""Updates: what is done with a gradient.
+"""Updates: functions that turn gradients into changes of params, and related tools.
 
-Each of these returns an optax.GradientTransformation:
+These functions return an optax.GradientTransformation:
 
 - Rprop and its family: rprop (the same as irprop_minus), irprop_plus, rprop_minus,
   rprop_plus, half_back, manhattan; probabilistic_rprop for mini-batches; grprop,
   experimental. Their bare rules: scale_by_rprop, scale_by_sign.
 - Discounted past gradients: forgetting; its bare rule: scale_by_forgetting.
-- To end a chain: project_spectral_norm.
+- The last member of a chain: project_spectral_norm.
 
-These do not; each is something else:
+These functions return something else:
 
-- replay: a Replay of functions, a loss over discounted past batches at current params.
-- discounted_least_squares: a DiscountedLeastSquares of functions, the gradient of that
+- replay: a Replay, functions for the loss on discounted past batches at the current
+  params.
+- discounted_least_squares: a DiscountedLeastSquares, functions for the gradient of that
   loss for linear models.
-- recursive_least_squares: a RecursiveLeastSquares (init, update), which solves a linear
-  model for its weights at each example.
-- effective_step: a number, the learning rate of gradient descent to compare
-  forgetting with.
-- rprop_report: a summary of the step sizes and flips in a state of the Rprop family.
+- recursive_least_squares: a RecursiveLeastSquares, functions (init, update) that solve
+  for the weights of a linear model at each example.
+- effective_step: the learning rate of plain gradient descent to compare forgetting
+  with.
+- rprop_report: a summary of the step sizes and sign changes in a state of the Rprop
+  family.
 
 Capitalised names are the types of states and results.
 """

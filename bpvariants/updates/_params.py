@@ -11,17 +11,17 @@ from bpvariants._checks import check_floating, check_real
 from bpvariants._dtypes import widen
 from bpvariants.types import PyTree
 
-PerLeaf: TypeAlias = float | jax.Array | PyTree  # one for all, or a pytree like params
+PerLeaf: TypeAlias = float | jax.Array | PyTree  # one value, or a pytree like params
 
 
 def check_params(params: optax.Params) -> None:
-    """Check that steps can be taken; a mask may have left no params at all."""
+    """Check that params are floating arrays; a mask may have removed all of them."""
     if jax.tree.leaves(params):
         check_floating("params", params)
 
 
 def check_signed(params: optax.Params) -> None:
-    """Check that gradients have signs, which those of complex params have not."""
+    """Check that params are floating and real; complex gradients have no sign."""
     check_params(params)
     check_real(
         "params",
@@ -31,25 +31,25 @@ def check_signed(params: optax.Params) -> None:
 
 
 def wide(params: optax.Params) -> optax.Params:
-    """Return what states are made of: float32 or wider, and never weakly typed.
+    """Cast params for use in a state: to float32 or wider, and never weakly typed.
 
-    A state that is weakly typed is not so any more after its first update, which then
-    compiles again.
+    The first update would turn a weakly typed state into a strongly typed one, so the
+    update would be compiled twice.
     """
     strong = lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf))
     return jax.tree.map(strong, widen(params))
 
 
 def all_of(flags: PyTree) -> jax.Array:
-    """Return whether all flags [] of a tree are true, also if there are none."""
+    """Return whether all flags [] in a tree are true; True if there are none."""
     return jnp.all(jnp.array([True, *jax.tree.leaves(flags)]))
 
 
 def per_leaf(name: str, setting: PerLeaf, params: optax.Params) -> list:
     """Return the setting of each array of params: a number, or an array of its shape.
 
-    What a setting says of a layer holds for all that is in it; what it says of arrays
-    that `optax.masked` took away is left aside.
+    A setting for a layer applies to all arrays in it. Settings for arrays that
+    `optax.masked` removed are ignored.
     """
     paths = jax.tree.leaves_with_path(params)
     entries = dict(jax.tree.leaves_with_path(setting))
@@ -79,8 +79,8 @@ def per_leaf(name: str, setting: PerLeaf, params: optax.Params) -> list:
     for path in entries:
         if path not in used and not masked and paths:
             raise ValueError(
-                f"{name}{jax.tree_util.keystr(path)} is for nothing that params have; "
-                "it must be a number or a pytree like params."
+                f"{name}{jax.tree_util.keystr(path)} has no counterpart in params; "
+                f"{name} must be a number or a pytree like params."
             )
     return chosen
 

@@ -1,1 +1,1 @@
-"""Updates that remember: discounted past gradients, replay and least squares."""
+"""Updates with memory: discounted past gradients, replay and least squares."""

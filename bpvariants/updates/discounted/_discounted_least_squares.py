@@ -1,12 +1,12 @@
-"""The forgetting factor on linear least squares: all past errors in two sums.
+"""Discounted least squares: all past errors of a linear model in two sums.
 
 For E_k(w) = ½ (y_k − x_kᵀ w)², the replayed reading of the forgetting factor (see
-:func:`~bpvariants.updates.replay`) needs no batches kept:
+:func:`~bpvariants.updates.replay`) needs no stored batches:
 
     R_n = λ R_{n−1} + x_n x_nᵀ,  p_n = λ p_{n−1} + x_n y_n,  R_0 = 0, p_0 = 0,
     ∇Φ_n(w) = Σ_k λ^k ∇E_{n−k}(w) = R_n w − p_n,
 
-for the past of all time, without a horizon.
+where all past errors count, without a horizon.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ class LeastSquaresState(NamedTuple):
 
 
 class DiscountedLeastSquares(NamedTuple):
-    """What :func:`discounted_least_squares` returns: three pure functions."""
+    """Result of :func:`discounted_least_squares`: three pure functions."""
 
     init: Callable[[jax.Array], LeastSquaresState]
     push: Callable[[LeastSquaresState, jax.Array, jax.Array], LeastSquaresState]
@@ -36,16 +36,19 @@ class DiscountedLeastSquares(NamedTuple):
 
 
 def discounted_least_squares(decay: float | jax.Array) -> DiscountedLeastSquares:
-    """Gradient of all past squared errors of a linear model, at its current weights.
+    """Compute the gradient of a linear model's discounted past squared errors.
 
         state = rule.init(w)
         state = rule.push(state, x, y)
         gradient = rule.gradient(w, state)  # R w − p
 
-    It equals :func:`replay` of ½ (y − xᵀ w)² with W = ∞. A step −η (R w − p) is stable
-    while η is less than 2 over the largest eigenvalue of R, about (1−λ)⁻¹ times that of
-    the mean of x xᵀ. A number that is not finite stays in the sums for ever. The state
-    is d² + d·k numbers for d inputs and k outputs, time O(d² + d·k) a step.
+    The gradient is taken at the current weights. It equals that of :func:`replay` of
+    ½ (y − xᵀ w)² with W = ∞. A step −η (R w − p) is stable if η is below 2 divided by
+    the largest eigenvalue of R. That eigenvalue is about (1−λ)⁻¹ times the largest one
+    of the mean of x xᵀ.
+
+    A value that is not finite stays in the sums for ever. The state has d² + d·k
+    elements for d inputs and k outputs; a step takes time O(d² + d·k).
 
     Args:
       decay: forgetting factor 0 ≤ λ ≤ 1, where 1 forgets nothing.
@@ -55,7 +58,7 @@ def discounted_least_squares(decay: float | jax.Array) -> DiscountedLeastSquares
       or [*outputs].
 
     Raises:
-      ValueError: if decay is out of its range; in `init`, if w is no real floating
+      ValueError: if decay is out of its range; in `init`, if w is not a real floating
         array with an axis of inputs; in `push`, if shapes disagree.
 
     Example:
@@ -71,7 +74,7 @@ def discounted_least_squares(decay: float | jax.Array) -> DiscountedLeastSquares
     if are_numbers(decay) and not 0 <= decay <= 1:
         raise ValueError(
             f"discounted_least_squares needs 0 <= decay <= 1, got {decay}; the error "
-            "of k steps ago is weighed by its k-th power."
+            "of k steps ago is weighted by decay**k."
         )
 
     def init(w):
@@ -98,10 +101,10 @@ def discounted_least_squares(decay: float | jax.Array) -> DiscountedLeastSquares
 
 
 def check_weights(w: jax.Array) -> None:
-    """Check that w is [d, *outputs]."""
+    """Check that w is a real floating array [d, *outputs]."""
     if not jax.tree_util.all_leaves([w]) or jnp.ndim(w) == 0:
         raise ValueError(
-            "w must be one array [d] or [d, *outputs], d inputs first, got "
+            "w must be one array [d] or [d, *outputs] for d inputs, got "
             f"{jax.tree.map(jnp.shape, w)}; a bias is the weight of an input of 1."
         )
     check_floating("w", w)

@@ -1,29 +1,30 @@
-"""The forgetting factor: past gradients count, the less the older they are.
+"""Forgetting factor: past gradients count too, discounted by their age.
 
 Notation: g_n is the gradient at step n ≥ 1, η the learning rate, 0 ≤ λ < 1 the decay.
 The tutorial "4 Types of Backpropagation" (OpenGenus) prints as its recurrent kind
 
     Δw_n = −η g_n − λ g_{n−1} − λ² g_{n−2} − … − λ^{n−1} g_1,
 
-with η on the first term alone, and leaves open at which weights the old gradients are
-taken: as they were when they were computed ("stored"), again at w_n ("replayed"), or
-all within one sequence. This is the stored reading, a recursion,
+with η on the first term alone. It does not say at which weights the old gradients are
+taken. They may be kept as computed ("stored"), be computed again at w_n ("replayed"),
+or all belong to one sequence. This file has the stored reading, a recursion:
 
     m_n = g_n + λ m_{n−1},  m_0 = 0,
     printed     Δw_n = −(η g_n + λ m_{n−1}),
     scaled      Δw_n = −η m_n,
     normalised  Δw_n = −η (1−λ) m_n,
 
-of which the second, with η on every term, is Polyak's heavy ball, and the third goes
-along the moving average of gradients. On ½ h (w − w*)² they are stable for
+The scaled form, with η on every term, is Polyak's heavy ball. The normalised form
+follows the moving average of gradients. On ½ h (w − w*)² each form is stable for
 0 < h < h_max, where
 
     scaled      h_max = 2(1+λ) / η,
     normalised  h_max = 2(1+λ) / (η(1−λ)),
     printed     h_max = min{ (1−λ) / (λ(1−η)), 2(1+λ) / (η(1+λ) − λ) },   η < 1,
 
-the second of the two only where η(1+λ) > λ. For η = 0.01, λ = 0.9 that is 380, 3800 and
-0.11. The replayed reading is :func:`~bpvariants.updates.replay`, that within a sequence
+The second bound of the printed form applies only if η(1+λ) > λ. For η = 0.01 and
+λ = 0.9, h_max is 380, 3800 and 0.11. The replayed reading is
+:func:`~bpvariants.updates.replay`. The reading within one sequence is
 :func:`~bpvariants.gradients.discounted_weights`.
 """
 
@@ -40,16 +41,16 @@ from bpvariants.updates._params import check_params, wide
 
 Rate: TypeAlias = float | jax.Array | optax.Schedule
 PRINTED_IS_NOT_NORMALISED = (
-    "normalise=True cannot be had with scale_past=False, the printed form, where the "
-    "learning rate is on the first term alone; leave one of the two out."
+    "normalise=True cannot be combined with scale_past=False, the printed form, whose "
+    "learning rate applies to the first term alone; leave one of the two out."
 )
 
 
 class ScaleByForgettingState(NamedTuple):
     """State of :func:`scale_by_forgetting`."""
 
-    trace: optax.Updates  # m_n, like params, in float32 if they are narrower
-    # n, [], for schedules; it hides the method of tuples, as optax's counts do
+    trace: optax.Updates  # m_n, like params, float32 or wider
+    # n, [], for schedules; it hides `tuple.count`, as in the states of optax
     count: jax.typing.ArrayLike  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
@@ -60,35 +61,38 @@ def forgetting(
     scale_past: bool = True,
     normalise: bool = False,
 ) -> optax.GradientTransformation:
-    """Descend along the gradients so far, each forgotten by a factor λ a step.
+    """Descend along present and past gradients, discounted by a factor λ per step.
 
         Δw_n = −η m_n,  m_n = g_n + λ m_{n−1}        (scale_past=True)
         Δw_n = −η a_n,  a_n = (1−λ) g_n + λ a_{n−1}  (normalise=True)
         Δw_n = −(η g_n + λ m_{n−1})                  (scale_past=False)
 
-    The first is `optax.sgd(η, momentum=λ)`. The second is −η (1−λ) m_n, and `optax.ema`
-    without its correction of the first steps. The third is the equation as the tutorial
-    prints it; its steps add up to η + λ/(1−λ) instead of η/(1−λ) times a constant
-    gradient (:func:`effective_step`), whatever η, so it is stable only where the
-    curvature is below about (1−λ)/λ. A gradient that is not finite makes an update that
-    is not either, and is left out of m. The state is p + 1 numbers, time O(p).
+    The first is `optax.sgd(η, momentum=λ)`. The second is −η (1−λ) m_n, as a_n is
+    `optax.ema` with debias=False. The third is the equation as the tutorial prints it.
+    Along a constant gradient, its steps approach η + λ/(1−λ) times the gradient instead
+    of η/(1−λ) (:func:`effective_step`). However small η is, it is stable only if the
+    curvature is below about (1−λ)/λ.
+
+    A gradient element that is not finite makes an update that is not finite, and is
+    left out of m. The state has p + 1 elements; an update takes time O(p).
 
     Args:
       learning_rate: η ≥ 0, or a schedule of it.
       decay: forgetting factor 0 ≤ λ < 1, which remembers about 1/(1−λ) steps; or a
         schedule of it, whose value at step n multiplies m_{n−1}.
       scale_past: whether η multiplies past gradients too.
-      normalise: whether all weights together are η (less at first), whatever λ.
+      normalise: whether the weights of all gradients sum to η for every λ (to less in
+        the first steps).
 
     Returns:
       An optax.GradientTransformation.
 
     Raises:
-      ValueError: if learning_rate or decay is out of its range, if the printed form is
-        to be normalised, or (in `init`) if params are not floating arrays.
+      ValueError: if learning_rate or decay is out of its range, or if normalise=True
+        and scale_past=False; in `init`, if params are not floating arrays.
 
     Warns:
-      UserWarning: if past gradients are not scaled and steps add up to more than 10 η.
+      UserWarning: if scale_past=False and :func:`effective_step` is more than 10 η.
 
     Example:
       >>> import jax.numpy as jnp
@@ -108,7 +112,7 @@ def forgetting(
         raise ValueError(PRINTED_IS_NOT_NORMALISED)
     if not callable(learning_rate):
         _check_learning_rate(learning_rate)
-        # A schedule's values are cast to the leaf's dtype, traced numbers are not.
+        # optax casts a schedule's values to the leaf's dtype, but not traced values.
         schedule = optax.constant_schedule(learning_rate)
     else:
         schedule = learning_rate
@@ -156,14 +160,14 @@ def effective_step(
     scale_past: bool = True,
     normalise: bool = False,
 ) -> float | jax.Array:
-    """Return the weights of all gradients in a step of :func:`forgetting`, added up.
+    """Return the sum of the weights of all gradients in a :func:`forgetting` step.
 
         η / (1−λ)      (scale_past=True)
         η              (normalise=True)
         η + λ / (1−λ)  (scale_past=False)
 
-    It is how far a step goes, in the end, along a gradient that stays the same, and so
-    the learning rate of gradient descent to which to compare.
+    Along a constant gradient, steps approach this multiple of the gradient. So it is
+    the learning rate of plain gradient descent to compare with.
 
     Args:
       learning_rate: η ≥ 0, a number or an array.
@@ -172,7 +176,7 @@ def effective_step(
       normalise: as in :func:`forgetting`.
 
     Raises:
-      ValueError: as :func:`forgetting`, and for schedules.
+      ValueError: as :func:`forgetting`, and if an argument is a schedule.
 
     Example:
       >>> from bpvariants import updates
@@ -185,7 +189,7 @@ def effective_step(
         if callable(rate):
             raise ValueError(
                 f"{name} must be a number or an array, got a schedule; give its value "
-                "at the step in question."
+                "at one step."
             )
     _check_learning_rate(learning_rate)
     _check_decay(decay)
@@ -201,9 +205,9 @@ def scale_by_forgetting(
 ) -> optax.GradientTransformation:
     """Replace g_n by current·g_n + λ m_{n−1}, the bare rule of :func:`forgetting`.
 
-    With current = 1 that is m_n; with current = η, minus the printed form. With
-    `normalise`, g_n enters as (1−λ) g_n, here and in m. `decay`, errors and cost are
-    those of :func:`forgetting`.
+    With current = 1 the result is m_n; with current = η it is the negated printed form.
+    With `normalise`, g_n is multiplied by 1−λ, here and in m. `decay`, errors and cost
+    are those of :func:`forgetting`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -228,11 +232,11 @@ def scale_by_forgetting(
 
         fade = lambda m: jnp.asarray(past, m.dtype) * m
 
-        def remember(g, m):  # what is not finite would stay there for ever
+        def remember(g, m):  # NaN or ∞ would stay in m for ever
             return jnp.where(jnp.isfinite(g), g + fade(m), m)
 
         def combine(g, m, new):
-            if are_numbers(now) and now == 1:  # leaves XLA no m_{n−1} to copy
+            if are_numbers(now) and now == 1:  # XLA need not copy m_{n−1}
                 return jnp.where(jnp.isfinite(g), new, g)
             return jnp.asarray(now, g.dtype) * g + fade(m)
 

@@ -1,7 +1,7 @@
 """Recursive least squares with a forgetting factor: the solution at every step.
 
-For errors ½ (y_k − x_kᵀ w)², forgotten by a factor λ a step, the step goes to where
-their sum is least, rather than along its gradient:
+The errors ½ (y_k − x_kᵀ w)² are discounted by a factor λ per step. Each step goes to
+the minimum of their sum, rather than along its gradient:
 
     K = P x / (λ + xᵀ P x),   w ← w + K (y − xᵀ w),   P ← (P − K xᵀ P) / λ.
 
@@ -9,7 +9,7 @@ With R and p as in :func:`~bpvariants.updates.discounted_least_squares`, this is
 
     w_n = (R_n + λⁿ P_0⁻¹)⁻¹ (p_n + λⁿ P_0⁻¹ w_0),   P_n = (R_n + λⁿ P_0⁻¹)⁻¹,
 
-so that w_0 and P_0, the prior mean and covariance, are forgotten as the data are.
+so the prior mean w_0 and the prior covariance P_0 are forgotten like the data.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class RecursiveLeastSquaresState(NamedTuple):
 
 
 class RecursiveLeastSquares(NamedTuple):
-    """What :func:`recursive_least_squares` returns: two pure functions."""
+    """Result of :func:`recursive_least_squares`: two pure functions."""
 
     init: Callable[[jax.Array], RecursiveLeastSquaresState]
     update: Callable[..., tuple[jax.Array, RecursiveLeastSquaresState]]
@@ -48,23 +48,25 @@ def recursive_least_squares(
         state = rule.init(w)
         w, state = rule.update(w, state, x, y)
 
-    Exact, and without a learning rate. It remembers about 1/(1−λ) steps, and needs
-    inputs that vary within those: in directions that they leave out, P grows as λ⁻ⁿ,
-    what comes next is overfitted (windup), and in the end P overflows to NaN, for ever,
-    as it does after an example that is not finite. λ from 0.97 to 0.995 is in common
-    use. The state is d² numbers for d inputs, time O(d² + d·k) a step for k outputs.
+    The solution is exact and needs no learning rate. It remembers about 1/(1−λ) steps,
+    and the inputs must vary within them. In directions that the inputs leave out, P
+    grows as λ⁻ⁿ and the next examples are overfitted (windup). In the end P overflows
+    to NaN and stays NaN. An example that is not finite has the same effect. Values of λ
+    from 0.97 to 0.995 are common.
+
+    The state has d² elements for d inputs; a step takes time O(d² + d·k) for k outputs.
 
     Args:
       decay: forgetting factor 0 < λ ≤ 1, where 1 forgets nothing.
-      prior: P_0 = prior·I, the variance of the weights about those given to `init`, in
-        units of that of the noise; the larger, the faster are they forgotten.
+      prior: P_0 = prior·I, the variance of the weights around those given to `init`, in
+        units of the variance of the noise. A larger prior is forgotten faster.
 
     Returns:
       A :class:`RecursiveLeastSquares`: `w` is [d] or [d, *outputs], `x` [d] and `y` []
       or [*outputs].
 
     Raises:
-      ValueError: if decay or prior is out of its range; in `init`, if w is no real
+      ValueError: if decay or prior is out of its range; in `init`, if w is not a real
         floating array with an axis of inputs; in `update`, if shapes disagree.
 
     Example:
@@ -82,7 +84,7 @@ def recursive_least_squares(
     if are_numbers(decay) and not 0 < decay <= 1:
         raise ValueError(
             f"recursive_least_squares needs 0 < decay <= 1, got {decay}; with 0 "
-            "only the last example would count, which many weights fit."
+            "only the last example would count, and many weights fit one example."
         )
     if are_numbers(prior) and not prior > 0:
         raise ValueError(
@@ -104,7 +106,7 @@ def recursive_least_squares(
         norm = fade + x @ reach
         error = y - x @ cast_like(w, covariance)
         step = jnp.tensordot(reach / norm, error, axes=0)
-        # As a a^T this stays symmetric to the last bit, which K (x^T P) does not.
+        # Written as a a^T this stays exactly symmetric; K (x^T P) would not.
         covariance = (covariance - jnp.outer(reach, reach) / norm) / fade
         new = cast_like(cast_like(w, step) + step, w)
         return new, RecursiveLeastSquaresState(covariance)

@@ -1,13 +1,14 @@
-"""The forgetting factor, replayed: all past errors again, at the current weights.
+"""Replay: discounted errors on past batches, computed again at the current weights.
 
-With E_k(w) the error on batch k, η the learning rate and 0 ≤ λ < 1, the step n descends
+Let E_k(w) be the error on batch k, η the learning rate and 0 ≤ λ < 1. Step n descends
 
     scaled   Φ_n(w) = Σ_{k≥0} λ^k E_{n−k}(w),
     printed  Φ_n(w) = η E_n(w) + Σ_{k≥1} λ^k E_{n−k}(w),
 
-at w = w_n. So −∇Φ_n is the tutorial's equation (see :func:`~bpvariants.updates
-.forgetting`) read to the letter, where every gradient is one in w(n). Terms older than
-a horizon of W batches are left out; if no gradient is larger than G, they come to
+at w = w_n. In the printed form, −∇Φ_n is the tutorial's equation (see
+:func:`~bpvariants.updates.forgetting`) taken literally: every gradient is taken at
+w(n). Terms older than a horizon of W batches are left out. If no gradient is larger
+than G, their sum is bounded by
 
     ‖Σ_{k≥W} λ^k g_{n−k}‖ ≤ G λ^W / (1−λ),
 
@@ -28,15 +29,15 @@ from bpvariants.types import PyTree
 
 
 class ReplayState(NamedTuple):
-    """The last W batches, as :func:`replay` keeps them."""
+    """State of :func:`replay`: the last W batches."""
 
     slots: PyTree  # like a batch, leaves [W, ...]; overwritten in turn
-    newest: jax.Array  # [], which of them was written last
-    filled: jax.Array  # [], how many have been written, at most W
+    newest: jax.Array  # [], index of the slot that was written last
+    filled: jax.Array  # [], number of slots that have been written, at most W
 
 
 class Replay(NamedTuple):
-    """What :func:`replay` returns: three pure functions, and the horizon W."""
+    """Result of :func:`replay`: three pure functions, and the horizon W."""
 
     init: Callable[[PyTree], ReplayState]
     push: Callable[[ReplayState, PyTree], ReplayState]
@@ -51,39 +52,41 @@ def replay(
     tol: float = 1e-3,
     horizon: int | None = None,
 ) -> Replay:
-    """Keep the last batches, and take all their losses at the current params.
+    """Keep the last W batches, and compute all their losses at the current params.
 
-        state = rule.init(batch)  # no batch yet: this one gives shapes and dtypes
+        state = rule.init(batch)  # keeps no batch; the batch gives shapes and dtypes
         state = rule.push(state, batch)
         value = rule.discounted_loss(params, state, learning_rate=None)
 
-    `value` [] is Φ_n(params), to be differentiated in params and given to any
-    optimizer: `optax.sgd(η)` makes the scaled form of it. With a `learning_rate`, it is
-    the printed form, for `optax.sgd(1.0)`. Slots that are still empty do not count and
-    no loss is taken of them; but before the first push that of init's batch is, at
-    which it must so have a finite gradient. A batch that is not finite makes values
-    that are not either, until it is forgotten after W steps.
+    `value` [] is Φ_n(params). Differentiate it in params, and give the gradient to any
+    optimizer: `optax.sgd(η)` makes the scaled form. With a `learning_rate`, `value` is
+    the printed form, for `optax.sgd(1.0)`.
 
-    Exact but for what lies beyond the horizon, and with it for λ = 0 (W = 1), which is
-    gradient descent. Memory is W batches, and while a gradient is taken W times what
-    the loss needs, as all batches are looked at together; time is W forward and
-    backward passes a step. Linear least squares need neither:
-    :func:`discounted_least_squares`.
+    Empty slots have weight 0; the newest batch is computed in their place. Before the
+    first push, this is the batch given to `init`, so the loss must have a finite
+    gradient there. A batch that is not finite makes values that are not finite, until
+    it is forgotten after W steps.
+
+    The result is exact except for the terms beyond the horizon. For λ = 0 (W = 1) there
+    are none, and it is gradient descent. The state has W batches. All batches are
+    computed together, so a gradient takes W times the memory of one. Time is W forward
+    and backward passes a step. For linear least squares,
+    :func:`discounted_least_squares` needs neither that memory nor that time.
 
     Args:
-      loss: (params, *batch) -> [], the error E on a batch, which is a tuple.
+      loss: (params, *batch) -> [], the error E on a batch; a batch is a tuple.
       decay: forgetting factor 0 ≤ λ < 1.
-      tol: how large all that lies beyond the horizon may be, in units of the largest
+      tol: bound on the sum of the terms beyond the horizon, in units of the largest
         gradient; 1e-3 needs W = 11, 88, 1146 for λ = 0.5, 0.9, 0.99.
-      horizon: W, in place of the one that tol asks for; needed if decay is traced.
+      horizon: W, instead of the one that follows from tol; needed if decay is an array.
 
     Returns:
       A :class:`Replay`.
 
     Raises:
-      ValueError: if decay, tol or horizon is out of its range, or decay is traced and
-        no horizon given; in `init` and `push`, if batch is no tuple or not like the
-        first one; in `discounted_loss`, if loss gives more than one number.
+      ValueError: if decay, tol or horizon is out of its range, or if decay is an array
+        and horizon is not given; in `init` and `push`, if batch is not a tuple, or not
+        like the first one; in `discounted_loss`, if the loss is not a scalar.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -122,14 +125,14 @@ def replay(
     def discounted_loss(params, state, *, learning_rate=None):
         ages = (state.newest - jnp.arange(length, dtype=jnp.int32)) % length
         full = ages < state.filled
-        # An empty slot's loss might be NaN, which times 0 is NaN in the derivative.
+        # An empty slot's loss might be NaN, and 0 · NaN is NaN in the derivative.
         given = lambda leaf: jnp.where(
             full.reshape(length, *[1] * (leaf.ndim - 1)), leaf, leaf[state.newest][None]
         )
         batches = jax.tree.map(given, state.slots)
         losses = jax.vmap(lambda batch: _scalar(loss(params, *batch)))(batches)
         factors = jnp.full(length, jnp.asarray(decay, losses.dtype)).at[0].set(1)
-        weights = jnp.cumprod(factors)[ages]  # unlike powers, with a slope at λ = 0
+        weights = jnp.cumprod(factors)[ages]  # unlike powers, differentiable at λ = 0
         if learning_rate is not None:
             rate = jnp.asarray(learning_rate, losses.dtype)
             weights = jnp.where(ages == 0, rate, weights)
@@ -139,28 +142,28 @@ def replay(
 
 
 def _horizon(decay: Any, tol: float, horizon: int | None) -> int:
-    """Return W."""
+    """Return the horizon W."""
     if are_numbers(decay) and not 0 <= decay < 1:
         raise ValueError(
             f"replay needs 0 <= decay < 1, got {decay}; the loss of k batches ago is "
-            "weighed by its k-th power, and 0.9 remembers about ten."
+            "weighted by decay**k, and 0.9 remembers about ten batches."
         )
     if horizon is not None:
         if horizon < 1:
             raise ValueError(
-                f"horizon must be at least 1, got {horizon}; it is how many batches "
-                "are kept, the newest included."
+                f"horizon must be at least 1, got {horizon}; it is the number of "
+                "batches that are kept, including the newest."
             )
         return horizon
     if not are_numbers(decay):
         raise ValueError(
-            "decay is an array, from which the number of batches to keep cannot be "
-            "told; pass it as horizon."
+            "decay is an array, so the number of batches to keep cannot be computed "
+            "from it; pass it as horizon."
         )
     if not 0 < tol < 1:
         raise ValueError(
-            f"tol must be within 0 < tol < 1, got {tol}; it is what may be forgotten "
-            "altogether, in units of the largest gradient."
+            f"tol must be within 0 < tol < 1, got {tol}; it bounds the sum of the "
+            "terms left out, in units of the largest gradient."
         )
     if decay == 0:
         return 1
@@ -171,14 +174,14 @@ def _check_tuple(batch):
     if not isinstance(batch, tuple):
         raise ValueError(
             "batch must be a tuple, the arguments of loss after params, got "
-            f"{type(batch).__name__}; give (batch,) if it is a single one."
+            f"{type(batch).__name__}; give (batch,) if there is only one."
         )
 
 
 def _scalar(loss):
     if jnp.shape(loss) != ():
         raise ValueError(
-            f"loss must give one number for a batch, got shape {jnp.shape(loss)}; take "
-            "the mean or the sum over its examples."
+            f"loss must return one number for a batch, got shape {jnp.shape(loss)}; "
+            "take the mean or the sum over its examples."
         )
     return widen(loss)

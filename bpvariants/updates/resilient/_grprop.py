@@ -1,13 +1,13 @@
-"""GRprop, globally convergent Rprop, as the R package neuralnet has it: experimental.
+"""GRprop, globally convergent Rprop, as in the R package neuralnet: experimental.
 
-Notation as in `_rprop.py`. Step sizes adapt as those of Rprop⁻. Then, among all
-parameters whose gradient is not 0, the q with the least |g_q| ("sag") or the least Δ_q
-("slr") has its step size replaced, so that the step as a whole descends:
+Notation as in `_rprop.py`. Step sizes adapt as in Rprop⁻. Then one parameter q is
+chosen among all with g_q ≠ 0: the one with the least |g_q| ("sag") or the least Δ_q
+("slr"). Its step size is replaced, so that the step as a whole descends:
 
     Δ_q ← clip(−(Σ_{i≠q} Δ_i g_i + δ) / g_q, Δ_min, Δ_max),    θ ← θ − Δ sign(g).
 
-The sum is of signed g_i, and a quotient of the wrong sign is clipped: so is the public
-program. The paper was not at hand, and another public program has the opposite sign.
+As in the public program, the sum uses signed g_i, and a quotient of the wrong sign is
+clipped. The paper was not available, and another public program has the opposite sign.
 """
 
 from functools import partial
@@ -27,7 +27,7 @@ from bpvariants.updates.resilient._rprop_plain import adapted
 class GRpropState(NamedTuple):
     """State of :func:`grprop`; both trees are like params."""
 
-    step_sizes: optax.Updates  # Δ_t, in float32 if params are narrower
+    step_sizes: optax.Updates  # Δ_t, float32 or wider
     signs: optax.Updates  # sign(g_t), int8
 
 
@@ -43,11 +43,11 @@ def grprop(
 ) -> optax.GradientTransformationExtraArgs:
     """GRprop as in R's neuralnet, EXPERIMENTAL: for FULL-BATCH gradients only.
 
-    One parameter of all, found anew at each step, has its step size set by the others,
-    which takes a reduction over all arrays of params. The defaults are those of the
-    program, whose steps never grow beyond the first. The state is 5 bytes a parameter
-    in float32, time O(p). NaN anywhere makes an update of NaN everywhere, and leaves
-    the state as it was.
+    At each step, one parameter of all is chosen, and its step size is computed from the
+    others. This takes a reduction over all arrays of params. The defaults are those of
+    the R package; with them, step sizes never grow beyond the first. The state takes 5
+    bytes a parameter in float32; an update takes time O(p). A single NaN in the
+    gradients makes the whole update NaN, and leaves the state as it was.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only.
@@ -55,16 +55,16 @@ def grprop(
       eta_plus: factor η⁺ > 1 where it kept its sign.
       min_step_size: least step size Δ_min.
       max_step_size: greatest step size Δ_max.
-      choose: which parameter: that of the smallest absolute gradient ("sag"), or that
-        of the smallest learning rate ("slr").
-      delta: δ > 0.
+      choose: the parameter that is chosen: the one with the smallest absolute gradient
+        ("sag"), or with the smallest step size ("slr").
+      delta: δ > 0, which is added to Σ Δ_i g_i of the other parameters.
 
     Returns:
       An optax.GradientTransformation.
 
     Raises:
-      ValueError: if a number is out of its range, or (in `init`) if params are not real
-        floating arrays.
+      ValueError: if choose is unknown, or a setting other than delta is out of its
+        range; in `init`, if params are not real floating arrays.
 
     Example:
       >>> import jax.numpy as jnp
@@ -78,7 +78,7 @@ def grprop(
     References:
       Anastasiadis, Magoulas & Vrahatis, "New globally convergent training scheme based
       on the resilient propagation algorithm", Neurocomputing 64, 2005. Fritsch &
-      Guenther, neuralnet, an R package (the program that is followed).
+      Guenther, neuralnet, an R package (the program followed here).
     """
     if choose not in ("sag", "slr"):
         raise ValueError(f"choose must be 'sag' or 'slr', got {choose!r}.")

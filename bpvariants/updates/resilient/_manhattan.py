@@ -6,9 +6,9 @@ The tutorial "4 Types of Backpropagation" (OpenGenus) prints for its resilient k
 
     Δw(t) = −sign(g(t)) · Δw(t−1),
 
-which is read here as a rule for the length of a step, kept as η. Taken at its word it
-does not descend: with g > 0 throughout, the step is −d, +d, −d, … And as a rule for
-|Δw(t)| it stops for ever at the first gradient of 0.
+which is read here as a rule for the length of a step, which stays η. Taken literally,
+the equation does not descend: if g > 0 throughout, the steps are −d, +d, −d, … If it
+were a rule for |Δw(t)|, steps would stop for ever at the first gradient of 0.
 """
 
 import jax
@@ -22,13 +22,13 @@ from bpvariants.updates._params import check_signed
 def manhattan(
     learning_rate: float | jax.Array | optax.Schedule,
 ) -> optax.GradientTransformation:
-    """Steps of one length η, against the sign of each gradient.
+    """Take steps of one length η, against the sign of each gradient.
 
         θ_{t+1} = θ_t − η sign(g_t).
 
-    It is Rprop⁻ with η⁻ = η⁺ = 1, also known as signSGD, and comes within η of a
-    minimum at best. A gradient of NaN makes an update of NaN, which no state keeps. The
-    state is the number of steps, time O(p).
+    It is Rprop⁻ with η⁻ = η⁺ = 1, also known as signSGD. At best, it comes within η of
+    a minimum. A NaN gradient makes a NaN update, but does not enter the state. The
+    state is the number of steps; an update takes time O(p).
 
     Args:
       learning_rate: length η of the steps, in units of params, or a schedule of it.
@@ -37,7 +37,7 @@ def manhattan(
       An optax.GradientTransformation.
 
     Raises:
-      ValueError: if learning_rate is negative, or (in `init`) if params are not real
+      ValueError: if learning_rate is negative; in `init`, if params are not real
         floating arrays.
 
     Example:
@@ -59,7 +59,7 @@ def manhattan(
                 f"manhattan needs learning_rate >= 0, got {learning_rate}; pass the "
                 "length of the steps, which are taken against the gradient."
             )
-        # A schedule's values are cast to the leaf's dtype, traced numbers are not.
+        # optax casts a schedule's values to the leaf's dtype, but not traced values.
         learning_rate = optax.constant_schedule(learning_rate)
     return optax.chain(scale_by_sign(), optax.scale_by_learning_rate(learning_rate))
 

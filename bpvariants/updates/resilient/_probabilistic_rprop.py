@@ -1,7 +1,7 @@
-"""Probabilistic Rprop: for gradients of mini-batches, whose signs are a guess.
+"""Probabilistic Rprop, for mini-batch gradients, whose signs are uncertain.
 
 Notation, for each parameter: m_t and v_t are moving averages of g and g², corrected for
-their start at 0, Φ the normal distribution function. Then
+their start at 0. Φ is the normal distribution function. Then
 
     s_t² = v_t − m_t²,   p_t = Φ(m_t / s_t)                            P(g > 0)
     ρ_t = p_t (1 − p_{t−1}) + p_{t−1} (1 − p_t),   p_0 = ½             P(a flip)
@@ -35,9 +35,9 @@ class ProbabilisticRpropState(NamedTuple):
     """State of :func:`probabilistic_rprop`; trees are like params, float32 or wider."""
 
     step_sizes: optax.Updates  # Δ_t
-    mean: optax.Updates  # of g, not yet corrected
-    square: optax.Updates  # of g², not yet corrected
-    # t, []; it hides the method of tuples, as optax's counts do
+    mean: optax.Updates  # moving average of g, without the correction
+    square: optax.Updates  # moving average of g², without the correction
+    # t, []; it hides `tuple.count`, as in the states of optax
     count: jax.typing.ArrayLike  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
@@ -52,19 +52,19 @@ def probabilistic_rprop(
     adapt: Literal["exponential", "linear", "step"] = "exponential",
     move: Literal["sign", "expected"] = "sign",
 ) -> optax.GradientTransformationExtraArgs:
-    """Rprop for MINI-BATCHES: step sizes follow the probability of a change of sign.
+    """Rprop for MINI-BATCHES: step sizes follow the probability of a sign change.
 
-        ρ = p (1 − p′) + p′ (1 − p),    p = Φ(m / s) = P(g > 0),  p′ that of before
+        ρ = p (1 − p′) + p′ (1 − p),    p = Φ(m / s) = P(g > 0),  p′ the previous p
         Δ ← clip(Δ exp(−2 ln(η⁺) (ρ − ½)), Δ_min, Δ_max),    θ ← θ − sign(m) Δ.
 
-    With the defaults, which are the report's, a step hardly ever shrinks, as ρ > ½
-    needs p and p′ on two sides of ½. The move "expected" is small where the sign is in
-    doubt, and trained best of those on mini-batches in
-    `python -m experiments rprop_minibatch`.
+    The defaults are those of the report. With them a step size hardly ever shrinks,
+    because ρ > ½ only if p and p′ are on different sides of ½. The move "expected" is
+    small where the sign is uncertain. Of the methods on mini-batches in
+    `python -m experiments rprop_minibatch`, it trained best.
 
-    If a square of any gradient is not finite, the update is NaN, all of it, and the
-    state stays as it was. The state is 3·p numbers, 12 bytes a parameter in
-    float32, time O(p).
+    If the square of any gradient element is not finite, the whole update is NaN and the
+    state stays as it was. The state has 3·p elements, 12 bytes a parameter in float32;
+    an update takes time O(p).
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree
@@ -74,15 +74,16 @@ def probabilistic_rprop(
       min_step_size: least step size Δ_min; a number, or a pytree.
       max_step_size: greatest step size Δ_max; a number, or a pytree.
       ema_decay: decay 0 ≤ μ < 1 of the averages, over about 1/(1−μ) batches.
-      adapt: which factor; those named above.
-      move: whether all of Δ is gone, or only as much as the sign is certain.
+      adapt: the factor; "exponential" is the one above, "linear" is ρ η⁻ + (1 − ρ) η⁺,
+        and "step" is η⁻ if ρ > ½ and η⁺ if ρ < ½.
+      move: "sign" moves by sign(m) Δ, "expected" by (2 p − 1) Δ.
 
     Returns:
       An optax.GradientTransformation.
 
     Raises:
-      ValueError: if a setting is out of its range, or (in `init`) if params are not
-        real floating arrays, or a pytree of settings does not fit them.
+      ValueError: if a setting is out of its range; in `init`, if params are not real
+        floating arrays, or a pytree of settings does not fit them.
 
     Example:
       >>> import jax.numpy as jnp
@@ -137,7 +138,7 @@ def probabilistic_rprop(
         moves, *trees = map(
             structure.unflatten, zip(*results, strict=True) if results else [()] * 4
         )
-        # All or nothing, as there is one count, by which averages are corrected.
+        # All arrays or none, because one count corrects the averages of all.
         good = all_of(jax.tree.map(lambda v: jnp.all(jnp.isfinite(v)), trees[2]))
         moves = jax.tree.map(lambda move: jnp.where(good, move, jnp.nan), moves)
         new = ProbabilisticRpropState(trees[0], trees[1], trees[2], count)
@@ -183,7 +184,7 @@ _FACTORS = {
 
 
 def _probability(mean, square, decay, count):
-    """Return Φ(m / s), which is 0, ½ or 1 by the sign of m where s is 0."""
+    """Return Φ(m / s); where s is 0, return 0, ½ or 1 by the sign of m."""
     weight = 1 - decay ** count.astype(decay.dtype)
     weight = jnp.where(count == 0, 1, weight)
     mean, square = mean / weight, square / weight

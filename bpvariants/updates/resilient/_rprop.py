@@ -9,24 +9,28 @@ the next gradient is compared with, E_t the loss. With sign(0) = 0 and s_0 = 0,
     θ_{t+1} = θ_t − D_t sign(g_t),
 
 where Δ_0 is clipped to [Δ_min, Δ_max]. D_t = Δ_t and s_t = sign(g_t), except where
-a_t < 0. Such a change of sign tells that a minimum was jumped over; what follows makes
-the variants:
+a_t < 0. Such a sign change means that a step went past a minimum. The variants differ
+in D_t and s_t at a sign change:
 
     variant     D_t                                s_t
     Rprop⁺      Δ_{t−1}                            0          takes the last step back
-    Rprop⁻      Δ_t                                sign(g_t)  turns round
+    Rprop⁻      Δ_t                                sign(g_t)  turns back
     iRprop⁺     Δ_{t−1} if E_t > E_{t−1}, else 0   0          takes it back if E grew
-    iRprop⁻     0                                  0          rests
-    half_back   Δ_t                                0          turns round, then pauses
+    iRprop⁻     0                                  0          skips one step
+    half_back   Δ_t                                0          turns back, then keeps Δ
     Manhattan   Δ_t = Δ_0 always                   sign(g_t)  is Rprop⁻ with η^± = 1
 
-The last step was −Δ_{t−1} s_{t−1} there, for a step is skipped or taken back only where
-s becomes 0, and a_t = 0 follows. So none needs a memory of it.
+No variant needs to store the last step: at a sign change, it was −Δ_{t−1} s_{t−1}. This
+holds because s becomes 0 where a step is skipped or taken back, so that a = 0 at the
+next step.
 
-half_back is what several programs ship under the name of iRprop⁻. Not here, until
-their papers can be read: JRprop and GJRprop, of which the two public programs disagree;
-SARPROP, whose only public program doubts its own sign and lets weights grow where it
-says they decay; and ARCprop, of which no program was found.
+Several programs ship half_back under the name of iRprop⁻. Some relatives are left out
+until their papers can be read:
+
+- JRprop and GJRprop, because the two public programs disagree;
+- SARPROP, because its only public program doubts its own sign, and lets weights grow
+  where it says that they decay;
+- ARCprop, because no program was found.
 """
 
 from functools import partial
@@ -59,13 +63,14 @@ VARIANTS += ("half_back", "manhattan")
 class ScaleByRpropState(NamedTuple):
     """State of :func:`scale_by_rprop`; both trees are like params.
 
-    In the packed layouts |step_sizes| is Δ_t, but for its last bit, and has s_t in it.
+    In the packed layouts, `step_sizes` holds s_t too: in its sign and in the last bit
+    of its mantissa. The other bits are Δ_t.
     """
 
     step_sizes: optax.Updates  # Δ_t, in bfloat16 if that is the layout
-    signs: Any  # s_t, 2 where g changed its sign; None if packed
-    last_value: Any  # E_t, [], of iRprop⁺; else None
-    tells_flips: jax.Array  # [], bool, whether a flip can be seen in it
+    signs: Any  # s_t, or ±2 where g changed its sign; None if packed
+    last_value: Any  # E_t, [], for iRprop⁺; else None
+    tells_flips: jax.Array  # [], bool, whether the state records sign changes
 
 
 def scale_by_rprop(
@@ -90,13 +95,14 @@ def scale_by_rprop(
       eta_plus: factor η⁺ > 1 where it kept its sign.
       min_step_size: least step size Δ_min; a number, or a pytree.
       max_step_size: greatest step size Δ_max; a number, or a pytree.
-      weight_decay: λ of λ θ, which is added to the gradient before it is looked at.
-      variant: "rprop_plus", "rprop_minus", "irprop_plus", whose `update` takes a
-        `value` as :func:`irprop_plus` says, "irprop_minus", "half_back" or "manhattan".
-      state: how Δ and s are kept, as :func:`irprop_minus` says.
+      weight_decay: λ ≥ 0; λ θ is added to the gradient before its sign is taken.
+      variant: "rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus", "half_back"
+        or "manhattan". The `update` of "irprop_plus" needs `value=`, like that of
+        :func:`irprop_plus`.
+      state: how Δ and s are stored; :func:`irprop_minus` lists the names.
 
     Returns:
-      An optax.GradientTransformation, whose updates are yet to be negated.
+      An optax.GradientTransformation, whose updates are not yet negated.
 
     Example:
       >>> import jax.numpy as jnp
@@ -117,7 +123,7 @@ def scale_by_rprop(
         eta_minus = eta_plus = 1.0
 
     def numbers(leaves, params):
-        """Return the settings of each array, as its step sizes can be."""
+        """Yield the settings of each array; its bounds are rounded like step sizes."""
         least = per_leaf("min_step_size", min_step_size, params)
         greatest = per_leaf("max_step_size", max_step_size, params)
         for leaf, *ends in zip(leaves, least, greatest, strict=True):
@@ -157,7 +163,7 @@ def scale_by_rprop(
 
 
 def _start(leaf, rate, settings, layout):
-    """Return what is kept of an array before its first gradient, with Δ_0 clipped."""
+    """Return the state of an array before its first gradient, with Δ_0 clipped."""
     array_rule = array_rule_of(layout)
     like = jnp.asarray(leaf, computing(leaf.dtype, layout))
     first = array_rule.rounded(_cast(rate, like.dtype), layout)
@@ -166,19 +172,19 @@ def _start(leaf, rate, settings, layout):
 
 
 def kept_leaves(state: ScaleByRpropState) -> list[Kept]:
-    """Return what is kept of each array of params."""
+    """Return the state of each array of params."""
     steps = jax.tree.leaves(state.step_sizes)
     marks = [None] * len(steps) if state.signs is None else jax.tree.leaves(state.signs)
     return list(zip(steps, marks, strict=True))
 
 
 def array_rule_of(layout: RpropLayout) -> Any:
-    """Return the module that knows a layout."""
+    """Return the module that implements a layout."""
     return _rprop_packed if layout.state in PACKED else _rprop_plain
 
 
 def _cast(number, dtype):
-    """Cast a setting, as a traced float32 would promote bfloat16."""
+    """Cast a setting; a traced float32 would otherwise promote bfloat16."""
     return jnp.asarray(number, dtype)
 
 
@@ -191,19 +197,19 @@ def _as_state(structure, kept, last_value, layout):
 
 
 def _check_state(state, layout, needs_value):
-    """Check that a state is of this optimizer, as far as its arrays tell."""
+    """Check that a state fits this optimizer, as far as its arrays show."""
     own = layout_of(state) in (layout.state, None)
     if not own or (state.last_value is None) == needs_value:
-        got = "" if state.last_value is None else " with a last value"
+        got = "" if state.last_value is None else " and a last value"
         raise ValueError(
             f"state must be of this optimizer, {layout.variant} with state="
-            f"{layout.state!r}; got one as of state={layout_of(state)!r}{got}. Use the "
+            f"{layout.state!r}; got one with state={layout_of(state)!r}{got}. Use the "
             "optimizer that made it, or call optimizer.init(params)."
         )
 
 
 def layout_of(state: ScaleByRpropState) -> str | None:
-    """Return how a state is kept; None if it has no arrays."""
+    """Return the layout of a state; None if it has no arrays."""
     steps, marks = map(jax.tree.leaves, (state.step_sizes, state.signs))
     if not steps:
         return None
@@ -226,7 +232,7 @@ def _decayed(updates, params, weight_decay):
 
 
 def compare(value, last):
-    """Return whether the loss grew, and what the next one is compared with."""
+    """Return whether the loss grew, and the loss to compare the next one with."""
     if value is None:
         raise ValueError(
             "irprop_plus needs value, the loss at params where the gradient was taken: "
@@ -235,8 +241,8 @@ def compare(value, last):
     if jnp.shape(value) != ():
         raise ValueError(
             "irprop_plus needs a value of shape (), the loss of the full batch, got "
-            f"shape {jnp.shape(value)}; take the mean that was differentiated."
+            f"shape {jnp.shape(value)}; give the mean loss that was differentiated."
         )
     value = jnp.asarray(value, last.dtype)
-    # NaN is worse than any, but must not make all that follows worse.
+    # NaN counts as worse than any loss, but later losses are not compared with it.
     return ~(value <= last), jnp.where(jnp.isnan(value), last, value)

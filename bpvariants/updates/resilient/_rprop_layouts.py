@@ -1,8 +1,8 @@
 """Layouts of Rprop's state: Δ and s of each parameter in 8, 5, 4 or 2 bytes.
 
-Two files advance one array of parameters by one step: `_rprop_plain.py`, where Δ and s
-have arrays of their own, reads as the equations of `_rprop.py` do, and
-`_rprop_packed.py`, where both share one, does the same to the bits of floats.
+Two files advance one array of parameters by one step. `_rprop_plain.py` has Δ and s in
+separate arrays, and follows the equations of `_rprop.py`. `_rprop_packed.py` has both
+in one array, and does the same on the bits of floats.
 """
 
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ KEEPS_SIGN = ("rprop_minus", "manhattan")  # at a flip; the others set s to 0 th
 
 @dataclass(frozen=True)
 class RpropLayout:
-    """How an optimizer keeps its state, and which it is.
+    """The layout of an optimizer's state, and the optimizer's variant.
 
     Attributes:
-      state: "float32", "int8_sign", "packed" or "bfloat16".
+      state: layout, "float32", "int8_sign", "packed" or "bfloat16".
       variant: the member of the Rprop family.
     """
 
@@ -39,7 +39,7 @@ class RpropLayout:
 
 
 class Numbers(NamedTuple):
-    """Settings of one array, cast to its dtype; bounds are rounded as steps are."""
+    """Settings of one array, cast to its dtype; bounds are rounded like step sizes."""
 
     eta_minus: jax.Array
     eta_plus: jax.Array
@@ -48,20 +48,20 @@ class Numbers(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a state tells of the last step."""
+    """Step sizes and sign changes of the last step, as read from a state."""
 
     step_sizes: jax.Array  # Δ_t
-    flipped: jax.Array | None  # where g_t changed its sign; None if it does not tell
+    flipped: jax.Array | None  # where g_t changed its sign; None if not recorded
 
 
 def computing(dtype: Any, layout: RpropLayout) -> Any:
-    """Return the dtype that step sizes of such params have outside of the state."""
+    """Return the dtype in which step sizes are computed, for the dtype of params."""
     narrow = layout.state == "bfloat16" or dtype in NARROW
     return jnp.dtype(jnp.float32) if narrow else jnp.dtype(dtype)
 
 
 def at_flip(variant: str, old: Any, new: Any, worse: Any) -> Any:
-    """Return D_t where the gradient changed its sign: (Δ_{t−1}, Δ_t, E_t > E_{t−1})."""
+    """Return D_t where g changed its sign, from Δ_{t−1}, Δ_t and E_t > E_{t−1}."""
     match variant:
         case "rprop_plus":
             return old

@@ -4,9 +4,10 @@
                                                  is set; flag 1: s is 0, and g changed
                                                  its sign there if the sign bit is set
 
-(Rprop⁻ keeps s where g changes its sign, so that its state does not tell it.) Step
-sizes are so a bit short, and are taken as they are kept, for they are taken back by
-what was kept. All is done to bits as integers, which takes half as many operations.
+Rprop⁻ keeps s where g changes its sign, so its state does not record sign changes. The
+flag takes one bit of the mantissa. Moves use the step sizes as stored, because a step
+is taken back by the stored size. All operations are on bits as integers, which takes
+half as many operations.
 """
 
 from typing import Any
@@ -24,14 +25,14 @@ from bpvariants.updates.resilient._rprop_layouts import (
 
 
 def start(step_size: jax.Array, layout: RpropLayout) -> Kept:
-    """Return what is kept before the first gradient: s = 0, and Δ_0, rounded before."""
+    """Return the state before the first gradient: s = 0, and the rounded Δ_0 given."""
     bits = _bits(step_size)
     return _floats(bits | _flag(layout, bits), layout), None
 
 
 def rounded(step_size: jax.Array, layout: RpropLayout) -> jax.Array:
-    """Return what can be kept of a step size: the nearest, of two the even one."""
-    lost = 17 if layout.state == "bfloat16" else 1  # bits of a mantissa
+    """Round a step size to the nearest that can be stored, and ties to even."""
+    lost = 17 if layout.state == "bfloat16" else 1  # bits of the mantissa
     bits = _bits(step_size)
     number = bits.dtype.type
     odd = (bits >> number(lost)) & number(1)
@@ -42,12 +43,12 @@ def rounded(step_size: jax.Array, layout: RpropLayout) -> jax.Array:
 def advance(
     g: jax.Array, kept: Kept, numbers: Numbers, layout: RpropLayout, worse: jax.Array
 ) -> tuple[jax.Array, Kept]:
-    """Return D sign(g), and what is kept then; NaN moves by NaN and changes nothing."""
+    """Return D sign(g) and the new state; where g is NaN, NaN and the old state."""
     packed, _ = kept
     bits, g_bits = _bits(packed), _bits(g)
     top, flag = _top(bits), _flag(layout, bits)
     zero = jnp.zeros((), bits.dtype)
-    # As XLA takes the sign of a subnormal number on a CPU: it is 0.
+    # Subnormal gradients count as 0, as in XLA's sign on a CPU.
     moving = (g_bits & ~top) >= _bits(jnp.finfo(g.dtype).tiny)
     compared = moving & ((bits & flag) == 0)
     differ = (bits ^ g_bits) < 0
@@ -59,7 +60,7 @@ def advance(
         new_bits = new_bits | jnp.where(compared & differ, top | flag, zero)
     new_packed = jnp.where(jnp.isnan(g), packed, _floats(new_bits, layout))
 
-    # The move is made of what is new, s Δ, so that XLA can write that over the old.
+    # The move is computed from the new s Δ, so that XLA can overwrite the old one.
     new_bits = _bits(jax.lax.optimization_barrier(new_packed))
     resting = (new_bits & flag) != 0
     move = jnp.where(resting, 0, _as_float(new_bits & ~flag))
@@ -71,7 +72,7 @@ def advance(
 
 
 def see(kept: Kept, layout: RpropLayout) -> Seen:
-    """Return what the state tells of the last step."""
+    """Return the step sizes and sign changes of the last step."""
     bits = _bits(kept[0])
     top, flag = _top(bits), _flag(layout, bits)
     flipped = (bits < 0) & ((bits & flag) != 0)
@@ -86,7 +87,7 @@ def _adapted(old, differ, numbers, layout):
 
 
 def _bits(values: Any) -> jax.Array:
-    """Return the bits of floats as integers, those of bfloat16 as if of float32."""
+    """Return the bits of floats as integers; bfloat16 is read as float32."""
     values, bitcast = jnp.asarray(values), jax.lax.bitcast_convert_type
     if values.dtype == jnp.bfloat16:
         return bitcast(values, jnp.int16).astype(jnp.int32) << jnp.int32(16)
@@ -99,7 +100,7 @@ def _as_float(bits: jax.Array) -> jax.Array:
 
 
 def _floats(bits: jax.Array, layout: RpropLayout) -> jax.Array:
-    """Return bits as they are kept."""
+    """Return the floats to store for some bits."""
     if layout.state != "bfloat16":
         return _as_float(bits)
     upper = (bits >> jnp.int32(16)).astype(jnp.int16)
@@ -111,5 +112,5 @@ def _top(bits: jax.Array) -> jax.Array:
 
 
 def _flag(layout: RpropLayout, bits: jax.Array) -> jax.Array:
-    """Return the last bit of the mantissa that is kept."""
+    """Return the flag, the last bit of the stored mantissa."""
     return jnp.asarray(1 << 16 if layout.state == "bfloat16" else 1, bits.dtype)

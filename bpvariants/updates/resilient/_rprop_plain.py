@@ -1,7 +1,7 @@
-"""Rprop on one array, with Δ and s in arrays of their own.
+"""Rprop on one array, with Δ and s in separate arrays.
 
-s is in float32 or int8, where a gradient that changed its sign leaves a 2 for those who
-look at it: +2 if s is 0 from there, ±2 if it is ±1.
+s has the dtype of Δ, or int8. Where a gradient changed its sign, ±2 is stored instead,
+so that a report can see it: +2 for s = 0, and ±2 for s = ±1.
 """
 
 import jax
@@ -17,13 +17,13 @@ from bpvariants.updates.resilient._rprop_layouts import (
 
 
 def start(step_size: jax.Array, layout: RpropLayout) -> Kept:
-    """Return what is kept before the first gradient: Δ_0 and s = 0."""
+    """Return the state before the first gradient: Δ_0 and s = 0."""
     dtype = jnp.int8 if layout.state == "int8_sign" else step_size.dtype
     return step_size, jnp.zeros_like(step_size, dtype=dtype)
 
 
 def rounded(step_size: jax.Array, layout: RpropLayout) -> jax.Array:
-    """Return what can be kept of a step size, which is all of it."""
+    """Return a step size as it is stored, which is unchanged in this layout."""
     del layout
     return step_size
 
@@ -31,9 +31,9 @@ def rounded(step_size: jax.Array, layout: RpropLayout) -> jax.Array:
 def advance(
     g: jax.Array, kept: Kept, numbers: Numbers, layout: RpropLayout, worse: jax.Array
 ) -> tuple[jax.Array, Kept]:
-    """Return D sign(g), and what is kept then; NaN moves by NaN and changes nothing."""
+    """Return D sign(g) and the new state; where g is NaN, NaN and the old state."""
     old, marks = kept
-    # The product of two small gradients may underflow to 0, that of signs cannot.
+    # The product of two small gradients may underflow to 0, a product of signs cannot.
     sign = jnp.sign(g)
     agreement = sign * _last_sign(marks, layout).astype(sign.dtype)
     flipped = agreement < 0
@@ -45,16 +45,16 @@ def advance(
 
 
 def adapted(old: jax.Array, agreement: jax.Array, numbers: Numbers) -> jax.Array:
-    """Return Δ_t; a gradient of NaN agrees with nothing."""
+    """Return Δ_t, which is Δ_{t−1} where `agreement` is 0 or NaN."""
     down, up, least, greatest = numbers
     longer = jnp.minimum(old * up, greatest)
     shorter = jnp.maximum(old * down, least)
-    # XLA copies step sizes first, and is slower, if the factor is chosen instead.
+    # Choosing the factor instead is slower: XLA then copies the step sizes first.
     return jnp.where(agreement > 0, longer, jnp.where(agreement < 0, shorter, old))
 
 
 def see(kept: Kept, layout: RpropLayout) -> Seen:
-    """Return what the state tells of the last step."""
+    """Return the step sizes and sign changes of the last step."""
     del layout
     step_sizes, marks = kept
     return Seen(step_sizes, jnp.abs(marks) == 2)

@@ -1,4 +1,4 @@
-"""Summary of Rprop's state: lengths of steps, and how often signs change."""
+"""Summary of Rprop's state: step sizes, and how often gradients change sign."""
 
 from typing import Any, NamedTuple
 
@@ -19,15 +19,15 @@ QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 class RpropReport(NamedTuple):
-    """What :func:`rprop_report` returns: dicts of arrays by the name of a leaf.
+    """Result of :func:`rprop_report`: dictionaries with a value for each leaf's name.
 
     Attributes:
-      step_sizes: [5], the least Δ_t, its quartiles, and the greatest.
-      at_min: [], the share of steps that are as short as Δ_min lets them be.
-      at_max: [], the share of those that are as long as Δ_max lets them be.
-      flips: [], the share of gradients that changed their sign at the last step; NaN if
-        the state does not tell.
-      sizes: how many steps there are.
+      step_sizes: [5], minimum, quartiles and maximum of Δ_t.
+      at_min: [], share of step sizes at their lower bound Δ_min.
+      at_max: [], share of step sizes at their upper bound Δ_max.
+      flips: [], share of gradients that changed sign at the last step; NaN if the state
+        does not record it.
+      sizes: number of step sizes.
     """
 
     step_sizes: dict[str, jax.Array]
@@ -37,7 +37,7 @@ class RpropReport(NamedTuple):
     sizes: dict[str, int]
 
     def table(self) -> str:
-        """Return the report as lines of text, one a leaf."""
+        """Return the report as text, with one line for each leaf."""
         header = ["leaf", "steps", "least", "25 %", "median", "75 %", "greatest"]
         lines = [[*header, "at min", "at max", "flips"]]
         for name, size in self.sizes.items():
@@ -56,16 +56,16 @@ class RpropReport(NamedTuple):
 def rprop_report(
     state: Any, *, min_step_size: PerLeaf = 1e-6, max_step_size: PerLeaf = 50.0
 ) -> RpropReport:
-    """Summarise step sizes and changes of sign, of each leaf of params.
+    """Summarise the step sizes and sign changes of each leaf of params.
 
-    Many steps at Δ_min, together with many changes of sign (½ is what chance makes for
-    Rprop⁻, ⅓ for those that set s to 0 at a change), tell that gradients are noise:
-    they are of mini-batches, or the training is at its end. Works within `jit`; takes
-    the time of sorting the step sizes.
+    Many step sizes at Δ_min, together with many sign changes, mean that gradients are
+    noise: they come from mini-batches, or training is at its end. For random signs, the
+    share of changes is ½ with Rprop⁻, and ⅓ with variants that set s to 0 at a change.
+    This works within `jit`, and takes the time of sorting the step sizes.
 
     Args:
-      state: of any member of the family, or of a chain, mask or other wrapper that has
-        one or several in it.
+      state: state of an optimizer of the Rprop family, or of a chain, mask or other
+        wrapper that contains one or several.
       min_step_size: Δ_min as given to the optimizer, for the shares at the bounds.
       max_step_size: Δ_max, likewise.
 
@@ -73,7 +73,7 @@ def rprop_report(
       A :class:`RpropReport`, whose `table()` is text to print.
 
     Raises:
-      ValueError: if there is no state of Rprop in `state`.
+      ValueError: if `state` contains no state of Rprop.
 
     Example:
       >>> import jax.numpy as jnp
@@ -94,7 +94,7 @@ def rprop_report(
     ]
     if not found:
         raise ValueError(
-            "state must have a ScaleByRpropState in it, as that of rprop does; got "
+            "state must have a ScaleByRpropState in it, as the state of rprop has; got "
             f"{type(state).__name__}."
         )
     report = RpropReport({}, {}, {}, {}, {})
@@ -111,8 +111,8 @@ def rprop_report(
 
 
 def _add(report, name, kept, least, greatest, state):
-    # Which member of the family it is does not matter to what is seen here, but for
-    # those whose packed states do not tell flips, which the state knows.
+    # Any variant will do: all variants read states alike, except packed states that do
+    # not record flips, and `tells_flips` marks those.
     layout = RpropLayout(layout_of(state) or "float32", "irprop_minus")
     rule = array_rule_of(layout)
     steps, flipped = rule.see(kept, layout)

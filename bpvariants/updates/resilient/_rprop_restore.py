@@ -1,7 +1,8 @@
-"""Rprop that takes steps back exactly, whatever a later transformation made of them.
+"""Rprop that takes steps back exactly, even if another transformation changed them.
 
-Rprop⁺ and iRprop⁺ know the last step by its length, which is no longer true where a
-later transformation has changed it. So it is told them here, and keeps θ_{t−1}:
+Rprop⁺ and iRprop⁺ take a step back by its length, which is wrong if a later
+transformation changed it. So this optimizer contains that transformation, `after`, and
+stores θ_{t−1}:
 
     θ_{t+1} = θ_{t−1}                          where the step is taken back
               θ_t + after(−D_t sign(g_t))      elsewhere.
@@ -30,7 +31,7 @@ def restoring(
     layout: RpropLayout,
     after: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
-    """Return the optimizer of a bare rule whose steps go through `after`."""
+    """Return an optimizer whose steps come from a bare rule and go through `after`."""
     after = optax.with_extra_args_support(after)
 
     def init(params):
@@ -40,8 +41,8 @@ def restoring(
     def update(updates, state, params=None, *, value=None, **extra_args):
         if params is None:
             raise ValueError(
-                "rprop with after needs params, to which it returns: call "
-                "optimizer.update(grads, state, params)."
+                "rprop with after needs params, because it returns to earlier ones: "
+                "call optimizer.update(grads, state, params)."
             )
         result: Any = rule.update(updates, state.rprop, params, value=value)
         moves, rprop = result
@@ -72,6 +73,6 @@ def restoring(
 
 
 def _difference(target, here):
-    """Return what makes target when it is added to here, the rounding included."""
+    """Return target − here, corrected for the rounding when it is added to here."""
     difference = target - here
     return difference + (target - (here + difference))

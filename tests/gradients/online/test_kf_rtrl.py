@@ -141,7 +141,7 @@ REFUSED = {
         lambda p, h, x: ((jnp.stack([h, x]) @ p["rows"]).sum(0),) * 2,
         {"rows": (2, 2)},
     ),
-    "multiplies another such array": (
+    "multiplies another array of params": (
         lambda p, h, x: (h + p["left"] @ p["right"], h),
         {"left": (2,), "right": (2, 2)},
     ),

@@ -166,7 +166,7 @@ def test_small_effective_step_is_not_warned_of():
 
 def test_normalised_form_is_not_the_printed_one():
     for make in (updates.forgetting, updates.effective_step):
-        with pytest.raises(ValueError, match="normalise=True cannot be had"):
+        with pytest.raises(ValueError, match="normalise=True cannot be combined"):
             make(0.1, 0.5, scale_past=False, normalise=True)
 
 

@@ -55,7 +55,7 @@ def test_what_is_masked_away_needs_no_numbers_and_may_have_some():
     ("rate", "message"),
     [
         ({"layer": 0.1}, r"has nothing for params\['out'\]"),
-        ({"layer": 0.1, "out": 0.1, "oat": 0.1}, r"\['oat'\] is for nothing"),
+        ({"layer": 0.1, "out": 0.1, "oat": 0.1}, r"\['oat'\] has no counterpart"),
         ({"layer": 0.1, "out": jnp.ones(3)}, r"\['out'\] must be .*shape \(2,\)"),
         (
             {"layer": jnp.ones(7), "out": 0.1},
