@@ -1,12 +1,15 @@
-"""Why a gradient is wrong, vanishing or merely different: numbers to look at.
+"""Diagnostics: measurements that show why a gradient is wrong, small or different.
 
-Is it a gradient: check_gradients. How do two rules differ: compare. How good is an
-estimate: gradient_quality; alignment_angles of feedback alignment. How far back must
-errors travel: adaptive_truncation. Does it vanish:
-gradient_flow, jacobian_spectrum. Where does the NaN come from: first_nonfinite,
-first_nonfinite_update. Is all of it moving: update_report. What does it need:
-memory_report, cost_report.
-Each returns a NamedTuple whose table() is text.
+- Is it the gradient of the value? check_gradients
+- How do the gradients of two rules differ? compare
+- How good is an estimate? gradient_quality; for feedback alignment, alignment_angles
+- How far back must errors travel? adaptive_truncation
+- Does the gradient vanish? gradient_flow, jacobian_spectrum
+- Where does a NaN come from? first_nonfinite, first_nonfinite_update
+- Do all parameters move? update_report
+- How much memory and work does a program need? memory_report, cost_report
+
+Each returns a NamedTuple. All but that of adaptive_truncation have a table() of text.
 """
 
 from bpvariants.diagnostics._adaptive_truncation import (

@@ -1,19 +1,20 @@
-"""How far back must errors travel? The lookback that keeps the bias below a bound.
+"""Estimate of the lookback that keeps the bias of truncated BPTT below a bound.
 
-Notation: ℓ_s is the last loss of an example, h_{s−k} the carry k steps before it,
-φ_k = mean over examples ‖∂ℓ_s/∂h_{s−k}‖ for k = 1 … R. Errors are taken to decay from
-k = τ on like β^k, which is fitted to log φ_k, so that what a lookback of K steps leaves
-out is, but for a factor M_θ ≥ ‖∂h_t/∂θ‖, at most
+Notation: ℓ_s is the last loss of an example, h_{s−k} is the carry k steps before it,
+and φ_k = mean over examples ‖∂ℓ_s/∂h_{s−k}‖ for k = 1 … R. From k = τ on, errors are
+assumed to decay like β^k, where β is fitted to log φ_k. A lookback of K steps then
+leaves out at most, up to a factor M_θ ≥ ‖∂h_t/∂θ‖,
 
     bias(K) = Σ_{k=K}^{τ−1} φ_k  +  φ_τ β^{max(K,τ)−τ} / (1 − β),    β ≥ 1: infinite.
 
-With Ĝ_K = ‖mean Σ_{k<K} ∂ℓ_s/∂h_{s−k}‖ in the place of the gradient's norm,
+With Ĝ_K = ‖mean Σ_{k<K} ∂ℓ_s/∂h_{s−k}‖ in place of the gradient's norm, the relative
+bias is
 
     rel(K) = bias(K) / max_K (Ĝ_K − bias(K)).
 
-In this contract y_s leaves step s together with h_s, and ∂ℓ_s/∂h_s does not exist. What
-it stands for, k = 0, is never left out of a gradient, so that no bias needs it; but Ĝ_K
-is smaller without it in most cases, and rel larger.
+In the contract, a step returns y_s together with h_s, so ∂ℓ_s/∂h_s does not exist. This
+is the term k = 0. No truncation leaves it out, so bias(K) does not need it. Without it,
+however, Ĝ_K is smaller in most cases, and rel(K) is larger.
 """
 
 from typing import Literal, NamedTuple
@@ -26,19 +27,18 @@ from bpvariants._losses import as_arrays, check_sequence, with_loss
 from bpvariants.diagnostics._look_back import Course, from_last_losses
 from bpvariants.types import Loss, PyTree, Step
 
-VANISHED = -50.0  # log φ below which an error counts as none and is not fitted
+VANISHED = -50.0  # log φ below which an error counts as zero and is not fitted
 
 
 class TruncationCertificate(NamedTuple):
-    """What :func:`adaptive_truncation` found; entry i of arrays [R] is for i + 1 steps.
+    """Result of :func:`adaptive_truncation`; entry i of arrays [R] is for i + 1 steps.
 
-    Where `certified` is False, `lookback` is R because no lookback was found to be
-    enough, not because R is.
+    If `certified` is False, no lookback was found to be enough, and `lookback` is R.
     """
 
     lookback: jax.Array  # [] int, the smallest K with rel(K) < bias, else R
-    certified: jax.Array  # [] bool, whether there was one
-    relative_bias: jax.Array  # [R], rel(K), infinite where nothing is known
+    certified: jax.Array  # [] bool, whether there is such a K
+    relative_bias: jax.Array  # [R], rel(K), infinite where it could not be estimated
     absolute_bias: jax.Array  # [R], bias(K)
     beta: jax.Array  # [], β, NaN where too few errors were measured to fit it
     norms: jax.Array  # [R], φ_k
@@ -65,18 +65,21 @@ def adaptive_truncation(
 
         bias(K) / max_K (Ĝ_K − bias(K)) < bias
 
-    Then use `truncated_bptt(step, loss, every=K, lookback=2 * K)`, in which no loss
-    looks back less than K steps. Look again from time to time: K holds for the params
-    that are given. Under `jit` the lookback is an array; take int(certificate.lookback)
-    outside.
+    Then use `truncated_bptt(step, loss, every=K, lookback=2 * K)`, in which every loss
+    looks back at least K steps. K holds for the given params only, so measure again
+    from time to time. Under `jit` the lookback is an array; take
+    int(certificate.lookback) outside.
 
-    An estimate, not a proof: errors may decay more slowly further back than was fitted;
-    M_θ is left out of both sides; the last loss of each example stands for all (put
-    windows of a long sequence side by side, as examples, to average over several).
-    What was measured is believed more than the fit: bias(K) is never taken to be less
-    than Σ_{k=K}^R φ_k, which the published estimator allows where φ_τ happens to be
-    small. Time is that of R backward passes, through the carry only, and T forward
-    ones; memory that of R carries.
+    This is an estimate, not a proof. Further back, errors may decay more slowly than
+    the fit. M_θ is left out of both sides. Only the last loss of each example is
+    measured; to average over several losses of a long sequence, give its windows as
+    examples.
+
+    The measured errors take precedence over the fit: bias(K) is at least Σ_{k=K}^R φ_k.
+    The published estimator can be smaller, if φ_τ happens to be small.
+
+    Time: R backward passes of a step, through the carry only, and T forward passes.
+    Memory: R carries.
 
     Args:
       step: one time step of the network.
@@ -85,22 +88,21 @@ def adaptive_truncation(
       carry: state before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
       targets: what the loss compares outputs with, leaves [T, *batch, ...].
-      bias: δ > 0, how much relative bias is tolerable, such as 0.1.
-      tau: τ, from how many steps back on errors are taken to decay geometrically,
-        1 ≤ τ < R.
+      bias: δ > 0, the tolerable relative bias, such as 0.1.
+      tau: τ, the number of steps back from which errors are assumed to decay
+        geometrically, 1 ≤ τ < R.
       max_lookback: R ≤ T, the largest lookback to consider. Default: T.
-      mask: [T, *batch] bool, False in padding. Steps of padding are not counted by k;
-        but R counts them.
-      reset: [T, *batch] bool, True puts `initial` back before this step: errors do not
-        reach further back, and are 0 there.
-      initial: what a reset puts back, like carry, which is the default.
-      fit: "least_squares" of log φ_k on k; or "max", the slowest decay from any k ≥ τ
-        to k + 1, which is safer and often infinitely so.
+      mask: [T, *batch] bool, False in padding. Padded steps count in R, but not in k.
+      reset: [T, *batch] bool, True puts `initial` back before this step. Errors do not
+        pass a reset; they are 0 before it.
+      initial: carry that a reset puts back. Default: `carry`.
+      fit: "least_squares" fits a line to log φ_k over k. "max" takes the slowest decay
+        from any k ≥ τ to k + 1; it is safer, but often gives an infinite bias.
 
     Returns:
-      A :class:`TruncationCertificate`. Not certified, and rel infinite for all K,
-      where β ≥ 1, where the truncated gradients are not longer than their bias, where
-      no two examples' errors could be measured at k ≥ τ, or anything is not finite.
+      A :class:`TruncationCertificate`. It is not certified, and rel(K) is infinite for
+      all K, in these cases: β ≥ 1; no truncated gradient is longer than its bias; fewer
+      than two lags k ≥ τ were measured; or a φ_k is not finite.
 
     Raises:
       ValueError: if bias, tau, max_lookback or fit are out of range, or if lengths,
@@ -141,14 +143,14 @@ def certificate(
     tau: int,
     fit: str,
 ) -> TruncationCertificate:
-    """Return what follows from a look-back curve, each array [R, ...] from k = 1."""
+    """Return the certificate of a look-back curve; arrays [R, ...] start at k = 1."""
     beta = jnp.where(
         jnp.all(jnp.isfinite(norms)), _decay(norms, examples > 0, tau, fit), jnp.nan
     )
     absolute = _bias(norms, beta, tau)
     sums = jnp.concatenate([jnp.zeros_like(errors[:1]), jnp.cumsum(errors, 0)[:-1]])
     truncated = jnp.linalg.norm(sums, axis=1)
-    lower = jnp.max(truncated - absolute)  # of the norm of the whole gradient
+    lower = jnp.max(truncated - absolute)  # lower bound of the whole gradient's norm
     known = (lower > 0) & jnp.isfinite(absolute)
     relative = jnp.where(known, absolute / jnp.where(known, lower, 1), jnp.inf)
     relative = jnp.where(absolute == 0, 0, relative)  # nothing left out: no bias
@@ -161,7 +163,7 @@ def certificate(
 
 
 def _decay(norms: jax.Array, reached: jax.Array, tau: int, fit: str) -> jax.Array:
-    """Return β, fitted to log φ_k on k ≥ τ; NaN if there is too little to fit it to."""
+    """Return β, fitted to log φ_k for k ≥ τ; NaN if fewer than 2 lags were measured."""
     phi, reached = norms[tau - 1 :], reached[tau - 1 :]
     logs = jnp.log(jnp.maximum(phi, jnp.finfo(phi.dtype).tiny))
     fitted = reached & (logs > VANISHED)
@@ -178,7 +180,7 @@ def _decay(norms: jax.Array, reached: jax.Array, tau: int, fit: str) -> jax.Arra
         k = k - mean(k)
         spread = mean(k**2)
         slope = mean(k * logs) / jnp.where(spread > 0, spread, 1)
-        # One error that is left and no other: it is gone with the step after it.
+        # If at most one error is nonzero, errors vanish within a step: β = 0.
         slope = jnp.where(jnp.sum(fitted) < 2, -jnp.inf, slope)
     return jnp.where(jnp.sum(reached) < 2, jnp.nan, jnp.exp(slope))
 
@@ -198,7 +200,7 @@ def _bias(norms: jax.Array, beta: jax.Array, tau: int) -> jax.Array:
 def _check(bias, tau, max_lookback, fit, length) -> int:
     """Check the settings; return R."""
     if are_numbers(bias) and not bias > 0:
-        raise ValueError(f"bias must be positive, got {bias}; 0.1 is a tenth.")
+        raise ValueError(f"bias must be positive, got {bias}; 0.1 allows a tenth.")
     if length < 2:
         raise ValueError(
             "xs must have at least 2 time steps, so that errors can decay; got 1."

@@ -1,4 +1,4 @@
-"""How far a rule's errors and gradients point away from those of backpropagation."""
+"""Angles between a rule's errors and gradients and those of backpropagation."""
 
 import math
 from typing import NamedTuple
@@ -15,10 +15,10 @@ from bpvariants.types import PyTree
 
 
 class AlignmentAngles(NamedTuple):
-    """What :func:`alignment_angles` returns, [Λ] of a network of Λ layers, in degrees.
+    """Angles in degrees, [Λ] for Λ layers, as :func:`alignment_angles` returns them.
 
     Attributes:
-      deltas: angle between the two δ_l, over all examples at once.
+      deltas: angle between the two δ_l, as vectors over all examples together.
       grads: angle between the two ∂E/∂w_l.
     """
 
@@ -26,7 +26,7 @@ class AlignmentAngles(NamedTuple):
     grads: jax.Array
 
     def table(self) -> str:
-        """Return a line of text for each layer. It needs values, so not under `jit`."""
+        """Return a line of text for each layer. Not within `jit`: it needs values."""
         rows = [["layer", "∠δ", "∠∂E/∂w"]]
         for number, angles in enumerate(zip(*map(np.asarray, self), strict=True), 1):
             rows.append([str(number), *(short(float(angle)) for angle in angles)])
@@ -38,19 +38,20 @@ def alignment_angles(info: BackpropInfo, exact: BackpropInfo) -> AlignmentAngles
 
         angle(a, b) = 2 arctan(‖â − b̂‖ / ‖â + b̂‖),    â = a / ‖a‖
 
-    which unlike the arc cosine is accurate at 0 and 180 degrees too. Below 90 degrees a
-    small step along the rule's gradient makes the loss less. Works under `jit`, and
-    within a training under `lax.scan`.
+    Unlike the arc cosine, this formula is also accurate at 0 and 180 degrees. If the
+    angle is below 90 degrees, a small step against the rule's gradient lowers the loss.
+    The function works under `jit`, and within a training under `lax.scan`.
 
     Args:
-      info: what :func:`feedback_alignment` returned.
-      exact: what :func:`backprop` returned for the same layers, params and examples.
+      info: the info that :func:`feedback_alignment` returned.
+      exact: the info that :func:`backprop` returned for the same layers, params and
+        examples.
 
     Returns:
-      :class:`AlignmentAngles`, in degrees, NaN where one of the two is 0.
+      :class:`AlignmentAngles`, in degrees; NaN where one of the two vectors is 0.
 
     Raises:
-      ValueError: if the two are not of the same layers and shapes.
+      ValueError: if the two differ in their layers or shapes.
 
     Example:
       >>> import jax.numpy as jnp
@@ -94,7 +95,7 @@ def _angle(a: PyTree, b: PyTree) -> jax.Array:
 
 
 def _unit(tree: PyTree) -> PyTree:
-    """Return a tree of norm 1, or of NaN where it is 0."""
+    """Return the tree scaled to norm 1; NaN if its norm is 0."""
     tree = widen(tree)
     norm = safe_norm(tree)
     norm = jnp.where(norm == 0, jnp.nan, norm)

@@ -1,12 +1,13 @@
-"""Is a gradient that of its value? Central differences along random directions.
+"""Check of a gradient against central differences along random directions.
 
-Notation: L is the value of a rule, g_i its gradient in leaf i of the parameters θ, v a
-random direction of unit length in that leaf alone, ε the step. To compare are
+Notation: L is the value of a rule, g_i is its gradient in leaf i of the parameters θ, v
+is a random direction of unit length in that leaf alone, and ε is the step. Compared are
 
     analytic  ⟨g_i, v⟩    and    numeric  (L(θ + εv) − L(θ − εv)) / 2ε.
 
-A numeric derivative is off by about ε²/6 times the third one, and by u |L| / ε because
-L is rounded, where u is the rounding error of the dtype. The step ∛u makes both small.
+The numeric derivative has an error of about ε²/6 times the third derivative. It has
+another one of about u |L| / ε, because L is rounded; u is the machine epsilon of the
+dtype. The step ε = ∛u makes both errors small.
 """
 
 from collections.abc import Callable
@@ -24,22 +25,22 @@ from bpvariants.diagnostics._rules import call_rule
 from bpvariants.types import PyTree
 
 SINGLE = (
-    "x64 is off, so that differences are those of float32: expect errors of 1e-4 to "
+    "x64 is off, so differences are computed in float32: expect errors of 1e-4 to "
     "1e-2, not\n1e-8. Set jax.config.update('jax_enable_x64', True) before the first "
     "array is made."
 )
 
 
 class GradientCheck(NamedTuple):
-    """What :func:`check_gradients` measured, K directions in each leaf.
+    """Result of :func:`check_gradients`, with K directions in each leaf.
 
     Attributes:
       analytic: like params, leaves [K], ⟨g, v⟩.
       numeric: like params, leaves [K], the central difference along v.
       error: like params, leaves [], √Σ (analytic − numeric)² / √Σ numeric² over the K
         directions; 0 where both are 0.
-      rounding: like params, leaves [], the part of that which the rounding of L may
-        make, u |L| / ε relative to the derivatives. An error of this size is none.
+      rounding: like params, leaves [], the error that rounding of L can cause, u |L| /
+        ε relative to the derivatives. An error of this size does not show a mistake.
       total: [], the error of all leaves together.
     """
 
@@ -50,7 +51,7 @@ class GradientCheck(NamedTuple):
     total: jax.Array
 
     def table(self) -> str:
-        """Return a line for each leaf, with the direction that fits worst."""
+        """Return a line for each leaf, with the direction of largest difference."""
         rows = [["", "analytic", "numeric", "error", "rounding"]]
         columns = [jax.tree.leaves(column) for column in self[:4]]
         for (name, _), *cells in zip(named_leaves(self.error), *columns, strict=True):
@@ -76,32 +77,34 @@ def check_gradients(
 
         ⟨g_i, v⟩    and    (L(θ + εv) − L(θ − εv)) / 2ε
 
-    Numbers, not an assertion: of an exact rule errors are about 1e-9; of one that
-    truncates or estimates they tell how far off it is along these directions. All
-    floating arrays that are given, params, args and options, are cast to float64; if
-    x64 is off, to float32, in which errors of 1e-4 to 1e-2 are to be expected, and
-    `table()` says so. No setting of JAX is changed. What the rule closes over, or casts
-    to itself, is not seen: a network that computes in bfloat16 has errors of 1e-1.
+    The function measures and does not assert. Errors of an exact rule are about 1e-9.
+    For a rule that truncates or estimates, they show how far its gradient is off along
+    these directions.
 
-    It is a pure function to `jit`. Time is that of 2 K values for each leaf, one after
-    another, and one gradient.
+    All floating arrays of params, args and options are cast to float64. If x64 is off,
+    they are cast to float32; then expect errors of 1e-4 to 1e-2, as `table()` notes. No
+    setting of JAX is changed. Arrays that the rule closes over, and casts within it,
+    stay as they are: a network that computes in bfloat16 has errors of 1e-1.
+
+    This is a pure function that can be jitted. Time: 2 K values for each leaf, one
+    after another, and one gradient.
 
     Args:
       rule: (params, *args, **options) -> (value, grads) or ((value, anything), grads),
-        such as any gradient rule, or `jax.value_and_grad` of a function. One that draws
-        at random must draw the same each time: `functools.partial(rule, key=key)`.
-      params: θ, where to look at the gradient.
-      *args: what the rule takes after params, such as carry, xs and targets.
-      key: of `jax.random`, for the directions.
-      directions: K, how many to draw in each leaf.
-      step: ε, how far to go along them. Default: ∛u, 6e-6 in float64.
-      **options: what the rule takes as keywords, such as mask.
+        such as any gradient rule, or `jax.value_and_grad` of a function. A random rule
+        must draw the same each time; fix its key: `functools.partial(rule, key=key)`.
+      params: θ, at which the gradient is checked.
+      *args: the rule's arguments after params, such as carry, xs and targets.
+      key: a `jax.random.key`, for the directions.
+      directions: K, number of directions in each leaf.
+      step: ε, step length along a direction. Default: ∛u, 6e-6 in float64.
+      **options: the rule's keyword arguments, such as mask.
 
     Returns:
       A :class:`GradientCheck`, whose `table()` is text.
 
     Raises:
-      ValueError: if params are not floating, if value is not one real number, if grads
+      ValueError: if params are not floating, if value is not a real scalar, if grads
         are not like params, or if directions or step are not positive.
 
     Example:
@@ -158,7 +161,7 @@ def check_gradients(
 
 
 def _as_wide(leaf: Any) -> Any:
-    """Cast what is floating to float64 or complex128, or what there is without x64."""
+    """Cast floating leaves to float64 or complex128; to 32-bit parts without x64."""
     if not is_floating(leaf):
         return leaf
     is_complex = jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating)
@@ -176,13 +179,13 @@ def _nonzero(number: jax.Array) -> jax.Array:
 
 
 def _relative(difference: jax.Array, of: jax.Array) -> jax.Array:
-    """Return the relative error: 0 if there is none, infinite if all else is 0."""
+    """Return ‖difference‖ / ‖of‖: 0 for no difference, else infinite if `of` is 0."""
     off = safe_norm(difference)
     return jnp.where(off == 0, 0, off / safe_norm(of))
 
 
 def _check_value(value: Any) -> jax.Array:
-    """Check that a value is one that has a gradient."""
+    """Check that a value is a real floating scalar; return it."""
     dtype = jnp.result_type(value)
     if jnp.shape(value) != () or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(

@@ -1,6 +1,7 @@
-"""Two gradients of the same value side by side: direction, length and signs.
+"""Comparison of two gradients of the same value: direction, length and signs.
 
-Notation: a is the gradient of the first rule, the reference, b that of the second,
+Notation: a is the gradient of the first rule, the reference; b is the gradient of the
+second rule;
 
     cosine = ⟨a, b⟩ / (‖a‖ ‖b‖),    angle = arccos(cosine),
     norm ratio = ‖b‖ / ‖a‖,         relative error = ‖b − a‖ / ‖a‖.
@@ -20,18 +21,18 @@ from bpvariants.types import PyTree
 
 
 class Agreement(NamedTuple):
-    """What :func:`compare` says of one array of params, or of all together.
+    """Measures of :func:`compare` for one array of params, or for all together.
 
-    Where a gradient is zero it has no direction: `cosine` and `angle` are NaN. Where
-    that of the reference is, `norm_ratio` and `relative_error` are NaN too.
+    A zero gradient has no direction, so `cosine` and `angle` are NaN. If the reference
+    gradient is zero, `norm_ratio` and `relative_error` are NaN too.
 
     Attributes:
-      norm_a: ‖a‖ of the first rule.
-      norm_b: ‖b‖ of the second.
-      cosine: of the angle between them, from −1 to 1.
-      angle: in degrees; above 90 a small step along −b makes the value of a larger.
+      norm_a: ‖a‖, of the first rule.
+      norm_b: ‖b‖, of the second rule.
+      cosine: cosine of the angle between a and b, from −1 to 1.
+      angle: angle in degrees; above 90, a small step along −b raises the first value.
       norm_ratio: ‖b‖ / ‖a‖.
-      sign_agreement: share of numbers with the same sign, where 0 is one of its own.
+      sign_agreement: share of elements with the same sign, where 0 is a third sign.
       relative_error: ‖b − a‖ / ‖a‖.
     """
 
@@ -45,10 +46,10 @@ class Agreement(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """What :func:`compare` returns.
+    """Result of :func:`compare`.
 
     Attributes:
-      total: an :class:`Agreement`, of all params together.
+      total: an :class:`Agreement` for all params together.
       leaves: like params, an :class:`Agreement` for each array.
     """
 
@@ -82,23 +83,23 @@ def compare(
     *args: PyTree,
     **options: Any,
 ) -> Comparison:
-    """Compare the gradients of two rules at the same place, leaf by leaf.
+    """Compare the gradients of two rules at the same params, leaf by leaf.
 
         cosine ⟨a, b⟩ / (‖a‖ ‖b‖),  angle,  ‖b‖ / ‖a‖,  signs,  ‖b − a‖ / ‖a‖
 
-    The first rule is the reference. Both are shown the same params, args and options.
-    Norms are taken so that gradients as small as 1e-30 are told from zero in float32. A
-    pure function to `jit`, for the time of both rules.
+    The first rule is the reference. Both rules get the same params, args and options.
+    Norms are computed such that float32 gradients as small as 1e-30 do not count as
+    zero. This is a pure function that can be jitted; its time is that of both rules.
 
     Args:
-      rule_a: the reference, (params, *args, **options) -> (value, grads), whatever its
-        value is, such as gradients.bptt(step, loss).
-      rule_b: the rule to look at, called likewise. One that draws at random gets its
-        key by `functools.partial(rule, key=key)`; for the statistics of many draws see
-        diagnostics.gradient_quality.
-      params: θ, where to compare the gradients.
-      *args: what both take after params, such as carry, xs and targets.
-      **options: what both take as keywords, such as weights or mask.
+      rule_a: the reference, (params, *args, **options) -> (value, grads), such as
+        gradients.bptt(step, loss). Its value may be anything.
+      rule_b: the rule to compare with it, called in the same way. Give a random rule
+        its key by `functools.partial(rule, key=key)`; for statistics over many draws
+        see diagnostics.gradient_quality.
+      params: θ, at which the gradients are compared.
+      *args: arguments of both rules after params, such as carry, xs and targets.
+      **options: keyword arguments of both rules, such as weights or mask.
 
     Returns:
       A :class:`Comparison`, whose `table()` is text.

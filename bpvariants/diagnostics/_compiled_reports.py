@@ -1,7 +1,7 @@
-"""What a compiled program needs, as XLA tells: memory, operations, bytes moved.
+"""Memory, operations and bytes moved of a compiled program, as XLA reports them.
 
-Estimates of the compiler, before anything is run. They are of the whole program, with
-arguments of these shapes and dtypes, on the platform that is in use.
+XLA estimates them before the program runs. They are for the whole program, for the
+given shapes and dtypes of arguments, on the current platform.
 """
 
 import re
@@ -19,11 +19,11 @@ class MemoryReport(NamedTuple):
     """Bytes of memory, from :func:`memory_report`.
 
     Attributes:
-      arguments: of the arrays that are given.
-      outputs: of those that are returned.
-      aliased: of outputs that take the place of arguments, which are donated.
-      temporaries: of what is kept on the way, such as a backward pass needs.
-      code: of the program itself; 0 where XLA does not tell.
+      arguments: bytes of the arrays that are given.
+      outputs: bytes of the arrays that are returned.
+      aliased: bytes of outputs that reuse the memory of donated arguments.
+      temporaries: bytes of intermediate arrays, such as residuals of a backward pass.
+      code: bytes of the program itself; 0 if XLA does not tell.
     """
 
     arguments: int
@@ -34,7 +34,7 @@ class MemoryReport(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Bytes of all, those that are aliased counted once."""
+        """Bytes of all kinds together, with aliased bytes counted once."""
         held = self.arguments + self.outputs + self.temporaries + self.code
         return held - self.aliased
 
@@ -53,12 +53,12 @@ class CostReport(NamedTuple):
     """Work of a program, from :func:`cost_report`; NaN where XLA does not tell.
 
     Attributes:
-      flops: operations on floating numbers.
-      bytes_accessed: bytes read and written by all operations, those on temporaries
-        included.
-      transcendentals: how many of exp, log, tanh and the like.
-      loops: how many steps each loop has, None for those that XLA does not know. The
-        numbers above count one step of each.
+      flops: number of floating-point operations.
+      bytes_accessed: bytes read and written by all operations, including those on
+        temporaries.
+      transcendentals: number of operations such as exp, log and tanh.
+      loops: number of steps of each loop, None if XLA does not know it. The counts
+        above include only one step of each loop.
     """
 
     flops: float
@@ -67,36 +67,37 @@ class CostReport(NamedTuple):
     loops: tuple[int | None, ...]
 
     def table(self) -> str:
-        """Return a line for each kind of work, and say which loops there are."""
+        """Return a line for each kind of work, and one with the lengths of loops."""
         rows = [[name, short(value)] for name, value in self._asdict().items()
                 if name != "loops"]  # fmt: skip
         lines = [aligned(rows)]
         if self.loops:
             steps = ", ".join("?" if n is None else str(n) for n in self.loops)
             lines.append(
-                f"One step alone is counted of each loop; loops of {steps} steps."
+                f"Only one step of each loop is counted; there are loops of {steps} "
+                "steps."
             )
         return "\n".join(lines)
 
 
 def memory_report(fn: Callable, *args: Any, **kwargs: Any) -> MemoryReport:
-    """Tell how much memory a function needs, without running it.
+    """Report how much memory a function needs, without running it.
 
-    Compiles the function, which takes as long as its first call does. Within `jit` the
-    report is made while tracing, of the function as a program by itself. An estimate by
-    XLA: what other programs hold at the time is not in it.
+    The function is compiled, which takes as long as in its first call. Within `jit`,
+    this happens while tracing, with the function as a separate program. The report is
+    an estimate by XLA and leaves out the memory of other programs.
 
     Args:
-      fn: any function of arrays, jitted or not. Jit it with donate_argnums, or
-        static_argnums, to have these taken into account.
-      *args: its arguments, arrays or `jax.ShapeDtypeStruct`.
-      **kwargs: its keywords, likewise.
+      fn: any function of arrays, jitted or not. To include the effect of donate_argnums
+        or static_argnums, jit it with them.
+      *args: its arguments, arrays or `jax.ShapeDtypeStruct`s.
+      **kwargs: its keyword arguments, likewise.
 
     Returns:
       A :class:`MemoryReport` in bytes, whose `table()` is text.
 
     Raises:
-      ValueError: if the platform does not tell.
+      ValueError: if the platform does not report memory.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -109,9 +110,9 @@ def memory_report(fn: Callable, *args: Any, **kwargs: Any) -> MemoryReport:
     analysis = _compile(fn, args, kwargs).memory_analysis()
     if analysis is None:
         raise ValueError(
-            f"the platform {jax.default_backend()!r} does not tell how much memory a "
-            "program needs; use one that does, such as jax.default_device(jax.devices("
-            "'cpu')[0])."
+            f"the platform {jax.default_backend()!r} does not report how much memory a "
+            "program needs; use one that does, such as the CPU, by jax.default_device("
+            "jax.devices('cpu')[0])."
         )
     size = lambda name: int(getattr(analysis, f"{name}_size_in_bytes"))
     names = ("argument", "output", "alias", "temp", "generated_code")
@@ -119,16 +120,16 @@ def memory_report(fn: Callable, *args: Any, **kwargs: Any) -> MemoryReport:
 
 
 def cost_report(fn: Callable, *args: Any, **kwargs: Any) -> CostReport:
-    """Tell how much work a function is, without running it.
+    """Report how much work a function does, without running it.
 
-    XLA counts one step of a loop, whatever its length, so that the numbers of a scan
-    over time are about those of one time step: see `loops` in the report. Compiles the
-    function, within `jit` while tracing.
+    XLA counts one step of each loop, whatever the loop's length. The counts for a scan
+    over time are therefore about those of one time step; the lengths are in `loops` of
+    the report. The function is compiled; within `jit`, this happens while tracing.
 
     Args:
       fn: any function of arrays, jitted or not.
-      *args: its arguments, arrays or `jax.ShapeDtypeStruct`.
-      **kwargs: its keywords, likewise.
+      *args: its arguments, arrays or `jax.ShapeDtypeStruct`s.
+      **kwargs: its keyword arguments, likewise.
 
     Returns:
       A :class:`CostReport`, whose `table()` is text.
@@ -143,7 +144,7 @@ def cost_report(fn: Callable, *args: Any, **kwargs: Any) -> CostReport:
     """
     compiled = _compile(fn, args, kwargs)
     analysis = compiled.cost_analysis() or {}
-    if isinstance(analysis, list):  # of older versions of JAX, one a device
+    if isinstance(analysis, list):  # older versions of JAX: one for each device
         analysis = analysis[0] if analysis else {}
     number = lambda name: float(analysis.get(name, float("nan")))
     return CostReport(
@@ -160,7 +161,7 @@ def _compile(fn: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _loops(text: str) -> tuple[int | None, ...]:
-    """Return the numbers of steps of all loops in a program's text."""
+    """Return the number of steps of each loop in a program's text, None if unknown."""
     loops = [line for line in text.splitlines() if re.search(r"= .*\bwhile\(", line)]
     known = [re.search(r'known_trip_count"?:\{"n":"(\d+)"', line) for line in loops]
     return tuple(int(match.group(1)) if match else None for match in known)

@@ -1,4 +1,4 @@
-"""Counting numbers that are not finite, and telling which of them came first."""
+"""Counts of NaN and infinite elements, and the order in which they appear."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,14 +15,14 @@ DIRECTIONS = ("before", "forward", "backward")
 
 
 class Fault(NamedTuple):
-    """Where NaN or infinity enters an array.
+    """First place at which an array has NaN or infinity.
 
     Attributes:
-      direction: "before" the first step, in what was given; "forward" or "backward".
-      time: the step, from 0 on; None before the first one, and in what is summed up
-        over all steps.
+      direction: "before" the first step, in a given array; "forward" or "backward".
+      time: the step, counted from 0; None for arrays that belong to no single step,
+        given ones or sums over all steps.
       place: the array, such as "xs['pixels']", "carry[0]" or "loss".
-      numbers: how many of its numbers are not finite there.
+      numbers: number of its elements that are not finite there.
     """
 
     direction: str
@@ -32,7 +32,7 @@ class Fault(NamedTuple):
 
 
 def count_nonfinite(tree: PyTree) -> PyTree:
-    """Return how many numbers of each leaf are NaN or infinite."""
+    """Return how many elements of each leaf are NaN or infinite."""
 
     def count(leaf: Any) -> jax.Array:
         if not is_floating(leaf):
@@ -47,10 +47,10 @@ def faults(
     forward: Sequence[tuple[str, PyTree]],
     backward: Sequence[tuple[str, PyTree]] = (),
 ) -> list[Fault]:
-    """Return the first fault of each array, in the order in which they come about.
+    """Return the first fault of each array, in the order in which they occur.
 
-    Each is (name, counts), counts [T], or [] for what is summed up over all steps.
-    Within a step they come about in the order given.
+    Each array is given as (name, counts). Its counts are [T], or [] if it belongs to no
+    single step. Within a step, the order is that of the arguments.
     """
     found = []
     for stage, arrays in enumerate((before, forward, backward)):

@@ -1,8 +1,8 @@
-"""Where does the NaN come from? The first step, array and direction that has one.
+"""Search for the first time step, array and direction with NaN or infinity.
 
-Notation: forward, step t makes h_t, y_t and ℓ_t of h_{t−1} and x_t; backward, from the
-last step to the first, it makes ∂L/∂y_t of the loss, its own part of ∂L/∂θ, and
-∂L/∂h_{t−1}. Each of these arrays is looked at, in this order.
+Notation: in the forward pass, step t computes h_t, y_t and ℓ_t from h_{t−1} and x_t. In
+the backward pass, from the last step to the first, step t computes ∂L/∂y_t from the
+loss, its own part of ∂L/∂θ, and ∂L/∂h_{t−1}. These arrays are checked in this order.
 """
 
 from functools import partial
@@ -26,21 +26,21 @@ from bpvariants.types import Loss, PyTree, Step
 
 
 class NonFinite(NamedTuple):
-    """How many numbers of each array are NaN or infinite, int32, by step [T] or [].
+    """Number of NaN and infinite elements of each array, int32, by step [T] or [].
 
     Attributes:
-      params: like params, [], as they are given.
-      start: like carry, [], as it is given.
-      initial: like carry, [T], where a reset puts it back.
-      xs: like xs, [T], but for padding.
-      targets: like targets, [T], but for padding.
-      weights: [T], but for padding.
+      params: like params, [], the given params.
+      start: like carry, [], the given carry.
+      initial: like carry, [T], counted where a reset puts it back.
+      xs: like xs, [T], without padding.
+      targets: like targets, [T], without padding.
+      weights: [T], without padding.
       carry: like carry, [T], h_t.
-      y: like what step puts out, [T], but for padding.
-      loss: [T], ℓ_t, in padding too: 0 · NaN is NaN.
+      y: like the output of step, [T], without padding.
+      loss: [T], ℓ_t, with padding, because 0 · NaN is NaN.
       value: [], Σ w·ℓ / Σ w.
       y_errors: like y, [T], ∂L/∂y_t.
-      param_errors: like params, [T], what step t adds to ∂L/∂θ.
+      param_errors: like params, [T], the part of ∂L/∂θ from step t.
       carry_errors: like carry, [T], ∂L/∂h_{t−1}.
       grads: like params, [], ∂L/∂θ.
     """
@@ -78,7 +78,7 @@ class NonFinite(NamedTuple):
 
     @property
     def first(self) -> Fault | None:
-        """The first of all, or None if all is finite. Not within `jit`."""
+        """The first of all faults, or None if all is finite. Not within `jit`."""
         return next(iter(self.faults), None)
 
     def table(self) -> str:
@@ -103,12 +103,12 @@ def first_nonfinite(
 
         forward: x_t, target, weight, h_t, y_t, ℓ_t     backward: ∂L/∂y_t, ∂L/∂θ, ∂L/∂h
 
-    The gradient is that of `gradients.bptt`, step by step. What is in padding is not
-    looked at, as it is not by the rules; but a network or a loss that is not finite at
-    zeros, which they are shown there, makes a NaN that is found. The counts are arrays
-    that work within `jit`; `first`, `faults` and `table()` are for outside.
+    The gradient is computed as in `gradients.bptt`, step by step. Values in padding are
+    ignored, as gradient rules ignore them. There, the network and the loss get zeros
+    instead; if they are not finite at zero, this is found. The counts are arrays, so
+    they work within `jit`; `first`, `faults` and `table()` work only outside.
 
-    Time is that of four forward passes; memory that of T carries and one step.
+    Time: four forward passes. Memory: T carries and one step.
 
     Args:
       step: one time step of the network.
@@ -120,7 +120,7 @@ def first_nonfinite(
       weights: [T, *batch], how much each loss counts.
       mask: [T, *batch] bool, False in padding.
       reset: [T, *batch] bool, True puts `initial` back before this step.
-      initial: what a reset puts back, like carry, which is the default.
+      initial: carry that a reset puts back. Default: `carry`.
 
     Returns:
       A :class:`NonFinite`, whose `first` is a :class:`Fault`, and whose `table()` is
@@ -195,7 +195,7 @@ def first_nonfinite(
 
 
 def _one_step_back(step, loss, params, initial, state, inputs):
-    """Take errors back through a step; count those that are not finite."""
+    """Propagate errors back through a step; count elements that are not finite."""
     errors, grads = state
     h, share, (x, target), mask, reset = inputs
     x, target = blank((x, target), h, mask)
@@ -212,12 +212,12 @@ def _one_step_back(step, loss, params, initial, state, inputs):
     (read_errors,) = pull_loss(share.astype(losses.dtype))
     added, errors = pull_back((errors, read_errors))
     grads = jax.tree.map(lambda g, a: g + a.astype(g.dtype), grads, added)
-    counts = put(read_errors), added, rebuild(errors)  # integers have no error: 0
+    counts = put(read_errors), added, rebuild(errors)  # integer leaves count 0
     return (errors, grads), count_nonfinite(counts)
 
 
 def _put_back(initial: PyTree, mask, reset) -> PyTree:
-    """Return what a reset puts back: `initial`, and zeros where there is none."""
+    """Return `initial` where a reset puts it back, and zeros elsewhere."""
     zeros = jax.tree.map(jnp.zeros_like, initial)
     if reset is None:
         return zeros

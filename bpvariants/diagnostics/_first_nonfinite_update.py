@@ -1,7 +1,8 @@
-"""Where does the NaN of a training come from? The first update that makes one.
+"""Search for the first update of a training with NaN or infinity.
 
 Notation: at iteration t an update takes the gradient g_t and its state s_{t−1}, and
-gives Δ_t and s_t; then θ_t = θ_{t−1} + Δ_t. Looked at in the order g_t, s_t, Δ_t, θ_t.
+returns Δ_t and s_t. Then θ_t = θ_{t−1} + Δ_t. The arrays are checked in the order g_t,
+s_t, Δ_t, θ_t.
 """
 
 from typing import Any, NamedTuple
@@ -14,11 +15,11 @@ from bpvariants.types import PyTree
 
 
 class NonFiniteUpdate(NamedTuple):
-    """How many numbers of each array are NaN or infinite, int32, by update [T] or [].
+    """Number of NaN and infinite elements of each array, int32, by update [T] or [].
 
     Attributes:
-      start_params: like params, [], as they are given.
-      start_state: like state, [], as it is given.
+      start_params: like params, [], the given params.
+      start_state: like state, [], the given state.
       grads: like params, [T].
       state: like state, [T], after the update.
       updates: like params, [T].
@@ -43,7 +44,7 @@ class NonFiniteUpdate(NamedTuple):
 
     @property
     def first(self) -> Fault | None:
-        """The first of all, or None if all is finite. Not within `jit`."""
+        """The first of all faults, or None if all is finite. Not within `jit`."""
         return next(iter(self.faults), None)
 
     def table(self) -> str:
@@ -54,28 +55,29 @@ class NonFiniteUpdate(NamedTuple):
 def first_nonfinite_update(
     update: Any, params: PyTree, state: PyTree, grads: PyTree, **extra: PyTree
 ) -> NonFiniteUpdate:
-    """Find the first update of an optimizer, and array, where NaN or infinity enters.
+    """Find the first update of an optimizer, and the array, with NaN or infinity.
 
         g_t, s_t, Δ_t, θ_t = θ_{t−1} + Δ_t    for t = 0 … T−1
 
-    Give the gradients of the iterations in question, or of one, with an axis of length
-    1. The counts are arrays that work within `jit`; `first`, `faults` and `table()` are
-    for outside. Time is that of T updates; memory that of one.
+    Give the gradients of the iterations in question, with a first axis of length T. The
+    counts are arrays, so they work within `jit`; `first`, `faults` and `table()` work
+    only outside. Time: T updates. Memory: one update.
 
     Args:
       update: an optax.GradientTransformation, or its function (grads, state, params) ->
         (updates, state).
       params: θ before the first update.
-      state: of the optimizer before the first update.
+      state: state of the optimizer before the first update.
       grads: like params, leaves [T, ...].
-      **extra: keywords that the update takes, leaves [T, ...], such as value.
+      **extra: keyword arguments of the update, such as value, leaves [T, ...].
 
     Returns:
       A :class:`NonFiniteUpdate`, whose `first` is a :class:`Fault`, and whose `table()`
       is text.
 
     Raises:
-      ValueError: if params are not floating, or grads are not T times like params.
+      ValueError: if params are not floating, or grads are not like params with a first
+        axis T.
 
     Example:
       >>> import jax.numpy as jnp, optax

@@ -1,13 +1,16 @@
 """How errors decay or grow on their way back through time.
 
-Notation: h_t the carry, ℓ_t the loss and w_t its weight, J_t = ∂h_t/∂h_{t−1},
-c_t = ∂ℓ_t/∂h_t what the readout alone makes of h_t. The error that reaches h_t is
+Notation: h_t is the carry, ℓ_t is the loss, w_t is its weight, J_t = ∂h_t/∂h_{t−1}, and
+c_t = ∂ℓ_t/∂h_t through the readout alone. The error that reaches h_t is
 
-    δ_t = w_t c_t + δ_{t+1} J_{t+1},    and that of one loss    ∂ℓ_s/∂h_{s−k},
+    δ_t = w_t c_t + δ_{t+1} J_{t+1}.
 
-whose norm against the lag k, φ_k = mean over s and examples ‖∂ℓ_s/∂h_{s−k}‖, is the
-look-back curve. In the contract y_t leaves a step together with h_t: c_t is what y_t
-reads of h_t in the step's own program, and 0 if y_t is made of h_{t−1} directly.
+The error of a single loss at lag k is ∂ℓ_s/∂h_{s−k}. The look-back curve is its norm
+against the lag, φ_k = mean over s and examples ‖∂ℓ_s/∂h_{s−k}‖.
+
+In the contract, a step returns y_t together with h_t. Therefore c_t is found from how
+y_t reads h_t in the step's own program; it is 0 if y_t is computed from h_{t−1}
+directly.
 """
 
 import math
@@ -28,23 +31,23 @@ from bpvariants._tables import aligned, short
 from bpvariants.diagnostics._look_back import Course, from_each_loss, ratio
 from bpvariants.types import Loss, PyTree, Step
 
-FADED = 1e-3  # what is left of an error that has vanished, of 1
+FADED = 1e-3  # an error that shrinks to less than this share has vanished
 
 
 class GradientFlow(NamedTuple):
-    """What :func:`gradient_flow` measured along T steps, from S of the losses.
+    """Result of :func:`gradient_flow` along T steps, from S of the losses.
 
     Attributes:
-      deltas: [T], ‖δ_t‖ of Σ_t w_t ℓ_t of an example, the mean over those examples
-        which are not padding there.
-      curve: [T], φ_k for the lags k = 0 … T−1; NaN where nothing lies so far back.
-      norms: [S, T], the same of each s alone.
-      sources: [S] int, the s that were looked back from, from 0 on; −1 for none.
-      beta: [], β, fitted to φ_k ∝ β^k by least squares of log φ_k on k ≥ tau. 0 where
-        nothing is left of errors at once; NaN where less than two lags were measured.
-      lookback: [] int, the smallest K such that lags k ≥ K, which
-        `truncated_bptt(..., every=1, lookback=K)` leaves out, have no more than
-        `tolerance` of Σ_k φ_k. T where all are needed.
+      deltas: [T], ‖δ_t‖ for the sum Σ_t w_t ℓ_t of an example, averaged over the
+        examples without padding at t.
+      curve: [T], φ_k for the lags k = 0 … T−1; NaN where no carry is so far back.
+      norms: [S, T], the same for each s alone.
+      sources: [S] int, the steps s whose losses were used, counted from 0; −1 for none.
+      beta: [], β of φ_k ∝ β^k, fitted by least squares to log φ_k for k ≥ tau. 0 if
+        errors vanish within a step; NaN if fewer than two lags were measured.
+      lookback: [] int, the smallest K for which lags k ≥ K have at most the share
+        `tolerance` of Σ_k φ_k; `truncated_bptt(..., every=1, lookback=K)` leaves these
+        lags out. T if all lags are needed.
     """
 
     deltas: jax.Array
@@ -56,11 +59,11 @@ class GradientFlow(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """What becomes of an error from the last step on its way to the first.
+        """Whether an error vanishes or explodes between the last step and the first.
 
         With R − 1 the largest lag measured: "vanishing" if β^(R−1) < 1/1000,
-        "exploding" if it is > 1000 or an error is infinite, "steady" in between; "not
-        finite" where an error is NaN, and "unknown" where β is. Not within `jit`.
+        "exploding" if it is > 1000 or an error is infinite, "steady" in between. "not
+        finite" if an error is NaN, and "unknown" if β is NaN. Not within `jit`.
         """
         curve, deltas = np.asarray(self.curve), np.asarray(self.deltas)
         measured = np.flatnonzero(~np.isnan(np.asarray(self.norms)).all(axis=0))
@@ -77,7 +80,7 @@ class GradientFlow(NamedTuple):
         return "vanishing" if logarithm < 0 else "exploding"
 
     def table(self) -> str:
-        """Return a line for each lag, and for ‖δ_t‖ of as many steps before the end."""
+        """Return φ_k, and ‖δ_t‖ of k steps before the end, for about 20 lags k."""
         rows = [["k", "‖∂ℓ_s/∂h_{s−k}‖", "of k = 0", "‖δ_{T−k}‖"]]
         deltas, curve = np.asarray(self.deltas)[::-1], np.asarray(self.curve)
         for k in _some_of(len(curve)):
@@ -96,8 +99,8 @@ class GradientFlow(NamedTuple):
     ) -> None:
         """Draw φ_k against the lag, or ‖δ_t‖ against time, into Matplotlib's axes.
 
-        Several networks may be drawn into the same axes, each with its `label`. Lags
-        have the fitted decay as a dashed line.
+        Several networks may be drawn into the same axes, each with its `label`. Against
+        the lag, a dashed line shows the fitted decay.
         """
         if against not in ("lag", "time"):
             raise ValueError(f"against must be 'lag' or 'time', got {against!r}.")
@@ -136,12 +139,12 @@ def gradient_flow(
 
         ‖δ_t‖ for each t,    φ_k = mean ‖∂ℓ_s/∂h_{s−k}‖ for each k,    φ_k ∝ β^k
 
-    Not the gradient in the parameters, which is a sum over steps and hides the decay.
-    δ_t is that of the sum of an example's losses: divide by Σ w for the mean's. It
-    works within `jit`; the `verdict`, a word, is for outside.
+    This is not the gradient in the parameters, which is a sum over steps and hides the
+    decay. δ_t is the error of the sum of an example's losses; for that of their mean,
+    divide by Σ w. The function works within `jit`; the `verdict` works only outside.
 
-    Time is that of S + 1 backward passes, through the carry only, one after another;
-    memory that of one, T times what a step computes, and of T·n·B errors.
+    Time: S + 1 backward passes, through the carry only, one after another. Memory: one
+    such pass, which is T times the arrays that a step computes, and T·n·B for errors.
 
     Args:
       step: one time step of the network.
@@ -150,16 +153,16 @@ def gradient_flow(
       carry: state before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
       targets: what the loss compares outputs with, leaves [T, *batch, ...].
-      weights: [T, *batch], how much each loss counts, in means over s too: give 1 at
-        the last step alone for a network that answers there.
+      weights: [T, *batch], how much each loss counts, also in means over s. For a
+        network that answers at the last step, give 1 there and 0 elsewhere.
       mask: [T, *batch] bool, False in padding; k does not count padded steps.
-      reset: [T, *batch] bool, True puts `initial` back before this step: errors do not
-        reach further back, and are 0 there.
-      initial: what a reset puts back, like carry, which is the default.
-      samples: S, from how many losses to look back at most: evenly spread over those
-        steps that have weight, the first and last of them among these.
-      tau: from which lag on errors are taken to decay geometrically.
-      tolerance: which share of Σ_k φ_k the recommended lookback may leave out.
+      reset: [T, *batch] bool, True puts `initial` back before this step. Errors do not
+        pass a reset; they are 0 before it.
+      initial: carry that a reset puts back. Default: `carry`.
+      samples: S, the largest number of losses to use. They are evenly spread over the
+        steps with weight, from the first to the last; if S is 1, it is the last.
+      tau: lag from which errors are assumed to decay geometrically.
+      tolerance: share of Σ_k φ_k that the recommended lookback may leave out.
 
     Returns:
       A :class:`GradientFlow`, whose `table()` is text and whose `plot(axes)` draws.
@@ -217,7 +220,7 @@ def gradient_flow(
 
 
 def _decay(curve: jax.Array, tau: int) -> jax.Array:
-    """Return β, fitted to log φ_k on k ≥ tau."""
+    """Return β, fitted to log φ_k for k ≥ tau."""
     phi = curve[tau:]
     fitted = (phi > 0) & jnp.isfinite(phi)
     logs = jnp.log(jnp.where(fitted, phi, 1))
@@ -227,21 +230,21 @@ def _decay(curve: jax.Array, tau: int) -> jax.Array:
     k = k - mean(k)
     spread = mean(k**2)
     beta = jnp.exp(mean(k * logs) / jnp.where(spread > 0, spread, 1))
-    beta = jnp.where(jnp.sum(fitted) < 2, 0, beta)  # gone at once, or after one step
+    beta = jnp.where(jnp.sum(fitted) < 2, 0, beta)  # errors vanish within a step
     return jnp.where(jnp.sum(~jnp.isnan(phi)) < 2, jnp.nan, beta)
 
 
 def _lookback(curve: jax.Array, tolerance: float | jax.Array) -> jax.Array:
     """Return the smallest K whose Σ_{k ≥ K} φ_k is within the tolerance."""
     measured = jnp.where(jnp.isnan(curve), 0, curve)
-    left_out = jnp.cumsum(measured[::-1])[::-1] - measured  # by K = k + 1
+    left_out = jnp.cumsum(measured[::-1])[::-1] - measured  # entry k is for K = k + 1
     allowed = jnp.asarray(tolerance, curve.dtype) * jnp.sum(measured)
     enough = (left_out <= allowed) & jnp.isfinite(allowed)
     return jnp.where(jnp.any(enough), jnp.argmax(enough) + 1, len(curve))
 
 
 def _some_of(count: int) -> list[int]:
-    """Return at most about 20 of the lags, all if there are no more."""
+    """Return about 20 of the lags, or all if there are at most 20."""
     steps = np.unique(np.geomspace(1, max(count, 2), 20).astype(int)) - 1
     return list(range(count)) if count <= 20 else [int(k) for k in steps if k < count]
 

@@ -1,12 +1,12 @@
-"""How good is an estimate of a gradient? Bias, variance and direction, measured.
+"""Bias, variance and direction of an estimated gradient.
 
-Notation: g is the exact gradient, ĝ_k what a rule estimates with the k-th of K keys, ḡ
-their mean. All is relative to ‖g‖:
+Notation: g is the exact gradient, ĝ_k is a rule's estimate with the k-th of K keys, and
+ḡ is the mean of the ĝ_k. All measures are relative to ‖g‖:
 
     bias = ‖ḡ − g‖ / ‖g‖,    variance V = Σ_k ‖ĝ_k − ḡ‖² / (K − 1) / ‖g‖².
 
-The mean of K draws is itself off by chance, E‖ḡ − E ĝ‖² = V / K. So the bias that is
-measured of a rule that has none is about √(V / K), its standard error.
+The mean of K draws has a random error: relative to ‖g‖², E‖ḡ − E ĝ‖² is V / K. The
+measured bias of an unbiased rule is therefore about √(V / K), its standard error.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,10 +31,11 @@ from bpvariants.types import GradientRule, Loss, OnlineRule, PyTree, Step
 
 
 class GradientQuality(NamedTuple):
-    """What :func:`gradient_quality` returns.
+    """Result of :func:`gradient_quality`.
 
-    Under `vmap` or `lax.map`, as over the params of a training, arrays have an axis of
-    that first, which `table` and `plot` show in the place of single leaves.
+    Under `vmap` or `lax.map`, for example over the params of several moments of a
+    training, arrays have a first axis of moments. `table` and `plot` then show the
+    moments instead of the leaves.
     """
 
     total: QualityMeasures  # of all params together
@@ -43,8 +44,8 @@ class GradientQuality(NamedTuple):
     def table(self, steps: Sequence[Any] | None = None) -> str:
         """Return a table as text: a line for each array of params, the total first.
 
-        Over a training it has a line of totals for each of its moments, which `steps`
-        may name.
+        Over a training, it has a line of totals for each moment; `steps` may name the
+        moments.
         """
         return tabulate(self, steps)
 
@@ -80,19 +81,20 @@ def gradient_quality(
     reset: jax.Array | None = None,
     initial: PyTree | None = None,
 ) -> GradientQuality:
-    """Compare a rule's gradient of a sequence with the exact one, BPTT's.
+    """Compare a rule's gradient of a sequence with the exact gradient, by BPTT.
 
         bias ‖ḡ − g‖ / ‖g‖,  its standard error √(V / K),  variance V, cosine, ‖ĝ‖ / ‖g‖
 
-    A rule without bias has a bias of about its standard error; where it is many times
-    that, the rule is biased. The rule is given as it was made, with its own settings;
-    `step` and `loss` are for the exact gradient, so that the rule may also be that of
-    another step (in lower precision, say). Params stay the same along the sequence,
-    which is what all rules approximate; how a rule fares while it learns is seen by
-    this measured at the params of several moments: see the second example.
+    The measured bias of an unbiased rule is about its standard error. If it is many
+    times larger, the rule is biased. `step` and `loss` are for the exact gradient. The
+    rule has its own, so it may use another step, for example in lower precision.
 
-    It is a pure function to `jit`. Memory is K·p for the gradients, and that of the
-    rule times `at_once`; time is that of K gradients and an exact one.
+    Params are constant along the sequence, because all rules approximate the gradient
+    at fixed params. To see the quality of a rule during a training, measure it at the
+    params of several moments, as in the second example.
+
+    This is a pure function that can be jitted. Memory: K·p for the gradients, and
+    `at_once` times the memory of the rule. Time: K gradients and an exact one.
 
     Args:
       rule: a gradient rule, or an online rule, to be run along the sequence.
@@ -102,21 +104,21 @@ def gradient_quality(
       carry: state before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
       targets: what the loss compares outputs with, leaves [T, *batch, ...].
-      keys: [K], such as `jax.random.split(key, 100)`, for a rule that draws at random;
-        None for one that does not.
-      at_once: how many keys at once, under `vmap`. Default: all.
+      keys: [K], such as `jax.random.split(key, 100)`, for a random rule; None for a
+        deterministic one.
+      at_once: number of keys to use together, under `vmap`. Default: all.
       reference: the rule to compare with. Default: `bptt(step, loss)`.
       weights: [T, *batch], how much each loss counts.
       mask: [T, *batch] bool, False in padding.
       reset: [T, *batch] bool, True puts `initial` back before this step.
-      initial: what a reset puts back, like carry, which is the default.
+      initial: carry that a reset puts back. Default: `carry`.
 
     Returns:
       A :class:`GradientQuality`, whose `table()` is text and whose `plot(axes)` draws.
 
     Raises:
-      ValueError: if keys has not one axis, or at_once is no integer of at least 1, or
-        what the rules raise.
+      ValueError: if keys does not have one axis, or at_once is not an integer of at
+        least 1. Errors of the rules are passed on.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -169,14 +171,14 @@ def _along(name: str, rule: GradientRule | OnlineRule) -> Callable[..., Any]:
 
 
 def _check(keys: jax.Array, at_once: int | None) -> int:
-    """Check the keys; return how many of them to use at once."""
+    """Check the keys; return how many of them to use together."""
     single = jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
     if keys.ndim != (1 if single else 2) or not len(keys):
         raise ValueError(
-            "keys must have one axis, of a key for each draw; got shape "
+            "keys must have one axis, with a key for each draw; got shape "
             f"{keys.shape} of {keys.dtype}. Use jax.random.split(key, 100)."
         )
     if at_once is None:
         return len(keys)
-    check_count("at_once", at_once, remedy="None is all keys at once")
+    check_count("at_once", at_once, remedy="None uses all keys at once")
     return min(int(at_once), len(keys))

@@ -1,13 +1,14 @@
-"""How a network stretches its state along a sequence: Lyapunov exponents.
+"""Lyapunov exponents and singular values of a network's Jacobians along a sequence.
 
-Notation: J_t = ∂h_t/∂h_{t−1} [n, n]. k directions Q are carried along and made
-orthonormal again at each step,
+Notation: J_t = ∂h_t/∂h_{t−1} [n, n]. The matrix Q holds k directions. They are
+propagated along the sequence and made orthonormal again at each step,
 
-    J_t Q_{t−1} = Q_t R_t,    λ_i = 1/T Σ_t log |(R_t)_ii|,
+    J_t Q_{t−1} = Q_t R_t,    λ_i = 1/T Σ_t log |(R_t)_ii|.
 
-the k largest Lyapunov exponents: an error in the state grows like exp(λ_1 t). Of single
-steps σ(J_t) is the largest singular value, by power iteration v ← J_tᵀ J_t v; of all
-steps so far, since J_t⋯J_1 Q_0 = Q_t (R_t⋯R_1), that of the small matrix R_t⋯R_1.
+The λ_i are the k largest Lyapunov exponents: an error in the state grows like
+exp(λ_1 t). For a single step, σ(J_t) is the largest singular value, found by power
+iteration v ← J_tᵀ J_t v. For all steps so far, J_t⋯J_1 Q_0 = Q_t (R_t⋯R_1), so the
+largest singular value on the k directions is that of the small matrix R_t⋯R_1.
 """
 
 import math
@@ -33,17 +34,17 @@ from bpvariants.types import PyTree, Step
 
 
 class JacobianSpectrum(NamedTuple):
-    """What :func:`jacobian_spectrum` measured of each example, k directions.
+    """Result of :func:`jacobian_spectrum` for each example, with k directions.
 
     Attributes:
-      exponents: [*batch, k], λ_i, per time step, after enough steps the largest first;
-        −∞ where a direction is lost, as where J_t is singular.
-      running: [T, *batch, k], the same of the steps up to each; NaN up to `skip`.
-      singular_values: [T, *batch], σ(J_t), at least; NaN in padding.
-      residuals: [T, *batch], ‖J_tᵀJ_t v − σ² v‖ / σ² of the power iteration, which has
-        found σ(J_t) where this is small. NaN in padding.
-      log_sensitivity: [T, *batch], log ‖J_t⋯J_1‖ on the k directions: that of
-        ‖∂h_t/∂h_0‖ itself if k = n, no more than that if k < n.
+      exponents: [*batch, k], λ_i, per time step; after enough steps, in descending
+        order. −∞ if a direction is lost, for example because J_t is singular.
+      running: [T, *batch, k], the same for the steps up to each step; NaN up to `skip`.
+      singular_values: [T, *batch], an estimate of σ(J_t) from below; NaN in padding.
+      residuals: [T, *batch], ‖J_tᵀJ_t v − σ² v‖ / σ² of the power iteration. If it is
+        small, the iteration has found σ(J_t). NaN in padding.
+      log_sensitivity: [T, *batch], log ‖J_t⋯J_1‖ on the k directions. It is
+        log ‖∂h_t/∂h_0‖ if k = n, and at most that if k < n.
     """
 
     exponents: jax.Array
@@ -53,7 +54,7 @@ class JacobianSpectrum(NamedTuple):
     log_sensitivity: jax.Array
 
     def table(self) -> str:
-        """Return a line for each exponent, over examples, and one for σ(J_t)."""
+        """Return lines for the exponents and σ(J_t), over examples, and the verdict."""
         exponents = np.asarray(self.exponents)
         exponents = exponents.reshape(-1, exponents.shape[-1])
         rows = [["over examples", "least", "mean", "greatest"]]
@@ -69,21 +70,21 @@ class JacobianSpectrum(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """What the largest exponent, the mean over examples, tells. Not within `jit`.
+        """Meaning of the largest exponent, averaged over examples. Not within `jit`.
 
-        If λ_1 > 0, errors grow by e in 1/λ_1 steps, and gradients along windows much
-        longer than that are noise; if λ_1 < 0, they are gone by a factor of e in so
-        many, and longer windows add nothing.
+        If λ_1 > 0, errors grow by a factor of e in 1/λ_1 steps, and gradients along
+        much longer windows are noise. If λ_1 < 0, errors shrink by a factor of e in
+        1/|λ_1| steps, and much longer windows add next to nothing.
         """
         largest = float(np.mean(np.asarray(self.exponents)[..., 0]))
         if not math.isfinite(largest) or largest == 0:
-            return "errors are gone after a step" if largest < 0 else "unknown"
+            return "errors vanish within a step" if largest < 0 else "unknown"
         steps = short(abs(1 / largest))
         grow = "expanding: errors grow" if largest > 0 else "contracting: errors shrink"
         return f"{grow} by a factor of e in {steps} steps"
 
     def plot(self, axes: Any, label: str | None = None) -> None:
-        """Draw the running exponents, means over examples, into Matplotlib's axes."""
+        """Draw running exponents, averaged over examples, into Matplotlib's axes."""
         running = np.asarray(self.running)
         examples = tuple(range(1, running.ndim - 1))
         for i, values in enumerate(running.mean(axis=examples).T):
@@ -110,25 +111,27 @@ def jacobian_spectrum(
 
         J_t Q_{t−1} = Q_t R_t,    λ_i = 1/T Σ_t log |(R_t)_ii|,    σ(J_t)
 
-    Exponents of finitely many steps: they are off by about 1/T, because Q must turn
-    towards the directions of growth first, which `skip` leaves out. The carry is one
-    vector of n numbers for each example, a complex one two. A pure function to `jit`.
+    Exponents of T steps have an error of about 1/T, because Q must first turn towards
+    the directions of growth; `skip` leaves these first steps out. The carry is one real
+    vector of n elements for each example; a complex element counts as two. This is a
+    pure function that can be jitted.
 
-    Time is that of k + 2 · power_iterations products with J_t for each step, and n·k²
-    for the directions; memory n·k·B, and T·k·B for the results. Resets are not for
-    this: give one episode.
+    Time: k + 2 · power_iterations products with J_t for each step, and n·k² for the
+    directions. Memory: n·k·B, and T·k·B for the results. Resets are not supported; give
+    a single episode.
 
     Args:
       step: one time step of the network.
       params: its parameters θ.
       carry: state before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
-      exponents: k, how many, at most n.
-      skip: how many of the first steps not to count in the exponents.
-      power_iterations: how many for each σ(J_t), from where the step before ended.
-      batch_shape: *batch. By default the whole carry is the state of one example.
+      exponents: k, number of exponents, at most n.
+      skip: number of first steps to leave out of the exponents.
+      power_iterations: number of iterations for each σ(J_t). They start with the
+        vector that the step before found.
+      batch_shape: *batch. Default: the whole carry is the state of one example.
       mask: [T, *batch] bool, False in padding, where nothing changes or counts.
-      key: of `jax.random`, for the first directions. Default: `jax.random.key(0)`.
+      key: a `jax.random.key`, for the first directions. Default: `jax.random.key(0)`.
 
     Returns:
       A :class:`JacobianSpectrum`, whose `table()` is text and whose `plot(axes)` draws.
@@ -202,12 +205,12 @@ def jacobian_spectrum(
 
 
 def _power(push, pull, vector, iterations):
-    """Return the vector, σ and the residual after v ← JᵀJ v, each made a unit one."""
+    """Iterate v ← JᵀJ v, scaled to unit length; return v, σ and the residual."""
 
     def body(_, vector):
         (new,) = pull(push(vector))
         size = safe_norm(new, new.ndim - 1)[..., None]
-        # A vector that J takes to nothing stays, for the steps to come.
+        # If J maps the vector to 0, keep it for the following steps.
         return jnp.where(size == 0, vector, new / jnp.where(size == 0, 1, size))
 
     vector = jax.lax.fori_loop(0, iterations, body, vector)
@@ -233,7 +236,7 @@ def _check_shapes(step, params, carry, xs, mask, batch_shape) -> tuple[int, ...]
     if mask is not None and jnp.shape(mask) != (length, *batch):
         raise ValueError(
             f"mask must be [T, *batch] = {(length, *batch)}, got {jnp.shape(mask)}; "
-            "give batch_shape, by default (), as the mask has it."
+            "give a batch_shape (default: ()) that matches the mask."
         )
     return batch
 
@@ -241,12 +244,12 @@ def _check_shapes(step, params, carry, xs, mask, batch_shape) -> tuple[int, ...]
 def _check(exponents, skip, power_iterations, size, length) -> None:
     if not is_count(exponents, 1, size):
         raise ValueError(
-            f"exponents must be an integer from 1 to {size}, the numbers in the carry "
-            f"of an example; got {exponents!r}."
+            f"exponents must be an integer from 1 to {size}, the number of elements in "
+            f"the carry of an example; got {exponents!r}."
         )
     if not is_count(skip, 0, length - 1):
         raise ValueError(
-            f"skip must be an integer from 0 to {length - 1}, so that steps are left; "
+            f"skip must be an integer from 0 to {length - 1}, so that a step is left; "
             f"got {skip!r}."
         )
     check_count("power_iterations", power_iterations)

@@ -1,11 +1,13 @@
-"""How a loss depends on the carry k steps before it: errors by their lag k.
+"""Errors that a loss sends to the carry k steps before it, by their lag k.
 
-Notation: ℓ_s is a loss, w_s its weight, h_{s−k} the carry k steps before it. With e_t
-added to the carry along the sequence, ∂(Σ_s w_s ℓ_s)/∂e_t is the error that these
-losses send to the carry there: one linearised run, and a backward pass for each choice
-of weights. Norms φ_k of the errors of single losses, k = 0, 1, …, are the look-back
-curve; the gradient in the parameters, a sum over steps, does not show it. k counts
-steps that are not padding.
+Notation: ℓ_s is a loss, w_s is its weight, and h_{s−k} is the carry k steps before it.
+An e_t = 0 is added to the carry at each step. Then ∂(Σ_s w_s ℓ_s)/∂e_t is the error
+that these losses send to the carry at t. It takes one linearised run, and a backward
+pass for each choice of weights.
+
+The norms φ_k of the errors of single losses, k = 0, 1, …, are the look-back curve. The
+gradient in the parameters does not show it, because it is a sum over steps. k counts
+only steps that are not padding.
 """
 
 from collections.abc import Callable
@@ -23,7 +25,7 @@ from bpvariants.types import PyTree, Step
 
 
 class Course(NamedTuple):
-    """A network along a sequence, with the loss of each of its steps."""
+    """A network with its losses, and a sequence to run it along."""
 
     step_with_loss: Step
     params: PyTree
@@ -35,26 +37,26 @@ class Course(NamedTuple):
 
 
 class LookBack(NamedTuple):
-    """What reaches the carries k = 1 … R steps before the last loss."""
+    """Errors that reach the carries k = 1 … R steps before the last loss."""
 
-    norms: jax.Array  # [R], φ_k, the mean over the examples that reach so far
-    examples: jax.Array  # [R], how many of them there are
-    # [R, n], the mean of ∂ℓ_s/∂h_{s−k} over all examples, all leaves of the carry as
-    # one real vector; examples that do not reach so far count as zeros
+    norms: jax.Array  # [R], φ_k, averaged over the examples that have k steps or more
+    examples: jax.Array  # [R], the number of these examples
+    # [R, n], ∂ℓ_s/∂h_{s−k} averaged over all examples, with all leaves of the carry as
+    # one real vector; examples of fewer than k steps count as zeros
     errors: jax.Array
 
 
 def from_last_losses(course: Course, batch: tuple[int, ...], steps: int) -> LookBack:
-    """Go back up to R = `steps` steps of the time axis from each example's last loss.
+    """Look back from each example's last loss, within the last R = `steps` time steps.
 
-    Keeps R carries, and each step is computed again where its derivative is taken: R
-    backward passes, through the carry only.
+    Memory is R carries, because each step is recomputed for its derivative. Time is R
+    backward passes of a step, through the carry only.
     """
     end = _last_steps(course, steps)
     here = jnp.ones((steps, *batch), bool) if end.mask is None else end.mask
 
     def enter(added, h, x, mask, reset):
-        """Add to the carry that a step starts from."""
+        """Add `added` to the carry, then run a step from it."""
         step = guarded(end.step_with_loss, end.initial, mask, reset)
         return step(end.params, _add(h, added), x)
 
@@ -79,13 +81,13 @@ def from_each_loss(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Return ‖δ_t‖ [T], sources s [S], and sums and weights of norms by lag [S, T].
 
-    Here k = 0 is what y_s reads of h_s itself, which the step's program tells.
+    Here k = 0 is the error through y_s as it reads h_s itself, from the step's program.
     """
     length = len(weights)
     step_with_loss, params, *_, initial = course
 
     def leave(added, h, x, mask, reset):
-        """Add to the new carry, before the output reads it."""
+        """Run a step; add `added` to its new carry before the output reads it."""
 
         def advance(params, h, added_and_x):
             added, x = added_and_x
@@ -106,7 +108,7 @@ def from_each_loss(
     def look_back(source):
         errors = norms_of(((steps == source) & here).astype(weights.dtype))
         weight = weights[source][None]
-        reach = here & (weight > 0) & (steps <= source)  # none if s is −1
+        reach = here & (weight > 0) & (steps <= source)  # all False if s is −1
         share = jnp.where(reach, weight, 0)
         lags = jnp.where(reach, positions[source][None] - positions, 0)
         sums = _add_by_lag(jnp.where(reach, share * errors, 0), lags)
@@ -118,15 +120,15 @@ def from_each_loss(
 
 
 def ratio(sums: jax.Array, shares: jax.Array) -> jax.Array:
-    """Return means of what was summed up; of nothing, NaN."""
+    """Return weighted means, sums / shares; NaN where a share is 0."""
     return jnp.where(shares > 0, sums / jnp.where(shares > 0, shares, 1), jnp.nan)
 
 
 def _linearised(advance: Callable, course: Course, length: int) -> Callable:
     """Return the map from weights of the losses [T, *batch] to the errors at each e_t.
 
-    `advance(e, h, x, mask, reset) -> (h, losses)` is a step with e, floating leaves of
-    the carry, added. Errors are such leaves, [T, *batch, ...].
+    `advance(e, h, x, mask, reset) -> (h, losses)` is a step that adds e to the floating
+    leaves of the carry. Errors are such leaves, [T, *batch, ...].
     """
     leaves = floating_leaves(course.carry)
     zeros = [jnp.zeros((length, *leaf.shape), leaf.dtype) for leaf in leaves]
@@ -152,7 +154,7 @@ def _add_by_lag(values: jax.Array, lags: jax.Array) -> jax.Array:
 
 
 def _last_steps(course: Course, steps: int) -> Course:
-    """Return the end of a course, having run the steps before it."""
+    """Run a course up to its last `steps` steps; return the course of these steps."""
     sequences = course.inputs, course.mask, course.reset
     length = jax.tree.leaves(course.inputs)[0].shape[0]
     x, mask, reset = jax.tree.map(lambda leaf: leaf[: length - steps], sequences)
@@ -170,7 +172,7 @@ def _norms(errors: list[jax.Array], shape: tuple[int, ...], dtype) -> jax.Array:
 
 
 def _sources(counts: jax.Array, samples: int) -> jax.Array:
-    """Return up to so many steps, evenly spread over those where a loss counts."""
+    """Return up to `samples` steps, evenly spread over those where a loss counts."""
     active = jnp.any(counts, axis=tuple(range(1, counts.ndim)))
     steps = jnp.nonzero(active, size=len(active), fill_value=-1)[0]
     total, ranks = jnp.sum(active), jnp.arange(samples)

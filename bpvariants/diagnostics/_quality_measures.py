@@ -10,24 +10,23 @@ import jax.numpy as jnp
 
 
 class QualityMeasures(NamedTuple):
-    """What :func:`gradient_quality` says of one array of params, or of all together.
+    """Measures of :func:`gradient_quality` for one array of params, or all together.
 
-    Where g = 0 there is nothing to compare with, and all but `norm`, `sign_agreement`
-    and `zeros` is NaN.
+    If g = 0, all measures except `norm`, `sign_agreement` and `zeros` are NaN.
 
     Attributes:
       norm: ‖g‖.
       bias: ‖ḡ − g‖ / ‖g‖.
-      bias_standard_error: √(V / K), what the bias is of a rule without any. NaN if K
-        is 1; 0 without keys.
+      bias_standard_error: √(V / K), about the measured bias of an unbiased rule. NaN if
+        K is 1; 0 without keys.
       variance: V, relative to ‖g‖².
       error: rms error, √(mean ‖ĝ − g‖²) / ‖g‖.
-      cosine: ⟨ĝ, g⟩ / (‖ĝ‖ ‖g‖), the mean over those keys for which ĝ ≠ 0.
-      cosine_deviation: standard deviation of it over those keys.
+      cosine: ⟨ĝ, g⟩ / (‖ĝ‖ ‖g‖), the mean over keys with ĝ ≠ 0.
+      cosine_deviation: standard deviation of this cosine over the same keys.
       norm_ratio: mean of ‖ĝ‖ / ‖g‖.
-      sign_agreement: share of numbers with the sign of g's, where 0 is a sign of its
-        own; mean over keys.
-      zeros: share of keys for which ĝ = 0.
+      sign_agreement: share of elements with the same sign in ĝ and g, where 0 is a
+        third sign; mean over keys.
+      zeros: share of keys with ĝ = 0.
     """
 
     norm: jax.Array
@@ -43,7 +42,7 @@ class QualityMeasures(NamedTuple):
 
 
 class QualitySums(NamedTuple):
-    """Sums over the numbers of a gradient, which add up over arrays; [K] or []."""
+    """Sums over the elements of a gradient, which add up over arrays; [K] or []."""
 
     exact: jax.Array  # ‖g‖²
     bias: jax.Array  # ‖ḡ − g‖²
@@ -52,7 +51,7 @@ class QualitySums(NamedTuple):
     errors: jax.Array  # [K] ‖ĝ − g‖²
     products: jax.Array  # [K] ⟨ĝ, g⟩
     agreeing: jax.Array  # [K] how many signs agree
-    size: jax.Array  # how many numbers there are
+    size: jax.Array  # number of elements
 
 
 def sums_of(estimates: jax.Array, exact: jax.Array, dtype: Any) -> QualitySums:
@@ -74,13 +73,13 @@ def sums_of(estimates: jax.Array, exact: jax.Array, dtype: Any) -> QualitySums:
 
 
 def measures_of(sums: QualitySums, drawn: bool) -> QualityMeasures:
-    """Return the measures; without draws, the one estimate varies by nothing."""
+    """Return the measures; without draws, the variance of the one estimate is 0."""
     count = sums.errors.shape[0]
     norm = jnp.sqrt(sums.exact)
     per = lambda number, unit: number / jnp.where(unit == 0, jnp.nan, unit)
     variance = jnp.sum(sums.deviations) / max(count - 1, 1)
     if drawn and count == 1:
-        variance = jnp.full_like(variance, jnp.nan)  # of one draw, nothing is known
+        variance = jnp.full_like(variance, jnp.nan)  # one draw does not show a variance
     zero = sums.estimates == 0
     cosines = per(sums.products, norm * jnp.sqrt(jnp.where(zero, 1, sums.estimates)))
     mean = lambda values: per(

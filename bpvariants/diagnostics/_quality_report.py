@@ -1,4 +1,4 @@
-"""What `gradient_quality` measured, as a table and in a picture."""
+"""Table and plot of the measures of `gradient_quality`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 
 from bpvariants._tables import aligned, short
 
-COLUMNS = {  # of QualityMeasures: heading
+COLUMNS = {  # field of QualityMeasures: heading
     "norm": "norm",
     "bias": "bias",
     "bias_standard_error": "±",
@@ -71,13 +71,13 @@ def _rows(
     if len(moments) > 1:
         raise ValueError(
             "only one axis can be shown, such as that of moments of a training; "
-            f"got measures of shape {moments}. Take a part, as in "
+            f"got measures of shape {moments}. Select a part, for example by "
             "jax.tree.map(lambda a: a[0], quality)."
         )
     if moments:
         if steps is not None and len(steps) != moments[0]:
             raise ValueError(
-                f"steps must name {moments[0]} moments, got {len(steps)} of them."
+                f"steps must name {moments[0]} moments, got {len(steps)} names."
             )
         names = [str(name) for name in (range(moments[0]) if steps is None else steps)]
         return names, {
@@ -85,7 +85,8 @@ def _rows(
         }
     if steps is not None:
         raise ValueError(
-            "steps are for measures over a training; these are of one moment."
+            "steps name moments of a training, but these are of one moment; leave it "
+            "out."
         )
     is_measures = lambda node: hasattr(node, "bias_standard_error")
     leaves = jax.tree.leaves_with_path(quality.leaves, is_leaf=is_measures)

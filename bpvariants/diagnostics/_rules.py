@@ -1,4 +1,4 @@
-"""Call a rule given by the user, and check its result."""
+"""Call of a user's rule, with checks of the rule and its result."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ from bpvariants.types import OnlineRule, PyTree
 def call_rule(
     name: str, rule: Any, params: PyTree, *args: PyTree, **options: Any
 ) -> tuple[jax.Array, PyTree]:
-    """Return the value and the gradient of a rule, leaving out what comes with them."""
+    """Call a rule; return its value and gradient, without auxiliary results."""
     check_floating("params", params)
     if isinstance(rule, OnlineRule) or not callable(rule):
         raise ValueError(
             f"{name} must be a function that returns (value, grads), got "
-            f"{type(rule).__name__}; gradients.over_sequence makes a rule of an online "
-            "one."
+            f"{type(rule).__name__}; gradients.over_sequence makes a rule from an "
+            "online rule."
         )
     result = rule(params, *args, **options)
     if not isinstance(result, tuple) or len(result) != 2:

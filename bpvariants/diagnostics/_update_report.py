@@ -1,7 +1,7 @@
-"""What an update does to each array of the parameters.
+"""Size of an update, compared with each array of the parameters.
 
-Notation: Δ is the update of an array, θ the array. A share of exact zeros, or ‖Δ‖ = 0,
-tells of dead units or of a parameter without its gradient; ‖Δ‖/‖θ‖ how far it moves.
+Notation: Δ is the update of an array θ. A share of exact zeros, or ‖Δ‖ = 0, is a sign
+of dead units or of a parameter that gets no gradient. ‖Δ‖/‖θ‖ shows how far θ moves.
 """
 
 from typing import NamedTuple
@@ -18,13 +18,13 @@ from bpvariants.types import PyTree
 
 
 class UpdateMeasures(NamedTuple):
-    """What :func:`update_report` says of one array, or of all together.
+    """Measures of :func:`update_report` for one array, or for all together.
 
     Attributes:
-      norm: ‖Δ‖, NaN or infinite if one of its numbers is.
+      norm: ‖Δ‖, NaN or infinite if an element of Δ is.
       largest: max |Δ|, likewise.
-      zeros: share of numbers that are exactly 0.
-      nonfinite: how many are NaN or infinite.
+      zeros: share of elements that are exactly 0.
+      nonfinite: number of elements that are NaN or infinite.
       ratio: ‖Δ‖ / ‖θ‖, NaN if θ = 0.
     """
 
@@ -36,11 +36,11 @@ class UpdateMeasures(NamedTuple):
 
 
 class UpdateReport(NamedTuple):
-    """What :func:`update_report` returns.
+    """Result of :func:`update_report`.
 
     Attributes:
-      total: :class:`UpdateMeasures` of all arrays together.
-      leaves: like params, of :class:`UpdateMeasures`.
+      total: :class:`UpdateMeasures` for all arrays together.
+      leaves: like params, with :class:`UpdateMeasures` for each array.
     """
 
     total: UpdateMeasures
@@ -60,14 +60,14 @@ class UpdateReport(NamedTuple):
 
 
 def update_report(updates: PyTree, params: PyTree) -> UpdateReport:
-    """Measure updates, or gradients, against the parameters, array by array.
+    """Compare updates, or gradients, with the parameters, array by array.
 
-        ‖Δ‖,  max |Δ|,  share of zeros,  numbers not finite,  ‖Δ‖ / ‖θ‖
+        ‖Δ‖,  max |Δ|,  share of zeros,  elements not finite,  ‖Δ‖ / ‖θ‖
 
-    A pure function to `jit`, for the time of reading all numbers once or twice.
+    This is a pure function that can be jitted. Time: one or two reads of all elements.
 
     Args:
-      updates: Δ, as an optimizer gives them, or gradients; like params.
+      updates: Δ from an optimizer, or gradients; like params.
       params: θ before the update.
 
     Returns:

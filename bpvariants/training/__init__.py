@@ -1,10 +1,10 @@
 """Training: one jitted loop in chunks, its checkpoints on disk, and sweeps.
 
 `fit` trains one run, or several in lanes; it returns a `FitResult`. `JsonLog` writes
-its metrics to a file. `NonFiniteError` and `diagnosis` say which step was not finite.
-`Checkpoint` says what `fit` writes to disk, `read_checkpoint` reads it. `sweep` trains
-every config with every seed under one `vmap`, in blocks that fit in memory; it returns
-a `SweepResult`.
+the metrics to a file. `NonFiniteError` names the first step with NaN or infinity, and
+`diagnosis` finds where in the sequence it begins. `Checkpoint` holds the settings of
+checkpoints, and `read_checkpoint` reads the params of one. `sweep` trains every config
+with every seed under `vmap`, in blocks that fit in memory; it returns a `SweepResult`.
 """
 
 from bpvariants.training.checkpoints._checkpoint import Checkpoint as Checkpoint

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: between chunks, and by all processes of a training at once."""
+"""Handling of Ctrl-C and SIGTERM between chunks, in one process or in several."""
 
 import itertools
 import signal
@@ -12,22 +12,23 @@ from jax.experimental import multihost_utils
 
 from bpvariants.types import PyTree
 
-_numbers = itertools.count()  # of the chunks that processes have taken together
+_numbers = itertools.count()  # of chunk ends at which the processes synchronise
 
 
 @contextmanager
 def held(*, forget: bool = False) -> Iterator[None]:
-    """Keep signals back within the block, however often they come; raise afterwards.
+    """Hold signals back during the block, however often they come; raise them after it.
 
-    What a chunk is given to write over is lost if it does not come to an end, and a
-    file is torn. With `forget` nothing is raised: for what ends a training anyway.
-    Only the main thread is interrupted, and only Python's handlers can be put back.
+    An interrupted chunk would lose the arrays that it overwrites, and an interrupted
+    write would leave a torn file. With `forget`, no KeyboardInterrupt is raised; this
+    is for code that ends a training anyway. Only the main thread receives signals, and
+    only handlers that are Python functions can be restored.
     """
     came: dict[int, Any] = {}
     before = {}
     for number in (signal.SIGTERM, signal.SIGINT):
         handler = _handler_of(number)
-        if callable(handler):  # not ignored already, and of Python's making
+        if callable(handler):  # not SIG_IGN, SIG_DFL or a handler set outside Python
             before[number] = handler
             signal.signal(number, lambda number, frame: came.update({number: frame}))
     try:
@@ -37,17 +38,17 @@ def held(*, forget: bool = False) -> Iterator[None]:
             signal.signal(number, handler)
     if forget:
         came.pop(signal.SIGINT, None)
-    for number in sorted(came, reverse=True):  # SIGTERM first: it is remembered
+    for number in sorted(came, reverse=True):  # SIGTERM first: its handler records it
         with suppress(*[KeyboardInterrupt] * forget):
             before[number](number, came[number])
 
 
 @contextmanager
 def remembered() -> Iterator[Callable[[], bool]]:
-    """Give a function that tells whether Ctrl-C has come in the block.
+    """Yield a function that returns whether Ctrl-C has come during the block.
 
-    A KeyboardInterrupt is lost where nobody can catch it: for example in a callback of
-    the garbage collector, and JAX has such callbacks.
+    A KeyboardInterrupt is lost if it is raised where no code can catch it, for example
+    in a callback of the garbage collector. JAX has such callbacks.
     """
     came: list[int] = []
     if _handler_of(signal.SIGINT) is not signal.default_int_handler:
@@ -67,11 +68,10 @@ def remembered() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def terminable() -> Iterator[Callable[[], bool]]:
-    """Let SIGTERM, which schedulers send before they kill, be as Ctrl-C in the block.
+    """Treat SIGTERM, which schedulers send before they kill, like Ctrl-C in the block.
 
-    Gives what tells whether it has come. After the block the signal comes again: the
-    process ends by it, as it would have without this, unless it has a handler of its
-    own.
+    Yields a function that returns whether SIGTERM has come. After the block the signal
+    is raised again. It then ends the process, unless the process has its own handler.
     """
     before, came = _handler_of(signal.SIGTERM), []
     if before is None or before == signal.SIG_IGN:
@@ -93,10 +93,11 @@ def terminable() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def together() -> Iterator[Callable[[], bool]]:
-    """Give what tells, after each chunk, whether all processes are to end there.
+    """Yield a function that returns, after each chunk, whether all processes must stop.
 
-    JAX takes the SIGTERM that one of them is sent, and finds a chunk that none has
-    begun. Ctrl-C is made into that; only a second one interrupts at once, and alone.
+    JAX receives the SIGTERM of any process and picks a chunk that no process has begun.
+    The first Ctrl-C is turned into SIGTERM. A second Ctrl-C interrupts immediately, and
+    only its own process.
     """
     before = _handler_of(signal.SIGINT)
 
@@ -105,7 +106,7 @@ def together() -> Iterator[Callable[[], bool]]:
         signal.raise_signal(signal.SIGTERM)
 
     def all_end():
-        with suppress(RuntimeError):  # if jax_enable_preemption_service is off
+        with suppress(RuntimeError):  # raised if jax_enable_preemption_service is off
             return multihost_utils.reached_preemption_sync_point(next(_numbers))
         return False
 
@@ -119,7 +120,7 @@ def together() -> Iterator[Callable[[], bool]]:
 
 
 def is_shared(tree: PyTree) -> bool:
-    """Return whether other processes have a part of some array."""
+    """Return whether other processes hold a part of any array."""
     return any(
         isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
         for leaf in jax.tree.leaves(tree)

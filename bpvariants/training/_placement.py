@@ -1,4 +1,4 @@
-"""Placement of a training's state: on the devices of its sharded arrays."""
+"""Placement of a training's state on the devices of its sharded arrays."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from bpvariants.types import PyTree
 
 
 def is_spread(leaf: Any) -> bool:
-    """Return whether an array lies on several devices."""
+    """Return whether an array is spread over several devices."""
     return isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1
 
 
 def mesh_of(*trees: PyTree) -> Any:
-    """Return the mesh of the first array that lies on several devices, or None."""
+    """Return the mesh of the first array sharded over several devices, or None."""
     for leaf in jax.tree.leaves(trees):
         if is_spread(leaf) and isinstance(leaf.sharding, NamedSharding):
             return leaf.sharding.mesh
@@ -23,9 +23,11 @@ def mesh_of(*trees: PyTree) -> Any:
 
 
 def placed(tree: PyTree, params: PyTree, mesh: Any) -> PyTree:
-    """Return the tree on the mesh: parts like params as params are, others replicated.
+    """Return the tree with its arrays placed on the mesh.
 
-    What lies on several devices already stays as it is. Without a mesh, all does.
+    Parts with the structure and shapes of params get the shardings of params; other
+    arrays are replicated. Arrays that are spread over several devices already stay as
+    they are. Without a mesh, the tree is returned unchanged.
     """
     if mesh is None:
         return tree
@@ -47,7 +49,10 @@ def placed(tree: PyTree, params: PyTree, mesh: Any) -> PyTree:
 
 
 def shardings_of(reached: PyTree) -> Any:
-    """Return `out_shardings` for a chunk that leaves all of it where it was."""
+    """Return a chunk's `out_shardings`: `reached` stays in place, the rest replicated.
+
+    Returns None if no array of `reached` is sharded over several devices.
+    """
     mesh = mesh_of(reached)
     if mesh is None:
         return None

@@ -197,12 +197,12 @@ def test_reading_changes_nothing_and_passes_over_what_is_torn(copy, tmp_path, ca
     for file in spoilt.rglob("*"):
         if file.is_file():
             os.truncate(file, 0)
-    with pytest.warns(UserWarning, match="copy/6 cannot be read, and is passed over"):
+    with pytest.warns(UserWarning, match="copy/6 cannot be read and is skipped"):
         step, params = training.read_checkpoint(copy, START)
     assert step == 3
     chex.assert_trees_all_equal(params, fit(steps=3).params)
     assert sorted(copy.iterdir()) == there
-    with pytest.raises(ValueError, match=r"no checkpoint of Checkpoint\(best"):
+    with pytest.raises(ValueError, match=r"no checkpoint saved with Checkpoint\(best"):
         training.read_checkpoint(copy, START, best=True)
     with pytest.raises(ValueError, match="no checkpoint that can be read"):
         training.read_checkpoint(tmp_path / "not there", START)
@@ -224,7 +224,7 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(copy, whole, spoil):
             os.truncate(file, file.stat().st_size // 2)
         elif file.is_file():
             file.unlink()
-    with pytest.warns(UserWarning, match="copy/6 cannot be read, and is renamed"):
+    with pytest.warns(UserWarning, match="copy/6 cannot be read and is renamed"):
         result = fit(copy)
     assert result.resumed_from == 3
     assert_same(result, whole)
@@ -255,7 +255,7 @@ def test_values_that_are_not_what_was_written_are_found(copy, whole, monkeypatch
         ),
         ({"key": jax.random.key(1)}, r"key was \[0, 0\] and is \[0, 1\]"),
         ({"data": jnp.arange(4.0)}, r"data was float64\[3\] and is float64\[4\]"),
-        ({"steps": 5}, "steps=5, and the checkpoint is of step 6"),
+        ({"steps": 5}, "steps=5 is less than 6, the step of the checkpoint"),
         ({"config": {"width": 2}}, "width was 1 and is 2"),
         ({"resume": False}, "holds checkpoints, up to step 6"),
     ],
@@ -276,7 +276,7 @@ def test_another_training_is_refused(saved, tmp_path, options, message):
 def test_settings_that_make_no_sense_are_named(name, value):
     with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1"):
         training.Checkpoint("folder", **{name: value})
-    with pytest.raises(ValueError, match="config must be a dict as JSON has them"):
+    with pytest.raises(ValueError, match="config must be a dict that JSON can hold"):
         training.Checkpoint("folder", config={(1, 2): 3})
 
 

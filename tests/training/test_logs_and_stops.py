@@ -350,7 +350,7 @@ def test_mistakes_are_named(options, message):
 
 def test_what_cannot_be_trained_with_is_named():
     train = lambda rate: training.fit(rule, optax.sgd(rate), START, (START,), steps=1)
-    with pytest.raises(ValueError, match="traces, and it is a Python loop"):
+    with pytest.raises(ValueError, match="traces, but fit is a Python loop"):
         jax.jit(train)(0.1)
     with pytest.raises(ValueError, match=r"data must be a tuple, an iterable.* got 5"):
         training.fit(rule, SGD, START, 5, steps=1)

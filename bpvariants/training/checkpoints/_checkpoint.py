@@ -13,31 +13,35 @@ Best = str | Callable[[dict[str, Any]], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """Where and how often :func:`fit` writes checkpoints, and whether it goes on there.
+    """Settings of :func:`fit`'s checkpoints: where, how often, and whether to resume.
 
-    A checkpoint has all that a training is: params, the states of the update and of the
-    rule, how many batches were used, and the losses so far. It is whole or it is not
-    there, whenever the process is killed; one that was damaged later is renamed to
-    `<step>.torn`, with a warning, and the one before is taken. It is written in the
-    background, in a file each for a few arrays, by `orbax-checkpoint`.
+    A checkpoint holds the whole state of a training: params, the states of the update
+    and of the rule, the number of steps taken, and the losses so far. Even if the
+    process is killed, a checkpoint is either complete or absent. One that was damaged
+    later is renamed to `<step>.torn`, with a warning, and the one before it is used.
+    `orbax-checkpoint` writes in the background, a few arrays to a file.
 
-    A training that resumes goes on bit by bit as if it had not been interrupted, on the
-    same machine and with the same `chunk`. One whose arrays, key or `config` are others
-    is refused. What cannot be seen is not checked: other functions, other data of equal
-    shapes, hyper-parameters that the state of the update does not hold. One that it
-    does, by `optax.inject_hyperparams`, is from then on that of the checkpoint.
+    A resumed training is bit-identical to an uninterrupted one, on the same machine and
+    with the same `chunk`. A checkpoint with another key, another `config`, or arrays of
+    other names, shapes or dtypes is refused. Some differences cannot be seen and are
+    not checked: other functions, other data of equal shapes, and hyper-parameters that
+    are not in the state of the update. Hyper-parameters that are in that state, by
+    `optax.inject_hyperparams`, are taken from the checkpoint.
 
     Attributes:
-      directory: a folder of its own for each training.
-      every: after how many steps to write, at the end of the chunk that they fall in;
-        by default after each chunk. The end is always written. Each costs some 50 ms of
-        a CPU besides the writing, so that `every` should be worth seconds of training.
-      keep: how many of the last to keep.
-      best: also keep the one where this is least: the name of a metric, such as
-        "value", over all runs its mean; or a function metrics -> number, such as a
-        validation loss of `metrics["params"]`. None keeps the last ones only.
-      resume: go on from the last one, if there is one. If False, there must be none.
-      config: what else tells this training from others, a dict as JSON has them.
+      directory: a folder for this training alone.
+      every: write after this many steps, at the end of the chunk in which they fall.
+        Default: after each chunk. The end of the training is written too. Each
+        checkpoint costs about 50 ms of CPU time besides the writing, so `every` should
+        cover seconds of training.
+      keep: how many of the latest checkpoints to keep.
+      best: also keep the checkpoint with the lowest score. The score is the name of a
+        metric, such as "value" (its mean over all runs), or a function metrics ->
+        number, such as a validation loss of `metrics["params"]`. None keeps only the
+        latest ones.
+      resume: continue from the latest checkpoint, if there is one. If False, the folder
+        must hold none.
+      config: further settings that identify this training, a dict that JSON can hold.
     """
 
     directory: str | os.PathLike
@@ -56,5 +60,6 @@ class Checkpoint:
             json.dumps(self.config, default=str)
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"config must be a dict as JSON has them, got {self.config!r}: {error}."
+                f"config must be a dict that JSON can hold, got {self.config!r}: "
+                f"{error}."
             ) from error

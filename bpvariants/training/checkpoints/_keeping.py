@@ -13,13 +13,13 @@ from bpvariants.training.checkpoints._checkpoint import Best
 
 
 class Kept:
-    """Which checkpoints are to stay, as orbax asks: the last few, and the best."""
+    """Preservation policy for orbax: keep the last few checkpoints and the best."""
 
     def __init__(self, last: int):
         self.last, self.measured = last, {}
 
     def should_preserve(self, checkpoints, **context: Any) -> list[bool]:
-        """Return which of the checkpoints there are stay."""
+        """Return, for each checkpoint on disk, whether to keep it."""
         steps = [checkpoint.step for checkpoint in checkpoints]
         known = [step for step in steps if step in self.measured]
         best = [min(known, key=self.measured.__getitem__)] if known else []
@@ -28,9 +28,9 @@ class Kept:
 
 
 def open_manager(folder: Path, kept: Kept | None) -> Any:
-    """Return what writes and reads the checkpoints of a folder; or, None, only reads.
+    """Return an orbax manager for a folder; if `kept` is None, it only reads.
 
-    Another process may be writing there: one that reads must not clean up after it.
+    Another process may be writing there, so a reader must not clean up the folder.
     """
     try:
         import orbax.checkpoint as ocp
@@ -39,12 +39,12 @@ def open_manager(folder: Path, kept: Kept | None) -> Any:
             "checkpoint needs orbax-checkpoint: pip install orbax-checkpoint"
         ) from error
     if kept is None:
-        with _no_warnings():  # that it is what was asked for
+        with _no_warnings():  # orbax warns that the manager only reads, as intended
             options = ocp.CheckpointManagerOptions(read_only=True)
             return ocp.CheckpointManager(folder, options=options)
     options = ocp.CheckpointManagerOptions(
         preservation_policy=kept,
-        cleanup_tmp_directories=True,  # of processes that were killed
+        cleanup_tmp_directories=True,  # left by killed processes
     )
     return ocp.CheckpointManager(folder, options=options)
 

@@ -1,7 +1,8 @@
 """Conversion between a pytree and named arrays that can be written.
 
-Only leaves are written: what a tree is made of, such as the layout of an online state,
-comes from the fresh one that they are put into. Keys are written as their numbers.
+Only leaves are written. The structure of the tree, such as the layout of an online
+state, comes from the freshly initialised tree into which the leaves are read. Random
+keys are written as their raw key data.
 """
 
 import json
@@ -20,7 +21,7 @@ Described = list[tuple[str, list[int], str]]  # name, shape, dtype
 
 
 def describe(tree: PyTree) -> Described:
-    """Return the name, shape and dtype of each leaf, as JSON would have them."""
+    """Return the name, shape and dtype of each leaf, as JSON values."""
     return [
         [name, list(jnp.shape(leaf)), str(_dtype(leaf))]  # type: ignore[misc]
         for name, leaf in named_leaves(tree)
@@ -28,7 +29,7 @@ def describe(tree: PyTree) -> Described:
 
 
 def writable(tree: PyTree) -> dict[str, Any]:
-    """Return the leaves by their number; empty ones, which no file holds, left out."""
+    """Return the leaves by index, without empty ones, which no file can hold."""
     return {
         str(i): jax.random.key_data(leaf) if is_key(leaf) else leaf
         for i, leaf in enumerate(jax.tree.leaves(tree))
@@ -37,7 +38,7 @@ def writable(tree: PyTree) -> dict[str, Any]:
 
 
 def abstract(tree: PyTree) -> dict[str, Any]:
-    """Return what `writable` gives, as shapes, dtypes and shardings."""
+    """Return the shapes, dtypes and shardings of the leaves that `writable` returns."""
     return {
         name: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None)
@@ -47,7 +48,7 @@ def abstract(tree: PyTree) -> dict[str, Any]:
 
 
 def put_back(leaves: dict[str, Any], like: PyTree) -> PyTree:
-    """Return the tree with the leaves that were written in their places."""
+    """Return the tree `like` with its leaves replaced by those that were written."""
     old, structure = jax.tree.flatten(like)
     new = []
     for i, leaf in enumerate(old):
@@ -59,7 +60,7 @@ def put_back(leaves: dict[str, Any], like: PyTree) -> PyTree:
 
 
 def checksum(leaf: Any) -> int | None:
-    """Return a sum of an array's bytes; None if other processes have a part of it."""
+    """Return the CRC of an array's bytes; None if other processes hold a part of it."""
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         return None
     return zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data)
@@ -86,7 +87,7 @@ def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
 
 
 def _as_json(value: Any) -> str:
-    """Return a text that equal values share, NaN too."""
+    """Return text that is the same for equal values, NaN included."""
     return json.dumps(value, sort_keys=True)
 
 

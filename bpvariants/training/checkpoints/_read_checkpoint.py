@@ -1,4 +1,4 @@
-"""Reading the params of a checkpoint, such as the best."""
+"""Reading the params of the last or the best checkpoint."""
 
 import os
 import warnings
@@ -18,21 +18,22 @@ def read_checkpoint(
 ) -> tuple[int, PyTree]:
     """Return the step and the params of a checkpoint that :func:`fit` wrote.
 
-    Nothing is changed there, so it may be one of a training that is running. What is
-    torn is passed over, with a warning, and the one before, or the next best, is taken.
+    The folder is not changed, so its training may still be running. A torn checkpoint
+    is skipped with a warning; the one before it, or the next best, is used instead.
 
     Args:
       directory: the folder of checkpoints.
-      params: what they are like: arrays of their shapes, dtypes and shardings, such as
-        those that the training began with; with `runs`, all of them.
-      best: those of the best checkpoint, as `Checkpoint(best=…)` has it; by default
-        those of the last one.
+      params: arrays with the names, shapes, dtypes and shardings of the saved params,
+        such as the initial params. With `runs`, they have the axis of runs.
+      best: read the best checkpoint, as `Checkpoint(best=…)` defines it. Default: the
+        last checkpoint.
 
     Returns:
       (step, params).
 
     Raises:
-      ValueError: if there is no such checkpoint, or its params are not like those.
+      ValueError: if there is no such checkpoint, or if its params differ from `params`
+        in names, shapes or dtypes.
 
     Example:
       >>> import tempfile, jax, optax
@@ -57,7 +58,7 @@ def read_checkpoint(
     if found is None:
         raise ValueError(
             f"directory {folder} holds no checkpoint"
-            f"{' of Checkpoint(best=…)' if best else ''} that can be read."
+            f"{' saved with Checkpoint(best=…)' if best else ''} that can be read."
         )
     return found
 
@@ -65,19 +66,17 @@ def read_checkpoint(
 def _read(
     manager: Any, folder: Path, state: TrainState, best: bool
 ) -> tuple[int, PyTree] | None:
-    """Return the step and the params of the first one, in order, that is whole."""
+    """Return step and params of the last, or best, readable checkpoint, if any."""
     metas = _metas(manager, folder)
     if best:
         metas = {step: meta for step, meta in metas.items() if meta["best"] is not None}
     for step in sorted(metas, key=lambda step: metas[step]["best"] if best else -step):
         saved = [each for each in metas[step]["state"] if each[0].startswith(".params")]
         if found := differences({"state": saved}, {"state": describe(state)}):
-            raise ValueError(
-                f"params are not as in the checkpoint: {'; '.join(found)}."
-            )
+            raise ValueError(f"params do not match the checkpoint: {'; '.join(found)}.")
         try:
             arrays = read_arrays(manager, step, metas[step], state)
-        except Exception as error:  # of many kinds, whatever the damage
+        except Exception as error:  # damage can raise exceptions of many kinds
             _pass_over(folder / str(step), error)
             continue
         return step, put_back(of_state(arrays), state).params
@@ -85,7 +84,7 @@ def _read(
 
 
 def _metas(manager: Any, folder: Path) -> dict[int, dict[str, Any]]:
-    """Return what each checkpoint says of itself, those that are whole."""
+    """Return the metadata of each checkpoint whose metadata can be read, by step."""
     metas = {}
     for step in manager.all_steps():
         try:
@@ -97,7 +96,7 @@ def _metas(manager: Any, folder: Path) -> dict[int, dict[str, Any]]:
 
 def _pass_over(folder: Path, error: Exception) -> None:
     warnings.warn(
-        f"The checkpoint {folder} cannot be read, and is passed over. "
+        f"The checkpoint {folder} cannot be read and is skipped. "
         f"({type(error).__name__}: {str(error)[:200]})",
         stacklevel=5,
     )

@@ -1,4 +1,4 @@
-"""Checkpoints on disk by orbax: whole ones only, the last few and the best."""
+"""Writing and restoring a training's checkpoints on disk, by orbax."""
 
 import contextlib
 import itertools
@@ -28,7 +28,7 @@ from bpvariants.types import PyTree
 
 
 class Restored(NamedTuple):
-    """What a checkpoint holds."""
+    """Contents of a checkpoint."""
 
     reached: Reached
     values: np.ndarray | None
@@ -36,31 +36,31 @@ class Restored(NamedTuple):
 
 
 class Store:
-    """The checkpoints of one training in their folder."""
+    """Folder with the checkpoints of one training."""
 
     def __init__(self, settings: Checkpoint, **identity: Any):
-        """Open the folder; `identity` is what has to be the same to resume."""
+        """Open the folder; `identity` holds settings that must match on resumption."""
         self.settings = settings
         identity |= {"config": settings.config}
         self._identity = json.loads(json.dumps(identity, default=str))
         self._folder = Path(settings.directory).absolute()
         self._kept = Kept(settings.keep)
         self._manager = open_manager(self._folder, self._kept)
-        self.last = 0  # the step of the last one
+        self.last = 0  # step of the last checkpoint written or restored
         steps = self._manager.all_steps()
         if steps and not settings.resume:
             self.close()
             raise ValueError(
                 f"directory {self._folder} holds checkpoints, up to step {max(steps)}; "
-                "choose another one, or resume=True to go on from them."
+                "choose another directory, or give resume=True to continue from them."
             )
         for step in steps if settings.best is not None else ():
-            with contextlib.suppress(Exception):  # `restore` tells of what is torn
+            with contextlib.suppress(Exception):  # `restore` warns about torn ones
                 best = read_meta(self._manager, step)["best"]
                 self._kept.measured |= {} if best is None else {step: best}
 
     def is_due(self, steps: int) -> bool:
-        """Return whether to write one after so many steps."""
+        """Return whether a checkpoint is due after this many steps."""
         every = self.settings.every or 1
         return steps // every > self.last // every
 
@@ -71,7 +71,7 @@ class Store:
         stopped: str | None,
         metrics: Callable[[], dict[str, Any]],
     ) -> None:
-        """Begin to write a checkpoint; its arrays may be written over at once."""
+        """Start to write a checkpoint; on return its arrays may be overwritten."""
         import orbax.checkpoint as ocp
 
         meta = self._identity | {
@@ -106,23 +106,23 @@ class Store:
         self.last = reached.steps
 
     def restore(self, fresh: Reached) -> Restored | None:
-        """Return the last one that is whole, in the arrays of a fresh start, or None.
+        """Return the last intact checkpoint, in arrays like the fresh ones, or None.
 
         Raises:
-          ValueError: if it is of a training that was another.
+          ValueError: if it is from a different training.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 meta = read_meta(self._manager, step)
-            except Exception as error:  # of many kinds, whatever the damage
+            except Exception as error:  # damage can raise exceptions of many kinds
                 self._put_aside(step, error)
                 continue
             given = self._identity | {"state": describe(fresh.state)}
             if found := differences(meta, given):
                 raise ValueError(
-                    f"checkpoint: {self._folder / str(step)} is of another training: "
-                    f"{'; '.join(found)}. Give what it was given, or choose another "
-                    "directory."
+                    f"checkpoint: {self._folder / str(step)} is from a different "
+                    f"training: {'; '.join(found)}. Give the arguments of that "
+                    "training, or choose another directory."
                 )
             try:
                 restored = self._read(step, meta, fresh)
@@ -134,7 +134,7 @@ class Store:
         return None
 
     def close(self) -> None:
-        """Wait until all is written."""
+        """Wait until pending checkpoints are written, then close."""
         self._manager.wait_until_finished()
         self._manager.close()
 
@@ -149,8 +149,8 @@ class Store:
     def _put_aside(self, step: int, error: Exception) -> None:
         folder = self._folder / str(step)
         warnings.warn(
-            f"The checkpoint {folder} cannot be read, and is renamed to {step}.torn; "
-            f"the one before is taken. ({type(error).__name__}: {str(error)[:200]})",
+            f"The checkpoint {folder} cannot be read and is renamed to {step}.torn; "
+            f"the one before is used. ({type(error).__name__}: {str(error)[:200]})",
             stacklevel=2,
         )
         if jax.process_index() == 0 and folder.exists():
@@ -159,18 +159,18 @@ class Store:
 
 
 def read_meta(manager: Any, step: int) -> dict[str, Any]:
-    """Return what a checkpoint says of itself; raise, if it is torn."""
+    """Return the metadata of a checkpoint; raise an error if it is damaged."""
     import orbax.checkpoint as ocp
 
     args = ocp.args.Composite(meta=ocp.args.JsonRestore())
     meta = manager.restore(step, args=args).meta
     if meta.pop("sum") != _sum_of(meta):
-        raise OSError("its description is not what was written")
+        raise OSError("its metadata is not what was written")
     return meta
 
 
 def read_arrays(manager: Any, step: int, meta: dict[str, Any], like: PyTree) -> dict:
-    """Return all arrays, those of a state that is given on the devices of it."""
+    """Return all arrays; those of the state are placed on the devices of `like`."""
     import orbax.checkpoint as ocp
 
     wanted: dict[str, Any] = {
@@ -186,13 +186,13 @@ def read_arrays(manager: Any, step: int, meta: dict[str, Any], like: PyTree) -> 
 
 
 def _free(path: Path) -> Path:
-    """Return the path, or one like it that is not there: it may have torn before."""
+    """Return the path, with a number appended if it already exists."""
     numbered = (path.with_name(f"{path.name}-{i}") for i in itertools.count(2))
     return next(each for each in itertools.chain([path], numbered) if not each.exists())
 
 
 def of_state(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Return the leaves of the state by their number."""
+    """Return the leaves of the state by index."""
     return {
         name.removeprefix("state"): leaf
         for name, leaf in arrays.items()

@@ -1,10 +1,10 @@
-"""The steps of one chunk, as one program: a scan of gradients and updates.
+"""Program of one chunk of steps: a scan over gradients and updates.
 
     (ℓ_t, aux), g_t = rule(θ_t, *batch_t)      Δ_t, s_{t+1} = update(g_t, s_t, θ_t, ℓ_t)
     θ_{t+1} = θ_t + Δ_t    if ℓ_t and θ_t + Δ_t are finite
 
-Keys are told apart so: step t draws its batch with fold_in(key, t), and its rule with
-fold_in(fold_in(key, 2³² − 1), t), however steps are cut into chunks.
+Step t draws its batch with fold_in(key, t), and its rule draws with
+fold_in(fold_in(key, 2³² − 1), t). The keys do not depend on the chunk size.
 """
 
 import time
@@ -23,15 +23,15 @@ from bpvariants.training.loop._state import TrainState
 from bpvariants.types import PyTree
 
 POLICIES = ("raise", "skip", "stop", "ignore")
-OF_RULES = 0xFFFFFFFF  # no step has this number
+OF_RULES = 0xFFFFFFFF  # folded into the key of rules; no step has this number
 SMALL = 64 * 2**20  # bytes; below this size a chunk keeps its first state as well
 
 
 class Recipe(NamedTuple):
-    """What a step does."""
+    """Functions and settings that define a training step."""
 
     rule: Callable[..., tuple[tuple[jax.Array, PyTree], PyTree]]
-    update: Any  # with extra arguments
+    update: Any  # accepts extra arguments
     sample: Callable[[jax.Array, PyTree], tuple] | None
     stateful: bool  # the rule takes a carry and returns the next
     draws: bool  # the rule takes a key
@@ -79,17 +79,22 @@ def step_keys(
 
 
 def run_keys(key: jax.Array | None, runs: int | None) -> jax.Array | None:
-    """Return the key of each run, [runs]; without runs, the key."""
+    """Return the key of each run, [runs]; without runs, the key itself."""
     return key if key is None or runs is None else jax.random.split(key, runs)
 
 
 def train(recipe: Recipe, looks: str, size: int, reached, key, first, inputs):
-    """Take `size` steps; return (state, alive), and the losses [size] and a verdict.
+    """Take `size` steps; return ((state, alive), (losses [size], verdict)).
 
-    It `looks` whether losses and params are finite after "each" step: the verdict
-    [size] is which of them are, and only those are taken; or "after" the last one, as
-    NaN stays: then it is [], whether all is; or "never", and it is None. What has ended
-    before changes nothing, and its losses are NaN.
+    `looks` says when losses and params are checked for NaN and infinity:
+
+    - "each": after each step. The verdict [size] marks the steps that were applied,
+      because they were finite.
+    - "after": once, after the last step, because NaN persists in params. The verdict []
+      says whether all losses and params are finite.
+    - "never": the verdict is None.
+
+    A run that ended before this chunk does not change, and its losses are NaN.
     """
     whole, stacked = inputs
     keys = step_keys(recipe, key, first + jnp.arange(size, dtype=jnp.uint32))
@@ -120,23 +125,24 @@ def train(recipe: Recipe, looks: str, size: int, reached, key, first, inputs):
 
 
 def choose(new_one: jax.Array, new: PyTree, old: PyTree) -> PyTree:
-    """Return the new tree or the old one."""
+    """Return the new tree if `new_one` is true, else the old one."""
     return jax.tree.map(lambda new, old: jnp.where(new_one, new, old), new, old)
 
 
 def all_finite(tree: PyTree) -> jax.Array:
-    """Return whether all floating numbers are finite, []."""
+    """Return whether all elements of floating leaves are finite, []."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if is_floating(leaf)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
 class Chunks:
-    """Programs of chunks, compiled when a chunk is of a new size, and their times.
+    """Programs of chunks, compiled for each new chunk size, and the time they take.
 
-    Looking at each step is a tenth of the time of a small one. So a chunk is looked at
-    when it is over, and taken once more, with a look at each step, if it is not finite:
-    for which its start has to be kept. A large state is rather written over, and its
-    steps, in which a look is little, are looked at.
+    A check for NaN takes a tenth of the time of a small step. With a small state, a
+    chunk is therefore checked once, at its end. If it is not finite, it is run again
+    from its first state, which is kept for this, with a check after each step. A large
+    state is overwritten to save memory, and each of its steps is checked: a check is
+    cheap in comparison with such a step.
     """
 
     def __init__(self, recipe: Recipe, runs: int | None, key: jax.Array | None, state):
@@ -148,10 +154,10 @@ class Chunks:
         self.seconds = self.compile_seconds = 0.0
 
     def prepare(self, reached, first: int, inputs, size: int) -> Callable[[], Any]:
-        """Compile what is needed; return what takes the chunk.
+        """Compile the program of a chunk; return a function that runs the chunk.
 
-        It returns (state, alive), the losses [size] and which steps were kept, or None
-        for all of them.
+        The function returns (state, alive), the losses [size], and which steps were
+        applied, or None if all were.
         """
         arguments = reached, self._key, np.uint32(first), inputs
         program = self._program(self._looks, size, arguments)
@@ -198,7 +204,7 @@ class Chunks:
 
     @property
     def temp_bytes(self) -> int | None:
-        """What a chunk allocates, of those that were compiled, as XLA says."""
+        """Temporary bytes of the largest compiled chunk; None if XLA does not tell."""
         analyses = [each.memory_analysis() for each in self._compiled.values()]
         sizes = [analysis.temp_size_in_bytes for analysis in analyses if analysis]
         return max(sizes, default=None)

@@ -1,4 +1,4 @@
-"""Batches: where they come from, and how many were taken."""
+"""Source of the batches of a training."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -14,10 +14,10 @@ from bpvariants.types import PyTree
 
 
 class Source:
-    """The data of a training: one batch for all steps, something to draw from, or many.
+    """Data of a training: one batch for all steps, data to draw from, or many batches.
 
-    `take(size)` gives `inputs`, (whole, stacked): what is the same at every step, and
-    what has a first axis of steps; or None if there is no more.
+    `take(size)` returns `inputs`, a pair (whole, stacked): data that all steps share,
+    and batches stacked along a first axis of steps. It returns None at the end of data.
     """
 
     def __init__(self, data: Any, sampled: bool, first: int):
@@ -27,7 +27,7 @@ class Source:
             self._batches = _from(data, first)
 
     def take(self, size: int) -> tuple[PyTree, PyTree] | None:
-        """Return the inputs of the next steps, or of fewer, if there are no more."""
+        """Return the inputs of the next steps, or of fewer at the end of the data."""
         if self._batches is None:
             return self.whole, None
         stacked = _stack(islice(self._batches, size))
@@ -35,7 +35,7 @@ class Source:
 
 
 def _from(data, first: int) -> Iterator[tuple]:
-    """Return the batches from a step on; those before are used, and passed over."""
+    """Return the batches from step `first` on; skip earlier ones."""
     if _begins_anywhere(data):
         return iter(data(first))
     if not hasattr(data, "__iter__"):
@@ -51,13 +51,13 @@ def _begins_anywhere(data) -> bool:
 
 
 def size_of(inputs: tuple[PyTree, PyTree], size: int) -> int:
-    """Return how many steps the inputs are for, which may be fewer than asked for."""
+    """Return the number of steps in the inputs, which may be fewer than asked for."""
     stacked = jax.tree.leaves(inputs[1])
     return stacked[0].shape[0] if stacked else size
 
 
 def batch_of(inputs: tuple[PyTree, PyTree], i: int) -> PyTree:
-    """Return the batch of the i-th step of a chunk, or what it is drawn from."""
+    """Return the batch of a chunk's i-th step, or the data from which it is drawn."""
     whole, stacked = inputs
     return whole if stacked is None else jax.tree.map(lambda leaf: leaf[i], stacked)
 
@@ -68,7 +68,7 @@ def _stack(batches: Iterable[tuple]) -> PyTree | None:
         if not isinstance(batch, tuple):
             raise ValueError(
                 "data must be a tuple, the batch of every step, or an iterable of "
-                f"tuples, one for each step; got one of {type(batch).__name__}s."
+                f"tuples, one for each step; got one of type {type(batch).__name__}."
             )
     if not batches:
         return None
@@ -76,8 +76,8 @@ def _stack(batches: Iterable[tuple]) -> PyTree | None:
     for shapes in others:
         if shapes != first:
             raise ValueError(
-                "data must be batches of equal shapes, as those of a chunk are steps of"
-                f" one program; got {first} and {shapes}."
+                "data must be batches of equal shapes, because one program runs all "
+                f"steps of a chunk; got {first} and {shapes}."
             )
     return jax.tree.map(lambda *leaves: _stacked(leaves), *batches)
 
@@ -86,7 +86,7 @@ def _stacked(leaves: tuple) -> Any:
     if not is_spread(leaves[0]):
         return np.stack(leaves)
     sharding = leaves[0].sharding
-    if isinstance(sharding, NamedSharding):  # each step lies as its batch did
+    if isinstance(sharding, NamedSharding):  # each step keeps its batch's sharding
         sharding = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
     else:
         sharding = None

@@ -1,4 +1,4 @@
-"""A training loop in chunks: a jitted scan over many steps in a Python loop of chunks.
+"""Training loop in chunks: a Python loop over jitted scans of many steps.
 
 Between chunks the Python loop logs, shows progress, writes checkpoints and can be
 interrupted. None of this slows the steps down.
@@ -56,69 +56,80 @@ def fit(
         (value, carry), grads = rule(params, [carry,] *batch)
         updates, state = update.update(grads, state, params, value=value)
 
-    The update is given `value`, the loss, which those that need it read (iRprop⁺,
-    `optax.polyak_sgd`) and others ignore. Ctrl-C ends the training after the chunk that
-    is running, writes a checkpoint if there is to be one, and what was reached is
-    returned, as it is when the data come to an end. SIGTERM, which schedulers send
-    before they kill, has a checkpoint written likewise, and then ends the process. If
-    other processes take part, all return after the same chunk, whichever was told.
+    The update gets the loss as `value`. Updates that need it read it (iRprop⁺,
+    `optax.polyak_sgd`); others ignore it.
 
-    Of a state below 64 MiB a chunk keeps the one that it began with, to find out, if it
-    ends in NaN, at which step. A larger one is written over by each step (donation),
-    and each is looked at; with `nonfinite="ignore"` all are written over, and none is
-    looked at. Recomputing activations is up to the rule, as in
-    `gradients.bptt(step, loss, remat=gradients.remat.budget(…))`: no loop can do
-    it from outside. Arrays that are sharded over devices stay as they are, and what is
-    made of params lies as they do: nothing else is needed to train on many devices.
-    Each call compiles its own programs: for many short trainings there are `runs` and
-    `sweep`.
+    Ctrl-C ends the training after the running chunk. `fit` then writes a checkpoint, if
+    it writes any, and returns the result so far. The end of the data has the same
+    effect. If checkpoints are written, SIGTERM, which schedulers send before they kill,
+    also writes one and then ends the process. With several processes, all return after
+    the same chunk, whichever of them received the signal.
+
+    A chunk keeps its first state if it is at most 64 MiB large. If the chunk ends in
+    NaN, it is run again from there to find the step. A larger state is overwritten
+    (donated), and each step is checked. With `nonfinite="ignore"` every state is
+    overwritten and nothing is checked. Each call compiles its own programs; for many
+    short trainings use `runs` or :func:`sweep`.
+
+    Recomputation of activations is a setting of the rule, as in
+    `gradients.bptt(step, loss, remat=gradients.remat.budget(…))`; the loop cannot
+    add it from outside. Sharded arrays keep their shardings, and arrays made from
+    params, such as the update's state, get the shardings of params. Nothing else is
+    needed to train on several devices.
 
     Args:
       rule: any function (params, *batch) -> ((value, aux), grads): a gradient rule, or
         `jax.value_and_grad(..., has_aux=True)`.
-      update: what is done with the gradient, an optax transformation.
-      params: where to begin; a copy is made.
-      data: a tuple, the batch of every step (full batch); or anything, with `sample`;
-        or an iterable of batches, which are tuples of equal shapes, from the first on:
-        a training that resumes passes over those that it used. Or, which need not read
-        those, a function (step) -> iterable of batches from that step on.
-      steps: how many updates.
-      chunk: after how many steps to log; that many are compiled into one program.
+      update: an optax transformation, which is applied to the gradient.
+      params: the initial params; a copy is made.
+      data: one of
+
+        - a tuple: the batch of every step (full batch);
+        - any pytree, with `sample`: the data to draw from;
+        - an iterable of batches, from the first step on, which are tuples of equal
+          shapes. A resumed training skips those that it has used;
+        - a function (step) -> iterable of batches from that step on, so that a resumed
+          training need not read the earlier ones.
+      steps: number of updates.
+      chunk: number of steps that one program runs; logs are called after each chunk.
       sample: (key, data) -> batch, run on the device, to draw mini-batches.
-      draws: whether the rule draws at random: it is then given `key=`, another one at
-        each step, and other ones than `sample` is given.
-      key: what `sample` and the rule draw with, a `jax.random.key`; step t has keys of
-        its own, however steps are cut into chunks.
-      carry: if given, it is the rule's second argument, and at the next step the aux
-        that the rule returned takes its place: streams of windows, online rules.
-      runs: if given, so many independent trainings run together under `vmap`: leaves of
-        params, and of carry, have a first axis of that size; each has its own key.
-      log: (step, metrics) -> None, or several, called after each chunk. metrics has the
-        `value` of the chunk's last step; the `values` so far; `params`, on the device,
-        to be used before the log returns, as the next chunk writes over them; how many
-        steps were `skipped`; and, if the update's state has them, the `learning_rate`
-        (of `optax.inject_hyperparams`) and the "min", "median" and "max" of
-        `step_sizes` (of Rprop). :class:`JsonLog` writes them to a file.
-      stop: (step, metrics) -> whether to end the training here. To be right after a
-        resumption it is a function of its arguments, such as of `metrics["values"]`.
+      draws: whether the rule draws random numbers. It then gets `key=`, a different key
+        at each step, which also differs from the key of `sample`.
+      key: a `jax.random.key`, from which `sample` and the rule draw. Step t has its own
+        keys, which do not depend on `chunk`.
+      carry: if given, the rule's second argument. At the next step it is replaced by
+        the aux that the rule returned: for streams of windows, and online rules.
+      runs: if given, this many independent trainings run together under `vmap`. Leaves
+        of params and carry have a first axis of this size. Each run has its own key.
+      log: a function (step, metrics) -> None, or several, called after each chunk.
+        metrics holds the `value` of the chunk's last step, the `values` of all steps so
+        far, `params`, and the number of `skipped` steps. It also holds, if the update's
+        state has them, the `learning_rate` (of `optax.inject_hyperparams`) and the
+        "min", "median" and "max" of `step_sizes` (of Rprop). `params` are on the
+        device; use them before the log returns, because the next chunk overwrites them.
+        :class:`JsonLog` writes metrics to a file.
+      stop: (step, metrics) -> whether to end the training here. It should depend only
+        on its arguments, such as `metrics["values"]`, to be right after a resumption.
       nonfinite: what to do when a loss, or the params after a step, are NaN or
-        infinite. "raise" (default) raises; "stop" (default with `runs`) ends the
-        training before that step, of the run in question, whose lane is frozen while
-        others go on; "skip" leaves params, state and carry as they were, and takes the
-        next batch; "ignore" goes on with the NaN, and does not look.
-      diagnose: called as the rule is, but for the key, when a step raises; what it
-        returns is part of the error, and so is its `table()`: :func:`diagnosis`.
-      checkpoint: where to write checkpoints, and go on from, a :class:`Checkpoint`.
+        infinite. "raise" (default) raises an error. "stop" (default with `runs`) ends
+        the training before that step; with `runs`, it freezes the lane of that run, and
+        the other runs continue. "skip" leaves params, state and carry as they were, and
+        takes the next batch. "ignore" continues with the NaN and checks nothing.
+      diagnose: called when a step raises, with the arguments of the rule except its
+        key. The error holds its result, and shows the result's `table()` if it has one.
+        See :func:`diagnosis`.
+      checkpoint: a :class:`Checkpoint`, which says where to write checkpoints and where
+        to resume from.
 
     Returns:
       A :class:`FitResult`.
 
     Raises:
-      NonFiniteError: a FloatingPointError, with `nonfinite="raise"`. It tells the step
-        and the arrays, and has the params before it and the batch.
-      ValueError: if an argument is out of its range, if there is a key and nothing that
-        draws, or the other way round, if params or carry do not have the axis of runs,
-        or if a checkpoint is of another training.
+      NonFiniteError: a FloatingPointError, with `nonfinite="raise"`. It names the step
+        and the arrays, and holds the batch and the params before the step.
+      ValueError: if an argument is out of its range, if a key is given and nothing
+        draws, if something draws and no key is given, if params or carry do not have
+        the axis of runs, or if a checkpoint is from a different training.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -153,7 +164,7 @@ def fit(
 
 
 def _start(update, params, carry, data, runs) -> Reached:
-    """Return what is reached after no step, in arrays that nobody else has."""
+    """Return the state before the first step, in arrays that no other code holds."""
     check_not_traced((params, carry, data))
     mesh = mesh_of(params, carry, data)
     params = placed(own(params), params, mesh)
@@ -167,5 +178,5 @@ def _start(update, params, carry, data, runs) -> Reached:
 
 
 def _numbers(key: jax.Array) -> list:
-    """Return a key as JSON has it."""
+    """Return the data of a key as a list that JSON can hold."""
     return np.asarray(jax.random.key_data(key) if is_key(key) else key).tolist()

@@ -15,7 +15,7 @@ from bpvariants.types import PyTree
 
 def as_update(update: Any) -> optax.GradientTransformationExtraArgs:
     """Return an update that takes extra arguments, or raise."""
-    if isinstance(update, optax.MultiSteps):  # its own conversion would drop the value
+    if isinstance(update, optax.MultiSteps):  # its own conversion would drop `value`
         steps_of: Any = update
         update = optax.GradientTransformationExtraArgs(steps_of.init, steps_of.update)
     if not isinstance(update, optax.GradientTransformation):
@@ -27,33 +27,33 @@ def as_update(update: Any) -> optax.GradientTransformationExtraArgs:
 
 
 def check_counts(**counts: Any) -> None:
-    """Check that what counts something, if it is given, counts something."""
+    """Check that each count that is given is a positive integer."""
     for name, value in counts.items():
         if value is not None:
             check_count(name, value)
 
 
 def check_key(sample: Callable | None, draws: bool, key: jax.Array | None) -> None:
-    """Check that there is a key if something draws with it, and only then."""
+    """Check that a key is given if `sample` or the rule draws, and only then."""
     if key is None and sample is not None:
         raise ValueError(
-            "sample was given without key: sample(key, data) draws the batches, from "
-            "key=jax.random.key(seed)."
+            "sample was given without key: sample(key, data) needs a key to draw "
+            "batches; give key=jax.random.key(seed)."
         )
     if key is None and draws:
         raise ValueError(
-            "draws=True was given without key: the rule draws from keys made of "
+            "draws=True was given without key: the rule needs a key to draw; give "
             "key=jax.random.key(seed)."
         )
     if key is not None and sample is None and not draws:
         raise ValueError(
-            "key was given without sample: sample(key, data) draws the batches, from "
-            "key=jax.random.key(seed). If it is the rule that draws, give draws=True."
+            "key was given without sample, so nothing draws from it. Give "
+            "sample(key, data) to draw batches, or draws=True if the rule draws."
         )
 
 
 def check_functions(**functions: tuple) -> None:
-    """Check that what is called after each chunk can be."""
+    """Check that the functions to call after each chunk are callable."""
     for name, given in functions.items():
         for function in given:
             if not callable(function):
@@ -63,20 +63,20 @@ def check_functions(**functions: tuple) -> None:
 
 
 def check_not_traced(tree: PyTree) -> None:
-    """Check that nothing is traced: what is has no place on a device."""
+    """Check that no leaf is traced, because a tracer is not on a device."""
     try:
         for leaf in jax.tree.leaves(tree):
             _ = isinstance(leaf, jax.Array) and leaf.sharding
     except (AttributeError, jax.errors.ConcretizationTypeError):
         raise ValueError(
-            "fit was called with something that jax.jit, vmap or grad traces, and it "
-            "is a Python loop: call it outside of them. For many trainings at once "
-            "give runs=, or, for hyper-parameters of each, see training.sweep."
+            "fit was called with arrays that jax.jit, vmap or grad traces, but fit is "
+            "a Python loop: call it outside of them. To train several runs together "
+            "give runs=; to vary hyper-parameters use training.sweep."
         ) from None
 
 
 def check_settings(nonfinite: Any, checkpoint: Any, diagnose: Any) -> None:
-    """Check the settings of what happens on the way."""
+    """Check `nonfinite`, `checkpoint` and `diagnose`."""
     if nonfinite not in POLICIES:
         raise ValueError(f"nonfinite must be one of {[*POLICIES]}, got {nonfinite!r}.")
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
@@ -85,13 +85,13 @@ def check_settings(nonfinite: Any, checkpoint: Any, diagnose: Any) -> None:
         )
     if diagnose is not None and nonfinite != "raise":
         raise ValueError(
-            f"diagnose was given, and with nonfinite={nonfinite!r} nothing calls it: "
-            "it is for 'raise'."
+            f"diagnose was given, but with nonfinite={nonfinite!r} nothing calls it; "
+            "give nonfinite='raise', or leave diagnose out."
         )
 
 
 def check_runs(runs: int | None, **trees: PyTree) -> None:
-    """Check that all leaves have the axis of runs."""
+    """Check that all leaves have a first axis of runs."""
     for name, tree in trees.items():
         for leaf in jax.tree.leaves(tree):
             if runs is not None and jnp.shape(leaf)[:1] != (runs,):

@@ -12,16 +12,16 @@ NOT_LOGGED = ("params", "values")
 
 
 class JsonLog:
-    """A log for :func:`fit`: a line of JSON for each chunk, added to a file.
+    """A log for :func:`fit` that appends a line of JSON to a file after each chunk.
 
-    A line has the `step` and the metrics, but for `params` and `values`; numbers that
-    are not finite are null. When a training resumes, what the file says of steps after
-    its checkpoint is cut off, and so is a line that was torn: the lines are then those
-    of a training that was never interrupted. Of several processes the first writes.
+    A line has the `step` and the metrics except `params` and `values`. Values that are
+    not finite are null. When a training resumes, lines of steps after its checkpoint
+    are cut off, and so is a torn line. The file is then the same as for a training
+    without interruption. Of several processes, only the first writes.
 
     Args:
-      path: the file, which is made if it is not there, its folder too.
-      more: (step, metrics) -> dict of what else to write, such as a validation loss.
+      path: the file; it and its folder are made if they do not exist.
+      more: (step, metrics) -> dict of further entries, such as a validation loss.
 
     Example:
       >>> import tempfile, pathlib, jax, optax
@@ -41,7 +41,7 @@ class JsonLog:
         self._writes = jax.process_index() == 0
 
     def __call__(self, step: int, metrics: dict[str, Any]) -> None:
-        """Add a line."""
+        """Append a line."""
         shown = {name: metrics[name] for name in metrics if name not in NOT_LOGGED}
         if self._more is not None:
             shown |= self._more(step, metrics)
@@ -52,7 +52,7 @@ class JsonLog:
                 file.write(line + "\n")
 
     def resume(self, step: int) -> None:
-        """Cut off what the file says of later steps; :func:`fit` calls it."""
+        """Cut off the lines of later steps; :func:`fit` calls it."""
         if not self._writes or not self._path.exists():
             return
         kept = []
@@ -62,7 +62,7 @@ class JsonLog:
             kept.append(line)
         beside = self._path.with_name(self._path.name + ".tmp")
         beside.write_text("".join(kept))
-        os.replace(beside, self._path)  # the one or the other, whenever it is killed
+        os.replace(beside, self._path)  # atomic: a kill leaves the old or the new file
 
 
 def _step_of(line: str) -> float:
@@ -73,9 +73,9 @@ def _step_of(line: str) -> float:
 
 
 def _plain(leaf: Any) -> Any:
-    """Return numbers as Python has them, None for those that are not finite."""
+    """Return Python numbers, with None for those that are not finite."""
     array = np.asarray(leaf)
-    if array.dtype.kind not in "fiub":  # bfloat16 and its like
+    if array.dtype.kind not in "fiub":  # bfloat16 and similar
         array = array.astype(np.float32)
     finite = lambda number: number if np.isfinite(number) else None
     if array.ndim == 0:

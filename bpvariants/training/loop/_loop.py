@@ -1,4 +1,4 @@
-"""The Python loop over chunks: logs, stops, checkpoints, and Ctrl-C in between."""
+"""Python loop over chunks, with logs, stops, checkpoints and Ctrl-C in between."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -27,7 +27,7 @@ Stop = Callable[[int, dict[str, Any]], Any]
 
 
 class Plan(NamedTuple):
-    """How long to train, and what to call on the way."""
+    """Length of a training, its runs and its callbacks."""
 
     steps: int
     chunk: int
@@ -39,18 +39,18 @@ class Plan(NamedTuple):
 
 
 class Training:
-    """One training: what it has reached, and how it goes on."""
+    """One training: its current state, and the loop that advances it."""
 
     def __init__(
         self, recipe: Recipe, plan: Plan, reached: Reached, store: Store | None
     ):
-        """Begin at what is given, or where the last checkpoint is."""
+        """Start from the given state, or from the last checkpoint."""
         self._recipe, self._plan, self._store = recipe, plan, store
         self._reached, self._values = reached, Values(plan.steps, plan.runs)
         self._stopped = self._resumed_from = self._failed = None
         self._placed = False
         self._handlers, self._all_end = ExitStack(), lambda: False
-        self._told: list[Callable[[], bool]] = []  # whether a signal has come
+        self._told: list[Callable[[], bool]] = []  # each: has its signal come?
         self._chunks = Chunks(recipe, plan.runs, plan.key, reached.state)
         self._metrics = Metrics(plan.runs, reached)
         if store is not None:
@@ -61,7 +61,7 @@ class Training:
                 raise
 
     def run(self, data: Any) -> FitResult:
-        """Train to the end, or as far as it goes."""
+        """Train to the last step, or until something ends the training earlier."""
         with self._handlers:
             self._told.append(self._handlers.enter_context(remembered()))
             if self._store is not None and jax.process_count() == 1:
@@ -80,7 +80,7 @@ class Training:
         except BaseException:
             self._close(write=False)
             raise
-        # The lanes of a failed chunk are not at one step: that is no place to go on.
+        # Lanes of a failed chunk are at different steps, so nothing could resume there.
         self._close(write=self._failed is None or self._plan.runs is None)
         if self._failed is not None:
             raise self._explained(*self._failed)
@@ -93,8 +93,8 @@ class Training:
             self._reached, values, stopped = found
             if self._reached.steps > plan.steps:
                 raise ValueError(
-                    f"steps={plan.steps}, and the checkpoint is of step "
-                    f"{self._reached.steps}: give at least as many, or choose another "
+                    f"steps={plan.steps} is less than {self._reached.steps}, the step "
+                    "of the checkpoint; give at least as many steps, or choose another "
                     "directory."
                 )
             if values is not None:
@@ -115,7 +115,7 @@ class Training:
 
     def _take_chunk(self, source: Source) -> None:
         plan, first = self._plan, self._reached.steps
-        # Cut at the chunks of a run from step 0: equal programs, equal bits.
+        # Cut where a run from step 0 is cut: equal programs give bit-identical results.
         size = min(plan.chunk - first % plan.chunk, plan.steps - first)
         inputs = source.take(size)
         if inputs is None:
@@ -138,7 +138,7 @@ class Training:
                 self._stopped = self._stopped or "interrupt"
 
     def _on_devices_of(self, inputs):
-        """Return (state, alive), which has to lie on the devices that inputs lie on."""
+        """Return (state, alive), placed on the devices of the inputs."""
         state, alive = self._reached.state, self._reached.alive
         if not self._placed and mesh_of(state) is None:
             mesh = mesh_of(inputs)
@@ -150,7 +150,7 @@ class Training:
         return state, alive
 
     def _go_on(self, inputs, first, newly) -> bool:
-        """Return whether to go on though some runs, or the only one, have ended."""
+        """Record that NaN ended some runs; return False if `fit` is to raise."""
         if self._recipe.nonfinite == "raise":
             self._failed, self._stopped = (inputs, first, newly), "nonfinite"
             return False
@@ -214,9 +214,10 @@ class Training:
 
 
 def _counted(before: Reached, now: tuple, size: int, kept, ends: bool) -> Reached:
-    """Return what is reached after a chunk; `kept` [..., size] tells which steps are.
+    """Return the state and the counts after a chunk.
 
-    One that is not `ends` the training, or is passed over.
+    `kept` [..., size] marks the steps that were applied; None means all. If `ends`, a
+    single run ends at the first other step; if not, the other steps count as skipped.
     """
     steps, skipped, bad = before.steps + size, before.skipped, before.bad
     if kept is not None and not kept.all():

@@ -11,14 +11,15 @@ from bpvariants._dtypes import is_floating
 from bpvariants.training.loop._state import Reached, Values
 from bpvariants.types import PyTree
 
-MOST = 65_536  # step sizes that the median is of
+MOST = 65_536  # of many more step sizes than this, the median is taken over a subset
 
 
 def state_readings(opt_state: PyTree) -> dict[str, Any]:
     """Return the learning rate and the step sizes that an optimizer's state holds.
 
-    `learning_rate` [], or [k] if it holds k of them; `step_sizes` their "min", "median"
-    and "max", [], of all parameters together; of many, the median of an even choice.
+    `learning_rate` is [], or [k] if the state holds k of them. `step_sizes` has "min",
+    "median" and "max", each [], over all parameters together. If there are very many
+    step sizes, the median is taken over an evenly spaced subset.
     """
     rates = [leaf for leaf in _found(opt_state, "learning_rate") if leaf.ndim == 0]
     sizes = [jnp.abs(leaf.ravel()) for leaf in _found(opt_state, "step_sizes")]
@@ -39,7 +40,7 @@ def state_readings(opt_state: PyTree) -> dict[str, Any]:
 
 
 class Metrics:
-    """Makes the metrics of a chunk; what is on the device stays there."""
+    """Function that makes the metrics of a chunk; device arrays stay on the device."""
 
     def __init__(self, runs: int | None, fresh: Reached):
         read = state_readings
@@ -49,7 +50,7 @@ class Metrics:
         self._read = jax.jit(read) if found else lambda _: {}
 
     def __call__(self, reached: Reached, values: Values) -> dict[str, Any]:
-        """Return the metrics of a chunk's end."""
+        """Return the metrics at the end of a chunk."""
         seen = values.until(reached.steps)
         return {
             "value": seen[..., -1] if reached.steps else np.nan,
@@ -61,7 +62,7 @@ class Metrics:
 
 
 def _found(tree: PyTree, name: str) -> list[jax.Array]:
-    """Return the floating leaves of all parts of a state that have a name."""
+    """Return the floating leaves of all parts of a state that have this name."""
     parts = optax.tree.get_all_with_path(tree, name)
     return [
         jnp.asarray(leaf)

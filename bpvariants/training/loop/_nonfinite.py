@@ -17,18 +17,18 @@ Diagnose = Callable[..., Any]
 
 
 class NonFiniteError(FloatingPointError):
-    """A step of :func:`fit` was not finite. What came before it is kept here.
+    """Error of :func:`fit` for a step that is not finite; it holds the state before it.
 
     Attributes:
       step: number of the step, counted from 0.
-      run: number of the run, or None if `fit` was given no runs.
-      places: how many numbers are not finite in the "value", the "grads['w']", the
-        "params['w']" after the step; by name, those that have any.
-      params: before the step, the last that were finite.
-      opt_state: likewise.
-      carry: likewise, of a stateful rule, else None.
-      batch: that the step was given.
-      diagnosis: what `diagnose` found, or None.
+      run: number of the run, or None if `fit` was given no `runs`.
+      places: number of NaN and infinite elements by array, for arrays that have any:
+        "value", "grads['w']", and, after the step, "params['w']".
+      params: params before the step, the last finite ones.
+      opt_state: state of the update before the step.
+      carry: carry of a stateful rule before the step, else None.
+      batch: batch of the step.
+      diagnosis: result of `diagnose`, or None.
       result: the :class:`FitResult` up to the step.
     """
 
@@ -44,14 +44,14 @@ class NonFiniteError(FloatingPointError):
 
 
 def diagnosis(step: Step, loss: Loss) -> Diagnose:
-    """Return what `fit(diagnose=…)` calls to find the first NaN within a sequence.
+    """Return a function for `fit(diagnose=…)` that finds the first NaN of a sequence.
 
-    It is `diagnostics.first_nonfinite` of these functions, for data that are the
-    arguments of a gradient rule: (carry, xs, targets, weights, mask, reset, initial).
+    It calls `diagnostics.first_nonfinite` with `step` and `loss`. Its further arguments
+    are those of a gradient rule: (carry, xs, targets, weights, mask, reset, initial).
 
     Args:
-      step: one time step of the network, as the rule has it.
-      loss: one loss for each example, as the rule has it.
+      step: one time step of the network, as given to the rule.
+      loss: one loss for each example, as given to the rule.
 
     Returns:
       A function (params, carry, xs, targets, …) -> :class:`NonFinite`.
@@ -91,9 +91,10 @@ def explain(
     diagnose: Diagnose | None,
     result: FitResult,
 ) -> NonFiniteError:
-    """Take the step that was not finite once more, and say what there is to see.
+    """Repeat the step that was not finite; return an error that describes it.
 
-    `state` is that of the run, `key` too, and `batch` what a sample is drawn from.
+    `state` and `key` belong to the run. `batch` is the batch of the step, or the data
+    that `recipe.sample` draws it from.
     """
     sample_key, rule_key = jax.tree.map(
         lambda keys: keys[0], step_keys(recipe, key, jax.numpy.uint32([step]))
@@ -113,7 +114,7 @@ def explain(
         carries = (state.carry,) if recipe.stateful else ()
         try:
             found = diagnose(state.params, *carries, *batch)
-        except Exception as error:  # what went wrong first is what is to be told
+        except Exception as error:  # still report the step that was not finite
             found = f"diagnose raised {error!r}"
     error = NonFiniteError(_message(step, run, places, found))
     error.step, error.run, error.places, error.diagnosis = step, run, places, found
@@ -125,17 +126,16 @@ def explain(
 def _message(step, run, places, found) -> str:
     where = ", ".join(f"{name} ({count})" for name, count in places.items())
     if not places:
-        where = "nothing when it was taken again by itself, so it was close to overflow"
+        where = "none when the step was repeated alone, so it was close to overflow"
     lines = [
-        f"step {step}{'' if run is None else f' of run {run}'} was not finite. Numbers "
-        f"that are NaN or infinite after it: {where}. This error has the step's batch, "
-        "and the params before it, which are finite."
+        f"step {step}{'' if run is None else f' of run {run}'} was not finite. Number "
+        f"of elements that are NaN or infinite: {where}. This error holds the step's "
+        "batch and the params before the step, which are finite."
     ]
     if found is None:
         lines.append(
-            "To be told where in the sequence it begins, give diagnose="
-            "training.diagnosis(step, loss); to go on without such steps, nonfinite="
-            "'skip'."
+            "To find where in the sequence it begins, give diagnose="
+            "training.diagnosis(step, loss). To skip such steps, give nonfinite='skip'."
         )
     else:
         lines.append(str(found.table() if hasattr(found, "table") else found))

@@ -1,1 +1,1 @@
-"""Many runs under one `vmap`."""
+"""Sweeps: many training runs together under `vmap`."""

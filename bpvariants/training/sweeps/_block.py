@@ -1,4 +1,4 @@
-"""A block of runs from its start to rows of the table, and the clock of a sweep."""
+"""Run of a block of lanes, rows of the table, and the clock of a sweep."""
 
 import math
 import time
@@ -16,15 +16,15 @@ from bpvariants.types import PyTree
 
 
 class Clock:
-    """Tells `progress` how many runs have ended, and how long the others will take."""
+    """Clock that reports to `progress` the ended runs and an estimate of time left."""
 
     def __init__(self, progress: Callable | None, steps: int, runs: int, ended: int):
-        self.seconds, self._taken = 0.0, 0  # in steps, and how many, of all runs
+        self.seconds, self._taken = 0.0, 0  # time spent, and steps taken by all runs
         self._progress, self._steps = progress, steps
         self._runs, self._ended = runs, ended
 
     def tell(self, taken: int, lanes: int, steps_left: int, ended: int) -> None:
-        """Count steps taken now by lanes of a block, of which some runs have ended."""
+        """Add `taken` steps of each lane, and report; `ended` lanes have ended."""
         self._taken += taken * lanes
         if self._progress is not None:
             others = (self._runs - self._ended - lanes) * self._steps
@@ -38,9 +38,9 @@ class Clock:
 
 
 def stacked(group: Group, runs: Sequence[Run], size: int) -> tuple[PyTree, jax.Array]:
-    """Return floats and keys of `size` lanes; copies of the last fill a block.
+    """Return floats and keys for `size` lanes; copies of the last run fill the block.
 
-    Floats are weakly typed, so that in make_run they behave as Python's do.
+    Floats are weakly typed, so that in make_run they behave like Python floats.
     """
     runs = [runs[min(i, len(runs) - 1)] for i in range(size)]
     stack = lambda values: jnp.stack([jnp.asarray(value) for value in values])
@@ -101,11 +101,11 @@ def run_block(
 
 
 def _curve(points: list[tuple], lane: int) -> dict[str, list]:
-    """Return the metrics of one run at the ends of chunks, and at its own end."""
+    """Return the metrics of one run at the end of each chunk, up to its own end."""
     curve: dict[str, list] = {"step": []}
     for taken, metrics in points:
         if curve["step"][-1:] == [int(taken[lane])]:
-            break  # it had ended already
+            break  # the run ended in an earlier chunk
         curve["step"].append(int(taken[lane]))
         for name, values in metrics.items():
             curve.setdefault(name, []).append(_number(values[lane]))
@@ -113,7 +113,7 @@ def _curve(points: list[tuple], lane: int) -> dict[str, list]:
 
 
 def _number(value: Any) -> Any:
-    """Return a Python number, which JSON has; it has no infinity, as no NaN."""
+    """Return a Python number, with NaN in place of infinity, which JSON lacks too."""
     number = value.item() if hasattr(value, "item") else value
     is_bad = isinstance(number, float) and not math.isfinite(number)
     return math.nan if is_bad else number
@@ -125,5 +125,5 @@ def _check_names(group: Group, metrics: dict, evaluated: dict) -> None:
         if name in fields or (name in metrics and name in evaluated):
             raise ValueError(
                 f"a metric {name!r} has the name of another column of the table "
-                f"({', '.join([*fields, *metrics])}); call it otherwise."
+                f"({', '.join([*fields, *metrics])}); give it another name."
             )

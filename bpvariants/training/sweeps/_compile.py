@@ -1,4 +1,4 @@
-"""The programs of a group of runs, compiled for as many at a time as fit in memory.
+"""Compilation of a group's programs, for as many runs at a time as fit in memory.
 
 A block is one array program over its lanes. Each device has a share of the lanes.
 """
@@ -30,12 +30,12 @@ class Block(NamedTuple):
 
     Attributes:
       start: (floats, keys) -> lanes.
-      advance: (floats, keys, lanes, from step, to step) -> lanes.
+      advance: (floats, keys, lanes, first, last) -> lanes; steps first … last − 1.
       evaluate: (floats, keys, state) -> metrics, or None.
-      put: places floats and keys, [size], on the devices.
-      size: how many lanes, on all devices.
-      num_bytes: what `advance` needs on each of them, None if XLA does not say.
-      compile_seconds: spent in compilation.
+      put: function that places floats and keys, [size], on the devices.
+      size: number of lanes, on all devices together.
+      num_bytes: memory that `advance` needs on each device; None if XLA does not tell.
+      compile_seconds: time spent in compilation.
     """
 
     start: Callable
@@ -56,7 +56,7 @@ def compile_block(
     size: int,
     max_bytes: int | None,
 ) -> Block:
-    """Compile for `size` lanes, or for as many as memory allows."""
+    """Compile for `size` lanes, or for fewer if memory does not allow so many."""
     begin, on_cpu = time.perf_counter(), devices[0].platform == "cpu"
     mesh = Mesh(np.array(devices), ("devices",))
     lane, same = PartitionSpec("devices"), PartitionSpec()
@@ -91,7 +91,7 @@ def compile_block(
             break
         tried.append((size, num_bytes))
         size = _smaller(tried, max_bytes, len(devices))
-    # It runs once a block, and its draws are what takes longest to optimise.
+    # Optimising the random draws of `start`, which runs once a block, takes longest.
     options = CPU_OPTIONS if on_cpu else None
     start = start.lower(*arguments).compile(compiler_options=options)
     evaluate = None
@@ -104,7 +104,7 @@ def compile_block(
 
 
 def _free_bytes(devices: Sequence[Any]) -> int | None:
-    """Return what the fullest device has free, None if it does not say, as on CPU."""
+    """Return the free bytes of the fullest device; None if unknown, as on CPU."""
     told = [device.memory_stats() or {} for device in devices]
     free = [
         of["bytes_limit"] - of["bytes_in_use"] for of in told if "bytes_limit" in of
@@ -113,14 +113,14 @@ def _free_bytes(devices: Sequence[Any]) -> int | None:
 
 
 def _smaller(tried: list[tuple[int, int]], max_bytes: int, step: int) -> int:
-    """Return how many lanes should fit, from how many did not."""
+    """Return a number of lanes that should fit, from the numbers that did not."""
     (size, num_bytes), fixed = tried[-1], 0.0
     if size == step:
         raise ValueError(
             f"max_bytes={max_bytes} is less than the {num_bytes} bytes that one run on "
             "each device needs; allow more, or make the runs smaller."
         )
-    if len(tried) > 1:  # bytes = fixed + each * size
+    if len(tried) > 1:  # model: bytes = fixed + each * size
         (size_before, bytes_before), *_ = tried[-2:]
         fixed = num_bytes - size * (bytes_before - num_bytes) / (size_before - size)
         fixed = min(max(fixed, 0.0), max_bytes)

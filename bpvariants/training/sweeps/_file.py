@@ -1,4 +1,4 @@
-"""The table of a sweep in a file: one JSON object a line, appended block by block."""
+"""File with the table of a sweep: a JSON object per line, appended block by block."""
 
 import json
 import os
@@ -12,9 +12,9 @@ from bpvariants.training.sweeps._runs import COLUMNS, name_of, Run
 def read_rows(
     path: Path, runs: list[Run], limit: int, curves: bool
 ) -> dict[str, dict[str, Any]]:
-    """Return the rows of these runs that a file has, by name; make it if it is missing.
+    """Return the rows of these runs in a file, by name; make the file if missing.
 
-    A last line without its end, which a killed process leaves, is cut off.
+    An incomplete last line, which a killed process leaves, is cut off.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab+") as file:
@@ -29,21 +29,21 @@ def read_rows(
         fields = {name: row[name] for name in _fields_of(path, number, row, runs[0])}
         if row["limit"] != limit:
             raise ValueError(
-                f"path {path} has runs of steps={row['limit']} (line {number}), and "
-                f"steps={limit} was given; give another path, or those steps."
+                f"path {path} has runs of steps={row['limit']} (line {number}), but "
+                f"steps={limit} was given; give another path, or the steps of the file."
             )
         if curves and "curve" not in row:
             raise ValueError(
                 f"path {path} has runs without a curve (line {number}); give another "
                 "path, or curves=False."
             )
-        if name_of(fields) in names:  # others belong to other configs
+        if name_of(fields) in names:  # other rows belong to configs not given
             rows.setdefault(name_of(fields), _with_nan(row, fields))
     return rows
 
 
 def append_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Add rows, all in one write, and see them on the disk."""
+    """Append rows in a single write, and flush them to disk."""
     lines = "".join(
         json.dumps(_without_nan(row), allow_nan=False) + "\n" for row in rows
     )
@@ -59,7 +59,7 @@ def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(
             f"path {path} is not a table of a sweep: line {number} is not JSON "
-            f"({error}). Give another path, or mend the file."
+            f"({error}). Give another path, or repair the file."
         ) from error
     if not isinstance(row, dict) or not {"seed", "status", "limit"} <= row.keys():
         raise ValueError(
@@ -70,19 +70,19 @@ def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def _fields_of(path: Path, number: int, row: dict, run: Run) -> list[str]:
-    """Return the columns that name a run, which stand before the seed."""
+    """Return the columns that identify a run: the seed and those before it."""
     names = list(row)[: list(row).index("seed")]
     if set(names) != set(run.fields):
         raise ValueError(
             f"path {path} is the table of another sweep: the configs in it have the "
-            f"fields {', '.join(names) or 'none'} (line {number}), those given "
-            f"{', '.join(run.fields) or 'none'}. Give another path."
+            f"fields {', '.join(names) or 'none'} (line {number}), but those given "
+            f"have {', '.join(run.fields) or 'none'}. Give another path."
         )
     return [*names, "seed"]
 
 
 def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
-    """Replace NaN, which JSON does not have, by null."""
+    """Replace NaN by None, which JSON writes as null, because JSON has no NaN."""
     clean = lambda value: None if value != value else value
     curve = row.get("curve", {})
     curve = {name: [clean(each) for each in values] for name, values in curve.items()}
@@ -91,7 +91,7 @@ def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_nan(row: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-    """Undo it, in what was measured."""
+    """Replace None by NaN again, in metrics and curves."""
     dirty = lambda value: float("nan") if value is None else value
     measured = {
         name: dirty(value)

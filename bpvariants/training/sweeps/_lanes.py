@@ -1,7 +1,7 @@
-"""Many runs of one program: a lane each, frozen where a run has ended.
+"""Lanes of a sweep: one run each, in one program, frozen when the run has ended.
 
-The loop over steps lies within `vmap`, whose axis has a name, so that all lanes can see
-whether any still runs: then the number of the step is the same for all, not batched.
+The loop over steps is inside `vmap`, whose axis has a name. Each lane can thus see
+whether any lane still runs, so all lanes share one step number, which is not batched.
 """
 
 from collections.abc import Callable
@@ -16,19 +16,19 @@ from bpvariants._checks import check_like
 from bpvariants._dtypes import is_floating
 from bpvariants.types import PyTree
 
-STATUS = ("finished", "stopped", "diverged")  # at the end; before it, 0 is running
+STATUS = ("finished", "stopped", "diverged")  # final status; until then, 0 is running
 RUNNING, STOPPED, DIVERGED = range(3)
 AXIS = "runs of a sweep"
 
 
 class Lanes(NamedTuple):
-    """Where runs have come to. Leaves [lanes, ...].
+    """Progress of the runs of a block. Leaves [lanes, ...].
 
     Attributes:
-      state: after the last step that was good.
-      metrics: of the last step, good or not.
-      status: an index of STATUS.
-      steps: how many steps were taken, the last included.
+      state: state after the last step that did not diverge.
+      metrics: metrics of the last step, even if it diverged.
+      status: index into STATUS.
+      steps: number of steps taken, including one that diverged.
     """
 
     state: PyTree
@@ -38,7 +38,7 @@ class Lanes(NamedTuple):
 
 
 def look_at(make: Callable, floats: PyTree, keys: jax.Array) -> bool:
-    """Trace make_run alone, for its mistakes; return whether it has an evaluate."""
+    """Trace make_run alone to find mistakes in it; return whether it has `evaluate`."""
     seen = []
 
     def look(floats, key):
@@ -52,14 +52,15 @@ def look_at(make: Callable, floats: PyTree, keys: jax.Array) -> bool:
     except jax.errors.ConcretizationTypeError as error:
         error.add_note(
             "In training.sweep the floats of a config, and the key, are traced: compute"
-            " with them by jax.numpy, or make what decides an int, a bool or a str."
+            " with them by jax.numpy. A field that decides a branch must be an int, a "
+            "bool or a str."
         )
         raise
     return seen[0]
 
 
 def _made(make: Callable, floats: PyTree, key: jax.Array) -> tuple:
-    """Return (state, advance, evaluate or None), having checked what make_run gave."""
+    """Call make_run and check its result; return (state, advance, evaluate or None)."""
     match make(floats, key):
         case (state, advance) if callable(advance):
             evaluate = None
@@ -76,9 +77,9 @@ def _made(make: Callable, floats: PyTree, key: jax.Array) -> tuple:
             raise ValueError(
                 f"the state of make_run must be a pytree of arrays, but "
                 f"state{jax.tree_util.keystr(path)} is {leaf!r}; let advance close over"
-                " what is no array."
+                " anything that is not an array."
             )
-    # Not weakly typed, as what a loop carries cannot change its type.
+    # Drop weak types, because the carry of a loop cannot change its type.
     strong = lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf))
     return jax.tree.map(strong, state), advance, evaluate
 
@@ -92,7 +93,7 @@ def start_lane(make: Callable, floats: PyTree, key: jax.Array) -> Lanes:
 
 
 def advance_lane(make, stop, diverged, floats, key, lane, first, last) -> Lanes:
-    """Take steps first … last - 1 of one lane; ends when none of all lanes runs."""
+    """Take steps first … last − 1 of one lane; end early when no lane runs any more."""
     _, advance, _ = _made(make, floats, key)
 
     def body(carry):
@@ -127,7 +128,7 @@ def _step(advance, stop, diverged, lane: Lanes, t: jax.Array) -> Lanes:
 
 
 def _stepped(advance: Callable, state: PyTree, t: jax.Array) -> tuple[PyTree, dict]:
-    """Return (state, metrics), having checked them."""
+    """Call `advance` and check its result; return (state, metrics)."""
     match advance(state, t):
         case (new_state, dict(metrics)):
             check_like("the state that advance returns", new_state, "its state", state)
@@ -141,7 +142,7 @@ def _stepped(advance: Callable, state: PyTree, t: jax.Array) -> tuple[PyTree, di
 
 
 def _checked(name: str, metrics: dict) -> dict[str, jax.Array]:
-    """Return metrics as arrays, having checked that each is a number."""
+    """Check that each metric is a real scalar; return the metrics as arrays."""
     for key, value in metrics.items():
         if not isinstance(key, str) or jax.tree.structure(value).num_leaves != 1:
             ok = False
@@ -149,8 +150,8 @@ def _checked(name: str, metrics: dict) -> dict[str, jax.Array]:
             ok = jnp.shape(value) == () and not jnp.iscomplexobj(value)
         if not ok:
             raise ValueError(
-                f"{name} must give metrics that are real scalars, by their names; "
-                f"metric {key!r} is {value!r}: take its mean, or one entry of it."
+                f"{name} must give metrics that are real scalars, with strings as names"
+                f"; metric {key!r} is {value!r}. Take its mean, or one entry of it."
             )
     return {
         key: jnp.asarray(value, jnp.result_type(value))
@@ -172,8 +173,8 @@ def _verdict(name: str, function: Callable, metrics: dict) -> jax.Array:
         jnp.result_type(verdict), jnp.bool
     ):
         raise ValueError(
-            f"{name} must give one bool, as lambda metrics: metrics['loss'] < 0.1; got "
-            f" {verdict!r}."
+            f"{name} must give one bool, such as lambda metrics: metrics['loss'] < 0.1;"
+            f" got {verdict!r}."
         )
     return jnp.asarray(verdict)
 

@@ -1,7 +1,8 @@
 """Runs of a sweep: which config fields are traced, and which runs share a program.
 
-A float of a config is traced, so that runs which differ in floats and seeds only share
-one program, under `vmap`. All else is static: each combination makes a group.
+Floats of a config are traced, so runs that differ only in floats and seeds share one
+program, under `vmap`. All other fields are static: each combination of their values
+makes a group.
 """
 
 import copy
@@ -21,24 +22,24 @@ COLUMNS = ("seed", "status", "steps", "limit", "seconds", "curve")
 
 
 class Run(NamedTuple):
-    """One training: its settings as JSON holds them, and its seed."""
+    """One training: its settings, as JSON values, and its seed."""
 
     fields: dict[str, Any]
     seed: int
 
     def name(self) -> str:
-        """Return what tells it from others, in a file too."""
+        """Return the name that identifies the run, also in a file."""
         return name_of(self.fields | {"seed": self.seed})
 
 
 class Group(NamedTuple):
-    """Runs that differ in floats and seeds only.
+    """Runs that differ only in floats and seeds.
 
     Attributes:
-      static: the fields that they share.
+      static: the static fields, whose values the runs share.
       traced: names of the fields that are traced.
       build: {name: float} -> config, of the type that the user gave.
-      runs: positions among all runs.
+      runs: indices of the runs in the list of all runs.
     """
 
     static: dict[str, Any]
@@ -48,14 +49,14 @@ class Group(NamedTuple):
 
 
 def name_of(fields: dict[str, Any]) -> str:
-    """Return a name that equal fields share; 1 and 1.0 are not equal here."""
+    """Return a name, the same for equal fields; 1 and 1.0 are not equal here."""
     return json.dumps(fields, sort_keys=True)
 
 
 def all_runs(
     configs: Sequence[Any], seeds: Sequence[int]
 ) -> tuple[list[Run], list[Group]]:
-    """Return every config with every seed, and their groups, having checked both."""
+    """Check configs and seeds; return a run for each pair, and the groups of runs."""
     records = _records(configs)
     seeds = _checked_seeds(seeds)
     runs = [Run(record, seed) for record in records for seed in seeds]
@@ -71,14 +72,14 @@ def all_runs(
 
 
 def _records(configs: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return the fields of each config as JSON holds them."""
+    """Check the configs; return the fields of each as JSON values."""
     if isinstance(configs, (str, dict)) or not isinstance(configs, Sequence):
         raise ValueError(
             "configs must be a list with a dict, dataclass or NamedTuple for each "
-            f"setting, as [{{'rate': r}} for r in (0.1, 0.01)]; got {configs!r}."
+            f"setting, such as [{{'rate': r}} for r in (0.1, 0.01)]; got {configs!r}."
         )
     if not configs:
-        raise ValueError("configs is empty: there is nothing to run; give a list of 1.")
+        raise ValueError("configs is empty; give a list with at least one config.")
     records = [_fields(i, config) for i, config in enumerate(configs)]
     for i, record in enumerate(records):
         if list(record) != list(records[0]) and set(record) == set(records[0]):
@@ -87,16 +88,16 @@ def _records(configs: Sequence[Any]) -> list[dict[str, Any]]:
             odd = sorted(set(record) ^ set(records[0]))
             raise ValueError(
                 f"configs must all have the same fields, but {', '.join(odd)} is only "
-                f"in one of configs[0] and configs[{i}]; give it everywhere, None where"
-                " it does not apply."
+                f"in one of configs[0] and configs[{i}]; give it in every config, as "
+                "None where it does not apply."
             )
         if type(configs[i]) is not type(configs[0]):
             raise ValueError(
                 "configs must all be of one type, but configs[0] is a "
-                f"{type(configs[0]).__name__}, configs[{i}] a "
+                f"{type(configs[0]).__name__} and configs[{i}] is a "
                 f"{type(configs[i]).__name__}."
             )
-    for name in records[0]:  # a 1 among floats is one of them
+    for name in records[0]:  # an int counts as a float if another config has a float
         if any(_is_float(record[name]) for record in records):
             for record in records:
                 if type(record[name]) is int:
@@ -105,8 +106,8 @@ def _records(configs: Sequence[Any]) -> list[dict[str, Any]]:
     for i, name in enumerate(names):
         if names.index(name) < i:
             raise ValueError(
-                f"configs[{i}] is configs[{names.index(name)}] again, {name}; each run "
-                "is done once. For several runs of one setting give several seeds."
+                f"configs[{i}] is configs[{names.index(name)}] again, {name}; give it "
+                "once. To run one setting several times, give several seeds."
             )
     return records
 
@@ -127,8 +128,8 @@ def _fields(index: int, config: Any) -> dict[str, Any]:
     for name in fields:
         if not isinstance(name, str) or name in COLUMNS:
             raise ValueError(
-                f"configs[{index}] has a field {name!r}; names must be strings, and "
-                f"other ones than {', '.join(COLUMNS)}, which are columns of the table."
+                f"configs[{index}] has a field {name!r}; names must be strings other "
+                f"than {', '.join(COLUMNS)}, which are columns of the table."
             )
     return {
         name: _plain(f"configs[{index}][{name!r}]", value)
@@ -137,7 +138,7 @@ def _fields(index: int, config: Any) -> dict[str, Any]:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """Return a value as JSON holds it."""
+    """Return a field's value as a JSON value."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (str, bool)):
@@ -149,9 +150,9 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(name, each) for each in value]
     raise ValueError(
-        f"{name} must be a finite float, which is traced, or static: an int, a bool, a "
-        f"str, None or a tuple of such; got {value!r}. For functions and other objects "
-        "give a name, by which make_run finds them; for what is infinite, None."
+        f"{name} must be a finite float, which is traced, or a static value: an int, a "
+        f"bool, a str, None or a tuple of these; got {value!r}. For a function or "
+        "another object give a name that make_run looks up; for infinity give None."
     )
 
 
@@ -160,7 +161,7 @@ def _is_float(value: Any) -> bool:
 
 
 def _checked_seeds(seeds: Sequence[int]) -> list[int]:
-    remedy = "give distinct integers from 0 to 2**32 - 1, as range(10)"
+    remedy = "give distinct integers from 0 to 2**32 - 1, such as range(10)"
     if isinstance(seeds, str) or not hasattr(seeds, "__len__") or not len(seeds):
         raise ValueError(
             f"seeds must be a sequence, not empty, got {seeds!r}; {remedy}."
@@ -168,7 +169,7 @@ def _checked_seeds(seeds: Sequence[int]) -> list[int]:
     for i, seed in enumerate(seeds):
         known = is_count(seed, 0, 2**32 - 1)
         if not known or seed in list(seeds)[:i]:
-            again = "twice" if known else "there"
+            again = "twice" if known else "in it"
             raise ValueError(f"seeds has {seed!r} {again}; {remedy}.")
     return [int(seed) for seed in seeds]
 

@@ -1,8 +1,8 @@
-"""Sweeps: each setting trained with each seed, in one program under `vmap`.
+"""Sweeps: each config trained with each seed, many runs together under `vmap`.
 
-Runs that differ in floats and seeds only share a compiled program; those of other
-sizes or methods have one of their own. A program runs them in blocks that fit in
-memory, spread over the devices. A run that stops or diverges is frozen, and hurts none.
+Runs that differ only in floats and seeds share a compiled program; runs of other sizes
+or methods have their own. A program runs in blocks, which fit in memory and are spread
+over the devices. A run that stops or diverges is frozen and does not affect others.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,12 +28,12 @@ class SweepGroup(NamedTuple):
     """Runs of one compiled program. See :func:`sweep`.
 
     Attributes:
-      static: the fields, not traced, that its runs share.
-      runs: how many of them were run now.
-      block: how many at a time, on all devices.
-      num_bytes: what a block needs on each device, as XLA says; None if it does not.
-      compile_seconds: spent in compilation.
-      seconds: spent in steps.
+      static: the static fields, whose values its runs share.
+      runs: number of its runs that this call ran.
+      block: number of runs at a time, on all devices together.
+      num_bytes: memory that a block needs on each device; None if XLA does not tell.
+      compile_seconds: time spent in compilation.
+      seconds: time spent in running its blocks.
     """
 
     static: dict[str, Any]
@@ -45,11 +45,12 @@ class SweepGroup(NamedTuple):
 
 
 class SweepResult(NamedTuple):
-    """What :func:`sweep` returns.
+    """Result of :func:`sweep`.
 
     Attributes:
-      rows: a dict for each run that has ended, those found in the file included,
-        configs in their order and seeds within them. `pandas.DataFrame(rows)` reads it.
+      rows: a dict for each run that has ended, including runs found in the file. Rows
+        are in the order of configs, and of seeds within a config.
+        `pandas.DataFrame(rows)` reads them.
       groups: a :class:`SweepGroup` for each program that was compiled.
       interrupted: whether Ctrl-C came before the last run.
     """
@@ -59,7 +60,7 @@ class SweepResult(NamedTuple):
     interrupted: bool
 
     def table(self) -> str:
-        """Return a line for each run."""
+        """Return the rows as text, with a line for each run."""
         names = list(dict.fromkeys(name for row in self.rows for name in row))
         names = [name for name in names if name != "curve"]
         cell = lambda value: short(value) if isinstance(value, float) else str(value)
@@ -83,58 +84,62 @@ def sweep(
     curves: bool = False,
     progress: Progress | None = None,
 ) -> SweepResult:
-    """Train once for each config and seed, as many at a time as memory allows.
+    """Train each config with each seed, as many runs at a time as memory allows.
 
         state, advance = make_run(config, jax.random.key(seed))
         for t in range(steps): state, metrics = advance(state, t)
 
-    Each run ends `finished`, `stopped` (its metrics said so) or `diverged` (a metric is
-    not finite, or NaN is in its state), and is frozen then; a block ends when all its
-    runs have. Nothing that one run computes reaches another, and devices exchange
-    nothing. Blocks of one size on equal devices give a run the same bits wherever it
-    stands; of another size, or on more devices, XLA may order sums otherwise: on CPU,
-    in float32, losses of a small network differed by 2e-7 after 10 steps of Adam, by
-    1e-6 after 200.
+    Each run ends as `finished`, `stopped` (see `stop`) or `diverged` (see `diverged`; a
+    metric is not finite; or the state has a NaN). It is then frozen. A block ends when
+    all its runs have ended. No run affects another, and devices exchange no data.
+
+    The result of a run is bit-identical in every lane of blocks of one size on equal
+    devices. With another block size or more devices, XLA may order sums differently. On
+    CPU, in float32, losses of a small network differed by 2e-7 after 10 steps of Adam,
+    and by 1e-6 after 200.
 
     Args:
-      make_run: (config, key) -> (state, advance), or (state, advance, evaluate): a pure
-        function, traced under `vmap`. `state` is a pytree of arrays, `advance(state, t)
-        -> (state, metrics)` a step, with a dict of scalars, and `evaluate(state) ->
-        metrics` is called once, after the last. `t`, from 0, is the same for all runs
-        of a block, so that a `lax.cond` on it takes one branch. What make_run draws
-        beside the state is drawn again at each chunk.
-      configs: a dict, dataclass or NamedTuple for each setting, of equal fields. Floats
-        are traced; ints, bools, strings, None, and tuples are static, and runs that
-        differ in them have programs of their own. A field that is a float in one config
-        is one in all where it is a number.
+      make_run: a pure function (config, key) -> (state, advance), or (state, advance,
+        evaluate), which is traced under `vmap`. `state` is a pytree of arrays.
+        `advance(state, t) -> (state, metrics)` is a step; metrics are a dict of
+        scalars. `evaluate(state) -> metrics` is called once, after the last step. `t`
+        counts from 0 and is the same for all runs of a block, so a `lax.cond` on it
+        runs a single branch. Values that make_run draws outside the state are drawn
+        again at each chunk.
+      configs: a dict, dataclass or NamedTuple for each setting, all with the same
+        fields. Floats are traced. Ints, bools, strings, None and tuples are static;
+        runs that differ in them have separate programs. If a field is a float in one
+        config, ints in that field of other configs count as floats.
       seeds: integers; each config is run with each seed.
-      steps: how many steps a run takes, unless it ends before.
-      chunk: after how many steps to look whether any still runs.
-      stop: metrics -> bool, traced: this run has done enough. What needs memory, such
-        as patience, belongs into the state and from there into the metrics.
-      diverged: metrics -> bool, traced: what counts as divergence besides NaN.
-      block: at most so many runs at a time.
-      max_bytes: what a block may take on each device; by default what is free there, if
-        the device says so (GPU, TPU), else any.
-      devices: which to use, each with its share of a block; by default all of this
-        process. (Of several processes each takes a part of configs, and its own path.)
-      path: a file of JSON lines to which rows are added when their block has ended.
-        Runs that it has are not run again. A `block` given makes a sweep that goes on
-        equal to one never interrupted in every bit.
-      curves: whether rows have a `curve`, metrics at the end of each chunk.
-      progress: (runs ended, runs, seconds left) -> None, called after each chunk; the
+      steps: number of steps of a run, unless it ends earlier.
+      chunk: number of steps after which to check whether any run has not ended.
+      stop: metrics -> bool, traced; True ends the run. A criterion that needs memory,
+        such as patience, must keep it in the state and report it in the metrics.
+      diverged: metrics -> bool, traced; True counts as divergence, as NaN does.
+      block: the largest number of runs at a time.
+      max_bytes: memory that a block may use on each device. Default: the free memory,
+        if the device reports it (GPU, TPU), else no limit.
+      devices: the devices to use; each gets a share of every block. Default: all
+        devices of this process. (With several processes, give each its own part of
+        configs and its own path.)
+      path: a file of JSON lines; rows are appended when their block has ended. Runs
+        that the file holds are not run again. If `block` is given, a resumed sweep is
+        bit-identical to an uninterrupted one.
+      curves: whether rows have a `curve`: the metrics at the end of each chunk.
+      progress: (runs ended, runs, seconds left) -> None, called after each chunk. The
         seconds are NaN until some steps have been timed.
 
     Returns:
-      A :class:`SweepResult`. Its rows have the fields of the config, `seed`, `status`,
-      `steps` (taken, the one that diverged included), `limit` (steps), `seconds` (its
-      share of its block's), and metrics: of the last step, where NaN stands for what is
-      infinite too, and of evaluate, NaN if the run diverged.
+      A :class:`SweepResult`. A row has the fields of the config, `seed`, `status`,
+      `steps` (number taken, including one that diverged), `limit` (the given steps),
+      `seconds` (the run's share of its block's time), the metrics of the last step, and
+      those of evaluate. Infinite metrics appear as NaN. The metrics of evaluate are NaN
+      if the run diverged.
 
     Raises:
-      ValueError: if there is nothing to run, a run is given twice, an argument or what
-        make_run returns is not as said, one run needs more than max_bytes, or path
-        holds another sweep.
+      ValueError: if there is nothing to run, a run is given twice, an argument or the
+        result of make_run is not as described, one run needs more than max_bytes, or
+        path holds another sweep.
 
     Example:
       >>> import jax, optax
@@ -198,7 +203,7 @@ def _keep(
     new: list[dict[str, Any]],
     path: Path | None,
 ) -> None:
-    """Put the new rows in their places and in the file; Ctrl-C waits until both are."""
+    """Store the new rows in the file and in `rows`; hold Ctrl-C back meanwhile."""
     with held():
         if path is not None:
             append_rows(path, new)
@@ -207,7 +212,7 @@ def _keep(
 
 
 def _summary(group: Group, runs: int, compiled: Block, seconds: float) -> SweepGroup:
-    """Return what a group's program took."""
+    """Return the memory and the time that a group's program took."""
     return SweepGroup(
         group.static,
         runs,
@@ -234,5 +239,6 @@ def _check(make_run: Any, counts: dict, functions: dict, devices: Any) -> None:
         isinstance(device, jax.Device) for device in devices or [None]
     ):
         raise ValueError(
-            f"devices must be a list of devices, as jax.devices() is, got {devices!r}."
+            f"devices must be a list of devices, such as jax.devices(), got "
+            f"{devices!r}."
         )
