@@ -37,7 +37,7 @@ STUDIES = {  # {name: (module, description)}
     ),
     "rprop_vs": (
         "resilient.rprop_vs",
-        "Rprop compared with its variants, optax, torch, Adam and L-BFGS",
+        "Rprop beside its variants, the Rprops of optax and torch, Adam and L-BFGS",
     ),
     "rprop_minibatch": (
         "resilient.rprop_minibatch",
@@ -45,7 +45,7 @@ STUDIES = {  # {name: (module, description)}
     ),
     "rprop_robustness": (
         "resilient.rprop_robustness",
-        "sensitivity of Rprop and other updates to noise, scales and extra inputs",
+        "sensitivity of Rprop and others to noise, scales and redundant inputs",
     ),
     "drift": (
         "forgetting.drift",
@@ -65,7 +65,7 @@ STUDIES = {  # {name: (module, description)}
     ),
     "influence_balancing": (
         "through_time.influence_balancing",
-        "a task whose truncated gradients have the wrong sign, by many rules",
+        "a task whose truncated gradients have the wrong sign, for several rules",
     ),
     "memory_time": (
         "through_time.memory_time",
@@ -77,7 +77,7 @@ STUDIES = {  # {name: (module, description)}
     ),
     "copy_adding": (
         "through_time.copy_adding",
-        "copy memory and adding: loss and gradient flow of each cell",
+        "the copy and adding tasks: loss and gradient flow of each cell",
     ),
     "sequential_mnist": (
         "through_time.sequential_mnist",
@@ -85,7 +85,7 @@ STUDIES = {  # {name: (module, description)}
     ),
     "add_task": (
         "online.add_task",
-        "two delayed inputs to remember, learned online; losses beside their floors",
+        "two delayed inputs to remember, learned online, beside the lowest losses",
     ),
     "copy_length": (
         "online.copy_length",
@@ -97,11 +97,11 @@ STUDIES = {  # {name: (module, description)}
     ),
     "online_learning": (
         "online.online_learning",
-        "online prediction of chaotic series, and agreement with exact RTRL",
+        "online prediction of chaotic series, and each rule's cosine to exact RTRL",
     ),
     "streaming": (
         "online.streaming",
-        "sensor streams: each step is predicted, scored, then learned",
+        "online learning on sensor streams, scored before each update",
     ),
     "images": (
         "applications.images.study",
@@ -149,7 +149,7 @@ STUDIES = {  # {name: (module, description)}
     ),
     "control": (
         "applications.control.study",
-        "policies learned through physics: pendulum, cart and pole, arm",
+        "policies learned through differentiable physics: pendulum, cart-pole, arm",
     ),
     "translate": (
         "applications.translate.study",

@@ -77,7 +77,7 @@ def _pair(work: Work, repeats: int, **options: Any) -> tuple[dict, dict]:
     times, reached = {"fit": [], "scan": []}, [state, time.perf_counter()]
 
     def in_turns(step, metrics):
-        """After each second chunk run two of the scan; the second of each two counts."""
+        """After each second chunk run two of the scan, of which only one counts."""
         times["fit"].append(time.perf_counter() - reached[1])
         if len(times["fit"]) % 2 == 0:
             for _ in range(2):

@@ -69,7 +69,7 @@ def run_study(
     so far are shown.
 
     Args:
-      name: the study's name, which is also in that of its folder.
+      name: the study's name; the default folder is named after it.
       config: the study's options.
       make_jobs: config -> jobs, with different names.
       finish: (folder, config, rows) -> None; prints tables and saves pictures. Called
