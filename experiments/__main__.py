@@ -1,4 +1,7 @@
-"""`python -m experiments <study> --options`; without a study it lists them."""
+"""Command line of the studies: `python -m experiments <study> --options`.
+
+Without a study it lists all studies.
+"""
 
 import dataclasses
 import importlib
@@ -11,85 +14,94 @@ import tyro
 from experiments.harness.errors import DataError
 from experiments.harness.options import did_you_mean
 
-STUDIES = {  # name: module, what it is about
+STUDIES = {  # {name: (module, description)}
     "compare": (
         "compare.study",
-        "the four kinds of backpropagation side by side, real data",
+        "the four kinds of backpropagation side by side on real data",
     ),
     "chain_rule": (
         "static.chain_rule",
-        "every factor of the chain rule on one digit, beside jax.grad",
+        "every factor of the chain rule on one digit, compared with jax.grad",
     ),
     "alignment": (
         "static.alignment",
-        "MNIST by feedback alignment, beside published errors, and its angles",
+        "feedback alignment on MNIST: errors and angles, beside published errors",
     ),
-    "encoders": ("resilient.encoders", "Rprop's first problems, beside its paper"),
+    "encoders": (
+        "resilient.encoders",
+        "the encoder problems of the first Rprop paper, beside its results",
+    ),
     "proben1": (
         "resilient.proben1",
-        "Rprop on Prechelt's collection, beside his tables",
+        "Rprop on Prechelt's Proben1 problems, beside the tables of his report",
     ),
-    "rprop_vs": ("resilient.rprop_vs", "Rprop against other Rprops, Adam and L-BFGS"),
+    "rprop_vs": (
+        "resilient.rprop_vs",
+        "Rprop beside its variants, the Rprops of optax and torch, Adam and L-BFGS",
+    ),
     "rprop_minibatch": (
         "resilient.rprop_minibatch",
-        "Rprop fails on mini-batches, and what mends it",
+        "the failure of Rprop on mini-batches, and methods that repair it",
     ),
     "rprop_robustness": (
         "resilient.rprop_robustness",
-        "is Rprop less sensitive to noise, scales and redundant inputs?",
+        "sensitivity of Rprop and others to noise, scales and redundant inputs",
     ),
     "drift": (
         "forgetting.drift",
-        "the forgetting factor on targets that change, and on weather",
+        "the forgetting factor on a drifting linear model, and on weather",
     ),
-    "attractor": ("equilibrium.attractor", "a memory that settles, by six gradients"),
+    "attractor": (
+        "equilibrium.attractor",
+        "an associative memory that settles, trained with six gradients",
+    ),
     "equilibrium_digits": (
         "equilibrium.equilibrium_digits",
-        "a network that settles, safeguarded and not",
+        "an equilibrium network on digits, with and without a safeguard",
     ),
     "equilibrium_mnist": (
         "equilibrium.equilibrium_mnist",
-        "a convolutional network that settles: exact gradient and JFB",
+        "a convolutional equilibrium network on MNIST: exact gradient and JFB",
     ),
     "influence_balancing": (
         "through_time.influence_balancing",
-        "where truncated errors point the wrong way, and what does not",
+        "a task whose truncated gradients have the wrong sign, for several rules",
     ),
     "memory_time": (
         "through_time.memory_time",
-        "memory against time of a gradient, by every remat policy",
+        "memory and time of one gradient through time, for every remat policy",
     ),
     "flow": (
         "through_time.flow",
-        "how far errors travel back in tanh, GRU, LSTM and LRU, from two starts",
+        "gradient flow through time in four cells, from two initialisations",
     ),
     "copy_adding": (
         "through_time.copy_adding",
-        "copy memory and adding: who remembers, and what flows back in time",
+        "the copy and adding tasks: loss and gradient flow of each cell",
     ),
     "sequential_mnist": (
         "through_time.sequential_mnist",
-        "MNIST pixel by pixel, beside the published table",
+        "MNIST read pixel by pixel, beside a published table",
     ),
     "add_task": (
         "online.add_task",
-        "two memories, learned at every step, beside their floors",
+        "two delayed inputs to remember, learned online, beside the lowest losses",
     ),
     "copy_length": (
         "online.copy_length",
-        "how long a string each rule learns to copy, in equal steps",
+        "the string length that each rule learns to copy in the same steps",
     ),
     "long": (
         "through_time.long",
-        "100,000 characters through truncated BPTT at constant memory",
+        "truncated BPTT along 100,000 characters at constant memory",
     ),
     "online_learning": (
         "online.online_learning",
-        "chaotic series: who follows exact RTRL, beside a published table",
+        "online prediction of chaotic series, and each rule's cosine to exact RTRL",
     ),
     "streaming": (
         "online.streaming",
-        "sensors as they come: learned at every step, scored before",
+        "online learning on sensor streams, scored before each update",
     ),
     "images": (
         "applications.images.study",
@@ -97,59 +109,62 @@ STUDIES = {  # name: module, what it is about
     ),
     "speech": (
         "applications.speech.study",
-        "which digit was spoken, by people known and unknown, or in a WAV file",
+        "spoken digits of known and unknown speakers, or of your own WAV file",
     ),
     "char_lm": (
         "scale.char_lm",
-        "characters of Shakespeare on many devices and processes",
+        "a character model of Shakespeare on many devices and processes",
     ),
-    "pod": ("scale.pod", "what 256 chips would do: bytes, FLOPs, where it stops"),
+    "pod": (
+        "scale.pod",
+        "a calculation for 256 chips: bytes, FLOPs, limits of scaling",
+    ),
     "kill_resume": (
         "scale.kill_resume",
-        "a training killed by kill -9, and resumed to the bit",
+        "trainings killed by kill -9 and resumed, compared bit by bit",
     ),
     "robot": (
         "applications.robot.study",
-        "a robot that follows a wall: networks with and without a memory",
+        "a robot that follows a wall: networks with and without memory",
     ),
     "music": (
         "applications.music.study",
-        "chorales and folk tunes: what sounds next, and samples to listen to",
+        "prediction of the next notes in chorales and folk tunes; MIDI samples",
     ),
     "language": (
         "applications.language.study",
-        "a text by its characters, beside n-grams; it writes on, too",
+        "a character model of a text, beside n-grams; generated samples",
     ),
     "identify": (
         "applications.identify.study",
-        "two tanks identified online, and again after they have changed",
+        "online identification of two tanks, before and after they change",
     ),
     "forecast": (
         "applications.forecast.study",
-        "sunspots, weather, prices or a CSV file: what comes next, and how surely",
+        "forecasts and intervals for sunspots, weather, prices or a CSV file",
     ),
     "categorise": (
         "applications.categorise.study",
-        "texts in classes: is a message spam, what does a question ask for",
+        "classification of short texts: SMS spam, and kinds of questions",
     ),
     "control": (
         "applications.control.study",
-        "policies through differentiable physics: pendulum, cart and pole, an arm",
+        "policies learned through differentiable physics: pendulum, cart-pole, arm",
     ),
     "translate": (
         "applications.translate.study",
-        "French to English with attention, teacher forcing and not; your sentence too",
+        "French to English or back, with attention; your own sentences too",
     ),
-    "benchmarks": ("benchmarks", "this library against its peers, in one run"),
+    "benchmarks": ("benchmarks", "speed of this library beside its peers, in one run"),
 }
 MACHINE = ("--devices", "--model-devices", "--distributed", "--coordinator")
 MACHINE += ("--processes", "--process-id", "--heartbeat", "--precision")
 MACHINE += ("--matmul-precision",)
-ON_MANY = ("char_lm",)  # studies that have a Machine among their options
+ON_MANY = ("char_lm",)  # studies with the options of a Machine
 
 
 def main(arguments: list[str]) -> int:
-    """Run the study that is named first, or after its options; return the exit code."""
+    """Run the named study; return the exit code. Options may come before the name."""
     name, *options = _study_first(arguments) if arguments else ["--help"]
     study = None
     if name not in STUDIES and not name.startswith("-"):
@@ -162,7 +177,7 @@ def main(arguments: list[str]) -> int:
         if refused:
             print(
                 f"{name} has no {refused}: it runs on one device, in one process, with "
-                f"the precision it was written for. With {refused} there are: "
+                f"the precision it was written for. Studies with {refused}: "
                 f"{', '.join(ON_MANY)}.",
                 file=sys.stderr,
             )
@@ -174,7 +189,7 @@ def main(arguments: list[str]) -> int:
         args=[name, *options],
         config=(tyro.conf.OmitArgPrefixes,),  # --devices, not --machine.devices
     )
-    # That leaves with 0 after help, and with 2 if an option is wrong.
+    # tyro exits by itself: with 0 after --help, with 2 if an option is wrong.
     assert study is not None
     try:
         return 130 if _run(name, study, config).interrupted else 0
@@ -184,14 +199,14 @@ def main(arguments: list[str]) -> int:
 
 
 def _described(about: str) -> Callable[[], None]:
-    """Return a command for the list of studies; its own module is not imported."""
+    """Return a stand-in for a study in the list, so that no study is imported."""
     command = lambda: None
     command.__doc__ = about[0].upper() + about[1:] + ("" if about[-1] == "?" else ".")
     return command
 
 
 def _run(name: str, study: Any, config: Any) -> Any:
-    """Run a study, on the devices that were asked for where it can use several."""
+    """Run a study; one that can use several devices runs on those of its options."""
     if name not in ON_MANY:
         return study.main(config)
     from experiments.harness import devices
@@ -211,7 +226,7 @@ def _study_first(arguments: list[str]) -> list[str]:
 
 
 def _refused(config: type, options: list[str]) -> str:
-    """Return the first option that is of many devices, and not of this study."""
+    """Return the first option for several devices that this study lacks, or ""."""
     fields = {field.name for field in dataclasses.fields(config)}
     if "machine" in fields:
         return ""

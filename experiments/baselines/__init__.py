@@ -1,1 +1,1 @@
-"""Models that networks are compared with, shared by several studies."""
+"""Baseline models that several studies compare networks with."""

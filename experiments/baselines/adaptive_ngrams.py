@@ -4,13 +4,14 @@ from itertools import pairwise
 
 import numpy as np
 
-MIXED = 5  # a bigram counts c / (c + 5), c how often its context was seen
+MIXED = 5  # weight of a bigram: c / (c + 5), c the count of its context
 
 
 def adaptive_ngrams(text: np.ndarray, symbols: int) -> dict[str, np.ndarray]:
-    """Return what unigram and bigram pay for each character but the first, in bits.
+    """Return the losses of a unigram and a bigram model, in bits per character.
 
-    The unigram begins with one of each symbol, the bigram is mixed with the unigram.
+    The first character is not scored. The unigram's counts begin at one for each
+    symbol. The bigram is mixed with the unigram.
     """
     ones, pairs, losses = np.zeros(symbols), np.zeros((symbols, symbols)), []
     for before, now in pairwise(text.tolist()):

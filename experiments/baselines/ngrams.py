@@ -1,10 +1,10 @@
-"""Interpolated n-grams: each order is mixed with the one below.
+"""Interpolated n-grams: each order is mixed with the next lower one.
 
     p_n(x | c) = w · N(c, x) / N(c) + (1 − w) · p_{n−1}(x | c′),
     w = N(c) / (N(c) + 5)
 
-c is the context of n − 1 symbols, c′ the same without its first; p_0 is uniform, and N
-counts the training text.
+c is the context of n − 1 symbols, and c′ is c without its first symbol. p_0 is uniform,
+and N counts in the training text.
 """
 
 import numpy as np
@@ -13,13 +13,13 @@ import numpy as np
 def interpolated_ngrams(
     train: np.ndarray, given: np.ndarray, symbols: int, order: int
 ) -> list[float]:
-    """Return mean nats per symbol of a text, by n-grams of 1, 2, … order.
+    """Return the mean loss of a text in nats per symbol, for each order from 1 on.
 
     Args:
       train: the text that is counted, indices [N].
-      given: the text that is scored, [M], as if it began anew.
-      symbols: in the alphabet.
-      order: of the longest n-gram.
+      given: the text that is scored, [M], without any text before it.
+      symbols: the number of symbols in the alphabet.
+      order: the order of the longest n-gram.
 
     Example:
       >>> train = np.array([0, 1] * 500)
@@ -41,14 +41,14 @@ def interpolated_ngrams(
 
 
 def _count(known: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Return how often each number that is asked for is among those known."""
+    """Return how often each code of `asked` occurs in `known`."""
     values, counts = np.unique(known, return_counts=True)
     place = np.minimum(np.searchsorted(values, asked), len(values) - 1)
     return np.where(values[place] == asked, counts[place], 0)
 
 
 def _longer(known, here, train, given, symbols) -> tuple[np.ndarray, np.ndarray]:
-    """Return contexts of one symbol more, as numbers of those that there are."""
+    """Return contexts that are one symbol longer, as indices of distinct contexts."""
     codes = [
         np.concatenate([[0], (contexts * symbols + text)[:-1]])
         for contexts, text in ((known, train), (here, given))

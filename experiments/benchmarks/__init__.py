@@ -1,4 +1,4 @@
-"""The same work by this library and by its peers, timed in one run."""
+"""Benchmarks: the same work by this library and by its peers, timed in one run."""
 
 from experiments.benchmarks._main import Config as Config, main as main
 from experiments.benchmarks._online import online as online

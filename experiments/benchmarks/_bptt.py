@@ -1,6 +1,7 @@
-"""`gradients.bptt` and `cells` against plain JAX, Flax and PyTorch.
+"""Benchmark of `gradients.bptt` and `cells` against plain JAX, Flax and PyTorch.
 
-All take the mean of (y − target)² over a sequence, and its gradient in the weights.
+Each entrant computes the mean of (y − target)² over a sequence, and its gradient in the
+weights.
 """
 
 from collections.abc import Callable
@@ -32,7 +33,7 @@ FLAX = {"tanh": nn.SimpleCell, "gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
 
 
 def bptt() -> Groups:
-    """Return a group for each shape: one gradient."""
+    """Return one group for each shape; the work is one gradient."""
     groups: Groups = {}
     for cell, length, batch, inputs, units in SHAPES:
         group = f"gradient, {LABELS[cell]}, T {length}, B {batch}, n {units}"
@@ -60,7 +61,7 @@ def _loss(y, target):
 
 
 def _of_flax(cell, length, batch, inputs, units) -> Entrants:
-    """Return what takes the gradient of a Flax cell: we first, and peers."""
+    """Return entrants that differentiate a Flax cell: ours first, then peers."""
     network = FLAX[cell](units)
     xs, targets = _data(length, batch, inputs, units)
     carry = network.initialize_carry(jax.random.key(0), (batch, inputs))
@@ -93,7 +94,7 @@ def _of_flax(cell, length, batch, inputs, units) -> Entrants:
 
 
 def _of_cells(cell, length, batch, inputs, units) -> Entrants:
-    """Return what takes the gradient of the same cell of ours."""
+    """Return entrants that differentiate the same cell of this library."""
     step = CELLS[cell]
     xs, targets = _data(length, batch, inputs, units)
     params = step.init(jax.random.key(1), inputs, units)

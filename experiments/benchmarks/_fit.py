@@ -1,7 +1,8 @@
-"""`training.fit` against the bare `lax.scan` of the same steps: what the loop costs.
+"""Benchmark of `training.fit` against a bare `lax.scan` of the same steps.
 
-Chunks of 100 steps. A chunk of the scan is timed in turns with one of fit, within its
-log, so that both see the same machine; the log itself is not timed.
+It shows what the loop of `fit` costs, for chunks of 100 steps. Chunks of the scan are
+timed in turns with those of `fit`, from inside its log function, so that both run on
+the machine in the same state. The log function itself is not timed.
 """
 
 import statistics
@@ -25,18 +26,18 @@ CHUNK = 100
 
 
 class Work(NamedTuple):
-    """A training: what `fit` is given."""
+    """One training: the arguments of `fit`."""
 
     rule: Callable[..., Any]
     params: Any
     data: Any
     sample: Callable[..., tuple]
     carry: Any = None
-    rounds: int = 1  # times `repeats`: the shorter, the more
+    rounds: int = 1  # factor on `repeats`, larger for shorter steps
 
 
 def fit() -> Groups:
-    """Return a group for each work: chunks by the scan, and by fit with each policy."""
+    """Return a group for each training: chunks of a scan, and of fit by policy."""
     names = {f"{CHUNK} steps of Adam, {name}": make for name, make in WORKS.items()}
     return {group: partial(_race, group, make) for group, make in names.items()}
 
@@ -76,7 +77,7 @@ def _pair(work: Work, repeats: int, **options: Any) -> tuple[dict, dict]:
     times, reached = {"fit": [], "scan": []}, [state, time.perf_counter()]
 
     def in_turns(step, metrics):
-        """Every second time, two chunks of the scan; of two the second one counts."""
+        """After each second chunk run two of the scan, of which only one counts."""
         times["fit"].append(time.perf_counter() - reached[1])
         if len(times["fit"]) % 2 == 0:
             for _ in range(2):
@@ -101,7 +102,7 @@ def _pair(work: Work, repeats: int, **options: Any) -> tuple[dict, dict]:
 
 
 def _summary(times: list[float], compiled: float, temp: float | None) -> dict:
-    counted = [1000 * seconds for seconds in times[3::2]]  # the first two warm up
+    counted = [1000 * seconds for seconds in times[3::2]]  # without a warm-up
     mib = float("nan") if temp is None else temp / 2**20
     return {
         "times": counted,
@@ -113,7 +114,7 @@ def _summary(times: list[float], compiled: float, temp: float | None) -> dict:
 
 
 def _scan(work: Work, optimizer: optax.GradientTransformation) -> Callable:
-    """Return a chunk as one writes it by hand."""
+    """Return a chunk of steps as written by hand with `lax.scan`."""
 
     def body(state, inputs):
         params, opt_state, carry = state
@@ -153,7 +154,7 @@ def _sequences() -> Work:
 
 
 def _online() -> Work:
-    """RTRL at every step of a stream, with the influence it carries on."""
+    """RTRL at every step of a stream; the state of the rule is carried on."""
     params = cells.tanh.init(jax.random.key(0), 4, 32)
     online = gradients.rtrl(cells.tanh, _loss)
 
@@ -170,7 +171,7 @@ def _online() -> Work:
 
 
 def _small() -> Work:
-    """A small network on batches of 32: where a step takes the least."""
+    """A small network on batches of 32: the shortest steps."""
     keys = jax.random.split(jax.random.key(0), 4)
     params = [jax.random.normal(keys[0], (64, 64)) / 8, jnp.zeros(64)]
     params += [jax.random.normal(keys[1], (64, 10)) / 8, jnp.zeros(10)]

@@ -1,10 +1,10 @@
-"""The gradient of a fixed point, against jaxopt and optimistix.
+"""Benchmark of the gradient of a fixed point, against jaxopt and optimistix.
 
-Each library measures its tolerance in its own norm; tolerances are set so that the
-forward passes end at about the same error. How to differentiate is left to defaults.
-optimistix is also timed with GMRES, as its default makes a dense Jacobian of the whole
-state. The error in the notes is that of the gradient, relative to the implicit gradient
-of a dense solve in float64.
+Each library measures its tolerance in its own norm. So tolerances are set such that the
+forward passes end at about the same error. Each library differentiates by its default
+method. optimistix is also timed with GMRES, because its default makes a dense Jacobian
+of the whole state. Notes give the error of the gradient, relative to the implicit
+gradient of a dense solve in float64.
 """
 
 import importlib
@@ -20,14 +20,14 @@ from bpvariants import gradients
 from experiments.benchmarks._groups import Groups
 from experiments.harness.timing import Measured, race
 
-# B, n, spectral radius of W, whose entries are drawn from a normal distribution
+# B, n, spectral radius of W; W is drawn from a normal distribution and scaled
 SHAPES = [(rows, rows, size) for rows in (64, 256) for size in (0.5, 0.9, 0.99)]
 STEPS, TOL = 1000, 1e-5
-DENSE = 5000  # size of a state up to which a dense Jacobian is made
+DENSE = 5000  # largest size of a state for a dense Jacobian
 
 
 def fixed_point() -> Groups:
-    """Return a group for each shape: value and gradient of mean h² in the weights."""
+    """Return a group for each shape; the work is mean h² and its gradient in W."""
     groups: Groups = {}
     for shape in SHAPES:
         group = "fixed point, h {}×{}, ρ(W) {}".format(*shape)
@@ -121,7 +121,7 @@ def _by_optimistix(linear_solver):
 
 
 def _exact(w: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return the implicit gradient in float64, an example at a time."""
+    """Return the implicit gradient in float64, one example at a time."""
     w, x = w.astype(float), x.astype(float)
     h = np.zeros_like(x)
     for _ in range(2000):

@@ -6,4 +6,4 @@ from typing import TypeAlias
 from experiments.harness.timing import Measured
 
 Groups: TypeAlias = dict[str, Callable[[int], Iterable[Measured]]]
-"""For each group, how it is timed: repeats -> its rows."""
+"""{name of a group: function from the number of repeats to its rows}."""

@@ -39,9 +39,9 @@ BENCHMARKS: dict[str, Callable[..., Groups]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """How fast is this library beside its peers? The same work, in turns, in one run.
+    """How fast is this library compared with its peers, on the same work, in turns?
 
-    Peers come with `pip install -e ".[benchmarks]"`; notes say which are missing.
+    `pip install -e ".[benchmarks]"` installs the peers; notes name missing ones.
     """
 
     QUICK = {
@@ -69,25 +69,26 @@ class Config(Study):
     ] = ()
     """Benchmarks to run; by default all of them."""
     groups: int | None = None
-    """How many groups of each benchmark to time, the first ones; by default all."""
+    """Number of groups to time in each benchmark, from the first; by default all."""
     repeats: int = 30
-    """How often each is timed; the median counts."""
+    """How often to time each implementation; slow ones are timed less often. The
+    median counts."""
     parameters: int = 4_000_000
-    """How many float32 parameters the rprop benchmark steps; 100000000 or 1000000000
-    on a GPU."""
+    """Number of float32 parameters in the rprop benchmark. On a GPU take 100000000 or
+    1000000000."""
 
     seeds: int = 1
-    """1 only: the work is fixed, and repeats says how often it is timed."""
+    """Must be 1, because the work is fixed; --repeats sets how often it is timed."""
     first_seed: int = 0
-    """0 only: the work is fixed."""
+    """Must be 0, because the work is fixed."""
 
     def check(self) -> None:
         """Check that no seeds are asked for."""
         if (self.seeds, self.first_seed) != (1, 0):
             raise ValueError(
-                "seeds must be 1 and first_seed 0, as the work is fixed; got "
-                f"{self.seeds} and {self.first_seed}. repeats says how often it is "
-                "timed."
+                "seeds must be 1 and first_seed 0, because the work is fixed; got "
+                f"{self.seeds} and {self.first_seed}. To time it more often, set "
+                "repeats."
             )
 
 
@@ -129,7 +130,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
     console = report.wide_console()
     console.print(table)
     console.print(
-        "[dim]Time of a call, lower is better: medians of calls in turns. Quartiles: "
-        "half their distance, relative to the median. Ratio: to the first of each "
-        "group, which is ours."
+        "[dim]Time of a call, lower is better: median over calls in turns. Quartiles: "
+        "half the interquartile range, relative to the median. Ratio: of the time to "
+        "that of the first row in the group."
     )

@@ -1,8 +1,8 @@
-"""Online rules against what they must do: a product of matrices, or a step of BPTT.
+"""Benchmark of online rules against a matrix product, or against BPTT.
 
-An exact step of RTRL is timed against the bare product J M that it must form, of
-[B, n, n] and [B, n, p] for the p parameters that reach the carry. Approximations are
-timed against BPTT of the same cell and sequence. The memory of a rule does not grow
+RTRL is timed against the bare product J M that each exact step must form. J is
+[B, n, n], and M is [B, n, p] for the p parameters that reach the carry. Approximations
+are timed against BPTT of the same cell and sequence. The memory of a rule does not grow
 with the length of the sequence, except for the loss, the weight and the key of each
 step.
 """
@@ -27,10 +27,10 @@ INPUTS = 32
 PRODUCTS = ("tanh", "gru")
 NAMES = ("tanh", "gru", "lstm", "min_gru", "lru")
 LENGTH = 50  # of sequences in comparisons with BPTT
-PRODUCT_WORK = 2e9  # multiplications a call, where two steps are not more
-SLOW = 5  # repeats of what takes seconds
+PRODUCT_WORK = 2e9  # most multiplications in a call, unless two steps need more
+SLOW = 5  # repeats of work that takes seconds
 LENGTHS = (100, 1_000, 10_000)
-BY_LENGTH = {  # rules, and their cells
+BY_LENGTH = {  # {rule: cell}
     "bptt": "tanh",
     "rtrl": "tanh",
     "snap, order 1": "tanh",
@@ -44,7 +44,7 @@ LENGTH_SHAPE = 32, 1  # units, batch
 
 
 def online() -> Groups:
-    """Return groups: RTRL by its product, other rules by BPTT, all by T, and peers."""
+    """Return groups: RTRL by its product, others by BPTT, rules by T, and peers."""
     groups: Groups = {}
     for cell in PRODUCTS:
         for units, batch in SHAPES:
@@ -79,7 +79,7 @@ def _cell(name: str, units: int, batch: int) -> tuple[Callable, Any, Any]:
     """Return a step, its parameters and its carry."""
     step = CELLS[name]
     params = step.init(jax.random.key(1), INPUTS, units)
-    real = {"complex": False} if name == "lru" else {}  # rules forward in time need it
+    real = {"complex": False} if name == "lru" else {}  # online rules need a real carry
     return step, params, step.carry(params, (batch,), **real)
 
 
@@ -129,9 +129,9 @@ def _num_params(cell: str, units: int) -> int:
 
 
 def _product_length(cell: str, units: int, batch: int) -> int:
-    """Return the steps of RTRL that are timed: the fewer, the larger the product."""
+    """Return how many steps of RTRL to time; larger products get fewer steps."""
     work = batch * units**2 * _num_params(cell, units)
-    # A single step would meet an influence of zeros, which need no product.
+    # A single step would start from an influence of zeros, which need no product.
     return max(2, min(LENGTH, int(PRODUCT_WORK / work)))
 
 

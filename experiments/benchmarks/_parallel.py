@@ -1,8 +1,8 @@
-"""`gradients.parallel_unroll` against `gradients.unroll`, a step after another.
+"""Benchmark of `gradients.parallel_unroll` against the sequential `unroll`.
 
-On a CPU there is little to gain, as its cores are few; what an accelerator gains is
-seen for long T and small n. Matrices are multiplied in full float32 (precision
-"highest"): on recent GPUs the default keeps 10 bits, which stops Newton's method early.
+On a CPU there is little to gain, because it has few cores. An accelerator gains for
+long T and small n. Matrix products are in full float32 (precision "highest"), because
+the default on recent GPUs keeps 10 bits, which stops Newton's method early.
 """
 
 from collections.abc import Iterator
@@ -18,8 +18,8 @@ from experiments.harness.timing import Entrants, Measured, race
 
 LINEAR = [1_000, 10_000, 100_000]  # T
 LINEAR_SHAPE = 1, 32, 64  # B, inputs, units
-NEWTON = [(1_000, 1), (1_000, 2), (1_000, 4)]  # T, units, of which x has as many
-NEWTON_LONG = [  # on an accelerator too
+NEWTON = [(1_000, 1), (1_000, 2), (1_000, 4)]  # T, units; x has as many features
+NEWTON_LONG = [  # on accelerators only
     (length, units) for length in (10_000, 100_000) for units in (1, 2, 4, 16)
 ]
 NEWTON_BATCH = 16
@@ -27,7 +27,7 @@ PRECISION = "highest"
 
 
 def parallel() -> Groups:
-    """Return groups for each length: outputs, and the gradient of their mean square."""
+    """Return a group for each length: outputs, and gradient of their mean square."""
     groups: Groups = {}
     batch, _, units = LINEAR_SHAPE
     for length in LINEAR:
@@ -61,7 +61,7 @@ def _newton(label: str, length: int, units: int, repeats: int) -> list[Measured]
 
 
 def _race(label, step, arguments, options, repeats) -> Iterator[Measured]:
-    """Time both ways of one network; the note has the largest error of the outputs."""
+    """Time both functions on one network; note the largest error of the outputs."""
 
     def outputs(*arguments):
         return gradients.parallel_unroll(step, *arguments, **options)[0][1]

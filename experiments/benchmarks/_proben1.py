@@ -1,4 +1,4 @@
-"""A row of Proben1: 60 runs under one `vmap`, against PyTorch, one after another."""
+"""Benchmark of 60 Proben1 runs under one `vmap`, against sequential PyTorch runs."""
 
 import statistics
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from experiments.harness.timing import Entrants, Foreign, Measured, race
 from experiments.resilient import _stopping
 from experiments.resilient.proben1 import setup
 
-RUNS, REPEATS = 60, 3  # PyTorch takes a minute for the runs
-ROWS = [("cancer1", "8"), ("diabetes1", "10")]  # small networks
+RUNS, REPEATS = 60, 3  # PyTorch takes a minute for all runs
+ROWS = [("cancer1", "8"), ("diabetes1", "10")]  # (problem, table), with small networks
 
 
 def proben1() -> Groups:
-    """Return a group for each row: all its runs, with the same stopping rule."""
+    """Return a group for each row: all of its runs, with the same stopping rule."""
     groups: Groups = {}
     for name, table in ROWS:
         group = f"Proben1 {name}, table {table}, {RUNS} runs"
@@ -51,7 +51,7 @@ def _race(group: str, name: str, table: str, repeats: int) -> Iterator[Measured]
 
 
 def _by_torch(problem, network, settings, seed) -> float:
-    """Train one run, with each weight's own first step; return the test error."""
+    """Train one run; each weight has its own first step size; return the test error."""
     module: Any = torch()
     generator = module.Generator().manual_seed(seed)
     parts = [

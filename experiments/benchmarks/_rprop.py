@@ -1,8 +1,8 @@
-"""One Rprop step on millions of parameters, against optax and PyTorch.
+"""Benchmark of one Rprop step on millions of parameters, against optax and PyTorch.
 
-A step is bound by memory: it reads gradients, and reads and writes parameters and
-state. So the notes have rates, too. The baseline is a program that only moves as many
-bytes as a state of 4 bytes needs.
+Memory bandwidth limits a step: it reads gradients, and reads and writes parameters and
+state. So the notes give gigabytes per second, too. The baseline is a program that only
+moves bytes, as many as a step with a state of 4 bytes per parameter.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,12 +18,13 @@ from experiments.benchmarks._groups import Groups
 from experiments.benchmarks._torch import torch, torch_device
 from experiments.harness.timing import Entrants, Foreign, Measured, race
 
-MOVED = {"float32": 28, "int8_sign": 22, "packed": 20, "bfloat16": 16}  # bytes
-LARGE = 200_000_000  # parameters, from which other optimizers need too much memory
+# Bytes that a step moves per parameter, by the form of its state.
+MOVED = {"float32": 28, "int8_sign": 22, "packed": 20, "bfloat16": 16}
+LARGE = 200_000_000  # from so many parameters on, other optimizers need too much memory
 
 
 def rprop(size: int) -> Groups:
-    """Return groups of optimizers: a step whose state is donated, as in training."""
+    """Return groups of optimizers; the state of a step is donated, as in training."""
     kinds: dict[str, Callable[[int], Entrants]] = {"states": _states, "peers": _peers}
     if size < LARGE:
         kinds["others"] = _others
@@ -36,7 +37,7 @@ def rprop(size: int) -> Groups:
 def _race(
     group: str, make: Callable[[int], Entrants], size: int, repeats: int
 ) -> Iterator[Measured]:
-    """Add the rates of optimizers whose least traffic is known."""
+    """Time a group; note the rate of each optimizer whose traffic is known."""
     missing = "peers" in group and torch() is None
     for row in race(group, make(size), repeats=repeats, donate=True):
         moved = 20 if "copy" in row.name else MOVED.get(row.name.split(", ")[-1])
@@ -59,8 +60,8 @@ def _ours(*states: str) -> dict[str, Any]:
 
 
 def _states(size: int) -> Entrants:
-    """Return Rprop by what its state is kept in, and the least that may be moved."""
-    # Reads 12 bytes a parameter and writes 8.
+    """Return Rprop with each form of its state, and a copy of as many bytes."""
+    # Reads 12 bytes per parameter and writes 8.
     copy = lambda both, grads: (both[0] + grads, both[1] + 1)
     grads = _grads(size)
     both = jnp.zeros_like(grads), jnp.ones_like(grads)

@@ -1,9 +1,9 @@
-"""`training.sweep`: 64 trainings of a small network, against PyTorch, one by one.
+"""Benchmark of `training.sweep`: 64 small trainings, against sequential PyTorch.
 
-Learning rates and seeds of a network that reads handwritten digits, at once or row by
-row, by Adam on mini-batches. PyTorch does the same work in eager mode, with the number
-of threads that is fastest for it. Compilation is apart. Then the same sweep by one
-core, by all cores as one device, and by two devices.
+A network reads handwritten digits, whole or row by row. Adam trains it on mini-batches,
+with 8 learning rates and 8 seeds. PyTorch does the same work in eager mode, with the
+number of threads that is fastest for it. Compilation is timed separately. Then the same
+sweep runs on one core, on all cores as one device, and on all cores as two devices.
 """
 
 import json
@@ -36,7 +36,7 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 class Timed(NamedTuple):
-    """One sweep: its seconds, those of compilation, and the accuracies of all runs."""
+    """Seconds of one sweep, seconds of its compilation, and accuracies of all runs."""
 
     seconds: float
     compile_seconds: float
@@ -44,7 +44,7 @@ class Timed(NamedTuple):
 
 
 def sweep() -> Groups:
-    """Return groups: sweeps in turns with PyTorch, then by devices, in processes."""
+    """Return groups: sweeps in turns with PyTorch, then by number of devices."""
     groups: Groups = {}
     number = len(RATES) * SEEDS
     for network in UNITS:
@@ -200,7 +200,7 @@ def _one_by_torch(network: str, rate: float, seed: int, steps: int) -> float:
 
 
 def _rows(group: str, runs: dict[str, list[Timed]], missing: str) -> Iterator[Measured]:
-    """Return medians of seconds; ratios are to the first of the group."""
+    """Return rows of median times; ratios are to the first row of the group."""
     ours = statistics.median(timed.seconds for timed in next(iter(runs.values())))
     for name, all_timed in runs.items():
         seconds = [timed.seconds for timed in all_timed]
@@ -222,7 +222,7 @@ def _threads_told(group: str) -> str:
 
 
 def _by_devices(group: str, network: str, repeats: int) -> Iterator[Measured]:
-    """Time the sweep on one core, and on all by one device and by two."""
+    """Time the sweep on one core, and on all cores as one device and as two."""
     cores = len(os.sched_getaffinity(0))
     entrants = {
         "1 device, 1 core": (1, True),
@@ -237,7 +237,7 @@ def _by_devices(group: str, network: str, repeats: int) -> Iterator[Measured]:
 
 
 def _in_a_process(network: str, devices: int, pinned: bool) -> Timed:
-    """Time a sweep where the CPU is split into devices, or has one core only."""
+    """Time a sweep in a new process, with the CPU as so many devices or one core."""
     pin = "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); " if pinned else ""
     code = (
         f"import json, os; {pin}from experiments.benchmarks import _sweep; "

@@ -1,4 +1,4 @@
-"""Gradient rules by name. Another one is another line in the table below."""
+"""Gradient rules by name. To add one, add a line to the table below."""
 
 import re
 from collections.abc import Callable
@@ -27,8 +27,8 @@ def _snap(step: Step, loss: Loss, settings: _Settings) -> OnlineRule:
 def _eprop(step: Step, loss: Loss, settings: _Settings) -> OnlineRule:
     if settings.visible is None:
         raise ValueError(
-            "eprop must be told what part of the carry units see of each other; give "
-            "visible, such as visible=lambda carry: carry[1] for an LSTM."
+            "eprop needs visible, a function from the carry to the part that units see "
+            "of each other, such as visible=lambda carry: carry[1] for an LSTM."
         )
     return gradients.eprop(
         step, loss, visible=settings.visible, feedback=settings.feedback
@@ -38,7 +38,7 @@ def _eprop(step: Step, loss: Loss, settings: _Settings) -> OnlineRule:
 ONLINE: dict[str, Callable[[Step, Loss, _Settings], OnlineRule]] = {
     "rtrl": lambda step, loss, _: gradients.rtrl(step, loss),
     "diagonal_rtrl": lambda step, loss, _: gradients.diagonal_rtrl(step, loss),
-    "snap": _snap,  # also with its order, such as snap_2
+    "snap": _snap,  # also by its order, such as snap_2
     "rflo": lambda step, loss, settings: gradients.rflo(
         step, loss, feedback=settings.feedback
     ),
@@ -78,15 +78,15 @@ def make_online(
       name: one of :data:`ONLINE`, or "snap_1", "snap_2" and so on.
       step: one time step of the network.
       loss: one loss for each example.
-      order: of "snap", where its name has none.
-      visible: of "eprop", from a carry to what units see of each other.
-      feedback: of "rflo" and "eprop", as these take it.
-      directions: of "forward_gradient", and of "pes", there the pairs.
-      sigma: of "pes", how far parameters are moved.
-      window: of "pes", after how many steps they are moved elsewhere.
+      order: for "snap", if its name has no order.
+      visible: for "eprop", carry -> the part that units see of each other.
+      feedback: for "rflo" and "eprop", their argument `feedback`.
+      directions: number of directions of "forward_gradient", or of pairs of "pes".
+      sigma: for "pes", the standard deviation of its perturbations.
+      window: for "pes", the number of steps between new perturbations.
 
     Raises:
-      ValueError: if there is no such rule, or it lacks what it needs.
+      ValueError: if there is no such rule, or an argument that it needs is missing.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -118,27 +118,27 @@ def make_rule(
 ) -> GradientRule:
     """Return a gradient rule over sequences by its name.
 
-    What a rule has no use for is not looked at, so that a study may hand on all of its
-    options. Whether a rule takes a `key` is what :func:`draws` says.
+    A rule ignores arguments that it does not use, except `update`. So a study may pass
+    all of its options. :func:`draws` says whether a rule takes a `key`.
 
     Args:
       name: one of :data:`RULES`, or "snap_1", "snap_2" and so on. Online rules go
         through :func:`~bpvariants.gradients.over_sequence`.
       step: one time step of the network.
       loss: one loss for each example.
-      lookback: of "truncated_bptt", how many steps errors travel back; of "artbp", how
-        many they do in the mean. Both need it.
-      every: of "truncated_bptt", how often errors are sent back, by default
-        lookback // 2. With an update, of online rules, after how many steps to update,
-        by default 1.
-      remat: of "bptt", as it takes it.
-      update: to learn on the way with, for "truncated_bptt" and online rules; these
-        then take and return pairs (params, opt_state).
-      settings: of online rules, as :func:`make_online` takes them.
+      lookback: for "truncated_bptt", how many steps errors travel back; for "artbp",
+        their mean number. Both need it.
+      every: for "truncated_bptt", the number of steps between two backward passes, by
+        default lookback // 2. For online rules with an update, the number of steps
+        between updates, by default 1.
+      remat: for "bptt", its argument `remat`.
+      update: for "truncated_bptt" and online rules, an update to apply along the
+        sequence; they then take and return pairs (params, opt_state).
+      settings: for online rules, further arguments of :func:`make_online`.
 
     Raises:
-      ValueError: if there is no such rule, or it lacks what it needs, or cannot learn
-        on the way.
+      ValueError: if there is no such rule, an argument that it needs is missing, or it
+        cannot apply an update along the sequence.
 
     Example:
       >>> import jax.numpy as jnp
@@ -155,8 +155,8 @@ def make_rule(
     check_known("rule", kind, RULES)
     if kind in ("bptt", "artbp") and update is not None:
         raise ValueError(
-            f"{kind} has its gradient at the end of a sequence, and cannot learn on "
-            "the way; leave update out, or choose truncated_bptt or an online rule."
+            f"{kind} has its gradient only at the end of a sequence, so it cannot "
+            "learn on the way; omit update, or choose truncated_bptt or an online rule."
         )
     if kind == "bptt":
         return gradients.bptt(step, loss, remat=remat)
@@ -174,7 +174,7 @@ def make_rule(
 
 
 def draws(name: str) -> bool:
-    """Whether a rule draws at random: it then takes `key=`, which others do not need.
+    """Return whether a rule draws random numbers, and so needs `key=`.
 
     Example:
       >>> draws("uoro"), draws("bptt")
@@ -186,13 +186,13 @@ def draws(name: str) -> bool:
 def _needed(rule: str, lookback: int | None) -> int:
     if lookback is None or lookback < 1:
         raise ValueError(
-            f"{rule} needs lookback, how many steps errors travel back, at least 1; "
-            f"got {lookback}."
+            f"{rule} needs lookback, the number of steps that errors travel back, at "
+            f"least 1; got {lookback}."
         )
     return lookback
 
 
 def _split(name: str, order: int) -> tuple[str, int]:
-    """Return a rule's name without its order, and that."""
+    """Return a rule's name without its order, and the order."""
     match = re.fullmatch(r"(snap)_(\d+)", name)
     return (match[1], int(match[2])) if match else (name, order)

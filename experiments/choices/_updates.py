@@ -1,4 +1,4 @@
-"""Updates by name. Another one is another line in the table below."""
+"""Updates by name. To add one, add a line to the table below."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,9 +11,9 @@ from experiments.harness.options import check_known
 
 
 class _Choice(NamedTuple):
-    learning_rate: float  # by default
+    learning_rate: float  # the default
     make: Callable[[Any, float], Any]  # (learning rate or schedule, decay) -> update
-    of_gradients: bool = True  # whether there is a rate that may have a schedule
+    of_gradients: bool = True  # False: neither clipping nor a schedule
 
 
 _resilient = lambda name: _Choice(
@@ -52,20 +52,21 @@ def make_update(
     clip: float | None = 1.0,
     decay: float = 0.9,
 ) -> optax.GradientTransformation:
-    """Return an update by its name, with settings to begin with.
+    """Return an update by its name, with settings to start from.
 
     Gradients are clipped by their global norm, and the learning rate falls to zero
-    along half a cosine; neither is done for the Rprop family, which looks at signs
-    alone and finds step sizes by itself. All of that but "probabilistic_rprop" is for
-    full batches.
+    along half a cosine. The Rprop family has neither, because it uses only signs and
+    adapts its step sizes itself. "manhattan" is not clipped, for it uses only signs,
+    too. The family needs full batches, except for "probabilistic_rprop".
 
     Args:
       name: one of :data:`UPDATES`; "rprop" is another name of "irprop_minus".
-      learning_rate: by default that of the table; of the Rprop family, the first steps.
-      steps: how many updates there will be; None for a constant learning rate.
-      clip: largest global norm of a gradient; None for none.
-      decay: of "momentum" and of the forgetting factor, how much of the past is kept;
-        of "rmsprop", of the mean of squares.
+      learning_rate: by default that of the table; for the Rprop family, the first step
+        size.
+      steps: total number of updates; None for a constant learning rate.
+      clip: largest global norm of a gradient; None for no clipping.
+      decay: the share of the past that is kept: of past gradients for "momentum" and
+        the forgetting factor, of the mean of squares for "rmsprop".
 
     Raises:
       ValueError: if there is no such update, or a setting is out of its range.
@@ -87,6 +88,6 @@ def make_update(
         return choice.make(rate, decay)
     schedule = rate if steps is None else optax.cosine_decay_schedule(rate, steps)
     made = choice.make(schedule, decay)
-    if clip is None or name == "manhattan":  # which looks at signs too
+    if clip is None or name == "manhattan":  # it uses only signs
         return made
     return optax.chain(optax.clip_by_global_norm(clip), made)

@@ -1,4 +1,4 @@
-"""Digits in `compare`: at once, row by row, and at an equilibrium."""
+"""Task `digits` of `compare`: images seen whole, row by row, or until equilibrium."""
 
 from collections.abc import Callable
 from typing import Any
@@ -35,8 +35,8 @@ def digits(steps: int | None = None) -> Task:
         for own_steps, common, optimizers in make(train, test)
         for update, optimizer in optimizers.items()
     ]
-    # To its minimum, in 64 bits: one digit is so near a border that less lets the
-    # order in which a product adds up decide.
+    # Fit to the minimum in float64: one digit is so near a class border that rounding
+    # would decide its class otherwise.
     wide = lambda images, labels: (np.asarray(images, np.float64), labels)
     logistic = LogisticRegression(tol=1e-8, max_iter=1000).fit(*wide(*train))
     scores = {
@@ -47,10 +47,11 @@ def digits(steps: int | None = None) -> Task:
         name="digits",
         title="Handwritten digits",
         about="UCI digits from scikit-learn, 8×8 pixels, 1347 images to train and 450 "
-        "to test in file order, which keeps writers apart; scores are accuracies. "
-        "The same images are shown to a static network at once, to a recurrent one row "
-        "by row, and to an equilibrium layer until it settles, whose recurrent matrix "
-        "is shrunk to a spectral norm of 0.9 where an update takes it further.",
+        "to test in file order, which keeps most writers apart; scores are "
+        "accuracies. A static network sees each image at once, a recurrent network row "
+        "by row, and an equilibrium layer until it settles. Whenever an update brings "
+        "the spectral norm of the layer's recurrent matrix above 0.9, the matrix is "
+        "shrunk to that norm.",
         value="training loss (cross entropy, nats)",
         score="test %",
         measure="test accuracy, %",

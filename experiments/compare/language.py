@@ -1,4 +1,4 @@
-"""Python's reference in `compare`: a character model, by three gradients in time."""
+"""Task `language` of `compare`: a character model of Python's reference manual."""
 
 import jax
 import jax.numpy as jnp
@@ -64,11 +64,12 @@ def language(steps: int | None = None) -> Task:
         title="A language model by character",
         about=f"The text of the Python language reference ({text.source}, "
         f"{len(train) + len(test):,} characters, {symbols} symbols), the last tenth "
-        "for test. All rules see the same windows, as often. RTRL has the gradient "
-        "of BPTT, forwards in time: the curves coincide, the prices do not. Scores are "
-        "those of the first tenth and of the last, which n-grams find easier too. The "
-        "n-grams, which interpolate all orders below, have read the whole text, the "
-        "networks only the windows drawn.",
+        "for test. All rules see the same windows equally often. RTRL computes the "
+        "gradient of BPTT forwards in time: the curves coincide, the costs differ. "
+        "Training scores are for the first tenth of the text, test scores for the last "
+        "tenth. The n-grams interpolate all lower orders and are counted on the first "
+        "tenth alone; the networks learn from windows drawn from the first nine "
+        "tenths.",
         value="training loss (nats per character)",
         score="test nats",
         measure="test loss, nats per character",
@@ -104,7 +105,7 @@ def _sample(key: jax.Array, text: jax.Array):
 
 
 def _nats(params, text: jax.Array) -> jax.Array:
-    """Return the mean loss over a text, read in so many streams at once."""
+    """Return the mean loss over a text, read in TEST_STREAMS parallel streams."""
     length = (len(text) - 1) // TEST_STREAMS
     cut = lambda offset: text[offset : offset + length * TEST_STREAMS]
     xs, targets = (cut(offset).reshape(TEST_STREAMS, length).T for offset in (0, 1))

@@ -27,7 +27,7 @@ CHUNKS = 10  # of each training, to show progress
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """How do gradient rules × updates compare on digits, language and sunspots?
+    """How do gradient rules and updates compare on digits, language and sunspots?
 
     Static, recurrent, resilient backpropagation, and backpropagation through time, each
     on a task that suits it, beside simple baselines. Writes results.jsonl, config.json,
@@ -40,10 +40,10 @@ class Config(Study):
     only: tuple[Literal["digits", "language", "sunspots"], ...] = ()
     """Tasks to run; by default all of them."""
     seeds: int = 3
-    """How many trainings of each job, from different initial weights. They run
-    together under vmap, so times and memory are those of all of them."""
+    """Number of trainings of each job, from different initial weights. They run
+    together under vmap, so times and memory are totals over all seeds."""
     steps: int | None = None
-    """Updates of every job; by default each job has its own number."""
+    """Number of updates of every job; by default each job has its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,17 +58,17 @@ class Row:
     batch: str
     steps: int
     scores: dict[str, list[float]]  # [seeds] each
-    value: list[float]  # loss of the last steps, [seeds]
+    value: list[float]  # mean loss of the last steps, [seeds]
     ms_per_step: float  # of all seeds together
     compile_seconds: float
     temp_bytes: int | None
     curve_steps: list[int]
-    curve: list[list[float]]  # mean loss of the steps up to each of those, [seeds, …]
+    curve: list[list[float]]  # mean loss of the steps up to each one, [seeds, …]
 
 
 def main(config: Config) -> report.Result:
     """Run the comparison; show it, and write it to a folder."""
-    tasks = cache(_tasks)  # built once, after options are at quick size or resumed
+    tasks = cache(_tasks)  # built once, from the options after --quick and --resume
     return run_study(
         "compare",
         config,
@@ -158,7 +158,7 @@ def run(task: str, job: Job, config: Config, way: jobs.Way) -> jobs.Row:
 
 
 def _smooth(values: np.ndarray, points: int = 20) -> tuple[list[int], np.ndarray]:
-    """Return the last steps of some pieces, and the mean of each, [seeds, pieces]."""
+    """Cut the steps into pieces; return last steps, and means [seeds, pieces]."""
     pieces = np.array_split(np.arange(values.shape[1]), min(points, values.shape[1]))
     means = np.stack([values[:, piece].mean(axis=1) for piece in pieces], axis=1)
     return [int(piece[-1]) + 1 for piece in pieces], means

@@ -1,4 +1,4 @@
-"""Sunspots in `compare`: learned online, the tutorial's update on RTRL's gradients."""
+"""Task `sunspots` of `compare`: online learning by RTRL and the tutorial's update."""
 
 from collections.abc import Callable
 
@@ -17,12 +17,12 @@ PERIODS = {"1700–1920": (1700, 1920), "1921–55": (1921, 1955), "1956–79": 
 
 ABOUT = (
     "Yearly sunspot numbers; the years to 1920 are for training, the two later periods "
-    "for test. Scores are mean squared errors of the next year's forecast, relative to "
-    "the variance of 1700–1979. Online, parameters change every year: RTRL brings the "
-    "gradient of that year's error, and the forgetting factor adds those of the years "
-    "before, as in the tutorial's equation. As it is printed, with the learning rate "
-    "on the newest gradient alone, it is stable only for a factor as small as here, "
-    "and then close to sgd."
+    "for test. Scores are mean squared errors of the forecast for the next year, "
+    "relative to the variance of 1700–1979. The online jobs change the parameters "
+    "every year. RTRL computes the gradient of that year's error, and the forgetting "
+    "factor adds past gradients, as in the tutorial's equation. The printed equation "
+    "applies the learning rate to the newest gradient alone. It is stable only for a "
+    "factor as small as here, and is then close to sgd."
 )
 
 
@@ -38,7 +38,7 @@ def sunspots(steps: int | None = None) -> Task:
     pairs = xs[:train], targets[:train]
     return Task(
         name="sunspots",
-        title="Sunspots, next year's",
+        title="Sunspots of the next year",
         about=ABOUT,
         value="squared error / variance of 1700–1920",
         score="1921–55",
@@ -140,7 +140,7 @@ def _predict(params, xs: jax.Array) -> jax.Array:
 
 
 def _relative_variance(years: np.ndarray, series: np.ndarray) -> Callable:
-    """Return the function of forecasts for years[1:] that scores each period."""
+    """Return a function that scores forecasts for years[1:] in each period."""
     variance = np.var(series[years <= 1979])
     inside = {
         name: jnp.asarray((first <= years[1:]) & (years[1:] <= last))
@@ -149,7 +149,7 @@ def _relative_variance(years: np.ndarray, series: np.ndarray) -> Callable:
 
     def relative(forecasts):
         errors = (forecasts - series[1:]) ** 2
-        # Forecasts that lack the lags they need are NaN, and left out.
+        # Forecasts without enough lags are NaN; leave them out.
         mean = lambda part: jnp.nanmean(jnp.where(part, errors, jnp.nan))
         return {name: mean(part) / variance for name, part in inside.items()}
 
@@ -157,7 +157,7 @@ def _relative_variance(years: np.ndarray, series: np.ndarray) -> Callable:
 
 
 def _ar(series: jax.Array, train: int) -> np.ndarray:
-    """Forecast by linear least squares on the last LAGS years, fitted on train."""
+    """Forecast by least squares on the last LAGS years, fitted to training years."""
     windows = np.lib.stride_tricks.sliding_window_view(np.asarray(series)[:-1], LAGS)
     inputs = np.column_stack([windows, np.ones(len(windows))])
     targets = np.asarray(series)[LAGS:]

@@ -1,4 +1,4 @@
-"""Tables of `compare`: one row for each rule and update, a column a score."""
+"""Tables of `compare`: one row for each rule and update, one column per score."""
 
 from typing import Any, NamedTuple
 
@@ -10,9 +10,9 @@ from experiments import report
 from experiments.compare.job import Task
 
 LEGEND = (
-    "Scores are mean ± standard deviation over seeds; loss is the mean of the last "
-    "steps. Times and memory are those of all seeds together; times are without "
-    "compilation; memory is what a chunk of steps allocates, by XLA's analysis."
+    "Scores are mean ± standard deviation over seeds. Loss is the mean over the last "
+    "steps. Times and memory are totals over all seeds. Times exclude compilation. "
+    "Memory is the temporary memory of a chunk of steps, by XLA's analysis."
 )
 
 

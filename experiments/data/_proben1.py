@@ -1,10 +1,10 @@
 """Prechelt's Proben1: 14 problems in three permutations each, not committed here.
 
 L. Prechelt, "PROBEN1: a set of neural network benchmark problems and benchmarking
-rules", Technical Report 21/94, Universität Karlsruhe, 1994. The data were collected by
-many others: see the files' own notes, of which the heart problems ask to name
-A. Janosi, W. Steinbrunn, M. Pfisterer and R. Detrano, and cancer W. H. Wolberg. The
-sums of the files are in proben1.sha256.
+rules", Technical Report 21/94, Universität Karlsruhe, 1994. Many others collected the
+data; the files' own notes name them. Those of the heart problems ask to credit
+A. Janosi, W. Steinbrunn, M. Pfisterer and R. Detrano; those of cancer, W. H. Wolberg.
+proben1.sha256 holds the sha256 of each file.
 """
 
 import io
@@ -33,7 +33,7 @@ class Part(NamedTuple):
 
 
 class Proben1(NamedTuple):
-    """One problem, its examples split as the file says: half, a quarter, a quarter."""
+    """One problem; its file splits the examples into a half and two quarters."""
 
     name: str
     classes: bool  # whether targets are one-hot

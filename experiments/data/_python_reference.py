@@ -1,4 +1,4 @@
-"""The text of Python's own language reference, which every CPython carries."""
+"""Text of Python's language reference, which every CPython includes."""
 
 import sys
 from pydoc_data.topics import topics
@@ -9,8 +9,8 @@ from experiments.data._text_file import as_text, Text
 def python_reference() -> Text:
     """Return the help topics of the running Python, in the order of their names.
 
-    Each version of Python has its own, so that numbers differ a little between them.
-    Characters outside ASCII, a few dozen in half a million, become "?".
+    The text depends on the version of Python, so scores differ slightly between
+    versions. Characters outside ASCII, a few dozen in half a million, become "?".
     """
     text = "\n".join(topics[name] for name in sorted(topics))
     text = text.encode("ascii", "replace").decode()

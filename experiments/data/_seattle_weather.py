@@ -1,7 +1,7 @@
-"""The weather of Seattle, daily from 2012 to 2015, not committed here.
+"""Daily weather of Seattle from 2012 to 2015, not committed here.
 
-Public domain (NOAA, National Centers for Environmental Information), as the collection
-vega-datasets has it. 1461 days without a gap, nothing missing.
+Public domain (NOAA, National Centers for Environmental Information), from the
+collection vega-datasets. It has 1461 days without gaps or missing values.
 """
 
 import csv
@@ -20,7 +20,7 @@ URL = (
 
 
 class SeattleWeather(NamedTuple):
-    """One entry a day, [1461]; by custom 2014 is for validation and 2015 for test."""
+    """Daily columns, [1461]; by custom 2014 is for validation and 2015 for test."""
 
     dates: np.ndarray  # datetime64[D]
     precipitation: np.ndarray  # mm
@@ -31,7 +31,7 @@ class SeattleWeather(NamedTuple):
 
 
 def seattle_weather() -> SeattleWeather:
-    """Return all four years."""
+    """Return the columns of all four years."""
     path = find(FILE, SHA256) or fetch(URL, SHA256, FILE)
     with path.open(encoding="ascii", newline="") as file:
         header, *lines = csv.reader(file)

@@ -1,4 +1,4 @@
-"""Short messages, spam and not, not committed here.
+"""SMS messages in the classes spam and ham, not committed here.
 
 T. A. Almeida, J. M. Gómez Hidalgo, "SMS Spam Collection", UCI Machine Learning
 Repository 2012, CC BY 4.0, https://archive.ics.uci.edu/dataset/228.
@@ -15,15 +15,15 @@ ARCHIVE = "sms_spam/sms+spam+collection.zip"
 ARCHIVE_SHA256 = "1587ea43e58e82b14ff1f5425c88e17f8496bfcdb67a583dbff9eefaf9963ce3"
 URL = "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip"
 CLASSES = ("ham", "spam")
-ENDS = 3722, 4136  # of train, of validation
+ENDS = 3722, 4136  # end of train, end of validation
 
 
 def sms_spam() -> TextClasses:
-    """Return the messages in file order, each of them once.
+    """Return the messages in file order, each text once.
 
-    Of 5,574 lines, 5,171 are different texts: 3,722 for training, 414 for validation,
-    1,035 for test. Of the former two are left out 11 and 3 that differ from one of a
-    later part only in capitals, or in what is no letter or digit.
+    The 5,574 lines hold 5,171 different texts: 3,722 for training, 414 for validation,
+    1,035 for test. From training 11 are dropped, and from validation 3: a later part
+    has the same text, apart from case and characters that are not letters or digits.
     """
     path = find(FILE, SHA256)
     content = path.read_bytes() if path else _from_archive()
@@ -36,7 +36,7 @@ def sms_spam() -> TextClasses:
 
 
 def read_lines(text: str) -> list[tuple[str, str]]:
-    """Return (class, message) of each line; the first tab is what divides them."""
+    """Return (class, message) of each line; the first tab separates the two."""
     items = []
     for line in text.removesuffix("\n").split("\n"):
         name, tab, message = line.partition("\t")
@@ -47,7 +47,7 @@ def read_lines(text: str) -> list[tuple[str, str]]:
 
 
 def first_of_each(items: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return items without exact repeats of a text, of which the first stays."""
+    """Drop exact repeats of a text; the first item stays."""
     once: dict[str, str] = {}
     for name, message in items:
         once.setdefault(message, name)

@@ -1,7 +1,7 @@
-"""Sentences in English and French from Tatoeba, not committed here.
+"""Pairs of English and French sentences from Tatoeba, not committed here.
 
-From the project Tatoeba, https://tatoeba.org, as https://www.manythings.org/anki had it
-on 2017-09-29: CC BY 2.0, attribution to both.
+From the project Tatoeba, https://tatoeba.org, in the version of
+https://www.manythings.org/anki of 2017-09-29. CC BY 2.0; credit both.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ URL = (
 SPACES = str.maketrans({"\u202f": " ", "\u00a0": " "})
 OPENINGS = ("i am ", "i m ", "he is", "he s ", "she is", "she s ", "you are")
 OPENINGS += ("you re ", "we are", "we re ", "they are", "they re ")
-LONGEST = 10  # words, which the tutorial's sentences do not reach
+LONGEST = 10  # the tutorial's sentences have fewer words
 
 Pair: TypeAlias = tuple[str, str]  # English, French
 
@@ -41,16 +41,16 @@ def tatoeba_fra_eng(
 ) -> SentencePairs:
     """Return the pairs, split by a hash of the English side.
 
-    A sentence has several translations, which must not come to both sides of a split.
-    In file order; French spaces that do not break are plain ones. The hash makes 14,197
-    pairs test, 14,091 validation and 114,499 train. From the latter two are left out 10
-    and 64 whose English side differs only in capitals, or in what is no letter or
-    digit, from one of a later part.
+    The hash puts all translations of a sentence into the same part. Pairs are in file
+    order. Nonbreaking spaces in the French sentences become plain ones. The hash puts
+    14,197 pairs into test, 14,091 into validation and 114,499 into train. From
+    validation 10 are dropped, and from train 64: a later part has the same English
+    side, apart from case and characters that are not letters or digits.
 
     Args:
-      normalise: what is done with each sentence before all else, such as
-        :func:`tutorial_form`.
-      keep: which of the normalised pairs to keep, such as :func:`is_of_tutorial`.
+      normalise: applied to each sentence first, such as :func:`tutorial_form`.
+      keep: pair -> whether to keep it, after `normalise`, such as
+        :func:`is_of_tutorial`.
     """
     path = find(FILE, SHA256) or fetch(URL, SHA256, FILE)
     with zipfile.ZipFile(path) as archive:
@@ -76,10 +76,10 @@ def which_part(english: str) -> int:
 
 
 def tutorial_form(text: str) -> str:
-    """Normalise as PyTorch's tutorial on sequence to sequence does.
+    """Normalise a text as PyTorch's tutorial on sequence-to-sequence models does.
 
-    Small letters without accents, words divided by a space, ! and ? words of their own,
-    all else left out.
+    Letters become lower case without accents, ! and ? become words of their own, and
+    everything else is dropped. Single spaces separate the words.
 
     Example:
       >>> tutorial_form("Ça n'est pas vrai !")
@@ -91,9 +91,10 @@ def tutorial_form(text: str) -> str:
 
 
 def is_of_tutorial(pair: Pair) -> bool:
-    """Whether the tutorial has a pair: short, and "i am", "he is" and so on.
+    """Return whether the tutorial uses a pair: short, with "i am", "he is" or alike.
 
-    In :func:`tutorial_form`: 9,390, 1,252 and 1,173 pairs, 3,028 and 4,668 words.
+    In :func:`tutorial_form` there are 9,390, 1,252 and 1,173 such pairs, with 3,028
+    different words in English and 4,668 in French.
     """
     short = all(len(text.split(" ")) < LONGEST for text in pair)
     return short and pair[0].startswith(OPENINGS)

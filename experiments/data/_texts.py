@@ -1,4 +1,4 @@
-"""Texts in classes, and what it is that two texts are the same."""
+"""Texts in classes, and removal of texts that are in two parts."""
 
 import re
 from collections.abc import Callable, Collection, Sequence
@@ -17,7 +17,7 @@ class LabelledTexts(NamedTuple):
 
 
 class TextClasses(NamedTuple):
-    """A set of texts in classes; no text of one part is the same as one of another."""
+    """Texts in classes; no text is in two parts, as :func:`same_form` compares them."""
 
     classes: tuple[str, ...]
     train: LabelledTexts
@@ -26,7 +26,7 @@ class TextClasses(NamedTuple):
 
 
 def same_form(text: str) -> str:
-    """Return a text as it is compared with others: words alone, in small letters.
+    """Return the words of a text in lower case, the form in which texts are compared.
 
     Example:
       >>> same_form("It's  FREE!!") == same_form("it s free")
@@ -38,11 +38,11 @@ def same_form(text: str) -> str:
 def keep_apart(
     parts: Sequence[Collection[Item]], text: Callable[[Item], str]
 ) -> list[list[Item]]:
-    """Return the parts, without what a later one has too; the last one stays whole.
+    """Drop items whose text is in a later part, too; the last part stays whole.
 
     Args:
       parts: such as train, validation and test.
-      text: the text of an item, which is compared by :func:`same_form`.
+      text: item -> its text, which is compared by :func:`same_form`.
     """
     later: set[str] = set()
     kept = []

@@ -1,4 +1,4 @@
-"""Questions by what they ask for: TREC, six classes, not committed here.
+"""TREC: questions in six classes by the kind of answer, not committed here.
 
 X. Li, D. Roth, "Learning question classifiers", COLING 2002,
 https://cogcomp.seas.upenn.edu/Data/QA/QC/. No licence is stated.
@@ -7,7 +7,7 @@ https://cogcomp.seas.upenn.edu/Data/QA/QC/. No licence is stated.
 from experiments.data._fetch import fetch, find
 from experiments.data._texts import keep_apart, label, TextClasses
 
-FILES = {  # here: official name, sum
+FILES = {  # {name here: (official name, sha256)}
     "TREC.train": (
         "train_5500.label",
         "9e4c8bdcaffb96ed61041bd64b564183d52793a8e91d84fc3a8646885f466ec3",
@@ -27,11 +27,12 @@ VALIDATION = 545
 
 
 def trec() -> TextClasses:
-    """Return the questions, words divided by spaces; 500 are the official test.
+    """Return the questions, with spaces between words; 500 are the official test.
 
-    Of the 5,452 for training are left out 10 that are in test as they are. The last 545
-    of the others are validation; of the first 4,897 are left out 13 that differ from
-    one of a later part only in capitals, or in what is no letter or digit, if at all.
+    Of the 5,452 training questions, 10 are exactly in test and are dropped. The last
+    545 of the others are for validation. Of the first 4,897, 13 are dropped: a later
+    part has the same text, apart from case and characters that are not letters or
+    digits.
     """
     train = read_lines(_text("TREC.train"))
     test = read_lines(_text("TREC.test"))

@@ -1,9 +1,10 @@
-"""A robot that follows a wall, 24 ultrasound sensors at 9 Hz, not committed here.
+"""Records of a wall-following robot with 24 sensors at 9 Hz, not committed here.
 
 A. L. Freire, M. Veloso, G. A. Barreto, "Wall-following robot navigation data", UCI
-Machine Learning Repository 2010, doi:10.24432/C57C8W, CC BY 4.0, where it is a zip
-archive, https://archive.ics.uci.edu/dataset/194. What is fetched is a copy of the file
-in a repository, at a fixed commit, with a line of column names above it.
+Machine Learning Repository 2010, doi:10.24432/C57C8W, CC BY 4.0. There it is a zip
+archive, https://archive.ics.uci.edu/dataset/194. The download is a copy of the file
+from a GitHub repository, at a fixed commit, with a line of column names at the top. The
+sensors measure distances by ultrasound.
 """
 
 from typing import NamedTuple
@@ -29,14 +30,14 @@ ACTIONS = (
 
 
 class WallFollowing(NamedTuple):
-    """In order of time; by custom rows from 4092 on are for test."""
+    """Rows in order of time; by custom those from 4092 on are for test."""
 
-    readings: np.ndarray  # [5456, 24] float32, metres; 5 is out of range
+    readings: np.ndarray  # [5456, 24] float32, metres; 5 means out of range
     actions: np.ndarray  # [5456] indices into ACTIONS
 
 
 def wall_following() -> WallFollowing:
-    """Return all of it."""
+    """Return all rows."""
     path = find(FILE, SHA256)
     lines = (
         path.read_text(encoding="ascii").splitlines()

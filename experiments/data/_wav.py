@@ -1,4 +1,4 @@
-"""Recordings: any WAV file as numbers."""
+"""WAV files as arrays of samples."""
 
 import math
 import struct
@@ -16,17 +16,17 @@ def read_wav(
 ) -> np.ndarray:
     """Return the samples of a recording, [N] float32 in −1..1.
 
-    Channels are averaged, and another sampling rate is converted to the one asked for.
+    Channels are averaged, and the sampling rate is converted to `rate`.
 
     Args:
       file: a path, or an open binary file.
       rate: samples per second to return.
-      lowest: samples per second that the file must have: of a sound of fewer, what is
-        above half of that is missing, and nothing brings it back.
+      lowest: the lowest sampling rate that a file may have. A file has no frequencies
+        above half its rate, and a conversion cannot restore them.
 
     Raises:
       ValueError: if the file is no WAV file, is cut short, holds no sound, has samples
-        that are not finite, or fewer of them per second.
+        that are not finite, or has a sampling rate below `lowest`.
 
     Example:
       >>> import io
@@ -37,7 +37,7 @@ def read_wav(
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # of other chunks
+            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # unknown chunks
             cut_short = "Reached EOF prematurely"
             warnings.filterwarnings("error", cut_short, wavfile.WavFileWarning)
             own_rate, samples = wavfile.read(file)
@@ -68,7 +68,7 @@ def read_wav(
 
 
 def _as_float(samples: np.ndarray) -> np.ndarray:
-    """Return samples in −1..1; integers of 24 bits come in the upper ones of 32."""
+    """Return samples in −1..1; scipy puts 24-bit samples into the upper 24 of 32."""
     if samples.dtype.kind == "f":
         return samples.astype(float)
     if samples.dtype == np.uint8:  # 128 is silence

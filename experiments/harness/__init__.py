@@ -1,1 +1,1 @@
-"""What every study runs on: options, jobs, devices, precision and timing."""
+"""Common parts of all studies: options, jobs, devices, precision and timing."""

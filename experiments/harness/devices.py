@@ -1,7 +1,7 @@
 """Devices, processes and precision of a study.
 
-Settings of JAX that must be made before it looks for devices are made once, by
-:func:`start`, after the options were read and before the study runs.
+JAX reads some settings only when it first looks for devices. :func:`start` makes them
+once, after the options are read and before the study runs.
 """
 
 import os
@@ -21,7 +21,7 @@ from experiments.harness.errors import DataError
 from experiments.harness.options import check_at_least_one
 from experiments.harness.precision import double_precision
 
-LOST = 75  # exit code, "try again": of sysexits.h
+LOST = 75  # exit code EX_TEMPFAIL of sysexits.h: "try again"
 
 
 @dataclass(frozen=True)
@@ -29,26 +29,28 @@ class Machine:
     """Devices, processes and precision of a study that can use several."""
 
     devices: int | None = None
-    """How many devices, of each process: accelerators, or parts of the CPU where there
-    are none. By default all accelerators, or the CPU as one."""
+    """Number of devices of each process: accelerators or, without any, parts of the
+    CPU. By default all accelerators, or the CPU as one device."""
     model_devices: int = 1
-    """Over how many of these to shard parameters; batches go over the rest."""
+    """Number of devices that parameters are sharded over. It must divide the number of
+    all devices. Batches are sharded over the other axis of the mesh."""
     distributed: bool = False
-    """Run as one of several processes, found as JAX does: Slurm, TPU pods, GKE, MPI."""
+    """Run as one of several processes. JAX finds the others itself on Slurm, TPU pods,
+    GKE and MPI; elsewhere give --coordinator, --processes and --process-id."""
     coordinator: str | None = None
-    """Where process 0 listens, host:port, if JAX does not find it."""
+    """Address of process 0, host:port, if JAX does not find it."""
     processes: int | None = None
-    """How many processes there are, if JAX does not find it."""
+    """Number of processes, if JAX does not find it."""
     process_id: int | None = None
-    """Which of them this is, if JAX does not find it."""
+    """Index of this process, from 0, if JAX does not find it."""
     heartbeat: int = 100
-    """After so many seconds without a sign of life a process counts as dead."""
+    """Seconds without a sign of life after which a process counts as dead."""
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
-    """Of what the network computes. With bfloat16, parameters and sums over time are
-    kept in float32."""
+    """Precision of the network's computation. With bfloat16, parameters and sums over
+    time are kept in float32."""
     matmul_precision: Literal["default", "tensorfloat32", "highest"] = "default"
-    """Of products of matrices in float32. The default of JAX is float32 on CPUs,
-    TF32 on recent GPUs, and bfloat16 on TPUs."""
+    """Precision of float32 matrix products. The default of JAX is float32 on CPUs, TF32
+    on recent GPUs, and bfloat16 on TPUs."""
 
     def __post_init__(self):
         """Check the options."""
@@ -56,13 +58,13 @@ class Machine:
         explicit = self.coordinator, self.processes, self.process_id
         if not self.distributed and explicit != (None, None, None):
             raise ValueError(
-                "coordinator, processes and process_id are of --distributed, which was "
+                "coordinator, processes and process_id need --distributed, which was "
                 "not given."
             )
         if self.distributed and None in explicit and explicit != (None, None, None):
             raise ValueError(
-                "coordinator, processes and process_id come together, or are all left "
-                f"to JAX's own detection; got {explicit}."
+                "coordinator, processes and process_id must be given together, or all "
+                f"left to JAX's own detection; got {explicit}."
             )
         if self.processes and not 0 <= (self.process_id or 0) < self.processes:
             raise ValueError(
@@ -72,12 +74,12 @@ class Machine:
 
     @property
     def dtype(self) -> Any:
-        """Of what the network computes."""
+        """Dtype of the network's computation."""
         return jnp.dtype(self.precision)
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Compute with the precision that was asked for."""
+        """Compute with the precision of the options."""
         with ExitStack() as stack:
             if self.precision == "float64":
                 stack.enter_context(double_precision())
@@ -87,13 +89,13 @@ class Machine:
             yield
 
     def mesh(self) -> jax.sharding.Mesh:
-        """Return the mesh ("data", "model") of the devices that were asked for."""
+        """Return the mesh ("data", "model") of the devices that the options ask for."""
         local = jax.local_device_count()
         number = self.devices or local
         if number > local:
             raise DataError(
-                f"--devices {number} asks for more than the {local} there are, "
-                f"{jax.devices()[0].device_kind}."
+                f"--devices {number} is more than the {local} devices of this process, "
+                f"{jax.devices()[0].device_kind}; ask for at most {local}."
             )
         groups: dict[int, list] = {}
         for device in jax.devices():
@@ -109,10 +111,9 @@ class Machine:
 
 
 def start(machine: Machine) -> None:
-    """Make the settings that must be made before JAX looks for devices.
+    """Make the settings that JAX needs before it looks for devices.
 
-    With several processes, this one joins the others, and from then on it is said what
-    happened if it is ended.
+    With several processes, this one also joins the others.
     """
     if machine.devices:
         jax.config.update("jax_num_cpu_devices", machine.devices)
@@ -128,9 +129,10 @@ def start(machine: Machine) -> None:
 
 
 def run(study: Callable[[Any], Any], config: Any) -> Any:
-    """Run a study; if there are several processes, one that fails leaves at once.
+    """Run a study. With several processes, one that fails exits immediately.
 
-    At an ordinary exit JAX waits for the other processes, which wait for this one.
+    An ordinary exit would not end: JAX waits for the other processes, and they wait for
+    this one. If this process is killed, a message is printed.
     """
     if not config.machine.distributed:
         return study(config)
@@ -162,7 +164,7 @@ def _who() -> str:
     return f"process {jax.process_index()} of {jax.process_count()}"
 
 
-# Reads a byte from one who is well to the end; else says what it was told to.
+# Waits for the byte that `run` sends at its end; without it, prints the message.
 WATCHER = """
 import os, sys
 if not os.read(0, 1):
@@ -171,15 +173,16 @@ if not os.read(0, 1):
 
 
 def _watch() -> subprocess.Popen:
-    """Have it said if this process is ended, which it cannot say itself.
+    """Start a small process that prints a message if this one is killed.
 
     When one process dies, the others wait in collectives that never end, until JAX
-    aborts them: no Python of theirs runs then. A small process sees their pipe end.
+    aborts them. Their Python code does not run then, but the watcher sees the pipe
+    close.
     """
     message = (
         f"\n{_who()} ended before its work was done: it was killed, or JAX ended it "
         "because another process died or could not be reached. The last checkpoint is "
-        "whole: start all processes again, with --resume, to go on from there.\n"
+        "complete: start all processes again with --resume to continue from it.\n"
     )
     command = [sys.executable, "-I", "-S", "-c", WATCHER, message]
     return subprocess.Popen(

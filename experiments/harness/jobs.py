@@ -1,7 +1,8 @@
-"""Jobs of a study, one after another; each resumes where it stopped.
+"""Jobs of a study, run one after another; each resumes where it stopped.
 
-The folder of a run holds config.json, results.jsonl with a line for each finished job,
-and for each job its curve, curves/<job>.jsonl, and checkpoints/<job>/.
+The folder of a run holds config.json, and results.jsonl with the rows of finished jobs.
+A job that trains by :meth:`Way.fit` also has its learning curve there,
+curves/<job>.jsonl, and checkpoints/<job>/.
 """
 
 import dataclasses
@@ -21,20 +22,20 @@ Row = dict[str, Any]
 
 
 class Job(NamedTuple):
-    """A training of a study, or whatever else takes time and makes a row, or rows.
+    """One unit of work of a study, usually a training; it makes one row or several.
 
-    After Ctrl-C a job may return a partial result, with "cut_short": True. It is shown
-    and written like any other; a resumed run drops it and does the job again.
+    After Ctrl-C a job may return a partial result, with "cut_short": True. The result
+    is shown and written like any other; a resumed run drops it and repeats the job.
     """
 
     name: str
-    steps: int  # for the progress
+    steps: int  # total, for the progress bar
     train: Callable[["Way"], Row | list[Row]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """What a job needs on the way: where to write, and whom to tell."""
+    """Where a job writes its files, and how it reports its progress."""
 
     job: str
     folder: Path
@@ -42,7 +43,7 @@ class Way:
 
     @property
     def checkpoints(self) -> Path:
-        """Where the checkpoints of the job are."""
+        """Folder of the job's checkpoints."""
         return self.folder / "checkpoints" / self.job
 
     def fit(
@@ -56,14 +57,15 @@ class Way:
         """Train as :func:`training.fit` does, with checkpoints, a curve and progress.
 
         Args:
-          args: of `training.fit`.
-          look: (step, metrics) -> what to add to the curve, such as a test error.
-          every: after how many steps to write a checkpoint; by default each chunk.
-          best: metrics -> what is least in a checkpoint that :meth:`best` returns.
-          settings: of `training.fit`.
+          args: arguments of `training.fit`.
+          look: (step, metrics) -> dict to add to the curve, such as a test error.
+          every: steps between checkpoints; by default one after each chunk.
+          best: metrics -> score, lower is better; :meth:`best` returns the checkpoint
+            with the lowest one.
+          settings: keyword arguments of `training.fit`.
 
         Raises:
-          KeyboardInterrupt: after Ctrl-C, when the checkpoint is written.
+          KeyboardInterrupt: after Ctrl-C, once the checkpoint is written.
         """
         curve = training.JsonLog(self._curve, look)
         result = training.fit(
@@ -80,12 +82,12 @@ class Way:
         """Return the step and the params of the best checkpoint of the job.
 
         Args:
-          params: what they are like.
+          params: an example of the same structure, shapes and dtypes.
         """
         return training.read_checkpoint(self.checkpoints, params, best=True)
 
     def curve(self) -> list[Row]:
-        """Return the lines of the curve, of what was trained before too."""
+        """Return the lines of the curve, including those from before a resume."""
         lines = map(json.loads, self._curve.read_text().splitlines())
         return [{name: _with_nan(line[name]) for name in line} for line in lines]
 
@@ -97,7 +99,7 @@ class Way:
 def time_taken(result: training.FitResult) -> Row:
     """Return the milliseconds of a step and the seconds of compilation, for a row.
 
-    Steps that were taken before a run was resumed do not count.
+    Steps from before a resume do not count.
     """
     taken = max(1, result.steps - (result.resumed_from or 0))
     return {
@@ -112,23 +114,23 @@ def open_run(
     free: Collection[str] = (),
     check: Callable[[Config], Any] | None = None,
 ) -> tuple[Config, Path]:
-    """Make the folder of a run, or with `resume` go on in that of `out`.
+    """Make the folder of a run, or with `resume` continue the run in `out`.
 
-    What is left at its default is then as that run has it.
+    Options left at their defaults then take that run's values, except free ones.
 
     Args:
-      study: its name.
+      study: the study's name.
       config: a dataclass with fields `out` and `resume`.
-      free: options that may be others when it goes on.
+      free: options that may differ when the run continues.
       check: called with the options of the run before anything is written; it raises
-        what is wrong with them.
+        an error if they are wrong.
 
     Returns:
       The options of the run, and its folder.
 
     Raises:
-      DataError: if the folder holds a run and is not to be resumed, or the other way
-        round, or if options are given that are not those of the run.
+      DataError: if the folder holds a run and `resume` is False, or holds none and
+        `resume` is True, or if a given option differs from that of the run.
     """
     run: Any = config
     out: Path | None = run.out
@@ -149,7 +151,7 @@ def open_run(
 
 
 def _recalled(run: Any, free: Collection[str]) -> Any:
-    """Return options with those of the run in their folder, but for the free ones."""
+    """Return the options of the run in the folder; free ones keep their new values."""
     path = run.out / "config.json"
     if not path.exists():
         raise DataError(f"{run.out} holds no run to resume: there is no {path}.")
@@ -163,22 +165,22 @@ def _recalled(run: Any, free: Collection[str]) -> Any:
             value = Path(value)
         if mine not in (field.default, value):
             raise DataError(
-                f"{field.name}={mine!r} is not that of the run in {run.out}, which has "
-                f"{value!r}: leave it out, or begin another run."
+                f"{field.name}={mine!r} differs from the run in {run.out}, which has "
+                f"{value!r}: leave it out, or start a new run in another --out."
             )
         theirs[field.name] = value
     return dataclasses.replace(run, **theirs)
 
 
 def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:
-    """Do what is not done yet, and write a row for each; return all rows.
+    """Run the jobs that are not finished, write their rows, and return all rows.
 
     Args:
-      folder: of the run.
-      jobs: all of the study, of different names.
+      folder: the folder of the run.
+      jobs: all jobs of the study, with different names.
 
     Returns:
-      The rows, in the order of jobs, and whether Ctrl-C came before the end.
+      The rows, in the order of jobs, and whether Ctrl-C stopped the run early.
     """
     rows: dict[str, list[Row]] = {}
     for row in _finished(folder):
@@ -205,7 +207,7 @@ def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:
 
 
 def _finished(folder: Path) -> list[Row]:
-    """Return the rows of finished jobs; drop a torn line, and jobs cut short."""
+    """Return the rows of finished jobs; drop an incomplete line and jobs cut short."""
     path = folder / "results.jsonl"
     if not path.exists():
         return []
@@ -220,12 +222,12 @@ def _finished(folder: Path) -> list[Row]:
 
 
 def _with_nan(value: Any) -> Any:
-    """Return a value of a curve, where what is not finite is written as null."""
+    """Return a value of a curve; the file has null for nonfinite values, here NaN."""
     if isinstance(value, list):
         return [_with_nan(each) for each in value]
     return float("nan") if value is None else value
 
 
 def _as_given(value: Any) -> Any:
-    """Return a value of JSON as an option has it."""
+    """Return a JSON value as an option holds it: lists become tuples."""
     return tuple(map(_as_given, value)) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Checks of a study's options, and its small form, `--quick`."""
+"""Checks of a study's options, and the small sizes of `--quick`."""
 
 import dataclasses
 import difflib
@@ -12,7 +12,7 @@ Check = Callable[[str, Any], None]  # (option, its value); raises a ValueError
 
 
 def at_least(least: float) -> Check:
-    """Return the check of a number, or of each of some, that has a lower bound.
+    """Return a check that a number, or each of several, is at least a bound.
 
     Example:
       >>> at_least(1)("steps", 0)
@@ -23,13 +23,13 @@ def at_least(least: float) -> Check:
 
 
 def above(bound: float) -> Check:
-    """Return the check of a number, or of each of some, that is more than a bound."""
+    """Return a check that a number, or each of several, is more than a bound."""
     words = "must be positive" if bound == 0 else f"must be more than {bound}"
     return _each(lambda value: value > bound, words)
 
 
 def within(low: float, high: float, *, ends: str = "[]") -> Check:
-    """Return the check of an interval; `ends` says which ends belong to it: "(]" etc.
+    """Return a check of an interval; `ends` is "[]", or for open ends "(]", "[)", "()".
 
     Example:
       >>> within(0, 1, ends="[)")("dropout", 1.0)
@@ -43,12 +43,12 @@ def within(low: float, high: float, *, ends: str = "[]") -> Check:
 
 
 def known(names: Collection[str]) -> Check:
-    """Return the check of a name, or of some, that must be among those there are."""
+    """Return a check that a name, or each of several, is one of the known names."""
     return lambda option, given: check_known(option, given, names)
 
 
 def all_of(*checks: Check) -> Check:
-    """Return the check that makes several, in their order."""
+    """Return a check that makes several checks, in their order."""
 
     def check(name, value):
         for each in checks:
@@ -58,13 +58,13 @@ def all_of(*checks: Check) -> Check:
 
 
 def given(name: str, value: Any) -> None:
-    """Check that an option that takes several values was given one at least."""
+    """Check that an option that takes several values has at least one."""
     if not np.size(value):
         raise ValueError(f"{name} must have one value at least.")
 
 
 def _each(holds: Callable[[Any], bool], words: str) -> Check:
-    """Return a check of all numbers in an option; None is left alone."""
+    """Return a check of all numbers in an option; None passes."""
 
     def check(name, value):
         values = value if isinstance(value, tuple | list) else (value,)
@@ -75,7 +75,7 @@ def _each(holds: Callable[[Any], bool], words: str) -> Check:
 
 
 def check_at_least_one(config: Any, *names: str) -> None:
-    """Check that options that count something, if they are given, count something."""
+    """Check that options are at least 1, or None."""
     for name in names:
         at_least(1)(name, getattr(config, name))
 
@@ -83,7 +83,7 @@ def check_at_least_one(config: Any, *names: str) -> None:
 def check_known(
     option: str, given: str | Iterable[str], known: Collection[str]
 ) -> None:
-    """Check that an option names something that there is, or some such things.
+    """Check that an option is a known name, or holds known names only.
 
     Example:
       >>> check_known("rule", "btpp", ["bptt", "rtrl"])
@@ -105,21 +105,21 @@ def check_known(
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """Return a sentence, after a space, with what a name may have been meant for."""
+    """Return " Did you mean …?" with the most similar known name, or ""."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def at_quick_size(config: Config, **sizes: Any) -> Config:
-    """Return the config of a study as it is to run: if it is `quick`, at small sizes.
+    """Return the config of a study; if it is `quick`, with small sizes.
 
-    A study has the option `quick: bool = False`, begins `main` with
-    `config = at_quick_size(config, steps=100, seeds=1)`, and takes less than a minute
-    then on two cores. What was given another value than its default stays as it is.
+    :func:`~experiments.harness.study.run_study` calls this with the study's `QUICK`.
+    The study then takes less than a minute on two cores. An option whose value is not
+    its default keeps that value.
 
     Args:
-      config: a dataclass, one of whose fields is quick.
-      sizes: what replaces the defaults of other fields.
+      config: a dataclass with a field `quick`.
+      sizes: new values for other fields that have their default values.
 
     Example:
       >>> @dataclasses.dataclass(frozen=True)
@@ -138,7 +138,7 @@ def at_quick_size(config: Config, **sizes: Any) -> Config:
     defaults = {field.name: field.default for field in dataclasses.fields(study)}
     unknown = set(sizes) - set(defaults)
     if unknown:
-        raise ValueError(f"sizes must be of options, got {', '.join(sorted(unknown))}.")
+        raise ValueError(f"sizes must name options, got {', '.join(sorted(unknown))}.")
     if not study.quick:
         return config
     left = {

@@ -8,7 +8,10 @@ import jax
 
 @contextmanager
 def double_precision() -> Iterator[None]:
-    """Compute in float64. A setting, as JAX has no context for it in all versions."""
+    """Compute in float64, by a global setting that is restored at the end.
+
+    Not all versions of JAX have a context manager for it.
+    """
     before = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
     jax.config.update("jax_enable_x64", True)
     try:

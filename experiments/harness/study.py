@@ -1,4 +1,4 @@
-"""What every study has: its options, and the course of its `main`."""
+"""Options that all studies share, and the common course of their `main`."""
 
 import dataclasses
 import time
@@ -15,12 +15,12 @@ Config = TypeVar("Config", bound="Study")
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """The options that every study has; a study adds its own.
+    """Options that every study has; each study adds its own.
 
-    A subclass is a frozen dataclass, too. Its class attributes `QUICK` and `CHECKS`
-    need no type annotation, so that they are no options:
+    A subclass is a frozen dataclass, too. It sets the class attributes `QUICK` and
+    `CHECKS` without type annotations, so that they do not become options:
 
-    - `QUICK`: {option: value}, the sizes of the small form, at most 60 s on two cores.
+    - `QUICK`: {option: value}, the sizes for `--quick`, at most 60 s on two cores.
     - `CHECKS`: {"option other_option": check}, with checks of `harness.options`.
 
     Conditions between several options go into a method `check`.
@@ -30,11 +30,11 @@ class Study:
     CHECKS: ClassVar[Mapping[str, Check]] = {}
 
     seeds: int = 1
-    """How many runs of each kind, from different initial weights or draws."""
+    """Number of runs of each kind, from different initial weights or draws."""
     first_seed: int = 0
-    """The seed of the first run; the others follow from it."""
+    """Seed of the first run; the seeds of the others follow from it."""
     quick: bool = False
-    """A small form of the study, in less than a minute."""
+    """Run the study at small sizes, in less than a minute."""
     resume: bool = False
     """Continue the run in --out; finished jobs are skipped."""
     out: Path | None = None
@@ -46,7 +46,7 @@ class Study:
             for name in names.split():
                 check(name, getattr(self, name))
         if self.resume and self.out is None:
-            raise ValueError("resume needs out, the folder of the run to go on with.")
+            raise ValueError("resume needs out, the folder of the run to continue.")
         self.check()
 
     def check(self) -> None:
@@ -62,18 +62,19 @@ def run_study(
     free: Collection[str] = (),
     check: Callable[[Config], Any] | None = None,
 ) -> report.Result:
-    """Run the jobs of a study that are not done yet; show and write what they found.
+    """Run the unfinished jobs of a study; show and write the results.
 
-    This is the course of every study's `main`: small sizes if `quick`, the folder, the
-    jobs with progress, and after Ctrl-C too what was finished so far.
+    This is the course of every study's `main`: take small sizes if `quick`, open the
+    folder, run the jobs with a progress bar, show the results. After Ctrl-C the results
+    so far are shown.
 
     Args:
-      name: of the study, and so of its folder.
-      config: its options.
-      make_jobs: config -> jobs, of different names.
+      name: the study's name; the default folder is named after it.
+      config: the study's options.
+      make_jobs: config -> jobs, with different names.
       finish: (folder, config, rows) -> None; prints tables and saves pictures. Called
-        if there are rows.
-      free: options that may differ from those of the run that is resumed.
+        only if there are rows.
+      free: options that may differ when a run is resumed.
       check: config -> None, called before anything is written; raises a `DataError`
         if data or files are missing.
     """

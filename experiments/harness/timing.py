@@ -1,4 +1,4 @@
-"""Timing of programs: in turns, warmed up, medians, compilation apart."""
+"""Timing of programs in turns: medians after a warm-up, compilation separate."""
 
 import statistics
 import time
@@ -9,7 +9,7 @@ import jax
 
 
 class Foreign(NamedTuple):
-    """An entrant that is no JAX function: does the work, and waits until it is done."""
+    """An entrant that is not a JAX function; `run` returns when the work is done."""
 
     run: Callable[[], Any]
 
@@ -18,13 +18,13 @@ Entrants: TypeAlias = dict[str, tuple[Callable, tuple] | Foreign]
 
 
 class Measured(NamedTuple):
-    """One row: an implementation, timed in turns with others of the same group."""
+    """Timing of one implementation, in turns with the others of its group."""
 
     group: str  # the work
-    name: str  # who does it
+    name: str  # the implementation
     ms: float  # median
-    spread: float  # half the distance of the quartiles, relative to the median
-    ratio: float  # to the first of the group, which is ours
+    spread: float  # half the interquartile range, relative to the median
+    ratio: float  # of the median to that of the first in the group
     compile_seconds: float
     temp_mib: float
     note: str
@@ -38,12 +38,12 @@ def race(
     notes: dict[str, str] | None = None,
     donate: bool = False,
 ) -> list[Measured]:
-    """Time entrants, each a jittable function and its arguments or foreign, in turns.
+    """Time entrants in turns: jittable functions with their arguments, or foreign.
 
-    In its turn each is called twice, of which the second call counts.
+    In each turn an entrant is called twice, and the second call counts.
 
-    With `donate`, a function returns what takes the place of its first argument, which
-    it may write over, as a training step does with its state.
+    With `donate`, the result of a function replaces its first argument and may use its
+    memory, as a training step does with its state.
     """
     calls, programs, compile_seconds = {}, {}, {}
     times = {name: [] for name in entrants}
@@ -59,16 +59,16 @@ def race(
         calls[name] = _caller(programs[name], arguments, donate)
     names = list(calls)
     for i in range(repeats):
-        # Each goes first in its turn, as whoever comes after another may suffer for it.
+        # Rotate the order, because an entrant may slow down the next one.
         for name in names[i % len(names) :] + names[: i % len(names)]:
             call = calls[name]
             for _ in range(2):
                 start = time.perf_counter()
                 call()
                 times[name].append(1000 * (time.perf_counter() - start))
-            times[name].pop(-2)  # it found the caches as another entrant left them
+            times[name].pop(-2)  # another entrant had filled the caches
             if isinstance(entrants[name], Foreign):
-                time.sleep(0.3)  # its threads may spin for as long, for more to do
+                time.sleep(0.3)  # its idle threads may spin for as long
     medians = {name: statistics.median(each) for name, each in times.items()}
     ours = next(iter(medians.values()))
     return [
@@ -87,7 +87,7 @@ def race(
 
 
 def _caller(program, arguments, donate):
-    """Return the call of a program; what it gives back replaces what it wrote over."""
+    """Return a call of a program; if donated, its result is its next argument."""
     state = [*arguments]
 
     def call():
@@ -99,7 +99,7 @@ def _caller(program, arguments, donate):
 
 
 def spread(values: list[float]) -> float:
-    """Return half the distance of the quartiles, relative to the median."""
+    """Return half the interquartile range, relative to the median."""
     low, median, high = statistics.quantiles(values, n=4)
     return (high - low) / 2 / median
 

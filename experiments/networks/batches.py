@@ -1,7 +1,7 @@
-"""Batches of sequences of different lengths, padded, in buckets of similar lengths.
+"""Padded batches of sequences of different lengths, in buckets of similar lengths.
 
-Sequences are put into a few buckets by their length, and a batch is as long as the
-longest of its bucket: so little is padding, and few programs are compiled.
+Sequences are put into a few buckets by their length. A batch is as long as the longest
+sequence of its bucket. So there is little padding, and few programs are compiled.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,23 +11,24 @@ import numpy as np
 
 
 class Bucket(NamedTuple):
-    """Some sequences, and a length that none of them exceeds."""
+    """Indices of sequences, and a length that none of these exceeds."""
 
     length: int
-    rows: np.ndarray  # indices; −1 is a row that is all padding
+    rows: np.ndarray  # −1 is a row of padding only
 
 
 def pad(
     sequences: Sequence[np.ndarray], bucket: Bucket | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return sequences [T, B, …], zeros at their ends, and the mask [T, B].
+    """Return sequences padded with zeros at the end, [T, B, …], and the mask [T, B].
 
     Args:
-      sequences: each [its own T, …], of one dtype.
-      bucket: which of them, to what length; by default all, to that of the longest.
+      sequences: arrays [T, …] of one dtype; T may differ.
+      bucket: which sequences to take, and the length to pad to; by default all, and the
+        length of the longest.
 
     Raises:
-      ValueError: if a sequence is longer than the bucket, or there are none.
+      ValueError: if a sequence is longer than the bucket, or there are no sequences.
 
     Example:
       >>> xs, mask = pad([np.array([1, 2]), np.array([3])])
@@ -48,19 +49,19 @@ def pad(
         size = len(sequences[row])
         if size > bucket.length:
             raise ValueError(
-                f"sequences must not be longer than the bucket, {bucket.length}; that "
-                f"of index {row} has {size} steps."
+                f"sequences must not be longer than the bucket, {bucket.length}; "
+                f"sequence {row} has {size} steps."
             )
         xs[:size, place], mask[:size, place] = sequences[row], True
     return xs, mask
 
 
 def length_buckets(lengths: Sequence[int], count: int = 4) -> list[Bucket]:
-    """Put sequences into buckets of about as many each, the short ones first.
+    """Put sequences into buckets of about equal size, the shortest first.
 
     Args:
-      lengths: of all sequences.
-      count: how many buckets at most; there are fewer where many lengths are the same.
+      lengths: the lengths of all sequences.
+      count: the largest number of buckets; equal lengths can make it smaller.
 
     Example:
       >>> for bucket in length_buckets([3, 9, 4, 8, 3], count=2):
@@ -71,7 +72,7 @@ def length_buckets(lengths: Sequence[int], count: int = 4) -> list[Bucket]:
     sizes = np.asarray(lengths)
     if not sizes.size or count < 1:
         raise ValueError(
-            f"lengths must hold at least one, and count be at least 1; got "
+            f"lengths must hold at least one, and count must be at least 1; got "
             f"{sizes.size} and {count}."
         )
     shares = np.arange(1, count + 1) / count
@@ -83,19 +84,19 @@ def length_buckets(lengths: Sequence[int], count: int = 4) -> list[Bucket]:
 def draw_batches(
     buckets: Sequence[Bucket], batch: int, *, seed: int, run: int = 1, start: int = 0
 ) -> Iterator[Bucket]:
-    """Draw batches without end, each from one bucket, `run` of the same after another.
+    """Draw batches without end: choose a bucket, then `run` batches in a row from it.
 
-    What :func:`~bpvariants.training.fit` compiles together, its `chunk`, must be of one
-    shape: that is `run`, which should be small, as a longer run sees sequences of about
-    one length. Sequences come equally often in the mean: a bucket is chosen in
-    proportion to its size, and its sequences are taken in turn, in random order.
+    The batches in one `chunk` of :func:`~bpvariants.training.fit` must have equal
+    shapes, so `run` should be the chunk. It should be small, because a run sees only
+    sequences of similar length. All sequences are equally frequent on average: a bucket
+    is chosen in proportion to its size, and its sequences follow in random order.
 
     Args:
       buckets: to draw from, as :func:`length_buckets` returns them.
-      batch: sequences in a batch; some are in it twice if a bucket has fewer.
-      seed: of all draws.
-      run: how many batches come from a bucket before another is chosen.
-      start: how many batches to leave out, at no cost, to go on from there.
+      batch: sequences in a batch; if a bucket has fewer, some are repeated.
+      seed: the seed of all draws.
+      run: the number of batches from a bucket before the next choice.
+      start: the number of batches to skip, at no cost, to resume from there.
 
     Example:
       >>> buckets = length_buckets([3, 9, 4, 8, 3], count=2)
@@ -109,7 +110,7 @@ def draw_batches(
     weights = np.array([len(bucket.rows) for bucket in buckets], float)
     number, left_out = divmod(start, run)
     while True:
-        rng = np.random.default_rng((seed, number))  # so any run can be the first
+        rng = np.random.default_rng((seed, number))  # so the draws can start at any run
         chosen = buckets[rng.choice(len(buckets), p=weights / weights.sum())]
         turns = -(-run * batch // len(chosen.rows))
         order = np.concatenate([rng.permutation(chosen.rows) for _ in range(turns)])
@@ -119,10 +120,10 @@ def draw_batches(
 
 
 def all_batches(buckets: Sequence[Bucket], batch: int) -> Iterator[Bucket]:
-    """Return every sequence once, in batches of equal size: for evaluation.
+    """Yield every sequence once, in batches of equal size, for evaluation.
 
-    The last batch of a bucket is filled up with rows of −1, which :func:`pad` leaves
-    empty.
+    The last batch of a bucket is filled up with rows of −1; :func:`pad` makes them
+    padding.
 
     Example:
       >>> buckets = length_buckets([3, 9, 4, 8, 3], count=2)

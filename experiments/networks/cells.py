@@ -1,4 +1,4 @@
-"""The cells that studies choose from by name, and a network of one cell and a readout.
+"""Cells by name, for the options of studies, and a network of a cell and a readout.
 
 h_t = cell(θ, h_{t−1}, x_t),    y_t = V h_t + c
 """
@@ -34,17 +34,17 @@ LABELS = {  # in the tables of benchmarks
 }
 
 
-@cache  # one function for each cell, so that what is compiled of it is found again
+@cache  # one function for each cell, so jit finds its compiled code again
 def visible(name: str) -> Callable[[PyTree], PyTree]:
-    """Return carry -> h, what the units of a dense cell see of each other."""
+    """Return the function carry -> h; units of a dense cell see each other's h."""
     return (lambda carry: carry[1]) if name == "lstm" else (lambda carry: carry)
 
 
 def init(key: jax.Array, name: str, inputs: int, units: int, outputs: int) -> Params:
-    """Draw the parameters of a dense cell, with an orthogonal start, and of a readout.
+    """Draw parameters of a dense cell, with orthogonal matrices, and of a readout.
 
     Recurrent matrices are orthogonal, gate by gate. Other matrices are uniform. Biases
-    are 0, but 1 for the forget gate of the LSTM.
+    are 0, except 1 for the forget gate of the LSTM.
     """
     recurrent, feedforward, readout = jax.random.split(key, 3)
     uniform = jax.nn.initializers.lecun_uniform()
@@ -69,7 +69,7 @@ def orthogonal(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
 
 
 def remembering(name: str, of_cell: Params) -> Params:
-    """Return parameters whose forget gate, if the cell is an LSTM, has a bias of 1."""
+    """Return the parameters; the forget gate of an LSTM gets a bias of 1."""
     if name != "lstm":
         return of_cell
     units = len(of_cell["recurrent"])
@@ -87,5 +87,5 @@ def make_step(name: str) -> Step:
 
 
 def readout(params: Params, h: jax.Array) -> jax.Array:
-    """Return y of a state h."""
+    """Return the output y for a state h."""
     return h @ params["readout"] + params["readout_bias"]

@@ -44,12 +44,12 @@ def network(
 
 
 def learn_online(rule: OnlineRule, update: optax.GradientTransformation) -> Callable:
-    """Return a function that learns from each loss as it is met, on a stream in calls.
+    """Return a function that updates the parameters after every step of a stream.
 
         (pair, state), losses = learn(pair, state, xs, targets, key)
 
-    pair is (params, opt_state), and state that of the rule, which goes on from call to
-    call as that of `over_sequence` does not.
+    pair is (params, opt_state), and state is the state of the rule. Each call continues
+    from the state of the call before, while `over_sequence` always starts a new one.
     """
 
     def learn(pair, state, xs, targets, key):

@@ -22,12 +22,12 @@ POOLINGS = ("mean", "max", "last")
 def make_step(
     cell: str, pooling: Pooling, encode: Callable[[PyTree, Any], jax.Array]
 ) -> Step:
-    """Return the step of a network; its carry is (that of the cell, r, t).
+    """Return the step of a network; its carry is (carry of the cell, r, t).
 
     Args:
       cell: one of :data:`~experiments.networks.cells.CELLS`.
-      pooling: what r is.
-      encode: (params, x) -> what the cell reads, [*batch, inputs].
+      pooling: the definition of r.
+      encode: (params, x) -> inputs of the cell, [*batch, inputs].
     """
 
     def step(params, carry, x):
@@ -45,7 +45,7 @@ def make_step(
 
 
 def readout(params: PyTree, carry: PyTree) -> jax.Array:
-    """Return y, of what was read so far."""
+    """Return the output y after the steps so far."""
     return carry[1] @ params["readout"] + params["readout_bias"]
 
 
@@ -54,11 +54,11 @@ def zeros(cell_params: PyTree, cell: str, pooling: Pooling, batch: int) -> PyTre
     state = CELLS[cell].carry(cell_params, (batch,))
     pooled = jnp.zeros_like(cells.visible(cell)(state))
     if pooling == "max":
-        pooled = pooled - 1  # which no unit is below
+        pooled = pooled - 1  # no unit is below −1
     return state, pooled, jnp.zeros((batch, 1), pooled.dtype)
 
 
 def visible(cell: str) -> Callable[[PyTree], PyTree]:
-    """Return carry -> what units of the cell see of each other."""
+    """Return the function carry -> the part that units of the cell see."""
     read = cells.visible(cell)
     return lambda carry: read(carry[0])

@@ -1,10 +1,10 @@
-"""Recurrent networks that read streams, and how well they predict.
+"""Recurrent networks that read streams in windows.
 
     h_t = cell(θ, h_{t−1}, x_t),    y_t = (k_t ⊙ h_t) V + c
 
-k_t is what dropout keeps, drawn anew at each step of a training; otherwise it is 1.
-Streams are read in windows [T, B]: a network goes on from the state that the window
-before left, unless a `reset` puts zeros there.
+k_t is the scaled dropout mask, drawn anew for each training step; outside of training
+it is 1. Streams are read in windows [T, B]. A network continues from the state at the
+end of the window before, unless a `reset` puts zeros there.
 """
 
 from collections.abc import Callable
@@ -19,23 +19,23 @@ from experiments.networks.cells import CELLS
 
 
 class Window(NamedTuple):
-    """What a network reads in one step of training, or all that it is tested on."""
+    """Data of one training step, or all test data."""
 
     xs: Any  # [T, B, …]
     targets: Any  # [T, B, …]
     weights: Any  # [T, B] bool, which losses count; None for all
     mask: Any  # [T, B] bool, False in padding; None for no padding
-    reset: Any  # [T, B] bool, where a state of zeros is put before the step
+    reset: Any  # [T, B] bool, True puts a state of zeros before the step
 
 
 class Network(NamedTuple):
-    """A cell with a readout, what it reads and what it is to say."""
+    """A cell with a readout, its loss, and functions that make its arrays."""
 
-    step: Step  # of pairs (x, k)
+    step: Step  # reads pairs (x, k)
     loss: Loss
     init: Callable[[jax.Array], PyTree]  # key -> params
     zeros: Callable[[tuple[int, ...]], PyTree]  # batch shape -> carry
-    visible: Callable[[PyTree], PyTree]  # carry -> what units see of each other
+    visible: Callable[[PyTree], PyTree]  # carry -> the part that units see
     units: int
 
 
@@ -51,11 +51,11 @@ def init(key: jax.Array, cell: str, inputs: int, units: int, outputs: int) -> Py
 
 
 def make_step(cell: str, encode: Callable[[PyTree, Any], jax.Array]) -> Step:
-    """Return the step of a network, which reads pairs (x, k) with k None for 1.
+    """Return the step of a network; it reads pairs (x, k), and k = None means 1.
 
     Args:
       cell: one of :data:`~experiments.networks.cells.CELLS`.
-      encode: (params, x) -> what the cell reads, [*batch, inputs].
+      encode: (params, x) -> inputs of the cell, [*batch, inputs].
     """
 
     def step(params, carry, x):
@@ -73,11 +73,11 @@ def over_windows(
     """Return (params, carry, *window, key=) -> ((value, carry), grads).
 
     Args:
-      rule: of a step that :func:`make_step` returns.
+      rule: a gradient rule of a step from :func:`make_step`.
       zeros: the state that a reset puts back.
       draws: whether the rule takes a key.
       dropout: the share of units that the readout does not see.
-      units: of the cell.
+      units: the number of units of the cell.
     """
 
     def of_window(params, carry, xs, targets, weights, mask, reset, *, key=None):
@@ -103,7 +103,7 @@ def make_network(
     loss: Loss,
     init: Callable[[jax.Array], PyTree],
 ) -> Network:
-    """Return a network; arguments are as in it, and as :func:`make_step` has them."""
+    """Return a network; for the arguments see `Network` and :func:`make_step`."""
     like = jax.eval_shape(init, jax.random.key(0))["cell"]
     zeros = lambda batch: CELLS[cell].carry(like, batch)
     visible = cells.visible(cell)
@@ -111,5 +111,5 @@ def make_network(
 
 
 def count(params: PyTree) -> int:
-    """Return how many numbers parameters are."""
+    """Return the number of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,7 +1,7 @@
-"""Training of recurrent networks on windows of streams, and how well they predict.
+"""Training and scores of recurrent networks on windows of streams.
 
-What is shared by studies of streams: networks of several seeds train together, a log
-looks at others' data on the way, a run that was interrupted goes on.
+Studies of streams share this. Networks of several seeds train together, their scores on
+other data are logged during training, and an interrupted run can continue.
 """
 
 import dataclasses
@@ -19,20 +19,20 @@ from experiments.harness.jobs import Way
 from experiments.networks import recurrent
 from experiments.networks.recurrent import Network, Window
 
-RECENT = 50  # updates that the loss of training is the mean of
+RECENT = 50  # the training loss is the mean over so many updates
 
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """A long sequence in windows of streams side by side, from any step on.
+    """Windows of a long sequence, which is cut into parallel streams.
 
     Args:
       xs: the sequence, [N, …].
-      targets: what is to be said at each of its steps, [N].
-      streams: parts that it is cut into.
-      window: steps of each stream in a window.
+      targets: the target of each step, [N].
+      streams: the number of streams that the sequence is cut into.
+      window: the number of steps of each stream in a window.
       keeps: whether the state is kept from one window to the next.
-      seed: of where each round begins.
+      seed: the seed for the first step of each round.
     """
 
     xs: np.ndarray
@@ -43,9 +43,9 @@ class Windows:
     seed: int
 
     def __call__(self, start: int) -> Iterator[Window]:
-        """Read windows without end; each round begins at another step."""
+        """Yield windows without end, from window `start` on; rounds begin at random."""
         usual = len(self.xs) // self.streams
-        count = (usual - self.window + 1) // self.window  # with room to begin anywhere
+        count = (usual - self.window + 1) // self.window  # leaves room for any begin
         number, left_out = divmod(start, count)
         xs, targets = self._cut(self.xs, usual), self._cut(self.targets, usual)
         while True:
@@ -74,18 +74,18 @@ class Scores:
         self._known = (0, [])
 
     def __call__(self, params: PyTree) -> list[float]:
-        """Return one number for each seed; params have a first axis of seeds."""
+        """Return one mean loss for each seed; params have a first axis of seeds."""
         return self._score(params, self._zeros, self._window).tolist()
 
     def of(self, metrics: dict[str, Any]) -> list[float]:
-        """Return those of a log's metrics; a second time at a step it costs nothing."""
+        """Return the losses for a log's metrics; the last step is cached."""
         step = metrics["values"].shape[-1]
         if self._known[0] != step:
             self._known = step, self(metrics["params"])
         return self._known[1]
 
     def mean(self, metrics: dict[str, Any]) -> float:
-        """Return the mean over seeds, as a checkpoint's `best` wants it."""
+        """Return the mean over seeds, for the `best` of a checkpoint."""
         return float(np.mean(self.of(metrics)))
 
 
@@ -117,22 +117,21 @@ def train(
     *,
     best: bool,
 ) -> tuple[PyTree, dict[str, Any]]:
-    """Train networks of all seeds, or go on with that.
+    """Train the networks of all seeds, or continue their training.
 
     Args:
-      config: of the study, with the options that training has.
-      way: of the job.
-      network: what to train.
-      windows: from any step on.
-      scores: to look at after each chunk.
-      best: whether params are those of the step at which the mean score was least,
-        rather than the last.
+      config: the options of the study, with those that training needs.
+      way: the :class:`~experiments.harness.jobs.Way` of the job.
+      network: the network to train.
+      windows: first step -> windows from that step on.
+      scores: computed after each chunk.
+      best: True for the parameters with the lowest mean score, False for the last ones.
 
     Returns:
-      Parameters with a first axis of seeds, and what there is to tell in a row.
+      Parameters with a first axis of seeds, and fields for the row of results.
 
     Raises:
-      KeyboardInterrupt: if it was interrupted; what was reached is kept.
+      KeyboardInterrupt: after Ctrl-C; a checkpoint holds the training so far.
     """
     draws = choices.draws(config.rule)
     random = draws or config.dropout > 0
@@ -184,7 +183,7 @@ def _line(metrics: dict[str, Any], scores: Scores) -> dict[str, Any]:
 
 
 def _curves(lines: list[dict[str, Any]], step: int) -> dict[str, Any]:
-    """Return curves [looks][seeds], and the loss of training up to a step."""
+    """Return curves [evaluations][seeds], and the training loss at a step."""
     steps = [line["step"] for line in lines]
     recent = [line["recent"] for line in lines]
     row = {"train": recent[steps.index(step)], "curve_steps": steps}

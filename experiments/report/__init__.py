@@ -1,4 +1,4 @@
-"""What a study shows and writes: progress, tables, pictures, a report to open."""
+"""Output of a study: progress bars, tables, pictures, and files of results."""
 
 from experiments.report._files import (
     append_row as append_row,

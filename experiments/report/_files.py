@@ -1,4 +1,4 @@
-"""The folder of a run: config.json, results.jsonl."""
+"""Files of a run: its folder, config.json and results.jsonl."""
 
 import dataclasses
 import importlib.metadata
@@ -18,9 +18,9 @@ from experiments.harness.errors import DataError
 
 
 def make_folder(study: str, out: Path | None) -> Path:
-    """Make the folder of a run, which must not hold one already."""
+    """Make the folder of a run; refuse one that already holds results."""
     if jax.process_count() > 1 and out is None:
-        raise DataError("several processes need --out, a folder that all of them see.")
+        raise DataError("several processes need --out, a folder that they share.")
     if out is None:
         out = Path("runs") / f"{study}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not writes():
@@ -39,22 +39,22 @@ def make_folder(study: str, out: Path | None) -> Path:
 
 
 def writes() -> bool:
-    """Return whether this process shows and writes what all of them found."""
+    """Return whether this process prints and writes the results: the first one."""
     return jax.process_index() == 0
 
 
 def write_config(folder: Path, config: Any) -> None:
-    """Write the options of a run, and what it ran on."""
+    """Write the options of a run, and its versions and devices, to config.json."""
     if not writes():
         return
     settings = dataclasses.asdict(config) | {"out": str(folder)}
     content = {"config": settings, "versions": versions()}
-    text = json.dumps(content, indent=2, default=str)  # paths
+    text = json.dumps(content, indent=2, default=str)  # for paths
     (folder / "config.json").write_text(text + "\n")
 
 
 def versions() -> dict[str, str]:
-    """Return what a result depends on besides its options."""
+    """Return versions, devices and settings that results depend on."""
     names = ("jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
     devices = [device.device_kind for device in jax.devices()]
     return {
@@ -69,7 +69,7 @@ def versions() -> dict[str, str]:
 
 
 def matmul_precision() -> str:
-    """Return how products of float32 matrices are computed."""
+    """Return the precision of float32 matrix products."""
     asked = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
     if asked is not None:
         return asked
@@ -84,9 +84,9 @@ def append_row(folder: Path, row: dict[str, Any]) -> None:
 
 
 def append_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Add the rows of one job to results.jsonl: all of them, or after a kill none.
+    """Add the rows of one job to results.jsonl: all of them or, after a kill, none.
 
-    The file is written anew beside the old one, and takes its place at once.
+    A new file is written beside the old one and then replaces it in one step.
     """
     if not writes():
         return
@@ -96,7 +96,7 @@ def append_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file that is there as a whole or, after a kill, as it was before."""
+    """Write a text file; a kill leaves either the new text or the old one."""
     beside = path.with_name(path.name + ".tmp")
     beside.write_text(text, "utf-8")
     os.replace(beside, path)

@@ -1,4 +1,4 @@
-"""A live display of the job under way and of all jobs."""
+"""Progress bars of the current job and of all jobs."""
 
 from rich.console import Console
 from rich.progress import (
@@ -13,7 +13,7 @@ from experiments.report._files import writes
 
 
 class Progress:
-    """Two bars: jobs done, and steps of the one under way. A context manager."""
+    """Context manager with two bars: jobs done, and steps of the current job."""
 
     def __init__(self, jobs: int):
         self._bars = RichProgress(
@@ -33,20 +33,20 @@ class Progress:
         return self
 
     def __exit__(self, *exception):
-        """Count the last job, and leave the bar of jobs as it is."""
+        """Count the last job if nothing was raised; stop the bars."""
         if self._steps is not None and exception[0] is None:
             self._bars.advance(self._jobs)
             self._bars.remove_task(self._steps)
         self._bars.stop()
 
     def begin(self, name: str, steps: int) -> None:
-        """Count the job before as done, and begin another."""
+        """Count the previous job as done, and begin the next one."""
         if self._steps is not None:
             self._bars.advance(self._jobs)
             self._bars.remove_task(self._steps)
         self._steps = self._bars.add_task(name, total=steps)
 
     def advance(self, step: int) -> None:
-        """Tell how many steps of the job under way are done."""
+        """Show how many steps of the current job are done."""
         if self._steps is not None:
             self._bars.update(self._steps, completed=step)

@@ -1,4 +1,4 @@
-"""Tables of measured numbers beside published ones."""
+"""Tables of measured scores beside published ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from experiments.report._tables import mean_sd
 
 
 class Published(NamedTuple):
-    """A row of somebody else's: its numbers, by measure, and where they stand."""
+    """A published row: its scores by measure, and their source."""
 
     name: str
     scores: Mapping[str, float | str]
@@ -22,15 +22,16 @@ def show_beside(
     published: Sequence[Published],
     note: str = "",
 ) -> None:
-    """Print a table: what this run measured, then what others did, with the source.
+    """Print a table: the scores of this run, then published scores with sources.
 
     Args:
       title: above the table.
-      measures: the columns; a row that lacks one has "–" there.
+      measures: the columns; a missing score is shown as "–".
       ours: name -> measure -> the scores of the seeds, shown as mean ± standard
         deviation, or one number, or text.
       published: the rows below.
-      note: below the table; that of means and deviations is added where there are any.
+      note: text below the table. With several seeds, a sentence about means and
+        standard deviations is added.
     """
     lines = [
         [name, *(_cell(scores.get(measure)) for measure in measures), "this run"]

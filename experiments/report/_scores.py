@@ -11,7 +11,7 @@ from experiments.report._studies import show_table
 
 
 def wilson(correct: int, of: int, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's interval of a share, such as an accuracy.
+    """Return Wilson's confidence interval of a proportion, such as an accuracy.
 
     Example:
       >>> [round(end, 4) for end in wilson(9, 10)]
@@ -23,7 +23,8 @@ def wilson(correct: int, of: int, level: float = 0.95) -> tuple[float, float]:
     """
     if not 0 <= correct <= of or of < 1:
         raise ValueError(
-            f"correct must be in 0..of, and of at least 1; got {correct} of {of}."
+            f"correct must be in 0..of, and of must be at least 1; got correct="
+            f"{correct} and of={of}."
         )
     from scipy.stats import binomtest
 
@@ -32,7 +33,7 @@ def wilson(correct: int, of: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def percent(correct: int, of: int) -> str:
-    """Return a share and its 95 % interval as text.
+    """Return a proportion and its 95 % confidence interval as text.
 
     Example:
       >>> percent(9, 10)
@@ -43,7 +44,7 @@ def percent(correct: int, of: int) -> str:
 
 
 def f1(targets: np.ndarray, predictions: np.ndarray, positive: int = 1) -> float:
-    """Return F1 of a class, 2 · precision · recall / (precision + recall).
+    """Return F1 of a class: 2 · precision · recall / (precision + recall).
 
     Example:
       >>> round(f1(np.array([1, 1, 0, 0]), np.array([1, 0, 0, 1])), 3)
@@ -52,12 +53,12 @@ def f1(targets: np.ndarray, predictions: np.ndarray, positive: int = 1) -> float
     from sklearn.metrics import f1_score
 
     given = targets == positive, predictions == positive
-    none: Any = 0.0  # where no answer is right
+    none: Any = 0.0  # the score without any positive, true or predicted
     return float(f1_score(*given, zero_division=none))
 
 
 def bits(nats: float) -> float:
-    """Return a loss in nats, as of a character, in bits.
+    """Convert a loss from nats to bits.
 
     Example:
       >>> round(bits(1.677), 3)
@@ -67,7 +68,7 @@ def bits(nats: float) -> float:
 
 
 def confusion(targets: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
-    """Return how often each class, a row, was taken for each, a column.
+    """Return the confusion matrix: rows are true classes, columns predictions.
 
     Example:
       >>> confusion(np.array([0, 0, 1]), np.array([0, 1, 1]), 3).tolist()
@@ -80,17 +81,17 @@ def confusion(targets: np.ndarray, predictions: np.ndarray, classes: int) -> np.
 
 
 def show_confusion(title: str, classes: Sequence[str], counts: np.ndarray) -> None:
-    """Print a confusion matrix: rows are what it was, columns what was said."""
+    """Print a confusion matrix: rows are true classes, columns predictions."""
     rows = [
         [name, *(str(count) if count else "·" for count in row), _recall(row, i)]
         for i, (name, row) in enumerate(zip(classes, counts, strict=True))
     ]
-    note = "Rows: what it was; columns: what was said; right: the share that is right."
+    note = "Rows: true classes. Columns: predictions. Last column: correct, %."
     show_table(title, ["", *classes, "%"], rows, note)
 
 
 def draw_confusion(title: str, classes: Sequence[str], counts: np.ndarray) -> Figure:
-    """Draw a confusion matrix: the darker, the larger a share of its row."""
+    """Draw a confusion matrix; darker cells are larger shares of their rows."""
     counts = np.asarray(counts)
     size = 1.8 + 0.45 * len(classes)
     figure = Figure(figsize=(size + 1.2, size), layout="constrained")
@@ -105,9 +106,9 @@ def draw_confusion(title: str, classes: Sequence[str], counts: np.ndarray) -> Fi
     axis.set_xticks(range(len(classes)), classes)
     axis.set_yticks(range(len(classes)), classes)
     if max(map(len, classes)) > 3:
-        for label in axis.get_xticklabels():  # which end at their columns
+        for label in axis.get_xticklabels():  # they end at their columns
             label.set(rotation=45, ha="right", rotation_mode="anchor")
-    axis.set(title=title, xlabel="what was said", ylabel="what it was")
+    axis.set(title=title, xlabel="predicted class", ylabel="true class")
     return figure
 
 

@@ -1,4 +1,4 @@
-"""What studies of one method share: a table to print, a picture in the folder."""
+"""Result of a study, a printed table, and a saved picture."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from experiments.report._tables import wide_console
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What `main` of a study returns: its rows, each a line of results.jsonl."""
+    """Return value of a study's `main`; each row is a line of results.jsonl."""
 
     rows: list[dict[str, Any]]
     folder: Path
@@ -25,7 +25,7 @@ class Result:
 def show_table(
     title: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str = ""
 ) -> None:
-    """Print a table whose first column names the rows, and what it means."""
+    """Print a table whose first column names the rows, and a note below it."""
     if not writes():
         return
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)

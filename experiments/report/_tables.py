@@ -1,4 +1,4 @@
-"""Tables: the same cells for the terminal and for the report."""
+"""Console for wide tables, and results as text."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ from rich.console import Console
 
 from experiments.report._files import writes
 
-WIDTH = 130  # columns of a terminal that all of a table needs
+WIDTH = 130  # terminal columns that a full table needs
 
 
 def wide_console() -> Console:
-    """Return a console; what is no terminal is wide enough for a table."""
+    """Return a console; a file or pipe counts as wide enough for a table."""
     console = Console()
     if not console.is_terminal:
         console.width = max(WIDTH, console.width)
@@ -19,19 +19,19 @@ def wide_console() -> Console:
 
 
 def say_where(folder: Path, seconds: float, interrupted: bool) -> None:
-    """Print where the results lie."""
+    """Print which folder and files hold the results."""
     if not writes():
         return
     page, results = folder / "report.html", folder / "results.jsonl"
     pictures = [page] if page.exists() else sorted(folder.glob("*.png"))
-    done = "Interrupted; what was finished" if interrupted else "All of it"
+    done = "Interrupted: the finished part" if interrupted else "The whole run"
     look = f": open {', '.join(map(str, pictures or [results]))}"
     look = look if results.exists() else ", no results yet"
     Console().print(f"{done} ({seconds:.0f} s) is in {folder}{look}", soft_wrap=True)
 
 
 def mean_sd(values: list[float]) -> str:
-    """Return the mean of some seeds ± their standard deviation.
+    """Return the mean ± standard deviation over seeds, as text.
 
     Example:
       >>> mean_sd([1.0, 1.5]), mean_sd([20.0, 40.0]), mean_sd([0.1 + 0.2, 0.3])
@@ -44,6 +44,6 @@ def mean_sd(values: list[float]) -> str:
     if len(values) < 2:
         return shown
     deviation = float(np.std(values, ddof=1))
-    if deviation < 1e-12 * abs(mean):  # equal but for rounding
+    if deviation < 1e-12 * abs(mean):  # equal up to rounding
         deviation = 0.0
     return f"{shown} ± {deviation:{'.0f' if deviation >= 10 else '.1g'}}"

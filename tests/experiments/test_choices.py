@@ -129,7 +129,7 @@ def test_what_draws_takes_a_key(name):
         ("snap_x", {}, r"rule must be one of .*; got 'snap_x'\. Did you mean 'snap'"),
         ("truncated_bptt", {}, r"truncated_bptt needs lookback, .* got None"),
         ("artbp", {"lookback": 0}, r"artbp needs lookback, .* at least 1; got 0"),
-        ("eprop", {}, r"eprop must be told .*; give visible"),
+        ("eprop", {}, r"eprop needs visible, .* for an LSTM"),
         ("bptt", {"update": optax.sgd(1.0)}, r"bptt .* cannot learn on the way"),
         ("snap_0", {}, r"order"),
     ],
@@ -209,7 +209,7 @@ def test_a_config_without_such_a_size_is_refused():
     class Config:
         quick: bool = False
 
-    with pytest.raises(ValueError, match="sizes must be of options, got units"):
+    with pytest.raises(ValueError, match="sizes must name options, got units"):
         options.at_quick_size(Config(), units=3)
 
 

@@ -79,9 +79,9 @@ def test_what_is_not_the_file_is_not_kept(server, cache, name, says):
     with pytest.raises(DataError) as stopped:
         _fetch.fetch(f"{server}/{name}", SUM, "set/file.bin")
     message = str(stopped.value)
-    assert f"could not be had from {server}/{name}" in message
+    assert f"could not be downloaded from {server}/{name}" in message
     assert says in message
-    assert f"put it to {cache / 'set/file.bin'}" in message
+    assert f"save it as {cache / 'set/file.bin'}" in message
     assert "BPVARIANTS_DATA" in message
     assert not any(path.is_file() for path in cache.rglob("*"))
 
@@ -98,8 +98,8 @@ def test_without_a_network_it_says_what_to_do(cache, monkeypatch):
     with pytest.raises(DataError) as stopped:
         _tatoeba.tatoeba_fra_eng()
     message = str(stopped.value)
-    assert f"could not be had from {refused}" in message
-    assert f"it names {cache / 'mine'}, where it is not" in message
+    assert f"could not be downloaded from {refused}" in message
+    assert f"now it is {cache / 'mine'}, without this file" in message
 
 
 def test_what_is_made_is_checked_and_written_whole(cache, monkeypatch):

@@ -85,7 +85,7 @@ def test_a_run_goes_on_after_ctrl_c(check_run, noise, tmp_path, monkeypatch):
         file.write('{"job": "gru_')  # and killed while it wrote
     with pytest.raises(DataError, match="add --resume to go on with it"):
         images.main(images.Config(out=out))
-    with pytest.raises(DataError, match=r"batch=7 is not that of .* which has 5"):
+    with pytest.raises(DataError, match=r"batch=7 differs from .* which has 5"):
         images.main(images.Config(out=out, resume=True, batch=7))
     assert len(count) == 7
     result = images.main(images.Config(out=out, resume=True))

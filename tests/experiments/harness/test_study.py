@@ -117,7 +117,7 @@ def test_folders_are_not_overwritten(tmp_path):
     main(Config(out=tmp_path))
     with pytest.raises(DataError, match="holds results already; choose another --out"):
         main(Config(out=tmp_path))
-    with pytest.raises(DataError, match="is not that of the run"):
+    with pytest.raises(DataError, match="differs from the run in"):
         main(Config(numbers=(7,), resume=True, out=tmp_path))
     with pytest.raises(DataError, match="holds no run to resume"):
         main(Config(resume=True, out=tmp_path / "elsewhere"))

@@ -44,7 +44,7 @@ def test_it_runs_and_goes_on(tmp_path, capsys):
         study.main(study.Config(out=tmp_path, **SMALL))
     before = (tmp_path / "config.json").read_text()
     other = study.Config(out=tmp_path, resume=True, **(SMALL | {"steps": 9}))
-    with pytest.raises(DataError, match="steps=9 is not that of the run"):
+    with pytest.raises(DataError, match="steps=9 differs from the run in"):
         study.main(other)
     assert (tmp_path / "config.json").read_text() == before
     assert (tmp_path / "results.jsonl").read_text().splitlines() == lines

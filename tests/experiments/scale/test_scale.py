@@ -167,8 +167,8 @@ def test_matmul_precision_is_stated():
     ("options", "message"),
     [
         ({"devices": 0}, "devices must be at least 1, got 0"),
-        ({"processes": 2}, "are of --distributed, which was not given"),
-        ({"distributed": True, "processes": 2}, "come together, or are all left"),
+        ({"processes": 2}, "need --distributed, which was not given"),
+        ({"distributed": True, "processes": 2}, "must be given together, or all left"),
         (
             {"distributed": True, "coordinator": "a:1", "processes": 2}
             | {"process_id": 2},
@@ -184,7 +184,7 @@ def test_options_of_the_machine_are_checked(options, message):
 @pytest.mark.parametrize(
     ("options", "machine", "message"),
     [
-        ({}, {"devices": 9}, "asks for more than the 4 there are"),
+        ({}, {"devices": 9}, "is more than the 4 devices of this process"),
         ({}, {"devices": 4, "model_devices": 3}, "does not divide the 4 devices"),
         ({"streams": 6}, {"devices": 4}, "--streams must be a multiple of the 4"),
         ({"units": 5}, {"model_devices": 4}, "--units must be a multiple of the 4"),
@@ -232,7 +232,7 @@ def test_studies_that_run_on_one_device_say_so(capsys):
         assert command.main(arguments) == 2
         said = capsys.readouterr().err
         assert "drift has no --devices: it runs on one device" in said
-        assert "With --devices there are: char_lm" in said
+        assert "Studies with --devices: char_lm" in said
 
 
 def test_options_of_the_machine_may_come_first(monkeypatch, tmp_path, capsys):
