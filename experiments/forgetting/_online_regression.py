@@ -5,7 +5,7 @@ sum of their gradients:
 
     sgd          the newest gradient only, times η
     stored       all gradients, as computed when they were new
-    replay       gradients of the last W examples, computed anew at the current weights
+    replay       gradients of the last W examples, recomputed at the current weights
     two sums     as replay, but of all past examples; the sum is R w − p
     rls          no gradient steps: the least-squares solution, at every step
 """

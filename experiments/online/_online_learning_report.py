@@ -49,8 +49,8 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         "NMSE: squared error of one-step predictions during learning, in units of the "
         "variance, lower is better; the mean of the last five episodes of "
         f"{config.episode} steps, ± standard deviation of {config.seeds} seeds. "
-        "Published: n = 64 after 15,000 steps, mean (standard deviation) of 10 seeds (truncated: "
-        "5). truncated (h; h′) updates only every h′ steps.",
+        "Published: n = 64 after 15,000 steps, mean (standard deviation) of 10 seeds "
+        "(truncated: 5). truncated (h; h′) updates only every h′ steps.",
     )
     found = cosines(rows)
     report.show_table(
