@@ -4,11 +4,11 @@
 
 784 input units receive an image and hidden units receive nothing. 784 output units are
 trained by L1 to show the whole image. The state is h after 50 updates, settled or not.
-The gradients differ in how far they look back from there.
+The gradients differ in how many of these updates they go back.
 
-At the paper's learning rate the free network soon stops settling, and backpropagation
-through all updates ends in a black picture. At a tenth of that rate
-(`--learning-rate 0.0001`) all gradients that look far back agree.
+At the paper's learning rate, the network without a bound on W (`--limit`) soon stops
+settling, and backpropagation through all updates ends in a black picture. At a tenth of
+that rate (`--learning-rate 0.0001`) all gradients that go far back agree.
 """
 
 import dataclasses
@@ -38,8 +38,8 @@ ADJOINTS = {
     "jfb": gradients.adjoints.jfb(),
 }
 RULES = ("bptt-50", "tbptt-20", *ADJOINTS)
-# Measured outside this project: 64 hidden units, 300 epochs, one seed. Its CG used
-# the wrong JVP of Liao's code. L1 and binarised L1 at epoch 100, then at epoch 300.
+# Measured outside this project: 64 hidden units, 300 epochs, one seed. CG used the JVP
+# of Liao's code, which is wrong. L1 and binarised L1 at epoch 100, then at epoch 300.
 MEASURED = {
     "bptt-50": (0.2441, 0.1432, 0.1894, 0.0668),
     "tbptt-20": (0.2441, 0.1432, 0.1883, 0.0600),
@@ -69,10 +69,10 @@ class Config(Study):
     limit: float = float("inf")
     """Upper bound of the spectral norm of W, applied after each step. Below 4 the
     network always settles, because the slopes of σ(h/2) are at most 1/8. The default,
-    inf, is no bound, as in the paper."""
+    inf, means no bound, as in the paper."""
     corruption: float = 0.0
     """Share of the white input pixels that are blackened in training; 0.5 in the paper.
-    The pictures show inputs with half of them blackened."""
+    In the pictures, half of them are blackened."""
 
 
 def main(config: Config) -> report.Result:
@@ -131,7 +131,7 @@ def _settle(rule, weights, x):
 
 
 def corrupt(key: jax.Array, images: jax.Array, share: float) -> jax.Array:
-    """Make that share of the white pixels black."""
+    """Blacken each white pixel with probability `share`."""
     return images * jax.random.bernoulli(key, 1 - share, images.shape)
 
 
@@ -201,11 +201,11 @@ def _show(rows: list[Row], config: Config) -> None:
         f"An associative memory of ten digits, after {ends[0]} / {ends[1]} epochs",
         ["", "L1", "measured", "binary", "measured", "half black", "ms/step"],
         lines,
-        "L1: error per pixel; binary: L1 of the binarised output (lower is better). An "
-        "all-black output has 0.1143.\nMeasured: outside this project, one seed, with "
-        "Liao's wiring, which may differ from this one.\nHalf black: share of wrong "
-        "pixels when half of the white input pixels are blackened; in training that "
-        f"share was {config.corruption}.",
+        "L1: error per pixel; binary: L1 of the binarised output (lower is better). "
+        "Both are 0.1143 for an all-black output.\nMeasured: outside this project, one "
+        "seed, with Liao's wiring, which may differ from the wiring here.\nHalf black: "
+        "share of wrong output pixels when half of the white input pixels are "
+        f"blackened; in training, a share of {config.corruption} was blackened.",
     )
 
 

@@ -1,14 +1,14 @@
-"""Digits by a network that settles: five gradients, with and without a safeguard.
+"""Digits by a network that settles: five gradients, with and without projecting W.
 
     z = tanh(z W + x U + b),  logits = z V + c
 
-The digits are scikit-learn's, split at random. W starts small or larger and is free, or
-is projected to a spectral norm of 0.95 after each step. Without the projection training
-leads to a W with which z no longer settles. The exact gradient suffers most, because it
-assumes that z has settled.
+The digits are scikit-learn's, split at random. W starts at scale 0.5 or 0.9 and is
+free, or it starts at 0.5 and is projected to a spectral norm of 0.95 after each step.
+Without the projection, training leads to a W for which z no longer settles. The exact
+gradient suffers most, because it assumes that z has settled.
 
 A state that has not settled is used as it is (`on_failure="ignore"`), as in libraries
-without a check. The default would be a NaN gradient.
+that do not check convergence. By default the gradient would be NaN.
 """
 
 import dataclasses
@@ -72,7 +72,7 @@ class Config(Study):
     rules: tuple[str, ...] = ()
     """Gradients; by default all five."""
     seeds: int = 3
-    """Trainings of each kind, run together; each has its own split and weights."""
+    """Number of trainings of each kind; each has its own split and initial weights."""
     epochs: int = 40
     """Passes through the training images, of 11 batches each."""
 
@@ -144,7 +144,7 @@ def _logits(params, z):
 
 
 def _train(epochs, regime, rule, key, images, labels):
-    """Train once; return the accuracy, the losses, and how the trained z settles."""
+    """Train once; return the accuracy, the losses, and how z settles after training."""
     scale, projected = REGIMES[regime]
     split_key, init_key, batch_key = jax.random.split(key, 3)
     order = jax.random.permutation(split_key, len(images))

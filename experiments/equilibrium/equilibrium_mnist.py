@@ -1,9 +1,10 @@
-"""MNIST by a convolutional network that settles: exact recurrent backpropagation, JFB.
+"""MNIST by a convolutional network that settles, trained by exact gradients and by JFB.
 
     x = pool(relu(conv5(image))),   h = tanh(conv3(h) + x),   logits = V h + c
 
-The kernel of conv3, as a matrix [9 C, C], keeps a spectral norm of at most 0.3. The
-norm of the convolution is at most three times that, so h always settles.
+The exact gradient is recurrent backpropagation (RBP); JFB is Jacobian-free
+backpropagation. The kernel of conv3, as a matrix [9 C, C], keeps a spectral norm of at
+most 0.3. The norm of the convolution is at most three times that, so h always settles.
 
 On a GPU, with as many epochs as the paper (Fung et al. 2022):
 `python -m experiments equilibrium_mnist --channels 48 --epochs 100 --batch 100`.
@@ -32,7 +33,8 @@ ADJOINTS = {
     "rbp": gradients.adjoints.relaxation(tol=1e-4, max_steps=100),
     "jfb": gradients.adjoints.jfb(),
 }
-# Fung et al. 2022, from the names of the released weights: larger network, 100 epochs.
+# Accuracies of Fung et al. 2022, from the file names of the released weights. Their
+# network is larger and was trained for 100 epochs.
 PUBLISHED = {"rbp": 95.99, "jfb": 99.36}
 HEADER = ["", "test %", "published", "evaluations", "settle %", "steps", "ms/step"]
 HEADER += ["compile s", "MiB"]
@@ -203,13 +205,14 @@ def _show(rows: list[Row]) -> None:
         HEADER,
         lines,
         "Test accuracy, mean ± standard deviation of several seeds (higher is better). "
-        "Published: a larger network after 100 epochs; its exact gradient has its own "
-        "solver (Fung et al. 2022).\nEvaluations: of f until a test image settles.",
+        "Published: a larger network after 100 epochs, whose exact gradient uses its "
+        "own solver (Fung et al. 2022).\nEvaluations: mean number of evaluations of f "
+        "until a test image settles.",
     )
 
 
 def _draw(rows: list[Row]) -> Figure:
-    """Draw the training losses, smoothed, of each rule and seed."""
+    """Draw the smoothed training loss of each rule and seed."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axis = figure.subplots()
     for row in rows:

@@ -41,10 +41,10 @@ def show_walk(rows: list[dict[str, Any]], config: Any) -> None:
         table,
         "Mean squared error of one-step predictions, lower is better, after step "
         f"{config.burn_in} of {config.steps}; mean ± standard deviation of "
-        f"{config.seeds} walks; noise alone gives 0.0025. A walk counts as diverged if "
-        "predicting 0 is better. "
+        f"{config.seeds} walks. The noise alone gives 0.0025. A walk counts as "
+        "diverged if always predicting 0 has a lower error. "
         "sgd steps by η times the gradient, others by η (1 − λ) times the sum of past "
-        f"gradients; replay keeps {config.horizon} examples; rls has no η. "
+        f"gradients. replay keeps {config.horizon} examples; rls has no η. "
         "Measured: outside of this project, λ 0.9, 5 walks of 2000 steps.",
     )
 
@@ -55,7 +55,7 @@ def show_left_out(reason: str) -> None:
 
 
 def show_weather(rows: list[dict[str, Any]]) -> None:
-    """Print errors of tomorrow's maximum."""
+    """Print the errors of tomorrow's predicted maximum temperature."""
     for inputs in dict.fromkeys(row.get("inputs") for row in rows):
         mine = [row for row in rows if row.get("inputs") == inputs]
         if inputs is None:
@@ -69,12 +69,13 @@ def show_weather(rows: list[dict[str, Any]]) -> None:
                 [row["method"], *cells, *(f"{number:.2f}" for number in numbers)]
             )
         report.show_table(
-            f"Seattle, tomorrow's maximum from today's numbers ({inputs}): °C",
+            f"Seattle, tomorrow's maximum from today's data ({inputs}): °C",
             ["", "η", "λ", "2014", "2015", *SEASONS],
             table,
-            "Root mean squared one-step errors, lower is better, online since 2012; η "
-            "and λ are those with the lowest error in 2014; seasons are of 2015. "
-            "persistence: as today; fixed: least squares on 2012–2014, not updated.",
+            "Root mean squared one-step errors, lower is better, learned online since "
+            "2012. η and λ have the lowest error in 2014; seasons are those of 2015. "
+            "persistence: predict today's maximum; fixed: least squares on 2012–2014, "
+            "not updated.",
         )
 
 
@@ -129,7 +130,7 @@ def draw_walk(rows: list[dict[str, Any]], rates: np.ndarray) -> Figure:
 
 
 def draw_weather(rows: list[dict[str, Any]]) -> Figure:
-    """Draw the error of each method over 60 days, through the years."""
+    """Draw each method's error over a sliding window of 60 days."""
     mine = [row for row in rows if row["stream"] == "seattle"]
     panels = list(dict.fromkeys(row["inputs"] for row in mine))
     figure = Figure(figsize=(12, 7.5), layout="constrained")

@@ -1,12 +1,12 @@
-"""Five online methods for a linear model that changes.
+"""Five online methods for a linear model whose true weights change.
 
 Past squared errors are discounted by a factor λ per step. A step is η (1 − λ) times the
 sum of their gradients:
 
     sgd          the newest gradient only, times η
     stored       all gradients, as computed when they were new
-    replay       gradients of the last W examples, computed anew at the current weights
-    two sums     as replay, without a horizon: R w − p
+    replay       gradients of the last W examples, recomputed at the current weights
+    two sums     as replay, but of all past examples; the sum is R w − p
     rls          no gradient steps: the least-squares solution, at every step
 """
 

@@ -1,7 +1,8 @@
 """Study `drift`: the forgetting factor on targets that change during learning.
 
-First a linear model whose weights are a random walk, beside results measured outside of
-this project; then Seattle's weather: tomorrow's maximum temperature from today's data.
+The first target is a linear model whose true weights follow a random walk; its errors
+are shown beside results measured outside of this project. The second is tomorrow's
+maximum temperature in Seattle, predicted from today's weather.
 """
 
 import dataclasses
@@ -44,17 +45,17 @@ class Config(Study):
     }
 
     seeds: int = 5
-    """How many random walks, run together under vmap."""
+    """Number of random walks, run together under vmap."""
     steps: int = 2000
     """Length of each walk."""
     burn_in: int = 200
-    """How many steps at the start the mean error leaves out."""
+    """Number of steps at the start that the mean error leaves out."""
     rates: tuple[float, ...] = (0.05, 0.2, 0.5, 1.0)
     """Learning rates η; a step along a sum of past gradients is scaled by η (1 − λ)."""
     decay: float = 0.9
     """Forgetting factor λ of the walks; for the weather it is chosen from a grid."""
     horizon: int = 20
-    """How many examples are replayed, W."""
+    """W, the number of past examples that replay keeps."""
     weather: bool = True
     """Whether to run on the weather too; its data are downloaded once if missing."""
 
@@ -141,7 +142,7 @@ def _walk_row(config: Config, name: str, way: Way) -> dict[str, Any]:
 def _follow_walks(config, name, xs, ys, rates) -> tuple[np.ndarray, np.ndarray]:
     """Return mean squared errors [seeds, η] and first weights [seeds, η, T].
 
-    An error is inf if predicting 0 is better.
+    An error is inf if always predicting 0 has a lower error.
     """
     decay = jnp.asarray(config.decay)
 
@@ -217,9 +218,10 @@ def _grid(name, xs, ys, horizon) -> tuple[np.ndarray, list[dict[str, float]]]:
 def tomorrow(
     weather: data.SeattleWeather, names: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return inputs [T, 1 + names], the next day's maximum [T], and its unit in °C.
+    """Return inputs [T, 1 + names], the next day's maximum [T], and its scale in °C.
 
-    All are standardised by mean and standard deviation of the first year, 2012.
+    All are standardised by the mean and standard deviation of the first year, 2012.
+    The scale is the standard deviation of the maximum.
     """
     first = weather.dates < np.datetime64("2013-01-01")
     columns = {name: getattr(weather, name) for name in {*names, "temp_max"}}

@@ -1,1 +1,1 @@
-"""Studies of gradients that are known at every step, and learned from there."""
+"""Studies of online learning: gradients that are available at every step."""

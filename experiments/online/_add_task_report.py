@@ -1,4 +1,4 @@
-"""Table and picture of the add task, beside its floors."""
+"""Table and picture of `add_task`: losses beside their floors."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from experiments import report
 # Floors of the published generator, computed outside of this project.
 FLOORS = {"nothing": 0.66156, "x_{t−t₂}": 0.62774, "x_{t−t₁}": 0.51917, "both": 0.45445}
 IN_MATHS = {"x_{t−t₂}": "$x_{t-t_2}$", "x_{t−t₁}": "$x_{t-t_1}$"}
-SMOOTHED = 15  # points of a curve, averaged with each
+SMOOTHED = 15  # earlier points that are averaged with each point of a curve
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print the losses, and below which floors they are."""
+    """Print each loss, and the lowest floor that it is below."""
     for delays in dict.fromkeys(tuple(row["delays"]) for row in rows):
         lines = []
         for row in rows:
@@ -32,9 +32,10 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             lines,
             "Cross-entropy in nats in the last fifth of the steps, lower is better: "
             "mean ± standard deviation of "
-            f"{config.seeds} seeds; each step is predicted before it is learned. "
-            "truncated (h; h′): errors travel back h steps, every h′, and need h > t; "
-            "rflo of a network without a leak equals (1; 1), up to rounding. "
+            f"{config.seeds} seeds; each step is predicted before it is learned from. "
+            "truncated (h; h′): every h′ steps, errors travel back h steps; to learn a "
+            "memory of t steps needs h > t. Without a leak, rflo equals (1; 1) up to "
+            "rounding. "
             "µs/step: of all seeds together, without compilation.",
         )
 
@@ -46,7 +47,7 @@ def _below(loss: float) -> str:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw the loss against steps, smoothed, with the floors, a panel for a task."""
+    """Draw the smoothed loss against steps with the floors: a panel for each task."""
     tasks = list(dict.fromkeys(tuple(row["delays"]) for row in rows))
     rules = list(dict.fromkeys(row["rule"] for row in rows))
     figure = Figure(figsize=(6 * len(tasks) + 2, 5), layout="constrained")

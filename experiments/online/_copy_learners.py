@@ -28,7 +28,8 @@ def learners(
 ) -> dict[str, Callable]:
     """Return {name: network -> learn}.
 
-    learn(pair, carry, xs, targets, weights, mask, key) -> (value, pair) of a sequence.
+    learn(pair, carry, xs, targets, weights, mask, key) -> (value, pair) trains on one
+    sequence; pair is (params, opt_state).
     """
     chosen = {"bptt": partial(_whole, adam)}
     for every, lookback in truncations:

@@ -20,16 +20,17 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
                 line = [row["rule"], length, reached, late, f"{row['seconds']:.0f}"]
                 lines.append(line)
         report.show_table(
-            f"Copying by {cell}, {config.units} units: bits after {config.steps} steps",
+            f"Copy task, {cell} of {config.units} units, after {config.steps} steps",
             ["", "length", "by seed", "loss", "seconds"],
             lines,
             f"Length of the string, in bits, higher is better: mean ± standard "
             f"deviation of {config.seeds} seeds. It grows by one when the loss of the "
             f"recalled bits is below {config.share:g} ln 2 = "
             f"{config.share * np.log(2):.3f} nats, up to {config.longest}. "
-            "truncated (h; h′): errors travel back h steps, every h′; copying L bits "
-            "needs h > L. bptt updates once a sequence, other rules at each recalled "
-            "bit. Seconds: of all seeds together, with compilation.",
+            "truncated (h; h′): every h′ steps, errors travel back h steps and the "
+            "parameters are updated; copying L bits needs h > L. bptt updates once a "
+            "sequence, online rules at each recalled bit. Seconds: of all seeds "
+            "together, with compilation.",
         )
 
 
@@ -51,7 +52,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
             runs = zip(row["steps"], row["lengths"], strict=True)
             mean = np.mean([np.interp(at, *run, left=1) for run in runs], axis=0)
             axis.plot(at, mean, linewidth=2, label=row["rule"], **style)
-        axis.set(title=f"{cell}: means of the seeds, and each", xlabel="steps")
+        axis.set(title=f"{cell}: mean of the seeds (thin: each)", xlabel="steps")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("length of the string, bits")
     handles = {}

@@ -1,13 +1,14 @@
-"""Chaotic series to predict: of Hénon, of Mackey and Glass, and of Lorenz.
+"""Chaotic series to predict: Hénon, Mackey–Glass and Lorenz.
 
     Hénon          u ← 1 − a u² + v,  v ← b u;                         a = 1.4, b = .3
     Mackey–Glass   u_{t+1} = u_t + β u_{t−τ} / (1 + u_{t−τ}ᵐ) − γ u_t;
                    β = .2, γ = .1, m = 10, τ = 17
     Lorenz         u̇ = 10 (v − u),  v̇ = u (28 − w) − v,  ẇ = u v − 8/3 w; Euler's method
-                   with steps of .01, every second of which is taken
+                   with steps of .01; every second value is kept
 
-A network sees u alone. Of each system there are several streams, which begin at random
-states near to each other and are taken from when nothing is left of that.
+A network sees u only. Each system has several streams, which start from random states
+close to each other. The first 1000 steps are dropped; after them, each stream is on the
+attractor and far from the others.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,12 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-LEFT_OUT = 1000  # steps until a stream is where the system goes, and far from others
-HISTORY = 18  # of Mackey and Glass: u_{t−17} … u_t
+LEFT_OUT = 1000  # steps dropped at the start of each stream
+HISTORY = 18  # values that Mackey–Glass keeps: u_{t−17} … u_t
 
 
 class System(NamedTuple):
-    """A system, and how to run streams of it: (generator, streams) -> u, u, u …."""
+    """Title of a system, and a function that yields u [streams] step by step."""
 
     title: str
     run: Callable[[np.random.Generator, int], Iterator[np.ndarray]]
@@ -62,7 +63,7 @@ SYSTEMS = {
 
 
 def series(name: str, steps: int, streams: int, seed: int = 0) -> np.ndarray:
-    """Return u of a system, of mean 0 and variance 1 over all, [steps, streams]."""
+    """Return u [steps, streams] of a system, with mean 0 and variance 1 overall."""
     run = SYSTEMS[name].run(np.random.default_rng(seed), streams)
     for _ in range(LEFT_OUT):
         next(run)

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from experiments import report
 from experiments.online._dynamical_systems import SYSTEMS
 
-# A public repository of a paper under review, 2026: tanh, n = 64, U(±1/√n), Adam at
-# 1e-3, 8 streams, 15,000 steps, 10 seeds (truncated: 5), all reset every 200 steps.
+# From the repository of a paper under review, 2026: tanh, n = 64, U(±1/√n), Adam at
+# 1e-3, 8 streams, 15,000 steps, 10 seeds (truncated: 5), state reset every 200 steps.
 PUBLISHED = {  # NMSE, mean (sd), of Hénon, Mackey–Glass, Lorenz
     "rtrl": (".0052 (.0010)", ".0180 (.0218)", ".0051 (.0040)"),
     "snap_1": (".0052 (.0012)", ".0050 (.0010)", ".0024 (.0008)"),
@@ -28,7 +28,7 @@ COSINES = {
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print errors and cosines beside the published ones, and the order of rules."""
+    """Print errors and cosines beside the published ones, and the rules by cosine."""
     systems = list(dict.fromkeys(row["system"] for row in rows))
     rules = list(dict.fromkeys(row["rule"] for row in rows))
     header = [""]
@@ -46,23 +46,23 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         f"NMSE after {config.steps} steps, n = {config.units}",
         header,
         lines,
-        "Squared error of one step ahead during learning, in units of the variance, "
-        f"lower is better: the mean of the last five episodes of {config.episode} "
-        f"steps; mean ± standard deviation of {config.seeds} seeds. Published: "
-        "n = 64 after 15,000 steps, mean (standard deviation) of 10 seeds (truncated: "
-        "5). truncated (h; h′) updates only every h′ steps.",
+        "NMSE: squared error of one-step predictions during learning, in units of the "
+        "variance, lower is better; the mean of the last five episodes of "
+        f"{config.episode} steps, ± standard deviation of {config.seeds} seeds. "
+        "Published: n = 64 after 15,000 steps, mean (standard deviation) of 10 seeds "
+        "(truncated: 5). truncated (h; h′) updates only every h′ steps.",
     )
     found = cosines(rows)
     report.show_table(
         "Cosine to exact RTRL, and time",
         ["", *(SYSTEMS[system].title for system in systems), "all", "published", "ms"],
         [_cosine_line(rows, rule, systems, found) for rule in rules],
-        "Cosine of the gradient of the parameters that affect the carry, higher is "
-        "better: averaged over the second half of the episodes in which it is "
-        f"measured, then over seeds and systems. Highest first, here: {_order(found)}. "
+        "Cosine to exact RTRL's gradient of the parameters that affect the carry, "
+        "higher is better. It is averaged over the second half of each measured "
+        f"episode, then over seeds and systems. Highest first, here: {_order(found)}. "
         "Published: "
         f"{_order({name: COSINES[name] for name in found if name in COSINES})}. "
-        "ms: of one step, all seeds together, without the comparison.",
+        "ms: of one step, all seeds together, without the comparison to RTRL.",
     )
 
 
@@ -131,7 +131,7 @@ def draw_errors(rows: list[dict[str, Any]]) -> Figure:
 
 
 def draw_cosines(rows: list[dict[str, Any]]) -> Figure:
-    """Draw each rule's cosine to exact RTRL by system, and how it changes in time."""
+    """Draw each rule's cosine to exact RTRL, by system and over time."""
     found = cosines(rows)
     rules = sorted(found, key=lambda name: -found[name])
     figure = Figure(figsize=(11, 2.4 + 0.4 * len(rules)), layout="constrained")

@@ -1,4 +1,4 @@
-"""A tanh network that predicts the next number of a series, and learns it online.
+"""A tanh network that learns online to predict the next value of a series.
 
 h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t · v + c
 """
@@ -16,7 +16,7 @@ from bpvariants.types import OnlineRule, PyTree
 
 
 def step(params: PyTree, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Take in x [*batch], and predict the next one."""
+    """Read x [*batch], and predict the next x."""
     h, _ = cells.tanh(params["cell"], h, x[..., None])
     return h, h @ params["readout"] + params["readout_bias"]
 
@@ -46,11 +46,11 @@ def init(key: jax.Array, units: int) -> PyTree:
 
 
 class Learner(NamedTuple):
-    """(pair, u, keys) -> (pair, NMSE, cosine): one episode, of all seeds.
+    """Two functions (pair, u, keys) -> (pair, NMSE, cosine): one episode of all seeds.
 
-    pair is (params, opt_state); u is the series, [seeds, T + 1, batch], the first of
-    which is not predicted; NMSE and cosine are [seeds]. `compare` also finds the
-    cosine, which is NaN of `learn`.
+    pair is (params, opt_state). u is the series [seeds, T + 1, batch]; its first value
+    is not predicted. NMSE and cosine are [seeds]. Only `compare` measures the cosine to
+    exact RTRL. A cosine that is not measured is NaN; RTRL's own is 1.
     """
 
     learn: Callable
@@ -60,7 +60,7 @@ class Learner(NamedTuple):
 def online(
     rule: OnlineRule, update: optax.GradientTransformation, exact: OnlineRule | None
 ) -> Learner:
-    """Learn after each step; `exact` is to be compared with, if not the rule itself."""
+    """Learn after each step; compare with `exact`, which is None for RTRL itself."""
 
     def episode(compared, pair, u, key):
         carry = cells.tanh.carry(pair[0]["cell"], u.shape[1:])

@@ -13,8 +13,8 @@ import optax
 
 from experiments import data
 
-IMPOSSIBLE = np.datetime64("2013-05-09T02")  # 13 °F, between hours of 57 °F
-CHANGE = 2.0  # °F an hour, in which changes of temperature are predicted
+IMPOSSIBLE = np.datetime64("2013-05-09T02")  # 13 °F, between two hours of 57 °F
+CHANGE = 2.0  # °F an hour, the unit of predicted temperature changes
 HERTZ = 9
 LAGS = {"robot": 10, "weather": 48}  # past steps that linear models see
 
@@ -23,7 +23,7 @@ class Stream(NamedTuple):
     """Inputs, targets, and how predictions are scored."""
 
     xs: np.ndarray  # [T, d]
-    targets: np.ndarray  # [T] classes, or numbers
+    targets: np.ndarray  # [T] class labels, or real values
     mask: np.ndarray  # [T]: False where a measurement is missing
     reset: np.ndarray  # [T]: True after a gap
     outputs: int
@@ -35,14 +35,14 @@ class Stream(NamedTuple):
 
 
 def robot(steps: int | None = None) -> Stream:
-    """Return a robot's 24 distance sensors, and which of four ways it turns.
+    """Return a robot's 24 distances as inputs, and its four actions as targets.
 
-    The action belongs to the same step; it is never fed back.
+    A target is the action in the same step; actions are never inputs.
     """
     readings, actions = data.wall_following()
     steps = len(actions) if steps is None else min(steps, len(actions))
     return Stream(
-        xs=(readings[:steps] - 2.5) / 2.5,  # of 0 … 5 m
+        xs=(readings[:steps] - 2.5) / 2.5,  # distances are 0 … 5 m
         targets=actions[:steps],
         mask=np.ones(steps, bool),
         reset=np.zeros(steps, bool),
@@ -58,7 +58,7 @@ def robot(steps: int | None = None) -> Stream:
 def weather(steps: int | None = None) -> Stream:
     """Return JFK's hourly weather, and the temperature change in the next hour.
 
-    Missing hours, and an impossible one, are padding; after them the carry is reset.
+    Missing hours and one impossible hour are padding; the carry is reset after them.
     """
     found = data.nyc_weather("JFK")
     hour = (found.hours - found.hours[0]).astype(int)
@@ -93,7 +93,7 @@ def weather(steps: int | None = None) -> Stream:
     )
 
 
-# Round numbers of a temperate climate for temperature, dew point, humidity, wind speed,
+# Round values for a temperate climate: temperature, dew point, humidity, wind speed,
 # precipitation and pressure.
 MEANS = np.array([50, 40, 60, 10, 0, 1015.0])
 SCALES = np.array([20, 20, 20, 10, 0.1, 10.0])
@@ -103,8 +103,8 @@ STREAMS = {"robot": robot, "weather": weather}
 def lagged(stream: Stream, name: str) -> np.ndarray:
     """Return the inputs of linear models, [T, features]; the last column is 1.
 
-    For the robot these are all inputs of the last steps; for the weather, all inputs of
-    the hour, and the temperatures of the hours before.
+    For the robot, these are all inputs of the last steps. For the weather, they are all
+    inputs of the current hour, and the temperatures of the hours before.
     """
     shown = stream.xs if name == "robot" else stream.xs[:, :1]
     parts = [stream.xs] + [
@@ -116,7 +116,7 @@ def lagged(stream: Stream, name: str) -> np.ndarray:
 
 
 def _last_known(table: np.ndarray) -> np.ndarray:
-    """Replace missing values by the last known one, or else by a mean."""
+    """Replace a missing value by the last known one, or by MEANS if there is none."""
     index = np.where(np.isfinite(table), np.arange(len(table))[:, None], 0)
     index = np.maximum.accumulate(index, axis=0)
     filled = np.take_along_axis(table, index, axis=0)

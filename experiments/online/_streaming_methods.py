@@ -28,7 +28,7 @@ class Scores(NamedTuple):
 
 
 def linear(inputs: int, outputs: int) -> Network:
-    """Return a linear model without memory; on it every rule is backpropagation."""
+    """Return a linear model without memory; for it every rule is backpropagation."""
     init = lambda key: jnp.zeros((inputs, outputs))
     return Network(lambda w, carry, x: (carry, x @ w), init, lambda w: ())
 
@@ -43,7 +43,7 @@ def truncated(lookback: int) -> Callable[..., OnlineRule]:
         def init(params, carry, inputs, *, initial=None):
             zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), inputs)
             idle = {"mask": jnp.zeros(1, bool), "reset": jnp.zeros(1, bool)}
-            stream = gradients.stream(carry)  # one idle step fixes the shape of it
+            stream = gradients.stream(carry)  # one masked step fixes its shapes
             (_, stream), _ = rule(params, stream, *once(zeros), **idle, initial=initial)
             return stream
 
@@ -69,7 +69,7 @@ def learn(
     xs: np.ndarray | None = None,
     first_seed: int = 0,
 ) -> Scores:
-    """Learn at every step by Adam, in one pass; all rates and seeds under vmap."""
+    """Update by Adam at every step, in one pass; run rates and seeds under vmap."""
     rule = make_rule(network.step, stream.loss)
     course = partial(_course, stream, network, rule, stream.xs if xs is None else xs)
     keys = jax.random.split(jax.random.key(first_seed), seeds)
@@ -106,7 +106,7 @@ def _course(stream, network, rule, xs, rate, key):
 
 
 def least_squares(stream: Stream, xs: np.ndarray, decays: tuple[float, ...]) -> Scores:
-    """Fit a linear model at every step, with forgetting factor λ; classes one-hot."""
+    """Fit a linear model at every step, with forgetting factors λ; one-hot classes."""
     with double_precision():
         targets = jnp.asarray(stream.targets)
         ys = jax.nn.one_hot(targets, stream.outputs) if stream.outputs > 1 else targets
@@ -138,7 +138,7 @@ def persistence(stream: Stream) -> Scores:
 
 
 def majority(stream: Stream) -> Scores:
-    """Predict the class frequencies so far, with one more of each (Laplace)."""
+    """Predict the class frequencies so far, with one added to each count (Laplace)."""
     seen = np.cumsum(np.eye(stream.outputs)[stream.targets], axis=0)
     before = 1 + np.concatenate([np.zeros((1, stream.outputs)), seen[:-1]])
     return _constant(stream, jnp.log(before / before.sum(axis=1, keepdims=True)))

@@ -16,15 +16,15 @@ ERRORS = {
     "robot": "error rate until now, %",
     "weather": "root mean square error until now, °F",
 }
-# Measured outside of this project: offline models, trained on the data before.
+# With results measured outside of this project, by offline models.
 NOTES = {
-    "robot": "Held out: the last quarter, on which models that were trained on the "
-    "rest have, measured outside of this project, majority 59.4, logistic regression "
-    "28.5, with 9 past steps 23.0, an MLP 24-32-4 9.9. Loss: cross-entropy "
-    "in nats, after the first part. ",
-    "weather": "Held out: the last fifth, on which models that were trained on the "
-    "rest have, measured outside of this project with gaps ignored, persistence 1.61, "
-    "ridge regression on 48 hours 1.47. ",
+    "robot": "Held out: the last quarter. Errors on it of models trained on the rest, "
+    "measured outside of this project: majority 59.4, logistic regression 28.5, the "
+    "same with 9 past steps 23.0, an MLP 24-32-4 9.9. Loss: cross-entropy in nats, "
+    "after the first part. ",
+    "weather": "Held out: the last fifth. Errors on it of models trained on the rest, "
+    "measured outside of this project with gaps ignored: persistence 1.61, ridge "
+    "regression on 48 hours 1.47. ",
 }
 
 
@@ -56,19 +56,19 @@ def show(rows: list[dict[str, Any]], config: Any, streams: dict[str, Stream]) ->
         header = ["", "η or λ", "all", f"after {first}", "held out"]
         header += ["loss"] if name == "robot" else []
         note = (
-            f"{int(stream.mask.sum())} steps, each scored before it is learned; lower "
-            f"is better; mean ± standard deviation of {config.seeds} networks of "
-            f"{config.units} units. η of Adam and λ of recursive least squares have "
-            f"the lowest loss on the first {first}. Seconds are of all settings and "
-            "seeds together, with compilation. Truncated BPTT computes its last steps "
-            "anew with the newest params; the influence of online rules comes from "
-            "older params. " + NOTES[name]
+            f"{int(stream.mask.sum())} steps, each scored before it is learned from; "
+            f"lower is better; mean ± standard deviation of {config.seeds} networks of "
+            f"{config.units} units. η of Adam and λ of recursive least squares are "
+            f"those with the lowest loss on the first {first}. Seconds are of all "
+            "settings and seeds together, with compilation. Truncated BPTT recomputes "
+            "its last steps with the newest parameters; the influence of online rules "
+            "was computed with older ones. " + NOTES[name]
         )
         report.show_table(TITLES[name], [*header, "s"], table, note + _repeats(stream))
 
 
 def draw(rows: list[dict[str, Any]], config: Any, streams: dict[str, Stream]) -> Figure:
-    """Draw the error of each method up to each time, a panel for each stream."""
+    """Draw each method's error so far against time: a panel for each stream."""
     names = [name for name in streams if any(row["stream"] == name for row in rows)]
     figure = Figure(figsize=(7.5 * len(names), 5.5), layout="constrained")
     axes = figure.subplots(1, len(names), squeeze=False)[0]
@@ -114,5 +114,5 @@ def _repeats(stream: Stream) -> str:
         return ""
     same = 100 * np.mean(stream.targets[1:] == stream.targets[:-1])
     return (
-        f"An action equals the one before in {same:.1f} % of steps; no input says it."
+        f"An action equals the one before in {same:.1f} % of steps; no input shows it."
     )

@@ -1,11 +1,11 @@
-"""The add task of Marschall, Cho & Savin 2020: two memories, learned at every step.
+"""The add task of Marschall, Cho & Savin 2020: two past inputs to remember.
 
     x_t ~ Bernoulli(½),    y_t ~ Bernoulli(½ + ½ x_{t−t₁} − ¼ x_{t−t₂})
 
 A network reads one endless stream of x and predicts the probability of y = 1. Its loss
-shows what it remembers, because each memory has a floor: nothing, x_{t−t₂} only,
-x_{t−t₁} only, both. Online rules update after every step. Truncated BPTT(h; h′) updates
-every h′ steps, and its errors reach x_{t−t₁} if h > t₁.
+shows what it remembers, because each memory has its own floor of the loss: nothing,
+x_{t−t₂} only, x_{t−t₁} only, or both. Online rules update after every step. Truncated
+BPTT(h; h′) updates every h′ steps, and its errors reach x_{t−t₁} if h > t₁.
 
 References:
   Marschall, Cho & Savin, "A unified framework of online learning algorithms for
@@ -59,11 +59,11 @@ class Config(Study):
     rules: tuple[str, ...] = tuple(_rules.RULES)
     """Online rules: rtrl, snap_1, rflo, kf_rtrl, uoro."""
     truncations: tuple[tuple[int, int], ...] = ((1, 1), (1, 5), (1, 8), (1, 12))
-    """Pairs (h′, h) of truncated BPTT: errors travel back h steps, every h′."""
+    """Pairs (h′, h) of truncated BPTT: every h′ steps, errors travel back h steps."""
     units: int = 32
     """Hidden units of the tanh network."""
     leak: float = 1.0
-    """α of h ← (1 − α) h + α tanh(…); 1 is the plain network."""
+    """α of h ← (1 − α) h + α tanh(…); 1 is a network without a leak."""
     steps: int = 40_000
     """Length of the stream."""
     learning_rate: float = 1e-3
@@ -71,7 +71,7 @@ class Config(Study):
     seeds: int = 4
     """Independent networks and streams, trained together under vmap."""
     chunk: int = 200
-    """Steps of one call, and of one point of the curves."""
+    """Steps of one compiled call; each call gives one point of the curves."""
 
     def check(self) -> None:
         """Check delays, truncations, and that there is one chunk at least."""
@@ -116,7 +116,7 @@ def _finish(folder: Path, config: Config, rows: list[dict[str, Any]]) -> None:
 
 
 def floors() -> dict[str, float]:
-    """Return the exact least expected loss, in nats, for each memory.
+    """Return the least expected loss for each memory: exact, in nats.
 
     It is the conditional entropy of y given the remembered inputs.
     """

@@ -1,8 +1,8 @@
-"""Copy task: the length of the string that each rule learns in the same steps.
+"""Copy task: the length of the string that each rule learns in equally many steps.
 
 L random bits are shown, then recalled in L further steps. The string grows by one bit
-when the loss of the recalled bits falls below a share of ln 2, the loss of a guess. The
-length after a given number of steps therefore measures how well a rule learns, as in
+when the loss of the recalled bits falls below a share of ln 2, the loss of guessing. So
+the length after a given number of steps measures how well a rule learns, as in
 the copy task of Menick et al. 2020. Online rules update after each recalled bit,
 truncated BPTT(h; h′) every h′ steps, and BPTT once, at the end of the sequence.
 
@@ -64,13 +64,13 @@ class Config(Study):
     """Online rules: rtrl, snap_1, rflo, kf_rtrl, uoro, forward_gradient; eprop too if
     all cells are lstm."""
     truncations: tuple[tuple[int, int], ...] = ((1, 4), (1, 16))
-    """Pairs (h′, h) of truncated BPTT: errors travel back h steps, every h′."""
+    """Pairs (h′, h) of truncated BPTT: every h′ steps, errors travel back h steps."""
     units: int = 16
     """Hidden units of each cell."""
     batch: int = 4
     """Sequences in a mini-batch, all of the same length."""
     steps: int = 40_000
-    """Steps of all sequences of a run together, two for each bit."""
+    """Steps of a run, summed over its sequences; L bits take 2 L steps."""
     share: float = 0.15
     """The string grows when the loss is below this share of ln 2."""
     longest: int = 32
@@ -80,10 +80,10 @@ class Config(Study):
     seeds: int = 3
     """Independent networks, trained together under vmap."""
     chunk: int = 100
-    """Sequences of one call, and of one point of the curves."""
+    """Mini-batches of one compiled call; each call gives one point of the curves."""
 
     def check(self) -> None:
-        """Check truncations, and rules by the cells."""
+        """Check the truncations, and that the rules suit the cells."""
         for every, lookback in self.truncations:
             if not 1 <= every <= lookback:
                 raise ValueError(
@@ -108,7 +108,7 @@ def main(config: Config) -> report.Result:
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return a job for each cell and rule; rules of a cell start at the same params."""
+    """Return a job for each cell and rule; all rules of a cell start alike."""
     adam = optax.adam(config.learning_rate)
     chosen = learners(config.rules, config.truncations, adam)
 
@@ -154,7 +154,7 @@ def draw_sequence(
 def follow(
     config: Config, learn: Callable, carry: PyTree, size: int, course: Course, key
 ) -> tuple[Course, tuple[jax.Array, ...]]:
-    """Learn one sequence of at most `size` bits, unless all steps have been taken."""
+    """Learn one mini-batch of strings of at most `size` bits, if steps are left."""
     of_task, of_rule = jax.random.split(key)
     sequence = draw_sequence(of_task, course.length, config.batch, size)
     value, pair = learn(course.pair, carry, *sequence, of_rule)
@@ -214,7 +214,7 @@ def _train(
 
 
 def _begin(config: Config, network: online.Network) -> tuple[Course, PyTree]:
-    """Return the first course of all seeds, and the carry that begins a sequence."""
+    """Return the initial Course of all seeds, and the initial carry of a sequence."""
     adam = optax.adam(config.learning_rate)
 
     def of_seed(key):

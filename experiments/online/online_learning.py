@@ -3,15 +3,15 @@
 A tanh network reads the first coordinate of a chaotic system and predicts its next
 value. It updates at every step; after each episode the state and the influence are set
 to zero. The study measures two things: the prediction error in units of the variance of
-the series (NMSE), and the cosine between each rule's gradient and that of exact RTRL at
-the same parameters, along the training of the rule.
+the series (NMSE), and the cosine between each rule's gradient and that of exact RTRL.
+Both gradients are taken at the parameters that the rule has reached.
 
-The influence starts anew at each episode, so exact RTRL runs beside a rule only in the
-episodes in which the cosine is measured. The gradient is that of the parameters that
-affect the carry, averaged over the batch; the readout's gradient is exact for all
-rules. A cosine is the mean over the second half of an episode, because the first steps
-have little past. KF-RTRL and UORO differentiate the last step exactly here, so they
-follow RTRL more closely than as published.
+The influence starts from zero in each episode, so exact RTRL runs beside a rule only in
+the episodes in which the cosine is measured. The cosine compares gradients of the
+parameters that affect the carry, averaged over the batch; the readout's gradient is
+exact for all rules. A cosine is the mean over the second half of an episode, because
+the first steps have little history. KF-RTRL and UORO differentiate the last step
+exactly here, so they follow RTRL more closely than their published forms.
 
 At the size of the published table:
 `python -m experiments online_learning --steps 15000 --seeds 10`.
@@ -74,23 +74,24 @@ class Config(Study):
     """Whether to add RFLO with random feedback, as published, to RFLO with the
     readout's own weights."""
     truncations: tuple[tuple[int, int], ...] = ((25, 25), (1, 25))
-    """Pairs (h′, h) of truncated BPTT: errors travel back h steps, and it updates
-    every h′ steps."""
+    """Pairs (h′, h) of truncated BPTT: every h′ steps it updates, and errors travel
+    back h steps."""
     units: int = 64
     """Hidden units of the tanh network."""
     batch: int = 8
     """Streams of one system in a mini-batch."""
     steps: int = 5000
-    """Updates of online rules, a multiple of episode; 15,000 in the table."""
+    """Updates of online rules, a multiple of episode; 15,000 in the published table."""
     episode: int = 200
     """Steps after which the state and the influence are set to zero."""
     compared: int = 5
-    """Episodes in which the cosine is measured, evenly spaced; the last is one."""
+    """Number of episodes in which the cosine is measured: evenly spaced, with the
+    last."""
     learning_rate: float = 1e-3
     """Learning rate of Adam, for all rules."""
     seeds: int = 3
     """Independent networks and streams, trained together under vmap; 10 in the
-    table."""
+    published table."""
 
     def check(self) -> None:
         """Check that steps and truncations fit the episode."""

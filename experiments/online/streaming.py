@@ -1,10 +1,10 @@
 """Online learning on sensor streams: predict, compare with the truth, update.
 
 A network updates after every step, by gradients of online rules. Each step is scored
-before the target is shown (prequential error), so there is no test set, and one epoch
-only. A robot's 24 distances predict which way it turns; an hour's weather predicts the
-temperature of the next hour. The learning rates, and the forgetting factor of least
-squares, are those with the lowest loss on the first part of the stream.
+before the target is shown (prequential error), so no test set is needed; there is only
+one epoch. A robot's 24 distances predict which way it turns; an hour's weather predicts
+the temperature of the next hour. The learning rate, or the forgetting factor of least
+squares, is the one with the lowest loss on the first part of the stream.
 """
 
 import dataclasses
@@ -70,20 +70,20 @@ class Config(Study):
     decays: tuple[float, ...] = (0.998, 0.9995, 1.0)
     """Forgetting factors of recursive least squares to choose from."""
     chosen_on: float = 0.2
-    """The first part of the stream, as a fraction, on which these are chosen."""
+    """Fraction of the stream, from its start, on which rates and decays are chosen."""
     seeds: int = 3
     """Networks from different initial weights, run together under vmap."""
     steps: int | None = None
-    """How many steps of each stream; by default all."""
+    """Number of steps to read of each stream; by default all."""
 
     def check(self) -> None:
-        """Check the rules by the cell."""
+        """Check that the rules suit the cell."""
         _rules.check_rules(self.rules, _rules.of_cells([self.cell]))
 
 
 def main(config: Config) -> report.Result:
     """Run each method over each stream; write and show the errors."""
-    streams = cache(_streams)  # read once, after options are at quick size or resumed
+    streams = cache(_streams)  # read once, when --quick and --resume are applied
     return run_study(
         "streaming",
         config,

@@ -1,1 +1,1 @@
-"""Studies of resilient backpropagation, beside its published numbers."""
+"""Studies of resilient backpropagation (Rprop), beside published results."""

@@ -16,11 +16,11 @@ class Network(NamedTuple):
 
     init: Callable[[jax.Array], jax.Array]  # key -> weights
     loss: Callable[..., jax.Array]  # (weights, images, labels) -> mean cross entropy
-    accuracy: Callable[..., jax.Array]  # the same -> percent
+    accuracy: Callable[..., jax.Array]  # (weights, images, labels) -> percent
 
 
 def digits_mlp(inputs: int = PIXELS) -> Network:
-    """Return the network 64-32-10, tanh within, of 2410 weights.
+    """Return the network 64-32-10 with tanh hidden units: 2410 weights.
 
     Args:
       inputs: number of inputs; more than 64 if pixels are repeated.

@@ -10,7 +10,7 @@ from bpvariants.types import PyTree
 
 
 class Network(NamedTuple):
-    """Shape of a network: units of each layer, inputs first. It is a static value."""
+    """Shape of a network: units of each layer, inputs first. Static under jit."""
 
     sizes: tuple[int, ...]
     shortcuts: bool  # whether each layer sees all earlier layers, not only the last
@@ -18,7 +18,7 @@ class Network(NamedTuple):
 
     @property
     def num_weights(self) -> int:
-        """Number of connections, biases included."""
+        """Number of weights, biases included."""
         shapes = jax.tree.leaves(self.shapes())
         return sum(jnp.size(jnp.empty(shape.shape)) for shape in shapes)
 
@@ -41,7 +41,7 @@ class Network(NamedTuple):
         ]
 
     def draw(self, key: jax.Array, low: float, high: float) -> PyTree:
-        """Return uniform random numbers in the shape of the parameters."""
+        """Draw parameters from a uniform distribution over [low, high)."""
         leaves, structure = jax.tree.flatten(self.shapes())
         keys = jax.random.split(key, len(leaves))
         uniform = lambda key, leaf: jax.random.uniform(

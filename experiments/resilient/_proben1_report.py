@@ -26,17 +26,20 @@ def show(table: str, rows: list[dict[str, Any]]) -> None:
             HEADER,
             lines,
             f"Mean ± standard deviation of {len(mine[0]['test'])} runs (lower is "
-            f"better).\nOf {len(mine)} mean test errors {count('')} are within 2 "
+            f"better).\nOf {len(mine)} mean test errors, {count('')} are within 2 "
             f"standard deviations of the paper's. {count('median')} are not, but their "
-            "median is: a few runs that stopped early move the mean (early: how many). "
-            f"{count('off')} are off.\n* marks a difference of more than 2 standard "
-            "errors. Root mean square differences in standard errors (1 is chance): "
-            f"{_misfits(mine)}.",
+            "medians are, because a few runs that stopped early move the mean (early: "
+            f"how many). {count('off')} are off.\n* marks a difference of more than 2 "
+            "standard errors. Root mean square differences in standard errors (1 is "
+            f"expected by chance): {_misfits(mine)}.",
         )
 
 
 def verdict(row: dict[str, Any]) -> str:
-    """Return "" if the mean test error is the paper's, else "median" or "off"."""
+    """Return how the test errors agree with the paper's mean.
+
+    "" if their mean agrees, "median" if only their median does, and else "off".
+    """
     mean, deviation = row["published"]["test"]
     limit = 2 * (deviation + ROUNDING) + ROUNDING
     close = lambda value: abs(value - mean) <= limit
@@ -83,7 +86,7 @@ def _published(pair, digits):
 
 
 def draw(table: str, rows: list[dict[str, Any]]) -> Figure:
-    """Draw test errors and epochs relative to the paper's, which are 1."""
+    """Draw test errors and epochs as multiples of the paper's."""
     names = list(dict.fromkeys(row["set"] for row in rows))
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     figure = Figure(figsize=(14, 8), layout="constrained")
@@ -125,7 +128,7 @@ def draw(table: str, rows: list[dict[str, Any]]) -> Figure:
 
 
 def _limits(rows, key):
-    """Return axis limits from the means, as the paper's deviations may be large."""
+    """Return axis limits from the means: the paper's deviations may be too large."""
     ratios = [np.mean(row[key]) / row["published"][key][0] for row in rows]
     errors = [_standard_error(row[key]) / row["published"][key][0] for row in rows]
     low, high = np.min(np.subtract(ratios, errors)), np.max(np.add(ratios, errors))

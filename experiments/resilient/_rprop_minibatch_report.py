@@ -13,9 +13,9 @@ FULL_COLOUR, ADAM_COLOUR = "#0072b2", "#777777"
 COLOURS = [FULL_COLOUR, "#d55e00", "#e69f00", "#56b4e9", "#cc79a7", "#009e73"]
 COLOURS += [ADAM_COLOUR]
 DASHES = ["-", "-", "-", "--", "-", "-", ":"]
-FLOOR = 1e-6  # lower losses are drawn as this
+FLOOR = 1e-6  # lower losses are drawn at this value
 TARGET = 0.01
-COMPARED = 1e-3  # rounding errors soon dominate lower losses
+COMPARED = 1e-3  # lower losses are not compared: rounding errors dominate them
 
 
 def show(rows: list[dict[str, Any]], images: int) -> None:
@@ -31,10 +31,11 @@ def show(rows: list[dict[str, Any]], images: int) -> None:
         "loss.\nTrain loss (lower is better) and test accuracy at the end: mean ± "
         "standard deviation over seeds. A loss of 0 is below the precision of float32."
         f"\nTo {TARGET:g}: epochs until the loss is first below it. At Δ_min: share of "
-        "step sizes that cannot shrink.\nFlips: share of gradients whose sign changed "
-        "at the last update of an epoch, mean of the last tenth of epochs. Step sizes "
-        f"shrink if it is above {up / (down + 2 * up):.0%} in rprop, or "
-        f"{up / (down + up):.0%} in rprop_minus; pure noise makes 33% and 50%.\n"
+        "step sizes that cannot shrink.\nFlips: share of gradient elements whose sign "
+        "changed at the last update of an epoch, mean of the last tenth of epochs. "
+        "Step sizes shrink if this share is above "
+        f"{up / (down + 2 * up):.0%} in rprop, or "
+        f"{up / (down + up):.0%} in rprop_minus; pure noise gives 33% and 50%.\n"
         'probabilistic_rprop moves by Δ, "expected" by (2 p − 1) Δ, p = P(g > 0).'
     )
     report.show_table(title, header, lines, note + _same(rows))
@@ -77,7 +78,7 @@ def _unless_nan(numbers: np.ndarray, form: str) -> str:
 
 
 def _same(rows: list[dict[str, Any]]) -> str:
-    """Return a note on how far summed gradients deviate from full batches."""
+    """Return a note on how far losses by summed gradients deviate from full batches."""
     full = {row["rate"]: row for row in rows if row["batches"] == "full"}
     added = [row for row in rows if row["method"].startswith("MultiSteps")]
     if not added or len(full) < len(added):
@@ -113,7 +114,7 @@ def draw(folder: Path, rows: list[dict[str, Any]]) -> Path:
                 axis.plot(epochs, numbers.mean(axis=0), **style)
     loss.set(yscale="log", ylabel="training loss (cross entropy, nats)")
     loss.set_title(
-        f"Loss: median, seeds thin; at least {FLOOR:g} is drawn", fontsize=11
+        f"Loss: median (thin: seeds); lowest value drawn: {FLOOR:g}", fontsize=11
     )
     step.set(yscale="log", ylabel="median step size Δ")
     step.axhline(1e-6, color="#999999", lw=0.8)

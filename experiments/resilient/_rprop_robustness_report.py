@@ -22,7 +22,7 @@ TITLES = {
 RESILIENT = "rprop"
 FALLING = (
     "Rates of updates outside the Rprop family fall to 0 along a cosine, which "
-    "averages noise away; --constant keeps them."
+    "averages noise away; --constant keeps them constant."
 )
 
 
@@ -42,8 +42,9 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             lines,
             "Test error in % (lower is better), mean ± standard deviation of seeds, "
             "and the rate.\nKept: the rate with the least training loss without "
-            "difficulties; tuned: with this difficulty. A diverged training counts as "
-            "90 %.\n" + ("All rates are constant." if config.constant else FALLING),
+            "difficulties; tuned: the one with the least under this difficulty. A "
+            "diverged training counts as 90 %.\n"
+            + ("All rates are constant." if config.constant else FALLING),
         )
     console = report.wide_console()
     for line in verdicts(rows):
@@ -54,8 +55,8 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
     """Return a sentence on the claim for each difficulty at its hardest level.
 
     The claim holds against an update if the difficulty adds more to its test error
-    than to that of the best of the Rprop family. The difference must exceed the
-    standard deviations of both together.
+    than to the error of the best update of the Rprop family. The difference must exceed
+    √(s² + t²), where s and t are the standard deviations of both over seeds.
     """
     sentences = []
     for axis in dict.fromkeys(row["axis"] for row in rows):
@@ -83,7 +84,7 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw test errors against each difficulty; dashed: rate tuned again."""
+    """Draw test errors against each difficulty; dashed: with the rate tuned again."""
     difficulties = list(dict.fromkeys(row["axis"] for row in rows))
     figure = Figure(figsize=(4.6 * len(difficulties), 4.8), layout="constrained")
     panels = figure.subplots(1, len(difficulties), squeeze=False, sharey=True)[0]
@@ -125,7 +126,7 @@ def _short_verdict(rows: list[dict[str, Any]], axis: str) -> str:
         said = " ".join(part.split()[:2])
         found[said].append(part.split()[2])
     parts = [f"{said} {', '.join(names)}" for said, names in found.items() if names]
-    return "At the right, with rates kept, Rprop loses\n" + "; ".join(parts)
+    return "At the hardest level, with rates kept, Rprop loses\n" + "; ".join(parts)
 
 
 def _cost(rows: list[dict[str, Any]], update: str, level: float, choice: str):

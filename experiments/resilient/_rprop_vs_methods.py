@@ -21,8 +21,8 @@ class Trace(NamedTuple):
     """Curves of all runs: arrays [runs, steps + 1], before and after each step."""
 
     values: np.ndarray  # E
-    evaluations: np.ndarray  # of E with its gradient, so far
-    accuracies: np.ndarray | None  # percent, if the problem has any
+    evaluations: np.ndarray  # number of evaluations of E and its gradient so far
+    accuracies: np.ndarray | None  # test accuracy in percent, if there is any
 
 
 class Method(NamedTuple):
@@ -31,7 +31,7 @@ class Method(NamedTuple):
     name: str
     label: str
     run: Callable[[Problem], Trace]
-    rate: float | None = None  # one of several; the best is shown
+    rate: float | None = None  # set if several are tried; the best is shown
 
 
 def methods(first_step: float, adam_rates: tuple[float, ...]) -> list[Method]:
@@ -73,7 +73,7 @@ def _adam(rate: float) -> Callable[[Problem], Trace]:
 
 
 def _descend(optimizer: optax.GradientTransformation, problem: Problem) -> Trace:
-    """Take steps with one evaluation of E and its gradient each."""
+    """Run an update that evaluates E and its gradient once in each step."""
     optimizer = optax.with_extra_args_support(optimizer)
 
     def run(start, case):
@@ -98,7 +98,7 @@ def _search(problem: Problem) -> Trace:
     def run(start_and_case):
         start, case = start_and_case
         loss = lambda w: problem.loss(w, case)
-        # The line search ends with the gradient that the next step begins with.
+        # The line search ends with the gradient of the next step, which is reused.
         look = optax.value_and_grad_from_state(loss)
 
         def step(carry, _):
@@ -115,7 +115,7 @@ def _search(problem: Problem) -> Trace:
         return jax.lax.scan(step, carry, length=problem.steps + 1)[1]
 
     _accuracy = problem.accuracy or (lambda w: None)
-    # Runs one after another: under vmap all would wait for the longest line search.
+    # One run after another: under vmap all would wait for the longest line search.
     together = lambda starts, cases: jax.lax.map(run, (starts, cases))
     return _trace(*jax.jit(together)(problem.starts, problem.cases))
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from experiments import data
 from experiments.resilient._digits_mlp import digits_mlp
 
-TARGET = 1e-6  # of the synthetic problems
+TARGET = 1e-6  # of E, in the synthetic problems
 
 
 class Problem(NamedTuple):
@@ -20,17 +20,17 @@ class Problem(NamedTuple):
     unit: str  # name of E
     loss: Callable[[jax.Array, Any], jax.Array]  # (weights [n], case) -> E, []
     starts: jax.Array  # [runs, n]
-    cases: jax.Array  # [runs, ...], other data of each run
+    cases: jax.Array  # [runs, ...], data of each run, such as a matrix
     steps: int
     targets: tuple[float, ...]  # of E, from high to low
     by_target: bool  # rank by iterations to the last target, else by E at the end
-    floor: float  # lower values of E are drawn as this
-    reference: dict[str, float]  # by method; iterations if by_target, else E
+    floor: float  # lower values of E are drawn at this value
+    reference: dict[str, float]  # measured elsewhere; iterations if by_target, or E
     accuracy: Callable[[jax.Array], jax.Array] | None = None  # weights -> percent
 
 
 def quadratic(key: jax.Array, runs: int, steps: int) -> Problem:
-    """Return ½ wᵀA w; each run has its own rotation."""
+    """Return the problem ½ wᵀA w; each run rotates A at random."""
 
     def matrix(key):
         rotation, _ = jnp.linalg.qr(jax.random.normal(key, (10, 10), jnp.float64))
@@ -58,7 +58,7 @@ def quadratic(key: jax.Array, runs: int, steps: int) -> Problem:
 
 
 def rosenbrock(steps: int) -> Problem:
-    """Return Rosenbrock's function from its usual start."""
+    """Return the minimisation of Rosenbrock's function from its usual start."""
     return Problem(
         name="rosenbrock",
         title="Rosenbrock's function from (−1.2, 1)",

@@ -26,12 +26,12 @@ NOTE = (
     "Iterations until E is first below the target, mean ± standard deviation over the "
     "runs that reach it (lower is better); (n/N): n of N runs reach it.\nevals: "
     "evaluations of E and its gradient until the last target, line searches included. "
-    "E at the end: median (greatest)."
+    "E at the end: median (largest) over runs."
 )
 
 
 def best_rows(rows: list[dict[str, Any]], problem: Problem) -> list[dict[str, Any]]:
-    """Return the rows of a problem; of several rates of a method only the best."""
+    """Return the rows of a problem; for a method with several rates, only the best."""
     best = {}
     for row in rows:
         if row["problem"] == problem.name:
@@ -177,6 +177,6 @@ def _draw_panel(
         xlabel=against,
         yscale="log",
         xlim=(0, problem.steps),
-        ylabel=f"{problem.unit}, median;\nless than {problem.floor:g} is drawn as that",
+        ylabel=f"{problem.unit}, median;\nlowest value drawn: {problem.floor:g}",
     )
     axis.grid(alpha=0.3)

@@ -7,8 +7,9 @@ measured during the epoch. After each strip of 5 epochs, with E_va and E_te at w
     P_5(t) = 1000 (mean E_tr / min E_tr − 1)  of the strip          progress
     stop if GL(t) > α, P_5(t) < 0.1, or t ≥ 3000.
 
-The lane of a stopped run is frozen while the others go on. When at most a quarter of
-the lanes still run, they are gathered into fewer lanes, which needs a new compilation.
+The lane of a stopped run is frozen while the others continue. When at most a quarter of
+the lanes still run, they are gathered into a quarter of the lanes, which needs another
+compilation.
 """
 
 from collections.abc import Callable
@@ -26,12 +27,12 @@ from experiments.data import Part, Proben1
 from experiments.resilient._networks import Network
 
 STRIP, MAX_EPOCHS, LEAST_PROGRESS = 5, 3000, 0.1
-CHUNK = 20  # strips between looks from Python
-FEWER = 4
+CHUNK = 20  # strips in one compiled call
+FEWER = 4  # lanes are gathered when at most 1 in this many runs
 
 
 class Settings(NamedTuple):
-    """Initial weights and step sizes, and when to stop. It is a static value."""
+    """Initial weights and step sizes, and when to stop. Static under jit."""
 
     variant: str
     weights: float  # initial weights are uniform in ± this
@@ -42,14 +43,14 @@ class Settings(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Results of Prechelt's tables, [runs] each."""
+    """The quantities of Prechelt's tables, each [runs]."""
 
     train: Any  # least E_tr
     validation: Any  # least E_va
     test: Any  # E_te at the least E_va
-    classification: Any  # % misclassified there
+    classification: Any  # % misclassified at the least E_va
     gl: Any  # GL at the end
-    total: Any  # epochs
+    total: Any  # all epochs
     relevant: Any  # epochs to the least E_va
 
 
@@ -88,7 +89,7 @@ def train(
 
 
 def error(network: Network, params: PyTree, part: Part) -> jax.Array:
-    """Return E, the mean squared error in percent of the range of the targets, 1."""
+    """Return E, 100 times the mean squared error, for targets in a range of 1."""
     outputs = network.apply(params, jnp.asarray(part.x))
     return 100 * jnp.mean((outputs - part.target) ** 2)
 
@@ -135,7 +136,7 @@ def _advance_all(network, settings, parts, runs):
 def _strip(network, settings, parts, run):
     """Take a strip of epochs, then decide whether to stop."""
     train, validation, test = parts
-    optimizer = _optimizer(settings, 1.0)  # the first step sizes are in its state
+    optimizer = _optimizer(settings, 1.0)  # the state holds the step sizes
 
     def epoch(params_and_state, _):
         params, state = params_and_state
@@ -169,7 +170,7 @@ def _strip(network, settings, parts, run):
 
 
 def _gather(runs, lanes, active):
-    """Keep the running lanes, and others to make a quarter of all lanes."""
+    """Keep a quarter of all lanes: those that run, filled up with stopped ones."""
     order = np.argsort(~active, kind="stable")[: len(lanes) // FEWER]
     return _take(runs, order), lanes[order]
 

@@ -1,4 +1,4 @@
-"""The encoders of the first Rprop paper: epochs to learn them, beside its results.
+"""Encoders of the first Rprop paper: epochs to learn them, beside its results.
 
 An N-H-N encoder maps each of N unit vectors to itself through H < N logistic units. A
 run has solved it at the first epoch where every output is below 0.4 for a target of 0
@@ -63,7 +63,7 @@ class Config(Study):
     weights: tuple[float, ...] = (0.5, 1.0)
     """Bounds of the initial weights, uniform in ± bound; not in the paper."""
     clip: tuple[float, ...] = (0.001, 0.01)
-    """Outputs are clipped to [clip, 1 − clip]; 0 is no clip; not in the paper."""
+    """Outputs are clipped to [clip, 1 − clip]; 0 means no clip; not in the paper."""
     max_epochs: int = 3000
     """A run that takes this many epochs counts as stuck."""
 

@@ -3,15 +3,15 @@
 Table 3: linear networks, trained by each variant of Rprop. Tables 8 and 10: his pivot
 networks, with all shortcuts and without. All runs of a row train together.
 
-The report gives the settings of table 3. The settings that it gives for tables 8 and 10
-do not reproduce them. The settings in `PIVOT` do; they were inferred: weights from
+The settings of table 3 are the report's. Its settings for tables 8 and 10 do not
+reproduce those tables. The settings in `PIVOT` do; they were inferred: weights from
 ±0.1, first steps from 0.05 to 0.2, and GL_2 instead of GL_5.
 
 The report names Rprop as of 1993, which is Rprop⁺, but its results are those of Rprop⁻.
-With Rprop⁻, test errors, epochs and generalisation losses of tables 8 and 10 differ
-from the report's no more than by chance, and so do the epochs of table 3. With Rprop⁺
-they differ by more. The two iRprops also differ in table 3, and by default train there
-only.
+With Rprop⁻, test errors, epochs and generalisation losses of tables 8 and 10 agree with
+the report up to chance. The epochs of table 3 do, too. With Rprop⁺ the differences are
+larger. Both iRprops also differ from the report in table 3; by default they train on
+that table only.
 """
 
 import dataclasses
@@ -60,11 +60,11 @@ class Config(Study):
     only: tuple[str, ...] = ()
     """Problems, such as cancer1; by default all 30 that the tables have in common."""
     seeds: int = 60
-    """Runs of each row, which train together; the report has 10 in table 3, else 60."""
+    """Runs of each row, which train together; the report has 10 (table 3) or 60."""
     variants: tuple[Variant, ...] = ()
     """Variants of Rprop; by default all four in table 3, else Rprop⁺ and Rprop⁻."""
     max_epochs: int = 3000
-    """Epochs after which a run is stopped in any case."""
+    """Largest number of epochs of a run."""
 
 
 def main(config: Config) -> report.Result:

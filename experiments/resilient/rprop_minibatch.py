@@ -1,7 +1,8 @@
-"""Rprop is for full batches: what mini-batches do to it, and what repairs that.
+"""Rprop on mini-batches: why it fails, and which updates do not.
 
 A small network learns handwritten digits. Mini-batches partition each epoch, in a new
-random order, so gradients summed over an epoch are those of the full batch.
+random order, so at constant weights, gradients summed over an epoch are those of the
+full batch.
 """
 
 import dataclasses
@@ -29,10 +30,10 @@ PROBABILISTIC = "probabilistic_rprop"
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Train by Rprop on full batches and on mini-batches, beside what works on those.
+    """Train by Rprop on full batches and on mini-batches, beside updates for those.
 
-    Every update takes as many epochs, and has the best of the same rates: first step
-    sizes Δ₀ of Rprop, learning rates of Adam.
+    All updates train for the same number of epochs. Each uses the best of the same
+    rates: first step sizes Δ₀ of Rprop, learning rates of Adam.
     """
 
     QUICK = {"seeds": 2, "epochs": 10, "rates": (0.01, 0.1)}
@@ -43,12 +44,12 @@ class Config(Study):
     epochs: int = 50
     """Passes through the training images."""
     batch: int = 64
-    """Images in a mini-batch; all methods leave out images that do not fill one."""
+    """Images in a mini-batch; no method uses the rest, which does not fill one."""
     rates: tuple[float, ...] = (0.001, 0.01, 0.1)
     """First step sizes and learning rates; the table shows the best for each method."""
 
     def check(self) -> None:
-        """Check that there are images for one mini-batch."""
+        """Check that there are enough images for one mini-batch."""
         most = len(data.digits().train[1])
         if self.batch > most:
             raise ValueError(f"batch must be at most {most}, got {self.batch}.")
@@ -60,7 +61,7 @@ class Method(NamedTuple):
     name: str
     batches: str  # FULL or MINI
     make: Callable[[jax.Array], optax.GradientTransformation]  # from Δ₀ or a rate
-    updates: int  # of the weights, in an epoch
+    updates: int  # updates of the weights in an epoch
     min_step_size: float | None = 1e-6
 
 
@@ -78,7 +79,7 @@ class Setting(NamedTuple):
     """Network, data and random draws that all methods share."""
 
     network: Network
-    train: tuple[jax.Array, jax.Array]  # images that fill batches, and labels
+    train: tuple[jax.Array, jax.Array]  # images that fill mini-batches, and labels
     test: tuple[jax.Array, jax.Array]
     starts: jax.Array  # [seeds, weights]
     orders: jax.Array  # [seeds, epochs, images], a permutation for each epoch
@@ -178,7 +179,7 @@ def run(method: Method, config: Config, setting: Setting) -> Epochs:
 
 
 def _look(method: Method, state: Any) -> tuple[Any, Any, Any]:
-    """Return the median Δ, the share at Δ_min and the share of flips; or NaN."""
+    """Return the median Δ, the share at Δ_min and that of flips; NaN if unknown."""
     unknown = jnp.array(jnp.nan)
     if method.min_step_size is None:
         return unknown, unknown, unknown
@@ -212,5 +213,5 @@ def _rows(method: Method, config: Config, seen: Epochs) -> list[Row]:
 
 
 def _known(x: float) -> float | None:
-    """Return a number, or None for one that JSON cannot have."""
+    """Return a finite value, or None instead of NaN and inf, which JSON lacks."""
     return x if np.isfinite(x) else None

@@ -1,4 +1,4 @@
-"""Is Rprop less sensitive to noise and bad scales than other updates? A test.
+"""Sensitivity of Rprop and of other updates to noise, bad scales and redundant inputs.
 
 A small network learns handwritten digits from full batches, under three difficulties:
 
@@ -7,7 +7,7 @@ A small network learns handwritten digits from full batches, under three difficu
     copies    each pixel several times more, each copy with a little noise of its own
 
 Each update first keeps the rate that is best without any difficulty. That shows the
-cost of not tuning again. Then it has the best rate for each difficulty.
+cost of not tuning again. Then it uses the best rate for each difficulty.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from experiments.harness.study import run_study, Study
 from experiments.resilient import _rprop_robustness_report
 from experiments.resilient._digits_mlp import digits_mlp, PIXELS
 
-OWN_NOISE = 0.1  # of a copy, in standard deviations of a pixel
+OWN_NOISE = 0.1  # noise of a copy, in standard deviations of the pixels
 RUNS = "runs.jsonl"
 
 
@@ -70,16 +70,16 @@ class Config(Study):
     steps: int = 200
     """Updates on the full batch."""
     constant: bool = False
-    """Keep learning rates constant. By default those of updates outside the Rprop
+    """Keep learning rates constant. By default, the rates of updates outside the Rprop
     family fall to 0 along a cosine, which averages noise away at the end."""
     seeds: int = 3
     """Trainings of each kind, with different weights, noise and factors."""
     block: int = 64
-    """Trainings that run together."""
+    """Number of trainings that run together."""
 
 
 class Setting(NamedTuple):
-    """One training. Floats are traced; other values need a program of their own."""
+    """Settings of one training. Floats are traced; other values are static."""
 
     update: str
     rate: float
@@ -98,7 +98,7 @@ def main(config: Config) -> report.Result:
 
 
 def _check(config: Config) -> None:
-    """Check that trainings of another run are not mixed with these."""
+    """Check that the folder does not hold another run, unless it is resumed."""
     if not config.resume and config.out is not None and (config.out / RUNS).exists():
         raise DataError(
             f"{config.out} holds a run: add --resume to go on with it, or choose "
@@ -147,10 +147,10 @@ def make_settings(config: Config) -> list[Setting]:
 
 
 def make_run(steps: int, constant: bool = False):
-    """Return (setting, key) -> a training, for `training.sweep`.
+    """Return the function (setting, key) -> training that `training.sweep` needs.
 
     Args:
-      steps: of each training.
+      steps: number of updates of each training.
       constant: whether learning rates are constant.
     """
     (pixels, labels), (shown, asked) = jax.tree.map(jnp.asarray, data.digits())
@@ -198,9 +198,9 @@ def make_run(steps: int, constant: bool = False):
 
 
 def summarise(config: Config, runs: list[Row]) -> list[Row]:
-    """Return a row for each update and difficulty, at two choices of its rate.
+    """Return a row for each update and difficulty, with the rate kept and tuned again.
 
-    Rates are chosen by the mean training loss; that of a diverged run is infinite.
+    Rates are chosen by the mean training loss. A diverged run has an infinite loss.
     """
     inf = float("inf")
     found: dict[tuple, list[tuple[float, float]]] = {}

@@ -28,10 +28,10 @@ NAMES = ("quadratic", "rosenbrock", "digits")
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Compare how fast Rprop, its family, its peers, Adam and L-BFGS descend.
+    """Compare how fast Rprop, its variants, other Rprops, Adam and L-BFGS descend.
 
-    All gradients are of full batches. Every Rprop has the same first step size, Adam
-    the best of several learning rates, and L-BFGS optax's own line search.
+    All gradients are of full batches. All Rprops have the same first step size. Adam
+    has the best of several learning rates, and L-BFGS has optax's line search.
     """
 
     QUICK = {
@@ -50,7 +50,7 @@ class Config(Study):
     only: tuple[Literal["quadratic", "rosenbrock", "digits"], ...] = ()
     """Problems to run; by default all of them."""
     seeds: int = 10
-    """Rotations of the quadratic, and initial weights of the digits' network."""
+    """Number of rotations of the quadratic, and of initial weights for the digits."""
     quadratic_steps: int = 4000
     """Iterations on the quadratic."""
     rosenbrock_steps: int = 2000
@@ -91,12 +91,12 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _precision(name: str) -> AbstractContextManager[Any]:
-    """Return the context that a problem is made and run in."""
+    """Return the context that sets the precision in which a problem is made and run."""
     return nullcontext() if name == "digits" else precision.double_precision()
 
 
 def _problem(name: str, config: Config) -> Problem:
-    """Make a problem; within its precision."""
+    """Make a problem; to be called within its `_precision`."""
     key = jax.random.key(config.first_seed)
     if name == "quadratic":
         return _rprop_vs_problems.quadratic(key, config.seeds, config.quadratic_steps)
@@ -115,7 +115,7 @@ def _row(config: Config, name: str, method: Method, way: Way) -> Row:
 
 
 def _summary(problem: Problem, method: Method, trace: Trace) -> Row:
-    """Return when a method reached the targets, and its curve."""
+    """Return the row of a method: when it reached the targets, and its curve."""
     reached = {f"{target:g}": _reached(trace, target) for target in problem.targets}
     last = reached[f"{problem.targets[-1]:g}"]
     shown = np.unique(np.linspace(0, problem.steps, POINTS + 1).astype(int))

@@ -1,1 +1,1 @@
-"""Training that outgrows a process or a device: many of them, killed and resumed."""
+"""Studies of training at scale: on many devices and processes, killed and resumed."""

@@ -1,4 +1,4 @@
-"""The table and the picture of char_lm."""
+"""Tables and picture of `char_lm`."""
 
 import json
 from pathlib import Path
@@ -38,13 +38,13 @@ def summary(
 
 
 def read_log(folder: Path) -> Rows:
-    """Return the lines of log.jsonl: one for each chunk, from the first on."""
+    """Return the lines of log.jsonl, one for each chunk, resumed runs included."""
     lines = (folder / "log.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
 def show(chunks: Rows, run: dict[str, Any], config: Any, text: Any) -> None:
-    """Print bits per character as training went on, and what the run took."""
+    """Print bits per character during training, and size and speed of the run."""
     three = "{:.3f}".format
     report.show_table(
         f"Bits per character of {text.source}, {config.cell.upper()} {config.units}",
@@ -53,7 +53,8 @@ def show(chunks: Rows, run: dict[str, Any], config: Any, text: Any) -> None:
             [f"{row['step']:,}", *map(three, (row["bits"], row["test_bits"]))]
             for row in chunks
         ],
-        f"{config.streams} streams, windows of {config.window}.",
+        f"Lower is better. {config.streams} streams, windows of {config.window}. Last "
+        "window: of the training text, before its update.",
     )
     axes = ", ".join(f"{size} {name}" for name, size in run["mesh"].items())
     mebibytes = "?" if run["temp_bytes"] is None else f"{run['temp_bytes'] / 2**20:.1f}"
@@ -63,9 +64,9 @@ def show(chunks: Rows, run: dict[str, Any], config: Any, text: Any) -> None:
         "The run",
         ["devices", "processes", "parameters", "a device", "characters/s", "MiB"],
         [[axes, str(run["processes"]), *map("{:,.0f}".format, sizes), mebibytes]],
-        f"Computed in {config.machine.precision}, products of matrices with precision "
-        f"{config.machine.matmul_precision} (config.json says what that is here). MiB: "
-        "what a device allocates besides, as XLA says. Speed is without compilation.",
+        f"Computed in {config.machine.precision}, matrix products with precision "
+        f"{config.machine.matmul_precision} (resolved in config.json). MiB: temporary "
+        "memory of a device, by XLA's analysis. Speed excludes compilation.",
     )
 
 
@@ -74,7 +75,9 @@ def draw(chunks: Rows, run: dict[str, Any], config: Any) -> Figure:
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axis = figure.subplots()
     steps = np.arange(1, len(run["bits"]) + 1)
-    axis.plot(steps, run["bits"], linewidth=0.8, alpha=0.6, label="window, before it")
+    axis.plot(
+        steps, run["bits"], linewidth=0.8, alpha=0.6, label="window, before update"
+    )
     tested = [row["step"] for row in chunks]
     bits = [row["test_bits"] for row in chunks]
     axis.plot(tested, bits, "o-", color="C1", label="test text")

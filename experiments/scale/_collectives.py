@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices, read from its text."""
+"""Operations between devices in a compiled program, read from its text."""
 
 import math
 import re
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
 KINDS += ("collective-permute",)
-BITS = {"pred": 8, "bf16": 16}  # others tell by their digits
+BITS = {"pred": 8, "bf16": 16}  # other types contain their bits, such as f32
 OPERATION = re.compile(rf" = (.*?) ({'|'.join(KINDS)})(?:-start)?\(")
 ARRAY = re.compile(r"\b(pred|bf16|[fsuc]\d+)\[([\d,]*)\]")
 CALL = re.compile(r"(?:body|condition|to_apply|calls)=%?([\w.\-]+)")
@@ -18,14 +18,15 @@ class Collective(NamedTuple):
     """An operation between devices."""
 
     kind: str
-    num_bytes: int  # of what each device gets from one
-    times: int  # that it runs in a call of the program
+    num_bytes: int  # size of its result on each device
+    times: int  # how often it runs in a call of the program
 
 
 def collectives(program: str) -> list[Collective]:
     """Return the operations between devices of `jit(f).lower(…).compile().as_text()`.
 
-    How often one runs is known for loops of a fixed number of steps; others raise.
+    Raises:
+      ValueError: if one is in a loop whose number of steps is not fixed.
     """
     found: list[tuple[str, str, int]] = []
     calls: dict[str, list[tuple[str, int | None]]] = {}
@@ -49,7 +50,7 @@ def collectives(program: str) -> list[Collective]:
         total = 0
         for caller, runs in calls.get(name, []):
             if runs is None:
-                raise ValueError(f"no number of steps is known for the loop of {name}.")
+                raise ValueError(f"the number of steps of loop {name} is unknown.")
             total += runs * times(caller)
         return total
 

@@ -1,10 +1,11 @@
-"""A gradient rule on a batch that lies on several devices, and one sum over them.
+"""A gradient rule for a batch that is divided over several devices.
 
     L = Σ_d W_d L_d / Σ_d W_d,    ∂L/∂θ = Σ_d W_d ∂L_d/∂θ / Σ_d W_d
 
-L_d is the weighted mean of device d, W_d the sum of its weights. Under plain `jit` the
-same gradient comes out, but XLA sums a scan's gradient over the devices in every time
-step, as what a scan carries must be whole; here that happens once a sequence.
+L_d is the weighted mean loss on device d, and W_d is the sum of its weights. Plain
+`jit` returns the same gradient. But XLA then sums the gradient over the devices in
+every time step, because the carry of a scan must be complete. Here it is summed once a
+sequence.
 """
 
 from typing import Any
@@ -16,18 +17,19 @@ from bpvariants.types import GradientRule
 
 
 def data_parallel(rule: GradientRule, mesh: jax.sharding.Mesh) -> GradientRule:
-    """Return a rule that computes shares of the batch where they lie.
+    """Return a rule in which each device computes its own share of the batch.
 
-    Other axes of the mesh are left to XLA: params may be sharded over them. To be
-    called under `jit`. A rule that takes a key would draw the same on every device.
+    XLA takes care of the other axes of the mesh, so params may be sharded over them.
+    Call the rule under `jit`. Rules with a key are excluded, because they would draw
+    the same random numbers on every device.
 
     Args:
       rule: any gradient rule without a key.
-      mesh: has an axis "data", over whose devices the first batch axis of carry, xs,
-        targets and what else is given is divided; it must divide it.
+      mesh: has an axis "data". The first batch axis of carry, xs, targets and all other
+        arguments is divided over its devices, and must be a multiple of their number.
 
     Returns:
-      A rule, with the same results.
+      A rule with the same results, up to rounding.
     """
     first, second = jax.P("data"), jax.P(None, "data")
 
@@ -52,7 +54,7 @@ def data_parallel(rule: GradientRule, mesh: jax.sharding.Mesh) -> GradientRule:
         in_specs=(jax.P(), first, *5 * [second], first),
         out_specs=((jax.P(), first), jax.P()),
         axis_names={"data"},
-        check_vma=False,  # else each use of params in the scan is summed by itself
+        check_vma=False,  # True would sum each use of params in the scan separately
     )
 
     def over_devices(
@@ -65,7 +67,7 @@ def data_parallel(rule: GradientRule, mesh: jax.sharding.Mesh) -> GradientRule:
 
 
 def _total(weights, mask, dtype: Any) -> jax.Array:
-    """Return Σ w of this device; without weights and mask, any number does."""
+    """Return Σ w of this device; 1 without weights and mask, as shares are equal."""
     if weights is None and mask is None:
         return jnp.ones((), dtype)
     weights = jnp.ones((), dtype) if weights is None else weights

@@ -1,7 +1,7 @@
 """The run that `kill_resume` kills: `python -m experiments.scale._killed_run FOLDER …`.
 
-It has all that a checkpoint must restore: an online rule that draws at random and
-carries its state, an optimizer with a schedule, drawn batches, a log.
+It uses everything that a checkpoint must restore: an online rule that draws at random
+and carries its state, an optimizer with a schedule, batches drawn at random, and a log.
 """
 
 import os
@@ -19,7 +19,7 @@ from bpvariants.types import PyTree
 
 
 def run(folder: Path, steps: int, chunk: int, units: int) -> training.FitResult:
-    """Train a small network online by UORO; go on from what is in the folder."""
+    """Train a small network online by UORO; resume from a checkpoint in the folder."""
     loss = lambda y, target: jnp.mean((y - target) ** 2, axis=-1)
     online = gradients.uoro(cells.tanh, loss)
     params = cells.tanh.init(jax.random.key(0), 2, units)
@@ -67,7 +67,7 @@ def main(folder: Path, steps: int, chunk: int, units: int) -> None:
     beside = folder / "reached.tmp"
     with beside.open("wb") as file:
         np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-    os.replace(beside, folder / "reached.npz")  # at once
+    os.replace(beside, folder / "reached.npz")  # atomically
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tables and the picture of pod."""
+"""Tables and picture of `pod`."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ PARTS = ("arithmetic", "weights", "loop", "sums")
 
 
 def speed_up(row: dict[str, Any], rows: list[dict[str, Any]], key="seconds") -> float:
-    """Return how many times faster than on one chip."""
+    """Return how many times faster a row is than the same work on one chip."""
     alone = next(r for r in rows if r["units"] == row["units"] and r["chips"] == 1)
     return alone["seconds"] / row[key]
 
@@ -22,10 +22,11 @@ def show(
     """Print the parts of an update's time, and how much faster many chips are.
 
     Args:
-      rows: of the study.
-      config: of the study.
-      least_batch: streams a chip below which reading weights takes longest.
-      least_streams: streams a chip below which sums take longer than arithmetic.
+      rows: rows of the study.
+      config: options of the study.
+      least_batch: streams per chip, below which reading weights takes longer than
+        arithmetic.
+      least_streams: streams per chip, below which sums take longer than arithmetic.
     """
     training = [row for row in rows if row["row"] == "training"]
     milli = lambda seconds: f"{1e3 * seconds:.3g}"
@@ -42,18 +43,18 @@ def show(
     header = ["", "chips", "streams", "MiB sent", *PARTS, "in all"]
     report.show_table(
         f"One network, {config.streams:,} streams in all, windows of {config.window}: "
-        "of a chip, ms an update",
+        "times in ms an update",
         [*header, "× 1 chip", "of ideal", "× by step"],
         table,
-        "By step: gradients summed in each time step, as plain jit does, rather than "
-        f"once a window. Below {least_batch:.0f} streams a chip, reading "
-        f"weights takes longer than arithmetic, below {least_streams:.1f} "
-        "sums do, whatever the number of parameters.",
+        "By step: with gradients summed in each time step, as plain jit does, instead "
+        f"of once a window. Below {least_batch:.0f} streams a chip, reading "
+        f"weights takes longer than arithmetic; below {least_streams:.1f}, sums take "
+        "longer than arithmetic. Both hold for any number of parameters.",
     )
     sweeps = [row for row in rows if row["row"] == "sweep"]
     report.show_table(
         f"{config.runs:,} runs of a GRU {config.run_units}, batches of "
-        f"{config.run_batch}, windows of {config.window}: ms an update of all",
+        f"{config.run_batch}, windows of {config.window}: ms to update all",
         ["", "lanes a chip", "sent", *PARTS[:3], "in all", "× 1 chip", "of ideal"],
         [
             [f"{row['chips']} chip{'s' * (row['chips'] > 1)}", f"{row['lanes']:,}", "0"]
@@ -63,14 +64,14 @@ def show(
             for row in sweeps
         ],
         f"Assumed: {config.peak / 1e12:g} TFLOP/s, of which {100 * config.efficiency:g}"
-        f" % are reached; memory {config.memory_bandwidth / 1e9:g} GB/s; links "
+        f" % is reached; memory {config.memory_bandwidth / 1e9:g} GB/s; links "
         f"{config.link_bandwidth / 1e9:g} GB/s; {1e6 * config.latency:g} µs a hop, "
         f"{1e6 * config.overhead:g} µs a time step.",
     )
 
 
 def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
-    """Draw how much faster many chips are, and what an update's time is made of."""
+    """Draw how much faster many chips are, and the parts of an update's time."""
     figure = Figure(figsize=(13, 4.6), layout="constrained")
     faster, parts = figure.subplots(1, 2)
     training = [row for row in rows if row["row"] == "training"]

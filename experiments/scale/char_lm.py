@@ -2,11 +2,11 @@
 
     (value, (h, position)), grads = rule(θ, (h, position), streams)
 
-The text lies on the devices as many streams side by side, [L, B]. In each step the
-network reads the next window of all streams from the state that the window before left.
+The text is stored on the devices as B streams of L characters, [L, B]. In each step the
+network reads the next window of all streams, from the state after the window before.
 Errors travel back to the beginning of the window. Devices are a mesh ("data", "model"):
 streams are sharded over the first axis, units of the network over the second. Shardings
-are stated only where arrays are made; XLA does the rest.
+are stated where arrays are made, and in `data_parallel`; XLA derives the others.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Does a character model train alike on one device, and on many?"""
+    """Does a character model train the same on one device and on many?"""
 
     QUICK = {
         "units": 64, "embedding": 16, "streams": 32, "window": 32, "steps": 200,
@@ -47,8 +47,8 @@ class Config(Study):
     }
 
     text: Literal["tinyshakespeare", "python_reference"] = "tinyshakespeare"
-    """What to read: Tiny Shakespeare, which is fetched once if it is not there, or the
-    help of the running Python."""
+    """The text: Tiny Shakespeare, which is downloaded once, or the help topics of the
+    running Python."""
     cell: Literal["gru", "lstm"] = "gru"
     """Kind of the recurrent layer."""
     units: int = 256
@@ -56,20 +56,20 @@ class Config(Study):
     embedding: int = 64
     """Size of the embedding of a character."""
     streams: int = 64
-    """Parts of the text that are read side by side: the batch, of all devices."""
+    """Parts of the text that are read in parallel: the batch of all devices."""
     window: int = 64
-    """Characters of each stream in a step, and how far errors travel back."""
+    """Characters of each stream in a step; errors travel back to the first of them."""
     steps: int = 1_000
-    """Updates."""
+    """Number of updates."""
     chunk: int = 100
     """Steps between two lines of the log, and between two checkpoints."""
     learning_rate: float = 2e-3
     """Learning rate of Adam; the norm of gradients is clipped to 1."""
     remat: bool = True
-    """Compute each step of a window again on the way back, instead of keeping it."""
+    """Recompute each step of a window in the backward pass, instead of keeping it."""
     reduce: Literal["window", "step"] = "window"
-    """When gradients are summed over devices: once a window, or as XLA does by itself,
-    in each time step."""
+    """When gradients are summed over devices: once a window, or in each time step, as
+    XLA does by itself."""
     tested: int | None = None
     """Characters of the test text that are scored after each chunk; by default all."""
     seeds: int = 1
@@ -79,7 +79,7 @@ class Config(Study):
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     def check(self) -> None:
-        """Check that one network is asked for."""
+        """Check that only one network is requested."""
         if self.seeds != 1:
             raise ValueError(
                 f"seeds must be 1, got {self.seeds}: one network is trained, on all "
@@ -100,7 +100,7 @@ class Network(nn.Module):
         kind = nn.GRUCell if config.cell == "gru" else nn.LSTMCell
         types = {"dtype": dtype, "param_dtype": at_least_float32(dtype)}
         x = nn.Embed(self.symbols, config.embedding, name="embed", **types)(x)
-        # Normal rather than orthogonal, for which a matrix must be made whole.
+        # Normal, because an orthogonal matrix cannot be drawn in shards.
         normal = nn.initializers.lecun_normal()
         cell = kind(config.units, recurrent_kernel_init=normal, name="cell", **types)
         carry, h = cell(carry, x)
@@ -109,7 +109,7 @@ class Network(nn.Module):
 
 
 def at_least_float32(dtype: Any) -> Any:
-    """Return the dtype of parameters and losses where the network has this one."""
+    """Return the dtype of parameters and losses if a network computes in `dtype`."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
@@ -149,7 +149,7 @@ def _main(config: Config) -> report.Result:
             log=training.JsonLog(folder / "log.jsonl", more), checkpoint=checkpoints,
         )  # fmt: skip
     row = _char_lm_report.summary(config, mesh, streams, params, result)
-    if not result.interrupted:  # else it can go on, and has no result yet
+    if not result.interrupted:  # else it is to be resumed, and has no result yet
         report.append_row(folder, row)
     if report.writes():
         chunks = _char_lm_report.read_log(folder)
@@ -162,10 +162,10 @@ def _main(config: Config) -> report.Result:
 
 
 def _checkpoints(folder: Path, config: Config) -> training.Checkpoint:
-    """Return where checkpoints are.
+    """Return the folder of checkpoints, and the settings that a resumed run must share.
 
     Raises:
-      DataError: if a run was begun there that is not to be resumed.
+      DataError: if the folder holds checkpoints and `resume` is not set.
     """
     directory = folder / "checkpoints"
     begun = any(path.name.isdigit() for path in directory.glob("*"))
@@ -174,7 +174,7 @@ def _checkpoints(folder: Path, config: Config) -> training.Checkpoint:
             f"{folder} holds checkpoints of a run that was not finished: add --resume "
             "to go on with it, or choose another --out."
         )
-    free = {"steps", "tested", "quick", "resume", "machine", "out"}  # may change
+    free = {"steps", "tested", "quick", "resume", "machine", "out"}  # may differ
     settings = {
         name: value
         for name, value in dataclasses.asdict(config).items()
@@ -215,7 +215,7 @@ def place_streams(
 
 
 def place_network(network: Network, config: Config, mesh: jax.sharding.Mesh):
-    """Return parameters and (carry, position), each made on its devices."""
+    """Return parameters and (carry, position), each array made on its devices."""
     cell = nn.GRUCell if config.cell == "gru" else nn.LSTMCell
 
     def init(key):
@@ -233,10 +233,10 @@ def place_network(network: Network, config: Config, mesh: jax.sharding.Mesh):
 
 
 def _spec(path: str, ndim: int) -> Any:
-    """Return the partition of a parameter, or of an array of the carry."""
+    """Return how a parameter, or an array of the carry, is partitioned."""
     if path.startswith("[1]"):  # the carry, and the position in the text
         return jax.P("data", "model") if ndim else jax.P()
-    if "cell" in path:  # inputs and units -> units, and biases of units
+    if "cell" in path:  # matrices to the units, and biases of the units
         return jax.P(*[None] * (ndim - 1), "model")
     return jax.P("model") if "readout" in path and ndim == 2 else jax.P()
 
@@ -270,4 +270,4 @@ def _bits(step, params, carry, streams) -> jax.Array:
         return h, cross_entropy(y, pair[1])
 
     losses = jax.lax.scan(body, start, (streams[:-1], streams[1:]))[1]
-    return jnp.mean(losses) / jnp.log(2)  # over devices, once
+    return jnp.mean(losses) / jnp.log(2)  # one sum over the devices

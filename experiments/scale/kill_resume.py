@@ -1,7 +1,7 @@
 """Study `kill_resume`: runs killed by `kill -9` at random points, and resumed.
 
-Each must end as the run that was not killed. Compared bit by bit are params, the state
-of the optimizer and of the online rule, and the losses of all steps; and byte by byte,
+Each resumed run must end bit-identical to a run that was not killed. The study compares
+params, the states of the optimizer and of the online rule, the losses of all steps, and
 the log.
 """
 
@@ -22,7 +22,7 @@ from experiments.harness.jobs import Job, Row, Way
 from experiments.harness.options import at_least
 from experiments.harness.study import run_study, Study
 
-WHOLE = "uninterrupted"  # the job
+WHOLE = "uninterrupted"  # name of the job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +67,7 @@ def _jobs(config: Config) -> list[Job]:
 
 
 def _run_whole(config: Config, way: Way) -> list[Row]:
-    """Make the run that others are compared with, if it is not there; no row."""
+    """Make the run that the others are compared with, unless it exists; no row."""
     whole = way.folder / "whole"
     if not (whole / "reached.npz").exists():
         _run_to_end(whole, config)
@@ -75,15 +75,16 @@ def _run_whole(config: Config, way: Way) -> list[Row]:
 
 
 def _kill_and_resume(config: Config, moment: tuple[int, float], way: Way) -> Row:
-    """Kill one run and resume it; return where, and whether it ended as the whole one.
+    """Kill one run and resume it; compare its end with that of the whole run.
 
     Args:
-      config: of the study.
-      moment: after how many chunks to kill it, and what share of a chunk later.
-      way: of the job.
+      config: options of the study.
+      moment: how many chunks to wait for, and then what share of a chunk, before the
+        kill.
+      way: name and folder of the job.
     """
     folder, whole = way.folder / way.job, way.folder / "whole"
-    shutil.rmtree(folder, ignore_errors=True)  # of a job that was interrupted
+    shutil.rmtree(folder, ignore_errors=True)  # left by an interrupted job
     seconds, (after, share) = _seconds_per_chunk(whole, config), moment
     process = _start(folder, config)
     while process.poll() is None and _lines(folder) < after:
@@ -123,7 +124,7 @@ def _run_to_end(folder: Path, config: Config) -> None:
 
 
 def _seconds_per_chunk(whole: Path, config: Config) -> float:
-    """Return the seconds of a chunk and its checkpoint, from times of checkpoints."""
+    """Return the seconds of a chunk and its checkpoint, from times of the files."""
     steps = sorted(int(path.name) for path in (whole / "checkpoints").glob("[0-9]*"))
     first, last = (
         (whole / "checkpoints" / str(step)).stat().st_mtime
@@ -152,6 +153,6 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
     ]
     note = (
         "Writing: a checkpoint was being written when the process was killed. Equal: "
-        "bit by bit, to the run that was not killed; all should be."
+        "bit-identical to the run that was not killed; all should be."
     )
     report.show_table("Runs killed and resumed", header, table, note)

@@ -1,7 +1,7 @@
-"""Study `pod`: what 256 chips would do, by a calculation.
+"""Study `pod`: a calculation of how fast 256 chips would train.
 
-One network is trained on all chips, or 10,000 networks apart. An update of a network of
-N parameters, on p chips with b streams each, windows of T, takes:
+All chips train one network, or each trains its share of 10,000 networks. An update of
+one network of N parameters, on p chips with b streams each and windows of T, takes:
 
     arithmetic   T · 8 N b / (efficiency · peak)         forward, again, and backward
     weights      T · (3 w + 8) N / memory bandwidth      read thrice, gradients added up
@@ -10,13 +10,14 @@ N parameters, on p chips with b streams each, windows of T, takes:
 
     time = max(arithmetic, weights) + loop + sums
 
-w is the bytes of a weight in products, 2. Sums are an all-reduce on a torus of r axes,
-once a window, in 2 r (p^(1/r) − 1) hops; with r = 1 that is a ring, of the same bytes.
-Nothing overlaps. Weights are read from memory in each time step, even if they would fit
-on the chip. All parameters count as if each were in one product.
+w is 2, the bytes of a weight in matrix products. Sums are an all-reduce on a torus of r
+axes, once a window, in 2 r (p^(1/r) − 1) hops. With r = 1 the torus is a ring, which
+sends as many bytes. Arithmetic overlaps with reading weights; nothing else overlaps.
+Weights are read from memory in each time step, even if they would fit on the chip. Each
+parameter counts as if it were in one matrix product.
 
-A sweep is the same without sums: each chip has its share of the runs, in lanes of one
-vmap. Weights are then read for each lane.
+A sweep of separate networks takes the same time without the sums. Each chip runs its
+share in lanes of one vmap, and reads weights for each lane.
 """
 
 import dataclasses
@@ -37,7 +38,7 @@ SUM_BYTES = 4  # gradients are summed in float32
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """What would many chips do: bytes sent, FLOPs, and where does scaling stop?"""
+    """How much faster would many chips train, and where does scaling stop?"""
 
     QUICK = {"chips": 16, "units": (256,)}
     CHECKS = {
@@ -49,22 +50,22 @@ class Config(Study):
     chips: int = 256
     """The largest number of chips."""
     peak: float = 197e12
-    """FLOP/s of a chip in bfloat16. This and the two below: TPU v5e,
+    """Peak FLOP/s of a chip in bfloat16. This and the next two are of TPU v5e,
     docs.cloud.google.com/tpu/docs/v5e."""
     memory_bandwidth: float = 819e9
     """Bytes a second, between a chip and its memory."""
     link_bandwidth: float = 200e9
-    """Bytes a second that a chip sends: half of 400 GB/s, which is for both ways."""
+    """Bytes a second that a chip sends: half of 400 GB/s, which counts both ways."""
     latency: float = 1e-6
     """Seconds for a hop. Assumed, not published."""
     overhead: float = 5e-6
-    """Least seconds of a time step, of any size. Assumed, not published."""
+    """Fixed seconds of a time step, for any size. Assumed, not published."""
     efficiency: float = 0.5
-    """Part of the peak that products reach. Assumed."""
+    """Share of the peak that matrix products reach. Assumed."""
     torus: int = 2
     """Axes of the torus of chips."""
     units: tuple[int, ...] = (256, 1024, 4096)
-    """Sizes of the GRUs, each with as many inputs."""
+    """Sizes of the GRUs, each with as many inputs as units."""
     streams: int = 16_384
     """Streams of all chips together: the batch of an update."""
     window: int = 64
@@ -82,10 +83,10 @@ class Config(Study):
     """0 only: nothing is drawn at random."""
 
     def check(self) -> None:
-        """Check that no seeds are asked for."""
+        """Check that no other seeds are requested."""
         if (self.seeds, self.first_seed) != (1, 0):
             raise ValueError(
-                "seeds must be 1 and first_seed 0, as nothing is drawn at random; got "
+                "seeds must be 1 and first_seed 0, because nothing is random; got "
                 f"{self.seeds} and {self.first_seed}."
             )
 
@@ -117,18 +118,18 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 def gru_parameters(units: int) -> int:
     """Return the number of parameters of a GRU that has as many inputs as units.
 
-    Two matrices and biases, as `cells.gru.init` makes them.
+    It has two matrices and biases, as `cells.gru.init` makes them.
     """
     return 6 * units**2 + 4 * units
 
 
 def sent_bytes(num_bytes: float, chips: int) -> float:
-    """Return the bytes that each chip sends in an all-reduce of so many bytes."""
+    """Return the bytes that each chip sends in an all-reduce of `num_bytes`."""
     return 2 * (chips - 1) / chips * num_bytes
 
 
 def hops(chips: int, torus: int) -> float:
-    """Return the number of hops of an all-reduce, one after another."""
+    """Return the number of sequential hops of an all-reduce."""
     return 2 * torus * (chips ** (1 / torus) - 1)
 
 
@@ -169,16 +170,17 @@ def sweep(config: Config, chips: int) -> Row:
 
 
 def least_streams(config: Config) -> float:
-    """Return the streams a chip at which arithmetic takes as long as sums do.
+    """Return the streams per chip at which arithmetic takes as long as sums.
 
-    The limit of many chips, by bytes alone; the number of parameters cancels.
+    This is the limit for many chips, without latency. It does not depend on the number
+    of parameters, which cancels.
     """
     speeds = config.efficiency * config.peak / config.link_bandwidth
     return 2 * SUM_BYTES / 8 * speeds / config.window
 
 
 def least_batch(config: Config) -> float:
-    """Return the streams a chip at which arithmetic takes as long as reading weights.
+    """Return the streams per chip at which arithmetic takes as long as reading weights.
 
     The number of parameters cancels here, too.
     """

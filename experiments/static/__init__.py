@@ -1,1 +1,1 @@
-"""Studies of static backpropagation, and of what is put in its place."""
+"""Studies of static backpropagation and of feedback alignment."""

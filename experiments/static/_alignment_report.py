@@ -38,7 +38,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         ["", "error %", "best", "published", *(f"∠ {name}" for name in LAYERS), "ms"],
         lines,
         f"Test error on {config.test} images after {config.epochs:g} epochs of "
-        f"{config.images} images (lower is better), and the best one during training: "
+        f"{config.images} images (lower is better), and the lowest one in training: "
         f"mean ± standard deviation over {config.seeds} seeds.\nPublished: after 100 "
         "epochs of 60,000, chosen by test error (Sanfiz & Akrout 2021).\n∠: angle in "
         "degrees between a rule's ∂E/∂w of a layer and the exact one, at the end. ms: "

@@ -70,7 +70,7 @@ def _show_paths(rows, total):
         for row in rows
     ]
     lines.append(["sum", "", "", f"{total['sum']:.6f}"])
-    lines.append(["∂E/∂y of it", "", "", f"{total['error']:.6f}"])
+    lines.append(["∂E/∂y (backprop)", "", "", f"{total['error']:.6f}"])
     report.show_table(
         f"∂E/∂y of hidden unit {total['unit']}: a sum over all units above",
         ["", "δ_k", "w_k", "δ_k w_k"],

@@ -42,7 +42,7 @@ def make_rule(rule: str) -> Callable:
 
 
 def make_angles(rule: str, images: jax.Array, labels: jax.Array) -> Callable:
-    """Return (params, feedback, key) -> angles to the exact gradient, these images."""
+    """Return (params, feedback, key) -> angles to the exact gradient on the images."""
     approximate, exact = make_rule(rule), make_rule("bp")
 
     def angles(params, feedback, key):

@@ -6,8 +6,8 @@ by rules that use other weights in the backward pass. Angles are between a rule'
 of a layer and the exact one, for the same images and weights.
 
 The published errors are those of 100 epochs of SGD with momentum, at the epoch that is
-best on the test images (Sanfiz & Akrout 2021; their settings are second-hand here). For
-as many epochs, on a GPU (not tried yet):
+best on the test images (Sanfiz & Akrout 2021; their settings are taken second-hand). To
+train as long, on a GPU (not tried yet):
 `python -m experiments alignment --epochs 100 --seeds 3`.
 """
 
@@ -37,17 +37,17 @@ from experiments.static._lenet import init, logits
 
 # Learning rates of SGD with momentum 0.9: the best or second best of 0.0005 … 0.05, by
 # the errors of one seed on 4000 test images after 400 or 1200 steps. FA, DFA and brSF
-# have less, because they learn nothing at twice their rate.
+# have lower rates, because they learn nothing at twice their rate.
 RATES = {"bp": 0.02, "fa": 0.003, "dfa": 0.001, "usf": 0.02, "brsf": 0.005}
 RATES |= {"frsf": 0.02}
 DECAY = 1e-3
-LOOKS = 8  # measurements of test errors and angles, besides that before the training
-SHOWN, PART = 256, 500  # images for angles, and test images at once
+LOOKS = 8  # measurements of test errors and angles during training
+SHOWN, PART = 256, 500  # images for the angles, and test images in one call
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Train LeNet on MNIST by backpropagation and by five rules beside it."""
+    """Train LeNet on MNIST by backpropagation and by five feedback rules."""
 
     QUICK = {"images": 4000, "epochs": 2.5, "seeds": 1, "test": 2000}
     CHECKS = {
@@ -59,8 +59,8 @@ class Config(Study):
     rules: tuple[str, ...] = RULES
     """Some of bp, fa, dfa, usf, brsf and frsf."""
     epochs: float = 1.0
-    """Passes through the images; the learning rate falls to a tenth after a half of
-    them, and again after three quarters."""
+    """Passes through the images. The learning rate falls to a tenth after a half of
+    the steps, and again after three quarters."""
     images: int = 60_000
     """Number of training images."""
     batch: int = 64
@@ -95,7 +95,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _standardised(digits: data.MNIST, config: Config) -> data.MNIST:
-    """Return images [N, 28, 28, 1]; those to train have mean 0 and deviation 1."""
+    """Return images [N, 28, 28, 1], standardised by the training images."""
     train, test = digits
     chosen = train[0][: config.images]
     mean, deviation = chosen.mean(), chosen.std()

@@ -7,7 +7,7 @@
 with φ_1 = tanh and φ_2 the logistic function. `gradients.backprop` returns a record of
 each layer. From it this study computes the factors by hand: of a whole layer, of one
 weight in each layer, and of one hidden unit, whose ∂E/∂y is a sum over the units above
-it. The last table does the same for an expression in two numbers, micrograd's.
+it. The last table does the same for the expression in micrograd's README.
 """
 
 import dataclasses
@@ -51,10 +51,11 @@ class Config(Study):
     hidden: int = 8
     """Units of the first layer."""
     precision: Literal["float64", "float32"] = "float64"
-    """Of all arrays. In float32, finite differences have two to three right digits."""
+    """Precision of all arrays. In float32, finite differences have two to three correct
+    digits."""
 
     def check(self) -> None:
-        """Check that there is one network."""
+        """Check that only one seed is requested."""
         if self.seeds != 1:
             raise ValueError(
                 f"seeds must be 1, got {self.seeds}: this study shows one gradient. "
@@ -110,7 +111,7 @@ def _digit(config: Config, way: Way) -> list[Row]:
         rows: list[Row] = [{"row": "energy", "value": float(value)}]
         rows += _layers(info, grads, others)
         rows += _weights(info, grads, others)
-        return rows + _paths(params, info, rows[-2]["to"])  # of the weight in layer 1
+        return rows + _paths(params, info, rows[-2]["to"])  # rows[-2]: layer 1's weight
 
 
 def _backprop(params: PyTree, x: jax.Array, target: jax.Array) -> Any:
@@ -132,7 +133,7 @@ def squared_error(y: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def _problem(config: Config) -> tuple[PyTree, jax.Array, jax.Array]:
-    """Return the parameters, [W_1, b_1], [W_2, b_2], the digit [64] and its code."""
+    """Return the parameters of both layers, the digit [64] and its one-hot label."""
     images, labels = data.digits().train
     x = jnp.asarray(images[config.example], float)
     target = jax.nn.one_hot(labels[config.example], CLASSES, dtype=float)
@@ -216,7 +217,7 @@ def _weights(info, grads, others) -> list[Row]:
 
 
 def _paths(params, info, unit: int) -> list[Row]:
-    """Return δ_k w_k, the part of each unit above in ∂E/∂y of a hidden unit."""
+    """Return δ_k w_k, what each unit above adds to ∂E/∂y of a hidden unit."""
     deltas, weights = np.asarray(info[1].delta), np.asarray(params[1]["w"][unit])
     rows: list[Row] = [
         {"row": "path", "unit": k, "delta": float(delta), "weight": float(weight)}
@@ -228,7 +229,7 @@ def _paths(params, info, unit: int) -> list[Row]:
 
 
 def _micrograd(config: Config, way: Way) -> list[Row]:
-    """Return g and its derivatives, by layers of single numbers and by `jax.grad`."""
+    """Return g and its derivatives, by a scalar layer and by `jax.grad`."""
     with _precision(config):
         (value, info), (ours,) = _micrograd_backprop()
         a_and_b = jnp.asarray(A, float), jnp.asarray(B, float)

@@ -17,7 +17,7 @@ PUBLISHED_FLOOR = {"copy": ".0204", "adding": ".1667"}
 TITLES = {"copy": "copy memory", "adding": "adding"}
 COLOURS = {"tanh": "C3", "gru": "C0", "lstm": "C2"}
 DASHES = ["-", "--", ":", "-."]
-LEAST = 1e-30  # smaller norms are drawn as this
+LEAST = 1e-30  # smaller norms are drawn at this value
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
@@ -59,17 +59,17 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 def _note(task: str, config: Any) -> str:
     what = {
-        "copy": "Nats a step, lower is better. The floor: blanks are known, symbols, "
-        f"{config.copy_length + 10} steps back, are guessed.",
+        "copy": "Cross-entropy in nats a step, lower is better. The floor: know the "
+        f"blanks, and guess the symbols, shown {config.copy_length + 10} steps before.",
         "adding": "Squared error, lower is better. The floor: always predict 1.",
     }
     return (
         f"{what[task]} Loss: mean ± standard deviation of {config.seeds} seeds, in the "
-        "last fifth of the steps. Below at: the step at which the mean of the last "
-        "hundred is a tenth below the floor, seed by seed. (h; h′): truncated BPTT, h "
-        "steps back from every h′. δ: gradient of the last step's loss, before → after "
-        "training. Published: Bai et al. 2018, table 1, copy T = 1000 and adding "
-        "T = 600; not comparable with ours at any other size."
+        "last fifth of the steps. Below at: for each seed, the first step at which the "
+        "mean of the last hundred is a tenth below the floor. (h; h′): truncated BPTT, "
+        "every h′ steps h steps back. δ: gradient of the last step's loss, before → "
+        "after training. Published: Bai et al. 2018, table 1, copy T = 1000 and adding "
+        "T = 600; comparable with ours at these sizes only."
     )
 
 
@@ -86,7 +86,7 @@ def _relative(flow: list[float]) -> np.ndarray:
 
 
 def draw_losses(rows: list[dict[str, Any]]) -> Figure:
-    """Draw the loss against steps, with the floor, a panel for each task."""
+    """Draw the loss against steps, with the floor: a panel for each task."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     figure = Figure(figsize=(6 * len(tasks), 4.5), layout="constrained")
     for axis, task in zip(

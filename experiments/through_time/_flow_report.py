@@ -29,7 +29,7 @@ def show(rows: list[dict[str, Any]], config: Any, source: str) -> None:
         "windows; before training, and after so many updates.\n"
         "β: factor by which the gradient of one loss changes per step back, over lags "
         f"up to {config.length - 1}; 1 if it neither vanishes nor explodes. Lookback: "
-        "lags from there on hold a tenth of the gradient.\n"
+        "the smallest K such that lags k ≥ K hold at most a tenth of the gradient.\n"
         "λ_1: the largest Lyapunov exponent of the carry; below 0, perturbations fade. "
         "Bits per character: lower is better.",
     )

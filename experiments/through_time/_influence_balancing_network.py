@@ -7,7 +7,7 @@ UNITS, POSITIVE = 23, 10
 
 
 def step(theta: jax.Array, s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Drive each unit by itself, the next unit and θ; x is empty."""
+    """Set each unit to the mean of itself and the next unit, ± θ; x is empty."""
     del x
     signs = jnp.where(jnp.arange(UNITS) < POSITIVE, 1, -1).astype(s.dtype)
     next_ones = jnp.concatenate([s[1:], jnp.zeros_like(s[:1])])

@@ -9,7 +9,7 @@ from experiments import report
 
 FARTHEST = 100  # steps of the longest window
 OPTIMUM, SENSITIVITY, LOST = -1 / 6, -6.0, 1e6
-LINES = ["-", "--", ":", "-."]  # of online rules; some curves coincide
+LINES = ["-", "--", ":", "-."]  # for online rules, because some curves coincide
 # Reference values, computed outside of this project: ds₁/dθ by lookback, and θ after
 # 3000 iterations at a learning rate of 1e-4, or the iterations until |θ| exceeds 1e6.
 MEASURED = {
@@ -31,7 +31,7 @@ FATES = {
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print the sensitivities, and θ after each method."""
+    """Print the sensitivities ds₁/dθ, and where θ ends by each method."""
     for row in rows[:1]:
         report.show_table(
             "ds₁/dθ, truncated to K steps back; the exact value is −6",
@@ -56,11 +56,11 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         "truncated_bptt: windows of K steps; K = 41 is the first with the right sign. "
         f"artbp: windows of {FARTHEST} steps. Other rules: one step an iteration. "
         f"Rules that draw at random: median (range) of {config.seeds} seeds. "
-        "snap_1 is exact here, because θ reaches each unit at once. rflo drops the "
-        "matrix that shifts, so its ds₁/dθ is 2. The forward gradient of one parameter "
-        "is exact. KF-RTRL has no factors here. Lost after: iterations until |θ| "
-        "exceeds 1e6. Reference: computed outside of this project, 3000 iterations at "
-        "1e-4.",
+        "snap_1 is exact here, because θ reaches each unit directly. rflo drops the "
+        "recurrent matrix, so its ds₁/dθ is 2. The forward gradient of one parameter "
+        "is exact. kf_rtrl does not apply: θ does not factorise. Lost after: "
+        "iterations until |θ| exceeds 1e6. Reference: computed outside of this "
+        "project, 3000 iterations at 1e-4.",
     )
 
 

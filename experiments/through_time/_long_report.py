@@ -11,7 +11,7 @@ MIB = 2**20
 
 
 def slope(rows: list[dict[str, Any]]) -> float | None:
-    """Return d log time / d log T of the timed calls; None if less than 2 are."""
+    """Return d log time / d log T of the timed calls; None for fewer than 2."""
     timed = [row for row in rows if row["row"] == "costs" and row["seconds"]]
     if len(timed) < 2:
         return None
@@ -20,19 +20,20 @@ def slope(rows: list[dict[str, Any]]) -> float | None:
 
 
 def show(rows: list[dict[str, Any]], config: Any, text: Any) -> None:
-    """Print costs of a call, the difference to a stream, and bits per character."""
+    """Print costs of a call, its difference from a stream, and bits per character."""
     _show_costs([row for row in rows if row["row"] == "costs"], config)
     report.show_table(
         "Many calls along a stream, compared with one long call from a plain carry",
-        ["", "T", "calls", "difference", "of at most", "of the carry"],
+        ["", "T", "calls", "difference", "largest", "of the carry"],
         [
             [row["rule"], f"{row['length']:,}", str(row["calls"])]
             + [f"{row[k]:.1e}" for k in ("difference", "largest", "carry_difference")]
             for row in rows
             if row["row"] == "difference"
         ],
-        "The largest difference, in float32, of entries of the gradient, or of the "
-        "learned parameters; lower is better.",
+        "Difference: the largest one between elements of the gradient, or of the "
+        "learned parameters, in float32; lower is better. Largest: the largest of "
+        "these elements.",
     )
     _show_bits(rows, config, text)
 
@@ -57,7 +58,7 @@ def _show_costs(costs: list[dict[str, Any]], config: Any) -> None:
         table,
         "By XLA's analysis of the compiled program; lower is better. BPTT is compiled "
         "but not run. Arguments include the characters. A truncated call keeps one "
-        f"window, whatever T is.{say}",
+        f"window for any T.{say}",
     )
 
 

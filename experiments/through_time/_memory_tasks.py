@@ -23,10 +23,10 @@ class MemoryTask(NamedTuple):
 
 
 def copy_memory(blanks: int) -> MemoryTask:
-    """Return the copy task: ten of eight symbols, to repeat after the blank steps.
+    """Return the copy task: repeat ten symbols, of eight kinds, after the blank steps.
 
-    Without memory, blanks are known and symbols are guessed: 10 ln 8 nats in all, over
-    T + 20 steps.
+    Without memory, the best prediction knows the blanks and guesses the symbols. Its
+    loss is 10 ln 8 nats in all, over `blanks` + 20 steps.
     """
     steps, blank, marker = blanks + 2 * REMEMBERED, 0, SYMBOLS + 1
 

@@ -1,6 +1,6 @@
-"""Copy memory and adding: cells that beat the floor, and gradient flow through time.
+"""Copy memory and adding: losses beside the floor, and gradient flow through time.
 
-Each cell is trained by BPTT, and one of them by truncated BPTT, too. For each cell,
+Each cell is trained by BPTT, and one cell also by truncated BPTT. For each cell,
 ‖δ_t‖ = ‖∂ℓ_T/∂h_t‖ is measured before and after training, where ℓ_T is the loss of the
 last step. It shows whether the gradient reaches the steps that matter. Zeros ε_t are
 added to the carries; one backward pass gives the derivatives in all ε_t, which are δ_t.
@@ -62,14 +62,14 @@ class Config(Study):
     adding_length: int = 60
     """Steps of the adding task; 600 in the table."""
     lookbacks: tuple[int, ...] = (20, 40)
-    """Lookbacks h of truncated BPTT, with a window of h/2. To copy takes at least
+    """Lookbacks h of truncated BPTT, with a window of h/2. The copy task needs at least
     copy_length + 10 steps."""
     truncated_cell: str = "lstm"
-    """The cell to train by truncated BPTT, too: tanh, gru or lstm."""
+    """The cell that is also trained by truncated BPTT: tanh, gru or lstm."""
     units: int = 64
     """Units of each cell; about 128 for the size of the table's networks."""
     batch: int = 32
-    """Sequences of a mini-batch, drawn anew at each step."""
+    """Sequences of a mini-batch; each step draws new ones."""
     steps: int = 2000
     """Updates by Adam."""
     learning_rate: float = 3e-3
@@ -80,7 +80,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train all; show them beside floors and the published table, and write them."""
+    """Train all cells; show the losses beside the floors and the published table."""
     return run_study("copy_adding", config, _jobs, _finish)
 
 
@@ -106,9 +106,9 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _trained(config: Config) -> list[tuple[str, str, Callable]]:
-    """Return what is trained on each task: cell, rule, (step, loss) -> rule.
+    """Return (cell, name of the rule, (step, loss) -> rule) for each training.
 
-    Another rule is another line here.
+    To compare another rule, add it here.
     """
     trained: list[tuple[str, str, Callable]]
     trained = [(cell, "bptt", gradients.bptt) for cell in cells.DENSE]
@@ -156,7 +156,7 @@ def _row(
 
 
 def _first_below(values: np.ndarray, bound: float) -> int | None:
-    """Return the first step whose mean of the last WINDOW is below; None if never."""
+    """Return the first step at which the mean of WINDOW values is below the bound."""
     window = min(WINDOW, len(values))
     means = np.convolve(values, np.full(window, 1 / window), mode="valid")
     found = np.flatnonzero(means < bound)

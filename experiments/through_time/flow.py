@@ -5,10 +5,10 @@
 Each network reads a text character by character and predicts the next one. There are
 two initialisations. With "normal", recurrent weights are drawn from N(0, 1/n); with
 "orthogonal", each gate's matrix is orthogonal. An LRU has eigenvalues instead of a
-matrix. With "normal" they fill the unit disc, as those of a normal matrix do; with
-"orthogonal" they lie near the unit circle, 0.99 ≤ |λ| ≤ 0.999. The LSTM's forget gates
-begin with a bias of 1. Flow and exponents are measured on held-out text, before and
-after a short training.
+matrix. With "normal" they fill the unit disc, as the eigenvalues of a matrix from
+N(0, 1/n) do. With "orthogonal" they are near the unit circle, 0.99 ≤ |λ| ≤ 0.999. The
+LSTM's forget gates begin with a bias of 1. Gradient flow and Lyapunov exponents are
+measured on held-out text, before and after a short training.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ from experiments.networks import cells as cell_table
 from experiments.through_time import _flow_report
 
 EMBEDDING = 16
-EXPONENTS = 5  # windows, the text on which exponents are measured
+EXPONENTS = 5  # exponents are measured on a text of this many windows
 CELLS = (*cell_table.DENSE, "lru")
 STARTS = ("normal", "orthogonal")
 RINGS = {"normal": (0.0, 0.999), "orthogonal": (0.99, 0.999)}  # of the LRU's |λ|
@@ -61,19 +61,19 @@ class Config(Study):
     }
 
     text: Literal["python_reference", "tinyshakespeare"] = "python_reference"
-    """The text: the help of the running Python, or Tiny Shakespeare, which is
+    """The text: the help topics of the running Python, or Tiny Shakespeare, which is
     downloaded once."""
     cells: tuple[str, ...] = CELLS
     """Some of tanh, gru, lstm, lru."""
     units: int = 64
-    """Units of each cell; those of the LRU are complex."""
+    """Units of each cell; the units of the LRU are complex."""
     scale: float = 1.0
     """Standard deviation of the initial character embeddings. With small inputs tanh is
     nearly linear, so the initialisation of its matrix matters."""
     length: int = 100
     """Characters of a window. The largest lag is one less."""
     windows: int = 16
-    """Windows to measure on. Exponents are measured on five times the length."""
+    """Windows to measure on. Exponents are measured on windows five times as long."""
     steps: int = 500
     """Updates by Adam."""
     batch: int = 32
@@ -144,7 +144,7 @@ def _rows(config, cell, begin, text, measure, way: Way) -> list[Row]:
 
 
 def _example(cell, params, begins, length, characters):
-    """Return the carry, inputs and targets [T, B] of windows, by their first index."""
+    """Return the carry, inputs and targets [T, B] of windows that begin at `begins`."""
     at = begins[None] + jnp.arange(length)[:, None]
     given = characters[at]
     one = jax.tree.map(lambda leaf: leaf[0], params)  # the first seed

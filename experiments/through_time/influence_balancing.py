@@ -2,10 +2,11 @@
 
     s ← A s + θ v,   A = ½ I + ½ superdiagonal,   v = +1 on the first 10 of 23, −1 on 13
 
-The target of the first unit is 1, and θ is the only parameter. Ten units drive s₁ up
-soon; thirteen drive it down later and more: ds₁/dθ = −6. A gradient truncated to fewer
-than 41 steps has the wrong sign, because it sees mostly the ten. Each iteration runs K
-steps, keeps s for the next one, and takes a gradient step on ½ (s₁ − 1)² at the end.
+The target of the first unit is 1, and θ is the only parameter. The first ten units
+drive s₁ up early. The other thirteen drive it down later and more strongly, so
+ds₁/dθ = −6. A gradient truncated to fewer than 41 steps has the wrong sign, because it
+sees mostly the first ten. Each iteration runs K steps, keeps s for the next iteration,
+and takes a gradient step on ½ (s₁ − 1)² at the end.
 Online rules take a gradient step after every step.
 """
 
@@ -47,11 +48,11 @@ class Online(NamedTuple):
     make: Callable[..., OnlineRule]  # (step, loss) -> rule
     learning_rate: float = 1.0
     iterations: int = 1
-    draws: bool = False  # at random, so that it is run from several seeds
+    draws: bool = False  # whether it draws at random, and needs several seeds
 
 
-# θ enters element by element, so that KF-RTRL has no factors. The learning rate of UORO
-# is a tenth of the others', as published.
+# KF-RTRL is missing: θ enters element by element, without Kronecker factors. The
+# learning rate of UORO is a tenth of the others', as published.
 ONLINE = {
     "rtrl": Online(gradients.rtrl),
     "snap_1": Online(partial(gradients.snap, order=1)),
@@ -64,7 +65,7 @@ ONLINE = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Which rules move θ the wrong way, where late influences outweigh early ones?"""
+    """Which rules move θ the wrong way if late influences outweigh early ones?"""
 
     QUICK: ClassVar = {
         "lookbacks": (1, 40, 41, 100),
@@ -78,13 +79,13 @@ class Config(Study):
     }
 
     lookbacks: tuple[int, ...] = (1, 10, 30, 40, 41, 50, 100)
-    """K of truncated BPTT: how many steps gradients go back, and steps an iteration."""
+    """K of truncated BPTT: an iteration runs K steps, and gradients go back K steps."""
     truncations: tuple[float, ...] = (0.02, 0.1, 0.2)
     """κ of ARTBP: probability of a cut at each of the 100 steps of an iteration."""
     seeds: int = 5
-    """How many runs of each rule that draws at random, under vmap."""
+    """Number of runs of each rule that draws at random, under vmap."""
     iterations: int = 3000
-    """How often θ is changed."""
+    """Number of updates of θ."""
     learning_rate: float = 1e-4
     """Learning rate of gradient descent."""
 
@@ -95,7 +96,7 @@ class Method(NamedTuple):
     start: Callable[[jax.Array], Any]  # θ -> state
     iterate: Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, Any]]
     learning_rate: float
-    seeds: int = 1  # more than 1 only if it draws at random
+    seeds: int = 1  # more than 1 only if the rule draws at random
     times: int = 1  # factor of the study's iterations
 
 

@@ -1,12 +1,14 @@
-"""Truncated BPTT on a text of 100,000 characters, at the memory of one window.
+"""Truncated BPTT on a text of 100,000 characters, with the memory of one window.
 
     (value, stream), (θ, state) = learn((θ, state), stream, characters, next ones)
 
 A GRU reads a text once. After every h′ characters Adam updates its parameters; the
-gradient goes h steps back. The study measures three things: memory and time of one call
-of T characters, beside BPTT, which keeps all T steps; the difference between many calls
-along a stream and one long call; and bits per character, beside adaptive n-grams. Each
-character is predicted before it is learned from.
+gradient goes h steps back. Each character is predicted before it is learned from. The
+study measures three things:
+
+- memory and time of one call of T characters, beside BPTT, which keeps all T steps;
+- the difference between many calls along a stream and one long call;
+- bits per character, beside adaptive n-grams.
 """
 
 import dataclasses
@@ -47,10 +49,10 @@ class Config(Study):
     }
 
     text: Literal["python_reference", "tinyshakespeare"] = "python_reference"
-    """The text: the help of the running Python, or Tiny Shakespeare, which is
+    """The text: the help topics of the running Python, or Tiny Shakespeare, which is
     downloaded once."""
     lengths: tuple[int, ...] = (1_000, 10_000, 100_000)
-    """Lengths T of one call, for memory and time. The longest is learned from."""
+    """Lengths T of one call, for memory and time. Learning takes the longest."""
     units: int = 48
     """Units of the GRU."""
     every: int = 20
@@ -65,7 +67,7 @@ class Config(Study):
     """Characters of one call along a stream."""
 
     def check(self):
-        """Check that each length has room for a call."""
+        """Check that each length has at least the characters of one call."""
         if min(self.lengths) < self.call:
             raise ValueError(
                 f"lengths must be at least call={self.call}, got {self.lengths}."
@@ -171,7 +173,7 @@ def _costs(config, problem, name, way: Way) -> list[Row]:
 
 
 def _seconds(program, arguments) -> float:
-    """Return the least time of a call, of three at least, of more if it is short."""
+    """Return the shortest time of at least three calls; of more if they are short."""
     times = []
     while len(times) < 3 or (len(times) < 20 and sum(times) < 3):
         start = time.perf_counter()
@@ -242,7 +244,7 @@ def _calls(config: Config) -> range:
 
 
 def _ngrams(config, text, way: Way) -> list[Row]:
-    """Return the bits per character of n-grams that count as they read."""
+    """Return the bits per character of n-grams that learn as they read."""
     calls = _calls(config)
     bits = adaptive_ngrams(text.train[: calls.stop + 1], len(text.alphabet))
     way.advance(calls.stop)

@@ -1,4 +1,4 @@
-"""Memory against time of one gradient through time, for every remat policy.
+"""Memory and time of one gradient through time, for every remat policy.
 
 Gruslys et al. (2016) save 95 % of the memory of T = 1000 steps for one third more time.
 That is the cost of one more forward pass, because a backward pass takes as long as two.
@@ -42,7 +42,7 @@ class Config(Study):
     CHECKS: ClassVar = {"batch inputs units": at_least(1), "repeats": at_least(2)}
 
     lengths: tuple[int, ...] = (1000, 10_000)
-    """Numbers of steps T; each has a panel and a table."""
+    """Numbers of steps T, each with its own panel and table."""
     batch: int = 8
     """Batch size."""
     inputs: int = 32
@@ -52,7 +52,7 @@ class Config(Study):
     growth: tuple[int, ...] = (500, 1000, 2000, 4000, 8000)
     """Numbers of steps at which growth with T is measured."""
     repeats: int = 7
-    """How often each policy is timed; the median is shown."""
+    """Number of timings of each policy; the table shows the median."""
 
     def check(self):
         """Check the numbers of steps, and that there is one seed."""
@@ -69,7 +69,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Measure all policies; show them beside the predictions, and write them."""
+    """Measure all policies, and show the results beside the predictions."""
     return run_study("memory_time", config, _jobs, _finish)
 
 
@@ -143,7 +143,7 @@ def _named(length: int, size: gradients.remat.StepBytes) -> dict[str, Any]:
     best = math.sqrt(length * size.carry / size.kept)
     divisors = [k for k in range(1, length + 1) if length % k == 0]
     nearest = lambda goal: min(divisors, key=lambda k: abs(math.log(k / goal)))
-    k, wide = nearest(best), nearest(4 * best)  # other lengths copy the inputs
+    k, wide = nearest(best), nearest(4 * best)  # non-divisors would copy the inputs
     root = round(math.sqrt(length))
     policies = {
         "None": None,
@@ -159,7 +159,7 @@ def _named(length: int, size: gradients.remat.StepBytes) -> dict[str, Any]:
         try:
             policy = gradients.remat.budget(num_bytes)
             gradients.remat.predicted_cost(length, policy, size)
-        except ValueError:  # with few steps, one alone needs more
+        except ValueError:  # with few steps, one step exceeds the budget
             continue
         policies[f"budget({share:.0%} of full)"] = policy
     return policies

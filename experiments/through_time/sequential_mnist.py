@@ -1,4 +1,4 @@
-"""MNIST pixel by pixel: one number a step, and the class after the last one.
+"""MNIST pixel by pixel: one pixel a step, and the class after the last step.
 
 Images are pooled to --side × --side, by default to sequences a quarter as long as those
 of the published table. At the table's size, on a GPU:
@@ -51,7 +51,7 @@ class Config(Study):
     rows: bool = False
     """Read row by row, T = side, rather than pixel by pixel, T = side²."""
     permuted: bool = False
-    """Permute the steps; the permutation is drawn once, and the same for all images."""
+    """Permute the steps by one permutation, the same for all images."""
     cells: tuple[str, ...] = ("lstm", "gru", "tanh")
     """Some of lstm, gru, tanh."""
     units: int = 64
@@ -72,7 +72,7 @@ class Config(Study):
     """Number of test images."""
 
     def check(self):
-        """Check the side, and that only BPTT is to recompute."""
+        """Check the side, and that remat is used with BPTT only."""
         if self.side not in (28, 14, 7, 4, 2):
             raise ValueError(f"side must be 28, 14, 7, 4 or 2, got {self.side}.")
         if self.lookback and self.remat != "none":
@@ -83,7 +83,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train each cell, show them beside the published table, and write them."""
+    """Train each cell; show the accuracies beside the published table."""
     load = cache(data.mnist)
     jobs = partial(_jobs, load)
     check = lambda _: load()
@@ -216,7 +216,7 @@ def _show(rows: list[Row], config: Config) -> None:
         "better. Published: Bai et al. 2018, table 1, 28 × 28 pixels one by one, "
         "T = 784, 70K parameters, settings by grid search; "
         + ("the same task." if same else "another task than ours, and a harder one.")
-        + " Loss: of training, in the last twentieth of the steps.",
+        + " Loss: training loss in the last twentieth of the steps.",
     )
 
 
