@@ -1,4 +1,4 @@
-"""Table and picture of `identify`: errors before and after the change, estimates of k."""
+"""Table and picture of `identify`: errors around the change, and estimates of k."""
 
 import itertools
 from typing import Any
@@ -31,8 +31,8 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         ours,
         [],
         "Root mean squared error of the level predicted one step ahead, against the "
-        "true level (lower is better): over 500 steps before the change, 50 steps after "
-        "it, and the last 500 steps. Measurements have a noise of deviation "
+        "true level (lower is better): over 500 steps before the change, 50 steps "
+        "after it, and the last 500 steps. Measurements have a noise of deviation "
         f"{tanks.MEASUREMENT:g}. Recovered: steps from the change until the error over "
         "50 steps is at most 1.5 times the error before (median, and how many plants "
         "recovered). Settings are the best on the first quarter. The forgetting factor "
