@@ -178,7 +178,7 @@ def _name(unit: str, kind: Kind) -> str:
 
 
 def _windows(units: list[str], width: int, stride: int) -> list[list[str]]:
-    """Return windows of neighbouring symbols, the last one first; "" is padding."""
+    """Return windows of neighbours, each with its last symbol first; "" is padding."""
     padded = [""] * (width - 1) + units
     ends = range(len(units) - 1, -1, -stride)
     return [padded[end : end + width][::-1] for end in reversed(ends)]

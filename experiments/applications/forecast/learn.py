@@ -31,7 +31,7 @@ RATES = {"adam": 5e-3, "adamw": 5e-3, "rmsprop": 2e-3}
 
 
 class Learned(NamedTuple):
-    """Forecasts [seeds, origins, H, 3] from the step `first` on; row of the training."""
+    """Forecasts [seeds, origins, H, 3] from step `first` on, and the training's row."""
 
     said: np.ndarray
     first: int

@@ -33,7 +33,7 @@ from experiments.harness.options import (
 from experiments.harness.study import run_study, Study
 
 NEAR = 50  # steps of the moving mean of errors
-SOON = 200  # an error that has not risen so many steps after the change never does
+SOON = 200  # an error that does not rise in so many steps needs no recovery
 SETTLED = 500  # steps averaged before the change, and before the end
 RECOVERED = 1.5  # times the error before the change: at or below it counts as recovered
 POINTS = 200  # points of a curve

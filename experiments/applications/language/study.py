@@ -114,7 +114,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def read_text(config: Config) -> data.Text:
-    """Return the text.
+    """Load the text, and check that it is long enough and has the prompt's characters.
 
     Raises:
       DataError: if the text cannot be read, is too short for its windows, or lacks

@@ -37,7 +37,7 @@ from experiments.networks import recurrent, windows
 from experiments.networks.cells import DENSE
 
 SETS = {"jsb_chorales": data.jsb_chorales, "nottingham": data.nottingham}
-SECONDS = {  # duration of a step in MIDI files; the data sets do not tell it
+SECONDS = {  # duration of a step in MIDI files; the data sets do not give it
     "jsb_chorales": 0.6,
     "nottingham": 0.15,
 }
