@@ -1,1 +1,1 @@
-"""What the tutorial says that backpropagation is for, on real data."""
+"""Applications of backpropagation that the tutorial names, on real data."""

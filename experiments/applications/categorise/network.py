@@ -1,13 +1,14 @@
-"""Network of `categorise`: it reads a text and says at the end which class it is of.
+"""Network of `categorise`: it reads a text, and predicts its class at the end.
 
     x_t = Σ_k E[i_{t,k}] / √K_t,    h_t = cell(θ, h_{t−1}, x_t),    y_t = V r_t + c
 
-i_{t,k} are the K_t indices of the t-th symbol, and r_t is the mean of all states so
-far, their maximum or the last one. y counts after the last symbol. What is read of
-windows of characters is x_t = relu(Σ_j Σ_k E[i_{t,j,k}]), j a place in the window.
+i_{t,k} are the K_t indices of the t-th symbol. r_t is the mean of all states so far,
+their maximum, or the last state. Only y after the last symbol is scored. For windows of
+characters, x_t = relu(Σ_j Σ_k E[i_{t,j,k}]), where j is a place in the window.
 
-E is not what a gradient rule sees, but the table of a batch, x of each of its symbols:
-that is much smaller, and how to go on from there to E is the chain rule, for all rules.
+A gradient rule does not see E. It sees the table of a mini-batch: the vector x of each
+symbol in it. The table is much smaller than E. The chain rule turns the gradient in the
+table into the gradient in E, for every gradient rule.
 """
 
 from collections.abc import Callable
@@ -26,8 +27,8 @@ from experiments.applications.categorise.units import Encoded, NONE
 from experiments.networks import pooled, recurrent
 from experiments.networks.batches import all_batches, length_buckets, pad
 
-BATCH = 128  # texts that are looked at together
-SCALE = 0.3  # of the numbers that a symbol is at first
+BATCH = 128  # texts classified together
+SCALE = 0.3  # standard deviation of the initial embeddings
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
@@ -41,7 +42,7 @@ def init_runs(
     classes: int,
     runs: int,
 ) -> PyTree:
-    """Draw the parameters of several networks, along a first axis."""
+    """Draw the parameters of several networks; leaves have a first axis of runs."""
 
     def init(key):
         own, of_table = jax.random.split(key)
@@ -55,14 +56,14 @@ def init_runs(
 def of_batch(
     params: PyTree, symbols: jax.Array, dropout: float = 0.0, key: Any = None
 ) -> PyTree:
-    """Return what a network is for a batch: with a table of its symbols, without E.
+    """Return the parameters for a mini-batch: E becomes a table of its symbols.
 
     Args:
-      params: of a network.
-      symbols: [U, K] indices.
-      dropout: the share of the numbers of each symbol, and of units that the readout
-        sees, that are zeros, the same in all texts of a batch.
-      key: of `jax.random`, to draw them with.
+      params: parameters of one network.
+      symbols: [U, K] indices of the symbols in the mini-batch.
+      dropout: probability that an element of the table, or a unit that the readout
+        sees, is set to zero; all texts of a mini-batch share one mask.
+      key: for the dropout mask.
     """
     there = (symbols != NONE)[..., None]
     count = jnp.maximum(there.sum(axis=1), 1)
@@ -80,7 +81,7 @@ def of_batch(
 def make_rule(
     name: str, cell: str, pooling: pooled.Pooling, *, lookback: int, dropout: float
 ) -> Callable[..., tuple]:
-    """Return (params, *batch, key=) -> ((value, None), grads)."""
+    """Return a gradient rule (params, *batch, key=) -> ((value, None), grads)."""
     of_sequence = choices.make_rule(
         name, _step(cell, pooling), cross_entropy,
         lookback=lookback, visible=pooled.visible(cell),
@@ -108,7 +109,7 @@ def make_rule(
 def say(
     params: PyTree, cell: str, pooling: pooled.Pooling, encoded: Encoded
 ) -> np.ndarray:
-    """Return how likely each class is, by each of several networks: [runs, N, C]."""
+    """Return the class probabilities of each of several networks, [runs, N, C]."""
     buckets = length_buckets([*map(len, encoded.texts)], 2)
     found: dict[int, np.ndarray] = {}
     for bucket in all_batches(buckets, min(BATCH, len(encoded.texts))):

@@ -32,14 +32,14 @@ PUBLISHED = {
 
 
 def name_of(row: dict[str, Any]) -> str:
-    """Return how a row is named in tables."""
+    """Return the name of a row in tables."""
     if "units_of" not in row:
         return NAMES[row["set"]]
     return f"{row['cell'].upper()} over {row['units_of']}, {row['pooling']} state"
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print a table and the confusions of each set."""
+    """Print a table and a confusion matrix for each set."""
     for name in dict.fromkeys(row["set"] for row in rows):
         mine = [row for row in rows if row["set"] == name]
         _show_set(name, mine, config)
@@ -70,8 +70,8 @@ def _show_set(name: str, rows: list[dict[str, Any]], config: Any) -> None:
         measures,
         ours,
         PUBLISHED[name],
-        "Together: by the mean of what the networks of all seeds find likely. The most "
-        "frequent class is that of the texts tested on.",
+        "Higher is better. Seeds together: class probabilities are averaged over "
+        "seeds. The most frequent class is that of the tested texts.",
     )
 
 
@@ -85,7 +85,7 @@ def _interval(row: dict[str, Any]) -> str:
 def _confusions(
     rows: list[dict[str, Any]],
 ) -> dict[str, tuple[str, list[str], np.ndarray]]:
-    """Return titles, classes and counts, by set: the first network's of each."""
+    """Return, by set, the title, classes and confusion counts of the first network."""
     found: dict[str, tuple[str, list[str], np.ndarray]] = {}
     for row in rows:
         if "units_of" in row:
@@ -96,7 +96,7 @@ def _confusions(
 
 
 def say(text: str, name: str, classes: Sequence[str], likely: np.ndarray) -> None:
-    """Print which class of a set a text is of, and how likely each is."""
+    """Print the most probable class of a text, and the next two."""
     order = np.argsort(-likely)
     others = ", ".join(f"{classes[i]} {100 * likely[i]:.0f} %" for i in order[1:3])
     Console().print(
@@ -107,7 +107,7 @@ def say(text: str, name: str, classes: Sequence[str], likely: np.ndarray) -> Non
 
 
 def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Draw how networks learn, and which class is taken for which."""
+    """Draw learning curves and confusion matrices."""
     for name, (title, classes, counts) in _confusions(rows).items():
         figure = report.draw_confusion(title.replace(": ", "\n"), classes, counts)
         report.save_picture(folder, f"confusion_{name}", figure)
@@ -116,9 +116,9 @@ def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:
-    """Draw errors on the way, a panel for each set.
+    """Draw the error during training, a panel for each set.
 
-    A thick line is the mean of thin ones, the seeds.
+    Thin lines are seeds, and the thick line is their mean.
     """
     sets = list(dict.fromkeys(row["set"] for row in rows))
     figure = Figure(figsize=(5.5 * len(sets), 4.6), layout="constrained")

@@ -1,8 +1,8 @@
 """Study `categorise`: spam among SMS messages, and classes of questions.
 
-A recurrent network reads a text word by word, or by windows of characters, and predicts
-the class after the last one. The baselines are logistic regression on n-grams of the
-same texts, and the most frequent class.
+A recurrent network reads a text by words or by windows of characters, and predicts the
+class at the end. The baselines are logistic regression on n-grams of the same texts,
+and the most frequent class.
 """
 
 import dataclasses
@@ -35,12 +35,12 @@ from experiments.harness.study import run_study, Study
 from experiments.networks import pooled
 from experiments.networks.cells import DENSE
 
-RUN = 10  # batches of one shape after another
+RUN = 10  # consecutive batches of one shape
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """How well do recurrent networks classify short texts, beside n-grams?"""
+    """How well do recurrent networks classify short texts, compared with n-grams?"""
 
     QUICK = {
         "sets": ("trec",), "units_of": ("words",), "units": 32, "embedding": 32,
@@ -59,9 +59,9 @@ class Config(Study):
     }
 
     sets: tuple[Literal["sms_spam", "trec"], ...] = ("sms_spam", "trec")
-    """Data sets: which messages are spam, what questions ask for."""
+    """Data sets: sms_spam (is a message spam?), trec (what does a question ask?)."""
     units_of: tuple[Kind, ...] = ("words", "characters")
-    """What texts are split into; --say uses the networks of the first."""
+    """Symbols that texts are split into; --say uses the networks of the first kind."""
     cell: Literal["gru", "lstm", "tanh"] = "gru"
     """Kind of the recurrent layer."""
     pooling: pooled.Pooling = "max"
@@ -71,48 +71,50 @@ class Config(Study):
     embedding: int = 64
     """Size of the embedding of a word, or of a window of characters."""
     hashed: int = 4096
-    """Buckets for parts of words, of three letters; some share one. 0: no parts."""
+    """Hash buckets for parts of words, which have three letters; 0 for no parts."""
     width: int = 4
-    """Characters of a window."""
+    """Characters in a window."""
     stride: int = 2
     """Characters from the start of a window to the start of the next."""
     longest: tuple[int, int] = (60, 160)
-    """Words and characters that are read of a text; the rest is cut off."""
+    """Largest numbers of words and of characters read from a text; the rest is cut
+    off."""
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 20
-    """Steps that errors travel back, by rules that truncate."""
+    """Steps that errors travel back, for rules that truncate."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, …"""
     learning_rate: tuple[float, float] = (5e-3, 1e-2)
     """Initial learning rates for words and for characters; they fall to 0 along a
     cosine, except in the Rprop family."""
     dropout: tuple[float, float] = (0.3, 0.0)
-    """Dropout of embeddings and units, for words and for characters."""
+    """Dropout rates of embeddings and units, for words and for characters."""
     rare: float = 0.5
-    """A symbol that occurs c times is unknown in rare / (rare + c) of batches."""
+    """A symbol that occurs c times is made unknown in rare / (rare + c) of the
+    batches."""
     steps: tuple[int, int] = (500, 900)
     """Updates for words and for characters; rounded up to multiples of 10."""
     batch: int = 64
-    """Texts of a mini-batch, of about the same length."""
+    """Texts in a mini-batch; they have about the same length."""
     lengths: int = 2
-    """How many lengths batches are padded to, at most; each compiles a program."""
+    """Largest number of lengths that batches are padded to; each compiles a program."""
     tune: bool = False
-    """Learn without the validation part, and test on that: to choose settings without
-    the test part."""
+    """Choose settings without the test part: train without the validation part, and
+    test on it."""
     looks: int = 10
-    """About how often to test during training; the last test is the result."""
+    """Approximate number of tests during training; the last test is the result."""
     seeds: int = 2
-    """Networks of each kind, of different initial weights, under vmap."""
+    """Networks of each kind, with different initial weights, trained under vmap."""
     say: str | None = None
-    """A text to classify, for each of sets. With --out and --resume a finished run
-    answers at once."""
+    """A text to classify, by the networks of each set. With --out and --resume, a
+    finished run answers without training."""
 
 
 def main(config: Config) -> report.Result:
-    """Train, test, show results beside published figures, and write them."""
+    """Train and test; print the results beside published figures, and write them."""
     if config.say is not None and not config.say.strip():
-        raise DataError("--say: the text is empty, it must have a word at least.")
+        raise DataError("--say: the text is empty; give at least one word.")
     jobs = partial(_jobs, load=cache(texts.load))
     return run_study(
         "categorise", config, jobs, _finish, free=("say",), check=texts.check
@@ -138,14 +140,14 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _steps(config: Config, kind: Kind) -> tuple[int, int]:
-    """Return how many updates there are, and after how many to look."""
+    """Return the number of updates, and the number between two tests."""
     steps = of_kind(config.steps, kind)
     every = max(RUN, -(-steps // config.looks) // RUN * RUN)
     return every * -(-steps // every), every
 
 
 def _baselines(name: str, load, way: Way) -> Row:
-    """Test logistic regression, and the class that most texts are of."""
+    """Test logistic regression and the most frequent class; return their row."""
     classes, train, test = load(name)
     said = baselines.logistic(name, train.texts, train.labels, test.texts)
     row = {"set": name, **_scores(classes, test.labels, said[None])}
@@ -155,7 +157,7 @@ def _baselines(name: str, load, way: Way) -> Row:
 
 
 def _train(config: Config, name: str, kind: Kind, load, way: Way) -> Row:
-    """Train one kind of network from all seeds, and test it."""
+    """Train one kind of network from all seeds, and test it; return its row."""
     classes, train, test = load(name)
     units, longest = texts.units_of(config, kind, train)
     read = encode(units, train.texts, longest)
@@ -212,7 +214,7 @@ def _train(config: Config, name: str, kind: Kind, load, way: Way) -> Row:
 
 
 def _scores(classes: tuple[str, ...], labels: np.ndarray, said: np.ndarray) -> Row:
-    """Return the scores of what each network said, [runs, N]."""
+    """Return the scores of each network's predicted classes, [runs, N]."""
     scores: Row = {"accuracy": _percent(said == labels)}
     if "spam" in classes:
         spam = classes.index("spam")

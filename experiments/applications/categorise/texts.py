@@ -1,4 +1,4 @@
-"""Data of `categorise`, and the answer for a text of one's own."""
+"""Data of `categorise`, and classification of a user's text."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +30,10 @@ SETS: dict[str, Callable[[], data.TextClasses]] = {
 def load(
     tune: bool, name: str
 ) -> tuple[tuple[str, ...], data.LabelledTexts, data.LabelledTexts]:
-    """Return the classes of a set, what to learn from, and what to test on."""
+    """Return the classes of a set, its training part and its test part.
+
+    With `tune`, the test part is the validation part. Without, training includes it.
+    """
     classes, train, validation, test = SETS[name]()
     if tune:
         return classes, train, validation
@@ -40,13 +43,13 @@ def load(
 
 
 def check(config: Any) -> None:
-    """Check that the sets of a run are there, before it is begun."""
+    """Check that the data sets of a run can be loaded, before the run begins."""
     for name in config.sets:
         SETS[name]()
 
 
 def units_of(config: Any, kind: Kind, train: data.LabelledTexts) -> tuple[Units, int]:
-    """Return the symbols of the training part, and how many of a text are read."""
+    """Return the symbols of the training part, and how many are read from a text."""
     given = {"hashed": config.hashed, "width": config.width, "stride": config.stride}
     longest = of_kind(config.longest, kind)
     return learn_units(train.texts, kind, **given), longest
@@ -62,15 +65,15 @@ def init(config: Any, units: Units, classes: tuple[str, ...]) -> PyTree:
 
 
 def answer(config: Any, folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
-    """Print which class of a set the text is of, by the mean over seeds.
+    """Print the class of the user's text, by probabilities averaged over seeds.
 
     Raises:
-      DataError: if the networks that are to say so are not trained yet.
+      DataError: if the networks for it are not trained yet.
     """
     kind, (classes, train, _) = config.units_of[0], load(config.tune, name)
     job = f"{name}-{kind}"
     if job not in [row["job"] for row in rows]:
-        raise DataError(f"--say: {job} is not trained yet; go on with --resume.")
+        raise DataError(f"--say: {job} is not trained yet; continue with --resume.")
     units, longest = units_of(config, kind, train)
     like = init(config, units, classes)
     _, params = training.read_checkpoint(Way(job, folder).checkpoints, like)

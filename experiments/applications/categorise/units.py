@@ -1,8 +1,9 @@
 """Texts as indices of words or of windows of characters, and batches of them.
 
-A symbol, a word or a character, is a few indices: its own, which is UNKNOWN if the
-texts that were learned from lack it, and for words those of its parts, the three
-neighbouring letters, which are hashed. So a word that is new is still like others.
+A symbol is a word or a character, and has one or more indices. One is its own, or
+UNKNOWN if the symbol is not in the training texts. A word also has indices of its
+parts, each of three neighbouring letters; they are hashed. So a new word still shares
+indices with known words.
 """
 
 import re
@@ -17,41 +18,41 @@ from experiments.networks.batches import draw_batches, length_buckets, pad
 
 Kind = Literal["words", "characters"]
 KINDS = ("words", "characters")
-NONE, UNKNOWN, FIRST = 0, 1, 2  # no index, that of new symbols, the first of known ones
-PARTS = 12  # of a word, at most
+NONE, UNKNOWN, FIRST = 0, 1, 2  # no index, unknown symbols, the first known symbol
+PARTS = 12  # largest number of parts of a word
 
 
 def of_kind(settings: Sequence, kind: Kind) -> Any:
-    """Return which of the settings, for words and for characters, is that of a kind."""
+    """Return a kind's setting, from the settings for words and for characters."""
     return settings[KINDS.index(kind)]
 
 
 class Units(NamedTuple):
-    """The symbols that were in some texts, and how often."""
+    """Symbols of the training texts, and how often each occurs."""
 
     kind: Kind
-    counts: dict[str, int]  # index FIRST is that of the first
-    hashed: int  # how many indices there are for parts of words
-    width: int  # how many neighbours are read together
-    stride: int  # how many further on is what is read next
+    counts: dict[str, int]  # symbols in the order of their indices, from FIRST on
+    hashed: int  # number of indices for parts of words
+    width: int  # symbols in a window, which are read together
+    stride: int  # symbols from the start of a window to the start of the next
 
     @property
     def size(self) -> int:
-        """How many indices there are."""
+        """Number of indices."""
         return self.width * (FIRST + len(self.counts)) + self.hashed
 
 
 class Encoded(NamedTuple):
-    """Texts as symbols."""
+    """Texts as rows of a table of symbols."""
 
-    symbols: np.ndarray  # [S, K] indices, the symbol's own at first; NONE is none
-    unknown: np.ndarray  # [S] what its index would be if it were new
-    counts: np.ndarray  # [S] how often a symbol was learned from
-    texts: list[np.ndarray]  # each [its length, W] rows of symbols
+    symbols: np.ndarray  # [S, K] indices, the symbol's own first; NONE is padding
+    unknown: np.ndarray  # [S] the symbol's own index if it were unknown
+    counts: np.ndarray  # [S] how often the symbol occurs in the training texts
+    texts: list[np.ndarray]  # each [its length, W], rows of `symbols`
 
 
 def split(text: str, kind: Kind) -> list[str]:
-    """Return the symbols of a text; other digits are as 0, and spaces as one.
+    """Split a text into symbols; every digit becomes 0, and runs of spaces one space.
 
     Example:
       >>> split("Win £500 now!", "words")
@@ -68,9 +69,9 @@ def split(text: str, kind: Kind) -> list[str]:
 def learn_units(
     texts: Sequence[str], kind: Kind, *, hashed: int, width: int, stride: int
 ) -> Units:
-    """Return the symbols of the texts to learn from, and of no others.
+    """Return the symbols of the training texts.
 
-    Words are the same in capitals and small letters; their parts are not.
+    Words in upper and in lower case are the same symbol, but their parts differ.
 
     Example:
       >>> learn_units(["No no", "yes"], "words", hashed=0, width=4, stride=2).counts
@@ -83,10 +84,10 @@ def learn_units(
 
 
 def encode(units: Units, texts: Sequence[str], longest: int) -> Encoded:
-    """Return texts as symbols, at most the first `longest` of each.
+    """Encode the first `longest` symbols of each text.
 
     Raises:
-      ValueError: if a text has none.
+      ValueError: if a text has no symbols.
     """
     own = {name: FIRST + i for i, name in enumerate(units.counts)}
     rows: dict[tuple[int, str], int] = {}
@@ -129,20 +130,20 @@ def batches(
     rare: float,
     seed: int,
 ) -> Iterator[tuple]:
-    """Draw batches (xs, targets, weights, mask, symbols) of similar lengths.
+    """Draw batches (xs, targets, weights, mask, symbols) of texts of similar lengths.
 
-    xs [T, B] are rows of symbols [U, K], which are those of the batch alone.
+    xs [T, B, W] are rows of `symbols` [U, K], which holds only the batch's symbols.
 
     Args:
       encoded: the texts.
-      labels: the class of each.
+      labels: the class of each text.
       start: the step of the first batch.
-      batch: texts in each.
-      run: how many batches of one shape follow each other.
-      lengths: how many shapes of batches there are, at most.
-      rare: a symbol that there are c of is taken for an unknown one in a share of
-        rare / (rare + c) of batches: so networks learn what to make of those.
-      seed: of all draws.
+      batch: texts in a batch.
+      run: number of consecutive batches of one shape.
+      lengths: largest number of shapes of batches.
+      rare: a symbol that occurs c times is made unknown in rare / (rare + c) of the
+        batches, so that networks learn to read unknown symbols.
+      seed: seed of all draws.
 
     References:
       Kiperwasser and Goldberg, "Simple and accurate dependency parsing using
@@ -150,7 +151,7 @@ def batches(
     """
     buckets = length_buckets([*map(len, encoded.texts)], lengths)
     distinct = np.array([len(np.unique(text)) for text in encoded.texts])
-    most = {  # symbols in a batch: those of the texts that have the most, and padding
+    most = {  # largest number of symbols in a batch, with one more for padding
         length: min(1 + np.sort(distinct[rows])[-batch:].sum(), len(encoded.symbols))
         for length, rows in buckets
     }
@@ -177,14 +178,14 @@ def _name(unit: str, kind: Kind) -> str:
 
 
 def _windows(units: list[str], width: int, stride: int) -> list[list[str]]:
-    """Return neighbours that are read together, the last one first; "" is none."""
+    """Return windows of neighbours, each with its last symbol first; "" is padding."""
     padded = [""] * (width - 1) + units
     ends = range(len(units) - 1, -1, -stride)
     return [padded[end : end + width][::-1] for end in reversed(ends)]
 
 
 def _parts(word: str, hashed: int) -> list[int]:
-    """Return the indices of a word's parts, with its begin and its end as < and >."""
+    """Return the hashed indices of a word's parts; < and > mark its begin and end."""
     marked = f"<{word}>"
     parts = [marked[i : i + 3] for i in range(len(marked) - 2)][:PARTS]
     return [zlib.crc32(part.encode()) % hashed for part in parts]

@@ -1,9 +1,10 @@
-"""Iterative LQR: the best actions from one start, as a reference for policies.
+"""Iterative LQR: locally optimal actions from each start, as a reference for policies.
 
     u_t = limit · tanh(v_t),      v ← v + α k_t + K_t (s − s_old)
 
-Each iteration linearises the step and squares the cost along the episode, and solves
-that problem backwards, with λ added to what an action costs where it must be.
+Each iteration linearises the step and makes the cost quadratic along the episode. It
+solves this problem backwards in time, with λ added to the second derivative of the cost
+in an action. λ grows when an iteration gains nothing.
 """
 
 from functools import partial
@@ -14,17 +15,17 @@ import jax.numpy as jnp
 
 from experiments.applications.control.mechanics import advance, System
 
-STEPS = [0.5**i for i in range(10)]  # α, tried together
-LEAST, MOST = 1e-6, 1e8  # of λ
-DONE = 1e-5  # of the cost: where an iteration gains less, it is the last one
+STEPS = [0.5**i for i in range(10)]  # values of α, all tried at each iteration
+LEAST, MOST = 1e-6, 1e8  # bounds of λ
+DONE = 1e-5  # an iteration that gains a smaller share of the cost is the last
 
 
 class _Reached(NamedTuple):
     states: jax.Array  # [T + 1, n]
     raw: jax.Array  # v, [T, m]
-    cost: jax.Array  # [] the sum
+    cost: jax.Array  # [] sum over the episode
     damping: jax.Array  # λ
-    tried: jax.Array  # [] int, iterations
+    tried: jax.Array  # [] int, iterations so far
 
 
 def _act(system: System, raw: jax.Array) -> jax.Array:
@@ -32,7 +33,7 @@ def _act(system: System, raw: jax.Array) -> jax.Array:
 
 
 def _play_step(system: System, state, raw, goal):
-    """Return the state after a step, and what it costs."""
+    """Return the state after a step, and the cost of the step."""
     action = _act(system, raw)
     state = advance(system, state, action)
     return state, system.cost(state, action, goal)
@@ -59,7 +60,7 @@ def _backward(system: System, reached: _Reached, goals):
     cost = lambda s, v, goal: system.cost(s, _act(system, v), goal)
     move = lambda s, v: advance(system, s, _act(system, v))
     A, B = jax.vmap(jax.jacfwd(move, (0, 1)))(reached.states[:-1], reached.raw)
-    along = reached.states[1:], reached.raw, goals  # a step costs what it leads to
+    along = reached.states[1:], reached.raw, goals  # cost of the new state
     slopes = jax.vmap(jax.grad(cost, (0, 1)))(*along)
     (C, _), (_, R) = jax.vmap(jax.hessian(cost, (0, 1)))(*along)
 
@@ -89,19 +90,19 @@ def ilqr(
     goals: jax.Array,
     iterations: int = 150,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Improve the actions of episodes, each by itself.
+    """Improve the actions of each episode separately.
 
     Args:
-      system: to drive.
-      states: of the episodes, with their starts, [T + 1, B, n]. They are given, as
-        actions alone, without feedback, do not repeat an episode near what is unstable.
-      raw: v, by which the states came about, [T, B, m].
+      system: the system to control.
+      states: states of the episodes, starts included, [T + 1, B, n]. They are needed
+        because actions without feedback do not repeat an unstable episode.
+      raw: v of the actions that led to these states, [T, B, m].
       goals: [T, B, g].
-      iterations: how many at most.
+      iterations: largest number of iterations.
 
     Returns:
       The states [T + 1, B, n], v [T, B, m], and the mean cost of a step, [B], which is
-      at most that of the episodes given.
+      at most that of the given episodes.
 
     References:
       Li & Todorov, "Iterative linear quadratic regulator design for nonlinear
@@ -122,7 +123,7 @@ def ilqr(
 
 
 def _improved(system: System, goals, reached: _Reached) -> _Reached:
-    """Return what one iteration reaches; without a gain, only a larger λ."""
+    """Run one iteration; if it gains nothing, only λ changes: it grows."""
     gains = _backward(system, reached, goals)
     roll = lambda alpha: _roll(system, reached.states, reached.raw, gains, goals, alpha)
     states, raw, costs = jax.vmap(roll)(jnp.array(STEPS))

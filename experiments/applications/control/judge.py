@@ -1,4 +1,4 @@
-"""Evaluation of policies of `control`, and of how errors flow through their physics."""
+"""Evaluation of policies of `control`, and of gradient flow through the simulator."""
 
 from functools import partial
 from typing import Any
@@ -11,17 +11,17 @@ from bpvariants import diagnostics
 from experiments.applications.control import policy, reference
 from experiments.applications.control.mechanics import System
 
-FLOWING, LAGS = 16, 100  # episodes in which errors are followed back, and steps
+FLOWING, LAGS = 16, 100  # episodes and steps for measuring gradient flow
 
 
 def judge(config: Any, system: System, before, params, test) -> dict[str, Any]:
-    """Return what policies do, beside untrained ones, no action, LQR and iLQR.
+    """Score trained policies, next to untrained ones, no action, LQR and iLQR.
 
     Args:
-      config: of the study.
-      system: to drive.
-      before: the policies' parameters, leaves [seeds, ...], as they began.
-      params: the same, trained.
+      config: settings of the study.
+      system: the system to control.
+      before: initial parameters of the policies, leaves [seeds, ...].
+      params: trained parameters, in the same form.
       test: starts [B, n] and goals [T, B, g].
     """
     start, goals = test
@@ -60,17 +60,17 @@ def judge(config: Any, system: System, before, params, test) -> dict[str, Any]:
 
 
 def by_seed(costs: jax.Array) -> list[float]:
-    """Return the mean cost of a step, of each seed; costs are [seeds, T, B]."""
+    """Return each seed's mean cost of a step; costs are [seeds, T, B]."""
     return np.mean(costs, axis=(1, 2)).tolist()
 
 
 def percent(success: jax.Array) -> list[float]:
-    """Return the share of starts [seeds, B] from which each seed succeeds."""
+    """Return each seed's rate of success in percent; success is [seeds, B]."""
     return (100 * np.mean(success, axis=1)).tolist()
 
 
 def _errors(played: policy.Played) -> list[list[float]]:
-    """Return for each tolerance the mean error of the last second, of each seed."""
+    """Return the mean error of the last second, for each tolerance and each seed."""
     return np.mean(played.mean_error, axis=1).T.tolist()
 
 
@@ -84,7 +84,7 @@ def _measured_flow(system: System, params, start, goals) -> diagnostics.Gradient
 
 
 def _flow(system: System, params, start, goals) -> dict[str, Any]:
-    """Return how errors in the state travel back through physics, of each seed."""
+    """Measure the gradient flow through the simulator, for each seed."""
     lags = slice(LAGS), slice(FLOWING)
     flow = _measured_flow(system, params, start[lags[1]], goals[lags])
     flow = jax.tree.map(np.asarray, flow)

@@ -2,8 +2,8 @@
 
     ds/dt = f(s, u),    s_{t+1} by a step of Runge–Kutta 4 with u held for dt
 
-States are [..., n], actions [..., m] and goals [..., g], with any batch shape. Angles
-are 0 where the system is to be, upright, and are not wrapped.
+States are [..., n], actions [..., m] and goals [..., g], with any batch shape. The
+angle of the pendulum and of the pole is 0 upright, at the goal. Angles are not wrapped.
 """
 
 from collections.abc import Callable
@@ -12,30 +12,30 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-SECOND = 20  # steps of the last second, in which it must have arrived
+SECOND = 20  # steps in the last second of an episode, which decides on success
 
 
 class System(NamedTuple):
-    """A system, what it costs, and when it has arrived.
+    """A mechanical system, its cost, and its test of success.
 
     Attributes:
-      states: the names of a state's numbers, with units.
-      horizon: steps of an episode to train on; errors through longer ones of cart and
-        pole grow out of all bounds.
-      judged: steps of an episode to be judged by.
-      updates: how many it needs to learn.
+      states: names of the state's elements, with units.
+      horizon: steps of a training episode.
+      judged: steps of a test episode.
+      updates: default number of updates.
       limit: the largest torque or force of each actuator.
-      friction: of each actuator, N m s or N s/m.
+      friction: friction of each actuator, N m s or N s/m.
       derivative: (state, torques or forces) -> ds/dt, without friction.
-      speeds: which numbers of a state are the speeds of the actuators.
-      energy: state -> J, which stays as it is without an action.
-      features: (state, goal) -> what the policy sees.
+      speeds: indices of the actuators' speeds in a state.
+      energy: state -> J, constant without action and friction.
+      features: (state, goal) -> inputs of the policy.
       cost: (state, action, goal) -> the loss of a step.
-      start: key -> (state, goal), at random.
-      begin: the same to train from: some nearer the goal, where that helps.
-      rest: key -> (state, goal), where it is at its goal and needs no action.
-      errors: (states, goal) -> how far from the goal, one number for each tolerance.
-      tolerances: what errors may be in the last second, with units.
+      start: key -> random (state, goal) to test from.
+      begin: key -> random (state, goal) to train from; for cart and pole, some are
+        nearer the goal.
+      rest: key -> (state, goal), with the state at the goal, where no action is needed.
+      errors: (states, goal) -> distance from the goal, an element for each tolerance.
+      tolerances: largest errors allowed in the last second, with units.
       dt: seconds of a step.
     """
 
@@ -59,7 +59,7 @@ class System(NamedTuple):
 
 
 def advance(system: System, state: jax.Array, action: jax.Array) -> jax.Array:
-    """Return the state after a step, in which the action is held."""
+    """Return the state after a step with constant action."""
     h, friction = system.dt, jnp.array(system.friction)
 
     def f(state):
@@ -76,7 +76,7 @@ def advance(system: System, state: jax.Array, action: jax.Array) -> jax.Array:
 
 
 def uniform(key: jax.Array, *ends: float) -> jax.Array:
-    """Draw numbers, each between minus and plus an end."""
+    """Draw uniform values, each between minus and plus one of `ends`."""
     return jax.random.uniform(key, (len(ends),), minval=-1.0) * jnp.array(ends)
 
 
@@ -86,10 +86,10 @@ def wrapped(angle: jax.Array) -> jax.Array:
 
 
 def unstack(array: jax.Array) -> list[jax.Array]:
-    """Return the numbers of a state, or of an action, one by one."""
+    """Split an array along its last axis into a list of arrays."""
     return [array[..., i] for i in range(array.shape[-1])]
 
 
 def stack(*parts: jax.Array) -> jax.Array:
-    """Put them together again."""
+    """Stack arrays along a new last axis."""
     return jnp.stack(parts, axis=-1)

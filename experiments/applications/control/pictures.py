@@ -13,18 +13,19 @@ from experiments import report
 from experiments.applications.control.policy import Played
 from experiments.applications.control.systems import HALF, LINK, SYSTEMS, tip
 
-PANELS = 4  # episodes of a film
-EACH = 2  # steps of a frame
+PANELS = 4  # episodes in an animation
+EACH = 2  # simulated steps between two frames
 RIGHT, WRONG = "C0", "C3"
 
 
 class Plane(NamedTuple):
-    """What a portrait draws of states [T + 1, n] and a goal [g]: two coordinates."""
+    """Axes of a portrait, and its two coordinates from states and a goal."""
 
     x: str
     y: str
+    # (states [T + 1, n], goal [g]) -> (x, y)
     of: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-    error: str  # of the first tolerance
+    error: str  # name of the error that the first tolerance limits
 
 
 def _of_angle(angle: int) -> Callable:
@@ -55,8 +56,8 @@ def draw_portraits(
     """Draw episodes of a system: a column for each rule.
 
     Args:
-      name: of the system.
-      played: rule -> episodes of one policy, of [T, B, …].
+      name: name of the system.
+      played: rule -> episodes of one policy, [T, B, …].
       goals: [T, B, g].
     """
     plane, system = PLANES[name], SYSTEMS[name]
@@ -81,7 +82,7 @@ def draw_portraits(
     axes[1, 0].set_ylabel(f"error: {plane.error}")
     title = f"{name}: random starts (dots)"
     if len(played) > 1:
-        title += ", blue where the last second is within what is allowed (dotted)"
+        title += ", blue for success in the last second (dotted: the tolerance)"
     figure.suptitle(title)
     return figure
 
@@ -89,13 +90,13 @@ def draw_portraits(
 def save_movie(
     path: Path, name: str, rule: str, played: Played, goals: np.ndarray
 ) -> None:
-    """Write some of the episodes as an animated GIF, as fast as they would be.
+    """Write some of the episodes as an animated GIF, in real time.
 
     Args:
-      path: of the file.
-      name: of the system.
-      rule: that the policy learned by.
-      played: its episodes, of [T, B, …].
+      path: the file to write.
+      name: name of the system.
+      rule: rule that trained the policy.
+      played: episodes of the policy, [T, B, …].
       goals: [T, B, g].
     """
     if not report.writes():
@@ -126,7 +127,7 @@ def save_movie(
 
 
 def _stage(axis: Any, name: str) -> tuple[Any, Any]:
-    """Prepare a panel; return the line of rods, and a mark."""
+    """Prepare a panel; return the line that draws the rods, and a mark."""
     wide = 2.5 if name == "cartpole" else 1.2
     low = -1.6 if name == "cartpole" else -1.2
     axis.set(xlim=(-wide, wide), ylim=(low, wide if name == "cartpole" else 1.2))
@@ -141,7 +142,7 @@ def _stage(axis: Any, name: str) -> tuple[Any, Any]:
 
 
 def _joints(name: str, state: np.ndarray) -> tuple[list[float], list[float]]:
-    """Return where the joints and ends of the rods are."""
+    """Return the coordinates x and y of the joints and ends of the rods."""
     if name == "arm":
         both = state[0] + state[1]
         x, y = LINK * np.cos(state[0]), LINK * np.sin(state[0])

@@ -16,12 +16,12 @@ from experiments.applications.control.mechanics import advance, SECOND, System
 
 
 def init(system: System, units: int, key: jax.Array) -> list[dict[str, jax.Array]]:
-    """Return the parameters of a perceptron of two hidden layers.
+    """Draw the parameters of a perceptron with two hidden layers.
 
     Args:
-      system: that it is to drive.
-      units: of each hidden layer.
-      key: of `jax.random`.
+      system: the system to control.
+      units: size of each hidden layer.
+      key: key for the initial weights.
     """
     state, goal = system.start(key)
     inputs = system.features(state, goal).shape[0]
@@ -31,7 +31,7 @@ def init(system: System, units: int, key: jax.Array) -> list[dict[str, jax.Array
         {"weights": jax.random.normal(key, (n, m)) / n**0.5, "bias": jnp.zeros(m)}
         for key, n, m in zip(keys, sizes, sizes[1:], strict=False)
     ]
-    layers[-1]["weights"] *= 0.1  # to begin with it does little
+    layers[-1]["weights"] *= 0.1  # so that initial actions are small
     return layers
 
 
@@ -55,35 +55,35 @@ def make_step(system: System) -> Callable:
 
 
 def make_loss(system: System) -> Callable:
-    """Return the loss of (state, action) and the goal: what the step costs."""
+    """Return the loss ((state, action), goal) -> cost of a step."""
     return lambda y, goal: system.cost(y[0], y[1], goal)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def episodes(system: System, count: int, steps: int, key: jax.Array):
-    """Draw starts [B, n], and goals for each step [T, B, g]."""
+    """Draw starts [B, n], and the goals of each step [T, B, g]."""
     states, goals = jax.vmap(system.start)(jax.random.split(key, count))
     return states, jnp.broadcast_to(goals, (steps, *goals.shape))
 
 
 class Played(NamedTuple):
-    """Episodes that were played, [T, B, ...] or [B, ...]."""
+    """Simulated episodes, [T, B, ...] or [B, ...]."""
 
     states: jax.Array  # with the start, [T + 1, B, n]
     actions: jax.Array
     costs: jax.Array  # of each step
-    error: jax.Array  # [B, tolerances], the largest of the last second
-    mean_error: jax.Array  # the mean of the last second
+    error: jax.Array  # [B, tolerances], the largest in the last second
+    mean_error: jax.Array  # [B, tolerances], the mean over the last second
     success: jax.Array  # [B] bool
 
 
 @partial(jax.jit, static_argnums=0)
 def play(system: System, params: PyTree, start: jax.Array, goals: jax.Array) -> Played:
-    """Play episodes by a policy.
+    """Simulate episodes of a policy.
 
     Args:
-      system: to drive.
-      params: of the policy.
+      system: the system to control.
+      params: parameters of the policy.
       start: states [B, n].
       goals: [T, B, g].
     """
@@ -92,14 +92,14 @@ def play(system: System, params: PyTree, start: jax.Array, goals: jax.Array) -> 
     errors = system.errors(states[-SECOND:], goals[-SECOND:])
     worst = jnp.max(errors, axis=0)
     allowed = jnp.array([tolerance for _, tolerance in system.tolerances])
-    # NaN is no success, as no comparison with it is true.
+    # An error of NaN is no success, because every comparison with NaN is False.
     success = jnp.all(worst <= allowed, axis=-1)
     states = jnp.concatenate([start[None], states])
     return Played(states, actions, costs, worst, jnp.mean(errors, axis=0), success)
 
 
 def some(played: Played, seed: int, count: int) -> Played:
-    """Return the first of the episodes of one of the seeds, [T, count, ...]."""
+    """Return the first `count` episodes of one seed, [T, count, ...]."""
     over_time = (leaf[seed, :, :count] for leaf in played[:3])
     return Played(*over_time, *(leaf[seed, :count] for leaf in played[3:]))
 
@@ -128,5 +128,5 @@ def load(path: Path) -> list[dict[str, jax.Array]]:
 
 
 def many(system: System, params: Any, start: jax.Array, goals: jax.Array) -> Played:
-    """Play the same episodes by the policies of all seeds: leaves [seeds, ...]."""
+    """Simulate the same episodes with all seeds' policies, leaves [seeds, ...]."""
     return jax.vmap(lambda one: play(system, one, start, goals))(params)

@@ -12,30 +12,30 @@ from experiments.applications.control.ilqr import ilqr
 from experiments.applications.control.mechanics import advance, System, uniform
 from experiments.applications.control.policy import Played
 
-NEAR = 0.1  # rad, m and their rates: how far from its rest a start near it may be
+NEAR = 0.1  # largest distance of a start from rest, in rad, m and their rates
 
 
 def lqr_gain(A: Any, B: Any, C: Any, R: Any) -> np.ndarray:
-    """Return K of the best u = −K s, [m, n].
+    """Return the gain K [m, n] of the optimal action u = −K s.
 
         s_{t+1} = A s_t + B u_t,    cost Σ_t (s_{t+1}ᵀ C s_{t+1} + u_tᵀ R u_t) / 2
 
     Args:
       A: [n, n].
       B: [n, m].
-      C: [n, n], what a state costs.
-      R: [m, m], what an action costs.
+      C: [n, n], cost of a state.
+      R: [m, m], cost of an action.
     """
     A, B, C, R = (np.asarray(matrix, float) for matrix in (A, B, C, R))
-    C, R = (C + C.T) / 2, (R + R.T) / 2  # symmetric but for rounding as they are
-    Q = A.T @ C @ A  # C counts at s_{t+1}, and so in terms of s and u at t
+    C, R = (C + C.T) / 2, (R + R.T) / 2  # removes asymmetry from rounding
+    Q = A.T @ C @ A  # C is the cost of s_{t+1}; here it is in terms of s_t and u_t
     P = solve_discrete_are(A, B, (Q + Q.T) / 2, R + B.T @ C @ B, s=A.T @ C @ B)
     return np.linalg.solve(R + B.T @ (C + P) @ B, B.T @ (C + P) @ A)
 
 
 @partial(jax.jit, static_argnums=0)
 def linearised(system: System, rests: jax.Array, goals: jax.Array) -> tuple:
-    """Return (A, B) of a step and (C, R) of its cost at rests [B, n], by `jacfwd`."""
+    """Return (A, B) of the linearised step and (C, R) of its cost at rests [B, n]."""
 
     def one(state, goal):
         still = jnp.zeros(len(system.limit))
@@ -56,7 +56,7 @@ def near_rest(system: System, count: int, steps: int, key: jax.Array) -> tuple:
 
 
 def lqr_costs(system: System, rests, starts, goals) -> np.ndarray:
-    """Return the mean cost of a step by LQR, within its limits, from each start [B]."""
+    """Return LQR's mean cost of a step from each start, [B]; actions are clipped."""
     found = zip(*linearised(system, rests, goals[0]), strict=True)
     gains = jnp.array([lqr_gain(*matrices) for matrices in found], jnp.float32)
     return np.asarray(_follow(system, gains, rests, starts, goals))
@@ -80,15 +80,16 @@ def ilqr_costs(
 ) -> np.ndarray:
     """Return the mean cost of a step that iLQR finds from each start, [B].
 
-    It is the least of two: it begins with no action, and with those of a policy.
+    iLQR runs twice: from episodes without action, and from those of a policy. The lower
+    cost counts.
 
     Args:
-      system: to drive.
+      system: the system to control.
       idle: episodes without action, [T, B, …].
-      played: those of the policy, from the same starts.
+      played: episodes of the policy, from the same starts.
       goals: [T, B, g].
     """
-    # Of ±1, which tanh rounds to, v is what float32 can tell apart.
+    # In float32, tanh can round to ±1, where arctanh is infinite.
     share = jnp.clip(played.actions / jnp.array(system.limit), -1 + 1e-6, 1 - 1e-6)
     both = lambda *parts: jnp.concatenate(parts, axis=1)
     states = both(idle.states, played.states)
@@ -98,5 +99,5 @@ def ilqr_costs(
 
 
 def ratios(of: Any, by: Any) -> list[float]:
-    """Return the ratio of the mean costs of each seed [seeds, B] to a reference's."""
+    """Return each seed's mean cost [seeds, B] relative to a reference's mean cost."""
     return (np.mean(of, axis=-1) / np.mean(by, axis=-1)).tolist()

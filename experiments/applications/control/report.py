@@ -1,4 +1,4 @@
-"""Tables and pictures of `control`: beside references, curves, and flow of errors."""
+"""Tables and pictures of `control`: scores, learning curves and gradient flow."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from experiments.applications.control.systems import SYSTEMS
 GOALS = {
     "pendulum": "at least 95 % upright",
     "cartpole": "at least 90 % upright, in place",
-    "arm": "at most 2 cm from its goal in the mean",
+    "arm": "at most 2 cm from its goal on average",
 }
 COLOURS = {"bptt": "C0", "truncated_bptt": "C1", "forward_gradient": "C2", "pes": "C4"}
 
@@ -21,9 +21,9 @@ def show(name: str, rows: Sequence[dict[str, Any]], config: Any) -> None:
     """Print the table of one system.
 
     Args:
-      name: of the system.
+      name: name of the system.
       rows: its lines of results.jsonl.
-      config: of the study.
+      config: settings of the study.
     """
     system, first, seeds = SYSTEMS[name], rows[0], config.seeds
     header = ["", "success", *(f"mean {kind}" for kind, _ in system.tolerances)]
@@ -48,13 +48,14 @@ def show(name: str, rows: Sequence[dict[str, Any]], config: Any) -> None:
         f"{name}: {GOALS[name]}",
         header,
         lines,
-        f"After so many updates, from {config.judged} random starts in "
-        f"{system.judged * system.dt:.0f} s. Success, with Wilson's interval of all "
-        f"{seeds} seeds: {allowed} throughout the last second; errors are means over "
-        f"it. Cost: of a step.\n/ iLQR: that of {config.compared} episodes, over what "
-        "iLQR finds for each. / LQR: that from as many starts near the goal, over the "
-        "best linear policy's.\nMean ± standard deviation over seeds; ms of an update "
-        "of all of them.",
+        f"Rows: rule, number of updates. Tests: {config.judged} random starts, "
+        f"{system.judged * system.dt:.0f} s each. Success (higher is better), with "
+        f"Wilson's interval over all {seeds} seeds: {allowed} throughout the last "
+        "second. Errors (lower is better) are means over the last second. Cost (lower "
+        f"is better): mean of a step.\n/ iLQR: cost of {config.compared} episodes "
+        "relative to iLQR's. / LQR: cost from as many starts near the goal relative to "
+        "the best linear policy's.\nMean ± standard deviation over seeds; ms: time of "
+        "an update, all seeds together.",
     )
 
 
@@ -82,7 +83,7 @@ def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
 
 
 def draw_flow(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Draw errors in the state against the lag: a column for each system."""
+    """Draw the gradient in the state against the lag: a column for each system."""
     names = list(dict.fromkeys(row["system"] for row in rows))
     figure = Figure(figsize=(1 + 4.4 * len(names), 4), layout="constrained")
     axes = figure.subplots(1, len(names), squeeze=False)[0]

@@ -2,10 +2,10 @@
 
     s_{t+1} = f(s_t, π_θ(s_t)),     dL/ds_t = ∂ℓ_t/∂s_t + dL/ds_{t+1} J_{t+1}
 
-A differentiable simulator is a step like that of a recurrent network, with the state of
-the system as its carry, and every gradient rule learns a policy in it. Policies are
-tested from starts that were not trained from. Baselines are LQR near the goal, and
-iLQR, which plans each episode by itself.
+A differentiable simulator is a step like that of a recurrent network; its carry is the
+state of the system. So every gradient rule can train a policy in it. Test starts are
+drawn separately from training starts. Baselines are LQR near the goal, and iLQR, which
+plans each episode separately.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ RULES = ("bptt", "truncated_bptt", "forward_gradient", "pes")
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """How good are policies learned through differentiable physics, by each rule?"""
+    """How good are policies that each rule learns through differentiable physics?"""
 
     QUICK = {
         "system": ("pendulum",), "rule": ("truncated_bptt",), "steps": 600, "looks": 3,
@@ -45,8 +45,8 @@ class Config(Study):
     }
 
     system: tuple[str, ...] = tuple(SYSTEMS)
-    """Of pendulum (its motor is too weak to lift it at once), cartpole (a cart that
-    swings up its pole) and arm (two links that reach for a place)."""
+    """Systems: pendulum (its motor is too weak to lift it directly), cartpole (a cart
+    that swings up its pole) and arm (two links that reach for a point)."""
     rule: tuple[str, ...] = RULES
     """Gradient rules: bptt, truncated_bptt, forward_gradient, pes, …"""
     update: str = "adam"
@@ -55,9 +55,9 @@ class Config(Study):
     """Initial learning rate; it falls to 0 along a cosine, except in the Rprop
     family."""
     lookback: int = 10
-    """Steps of 0.05 s that errors travel back, by rules that truncate."""
+    """Steps of 0.05 s that errors travel back, for rules that truncate."""
     directions: int = 4
-    """Directions of forward_gradient, and pairs of episodes of pes."""
+    """Random directions of forward_gradient, and pairs of episodes of pes."""
     sigma: float = 0.03
     """Standard deviation of the perturbations of pes."""
     window: int = 10
@@ -65,22 +65,22 @@ class Config(Study):
     units: int = 32
     """Size of each of a policy's two layers."""
     batch: int = 64
-    """Episodes of an update, from random starts."""
+    """Episodes in an update, from random starts."""
     steps: int | None = None
-    """Updates; by default a number for each system."""
+    """Number of updates; the default depends on the system."""
     horizon: int | None = None
-    """Steps of a training episode; by default a number for each system."""
+    """Steps of a training episode; the default depends on the system."""
     looks: int = 10
-    """How often to test new starts during training."""
+    """Largest number of tests during training."""
     judged: int = 256
-    """Starts of the final test, the same for all policies."""
+    """Starts of a test, the same for all policies."""
     compared: int = 8
-    """How many of them LQR and iLQR start from."""
+    """Test starts compared with iLQR, and starts near the goal compared with LQR."""
     seeds: int = 2
-    """Policies, of different initial weights and episodes, under vmap."""
+    """Policies with different initial weights and episodes, trained under vmap."""
 
     def check(self) -> None:
-        """Check that rules can be made, and that there are enough starts."""
+        """Check that the rules can be made, and that there are enough test starts."""
         for rule in self.rule:
             _make_rule(self, rule, SYSTEMS["pendulum"])
         if self.compared > self.judged:
@@ -90,7 +90,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train each policy by each rule, test it, and show and write the results."""
+    """Train a policy by each rule, and test it; print and write the results."""
     return run_study("control", config, _jobs, _finish)
 
 
@@ -116,7 +116,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _steps(config: Config, name: str) -> tuple[int, int]:
-    """Return how many updates there are, and after how many to look."""
+    """Return the number of updates, and the number between two tests."""
     steps = config.steps or SYSTEMS[name].updates
     chunk = -(-steps // config.looks)
     return chunk * -(-steps // chunk), chunk
@@ -181,9 +181,9 @@ def _train(config: Config, name: str, rule: str, way: Way) -> Row:
 
 
 def _draw(folder: Path, name: str, rows: list[Row]) -> None:
-    """Draw episodes of one system: portraits of all rules, and a film of the best."""
+    """Draw episodes of one system: portraits of all rules, an animation of the best."""
     system = SYSTEMS[name]
-    key = jax.random.key(SHOWN)  # starts that no score is of
+    key = jax.random.key(SHOWN)  # for starts that are not scored
     start, goals = policy.episodes(system, SHOWN, system.judged, key)
     played = {}
     for row in rows:

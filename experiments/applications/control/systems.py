@@ -18,7 +18,7 @@ def _still(states: int):
     return lambda key: (jnp.zeros(states), jnp.zeros(1))
 
 
-# A uniform rod of 1 m and 1 kg, and a motor that cannot hold it level: 2 of 4.9 N m.
+# A uniform rod of 1 m and 1 kg. Holding it level takes 4.9 N m; the motor has 2 N m.
 def _pendulum_derivative(state, action):
     angle, speed = unstack(state)
     return stack(speed, 1.5 * GRAVITY * jnp.sin(angle) + 3 * action[..., 0])
@@ -98,7 +98,7 @@ def _cartpole_start(key):
 
 
 def _cartpole_begin(key):
-    """Return a start; every other one is within half a radian of upright."""
+    """Return a random start; about half are within half a radian of upright."""
     near, key = jax.random.split(key)
     state, goal = _cartpole_start(key)
     share = jnp.where(jax.random.bernoulli(near), 0.5 / jnp.pi, 1.0)
@@ -124,13 +124,13 @@ CARTPOLE = System(
     tolerances=(("angle, rad", 0.2), ("cart, m", 0.5)),
 )
 
-# Two uniform rods of 0.5 m and 1 kg, on a table: gravity does nothing.
+# Two uniform rods of 0.5 m and 1 kg that move in a horizontal plane, without gravity.
 LINK = 0.5
-LINK_INERTIA = LINK**2 / 3  # of a rod about its end, per kg
+LINK_INERTIA = LINK**2 / 3  # inertia of a rod about its end, per kg
 
 
 def tip(state: jax.Array) -> jax.Array:
-    """Return where the hand of the arm is, [..., 2] m."""
+    """Return the position of the arm's hand, [..., 2] m."""
     shoulder, elbow = state[..., 0], state[..., 0] + state[..., 1]
     return LINK * stack(
         jnp.cos(shoulder) + jnp.cos(elbow), jnp.sin(shoulder) + jnp.sin(elbow)
@@ -138,7 +138,7 @@ def tip(state: jax.Array) -> jax.Array:
 
 
 def _arm_inertia(elbow):
-    """Return the mass matrix's three numbers, and how fast they change."""
+    """Return the mass matrix's three elements, and the factor of velocity terms."""
     both = LINK**2 / 2 * jnp.cos(elbow)
     whole = 2 * LINK_INERTIA + LINK**2 + 2 * both
     return whole, LINK_INERTIA + both, LINK_INERTIA, LINK**2 / 2 * jnp.sin(elbow)
@@ -162,7 +162,7 @@ def _arm_energy(state):
 
 
 def _arm_features(state, goal):
-    """Return what does not change when arm and goal are turned about the shoulder."""
+    """Return features that do not change if arm and goal rotate about the shoulder."""
     shoulder, elbow, first, second = unstack(state)
     sin, cos = jnp.sin(shoulder), jnp.cos(shoulder)
     turned = lambda x, y: (cos * x + sin * y, cos * y - sin * x)
@@ -175,7 +175,7 @@ def _arm_features(state, goal):
 
 def _arm_cost(state, action, goal):
     squared = jnp.sum((tip(state) - goal) ** 2, axis=-1)
-    near = jnp.sqrt(squared + 0.05**2) - 0.05  # m, and a square from 5 cm on
+    near = jnp.sqrt(squared + 0.05**2) - 0.05  # distance in m, quadratic below 5 cm
     speed = jnp.sum(state[..., 2:] ** 2, axis=-1)
     return near + 0.01 * speed + 0.001 * jnp.sum(action**2, axis=-1)
 
@@ -183,7 +183,7 @@ def _arm_cost(state, action, goal):
 def _arm_start(key):
     pose, angle, radius = jax.random.split(key, 3)
     state = uniform(pose, jnp.pi, 2.5, 0.0, 0.0)
-    # Uniform over the ring of places that are at least 0.2 and at most 0.9 m away.
+    # Uniform over the ring between 0.2 and 0.9 m from the shoulder.
     radius = jnp.sqrt(jax.random.uniform(radius, minval=0.2**2, maxval=0.9**2))
     angle = jax.random.uniform(angle, maxval=2 * jnp.pi)
     return state, radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])

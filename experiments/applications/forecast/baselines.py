@@ -1,7 +1,8 @@
 """Baseline forecasts: the last value, the season's mean, and linear models on lags.
 
-Each says, for every origin and horizon, a value and the ends of an interval, [N, H, 3],
-in units of the series. Intervals are quantiles of the residuals that it was fitted to.
+Each gives a value and the ends of an interval for every origin and horizon, [N, H, 3],
+in units of the series. The ends are the value plus quantiles of the residuals before
+the test part.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from sklearn.linear_model import Ridge
 from experiments.applications.forecast.series import fill, Prepared, Series
 
 LOW, HIGH = 0.05, 0.95
-MOST = 20_000  # steps that linear models are fitted to, the last before the test part
+MOST = 20_000  # linear models are fitted to at most so many steps before the test part
 PENALTIES = (1e-3, 1e-1, 1e1, 1e2, 1e3, 1e4, 1e5)  # chosen on the validation part
 
 
@@ -32,12 +33,12 @@ def forecast(name: str, series: Series, prepared: Prepared) -> np.ndarray:
 
 
 def _first(series: Series) -> int:
-    """Return the step from which on linear models read a series."""
+    """Return the first step that linear models read."""
     return max(0, series.test - MOST)
 
 
 def _before(series: Series, i: int, end: int) -> slice:
-    """Return the origins whose targets are all before a step, and have their lags."""
+    """Return the origins with all lags, and with targets before step `end`."""
     first = _first(series) + series.lags - 1
     return slice(first, max(first + 1, end - series.horizons[i]))
 
@@ -47,7 +48,7 @@ def _reference(series: Series, prepared: Prepared) -> np.ndarray:
 
 
 def _seasonal(series: Series, prepared: Prepared) -> np.ndarray:
-    """Say the mean of the same place in the season, until the test part begins."""
+    """Forecast the mean of the target's phase in the season, before the test part."""
     phase, values = series.phase[: series.test], series.values[: series.test]
     known = np.isfinite(values)
     phases = int(series.phase.max()) + 1
@@ -61,7 +62,7 @@ def _seasonal(series: Series, prepared: Prepared) -> np.ndarray:
 
 
 def _lagged(series: Series, columns: np.ndarray) -> np.ndarray:
-    """Return columns [N, F] and their lags from the first step that is read on."""
+    """Return columns [N, F] with their lags, from the first step that models read."""
     before = np.zeros((series.lags - 1, columns.shape[1]))
     padded = np.concatenate([before, columns[_first(series) :]])
     windows = np.lib.stride_tricks.sliding_window_view(padded, series.lags, axis=0)
@@ -69,7 +70,7 @@ def _lagged(series: Series, columns: np.ndarray) -> np.ndarray:
 
 
 def _autoregression(series: Series, prepared: Prepared) -> np.ndarray:
-    """Fit by least squares on lags of the series itself, for each horizon apart."""
+    """Fit least squares on lags of the series itself, separately for each horizon."""
     inputs = _lagged(series, fill(series.values)[:, None])
     inputs = np.column_stack([inputs, np.ones(len(inputs))])
     out, first = np.full(prepared.targets.shape, np.nan), _first(series)
@@ -81,7 +82,7 @@ def _autoregression(series: Series, prepared: Prepared) -> np.ndarray:
 
 
 def _ridge(series: Series, prepared: Prepared) -> np.ndarray:
-    """Fit on lags of all columns; the penalty is what is best on validation."""
+    """Fit ridge regression on lags of all columns; validation chooses the penalty."""
     columns = np.column_stack([series.values, *series.others.T])
     columns = np.column_stack([fill(column) for column in columns.T])
     begin = columns[: series.validation]
@@ -106,7 +107,7 @@ def _ridge(series: Series, prepared: Prepared) -> np.ndarray:
 def _known(
     series: Series, prepared: Prepared, inputs: np.ndarray, i: int, end: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return inputs and targets before a step, of origins where both are known."""
+    """Return inputs and targets before step `end`, where both are known."""
     rows, first = _before(series, i, end), _first(series)
     x = inputs[rows.start - first : rows.stop - first]
     y = prepared.targets[rows, i]

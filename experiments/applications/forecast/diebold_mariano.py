@@ -1,11 +1,12 @@
-"""Diebold and Mariano's test: is one forecast better than another, or is it chance?
+"""Diebold and Mariano's test of whether one forecast is better than another.
 
     d_t = e²_t − e′²_t,    V = (γ_0 + 2 Σ_{k < h} γ_k) / n,    S = c d̄ / √V
     c² = (n + 1 − 2h + h (h − 1) / n) / n
 
-γ_k is the autocovariance of d at lag k: errors of h steps ahead overlap, and so are
-correlated up to h − 1 steps. c is the correction of Harvey, Leybourne and Newbold for
-small n; S is then compared with Student's t of n − 1 degrees of freedom.
+d_t is the difference between the squared errors of the two forecasts, and d̄ its mean.
+γ_k is the autocovariance of d at lag k. Forecasts h steps ahead overlap, so their
+errors are correlated over up to h − 1 steps. c is the correction of Harvey, Leybourne
+and Newbold for small n. S is compared with Student's t with n − 1 degrees of freedom.
 """
 
 from collections.abc import Sequence
@@ -15,29 +16,30 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.05
-LEAST = 1e-4  # below which p is shown as that
+LEAST = 1e-4  # a smaller p is shown as "< 0.0001"
 
 
 class Comparison(NamedTuple):
-    """What came of the test: S > 0 where the reference has the larger errors."""
+    """Result of the test: S > 0 if the reference has the larger errors."""
 
     statistic: float
     p: float  # two-sided
 
 
 def diebold_mariano(differences: np.ndarray, horizon: int) -> Comparison:
-    """Test whether differences of losses are 0 in the mean.
+    """Test whether the mean of differences of losses is 0.
 
-    Where the sum V is not positive, which can happen, γ_k are weighted by 1 − k / h
-    (Bartlett), with which it always is.
+    V can come out zero or negative. Then γ_k are weighted by 1 − k / h (Bartlett),
+    which makes V positive unless all differences are equal.
 
     Args:
-      differences: d [n], the reference's loss less that of the forecast, in order of
+      differences: d [n], the reference's loss minus the forecast's loss, in order of
         time.
       horizon: h, how many steps ahead the forecasts are.
 
     Raises:
-      ValueError: if there are too few for the horizon, or not all are finite.
+      ValueError: if there are too few differences for the horizon, or if one is not
+        finite.
 
     Example:
       >>> test = diebold_mariano(np.array([1.0, 2.0, 3.0, 4.0]), 1)
@@ -60,13 +62,13 @@ def diebold_mariano(differences: np.ndarray, horizon: int) -> Comparison:
             f"and a horizon of {h}."
         )
     if not np.all(np.isfinite(d)):
-        raise ValueError("differences must be finite; leave out what is missing.")
+        raise ValueError("differences must be finite; leave out missing values.")
     off = d - d.mean()
     lags = np.array([off[k:] @ off[: n - k] for k in range(h)]) / n
     total = lags[0] + 2 * lags[1:].sum()
     if total <= 0:
         total = lags[0] + 2 * lags[1:] @ (1 - np.arange(1, h) / h)
-    if total <= 0:  # all the same
+    if total <= 0:  # all differences are equal
         same = d.mean() == 0
         return Comparison(0.0 if same else np.sign(d.mean()) * np.inf, float(same))
     statistic = np.sqrt(correction) * d.mean() / np.sqrt(total / n)
@@ -74,7 +76,7 @@ def diebold_mariano(differences: np.ndarray, horizon: int) -> Comparison:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Return p values as they are to be read when several tests are looked at.
+    """Return p values corrected for the number of tests.
 
     Example:
       >>> holm([0.01, 0.04, 0.03])
@@ -92,12 +94,12 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def verdict(gain: float, p: float, reference: str) -> str:
-    """Say in words what a test found.
+    """Return the result of a test in words.
 
     Args:
       gain: by how much the error is lower than the reference's, in percent.
-      p: of the test, corrected for how many there are.
-      reference: what it was compared with.
+      p: p value, corrected for the number of tests.
+      reference: name of the reference forecast.
 
     Example:
       >>> verdict(0.4, 0.31, "the zero forecast")

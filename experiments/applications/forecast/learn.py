@@ -1,8 +1,8 @@
 """Training of networks of `forecast` on windows of the past.
 
-Each network has a twin. The first learns without the validation part, which says after
-how many updates it is best; the twin, which learns from that part too, is then taken
-after as many.
+Each network has a twin. The first network trains without the validation part; its loss
+on that part chooses the number of updates. The twin trains on that part too, and is
+used after the same number of updates.
 """
 
 from functools import partial
@@ -26,11 +26,12 @@ from experiments.applications.forecast.network import (
 from experiments.applications.forecast.series import Prepared, Series
 from experiments.harness.jobs import time_taken, Way
 
-RATES = {"adam": 5e-3, "adamw": 5e-3, "rmsprop": 2e-3}  # else those of `choices`
+# Default learning rates; for other updates they are those of `choices`.
+RATES = {"adam": 5e-3, "adamw": 5e-3, "rmsprop": 2e-3}
 
 
 class Learned(NamedTuple):
-    """Forecasts [seeds, origins, H, 3] from the step `first` on, and how it went."""
+    """Forecasts [seeds, origins, H, 3] from step `first` on, and the training's row."""
 
     said: np.ndarray
     first: int
@@ -40,17 +41,17 @@ class Learned(NamedTuple):
 def by_windows(
     config: Any, rule: str, update: str, series: Series, prepared: Prepared, way: Way
 ) -> Learned:
-    """Train in windows, once for each block of the test part, and forecast it.
+    """Train on windows, once for each block of the test part, and forecast it.
 
-    A block is forecast by a network of its own, that has seen all before it.
+    Each block is forecast by a network of its own, trained on all steps before it.
 
     Args:
-      config: of the study.
-      rule: a gradient rule by name.
-      update: by name; of the Rprop family it is given all windows at once.
-      series: what to forecast.
+      config: settings of the study.
+      rule: name of a gradient rule.
+      update: name of an update; see :func:`is_whole` for full batches.
+      series: the series to forecast.
       prepared: its arrays.
-      way: where checkpoints go.
+      way: the job, which keeps checkpoints.
     """
     horizons, whole = series.horizons, is_whole(update)
     starts = _block_starts(series, config.blocks)
@@ -112,8 +113,8 @@ def _lanes(drawn: PyTree, cuts: np.ndarray, looks: int) -> tuple[PyTree, Lane]:
     """Return the params and state of all runs: blocks × twins × seeds, in this order.
 
     Args:
-      drawn: first params of each seed.
-      cuts: the step that a run sees nothing from, [blocks, twins].
+      drawn: initial params of each seed.
+      cuts: the first step that a run may not see, [blocks, twins].
       looks: how often params are kept.
     """
     seeds = len(jax.tree.leaves(drawn)[0])
@@ -130,17 +131,20 @@ def _lanes(drawn: PyTree, cuts: np.ndarray, looks: int) -> tuple[PyTree, Lane]:
 
 
 def _block_starts(series: Series, blocks: int) -> list[int]:
-    """Return the first step of each block, and that of what is to come, if any is."""
+    """Return the first step of each block; for a CSV file also the step after its end.
+
+    The network of that last block forecasts the rows that follow the file.
+    """
     rows = len(series.values)
     borders = np.linspace(series.test, rows, blocks + 1)[:-1].astype(int)
     return [*borders.tolist(), *([rows] if series.name == "csv" else [])]
 
 
 def check_known(series: Series, blocks: int) -> None:
-    """Check that something is known that networks of all blocks can be chosen by.
+    """Check that each validation part, and the test part, has a known value.
 
     Raises:
-      ValueError: if nothing is, in a validation part or in the test part.
+      ValueError: if one of them has none.
     """
     held_out = series.test - series.validation
     starts = _block_starts(series, blocks)
@@ -149,18 +153,18 @@ def check_known(series: Series, blocks: int) -> None:
         if not np.isfinite(series.values[begin:end]).any():
             raise ValueError(
                 f"{series.title} has no number in rows {begin} to {end - 1}, counted "
-                "from 0, by which networks are to be chosen or tested."
+                "from 0; networks are to be chosen or tested on these rows."
             )
 
 
 def is_whole(update: str) -> bool:
-    """Whether an update is given all windows at once, as the Rprop family needs it."""
+    """Return whether an update needs the full batch, as most of the Rprop family do."""
     resilient = not choices.UPDATES[update].of_gradients or update == "manhattan"
     return resilient and update != "probabilistic_rprop"
 
 
 def _sample(batch: int, key: jax.Array, arrays: tuple) -> tuple:
-    """Draw where windows begin, as shares of what a lane may see."""
+    """Draw the starts of windows, as fractions of the steps that a lane may see."""
     return (jax.random.uniform(key, (batch,)), *arrays)
 
 
@@ -180,7 +184,7 @@ def _validate(config, network, series, arrays, kept, block, cuts) -> np.ndarray:
 
 
 def _walk(config, network, series, arrays, kept, best, starts) -> tuple:
-    """Forecast from each origin by the network of its block."""
+    """Forecast from each origin with the network of its block."""
     begins = np.array(starts) - 1  # the origin whose next value is the block's first
     first = max(0, begins[0] - 4 * config.warm)
     seeds = np.arange(config.seeds)

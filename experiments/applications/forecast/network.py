@@ -2,8 +2,9 @@
 
     ℓ = ½ (z − m)² + ρ_.05(z − a) + ρ_.95(z − b),    ρ_q(e) = max(q e, (q − 1) e)
 
-m, a and b are what is said of z at one horizon. The squared error makes m a mean, the
-quantile loss ρ makes a and b the ends of an interval that holds 90 % of what comes.
+m, a and b are the network's outputs for z at one horizon. The squared error makes m a
+mean. The quantile loss ρ makes a and b the ends of an interval that should contain
+90 % of the values.
 """
 
 from collections.abc import Callable
@@ -19,12 +20,12 @@ from experiments.applications.forecast.baselines import HIGH, LOW
 from experiments.networks.online import Network, recurrent
 
 CELLS = ("gru", "lstm", "rtu", "tanh")
-NORMAL = 1.645  # deviations from the mean that 90 % of a normal variable are within
-AS_ONE = 0.5  # of ½ (z − m)²
+NORMAL = 1.645  # half-width of a normal variable's 90 % interval, in deviations
+AS_ONE = 0.5  # the factor in ½ (z − m)²
 
 
 class Arrays(NamedTuple):
-    """What a network reads, and what it is to say: see `series.Prepared`."""
+    """Inputs and targets of a network, as in `series.Prepared`."""
 
     xs: Any  # [N, D]
     z: Any  # [N, H]
@@ -32,18 +33,18 @@ class Arrays(NamedTuple):
 
 
 class Lane(NamedTuple):
-    """What a training carries: how far it may look, and what it has been."""
+    """Carry of a training: how far it may look, and params kept on the way."""
 
     cut: Any  # [] the first step of the series that it may not see
     count: Any  # [] updates so far
-    kept: PyTree  # leaves [looks, …]: the params before the last update of each part
+    kept: PyTree  # leaves [looks, …]: the params before the last update of each chunk
 
 
-@cache  # so that what is compiled of it is found again
+@cache  # so that compiled programs are reused
 def make_network(cell: str, inputs: int, units: int, horizons: int) -> Network:
     """Return a cell with a readout of its state and of its inputs.
 
-    At first it says that nothing changes, with the interval of a normal variable.
+    Initially it forecasts no change, with the 90 % interval of a normal variable.
     """
     plain = recurrent(cell, inputs, units, 3 * horizons)
 
@@ -55,7 +56,7 @@ def make_network(cell: str, inputs: int, units: int, horizons: int) -> Network:
 
 
 def losses(said: jax.Array, z: jax.Array) -> jax.Array:
-    """Return ℓ of m, a, b in said [*batch, H, 3] and z [*batch, H], [*batch, H]."""
+    """Return ℓ [*batch, H] of outputs (m, a, b) [*batch, H, 3] and z [*batch, H]."""
     middle, low, high = jnp.moveaxis(said, -1, 0)
     pinball = lambda q, error: jnp.maximum(q * error, (q - 1) * error)
     ends = pinball(LOW, z - low) + pinball(HIGH, z - high)
@@ -63,7 +64,7 @@ def losses(said: jax.Array, z: jax.Array) -> jax.Array:
 
 
 def loss(y: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Return the mean ℓ over the horizons that count; target is (z, 1 or 0)."""
+    """Return the mean ℓ over scored horizons; target is (z, 1 if scored, else 0)."""
     z, counts = target
     each = losses(y.reshape(*z.shape, 3), z) * counts
     return each.sum(axis=-1) / jnp.maximum(counts.sum(axis=-1), 1)
@@ -81,22 +82,22 @@ def on_windows(
 ) -> Callable[..., Any]:
     """Return (params, lane, starts, arrays…) -> ((value, lane), grads), for `fit`.
 
-    A window is `warm` steps from a state of zeros, whose losses do not count, and
-    `span` steps whose do. Values at the lane's cut and after it do not count.
+    A window starts from a state of zeros. It has `warm` steps that are not scored, then
+    `span` steps that are. Values from the lane's cut on are not used.
 
     Args:
       rule: a gradient rule over sequences.
-      network: of which it is.
-      horizons: of the targets.
-      warm: steps before the first that counts.
-      span: steps that count.
-      every: after how many updates to keep the params.
+      network: network of the rule.
+      horizons: horizons of the targets.
+      warm: steps before the first scored one.
+      span: scored steps.
+      every: updates in a chunk, in which params are kept once.
       draws: whether the rule takes a key.
     """
     ahead = jnp.asarray(horizons)
 
     def learn(params, lane, starts, xs, z, known, *, key=None):
-        if jnp.issubdtype(starts.dtype, jnp.floating):  # shares of what may be seen
+        if jnp.issubdtype(starts.dtype, jnp.floating):  # as fractions
             room = jnp.maximum(lane.cut - span, 1)
             starts = jnp.floor(starts * room).astype(int)
         place = jnp.arange(-warm, span)[:, None]
@@ -123,11 +124,11 @@ def on_windows(
 
 @partial(jax.jit, static_argnames=("network", "horizons"))
 def say(network: Network, horizons: int, params: PyTree, xs: jax.Array) -> jax.Array:
-    """Return what networks say along a series, [lanes, T, H, 3], from a zero state.
+    """Return networks' outputs along a series, [lanes, T, H, 3], from a zero state.
 
     Args:
-      network: of the params.
-      horizons: how many there are.
+      network: network of the params.
+      horizons: number of horizons.
       params: leaves [lanes, …].
       xs: [T, D].
     """

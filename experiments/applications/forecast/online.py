@@ -1,8 +1,8 @@
 """Online learning of networks of `forecast`: at every step, in the test part too.
 
-The learner is behind by the largest horizon, as only then all of its targets are known.
-From there the newest network is run on to the present without being told anything, and
-forecasts: what it is scored by, it had not seen.
+Learning lags behind the present by the largest horizon, because only then are all
+targets known. From there, the newest network runs on to the present without learning,
+and forecasts. So it has not seen the values that its forecasts are scored on.
 """
 
 from functools import partial
@@ -21,17 +21,17 @@ from experiments.harness.jobs import Way
 
 
 def is_online(rule: str) -> bool:
-    """Whether a rule learns at every step here."""
+    """Return whether a rule learns at every step in this study."""
     return rule not in ("bptt", "truncated_bptt", "artbp")
 
 
 def at_every_step(
     config: Any, rule: str, update: str, series: Series, prepared: Prepared, way: Way
 ) -> Learned:
-    """Learn from each value as it comes, in the test part too, and forecast it.
+    """Learn from each value as it arrives, in the test part too, and forecast.
 
-    The part before validation is gone through `passes` times. All learning rates run
-    together; for each seed, the one that is best on the validation part is taken.
+    The part before validation is read `passes` times. All learning rates run together;
+    each seed then uses the rate with the least loss on the validation part.
     """
     horizons, delay = series.horizons, max(series.horizons)
     arrays = Arrays(*map(jnp.asarray, (prepared.xs, prepared.z, prepared.known)))
@@ -60,13 +60,13 @@ def at_every_step(
 
 @partial(jax.jit, static_argnames="given")
 def _courses(given: tuple, arrays: Arrays, rates: jax.Array, keys: jax.Array):
-    """Return what is said for each rate and key, [rates, seeds, T, H, 3]."""
+    """Return the outputs for each rate and key, [rates, seeds, T, H, 3]."""
     course = partial(_course, given, arrays)
     return jax.vmap(jax.vmap(course, in_axes=(None, 0)), in_axes=(0, None))(rates, keys)
 
 
 def _course(given, arrays, rate, key):
-    """Return what one network says from the origin on, [T, H, 3]."""
+    """Return the outputs of one network from the origin on, [T, H, 3]."""
     network, rule_name, update_name, decay, passes, origin, delay = given
     rule = choices.make_online(
         rule_name, network.step, loss, visible=lambda carry: carry[1]
@@ -78,7 +78,7 @@ def _course(given, arrays, rate, key):
     counts = arrays.known.astype(arrays.z.dtype)
 
     def take(pair_and_state, at, number, reset):
-        """Learn from one step; before the first there is nothing."""
+        """Learn from step `at`; if it is negative, change nothing."""
         (params, opt_state), state = pair_and_state
         i = jnp.maximum(at, 0)
         _, grads, state = rule.update(

@@ -10,8 +10,9 @@ from experiments import report
 from experiments.applications.forecast.report import errors, name_of, Row, whole
 from experiments.applications.forecast.series import Series
 
-COLOURS = ("C4", "C5", "C6", "C8", "C0", "C1", "C2", "C3", "C9")  # the last five first
-BEFORE = 100  # steps of the past, before a forecast of one's own
+# Four baselines come first, in grey, so the five networks have the last five colours.
+COLOURS = ("C4", "C5", "C6", "C8", "C0", "C1", "C2", "C3", "C9")
+BEFORE = 100  # past steps to draw before the forecast of a CSV file
 
 
 def save(folder: Path, series: Series, rows: list[Row]) -> None:
@@ -25,7 +26,7 @@ def save(folder: Path, series: Series, rows: list[Row]) -> None:
 
 
 def draw_forecasts(series: Series, row: Row) -> Figure:
-    """Draw the last steps and what was said of them, at two horizons."""
+    """Draw the last steps and their forecasts, at two horizons."""
     shown = row["shown"]
     figure = Figure(figsize=(10, 1 + 3.1 * len(shown)), layout="constrained")
     axes = figure.subplots(len(shown), 1, squeeze=False, sharex=True)[:, 0]
@@ -38,12 +39,12 @@ def draw_forecasts(series: Series, row: Row) -> Figure:
         )
         axis.plot(times, middle, color="C0", label="forecast")
         axis.plot(times, series.values[steps], "k.-", linewidth=0.6, markersize=3)
-        axis.plot([], [], "k.-", linewidth=0.6, label="what came")
+        axis.plot([], [], "k.-", linewidth=0.6, label="observed")
         inside = (low <= series.values[steps]) & (series.values[steps] <= high)
         known = np.isfinite(series.values[steps])
         much = 100 * inside[known].mean()
         steps_ahead = "1 step" if h == "1" else f"{h} steps"
-        axis.set_title(f"{steps_ahead} ahead; {much:.0f} % within", fontsize=10)
+        axis.set_title(f"{steps_ahead} ahead; {much:.0f} % in interval", fontsize=10)
         axis.set_ylabel(series.unit)
         axis.grid(alpha=0.3)
     handles = axes[0].get_legend_handles_labels()
@@ -56,7 +57,7 @@ def draw_forecasts(series: Series, row: Row) -> Figure:
 
 
 def draw_errors(series: Series, rows: list[Row]) -> Figure:
-    """Draw errors by horizon; bars are standard deviations of seeds."""
+    """Draw errors by horizon; bars are standard deviations over seeds."""
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axis, drawn = figure.subplots(), []
     for i, row in enumerate(rows):
@@ -75,7 +76,7 @@ def draw_errors(series: Series, rows: list[Row]) -> Figure:
             "linestyle": "-",
             "color": COLOURS[i % 9],
         }
-        if "validation" not in row:  # no network
+        if "validation" not in row:  # a baseline
             dashes = ("--", ":", "-.", (0, (5, 3)))[i]
             style = {"marker": "sdv^"[i], "linestyle": dashes, "color": str(0.18 * i)}
         axis.errorbar(
@@ -105,7 +106,7 @@ def draw_errors(series: Series, rows: list[Row]) -> Figure:
 
 
 def draw_own(series: Series, said: np.ndarray) -> Figure:
-    """Draw the end of a series and a forecast [H, 3] of what comes after it."""
+    """Draw the end of a series, and the forecast [H, 3] of the steps after it."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     axis = figure.subplots()
     rows = len(series.values)

@@ -1,4 +1,4 @@
-"""Tables of `forecast`, beside figures of others, and the verdict on skill."""
+"""Tables of `forecast` beside published figures, and tests of skill."""
 
 from typing import Any
 
@@ -42,12 +42,12 @@ PUBLISHED = {
         ("ridge on 22 lags", {"1 ahead": 0.0782}, MEASURED),
     ],
 }
-COLUMNS = 5  # of horizons, in a table
+COLUMNS = 5  # largest number of horizons in a table
 OF_INTERVALS = {"within %": "coverage", "quantile": "quantile_loss"}
 
 
 def name_of(series: Series, method: str) -> str:
-    """Return what a method is called in tables and pictures."""
+    """Return the name of a method in tables and pictures."""
     reference = "zero" if series.returns else "persistence"
     names = {
         "reference": reference,
@@ -59,7 +59,7 @@ def name_of(series: Series, method: str) -> str:
 
 
 def errors(series: Series, row: Row, period: str, horizon: int) -> list[float] | None:
-    """Return errors of seeds as they are shown: root mean squares, or variances."""
+    """Return errors of all seeds: RMSE, or MSE / variance if the series has one."""
     found = row["rmse"][period].get(str(horizon))
     if found is None or series.variance is None:
         return found
@@ -67,12 +67,12 @@ def errors(series: Series, row: Row, period: str, horizon: int) -> list[float] |
 
 
 def whole(series: Series) -> str:
-    """Return the name of the whole test part among the periods."""
+    """Return the name of the period that is the whole test part."""
     return ALL if len(series.periods) > 1 else next(iter(series.periods))
 
 
 def show(series: Series, rows: list[Row]) -> None:
-    """Print the errors of a series by horizon, the intervals, and if there is skill."""
+    """Print errors by horizon, scores of intervals, and for prices tests of skill."""
     unit = (
         f"root mean squared error, {series.unit}"
         if series.variance is None
@@ -101,17 +101,17 @@ def show(series: Series, rows: list[Row]) -> None:
         [*columns, *OF_INTERVALS],
         ours,
         published,
-        f"Test: {', '.join(series.periods)}. within: how many of the values were "
-        "in the interval that should hold 90 % of them; quantile: the loss of its "
-        "ends; both over all horizons. Rules that learn at every step, such as rtrl, "
-        "do so in the test part too.",
+        f"Test: {', '.join(series.periods)}. Lower is better, except within %: the "
+        "share of values in the interval that should contain 90 %. Quantile: the "
+        "quantile loss of its ends. Both are means over all horizons. Rules that learn "
+        "at every step, such as rtrl, do so in the test part too.",
     )
     if series.price:
         _show_skill(series, rows)
 
 
 def _cells(series: Series, row: Row, columns: dict[str, tuple[str, int]]) -> dict:
-    """Return title -> errors of seeds, of the columns that there are."""
+    """Return title -> errors of all seeds, for the columns that have errors."""
     found = {title: errors(series, row, *where) for title, where in columns.items()}
     return {title: each for title, each in found.items() if each}
 
@@ -121,7 +121,7 @@ def _ahead(horizon: int) -> str:
 
 
 def _some(horizons: tuple[int, ...]) -> tuple[int, ...]:
-    """Return as many of the horizons as a table has room for."""
+    """Return evenly spaced horizons, as many as fit in a table."""
     if len(horizons) <= COLUMNS:
         return horizons
     places = np.linspace(0, len(horizons) - 1, COLUMNS).round().astype(int)
@@ -129,9 +129,9 @@ def _some(horizons: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def skill(series: Series, rows: list[Row]) -> list[tuple[str, str, float, str]]:
-    """Return (method, horizon, p, verdict) of all that is compared with the reference.
+    """Return (method, horizon, p, verdict) for each comparison with the reference.
 
-    p are corrected for how many comparisons there are (Holm).
+    p is corrected for the number of comparisons (Holm).
     """
     found = [
         (row["method"], h, test["p"], test["gain"])
@@ -148,7 +148,7 @@ def skill(series: Series, rows: list[Row]) -> list[tuple[str, str, float, str]]:
 
 
 def conclusion(series: Series, rows: list[Row]) -> str:
-    """Say what all tests of a series come to."""
+    """Summarise all tests of a series in words."""
     found = skill(series, rows)
     better = [
         f"{name_of(series, method)} at {h}"
@@ -176,7 +176,8 @@ def _show_skill(series: Series, rows: list[Row]) -> None:
         return
     note = (
         "S: Diebold and Mariano's statistic of squared errors, corrected for small "
-        "samples; p: two-sided, raised for the number of lines (Holm)."
+        "samples; above 0 the reference has larger errors. p: two-sided, corrected for "
+        "the number of lines (Holm)."
     )
     title = f"{series.title}: is there any skill?"
     report.show_table(title, ["", "steps ahead", "S", "p", "in words"], lines, note)

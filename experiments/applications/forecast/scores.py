@@ -8,16 +8,16 @@ from experiments.applications.forecast.baselines import HIGH, LOW
 from experiments.applications.forecast.diebold_mariano import diebold_mariano
 from experiments.applications.forecast.series import Prepared, Series
 
-SHOWN = 150  # last steps that are kept to draw
+SHOWN = 150  # last steps kept for the picture
 ALL = "all"
 
 
 def in_units(prepared: Prepared, said: np.ndarray, first: int) -> np.ndarray:
-    """Return what networks say of z in units of the series, the interval in order.
+    """Return networks' outputs in units of the series, the ends of intervals in order.
 
     Args:
       prepared: arrays of the series.
-      said: [seeds, origins, H, 3].
+      said: outputs for z, [seeds, origins, H, 3].
       first: the first origin.
     """
     reference = prepared.reference[first : first + said.shape[1], None, None]
@@ -29,18 +29,19 @@ def in_units(prepared: Prepared, said: np.ndarray, first: int) -> np.ndarray:
 def score(
     series: Series, prepared: Prepared, said: np.ndarray, first: int
 ) -> dict[str, Any]:
-    """Return the scores of forecasts from the last step before the test part on.
+    """Return the scores of forecasts of the test part.
 
     Args:
-      series: what was forecast.
+      series: the series that was forecast.
       prepared: its arrays.
-      said: [seeds, origins, H, 3], in units of the series.
+      said: forecasts [seeds, origins, H, 3], in units of the series.
       first: the first origin, the last step before the test part.
 
     Returns:
-      For each period and horizon a list over seeds: rmse; coverage, the percentage of
-      values within the interval; quantile_loss, the mean of its two ends. Where skill
-      is in question, of each horizon the test against the reference. And what to draw.
+      For each period and horizon, lists over seeds: rmse; coverage, the percentage of
+      values within the interval; quantile_loss, the mean over its two ends. For prices
+      also skill, the test against the reference at each horizon. And shown, the
+      forecasts to draw.
     """
     targets = prepared.targets[first:]
     origins = np.arange(first, len(series.values))
@@ -78,7 +79,7 @@ def _mean(values: np.ndarray, power: float = 1.0) -> list[float]:
 
 
 def _skill(series, prepared, said, first) -> dict[str, dict[str, float]]:
-    """Compare squared errors, in the mean over seeds, with those of the reference."""
+    """Compare squared errors, averaged over seeds, with those of the reference."""
     found = {}
     for i, h in enumerate(series.horizons):
         y = prepared.targets[first:, i]
@@ -92,7 +93,7 @@ def _skill(series, prepared, said, first) -> dict[str, dict[str, float]]:
 
 
 def _shown(series: Series, said: np.ndarray) -> dict[str, Any]:
-    """Return forecasts of the last steps, in the mean over seeds, by horizon."""
+    """Return forecasts of the last steps, averaged over seeds, by horizon."""
     middle, length = said.mean(axis=0), said.shape[1]
     rows = len(series.values)
     found = {}

@@ -1,10 +1,10 @@
-"""Series to forecast, and the arrays that networks are given of them.
+"""Series to forecast, and their arrays of inputs and targets.
 
     z_{t,h} = (y_{t+h} − r_t) / s_h
 
-y is the series, r_t the reference: the last value known at t, or 0 for returns; s_h the
-standard deviation of that difference over the training part, from which all means and
-deviations are.
+y is the series. r_t is the reference: the last value known at t, or 0 for returns. s_h
+is the standard deviation of y_{t+h} − r_t. All means and deviations are over the
+training part.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,12 @@ import numpy as np
 
 from experiments import data
 
-# Of means over a month, neighbouring changes are correlated, whoever trades.
+# Neighbouring changes of monthly means are correlated even for a random walk.
 MEANS = (
-    "The price is a mean over the month, so that neighbouring returns are correlated "
-    "by construction: less error at the shortest horizon is no skill."
+    "The price is a mean over the month, so neighbouring returns are correlated by "
+    "construction: a smaller error at the shortest horizon is no skill."
 )
-INDEX = "That an index which cannot be bought returns to its mean is no profit."
+INDEX = "The index returns to its mean, but it cannot be bought, so this is no profit."
 
 
 class Series(NamedTuple):
@@ -30,18 +30,18 @@ class Series(NamedTuple):
     unit: str
     times: np.ndarray  # [N], to draw
     values: np.ndarray  # [N], what to forecast
-    others: np.ndarray  # [N, F], what else is known at each time
-    phase: np.ndarray  # [N] where in its season a step is, from 0; −1: none
-    season: int  # how many phases, if networks are told the phase, else 0
-    validation: int  # the step that the validation part begins with
-    test: int  # and the test part
-    periods: dict[str, tuple[int, int]]  # of the test part: first step, end
+    others: np.ndarray  # [N, F], other columns that are known at each step
+    phase: np.ndarray  # [N] phase of each step in its season, from 0; −1: no season
+    season: int  # number of phases if networks read the phase, else 0
+    validation: int  # first step of the validation part
+    test: int  # first step of the test part
+    periods: dict[str, tuple[int, int]]  # in the test part: name -> (first step, end)
     horizons: tuple[int, ...]
-    lags: int  # of the linear baselines
+    lags: int  # number of lags of the linear baselines
     returns: bool = False  # the reference is 0
-    price: bool = False  # whether to ask if there is any skill
+    price: bool = False  # whether to test for skill
     caveat: str = ""
-    variance: float | None = None  # if errors are shown in units of it
+    variance: float | None = None  # errors are shown in units of this, if given
 
 
 class Prepared(NamedTuple):
@@ -56,14 +56,14 @@ class Prepared(NamedTuple):
 
 
 def prepare(series: Series) -> Prepared:
-    """Return what is read at each step, and what is to be said there.
+    """Return the inputs and the targets at each step.
 
-    Inputs are the value, its change, the other columns, all standardised, whether the
-    value is missing, if some are, and where in the season it is. What is missing is
-    what it was last.
+    Inputs are the value, its change and the other columns, all standardised. If values
+    are missing, an input flags them; if there is a season, two inputs give its phase. A
+    missing value is replaced by the last known one.
 
     Raises:
-      ValueError: if the training part is constant, or has nothing known.
+      ValueError: if the training part is constant, or has too few known values.
     """
     y, train = series.values, slice(0, series.validation)
     filled = fill(y)
@@ -86,7 +86,7 @@ def prepare(series: Series) -> Prepared:
             f"{series.title} is constant in its training part, the first "
             f"{series.validation} steps: there is nothing to learn."
         )
-    # A horizon of just a period, at which nothing ever changes, is of that scale.
+    # Over a horizon of one period, y may never change; then the scale is that of y.
     scale = np.where(scale > 1e-9 * whole, scale, whole)
     columns = [filled, np.diff(filled, prepend=filled[:1])]
     columns += [fill(column) for column in series.others.T]
@@ -104,7 +104,7 @@ def prepare(series: Series) -> Prepared:
 
 
 def fill(column: np.ndarray) -> np.ndarray:
-    """Return a column with the last known value where it is NaN, the first before it.
+    """Replace NaN by the last known value, or by the first one if there is none before.
 
     Example:
       >>> fill(np.array([np.nan, 1.0, np.nan, 3.0])).tolist()
@@ -155,7 +155,7 @@ def _seattle() -> Series:
 
 def _nyc() -> Series:
     weather = data.nyc_weather("JFK")
-    hours = np.arange(weather.hours[0], weather.hours[-1] + 1)  # those left out too
+    hours = np.arange(weather.hours[0], weather.hours[-1] + 1)  # missing hours too
     place = (weather.hours - hours[0]).astype(int)
     columns = np.full((len(hours), 4), np.nan)
     names = ("temperature", "dew_point", "humidity", "wind_speed")

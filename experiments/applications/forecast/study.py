@@ -1,9 +1,9 @@
 """Study `forecast`: sunspots, weather, prices, or the column of a CSV file.
 
 At each step a network forecasts a value and a 90 % interval for several horizons. The
-evaluation walks forward: a forecast is by a network that has seen nothing after its
-step. Baselines are persistence, seasonal and linear forecasts. On prices a test of
-Diebold and Mariano decides whether there is any skill.
+evaluation walks forward: the network of a forecast has seen nothing after the step of
+the forecast. Baselines are persistence, seasonal and linear forecasts. On prices, a
+test of Diebold and Mariano decides whether there is any skill.
 """
 
 import dataclasses
@@ -67,55 +67,55 @@ class Config(Study):
     sets: tuple[str, ...] = tuple(SERIES)
     """Series: sunspots, seattle, nyc, sp500 and vix."""
     methods: tuple[str, ...] | None = None
-    """Gradient and update rules, as rule:update; online rules, such as rtrl, learn at
-    every step. By default five of them, and bptt:adam for a CSV file."""
+    """Pairs of gradient rule and update, as rule:update; online rules, such as rtrl,
+    learn at every step. The default is five pairs, and bptt:adam for a CSV file."""
     csv: str | None = None
     """A CSV file with a column to forecast, instead of sets."""
     column: str | None = None
-    """The name of that column."""
+    """Name of the column to forecast."""
     horizon: int = 12
-    """How many rows ahead to forecast it."""
+    """Rows ahead to forecast the column."""
     season: int | None = None
-    """Its period in rows, if it has one."""
+    """Period of the column's season in rows, if it has one."""
     cell: str = "gru"
     """Kind of the recurrent layer: gru, lstm, rtu or tanh."""
     units: int = 12
     """Size of the recurrent layer."""
     lookback: int = 8
-    """Steps that errors travel back, by rules that truncate."""
+    """Steps that errors travel back, for rules that truncate."""
     steps: int = 240
-    """Updates by mini-batches at most; the validation part decides how many."""
+    """Largest number of mini-batch updates; the validation part chooses how many."""
     full_batch_steps: int = 60
-    """Updates by the full batch at most."""
+    """Largest number of full-batch updates."""
     looks: int = 30
-    """How often to score the validation part."""
+    """How often the validation part is scored."""
     batch: int = 32
-    """Windows of a mini-batch, drawn at random."""
+    """Windows in a mini-batch, drawn at random."""
     warm: int = 32
-    """Steps at the beginning of a window that have no loss."""
+    """Steps at the beginning of a window without a loss."""
     span: int = 32
-    """Steps of a window that have a loss."""
+    """Steps of a window with a loss."""
     learning_rate: float | None = None
     """Learning rate on windows; by default that of each update, 0.005 for adam."""
     rates: tuple[float, ...] = (0.01, 0.03, 0.1)
-    """Learning rates of online rules; the validation part decides which."""
+    """Learning rates of online rules; the validation part chooses one."""
     decay: float = 0.9
-    """Forgetting factor of past gradients, by online rules."""
+    """Forgetting factor of past gradients, for online rules."""
     passes: int = 5
     """Passes of online rules through the training part."""
     blocks: int = 1
-    """Parts of the test part. For each, networks are trained anew on all that is before
+    """Blocks of the test part. For each, networks are trained anew on all steps before
     it; baselines and online rules are not."""
     seeds: int = 3
-    """Networks of each kind, under vmap."""
+    """Networks of each kind, trained under vmap."""
 
     def check(self) -> None:
-        """Check methods, and that a file has a column."""
+        """Check the methods, and that csv and column are given together."""
         for method in self.methods or ():
             _check_method(method)
         if (self.csv is None) != (self.column is None):
             raise ValueError(
-                f"csv and column go together, a file and the name of a column in it; "
+                f"csv and column go together: a file and the name of a column in it; "
                 f"got csv={self.csv!r} and column={self.column!r}."
             )
 
@@ -137,7 +137,7 @@ def _check_method(method: str) -> None:
 
 
 def main(config: Config) -> report.Result:
-    """Forecast all series by all methods, show tables and pictures, and write them."""
+    """Forecast all series by all methods; print and write tables and pictures."""
     load = cache(_load)
     jobs, finish = partial(_all_jobs, load=load), partial(_finish, load=load)
     return run_study("forecast", config, jobs, finish, check=load)
@@ -162,10 +162,10 @@ def _finish(folder: Path, config: Config, rows: list[Row], load) -> None:
 
 
 def _own(config: Config) -> Series:
-    """Return the series of a file.
+    """Return the series of the CSV file.
 
     Raises:
-      DataError: if the file has no such column, or it cannot be forecast.
+      DataError: if the file has no such column, or the column cannot be forecast.
     """
     assert config.csv is not None
     assert config.column is not None
@@ -180,14 +180,14 @@ def _own(config: Config) -> Series:
 
 
 def _load(config: Config) -> tuple[dict[str, Series], dict[str, str]]:
-    """Return the series that were found, and why others were not."""
+    """Return the series that could be loaded, and for others the reason why not."""
     if config.csv is not None:
         return {"csv": _own(config)}, {}
     found, left_out = {}, {}
     for name in config.sets:
         try:
             found[name] = SERIES[name]()
-        except DataError as problem:  # no network, and no copy at hand
+        except DataError as problem:  # no download and no local copy
             left_out[name] = str(problem)
     if not found:
         raise DataError("\n".join(left_out.values()))
@@ -195,7 +195,7 @@ def _load(config: Config) -> tuple[dict[str, Series], dict[str, str]]:
 
 
 def _jobs(config: Config, series: Series) -> list[Job]:
-    """Return the baselines of a series, then the networks."""
+    """Return jobs for the baselines of a series, then for the networks."""
     prepared = cache(partial(prepare, series))
     seasonal = series.phase.min() >= 0
     names = [name for name in baselines.BASELINES if name != "seasonal" or seasonal]
@@ -240,7 +240,7 @@ def _network(config: Config, rule: str, update: str, series, prepared, way: Way)
 
 
 def _write_own(folder: Path, series: Series, rows: list[Row]) -> None:
-    """Write the forecast of the first network as a CSV file, and draw it."""
+    """Write the forecast of the first method with networks as a CSV file; draw it."""
     said = next((row["forecast"] for row in rows if "forecast" in row), None)
     if said is not None and report.writes():
         path = folder / "forecast.csv"

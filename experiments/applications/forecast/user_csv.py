@@ -1,4 +1,4 @@
-"""A series of one's own, from a CSV file, and its forecast as another CSV file."""
+"""A user's series from a CSV file, and its forecast as another CSV file."""
 
 import csv
 import math
@@ -12,22 +12,23 @@ from experiments.applications.forecast.series import Series
 from experiments.harness.options import did_you_mean
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
-LARGEST = 5000  # steps of the validation and of the test part at most
-AT_MOST = 200  # steps ahead
+LARGEST = 5000  # largest number of steps in the validation part, and in the test part
+AT_MOST = 200  # largest horizon
 
 
 def read_column(path: Path, name: str) -> np.ndarray:
-    """Return a column of numbers, [rows], NaN where a cell is empty or says NA.
+    """Return a column of numbers, [rows]; empty cells and NA become NaN.
 
-    Rows are read one by one, so that only the column is ever held. Fields are separated
-    by commas, semicolons or tabs, whichever the header has most of.
+    Rows are read one by one, so that only the column is held in memory. Fields are
+    separated by commas, semicolons or tabs, whichever is most frequent in the header.
 
     Args:
       path: a CSV file in UTF-8 whose first line has the names of columns.
-      name: of the column.
+      name: name of the column.
 
     Raises:
-      ValueError: if there is no such file or column, or a cell holds no number.
+      ValueError: if there is no such file or column, if the file is not CSV in UTF-8,
+        or if a cell is neither a finite number nor missing.
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}.")
@@ -37,8 +38,8 @@ def read_column(path: Path, name: str) -> np.ndarray:
             first = file.readline()
             if not first.strip():
                 raise ValueError(
-                    f"{path} is empty, or its first line is; that must have the "
-                    "names of the columns."
+                    f"{path} is empty, or its first line is; the first line must have "
+                    "the names of the columns."
                 )
             comma = max(",;\t", key=first.count)
             header = [
@@ -47,7 +48,7 @@ def read_column(path: Path, name: str) -> np.ndarray:
             place = _place(path, name, header)
             blank = 0
             for row in (rows := csv.reader(file, delimiter=comma)):
-                if not row:  # at the end of the file, or of a single column nothing
+                if not row:  # end of the file, or a missing cell of a single column
                     blank += len(header) == 1
                     continue
                 numbers.extend([math.nan] * blank)
@@ -78,7 +79,7 @@ def _number(row: list[str], place: int, name: str, path: Path, line: int) -> flo
     if place >= len(row):
         raise ValueError(
             f"line {line} of {path} has {len(row)} fields, and so no {name!r}; leave "
-            "the field empty where it is missing."
+            "the field empty if a value is missing."
         )
     cell = row[place].strip()
     if cell.lower() in MISSING:
@@ -90,26 +91,26 @@ def _number(row: list[str], place: int, name: str, path: Path, line: int) -> flo
     if not math.isfinite(number):
         raise ValueError(
             f"column {name!r} must hold numbers; line {line} of {path} has {cell!r}. "
-            "Leave the field empty where one is missing."
+            "Leave the field empty if a value is missing."
         )
     return number
 
 
 def read_series(path: Path, name: str, horizon: int, season: int | None) -> Series:
-    """Return a column as a series, its end for validation and test.
+    """Return a column as a series, with its end for validation and test.
 
-    The last fifth is for test, an eighth before it for validation, neither of more than
-    5000 rows.
+    The last fifth is for test, and the eighth before it for validation; each has at
+    most 5000 rows.
 
     Args:
       path: a CSV file.
-      name: of the column.
+      name: name of the column.
       horizon: how many rows ahead to forecast.
-      season: after how many rows a season repeats itself; None for no season.
+      season: period of the season in rows; None for no season.
 
     Raises:
-      ValueError: if it cannot be read, is too short for the horizon, has too little
-        that is known, or is constant.
+      ValueError: if the column cannot be read, is too short for the horizon, has too
+        few known values, is constant, or has values too large or small to be squared.
     """
     if not 1 <= horizon <= AT_MOST:
         raise ValueError(f"horizon must be in 1..{AT_MOST}, got {horizon}.")
@@ -118,18 +119,18 @@ def read_series(path: Path, name: str, horizon: int, season: int | None) -> Seri
     if rows < least:
         raise ValueError(
             f"column {name!r} of {path} has {rows} rows; a horizon of {horizon} needs "
-            f"{least} at least, to learn from some and to be tested on others."
+            f"{least} at least, for training and test."
         )
     known = values[np.isfinite(values)]
     if len(known) < rows / 2:
         raise ValueError(
             f"column {name!r} of {path} has only {len(known)} numbers in {rows} rows; "
-            "half of them at least must be known."
+            "at least half of the rows must have one."
         )
     if np.ptp(known) == 0:
         raise ValueError(
             f"column {name!r} of {path} is {known[0]:g} in all rows: it is constant, "
-            "and there is nothing to learn."
+            "so there is nothing to learn."
         )
     with np.errstate(over="ignore", under="ignore"):
         variance = float(np.var(known))
@@ -158,11 +159,13 @@ def read_series(path: Path, name: str, horizon: int, season: int | None) -> Seri
 
 
 def write_forecast(path: Path, rows: int, said: np.ndarray) -> None:
-    """Write a forecast [H, 3] from the last row on: all of the file, or none.
+    """Write a forecast [H, 3] of the rows after the last one.
+
+    The file appears only when it is complete.
 
     Args:
       path: the CSV file to write.
-      rows: of the series; the next one has this index, counted from 0.
+      rows: number of rows in the series, which is the index of the next row.
       said: the value, and the ends of the interval, for each step ahead.
     """
     beside = path.with_name(path.name + ".tmp")

@@ -1,1 +1,1 @@
-"""Identification of a plant online, before and after it changes."""
+"""Online identification of a plant, before and after it changes."""

@@ -1,6 +1,6 @@
 """Methods compared in `identify`: observers, online networks and linear models.
 
-Each predicts the next measurement before it is told, [settings, seeds, T].
+Each method predicts every measurement before it sees it: an array [settings, seeds, T].
 """
 
 import itertools
@@ -21,22 +21,24 @@ from experiments.applications.identify import tanks
 from experiments.applications.identify.tanks import Record
 from experiments.harness.precision import double_precision
 
-SOLVE = "least_squares"  # in the place of an update of gradients
-PRIOR = 0.1  # of weights, in units of the noise: what is not linear goes by small steps
-LAGS = 2  # of a linear model: y and u of so many steps
+SOLVE = "least_squares"  # chosen like an update, but solves for the weights
+# Initial variance of the weights, relative to that of the noise. It is small, so that
+# steps are small: a prediction is linear in the weights only near the current ones.
+PRIOR = 0.1
+LAGS = 2  # the linear model reads y and u of so many steps
 
 
 class Model(NamedTuple):
-    """A step of (u, y) that predicts the next y, its params and its first carry."""
+    """A model of a plant: a step that reads (u, y) and predicts the next y."""
 
     step: Step
-    init: Callable[[jax.Array], PyTree]
-    carry: Callable[[PyTree], PyTree]
-    k: Callable[[PyTree], jax.Array | None]
+    init: Callable[[jax.Array], PyTree]  # key -> params
+    carry: Callable[[PyTree], PyTree]  # params -> first carry
+    k: Callable[[PyTree], jax.Array | None]  # params -> estimate of k, if there is one
 
 
 class Course(NamedTuple):
-    """What a method predicted, and what it took k for, if it has a k."""
+    """Predictions of a method, and its estimates of k if it has any."""
 
     predictions: np.ndarray  # [settings, seeds, T]
     settings: tuple[dict[str, float], ...]
@@ -44,16 +46,16 @@ class Course(NamedTuple):
 
 
 def observer() -> Model:
-    """Return the model that knows how tanks work, but not these ones."""
+    """Return the model that knows the physics of tanks, but not their parameters."""
     init = lambda key: tanks.init()
     k = lambda params: jnp.exp(params["log_k"])
     return Model(tanks.observe, init, lambda params: tanks.zeros(), k)
 
 
 def gru(units: int) -> Model:
-    """Return a network that knows nothing of tanks; y is in units of the least input.
+    """Return a GRU that knows nothing of tanks, and predicts the change of y.
 
-    What it says is the change of y.
+    It reads u and y shifted and scaled by constants.
     """
 
     def init(key):
@@ -75,14 +77,14 @@ def gru(units: int) -> Model:
 
 
 class Adapt(NamedTuple):
-    """How params follow from ψ, the gradient of a prediction, and from its error."""
+    """Update of params by ψ, the gradient of a prediction y, and by the error of y."""
 
     init: Callable[[PyTree], Any]
     update: Callable[..., tuple[PyTree, Any]]  # (params, state, ψ, y, target)
 
 
 def descend(update: str, decay: float, rate: Any) -> Adapt:
-    """Step along the gradient of the squared error, (y − target) ψ, as updates do."""
+    """Adapt by an update rule. The gradient of ½ (y − target)² is (y − target) ψ."""
     optimizer = choices.make_update(update, rate, decay=decay)
 
     def apply(params, state, psi, y, target):
@@ -94,7 +96,10 @@ def descend(update: str, decay: float, rate: Any) -> Adapt:
 
 
 def solve(decay: Any) -> Adapt:
-    """Solve, at every step, what is linear in ψ: recursive prediction errors."""
+    """Adapt by recursive least squares on the prediction, linearised by ψ.
+
+    This is a recursive prediction error method.
+    """
     rule = updates.recursive_least_squares(decay, prior=PRIOR)
 
     def apply(params, state, psi, y, target):
@@ -114,17 +119,17 @@ def learn(
     settings: dict[str, tuple[float, ...]],
     key: jax.Array,
 ) -> Course:
-    """Learn at every step by an online rule; all settings and seeds together.
+    """Learn at every step by an online rule; all settings and seeds run together.
 
     Args:
-      record: of plants, with a first axis of seeds.
-      model: what to learn.
-      rule: of :data:`~experiments.choices.ONLINE`.
-      adapt: from a setting to how params follow from gradients.
-      settings: its name, and values to choose from.
-      key: of the first weights, and of rules that draw.
+      record: the plants, with a first axis of seeds.
+      model: the model to train.
+      rule: one of :data:`~experiments.choices.ONLINE`.
+      adapt: setting -> :class:`Adapt`.
+      settings: the name of the setting, and the values to choose from.
+      key: for initial weights, and for rules that draw random numbers.
     """
-    # Of the prediction itself, so that value and gradient are y and ψ.
+    # The loss is the prediction itself, so the value is y and the gradient is ψ.
     online = choices.make_online(rule, model.step, lambda y, target: y)
 
     def course(setting, xs, targets, key):
@@ -155,7 +160,7 @@ def learn(
 
 
 def least_squares(record: Record, decays: tuple[float, ...]) -> Course:
-    """Solve a linear model of the last two y and u at every step, forgetting by λ."""
+    """Fit a linear model of the last two y and u at every step, forgetting by λ."""
     xs = np.asarray(record.xs, float)
     before = np.concatenate([xs[:, :1], xs[:, :-1]], axis=1)
     ones = np.ones((*xs.shape[:2], 1))
@@ -181,16 +186,16 @@ def least_squares(record: Record, decays: tuple[float, ...]) -> Course:
 
 
 def persistence(record: Record) -> Course:
-    """Predict that the next measurement is this one."""
+    """Predict that the next measurement equals this one."""
     return Course(np.asarray(record.xs[..., 1])[None], ({},))
 
 
 def informed(record: Record, gains: tuple[tuple[float, float], ...]) -> Course:
-    """Observe with the true k at every step, by gains to choose from.
+    """Run the observer with the true k at every step, for each pair of gains.
 
     Args:
-      record: of plants.
-      gains: of the upper and of the lower level.
+      record: the plants, with a first axis of seeds.
+      gains: pairs of gains, for the upper and for the lower level.
     """
 
     def course(gain, xs, k):
@@ -208,7 +213,7 @@ def informed(record: Record, gains: tuple[tuple[float, float], ...]) -> Course:
 
 
 def best(course: Course, record: Record, until: int) -> int:
-    """Return the setting whose predictions were nearest to what was measured, early."""
+    """Return the index of the setting with the least error before step `until`."""
     errors = course.predictions - np.asarray(record.targets)
     scores = np.mean(np.square(errors[..., :until], dtype=float), axis=(1, 2))
     return int(np.argmin(np.where(np.isfinite(scores), scores, np.inf)))
@@ -218,7 +223,7 @@ Jobs = dict[str, Callable[[], Course]]
 
 
 def methods(record: Record, config: Any) -> Jobs:
-    """Return the methods to compare, the simplest first."""
+    """Return the methods to compare, by name."""
     jobs: Jobs = {"persistence": partial(persistence, record)}
     jobs["least squares, λ = 1"] = partial(least_squares, record, (1.0,))
     jobs["least squares, forgetting"] = partial(least_squares, record, config.decays)

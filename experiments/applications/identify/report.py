@@ -30,22 +30,23 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         ("before", "just after", "at the end", "recovered", "η, λ or gain"),
         ours,
         [],
-        "Root of the mean squared error of the level predicted for the next step, "
-        "against the true one: of 500 steps before the change, 50 after it, 500 at the "
-        f"end. A measurement is {tanks.MEASUREMENT:g} off. Recovered: after how many "
-        "steps the error of the last 50 is below 1.5 times what it was before (median; "
-        "of how many plants). Settings predicted best on the first quarter; gradients "
-        f"are forgotten by {config.decay:g}. Mean ± standard deviation of "
+        "Root mean squared error of the level predicted one step ahead, against the "
+        "true level (lower is better): over 500 steps before the change, 50 steps "
+        "after it, and the last 500 steps. Measurements have a noise of deviation "
+        f"{tanks.MEASUREMENT:g}. Recovered: steps from the change until the error over "
+        "50 steps is at most 1.5 times the error before (median, and how many plants "
+        "recovered). Settings are the best on the first quarter. The forgetting factor "
+        f"of gradients is {config.decay:g}. Mean ± standard deviation of "
         f"{config.seeds} plants.",
     )
 
 
 def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
-    """Draw the errors of all methods, and what observers found, as time goes."""
+    """Draw the errors of all methods and the observers' estimates of k over time."""
     figure = Figure(figsize=(10, 8), layout="constrained")
     errors, estimates = figure.subplots(2, 1, sharex=True)
     for i, row in enumerate(rows):
-        curve = np.array(row["curve"], float)  # None is NaN
+        curve = np.array(row["curve"], float)  # None becomes NaN
         mean = np.sqrt(np.mean(np.square(curve), axis=0))
         dash = "-" if "×" in row["job"] else "--"
         style = {
@@ -71,7 +72,7 @@ def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
         style = {"color": f"C{i}", "linewidth": 4, "alpha": 0.25}
         times, of = [0, jump, jump, config.steps], np.repeat(true[:, i], 2)
         estimates.plot(times, of, label=f"{name}, true", **style)
-    estimates.set(xlabel="step", title="What observers take the plant for, first seed")
+    estimates.set(xlabel="step", title="Estimates of k by observers, first seed")
     estimates.legend(fontsize=7, ncols=2)
     for axis in (errors, estimates):
         axis.axvline(jump, color="0.5", linewidth=0.8)

@@ -1,9 +1,10 @@
-"""Study `identify`: a plant identified online, before and after its valves change.
+"""Study `identify`: a plant identified online, before and after it changes.
 
-Of two tanks the lower level is measured, with noise. An observer with unknown physics
-and a small network learn at every step by online rules; the baseline is a linear model
-by recursive least squares. In the middle of the record the plant changes. Learning
-rates and forgetting factors are the best on the first quarter.
+The plant is two tanks; the level of the lower one is measured with noise. An observer
+knows the physics, but not the parameters. The observer and a small network learn at
+every step by online rules. The baseline is a linear model fitted by recursive least
+squares. The plant changes halfway through. Learning rates and forgetting factors are
+those with the least error on the first quarter.
 """
 
 import dataclasses
@@ -32,15 +33,15 @@ from experiments.harness.options import (
 from experiments.harness.study import run_study, Study
 
 NEAR = 50  # steps of the moving mean of errors
-SOON = 200  # steps after the change within which the error rises, if it does
-SETTLED = 500  # steps before the change, and before the end, that are averaged
-RECOVERED = 1.5  # times the error before the change
-POINTS = 200  # of a curve
+SOON = 200  # an error that does not rise in so many steps needs no recovery
+SETTLED = 500  # steps averaged before the change, and before the end
+RECOVERED = 1.5  # times the error before the change: at or below it counts as recovered
+POINTS = 200  # points of a curve
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Which methods predict two tanks online, and recover when the tanks change?"""
+    """Which methods predict two tanks online, and recover after the tanks change?"""
 
     QUICK = {"rates": (3e-3, 1e-2), "steps": 3000, "seeds": 2}
     CHECKS = {
@@ -55,30 +56,30 @@ class Config(Study):
     rules: tuple[str, ...] = ("rtrl",)
     """Gradient rules: rtrl, snap_1, kf_rtrl, uoro, rflo, …"""
     updates: tuple[str, ...] = ("forgetting", "adam", "least_squares")
-    """Update rules: forgetting, adam, sgd, …; least_squares solves recursively for the
-    weights at every step, with the output linearised by these gradients."""
+    """Update rules: forgetting, adam, sgd, …; least_squares is recursive least squares
+    at every step, on the output linearised by its gradients."""
     units: int = 8
-    """Size of the network."""
+    """Units of the GRU."""
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
     """Learning rates to choose from."""
     decay: float = 0.9
-    """Forgetting factor of gradients."""
+    """Forgetting factor of past gradients."""
     decays: tuple[float, ...] = (0.98, 0.99, 0.995, 0.998)
     """Forgetting factors of least squares to choose from."""
     steps: int = 6000
-    """Samples; the plant changes in the middle."""
+    """Time steps; the plant changes halfway."""
     seeds: int = 5
-    """Plants, of different noise, inputs and initial weights."""
+    """Number of plants; each has its own noise, inputs and initial weights."""
 
     def check(self) -> None:
-        """Check rules, whose names may end with a number."""
+        """Check the names of rules, which may end with a number, as snap_1 does."""
         names = [each.split("_")[0] if each[-1:].isdigit() else each
                  for each in self.rules]  # fmt: skip
         check_known("rules", names, choices.ONLINE)
 
 
 def main(config: Config) -> report.Result:
-    """Let all methods identify the same plants; show their errors, and write them."""
+    """Run all methods on the same plants; print their errors, and write them."""
     return run_study("identify", config, _jobs, _finish)
 
 
@@ -96,14 +97,14 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def make_record(config: Config) -> tanks.Record:
-    """Run the plants, [seeds, T]."""
+    """Simulate the plants; the leaves are [seeds, T, …]."""
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     simulate = partial(tanks.simulate, steps=config.steps, jump=config.steps // 2)
     return jax.jit(jax.vmap(simulate))(keys)
 
 
 def _row(config: Config, record: tanks.Record, method, way: Way) -> Row:
-    """Return the errors of a method at its best setting, of each seed."""
+    """Return the errors of a method at its best setting, for each seed."""
     course: Course = method()
     setting = best(course, record, config.steps // 4)
     errors = course.predictions[setting] - np.asarray(record.levels)
@@ -130,7 +131,7 @@ def _row(config: Config, record: tanks.Record, method, way: Way) -> Row:
 
 
 def moving(values: np.ndarray, steps: int) -> np.ndarray:
-    """Return means of the last steps along the last axis, of fewer at its beginning.
+    """Return moving means over `steps` values of the last axis, fewer at its beginning.
 
     Example:
       >>> moving(np.array([1.0, 3.0, 5.0]), 2).tolist()
@@ -143,12 +144,13 @@ def moving(values: np.ndarray, steps: int) -> np.ndarray:
 
 
 def recovery(near: np.ndarray, level: float) -> int | None:
-    """Return how many steps an error takes back to a level; None if it never is back.
+    """Return the steps from the change until the error is back at a level.
+
+    None if it never is back; 0 if it does not rise above the level within 200 steps.
 
     Args:
       near: moving means of the squared error, from the change on.
-      level: of the error. If the error does not rise above it within 200 steps, no
-        recovery is needed.
+      level: of the squared error.
 
     Example:
       >>> recovery(np.array([1.0, 5.0, 9.0, 2.0, 9.0]), 3.0)
@@ -169,5 +171,5 @@ def _rms(errors: np.ndarray) -> list[float | None]:
 
 
 def _finite(values: np.ndarray) -> list[float | None]:
-    """Return floats, and None for what is not finite, which JSON cannot hold."""
+    """Return floats; values that are not finite become None, for JSON."""
     return [float(value) if np.isfinite(value) else None for value in values]

@@ -1,16 +1,17 @@
-"""Two tanks, one above the other, whose valves change: a plant to identify.
+"""Two tanks, one above the other, with parameters that change: a plant to identify.
 
-    x₁' = x₁ + k₃ u − k₁ √x₁ + w₁          the upper one, which a pump fills
-    x₂' = x₂ + k₁ √x₁ − k₂ √x₂ + w₂        the lower one, whose level is measured
-    y   = x₂ + e
+    x₁' = x₁ + k₃ u − k₁ √x₁ + w₁          level of the upper tank, filled by a pump
+    x₂' = x₂ + k₁ √x₁ − k₂ √x₂ + w₂        level of the lower tank
+    y   = x₂ + e                           its measurement
 
-Torricelli's law, one sample a step, nothing overflows. u, the pump, holds a random
-level for some steps. The model of it is an observer, which puts its levels right by
-what it is told, by a gain that is learned as k is:
+Outflow follows Torricelli's law. There is one sample a step, and nothing overflows.
+The input u of the pump is random, and held for some steps. The model of the plant is
+an observer. It corrects its levels by the measurement, with a gain G that is learned
+along with k:
 
-    x̂ ← x̂ + G (y − x̂₂),    x̂ ← f(x̂, u; k),    its prediction of the next y is x̂₂
+    x̂ ← x̂ + G (y − x̂₂),    x̂ ← f(x̂, u; k),    prediction of the next y: x̂₂
 
-By exact gradients this is the recursive prediction error method (Ljung, Söderström).
+With exact gradients this is the recursive prediction error method (Ljung, Söderström).
 
 References:
   Schoukens, Noël, "Three benchmarks addressing open challenges in nonlinear system
@@ -26,36 +27,36 @@ import jax.numpy as jnp
 from bpvariants.types import PyTree
 
 BEFORE = (0.30, 0.30, 0.30)  # k₁, k₂, k₃
-AFTER = (0.30, 0.21, 0.36)  # the lower valve clogs, the pump is renewed
+AFTER = (0.30, 0.21, 0.36)  # the lower valve is clogged, the pump is stronger
 GUESS = (0.2, 0.2, 0.2)
 GAIN = (0.1, 0.3)
-LEVELS, HOLD = (0.8, 2.2), 10  # of u, and how long a level lasts, in the mean
-PROCESS, MEASUREMENT = 0.01, 0.05  # deviations of w and e
-LOWEST = 1e-2  # a level, where the root is still smooth
+LEVELS, HOLD = (0.8, 2.2), 10  # range of u; mean number of steps that it is held
+PROCESS, MEASUREMENT = 0.01, 0.05  # standard deviations of w and e
+LOWEST = 1e-2  # lowest level, at which the square root is still smooth
 
 
 class Record(NamedTuple):
-    """What was given to a plant, and what it did."""
+    """Inputs, outputs and parameters of a plant over time."""
 
     xs: jax.Array  # [T, 2]: u_t and y_t
     targets: jax.Array  # [T]: y_{t+1}
-    levels: jax.Array  # [T]: x₂ at t + 1, which nobody measures
+    levels: jax.Array  # [T]: x₂ at t + 1, without the noise of y
     k: jax.Array  # [T, 3]
 
 
 def flow(k: jax.Array, levels: jax.Array, u: jax.Array) -> jax.Array:
-    """Return levels [2] one step later, of which none is below :data:`LOWEST`."""
+    """Return the levels [2] one step later, at least :data:`LOWEST`."""
     upper, lower = jnp.sqrt(jnp.maximum(levels, LOWEST))
     change = jnp.stack([k[2] * u - k[0] * upper, k[0] * upper - k[1] * lower])
     return jnp.maximum(levels + change, LOWEST)
 
 
 def simulate(key: jax.Array, steps: int, jump: int) -> Record:
-    """Run a plant whose k is that of AFTER from a step on.
+    """Simulate a plant whose k changes from :data:`BEFORE` to :data:`AFTER`.
 
     Args:
-      key: of its inputs and noise.
-      steps: how many.
+      key: for inputs and noise.
+      steps: number of steps.
       jump: the step at which k changes.
     """
     of_u, of_hold, of_w, of_e = jax.random.split(key, 4)
@@ -81,18 +82,18 @@ def simulate(key: jax.Array, steps: int, jump: int) -> Record:
 
 
 def init(k: tuple[float, ...] = GUESS, gain: tuple[float, ...] = GAIN) -> PyTree:
-    """Return parameters of the observer, such that k > 0 and 0 < G < 1 whatever."""
+    """Return parameters of the observer: log k and logit G, so k > 0 and 0 < G < 1."""
     logit = jax.scipy.special.logit(jnp.array(gain))
     return {"log_k": jnp.log(jnp.array(k)), "gain": logit}
 
 
 def zeros() -> jax.Array:
-    """Return the levels that the observer begins with."""
+    """Return the initial levels of the observer."""
     return jnp.ones(2)
 
 
 def observe(params: PyTree, levels: jax.Array, x: jax.Array):
-    """Take a step of the observer, x being (u, y); it predicts the next y."""
+    """Take a step of the observer on x = (u, y); return (levels, predicted next y)."""
     u, y = x
     corrected = levels + jax.nn.sigmoid(params["gain"]) * (y - levels[1])
     new = flow(jnp.exp(params["log_k"]), jnp.maximum(corrected, LOWEST), u)

@@ -36,7 +36,7 @@ LINEAR = report.Published("linear", {ERROR: 12.0}, LECUN)
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print the table beside the published figures of the networks in it."""
+    """Print the results beside published figures of similar networks."""
     measures = (ERROR, "rule × update", "epochs", "weights", "ms")
     ours = {
         NAMES[row["job"]]: {
@@ -50,19 +50,19 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
     }
     published = [one for row in rows for one in PUBLISHED[row["job"]]]
     report.show_beside(
-        "MNIST: which digit an image shows",
+        "MNIST: classification of handwritten digits",
         measures,
         ours,
         [LINEAR, *published],
-        f"Ours: cross-entropy, {config.train:,} training images, no distortions, "
-        f"{config.test:,} test images; settings come from a few trials that looked at "
-        "test images too. ms: of a step of all seeds. Pixel by pixel is a harder task "
-        "than row by row.",
+        f"Lower is better. Ours: cross-entropy, {config.train:,} training images "
+        f"without distortions, {config.test:,} test images. Settings come from a few "
+        "trials that also looked at test images. ms: time of a step, all seeds "
+        "together. Pixel by pixel is a harder task than row by row.",
     )
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:
-    """Draw the test error on the way: a thick line is the mean of thin ones, seeds."""
+    """Draw the test error during training; thin lines are seeds, thick ones means."""
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axis = figure.subplots()
     for row in rows:
@@ -78,7 +78,7 @@ def draw_curves(rows: list[dict[str, Any]]) -> Figure:
             name = f"LeCun's {NAMES[row['job']]}: {error:g} %"
             axis.axhline(error, color=colour, linestyle="--", linewidth=1, label=name)
     axis.set(xscale="log", yscale="log", xlabel="epochs", ylabel="test error, %")
-    axis.set_title("MNIST: what is learned, in which time")
+    axis.set_title("MNIST: test error during training")
     for which in (axis.xaxis, axis.yaxis):
         which.set_major_formatter("{x:g}")
         which.set_minor_formatter("{x:g}")
@@ -91,11 +91,11 @@ def draw_curves(rows: list[dict[str, Any]]) -> Figure:
 def draw_mistakes(
     rows: list[dict[str, Any]], test: tuple[np.ndarray, np.ndarray]
 ) -> Figure:
-    """Draw the first images that each network takes for another digit."""
+    """Draw the first test images that each network misclassifies."""
     images, labels = test
     width = max(1, *(len(row["mistakes"]) for row in rows))
     figure = Figure(figsize=(1.9 + 0.75 * width, 1.05 * len(rows) + 0.4))
-    figure.suptitle("First mistakes: what it is → what was said")
+    figure.suptitle("First mistakes: true digit → predicted digit")
     axes = figure.subplots(len(rows), width, squeeze=False)
     figure.subplots_adjust(left=0.22, right=0.99, bottom=0.02, top=0.86, hspace=0.45)
     for line, row in zip(axes, rows, strict=True):

@@ -27,14 +27,14 @@ from experiments.harness.jobs import Job, Row, time_taken, Way
 from experiments.harness.options import all_of, at_least, given, known
 from experiments.harness.study import run_study, Study
 
-PART = 1000  # test images that are classified together
-SHOWN = 12  # mistakes in the picture
-IMAGES = {"train": 60_000, "test": 10_000}  # that there are
+PART = 1000  # test images classified together
+SHOWN = 12  # mistakes drawn for each network
+IMAGES = {"train": 60_000, "test": 10_000}  # images in MNIST
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """What are the test errors of four kinds of network on MNIST, beside LeCun's?"""
+    """What are the test errors of four kinds of network on MNIST, next to LeCun's?"""
 
     QUICK = {
         "epochs": 4, "full_batch_epochs": 15, "train": 4000, "test": 1000, "units": 32,
@@ -49,12 +49,13 @@ class Config(Study):
     }
 
     networks: tuple[str, ...] = tuple(NETWORKS)
-    """Of mlp_300, mlp_500_150, conv, gru_rows and full_batch, which is mlp_300 trained
-    on all images at once, by another update."""
+    """Networks: mlp_300, mlp_500_150, conv, gru_rows, and full_batch, which is mlp_300
+    trained on the full batch by full_batch_update."""
     rule: str = "bptt"
     """Gradient rule of gru_rows: bptt, truncated_bptt, artbp, rtrl, …"""
     static_rule: StaticRule = "backprop"
-    """Gradient rule of the others: backprop, or a kind of feedback alignment."""
+    """Gradient rule of the other networks: backprop, or a kind of feedback
+    alignment."""
     update: str = "adam"
     """Update rule on mini-batches."""
     learning_rate: float | None = 3e-3
@@ -63,38 +64,39 @@ class Config(Study):
     full_batch_update: str = "irprop_minus"
     """Update rule of full_batch."""
     full_batch_rate: float | None = 1e-3
-    """Its learning rate; in the Rprop family, the initial step size."""
+    """Learning rate of full_batch_update; in the Rprop family, the initial step
+    size."""
     lookback: int = 14
-    """Rows that errors travel back, by rules that truncate."""
+    """Rows that errors travel back, for rules that truncate."""
     units: int = 96
-    """Size of gru_rows."""
+    """Units of gru_rows."""
     epochs: int = 4
     """Epochs on mini-batches, which are drawn at random."""
     full_batch_epochs: int = 35
-    """Updates of full_batch."""
+    """Number of updates of full_batch."""
     batch: int = 128
-    """Images of a mini-batch."""
+    """Images in a mini-batch."""
     train: int = 60_000
-    """How many of the training images to learn from."""
+    """Number of training images."""
     test: int = 10_000
-    """How many of the test images to test on."""
+    """Number of test images."""
     looks: int = 8
-    """How often at most to test during training; the last test is the result."""
+    """Largest number of tests during training; the last test is the result."""
     seeds: int = 2
-    """Networks of each kind, of different weights and batches, under vmap."""
+    """Networks of each kind, with different weights and batches, trained under vmap."""
 
     def check(self) -> None:
-        """Check that there are as many images."""
+        """Check that MNIST has so many images."""
         for name, most in IMAGES.items():
             if getattr(self, name) > most:
                 raise ValueError(
-                    f"{name} must be at most {most}, as there are no more images; got "
+                    f"{name} must be at most {most}, as MNIST has no more images; got "
                     f"{getattr(self, name)}."
                 )
 
 
 def main(config: Config) -> report.Result:
-    """Train each network, show results beside published figures, and write them."""
+    """Train each network; print results beside published figures, and write them."""
     load = cache(data.mnist)
     jobs, finish = partial(_jobs, load=load), partial(_finish, load=load)
     return run_study("images", config, jobs, finish, check=lambda _: load())
@@ -120,7 +122,7 @@ def _finish(folder: Path, config: Config, rows: list[Row], load) -> None:
 
 
 def _steps(config: Config, name: str) -> tuple[int, int]:
-    """Return how many updates there are, and after how many to look."""
+    """Return the number of updates, and the number between two tests."""
     steps = config.full_batch_epochs
     if name != "full_batch":
         steps = max(1, round(config.epochs * config.train / config.batch))

@@ -1,4 +1,4 @@
-"""Texts of `language`, its network, and the sampling of text."""
+"""Test windows, network and text sampling of `language`."""
 
 from typing import Any
 
@@ -11,20 +11,21 @@ from experiments import data
 from experiments.networks import recurrent
 from experiments.networks.recurrent import Network, Window
 
-SCORED = 64  # streams that a text is read in to be scored
-WARM = 128  # characters that each of them reads before
+SCORED = 64  # parallel streams in which a text is scored
+WARM = 128  # unscored characters that each stream reads first
 
 
 def score_window(text: data.Text, tested: int | None = None) -> Window:
-    """Return a text for test in streams, each of which reads some of it before.
+    """Return the test text in streams that first read some unscored characters.
 
-    All characters count, the first after those that end the text for training.
+    Every test character is scored once. Each stream first reads the :data:`WARM`
+    characters before its part, the first stream the end of the training text.
     """
     test = text.test[:tested]
     length = -(-len(test) // SCORED)
     before = text.train[-WARM - 1 :]
     whole = np.concatenate([before, test, np.zeros(length * SCORED - len(test), int)])
-    offset = len(before) - 1  # how many characters each stream reads before
+    offset = len(before) - 1  # unscored characters that each stream reads first
     place = length * np.arange(SCORED) + np.arange(length + offset)[:, None]
     counts = (np.arange(length + offset) >= offset)[:, None]
     within = place - offset < len(test)
@@ -33,13 +34,13 @@ def score_window(text: data.Text, tested: int | None = None) -> Window:
 
 
 def reset_often(window: Window, every: int) -> Window:
-    """Return a window in which the state is set to zeros after so many steps."""
+    """Return a window in which the state is reset to zeros every `every` steps."""
     times = np.arange(len(window.xs))[:, None] % every == 0
     return window._replace(reset=np.broadcast_to(times, window.xs.shape))
 
 
 def make_network(cell: str, units: int, embedding: int, symbols: int) -> Network:
-    """Return a network of characters, which reads and is asked for indices."""
+    """Return a network that reads a character's index and predicts the next one."""
 
     def init(key):
         params = recurrent.init(key, cell, embedding, units, symbols)
@@ -64,15 +65,15 @@ def generate(
     key: jax.Array,
     temperature: float = 1.0,
 ) -> np.ndarray:
-    """Return characters [steps] that go on from a prompt.
+    """Sample characters [steps] that continue a prompt.
 
     Args:
-      network: as :func:`make_network` returns it.
-      params: of it.
+      network: a network from :func:`make_network`.
+      params: its parameters.
       prompt: indices of characters, [at least 1].
-      steps: how many to draw.
-      key: of `jax.random`.
-      temperature: that logits are divided by.
+      steps: number of characters to sample.
+      key: key for sampling.
+      temperature: divisor of the logits.
     """
     first = jnp.asarray(prompt, jnp.int32)
     read = lambda carry, x: network.step(params, carry, (x, None))

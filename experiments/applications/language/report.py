@@ -20,10 +20,10 @@ def show(
     """Print the table.
 
     Args:
-      rows: of models, with their nats.
+      rows: one for each model, with its nats.
       source: the name of the text.
-      config: of the study.
-      published: whether the text is the one that others have figures of.
+      config: settings of the study.
+      published: whether published figures exist for this text.
     """
     ours = {}
     for row in rows:
@@ -51,22 +51,22 @@ def show(
         MEASURES,
         ours,
         others if published else [],
-        "Nats and bits per character of the last tenth of the text, read in 64 streams "
-        f"that have read 128 characters before. Reset: with the state of zeros every "
-        f"{config.window} characters. Train: of the last 50 updates. Minutes: of all "
-        "seeds.",
+        "Nats and bits per character of the last tenth of the text (lower is better), "
+        "in 64 streams that first read 128 unscored characters. Reset: the state is "
+        f"set to zeros every {config.window} characters. Train: mean of the last 50 "
+        "updates. Minutes: all seeds together.",
     )
 
 
 def show_sample(sample: str, temperature: float) -> None:
-    """Print what a network wrote."""
+    """Print text sampled from a network."""
     console = report.wide_console()
     console.print(f"\nWritten at temperature {temperature:g}:\n", style="bold")
     console.print(sample, markup=False, highlight=False, emoji=False)
 
 
 def draw(rows: Sequence[dict[str, Any]], source: str, tested: int) -> Figure:
-    """Draw nats per character against updates, with n-grams as lines."""
+    """Draw nats per character against updates, with n-grams as horizontal lines."""
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axis = figure.subplots()
     for row in (row for row in rows if "state" in row):
@@ -82,7 +82,7 @@ def draw(rows: Sequence[dict[str, Any]], source: str, tested: int) -> Figure:
     for i, row in enumerate(ngrams):
         shade = 0.75 - 0.75 * i / max(1, len(ngrams) - 1)
         axis.axhline(row["nats"], color=str(shade), linestyle=":", label=row["model"])
-    title = f"{source}: the first {tested:,} characters of test on the way"
+    title = f"{source}: loss on the first {tested:,} test characters during training"
     axis.set(title=title, xlabel="updates", ylabel="nats per character")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)

@@ -1,10 +1,10 @@
-"""Study `language`: a character model, beside n-grams, and samples of it.
+"""Study `language`: a character model compared with n-grams, and text sampled from it.
 
     p(x_{t+1} | x_1 … x_t) = softmax(y_t)
 
-The text lies side by side in streams, [L, B], that are read in windows. From one window
-to the next the state is either kept, so that the network remembers more than errors
-travel back through, or reset to zeros. Both see the same windows in turn.
+The text is cut into parallel streams, [L, B], which are read in windows. Between two
+windows the state is either kept or reset to zeros. A kept state can remember more steps
+than errors travel back. Both networks see the same windows in the same order.
 """
 
 import dataclasses
@@ -25,12 +25,12 @@ from experiments.harness.options import above, at_least, known, within
 from experiments.harness.study import run_study, Study
 from experiments.networks import recurrent, windows
 
-NGRAMS = "n-grams"  # the job
+NGRAMS = "n-grams"  # name of the job
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Does a character model gain by a state that is kept, and does it beat n-grams?"""
+    """Does a character model gain from a kept state, and does it beat n-grams?"""
 
     QUICK = {
         "units": 64, "embedding": 16, "steps": 150, "chunk": 50, "seeds": 1,
@@ -47,7 +47,7 @@ class Config(Study):
     }
 
     text: Path | None = None
-    """A file to learn, in UTF-8; by default Tiny Shakespeare, fetched once."""
+    """A text file in UTF-8 to learn; by default Tiny Shakespeare, downloaded once."""
     states: tuple[Literal["kept", "reset"], ...] = ("kept", "reset")
     """Whether the state is kept between windows, or reset to zeros."""
     cell: Literal["gru", "lstm", "tanh"] = "gru"
@@ -59,38 +59,38 @@ class Config(Study):
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 32
-    """Steps that errors travel back, by rules that truncate within a window."""
+    """Steps that errors travel back within a window, for rules that truncate."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, rprop, …"""
     learning_rate: float = 4e-3
     """Initial learning rate; it falls to 0 along a cosine, except in the Rprop
     family."""
     dropout: float = 0.0
-    """Dropout of units before the readout, drawn at each step."""
+    """Dropout rate of units before the readout; each step has a new mask."""
     streams: int = 32
-    """Parts of the text that are read side by side."""
+    """Parts of the text, read in parallel."""
     window: int = 64
-    """Characters of each stream in an update; errors do not travel further."""
+    """Characters of each stream in an update; errors do not travel back further."""
     steps: int = 2000
-    """Updates."""
+    """Number of updates."""
     chunk: int = 100
-    """Updates between two scores of the test text."""
+    """Updates between two evaluations on the test text."""
     tested: int = 16_384
-    """Characters of it that are scored during training; in the end it is all."""
+    """Test characters scored during training; the final test scores all of them."""
     seeds: int = 2
-    """Networks of each kind, of different weights and dropout."""
+    """Networks of each kind, with different weights and dropout masks."""
     orders: int = 6
     """Length of the longest n-gram."""
     generate: int = 400
-    """Characters to write in the end, by the first network of the first row."""
+    """Characters to sample in the end, by the first network of the first of states."""
     temperature: float = 0.8
     """Temperature of sampling; 1 samples as the network predicts."""
     prompt: str = "\n"
-    """The beginning of what is written."""
+    """Beginning of the sampled text."""
 
 
 def main(config: Config) -> report.Result:
-    """Train, score and write; show a table, and write it to a folder."""
+    """Train, score and sample; print a table, and write the results to a folder."""
     free = ("generate", "temperature", "prompt")
     return run_study("language", config, _jobs, _finish, free=free, check=read_text)
 
@@ -114,10 +114,11 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def read_text(config: Config) -> data.Text:
-    """Return the text.
+    """Load the text, and check that it is long enough and has the prompt's characters.
 
     Raises:
-      DataError: if it is too short for its windows, or lacks characters of the prompt.
+      DataError: if the text cannot be read, is too short for its windows, or lacks
+        characters of the prompt.
     """
     try:
         text = data.text_file(config.text) if config.text else data.tinyshakespeare()
@@ -126,22 +127,22 @@ def read_text(config: Config) -> data.Text:
     needed, at_least = config.streams * (2 * config.window + 1), characters.SCORED
     if len(text.train) < needed or len(text.test) < at_least:
         raise DataError(
-            f"--text: {text.source} is too short: of its {len(text.train)} characters "
-            f"for training, streams={config.streams} and window={config.window} need "
-            f"{needed}, and of its {len(text.test)} for test {at_least} are needed. "
+            f"--text: {text.source} is too short: it has {len(text.train)} characters "
+            f"for training, and streams={config.streams} with window={config.window} "
+            f"need {needed}; it has {len(text.test)} for test, which needs {at_least}. "
             "Take fewer streams and shorter windows, or a longer text."
         )
     strange = sorted(set(config.prompt) - set(text.alphabet))
     if config.generate and (strange or not config.prompt):
         raise DataError(
-            "--prompt must be characters of the text, one at least; it has "
-            f"{''.join(strange)!r} besides."
+            "--prompt must be characters of the text, at least one; those that are not "
+            f"in the text: {''.join(strange)!r}."
         )
     return text
 
 
 def _ngrams(config: Config, text: data.Text, way: Way) -> Row:
-    """Return a row with the nats of n-grams, n from 1 on."""
+    """Score n-grams for n = 1, 2, …; return their row."""
     symbols = len(text.alphabet)
     nats = interpolated_ngrams(text.train, text.test, symbols, config.orders)
     way.advance(1)
@@ -149,7 +150,7 @@ def _ngrams(config: Config, text: data.Text, way: Way) -> Row:
 
 
 def _models(rows: list[Row]) -> list[Row]:
-    """Return a row for each model, one for each n."""
+    """Return a row for each model; each n-gram is a model of its own."""
     models = []
     for row in rows:
         if row["job"] == NGRAMS:

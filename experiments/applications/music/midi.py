@@ -8,16 +8,16 @@ import mido
 
 from experiments.data import Piece
 
-TICKS = 480  # of a step, which is a beat
+TICKS = 480  # ticks in a step, which is one beat
 
 
 def write_midi(path: Path, piece: Sequence[frozenset[int]], seconds: float) -> None:
-    """Write a piece; a note that sounds in steps that follow each other is held.
+    """Write a piece; a note that sounds in consecutive steps is held.
 
     Args:
-      path: the file, which is there when it is whole.
-      piece: MIDI numbers that sound, at each step.
-      seconds: that a step lasts.
+      path: the file, which appears only when it is complete.
+      piece: MIDI numbers of the notes that sound at each step.
+      seconds: duration of a step.
 
     Raises:
       ValueError: if seconds are not positive.
@@ -43,7 +43,7 @@ def write_midi(path: Path, piece: Sequence[frozenset[int]], seconds: float) -> N
 
 
 def read_midi(path: Path) -> Piece:
-    """Return what sounds at each beat of a file, as :func:`write_midi` writes it."""
+    """Return the notes at each beat of a file that :func:`write_midi` wrote."""
     file = mido.MidiFile(path)
     piece, sounding, now = [], frozenset(), 0
     for message in mido.merge_tracks(file.tracks):

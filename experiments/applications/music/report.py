@@ -23,9 +23,9 @@ def show(name: str, rows: Sequence[dict[str, Any]], of: str) -> None:
     """Print the table of one set.
 
     Args:
-      name: of the set.
+      name: name of the data set.
       rows: its lines of results.jsonl.
-      of: what the networks were trained by.
+      of: gradient rule and update that trained the networks.
     """
     ours = {}
     for row in rows:
@@ -47,14 +47,15 @@ def show(name: str, rows: Sequence[dict[str, Any]], of: str) -> None:
         MEASURES,
         ours,
         published,
-        "Nats per step, summed over 88 keys; the first step of a piece is not scored. "
-        "Params are those of the step at which validation was least, in the mean of "
-        "the seeds; train is the loss there, with dropout. Minutes: of all seeds.",
+        "Nats per step (lower is better), summed over 88 keys; the first step of a "
+        "piece is not scored. Networks are scored at the best step: that of the lowest "
+        "validation loss, averaged over seeds. Train: training loss there, with "
+        "dropout. Minutes: all seeds together.",
     )
 
 
 def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Draw the loss on validation pieces against steps, a panel for each set."""
+    """Draw validation and training loss against updates, a panel for each set."""
     sets = list(dict.fromkeys(row["set"] for row in rows))
     figure = Figure(figsize=(6 * len(sets), 4.4), layout="constrained")
     axes = figure.subplots(1, len(sets), squeeze=False)[0]
@@ -90,9 +91,9 @@ def draw_rolls(
     """Draw piano rolls above each other.
 
     Args:
-      name: of the set.
+      name: name of the data set.
       rolls: (title, [T, 88] of zeros and ones).
-      prime: how many steps at first are given, not drawn by a network.
+      prime: number of first steps that are given, not sampled by a network.
     """
     figure = Figure(figsize=(10, 1.9 * len(rolls)), layout="constrained")
     axes = figure.subplots(len(rolls), 1, squeeze=False, sharex=True, sharey=True)
@@ -108,6 +109,6 @@ def draw_rolls(
         octaves = [note for note in range(24, 109, 12) if low + 19 < note < high + 23]
         axis.set_yticks(octaves)
         axis.grid(axis="y", alpha=0.4)
-    axes[-1, 0].set_xlabel("step; left of the red line it was given")
+    axes[-1, 0].set_xlabel("step; those left of the red line were given")
     figure.suptitle(TITLES[name])
     return figure

@@ -1,6 +1,6 @@
-"""Streams of pieces of music, as piano rolls, and their likelihood by simple models.
+"""Pieces of music as streams of piano rolls, and simple models of them.
 
-A piece is a piano roll [T, 88]; its step t + 1 is to be predicted from those up to t.
+A piece is a piano roll [T, 88]. Its step t + 1 is predicted from the steps up to t.
 """
 
 import dataclasses
@@ -22,14 +22,14 @@ class Rolls(NamedTuple):
 
 
 def as_rolls(music: Music) -> Rolls:
-    """Return pieces as rolls of small integers."""
+    """Return pieces as piano rolls of dtype uint8."""
     return Rolls(
         *([to_roll(piece).astype(np.uint8) for piece in part] for part in music)
     )
 
 
 def pack(lengths: Sequence[int], streams: int) -> list[list[int]]:
-    """Share pieces among streams that are about equally long: longest pieces first.
+    """Distribute pieces over streams of about equal length, longest pieces first.
 
     Example:
       >>> pack([5, 3, 4, 2], 2)
@@ -47,15 +47,15 @@ def pack(lengths: Sequence[int], streams: int) -> list[list[int]]:
 def lay_out(
     rolls: Sequence[np.ndarray], shares: Sequence[Sequence[int]], multiple: int = 1
 ) -> Window:
-    """Return pieces one after another in streams, all of them one window.
+    """Return one window of streams, in each of which pieces follow one another.
 
-    Each step but the first of a piece is a target, in the place of the step before. The
-    last step of a piece is read too, and its loss does not count.
+    The target of a step is the next step of its piece. The last step of a piece has no
+    target; it is read, but not scored.
 
     Args:
       rolls: pieces, each [T, 88] of zeros and ones.
-      shares: which of them are in each stream, in their order.
-      multiple: what the length is to be a multiple of.
+      shares: indices of the pieces in each stream, in order.
+      multiple: the length of the window is rounded up to a multiple of this.
 
     Example:
       >>> one = np.ones((3, 88), np.uint8)
@@ -83,13 +83,13 @@ def lay_out(
 
 
 def side_by_side(rolls: Sequence[np.ndarray], streams: int) -> Window:
-    """Return pieces in so many streams, all of them one window: to be tested on."""
+    """Return all pieces in one window of so many streams, for testing."""
     return lay_out(rolls, pack([len(roll) for roll in rolls], streams))
 
 
 @dataclasses.dataclass(frozen=True)
 class Streams:
-    """Pieces to learn from, in windows of streams, from any step on."""
+    """Training pieces in windows of streams, which can start at any step."""
 
     rolls: Sequence[np.ndarray]
     streams: int
@@ -97,7 +97,7 @@ class Streams:
     seed: int
 
     def __call__(self, start: int) -> Iterator[Window]:
-        """Draw windows without end; in each round pieces come in another order."""
+        """Yield windows without end; each round has its own random order of pieces."""
         shares = pack([len(roll) for roll in self.rolls], self.streams)
         longest = max(sum(len(self.rolls[i]) for i in share) for share in shares)
         windows = -(-longest // self.window)
@@ -113,16 +113,16 @@ class Streams:
 
 
 def independent_keys(train: Sequence[np.ndarray], test: Sequence[np.ndarray]) -> float:
-    """Return nats per step of keys that sound by themselves, as often as in train.
+    """Return nats per step of independent keys, which sound as often as in `train`.
 
-    The first step of a piece is not scored. Each count has one half added to it.
+    The first step of a piece is not scored. Each count is raised by one half.
     """
     (_, after), (_, targets) = _pairs(train), _pairs(test)
     return _nats(_share(after), targets)
 
 
 def markov_keys(train: Sequence[np.ndarray], test: Sequence[np.ndarray]) -> float:
-    """Return nats per step of keys that sound by what each of them did before."""
+    """Return nats per step of a Markov chain for each key, fitted to `train`."""
     (before, after), (given, targets) = _pairs(train), _pairs(test)
     shares = _share(after, before), _share(after, ~before)
     return _nats(np.where(given, *shares), targets)

@@ -2,8 +2,9 @@
 
     p(x_{t+1} | x_1 … x_t) = Π_k σ(y_{t,k})^{x_{t+1,k}} (1 − σ(y_{t,k}))^{1 − x_{t+1,k}}
 
-A network reads a piece step by step, the 88 keys of a piano as zeros and ones, and
-predicts the probability of each key at the next step. Samples are written as MIDI.
+A network reads a piece step by step; a step is the 88 keys of a piano as zeros and
+ones. It predicts the probability of each key at the next step. Samples are written as
+MIDI files.
 """
 
 import dataclasses
@@ -36,7 +37,7 @@ from experiments.networks import recurrent, windows
 from experiments.networks.cells import DENSE
 
 SETS = {"jsb_chorales": data.jsb_chorales, "nottingham": data.nottingham}
-SECONDS = {  # of a step, in MIDI; the data sets do not say
+SECONDS = {  # duration of a step in MIDI files; the data sets do not give it
     "jsb_chorales": 0.6,
     "nottingham": 0.15,
 }
@@ -71,28 +72,28 @@ class Config(Study):
     cells: tuple[Literal["tanh", "lstm", "gru"], ...] = ("tanh", "lstm", "gru")
     """Recurrent layers to compare."""
     units: int = 128
-    """Size of each."""
+    """Units of each layer."""
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 32
-    """Steps that errors travel back, by rules that truncate within a window."""
+    """Steps that errors travel back within a window, for rules that truncate."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, rprop, …"""
     learning_rate: float = 5e-3
     """Initial learning rate; it falls to 0 along a cosine, except in the Rprop
     family."""
     dropout: float = 0.3
-    """Dropout of units before the readout, drawn at each step."""
+    """Dropout rate of units before the readout; each step has a new mask."""
     streams: int = 16
-    """Streams that are read side by side; each is a row of pieces."""
+    """Streams read in parallel; in each, pieces follow one another."""
     window: int = 64
-    """Steps of each stream in an update; errors do not travel further."""
+    """Steps of each stream in an update; errors do not travel back further."""
     steps: int = 3000
-    """Updates."""
+    """Number of updates."""
     chunk: int = 100
-    """Updates between two scores of the validation pieces."""
+    """Updates between two evaluations on the validation pieces."""
     seeds: int = 2
-    """Networks of each kind, of different weights and dropout."""
+    """Networks of each kind, with different weights and dropout masks."""
     sampled: int = 96
     """Steps of each sample."""
     prime: int = 8
@@ -102,7 +103,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train, score and sample; show tables, and write them to a folder."""
+    """Train, score and sample; print tables, and write the results to a folder."""
     load = cache(_load)
     return run_study(
         "music", config, partial(_jobs, load=load), partial(_finish, load=load),
@@ -138,7 +139,7 @@ def _load(name: str) -> Rolls:
 
 
 def _baseline(name: str, model: str, score, load, way: Way) -> Row:
-    """Score a model without memory, or with a memory of one step; return its row."""
+    """Score a baseline; return its row."""
     music = load(name)
     row: Row = {"set": name, "model": model}
     row["validation"] = score(music.train, music.validation)
@@ -148,7 +149,7 @@ def _baseline(name: str, model: str, score, load, way: Way) -> Row:
 
 
 def _train(config: Config, name: str, cell: str, load, way: Way) -> Row:
-    """Train one kind of network from all seeds; return its row."""
+    """Train one kind of network from all seeds together; return its row."""
     network, music = make_network(cell, config.units), load(name)
     validation, test = (
         windows.Scores(network, side_by_side(part, config.streams))
@@ -162,7 +163,7 @@ def _train(config: Config, name: str, cell: str, load, way: Way) -> Row:
 
 
 def make_network(cell: str, units: int) -> recurrent.Network:
-    """Return a network of keys."""
+    """Return a network that reads the keys of a step and predicts the next ones."""
 
     def loss(y, target):
         losses = optax.sigmoid_binary_cross_entropy(y, target.astype(y.dtype))
@@ -180,14 +181,14 @@ def make_network(cell: str, units: int) -> recurrent.Network:
 def _play(
     config: Config, folder: Path, name: str, music: Rolls, rows
 ) -> list[tuple[str, np.ndarray]]:
-    """Write a test piece as MIDI, and a sample of the first network of each kind.
+    """Write a test piece and a sample from each kind of network as MIDI files.
 
     Returns:
       Titles and rolls [T, 88].
     """
     piece = music.test[0][: config.sampled]
     prime = jnp.asarray(piece[: config.prime])
-    rolls = {"test-piece": ("a test piece, the beginning of which is given", piece)}
+    rolls = {"test-piece": ("a test piece; samples are given its beginning", piece)}
     for row in (row for row in rows if "cell" in row):
         network = make_network(row["cell"], config.units)
         way = Way(row["job"], folder)
@@ -210,15 +211,15 @@ def sample(
     key: jax.Array,
     temperature: float = 1.0,
 ) -> np.ndarray:
-    """Return a piece [steps, 88] that begins with some steps and is drawn from there.
+    """Sample a piece [steps, 88] that begins with given steps.
 
     Args:
-      network: as :func:`make_network` returns it.
-      params: of it.
-      prime: the steps given, [at least 1, 88] of zeros and ones.
-      steps: of the piece, those given included.
-      key: of `jax.random`.
-      temperature: that logits are divided by.
+      network: a network from :func:`make_network`.
+      params: its parameters.
+      prime: the given steps, [at least 1, 88] of zeros and ones.
+      steps: length of the piece, given steps included.
+      key: key for sampling.
+      temperature: divisor of the logits.
     """
     given = jnp.zeros((steps, 88), prime.dtype).at[: len(prime)].set(prime)
 

@@ -1,4 +1,4 @@
-"""Baseline classifiers for `robot`, of one frame or of several."""
+"""Baseline classifiers of `robot`, which see one frame or several."""
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -9,23 +9,23 @@ PAST = 9
 
 
 def majority(frames: Frames) -> np.ndarray:
-    """Say the most common action of the training part at every frame of the test."""
+    """Predict the most common training action at every test frame."""
     most = np.bincount(frames.actions[: frames.first]).argmax()
     return np.full(len(frames.actions) - frames.first, most)
 
 
 def logistic(frames: Frames) -> np.ndarray:
-    """Say what logistic regression does."""
+    """Predict by logistic regression on each frame."""
     return _fitted(frames.xs, frames)
 
 
 def logistic_with_past(frames: Frames) -> np.ndarray:
-    """Say what logistic regression does that sees nine past frames too."""
+    """Predict by logistic regression on each frame and the nine before it."""
     return _fitted(with_past(frames.xs, PAST), frames)
 
 
 def with_past(xs: np.ndarray, past: int) -> np.ndarray:
-    """Return each row with those before it; the first row stands for earlier ones.
+    """Append to each row the rows before it; the first row fills in for missing ones.
 
     Example:
       >>> with_past(np.array([[1], [2], [3]]), 1).tolist()

@@ -1,11 +1,11 @@
-"""Frames of the robot's sensors, and the networks of `robot`.
+"""Sensor frames and networks of `robot`.
 
-    mlp    h_t = tanh(U x_t + b)                 as a step without a state
-    else   h_t = cell(θ, h_{t−1}, x_t)
+    mlp         h_t = tanh(U x_t + b)            a step without a state
+    all others  h_t = cell(θ, h_{t−1}, x_t)
     y_t = V h_t + c
 
-`sensors` are all 24 distances; `two` are those to the front and to the left, each the
-least of some sensors, as the papers about this robot have them.
+`sensors` are all 24 distances. `two` are the distances to the front and to the left,
+each the minimum over some sensors, as in the papers about this robot.
 """
 
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from experiments.networks import recurrent
 from experiments.networks.cells import DENSE
 from experiments.networks.recurrent import Network, Window
 
-TEST, VALIDATION = 4092, 2728  # where the last quarter begins, and the one before
+TEST, VALIDATION = 4092, 2728  # first frames of the last quarter, and of the one before
 FRONT, LEFT = slice(10, 15), slice(17, 20)
 INPUTS = {
     "sensors": lambda readings: readings,
@@ -33,26 +33,26 @@ KINDS = (STATIC, *DENSE)
 
 
 class Frames(NamedTuple):
-    """Frames in order of time, and where those begin that are to be tested on."""
+    """Frames in order of time; those from `first` on are for test."""
 
-    xs: np.ndarray  # [N, D], of mean 0 and deviation 1 in training
+    xs: np.ndarray  # [N, D], with mean 0 and deviation 1 over the training frames
     actions: np.ndarray  # [N]
-    first: int  # of the test
+    first: int  # index of the first test frame
 
     def score_window(self) -> Window:
-        """Return all frames as one stream, of which the later ones count."""
+        """Return all frames as one stream, in which only test frames are scored."""
         weights = np.arange(len(self.xs)) >= self.first
         xs, actions = self.xs[:, None], self.actions[:, None]
         return Window(xs, actions, weights[:, None], None, None)
 
 
 def load(inputs: str, tune: bool) -> Frames:
-    """Return frames of one kind of :data:`INPUTS`.
+    """Return the frames with one kind of inputs.
 
     Args:
-      inputs: what the robot sees.
-      tune: whether to test on the last third of what is for training; what comes after
-        is then left out.
+      inputs: one of :data:`INPUTS`.
+      tune: whether to test on the last third of the training frames instead of the
+        test frames, which are then left out.
     """
     found = data.wall_following()
     first, end = (VALIDATION, TEST) if tune else (TEST, len(found.actions))
@@ -62,7 +62,7 @@ def load(inputs: str, tune: bool) -> Frames:
 
 
 def read_name(name: str) -> tuple[str, int]:
-    """Return the kind and the units of a name such as gru-8.
+    """Return the kind and the number of units of a name such as gru-8.
 
     Example:
       >>> read_name("gru-8")
@@ -78,7 +78,7 @@ def read_name(name: str) -> tuple[str, int]:
 
 
 def make_network(name: str, inputs: int) -> Network:
-    """Return a network by its name, which reads so many numbers."""
+    """Return the network of a name such as gru-8, with `inputs` inputs."""
     kind, units = read_name(name)
     classes = len(data.ACTIONS)
     loss = optax.softmax_cross_entropy_with_integer_labels
@@ -108,7 +108,7 @@ def _static(params, carry, x):
 
 
 def say(network: Network, params: Any, window: Window) -> np.ndarray:
-    """Return what each seed's network says at the frames that count, [seeds, N]."""
+    """Return each seed's predicted actions at the scored frames, [seeds, N]."""
     counts = np.asarray(window.weights)[:, 0]
 
     def of_one(params):

@@ -1,4 +1,4 @@
-"""Tables and pictures of `robot`: accuracy, confusion, units against accuracy."""
+"""Tables and pictures of `robot`: accuracy, confusion, accuracy against units."""
 
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,14 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
     }
     part = "validation" if config.tune else "test"
     report.show_beside(
-        f"Wall following: what the robot does, {config.rule} × {config.update}",
+        f"Wall following: the robot's action, {config.rule} × {config.update}",
         (RIGHT, INTERVAL, "weights", "epochs"),
         ours,
         [] if config.tune else ELSEWHERE,
-        f"Of the {part} part, the later frames in order of time. Neighbouring frames "
-        "are alike, so that Wilson's intervals are too narrow. No network sees actions "
-        "that were taken before. Freire et al. 2009, second hand: an MLP(2,6,4) and an "
-        "Elman network with 4 units solve the task of two distances.",
+        f"Share of actions predicted correctly on the {part} part, the later frames "
+        "(higher is better). Neighbouring frames are alike, so Wilson's intervals are "
+        "too narrow. No network sees past actions. Freire et al. 2009, second-hand: an "
+        "MLP(2,6,4) and an Elman network with 4 units solve the two-distance task.",
     )
     best = _best(rows)
     title = f"{_name(best)}, first seed"
@@ -54,7 +54,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Write the pictures."""
+    """Write the pictures of the confusion matrix and of the accuracies."""
     best = _best(rows)
     title = f"{_name(best)}, first seed"
     picture = report.draw_confusion(title, CLASSES, np.array(best["confusion"]))
@@ -65,7 +65,7 @@ def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw the accuracy of networks against their units, and on the way."""
+    """Draw accuracy against the number of units, and during training."""
     sets = list(dict.fromkeys(row["inputs"] for row in rows if "params" in row))
     figure = Figure(figsize=(11, 4.2 * len(sets)), layout="constrained")
     axes = figure.subplots(len(sets), 2, squeeze=False)
@@ -101,7 +101,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
         of_units.set(ylabel="right, %", xscale="log")
         of_units.xaxis.set_major_formatter("{x:g}")
         of_units.xaxis.set_minor_formatter("{x:g}")
-        on_the_way.set(title=f"{names[inputs]}: on the way", xlabel="updates")
+        on_the_way.set(title=f"{names[inputs]}: during training", xlabel="updates")
         for axis in (of_units, on_the_way):
             axis.grid(alpha=0.3)
             axis.legend(fontsize=8)

@@ -1,7 +1,7 @@
 """Study `robot`: the next move along a wall, by networks with and without memory.
 
-Static networks see one frame of the sensors. Recurrent networks see one frame at a
-time, too, and keep a state: the claim is that they need fewer units for the same task.
+Static networks see one frame of the sensors. Recurrent networks also see one frame at a
+time, but keep a state. The claim to test is that they need fewer units for the task.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from experiments.networks import windows
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Do networks with memory steer a robot along a wall with fewer units?"""
+    """Do networks with memory need fewer units to predict a robot's next action?"""
 
     QUICK = {
         "networks": ("mlp-32", "gru-16"), "inputs": ("two",), "seeds": 2, "steps": 400,
@@ -42,49 +42,49 @@ class Config(Study):
     networks: tuple[str, ...] = (
         "mlp-6", "mlp-32", "tanh-4", "tanh-16", "gru-4", "gru-16", "lstm-16",
     )  # fmt: skip
-    """Kinds and units: mlp, which sees one frame, tanh, gru, lstm."""
+    """Networks by kind and units; kinds are mlp (sees one frame), tanh, gru, lstm."""
     inputs: tuple[str, ...] = ("sensors", "two")
     """All 24 sensors, or two: the distances to the front and to the left."""
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 32
-    """Frames that errors travel back, by rules that truncate within a window."""
+    """Frames that errors travel back within a window, for rules that truncate."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, rprop, …"""
     learning_rate: float | None = 1e-2
     """Initial learning rate; it falls to 0 along a cosine, except in the Rprop
     family."""
     dropout: float = 0.0
-    """Dropout of units before the readout, drawn at each step."""
+    """Dropout rate of units before the readout; each step has a new mask."""
     streams: int = 12
-    """Parts of the training frames that are read side by side."""
+    """Parts of the training frames, read in parallel."""
     window: int = 48
-    """Frames of each stream in an update; errors do not travel further."""
+    """Frames of each stream in an update; errors do not travel back further."""
     steps: int = 1500
-    """Updates."""
+    """Number of updates."""
     chunk: int = 100
-    """Updates between two scores of the test part."""
+    """Updates between two evaluations on the test part."""
     tune: bool = False
-    """Test on frames 2728 to 4091, the validation part, and learn from those before: to
-    choose settings without the test part."""
+    """Choose settings without the test part: train on the frames before 2728, and test
+    on frames 2728 to 4091, the validation part."""
     seeds: int = 5
-    """Networks of each kind, of different initial weights, under vmap."""
+    """Networks of each kind, with different initial weights, trained under vmap."""
 
     def check(self) -> None:
-        """Check names of networks, and that there are enough frames."""
+        """Check the names of networks, and that there are enough frames."""
         for name in self.networks:
             networks.read_name(name)
         learned = networks.VALIDATION if self.tune else networks.TEST
         if self.streams * (2 * self.window - 1) > learned:
             raise ValueError(
                 f"streams={self.streams} and window={self.window} need "
-                f"{self.streams * (2 * self.window - 1)} frames to learn from, and "
-                f"there are {learned}: take fewer streams or a shorter window."
+                f"{self.streams * (2 * self.window - 1)} training frames, but there "
+                f"are {learned}: take fewer streams or a shorter window."
             )
 
 
 def main(config: Config) -> report.Result:
-    """Train, test, show results beside published figures, and write them."""
+    """Train and test; print the results beside published figures, and write them."""
     check = lambda _: data.wall_following()
     return run_study("robot", config, _jobs, _finish, check=check)
 
@@ -108,7 +108,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _baseline(inputs: str, model: str, say, frames: networks.Frames, way: Way) -> Row:
-    """Return the row of a classifier."""
+    """Test a baseline; return its row."""
     row: Row = {"inputs": inputs, "model": model}
     row |= _scored(frames, say(frames)[None])
     way.advance(1)
@@ -118,7 +118,7 @@ def _baseline(inputs: str, model: str, say, frames: networks.Frames, way: Way) -
 def _train(
     config: Config, inputs: str, name: str, frames: networks.Frames, way: Way
 ) -> Row:
-    """Train one kind of network from all seeds; return its row."""
+    """Train one network from all seeds together; return its row."""
     network = networks.make_network(name, frames.xs.shape[1])
     wrong = lambda y, action: (jnp.argmax(y, axis=-1) != action).astype(jnp.float32)
     window = frames.score_window()

@@ -1,4 +1,4 @@
-"""Logistic regression on five segments of a recording, to compare networks with."""
+"""Baseline of `speech`: logistic regression on five segments of a recording."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -18,9 +18,9 @@ def score(
 
     Args:
       loud: log-mel features of each recording, [its frames, bands].
-      digits: [N], what it is.
-      train: indices of the recordings to learn from.
-      test: and of those to be tested on.
+      digits: [N], the digit of each recording.
+      train: indices of the training recordings.
+      test: indices of the test recordings.
     """
     inputs = np.stack([summary(each) for each in loud])
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
@@ -29,7 +29,7 @@ def score(
 
 
 def summary(loud: np.ndarray) -> np.ndarray:
-    """Return means of five segments, less the mean of all, and the deviation of all.
+    """Return means of five segments, minus the total mean, and the total deviation.
 
     Example:
       >>> summary(np.arange(10.0)[:, None]).tolist()[:5]

@@ -1,13 +1,14 @@
-"""Log-mel features of sound: how loud it is in bands of pitch, frame by frame.
+"""Log-mel features of sound: its energy in frequency bands, frame by frame.
 
-Notation: x samples at rate R, N samples in a frame, H from one frame to the next,
-w_n = sin²(πn / N) Hann's window (periodic).
+Notation: x samples at rate R, N samples in a frame, H samples from one frame to the
+next, w_n = sin²(πn / N) Hann's window (periodic).
 
     S_{t,k} = |Σ_n w_n x_{tH+n} e^{−2πi kn/N}|²,    k = 0..N/2, of kR/N Hz
     L_{t,b} = ln max(ε, Σ_k S_{t,k} F_{k,b})
 
-F_{·,b} is a triangle over frequency, 1 at its middle and 0 at those of its neighbours;
-middles are equally far apart in mel, by HTK's formula m(f) = 2595 log₁₀(1 + f/700).
+F_{·,b} is a triangle over frequency: 1 at its middle, 0 at the middles of its
+neighbours. Middles are equally spaced in mel, by HTK's formula
+m(f) = 2595 log₁₀(1 + f/700).
 """
 
 from functools import partial
@@ -32,23 +33,23 @@ def log_mel(
 ) -> jax.Array:
     """Return log-mel features [*batch, frames, bands].
 
-    Frames are those that lie wholly within the samples, one at least, which zeros fill
-    up. Samples that are padded at their end have features of which the first
-    :func:`num_frames` are those of the recording.
+    Every frame lies wholly within the samples. If there are fewer than N samples, zeros
+    fill up a single frame. If a recording is padded at its end, only its first frames
+    are its own; :func:`num_frames` of its own samples tells how many.
 
     Args:
       samples: [*batch, samples].
-      rate: samples a second.
+      rate: samples per second.
       size: N, samples in a frame; 256 are 32 ms at 8 kHz.
-      hop: H, samples from frame to frame; 80 are 10 ms.
-      bands: how many features a frame has.
-      low: where the lowest band begins, Hz.
-      high: where the highest ends, Hz; by default half the rate.
-      floor: ε, what is taken for silence, in units of S.
+      hop: H, samples from frame to frame; 80 are 10 ms at 8 kHz.
+      bands: number of frequency bands, the features of a frame.
+      low: lower end of the lowest band, Hz.
+      high: upper end of the highest band, Hz; by default half the rate.
+      floor: ε, the lowest energy, in units of S.
 
     Raises:
-      ValueError: if a setting is out of its range, or bands are so many that one of
-        them lies between two frequencies.
+      ValueError: if a setting is out of its range, or if there are so many bands that
+        one of them contains no frequency.
 
     Example:
       >>> log_mel(jnp.zeros((2, 1000)), bands=20).shape
@@ -69,7 +70,7 @@ def log_mel(
 
 
 def num_frames(samples: int | np.ndarray, size: int = 256, hop: int = 80) -> Any:
-    """Return how many frames so many samples have: an integer, or as many as given.
+    """Return the number of frames in so many samples; an integer, or an array of them.
 
     Example:
       >>> num_frames(1000), num_frames(np.array([100, 336])).tolist()
@@ -97,11 +98,11 @@ def mel_filters(
     """Return F, [size // 2 + 1, bands].
 
     Args:
-      bands: how many triangles.
+      bands: number of triangles.
       size: samples in a frame.
-      rate: samples a second.
-      low: where the first triangle begins, Hz.
-      high: where the last ends, Hz; by default half the rate.
+      rate: samples per second.
+      low: lower end of the first triangle, Hz.
+      high: upper end of the last triangle, Hz; by default half the rate.
 
     Raises:
       ValueError: as :func:`log_mel`.

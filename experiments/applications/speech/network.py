@@ -1,10 +1,11 @@
-"""Network of `speech`, its features, and batches of recordings.
+"""Network, features and batches of recordings of `speech`.
 
     h_t = cell(θ, h_{t−1}, x_t),    y_t = V r_t + c,
     r_t = h_t ("last"),  or  r_t = (h_1 + … + h_t) / t ("mean")
 
-x_t are log-mel features less the mean of their recording, divided by their deviation,
-so that it matters little how loud or clear a recording is. y counts at the last step.
+x_t are log-mel features minus their mean over the recording, divided by their
+deviation. So the loudness and clarity of a recording matter little. Only y at the last
+step is scored.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +31,7 @@ from experiments.networks.batches import (
 
 Pooling = Literal["mean", "last"]
 DIGITS, BANDS, SIZE, HOP = 10, 24, 256, 160  # frames of 32 ms, one each 20 ms
-BATCH = 100  # recordings that are looked at together
+BATCH = 100  # recordings processed together
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
@@ -48,12 +49,12 @@ def features(samples: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def normalised(loud: np.ndarray) -> np.ndarray:
-    """Return features less their mean over frames and bands, of deviation 1."""
+    """Return features with mean 0 and deviation 1 over frames and bands."""
     return (loud - loud.mean()) / max(float(loud.std()), 1e-3)
 
 
 class Recordings(NamedTuple):
-    """What a network learns from, or is tested on."""
+    """Inputs of networks, and labels, for a set of recordings."""
 
     xs: list[np.ndarray]  # each [its frames, 24]
     digits: np.ndarray
@@ -61,7 +62,7 @@ class Recordings(NamedTuple):
 
 
 def load() -> tuple[data.FSDD, list[np.ndarray], Recordings]:
-    """Return the recordings, their features, and what networks hear."""
+    """Return the data set, its log-mel features, and inputs and labels for networks."""
     found = data.fsdd()
     loud = features(found.samples)
     xs = [normalised(each) for each in loud]
@@ -82,15 +83,15 @@ def batches(
     """Draw batches (xs, targets, weights, mask, speakers) of similar lengths.
 
     Args:
-      recordings: all of them.
-      rows: those to draw from.
+      recordings: all recordings.
+      rows: indices of the recordings to draw from.
       start: the step of the first batch.
-      batch: recordings in each.
-      run: how many batches of one shape follow each other.
-      lengths: how many shapes of batches there are, at most.
-      hidden: of each recording up to so many neighbouring bands are zeros, others in
-        each batch: what one band tells, a network learns to hear in others too.
-      seed: of all draws.
+      batch: recordings in a batch.
+      run: number of consecutive batches of one shape.
+      lengths: largest number of shapes of batches.
+      hidden: up to so many neighbouring bands of each recording are set to zero, drawn
+        anew for each batch, so that networks do not rely on a single band.
+      seed: seed of all draws.
     """
     frames = [len(recordings.xs[row]) for row in rows]
     buckets = [
@@ -117,7 +118,7 @@ def init(key: jax.Array, cell: str, units: int) -> PyTree:
 
 
 def init_runs(key: jax.Array, cell: str, units: int, runs: int) -> PyTree:
-    """Draw the parameters of several networks, along a first axis."""
+    """Draw the parameters of several networks; leaves have a first axis of runs."""
     keys = jax.random.split(jax.random.fold_in(key, 1), runs)
     return jax.jit(jax.vmap(partial(init, cell=cell, units=units)))(keys)
 
@@ -125,9 +126,9 @@ def init_runs(key: jax.Array, cell: str, units: int, runs: int) -> PyTree:
 def make_rule(
     name: str, cell: str, pooling: Pooling, lookback: int
 ) -> Callable[..., tuple]:
-    """Return (params, left_out, *batch) -> ((value, left_out), grads).
+    """Return a rule (params, left_out, *batch) -> ((value, left_out), grads).
 
-    What the speaker of number left_out says does not count.
+    Recordings of the speaker with index left_out have weight 0 in the loss.
     """
     of_sequence = choices.make_rule(
         name, _step(cell, pooling), cross_entropy,
@@ -148,9 +149,9 @@ def make_rule(
 def say(
     params: PyTree, cell: str, pooling: Pooling, xs: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """Return how likely each digit is, by each of several networks: [runs, N, 10]."""
+    """Return the digit probabilities of each of several networks, [runs, N, 10]."""
     longest = max(map(len, xs))
-    length = -(-longest // 25) * 25  # few lengths, and so few programs
+    length = -(-longest // 25) * 25  # few lengths, so few programs are compiled
     whole = Bucket(length, np.arange(len(xs)))
     size = min(BATCH, len(xs))
     parts = [

@@ -21,14 +21,14 @@ APART |= {"yweweler": 79.2, "theo": 85.2, "jackson": 87.8}
 
 
 def name_of(row: dict[str, Any]) -> str:
-    """Return how a row is named in tables."""
+    """Return the name of a row in tables."""
     if row["job"] == "logistic":
         return LOGISTIC
     return f"{row['cell'].upper()}, {row['pooling']} state"
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print a table of each split, and who is taken for whom."""
+    """Print a table and a confusion matrix for each split."""
     _show_official([row for row in rows if "accuracy" in row], config)
     _show_left_out([row for row in rows if row.get("speakers")])
     for title, counts in _confusions(rows).values():
@@ -56,7 +56,7 @@ def _show_official(rows: list[dict[str, Any]], config: Any) -> None:
         (*measures, "ms"),
         ours,
         OFFICIAL,
-        "ms: of a step of all seeds.",
+        "Higher is better. ms: time of a step, all seeds together.",
     )
 
 
@@ -79,7 +79,7 @@ def _show_left_out(rows: list[dict[str, Any]]) -> None:
 
 
 def _confusions(rows: list[dict[str, Any]]) -> dict[str, tuple[str, np.ndarray]]:
-    """Return titles and counts, by who is heard: the first network's of each split."""
+    """Return title and counts of each split's first network, by known and unknown."""
     found = {}
     for row in rows:
         if "confusion" in row:
@@ -90,19 +90,20 @@ def _confusions(rows: list[dict[str, Any]]) -> dict[str, tuple[str, np.ndarray]]
 
 
 def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Draw how networks learn, and who is taken for whom."""
+    """Draw learning curves and confusion matrices."""
     for who, (title, counts) in _confusions(rows).items():
         figure = report.draw_confusion(title, DIGITS, counts)
-        figure.axes[0].set(xlabel="what it was taken for", ylabel="digit spoken")
+        figure.axes[0].set(xlabel="digit predicted", ylabel="digit spoken")
         report.save_picture(folder, f"confusion_{who}", figure)
     if any("curve" in row for row in rows):
         report.save_picture(folder, "speech", draw_curves(rows))
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:
-    """Draw errors on the way, of each kind of network and of each unknown speaker.
+    """Draw errors during training, of each kind of network and each unknown speaker.
 
-    Dotted is logistic regression. A thick line is the mean of thin ones, the seeds.
+    Thin lines are seeds, and the thick line is their mean. Logistic regression is
+    dotted.
     """
     apart = any(row.get("speakers") for row in rows)
     figure = Figure(figsize=(11 if apart else 6, 4.6), layout="constrained")

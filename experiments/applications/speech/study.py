@@ -1,8 +1,9 @@
-"""Study `speech`: spoken digits, by speakers known and unknown.
+"""Study `speech`: spoken digits of known and unknown speakers.
 
-A recurrent network reads a recording frame by frame, each at its own length, and
-predicts the digit after the last. In the official split all six speakers are in both
-parts. So each of them is also left out, and tested by a network that never heard them.
+A recurrent network reads a recording frame by frame, and predicts the digit after the
+last frame. Recordings differ in length. In the official split, all six speakers are in
+both parts. So for each speaker, another network trains without them and is tested on
+them.
 """
 
 import dataclasses
@@ -26,13 +27,13 @@ from experiments.harness.options import all_of, at_least, given, known
 from experiments.harness.study import run_study, Study
 from experiments.networks.cells import DENSE
 
-RUN = 10  # batches of one shape after another
+RUN = 10  # consecutive batches of one shape
 LEFT_OUT, BASELINE = "speakers", "logistic"
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """How well do networks recognise spoken digits, of known and unknown speakers?"""
+    """How well do networks recognise digits spoken by known and unknown speakers?"""
 
     QUICK = {
         "cells": ("gru",), "pooling": ("mean",), "speakers": (), "steps": 250,
@@ -47,16 +48,16 @@ class Config(Study):
     }
 
     cells: tuple[str, ...] = ("gru", "lstm")
-    """Of tanh, gru, lstm. The first is tested on unknown speakers, too."""
+    """Cells: tanh, gru, lstm. The first is also tested on unknown speakers."""
     pooling: tuple[network.Pooling, ...] = ("mean", "last")
     """What the readout sees: the mean of all states or the last one. The first is
-    tested on unknown speakers, too."""
+    also tested on unknown speakers."""
     units: int = 64
     """Size of each cell."""
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 20
-    """Frames that errors travel back, by rules that truncate."""
+    """Frames that errors travel back, for rules that truncate."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, …"""
     learning_rate: float | None = 5e-3
@@ -65,32 +66,32 @@ class Config(Study):
     steps: int = 1600
     """Updates; rounded up to a multiple of 10."""
     batch: int = 64
-    """Recordings of a mini-batch, of about the same length."""
+    """Recordings in a mini-batch; they have about the same length."""
     lengths: int = 4
-    """How many lengths batches are padded to, at most; each compiles a program."""
+    """Largest number of lengths that batches are padded to; each compiles a program."""
     hidden: int = 6
-    """Up to so many neighbouring bands, of 24, are hidden in training."""
+    """Largest number of neighbouring bands, of 24, set to zero in training."""
     speakers: tuple[str, ...] = data.SPEAKERS
     """Speakers to leave out, one at a time."""
     tune: bool = False
-    """Test on takes 5 to 9, the validation part, and learn from 10 to 49: to choose
-    settings without the test part."""
+    """Choose settings without the test part: train on takes 10 to 49, and test on
+    takes 5 to 9, the validation part."""
     looks: int = 10
-    """About how often to test during training; the last test is the result."""
+    """Approximate number of tests during training; the last test is the result."""
     seeds: int = 2
-    """Networks of each kind, of different initial weights, under vmap."""
+    """Networks of each kind, with different initial weights, trained under vmap."""
     wav: Path | None = None
-    """A recording of one digit to recognise. With --out and --resume a finished run
-    answers at once."""
+    """A recording of one digit to recognise. With --out and --resume, a finished run
+    answers without training."""
 
     def check(self) -> None:
-        """Check that some bands are left to hear."""
+        """Check that at least one band stays in training."""
         if not 0 <= self.hidden < network.BANDS:
             raise ValueError(f"hidden must be in 0..23, got {self.hidden}.")
 
 
 def main(config: Config) -> report.Result:
-    """Train, test on both splits, show results beside published figures, write them."""
+    """Train and test; print the results beside published figures, and write them."""
     sound = None if config.wav is None else wav.read_digit(config.wav)
     jobs = partial(_jobs, load=cache(network.load))
     finish, check = partial(_finish, sound=sound), lambda _: data.fsdd()
@@ -117,20 +118,20 @@ def _finish(folder: Path, config: Config, rows: list[Row], sound) -> None:
 
 
 def _parts(config: Config, found: data.FSDD) -> tuple[np.ndarray, np.ndarray]:
-    """Return what to learn from, and what to test on."""
+    """Return the indices of the training part and of the test part."""
     if config.tune:
         return found.train, found.validation
     return np.union1d(found.train, found.validation), found.test
 
 
 def _steps(config: Config) -> tuple[int, int]:
-    """Return how many updates there are, and after how many to look."""
+    """Return the number of updates, and the number between two tests."""
     every = max(RUN, -(-config.steps // config.looks) // RUN * RUN)
     return every * -(-config.steps // every), every
 
 
 def _baseline(config: Config, load, way: Way) -> Row:
-    """Test logistic regression on both splits."""
+    """Test logistic regression on both splits; return its row."""
     found, loud, _ = load()
     score = partial(baseline.score, loud, found.digits)
     row: Row = {"accuracy": [score(*_parts(config, found))]}
@@ -145,7 +146,7 @@ def _baseline(config: Config, load, way: Way) -> Row:
 def _official(
     config: Config, cell: str, pooling: network.Pooling, load, way: Way
 ) -> Row:
-    """Train one kind of network from all seeds, and test it on the official split."""
+    """Train one kind of network from all seeds on the official split, and test it."""
     found, _, recordings = load()
     train, test = _parts(config, found)
 
@@ -160,10 +161,10 @@ def _official(
 
 
 def _left_out(config: Config, load, way: Way) -> Row:
-    """Train a network without each speaker, and test it on that speaker.
+    """For each speaker, train a network without them, and test it on them.
 
-    All of them learn under one vmap, from the same batches; the loss has weight 0 on
-    the speaker left out.
+    All networks train under one vmap, on the same batches. Recordings of the speaker
+    left out have weight 0 in the loss.
     """
     found, _, recordings = load()
     cell, pooling = config.cells[0], config.pooling[0]

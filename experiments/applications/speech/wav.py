@@ -1,4 +1,4 @@
-"""The digit in a WAV file of one's own, by the networks of a run."""
+"""Recognition of the digit in a user's WAV file, by the networks of a run."""
 
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ RATE, LONGEST = 8000, 5.0  # samples per second, seconds
 
 
 def read_digit(path: Path) -> np.ndarray:
-    """Return the samples of a recording that somebody made.
+    """Return the samples of a user's recording.
 
     Raises:
-      DataError: if it cannot be read, is too long, or has too few samples per second.
+      DataError: if it cannot be read, is too long or silent, or has too few samples per
+        second.
     """
     try:
         samples = data.read_wav(path, RATE, lowest=RATE)
@@ -28,20 +29,20 @@ def read_digit(path: Path) -> np.ndarray:
     seconds = len(samples) / RATE
     if seconds > LONGEST:
         raise DataError(
-            f"--wav: {path} is {seconds:.1f} s long, and one digit takes no more than "
-            f"{LONGEST:g} s: cut it to the word."
+            f"--wav: {path} is {seconds:.1f} s long; it must be at most {LONGEST:g} s. "
+            "Cut it to the word."
         )
     if not np.ptp(samples):
-        raise DataError(f"--wav: {path} is silent, every sample is {samples[0]:g}.")
+        raise DataError(f"--wav: {path} is silent: every sample is {samples[0]:g}.")
     return samples
 
 
 def recognise(config: Any, folder: Path, samples: np.ndarray) -> np.ndarray:
-    """Return how likely a recording is each of the digits, by the networks of a run.
+    """Return the probability of each digit for a recording, by the networks of a run.
 
     Args:
-      config: of the run.
-      folder: of the run.
+      config: settings of the run.
+      folder: folder of the run.
       samples: [N], at 8000 per second.
 
     Returns:
@@ -59,14 +60,14 @@ def recognise(config: Any, folder: Path, samples: np.ndarray) -> np.ndarray:
 def answer(
     config: Any, folder: Path, rows: list[dict[str, Any]], samples: np.ndarray
 ) -> None:
-    """Print which digit a recording is.
+    """Print the digit of a recording.
 
     Raises:
-      DataError: if the networks that are to say so are not trained yet.
+      DataError: if the networks for it are not trained yet.
     """
     name = f"{config.cells[0]}-{config.pooling[0]}"
     if name not in [row["job"] for row in rows]:
-        raise DataError(f"--wav: {name} is not trained yet; go on with --resume.")
+        raise DataError(f"--wav: {name} is not trained yet; continue with --resume.")
     likely = recognise(config, folder, samples)
     first, second = np.argsort(-likely)[:2]
     Console().print(

@@ -1,4 +1,7 @@
-"""Losses of `translate`, given the reference's words or its own, and their gradient."""
+"""Losses and gradient rule of `translate`, and greedy translation.
+
+At each step the decoder reads the reference's word, or its own prediction.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -39,16 +42,16 @@ def losses(
     forced: jax.Array | None = None,
     kept: Any = None,
 ) -> jax.Array:
-    """Return −ln p(y_t | …), [T, B]; it means nothing in padding.
+    """Return −ln p(y_t | …), [T, B]; values in padding are meaningless.
 
     Args:
-      params: of the network.
-      encoded: the source, as :func:`encode` returns it.
-      batch: what to write.
-      how: how.
-      forced: [T, B] bool, where the decoder is given the word of the text; by default
-        everywhere, otherwise it reads its own.
-      kept: what dropout keeps of E y and of f, or None for all.
+      params: parameters of the network.
+      encoded: the encoded source, from :func:`encode`.
+      batch: sentences and translations.
+      how: settings of the network.
+      forced: [T, B] bool; True where the decoder reads the reference's word, False
+        where it reads its own prediction. By default True everywhere.
+      kept: dropout masks of E y and of f; None for no dropout.
     """
     target = jnp.asarray(batch.target)
     seen, g = encoded
@@ -70,15 +73,15 @@ def losses(
 def make_rule(
     how: How, *, forcing: float = 1.0, dropout: float = 0.0
 ) -> Callable[..., tuple]:
-    """Return (params, *batch, key=) -> ((value, None), grads), of the mean loss.
+    """Return a rule (params, *batch, key=) -> ((value, None), grads) of the mean loss.
 
-    The mean is over all words that are no padding; unknown words of the target do not
-    count. Only rules that differentiate the whole of it apply.
+    The mean is over target words, without padding and unknown words. Only rules that
+    differentiate encoder and decoder together apply.
 
     Args:
-      how: of what rule.
-      forcing: how likely the decoder is given the word of the text, not its own.
-      dropout: the share of numbers that are left out, drawn for each word.
+      how: settings of the network and of the rule.
+      forcing: probability that the decoder reads the reference's word, not its own.
+      dropout: dropout rate; masks are drawn for each word.
     """
 
     def value(params, batch, key):
@@ -106,23 +109,23 @@ def make_rule(
 
 
 def counted(batch: Batch) -> jax.Array:
-    """Return which words count, [T, B]: those that are known, and END."""
+    """Return which target words are scored, [T, B]: known words and END."""
     return jnp.asarray(batch.target_mask) & (jnp.asarray(batch.target) != UNKNOWN)
 
 
 def greedy(
     params: PyTree, encoded: tuple[PyTree, jax.Array], how: How, length: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Translate by the likeliest word at each step, each read at the next.
+    """Translate by the likeliest word at each step, which is read at the next step.
 
     Args:
-      params: of the network.
-      encoded: the source, as :func:`encode` returns it.
-      how: how.
-      length: how many words to write.
+      params: parameters of the network.
+      encoded: the encoded source, from :func:`encode`.
+      how: settings of the network.
+      length: number of words to write.
 
     Returns:
-      Words [length, B], of which those from END on mean nothing, and a [length, S, B].
+      Words [length, B], meaningless after END, and attention a [length, S, B].
     """
     seen, g = encoded
     given = jnp.full((length, len(g)), END, jnp.int32)

@@ -1,6 +1,7 @@
-"""Network of `translate`: an encoder, a decoder with attention, and their gradient.
+"""Network of `translate`: an encoder, and a decoder with attention.
 
-A GRU reads a sentence x_1 … x_S from both ends, and another writes y_1, y_2, … to END:
+Two GRUs read a sentence x_1 … x_S, one in each direction. A third GRU writes
+y_1, y_2, … up to END:
 
     m_s = [h→_s, h←_s],    g_0 = tanh(W_0 [h→_S, h←_1] + b_0)
     e_ts = v · tanh(W_q g_{t−1} + W_k m_s), "additive",  or  g_{t−1} · W_k m_s, "dot"
@@ -8,8 +9,9 @@ A GRU reads a sentence x_1 … x_S from both ends, and another writes y_1, y_2, 
     g_t = GRU(g_{t−1}, [E y_{t−1}, c_t]),    f_t = tanh(W_f [g_t, c_t, E y_{t−1}] + b_f)
     p(y_t | y_1 … y_{t−1}, x) = softmax(E f_t + b)
 
-y_{t−1} is that of the text (teacher forcing), or what was likeliest at t−1. E both
-reads and writes a word; dropout is of what is read, and of f_t.
+y_{t−1} is the reference's word (teacher forcing), or the likeliest word at t−1. The
+decoder uses one embedding E to read words and to predict them. Dropout applies to the
+embeddings that are read, and to f_t.
 
 References:
   Bahdanau, Cho, Bengio, "Neural machine translation by jointly learning to align and
@@ -27,14 +29,14 @@ import jax.numpy as jnp
 from bpvariants import cells, gradients
 from bpvariants.types import PyTree, Step
 
-END, UNKNOWN = 0, 1  # END also stands before the first word
+END, UNKNOWN = 0, 1  # END is also read before the first word
 RULES = ("bptt", "bptt_step", "truncated_bptt")
-HIDDEN = -1e30  # what is added to the score of padding
+HIDDEN = -1e30  # score that hides padding from attention, and UNKNOWN from the choice
 Attention: TypeAlias = Literal["additive", "dot"]
 
 
 def check_rule(name: str) -> None:
-    """Check that a rule can send errors through both networks.
+    """Check that a rule can differentiate encoder and decoder together.
 
     Example:
       >>> check_rule("bptt")
@@ -42,13 +44,13 @@ def check_rule(name: str) -> None:
     if name not in RULES:
         raise ValueError(
             f"rule must be one of {', '.join(RULES)}; got {name!r}. Rules of one "
-            "network with a loss at each step, such as rtrl and uoro, have no gradient "
-            "in what a decoder attends to, and so none for the encoder."
+            "network with a loss at each step, such as rtrl and uoro, give no gradient "
+            "in the states that the decoder attends to, and so none for the encoder."
         )
 
 
 class Sizes(NamedTuple):
-    """How many words each side has, and how large the network is."""
+    """Sizes of the two vocabularies and of the network."""
 
     source_words: int
     target_words: int
@@ -58,11 +60,11 @@ class Sizes(NamedTuple):
 
 
 class How(NamedTuple):
-    """How a network is read and differentiated; nothing of it is learned."""
+    """Settings of the network and of its gradient rule; none of them is learned."""
 
     attention: Attention = "additive"
     rule: str = "bptt"
-    lookback: int = 1  # of truncated_bptt
+    lookback: int = 1  # words between two cuts, for truncated_bptt
 
 
 def init(key: jax.Array, sizes: Sizes) -> PyTree:
@@ -98,14 +100,14 @@ def init(key: jax.Array, sizes: Sizes) -> PyTree:
 def encode(
     params: PyTree, source: jax.Array, mask: jax.Array, kept: Any, how: How
 ) -> tuple[PyTree, jax.Array]:
-    """Read sentences; return what the decoder looks back at, and its first state g_0.
+    """Read sentences; return the decoder's memory of them and its first state g_0.
 
     Args:
-      params: of the encoder and the decoder.
+      params: parameters of encoder and decoder.
       source: [S, B] int.
       mask: [S, B] bool, False in padding.
-      kept: [S, B, embedding], what dropout keeps, or None for all.
-      how: how.
+      kept: [S, B, embedding], a dropout mask; None for no dropout.
+      how: settings of the network.
     """
     own, look = params["encoder"], params["decoder"]
     xs = own["words"][source]
@@ -131,13 +133,18 @@ def encode(
 def make_step(attention: Attention, own_words: bool) -> Step:
     """Return the step of the decoder.
 
-    Its params are (the decoder's, what :func:`encode` returns), its carry (g, the word
-    that was likeliest), and x is (given word, whether to read it, what dropout keeps of
-    E y and of f or None, whether errors are cut). It returns (f, likeliest word, a).
+    Its arguments and its output are tuples:
+
+    - params: the decoder's parameters, and the memory that :func:`encode` returns;
+    - carry: g, and the likeliest word;
+    - x: the given word, whether to read it, the dropout masks of E y and of f (or
+      None), and whether errors are cut off;
+    - y: f, the likeliest word, and a.
 
     Args:
       attention: "additive" or "dot".
-      own_words: False if the given word is always read: then none is looked for.
+      own_words: False if the given word is always read; then the likeliest word is not
+        computed.
     """
 
     def step(params, carry, x):
@@ -160,7 +167,7 @@ def make_step(attention: Attention, own_words: bool) -> Step:
 
 
 def attend(net: PyTree, seen: PyTree, g: jax.Array, attention: Attention) -> jax.Array:
-    """Return the shares a [S, B] of the source's words, 0 in padding."""
+    """Return the attention a [S, B] to each word of the source, 0 in padding."""
     if attention == "additive":
         score = jnp.tanh(g @ net["query"] + seen["keys"]) @ net["energy"]
     else:
@@ -169,7 +176,7 @@ def attend(net: PyTree, seen: PyTree, g: jax.Array, attention: Attention) -> jax
 
 
 def logits(net: PyTree, f: jax.Array) -> jax.Array:
-    """Return how likely each word is, before a softmax: E f + b."""
+    """Return the logits of all words, E f + b."""
     return f @ net["words"].T + net["bias"]
 
 
@@ -182,12 +189,12 @@ def cuts(like: jax.Array, how: How) -> jax.Array | None:
 
 
 def _cut(h: jax.Array, cut: jax.Array | None) -> jax.Array:
-    """Return a state; no error goes back through it where it is cut."""
+    """Return a state, with its gradient stopped where `cut` is True."""
     if cut is None:
         return h
     return jnp.where(cut[..., None], jax.lax.stop_gradient(h), h)
 
 
 def remat(how: How) -> Literal["step"] | None:
-    """Return what an unroll keeps for the backward pass."""
+    """Return `remat`: what an unroll keeps for the backward pass."""
     return "step" if how.rule == "bptt_step" else None

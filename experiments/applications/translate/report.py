@@ -15,15 +15,15 @@ BASELINES = {
     "nearest": "nearest source",
 }
 NOTE = (
-    "BLEU: greedy, small letters, one reference. Nats a word, END among them, unknown "
-    "words not: forced, if the words before are the reference's; own, if they are the "
-    "network's; 95 %: by bootstrap, first seed; ms: of a step of all seeds. No figure "
-    "is published for this split."
+    "BLEU (higher is better): greedy, lower case, one reference. 95 %: its bootstrap "
+    "interval, first seed. Nats (lower is better): per word, with END and without "
+    "unknown words; forced: the decoder reads the reference's words; own: it reads its "
+    "own. ms: time of a step, all seeds together. Nothing is published for this split."
 )
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print the table, and some sentences."""
+    """Print the table, and some example translations."""
     ours: dict[str, dict[str, Any]] = {}
     for row in rows:
         if "forcing" not in row:
@@ -48,9 +48,9 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def _show_examples(row: dict[str, Any]) -> None:
-    """Print sentences, their references (=), and what a network says (→)."""
+    """Print sentences, their references (=), and a network's translations (→)."""
     console = report.wide_console()
-    console.print(f"{_name(row)}, first seed, sentences evenly from the part:")
+    console.print(f"{_name(row)}, first seed, sentences evenly spaced in the part:")
     for each in row["examples"]:
         right = "green" if each["said"] == each["reference"] else "yellow"
         console.print(f"  {each['source']}\n    = {each['reference']}")
@@ -58,15 +58,15 @@ def _show_examples(row: dict[str, Any]) -> None:
 
 
 def show_answer(sentence: str, said: str, unknown: list[str]) -> None:
-    """Print a translation, and what was not known."""
+    """Print a translation, and the words that the network does not know."""
     console = report.wide_console()
     console.print(f"{sentence} → [bold]{said}[/bold]", soft_wrap=True)
     if unknown:
-        console.print(f"Not known, and read as such: {', '.join(unknown)}.")
+        console.print(f"Unknown words, not in training: {', '.join(unknown)}.")
 
 
 def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Draw how networks learn, and what they attend to."""
+    """Draw learning curves and attention."""
     trained = [row for row in rows if "forcing" in row]
     if trained:
         report.save_picture(folder, "translate", draw_curves(rows))
@@ -74,7 +74,7 @@ def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:
-    """Draw BLEU and losses of validation on the way; thin lines are the seeds."""
+    """Draw BLEU and losses on validation during training; thin lines are seeds."""
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for i, row in enumerate(row for row in rows if "forcing" in row):
@@ -105,7 +105,7 @@ def draw_curves(rows: list[dict[str, Any]]) -> Figure:
 
 
 def draw_attention(row: dict[str, Any]) -> Figure:
-    """Draw what each word that is written attends to, of four sentences."""
+    """Draw the attention of each written word, for the four longest examples."""
     chosen = sorted(row["examples"], key=lambda each: -len(each["source"]))[:4]
     figure = Figure(figsize=(10, 9), layout="constrained")
     axes = figure.subplots(2, 2, squeeze=False).ravel()

@@ -1,4 +1,4 @@
-"""Networks of several seeds: first weights, translations, and scores."""
+"""Initial weights, translations and scores of networks of several seeds."""
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -19,13 +19,13 @@ from experiments.applications.translate.text import Corpus, Numbers, Part
 from experiments.harness.errors import DataError
 from experiments.networks.batches import all_batches, Bucket, pad
 
-LONGEST = 9  # words of a sentence of the tutorial
-STEPS = LONGEST + 3  # words that are written at most
+LONGEST = 9  # largest number of words in a sentence, as in PyTorch's tutorial
+STEPS = LONGEST + 3  # largest number of words in a translation
 BATCH, EXAMPLES = 256, 8
 
 
 def init(key: jax.Array, sizes: Sizes, runs: int) -> PyTree:
-    """Draw the parameters of several networks, along a first axis."""
+    """Draw the parameters of several networks; leaves have a first axis of runs."""
     keys = jax.random.split(jax.random.fold_in(key, 1), runs)
     return _init(sizes)(keys)
 
@@ -36,19 +36,19 @@ def _init(sizes: Sizes) -> Callable:
 
 
 class Scored(NamedTuple):
-    """What networks say of a part of a corpus, and how good it is."""
+    """Translations of a part of a corpus, and their scores."""
 
-    scores: dict[str, list[float]]  # each of all seeds
-    said: list[list[str]]  # [runs][N]
-    unknown_share: float  # of the target's words, which no network can say
+    scores: dict[str, list[float]]  # name -> a value for each seed
+    said: list[list[str]]  # translations, [runs][N]
+    unknown_share: float  # share of target words that are unknown: never predicted
 
 
 def score(params: PyTree, *, part: Part, corpus: Corpus, how: How) -> Scored:
     """Translate a part greedily, and score it.
 
-    The scores are those of :func:`text.score`, and in nats a word, END among
-    them and unknown words not, `forced_nats`, where the decoder is given the words of
-    the text, and `own_nats`, where it reads the words that it would have said.
+    The scores are those of :func:`text.score` and two losses in nats per word, with END
+    and without unknown words. For `forced_nats` the decoder reads the reference's
+    words, for `own_nats` the words that it predicts.
     """
     numbers = text.part_to_numbers(part, corpus)
     said = np.zeros((_runs(params), len(part), STEPS), int)
@@ -71,7 +71,7 @@ def score(params: PyTree, *, part: Part, corpus: Corpus, how: How) -> Scored:
 
 
 def _batches(numbers: Numbers):
-    """Return batches of one shape, and which rows they are."""
+    """Yield batches of one shape, and the rows in each."""
     longest = max(map(len, numbers.source))
     to = max(map(len, numbers.target))
     whole = Bucket(longest, np.arange(len(numbers.source)))
@@ -111,7 +111,7 @@ def translate(
     """Translate with the first network.
 
     Returns:
-      Each translation, and what its words and END attended to, [words + 1, source + 1].
+      Each translation, and the attention of its words and END, [words + 1, source + 1].
     """
     first = jax.tree.map(lambda leaf: leaf[0], params)
     xs = text.to_numbers(sentences, corpus.source_words)
@@ -127,7 +127,7 @@ def translate(
 def examples(
     params: PyTree, part: Part, said: list[str], corpus: Corpus, how: How
 ) -> list[dict[str, Any]]:
-    """Return some sentences evenly from a part, what is said of them, and attention."""
+    """Return evenly spaced sentences of a part, their translations and attention."""
     rows = np.linspace(0, len(part) - 1, min(EXAMPLES, len(part))).astype(int)
     found = translate(params, [part[row][0] for row in rows], corpus, how)
     return [
@@ -142,10 +142,10 @@ def examples(
 
 
 def read_sentence(text: str) -> str:
-    """Return a sentence as those that are learned are written.
+    """Return a sentence in the form of the training sentences.
 
     Raises:
-      DataError: if there is none, or it is too long.
+      DataError: if it has no words, or too many.
     """
     sentence = data.tutorial_form(text)
     if not sentence:
@@ -164,17 +164,17 @@ def read_sentence(text: str) -> str:
 def answer(
     checkpoints: Path, like: PyTree, sentence: str, corpus: Corpus, how: How
 ) -> tuple[str, list[str]]:
-    """Translate with a network of a run; return that, and the words it does not know.
+    """Translate with the first network of a run; also return its unknown words.
 
     Raises:
-      DataError: if it knows none of the words.
+      DataError: if none of the words occurs in training.
     """
     words = sentence.split()
     unknown = [word for word in words if word not in corpus.source_words[UNKNOWN + 1 :]]
     if len(unknown) == len(words):
         raise DataError(
-            f"--translate: none of the words of {sentence!r} occurs in training; is it "
-            "in the source's language, of --to?"
+            f"--translate: none of the words of {sentence!r} occurs in training. Give "
+            "a sentence in the source language; --to is that of the translation."
         )
     _, params = training.read_checkpoint(checkpoints, like)
     return translate(params, [sentence], corpus, how)[0][0], unknown

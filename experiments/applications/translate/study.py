@@ -1,10 +1,10 @@
 """Study `translate`: French to English or back, by an encoder and a decoder.
 
 Two networks of GRUs learn by `jax.grad` over two unrolls. The second network attends to
-the states of the first. Errors go back through the sentence that is written,
-through attention at each of its words, and through the sentence that was read. In
-training the decoder reads the words of the text (teacher forcing), or in part its own;
-it is tested greedily, where it reads its own alone.
+the states of the first. Errors travel back through the decoder, through attention at
+each word, and through the encoder. In training the decoder reads the reference's words
+(teacher forcing), or partly its own predictions. In the test it translates greedily,
+and reads only its own predictions.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from experiments.harness.jobs import Job, Row, time_taken, Way
 from experiments.harness.options import at_least, known, within
 from experiments.harness.study import run_study, Study
 
-RUN = 10  # batches of one shape after another
+RUN = 10  # consecutive batches of one shape
 BASELINES = "baselines"
 
 
@@ -51,23 +51,23 @@ class Config(Study):
     to: Literal["english", "french"] = "english"
     """The language to translate to; the other is the source."""
     forcing: tuple[float, ...] = (1.0, 0.5)
-    """Probability that the decoder is given the word of the text in training, instead
-    of the word that it predicts: 1 is teacher forcing. A training for each."""
+    """Probability that the decoder reads the reference's word in training, instead of
+    its own prediction; 1 is teacher forcing. Each value is a training of its own."""
     attention: network.Attention = "additive"
-    """How states are compared: additive (Bahdanau) or dot (Luong)."""
+    """Score of attention: additive (Bahdanau) or dot (Luong)."""
     units: int = 128
-    """Size of the decoder, and of either direction of the encoder."""
+    """Size of the decoder, and of each direction of the encoder."""
     embedding: int = 128
     """Size of the embedding of a word."""
     dropout: float = 0.3
-    """Dropout of embeddings in training."""
+    """Dropout rate of embeddings, and of the decoder's output before the logits."""
     forget: float = 0.1
-    """Share of the source's words that are made unknown in training."""
+    """Share of source words made unknown in training."""
     rule: str = "bptt"
-    """Gradient rule: bptt, bptt_step (only states are kept, all else is computed
-    again), truncated_bptt (errors are cut off every lookback words)."""
+    """Gradient rule: bptt, bptt_step (keeps only states, recomputes the rest),
+    truncated_bptt (errors are cut off every lookback words)."""
     lookback: int = 4
-    """After how many words errors are cut off, by truncated_bptt."""
+    """Number of words after which truncated_bptt cuts errors off."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, …"""
     learning_rate: float | None = 4e-3
@@ -76,37 +76,37 @@ class Config(Study):
     steps: int = 1200
     """Updates; rounded up to a multiple of 10."""
     batch: int = 64
-    """Sentences of a mini-batch, of about the same length."""
+    """Sentences in a mini-batch; they have about the same length."""
     lengths: int = 2
-    """How many lengths batches are padded to, at most; each compiles a program."""
+    """Largest number of lengths that batches are padded to; each compiles a program."""
     looks: int = 5
-    """About how often to translate the validation part during training."""
+    """Approximate number of times that validation is translated during training."""
     seeds: int = 2
-    """Networks of each kind, of different initial weights, under vmap."""
+    """Networks of each kind, with different initial weights, trained under vmap."""
     tune: bool = False
-    """Leave the test part alone, to choose settings by the validation part."""
+    """Choose settings without the test part: test on the validation part."""
     translate: str | None = None
-    """A sentence to translate. With --out and --resume a finished run answers at
-    once."""
+    """A sentence to translate. With --out and --resume, a finished run answers without
+    training."""
 
     def check(self) -> None:
-        """Check the rule, and shares of teacher forcing."""
+        """Check the rule, and the probabilities of teacher forcing."""
         network.check_rule(self.rule)
         wrong = [each for each in self.forcing if not 0 <= each <= 1]
         if wrong or not self.forcing or len(set(self.forcing)) < len(self.forcing):
             raise ValueError(
-                "forcing must be one or more different shares in [0, 1], got "
+                "forcing must be one or more different probabilities in [0, 1], got "
                 f"{', '.join(map(str, self.forcing)) or 'none'}."
             )
 
     @property
     def how(self) -> network.How:
-        """How networks are read and differentiated."""
+        """Settings of the network and of its gradient rule."""
         return network.How(self.attention, self.rule, self.lookback)
 
 
 def main(config: Config) -> report.Result:
-    """Train, translate, show results beside the baselines, and write them."""
+    """Train and translate; print results beside the baselines, and write them."""
     asked, load = None, cache(text.load)
     if config.translate is not None:
         asked = runs.read_sentence(config.translate)
@@ -136,12 +136,12 @@ def _finish(
 
 
 def name_of(forcing: float) -> str:
-    """Return the name of a training."""
+    """Return the name of the job that trains with this share of teacher forcing."""
     return f"forcing-{forcing:g}"
 
 
 def _steps(config: Config) -> tuple[int, int]:
-    """Return how many updates there are, and after how many to look."""
+    """Return the number of updates, and the number between two tests."""
     every = max(RUN, -(-config.steps // config.looks) // RUN * RUN)
     return every * -(-config.steps // every), every
 
@@ -151,7 +151,7 @@ def _tested(config: Config, corpus: text.Corpus) -> text.Part:
 
 
 def _baselines(config: Config, corpus: text.Corpus, way: Way) -> Row:
-    """Score baselines, which need no network."""
+    """Score the baselines; return their row."""
     sources, right = zip(*_tested(config, corpus), strict=True)
     row = {}
     for name in ("most_common", "nearest"):
@@ -217,7 +217,9 @@ def _answer(config: Config, folder: Path, rows, corpus, asked: str) -> None:
     """Translate a sentence with the first network of the run."""
     name = name_of(config.forcing[0])
     if name not in [row["job"] for row in rows]:
-        raise DataError(f"--translate: {name} is not trained yet; go on with --resume.")
+        raise DataError(
+            f"--translate: {name} is not trained yet; continue with --resume."
+        )
     seed = jax.random.key(config.first_seed)
     like = runs.init(seed, _sizes(config, corpus), config.seeds)
     found = runs.answer(folder / "checkpoints" / name, like, asked, corpus, config.how)

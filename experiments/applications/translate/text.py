@@ -1,7 +1,8 @@
 """Sentences as indices of words, batches of them, and scores of translations.
 
-BLEU is that of a whole corpus as sacrebleu has it, of one reference each: text in small
-letters without accents, so that it compares with no BLEU of ordinary text.
+BLEU is sacrebleu's score of a whole corpus, with one reference for each sentence. The
+text is in lower case without accents, so the score cannot be compared with the BLEU of
+ordinary text.
 """
 
 import itertools
@@ -18,22 +19,25 @@ from experiments.applications.translate.losses import Batch
 from experiments.applications.translate.network import END, UNKNOWN
 from experiments.networks.batches import Bucket, draw_batches, length_buckets, pad
 
-RESAMPLED = 300  # corpora that the interval of a BLEU is from
+RESAMPLED = 300  # bootstrap samples for the interval of BLEU
 Part = list[tuple[str, str]]  # (source, target)
 
 
 class Corpus(NamedTuple):
-    """Pairs of a direction, and the words of both sides, of training alone."""
+    """Sentence pairs in one direction, and vocabularies of the training part alone."""
 
     train: Part
     validation: Part
     test: Part
-    source_words: list[str]  # the word of each number, from END and UNKNOWN on
+    source_words: list[str]  # the word of each index; END and UNKNOWN come first
     target_words: list[str]
 
 
 def load(to: Literal["english", "french"]) -> Corpus:
-    """Return the pairs of PyTorch's tutorial, split by a hash of the English side."""
+    """Return the pairs of PyTorch's tutorial, split by a hash of the English side.
+
+    Their direction is from the other language to `to`.
+    """
     found = data.tatoeba_fra_eng(data.tutorial_form, data.is_of_tutorial)
     parts = [
         [pair if to == "french" else (pair[1], pair[0]) for pair in part]
@@ -43,7 +47,7 @@ def load(to: Literal["english", "french"]) -> Corpus:
 
 
 def make_corpus(train: Part, validation: Part, test: Part) -> Corpus:
-    """Return a corpus with its words, the more frequent first.
+    """Return a corpus with its vocabularies, frequent words first.
 
     Example:
       >>> make_corpus([("un chat", "a cat"), ("un", "a")], [], []).source_words
@@ -57,7 +61,7 @@ def make_corpus(train: Part, validation: Part, test: Part) -> Corpus:
 
 
 def to_numbers(sentences: Sequence[str], words: list[str]) -> list[np.ndarray]:
-    """Return each sentence as numbers, END the last.
+    """Return each sentence as indices of words, with END at the end.
 
     Example:
       >>> to_numbers(["a dog"], ["<end>", "<unknown>", "a"])[0].tolist()
@@ -82,14 +86,14 @@ def to_text(numbers: Iterable[int], words: list[str]) -> str:
 
 
 class Numbers(NamedTuple):
-    """A part of a corpus as numbers."""
+    """A part of a corpus as indices of words."""
 
     source: list[np.ndarray]
     target: list[np.ndarray]
 
 
 def part_to_numbers(part: Part, corpus: Corpus) -> Numbers:
-    """Return both sides of some pairs."""
+    """Return both sides of a part as indices of words."""
     return Numbers(
         to_numbers([pair[0] for pair in part], corpus.source_words),
         to_numbers([pair[1] for pair in part], corpus.target_words),
@@ -97,7 +101,7 @@ def part_to_numbers(part: Part, corpus: Corpus) -> Numbers:
 
 
 def padded(numbers: Numbers, rows: Bucket, length: int) -> Batch:
-    """Return the pairs of some rows, targets padded to a length."""
+    """Return the pairs of a bucket, with targets padded to `length`."""
     target = pad(numbers.target, Bucket(length, rows.rows))
     return Batch(*pad(numbers.source, rows), *target)
 
@@ -115,14 +119,14 @@ def batches(
     """Draw batches of sentences of about the same length.
 
     Args:
-      numbers: what to draw from.
+      numbers: the pairs to draw from.
       start: the step of the first batch.
-      batch: sentences in each.
-      run: how many batches of one shape follow each other.
-      lengths: how many shapes of batches there are, at most.
-      forget: the share of words in the source that are made unknown, others in each
-        batch: so it is learned what to do with a word that is not known.
-      seed: of all draws.
+      batch: sentences in a batch.
+      run: number of consecutive batches of one shape.
+      lengths: largest number of shapes of batches.
+      forget: share of source words made unknown, drawn anew for each batch, so that
+        the network learns to read unknown words.
+      seed: seed of all draws.
     """
     buckets = length_buckets([*map(len, numbers.source)], lengths)
     longest = {
@@ -138,7 +142,7 @@ def batches(
 
 
 def score(said: Sequence[str], right: Sequence[str]) -> dict[str, float]:
-    """Return BLEU, the ends of its 95 % interval by bootstrap, and % said exactly.
+    """Return BLEU, its 95 % bootstrap interval, and the percentage of exact matches.
 
     Example:
       >>> same = ["i am not a very old man", "she is here with you and me"]
@@ -158,7 +162,7 @@ def score(said: Sequence[str], right: Sequence[str]) -> dict[str, float]:
 
 
 def most_common(train: Part, sources: Sequence[str]) -> list[str]:
-    """Return the most common translation of all, for each source."""
+    """Return the most common target sentence of training, for every source."""
     target = Counter(pair[1] for pair in train).most_common(1)[0][0]
     return [target] * len(sources)
 
@@ -166,7 +170,8 @@ def most_common(train: Part, sources: Sequence[str]) -> list[str]:
 def nearest(train: Part, sources: Sequence[str]) -> list[str]:
     """Return the translation of the nearest source in training: a translation memory.
 
-    Nearest by the cosine of words and pairs of neighbours, weighted by tf-idf.
+    The nearest source has the largest cosine between tf-idf vectors, whose features are
+    words and pairs of neighbouring words.
 
     Example:
       >>> nearest([("un chat", "a cat"), ("un chien", "a dog")], ["le chien"])

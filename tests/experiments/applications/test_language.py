@@ -113,7 +113,7 @@ def test_texts_that_cannot_be_learned_are_refused(tmp_path):
         (b"", "is empty: a text needs two different"),
         (b"aaaa", "is 4 times 'a'"),
         (b"ab\xff", "is not text in UTF-8: invalid start byte at byte 2"),
-        (b"to be or not to be", "is too short: of its 16 characters for training"),
+        (b"to be or not to be", "is too short: it has 16 characters for training"),
     ):
         if content is not None:
             path.write_bytes(content)

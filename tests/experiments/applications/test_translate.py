@@ -253,7 +253,7 @@ def test_translate_quick(fast, tmp_path, capsys, monkeypatch):
     printed = capsys.readouterr().out
     (answer,) = (line for line in printed.splitlines() if "zzz →" in line)
     assert answer.startswith("je suis fatigue zzz → i m ")
-    assert "Not known, and read as such: zzz." in printed
+    assert "Unknown words, not in training: zzz." in printed
     for each in row["examples"]:
         read = 1 + len(each["source"].split())
         np.testing.assert_allclose(np.sum(each["shares"], axis=1), 1, atol=0.01)
