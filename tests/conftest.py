@@ -1,5 +1,7 @@
 """Strict JAX for every test, signals, and fixtures of the problems that are shared."""
 
+import collections
+import gc
 import json
 import os
 import pathlib
@@ -27,6 +29,13 @@ jax.config.update("jax_num_cpu_devices", 4)
 FAST = "jax_disable_most_optimizations"
 os.environ.setdefault(FAST.upper(), "1")
 jax.config.update(FAST, os.environ[FAST.upper()] == "1")
+if os.environ[FAST.upper()] == "1":
+    # Compiling each fusion through MLIR, and in parallel, takes longer than it saves.
+    QUICK = (
+        "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    )
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
+    gc.set_threshold(100_000, 20, 50)
 
 
 def pytest_runtest_setup(item):
@@ -45,26 +54,36 @@ SLOW_FILES = (
 )
 FAST_FILES = ("experiments/harness/", "experiments/test_fetch.py")
 SLOW_TESTS = ("test_examples_in_docstrings_are_true", "test_code_in_pages_runs")
+
 FAST_ROWS = {  # file: of the rows whose id has one of the first words, only the second
-    "gradients/": (
-        {"tanh", "gru", "lstm", "linen_rnn", "nnx", "nested"},
-        {"lstm", "nested"},
-    ),
-    "updates/test_every_update.py": (
-        {"float16", "float32", "float64", "rprop_minus", "rprop_plus", "half_back"}
-        | {"rprop_float32", "rprop_bfloat16", "rprop_plus_packed", "irprop_plus_after"}
-        | {"forgetting_normalised", "forgetting_projected", "rprop_weight_decay"},
-        set(),
-    ),
+    "gradients/": [({*problems.CELLS}, {"nested"})],
+    "gradients/test_every_rule.py": [
+        ({*problems.RULES}, {"rtrl", "bptt_two_phase"}),
+        ({"float32"}, set()),
+    ],
+    "updates/test_every_update.py": [({"float16", "float32", "float64"}, set())],
+}
+SLOW_ROWS = {  # of every update but irprop_plus, rprop_packed, grprop and forgetting
+    "updates/test_every_update.py": "rprop rprop_minus rprop_plus rprop_float32 "
+    "rprop_bfloat16 rprop_plus_packed irprop_plus_after rprop_weight_decay half_back "
+    "manhattan forgetting_printed forgetting_normalised forgetting_projected",
 }
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark what the fast tier leaves out."""
+    """Mark what the fast tier leaves out.
+
+    `@pytest.mark.fast_rows(k)` keeps the first k rows of a parametrised test.
+    """
+    rows = collections.Counter()
     for item in items:
-        if _is_slow(item):
+        limit = item.get_closest_marker("fast_rows")
+        test = item.path, item.originalname
+        if _is_slow(item) or (limit and rows[test] == limit.args[0]):
             item.add_marker(pytest.mark.slow)
+        else:
+            rows[test] += 1
 
 
 def _is_slow(item):
@@ -74,9 +93,13 @@ def _is_slow(item):
     if path.startswith(SLOW_FILES) and not path.startswith(FAST_FILES):
         return True
     words = set(re.findall(r"[\w.]+", item.name.partition("[")[2]))
+    if words.intersection(SLOW_ROWS.get(path, "").split()):
+        return True
     return any(
-        path.startswith(file) and words & some and not words & kept
-        for file, (some, kept) in FAST_ROWS.items()
+        words & some and not words & kept
+        for file, groups in FAST_ROWS.items()
+        if path.startswith(file)
+        for some, kept in groups
     )
 
 

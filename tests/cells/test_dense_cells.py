@@ -127,6 +127,7 @@ def test_equals_torch(name):
 
 
 @pytest.mark.parametrize("backward", ["scan", "two_phase"])
+@pytest.mark.fast_rows(2)
 def test_padding_and_resets_in_any_batch(name, backward):
     """Against Flax's cell in the same rule."""
     params, carry, xs, initial = problem(name, (2, 3))
@@ -144,6 +145,7 @@ def test_padding_and_resets_in_any_batch(name, backward):
     chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_other_transformations_work_on_steps(name):
     step = next(parts(name))
     params, carry, xs, _ = problem(name)
@@ -185,12 +187,14 @@ def bytes_kept(name, kind, units=64, length=100, batch=8):
 
 
 @pytest.mark.parametrize(("name", "most"), [("tanh", 3.5), ("gru", 7), ("lstm", 8)])
+@pytest.mark.slow
 def test_keeps_less_than_flax(name, most):
     """Numbers kept a unit, one of which is the output, which the loss wants."""
     assert bytes_kept(name, "lean") < most
     assert bytes_kept(name, "lean") < bytes_kept(name, "flax") - 0.5
 
 
+@pytest.mark.slow
 def test_narrow_parameters_have_wide_sums(name):
     """The bias moves all 1000 steps alike: bfloat16 would stall at 256 of them."""
     step, draw, start = parts(name)

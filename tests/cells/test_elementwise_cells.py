@@ -111,6 +111,7 @@ def test_rtu_is_its_equation(linear, f):
     assert_same((last, ys), ((jnp.asarray(c1), jnp.asarray(c2)), jnp.asarray(want)))
 
 
+@pytest.mark.fast_rows(1)
 def test_in_every_exact_rule(cell):
     step, make_params, make_carry = cell
     params, keys = make_params(), jax.random.split(KEY, 4)
@@ -155,6 +156,7 @@ def test_lru_begins_within_its_ring():
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.slow
 def test_keeps_dtypes(cell, dtype):
     step, make_params, make_carry = cell
     params = make_params(dtype=dtype)
@@ -167,6 +169,7 @@ def test_keeps_dtypes(cell, dtype):
 
 
 @pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
+@pytest.mark.fast_rows(4)
 def test_any_batch_shape(cell, batch):
     step, make_params, make_carry = cell
     params = make_params()

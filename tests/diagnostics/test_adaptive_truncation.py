@@ -123,6 +123,7 @@ def test_probe_p():
     np.testing.assert_allclose(found.norms, norms, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_fewer_steps_back_measure_the_same():
     args = probe_p()
     whole = find(probe_step, half_distance, *args, bias=0.1, tau=2)
@@ -131,6 +132,7 @@ def test_fewer_steps_back_measure_the_same():
     close(short.truncated_norms, whole.truncated_norms[:4])
 
 
+@pytest.mark.slow
 def test_padding_and_resets(make_problem):
     """Examples of one batch, padded anywhere, are what each is alone."""
     step, loss, (params, carry, xs, targets), more = make_problem("lstm", T=5)
@@ -181,6 +183,7 @@ def test_padding_and_resets(make_problem):
     close(measured.errors, (np.array(first) + np.array(second)) / 2, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_the_bias_that_a_contraction_has_is_below_the_bound():
     """Absolutely, with M_θ as it is; for K ≥ τ it is the published bound."""
     args = (W, U, b), h0, xs, targets = probe_p(T=40)
@@ -222,6 +225,7 @@ def conclude(norms, bias=0.1, tau=1, fit="least_squares", examples=None):
     )
 
 
+@pytest.mark.slow
 def test_edges_of_the_fit():
     growing = conclude([1.0, 1.1, 1.2, 1.3], tau=2)
     assert growing.beta > 1
@@ -281,6 +285,7 @@ def test_a_network_without_memory_needs_one_step():
     assert (found.lookback, found.certified) == (1, True)
 
 
+@pytest.mark.slow
 def test_low_precision_and_no_compilation_anew():
     a = jnp.bfloat16(0.5), jnp.bfloat16(1.0)
     ones = jnp.ones((100, 2), jnp.bfloat16)

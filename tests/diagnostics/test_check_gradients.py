@@ -33,6 +33,7 @@ def doubled_readout(step, loss):
 
 
 @pytest.mark.parametrize("cell", ["tanh", "nested"])
+@pytest.mark.fast_rows(1)
 def test_an_exact_gradient_passes(make_problem, cell):
     step, loss, args, options = make_problem(cell)
     check = checked(gradients.bptt, cell)(step, loss, args, options)
@@ -55,6 +56,7 @@ def test_a_wrong_leaf_is_found(make_problem):
     assert "x64" not in check.table()
 
 
+@pytest.mark.slow
 def test_what_is_narrow_is_checked_in_float64():
     rule = jax.value_and_grad(lambda p: jnp.sum(jnp.abs(p["z"]) ** 2) * p["s"])
     params = {"z": jnp.array([1 + 2j, 3 - 1j], "complex64"), "s": jnp.bfloat16(0.5)}
@@ -63,6 +65,7 @@ def test_what_is_narrow_is_checked_in_float64():
     assert check.total < 1e-9
 
 
+@pytest.mark.slow
 def test_without_x64_it_says_so(plain_jax):
     rule = jax.value_and_grad(lambda w: jnp.sum(jnp.tanh(w)))
     with plain_jax():
@@ -100,6 +103,7 @@ def test_an_online_rule_is_to_be_made_one_over_a_sequence(make_problem):
 
 
 @pytest.mark.parametrize("K", balancing.MEASURED)
+@pytest.mark.fast_rows(3)
 def test_comparison_reproduces_influence_balancing(K):
     """Sensitivities measured outside of this project, as cosine, ratio and signs."""
     exact = gradients.bptt(balancing.step, lambda y, _: y)

@@ -37,6 +37,7 @@ def test_flow_of_the_probe_problem(make_probe):
 
 
 @pytest.mark.parametrize(("cell", "padded"), [("lstm", False), ("nested", True)])
+@pytest.mark.fast_rows(1)
 def test_lags_are_those_of_adaptive_truncation(make_problem, cell, padded):
     """From the last loss of each example, with padding and resets in the way."""
     step, loss, (params, carry, xs, targets), more = make_problem(cell)
@@ -215,6 +216,7 @@ def test_spectrum_of_chaos():
 
 
 @pytest.mark.parametrize("cell", ["lstm", "nested"])
+@pytest.mark.fast_rows(1)
 def test_spectrum_of_networks_is_that_of_their_jacobians(make_problem, cell):
     step, _, (params, carry, xs, _), _ = make_problem(cell)
     run = spectrum(step, exponents=6, batch_shape=(3,), power_iterations=50)
@@ -250,6 +252,7 @@ def test_spectrum_of_networks_is_that_of_their_jacobians(make_problem, cell):
         close(found.exponents[b].sum(), volume / steps)
 
 
+@pytest.mark.slow
 def test_spectrum_of_a_complex_carry():
     """Each |λ| of the linear recurrent unit is that of two real directions."""
     params = cells.lru.init(jax.random.key(0), 1, 2, 1, min_radius=0.3)

@@ -108,6 +108,7 @@ def test_all_measures_are_what_they_are_defined_as():
     )
 
 
+@pytest.mark.slow
 def test_a_bias_is_told_from_none():
     exact = quality("rtrl").total
     assert exact.error < 1e-14
@@ -136,6 +137,7 @@ def test_a_bias_is_told_from_none():
     assert one.error > 0
 
 
+@pytest.mark.slow
 def test_keys_a_few_at_once_and_old_keys_are_the_same():
     keys = jax.random.split(jax.random.key(1), 10)
     rule = noisy(jax.random.normal)
@@ -145,6 +147,7 @@ def test_keys_a_few_at_once_and_old_keys_are_the_same():
     chex.assert_trees_all_close(got, want, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_flags_and_weights_reach_both_rules(make_problem):
     tanh, loss, args, more = make_problem("tanh")
     measure = partial(
@@ -203,6 +206,7 @@ def test_where_only_some_draws_are_zero_the_cosine_is_of_the_others():
 
 
 @pytest.mark.parametrize("lookback", [1, 3])
+@pytest.mark.fast_rows(1)
 def test_probe_p(make_probe, lookback):
     """‖ĝ − g‖ / ‖g‖ as it was measured outside of this project."""
     step, loss, args, _ = make_probe()
@@ -243,6 +247,7 @@ def training():
     return along, moments, traces
 
 
+@pytest.mark.slow
 def test_over_a_training_it_has_an_axis_more():
     along, moments, traces = training()
     chex.assert_trees_all_close(
@@ -288,6 +293,7 @@ def test_pictures():
         along.plot(right, "x")
 
 
+@pytest.mark.slow
 def test_params_in_low_precision_are_measured_in_float32():
     args = jax.tree.map(lambda a: a.astype(jnp.bfloat16), PROBLEM)
     rule, _ = RULES["truncated"]

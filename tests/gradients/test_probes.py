@@ -43,6 +43,7 @@ def test_probe_p_initial_state(make_probe):
 
 
 @pytest.mark.parametrize("case", P["truncated"], ids=str)
+@pytest.mark.fast_rows(3)
 def test_probe_p_truncated(make_probe, case):
     step, _, args, _ = make_probe()
     settings = {"every": case["every"], "lookback": case["lookback"]}
@@ -83,6 +84,7 @@ def test_probe_f():
 
 
 @pytest.mark.parametrize("terms", F["neumann"])
+@pytest.mark.fast_rows(2)
 def test_probe_f_neumann(terms):
     V, x, t = probe_f()
     rule = gradients.recurrent_backprop(

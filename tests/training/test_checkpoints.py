@@ -97,6 +97,7 @@ torn = pytest.mark.filterwarnings(
 
 
 @pytest.mark.parametrize("steps", [1, 7])
+@pytest.mark.fast_rows(1)
 def test_a_resumed_training_is_the_uninterrupted_one(tmp_path, whole, steps):
     logs = [tmp_path / "whole.jsonl", tmp_path / "resumed" / "log.jsonl"]
     fit(log=training.JsonLog(logs[0]))
@@ -136,6 +137,7 @@ def test_batches_that_were_used_are_passed_over(tmp_path):
 
 
 @pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.slow
 def test_ctrl_c_writes_a_checkpoint_that_a_second_one_cannot_tear(
     tmp_path, whole, monkeypatch
 ):
@@ -158,6 +160,7 @@ def test_ctrl_c_writes_a_checkpoint_that_a_second_one_cannot_tear(
     assert_same(result, whole)
 
 
+@pytest.mark.slow
 def test_sigterm_writes_a_checkpoint_and_then_comes_again(
     tmp_path, whole, sigterm, monkeypatch
 ):
@@ -212,6 +215,7 @@ def test_reading_changes_nothing_and_passes_over_what_is_torn(copy, tmp_path, ca
 @torn
 @pytest.mark.usefixtures("unfinished_reads")
 @pytest.mark.parametrize("spoil", ["truncated", "deleted", "flipped"])
+@pytest.mark.fast_rows(1)
 def test_a_torn_checkpoint_gives_way_to_the_one_before(copy, whole, spoil):
     part = copy / "6" / ("meta/metadata" if spoil == "flipped" else "arrays")
     if spoil == "truncated":  # as it was once before
@@ -305,6 +309,7 @@ def test_the_last_and_the_best_are_kept(tmp_path):
         fit(checkpoint=training.Checkpoint(tmp_path / "no", best="los"))
 
 
+@pytest.mark.slow
 def test_counts_of_nan_and_frozen_lanes_come_back(tmp_path):
     shrink = lambda w, x: ((w, None), 1.0 / (w - x))
     starts, batches = jnp.array([20.0, 3.0]), [(float(i),) for i in range(9)]
@@ -355,6 +360,7 @@ def test_what_is_sharded_comes_back_so(tmp_path):
         assert leaf.sharding.is_equivalent_to(w.sharding, 1)
 
 
+@pytest.mark.slow
 def test_runs_that_are_killed_end_as_if_they_were_not(tmp_path, capsys, monkeypatch):
     """By `kill -9`, as `python -m experiments kill_resume` does it 20 times."""
     config = kill_resume.Config(

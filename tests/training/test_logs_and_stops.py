@@ -62,6 +62,7 @@ def test_a_rule_that_draws_has_a_key_of_its_own_at_each_step(chunk):
     assert_equal(alone.values, result.values)  # and it needs no sampler
 
 
+@pytest.mark.slow
 def test_an_online_rule_that_draws_is_the_same_however_it_is_cut():
     loss = lambda y, target: (y - target) ** 2
     online = gradients.uoro(lambda w, h, x: (jnp.tanh(w * h + x), w * h), loss)
@@ -310,6 +311,7 @@ def test_data_from_a_function_begin_at_its_step_and_shapes_are_checked():
 
 
 @pytest.mark.parametrize("where", ["params", "data", "batches"])
+@pytest.mark.slow
 def test_what_is_sharded_stays_so(where):
     mesh = Mesh(jax.devices(), ("d",))
     put = lambda x, *spec: jax.device_put(x, NamedSharding(mesh, PartitionSpec(*spec)))

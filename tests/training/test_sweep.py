@@ -189,6 +189,7 @@ def test_what_diverged_is_null_in_the_file_and_is_read_as_nan(tmp_path):
     assert not second.groups
 
 
+@pytest.mark.slow
 def test_an_interruption_returns_and_keeps_whole_blocks(tmp_path):
     def interrupt(ended, runs, seconds_left):
         if ended == 6:
@@ -229,6 +230,7 @@ def test_a_table_has_all_metrics_of_all_runs_or_nothing():
     assert training.SweepResult([], [], True).table() == ""
 
 
+@pytest.mark.slow
 def test_blocks_fit_in_memory():
     one = jax.devices()[:1]
     free = sweep(seeds=range(16), devices=one).groups[0]
@@ -311,6 +313,7 @@ class Named(NamedTuple):
 
 
 @pytest.mark.parametrize("kind", [Settings, Named])
+@pytest.mark.fast_rows(1)
 def test_configs_may_be_dataclasses_and_namedtuples(kind):
     make = lambda config, key: make_run({"rate": config.rate, "size": config.size}, key)
     result = training.sweep(make, [kind(0.1), kind(0.3)], [0], steps=5)

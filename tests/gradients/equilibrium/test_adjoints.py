@@ -78,11 +78,13 @@ PAIRS += [(name, name) for name in ("anderson", "broyden")]
 
 
 @pytest.mark.parametrize(("solver", "adjoint"), PAIRS)
+@pytest.mark.fast_rows(1)
 def test_second_derivatives_in_all_four_modes(solver, adjoint):
     solve = partial(relaxed, solver=SOLVERS[solver], adjoint=ADJOINTS[adjoint])
     chex.assert_trees_all_close(derivatives(solve, 2), wanted(2), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_every_other_pair_in_both_modes():
     names = [pair for pair in product(SOLVERS, ADJOINTS) if pair not in PAIRS]
     pairs = [(SOLVERS[solver], ADJOINTS[adjoint]) for solver, adjoint in names]
@@ -122,6 +124,7 @@ def jacobian():
 
 
 @pytest.mark.parametrize("K", [0, 1, 4])
+@pytest.mark.fast_rows(1)
 def test_relaxation_cut_short_is_the_truncated_neumann_series(K):
     J, b = jacobian()
     terms = [jnp.linalg.matrix_power(J.T, k) @ b for k in range(K + 2)]
@@ -145,6 +148,7 @@ def test_relaxation_cut_short_is_the_truncated_neumann_series(K):
 
 
 @pytest.mark.parametrize(("steps", "damping"), [(1, 1.0), (4, 1.0), (5, 0.6)])
+@pytest.mark.fast_rows(1)
 def test_unrolled_steps_give_the_phantom_gradient(steps, damping):
     J, b = jacobian()
     A = (1 - damping) * jnp.eye(3) + damping * J.T
@@ -179,6 +183,7 @@ def test_conjugate_gradients_end_after_as_many_steps_as_numbers():
     np.testing.assert_allclose(biased.adjoint.residual, left, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_warm_starts():
     cold, _ = rule(on_failure="nan")()
     h, z = cold[1].h, cold[1].z
@@ -204,6 +209,7 @@ def test_warm_starts():
         rule()(start_adjoint=(z,))
 
 
+@pytest.mark.slow
 def test_equals_the_solvers_of_lineax():
     with jax.numpy_dtype_promotion("standard"):
         for solver in (lineax.LU(), lineax.GMRES(rtol=1e-11, atol=1e-11)):

@@ -40,6 +40,7 @@ def mean_loss(params, x, h, target, **options):
     return jnp.mean(loss(h, target))
 
 
+@pytest.mark.slow
 def test_derivatives_of_both_orders_in_both_modes():
     params, x, h, target = problem()
     solve = jax.jit(lambda params, x: mean_loss(params, x, h, target))
@@ -48,6 +49,7 @@ def test_derivatives_of_both_orders_in_both_modes():
 
 @pytest.mark.parametrize("damping", [1.0, 0.6])
 @pytest.mark.parametrize("batch", [(), (3,), (2, 3)], ids=str)
+@pytest.mark.fast_rows(1)
 def test_equals_backpropagation_through_the_relaxation(batch, damping):
     params, x, h, target = problem(batch)
 
@@ -68,6 +70,7 @@ def test_equals_backpropagation_through_the_relaxation(batch, damping):
 
 
 @pytest.mark.parametrize("cell", ["tanh", "gru", "lstm", "linen_rnn", "nnx", "nested"])
+@pytest.mark.slow
 def test_a_recurrent_cell_that_settles(make_problem, cell):
     """Any recurrent network with its input held is a map, and has a fixed point."""
     step, square, (params, h, xs, _), _ = make_problem(cell, batch=(2,))
@@ -95,6 +98,7 @@ def test_a_recurrent_cell_that_settles(make_problem, cell):
     chex.assert_trees_all_close((value, grads), want, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_both_conventions_of_pineda():
     """The slopes stand before the adjoint, or after it: the gradient is the same."""
     keys = jax.random.split(jax.random.key(5), 3)
@@ -151,6 +155,7 @@ def test_neumann_is_truncated_backpropagation_at_the_fixed_point():
         np.testing.assert_allclose(directional, sum(jax.tree.leaves(dots)), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_maps_over_params_and_closes_over_what_is_differentiated():
     params, x, h, target = problem()
     scales = jnp.array([0.3, 1.6])
@@ -173,6 +178,7 @@ def test_maps_over_params_and_closes_over_what_is_differentiated():
     assert together[1].steps[0] < together[1].steps[1]
 
 
+@pytest.mark.slow
 def test_recurrent_backprop_can_itself_be_differentiated():
     params, x, h, target = problem((2,))
     rule = gradients.recurrent_backprop(settle, loss, **TIGHT)
@@ -209,6 +215,7 @@ NOT_REACHED = {
 
 
 @pytest.mark.parametrize("case", NOT_REACHED)
+@pytest.mark.fast_rows(1)
 def test_a_fixed_point_not_reached_is_told_and_poisons_the_gradient(case):
     w, x, options = NOT_REACHED[case]
     solve = lambda w: gradients.fixed_point(linear, w, 0.0, x, **options)
@@ -341,6 +348,7 @@ def test_mistakes_in_shapes_are_named():
         rule(0.5, jnp.zeros(3), jnp.ones(3), jnp.ones(3), jnp.ones(2))
 
 
+@pytest.mark.slow
 def test_closes_over_integers_and_keys_inside_any_transformation():
     weights, key = jnp.arange(4.0) / 10, jax.random.key(0)
 

@@ -70,6 +70,7 @@ def test_relaxation_tells_each_failure():
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.fast_rows(1)
 def test_nan_is_the_derivative_of_what_failed_and_of_nothing_else(solver):
     (_, info), modes = jacobians("nan", solver)
     assert info.converged[0]
@@ -83,6 +84,7 @@ def test_nan_is_the_derivative_of_what_failed_and_of_nothing_else(solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.fast_rows(1)
 def test_truncate_is_finite_and_the_same_in_both_modes(solver):
     (h, info), (forward, reverse) = jacobians("truncate", solver)
     (want, told), _ = jacobians("nan", solver)
@@ -109,6 +111,7 @@ def test_truncate_is_finite_and_the_same_in_both_modes(solver):
     ],
     ids=str,
 )
+@pytest.mark.fast_rows(2)
 def test_truncated_adjoints_are_transposes(adjoint):
     """Though the residuals of what is solved for differ, the steps do not."""
     _, (forward, reverse) = jacobians("truncate", "relaxation", adjoint)
@@ -126,6 +129,7 @@ def test_truncated_adjoints_are_transposes(adjoint):
     ],
     ids=["not normal", "in part"],
 )
+@pytest.mark.slow
 def test_truncated_modes_agree_where_right_sides_would_not(A, adjoint):
     f = lambda A, h, x: A @ h + x
     options = {"adjoint": adjoint, "on_failure": "truncate"}
@@ -169,6 +173,7 @@ def test_ignore_gives_the_last_iterate():
 
 
 @pytest.mark.parametrize("on_failure", ["nan", "truncate"])
+@pytest.mark.fast_rows(1)
 def test_examples_that_do_not_count_spoil_nothing(on_failure):
     """Not even what they share with others, by 0 · NaN."""
     options = {"solver": SOLVERS["relaxation"], "on_failure": on_failure}
@@ -185,6 +190,7 @@ def test_examples_that_do_not_count_spoil_nothing(on_failure):
     assert found.forward.converged.tolist() == [True, False, False, False]
 
 
+@pytest.mark.slow
 def test_the_explicit_rule_does_what_the_implicit_one_does():
     loss = lambda h, target: jnp.sum(h**2, axis=-1)
     args = W, jnp.full((4, 3), 0.1), (S, X), jnp.zeros(4)
@@ -209,6 +215,7 @@ SINGULAR_ADJOINTS = {
 
 
 @pytest.mark.parametrize("name", SINGULAR_ADJOINTS)
+@pytest.mark.fast_rows(1)
 def test_a_singular_adjoint_is_told(name):
     """h* is there, but moves without bound: the first unit adds up what it gets."""
     f = lambda w, h, x: jnp.stack([h[0] + w * (h[1] - x), 0.5 * h[1] + 0.5 * x])
@@ -232,6 +239,7 @@ def test_a_singular_adjoint_is_told(name):
     assert jnp.isnan(grad)
 
 
+@pytest.mark.slow
 def test_an_unstable_fixed_point_that_was_the_start():
     """Zero is one from the start, but a relaxation of the adjoint does not settle."""
     f = lambda w, h, x: jnp.tanh(h @ w.T) + x * jnp.ones(3)
@@ -273,6 +281,7 @@ def test_a_failure_is_seen_where_the_loss_is_stationary():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("name", ["relaxation", "anderson", "broyden"])
+@pytest.mark.slow
 def test_what_16_bits_can_reach_counts_as_converged(name, dtype):
     f = lambda w, h, x: jnp.tanh(h @ w + x)
     w, x = jnp.array([[0.3, 0.5], [-0.4, 0.4]]), jnp.array([[0.1, 0.2], [0.7, -1.0]])

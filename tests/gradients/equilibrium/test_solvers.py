@@ -75,6 +75,7 @@ def settled(name):
 
 
 @pytest.mark.parametrize("name", FAST)
+@pytest.mark.slow
 def test_the_same_fixed_point_in_half_the_steps_or_less(name):
     (plain, grad), (fast, fast_grad) = settled("relaxation"), settled(name)
     chex.assert_trees_all_close(fast.h, plain.h, atol=2e-6)
@@ -87,6 +88,7 @@ def test_the_same_fixed_point_in_half_the_steps_or_less(name):
 
 
 @pytest.mark.parametrize("name", FAST)
+@pytest.mark.fast_rows(1)
 def test_each_example_takes_the_steps_it_takes_alone(name):
     W, x = slow_problem()
     together, _ = settled(name)
@@ -106,6 +108,7 @@ def test_each_example_takes_the_steps_it_takes_alone(name):
 
 
 @pytest.mark.parametrize("name", FAST)
+@pytest.mark.fast_rows(1)
 def test_no_contraction_is_needed(name):
     grows = lambda w, h, x: w * h + x
     solver = gradients.solvers.broyden(tol=1e-10) if name == "broyden" else FAST[name]
@@ -127,6 +130,7 @@ def pair(params, h, x):
 
 @pytest.mark.parametrize("name", [*FAST, "cg"])
 @pytest.mark.parametrize("batch", [(2, 3), (0,)], ids=str)
+@pytest.mark.fast_rows(2)
 def test_trees_and_batch_shapes(name, batch):
     keys = jax.random.split(jax.random.key(3), 3)
     params = {"W": V, "U": jax.random.normal(keys[0], (2, 3))}
@@ -149,6 +153,7 @@ def test_trees_and_batch_shapes(name, batch):
 
 
 @pytest.mark.parametrize("name", [*FAST, "cg"])
+@pytest.mark.slow
 def test_maps_and_differentiates_inside_other_transformations(name):
     adjoint = gradients.adjoints.cg(tol=1e-10) if name == "cg" else FAST[name]
     solver = FAST.get(name, gradients.solvers.relaxation(tol=1e-10))
@@ -161,6 +166,7 @@ def test_maps_and_differentiates_inside_other_transformations(name):
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("name", [*FAST, "cg"])
+@pytest.mark.slow
 def test_narrow_dtypes(name, dtype):
     tol = 2e-6 if dtype == jnp.float32 else 1e-2
     options = {"adjoint": gradients.adjoints.cg(tol=tol), "tol": tol}

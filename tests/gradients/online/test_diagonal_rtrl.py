@@ -29,6 +29,7 @@ def problem(name, batch):
 
 @pytest.mark.parametrize("batch", [(), (2,), (19,), (0,)], ids=str)
 @pytest.mark.parametrize("name", ["lru", "min_gru"])
+@pytest.mark.fast_rows(2)
 def test_equals_bptt_at_the_memory_of_the_parameters(name, batch):
     step, args = problem(name, batch)
     rule = gradients.diagonal_rtrl(step, squared_error)

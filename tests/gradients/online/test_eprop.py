@@ -243,6 +243,7 @@ def total_signals(step, args, shares):
 
 
 @pytest.mark.parametrize("step", [rate, adaptive, lstm])
+@pytest.mark.fast_rows(1)
 def test_is_bptt_with_the_total_derivative_and_not_with_that_of_the_step(step):
     *rest, targets = args = problem(step)
     # A signal is the derivative of an example's own loss, of which a step of two
@@ -259,6 +260,7 @@ def test_is_bptt_with_the_total_derivative_and_not_with_that_of_the_step(step):
     assert max(jax.tree.leaves(difference)) > 1e-3
 
 
+@pytest.mark.slow
 def test_total_derivatives_go_along_a_sequence_also_where_no_loss_counts():
     """Signals are weighted as losses are, so that how much these count is in targets.
 
@@ -289,6 +291,7 @@ def test_total_derivatives_go_along_a_sequence_also_where_no_loss_counts():
         chex.assert_trees_all_equal(got, params)
 
 
+@pytest.mark.slow
 def test_feedback_goes_on_learning_in_a_state_that_is_kept():
     params, carry, xs, targets = problem(rate)
     feedback = gradients.AdaptiveFeedback(fixed_weights(), 0.05, 0.1)
@@ -332,6 +335,7 @@ def unread_problem(batch=(2,), T=4, dtype=float):
 
 
 @pytest.mark.parametrize("batch", [(), (2, 3)], ids=str)
+@pytest.mark.fast_rows(1)
 def test_is_bptt_if_nothing_reads_the_visible_state(batch):
     """And the output reads what it likes, of both parts and of both times."""
     args = unread_problem(batch)
@@ -399,6 +403,7 @@ def test_adaptive_feedback_nears_the_readout():
     assert_same(state.feedback - readout.T, 0.9 * gap)
 
 
+@pytest.mark.slow
 def test_remembers_in_float32_and_compiles_once():
     params, carry, xs, targets = unread_problem(dtype=jnp.bfloat16)
     rule = gradients.eprop(unread, square, visible=VISIBLE[unread])

@@ -132,6 +132,7 @@ def test_a_reset_of_one_example_forgets_its_past_and_no_other(make_problem, esti
             assert not np.allclose(*leaves, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_one_step(make_problem, estimator):
     """T = 1, where nothing is remembered; for an empty batch too."""
     step, loss, args, _ = make_problem("tanh", (), T=1)
@@ -148,6 +149,7 @@ def test_one_step(make_problem, estimator):
     chex.assert_trees_all_equal((value, carry, grads), (jnp.zeros(()), args[1], zeros))
 
 
+@pytest.mark.slow
 def test_narrow_dtypes_are_kept_and_what_is_remembered_is_wide(make_problem, estimator):
     step, loss, args, options = make_problem("tanh", dtype=jnp.bfloat16)
     rule, _, start, _ = compiled(estimator, step, loss)

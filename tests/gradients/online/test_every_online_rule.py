@@ -110,6 +110,7 @@ def test_a_state_of_another_network_is_named():
             other.update(ours, state, jnp.ones(3), target)
 
 
+@pytest.mark.slow
 def test_examples_on_several_devices(make_problem):
     """By jit as they are; by shard_map without checks, each device those it has."""
     step, loss, (params, *rest), _ = make_problem("tanh", (4,), T=3)
@@ -137,6 +138,7 @@ def test_examples_on_several_devices(make_problem):
         chex.assert_trees_all_close(got, want, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_state_is_written_by_its_leaves_and_read_into_one_that_init_makes(tmp_path):
     params = cells.tanh.init(jax.random.key(0), 2, 3, dtype=float)
     loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)

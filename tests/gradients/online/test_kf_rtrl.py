@@ -80,6 +80,7 @@ BLOCKS = {
 
 
 @pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.fast_rows(2)
 def test_factors_are_the_jacobian(name):
     step, params, carry, x = cell_of(name)
     program = factorised_step.factorise(step, params, carry, x)
@@ -209,6 +210,7 @@ def check_mean(step, args, flags, initial=None):
 
 
 @pytest.mark.parametrize("name", ["tanh", "gru", "lstm", "flax_gru"])
+@pytest.mark.fast_rows(1)
 def test_the_mean_over_all_signs_is_bptt(name):
     step, params, carry, x = cell_of(name)
     args = params, carry, normal(6, 3, *x.shape), 2 * normal(7, 3, 2)
@@ -229,6 +231,7 @@ def cached_readout(cell):
     return step
 
 
+@pytest.mark.slow
 def test_the_mean_with_flags_is_bptt(make_problem):
     step, _, args, more = make_problem("nested", batch=(2,), T=3)
     mask = jnp.array([[1, 1], [1, 0], [1, 1]], bool)
@@ -314,6 +317,7 @@ def test_padding_leaves_no_trace_and_a_reset_begins_anew(make_problem):
         np.testing.assert_allclose(leaf[-1, 1], half[-1, 1], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_one_step_is_backprop_for_every_batch_shape(make_problem):
     for batch in ((), (2, 1)):
         step, loss, args, _ = make_problem("tanh", batch=batch, T=1)

@@ -90,6 +90,7 @@ def by_hand(online, optimizer, every, args, options, keys=None, with_value=False
     return (losses / weight_of_all, state.carry), (params, opt_state)
 
 
+@pytest.mark.slow
 def test_one_update_for_all_is_a_step_along_the_gradient_of_bptt():
     args, options = network()
     adam = optax.adam(0.1)
@@ -105,6 +106,7 @@ def test_one_update_for_all_is_a_step_along_the_gradient_of_bptt():
 
 @pytest.mark.parametrize("every", [None, 1, 2, 3])
 @pytest.mark.parametrize("given", [(), ("weights", "mask", "reset", "initial")])
+@pytest.mark.fast_rows(3)
 def test_updates_on_the_way_equal_a_loop(every, given):
     args, options = network()
     options, adam = {name: options[name] for name in given}, optax.adam(0.1)
@@ -114,6 +116,7 @@ def test_updates_on_the_way_equal_a_loop(every, given):
 
 
 @pytest.mark.parametrize("batch", [(), (2, 1)], ids=str)
+@pytest.mark.slow
 def test_any_batch_shape_and_updates_that_look_at_the_loss(batch):
     args, _ = network(batch)
     rprop = updates.irprop_plus(0.1)
@@ -177,6 +180,7 @@ def noisy(online):
 
 
 @pytest.mark.parametrize("make_key", [jax.random.key, jax.random.PRNGKey])
+@pytest.mark.fast_rows(1)
 def test_keys_go_to_steps(make_key):
     (params, carry, xs, targets), _ = network()
     sgd, key = optax.sgd(0.1), make_key(4)
@@ -210,6 +214,7 @@ def test_one_program_for_all_calls_and_learning_rates():
     chex.assert_trees_all_equal(jax.tree.map(lambda a: a[0], got)[1][0], params)
 
 
+@pytest.mark.slow
 def test_narrow_params_stay_narrow():
     (params, carry, xs, targets), _ = network(dtype=jnp.bfloat16)
     adam = optax.adam(0.1)
@@ -220,6 +225,7 @@ def test_narrow_params_stay_narrow():
     assert jnp.any(got[0]["readout"] != params["readout"])
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_time():
     (params, carry, _, _), _ = network(())
     params = params | {"input": jnp.ones((64, 2))}

@@ -169,6 +169,7 @@ def test_with_the_own_recurrence_kept_is_snap_1():
 
 
 @pytest.mark.parametrize("batch", [(), (2, 3)], ids=str)
+@pytest.mark.fast_rows(1)
 def test_is_bptt_where_every_number_has_its_own_memory(batch):
     args = element_wise_problem(batch)
     T = len(args[2])
@@ -187,6 +188,7 @@ def test_is_bptt_where_every_number_has_its_own_memory(batch):
 
 
 @pytest.mark.parametrize("cell", ["gru", "nested"])
+@pytest.mark.slow
 def test_one_step_is_static_backpropagation(make_problem, cell):
     step, loss, args, _ = make_problem(cell, T=1)
     want = jax.jit(gradients.bptt(step, loss))(*args)
@@ -252,6 +254,7 @@ def test_a_signal_that_is_given_takes_the_place_of_the_derivative():
     assert_same(run_online(rule, *args)[0], run_online(online_rule(leaky), *args)[0])
 
 
+@pytest.mark.slow
 def test_feedback_goes_to_the_leaves_that_have_weights():
     """Of two outputs and a nested carry, whose counter has no derivative."""
 
@@ -292,6 +295,7 @@ def test_feedback_goes_to_the_leaves_that_have_weights():
 
 
 @pytest.mark.parametrize("kind", ["twins", "passed_on", "constant", "named", "both"])
+@pytest.mark.fast_rows(2)
 def test_is_exact_however_the_output_hangs_together_with_the_carry(kind):
     """Two leaves that are one, a leaf passed on, a constant one, one computed twice."""
 
@@ -336,6 +340,7 @@ def test_takes_the_derivatives_that_a_network_defines():
     assert_same(along_sequence(spiking)(*args), want)
 
 
+@pytest.mark.slow
 def test_remembers_in_float32_and_returns_dtypes_of_params():
     params, carry, xs, targets = element_wise_problem(dtype=jnp.bfloat16)
     rule = gradients.rflo(element_wise, square)

@@ -111,6 +111,7 @@ NETWORKS = ["tanh", "gru", "lstm", "lru", "min_gru", "stack", "gru_reset_first",
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.fast_rows(2)
 def test_equals_bptt_in_every_leaf_and_leaves_none_out(name):
     step, args = problem(name)
     want = jitted(gradients.bptt, step)(*args)
@@ -121,6 +122,7 @@ def test_equals_bptt_in_every_leaf_and_leaves_none_out(name):
 
 
 @pytest.mark.parametrize("name", ["tanh", "stack", "gru_reset_first"])
+@pytest.mark.fast_rows(1)
 def test_of_a_batch_with_masks_and_resets_also_step_by_step(name):
     step, (params, carry, xs, targets) = problem(name, (2,))
     mask = jnp.arange(T)[:, None] < jnp.array([[T, T - 1]])
@@ -173,6 +175,7 @@ def test_keeps_the_rows_that_can_be_other_than_zero(name, want):
     assert rows(name) == want
 
 
+@pytest.mark.slow
 def test_a_step_needs_no_more_memory_in_a_longer_sequence():
     step, (params, carry, xs, targets) = problem("gru")
 
@@ -284,6 +287,7 @@ def jitted_bptt_of(mask):
 
 
 @pytest.mark.parametrize("fill", [0.5, -0.5, 1.0])
+@pytest.mark.fast_rows(1)
 def test_what_a_gather_fills_with_counts_as_other_than_zero(fill):
     mask = jnp.array([1.0, 0.0, 1.0])
     places = jnp.array([0, 1, 9])  # the last is none, and is filled
@@ -299,6 +303,7 @@ def test_what_a_gather_fills_with_counts_as_other_than_zero(fill):
     chex.assert_trees_all_close(got, want, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_what_passes_through_refs_is_followed_or_refused():
     def written(w, h, x):
         u = h @ w + x

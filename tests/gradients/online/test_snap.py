@@ -112,6 +112,7 @@ def test_orders_are_nested_and_exact_from_the_diameter_on():
 
 @pytest.mark.parametrize("batch", [(), (2,)], ids=str)
 @pytest.mark.parametrize(("name", "order"), [("gru", 2), ("lstm", 3), ("min_gru", 1)])
+@pytest.mark.fast_rows(2)
 def test_exact_for_cells_once_all_is_reached(name, order, batch):
     step = getattr(cells, name)
     params = step.init(jax.random.key(0), 2, 3, dtype=float)
@@ -149,6 +150,7 @@ def test_a_step_is_compiled_once(make_probe):
         _, _, state = update(params, state, x, target)
 
 
+@pytest.mark.slow
 def test_every_leaf_of_a_bf16_network_gets_its_gradient():
     cast = partial(jax.tree.map, lambda leaf: leaf.astype(jnp.bfloat16))
     params, h, xs, targets = cast(ring())

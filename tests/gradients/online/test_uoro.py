@@ -168,6 +168,7 @@ def test_nothing_is_kept_of_what_does_not_reach_the_carry(make_problem):
     assert [part.shape for part in state.carry_factor] == [(2, 3, 3)]
 
 
+@pytest.mark.slow
 def test_signs_are_drawn_for_each_example(make_problem):
     step, loss, (params, carry, xs, targets), _ = make_problem("tanh", batch=(3,))
     online = gradients.uoro(step, loss)

@@ -33,6 +33,7 @@ def squared_error(y, target):
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
+@pytest.mark.fast_rows(4)
 def test_every_policy_gives_the_same_gradients(make_problem, policy):
     """Of params, carry, initial and inputs, with flags, counters and any length."""
     step, loss, (params, carry, xs, targets), options = make_problem("nested", T=7)
@@ -100,6 +101,7 @@ def test_stretches_cost_what_is_predicted(length, policy, evaluations):
 
 
 @pytest.mark.parametrize(("length", "m"), [(2, 1), (7, 1), (9, 2), (12, 3), (12, 20)])
+@pytest.mark.fast_rows(2)
 def test_slots_cost_what_is_predicted(length, m):
     """Each evaluation, counted as it is made."""
     calls = []
@@ -189,6 +191,7 @@ def temporary_bytes(policy, arguments):
     ],
     ids=str,
 )
+@pytest.mark.fast_rows(2)
 def test_memory_is_what_is_predicted(policy):
     arguments = params, carry, xs, targets = lstm(400)
     size = gradients.remat.step_bytes(
@@ -241,6 +244,7 @@ def test_budgets_are_kept_and_refused(make_problem):
     [gradients.remat.every(3), gradients.remat.slots(2)],
     ids=["every", "slots"],
 )
+@pytest.mark.slow
 def test_steps_may_close_over_what_is_differentiated_mapped_or_random(policy):
     xs = jnp.linspace(0.1, 1.0, 16).reshape(8, 2)
     key = jax.random.key(3)
@@ -266,6 +270,7 @@ def test_steps_may_close_over_what_is_differentiated_mapped_or_random(policy):
     chex.assert_trees_all_close(*results, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_second_derivatives(make_problem):
     step, loss, (params, carry, xs, targets), _ = make_problem("tanh")
 
@@ -279,6 +284,7 @@ def test_second_derivatives(make_problem):
         chex.assert_trees_all_close(products(policy), want, rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_four_devices_equal_one():
     params, carry, xs, targets = lstm(8, dtype=float)
     mesh = jax.sharding.Mesh(jax.devices(), ("data",))

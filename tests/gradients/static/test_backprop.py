@@ -49,6 +49,7 @@ def forward(params, x, shifts=(0.0, 0.0, 0.0)):
 
 
 @pytest.mark.parametrize("batch", [(), (3,)], ids=str)
+@pytest.mark.fast_rows(1)
 def test_equals_grad_and_its_deltas_those_of_perturbations(batch):
     with jax.numpy_rank_promotion("allow"):  # of biases
         params, x, target = problem(batch)
@@ -136,6 +137,7 @@ def images():
     return params, normal(3, 4, 4, 1), normal(3, 2)
 
 
+@pytest.mark.slow
 def test_convolutions_residual_blocks_and_branches():
     params, x, target = images()
     (value, info), grads = jax.jit(gradients.backprop(BLOCKS, loss))(params, x, target)

@@ -118,6 +118,7 @@ def test_with_true_weights_it_is_backpropagation():
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_narrow_params_and_one_example(kind):
     params, x, target = problem()
     narrow = lambda tree: jax.tree.map(lambda a: a.astype(jnp.bfloat16), tree)
@@ -168,6 +169,7 @@ def images():
     return params, normal(3, 4, 4, 1), normal(3, 2)
 
 
+@pytest.mark.slow
 def test_convolutions_and_residual_sums_as_layers_and_as_operations():
     """The operations, in a plain function under `jax.grad`, are the rule."""
     params, x, target = images()
@@ -208,6 +210,7 @@ def test_convolutions_and_residual_sums_as_layers_and_as_operations():
     close(grads[-1], exact[-1])
 
 
+@pytest.mark.slow
 def test_operations_take_any_batch_strides_and_padding():
     keys = jax.random.split(jax.random.key(0), 4)
     w, B = (jax.random.normal(key, (2, 3, 2, 4)) for key in keys[:2])
@@ -248,6 +251,7 @@ def test_a_weight_of_zero_sends_nothing_and_scales_are_those_of_initialisers():
     close(back(kind="frsf", feedback=-w - 1), jnp.array([0.0, 4.0]))
 
 
+@pytest.mark.slow
 def test_it_learns_and_aligns():
     """A random linear task, as of Lillicrap et al.: the error falls, the angle too."""
     params, x, _ = problem((6, 8, 2), batch=40)

@@ -92,6 +92,7 @@ class Net(nn.Module):
         return nn.Dense(2, param_dtype=float, name="out")(block(block(x)))
 
 
+@pytest.mark.slow
 def test_linen_modules_are_named_by_their_paths():
     net, (_, x) = Net(), problem()
     params = net.init(jax.random.key(1), x)

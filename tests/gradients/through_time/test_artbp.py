@@ -61,6 +61,7 @@ FLAGS = {  # mask, reset
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+@pytest.mark.fast_rows(1)
 def test_the_mean_over_all_cuts_is_bptt(make_problem, schedule):
     step, loss, args, more = make_problem("tanh", batch=(), T=T)
     truncation, plain = schedule

@@ -89,6 +89,7 @@ flags = jnp.array(
     [(None, True), (lengths, False), (lengths, True), (gaps, True)],
     ids=["all, resets", "lengths", "lengths, resets", "gaps, resets"],
 )
+@pytest.mark.fast_rows(1)
 def test_bidirectional_is_each_example_by_itself(mask, resets):
     reset = flags if resets else None
     real = jnp.ones((T, B), bool) if mask is None else mask
@@ -143,6 +144,7 @@ def test_bidirectional_by_default_restarts_from_carries_and_recomputes():
 
 
 @pytest.mark.parametrize("batch", [(), (2, 2), (0,)], ids=str)
+@pytest.mark.slow
 def test_bidirectional_of_any_batch_and_of_two_kinds(batch):
     step = gradients.stack([tanh_step, lstm_with_skip])
     h = normal(0, *batch, N)
@@ -194,6 +196,7 @@ def test_bidirectional_compiles_once():
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_a_stack_of_bidirectional_layers_has_the_derivatives_of_finite_differences():
     """The second layer reads both outputs of the first, with the same lengths."""
 

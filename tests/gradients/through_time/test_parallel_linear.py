@@ -83,6 +83,7 @@ def test_linear_is_nan_where_it_is_found_not_to_be():
 
 
 @pytest.mark.parametrize("kind", ["rolled", "dense"])
+@pytest.mark.fast_rows(1)
 def test_linear_is_nan_where_units_mix_though_values_do_not_show_it(kind):
     """Weights of 0 and a carry of 0: the values are right, the gradient is not."""
 
@@ -103,6 +104,7 @@ def test_linear_is_nan_where_units_mix_though_values_do_not_show_it(kind):
     assert jnp.all(jnp.isnan(ys))
 
 
+@pytest.mark.slow
 def test_linear_is_nan_where_a_large_number_stands_beside_what_bends():
     def step(w, h, x):
         small = jax.lax.fori_loop(0, 1, lambda _, v: jnp.tanh(0.5 * v), h[1:])

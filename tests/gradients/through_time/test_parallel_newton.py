@@ -70,6 +70,7 @@ def test_newton_on_probe_p_falls_quadratically():
 
 
 @pytest.mark.parametrize("jacobian", ["full", "diagonal"])
+@pytest.mark.fast_rows(1)
 def test_exact_after_as_many_iterations_as_steps_whatever_the_shrinking(jacobian):
     params, carry, xs = tanh_problem(gain=2.0)
     _, want = gradients.unroll(tanh_step, params, carry, xs)
@@ -87,6 +88,7 @@ def test_exact_after_as_many_iterations_as_steps_whatever_the_shrinking(jacobian
         assert info.residual < 1e-15
 
 
+@pytest.mark.slow
 def test_shrinking_saves_iterations_where_the_network_is_chaotic():
     @jax.jit
     def steps(shrink):
@@ -97,6 +99,7 @@ def test_shrinking_saves_iterations_where_the_network_is_chaotic():
 
 
 @pytest.mark.parametrize("jacobian", ["full", "diagonal"])
+@pytest.mark.fast_rows(1)
 def test_what_is_chaotic_is_run_in_order_and_said_to_be(jacobian):
     params, carry, xs = tanh_problem(T=40, gain=8.0, batch=(2,))
     params = jax.tree.map(lambda w: w[None] * jnp.ones((2, 1, 1)), params)
@@ -154,6 +157,7 @@ def test_what_fails_is_nan_if_asked_for_and_reaches_no_other_example():
     assert not jnp.any(jnp.isnan(grads[1, 1]))
 
 
+@pytest.mark.slow
 def test_adjoint_survives_products_that_overflow():
     """A loss at an early step: 0 times a product of 400 Jacobians is not NaN."""
 
@@ -180,6 +184,7 @@ def test_newton_is_exact_in_one_iteration_where_the_step_is_linear():
     assert info.converged.shape == ()
 
 
+@pytest.mark.slow
 def test_a_guess_is_where_newton_begins():
     _, cold = run_tanh("newton", batch=(2,), batch_ndim=1)
     _, warm = run_tanh("newton", batch=(2,), batch_ndim=1, guess=cold.carries)
@@ -217,6 +222,7 @@ def sharded(*axes):
     return jax.NamedSharding(mesh, jax.P(*axes))
 
 
+@pytest.mark.slow
 def test_four_devices_equal_one_sharded_by_batch():
     params, carry, xs = tanh_problem(T=5, batch=(4,))
     run = jax.jit(
@@ -250,6 +256,7 @@ def test_settings_out_of_range_are_named(settings, message):
     ["newton", gradients.newton("diagonal"), gradients.newton(shrink=1.0)],
     ids=["full", "diagonal", "Picard"],
 )
+@pytest.mark.fast_rows(1)
 def test_does_not_take_for_settled_what_nothing_has_seen_yet(method):
     """All slopes are 0 at the guess: the first iteration moves one step only."""
     step = lambda w, h, x: (jnp.maximum(w * h + x, 0),) * 2

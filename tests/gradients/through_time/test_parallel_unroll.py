@@ -81,6 +81,7 @@ def make_problem_of(name, batch, make_problem):
     ],
     ids=lambda value: getattr(value, "jacobian", str(value)),
 )
+@pytest.mark.fast_rows(2)
 def test_equals_unroll_with_its_gradients(name, batch, method, make_problem):
     step, params, carry, initial, xs = make_problem_of(name, batch, make_problem)
     keys = jax.random.split(jax.random.key(2))
@@ -108,6 +109,7 @@ def test_equals_unroll_with_its_gradients(name, batch, method, make_problem):
 
 
 @pytest.mark.parametrize("method", ["newton", diagonal, "linear"], ids=str)
+@pytest.mark.fast_rows(1)
 def test_differentiates_forward_twice_and_in_what_the_step_closes_over(method):
     (recurrent, feedforward), carry, xs = tanh_problem(n=2, T=4)
     v = jnp.array([[0.3, -0.2], [0.5, 0.7]])
@@ -163,6 +165,7 @@ def test_nan_of_one_example_stays_there_as_in_an_unroll():
 
 
 @pytest.mark.parametrize("method", ["linear", "newton"])
+@pytest.mark.fast_rows(1)
 def test_one_step_and_nothing_but_padding(method):
     params = cells.min_gru.init(jax.random.key(0), 2, 3)
     carry = cells.min_gru.carry(params, (2,)) + 1
@@ -181,6 +184,7 @@ def test_one_step_and_nothing_but_padding(method):
 
 @pytest.mark.parametrize("method", ["linear", "newton"])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.slow
 def test_keeps_dtypes(method, dtype):
     params = cells.min_gru.init(jax.random.key(0), 2, 3, dtype=dtype)
     carry = cells.min_gru.carry(params, (2,)) + 1
@@ -204,6 +208,7 @@ def test_keeps_dtypes(method, dtype):
 
 
 @pytest.mark.parametrize("method", ["linear", "newton"])
+@pytest.mark.fast_rows(1)
 def test_long_sums_stay_exact_in_bfloat16(method):
     xs = jnp.ones((1000, 1), jnp.bfloat16)
     carry = jnp.zeros(1, jnp.bfloat16)
@@ -224,6 +229,7 @@ def sharded(*axes):
 
 
 @pytest.mark.parametrize("name", ["lru", "min_gru"])
+@pytest.mark.slow
 def test_four_devices_equal_one_sharded_by_time(name, make_problem):
     step, params, carry, _, _ = make_problem_of(name, (2,), make_problem)
     xs = jax.random.normal(jax.random.key(0), (16, 2, 2))

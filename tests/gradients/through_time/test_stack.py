@@ -90,6 +90,7 @@ def by_hand(params, carry, xs, targets, weights, mask, reset, initial):
 written = jax.jit(jax.value_and_grad(by_hand, has_aux=True))
 
 
+@pytest.mark.fast_rows(2)
 def test_stack_in_every_rule_is_the_network_written_by_hand(make_rule):
     step, args, options = two_layers()
     got, grads = jax.jit(make_rule(step, squared_error))(*args, **options)
@@ -111,6 +112,7 @@ def test_stack_of_stacks_is_a_stack():
     assert_same(got, gradients.unroll(tanh_step, params[0], carry[0], xs)[1])
 
 
+@pytest.mark.slow
 def test_stack_truncates_and_keeps_bfloat16():
     step, args, options = two_layers()
     make = partial(gradients.truncated_bptt, every=2, lookback=3)

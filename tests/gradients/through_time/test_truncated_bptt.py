@@ -50,6 +50,7 @@ def by_definition(step, loss, every, lookback, params, carry, xs, targets, **opt
 @pytest.mark.parametrize(
     ("every", "lookback", "plain"), [*((*s, False) for s in SETTINGS), (2, 3, True)]
 )
+@pytest.mark.fast_rows(2)
 def test_equals_its_definition(make_problem, every, lookback, plain):
     step, loss, args, extra = make_problem("tanh", batch=(2,), T=7)
     extra = {} if plain else extra
@@ -61,6 +62,7 @@ def test_equals_its_definition(make_problem, every, lookback, plain):
     chex.assert_trees_all_close((value, last), exact, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_stream_that_ends_within_a_block_looks_back_from_its_end(make_problem):
     step, loss, args, options = make_problem("tanh", batch=(2,), T=7)
     options = {name: options[name] for name in ("weights", "mask")}

@@ -70,6 +70,7 @@ def in_calls(rule, cuts, params, stream, xs, targets, **options):
 
 @pytest.mark.parametrize(("every", "lookback", "T"), [(2, 3, 4), (2, 2, 4), (3, 8, 6)])
 @pytest.mark.parametrize("kinds", [KINDS, ()], ids=["all", "none"])
+@pytest.mark.fast_rows(2)
 def test_a_stream_cut_anywhere_equals_one_long_call(every, lookback, T, kinds):
     _, _, args, options = network(T=T)
     options = {name: options[name] for name in kinds}
@@ -84,6 +85,7 @@ def test_a_stream_cut_anywhere_equals_one_long_call(every, lookback, T, kinds):
         )
 
 
+@pytest.mark.slow
 def test_flags_may_come_and_go_from_call_to_call():
     _, _, args, options = network(T=6)
     mask, reset = (
@@ -122,6 +124,7 @@ def test_a_stream_compiles_twice_and_holds_no_more_with_time():
         assert (stream.steps is None) == (lookback == 2)
 
 
+@pytest.mark.slow
 def test_a_stream_goes_through_scan_and_fit():
     params, carry, xs, targets = network(T=8)[2]
     rule = gradients.truncated_bptt(step, loss, every=2, lookback=4)
@@ -139,6 +142,7 @@ def test_a_stream_goes_through_scan_and_fit():
 
 
 @pytest.mark.parametrize("batch", [(), (0,), (2, 3)], ids=str)
+@pytest.mark.slow
 def test_streams_of_any_batch_shape_in_bfloat16(batch):
     params, carry, xs, targets = network(batch, T=5, dtype=jnp.bfloat16)[2]
     rule = gradients.truncated_bptt(step, loss, every=2, lookback=3)
@@ -185,6 +189,7 @@ def by_hand(
     ("name", "every", "lookback"),
     [("adam", 2, 2), ("adam", 2, 3), ("sgd", 2, 9), ("irprop_plus", 2, 3)],
 )
+@pytest.mark.fast_rows(1)
 def test_learning_on_the_way_equals_a_loop(name, every, lookback):
     plain = {"sgd": optax.sgd(0.3), "adam": optax.adam(0.1)}
     optimizer = plain.get(name, updates.irprop_plus(0.1))

@@ -41,6 +41,7 @@ def derivatives(backward, step, options):
 @pytest.mark.parametrize(
     ("batch", "T"), [((), 5), ((2, 3), 5), ((3,), 1), ((0,), 5)], ids=str
 )
+@pytest.mark.fast_rows(2)
 def test_derivatives_in_everything_are_those_of_the_scan(make_problem, cell, batch, T):
     step, _, (params, carry, xs, _), options = make_problem(cell, batch, T)
     args = params, carry, xs, options["initial"]
@@ -82,6 +83,7 @@ def test_what_a_step_closes_over_has_derivatives_too():
     chex.assert_trees_all_close(got, want, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_second_derivatives_and_maps_are_right():
     w, xs = jnp.array([[0.3, -0.5], [0.2, 0.7]]), jnp.ones((3, 2))
     ends = lambda backward, w: jnp.sum(

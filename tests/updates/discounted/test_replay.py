@@ -28,6 +28,7 @@ def fill(rule, n, like=0):
 
 @pytest.mark.parametrize("learning_rate", [None, 0.3])
 @pytest.mark.parametrize("n", [1, 3, 5, 12])  # with slots empty, just full, reused
+@pytest.mark.fast_rows(3)
 def test_it_is_the_explicit_sum_at_the_current_weights(n, learning_rate):
     rule = updates.replay(error, 0.7, horizon=5)
     first = 1.0 if learning_rate is None else learning_rate
@@ -44,6 +45,7 @@ def test_it_is_the_explicit_sum_at_the_current_weights(n, learning_rate):
     close(jax.grad(loss)(W), jax.grad(want)(W))
 
 
+@pytest.mark.slow
 def test_it_trains_within_a_scan_with_any_optimizer():
     optimizer = optax.chain(optax.trace(0.5), optax.rmsprop(0.1))
     rule = updates.replay(error, 0.8, horizon=4)

@@ -17,6 +17,7 @@ OPTIMIZERS = [updates.rprop, updates.probabilistic_rprop]
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS)
+@pytest.mark.fast_rows(1)
 def test_each_weight_may_have_its_own_numbers(make):
     first = {
         "layer": {"w": jnp.arange(6.0).reshape(2, 3) / 100 + 0.001, "b": 0.03},
@@ -135,6 +136,7 @@ CHANGES = {
 @pytest.mark.parametrize("after", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("state", ["int8_sign", "packed", "bfloat16"])
 @pytest.mark.parametrize("name", ["rprop_plus", "irprop_plus"])
+@pytest.mark.fast_rows(6)
 def test_steps_are_taken_back_exactly_whatever_became_of_them(name, state, after):
     key, dtype = jax.random.key(0), jnp.float32
     draw = jax.random.normal(key, (60, 300), dtype)

@@ -53,6 +53,7 @@ def trajectory(variant, state, dtype="float32"):
 
 @pytest.mark.parametrize("state", TOLERANCES)
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.fast_rows(4)
 def test_a_thousand_steps_are_those_of_float32(variant, state):
     _, want = trajectory(variant, "float32")
     _, got = trajectory(variant, state)
@@ -102,6 +103,7 @@ def test_bytes_of_a_parameter(state, size, dtype):
 
 @pytest.mark.parametrize("state", BYTES)
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.fast_rows(6)
 def test_step_sizes_stay_within_bounds_and_start_clipped(variant, state):
     for first, want in ((100.0, 7.3), (1e-9, 0.013), (0.1, 0.1)):
         rule = updates.scale_by_rprop(
@@ -123,6 +125,7 @@ def test_step_sizes_stay_within_bounds_and_start_clipped(variant, state):
 
 @pytest.mark.parametrize("state", BYTES)
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.fast_rows(4)
 def test_report_counts_what_a_plain_loop_counts(variant, state):
     rule = updates.scale_by_rprop(0.1, variant=variant, state=state)
     grads = np.array(draw()[0][:30])
@@ -167,6 +170,7 @@ def test_report_looks_into_wrappers_and_names_leaves():
 
 
 @pytest.mark.parametrize("state", BYTES)
+@pytest.mark.fast_rows(1)
 def test_a_state_goes_through_flax_and_back(state):
     optimizer = updates.rprop_plus(0.1, state=state, after=optax.identity())
     params = {"w": jnp.ones((2, 2)), "b": jnp.ones(3)}
