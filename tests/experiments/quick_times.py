@@ -1,0 +1,54 @@
+"""Seconds of `--quick` of every study, or of those that are named.
+
+`python -m tests.experiments.quick_times [STUDY …]` prints a Markdown table of
+wall-clock and CPU seconds, each of one run in a process of its own, so the machine
+should be quiet. It fails if a study fails or takes more than a minute.
+"""
+
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+
+from experiments.__main__ import STUDIES
+
+LIMIT = 60  # seconds
+
+
+def main(names: list[str]) -> int:
+    """Run the studies that are named, by default all; return 0 if all are quick."""
+    print("| study | seconds | CPU seconds |", "|---|---|---|", sep="\n", flush=True)
+    slow = []
+    for name in names or STUDIES:
+        with tempfile.TemporaryDirectory() as folder:
+            seconds, cpu = _run(name, pathlib.Path(folder) / "out")
+        print(f"| `{name}` | {seconds:.0f} | {cpu:.0f} |", flush=True)
+        if seconds > LIMIT:
+            slow.append(name)
+    if slow:
+        print(f"more than {LIMIT} s: {', '.join(slow)}")
+    return 1 if slow else 0
+
+
+def _run(name: str, out: pathlib.Path) -> tuple[float, float]:
+    command = [sys.executable, "-m", "experiments", name, "--quick", "--out", str(out)]
+    before, start = _cpu(), time.perf_counter()
+    run = subprocess.run(
+        command, env=os.environ | {"MPLBACKEND": "agg"}, capture_output=True, text=True
+    )
+    seconds = time.perf_counter() - start
+    if run.returncode:
+        raise RuntimeError(f"{name} failed: {run.stdout[-2000:]}{run.stderr[-2000:]}")
+    return seconds, _cpu() - before
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
