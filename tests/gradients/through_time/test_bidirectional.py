@@ -86,8 +86,8 @@ flags = jnp.array(
 
 @pytest.mark.parametrize(
     ("mask", "resets"),
-    [(None, True), (lengths, False), (lengths, True), (gaps, True)],
-    ids=["all, resets", "lengths", "lengths, resets", "gaps, resets"],
+    [(gaps, True), (None, True), (lengths, False), (lengths, True)],
+    ids=["gaps, resets", "all, resets", "lengths", "lengths, resets"],
 )
 @pytest.mark.fast_rows(1)
 def test_bidirectional_is_each_example_by_itself(mask, resets):
