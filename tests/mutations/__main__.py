@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     """Try all faults and print a table; return 0 if all are noticed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--full", action="store_true", help="run slow tests too")
-    parser.add_argument("--only", default="", help="only files whose path has TEXT")
+    parser.add_argument("--only", default="", help="select files by part of a path")
     options = parser.parse_args(arguments)
     survivors, chosen = [], [each for each in FAULTS if options.only in each["file"]]
     for fault in chosen:
