@@ -1,4 +1,4 @@
-"""Strict JAX for every test, signals, and fixtures of the problems that are shared."""
+"""Strict JAX settings for every test, test tiers, signals, and shared fixtures."""
 
 import collections
 import gc
@@ -24,13 +24,13 @@ STRICT = {
 DEFAULTS = {name: getattr(jax.config, name) for name in STRICT}
 jax.config.update("jax_num_cpu_devices", 4)
 
-# Compilation is nearly all of the time, and this takes a fifth of it away, in programs
-# that tests start too. With JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests run as users do.
+# Most of the time of a test is compilation. This setting saves a fifth of it, also in
+# programs that tests start. JAX_DISABLE_MOST_OPTIMIZATIONS=0 compiles as for users.
 FAST = "jax_disable_most_optimizations"
 os.environ.setdefault(FAST.upper(), "1")
 jax.config.update(FAST, os.environ[FAST.upper()] == "1")
 if os.environ[FAST.upper()] == "1":
-    # Compiling each fusion through MLIR, and in parallel, takes longer than it saves.
+    # MLIR fusion emitters and parallel code generation take longer than they save.
     QUICK = (
         "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     )
@@ -39,13 +39,13 @@ if os.environ[FAST.upper()] == "1":
 
 
 def pytest_runtest_setup(item):
-    """Tests need no network: what is not committed is there, or they are skipped."""
+    """Skip tests marked `data` if $BPVARIANTS_DATA is not set; tests use no network."""
     if item.get_closest_marker("data") and not os.environ.get("BPVARIANTS_DATA"):
         pytest.skip("needs $BPVARIANTS_DATA")
 
 
-# The fast tier runs everything but what is marked slow here, or by @pytest.mark.slow:
-# studies, processes, examples of docstrings, and of large matrices all but some rows.
+# The fast tier leaves out tests marked slow here or by @pytest.mark.slow: studies,
+# processes, doctests and code blocks, and most rows of large parametrised tests.
 SLOW_FILES = (
     "experiments/",
     "test_devices.py",
@@ -55,7 +55,7 @@ SLOW_FILES = (
 FAST_FILES = ("experiments/harness/", "experiments/test_fetch.py")
 SLOW_TESTS = ("test_examples_in_docstrings_are_true", "test_code_in_pages_runs")
 
-FAST_ROWS = {  # file: of the rows whose id has one of the first words, only the second
+FAST_ROWS = {  # file: (words, kept): a row with one of the words needs a kept one
     "gradients/": [({*problems.CELLS}, {"nested"})],
     "gradients/test_every_rule.py": [
         ({*problems.RULES}, {"rtrl", "bptt_two_phase"}),
@@ -63,7 +63,7 @@ FAST_ROWS = {  # file: of the rows whose id has one of the first words, only the
     ],
     "updates/test_every_update.py": [({"float16", "float32", "float64"}, set())],
 }
-SLOW_ROWS = {  # of every update but irprop_plus, rprop_packed, grprop and forgetting
+SLOW_ROWS = {  # updates that only the slow tier tests
     "updates/test_every_update.py": "rprop rprop_minus rprop_plus rprop_float32 "
     "rprop_bfloat16 rprop_plus_packed irprop_plus_after rprop_weight_decay half_back "
     "manhattan forgetting_printed forgetting_normalised forgetting_projected",
@@ -72,7 +72,7 @@ SLOW_ROWS = {  # of every update but irprop_plus, rprop_packed, grprop and forge
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark what the fast tier leaves out.
+    """Mark the tests that the fast tier leaves out as slow.
 
     `@pytest.mark.fast_rows(k)` keeps the first k rows of a parametrised test.
     """
@@ -124,7 +124,7 @@ def _plain_jax():
 
 
 def _keep_programs(folder):
-    """Compile once what a study and its resumption both run; nowhere if None."""
+    """Cache compiled programs in a folder, for resumed studies; None ends the cache."""
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     compilation_cache.reset_cache()
@@ -132,13 +132,13 @@ def _keep_programs(folder):
 
 @pytest.fixture(scope="session")
 def plain_jax():
-    """JAX as users have it, a context manager: for documentation and experiments."""
+    """Context manager for JAX's default settings, for documentation and experiments."""
     return _plain_jax
 
 
 @pytest.fixture
 def fast():
-    """Programs that are run for long are worth the optimisations that others lack."""
+    """Compile with all optimisations, for programs that run long."""
     before = jax.config.read(FAST)
     jax.config.update(FAST, False)
     yield
@@ -147,7 +147,7 @@ def fast():
 
 @pytest.fixture
 def check_run():
-    """Check that a study ended, and left in its folder what it returned and drew."""
+    """Check that a study ended, and that its folder has its rows and pictures."""
 
     def check(result, folder, pictures):
         assert not result.interrupted
@@ -161,7 +161,7 @@ def check_run():
 
 @pytest.fixture
 def ctrl_c():
-    """Python's answer to Ctrl-C, which a process in the background begins without."""
+    """Install Python's handler for Ctrl-C, which background processes start without."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -169,7 +169,7 @@ def ctrl_c():
 
 @pytest.fixture
 def sigterm():
-    """What came by SIGTERM, which would end the tests."""
+    """Catch SIGTERM, which would end the tests; return the list of caught signals."""
     came = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
     yield came
@@ -191,9 +191,9 @@ def _forget_programs_of_long_modules():
 
 
 def _forget():
-    """Let go of what was compiled, of which a process can hold only so much.
+    """Drop all compiled programs.
 
-    Each program maps memory, and a process may have 65,530 such mappings.
+    Each program maps memory, and a process may have at most 65,530 such mappings.
     """
     _tests_since.clear()
     jax.clear_caches()
@@ -204,7 +204,7 @@ _tests_since = []
 
 @pytest.fixture
 def rules():
-    """All of them, for tests that put them into one program."""
+    """All gradient rules, for tests that compile them into one program."""
     return problems.RULES
 
 
@@ -225,5 +225,5 @@ def make_problem():
 
 @pytest.fixture
 def make_probe():
-    """Probe P, the network of three units whose numbers were found elsewhere."""
+    """Probe P: a network of three units with known reference values."""
     return problems.make_probe

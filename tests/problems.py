@@ -1,4 +1,4 @@
-"""The rules, cells and problems that several files of tests share."""
+"""Rules, cells and problems that several test files share."""
 
 import json
 import pathlib
@@ -15,7 +15,7 @@ from bpvariants import adapters, gradients
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
-# A rule that is added here is held to every oracle and contract of
+# A rule in this table must pass every oracle and contract of
 # gradients/test_every_rule.py.
 RULES = {
     "bptt": gradients.bptt,
@@ -39,7 +39,7 @@ class Problem(NamedTuple):
     options: dict  # weights, mask, reset, initial
 
 
-@cache  # one network for all tests, so that they share what is compiled
+@cache  # one network for all tests, so that they share compiled programs
 def make_problem(cell="lstm", batch=(3,), T=5, dtype=float):
     keys = iter(jax.random.split(jax.random.key(0), 16))
     normal = lambda *shape: jax.random.normal(next(keys), shape, dtype)
@@ -56,7 +56,7 @@ def make_problem(cell="lstm", batch=(3,), T=5, dtype=float):
         )
         params = [normal(3, 3), {"in": normal(2, 3), "out": (normal(3, 4),)}]
     elif cell == "nnx":
-        with jax.numpy_dtype_promotion("standard"):  # its initialisers need it
+        with jax.numpy_dtype_promotion("standard"):  # initialisers promote dtypes
             step, params = adapters.from_nnx(_NNXNetwork(nnx.Rngs(0)))
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     else:
@@ -80,7 +80,7 @@ def _tanh_step(params, h, x):
     return h, h @ params["readout"]
 
 
-@jax.jit  # a program within the program, as users have it
+@jax.jit  # a program inside the program, as users write it
 def _nested_step(params, carry, x):
     recurrent, others = params
     (fast,), (slow, count) = carry["fast"], carry["slow"]
@@ -111,7 +111,7 @@ class _NNXNetwork(nnx.Module):
 
 @cache
 def make_probe(T=6):
-    """Return probe P: a network of three units, its numbers found elsewhere."""
+    """Return probe P: a network of three units with known reference values."""
     P = json.loads((GOLDEN / "probe_p.json").read_text())
     t = jnp.arange(1.0, T + 1)
     xs = jnp.stack([jnp.sin(0.7 * t), jnp.cos(0.4 * t)], axis=1)

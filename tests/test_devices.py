@@ -1,4 +1,4 @@
-"""Batches divided over four devices: the same results, and what to beware of."""
+"""Batches divided over four devices: the same results, and known traps."""
 
 from functools import partial
 
@@ -12,14 +12,14 @@ from bpvariants import gradients
 from experiments.scale._collectives import collectives
 from experiments.scale._data_parallel import data_parallel
 
-ONLINE = {  # besides rtrl, which is among the rules of problems.py
+ONLINE = {  # rtrl is among the rules of problems.py
     "snap": partial(gradients.snap, order=1),
     "rflo": gradients.rflo,
     "eprop": partial(gradients.eprop, visible=lambda h: h),
     "uoro": gradients.uoro,
     "forward_gradient": gradients.forward_gradient,
     "kf_rtrl": gradients.kf_rtrl,
-    "pes": partial(gradients.pes, sigma=1.0),  # rounding is divided by it
+    "pes": partial(gradients.pes, sigma=1.0),  # rounding is divided by sigma
 }
 RANDOM = {"uoro", "forward_gradient", "kf_rtrl", "pes"}
 BATCH = 8
@@ -36,7 +36,7 @@ def put(mesh, *axes):
 
 
 def divided(mesh, args, options):
-    """Return what a rule takes, batches divided over the devices."""
+    """Place a rule's arguments on the mesh, with batches divided over its devices."""
     params, carry, xs, targets = args
     args = put(mesh)(params), put(mesh, "data")(carry)
     args += put(mesh, None, "data")((xs, targets))
@@ -46,7 +46,7 @@ def divided(mesh, args, options):
 
 
 def assert_within(got, want, tolerance):
-    """Of the largest number of each array."""
+    """Compare within a tolerance relative to the largest value of each array."""
     leaves = zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True)
     for (path, a), b in leaves:
         gap = np.max(np.abs(np.asarray(a) - np.asarray(b)))
@@ -58,7 +58,7 @@ def assert_within(got, want, tolerance):
 def test_every_rule_on_four_devices_equals_one(
     make_problem, rules, mesh, dtype, tolerance
 ):
-    """With weights, padding and resets; in one program, which is compiled sooner."""
+    """With weights, padding and resets; one program for all rules compiles faster."""
     step, loss, args, options = make_problem("tanh", (BATCH,), T=3, dtype=dtype)
     every = {name: make(step, loss) for name, make in rules.items()}
     for name, make in ONLINE.items():
@@ -82,19 +82,19 @@ def test_every_rule_on_four_devices_equals_one(
         assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(grads))
 
 
-# The rows of the table of traps in the README, in its order.
+# One test for each row of the table of traps in docs/devices.md, in its order.
 
 
 @pytest.fixture
 def problem(make_problem):
-    """Devices whose shares of the batch count differently."""
+    """Weights that give each device another share of the loss."""
     step, loss, args, _ = make_problem("tanh", (BATCH,), T=3)
     weights = jnp.arange(3.0 * BATCH).reshape(3, BATCH)
     return step, loss, (*args, weights)
 
 
 def on_each_device(function, mesh, summed=True, **options):
-    """Return it under shard_map, the results whole, or one of each device."""
+    """Run under shard_map; return whole results, or one part from each device."""
     over_time = jax.P(None, "data")
     shares = (jax.P(), jax.P("data"), over_time, over_time, over_time)
     out = jax.P() if summed else jax.P("data")
@@ -191,5 +191,5 @@ def test_a_norm_under_shard_map_is_that_of_a_share(mesh):
         clipped, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data")
     )
     norm = lambda w: float(jnp.linalg.norm(w))
-    assert norm(jax.jit(shares)(w)) == pytest.approx(2)  # of four parts, each 1
+    assert norm(jax.jit(shares)(w)) == pytest.approx(2)  # four parts of norm 1
     assert norm(jax.jit(clipped)(put(mesh, "data")(w))) == pytest.approx(1)

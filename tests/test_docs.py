@@ -1,4 +1,4 @@
-"""What README and docs say is true: their code runs, their names and links exist."""
+"""README and docs are true: their code runs, their names and links exist."""
 
 import pathlib
 import re
@@ -27,7 +27,7 @@ def blocks(page):
     "page", [p for p in PAGES if blocks(p)], ids=lambda page: page.name
 )
 def test_code_in_pages_runs(page, plain_jax):
-    """The blocks of a page run one after another, in float32, as a reader runs them."""
+    """The code blocks of a page run in order, in float32, as a reader runs them."""
     names = {}
     with plain_jax():
         for block in blocks(page):
@@ -51,7 +51,7 @@ def test_the_readme_is_a_front_door():
 
 @by_place
 def test_pages_name_what_there_is(page):
-    """Each name that begins with a package's leads to something."""
+    """Each name that begins with a subpackage of the library exists."""
     packages = "|".join(p.__name__.removeprefix("bpvariants.") for p in PACKAGES)
     for name in re.findall(rf"`((?:{packages}|types)(?:\.\w+)+)", page.read_text()):
         attrgetter(name)(bpvariants)  # raises AttributeError

@@ -1,4 +1,4 @@
-"""The direction of imports, the size of files, the documentation, and the README."""
+"""Directions of imports, sizes of files, documentation, and places of tests."""
 
 import ast
 import doctest
@@ -16,7 +16,7 @@ import pytest
 import bpvariants
 
 ROOT = pathlib.Path(bpvariants.__file__).parent.parent
-# A part imports parts of the rows above it, and none of its own row.
+# A part may import parts of the rows above it, but none of its own row.
 LEVELS = [
     {"types"},
     {"_dtypes", "_tables"},
@@ -25,17 +25,17 @@ LEVELS = [
     {"adapters", "cells", "gradients", "updates"},
     {"diagnostics"},
     {"training"},
-    {"bpvariants"},  # its __init__, which names them all
+    {"bpvariants"},  # its __init__ imports all of them
     {"experiments"},
 ]
-ROOMS = {"static", "through_time", "online", "equilibrium"}  # of gradients
+ROOMS = {"static", "through_time", "online", "equilibrium"}  # subpackages of gradients
 BELOW_ROOMS = {"remat", "_feedback", "_learning"}
 # Modules above `solvers` and `adjoints`.
 SETTLES = ("_fixed_point", "_recurrent_backprop", "_jacobian_penalty")
 
 
 def _paths() -> Iterator[tuple[str, pathlib.Path]]:
-    """Yield the name and the file of each module of bpvariants and experiments."""
+    """Yield name and file of each module of bpvariants and experiments."""
     for path in sorted(ROOT.glob("bpvariants/**/*.py")) + sorted(
         ROOT.glob("experiments/**/*.py")
     ):
@@ -48,7 +48,7 @@ TREES = {name: ast.parse(path.read_text()) for name, path in SOURCES.items()}
 
 
 def imported(module):
-    """Yield the full name of each thing that a module imports, at any depth."""
+    """Yield the full name of everything that a module imports, at any depth."""
     for node in ast.walk(TREES[module]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -59,8 +59,8 @@ def imported(module):
 def needed(module):
     """Yield the modules that a module imports, or whose names it imports.
 
-    `from package import module` needs that module only. `from package import name`
-    needs the package's `__init__`, and so all that this imports.
+    `from package import module` needs only that module. `from package import name`
+    needs the package's `__init__`, and so everything that this imports.
     """
     for name in imported(module):
         owner = name if name in SOURCES else name.rpartition(".")[0]
@@ -119,9 +119,9 @@ def test_no_modules_import_each_other_in_a_circle():
 @pytest.mark.parametrize(
     ("layer", "unknown"),
     [
-        ("gradients", ("optax",)),  # knows no optimiser
+        ("gradients", ("optax",)),  # no optimiser
         ("diagnostics", ("optax",)),
-        ("updates", ("flax", "equinox")),  # knows no network
+        ("updates", ("flax", "equinox")),  # no network
     ],
 )
 def test_layers_do_not_know_the_packages_of_others(layer, unknown):
@@ -145,12 +145,12 @@ READS = {"primitive", "eqns", "jaxpr", "invars", "outvars", "constvars"}
 PRIMITIVES = {
     member.name
     for name, member in vars(jax.lax).items()
-    if name.endswith("_p") and "_" in member.name  # without "tanh" or "scan"
+    if name.endswith("_p") and "_" in member.name  # not "tanh" or "scan"
 }
 
 
 def reads_programs(tree):
-    """Yield each place that reads a jaxpr, or names one of JAX's primitives."""
+    """Yield each place that reads a jaxpr or names one of JAX's primitives."""
     docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
@@ -187,7 +187,7 @@ def test_no_module_inspects_signatures():
 # Sizes.
 
 LINES = 300
-LINES_OF_A_FUNCTION = 60  # without its docstring
+LINES_OF_A_FUNCTION = 60  # without the docstring
 
 
 def test_files_are_short():
@@ -226,7 +226,7 @@ MODULES = ["bpvariants"] + [
 
 
 def public_names():
-    """Return each public thing once, by the shortest name that it has."""
+    """Return each public object once, under its shortest name."""
     found = {}
     for module in sorted(MODULES[1:], key=lambda name: name.count(".")):
         if "._" in module:

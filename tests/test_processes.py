@@ -1,4 +1,4 @@
-"""Two processes of two devices each: as one, after one was killed, or interrupted."""
+"""Two processes of two devices each: equal to one process, killed, interrupted."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from experiments.scale import char_lm
 
 SIZES = {"units": 8, "embedding": 8, "streams": 8, "window": 8, "steps": 50}
 SIZES |= {"chunk": 10, "tested": 100}
-# A run to its end, and another one, in which the last process is killed after the log
-# of step 30, before its checkpoint. All in one start, which is what takes the time.
+# One complete run, and a run whose last process is killed after the log of step 30,
+# before its checkpoint. Both use one start, because starting takes most of the time.
 PROGRAM = """
 import json, os, signal, sys
 from pathlib import Path
@@ -41,8 +41,8 @@ def log_and_die(self, step, metrics):
 training.JsonLog.__call__ = log_and_die
 devices.run(char_lm.main, config(killed))
 """
-# The killed run goes on by its command; then, in a run that is longer than it will
-# last, Ctrl-C is pressed in the last process alone.
+# Resume the killed run by its command. Then press Ctrl-C in the last process only, in a
+# run with too many steps to finish.
 AGAIN = """
 import json, os, signal, sys
 from pathlib import Path
@@ -69,7 +69,7 @@ devices.run(char_lm.main, char_lm.Config(**sizes, machine=machine, out=Path(out)
 
 
 def start(folder, make_command):
-    """Start both processes of a run, by the command of each machine."""
+    """Start both processes of a run, each with the command for its machine."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -88,7 +88,7 @@ def start(folder, make_command):
 
 
 def as_options(settings):
-    """Return settings as they are given to the command."""
+    """Convert settings to command-line options."""
     options = [(f"--{name.replace('_', '-')}", v) for name, v in settings.items()]
     return [
         word
@@ -98,7 +98,7 @@ def as_options(settings):
 
 
 def end(started):
-    """Return the exit codes of both processes, and what they said."""
+    """Return the exit codes and messages of both processes."""
     said = [process.communicate(timeout=120)[1] for process in started]
     return [process.returncode for process in started], said
 
@@ -109,7 +109,7 @@ def lines(path):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, plain_jax):
-    """Folders of runs: in one process, in two, in two of which one was killed."""
+    """Folders of runs: in one process, in two, and in two of which one was killed."""
     folder = tmp_path_factory.mktemp("processes")
     out = [str(folder / name) for name in ("two", "killed")]
     program = lambda machine: [
@@ -158,7 +158,7 @@ def test_a_dead_process_ends_the_run_with_a_message(runs):
 
 def test_a_run_that_was_killed_goes_on_bit_by_bit(runs):
     folder, *_, (codes, said) = runs
-    assert codes == [130, 130], said  # of the run that came afterwards
+    assert codes == [130, 130], said  # from the interrupted run
     assert bits(folder, "killed") == bits(folder, "two")
     log, want = (lines(folder / name / "log.jsonl") for name in ("killed", "two"))
     assert log == want

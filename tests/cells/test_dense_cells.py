@@ -1,4 +1,4 @@
-"""Dense cells: equal to Flax's and PyTorch's, and lean."""
+"""Dense cells: agreement with Flax and PyTorch, and memory for the backward pass."""
 
 from functools import cache, partial
 
@@ -29,7 +29,7 @@ def parts(name):
 
 @cache
 def problem(name, batch=(B,)):
-    """Return params, with biases, a carry, inputs, and what a reset puts back."""
+    """Return parameters with nonzero biases, a carry, inputs and an `initial` carry."""
     _, draw, start = parts(name)
     params = draw(jax.random.key(0), D, N)
     noise = lambda tree, seed: jax.tree.map(
@@ -41,7 +41,7 @@ def problem(name, batch=(B,)):
 
 
 def gradient(run):
-    """Return the derivatives of a loss of all states and of the last carry."""
+    """Return the derivatives of a loss that reads all states and the last carry."""
 
     def loss(params, carry, xs, initial):
         last, ys = run(params, carry, xs, initial)
@@ -51,7 +51,7 @@ def gradient(run):
 
 
 def as_flax(name, p):
-    """Return the parameters of Flax's cell with the same weights."""
+    """Convert parameters to those of Flax's cell."""
     if name == "tanh":
         return {
             "i": {"kernel": p["inputs"], "bias": p["bias"]},
@@ -129,7 +129,7 @@ def test_equals_torch(name):
 @pytest.mark.parametrize("backward", ["scan", "two_phase"])
 @pytest.mark.fast_rows(2)
 def test_padding_and_resets_in_any_batch(name, backward):
-    """Against Flax's cell in the same rule."""
+    """The cell and Flax's cell give the same results under the same gradient rule."""
     params, carry, xs, initial = problem(name, (2, 3))
     bits = jax.random.bernoulli(jax.random.key(9), 0.6, (2, T, 2, 3))
     flags = {"mask": bits[0], "reset": bits[1]}
@@ -169,7 +169,7 @@ def test_other_transformations_work_on_steps(name):
 
 @cache
 def bytes_kept(name, kind, units=64, length=100, batch=8):
-    """Return the temporary bytes of a gradient, in states of all times."""
+    """Return a gradient's temporary bytes, divided by the bytes of all T states."""
     step, draw, start = parts(name)
     cast = partial(jax.tree.map, lambda leaf: leaf.astype(jnp.float32))
     params = cast(draw(jax.random.key(0), units, units))
@@ -189,14 +189,14 @@ def bytes_kept(name, kind, units=64, length=100, batch=8):
 @pytest.mark.parametrize(("name", "most"), [("tanh", 3.5), ("gru", 7), ("lstm", 8)])
 @pytest.mark.slow
 def test_keeps_less_than_flax(name, most):
-    """Numbers kept a unit, one of which is the output, which the loss wants."""
+    """Values kept per unit and step, including the output, which the loss needs."""
     assert bytes_kept(name, "lean") < most
     assert bytes_kept(name, "lean") < bytes_kept(name, "flax") - 0.5
 
 
 @pytest.mark.slow
 def test_narrow_parameters_have_wide_sums(name):
-    """The bias moves all 1000 steps alike: bfloat16 would stall at 256 of them."""
+    """The bias gets the sum of 1000 equal terms; a bfloat16 sum would stall at 256."""
     step, draw, start = parts(name)
     params = draw(jax.random.key(0), D, N, dtype=jnp.bfloat16)
     carry, xs = start(params), jnp.ones((1000, D), jnp.bfloat16)
@@ -214,7 +214,7 @@ def test_narrow_parameters_have_wide_sums(name):
 
 
 def reference_of_cudnn(x, h, c, weights, lengths, inputs, units, *settings):
-    """Stand in for `rnn.lstm`, by JAX's own reference of it."""
+    """Replace `rnn.lstm` by JAX's own reference implementation."""
     *settings, _ = settings
     layers, _, bidirectional = settings
     parts = rnn.unpack_lstm_weights(weights, inputs, units, layers, bidirectional)
@@ -236,13 +236,13 @@ def test_cudnn_is_given_the_same_lstm(plain_jax):
         return _lstm_cudnn.run(reference_of_cudnn, params, carry, xs, lengths, None)
 
     want = gradient(ours)(*args[:2], spoilt, args[1])
-    with plain_jax():  # which the reference needs
+    with plain_jax():  # the reference needs JAX's default settings
         got = gradient(theirs)(*args[:2], spoilt, args[1])
     chex.assert_tree_all_finite(got)
     chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.skipif(jax.default_backend() == "gpu", reason="it runs there")
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="lstm_cudnn runs here")
 def test_cudnn_is_refused_without_a_gpu():
     with pytest.raises(ValueError, match="lstm_cudnn needs a GPU, but JAX runs on"):
         cells.lstm_cudnn(*problem("lstm")[:3])

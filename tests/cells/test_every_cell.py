@@ -1,4 +1,4 @@
-"""Every cell is one value: a step, which draws its parameters and begins."""
+"""What every cell offers: a step, `init` for its parameters, and `carry`."""
 
 import copy
 import doctest

@@ -1,4 +1,4 @@
-"""Adaptive truncation: look-back curves and what is concluded from them, by hand."""
+"""Adaptive truncation: lookback curves and their certificates, against NumPy."""
 
 import json
 from functools import partial
@@ -18,7 +18,7 @@ close = partial(np.testing.assert_allclose, rtol=1e-12)
 
 
 def by_hand(norms, vectors, bias, tau):
-    """§8.4 as it is written, for k = 1 … R; lists begin with an unused entry 0."""
+    """Equations of §8.4 for k = 1 … R; entry 0 of each list is unused."""
     R = len(norms) - 1
     k = np.array([i for i in range(tau, R + 1) if np.log(norms[i]) > -50])
     beta = np.exp(np.polyfit(k, np.log(np.array(norms)[k]), 1)[0])
@@ -82,7 +82,7 @@ def of_the_carry_before(params, h, x):
 
 
 half_distance = lambda y, target: jnp.sum((y - target) ** 2, axis=-1) / 2
-# ‖∂ℓ_6/∂h_{6−k}‖, k = 0 … 5, found outside this project.
+# ‖∂ℓ_6/∂h_{6−k}‖ for k = 0 … 5, computed outside this project.
 GOLDEN = [1.00844310, 0.55788272, 0.39546143, 0.37645375, 0.26797889, 0.26921870]
 
 
@@ -114,7 +114,7 @@ def test_probe_p():
             close(got, np.array(want), atol=1e-14)
         assert found.certified == (args is contractive)
 
-    # Where y_t is that of the carry before step t, ℓ_7 is the ℓ_6 of above.
+    # Here y_t reads the carry before step t, so this ℓ_7 equals ℓ_6 above.
     params, h0, xs, targets = probe_p()
     xs, targets = (jnp.concatenate([leaf, leaf[-1:]]) for leaf in (xs, targets))
     args = params, h0, xs, targets
@@ -134,7 +134,7 @@ def test_fewer_steps_back_measure_the_same():
 
 @pytest.mark.slow
 def test_padding_and_resets(make_problem):
-    """Examples of one batch, padded anywhere, are what each is alone."""
+    """Each example of a padded batch gives the same result as it does alone."""
     step, loss, (params, carry, xs, targets), more = make_problem("lstm", T=5)
     mask = jnp.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 1, 0], [1, 0, 0]], bool)
     reset = jnp.array([[0, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0]], bool)
@@ -149,7 +149,7 @@ def test_padding_and_resets(make_problem):
     )(*arguments)
 
     def alone(b, steps, reset):
-        """Return ∂ℓ_T/∂h_{T−k} from k = 1 on, each by a gradient of its own."""
+        """Return ∂ℓ_T/∂h_{T−k} for k = 1, 2, …, each by its own call of `jax.grad`."""
         take = lambda tree: jax.tree.map(lambda leaf: leaf[b], tree)
         x, target, vectors = xs[steps, b], targets[steps, b], []
         initial = take(more["initial"])
@@ -178,14 +178,14 @@ def test_padding_and_resets(make_problem):
     both = [(norm(a) + norm(b)) / 2 for a, b in zip(first, second, strict=False)]
     close(measured.norms, [*both, 0, 0], atol=1e-14)
     assert measured.examples.tolist() == [2, 2, 2, 1, 1]
-    # Two of three examples count at all: the third has no loss.
+    # The mean is over two of the three examples: the third has no loss.
     second += 2 * [np.zeros_like(first[0])]
     close(measured.errors, (np.array(first) + np.array(second)) / 2, atol=1e-14)
 
 
 @pytest.mark.slow
 def test_the_bias_that_a_contraction_has_is_below_the_bound():
-    """Absolutely, with M_θ as it is; for K ≥ τ it is the published bound."""
+    """Bound of the absolute bias, times M_θ; for K ≥ τ it is the published bound."""
     args = (W, U, b), h0, xs, targets = probe_p(T=40)
     W = 0.9 * W / jnp.linalg.norm(W, 2)
     args = (W, U, b), h0, xs, targets
@@ -209,7 +209,7 @@ def test_the_bias_that_a_contraction_has_is_below_the_bound():
         if lookback == K:
             assert error < 0.1 * jnp.linalg.norm(exact)
 
-    # Of all losses, as they are used: none looks back less than `lookback` steps.
+    # With all losses: each of them looks back at least `lookback` steps.
     exact = flat(gradients.bptt(probe_step, half_distance)(*args)[1])
     settings = {"every": lookback, "lookback": 2 * lookback}
     rule = gradients.truncated_bptt(probe_step, half_distance, **settings)
@@ -229,28 +229,28 @@ def conclude(norms, bias=0.1, tau=1, fit="least_squares", examples=None):
 def test_edges_of_the_fit():
     growing = conclude([1.0, 1.1, 1.2, 1.3], tau=2)
     assert growing.beta > 1
-    assert np.isinf(growing.absolute_bias).all()  # for K < τ as well
+    assert np.isinf(growing.absolute_bias).all()  # also for K < τ
     assert np.isinf(growing.relative_bias).all()
     assert (growing.lookback, growing.certified) == (4, False)
 
-    flat = conclude([1.0, 0.9, 0.81, 0.729])  # decays, but too slowly to tell
+    flat = conclude([1.0, 0.9, 0.81, 0.729])  # decays, but too slowly to certify
     assert flat.beta == pytest.approx(0.9)
     assert np.isfinite(flat.absolute_bias).all()
     assert (flat.lookback, flat.certified) == (4, False)
     assert np.isinf(flat.relative_bias).all()
 
-    # What has vanished is not fitted, be it rounded to 0 or not.
+    # Vanished norms are left out of the fit, whether or not they were rounded to 0.
     decaying = [1e-8**i for i in range(6)]
     assert conclude([*decaying, 0.0, 1e-60]).beta == pytest.approx(1e-8)
     gone = conclude([1.0, 0.5, 0.0, 0.0, 0.0], tau=3)
     assert (gone.beta, gone.lookback, gone.certified) == (0, 3, True)
     close(gone.absolute_bias, [1.5, 0.5, 0, 0, 0])
 
-    # K < τ counts φ_τ once: in the tail.
+    # For K < τ, φ_τ is counted once, as part of the tail.
     halved = conclude([1.0, 0.5, 0.25, 0.125, 0.0625], tau=3)
     close(halved.absolute_bias, [2, 1, 0.5, 0.25, 0.125])
 
-    # A small φ_τ does not make little of what was measured behind it.
+    # If φ_τ happens to be small, the bound still covers the measured norms after it.
     dented = [0.8**k for k in range(20)]
     dented[4] = 1e-6
     assert conclude(dented, tau=5).absolute_bias[4] >= sum(dented[4:])
@@ -298,7 +298,7 @@ def test_low_precision_and_no_compilation_anew():
 
     found = run(0.1, ones)
     assert found.norms.dtype == jnp.float32
-    assert found.beta == pytest.approx(0.5, rel=1e-3)  # though φ_100 is 1e-30
+    assert found.beta == pytest.approx(0.5, rel=1e-3)  # although φ_100 is 1e-30
     assert run(0.01, 2 * ones).lookback > found.lookback
     assert len(traces) == 1
     by_bias = jax.vmap(run, in_axes=(0, None))(jnp.array([0.1, 0.01]), ones)

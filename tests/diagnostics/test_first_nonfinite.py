@@ -1,7 +1,7 @@
-"""Faults planted at known places are found there: forward, backward, in masks, updates.
+"""Planted faults are found where they are: forward, backward, in padding, in updates.
 
-One network, healthy at zero inputs, whose inputs, targets and parameters can each spoil
-one thing in it; so that one program serves all faults.
+All faults use one network, so one compiled program is enough. It is finite at zero
+inputs. Each of its inputs, targets and parameters can spoil one part of it.
 """
 
 from functools import partial
@@ -35,7 +35,7 @@ def loss(y, target):
 
 
 def healthy():
-    """Return args and options in which all is finite."""
+    """Return arguments and options for which everything is finite."""
     params = {
         "w": jnp.array([[0.5, -0.8], [0.9, 0.4]]),
         **dict.fromkeys(("gain", "base", "offset"), jnp.array(1.0)),
@@ -59,7 +59,7 @@ def healthy():
 
 
 def put(*path, at, value):
-    """Return what plants a value: at an index of the array at a path."""
+    """Return a function that sets the array at a path to a value, at an index."""
 
     def plant(given):
         *above, last = path
@@ -82,7 +82,7 @@ def both(*plants):
 
 NAN, INF = jnp.nan, jnp.inf
 padding = put("mask", at=(3, 1), value=False)
-UNDEFINED_IN_PADDING = both(  # the network is shown zeros, at which √ has no slope
+UNDEFINED_IN_PADDING = both(  # inputs in padding become zeros, where √ has no slope
     padding,
     put("params", "base", at=(), value=0.0),
     put("xs", "root", at=slice(None), value=-1.0),
@@ -92,12 +92,12 @@ NO_LOG_IN_PADDING = both(
     put("params", "offset", at=(), value=0.0),
     put("targets", "log", at=slice(None), value=1.0),
 )
-BACK_TO_ZERO = both(  # |slow| has no slope at the 0 that a reset put back a step before
+BACK_TO_ZERO = both(  # the reset one step earlier gives 0, where |slow| has no slope
     put("reset", at=(2, 1), value=True),
     put("initial", "slow", at=1, value=0.0),
     put("xs", "edge", at=(3, 1), value=1.0),
 )
-FAULTS = {  # what is planted: direction, time, place
+FAULTS = {  # fault: expected direction, time, place
     "param": (
         put("params", "w", at=(0, 1), value=NAN),
         ("before", None, "params['w']"),
@@ -164,7 +164,7 @@ exact = jax.jit(lambda given: gradients.bptt(step, loss)(**given))
 
 
 def is_finite(given):
-    """Whether bptt finds a finite value and gradient."""
+    """Return whether value and gradient of bptt are finite."""
     (value, _), grads = exact(given)
     return bool(jnp.isfinite(value + sum(map(jnp.sum, jax.tree.leaves(grads)))))
 
@@ -216,7 +216,7 @@ def test_sums_that_overflow_are_faults_of_their_own():
     args = jnp.float32(1), jnp.zeros(()), jnp.array([2e38, 2e38], jnp.float32)
     run = partial(diagnostics.first_nonfinite, network)
     forward = run(lambda y, target: y, *args, jnp.zeros(2), weights=jnp.array([3, 3.0]))
-    assert forward.first is None  # the mean of both
+    assert forward.first is None  # the mean of both losses is finite
     square = run(lambda y, target: y**2, *args, jnp.zeros(2))
     assert square.first[:3] == ("forward", 0, "loss")
     steep = run(lambda y, target: (y - y) * 3, *args, jnp.zeros(2))
@@ -242,7 +242,7 @@ def bare_adam(**options):
     return optax.adam(0.1, eps=0.0, **options)
 
 
-UPDATES = {  # optimizer, gradients, params: time, place
+UPDATES = {  # optimizer, gradients, params, expected time and place
     "nan gradient": (optax.adam(0.1), planted((3, 0), NAN), PARAMS, (3, "grads['a']")),
     "no epsilon": (
         bare_adam(),

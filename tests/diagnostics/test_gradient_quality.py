@@ -1,4 +1,4 @@
-"""gradient_quality tells what NumPy does, and a rule with a bias from one without."""
+"""gradient_quality against NumPy, for biased and for unbiased rules."""
 
 from functools import cache, partial
 
@@ -36,7 +36,7 @@ EXACT = gradients.bptt(step, squared)
 
 
 def noisy(draw):
-    """A rule that scales the gradient by draw(key), which compiles fast."""
+    """Make a rule that multiplies the gradient by draw(key); it compiles fast."""
 
     def rule(*args, key, **options):
         aux, grads = EXACT(*args, **options)
@@ -46,12 +46,12 @@ def noisy(draw):
 
 
 def ask(rule, **options):
-    """Return the quality of a rule on the problem, in one program."""
+    """Return the quality of a rule on the test problem, compiled as one program."""
     measure = partial(diagnostics.gradient_quality, rule, step, squared)
     return jax.jit(lambda args: measure(*args, **options))(PROBLEM)
 
 
-RULES = {  # name: rule, whether it draws at random
+RULES = {  # name: (rule, does it draw at random)
     "rtrl": (gradients.rtrl(step, squared), False),
     "truncated": (gradients.truncated_bptt(step, squared, every=1, lookback=1), False),
     "artbp": (gradients.artbp(step, squared, truncation=0.3), True),
@@ -67,7 +67,7 @@ def quality(name):
 
 
 def by_numpy(estimates, exact):
-    """All measures of estimates [K, size] of one array, as their definitions say."""
+    """All measures of estimates [K, size] of one array, by their definitions."""
     norm, mean = np.linalg.norm(exact), estimates.mean(axis=0)
     lengths = np.linalg.norm(estimates, axis=1)
     cosines = estimates @ exact / (lengths * norm)
@@ -130,7 +130,7 @@ def test_a_bias_is_told_from_none():
     biased = ask(third, keys=keys).total
     assert biased.bias > 4 * biased.bias_standard_error
     assert abs(biased.bias - 2 / 3) < 4 * biased.bias_standard_error
-    # Of one draw nothing is known: no number, rather than 0 or infinitely much.
+    # One draw gives no spread: the measure is NaN, neither 0 nor infinite.
     one = ask(third, keys=keys[:1]).total
     assert np.isnan(one.variance)
     assert np.isnan(one.bias_standard_error)
@@ -159,16 +159,16 @@ def test_flags_and_weights_reach_both_rules(make_problem):
     assert jax.tree.structure(args[0]) == jax.tree.structure(
         found.leaves, is_leaf=is_measures
     )
-    # It is the gradient with them: they have not been lost on the way to both.
+    # The exact gradient has the flags and weights: they were not lost for both rules.
     exact = jax.jit(lambda options: gradients.bptt(tanh, loss)(*args, **options))
     flat, _ = jax.flatten_util.ravel_pytree(exact(more)[1])
     assert found.total.norm == pytest.approx(float(jnp.linalg.norm(flat)), rel=1e-12)
 
 
 def test_arrays_without_gradient_are_reported():
-    """Where g = 0, or ĝ = 0, there is no angle between them."""
+    """Where g = 0 or ĝ = 0, the cosine is NaN."""
 
-    def silent(params, h, x):  # no loss depends on input, none of ĝ on recurrent
+    def silent(params, h, x):  # no loss depends on `input`
         h = jnp.tanh(h @ params["recurrent"])
         return h, h @ params["readout"]
 
@@ -190,11 +190,11 @@ def test_arrays_without_gradient_are_reported():
     assert lost.sign_agreement == lost.norm_ratio == 0
     assert kept.error == 0
     assert 0 < found.total.cosine < 1
-    assert found.table().count("nan") == 7 + 2  # of input, of recurrent
+    assert found.table().count("nan") == 7 + 2  # 7 of input, 2 of recurrent
 
 
 def test_where_only_some_draws_are_zero_the_cosine_is_of_the_others():
-    """An estimate that is twice g, or else 0: no bias, and a cosine of 1."""
+    """The estimate is either 2g or 0: it has no bias, and the cosine is 1."""
     either = noisy(lambda key: 2 * jax.random.bernoulli(key).astype(float))
     found = ask(either, keys=jax.random.split(jax.random.key(0), 100)).total
     share = float(found.zeros)
@@ -208,7 +208,7 @@ def test_where_only_some_draws_are_zero_the_cosine_is_of_the_others():
 @pytest.mark.parametrize("lookback", [1, 3])
 @pytest.mark.fast_rows(1)
 def test_probe_p(make_probe, lookback):
-    """‖ĝ − g‖ / ‖g‖ as it was measured outside of this project."""
+    """‖ĝ − g‖ / ‖g‖ agrees with values measured outside this project."""
     step, loss, args, _ = make_probe()
     want = {1: 0.813935, 3: 0.634267}[lookback]
     rule = gradients.truncated_bptt(step, loss, every=lookback, lookback=lookback)
@@ -227,7 +227,7 @@ def test_probe_p_of_snap(make_probe):
 
 @cache
 def training():
-    """Measures along a path of params, and one moment of it by itself."""
+    """Measure along a path of params, and at each of its points by itself."""
     rule, _ = RULES["truncated"]
     params, *rest = PROBLEM
     shrink = jnp.array([1.0, 0.5, 0.1])
@@ -253,8 +253,8 @@ def test_over_a_training_it_has_an_axis_more():
     chex.assert_trees_all_close(
         along, jax.tree.map(lambda *ms: jnp.stack(ms), *moments), rtol=1e-10, atol=1e-14
     )
-    assert len(traces) == 1  # shared by the map and the calls, none of which retraces
-    # Smaller weights let less through, so that truncation loses less.
+    assert len(traces) == 1  # the map and the calls share one trace
+    # With smaller weights less gradient flows back, so truncation loses less.
     assert (np.diff(along.total.error) < 0).all()
 
 

@@ -1,20 +1,20 @@
-"""Check of studies: a run that lost its last jobs is resumed to the same results."""
+"""Check that a study that lost its last jobs resumes to the same results."""
 
 import dataclasses
 import json
 
 TIMES = {"wall_seconds", "seconds", "microseconds", "ms_per_step", "compile_seconds"}
-TIMES |= {"temp_bytes"}  # not known if a training was resumed at its end
+TIMES |= {"temp_bytes"}  # not measured if a training was resumed at its end
 
 
 def check_resumed(main, config, result, *, lost=1, pictures=()):
     """Delete the last rows of a run, resume it, and compare it with the whole run.
 
     Args:
-      main: of the study.
+      main: `main` of the study.
       config: options of the run, with `out`.
-      result: what `main` returned for them.
-      lost: the number of rows to delete.
+      result: return value of `main` for these options.
+      lost: number of rows to delete.
       pictures: file names that must have the same bytes after the run is resumed.
     """
     path = result.folder / "results.jsonl"
@@ -26,7 +26,7 @@ def check_resumed(main, config, result, *, lost=1, pictures=()):
         (result.folder / name).unlink()
     again = main(dataclasses.replace(config, resume=True))
     assert not again.interrupted
-    assert path.read_text().startswith("".join(kept))  # these jobs are not done again
+    assert path.read_text().startswith("".join(kept))  # these jobs are not repeated
     assert [json.loads(line) for line in path.read_text().splitlines()] == again.rows
     assert without_times(again.rows) == without_times(result.rows)
     for name in pictures:
@@ -34,5 +34,5 @@ def check_resumed(main, config, result, *, lost=1, pictures=()):
 
 
 def without_times(rows):
-    """Return rows without what differs from run to run."""
+    """Return rows without the values that differ between runs."""
     return [{key: row[key] for key in row if key not in TIMES} for row in rows]

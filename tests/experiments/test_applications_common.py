@@ -1,4 +1,4 @@
-"""What applications share: batches by length, scores, sound, published figures."""
+"""Helpers of applications: batches by length, scores, sound, published figures."""
 
 import doctest
 import math
@@ -56,7 +56,7 @@ def test_buckets_hold_each_sequence_once(lengths):
     for bucket in buckets:
         inside = lengths[bucket.rows]
         assert low < inside.min()
-        assert inside.max() == bucket.length  # no longer than is needed
+        assert inside.max() == bucket.length  # no longer than necessary
         assert 30 < len(bucket.rows) < 70
         low = bucket.length
     assert [b.length for b in length_buckets([4, 4, 4, 4, 9])] == [4, 9]
@@ -85,16 +85,16 @@ def test_drawing_sees_all_alike_and_goes_on_anywhere(lengths):
     for i in range(0, 4000, 5):
         assert len({batch.length for batch in drawn[i : i + 5]}) == 1
         rows = np.concatenate([batch.rows for batch in drawn[i : i + 5]])
-        assert len(set(rows)) == 40  # none twice in a run
+        assert len(set(rows)) == 40  # no example twice in a run
     counts = np.bincount(np.concatenate([batch.rows for batch in drawn]), minlength=257)
-    expected = 4000 * 8 / 257  # 125, of which so many runs of a few draw an each
+    expected = 4000 * 8 / 257  # about 125 draws of each example
     assert abs(counts.mean() - expected) < 1e-9
     assert counts.min() > 0.7 * expected
     assert counts.max() < 1.3 * expected
     uneven = [batching.Bucket(1, np.arange(1)), batching.Bucket(2, np.arange(1, 10))]
     drawn = zip(draw_batches(uneven, 1, seed=0), range(2000), strict=False)
     counts = np.bincount([batch.rows[0] for batch, _ in drawn])
-    assert counts.min() > 150  # each 200 times in the mean, the one alone too
+    assert counts.min() > 150  # expected 200, also in the bucket of one
     assert counts.max() < 250
     few = next(draw_batches([batching.Bucket(2, np.arange(3))], 8, seed=0))
     assert np.bincount(few.rows).tolist() in ([3, 3, 2], [3, 2, 3], [2, 3, 3])
@@ -162,7 +162,7 @@ def test_published_figures_stand_below_ours(capsys):
 
 
 def filters_by_definition(bands, size, rate, low, high):
-    """Each triangle drawn by itself, from the mel of each frequency."""
+    """Compute each triangle alone, from the mel value of each frequency."""
     mel = lambda hertz: 2595 * math.log10(1 + hertz / 700)
     hertz = lambda mel: 700 * (10 ** (mel / 2595) - 1)
     step = (mel(high) - mel(low)) / (bands + 1)
@@ -203,7 +203,7 @@ def test_log_mel_is_that_of_scipy_and_of_the_definition(size, hop, bands, low, h
     assert got.shape == (2, num_frames(3001, size, hop), bands)
     in_float32 = log_mel(jnp.asarray(sound, jnp.float32), **settings)
     assert in_float32.dtype == jnp.float32
-    np.testing.assert_allclose(in_float32, want, atol=2e-2)  # of 1e-6 .. 1e4
+    np.testing.assert_allclose(in_float32, want, atol=2e-2)  # values: 1e-6 to 1e4
 
 
 def test_log_mel_of_padded_and_of_short_sounds():

@@ -1,4 +1,4 @@
-"""Rules and updates by name are those of the library, and options say what is wrong."""
+"""Rules and updates by name equal the library's, and options report mistakes."""
 
 import dataclasses
 import doctest
@@ -30,7 +30,7 @@ def loss(y, target):
 
 
 visible, sgd = (lambda h: h), optax.sgd(0.01)
-CALLS = [  # name, settings, the function of the library, how it is called
+CALLS = [  # name, settings, library function, its arguments
     ("bptt", {}, "bptt", ((), {"remat": None})),
     ("bptt", {"remat": "step"}, "bptt", ((), {"remat": "step"})),
     (
@@ -109,7 +109,7 @@ def test_rules_by_name_are_those_of_the_library(
 
 @pytest.mark.parametrize("name", choices.ONLINE)
 def test_what_draws_takes_a_key(name):
-    matrix = lambda w, h, x: (h @ w + x, h @ w)  # of which kf_rtrl knows factors
+    matrix = lambda w, h, x: (h @ w + x, h @ w)  # kf_rtrl finds its factors
     sums = lambda y, target: jnp.sum(loss(y, target))
     online = make_online(name, matrix, sums, visible=visible)
     w, inputs = jnp.ones((1, 1)), (jnp.ones(1), jnp.zeros(1))
@@ -117,7 +117,7 @@ def test_what_draws_takes_a_key(name):
     if choices.draws(name):
         with pytest.raises(ValueError, match="key must be given"):
             online.update(w, state, *inputs)
-    else:  # a key is ignored
+    else:  # the key is ignored
         with_key = online.update(w, state, *inputs, key=jax.random.key(0))
         assert with_key[:2] == online.update(w, state, *inputs)[:2]
 
@@ -140,7 +140,7 @@ def test_rules_that_cannot_be_are_refused(name, settings, says):
 
 
 def first_step(update, grad):
-    """Return the first change of two numbers, without the schedule's later steps."""
+    """Return the first change of two parameters, before the schedule acts."""
     start = jnp.zeros(2)
     state = update.init(start)
     return optax.with_extra_args_support(update).update(
@@ -153,7 +153,7 @@ def test_every_update_descends_at_first(name):
     change = first_step(make_update(name, steps=10), [0.3, -0.2])
     assert change[0] < 0 < change[1]
     rate = choices.UPDATES[name].learning_rate
-    assert jnp.abs(change).max() <= 3.2 * rate  # rmsprop: its mean has 1/10 so far
+    assert jnp.abs(change).max() <= 3.2 * rate  # rmsprop begins with √10
 
 
 def test_updates_by_name_are_those_of_the_library():

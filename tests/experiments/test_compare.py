@@ -1,4 +1,4 @@
-"""The main job: every task runs, and leaves what it promises."""
+"""Study compare and the benchmarks: every task runs and writes its results."""
 
 import dataclasses
 import json
@@ -61,7 +61,7 @@ def test_rtrl_and_bptt_train_alike_and_the_seeds_differ(result):
 
 
 def test_references_are_the_published_ones(result):
-    """Of the baselines measured for these sets outside this project."""
+    """Baselines agree with values measured for these data outside this project."""
     task = compare.sunspots()
     persistence, regression = (reference.scores for reference in task.references)
     want = {"1700–1920": 0.132, "1921–55": 0.130, "1956–79": 0.368}
@@ -78,7 +78,7 @@ def test_an_interruption_keeps_what_was_finished(tmp_path, monkeypatch, capsys):
 
     def advance(self, step):
         shown.append(step)
-        if len(shown) == 4:  # the first half of the second job
+        if len(shown) == 4:  # half of the second job
             raise KeyboardInterrupt
 
     monkeypatch.setattr(report.Progress, "advance", advance)
@@ -135,7 +135,7 @@ def test_benchmarks_run(tmp_path, monkeypatch, capsys):
     (tmp_path / "results.jsonl").write_text("\n".join(lines[:-last]) + "\n")
     again = benchmarks.main(benchmarks.Config(out=tmp_path, resume=True)).rows
     kept = [json.dumps(row) for row in again[:-last]]
-    assert kept == lines[:-last]  # are not timed again; NaN is no equal of itself
+    assert kept == lines[:-last]  # not timed again; text, because NaN ≠ NaN
     names = [
         [(row["job"], row["name"]) for row in rows] for rows in (again, result.rows)
     ]
@@ -154,7 +154,7 @@ def test_benchmark_of_sweeps_runs(monkeypatch):
     assert len(child.accuracies) == 64
     assert min(child.accuracies) > 60
     assert max(child.accuracies) > 85
-    for name in ("_in_a_process", "by_sweep"):  # compiled once is enough
+    for name in ("_in_a_process", "by_sweep"):  # compiling once is enough
         monkeypatch.setattr(sweeps, name, lambda *options: child)
     monkeypatch.setattr(sweeps, "UNITS", {network: units})
     monkeypatch.setattr(sweeps, "SEEDS", 1)

@@ -1,4 +1,4 @@
-"""Gradient rules: held to oracles first, then to what users may rely on."""
+"""Contract of all gradient rules: oracles first, then what users may rely on."""
 
 from functools import cache
 
@@ -194,7 +194,7 @@ def test_mistakes_are_named(make_rule, make_problem, change, message):
 
 
 def test_rtrl_takes_examples_one_at_a_time():
-    """So that what is drawn in the shape of the batch is the same in M as in h."""
+    """So an array drawn in the shape of the batch is the same for M and for h."""
     key = jax.random.key(5)
 
     def dropping(w, h, x):

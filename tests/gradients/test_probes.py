@@ -1,4 +1,4 @@
-"""Two small problems whose numbers were found without this library."""
+"""Two small problems with values computed without this library."""
 
 import json
 
@@ -106,9 +106,9 @@ def test_probe_f_neumann(terms):
 @pytest.mark.parametrize("damping", F["forward"])
 def test_probe_f_relaxation(damping):
     V, x, _ = probe_f()
-    # A tolerance on ‖f(h) − h‖ / ‖h‖ that stands for one of 1e-10 on the damped step.
+    # The tolerance on ‖f(h) − h‖ / ‖h‖ that equals 1e-10 on the damped step.
     tol = 1e-10 / float(damping) / jnp.linalg.norm(jnp.array(F["h"])).item()
     _, info = gradients.fixed_point(
         settle, V, jnp.zeros(3), x, damping=float(damping), tol=tol
     )
-    assert info.steps == F["forward"][damping] + 1  # the last finds it so
+    assert info.steps == F["forward"][damping] + 1  # the last step only confirms

@@ -1,9 +1,9 @@
 """Plant faults and see whether the tests notice: `python -m tests.mutations`.
 
 Each fault of faults.json changes one line of one file of the library, in a copy of the
-project. The tests that stand beside that file are run on the copy, first the fast ones,
-and the slow ones too with `--full`. A fault is noticed if a test fails. Takes about a
-minute a fault. Options: `--full`, `--only TEXT` (faults in files whose path has TEXT).
+project. Then the tests beside that file run on the copy: the fast ones, and with
+`--full` the slow ones as well. A fault is noticed if a test fails. One fault takes
+about a minute. `--only TEXT` selects the faults in files whose path contains TEXT.
 """
 
 import argparse
@@ -22,10 +22,10 @@ IGNORED = (".git", "__pycache__", "runs", ".venv", ".hypothesis", ".pytest_cache
 
 
 def main(arguments: list[str]) -> int:
-    """Try all faults, print a table; return 0 if all are noticed."""
+    """Try all faults and print a table; return 0 if all are noticed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--full", action="store_true", help="run slow tests, too")
-    parser.add_argument("--only", default="", help="faults in files of this name")
+    parser.add_argument("--full", action="store_true", help="run slow tests too")
+    parser.add_argument("--only", default="", help="select files by part of a path")
     options = parser.parse_args(arguments)
     survivors, chosen = [], [each for each in FAULTS if options.only in each["file"]]
     for fault in chosen:
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
 
 
 def try_fault(fault: dict, full: bool) -> str:
-    """Return the first test that fails with a fault, or nothing."""
+    """Return the first test that fails with the fault, or an empty string."""
     with tempfile.TemporaryDirectory() as folder:
         copy = pathlib.Path(folder) / "project"
         shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*IGNORED))

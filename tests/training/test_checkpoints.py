@@ -1,4 +1,4 @@
-"""A training that resumes goes on to the bit as if it had not been interrupted."""
+"""Checkpoints: a resumed training is bit-identical to one without interruption."""
 
 import gc
 import json
@@ -24,7 +24,7 @@ START = {"w": jnp.ones(3), "half": jnp.ones(2, jnp.bfloat16), "none": jnp.zeros(
 
 
 def rule(params, carry, x, *, key):
-    """Have some of all: keys in the carry, integers, halves, and empty arrays."""
+    """A rule with every kind of leaf: keys in the carry, integers, halves, empty."""
 
     def loss(params):
         noise = jax.random.normal(key, (3,))
@@ -72,7 +72,7 @@ def whole():
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A folder of checkpoints up to step 6, to copy and then to spoil."""
+    """A folder of checkpoints up to step 6; tests copy it and damage the copy."""
     folder = tmp_path_factory.mktemp("saved") / "checkpoints"
     fit(folder, steps=6)
     return folder
@@ -85,7 +85,7 @@ def copy(saved, tmp_path):
 
 @pytest.fixture
 def unfinished_reads():
-    """What orbax began to read and let go of complains when it is collected: here."""
+    """Collect the unfinished reads of orbax here, because they warn when collected."""
     yield
     gc.collect()
 
@@ -177,12 +177,12 @@ def test_sigterm_writes_a_checkpoint_and_then_comes_again(
     assert (seen, sigterm) == ([[]], [signal.SIGTERM])
     assert signal.getsignal(signal.SIGTERM) is handler
     written = lambda number: seen.append([p.name for p in tmp_path.glob("9*")])
-    monkeypatch.setattr(signal, "raise_signal", written)  # is what ends a process
+    monkeypatch.setattr(signal, "raise_signal", written)  # this would end the process
     log = lambda step, metrics: os.kill(os.getpid(), signal.SIGTERM)
     assert fit(checkpoint=rare, log=log).steps == 9
     assert seen[1:] == [["9"]]
     monkeypatch.undo()
-    fit(steps=1, log=log)  # without a checkpoint it is as it was
+    fit(steps=1, log=log)  # without a checkpoint SIGTERM is unchanged
     assert len(sigterm) == 2
     assert_same(fit(checkpoint=rare), whole)
 
@@ -196,7 +196,7 @@ def test_reading_changes_nothing_and_passes_over_what_is_torn(copy, tmp_path, ca
     there = sorted(copy.iterdir())
     with caplog.at_level("WARNING", "absl"):
         assert training.read_checkpoint(copy, START)[0] == 6
-    assert not caplog.records  # nothing that a user need know
+    assert not caplog.records  # nothing that concerns a user
     for file in spoilt.rglob("*"):
         if file.is_file():
             os.truncate(file, 0)
@@ -218,7 +218,7 @@ def test_reading_changes_nothing_and_passes_over_what_is_torn(copy, tmp_path, ca
 @pytest.mark.fast_rows(1)
 def test_a_torn_checkpoint_gives_way_to_the_one_before(copy, whole, spoil):
     part = copy / "6" / ("meta/metadata" if spoil == "flipped" else "arrays")
-    if spoil == "truncated":  # as it was once before
+    if spoil == "truncated":  # an earlier torn checkpoint
         shutil.copytree(copy / "6", copy / "6.torn")
     if spoil == "flipped":
         part.write_text(part.read_text().replace('"skipped":0', '"skipped":1'))
@@ -242,7 +242,7 @@ def test_values_that_are_not_what_was_written_are_found(copy, whole, monkeypatch
     )
     with pytest.warns(UserWarning, match="is not what was written"):
         result = fit(copy)
-    assert result.resumed_from is None  # nor is the one before
+    assert result.resumed_from is None  # the one before fails too
     assert_same(result, whole)
 
 
@@ -362,7 +362,7 @@ def test_what_is_sharded_comes_back_so(tmp_path):
 
 @pytest.mark.slow
 def test_runs_that_are_killed_end_as_if_they_were_not(tmp_path, capsys, monkeypatch):
-    """By `kill -9`, as `python -m experiments kill_resume` does it 20 times."""
+    """By `kill -9`, as `python -m experiments kill_resume` does 20 times."""
     config = kill_resume.Config(
         kills=1, steps=200, chunk=20, units=2, first_seed=1, out=tmp_path / "out"
     )
@@ -370,6 +370,6 @@ def test_runs_that_are_killed_end_as_if_they_were_not(tmp_path, capsys, monkeypa
     assert (row["arrays_equal"], row["log_equal"]) == (row["arrays"], True)
     assert not row["finished"]
     assert "equal" in capsys.readouterr().out
-    monkeypatch.setattr(kill_resume, "_start", None)  # nothing is left to run
+    monkeypatch.setattr(kill_resume, "_start", None)  # no run is left to start
     again = kill_resume.Config(out=tmp_path / "out", resume=True)
     assert kill_resume.main(again).rows == [row]

@@ -1,4 +1,4 @@
-"""The training loop: what it computes does not depend on how it is cut."""
+"""The training loop: the result does not depend on how the steps are divided."""
 
 import chex
 import jax
@@ -53,7 +53,7 @@ def test_runs_are_independent_and_have_their_own_keys():
 
 
 def test_a_carry_streams_through_the_batches():
-    """Online learning: each year's gradient by RTRL, with the state it needs."""
+    """Online learning with RTRL: the rule's state is the carry of the training."""
     step = lambda w, h, x: (jnp.tanh(w * h + x), w * h)
     online = gradients.rtrl(step, lambda y, target: (y - target) ** 2)
 

@@ -1,4 +1,4 @@
-"""What a training tells and where it ends: metrics, stops, NaN, Ctrl-C, devices."""
+"""Logs and stops of a training: metrics, stops, NaN, Ctrl-C, devices."""
 
 import contextlib
 import itertools
@@ -24,7 +24,7 @@ SGD, MOMENTUM = optax.sgd(0.1), optax.sgd(0.1, momentum=0.9)
 
 
 def with_nan(*steps, of=10):
-    """Batches of which some are NaN."""
+    """Return batches, with NaN at the given steps."""
     batches = np.arange(2.0 * of).reshape(of, 2) / of
     batches[list(steps)] = np.nan
     return [(batch,) for batch in batches]
@@ -59,7 +59,7 @@ def test_a_rule_that_draws_has_a_key_of_its_own_at_each_step(chunk):
         lambda w, *, key: drawing(w, key, key=key), SGD, START, (), steps=5, draws=True,
         key=key,
     )  # fmt: skip
-    assert_equal(alone.values, result.values)  # and it needs no sampler
+    assert_equal(alone.values, result.values)  # no sampler is needed
 
 
 @pytest.mark.slow
@@ -268,7 +268,7 @@ def test_ctrl_c_waits_for_the_chunk_and_its_log():
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_that_somebody_swallows_ends_the_training_too():
-    """As callbacks of the garbage collector do, of which JAX has some."""
+    """Callbacks of the garbage collector do this, and JAX has some."""
 
     def batches():
         for step in itertools.count():
@@ -286,7 +286,7 @@ def test_ctrl_c_that_somebody_swallows_ends_the_training_too():
 def test_params_that_are_given_are_not_written_over(monkeypatch):
     monkeypatch.setattr(
         "bpvariants.training.loop._chunk.SMALL", 0
-    )  # so that all is donated
+    )  # so that every argument is donated
     params = {"w": jnp.zeros(2), "v": START}
     of_two = lambda p, x: rule(p["w"] + p["v"], x)
     both = lambda p, x: (of_two(p, x)[0], dict.fromkeys(p, of_two(p, x)[1]))

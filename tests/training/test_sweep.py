@@ -1,4 +1,4 @@
-"""Sweeps: many runs at once are what each is alone, and a killed sweep goes on."""
+"""Sweeps: many runs at once equal each run alone, and killed sweeps resume."""
 
 import dataclasses
 import json
@@ -25,9 +25,9 @@ ONE_SIZE = CONFIGS[:3]
 
 
 def make_run(config, key):
-    """Descent, by momentum and one row of data at a time, to a matrix."""
+    """Gradient descent to a matrix, with momentum and one row of data per step."""
     size, update = config["size"], optax.sgd(config["rate"], momentum=0.5)
-    params = jax.random.uniform(key, (size, size))  # few draws: they compile slowly
+    params = jax.random.uniform(key, (size, size))  # draws compile slowly
     goal = jnp.sin(jnp.arange(size * size, dtype=float)).reshape(size, size)
 
     def advance(state, t):
@@ -54,7 +54,7 @@ def alone(config, seed, steps=5):
 
 
 def measured(rows):
-    """What does not depend on how fast a machine is."""
+    """Return rows without times."""
     return [{name: row[name] for name in row if name != "seconds"} for row in rows]
 
 
@@ -99,7 +99,7 @@ def test_blocks_chunks_and_devices_change_nothing_and_nothing_is_traced_twice():
     assert len(traces) == once
     assert [group.block for group in (*whole.groups, *blocks.groups)] == [6, 4]
     assert_close(blocks.rows, whole.rows)
-    assert measured(run(block=4).rows) == measured(blocks.rows)  # to the last bit
+    assert measured(run(block=4).rows) == measured(blocks.rows)  # bit-identical
     other_way = training.sweep(
         make_run, ONE_SIZE[::-1], (7, 0), steps=5, block=4, devices=jax.devices()[:1]
     )
@@ -159,7 +159,7 @@ def test_a_killed_sweep_goes_on_and_its_table_is_the_same(tmp_path):
     whole = sweep(CONFIGS, block=4, path=path)
     content = path.read_bytes()
     lines = content.splitlines(keepends=True)
-    cut.write_bytes(b"".join(lines[:4]) + lines[4][:9])  # killed within a write
+    cut.write_bytes(b"".join(lines[:4]) + lines[4][:9])  # killed during a write
     told = []
     result = sweep(CONFIGS, block=4, path=cut, progress=lambda *now: told.append(now))
     assert measured(result.rows) == measured(whole.rows)
@@ -172,7 +172,7 @@ def test_a_killed_sweep_goes_on_and_its_table_is_the_same(tmp_path):
     again = sweep(CONFIGS, block=4, path=path)
     assert again.rows == whole.rows
     assert (again.groups, path.read_bytes()) == ([], content)
-    more = sweep(CONFIGS[2::-1], (3, 7), path=path)  # others, in another order
+    more = sweep(CONFIGS[2::-1], (3, 7), path=path)  # a subset in another order
     assert [group.runs for group in more.groups] == [3]
     assert more.rows[1] == whole.rows[5]
 

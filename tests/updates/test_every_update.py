@@ -1,4 +1,4 @@
-"""Updates: what users may rely on, whatever the rule."""
+"""Contract of all updates: what users may rely on."""
 
 import inspect
 from functools import partial
@@ -12,7 +12,7 @@ import pytest
 
 from bpvariants import updates
 
-# An update that is added here is held to every contract of this file.
+# Every update of this table must pass every contract of this file.
 UPDATES = {
     "rprop": updates.rprop,
     "rprop_minus": updates.rprop_minus,
@@ -51,7 +51,7 @@ def params():
 
 
 def distance(params):
-    # Summed in float32, as the loss of a step is.
+    # Summed in float64, so that the value is accurate in any dtype of the params.
     leaves = [leaf - 1 for leaf in jax.tree.leaves(params)]
     return sum(jnp.sum(leaf**2, dtype=float) for leaf in leaves)
 
@@ -73,7 +73,7 @@ def test_table_has_every_optimizer():
     named = {name for name in functions if name.islower() and name[0] != "_"}
     others = {"irprop_minus", "rprop_report", "effective_step", "replay"}
     others |= {"discounted_least_squares", "recursive_least_squares"}
-    others |= {"project_spectral_norm"}  # is in the table after another
+    others |= {"project_spectral_norm"}  # tested after another update
     assert {name for name in named if "scale" not in name} <= {*UPDATES, *others}
 
 
@@ -92,7 +92,7 @@ def test_keeps_dtype_whatever_that_of_traced_hyperparameters(
     traced = jax.tree.map(jnp.float32, numbers | {"learning_rate": 0.1})
     end, _ = jax.jit(lambda traced: descend(make_update(**traced), start))(traced)
     chex.assert_trees_all_equal_shapes_and_dtypes(end, start)
-    traced["learning_rate"] = jnp.float64(0.1)  # dtypes may differ among themselves
+    traced["learning_rate"] = jnp.float64(0.1)  # dtypes may differ
     again, _ = jax.jit(lambda traced: descend(make_update(**traced), start))(traced)
     chex.assert_trees_all_close(again, end, rtol=1e-2)
 
@@ -113,7 +113,7 @@ def test_composes_with_optax(make_update, params):
     chex.assert_trees_all_close(descend(chained, params)[0], want)
     labels = {"w": "a", "b": "b", "empty": "a"}
     parts = {"a": make_update(0.1), "b": make_update(0.1)}
-    if make_update is not updates.grprop:  # which looks at all params at once
+    if make_update is not updates.grprop:  # it uses all params together
         by_label = optax.multi_transform(parts, labels)
         chex.assert_trees_all_close(descend(by_label, params)[0], want)
     with jax.numpy_dtype_promotion("standard"):  # MultiSteps itself promotes
@@ -127,7 +127,7 @@ def test_leaves_alone_what_is_masked(make_update, params):
     masks = {"w": True, "b": [False, False], "empty": False}
     for mask in (masks, jax.tree.map(lambda _: False, masks)):
         end, _ = descend(optax.masked(make_update(0.1), mask), params, steps=1)
-        alone = {"w": params["w"]}  # GRprop looks at all that there are
+        alone = {"w": params["w"]}  # GRprop uses all params
         want, _ = descend(make_update(0.1), alone, steps=1)
         raw = jax.tree.map(jnp.add, params, jax.grad(distance)(params))
         chex.assert_trees_all_close(end["b"], raw["b"])
@@ -167,8 +167,8 @@ def test_compiles_once(make_update, params):
 
 
 def test_state_may_be_donated(make_update, params):
-    """So that a training step writes over it: no two arrays of it may be one."""
-    params = {"w": jnp.ones(5, jnp.float32)}  # of a size that its state can take
+    """A training step overwrites the state, so its arrays must not share memory."""
+    params = {"w": jnp.ones(5, jnp.float32)}  # its state can reuse this size
     optimizer = optax.with_extra_args_support(make_update(0.1))
     update = lambda state, params: optimizer.update(params, state, params, value=1.0)
     _, state = jax.jit(update, donate_argnums=0)(optimizer.init(params), params)
@@ -241,11 +241,11 @@ def test_complex_params_have_no_sign(name):
         UPDATES[name](0.05).init(z)
     split = optax.contrib.split_real_and_imaginary(UPDATES[name](0.05))
     split = optax.with_extra_args_support(split)
-    if "irprop_plus" not in name:  # that wrapper drops the value
+    if "irprop_plus" not in name:  # the wrapper drops the value
         with jax.numpy_dtype_promotion("standard"):  # and promotes
             move, _ = split.update(z * (3 - 4j), split.init(z), 0 * z)
         want = np.full(2, -0.05 + 0.05j)
-        if name == "grprop":  # one step is set by the others: (0.05·(3 − 8) + δ) / 3
+        if name == "grprop":  # the others set one step: (0.05·(3 − 8) + δ) / 3
             want[0] = -0.25 / 3 + 0.05j
         np.testing.assert_allclose(move, want, rtol=1e-2)
 

@@ -1,4 +1,4 @@
-"""Every update against traces worked by hand, whose source stands in their files."""
+"""Every update against traces worked by hand; their files name the sources."""
 
 import json
 
@@ -42,7 +42,7 @@ def test_update_reproduces_its_trace(trace):
 
 @pytest.mark.parametrize("name", ["rprop_plus", "rprop_minus", "irprop_plus", "rprop"])
 def test_no_update_is_that_of_the_step_before(name):
-    # The recorded numbers are compared, not what the installed optax gives today.
+    # Compare recorded values, because the installed optax may be a later version.
     trace = TRACES["rprop_stale-0-rprop"]
     got = run(getattr(updates, name)(**trace["arguments"]), trace["grads"])
     assert got[0] == -0.1

@@ -1,4 +1,4 @@
-"""Matrices shrunk after their update, against the singular value decomposition."""
+"""Projection of the spectral norm, against the singular value decomposition."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def test_the_new_matrix_is_shrunk_to_the_limit(shape):
 
 
 def test_power_iteration_approaches_from_below_and_goes_on():
-    """So that the limit is exceeded a little, and less from one update to the next."""
+    """The limit is exceeded a little at first, and less from one update to the next."""
     w = jnp.array(NUMBERS.normal(size=(40, 40)))
     rule = updates.project_spectral_norm(0.95, steps=5)
 
@@ -64,7 +64,7 @@ def test_one_among_several_is_chosen_by_a_mask():
 
 
 def test_a_direction_that_had_died_out_comes_back():
-    """The largest singular value may move to one that power iteration had lost."""
+    """The largest singular value may move to a direction that had died out."""
     rule = updates.project_spectral_norm(1.0)
     first, second = (jnp.diag(jnp.array(d)) for d in ([0.9, 1e-3], [0.9, 3.0]))
     body = lambda state, _: (apply(rule, first, 0 * first, state)[1], None)
@@ -74,7 +74,7 @@ def test_a_direction_that_had_died_out_comes_back():
 
 
 def test_rows_that_add_up_to_zero_and_a_zero_matrix():
-    """A start of equal entries would be mapped to zero by the former."""
+    """Equal entries as a start would be mapped to zero by such rows."""
     w = jnp.array([[1.0, -1.0], [-4.0, 4.0]])
     rule = updates.project_spectral_norm()
     got, _ = apply(rule, w, jnp.zeros_like(w))
@@ -103,7 +103,7 @@ def test_complex_matrices_are_shrunk():
 
 
 def test_a_network_under_it_stays_contractive():
-    """Where without it, the loss drives the spectral norm past one."""
+    """Without the projection, the loss drives the spectral norm past one."""
     x = jnp.array(NUMBERS.normal(size=(8, 6)))
     loss = lambda w: jnp.mean((jnp.tanh(x @ w) - 2.0) ** 2)
 

@@ -1,4 +1,4 @@
-"""Texts in classes: networks learn, go on, and do not read padding."""
+"""Study categorise: networks learn, resume, and do not read padding."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ def test_quick_beats_the_most_frequent_class(fast, tmp_path, capsys):
     assert [json.loads(line) for line in lines] == result.rows
     baseline, network = result.rows
     labels = data.trec().test.labels
-    assert baseline["majority"] == pytest.approx(27.6)  # as measured by others
+    assert baseline["majority"] == pytest.approx(27.6)  # measured outside this project
     assert baseline["accuracy"][0] > 85
     assert network["accuracy"][0] > 70
     counts = np.array(network["confusion"])
@@ -63,7 +63,7 @@ def test_quick_beats_the_most_frequent_class(fast, tmp_path, capsys):
 
 @pytest.fixture
 def texts(monkeypatch):
-    """A few texts in the place of those that are not committed."""
+    """Replace the data set by a few generated texts."""
     good, bad = "see you at home tonight, dear", "WIN 500 now! call 0800 and claim"
     words = [good.split(), bad.split()]
     rng = np.random.default_rng(0)
@@ -83,7 +83,7 @@ SMALL: Any = {
 
 
 def test_a_run_goes_on_after_ctrl_c(texts, tmp_path, monkeypatch):
-    # The quick run sees them drawn.
+    # Pictures are checked in the quick run.
     monkeypatch.setattr(report, "save_picture", lambda *_: None)
     config = categorise.Config(out=tmp_path / "whole", **SMALL)
     whole = categorise.main(config).rows
@@ -92,7 +92,7 @@ def test_a_run_goes_on_after_ctrl_c(texts, tmp_path, monkeypatch):
     assert whole[1]["curve"][-1]["accuracy"] == whole[1]["accuracy"]
     say, out = text_network.say, tmp_path / "cut"
 
-    def interrupted(*args):  # at the first of two looks
+    def interrupted(*args):  # at the first of two evaluations
         os.kill(os.getpid(), signal.SIGINT)
         return say(*args)
 
@@ -150,7 +150,7 @@ def test_batches_are_of_the_texts(texts, kind):
             assert like
             assert targets[0, i] in texts.train.labels[like]
         changed = own != part[-1]
-        assert not changed[:, 1:].any()  # parts of a word stay known
+        assert not changed[:, 1:].any()  # parts of words stay known
         unknown += changed.sum()
         assert set(part[-1][changed]) <= set(encoded.unknown)
     assert unknown > 10
@@ -161,7 +161,7 @@ def test_what_is_new_is_unknown_but_like_others(texts):
     new, old = text_units.encode(units, ["calls call"], 9).symbols
     assert new[0] == text_units.UNKNOWN
     assert old[0] > text_units.UNKNOWN
-    assert set(new[1:4]) & set(old[1:4])  # <ca, cal, all
+    assert set(new[1:4]) & set(old[1:4])  # shared parts: <ca, cal, all
     units, _ = read(texts, "characters")
     table = text_units.encode(units, ["é"], 9)
     assert table.symbols[:, 0].tolist() == [text_units.UNKNOWN, 0, 0]
@@ -172,7 +172,7 @@ def test_what_is_new_is_unknown_but_like_others(texts):
     ("kind", "pooling"), [("words", "mean"), ("characters", "max")]
 )
 def test_padding_is_not_read(texts, kind, pooling):
-    """By jax.grad each text by itself, without padding or a table, is the same."""
+    """Each text by itself, by `jax.grad` without padding, has the same gradient."""
     units, encoded = read(texts, kind)
     sizes = {"embedding": 3, "units": 4, "classes": 2, "runs": 2}
     params = text_network.init_runs(

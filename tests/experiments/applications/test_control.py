@@ -1,4 +1,4 @@
-"""Control: physics keep their energy, references are right, and policies learn."""
+"""Study control: energy is conserved, references are right, and policies learn."""
 
 import json
 from functools import cache
@@ -25,7 +25,7 @@ FREE = {
     name: system._replace(friction=tuple(0.0 for _ in system.limit))
     for name, system in SYSTEMS.items()
 }
-STATES = {  # all numbers of which matter
+STATES = {  # every entry differs from zero
     "pendulum": [2.0, 1.5],
     "cartpole": [0.3, -0.7, 2.0, 1.5],
     "arm": [0.4, 1.1, 2.0, -1.5],
@@ -39,7 +39,7 @@ def name(request):
 
 @cache
 def rolled(system, steps):
-    """Return the states of an episode in which an action is held, [steps, n]."""
+    """Simulate an episode with a constant action; return the states, [steps, n]."""
 
     @jax.jit
     def roll(state, action):
@@ -62,7 +62,7 @@ def test_energy_stays_without_action_and_friction(name):
 
 
 def test_power_is_what_energy_gains(name):
-    """Of forces too, and friction: dE/dt = (u − friction · speed) · speed."""
+    """With forces and friction: dE/dt = (u − friction · speed) · speed."""
     system = SYSTEMS[name]
     state, action = jnp.array(STATES[name]), 0.6 * jnp.array(system.limit)
     dt = 1e-3
@@ -87,11 +87,11 @@ def arm_points(q):
     return jnp.concatenate([RODS * first, first + RODS * second])
 
 
-# Two points move as a uniform rod of their mass does: those of Gauss, as energy is a
-# square of the place along it.
+# Two point masses at the Gauss nodes move like a uniform rod of the same mass, because
+# energy is quadratic in the position along the rod.
 RODS = np.array([[0.5 - 12**-0.5], [0.5 + 12**-0.5]])
 _turned = lambda angle: jnp.stack([jnp.sin(angle), jnp.cos(angle)])[None]
-POINTS = {  # where they are at q, their masses, gravity, the order of (q, dq/dt)
+POINTS = {  # positions at q, masses, gravity, order of (q, dq/dt)
     "pendulum": (pendulum_points, [0.5, 0.5], 9.81, [0, 1]),
     "cartpole": (cartpole_points, [1.0, 0.05, 0.05], 9.81, [0, 2, 1, 3]),
     "arm": (arm_points, 4 * [0.5], 0.0, [0, 1, 2, 3]),
@@ -128,7 +128,7 @@ def test_motion_is_that_of_points_by_euler_and_lagrange(name):
 def test_policies_keep_to_limits_and_rests_are_at_rest(name):
     system = SYSTEMS[name]
 
-    @jax.jit  # one program, which is compiled sooner than many small ones
+    @jax.jit  # one program compiles faster than many small ones
     def found(keys):
         params = policy.init(system, 8, keys[0])
         params[-1]["bias"] += 100.0
@@ -163,7 +163,7 @@ def test_the_arm_sees_nothing_of_where_north_is():
 
 
 def test_lqr_is_the_best_linear_policy():
-    """Beside a Riccati recursion, and as the limit of what iLQR finds."""
+    """The gain agrees with a Riccati recursion."""
     rng = np.random.default_rng(0)
     A, B = rng.normal(size=(3, 3)), rng.normal(size=(3, 2))
     C, R = np.diag([1.0, 2.0, 0.5]), np.diag([0.3, 0.1])
@@ -183,7 +183,7 @@ def test_ilqr_is_lqr_near_the_goal_and_finds_a_way_from_afar():
     goals = jnp.zeros((steps, 4, 1))
     idle = policy.play(system, nothing, start, goals)
     states, raw, costs = ilqr.ilqr(system, idle.states, idle.actions, goals)
-    # Which ends after 1 s, not never, and knows that a sine is not its angle.
+    # iLQR ends after 1 s instead of never, and knows that sin(angle) is not the angle.
     np.testing.assert_allclose(costs[:2], by_lqr, rtol=0.02)
     actions = system.limit[0] * np.tanh(raw)
     again = system.cost(states[1:], actions, goals).mean(axis=0)

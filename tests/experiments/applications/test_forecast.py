@@ -1,4 +1,4 @@
-"""Forecasts: no look ahead, intervals, the test of skill, and files of one's own."""
+"""Study forecast: no look-ahead, intervals, the test of skill, and user files."""
 
 import json
 import tracemalloc
@@ -83,13 +83,13 @@ def test_linear_baselines_are_those_measured_elsewhere():
     (errors,) = row["rmse"].values()
     assert abs(errors["1"][0] - 0.0787) < 5e-5
     assert [test["statistic"] for test in row["skill"].values()] == [0, 0, 0]
-    series = series_of.SERIES["nyc"]()  # hours that are left out are missing
+    series = series_of.SERIES["nyc"]()  # absent hours become missing values
     assert np.all(np.diff(series.times).astype(int) == 1)
     assert np.isnan(series.values).sum() > 20
 
 
 def learned(method, series, tmp_path):
-    """Return what is said [seeds, origins, H, 3], in units, and the first origin."""
+    """Return the forecasts [seeds, origins, H, 3], in units, and the first origin."""
     config = forecast.Config(**SMALL, blocks=2)
     rule, _, update = method.partition(":")
     way = Way("job", tmp_path, lambda step: None)
@@ -143,7 +143,7 @@ def test_seasonal_and_linear_baselines_know_what_they_are_for():
 def test_what_a_network_is_given():
     series = make_series()
     prepared = series_of.prepare(series)
-    assert prepared.xs.shape == (90, 3 + 3)  # and missing, and the phase
+    assert prepared.xs.shape == (90, 3 + 3)  # 3 values, a missing flag, phase
     assert prepared.xs[20, 3] == 1
     assert prepared.xs[20, 0] == prepared.xs[19, 0]
     assert prepared.reference[20] == series.values[19]
@@ -166,7 +166,7 @@ def test_losses_by_hand():
     np.testing.assert_allclose(value, [2 + 0.15 + 0.95], rtol=1e-6)
     target = jnp.array([3.0]), jnp.array([1.0])
     assert forecast_network.loss(said.reshape(3), target) == value[0]
-    # The ends that have the least loss hold 90 %.
+    # The loss is smallest at the 5 % quantile, the lower end of a 90 % interval.
     z = jnp.asarray(np.random.default_rng(0).normal(size=999))
     grid = np.linspace(-3, 3, 121)
     said = np.stack([0 * grid, grid, 0 * grid], axis=-1)
@@ -193,7 +193,7 @@ def test_windows_see_nothing_from_their_cut_on():
     (_, lane), seen = learn(params, lane, jnp.array([0, 18, 48]), *given)
     assert lane.count == 4
     np.testing.assert_array_equal(lane.kept["bias"][1], params["bias"])
-    assert not seen["mask"][:4, 0].any()  # before the series
+    assert not seen["mask"][:4, 0].any()  # before the series begins
     assert seen["mask"][4:, 0].all()
     assert not seen["counts"][:4].any()  # warming up
     np.testing.assert_array_equal(seen["counts"][4:, 1, 0], [1, 0, 1, 1, 1, 1])
@@ -209,12 +209,12 @@ def test_windows_see_nothing_from_their_cut_on():
 def test_diebold_mariano_by_hand():
     test = diebold_mariano.diebold_mariano
     d = np.random.default_rng(0).normal(0.3, size=40)
-    want = stats.ttest_1samp(d, 0)  # which it is, one step ahead
+    want = stats.ttest_1samp(d, 0)  # equal to the t test at one step ahead
     np.testing.assert_allclose(test(d, 1), (want.statistic, want.pvalue), rtol=1e-12)
     # γ_0 = 10/6, γ_1 = 1/6, V = 2/6; c² = (6 + 1 − 4 + 2/6)/6 = 5/9; S = 2 √(5/3)
     found = test(np.array([2.0, 0, 1, 3, 2, 4]), 2)
     np.testing.assert_allclose(found.statistic, 2 * np.sqrt(5 / 3), rtol=1e-12)
-    np.testing.assert_allclose(found.p, 0.0493, atol=5e-5)  # t of 5 degrees, tables
+    np.testing.assert_allclose(found.p, 0.0493, atol=5e-5)  # a table of t, 5 df
     # γ_0 + 2 γ_1 = 1 − 2 · 5/6 < 0, with Bartlett's weights 1 − 5/6
     found = test(np.array([1.0, -1, 1, -1, 1, -1]) + 1, 2)
     np.testing.assert_allclose(found.statistic, np.sqrt(5 / 9 * 6 * 6), rtol=1e-12)
@@ -231,7 +231,7 @@ def test_no_skill_is_said_plainly():
         "method": method, "skill": {"1": {"p": p, "gain": gain, "statistic": 1.0}}
     }  # fmt: skip
     rows = [row("reference", 1, 0), row("ar", 0.04, 2.0), row("ridge", 0.9, 0.1)]
-    said = report.conclusion(series, rows)  # 0.04 of two is 0.08
+    said = report.conclusion(series, rows)  # times two comparisons: 0.08
     assert said.startswith("made up: no skill shown. Of 2 comparisons none is better")
     rows[1] = row("ar", 0.01, 2.0)
     said = report.conclusion(series, rows)
@@ -328,9 +328,9 @@ def test_memory_of_long_files_is_that_of_a_column(tmp_path):
     tracemalloc.stop()
     assert len(series.values) == 200_000
     column = 200_000 * 8
-    assert peak < 8 * column  # a few columns of numbers
-    assert peak_of_ar < 24 * column  # though it reads 24 lags, and copies of these
-    # What is trained on at once, and tested on, is as of a short file.
+    assert peak < 8 * column  # a few columns of values
+    assert peak_of_ar < 24 * column  # it holds 24 lags, and copies
+    # Training and test parts are split as in a short file.
     assert (series.validation, series.test) == (190_000, 195_000)
 
 

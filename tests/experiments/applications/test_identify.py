@@ -1,4 +1,4 @@
-"""Two tanks: the plant is its equation, and learning that of a loop by hand."""
+"""Study identify: the plant obeys its equation, and learning equals a loop by hand."""
 
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ def _as_users_have_it(plain_jax):
 
 
 def test_tanks_obey_torricelli():
-    """In small steps the plant is that of the differential equation."""
+    """With small steps, the plant solves the differential equation."""
     k, u, h = np.array(tanks.BEFORE), jnp.array(1.7), 1 / 200
 
     def slope(_, x):
@@ -43,7 +43,7 @@ def test_a_record_is_what_it_says():
     np.testing.assert_allclose(record.xs[1:, 1], record.targets[:-1], rtol=1e-6)
     np.testing.assert_allclose(record.k[999], tanks.BEFORE)
     np.testing.assert_allclose(record.k[1000], tanks.AFTER)
-    # Told the truth, an observer is off by the noise it cannot see, and not by more.
+    # With the true parameters, the observer's error is below the measurement noise.
     course = methods.informed(
         jax.tree.map(lambda leaf: leaf[None], record), ((0.05, 0.3),)
     )
@@ -53,7 +53,7 @@ def test_a_record_is_what_it_says():
 
 @pytest.mark.parametrize("kind", ["descend", "solve"])
 def test_learning_is_that_of_a_loop_by_hand(kind):
-    """With the gradient of a prediction by jax.grad through all steps before it."""
+    """The gradient of a prediction is `jax.grad` through all steps before it."""
     record = jax.vmap(partial(tanks.simulate, steps=12, jump=6))(
         jax.random.split(jax.random.key(2), 1)
     )
@@ -67,7 +67,7 @@ def test_learning_is_that_of_a_loop_by_hand(kind):
     xs, targets = record.xs[0], record.targets[0]
 
     def first(params):
-        """Return the first two predictions, by the same parameters."""
+        """Return the first two predictions with the same parameters."""
         levels, one = model.step(params, model.carry(params), xs[0])
         return one, model.step(params, levels, xs[1])[1]
 
@@ -83,7 +83,7 @@ def test_learning_is_that_of_a_loop_by_hand(kind):
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
             new, optax.apply_updates(params, step),
         )  # fmt: skip
-        frozen = course.predictions[0, 0, 1]  # at a rate of 0 nothing is learned
+        frozen = course.predictions[0, 0, 1]  # with a rate of 0 nothing is learned
         assert frozen == pytest.approx(float(two), rel=1e-5)
     levels, _ = model.step(params, model.carry(params), xs[0])
     want = model.step(new, levels, xs[1])[1]

@@ -1,4 +1,4 @@
-"""Digits seen: the study learns, and goes on after Ctrl-C."""
+"""Study images: it learns, and resumes after Ctrl-C."""
 
 import dataclasses
 import os
@@ -31,7 +31,7 @@ def test_images_quick(check_run, fast, tmp_path, capsys):
     labels = data.mnist().test[1][:1000]
     majority = 100 * (1 - np.bincount(labels).max() / 1000)
     errors = {row["job"]: row["test_error"][0] for row in result.rows}
-    assert max(errors.values()) < 15 < majority  # linear, on all images: 12
+    assert max(errors.values()) < 15 < majority  # linear, all images: 12
     printed = capsys.readouterr().out
     assert "4.7" in printed
     assert "4.85" in printed
@@ -43,7 +43,7 @@ def test_images_quick(check_run, fast, tmp_path, capsys):
 
 @pytest.fixture
 def noise(monkeypatch):
-    """Twenty images of noise in the place of those that are not committed."""
+    """Replace MNIST by twenty images of noise."""
     pixels = np.random.default_rng(0).uniform(size=(20, 28, 28)).astype(np.float32)
     found = pixels, np.arange(20, dtype=np.int32) % 10
     monkeypatch.setattr(data, "mnist", lambda: data.MNIST(found, found))
@@ -67,11 +67,11 @@ def test_a_run_goes_on_after_ctrl_c(check_run, noise, tmp_path, monkeypatch):
 
     def interrupted(*args):
         count.append(1)
-        if len(count) == 7:  # in the second network: four looks each, and the result
+        if len(count) == 7:  # in the second network: four evaluations, one result each
             os.kill(os.getpid(), signal.SIGINT)
         return say(*args)
 
-    # As a process in the background has it, a shell may have told it to ignore SIGINT.
+    # A shell may start a background process with SIGINT ignored; restore the handler.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(images, "_say", interrupted)
     out = tmp_path / "cut"
@@ -82,14 +82,14 @@ def test_a_run_goes_on_after_ctrl_c(check_run, noise, tmp_path, monkeypatch):
     assert result.interrupted
     assert [row["job"] for row in result.rows] == ["full_batch"]
     with (out / "results.jsonl").open("a") as file:
-        file.write('{"job": "gru_')  # and killed while it wrote
+        file.write('{"job": "gru_')  # the process was killed while it wrote
     with pytest.raises(DataError, match="add --resume to go on with it"):
         images.main(images.Config(out=out))
     with pytest.raises(DataError, match=r"batch=7 differs from .* which has 5"):
         images.main(images.Config(out=out, resume=True, batch=7))
     assert len(count) == 7
     result = images.main(images.Config(out=out, resume=True))
-    assert len(count) == 7 + 3  # and not what was finished
+    assert len(count) == 7 + 3  # finished evaluations are not repeated
     check_run(result, out, ["images", "mistakes"])
     for want, got in zip(whole, result.rows, strict=True):
         assert want.keys() == got.keys()
@@ -127,7 +127,7 @@ def test_images_by_feedback_alignment(noise, name, kind):
     want, right = jax.jit(jax.value_and_grad(exact))(params)
     np.testing.assert_allclose(value, want, rtol=1e-6)
     same = jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-6), grads, right)
-    assert all(same[-1].values())  # the last layer's, which needs no way back
+    assert all(same[-1].values())  # the last layer needs no feedback
     assert not same[0]["weights"]
 
 

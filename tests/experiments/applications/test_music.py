@@ -1,4 +1,4 @@
-"""Music: the study runs, its streams hold each piece once, its scores are right."""
+"""Study music: it runs, its streams hold each piece once, its scores are right."""
 
 import itertools
 from typing import Any

@@ -1,4 +1,4 @@
-"""Spoken digits: the study learns, and says what is wrong with a recording."""
+"""Study speech: it learns, and reports what is wrong with a recording."""
 
 import dataclasses
 from functools import cache
@@ -39,7 +39,7 @@ def test_speech_quick(check_run, fast, tmp_path, capsys, monkeypatch):
     result = speech.main(speech.Config(quick=True, steps=150, out=out, wav=wav))
     check_run(result, out, ["speech", "confusion_known"])
     baseline, network = result.rows
-    assert baseline["accuracy"][0] > 90  # as measured by others
+    assert baseline["accuracy"][0] > 90  # measured outside this project
     assert network["accuracy"][0] > 93
     counts = np.array(network["confusion"])
     assert counts.sum(axis=1).tolist() == 10 * [30]
@@ -131,7 +131,7 @@ def test_what_was_left_out_or_is_padding_does_not_count(recordings, pooling):
     )
     jax.tree.map(np.testing.assert_array_equal, run(xs, 1), run(changed, 1))
     assert run(xs, -1)[0][0] != run(changed, -1)[0][0]
-    # By hand: each recording by itself, and what is read at its end.
+    # By hand: each recording alone, with the output at its end.
     losses = []
     for i in np.flatnonzero(speakers != 1):
         advance, zeros = CELLS["lstm"], CELLS["lstm"].carry
@@ -150,10 +150,10 @@ def test_what_was_left_out_or_is_padding_does_not_count(recordings, pooling):
 
 
 def test_unknown_speakers_are_unknown(recordings, tmp_path, monkeypatch):
-    """Who is left out is heard by networks that never heard that one."""
+    """Each held-out speaker is tested with a network that never heard that speaker."""
     everything = np.arange(24)
     found = data.FSDD([], recordings.digits, recordings.speakers, *3 * [everything])
-    monkeypatch.setattr(data, "fsdd", lambda: found)  # which a run asks for first
+    monkeypatch.setattr(data, "fsdd", lambda: found)  # a run loads the data set first
     monkeypatch.setattr(speech_network, "load", lambda: (found, [], recordings))
     learned = {}
 
@@ -174,7 +174,7 @@ def test_unknown_speakers_are_unknown(recordings, tmp_path, monkeypatch):
     *_, row = speech.main(config).rows
     assert row["job"] == "speakers"
     assert [*learned] == [*row["speakers"]] == ["jackson", "lucas"]
-    # Whatever that one says makes no difference.
+    # Recordings of a held-out speaker do not change the network for that speaker.
     before = dict(learned)
     xs = [
         9 * x if speaker == 1 else x

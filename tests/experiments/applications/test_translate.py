@@ -1,4 +1,4 @@
-"""Translation: both networks against plain loops, padding, and what the study says."""
+"""Study translate: networks against plain loops, padding, and printed results."""
 
 import itertools
 import json
@@ -39,7 +39,7 @@ def precise():
 
 
 def make_batch(sources=SOURCES, targets=TARGETS, more=0, garbage=0):
-    """Return sentences side by side, padded to the longest and by more."""
+    """Return a batch of sentences, padded to the longest length plus `more`."""
     arrays = []
     for side in (sources, targets):
         length = max(map(len, side)) + more
@@ -54,7 +54,7 @@ def make_batch(sources=SOURCES, targets=TARGETS, more=0, garbage=0):
 def make_params(attention="additive"):
     sizes = SIZES._replace(attention=attention)
     params = network.init(jax.random.key(0), sizes)
-    return jax.tree.map(lambda leaf: 1.5 * leaf + 0.1, params)  # biases that are not 0
+    return jax.tree.map(lambda leaf: 1.5 * leaf + 0.1, params)  # make biases nonzero
 
 
 def by_hand(params, source, target, attention, own=False):
@@ -96,7 +96,7 @@ def by_hand(params, source, target, attention, own=False):
 
 
 def gru(params, h, x):
-    """Return the state of a GRU as torch.nn.GRUCell has it."""
+    """Return the next state of a GRU as in torch.nn.GRUCell."""
     of_x = jnp.split(x @ params["inputs"] + params["bias"], 3)
     of_h = jnp.split(h @ params["recurrent"], 3)
     sigmoid = lambda x: 1 / (1 + jnp.exp(-x))
@@ -133,10 +133,10 @@ def test_losses_and_gradients_are_those_by_hand(precise, attention):
 
 
 def test_own_words_are_read_and_padding_is_not(precise):
-    """What was likeliest is read at the next step, and is what is translated to.
+    """The likeliest word is the next step's input, and becomes the translation.
 
-    A sentence by itself, and among others, in any padding, has the same losses,
-    translation and attention, and those that a loop has by hand.
+    A sentence alone, or in a batch with any padding, has the same losses, translation
+    and attention. They equal those of a loop by hand.
     """
     params = make_params()
 
@@ -156,7 +156,7 @@ def test_own_words_are_read_and_padding_is_not(precise):
         np.testing.assert_allclose(shares[:, : len(source), i].sum(axis=1), 1)
         assert not shares[:, len(source) :, i].any()
     assert not (words == UNKNOWN).any()
-    assert np.isfinite(shares).all()  # of what is all padding, too
+    assert np.isfinite(shares).all()  # also for a source that is all padding
     want, same, to = run(make_batch(SOURCES[1:], TARGETS[1:]))
     np.testing.assert_allclose(each[:3, 1], want[:, 0], rtol=1e-12)
     np.testing.assert_allclose(shares[:, :2, 1], to[..., 0], rtol=1e-12)
@@ -178,7 +178,7 @@ def test_rules_of_translation(precise):
     for side, name in (("encoder", "forward"), ("decoder", "cell")):
         exact = grads[side][name]["recurrent"]
         assert np.abs(cut[side][name]["recurrent"] - exact).max() > 1e-3
-    # The first state of the decoder is never cut off from the encoder.
+    # Truncation never cuts the first decoder state off from the encoder.
     cuts = network.cuts(jnp.zeros((5, 1)), How("dot", "truncated_bptt", 2))
     assert np.ravel(cuts).tolist() == [False, False, True, False, True]
 
@@ -228,7 +228,7 @@ def test_baselines_of_translation():
     assert said == ["a small cat", "a dog"]
     assert translate_text.most_common(TRAIN, ["le chien"] * 2) == ["a cat"] * 2
     scores = translate_text.score(["a b c d e", "a"], ["a b c d f", "a"])
-    # 5 of 6 words, 3 of 4 pairs, 2 of 3 triples and 1 of 2 quadruples are right.
+    # Matches: 5 of 6 words, 3 of 4 pairs, 2 of 3 triples, 1 of 2 quadruples.
     assert scores["bleu"] == pytest.approx(100 * (5 / 6 * 3 / 4 * 2 / 3 / 2) ** 0.25)
     assert scores["exact"] == 50
     assert scores["low"] < scores["bleu"] < scores["high"] <= 100

@@ -1,4 +1,4 @@
-"""The studies of networks that settle run, on data of their kind."""
+"""Studies of networks that settle, on small data."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ def _as_users_have_it(plain_jax):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Twenty images of noise in the place of those that are not committed."""
+    """Replace MNIST by twenty images of noise."""
     rng = np.random.default_rng(0)
     labels = np.arange(20, dtype=np.int32) % 10
     make = lambda: (rng.uniform(size=(20, 28, 28)).astype(np.float32), labels)
@@ -43,7 +43,7 @@ def check(result, folder, rows, pictures):
 
 
 def resume(study, config, result):
-    """Lose the last row, as if the run was killed before it, and resume the run."""
+    """Delete the last row, as if the run was killed before it, and resume."""
     path = result.folder / "results.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     again = study.main(dataclasses.replace(config, resume=True))
@@ -62,7 +62,7 @@ def test_equilibrium_digits(tmp_path, monkeypatch, capsys):
     result = equilibrium_digits.main(config)
     check(result, tmp_path, 2, ["equilibrium_digits"])
     unrolled, exact = result.rows
-    # The same batches, and a network that settles within 50 steps: the same training.
+    # Batches are the same, and the network settles within 50 steps: so is the training.
     np.testing.assert_allclose(exact["values"], unrolled["values"], rtol=1e-3)
     assert max(exact["norm"]) < 0.96
     assert min(exact["converged"]) > 99.9
@@ -93,7 +93,7 @@ def test_equilibrium_mnist(small, tmp_path):
     check(result, tmp_path, 2, ["equilibrium_mnist"])
     assert all(row["settled"] == 100 for row in result.rows)
     exact, free = (np.array(row["values"]) for row in result.rows)
-    assert exact[0] == pytest.approx(free[0])  # the same start, and then not the same
+    assert exact[0] == pytest.approx(free[0])  # same start, then different
     assert exact[-1] != free[-1]
     resume(equilibrium_mnist, config, result)
 

@@ -1,4 +1,4 @@
-"""The study of drift runs, and what it computes is the equations of its methods."""
+"""Study drift: it runs, and its methods follow their equations."""
 
 import json
 
@@ -20,7 +20,7 @@ def _as_users_have_it(plain_jax):
 
 
 def weather_file(days):
-    """Return a file in the format of the set, whose maximum is that of a season."""
+    """Return a file in the format of the data set, with seasonal maxima."""
     start = np.datetime64("2012-01-01")
     numbers = np.random.default_rng(0).normal(size=(days, 4))
     lines = ["date,precipitation,temp_max,temp_min,wind,weather"]
@@ -33,7 +33,7 @@ def weather_file(days):
 
 @pytest.fixture
 def weather(monkeypatch, tmp_path):
-    """Weather in the place of that which is not committed."""
+    """Replace the weather data by a generated file."""
     path = tmp_path / "weather.csv"
     path.write_text(weather_file(1461), "ascii")
     monkeypatch.setattr(_seattle_weather, "find", lambda *_: path)
@@ -82,7 +82,7 @@ def test_walks_follow_from_the_first_seed():
 
 
 def test_the_methods_are_their_equations():
-    """A second writing of each, in NumPy, on one walk."""
+    """Each method again in NumPy, on one walk."""
     config = drift.Config(steps=50, seeds=1, burn_in=0)
     xs, ys, _ = (np.asarray(part[0], float) for part in drift.walks(config))
     rate, decay, horizon = 0.3, 0.9, 7
@@ -114,7 +114,7 @@ def test_the_methods_are_their_equations():
 
 
 def test_the_measured_table_is_reproduced():
-    """Within what means of five walks vary, and it diverges where that does."""
+    """Within the spread of means over five walks; it diverges where the table does."""
     config, rates = drift.Config(), np.array([0.05, 0.2, 0.5, 1.0])
     xs, ys, _ = drift.walks(config)
     errors = {

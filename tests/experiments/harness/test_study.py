@@ -25,7 +25,7 @@ class Config(Study):
 
 
 def make_main(stop_at=None):
-    """Return the main of a study; Ctrl-C comes in the job of one number."""
+    """Return the `main` of a study; Ctrl-C comes in the job of one number."""
     trained, shown = [], []
 
     def train(number, way):
@@ -54,7 +54,7 @@ def test_an_interrupted_study_is_resumed_to_the_same_rows(tmp_path):
     assert part.interrupted
     assert not whole.interrupted
     assert trained == [1, 2]
-    assert [call[2] for call in shown] == [part.rows]  # what there was
+    assert [call[2] for call in shown] == [part.rows]  # the rows so far
     main, trained, _ = make_main()
     again = main(Config(out=tmp_path / "part", resume=True))
     assert trained == [3]
@@ -64,7 +64,7 @@ def test_an_interrupted_study_is_resumed_to_the_same_rows(tmp_path):
 
 
 def test_rows_of_a_job_are_written_together(tmp_path):
-    """A line that was torn, as by a full disk, is cut off; its job is done again."""
+    """An incomplete line, as after a full disk, is removed and its job done again."""
     main, _, _ = make_main()
     rows = main(Config(out=tmp_path)).rows
     path = tmp_path / "results.jsonl"
@@ -105,7 +105,7 @@ def test_checks_say_what_is_allowed():
     with pytest.raises(ValueError, match=r"rate must be in \(0, 1\], got 0"):
         options.within(0, 1, ends="(]")("rate", 0)
     options.within(0, 1, ends="(]")("rate", 1)
-    options.above(0)("rate", None)  # left at "by default"
+    options.above(0)("rate", None)  # None means "by default"
     with pytest.raises(ValueError, match="rate must be positive, got nan"):
         options.above(0)("rate", float("nan"))
     with pytest.raises(ValueError, match="Did you mean 'bptt'"):

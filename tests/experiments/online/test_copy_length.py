@@ -1,4 +1,4 @@
-"""Copying strings that grow: the study runs, and its sequences are right."""
+"""Study copy_length: it runs, and its sequences are right."""
 
 import dataclasses
 import json
@@ -55,7 +55,7 @@ def test_strings_grow_when_they_are_known_and_until_the_steps_are_taken():
     body = partial(copy_length.follow, config, known, (), 3)
     keys = jax.random.split(jax.random.key(0), 20)
     course, (steps, lengths, _) = jax.lax.scan(body, start, keys)
-    # 0.9^7 < 1/2: seven sequences for a bit; 3 are the most. 7·2 + 4·4 = 30.
+    # 0.9^7 < 1/2, so one bit takes seven sequences; steps: 7·2 + 4·4 = 30.
     assert lengths.tolist() == [1] * 6 + [2] * 14
     assert steps.tolist() == [2, 4, 6, 8, 10, 12, 14, 18, 22, 26] + [30] * 10
     assert int(course.length) == 2
@@ -77,7 +77,7 @@ def test_copy_length(tmp_path, capsys):
     for row in rows.values():
         assert row["length"] == [1, 1]
         assert row["steps"] == [[12, 24]] * 2
-    # Of strings of one bit one is asked for: all update once, and look back far enough.
+    # Strings have one bit: each rule updates once per string and looks back far enough.
     for row in rows.values():
         np.testing.assert_allclose(row["losses"], rows["bptt"]["losses"], rtol=1e-4)
     assert "0.104 nats" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Proben1: files, networks, stopping, and Prechelt's published tables."""
+"""Study proben1: files, networks, stopping, and Prechelt's published tables."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ def _as_users_have_it(plain_jax):
 
 
 def problem_text(inputs=3, outputs=2, sizes=(16, 8, 8), seed=0):
-    """Return a file in the format of the collection, of classes that lines separate."""
+    """Return a file in Proben1's format, with linearly separable classes."""
     rng = np.random.default_rng(seed)
     keys = ("bool_in", "real_in", "bool_out", "real_out")
     lines = [f"{k}={v}" for k, v in zip(keys, (1, inputs - 1, outputs, 0), strict=True)]
@@ -42,7 +42,7 @@ def problem_text(inputs=3, outputs=2, sizes=(16, 8, 8), seed=0):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Problems of a few examples in the place of those that are not committed."""
+    """Replace the data sets by problems of a few examples."""
     make = lambda name: data.parse_proben1(name, problem_text(seed=len(name)))
     monkeypatch.setattr(data, "proben1", make)
 
@@ -101,7 +101,7 @@ def test_a_network_is_the_sum_over_its_connections(shortcuts):
 
 
 def by_hand(problem, network, settings, key):
-    """One run with Prechelt's rule in a plain loop: the oracle."""
+    """Reference: one run with Prechelt's stopping rule, in a plain loop."""
     weights_key, steps_key = jax.random.split(key)
     params = network.draw(weights_key, -settings.weights, settings.weights)
     steps = network.draw(steps_key, *settings.step_sizes)
@@ -137,21 +137,21 @@ def test_runs_that_train_together_stop_each_by_itself():
     for i in (0, int(np.argmin(outcome.total)), int(np.argmax(outcome.total))):
         want = by_hand(problem, network, settings, keys[i])
         got = [getattr(outcome, name)[i] for name in outcome._fields]
-        del got[3]  # the share of errors
+        del got[3]  # no reference for the share of errors
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
 
 
 def test_lanes_that_have_stopped_are_left_out(monkeypatch):
-    """Gathering the others in fewer lanes changes nothing."""
+    """Gathering the remaining runs into fewer lanes changes nothing."""
     problem = data.parse_proben1("toy1", problem_text())
     arguments = problem, Network((3, 2), shortcuts=False), proben1.LINEAR
     keys = jax.random.split(jax.random.key(0), 8)
     want = stopping.train(*arguments, keys)
-    monkeypatch.setattr(stopping, "FEWER", 10**9)  # never
+    monkeypatch.setattr(stopping, "FEWER", 10**9)  # never gather
     got = stopping.train(*arguments, keys)
     for name in want._fields:
         np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
-    assert want.total.max() > stopping.CHUNK * stopping.STRIP  # so that some went on
+    assert want.total.max() > stopping.CHUNK * stopping.STRIP  # some runs continued
 
 
 def test_proben1_study_runs(small, tmp_path, capsys):
@@ -167,7 +167,7 @@ def test_proben1_study_runs(small, tmp_path, capsys):
     assert [json.loads(line) for line in lines] == result.rows
     for table in config.tables:
         assert (tmp_path / f"table{table}.png").stat().st_size > 10_000
-    assert "3.52 ± 0.04" in capsys.readouterr().out  # the paper's
+    assert "3.52 ± 0.04" in capsys.readouterr().out  # from the paper
     path = tmp_path / "results.jsonl"
     path.write_text("".join(line + "\n" for line in lines[:-1]))
     again = proben1.main(dataclasses.replace(config, resume=True))
@@ -194,8 +194,8 @@ def test_proben1_benchmark_runs(small, monkeypatch):
     assert "test error" in rows[0].note
 
 
-# Prechelt's report: where ridge regression on the training part gives the test error of
-# table 3, files, split and measure are right.
+# Test errors of table 3 in Prechelt's report. If ridge regression on the training part
+# gives the same errors, then files, split and error measure are right.
 RIDGE = {"cancer1": 3.52, "gene1": 9.92, "soybean1": 1.16, "thyroid1": 3.83}
 RIDGE |= {"heart1": 14.28, "diabetes1": 17.15}
 
@@ -231,7 +231,7 @@ def test_table_3_is_reproduced(name):
     ],
 )
 def test_tables_8_and_10_are_reproduced(table, name):
-    """Within three standard errors, by the variant whose figures they are."""
+    """Within three standard errors, by the variant that gives the published figures."""
     outcome = _train(table, name, "rprop_minus", runs=60)
     published = proben1.PUBLISHED[f"table{table}"][name]
     row = {"table": table, "published": published, **outcome._asdict()}

@@ -1,4 +1,4 @@
-"""Rprop against its peers: what the study must find."""
+"""Study rprop_vs: the rows and findings it must give."""
 
 import dataclasses
 import importlib.metadata
@@ -66,7 +66,7 @@ def test_contest_runs_all_methods_on_all_problems(contest):
             assert row["curve_steps"][-1] == steps
             assert np.shape(row["curve"]) == (runs, len(row["curve_steps"]))
             assert row["values"] == [run[-1] for run in row["curve"]]
-        starts = [row["curve"][0][0] for row in rows]  # all begin at the same place
+        starts = [row["curve"][0][0] for row in rows]  # the same start for all
         np.testing.assert_allclose(starts, starts[0], rtol=1e-6)
     for row in rows:
         assert np.isfinite(row["accuracies"]).all()
@@ -110,7 +110,7 @@ def value_of(contest, method):
 
 
 def test_rosenbrock_is_what_was_measured_elsewhere(contest):
-    """E after 2000 steps in float64, of measurements outside this project."""
+    """E after 2000 steps in float64 agrees with measurements outside this project."""
     measured = {"irprop_plus": 1.3e-4, "rprop": 1.6e-4}
     measured |= {"rprop_minus": 7.3e-3, "rprop_plus": 1.1e-2}
     if importlib.metadata.version("optax") == "0.2.8":
@@ -131,7 +131,7 @@ def test_torch_takes_the_same_steps(contest):
 
 def test_what_was_reached_when(contest):
     (row,) = rows_of(contest, problem="digits", method="rprop")
-    for i, run in enumerate(row["curve"]):  # 20 steps, all of which are written
+    for i, run in enumerate(row["curve"]):  # 20 steps, each of them written
         for target in (1.0, 0.3):
             first = row["reached"][f"{target:g}"][i]
             assert run[first] < target <= run[first - 1]
@@ -142,7 +142,7 @@ def test_what_was_reached_when(contest):
 
 
 def test_lbfgs_evaluations_are_all_that_its_line_search_makes():
-    """Without jit, where Python can count the calls."""
+    """Without jit, so that Python can count the calls."""
     calls, seen, steps = [], [], 2
     with double_precision():
         problem = rosenbrock(steps)

@@ -1,4 +1,4 @@
-"""Feedback alignment on LeNet: the study runs, its layers and rules are right."""
+"""Study alignment: it runs; its layers and feedback rules are right."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ def _as_users_have_it(plain_jax):
 
 
 def check(result, pictures):
-    """The file has the rows, and pictures are no empty ones."""
+    """Check that the file has the rows and that no picture is empty."""
     assert not result.interrupted
     lines = (result.folder / "results.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == result.rows
@@ -31,7 +31,7 @@ def check(result, pictures):
 
 @pytest.fixture
 def enlarged(monkeypatch):
-    """The digits of scikit-learn in the place of those that are not committed."""
+    """Replace MNIST by the digits of scikit-learn, enlarged."""
 
     def enlarge(images, labels):
         images = np.kron(images.reshape(-1, 8, 8), np.ones((1, 3, 3), np.float32))
@@ -54,7 +54,7 @@ def test_alignment(enlarged, tmp_path, monkeypatch, capsys):
         assert np.shape(row["errors"]) == (2, 3)
         assert np.shape(row["grads"]) == (2, 3, 5)
         assert row["epochs"] == [0, 1, 2]
-        assert max(row["error"]) < 45  # 90 by chance
+        assert max(row["error"]) < 45  # chance: 90
     exact, signs = (np.array(row["grads"]) for row in result.rows)
     np.testing.assert_allclose(exact, 0, atol=0.05)
     np.testing.assert_allclose(signs[..., -1], 0, atol=0.05)
@@ -65,7 +65,7 @@ def test_alignment(enlarged, tmp_path, monkeypatch, capsys):
 
 
 def check_resume(config, result):
-    """A run killed after the last checkpoint, before its row, ends with the same."""
+    """A run killed after its last checkpoint, before its row, has the same results."""
     path = result.folder / "results.jsonl"
     path.write_text(path.read_text().splitlines(keepends=True)[0])
     again = alignment.main(dataclasses.replace(config, resume=True))

@@ -1,4 +1,4 @@
-"""The chain rule by hand, by backprop and by differences."""
+"""Study chain_rule: the factors by hand, by backprop and by differences."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ def _as_users_have_it(plain_jax):
 
 
 def check(result, pictures):
-    """The file has the rows, and pictures are no empty ones."""
+    """Check that the file has the rows and that no picture is empty."""
     assert not result.interrupted
     lines = (result.folder / "results.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == result.rows
@@ -30,7 +30,7 @@ def test_chain_rule(tmp_path, capsys):
     config = chain_rule.Config(hidden=3, out=tmp_path)
     result = chain_rule.main(config)
     check(result, ["chain", "factors"])
-    assert jnp.zeros(1).dtype == jnp.float32  # the setting is what it was
+    assert jnp.zeros(1).dtype == jnp.float32  # the study restores the x64 setting
     of = lambda kind: [row for row in result.rows if row["row"] == kind]
     assert len(of("layer")) == len(of("weight")) == 2
     for row in of("layer"):

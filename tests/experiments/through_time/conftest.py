@@ -1,4 +1,4 @@
-"""Fixture of the tests of studies through time."""
+"""Fixture for the tests of studies through time."""
 
 import json
 

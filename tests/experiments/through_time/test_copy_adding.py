@@ -1,4 +1,4 @@
-"""Copy memory and adding: tasks, cells and gradient flow are what they say."""
+"""Study copy_adding: its tasks, cells and gradient flow."""
 
 import math
 
@@ -44,7 +44,7 @@ def test_copy_adding(check_run, check_resumed, tmp_path, monkeypatch, capsys):
     _copy_adding_report.show([row | truncated for row in result.rows], config)
     printed = capsys.readouterr().out
     assert "never, 1" in printed
-    assert ".164" not in printed  # which is of whole gradients
+    assert ".164" not in printed  # published for untruncated BPTT
     check_resumed(copy_adding, result)
 
 
@@ -122,7 +122,7 @@ def test_gradient_flow_is_the_derivative_in_each_state():
 
         parts = jax.grad(rest)(carry)
         want.append(np.linalg.norm(np.concatenate(parts, axis=1), axis=1).mean())
-    # h_T enters the readout only: ∂ℓ/∂h = 2 (y − target) V.
+    # h_T reaches only the readout: ∂ℓ/∂h = 2 (y − target) V.
     size = np.linalg.norm(params["readout"])
     want.append(np.mean(2 * np.abs(y[:, 0] - targets[-1]) * size))
     np.testing.assert_allclose(got, want, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""The study of influence balancing runs, and finds what was found elsewhere."""
+"""Study influence_balancing: it runs, and agrees with reference measurements."""
 
 import json
 
@@ -23,7 +23,7 @@ def _as_users_have_it(plain_jax):
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
-    """All of truncated BPTT at the length it was measured at, and a little more."""
+    """Run the study at the reference length, with one κ of ARTBP and two seeds."""
     out = tmp_path_factory.mktemp("influence") / "out"
     config = study.Config(truncations=(0.02,), seeds=2, out=out)
     before = jax.config.jax_enable_x64
@@ -59,13 +59,13 @@ def test_courses_end_where_those_of_others_did(result):
     (theta,) = rows["rtrl"]["theta"]
     assert theta == pytest.approx(-0.166666665, abs=5e-10)
     assert rows["snap_1"]["theta"] == pytest.approx([theta], abs=1e-12)
-    assert rows["rflo"]["theta"][0] > 1  # the wrong way
-    # Of one number, a direction of ±1 tells the slope exactly.
+    assert rows["rflo"]["theta"][0] > 1  # the wrong direction
+    # For one parameter, a direction of ±1 gives the exact slope.
     assert rows["forward_gradient"]["theta"] == pytest.approx([theta] * 2, abs=1e-12)
     assert len(set(rows["uoro"]["theta"])) == 2
     assert np.abs(np.array(rows["uoro"]["theta"]) + 1 / 6).max() > 0.01
     longer = rows["uoro, 10 times as long"]["theta"]
-    np.testing.assert_allclose(longer, -1 / 6, atol=5e-6)  # −.16667, as elsewhere
+    np.testing.assert_allclose(longer, -1 / 6, atol=5e-6)  # reference: −.16667
     drawn = rows["artbp, κ = 0.02"]["theta"]
     np.testing.assert_allclose(drawn, -1 / 6, atol=1e-4)
     assert drawn[0] != drawn[1]

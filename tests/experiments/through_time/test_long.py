@@ -1,4 +1,4 @@
-"""The study of a long text: constant memory, calls that are one, bits that are true."""
+"""Study long: constant memory, calls equal to one long call, correct bits."""
 
 import numpy as np
 import pytest

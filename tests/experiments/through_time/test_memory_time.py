@@ -1,4 +1,4 @@
-"""The study of memory against time, at a small size."""
+"""Study memory_time, at a small size."""
 
 import pytest
 

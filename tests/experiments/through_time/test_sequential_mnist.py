@@ -1,4 +1,4 @@
-"""Sequential MNIST: the study runs, and reads images as sequences."""
+"""Study sequential_mnist: it runs, and reads images as sequences."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def _as_users_have_it(plain_jax):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Twenty images of noise in the place of those that are not committed."""
+    """Replace MNIST by twenty images of noise."""
     images = np.random.default_rng(0).uniform(size=(20, 28, 28)).astype(np.float32)
     noise = images, np.arange(20, dtype=np.int32) % 10
     monkeypatch.setattr(data, "mnist", lambda: data.MNIST(noise, noise))

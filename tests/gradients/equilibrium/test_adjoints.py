@@ -1,4 +1,4 @@
-"""Adjoints of fixed points: every pair with a solver exact, each truncation known."""
+"""Adjoints of fixed points: exact with every solver, truncated as predicted."""
 
 from functools import cache, partial
 from itertools import product
@@ -39,7 +39,7 @@ def loss_of(h, target):
 
 
 def newton(V):
-    """Another way to the same h*, dense, of which two steps are differentiated."""
+    """Dense reference: iterate to h*, then differentiate through two Newton steps."""
     fixed = jax.lax.stop_gradient(V)
     h = jax.lax.fori_loop(0, 200, lambda _, h: settle(fixed, h, X), jnp.zeros(3))
     for _ in range(2):
@@ -109,7 +109,7 @@ def test_finite_differences_agree_with_conjugate_gradients():
     jax.test_util.check_grads(solve, (V,), order=1, modes=("fwd", "rev"))
 
 
-# Rows of equilibria: what the explicit rule says of its two passes.
+# `recurrent_backprop`, and its info on both passes.
 
 
 def rule(**options):
@@ -138,7 +138,7 @@ def test_relaxation_cut_short_is_the_truncated_neumann_series(K):
     np.testing.assert_allclose(cut.adjoint.residual, left, rtol=1e-10)
     assert cut.adjoint.steps == K + 1
     assert not cut.adjoint.converged
-    # From 0 it lags by one, and so does backpropagation through time, begun at h*.
+    # Begun at 0, relaxation lags one step behind, as does BPTT that starts at h*.
     from_zero = rule(adjoint=gradients.adjoints.relaxation(max_steps=K + 2))
     (_, lagging), _ = from_zero(start_adjoint=0 * X)
     np.testing.assert_allclose(lagging.z, series.z, rtol=1e-12)

@@ -1,4 +1,4 @@
-"""Solvers and adjoints are told apart, by names as a user types them."""
+"""Solvers and adjoints are distinguished by the names that a user types."""
 
 from types import SimpleNamespace
 

@@ -10,11 +10,9 @@ import numpy as np
 
 from bpvariants import gradients
 
-# The penalty on the Jacobian.
-
 
 def test_jacobian_penalty_is_unbiased():
-    """Of two units there are two draws, up to sign: their mean is the norm."""
+    """Two units have two draws, up to sign; their mean is the norm."""
     W, h = jnp.array([[0.3, -0.7], [0.5, 0.2]]), jnp.array([[0.4, -0.2], [0.0, 0.1]])
     f = lambda W, h, x: jnp.tanh(h @ W.T + x)
     keys = jax.random.split(jax.random.key(0), 32)

@@ -1,4 +1,4 @@
-"""RTRL of element-wise recurrences."""
+"""RTRL of elementwise recurrences."""
 
 import chex
 import jax

@@ -1,4 +1,4 @@
-"""E-prop: eligibility traces written by hand, and where it is exact."""
+"""E-prop: eligibility traces by hand, and the networks for which it is exact."""
 
 from functools import cache, partial
 
@@ -29,7 +29,7 @@ def last(carry):
 
 
 def rate(params, carry, x):
-    """Leaky units that see each other's rates z = tanh v."""
+    """Leaky units that read each other's rates z = tanh v."""
     v, z = carry
     v = KAPPA * v + z @ params["recurrent"] + x @ params["inputs"]
     z = jnp.tanh(v)
@@ -52,7 +52,7 @@ def _(primals, tangents):
 
 
 def adaptive(params, carry, x):
-    """The ALIF neurons of Bellec et al. 2020, which know their own spikes from v, a."""
+    """ALIF neurons of Bellec et al. 2020; v and a determine their own spikes."""
     v, a, z = carry
     a_new = RHO * a + spike(v - 0.5 - BETA * a)
     v = KAPPA * v + z @ params["recurrent"] + x @ params["inputs"]
@@ -107,7 +107,7 @@ def online_rule(step, feedback="symmetric"):
 
 @cache
 def with_signal(step):
-    """Return the rule of targets (label, how much its loss counts, learning signal)."""
+    """Return the rule for targets (label, weight of its loss, learning signal)."""
     loss = lambda y, target: target[1] * square(y, target[0])
     signal = lambda y, target: target[2]
     rule = gradients.eprop(step, loss, visible=VISIBLE[step], signal=signal)
@@ -115,7 +115,7 @@ def with_signal(step):
 
 
 def online(rule, args, **options):
-    """Return the gradients of each step, one after the other."""
+    """Return the gradients of each step."""
     params, carry, xs, targets = args
     of_step = lambda t: jax.tree.map(lambda leaf: leaf[t], (xs, targets))
     state, found = rule.init(params, carry, of_step(0)), []
@@ -130,7 +130,7 @@ def online(rule, args, **options):
 
 
 def mean_of_examples(by_hand, args):
-    """Average what is found by hand, for each example, step by step."""
+    """Average the gradients by hand over examples, for each step."""
     params, carry, xs, targets = jax.tree.map(np.asarray, args)
     examples = [
         list(by_hand(params, [leaf[b] for leaf in carry], xs[:, b], targets[:, b]))
@@ -165,7 +165,7 @@ def test_traces_of_leaky_units_are_those_of_the_paper(feedback):
 
 
 def test_traces_of_adaptive_spiking_units_are_those_of_the_paper():
-    """Two eligibility vectors for each synapse, of the potential and the threshold."""
+    """Each synapse has two eligibility vectors: of potential and of threshold."""
 
     def by_hand(params, carry, xs, targets):
         v, a, z = carry
@@ -194,7 +194,7 @@ def test_traces_of_adaptive_spiking_units_are_those_of_the_paper():
 
 
 def test_traces_of_an_lstm_are_those_of_its_cell():
-    """One eligibility vector, of c: what other units' h tell the gates is no memory."""
+    """One eligibility vector, for c; paths through h of other units are left out."""
     logistic = lambda a: 1 / (1 + np.exp(-a))
 
     def by_hand(params, carry, xs, targets):
@@ -246,8 +246,8 @@ def total_signals(step, args, shares):
 @pytest.mark.fast_rows(1)
 def test_is_bptt_with_the_total_derivative_and_not_with_that_of_the_step(step):
     *rest, targets = args = problem(step)
-    # A signal is the derivative of an example's own loss, of which a step of two
-    # examples takes the half: so it is twice dE/dz of the mean E of the batch.
+    # A signal is the derivative of one example's own loss, which has the share 1/2 in a
+    # step of two examples. So it is twice dE/dz, with E the mean over the batch.
     signals = 2 * total_signals(step, args, jnp.full((4, 2), 1 / 2))
     given = *rest, (targets, jnp.ones((4, 2)), signals)
     add = lambda *parts: sum(parts) / len(parts)
@@ -262,9 +262,9 @@ def test_is_bptt_with_the_total_derivative_and_not_with_that_of_the_step(step):
 
 @pytest.mark.slow
 def test_total_derivatives_go_along_a_sequence_also_where_no_loss_counts():
-    """Signals are weighted as losses are, so that how much these count is in targets.
+    """Signals get the same weights as losses, so here the targets hold these weights.
 
-    Of the 8 losses each has the share 1/8: with dE/dz_t itself the signal is 8 dE/dz_t.
+    Each of the 8 losses has the share 1/8, so the signal for dE/dz_t is 8 dE/dz_t.
     """
     args = params, carry, xs, targets = problem(rate)
     weights = jnp.zeros((4, 2)).at[1, 0].set(3.0).at[3].set(jnp.array([1.0, 2.0]))
@@ -276,7 +276,7 @@ def test_total_derivatives_go_along_a_sequence_also_where_no_loss_counts():
     everywhere = 8 * total_signals(rate, args, jnp.full((4, 2), 1 / 8))
     given = targets, jnp.ones((4, 2)), everywhere
     assert_same(rule(params, carry, xs, given), bptt(rate)(*args))
-    # Windows are updated from if their signals count, though none of their losses does.
+    # A window whose signals count makes an update, even if all its losses are zero.
     sgd = optax.sgd(1.0)
     learn = jax.jit(gradients.over_sequence(with_signal(rate), every=1, update=sgd))
     pair = params, sgd.init(params)
@@ -312,7 +312,7 @@ def test_feedback_goes_on_learning_in_a_state_that_is_kept():
 
 
 def unread(params, carry, x):
-    """A network that never reads its visible state again, where e-prop is exact."""
+    """A network that never reads its visible state again; e-prop is exact for it."""
     v, (z, count) = carry["v"], carry["seen"]
     decay = jnp.broadcast_to(jax.nn.sigmoid(params["decay"]), v.shape)
     new = decay * v + jnp.tanh(x @ params["inputs"][0])
@@ -337,7 +337,7 @@ def unread_problem(batch=(2,), T=4, dtype=float):
 @pytest.mark.parametrize("batch", [(), (2, 3)], ids=str)
 @pytest.mark.fast_rows(1)
 def test_is_bptt_if_nothing_reads_the_visible_state(batch):
-    """And the output reads what it likes, of both parts and of both times."""
+    """The output may read both parts of the carry, before and after the step."""
     args = unread_problem(batch)
     T = len(args[2])
     keys = jax.random.split(jax.random.key(4), 3)
@@ -360,7 +360,7 @@ def test_one_step_is_static_backpropagation():
 
 
 def test_resets_separate_sequences():
-    """Of one example, while another goes on."""
+    """One example is reset while the other continues."""
     params, carry, xs, targets = problem(rate)
     run = lambda xs, targets, **options: online(
         online_rule(rate), (params, carry, xs, targets), **options

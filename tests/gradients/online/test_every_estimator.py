@@ -1,4 +1,4 @@
-"""What estimates that are drawn at random share: all but the numbers they draw."""
+"""Contract of all estimators that draw at random, apart from their means."""
 
 from functools import cache, partial
 from typing import NamedTuple
@@ -29,7 +29,7 @@ def estimator(request):
 class Compiled(NamedTuple):
     rule: object  # over a sequence
     update: object
-    start: object  # init, given a carry and the first inputs
+    start: object  # `init` for a carry and the first inputs
     traces: list  # grows when the step is traced
 
 
@@ -70,7 +70,7 @@ def test_value_and_carry_are_those_of_bptt(make_problem, estimator, cell, batch)
     got, grads = rule(*args, **options, key=KEY)
     chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
     chex.assert_trees_all_equal_shapes_and_dtypes(grads, want_grads)
-    assert all(np.all(leaf != 0) for leaf in jax.tree.leaves(grads))  # readout as well
+    assert all(np.all(leaf != 0) for leaf in jax.tree.leaves(grads))  # readout too
     _, others = rule(*args, **options, key=jax.random.key(7))
     leaves = jax.tree.leaves(grads)[0], jax.tree.leaves(others)[0]
     assert not np.allclose(*leaves)
@@ -101,7 +101,7 @@ def test_a_step_of_padding_leaves_the_state_as_it_is(make_problem, estimator):
     flags = {"weight": weight, "mask": yes, "reset": no}
     _, _, state = update(params, state, xs[0], targets[0], key=KEY, **flags)
     spoilt = jnp.full_like(xs[1], jnp.nan), jnp.full_like(targets[1], jnp.nan)
-    flags = {"weight": weight, "mask": no, "reset": yes}  # of which the mask wins
+    flags = {"weight": weight, "mask": no, "reset": yes}  # the mask wins
     _, _, idle = update(params, state, *spoilt, key=jax.random.key(1), **flags)
     chex.assert_trees_all_equal(idle, state)
 
@@ -119,7 +119,7 @@ def test_a_reset_of_one_example_forgets_its_past_and_no_other(make_problem, esti
             x, key = xs[t] * (past if t < 2 else 1.0), jax.random.key(t)
             value, grads, state = update(params, state, x, targets[t], key=key, **flags)
             traced = len(traces) if t == 0 else traced
-        assert len(traces) == traced  # no step but the first may be
+        assert len(traces) == traced  # only the first step may trace
         return value, grads
 
     for example in (0, 1):
@@ -134,7 +134,7 @@ def test_a_reset_of_one_example_forgets_its_past_and_no_other(make_problem, esti
 
 @pytest.mark.slow
 def test_one_step(make_problem, estimator):
-    """T = 1, where nothing is remembered; for an empty batch too."""
+    """For T = 1 nothing is remembered; an empty batch is allowed too."""
     step, loss, args, _ = make_problem("tanh", (), T=1)
     rule = compiled(estimator, step, loss).rule
     want = exact(step, loss)(*args)

@@ -1,4 +1,4 @@
-"""Online rules, all of them: no parameter is left without its gradient."""
+"""Contract of all online rules, such as a gradient for every parameter."""
 
 from functools import partial
 
@@ -12,13 +12,13 @@ from bpvariants import cells, gradients
 
 
 def what_units_see(carry):
-    """Of networks of several states the one that an LSTM, or units here, let see."""
+    """Return the part of the carry that other units read, as eprop's `visible`."""
     if isinstance(carry, dict):
         return carry["fast"]
     return carry[1] if isinstance(carry, tuple) else carry
 
 
-ONLINE = {  # a rule that is added here is held to every network
+ONLINE = {  # every network is tested with each rule of this table
     "rtrl": gradients.rtrl,
     "snap": partial(gradients.snap, order=1),
     "rflo": gradients.rflo,
@@ -34,12 +34,12 @@ RANDOM = {"uoro", "forward_gradient", "kf_rtrl", "pes"}
 def test_every_parameter_gets_a_gradient_by_every_rule(make_problem, cell):
     step, loss, (params, carry, xs, targets), _ = make_problem(cell, (2,), T=3)
 
-    @jax.jit  # one program for all, which takes least time to compile
+    @jax.jit  # one program for all rules compiles fastest
     def all_rules(params):
         found = {"bptt": gradients.bptt(step, loss)(params, carry, xs, targets)}
         for name, make in ONLINE.items():
             if cell == "nested" and name == "kf_rtrl":
-                continue  # refuses it: the readout is used twice
+                continue  # it refuses a readout that is used twice
             rule = gradients.over_sequence(make(step, loss))
             key = {"key": jax.random.key(0)} if name in RANDOM else {}
             found[name] = rule(params, carry, xs, targets, **key)
@@ -79,7 +79,7 @@ def test_the_value_and_the_carry_of_every_rule_can_be_differentiated(make_proble
 
 
 def test_a_state_of_another_network_is_named():
-    """Of equal carry: with more inputs, another pytree of params, other settings."""
+    """Same carry, but more inputs, another pytree of params, or other settings."""
     loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
 
     def step(params, carry, x):
@@ -97,7 +97,7 @@ def test_a_state_of_another_network_is_named():
         for theirs in (narrower, richer):
             x = jnp.ones(len(theirs["in"]))
             if name == "kf_rtrl" and theirs is richer:
-                continue  # keeps nothing of a readout
+                continue  # it keeps nothing for a readout
             state = rule.init(theirs, carry, (x, target))
             with pytest.raises(ValueError, match=r"^state (must|has)"):
                 rule.update(ours, state, jnp.ones(3), target, **key)
@@ -112,7 +112,7 @@ def test_a_state_of_another_network_is_named():
 
 @pytest.mark.slow
 def test_examples_on_several_devices(make_problem):
-    """By jit as they are; by shard_map without checks, each device those it has."""
+    """By `jit` on sharded examples, and by `shard_map` without checks."""
     step, loss, (params, *rest), _ = make_problem("tanh", (4,), T=3)
     rule = gradients.over_sequence(gradients.rtrl(step, loss))
     mesh = jax.sharding.Mesh(jax.devices()[:4], ("data",))

@@ -1,4 +1,4 @@
-"""The forward gradient by enumeration of all directions it can draw."""
+"""The forward gradient, by enumeration of all directions it can draw."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from bpvariants import gradients
 from bpvariants.gradients.online._forward_gradient import DISTRIBUTIONS
 
 
-def step(params, carry, x):  # p = 7, with a readout that the carry does not depend on
+def step(params, carry, x):  # p = 7; the readout does not reach the carry
     h, count = carry
     h = jnp.tanh(h @ params["recurrent"] + x[..., None] * params["in"][None])
     return (h, count + 1), h[..., 0] * params["readout"]
@@ -39,7 +39,7 @@ def problem():
 
 
 def like_params(vectors):
-    """Turn directions [..., 7] into what the state has, with one direction each."""
+    """Convert vectors [..., 7] to the format of the state, one direction each."""
     split = lambda v: {"recurrent": v[:4].reshape(2, 2), "in": v[4:6], "readout": v[6]}
     return jax.vmap(lambda v: jax.tree.map(lambda a: a[None], split(v)))(vectors)
 
@@ -53,14 +53,14 @@ ORDER = ("recurrent", "in", "readout")
 
 
 def along(params_tangent, params, carry, xs, targets, flags):
-    """Return the estimate of one direction, and what is left in the state."""
+    """Return the estimate along one direction, and the direction in the last state."""
     online = gradients.forward_gradient(step, loss)
     state = online.init(params, carry, (xs[0], targets[0]))
     state = state._replace(params_tangent=params_tangent, drawn=jnp.array(True))
 
     def body(state, inputs):
         x, target, flags = inputs
-        key = jax.random.key(0)  # of which nothing is drawn
+        key = jax.random.key(0)  # not used: nothing is drawn
         _, grads, state = online.update(params, state, x, target, key=key, **flags)
         return state, grads
 
@@ -84,7 +84,7 @@ def test_mean_and_variance_over_all_directions():
     got = as_vectors(got)
     error = np.mean(np.sum((got - g) ** 2, axis=1))
     np.testing.assert_allclose(error, 6 * np.sum(g**2), rtol=1e-10)
-    slopes = (vectors @ g.T)[:, 0]  # each is (g·v) v
+    slopes = (vectors @ g.T)[:, 0]  # each estimate is (g·v) v
     np.testing.assert_allclose(got, slopes[:, None] * vectors, rtol=1e-10, atol=1e-13)
 
 
@@ -131,7 +131,7 @@ def test_memory_does_not_grow_with_length():
         program = rule.lower(params, carry, xs, xs, key=jax.random.key(0)).compile()
         return program.memory_analysis().temp_size_in_bytes
 
-    # Of each step there remain a share, a loss and a key, and no state.
+    # Each step adds a share, a loss and a key, but no state.
     assert used(10_000) - used(100) <= 9_900 * 40
 
 

@@ -1,4 +1,4 @@
-"""KF-RTRL by enumeration of all signs it can draw, and the factors that it finds."""
+"""KF-RTRL: mean over all signs it can draw, and the factors that it finds."""
 
 import itertools
 from functools import cache
@@ -26,7 +26,7 @@ def stacked(params, carry, x):
 
 
 def thresholds(params, h, x):
-    """Gates cut from one product before they are added to; thresholds of all kinds."""
+    """Gates sliced from one product before biases are added; biases of many shapes."""
     keep, new = params["keep"], params["new"]
     both = x @ jnp.concatenate([keep["in"], new["in"]], axis=1)
     again = keep["again"][:, 0]
@@ -34,7 +34,7 @@ def thresholds(params, h, x):
     new = jax.nn.relu(both[2:] + x[:1] - new["bias"])
     h = keep * h + (1 - keep) * new + params["all"]
     h = h + (jnp.stack([h, h]) + params["many"].T).prod(axis=0)
-    h = jnp.where(x @ params["which"] + x[:2] > -9, h, 2 * h)  # has no derivative
+    h = jnp.where(x @ params["which"] + x[:2] > -9, h, 2 * h)  # no derivative in > −9
     return h, h
 
 
@@ -162,7 +162,7 @@ def test_what_does_not_factorise_is_refused(reason):
 
 @cache
 def with_signs(step, loss, several=True):
-    """Return the estimates of a sequence, one for each set of signs [T, 2]."""
+    """Return a function that gives one estimate for each set of signs [T, 2]."""
     spread = lambda signs, shape, dtype: jnp.broadcast_to(
         signs.reshape((1,) * (len(shape) - 1) + (2,)), shape
     ).astype(dtype)
@@ -190,7 +190,7 @@ def with_signs(step, loss, several=True):
 
 
 def all_signs(steps):
-    """Return [4^(steps − 1), steps, 2]: those of the last step reach no loss."""
+    """Return [4^(steps − 1), steps, 2]; signs of the last step reach no loss."""
     signs = list(itertools.product([-1.0, 1.0], repeat=2 * (steps - 1)))
     signs = np.array(signs).reshape(-1, steps - 1, 2)
     return np.concatenate([signs, np.ones_like(signs[:, :1])], axis=1)
@@ -222,7 +222,7 @@ def test_the_mean_over_all_signs_is_bptt(name):
 
 @cache
 def cached_readout(cell):
-    """Return a step with a readout, which sees its input too."""
+    """Return a step with a readout that also reads the input."""
 
     def step(params, carry, x):
         carry, y = cell(params["cell"], carry, x)
@@ -241,7 +241,7 @@ def test_the_mean_with_flags_is_bptt(make_problem):
 
 
 def paper(params, h, xs, targets, signs):
-    """Return gradients and factors of tanh(W h + U x + b), written out in NumPy."""
+    """Return gradients and factors of tanh(W h + U x + b), computed in NumPy."""
     W, U, b = params
     inputs, slopes = np.zeros(len(h) + xs.shape[1] + 1), np.zeros((len(h),) * 2)
     total, size = np.zeros((len(h), len(inputs))), lambda a: np.linalg.norm(a) + 1e-7
@@ -304,7 +304,7 @@ def test_padding_leaves_no_trace_and_a_reset_begins_anew(make_problem):
         [pair] = results[2]
         return pair
 
-    # example 0: padding at step 1, which wins; example 1: an episode begins at step 2
+    # example 0: padding at step 1 beats its reset; example 1: a reset at step 2
     mask, reset = ones.at[1, 0].set(False), none.at[2, 1].set(True).at[1, 0].set(True)
     holes = [leaf.at[1, 0].set(jnp.nan) for leaf in (xs, targets)]
     got = influence([0, 1, 2, 3], mask, reset, *holes)
@@ -345,12 +345,12 @@ def test_signs_differ_between_examples_and_pairs(dtype):
     _, _, state = update(params, state, x, target, key=first)
     value, grads, state = update(params, state, x, target, key=second)
     found = lambda inputs: len(np.unique(np.round(inputs, 6), axis=0))
-    assert [found(inputs) for inputs, _ in state.influence] == [4, 4]  # ±, ± each
+    assert [found(inputs) for inputs, _ in state.influence] == [4, 4]  # signs: 2 · 2
     signs = [np.sign(inputs[:, 0] / inputs[0, 0]) for inputs, _ in state.influence]
     assert not np.array_equal(*signs)
     chex.assert_tree_all_finite((value, grads, state))
     chex.assert_trees_all_equal_shapes_and_dtypes(grads, params)
-    wide = float if dtype is float else jnp.float32  # in which sums are kept
+    wide = float if dtype is float else jnp.float32  # dtype of sums
     assert value.dtype == wide
     assert {leaf.dtype for leaf in jax.tree.leaves(state.influence)} == {
         jnp.dtype(wide)

@@ -1,4 +1,4 @@
-"""Learning on the way by online rules, against loops and recursions by hand."""
+"""Learning during a sequence with online rules, against loops by hand."""
 
 from functools import cache, partial
 
@@ -19,7 +19,7 @@ assert_same = partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-12)
 
 @pytest.fixture
 def _promoting():
-    """Adam's own bias correction is not strict."""
+    """Allow dtype promotion, which Adam's bias correction needs."""
     with jax.numpy_dtype_promotion("standard"):
         yield
 
@@ -61,7 +61,7 @@ def jitted_update(online):
 
 
 def by_hand(online, optimizer, every, args, options, keys=None, with_value=False):
-    """Take one step after the other; update from their weighted mean gradient."""
+    """Go step by step; update from the weighted mean gradient of each window."""
     params, carry, xs, targets = args
     opt_state, losses, weight_of_all = optimizer.init(params), 0.0, 0.0
     ones = jnp.ones(xs.shape[:-1], xs.dtype)
@@ -129,7 +129,7 @@ def test_windows_of_padding_change_nothing():
     (params, carry, xs, targets), _ = network()
     adam = optax.adam(0.1)
     pair = params, adam.init(params)
-    rows = np.array([0, 1, 4, 5])  # windows of two, of which the second is padding
+    rows = np.array([0, 1, 4, 5])  # steps 2 and 3, the second window, are padding
     mask = jnp.zeros(T, bool).at[rows].set(True)
     xs, targets = (jnp.where(mask[:, None, None], a, jnp.nan) for a in (xs, targets))
     mask = jnp.stack([mask, mask], axis=1)
@@ -165,7 +165,7 @@ def test_with_forgetting_it_is_the_recurrent_update_of_the_tutorial(scale_past):
 
 
 def noisy(online):
-    """Return an online rule that draws at random, and needs what a step takes."""
+    """Return an online rule that draws at random and checks the inputs of `init`."""
 
     def init(params, carry, inputs, *, initial=None):
         assert [a.shape for a in inputs] == [(*BATCH, 1)] * 2
@@ -241,7 +241,7 @@ def test_memory_does_not_grow_with_time():
         return memory.temp_size_in_bytes
 
     more = temp_bytes(4001) - temp_bytes(401)
-    assert more < 3600 * 8 * 4  # four numbers a step; a copy of xs would be 64
+    assert more < 3600 * 8 * 4  # four values per step; a copy of xs would be 64
 
 
 def test_a_batch_of_no_examples_changes_nothing():

@@ -1,4 +1,4 @@
-"""Persistent evolution strategies by enumeration of all the signs they can draw."""
+"""Persistent evolution strategies, by enumeration of all signs they can draw."""
 
 import itertools
 from functools import cache
@@ -15,7 +15,7 @@ from bpvariants.gradients.online import _pes
 T, P = 4, 2  # steps, and parameters
 
 
-def curved(params, h, x):  # with a readout that the carry does not depend on
+def curved(params, h, x):  # the readout does not reach the carry
     h = jnp.tanh(params["recurrent"] * h + x)
     return h, params["readout"] * h
 
@@ -44,13 +44,13 @@ def problem():
 
 
 def given_signs(signs, leaves, _):
-    """Draw nothing: the key is the signs of the step."""
+    """Draw nothing: the key holds the signs of the step."""
     return [sign.reshape(leaf.shape) for sign, leaf in zip(signs, leaves, strict=True)]
 
 
 @cache
 def estimates(step, window):
-    """Return the function (sigma, flags) -> estimates for all signs, leaves [2^…]."""
+    """Return a function (sigma, flags) -> estimates for all signs, leaves [2^…]."""
     params, carry, xs, targets, _ = problem()
     drawn = -(-T // window)
     signs = np.array(list(itertools.product([-1.0, 1.0], repeat=drawn * P)))
@@ -128,7 +128,7 @@ def test_what_is_added_up_begins_anew_where_all_examples_do():
 
     never = run(NO_RESET)
     together = run(ALL_RESET)
-    late = run(jnp.roll(ALL_RESET, 1, axis=0))  # within a window
+    late = run(jnp.roll(ALL_RESET, 1, axis=0))  # in the middle of a window
     one = run(ALL_RESET.at[2, 0].set(False))
     padded = run(ALL_RESET, jnp.ones((T, 2), bool).at[2, 0].set(False))
     noise = lambda seen: [state.noise["readout"] for state in seen]
@@ -143,7 +143,7 @@ def test_what_is_added_up_begins_anew_where_all_examples_do():
         np.testing.assert_allclose(xi(seen), sum(noise(seen)[::2]))
     for seen in (together, late):
         np.testing.assert_array_equal(xi(seen), noise(seen)[-1])
-    # Where all is padding the window waits.
+    # A step in which all examples are padding does not advance the window.
     waits = run(NO_RESET, jnp.ones((T, 2), bool).at[1].set(False))
     first, same, still, other = noise(waits)
     np.testing.assert_array_equal(first, still)
@@ -174,7 +174,7 @@ def test_memory_does_not_grow_with_length():
         assert analysis is not None
         return analysis.temp_size_in_bytes
 
-    # Of each step there remain a share, a loss and a key, and no state.
+    # Each step adds a share, a loss and a key, but no state.
     assert used(10_000) - used(100) <= 9_900 * 40
 
 

@@ -1,4 +1,4 @@
-"""SnAp-n: what it leaves out of RTRL, and that it leaves nothing else out."""
+"""SnAp-n leaves out what its order says, and nothing else."""
 
 import itertools
 from functools import cache, partial
@@ -23,7 +23,7 @@ RING = np.eye(N) + np.roll(np.eye(N), 1, axis=1)
 
 
 def ring_step(params, h, x):
-    """Each unit hears itself and one neighbour."""
+    """Each unit reads itself and one neighbour."""
     recurrent, readout = params
     h = jnp.tanh(h @ (recurrent * RING) + x)
     return h, h @ readout
@@ -67,8 +67,8 @@ def test_golden_error_of_order_1(make_probe):
 
 def test_equals_the_masked_recursion_by_hand():
     (recurrent, readout), h, xs, targets = jax.tree.map(np.asarray, ring())
-    reach = np.eye(N)[:, None, :] * RING[None] > 0  # unit, and weight [from, to]
-    pattern = reach | (np.einsum("ji,jab->iab", RING, reach) > 0)  # two steps
+    reach = np.eye(N)[:, None, :] * RING[None] > 0  # [unit, from, to]
+    pattern = reach | (np.einsum("ji,jab->iab", RING, reach) > 0)  # within two steps
     influence, total, at_readout = np.zeros((N, N, N)), 0, 0
     for x, target in zip(xs, targets, strict=True):
         old, h = h, np.tanh(h @ (recurrent * RING) + x)

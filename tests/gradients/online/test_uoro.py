@@ -1,4 +1,4 @@
-"""UORO by enumeration of all signs it can draw, and by its equations as printed."""
+"""UORO: its mean over all signs it can draw, and its equations as printed."""
 
 import itertools
 import math
@@ -15,10 +15,10 @@ from bpvariants.gradients.online import _uoro
 
 
 def given_signs(signs, leaves):
-    """Draw nothing: the key is one vector of signs, the same for both examples.
+    """Use the key as one vector of signs, the same for both examples.
 
-    The gradient is a sum over examples, so that its mean does not tell this from signs
-    drawn for each.
+    The gradient is a sum over examples, so its mean is the same as with signs drawn
+    for each example.
     """
     sizes = [math.prod(leaf.shape[1:]) for leaf in leaves]
     parts = jnp.split(signs, np.cumsum(sizes)[:-1])
@@ -30,7 +30,7 @@ def given_signs(signs, leaves):
 
 @cache
 def with_signs(step, loss):
-    """Return the estimates over a sequence for sets of signs [sets, T, n]."""
+    """Return a function that estimates over a sequence, for signs [sets, T, n]."""
     online = _uoro._with_signs(step, loss, given_signs)
 
     def estimate(signs, params, carry, xs, targets, initial, flags):
@@ -52,14 +52,14 @@ def with_signs(step, loss):
 
 
 def all_signs(steps, numbers):
-    """Return [2^(steps·numbers), steps + 1, numbers]; none of the last are used."""
+    """Return [2^(steps·numbers), steps + 1, numbers]; the last step's are unused."""
     signs = np.array(list(itertools.product([-1.0, 1.0], repeat=steps * numbers)))
     signs = signs.reshape(-1, steps, numbers)
     return np.concatenate([signs, np.full_like(signs[:, :1], np.nan)], axis=1)
 
 
 def lstm_problem():
-    """An LSTM of two units whose carry is nested, and counts."""
+    """An LSTM of two units with a nested carry and a counter."""
     keys = iter(jax.random.split(jax.random.key(3), 9))
     normal = lambda *shape: jax.random.normal(next(keys), shape)
 
@@ -113,7 +113,7 @@ def test_the_mean_over_all_signs_is_bptt(make_problem, cell):
         chex.assert_trees_all_close(got[0], same, rtol=1e-12, atol=1e-13)
         mean = jax.tree.map(lambda g: np.mean(g, axis=0), got[1])
         chex.assert_trees_all_close(mean, want[1], rtol=1e-10, atol=1e-12)
-        # So that antithetic draws would be of no use:
+        # Negated signs give the same gradient, so antithetic draws are of no use.
         flipped = with_signs(step, loss)(-signs, *args, initial, flags)
         chex.assert_trees_all_equal(flipped[1], got[1])
         spread = [np.max(np.ptp(g, axis=0)) for g in jax.tree.leaves(got[1])]
@@ -121,7 +121,7 @@ def test_the_mean_over_all_signs_is_bptt(make_problem, cell):
 
 
 def test_equations_as_printed(make_problem):
-    """One draw, by hand in numpy: the factors, ρ₀, ρ₁ and the gradient."""
+    """One draw in NumPy: the factors, ρ₀, ρ₁ and the gradient."""
     step, loss, args, _ = make_problem("tanh", batch=(), T=4)
     params, h, xs, targets = jax.tree.map(np.asarray, args)
     (recurrent, feedforward), readout = params["hidden"], params["readout"]
@@ -184,7 +184,7 @@ def test_signs_are_drawn_for_each_example(make_problem):
 def test_states_and_parameters_may_differ_in_dtype_or_be_missing():
     half_square = lambda y, target: (y - target) ** 2 / 2
 
-    def step(params, carry, x):  # float32 and float64; what is empty; what is unused
+    def step(params, carry, x):  # float32 and float64; one parameter is unused
         wide, narrow = carry
         wide = jnp.tanh(params["a"] * wide + x)
         narrow = jnp.tanh(params["b"] * narrow + x.astype(jnp.float32))

@@ -1,4 +1,4 @@
-"""Remat policies: the same gradient, and the costs that are predicted."""
+"""Remat policies: the same gradients, at the predicted cost."""
 
 from functools import cache, partial
 
@@ -35,7 +35,7 @@ def squared_error(y, target):
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 @pytest.mark.fast_rows(4)
 def test_every_policy_gives_the_same_gradients(make_problem, policy):
-    """Of params, carry, initial and inputs, with flags, counters and any length."""
+    """In params, carry, initial and inputs, with flags and a counter."""
     step, loss, (params, carry, xs, targets), options = make_problem("nested", T=7)
     flags = {name: options[name] for name in ("mask", "reset")}
 
@@ -60,7 +60,7 @@ def test_every_policy_gives_the_same_gradients(make_problem, policy):
 
 
 def count_tanh(jaxpr, trips=1):
-    """Count evaluations by the program: scans have their lengths as weights."""
+    """Count evaluations in a program; a scan multiplies by its length."""
     total = 0
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
@@ -92,7 +92,7 @@ def tanh_step(w, h, x):
     ],
 )
 def test_stretches_cost_what_is_predicted(length, policy, evaluations):
-    """The numbers for T = 12 are those of the literature, read off the program."""
+    """For T = 12 the counts are published ones; they are read off the program."""
     rule = gradients.bptt(tanh_step, squared_error, remat=policy)
     xs = jnp.zeros((length, 2))
     program = jax.make_jaxpr(rule)(jnp.eye(2), jnp.zeros(2), xs, xs).jaxpr
@@ -103,7 +103,7 @@ def test_stretches_cost_what_is_predicted(length, policy, evaluations):
 @pytest.mark.parametrize(("length", "m"), [(2, 1), (7, 1), (9, 2), (12, 3), (12, 20)])
 @pytest.mark.fast_rows(2)
 def test_slots_cost_what_is_predicted(length, m):
-    """Each evaluation, counted as it is made."""
+    """Count each evaluation when it runs."""
     calls = []
 
     def counted(w, h, x):
@@ -120,7 +120,7 @@ def test_slots_cost_what_is_predicted(length, m):
 
 @cache
 def optimum(t, m):
-    """The recursion of Gruslys et al. 2016, as they write it."""
+    """Recursion of Gruslys et al. 2016, as printed."""
     if t <= 1 or m == 1:
         return t * (t + 1) // 2
     return min(y + optimum(t - y, m - 1) + optimum(y, m) for y in range(1, t))
@@ -150,7 +150,7 @@ def test_the_schedule_is_optimal_and_visits_what_it_says():
     [(10, 4636), (20, 3747), (32, 3405), (45, 2953), (50, 2948), (60, 2938)],
 )
 def test_published_counts_for_a_thousand_steps(m, published):
-    """Theirs goes back at once: ours takes the last step in the forward pass too."""
+    """Ours is one more: it also evaluates the last step in the forward pass."""
     cost = gradients.remat.predicted_cost(1000, gradients.remat.slots(m))
     assert cost.evaluations == published + 1
 
@@ -201,7 +201,7 @@ def test_memory_is_what_is_predicted(policy):
     weights = sum(leaf.nbytes for leaf in params)
     nested = 1 + len(getattr(policy, "lengths", ()))
     used = temporary_bytes(policy, arguments)
-    # On top come the gradient, summed up in each of the nested scans, and its parts.
+    # Also needed: the gradient, summed in each nested scan, and its parts.
     assert 0.9 * predicted < used < 1.02 * predicted + 4 * nested * weights
 
 
@@ -230,7 +230,7 @@ def test_budgets_are_kept_and_refused(make_problem):
     odd = gradients.remat.StepBytes(carry=8, kept=48, inputs=4)
     cost = gradients.remat.predicted_cost(
         997, gradients.remat.budget(6000), odd
-    )  # a prime
+    )  # prime
     assert cost.evaluations < 2 * 997
     rule = gradients.bptt(lstm_step, squared_error, remat=gradients.remat.budget(100))
     with pytest.raises(ValueError, match=r"budget must be at least \d+ bytes for 400"):

@@ -1,4 +1,4 @@
-"""Static backpropagation against `jax.grad`, and each of its factors by itself."""
+"""Static backpropagation against `jax.grad`, and each factor against known values."""
 
 import sys
 
@@ -16,7 +16,7 @@ def dense(params, y):
 
 
 def convolve(kernel, y):
-    """A layer that is not dense: [..., n] -> [..., n], the same kernel everywhere."""
+    """A layer that is not dense: [..., n] -> [..., n], one kernel for all positions."""
     return kernel[0] * y + kernel[1] * jnp.roll(y, 1, axis=-1)
 
 
@@ -51,7 +51,7 @@ def forward(params, x, shifts=(0.0, 0.0, 0.0)):
 @pytest.mark.parametrize("batch", [(), (3,)], ids=str)
 @pytest.mark.fast_rows(1)
 def test_equals_grad_and_its_deltas_those_of_perturbations(batch):
-    with jax.numpy_rank_promotion("allow"):  # of biases
+    with jax.numpy_rank_promotion("allow"):  # biases broadcast
         params, x, target = problem(batch)
         rule = jax.jit(gradients.backprop(LAYERS, loss))
         (value, info), grads = rule(params, x, target)
@@ -70,7 +70,7 @@ def test_equals_grad_and_its_deltas_those_of_perturbations(batch):
 
 
 def test_the_three_factors_of_a_unit():
-    """∂E/∂w = ∂E/∂y · ∂y/∂s · ∂s/∂w, each factor worked by hand."""
+    """∂E/∂w = ∂E/∂y · ∂y/∂s · ∂s/∂w, each factor by hand."""
     params, x, target = problem(())
     with jax.numpy_rank_promotion("allow"):
         (_, info), grads = gradients.backprop(LAYERS, loss)(params, x, target)
@@ -157,7 +157,7 @@ def test_convolutions_residual_blocks_and_branches():
     chex.assert_trees_all_close(got, deltas, rtol=1e-12, atol=1e-15)
     chex.assert_trees_all_equal(tuple(layer.grad for layer in info), grads)
 
-    # By finite differences along random directions, with params and deltas together.
+    # Finite differences along random directions, in params and shifts together.
     leaves, structure = jax.tree.flatten((params, shifts))
     for key in jax.random.split(jax.random.key(5), 3):
         keys = jax.random.split(key, len(leaves))
@@ -193,7 +193,7 @@ def test_a_network_of_single_units_is_micrograds():
     (value, info), grads = rule(params, jnp.zeros(()), jnp.zeros(()))
     assert f"{value:.4f}" == "24.7041"
     assert [f"{grad:.4f}" for grad in grads[0]] == ["138.8338", "645.5773"]
-    # The factors of g = f/2 + 10/f, f = e², e = c − d by hand.
+    # By hand, the factors of g = f/2 + 10/f, f = e², e = c − d.
     f = info[1].y
     chex.assert_trees_all_close(info[1].error, 0.5 - 10 / f**2, rtol=1e-12)
     chex.assert_trees_all_close(info[1].delta, info[1].error * 2 * info[1].s)

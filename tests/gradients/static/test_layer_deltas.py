@@ -14,7 +14,7 @@ close = lambda got, want: chex.assert_trees_all_close(got, want, rtol=1e-12, ato
 
 
 def network(params, x, shifts=None, tag=checkpoint_name):
-    """Name in a jitted helper, below a remat, and twice the same; some shared."""
+    """Name values inside `jit` and `checkpoint`, one name twice."""
     named = []
 
     def mark(z, name):
@@ -98,7 +98,7 @@ def test_linen_modules_are_named_by_their_paths():
     params = net.init(jax.random.key(1), x)
     apply = jax.jit(net.apply)
     loss = lambda params, x: jnp.sum(apply(params, x) ** 3)
-    want = loss(params, x)  # the jitted program, which has no names, is kept by JAX
+    want = loss(params, x)  # JAX keeps the jitted program, which has no names
     found = gradients.layer_deltas(loss, params, x)
     names = [f"block{inner}[{i}]" for i in (0, 1) for inner in ("/Dense_0", "")]
     assert list(found) == [*names, "out", "Net"]
@@ -129,7 +129,7 @@ class NNXNet(nnx.Module):
 
 
 def test_nnx_modules_are_named_by_their_paths_and_stay_as_they_are():
-    with jax.numpy_dtype_promotion("standard"):  # its initialisers need it
+    with jax.numpy_dtype_promotion("standard"):  # initialisers promote dtypes
         net = NNXNet(nnx.Rngs(0))
     _, x = problem()
     kind, count = type(net.hidden), int(net.dropout.rngs.count[...])

@@ -1,4 +1,4 @@
-"""ARTBP by enumeration of all it can draw: its mean, its variance, its mistakes."""
+"""ARTBP, by enumeration of all draws: its mean, its variance, its mistakes."""
 
 import itertools
 from functools import partial
@@ -14,7 +14,7 @@ from bpvariants.gradients.through_time import _artbp
 
 
 def probability(pattern, schedule, mask, reset):
-    """Follow one example by hand: return P(pattern), where κ is 0 if none can be."""
+    """Return P(pattern) of one example, by hand; κ is 0 where no cut is possible."""
     age, weight = 0, 1.0
     for cut, real, again in zip(pattern, mask, reset, strict=True):
         kappa = 0.0
@@ -31,9 +31,9 @@ def all_patterns(length):
 
 
 def estimate(step, loss, truncation):
-    """Return the estimate as a function of what is drawn: 0 cuts, where it can, 1 not.
+    """Return the estimate as a function of draws: 0 cuts, if it can; 1 does not.
 
-    It is one program for all draws.
+    All draws use one program.
     """
     rule = _artbp._with_cuts(step, loss, None)
 
@@ -81,11 +81,11 @@ def test_the_mean_over_all_cuts_is_bptt(make_problem, schedule):
         mean = jax.tree.map(lambda g: jnp.tensordot(weights, g, 1), grads)  # noqa: B023
         chex.assert_trees_all_close(mean, want[1], rtol=1e-12, atol=1e-13)
         gap = jnp.mean(grads["hidden"][0], axis=0) - want[1]["hidden"][0]
-        assert jnp.max(jnp.abs(gap)) > 1e-3  # other probabilities would be seen
+        assert jnp.max(jnp.abs(gap)) > 1e-3  # wrong probabilities would be noticed
 
 
 def test_examples_are_cut_each_by_itself(make_problem):
-    """Both at once: the mean over the cuts of two examples, one of them shorter."""
+    """Both examples at once: the mean over their cuts; one example is shorter."""
     step, loss, args, _ = make_problem("tanh", batch=(2,), T=4)
     truncation, plain = SCHEDULES["growing"]
     mask = gradients.mask_from_lengths(jnp.array([4, 3]), 4)
@@ -108,7 +108,7 @@ def by_hand(args, cut, kappa, rescaled=True):
     for x in xs:
         hs.append(np.tanh(W @ hs[-1] + U @ x + b))
     delta, grads = np.zeros(3), [np.zeros_like(p) for p in (W, U, b)]
-    for t in range(len(xs), 0, -1):  # delta: that of t + 1, sent back to t
+    for t in range(len(xs), 0, -1):  # delta is δ_{t+1} J_{t+1}
         delta = hs[t] - targets[t - 1] + delta
         s = (1 - hs[t] ** 2) * delta
         for grad, part in zip(
@@ -126,14 +126,14 @@ def flat(tree):
     return jax.flatten_util.ravel_pytree(tree)[0]
 
 
-# Relative rms error on probe P of κ = .1, .3, .5, .8, all cuts enumerated in NumPy.
+# Relative RMS error on probe P for κ = .1, .3, .5, .8; NumPy enumerates all cuts.
 RMS = {0.1: 0.374884, 0.3: 0.831258, 0.5: 1.563054, 0.8: 7.480234}
 
 
 def test_each_draw_is_the_recursion_and_variance_grows_with_kappa(make_probe):
     step, loss, args, _ = make_probe()
     exact = np.asarray(flat(gradients.bptt(step, loss)(*args)[1]))
-    patterns = all_patterns(6)[:32]  # the first entry, before the first step, is moot
+    patterns = all_patterns(6)[:32]  # the entry before the first step has no effect
 
     @jax.jit  # one program for all κ
     @partial(jax.vmap, in_axes=(0, None))
@@ -152,7 +152,7 @@ def test_each_draw_is_the_recursion_and_variance_grows_with_kappa(make_probe):
         assert got == pytest.approx(rms, abs=1e-6)
         plain = [by_hand(args, cut, kappa, rescaled=False) for cut in patterns]
         bias = np.linalg.norm(weights @ np.array(plain) - exact)
-        assert bias > 0.05 * np.linalg.norm(exact)  # what the scaling is for
+        assert bias > 0.05 * np.linalg.norm(exact)  # without scaling it is biased
 
 
 def integrate(w, h, x):
@@ -171,7 +171,7 @@ def test_keys_draw_each_example_and_each_call_anew():
     alone = jax.tree.map(lambda leaf: leaf[..., :1], ARGS[1:])
     single = jax.vmap(lambda key: rule(ARGS[0], *alone, key=key)[1])(keys)
     assert float(jnp.mean(grads)) == pytest.approx(float(exact), abs=5 * 30 / 2000**0.5)
-    # Three examples that are cut independently have a third of the variance of one.
+    # The mean of three independent examples has a third of the variance of one.
     assert jnp.var(single) / jnp.var(grads) == pytest.approx(3, rel=0.2)
 
 
@@ -194,7 +194,7 @@ def test_what_cannot_be_made_up_for_is_nan(truncation):
 
 
 def test_cut_errors_may_have_overflowed():
-    """An error that is infinite where it is cut off must not come through as NaN."""
+    """An error that is infinite where it is cut off must not become NaN."""
     step = lambda w, h, x: (w * x + jnp.float32(1e20) * h, h)
     rule = estimate(step, lambda y, target: y, 0.5)
     args = jnp.float32(1.0), jnp.float32(0.0), *jnp.zeros((2, 4), jnp.float32)
@@ -221,7 +221,7 @@ def test_mistakes_are_named():
 
 
 def test_ages_of_growing_truncation():
-    """The mean age is ℓ₀, and segments are (α − 2) / (α − 1) of it, in the limit."""
+    """In the limit the mean age is ℓ₀ and the mean segment (α − 2) / (α − 1) of it."""
     length, alpha = 200.0, 4.0
     ages = np.arange(1, 200_000)
     kappa = np.asarray(gradients.growing_truncation(length, alpha)(ages))

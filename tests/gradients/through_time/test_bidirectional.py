@@ -37,7 +37,7 @@ lstm = nn.LSTMCell(features=N, param_dtype=float)
 
 
 def lstm_with_skip(params, carry, x):
-    """An LSTM whose y is a pytree, and which takes one as x."""
+    """An LSTM whose y is a pytree: its output and its input."""
     carry, h = lstm.apply(params, carry, x)
     return carry, {"h": h, "x": [x]}
 
@@ -51,7 +51,7 @@ both_ways = jax.jit(partial(gradients.bidirectional, tanh_step, tanh_step))
 
 
 def loss_of(run, mask):
-    """A loss of all outputs that are not padding, and of the last carries."""
+    """Return a loss of all outputs that are not padding, and of the last carries."""
     last, ys = run
     clean = [jnp.where(mask[..., None], y, 0) for y in ys]
     terms = [jnp.sum(c * y**2) for c, y in zip(COTANGENTS, clean, strict=True)]
@@ -59,7 +59,7 @@ def loss_of(run, mask):
 
 
 def one_by_one(params, carries, xs, mask, reset, initial):
-    """The same by Python loops over each example's real steps, in either order."""
+    """The same by Python loops over each example's real steps, in both directions."""
     mask, reset = np.asarray(mask), np.asarray(reset)
     last, ys = ([], []), (jnp.zeros((T, B, N)), jnp.zeros((T, B, N)))
     ys = list(ys)
@@ -114,7 +114,7 @@ def test_bidirectional_is_each_example_by_itself(mask, resets):
     clean = [jnp.where(real[..., None], y, 0) for y in ys]
     assert_same((value, last, tuple(clean)), (want_value, want_last, want_ys))
     assert_same(grads, want_grads)
-    if mask is lengths:  # of length 0: what came in comes out
+    if mask is lengths:  # length 0: the carry is unchanged
         assert_same([h[3] for h in last], [h[3] for h in CARRIES])
 
 
@@ -135,7 +135,7 @@ def test_bidirectional_by_default_restarts_from_carries_and_recomputes():
     plain = run(XS, mask=gaps, reset=flags)
     want = run(XS, mask=gaps, reset=flags, initial=CARRIES, remat="step")
     assert_same(plain, want)
-    lists = [[1, 1]] * T, [[False, True]] * T  # flags need not be arrays
+    lists = [[1, 1]] * T, [[False, True]] * T  # flags may be lists
     small = [h[:2] for h in CARRIES]
     mask, reset = (np.array(each, bool).tolist() for each in lists)
     gradients.bidirectional(

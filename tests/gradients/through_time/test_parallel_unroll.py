@@ -1,4 +1,4 @@
-"""Each method of parallel_unroll against the unroll in order."""
+"""Each method of parallel_unroll against the sequential unroll."""
 
 from functools import cache, partial
 
@@ -42,7 +42,7 @@ def make_problem_of(name, batch, make_problem):
     if name in ("tanh", "gru", "lstm", "nested"):
         step, _, (params, carry, xs, _), options = make_problem(name, batch, 6)
         initial = options["initial"]
-        if name == "nested":  # without its counter, which has no derivative
+        if name == "nested":  # drop the counter, which has no derivative
             nested, drop = step, lambda c: {**c, "slow": (c["slow"][0],)}
             carry, initial = drop(carry), drop(initial)
 
@@ -174,7 +174,7 @@ def test_one_step_and_nothing_but_padding(method):
     got, info = run(xs, method=method)
     assert_same(got, gradients.unroll(cells.min_gru, params, carry, xs))
     assert info.converged
-    assert info.steps == (1 if method == "linear" else 2)  # which moves nothing
+    assert info.steps == (1 if method == "linear" else 2)  # the second changes nothing
     mask = jnp.zeros((4, 2), bool)
     xs = jnp.full((4, 2, 2), jnp.nan)
     (last, _), info = run(xs, method=method, mask=mask, reset=~mask)

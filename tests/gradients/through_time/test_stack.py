@@ -1,4 +1,4 @@
-"""Stacks of layers against the network written by hand."""
+"""Stacks of layers against the same network by hand."""
 
 from functools import cache, partial
 
@@ -36,7 +36,7 @@ lstm = nn.LSTMCell(features=N, param_dtype=float)
 
 
 def lstm_with_skip(params, carry, x):
-    """An LSTM whose y is a pytree, and which takes one as x."""
+    """An LSTM whose y is a pytree: its output and its input."""
     carry, h = lstm.apply(params, carry, x)
     return carry, {"h": h, "x": [x]}
 
@@ -52,7 +52,7 @@ def squared_error(y, target):
 
 @cache
 def two_layers():
-    """A tanh layer under an LSTM, under a readout that does nothing to its carry."""
+    """A tanh layer, an LSTM, and a readout that does not change its carry."""
     carry = normal(20, B, N), (normal(21, B, N), normal(22, B, N)), normal(23, B)
     params = (
         tanh_params(0, D),
@@ -70,7 +70,7 @@ def two_layers():
 
 
 def by_hand(params, carry, xs, targets, weights, mask, reset, initial):
-    """The same network written as one scan, with its masks and resets."""
+    """The same network as one scan, with masks and resets."""
     choose = lambda flags, a, b: jnp.where(flags.reshape(B, 1), a, b)
 
     def body(state, inputs):

@@ -1,4 +1,4 @@
-"""Truncated BPTT against its definition, each window by itself, and its memory."""
+"""Truncated BPTT against its definition, window by window, and its memory."""
 
 from itertools import pairwise
 
@@ -13,9 +13,9 @@ SETTINGS = [(1, 1), (1, 4), (2, 3), (3, 7), (4, 8), (5, 6), (9, 50)]
 
 
 def by_definition(step, loss, every, lookback, params, carry, xs, targets, **options):
-    """BPTT(h; h′) as written: one gradient for each end, from a constant carry.
+    """BPTT(h; h′) by definition: one gradient for each end, from a constant carry.
 
-    In a stream the last losses look back from where their block would end.
+    In a stream, the last losses look back from the end of their whole block.
     """
     length, in_stream = len(xs), options.pop("in_stream", False)
     initial = options.pop("initial", carry)
@@ -78,7 +78,7 @@ def test_a_stream_that_ends_within_a_block_looks_back_from_its_end(make_problem)
         total = jax.tree.map(lambda a, g, w=share: a + w * g, total, grads)
     chex.assert_trees_all_close(total, want, rtol=1e-10, atol=1e-12)
     alone = rule(*args, **options)[1]
-    assert abs(alone["readout"] - want["readout"]).max() < 1e-12  # looks nowhere back
+    assert abs(alone["readout"] - want["readout"]).max() < 1e-12  # it needs no lookback
     assert abs(alone["hidden"][0] - want["hidden"][0]).max() > 1e-6
 
 
@@ -102,7 +102,7 @@ def test_windows_are_those_of_a_stopped_gradient(make_problem):
 
 
 def test_the_step_is_shown_no_inputs_but_those_given():
-    """Windows that begin before the sequence must not feed zeros, as here: log(0)."""
+    """Windows that begin before the sequence must not feed zeros, where log(0) = −∞."""
     step = lambda w, h, x: (0.5 * h + w * jnp.log(x),) * 2
     loss = lambda y, target: (y - target) ** 2
     args = jnp.array(2.0), jnp.zeros(3), 2 * jnp.ones((4, 3)), jnp.zeros((4, 3))
@@ -112,7 +112,7 @@ def test_the_step_is_shown_no_inputs_but_those_given():
 
 
 def test_no_loss_is_counted_twice():
-    """x_t = w x_{t−1}: of dx_3/dw the recipe that sums up windows makes .288."""
+    """x_t = w x_{t−1}: a sum over windows would give .288 for dx_3/dw."""
     step = lambda w, h, x: (w * h, w * h)
     loss = lambda y, target: jnp.where(target == 1, y, 0)
     rule = gradients.truncated_bptt(step, loss, every=1, lookback=3)

@@ -1,4 +1,4 @@
-"""Streams cut into calls, and learning on the way, against loops written by hand."""
+"""Streams cut into calls, and learning during a sequence, against loops by hand."""
 
 from itertools import pairwise
 
@@ -17,7 +17,7 @@ KINDS = ("weights", "mask", "reset", "initial")
 
 @pytest.fixture
 def _promoting():
-    """Adam's own bias correction is not strict."""
+    """Allow dtype promotion, which Adam's bias correction needs."""
     with jax.numpy_dtype_promotion("standard"):
         yield
 
@@ -49,13 +49,13 @@ def loss(y, target):
 
 
 def in_calls(rule, cuts, params, stream, xs, targets, **options):
-    """Return the weighted means over the calls, and what the last one left."""
+    """Return the weighted means over the calls, and the last stream."""
     stream, totals = gradients.stream(stream), None
     for part in (slice(*ends) for ends in pairwise(cuts)):
         given = {
             name: value if name == "initial" else value[part]
             for name, value in options.items()
-            if name != "initial" or part.start == 0  # the stream remembers it
+            if name != "initial" or part.start == 0  # the stream keeps it
         }
         (value, stream), grads = rule(params, stream, xs[part], targets[part], **given)
         weights = given.get("weights", jnp.ones(xs[part].shape))
@@ -157,7 +157,7 @@ def test_streams_of_any_batch_shape_in_bfloat16(batch):
 def by_hand(
     optimizer, every, lookback, params, carry, xs, targets, weights, with_value
 ):
-    """Learn from window to window; a state is the last one that was computed for t."""
+    """Update after each window, which starts from the newest state at its start."""
     length, state, states, values = len(xs), optimizer.init(params), {0: carry}, []
     for last_end, end in pairwise([*range(0, length, every), length]):
         start = max(0, end - lookback)
@@ -194,7 +194,7 @@ def test_learning_on_the_way_equals_a_loop(name, every, lookback):
     plain = {"sgd": optax.sgd(0.3), "adam": optax.adam(0.1)}
     optimizer = plain.get(name, updates.irprop_plus(0.1))
     _, _, args, options = network(T=7)
-    weights = options["weights"].at[2:4].set(0)  # nothing to learn from that window
+    weights = options["weights"].at[2:4].set(0)  # no update from that window
     pair = args[0], optimizer.init(args[0])
     learn = gradients.truncated_bptt(
         step, loss, every=every, lookback=lookback, update=optimizer

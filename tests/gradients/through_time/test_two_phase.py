@@ -1,4 +1,4 @@
-"""The backward pass in two phases: the same derivatives, and what it does not do."""
+"""The backward pass in two phases: same derivatives, its cost, and its refusals."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ from bpvariants.gradients.through_time import _two_phase
 
 @pytest.fixture
 def blocks_of_two(monkeypatch):
-    """So that five steps are two blocks and one step that is left over."""
+    """Make blocks of two steps: five steps are two blocks and a remainder of one."""
     monkeypatch.setattr(_two_phase, "block_length", lambda length, *_: min(2, length))
 
 
@@ -25,7 +25,7 @@ def real(tree):
 
 
 def derivatives(backward, step, options):
-    """Return the derivatives of a loss of all that `unroll` gives, in all it takes."""
+    """Return derivatives of a loss of all results of `unroll`, in all its arguments."""
 
     def loss(params, carry, xs, initial):
         results = gradients.unroll(
@@ -121,7 +121,7 @@ def test_what_it_cannot_go_back_through_is_named():
     with pytest.raises(ValueError, match="cannot go back through this step"):
         rule(*args)
     rule = gradients.bptt(branches, loss, backward="two_phase")
-    if "lineax" in sys.modules:  # it teaches JAX to go back through branches
+    if "lineax" in sys.modules:  # lineax lets JAX go back through branches
         want = gradients.bptt(branches, loss)(*args)
         chex.assert_trees_all_close(rule(*args), want)
     else:
@@ -139,7 +139,7 @@ def compiled(backward, units=64, T=64):
 
 
 def products_in_loops(program):
-    """Return how many matrix products stand in the bodies of a program's loops."""
+    """Count the matrix products in the bodies of a program's loops."""
     parts = re.split(r"\n(?=%\S+ \(|ENTRY )", program.as_text())
     parts = {part.split(" ")[0]: part for part in parts if part.startswith("%")}
     inside, new = set(), set(re.findall(r"body=(%[\w.\-]+)", program.as_text()))
@@ -151,14 +151,14 @@ def products_in_loops(program):
 
 
 def test_the_backward_loop_of_tanh_has_one_product():
-    """Forward one; backward, for the carry and for the weights, or the carry alone."""
+    """One product forward. Backward, carry and weights need two, the carry one."""
     assert products_in_loops(compiled("scan")) == 1 + 2
     assert products_in_loops(compiled("two_phase")) == 1 + 1
 
 
 def test_no_weights_are_stacked_up():
-    states = 4 * 64 * 8 * 64  # bytes of one state for all of the time
-    weights = 4 * 64 * 64 * 64  # and of the weights, were they stacked: 8 times that
+    states = 4 * 64 * 8 * 64  # bytes of the states of all T steps
+    weights = 4 * 64 * 64 * 64  # the weights, if stacked for all T steps: 8 times that
     used = compiled("two_phase").memory_analysis().temp_size_in_bytes
     assert used < 7.5 * states < weights
 

@@ -28,7 +28,7 @@ def run(optimizer, grads=GRADS):
 def test_recursion_is_the_printed_sum(rate, decay):
     powers = decay ** np.arange(len(GRADS))
     sums = [powers[n::-1] @ GRADS[: n + 1] for n in range(len(GRADS))]
-    want = -(np.array(sums) + (rate - 1) * GRADS)  # the rate is on the first term only
+    want = -(np.array(sums) + (rate - 1) * GRADS)  # only the first term has the rate
     np.testing.assert_allclose(run(printed(rate, decay)), want, rtol=1e-12, atol=1e-12)
     scaled = run(updates.forgetting(rate, decay))
     np.testing.assert_allclose(scaled, -rate * np.array(sums), rtol=1e-12, atol=1e-12)
@@ -58,7 +58,7 @@ def test_without_memory_it_is_gradient_descent(form):
 
 
 def largest_eigenvalue(optimizer, curvature):
-    """Return that of (w, m), whose step on h w^2 / 2 is linear."""
+    """Return the largest |eigenvalue| of the step of (w, m), linear on h w^2 / 2."""
 
     def step(w_and_trace):
         w, trace = w_and_trace
@@ -78,7 +78,7 @@ def largest_eigenvalue(optimizer, curvature):
     ],
 )
 def test_stability_limits(form, limits):
-    """On h w^2 / 2, below the limit of h, for a decay, w vanishes; above it grows."""
+    """On h w^2 / 2, w vanishes for h below the decay's limit, and grows above it."""
     for decay, limit in zip([0.5, 0.9, 0.99], limits, strict=True):
         optimizer = form(0.01, decay)
         assert largest_eigenvalue(optimizer, 0.9999 * limit) < 1
@@ -114,7 +114,7 @@ def test_gradient_that_is_not_finite_is_loud_and_not_remembered(form, bad):
 
 
 def test_trace_keeps_float32_where_params_are_bfloat16():
-    # With 8 bits, the sum of 1000 equal terms would come to rest at half of itself.
+    # In bfloat16, the sum of 1000 equal terms would stop at half its value.
     ones = jnp.ones((1000, 1))
     got = run(updates.forgetting(1.0, 0.999), ones.astype(jnp.bfloat16))
     assert got.dtype == jnp.bfloat16

@@ -1,4 +1,4 @@
-"""The forgetting factor replayed, and in two sums, against its explicit sum."""
+"""The forgetting factor by replay and by two sums, against its explicit sum."""
 
 from functools import partial
 
@@ -27,7 +27,7 @@ def fill(rule, n, like=0):
 
 
 @pytest.mark.parametrize("learning_rate", [None, 0.3])
-@pytest.mark.parametrize("n", [1, 3, 5, 12])  # with slots empty, just full, reused
+@pytest.mark.parametrize("n", [1, 3, 5, 12])  # slots empty, just full, reused
 @pytest.mark.fast_rows(3)
 def test_it_is_the_explicit_sum_at_the_current_weights(n, learning_rate):
     rule = updates.replay(error, 0.7, horizon=5)
@@ -79,7 +79,7 @@ def test_it_trains_within_a_scan_with_any_optimizer():
 
 
 def test_empty_slots_have_no_say():
-    """A loss that is NaN at them, zeros here, stays out of value and gradient."""
+    """Empty slots hold zeros, where the loss is NaN; value and gradient stay finite."""
     loss = lambda w, x: jnp.sum(w / x) * jnp.log(x)
     rule = updates.replay(loss, 0.5, horizon=4)
     state = rule.init((jnp.array(0.0),))
@@ -110,7 +110,7 @@ def test_the_horizon_is_as_long_as_the_tolerance_asks():
 
 @pytest.mark.parametrize("decay", [0.5, 0.9])
 def test_what_lies_beyond_the_horizon_is_less_than_the_tolerance(decay):
-    """Where all gradients are 1, the bound is an equation."""
+    """If all gradients are 1, the error equals the bound."""
     rule = updates.replay(lambda w, a: w - a, decay, tol=1e-2)
     a = jnp.array(0.0)
     push = lambda state, _: (rule.push(state, (a,)), None)
@@ -149,7 +149,7 @@ def test_without_memory_it_is_gradient_descent():
 
 
 def test_worked_values_of_the_printed_form():
-    """E_k = (w - a_k)^2 / 2 with a = 0, 1, 2 from w = 3: once by hand."""
+    """E_k = (w - a_k)^2 / 2 with a = 0, 1, 2 from w = 3, by hand."""
     rule = updates.replay(lambda w, a: (w - a) ** 2 / 2, 0.5)
     w, state, visited = jnp.array(3.0), rule.init((jnp.array(0.0),)), []
     for a in (0.0, 1.0, 2.0):
@@ -291,7 +291,7 @@ def test_mistakes_of_least_squares_are_named():
 
 
 def test_recursive_least_squares_in_float32_last_while_inputs_vary():
-    """And where they cease to, windup is loud in the end."""
+    """If an input stops varying, windup ends in NaN, so it is noticed."""
     rule = updates.recursive_least_squares(0.9)
     xs = np.random.default_rng(3).normal(size=(20_000, 3)).astype(np.float32)
     w = jnp.array([1.0, -2.0, 3.0], jnp.float32)

@@ -1,4 +1,4 @@
-"""The Rprop family against the loops of its papers, and what it refuses."""
+"""The Rprop family against the loops of its papers, and its error messages."""
 
 from functools import cache
 
@@ -15,7 +15,7 @@ VARIANTS = ["rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus", "half_ba
 
 
 def loop(variant, grads, values, size, up=1.2, down=0.5):
-    """One weight in plain Python, its last step stored as in the papers: the oracle."""
+    """Reference in plain Python: one weight and its last step, as in the papers."""
     last_grad, last_step, last_value = 0, 0, np.inf
     for grad, value in zip(grads, values, strict=True):
         product = np.sign(last_grad) * np.sign(grad)

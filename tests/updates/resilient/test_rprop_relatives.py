@@ -12,7 +12,7 @@ from bpvariants import updates
 
 
 def neuralnet(choose, grads, size=0.1, least=1e-10, greatest=0.1, delta=1e-6):
-    """What R's neuralnet does to one vector of weights, in plain Python: the oracle."""
+    """Reference in plain Python: what R's neuralnet does to one vector of weights."""
     n = len(grads[0])
     steps, last = [size] * n, [0.0] * n
     for grad in grads:
@@ -69,7 +69,7 @@ FACTORS = {
 
 
 def probabilistic(adapt, move, grads, decay, size=0.01, least=1e-9, greatest=0.05):
-    """One weight in plain Python, with the error function of the standard library."""
+    """Reference for one weight, with the error function of the standard library."""
     mean = square = 0.0
     last = 0.5
     for t, g in enumerate(grads, 1):
@@ -95,13 +95,13 @@ def test_probabilistic_rprop_is_its_equations(adapt, move):
     body = lambda state, g: optimizer.update(g, state)[::-1]
     _, got = jax.lax.scan(body, optimizer.init(grads[0]), grads)
     want = list(probabilistic(adapt, move, grads.tolist(), 0.9))
-    # In the first step v = m², up to rounding, so that p is 0 or 1 in both.
+    # In the first step v = m² up to rounding, so p is 0 or 1 in both.
     np.testing.assert_allclose(got[1:], want[1:], rtol=1e-9)
     assert np.sign(got[0]) == np.sign(want[0])
 
 
 def test_with_certain_signs_it_is_rprop_minus():
-    """Without memory (μ = 0) s is 0, p is 0 or 1, and ρ tells a change of sign."""
+    """Without memory (μ = 0), s is 0, p is 0 or 1, and ρ shows a change of sign."""
     grads = jnp.array([1.0, 2.0, 0.5, -1.0, -3.0, 1.0, 1.0, 1.0])
     settings = {"min_step_size": 1e-9, "max_step_size": 0.05}
     results = []

@@ -1,4 +1,4 @@
-"""What may be set: a pytree for each weight, weight decay, exact return."""
+"""Settings of Rprop: pytrees per weight, weight decay, exact return."""
 
 from functools import partial
 
@@ -23,7 +23,7 @@ def test_each_weight_may_have_its_own_numbers(make):
         "layer": {"w": jnp.arange(6.0).reshape(2, 3) / 100 + 0.001, "b": 0.03},
         "out": jnp.array([0.01, 2.0]),
     }
-    greatest = {"layer": 0.04, "out": 1.0}  # of all in a layer, and of an array
+    greatest = {"layer": 0.04, "out": 1.0}  # for a layer, and for an array
     for optimizer in (
         make(first, max_step_size=greatest),
         optax.masked(make(first, max_step_size=greatest), {"layer": True, "out": True}),
@@ -171,7 +171,7 @@ def test_steps_are_taken_back_exactly_whatever_became_of_them(name, state, after
 
 
 def test_a_step_back_that_nobody_changed_needs_no_memory():
-    """Exactly as with `after`, up to the rounding of sums."""
+    """Up to the rounding of sums, the result is the same as with `after`."""
     draw = jax.random.normal(jax.random.key(1), (50, 20))
     results = []
     for after in (None, optax.identity()):
@@ -187,7 +187,7 @@ def test_a_step_back_that_nobody_changed_needs_no_memory():
 def test_a_nan_is_not_taken_back():
     optimizer, w = updates.rprop_plus(0.1, after=optax.identity()), jnp.ones(1)
     state = optimizer.init(w)
-    for g in (1.0, -1.0):  # the state tells of a flip
+    for g in (1.0, -1.0):  # the state records a flip
         step, state = optimizer.update(jnp.array([g]), state, w)
         w = w + step
     step, state = optimizer.update(jnp.array([jnp.nan]), state, w)

@@ -1,4 +1,4 @@
-"""SnAp-n, RFLO and e-prop of random steps, against recursions of dense matrices."""
+"""SnAp-n, RFLO and e-prop of random steps, against dense recursions."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,10 +16,10 @@ square = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
 
 
 class Network(NamedTuple):
-    """A random step of leaves that are vectors, and what is drawn with it.
+    """A random step whose carry leaves are vectors, and its parameters.
 
-    `new(weights, leaves, x, cut)` puts `cut` where numbers are mixed, so that with
-    `jax.lax.stop_gradient` only paths are left that go number by number.
+    `new(weights, leaves, x, cut)` applies `cut` where elements are mixed. With
+    `jax.lax.stop_gradient` as `cut`, derivatives go through elementwise paths only.
     """
 
     sizes: list[int]
@@ -46,7 +46,7 @@ class Network(NamedTuple):
 
 
 def draw(seed: int) -> Network:
-    """Draw a step: pieces that each make a vector of earlier ones, and leaves of these.
+    """Draw a step: each piece makes a vector from earlier ones; some become new leaves.
 
     Each piece is one of (function of (weights, operands, cut), its size).
     """
@@ -106,7 +106,7 @@ def draw(seed: int) -> Network:
 
 
 def linearised(network):
-    """Return what a step's loss and its Jacobians are: (θ, h, x, target) -> dict."""
+    """Return a function (θ, h, x, target) -> dict of Jacobians and gradients."""
     theta, unravel = ravel_pytree(network.params)
     ends = np.cumsum(network.sizes)[:-1]
     apart = lambda h: jnp.split(h, ends)
@@ -138,7 +138,7 @@ def linearised(network):
 
 
 def patterns(network, theta, found):
-    """Return where J and I are not zero at some of many places."""
+    """Return where J and I are nonzero at one or more of eight random points."""
     normal = lambda *shape: jnp.asarray(network.numbers.normal(size=shape))
     args = lambda: (normal(theta.size), normal(sum(network.sizes)), normal(D))
     several = [found(*args(), normal(M)) for _ in range(8)]
