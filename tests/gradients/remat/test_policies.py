@@ -11,20 +11,20 @@ import pytest
 from bpvariants import gradients
 from bpvariants.gradients.remat._slots_scan import schedule
 
-POLICIES = [
+POLICIES = [  # the first four are in the fast tier
+    gradients.remat.slots(3),
+    gradients.remat.every(5, 3, 1),
+    gradients.remat.budget(2000),
     "step",
     gradients.remat.every(1),
     gradients.remat.every(3),
     gradients.remat.every(4),
     gradients.remat.every(50),
     gradients.remat.every(4, 2),
-    gradients.remat.every(5, 3, 1),
     gradients.remat.slots(1),
     gradients.remat.slots(2),
-    gradients.remat.slots(3),
     gradients.remat.slots(50),
     gradients.remat.budget(10**9),
-    gradients.remat.budget(2000),
 ]
 
 
@@ -183,11 +183,11 @@ def temporary_bytes(policy, arguments):
 @pytest.mark.parametrize(
     "policy",
     [
+        gradients.remat.every(80, 8),
+        gradients.remat.slots(20),
         None,
         "step",
         gradients.remat.every(20),
-        gradients.remat.every(80, 8),
-        gradients.remat.slots(20),
     ],
     ids=str,
 )
