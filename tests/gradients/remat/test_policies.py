@@ -183,8 +183,9 @@ def temporary_bytes(policy, arguments):
 @pytest.mark.parametrize(
     "policy",
     [
-        gradients.remat.every(80, 8),
+        gradients.remat.every(79),
         gradients.remat.slots(20),
+        gradients.remat.every(80, 8),
         None,
         "step",
         gradients.remat.every(20),
