@@ -121,26 +121,67 @@ def grprop(
 
 def _replace_one(steps, grads, least, greatest, delta, rank):
     """Set the step size of the parameter that ranks first among those with g ≠ 0."""
-    steps, structure = jax.tree.flatten(steps)
-    grads = jax.tree.leaves(grads)
-    if not any(step.size for step in steps):
-        return structure.unflatten(steps)
-    wide = jnp.result_type(float, *{step.dtype.name for step in steps})
-    vector = lambda leaves: jnp.concatenate(
-        [x.reshape(-1).astype(wide) for x in leaves]
-    )
-    all_steps, all_grads = vector(steps), vector(grads)
-    order = jnp.where(all_grads == 0, jnp.inf, rank(all_steps, all_grads))
-    q = jnp.argmin(order)
-    others = jnp.sum((all_steps * all_grads).at[q].set(0))
-    g_q = all_grads[q]
+    leaves, structure = jax.tree.flatten(steps)
+    filled = [i for i, leaf in enumerate(leaves) if leaf.size]
+    if not filled:
+        return steps
+    wide = jnp.result_type(float, *{leaf.dtype.name for leaf in leaves})
+    all_grads = jax.tree.leaves(grads)
+    pairs = [(leaves[i].astype(wide), all_grads[i].astype(wide)) for i in filled]
+    chosen = _first(pairs, rank)
     least, greatest, delta = (jnp.asarray(x, wide) for x in (least, greatest, delta))
-    new = -(others + delta) / jnp.where(g_q == 0, 1, g_q)
+    new, any_moves = _descending(pairs, chosen, delta)
     new = jnp.minimum(jnp.maximum(new, least), greatest)
-    all_steps = all_steps.at[q].set(jnp.where(g_q == 0, all_steps[q], new))
-    ends = [0]
-    for step in steps:
-        ends.append(ends[-1] + step.size)
-    cut = lambda i, step: all_steps[ends[i] : ends[i + 1]].reshape(step.shape)
-    cuts = [cut(i, step).astype(step.dtype) for i, step in enumerate(steps)]
-    return structure.unflatten(cuts)
+    for i, (step, _), at_q in zip(filled, pairs, chosen, strict=True):
+        replaced = jnp.where(at_q & any_moves, new, step)
+        leaves[i] = replaced.astype(leaves[i].dtype)
+    return structure.unflatten(leaves)
+
+
+def _first(pairs, rank):
+    """Return for each array where the parameter q is: true for one element of all.
+
+    The arrays stay apart. To write one element of arrays that are divided over devices
+    and concatenated gives wrong results in XLA.
+    """
+    ranks, largest = [], jnp.finfo(pairs[0][1].dtype).max
+    for step, g in pairs:  # an infinite gradient ranks before one of 0
+        order = jnp.where(g == 0, jnp.inf, jnp.minimum(rank(step, g), largest))
+        ranks.append(order.reshape(-1))
+    best = jnp.argmin(jnp.stack([jnp.min(order) for order in ranks]))
+    return [
+        ((jnp.arange(order.size) == jnp.argmin(order)) & (best == i)).reshape(g.shape)
+        for i, (order, (_, g)) in enumerate(zip(ranks, pairs, strict=True))
+    ]
+
+
+def _descending(pairs, chosen, delta):
+    """Return −(Σ_{i≠q} Δ_i g_i + δ) / g_q, and whether g_q ≠ 0.
+
+    Infinite gradients are the limit of ever larger ones of one size, so the others do
+    not count beside them, unless they cancel. All are scaled, lest a sum overflows.
+    """
+    sum_of = lambda terms: sum(jnp.sum(term) for term in terms)
+    at_q = [jnp.where(here, g, 0) for here, (_, g) in zip(chosen, pairs, strict=True)]
+    g_q = sum_of(at_q)
+    others = [
+        (step, jnp.where(here, 0, g))
+        for here, (step, g) in zip(chosen, pairs, strict=True)
+    ]
+    units = lambda g: jnp.where(jnp.isinf(g), jnp.sign(g), 0)
+    infinite = sum_of(step * units(g) for step, g in others)
+    unbounded = jnp.isinf(g_q) | (infinite != 0)
+
+    def bounded(g):
+        return jnp.where(unbounded, units(g), jnp.where(jnp.isinf(g), 0, g))
+
+    largest = jnp.maximum(jnp.abs(bounded(g_q)), 1)
+    for _, g in others:
+        largest = jnp.maximum(largest, jnp.max(jnp.abs(bounded(g))))
+    _, exponent = jnp.frexp(largest)
+    scaled = lambda g: jnp.ldexp(g, -exponent)
+    total = sum_of(step * scaled(bounded(g)) for step, g in others)
+    total = total + jnp.where(unbounded, 0, scaled(delta))
+    divisor = jnp.copysign(scaled(bounded(g_q)), g_q)
+    divisor = jnp.where((total == 0) | (g_q == 0), 1, divisor)
+    return -total / divisor, g_q != 0

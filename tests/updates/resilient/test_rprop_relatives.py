@@ -61,6 +61,45 @@ def test_grprop_with_nothing_to_choose_from():
         updates.grprop(choose="asg")
 
 
+@pytest.mark.parametrize("choose", ["sag", "slr"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_grprop_after_infinite_gradients_is_the_limit_of_large_ones(choose, dtype):
+    """Also where sums of finite gradients overflow; no NaN may stay in the state."""
+    inf, top = np.inf, float(jnp.finfo(dtype).max)
+    optimizer = updates.grprop(
+        0.1, min_step_size=1e-6, max_step_size=5.0, choose=choose
+    )
+    update = jax.jit(optimizer.update)
+    for bad, like in {
+        (inf, -inf, 1.0, -2.0): (1e9, -1e9, 1.0, -2.0),
+        (inf, 1.0, 0.0, -2.0): (1e9, 1.0, 0.0, -2.0),
+        (-inf, 1.0, -1.0, 2.0): (-1e9, 1.0, -1.0, 2.0),
+        (inf, inf, -inf, 0.0): (1e9, 1e9, -1e9, 0.0),
+        (0.0, inf, -inf, inf): (0.0, 1e9, -1e9, 1e9),
+        (top, top, -top, -top): (4.0, 4.0, -4.0, -4.0),
+        (top, -top, -top, -top): (4.0, -4.0, -4.0, -4.0),
+    }.items():
+        if choose == "slr":  # which else chooses by rounding
+            first = optimizer.init(jnp.zeros(4, dtype))
+            first = first._replace(step_sizes=jnp.array([0.1, 0.11, 0.09, 0.12], dtype))
+        else:
+            first = optimizer.init(jnp.zeros(4, dtype))
+        results = []
+        for grads in (bad, like):
+            step, state = update(jnp.array(grads, dtype), first)
+            assert np.isfinite(state.step_sizes).all()
+            results.append((step, update(jnp.ones(4, dtype), state)[0]))
+        chex.assert_trees_all_close(*results, rtol=1e-5)
+
+
+def test_grprop_discards_all_of_a_gradient_with_a_nan():
+    optimizer = updates.grprop()
+    _, state = optimizer.update(jnp.ones(3), optimizer.init(jnp.ones(3)))
+    step, after = optimizer.update(jnp.array([jnp.inf, jnp.nan, 1.0]), state)
+    assert np.isnan(step).all()
+    chex.assert_trees_all_equal(after, state)
+
+
 FACTORS = {
     "exponential": lambda flip: math.exp(-2 * math.log(1.2) * (flip - 0.5)),
     "linear": lambda flip: 0.5 * flip + 1.2 * (1 - flip),
