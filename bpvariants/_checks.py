@@ -4,7 +4,7 @@ Each raises a ValueError that names the argument as the user typed it, what is w
 with its value, and what to do instead.
 """
 
-from numbers import Integral, Real
+from numbers import Integral, Number, Real
 from typing import Any
 
 import jax
@@ -36,6 +36,20 @@ def check_count(name: str, value: object, minimum: int = 1, remedy: str = "") ->
             f"{name} must be an integer of at least {minimum}, got {value!r}"
             + (f"; {remedy}." if remedy else ".")
         )
+
+
+def check_arrays(name: str, tree: PyTree) -> None:
+    """Check that every leaf of a tree is an array or a number."""
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        kind = getattr(getattr(leaf, "dtype", None), "kind", "OUS")
+        if kind in "OUS" and not isinstance(leaf, Number):  # objects and text of NumPy
+            shown = leaf if isinstance(leaf, str) else type(leaf).__name__
+            raise ValueError(
+                f"{name}{jax.tree_util.keystr(path)} must be an array, got {shown!r}; "
+                "leave out all leaves that are not arrays. Of an Equinox model, give "
+                "eqx.filter(model, eqx.is_inexact_array), or the params that "
+                "adapters.from_equinox(model) returns."
+            )
 
 
 def check_floating(name: str, tree: PyTree) -> None:

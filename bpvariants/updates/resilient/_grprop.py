@@ -18,7 +18,15 @@ import jax.numpy as jnp
 import optax
 
 from bpvariants._dtypes import cast_like
-from bpvariants.updates._params import all_of, check_signed, wide
+from bpvariants.updates._foreign_names import refuses, TORCH_RPROP
+from bpvariants.updates._params import (
+    all_of,
+    as_grads,
+    check_number,
+    check_signed,
+    check_state,
+    wide,
+)
 from bpvariants.updates.resilient._rprop_checks import check_settings
 from bpvariants.updates.resilient._rprop_layouts import Numbers
 from bpvariants.updates.resilient._rprop_plain import adapted
@@ -31,6 +39,7 @@ class GRpropState(NamedTuple):
     signs: optax.Updates  # sign(g_t), int8
 
 
+@refuses(**TORCH_RPROP)
 def grprop(
     learning_rate: float | jax.Array = 0.1,
     eta_minus: float | jax.Array = 0.5,
@@ -82,6 +91,7 @@ def grprop(
     """
     if choose not in ("sag", "slr"):
         raise ValueError(f"choose must be 'sag' or 'slr', got {choose!r}.")
+    check_number("delta", delta)
     check_settings(
         "grprop", learning_rate, eta_minus, eta_plus, min_step_size, max_step_size, 0.1
     )
@@ -99,6 +109,8 @@ def grprop(
 
     def update(updates, state, params=None, **extra_args):
         del params, extra_args
+        check_state("grprop", state, GRpropState)
+        updates = as_grads(updates, state.step_sizes)
         grads = cast_like(updates, state.step_sizes)
         signs = jax.tree.map(jnp.sign, grads)
         adapted = jax.tree.map(adapt, state.step_sizes, signs, state.signs)

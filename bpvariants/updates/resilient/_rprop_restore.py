@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bpvariants.updates._params import as_grads, check_state
 from bpvariants.updates.resilient._rprop import array_rule_of, compare, kept_leaves
 from bpvariants.updates.resilient._rprop_layouts import RpropLayout
 
@@ -44,6 +45,8 @@ def restoring(
                 "rprop with after needs params, because it returns to earlier ones: "
                 "call optimizer.update(grads, state, params)."
             )
+        check_state(f"{layout.variant} with after", state, RestoringState)
+        params = as_grads(params, state.last_params, "params")
         result: Any = rule.update(updates, state.rprop, params, value=value)
         moves, rprop = result
         steps, new_after = after.update(
