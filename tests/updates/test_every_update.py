@@ -244,6 +244,73 @@ def test_params_that_cannot_be_stepped_are_named(make_update):
         make_update(0.1).init({"n": jnp.arange(3)})
 
 
+def test_leaves_that_are_no_arrays_are_named(make_update):
+    init = make_update(0.1).init
+    for leaf, shown in (
+        ("tanh", "'tanh'"),
+        (jax.nn.relu, "custom_jvp"),
+        (len, "built"),
+    ):
+        message = rf"params\['act'\] must be an array, got .*{shown}.*from_equinox"
+        with pytest.raises(ValueError, match=message):
+            init({"w": jnp.ones(2), "act": leaf})
+    with pytest.raises(
+        ValueError, match=r"params\['a'\] must be an array, got 'ndarray'"
+    ):
+        init({"a": np.array(["a"])})
+
+
+def test_gradients_that_do_not_fit_are_named(make_update):
+    """None of them may be broadcast, cast or left out in silence."""
+    optimizer = optax.with_extra_args_support(make_update(0.1))
+    params = {"w": jnp.ones(3), "b": jnp.ones((2, 1))}
+    state = optimizer.init(params)
+    update = lambda grads: optimizer.update(grads, state, params, value=1.0)
+    name = r"(grads|updates)"
+    for changed, message in {
+        "w": (jnp.ones((3, 3)), rf"{name}\['w'\] must be of shape \(3,\)"),
+        "b": (jnp.ones((2, 4)), rf"{name}\['b'\] must be of shape \(2, 1\)"),
+    }.items():
+        with pytest.raises(ValueError, match=message[1]):
+            update(params | {changed: message[0]})
+    for grads, message in (
+        ({"w": params["w"]}, rf"{name} must have the leaves .* an array \['b'\]"),
+        (params | {"c": jnp.ones(1)}, rf"{name} must have the .* no array \['c'\]"),
+        (params | {"w": None}, rf"{name} must have the leaves .* an array \['w'\]"),
+        (params | {"w": jnp.arange(3)}, rf"{name}\['w'\] must be a floating array"),
+        (params | {"w": "w"}, rf"{name}\['w'\] must be an array, got 'w'"),
+        (params | {"w": jnp.ones(3, complex)}, rf"{name}\['w'\] must be real"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            update(grads)
+
+
+def test_states_of_other_optimizers_are_named(make_update):
+    optimizer = optax.with_extra_args_support(make_update(0.1))
+    params = jnp.ones(2)
+    own = jax.tree.structure(optimizer.init(params))
+    others = [make(0.1) for make in (optax.adam, optax.adamw, updates.grprop)]
+    for other in (*others, updates.rprop(0.1)):
+        state = other.init(params)
+        if jax.tree.structure(state) != own:
+            # The second is said by optax, where the table itself has a chain of it.
+            message = r"^state must be|^The number of updates and states"
+            with pytest.raises(ValueError, match=message):
+                optimizer.update(params, state, params, value=1.0)
+
+
+@pytest.mark.slow
+def test_scalars_and_none_among_leaves(make_update):
+    """As Python numbers and as what `eqx.filter` leaves of a model."""
+    optimizer = optax.with_extra_args_support(make_update(0.1))
+    params = {"a": 0.5, "none": None, "n": np.ones((), np.float32)}
+    state = optimizer.init(params)
+    move, _ = optimizer.update(params, state, params, value=1.0)
+    assert move["none"] is None
+    assert jnp.shape(move["a"]) == jnp.shape(move["n"]) == ()
+    assert np.isfinite(move["a"])
+
+
 @pytest.mark.parametrize("name", SIGNED)
 def test_complex_params_have_no_sign(name):
     z = jnp.ones(2, complex)

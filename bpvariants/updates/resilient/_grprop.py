@@ -137,7 +137,7 @@ def _replace_one(steps, grads, least, greatest, delta, rank):
     filled = [i for i, leaf in enumerate(leaves) if leaf.size]
     if not filled:
         return steps
-    wide = jnp.result_type(float, *{leaf.dtype.name for leaf in leaves})
+    wide = max((leaf.dtype for leaf in leaves), key=lambda dtype: dtype.itemsize)
     all_grads = jax.tree.leaves(grads)
     pairs = [(leaves[i].astype(wide), all_grads[i].astype(wide)) for i in filled]
     chosen = _first(pairs, rank)

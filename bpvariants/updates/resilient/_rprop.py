@@ -252,7 +252,8 @@ def _decayed(leaves, params, weight_decay, dtypes, state):
     params = jax.tree.leaves(as_grads(params, state.step_sizes, "params"))
 
     def decayed(g, p, dtype):
-        wider = jnp.promote_types(g.dtype, dtype)  # λ θ may underflow in float16
+        narrow = jnp.finfo(g.dtype).bits < jnp.finfo(dtype).bits
+        wider = dtype if narrow else g.dtype  # λ θ may underflow in float16
         g, p, factor = (jnp.asarray(x, wider) for x in (g, p, weight_decay))
         return _narrowed(g + factor * p, dtype)
 
@@ -261,7 +262,7 @@ def _decayed(leaves, params, weight_decay, dtypes, state):
 
 def _narrowed(g, dtype):
     """Cast a gradient; where that may lose its sign, return the sign alone."""
-    narrower = jnp.finfo(dtype).tiny > jnp.finfo(g.dtype).tiny
+    narrower = jnp.finfo(dtype).bits < jnp.finfo(g.dtype).bits
     return (jnp.sign(g) if narrower else g).astype(dtype)
 
 

@@ -36,8 +36,9 @@ def restoring(
     after = optax.with_extra_args_support(after)
 
     def init(params):
+        rprop = rule.init(params)  # checks params first
         copy = jax.tree.map(jnp.array, params)
-        return RestoringState(rule.init(params), after.init(params), copy)
+        return RestoringState(rprop, after.init(params), copy)
 
     def update(updates, state, params=None, *, value=None, **extra_args):
         if params is None:

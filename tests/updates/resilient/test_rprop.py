@@ -72,6 +72,23 @@ def test_equals_the_loop_of_its_paper(variant, grads, values):
     np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("state", ["float32", "int8_sign"])
+def test_thousands_of_random_updates_equal_the_loop(variant, state):
+    """Of eight weights, with zeros, infinities and tiny gradients among them."""
+    draw = np.random.default_rng(7)
+    grads = draw.normal(size=(2000, 8)) * 10.0 ** draw.integers(-200, 200, (2000, 8))
+    grads += draw.normal(size=8) * (np.arange(2000) % 50 > 30)[:, None]
+    grads[draw.random(grads.shape) < 0.1] = 0
+    grads[draw.random(grads.shape) < 0.01] = -np.inf
+    values = draw.normal(size=2000)
+    got = runner(variant, state=state)(jnp.array(grads), jnp.array(values))
+    for i in range(8):
+        want = list(loop(variant, grads[:, i], values, 0.1))
+        np.testing.assert_allclose(got[:, i], want, rtol=1e-12)
+
+
 @settings(deadline=None)
 @given(signs)
 def test_irprop_plus_lies_between_rprop_plus_and_irprop_minus(grads):

@@ -52,6 +52,21 @@ def test_grprop_is_what_neuralnet_does(choose, greatest):
         np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("choose", ["sag", "slr"])
+def test_thousands_of_grprop_updates_are_those_of_neuralnet(choose):
+    draw = np.random.default_rng(8)
+    grads = draw.normal(size=(2000, 7)) * 10.0 ** draw.integers(-6, 6, (2000, 7))
+    grads[draw.random(grads.shape) < 0.2] = 0
+    optimizer = updates.grprop(0.1, max_step_size=9.0, choose=choose)
+    body = lambda state, g: optimizer.update(g, state)[::-1]
+    _, got = jax.jit(lambda gs: jax.lax.scan(body, optimizer.init(gs[0]), gs))(
+        jnp.array(grads)
+    )
+    want = list(neuralnet(choose, grads.tolist(), greatest=9.0))
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-14)
+
+
 def test_grprop_with_nothing_to_choose_from():
     optimizer = updates.grprop()
     for params in ({}, jnp.zeros((0, 2))):
