@@ -4,14 +4,22 @@ Each raises a ValueError that names the argument as the user typed it, what is w
 with its value, and what to do instead.
 """
 
-from numbers import Integral, Number, Real
+import reprlib
+from numbers import Integral, Real
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bpvariants._dtypes import is_floating
 from bpvariants.types import PyTree, Step
+
+ONLY_ARRAYS = (
+    "let the function close over activations, names and other settings. Of an Equinox "
+    "module, take the params that adapters.from_equinox(module) returns, or "
+    "eqx.filter(module, eqx.is_inexact_array)."
+)
 
 
 def are_numbers(*values: object) -> bool:
@@ -38,18 +46,26 @@ def check_count(name: str, value: object, minimum: int = 1, remedy: str = "") ->
         )
 
 
-def check_arrays(name: str, tree: PyTree) -> None:
-    """Check that every leaf of a tree is an array or a number."""
+def check_arrays(name: str, tree: PyTree, remedy: str = "") -> None:
+    """Check that all leaves of a tree are arrays or numbers that JAX can hold."""
     for path, leaf in jax.tree.leaves_with_path(tree):
-        kind = getattr(getattr(leaf, "dtype", None), "kind", "OUS")
-        if kind in "OUS" and not isinstance(leaf, Number):  # objects and text of NumPy
-            shown = leaf if isinstance(leaf, str) else type(leaf).__name__
+        if not _is_array(leaf):
             raise ValueError(
-                f"{name}{jax.tree_util.keystr(path)} must be an array, got {shown!r}; "
-                "leave out all leaves that are not arrays. Of an Equinox model, give "
-                "eqx.filter(model, eqx.is_inexact_array), or the params that "
-                "adapters.from_equinox(model) returns."
+                f"{name}{jax.tree_util.keystr(path)} must be an array, got "
+                f"{reprlib.repr(leaf)}, a {type(leaf).__name__}; "
+                + (remedy or "leave it out of the pytree.")
             )
+
+
+def _is_array(leaf: object) -> bool:
+    if isinstance(leaf, (bool, int, float, complex)):
+        return True
+    if isinstance(leaf, type) or not hasattr(leaf, "shape"):  # jnp.float32 has a dtype
+        return hasattr(leaf, "__jax_array__")
+    dtype = getattr(leaf, "dtype", np.dtype(object))
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return True
+    return dtype.kind not in "OSUMm"  # objects, text, and times
 
 
 def check_floating(name: str, tree: PyTree) -> None:
@@ -57,6 +73,7 @@ def check_floating(name: str, tree: PyTree) -> None:
     leaves = jax.tree.leaves_with_path(tree)
     if not leaves:
         raise ValueError(f"{name} has no arrays; give a pytree of floating arrays.")
+    check_arrays(name, tree, ONLY_ARRAYS)
     for path, leaf in leaves:
         if not is_floating(leaf):
             raise ValueError(

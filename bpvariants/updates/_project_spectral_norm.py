@@ -68,7 +68,8 @@ def project_spectral_norm(
 
     Raises:
       ValueError: if limit or steps is out of its range; in `init`, if params are not
-        floating arrays; in `update`, if params are not given.
+        floating arrays; in `update`, if params are not given, or updates and state do
+        not fit them.
 
     Example:
       >>> import jax.numpy as jnp

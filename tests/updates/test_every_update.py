@@ -249,13 +249,13 @@ def test_leaves_that_are_no_arrays_are_named(make_update):
     for leaf, shown in (
         ("tanh", "'tanh'"),
         (jax.nn.relu, "custom_jvp"),
-        (len, "built"),
+        (len, "built-in"),
     ):
         message = rf"params\['act'\] must be an array, got .*{shown}.*from_equinox"
         with pytest.raises(ValueError, match=message):
             init({"w": jnp.ones(2), "act": leaf})
     with pytest.raises(
-        ValueError, match=r"params\['a'\] must be an array, got 'ndarray'"
+        ValueError, match=r"params\['a'\] must be an array, got .*ndarray"
     ):
         init({"a": np.array(["a"])})
 

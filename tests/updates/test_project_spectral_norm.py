@@ -138,9 +138,9 @@ def test_sizes_whose_squares_overflow_or_underflow_in_float32(size):
         assert sigma(got["new"]) == pytest.approx(size / 10, rel=1e-4)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_large_changes_of_narrow_params_are_shrunk(dtype):
-    w = jnp.asarray(NUMBERS.normal(size=(4, 6)) * 9_000, dtype)
+@pytest.mark.parametrize(("dtype", "size"), [("float16", 9e3), ("bfloat16", 1e25)])
+def test_large_changes_of_narrow_params_are_shrunk(dtype, size):
+    w = jnp.asarray(NUMBERS.normal(size=(4, 6)) * size, dtype)
     got, _ = apply(updates.project_spectral_norm(), jnp.zeros_like(w), w)
     assert got.dtype == dtype
     assert sigma(got.astype(float)) == pytest.approx(0.95, rel=2e-2)

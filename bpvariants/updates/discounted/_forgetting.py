@@ -98,7 +98,8 @@ def forgetting(
 
     Raises:
       ValueError: if learning_rate or decay is out of its range, or if normalise=True
-        and scale_past=False; in `init`, if params are not floating arrays.
+        and scale_past=False; in `init`, if params are not floating arrays; in
+        `update`, if gradients are not like them, or state is of another optimizer.
 
     Warns:
       UserWarning: if scale_past=False and :func:`effective_step` is more than 10 η.

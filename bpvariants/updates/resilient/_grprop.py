@@ -56,7 +56,8 @@ def grprop(
     others. This takes a reduction over all arrays of params. The defaults are those of
     the R package; with them, step sizes never grow beyond the first. The state takes 5
     bytes a parameter in float32; an update takes time O(p). A single NaN in the
-    gradients makes the whole update NaN, and leaves the state as it was.
+    gradients makes the whole update NaN, and leaves the state as it was. Infinite
+    gradients count as the limit of ever larger ones of one size.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only.
@@ -73,7 +74,8 @@ def grprop(
 
     Raises:
       ValueError: if choose is unknown, or a setting other than delta is out of its
-        range; in `init`, if params are not real floating arrays.
+        range; in `init`, if params are not real floating arrays; in `update`, if
+        gradients are not like them, or state is of another optimizer.
 
     Example:
       >>> import jax.numpy as jnp

@@ -58,7 +58,9 @@ def irprop_minus(
     Raises:
       ValueError: if a factor or bound is out of its range, if learning_rate is not
         positive or is a schedule, or if state is unknown; in `init`, if params are not
-        real floating arrays, or a pytree of settings does not fit them.
+        real floating arrays, or a pytree of settings does not fit them; in `update`, if
+        gradients are not like the params of `init`, or state is of another optimizer.
+      TypeError: for PyTorch's names lr, etas and step_sizes.
 
     Example:
       >>> import jax.numpy as jnp

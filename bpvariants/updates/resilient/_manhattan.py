@@ -46,7 +46,7 @@ def manhattan(
 
     Raises:
       ValueError: if learning_rate is negative; in `init`, if params are not real
-        floating arrays.
+        floating arrays; in `update`, if gradients are not, or are not like params.
 
     Example:
       >>> import jax.numpy as jnp

@@ -94,7 +94,8 @@ def probabilistic_rprop(
 
     Raises:
       ValueError: if a setting is out of its range; in `init`, if params are not real
-        floating arrays, or a pytree of settings does not fit them.
+        floating arrays, or a pytree of settings does not fit them; in `update`, if
+        gradients are not like params, or state is of another optimizer.
 
     Example:
       >>> import jax.numpy as jnp

@@ -124,28 +124,14 @@ def scale_by_rprop(
     """
     check_choice("variant", variant, VARIANTS)
     check_choice("state", state, LAYOUTS)
-    check_settings(
-        "scale_by_rprop",
-        learning_rate,
-        eta_minus,
-        eta_plus,
-        min_step_size,
-        max_step_size,
-    )
+    settings = Numbers(eta_minus, eta_plus, min_step_size, max_step_size)
+    check_settings("scale_by_rprop", learning_rate, *settings)
     check_weight_decay(weight_decay)
     layout, needs_value = RpropLayout(state, variant), variant == "irprop_plus"
     array_rule = array_rule_of(layout)
     if variant == "manhattan":
-        eta_minus = eta_plus = 1.0
-
-    def numbers(dtypes, params):
-        """Yield the settings of each array; its bounds are rounded like step sizes."""
-        least = per_leaf("min_step_size", min_step_size, params)
-        greatest = per_leaf("max_step_size", max_step_size, params)
-        for dtype, *ends in zip(dtypes, least, greatest, strict=True):
-            cast = partial(_cast, dtype=dtype)
-            low, high = (array_rule.rounded(cast(end), layout) for end in ends)
-            yield Numbers(cast(eta_minus), cast(eta_plus), low, high)
+        settings = settings._replace(eta_minus=1.0, eta_plus=1.0)
+    numbers = partial(_numbers, settings, layout)
 
     def init(params):
         check_signed(params)
@@ -180,6 +166,17 @@ def scale_by_rprop(
         return structure.unflatten(moves), state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _numbers(settings, layout, dtypes, params):
+    """Yield the settings of each array; its bounds are rounded like step sizes."""
+    least = per_leaf("min_step_size", settings.min_step_size, params)
+    greatest = per_leaf("max_step_size", settings.max_step_size, params)
+    for dtype, *ends in zip(dtypes, least, greatest, strict=True):
+        cast = partial(_cast, dtype=dtype)
+        low, high = (array_rule_of(layout).rounded(cast(end), layout) for end in ends)
+        etas = cast(settings.eta_minus), cast(settings.eta_plus)
+        yield Numbers(*etas, low, high)
 
 
 def _start(leaf, rate, settings, layout):

@@ -177,6 +177,24 @@ def test_any_pytree_any_dtype_and_a_traced_decay():
     np.testing.assert_array_equal(slope, 3.0)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", [("data",), (None, "data")])
+def test_slots_may_be_divided_over_devices(spec):
+    """By the batches that are kept, or by the examples of each."""
+    rule = updates.replay(error, 0.8, horizon=4)
+    mesh = jax.sharding.Mesh(jax.devices(), ("data",))
+    divide = partial(jax.device_put, device=jax.NamedSharding(mesh, jax.P(*spec)))
+    push, value = jax.jit(rule.push), jax.jit(jax.value_and_grad(rule.discounted_loss))
+    want = got = rule.init((XS[0], YS[0]))
+    for batch in zip(XS[:6], YS[:6], strict=True):
+        want, got = push(want, batch), push(got, batch)
+        got = got._replace(slots=divide(got.slots))
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(value(W, got), value(W, want), strict=True):
+        close(a, b)
+
+
 def test_pushing_compiles_once():
     rule, traces = updates.replay(error, 0.5), []
 
