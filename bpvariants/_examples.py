@@ -20,15 +20,11 @@ def squared_norm(tree: PyTree, batch_ndim: int) -> jax.Array:
     )
 
 
-def norm(tree: PyTree, batch_ndim: int) -> jax.Array:
-    """Return the Euclidean norm over all leaves, [*batch], in float32 or wider."""
-    return jnp.sqrt(squared_norm(tree, batch_ndim))
+def norm(tree: PyTree, batch_ndim: int = 0) -> jax.Array:
+    """Return the Euclidean norm over all leaves, [*batch], in float32 or wider.
 
-
-def safe_norm(tree: PyTree, batch_ndim: int = 0) -> jax.Array:
-    """Return :func:`norm`, correct also where squares would overflow or underflow.
-
-    The extra cost is one maximum over each leaf.
+    It is right also where the squares would overflow or underflow. The extra cost is
+    one maximum over each leaf.
     """
     norms = [_scaled_norm(leaf, batch_ndim) for leaf in jax.tree.leaves(tree)]
     if len(norms) == 1:
@@ -36,6 +32,9 @@ def safe_norm(tree: PyTree, batch_ndim: int = 0) -> jax.Array:
     dtype = np.result_type(*(each.dtype for each in norms) if norms else [np.float32])
     norms = [each.astype(dtype) for each in norms] or [jnp.zeros((), dtype)]
     return _scaled_norm(jnp.stack(norms, axis=-1), batch_ndim)
+
+
+safe_norm = norm  # its name in diagnostics
 
 
 def _scaled_norm(leaf: jax.Array, batch_ndim: int) -> jax.Array:

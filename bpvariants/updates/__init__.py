@@ -53,6 +53,10 @@ from bpvariants.updates.resilient._grprop import (
     grprop as grprop,
     GRpropState as GRpropState,
 )
+from bpvariants.updates.resilient._irprop_minus import (
+    irprop_minus as irprop_minus,
+    rprop as rprop,
+)
 from bpvariants.updates.resilient._manhattan import (
     manhattan as manhattan,
     scale_by_sign as scale_by_sign,
@@ -67,9 +71,7 @@ from bpvariants.updates.resilient._rprop import (
 )
 from bpvariants.updates.resilient._rprop_family import (
     half_back as half_back,
-    irprop_minus as irprop_minus,
     irprop_plus as irprop_plus,
-    rprop as rprop,
     rprop_minus as rprop_minus,
     rprop_plus as rprop_plus,
 )

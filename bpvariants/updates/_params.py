@@ -1,33 +1,102 @@
-"""Checks and casts of params, and of settings that may differ by leaf."""
+"""Checks and casts of params, gradients and states, and of settings by leaf."""
 
-from typing import TypeAlias
+from numbers import Real
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bpvariants._checks import check_floating, check_real
-from bpvariants._dtypes import widen
+from bpvariants._checks import check_arrays, check_floating, check_real
+from bpvariants._dtypes import is_floating, widen
 from bpvariants.types import PyTree
 
 PerLeaf: TypeAlias = float | jax.Array | PyTree  # one value, or a pytree like params
 
 
-def check_params(params: optax.Params) -> None:
+def check_params(params: optax.Params, name: str = "params") -> None:
     """Check that params are floating arrays; a mask may have removed all of them."""
     if jax.tree.leaves(params):
-        check_floating("params", params)
+        check_floating(name, params)
 
 
-def check_signed(params: optax.Params) -> None:
+def check_signed(params: optax.Params, name: str = "params") -> None:
     """Check that params are floating and real; complex gradients have no sign."""
-    check_params(params)
+    check_params(params, name)
     check_real(
-        "params",
+        name,
         params,
         "wrap the optimizer in optax.contrib.split_real_and_imaginary.",
     )
+
+
+def as_grads(grads: optax.Updates, like: PyTree, name: str = "grads") -> optax.Updates:
+    """Return gradients as arrays; check that they fit a tree with the shapes of params.
+
+    Only the paths of leaves are compared: containers may be of different types.
+    """
+    check_arrays(name, grads)
+    leaves, others = map(jax.tree.leaves_with_path, (grads, like))
+    paths, known = ([path for path, _ in each] for each in (leaves, others))
+    if paths != known:
+        missing = [path for path in known if path not in paths]
+        path = [*missing, *(path for path in paths if path not in known), ()][0]
+        what = "an" if missing else "no"
+        raise ValueError(
+            f"{name} must have the leaves of the params that init was given: these "
+            f"have {what} array {jax.tree_util.keystr(path)}. For other params, call "
+            "optimizer.init(params)."
+        )
+    for (path, leaf), (_, other) in zip(leaves, others, strict=True):
+        where = name + jax.tree_util.keystr(path)
+        if jnp.shape(leaf) != jnp.shape(other):
+            raise ValueError(
+                f"{where} must be of shape {jnp.shape(other)}, as in the params that "
+                f"init was given, got {jnp.shape(leaf)}. For other params, call "
+                "optimizer.init(params)."
+            )
+        if not is_floating(leaf):
+            raise ValueError(
+                f"{where} must be a floating array, got {jnp.result_type(leaf)}."
+            )
+        if jnp.iscomplexobj(leaf) and not jnp.iscomplexobj(other):
+            raise ValueError(
+                f"{where} must be real, as params are, got {jnp.result_type(leaf)}."
+            )
+    return jax.tree.map(jnp.asarray, grads)
+
+
+def check_state(name: str, state: Any, kind: type) -> None:
+    """Check that a state is of the type that the init of an update returns."""
+    if not isinstance(state, kind):
+        raise ValueError(
+            f"state must be the state of {name}, a {kind.__name__}, got "
+            f"{_type_of(state)}. Use the optimizer that made it, or call "
+            "optimizer.init(params)."
+        )
+
+
+def chain(name: str, *rules: Any) -> optax.GradientTransformationExtraArgs:
+    """Return optax.chain of rules; its `update` refuses a state of another length."""
+    chained = optax.chain(*rules)
+
+    def update(updates, state, params=None, **extra_args):
+        if type(state) is not tuple or len(state) != len(rules):
+            raise ValueError(
+                f"state must be the state of {name}, a tuple of {len(rules)} parts, "
+                f"got {_type_of(state)}. Use the optimizer that made it, or call "
+                "optimizer.init(params)."
+            )
+        return chained.update(updates, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(chained.init, update)
+
+
+def _type_of(state: Any) -> str:
+    if type(state) is tuple:
+        return f"({', '.join(map(_type_of, state))})"
+    return type(state).__name__
 
 
 def wide(params: optax.Params) -> optax.Params:
@@ -38,6 +107,18 @@ def wide(params: optax.Params) -> optax.Params:
     """
     strong = lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf))
     return jax.tree.map(strong, widen(params))
+
+
+def check_number(name: str, setting: Any, per_leaf: bool = False) -> None:
+    """Check that a setting is a number or an array; with `per_leaf`, also a pytree."""
+    lone = jax.tree_util.all_leaves([setting])
+    if setting is None or not (lone or per_leaf):
+        raise ValueError(f"{name} must be a number, got {setting!r}.")
+    for leaf in jax.tree.leaves(setting):
+        is_array = isinstance(leaf, jax.Array | np.ndarray)
+        is_number = isinstance(leaf, Real) and not isinstance(leaf, bool | np.bool_)
+        if not is_array and not is_number:
+            raise ValueError(f"{name} must be a number, got {leaf!r}.")
 
 
 def all_of(flags: PyTree) -> jax.Array:

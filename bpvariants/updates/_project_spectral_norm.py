@@ -16,9 +16,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bpvariants._checks import are_numbers
+from bpvariants._checks import are_numbers, check_count
 from bpvariants._dtypes import cast_like
-from bpvariants.updates._params import check_params, wide
+from bpvariants._examples import largest, unit
+from bpvariants.updates._params import (
+    as_grads,
+    check_number,
+    check_params,
+    check_state,
+    wide,
+)
 
 FRESH = 0.01  # weight of the first vector, which is added at each update
 
@@ -44,7 +51,9 @@ def project_spectral_norm(
 
     The power iteration approaches σ from below. On a random matrix, its relative error
     is 1e-4 after 30 steps. It falls from one update to the next, because the iteration
-    continues from its last vector. So choose a limit with some margin to 1.
+    continues from its last vector. So choose a limit with some margin to 1. The sum
+    params + updates is rounded, which counts where params are much larger than s: at
+    1e6 in float32, entries of W are multiples of 1/16. The next update corrects this.
 
     A matrix that is not finite makes an update that is not finite; its vector in the
     state stays as it was. The state has n elements for a matrix [m, n]; an update takes
@@ -59,7 +68,8 @@ def project_spectral_norm(
 
     Raises:
       ValueError: if limit or steps is out of its range; in `init`, if params are not
-        floating arrays; in `update`, if params are not given.
+        floating arrays; in `update`, if params are not given, or updates and state do
+        not fit them.
 
     Example:
       >>> import jax.numpy as jnp
@@ -77,13 +87,13 @@ def project_spectral_norm(
       Liao et al., "Reviving and improving recurrent back-propagation", ICML 2018,
       doi:10.48550/arXiv.1803.06396 (why contraction).
     """
+    check_number("limit", limit)
     if are_numbers(limit) and not limit > 0:
         raise ValueError(
             f"limit must be positive, got {limit}; with a limit below 1, a recurrent "
             "layer of tanh units is contractive."
         )
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}; 30 is usual.")
+    check_count("steps", steps, remedy="30 is usual")
 
     def init(params):
         check_params(params)
@@ -100,16 +110,23 @@ def project_spectral_norm(
             if v.size == 0:
                 return u, v
             matrix = wide(p) + cast_like(u, wide(p))
+            size = unit(largest(matrix, 0)).astype(matrix.dtype)
+            matrix = matrix / size  # so that squares do not overflow or underflow
             v = _power_iteration(matrix, v, steps)
             scale = jnp.asarray(limit, matrix.dtype) / _norm(matrix @ v)
             shrunk = (scale * matrix - wide(p)).astype(u.dtype)
-            return jnp.where(scale.real >= 1, u, shrunk), v  # NaN gives `shrunk`
+            fits = (scale / size).real >= 1  # NaN gives `shrunk`
+            return jnp.where(fits, u, shrunk), v
 
+        check_state("project_spectral_norm", state, ProjectSpectralNormState)
+        check_params(params)
+        updates = as_grads(updates, params, "updates")
         leaves, structure = jax.tree.flatten(updates)
+        as_grads(state.vectors, jax.tree.map(_like_vector, params), "state.vectors")
         both = [
             project(*leaf)
             for leaf in zip(
-                map(jnp.asarray, leaves),
+                leaves,
                 jax.tree.leaves(state.vectors),
                 jax.tree.leaves(params),
                 strict=True,
@@ -123,9 +140,19 @@ def project_spectral_norm(
     return optax.GradientTransformation(init, update)
 
 
+def _like_vector(param):
+    """Return the shape and dtype of the vector of a parameter: [n], [0] if it has none.
+
+    Only arrays [m, n] that are not empty have one.
+    """
+    shape = jnp.shape(param)
+    length = shape[1] if len(shape) == 2 and shape[0] else 0
+    return jax.ShapeDtypeStruct((length,), jnp.result_type(param))
+
+
 def _first_vector(matrix):
     """Return a unit vector [n] that is unlikely to be mapped to zero."""
-    if matrix.ndim != 2 or matrix.size == 0:
+    if not _like_vector(matrix).size:
         return jnp.zeros(0, matrix.dtype)
     vector = jax.random.normal(jax.random.key(0), matrix.shape[1:], matrix.dtype)
     return vector / _norm(vector)

@@ -122,12 +122,38 @@ def test_a_network_under_it_stays_contractive():
     assert norm(optax.chain(bare, updates.project_spectral_norm())) < 0.951
 
 
+@pytest.mark.parametrize("size", [1e-42, 1e-25, 4e9, 1e19, 2e38])
+def test_sizes_whose_squares_overflow_or_underflow_in_float32(size):
+    """Also beside matrices of usual size, and for limits of that size."""
+    w = NUMBERS.normal(size=(4, 6))
+    w = w / sigma(w)
+    params = {"small": jnp.asarray(0.5 * w), "new": jnp.zeros((4, 6))}
+    params = jax.tree.map(jnp.float32, params)
+    change = {"small": 0 * params["small"], "new": jnp.asarray(size * w, jnp.float32)}
+    got, _ = apply(updates.project_spectral_norm(), params, change)
+    np.testing.assert_array_equal(got["small"], params["small"])
+    assert sigma(got["new"]) == pytest.approx(min(size, 0.95), rel=1e-4)
+    if 1e-30 < size < 1e38:
+        got, _ = apply(updates.project_spectral_norm(size / 10), params, change)
+        assert sigma(got["new"]) == pytest.approx(size / 10, rel=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float16", 9e3), ("bfloat16", 1e25)])
+def test_large_changes_of_narrow_params_are_shrunk(dtype, size):
+    w = jnp.asarray(NUMBERS.normal(size=(4, 6)) * size, dtype)
+    got, _ = apply(updates.project_spectral_norm(), jnp.zeros_like(w), w)
+    assert got.dtype == dtype
+    assert sigma(got.astype(float)) == pytest.approx(0.95, rel=2e-2)
+
+
 def test_mistakes_are_named():
     rule = updates.project_spectral_norm()
     state = rule.init(jnp.eye(2))
     for wrong, message in {
         lambda: updates.project_spectral_norm(0.0): "limit must be positive, got 0.0",
         lambda: updates.project_spectral_norm(steps=0): "steps must be .* 1, got 0",
+        lambda: updates.project_spectral_norm(steps=2.5): "steps must be .* got 2.5",
+        lambda: updates.project_spectral_norm(steps=True): "steps must be .* got True",
         lambda: rule.update(jnp.eye(2), state): "needs params, .*call optimizer.update",
         lambda: rule.init(jnp.arange(3)): "params must be a floating array",
     }.items():

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from bpvariants._checks import are_numbers, check_floating, check_real
 from bpvariants._dtypes import cast_like
-from bpvariants.updates._params import wide
+from bpvariants.updates._params import as_grads, check_number, check_state, wide
 
 
 class LeastSquaresState(NamedTuple):
@@ -71,6 +71,7 @@ def discounted_least_squares(decay: float | jax.Array) -> DiscountedLeastSquares
       >>> rule.gradient(w, state).tolist()  # ½ (1 − 3) (1, 1) + (0 − 1) (2, 0)
       [-3.0, -1.0]
     """
+    check_number("decay", decay)
     if are_numbers(decay) and not 0 <= decay <= 1:
         raise ValueError(
             f"discounted_least_squares needs 0 <= decay <= 1, got {decay}; the error "
@@ -84,6 +85,7 @@ def discounted_least_squares(decay: float | jax.Array) -> DiscountedLeastSquares
         return LeastSquaresState(jnp.zeros(shape, correlations.dtype), correlations)
 
     def push(state, x, y):
+        check_state("discounted_least_squares", state, LeastSquaresState)
         check_example(x, y, state.correlations)
         moments, correlations = state
         x, y = (jnp.asarray(value, moments.dtype) for value in (x, y))
@@ -94,7 +96,10 @@ def discounted_least_squares(decay: float | jax.Array) -> DiscountedLeastSquares
         )
 
     def gradient(w, state):
-        slope = state.moments @ cast_like(w, state.moments) - state.correlations
+        check_state("discounted_least_squares", state, LeastSquaresState)
+        w = as_grads(w, state.correlations, "w")
+        wide_w = cast_like(w, state.moments)
+        slope = jnp.tensordot(state.moments, wide_w, axes=1) - state.correlations
         return cast_like(slope, w)
 
     return DiscountedLeastSquares(init, push, gradient)
@@ -119,3 +124,4 @@ def check_example(x: jax.Array, y: jax.Array, w: jax.Array) -> None:
                 f"{name} must be of shape {shape}, as w is of shape {w.shape}; got "
                 f"{jnp.shape(value)}. Examples are given one at a time."
             )
+        check_real(name, value)

@@ -37,7 +37,15 @@ import optax
 
 from bpvariants._checks import are_numbers
 from bpvariants._dtypes import cast_like
-from bpvariants.updates._params import check_params, wide
+from bpvariants.updates._foreign_names import refuses
+from bpvariants.updates._params import (
+    as_grads,
+    chain,
+    check_number,
+    check_params,
+    check_state,
+    wide,
+)
 
 Rate: TypeAlias = float | jax.Array | optax.Schedule
 PRINTED_IS_NOT_NORMALISED = (
@@ -54,6 +62,7 @@ class ScaleByForgettingState(NamedTuple):
     count: jax.typing.ArrayLike  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
+@refuses(lr="learning_rate", momentum="decay")
 def forgetting(
     learning_rate: Rate,
     decay: Rate,
@@ -89,7 +98,8 @@ def forgetting(
 
     Raises:
       ValueError: if learning_rate or decay is out of its range, or if normalise=True
-        and scale_past=False; in `init`, if params are not floating arrays.
+        and scale_past=False; in `init`, if params are not floating arrays; in
+        `update`, if gradients are not like them, or state is of another optimizer.
 
     Warns:
       UserWarning: if scale_past=False and :func:`effective_step` is more than 10 η.
@@ -118,14 +128,15 @@ def forgetting(
         schedule = learning_rate
     if scale_past:
         rule = scale_by_forgetting(decay, normalise=normalise)
-        return optax.chain(rule, optax.scale_by_learning_rate(schedule))
+        return chain("forgetting", rule, optax.scale_by_learning_rate(schedule))
     rule = scale_by_forgetting(decay, current=learning_rate)
     if are_numbers(learning_rate, decay):
         _warn_of_large_step(learning_rate, decay)
-    return optax.chain(rule, optax.scale(-1.0))
+    return chain("forgetting", rule, optax.scale(-1.0))
 
 
 def _check_learning_rate(learning_rate):
+    check_number("learning_rate", learning_rate)
     if are_numbers(learning_rate) and not learning_rate >= 0:
         raise ValueError(
             f"forgetting needs learning_rate >= 0, got {learning_rate}; to ascend, "
@@ -134,6 +145,8 @@ def _check_learning_rate(learning_rate):
 
 
 def _check_decay(decay):
+    if not callable(decay):
+        check_number("decay", decay)
     if are_numbers(decay) and not 0 <= decay < 1:
         raise ValueError(
             f"forgetting needs 0 <= decay < 1, got {decay}; past gradients are "
@@ -149,7 +162,7 @@ def _warn_of_large_step(learning_rate, decay):
             f"learning_rate + decay / (1 - decay) = {total:.4g}, over ten times "
             f"learning_rate={learning_rate}; pass scale_past=True to scale past "
             "gradients too.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -226,6 +239,8 @@ def scale_by_forgetting(
 
     def update(updates, state, params=None):
         del params
+        check_state("forgetting", state, ScaleByForgettingState)
+        updates = as_grads(updates, state.trace)
         now, past = (
             rate(state.count) if callable(rate) else rate for rate in (current, decay)
         )

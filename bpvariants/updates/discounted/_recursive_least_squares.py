@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from bpvariants._checks import are_numbers
 from bpvariants._dtypes import cast_like
-from bpvariants.updates._params import wide
+from bpvariants.updates._params import check_number, check_state, wide
 from bpvariants.updates.discounted._discounted_least_squares import (
     check_example,
     check_weights,
@@ -81,6 +81,8 @@ def recursive_least_squares(
     References:
       Haykin, "Adaptive filter theory", 5th edition, Pearson 2014, chapter 10.
     """
+    check_number("decay", decay)
+    check_number("prior", prior)
     if are_numbers(decay) and not 0 < decay <= 1:
         raise ValueError(
             f"recursive_least_squares needs 0 < decay <= 1, got {decay}; with 0 "
@@ -99,12 +101,19 @@ def recursive_least_squares(
         return RecursiveLeastSquaresState(jnp.asarray(prior, dtype) * identity)
 
     def update(w, state, x, y):
+        check_state("recursive_least_squares", state, RecursiveLeastSquaresState)
+        check_weights(w)
         check_example(x, y, w)
         covariance = state.covariance
+        if len(covariance) != len(w):
+            raise ValueError(
+                f"w must have {len(covariance)} inputs, as the w that init was given, "
+                f"got shape {jnp.shape(w)}."
+            )
         x, y, fade = (jnp.asarray(v, covariance.dtype) for v in (x, y, decay))
         reach = covariance @ x
         norm = fade + x @ reach
-        error = y - x @ cast_like(w, covariance)
+        error = y - jnp.tensordot(x, cast_like(w, covariance), axes=1)
         step = jnp.tensordot(reach / norm, error, axes=0)
         # Written as a a^T this stays exactly symmetric; K (x^T P) would not.
         covariance = (covariance - jnp.outer(reach, reach) / norm) / fade

@@ -23,9 +23,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import are_numbers, check_like
+from bpvariants._checks import are_numbers, check_count, check_like
 from bpvariants._dtypes import widen
 from bpvariants.types import PyTree
+from bpvariants.updates._params import check_number
 
 
 class ReplayState(NamedTuple):
@@ -143,26 +144,24 @@ def replay(
 
 def _horizon(decay: Any, tol: float, horizon: int | None) -> int:
     """Return the horizon W."""
+    check_number("decay", decay)
     if are_numbers(decay) and not 0 <= decay < 1:
         raise ValueError(
             f"replay needs 0 <= decay < 1, got {decay}; the loss of k batches ago is "
             "weighted by decay**k, and 0.9 remembers about ten batches."
         )
     if horizon is not None:
-        if horizon < 1:
-            raise ValueError(
-                f"horizon must be at least 1, got {horizon}; it is the number of "
-                "batches that are kept, including the newest."
-            )
-        return horizon
+        remedy = "it is the number of batches that are kept, including the newest"
+        check_count("horizon", horizon, remedy=remedy)
+        return int(horizon)
     if not are_numbers(decay):
         raise ValueError(
             "decay is an array, so the number of batches to keep cannot be computed "
             "from it; pass it as horizon."
         )
-    if not 0 < tol < 1:
+    if not are_numbers(tol) or not 0 < tol < 1:
         raise ValueError(
-            f"tol must be within 0 < tol < 1, got {tol}; it bounds the sum of the "
+            f"tol must be within 0 < tol < 1, got {tol!r}; it bounds the sum of the "
             "terms left out, in units of the largest gradient."
         )
     if decay == 0:

@@ -18,7 +18,15 @@ import jax.numpy as jnp
 import optax
 
 from bpvariants._dtypes import cast_like
-from bpvariants.updates._params import all_of, check_signed, wide
+from bpvariants.updates._foreign_names import refuses, TORCH_RPROP
+from bpvariants.updates._params import (
+    all_of,
+    as_grads,
+    check_number,
+    check_signed,
+    check_state,
+    wide,
+)
 from bpvariants.updates.resilient._rprop_checks import check_settings
 from bpvariants.updates.resilient._rprop_layouts import Numbers
 from bpvariants.updates.resilient._rprop_plain import adapted
@@ -31,6 +39,7 @@ class GRpropState(NamedTuple):
     signs: optax.Updates  # sign(g_t), int8
 
 
+@refuses(**TORCH_RPROP)
 def grprop(
     learning_rate: float | jax.Array = 0.1,
     eta_minus: float | jax.Array = 0.5,
@@ -47,7 +56,8 @@ def grprop(
     others. This takes a reduction over all arrays of params. The defaults are those of
     the R package; with them, step sizes never grow beyond the first. The state takes 5
     bytes a parameter in float32; an update takes time O(p). A single NaN in the
-    gradients makes the whole update NaN, and leaves the state as it was.
+    gradients makes the whole update NaN, and leaves the state as it was. Infinite
+    gradients count as the limit of ever larger ones of one size.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only.
@@ -64,7 +74,8 @@ def grprop(
 
     Raises:
       ValueError: if choose is unknown, or a setting other than delta is out of its
-        range; in `init`, if params are not real floating arrays.
+        range; in `init`, if params are not real floating arrays; in `update`, if
+        gradients are not like them, or state is of another optimizer.
 
     Example:
       >>> import jax.numpy as jnp
@@ -82,6 +93,7 @@ def grprop(
     """
     if choose not in ("sag", "slr"):
         raise ValueError(f"choose must be 'sag' or 'slr', got {choose!r}.")
+    check_number("delta", delta)
     check_settings(
         "grprop", learning_rate, eta_minus, eta_plus, min_step_size, max_step_size, 0.1
     )
@@ -99,6 +111,8 @@ def grprop(
 
     def update(updates, state, params=None, **extra_args):
         del params, extra_args
+        check_state("grprop", state, GRpropState)
+        updates = as_grads(updates, state.step_sizes)
         grads = cast_like(updates, state.step_sizes)
         signs = jax.tree.map(jnp.sign, grads)
         adapted = jax.tree.map(adapt, state.step_sizes, signs, state.signs)
@@ -121,26 +135,67 @@ def grprop(
 
 def _replace_one(steps, grads, least, greatest, delta, rank):
     """Set the step size of the parameter that ranks first among those with g ≠ 0."""
-    steps, structure = jax.tree.flatten(steps)
-    grads = jax.tree.leaves(grads)
-    if not any(step.size for step in steps):
-        return structure.unflatten(steps)
-    wide = jnp.result_type(float, *{step.dtype.name for step in steps})
-    vector = lambda leaves: jnp.concatenate(
-        [x.reshape(-1).astype(wide) for x in leaves]
-    )
-    all_steps, all_grads = vector(steps), vector(grads)
-    order = jnp.where(all_grads == 0, jnp.inf, rank(all_steps, all_grads))
-    q = jnp.argmin(order)
-    others = jnp.sum((all_steps * all_grads).at[q].set(0))
-    g_q = all_grads[q]
+    leaves, structure = jax.tree.flatten(steps)
+    filled = [i for i, leaf in enumerate(leaves) if leaf.size]
+    if not filled:
+        return steps
+    wide = max((leaf.dtype for leaf in leaves), key=lambda dtype: dtype.itemsize)
+    all_grads = jax.tree.leaves(grads)
+    pairs = [(leaves[i].astype(wide), all_grads[i].astype(wide)) for i in filled]
+    chosen = _first(pairs, rank)
     least, greatest, delta = (jnp.asarray(x, wide) for x in (least, greatest, delta))
-    new = -(others + delta) / jnp.where(g_q == 0, 1, g_q)
+    new, any_moves = _descending(pairs, chosen, delta)
     new = jnp.minimum(jnp.maximum(new, least), greatest)
-    all_steps = all_steps.at[q].set(jnp.where(g_q == 0, all_steps[q], new))
-    ends = [0]
-    for step in steps:
-        ends.append(ends[-1] + step.size)
-    cut = lambda i, step: all_steps[ends[i] : ends[i + 1]].reshape(step.shape)
-    cuts = [cut(i, step).astype(step.dtype) for i, step in enumerate(steps)]
-    return structure.unflatten(cuts)
+    for i, (step, _), at_q in zip(filled, pairs, chosen, strict=True):
+        replaced = jnp.where(at_q & any_moves, new, step)
+        leaves[i] = replaced.astype(leaves[i].dtype)
+    return structure.unflatten(leaves)
+
+
+def _first(pairs, rank):
+    """Return for each array where the parameter q is: true for one element of all.
+
+    The arrays stay apart. To write one element of arrays that are divided over devices
+    and concatenated gives wrong results in XLA.
+    """
+    ranks, largest = [], jnp.finfo(pairs[0][1].dtype).max
+    for step, g in pairs:  # an infinite gradient ranks before one of 0
+        order = jnp.where(g == 0, jnp.inf, jnp.minimum(rank(step, g), largest))
+        ranks.append(order.reshape(-1))
+    best = jnp.argmin(jnp.stack([jnp.min(order) for order in ranks]))
+    return [
+        ((jnp.arange(order.size) == jnp.argmin(order)) & (best == i)).reshape(g.shape)
+        for i, (order, (_, g)) in enumerate(zip(ranks, pairs, strict=True))
+    ]
+
+
+def _descending(pairs, chosen, delta):
+    """Return −(Σ_{i≠q} Δ_i g_i + δ) / g_q, and whether g_q ≠ 0.
+
+    Infinite gradients are the limit of ever larger ones of one size, so the others do
+    not count beside them, unless they cancel. All are scaled, lest a sum overflows.
+    """
+    sum_of = lambda terms: sum(jnp.sum(term) for term in terms)
+    at_q = [jnp.where(here, g, 0) for here, (_, g) in zip(chosen, pairs, strict=True)]
+    g_q = sum_of(at_q)
+    others = [
+        (step, jnp.where(here, 0, g))
+        for here, (step, g) in zip(chosen, pairs, strict=True)
+    ]
+    units = lambda g: jnp.where(jnp.isinf(g), jnp.sign(g), 0)
+    infinite = sum_of(step * units(g) for step, g in others)
+    unbounded = jnp.isinf(g_q) | (infinite != 0)
+
+    def bounded(g):
+        return jnp.where(unbounded, units(g), jnp.where(jnp.isinf(g), 0, g))
+
+    largest = jnp.maximum(jnp.abs(bounded(g_q)), 1)
+    for _, g in others:
+        largest = jnp.maximum(largest, jnp.max(jnp.abs(bounded(g))))
+    _, exponent = jnp.frexp(largest)
+    scaled = lambda g: jnp.ldexp(g, -exponent)
+    total = sum_of(step * scaled(bounded(g)) for step, g in others)
+    total = total + jnp.where(unbounded, 0, scaled(delta))
+    divisor = jnp.copysign(scaled(bounded(g_q)), g_q)
+    divisor = jnp.where((total == 0) | (g_q == 0), 1, divisor)
+    return -total / divisor, g_q != 0

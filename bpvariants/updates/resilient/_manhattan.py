@@ -16,9 +16,17 @@ import jax.numpy as jnp
 import optax
 
 from bpvariants._checks import are_numbers
-from bpvariants.updates._params import check_signed
+from bpvariants.updates._foreign_names import refuses
+from bpvariants.updates._params import (
+    as_grads,
+    chain,
+    check_number,
+    check_signed,
+    check_state,
+)
 
 
+@refuses(lr="learning_rate")
 def manhattan(
     learning_rate: float | jax.Array | optax.Schedule,
 ) -> optax.GradientTransformation:
@@ -38,7 +46,7 @@ def manhattan(
 
     Raises:
       ValueError: if learning_rate is negative; in `init`, if params are not real
-        floating arrays.
+        floating arrays; in `update`, if gradients are not, or are not like params.
 
     Example:
       >>> import jax.numpy as jnp
@@ -54,6 +62,7 @@ def manhattan(
       ICML 2018, doi:10.48550/arXiv.1802.04434.
     """
     if not callable(learning_rate):
+        check_number("learning_rate", learning_rate)
         if are_numbers(learning_rate) and not learning_rate >= 0:
             raise ValueError(
                 f"manhattan needs learning_rate >= 0, got {learning_rate}; pass the "
@@ -61,7 +70,8 @@ def manhattan(
             )
         # optax casts a schedule's values to the leaf's dtype, but not traced values.
         learning_rate = optax.constant_schedule(learning_rate)
-    return optax.chain(scale_by_sign(), optax.scale_by_learning_rate(learning_rate))
+    rate = optax.scale_by_learning_rate(learning_rate)
+    return chain("manhattan", scale_by_sign(), rate)
 
 
 def scale_by_sign() -> optax.GradientTransformation:
@@ -80,7 +90,9 @@ def scale_by_sign() -> optax.GradientTransformation:
         return optax.EmptyState()
 
     def update(updates, state, params=None):
-        del params
+        check_state("scale_by_sign", state, optax.EmptyState)
+        updates = as_grads(updates, updates if params is None else params)
+        check_signed(updates, "grads")
         return jax.tree.map(jnp.sign, updates), state
 
     return optax.GradientTransformation(init, update)

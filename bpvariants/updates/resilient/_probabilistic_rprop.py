@@ -24,7 +24,17 @@ import optax
 
 from bpvariants._checks import are_numbers
 from bpvariants._dtypes import cast_like
-from bpvariants.updates._params import all_of, check_signed, per_leaf, PerLeaf, wide
+from bpvariants.updates._foreign_names import refuses, TORCH_RPROP
+from bpvariants.updates._params import (
+    all_of,
+    as_grads,
+    check_number,
+    check_signed,
+    check_state,
+    per_leaf,
+    PerLeaf,
+    wide,
+)
 from bpvariants.updates.resilient._rprop_checks import check_choice, check_settings
 
 ADAPT = ("exponential", "linear", "step")
@@ -41,8 +51,9 @@ class ProbabilisticRpropState(NamedTuple):
     count: jax.typing.ArrayLike  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
+@refuses(**TORCH_RPROP)
 def probabilistic_rprop(
-    learning_rate: PerLeaf,
+    learning_rate: PerLeaf = 0.01,
     eta_minus: float | jax.Array = 0.5,
     eta_plus: float | jax.Array = 1.2,
     min_step_size: PerLeaf = 1e-9,
@@ -83,7 +94,8 @@ def probabilistic_rprop(
 
     Raises:
       ValueError: if a setting is out of its range; in `init`, if params are not real
-        floating arrays, or a pytree of settings does not fit them.
+        floating arrays, or a pytree of settings does not fit them; in `update`, if
+        gradients are not like params, or state is of another optimizer.
 
     Example:
       >>> import jax.numpy as jnp
@@ -102,6 +114,7 @@ def probabilistic_rprop(
     """
     check_choice("adapt", adapt, ADAPT)
     check_choice("move", move, MOVE)
+    check_number("ema_decay", ema_decay)
     if are_numbers(ema_decay) and not 0 <= ema_decay < 1:
         raise ValueError(
             f"probabilistic_rprop needs 0 <= ema_decay < 1, got {ema_decay}; 0.99 "
@@ -130,6 +143,8 @@ def probabilistic_rprop(
 
     def update(updates, state, params=None, **extra_args):
         del params, extra_args
+        check_state("probabilistic_rprop", state, ProbabilisticRpropState)
+        updates = as_grads(updates, state.step_sizes)
         count = optax.safe_increment(state.count)
         leaves, structure = jax.tree.flatten(updates)
         kept = [jax.tree.leaves(tree) for tree in state[:3]]

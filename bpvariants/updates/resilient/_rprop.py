@@ -40,7 +40,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bpvariants.updates._params import check_signed, per_leaf, PerLeaf, wide
+from bpvariants._dtypes import cast_like
+from bpvariants.updates._foreign_names import refuses, TORCH_RPROP
+from bpvariants.updates._params import (
+    as_grads,
+    check_signed,
+    check_state,
+    per_leaf,
+    PerLeaf,
+    wide,
+)
 from bpvariants.updates.resilient import _rprop_packed, _rprop_plain
 from bpvariants.updates.resilient._rprop_checks import (
     check_choice,
@@ -58,6 +67,7 @@ from bpvariants.updates.resilient._rprop_layouts import (
 
 VARIANTS = ("rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus")
 VARIANTS += ("half_back", "manhattan")
+_NAMES = {"irprop_minus": "rprop (irprop_minus)"}  # in messages
 
 
 class ScaleByRpropState(NamedTuple):
@@ -73,8 +83,9 @@ class ScaleByRpropState(NamedTuple):
     tells_flips: jax.Array  # [], bool, whether the state records sign changes
 
 
+@refuses(**TORCH_RPROP)
 def scale_by_rprop(
-    learning_rate: PerLeaf,
+    learning_rate: PerLeaf = 0.01,
     eta_minus: float | jax.Array = 0.5,
     eta_plus: float | jax.Array = 1.2,
     min_step_size: PerLeaf = 1e-6,
@@ -113,29 +124,21 @@ def scale_by_rprop(
     """
     check_choice("variant", variant, VARIANTS)
     check_choice("state", state, LAYOUTS)
-    check_settings(
-        "rprop", learning_rate, eta_minus, eta_plus, min_step_size, max_step_size
-    )
+    settings = Numbers(eta_minus, eta_plus, min_step_size, max_step_size)
+    check_settings("scale_by_rprop", learning_rate, *settings)
     check_weight_decay(weight_decay)
     layout, needs_value = RpropLayout(state, variant), variant == "irprop_plus"
     array_rule = array_rule_of(layout)
     if variant == "manhattan":
-        eta_minus = eta_plus = 1.0
-
-    def numbers(leaves, params):
-        """Yield the settings of each array; its bounds are rounded like step sizes."""
-        least = per_leaf("min_step_size", min_step_size, params)
-        greatest = per_leaf("max_step_size", max_step_size, params)
-        for leaf, *ends in zip(leaves, least, greatest, strict=True):
-            cast = partial(_cast, dtype=computing(leaf.dtype, layout))
-            low, high = (array_rule.rounded(cast(end), layout) for end in ends)
-            yield Numbers(cast(eta_minus), cast(eta_plus), low, high)
+        settings = settings._replace(eta_minus=1.0, eta_plus=1.0)
+    numbers = partial(_numbers, settings, layout)
 
     def init(params):
         check_signed(params)
         leaves, structure = jax.tree.flatten(wide(params))
         rates = per_leaf("learning_rate", learning_rate, params)
-        each = zip(leaves, rates, numbers(leaves, params), strict=True)
+        dtypes = [computing(leaf.dtype, layout) for leaf in leaves]
+        each = zip(leaves, rates, numbers(dtypes, params), strict=True)
         kept = [_start(*of_one, layout) for of_one in each]
         last_value = jnp.asarray(jnp.inf, float) if needs_value else None
         return _as_state(structure, kept, last_value, layout)
@@ -143,23 +146,37 @@ def scale_by_rprop(
     def update(updates, state, params=None, *, value=None, **extra_args):
         del extra_args
         _check_state(state, layout, needs_value)
+        updates = as_grads(updates, state.step_sizes)
         worse = None
         if needs_value:
             worse, value = compare(value, state.last_value)
-        updates = _decayed(updates, params, weight_decay)
+        all_kept = kept_leaves(state)
+        dtypes = [computing(steps.dtype, layout) for steps, _ in all_kept]
         leaves, structure = jax.tree.flatten(updates)
+        decayed = _decayed(leaves, params, weight_decay, dtypes, state)
         moves, new = [], []
-        each = zip(leaves, kept_leaves(state), numbers(leaves, updates), strict=True)
+        each = zip(decayed, all_kept, numbers(dtypes, updates), strict=True)
         for g, kept, settings in each:
-            wide_g = g.astype(computing(g.dtype, layout))
-            move, kept = array_rule.advance(wide_g, kept, settings, layout, worse)
-            moves.append(move.astype(g.dtype))
+            move, kept = array_rule.advance(g, kept, settings, layout, worse)
+            moves.append(move)
             new.append(kept)
+        moves = cast_like(moves, leaves)
         value = value if needs_value else None
         state = _as_state(structure, new, value, layout)
         return structure.unflatten(moves), state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _numbers(settings, layout, dtypes, params):
+    """Yield the settings of each array; its bounds are rounded like step sizes."""
+    least = per_leaf("min_step_size", settings.min_step_size, params)
+    greatest = per_leaf("max_step_size", settings.max_step_size, params)
+    for dtype, *ends in zip(dtypes, least, greatest, strict=True):
+        cast = partial(_cast, dtype=dtype)
+        low, high = (array_rule_of(layout).rounded(cast(end), layout) for end in ends)
+        etas = cast(settings.eta_minus), cast(settings.eta_plus)
+        yield Numbers(*etas, low, high)
 
 
 def _start(leaf, rate, settings, layout):
@@ -198,11 +215,13 @@ def _as_state(structure, kept, last_value, layout):
 
 def _check_state(state, layout, needs_value):
     """Check that a state fits this optimizer, as far as its arrays show."""
+    name = _NAMES.get(layout.variant, layout.variant)
+    check_state(name, state, ScaleByRpropState)
     own = layout_of(state) in (layout.state, None)
     if not own or (state.last_value is None) == needs_value:
         got = "" if state.last_value is None else " and a last value"
         raise ValueError(
-            f"state must be of this optimizer, {layout.variant} with state="
+            f"state must be of this optimizer, {name} with state="
             f"{layout.state!r}; got one with state={layout_of(state)!r}{got}. Use the "
             "optimizer that made it, or call optimizer.init(params)."
         )
@@ -218,17 +237,30 @@ def layout_of(state: ScaleByRpropState) -> str | None:
     return "int8_sign" if marks[0].dtype == jnp.int8 else "float32"
 
 
-def _decayed(updates, params, weight_decay):
-    """Return g + λ θ."""
+def _decayed(leaves, params, weight_decay, dtypes, state):
+    """Return g + λ θ, or g, in the dtypes in which step sizes are computed."""
     if weight_decay is None:
-        return updates
+        return list(map(_narrowed, leaves, dtypes))
     if params is None:
         raise ValueError(
             "rprop with weight_decay needs params: call optimizer.update(grads, state, "
             "params)."
         )
-    add = lambda g, p: g + jnp.asarray(weight_decay, g.dtype) * p.astype(g.dtype)
-    return jax.tree.map(add, updates, params)
+    params = jax.tree.leaves(as_grads(params, state.step_sizes, "params"))
+
+    def decayed(g, p, dtype):
+        narrow = jnp.finfo(g.dtype).bits < jnp.finfo(dtype).bits
+        wider = dtype if narrow else g.dtype  # λ θ may underflow in float16
+        g, p, factor = (jnp.asarray(x, wider) for x in (g, p, weight_decay))
+        return _narrowed(g + factor * p, dtype)
+
+    return list(map(decayed, leaves, params, dtypes))
+
+
+def _narrowed(g, dtype):
+    """Cast a gradient; where that may lose its sign, return the sign alone."""
+    narrower = jnp.finfo(dtype).bits < jnp.finfo(g.dtype).bits
+    return (jnp.sign(g) if narrower else g).astype(dtype)
 
 
 def compare(value, last):

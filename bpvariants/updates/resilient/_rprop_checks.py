@@ -4,6 +4,7 @@ import jax
 import numpy as np
 
 from bpvariants._checks import are_numbers
+from bpvariants.updates._params import check_number
 
 
 def check_choice(name, value, known):
@@ -19,33 +20,50 @@ def check_weight_decay(weight_decay):
             f"weight_decay must be a number for all params, got {weight_decay!r}; for "
             "a schedule use optax.inject_hyperparams, for some params optax.masked."
         )
+    if weight_decay is not None:
+        check_number("weight_decay", weight_decay)
     if are_numbers(weight_decay) and not weight_decay >= 0:
         raise ValueError(f"weight_decay must be at least 0, got {weight_decay}.")
 
 
-def _is_known(number):
-    """Whether a value can be compared now: a Python number or a NumPy array."""
-    return are_numbers(number) or isinstance(number, np.ndarray)
+def _value_of(number):
+    """Return a value that can be compared now; None for tracers.
+
+    Python numbers, NumPy arrays and JAX arrays outside of `jit` have one.
+    """
+    try:
+        return np.asarray(number)
+    except jax.errors.TracerArrayConversionError:
+        return None
 
 
 def check_settings(
     name, learning_rate, eta_minus, eta_plus, min_step_size, max_step_size, usual=50.0
 ):
-    """Check all settings whose values are known; accept tracers and JAX arrays."""
+    """Check all settings whose values are known; accept tracers."""
     for rate in jax.tree.leaves(learning_rate):
         if callable(rate):
             raise ValueError(
                 f"learning_rate must be a number, got the schedule {rate}; pass the "
                 f"first step size, because {name} adapts step sizes itself."
             )
-        if isinstance(rate, str):
-            raise ValueError(f"learning_rate must be a number, got {rate!r}.")
-        if _is_known(rate) and not np.all(rate > 0):
+    check_number("learning_rate", learning_rate, per_leaf=True)
+    check_number("eta_minus", eta_minus)
+    check_number("eta_plus", eta_plus)
+    check_number("min_step_size", min_step_size, per_leaf=True)
+    check_number("max_step_size", max_step_size, per_leaf=True)
+    for rate in map(_value_of, jax.tree.leaves(learning_rate)):
+        if rate is not None and not np.all(rate > 0):
             raise ValueError(
                 f"{name} needs learning_rate > 0, got {rate}; it is the first step "
-                "size, and 0.1 is usual."
+                "size, and 0.01 is usual."
             )
-    if are_numbers(eta_minus, eta_plus) and not 0 < eta_minus < 1 < eta_plus:
+    is_array = lambda eta: isinstance(
+        eta, jax.Array
+    )  # may be 1, for the Manhattan rule
+    shrinks = is_array(eta_minus) or np.all((eta_minus > 0) & (eta_minus < 1))
+    grows = is_array(eta_plus) or np.all(eta_plus > 1)
+    if not (shrinks and grows):
         raise ValueError(
             f"{name} needs 0 < eta_minus < 1 < eta_plus, got "
             f"eta_minus={eta_minus} and eta_plus={eta_plus}; 0.5 and 1.2 are usual."
@@ -58,9 +76,20 @@ def check_settings(
         else [(low, high) for low in least for high in greatest]
     )
     for low, high in pairs:
-        if are_numbers(low, high) and not 0 <= low <= high:
-            raise ValueError(
-                f"{name} needs 0 <= min_step_size <= max_step_size, got "
-                f"min_step_size={low} and max_step_size={high}; swap them, or leave "
-                f"one at its default; {usual} is usual for max_step_size."
-            )
+        _check_bounds(name, low, high, usual)
+
+
+def _check_bounds(name, low, high, usual):
+    """Check 0 ≤ Δ_min ≤ Δ_max, as far as the values are known."""
+    least, greatest = _value_of(low), _value_of(high)
+    right = least is None or np.all(least >= 0)
+    if right and least is not None and greatest is not None:
+        # Bounds of shapes that do not fit are named by `init`, together with params.
+        fit = least.shape == greatest.shape or 0 in (least.ndim, greatest.ndim)
+        right = not fit or np.all(least <= greatest)
+    if not right:
+        raise ValueError(
+            f"{name} needs 0 <= min_step_size <= max_step_size, got "
+            f"min_step_size={low} and max_step_size={high}; swap them, or leave "
+            f"one at its default; {usual} is usual for max_step_size."
+        )

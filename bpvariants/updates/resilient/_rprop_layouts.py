@@ -39,12 +39,15 @@ class RpropLayout:
 
 
 class Numbers(NamedTuple):
-    """Settings of one array, cast to its dtype; bounds are rounded like step sizes."""
+    """Settings of one array, cast to its dtype; bounds are rounded like step sizes.
 
-    eta_minus: jax.Array
-    eta_plus: jax.Array
-    min_step_size: jax.Array
-    max_step_size: jax.Array
+    Before that, they are settings of all arrays, as the user gave them.
+    """
+
+    eta_minus: Any
+    eta_plus: Any
+    min_step_size: Any
+    max_step_size: Any
 
 
 class Seen(NamedTuple):

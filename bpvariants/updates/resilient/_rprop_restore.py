@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from bpvariants.updates._params import as_grads, check_state
 from bpvariants.updates.resilient._rprop import array_rule_of, compare, kept_leaves
 from bpvariants.updates.resilient._rprop_layouts import RpropLayout
 
@@ -35,8 +36,9 @@ def restoring(
     after = optax.with_extra_args_support(after)
 
     def init(params):
+        rprop = rule.init(params)  # checks params first
         copy = jax.tree.map(jnp.array, params)
-        return RestoringState(rule.init(params), after.init(params), copy)
+        return RestoringState(rprop, after.init(params), copy)
 
     def update(updates, state, params=None, *, value=None, **extra_args):
         if params is None:
@@ -44,6 +46,8 @@ def restoring(
                 "rprop with after needs params, because it returns to earlier ones: "
                 "call optimizer.update(grads, state, params)."
             )
+        check_state(f"{layout.variant} with after", state, RestoringState)
+        params = as_grads(params, state.last_params, "params")
         result: Any = rule.update(updates, state.rprop, params, value=value)
         moves, rprop = result
         steps, new_after = after.update(

@@ -179,6 +179,24 @@ def test_any_pytree_any_dtype_and_a_traced_decay():
     np.testing.assert_array_equal(slope, 3.0)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", [("data",), (None, "data")])
+def test_slots_may_be_divided_over_devices(spec):
+    """By the batches that are kept, or by the examples of each."""
+    rule = updates.replay(error, 0.8, horizon=4)
+    mesh = jax.sharding.Mesh(jax.devices(), ("data",))
+    divide = partial(jax.device_put, device=jax.NamedSharding(mesh, jax.P(*spec)))
+    push, value = jax.jit(rule.push), jax.jit(jax.value_and_grad(rule.discounted_loss))
+    want = got = rule.init((XS[0], YS[0]))
+    for batch in zip(XS[:6], YS[:6], strict=True):
+        want, got = push(want, batch), push(got, batch)
+        got = got._replace(slots=divide(got.slots))
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(value(W, got), value(W, want), strict=True):
+        close(a, b)
+
+
 def test_pushing_compiles_once():
     rule, traces = updates.replay(error, 0.5), []
 
@@ -201,6 +219,10 @@ def test_mistakes_are_named():
         lambda: updates.replay(error, 1.0): "0 <= decay < 1, got 1.0; the loss of k",
         lambda: updates.replay(error, 0.5, tol=0.0): "0 < tol < 1, got 0.0",
         lambda: updates.replay(error, 0.5, horizon=0): "horizon must be .* 1, got 0",
+        lambda: updates.replay(error, 0.5, horizon=True): "horizon must be .* got True",
+        lambda: updates.replay(error, 0.5, horizon=2.5): "horizon must be .* got 2.5",
+        lambda: updates.replay(error, True): "decay must be a number, got True",
+        lambda: updates.replay(error, 0.5, tol="0.1"): "tol must be .* got '0.1'",
         lambda: updates.replay(error, W[0]): "decay is an array, .* pass it as horizon",
         lambda: rule.init(XS[0]): r"batch must be a tuple, .*; give \(batch,\) if",
         lambda: rule.push(state, (XS[0], YS[0, :2])): "batch must have the structure",
@@ -210,10 +232,10 @@ def test_mistakes_are_named():
             wrong()
 
 
-LINE = lambda w, x, y: jnp.sum((y - x @ w) ** 2) / 2
+LINE = lambda w, x, y: jnp.sum((y - jnp.tensordot(x, w, axes=1)) ** 2) / 2
 
 
-@pytest.mark.parametrize("outputs", [(), (2,)])
+@pytest.mark.parametrize("outputs", [(), (2,), (3, 2), (2, 4)])  # of 3 inputs
 def test_two_sums_are_the_replay_of_least_squares(outputs):
     numbers = np.random.default_rng(1)
     xs, ys = (jnp.array(numbers.normal(size=(40, *n))) for n in ((3,), outputs))
@@ -231,8 +253,10 @@ def test_two_sums_are_the_replay_of_least_squares(outputs):
     close(sums.gradient(w, state), want, rtol=1e-13)
 
 
-@pytest.mark.parametrize("outputs", [(), (2,)])
-@pytest.mark.parametrize("decay", [0.6, 0.97, 1.0])
+@pytest.mark.parametrize(
+    ("decay", "outputs"),
+    [(0.6, ()), (0.6, (2,)), (0.97, ()), (1.0, (2,)), (0.97, (3, 2)), (0.97, (2, 4))],
+)
 def test_recursive_least_squares_are_weighted_least_squares(decay, outputs):
     numbers = np.random.default_rng(2)
     xs, ys = (jnp.array(numbers.normal(size=(25, *n))) for n in ((3,), outputs))
@@ -248,7 +272,8 @@ def test_recursive_least_squares_are_weighted_least_squares(decay, outputs):
         )
         prior = decay**n / 7.0
         total = np.asarray(moments) + prior * np.eye(3)
-        close(w, np.linalg.solve(total, correlations + prior * prior_mean), rtol=1e-11)
+        right = np.asarray(correlations + prior * prior_mean).reshape(3, -1)
+        close(w, np.linalg.solve(total, right).reshape(w.shape), rtol=1e-11)
         close(state.covariance, np.linalg.inv(total), rtol=1e-11)
     np.testing.assert_array_equal(state.covariance, state.covariance.T)
 

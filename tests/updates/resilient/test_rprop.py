@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,6 +70,23 @@ def test_equals_the_loop_of_its_paper(variant, grads, values):
     got = run(variant, jnp.array(grads, float), values)
     want = list(loop(variant, grads, values, 0.1))
     np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("state", ["float32", "int8_sign"])
+def test_thousands_of_random_updates_equal_the_loop(variant, state):
+    """Of eight weights, with zeros, infinities and tiny gradients among them."""
+    draw = np.random.default_rng(7)
+    grads = draw.normal(size=(2000, 8)) * 10.0 ** draw.integers(-200, 200, (2000, 8))
+    grads += draw.normal(size=8) * (np.arange(2000) % 50 > 30)[:, None]
+    grads[draw.random(grads.shape) < 0.1] = 0
+    grads[draw.random(grads.shape) < 0.01] = -np.inf
+    values = draw.normal(size=2000)
+    got = runner(variant, state=state)(jnp.array(grads), jnp.array(values))
+    for i in range(8):
+        want = list(loop(variant, grads[:, i], values, 0.1))
+        np.testing.assert_allclose(got[:, i], want, rtol=1e-12)
 
 
 @settings(deadline=None)
@@ -146,8 +164,42 @@ def test_first_step_size_is_clipped(first, want):
     assert optax.tree.get(state, "step_sizes") == want
 
 
-def test_two_names_are_one_function():
-    assert updates.rprop is updates.irprop_minus
+def test_two_names_are_one_rule_and_each_says_its_own():
+    states = [
+        make().init(jnp.zeros(2)) for make in (updates.rprop, updates.irprop_minus)
+    ]
+    chex.assert_trees_all_equal(*states)
+    for name in ("rprop", "irprop_minus", "half_back"):
+        make = getattr(updates, name)
+        with pytest.raises(ValueError, match=f"^{name} needs learning_rate > 0"):
+            make(-1.0)
+        with pytest.raises(TypeError, match=rf"^{name}\(\) .* 'learning_rates'"):
+            make(learning_rates=0.1)
+
+
+FAMILY = [*VARIANTS, "rprop", "scale_by_rprop", "grprop", "probabilistic_rprop"]
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_first_step_size_has_a_default(name):
+    state = getattr(updates, name)().init(jnp.zeros(()))
+    want = 0.1 if name == "grprop" else 0.01
+    assert optax.tree.get(state, "step_sizes") == want
+
+
+@pytest.mark.parametrize("name", [*FAMILY, "manhattan", "forgetting"])
+def test_names_of_pytorch_are_refused_with_ours(name):
+    make = getattr(updates, name)
+    with pytest.raises(TypeError, match=f"{name} has no .*lr=0.1; use learning_rate"):
+        make(lr=0.1)
+    if name in FAMILY:
+        with pytest.raises(TypeError, match=r"etas=.*; use eta_minus and eta_plus"):
+            make(0.1, etas=(0.5, 1.2))
+        with pytest.raises(TypeError, match="use min_step_size and max_step_size"):
+            make(step_sizes=(1e-6, 50))
+    if name == "forgetting":
+        with pytest.raises(TypeError, match="use decay"):
+            make(0.1, momentum=0.9)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +212,14 @@ def test_two_names_are_one_function():
         ({"learning_rate": 0.0}, "learning_rate > 0, got 0.0"),
         ({"learning_rate": float("nan")}, "learning_rate > 0, got nan"),
         ({"learning_rate": lambda step: 0.1}, "learning_rate must be a number"),
+        ({"learning_rate": None}, "learning_rate must be a number, got None"),
+        ({"learning_rate": True}, "learning_rate must be a number, got True"),
+        ({"learning_rate": jnp.array([0.1, -1.0])}, "learning_rate > 0, got .*-1"),
+        ({"eta_plus": "1.2"}, "eta_plus must be a number, got '1.2'"),
+        ({"eta_minus": {"w": 0.5}}, "eta_minus must be a number, got {'w'"),
+        ({"min_step_size": lambda step: 0.1}, "min_step_size must be a number"),
+        ({"min_step_size": jnp.array(60.0)}, "got min_step_size=60.0.*swap"),
+        ({"min_step_size": np.array([1.0, 60.0])}, r"min_step_size=\[ 1. 60.\]"),
     ],
 )
 @pytest.mark.parametrize(

@@ -52,6 +52,21 @@ def test_grprop_is_what_neuralnet_does(choose, greatest):
         np.testing.assert_allclose(got, want, rtol=1e-12)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("choose", ["sag", "slr"])
+def test_thousands_of_grprop_updates_are_those_of_neuralnet(choose):
+    draw = np.random.default_rng(8)
+    grads = draw.normal(size=(2000, 7)) * 10.0 ** draw.integers(-6, 6, (2000, 7))
+    grads[draw.random(grads.shape) < 0.2] = 0
+    optimizer = updates.grprop(0.1, max_step_size=9.0, choose=choose)
+    body = lambda state, g: optimizer.update(g, state)[::-1]
+    _, got = jax.jit(lambda gs: jax.lax.scan(body, optimizer.init(gs[0]), gs))(
+        jnp.array(grads)
+    )
+    want = list(neuralnet(choose, grads.tolist(), greatest=9.0))
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-14)
+
+
 def test_grprop_with_nothing_to_choose_from():
     optimizer = updates.grprop()
     for params in ({}, jnp.zeros((0, 2))):
@@ -59,6 +74,45 @@ def test_grprop_with_nothing_to_choose_from():
         assert jax.tree.all(jax.tree.map(lambda leaf: leaf.size == 0, step))
     with pytest.raises(ValueError, match="'sag' or 'slr', got 'asg'"):
         updates.grprop(choose="asg")
+
+
+@pytest.mark.parametrize("choose", ["sag", "slr"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_grprop_after_infinite_gradients_is_the_limit_of_large_ones(choose, dtype):
+    """Also where sums of finite gradients overflow; no NaN may stay in the state."""
+    inf, top = np.inf, float(jnp.finfo(dtype).max)
+    optimizer = updates.grprop(
+        0.1, min_step_size=1e-6, max_step_size=5.0, choose=choose
+    )
+    update = jax.jit(optimizer.update)
+    for bad, like in {
+        (inf, -inf, 1.0, -2.0): (1e9, -1e9, 1.0, -2.0),
+        (inf, 1.0, 0.0, -2.0): (1e9, 1.0, 0.0, -2.0),
+        (-inf, 1.0, -1.0, 2.0): (-1e9, 1.0, -1.0, 2.0),
+        (inf, inf, -inf, 0.0): (1e9, 1e9, -1e9, 0.0),
+        (0.0, inf, -inf, inf): (0.0, 1e9, -1e9, 1e9),
+        (top, top, -top, -top): (4.0, 4.0, -4.0, -4.0),
+        (top, -top, -top, -top): (4.0, -4.0, -4.0, -4.0),
+    }.items():
+        if choose == "slr":  # which else chooses by rounding
+            first = optimizer.init(jnp.zeros(4, dtype))
+            first = first._replace(step_sizes=jnp.array([0.1, 0.11, 0.09, 0.12], dtype))
+        else:
+            first = optimizer.init(jnp.zeros(4, dtype))
+        results = []
+        for grads in (bad, like):
+            step, state = update(jnp.array(grads, dtype), first)
+            assert np.isfinite(state.step_sizes).all()
+            results.append((step, update(jnp.ones(4, dtype), state)[0]))
+        chex.assert_trees_all_close(*results, rtol=1e-5)
+
+
+def test_grprop_discards_all_of_a_gradient_with_a_nan():
+    optimizer = updates.grprop()
+    _, state = optimizer.update(jnp.ones(3), optimizer.init(jnp.ones(3)))
+    step, after = optimizer.update(jnp.array([jnp.inf, jnp.nan, 1.0]), state)
+    assert np.isnan(step).all()
+    chex.assert_trees_all_equal(after, state)
 
 
 FACTORS = {

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,6 +91,34 @@ def test_weight_decay_is_seen_by_the_sign():
     np.testing.assert_allclose(steps, [-0.1, 0.1, 0.0])  # −1 + ½·4 = 1, −3 + ½·4 = −1
     with pytest.raises(ValueError, match="weight_decay needs params"):
         optimizer.update(grads, state)
+
+
+def test_weight_decay_does_not_underflow_in_narrow_params():
+    params = jnp.array([1e-3, -1e-3], jnp.float16)
+    optimizer = updates.rprop(0.1, weight_decay=1e-6)
+    step, _ = optimizer.update(0 * params, optimizer.init(params), params)
+    np.testing.assert_allclose(step, [-0.1, 0.1], rtol=1e-3)
+
+
+def test_weight_decay_needs_params_of_the_shape_of_gradients():
+    optimizer, w = updates.rprop(0.1, weight_decay=0.5), jnp.ones(3)
+    with pytest.raises(ValueError, match=r"params must be of shape \(3,\)"):
+        optimizer.update(w, optimizer.init(w), jnp.ones((3, 3)))
+    optimizer = updates.rprop_plus(0.1, after=optax.identity())
+    with pytest.raises(ValueError, match=r"params must be of shape \(3,\)"):
+        optimizer.update(w, optimizer.init(w), jnp.ones((3, 3)))
+
+
+@pytest.mark.parametrize("state", ["float32", "int8_sign", "packed", "bfloat16"])
+def test_gradients_wider_than_params_keep_the_state_and_their_signs(state):
+    """A gradient below the least float32 is not 0."""
+    params = jnp.ones(3, jnp.float32)
+    for optimizer in (updates.rprop(0.1, state=state), updates.grprop(0.1)):
+        before = optimizer.init(params)
+        step, after = optimizer.update(jnp.array([1e-100, -1e-100, 1.0]), before)
+        chex.assert_trees_all_equal_shapes_and_dtypes(after, before)
+        if "Scale" in type(before[0]).__name__:
+            np.testing.assert_allclose(step, [-0.1, 0.1, -0.1], rtol=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def test_a_state_goes_through_flax_and_back(state):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (updates.rprop(0.1, state="packed"), "irprop_minus with .*'packed'"),
+        (updates.rprop(0.1, state="packed"), r"rprop \(irprop_minus\) with .*'packed'"),
         (updates.irprop_plus(0.1), "irprop_plus with state='int8_sign'"),
     ],
 )
