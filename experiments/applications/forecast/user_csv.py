@@ -62,24 +62,7 @@ def read_series(
             f"column {name!r} of {path} has {rows} rows; a horizon of {horizon} needs "
             f"{least} at least, for training and test."
         )
-    known = values[np.isfinite(values)]
-    if len(known) < rows / 2:
-        raise ValueError(
-            f"column {name!r} of {path} has only {len(known)} numbers in {rows} rows; "
-            "at least half of the rows must have one."
-        )
-    if np.ptp(known) == 0:
-        raise ValueError(
-            f"column {name!r} of {path} is {known[0]:g} in all rows: it is constant, "
-            "so there is nothing to learn."
-        )
-    with np.errstate(over="ignore", under="ignore"):
-        variance = float(np.var(known))
-    if not 1e-200 < variance < 1e200:
-        raise ValueError(
-            f"column {name!r} of {path} has numbers that are too large or too small to "
-            f"be squared, such as {known[0]:g}: take another unit."
-        )
+    _check_values(values, name, path)
     test = rows - min(rows // 5, LARGEST)
     steps = np.arange(rows)
     return Series(
@@ -98,6 +81,28 @@ def read_series(
         lags=min(24, rows // 10),
         notes=table.notes,
     )
+
+
+def _check_values(values: np.ndarray, name: str, path: Path) -> None:
+    """Check that a column can be learned."""
+    known = values[np.isfinite(values)]
+    if len(known) < len(values) / 2:
+        raise ValueError(
+            f"column {name!r} of {path} has only {len(known)} numbers in "
+            f"{len(values)} rows; at least half of the rows must have one."
+        )
+    if np.ptp(known) == 0:
+        raise ValueError(
+            f"column {name!r} of {path} is {known[0]:g} in all rows: it is constant, "
+            "so there is nothing to learn."
+        )
+    with np.errstate(over="ignore", under="ignore"):
+        variance = float(np.var(known))
+    if not 1e-200 < variance < 1e200:
+        raise ValueError(
+            f"column {name!r} of {path} has numbers that are too large or too small to "
+            f"be squared, such as {known[0]:g}: take another unit."
+        )
 
 
 def write_forecast(path: Path, rows: int, said: np.ndarray) -> None:

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -119,10 +119,11 @@ class Numbers:
 
     def add(self, cells: Sequence[str], lines: Sequence[int]) -> None:
         """Read more cells [N], which are in lines [N] of the file."""
+        texts: Any
         codes, texts = pd.factorize(np.array(cells, object))
         first = np.full(len(texts), len(codes))
         np.minimum.at(first, codes, np.arange(len(codes)))
-        where = lambda code: Cell(lines[first[code]], str(texts[code]))
+        where = lambda code: Cell(lines[int(first[code])], str(texts[code]))
         values: dict[str, np.ndarray] = {}
         for way in list(self.read):
             found = [to_number(text, way) for text in texts]

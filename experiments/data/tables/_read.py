@@ -24,7 +24,7 @@ from experiments.data.tables._numbers import (
     to_number,
 )
 from experiments.data.tables._source import find_source, Source
-from experiments.data.tables._times import find_forms, read_times
+from experiments.data.tables._times import find_forms, read_times, unknown_times
 
 CHUNK = 4000  # rows that are held as text at a time
 
@@ -93,6 +93,7 @@ def read_columns(
         read[name], more = _decided(numbers, name, source, layout)
         notes += more
     if not forms or not times[0]:
+        notes += [] if forms else unknown_times(others, layout.sample)
         return Table(read, None, tuple(notes))
     at = _order.choose([np.concatenate(each) for each in times])
     label = ", ".join(layout.names[i] for i in forms[0].columns)

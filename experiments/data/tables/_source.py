@@ -121,18 +121,18 @@ def _check(path: Path, open_bytes, encoding: str, what: str) -> None:
 
 def _fault(path: Path, open_bytes, encoding: str) -> str | None:
     """Return what cannot be read in an encoding, or None if all of it can."""
-    decoder, start = codecs.getincrementaldecoder(encoding)(), 0
+    decoder, more = codecs.getincrementaldecoder(encoding)(), True
+    begin = start = 0
     try:
         with open_bytes(path) as file:
-            while block := file.read(BLOCK):
-                kept = len(decoder.getstate()[0])
-                decoder.decode(block)
-                start += len(block)
-            decoder.decode(b"", final=True)
-    except UnicodeError as error:
-        kept = kept if isinstance(error, UnicodeDecodeError) else 0
-        if isinstance(error, UnicodeDecodeError):
-            return f"{error.reason} at byte {start - kept + error.start}"
+            while more:
+                begin = start - len(decoder.getstate()[0])  # of what is decoded next
+                block = file.read(BLOCK)
+                start, more = start + len(block), bool(block)
+                decoder.decode(block, final=not more)
+    except UnicodeDecodeError as error:
+        return f"{error.reason} at byte {begin + error.start}"
+    except UnicodeError as error:  # no byte order mark
         return str(error)
     except DAMAGED as error:
         raise ValueError(f"{path} is damaged, or cut short: {error}.") from None

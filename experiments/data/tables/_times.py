@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ HOURS = (
 ISO = re.compile(r"\d{4}-\d{1,2}(-\d{1,2}([T ]\d.*)?)?")
 ONLY_DIGITS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M"}
 UNIX = {10: "s", 13: "ms"}  # since 1970
+QUARTER = re.compile(r"(\d{4})[- ]?Q([1-4])|Q([1-4])[-/ ]?(\d{4})")
 CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)(:([0-5]\d)([.,]\d+)?)?")
 PARTS = ("year", "month", "day", "hour", "minute")  # columns that make a time together
 MOST = 0.9  # smallest share of cells that a form must fit
@@ -116,8 +117,9 @@ def _formats(cells: list[str], named: bool) -> list[str]:
         return ["number"] if named else []
     if not any(map(str.isdigit, texts[0])):
         return []
-    if _fits(texts, "iso"):
-        return ["iso"]
+    for each in ("iso", "quarter"):
+        if _fits(texts, each):
+            return [each]
     tried = [day + hour for day in DAYS for hour in HOURS]
     tried = [each for each in tried if _marks(each) <= set(texts[0])]
     fits = [each for each in tried if _fits(texts, each)]
@@ -140,21 +142,42 @@ def _fits(texts: list[str], format: str) -> bool:
 
 def _parse(cells: Sequence[str], format: str) -> np.ndarray:
     """Return times [N] in one format; those that have another are NaT."""
-    text = pd.Series([cell.strip() for cell in cells], dtype=object)
+    text: Any = pd.Series([cell.strip() for cell in cells], dtype=object)
+    given: dict[str, Any]
     if format == "iso":
         text = text.where(text.map(lambda cell: bool(ISO.fullmatch(cell))), None)
         given = {"format": "ISO8601", "utc": True}
+    elif format == "quarter":
+        text, given = text.map(_as_month), {"format": "%Y-%m"}
     elif format in UNIX.values():
         text, given = pd.to_numeric(text, errors="coerce"), {"unit": format}
     else:
         given = {"format": format}
-    found = pd.to_datetime(text, errors="coerce", **given)
+    found: Any = pd.to_datetime(text, errors="coerce", **given)
     if found.dt.tz is not None:
         found = found.dt.tz_localize(None)
     return found.to_numpy("datetime64[us]")
 
 
-def read_times(form: Form, columns: Sequence[np.ndarray]) -> np.ndarray:
+def _as_month(cell: str) -> str:
+    """Return the first month of a quarter such as 2020-Q3."""
+    found = QUARTER.fullmatch(cell)
+    if not found:
+        return ""
+    return f"{found[1] or found[4]}-{3 * int(found[2] or found[3]) - 2:02}"
+
+
+def unknown_times(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return notes on columns that by their names hold times, if no form fits."""
+    return [
+        f"times such as {rows[0][place].strip()!r} in {name!r} have no known form: the "
+        "order of rows is not checked."
+        for place, name in enumerate(names)
+        if rows and name and NAMES.fullmatch(name) and not is_missing(rows[0][place])
+    ]
+
+
+def read_times(form: Form, columns: Sequence[Sequence[str]]) -> np.ndarray:
     """Return times [N] of rows, or numbers if the times are numbers.
 
     Args:
@@ -163,7 +186,7 @@ def read_times(form: Form, columns: Sequence[np.ndarray]) -> np.ndarray:
     """
     if form.format.startswith("year"):
         parts = zip(form.format.split(), columns, strict=True)
-        numbers = pd.DataFrame({part: _plain(cells) for part, cells in parts})
+        numbers: Any = pd.DataFrame({part: _plain(cells) for part, cells in parts})
         numbers = numbers.assign(day=numbers.get("day", 1))
         return pd.to_datetime(numbers, errors="coerce").to_numpy("datetime64[us]")
     if form.format == "number":
@@ -185,4 +208,4 @@ def _since_midnight(cell: str) -> np.timedelta64:
 def _plain(cells: Sequence[str]) -> np.ndarray:
     """Return cells as numbers, NaN for those that are none."""
     text = pd.Series([cell.strip().replace(",", ".") for cell in cells], dtype=object)
-    return pd.to_numeric(text, errors="coerce").to_numpy(float)
+    return np.asarray(pd.to_numeric(text, errors="coerce"), float)

@@ -212,6 +212,11 @@ def dated(days, head="d,v"):
         (["01/15/2020", "01/14/2020", "12/31/2019"], [2, 1, 0]),
         (["31/12/2019", "30/12/2019", "01/11/2019"], [2, 1, 0]),
         (["Jan 2020", "Dec 2019", "Nov 2019"], [2, 1, 0]),
+        (["2020-Q2", "2020-Q1", "2019-Q4"], [2, 1, 0]),
+        (["Q2/2020", "Q1/2020", "Q4/2019"], [2, 1, 0]),
+        (["2020-1-12", "2020-1-9", "2020-1-1"], [2, 1, 0]),
+        (["2020-01-02T00:00:00.500Z", "2020-01-02T00:00Z", "2020-01-01"], [2, 1, 0]),
+        (["1/12/20 9:00 PM", "1/12/20 8:00 AM", "1/11/20 9:00 AM"], [2, 1, 0]),
         (["2020-01-01", "2020-01-03", "2020-01-02"], [0, 2, 1]),
         (["2020-01-01", "2020-01-02", "2020-01-03"], [0, 1, 2]),
         # The hour that occurs twice stays in the order of the file.
@@ -263,9 +268,18 @@ def test_gaps_and_doubled_hours_are_told(tmp_path):
     )
 
 
+def test_times_of_no_known_form_are_told(tmp_path):
+    (note,) = read(tmp_path, dated(["3rd day", "2nd day"], "date,v")).notes
+    assert "'3rd day' in 'date' have no known form" in note
+    assert not read(tmp_path, dated(["3rd day", "2nd day"], "what,v")).notes
+
+
 def test_falling_values_are_not_taken_for_times(tmp_path):
     table = read(tmp_path, "time,v\n5,1\n3,2\n4,3\n1,4\n")
     assert table.columns["v"].tolist() == [1, 2, 3, 4]
+    mostly = [*range(40, 20, -1), 30]  # one step goes up
+    table = read(tmp_path, dated(mostly, "time,v"))
+    assert table.columns["v"].tolist() == [*range(21)]
     table = read(tmp_path, "level,v\n5,1\n4,2\n3,3\n")
     assert table.columns["v"].tolist() == [1, 2, 3]
     assert not table.notes
