@@ -15,6 +15,7 @@ from experiments.applications.forecast import (
     learn as forecast_learn,
     network as forecast_network,
     online,
+    pictures,
     report,
     scores,
     series as series_of,
@@ -310,6 +311,13 @@ def test_columns_are_read_as_they_are_written(tmp_path):
         read_columns(tmp_path / "d.csv", ["load"])
     with pytest.raises(ValueError, match=r"horizon must be in 1\.\.200, got 201"):
         user_csv.read_series(path, "load", 201, None)
+
+
+def test_a_name_with_dollars_is_no_formula(tmp_path):
+    series = make_series(title="a $x^$ b", unit="$/h and \\frac in $")
+    figure = pictures.draw_own(series, np.ones((3, 3)))
+    figure.savefig(tmp_path / "picture.png")  # a formula would be refused
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
 def test_a_german_file_newest_first_with_inputs(tmp_path):
