@@ -52,7 +52,11 @@ SLOW_FILES = (
     "test_processes.py",
     "test_adapters.py",
 )
-FAST_FILES = ("experiments/harness/", "experiments/test_fetch.py")
+FAST_FILES = (
+    "experiments/data/",
+    "experiments/harness/",
+    "experiments/test_fetch.py",
+)
 SLOW_TESTS = ("test_examples_in_docstrings_are_true", "test_code_in_pages_runs")
 
 FAST_ROWS = {  # file: (words, kept): a row with one of the words needs a kept one

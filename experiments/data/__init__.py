@@ -52,6 +52,7 @@ from experiments.data._text_file import (
     text_file as text_file,
 )
 from experiments.data._texts import (
+    as_seen as as_seen,
     LabelledTexts as LabelledTexts,
     same_form as same_form,
     TextClasses as TextClasses,

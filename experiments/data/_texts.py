@@ -1,6 +1,7 @@
 """Texts in classes, and removal of texts that are in two parts."""
 
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -25,6 +26,22 @@ class TextClasses(NamedTuple):
     test: LabelledTexts
 
 
+def as_seen(text: str) -> str:
+    """Return a text with composed letters (NFC), and without invisible characters.
+
+    Unicode's format characters are left out, among them zero-width spaces and joiners,
+    soft hyphens, byte order marks and marks of direction.
+
+    Example:
+      >>> as_seen("cafe\u0301 fr\u200bee") == "caf\u00e9 free"
+      True
+    """
+    if text.isascii():
+        return text
+    seen = "".join(each for each in text if unicodedata.category(each) != "Cf")
+    return unicodedata.normalize("NFC", seen)
+
+
 def same_form(text: str) -> str:
     """Return the words of a text in lower case, the form in which texts are compared.
 
@@ -32,7 +49,7 @@ def same_form(text: str) -> str:
       >>> same_form("It's  FREE!!") == same_form("it s free")
       True
     """
-    return " ".join(re.findall(r"\w+", text.casefold()))
+    return " ".join(re.findall(r"\w+", as_seen(as_seen(text).casefold())))
 
 
 def keep_apart(

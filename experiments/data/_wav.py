@@ -1,5 +1,6 @@
 """WAV files as arrays of samples."""
 
+import io
 import math
 import struct
 import warnings
@@ -10,13 +11,19 @@ import numpy as np
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 
+STREAMED = 0x7FFF0000  # from here on, a size stands for one that was not known
+UNREADABLE = (ValueError, ArithmeticError, struct.error, EOFError, UnboundLocalError)
+ROUNDING = 1e-6  # how far a float sample may be beyond 1
+
 
 def read_wav(
     file: str | Path | BinaryIO, rate: int = 8000, *, lowest: int = 1
 ) -> np.ndarray:
     """Return the samples of a recording, [N] float32 in −1..1.
 
-    Channels are averaged, and the sampling rate is converted to `rate`.
+    Channels are averaged, and the sampling rate is converted to `rate`; what a
+    conversion adds beyond ±1 is clipped. A program that writes to a pipe does not know
+    the size of a recording; then all bytes to the end of the file are samples.
 
     Args:
       file: a path, or an open binary file.
@@ -26,7 +33,7 @@ def read_wav(
 
     Raises:
       ValueError: if the file is no WAV file, is cut short, holds no sound, has samples
-        that are not finite, or has a sampling rate below `lowest`.
+        that are not finite or beyond ±1, or has a sampling rate below `lowest`.
 
     Example:
       >>> import io
@@ -35,36 +42,43 @@ def read_wav(
       >>> read_wav(file).tolist()
       [0.0, 0.5, -1.0]
     """
+    content = Path(file).read_bytes() if isinstance(file, str | Path) else file.read()
+    name = str(file) if isinstance(file, str | Path) else "the recording"
+    content = _sized(content, name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", wavfile.WavFileWarning)  # unknown chunks
             cut_short = "Reached EOF prematurely"
             warnings.filterwarnings("error", cut_short, wavfile.WavFileWarning)
-            own_rate, samples = wavfile.read(file)
-    except FileNotFoundError:
-        raise
+            own_rate, samples = wavfile.read(io.BytesIO(content))
     except wavfile.WavFileWarning as error:
-        raise ValueError(f"{_name(file)} is cut short: {error}") from error
-    except (ValueError, struct.error, EOFError, UnboundLocalError) as error:
+        raise ValueError(f"{name} is cut short: {error}") from error
+    except UNREADABLE as error:
         raise ValueError(
-            f"{_name(file)} is no WAV file, or is cut short: {error}"
+            f"{name} is no WAV file of PCM or float samples, or is cut short: {error}"
         ) from error
     if not samples.size:
-        raise ValueError(f"{_name(file)} holds no sound.")
+        raise ValueError(f"{name} holds no sound.")
     if own_rate < lowest:
         raise ValueError(
-            f"{_name(file)} has {own_rate} samples per second, and must have at least "
+            f"{name} has {own_rate} samples per second, and must have at least "
             f"{lowest}: record it at that rate."
         )
     samples = _as_float(samples)
     if not np.all(np.isfinite(samples)):
-        raise ValueError(f"{_name(file)} has samples that are not finite.")
+        raise ValueError(f"{name} has samples that are not finite.")
+    loudest = np.max(np.abs(samples))
+    if loudest > 1 + ROUNDING:
+        raise ValueError(
+            f"{name} has float samples up to ±{loudest:g}, and they must lie in −1..1: "
+            "divide them by full scale, which is 32768 for samples of 16 bits."
+        )
     if samples.ndim == 2:
         samples = samples.mean(axis=1)
     if own_rate != rate:
         common = math.gcd(own_rate, rate)
         samples = resample_poly(samples, rate // common, own_rate // common)
-    return np.asarray(samples, np.float32)
+    return np.clip(samples, -1, 1).astype(np.float32)
 
 
 def _as_float(samples: np.ndarray) -> np.ndarray:
@@ -76,5 +90,41 @@ def _as_float(samples: np.ndarray) -> np.ndarray:
     return samples / -float(np.iinfo(samples.dtype).min)
 
 
-def _name(file: str | Path | BinaryIO) -> str:
-    return str(file) if isinstance(file, str | Path) else "the recording"
+def _sized(content: bytes, name: str) -> bytes:
+    """Return a RIFF file with its true size, and that of its samples, in its header."""
+    if content[:4] not in (b"RIFF", b"RIFX") or content[8:12] != b"WAVE":
+        return content
+    number, short = ("<I", "<H") if content[:4] == b"RIFF" else (">I", ">H")
+    header, at, block = bytearray(content), 12, 1
+    while at + 8 <= len(content):
+        kind, start = content[at : at + 4], at + 8
+        (size,) = struct.unpack_from(number, content, at + 4)
+        if kind == b"fmt " and start + 16 <= len(content):
+            (channels,) = struct.unpack_from(short, content, start + 2)
+            (block,) = struct.unpack_from(short, content, start + 12)
+            if not channels:
+                raise ValueError(f"{name} has 0 channels, so it holds no sound.")
+        if kind == b"data":
+            left = len(content) - start
+            unknown = size == 0 and left and not _are_chunks(content[start:], number)
+            if unknown or size >= STREAMED:
+                size = left - left % max(1, block)
+                struct.pack_into(number, header, at + 4, size)
+                header = header[: start + size]
+            break
+        at = start + size + size % 2
+    (whole,) = struct.unpack_from(number, content, 4)
+    if whole >= STREAMED or len(header) < len(content) or whole < at:
+        struct.pack_into(number, header, 4, len(header) - 8)
+    return bytes(header)
+
+
+def _are_chunks(content: bytes, number: str) -> bool:
+    """Return whether bytes are whole chunks, each a name, a size and so many bytes."""
+    at = 0
+    while at + 8 <= len(content):
+        if not all(32 <= byte < 127 for byte in content[at : at + 4]):
+            return False
+        (size,) = struct.unpack_from(number, content, at + 4)
+        at += 8 + size + size % 2
+    return at in (len(content), len(content) + 1)

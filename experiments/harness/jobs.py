@@ -16,6 +16,7 @@ from bpvariants import training
 from bpvariants.types import PyTree
 from experiments import report
 from experiments.harness.errors import DataError
+from experiments.harness.inputs import check_unchanged, sums_of
 
 Config = TypeVar("Config")
 Row = dict[str, Any]
@@ -116,7 +117,8 @@ def open_run(
 ) -> tuple[Config, Path]:
     """Make the folder of a run, or with `resume` continue the run in `out`.
 
-    Options left at their defaults then take that run's values, except free ones.
+    Options left at their defaults then take that run's values, except free ones. Files
+    of the user, which the study names in `FILES`, must not have changed since.
 
     Args:
       study: the study's name.
@@ -130,7 +132,7 @@ def open_run(
 
     Raises:
       DataError: if the folder holds a run and `resume` is False, or holds none and
-        `resume` is True, or if a given option differs from that of the run.
+        `resume` is True, or if a given option differs from that of the run, or a file.
     """
     run: Any = config
     out: Path | None = run.out
@@ -141,22 +143,21 @@ def open_run(
             f"{out} holds checkpoints of a run: add --resume to go on with it, "
             "or choose another --out."
         )
+    if run.resume:
+        check_unchanged(run, _stored(run.out).get("files", {}))
+    files = sums_of(run)  # before they are read
     if check is not None:
         check(run)
     if run.resume and out is not None:
         return run, out
     folder = report.make_folder(study, out)
-    report.write_config(folder, run)
+    report.write_config(folder, run, files)
     return run, folder
 
 
 def _recalled(run: Any, free: Collection[str]) -> Any:
     """Return the options of the run in the folder; free ones keep their new values."""
-    path = run.out / "config.json"
-    if not path.exists():
-        raise DataError(f"{run.out} holds no run to resume: there is no {path}.")
-    stored = json.loads(path.read_text())["config"]
-    theirs = {}
+    stored, theirs = _stored(run.out)["config"], {}
     for field in dataclasses.fields(run):
         if field.name in free or field.name not in stored:
             continue
@@ -170,6 +171,14 @@ def _recalled(run: Any, free: Collection[str]) -> Any:
             )
         theirs[field.name] = value
     return dataclasses.replace(run, **theirs)
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    """Return what was written when a run began."""
+    path = folder / "config.json"
+    if not path.exists():
+        raise DataError(f"{folder} holds no run to resume: there is no {path}.")
+    return json.loads(path.read_text())
 
 
 def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:

@@ -17,17 +17,20 @@ Config = TypeVar("Config", bound="Study")
 class Study:
     """Options that every study has; each study adds its own.
 
-    A subclass is a frozen dataclass, too. It sets the class attributes `QUICK` and
-    `CHECKS` without type annotations, so that they do not become options:
+    A subclass is a frozen dataclass, too. It sets the class attributes `QUICK`,
+    `CHECKS` and `FILES` without type annotations, so that they do not become options:
 
     - `QUICK`: {option: value}, the sizes for `--quick`, at most 60 s on two cores.
     - `CHECKS`: {"option other_option": check}, with checks of `harness.options`.
+    - `FILES`: the options that name files of the user which results depend on. A run
+      cannot be resumed with other files.
 
     Conditions between several options go into a method `check`.
     """
 
     QUICK: ClassVar[Mapping[str, Any]] = {}
     CHECKS: ClassVar[Mapping[str, Check]] = {}
+    FILES: ClassVar[tuple[str, ...]] = ()
 
     seeds: int = 1
     """Number of runs of each kind, from different initial weights or draws."""

@@ -7,7 +7,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,14 @@ def writes() -> bool:
     return jax.process_index() == 0
 
 
-def write_config(folder: Path, config: Any) -> None:
-    """Write the options of a run, and its versions and devices, to config.json."""
+def write_config(
+    folder: Path, config: Any, files: Mapping[str, Any] | None = None
+) -> None:
+    """Write the options of a run, its files, versions and devices to config.json."""
     if not writes():
         return
     settings = dataclasses.asdict(config) | {"out": str(folder)}
-    content = {"config": settings, "versions": versions()}
+    content = {"config": settings, "files": files or {}, "versions": versions()}
     text = json.dumps(content, indent=2, default=str)  # for paths
     (folder / "config.json").write_text(text + "\n")
 

@@ -14,7 +14,7 @@ from typing import Literal
 import jax
 import numpy as np
 
-from experiments import choices, report
+from experiments import choices, data, report
 from experiments.applications.categorise import (
     baselines,
     network,
@@ -113,7 +113,7 @@ class Config(Study):
 
 def main(config: Config) -> report.Result:
     """Train and test; print the results beside published figures, and write them."""
-    if config.say is not None and not config.say.strip():
+    if config.say is not None and not data.as_seen(config.say).strip():
         raise DataError("--say: the text is empty; give at least one word.")
     jobs = partial(_jobs, load=cache(texts.load))
     return run_study(

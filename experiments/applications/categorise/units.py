@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from experiments.data import as_seen
 from experiments.networks.batches import draw_batches, length_buckets, pad
 
 Kind = Literal["words", "characters"]
@@ -54,13 +55,16 @@ class Encoded(NamedTuple):
 def split(text: str, kind: Kind) -> list[str]:
     """Split a text into symbols; every digit becomes 0, and runs of spaces one space.
 
+    Texts that look alike are split alike: an accent is part of its letter (NFC), and
+    characters that cannot be seen, such as a zero-width space, are left out.
+
     Example:
       >>> split("Win £500 now!", "words")
       ['Win', '£', '000', 'now', '!']
       >>> split("a  7", "characters")
       ['a', ' ', '0']
     """
-    text = re.sub(r"\d", "0", text)
+    text = re.sub(r"\d", "0", as_seen(text))
     if kind == "words":
         return re.findall(r"\w+|[^\w\s]", text)
     return list(" ".join(text.split()))

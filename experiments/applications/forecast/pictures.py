@@ -45,13 +45,14 @@ def draw_forecasts(series: Series, row: Row) -> Figure:
         much = 100 * inside[known].mean()
         steps_ahead = "1 step" if h == "1" else f"{h} steps"
         axis.set_title(f"{steps_ahead} ahead; {much:.0f} % in interval", fontsize=10)
-        axis.set_ylabel(series.unit)
+        axis.set_ylabel(_plain(series.unit))
         axis.grid(alpha=0.3)
     handles = axes[0].get_legend_handles_labels()
     figure.legend(*handles, fontsize=8, loc="outside lower center", ncols=3)
     axes[-1].set_xlabel(_time(series))
     figure.suptitle(
-        f"{series.title}, the end of the test part: {name_of(series, row['method'])}"
+        f"{_plain(series.title)}, the end of the test part: "
+        f"{name_of(series, row['method'])}"
     )
     return figure
 
@@ -95,11 +96,11 @@ def draw_errors(series: Series, rows: list[Row]) -> Figure:
         axis.yaxis.set_minor_formatter("{x:g}")
         axis.tick_params("y", which="minor", labelsize=7)
     axis.set_ylabel(
-        f"root mean squared error, {series.unit}"
+        f"root mean squared error, {_plain(series.unit)}"
         if series.variance is None
         else "mean squared error / variance of 1700–1979"
     )
-    axis.set_title(f"{series.title}: errors on the whole test part")
+    axis.set_title(f"{_plain(series.title)}: errors on the whole test part")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     return figure
@@ -119,10 +120,16 @@ def draw_own(series: Series, said: np.ndarray) -> Figure:
         ahead, *said[:, 1:].T, color="C0", alpha=0.2, label="90 % interval"
     )
     axis.plot(ahead, said[:, 0], "o-", color="C0", markersize=3, label="forecast")
-    axis.set(xlabel="row", ylabel=series.unit, title=f"{series.title}: what comes next")
+    axis.set(xlabel="row", ylabel=_plain(series.unit))
+    axis.set_title(f"{_plain(series.title)}: what comes next")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     return figure
+
+
+def _plain(text: str) -> str:
+    """Return text that matplotlib draws as it is; dollars would begin a formula."""
+    return text.replace("$", r"\$")
 
 
 def _step(series: Series) -> str:

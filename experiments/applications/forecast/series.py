@@ -42,6 +42,7 @@ class Series(NamedTuple):
     price: bool = False  # whether to test for skill
     caveat: str = ""
     variance: float | None = None  # errors are shown in units of this, if given
+    notes: tuple[str, ...] = ()  # what the user should know about the data
 
 
 class Prepared(NamedTuple):

@@ -24,6 +24,7 @@ from experiments.applications.forecast import (
     user_csv,
 )
 from experiments.applications.forecast.series import prepare, SERIES, Series
+from experiments.data.tables import DECIMALS
 from experiments.harness.errors import DataError
 from experiments.harness.jobs import Job, Row, Way
 from experiments.harness.options import (
@@ -64,6 +65,8 @@ class Config(Study):
         "decay": within(0, 1, ends="[)"),
     }
 
+    FILES = ("csv",)
+
     sets: tuple[str, ...] = tuple(SERIES)
     """Series: sunspots, seattle, nyc, sp500 and vix."""
     methods: tuple[str, ...] | None = None
@@ -72,7 +75,16 @@ class Config(Study):
     csv: str | None = None
     """A CSV file with a column to forecast, instead of sets."""
     column: str | None = None
-    """Name of the column to forecast."""
+    """Name of the column to forecast; its position, from 1 on, in a file without
+    names."""
+    inputs: tuple[str, ...] = ()
+    """Other columns of the file that the networks see."""
+    delimiter: str | None = None
+    """Character between fields of the file; by default it is found from the file."""
+    decimal: str | None = None
+    """Decimal mark in the file: . or , (by default found from the file)."""
+    encoding: str | None = None
+    """Encoding of the file, such as utf-8 or cp1252; by default it is found."""
     horizon: int = 12
     """Rows ahead to forecast the column."""
     season: int | None = None
@@ -118,6 +130,14 @@ class Config(Study):
                 f"csv and column go together: a file and the name of a column in it; "
                 f"got csv={self.csv!r} and column={self.column!r}."
             )
+        if self.decimal is not None:
+            check_known("decimal", self.decimal, DECIMALS)
+        if self.csv is None:
+            for name in ("inputs", "delimiter", "decimal", "encoding"):
+                if value := getattr(self, name):
+                    raise ValueError(
+                        f"{name} is for a file given by csv, got {value!r} without one."
+                    )
 
 
 def _check_method(method: str) -> None:
@@ -170,12 +190,18 @@ def _own(config: Config) -> Series:
     assert config.csv is not None
     assert config.column is not None
     given = Path(config.csv), config.column, config.horizon, config.season
+    how = {
+        name: getattr(config, name)
+        for name in ("inputs", "delimiter", "decimal", "encoding")
+    }
     try:
-        series = user_csv.read_series(*given)
+        series = user_csv.read_series(*given, **how)
         prepare(series)
         learn.check_known(series, config.blocks)
     except ValueError as error:
         raise DataError(f"--csv: {error}") from error
+    for note in series.notes:
+        print(f"--csv: {note}")
     return series
 
 

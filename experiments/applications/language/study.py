@@ -8,7 +8,7 @@ than errors travel back. Both networks see the same windows in the same order.
 """
 
 import dataclasses
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
@@ -45,6 +45,8 @@ class Config(Study):
         "learning_rate temperature": above(0),
         "dropout": within(0, 1, ends="[)"),
     }
+
+    FILES = ("text",)
 
     text: Path | None = None
     """A text file in UTF-8 to learn; by default Tiny Shakespeare, downloaded once."""
@@ -92,19 +94,21 @@ class Config(Study):
 def main(config: Config) -> report.Result:
     """Train, score and sample; print a table, and write the results to a folder."""
     free = ("generate", "temperature", "prompt")
-    return run_study("language", config, _jobs, _finish, free=free, check=read_text)
+    load = cache(read_text)  # so that a file is read once
+    jobs, finish = partial(_jobs, load=load), partial(_finish, load=load)
+    return run_study("language", config, jobs, finish, free=free, check=load)
 
 
-def _jobs(config: Config) -> list[Job]:
-    text = read_text(config)
+def _jobs(config: Config, load) -> list[Job]:
+    text = load(config)
     jobs = [Job(NGRAMS, 1, partial(_ngrams, config, text))]
     for state in config.states:
         jobs.append(Job(state, config.steps, partial(_train, config, text, state)))
     return jobs
 
 
-def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
-    text, models = read_text(config), _models(rows)
+def _finish(folder: Path, config: Config, rows: list[Row], load) -> None:
+    text, models = load(config), _models(rows)
     language_report.show(models, text.source, config, config.text is None)
     picture = language_report.draw(models, text.source, config.tested)
     report.save_picture(folder, "language", picture)

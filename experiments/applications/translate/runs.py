@@ -147,7 +147,7 @@ def read_sentence(text: str) -> str:
     Raises:
       DataError: if it has no words, or too many.
     """
-    sentence = data.tutorial_form(text)
+    sentence = data.tutorial_form(data.as_seen(text))
     if not sentence:
         raise DataError(
             f"--translate: {text!r} has no words; give a sentence of letters from a to "

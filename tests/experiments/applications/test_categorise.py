@@ -75,6 +75,23 @@ def texts(monkeypatch):
     return found
 
 
+def test_texts_that_look_alike_are_split_alike():
+    composed, apart = "Café déjà 5€", "Cafe\u0301 de\u0301ja\u0300 5€"
+    hidden = "Ca\u200bfé dé\u00adjà\ufeff 5\u2060€"
+    for kind in text_units.KINDS:
+        expected = text_units.split(composed, kind)
+        assert text_units.split(apart, kind) == expected
+        assert text_units.split(hidden, kind) == expected
+    assert text_units.split(apart, "words") == ["Café", "déjà", "0", "€"]
+    # So a known word is known in either form, and a text is compared in either form.
+    given = {"hashed": 0, "width": 1, "stride": 1}
+    units = text_units.learn_units([apart], "words", **given)
+    one, other = (text_units.encode(units, [t], 9) for t in (composed, hidden))
+    np.testing.assert_array_equal(one.symbols, other.symbols)
+    assert (one.symbols[:, 0] >= text_units.FIRST).all()
+    assert data.same_form(apart) == data.same_form(hidden) == "café déjà 5"
+
+
 SMALL: Any = {
     "sets": ("sms_spam",), "units_of": ("words",), "cell": "tanh", "units": 3,
     "embedding": 2, "hashed": 20, "steps": (40, 40), "batch": 4, "lengths": 1,
@@ -115,6 +132,8 @@ def test_a_run_goes_on_after_ctrl_c(texts, tmp_path, monkeypatch):
 @pytest.mark.parametrize("text", ["", " \n"])
 def test_an_empty_text_is_refused(text, tmp_path):
     out = tmp_path / "run"
+    with pytest.raises(DataError, match="--say: the text is empty"):
+        categorise.main(categorise.Config(say="\u200b \ufeff"))
     with pytest.raises(DataError, match="--say: the text is empty"):
         categorise.main(categorise.Config(say=text, out=out))
     assert not out.exists()

@@ -15,12 +15,14 @@ from experiments.applications.forecast import (
     learn as forecast_learn,
     network as forecast_network,
     online,
+    pictures,
     report,
     scores,
     series as series_of,
     study as forecast,
     user_csv,
 )
+from experiments.data.tables import read_columns
 from experiments.harness.errors import DataError
 from experiments.harness.jobs import Way
 from tests.experiments.resuming import check_resumed
@@ -252,7 +254,7 @@ def write(path, text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is empty, or its first line is"),
+        ("", "is empty: it has no names of columns"),
         (
             "day,lod\n1,2\n",
             r"'load' of .* not in it; there are: day, lod\. Did you mean",
@@ -297,21 +299,61 @@ def test_without_any_series_there_is_no_run(tmp_path, monkeypatch):
 
 
 def test_columns_are_read_as_they_are_written(tmp_path):
+    read = lambda *given: read_columns(*given).columns
     path = write(
         tmp_path / "a.csv", '\ufeffday;"my load"\n1;1.5\n2;\n\n3; n/a \n4;-2e3\n'
     )
-    found = user_csv.read_column(path, "my load")
+    found = read(path, ["my load"])["my load"]
     np.testing.assert_array_equal(found, [1.5, np.nan, np.nan, -2000])
     path = write(tmp_path / "b.csv", "load\n1\n\n3\n\n\n")
-    found = user_csv.read_column(path, "load")
-    np.testing.assert_array_equal(found, [1, np.nan, 3])
-    (tmp_path / "c.csv").write_bytes(b"load\n\xff\n")
-    with pytest.raises(ValueError, match=r"not text in UTF-8: .* at byte 5"):
-        user_csv.read_column(tmp_path / "c.csv", "load")
+    np.testing.assert_array_equal(read(path, ["load"])["load"], [1, np.nan, 3])
     with pytest.raises(ValueError, match="there is no file"):
-        user_csv.read_column(tmp_path / "d.csv", "load")
+        read_columns(tmp_path / "d.csv", ["load"])
     with pytest.raises(ValueError, match=r"horizon must be in 1\.\.200, got 201"):
         user_csv.read_series(path, "load", 201, None)
+
+
+def test_a_name_with_dollars_is_no_formula(tmp_path):
+    series = make_series(title="a $x^$ b", unit="$/h and \\frac in $")
+    figure = pictures.draw_own(series, np.ones((3, 3)))
+    figure.savefig(tmp_path / "picture.png")  # a formula would be refused
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def test_a_german_file_newest_first_with_inputs(tmp_path):
+    values = [f"{1000 + 7 * (i % 5)},{i % 10}" for i in range(60)]
+    lines = [f"{60 - i}.1.;{v};{i}" for i, v in enumerate(reversed(values))]
+    text = "\n".join(["Tag;Last;Wind", *lines])
+    days = np.datetime64("2020-01-01") + np.arange(60)
+    for i, day in enumerate(days[::-1]):
+        text = text.replace(f"{60 - i}.1.;", f"{day.item():%d.%m.%Y};")
+    path = write(tmp_path / "my.csv", text)
+    series = user_csv.read_series(path, "Last", 2, None, inputs=["Wind"])
+    expected = [float(value.replace(",", ".")) for value in values]
+    np.testing.assert_array_equal(series.values, expected)
+    np.testing.assert_array_equal(series.others[:, 0], np.arange(60)[::-1])
+    assert series_of.prepare(series).xs.shape == (60, 3)
+    assert "newest row first" in series.notes[0]
+    with pytest.raises(ValueError, match="must be different columns, got Last, Last"):
+        user_csv.read_series(path, "Last", 2, None, inputs=["Last"])
+
+
+def test_a_run_is_not_resumed_after_its_file_grew(tmp_path):
+    values = np.sin(np.arange(120) / 2).round(3)
+    text = "load\n" + "".join(f"{value}\n" for value in values)
+    path = write(tmp_path / "my.csv", text)
+    given = {"csv": str(path), "column": "load", "horizon": 3, "out": tmp_path / "out"}
+    before = forecast.main(forecast.Config(**given, **SMALL))
+    resumed = forecast.Config(out=tmp_path / "out", resume=True)
+    for more, message in {
+        "0.5\n": r"had 121 lines \(\d+ bytes\), and has 122 .*; the rest was added",
+        "0.5\n" * 10: "and has 131",
+    }.items():
+        write(path, text + more)
+        with pytest.raises(DataError, match=f"--csv: .*{message}"):
+            forecast.main(resumed)
+    write(path, text)
+    assert forecast.main(resumed).rows == before.rows
 
 
 def test_memory_of_long_files_is_that_of_a_column(tmp_path):
@@ -365,6 +407,8 @@ def test_a_file_of_ones_own(tmp_path):
         ({"methods": ("btpp:adam",)}, "Did you mean 'bptt'"),
         ({"methods": ("rtrl:rprop",)}, "rprop is for full batches, and rtrl learns at"),
         ({"csv": "a.csv"}, "csv and column go together"),
+        ({"decimal": ","}, "decimal is for a file given by csv, got ','"),
+        ({"decimal": ";"}, r"decimal must be one of \., ,; got ';'"),
         ({"cell": "rnn"}, "cell must be one of gru, lstm, rtu, tanh"),
         ({"rates": ()}, "rates must have one value at least"),
         ({"decay": 1.0}, "decay must be in"),

@@ -125,6 +125,22 @@ def test_texts_that_cannot_be_learned_are_refused(tmp_path):
     assert not out.exists()  # no incomplete output
 
 
+def test_a_run_is_not_resumed_with_another_text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("to be or not to be\n" * 200)
+    config = language.Config(
+        text=path, out=tmp_path / "out", states=("kept",), units=4, embedding=2,
+        steps=2, chunk=2, streams=2, window=4, tested=100, orders=2, generate=5,
+        seeds=1,
+    )  # fmt: skip
+    before = language.main(config)
+    resumed = language.Config(out=config.out, resume=True)
+    assert language.main(resumed).rows == before.rows
+    path.write_text("to be or not to be?\n" * 200)
+    with pytest.raises(DataError, match=r"--text: .* has changed since the run in"):
+        language.main(resumed)
+
+
 @pytest.mark.parametrize("study", [language])
 def test_options_are_checked(study):
     for option, value, message in (

@@ -12,6 +12,7 @@ import pytest
 from experiments.applications.translate import (
     losses,
     network,
+    runs as translate_runs,
     study as translate,
     text as translate_text,
 )
@@ -280,6 +281,12 @@ def test_sentences_that_cannot_be_translated(tmp_path, text, message):
     with pytest.raises(DataError, match=f"--translate: .*{message}"):
         translate.main(translate.Config(out=out, translate=text))
     assert not out.exists()
+
+
+def test_a_sentence_is_read_as_it_looks():
+    hidden, apart = "Ça n\u200b'est pas vr\u00adai", "C\u0327a n'est pas vrai"
+    for sentence in (hidden, apart):
+        assert translate_runs.read_sentence(sentence) == "ca n est pas vrai"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,195 @@
+"""Layout of a table in a text file: its delimiter, its header, what is no data."""
+
+import csv
+import re
+import unicodedata
+from collections.abc import Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from experiments.data.tables._numbers import is_missing, is_number
+from experiments.data.tables._source import Source
+from experiments.data.tables._times import SAMPLE
+from experiments.harness.options import did_you_mean
+
+DELIMITERS = ",;\t|"
+FEW = 60  # lines that tell the delimiter
+SINGLE = "\x1f"  # the delimiter of a file with one column; it is in no text
+SPELLED = {"tab": "\t", "\\t": "\t"}
+SEP = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+DATE = re.compile(r"\d{1,4}[-/.:]\d{1,2}([-/.: T].*)?")
+
+
+class Layout(NamedTuple):
+    """Layout of a table; a record is a row, which may have several lines."""
+
+    delimiter: str
+    names: list[str]  # of columns
+    lines: int  # to skip at the beginning
+    records: int  # to skip then: the header, and units
+    sample: list[list[str]]  # the first records of data
+    notes: tuple[str, ...]
+
+
+def is_comment(cell: str) -> bool:
+    """Return whether a row that begins with this cell is a comment."""
+    return cell.lstrip().startswith("#") and not is_missing(cell)
+
+
+def find_layout(
+    source: Source, wanted: Sequence[str], delimiter: str | None = None
+) -> Layout:
+    """Find the layout of a table from its first lines.
+
+    Args:
+      source: the file.
+      wanted: names of columns, or their positions from 1 on if there is no header.
+      delimiter: the character between fields; None to find it.
+
+    Raises:
+      ValueError: if the file is empty, or a column is not in it exactly once.
+    """
+    with source.open() as file:
+        lines = list(islice(file, SAMPLE))
+    skipped, comments = 0, []
+    delimiter = _checked(delimiter)
+    for line in lines:
+        told = SEP.fullmatch(line.strip())
+        if told and not skipped:
+            delimiter = delimiter or told[1]
+        elif is_comment(line.split(delimiter or ",")[0]):
+            comments.append(line)
+        elif line.strip():
+            break
+        skipped += 1
+    if skipped == len(lines):
+        raise ValueError(f"{source.path} is empty: it has no names of columns.")
+    delimiter = delimiter or _delimiter(lines[skipped : skipped + FEW])
+    head, *rows = _records(lines[skipped:], delimiter)
+    names, records, notes = _header(source, head, rows, comments, delimiter, wanted)
+    rows = rows if records else [head, *rows]
+    for name in wanted:
+        find_column(source, names, name)
+    if len(rows) > 1 and _are_units(*rows[:2]):
+        units = ", ".join(cell for cell in rows[0] if cell.strip())
+        notes.append(f"the first row of {source.path.name} is read as units: {units}.")
+        records, rows = records + 1, rows[1:]
+    return Layout(delimiter, names, skipped, records, rows, tuple(notes))
+
+
+def find_column(source: Source, names: Sequence[str], name: str) -> int:
+    """Return the place of a column; spaces and line breaks in names do not differ."""
+    plain = [_plain(each) for each in names]
+    count = plain.count(_plain(name))
+    if count != 1:
+        what = "twice or more in it" if count else "not in it"
+        raise ValueError(
+            f"column {name!r} of {source.path} is {what}; there are: "
+            f"{', '.join(plain)}.{did_you_mean(name, plain)}"
+        )
+    return plain.index(_plain(name))
+
+
+def _plain(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", name).split())
+
+
+def _checked(delimiter: str | None) -> str | None:
+    if delimiter is None:
+        return None
+    found = SPELLED.get(delimiter, delimiter)
+    if len(found) != 1 or found.isalnum() or found in '"\r\n.':
+        raise ValueError(
+            f"delimiter must be one character, such as ; or tab, got {delimiter!r}."
+        )
+    return found
+
+
+def _records(lines: Sequence[str], delimiter: str) -> list[list[str]]:
+    """Return records without comments and blank lines, each as long as the first."""
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+    rows = [row for row in reader if row and not is_comment(row[0])]
+    width = len(rows[0])
+    return [(row + [""] * width)[:width] for row in rows]
+
+
+def _delimiter(lines: Sequence[str]) -> str:
+    """Return the delimiter that divides the lines best into values."""
+
+    def score(delimiter: str) -> float:
+        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
+        head, *rows = [row for row in reader if row and not is_comment(row[0])]
+        if len(head) < 2:
+            return -1
+        if not rows:
+            return len(head)
+        same = sum(not any(map(str.strip, row[len(head) :])) for row in rows)
+        same -= sum(len(row) < len(head) for row in rows)
+        cells = [cell for row in rows for cell in row]
+        return same / len(rows) * (0.1 + sum(map(_is_value, cells)) / len(cells))
+
+    scores = {each: score(each) for each in DELIMITERS}
+    best = max(DELIMITERS, key=lambda each: scores[each])
+    return best if scores[best] >= 0 else SINGLE
+
+
+def _is_value(cell: str) -> bool:
+    return is_missing(cell) or is_number(cell) or _is_date(cell)
+
+
+def _is_date(cell: str) -> bool:
+    return bool(DATE.fullmatch(cell.strip()))
+
+
+def _header(
+    source: Source,
+    head: list[str],
+    rows: list[list[str]],
+    comments: list[str],
+    delimiter: str,
+    wanted: Sequence[str],
+) -> tuple[list[str], int, list[str]]:
+    """Return names of columns, the number of records that they take, and notes.
+
+    A first row is no header if it has a value, and no word above a value. But it is one
+    if it counts the columns, or has the names that are wanted.
+    """
+    width, name = len(head), source.path.name
+    below = rows[0] if rows else head
+    words = any(
+        not _is_value(one) and _is_value(other) and not is_missing(other)
+        for one, other in zip(head, below, strict=True)
+    )
+    values = any(_is_value(cell) and not is_missing(cell) for cell in head)
+    counts = width > 1 and head in (
+        [str(i) for i in range(width)],
+        [str(i + 1) for i in range(width)],
+    )
+    if words or not values or counts:
+        return head, 1, []
+    if comments:  # the names may stand in a comment
+        last = next(csv.reader([comments[-1].lstrip(" #")], delimiter=delimiter))
+        if len(last) == width and {*map(_plain, wanted)} <= {*map(_plain, last)}:
+            return last, 0, []
+    positions = [str(i + 1) for i in range(width)]
+    if set(wanted) <= set(positions):
+        note = f"{name} has no names of columns: they are numbered from 1."
+        return positions, 0, [note]
+    if set(wanted) <= set(head):
+        return head, 1, []
+    raise ValueError(
+        f"{source.path} has no names of columns, as its first row is "
+        f"{', '.join(head)}: give the position of a column, from 1 to {width}, "
+        f"got {', '.join(map(repr, wanted))}."
+    )
+
+
+def _are_units(row: list[str], after: list[str]) -> bool:
+    """Return whether a row has no value, though the next row has one below a word."""
+    if any(is_number(cell) or _is_date(cell) for cell in row):
+        return False
+    pairs = zip(row, after, strict=True)
+    return any(
+        not is_missing(one) and (is_number(other) or _is_date(other))
+        for one, other in pairs
+    )

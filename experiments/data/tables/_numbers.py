@@ -1,0 +1,153 @@
+"""Numbers as people and programs write them, with a decimal point or comma."""
+
+import math
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+MISSING = {
+    "", ".", "..", "...", "-", "--", "–", "—", "−", "?", "na", "n/a", "nan", "-nan",
+    "null", "none", "nil", "<na>", "#n/a", "#na", "#nv", "#null!", "#div/0!",
+    "#value!", "#ref!", "#num!", "#name?", "#wert!", "#zahl!", "1.#qnan", "1.#ind",
+    "-1.#ind", "-1.#qnan",
+}  # fmt: skip
+DECIMALS = (".", ",")
+SPACES = " \u00a0\u2009\u202f"  # space, no-break, thin, and narrow no-break
+UNITS = "%‰€$£¥"
+MINUS = "−–-"  # minus sign, en dash, hyphen; it is last, as in a set of a pattern
+WRITTEN = re.compile(
+    rf"(?P<sign>[+{MINUS}]?)[{SPACES}]?(?P<before>[€$£¥]?)[{SPACES}]?"
+    rf"(?P<second>[+{MINUS}]?)(?P<body>[0-9.,'’{SPACES}]*[0-9.,])"
+    rf"(?P<power>[eE][+{MINUS}]?[0-9]+)?[{SPACES}]?(?P<after>[{UNITS}]?)"
+)
+# Groups of three digits, or as in India of two, before a last group of three.
+GROUPED = r"[1-9]\d{{0,2}}(?:{0}\d{{3}})+|[1-9]\d?(?:{0}\d{{2}})+{0}\d{{3}}"
+SPACED = re.compile(
+    rf"[1-9]\d{{0,2}}([{SPACES}'’])\d{{3}}(?:\1\d{{3}})*(?:[.,]\d*)?", re.ASCII
+)
+PLAIN = {
+    decimal: re.compile(rf"\d+{re.escape(decimal)}?\d*|{re.escape(decimal)}\d+", re.A)
+    for decimal in DECIMALS
+}
+WITH_GROUPS = {
+    decimal: re.compile(
+        rf"(?:{GROUPED.format(re.escape(other))})(?:{re.escape(decimal)}\d*)?", re.A
+    )
+    for decimal, other in zip(DECIMALS, reversed(DECIMALS), strict=True)
+}
+
+
+class Cell(NamedTuple):
+    """A cell, and the line of the file that it is in."""
+
+    line: int
+    cell: str
+
+
+@lru_cache(4096)
+def is_missing(cell: str) -> bool:
+    """Return whether a cell says that a value is missing."""
+    return cell.strip().casefold() in MISSING
+
+
+def unit_of(cell: str) -> str:
+    """Return the unit in a number, such as % or €; "" if it has none."""
+    found = WRITTEN.fullmatch(cell.strip())
+    return found["before"] or found["after"] if found else ""
+
+
+@lru_cache(4096)
+def to_number(cell: str, decimal: str) -> float | None:
+    """Return a number, NaN if it is missing, or None if the cell is no number.
+
+    The mark that is not the decimal one may divide groups of digits, and so may spaces
+    and apostrophes. A percent or currency sign is left out.
+
+    Example:
+      >>> to_number("1.234,5", ","), to_number("−$1,234", "."), to_number("12 %", ".")
+      (1234.5, -1234.0, 12.0)
+      >>> to_number("1_5", "."), to_number("1,5", ".")
+      (None, None)
+    """
+    if is_missing(cell):
+        return math.nan
+    found = WRITTEN.fullmatch(cell.strip())
+    if found is None or (found["sign"] and found["second"]):
+        return None
+    if found["before"] and found["after"]:
+        return None
+    body, power = found["body"], found["power"] or ""
+    if SPACED.fullmatch(body):
+        body = re.sub(rf"[{SPACES}'’]", "", body)
+        grouped = False
+    else:
+        grouped = bool(WITH_GROUPS[decimal].fullmatch(body)) and not power
+    if grouped:
+        body = body.replace("," if decimal == "." else ".", "")
+    elif not PLAIN[decimal].fullmatch(body):
+        return None
+    sign = "-" if (found["sign"] or found["second"] or "+") in MINUS else ""
+    power = re.sub(f"[{MINUS}]", "-", power)
+    number = float(sign + body.replace(",", ".") + power)
+    return number if math.isfinite(number) else None
+
+
+def is_number(cell: str) -> bool:
+    """Return whether a cell is a number that is known."""
+    return not is_missing(cell) and any(
+        to_number(cell, d) is not None for d in DECIMALS
+    )
+
+
+class Numbers:
+    """The numbers of a column, read with a decimal point and with a comma.
+
+    A way to read is given up at the first cell that it cannot read.
+    """
+
+    def __init__(self, decimal: str | None):
+        """Begin a column; `decimal` is the mark if it is known."""
+        ways = DECIMALS if decimal is None else (decimal,)
+        self.read: dict[str, list[np.ndarray]] = {way: [] for way in ways}
+        self.failed: dict[str, Cell] = {}
+        self.differs: tuple[Cell, dict[str, float]] | None = None
+        self.units: dict[str, Cell] = {}  # the first cell of each unit
+
+    def add(self, cells: Sequence[str], lines: Sequence[int]) -> None:
+        """Read more cells [N], which are in lines [N] of the file."""
+        texts: Any
+        codes, texts = pd.factorize(np.array(cells, object))
+        first = np.full(len(texts), len(codes))
+        np.minimum.at(first, codes, np.arange(len(codes)))
+        where = lambda code: Cell(lines[int(first[code])], str(texts[code]))
+        values: dict[str, np.ndarray] = {}
+        for way in list(self.read):
+            found = [to_number(text, way) for text in texts]
+            wrong = next((i for i, each in enumerate(found) if each is None), None)
+            if wrong is not None:  # texts are in the order of their first cells
+                self.failed[way] = where(wrong)
+                del self.read[way]
+                continue
+            values[way] = np.array(found, float)
+            self.read[way].append(values[way][codes])
+        self._note_units(texts, values, where)
+        if len(values) == 2 and self.differs is None:
+            point, comma = values["."], values[","]
+            unlike = np.flatnonzero((point != comma) & ~np.isnan(point))
+            if len(unlike):
+                both = {way: float(values[way][unlike[0]]) for way in values}
+                self.differs = where(unlike[0]), both
+
+    def _note_units(self, texts, values: dict[str, np.ndarray], where) -> None:
+        numbers = next(iter(values.values()), None)
+        if numbers is None:
+            return
+        for code, text in enumerate(texts):
+            unit = unit_of(text)
+            told = unit or numbers[code]  # 0 needs no unit
+            if unit not in self.units and told and not math.isnan(numbers[code]):
+                self.units[unit] = where(code)

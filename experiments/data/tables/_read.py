@@ -1,0 +1,273 @@
+"""Columns of numbers from a user's file, with the times of its rows."""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.data.tables import _order
+from experiments.data.tables._layout import (
+    find_column,
+    find_layout,
+    is_comment,
+    Layout,
+)
+from experiments.data.tables._numbers import (
+    Cell,
+    DECIMALS,
+    is_missing,
+    is_number,
+    Numbers,
+    to_number,
+)
+from experiments.data.tables._source import find_source, Source
+from experiments.data.tables._times import find_forms, read_times, unknown_times
+
+CHUNK = 4000  # rows that are held as text at a time
+
+
+class Table(NamedTuple):
+    """Columns of numbers, and the times of their rows if there are any."""
+
+    columns: dict[str, np.ndarray]  # [N] each; NaN is missing
+    times: np.ndarray | None  # [N] datetime64, or numbers
+    notes: tuple[str, ...]  # what was found, and what the user should know
+
+
+class _Rows(NamedTuple):
+    """Some rows of data, and the lines of the file that they are in."""
+
+    cells: list[list[str]]
+    lines: list[int]
+
+
+def read_columns(
+    path: Path,
+    names: Sequence[str],
+    *,
+    delimiter: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
+) -> Table:
+    """Read columns of numbers from a text file, rows in order of time.
+
+    Delimiter, header, encoding and the decimal mark are found from the file. If numbers
+    have two meanings, such as 1.234 in a file with semicolons, and nothing else in the
+    file tells which, an error asks for `decimal`. Empty cells, NA and the like become
+    NaN. Percent and currency signs are left out, so 5 % becomes 5. Rows whose newest is
+    first are turned round; gaps and repeated times are told in the notes. Text is held
+    in memory for some thousand rows at a time.
+
+    Args:
+      path: a text file, possibly compressed by gzip, bzip2 or xz.
+      names: names of the columns; if the file has no header, positions from "1" on.
+      delimiter: the character between fields.
+      decimal: the decimal mark, "." or ",".
+      encoding: the encoding of the text.
+
+    Raises:
+      ValueError: if there is no such file or column, if the file is no table of text,
+        or if a cell is neither a number nor missing, or can be two numbers.
+    """
+    if decimal not in (None, *DECIMALS):
+        raise ValueError(f"decimal must be '.' or ',', got {decimal!r}.")
+    source = find_source(Path(path), encoding)
+    layout = find_layout(source, names, delimiter)
+    places = {name: find_column(source, layout.names, name) for name in names}
+    others = ["" if i in places.values() else n for i, n in enumerate(layout.names)]
+    forms = find_forms(others, layout.sample)
+    columns = {name: Numbers(decimal) for name in names}
+    times: list[list[np.ndarray]] = [[] for _ in forms]
+    notes = [*source.notes, *layout.notes]
+    for rows in _chunks(source, layout, [*places.values()], notes):
+        for name, place in places.items():
+            columns[name].add([row[place] for row in rows.cells], rows.lines)
+        for form, kept in zip(forms, times, strict=True):
+            given = [[_cell(row, i) for row in rows.cells] for i in form.columns]
+            kept.append(read_times(form, given))
+    read = {}
+    for name, numbers in columns.items():
+        read[name], more = _decided(numbers, name, source, layout)
+        notes += more
+    if not forms or not times[0]:
+        notes += [] if forms else unknown_times(others, layout.sample)
+        return Table(read, None, tuple(notes))
+    at = _order.choose([np.concatenate(each) for each in times])
+    label = ", ".join(layout.names[i] for i in forms[0].columns)
+    order = _order.put_in_order(at, label, path.name)
+    if order.rows is not None:
+        read = {name: values[order.rows] for name, values in read.items()}
+    return Table(read, order.times, (*notes, *order.notes))
+
+
+def _cell(row: list[str], place: int) -> str:
+    return row[place] if place < len(row) else ""
+
+
+def _chunks(
+    source: Source, layout: Layout, places: list[int], notes: list[str]
+) -> Iterator[_Rows]:
+    """Yield the rows of data, without comments and blank lines; add to the notes.
+
+    In a file with a single column, a blank line is a missing value, but not at the end.
+    """
+    width, rows, blank, comments = len(layout.names), _Rows([], []), 0, 0
+    for line, row in _records(source, layout):
+        if not row:
+            blank += width == 1
+            continue
+        if is_comment(row[0]):
+            comments += 1
+            _check_comment(source, layout, places, line, row)
+            continue
+        if len(row) != width:
+            _check_length(source, layout, places, line, row)
+        if blank:
+            rows.cells.extend([[""]] * blank)
+            rows.lines.extend([line] * blank)
+            blank = 0
+        rows.cells.append(row)
+        rows.lines.append(line)
+        if len(rows.cells) >= CHUNK:
+            yield rows
+            rows = _Rows([], [])
+    if rows.cells:
+        yield rows
+    if comments:
+        notes.append(
+            f"{comments} lines of {source.path.name} begin with # and are left out."
+        )
+
+
+def _records(source: Source, layout: Layout) -> Iterator[tuple[int, list[str]]]:
+    """Yield the records of data, each with the number of its last line."""
+    line = layout.lines
+    try:
+        with source.open() as file:
+            for _ in range(layout.lines):
+                next(file)
+            reader = csv.reader(
+                file, delimiter=layout.delimiter, skipinitialspace=True, strict=True
+            )
+            head = layout.records
+            while head:  # the names of columns, and units
+                row = next(reader)
+                line = layout.lines + reader.line_num
+                head -= bool(row) and not is_comment(row[0])
+            for row in reader:
+                line = layout.lines + reader.line_num
+                yield line, row
+    except csv.Error as error:
+        raise ValueError(
+            f"{source.path} is no CSV file after line {line}: {error}. Look for a "
+            "quote that is not closed, or is within a field."
+        ) from None
+
+
+def _check_comment(
+    source: Source, layout: Layout, places: list[int], line: int, row: list[str]
+) -> None:
+    """Check that a row that looks like a comment has no data."""
+    for place in places:
+        if is_number(_cell(row, place)):
+            raise ValueError(
+                f"line {line} of {source.path} begins with #, like a comment, but has "
+                f"a number in column {layout.names[place]!r}: remove the # or the line."
+            )
+
+
+def _check_length(
+    source: Source, layout: Layout, places: list[int], line: int, row: list[str]
+) -> None:
+    """Check that a row has all columns that are read, and none without a name."""
+    width = len(layout.names)
+    if any(map(str.strip, row[width:])):
+        raise ValueError(
+            f"line {line} of {source.path} has {len(row)} fields, and its header has "
+            f"{width}: {layout.delimiter.join(row)!r}. Put a field that holds "
+            f"{layout.delimiter!r} in quotes, or give another --delimiter."
+        )
+    for place in places:
+        if place >= len(row):
+            raise ValueError(
+                f"line {line} of {source.path} has {len(row)} fields, and so no "
+                f"{layout.names[place]!r}; leave the field empty if a value is missing."
+            )
+
+
+def _decided(
+    numbers: Numbers, name: str, source: Source, layout: Layout
+) -> tuple[np.ndarray, list[str]]:
+    """Return the values of a column, and notes; an error if they are not clear."""
+    if not numbers.read:
+        failed = max(numbers.failed.values())
+        raise ValueError(
+            f"column {name!r} must hold numbers; line {failed.line} of {source.path} "
+            f"has {failed.cell.strip()!r}. Leave the field empty if a value is missing."
+        )
+    _check_units(numbers.units, name, source)
+    if len(numbers.read) == 1 or numbers.differs is None:
+        return _joined(next(iter(numbers.read.values()))), []
+    (line, cell), meanings = numbers.differs
+    way, why = _told(layout, name)
+    if way is None:
+        a, b = (f"{meanings[each]:.15g}" for each in DECIMALS)
+        raise ValueError(
+            f"column {name!r} of {source.path} is not clear: {cell!r} in line {line} "
+            f"can be {a} or {b}. Give --decimal . or "
+            "--decimal , to say which."
+        )
+    note = f"{cell!r} in column {name!r} is read as {meanings[way]:.15g}: {why}"
+    return _joined(numbers.read[way]), [note + f" (else give --decimal {_other(way)})."]
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _other(decimal: str) -> str:
+    return DECIMALS[1 - DECIMALS.index(decimal)]
+
+
+def _check_units(units: dict[str, Cell], name: str, source: Source) -> None:
+    """Check that all numbers of a column have one unit."""
+    signs = [unit for unit in units if unit]
+    if len(signs) > 1 or (set(signs) & {"%", "‰"} and "" in units):
+        told = " and ".join(
+            f"{each.cell.strip()!r} in line {each.line}"
+            for each in [*units.values()][:2]
+        )
+        raise ValueError(
+            f"column {name!r} of {source.path} has several units: {told}. Convert its "
+            "numbers to one unit."
+        )
+
+
+def _told(layout: Layout, name: str) -> tuple[str | None, str]:
+    """Return the decimal mark that the rest of the file tells, and why; or None."""
+    found: dict[str, str] = {}
+    for i, other in enumerate(layout.names):
+        cells = [row[i] for row in layout.sample if not is_missing(row[i])]
+        for way in DECIMALS:
+            if other == name or not cells:
+                continue
+            if any(to_number(cell, way) is None for cell in cells):
+                continue
+            sure = [cell for cell in cells if _only(cell, way)]
+            if sure:
+                found[way] = f"column {other!r} has {sure[0].strip()!r}"
+    if len(found) == 1:
+        return next(iter(found.items()))
+    if not found and layout.delimiter == ",":
+        return ".", "commas are between the fields"
+    return None, ""
+
+
+def _only(cell: str, way: str) -> bool:
+    """Return whether a number has one meaning, and cannot be a time such as 12.30."""
+    if to_number(cell, _other(way)) is not None:
+        return False
+    return way == "," or not re.fullmatch(r"\d{1,2}\.[0-5]\d", cell.strip())

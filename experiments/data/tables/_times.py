@@ -1,0 +1,211 @@
+"""Times of a table's rows: their form, their order, gaps and repeats."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from experiments.data.tables._numbers import is_missing, is_number
+
+# Names of columns whose plain numbers are times, such as years or Unix time.
+NAMES = re.compile(
+    r"(unix|posix|utc|local)?[\W_]*(date|time|datetime|year|month|day|epoch|timestamp|"
+    r"datum|zeit|zeitstempel|jahr|monat|tag|jour|ann[ée]e|mois|fecha|ts|dt)"
+    r"[\W_]*(utc|local|unix|s|ms|us|ns|sec|secs|seconds|millis|milliseconds)?\W*",
+    re.IGNORECASE,
+)
+DAYS = (
+    "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y",
+    "%m/%d/%y", "%d-%m-%Y", "%m-%d-%Y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y",
+    "%d %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %Y", "%B %Y", "%b-%Y", "%m/%Y", "%Y/%m",
+)  # fmt: skip
+HOURS = (
+    "", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p",
+    "T%H:%M", "T%H:%M:%S", ", %H:%M", ", %H:%M:%S",
+)  # fmt: skip
+ISO = re.compile(r"\d{4}-\d{1,2}(-\d{1,2}([T ]\d.*)?)?")
+ONLY_DIGITS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M"}
+UNIX = {10: "s", 13: "ms"}  # since 1970
+QUARTER = re.compile(r"(\d{4})[- ]?Q([1-4])|Q([1-4])[-/ ]?(\d{4})")
+CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)(:([0-5]\d)([.,]\d+)?)?")
+PARTS = ("year", "month", "day", "hour", "minute")  # columns that make a time together
+MOST = 0.9  # smallest share of cells that a form must fit
+SAMPLE = 500  # rows in which the columns of times are looked for
+
+
+class Form(NamedTuple):
+    """How a time is written: its columns, and a format of pandas or one of ours."""
+
+    columns: tuple[int, ...]
+    format: str
+
+
+def find_forms(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Form]:
+    """Return the forms that fit the column of times; none if there is none.
+
+    Day and month may be in either order, so there can be two. A second column with the
+    time of day belongs to the first, and so do columns year, month, day, hour. Of
+    several columns of times the best ordered one counts.
+
+    Args:
+      names: names of the columns; columns of values have the name "".
+      rows: the first rows, with as many cells as there are names.
+    """
+    small = [name.casefold() for name in names]
+    if {"year", "month"} <= set(small):
+        parts = [part for part in PARTS if part in small]
+        return [Form(tuple(map(small.index, parts)), " ".join(parts))]
+    best: list[Form] = []
+    ordered = -1.0
+    for place, name in enumerate(names):
+        cells = [row[place] for row in rows]
+        if not name or all(map(is_missing, cells)):
+            continue
+        found = _formats(cells, bool(NAMES.fullmatch(name)))
+        if found:
+            columns: tuple[int, ...] = (place,)
+            clock = _clock(names, rows, place)
+            if clock is not None and not any(":" in cell for cell in cells):
+                columns += (clock,)
+            forms = [Form(columns, format) for format in found]
+            given = [[row[column] for row in rows] for column in columns]
+            share = max(_ordered(read_times(form, given)) for form in forms)
+            if share > ordered:
+                best, ordered = forms, share
+    return best
+
+
+def _ordered(times: np.ndarray) -> float:
+    """Return the share of steps in the direction that most steps have."""
+    forwards, backwards, _ = directions(times)
+    return max(forwards, backwards) / max(1, len(times) - 1)
+
+
+def directions(times: np.ndarray) -> tuple[int, int, int]:
+    """Return how many steps go forwards, backwards, and not at all."""
+    steps = np.diff(times[known(times)])
+    nothing = np.zeros(1, steps.dtype)
+    forwards, backwards = int(np.sum(steps > nothing)), int(np.sum(steps < nothing))
+    return forwards, backwards, len(steps) - forwards - backwards
+
+
+def known(times: np.ndarray) -> np.ndarray:
+    return ~np.isnat(times) if times.dtype.kind == "M" else np.isfinite(times)
+
+
+def _clock(names: Sequence[str], rows: Sequence[Sequence[str]], but: int) -> int | None:
+    for place, name in enumerate(names):
+        cells = [row[place].strip() for row in rows if not is_missing(row[place])]
+        if name and place != but and cells and all(map(CLOCK.fullmatch, cells)):
+            return place
+    return None
+
+
+def _formats(cells: list[str], named: bool) -> list[str]:
+    """Return the formats that fit nearly all cells."""
+    texts = [cell.strip() for cell in cells if not is_missing(cell)]
+    if all(text.isascii() and text.isdigit() for text in texts):
+        if not named:
+            return []
+        (size, *more) = {*map(len, texts)}
+        tables = [] if more else [UNIX, ONLY_DIGITS]
+        tried = [table[size] for table in tables if size in table]
+        return [next((each for each in tried if _fits(texts, each)), "number")]
+    if all(map(is_number, texts)) and not all(text.count(".") == 2 for text in texts):
+        return ["number"] if named else []
+    if not any(map(str.isdigit, texts[0])):
+        return []
+    for each in ("iso", "quarter"):
+        if _fits(texts, each):
+            return [each]
+    tried = [day + hour for day in DAYS for hour in HOURS]
+    tried = [each for each in tried if _marks(each) <= set(texts[0])]
+    fits = [each for each in tried if _fits(texts, each)]
+    most = max((_share(texts, each) for each in fits), default=0)
+    return [each for each in fits if _share(texts, each) == most]
+
+
+def _marks(format: str) -> set[str]:
+    """Return the characters that a time of this format must have."""
+    return set(re.sub(r"%\w", "", format))
+
+
+def _share(texts: list[str], format: str) -> float:
+    return float(np.mean(~np.isnat(_parse(texts, format))))
+
+
+def _fits(texts: list[str], format: str) -> bool:
+    return _share(texts, format) >= MOST
+
+
+def _parse(cells: Sequence[str], format: str) -> np.ndarray:
+    """Return times [N] in one format; those that have another are NaT."""
+    text: Any = pd.Series([cell.strip() for cell in cells], dtype=object)
+    given: dict[str, Any]
+    if format == "iso":
+        text = text.where(text.map(lambda cell: bool(ISO.fullmatch(cell))), None)
+        given = {"format": "ISO8601", "utc": True}
+    elif format == "quarter":
+        text, given = text.map(_as_month), {"format": "%Y-%m"}
+    elif format in UNIX.values():
+        text, given = pd.to_numeric(text, errors="coerce"), {"unit": format}
+    else:
+        given = {"format": format}
+    found: Any = pd.to_datetime(text, errors="coerce", **given)
+    if found.dt.tz is not None:
+        found = found.dt.tz_localize(None)
+    return found.to_numpy("datetime64[us]")
+
+
+def _as_month(cell: str) -> str:
+    """Return the first month of a quarter such as 2020-Q3."""
+    found = QUARTER.fullmatch(cell)
+    if not found:
+        return ""
+    return f"{found[1] or found[4]}-{3 * int(found[2] or found[3]) - 2:02}"
+
+
+def unknown_times(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return notes on columns that by their names hold times, if no form fits."""
+    return [
+        f"times such as {rows[0][place].strip()!r} in {name!r} have no known form: the "
+        "order of rows is not checked."
+        for place, name in enumerate(names)
+        if rows and name and NAMES.fullmatch(name) and not is_missing(rows[0][place])
+    ]
+
+
+def read_times(form: Form, columns: Sequence[Sequence[str]]) -> np.ndarray:
+    """Return times [N] of rows, or numbers if the times are numbers.
+
+    Args:
+      form: how the times are written.
+      columns: the cells [N] of each column of the form.
+    """
+    if form.format.startswith("year"):
+        parts = zip(form.format.split(), columns, strict=True)
+        numbers: Any = pd.DataFrame({part: _plain(cells) for part, cells in parts})
+        numbers = numbers.assign(day=numbers.get("day", 1))
+        return pd.to_datetime(numbers, errors="coerce").to_numpy("datetime64[us]")
+    if form.format == "number":
+        return _plain(columns[0])
+    times = _parse(columns[0], form.format)
+    for cells in columns[1:]:
+        times = times + np.array([_since_midnight(cell) for cell in cells])
+    return times
+
+
+def _since_midnight(cell: str) -> np.timedelta64:
+    found = CLOCK.fullmatch(cell.strip())
+    if not found:
+        return np.timedelta64("NaT", "us")
+    hours, minutes, seconds = (int(found[i] or 0) for i in (1, 2, 4))
+    return np.timedelta64(3600 * hours + 60 * minutes + seconds, "s")
+
+
+def _plain(cells: Sequence[str]) -> np.ndarray:
+    """Return cells as numbers, NaN for those that are none."""
+    text = pd.Series([cell.strip().replace(",", ".") for cell in cells], dtype=object)
+    return np.asarray(pd.to_numeric(text, errors="coerce"), float)

@@ -1,0 +1,90 @@
+"""Files of the user that a run reads: a resumed run must find them unchanged."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.harness.errors import DataError
+
+BLOCK = 1 << 20  # bytes read at a time
+
+
+def sums_of(config: Any) -> dict[str, dict[str, Any]]:
+    """Return {option: {bytes, lines, sha256}} of the files that a study reads.
+
+    Options that name files are in the study's `FILES`. A file that is missing is left
+    out; the study says so when it reads it.
+
+    Args:
+      config: options of a study.
+    """
+    found = {}
+    for option in _given(config):
+        path = Path(getattr(config, option))
+        if path.is_file():
+            found[option] = _sums(path)
+    return found
+
+
+def check_unchanged(config: Any, stored: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that the files of a run are those that it began with.
+
+    Args:
+      config: options of the run, with `out`, its folder.
+      stored: what :func:`sums_of` returned when the run began.
+
+    Raises:
+      DataError: if a file is missing or has changed; it says what has changed.
+    """
+    for option in _given(config):
+        path, run = Path(getattr(config, option)), f"the run in {config.out}"
+        remedy = "put that file back, or start a new run in another --out."
+        if option not in stored:
+            raise DataError(
+                f"--{option}: {run} does not say what {path} was when it began, so it "
+                "cannot be resumed: start a new run in another --out."
+            )
+        if not path.is_file():
+            raise DataError(f"--{option}: {run} read {path}, which is gone: {remedy}")
+        old, new = stored[option], _sums(path)
+        if old["sha256"] != new["sha256"]:
+            raise DataError(
+                f"--{option}: {path} has changed since {run} began: "
+                f"{_change(path, old, new)}. Results would be of two files: {remedy}"
+            )
+
+
+def _given(config: Any) -> list[str]:
+    """Return the options that name files, and are given."""
+    names = {field.name for field in dataclasses.fields(config)}
+    files = getattr(config, "FILES", ())
+    unknown = set(files) - names
+    if unknown:
+        raise ValueError(f"FILES must name options, got {', '.join(sorted(unknown))}.")
+    return [option for option in files if getattr(config, option) is not None]
+
+
+def _sums(path: Path, most: int | None = None) -> dict[str, Any]:
+    """Return the size and the sha256 of a file, or of its first bytes."""
+    whole, size, lines = hashlib.sha256(), 0, 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK if most is None else min(BLOCK, most - size)):
+            whole.update(block)
+            size, lines = size + len(block), lines + block.count(b"\n")
+    return {"bytes": size, "lines": lines, "sha256": whole.hexdigest()}
+
+
+def _change(path: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    if old["bytes"] == new["bytes"]:
+        return "it has as many bytes, but others"
+    sizes = (
+        f"it had {old['lines']} lines ({old['bytes']} bytes), and has "
+        f"{new['lines']} ({new['bytes']})"
+    )
+    if new["bytes"] > old["bytes"]:
+        same = _sums(path, old["bytes"])["sha256"] == old["sha256"]
+        more = "the rest was added" if same else "the beginning differs, too"
+        return f"{sizes}; {more}"
+    return sizes

@@ -1,0 +1,74 @@
+"""A run is not resumed with other files than it began with."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from experiments.harness.errors import DataError
+from experiments.harness.jobs import Job
+from experiments.harness.study import run_study, Study
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Study):
+    FILES = ("table", "other")
+
+    table: Path | None = None
+    other: str | None = None
+
+
+def run(config):
+    job = Job("length", 1, lambda way: {"length": config.table.stat().st_size})
+    return run_study("made_up", config, lambda _: [job], lambda *_: None)
+
+
+@pytest.fixture
+def begun(tmp_path):
+    path = tmp_path / "my.csv"
+    path.write_text("a\n1\n2\n")
+    config = Config(table=path, out=tmp_path / "out")
+    run(config)
+    return dataclasses.replace(config, resume=True)
+
+
+def test_unchanged_files_are_resumed(begun):
+    begun.table.touch()  # another date is no change
+    assert run(begun).rows[0]["length"] == 6
+    stored = json.loads((begun.out / "config.json").read_text())
+    assert stored["files"]["table"]["bytes"] == 6
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a\n1\n2\n3\n", r"3 lines \(6 bytes\), and has 4 \(8\); the rest was added"),
+        ("a\n5\n2\n3\n", r"has 4 \(8\); the beginning differs, too"),
+        ("a\n1\n", r"had 3 lines \(6 bytes\), and has 2 \(4\)"),
+        ("a\n1\n3\n", "as many bytes, but others"),
+        (None, "which is gone"),
+    ],
+)  # fmt: skip
+def test_changed_files_are_told(begun, content, message):
+    begun.table.unlink()
+    if content is not None:
+        begun.table.write_text(content)
+    with pytest.raises(DataError, match=f"--table: .*{message}.*another --out"):
+        run(begun)
+
+
+def test_a_run_that_does_not_know_its_files_is_not_resumed(begun):
+    path = begun.out / "config.json"
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps(stored | {"files": {}}))
+    with pytest.raises(DataError, match=r"does not say what .*my\.csv was"):
+        run(begun)
+
+
+def test_files_are_options():
+    class Wrong(Config):
+        FILES = ("tabel",)
+
+    with pytest.raises(ValueError, match="FILES must name options, got tabel"):
+        run(Wrong())
