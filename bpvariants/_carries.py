@@ -13,12 +13,12 @@ from bpvariants.types import PyTree, Step
 
 
 def floating_leaves(tree: PyTree) -> list[jax.Array]:
-    """Return the leaves that have derivatives; counters, keys and float0 have none."""
+    """Return the real and complex floating leaves, the only ones with derivatives."""
     return [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree) if is_floating(leaf)]
 
 
 def replace_floating(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
-    """Put other floating leaves in the place of a tree's, cast to their dtypes."""
+    """Replace a tree's floating leaves by others, cast to the dtypes of the tree."""
     new = iter(leaves)
     replace = lambda leaf: cast_like(next(new), leaf) if is_floating(leaf) else leaf
     return jax.tree.map(replace, tree)
@@ -27,7 +27,7 @@ def replace_floating(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
 def one_example(step: Step, batch_rank: int) -> Step:
     """Return the step of one example, whose leaves have no batch axes.
 
-    The network, which may be written for just so many axes, sees a batch of one.
+    The network itself gets a batch of one, because it may need all batch axes.
     """
     axes = tuple(range(batch_rank))
 
@@ -37,11 +37,11 @@ def one_example(step: Step, batch_rank: int) -> Step:
         try:
             results = step(params, *jax.tree.map(as_batch, (carry, x)))
             return jax.tree.map(as_example, results)
-        except Exception as error:  # though it took the whole batch
+        except Exception as error:  # the whole batch has passed the checks before
             raise ValueError(
-                "this rule shows step and loss one example at a time, as a batch of "
-                "one: arrays with batch axes must come in with x or target, not be "
-                f"closed over. The network or the loss says: {error}"
+                "this rule gives step and loss one example at a time, as a batch of "
+                "one: pass arrays with batch axes in x or target, do not close over "
+                f"them. The network or the loss says: {error}"
             ) from error
 
     return step_of_example
@@ -60,14 +60,14 @@ def example_shapes(tree: PyTree, batch_rank: int) -> PyTree:
 
 
 def over_batch(step_of_example: Step, batch_rank: int) -> Step:
-    """Return the step of a batch that takes each of its examples by itself."""
+    """Return the step of a batch that runs a step on each example by itself."""
     for _ in range(batch_rank):
         step_of_example = jax.vmap(step_of_example, in_axes=(None, 0, 0))
     return step_of_example
 
 
 def carry_dtype(carry: PyTree) -> Any:
-    """Return the dtype in which a carry's floating leaves have room."""
+    """Return the smallest dtype that holds all floating leaves, at least float32."""
     dtypes = [leaf.dtype for leaf in widen(floating_leaves(carry))]
     return np.result_type(jnp.float32, *dtypes)
 
@@ -75,23 +75,24 @@ def carry_dtype(carry: PyTree) -> Any:
 def as_vectors(
     tree: PyTree, batch: tuple[int, ...], dtype: Any = None
 ) -> tuple[jax.Array, Callable[[jax.Array], PyTree]]:
-    """Return a tree as real vectors, one an example, and how to turn them back.
+    """Return a tree as real vectors, one for each example, and the inverse function.
 
-    Leaves are [*batch, ...], vectors [*batch, n], in a common dtype, by default float32
-    or wider. A complex leaf takes two places for each number, first all real parts.
-    Leaves that have no derivatives take none, and are put back as they are.
+    Leaves are [*batch, ...], vectors [*batch, n]. The vectors have one common dtype, by
+    default float32 or wider. A complex leaf becomes its real parts, followed by its
+    imaginary parts. Leaves without derivatives are not in the vectors; the inverse
+    puts them back unchanged.
     """
     leaves = widen(floating_leaves(tree))
     parts = [(a.real, a.imag) if jnp.iscomplexobj(a) else a for a in leaves]
     if dtype is None:
         dtype = np.result_type(np.float32, *(a.dtype for a in jax.tree.leaves(parts)))
     parts = jax.tree.map(lambda part: part.astype(dtype), parts)
-    inverses = []  # of each trace, all the same
+    inverses = []  # one for each trace of `ravel`; all are equal
 
     def ravel(parts):
         vector, inverse = ravel_pytree(parts)
         inverses.append(inverse)
-        return vector.astype(dtype)  # of no leaves too
+        return vector.astype(dtype)  # sets the dtype even if there are no leaves
 
     def over_examples(function):
         for size in reversed(batch):
@@ -110,9 +111,9 @@ def as_vectors(
 def visible_places(
     carry: PyTree, visible: Callable[[PyTree], PyTree]
 ) -> list[int | None]:
-    """Return for each leaf of the visible part which of the floating leaves it is.
+    """Return the position of each visible leaf among the carry's floating leaves.
 
-    None for those that have no derivatives.
+    The position of a leaf without derivatives is None.
     """
     leaves, structure = jax.tree.flatten(carry)
     numbers = structure.unflatten(list(range(len(leaves))))
@@ -127,14 +128,14 @@ def visible_places(
     if not all(type(i) is int and 0 <= i < len(leaves) for i in chosen):
         raise ValueError(
             "visible must pick leaves of the carry as they are, such as "
-            f"`lambda carry: carry[1]`; given the numbers of the leaves, {numbers}, it "
+            f"`lambda carry: carry[1]`; given the indices of the leaves, {numbers}, it "
             f"returned {chosen}."
         )
     return [floating.index(i) if i in floating else None for i in chosen]
 
 
 def internal(carry: PyTree, visible: list[int | None]) -> np.ndarray:
-    """Tell which numbers of one example's carry are not visible, bool [n]."""
+    """Mark the elements of one example's carry that are not visible, bool [n]."""
     leaves = [leaf for leaf in jax.tree.leaves(carry) if is_floating(leaf)]
     flags = [np.full(leaf.size, i not in visible) for i, leaf in enumerate(leaves)]
     return np.concatenate([np.zeros(0, bool), *flags])

@@ -1,7 +1,7 @@
 """Checks made while tracing, before anything is computed.
 
-Each raises a ValueError that names the argument as the user typed it, what is wrong
-with its value, and what to do instead.
+Each raises a ValueError. Its message names the argument as the user typed it, says what
+is wrong with its value, and what to do instead.
 """
 
 from numbers import Integral, Real
@@ -15,22 +15,23 @@ from bpvariants.types import PyTree, Step
 
 
 def are_numbers(*values: object) -> bool:
-    """Whether all values are Python numbers, the only ones that an `if` can compare.
+    """Return whether all values are Python or NumPy numbers, so that `if` works.
 
-    Hyper-parameters can be traced arrays, under optax.inject_hyperparams or vmap.
+    Under optax.inject_hyperparams or vmap, hyperparameters are traced arrays, whose
+    values an `if` cannot compare.
     """
     return all(isinstance(value, Real) for value in values)
 
 
 def is_count(value: Any, minimum: int = 1, maximum: int | None = None) -> bool:
-    """Whether a value is an integer of Python or NumPy, no bool, within the limits."""
+    """Return whether a value is a Python or NumPy integer in range, and not a bool."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         return False
     return minimum <= int(value) and (maximum is None or int(value) <= maximum)
 
 
 def check_count(name: str, value: object, minimum: int = 1, remedy: str = "") -> None:
-    """Check what counts something, and so must be known while tracing."""
+    """Check that a value is an integer, known while tracing, of at least `minimum`."""
     if not is_count(value, minimum):
         raise ValueError(
             f"{name} must be an integer of at least {minimum}, got {value!r}"
@@ -39,7 +40,7 @@ def check_count(name: str, value: object, minimum: int = 1, remedy: str = "") ->
 
 
 def check_floating(name: str, tree: PyTree) -> None:
-    """Check that there is something to differentiate, and nothing that cannot be."""
+    """Check that a tree has arrays, and that all of them are floating."""
     leaves = jax.tree.leaves_with_path(tree)
     if not leaves:
         raise ValueError(f"{name} has no arrays; give a pytree of floating arrays.")
@@ -48,12 +49,12 @@ def check_floating(name: str, tree: PyTree) -> None:
             raise ValueError(
                 f"{name}{jax.tree_util.keystr(path)} must be a floating array, got "
                 f"{jnp.result_type(leaf)}; cast it with .astype(jnp.float32), or let "
-                "the function close over what is not to be differentiated."
+                "the function close over arrays that need no derivative."
             )
 
 
 def check_real(name: str, tree: PyTree, remedy: str = "") -> None:
-    """Check that nothing is complex."""
+    """Check that no array of a tree is complex."""
     for path, leaf in jax.tree.leaves_with_path(tree):
         if jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
             raise ValueError(
@@ -64,7 +65,7 @@ def check_real(name: str, tree: PyTree, remedy: str = "") -> None:
 
 
 def check_lengths(xs: PyTree, **others: PyTree) -> int:
-    """Return T, the length of the first axis of xs, which the others must share."""
+    """Return T, the length of the first axis of xs; check that the others share it."""
     lengths = [jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(xs)]
     if not lengths or lengths[0] in [(), (0,)]:
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(xs)]
@@ -84,7 +85,7 @@ def check_lengths(xs: PyTree, **others: PyTree) -> int:
 
 
 def check_batch(name: str, tree: PyTree, shape: tuple[int, ...], axes: str) -> None:
-    """Check that every leaf begins with a shape, which that of the losses gives."""
+    """Check that the shape of every leaf begins with `shape`, known from the losses."""
     for leaf in jax.tree.leaves(tree):
         if jnp.shape(leaf)[: len(shape)] != shape:
             raise ValueError(
@@ -122,7 +123,7 @@ def check_like(name: str, tree: PyTree, like_name: str, like: PyTree) -> None:
 
 
 def step_shapes(step: Step, params: PyTree, carry: PyTree, inputs: PyTree) -> PyTree:
-    """Return the shapes of the step's outputs, having checked those of its carry."""
+    """Check the shapes of the carry that a step returns; return its output shapes."""
     try:
         new_carry, outputs = jax.eval_shape(step, params, carry, inputs)
     except Exception as error:
@@ -141,13 +142,13 @@ def step_shapes(step: Step, params: PyTree, carry: PyTree, inputs: PyTree) -> Py
 
 
 def first_step(sequences: PyTree) -> PyTree:
-    """Return what a step takes of sequences [T, ...], as shapes and dtypes."""
+    """Return the shapes and dtypes of one time step of sequences [T, ...]."""
     cut = lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf)[1:], jnp.result_type(leaf))
     return jax.tree.map(cut, sequences)
 
 
 def check_batch_ndim(name: str, batch_ndim: int, tree: PyTree) -> None:
-    """Check that so many leading axes can be examples."""
+    """Check that the first `batch_ndim` axes of all leaves can be batch axes."""
     shapes = [leaf.shape for leaf in jax.tree.leaves(tree)]
     if not 0 <= batch_ndim <= min(map(len, shapes)):
         raise ValueError(
@@ -162,7 +163,7 @@ def check_batch_ndim(name: str, batch_ndim: int, tree: PyTree) -> None:
 
 
 def check_limits(tol: Any, max_steps: Any) -> None:
-    """Check when a solver ends, if given in Python numbers."""
+    """Check a solver's tolerance and step limit, if they are Python numbers."""
     if are_numbers(tol) and not tol > 0:
         raise ValueError(f"tol must be positive, such as 1e-5, got {tol}.")
     if are_numbers(max_steps) and not max_steps >= 1:

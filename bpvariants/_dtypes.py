@@ -9,7 +9,7 @@ NARROW = (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
 
 
 def widen(tree: PyTree) -> PyTree:
-    """Cast what is narrower than float32 to it, and leave the rest as it is."""
+    """Cast bfloat16 and float16 leaves to float32, and keep other dtypes."""
 
     def widen_leaf(leaf):
         narrow = jnp.result_type(leaf) in NARROW
@@ -21,7 +21,7 @@ def widen(tree: PyTree) -> PyTree:
 def cast_like(tree: PyTree, like: PyTree) -> PyTree:
     """Cast each leaf to the dtype of its counterpart."""
 
-    def cast(leaf, like):  # what has it already may be weakly typed, and stays so
+    def cast(leaf, like):  # a leaf that has the dtype already keeps its weak type
         dtype = jnp.result_type(like)
         return leaf if jnp.result_type(leaf) == dtype else jnp.asarray(leaf, dtype)
 
@@ -29,12 +29,12 @@ def cast_like(tree: PyTree, like: PyTree) -> PyTree:
 
 
 def is_floating(leaf: object) -> bool:
-    """Whether a leaf is real or complex, that is, whether it has derivatives."""
+    """Return whether a leaf is real or complex floating, and so has derivatives."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
 def is_key(leaf: object) -> bool:
-    """Whether a leaf is an array of keys, as `jax.random.key` makes them."""
+    """Return whether a leaf is an array of keys, as `jax.random.key` makes them."""
     return isinstance(leaf, jax.Array) and jnp.issubdtype(
         leaf.dtype, jax.dtypes.prng_key
     )

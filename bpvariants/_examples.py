@@ -1,4 +1,4 @@
-"""Arithmetic on states of leaves [*batch, ...], example by example."""
+"""Arithmetic on pytrees with leaves [*batch, ...], example by example."""
 
 from functools import reduce
 
@@ -26,9 +26,9 @@ def norm(tree: PyTree, batch_ndim: int) -> jax.Array:
 
 
 def safe_norm(tree: PyTree, batch_ndim: int = 0) -> jax.Array:
-    """Return :func:`norm`, right also where the squares would overflow or vanish.
+    """Return :func:`norm`, correct also where squares would overflow or underflow.
 
-    Costs a maximum besides.
+    The extra cost is one maximum over each leaf.
     """
     norms = [_scaled_norm(leaf, batch_ndim) for leaf in jax.tree.leaves(tree)]
     if len(norms) == 1:
@@ -47,12 +47,12 @@ def _scaled_norm(leaf: jax.Array, batch_ndim: int) -> jax.Array:
 
 
 def unit(largest: jax.Array) -> jax.Array:
-    """Return what to divide by, so that the largest is 1; 0 and infinity stay."""
+    """Return the divisor that scales `largest` to 1; for 0 and infinity it is 1."""
     return jnp.where((largest == 0) | jnp.isinf(largest), 1, largest)
 
 
 def largest(tree: PyTree, batch_ndim: int) -> jax.Array:
-    """Return the largest absolute value in all leaves, [*batch], 0 if there is none."""
+    """Return the largest absolute value in all leaves, [*batch]; 0 if all are empty."""
     of_leaf = lambda leaf: jnp.max(
         jnp.abs(widen(leaf)), axis=tuple(range(batch_ndim, leaf.ndim)), initial=0
     )
@@ -75,7 +75,7 @@ def relative(size: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def normalised(b: PyTree, batch_ndim: int) -> tuple[jax.Array, PyTree]:
-    """Return a scale and b / scale, as the squares of tiny numbers would count as 0."""
+    """Return a scale and b / scale, so that squares of tiny values do not underflow."""
     size = largest(b, batch_ndim)
     size = jnp.where(size == 0, 1, size)
     return size, times(1 / size, b)

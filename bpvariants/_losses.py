@@ -1,4 +1,4 @@
-"""How losses enter a gradient: taken within the step, weighted, averaged."""
+"""Losses of a gradient rule: computed within the step, weighted, averaged, checked."""
 
 import math
 
@@ -18,14 +18,14 @@ from bpvariants.types import Loss, PyTree, Step
 
 
 def as_arrays(*flags: jax.typing.ArrayLike | None) -> list[jax.Array | None]:
-    """Return weights and flags as arrays, those that are given."""
+    """Convert weights and flags to arrays; None stays None."""
     return [None if flag is None else jnp.asarray(flag) for flag in flags]
 
 
 def with_loss(step: Step, loss: Loss) -> Step:
-    """Return the step whose inputs are (x, target) and whose outputs losses [*batch].
+    """Return a step with the inputs (x, target) and the losses [*batch] as outputs.
 
-    With the loss inside the scan, no outputs [T, *batch, ...] need be stacked up.
+    The loss is then inside the scan, so no outputs [T, *batch, ...] are stacked.
     """
 
     def step_with_loss(params, carry, inputs):
@@ -107,7 +107,7 @@ def check_entries(
 def effective_weights(
     weights: jax.Array | None, mask: jax.Array | None
 ) -> jax.Array | None:
-    """Return how much each loss counts, 0 in padding; None if all count alike."""
+    """Return the weight of each loss, 0 in padding; None if all weights are equal."""
     if weights is None or mask is None:
         return mask if weights is None else weights
     return jnp.where(mask, weights, jnp.zeros_like(weights))
@@ -116,7 +116,7 @@ def effective_weights(
 def normalised(
     weights: jax.Array | None, shape: tuple[int, ...], dtype: jnp.dtype
 ) -> jax.Array:
-    """Return w / Σ w, of a shape that broadcasts to that given; 0 where Σ w = 0."""
+    """Return w / Σ w, in a shape that broadcasts to `shape`; 0 if Σ w = 0."""
     if weights is None:
         return jnp.asarray(1 / max(math.prod(shape), 1), dtype)
     weights = weights.astype(dtype)

@@ -27,7 +27,7 @@ def mask_from_lengths(lengths: jax.Array, num_steps: int) -> jax.Array:
 def guarded(
     step: Step, initial: PyTree, mask: jax.Array | None, reset: jax.Array | None
 ) -> Step:
-    """Return the step that starts from `initial` at a reset and idles in padding."""
+    """Return the step that restarts at resets and keeps its carry in padding."""
 
     def guarded_step(params, carry, x):
         start = restart(carry, initial, mask, reset)
@@ -40,7 +40,7 @@ def guarded(
 def restart(
     carry: PyTree, initial: PyTree, mask: jax.Array | None, reset: jax.Array | None
 ) -> PyTree:
-    """Return the carry from which a step starts: `initial` at a reset."""
+    """Return the carry that a step starts from: `initial` at a reset, else `carry`."""
     if reset is None:
         return carry
     check_flags("reset", reset, carry)
@@ -50,8 +50,8 @@ def restart(
 def blank(x: PyTree, carry: PyTree, mask: jax.Array | None) -> PyTree:
     """Return the inputs of a step, zeros in padding.
 
-    What padding computes is thrown away, but a NaN there would survive in the
-    derivative, as 0 · NaN. So it must not enter the step at all.
+    Results of padded steps are discarded. But a NaN in their inputs would reach the
+    derivative, as 0 · NaN. So a NaN must not enter the step at all.
     """
     if mask is None:
         return x
@@ -60,7 +60,7 @@ def blank(x: PyTree, carry: PyTree, mask: jax.Array | None) -> PyTree:
 
 
 def keep(new: PyTree, old: PyTree, mask: jax.Array | None) -> PyTree:
-    """Return what a step leaves behind: in padding, what was there before it."""
+    """Return the new carry of a step, or in padding the old one."""
     return new if mask is None else select(mask, new, old)
 
 

@@ -1,4 +1,4 @@
-"""Tables as plain text, and the names of the leaves that stand in their rows."""
+"""Tables as plain text, and names of pytree leaves for their rows."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from bpvariants.types import PyTree
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of cells as text: the first column to the left, others right."""
+    """Return rows of cells as text: first column left-aligned, others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
@@ -20,7 +20,10 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def short(value: Any) -> str:
-    """Return four digits of a number, without the zero before its point."""
+    """Return a number as short text: four digits, or two digits and an exponent.
+
+    A zero before the decimal point is left out.
+    """
     value = float(value)
     if not np.isfinite(value):
         return str(value)

@@ -1,7 +1,7 @@
-"""From modules that hold their parameters to a pure step and its params.
+"""Adapters: turn a module that holds its parameters into a pure step and its params.
 
-A Flax Linen module needs no adapter: its `apply` is a step. The libraries are imported
-only when asked for.
+A Flax Linen module needs no adapter: its `apply` is a step. Flax and Equinox are
+imported only when an adapter is called.
 """
 
 from collections.abc import Callable
@@ -16,10 +16,10 @@ from bpvariants.types import PyTree, Step
 def from_nnx(module: Any) -> tuple[Step, PyTree]:
     """Return the step and the params of a Flax NNX module `(carry, x) -> (carry, y)`.
 
-    Everything in the module but its `nnx.Param`s, such as the counts of random number
-    generators and batch statistics, is at every step as it is now, whatever a step
-    makes of it; dropout so drops the same units each time. To write params back into
-    the module, use `nnx.update(module, params)`.
+    Only the `nnx.Param`s become params. All other variables, such as batch statistics
+    and the counts of random number generators, keep the values that they have now:
+    changes that a step makes to them are discarded. So dropout drops the same units at
+    every step. To write params back into the module, use `nnx.update(module, params)`.
 
     Args:
       module: an NNX module, such as `nnx.GRUCell`, for inputs [*batch, features].
@@ -43,13 +43,13 @@ def from_nnx(module: Any) -> tuple[Step, PyTree]:
 
     if not isinstance(module, nnx.Module):
         raise ValueError(
-            f"module must be a flax.nnx.Module, got {type(module).__name__}; of a "
-            "Linen module, `apply` is a step already."
+            f"module must be a flax.nnx.Module, got {type(module).__name__}; for a "
+            "Linen module, use its `apply`, which is a step already."
         )
     graphdef, params, rest = nnx.split(module, nnx.Param, ...)
 
     def step(params, carry, x):
-        fresh = jax.tree.map(lambda leaf: leaf, rest)  # which a step may change
+        fresh = jax.tree.map(lambda leaf: leaf, rest)  # a copy, as a step may change it
         return nnx.merge(graphdef, params, fresh)(carry, x)
 
     return step, params
@@ -61,18 +61,18 @@ def from_equinox(
 ) -> tuple[Step, PyTree]:
     """Return the step and the params of an Equinox module, written for one example.
 
-    The step takes any batch shape: it maps the module over the leading axes of x, whose
-    last axis must be that of the features.
+    The step takes any batch shape: it maps the module over all axes of x but the last,
+    which must be the axis of the features.
 
     Args:
       module: an Equinox module, such as `eqx.nn.GRUCell`.
       call: how to take one step of one example, (module, carry, x) -> (carry, y).
-        Default: that of a cell, carry = module(x, carry), whose y is the carry or the
-        first of its parts.
+        Default: as for a cell, the new carry is module(x, carry). Then y is the new
+        carry, or its first array if it has several.
 
     Returns:
-      A :obj:`~bpvariants.types.Step`, and params: the module with its inexact arrays
-      only, which `eqx.combine` joins with the rest again.
+      A :obj:`~bpvariants.types.Step`, and params: the module with only its inexact
+      arrays. `eqx.combine` joins it with the rest of the module again.
 
     Example:
       >>> import equinox as eqx, jax, jax.numpy as jnp

@@ -1,7 +1,8 @@
-"""The contract: what a network, a loss and a gradient rule are.
+"""Types of the contract: step, loss, gradient rule and online rule.
 
-Shapes: T time steps; *batch any number of batch axes, none included; n numbers in the
-carry of one example; p numbers in params. Sequences are time-major, [T, *batch, ...].
+Letters in shapes: T is the number of time steps. *batch is any number of batch axes; it
+may be empty. n is the number of array elements in the carry of one example, p the
+number of array elements in params. Sequences are time-major, [T, *batch, ...].
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ Loss: TypeAlias = Callable[[PyTree, PyTree], jax.Array]
 
 
 class GradientRule(Protocol):
-    """A loss over a sequence and its gradient, shaped as `jax.value_and_grad`'s."""
+    """Function from a sequence to its loss and gradient, like `jax.value_and_grad`."""
 
     def __call__(
         self,
@@ -41,17 +42,19 @@ class GradientRule(Protocol):
           targets: what the loss compares outputs with, leaves [T, *batch, ...].
           weights: [T, *batch], how much each loss counts. Default: the mask, or all 1.
           mask: [T, *batch] bool, False in padding. There the carry passes through
-            unchanged, no loss counts, and nothing is looked at, so it may be NaN.
-            Network and loss are shown zeros instead, at which they must be finite.
+            unchanged, and no loss counts. Inputs, targets and weights in padding are
+            ignored, so they may be NaN. Network and loss get zeros for inputs and
+            targets there, at which they must be finite.
           reset: [T, *batch] bool, True puts `initial` back before this step, unless
             the step is padding.
-          initial: what a reset puts back, like carry. Default: the carry given, which
-            is not the start of the episode where windows of a stream are chained.
+          initial: what a reset puts back, like carry. Default: the carry given. With
+            resets, give `initial` if the carry comes from an earlier call, because it
+            is then not the start of an episode.
 
         Returns:
-          value [], float32 or wider, which is 0, as are grads, where Σ w = 0; the carry
-          after the last step, from which a next call may continue; and grads, like
-          params.
+          value [], float32 or wider; the carry after the last step, from which the
+          next call may continue; and grads, like params. If Σ w = 0, value and grads
+          are 0.
 
         Raises:
           ValueError: while tracing, if lengths, shapes or dtypes disagree.
@@ -60,7 +63,7 @@ class GradientRule(Protocol):
 
 
 class KeyedGradientRule(GradientRule, Protocol):
-    """A gradient rule that takes `key` besides, needed if it draws at random."""
+    """A gradient rule that also takes `key`, which it needs if it draws at random."""
 
     def __call__(
         self,
@@ -126,23 +129,24 @@ class UpdateOnline(Protocol):
           weight: [*batch], how much each loss counts. Default: the mask, or all 1.
           mask: [*batch] bool, False in padding.
           reset: [*batch] bool, True puts `initial` back before this step.
-          key: a `jax.random.key`, another one at each step, without which a rule that
-            draws at random refuses to go. The others ignore it.
+          key: a `jax.random.key`, a new one at each step. A rule that draws at random
+            raises an error without it; the other rules ignore it.
         """
         ...
 
 
 class OnlineRule(NamedTuple):
-    """A gradient rule that takes one time step at a time, inside anyone's loop.
+    """A gradient rule that takes one time step at a time, inside your own loop.
 
         state = rule.init(params, carry, (x, target), initial=None)
         value, grads, state = rule.update(
             params, state, x, target, weight=None, mask=None, reset=None, key=None
         )
 
-    Every online rule has exactly these arguments. They are those of a
-    :class:`GradientRule` at one step; value and grads are those of the weighted mean
-    over the batch. `state.carry` is the carry of the network.
+    Every online rule has exactly these arguments. They mean the same as those of a
+    :class:`GradientRule`, at one step. The value is the weighted mean loss over the
+    batch, and grads are its gradient or an estimate of it. `state.carry` is the carry
+    of the network.
     """
 
     init: InitOnline

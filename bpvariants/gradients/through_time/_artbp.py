@@ -1,14 +1,14 @@
-"""ARTBP: truncation at random moments, reweighted so that its mean is BPTT.
+"""ARTBP: truncation at random steps, reweighted so that its mean is BPTT's gradient.
 
 Notation: h_t is the carry, ℓ_t the loss of step t, J_t = ∂h_t/∂h_{t−1}, δ_t the error
-that reaches h_t. Between steps t and t + 1 the way back is cut with probability κ_t,
-which may depend on the cuts before it but not on the data; what is let through is
-scaled up by as much as is lost on average:
+that reaches h_t. Between steps t and t + 1 the backward pass is cut with probability
+κ_t. κ_t may depend on earlier cuts, but not on the data. If there is no cut, the error
+is scaled up to make up for the cuts on average:
 
     δ_t = ∂ℓ_t/∂h_t + (1 − cut_t) / (1 − κ_t) · δ_{t+1} J_{t+1}.
 
-The mean of each factor is 1 whatever the cuts before it were, and so is that of their
-products: the mean of the gradient is the gradient.
+Given the earlier cuts, each factor has mean 1. So products of factors have mean 1 too,
+and the mean of the estimate is the exact gradient.
 """
 
 from collections.abc import Callable
@@ -34,10 +34,10 @@ Schedule = Callable[[jax.Array], jax.typing.ArrayLike]  # age -> κ
 
 
 class Cuts(NamedTuple):
-    """Where the way back is cut, [T, *batch]: entry t is between steps t − 1 and t."""
+    """Cuts of the backward pass, [T, *batch]: entry t is between steps t − 1 and t."""
 
     cut: jax.Array  # bool
-    probability: jax.Array  # κ; both are 0 in padding, where nothing is done
+    probability: jax.Array  # κ; cut and κ are 0 in padding
 
 
 def artbp(
@@ -52,27 +52,27 @@ def artbp(
         δ_t = ∂ℓ_t/∂h_t + (1 − cut_t) / (1 − κ_t) · δ_{t+1} J_{t+1},   P(cut_t) = κ_t
 
     Unbiased at fixed params; value and carry are exact. The variance grows fast with
-    κ: an error that travels back k steps of constant κ does so with probability
-    (1 − κ)^k, and is then scaled by (1 − κ)^−k. κ = 0 is BPTT.
+    κ. With constant κ, an error travels back k steps with probability (1 − κ)^k, and is
+    then scaled by (1 − κ)^−k. κ = 0 is BPTT.
 
-    Under `jit` shapes are static, and any segment may turn out as long as the sequence.
-    So time and memory are those of :func:`bptt`, and this is for the study of the
-    estimator: what does unbiased truncation cost in variance? To save memory, draw the
-    segments outside of `jit`, and keep one of them at a time.
+    Under `jit` shapes are static, and a segment may be as long as the sequence. So this
+    rule takes the time and memory of :func:`bptt`. It serves to study the estimator:
+    what does unbiased truncation cost in variance? To save memory, draw the segments
+    outside of `jit`, and keep one of them at a time.
 
-    Cuts are drawn for each example by itself: unbiased as are cuts common to the batch,
-    with less variance, as the errors of examples average out. A reset lets nothing
-    through and starts a new segment. In padding nothing is cut or scaled, and no
-    time passes.
+    Cuts are drawn for each example by itself. Cuts shared by the batch would be
+    unbiased too, but with more variance, because the errors of the examples would not
+    average out. No error passes a reset, which starts a new segment. In padding nothing
+    is cut or scaled, and the age stays the same.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
-      truncation: κ, 0 ≤ κ < 1; or a schedule age -> κ, which is given whole numbers
-        [*batch] from 1 up, as floats: how many steps of an example have been taken
-        since its last cut, reset or start; and returns numbers [] or [*batch], as
-        :func:`growing_truncation` does. At κ = 1 nothing could make up for what is
-        lost: numbers out of range, if not known before, make the gradient NaN.
+      truncation: κ, 0 ≤ κ < 1; or a schedule age -> κ. The age of an example is its
+        number of steps since the last cut, reset or start. The schedule gets ages
+        [*batch] as floats, each a whole number of at least 1, and returns κ, [] or
+        [*batch], as :func:`growing_truncation` does. A traced or scheduled κ out of
+        range makes the gradient NaN: at κ = 1 no scaling could make up for the cut.
       remat: as in :func:`bptt`.
 
     Returns:
@@ -116,7 +116,7 @@ def artbp(
         if key is None:
             raise ValueError(
                 "key must be given, as a keyword: artbp draws at random where to cut. "
-                "Use rule(..., key=jax.random.key(0)), another one at each call."
+                "Use rule(..., key=jax.random.key(0)), with a new key at each call."
             )
 
         def draw(shape, dtype, mask, reset):
@@ -134,8 +134,8 @@ def _check_truncation(truncation) -> None:
     if are_numbers(truncation) and not 0 <= truncation < 1:
         raise ValueError(
             "truncation must be a probability within 0 <= truncation < 1, got "
-            f"{truncation}. Where a cut is certain, no scaling makes up for it: for "
-            "that use gradients.truncated_bptt."
+            f"{truncation}. If a cut is certain, no scaling makes up for it; for "
+            "certain cuts use gradients.truncated_bptt."
         )
 
 
@@ -145,9 +145,9 @@ def _cuts(
     mask: jax.Array | None,
     reset: jax.Array | None,
 ) -> Cuts:
-    """Cut where numbers [T, *batch] drawn from [0, 1) are below κ.
+    """Cut where uniforms [T, *batch], drawn from [0, 1), are below κ.
 
-    No step of age 0 can be cut off from what is before it, as nothing is.
+    A step of age 0 is the first step or a reset, so nothing before it can be cut off.
     """
     schedule = truncation if callable(truncation) else lambda age: truncation
 
@@ -176,7 +176,7 @@ def _cuts(
 def _broadcast(kappa: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     if kappa.shape not in ((), shape):
         raise ValueError(
-            "truncation must be one number, or a schedule that returns one number, or "
+            "truncation must be one number, or a schedule that returns one number or "
             f"one for each age it is given, shape {shape}; got shape {kappa.shape}."
         )
     return jnp.broadcast_to(kappa, shape)
@@ -216,14 +216,14 @@ def _with_cuts(
 
 
 def _cut_off(carry: PyTree, cuts: Cuts) -> PyTree:
-    """Return the carry as it is, to which errors come back cut or scaled."""
+    """Return the carry unchanged; in the backward pass, cut or scale its errors."""
     scale = lambda leaf: _scaled(leaf, *cuts) if is_floating(leaf) else leaf
     return jax.tree.map(scale, carry)
 
 
 @jax.custom_jvp
 def _scaled(leaf: jax.Array, cut: jax.Array, kappa: jax.Array) -> jax.Array:
-    """Return the leaf, whose derivative is (1 − cut) / (1 − κ)."""
+    """Return the leaf unchanged, but with the derivative (1 − cut) / (1 − κ)."""
     del cut, kappa
     return leaf
 
@@ -235,6 +235,6 @@ def _scaled_jvp(primals, tangents):
     column = lambda flags: flags.reshape(flags.shape + trailing)
     wide = widen(tangents[0])
     wide = wide / column(1 - kappa).astype(wide.dtype)
-    # Not times zero: an error that has overflowed is cut off as well.
+    # Not a product with 0, because 0 · inf is NaN: an infinite error must be cut too.
     wide = jnp.where(column(cut), jnp.zeros_like(wide), wide)
     return leaf, cast_like(wide, leaf)

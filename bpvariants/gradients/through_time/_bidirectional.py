@@ -1,7 +1,7 @@
 """Two networks that read a sequence from both ends.
 
-Notation: → and ← are two networks of their own, with resets and padding as in
-`unroll`. For a sequence of the steps 1 … T,
+Notation: → and ← mark two separate networks, with resets and padding as in `unroll`.
+For a sequence of the steps 1 … T,
 
     h→_t, y→_t = step→(θ→, h→_{t−1}, x_t),    t = 1 … T
     h←_t, y←_t = step←(θ←, h←_{t+1}, x_t),    t = T … 1.
@@ -30,37 +30,39 @@ def bidirectional(
     initial: tuple[PyTree, PyTree] | None = None,
     remat: Remat = None,
 ) -> tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree]]:
-    """Run one network along time and another against it, differentiably, as `unroll`.
+    """Run one network forwards in time and another backwards, as `unroll` does.
 
-    No step, as it needs the future: so it goes with no gradient rule, but under
-    `jax.grad` with a loss of one's own on the outputs. It is exact; time and memory are
-    those of two :func:`unroll`, and of a copy of xs. A next layer, of either kind,
-    takes as its xs the two outputs concatenated along their features.
+    This is not a step, because outputs depend on future inputs. So no gradient rule
+    takes it: use it under `jax.grad`, with your own loss on the outputs. Derivatives
+    are exact. Time and memory are those of two calls of :func:`unroll`, and of a copy
+    of xs. For a next layer of either kind, concatenate the two outputs along their
+    features and pass them as xs.
 
-    With lengths given by a mask, the backward network begins at the last step of each
-    example that is not padding; padding between steps is passed over both ways. Where
-    an episode begins (a reset), the forward network starts anew before that step, and
-    the backward network after it, before it reads the episode that precedes.
+    If a mask marks padding, the backward network begins at each example's last step
+    that is not padding. Both networks skip padding between steps. At a reset an
+    episode begins: the forward network restarts before that step. The backward network
+    restarts after that step, before it reads the preceding episode.
 
     Args:
       forward_step: the network that reads from the first step to the last.
       backward_step: the network that reads from the last step to the first.
-      params: a pair, the parameters of both.
-      carries: a pair, the states before the first step and after the last, leaves
-        [*batch, ...].
-      xs: inputs, leaves [T, *batch, ...], which both are given.
+      params: a pair, the parameters of the forward and of the backward network.
+      carries: a pair, the forward network's state before the first step and the
+        backward network's state after the last step, leaves [*batch, ...].
+      xs: inputs of both networks, leaves [T, *batch, ...].
       mask: [T, *batch] bool, False in padding, where outputs mean nothing.
       reset: [T, *batch] bool, True where an episode begins, unless it is padding.
       initial: a pair, what a reset puts back; by default carries.
       remat: as in :func:`unroll`.
 
     Returns:
-      The carries after all steps, a pair: of the forward network after the last step
-      that is not padding, of the backward network after the first. And the outputs, a
-      pair with leaves [T, *batch, ...]: at t, what either network returned for x_t.
+      A pair of carries and a pair of outputs. The carries are those of the forward
+      network after the last step that is not padding, and of the backward network after
+      the first such step. The outputs have leaves [T, *batch, ...]; entry t holds the
+      output of each network for x_t.
 
     Raises:
-      ValueError: if params, carries or initial are no pairs; if lengths, shapes or
+      ValueError: if params, carries or initial are not pairs; if lengths, shapes or
         dtypes disagree.
 
     Example:
@@ -112,8 +114,8 @@ def _reverse(tree: PyTree) -> PyTree:
 def _ends(reset: jax.Array, mask: jax.Array | None) -> jax.Array:
     """Return where episodes end, [T, *batch]: where the next step has a reset.
 
-    The next step that is not padding, as a reset in padding is none: an episode's last
-    step is found across a gap.
+    The next step means the next one that is not padding, because resets in padding do
+    not count. So padding may lie between an episode's last step and the next episode.
     """
     none = jnp.zeros_like(reset[0])
     if mask is None:

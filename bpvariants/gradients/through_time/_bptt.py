@@ -1,11 +1,11 @@
-"""Backpropagation through time: the exact gradient, contracted backwards.
+"""Backpropagation through time: the exact gradient, computed backwards in time.
 
 Notation: h_t is the carry, θ the parameters, ℓ_t the loss of step t, L = Σ_t ℓ_t.
 With J_t = ∂h_t/∂h_{t−1}, I_t = ∂h_t/∂θ and the adjoint δ_t = dL/dh_t,
 
     δ_t = ∂ℓ_t/∂h_t + δ_{t+1} J_{t+1},    dL/dθ = Σ_t δ_t I_t + ∂ℓ_t/∂θ,
 
-which is what reverse-mode differentiation of `jax.lax.scan` computes.
+Reverse-mode differentiation of `jax.lax.scan` computes exactly this.
 """
 
 import jax
@@ -31,29 +31,29 @@ def bptt(
 ) -> GradientRule:
     """Backpropagation through time, the exact gradient of a sequence's mean loss.
 
-    Time is that of about three forward passes; memory is T times all that a step
-    computes.
+    Time is that of about three forward passes. Memory is T times the residuals of one
+    step.
 
     Args:
       step: one time step of the network, such as the `apply` of a Linen cell.
       loss: one loss for each example, such as optax's softmax cross entropies.
-      remat: what the backward pass keeps; less memory takes more time. None keeps
-        everything. "step" keeps the T carries and computes each step again, a fourth
-        forward pass. The policies :func:`remat.every`, :func:`remat.slots` and
-        :func:`remat.budget` keep less.
-      backward: how to go back; the results are the same. "scan" takes each step in its
-        turn, with its products for the weights' gradient. "two_phase" goes through each
-        block of steps twice, first with δ alone, then for the weights, which get one
-        product over the rows of all steps of the block. It needs remat=None. On a CPU
-        it took 0.5 to 0.9 of the time with batches of 1 and 8, and up to 1.1 with
-        one of 64: measure it.
+      remat: what the forward pass keeps for the backward pass; less memory takes more
+        time. None keeps everything. "step" keeps the T carries and computes each step
+        again, at the cost of a fourth forward pass. The policies :func:`remat.every`,
+        :func:`remat.slots` and :func:`remat.budget` keep less.
+      backward: algorithm of the backward pass; the results are the same. "scan" goes
+        back one step at a time, and computes products for the weights' gradient at each
+        step. "two_phase" goes through each block of steps twice: first with δ alone,
+        then once for the weights, with one product over the rows of all steps of the
+        block. It needs remat=None. On a CPU it took 0.5 to 0.9 of the time of "scan"
+        with batches of 1 and 8, and up to 1.1 with a batch of 64. Measure it.
 
     Returns:
       A :class:`~bpvariants.types.GradientRule`.
 
     Raises:
-      ValueError: when the rule is called, if lengths, shapes or dtypes disagree, or if
-        remat or backward is unknown, or the two do not go together.
+      ValueError: when the rule is called, if lengths, shapes or dtypes disagree, if
+        remat or backward is unknown, or if the two cannot be combined.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -1,12 +1,12 @@
 """Forgetting factor within one sequence: late losses count more than early ones.
 
-With ℓ_t the losses of a sequence at fixed params and 0 ≤ λ ≤ 1,
+Let ℓ_t be the losses of a sequence at fixed params, and 0 ≤ λ ≤ 1. The two forms are
 
     scaled   E = Σ_{t=1..T} λ^{T−t} ℓ_t,
-    printed  E = η ℓ_T + Σ_{t<T} λ^{T−t} ℓ_t,
+    printed  E = η ℓ_T + Σ_{t<T} λ^{T−t} ℓ_t.
 
-the tutorial's equation (see `bpvariants.updates.forgetting`) in its reading where all
-past errors are those of one sequence. Both are losses of any gradient rule, by weights.
+The tutorial's equation is in `bpvariants.updates.forgetting`. Here it is read as a sum
+over the errors of one sequence. Any gradient rule takes both forms through `weights`.
 """
 
 import jax
@@ -22,24 +22,27 @@ def discounted_weights(
     *,
     learning_rate: float | jax.Array | None = None,
 ) -> jax.Array:
-    """Return weights λ^{T−t}, [T], by which a gradient rule forgets early losses.
+    """Return weights λ^{T−t}, [T], that make a gradient rule forget early losses.
 
-    A rule divides by the sum of its weights. So with w = discounted_weights(T, λ), the
-    gradient of Σ_t λ^{T−t} ℓ_t is w.sum() times the gradient that the rule returns, and
-    likewise its value; without that factor it is that of a weighted mean, whose size
-    does not depend on λ. Times the batch size B if there is one: weights must be
-    [T, *batch], as `jnp.broadcast_to(w[:, None], (T, B))` is, and are then divided by
-    their sum over the batch too.
+    A rule divides by the sum of its weights, so it returns a weighted mean whose size
+    does not depend on λ. Let w = discounted_weights(T, λ). To get the value and the
+    gradient of the sum Σ_t λ^{T−t} ℓ_t, multiply the results by w.sum().
+
+    With a batch of B examples, weights must be [T, B]; use
+    `jnp.broadcast_to(w[:, None], (T, B))`. The rule then divides by the sum over the
+    batch too, so multiply by B·w.sum() to get the sum over all examples.
 
     Args:
       num_steps: T.
-      decay: λ, within 0 ≤ λ ≤ 1; 0 leaves the last loss alone, 1 weighs all alike.
+      decay: λ, within 0 ≤ λ ≤ 1. With 0 only the last loss counts; with 1 all losses
+        count equally.
       learning_rate: η, the weight of the last loss, as in the equation that the
-        tutorial prints, whose step is then the bare −w.sum()·grads; by default 1.
+        tutorial prints. The step of that equation is then −w.sum()·grads, without
+        another learning rate. Default: 1.
 
     Raises:
-      ValueError: if num_steps is not positive, decay out of its range or learning_rate
-        negative.
+      ValueError: if num_steps is not positive, decay is out of its range, or
+        learning_rate is negative.
 
     Example:
       >>> from bpvariants import gradients
@@ -59,7 +62,7 @@ def discounted_weights(
     if are_numbers(decay) and not 0 <= decay <= 1:
         raise ValueError(
             f"discounted_weights needs 0 <= decay <= 1, got {decay}; a loss k steps "
-            "before the last one is weighed by its k-th power."
+            "before the last one has the weight decay**k."
         )
     if are_numbers(learning_rate) and not learning_rate >= 0:  # pyright: ignore
         raise ValueError(
@@ -67,7 +70,7 @@ def discounted_weights(
             "ascend, negate the loss."
         )
     base = widen(jnp.asarray(decay, float if are_numbers(decay) else None))
-    # Unlike powers, products have a slope at λ = 0.
+    # Products, not powers, so that the derivative exists at λ = 0.
     weights = jnp.cumprod(jnp.full(num_steps, base).at[0].set(1))[::-1]
     if learning_rate is None:
         return weights

@@ -12,20 +12,20 @@ from bpvariants._dtypes import is_floating
 def growing_truncation(
     mean_length: float, alpha: float
 ) -> Callable[[jax.Array], jax.Array]:
-    """A schedule for :func:`artbp` under which long segments are not rare.
+    """Return a schedule for :func:`artbp` under which long segments are not rare.
 
         κ(age) = α / ((α − 2) ℓ₀ + age)
 
-    The probability of a cut falls with the age of a segment, so that segments longer
-    than l have a probability that falls like l^−α, not exponentially. The age at a
-    random moment of a long sequence is ℓ₀ on average, where ℓ₀ is large; a segment is
-    (α − 2) / (α − 1) as long. (Both by integration in place of the sum. That this is
-    the schedule of the paper was not verified.)
+    The probability of a cut falls with the age of a segment. So the probability of a
+    segment longer than l falls like l^−α, not exponentially. For large ℓ₀, the mean age
+    at a random step of a long sequence is ℓ₀, and the mean length of a segment is
+    (α − 2) / (α − 1) · ℓ₀. (Both results replace a sum by an integral. It was not
+    verified that this is the schedule of the paper.)
 
     Args:
       mean_length: ℓ₀, in steps, greater than (α − 1) / (α − 2), so that κ(1) < 1.
-      alpha: α > 2: how fast long segments become rare; below it their mean age is
-        infinite.
+      alpha: α > 2, how fast long segments become rare. For α ≤ 2 the mean age of a
+        segment is infinite.
 
     Returns:
       The schedule age -> κ.
@@ -47,8 +47,8 @@ def growing_truncation(
     if are_numbers(mean_length, alpha) and not (alpha - 2) * mean_length > alpha - 1:
         raise ValueError(
             "mean_length must be greater than (alpha - 1) / (alpha - 2) = "
-            f"{(alpha - 1) / (alpha - 2):g}, got {mean_length}: a cut would be certain "
-            "after the first step, and the estimate biased."
+            f"{(alpha - 1) / (alpha - 2):g}, got {mean_length}: otherwise a cut is "
+            "certain after the first step, and the estimate is biased."
         )
 
     def schedule(age):

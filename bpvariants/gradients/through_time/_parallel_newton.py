@@ -1,14 +1,15 @@
 """Newton's method on a whole trajectory, each iteration a parallel linear recurrence.
 
 Notation: h^i_t is the carry of step t after i iterations, J_t = ∂f/∂h at h^i_{t−1}.
-The correction d_t is the residual r_t of each step, carried along time:
+r_t is the residual of step t; a linear recurrence turns residuals into corrections d_t:
 
     r_t = f(θ, h^i_{t−1}, x_t) − h^i_t,    d_t = (1 − λ) J_t d_{t−1} + r_t,    d_0 = 0
     h^{i+1}_t = h^i_t + d_t
 
-λ (`shrink`) = 0 is Newton's method, 1 is Picard's iteration, and diag J_t for J_t is
-quasi-Newton. In all of them step t is exact after t iterations, as r and d are 0 up
-to there. Derivatives are those of the trajectory found: with z the adjoint of h,
+λ (`shrink`) = 0 is Newton's method, and 1 is Picard's iteration. Quasi-Newton replaces
+J_t by its diagonal. In all of them, step t is exact after t iterations, because r and d
+are then 0 at all steps up to t. Derivatives are those of the solution found. With z the
+adjoint of h,
 
     z_t = J_{t+1}ᵀ z_{t+1} + ∂L/∂h_t.
 """
@@ -31,10 +32,10 @@ from bpvariants.gradients.through_time._parallel_scan import (
 
 Jacobian = Literal["full", "diagonal"]
 OnFailure = Literal["sequential", "nan"]
-Gap = Callable[[jax.Array], jax.Array]  # trajectory [T, *batch, n] -> what is wrong
+Gap = Callable[[jax.Array], jax.Array]  # trajectory [T, *batch, n] -> residuals
 
 
-@register_dataclass  # numbers may be tracers
+@register_dataclass  # shrink, tol and max_steps may be tracers
 @dataclass(frozen=True)
 class newton:
     """Method of :func:`parallel_unroll`: Newton's on the whole trajectory (DEER).
@@ -42,26 +43,27 @@ class newton:
         h_t ← f_t + (1 − λ) J_t (h_{t−1} − its old value)    until max |Δh| ≤ tol
 
     With jacobian="full" and λ = 0 the error falls quadratically, once it is small. An
-    iteration takes n + 1 evaluations of the step and T·n³ multiplications, all T in
-    parallel but for log₂ T levels; memory is several times T·n² for each example. So
-    it pays where T is long, n is small and there is an accelerator; a plain unroll is
-    faster elsewhere.
+    iteration takes n + 1 evaluations of the step and T·n³ multiplications. All T steps
+    run in parallel, except that the linear recurrence has log₂ T sequential levels.
+    Memory is several times T·n² for each example. This pays off if T is long, n is
+    small and there is an accelerator; otherwise a plain unroll is faster.
 
-    With jacobian="diagonal" it is *not* Newton's method but quasi-Newton (quasi-DEER):
-    only the diagonal of J_t is kept, so that memory is T·n and multiplications are few,
-    but more iterations are needed unless units hardly act on each other directly.
-    Derivatives are exact in both, as the adjoint is solved for with all of J_t; with
-    "diagonal" by the same iteration, to tol relative to the largest cotangent, and NaN
-    if this overflows.
+    With jacobian="diagonal" it is *not* Newton's method but quasi-Newton (quasi-DEER).
+    Only the diagonal of J_t is kept, so memory is T·n and multiplications are few. It
+    needs more iterations, unless units hardly act on each other directly.
 
-    Where the network is chaotic or unstable, products of J_t grow and iterations come
-    to nothing. shrink = λ > 0 multiplies each J_t by 1 − λ, so that a product over k
-    steps shrinks by (1 − λ)^k. It is not the damping of :func:`fixed_point`, which
-    scales the change of an iterate, with 1 for none. With λ = 0 this is Newton's
-    method; the solution is the same for every λ. T iterations are enough for every λ,
-    but for rounding. Products of J_t may magnify rounding until nothing settles; this
-    counts as a failure. A tanh network with n = 3 and normal weights of
-    deviation s/√n, T = 200, tol = 1e-8, took
+    Derivatives are exact in both, because the adjoint equation has the full J_t. With
+    "diagonal" the same iteration solves it, to tol relative to the largest cotangent;
+    the derivative is NaN if that iteration does not converge, as when it overflows.
+
+    If the network is chaotic or unstable, products of J_t grow, and iterations make no
+    progress. shrink = λ > 0 multiplies each J_t by 1 − λ, so that a product over k
+    steps shrinks by (1 − λ)^k. λ = 0 is Newton's method; the solution is the same for
+    every λ. (`damping` of :func:`fixed_point` is another setting: it scales the change
+    of an iterate, and 1 means none.) In exact arithmetic T iterations are enough for
+    every λ. But products of J_t may magnify rounding so much that the iterates never
+    settle; this counts as a failure. The table shows how many iterations a tanh network
+    took, with n = 3, normal weights of standard deviation s/√n, T = 200, tol = 1e-8:
 
         s                               1    2    3    5
         full,     λ = 0                 5    9   20  126
@@ -70,19 +72,17 @@ class newton:
         diagonal, λ = 0.8              23   53   68  102
         any,      λ = 1                24   55   74  110
 
-    iterations.
-
     Args:
       jacobian: "full" or "diagonal".
       shrink: λ, from 0 (Newton) to 1 (Picard): each J_t is multiplied by 1 − λ.
-      tol: largest change of any number in the carries, absolute, that counts as
-        converged, or a few spacings of floating numbers at their size where this is
+      tol: largest absolute change of any carry element that counts as converged. A few
+        floating-point spacings at the size of the carries take its place if they are
         more.
-      max_steps: after how many iterations to give up; never more than T + 1, of which
-        the last finds that nothing moves.
-      on_failure: of examples that do not converge, or are not finite, "sequential" runs
-        the network step by step instead, which takes its time for the whole batch;
-        "nan" makes results, and so derivatives, NaN.
+      max_steps: largest number of iterations. There are never more than T + 1, the last
+        of which finds that nothing changes.
+      on_failure: what to do with examples that do not converge or are not finite.
+        "sequential" replaces them by a run of the network step by step; this takes
+        the time of the whole batch. "nan" makes results, and so derivatives, NaN.
 
     Raises:
       ValueError: if a setting is out of its range.
@@ -129,7 +129,7 @@ class newton:
 
 
 class NewtonState(NamedTuple):
-    """Where the iterations are, and for each example [*batch] how they went."""
+    """State of the iterations; the last three fields are [*batch], one per example."""
 
     trajectory: jax.Array  # [T, *batch, n]
     taken: jax.Array  # [] iterations
@@ -141,11 +141,11 @@ class NewtonState(NamedTuple):
 def iterate(
     gap: Gap, start: jax.Array, method: newton, eps: float, reverse: bool = False
 ) -> NewtonState:
-    """Make gap(trajectory) [T, *batch, n] vanish, each example by itself."""
+    """Iterate until gap(trajectory) [T, *batch, n] is 0, for each example by itself."""
     length, *batch, _ = start.shape
     tol = jnp.asarray(method.tol, start.dtype)
     keep = 1 - jnp.asarray(method.shrink, start.dtype)
-    # All is exact after T iterations; that nothing moves is seen in one more.
+    # T iterations make all steps exact; one more detects that nothing changes.
     limit = jnp.minimum(jnp.asarray(method.max_steps, jnp.int32), length + 1)
     over_time = tuple({0, start.ndim - 1})
 
@@ -174,7 +174,7 @@ def iterate(
 
 
 def solve_tangent(g: Gap, y: jax.Array, method: newton, eps: float) -> jax.Array:
-    """Return x of g(x)_t = J_t x_{t−1} − x_t = y_t; its transpose is the adjoint."""
+    """Solve g(x)_t = J_t x_{t−1} − x_t = y_t for x; its transpose is the adjoint."""
 
     def solve(reverse, g, y):
         if method.jacobian == "full":
@@ -182,7 +182,7 @@ def solve_tangent(g: Gap, y: jax.Array, method: newton, eps: float) -> jax.Array
             x = dense_scan(matrices, -y, reverse)
             return jax.lax.cond(
                 jnp.all(jnp.isfinite(x)),
-                lambda: x,  # else a product may have overflowed that is times 0
+                lambda: x,  # else a matrix product may have overflowed: 0 · inf is NaN
                 lambda: dense_scan_in_order(matrices, -y, reverse),
             )
         size = jnp.max(jnp.abs(y), initial=0)
@@ -199,21 +199,21 @@ def solve_tangent(g: Gap, y: jax.Array, method: newton, eps: float) -> jax.Array
 def _propagate(
     slopes: Gap, wrong: jax.Array, jacobian: Jacobian, keep: jax.Array, reverse: bool
 ) -> jax.Array:
-    """Return d_t = (1 − λ) J_t d_{t−1} + r_t."""
+    """Return all d_t of the recurrence d_t = (1 − λ) J_t d_{t−1} + r_t."""
     if jacobian == "full":
         return dense_scan(keep * _matrices(slopes, wrong), wrong, reverse)
     return elementwise_scan(keep * _diagonals(slopes, wrong), wrong, reverse)
 
 
 def _matrices(slopes: Gap, like: jax.Array) -> jax.Array:
-    """Return J_t [T, *batch, n, n], as slopes(v)_t = J_t v_{t−1} − v_t."""
+    """Return J_t [T, *batch, n, n] from slopes, slopes(v)_t = J_t v_{t−1} − v_t."""
     basis = jnp.eye(like.shape[-1], dtype=like.dtype)
     column = lambda e: slopes(_everywhere(e, like)) + _everywhere(e, like)
     return jnp.moveaxis(jax.vmap(column)(basis), 0, -1)
 
 
 def _diagonals(slopes: Gap, like: jax.Array) -> jax.Array:
-    """Return the diagonals of J_t, [T, *batch, n], one by one to spare memory."""
+    """Return the diagonals of J_t, [T, *batch, n], entry by entry to save memory."""
     numbers = jnp.arange(like.shape[-1])
 
     def entry(i):

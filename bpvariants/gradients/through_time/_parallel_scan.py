@@ -1,11 +1,11 @@
 """Linear recurrences along time in parallel: h_t = A_t h_{t−1} + u_t, h_0 = 0.
 
-Pairs (A, u) compose associatively, so that all prefixes are found by pairs of pairs:
+Composing pairs (A, u) is associative, so an associative scan finds all prefixes:
 
     (A₂, u₂) ∘ (A₁, u₁) = (A₂ A₁, A₂ u₁ + u₂)
 
-The order matters, since matrices do not commute. In reverse, with the matrices
-transposed and moved one step, it is the adjoint: z_t = A_{t+1}ᵀ z_{t+1} + u_t.
+The order matters, because matrices do not commute. In reverse, with the matrices
+transposed and moved by one step, this is the adjoint: z_t = A_{t+1}ᵀ z_{t+1} + u_t.
 """
 
 import jax
@@ -15,9 +15,9 @@ from bpvariants.types import PyTree
 
 
 def elementwise_scan(factors: PyTree, u: PyTree, reverse: bool = False) -> PyTree:
-    """Return all h_t, like u, where each number has a factor A_t of its own.
+    """Return all h_t, like u, where each element has its own factor A_t.
 
-    Work is T n, memory a few times T n, and log₂ T steps come one after another.
+    Work is T·n, memory a few times T·n, and the scan has log₂ T sequential levels.
     """
 
     def compose(first, second):
@@ -31,7 +31,7 @@ def elementwise_scan(factors: PyTree, u: PyTree, reverse: bool = False) -> PyTre
 def dense_scan(matrices: jax.Array, u: jax.Array, reverse: bool = False) -> jax.Array:
     """Return all h_t [T, *batch, n] with matrices A_t [T, *batch, n, n].
 
-    Work is T n³, memory a few times T n², and log₂ T steps come one after another.
+    Work is T·n³, memory a few times T·n², and the scan has log₂ T sequential levels.
     """
 
     def compose(first, second):
@@ -44,7 +44,7 @@ def dense_scan(matrices: jax.Array, u: jax.Array, reverse: bool = False) -> jax.
 def dense_scan_in_order(
     matrices: jax.Array, u: jax.Array, reverse: bool = False
 ) -> jax.Array:
-    """Return the same one step after another, which forms no products of matrices."""
+    """Compute :func:`dense_scan` step by step, without products of matrices."""
 
     def body(h, inputs):
         a, u = inputs
@@ -56,7 +56,7 @@ def dense_scan_in_order(
 
 
 def _times(a: jax.Array, b: jax.Array) -> jax.Array:
-    # Errors of fast products of low precision would add up along time.
+    # Products of lower precision are faster, but their errors would add up along time.
     return jnp.matmul(a, b, precision="highest")
 
 

@@ -4,7 +4,7 @@ The trajectory h = (h_1 … h_T) is the root of
 
     g(h)_t = f(θ, h_{t−1}, x_t) − h_t = 0,    t = 1 … T.
 
-Its derivative is g, linearised: J_t v_{t−1} − v_t, a linear recurrence in v.
+The linearised g maps v to J_t v_{t−1} − v_t, so inverting it is a linear recurrence.
 """
 
 from functools import partial
@@ -29,16 +29,16 @@ class Found(NamedTuple):
 
     steps: jax.Array  # [*batch]
     converged: jax.Array  # [*batch]
-    in_place: bool  # whether what did not converge was run step by step instead
+    in_place: bool  # whether examples that did not converge were run step by step
 
 
 def linear_trajectory(all_steps: Any, start: PyTree) -> tuple[PyTree, PyTree]:
-    """Return the trajectory of an element-wise affine step: one Newton step from 0.
+    """Return the trajectory of an elementwise affine step: one Newton step from 0.
 
-    Its Jacobians are diagonal, so that those of all numbers are seen at once. Where
-    they are not, or not constant, this is seen where they are taken again, at the
-    trajectory and in a direction in which no two numbers are the same: return too
-    which numbers [T, *batch, ...] passed.
+    If Jacobians are diagonal, one tangent of all ones yields all their entries. A
+    second tangent checks this: at the trajectory found, in a direction whose elements
+    all differ. It detects Jacobians that are not diagonal or not constant. Also return
+    which elements, [T, *batch, ...], passed this check.
     """
 
     def gap(hs):
@@ -71,7 +71,7 @@ def linear_trajectory(all_steps: Any, start: PyTree) -> tuple[PyTree, PyTree]:
 
 
 def _all_different(tree: PyTree) -> PyTree:
-    """Return numbers between 1 and 2, at random but always the same, at all times."""
+    """Return random values from 1 to 2, from a fixed seed; all time steps are equal."""
     leaves, structure = jax.tree.flatten(tree)
     keys = jax.random.split(jax.random.key(0), len(leaves))
     real = lambda leaf: jnp.finfo(leaf.dtype).dtype
@@ -85,9 +85,10 @@ def _all_different(tree: PyTree) -> PyTree:
 def is_close(
     a: jax.Array, b: jax.Array, size: jax.Array, tolerance: float
 ) -> jax.Array:
-    """Whether numbers agree, relative to the largest size that each has over time.
+    """Return whether a and b agree, relative to each element's largest size over time.
 
-    What is not finite is seen elsewhere, and does not hide what is wrong.
+    Elements of a or b that are not finite count as close; other checks find these.
+    Sizes that are not finite count as 0, so that they do not hide an error.
     """
     finite = jnp.isfinite(a) & jnp.isfinite(b)
     size = jnp.where(jnp.isfinite(size), size, jnp.zeros_like(size))
@@ -116,7 +117,7 @@ def newton_trajectory(
                 converged[None, ..., None], hs, as_vector(in_order())
             )
             hs = jax.lax.cond(jnp.all(converged), lambda: hs, choose)
-        # What comes beside a root must be floating.
+        # The auxiliary outputs of custom_root must be floating.
         how = found.steps, converged
         return hs, jax.tree.map(lambda a: a.astype(hs.dtype), how)
 
@@ -129,6 +130,6 @@ def newton_trajectory(
 
 
 def spacing(tree: PyTree) -> float:
-    """Return the spacing of numbers at 1 in the coarsest dtype of a tree."""
+    """Return the machine epsilon of the coarsest dtype in a tree."""
     dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)]
     return max(float(jnp.finfo(dtype).eps) for dtype in dtypes)

@@ -4,9 +4,9 @@ Notation: h = (h_1 … h_T) is the trajectory of the carry. It is the root of
 
     g(h)_t = f(θ, h_{t−1}, x_t) − h_t,    t = 1 … T
 
-and g at any guess is computed for all t at once. Its derivative is J_t v_{t−1} − v_t,
-so a linear recurrence, which is solved in parallel, makes a Newton step; and one more
-the derivative of the root, whatever way that was found:
+For any guess, g is computed for all t at once. Its derivative maps v to
+J_t v_{t−1} − v_t. So a Newton step is a linear recurrence, which is solved in parallel.
+One more linear recurrence gives the derivative of the root, however that was found:
 
     dh_t = J_t dh_{t−1} + ∂f/∂θ dθ,    backwards    z_t = J_{t+1}ᵀ z_{t+1} + ∂L/∂h_t.
 
@@ -42,15 +42,17 @@ from bpvariants.types import PyTree, Step
 
 
 class ParallelInfo(NamedTuple):
-    """How :func:`parallel_unroll` went; all but carries are [*batch], by batch_ndim.
+    """Information on one run of :func:`parallel_unroll`, for each example.
+
+    All fields but carries are [*batch], with as many axes as batch_ndim says.
 
     Attributes:
-      steps: iterations; 1 with method "linear".
+      steps: number of iterations; 1 with method "linear".
       residual: largest |f(θ, h_{t−1}, x_t) − h_t| along the trajectory returned.
-      converged: bool, whether the method's own trajectory is right: that of "linear"
-        within rounding, that of "newton" to its tolerance.
+      converged: bool, whether the method itself found the trajectory: "linear" up to
+        rounding, "newton" to its tolerance.
       fell_back: bool, whether the network was run step by step instead.
-      carries: h_1 … h_T, leaves [T, *batch, ...], the guess for a similar problem.
+      carries: h_1 … h_T, leaves [T, *batch, ...]; a good `guess` for a similar problem.
     """
 
     steps: jax.Array
@@ -73,27 +75,27 @@ def parallel_unroll(
     guess: PyTree | None = None,
     batch_ndim: int | None = None,
 ) -> tuple[tuple[PyTree, PyTree], ParallelInfo]:
-    """Run a network along time in parallel; equal to :func:`unroll`, to a tolerance.
+    """Run a network along time in parallel; equal to :func:`unroll` up to a tolerance.
 
         h_t, y_t = step(θ, h_{t−1}, x_t),    t = 1 … T
 
-    In params, carry, initial and xs, and whatever step closes over, it can be
-    differentiated forward and in reverse, again and again; the iterations are not: the
-    derivative is that of the trajectory found, by one more linear recurrence.
+    It is differentiable in params, carry, initial and xs, and in all arrays that step
+    closes over: forward and in reverse, any number of times. The iterations are not
+    differentiated. One more linear recurrence gives the derivative of the trajectory.
 
-    - "linear" is for steps whose new carry is A_t ⊙ h_{t−1} + u_t, number by number,
-      with any A_t and u_t of θ and x_t, such as `cells.lru` and `cells.min_gru`; a
-      complex carry is multiplied by complex numbers. A_t and u_t are found from the
-      step. Time is that of a few unrolls, but in parallel but for log₂ T levels; memory
-      is several times T·n. What is seen of the program not to be of this form raises;
-      what is found when it runs makes results, and so derivatives, NaN.
-    - "newton" is for any step: :class:`newton`, whose settings are given by a value of
-      it. Costs are stated there; what fails is run step by step, by default.
+    - "linear" is for steps whose new carry is A_t ⊙ h_{t−1} + u_t, element by element,
+      such as `cells.lru` and `cells.min_gru`. A_t and u_t may depend in any way on θ
+      and x_t, and may be complex for a complex carry. They are found from the step.
+      Work is that of a few unrolls, in parallel except for log₂ T levels; memory is
+      several times T·n. If the program of the step shows that it lacks this form, an
+      error is raised. If this only shows in a run, results and derivatives are NaN.
+    - "newton" is for any step. Give a :class:`newton` to choose its settings; its
+      docstring states the costs. By default, examples that fail are run step by step.
 
-    Carries are found in float32 or wider; results are as near to those of an unroll in
-    bfloat16 as rounding of each step allows. Whatever is sharded by batch or by time
-    gives outputs that are so too; by time, the steps are shared out, but XLA still
-    gathers the carries, T·n numbers, on every device once.
+    Carries are computed in float32 or wider. In bfloat16, results agree with those of
+    `unroll` as closely as the rounding of each step allows. If inputs are sharded by
+    batch or by time, so are the outputs. Sharding by time divides the steps among
+    devices, but XLA still gathers the carries, T·n elements, on every device once.
 
     Args:
       step: one time step of the network.
@@ -102,24 +104,24 @@ def parallel_unroll(
       xs: inputs, leaves [T, *batch, ...].
       method: "linear", "newton", or a :class:`newton` with settings.
       mask: [T, *batch] bool, False in padding. There the carry passes through
-        unchanged, the network is shown zeros for x, and y means nothing.
+        unchanged, the network gets zeros for x, and y is meaningless.
       reset: [T, *batch] bool, True puts `initial` back before this step, unless the
         step is padding.
-      initial: what a reset puts back, like carry, which is the default.
-      guess: where "newton" begins, a trajectory like `info.carries`, of which what is
-        not finite counts as 0. Default: zeros. Nothing is differentiated in it.
-      batch_ndim: how many leading axes of the carry are examples, which do not act on
-        each other: each has Jacobians and an info of its own. Default: as many as mask
-        or reset have, else 0, by which the whole batch is one example; that is right
-        too, but with "newton" its Jacobians are B times as many numbers.
+      initial: what a reset puts back, like carry. Default: the carry given.
+      guess: the trajectory that "newton" begins with, like `info.carries`. Elements
+        that are not finite count as 0. Default: zeros. The derivative in it is 0.
+      batch_ndim: number of leading axes of the carry that are batch axes. Each example
+        then has its own Jacobians and its own info. Default: the number of batch axes
+        of mask or reset, else 0. With 0 the whole batch is one example: results are
+        right too, but the Jacobians of "newton" have B times as many elements.
 
     Returns:
-      The carry after the last step and the outputs, leaves [T, *batch, ...], as
-      :func:`unroll` does; and a :class:`ParallelInfo`.
+      ((carry, ys), info): the carry after the last step and the outputs, leaves
+      [T, *batch, ...], as from :func:`unroll`; and a :class:`ParallelInfo`.
 
     Raises:
-      ValueError: if lengths, shapes or dtypes disagree, the carry is not floating, or
-        the step is seen not to be element-wise affine with "linear".
+      ValueError: if lengths, shapes or dtypes disagree, if the carry is not floating,
+        or if the step's program shows that it is not elementwise affine, with "linear".
 
     Example:
       >>> import jax.numpy as jnp
@@ -156,7 +158,7 @@ def parallel_unroll(
         return guarded(step, initial, mask, reset)(params, h, x)
 
     def all_steps(carries):
-        """Run every step from what the one before it is said to have left."""
+        """Run all steps at once, each from the given carry of the step before it."""
         shift = lambda first, hs: jnp.concatenate([first[None], hs[:-1]])
         before = jax.tree.map(shift, carry, carries)
         return jax.vmap(run)(before, xs, mask, reset)
@@ -189,7 +191,7 @@ def _inspect(
         fell_back = ~converged & in_place
         info = ParallelInfo(steps, residual, converged, fell_back, carries)
         return converged | fell_back, info
-    # Of each number by itself: a large one beside it may not hide what is wrong.
+    # Check each element by itself, so that a large one does not hide another's error.
     tol = max(1000 * spacing(new), 8 * spacing(carries))
     close = lambda a, b, passed: passed & is_close(a, b, jnp.abs(b), tol)
     each = jax.tree.leaves(jax.tree.map(close, new, old, how))
@@ -202,7 +204,7 @@ def _inspect(
 
 
 def _nan_unless(right: jax.Array, tree: PyTree, axes_before: int) -> PyTree:
-    """Multiply by NaN what is wrong, so that its derivative is NaN too."""
+    """Multiply wrong examples by NaN, so that their derivatives are NaN too."""
 
     def spoil(leaf):
         if not is_floating(leaf):
@@ -233,7 +235,7 @@ def _choose(method: Any, guess: PyTree | None) -> newton | Literal["linear"]:
         )
     if guess is not None and not isinstance(method, newton):
         raise ValueError(
-            'guess must be left out with method="linear", which makes no use of it.'
+            'guess must be left out with method="linear", which does not use it.'
         )
     return method
 
@@ -248,7 +250,7 @@ def _check_carry(carry: PyTree) -> None:
     for path, leaf in leaves:
         if not is_floating(leaf):
             raise ValueError(
-                f"carry{jax.tree_util.keystr(path)} must be floating, as carries are "
-                f"found by derivatives; got {jnp.result_type(leaf)}. Give a counter or "
-                "a key with xs, such as jnp.arange(T), or use unroll."
+                f"carry{jax.tree_util.keystr(path)} must be floating, because carries "
+                f"are found with derivatives; got {jnp.result_type(leaf)}. Pass a "
+                "counter or a key in xs, such as jnp.arange(T), or use unroll."
             )

@@ -13,25 +13,25 @@ from bpvariants.types import PyTree, Step
 
 
 def stack(steps: Iterable[Step]) -> Step:
-    """Put layers on top of each other: each layer's y is the next layer's x.
+    """Stack layers into one step: each layer's y is the next layer's x.
 
-    The result is a step as any other, for every gradient rule, :func:`unroll`,
-    :func:`bidirectional` and `stack` itself. All layers advance in the same time step,
-    which takes the time and the memory of all. In :func:`rtrl` a layer's parameters
-    have the influence on it and the layers above it that they can have, and no more.
+    The result is an ordinary step: every gradient rule, :func:`unroll`,
+    :func:`bidirectional` and `stack` itself take it. All layers advance in the same
+    time step. Its time and memory are the sums over the layers. :func:`rtrl` keeps the
+    influence of a layer's parameters only on that layer and the layers above it.
 
     Args:
-      steps: the layers, lowest first, such as the `apply` of Linen cells; what one
-        returns as y, any pytree, is what the next takes as x.
+      steps: the layers, lowest first, such as the `apply` of Linen cells. The y of one
+        layer, any pytree, must fit the next layer as x.
 
     Returns:
-      A step (params, carry, x) -> (carry, y) in which params (a tuple or list) and
-      carry (a tuple) have one entry for each layer, and y is that of the last layer.
+      A step (params, carry, x) -> (carry, y). Its params (a tuple or list) and its
+      carry (a tuple) have one entry for each layer; y is the y of the last layer.
 
     Raises:
-      ValueError: if there are no steps, or one is no function; when the step is called,
-        if params or carry do not have one entry for each layer, or if a layer returns
-        another kind of carry than it was given.
+      ValueError: if there are no steps, or one is not a function; when the step is
+        called, if params or carry do not have one entry for each layer, or if a layer's
+        new carry differs from its old one in structure, shapes or dtypes.
 
     Example:
       >>> import jax.numpy as jnp
@@ -62,7 +62,7 @@ def _layers(steps: Any) -> tuple[Step, ...]:
     if callable(steps) or not isinstance(steps, Iterable):
         raise ValueError(
             f"steps must be a list of functions step(params, carry, x), got {steps!r}; "
-            "of a single layer, [step]."
+            "for a single layer, give [step]."
         )
     layers = tuple(steps)
     if not layers:
@@ -71,7 +71,7 @@ def _layers(steps: Any) -> tuple[Step, ...]:
         if not callable(layer) or isinstance(layer, type):
             raise ValueError(
                 f"steps[{i}] must be a function step(params, carry, x), got {layer!r}; "
-                "of a Linen cell that is its apply."
+                "for a Linen cell, give its apply."
             )
     return layers
 

@@ -1,16 +1,17 @@
 """Truncated backpropagation through time, BPTT(h; h′): every loss injected once.
 
-Notation: h is the lookback, h′ ≤ h how often errors are sent back. At each of the ends
-e = h′, 2h′, … and T, only the losses since the last end travel back, through the
-window that begins at s = max(0, e − h), whose first carry is taken as a constant:
+Notation: h is the lookback; errors are sent back every h′ ≤ h steps. A window ends at
+each e = h′, 2h′, … and at T. It begins at s = max(0, e − h), and its first carry h_s is
+taken as a constant. Only the losses since the previous end travel back through it:
 
-    g = Σ_e ∇_θ Σ_{t = last end + 1 … e} ℓ_t    along h_s → h_{s+1} → … → h_e.
+    g = Σ_e ∇_θ Σ_{t = previous end + 1 … e} ℓ_t    along h_s → h_{s+1} → … → h_e.
 
-A loss so looks back between h − h′ + 1 and h steps. The windows are an outer scan that
-takes the gradient of one window at a time, so that what is kept is that of h steps. (To
-`stop_gradient` every h′ steps of one scan gives the gradient of h = h′, and keeps T.)
-What a window leaves to the next, and so a call of a stream to the next call, is h_s and
-what the h − h′ steps since then took.
+So a loss looks back between h − h′ + 1 and h steps. An outer scan takes the gradient of
+one window at a time, so memory is that of h steps. (One scan with `stop_gradient` every
+h′ steps gives the gradient of h = h′, but keeps the residuals of all T steps.)
+
+A window passes on to the next one its first carry h_s, and the inputs, masks and resets
+of the h − h′ steps since then. A call of a stream passes the same on to the next call.
 """
 
 import dataclasses
@@ -49,7 +50,7 @@ from bpvariants.types import GradientRule, Loss, PyTree, Step
 
 
 class Call(NamedTuple):
-    """What is the same for all windows of a call."""
+    """Arguments that are the same for all windows of a call."""
 
     step: Step
     advance: Step  # with the loss as output
@@ -71,44 +72,46 @@ def truncated_bptt(
 ) -> GradientRule:
     """BPTT(h; h′), an approximation of BPTT: errors travel back `lookback` steps.
 
-    Biased, and exact for every sequence of T ≤ lookback, whatever `every` is. The value
-    and the carry are exact. Memory is that of `lookback` steps, whatever T is; time is
-    that of BPTT, lookback / every times. What frameworks call a window of k steps is
-    every = lookback = k, in which the first loss looks back one step only; lookback =
-    2·every is the common recommendation.
+    Biased, but exact for every sequence of T ≤ lookback, whatever `every` is. The value
+    and the carry are exact. Memory is that of `lookback` steps, whatever T is. Time is
+    lookback / every times that of BPTT. A window of k steps, as frameworks call it, is
+    every = lookback = k; its first loss looks back only one step. The common
+    recommendation is lookback = 2·every.
 
-    A carry continues a sequence, but errors do not travel back into the call before.
-    They do in a stream: see :func:`stream`, which is given and returned in place of it.
+    Pass the returned carry to the next call to continue a sequence; errors then stop at
+    the start of each call. In a :func:`stream` they travel back into earlier calls:
+    pass it in place of the carry, and the rule returns it in place of the carry.
 
     With an `update` the rule learns on the way, after each window, and is
 
         learn((params, opt_state), carry, …) -> ((value, carry), (params, opt_state)).
 
-    The new pair takes the place of the gradients. The update is given the gradient of
-    the mean loss Σ w·ℓ / Σ w of the window's own losses, and that loss as `value` if it
-    accepts it; a window where Σ w = 0 leaves the pair as it is. The value of the call
-    is the mean of all losses as they were met. It is no longer the loss of one θ, nor
-    is this the gradient of any. If lookback > every, each window runs its first steps
-    again, with the new θ from an h_s that older ones made; the carry returned is that
-    of the last window.
-    A call of a stream that ends within a block updates there too, so that cuts change
-    nothing only at multiples of `every`.
+    The new pair takes the place of the gradients. The update gets the gradient of the
+    mean loss Σ w·ℓ / Σ w, taken over the window's own losses. It also gets that loss
+    as `value`, if it accepts one. A window with Σ w = 0 leaves the pair unchanged.
+
+    The value of the call is the mean of all losses, each computed with the θ of its
+    window. So the value is not the loss of one θ, and the gradients used are not those
+    of one θ. If lookback > every, each window runs its first steps again, with the new
+    θ, but from an h_s computed with older θ. The carry returned is that of the last
+    window. A call of a stream that ends within a block updates there too. So with an
+    update, only cuts at multiples of `every` leave the results unchanged.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
       every: h′, after how many steps errors are sent back, 1 ≤ h′ ≤ h.
-      lookback: h, how many steps back they travel from there.
-      update: None, or an optax.GradientTransformation to learn with on the way.
+      lookback: h, how many steps they travel back from there.
+      update: None, or an optax.GradientTransformation that learns after each window.
 
     Returns:
       A :class:`~bpvariants.types.GradientRule`.
 
     Raises:
       ValueError: if `every` and `lookback` are not integers with 1 ≤ every ≤ lookback,
-        or `update` is no gradient transformation; when the rule is called, if lengths,
-        shapes or dtypes disagree, if a stream is of another every and lookback, or if
-        with an update params is no pair.
+        or `update` is not a gradient transformation; when the rule is called, if
+        lengths, shapes or dtypes disagree, if a stream comes from a rule with another
+        every or lookback, or if params is not a pair though there is an update.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -189,8 +192,8 @@ def _run_windows(
 ) -> Reached:
     """Run the window of each block of a call that begins `phase` steps into a block.
 
-    If the call ends within a block, its losses look back from where the block would
-    end, or, with `to_end`, from where the call does.
+    If the call ends within a block, the losses of this block look back from where the
+    block would end. With `to_end` they look back from the end of the call.
     """
     length = num_steps(call.block.steps)
     first = min(every - phase, length) if phase else 0
@@ -198,9 +201,9 @@ def _run_windows(
     if first:
         ends = phase + first == every
         reached = _take(call, reached, 0, first, every if ends else 0)
-    apart = int(to_end and rest > 0)  # the window before the last one leaves more to it
+    apart = int(to_end and rest > 0)  # if 1, the window before the last drops less
 
-    def body(reached_and_begin, _):  # counts by itself: an arange would grow with T
+    def body(reached_and_begin, _):  # `begin` is a carry: an arange would grow with T
         reached, begin = reached_and_begin
         return (_take(call, reached, begin, every, every), begin + every), None
 

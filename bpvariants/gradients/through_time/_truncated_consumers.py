@@ -15,14 +15,15 @@ from bpvariants.types import PyTree
 
 
 class Consumer(NamedTuple):
-    """How the windows of a call are consumed, one after the other.
+    """A use of the gradients of a call's windows, one window after the other.
 
     Attributes:
-      state: that before the first window.
-      weights: [T, *batch], what `take` wants to be given; None if all losses are alike.
-      take: (state, gradient_at, weights of the block, its length) -> (state, (the carry
-        at its end, Held)).
-      result: state -> (value, grads, or what takes their place).
+      state: state before the first window.
+      weights: [T, *batch], to be cut into blocks for `take`; None if all losses count
+        equally.
+      take: (state, gradient_at, weights of the block, length of the block) ->
+        (state, (carry at the end of the block, Held)).
+      result: state -> (value, grads), or with an update (value, (params, opt_state)).
     """
 
     state: PyTree
@@ -39,7 +40,7 @@ def add_up(
     length: int,
     losses: jax.ShapeDtypeStruct,
 ) -> Consumer:
-    """Sum up the gradients of losses that weigh w / Σ w, of all of the call."""
+    """Sum the gradients of all windows, where each loss has the weight w / Σ w."""
     shares = normalised(weights, (length, *losses.shape), losses.dtype)
 
     def take(state, gradient_at, weights, length):
@@ -64,7 +65,10 @@ def learn(
     weights: jax.Array | None,
     losses: jax.ShapeDtypeStruct,
 ) -> Consumer:
-    """Update params with the gradient of each window's own mean loss Σ w·ℓ / Σ w."""
+    """After each window, update params with the gradient of its mean loss Σ w·ℓ / Σ w.
+
+    The value of the call is the weighted mean of all losses.
+    """
 
     def take(state, gradient_at, weights, length):
         both, total, total_weight = state

@@ -1,8 +1,9 @@
 """State of a stream that is cut into calls of truncated BPTT.
 
 A loss looks back to s = e − h, where e is the end of its block of h′ steps and h the
-lookback. So a call that ends k steps into a block can count their losses at once, if it
-leaves to the next call h_s and what steps took since then, h − h′ + k of them.
+lookback. A call may end k steps into a block; it can count the losses of these steps at
+once. For this it passes on to the next call h_s, and the inputs, masks and resets of
+the h − h′ + k steps since then.
 """
 
 import dataclasses
@@ -22,19 +23,20 @@ from bpvariants.types import PyTree
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedStream:
-    """What :func:`truncated_bptt` leaves to its next call, made by :func:`stream`.
+    """State that :func:`truncated_bptt` passes to its next call; see :func:`stream`.
 
-    A pytree; the last three fields are static, and programs are compiled for them.
+    It is a pytree. The last three fields are static, so there is one compiled program
+    for each combination of their values.
 
     Attributes:
       carry: the state h_t of the network.
-      initial: what a reset puts back: `initial` as last given.
-      start: the carry with which the next window begins; None if that is h_t.
-      steps: what steps took since then, lookback − every + phase of them, leaves
-        [time, ...]; None if there are none.
-      phase: how many steps of the block of `every` under way have been taken.
-      every: that of the rule; None if there was no call yet.
-      lookback: that of the rule; None if there was no call yet.
+      initial: what a reset puts back: the `initial` given last.
+      start: the carry that the next window begins with; None if this is h_t.
+      steps: inputs, masks and resets of the lookback − every + phase steps since then,
+        leaves [time, ...]; None if there are no such steps.
+      phase: number of steps taken so far in the current block of `every` steps.
+      every: `every` of the rule; None before the first call.
+      lookback: `lookback` of the rule; None before the first call.
     """
 
     carry: PyTree
@@ -54,26 +56,31 @@ jax.tree_util.register_dataclass(
 
 
 def stream(carry: PyTree) -> TruncatedStream:
-    """Begin a stream that :func:`truncated_bptt` is given in calls, cut anywhere.
+    """Begin a stream: a long sequence in several calls of :func:`truncated_bptt`.
 
-    Given in place of the carry, it comes back in place of the carry, for the next call.
-    How the stream is cut then changes no gradient: with W_c = Σ w of call c, each loss
-    counted in its own call, that of one long call is
+    Pass the stream to the rule in place of the carry. The rule returns the stream for
+    the next call in place of the carry. The gradient does not depend on where the
+    stream is cut. Each loss counts in its own call. With W_c = Σ w of call c and g_c
+    its gradient, the gradient of one long call is
 
         g = Σ_c W_c g_c / Σ_c W_c,
 
-    to rounding, and so is the value. Losses of a block of `every` steps that a call
-    leaves unfinished look back from where the block will end, not from the cut as
-    those of a plain carry do: only there one long call with a plain carry differs, if
-    T is no multiple of `every`. Where episodes begin, a reset puts back `initial`: as
-    the last call that was given it, and until then the carry given here. It must not
-    change between calls, since a window takes its steps again.
+    up to rounding. The same holds for the value.
+
+    If a call ends within a block of `every` steps, the losses of that block look back
+    from the future end of the block. With a plain carry they look back from the end of
+    the call. So one long call with a plain carry differs from a stream only in the
+    losses of its last block, and only if T is not a multiple of `every`.
+
+    A reset puts back the `initial` of the last call that got one; before that, the
+    carry given here. `initial` must not change between calls, because a window runs
+    steps of earlier calls again.
 
     Besides carries, a stream holds the inputs, masks and resets of lookback − every
-    steps and of those of the block under way. Each call takes them again, so calls
-    should be longer than that. Calls of one length, a multiple of `every`, share one
-    program from the second on; then the stream is also a carry for `jax.lax.scan`
-    and `training.fit`.
+    steps and of the steps taken in the current block. Each call runs these steps again,
+    so a call should be longer than that. If all calls have the same length, a multiple
+    of `every`, they share one compiled program from the second call on. Then the stream
+    is also a valid carry for `jax.lax.scan` and `training.fit`.
 
     Args:
       carry: the state h_0 before the first step, leaves [*batch, ...].
@@ -100,8 +107,8 @@ def stream(carry: PyTree) -> TruncatedStream:
     """
     if isinstance(carry, TruncatedStream):
         raise ValueError(
-            "carry must be the state of a network, got a stream; give that to the rule "
-            "as it is, or begin another with gradients.stream(carry.carry)."
+            "carry must be the state of a network, got a stream; pass that to the rule "
+            "as it is, or begin a new one with gradients.stream(carry.carry)."
         )
     carry = jax.tree.map(jnp.asarray, carry)
     return TruncatedStream(carry, carry)
@@ -110,9 +117,9 @@ def stream(carry: PyTree) -> TruncatedStream:
 def resume(
     stream: TruncatedStream, new: Steps, every: int, lookback: int
 ) -> tuple[Held, Steps]:
-    """Return where the first window of a call begins, and the new steps to go with it.
+    """Return the start of a call's first window, and the new steps of the call.
 
-    Either both have a mask, or neither, and so with resets.
+    Held and new steps either both have a mask or both have none; likewise for resets.
     """
     if stream.every is None:
         steps = idle(new, lookback - every)
@@ -122,7 +129,7 @@ def resume(
         raise ValueError(
             f"carry is a stream of a rule with every={made_by[0]} and "
             f"lookback={made_by[1]}, but this one has every={every} and "
-            f"lookback={lookback}; begin another with gradients.stream(carry.carry)."
+            f"lookback={lookback}; begin a new one with gradients.stream(carry.carry)."
         )
     if stream.steps is None:
         return Held(stream.carry, None), new
@@ -141,7 +148,7 @@ def leave(
     every: int,
     lookback: int,
 ) -> TruncatedStream:
-    """Return what a call of so many steps leaves to the next."""
+    """Return the stream that a call of `length` steps passes to the next call."""
     return TruncatedStream(
         carry=carry,
         initial=stream.initial,
@@ -156,7 +163,7 @@ def leave(
 def _both_or_neither(
     name: str, default: bool, held: Steps, new: Steps
 ) -> tuple[Steps, Steps]:
-    """Give those steps the default flags that have none, if the others have."""
+    """Give default flags to the held or new steps without flags, if the others have."""
     given = [getattr(steps, name) for steps in (held, new)]
     known = next((flags for flags in given if flags is not None), None)
     if known is None:

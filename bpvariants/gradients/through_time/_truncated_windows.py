@@ -1,7 +1,7 @@
 """One window of truncated BPTT: its steps, and its gradient.
 
-A window runs from the constant carry h_s through the steps held back since then, whose
-losses have been counted, and on through new steps, whose losses count now.
+A window starts from the constant carry h_s. It first runs the held steps, whose losses
+earlier windows have counted. Then it runs new steps, whose losses count now.
 """
 
 from collections.abc import Callable
@@ -19,10 +19,10 @@ from bpvariants.types import PyTree, Step
 
 
 class Steps(NamedTuple):
-    """What steps take, each leaf [time, ...]; mask and reset may be None.
+    """Inputs and flags of steps, leaves [time, ...]; mask and reset may be None.
 
-    `began` is False before the stream began: then a step idles, on the inputs of the
-    first one, as any others might be none that a step can take.
+    `began` is False for steps before the stream began. Such a step keeps the carry. It
+    runs on the inputs of the first step, because other inputs may be invalid.
     """
 
     x: PyTree
@@ -32,10 +32,10 @@ class Steps(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Where the next window begins: its first carry, and its steps until now."""
+    """Start of the next window: its first carry, and its steps so far."""
 
     start: PyTree
-    steps: Steps | None  # None: no step, so that the window begins now
+    steps: Steps | None  # None: no steps yet, so the window begins with the new ones
 
 
 class Block(NamedTuple):
@@ -54,7 +54,7 @@ GradientAt = Callable[
 def window(
     step: Step, advance: Step, initial: PyTree, held: Held, block: Block, drop: int
 ) -> GradientAt:
-    """Return the gradient of a block's losses; the window after begins `drop` later.
+    """Return a function that computes a block's loss, gradient, end and next start.
 
     Args:
       step: one time step of the network.
@@ -62,7 +62,7 @@ def window(
       initial: what resets put back.
       held: where the window begins.
       block: the steps whose losses count.
-      drop: after how many steps of this window the next begins.
+      drop: number of steps from the start of this window to the start of the next.
     """
     steps = after(held.steps, block.steps)
     total = num_steps(steps)
@@ -98,7 +98,7 @@ def window(
 
 
 def _before_losses(step: Step) -> Step:
-    """Return the step that takes (x, began), idles until then, and has no output."""
+    """Return a step with inputs (x, began) and no output; it idles until `began`."""
 
     def quiet_step(params, carry, inputs):
         x, began = inputs
@@ -108,7 +108,7 @@ def _before_losses(step: Step) -> Step:
 
 
 def idle(first: Steps, times: int) -> Steps | None:
-    """Return the steps that stand for those before a stream began."""
+    """Return placeholder steps for the time before a stream began."""
     if times == 0:
         return None
     repeat = lambda leaf: jnp.broadcast_to(leaf[:1], (times, *leaf.shape[1:]))
@@ -116,12 +116,12 @@ def idle(first: Steps, times: int) -> Steps | None:
 
 
 def after(earlier: Steps | None, later: Steps) -> Steps:
-    """Put steps after others."""
+    """Concatenate earlier and later steps along time."""
     if earlier is None:
         return later
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), earlier, later)
 
 
 def num_steps(steps: Steps) -> int:
-    """Return how many steps there are."""
+    """Return the number of steps."""
     return steps.began.shape[0]

@@ -1,15 +1,15 @@
 """Scan over time whose backward loop has no products for the weights.
 
-Notation: h_t is the carry, θ the parameters, δ_t = dL/dh_t. Plain reverse mode of a
-scan goes back through each step by itself, and adds up a gradient of θ at each. Here
-each block of K steps is gone back through twice,
+Notation: h_t is the carry, θ the parameters, δ_t = dL/dh_t, ȳ_t = dL/dy_t. Plain
+reverse mode of a scan goes back one step at a time, and adds to the gradient of θ at
+each step. Here the backward pass goes through each block of K steps twice:
 
-    δ_{t−1} = δ_t ∂h_t/∂h_{t−1} + ȳ_t ∂y_t/∂h_{t−1}       step by step, and δ alone
+    δ_{t−1} = δ_t ∂h_t/∂h_{t−1} + ȳ_t ∂y_t/∂h_{t−1}       step by step, for δ alone
     dL/dθ  += Σ_t δ_t ∂h_t/∂θ + ȳ_t ∂y_t/∂θ               all t of the block at once
 
-so that the weights of a layer get one product over K·B rows where they had K products
-over B rows each. Both are transposes of one linearisation of the step, which the
-forward pass makes, and of which it stacks up only what varies in time.
+So the weights of a layer need one product over K·B rows instead of K products over B
+rows each. Both phases transpose one linearisation of the step. The forward pass makes
+it, and stacks only those residuals that vary in time and are not inputs.
 """
 
 import math
@@ -23,7 +23,7 @@ from bpvariants._carries import floating_leaves
 from bpvariants._jaxpr.residuals import cotangent, linearised, plan_residuals
 from bpvariants.types import PyTree
 
-ROWS = 1024  # about as many in a product: more take memory, and no less time
+ROWS = 1024  # wanted rows of one product; more rows take memory and save no time
 
 
 def two_phase_scan(
@@ -31,10 +31,10 @@ def two_phase_scan(
 ) -> tuple[PyTree, PyTree]:
     """Scan `body(given, h, inputs) -> (h, y)`, for reverse mode in two phases.
 
-    Derivatives in all arguments and in what the body closes over are those of
-    `jax.lax.scan`. There is no forward mode, for which JAX raises a TypeError. With
-    `narrow`, what is given is cast to less than 32 bits, and so would be the sum over a
-    block: blocks are of one step then, and nothing is gained.
+    Derivatives in all arguments and closed-over arrays are those of `jax.lax.scan`.
+    There is no forward mode: JAX raises a TypeError. With `narrow`, the body casts
+    `given` to less than 32 bits, and a sum over a block would have as few bits. So
+    each block is then a single step, and nothing is gained.
     """
     body, others = jax.closure_convert(body, given, carry, at(inputs, 0))
 
@@ -65,13 +65,14 @@ def _check_transposes(advance: Callable, *arguments: PyTree) -> None:
         jax.eval_shape(there_and_back, *arguments)
     except (NotImplementedError, TypeError) as error:
         raise ValueError(
-            "backward='two_phase' cannot go back through this step, as where it uses "
-            f"lax.cond or jax.custom_vjp; use backward='scan'. JAX says: {error}"
+            "backward='two_phase' cannot go back through this step, for instance if it "
+            "uses lax.cond or jax.custom_vjp; use backward='scan'. "
+            f"JAX says: {error}"
         ) from error
 
 
 def block_length(length: int, carry: PyTree, narrow: bool) -> int:
-    """Return K, a divisor of T where there is a large one."""
+    """Return the block length K, which divides T if a large divisor exists."""
     rows = [math.prod(jnp.shape(leaf)[:-1]) for leaf in jax.tree.leaves(carry)]
     most = max(1, ROWS // max(1, max(rows, default=1)))
     most = min(most, 1 if narrow else length)
@@ -82,7 +83,7 @@ def block_length(length: int, carry: PyTree, narrow: bool) -> int:
 def _two_phase_scan(advance: Callable, block: int) -> Callable:
     """Return the scan of `advance(fixed, h, x) -> (h, y)`, transposed by blocks.
 
-    Its arguments are the `fixed` arrays, the carry, and the inputs of all steps.
+    The arguments of this scan are the `fixed` arrays, the carry, and all inputs.
     """
     linearise = partial(linearised, advance)
 
@@ -99,7 +100,7 @@ def _two_phase_scan(advance: Callable, block: int) -> Callable:
             return h, (y, plan.to_stack(linear))
 
         last, (ys, stacked) = jax.lax.scan(body, carry, inputs)
-        # Under jit as the scan is, so that the same arrays are residuals.
+        # Under jit, as the scan's body is, so that both have the same residuals.
         constants = jax.jit(lambda *args: plan.constants(linearise(*args)[1]))
         constants = constants(fixed, carry, first)
         return (last, ys), (plan, stacked, constants, fixed, carry, inputs)
@@ -120,7 +121,7 @@ def _two_phase_scan(advance: Callable, block: int) -> Callable:
 def _transposed(linear, along_time, last_bar, ys_bar, like, block):
     """Return the cotangents of the fixed arrays, of the carry and of the inputs.
 
-    `linear(at_time)` is the derivative of the step at a time.
+    `linear(at_time)` is the step's derivative, a linear function, at one time.
     """
 
     def back(delta, part):
@@ -135,10 +136,10 @@ def _transposed(linear, along_time, last_bar, ys_bar, like, block):
 def by_blocks(
     back: Callable, along_time: PyTree, delta: PyTree, total: PyTree, block: int
 ) -> tuple[PyTree, PyTree, PyTree]:
-    """Go back through time by blocks, first through what is left over by whole ones.
+    """Go back through time by blocks, first through the steps after the last whole one.
 
-    `back(delta, part) -> (delta, (sums, bars))` goes back through a part of time.
-    Return the total of sums, the last delta, and the bars of all times.
+    `back(delta, part) -> (delta, (sums, bars))` goes back through one part of time.
+    Return the total of the sums, the last delta, and the bars of all time steps.
     """
     blocks, rest = divmod(jax.tree.leaves(along_time)[0].shape[0], block)
 
@@ -162,7 +163,7 @@ def by_blocks(
 
 
 def _phase_one(linear, along_time, ys_bar, delta, like):
-    """Carry δ back through steps; return it, and all δ_t on its way."""
+    """Carry δ back through a block; return the last δ, and the δ_t of all steps."""
 
     def step_back(delta, at_time_and_bar):
         at_time, y_bar = at_time_and_bar
@@ -173,7 +174,7 @@ def _phase_one(linear, along_time, ys_bar, delta, like):
 
 
 def _phase_two(linear, along_time, ys_bar, deltas, like):
-    """Return the cotangents of the fixed arrays, of all steps, and of the inputs."""
+    """Return the cotangents of fixed arrays, summed over steps, and those of inputs."""
     xs = floating_leaves(along_time[1])
 
     def all_steps(fixed, hs, xs):

@@ -43,25 +43,25 @@ def unroll(
       carry: state h_0 before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
       mask: [T, *batch] bool, False in padding. There the carry passes through
-        unchanged, the network is shown zeros for x, and y means nothing.
+        unchanged, the network gets zeros for x, and y is meaningless.
       reset: [T, *batch] bool, True puts `initial` back before this step, unless the
         step is padding.
-      initial: what a reset puts back, like carry, which is the default.
-      remat: what a backward pass keeps; the derivatives are the same. None keeps all
-        that the steps compute. "step" keeps the T carries only and computes each step
-        again, for the time of one more forward pass. The policies :func:`remat.every`,
-        :func:`remat.slots` and :func:`remat.budget` keep less.
-      backward: how a backward pass goes back; the derivatives are the same. "scan" is
-        JAX's own. In "two_phase" the backward loop carries δ alone, and weights get one
-        product for a block of steps; see :func:`bptt`. It needs remat=None, and has no
-        forward mode.
+      initial: what a reset puts back, like carry. Default: the carry given.
+      remat: what the forward pass keeps for the backward pass; derivatives are the
+        same. None keeps all residuals. "step" keeps only the T carries and computes
+        each step again, for the time of one more forward pass. The policies
+        :func:`remat.every`, :func:`remat.slots` and :func:`remat.budget` keep less.
+      backward: algorithm of the backward pass; derivatives are the same. "scan" is
+        JAX's own. In "two_phase" the backward loop carries only δ, and weights get one
+        product for each block of steps; see :func:`bptt`. It needs remat=None, and has
+        no forward mode.
 
     Returns:
       The carry after the last step, and the outputs, leaves [T, *batch, ...].
 
     Raises:
       ValueError: if lengths, shapes or dtypes disagree, if remat or backward is
-        unknown, or if the two do not go together.
+        unknown, or if the two cannot be combined.
 
     Example:
       >>> import jax.numpy as jnp
@@ -116,8 +116,9 @@ def sum_steps(
 ) -> tuple[PyTree, jax.Array]:
     """Run a network along time; return the carry and Σ share · loss.
 
-    Shares are [T, *batch], or [] if all losses count alike. With a remat policy no loss
-    is kept; with None, T of them are little beside the rest, and faster summed up last.
+    Shares are [T, *batch], or [] if all losses count equally. With a remat policy the
+    scan itself sums the losses, so none is kept. With remat=None the T losses are small
+    beside the residuals, and it is faster to sum them after the scan.
     """
     if remat is None:
         last, losses = scan_steps(
@@ -135,7 +136,7 @@ def sum_steps(
         h, losses = one_step(given, h, inputs)
         return (h, sums + (losses if share is None else share * losses)), None
 
-    # Made from an input, so that under shard_map zeros vary as the losses will.
+    # Made from an input: under shard_map the zeros must vary over devices as losses do.
     zeros = jnp.zeros_like(jax.tree.leaves(x)[0], losses.dtype)
     zeros = jnp.sum(zeros, axis=tuple(range(losses.ndim, zeros.ndim)))
     each = shares if shares.ndim else None
@@ -147,7 +148,7 @@ def sum_steps(
 
 
 def _scan(params: PyTree, remat: Remat, backward: Backward) -> Callable:
-    """Return the scan of a body over time that goes back as asked for."""
+    """Return a scan over time with the given remat policy and backward algorithm."""
     if backward == "scan":
         return partial(remat_scan, remat=remat)
     if backward != "two_phase":
@@ -162,7 +163,7 @@ def _scan(params: PyTree, remat: Remat, backward: Backward) -> Callable:
 
 
 def _body(step: Step, params: PyTree, initial: PyTree) -> tuple[Callable, PyTree]:
-    """Return the body of a scan over (xs, mask, reset), and what it is given."""
+    """Return the body of a scan over (xs, mask, reset), and its first argument."""
 
     def body(given, h, inputs):
         wide_params, initial = given
@@ -170,4 +171,4 @@ def _body(step: Step, params: PyTree, initial: PyTree) -> tuple[Callable, PyTree
         narrow_params = cast_like(wide_params, params)
         return guarded(step, initial, mask, reset)(narrow_params, h, x)
 
-    return body, (widen(params), initial)  # gradients of what is wide add up wide
+    return body, (widen(params), initial)  # a wide array's gradients are summed wide
