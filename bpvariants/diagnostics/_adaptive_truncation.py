@@ -121,7 +121,7 @@ def adaptive_truncation(
       gradient bias", 2019, arXiv:1905.07473.
     """
     advance = with_loss(step, loss)
-    mask, reset = as_arrays(mask, reset)
+    mask, reset = as_arrays(mask=mask, reset=reset)
     losses = check_sequence(
         advance, params, carry, xs, targets, None, mask, reset, initial
     )

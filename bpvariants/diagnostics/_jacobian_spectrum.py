@@ -154,7 +154,7 @@ def jacobian_spectrum(
       σ(J_t), all t  2.248  2.248    2.248
       expanding: errors grow by a factor of e in 1.443 steps
     """
-    (mask,) = as_arrays(mask)
+    (mask,) = as_arrays(mask=mask)
     batch = _check_shapes(step, params, carry, xs, mask, batch_shape)
     length = jax.tree.leaves(xs)[0].shape[0]
     start, _ = as_vectors(carry, batch)

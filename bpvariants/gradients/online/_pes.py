@@ -116,7 +116,7 @@ def pes(
     """
     _check_settings(pairs, sigma, window)
     check_distribution(distribution)
-    advance = with_loss(step, loss)
+    advance = with_loss(step, loss, may_count=True)
 
     def start(params, carry, initial):
         several = lambda leaf: jnp.zeros((pairs, *leaf.shape), leaf.dtype)

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bpvariants._checks import check_single_key
+
 Draw = Callable[..., jax.Array]  # (key, shape, dtype) -> numbers of E[v vᵀ] = I
 
 
@@ -18,6 +20,7 @@ def check_key(rule: str, key: jax.Array | None) -> None:
             "rule.update(..., key=jax.random.key(0)), another one at each step; "
             "what over_sequence returns takes one for the sequence, key=."
         )
+    check_single_key(key)
 
 
 def rademacher(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:

@@ -10,9 +10,11 @@ Reverse-mode differentiation of `jax.lax.scan` computes exactly this.
 
 import jax
 
+from bpvariants._checks import check_no_key
 from bpvariants._losses import (
     as_arrays,
     check_sequence,
+    counted,
     effective_weights,
     normalised,
     with_loss,
@@ -72,9 +74,19 @@ def bptt(
     advance = with_loss(step, loss)
 
     def rule(
-        params, carry, xs, targets, weights=None, mask=None, reset=None, initial=None
+        params,
+        carry,
+        xs,
+        targets,
+        weights=None,
+        mask=None,
+        reset=None,
+        initial=None,
+        *,
+        key=None,
     ):
-        weights, mask, reset = as_arrays(weights, mask, reset)
+        check_no_key("bptt", key)
+        weights, mask, reset = as_arrays(weights=weights, mask=mask, reset=reset)
         losses = check_sequence(
             advance, params, carry, xs, targets, weights, mask, reset, initial
         )
@@ -82,9 +94,11 @@ def bptt(
         shape = (jax.tree.leaves(xs)[0].shape[0], *losses.shape)
         shares = normalised(effective_weights(weights, mask), shape, losses.dtype)
 
+        inputs = xs, counted(targets, weights)
+
         def objective(params):
             last, value = sum_steps(
-                advance, params, carry, (xs, targets), mask, reset, initial,
+                advance, params, carry, inputs, mask, reset, initial,
                 shares=shares, remat=remat, backward=backward,
             )  # fmt: skip
             return value, last
