@@ -234,10 +234,10 @@ def first_step(sequences: PyTree) -> PyTree:
 def check_batch_ndim(name: str, batch_ndim: int, tree: PyTree) -> None:
     """Check that the first `batch_ndim` axes of all leaves can be batch axes."""
     shapes = [leaf.shape for leaf in jax.tree.leaves(tree)]
-    if not 0 <= batch_ndim <= min(map(len, shapes)):
+    if not is_count(batch_ndim, 0, min(map(len, shapes))):
         raise ValueError(
             f"batch_ndim must be the number of leading axes of every leaf of {name} "
-            f"that are examples; got {batch_ndim} for leaves of shapes {shapes}."
+            f"that are examples; got {batch_ndim!r} for leaves of shapes {shapes}."
         )
     if len({shape[:batch_ndim] for shape in shapes}) > 1:
         raise ValueError(
@@ -250,5 +250,5 @@ def check_limits(tol: Any, max_steps: Any) -> None:
     """Check a solver's tolerance and step limit, if they are Python numbers."""
     if are_numbers(tol) and not tol > 0:
         raise ValueError(f"tol must be positive, such as 1e-5, got {tol}.")
-    if are_numbers(max_steps) and not max_steps >= 1:
-        raise ValueError(f"max_steps must be at least 1, got {max_steps}.")
+    if are_numbers(max_steps):
+        check_count("max_steps", max_steps)

@@ -100,18 +100,20 @@ def counted(target: PyTree, weights: jax.Array | None) -> PyTree:
 
     Without weights all losses count, and the target stays as it is.
     """
-    return target if weights is None else Counted(target, weights != 0)
+    return target if weights is None else Counted(target, weights.astype(bool))
 
 
 def seen(target: PyTree) -> PyTree:
-    """Return what a loss is given as its target: zeros where the loss does not count.
+    """Return what a loss is given as its target.
 
-    So a missing label, NaN or a number that stands for it, does not enter the loss.
+    Where a target is not finite and the loss does not count, as for a label that is
+    missing, these are zeros.
     """
     if not isinstance(target, Counted):
         return target
     target, counts = target
-    return select(counts, target, jax.tree.map(jnp.zeros_like, target))
+    known = counts | _are_finite(target, counts)
+    return select(known, target, jax.tree.map(jnp.zeros_like, target))
 
 
 def losses_of(
@@ -119,29 +121,43 @@ def losses_of(
 ) -> jax.Array:
     """Return the losses of outputs, [*batch], float32 or wider; see :func:`with_loss`.
 
-    Where a loss does not count, it is 0, and so are its derivatives, whatever the loss
-    function gives there: 0 · NaN would be NaN.
+    A loss that does not count and is not finite, or whose target is not, is 0, and so
+    are its derivatives: 0 · NaN would be NaN. Other losses that do not count are as
+    they are, because the derivative of the mean in their weights needs them.
     """
-    counts = target.counts if isinstance(target, Counted) else None
-    target = seen(target)
-    if counts is not None:
-        y = jax.tree.map(lambda leaf: _without_derivative(leaf, counts), y)
-    losses = loss(y, target)
-    check_losses(losses, target, may_count)
-    losses = widen(losses)
-    if not is_floating(losses):
+
+    def run(y):
+        losses = loss(y, shown)
+        check_losses(losses, shown, may_count)
+        losses = widen(losses)
+        if is_floating(losses):
+            return losses
         wide = losses.dtype.itemsize > 4
-        losses = losses.astype(jnp.float64 if wide else jnp.float32)
-    if counts is None:
-        return losses
-    return jnp.where(counts, losses, jnp.zeros_like(losses))
+        return losses.astype(jnp.float64 if wide else jnp.float32)
+
+    shown = seen(target)
+    if not isinstance(target, Counted):
+        return run(y)
+    held = jax.tree.map(jax.lax.stop_gradient, y)
+    finite = jnp.isfinite(run(held)) & _are_finite(target.target, target.counts)
+    real = target.counts | finite
+    losses = run(jax.tree.map(lambda a, b: _chosen(real, a, b), y, held))
+    return jnp.where(real, losses, jnp.zeros_like(losses))
 
 
-def _without_derivative(leaf: jax.Array, counts: jax.Array) -> jax.Array:
-    """Return an output unchanged, but without derivative where no loss counts."""
-    if not is_floating(leaf) or jnp.shape(leaf)[: counts.ndim] != counts.shape:
-        return leaf
-    return select(counts, leaf, jax.lax.stop_gradient(leaf))
+def _are_finite(tree: PyTree, like: jax.Array) -> jax.Array:
+    """Return which examples, [*batch] like an array, have only finite numbers."""
+    finite = jnp.ones_like(like)
+    for leaf in filter(is_floating, jax.tree.leaves(tree)):
+        axes = tuple(range(like.ndim, jnp.ndim(leaf)))
+        finite = finite & jnp.all(jnp.isfinite(leaf), axes)
+    return finite
+
+
+def _chosen(flags: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """Return a or b for each example; a if it has not the batch axes of the flags."""
+    fits = jnp.shape(a)[: flags.ndim] == flags.shape
+    return select(flags, a, b) if fits else a
 
 
 def check_losses(losses: Any, target: PyTree, may_count: bool = False) -> None:

@@ -37,23 +37,23 @@ def mask_from_lengths(lengths: jax.Array, num_steps: int) -> jax.Array:
 
 def _checked_lengths(lengths: Any, num_steps: int) -> jax.Array:
     """Return lengths as an array; check what is known of them while tracing."""
-    dtype = jnp.result_type(lengths)
-    if not jnp.issubdtype(dtype, jnp.integer):
+    wanted = f"lengths must be integers from 0 to num_steps = {num_steps}, got"
+    try:
+        array = jnp.asarray(lengths)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{wanted} {lengths!r}.") from error
+    if not jnp.issubdtype(array.dtype, jnp.integer):
         raise ValueError(
-            f"lengths must be integers from 0 to num_steps = {num_steps}, got {dtype}: "
-            f"{lengths}. Cast whole numbers with .astype(int)."
+            f"{wanted} {array.dtype}: {lengths}. Cast whole numbers with .astype(int)."
         )
     try:
         known = np.asarray(lengths)
     except jax.errors.TracerArrayConversionError:
-        return jnp.asarray(lengths)
+        return array
     wrong = known[(known < 0) | (known > num_steps)]
     if wrong.size:
-        raise ValueError(
-            f"lengths must be integers from 0 to num_steps = {num_steps}, got "
-            f"{wrong[0]}."
-        )
-    return jnp.asarray(lengths)
+        raise ValueError(f"{wanted} {wrong[0]}.")
+    return array
 
 
 def guarded(

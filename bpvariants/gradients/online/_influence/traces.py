@@ -231,8 +231,8 @@ def _given_signals(
     signals = over_batch(one_example(with_signal, rank), rank)(*args)[1]
     signals = widen(jax.tree.leaves(signals))
     if isinstance(target := now.inputs[1], Counted):
-        zeros = jax.tree.map(jnp.zeros_like, signals)
-        signals = select(target.counts, signals, zeros)
+        clean = lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, jnp.zeros_like(leaf))
+        signals = select(target.counts, signals, jax.tree.map(clean, signals))
     return times(now.shares, signals)
 
 
