@@ -23,7 +23,7 @@ def test_lengths_are_integers_of_any_kind(lengths):
         (5, "from 0 to num_steps = 4, got 5"),
         (
             jnp.array([2.7, 1.0]),
-            r"integers from 0 to num_steps = 4, got float64: \[2.7",
+            r"from 0 to num_steps = 4, got float64: \[2.7",
         ),
         (2.0, "integers from 0 to num_steps = 4, got float"),
         (jnp.array([True, False]), "integers from 0 to num_steps = 4, got bool"),

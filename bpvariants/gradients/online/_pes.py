@@ -67,7 +67,8 @@ def pes(
     is divided by σ. Nothing is truncated, whatever the window. The value and the carry
     are those of θ, exactly.
 
-    Step and loss need no derivative: they may count, round or choose. The variance
+    Step and loss need no derivative: they may count, round or choose, and losses may be
+    integers or bool, which are taken as floating numbers. The variance
     grows with the number p of parameters, as that of :func:`forward_gradient`, which is
     exact in σ and about as dear; and with the number of windows since the start, as
     loss t is multiplied by all of ξ. Longer windows draw less, and K ≥ T is the usual

@@ -54,8 +54,9 @@ def bptt(
       A :class:`~bpvariants.types.GradientRule`.
 
     Raises:
-      ValueError: when the rule is called, if lengths, shapes or dtypes disagree, if
-        remat or backward is unknown, or if the two cannot be combined.
+      ValueError: if step or loss is not a function; when the rule is called, if
+        lengths, shapes or dtypes disagree, if a key is given, if remat or backward is
+        unknown, or if the two cannot be combined.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -98,7 +98,15 @@ def truncated_bptt(
 
     The value of the call is the mean of all losses, each computed with the θ of its
     window. So the value is not the loss of one θ, and the gradients used are not those
-    of one θ. If lookback > every, each window runs its first steps again, with the new
+    of one θ.
+
+    With every = lookback = k and an update, this is the loop of other frameworks that
+    detaches the carry and updates after every k steps, if k divides T. If it does not,
+    r = T mod k steps are left. In that loop their losses look back to the start of
+    these r steps. Here they look back k steps, into the window before, so that the
+    last update differs. For the same update, make a call of the last r steps alone.
+
+    If lookback > every, each window runs its first steps again, with the new
     θ, but from an h_s computed with older θ. The carry returned is that of the last
     window. A call of a stream that ends within a block updates there too. So with an
     update, only cuts at multiples of `every` leave the results unchanged.
@@ -117,7 +125,8 @@ def truncated_bptt(
       ValueError: if `every` and `lookback` are not integers with 1 ≤ every ≤ lookback,
         or `update` is not a gradient transformation; when the rule is called, if
         lengths, shapes or dtypes disagree, if a stream comes from a rule with another
-        every or lookback, or if params is not a pair though there is an update.
+        every or lookback, if params is not a pair though there is an update, or if a
+        key is given.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
