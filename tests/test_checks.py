@@ -113,6 +113,21 @@ def test_keys():
     drawing[0](*args, key=jax.random.PRNGKey(0))  # of the old kind
 
 
+def test_keys_of_diagnostics():
+    params, carry, xs, targets = problem()
+    args = params, carry, xs, targets
+    check = partial(diagnostics.check_gradients, gradients.bptt(step, root), *args)
+    refuses("key must be one key .* got 3", check, key=3)
+    spectrum = partial(diagnostics.jacobian_spectrum, step, params, carry[0], xs[:, 0])
+    refuses("key must be one key .* got 3", spectrum, key=3)
+
+
+def test_forgetting_factors_are_real():
+    refuses("decay must be real", gradients.discounted_weights, 3, 0.5j)
+    weights = partial(gradients.discounted_weights, 3, 0.5)
+    refuses("learning_rate must be real", weights, learning_rate=1j)
+
+
 def test_truncation_by_default_is_twice_as_far_as_its_period():
     args = problem()
     short = gradients.truncated_bptt(step, root, every=1)

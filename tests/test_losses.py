@@ -137,6 +137,19 @@ def test_missing_targets_while_learning_on_the_way():
     chex.assert_trees_all_close(both(missing()), both(targets), rtol=1e-12)
 
 
+def test_feedback_weights_do_not_learn_from_missing_targets():
+    params, carry, xs, targets = problem()
+    feedback = gradients.AdaptiveFeedback(jnp.eye(2), learning_rate=0.5)
+    rule = gradients.rflo(step, root, feedback=feedback)
+    state = rule.init(params, carry, (xs[1], targets[1]))
+    update = jax.jit(rule.update)
+    found = [
+        update(params, state, xs[1], target, weight=WEIGHTS[0])
+        for target in (targets[0], missing()[0])
+    ]
+    chex.assert_trees_all_close(*found, rtol=1e-12)
+
+
 def test_missing_targets_without_time():
     (params, *_), weights = problem(), jnp.array([0.0, 2.0])
     x, target = problem()[2][1], problem()[3][1]

@@ -26,7 +26,8 @@ from bpvariants._losses import as_arrays, check_sequence, with_loss
 from bpvariants.diagnostics._look_back import Course, from_last_losses
 from bpvariants.types import Loss, PyTree, Step
 
-VANISHED = -50.0  # log φ below which an error counts as none and is not fitted
+# log of φ_k / max φ below which an error counts as none and is not fitted
+VANISHED = -50.0
 
 
 class TruncationCertificate(NamedTuple):
@@ -163,8 +164,10 @@ def certificate(
 def _decay(norms: jax.Array, reached: jax.Array, tau: int, fit: str) -> jax.Array:
     """Return β, fitted to log φ_k on k ≥ τ; NaN if there is too little to fit it to."""
     phi, reached = norms[tau - 1 :], reached[tau - 1 :]
-    logs = jnp.log(jnp.maximum(phi, jnp.finfo(phi.dtype).tiny))
-    fitted = reached & (logs > VANISHED)
+    tiny = jnp.log(jnp.finfo(phi.dtype).tiny)
+    logs = jnp.where(phi > 0, jnp.log(phi), -jnp.inf)
+    largest = jnp.max(logs, where=reached, initial=-jnp.inf)
+    fitted = reached & (logs > jnp.maximum(tiny, largest + VANISHED))
     logs = jnp.where(fitted, logs, 0)
     if fit == "max":
         slopes = logs[1:] - logs[:-1]

@@ -16,7 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bpvariants._checks import are_numbers, check_count, check_floating
+from bpvariants._checks import (
+    are_numbers,
+    check_count,
+    check_floating,
+    check_single_key,
+)
 from bpvariants._dtypes import is_floating
 from bpvariants._examples import safe_norm
 from bpvariants._tables import aligned, named_leaves, short
@@ -115,6 +120,7 @@ def check_gradients(
     """
     check_floating("params", params)
     check_count("directions", directions)
+    check_single_key(key)
     params, args, options = jax.tree.map(_as_wide, (params, args, options))
     leaves, structure = jax.tree.flatten(params)
     value, grads = call_rule("rule", rule, params, *args, **options)

@@ -21,6 +21,7 @@ from bpvariants._carries import as_vectors
 from bpvariants._checks import (
     check_count,
     check_lengths,
+    check_single_key,
     first_step,
     is_count,
     step_shapes,
@@ -160,6 +161,7 @@ def jacobian_spectrum(
     start, _ = as_vectors(carry, batch)
     _check(exponents, skip, power_iterations, start.shape[-1], length)
     key = jax.random.key(0) if key is None else key
+    check_single_key(key)
     Q = jax.random.normal(key, (*start.shape, exponents), start.dtype)
     Q, _ = jnp.linalg.qr(Q)
 

@@ -12,7 +12,7 @@ over the errors of one sequence. Any gradient rule takes both forms through `wei
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import are_numbers, check_count
+from bpvariants._checks import are_numbers, check_count, check_real
 from bpvariants._dtypes import widen
 
 
@@ -42,7 +42,7 @@ def discounted_weights(
 
     Raises:
       ValueError: if num_steps is not an integer of at least 1, decay is out of its
-        range, or learning_rate is negative.
+        range, learning_rate is negative, or one of them is complex.
 
     Example:
       >>> from bpvariants import gradients
@@ -65,6 +65,8 @@ def discounted_weights(
             f"discounted_weights needs learning_rate >= 0, got {learning_rate}; to "
             "ascend, negate the loss."
         )
+    check_real("decay", decay)
+    check_real("learning_rate", learning_rate)
     base = widen(jnp.asarray(decay, float if are_numbers(decay) else None))
     # Products, not powers, so that the derivative exists at λ = 0.
     weights = jnp.cumprod(jnp.full(int(num_steps), base).at[0].set(1))[::-1]
