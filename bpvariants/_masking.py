@@ -11,7 +11,7 @@ from bpvariants._examples import select
 from bpvariants.types import PyTree, Step
 
 
-def mask_from_lengths(lengths: jax.Array, num_steps: int) -> jax.Array:
+def mask_from_lengths(lengths: jax.typing.ArrayLike, num_steps: int) -> jax.Array:
     """Return the mask [T, *batch] of sequences that are padded at their end.
 
     Args:
