@@ -21,6 +21,15 @@ ONLY_ARRAYS = (
     "eqx.filter(module, eqx.is_inexact_array)."
 )
 
+TIME_MAJOR = (
+    "Sequences are time-major, [T, *batch, ...]; make batch-major ones so with "
+    "jnp.swapaxes(xs, 0, 1)."
+)
+
+
+class UsageError(ValueError):
+    """A mistake that a check has named, which needs no other words around it."""
+
 
 def are_numbers(*values: object) -> bool:
     """Return whether all values are Python or NumPy numbers, so that `if` works.
@@ -69,6 +78,68 @@ def _is_array(leaf: object) -> bool:
     return dtype.kind not in "OSUMm"  # objects, text, and times
 
 
+def check_function(name: str, value: object, form: str) -> None:
+    """Check that a value can be called, and is not a class."""
+    if not callable(value) or isinstance(value, type):
+        raise ValueError(f"{name} must be a function {form}, got {value!r}.")
+
+
+def check_step_function(step: object) -> None:
+    """Check that a step is a function."""
+    check_function("step", step, "(params, carry, x) -> (carry, y)")
+
+
+def as_pair(result: Any) -> tuple[PyTree, PyTree]:
+    """Return the carry and the output that a step returned; check that it did."""
+    if isinstance(result, tuple | list) and len(result) == 2:
+        return result[0], result[1]
+    got = type(result).__name__
+    if isinstance(result, tuple | list):
+        got += f" of {len(result)}"
+    elif hasattr(result, "shape"):
+        got = f"an array of shape {result.shape}"
+    raise UsageError(
+        f"step must return the pair (carry, y), got {got}. If the output is the carry, "
+        "return it twice: (carry, carry)."
+    )
+
+
+def check_single_key(key: Any) -> None:
+    """Check that a value is one key of `jax.random`, also an old one of integers."""
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    old = dtype == jnp.uint32 and len(shape or ()) == 1
+    if not (old or (typed and shape == ())):
+        got = repr(key) if shape is None else f"an array {dtype}{list(shape)}"
+        raise ValueError(
+            f"key must be one key of jax.random, such as jax.random.key(0); got {got}."
+        )
+
+
+def check_no_key(rule: str, key: object) -> None:
+    """Check that a rule that draws nothing was given no key."""
+    if key is not None:
+        raise ValueError(
+            f"key must be left out: {rule} draws nothing at random, unlike "
+            "gradients.artbp."
+        )
+
+
+def check_carry(carry: Any) -> None:
+    """Check that a carry is the network's state, not a state that a rule keeps.
+
+    These are :func:`stream`'s, and those of online rules.
+    """
+    ours = type(carry).__module__.startswith("bpvariants.")
+    if ours and hasattr(carry, "carry"):
+        raise ValueError(
+            "carry must be the state of the network, got a "
+            f"{type(carry).__name__}; pass its field, carry.carry. A stream is for "
+            "gradients.truncated_bptt alone, the state of an online rule for "
+            "gradients.over_sequence with keep_state=True."
+        )
+
+
 def check_floating(name: str, tree: PyTree) -> None:
     """Check that a tree has arrays, and that all of them are floating."""
     leaves = jax.tree.leaves_with_path(tree)
@@ -109,8 +180,7 @@ def check_lengths(xs: PyTree, **others: PyTree) -> int:
             if jnp.shape(leaf)[:1] != lengths[0]:
                 raise ValueError(
                     f"{name} must have {lengths[0][0]} time steps on its first axis, "
-                    f"as xs has; got shape {jnp.shape(leaf)}. Sequences are "
-                    "time-major, [T, *batch, ...]."
+                    f"as xs has; got shape {jnp.shape(leaf)}. {TIME_MAJOR}"
                 )
     return lengths[0][0]
 
@@ -123,7 +193,7 @@ def check_batch(name: str, tree: PyTree, shape: tuple[int, ...], axes: str) -> N
                 f"{name} must begin with {axes} = {shape}, the shape of the losses, "
                 f"but has a leaf of shape {jnp.shape(leaf)}. Either the batch axes of "
                 f"{name} are wrong, or those of the losses: loss must give one number "
-                "for each example; sum or average it over the features."
+                "for each example; sum or average it over the features. " + TIME_MAJOR
             )
 
 
@@ -140,23 +210,37 @@ def check_flags(name: str, flags: jax.Array, carry: PyTree) -> None:
             )
 
 
-def check_like(name: str, tree: PyTree, like_name: str, like: PyTree) -> None:
+def check_like(
+    name: str, tree: PyTree, like_name: str, like: PyTree, remedy: str = ""
+) -> None:
     """Check that two pytrees agree in structure, shapes and dtypes."""
     spec = lambda tree: jax.tree.map(
         lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", tree
     )
     got, want = spec(tree), spec(like)
     if jax.tree.structure(tree) != jax.tree.structure(like) or got != want:
-        raise ValueError(
+        raise UsageError(
             f"{name} must have the structure, shapes and dtypes of {like_name}, "
-            f"{want}; got {got}."
+            f"{want}; got {got}." + (f" {remedy}" if remedy else "")
         )
+
+
+def check_new_carry(new: PyTree, carry: PyTree) -> None:
+    """Check that a step returns a carry like the one that it was given."""
+    names = "the carry that step returns", "the carry it is given"
+    remedy = f"A step returns the pair (carry, y). {TIME_MAJOR}"
+    check_like(names[0], new, names[1], carry, remedy)
 
 
 def step_shapes(step: Step, params: PyTree, carry: PyTree, inputs: PyTree) -> PyTree:
     """Check the shapes of the carry that a step returns; return its output shapes."""
+    check_step_function(step)
+    check_carry(carry)
+    run = lambda *arguments: as_pair(step(*arguments))
     try:
-        new_carry, outputs = jax.eval_shape(step, params, carry, inputs)
+        new_carry, outputs = jax.eval_shape(run, params, carry, inputs)
+    except UsageError:
+        raise
     except Exception as error:
         shapes = lambda tree: [jnp.shape(leaf) for leaf in jax.tree.leaves(tree)]
         leading = {shape[:1] for shape in shapes(carry) + shapes(inputs)}
@@ -165,10 +249,10 @@ def step_shapes(step: Step, params: PyTree, carry: PyTree, inputs: PyTree) -> Py
                 "carry, inputs and targets do not fit together: at each time step they "
                 "must begin with the same batch shape, but carry has leaves of shapes "
                 f"{shapes(carry)}, and inputs (and targets) of {shapes(inputs)}. The "
-                f"network or the loss says: {error}"
+                f"network or the loss says: {error} {TIME_MAJOR}"
             ) from error
         raise
-    check_like("the carry that step returns", new_carry, "the carry it is given", carry)
+    check_new_carry(new_carry, carry)
     return outputs
 
 
@@ -181,10 +265,10 @@ def first_step(sequences: PyTree) -> PyTree:
 def check_batch_ndim(name: str, batch_ndim: int, tree: PyTree) -> None:
     """Check that the first `batch_ndim` axes of all leaves can be batch axes."""
     shapes = [leaf.shape for leaf in jax.tree.leaves(tree)]
-    if not 0 <= batch_ndim <= min(map(len, shapes)):
+    if not is_count(batch_ndim, 0, min(map(len, shapes))):
         raise ValueError(
             f"batch_ndim must be the number of leading axes of every leaf of {name} "
-            f"that are examples; got {batch_ndim} for leaves of shapes {shapes}."
+            f"that are examples; got {batch_ndim!r} for leaves of shapes {shapes}."
         )
     if len({shape[:batch_ndim] for shape in shapes}) > 1:
         raise ValueError(
@@ -197,5 +281,5 @@ def check_limits(tol: Any, max_steps: Any) -> None:
     """Check a solver's tolerance and step limit, if they are Python numbers."""
     if are_numbers(tol) and not tol > 0:
         raise ValueError(f"tol must be positive, such as 1e-5, got {tol}.")
-    if are_numbers(max_steps) and not max_steps >= 1:
-        raise ValueError(f"max_steps must be at least 1, got {max_steps}.")
+    if are_numbers(max_steps):
+        check_count("max_steps", max_steps)

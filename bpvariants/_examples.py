@@ -10,6 +10,18 @@ from bpvariants._dtypes import widen
 from bpvariants.types import PyTree
 
 
+def select(flags: jax.Array, if_true: PyTree, if_false: PyTree) -> PyTree:
+    """Choose, by flags [*batch], between the examples of two pytrees [*batch, ...]."""
+
+    def choose(a, b):
+        if a is b:
+            return a
+        trailing = (1,) * (jnp.ndim(a) - flags.ndim)
+        return jnp.where(flags.reshape(flags.shape + trailing), a, b)
+
+    return jax.tree.map(choose, if_true, if_false)
+
+
 def squared_norm(tree: PyTree, batch_ndim: int) -> jax.Array:
     """Return the sum of |a|² over all leaves, [*batch], in float32 or wider."""
     sizes = [jnp.abs(leaf) for leaf in jax.tree.leaves(widen(tree))]
@@ -32,9 +44,6 @@ def norm(tree: PyTree, batch_ndim: int = 0) -> jax.Array:
     dtype = np.result_type(*(each.dtype for each in norms) if norms else [np.float32])
     norms = [each.astype(dtype) for each in norms] or [jnp.zeros((), dtype)]
     return _scaled_norm(jnp.stack(norms, axis=-1), batch_ndim)
-
-
-safe_norm = norm  # its name in diagnostics
 
 
 def _scaled_norm(leaf: jax.Array, batch_ndim: int) -> jax.Array:

@@ -1,53 +1,190 @@
 """Losses of a gradient rule: computed within the step, weighted, averaged, checked."""
 
 import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from bpvariants._checks import (
+    as_pair,
     check_batch,
     check_floating,
+    check_function,
     check_lengths,
     check_like,
+    check_new_carry,
+    check_real,
+    check_step_function,
     first_step,
     step_shapes,
+    TIME_MAJOR,
+    UsageError,
 )
-from bpvariants._dtypes import widen
+from bpvariants._dtypes import is_floating, widen
+from bpvariants._examples import select
 from bpvariants.types import Loss, PyTree, Step
 
 
-def as_arrays(*flags: jax.typing.ArrayLike | None) -> list[jax.Array | None]:
-    """Convert weights and flags to arrays; None stays None."""
-    return [None if flag is None else jnp.asarray(flag) for flag in flags]
+class Counted(NamedTuple):
+    """A target, and whether its loss counts: whether its weight is not 0."""
+
+    target: PyTree  # leaves [*batch, ...]
+    counts: jax.Array  # [*batch] bool
 
 
-def with_loss(step: Step, loss: Loss) -> Step:
+class WrongEntries(ValueError):
+    """Weights or flags have not one entry for each loss, shape [*batch]."""
+
+    def __init__(self, message: str, shape: tuple[int, ...]):
+        super().__init__(message)
+        self.shape = shape
+
+
+def as_arrays(**flags: Any) -> list[jax.Array | None]:
+    """Convert weights and flags to arrays, and check that they are real.
+
+    None stays None.
+    """
+    return [
+        None if flag is None else _as_array(name, flag) for name, flag in flags.items()
+    ]
+
+
+def _as_array(name: str, flag: Any) -> jax.Array:
+    try:
+        array = jnp.asarray(flag)
+    except (TypeError, ValueError) as error:
+        only_last = ", such as jnp.zeros((T, *batch)).at[-1].set(1) for the last alone"
+        raise ValueError(
+            f"{name} must be an array with one entry for each loss"
+            + (only_last if name == "weights" else "")
+            + f"; got {flag!r}."
+        ) from error
+    check_real(name, array, "give how much each loss counts as real numbers.")
+    return array
+
+
+def with_loss(step: Step, loss: Loss, *, may_count: bool = False) -> Step:
     """Return a step with the inputs (x, target) and the losses [*batch] as outputs.
 
-    The loss is then inside the scan, so no outputs [T, *batch, ...] are stacked.
+    The loss is then inside the scan, so no outputs [T, *batch, ...] are stacked. A
+    target may be :class:`Counted`.
+
+    Args:
+      step: one time step of the network.
+      loss: one loss for each example.
+      may_count: whether losses may be integers or bool, as they may for a rule that
+        takes no derivative. They are then cast to a floating dtype.
     """
+    check_step_function(step)
+    check_loss_function(loss)
 
     def step_with_loss(params, carry, inputs):
         x, target = inputs
-        carry, y = step(params, carry, x)
-        losses = loss(y, target)
-        check_losses(losses, target)
-        return carry, widen(losses)
+        new, y = as_pair(step(params, carry, x))
+        check_new_carry(new, carry)
+        return new, losses_of(loss, y, target, may_count=may_count)
 
     return step_with_loss
 
 
-def check_losses(losses: jax.Array, target: PyTree) -> None:
-    """Check that a loss gave one number for each example, not one for each feature."""
-    shape = jnp.shape(losses)
+def check_loss_function(loss: object) -> None:
+    """Check that a loss is a function."""
+    check_function("loss", loss, "(y, target) -> losses [*batch]")
+
+
+def counted(target: PyTree, weights: jax.Array | None) -> PyTree:
+    """Return a target, leaves [*batch, ...], with whether its loss counts.
+
+    Without weights all losses count, and the target stays as it is.
+    """
+    return target if weights is None else Counted(target, weights.astype(bool))
+
+
+def seen(target: PyTree) -> PyTree:
+    """Return what a loss is given as its target.
+
+    Where a target is not finite and the loss does not count, as for a label that is
+    missing, these are zeros.
+    """
+    if not isinstance(target, Counted):
+        return target
+    target, counts = target
+    known = counts | _are_finite(target, counts)
+    return select(known, target, jax.tree.map(jnp.zeros_like, target))
+
+
+def losses_of(
+    loss: Callable[..., Any], y: PyTree, target: PyTree, *, may_count: bool = False
+) -> jax.Array:
+    """Return the losses of outputs, [*batch], float32 or wider; see :func:`with_loss`.
+
+    A loss that does not count and is not finite, or whose target is not, is 0, and so
+    are its derivatives: 0 · NaN would be NaN. Other losses that do not count are as
+    they are, because the derivative of the mean in their weights needs them.
+    """
+
+    def run(y):
+        losses = loss(y, shown)
+        check_losses(losses, shown, may_count)
+        losses = widen(losses)
+        if is_floating(losses):
+            return losses
+        wide = losses.dtype.itemsize > 4
+        return losses.astype(jnp.float64 if wide else jnp.float32)
+
+    shown = seen(target)
+    if not isinstance(target, Counted):
+        return run(y)
+    held = jax.tree.map(jax.lax.stop_gradient, y)
+    finite = jnp.isfinite(run(held)) & _are_finite(target.target, target.counts)
+    real = target.counts | finite
+    losses = run(jax.tree.map(lambda a, b: _chosen(real, a, b), y, held))
+    return jnp.where(real, losses, jnp.zeros_like(losses))
+
+
+def _are_finite(tree: PyTree, like: jax.Array) -> jax.Array:
+    """Return which examples, [*batch] like an array, have only finite numbers."""
+    finite = jnp.ones_like(like)
+    for leaf in filter(is_floating, jax.tree.leaves(tree)):
+        axes = tuple(range(like.ndim, jnp.ndim(leaf)))
+        finite = finite & jnp.all(jnp.isfinite(leaf), axes)
+    return finite
+
+
+def _chosen(flags: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """Return a or b for each example; a if it has not the batch axes of the flags."""
+    fits = jnp.shape(a)[: flags.ndim] == flags.shape
+    return select(flags, a, b) if fits else a
+
+
+def check_losses(losses: Any, target: PyTree, may_count: bool = False) -> None:
+    """Check that a loss gave one real number for each example."""
+    if isinstance(losses, tuple | list | dict) or losses is None:
+        raise UsageError(
+            "loss must return one array of losses [*batch], got a "
+            f"{type(losses).__name__}."
+        )
+    shape, dtype = jnp.shape(losses), jnp.result_type(losses)
     for leaf in jax.tree.leaves(target):
         if jnp.shape(leaf)[: len(shape)] != shape:
-            raise ValueError(
+            raise UsageError(
                 "loss must give one number for each example, of the batch shape with "
                 f"which targets begin; got shape {shape} for a target of shape "
-                f"{jnp.shape(leaf)}. Sum or average it over the features."
+                f"{jnp.shape(leaf)}. Sum or average it over the features. {TIME_MAJOR}"
             )
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        raise UsageError(
+            f"loss must give real numbers, got {dtype}; take the real part, or jnp.abs."
+        )
+    if not may_count and not is_floating(losses):
+        raise UsageError(
+            f"loss must give floating numbers, got {dtype}, which has no derivative. "
+            "Cast what it computes with, .astype(jnp.float32); or, for a loss that "
+            "counts, use gradients.pes."
+        )
 
 
 def check_sequence(
@@ -98,9 +235,10 @@ def check_entries(
     """Check that weights and flags have one entry for each loss."""
     for name, array in arrays.items():
         if array is not None and jnp.shape(array) != shape:
-            raise ValueError(
+            raise WrongEntries(
                 f"{name} must have one entry for each loss, shape {axes} = {shape}; "
-                f"got shape {jnp.shape(array)}."
+                f"got shape {jnp.shape(array)}.",
+                shape,
             )
 
 

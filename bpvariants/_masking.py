@@ -1,18 +1,27 @@
 """Padding and resets: how they enter a step."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from bpvariants._checks import check_flags
+from bpvariants._checks import check_count, check_flags
+from bpvariants._examples import select
 from bpvariants.types import PyTree, Step
 
 
-def mask_from_lengths(lengths: jax.Array, num_steps: int) -> jax.Array:
+def mask_from_lengths(lengths: jax.typing.ArrayLike, num_steps: int) -> jax.Array:
     """Return the mask [T, *batch] of sequences that are padded at their end.
 
     Args:
-      lengths: [*batch] integers from 0 to T.
+      lengths: [*batch] integers from 0 to T. They are checked if their values are
+        known while tracing.
       num_steps: T.
+
+    Raises:
+      ValueError: if num_steps is not an integer of at least 1, or lengths are not
+        integers, or known to be out of range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -20,8 +29,31 @@ def mask_from_lengths(lengths: jax.Array, num_steps: int) -> jax.Array:
       >>> gradients.mask_from_lengths(jnp.array([2, 0]), 3).astype(int).tolist()
       [[1, 0], [1, 0], [0, 0]]
     """
-    steps = jnp.arange(num_steps).reshape(-1, *[1] * jnp.ndim(lengths))
-    return steps < jnp.asarray(lengths)[None].astype(steps.dtype)
+    check_count("num_steps", num_steps)
+    lengths = _checked_lengths(lengths, int(num_steps))
+    steps = jnp.arange(int(num_steps)).reshape(-1, *[1] * lengths.ndim)
+    return steps < lengths[None].astype(steps.dtype)
+
+
+def _checked_lengths(lengths: Any, num_steps: int) -> jax.Array:
+    """Return lengths as an array; check what is known of them while tracing."""
+    wanted = f"lengths must be integers from 0 to num_steps = {num_steps}, got"
+    try:
+        array = jnp.asarray(lengths)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{wanted} {lengths!r}.") from error
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise ValueError(
+            f"{wanted} {array.dtype}: {lengths}. Cast whole numbers with .astype(int)."
+        )
+    try:
+        known = np.asarray(lengths)
+    except jax.errors.TracerArrayConversionError:
+        return array
+    wrong = known[(known < 0) | (known > num_steps)]
+    if wrong.size:
+        raise ValueError(f"{wanted} {wrong[0]}.")
+    return array
 
 
 def guarded(
@@ -62,15 +94,3 @@ def blank(x: PyTree, carry: PyTree, mask: jax.Array | None) -> PyTree:
 def keep(new: PyTree, old: PyTree, mask: jax.Array | None) -> PyTree:
     """Return the new carry of a step, or in padding the old one."""
     return new if mask is None else select(mask, new, old)
-
-
-def select(flags: jax.Array, if_true: PyTree, if_false: PyTree) -> PyTree:
-    """Choose, by flags [*batch], between the examples of two pytrees [*batch, ...]."""
-
-    def choose(a, b):
-        if a is b:
-            return a
-        trailing = (1,) * (jnp.ndim(a) - flags.ndim)
-        return jnp.where(flags.reshape(flags.shape + trailing), a, b)
-
-    return jax.tree.map(choose, if_true, if_false)

@@ -15,7 +15,7 @@ PyTree: TypeAlias = Any
 # (params, carry, x) -> (carry, y): one time step of a network, each example by itself.
 Step: TypeAlias = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
 
-# (y, target) -> losses [*batch]: one loss for each example.
+# (y, target) -> losses [*batch]: one loss for each example, real and floating.
 Loss: TypeAlias = Callable[[PyTree, PyTree], jax.Array]
 
 
@@ -40,7 +40,10 @@ class GradientRule(Protocol):
           carry: state before the first step, leaves [*batch, ...].
           xs: inputs, leaves [T, *batch, ...].
           targets: what the loss compares outputs with, leaves [T, *batch, ...].
-          weights: [T, *batch], how much each loss counts. Default: the mask, or all 1.
+          weights: [T, *batch] real, how much each loss counts. Default: the mask, or
+            all 1. Where a weight is 0 the step still runs, but the target may be
+            missing: if the target or the loss is not finite there, value and grads are
+            those without that loss.
           mask: [T, *batch] bool, False in padding. There the carry passes through
             unchanged, and no loss counts. Inputs, targets and weights in padding are
             ignored, so they may be NaN. Network and loss get zeros for inputs and
@@ -126,7 +129,8 @@ class UpdateOnline(Protocol):
           state: what `init` or the last update returned.
           x: input, leaves [*batch, ...].
           target: what the loss compares the output with, leaves [*batch, ...].
-          weight: [*batch], how much each loss counts. Default: the mask, or all 1.
+          weight: [*batch] real, how much each loss counts. Default: the mask, or all
+            1. Where it is 0 the target may be missing, as for a gradient rule.
           mask: [*batch] bool, False in padding.
           reset: [*batch] bool, True puts `initial` back before this step.
           key: a `jax.random.key`, a new one at each step. A rule that draws at random

@@ -27,7 +27,7 @@ from bpvariants._losses import as_arrays, check_sequence, with_loss
 from bpvariants.diagnostics._look_back import Course, from_last_losses
 from bpvariants.types import Loss, PyTree, Step
 
-VANISHED = -50.0  # log φ below which an error counts as zero and is not fitted
+VANISHED = -50.0  # log(φ_k / max φ) below which an error is not fitted
 
 
 class TruncationCertificate(NamedTuple):
@@ -123,7 +123,7 @@ def adaptive_truncation(
       gradient bias", 2019, arXiv:1905.07473.
     """
     advance = with_loss(step, loss)
-    mask, reset = as_arrays(mask, reset)
+    mask, reset = as_arrays(mask=mask, reset=reset)
     losses = check_sequence(
         advance, params, carry, xs, targets, None, mask, reset, initial
     )
@@ -165,8 +165,10 @@ def certificate(
 def _decay(norms: jax.Array, reached: jax.Array, tau: int, fit: str) -> jax.Array:
     """Return β, fitted to log φ_k for k ≥ τ; NaN if fewer than 2 lags were measured."""
     phi, reached = norms[tau - 1 :], reached[tau - 1 :]
-    logs = jnp.log(jnp.maximum(phi, jnp.finfo(phi.dtype).tiny))
-    fitted = reached & (logs > VANISHED)
+    tiny = jnp.log(jnp.finfo(phi.dtype).tiny)
+    logs = jnp.where(phi > 0, jnp.log(phi), -jnp.inf)
+    largest = jnp.max(logs, where=reached, initial=-jnp.inf)
+    fitted = reached & (logs > jnp.maximum(tiny, largest + VANISHED))
     logs = jnp.where(fitted, logs, 0)
     if fit == "max":
         slopes = logs[1:] - logs[:-1]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bpvariants._dtypes import widen
-from bpvariants._examples import safe_norm
+from bpvariants._examples import norm
 from bpvariants._tables import aligned, short
 from bpvariants.gradients.static._layer_info import BackpropInfo
 from bpvariants.types import PyTree
@@ -89,14 +89,14 @@ def alignment_angles(info: BackpropInfo, exact: BackpropInfo) -> AlignmentAngles
 
 def _angle(a: PyTree, b: PyTree) -> jax.Array:
     a, b = _unit(a), _unit(b)
-    apart = safe_norm(jax.tree.map(jnp.subtract, a, b))
-    along = safe_norm(jax.tree.map(jnp.add, a, b))
+    apart = norm(jax.tree.map(jnp.subtract, a, b))
+    along = norm(jax.tree.map(jnp.add, a, b))
     return jnp.arctan2(apart, along) * (2 * 180 / math.pi)
 
 
 def _unit(tree: PyTree) -> PyTree:
     """Return the tree scaled to norm 1; NaN if its norm is 0."""
     tree = widen(tree)
-    norm = safe_norm(tree)
-    norm = jnp.where(norm == 0, jnp.nan, norm)
-    return jax.tree.map(lambda leaf: leaf / norm.astype(leaf.dtype), tree)
+    size = norm(tree)
+    size = jnp.where(size == 0, jnp.nan, size)
+    return jax.tree.map(lambda leaf: leaf / size.astype(leaf.dtype), tree)

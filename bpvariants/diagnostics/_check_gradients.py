@@ -17,9 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bpvariants._checks import are_numbers, check_count, check_floating
+from bpvariants._checks import (
+    are_numbers,
+    check_count,
+    check_floating,
+    check_single_key,
+)
 from bpvariants._dtypes import is_floating
-from bpvariants._examples import safe_norm
+from bpvariants._examples import norm
 from bpvariants._tables import aligned, named_leaves, short
 from bpvariants.diagnostics._rules import call_rule
 from bpvariants.types import PyTree
@@ -118,6 +123,7 @@ def check_gradients(
     """
     check_floating("params", params)
     check_count("directions", directions)
+    check_single_key(key)
     params, args, options = jax.tree.map(_as_wide, (params, args, options))
     leaves, structure = jax.tree.flatten(params)
     value, grads = call_rule("rule", rule, params, *args, **options)
@@ -155,7 +161,7 @@ def check_gradients(
         analytic=rows(analytic),
         numeric=rows(numeric),
         error=rows(map(_relative, analytic - numeric, numeric)),
-        rounding=rows(floor / _nonzero(safe_norm(numeric, 1))),
+        rounding=rows(floor / _nonzero(norm(numeric, 1))),
         total=_relative(analytic - numeric, numeric),
     )
 
@@ -171,7 +177,7 @@ def _as_wide(leaf: Any) -> Any:
 def _direction(key: jax.Array, like: jax.Array) -> jax.Array:
     """Draw a direction of unit length."""
     drawn = jax.random.normal(key, like.shape, like.dtype)
-    return drawn / _nonzero(safe_norm(drawn)).astype(like.dtype)
+    return drawn / _nonzero(norm(drawn)).astype(like.dtype)
 
 
 def _nonzero(number: jax.Array) -> jax.Array:
@@ -180,8 +186,8 @@ def _nonzero(number: jax.Array) -> jax.Array:
 
 def _relative(difference: jax.Array, of: jax.Array) -> jax.Array:
     """Return ‖difference‖ / ‖of‖: 0 for no difference, else infinite if `of` is 0."""
-    off = safe_norm(difference)
-    return jnp.where(off == 0, 0, off / safe_norm(of))
+    off = norm(difference)
+    return jnp.where(off == 0, 0, off / norm(of))
 
 
 def _check_value(value: Any) -> jax.Array:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._dtypes import widen
-from bpvariants._examples import safe_norm, unit
+from bpvariants._examples import norm, unit
 from bpvariants._tables import aligned, named_leaves, short
 from bpvariants.diagnostics._rules import call_rule
 from bpvariants.types import PyTree
@@ -137,7 +137,7 @@ def compare(
 
 def _agreement(a: list[jax.Array], b: list[jax.Array]) -> Agreement:
     """Compare two lists of arrays, each list as one vector."""
-    norm_a, norm_b = safe_norm(a), safe_norm(b)
+    norm_a, norm_b = norm(a), norm(b)
     known = (norm_a > 0) & (norm_b > 0)
     unit_a, unit_b = unit(norm_a), unit(norm_b)
     one = lambda array, by: array / by.astype(array.dtype)
@@ -157,6 +157,5 @@ def _agreement(a: list[jax.Array], b: list[jax.Array]) -> Agreement:
         angle=jnp.rad2deg(jnp.arccos(cosine)),
         norm_ratio=norm_b / reference,
         sign_agreement=total(map(same, a, b)) / numbers,
-        relative_error=safe_norm([y - x for x, y in zip(a, b, strict=True)])
-        / reference,
+        relative_error=norm([y - x for x, y in zip(a, b, strict=True)]) / reference,
     )

@@ -13,14 +13,18 @@ import jax.numpy as jnp
 
 from bpvariants._carries import floating_leaves, replace_floating
 from bpvariants._dtypes import widen
+from bpvariants._examples import select
 from bpvariants._losses import (
     as_arrays,
     check_sequence,
+    counted,
     effective_weights,
+    losses_of,
     normalised,
+    seen,
     with_loss,
 )
-from bpvariants._masking import blank, guarded, select
+from bpvariants._masking import blank, guarded
 from bpvariants.diagnostics._faults import count_nonfinite, Fault, faults, tabulate
 from bpvariants.types import Loss, PyTree, Step
 
@@ -33,7 +37,7 @@ class NonFinite(NamedTuple):
       start: like carry, [], the given carry.
       initial: like carry, [T], counted where a reset puts it back.
       xs: like xs, [T], without padding.
-      targets: like targets, [T], without padding.
+      targets: like targets, [T], without padding and where the weight is not 0.
       weights: [T], without padding.
       carry: like carry, [T], h_t.
       y: like the output of step, [T], without padding.
@@ -145,7 +149,7 @@ def first_nonfinite(
       params            backward    1       1
       grads             backward            1
     """
-    weights, mask, reset = as_arrays(weights, mask, reset)
+    weights, mask, reset = as_arrays(weights=weights, mask=mask, reset=reset)
     losses = check_sequence(
         with_loss(step, loss), params, carry, xs, targets, weights, mask, reset, initial
     )
@@ -154,16 +158,16 @@ def first_nonfinite(
     counting = effective_weights(weights, mask)
     shape = (length, *losses.shape)
     shares = jnp.broadcast_to(normalised(counting, shape, losses.dtype), shape)
-    sequences = (xs, targets), mask, reset
+    sequences = (xs, counted(targets, weights)), mask, reset
 
     def forward(h, inputs):
         (x, target), mask, reset = inputs
         x, target = blank((x, target), h, mask)
         put_back = _put_back(initial, mask, reset)
         new, y = guarded(step, initial, mask, reset)(params, h, x)
-        losses = widen(loss(y, target))
-        seen = blank(y, h, mask)
-        counts = count_nonfinite((put_back, x, target, new, seen, losses))
+        losses = losses_of(loss, y, target)
+        read = blank(y, h, mask)
+        counts = count_nonfinite((put_back, x, seen(target), new, read, losses))
         return new, (h, losses, counts)
 
     _, (starts, losses, counts) = jax.lax.scan(forward, carry, sequences)
@@ -208,7 +212,7 @@ def _one_step_back(step, loss, params, initial, state, inputs):
 
     (_, read), pull_back, y = jax.vjp(run, params, leaves, has_aux=True)
     put = partial(replace_floating, y)
-    losses, pull_loss = jax.vjp(lambda read: widen(loss(put(read), target)), read)
+    losses, pull_loss = jax.vjp(lambda read: losses_of(loss, put(read), target), read)
     (read_errors,) = pull_loss(share.astype(losses.dtype))
     added, errors = pull_back((errors, read_errors))
     grads = jax.tree.map(lambda g, a: g + a.astype(g.dtype), grads, added)

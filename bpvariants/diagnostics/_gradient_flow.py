@@ -24,6 +24,7 @@ from bpvariants._checks import are_numbers, check_count, is_count
 from bpvariants._losses import (
     as_arrays,
     check_sequence,
+    counted,
     effective_weights,
     with_loss,
 )
@@ -193,7 +194,7 @@ def gradient_flow(
       Aicher, Foti & Fox, "Adaptively truncating backpropagation through time to control
       gradient bias", 2019, arXiv:1905.07473.
     """
-    weights, mask, reset = as_arrays(weights, mask, reset)
+    weights, mask, reset = as_arrays(weights=weights, mask=mask, reset=reset)
     advance = with_loss(step, loss)
     losses = check_sequence(
         advance, params, carry, xs, targets, weights, mask, reset, initial
@@ -204,7 +205,8 @@ def gradient_flow(
     shape = (length, *losses.shape)
     counts = effective_weights(weights, mask)
     counts = jnp.ones(shape) if counts is None else jnp.broadcast_to(counts, shape)
-    course = Course(advance, params, carry, (xs, targets), mask, reset, initial)
+    inputs = xs, counted(targets, weights)
+    course = Course(advance, params, carry, inputs, mask, reset, initial)
     deltas, sources, sums, shares = from_each_loss(
         course, counts.astype(losses.dtype), min(samples, length)
     )

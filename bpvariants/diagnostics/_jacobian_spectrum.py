@@ -22,11 +22,12 @@ from bpvariants._carries import as_vectors
 from bpvariants._checks import (
     check_count,
     check_lengths,
+    check_single_key,
     first_step,
     is_count,
     step_shapes,
 )
-from bpvariants._examples import safe_norm, unit
+from bpvariants._examples import norm, unit
 from bpvariants._losses import as_arrays
 from bpvariants._masking import guarded
 from bpvariants._tables import aligned, short
@@ -157,12 +158,13 @@ def jacobian_spectrum(
       σ(J_t), all t  2.248  2.248    2.248
       expanding: errors grow by a factor of e in 1.443 steps
     """
-    (mask,) = as_arrays(mask)
+    (mask,) = as_arrays(mask=mask)
     batch = _check_shapes(step, params, carry, xs, mask, batch_shape)
     length = jax.tree.leaves(xs)[0].shape[0]
     start, _ = as_vectors(carry, batch)
     _check(exponents, skip, power_iterations, start.shape[-1], length)
     key = jax.random.key(0) if key is None else key
+    check_single_key(key)
     Q = jax.random.normal(key, (*start.shape, exponents), start.dtype)
     Q, _ = jnp.linalg.qr(Q)
 
@@ -209,15 +211,15 @@ def _power(push, pull, vector, iterations):
 
     def body(_, vector):
         (new,) = pull(push(vector))
-        size = safe_norm(new, new.ndim - 1)[..., None]
+        size = norm(new, new.ndim - 1)[..., None]
         # If J maps the vector to 0, keep it for the following steps.
         return jnp.where(size == 0, vector, new / jnp.where(size == 0, 1, size))
 
     vector = jax.lax.fori_loop(0, iterations, body, vector)
     image = push(vector)
     batch_ndim = vector.ndim - 1
-    sigma = safe_norm(image, batch_ndim)
-    off = safe_norm(pull(image)[0] - sigma[..., None] ** 2 * vector, batch_ndim)
+    sigma = norm(image, batch_ndim)
+    off = norm(pull(image)[0] - sigma[..., None] ** 2 * vector, batch_ndim)
     return vector, sigma, off / jnp.where(sigma == 0, 1, sigma**2)
 
 

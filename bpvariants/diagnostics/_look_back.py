@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._carries import as_vectors, floating_leaves, replace_floating
-from bpvariants._examples import safe_norm
+from bpvariants._examples import norm
 from bpvariants._jaxpr.cuts import reading_new_carry
 from bpvariants._masking import guarded
 from bpvariants.gradients.through_time._unroll import scan_steps
@@ -66,7 +66,7 @@ def from_last_losses(course: Course, batch: tuple[int, ...], steps: int) -> Look
     last = here & (positions == total)
     errors, _ = as_vectors(errors_of(last), here.shape)
     errors = jnp.where(here[..., None], errors, jnp.zeros_like(errors))
-    norms = safe_norm(errors, here.ndim)
+    norms = norm(errors, here.ndim)
     lags = jnp.where(here, total - positions, 0)
     examples = _add_by_lag(here.astype(jnp.int32), lags)
     sums = _add_by_lag(errors, lags)
@@ -167,7 +167,7 @@ def _last_steps(course: Course, steps: int) -> Course:
 
 def _norms(errors: list[jax.Array], shape: tuple[int, ...], dtype) -> jax.Array:
     """Return the norm of each example's errors [T, *batch], all leaves together."""
-    norms = safe_norm(errors, len(shape)) if errors else jnp.zeros(shape)
+    norms = norm(errors, len(shape)) if errors else jnp.zeros(shape)
     return norms.astype(dtype)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from bpvariants._checks import check_floating
 from bpvariants._dtypes import widen
-from bpvariants._examples import safe_norm
+from bpvariants._examples import norm
 from bpvariants._tables import aligned, named_leaves, short
 from bpvariants.diagnostics._faults import count_nonfinite
 from bpvariants.types import PyTree
@@ -102,7 +102,7 @@ def update_report(updates: PyTree, params: PyTree) -> UpdateReport:
 
 
 def _measure(updates: list[jax.Array], params: list[jax.Array]) -> UpdateMeasures:
-    size, unit = safe_norm(updates), safe_norm(params)
+    size, unit = norm(updates), norm(params)
     dtype = jnp.result_type(size)
     number = max(sum(u.size for u in updates), 1)
     largest = [jnp.max(jnp.abs(widen(u)), initial=0).astype(dtype) for u in updates]

@@ -326,3 +326,18 @@ def test_mistakes_are_named(change, message):
 def test_one_step_is_too_short():
     with pytest.raises(ValueError, match="xs must have at least 2 time steps"):
         find(probe_step, half_distance, *probe_p(1), bias=0.1, tau=1)
+
+
+def test_the_unit_of_the_loss_does_not_matter():
+    leak = lambda theta, h, x: (0.9 * h + theta * x,) * 2
+    args = 1.0, jnp.zeros(()), jnp.ones(40), jnp.zeros(40)
+
+    @jax.jit
+    def lookback(unit):
+        loss = lambda y, target: unit * (y - target) ** 2 / 2
+        found = diagnostics.adaptive_truncation(leak, loss, *args, bias=0.1, tau=2)
+        return found.lookback, found.certified, found.beta
+
+    plain, small = lookback(1.0), lookback(1e-40)
+    assert plain[1]
+    close(jnp.stack([jnp.float64(a) for a in small]), [float(a) for a in plain])

@@ -19,11 +19,12 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._checks import check_batch, check_floating, check_like
-from bpvariants._dtypes import widen
 from bpvariants._losses import (
     as_arrays,
     check_entries,
-    check_losses,
+    check_loss_function,
+    counted,
+    losses_of,
     normalised,
 )
 from bpvariants._masking import select
@@ -121,26 +122,26 @@ def recurrent_backprop(
     solver = choose_solver(solver, damping, tol, max_steps)
     adjoint = choose_adjoint(adjoint, solver)
     check_on_failure(on_failure)
+    check_loss_function(loss)
     read = (lambda params, h: h) if readout is None else readout
 
     def rule(params, init, x, target, weights=None, start_adjoint=None):
-        (weights,) = as_arrays(weights)
+        (weights,) = as_arrays(weights=weights)
         check_floating("params", params)
-        losses_of = lambda params, h: loss(read(params, h), target)
-        losses = jax.eval_shape(losses_of, params, init)
-        check_losses(losses, target)
+        at = lambda target: lambda params, h: losses_of(loss, read(params, h), target)
+        losses = jax.eval_shape(at(target), params, init)
         for name, tree in {"init": init, "x": x}.items():
             check_batch(name, tree, losses.shape, "[*batch]")
         check_entries(losses.shape, "[*batch]", weights=weights)
-        dtype = jax.eval_shape(widen, losses).dtype
-        shares = normalised(weights, losses.shape, dtype)
+        shares = normalised(weights, losses.shape, losses.dtype)
         if start_adjoint is not None:
             check_like("start_adjoint", start_adjoint, "init", init)
             start_adjoint = jax.lax.stop_gradient(start_adjoint)
 
         options = {"batch_ndim": losses.ndim, "on_failure": on_failure}
         h, forward = fixed_point(f, params, init, x, solver=solver, **options)
-        mean_loss = lambda params, h: jnp.sum(shares * widen(losses_of(params, h)))
+        weighed = at(counted(target, weights))
+        mean_loss = lambda params, h: jnp.sum(shares * weighed(params, h))
         value, (direct, b) = jax.value_and_grad(mean_loss, (0, 1))(params, h)
         found = jnp.isfinite(forward.residual)
         if on_failure != "ignore":

@@ -10,6 +10,7 @@ from bpvariants._checks import check_floating, check_like, check_real
 from bpvariants._losses import (
     as_arrays,
     check_step,
+    counted,
     effective_weights,
     normalised,
 )
@@ -26,7 +27,7 @@ class OnlineStep(NamedTuple):
       examples: the same for the whole batch, each example by itself.
       shares: w / Σ w, how much each loss counts in the mean, [*batch] or [].
       start: the carry from which the step starts, after a reset.
-      inputs: (x, target), zeros in padding.
+      inputs: (x, target), zeros in padding; with weights the target is `Counted`.
       batch: the batch shape.
       dtype: dtype of the losses.
       mask: [*batch] or None.
@@ -120,7 +121,7 @@ def enter_step(
 
     `advance` is a step with its loss, as `with_loss` returns it.
     """
-    weight, mask, reset = as_arrays(weight, mask, reset)
+    weight, mask, reset = as_arrays(weight=weight, mask=mask, reset=reset)
     losses = check_step(
         advance, params, carry, x, target, weight=weight, mask=mask, reset=reset
     )
@@ -130,7 +131,7 @@ def enter_step(
         examples=over_batch(example, losses.ndim),
         shares=normalised(effective_weights(weight, mask), losses.shape, losses.dtype),
         start=restart(carry, initial, mask, reset),
-        inputs=blank((x, target), carry, mask),
+        inputs=blank((x, counted(target, weight)), carry, mask),
         batch=losses.shape,
         dtype=losses.dtype,
         mask=mask,

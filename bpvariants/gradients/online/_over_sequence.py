@@ -5,9 +5,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import check_count, check_floating, check_lengths, first_step
+from bpvariants._checks import (
+    check_count,
+    check_floating,
+    check_lengths,
+    check_single_key,
+    first_step,
+)
 from bpvariants._dtypes import cast_like
-from bpvariants._losses import as_arrays, effective_weights
+from bpvariants._losses import (
+    as_arrays,
+    check_entries,
+    effective_weights,
+    WrongEntries,
+)
 from bpvariants.gradients._learning import check_pair, check_update
 from bpvariants.gradients.online._run import learn_on_the_way, run
 from bpvariants.types import KeyedGradientRule, OnlineRule, PyTree
@@ -135,31 +146,55 @@ def over_sequence(
         *,
         key=None,
     ):
-        weights, mask, reset = as_arrays(weights, mask, reset)
+        weights, mask, reset = as_arrays(weights=weights, mask=mask, reset=reset)
         theta = params if update is None else check_pair(update, params)
         check_floating("params", theta)
         flags = {"mask": mask, "reset": reset}
         length = check_lengths(xs, targets=targets, weights=weights, **flags)
         counts = effective_weights(weights, mask)
-        keys = None if key is None else jax.random.split(key, length)
+        keys = _keys(key, length)
         if keep_state:
             state = _given_state(carry, initial)
         else:
             inputs = first_step((xs, targets))
             state = online.init(theta, carry, inputs, initial=initial)
         steps = xs, targets, {"weight": weights, **flags, "key": keys}
+        rule_at_a_step = _naming_sequences(online, length, weights=weights, **flags)
         if update is None:
-            state, grads, value = run(online, theta, state, steps, counts, length)
+            state, grads, value = run(
+                rule_at_a_step, theta, state, steps, counts, length
+            )
             left = state if keep_state else state.carry
             return (value, left), cast_like(grads, params)
         size = min(int(every or 1), length)
         pair = jax.tree.map(jnp.asarray, params)
         (pair, state), value = learn_on_the_way(
-            online, update, pair, state, steps, counts, size
+            rule_at_a_step, update, pair, state, steps, counts, size
         )
         return (value, state if keep_state else state.carry), pair
 
     return rule
+
+
+def _naming_sequences(online: OnlineRule, length: int, **flags: Any) -> OnlineRule:
+    """Return the rule, whose errors name weights and flags as the sequence has them."""
+
+    def update(*args, **options):
+        try:
+            return online.update(*args, **options)
+        except WrongEntries as error:
+            check_entries((length, *error.shape), "[T, *batch]", **flags)
+            raise
+
+    return OnlineRule(online.init, update)
+
+
+def _keys(key: jax.Array | None, length: int) -> jax.Array | None:
+    """Return a key for each step; None without a key."""
+    if key is None:
+        return None
+    check_single_key(key)
+    return jax.random.split(key, length)
 
 
 def _check_settings(every: object, update: object) -> None:

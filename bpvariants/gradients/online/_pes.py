@@ -67,7 +67,8 @@ def pes(
     also enter, divided by σ. No window length truncates the gradient. The value and the
     carry are exactly those at θ.
 
-    Step and loss need no derivative: they may count, round or choose. The variance
+    Step and loss need no derivative: they may count, round or choose. Losses may be
+    integers or bool, and are cast to floating numbers. The variance
     grows with the number p of parameters, as in :func:`forward_gradient`, which costs
     about the same and has no error in σ. It also grows with the number of windows since
     the start, because each loss is multiplied by all of ξ. Longer windows draw less
@@ -117,7 +118,7 @@ def pes(
     """
     _check_settings(pairs, sigma, window)
     check_distribution(distribution)
-    advance = with_loss(step, loss)
+    advance = with_loss(step, loss, may_count=True)
 
     def start(params, carry, initial):
         several = lambda leaf: jnp.zeros((pairs, *leaf.shape), leaf.dtype)

@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bpvariants._checks import check_single_key
+
 Draw = Callable[..., jax.Array]  # (key, shape, dtype) -> v, E[v vᵀ] = I
 
 
@@ -18,6 +20,7 @@ def check_key(rule: str, key: jax.Array | None) -> None:
             "rule.update(..., key=jax.random.key(0)), with a new key at each step. The "
             "rule that over_sequence returns takes one key= for the whole sequence."
         )
+    check_single_key(key)
 
 
 def rademacher(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:

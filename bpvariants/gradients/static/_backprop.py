@@ -19,11 +19,12 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._checks import check_batch, check_floating
-from bpvariants._dtypes import widen
 from bpvariants._losses import (
     as_arrays,
     check_entries,
-    check_losses,
+    check_loss_function,
+    counted,
+    losses_of,
     normalised,
 )
 from bpvariants.gradients.static._layer_info import BackpropInfo, LayerInfo
@@ -88,6 +89,7 @@ def backprop(
     layers = tuple(layers)
     if not layers:
         raise ValueError("layers must have at least one (function, activation) pair.")
+    check_loss_function(loss)
 
     def rule(params, x, target, weights=None):
         passes = forward_pass(layers, params, x)
@@ -153,20 +155,17 @@ def loss_and_error(
     loss: Loss, y: PyTree, x: PyTree, target: PyTree, weights: jax.Array | None
 ) -> tuple[jax.Array, PyTree, int]:
     """Return the mean loss, its derivative in y, and the number of batch axes."""
-    (weights,) = as_arrays(weights)
-    batch: list[int] = []
+    (weights,) = as_arrays(weights=weights)
+    losses = jax.eval_shape(lambda y: losses_of(loss, y, target), y)
+    check_batch("x", x, losses.shape, "[*batch]")
+    check_entries(losses.shape, "[*batch]", weights=weights)
+    shares = normalised(weights, losses.shape, losses.dtype)
 
     def mean_loss(y):
-        losses = loss(y, target)
-        check_losses(losses, target)
-        check_batch("x", x, losses.shape, "[*batch]")
-        check_entries(losses.shape, "[*batch]", weights=weights)
-        batch.append(losses.ndim)
-        losses = widen(losses)
-        return jnp.sum(normalised(weights, losses.shape, losses.dtype) * losses)
+        return jnp.sum(shares * losses_of(loss, y, counted(target, weights)))
 
     value, error = jax.value_and_grad(mean_loss)(y)
-    return value, error, batch[0]
+    return value, error, losses.ndim
 
 
 def backward_pass(

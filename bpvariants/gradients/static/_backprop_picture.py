@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bpvariants._examples import safe_norm
+from bpvariants._examples import norm
 from bpvariants._tables import short
 
 HEIGHTS = {"error": 2.0, "slope": 1.0, "input": 0.0}  # y positions of a layer's nodes
@@ -55,7 +55,7 @@ def plot_chain(layers: Sequence[Any], axes: Any) -> Any:
 
 def _factors(layer: Any) -> dict[str, float]:
     trees = layer.error, layer.delta, layer.grad
-    error, delta, grad = (float(safe_norm(tree)) for tree in trees)
+    error, delta, grad = (float(norm(tree)) for tree in trees)
     ratio = lambda a, b: a / b if b else 0.0
     return {
         "error": error,

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._jaxpr.reach import needed_arguments
+from bpvariants._losses import check_loss_function
 from bpvariants.gradients._feedback import fed_back
 from bpvariants.gradients.static._alignment_weights import (
     AlignmentKind,
@@ -113,6 +114,7 @@ def feedback_alignment(
     """
     layers = tuple(layers)
     check_kind(kind)
+    check_loss_function(loss)
     if initializer is None:
         initializer = jax.nn.initializers.glorot_normal()
 

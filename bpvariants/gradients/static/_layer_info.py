@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bpvariants._examples import safe_norm
+from bpvariants._examples import norm
 from bpvariants._tables import aligned, short
 from bpvariants.gradients.static._backprop_picture import plot_chain
 from bpvariants.types import PyTree
@@ -70,7 +70,7 @@ class BackpropInfo(tuple[LayerInfo, ...]):
         for number, layer in enumerate(self, start=1):
             shapes = f"{_shapes(layer.x)}→{_shapes(layer.y)}"
             trees = layer.y, layer.s, layer.delta, layer.grad
-            norms = [short(float(safe_norm(tree))) for tree in trees]
+            norms = [short(float(norm(tree))) for tree in trees]
             dead = _share_of_zeros(layer.delta, self.batch_ndim)
             rows.append([str(number), shapes, *norms, f"{dead:.1%}"])
         return aligned(rows)

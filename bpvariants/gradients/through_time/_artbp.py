@@ -17,11 +17,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import are_numbers
+from bpvariants._checks import are_numbers, check_single_key
 from bpvariants._dtypes import cast_like, is_floating, widen
 from bpvariants._losses import (
     as_arrays,
     check_sequence,
+    counted,
     effective_weights,
     normalised,
     with_loss,
@@ -118,6 +119,7 @@ def artbp(
                 "key must be given, as a keyword: artbp draws at random where to cut. "
                 "Use rule(..., key=jax.random.key(0)), with a new key at each call."
             )
+        check_single_key(key)
 
         def draw(shape, dtype, mask, reset):
             uniforms = jax.random.uniform(key, shape, dtype)
@@ -193,7 +195,7 @@ def _with_cuts(
         return advance(params, _cut_off(carry, cuts), inputs)
 
     def rule(draw, params, carry, xs, targets, weights, mask, reset, initial):
-        weights, mask, reset = as_arrays(weights, mask, reset)
+        weights, mask, reset = as_arrays(weights=weights, mask=mask, reset=reset)
         losses = check_sequence(
             advance, params, carry, xs, targets, weights, mask, reset, initial
         )
@@ -203,7 +205,7 @@ def _with_cuts(
         cuts = draw(shape, losses.dtype, mask, reset)
 
         def objective(params):
-            inputs = (xs, targets), cuts
+            inputs = (xs, counted(targets, weights)), cuts
             last, value = sum_steps(
                 cutting, params, carry, inputs, mask, reset, initial,
                 shares=shares, remat=remat,

@@ -79,7 +79,7 @@ def bidirectional(
       >>> [g.item() for g in jax.grad(loss)((1.0, 1.0))]
       [4.0, 5.0]
     """
-    mask, reset = as_arrays(mask, reset)
+    mask, reset = as_arrays(mask=mask, reset=reset)
     initial = carries if initial is None else initial
     pairs = {"params": params, "carries": carries, "initial": initial}
     for name, pair in pairs.items():

@@ -10,9 +10,11 @@ Reverse-mode differentiation of `jax.lax.scan` computes exactly this.
 
 import jax
 
+from bpvariants._checks import check_no_key
 from bpvariants._losses import (
     as_arrays,
     check_sequence,
+    counted,
     effective_weights,
     normalised,
     with_loss,
@@ -52,8 +54,9 @@ def bptt(
       A :class:`~bpvariants.types.GradientRule`.
 
     Raises:
-      ValueError: when the rule is called, if lengths, shapes or dtypes disagree, if
-        remat or backward is unknown, or if the two cannot be combined.
+      ValueError: if step or loss is not a function; when the rule is called, if
+        lengths, shapes or dtypes disagree, if a key is given, if remat or backward is
+        unknown, or if the two cannot be combined.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -72,9 +75,19 @@ def bptt(
     advance = with_loss(step, loss)
 
     def rule(
-        params, carry, xs, targets, weights=None, mask=None, reset=None, initial=None
+        params,
+        carry,
+        xs,
+        targets,
+        weights=None,
+        mask=None,
+        reset=None,
+        initial=None,
+        *,
+        key=None,
     ):
-        weights, mask, reset = as_arrays(weights, mask, reset)
+        check_no_key("bptt", key)
+        weights, mask, reset = as_arrays(weights=weights, mask=mask, reset=reset)
         losses = check_sequence(
             advance, params, carry, xs, targets, weights, mask, reset, initial
         )
@@ -82,9 +95,11 @@ def bptt(
         shape = (jax.tree.leaves(xs)[0].shape[0], *losses.shape)
         shares = normalised(effective_weights(weights, mask), shape, losses.dtype)
 
+        inputs = xs, counted(targets, weights)
+
         def objective(params):
             last, value = sum_steps(
-                advance, params, carry, (xs, targets), mask, reset, initial,
+                advance, params, carry, inputs, mask, reset, initial,
                 shares=shares, remat=remat, backward=backward,
             )  # fmt: skip
             return value, last

@@ -12,7 +12,7 @@ over the errors of one sequence. Any gradient rule takes both forms through `wei
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import are_numbers
+from bpvariants._checks import are_numbers, check_count, check_real
 from bpvariants._dtypes import widen
 
 
@@ -41,8 +41,8 @@ def discounted_weights(
         another learning rate. Default: 1.
 
     Raises:
-      ValueError: if num_steps is not positive, decay is out of its range, or
-        learning_rate is negative.
+      ValueError: if num_steps is not an integer of at least 1, decay is out of its
+        range, learning_rate is negative, or one of them is complex.
 
     Example:
       >>> from bpvariants import gradients
@@ -54,11 +54,7 @@ def discounted_weights(
     References:
       "4 Types of Backpropagation", OpenGenus (the printed form).
     """
-    if num_steps < 1:
-        raise ValueError(
-            f"num_steps must be at least 1, got {num_steps}; it is T, the length of "
-            "the sequence."
-        )
+    check_count("num_steps", num_steps, remedy="it is T, the length of the sequence")
     if are_numbers(decay) and not 0 <= decay <= 1:
         raise ValueError(
             f"discounted_weights needs 0 <= decay <= 1, got {decay}; a loss k steps "
@@ -69,9 +65,11 @@ def discounted_weights(
             f"discounted_weights needs learning_rate >= 0, got {learning_rate}; to "
             "ascend, negate the loss."
         )
+    check_real("decay", decay)
+    check_real("learning_rate", learning_rate)
     base = widen(jnp.asarray(decay, float if are_numbers(decay) else None))
     # Products, not powers, so that the derivative exists at λ = 0.
-    weights = jnp.cumprod(jnp.full(num_steps, base).at[0].set(1))[::-1]
+    weights = jnp.cumprod(jnp.full(int(num_steps), base).at[0].set(1))[::-1]
     if learning_rate is None:
         return weights
     return weights.at[-1].set(jnp.asarray(learning_rate, weights.dtype))

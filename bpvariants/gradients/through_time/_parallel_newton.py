@@ -17,6 +17,7 @@ adjoint of h,
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import get_args, Literal, NamedTuple
 
 import jax
@@ -25,6 +26,7 @@ from jax.tree_util import register_dataclass
 
 from bpvariants._checks import are_numbers, check_limits
 from bpvariants.gradients.through_time._parallel_scan import (
+    carried,
     dense_scan,
     dense_scan_in_order,
     elementwise_scan,
@@ -33,6 +35,7 @@ from bpvariants.gradients.through_time._parallel_scan import (
 Jacobian = Literal["full", "diagonal"]
 OnFailure = Literal["sequential", "nan"]
 Gap = Callable[[jax.Array], jax.Array]  # trajectory [T, *batch, n] -> residuals
+Sizes = tuple[int, ...]  # how many of the n elements of an example each leaf has
 
 
 @register_dataclass  # shrink, tol and max_steps may be tracers
@@ -40,7 +43,7 @@ Gap = Callable[[jax.Array], jax.Array]  # trajectory [T, *batch, n] -> residuals
 class newton:
     """Method of :func:`parallel_unroll`: Newton's on the whole trajectory (DEER).
 
-        h_t ← f_t + (1 − λ) J_t (h_{t−1} − its old value)    until max |Δh| ≤ tol
+        h_t ← f_t + (1 − λ) J_t (h_{t−1} − its old value)    until |Δh| ≤ tol max |h|
 
     With jacobian="full" and λ = 0 the error falls quadratically, once it is small. An
     iteration takes n + 1 evaluations of the step and T·n³ multiplications. All T steps
@@ -53,8 +56,8 @@ class newton:
     needs more iterations, unless units hardly act on each other directly.
 
     Derivatives are exact in both, because the adjoint equation has the full J_t. With
-    "diagonal" the same iteration solves it, to tol relative to the largest cotangent;
-    the derivative is NaN if that iteration does not converge, as when it overflows.
+    "diagonal" the same iteration solves it, to the same tol; the derivative of an
+    example is NaN if its iteration does not converge, as when it overflows.
 
     If the network is chaotic or unstable, products of J_t grow, and iterations make no
     progress. shrink = λ > 0 multiplies each J_t by 1 − λ, so that a product over k
@@ -75,9 +78,10 @@ class newton:
     Args:
       jacobian: "full" or "diagonal".
       shrink: λ, from 0 (Newton) to 1 (Picard): each J_t is multiplied by 1 − λ.
-      tol: largest absolute change of any carry element that counts as converged. A few
-        floating-point spacings at the size of the carries take its place if they are
-        more.
+      tol: largest change of any carry element that counts as converged, relative to the
+        largest element that its leaf of the carry has along the trajectory. So the
+        units of a leaf do not matter. A few floating-point spacings take its place if
+        they are more.
       max_steps: largest number of iterations. There are never more than T + 1, the last
         of which finds that nothing changes.
       on_failure: what to do with examples that do not converge or are not finite.
@@ -139,11 +143,16 @@ class NewtonState(NamedTuple):
 
 
 def iterate(
-    gap: Gap, start: jax.Array, method: newton, eps: float, reverse: bool = False
+    gap: Gap,
+    start: jax.Array,
+    method: newton,
+    eps: float,
+    sizes: Sizes,
+    reverse: bool = False,
 ) -> NewtonState:
     """Iterate until gap(trajectory) [T, *batch, n] is 0, for each example by itself."""
     length, *batch, _ = start.shape
-    tol = jnp.asarray(method.tol, start.dtype)
+    tol = jnp.maximum(jnp.asarray(method.tol, start.dtype), 4 * eps)
     keep = 1 - jnp.asarray(method.shrink, start.dtype)
     # T iterations make all steps exact; one more detects that nothing changes.
     limit = jnp.minimum(jnp.asarray(method.max_steps, jnp.int32), length + 1)
@@ -154,10 +163,9 @@ def iterate(
         wrong, slopes = jax.linearize(gap, old)
         change = _propagate(slopes, wrong, method.jacobian, keep, reverse)
         new = old + change
-        moved = jnp.max(jnp.abs(change), over_time, initial=0)
-        size = jnp.max(jnp.abs(new), over_time, initial=0)
         finite = jnp.all(jnp.isfinite(new), over_time)
-        converged = finite & (moved <= jnp.maximum(tol, 4 * eps * size))
+        small = _largest(change, sizes) <= tol * _largest(new, sizes)
+        converged = finite & jnp.all(small, axis=-1)
         moves = (state.active & finite)[None, ..., None]
         return NewtonState(
             jnp.where(moves, new, old),
@@ -173,7 +181,17 @@ def iterate(
     return jax.lax.while_loop(lambda state: jnp.any(state.active), step, state)
 
 
-def solve_tangent(g: Gap, y: jax.Array, method: newton, eps: float) -> jax.Array:
+def _largest(trajectory: jax.Array, sizes: Sizes) -> jax.Array:
+    """Return the largest absolute value of each leaf along time, [*batch, leaves]."""
+    largest = jnp.max(jnp.abs(trajectory), axis=0)
+    ends = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+    leaves = [largest[..., a:b] for a, b in pairwise(ends)]
+    return jnp.stack([jnp.max(leaf, axis=-1, initial=0) for leaf in leaves], axis=-1)
+
+
+def solve_tangent(
+    g: Gap, y: jax.Array, method: newton, eps: float, sizes: Sizes
+) -> jax.Array:
     """Solve g(x)_t = J_t x_{t−1} − x_t = y_t for x; its transpose is the adjoint."""
 
     def solve(reverse, g, y):
@@ -185,9 +203,9 @@ def solve_tangent(g: Gap, y: jax.Array, method: newton, eps: float) -> jax.Array
                 lambda: x,  # else a matrix product may have overflowed: 0 · inf is NaN
                 lambda: dense_scan_in_order(matrices, -y, reverse),
             )
-        size = jnp.max(jnp.abs(y), initial=0)
-        exact = newton("diagonal", method.shrink, method.tol * size, y.shape[0] + 1)
-        state = iterate(lambda x: g(x) - y, jnp.zeros_like(y), exact, eps, reverse)
+        exact = newton("diagonal", method.shrink, method.tol, y.shape[0] + 1)
+        gap = lambda x: g(x) - y
+        state = iterate(gap, jnp.zeros_like(y), exact, eps, sizes, reverse)
         found = state.converged[None, ..., None]
         return jnp.where(found, state.trajectory, jnp.nan)
 
@@ -208,7 +226,7 @@ def _propagate(
 def _matrices(slopes: Gap, like: jax.Array) -> jax.Array:
     """Return J_t [T, *batch, n, n] from slopes, slopes(v)_t = J_t v_{t−1} − v_t."""
     basis = jnp.eye(like.shape[-1], dtype=like.dtype)
-    column = lambda e: slopes(_everywhere(e, like)) + _everywhere(e, like)
+    column = lambda e: carried(slopes, _everywhere(e, like))
     return jnp.moveaxis(jax.vmap(column)(basis), 0, -1)
 
 

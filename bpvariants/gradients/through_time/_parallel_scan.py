@@ -8,10 +8,31 @@ The order matters, because matrices do not commute. In reverse, with the matrice
 transposed and moved by one step, this is the adjoint: z_t = A_{t+1}ᵀ z_{t+1} + u_t.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from bpvariants.types import PyTree
+
+
+def carried(slopes: Callable[[PyTree], PyTree], v: PyTree) -> PyTree:
+    """Return J_t v_{t−1} from slopes(v)_t = J_t v_{t−1} − v_t, for all t, [T, ...].
+
+    slopes(v) + v would lose the digits of a J_t that is small. So v is first given at
+    even times alone, and then at odd ones: what is subtracted is 0 where J_t v_{t−1} is
+    not. In reverse, where slopes(v)_t = J_{t+1}ᵀ v_{t+1} − v_t, the same holds.
+    """
+
+    def at(odd, tree):
+        def part(leaf):
+            times = jnp.arange(leaf.shape[0]).reshape(-1, *[1] * (leaf.ndim - 1))
+            return jnp.where(times % 2 == odd, leaf, jnp.zeros_like(leaf))
+
+        return jax.tree.map(part, tree)
+
+    of_even, of_odd = (slopes(at(odd, v)) for odd in (0, 1))
+    return jax.tree.map(jnp.add, at(1, of_even), at(0, of_odd))
 
 
 def elementwise_scan(factors: PyTree, u: PyTree, reverse: bool = False) -> PyTree:

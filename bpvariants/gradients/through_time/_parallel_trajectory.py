@@ -7,6 +7,7 @@ The trajectory h = (h_1 … h_T) is the root of
 The linearised g maps v to J_t v_{t−1} − v_t, so inverting it is a linear recurrence.
 """
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from bpvariants.gradients.through_time._parallel_newton import (
     newton,
     solve_tangent,
 )
-from bpvariants.gradients.through_time._parallel_scan import elementwise_scan
+from bpvariants.gradients.through_time._parallel_scan import carried, elementwise_scan
 from bpvariants.types import PyTree
 
 
@@ -41,29 +42,28 @@ def linear_trajectory(all_steps: Any, start: PyTree) -> tuple[PyTree, PyTree]:
     which elements, [T, *batch, ...], passed this check.
     """
 
-    def gap(hs):
-        new, _ = all_steps(cast_like(hs, start))
-        return jax.tree.map(jnp.subtract, widen(new), hs)
+    def new_carries(hs):
+        return widen(all_steps(cast_like(hs, start))[0])
 
-    def solve_linear(slopes, wrong):
-        ones = jax.tree.map(jnp.ones_like, wrong)
-        factors = jax.tree.map(jnp.add, slopes(ones), ones)
-        return elementwise_scan(factors, wrong)
+    def gap(hs):
+        return jax.tree.map(jnp.subtract, new_carries(hs), hs)
 
     def solve(gap, zeros):
-        wrong, slopes = jax.linearize(gap, zeros)
-        return solve_linear(slopes, wrong)
+        del gap  # new_carries − h, whose derivative has lost digits of A_t
+        ones = jax.tree.map(jnp.ones_like, zeros)
+        return elementwise_scan(*jax.jvp(new_carries, (zeros,), (ones,))[::-1])
 
     def tangent_solve(slopes, y):
-        return solve_linear(slopes, jax.tree.map(jnp.negative, y))
+        factors = carried(slopes, jax.tree.map(jnp.ones_like, y))
+        return elementwise_scan(factors, jax.tree.map(jnp.negative, y))
 
     hs = jax.lax.custom_root(gap, widen(start), solve, tangent_solve)
     held = jax.lax.stop_gradient(hs)
     ones = jax.tree.map(jnp.ones_like, held)
     zeros = jax.tree.map(jnp.zeros_like, held)
-    at_zero = jax.tree.map(jnp.add, jax.jvp(gap, (zeros,), (ones,))[1], ones)
+    at_zero = jax.jvp(new_carries, (zeros,), (ones,))[1]
     probe = _all_different(held)
-    seen = jax.tree.map(jnp.add, jax.jvp(gap, (held,), (probe,))[1], probe)
+    seen = jax.jvp(new_carries, (held,), (probe,))[1]
     tolerance = 1000 * spacing(start)
     close = lambda a, b, v: is_close(a, b * v, jnp.abs(b), tolerance)
     passed = jax.tree.map(close, *jax.lax.stop_gradient((seen, at_zero, probe)))
@@ -105,12 +105,17 @@ def newton_trajectory(
     vectors, as_tree = as_vectors(start, times)
     as_vector = lambda tree: as_vectors(tree, times)[0]
     eps = spacing(start)
+    elements = lambda leaf: math.prod(leaf.shape[batch_ndim + 1 :])
+    sizes = tuple(
+        elements(leaf) * (2 if jnp.iscomplexobj(leaf) else 1)
+        for leaf in jax.tree.leaves(start)
+    )
 
     def gap(hs):
         return as_vector(all_steps(as_tree(hs))[0]) - hs
 
     def solve(gap, vectors):
-        found = iterate(gap, vectors, method, eps)
+        found = iterate(gap, vectors, method, eps, sizes)
         converged, hs = found.converged, found.trajectory
         if method.on_failure == "sequential":
             choose = lambda: jnp.where(
@@ -121,7 +126,7 @@ def newton_trajectory(
         how = found.steps, converged
         return hs, jax.tree.map(lambda a: a.astype(hs.dtype), how)
 
-    tangent_solve = partial(solve_tangent, method=method, eps=eps)
+    tangent_solve = partial(solve_tangent, method=method, eps=eps, sizes=sizes)
     hs, (steps, converged) = jax.lax.custom_root(
         gap, vectors, solve, tangent_solve, has_aux=True
     )

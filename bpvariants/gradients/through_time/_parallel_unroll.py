@@ -139,7 +139,7 @@ def parallel_unroll(
       over the sequence length", 2024, arXiv:2309.12252.
     """
     method = _choose(method, guess)
-    mask, reset = as_arrays(mask, reset)
+    mask, reset = as_arrays(mask=mask, reset=reset)
     length = check_lengths(xs, mask=mask, reset=reset)
     _check_carry(carry)
     carry = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), carry)

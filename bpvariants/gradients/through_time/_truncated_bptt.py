@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import check_count
+from bpvariants._checks import check_count, check_no_key
 from bpvariants._losses import (
     as_arrays,
     check_sequence,
+    counted,
     effective_weights,
     with_loss,
 )
@@ -68,15 +69,20 @@ class Reached(NamedTuple):
 
 
 def truncated_bptt(
-    step: Step, loss: Loss, *, every: int, lookback: int, update: Any = None
+    step: Step,
+    loss: Loss,
+    *,
+    every: int,
+    lookback: int | None = None,
+    update: Any = None,
 ) -> GradientRule:
     """BPTT(h; h′), an approximation of BPTT: errors travel back `lookback` steps.
 
     Biased, but exact for every sequence of T ≤ lookback, whatever `every` is. The value
     and the carry are exact. Memory is that of `lookback` steps, whatever T is. Time is
     lookback / every times that of BPTT. A window of k steps, as frameworks call it, is
-    every = lookback = k; its first loss looks back only one step. The common
-    recommendation is lookback = 2·every.
+    every = lookback = k; its first loss looks back only one step. The default is the
+    common recommendation, lookback = 2·every.
 
     Pass the returned carry to the next call to continue a sequence; errors then stop at
     the start of each call. In a :func:`stream` they travel back into earlier calls:
@@ -92,7 +98,15 @@ def truncated_bptt(
 
     The value of the call is the mean of all losses, each computed with the θ of its
     window. So the value is not the loss of one θ, and the gradients used are not those
-    of one θ. If lookback > every, each window runs its first steps again, with the new
+    of one θ.
+
+    With every = lookback = k and an update, this is the loop of other frameworks that
+    detaches the carry and updates after every k steps, if k divides T. If it does not,
+    r = T mod k steps are left. In that loop their losses look back to the start of
+    these r steps. Here they look back k steps, into the window before, so that the
+    last update differs. For the same update, make a call of the last r steps alone.
+
+    If lookback > every, each window runs its first steps again, with the new
     θ, but from an h_s computed with older θ. The carry returned is that of the last
     window. A call of a stream that ends within a block updates there too. So with an
     update, only cuts at multiples of `every` leave the results unchanged.
@@ -101,7 +115,7 @@ def truncated_bptt(
       step: one time step of the network.
       loss: one loss for each example.
       every: h′, after how many steps errors are sent back, 1 ≤ h′ ≤ h.
-      lookback: h, how many steps they travel back from there.
+      lookback: h, how many steps they travel back from there. Default: 2·every.
       update: None, or an optax.GradientTransformation that learns after each window.
 
     Returns:
@@ -111,7 +125,8 @@ def truncated_bptt(
       ValueError: if `every` and `lookback` are not integers with 1 ≤ every ≤ lookback,
         or `update` is not a gradient transformation; when the rule is called, if
         lengths, shapes or dtypes disagree, if a stream comes from a rule with another
-        every or lookback, or if params is not a pair though there is an update.
+        every or lookback, if params is not a pair though there is an update, or if a
+        key is given.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -136,15 +151,25 @@ def truncated_bptt(
       recurrent network trajectories", Neural Computation 2(4), 1990,
       doi:10.1162/neco.1990.2.4.490.
     """
-    _check_settings(every, lookback)
+    lookback = _checked_lookback(every, lookback)
     if update is not None:
         check_update(update)
     advance = with_loss(step, loss)
 
     def rule(
-        params, carry, xs, targets, weights=None, mask=None, reset=None, initial=None
+        params,
+        carry,
+        xs,
+        targets,
+        weights=None,
+        mask=None,
+        reset=None,
+        initial=None,
+        *,
+        key=None,
     ):
-        weights, mask, reset = as_arrays(weights, mask, reset)
+        check_no_key("truncated_bptt", key)
+        weights, mask, reset = as_arrays(weights=weights, mask=mask, reset=reset)
         given = carry if isinstance(carry, TruncatedStream) else None
         state = carry if given is None else given.carry
         theta = params if update is None else check_pair(update, params)
@@ -160,12 +185,13 @@ def truncated_bptt(
             stream = dataclasses.replace(stream, initial=initial)
         steps = Steps(xs, mask, reset, jnp.ones(length, bool))
         held, steps = resume(stream, steps, num_losses, h)
+        block = Block(steps, counted(targets, weights))
         weights = effective_weights(weights, mask)
         if update is None:
             consumer = add_up(params, weights, length, losses)
         else:
             consumer = learn(update, params, weights, losses)
-        call = Call(step, advance, stream.initial, consumer, Block(steps, targets))
+        call = Call(step, advance, stream.initial, consumer, block)
         reached = Reached(stream.carry, held, consumer.state)
         reached = _run_windows(call, reached, stream.phase, num_losses, given is None)
         value, grads = consumer.result(reached.state)
@@ -177,14 +203,18 @@ def truncated_bptt(
     return rule
 
 
-def _check_settings(every: int, lookback: int) -> None:
+def _checked_lookback(every: int, lookback: int | None) -> int:
+    """Check the settings; return the lookback."""
     check_count("every", every)
+    if lookback is None:
+        return 2 * every
     check_count("lookback", lookback)
     if lookback < every:
         raise ValueError(
             "lookback must be at least every, so that no loss is left out; got "
             f"lookback={lookback} and every={every}."
         )
+    return lookback
 
 
 def _run_windows(

@@ -71,7 +71,7 @@ def unroll(
       >>> last.item(), ys.tolist()
       (1.0, [8.0, 4.0, 2.0])
     """
-    mask, reset = as_arrays(mask, reset)
+    mask, reset = as_arrays(mask=mask, reset=reset)
     check_lengths(xs, mask=mask, reset=reset)
     step_shapes(step, params, carry, first_step(xs))
     if initial is None:

@@ -309,7 +309,7 @@ def test_memory_does_not_grow_with_the_steps():
         ({"damping": 0.0}, "0 < damping <= 1, got 0.0"),
         ({"damping": 1.1}, "0 < damping <= 1, got 1.1"),
         ({"tol": 0.0}, "tol must be positive, such as 1e-5, got 0.0"),
-        ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
+        ({"max_steps": 0}, "max_steps must be an integer of at least 1, got 0"),
     ],
 )
 def test_mistakes_are_named(options, message):

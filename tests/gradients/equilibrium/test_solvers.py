@@ -252,7 +252,7 @@ def test_mistakes_are_named():
         (partial(gradients.adjoints.cg, -1.0), "ridge must be at least 0, got -1.0"),
         (
             partial(gradients.adjoints.cg, max_steps=0),
-            "max_steps must be at least 1, got 0",
+            "max_steps must be an integer of at least 1, got 0",
         ),
         (
             partial(gradients.adjoints.unrolled, 0),

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from bpvariants import gradients
+from bpvariants import cells, gradients
 
 
 def assert_same(got, want):
@@ -115,3 +115,39 @@ def test_linear_is_nan_where_a_large_number_stands_beside_what_bends():
     xs = jax.random.normal(jax.random.key(0), (20, 2)) * scale
     args = step, jnp.ones(()), jnp.zeros(2), xs
     assert not gradients.parallel_unroll(*args, method="linear")[1].converged
+
+
+def leak(decay, h, x):
+    new = decay * h + (1 - decay) * x
+    return new, new
+
+
+@pytest.mark.parametrize("method", ["linear", "newton"])
+def test_units_that_forget_fast_keep_their_digits(method):
+    """The decay is not found as (decay − 1) + 1, which would be 0 here."""
+    decay = jnp.array([0.9, 0.7, 1e-4, 1e-18])
+    args = decay, jnp.ones(4), jnp.ones((5, 4))
+
+    @jax.jit
+    def run(*args):
+        (last, ys), info = gradients.parallel_unroll(leak, *args, method=method)
+        return last, ys, info.converged
+
+    last, ys, converged = run(*args)
+    assert converged
+    assert_same((last, ys), gradients.unroll(leak, *args))
+    by_start = jax.jacfwd(lambda h: run(args[0], h, args[2])[0])(args[1])
+    chex.assert_trees_all_close(jnp.diagonal(by_start), decay**5, rtol=1e-10)
+    pulled = jax.grad(lambda h: jnp.sum(run(args[0], h, args[2])[0]))(args[1])
+    chex.assert_trees_all_close(pulled, decay**5, rtol=1e-10)
+
+
+def test_a_gate_that_is_nearly_shut_or_open():
+    params = cells.min_gru.init(jax.random.key(0), 2, 3, dtype=jnp.float32)
+    weights, _ = params["gate"]
+    params["gate"] = weights, jnp.array([10.0, -10.0, 30.0], jnp.float32)
+    carry, xs = jnp.zeros(3, jnp.float32), jnp.ones((6, 2), jnp.float32)
+    args = cells.min_gru, params, carry, xs
+    got, info = gradients.parallel_unroll(*args, method="linear")
+    assert info.converged
+    chex.assert_trees_all_close(got, gradients.unroll(*args), rtol=1e-5)

@@ -243,7 +243,7 @@ def test_four_devices_equal_one_sharded_by_batch():
         ({"on_failure": "raise"}, "on_failure must be 'sequential' or 'nan'"),
         ({"shrink": 1.5}, "shrink must be from 0"),
         ({"tol": 0.0}, "tol must be positive"),
-        ({"max_steps": 0}, "max_steps must be at least 1"),
+        ({"max_steps": 0}, "max_steps must be an integer of at least 1"),
     ],
 )
 def test_settings_out_of_range_are_named(settings, message):
@@ -282,3 +282,49 @@ def test_what_rounding_keeps_from_settling_is_run_in_order():
     assert bool(info.converged) != bool(info.fell_back)
     assert info.fell_back or info.residual < 1e-5
     np.testing.assert_allclose(ys, gradients.unroll(*args)[1], atol=1e-6)
+
+
+@pytest.mark.parametrize("jacobian", ["full", "diagonal"])
+def test_the_unit_of_a_leaf_does_not_matter(jacobian):
+    """A leaf of 1e-9 beside one of 1, which settles sooner: both are waited for."""
+    params, carry, xs = tanh_problem(T=12, gain=2.0)
+    method = gradients.newton(jacobian)
+
+    @jax.jit
+    def value_and_grads(params, unit):
+        def step(params, carry, x):
+            small, plain = carry
+            new = tanh_step(params, small / unit + plain, x)[0]
+            return (unit * new, 0.5 * plain), new + plain
+
+        def value(params, run):
+            (_, ys), *info = run(step, params, (unit * carry, carry), xs)
+            return jnp.sum(jnp.sin(ys) * ys), info
+
+        parallel = partial(gradients.parallel_unroll, method=method)
+        in_order = lambda *args: (gradients.unroll(*args),)
+        of = lambda run: jax.value_and_grad(value, has_aux=True)(params, run)
+        return of(parallel), of(in_order)
+
+    for unit in (1.0, 1e-9):
+        ((value, (info,)), grads), ((want, _), exact) = value_and_grads(params, unit)
+        assert info.converged
+        assert not info.fell_back
+        assert value == pytest.approx(want.item(), rel=1e-6)
+        chex.assert_trees_all_close(grads, exact, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["full", "diagonal"])
+def test_an_example_that_is_not_finite_reaches_no_derivative_of_others(method):
+    params, carry, xs = tanh_problem(batch=(3,), T=4)
+    step = lambda _, h, x: (h @ params[0] + x @ params[1],) * 2
+
+    @jax.jit
+    @jax.grad
+    def by_inputs(xs):
+        options = {"method": gradients.newton(method), "batch_ndim": 1}
+        (_, ys), _ = gradients.parallel_unroll(step, 0.0, carry, xs, **options)
+        return jnp.sum(ys**2)
+
+    want, got = by_inputs(xs), by_inputs(xs.at[1, 0, 0].set(jnp.inf))
+    chex.assert_trees_all_close(got[:, 1:], want[:, 1:], rtol=1e-6)

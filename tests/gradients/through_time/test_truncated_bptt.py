@@ -5,6 +5,7 @@ from itertools import pairwise
 import chex
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 
 from bpvariants import gradients
@@ -137,6 +138,23 @@ def test_memory_is_that_of_a_window():
         short, long = (temporary_bytes(rule, length) for length in (64, 512))
         assert long < 0.1 * full
         assert long < 1.1 * short  # not even a copy of the inputs
+
+
+def test_the_remainder_of_a_loop_that_detaches_is_a_call_of_its_own():
+    step, loss = lambda w, h, x: (jnp.tanh(w * h + x),) * 2, lambda y, t: (y - t) ** 2
+    xs, targets = jnp.sin(jnp.arange(5.0)), jnp.cos(jnp.arange(5.0))
+    sgd, h, w = optax.sgd(0.5), jnp.array(0.1), jnp.array(0.9)
+    learn = gradients.truncated_bptt(step, loss, every=3, lookback=3, update=sgd)
+    _, (whole, _) = learn((w, sgd.init(w)), h, xs, targets)
+    want = w
+    for part in (slice(0, 3), slice(3, 5)):  # the loop
+        (_, h), grad = gradients.bptt(step, loss)(want, h, xs[part], targets[part])
+        want = want - 0.5 * grad
+    pair, h = (w, sgd.init(w)), jnp.array(0.1)
+    for part in (slice(0, 3), slice(3, 5)):
+        (_, h), pair = learn(pair, h, xs[part], targets[part])
+    chex.assert_trees_all_close(pair[0], want, rtol=1e-12)
+    assert not jnp.allclose(whole, want, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_discounted_weights():
     slope = jax.grad(lambda d: gradients.discounted_weights(3, d).sum())
     close(slope(0.0), 1.0)
     for wrong, message in {
-        (0, 0.5): "num_steps must be at least 1, got 0",
+        (0, 0.5): "num_steps must be an integer of at least 1, got 0",
         (3, 1.5): "0 <= decay <= 1, got 1.5; a loss k steps",
     }.items():
         with pytest.raises(ValueError, match=message):

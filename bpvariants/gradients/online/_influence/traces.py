@@ -29,8 +29,8 @@ from bpvariants._carries import (
     visible_places,
 )
 from bpvariants._dtypes import cast_like, widen
-from bpvariants._examples import times
-from bpvariants._losses import with_loss
+from bpvariants._examples import select, times
+from bpvariants._losses import Counted, seen, with_loss
 from bpvariants.gradients._feedback import (
     adapted,
     AdaptiveFeedback,
@@ -217,7 +217,7 @@ def _given_signals(
     def with_signal(params, carry, inputs):
         x, target = inputs
         carry, y = step(params, carry, x)
-        return carry, signal(y, target)
+        return carry, signal(y, seen(target))
 
     args, rank = (params, now.start, now.inputs), len(now.batch)
     found = jax.eval_shape(with_signal, *args)[1]
@@ -230,7 +230,11 @@ def _given_signals(
             f"{jax.tree.structure(found)}."
         )
     signals = over_batch(one_example(with_signal, rank), rank)(*args)[1]
-    return times(now.shares, widen(jax.tree.leaves(signals)))
+    signals = widen(jax.tree.leaves(signals))
+    if isinstance(target := now.inputs[1], Counted):
+        clean = lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, jnp.zeros_like(leaf))
+        signals = select(target.counts, signals, jax.tree.map(clean, signals))
+    return times(now.shares, signals)
 
 
 def _with_signals(read: Readout, places: list, given: list) -> Readout:
