@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from bpvariants._checks import check_arrays, ONLY_ARRAYS
 from bpvariants.training.checkpoints._keeping import open_manager
 from bpvariants.training.checkpoints._leaves import describe, differences, put_back
 from bpvariants.training.checkpoints._store import of_state, read_arrays, read_meta
@@ -50,6 +51,7 @@ def read_checkpoint(
       >>> step, w.item()
       (1, 3.0)
     """
+    check_arrays("params", params, ONLY_ARRAYS)
     state, folder = TrainState(own(params), None, None), Path(directory).absolute()
     found = None
     if folder.is_dir():

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from bpvariants._checks import check_arrays, ONLY_ARRAYS
 from bpvariants._dtypes import is_key
 from bpvariants.training._placement import mesh_of, placed
 from bpvariants.training.checkpoints._checkpoint import Checkpoint
@@ -150,6 +151,9 @@ def fit(
     check_runs(runs, params=params, carry=carry)
     recipe = Recipe(rule, update, sample, carry is not None, draws, nonfinite)
     whole = data if sample is not None or isinstance(data, tuple) else None
+    check_arrays("params", params, ONLY_ARRAYS)
+    check_arrays("carry", carry)
+    check_arrays("data", whole)
     reached = _start(update, params, carry, whole, runs)
     plan = Plan(steps, chunk, runs, key, logs, stop, diagnose)
     store = None
