@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from bpvariants.training.checkpoints._checkpoint import Checkpoint
-from bpvariants.training.checkpoints._keeping import Kept, measure, open_manager
+from bpvariants.training.checkpoints._keeping import BestKept, measure, open_writer
 from bpvariants.training.checkpoints._leaves import (
     abstract,
     checksum,
@@ -44,8 +44,8 @@ class Store:
         identity |= {"config": settings.config}
         self._identity = json.loads(json.dumps(identity, default=str))
         self._folder = Path(settings.directory).absolute()
-        self._kept = Kept(settings.keep)
-        self._manager = open_manager(self._folder, self._kept)
+        self._best = BestKept()
+        self._manager = open_writer(self._folder, settings.keep, self._best)
         self.last = 0  # step of the last checkpoint written or restored
         steps = self._manager.all_steps()
         if steps and not settings.resume:
@@ -57,7 +57,7 @@ class Store:
         for step in steps if settings.best is not None else ():
             with contextlib.suppress(Exception):  # `restore` warns about torn ones
                 best = read_meta(self._manager, step)["best"]
-                self._kept.measured |= {} if best is None else {step: best}
+                self._best.scores |= {} if best is None else {step: best}
 
     def is_due(self, steps: int) -> bool:
         """Return whether a checkpoint is due after this many steps."""
@@ -85,7 +85,7 @@ class Store:
         }
         if self.settings.best is not None:
             meta["best"] = measure(self.settings.best, metrics())
-            self._kept.measured[reached.steps] = meta["best"]
+            self._best.scores[reached.steps] = meta["best"]
         arrays = {
             f"state{name}": leaf for name, leaf in writable(reached.state).items()
         }
