@@ -76,8 +76,11 @@ def _no_warnings() -> Iterator[None]:
 
 def measure(best: Best, metrics: dict[str, Any]) -> float:
     """Return the score of a checkpoint: lower is better; NaN counts as inf."""
-    if isinstance(best, str) and best not in metrics:
-        raise ValueError(f"best must be one of {sorted(metrics)}, got {best!r}.")
     found = metrics[best] if isinstance(best, str) else best(metrics)
-    number = float(np.mean(np.asarray(found, float)))
+    try:
+        number = float(np.mean(np.asarray(found, float)))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"best must be a function metrics -> number, but it returned {found!r}."
+        ) from error
     return math.inf if math.isnan(number) else number

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from bpvariants.training._lock import Lock
 from bpvariants.training.checkpoints._checkpoint import Checkpoint
 from bpvariants.training.checkpoints._keeping import BestKept, measure, open_writer
 from bpvariants.training.checkpoints._leaves import (
@@ -45,11 +46,24 @@ class Store:
         self._identity = json.loads(json.dumps(identity, default=str))
         self._folder = Path(settings.directory).absolute()
         self._best = BestKept()
-        self._manager = open_writer(self._folder, settings.keep, self._best)
         self.last = 0  # step of the last checkpoint written or restored
+        # A training that was killed early leaves no checkpoint, but other files.
+        self.begun = self._folder.is_dir() and any(self._folder.iterdir())
+        self._closing = contextlib.ExitStack()
+        if jax.process_index() == 0:
+            self._closing.callback(Lock.of_folder(self._folder, "directory").release)
+        try:
+            self._open()
+        except BaseException:
+            self._closing.close()
+            raise
+
+    def _open(self) -> None:
+        settings = self.settings
+        self._manager = open_writer(self._folder, settings.keep, self._best)
+        self._closing.callback(self._manager.close)
         steps = self._manager.all_steps()
         if steps and not settings.resume:
-            self.close()
             raise ValueError(
                 f"directory {self._folder} holds checkpoints, up to step {max(steps)}; "
                 "choose another directory, or give resume=True to continue from them."
@@ -58,6 +72,12 @@ class Store:
             with contextlib.suppress(Exception):  # `restore` warns about torn ones
                 best = read_meta(self._manager, step)["best"]
                 self._best.scores |= {} if best is None else {step: best}
+
+    def check_best(self, names: list[str]) -> None:
+        """Check that `best`, if it is a name, is that of a metric."""
+        best = self.settings.best
+        if isinstance(best, str) and best not in names:
+            raise ValueError(f"best must be one of {sorted(names)}, got {best!r}.")
 
     def is_due(self, steps: int) -> bool:
         """Return whether a checkpoint is due after this many steps."""
@@ -135,8 +155,8 @@ class Store:
 
     def close(self) -> None:
         """Wait until pending checkpoints are written, then close."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with self._closing:
+            self._manager.wait_until_finished()
 
     def _read(self, step: int, meta: dict[str, Any], fresh: Reached) -> Restored:
         arrays = read_arrays(self._manager, step, meta, fresh.state)

@@ -24,6 +24,7 @@ from bpvariants.training.loop._fit_checks import (
     check_functions,
     check_key,
     check_not_traced,
+    check_rule,
     check_runs,
     check_settings,
 )
@@ -140,8 +141,9 @@ def fit(
       >>> result.params.item(), result.values.tolist()
       (3.0, [9.0, 0.0])
     """
+    check_rule(rule)
     update = as_update(update)
-    check_counts(steps=steps, chunk=chunk, runs=runs)
+    check_counts(steps, chunk, runs)
     check_key(sample, draws, key)
     nonfinite = nonfinite or ("raise" if runs is None else "stop")
     logs = (log,) if not isinstance(log, Sequence) else log
