@@ -79,7 +79,9 @@ def test_a_scans_deltas_have_an_axis_of_time(reverse):
     close(found["last"].value, found["h"].value[0 if reverse else -1])
 
 
-def test_a_scan_is_read_without_the_parameters_that_only_some_versions_have(monkeypatch):
+def test_a_scan_is_read_without_the_parameters_that_only_some_versions_have(
+    monkeypatch,
+):
     """JAX 0.11 holds the sizes of consts and carry in ft_in and ft_out."""
     (w, _), xs = problem()
     w, ys = w[:, :3], jnp.arange(5.0)
