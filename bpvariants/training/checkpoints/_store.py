@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,13 +116,14 @@ class Store:
         }
         meta["sums"] = {name: checksum(leaf) for name, leaf in arrays.items()}
         meta["sum"] = _sum_of(meta)
-        self._manager.save(
-            reached.steps,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta)
-            ),
-            force=True,
-        )
+        with self._explained():
+            self._manager.save(
+                reached.steps,
+                args=ocp.args.Composite(
+                    arrays=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta)
+                ),
+                force=True,
+            )
         self.last = reached.steps
 
     def restore(self, fresh: Reached) -> Restored | None:
@@ -155,8 +156,20 @@ class Store:
 
     def close(self) -> None:
         """Wait until pending checkpoints are written, then close."""
-        with self._closing:
+        with self._closing, self._explained():
             self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say, if a checkpoint cannot be written, what becomes of the training."""
+        try:
+            yield
+        except Exception as error:
+            error.add_note(
+                f"A checkpoint could not be written to {self._folder}. Those before it "
+                "are intact: call fit again to resume from the last of them."
+            )
+            raise
 
     def _read(self, step: int, meta: dict[str, Any], fresh: Reached) -> Restored:
         arrays = read_arrays(self._manager, step, meta, fresh.state)

@@ -65,9 +65,10 @@ class JsonLog:
         """Refuse a file that holds lines; :func:`fit` calls it before a new training.
 
         Raises:
-          ValueError: if the file is not empty.
+          ValueError: if the file is not empty, or cannot be written to.
         """
-        if self._writes and self._path.exists() and self._path.stat().st_size:
+        self._make()
+        if self._writes and self._path.stat().st_size:
             raise ValueError(
                 f"path {self._path} holds lines of another training. Choose another "
                 "path, or delete the file."
@@ -75,7 +76,8 @@ class JsonLog:
 
     def resume(self, step: int) -> None:
         """Cut off the lines of later steps; :func:`fit` calls it."""
-        if not self._writes or not self._path.exists():
+        self._make()
+        if not self._writes:
             return
         kept = []
         for line in self._path.read_bytes().splitlines(keepends=True):
@@ -85,6 +87,19 @@ class JsonLog:
         beside = self._path.with_name(self._path.name + ".tmp")
         beside.write_bytes(b"".join(kept))
         os.replace(beside, self._path)  # atomic: a kill leaves the old or the new file
+
+    def _make(self) -> None:
+        """Make the file if it does not exist; check that it can be written to."""
+        if not self._writes:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.open("ab").close()
+        except OSError as error:
+            raise ValueError(
+                f"path {self._path} cannot be written to: {error.strerror}. Choose "
+                "another path."
+            ) from error
 
 
 def _checked(more: Any) -> dict[str, Any]:
