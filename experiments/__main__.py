@@ -5,15 +5,15 @@ Without a study it lists all studies.
 
 import dataclasses
 import importlib
+import os
+import signal
 import sys
-from collections.abc import Callable
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
-import tyro
-
-from experiments.harness.errors import DataError
-from experiments.harness.options import did_you_mean
-
+INTERRUPTED = 130  # exit code of shells after Ctrl-C: 128 + SIGINT
 STUDIES = {  # {name: (module, description)}
     "compare": (
         "compare.study",
@@ -165,6 +165,25 @@ ON_MANY = ("char_lm",)  # studies with the options of a Machine
 
 def main(arguments: list[str]) -> int:
     """Run the named study; return the exit code. Options may come before the name."""
+    with _leaving_on_ctrl_c():
+        chosen = _chosen(arguments)
+    if isinstance(chosen, int):
+        return chosen
+    from experiments.harness.errors import DataError
+
+    try:
+        return INTERRUPTED if _run(*chosen).interrupted else 0
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _chosen(arguments: list[str]) -> int | tuple[str, Any, Any]:
+    """Return the name, the module and the options of the study, or an exit code."""
+    import tyro
+
+    from experiments.harness.options import did_you_mean
+
     name, *options = _study_first(arguments) if arguments else ["--help"]
     study = None
     if name not in STUDIES and not name.startswith("-"):
@@ -191,11 +210,30 @@ def main(arguments: list[str]) -> int:
     )
     # tyro exits by itself: with 0 after --help, with 2 if an option is wrong.
     assert study is not None
+    return name, study, config
+
+
+@contextmanager
+def _leaving_on_ctrl_c() -> Iterator[None]:
+    """Exit at once on Ctrl-C during the block, in which modules are imported.
+
+    A KeyboardInterrupt within an import can be caught, or turned into another error, by
+    the module that is imported. Nothing has been written yet.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: _leave())
     try:
-        return 130 if _run(name, study, config).interrupted else 0
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 1
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave() -> NoReturn:
+    os.write(2, b"interrupted\n")
+    os._exit(INTERRUPTED)
 
 
 def _described(about: str) -> Callable[[], None]:
@@ -235,8 +273,19 @@ def _refused(config: type, options: list[str]) -> str:
     return next((word for word in given if word in MACHINE and word not in own), "")
 
 
+def _start() -> int:
+    """Run the study of the command line; return the exit code."""
+    with _leaving_on_ctrl_c():
+        from experiments.harness.printing import show_every_text
+
+        show_every_text()
+    return main(sys.argv[1:])
+
+
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv[1:]))
+        code = _start()
     except KeyboardInterrupt:
-        sys.exit("interrupted")
+        print("interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    sys.exit(code)

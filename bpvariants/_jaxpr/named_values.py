@@ -72,8 +72,9 @@ def _scan(equation, operands, shifts, values):
     names = _named(body.jaxpr)
     if not names:
         return run_plainly(equation, operands)
-    count, kept = parameters["num_consts"], parameters["num_carry"]
-    consts, carry = operands[:count], operands[count : count + kept]
+    given, kept = _scan_sizes(equation)
+    count = given - kept
+    consts, carry = operands[:count], operands[count:given]
     own = [next(shifts) for _ in names]
 
     def step(carry, inputs):
@@ -83,11 +84,27 @@ def _scan(equation, operands, shifts, values):
         new = evaluate(body.jaxpr, body.consts, [*consts, *carry, *xs], run)
         return new[:kept], (new[kept:], inner)
 
-    xs = operands[count + kept :], own
+    xs = operands[given:], own
     length, reverse = parameters["length"], parameters["reverse"]
     carry, (ys, stacked) = jax.lax.scan(step, carry, xs, length, reverse)
     values.extend(stacked)
     return [*carry, *ys]
+
+
+def _scan_sizes(equation: Any) -> tuple[int, int]:
+    """Return how many operands of a scan are not sequences, and how many are the carry.
+
+    The body sees a slice of each sequence, with one axis less. How the parameters of
+    the primitive hold these numbers depends on the version of JAX.
+    """
+    body = equation.params["jaxpr"].jaxpr
+    same_ndim = lambda outside, inside: sum(
+        a.aval.ndim == b.aval.ndim for a, b in zip(outside, inside, strict=True)
+    )
+    return (
+        same_ndim(equation.invars, body.invars),
+        same_ndim(equation.outvars, body.outvars),
+    )
 
 
 def _is_named(equation: Any) -> bool:

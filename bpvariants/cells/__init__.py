@@ -5,7 +5,7 @@
     carry, y = cells.gru(params, carry, x)          one step, for any gradient rule
 
 - `tanh`, `gru`, `lstm` have dense weight matrices, and keep few residuals for the
-  backward pass. `lstm_cudnn` runs a whole sequence of `lstm` on a GPU.
+  backward pass. `lstm_cudnn` runs a whole sequence of `lstm`, on a GPU by cuDNN.
 - `lru`, `min_gru` are elementwise in the carry, so they also work with
   `gradients.parallel_unroll(…, method="linear")`.
 - `rtu` has independent pairs of real units, for gradients forward in time.

@@ -5,10 +5,13 @@ for each. Each row of a matrix belongs to one gate of one unit, in the order i, 
 Here the bias for h is zero.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax.experimental import rnn
 
+from bpvariants.cells._lstm import lstm
 from bpvariants.types import PyTree
 
 
@@ -20,11 +23,16 @@ def lstm_cudnn(
     lengths: jax.Array | None = None,
     precision: jax.lax.PrecisionLike = None,
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    """Run `lstm` over a sequence with cuDNN, for reverse mode; needs an NVIDIA GPU.
+    """Run `lstm` over a sequence, on an NVIDIA GPU with cuDNN, for reverse mode.
 
     Results and derivatives equal those of `gradients.unroll(lstm, …)` in float32, up to
     the precision of cuDNN's matrix products. The layout of the weights is tested
     against JAX's own reference of cuDNN's LSTM. Speed has not been measured.
+
+    The platform is chosen when a program is compiled or exported for it, not when it is
+    traced. On other platforms the sequence is run by a scan, with the same results. So
+    it is where JAX lacks cuDNN while it traces, as on a machine without a GPU: what is
+    exported there for a GPU contains the scan.
 
     Args:
       params: as `lstm.init` draws them, float32.
@@ -38,28 +46,18 @@ def lstm_cudnn(
       (c, h) after the last step of each example, and all h_t, [T, B, n].
 
     Raises:
-      ValueError: if JAX does not run on a GPU; if shapes or dtypes do not fit.
+      ValueError: if shapes or dtypes do not fit.
 
     Example:
       >>> import jax, jax.numpy as jnp
       >>> from bpvariants import cells
       >>> params = cells.lstm.init(jax.random.key(0), 3, 16)
       >>> carry = cells.lstm.carry(params, (5,))
-      >>> if jax.default_backend() == "gpu":
-      ...     last, ys = cells.lstm_cudnn(params, carry, jnp.ones((9, 5, 3)))
+      >>> last, ys = cells.lstm_cudnn(params, carry, jnp.ones((9, 5, 3)))
+      >>> ys.shape
+      (9, 5, 16)
     """
-    if jax.default_backend() != "gpu":
-        raise ValueError(
-            "lstm_cudnn needs a GPU, but JAX runs on "
-            f"{jax.default_backend()!r}; use gradients.unroll(cells.lstm, …)."
-        )
-    return run(rnn.lstm, params, carry, xs, lengths, precision)
-
-
-def run(function, params, carry, xs, lengths, precision):
-    """Run a sequence through `jax.experimental.rnn.lstm` or a function like it."""
-    inputs, units = params["inputs"].shape[0], params["recurrent"].shape[0]
-    _check(params, carry, xs, inputs, units)
+    _check(params, carry, xs)
     length, batch = xs.shape[:2]
     given = jnp.full(batch, length) if lengths is None else jnp.asarray(lengths)
     if given.shape != (batch,):
@@ -67,25 +65,63 @@ def run(function, params, carry, xs, lengths, precision):
             f"lengths must have one entry for each of {batch} examples, got shape "
             f"{given.shape}."
         )
-    steps = jnp.arange(length)[:, None]
-    real = steps < given[None].astype(steps.dtype)
-    xs = jnp.where(real[..., None], xs, jnp.zeros_like(xs))
+    arguments = params, carry, xs, given
+    by_cudnn = partial(run, rnn.lstm, precision)
+    if not _can_trace(by_cudnn, arguments):
+        return _scan(*arguments)
+    return jax.lax.platform_dependent(*arguments, cuda=by_cudnn, default=_scan)
+
+
+def _can_trace(by_cudnn, arguments) -> bool:
+    """Return whether JAX can ask cuDNN for the sizes of its buffers."""
+    try:
+        jax.eval_shape(by_cudnn, *arguments)
+    except (AttributeError, NameError, RuntimeError):  # no plugin for CUDA, or no GPU
+        return False
+    return True
+
+
+def _scan(params, carry, xs, lengths):
+    """Run the sequence step by step."""
+
+    def step(carry, inputs):
+        x, real = inputs
+        new, y = lstm(params, carry, x)
+        choose = lambda new, old: jnp.where(real[:, None], new, old)
+        return jax.tree.map(choose, new, carry), choose(y, jnp.zeros_like(y))
+
+    xs, real = _without_padding(xs, lengths)
+    return jax.lax.scan(step, carry, (xs, real))
+
+
+def _without_padding(xs, lengths):
+    """Replace padding by zeros; return also which steps are real, [T, B]."""
+    steps = jnp.arange(xs.shape[0])[:, None]
+    real = steps < lengths[None].astype(steps.dtype)
+    return jnp.where(real[..., None], xs, jnp.zeros_like(xs)), real
+
+
+def run(function, precision, params, carry, xs, lengths):
+    """Run a sequence through `jax.experimental.rnn.lstm` or a function like it."""
+    inputs, units = params["inputs"].shape[0], params["recurrent"].shape[0]
+    xs, real = _without_padding(xs, lengths)
     matrices = params["inputs"].T, params["recurrent"].T
     biases = params["bias"], jnp.zeros_like(params["bias"])
     weights = jnp.concatenate([leaf.reshape(-1) for leaf in (*matrices, *biases)])
     c, h = carry
-    some = jnp.maximum(given, 1).astype(jnp.int32)  # cuDNN takes no empty ones
+    some = jnp.maximum(lengths, 1).astype(jnp.int32)  # cuDNN takes no empty ones
     ys, last_h, last_c = function(
         xs.swapaxes(0, 1), h[None], c[None], weights, some,
         inputs, units, 1, 0.0, False, precision,
     )  # fmt: skip
     ys = jnp.where(real[..., None], ys.swapaxes(0, 1), 0)
-    began = (given > 0)[:, None]
+    began = (lengths > 0)[:, None]
     last = jnp.where(began, last_c[0], c), jnp.where(began, last_h[0], h)
     return last, ys
 
 
-def _check(params, carry, xs, inputs, units):
+def _check(params, carry, xs):
+    inputs, units = params["inputs"].shape[0], params["recurrent"].shape[0]
     if xs.ndim != 3 or xs.shape[0] < 1 or xs.shape[2] != inputs:
         raise ValueError(
             f"xs must have shape [T, B, d] with T > 0 and d = {inputs}, the rows of "

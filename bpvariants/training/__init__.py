@@ -3,10 +3,12 @@
 `fit` trains one run, or several in lanes; it returns a `FitResult`. `JsonLog` writes
 the metrics to a file. `NonFiniteError` names the first step with NaN or infinity, and
 `diagnosis` finds where in the sequence it begins. `Checkpoint` holds the settings of
-checkpoints, and `read_checkpoint` reads the params of one. `sweep` trains every config
+checkpoints, and `read_checkpoint` reads the params of one. `locked` keeps other
+processes out of a folder. `sweep` trains every config
 with every seed under `vmap`, in blocks that fit in memory; it returns a `SweepResult`.
 """
 
+from bpvariants.training._lock import locked as locked
 from bpvariants.training.checkpoints._checkpoint import Checkpoint as Checkpoint
 from bpvariants.training.checkpoints._read_checkpoint import (
     read_checkpoint as read_checkpoint,

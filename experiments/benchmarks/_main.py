@@ -41,7 +41,7 @@ BENCHMARKS: dict[str, Callable[..., Groups]] = {
 class Config(Study):
     """How fast is this library compared with its peers, on the same work, in turns?
 
-    `pip install -e ".[benchmarks]"` installs the peers; notes name missing ones.
+    `pip install -e ".[peers]"` installs the peers; notes name missing ones.
     """
 
     QUICK = {

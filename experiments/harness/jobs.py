@@ -8,7 +8,8 @@ curves/<job>.jsonl, and checkpoints/<job>/.
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -68,6 +69,8 @@ class Way:
         Raises:
           KeyboardInterrupt: after Ctrl-C, once the checkpoint is written.
         """
+        if not any(self.checkpoints.glob("[0-9]*")):  # it ended before its first one
+            self._curve.unlink(missing_ok=True)
         curve = training.JsonLog(self._curve, look)
         result = training.fit(
             *args,
@@ -109,16 +112,18 @@ def time_taken(result: training.FitResult) -> Row:
     }
 
 
+@contextmanager
 def open_run(
     study: str,
     config: Config,
     free: Collection[str] = (),
     check: Callable[[Config], Any] | None = None,
-) -> tuple[Config, Path]:
+) -> Iterator[tuple[Config, Path]]:
     """Make the folder of a run, or with `resume` continue the run in `out`.
 
     Options left at their defaults then take that run's values, except free ones. Files
-    of the user, which the study names in `FILES`, must not have changed since.
+    of the user, which the study names in `FILES`, must not have changed since. During
+    the block, no other process can run a study in the folder.
 
     Args:
       study: the study's name.
@@ -127,12 +132,13 @@ def open_run(
       check: called with the options of the run before anything is written; it raises
         an error if they are wrong.
 
-    Returns:
+    Yields:
       The options of the run, and its folder.
 
     Raises:
       DataError: if the folder holds a run and `resume` is False, or holds none and
-        `resume` is True, or if a given option differs from that of the run, or a file.
+        `resume` is True, if a given option or a file differs from that of the run, or
+        if another process uses the folder.
     """
     run: Any = config
     out: Path | None = run.out
@@ -148,11 +154,12 @@ def open_run(
     files = sums_of(run)  # before they are read
     if check is not None:
         check(run)
-    if run.resume and out is not None:
-        return run, out
-    folder = report.make_folder(study, out)
-    report.write_config(folder, run, files)
-    return run, folder
+    resumes = run.resume and out is not None
+    folder = out if resumes else report.make_folder(study, out)
+    with report.locked(folder):
+        if not resumes:
+            report.write_config(folder, run, files)
+        yield run, folder
 
 
 def _recalled(run: Any, free: Collection[str]) -> Any:
@@ -178,7 +185,15 @@ def _stored(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.exists():
         raise DataError(f"{folder} holds no run to resume: there is no {path}.")
-    return json.loads(path.read_text())
+    try:
+        content = json.loads(path.read_bytes())
+        content["config"].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} is damaged ({error}), so the run cannot be resumed: start a new "
+            "run in another --out."
+        ) from error
+    return content
 
 
 def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:
@@ -220,14 +235,28 @@ def _finished(folder: Path) -> list[Row]:
     path = folder / "results.jsonl"
     if not path.exists():
         return []
-    lines = path.read_text().splitlines(keepends=True)
-    rows = [json.loads(line) for line in lines if line.endswith("\n")]
+    lines = path.read_bytes().splitlines(keepends=True)
+    rows = [
+        _row(path, i, lines[i]) for i in range(len(lines)) if lines[i][-1:] == b"\n"
+    ]
     cut_short = {row["job"] for row in rows if row.get("cut_short")}
     rows = [row for row in rows if row["job"] not in cut_short]
     if len(rows) < len(lines):
         text = "".join(json.dumps(row) + "\n" for row in rows)
         report.write_atomically(path, text)
     return rows
+
+
+def _row(path: Path, number: int, line: bytes) -> Row:
+    try:
+        row = json.loads(line)
+        _ = row["job"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is damaged: line {number} is not a row of a job ({error!r}). "
+            "Delete that line; its job is then run again."
+        ) from error
+    return row
 
 
 def _with_nan(value: Any) -> Any:

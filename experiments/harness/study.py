@@ -82,10 +82,10 @@ def run_study(
         if data or files are missing.
     """
     config = at_quick_size(config, **config.QUICK)
-    config, folder = open_run(name, config, free, check)
-    start = time.perf_counter()
-    rows, interrupted = run_jobs(folder, make_jobs(config))
-    if rows:
-        finish(folder, config, rows)
-    report.say_where(folder, time.perf_counter() - start, interrupted)
+    with open_run(name, config, free, check) as (config, folder):
+        start = time.perf_counter()
+        rows, interrupted = run_jobs(folder, make_jobs(config))
+        if rows:
+            finish(folder, config, rows)
+        report.say_where(folder, time.perf_counter() - start, interrupted)
     return report.Result(rows, folder, interrupted)

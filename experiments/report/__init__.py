@@ -3,6 +3,7 @@
 from experiments.report._files import (
     append_row as append_row,
     append_rows as append_rows,
+    locked as locked,
     make_folder as make_folder,
     versions as versions,
     write_atomically as write_atomically,

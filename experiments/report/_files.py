@@ -2,18 +2,21 @@
 
 import dataclasses
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, ExitStack
 from pathlib import Path
 from typing import Any
 
 import jax
 
 import bpvariants
+from bpvariants import training
 from experiments.harness.errors import DataError
 
 
@@ -21,21 +24,51 @@ def make_folder(study: str, out: Path | None) -> Path:
     """Make the folder of a run; refuse one that already holds results."""
     if jax.process_count() > 1 and out is None:
         raise DataError("several processes need --out, a folder that they share.")
-    if out is None:
-        out = Path("runs") / f"{study}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = out or Path("runs") / f"{study}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not writes():
-        return out
-    if (out / "results.jsonl").exists():
-        raise DataError(f"{out} holds results already; choose another --out.")
+        return folder
+    _check_name(folder)
+    if (folder / "results.jsonl").exists():
+        raise DataError(f"{folder} holds results already; choose another --out.")
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
+        if out is None:
+            folder = _free(folder)
+        folder.mkdir(parents=True, exist_ok=out is not None)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise DataError(
-            f"{out} cannot be written to: {error.strerror}. Choose another --out."
+            f"{folder} cannot be written to: {error.strerror}. Choose another --out."
         ) from error
-    return out
+    return folder
+
+
+def _check_name(folder: Path) -> None:
+    """Check that the name of a folder is UTF-8, as checkpoints and reports need."""
+    try:
+        str(folder.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{folder.absolute()} is not a name in UTF-8; choose another --out."
+        ) from error
+
+
+def _free(folder: Path) -> Path:
+    """Return a folder that does not exist; several runs may start in one second."""
+    names = (folder.with_name(f"{folder.name}-{i}") for i in itertools.count(2))
+    return next(name for name in itertools.chain([folder], names) if not name.exists())
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of the folder of a run during the block."""
+    with ExitStack() as stack:
+        if writes():
+            try:
+                stack.enter_context(training.locked(folder, "--out"))
+            except ValueError as error:
+                raise DataError(str(error)) from error
+        yield
 
 
 def writes() -> bool:
@@ -52,7 +85,7 @@ def write_config(
     settings = dataclasses.asdict(config) | {"out": str(folder)}
     content = {"config": settings, "files": files or {}, "versions": versions()}
     text = json.dumps(content, indent=2, default=str)  # for paths
-    (folder / "config.json").write_text(text + "\n")
+    write_atomically(folder / "config.json", text + "\n")
 
 
 def versions() -> dict[str, str]:
@@ -98,7 +131,10 @@ def append_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file; a kill leaves either the new text or the old one."""
+    """Write a text file; a kill leaves either the new text or the old one.
+
+    File names in the text may have bytes that are not UTF-8; they are escaped.
+    """
     beside = path.with_name(path.name + ".tmp")
-    beside.write_text(text, "utf-8")
+    beside.write_text(text, "utf-8", errors="backslashreplace")
     os.replace(beside, path)

@@ -121,9 +121,15 @@ def main(config: Config) -> report.Result:
 
 
 def _main(config: Config) -> report.Result:
-    mesh, start = config.machine.mesh(), time.perf_counter()
+    mesh = config.machine.mesh()
     _check_sizes(config, mesh)
     folder = report.make_folder("char_lm", config.out)
+    with report.locked(folder):
+        return _train(config, mesh, folder)
+
+
+def _train(config: Config, mesh: jax.sharding.Mesh, folder: Path) -> report.Result:
+    start = time.perf_counter()
     checkpoints = _checkpoints(folder, config)
     report.write_config(folder, config)
     text = getattr(data, config.text)()

@@ -233,16 +233,45 @@ def test_cudnn_is_given_the_same_lstm(plain_jax):
         return last, jnp.where(mask[..., None], ys, 0)
 
     def theirs(params, carry, xs, _):
-        return _lstm_cudnn.run(reference_of_cudnn, params, carry, xs, lengths, None)
+        return _lstm_cudnn.run(reference_of_cudnn, None, params, carry, xs, lengths)
+
+    def plainly(params, carry, xs, _):
+        return cells.lstm_cudnn(params, carry, xs, lengths=lengths)
 
     want = gradient(ours)(*args[:2], spoilt, args[1])
     with plain_jax():  # the reference needs JAX's default settings
         got = gradient(theirs)(*args[:2], spoilt, args[1])
+        scanned = gradient(plainly)(*args[:2], spoilt, args[1])
     chex.assert_tree_all_finite(got)
     chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)
+    if jax.default_backend() != "gpu":
+        chex.assert_trees_all_close(scanned, want, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.skipif(jax.default_backend() == "gpu", reason="lstm_cudnn runs here")
-def test_cudnn_is_refused_without_a_gpu():
-    with pytest.raises(ValueError, match="lstm_cudnn needs a GPU, but JAX runs on"):
-        cells.lstm_cudnn(*problem("lstm")[:3])
+@pytest.mark.parametrize("platform", ["cuda", "cpu"])
+def test_the_platform_of_cudnn_is_chosen_when_a_program_is_exported(
+    platform, plain_jax, monkeypatch
+):
+    """The stand-in for cuDNN, with a number in it that can be found in the program."""
+    params, carry, xs, _ = problem("lstm")
+    args = jax.tree.map(lambda a: a.astype(jnp.float32), (params, carry, xs))
+
+    def marked(*arguments):
+        ys, h, c = reference_of_cudnn(*arguments)
+        return ys * 1234.5, h, c
+
+    def total(*args):
+        last, ys = cells.lstm_cudnn(*args)
+        return jnp.sum(ys) + sum(jnp.sum(leaf) for leaf in last)
+
+    export = lambda: jax.export.export(
+        jax.jit(jax.value_and_grad(total)), platforms=[platform]
+    )(*args)
+    with plain_jax():
+        assert export().platforms == (platform,)  # also where JAX lacks cuDNN
+        monkeypatch.setattr(_lstm_cudnn.rnn, "lstm", marked)
+        assert ("1.234500e+03" in export().mlir_module()) == (platform == "cuda")
+        if platform == "cpu":  # what runs here
+            want = gradients.unroll(cells.lstm, *args)
+            got = jax.jit(cells.lstm_cudnn)(*args)
+            chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)

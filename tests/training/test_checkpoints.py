@@ -280,8 +280,17 @@ def test_another_training_is_refused(saved, tmp_path, options, message):
 def test_settings_that_make_no_sense_are_named(name, value):
     with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1"):
         training.Checkpoint("folder", **{name: value})
-    with pytest.raises(ValueError, match="config must be a dict that JSON can hold"):
-        training.Checkpoint("folder", config={(1, 2): 3})
+    for config in ({(1, 2): 3}, 3):
+        with pytest.raises(ValueError, match="config must be a dict that JSON can ho"):
+            training.Checkpoint("folder", config=config)
+    with pytest.raises(ValueError, match=r"best must be the name of a metric.* got 3"):
+        training.Checkpoint("folder", best=3)
+    with pytest.raises(ValueError, match="resume must be True or False, got 'no'"):
+        training.Checkpoint("folder", resume="no")
+    with pytest.raises(ValueError, match="directory must be a path, got 3"):
+        training.Checkpoint(3)
+    with pytest.raises(ValueError, match="directory must have a name in UTF-8"):
+        training.Checkpoint(os.fsdecode(b"folder/\xff"))
 
 
 def test_a_config_with_nan_is_its_own_equal():
@@ -307,6 +316,8 @@ def test_the_last_and_the_best_are_kept(tmp_path):
         assert steps(tmp_path / kept) == {kept} | last
     with pytest.raises(ValueError, match=r"best must be one of \[.*'value'.*got 'los'"):
         fit(checkpoint=training.Checkpoint(tmp_path / "no", best="los"))
+    with pytest.raises(ValueError, match=r"metrics -> number, but it returned {}"):
+        fit(checkpoint=training.Checkpoint(tmp_path / "no", best=lambda _: {}))
 
 
 @pytest.mark.slow

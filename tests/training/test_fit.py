@@ -131,6 +131,7 @@ def test_mistakes_in_functions_and_data_are_named():
     ("options", "message"),
     [
         ({"steps": 0}, "steps must be an integer of at least 1, got 0"),
+        ({"steps": None}, "steps must be an integer of at least 1, got None"),
         ({"chunk": 2.5}, "chunk must be an integer of at least 1, got 2.5"),
         ({"key": None}, "sample was given without key"),
         ({"sample": None}, "key was given without sample"),

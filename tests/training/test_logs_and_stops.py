@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import json
 import os
 import signal
 
@@ -343,11 +344,138 @@ def test_what_is_sharded_stays_so(where):
         ({"log": [print, 3]}, r"log must be a function \(step, metrics\), got 3"),
         ({"stop": 3}, r"stop must be a function \(step, metrics\), got 3"),
         ({"chunk": True}, "chunk must be an integer of at least 1, got True"),
+        ({"chunk": None}, "chunk must be an integer of at least 1, got None"),
+        ({"diagnose": 3}, r"diagnose must be a function .* got 3"),
+        ({"sample": 3}, r"sample must be a function \(key, data\) -> batch, got 3"),
+        ({"draws": "yes"}, "draws must be True or False, got 'yes'"),
+        ({"key": 3, "draws": True}, r"key must be a single key, .* got 3\."),
+        (
+            {"key": jax.random.split(jax.random.key(0)), "draws": True},
+            r"key must be a single key, .* of shape \(2,\)",
+        ),
+        ({"key": jax.random.key(0), "sample": lambda *_: DATA}, "must return a tuple"),
+        ({"carry": {"name": "tanh"}}, r"carry\['name'\] must be an array, got 'tanh'"),
     ],
 )
 def test_mistakes_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         training.fit(rule, SGD, START, (DATA[0],), steps=1, **options)
+
+
+two = lambda w, carry, x, y: ((jnp.sum(w), carry), w)
+drawing = lambda w, x, *, key: ((jnp.sum(w), None), w)
+uoro = gradients.uoro(lambda w, h, x: (h, h), lambda y, target: y)
+over = lambda w, x: gradients.over_sequence(uoro)(w, jnp.zeros(()), x, x)
+fails = lambda w, x: w["key"]
+KEY = {"key": jax.random.key(0), "draws": True}
+
+
+@pytest.mark.parametrize(
+    ("called", "options", "message"),
+    [
+        (None, {}, "rule must be a function .* got None"),
+        (uoro, {}, r"Give gradients\.over_sequence\(rule\) for an online rule"),
+        (drawing, {}, r"rule draws .* give fit draws=True and key=jax\.random\.key"),
+        (over, {}, r"rule draws .* give fit draws=True and key=.*uoro draws at rand"),
+        (rule, KEY, r"got an unexp.*rule\(params, \*batch, key=key\).* leave draws=T"),
+        (two, {}, r"missing 2 req.* with a batch of 1 entry, .* carry, give carry="),
+        (two, {"carry": 0.0}, r"missing 1 .*rule\(params, carry, \*batch\)"),
+        (lambda w, x: ((w[0], None), w[:1]), {}, r"shapes of params, \[2\]; got \[1\]"),
+        (lambda w, x: ((w[0], None), {"w": w}), {}, r"of params, \[2\]; got {'w': \[2"),
+        (
+            lambda w, c, x: ((w[0], (c, c)), w),
+            {"carry": 0.0},
+            "the aux that rule returns must have the structure",
+        ),
+    ],
+)
+def test_a_rule_that_does_not_fit_its_arguments_is_explained(called, options, message):
+    with pytest.raises(ValueError, match=message):
+        training.fit(called, SGD, START, (DATA[0],), steps=1, **options)
+
+
+def test_an_error_within_a_rule_notes_how_it_was_called():
+    with pytest.raises(TypeError) as found:
+        training.fit(fails, SGD, START, (DATA[0],), steps=1)
+    assert "fit calls rule(params, *batch), here with a" in found.value.__notes__[0]
+
+
+def test_batches_may_hold_keys():
+    keys = jax.random.split(jax.random.key(1), 4)
+    draw = lambda w, key, x: rule(w, x + jax.random.normal(key, (2,)))
+    options = {"steps": 4, "chunk": 3}
+    listed = training.fit(draw, SGD, START, [*zip(keys, DATA, strict=True)], **options)
+    noise = jnp.stack([jax.random.normal(key, (2,)) for key in keys])
+    plain = training.fit(rule, SGD, START, [(row,) for row in DATA + noise], **options)
+    chex.assert_trees_all_close(listed[:4], plain[:4], rtol=1e-12)
+    with pytest.raises(
+        ValueError, match=r"data: a batch\[1\] must be an array, got 'a'"
+    ):
+        training.fit(draw, SGD, START, [(keys[0], "a")], **options)
+    with pytest.raises(
+        ValueError, match=r"data must return an iter.*data\(0\) returned"
+    ):
+        training.fit(draw, SGD, START, lambda step: None, **options)
+
+
+def test_a_log_has_the_lines_of_one_training(tmp_path):
+    log = training.JsonLog(tmp_path / "log.jsonl")
+    run = lambda **given: training.fit(
+        rule, SGD, START, (DATA[1],), steps=2, chunk=1, log=log, **given
+    )
+    run()
+    before = (tmp_path / "log.jsonl").read_bytes()
+    for number, resume in enumerate((None, True, False)):
+        given = {}
+        if resume is not None:
+            folder = tmp_path / str(number)
+            given["checkpoint"] = training.Checkpoint(folder, resume=resume)
+        with pytest.raises(
+            ValueError, match=r"path .*log\.jsonl holds lines of another"
+        ):
+            run(**given)
+        assert (tmp_path / "log.jsonl").read_bytes() == before
+    (tmp_path / "log.jsonl").write_text("")  # an empty file holds none
+    run(**given)
+    assert (tmp_path / "log.jsonl").read_bytes() == before
+
+
+def test_a_log_of_a_training_killed_before_its_first_checkpoint_begins_anew(tmp_path):
+    path, folder = tmp_path / "log.jsonl", tmp_path / "checkpoints"
+    path.write_bytes(b'{"step": 1}\n{"step": 2, \xff}\n')
+    folder.mkdir()
+    (folder / ".lock").write_text("")  # as kill -9 leaves it
+    training.fit(
+        rule, SGD, START, (DATA[1],), steps=1, log=training.JsonLog(path),
+        checkpoint=training.Checkpoint(folder),
+    )  # fmt: skip
+    (line,) = path.read_text().splitlines()
+    assert json.loads(line)["step"] == 1
+
+
+def test_a_log_takes_text_and_refuses_what_it_cannot_hold(tmp_path):
+    more = lambda step, metrics: {
+        "note": "text", "texts": ["a", None, 1], "path": tmp_path, "z": 1j,
+        "key": jax.random.key(0), "flag": np.array([True]), "half": jnp.bfloat16(2),
+        "none": None, "inf": [np.inf, 1],
+    }  # fmt: skip
+    run = lambda name, more: training.fit(
+        rule, SGD, START, (DATA[1],), steps=1, log=training.JsonLog(name, more)
+    )
+    run(tmp_path / "log", more)
+    line = json.loads((tmp_path / "log").read_text())
+    assert (line["note"], line["texts"], line["path"]) == (
+        "text", ["a", None, 1], str(tmp_path)
+    )  # fmt: skip
+    assert (line["z"], line["flag"], line["half"]) == ("1j", [True], 2.0)
+    assert (line["none"], line["inf"]) == (None, [None, 1])
+    for returned in ("text", None, [1], {"step": 3}):
+        with pytest.raises(ValueError, match=r"more must return a dict of entries"):
+            run(tmp_path / "other", lambda *_, returned=returned: returned)
+    with pytest.raises(ValueError, match=r"more must be a function .* got 3"):
+        training.JsonLog(tmp_path / "log", 3)
+    with pytest.raises(ValueError, match="path must be a path, got 3"):
+        training.JsonLog(3)
 
 
 def test_what_cannot_be_trained_with_is_named():

@@ -346,6 +346,8 @@ ONE = [{"rate": 0.1}]
         ({"steps": 0}, "steps must be an integer of at least 1, got 0"),
         ({"block": 2.5}, "block must be an integer of at least 1, got 2.5"),
         ({"devices": []}, "devices must be"),
+        ({"devices": 3}, "devices must be a list of devices, .* got 3"),
+        ({"path": b"rows"}, "path must be a path or None, got b'rows'"),
         ({"stop": 1}, "stop must be a function or None, got 1"),
         ({"stop": lambda m: m["loss"]}, "stop must give one bool"),
         ({"make_run": 1}, "make_run must be a function .* got 1"),
@@ -410,9 +412,21 @@ def test_a_branch_on_a_traced_float_is_explained():
     ],
 )
 def test_a_table_of_another_sweep_is_refused_and_left_alone(tmp_path, line, message):
-    path = tmp_path / "table.jsonl"
-    path.write_text(line + "\n")
+    refused(tmp_path / "table.jsonl", line.encode() + b"\n", message)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'{"rate": "\xff"}\n', b"\x89PNG\n\x1a", b"my notes", b'{"rate": 0.1}', b"\0"],
+)
+def test_a_file_that_is_no_table_is_left_as_it_is(tmp_path, content):
+    """Also its last line, which is cut off a table if it has no end."""
+    refused(tmp_path / "notes", content, "notes is not a table of a sweep: line 1")
+
+
+def refused(path, content, message):
+    path.write_bytes(content)
     make = lambda config, key: (1.0, NOTHING)
     with pytest.raises(ValueError, match=message):
         training.sweep(make, ONE, [0], steps=2, path=path, curves=True)
-    assert path.read_text() == line + "\n"
+    assert path.read_bytes() == content

@@ -62,9 +62,10 @@ def _tag(root: Any) -> Any:
     """Give each NNX module inside root a subclass of its class that tags its output."""
     from flax import nnx
 
-    for path, module in list(nnx.iter_modules(root)):
+    for path, module in list(nnx.iter_graph(root)):  # Flax < 0.12.1 has no iter_modules
         kind: Any = type(module)
-        if not hasattr(kind, "__call__"):  # noqa: B004, as the metaclass is callable
+        # The metaclass is callable, so `callable` would always be true.
+        if not isinstance(module, nnx.Module) or not hasattr(kind, "__call__"):  # noqa: B004
             continue
         name = "/".join(map(str, path)) or kind.__name__
 

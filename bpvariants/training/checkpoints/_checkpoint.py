@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from bpvariants._checks import check_count
@@ -29,7 +30,8 @@ class Checkpoint:
     `optax.inject_hyperparams`, are taken from the checkpoint.
 
     Attributes:
-      directory: a folder for this training alone.
+      directory: a folder for this training alone. While it is trained, the folder is
+        locked against other processes.
       every: write after this many steps, at the end of the chunk in which they fall.
         Default: after each chunk. The end of the training is written too. Each
         checkpoint costs about 50 ms of CPU time besides the writing, so `every` should
@@ -53,13 +55,31 @@ class Checkpoint:
 
     def __post_init__(self):
         """Check the settings."""
+        if not isinstance(self.directory, (str, os.PathLike)):
+            raise ValueError(f"directory must be a path, got {self.directory!r}.")
+        try:
+            str(Path(self.directory).absolute()).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                "directory must have a name in UTF-8, because orbax-checkpoint can "
+                f"write to no other; got {self.directory!r}."
+            ) from error
         if self.every is not None:
             check_count("every", self.every)
         check_count("keep", self.keep)
+        if not (self.best is None or isinstance(self.best, str) or callable(self.best)):
+            raise ValueError(
+                "best must be the name of a metric, such as 'value', or a function "
+                f"metrics -> number, got {self.best!r}."
+            )
+        if not isinstance(self.resume, bool):
+            raise ValueError(f"resume must be True or False, got {self.resume!r}.")
+        why = "" if self.config is None or isinstance(self.config, dict) else "no dict"
         try:
             json.dumps(self.config, default=str)
         except (TypeError, ValueError) as error:
+            why = str(error)
+        if why:
             raise ValueError(
-                f"config must be a dict that JSON can hold, got {self.config!r}: "
-                f"{error}."
-            ) from error
+                f"config must be a dict that JSON can hold, got {self.config!r}: {why}."
+            )

@@ -12,41 +12,55 @@ import numpy as np
 from bpvariants.training.checkpoints._checkpoint import Best
 
 
-class Kept:
-    """Preservation policy for orbax: keep the last few checkpoints and the best."""
+class BestKept:
+    """Preservation policy for orbax: keep the checkpoint with the lowest score.
 
-    def __init__(self, last: int):
-        self.last, self.measured = last, {}
+    `orbax.checkpoint.checkpoint_managers.BestN` reads the scores of all checkpoints
+    when a manager opens. A torn file of scores would then stop the manager from
+    opening, and no training could resume.
+    """
+
+    def __init__(self):
+        self.scores: dict[int, float] = {}
 
     def should_preserve(self, checkpoints, **context: Any) -> list[bool]:
         """Return, for each checkpoint on disk, whether to keep it."""
         steps = [checkpoint.step for checkpoint in checkpoints]
-        known = [step for step in steps if step in self.measured]
-        best = [min(known, key=self.measured.__getitem__)] if known else []
-        kept = {*sorted(steps)[-self.last :], *best}
-        return [step in kept for step in steps]
+        known = [step for step in steps if step in self.scores]
+        best = min(known, key=self.scores.__getitem__, default=None)
+        return [step == best for step in steps]
 
 
-def open_manager(folder: Path, kept: Kept | None) -> Any:
-    """Return an orbax manager for a folder; if `kept` is None, it only reads.
+def open_writer(folder: Path, keep: int, best: BestKept) -> Any:
+    """Return an orbax manager that writes, and keeps the last few and the best."""
+    ocp = _orbax()
+    policies = [ocp.checkpoint_managers.LatestN(keep), best]
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
+        cleanup_tmp_directories=True,  # left by killed processes
+    )
+    return ocp.CheckpointManager(folder, options=options)
+
+
+def open_reader(folder: Path) -> Any:
+    """Return an orbax manager that only reads.
 
     Another process may be writing there, so a reader must not clean up the folder.
     """
+    ocp = _orbax()
+    with _no_warnings():  # orbax warns that the manager only reads, as intended
+        options = ocp.CheckpointManagerOptions(read_only=True)
+        return ocp.CheckpointManager(folder, options=options)
+
+
+def _orbax() -> Any:
     try:
         import orbax.checkpoint as ocp
     except ImportError as error:
         raise ImportError(
             "checkpoint needs orbax-checkpoint: pip install orbax-checkpoint"
         ) from error
-    if kept is None:
-        with _no_warnings():  # orbax warns that the manager only reads, as intended
-            options = ocp.CheckpointManagerOptions(read_only=True)
-            return ocp.CheckpointManager(folder, options=options)
-    options = ocp.CheckpointManagerOptions(
-        preservation_policy=kept,
-        cleanup_tmp_directories=True,  # left by killed processes
-    )
-    return ocp.CheckpointManager(folder, options=options)
+    return ocp
 
 
 @contextmanager
@@ -62,8 +76,11 @@ def _no_warnings() -> Iterator[None]:
 
 def measure(best: Best, metrics: dict[str, Any]) -> float:
     """Return the score of a checkpoint: lower is better; NaN counts as inf."""
-    if isinstance(best, str) and best not in metrics:
-        raise ValueError(f"best must be one of {sorted(metrics)}, got {best!r}.")
     found = metrics[best] if isinstance(best, str) else best(metrics)
-    number = float(np.mean(np.asarray(found, float)))
+    try:
+        number = float(np.mean(np.asarray(found, float)))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"best must be a function metrics -> number, but it returned {found!r}."
+        ) from error
     return math.inf if math.isnan(number) else number

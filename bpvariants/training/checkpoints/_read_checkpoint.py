@@ -6,7 +6,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from bpvariants.training.checkpoints._keeping import open_manager
+from bpvariants._checks import check_arrays, ONLY_ARRAYS
+from bpvariants.training.checkpoints._keeping import open_reader
 from bpvariants.training.checkpoints._leaves import describe, differences, put_back
 from bpvariants.training.checkpoints._store import of_state, read_arrays, read_meta
 from bpvariants.training.loop._state import own, TrainState
@@ -50,10 +51,11 @@ def read_checkpoint(
       >>> step, w.item()
       (1, 3.0)
     """
+    check_arrays("params", params, ONLY_ARRAYS)
     state, folder = TrainState(own(params), None, None), Path(directory).absolute()
     found = None
     if folder.is_dir():
-        with closing(open_manager(folder, None)) as manager:
+        with closing(open_reader(folder)) as manager:
             found = _read(manager, folder, state, best)
     if found is None:
         raise ValueError(

@@ -6,15 +6,16 @@ import json
 import os
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from bpvariants.training._lock import Lock
 from bpvariants.training.checkpoints._checkpoint import Checkpoint
-from bpvariants.training.checkpoints._keeping import Kept, measure, open_manager
+from bpvariants.training.checkpoints._keeping import BestKept, measure, open_writer
 from bpvariants.training.checkpoints._leaves import (
     abstract,
     checksum,
@@ -44,12 +45,25 @@ class Store:
         identity |= {"config": settings.config}
         self._identity = json.loads(json.dumps(identity, default=str))
         self._folder = Path(settings.directory).absolute()
-        self._kept = Kept(settings.keep)
-        self._manager = open_manager(self._folder, self._kept)
+        self._best = BestKept()
         self.last = 0  # step of the last checkpoint written or restored
+        # A training that was killed early leaves no checkpoint, but other files.
+        self.begun = self._folder.is_dir() and any(self._folder.iterdir())
+        self._closing = contextlib.ExitStack()
+        if jax.process_index() == 0:
+            self._closing.callback(Lock.of_folder(self._folder, "directory").release)
+        try:
+            self._open()
+        except BaseException:
+            self._closing.close()
+            raise
+
+    def _open(self) -> None:
+        settings = self.settings
+        self._manager = open_writer(self._folder, settings.keep, self._best)
+        self._closing.callback(self._manager.close)
         steps = self._manager.all_steps()
         if steps and not settings.resume:
-            self.close()
             raise ValueError(
                 f"directory {self._folder} holds checkpoints, up to step {max(steps)}; "
                 "choose another directory, or give resume=True to continue from them."
@@ -57,7 +71,13 @@ class Store:
         for step in steps if settings.best is not None else ():
             with contextlib.suppress(Exception):  # `restore` warns about torn ones
                 best = read_meta(self._manager, step)["best"]
-                self._kept.measured |= {} if best is None else {step: best}
+                self._best.scores |= {} if best is None else {step: best}
+
+    def check_best(self, names: list[str]) -> None:
+        """Check that `best`, if it is a name, is that of a metric."""
+        best = self.settings.best
+        if isinstance(best, str) and best not in names:
+            raise ValueError(f"best must be one of {sorted(names)}, got {best!r}.")
 
     def is_due(self, steps: int) -> bool:
         """Return whether a checkpoint is due after this many steps."""
@@ -85,7 +105,7 @@ class Store:
         }
         if self.settings.best is not None:
             meta["best"] = measure(self.settings.best, metrics())
-            self._kept.measured[reached.steps] = meta["best"]
+            self._best.scores[reached.steps] = meta["best"]
         arrays = {
             f"state{name}": leaf for name, leaf in writable(reached.state).items()
         }
@@ -96,13 +116,14 @@ class Store:
         }
         meta["sums"] = {name: checksum(leaf) for name, leaf in arrays.items()}
         meta["sum"] = _sum_of(meta)
-        self._manager.save(
-            reached.steps,
-            args=ocp.args.Composite(
-                arrays=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta)
-            ),
-            force=True,
-        )
+        with self._explained():
+            self._manager.save(
+                reached.steps,
+                args=ocp.args.Composite(
+                    arrays=ocp.args.StandardSave(arrays), meta=ocp.args.JsonSave(meta)
+                ),
+                force=True,
+            )
         self.last = reached.steps
 
     def restore(self, fresh: Reached) -> Restored | None:
@@ -135,8 +156,20 @@ class Store:
 
     def close(self) -> None:
         """Wait until pending checkpoints are written, then close."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        with self._closing, self._explained():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say, if a checkpoint cannot be written, what becomes of the training."""
+        try:
+            yield
+        except Exception as error:
+            error.add_note(
+                f"A checkpoint could not be written to {self._folder}. Those before it "
+                "are intact: call fit again to resume from the last of them."
+            )
+            raise
 
     def _read(self, step: int, meta: dict[str, Any], fresh: Reached) -> Restored:
         arrays = read_arrays(self._manager, step, meta, fresh.state)

@@ -19,6 +19,7 @@ import optax
 
 from bpvariants._dtypes import is_floating
 from bpvariants.training._placement import shardings_of
+from bpvariants.training.loop._rule_call import call_rule, draw_batch
 from bpvariants.training.loop._state import TrainState
 from bpvariants.types import PyTree
 
@@ -44,16 +45,7 @@ def take_step(
     """Return the state after a step, its loss, and its gradients."""
     carries = (state.carry,) if recipe.stateful else ()
     options = {"key": key} if recipe.draws else {}
-    result = recipe.rule(state.params, *carries, *batch, **options)
-    match result:
-        case ((value, aux), grads) if jnp.ndim(value) == 0:
-            pass
-        case _:
-            raise ValueError(
-                "rule must return ((value, aux), grads) with a scalar value, as "
-                "gradient rules and jax.value_and_grad(..., has_aux=True) do; got a "
-                f"result of shapes {jax.tree.map(jnp.shape, result)}."
-            )
+    (value, aux), grads = call_rule(recipe.rule, state.params, carries, batch, options)
     updates, opt_state = recipe.update.update(
         grads, state.opt_state, state.params, value=value
     )
@@ -103,7 +95,7 @@ def train(recipe: Recipe, looks: str, size: int, reached, key, first, inputs):
         state, alive = reached
         batch, (sample_key, rule_key) = per_step
         if recipe.sample is not None:
-            batch = recipe.sample(sample_key, whole)
+            batch = draw_batch(recipe.sample, sample_key, whole)
         elif whole is not None:
             batch = whole
         new, value, _ = take_step(recipe, state, batch, rule_key)

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from bpvariants._checks import check_arrays
+from bpvariants._dtypes import is_key
 from bpvariants.training._placement import is_spread
 from bpvariants.types import PyTree
 
@@ -37,7 +39,13 @@ class Source:
 def _from(data, first: int) -> Iterator[tuple]:
     """Return the batches from step `first` on; skip earlier ones."""
     if _begins_anywhere(data):
-        return iter(data(first))
+        batches = data(first)
+        if not hasattr(batches, "__iter__"):
+            raise ValueError(
+                "data must return an iterable of batches from a step on, if it is a "
+                f"function; data({first}) returned {batches!r}."
+            )
+        return iter(batches)
     if not hasattr(data, "__iter__"):
         raise ValueError(
             "data must be a tuple, an iterable of tuples, or a function (step) -> such "
@@ -72,6 +80,7 @@ def _stack(batches: Iterable[tuple]) -> PyTree | None:
             )
     if not batches:
         return None
+    check_arrays("data: a batch", batches[0])
     first, *others = [jax.tree.map(jnp.shape, batch) for batch in batches]
     for shapes in others:
         if shapes != first:
@@ -83,6 +92,8 @@ def _stack(batches: Iterable[tuple]) -> PyTree | None:
 
 
 def _stacked(leaves: tuple) -> Any:
+    if is_key(leaves[0]) and not is_spread(leaves[0]):
+        return jnp.stack(leaves)  # NumPy cannot hold keys
     if not is_spread(leaves[0]):
         return np.stack(leaves)
     sharding = leaves[0].sharding

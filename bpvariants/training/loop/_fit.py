@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from bpvariants._checks import check_arrays, ONLY_ARRAYS
 from bpvariants._dtypes import is_key
 from bpvariants.training._placement import mesh_of, placed
 from bpvariants.training.checkpoints._checkpoint import Checkpoint
@@ -23,6 +24,7 @@ from bpvariants.training.loop._fit_checks import (
     check_functions,
     check_key,
     check_not_traced,
+    check_rule,
     check_runs,
     check_settings,
 )
@@ -139,8 +141,9 @@ def fit(
       >>> result.params.item(), result.values.tolist()
       (3.0, [9.0, 0.0])
     """
+    check_rule(rule)
     update = as_update(update)
-    check_counts(steps=steps, chunk=chunk, runs=runs)
+    check_counts(steps, chunk, runs)
     check_key(sample, draws, key)
     nonfinite = nonfinite or ("raise" if runs is None else "stop")
     logs = (log,) if not isinstance(log, Sequence) else log
@@ -150,6 +153,9 @@ def fit(
     check_runs(runs, params=params, carry=carry)
     recipe = Recipe(rule, update, sample, carry is not None, draws, nonfinite)
     whole = data if sample is not None or isinstance(data, tuple) else None
+    check_arrays("params", params, ONLY_ARRAYS)
+    check_arrays("carry", carry)
+    check_arrays("data", whole)
     reached = _start(update, params, carry, whole, runs)
     plan = Plan(steps, chunk, runs, key, logs, stop, diagnose)
     store = None

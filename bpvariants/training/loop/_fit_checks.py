@@ -1,5 +1,6 @@
 """Checks of the arguments of `fit`."""
 
+import reprlib
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +9,10 @@ import jax.numpy as jnp
 import optax
 
 from bpvariants._checks import check_count
+from bpvariants._dtypes import is_key
 from bpvariants.training.checkpoints._checkpoint import Checkpoint
 from bpvariants.training.loop._chunk import POLICIES
-from bpvariants.types import PyTree
+from bpvariants.types import OnlineRule, PyTree
 
 
 def as_update(update: Any) -> optax.GradientTransformationExtraArgs:
@@ -26,15 +28,41 @@ def as_update(update: Any) -> optax.GradientTransformationExtraArgs:
     return optax.with_extra_args_support(update)
 
 
-def check_counts(**counts: Any) -> None:
-    """Check that each count that is given is a positive integer."""
-    for name, value in counts.items():
-        if value is not None:
-            check_count(name, value)
+def check_counts(steps: Any, chunk: Any, runs: Any) -> None:
+    """Check that the counts are positive integers; `runs` may be None."""
+    check_count("steps", steps)
+    check_count("chunk", chunk)
+    if runs is not None:
+        check_count("runs", runs)
+
+
+def check_rule(rule: Any) -> None:
+    """Check that the rule can be called."""
+    if not callable(rule):
+        over = isinstance(rule, OnlineRule)
+        raise ValueError(
+            "rule must be a function (params, *batch) -> ((value, aux), grads), got "
+            f"{rule!r}."
+            + " Give gradients.over_sequence(rule) for an online rule."
+            * over
+        )
 
 
 def check_key(sample: Callable | None, draws: bool, key: jax.Array | None) -> None:
     """Check that a key is given if `sample` or the rule draws, and only then."""
+    if sample is not None and not callable(sample):
+        raise ValueError(
+            f"sample must be a function (key, data) -> batch, got {sample!r}."
+        )
+    if not isinstance(draws, bool):
+        raise ValueError(f"draws must be True or False, got {draws!r}.")
+    raw = getattr(key, "dtype", None) == jnp.uint32 and jnp.ndim(key) == 1
+    if key is not None and not raw and not (is_key(key) and jnp.ndim(key) == 0):
+        raise ValueError(
+            "key must be a single key, such as jax.random.key(seed), got "
+            f"{reprlib.repr(key)}"
+            + (f" of shape {jnp.shape(key)}." if is_key(key) else ".")
+        )
     if key is None and sample is not None:
         raise ValueError(
             "sample was given without key: sample(key, data) needs a key to draw "
@@ -82,6 +110,11 @@ def check_settings(nonfinite: Any, checkpoint: Any, diagnose: Any) -> None:
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         raise ValueError(
             f"checkpoint must be a training.Checkpoint(directory), got {checkpoint!r}."
+        )
+    if diagnose is not None and not callable(diagnose):
+        raise ValueError(
+            "diagnose must be a function (params, *batch), such as "
+            f"training.diagnosis(step, loss), got {diagnose!r}."
         )
     if diagnose is not None and nonfinite != "raise":
         raise ValueError(

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from bpvariants._dtypes import is_key
+
 NOT_LOGGED = ("params", "values")
 
 
@@ -17,11 +19,13 @@ class JsonLog:
     A line has the `step` and the metrics except `params` and `values`. Values that are
     not finite are null. When a training resumes, lines of steps after its checkpoint
     are cut off, and so is a torn line. The file is then the same as for a training
-    without interruption. Of several processes, only the first writes.
+    without interruption. A new training refuses a file that holds lines already. Of
+    several processes, only the first writes.
 
     Args:
       path: the file; it and its folder are made if they do not exist.
       more: (step, metrics) -> dict of further entries, such as a validation loss.
+        Values that are neither numbers nor arrays of numbers are written as text.
 
     Example:
       >>> import tempfile, pathlib, jax, optax
@@ -37,6 +41,12 @@ class JsonLog:
     """
 
     def __init__(self, path: str | os.PathLike, more: Any = None):
+        if not isinstance(path, (str, os.PathLike)):
+            raise ValueError(f"path must be a path, got {path!r}.")
+        if more is not None and not callable(more):
+            raise ValueError(
+                f"more must be a function (step, metrics) -> dict, got {more!r}."
+            )
         self._path, self._more = Path(path), more
         self._writes = jax.process_index() == 0
 
@@ -44,37 +54,75 @@ class JsonLog:
         """Append a line."""
         shown = {name: metrics[name] for name in metrics if name not in NOT_LOGGED}
         if self._more is not None:
-            shown |= self._more(step, metrics)
+            shown |= _checked(self._more(step, metrics))
         line = json.dumps({"step": step} | jax.tree.map(_plain, shown))
         if self._writes:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a") as file:
                 file.write(line + "\n")
 
+    def begin(self) -> None:
+        """Refuse a file that holds lines; :func:`fit` calls it before a new training.
+
+        Raises:
+          ValueError: if the file is not empty, or cannot be written to.
+        """
+        self._make()
+        if self._writes and self._path.stat().st_size:
+            raise ValueError(
+                f"path {self._path} holds lines of another training. Choose another "
+                "path, or delete the file."
+            )
+
     def resume(self, step: int) -> None:
         """Cut off the lines of later steps; :func:`fit` calls it."""
-        if not self._writes or not self._path.exists():
+        self._make()
+        if not self._writes:
             return
         kept = []
-        for line in self._path.read_text().splitlines(keepends=True):
-            if not line.endswith("\n") or _step_of(line) > step:
+        for line in self._path.read_bytes().splitlines(keepends=True):
+            if not line.endswith(b"\n") or _step_of(line) > step:
                 break
             kept.append(line)
         beside = self._path.with_name(self._path.name + ".tmp")
-        beside.write_text("".join(kept))
+        beside.write_bytes(b"".join(kept))
         os.replace(beside, self._path)  # atomic: a kill leaves the old or the new file
 
+    def _make(self) -> None:
+        """Make the file if it does not exist; check that it can be written to."""
+        if not self._writes:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.open("ab").close()
+        except OSError as error:
+            raise ValueError(
+                f"path {self._path} cannot be written to: {error.strerror}. Choose "
+                "another path."
+            ) from error
 
-def _step_of(line: str) -> float:
+
+def _checked(more: Any) -> dict[str, Any]:
+    if not isinstance(more, dict) or "step" in more:
+        raise ValueError(
+            "more must return a dict of entries other than 'step', such as "
+            f"{{'test_loss': 0.1}}; it returned {more!r}."
+        )
+    return more
+
+
+def _step_of(line: bytes) -> float:
     try:
-        return json.loads(line)["step"]
+        return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return np.inf
 
 
 def _plain(leaf: Any) -> Any:
-    """Return Python numbers, with None for those that are not finite."""
-    array = np.asarray(leaf)
+    """Return Python numbers, with None for those that are not finite, or text."""
+    array = np.asarray(None) if is_key(leaf) else np.asarray(leaf)
+    if array.dtype.kind in "OSUMmc":
+        return str(leaf)
     if array.dtype.kind not in "fiub":  # bfloat16 and similar
         array = array.astype(np.float32)
     finite = lambda number: number if np.isfinite(number) else None

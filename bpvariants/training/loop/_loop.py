@@ -51,14 +51,17 @@ class Training:
         self._placed = False
         self._handlers, self._all_end = ExitStack(), lambda: False
         self._told: list[Callable[[], bool]] = []  # each: has its signal come?
-        self._chunks = Chunks(recipe, plan.runs, plan.key, reached.state)
-        self._metrics = Metrics(plan.runs, reached)
-        if store is not None:
-            try:
+        try:
+            self._chunks = Chunks(recipe, plan.runs, plan.key, reached.state)
+            self._metrics = Metrics(plan.runs, reached)
+            if store is not None:
+                store.check_best(self._metrics.names)
                 self._resume(store)
-            except BaseException:
+            self._open_logs()
+        except BaseException:
+            if store is not None:
                 store.close()
-                raise
+            raise
 
     def run(self, data: Any) -> FitResult:
         """Train to the last step, or until something ends the training earlier."""
@@ -109,9 +112,15 @@ class Training:
             elif not np.any(self._reached.alive):
                 self._stopped = "nonfinite"
             self._resumed_from = self._reached.steps
-        for log in plan.logs:
-            if hasattr(log, "resume"):
-                log.resume(self._reached.steps)  # type: ignore[attr-defined]
+
+    def _open_logs(self) -> None:
+        """Tell logs that keep a file whether the training resumes."""
+        for log in self._plan.logs:
+            if self._store is not None and self._store.begun:
+                resume = getattr(log, "resume", lambda step: None)
+                resume(self._reached.steps)
+            else:
+                getattr(log, "begin", lambda: None)()
 
     def _take_chunk(self, source: Source) -> None:
         plan, first = self._plan, self._reached.steps

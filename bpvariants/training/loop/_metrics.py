@@ -48,6 +48,8 @@ class Metrics:
             read = jax.vmap(read, axis_size=runs)
         found = jax.eval_shape(read, fresh.state.opt_state)
         self._read = jax.jit(read) if found else lambda _: {}
+        self.names = ["value", "values", "skipped", *found]  # of those that are numbers
+        self.names = [name for name in self.names if name != "step_sizes"]
 
     def __call__(self, reached: Reached, values: Values) -> dict[str, Any]:
         """Return the metrics at the end of a chunk."""

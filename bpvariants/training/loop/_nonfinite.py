@@ -10,6 +10,7 @@ from bpvariants._tables import named_leaves
 from bpvariants.diagnostics import first_nonfinite
 from bpvariants.diagnostics._faults import count_nonfinite
 from bpvariants.training.loop._chunk import Recipe, step_keys, take_step
+from bpvariants.training.loop._rule_call import draw_batch
 from bpvariants.training.loop._state import FitResult, TrainState
 from bpvariants.types import Loss, PyTree, Step
 
@@ -100,7 +101,7 @@ def explain(
         lambda keys: keys[0], step_keys(recipe, key, jax.numpy.uint32([step]))
     )
     if recipe.sample is not None:
-        batch = jax.jit(recipe.sample)(sample_key, batch)
+        batch = jax.jit(partial(draw_batch, recipe.sample))(sample_key, batch)
     new, value, grads = jax.jit(partial(take_step, recipe))(state, batch, rule_key)
     parts = {"value": value, "grads": grads, "params": new.params}
     places = {

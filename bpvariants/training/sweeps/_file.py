@@ -16,15 +16,17 @@ def read_rows(
 
     An incomplete last line, which a killed process leaves, is cut off.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        file.seek(0)
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
+    try:
+        with path.open("ab+") as file:
+            file.seek(0)
+            content = file.read()
+    except OSError as error:
+        raise ValueError(
+            f"path {path} cannot be written to: {error.strerror}. Give another path."
+        ) from error
+    *lines, last = content.split(b"\n")
     names, rows = {run.name() for run in runs}, {}
-    for number, line in enumerate(content[:whole].decode().splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         row = _parsed(path, number, line)
         fields = {name: row[name] for name in _fields_of(path, number, row, runs[0])}
         if row["limit"] != limit:
@@ -39,6 +41,9 @@ def read_rows(
             )
         if name_of(fields) in names:  # other rows belong to configs not given
             rows.setdefault(name_of(fields), _with_nan(row, fields))
+    if last:
+        _check_torn(path, len(lines) + 1, last)
+        os.truncate(path, len(content) - len(last))
     return rows
 
 
@@ -53,10 +58,20 @@ def append_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         os.fsync(file.fileno())
 
 
-def _parsed(path: Path, number: int, line: str) -> dict[str, Any]:
+def _check_torn(path: Path, number: int, line: bytes) -> None:
+    """Check that a last line without its end can be the beginning of a row."""
+    try:
+        json.loads(line)
+    except ValueError:
+        if line[:2] in (b"{", b'{"'):
+            return
+    _parsed(path, number, line)
+
+
+def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # not JSON, or not UTF-8
         raise ValueError(
             f"path {path} is not a table of a sweep: line {number} is not JSON "
             f"({error}). Give another path, or repair the file."

@@ -5,7 +5,9 @@ or methods have their own. A program runs in blocks, which fit in memory and are
 over the devices. A run that stops or diverges is frozen and does not affect others.
 """
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +17,7 @@ import jax
 from bpvariants._checks import check_count
 from bpvariants._tables import aligned, short
 from bpvariants.training._interrupts import held
+from bpvariants.training._lock import Lock
 from bpvariants.training.sweeps._block import Clock, run_block, stacked
 from bpvariants.training.sweeps._compile import Block, compile_block
 from bpvariants.training.sweeps._file import append_rows, read_rows
@@ -80,7 +83,7 @@ def sweep(
     block: int | None = None,
     max_bytes: int | None = None,
     devices: Sequence[Any] | None = None,
-    path: str | Path | None = None,
+    path: str | os.PathLike | None = None,
     curves: bool = False,
     progress: Progress | None = None,
 ) -> SweepResult:
@@ -123,7 +126,8 @@ def sweep(
         devices of this process. (With several processes, give each its own part of
         configs and its own path.)
       path: a file of JSON lines; rows are appended when their block has ended. Runs
-        that the file holds are not run again. If `block` is given, a resumed sweep is
+        that the file holds are not run again. The file is locked against other
+        processes. If `block` is given, a resumed sweep is
         bit-identical to an uninterrupted one.
       curves: whether rows have a `curve`: the metrics at the end of each chunk.
       progress: (runs ended, runs, seconds left) -> None, called after each chunk. The
@@ -161,40 +165,44 @@ def sweep(
     """
     counts = {"steps": steps, "chunk": chunk, "block": block, "max_bytes": max_bytes}
     functions = {"stop": stop, "diverged": diverged, "progress": progress}
-    _check(make_run, counts, functions, devices)
+    _check(make_run, counts, functions, devices, path)
     runs, groups = all_runs(configs, seeds)
-    devices = jax.local_devices() if devices is None else devices
+    devices = jax.local_devices() if devices is None else [*devices]
     path = None if path is None else Path(path)
-    found = {} if path is None else read_rows(path, runs, steps, curves)
-    rows = [found.get(run.name()) for run in runs]
-    clock = Clock(progress, steps, len(runs), len(found))
+    lock = nullcontext() if path is None else Lock.of_file(path.absolute(), "path")
     ended: list[SweepGroup] = []
     interrupted = False
-    try:
-        for group in groups:
-            missing = [i for i in group.runs if rows[i] is None]
-            if not missing:
-                continue
-            compiled = compile_block(
-                lambda floats, key, group=group: make_run(group.build(floats), key),
-                partial(stacked, group, [runs[i] for i in missing]),
-                stop,
-                diverged,
-                devices,
-                len(missing) if block is None else min(block, len(group.runs)),
-                max_bytes,
-            )
-            seconds = clock.seconds
-            for first in range(0, len(missing), compiled.size):
-                part = missing[first : first + compiled.size]
-                chosen = [runs[i] for i in part]
-                new = run_block(compiled, group, chosen, steps, chunk, curves, clock)
-                _keep(rows, part, new, path)
-            spent = clock.seconds - seconds
-            ended.append(_summary(group, len(missing), compiled, spent))
-    except KeyboardInterrupt:
-        interrupted = True
-    return SweepResult([row for row in rows if row is not None], ended, interrupted)
+    with lock:
+        found = {} if path is None else read_rows(path, runs, steps, curves)
+        rows = [found.get(run.name()) for run in runs]
+        clock = Clock(progress, steps, len(runs), len(found))
+        try:
+            for group in groups:
+                missing = [i for i in group.runs if rows[i] is None]
+                if not missing:
+                    continue
+                compiled = compile_block(
+                    lambda floats, key, group=group: make_run(group.build(floats), key),
+                    partial(stacked, group, [runs[i] for i in missing]),
+                    stop,
+                    diverged,
+                    devices,
+                    len(missing) if block is None else min(block, len(group.runs)),
+                    max_bytes,
+                )
+                seconds = clock.seconds
+                for first in range(0, len(missing), compiled.size):
+                    part = missing[first : first + compiled.size]
+                    chosen = [runs[i] for i in part]
+                    new = run_block(
+                        compiled, group, chosen, steps, chunk, curves, clock
+                    )
+                    _keep(rows, part, new, path)
+                spent = clock.seconds - seconds
+                ended.append(_summary(group, len(missing), compiled, spent))
+        except KeyboardInterrupt:
+            interrupted = True
+        return SweepResult([row for row in rows if row is not None], ended, interrupted)
 
 
 def _keep(
@@ -223,7 +231,9 @@ def _summary(group: Group, runs: int, compiled: Block, seconds: float) -> SweepG
     )
 
 
-def _check(make_run: Any, counts: dict, functions: dict, devices: Any) -> None:
+def _check(
+    make_run: Any, counts: dict, functions: dict, devices: Any, path: Any
+) -> None:
     for name, value in counts.items():
         if value is not None or name not in ("block", "max_bytes"):
             check_count(name, value)
@@ -235,10 +245,13 @@ def _check(make_run: Any, counts: dict, functions: dict, devices: Any) -> None:
     for name, function in functions.items():
         if function is not None and not callable(function):
             raise ValueError(f"{name} must be a function or None, got {function!r}.")
-    if devices is not None and not all(
-        isinstance(device, jax.Device) for device in devices or [None]
+    listed = [*devices] if isinstance(devices, Iterable) else []
+    if devices is not None and not (
+        listed and all(isinstance(device, jax.Device) for device in listed)
     ):
         raise ValueError(
             f"devices must be a list of devices, such as jax.devices(), got "
             f"{devices!r}."
         )
+    if path is not None and not isinstance(path, (str, os.PathLike)):
+        raise ValueError(f"path must be a path or None, got {path!r}.")

@@ -123,6 +123,55 @@ def test_folders_are_not_overwritten(tmp_path):
         main(Config(resume=True, out=tmp_path / "elsewhere"))
 
 
+def test_one_process_at_a_time_runs_a_study_in_a_folder(tmp_path):
+    inner = []
+
+    def jobs(config):
+        def train(way):
+            for resume in (False, True):
+                with pytest.raises(
+                    DataError, match=r"--out .* is in use by process"
+                ) as e:
+                    run_study("inner", Config(out=tmp_path, resume=resume), jobs, print)
+                inner.append(e)
+            return {}
+
+        return [Job("outer", 1, train)]
+
+    result = run_study("outer", Config(out=tmp_path), jobs, lambda *_: None)
+    assert len(inner) == 2
+    stored = json.loads((tmp_path / "config.json").read_text())["config"]
+    assert stored["resume"] is False  # nothing was written over
+    assert len(result.rows) == 1
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_runs_that_start_in_one_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda *_: "now")
+    names = [report.make_folder("study", None).name for _ in range(3)]
+    assert names == ["study-now", "study-now-2", "study-now-3"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("config.json", '{"config": {"num', "config.json is damaged"),
+        ("config.json", "\0\0", "config.json is damaged"),
+        ("config.json", "[]", "config.json is damaged"),
+        ("results.jsonl", '{"job": "job 1"}\n\0\0\n', "damaged: line 2 is not a row"),
+        ("results.jsonl", "3\n", "damaged: line 1 is not a row"),
+    ],
+)
+def test_a_damaged_run_is_not_resumed_but_explained(tmp_path, file, content, says):
+    main, _, _ = make_main()
+    main(Config(out=tmp_path))
+    (tmp_path / file).write_text(content)
+    with pytest.raises(DataError, match=says):
+        main(Config(out=tmp_path, resume=True))
+    assert (tmp_path / file).read_text() == content
+
+
 def raise_full(*paths):
     raise OSError("disk full")
 

@@ -7,7 +7,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import jax.test_util
-import lineax
 import numpy as np
 import pytest
 
@@ -211,6 +210,7 @@ def test_warm_starts():
 
 @pytest.mark.slow
 def test_equals_the_solvers_of_lineax():
+    lineax = pytest.importorskip("lineax", reason="needs the extra `oracles`")
     with jax.numpy_dtype_promotion("standard"):
         for solver in (lineax.LU(), lineax.GMRES(rtol=1e-11, atol=1e-11)):
             adjoint = gradients.adjoints.linear_solver(solver, tol=1e-9)

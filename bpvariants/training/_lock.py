@@ -1,0 +1,156 @@
+"""Lock of a folder or a file, so that a single process at a time writes there."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def locked(directory: str | os.PathLike, name: str = "directory") -> Iterator[None]:
+    """Lock a folder during the block, against other processes and other trainings.
+
+    The folder is made if it does not exist. The operating system holds the lock, so it
+    ends with the process, even by kill -9. The file `.lock` in the folder only says
+    who holds it. On a file system without locks, and on Windows, nothing is locked.
+
+    Args:
+      directory: the folder.
+      name: the name of the argument, for messages.
+
+    Raises:
+      ValueError: if another process, or another block, holds the lock; or if the folder
+        cannot be written to.
+
+    Example:
+      >>> import tempfile
+      >>> from bpvariants import training
+      >>> folder = tempfile.mkdtemp()
+      >>> with training.locked(folder):
+      ...     try:
+      ...         with training.locked(folder):
+      ...             pass
+      ...     except ValueError as error:
+      ...         print("is in use by process" in str(error))
+      True
+    """
+    with Lock.of_folder(Path(directory).absolute(), name):
+        yield
+
+
+class Lock:
+    """A lock that is held from its making until it is released or the process ends.
+
+    As a context manager it is released at the end of the block.
+    """
+
+    def __init__(self, path: Path, name: str, locked: Path):
+        """Take the lock at `path`; raise a ValueError if that is impossible.
+
+        `name` is the argument that gave `locked`, the folder or file to lock.
+        """
+        self._path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._take(name, locked)
+        except OSError as error:
+            raise ValueError(
+                f"{name} {locked} cannot be written to: {error.strerror}. Choose "
+                f"another {name}."
+            ) from error
+
+    @classmethod
+    def of_folder(cls, folder: Path, name: str) -> "Lock":
+        """Take the lock of a folder."""
+        return cls(folder / ".lock", name, folder)
+
+    @classmethod
+    def of_file(cls, file: Path, name: str) -> "Lock":
+        """Take the lock of a file; other files in its folder remain free."""
+        return cls(file.with_name(f".{file.name}.lock"), name, file)
+
+    def __enter__(self) -> None:
+        """Do nothing: the lock is held already."""
+
+    def __exit__(self, *exception: Any) -> None:
+        """Give the lock up."""
+        self.release()
+
+    def release(self) -> None:
+        """Give the lock up, and remove its file."""
+        with suppress(OSError):  # the folder may be gone
+            self._path.unlink()
+        self._file.close()
+
+    def _take(self, name: str, locked: Path) -> Any:
+        while True:
+            file = self._path.open("a+")
+            if _hold(file):
+                if self._is(file):
+                    file.truncate(0)
+                    me = {"pid": os.getpid(), "host": socket.gethostname()}
+                    file.write(json.dumps(me))
+                    file.flush()
+                    return file
+                file.close()  # the holder before removed it after it was opened here
+                continue
+            file.seek(0)
+            holder = _parsed(file.read())
+            if not _is_dead(holder):
+                file.close()
+                who = "another training"
+                if holder:
+                    who = f"process {holder['pid']} on {holder['host']}"
+                raise ValueError(
+                    f"{name} {locked} is in use by {who}. Wait until it has ended, or "
+                    f"choose another {name}."
+                )
+            if self._is(file):  # a process that the dead one forked still holds it
+                self._path.unlink(missing_ok=True)
+            file.close()
+
+    def _is(self, file: Any) -> bool:
+        """Return whether an open file is the one that lies there now."""
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(file.fileno()))
+        except FileNotFoundError:
+            return False
+
+
+def _hold(file: Any) -> bool:
+    """Lock an open file; return False if somebody else holds its lock."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """Return who holds a lock, or nothing if it is just being taken."""
+    with suppress(ValueError, TypeError):
+        found = json.loads(text)
+        return {"pid": int(found["pid"]), "host": found["host"]}
+    return {}
+
+
+def _is_dead(holder: dict[str, Any]) -> bool:
+    """Return whether a process of this machine has ended."""
+    if holder.get("host") != socket.gethostname():
+        return False
+    try:
+        os.kill(holder["pid"], 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
