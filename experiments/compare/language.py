@@ -53,7 +53,8 @@ def language(steps: int | None = None) -> Task:
     ]
     part = text.train[: len(text.test)]
     scores = [
-        interpolated_ngrams(part, given, symbols, 3) for given in (part, text.test)
+        interpolated_ngrams(text.train, given, symbols, 3)
+        for given in (part, text.test)
     ]
     references = [
         Reference(f"{order}-gram", {"train nats": train_nats, "test nats": test_nats})
@@ -67,9 +68,8 @@ def language(steps: int | None = None) -> Task:
         "for test. All rules see the same windows equally often. RTRL computes the "
         "gradient of BPTT forwards in time: the curves coincide, the costs differ. "
         "Training scores are for the first tenth of the text, test scores for the last "
-        "tenth. The n-grams interpolate all lower orders and are counted on the first "
-        "tenth alone; the networks learn from windows drawn from the first nine "
-        "tenths.",
+        "tenth. The n-grams interpolate all lower orders, and are counted on the same "
+        "nine tenths that the networks learn from.",
         value="training loss (nats per character)",
         score="test nats",
         measure="test loss, nats per character",
