@@ -52,13 +52,11 @@ def language(steps: int | None = None) -> Task:
         for rule, gradient in rules.items()
     ]
     part = text.train[: len(text.test)]
-    scores = [
-        interpolated_ngrams(text.train, given, symbols, 3)
-        for given in (part, text.test)
-    ]
+    score = lambda given: interpolated_ngrams(text.train, given, symbols, 3)
+    scores = zip((1, 2, 3), score(part), score(text.test), strict=True)
     references = [
         Reference(f"{order}-gram", {"train nats": train_nats, "test nats": test_nats})
-        for order, train_nats, test_nats in zip((1, 2, 3), *scores, strict=True)
+        for order, train_nats, test_nats in scores
     ]
     return Task(
         name="language",

@@ -237,7 +237,9 @@ def _finished(folder: Path) -> list[Row]:
         return []
     lines = path.read_bytes().splitlines(keepends=True)
     rows = [
-        _row(path, i, lines[i]) for i in range(len(lines)) if lines[i][-1:] == b"\n"
+        _row(path, number, line)
+        for number, line in enumerate(lines, start=1)
+        if line.endswith(b"\n")
     ]
     cut_short = {row["job"] for row in rows if row.get("cut_short")}
     rows = [row for row in rows if row["job"] not in cut_short]

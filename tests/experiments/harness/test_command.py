@@ -69,6 +69,7 @@ def test_ctrl_c_outside_of_jobs_exits_with_130(monkeypatch, ctrl_c, capsys):
 
     monkeypatch.setattr(sys, "argv", ["experiments", "pod"])
     monkeypatch.setattr("experiments.scale.pod.main", pressed)
+    monkeypatch.delitem(sys.modules, "experiments.__main__", raising=False)
     with pytest.raises(SystemExit) as left:
         runpy.run_module("experiments", run_name="__main__", alter_sys=True)
     assert left.value.code == 130
