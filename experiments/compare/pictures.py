@@ -18,7 +18,7 @@ FLOOR = 1e-6  # lower losses are drawn at this value
 
 
 def draw_curves(path: Path, task: Task, rows: list[Any]) -> None:
-    """Draw the loss against steps: a panel for each network and rule, all seeds."""
+    """Draw the loss of all seeds against steps, a panel for each network and rule."""
     panels = list(dict.fromkeys((row.network, _panel(task, row)) for row in rows))
     figure = Figure(figsize=(5.2 * len(panels), 4.2), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -39,7 +39,7 @@ def draw_curves(path: Path, task: Task, rows: list[Any]) -> None:
         low, high = axis.get_ylim()
         axis.set_yscale("log" if high > 10 * max(low, FLOOR) else "linear")
         axis.set(title=" · ".join(filter(None, panel)), xlabel="updates")
-        below = f"\n(below {FLOOR:g}: drawn there)" if floored else ""
+        below = f"\n(lower values are drawn at {FLOOR:g})" if floored else ""
         axis.set_ylabel(task.value + below)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
@@ -47,7 +47,7 @@ def draw_curves(path: Path, task: Task, rows: list[Any]) -> None:
 
 
 def draw_scores(path: Path, task: Task, rows: list[Any]) -> None:
-    """Draw each job's score and time, seeds as dots, references as lines."""
+    """Draw the score (seeds as dots, references as lines) and the time of each job."""
     figure = Figure(figsize=(11, 2.2 + 0.36 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[2, 1], sharey=True)
     gradient = lambda row: row.kind.split(", ")[-1]
@@ -75,6 +75,10 @@ def draw_scores(path: Path, task: Task, rows: list[Any]) -> None:
 
 
 def _panel(task: Task, row: Any) -> str:
-    """Return the rule, for the title of a panel, if the network's updates differ."""
+    """Return the rule for the title of a panel.
+
+    Return "" if all jobs of the network have the same update, because the legend then
+    names the rules.
+    """
     updates = {job.update for job in task.jobs if job.network == row.network}
     return row.rule if len(updates) > 1 else ""

@@ -1,4 +1,4 @@
-"""Files of a run: its folder, config.json and results.jsonl."""
+"""Files that a study writes: the folder of a run, config.json and results.jsonl."""
 
 import dataclasses
 import importlib.metadata
@@ -18,7 +18,7 @@ from experiments.harness.errors import DataError
 
 
 def make_folder(study: str, out: Path | None) -> Path:
-    """Make the folder of a run; refuse one that already holds results."""
+    """Make the folder of a run; raise an error if the folder already has results."""
     if jax.process_count() > 1 and out is None:
         raise DataError("several processes need --out, a folder that they share.")
     if out is None:
@@ -39,22 +39,22 @@ def make_folder(study: str, out: Path | None) -> Path:
 
 
 def writes() -> bool:
-    """Return whether this process prints and writes the results: the first one."""
+    """Return whether this process prints and writes results; only process 0 does."""
     return jax.process_index() == 0
 
 
 def write_config(folder: Path, config: Any) -> None:
-    """Write the options of a run, and its versions and devices, to config.json."""
+    """Write a run's options, package versions and devices to config.json."""
     if not writes():
         return
     settings = dataclasses.asdict(config) | {"out": str(folder)}
     content = {"config": settings, "versions": versions()}
-    text = json.dumps(content, indent=2, default=str)  # for paths
+    text = json.dumps(content, indent=2, default=str)  # `str` converts paths
     (folder / "config.json").write_text(text + "\n")
 
 
 def versions() -> dict[str, str]:
-    """Return versions, devices and settings that results depend on."""
+    """Return the package versions, devices and settings that results depend on."""
     names = ("jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
     devices = [device.device_kind for device in jax.devices()]
     return {
@@ -84,9 +84,9 @@ def append_row(folder: Path, row: dict[str, Any]) -> None:
 
 
 def append_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Add the rows of one job to results.jsonl: all of them or, after a kill, none.
+    """Add the rows of one job to results.jsonl; if killed, add all rows or none.
 
-    A new file is written beside the old one and then replaces it in one step.
+    A new file is written beside the old file and then replaces the old file atomically.
     """
     if not writes():
         return
@@ -96,7 +96,7 @@ def append_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file; a kill leaves either the new text or the old one."""
+    """Write a text file; if killed, the file has either the new or the old text."""
     beside = path.with_name(path.name + ".tmp")
     beside.write_text(text, "utf-8")
     os.replace(beside, path)

@@ -1,4 +1,4 @@
-"""Result of a study, a printed table, and a saved picture."""
+"""Result of a study, and functions that print a table and save a picture."""
 
 import dataclasses
 from collections.abc import Sequence
