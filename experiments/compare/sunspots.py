@@ -22,7 +22,7 @@ ABOUT = (
     "every year. RTRL computes the gradient of the current year's error, and the "
     "forgetting factor adds past gradients, as in the tutorial's equation. The printed "
     "form of the equation applies the learning rate to the newest gradient alone. The "
-    "printed form is stable only for a factor as small as here; it is then close to sgd."
+    "printed form is stable only for a factor as small as 0.01, and then close to sgd."
 )
 
 

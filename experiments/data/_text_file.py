@@ -1,4 +1,4 @@
-"""Texts as indices into their alphabet, such as a file of the user."""
+"""Texts, such as a file of the user, as indices into the alphabet of the text."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -1,6 +1,6 @@
 """Tiny Shakespeare, a million characters of plays, not committed here.
 
-Public domain; A. Karpathy compiled it for char-rnn.
+The text is in the public domain; A. Karpathy compiled it for char-rnn.
 """
 
 from experiments.data._fetch import fetch, find

@@ -25,7 +25,7 @@ def read_wav(
         above half its rate, and a conversion cannot restore them.
 
     Raises:
-      ValueError: if the file is no WAV file, is cut short, holds no sound, has samples
+      ValueError: if the file is no WAV file, is cut short, has no sound, has samples
         that are not finite, or has a sampling rate below `lowest`.
 
     Example:
@@ -68,7 +68,10 @@ def read_wav(
 
 
 def _as_float(samples: np.ndarray) -> np.ndarray:
-    """Return samples in −1..1; scipy puts 24-bit samples into the upper 24 of 32."""
+    """Convert samples to floats in −1..1.
+
+    24-bit samples need no special case: scipy stores them in the upper 24 of 32 bits.
+    """
     if samples.dtype.kind == "f":
         return samples.astype(float)
     if samples.dtype == np.uint8:  # 128 is silence

@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Bucket(NamedTuple):
-    """Indices of sequences of similar length, and the length that they are padded to."""
+    """Indices of sequences of similar length, and the length to pad sequences to."""
 
     length: int
     rows: np.ndarray  # indices of sequences; −1 is a row that is all padding

@@ -1,4 +1,4 @@
-"""A small network for the digits, with its weights in one vector."""
+"""A small MLP for handwritten digits, with all weights in one vector."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,7 +12,7 @@ UNITS, CLASSES, PIXELS = 32, 10, 64
 
 
 class Network(NamedTuple):
-    """Functions of weights [n], float32; images are [B, 64], labels [B]."""
+    """Functions of a float32 weight vector [n]; images are [B, 64], labels are [B]."""
 
     init: Callable[[jax.Array], jax.Array]  # key -> weights
     loss: Callable[..., jax.Array]  # (weights, images, labels) -> mean cross entropy

@@ -1,4 +1,4 @@
-"""Table and picture of `rprop_vs`."""
+"""Table and picture of the study `rprop_vs`."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ NOTE = (
 
 
 def best_rows(rows: list[dict[str, Any]], problem: Problem) -> list[dict[str, Any]]:
-    """Return the rows of a problem; for a method with several rates, only the best."""
+    """Return the rows of a problem, for each method only the row of its best rate."""
     best = {}
     for row in rows:
         if row["problem"] == problem.name:
@@ -42,7 +42,7 @@ def best_rows(rows: list[dict[str, Any]], problem: Problem) -> list[dict[str, An
 
 
 def rank(row: dict[str, Any], problem: Problem) -> float:
-    """Return the score of a method; lower is better."""
+    """Return the score of a method on a problem; lower is better."""
     if problem.by_target:
         never = problem.steps + 1
         reached = row["reached"][f"{problem.targets[-1]:g}"]
@@ -135,7 +135,10 @@ def _mean_sd(numbers: list[float | None]) -> str:
 
 
 def draw(folder: Path, problems: list[Problem], rows: list[dict[str, Any]]) -> Path:
-    """Draw E against iterations, and against evaluations for the last problem."""
+    """Draw the loss E of each problem against iterations.
+
+    The last problem is also drawn against the number of evaluations of E.
+    """
     panels = [(problem, "iterations") for problem in problems]
     panels.append((problems[-1], "evaluations of E and its gradient"))
     across = 2 if len(panels) > 2 else len(panels)
