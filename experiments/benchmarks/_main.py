@@ -68,7 +68,7 @@ class Config(Study):
         ],
         ...,
     ] = ()
-    """Benchmarks to run; by default all of them."""
+    """Benchmarks to run; by default all benchmarks."""
     groups: int | None = None
     """Number of groups to time in each benchmark; by default all groups."""
     repeats: int = 30
@@ -81,7 +81,7 @@ class Config(Study):
     seeds: int = 1
     """Must be 1; --repeats sets how often the work is timed."""
     first_seed: int = 0
-    """Must be 0, because the work is fixed."""
+    """Must be 0, because the timed work is the same for every seed."""
 
     def check(self) -> None:
         """Check that `seeds` and `first_seed` have their default values."""

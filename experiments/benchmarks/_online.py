@@ -69,7 +69,7 @@ def online() -> Groups:
 def _approximations(
     group: str, cell: str, units: int, batch: int, repeats: int
 ) -> list[Measured]:
-    """Time rules that approximate RTRL, beside BPTT."""
+    """Time the online rules that approximate RTRL, in turns with BPTT."""
     entrants = _rules(cell, LENGTH, units, batch)
     entrants.pop("rtrl", None)
     return race(group, entrants, repeats=repeats)

@@ -1,4 +1,4 @@
-"""Benchmark of 60 Proben1 runs under one `vmap`, against sequential PyTorch runs."""
+"""Benchmark of 60 Proben1 trainings in one `vmap`, against PyTorch, one by one."""
 
 import statistics
 from collections.abc import Iterator

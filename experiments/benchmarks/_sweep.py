@@ -37,7 +37,7 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 class Timed(NamedTuple):
-    """Seconds of one sweep, seconds of its compilation, and accuracies of all runs."""
+    """Seconds of a sweep, seconds of its compilation, and accuracies of networks."""
 
     seconds: float
     compile_seconds: float
@@ -59,7 +59,7 @@ def sweep() -> Groups:
 
 
 def _in_turns(group: str, network: str, repeats: int) -> Iterator[Measured]:
-    """Time the sweep in turns with PyTorch."""
+    """Time the sweep in turns with the same trainings by PyTorch."""
     entrants = {"sweep, all at once": by_sweep}
     if torch() is not None:
         entrants["torch, one after another"] = by_torch
@@ -158,7 +158,7 @@ def by_torch(network: str) -> Timed:
 
 @cache
 def _threads(network: str) -> int:
-    """Return the number of threads with which PyTorch is fastest."""
+    """Return the number of threads with which PyTorch trains a network fastest."""
     module: Any = torch()
 
     def seconds(threads):

@@ -142,7 +142,8 @@ def _rows(train, test):
         rows = jnp.moveaxis(images.reshape(-1, 8, 8), 1, 0)  # [T, B, 8]
         carry = jnp.zeros((len(images), network.units))
         targets = jnp.broadcast_to(labels, (8, *labels.shape))
-        last = jnp.zeros(targets.shape).at[-1].set(1.0)  # only the last loss counts
+        # Only the loss after the last row of an image counts.
+        last = jnp.zeros(targets.shape).at[-1].set(1.0)
         return carry, rows, targets, last
 
     def init(key):

@@ -32,7 +32,7 @@ class Job:
 
 
 class Reference(NamedTuple):
-    """A simple baseline, computed in the same run."""
+    """Name and scores of a simple baseline, such as logistic regression."""
 
     name: str
     scores: Scores
@@ -40,7 +40,7 @@ class Reference(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """Jobs that are compared with each other, and how to read their scores."""
+    """A data set, the jobs that are compared on it, and names of their scores."""
 
     name: str
     title: str

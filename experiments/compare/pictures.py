@@ -14,7 +14,7 @@ KINDS = {"static": 0, "through time": 1, "recurrent": 2, "forward in time": 3}
 UPDATES = ["sgd", "adam", "forgetting", "rprop_plus", "rprop_minus", "irprop_plus"]
 UPDATES += ["irprop_minus", "manhattan"]
 DASHES = ["-", "--", ":", "-."]
-FLOOR = 1e-6  # lower losses are drawn at this value
+FLOOR = 1e-6  # losses below FLOOR are drawn at FLOOR
 
 
 def draw_curves(path: Path, task: Task, rows: list[Any]) -> None:
@@ -26,7 +26,7 @@ def draw_curves(path: Path, task: Task, rows: list[Any]) -> None:
         mine = [row for row in rows if (row.network, _panel(task, row)) == panel]
         floored = False
         for i, row in enumerate(mine):
-            # Different dashes keep coinciding curves visible.
+            # Curves have different dashes, so that equal curves remain visible.
             name = row.update.split("(")[0]
             colour = UPDATES.index(name) if panel[1] else i
             style = {"color": COLOURS[colour % 8], "linestyle": DASHES[i % 4]}

@@ -38,7 +38,7 @@ class Config(Study):
     CHECKS = {"steps": at_least(1), "only": known(TASKS)}
 
     only: tuple[Literal["digits", "language", "sunspots"], ...] = ()
-    """Tasks to run; by default all of them."""
+    """Tasks to run; by default all tasks."""
     seeds: int = 3
     """Number of trainings of each job, from different initial weights. All trainings of
     a job run together under vmap, so times and memory are totals over all seeds."""
@@ -91,7 +91,7 @@ def _at_quick_size(task: Task) -> Task:
 
 
 def _jobs(config: Config, tasks: list[Task]) -> list[jobs.Job]:
-    """Return the trainings of all tasks."""
+    """Return all trainings of all tasks as jobs."""
     return [
         jobs.Job(_name(task, job), job.steps, partial(run, task.name, job, config))
         for task in tasks
@@ -106,7 +106,7 @@ def _name(task: Task, job: Job) -> str:
 def _finish(
     folder: Path, config: Config, rows: list[jobs.Row], tasks: list[Task]
 ) -> None:
-    """Print the tables, and write the report."""
+    """Print the tables of all tasks, and write report.html."""
     fields = [field.name for field in dataclasses.fields(Row)]
     results = [Row(**{name: row[name] for name in fields}) for row in rows]
     missing = len(rows) < sum(len(task.jobs) for task in tasks)

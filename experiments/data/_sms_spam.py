@@ -15,7 +15,7 @@ ARCHIVE = "sms_spam/sms+spam+collection.zip"
 ARCHIVE_SHA256 = "1587ea43e58e82b14ff1f5425c88e17f8496bfcdb67a583dbff9eefaf9963ce3"
 URL = "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip"
 CLASSES = ("ham", "spam")
-ENDS = 3722, 4136  # end of train, end of validation
+ENDS = 3722, 4136  # number of texts where train ends, and where validation ends
 
 
 def sms_spam() -> TextClasses:

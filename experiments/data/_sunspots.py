@@ -1,7 +1,7 @@
 """Yearly sunspot numbers 1700–2008, committed beside this file.
 
-Public domain (NOAA/NGDC), taken unchanged from the package statsmodels, where it is
-`statsmodels/datasets/sunspots/sunspots.csv`.
+The data are in the public domain (NOAA/NGDC). The file sunspots.csv is a copy, without
+changes, of `statsmodels/datasets/sunspots/sunspots.csv` in the package statsmodels.
 """
 
 import pathlib

@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 
 
 class LabelledTexts(NamedTuple):
-    """Texts, and the class of each."""
+    """Texts, and the class of each text."""
 
     texts: list[str]
     labels: np.ndarray  # [N] indices into the classes

@@ -37,7 +37,8 @@ def read_wav(
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # unknown chunks
+            # Ignore warnings about unknown chunks, but not about a file cut short.
+            warnings.simplefilter("ignore", wavfile.WavFileWarning)
             cut_short = "Reached EOF prematurely"
             warnings.filterwarnings("error", cut_short, wavfile.WavFileWarning)
             own_rate, samples = wavfile.read(file)

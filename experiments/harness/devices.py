@@ -44,7 +44,7 @@ class Machine:
     process_id: int | None = None
     """Index of this process, counted from 0, if JAX does not find the index."""
     heartbeat: int = 100
-    """Seconds without a sign of life after which a process counts as dead."""
+    """Seconds without a heartbeat after which a process counts as dead."""
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
     """Precision of the network's computation. With bfloat16, parameters and sums over
     time are kept in float32."""

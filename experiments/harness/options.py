@@ -107,7 +107,7 @@ def check_known(
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """Return " Did you mean …?" with the most similar known name, or ""."""
+    """Return " Did you mean …?" with the known name most similar to `name`, or ""."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f" Did you mean {close[0]!r}?" if close else ""
 
@@ -116,8 +116,8 @@ def at_quick_size(config: Config, **sizes: Any) -> Config:
     """Return the config of a study, with small sizes if its option `quick` is set.
 
     :func:`~experiments.harness.study.run_study` calls this function with the study's
-    `QUICK`. With these small sizes, a study takes less than a minute on two cores. An
-    option whose value is not its default keeps that value.
+    `QUICK`. With the sizes in `QUICK`, a study takes less than a minute on two cores.
+    An option whose value is not its default keeps that value.
 
     Args:
       config: a dataclass with a field `quick`.

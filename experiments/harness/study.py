@@ -64,9 +64,9 @@ def run_study(
 ) -> report.Result:
     """Run the unfinished jobs of a study; show and write the results.
 
-    The `main` of most studies calls this function. It takes small sizes if `quick` is
-    set, opens the folder, runs the jobs with a progress bar, and shows the results.
-    After Ctrl-C the results so far are shown.
+    The `main` of most studies calls `run_study`. This function takes small sizes if
+    `quick` is set, opens the folder of the run, runs the jobs with a progress bar, and
+    shows the results. After Ctrl-C the results so far are shown.
 
     Args:
       name: the study's name; the default folder is named after the study.

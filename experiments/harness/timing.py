@@ -60,7 +60,7 @@ def race(
         calls[name] = _caller(programs[name], arguments, donate)
     names = list(calls)
     for i in range(repeats):
-        # Rotate the order, because an entrant may slow down the next one.
+        # Rotate the order of entrants, because one may slow down the next entrant.
         for name in names[i % len(names) :] + names[: i % len(names)]:
             call = calls[name]
             for _ in range(2):
@@ -103,7 +103,7 @@ def _caller(program, arguments, donate):
 
 
 def spread(values: list[float]) -> float:
-    """Return half the interquartile range, relative to the median."""
+    """Return half the interquartile range of values, relative to their median."""
     low, median, high = statistics.quantiles(values, n=4)
     return (high - low) / 2 / median
 

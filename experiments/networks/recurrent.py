@@ -20,7 +20,7 @@ from experiments.networks.cells import CELLS
 
 
 class Window(NamedTuple):
-    """Data of one training step, or all test data."""
+    """Data that a network reads at once: for one training step, or all test data."""
 
     xs: Any  # [T, B, …]
     targets: Any  # [T, B, …]
@@ -32,7 +32,7 @@ class Window(NamedTuple):
 class Network(NamedTuple):
     """A cell with a readout, a loss, and functions that make params and carry."""
 
-    step: Step  # its input is a pair (x, dropout mask k)
+    step: Step  # the input of the step is a pair (x, dropout mask k)
     loss: Loss
     init: Callable[[jax.Array], PyTree]  # key -> params
     zeros: Callable[[tuple[int, ...]], PyTree]  # batch shape -> carry
@@ -114,5 +114,5 @@ def make_network(
 
 
 def count(params: PyTree) -> int:
-    """Return the number of parameters."""
+    """Return the number of scalar parameters in a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,4 +1,4 @@
-"""Scores: intervals, F1, bits, and confusion matrices."""
+"""Scores: confidence intervals, F1, losses in bits, and confusion matrices."""
 
 import math
 from collections.abc import Sequence

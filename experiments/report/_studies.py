@@ -41,7 +41,7 @@ def show_table(
 
 
 def save_picture(folder: Path, name: str, figure: Figure) -> Path:
-    """Write a picture to the folder of a run."""
+    """Write a picture as PNG to the folder of a run; return its path."""
     path = folder / f"{name}.png"
     if writes():
         figure.savefig(path, dpi=110)

@@ -19,7 +19,7 @@ def wide_console() -> Console:
 
 
 def say_where(folder: Path, seconds: float, interrupted: bool) -> None:
-    """Print which folder and files hold the results."""
+    """Print the folder and the files that contain the results."""
     if not writes():
         return
     page, results = folder / "report.html", folder / "results.jsonl"

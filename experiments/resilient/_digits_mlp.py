@@ -23,7 +23,7 @@ def digits_mlp(inputs: int = PIXELS) -> Network:
     """Return the network 64-32-10 with tanh hidden units: 2410 weights.
 
     Args:
-      inputs: number of inputs; more than 64 if pixels are repeated.
+      inputs: number of inputs; it is above 64 if pixels are repeated.
     """
 
     def layers(key):

@@ -13,9 +13,9 @@ FULL_COLOUR, ADAM_COLOUR = "#0072b2", "#777777"
 COLOURS = [FULL_COLOUR, "#d55e00", "#e69f00", "#56b4e9", "#cc79a7", "#009e73"]
 COLOURS += [ADAM_COLOUR]
 DASHES = ["-", "-", "-", "--", "-", "-", ":"]
-FLOOR = 1e-6  # lower losses are drawn at this value
+FLOOR = 1e-6  # losses below FLOOR are drawn at FLOOR
 TARGET = 0.01  # training loss whose first epoch the table shows
-COMPARED = 1e-3  # lower losses are not compared: rounding errors dominate them
+COMPARED = 1e-3  # rounding errors dominate lower losses, which are not compared
 
 
 def show(rows: list[dict[str, Any]], images: int) -> None:
@@ -95,7 +95,7 @@ def _same(rows: list[dict[str, Any]]) -> str:
 
 
 def draw(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    """Draw losses, step sizes and sign changes against epochs."""
+    """Draw losses, step sizes and sign changes of gradients against epochs."""
     figure = Figure(figsize=(16, 5.4), layout="constrained")
     loss, step, flips = figure.subplots(1, 3)
     shown = [row for row in rows if row["best"]]

@@ -22,11 +22,11 @@ class Trace(NamedTuple):
 
     values: np.ndarray  # E, the loss that is minimised
     evaluations: np.ndarray  # number of evaluations of E and its gradient so far
-    accuracies: np.ndarray | None  # test accuracy in percent, if there is any
+    accuracies: np.ndarray | None  # test accuracy in percent, if there is test data
 
 
 class Method(NamedTuple):
-    """An update with its settings."""
+    """An update with its settings, and a function that runs it on a problem."""
 
     name: str
     label: str
@@ -35,7 +35,7 @@ class Method(NamedTuple):
 
 
 def methods(first_step: float, adam_rates: tuple[float, ...]) -> list[Method]:
-    """Return all methods; torch is left out if it is not installed."""
+    """Return all methods to compare; torch's Rprop only if torch is installed."""
     labels = {"rprop": "rprop (iRprop⁻)", "grprop": "grprop (experimental)"}
     found = [
         Method(
@@ -121,7 +121,7 @@ def _search(problem: Problem) -> Trace:
 
 
 def _descend_torch(torch: Any, first_step: float, problem: Problem) -> Trace:
-    """Run torch's update on gradients from JAX."""
+    """Run torch's Rprop on gradients that are computed by JAX."""
     look = jax.jit(jax.vmap(jax.value_and_grad(problem.loss)))
     measure = jax.jit(jax.vmap(problem.accuracy or (lambda w: None)))
     # Rprop treats each weight separately, so the weights of all runs are in one array.

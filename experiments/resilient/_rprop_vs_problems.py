@@ -24,7 +24,7 @@ class Problem(NamedTuple):
     steps: int
     targets: tuple[float, ...]  # values of E to reach, from high to low
     by_target: bool  # rank methods by iterations to the last target, or by the final E
-    floor: float  # lower values of E are drawn at this value
+    floor: float  # values of E below floor are drawn at floor
     reference: dict[str, float]  # results from elsewhere: iterations if by_target, or E
     accuracy: Callable[[jax.Array], jax.Array] | None = None  # weights -> percent
 
@@ -58,7 +58,7 @@ def quadratic(key: jax.Array, runs: int, steps: int) -> Problem:
 
 
 def rosenbrock(steps: int) -> Problem:
-    """Return the minimisation of Rosenbrock's function from its usual start."""
+    """Return the minimisation of Rosenbrock's function from the point (−1.2, 1)."""
     return Problem(
         name="rosenbrock",
         title="Rosenbrock's function from (−1.2, 1)",
@@ -83,7 +83,7 @@ def rosenbrock(steps: int) -> Problem:
 def digits(
     key: jax.Array, runs: int, steps: int, targets: tuple[float, ...]
 ) -> Problem:
-    """Return the training of a small network on all digits at once, in float32."""
+    """Return the training of a small MLP on full batches of digits, in float32."""
     network, (train, test) = digits_mlp(), data.digits()
     train, test = jax.tree.map(jnp.asarray, (train, test))
     return Problem(

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from experiments import report
 from experiments.resilient._rprop_vs_problems import Problem
 
-STYLES = {  # method: colour, dashes, width
+STYLES = {  # {name of a method: (colour, dashes, width) of its curve}
     "rprop": ("#0072b2", "-", 1.8),
     "irprop_plus": ("#56b4e9", "--", 1.8),
     "rprop_plus": ("#009e73", "-", 1.2),
@@ -52,7 +52,7 @@ def rank(row: dict[str, Any], problem: Problem) -> float:
 
 
 def show(problem: Problem, rows: list[dict[str, Any]], notes: list[str]) -> None:
-    """Print the table of one problem."""
+    """Print the table of all methods on one problem."""
     shown, last = best_rows(rows, problem), f"{problem.targets[-1]:g}"
     header = ["", *(f"to {target:g}" for target in problem.targets), "evals"]
     header.append(f"E after {problem.steps}")
@@ -88,7 +88,7 @@ def _about_reference(problem: Problem) -> list[str]:
 
 
 def _left_again(problem: Problem, rows: list[dict[str, Any]]) -> list[str]:
-    """Return a note on runs that reached the last target and ended above it."""
+    """Return a note on runs that reached the last target, but ended above it."""
     found, last = [], problem.targets[-1]
     for row in rows:
         pairs = zip(row["reached"][f"{last:g}"], row["values"], strict=True)

@@ -28,7 +28,7 @@ from experiments.data import Part, Proben1
 from experiments.resilient._networks import Network
 
 STRIP, MAX_EPOCHS, LEAST_PROGRESS = 5, 3000, 0.1
-CHUNK = 20  # strips in one compiled call
+CHUNK = 20  # number of strips in one call of the compiled program
 FEWER = 4  # lanes are gathered when at most 1 in 4 is still active
 
 

@@ -67,7 +67,7 @@ class Config(Study):
     clip: tuple[float, ...] = (0.001, 0.01)
     """Outputs are clipped to [clip, 1 − clip]; 0 means no clip. Not in the paper."""
     max_epochs: int = 3000
-    """A run that takes this many epochs counts as stuck."""
+    """A run counts as stuck if an encoder is not solved after this many epochs."""
 
 
 def main(config: Config) -> report.Result:
@@ -194,12 +194,12 @@ def _show(rows: list[Row], config: Config) -> None:
 
 
 def _grid(config: Config) -> list[tuple[float, float]]:
-    """Return all pairs of initial weights and clip."""
+    """Return all pairs (bound of initial weights, clip) that the study tries."""
     return list(itertools.product(config.weights, config.clip))
 
 
 def _solved(row: Row, config: Config) -> np.ndarray:
-    """Return the epochs of the runs that were not stuck."""
+    """Return the numbers of epochs of the runs that were not stuck."""
     epochs = np.asarray(row["epochs"], float)
     return epochs[epochs < config.max_epochs]
 
@@ -235,7 +235,7 @@ def _draw(rows: list[Row], config: Config) -> Figure:
 
 
 def _draw_runs(axis: Axes, row: Row, config: Config) -> None:
-    """Draw the runs of one setting, and their mean."""
+    """Draw the epochs of all runs of one setting as dots, and their mean as a line."""
     i, grid = VARIANTS.index(row["variant"]), _grid(config)
     j = grid.index((row["weights"], row["clip"]))
     solved, height = _solved(row, config), i + 0.8 * (j + 0.5) / len(grid) - 0.4

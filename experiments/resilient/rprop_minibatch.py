@@ -67,7 +67,7 @@ class Method(NamedTuple):
 
 
 class Epochs(NamedTuple):
-    """Measurements at the end of each epoch, [..., epochs]; NaN if not available."""
+    """Measurements at the end of each epoch, [..., epochs]; NaN if unknown."""
 
     loss: Any  # loss on all training images
     accuracy: Any  # test accuracy in percent
@@ -129,7 +129,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _train(method: Method, config: Config, setting: Setting, way: Way) -> list[Row]:
-    """Train by one method; return a row for each rate."""
+    """Train by one method; return a row of results for each rate."""
     return _rows(method, config, run(method, config, setting))
 
 

@@ -35,7 +35,7 @@ RUNS = "runs.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Train by several updates under difficulties, with and without tuning again."""
+    """Train by several updates under difficulties, with rates kept or tuned again."""
 
     QUICK = {
         "updates": ("irprop_minus", "adam"),
@@ -150,7 +150,7 @@ def make_settings(config: Config) -> list[Setting]:
 
 
 def make_run(steps: int, constant: bool = False):
-    """Return the function (setting, key) -> training that `training.sweep` needs.
+    """Return a function (setting, key) -> training, as `training.sweep` needs it.
 
     Args:
       steps: number of updates of each training.

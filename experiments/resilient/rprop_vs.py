@@ -48,15 +48,15 @@ class Config(Study):
     }
 
     only: tuple[Literal["quadratic", "rosenbrock", "digits"], ...] = ()
-    """Problems to run; by default all of them."""
+    """Problems to run; by default all problems."""
     seeds: int = 10
-    """Number of rotations of the quadratic, and of initial weights for the digits."""
+    """Number of runs, with different rotations (quadratic) or weights (digits)."""
     quadratic_steps: int = 4000
-    """Iterations on the quadratic."""
+    """Number of iterations on the quadratic."""
     rosenbrock_steps: int = 2000
-    """Iterations on Rosenbrock's function, which has one start."""
+    """Number of iterations on Rosenbrock's function."""
     digits_steps: int = 300
-    """Iterations on the digits."""
+    """Number of iterations on the digits."""
     digits_targets: tuple[float, ...] = (0.1, 0.01, 0.001)
     """Training losses; the table shows the first iteration below each loss."""
     first_step: float = 0.1
@@ -66,7 +66,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Run the comparison, and show a table for each problem."""
+    """Run all methods on all problems, and show a table for each problem."""
     return run_study("rprop_vs", config, _jobs, _finish)
 
 
@@ -91,7 +91,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _precision(name: str) -> AbstractContextManager[Any]:
-    """Return the context that sets the precision in which a problem is made and run."""
+    """Return a context that sets the float precision in which a problem is solved."""
     return nullcontext() if name == "digits" else precision.double_precision()
 
 

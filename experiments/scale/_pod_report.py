@@ -19,7 +19,7 @@ def speed_up(row: dict[str, Any], rows: list[dict[str, Any]], key="seconds") -> 
 def show(
     rows: list[dict[str, Any]], config: Any, least_batch: float, least_streams: float
 ) -> None:
-    """Print the parts of an update's time, and how much faster many chips are.
+    """Print the parts of the time of an update, and the speed-up by many chips.
 
     Args:
       rows: results of the study, one row for each network and number of chips.
@@ -72,7 +72,7 @@ def show(
 
 
 def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
-    """Draw how much faster many chips are, and the parts of an update's time."""
+    """Draw the speed-up by many chips, and the parts of the time of an update."""
     figure = Figure(figsize=(13, 4.6), layout="constrained")
     faster, parts = figure.subplots(1, 2)
     training = [row for row in rows if row["row"] == "training"]

@@ -36,7 +36,7 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Does a character model train the same on one device and on many?"""
+    """Does a character model train the same on one device and on many devices?"""
 
     QUICK = {
         "units": 64, "embedding": 16, "streams": 32, "window": 32, "steps": 200,
@@ -48,12 +48,12 @@ class Config(Study):
     }
 
     text: Literal["tinyshakespeare", "python_reference"] = "tinyshakespeare"
-    """The text: Tiny Shakespeare, which is downloaded once, or the help topics of the
-    running Python."""
+    """The text to train on: Tiny Shakespeare, which is downloaded once, or the help
+    topics of the running Python."""
     cell: Literal["gru", "lstm"] = "gru"
-    """Kind of the recurrent layer."""
+    """Kind of the recurrent cell."""
     units: int = 256
-    """Size of the recurrent layer."""
+    """Number of units of the recurrent cell."""
     embedding: int = 64
     """Size of the embedding of a character."""
     streams: int = 64
@@ -61,7 +61,7 @@ class Config(Study):
     window: int = 64
     """Characters of a window of a stream; errors travel back to its first character."""
     steps: int = 1_000
-    """Number of updates."""
+    """Number of updates of the parameters."""
     chunk: int = 100
     """Updates between two lines of the log, and between two checkpoints."""
     learning_rate: float = 2e-3
@@ -245,7 +245,7 @@ def _spec(path: str, ndim: int) -> Any:
 
 
 def make_rule(step: Any, config: Config, mesh: jax.sharding.Mesh) -> Any:
-    """Return (θ, (h, position), streams) -> ((value, (h, position)), grads)."""
+    """Return a rule (θ, (h, position), streams) -> ((value, (h, position)), grads)."""
     remat = "step" if config.remat else None
     rule = gradients.bptt(step, cross_entropy, remat=remat)
     if config.reduce == "window":
@@ -265,7 +265,7 @@ def make_rule(step: Any, config: Config, mesh: jax.sharding.Mesh) -> Any:
 
 
 def _bits(step, params, carry, streams) -> jax.Array:
-    """Return bits per character of streams, each read from its beginning to its end."""
+    """Return the mean loss of whole streams, in bits per character."""
     start = jax.tree.map(jnp.zeros_like, carry)
 
     def body(h, pair):
