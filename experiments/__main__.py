@@ -1,6 +1,6 @@
 """Command line of the studies: `python -m experiments <study> --options`.
 
-Without a study it lists all studies.
+Without the name of a study, the command lists all studies.
 """
 
 import dataclasses
@@ -25,15 +25,15 @@ STUDIES = {  # {name: (module, description)}
     ),
     "alignment": (
         "static.alignment",
-        "feedback alignment on MNIST: errors and angles, beside published errors",
+        "feedback alignment on MNIST: angles to the gradient, and published errors",
     ),
     "encoders": (
         "resilient.encoders",
-        "the encoder problems of the first Rprop paper, beside its results",
+        "the encoder problems of the first Rprop paper, beside the paper's results",
     ),
     "proben1": (
         "resilient.proben1",
-        "Rprop on Prechelt's Proben1 problems, beside the tables of his report",
+        "Rprop on Prechelt's Proben1 problems, beside Prechelt's published tables",
     ),
     "rprop_vs": (
         "resilient.rprop_vs",
@@ -45,7 +45,7 @@ STUDIES = {  # {name: (module, description)}
     ),
     "rprop_robustness": (
         "resilient.rprop_robustness",
-        "sensitivity of Rprop and others to noise, scales and redundant inputs",
+        "sensitivity of Rprop, Adam and SGD to noise, scales and redundant inputs",
     ),
     "drift": (
         "forgetting.drift",
@@ -53,11 +53,11 @@ STUDIES = {  # {name: (module, description)}
     ),
     "attractor": (
         "equilibrium.attractor",
-        "an associative memory that settles, trained with six gradients",
+        "an associative memory that settles, trained with six kinds of gradient",
     ),
     "equilibrium_digits": (
         "equilibrium.equilibrium_digits",
-        "an equilibrium network on digits, with and without a safeguard",
+        "an equilibrium network on digits, with and without bounded weights",
     ),
     "equilibrium_mnist": (
         "equilibrium.equilibrium_mnist",
@@ -85,11 +85,11 @@ STUDIES = {  # {name: (module, description)}
     ),
     "add_task": (
         "online.add_task",
-        "two delayed inputs to remember, learned online, beside the lowest losses",
+        "online learning of two delayed inputs, beside the lowest possible losses",
     ),
     "copy_length": (
         "online.copy_length",
-        "the string length that each rule learns to copy in the same steps",
+        "the string length that each rule learns to copy in equally many steps",
     ),
     "long": (
         "through_time.long",
@@ -105,11 +105,11 @@ STUDIES = {  # {name: (module, description)}
     ),
     "images": (
         "applications.images.study",
-        "handwritten digits by four kinds of network, beside LeCun's table",
+        "handwritten digits read by four kinds of network, beside LeCun's table",
     ),
     "speech": (
         "applications.speech.study",
-        "spoken digits of known and unknown speakers, or of your own WAV file",
+        "recognition of spoken digits: known and unknown speakers, or a WAV file",
     ),
     "char_lm": (
         "scale.char_lm",
@@ -121,7 +121,7 @@ STUDIES = {  # {name: (module, description)}
     ),
     "kill_resume": (
         "scale.kill_resume",
-        "trainings killed by kill -9 and resumed, compared bit by bit",
+        "trainings killed by kill -9 and resumed, compared with uninterrupted ones",
     ),
     "robot": (
         "applications.robot.study",
@@ -153,14 +153,14 @@ STUDIES = {  # {name: (module, description)}
     ),
     "translate": (
         "applications.translate.study",
-        "French to English or back, with attention; your own sentences too",
+        "translation from French to English or back, also of your own sentences",
     ),
-    "benchmarks": ("benchmarks", "speed of this library beside its peers, in one run"),
+    "benchmarks": ("benchmarks", "speed of this library beside similar libraries"),
 }
 MACHINE = ("--devices", "--model-devices", "--distributed", "--coordinator")
 MACHINE += ("--processes", "--process-id", "--heartbeat", "--precision")
 MACHINE += ("--matmul-precision",)
-ON_MANY = ("char_lm",)  # studies with the options of a Machine
+ON_MANY = ("char_lm",)  # studies that can use several devices or processes
 
 
 def main(arguments: list[str]) -> int:
@@ -206,9 +206,9 @@ def _chosen(arguments: list[str]) -> int | tuple[str, Any, Any]:
         commands if study is None else {**commands, name: study.Config},
         prog="python -m experiments",
         args=[name, *options],
-        config=(tyro.conf.OmitArgPrefixes,),  # --devices, not --machine.devices
+        config=(tyro.conf.OmitArgPrefixes,),  # name --devices, not --machine.devices
     )
-    # tyro exits by itself: with 0 after --help, with 2 if an option is wrong.
+    # tyro itself exits with code 0 after --help, and with code 2 for a wrong option.
     assert study is not None
     return name, study, config
 
@@ -237,14 +237,17 @@ def _leave() -> NoReturn:
 
 
 def _described(about: str) -> Callable[[], None]:
-    """Return a stand-in for a study in the list, so that no study is imported."""
+    """Return an empty function whose docstring is the description of a study.
+
+    The list of studies in --help uses the function, so that no study is imported.
+    """
     command = lambda: None
     command.__doc__ = about[0].upper() + about[1:] + ("" if about[-1] == "?" else ".")
     return command
 
 
 def _run(name: str, study: Any, config: Any) -> Any:
-    """Run a study; one that can use several devices runs on those of its options."""
+    """Run a study; if it can use several devices, use the devices of its options."""
     if name not in ON_MANY:
         return study.main(config)
     from experiments.harness import devices
@@ -254,7 +257,7 @@ def _run(name: str, study: Any, config: Any) -> Any:
 
 
 def _study_first(arguments: list[str]) -> list[str]:
-    """Return the arguments with the study before its options."""
+    """Return the arguments with the name of the study moved before the options."""
     if not arguments[0].startswith("-"):
         return arguments
     name = next((word for word in arguments if word in STUDIES), arguments[0])
@@ -264,7 +267,10 @@ def _study_first(arguments: list[str]) -> list[str]:
 
 
 def _refused(config: type, options: list[str]) -> str:
-    """Return the first option for several devices that this study lacks, or ""."""
+    """Return the first given machine option that a study lacks, such as --devices.
+
+    Return "" if there is no such option.
+    """
     fields = {field.name for field in dataclasses.fields(config)}
     if "machine" in fields:
         return ""

@@ -1,17 +1,17 @@
-"""Adaptive n-grams: they predict each character of a text before they count it."""
+"""Adaptive n-gram models, which predict each character before they count it."""
 
 from itertools import pairwise
 
 import numpy as np
 
-MIXED = 5  # weight of a bigram: c / (c + 5), c the count of its context
+MIXED = 5  # the bigram's weight is c / (c + 5); c counts the previous character
 
 
 def adaptive_ngrams(text: np.ndarray, symbols: int) -> dict[str, np.ndarray]:
     """Return the losses of a unigram and a bigram model, in bits per character.
 
-    The first character is not scored. The unigram's counts begin at one for each
-    symbol. The bigram is mixed with the unigram.
+    The first character of the text is not scored. The unigram model starts with a count
+    of one for each symbol. The bigram model is mixed with the unigram model.
     """
     ones, pairs, losses = np.zeros(symbols), np.zeros((symbols, symbols)), []
     for before, now in pairwise(text.tolist()):

@@ -1,10 +1,10 @@
-"""Interpolated n-grams: each order is mixed with the next lower one.
+"""Interpolated n-gram models: each order is mixed with the next lower order.
 
     p_n(x | c) = w · N(c, x) / N(c) + (1 − w) · p_{n−1}(x | c′),
     w = N(c) / (N(c) + 5)
 
-c is the context of n − 1 symbols, and c′ is c without its first symbol. p_0 is uniform,
-and N counts in the training text.
+The context c is the n − 1 symbols before the symbol x, and c′ is c without its first
+symbol. p_0 is the uniform distribution. N counts occurrences in the training text.
 """
 
 import numpy as np
@@ -13,11 +13,11 @@ import numpy as np
 def interpolated_ngrams(
     train: np.ndarray, given: np.ndarray, symbols: int, order: int
 ) -> list[float]:
-    """Return the mean loss of a text in nats per symbol, for each order from 1 on.
+    """Return the mean loss of a text in nats per symbol, for orders 1 to `order`.
 
     Args:
-      train: the text that is counted, indices [N].
-      given: the text that is scored, [M], without any text before it.
+      train: the text in which n-grams are counted, [N] indices of symbols.
+      given: the text that is scored, [M] indices of symbols, without earlier context.
       symbols: the number of symbols in the alphabet.
       order: the order of the longest n-gram.
 
@@ -41,14 +41,14 @@ def interpolated_ngrams(
 
 
 def _count(known: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Return how often each code of `asked` occurs in `known`."""
+    """Return how often each element of `asked` occurs in `known`."""
     values, counts = np.unique(known, return_counts=True)
     place = np.minimum(np.searchsorted(values, asked), len(values) - 1)
     return np.where(values[place] == asked, counts[place], 0)
 
 
 def _longer(known, here, train, given, symbols) -> tuple[np.ndarray, np.ndarray]:
-    """Return contexts that are one symbol longer, as indices of distinct contexts."""
+    """Make each context one symbol longer; return indices of the distinct contexts."""
     codes = [
         np.concatenate([[0], (contexts * symbols + text)[:-1]])
         for contexts, text in ((known, train), (here, given))

@@ -1,7 +1,7 @@
 """Benchmark of `gradients.bptt` and `cells` against plain JAX, Flax and PyTorch.
 
-Each entrant computes the mean of (y − target)² over a sequence, and its gradient in the
-weights.
+Each implementation computes the mean of (y − target)² over the outputs y of a sequence,
+and the gradient of this mean with respect to the weights.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from experiments.benchmarks._torch import torch, torch_device
 from experiments.harness.timing import Entrants, Foreign, Measured, race
 from experiments.networks.cells import CELLS, LABELS
 
-SHAPES = [  # cell, T, B, inputs, units
+SHAPES = [  # (cell, T, B, number of inputs, number of units)
     ("tanh", 200, 32, 64, 128),
     ("tanh", 1000, 1, 32, 32),
     ("gru", 100, 64, 64, 64),
@@ -33,7 +33,7 @@ FLAX = {"tanh": nn.SimpleCell, "gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
 
 
 def bptt() -> Groups:
-    """Return one group for each shape; the work is one gradient."""
+    """Return one group of timings for each shape; the timed work is one gradient."""
     groups: Groups = {}
     for cell, length, batch, inputs, units in SHAPES:
         group = f"gradient, {LABELS[cell]}, T {length}, B {batch}, n {units}"
@@ -61,7 +61,7 @@ def _loss(y, target):
 
 
 def _of_flax(cell, length, batch, inputs, units) -> Entrants:
-    """Return entrants that differentiate a Flax cell: ours first, then peers."""
+    """Return implementations that differentiate a Flax cell: first ours, then peers."""
     network = FLAX[cell](units)
     xs, targets = _data(length, batch, inputs, units)
     carry = network.initialize_carry(jax.random.key(0), (batch, inputs))
@@ -94,7 +94,7 @@ def _of_flax(cell, length, batch, inputs, units) -> Entrants:
 
 
 def _of_cells(cell, length, batch, inputs, units) -> Entrants:
-    """Return entrants that differentiate the same cell of this library."""
+    """Return implementations that differentiate this library's cell of a given name."""
     step = CELLS[cell]
     xs, targets = _data(length, batch, inputs, units)
     params = step.init(jax.random.key(1), inputs, units)

@@ -1,8 +1,8 @@
 """Benchmark of `training.fit` against a bare `lax.scan` of the same steps.
 
-It shows what the loop of `fit` costs, for chunks of 100 steps. Chunks of the scan are
-timed in turns with those of `fit`, from inside its log function, so that both run on
-the machine in the same state. The log function itself is not timed.
+The benchmark shows how much time the loop of `fit` adds, for chunks of 100 steps. The
+log function of `fit` runs and times chunks of the scan between chunks of `fit`, so that
+both run under the same load of the machine. The log function itself is not timed.
 """
 
 import statistics
@@ -26,18 +26,18 @@ CHUNK = 100
 
 
 class Work(NamedTuple):
-    """One training: the arguments of `fit`."""
+    """Arguments of `training.fit` for one training that is timed."""
 
     rule: Callable[..., Any]
     params: Any
     data: Any
     sample: Callable[..., tuple]
     carry: Any = None
-    rounds: int = 1  # factor on `repeats`, larger for shorter steps
+    rounds: int = 1  # multiplies `repeats`; larger if the steps are shorter
 
 
 def fit() -> Groups:
-    """Return a group for each training: chunks of a scan, and of fit by policy."""
+    """Return a group of timings for each training: a scan, and `fit` with options."""
     names = {f"{CHUNK} steps of Adam, {name}": make for name, make in WORKS.items()}
     return {group: partial(_race, group, make) for group, make in names.items()}
 
@@ -66,7 +66,7 @@ def _measured(group, name, row, bare, first) -> Measured:
 
 
 def _pair(work: Work, repeats: int, **options: Any) -> tuple[dict, dict]:
-    """Return the times of fit and of the scan, taken in turns."""
+    """Time chunks of `fit` and of the bare scan in turns; return both results."""
     optimizer, key = optax.adam(1e-3), jax.random.key(0)
     chunk = jax.jit(_scan(work, optimizer), donate_argnums=0)
     state = jax.tree.map(jnp.array, (work.params, optimizer.init(work.params)))
@@ -77,7 +77,7 @@ def _pair(work: Work, repeats: int, **options: Any) -> tuple[dict, dict]:
     times, reached = {"fit": [], "scan": []}, [state, time.perf_counter()]
 
     def in_turns(step, metrics):
-        """After each second chunk run two of the scan, of which only one counts."""
+        """After every two chunks of `fit`, run and time two chunks of the scan."""
         times["fit"].append(time.perf_counter() - reached[1])
         if len(times["fit"]) % 2 == 0:
             for _ in range(2):
@@ -102,7 +102,8 @@ def _pair(work: Work, repeats: int, **options: Any) -> tuple[dict, dict]:
 
 
 def _summary(times: list[float], compiled: float, temp: float | None) -> dict:
-    counted = [1000 * seconds for seconds in times[3::2]]  # without a warm-up
+    # The second chunk of each pair counts; the first pair is a warm-up.
+    counted = [1000 * seconds for seconds in times[3::2]]
     mib = float("nan") if temp is None else temp / 2**20
     return {
         "times": counted,
@@ -114,7 +115,7 @@ def _summary(times: list[float], compiled: float, temp: float | None) -> dict:
 
 
 def _scan(work: Work, optimizer: optax.GradientTransformation) -> Callable:
-    """Return a chunk of steps as written by hand with `lax.scan`."""
+    """Return a function that runs a chunk of training steps by a bare `lax.scan`."""
 
     def body(state, inputs):
         params, opt_state, carry = state
@@ -138,7 +139,7 @@ def _loss(y, target):
 
 
 def _sequences() -> Work:
-    """BPTT of a GRU: 16 sequences of 50 steps."""
+    """Return the training of a GRU by BPTT on batches of 16 sequences of 50 steps."""
     params = cells.gru.init(jax.random.key(0), 8, 32)
     xs = jax.random.normal(jax.random.key(1), (50, 256, 8))
     targets = jax.random.normal(jax.random.key(2), (50, 256, 32))
@@ -154,7 +155,10 @@ def _sequences() -> Work:
 
 
 def _online() -> Work:
-    """RTRL at every step of a stream; the state of the rule is carried on."""
+    """Return online training of a tanh network by RTRL, with an update at every step.
+
+    The carry of the training is the state of the rule.
+    """
     params = cells.tanh.init(jax.random.key(0), 4, 32)
     online = gradients.rtrl(cells.tanh, _loss)
 
@@ -171,7 +175,7 @@ def _online() -> Work:
 
 
 def _small() -> Work:
-    """A small network on batches of 32: the shortest steps."""
+    """Return the training of a small MLP on batches of 32; its steps are shortest."""
     keys = jax.random.split(jax.random.key(0), 4)
     params = [jax.random.normal(keys[0], (64, 64)) / 8, jnp.zeros(64)]
     params += [jax.random.normal(keys[1], (64, 10)) / 8, jnp.zeros(10)]

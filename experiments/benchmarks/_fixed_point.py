@@ -1,10 +1,11 @@
 """Benchmark of the gradient of a fixed point, against jaxopt and optimistix.
 
-Each library measures its tolerance in its own norm. So tolerances are set such that the
-forward passes end at about the same error. Each library differentiates by its default
-method. optimistix is also timed with GMRES, because its default makes a dense Jacobian
-of the whole state. Notes give the error of the gradient, relative to the implicit
-gradient of a dense solve in float64.
+Each library measures a solver's tolerance in its own norm. Tolerances are set such that
+the forward passes of all libraries end with about the same error. Each library
+differentiates by its default method. optimistix is also timed with GMRES, because the
+default of optimistix forms a dense Jacobian of the whole state. The notes of the table
+show the relative error of each gradient. The reference is the implicit gradient,
+computed by a dense solve in float64.
 """
 
 import importlib
@@ -20,14 +21,17 @@ from bpvariants import gradients
 from experiments.benchmarks._groups import Groups
 from experiments.harness.timing import Measured, race
 
-# B, n, spectral radius of W; W is drawn from a normal distribution and scaled
+# (B, n, spectral radius of W). W is drawn from a normal distribution, then scaled.
 SHAPES = [(rows, rows, size) for rows in (64, 256) for size in (0.5, 0.9, 0.99)]
 STEPS, TOL = 1000, 1e-5
-DENSE = 5000  # largest size of a state for a dense Jacobian
+DENSE = 5000  # largest number of elements of a state for a dense Jacobian
 
 
 def fixed_point() -> Groups:
-    """Return a group for each shape; the work is mean h² and its gradient in W."""
+    """Return one group of timings for each shape of the fixed point h.
+
+    The timed work is the mean of h² and the gradient of this mean in the weights W.
+    """
     groups: Groups = {}
     for shape in SHAPES:
         group = "fixed point, h {}×{}, ρ(W) {}".format(*shape)
@@ -121,7 +125,7 @@ def _by_optimistix(linear_solver):
 
 
 def _exact(w: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Return the implicit gradient in float64, one example at a time."""
+    """Compute the implicit gradient in float64, one example at a time."""
     w, x = w.astype(float), x.astype(float)
     h = np.zeros_like(x)
     for _ in range(2000):

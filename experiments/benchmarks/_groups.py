@@ -1,4 +1,4 @@
-"""Groups of a benchmark: the same work by this library and by its peers."""
+"""Type of a benchmark's groups; a group times the same work in several libraries."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
@@ -6,4 +6,4 @@ from typing import TypeAlias
 from experiments.harness.timing import Measured
 
 Groups: TypeAlias = dict[str, Callable[[int], Iterable[Measured]]]
-"""{name of a group: function from the number of repeats to its rows}."""
+"""{name of a group: function from the number of repeats to rows of the table}."""

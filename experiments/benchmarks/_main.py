@@ -1,4 +1,4 @@
-"""Study `benchmarks`: this library and its peers, the same work timed in turns."""
+"""Study `benchmarks`: the same work by this library and by others, timed in turns."""
 
 import dataclasses
 import itertools
@@ -39,7 +39,7 @@ BENCHMARKS: dict[str, Callable[..., Groups]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """How fast is this library compared with its peers, on the same work, in turns?
+    """How fast is this library compared with similar libraries, on the same work?
 
     `pip install -e ".[peers]"` installs the peers; notes name missing ones.
     """
@@ -67,23 +67,23 @@ class Config(Study):
         ],
         ...,
     ] = ()
-    """Benchmarks to run; by default all of them."""
+    """Benchmarks to run; by default all benchmarks."""
     groups: int | None = None
-    """Number of groups to time in each benchmark, from the first; by default all."""
+    """Number of groups to time in each benchmark; by default all groups."""
     repeats: int = 30
-    """How often to time each implementation; slow ones are timed less often. The
-    median counts."""
+    """How often to time each implementation; slow implementations are timed less often.
+    The table shows the median time."""
     parameters: int = 4_000_000
-    """Number of float32 parameters in the rprop benchmark. On a GPU take 100000000 or
-    1000000000."""
+    """Number of float32 parameters in the rprop benchmark. Use 100000000 or 1000000000
+    on a GPU."""
 
     seeds: int = 1
-    """Must be 1, because the work is fixed; --repeats sets how often it is timed."""
+    """Must be 1; --repeats sets how often the work is timed."""
     first_seed: int = 0
-    """Must be 0, because the work is fixed."""
+    """Must be 0, because the timed work is the same for every seed."""
 
     def check(self) -> None:
-        """Check that no seeds are asked for."""
+        """Check that `seeds` and `first_seed` have their default values."""
         if (self.seeds, self.first_seed) != (1, 0):
             raise ValueError(
                 "seeds must be 1 and first_seed 0, because the work is fixed; got "
@@ -93,7 +93,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Run the benchmarks, show them, and write them to a folder."""
+    """Run the benchmarks, print their times, and write the times to a folder."""
     return run_study("benchmarks", config, _jobs, _finish)
 
 
@@ -113,7 +113,7 @@ def _time(race, repeats: int, way: Way) -> list[Row]:
 
 
 def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
-    """Print a table of groups."""
+    """Print the table of all timings, group by group."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("", "ms", "quartiles", "ratio", "compile s", "temp MiB", "note"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
@@ -131,6 +131,6 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
     console.print(table)
     console.print(
         "[dim]Time of a call, lower is better: median over calls in turns. Quartiles: "
-        "half the interquartile range, relative to the median. Ratio: of the time to "
-        "that of the first row in the group."
+        "half the interquartile range, relative to the median. Ratio: the time divided "
+        "by the time of the first row in the group."
     )

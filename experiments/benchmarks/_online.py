@@ -1,10 +1,10 @@
 """Benchmark of online rules against a matrix product, or against BPTT.
 
-RTRL is timed against the bare product J M that each exact step must form. J is
-[B, n, n], and M is [B, n, p] for the p parameters that reach the carry. Approximations
-are timed against BPTT of the same cell and sequence. The memory of a rule does not grow
-with the length of the sequence, except for the loss, the weight and the key of each
-step.
+RTRL is timed against the matrix product J M alone, which each exact step must compute.
+J [B, n, n] is the Jacobian of a step, and M [B, n, p] is the influence of the cell's p
+parameters on the carry. Approximations of RTRL are timed against BPTT of the same cell
+and sequence. The memory of an online rule grows with the length of the sequence only by
+the loss, the weight and the random key of each step.
 """
 
 import math
@@ -26,11 +26,11 @@ SHAPES = [(units, batch) for units in (32, 64, 128) for batch in (1, 16)]
 INPUTS = 32
 PRODUCTS = ("tanh", "gru")
 NAMES = ("tanh", "gru", "lstm", "min_gru", "lru")
-LENGTH = 50  # of sequences in comparisons with BPTT
-PRODUCT_WORK = 2e9  # most multiplications in a call, unless two steps need more
-SLOW = 5  # repeats of work that takes seconds
+LENGTH = 50  # steps of each sequence in comparisons with BPTT
+PRODUCT_WORK = 2e9  # most multiplications in a timed call, unless two steps need more
+SLOW = 5  # number of repeats if the timed work takes seconds
 LENGTHS = (100, 1_000, 10_000)
-BY_LENGTH = {  # {rule: cell}
+BY_LENGTH = {  # rules that are timed at several lengths: {rule: cell}
     "bptt": "tanh",
     "rtrl": "tanh",
     "snap, order 1": "tanh",
@@ -40,11 +40,15 @@ BY_LENGTH = {  # {rule: cell}
     "eprop": "lstm",
     "diagonal_rtrl": "min_gru",
 }
-LENGTH_SHAPE = 32, 1  # units, batch
+LENGTH_SHAPE = 32, 1  # (number of units, batch size)
 
 
 def online() -> Groups:
-    """Return groups: RTRL by its product, others by BPTT, rules by T, and peers."""
+    """Return all groups of timings of online rules.
+
+    RTRL is compared with its matrix product, approximations with BPTT, rules at several
+    lengths T, and SnAp with braintrace.
+    """
     groups: Groups = {}
     for cell in PRODUCTS:
         for units, batch in SHAPES:
@@ -65,7 +69,7 @@ def online() -> Groups:
 def _approximations(
     group: str, cell: str, units: int, batch: int, repeats: int
 ) -> list[Measured]:
-    """Time rules that approximate RTRL, beside BPTT."""
+    """Time the online rules that approximate RTRL, in turns with BPTT."""
     entrants = _rules(cell, LENGTH, units, batch)
     entrants.pop("rtrl", None)
     return race(group, entrants, repeats=repeats)
@@ -76,7 +80,7 @@ def _loss(y, target):
 
 
 def _cell(name: str, units: int, batch: int) -> tuple[Callable, Any, Any]:
-    """Return a step, its parameters and its carry."""
+    """Return the step of a cell, its parameters and its initial carry."""
     step = CELLS[name]
     params = step.init(jax.random.key(1), INPUTS, units)
     real = {"complex": False} if name == "lru" else {}  # online rules need a real carry
@@ -90,7 +94,7 @@ def _data(length: int, units: int, batch: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _rules(cell: str, length: int, units: int, batch: int) -> Entrants:
-    """Return BPTT and the online rules that suit a cell, as gradients of a sequence."""
+    """Return BPTT and the online rules that suit a cell, as rules over sequences."""
     step, params, carry = _cell(cell, units, batch)
     arguments = (params, carry, *_data(length, units, batch))
     key = jax.random.key(2)
@@ -129,16 +133,16 @@ def _num_params(cell: str, units: int) -> int:
 
 
 def _product_length(cell: str, units: int, batch: int) -> int:
-    """Return how many steps of RTRL to time; larger products get fewer steps."""
+    """Return how many steps of RTRL to time: fewer if the matrix product is larger."""
     work = batch * units**2 * _num_params(cell, units)
-    # A single step would start from an influence of zeros, which need no product.
+    # A single step of RTRL starts from an influence of zeros and needs no product.
     return max(2, min(LENGTH, int(PRODUCT_WORK / work)))
 
 
 def _product(
     group: str, cell: str, length: int, units: int, batch: int, repeats: int
 ) -> list[Measured]:
-    """Time steps of RTRL and the products in them."""
+    """Time steps of RTRL, and the matrix products J M that they contain."""
     size = _num_params(cell, units)
 
     def product(jacobian, influence):
@@ -158,7 +162,7 @@ def _product(
 def _by_length(
     group: str, rule: str, cell: str, units: int, batch: int, repeats: int
 ) -> list[Measured]:
-    """Time a rule along sequences of several lengths."""
+    """Time one rule along sequences of several lengths."""
     entrants = {
         f"T {length}": _rules(cell, length, units, batch)[rule] for length in LENGTHS
     }

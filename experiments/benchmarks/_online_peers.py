@@ -1,11 +1,12 @@
-"""Benchmark of online rules against braintrace, on its own GRU and a readout.
+"""Benchmark of online rules against braintrace, on braintrace's GRU and a readout.
 
-braintrace's GRU applies the reset gate before a product. So each weight of that gate
-reaches all units in one step, and the sparsity pattern of SnAp-1 keeps all of its rows.
-braintrace drops these rows, and with them the gate's gradient. In rows that name no
-other cell, the step is the same function of the same weights as braintrace's. Their
-notes give the error relative to BPTT of all parameters. `cells.gru` has as many
-weights, and applies the reset gate after a product.
+braintrace's GRU applies the reset gate before a matrix product. So each weight of the
+reset gate affects all units in one step, and the sparsity pattern of SnAp-1 keeps the
+weight's influence on all units. braintrace drops this influence, so that braintrace's
+gradient of the reset gate is zero. Table rows that name no other cell compute the same
+function of the same weights as braintrace's network. The notes of these rows show the
+relative error of the gradient; the reference is BPTT of all parameters. `cells.gru` has
+as many weights, but applies the reset gate after a matrix product.
 """
 
 import importlib
@@ -24,18 +25,18 @@ from experiments.harness.timing import Entrants, Foreign, Measured, race
 PEER_SHAPES = [(units, batch) for units in (32, 64, 128) for batch in (1, 16)]
 INPUTS, OUTPUTS, PEER_LENGTH = 32, 10, 50
 MISSING = "not installed: braintrace"
-WHOLE = 64  # most units, for one example, with which the full influence is kept
+WHOLE = 64  # rules that keep the full influence are timed if n² B ≤ WHOLE²
 
 
 def braintrace() -> Any | None:
-    """Return the module, or None if it is not installed."""
+    """Return the module braintrace, or None if it is not installed."""
     if importlib.util.find_spec("braintrace") is None:
         return None
     return importlib.import_module("braintrace")
 
 
 def online_peers() -> Groups:
-    """Return a group for each shape; the work is one gradient, the note its error."""
+    """Return one group of timings for each shape; the timed work is one gradient."""
     groups: Groups = {}
     for units, batch in PEER_SHAPES:
         group = f"GRU of braintrace, T {PEER_LENGTH}, B {batch}, n {units}"
@@ -72,7 +73,7 @@ def _loss(y, target):
 
 
 def _params(key: jax.Array, units: int) -> dict[str, dict[str, jax.Array]]:
-    """Draw weights, named as in braintrace."""
+    """Draw weights, with the names that braintrace uses."""
     gate = INPUTS + units, units
     shapes = {"Wz": gate, "Wr": gate, "Wh": gate, "out": (units, OUTPUTS)}
     keys = jax.random.split(key, len(shapes))
@@ -86,7 +87,7 @@ def _params(key: jax.Array, units: int) -> dict[str, dict[str, jax.Array]]:
 
 
 def _step(params, h, x):
-    """Compute one step of braintrace.nn.GRUCell and braintrace.nn.Linear."""
+    """Compute one step of braintrace.nn.GRUCell, followed by braintrace.nn.Linear."""
     layer = lambda name, x: x @ params[name]["weight"] + params[name]["bias"]
     both = jnp.concatenate([x, h], axis=-1)
     z, r = (jax.nn.sigmoid(layer(name, both)) for name in ("Wz", "Wr"))
@@ -113,7 +114,7 @@ def _rules(whole: bool) -> dict[str, Callable]:
 
 
 def _by_braintrace(params, xs, targets, whole) -> dict[str, Callable[[], Any]]:
-    """Return one function for each algorithm; it differentiates the same network."""
+    """Return one function for each algorithm of braintrace; each returns a gradient."""
     module = braintrace()
     if module is None:
         return {}
@@ -170,7 +171,7 @@ def _gradient_by_braintrace(params, xs, targets, algorithm, options):
 
 
 def _compared(grads: Any, exact: Any) -> str:
-    """Return the error of a gradient, and the layers with zero gradient, as text."""
+    """Return a gradient's relative error, and the layers where it is zero, as text."""
     off = jax.tree.map(jnp.subtract, grads, exact)
     size = lambda tree: jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(tree)))
     largest = lambda tree: max(jnp.max(jnp.abs(g)) for g in jax.tree.leaves(tree))

@@ -1,8 +1,9 @@
 """Benchmark of `gradients.parallel_unroll` against the sequential `unroll`.
 
-On a CPU there is little to gain, because it has few cores. An accelerator gains for
-long T and small n. Matrix products are in full float32 (precision "highest"), because
-the default on recent GPUs keeps 10 bits, which stops Newton's method early.
+On a CPU `parallel_unroll` gains little, because a CPU has few cores. On an accelerator
+`parallel_unroll` gains for many steps T and few units n. Matrix products are computed
+in full float32 (precision "highest"). The default precision on recent GPUs keeps only
+10 bits of the mantissa, so that Newton's method would stop early.
 """
 
 from collections.abc import Iterator
@@ -16,10 +17,11 @@ from bpvariants import cells, gradients
 from experiments.benchmarks._groups import Groups
 from experiments.harness.timing import Entrants, Measured, race
 
-LINEAR = [1_000, 10_000, 100_000]  # T
-LINEAR_SHAPE = 1, 32, 64  # B, inputs, units
-NEWTON = [(1_000, 1), (1_000, 2), (1_000, 4)]  # T, units; x has as many features
-NEWTON_LONG = [  # on accelerators only
+LINEAR = [1_000, 10_000, 100_000]  # lengths T
+LINEAR_SHAPE = 1, 32, 64  # (B, number of inputs, number of units)
+# (T, number of units). The input x has as many features as there are units.
+NEWTON = [(1_000, 1), (1_000, 2), (1_000, 4)]
+NEWTON_LONG = [  # shapes that are timed on accelerators only
     (length, units) for length in (10_000, 100_000) for units in (1, 2, 4, 16)
 ]
 NEWTON_BATCH = 16
@@ -27,7 +29,10 @@ PRECISION = "highest"
 
 
 def parallel() -> Groups:
-    """Return a group for each length: outputs, and gradient of their mean square."""
+    """Return one group of timings for each network and length T.
+
+    The timed work is the outputs, and the gradient of their mean square.
+    """
     groups: Groups = {}
     batch, _, units = LINEAR_SHAPE
     for length in LINEAR:
@@ -61,7 +66,7 @@ def _newton(label: str, length: int, units: int, repeats: int) -> list[Measured]
 
 
 def _race(label, step, arguments, options, repeats) -> Iterator[Measured]:
-    """Time both functions on one network; note the largest error of the outputs."""
+    """Time `parallel_unroll` and `unroll`; note the largest difference of outputs."""
 
     def outputs(*arguments):
         return gradients.parallel_unroll(step, *arguments, **options)[0][1]
@@ -76,7 +81,7 @@ def _race(label, step, arguments, options, repeats) -> Iterator[Measured]:
     error, info = jax.jit(compare)(*arguments)
     note = f"error {error:.1e}, {jnp.max(info.steps)} iterations"
     if bool(jnp.any(info.fell_back)):
-        note += f", {jnp.sum(info.fell_back)} examples in order"
+        note += f", {jnp.sum(info.fell_back)} examples fell back to unroll"
 
     def gradient(run, *arguments):
         return jax.grad(lambda *args: jnp.mean(run(*args) ** 2))(*arguments)

@@ -1,4 +1,4 @@
-"""Benchmark of 60 Proben1 runs under one `vmap`, against sequential PyTorch runs."""
+"""Benchmark of 60 Proben1 trainings in one `vmap`, against PyTorch, one by one."""
 
 import statistics
 from collections.abc import Iterator
@@ -15,12 +15,16 @@ from experiments.harness.timing import Entrants, Foreign, Measured, race
 from experiments.resilient import _stopping
 from experiments.resilient.proben1 import setup
 
-RUNS, REPEATS = 60, 3  # PyTorch takes a minute for all runs
-ROWS = [("cancer1", "8"), ("diabetes1", "10")]  # (problem, table), with small networks
+RUNS, REPEATS = 60, 3  # few repeats, because PyTorch needs a minute for 60 runs
+# (problem, number of Prechelt's table) of rows with small networks.
+ROWS = [("cancer1", "8"), ("diabetes1", "10")]
 
 
 def proben1() -> Groups:
-    """Return a group for each row: all of its runs, with the same stopping rule."""
+    """Return one group of timings for each problem.
+
+    The timed work is 60 trainings, with the same early stopping in both libraries.
+    """
     groups: Groups = {}
     for name, table in ROWS:
         group = f"Proben1 {name}, table {table}, {RUNS} runs"
@@ -40,7 +44,7 @@ def _race(group: str, name: str, table: str, repeats: int) -> Iterator[Measured]
         runs = [_by_torch(problem, network, settings, i) for i in range(RUNS)]
         errors["theirs"] = runs
 
-    ours()  # compiles
+    ours()  # compile before the timing
     entrants: Entrants = {"bpvariants, 60 under vmap": Foreign(ours)}
     if torch() is not None:
         entrants["torch, one after another"] = Foreign(theirs)
@@ -51,7 +55,10 @@ def _race(group: str, name: str, table: str, repeats: int) -> Iterator[Measured]
 
 
 def _by_torch(problem, network, settings, seed) -> float:
-    """Train one run; each weight has its own first step size; return the test error."""
+    """Train one network by PyTorch's Rprop; return its test error.
+
+    The initial step size of each weight is drawn at random.
+    """
     module: Any = torch()
     generator = module.Generator().manual_seed(seed)
     parts = [

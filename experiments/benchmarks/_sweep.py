@@ -1,9 +1,10 @@
 """Benchmark of `training.sweep`: 64 small trainings, against sequential PyTorch.
 
-A network reads handwritten digits, whole or row by row. Adam trains it on mini-batches,
-with 8 learning rates and 8 seeds. PyTorch does the same work in eager mode, with the
-number of threads that is fastest for it. Compilation is timed separately. Then the same
-sweep runs on one core, on all cores as one device, and on all cores as two devices.
+An MLP reads whole images of digits, and a GRU reads the images row by row. Adam trains
+each network on mini-batches, with 8 learning rates and 8 seeds. PyTorch does the same
+work in eager mode, with the number of threads for which PyTorch is fastest. Compilation
+is timed separately. The sweep is also timed on one CPU core, on all cores as one
+device, and on all cores as two devices.
 """
 
 import json
@@ -36,7 +37,7 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 class Timed(NamedTuple):
-    """Seconds of one sweep, seconds of its compilation, and accuracies of all runs."""
+    """Seconds of a sweep, seconds of its compilation, and accuracies of networks."""
 
     seconds: float
     compile_seconds: float
@@ -44,7 +45,7 @@ class Timed(NamedTuple):
 
 
 def sweep() -> Groups:
-    """Return groups: sweeps in turns with PyTorch, then by number of devices."""
+    """Return the groups of timings: sweeps against PyTorch, and sweeps by devices."""
     groups: Groups = {}
     number = len(RATES) * SEEDS
     for network in UNITS:
@@ -58,7 +59,7 @@ def sweep() -> Groups:
 
 
 def _in_turns(group: str, network: str, repeats: int) -> Iterator[Measured]:
-    """Time the sweep in turns with PyTorch."""
+    """Time the sweep in turns with the same trainings by PyTorch."""
     entrants = {"sweep, all at once": by_sweep}
     if torch() is not None:
         entrants["torch, one after another"] = by_torch
@@ -70,7 +71,7 @@ def _in_turns(group: str, network: str, repeats: int) -> Iterator[Measured]:
 
 
 def by_sweep(network: str) -> Timed:
-    """Train all runs at once."""
+    """Train the networks of all rates and seeds at once, by `training.sweep`."""
     result = training.sweep(
         _maker(network), [{"rate": rate} for rate in RATES], range(SEEDS), steps=STEPS
     )
@@ -105,7 +106,7 @@ def _maker(network: str) -> Callable:
 
 
 def _dense(key: jax.Array, inputs: int, outputs: int) -> dict[str, jax.Array]:
-    """Draw a layer as torch.nn.Linear does."""
+    """Draw the weights and biases of a dense layer as torch.nn.Linear does."""
     draw = jax.random.uniform(key, (inputs + 1, outputs), minval=-1) / inputs**0.5
     return {"w": draw[1:], "b": draw[0]}
 
@@ -146,7 +147,7 @@ def _gru() -> tuple[Callable, Callable, Callable]:
 
 
 def by_torch(network: str) -> Timed:
-    """Train one run after another."""
+    """Train the networks of all rates and seeds one after another, by PyTorch."""
     module: Any = torch()
     module.set_num_threads(_threads(network))
     start = time.perf_counter()
@@ -157,7 +158,7 @@ def by_torch(network: str) -> Timed:
 
 @cache
 def _threads(network: str) -> int:
-    """Return the number of threads with which PyTorch is fastest."""
+    """Return the number of threads with which PyTorch trains a network fastest."""
     module: Any = torch()
 
     def seconds(threads):
@@ -171,7 +172,7 @@ def _threads(network: str) -> int:
 
 
 def _one_by_torch(network: str, rate: float, seed: int, steps: int) -> float:
-    """Train one run; return its test accuracy."""
+    """Train one network by PyTorch; return its test accuracy in percent."""
     module: Any = torch()
     module.manual_seed(seed)
     (images, labels), test = (
@@ -200,7 +201,7 @@ def _one_by_torch(network: str, rate: float, seed: int, steps: int) -> float:
 
 
 def _rows(group: str, runs: dict[str, list[Timed]], missing: str) -> Iterator[Measured]:
-    """Return rows of median times; ratios are to the first row of the group."""
+    """Yield table rows of median times, with ratios to the first row of the group."""
     ours = statistics.median(timed.seconds for timed in next(iter(runs.values())))
     for name, all_timed in runs.items():
         seconds = [timed.seconds for timed in all_timed]
@@ -222,7 +223,7 @@ def _threads_told(group: str) -> str:
 
 
 def _by_devices(group: str, network: str, repeats: int) -> Iterator[Measured]:
-    """Time the sweep on one core, and on all cores as one device and as two."""
+    """Time the sweep on one core, and on all cores as one device and as two devices."""
     cores = len(os.sched_getaffinity(0))
     entrants = {
         "1 device, 1 core": (1, True),
@@ -237,7 +238,10 @@ def _by_devices(group: str, network: str, repeats: int) -> Iterator[Measured]:
 
 
 def _in_a_process(network: str, devices: int, pinned: bool) -> Timed:
-    """Time a sweep in a new process, with the CPU as so many devices or one core."""
+    """Time a sweep in a new process, where the CPU counts as `devices` devices.
+
+    If `pinned` is True, the process uses one core only.
+    """
     pin = "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); " if pinned else ""
     code = (
         f"import json, os; {pin}from experiments.benchmarks import _sweep; "

@@ -1,4 +1,4 @@
-"""PyTorch as a peer, where it is installed."""
+"""PyTorch as a library to compare with, if it is installed."""
 
 import importlib
 import importlib.util
@@ -8,7 +8,7 @@ import jax
 
 
 def torch() -> Any | None:
-    """Return the module, or None if it is not installed."""
+    """Return the module torch, or None if it is not installed."""
     if importlib.util.find_spec("torch") is None:
         return None
     return importlib.import_module("torch")

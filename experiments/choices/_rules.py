@@ -1,4 +1,4 @@
-"""Gradient rules by name. To add one, add a line to the table below."""
+"""Gradient rules by name. A new online rule needs a line in the table `ONLINE`."""
 
 import re
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def _eprop(step: Step, loss: Loss, settings: _Settings) -> OnlineRule:
 ONLINE: dict[str, Callable[[Step, Loss, _Settings], OnlineRule]] = {
     "rtrl": lambda step, loss, _: gradients.rtrl(step, loss),
     "diagonal_rtrl": lambda step, loss, _: gradients.diagonal_rtrl(step, loss),
-    "snap": _snap,  # also by its order, such as snap_2
+    "snap": _snap,  # names with an order, such as snap_2, are valid, too
     "rflo": lambda step, loss, settings: gradients.rflo(
         step, loss, feedback=settings.feedback
     ),
@@ -78,15 +78,16 @@ def make_online(
       name: one of :data:`ONLINE`, or "snap_1", "snap_2" and so on.
       step: one time step of the network.
       loss: one loss for each example.
-      order: for "snap", if its name has no order.
-      visible: for "eprop", carry -> the part that units see of each other.
-      feedback: for "rflo" and "eprop", their argument `feedback`.
+      order: the order of SnAp, for the name "snap", which has no order in it.
+      visible: for "eprop", a function from the carry to the part that other units see.
+      feedback: the argument `feedback` of "rflo" and "eprop".
       directions: number of directions of "forward_gradient", or of pairs of "pes".
       sigma: for "pes", the standard deviation of its perturbations.
       window: for "pes", the number of steps between new perturbations.
 
     Raises:
-      ValueError: if there is no such rule, or an argument that it needs is missing.
+      ValueError: if no rule has this name, or if an argument that the rule needs is
+        missing.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -118,27 +119,27 @@ def make_rule(
 ) -> GradientRule:
     """Return a gradient rule over sequences by its name.
 
-    A rule ignores arguments that it does not use, except `update`. So a study may pass
-    all of its options. :func:`draws` says whether a rule takes a `key`.
+    A rule ignores arguments that it does not use, except `update`, so a study may pass
+    all of its options. :func:`draws` returns whether a rule takes a `key`.
 
     Args:
-      name: one of :data:`RULES`, or "snap_1", "snap_2" and so on. Online rules go
-        through :func:`~bpvariants.gradients.over_sequence`.
+      name: one of :data:`RULES`, or "snap_1", "snap_2" and so on. An online rule is
+        wrapped by :func:`~bpvariants.gradients.over_sequence`.
       step: one time step of the network.
       loss: one loss for each example.
-      lookback: for "truncated_bptt", how many steps errors travel back; for "artbp",
-        their mean number. Both need it.
+      lookback: for "truncated_bptt", the number of steps that errors travel back; for
+        "artbp", the mean of this number. Both rules need `lookback`.
       every: for "truncated_bptt", the number of steps between two backward passes, by
         default lookback // 2. For online rules with an update, the number of steps
         between updates, by default 1.
-      remat: for "bptt", its argument `remat`.
+      remat: the argument `remat` of "bptt".
       update: for "truncated_bptt" and online rules, an update to apply along the
-        sequence; they then take and return pairs (params, opt_state).
+        sequence; the rule then takes and returns pairs (params, opt_state).
       settings: for online rules, further arguments of :func:`make_online`.
 
     Raises:
-      ValueError: if there is no such rule, an argument that it needs is missing, or it
-        cannot apply an update along the sequence.
+      ValueError: if no rule has this name, if an argument that the rule needs is
+        missing, or if the rule cannot apply an update along the sequence.
 
     Example:
       >>> import jax.numpy as jnp
@@ -193,6 +194,6 @@ def _needed(rule: str, lookback: int | None) -> int:
 
 
 def _split(name: str, order: int) -> tuple[str, int]:
-    """Return a rule's name without its order, and the order."""
+    """Return the name of a rule without its order, and the order."""
     match = re.fullmatch(r"(snap)_(\d+)", name)
     return (match[1], int(match[2])) if match else (name, order)

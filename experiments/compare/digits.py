@@ -1,4 +1,4 @@
-"""Task `digits` of `compare`: images seen whole, row by row, or until equilibrium."""
+"""Task `digits` of `compare`: feed-forward, recurrent and equilibrium networks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 def digits(steps: int | None = None) -> Task:
-    """Return the task; `steps` replaces each job's own number of updates."""
+    """Return the task; if given, `steps` is the number of updates of every job."""
     train, test = data.digits()
     jobs = [
         Job(
@@ -35,8 +35,8 @@ def digits(steps: int | None = None) -> Task:
         for own_steps, common, optimizers in make(train, test)
         for update, optimizer in optimizers.items()
     ]
-    # Fit to the minimum in float64: one digit is so near a class border that rounding
-    # would decide its class otherwise.
+    # Logistic regression is fitted in float64, to the minimum of its loss. In float32,
+    # rounding would decide the class of one digit that is very near a class border.
     wide = lambda images, labels: (np.asarray(images, np.float64), labels)
     logistic = LogisticRegression(tol=1e-8, max_iter=1000).fit(*wide(*train))
     scores = {
@@ -81,7 +81,7 @@ def _dense(params, y):
 
 
 def _draw(prepare: Callable) -> Callable:
-    """Return the sampler of mini-batches of BATCH images."""
+    """Return a function that draws a mini-batch of BATCH images and prepares it."""
 
     def sample(key, dataset):
         images, labels = dataset
@@ -142,7 +142,8 @@ def _rows(train, test):
         rows = jnp.moveaxis(images.reshape(-1, 8, 8), 1, 0)  # [T, B, 8]
         carry = jnp.zeros((len(images), network.units))
         targets = jnp.broadcast_to(labels, (8, *labels.shape))
-        last = jnp.zeros(targets.shape).at[-1].set(1.0)  # only the last loss counts
+        # Only the loss after the last row of an image counts.
+        last = jnp.zeros(targets.shape).at[-1].set(1.0)
         return carry, rows, targets, last
 
     def init(key):

@@ -1,4 +1,4 @@
-"""Page report.html of `compare`: tables and pictures of a run in one file."""
+"""The page report.html of `compare`: all tables and pictures of a run in one file."""
 
 import base64
 import dataclasses
@@ -89,7 +89,7 @@ def write_report(
 
 
 def _phrase(settings: dict[str, Any]) -> str:
-    """Return settings as "name value, …", without unset ones and `resume`."""
+    """Return settings as "name value, …", without `resume` and unset settings."""
     given = {
         name: value
         for name, value in settings.items()

@@ -1,4 +1,4 @@
-"""Tasks, jobs and references of `compare`."""
+"""Types of `compare`: tasks, jobs (trainings) and references (simple baselines)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,23 +16,23 @@ Scores = dict[str, Any]
 class Job:
     """One training: a gradient rule and an update, on one network."""
 
-    kind: str  # of backpropagation
+    kind: str  # kind of backpropagation
     network: str
     rule: str
-    update: str  # with its settings
+    update: str  # name of the update, with its settings
     gradient: Callable  # (params, *batch) -> ((value, aux), grads)
     optimizer: optax.GradientTransformation
     init: Callable[[jax.Array], PyTree]  # key -> params
-    data: Any  # as `training.fit` takes it
+    data: Any  # the argument `data` of `training.fit`
     steps: int
-    evaluate: Callable[[PyTree], Scores]  # params -> {name: number}
+    evaluate: Callable[[PyTree], Scores]  # params -> {name of a score: number}
     sample: Callable[[jax.Array, PyTree], tuple] | None = None
     carry: Callable[[PyTree], PyTree] | None = None  # params -> carry
     batch: str = "full"  # how mini-batches are drawn, in words
 
 
 class Reference(NamedTuple):
-    """A simple baseline, computed in the same run."""
+    """Name and scores of a simple baseline, such as logistic regression."""
 
     name: str
     scores: Scores
@@ -40,14 +40,14 @@ class Reference(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """Jobs that are compared with each other, and how to read their scores."""
+    """A data set, the jobs that are compared on it, and names of their scores."""
 
     name: str
     title: str
-    about: str  # data, split and score, in two or three sentences
-    value: str  # what the curves show
-    score: str  # the main score, a key of what evaluate returns
-    measure: str  # that score in words
+    about: str  # description of data, split and score, in a few sentences
+    value: str  # name of the quantity in the learning curves
+    score: str  # name of the main score, a key of `Scores`
+    measure: str  # the main score in words
     higher_is_better: bool
     jobs: list[Job]
     references: list[Reference] = field(default_factory=list)

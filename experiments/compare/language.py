@@ -10,13 +10,13 @@ from experiments.baselines.ngrams import interpolated_ngrams
 from experiments.compare.job import Job, Reference, Task
 
 UNITS, EMBEDDING = 24, 8
-LENGTH, BATCH = 32, 8  # of the windows that are drawn
+LENGTH, BATCH = 32, 8  # steps of a window, windows in a mini-batch
 TEST_STREAMS = 64
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 def language(steps: int | None = None) -> Task:
-    """Return the task; `steps` replaces each job's own number of updates."""
+    """Return the task; if given, `steps` is the number of updates of every job."""
     text = data.python_reference()
     train, test = jnp.asarray(text.train), jnp.asarray(text.test)
     symbols = len(text.alphabet)

@@ -14,11 +14,11 @@ KINDS = {"static": 0, "through time": 1, "recurrent": 2, "forward in time": 3}
 UPDATES = ["sgd", "adam", "forgetting", "rprop_plus", "rprop_minus", "irprop_plus"]
 UPDATES += ["irprop_minus", "manhattan"]
 DASHES = ["-", "--", ":", "-."]
-FLOOR = 1e-6  # lower losses are drawn at this value
+FLOOR = 1e-6  # losses below FLOOR are drawn at FLOOR
 
 
 def draw_curves(path: Path, task: Task, rows: list[Any]) -> None:
-    """Draw the loss against steps: a panel for each network and rule, all seeds."""
+    """Draw the loss of all seeds against steps, a panel for each network and rule."""
     panels = list(dict.fromkeys((row.network, _panel(task, row)) for row in rows))
     figure = Figure(figsize=(5.2 * len(panels), 4.2), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -26,7 +26,7 @@ def draw_curves(path: Path, task: Task, rows: list[Any]) -> None:
         mine = [row for row in rows if (row.network, _panel(task, row)) == panel]
         floored = False
         for i, row in enumerate(mine):
-            # Different dashes keep coinciding curves visible.
+            # Curves have different dashes, so that equal curves remain visible.
             name = row.update.split("(")[0]
             colour = UPDATES.index(name) if panel[1] else i
             style = {"color": COLOURS[colour % 8], "linestyle": DASHES[i % 4]}
@@ -39,7 +39,7 @@ def draw_curves(path: Path, task: Task, rows: list[Any]) -> None:
         low, high = axis.get_ylim()
         axis.set_yscale("log" if high > 10 * max(low, FLOOR) else "linear")
         axis.set(title=" · ".join(filter(None, panel)), xlabel="updates")
-        below = f"\n(below {FLOOR:g}: drawn there)" if floored else ""
+        below = f"\n(lower values are drawn at {FLOOR:g})" if floored else ""
         axis.set_ylabel(task.value + below)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
@@ -47,7 +47,7 @@ def draw_curves(path: Path, task: Task, rows: list[Any]) -> None:
 
 
 def draw_scores(path: Path, task: Task, rows: list[Any]) -> None:
-    """Draw each job's score and time, seeds as dots, references as lines."""
+    """Draw the score (seeds as dots, references as lines) and the time of each job."""
     figure = Figure(figsize=(11, 2.2 + 0.36 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[2, 1], sharey=True)
     gradient = lambda row: row.kind.split(", ")[-1]
@@ -75,6 +75,10 @@ def draw_scores(path: Path, task: Task, rows: list[Any]) -> None:
 
 
 def _panel(task: Task, row: Any) -> str:
-    """Return the rule, for the title of a panel, if the network's updates differ."""
+    """Return the rule for the title of a panel.
+
+    Return "" if all jobs of the network have the same update, because the legend then
+    names the rules.
+    """
     updates = {job.update for job in task.jobs if job.network == row.network}
     return row.rule if len(updates) > 1 else ""

@@ -22,33 +22,33 @@ TASKS = {
     "language": language,
     "sunspots": sunspots,
 }
-CHUNKS = 10  # of each training, to show progress
+CHUNKS = 10  # chunks of each training; progress is shown after each chunk
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
     """How do gradient rules and updates compare on digits, language and sunspots?
 
-    Static, recurrent, resilient backpropagation, and backpropagation through time, each
-    on a task that suits it, beside simple baselines. Writes results.jsonl, config.json,
-    pictures and a report.html.
+    The study compares static, recurrent and resilient backpropagation and
+    backpropagation through time with simple baselines, each on a task that suits it.
+    The study writes results.jsonl, config.json, pictures and report.html.
     """
 
     QUICK = {"steps": 10, "seeds": 2}
     CHECKS = {"steps": at_least(1), "only": known(TASKS)}
 
     only: tuple[Literal["digits", "language", "sunspots"], ...] = ()
-    """Tasks to run; by default all of them."""
+    """Tasks to run; by default all tasks."""
     seeds: int = 3
-    """Number of trainings of each job, from different initial weights. They run
-    together under vmap, so times and memory are totals over all seeds."""
+    """Number of trainings of each job, from different initial weights. All trainings of
+    a job run together under vmap, so times and memory are totals over all seeds."""
     steps: int | None = None
-    """Number of updates of every job; by default each job has its own."""
+    """Number of updates of every job; by default each job has its own number."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Result of one job; with "job" and "wall_seconds", a line of results.jsonl."""
+    """Result of one job; a line of results.jsonl also has "job" and "wall_seconds"."""
 
     task: str
     kind: str
@@ -57,18 +57,18 @@ class Row:
     update: str
     batch: str
     steps: int
-    scores: dict[str, list[float]]  # [seeds] each
-    value: list[float]  # mean loss of the last steps, [seeds]
-    ms_per_step: float  # of all seeds together
+    scores: dict[str, list[float]]  # {name of a score: [seeds]}
+    value: list[float]  # [seeds], mean loss of the last steps
+    ms_per_step: float  # milliseconds of a step of all seeds together
     compile_seconds: float
     temp_bytes: int | None
-    curve_steps: list[int]
-    curve: list[list[float]]  # mean loss of the steps up to each one, [seeds, …]
+    curve_steps: list[int]  # last step of each piece of the training
+    curve: list[list[float]]  # [seeds, pieces], mean loss of each piece
 
 
 def main(config: Config) -> report.Result:
-    """Run the comparison; show it, and write it to a folder."""
-    tasks = cache(_tasks)  # built once, from the options after --quick and --resume
+    """Run the comparison; show the results, and write the results to a folder."""
+    tasks = cache(_tasks)  # built once, after --quick and --resume changed the options
     return run_study(
         "compare",
         config,
@@ -78,7 +78,7 @@ def main(config: Config) -> report.Result:
 
 
 def _tasks(config: Config) -> list[Task]:
-    """Return the tasks; if quick, with one job for each network and kind of rule."""
+    """Return the tasks; if quick, each has one job per network and kind of rule."""
     tasks = [TASKS[name](config.steps) for name in config.only or TASKS]
     return list(map(_at_quick_size, tasks)) if config.quick else tasks
 
@@ -91,7 +91,7 @@ def _at_quick_size(task: Task) -> Task:
 
 
 def _jobs(config: Config, tasks: list[Task]) -> list[jobs.Job]:
-    """Return the trainings of all tasks."""
+    """Return all trainings of all tasks as jobs."""
     return [
         jobs.Job(_name(task, job), job.steps, partial(run, task.name, job, config))
         for task in tasks
@@ -106,7 +106,7 @@ def _name(task: Task, job: Job) -> str:
 def _finish(
     folder: Path, config: Config, rows: list[jobs.Row], tasks: list[Task]
 ) -> None:
-    """Print the tables, and write the report."""
+    """Print the tables of all tasks, and write report.html."""
     fields = [field.name for field in dataclasses.fields(Row)]
     results = [Row(**{name: row[name] for name in fields}) for row in rows]
     missing = len(rows) < sum(len(task.jobs) for task in tasks)
@@ -117,7 +117,7 @@ def _finish(
 
 
 def run(task: str, job: Job, config: Config, way: jobs.Way) -> jobs.Row:
-    """Train all seeds of a job together; after Ctrl-C the row holds fewer steps."""
+    """Train a job for all seeds together; after Ctrl-C, the row has fewer steps."""
     init_key, sample_key = jax.random.split(jax.random.key(config.first_seed))
     params = jax.vmap(job.init)(jax.random.split(init_key, config.seeds))
     result = training.fit(
@@ -158,7 +158,10 @@ def run(task: str, job: Job, config: Config, way: jobs.Way) -> jobs.Row:
 
 
 def _smooth(values: np.ndarray, points: int = 20) -> tuple[list[int], np.ndarray]:
-    """Cut the steps into pieces; return last steps, and means [seeds, pieces]."""
+    """Split the steps into pieces; return the last step and the means of each piece.
+
+    The means over the steps of a piece are [seeds, pieces].
+    """
     pieces = np.array_split(np.arange(values.shape[1]), min(points, values.shape[1]))
     means = np.stack([values[:, piece].mean(axis=1) for piece in pieces], axis=1)
     return [int(piece[-1]) + 1 for piece in pieces], means

@@ -1,4 +1,4 @@
-"""Task `sunspots` of `compare`: online learning by RTRL and the tutorial's update."""
+"""Task `sunspots` of `compare`: online learning by RTRL with a forgetting factor."""
 
 from collections.abc import Callable
 
@@ -19,20 +19,20 @@ ABOUT = (
     "Yearly sunspot numbers; the years to 1920 are for training, the two later periods "
     "for test. Scores are mean squared errors of the forecast for the next year, "
     "relative to the variance of 1700–1979. The online jobs change the parameters "
-    "every year. RTRL computes the gradient of that year's error, and the forgetting "
-    "factor adds past gradients, as in the tutorial's equation. The printed equation "
-    "applies the learning rate to the newest gradient alone. It is stable only for a "
-    "factor as small as here, and is then close to sgd."
+    "every year. RTRL computes the gradient of the current year's error, and the "
+    "forgetting factor adds past gradients, as in the tutorial's equation. The printed "
+    "form of the equation applies the learning rate to the newest gradient alone. The "
+    "printed form is stable only for a factor as small as 0.01, and then close to sgd."
 )
 
 
 def sunspots(steps: int | None = None) -> Task:
-    """Return the task; `steps` replaces each job's own number of updates."""
+    """Return the task; if given, `steps` is the number of updates of every job."""
     years, numbers = data.sunspots()
     scale = float(np.std(numbers[years <= 1920]))
     series = jnp.asarray(numbers / scale)
     xs, targets = series[:-1, None], series[1:]
-    train = int(np.sum(years[1:] <= 1920))  # pairs whose target is for training
+    train = int(np.sum(years[1:] <= 1920))  # number of pairs with a training target
     relative = _relative_variance(years, numbers / scale)
     evaluate = lambda params: relative(_predict(params, xs))
     pairs = xs[:train], targets[:train]
@@ -58,7 +58,7 @@ def sunspots(steps: int | None = None) -> Task:
 def _online_jobs(
     xs: jax.Array, targets: jax.Array, steps: int | None, evaluate: Callable
 ) -> list[Job]:
-    """Return the jobs that learn from each year as it comes, one for each update."""
+    """Return one job for each update; the job updates its network after every year."""
     online = gradients.rtrl(_step, _squared_error)
 
     def one_year(params, state, x, target, reset):
@@ -99,7 +99,7 @@ def _online_jobs(
 def _resilient_job(
     xs: jax.Array, targets: jax.Array, steps: int | None, evaluate: Callable
 ) -> Job:
-    """Return the job that learns from all years at once, by iRprop⁻."""
+    """Return the job that learns from all training years at once, by iRprop⁻."""
     return Job(
         kind="resilient, through time",
         network=NETWORK,
@@ -140,7 +140,7 @@ def _predict(params, xs: jax.Array) -> jax.Array:
 
 
 def _relative_variance(years: np.ndarray, series: np.ndarray) -> Callable:
-    """Return a function that scores forecasts for years[1:] in each period."""
+    """Return a function that scores the forecasts for years[1:], period by period."""
     variance = np.var(series[years <= 1979])
     inside = {
         name: jnp.asarray((first <= years[1:]) & (years[1:] <= last))
@@ -149,7 +149,7 @@ def _relative_variance(years: np.ndarray, series: np.ndarray) -> Callable:
 
     def relative(forecasts):
         errors = (forecasts - series[1:]) ** 2
-        # Forecasts without enough lags are NaN; leave them out.
+        # Leave out NaN, the forecasts of years with too few lags.
         mean = lambda part: jnp.nanmean(jnp.where(part, errors, jnp.nan))
         return {name: mean(part) / variance for name, part in inside.items()}
 
@@ -157,7 +157,10 @@ def _relative_variance(years: np.ndarray, series: np.ndarray) -> Callable:
 
 
 def _ar(series: jax.Array, train: int) -> np.ndarray:
-    """Forecast by least squares on the last LAGS years, fitted to training years."""
+    """Forecast each year by a linear autoregression on the last LAGS years.
+
+    The coefficients of the autoregression are fitted to the training years.
+    """
     windows = np.lib.stride_tricks.sliding_window_view(np.asarray(series)[:-1], LAGS)
     inputs = np.column_stack([windows, np.ones(len(windows))])
     targets = np.asarray(series)[LAGS:]

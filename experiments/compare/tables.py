@@ -1,4 +1,4 @@
-"""Tables of `compare`: one row for each rule and update, one column per score."""
+"""Tables of `compare`: one row for each rule and update, one column for each score."""
 
 from typing import Any, NamedTuple
 
@@ -10,14 +10,15 @@ from experiments import report
 from experiments.compare.job import Task
 
 LEGEND = (
-    "Scores are mean ± standard deviation over seeds. Loss is the mean over the last "
-    "steps. Times and memory are totals over all seeds. Times exclude compilation. "
-    "Memory is the temporary memory of a chunk of steps, by XLA's analysis."
+    "Scores are mean ± standard deviation over seeds. Loss is the mean training loss "
+    "of the last steps. Times and memory are totals over all seeds. Times exclude "
+    "compilation. Memory is the temporary memory of a chunk of steps, by XLA's "
+    "analysis."
 )
 
 
 class Cells(NamedTuple):
-    """A table as text; `best` is the row with the best score."""
+    """A table as text; `best` is the index of the row with the best score."""
 
     header: list[str]
     rows: list[list[str]]
@@ -25,7 +26,7 @@ class Cells(NamedTuple):
 
 
 def tabulate(task: Task, rows: list[Any]) -> Cells:
-    """Return the table of one task: its rows, then its references."""
+    """Return the table of one task: rows of its jobs, then rows of its references."""
     names = list(task.references[0].scores)
     header = ["kind", "network", "rule", "update", "batch", "steps", *names]
     header += ["loss", "ms/step", "compile s", "MiB"]
@@ -47,7 +48,7 @@ def tabulate(task: Task, rows: list[Any]) -> Cells:
 
 
 def show(chosen: list[Task], rows: list[Any]) -> None:
-    """Print one table for each task that has results; hide columns if too wide."""
+    """Print a table for each task with results; hide columns in a narrow terminal."""
     console = report.wide_console()
     hidden = (
         {"batch", "steps", "compile s", "MiB"}
@@ -83,7 +84,7 @@ def show(chosen: list[Task], rows: list[Any]) -> None:
 
 
 def _heading(task: Task, network: str, rule: str, update: str) -> tuple[str, str]:
-    """Return the heading of a network's rows, and the label of this row."""
+    """Return the heading above the rows of a network, and the label of one row."""
     updates = {job.update for job in task.jobs if job.network == network}
     if len(updates) == 1:
         return f"{network}, {update}", rule

@@ -18,8 +18,9 @@ class Digits(NamedTuple):
 def digits() -> Digits:
     """Return the digits, split in file order: 1347 to train, 450 to test.
 
-    The file is ordered by its 13 writers, so this split keeps most of them apart. With
-    a shuffled split every model gains five to six points.
+    The file is ordered by its 13 writers, so a split in file order keeps most writers
+    in one part. With a shuffled split, the accuracy of every model is five to six
+    points higher.
     """
     images, labels = load_digits(return_X_y=True)
     images, labels = (images / 16).astype(np.float32), labels.astype(np.int32)

@@ -1,4 +1,4 @@
-"""Data files that are not committed: from $BPVARIANTS_DATA, or downloaded."""
+"""Data files that are not committed: read from $BPVARIANTS_DATA, or downloaded."""
 
 import contextlib
 import hashlib
@@ -18,7 +18,11 @@ FOLDER = "BPVARIANTS_DATA"
 
 
 def find(path: str, sha256: str) -> Path | None:
-    """Return a file below $BPVARIANTS_DATA, or None; a wrong sha256 raises."""
+    """Return the path of a file below $BPVARIANTS_DATA, or None if it is missing.
+
+    Raises:
+      DataError: if the file has a wrong sha256.
+    """
     folder = os.environ.get(FOLDER)
     if not folder or not (Path(folder) / path).exists():
         return None
@@ -35,12 +39,12 @@ def find(path: str, sha256: str) -> Path | None:
 def fetch(url: str | tuple[str, ...], sha256: str | None, path: str) -> Path:
     """Download a file to the user's cache, once, and check its sha256.
 
-    Several addresses are tried in order. The sha256 may be None for an archive whose
-    bytes may change; the caller must then check what it takes from the archive.
+    If there are several addresses, they are tried in order. The sha256 may be None for
+    an archive whose bytes may change; the caller must then check the files in it.
     """
     cache = pooch.os_cache("bpvariants")
     target = Path(path)
-    errors, bar = [], cast(Any, _Bar(target.name))  # pooch takes any object like this
+    errors, bar = [], cast(Any, _Bar(target.name))  # pooch accepts such an object
     downloader = cast(Any, pooch.HTTPDownloader(progressbar=bar))
     for address in (url,) if isinstance(url, str) else url:
         try:
@@ -63,7 +67,10 @@ def fetch(url: str | tuple[str, ...], sha256: str | None, path: str) -> Path:
 
 
 def make(path: str, sha256: str, content: Callable[[], bytes]) -> Path:
-    """Return a cached file with this sha256; without one, make it from `content`."""
+    """Return the path of a cached file; if it is missing or wrong, make the file.
+
+    `content` returns the bytes of the file.
+    """
     target = pooch.os_cache("bpvariants") / path
     if target.exists() and _sum(target) == sha256:
         return target
@@ -76,7 +83,7 @@ def make(path: str, sha256: str, content: Callable[[], bytes]) -> Path:
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, part = tempfile.mkstemp(dir=target.parent)
-    try:  # moved when complete, so an interruption leaves no partial file
+    try:  # move the complete file, so that an interruption leaves no partial file
         with open(descriptor, "wb") as file:
             file.write(made)
         os.replace(part, target)
@@ -121,17 +128,17 @@ class _Bar:
         self._bars.start()
 
     def update(self, size: int) -> None:
-        """Add a number of bytes."""
+        """Add a number of downloaded bytes to the progress bar."""
         self._bars.advance(self._task, size)
 
     def reset(self) -> None:
-        """Set the count back to zero."""
+        """Set the number of downloaded bytes back to zero."""
         self._bars.reset(self._task, total=self._bars.tasks[0].total)
 
     def close(self) -> None:
-        """Remove the bar."""
+        """Remove the progress bar from the terminal."""
         self._bars.stop()
 
     def __del__(self):
-        """Remove the bar after a failed download, too; pooch does not."""
+        """Remove the progress bar after a failed download, too; pooch does not."""
         self._bars.stop()

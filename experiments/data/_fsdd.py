@@ -2,8 +2,8 @@
 
 Z. Jackson and contributors, https://github.com/Jakobovski/free-spoken-digit-dataset,
 CC BY-SA 4.0. Six people say each of the ten digits fifty times, at 8 kHz. GitHub does
-not guarantee the bytes of an archive. So the recordings are repacked into a zip archive
-by a fixed rule, and the sha256 of that archive is checked.
+not guarantee the bytes of a source archive. The recordings are therefore repacked into
+a zip archive by a fixed rule, and the sha256 of the zip archive is checked.
 """
 
 import io
@@ -48,7 +48,7 @@ class FSDD(NamedTuple):
 
 
 def fsdd() -> FSDD:
-    """Return the recordings, in the order of their names."""
+    """Return the recordings, in the order of their file names."""
     path = find(FILE, SHA256) or make(FILE, SHA256, _repacked)
     samples, digits, speakers, takes = [], [], [], []
     with zipfile.ZipFile(path) as archive:
@@ -67,7 +67,7 @@ def fsdd() -> FSDD:
 
 
 def without_speaker(recordings: FSDD, speaker: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return indices of the other speakers' recordings, and of this speaker's."""
+    """Return the indices of all other speakers' recordings, and of one speaker's."""
     if speaker not in SPEAKERS:
         raise ValueError(f"speaker must be one of {SPEAKERS}, got {speaker!r}.")
     mine = recordings.speakers == SPEAKERS.index(speaker)
@@ -83,7 +83,7 @@ def _parse(name: str) -> tuple[str, str, str]:
 
 
 def _repacked() -> bytes:
-    """Download the original archive; return its recordings, repacked."""
+    """Download the original archive; return its recordings as a zip archive."""
     path = fetch(URL, None, TARBALL)
     try:
         with tarfile.open(path) as archive:
@@ -101,7 +101,10 @@ def _repacked() -> bytes:
 
 
 def repack(files: dict[str, bytes]) -> bytes:
-    """Return an uncompressed zip archive; only names and contents fix its bytes."""
+    """Return an uncompressed zip archive of files.
+
+    The bytes of the archive depend only on the names and the contents of the files.
+    """
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(files):

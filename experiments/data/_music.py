@@ -1,8 +1,8 @@
 """Polyphonic music by time steps, not committed here: chorales and folk tunes.
 
-The splits are the official ones of N. Boulanger-Lewandowski, Y. Bengio, P. Vincent,
-"Modeling temporal dependencies in high-dimensional sequences", ICML 2012. The
-compositions are in the public domain; no licence is stated for the files.
+The official splits are from N. Boulanger-Lewandowski, Y. Bengio, P. Vincent, "Modeling
+temporal dependencies in high-dimensional sequences", ICML 2012. The compositions are in
+the public domain; no licence is stated for the files.
 """
 
 import json
@@ -30,11 +30,11 @@ NOTTINGHAM_URL = (
 KEYS = 88  # keys of a piano
 LOWEST = 21  # MIDI number of the lowest key
 
-Piece: TypeAlias = list[frozenset[int]]  # the MIDI numbers of each step
+Piece: TypeAlias = list[frozenset[int]]  # MIDI numbers of the notes in each step
 
 
 class Music(NamedTuple):
-    """Pieces, split as published."""
+    """Pieces of music, split into three parts as published."""
 
     train: list[Piece]
     validation: list[Piece]
@@ -42,10 +42,10 @@ class Music(NamedTuple):
 
 
 def jsb_chorales() -> Music:
-    """Return Bach's chorales in quarter notes: 229, 76 and 77 pieces.
+    """Return Bach's chorales, in steps of a quarter note.
 
-    They have 13,807, 4,602 and 4,725 steps. No piece is in two parts, not even
-    transposed.
+    Train, validation and test have 229, 76 and 77 pieces with 13,807, 4,602 and 4,725
+    steps. No piece is in two parts, not even transposed.
     """
     path = find(CHORALES, CHORALES_SHA256)
     path = path or fetch(CHORALES_URL, CHORALES_SHA256, CHORALES)
@@ -55,11 +55,12 @@ def jsb_chorales() -> Music:
 
 
 def nottingham() -> Music:
-    """Return the Nottingham folk tunes: 694, 173 and 170 pieces.
+    """Return the Nottingham folk tunes.
 
-    They have 176,561, 45,513 and 44,463 steps. One tune of test and one of validation
-    are also in train, and one tune is in train twice. These are kept, because published
-    results include them.
+    Train, validation and test have 694, 173 and 170 pieces with 176,561, 45,513 and
+    44,463 steps. One tune of test and one tune of validation are also in train, and one
+    tune is in train twice. These repeats are kept, because published results include
+    them.
     """
     path = find(NOTTINGHAM, NOTTINGHAM_SHA256)
     path = path or fetch(NOTTINGHAM_URL, NOTTINGHAM_SHA256, NOTTINGHAM)
@@ -89,7 +90,7 @@ def to_roll(piece: Iterable[Iterable[int]]) -> np.ndarray:
 
 
 def to_piece(roll: np.ndarray) -> Piece:
-    """Convert a piano roll [T, 88] to sets of MIDI numbers; nonzero keys sound.
+    """Convert a piano roll [T, 88] to sets of MIDI numbers; nonzero elements are notes.
 
     Example:
       >>> to_piece(to_roll([{60}, set()]))
@@ -99,7 +100,7 @@ def to_piece(roll: np.ndarray) -> Piece:
     return [_notes(step) for step in map(bytes, packed)]
 
 
-@cache  # few of the possible chords occur
+@cache  # results are reused, because few different chords occur
 def _notes(step: bytes) -> frozenset[int]:
     sounds = np.unpackbits(np.frombuffer(step, np.uint8))
     return frozenset((LOWEST + np.flatnonzero(sounds)).tolist())

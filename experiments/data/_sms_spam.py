@@ -15,15 +15,16 @@ ARCHIVE = "sms_spam/sms+spam+collection.zip"
 ARCHIVE_SHA256 = "1587ea43e58e82b14ff1f5425c88e17f8496bfcdb67a583dbff9eefaf9963ce3"
 URL = "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip"
 CLASSES = ("ham", "spam")
-ENDS = 3722, 4136  # end of train, end of validation
+ENDS = 3722, 4136  # number of texts where train ends, and where validation ends
 
 
 def sms_spam() -> TextClasses:
     """Return the messages in file order, each text once.
 
     The 5,574 lines hold 5,171 different texts: 3,722 for training, 414 for validation,
-    1,035 for test. From training 11 are dropped, and from validation 3: a later part
-    has the same text, apart from case and characters that are not letters or digits.
+    1,035 for test. From training 11 texts are dropped, and from validation 3, because a
+    later part has the same text, apart from case and characters that are not letters or
+    digits.
     """
     path = find(FILE, SHA256)
     content = path.read_bytes() if path else _from_archive()
@@ -36,7 +37,7 @@ def sms_spam() -> TextClasses:
 
 
 def read_lines(text: str) -> list[tuple[str, str]]:
-    """Return (class, message) of each line; the first tab separates the two."""
+    """Return (class, message) of each line; a tab separates class and message."""
     items = []
     for line in text.removesuffix("\n").split("\n"):
         name, tab, message = line.partition("\t")
@@ -47,7 +48,7 @@ def read_lines(text: str) -> list[tuple[str, str]]:
 
 
 def first_of_each(items: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Drop exact repeats of a text; the first item stays."""
+    """Keep only the first item of each text; drop exact repeats of the text."""
     once: dict[str, str] = {}
     for name, message in items:
         once.setdefault(message, name)

@@ -1,7 +1,7 @@
 """Yearly sunspot numbers 1700–2008, committed beside this file.
 
-Public domain (NOAA/NGDC), taken unchanged from the package statsmodels, where it is
-`statsmodels/datasets/sunspots/sunspots.csv`.
+The data are in the public domain (NOAA/NGDC). The file sunspots.csv is a copy, without
+changes, of `statsmodels/datasets/sunspots/sunspots.csv` in the package statsmodels.
 """
 
 import pathlib
@@ -13,13 +13,13 @@ FILE = pathlib.Path(__file__).with_name("sunspots.csv")
 
 
 class Sunspots(NamedTuple):
-    """Years [309] and the mean number of sunspots in each, [309]."""
+    """Years [309], and the mean number of sunspots in each year, [309]."""
 
     years: np.ndarray
     numbers: np.ndarray
 
 
 def sunspots() -> Sunspots:
-    """Return the series; by custom 1700–1920 is for training, 1921–1979 for test."""
+    """Return the numbers; by custom 1700–1920 is for training, 1921–1979 for test."""
     years, numbers = np.loadtxt(FILE, delimiter=",", skiprows=1, unpack=True)
     return Sunspots(years.astype(int), numbers.astype(np.float32))

@@ -1,7 +1,8 @@
 """Pairs of English and French sentences from Tatoeba, not committed here.
 
-From the project Tatoeba, https://tatoeba.org, in the version of
-https://www.manythings.org/anki of 2017-09-29. CC BY 2.0; credit both.
+The pairs are from the project Tatoeba, https://tatoeba.org, in the version of
+https://www.manythings.org/anki of 2017-09-29. The licence is CC BY 2.0; credit both
+sites.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ URL = (
 SPACES = str.maketrans({"\u202f": " ", "\u00a0": " "})
 OPENINGS = ("i am ", "i m ", "he is", "he s ", "she is", "she s ", "you are")
 OPENINGS += ("you re ", "we are", "we re ", "they are", "they re ")
-LONGEST = 10  # the tutorial's sentences have fewer words
+LONGEST = 10  # sentences of PyTorch's tutorial have fewer words
 
 Pair: TypeAlias = tuple[str, str]  # English, French
 
@@ -39,18 +40,20 @@ class SentencePairs(NamedTuple):
 def tatoeba_fra_eng(
     normalise: Callable[[str], str] = str, keep: Callable[[Pair], bool] | None = None
 ) -> SentencePairs:
-    """Return the pairs, split by a hash of the English side.
+    """Return the sentence pairs, split by a hash of the English sentence.
 
     The hash puts all translations of a sentence into the same part. Pairs are in file
-    order. Nonbreaking spaces in the French sentences become plain ones. The hash puts
+    order. Nonbreaking spaces in the French sentences become plain spaces. The hash puts
     14,197 pairs into test, 14,091 into validation and 114,499 into train. From
-    validation 10 are dropped, and from train 64: a later part has the same English
-    side, apart from case and characters that are not letters or digits.
+    validation 10 pairs are dropped, and from train 64, because a later part has the
+    same English sentence, apart from case and characters that are not letters or
+    digits.
 
     Args:
-      normalise: applied to each sentence first, such as :func:`tutorial_form`.
-      keep: pair -> whether to keep it, after `normalise`, such as
-        :func:`is_of_tutorial`.
+      normalise: a function that is applied to each sentence first, such as
+        :func:`tutorial_form`.
+      keep: a function that returns whether to keep a pair of normalised sentences, such
+        as :func:`is_of_tutorial`.
     """
     path = find(FILE, SHA256) or fetch(URL, SHA256, FILE)
     with zipfile.ZipFile(path) as archive:
@@ -65,7 +68,9 @@ def tatoeba_fra_eng(
 
 
 def which_part(english: str) -> int:
-    """Return 0 for train, 1 for validation, 2 for test: 8, 1 and 1 of 10.
+    """Return the part of a sentence: 0 for train, 1 for validation, 2 for test.
+
+    Of 10 sentences, about 8 are for train, 1 for validation and 1 for test.
 
     Example:
       >>> [which_part(english) for english in ("Go.", "Run!", "Wow!")]
@@ -91,10 +96,11 @@ def tutorial_form(text: str) -> str:
 
 
 def is_of_tutorial(pair: Pair) -> bool:
-    """Return whether the tutorial uses a pair: short, with "i am", "he is" or alike.
+    """Return whether PyTorch's tutorial uses a pair of sentences.
 
-    In :func:`tutorial_form` there are 9,390, 1,252 and 1,173 such pairs, with 3,028
-    different words in English and 4,668 in French.
+    The tutorial uses short pairs that begin with "i am", "he is" or similar words. In
+    :func:`tutorial_form`, train, validation and test have 9,390, 1,252 and 1,173 short
+    pairs of this kind, with 3,028 different words in English and 4,668 in French.
     """
     short = all(len(text.split(" ")) < LONGEST for text in pair)
     return short and pair[0].startswith(OPENINGS)

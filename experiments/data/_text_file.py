@@ -1,4 +1,4 @@
-"""Texts as indices into their alphabet, such as a file of the user."""
+"""Texts, such as a file of the user, as indices into the alphabet of the text."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -19,8 +19,8 @@ def text_file(path: Path) -> Text:
     """Return the text of a file in UTF-8; the last tenth is for test.
 
     Raises:
-      ValueError: if there is no such file, it is not text in UTF-8, or it has fewer
-        than two different characters.
+      ValueError: if there is no such file, or if the file is not text in UTF-8 or has
+        fewer than two different characters.
     """
     path = Path(path)
     if not path.is_file():

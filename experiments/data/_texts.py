@@ -1,4 +1,4 @@
-"""Texts in classes, and removal of texts that are in two parts."""
+"""Texts with class labels, and removal of texts that are in two parts of the data."""
 
 import re
 import unicodedata
@@ -11,14 +11,14 @@ Item = TypeVar("Item")
 
 
 class LabelledTexts(NamedTuple):
-    """Texts, and the class of each."""
+    """Texts, and the class of each text."""
 
     texts: list[str]
     labels: np.ndarray  # [N] indices into the classes
 
 
 class TextClasses(NamedTuple):
-    """Texts in classes; no text is in two parts, as :func:`same_form` compares them."""
+    """Texts with class labels; no two parts share a text (see :func:`same_form`)."""
 
     classes: tuple[str, ...]
     train: LabelledTexts
@@ -55,11 +55,12 @@ def same_form(text: str) -> str:
 def keep_apart(
     parts: Sequence[Collection[Item]], text: Callable[[Item], str]
 ) -> list[list[Item]]:
-    """Drop items whose text is in a later part, too; the last part stays whole.
+    """Drop each item whose text is also in a later part; keep all of the last part.
 
     Args:
-      parts: such as train, validation and test.
-      text: item -> its text, which is compared by :func:`same_form`.
+      parts: parts of a data set, such as train, validation and test.
+      text: a function from an item to its text; texts are compared by
+        :func:`same_form`.
     """
     later: set[str] = set()
     kept = []
@@ -72,6 +73,6 @@ def keep_apart(
 
 
 def label(classes: tuple[str, ...], items: list[tuple[str, str]]) -> LabelledTexts:
-    """Return pairs (class, text) as texts and indices into the classes."""
+    """Convert pairs (class, text) to texts and indices into the classes."""
     labels = np.array([classes.index(name) for name, _ in items], np.int32)
     return LabelledTexts([text for _, text in items], labels)

@@ -1,6 +1,6 @@
 """Tiny Shakespeare, a million characters of plays, not committed here.
 
-Public domain; A. Karpathy compiled it for char-rnn.
+The text is in the public domain; A. Karpathy compiled it for char-rnn.
 """
 
 from experiments.data._fetch import fetch, find
@@ -15,6 +15,6 @@ URL = (
 
 
 def tinyshakespeare() -> Text:
-    """Return the text, with 65 symbols; as usual the last tenth is for test."""
+    """Return the text, with 65 symbols; by custom the last tenth is for test."""
     path = find(FILE, SHA256) or fetch(URL, SHA256, FILE)
     return as_text(path.read_text("ascii"), "Tiny Shakespeare")

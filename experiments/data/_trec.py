@@ -7,7 +7,7 @@ https://cogcomp.seas.upenn.edu/Data/QA/QC/. No licence is stated.
 from experiments.data._fetch import fetch, find
 from experiments.data._texts import keep_apart, label, TextClasses
 
-FILES = {  # {name here: (official name, sha256)}
+FILES = {  # {name of a file here: (official name, sha256)}
     "TREC.train": (
         "train_5500.label",
         "9e4c8bdcaffb96ed61041bd64b564183d52793a8e91d84fc3a8646885f466ec3",
@@ -27,12 +27,12 @@ VALIDATION = 545
 
 
 def trec() -> TextClasses:
-    """Return the questions, with spaces between words; 500 are the official test.
+    """Return the questions, with spaces between words; the 500 for test are official.
 
-    Of the 5,452 training questions, 10 are exactly in test and are dropped. The last
-    545 of the others are for validation. Of the first 4,897, 13 are dropped: a later
-    part has the same text, apart from case and characters that are not letters or
-    digits.
+    Of the 5,452 training questions, 10 are dropped because test has exactly the same
+    question. The last 545 of the remaining questions are for validation. Of the first
+    4,897 remaining questions, 13 are dropped, because a later part has the same text,
+    apart from case and characters that are not letters or digits.
     """
     train = read_lines(_text("TREC.train"))
     test = read_lines(_text("TREC.test"))
@@ -45,7 +45,7 @@ def trec() -> TextClasses:
 
 
 def read_lines(text: str) -> list[tuple[str, str]]:
-    """Return (coarse class, question) of lines "COARSE:fine question"."""
+    """Return (coarse class, question) of each line "COARSE:fine question"."""
     items = []
     for line in text.removesuffix("\n").split("\n"):
         name, _, question = line.partition(" ")

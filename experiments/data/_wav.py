@@ -47,7 +47,8 @@ def read_wav(
     content = _sized(content, name)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", wavfile.WavFileWarning)  # unknown chunks
+            # Ignore warnings about unknown chunks, but not about a file cut short.
+            warnings.simplefilter("ignore", wavfile.WavFileWarning)
             cut_short = "Reached EOF prematurely"
             warnings.filterwarnings("error", cut_short, wavfile.WavFileWarning)
             own_rate, samples = wavfile.read(io.BytesIO(content))
@@ -82,7 +83,10 @@ def read_wav(
 
 
 def _as_float(samples: np.ndarray) -> np.ndarray:
-    """Return samples in −1..1; scipy puts 24-bit samples into the upper 24 of 32."""
+    """Convert samples to floats in −1..1.
+
+    24-bit samples need no special case: scipy stores them in the upper 24 of 32 bits.
+    """
     if samples.dtype.kind == "f":
         return samples.astype(float)
     if samples.dtype == np.uint8:  # 128 is silence

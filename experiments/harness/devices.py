@@ -1,7 +1,7 @@
 """Devices, processes and precision of a study.
 
-JAX reads some settings only when it first looks for devices. :func:`start` makes them
-once, after the options are read and before the study runs.
+JAX reads some settings only when it first looks for devices. :func:`start` makes these
+settings once, after the options are read and before the study runs.
 """
 
 import os
@@ -26,25 +26,25 @@ LOST = 75  # exit code EX_TEMPFAIL of sysexits.h: "try again"
 
 @dataclass(frozen=True)
 class Machine:
-    """Devices, processes and precision of a study that can use several."""
+    """Devices, processes and precision of a study that can use several devices."""
 
     devices: int | None = None
-    """Number of devices of each process: accelerators or, without any, parts of the
-    CPU. By default all accelerators, or the CPU as one device."""
+    """Number of devices of each process: accelerators or, if there are none, parts of
+    the CPU. By default all accelerators are used, or the CPU as one device."""
     model_devices: int = 1
-    """Number of devices that parameters are sharded over. It must divide the number of
-    all devices. Batches are sharded over the other axis of the mesh."""
+    """Number of devices that parameters are sharded over; must divide the number of all
+    devices. Batches are sharded over the other axis of the mesh of devices."""
     distributed: bool = False
-    """Run as one of several processes. JAX finds the others itself on Slurm, TPU pods,
-    GKE and MPI; elsewhere give --coordinator, --processes and --process-id."""
+    """Run as one of several processes. JAX finds the other processes itself on Slurm,
+    TPU pods, GKE and MPI; elsewhere set --coordinator, --processes, --process-id."""
     coordinator: str | None = None
     """Address of process 0, host:port, if JAX does not find it."""
     processes: int | None = None
-    """Number of processes, if JAX does not find it."""
+    """Number of processes, if JAX does not find this number."""
     process_id: int | None = None
-    """Index of this process, from 0, if JAX does not find it."""
+    """Index of this process, counted from 0, if JAX does not find the index."""
     heartbeat: int = 100
-    """Seconds without a sign of life after which a process counts as dead."""
+    """Seconds without a heartbeat after which a process counts as dead."""
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
     """Precision of the network's computation. With bfloat16, parameters and sums over
     time are kept in float32."""
@@ -53,7 +53,7 @@ class Machine:
     on recent GPUs, and bfloat16 on TPUs."""
 
     def __post_init__(self):
-        """Check the options."""
+        """Check that the options are valid, alone and together."""
         check_at_least_one(self, "devices", "model_devices", "processes", "heartbeat")
         explicit = self.coordinator, self.processes, self.process_id
         if not self.distributed and explicit != (None, None, None):
@@ -79,7 +79,7 @@ class Machine:
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Compute with the precision of the options."""
+        """Set the precision of all computations in a `with` block, from the options."""
         with ExitStack() as stack:
             if self.precision == "float64":
                 stack.enter_context(double_precision())
@@ -113,7 +113,7 @@ class Machine:
 def start(machine: Machine) -> None:
     """Make the settings that JAX needs before it looks for devices.
 
-    With several processes, this one also joins the others.
+    If there are several processes, connect this process with the other processes.
     """
     if machine.devices:
         jax.config.update("jax_num_cpu_devices", machine.devices)
@@ -129,10 +129,10 @@ def start(machine: Machine) -> None:
 
 
 def run(study: Callable[[Any], Any], config: Any) -> Any:
-    """Run a study. With several processes, one that fails exits immediately.
+    """Run a study; if it has several processes and fails, exit immediately.
 
-    An ordinary exit would not end: JAX waits for the other processes, and they wait for
-    this one. If this process is killed, a message is printed.
+    An ordinary exit would never end: JAX would wait for the other processes, and these
+    would wait for this process. If this process is killed, a message is printed.
     """
     if not config.machine.distributed:
         return study(config)
@@ -164,7 +164,8 @@ def _who() -> str:
     return f"process {jax.process_index()} of {jax.process_count()}"
 
 
-# Waits for the byte that `run` sends at its end; without it, prints the message.
+# The watcher waits for a byte, which `run` sends at its end. If no byte comes, because
+# the process was killed, the watcher prints a message.
 WATCHER = """
 import os, sys
 if not os.read(0, 1):
@@ -173,11 +174,11 @@ if not os.read(0, 1):
 
 
 def _watch() -> subprocess.Popen:
-    """Start a small process that prints a message if this one is killed.
+    """Start a small process, the watcher, that prints a message if this one is killed.
 
-    When one process dies, the others wait in collectives that never end, until JAX
-    aborts them. Their Python code does not run then, but the watcher sees the pipe
-    close.
+    When a process dies, the other processes wait in collectives that never end, until
+    JAX aborts these processes. An aborted process runs no more Python code, but the
+    watcher of the process notices that the pipe is closed.
     """
     message = (
         f"\n{_who()} ended before its work was done: it was killed, or JAX ended it "

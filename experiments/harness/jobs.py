@@ -1,8 +1,8 @@
-"""Jobs of a study, run one after another; each resumes where it stopped.
+"""Jobs of a study, which run one after another and can be resumed.
 
-The folder of a run holds config.json, and results.jsonl with the rows of finished jobs.
-A job that trains by :meth:`Way.fit` also has its learning curve there,
-curves/<job>.jsonl, and checkpoints/<job>/.
+The folder of a run has config.json, and results.jsonl with the rows of finished jobs.
+If a job trains by :meth:`Way.fit`, the folder also has the learning curve of the job,
+curves/<job>.jsonl, and its checkpoints, checkpoints/<job>/.
 """
 
 import dataclasses
@@ -24,14 +24,15 @@ Row = dict[str, Any]
 
 
 class Job(NamedTuple):
-    """One unit of work of a study, usually a training; it makes one row or several.
+    """One unit of work of a study, usually a training; it returns one or several rows.
 
-    After Ctrl-C a job may return a partial result, with "cut_short": True. The result
-    is shown and written like any other; a resumed run drops it and repeats the job.
+    After Ctrl-C a job may return a partial result, with "cut_short": True. The partial
+    result is shown and written like a complete result. A resumed run drops the partial
+    result and repeats the job.
     """
 
     name: str
-    steps: int  # total, for the progress bar
+    steps: int  # total number of steps, for the progress bar
     train: Callable[["Way"], Row | list[Row]]
 
 
@@ -56,14 +57,16 @@ class Way:
         best: Callable | None = None,
         **settings: Any,
     ) -> training.FitResult:
-        """Train as :func:`training.fit` does, with checkpoints, a curve and progress.
+        """Train by `training.fit`, with checkpoints, a learning curve and progress.
 
         Args:
-          args: arguments of `training.fit`.
-          look: (step, metrics) -> dict to add to the curve, such as a test error.
-          every: steps between checkpoints; by default one after each chunk.
-          best: metrics -> score, lower is better; :meth:`best` returns the checkpoint
-            with the lowest one.
+          args: positional arguments of :func:`training.fit`.
+          look: a function (step, metrics) -> dict of values to add to the learning
+            curve, such as a test error.
+          every: number of steps between two checkpoints; by default a checkpoint is
+            written after each chunk.
+          best: a function from metrics to a score (lower is better); the method
+            :meth:`Way.best` later returns the checkpoint with the lowest score.
           settings: keyword arguments of `training.fit`.
 
         Raises:
@@ -86,12 +89,12 @@ class Way:
         """Return the step and the params of the best checkpoint of the job.
 
         Args:
-          params: an example of the same structure, shapes and dtypes.
+          params: params of the same structure, shapes and dtypes as the checkpoint's.
         """
         return training.read_checkpoint(self.checkpoints, params, best=True)
 
     def curve(self) -> list[Row]:
-        """Return the lines of the curve, including those from before a resume."""
+        """Return all lines of the learning curve, also lines from before a resume."""
         lines = map(json.loads, self._curve.read_text().splitlines())
         return [{name: _with_nan(line[name]) for name in line} for line in lines]
 
@@ -101,9 +104,9 @@ class Way:
 
 
 def time_taken(result: training.FitResult) -> Row:
-    """Return the milliseconds of a step and the seconds of compilation, for a row.
+    """Return milliseconds per step and seconds of compilation, as fields of a row.
 
-    Steps from before a resume do not count.
+    Steps that were taken before the run was resumed do not count.
     """
     taken = max(1, result.steps - (result.resumed_from or 0))
     return {
@@ -128,9 +131,9 @@ def open_run(
     Args:
       study: the study's name.
       config: a dataclass with fields `out` and `resume`.
-      free: options that may differ when the run continues.
-      check: called with the options of the run before anything is written; it raises
-        an error if they are wrong.
+      free: names of options that may differ when the run continues.
+      check: a function that is called with the options of the run before anything is
+        written; it raises an error if the options are wrong.
 
     Yields:
       The options of the run, and its folder.
@@ -231,7 +234,7 @@ def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:
 
 
 def _finished(folder: Path) -> list[Row]:
-    """Return the rows of finished jobs; drop an incomplete line and jobs cut short."""
+    """Return rows of finished jobs; delete an incomplete line and partial results."""
     path = folder / "results.jsonl"
     if not path.exists():
         return []
@@ -262,12 +265,12 @@ def _row(path: Path, number: int, line: bytes) -> Row:
 
 
 def _with_nan(value: Any) -> Any:
-    """Return a value of a curve; the file has null for nonfinite values, here NaN."""
+    """Return a value from the file of a curve; null, a nonfinite value, becomes NaN."""
     if isinstance(value, list):
         return [_with_nan(each) for each in value]
     return float("nan") if value is None else value
 
 
 def _as_given(value: Any) -> Any:
-    """Return a JSON value as an option holds it: lists become tuples."""
+    """Convert a JSON value to the value of an option: lists become tuples."""
     return tuple(map(_as_given, value)) if isinstance(value, list) else value

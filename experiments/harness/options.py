@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 Config = TypeVar("Config")
-Check = Callable[[str, Any], None]  # (option, its value); raises a ValueError
+Check = Callable[[str, Any], None]  # (option, its value) -> None, or a ValueError
 
 
 def at_least(least: float) -> Check:
-    """Return a check that a number, or each of several, is at least a bound.
+    """Return a check that a number, or each number of several, is at least `least`.
 
     Example:
       >>> at_least(1)("steps", 0)
@@ -23,13 +23,15 @@ def at_least(least: float) -> Check:
 
 
 def above(bound: float) -> Check:
-    """Return a check that a number, or each of several, is more than a bound."""
+    """Return a check that a number, or each number of several, is more than `bound`."""
     words = "must be positive" if bound == 0 else f"must be more than {bound}"
     return _each(lambda value: value > bound, words)
 
 
 def within(low: float, high: float, *, ends: str = "[]") -> Check:
-    """Return a check of an interval; `ends` is "[]", or for open ends "(]", "[)", "()".
+    """Return a check that a number, or each number of several, is in an interval.
+
+    `ends` is "[]" for a closed interval, and "(]", "[)" or "()" for open ends.
 
     Example:
       >>> within(0, 1, ends="[)")("dropout", 1.0)
@@ -43,12 +45,12 @@ def within(low: float, high: float, *, ends: str = "[]") -> Check:
 
 
 def known(names: Collection[str]) -> Check:
-    """Return a check that a name, or each of several, is one of the known names."""
+    """Return a check that a name, or each name of several, is one of `names`."""
     return lambda option, given: check_known(option, given, names)
 
 
 def all_of(*checks: Check) -> Check:
-    """Return a check that makes several checks, in their order."""
+    """Return one check that runs several checks in the given order."""
 
     def check(name, value):
         for each in checks:
@@ -58,13 +60,13 @@ def all_of(*checks: Check) -> Check:
 
 
 def given(name: str, value: Any) -> None:
-    """Check that an option that takes several values has at least one."""
+    """Check that an option that takes several values has at least one value."""
     if not np.size(value):
         raise ValueError(f"{name} must have one value at least.")
 
 
 def _each(holds: Callable[[Any], bool], words: str) -> Check:
-    """Return a check of all numbers in an option; None passes."""
+    """Return a check of each number in an option; the value None is always accepted."""
 
     def check(name, value):
         values = value if isinstance(value, tuple | list) else (value,)
@@ -75,7 +77,7 @@ def _each(holds: Callable[[Any], bool], words: str) -> Check:
 
 
 def check_at_least_one(config: Any, *names: str) -> None:
-    """Check that options are at least 1, or None."""
+    """Check that each named option is None or at least 1."""
     for name in names:
         at_least(1)(name, getattr(config, name))
 
@@ -83,7 +85,7 @@ def check_at_least_one(config: Any, *names: str) -> None:
 def check_known(
     option: str, given: str | Iterable[str], known: Collection[str]
 ) -> None:
-    """Check that an option is a known name, or holds known names only.
+    """Check that an option is a known name, or a collection of known names.
 
     Example:
       >>> check_known("rule", "btpp", ["bptt", "rtrl"])
@@ -105,17 +107,17 @@ def check_known(
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """Return " Did you mean …?" with the most similar known name, or ""."""
+    """Return " Did you mean …?" with the known name most similar to `name`, or ""."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def at_quick_size(config: Config, **sizes: Any) -> Config:
-    """Return the config of a study; if it is `quick`, with small sizes.
+    """Return the config of a study, with small sizes if its option `quick` is set.
 
-    :func:`~experiments.harness.study.run_study` calls this with the study's `QUICK`.
-    The study then takes less than a minute on two cores. An option whose value is not
-    its default keeps that value.
+    :func:`~experiments.harness.study.run_study` calls this function with the study's
+    `QUICK`. With the sizes in `QUICK`, a study takes less than a minute on two cores.
+    An option whose value is not its default keeps that value.
 
     Args:
       config: a dataclass with a field `quick`.

@@ -10,7 +10,7 @@ import jax
 def double_precision() -> Iterator[None]:
     """Compute in float64, by a global setting that is restored at the end.
 
-    Not all versions of JAX have a context manager for it.
+    Not all versions of JAX have a context manager that switches on float64.
     """
     before = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
     jax.config.update("jax_enable_x64", True)

@@ -1,4 +1,4 @@
-"""Options that all studies share, and the common course of their `main`."""
+"""Options that all studies share, and a function that runs the jobs of a study."""
 
 import dataclasses
 import time
@@ -25,7 +25,7 @@ class Study:
     - `FILES`: the options that name files of the user which results depend on. A run
       cannot be resumed with other files.
 
-    Conditions between several options go into a method `check`.
+    The method `check` of a subclass checks conditions between several options.
     """
 
     QUICK: ClassVar[Mapping[str, Any]] = {}
@@ -33,9 +33,9 @@ class Study:
     FILES: ClassVar[tuple[str, ...]] = ()
 
     seeds: int = 1
-    """Number of runs of each kind, from different initial weights or draws."""
+    """Number of runs of each kind, with different initial weights or random draws."""
     first_seed: int = 0
-    """Seed of the first run; the seeds of the others follow from it."""
+    """Seed of the first run, from which the seeds of all other runs are derived."""
     quick: bool = False
     """Run the study at small sizes, in less than a minute."""
     resume: bool = False
@@ -44,7 +44,7 @@ class Study:
     """Folder to write to; by default runs/<study>-<time>."""
 
     def __post_init__(self):
-        """Check the options."""
+        """Check each option alone, then conditions between several options."""
         for names, check in ({"seeds": at_least(1)} | dict(self.CHECKS)).items():
             for name in names.split():
                 check(name, getattr(self, name))
@@ -67,19 +67,19 @@ def run_study(
 ) -> report.Result:
     """Run the unfinished jobs of a study; show and write the results.
 
-    This is the course of every study's `main`: take small sizes if `quick`, open the
-    folder, run the jobs with a progress bar, show the results. After Ctrl-C the results
-    so far are shown.
+    The `main` of most studies calls `run_study`. This function takes small sizes if
+    `quick` is set, opens the folder of the run, runs the jobs with a progress bar, and
+    shows the results. After Ctrl-C the results so far are shown.
 
     Args:
-      name: the study's name; the default folder is named after it.
+      name: the study's name; the default folder is named after the study.
       config: the study's options.
-      make_jobs: config -> jobs, with different names.
-      finish: (folder, config, rows) -> None; prints tables and saves pictures. Called
-        only if there are rows.
-      free: options that may differ when a run is resumed.
-      check: config -> None, called before anything is written; raises a `DataError`
-        if data or files are missing.
+      make_jobs: a function config -> jobs; the jobs have different names.
+      finish: a function (folder, config, rows) -> None that prints tables and saves
+        pictures; it is called only if there are rows.
+      free: names of options that may differ when a run is resumed.
+      check: a function config -> None that is called before anything is written; it
+        raises a `DataError` if data or files are missing.
     """
     config = at_quick_size(config, **config.QUICK)
     with open_run(name, config, free, check) as (config, folder):

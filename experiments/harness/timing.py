@@ -1,4 +1,4 @@
-"""Timing of programs in turns: medians after a warm-up, compilation separate."""
+"""Timing of several programs in turns; compilation is timed separately."""
 
 import statistics
 import time
@@ -9,7 +9,7 @@ import jax
 
 
 class Foreign(NamedTuple):
-    """An entrant that is not a JAX function; `run` returns when the work is done."""
+    """An implementation without JAX; `run` returns when its work is done."""
 
     run: Callable[[], Any]
 
@@ -18,13 +18,13 @@ Entrants: TypeAlias = dict[str, tuple[Callable, tuple] | Foreign]
 
 
 class Measured(NamedTuple):
-    """Timing of one implementation, in turns with the others of its group."""
+    """Timing of one implementation of the work of a group."""
 
-    group: str  # the work
-    name: str  # the implementation
-    ms: float  # median
+    group: str  # name of the work
+    name: str  # name of the implementation
+    ms: float  # median time of a call in milliseconds
     spread: float  # half the interquartile range, relative to the median
-    ratio: float  # of the median to that of the first in the group
+    ratio: float  # median, relative to the median of the group's first implementation
     compile_seconds: float
     temp_mib: float
     note: str
@@ -38,12 +38,13 @@ def race(
     notes: dict[str, str] | None = None,
     donate: bool = False,
 ) -> list[Measured]:
-    """Time entrants in turns: jittable functions with their arguments, or foreign.
+    """Time several implementations of the same work in turns.
 
-    In each turn an entrant is called twice, and the second call counts.
+    An entrant is a jittable function with its arguments, or a :class:`Foreign`. In each
+    turn an entrant is called twice, and the second call counts.
 
-    With `donate`, the result of a function replaces its first argument and may use its
-    memory, as a training step does with its state.
+    With `donate`, the result of a function is its first argument in the next call, and
+    may use the memory of this argument, as the state of a training step does.
     """
     calls, programs, compile_seconds = {}, {}, {}
     times = {name: [] for name in entrants}
@@ -59,16 +60,16 @@ def race(
         calls[name] = _caller(programs[name], arguments, donate)
     names = list(calls)
     for i in range(repeats):
-        # Rotate the order, because an entrant may slow down the next one.
+        # Rotate the order of entrants, because one may slow down the next entrant.
         for name in names[i % len(names) :] + names[: i % len(names)]:
             call = calls[name]
             for _ in range(2):
                 start = time.perf_counter()
                 call()
                 times[name].append(1000 * (time.perf_counter() - start))
-            times[name].pop(-2)  # another entrant had filled the caches
+            times[name].pop(-2)  # drop the first call, which finds cold caches
             if isinstance(entrants[name], Foreign):
-                time.sleep(0.3)  # its idle threads may spin for as long
+                time.sleep(0.3)  # idle threads of other libraries may spin so long
     medians = {name: statistics.median(each) for name, each in times.items()}
     ours = next(iter(medians.values()))
     return [
@@ -87,7 +88,10 @@ def race(
 
 
 def _caller(program, arguments, donate):
-    """Return a call of a program; if donated, its result is its next argument."""
+    """Return a function that calls a program and waits for the result.
+
+    With `donate`, each result is the first argument of the next call.
+    """
     state = [*arguments]
 
     def call():
@@ -99,7 +103,7 @@ def _caller(program, arguments, donate):
 
 
 def spread(values: list[float]) -> float:
-    """Return half the interquartile range, relative to the median."""
+    """Return half the interquartile range of values, relative to their median."""
     low, median, high = statistics.quantiles(values, n=4)
     return (high - low) / 2 / median
 

@@ -1,7 +1,8 @@
 """Padded batches of sequences of different lengths, in buckets of similar lengths.
 
-Sequences are put into a few buckets by their length. A batch is as long as the longest
-sequence of its bucket. So there is little padding, and few programs are compiled.
+Sequences are put into a few buckets by their length. All batches of a bucket are as
+long as the longest sequence in the bucket. Buckets keep the padding small and the
+number of compiled programs low.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,10 +12,10 @@ import numpy as np
 
 
 class Bucket(NamedTuple):
-    """Indices of sequences, and a length that none of these exceeds."""
+    """Indices of sequences of similar length, and the length to pad sequences to."""
 
     length: int
-    rows: np.ndarray  # −1 is a row of padding only
+    rows: np.ndarray  # indices of sequences; −1 is a row that is all padding
 
 
 def pad(
@@ -24,8 +25,8 @@ def pad(
 
     Args:
       sequences: arrays [T, …] of one dtype; T may differ.
-      bucket: which sequences to take, and the length to pad to; by default all, and the
-        length of the longest.
+      bucket: which sequences to take, and the length to pad to. By default all
+        sequences are padded to the length of the longest sequence.
 
     Raises:
       ValueError: if a sequence is longer than the bucket, or there are no sequences.
@@ -61,7 +62,7 @@ def length_buckets(lengths: Sequence[int], count: int = 4) -> list[Bucket]:
 
     Args:
       lengths: the lengths of all sequences.
-      count: the largest number of buckets; equal lengths can make it smaller.
+      count: the largest number of buckets; there are fewer if many lengths are equal.
 
     Example:
       >>> for bucket in length_buckets([3, 9, 4, 8, 3], count=2):
@@ -84,19 +85,21 @@ def length_buckets(lengths: Sequence[int], count: int = 4) -> list[Bucket]:
 def draw_batches(
     buckets: Sequence[Bucket], batch: int, *, seed: int, run: int = 1, start: int = 0
 ) -> Iterator[Bucket]:
-    """Draw batches without end: choose a bucket, then `run` batches in a row from it.
+    """Draw batches without end: choose a bucket, draw `run` batches from it, repeat.
 
     The batches in one `chunk` of :func:`~bpvariants.training.fit` must have equal
-    shapes, so `run` should be the chunk. It should be small, because a run sees only
-    sequences of similar length. All sequences are equally frequent on average: a bucket
-    is chosen in proportion to its size, and its sequences follow in random order.
+    shapes, so `run` should be the size of a chunk. `run` should be small, because `run`
+    batches in a row have sequences of similar length. On average all sequences are
+    equally frequent: the probability of a bucket is in proportion to its size, and the
+    sequences of the bucket are drawn in random order.
 
     Args:
-      buckets: to draw from, as :func:`length_buckets` returns them.
-      batch: sequences in a batch; if a bucket has fewer, some are repeated.
+      buckets: the buckets to draw from, made by :func:`length_buckets`.
+      batch: the number of sequences in a batch; if a bucket has fewer sequences, some
+        are repeated.
       seed: the seed of all draws.
-      run: the number of batches from a bucket before the next choice.
-      start: the number of batches to skip, at no cost, to resume from there.
+      run: the number of batches from one bucket before the next bucket is chosen.
+      start: the number of batches to skip, to resume a training; skipping is free.
 
     Example:
       >>> buckets = length_buckets([3, 9, 4, 8, 3], count=2)
@@ -110,7 +113,8 @@ def draw_batches(
     weights = np.array([len(bucket.rows) for bucket in buckets], float)
     number, left_out = divmod(start, run)
     while True:
-        rng = np.random.default_rng((seed, number))  # so the draws can start at any run
+        # Each run has its own generator, so that draws can start at any run.
+        rng = np.random.default_rng((seed, number))
         chosen = buckets[rng.choice(len(buckets), p=weights / weights.sum())]
         turns = -(-run * batch // len(chosen.rows))
         order = np.concatenate([rng.permutation(chosen.rows) for _ in range(turns)])
@@ -122,8 +126,8 @@ def draw_batches(
 def all_batches(buckets: Sequence[Bucket], batch: int) -> Iterator[Bucket]:
     """Yield every sequence once, in batches of equal size, for evaluation.
 
-    The last batch of a bucket is filled up with rows of −1; :func:`pad` makes them
-    padding.
+    The last batch of a bucket is filled up with indices of −1, which :func:`pad` turns
+    into rows of padding.
 
     Example:
       >>> buckets = length_buckets([3, 9, 4, 8, 3], count=2)

@@ -1,4 +1,4 @@
-"""Networks for online learning, and a function that learns at every step."""
+"""Networks for online learning, and a function that updates them at every step."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,7 +22,10 @@ class Network(NamedTuple):
 def network(
     cell: str, inputs: int, units: int, outputs: int, leak: float = 1.0
 ) -> Network:
-    """Return a network; with α = leak, h ← (1 − α) h + α cell(h) for tanh."""
+    """Return a cell with a linear readout; the state h of a tanh cell may leak.
+
+    With α = `leak`, the new state of the tanh cell is (1 − α) h + α cell(h).
+    """
     advance = CELLS[cell]
 
     def init(key):
@@ -48,8 +51,8 @@ def learn_online(rule: OnlineRule, update: optax.GradientTransformation) -> Call
 
         (pair, state), losses = learn(pair, state, xs, targets, key)
 
-    pair is (params, opt_state), and state is the state of the rule. Each call continues
-    from the state of the call before, while `over_sequence` always starts a new one.
+    `pair` is (params, opt_state), and `state` is the state of the online rule. `learn`
+    continues from the given state, while `over_sequence` always starts a new state.
     """
 
     def learn(pair, state, xs, targets, key):

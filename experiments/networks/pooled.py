@@ -2,6 +2,8 @@
 
 h_t = cell(θ, h_{t−1}, x_t),    y_t = V r_t + c
 
+V and c are the weights and the bias of the readout. The pooled state r_t is one of:
+
 r_t = h_t ("last"),  (h_1 + … + h_t) / t ("mean"),  max(h_1, …, h_t) ("max")
 """
 
@@ -22,11 +24,11 @@ POOLINGS = ("mean", "max", "last")
 def make_step(
     cell: str, pooling: Pooling, encode: Callable[[PyTree, Any], jax.Array]
 ) -> Step:
-    """Return the step of a network; its carry is (carry of the cell, r, t).
+    """Return the step of a network; its carry is (carry of the cell, r, step number).
 
     Args:
       cell: one of :data:`~experiments.networks.cells.CELLS`.
-      pooling: the definition of r.
+      pooling: the definition of the pooled state r: "mean", "max" or "last".
       encode: (params, x) -> inputs of the cell, [*batch, inputs].
     """
 
@@ -45,7 +47,7 @@ def make_step(
 
 
 def readout(params: PyTree, carry: PyTree) -> jax.Array:
-    """Return the output y after the steps so far."""
+    """Return the output y of a network for its carry."""
     return carry[1] @ params["readout"] + params["readout_bias"]
 
 
@@ -54,11 +56,11 @@ def zeros(cell_params: PyTree, cell: str, pooling: Pooling, batch: int) -> PyTre
     state = CELLS[cell].carry(cell_params, (batch,))
     pooled = jnp.zeros_like(cells.visible(cell)(state))
     if pooling == "max":
-        pooled = pooled - 1  # no unit is below −1
+        pooled = pooled - 1  # the output of a unit is never below −1
     return state, pooled, jnp.zeros((batch, 1), pooled.dtype)
 
 
 def visible(cell: str) -> Callable[[PyTree], PyTree]:
-    """Return the function carry -> the part that units of the cell see."""
+    """Return a function from the network's carry to the part that other units see."""
     read = cells.visible(cell)
     return lambda carry: read(carry[0])

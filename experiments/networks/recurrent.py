@@ -2,9 +2,10 @@
 
     h_t = cell(θ, h_{t−1}, x_t),    y_t = (k_t ⊙ h_t) V + c
 
-k_t is the scaled dropout mask, drawn anew for each training step; outside of training
-it is 1. Streams are read in windows [T, B]. A network continues from the state at the
-end of the window before, unless a `reset` puts zeros there.
+V and c are the weights and the bias of the readout. The scaled dropout mask k_t is
+drawn at random in training, and is 1 otherwise. B streams are read in parallel, in
+windows [T, B]. A network starts each window with the state at the end of the previous
+window, unless `reset` sets the state to zeros.
 """
 
 from collections.abc import Callable
@@ -19,23 +20,23 @@ from experiments.networks.cells import CELLS
 
 
 class Window(NamedTuple):
-    """Data of one training step, or all test data."""
+    """Data that a network reads at once: for one training step, or all test data."""
 
     xs: Any  # [T, B, …]
     targets: Any  # [T, B, …]
-    weights: Any  # [T, B] bool, which losses count; None for all
-    mask: Any  # [T, B] bool, False in padding; None for no padding
-    reset: Any  # [T, B] bool, True puts a state of zeros before the step
+    weights: Any  # [T, B] bool, True if a loss counts; None if all losses count
+    mask: Any  # [T, B] bool, False in padding; None if there is no padding
+    reset: Any  # [T, B] bool, True sets the state to zeros before the step
 
 
 class Network(NamedTuple):
-    """A cell with a readout, its loss, and functions that make its arrays."""
+    """A cell with a readout, a loss, and functions that make params and carry."""
 
-    step: Step  # reads pairs (x, k)
+    step: Step  # the input of the step is a pair (x, dropout mask k)
     loss: Loss
     init: Callable[[jax.Array], PyTree]  # key -> params
     zeros: Callable[[tuple[int, ...]], PyTree]  # batch shape -> carry
-    visible: Callable[[PyTree], PyTree]  # carry -> the part that units see
+    visible: Callable[[PyTree], PyTree]  # carry -> the part that other units see
     units: int
 
 
@@ -51,7 +52,9 @@ def init(key: jax.Array, cell: str, inputs: int, units: int, outputs: int) -> Py
 
 
 def make_step(cell: str, encode: Callable[[PyTree, Any], jax.Array]) -> Step:
-    """Return the step of a network; it reads pairs (x, k), and k = None means 1.
+    """Return the step of a network, which reads pairs (x, dropout mask k).
+
+    If k is None, there is no dropout.
 
     Args:
       cell: one of :data:`~experiments.networks.cells.CELLS`.
@@ -70,13 +73,13 @@ def make_step(cell: str, encode: Callable[[PyTree, Any], jax.Array]) -> Step:
 def over_windows(
     rule: GradientRule, zeros: PyTree, *, draws: bool, dropout: float, units: int
 ) -> Callable[..., Any]:
-    """Return (params, carry, *window, key=) -> ((value, carry), grads).
+    """Return a function (params, carry, *window, key=) -> ((value, carry), grads).
 
     Args:
       rule: a gradient rule of a step from :func:`make_step`.
-      zeros: the state that a reset puts back.
-      draws: whether the rule takes a key.
-      dropout: the share of units that the readout does not see.
+      zeros: the carry after a reset.
+      draws: whether the rule draws random numbers, and so takes a key.
+      dropout: the share of units that dropout hides from the readout.
       units: the number of units of the cell.
     """
 
@@ -111,5 +114,5 @@ def make_network(
 
 
 def count(params: PyTree) -> int:
-    """Return the number of parameters."""
+    """Return the number of scalar parameters in a tree of arrays."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,7 +1,7 @@
 """Training and scores of recurrent networks on windows of streams.
 
-Studies of streams share this. Networks of several seeds train together, their scores on
-other data are logged during training, and an interrupted run can continue.
+Studies of streams share this file. The networks of all seeds train together. Scores on
+held-out data are logged during training. An interrupted training can be resumed.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from experiments.harness.jobs import Way
 from experiments.networks import recurrent
 from experiments.networks.recurrent import Network, Window
 
-RECENT = 50  # the training loss is the mean over so many updates
+RECENT = 50  # number of last updates over which the logged training loss is averaged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Windows:
       streams: the number of streams that the sequence is cut into.
       window: the number of steps of each stream in a window.
       keeps: whether the state is kept from one window to the next.
-      seed: the seed for the first step of each round.
+      seed: the seed of the random offset of each pass through the sequence.
     """
 
     xs: np.ndarray
@@ -43,9 +43,12 @@ class Windows:
     seed: int
 
     def __call__(self, start: int) -> Iterator[Window]:
-        """Yield windows without end, from window `start` on; rounds begin at random."""
+        """Yield windows without end, beginning with window number `start`.
+
+        Each pass through the sequence begins at a random offset.
+        """
         usual = len(self.xs) // self.streams
-        count = (usual - self.window + 1) // self.window  # leaves room for any begin
+        count = (usual - self.window + 1) // self.window  # leaves room for any offset
         number, left_out = divmod(start, count)
         xs, targets = self._cut(self.xs, usual), self._cut(self.targets, usual)
         while True:
@@ -74,18 +77,21 @@ class Scores:
         self._known = (0, [])
 
     def __call__(self, params: PyTree) -> list[float]:
-        """Return one mean loss for each seed; params have a first axis of seeds."""
+        """Return one mean loss for each seed; the first axis of params is the seed."""
         return self._score(params, self._zeros, self._window).tolist()
 
     def of(self, metrics: dict[str, Any]) -> list[float]:
-        """Return the losses for a log's metrics; the last step is cached."""
+        """Return the mean losses of the params in a log's metrics.
+
+        The losses of the latest step are cached.
+        """
         step = metrics["values"].shape[-1]
         if self._known[0] != step:
             self._known = step, self(metrics["params"])
         return self._known[1]
 
     def mean(self, metrics: dict[str, Any]) -> float:
-        """Return the mean over seeds, for the `best` of a checkpoint."""
+        """Return the mean loss over seeds, as the score `best` of a checkpoint."""
         return float(np.mean(self.of(metrics)))
 
 
@@ -103,7 +109,7 @@ def _score(network: Network, params, zeros, window: Window) -> jax.Array:
 
 
 def init(config: Any, network: Network) -> PyTree:
-    """Draw the parameters of all seeds."""
+    """Draw the parameters of the networks of all seeds."""
     key = jax.random.fold_in(jax.random.key(config.first_seed), 1)
     return jax.vmap(network.init)(jax.random.split(key, config.seeds))
 
@@ -120,15 +126,16 @@ def train(
     """Train the networks of all seeds, or continue their training.
 
     Args:
-      config: the options of the study, with those that training needs.
+      config: the options of the study, including all options that training needs.
       way: the :class:`~experiments.harness.jobs.Way` of the job.
       network: the network to train.
-      windows: first step -> windows from that step on.
-      scores: computed after each chunk.
-      best: True for the parameters with the lowest mean score, False for the last ones.
+      windows: a function from a number of steps to the windows after these steps.
+      scores: the scores to compute after each chunk.
+      best: True to return the parameters with the lowest mean score, False to return
+        the parameters after the last step.
 
     Returns:
-      Parameters with a first axis of seeds, and fields for the row of results.
+      Parameters with a first axis of seeds, and fields for a row of results.jsonl.
 
     Raises:
       KeyboardInterrupt: after Ctrl-C; a checkpoint holds the training so far.
@@ -183,7 +190,7 @@ def _line(metrics: dict[str, Any], scores: Scores) -> dict[str, Any]:
 
 
 def _curves(lines: list[dict[str, Any]], step: int) -> dict[str, Any]:
-    """Return curves [evaluations][seeds], and the training loss at a step."""
+    """Return learning curves [chunks][seeds], and the training loss at a step."""
     steps = [line["step"] for line in lines]
     recent = [line["recent"] for line in lines]
     row = {"train": recent[steps.index(step)], "curve_steps": steps}

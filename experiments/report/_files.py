@@ -1,4 +1,4 @@
-"""Files of a run: its folder, config.json and results.jsonl."""
+"""Files that a study writes: the folder of a run, config.json and results.jsonl."""
 
 import dataclasses
 import importlib.metadata
@@ -21,7 +21,7 @@ from experiments.harness.errors import DataError
 
 
 def make_folder(study: str, out: Path | None) -> Path:
-    """Make the folder of a run; refuse one that already holds results."""
+    """Make the folder of a run; raise an error if the folder already has results."""
     if jax.process_count() > 1 and out is None:
         raise DataError("several processes need --out, a folder that they share.")
     folder = out or Path("runs") / f"{study}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -72,7 +72,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def writes() -> bool:
-    """Return whether this process prints and writes the results: the first one."""
+    """Return whether this process prints and writes results; only process 0 does."""
     return jax.process_index() == 0
 
 
@@ -89,7 +89,7 @@ def write_config(
 
 
 def versions() -> dict[str, str]:
-    """Return versions, devices and settings that results depend on."""
+    """Return the package versions, devices and settings that results depend on."""
     names = ("jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
     devices = [device.device_kind for device in jax.devices()]
     return {
@@ -119,9 +119,9 @@ def append_row(folder: Path, row: dict[str, Any]) -> None:
 
 
 def append_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Add the rows of one job to results.jsonl: all of them or, after a kill, none.
+    """Add the rows of one job to results.jsonl; if killed, add all rows or none.
 
-    A new file is written beside the old one and then replaces it in one step.
+    A new file is written beside the old file and then replaces the old file atomically.
     """
     if not writes():
         return

@@ -28,19 +28,19 @@ class Progress:
         self._steps = None
 
     def __enter__(self):
-        """Show the bars."""
+        """Show both progress bars."""
         self._bars.start()
         return self
 
     def __exit__(self, *exception):
-        """Count the last job if nothing was raised; stop the bars."""
+        """Count the last job as done unless an exception was raised; stop the bars."""
         if self._steps is not None and exception[0] is None:
             self._bars.advance(self._jobs)
             self._bars.remove_task(self._steps)
         self._bars.stop()
 
     def begin(self, name: str, steps: int) -> None:
-        """Count the previous job as done, and begin the next one."""
+        """Count the previous job as done, and begin the next job."""
         if self._steps is not None:
             self._bars.advance(self._jobs)
             self._bars.remove_task(self._steps)

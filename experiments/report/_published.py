@@ -1,4 +1,4 @@
-"""Tables of measured scores beside published ones."""
+"""Tables of measured scores beside published scores."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from experiments.report._tables import mean_sd
 
 
 class Published(NamedTuple):
-    """A published row: its scores by measure, and their source."""
+    """A row of published scores, {measure: score}, and their source."""
 
     name: str
     scores: Mapping[str, float | str]
@@ -25,12 +25,12 @@ def show_beside(
     """Print a table: the scores of this run, then published scores with sources.
 
     Args:
-      title: above the table.
-      measures: the columns; a missing score is shown as "–".
-      ours: name -> measure -> the scores of the seeds, shown as mean ± standard
-        deviation, or one number, or text.
-      published: the rows below.
-      note: text below the table. With several seeds, a sentence about means and
+      title: text above the table.
+      measures: measures, one for each column; a missing score is shown as "–".
+      ours: the scores of this run, {name: {measure: score}}. A score is a number, a
+        text, or one number for each seed, shown as mean ± standard deviation.
+      published: rows of published scores, shown below the rows of this run.
+      note: text below the table. If there are several seeds, a sentence about means and
         standard deviations is added.
     """
     lines = [

@@ -1,4 +1,4 @@
-"""Scores: intervals, F1, bits, and confusion matrices."""
+"""Scores: confidence intervals, F1, losses in bits, and confusion matrices."""
 
 import math
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ def percent(correct: int, of: int) -> str:
 
 
 def f1(targets: np.ndarray, predictions: np.ndarray, positive: int = 1) -> float:
-    """Return F1 of a class: 2 · precision · recall / (precision + recall).
+    """Return the F1 score of a class: 2 · precision · recall / (precision + recall).
 
     Example:
       >>> round(f1(np.array([1, 1, 0, 0]), np.array([1, 0, 0, 1])), 3)
@@ -53,7 +53,7 @@ def f1(targets: np.ndarray, predictions: np.ndarray, positive: int = 1) -> float
     from sklearn.metrics import f1_score
 
     given = targets == positive, predictions == positive
-    none: Any = 0.0  # the score without any positive, true or predicted
+    none: Any = 0.0  # the score if no label and no prediction is positive
     return float(f1_score(*given, zero_division=none))
 
 
@@ -106,7 +106,7 @@ def draw_confusion(title: str, classes: Sequence[str], counts: np.ndarray) -> Fi
     axis.set_xticks(range(len(classes)), classes)
     axis.set_yticks(range(len(classes)), classes)
     if max(map(len, classes)) > 3:
-        for label in axis.get_xticklabels():  # they end at their columns
+        for label in axis.get_xticklabels():  # a long label ends at its column
             label.set(rotation=45, ha="right", rotation_mode="anchor")
     axis.set(title=title, xlabel="predicted class", ylabel="true class")
     return figure

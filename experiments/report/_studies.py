@@ -1,4 +1,4 @@
-"""Result of a study, a printed table, and a saved picture."""
+"""Result of a study, and functions that print a table and save a picture."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def show_table(
 
 
 def save_picture(folder: Path, name: str, figure: Figure) -> Path:
-    """Write a picture to the folder of a run."""
+    """Write a picture as PNG to the folder of a run; return its path."""
     path = folder / f"{name}.png"
     if writes():
         figure.savefig(path, dpi=110)

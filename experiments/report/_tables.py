@@ -1,4 +1,4 @@
-"""Console for wide tables, and results as text."""
+"""Console for wide tables, and functions that turn results into text."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ WIDTH = 130  # terminal columns that a full table needs
 
 
 def wide_console() -> Console:
-    """Return a console; a file or pipe counts as wide enough for a table."""
+    """Return a console for tables; if the output is a file or pipe, it is wide."""
     console = Console()
     if not console.is_terminal:
         console.width = max(WIDTH, console.width)
@@ -19,7 +19,7 @@ def wide_console() -> Console:
 
 
 def say_where(folder: Path, seconds: float, interrupted: bool) -> None:
-    """Print which folder and files hold the results."""
+    """Print the folder and the files that contain the results."""
     if not writes():
         return
     page, results = folder / "report.html", folder / "results.jsonl"
@@ -44,6 +44,6 @@ def mean_sd(values: list[float]) -> str:
     if len(values) < 2:
         return shown
     deviation = float(np.std(values, ddof=1))
-    if deviation < 1e-12 * abs(mean):  # equal up to rounding
+    if deviation < 1e-12 * abs(mean):  # the values are equal up to rounding
         deviation = 0.0
     return f"{shown} ± {deviation:{'.0f' if deviation >= 10 else '.1g'}}"

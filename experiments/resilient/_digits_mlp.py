@@ -1,4 +1,4 @@
-"""A small network for the digits, with its weights in one vector."""
+"""A small MLP for handwritten digits, with all weights in one vector."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,7 +12,7 @@ UNITS, CLASSES, PIXELS = 32, 10, 64
 
 
 class Network(NamedTuple):
-    """Functions of weights [n], float32; images are [B, 64], labels [B]."""
+    """Functions of a float32 weight vector [n]; images are [B, 64], labels are [B]."""
 
     init: Callable[[jax.Array], jax.Array]  # key -> weights
     loss: Callable[..., jax.Array]  # (weights, images, labels) -> mean cross entropy
@@ -23,7 +23,7 @@ def digits_mlp(inputs: int = PIXELS) -> Network:
     """Return the network 64-32-10 with tanh hidden units: 2410 weights.
 
     Args:
-      inputs: number of inputs; more than 64 if pixels are repeated.
+      inputs: number of inputs; it is above 64 if pixels are repeated.
     """
 
     def layers(key):

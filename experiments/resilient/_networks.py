@@ -10,11 +10,11 @@ from bpvariants.types import PyTree
 
 
 class Network(NamedTuple):
-    """Shape of a network: units of each layer, inputs first. Static under jit."""
+    """Shape of a network, from the inputs to the outputs; a static argument of jit."""
 
     sizes: tuple[int, ...]
-    shortcuts: bool  # whether each layer sees all earlier layers, not only the last
-    output: str = "linear"  # or "sigmoid"
+    shortcuts: bool  # whether a layer sees all earlier layers, or only the previous one
+    output: str = "linear"  # activation of the last layer: "linear" or "sigmoid"
 
     @property
     def num_weights(self) -> int:
@@ -23,11 +23,11 @@ class Network(NamedTuple):
         return sum(jnp.size(jnp.empty(shape.shape)) for shape in shapes)
 
     def sources(self, layer: int) -> range:
-        """Return the layers that a layer sees."""
+        """Return the indices of the layers whose outputs are inputs of a layer."""
         return range(0 if self.shortcuts else layer - 1, layer)
 
     def shapes(self) -> PyTree:
-        """Return the shapes of the parameters, a matrix for each pair of layers."""
+        """Return the parameters' shapes: a matrix for each pair of connected layers."""
         number = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
         return [
             {
@@ -52,8 +52,8 @@ class Network(NamedTuple):
     def apply(self, params: Sequence[PyTree], x: jax.Array) -> jax.Array:
         """Return the outputs [outputs, P] for inputs [inputs, P].
 
-        Examples are columns. Under `vmap` with shared inputs, the first layers of all
-        networks then become one matrix product without a transposition.
+        Examples are columns, so that under `vmap` with shared inputs, the first layers
+        of all networks become one matrix product without a transposition.
         """
         layers = [x]
         for layer, theta in enumerate(params, start=1):

@@ -1,4 +1,4 @@
-"""Tables and pictures of `proben1`."""
+"""Tables and pictures of the study `proben1`."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ EARLY = 0.5  # a run is early if it takes less than this share of the median epo
 
 
 def show(table: str, rows: list[dict[str, Any]]) -> None:
-    """Print a table for each variant."""
+    """Print a table of results for each variant of Rprop."""
     for variant in dict.fromkeys(row["variant"] for row in rows):
         mine = [row for row in rows if row["variant"] == variant]
         lines = [_line(row) for row in mine]
@@ -36,9 +36,10 @@ def show(table: str, rows: list[dict[str, Any]]) -> None:
 
 
 def verdict(row: dict[str, Any]) -> str:
-    """Return how the test errors agree with the paper's mean.
+    """Return how our test errors agree with the mean test error in the paper.
 
-    "" if their mean agrees, "median" if only their median does, and else "off".
+    Return "" if the mean of our test errors agrees, "median" if only the median agrees,
+    and "off" if neither agrees.
     """
     mean, deviation = row["published"]["test"]
     limit = 2 * (deviation + ROUNDING) + ROUNDING
@@ -49,7 +50,7 @@ def verdict(row: dict[str, Any]) -> str:
 
 
 def deviation(row: dict[str, Any], key: str) -> float:
-    """Return the difference of the mean from the paper's, in standard errors."""
+    """Return the difference of our mean from the paper's mean, in standard errors."""
     mean, deviation = row["published"][key]
     rounding = ROUNDING if key in ("test", "classification", "gl") else 0.5
     theirs = (deviation + rounding) / np.sqrt(PAPER_RUNS[row["table"]])
@@ -65,7 +66,7 @@ def _misfits(rows):
 
 
 def num_early(row: dict[str, Any]) -> int:
-    """Count the runs that stopped much earlier than the median."""
+    """Count the runs that stopped after much fewer epochs than the median run."""
     return int(np.sum(row["total"] < EARLY * np.median(row["total"])))
 
 
@@ -86,7 +87,7 @@ def _published(pair, digits):
 
 
 def draw(table: str, rows: list[dict[str, Any]]) -> Figure:
-    """Draw test errors and epochs as multiples of the paper's."""
+    """Draw test errors and epochs as multiples of the paper's values."""
     names = list(dict.fromkeys(row["set"] for row in rows))
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     figure = Figure(figsize=(14, 8), layout="constrained")
@@ -128,7 +129,7 @@ def draw(table: str, rows: list[dict[str, Any]]) -> Figure:
 
 
 def _limits(rows, key):
-    """Return axis limits from the means: the paper's deviations may be too large."""
+    """Return axis limits for our means; the paper's deviations may be too large."""
     ratios = [np.mean(row[key]) / row["published"][key][0] for row in rows]
     errors = [_standard_error(row[key]) / row["published"][key][0] for row in rows]
     low, high = np.min(np.subtract(ratios, errors)), np.max(np.add(ratios, errors))

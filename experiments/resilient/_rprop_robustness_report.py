@@ -1,4 +1,4 @@
-"""Tables and pictures of `rprop_robustness`: errors by difficulty, and the claim."""
+"""Tables and pictures of `rprop_robustness`: test errors under each difficulty."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ FALLING = (
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print a table for each difficulty, and the verdicts on the claim."""
+    """Print a table for each difficulty, and compare the robustness of the updates."""
     for axis in dict.fromkeys(row["axis"] for row in rows):
         mine = [row for row in rows if row["axis"] == axis]
         levels = list(dict.fromkeys(row["level"] for row in mine))
@@ -52,11 +52,12 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def verdicts(rows: list[dict[str, Any]]) -> list[str]:
-    """Return a sentence on the claim for each difficulty at its hardest level.
+    """Compare, in words, what each difficulty at its hardest level adds to test errors.
 
-    The claim holds against an update if the difficulty adds more to its test error
-    than to the error of the best update of the Rprop family. The difference must exceed
-    √(s² + t²), where s and t are the standard deviations of both over seeds.
+    Rprop is more robust than an update if the difficulty adds more to the test error of
+    the update than to the error of the best Rprop. The difference must exceed
+    √(s² + t²), where s and t are the standard deviations of the two additions over
+    seeds.
     """
     sentences = []
     for axis in dict.fromkeys(row["axis"] for row in rows):
@@ -84,7 +85,7 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw test errors against each difficulty; dashed: with the rate tuned again."""
+    """Draw test errors against each difficulty; dashed lines: rates are tuned again."""
     difficulties = list(dict.fromkeys(row["axis"] for row in rows))
     figure = Figure(figsize=(4.6 * len(difficulties), 4.8), layout="constrained")
     panels = figure.subplots(1, len(difficulties), squeeze=False, sharey=True)[0]
@@ -130,7 +131,7 @@ def _short_verdict(rows: list[dict[str, Any]], axis: str) -> str:
 
 
 def _cost(rows: list[dict[str, Any]], update: str, level: float, choice: str):
-    """Return how much a difficulty adds to the error of each seed."""
+    """Return how much a difficulty adds to the test error of each seed."""
     error = {
         row["level"]: np.array(row[f"{choice}_error"])
         for row in rows

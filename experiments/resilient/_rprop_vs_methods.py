@@ -18,24 +18,24 @@ OURS = ("rprop", "irprop_plus", "rprop_plus", "rprop_minus", "half_back", "grpro
 
 
 class Trace(NamedTuple):
-    """Curves of all runs: arrays [runs, steps + 1], before and after each step."""
+    """Curves of all runs, [runs, steps + 1]: before the first and after each step."""
 
-    values: np.ndarray  # E
+    values: np.ndarray  # E, the loss that is minimised
     evaluations: np.ndarray  # number of evaluations of E and its gradient so far
-    accuracies: np.ndarray | None  # test accuracy in percent, if there is any
+    accuracies: np.ndarray | None  # test accuracy in percent, if there is test data
 
 
 class Method(NamedTuple):
-    """An update with its settings."""
+    """An update with its settings, and a function that runs it on a problem."""
 
     name: str
     label: str
     run: Callable[[Problem], Trace]
-    rate: float | None = None  # set if several are tried; the best is shown
+    rate: float | None = None  # set if several rates are tried; the best one is shown
 
 
 def methods(first_step: float, adam_rates: tuple[float, ...]) -> list[Method]:
-    """Return all methods; torch is left out if it is not installed."""
+    """Return all methods to compare; torch's Rprop only if torch is installed."""
     labels = {"rprop": "rprop (iRprop⁻)", "grprop": "grprop (experimental)"}
     found = [
         Method(
@@ -61,7 +61,7 @@ def methods(first_step: float, adam_rates: tuple[float, ...]) -> list[Method]:
 
 
 def find_torch() -> Any | None:
-    """Return torch, if it is installed."""
+    """Return the module torch, or None if it is not installed."""
     try:
         return importlib.import_module("torch")
     except ImportError:
@@ -73,7 +73,7 @@ def _adam(rate: float) -> Callable[[Problem], Trace]:
 
 
 def _descend(optimizer: optax.GradientTransformation, problem: Problem) -> Trace:
-    """Run an update that evaluates E and its gradient once in each step."""
+    """Run an update that evaluates the loss E and its gradient once in each step."""
     optimizer = optax.with_extra_args_support(optimizer)
 
     def run(start, case):
@@ -92,13 +92,13 @@ def _descend(optimizer: optax.GradientTransformation, problem: Problem) -> Trace
 
 
 def _search(problem: Problem) -> Trace:
-    """Run L-BFGS; its line search evaluates E and its gradient several times a step."""
+    """Run L-BFGS; a step may evaluate the loss E and its gradient several times."""
     optimizer = optax.lbfgs()
 
     def run(start_and_case):
         start, case = start_and_case
         loss = lambda w: problem.loss(w, case)
-        # The line search ends with the gradient of the next step, which is reused.
+        # The line search already computes the gradient of the next step; reuse it.
         look = optax.value_and_grad_from_state(loss)
 
         def step(carry, _):
@@ -115,16 +115,16 @@ def _search(problem: Problem) -> Trace:
         return jax.lax.scan(step, carry, length=problem.steps + 1)[1]
 
     _accuracy = problem.accuracy or (lambda w: None)
-    # One run after another: under vmap all would wait for the longest line search.
+    # Run one problem after another: vmap would wait for the longest line search of all.
     together = lambda starts, cases: jax.lax.map(run, (starts, cases))
     return _trace(*jax.jit(together)(problem.starts, problem.cases))
 
 
 def _descend_torch(torch: Any, first_step: float, problem: Problem) -> Trace:
-    """Run torch's update on gradients from JAX."""
+    """Run torch's Rprop on gradients that are computed by JAX."""
     look = jax.jit(jax.vmap(jax.value_and_grad(problem.loss)))
     measure = jax.jit(jax.vmap(problem.accuracy or (lambda w: None)))
-    # One array holds all runs, because Rprop treats each weight separately.
+    # Rprop treats each weight separately, so the weights of all runs are in one array.
     w = torch.from_numpy(np.array(problem.starts))
     optimizer = torch.optim.Rprop([w], lr=first_step)
     values, accuracies = [], []

@@ -1,4 +1,4 @@
-"""Table and picture of `rprop_vs`."""
+"""Table and picture of the study `rprop_vs`."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from experiments import report
 from experiments.resilient._rprop_vs_problems import Problem
 
-STYLES = {  # method: colour, dashes, width
+STYLES = {  # {name of a method: (colour, dashes, width) of its curve}
     "rprop": ("#0072b2", "-", 1.8),
     "irprop_plus": ("#56b4e9", "--", 1.8),
     "rprop_plus": ("#009e73", "-", 1.2),
@@ -31,7 +31,7 @@ NOTE = (
 
 
 def best_rows(rows: list[dict[str, Any]], problem: Problem) -> list[dict[str, Any]]:
-    """Return the rows of a problem; for a method with several rates, only the best."""
+    """Return the rows of a problem, for each method only the row of its best rate."""
     best = {}
     for row in rows:
         if row["problem"] == problem.name:
@@ -42,7 +42,7 @@ def best_rows(rows: list[dict[str, Any]], problem: Problem) -> list[dict[str, An
 
 
 def rank(row: dict[str, Any], problem: Problem) -> float:
-    """Return the score of a method; lower is better."""
+    """Return the score of a method on a problem; lower is better."""
     if problem.by_target:
         never = problem.steps + 1
         reached = row["reached"][f"{problem.targets[-1]:g}"]
@@ -52,7 +52,7 @@ def rank(row: dict[str, Any], problem: Problem) -> float:
 
 
 def show(problem: Problem, rows: list[dict[str, Any]], notes: list[str]) -> None:
-    """Print the table of one problem."""
+    """Print the table of all methods on one problem."""
     shown, last = best_rows(rows, problem), f"{problem.targets[-1]:g}"
     header = ["", *(f"to {target:g}" for target in problem.targets), "evals"]
     header.append(f"E after {problem.steps}")
@@ -88,7 +88,7 @@ def _about_reference(problem: Problem) -> list[str]:
 
 
 def _left_again(problem: Problem, rows: list[dict[str, Any]]) -> list[str]:
-    """Return a note on runs that reached the last target and ended above it."""
+    """Return a note on runs that reached the last target, but ended above it."""
     found, last = [], problem.targets[-1]
     for row in rows:
         pairs = zip(row["reached"][f"{last:g}"], row["values"], strict=True)
@@ -135,7 +135,10 @@ def _mean_sd(numbers: list[float | None]) -> str:
 
 
 def draw(folder: Path, problems: list[Problem], rows: list[dict[str, Any]]) -> Path:
-    """Draw E against iterations, and against evaluations for the last problem."""
+    """Draw the loss E of each problem against iterations.
+
+    The last problem is also drawn against the number of evaluations of E.
+    """
     panels = [(problem, "iterations") for problem in problems]
     panels.append((problems[-1], "evaluations of E and its gradient"))
     across = 2 if len(panels) > 2 else len(panels)

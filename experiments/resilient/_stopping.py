@@ -1,15 +1,16 @@
 """Training of many runs together, each with Prechelt's early stopping.
 
-Epoch t takes a step from w_{t−1} to w_t. E_tr(t) is the error at w_{t−1}, because it is
-measured during the epoch. After each strip of 5 epochs, with E_va and E_te at w_t,
+Epoch t changes the weights from w_{t−1} to w_t. The training error E_tr(t) is the error
+at w_{t−1}, because it is measured during the epoch. After each strip of 5 epochs, the
+validation error E_va(t) and the test error E_te(t) are measured at w_t. Then
 
     GL(t) = 100 (E_va(t) / min_{t′≤t} E_va(t′) − 1)                 generalisation loss
     P_5(t) = 1000 (mean E_tr / min E_tr − 1)  of the strip          progress
     stop if GL(t) > α, P_5(t) < 0.1, or t ≥ 3000.
 
-The lane of a stopped run is frozen while the others continue. When at most a quarter of
-the lanes still run, they are gathered into a quarter of the lanes, which needs another
-compilation.
+Each run has a lane of a vmap, which is frozen when the run stops. When at most a
+quarter of the runs are left, these runs are gathered into a quarter of the lanes, which
+needs another compilation.
 """
 
 from collections.abc import Callable
@@ -27,17 +28,17 @@ from experiments.data import Part, Proben1
 from experiments.resilient._networks import Network
 
 STRIP, MAX_EPOCHS, LEAST_PROGRESS = 5, 3000, 0.1
-CHUNK = 20  # strips in one compiled call
-FEWER = 4  # lanes are gathered when at most 1 in this many runs
+CHUNK = 20  # number of strips in one call of the compiled program
+FEWER = 4  # lanes are gathered when at most 1 in 4 is still active
 
 
 class Settings(NamedTuple):
-    """Initial weights and step sizes, and when to stop. Static under jit."""
+    """Initial weights and step sizes, and when to stop; a static argument of jit."""
 
     variant: str
-    weights: float  # initial weights are uniform in ± this
-    step_sizes: tuple[float, float]  # each initial step size is uniform in this range
-    alpha: float  # stop if the generalisation loss exceeds this
+    weights: float  # initial weights are uniform in ± `weights`
+    step_sizes: tuple[float, float]  # range of the uniform initial step sizes
+    alpha: float  # stop if the generalisation loss exceeds alpha
     eta_plus: float = 1.2
     max_epochs: int = MAX_EPOCHS
 
@@ -45,13 +46,13 @@ class Settings(NamedTuple):
 class Outcome(NamedTuple):
     """The quantities of Prechelt's tables, each [runs]."""
 
-    train: Any  # least E_tr
-    validation: Any  # least E_va
-    test: Any  # E_te at the least E_va
-    classification: Any  # % misclassified at the least E_va
-    gl: Any  # GL at the end
-    total: Any  # all epochs
-    relevant: Any  # epochs to the least E_va
+    train: Any  # least training error
+    validation: Any  # least validation error
+    test: Any  # test error at the least validation error
+    classification: Any  # % misclassified in test, at the least validation error
+    gl: Any  # generalisation loss at the end
+    total: Any  # number of all epochs
+    relevant: Any  # number of epochs to the least validation error
 
 
 class _Run(NamedTuple):
@@ -69,7 +70,7 @@ def train(
     keys: jax.Array,
     advance: Callable[[int], None] = lambda epoch: None,
 ) -> Outcome:
-    """Train a run for each key; `advance` receives the epochs of the longest run."""
+    """Train one run for each key; call `advance` with the number of epochs so far."""
     parts = problem.train, problem.validation, problem.test
     parts = jax.tree.map(lambda examples: jnp.asarray(examples.T), parts)
     runs, lanes = _start_all(network, settings, keys), np.arange(len(keys))
@@ -89,7 +90,7 @@ def train(
 
 
 def error(network: Network, params: PyTree, part: Part) -> jax.Array:
-    """Return E, 100 times the mean squared error, for targets in a range of 1."""
+    """Return 100 times the mean squared error, for targets in a range of 1."""
     outputs = network.apply(params, jnp.asarray(part.x))
     return 100 * jnp.mean((outputs - part.target) ** 2)
 
@@ -134,9 +135,9 @@ def _advance_all(network, settings, parts, runs):
 
 
 def _strip(network, settings, parts, run):
-    """Take a strip of epochs, then decide whether to stop."""
+    """Train for a strip of 5 epochs, then decide whether to stop."""
     train, validation, test = parts
-    optimizer = _optimizer(settings, 1.0)  # the state holds the step sizes
+    optimizer = _optimizer(settings, 1.0)  # the true step sizes are in the state
 
     def epoch(params_and_state, _):
         params, state = params_and_state
@@ -170,7 +171,7 @@ def _strip(network, settings, parts, run):
 
 
 def _gather(runs, lanes, active):
-    """Keep a quarter of all lanes: those that run, filled up with stopped ones."""
+    """Keep a quarter of all lanes: all active lanes, filled up with stopped lanes."""
     order = np.argsort(~active, kind="stable")[: len(lanes) // FEWER]
     return _take(runs, order), lanes[order]
 

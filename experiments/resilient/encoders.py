@@ -1,12 +1,13 @@
-"""Encoders of the first Rprop paper: epochs to learn them, beside its results.
+"""Encoders of the first Rprop paper: epochs to learn them, beside published epochs.
 
 An N-H-N encoder maps each of N unit vectors to itself through H < N logistic units. A
-run has solved it at the first epoch where every output is below 0.4 for a target of 0
-and above 0.6 for a target of 1.
+run has solved an encoder at the first epoch where every output is below 0.4 for a
+target of 0 and above 0.6 for a target of 1.
 
-Outputs are clipped away from 0 and 1, and the slope is y(1 − y) of the clipped y.
-Without the clip, runs get stuck where slopes vanish. The paper states neither the clip
-nor the initial weights, so both are options here, with several values.
+Each output y of a unit is clipped away from 0 and 1, and its slope y(1 − y) is computed
+from the clipped y. Without the clip, runs get stuck where slopes vanish. The paper
+states neither the clip nor the initial weights, so the study tries several values of
+both.
 """
 
 import dataclasses
@@ -28,8 +29,8 @@ from experiments.harness.options import above, at_least, known, within
 from experiments.harness.study import run_study, Study
 
 VARIANTS = ("rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus", "half_back")
-# Riedmiller & Braun 1993: mean and standard deviation of 10 runs at the best Δ_0. For
-# the standard Δ_0, 0.1, the paper gives only the mean.
+# Epochs in Riedmiller & Braun 1993: mean and standard deviation of 10 runs at the best
+# initial step size Δ₀. For the standard Δ₀ = 0.1, the paper states only the mean.
 PUBLISHED = {
     ("10-5-10", 0.1): (30, None),
     ("10-5-10", 2.0): (19, 3),
@@ -59,17 +60,18 @@ class Config(Study):
     variants: tuple[str, ...] = ()
     """Variants of Rprop; by default all five."""
     seeds: int = 20
-    """Runs of each setting, from different initial weights; they train together."""
+    """Number of runs of each setting, from different initial weights; all runs of a
+    setting train together."""
     weights: tuple[float, ...] = (0.5, 1.0)
-    """Bounds of the initial weights, uniform in ± bound; not in the paper."""
+    """Initial weights are uniform in ± each of these bounds. The paper states none."""
     clip: tuple[float, ...] = (0.001, 0.01)
-    """Outputs are clipped to [clip, 1 − clip]; 0 means no clip; not in the paper."""
+    """Outputs are clipped to [clip, 1 − clip]; 0 means no clip. Not in the paper."""
     max_epochs: int = 3000
-    """A run that takes this many epochs counts as stuck."""
+    """A run counts as stuck if an encoder is not solved after this many epochs."""
 
 
 def main(config: Config) -> report.Result:
-    """Run all settings, and show the epochs beside those of the paper."""
+    """Run all settings, and show numbers of epochs beside the paper's numbers."""
     return run_study("encoders", config, _jobs, _finish)
 
 
@@ -100,14 +102,14 @@ def _row(
     clip: float,
     way: Way,
 ) -> Row:
-    """Run one setting from all seeds."""
+    """Train one setting from all seeds; return the row of its results."""
     epochs = _epochs(config, sizes, first, variant, weights, clip)
     row = {"encoder": sizes, "first_step": first, "variant": variant}
     return row | {"weights": weights, "clip": clip, "epochs": epochs.tolist()}
 
 
 def _epochs(config, sizes, first, variant, weights, clip) -> np.ndarray:
-    """Return the epochs that each run took; max_epochs if it was stuck."""
+    """Return the epochs that each run took; max_epochs if the run was stuck."""
     shape = tuple(map(int, sizes.split("-")))
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     numbers = jnp.float32(first), jnp.float32(weights), jnp.float32(clip)
@@ -159,7 +161,7 @@ def clipped_logistic(s: jax.Array, clip: jax.Array) -> jax.Array:
 @clipped_logistic.defjvp
 def _slope(primals, tangents):
     y = clipped_logistic(*primals)
-    return y, y * (1 - y) * tangents[0]  # not 0 where y is clipped
+    return y, y * (1 - y) * tangents[0]  # the slope is not 0 where y is clipped
 
 
 def _show(rows: list[Row], config: Config) -> None:
@@ -192,12 +194,12 @@ def _show(rows: list[Row], config: Config) -> None:
 
 
 def _grid(config: Config) -> list[tuple[float, float]]:
-    """Return all pairs of initial weights and clip."""
+    """Return all pairs (bound of initial weights, clip) that the study tries."""
     return list(itertools.product(config.weights, config.clip))
 
 
 def _solved(row: Row, config: Config) -> np.ndarray:
-    """Return the epochs of the runs that were not stuck."""
+    """Return the numbers of epochs of the runs that were not stuck."""
     epochs = np.asarray(row["epochs"], float)
     return epochs[epochs < config.max_epochs]
 
@@ -210,7 +212,7 @@ def _cell(row: Row, config: Config) -> str:
 
 
 def _draw(rows: list[Row], config: Config) -> Figure:
-    """Draw each run as a dot, and the paper's mean and deviation behind them."""
+    """Draw each run as a dot, and the paper's mean and deviation behind the dots."""
     figure = Figure(figsize=(11, 8), layout="constrained")
     axes = figure.subplots(2, 2).flat
     for axis, (encoder, first) in zip(axes, PUBLISHED, strict=True):
@@ -233,7 +235,7 @@ def _draw(rows: list[Row], config: Config) -> Figure:
 
 
 def _draw_runs(axis: Axes, row: Row, config: Config) -> None:
-    """Draw the runs of one setting, and their mean."""
+    """Draw the epochs of all runs of one setting as dots, and their mean as a line."""
     i, grid = VARIANTS.index(row["variant"]), _grid(config)
     j = grid.index((row["weights"], row["clip"]))
     solved, height = _solved(row, config), i + 0.8 * (j + 0.5) / len(grid) - 0.4

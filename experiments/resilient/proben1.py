@@ -1,17 +1,19 @@
 """Rprop on Proben1 with Prechelt's protocol, beside the tables of his report.
 
-Table 3: linear networks, trained by each variant of Rprop. Tables 8 and 10: his pivot
-networks, with all shortcuts and without. All runs of a row train together.
+Table 3 of the report has linear networks, trained here by each variant of Rprop. Tables
+8 and 10 have Prechelt's pivot networks, with all shortcut connections and without. All
+runs of a table row train together.
 
-The settings of table 3 are the report's. Its settings for tables 8 and 10 do not
-reproduce those tables. The settings in `PIVOT` do; they were inferred: weights from
-±0.1, first steps from 0.05 to 0.2, and GL_2 instead of GL_5.
+For table 3, the settings are those in the report. For tables 8 and 10, the settings in
+the report do not reproduce the tables, but the settings in `PIVOT` do. The settings in
+`PIVOT` were inferred: initial weights in ±0.1, initial step sizes from 0.05 to 0.2, and
+stopping at a generalisation loss above 2 (GL_2) instead of 5 (GL_5).
 
-The report names Rprop as of 1993, which is Rprop⁺, but its results are those of Rprop⁻.
+The report names the Rprop of 1993, which is Rprop⁺, but Rprop⁻ reproduces its results.
 With Rprop⁻, test errors, epochs and generalisation losses of tables 8 and 10 agree with
-the report up to chance. The epochs of table 3 do, too. With Rprop⁺ the differences are
-larger. Both iRprops also differ from the report in table 3; by default they train on
-that table only.
+the report up to chance, and so do the epochs of table 3. With Rprop⁺, the differences
+from the report are larger. iRprop⁺ and iRprop⁻ also differ from the report in table 3;
+by default they train for table 3 only.
 """
 
 import dataclasses
@@ -60,7 +62,7 @@ class Config(Study):
     only: tuple[str, ...] = ()
     """Problems, such as cancer1; by default all 30 that the tables have in common."""
     seeds: int = 60
-    """Runs of each row, which train together; the report has 10 (table 3) or 60."""
+    """Runs of each table row; the report has 10 (table 3) or 60 (tables 8 and 10)."""
     variants: tuple[Variant, ...] = ()
     """Variants of Rprop; by default all four in table 3, else Rprop⁺ and Rprop⁻."""
     max_epochs: int = 3000
@@ -68,7 +70,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train all rows, and show the results beside those of the report."""
+    """Train all networks, and show the results beside the report's results."""
     check = lambda config: data.proben1(_problems(config)[0])
     return run_study("proben1", config, _jobs, _finish, check=check)
 
@@ -101,7 +103,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 def setup(
     table: str, problem: data.Proben1, variant: str, max_epochs: int = 3000
 ) -> tuple[Network, Settings]:
-    """Return the network and the settings of a row."""
+    """Return the network and the settings of a table row."""
     inputs, outputs = problem.train.x.shape[1], problem.train.target.shape[1]
     own = {"variant": variant, "max_epochs": max_epochs}
     if table == "3":
@@ -112,7 +114,7 @@ def setup(
 
 
 def _row(config: Config, table: str, name: str, variant: str, way: Way) -> Row:
-    """Train all runs of a row."""
+    """Train all runs of a table row; return their results."""
     problem = data.proben1(name)
     network, settings = setup(table, problem, variant, config.max_epochs)
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)

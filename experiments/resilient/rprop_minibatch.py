@@ -1,8 +1,8 @@
-"""Rprop on mini-batches: why it fails, and which updates do not.
+"""Rprop on mini-batches: why it fails, and which updates do not fail.
 
-A small network learns handwritten digits. Mini-batches partition each epoch, in a new
-random order, so at constant weights, gradients summed over an epoch are those of the
-full batch.
+A small network learns handwritten digits. In each epoch the images are partitioned into
+mini-batches, in a new random order. If the weights were constant, the mean gradient of
+the mini-batches of an epoch would be the gradient of the full batch.
 """
 
 import dataclasses
@@ -30,23 +30,24 @@ PROBABILISTIC = "probabilistic_rprop"
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Train by Rprop on full batches and on mini-batches, beside updates for those.
+    """Train by Rprop on full batches and mini-batches, beside updates for mini-batches.
 
-    All updates train for the same number of epochs. Each uses the best of the same
-    rates: first step sizes Δ₀ of Rprop, learning rates of Adam.
+    All updates train for the same number of epochs. Each update uses its best rate from
+    the same list: initial step sizes Δ₀ for Rprop, learning rates for Adam.
     """
 
     QUICK = {"seeds": 2, "epochs": 10, "rates": (0.01, 0.1)}
     CHECKS = {"epochs batch": at_least(1), "rates": all_of(given, above(0))}
 
     seeds: int = 4
-    """Trainings of each kind, from different initial weights; they run together."""
+    """Number of trainings of each kind, which have different initial weights and run
+    together."""
     epochs: int = 50
-    """Passes through the training images."""
+    """Number of passes through the training images."""
     batch: int = 64
-    """Images in a mini-batch; no method uses the rest, which does not fill one."""
+    """Number of images in a mini-batch. No method uses images that are left over."""
     rates: tuple[float, ...] = (0.001, 0.01, 0.1)
-    """First step sizes and learning rates; the table shows the best for each method."""
+    """Initial step sizes and learning rates; the table shows each method's best one."""
 
     def check(self) -> None:
         """Check that there are enough images for one mini-batch."""
@@ -56,23 +57,23 @@ class Config(Study):
 
 
 class Method(NamedTuple):
-    """An update, and its batches."""
+    """An update, and the kind of batches that it trains on."""
 
     name: str
     batches: str  # FULL or MINI
-    make: Callable[[jax.Array], optax.GradientTransformation]  # from Δ₀ or a rate
+    make: Callable[[jax.Array], optax.GradientTransformation]  # Δ₀ or rate -> update
     updates: int  # updates of the weights in an epoch
     min_step_size: float | None = 1e-6
 
 
 class Epochs(NamedTuple):
-    """Measurements at the end of each epoch, [..., epochs]; NaN if not available."""
+    """Measurements at the end of each epoch, [..., epochs]; NaN if unknown."""
 
-    loss: Any  # on all training images
-    accuracy: Any  # percent, test
-    median_step: Any  # Δ
-    at_min: Any  # share of step sizes at Δ_min
-    flips: Any  # share of gradients whose sign changed at the last update
+    loss: Any  # loss on all training images
+    accuracy: Any  # test accuracy in percent
+    median_step: Any  # median of the step sizes Δ
+    at_min: Any  # share of step sizes at the lower limit Δ_min
+    flips: Any  # share of gradient elements whose sign changed at the last update
 
 
 class Setting(NamedTuple):
@@ -81,7 +82,7 @@ class Setting(NamedTuple):
     network: Network
     train: tuple[jax.Array, jax.Array]  # images that fill mini-batches, and labels
     test: tuple[jax.Array, jax.Array]
-    starts: jax.Array  # [seeds, weights]
+    starts: jax.Array  # [seeds, weights], initial weights
     orders: jax.Array  # [seeds, epochs, images], a permutation for each epoch
 
 
@@ -128,7 +129,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _train(method: Method, config: Config, setting: Setting, way: Way) -> list[Row]:
-    """Train by one method; return a row for each rate."""
+    """Train by one method; return a row of results for each rate."""
     return _rows(method, config, run(method, config, setting))
 
 
@@ -179,20 +180,23 @@ def run(method: Method, config: Config, setting: Setting) -> Epochs:
 
 
 def _look(method: Method, state: Any) -> tuple[Any, Any, Any]:
-    """Return the median Δ, the share at Δ_min and that of flips; NaN if unknown."""
+    """Return the median step size, the share at Δ_min and the share of sign changes.
+
+    Values that are unknown for the method are NaN.
+    """
     unknown = jnp.array(jnp.nan)
     if method.min_step_size is None:
         return unknown, unknown, unknown
-    if method.name.startswith(PROBABILISTIC):  # its state holds no signs
+    if method.name.startswith(PROBABILISTIC):  # the state has no signs of gradients
         steps = optax.tree.get(state, "step_sizes")
         return jnp.median(steps), jnp.mean(steps <= method.min_step_size), unknown
     seen = updates.rprop_report(state, min_step_size=method.min_step_size)
-    (name,) = seen.sizes  # weights are one vector
+    (name,) = seen.sizes  # all weights are one vector
     return seen.step_sizes[name][2], seen.at_min[name], seen.flips[name]
 
 
 def _rows(method: Method, config: Config, seen: Epochs) -> list[Row]:
-    """Return a row for each rate; the best has "best": True."""
+    """Return a row of results for each rate; the best rate's row has "best": True."""
     final = seen.loss[..., -1].mean(axis=1)
     best = int(np.argmin(np.where(np.isfinite(final), final, np.inf)))
     return [

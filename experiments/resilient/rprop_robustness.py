@@ -2,12 +2,14 @@
 
 A small network learns handwritten digits from full batches, under three difficulties:
 
-    noise     g + σ r ε, with r the root mean square of the first gradient, ε normal
-    scales    each pixel times its own factor, between 10⁻ˢ and 10ˢ
-    copies    each pixel several times more, each copy with a little noise of its own
+    noise     the gradient g becomes g + σ r ε, where ε is normal noise, and r is the
+              root mean square of the first gradient
+    scales    each pixel is multiplied by its own factor, between 10⁻ˢ and 10ˢ
+    copies    each pixel is repeated several times, and each copy has its own noise
 
-Each update first keeps the rate that is best without any difficulty. That shows the
-cost of not tuning again. Then it uses the best rate for each difficulty.
+Each update first keeps the rate that is best without any difficulty, which shows the
+cost of not tuning the rate again. Then each update uses the best rate for each
+difficulty.
 """
 
 import dataclasses
@@ -33,7 +35,7 @@ RUNS = "runs.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Train by several updates under difficulties, with and without tuning again."""
+    """Train by several updates under difficulties, with rates kept or tuned again."""
 
     QUICK = {
         "updates": ("irprop_minus", "adam"),
@@ -60,26 +62,27 @@ class Config(Study):
     )
     """Updates to compare."""
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-    """Learning rates to choose from; first step sizes for the Rprop family."""
+    """Learning rates to choose from; initial step sizes for the Rprop family."""
     noise: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
-    """Standard deviations of the noise, relative to the first gradient."""
+    """Standard deviations σ of the gradient noise, relative to the first gradient."""
     scales: tuple[float, ...] = (1.0, 2.0, 3.0)
-    """Exponents s: factors of pixels are between 10⁻ˢ and 10ˢ."""
+    """Exponents s; each pixel is multiplied by a factor between 10⁻ˢ and 10ˢ."""
     copies: tuple[int, ...] = (1, 3, 7)
     """Number of additional copies of each pixel."""
     steps: int = 200
-    """Updates on the full batch."""
+    """Number of updates on the full batch."""
     constant: bool = False
     """Keep learning rates constant. By default, the rates of updates outside the Rprop
     family fall to 0 along a cosine, which averages noise away at the end."""
     seeds: int = 3
-    """Trainings of each kind, with different weights, noise and factors."""
+    """Number of trainings of each kind, with different initial weights, gradient noise
+    and factors of the pixels."""
     block: int = 64
     """Number of trainings that run together."""
 
 
 class Setting(NamedTuple):
-    """Settings of one training. Floats are traced; other values are static."""
+    """Settings of one training; jit traces the floats, and other values are static."""
 
     update: str
     rate: float
@@ -98,7 +101,7 @@ def main(config: Config) -> report.Result:
 
 
 def _check(config: Config) -> None:
-    """Check that the folder does not hold another run, unless it is resumed."""
+    """Check that the folder `out` has no run, unless this run is to be resumed."""
     if not config.resume and config.out is not None and (config.out / RUNS).exists():
         raise DataError(
             f"{config.out} holds a run: add --resume to go on with it, or choose "
@@ -117,7 +120,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _train(config: Config, way: Way) -> list[Row]:
-    """Run all trainings that are not in the folder yet; return the summary."""
+    """Run all trainings that are not in the folder yet; return rows of the results."""
     result = training.sweep(
         make_run(config.steps, config.constant),
         make_settings(config),
@@ -134,7 +137,7 @@ def _train(config: Config, way: Way) -> list[Row]:
 
 
 def make_settings(config: Config) -> list[Setting]:
-    """Return all trainings of one seed: without a difficulty, then with each."""
+    """Return the settings of all trainings of one seed, first without difficulties."""
     difficulties: list[dict[str, Any]] = [{}]
     for axis in AXES:
         difficulties += [{axis: level} for level in getattr(config, axis)]
@@ -147,7 +150,7 @@ def make_settings(config: Config) -> list[Setting]:
 
 
 def make_run(steps: int, constant: bool = False):
-    """Return the function (setting, key) -> training that `training.sweep` needs.
+    """Return a function (setting, key) -> training, as `training.sweep` needs it.
 
     Args:
       steps: number of updates of each training.
@@ -198,7 +201,10 @@ def make_run(steps: int, constant: bool = False):
 
 
 def summarise(config: Config, runs: list[Row]) -> list[Row]:
-    """Return a row for each update and difficulty, with the rate kept and tuned again.
+    """Return a row for each update and level of difficulty.
+
+    A row has the results of the rate that is best without difficulties ("kept") and of
+    the rate that is best under the difficulty ("tuned").
 
     Rates are chosen by the mean training loss. A diverged run has an infinite loss.
     """
@@ -231,5 +237,5 @@ def summarise(config: Config, runs: list[Row]) -> list[Row]:
 
 
 def _named(update: str, rate: float, **given: Any) -> tuple:
-    """Return the key of a setting's trainings."""
+    """Return the fields of a setting, by which its trainings are found."""
     return tuple(Setting(update, rate, **given))

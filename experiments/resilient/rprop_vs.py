@@ -1,7 +1,7 @@
 """Rprop and its variants beside optax's and torch's Rprop, Adam and L-BFGS.
 
-All use full batches. The problems are a quadratic and Rosenbrock's function in float64,
-and the training of a small network on handwritten digits.
+All updates use full batches. The problems are a quadratic and Rosenbrock's function in
+float64, and the training of a small network on handwritten digits.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from experiments.resilient import _rprop_vs_problems, _rprop_vs_report
 from experiments.resilient._rprop_vs_methods import find_torch, Method, methods, Trace
 from experiments.resilient._rprop_vs_problems import Problem
 
-POINTS = 200  # of a curve in results.jsonl
+POINTS = 200  # a curve in results.jsonl has at most POINTS + 1 points
 NAMES = ("quadratic", "rosenbrock", "digits")
 
 
@@ -30,8 +30,8 @@ NAMES = ("quadratic", "rosenbrock", "digits")
 class Config(Study):
     """Compare how fast Rprop, its variants, other Rprops, Adam and L-BFGS descend.
 
-    All gradients are of full batches. All Rprops have the same first step size. Adam
-    has the best of several learning rates, and L-BFGS has optax's line search.
+    All gradients are of full batches. All kinds of Rprop have the same initial step
+    size. Adam uses the best of several learning rates. L-BFGS uses optax's line search.
     """
 
     QUICK = {
@@ -48,25 +48,25 @@ class Config(Study):
     }
 
     only: tuple[Literal["quadratic", "rosenbrock", "digits"], ...] = ()
-    """Problems to run; by default all of them."""
+    """Problems to run; by default all problems."""
     seeds: int = 10
-    """Number of rotations of the quadratic, and of initial weights for the digits."""
+    """Number of runs, with different rotations (quadratic) or weights (digits)."""
     quadratic_steps: int = 4000
-    """Iterations on the quadratic."""
+    """Number of iterations on the quadratic."""
     rosenbrock_steps: int = 2000
-    """Iterations on Rosenbrock's function, which has one start."""
+    """Number of iterations on Rosenbrock's function."""
     digits_steps: int = 300
-    """Iterations on the digits."""
+    """Number of iterations on the digits."""
     digits_targets: tuple[float, ...] = (0.1, 0.01, 0.001)
-    """Training losses; the table shows the first iteration below each."""
+    """Training losses; the table shows the first iteration below each loss."""
     first_step: float = 0.1
-    """First step size Δ₀ of every Rprop; the default is the published one."""
+    """Initial step size Δ₀ of every kind of Rprop; the default is published."""
     adam_rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
     """Learning rates of Adam; the table shows the best one for each problem."""
 
 
 def main(config: Config) -> report.Result:
-    """Run the comparison, and show a table for each problem."""
+    """Run all methods on all problems, and show a table for each problem."""
     return run_study("rprop_vs", config, _jobs, _finish)
 
 
@@ -91,12 +91,12 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _precision(name: str) -> AbstractContextManager[Any]:
-    """Return the context that sets the precision in which a problem is made and run."""
+    """Return a context that sets the float precision in which a problem is solved."""
     return nullcontext() if name == "digits" else precision.double_precision()
 
 
 def _problem(name: str, config: Config) -> Problem:
-    """Make a problem; to be called within its `_precision`."""
+    """Make a problem; call this within the context `_precision(name)`."""
     key = jax.random.key(config.first_seed)
     if name == "quadratic":
         return _rprop_vs_problems.quadratic(key, config.seeds, config.quadratic_steps)
@@ -108,14 +108,14 @@ def _problem(name: str, config: Config) -> Problem:
 
 
 def _row(config: Config, name: str, method: Method, way: Way) -> Row:
-    """Run a method on a problem."""
+    """Run a method on a problem; return the row of its results."""
     with _precision(name):
         problem = _problem(name, config)
         return _summary(problem, method, method.run(problem))
 
 
 def _summary(problem: Problem, method: Method, trace: Trace) -> Row:
-    """Return the row of a method: when it reached the targets, and its curve."""
+    """Return a method's row of results: when it reached the targets, and its curve."""
     reached = {f"{target:g}": _reached(trace, target) for target in problem.targets}
     last = reached[f"{problem.targets[-1]:g}"]
     shown = np.unique(np.linspace(0, problem.steps, POINTS + 1).astype(int))
@@ -140,7 +140,7 @@ def _summary(problem: Problem, method: Method, trace: Trace) -> Row:
 
 
 def _reached(trace: Trace, target: float) -> list[int | None]:
-    """Return the first iteration below the target of each run, or None."""
+    """Return the first iteration of each run with E below the target, or None."""
     below = trace.values < target
     return [int(np.argmax(run)) if run.any() else None for run in below]
 

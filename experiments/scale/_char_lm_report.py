@@ -1,4 +1,4 @@
-"""Tables and picture of `char_lm`."""
+"""Tables and picture of the study `char_lm`."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ Rows = list[dict[str, Any]]
 def summary(
     config: Any, mesh: jax.sharding.Mesh, streams: jax.Array, params: Any, result: Any
 ) -> dict[str, Any]:
-    """Return the row of the whole run: its size, its speed, and all its losses."""
+    """Return the results row of a training: its size, its speed, and all its losses."""
     leaves = jax.tree.leaves(params)
     held = [leaf.addressable_shards[0].data.size for leaf in leaves]
     steps = result.steps - (result.resumed_from or 0)
@@ -38,13 +38,13 @@ def summary(
 
 
 def read_log(folder: Path) -> Rows:
-    """Return the lines of log.jsonl, one for each chunk, resumed runs included."""
+    """Return the lines of log.jsonl, one for each chunk, also from before a resume."""
     lines = (folder / "log.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
 def show(chunks: Rows, run: dict[str, Any], config: Any, text: Any) -> None:
-    """Print bits per character during training, and size and speed of the run."""
+    """Print bits per character during training, and the size and speed of the run."""
     three = "{:.3f}".format
     report.show_table(
         f"Bits per character of {text.source}, {config.cell.upper()} {config.units}",
@@ -54,7 +54,7 @@ def show(chunks: Rows, run: dict[str, Any], config: Any, text: Any) -> None:
             for row in chunks
         ],
         f"Lower is better. {config.streams} streams, windows of {config.window}. Last "
-        "window: of the training text, before its update.",
+        "window: bits on the last window of the training text, before the update.",
     )
     axes = ", ".join(f"{size} {name}" for name, size in run["mesh"].items())
     mebibytes = "?" if run["temp_bytes"] is None else f"{run['temp_bytes'] / 2**20:.1f}"

@@ -2,10 +2,10 @@
 
     L = Σ_d W_d L_d / Σ_d W_d,    ∂L/∂θ = Σ_d W_d ∂L_d/∂θ / Σ_d W_d
 
-L_d is the weighted mean loss on device d, and W_d is the sum of its weights. Plain
-`jit` returns the same gradient. But XLA then sums the gradient over the devices in
-every time step, because the carry of a scan must be complete. Here it is summed once a
-sequence.
+L is the mean loss of the batch, L_d is the weighted mean loss on device d, and W_d is
+the sum of the loss weights on device d. Plain `jit` returns the same gradient. But with
+plain `jit`, XLA sums the gradient over the devices in every time step, because the
+carry of a scan must be complete. `data_parallel` sums the gradient once per sequence.
 """
 
 from typing import Any
@@ -19,17 +19,18 @@ from bpvariants.types import GradientRule
 def data_parallel(rule: GradientRule, mesh: jax.sharding.Mesh) -> GradientRule:
     """Return a rule in which each device computes its own share of the batch.
 
-    XLA takes care of the other axes of the mesh, so params may be sharded over them.
-    Call the rule under `jit`. Rules with a key are excluded, because they would draw
-    the same random numbers on every device.
+    XLA handles all mesh axes other than "data", so params may be sharded over these.
+    Call the returned rule under `jit`. Rules with a key are excluded, because they
+    would draw the same random numbers on every device.
 
     Args:
       rule: any gradient rule without a key.
-      mesh: has an axis "data". The first batch axis of carry, xs, targets and all other
-        arguments is divided over its devices, and must be a multiple of their number.
+      mesh: a mesh of devices with an axis "data". The first batch axis of carry, xs,
+        targets and all other arguments but params is divided over the axis "data". The
+        size of the batch axis must be a multiple of the size of the axis "data".
 
     Returns:
-      A rule with the same results, up to rounding.
+      A rule with the same results as `rule`, up to rounding.
     """
     first, second = jax.P("data"), jax.P(None, "data")
 
@@ -54,7 +55,7 @@ def data_parallel(rule: GradientRule, mesh: jax.sharding.Mesh) -> GradientRule:
         in_specs=(jax.P(), first, *5 * [second], first),
         out_specs=((jax.P(), first), jax.P()),
         axis_names={"data"},
-        check_vma=False,  # True would sum each use of params in the scan separately
+        check_vma=False,  # with True, gradients would be summed in every time step
     )
 
     def over_devices(
@@ -67,7 +68,10 @@ def data_parallel(rule: GradientRule, mesh: jax.sharding.Mesh) -> GradientRule:
 
 
 def _total(weights, mask, dtype: Any) -> jax.Array:
-    """Return Σ w of this device; 1 without weights and mask, as shares are equal."""
+    """Return the sum of the loss weights on this device.
+
+    Without weights and mask return 1, because all devices have equal shares.
+    """
     if weights is None and mask is None:
         return jnp.ones((), dtype)
     weights = jnp.ones((), dtype) if weights is None else weights

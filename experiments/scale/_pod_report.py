@@ -1,4 +1,4 @@
-"""Tables and picture of `pod`."""
+"""Tables and picture of the study `pod`."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ PARTS = ("arithmetic", "weights", "loop", "sums")
 
 
 def speed_up(row: dict[str, Any], rows: list[dict[str, Any]], key="seconds") -> float:
-    """Return how many times faster a row is than the same work on one chip."""
+    """Return how many times faster the work of a row is than on one chip."""
     alone = next(r for r in rows if r["units"] == row["units"] and r["chips"] == 1)
     return alone["seconds"] / row[key]
 
@@ -19,14 +19,15 @@ def speed_up(row: dict[str, Any], rows: list[dict[str, Any]], key="seconds") -> 
 def show(
     rows: list[dict[str, Any]], config: Any, least_batch: float, least_streams: float
 ) -> None:
-    """Print the parts of an update's time, and how much faster many chips are.
+    """Print the parts of the time of an update, and the speed-up by many chips.
 
     Args:
-      rows: rows of the study.
+      rows: results of the study, one row for each network and number of chips.
       config: options of the study.
-      least_batch: streams per chip, below which reading weights takes longer than
-        arithmetic.
-      least_streams: streams per chip, below which sums take longer than arithmetic.
+      least_batch: number of streams per chip below which reading weights takes longer
+        than arithmetic.
+      least_streams: number of streams per chip below which summing gradients takes
+        longer than arithmetic.
     """
     training = [row for row in rows if row["row"] == "training"]
     milli = lambda seconds: f"{1e3 * seconds:.3g}"
@@ -49,7 +50,7 @@ def show(
         "By step: with gradients summed in each time step, as plain jit does, instead "
         f"of once a window. Below {least_batch:.0f} streams a chip, reading "
         f"weights takes longer than arithmetic; below {least_streams:.1f}, sums take "
-        "longer than arithmetic. Both hold for any number of parameters.",
+        "longer than arithmetic. Both limits apply to any number of parameters.",
     )
     sweeps = [row for row in rows if row["row"] == "sweep"]
     report.show_table(
@@ -71,7 +72,7 @@ def show(
 
 
 def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
-    """Draw how much faster many chips are, and the parts of an update's time."""
+    """Draw the speed-up by many chips, and the parts of the time of an update."""
     figure = Figure(figsize=(13, 4.6), layout="constrained")
     faster, parts = figure.subplots(1, 2)
     training = [row for row in rows if row["row"] == "training"]

@@ -2,11 +2,12 @@
 
     (value, (h, position)), grads = rule(θ, (h, position), streams)
 
-The text is stored on the devices as B streams of L characters, [L, B]. In each step the
-network reads the next window of all streams, from the state after the window before.
-Errors travel back to the beginning of the window. Devices are a mesh ("data", "model"):
-streams are sharded over the first axis, units of the network over the second. Shardings
-are stated where arrays are made, and in `data_parallel`; XLA derives the others.
+The text is stored on the devices as B streams of L characters, [L, B]. In each training
+step the network reads the next window of all streams, beginning at `position`. The
+carry h continues from the previous window, and errors travel back to the beginning of
+the window. Devices form a mesh ("data", "model"): streams are sharded over "data", and
+units of the network over "model". Shardings are stated where arrays are made, and in
+`data_parallel`; XLA derives all other shardings.
 """
 
 import dataclasses
@@ -35,7 +36,7 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Does a character model train the same on one device and on many?"""
+    """Does a character model train the same on one device and on many devices?"""
 
     QUICK = {
         "units": 64, "embedding": 16, "streams": 32, "window": 32, "steps": 200,
@@ -47,60 +48,61 @@ class Config(Study):
     }
 
     text: Literal["tinyshakespeare", "python_reference"] = "tinyshakespeare"
-    """The text: Tiny Shakespeare, which is downloaded once, or the help topics of the
-    running Python."""
+    """The text to train on: Tiny Shakespeare, which is downloaded once, or the help
+    topics of the running Python."""
     cell: Literal["gru", "lstm"] = "gru"
-    """Kind of the recurrent layer."""
+    """Kind of the recurrent cell."""
     units: int = 256
-    """Size of the recurrent layer."""
+    """Number of units of the recurrent cell."""
     embedding: int = 64
     """Size of the embedding of a character."""
     streams: int = 64
-    """Parts of the text that are read in parallel: the batch of all devices."""
+    """Number of parts of the text that are read in parallel, on all devices."""
     window: int = 64
-    """Characters of each stream in a step; errors travel back to the first of them."""
+    """Characters of a window of a stream; errors travel back to its first character."""
     steps: int = 1_000
-    """Number of updates."""
+    """Number of updates of the parameters."""
     chunk: int = 100
-    """Steps between two lines of the log, and between two checkpoints."""
+    """Updates between two lines of the log, and between two checkpoints."""
     learning_rate: float = 2e-3
     """Learning rate of Adam; the norm of gradients is clipped to 1."""
     remat: bool = True
-    """Recompute each step of a window in the backward pass, instead of keeping it."""
+    """Recompute each time step in the backward pass, instead of storing its values."""
     reduce: Literal["window", "step"] = "window"
-    """When gradients are summed over devices: once a window, or in each time step, as
-    XLA does by itself."""
+    """When gradients are summed over devices: once per window, or in each time step,
+    which is what XLA does by itself."""
     tested: int | None = None
     """Characters of the test text that are scored after each chunk; by default all."""
     seeds: int = 1
-    """1 only: one network is trained, on all devices."""
+    """Must be 1, because one network is trained on all devices."""
     first_seed: int = 0
-    """The seed of its initial weights."""
+    """Seed of the initial weights of the network."""
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     def check(self) -> None:
-        """Check that only one network is requested."""
+        """Check that only one network is requested, by `seeds`."""
         if self.seeds != 1:
             raise ValueError(
                 f"seeds must be 1, got {self.seeds}: one network is trained, on all "
-                "devices. Choose another by first_seed."
+                "devices. Choose other initial weights by first_seed."
             )
 
 
 class Network(nn.Module):
-    """Predict the next character from those before."""
+    """A network that predicts the next character from the characters before it."""
 
     config: Config
     symbols: int
 
     @nn.compact
     def __call__(self, carry, x):
-        """Take one step."""
+        """Read a character x; return the carry and the next character's logits."""
         config, dtype = self.config, self.config.machine.dtype
         kind = nn.GRUCell if config.cell == "gru" else nn.LSTMCell
         types = {"dtype": dtype, "param_dtype": at_least_float32(dtype)}
         x = nn.Embed(self.symbols, config.embedding, name="embed", **types)(x)
-        # Normal, because an orthogonal matrix cannot be drawn in shards.
+        # Recurrent weights are normal, because orthogonal matrices cannot be sharded
+        # while they are drawn.
         normal = nn.initializers.lecun_normal()
         cell = kind(config.units, recurrent_kernel_init=normal, name="cell", **types)
         carry, h = cell(carry, x)
@@ -114,7 +116,7 @@ def at_least_float32(dtype: Any) -> Any:
 
 
 def main(config: Config) -> report.Result:
-    """Train, print a table, and write it to a folder with a picture."""
+    """Train the network; print tables, and write results and a picture to a folder."""
     config = at_quick_size(config, **config.QUICK)
     with config.machine.computing():
         return _main(config)
@@ -155,7 +157,7 @@ def _train(config: Config, mesh: jax.sharding.Mesh, folder: Path) -> report.Resu
             log=training.JsonLog(folder / "log.jsonl", more), checkpoint=checkpoints,
         )  # fmt: skip
     row = _char_lm_report.summary(config, mesh, streams, params, result)
-    if not result.interrupted:  # else it is to be resumed, and has no result yet
+    if not result.interrupted:  # an interrupted run is resumed later, before its row
         report.append_row(folder, row)
     if report.writes():
         chunks = _char_lm_report.read_log(folder)
@@ -168,7 +170,7 @@ def _train(config: Config, mesh: jax.sharding.Mesh, folder: Path) -> report.Resu
 
 
 def _checkpoints(folder: Path, config: Config) -> training.Checkpoint:
-    """Return the folder of checkpoints, and the settings that a resumed run must share.
+    """Return where checkpoints are, and the settings that a resumed run must share.
 
     Raises:
       DataError: if the folder holds checkpoints and `resume` is not set.
@@ -180,7 +182,8 @@ def _checkpoints(folder: Path, config: Config) -> training.Checkpoint:
             f"{folder} holds checkpoints of a run that was not finished: add --resume "
             "to go on with it, or choose another --out."
         )
-    free = {"steps", "tested", "quick", "resume", "machine", "out"}  # may differ
+    # A resumed run may change the values of these options.
+    free = {"steps", "tested", "quick", "resume", "machine", "out"}
     settings = {
         name: value
         for name, value in dataclasses.asdict(config).items()
@@ -191,7 +194,7 @@ def _checkpoints(folder: Path, config: Config) -> training.Checkpoint:
 
 
 def _check_sizes(config: Config, mesh: jax.sharding.Mesh) -> None:
-    """Check that streams and units are divisible by the numbers of devices."""
+    """Check that the numbers of devices divide the numbers of streams and of units."""
     for name, axis in {"streams": "data", "units": "model"}.items():
         if getattr(config, name) % mesh.shape[axis]:
             raise DataError(
@@ -203,9 +206,9 @@ def _check_sizes(config: Config, mesh: jax.sharding.Mesh) -> None:
 def place_streams(
     text: np.ndarray, config: Config, mesh: jax.sharding.Mesh
 ) -> jax.Array:
-    """Return a text as streams [L, B], divided over "data".
+    """Return a text as streams [L, B], sharded over the axis "data" of the mesh.
 
-    Each process makes and holds the streams of its own devices only.
+    Each process makes and stores the streams of its own devices only.
     """
     length = len(text) // config.streams
     if length <= config.window:
@@ -221,7 +224,7 @@ def place_streams(
 
 
 def place_network(network: Network, config: Config, mesh: jax.sharding.Mesh):
-    """Return parameters and (carry, position), each array made on its devices."""
+    """Return parameters and (carry, position); each array is drawn in its shards."""
     cell = nn.GRUCell if config.cell == "gru" else nn.LSTMCell
 
     def init(key):
@@ -239,16 +242,16 @@ def place_network(network: Network, config: Config, mesh: jax.sharding.Mesh):
 
 
 def _spec(path: str, ndim: int) -> Any:
-    """Return how a parameter, or an array of the carry, is partitioned."""
-    if path.startswith("[1]"):  # the carry, and the position in the text
+    """Return the partition spec of a parameter, or of an array of the carry."""
+    if path.startswith("[1]"):  # [1] is the carry and the position in the text
         return jax.P("data", "model") if ndim else jax.P()
-    if "cell" in path:  # matrices to the units, and biases of the units
+    if "cell" in path:  # matrices whose outputs are the units, and biases of the units
         return jax.P(*[None] * (ndim - 1), "model")
     return jax.P("model") if "readout" in path and ndim == 2 else jax.P()
 
 
 def make_rule(step: Any, config: Config, mesh: jax.sharding.Mesh) -> Any:
-    """Return (θ, (h, position), streams) -> ((value, (h, position)), grads)."""
+    """Return a rule (θ, (h, position), streams) -> ((value, (h, position)), grads)."""
     remat = "step" if config.remat else None
     rule = gradients.bptt(step, cross_entropy, remat=remat)
     if config.reduce == "window":
@@ -268,7 +271,7 @@ def make_rule(step: Any, config: Config, mesh: jax.sharding.Mesh) -> Any:
 
 
 def _bits(step, params, carry, streams) -> jax.Array:
-    """Return bits per character of streams, each read from its beginning to its end."""
+    """Return the mean loss of whole streams, in bits per character."""
     start = jax.tree.map(jnp.zeros_like, carry)
 
     def body(h, pair):
@@ -276,4 +279,4 @@ def _bits(step, params, carry, streams) -> jax.Array:
         return h, cross_entropy(y, pair[1])
 
     losses = jax.lax.scan(body, start, (streams[:-1], streams[1:]))[1]
-    return jnp.mean(losses) / jnp.log(2)  # one sum over the devices
+    return jnp.mean(losses) / jnp.log(2)  # losses are summed over the devices once

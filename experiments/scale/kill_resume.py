@@ -22,30 +22,30 @@ from experiments.harness.jobs import Job, Row, Way
 from experiments.harness.options import at_least
 from experiments.harness.study import run_study, Study
 
-WHOLE = "uninterrupted"  # name of the job
+WHOLE = "uninterrupted"  # name of the job whose run is not killed
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Does a training that is killed by SIGKILL and resumed end bit-identically?"""
+    """Is a training that is killed by SIGKILL and resumed bit-identical at its end?"""
 
     QUICK = {"kills": 2, "steps": 1000, "chunk": 50}
     CHECKS = {"kills steps chunk units": at_least(1)}
 
     kills: int = 20
-    """How many runs to kill, each once, at random points."""
+    """Number of runs to kill; each run is killed once, at a random point."""
     steps: int = 4000
-    """Steps of a run."""
+    """Number of steps of a run."""
     chunk: int = 100
     """Steps between two checkpoints."""
     units: int = 16
-    """Size of the network."""
+    """Number of units of the network."""
 
     seeds: int = 1
-    """1 only: kills is the number of runs."""
+    """Must be 1, because --kills sets the number of runs."""
 
     def check(self) -> None:
-        """Check that runs are counted by kills."""
+        """Check that `seeds` is 1, because `kills` is the number of runs."""
         if self.seeds != 1:
             raise ValueError(
                 f"seeds must be 1, got {self.seeds}; kills is the number of runs."
@@ -53,7 +53,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Run, kill, resume and compare; show a table, and write it to a folder."""
+    """Kill and resume runs; show how they differ from an uninterrupted run."""
     return run_study("kill_resume", config, _jobs, _finish)
 
 
@@ -67,7 +67,7 @@ def _jobs(config: Config) -> list[Job]:
 
 
 def _run_whole(config: Config, way: Way) -> list[Row]:
-    """Make the run that the others are compared with, unless it exists; no row."""
+    """Make the uninterrupted run, unless its result exists already; return no rows."""
     whole = way.folder / "whole"
     if not (whole / "reached.npz").exists():
         _run_to_end(whole, config)
@@ -75,16 +75,15 @@ def _run_whole(config: Config, way: Way) -> list[Row]:
 
 
 def _kill_and_resume(config: Config, moment: tuple[int, float], way: Way) -> Row:
-    """Kill one run and resume it; compare its end with that of the whole run.
+    """Kill one run and resume it; compare its end with the uninterrupted run's end.
 
     Args:
       config: options of the study.
-      moment: how many chunks to wait for, and then what share of a chunk, before the
-        kill.
+      moment: when to kill the run: (finished chunks, share of the next chunk).
       way: name and folder of the job.
     """
     folder, whole = way.folder / way.job, way.folder / "whole"
-    shutil.rmtree(folder, ignore_errors=True)  # left by an interrupted job
+    shutil.rmtree(folder, ignore_errors=True)  # an interrupted job may have left files
     seconds, (after, share) = _seconds_per_chunk(whole, config), moment
     process = _start(folder, config)
     while process.poll() is None and _lines(folder) < after:
@@ -124,7 +123,7 @@ def _run_to_end(folder: Path, config: Config) -> None:
 
 
 def _seconds_per_chunk(whole: Path, config: Config) -> float:
-    """Return the seconds of a chunk and its checkpoint, from times of the files."""
+    """Return the seconds per chunk and checkpoint, from file times of checkpoints."""
     steps = sorted(int(path.name) for path in (whole / "checkpoints").glob("[0-9]*"))
     first, last = (
         (whole / "checkpoints" / str(step)).stat().st_mtime
@@ -153,6 +152,6 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
     ]
     note = (
         "Writing: a checkpoint was being written when the process was killed. Equal: "
-        "bit-identical to the run that was not killed; all should be."
+        "bit-identical to the run that was not killed, as all arrays should be."
     )
     report.show_table("Runs killed and resumed", header, table, note)

@@ -1,23 +1,25 @@
 """Study `pod`: a calculation of how fast 256 chips would train.
 
-All chips train one network, or each trains its share of 10,000 networks. An update of
-one network of N parameters, on p chips with b streams each and windows of T, takes:
+All chips train one network, or each chip trains its share of 10,000 networks. Let one
+network have N parameters, and each of p chips b streams, in windows of T steps. The
+parts of the time of an update are:
 
-    arithmetic   T · 8 N b / (efficiency · peak)         forward, again, and backward
+    arithmetic   T · 8 N b / (efficiency · peak)         forward, recompute, backward
     weights      T · (3 w + 8) N / memory bandwidth      read thrice, gradients added up
-    loop         T · 3 · overhead                        of a time step, thrice
+    loop         T · 3 · overhead                        thrice for each time step
     sums         2 (p − 1)/p · 4 N / link bandwidth + hops · latency
 
     time = max(arithmetic, weights) + loop + sums
 
-w is 2, the bytes of a weight in matrix products. Sums are an all-reduce on a torus of r
-axes, once a window, in 2 r (p^(1/r) − 1) hops. With r = 1 the torus is a ring, which
-sends as many bytes. Arithmetic overlaps with reading weights; nothing else overlaps.
-Weights are read from memory in each time step, even if they would fit on the chip. Each
-parameter counts as if it were in one matrix product.
+w = 2 is the number of bytes of a weight in matrix products. Gradients are summed once
+per window, by an all-reduce on a torus of r axes, in 2 r (p^(1/r) − 1) hops. With r = 1
+the torus is a ring, on which a chip sends as many bytes. Arithmetic overlaps with
+reading weights; no other parts overlap. Weights are read from memory in each time step,
+even if the weights would fit on the chip. Each parameter counts as if it were in one
+matrix product.
 
-A sweep of separate networks takes the same time without the sums. Each chip runs its
-share in lanes of one vmap, and reads weights for each lane.
+An update of separate networks in a sweep takes the same time, but without the sums.
+Each chip trains its share in lanes of one vmap, and reads the weights of each lane.
 """
 
 import dataclasses
@@ -32,7 +34,7 @@ from experiments.harness.options import above, at_least
 from experiments.harness.study import run_study, Study
 from experiments.scale import _pod_report
 
-WEIGHT_BYTES = 2  # bfloat16
+WEIGHT_BYTES = 2  # weights are bfloat16 in matrix products
 SUM_BYTES = 4  # gradients are summed in float32
 
 
@@ -50,40 +52,40 @@ class Config(Study):
     chips: int = 256
     """The largest number of chips."""
     peak: float = 197e12
-    """Peak FLOP/s of a chip in bfloat16. This and the next two are of TPU v5e,
+    """Peak FLOP/s of a chip in bfloat16, by default of a TPU v5e:
     docs.cloud.google.com/tpu/docs/v5e."""
     memory_bandwidth: float = 819e9
-    """Bytes a second, between a chip and its memory."""
+    """Bytes per second between a chip and its memory, by default of a TPU v5e."""
     link_bandwidth: float = 200e9
-    """Bytes a second that a chip sends: half of 400 GB/s, which counts both ways."""
+    """Bytes per second that a chip sends. A TPU v5e has 400 GB/s in both directions."""
     latency: float = 1e-6
-    """Seconds for a hop. Assumed, not published."""
+    """Seconds of a hop between chips. The default is assumed, not published."""
     overhead: float = 5e-6
-    """Fixed seconds of a time step, for any size. Assumed, not published."""
+    """Fixed seconds of a time step of any size. The default is assumed."""
     efficiency: float = 0.5
-    """Share of the peak that matrix products reach. Assumed."""
+    """Share of the peak that matrix products reach. The default is assumed."""
     torus: int = 2
-    """Axes of the torus of chips."""
+    """Number of axes of the torus that connects the chips."""
     units: tuple[int, ...] = (256, 1024, 4096)
-    """Sizes of the GRUs, each with as many inputs as units."""
+    """Sizes of the GRUs; each GRU has as many inputs as units."""
     streams: int = 16_384
-    """Streams of all chips together: the batch of an update."""
+    """Number of streams of all chips together: the batch size of an update."""
     window: int = 64
-    """Time steps of an update."""
+    """Number of time steps in the window of an update."""
     runs: int = 10_000
-    """Runs of the sweep."""
+    """Number of networks in the sweep."""
     run_units: int = 64
-    """Size of the GRU of a run."""
+    """Size of each GRU in the sweep."""
     run_batch: int = 32
-    """Batch of a run."""
+    """Batch size of each network in the sweep."""
 
     seeds: int = 1
-    """1 only: nothing is drawn at random."""
+    """Must be 1, because nothing is drawn at random."""
     first_seed: int = 0
-    """0 only: nothing is drawn at random."""
+    """Must be 0, because nothing is drawn at random."""
 
     def check(self) -> None:
-        """Check that no other seeds are requested."""
+        """Check that `seeds` and `first_seed` have their default values."""
         if (self.seeds, self.first_seed) != (1, 0):
             raise ValueError(
                 "seeds must be 1 and first_seed 0, because nothing is random; got "
@@ -92,7 +94,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Calculate, show tables, and write them to a folder with a picture."""
+    """Calculate times, show tables, and write results and a picture to a folder."""
     return run_study("pod", config, _jobs, _finish)
 
 
@@ -105,7 +107,7 @@ def _jobs(config: Config) -> list[Job]:
 
 
 def _rows(config: Config, calculate, way: Way) -> list[Row]:
-    """Return a row for each number of chips."""
+    """Return a row of results for each number of chips."""
     numbers = [4**k for k in range(20) if 4**k < config.chips] + [config.chips]
     return [calculate(config, chips) for chips in numbers]
 
@@ -118,7 +120,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 def gru_parameters(units: int) -> int:
     """Return the number of parameters of a GRU that has as many inputs as units.
 
-    It has two matrices and biases, as `cells.gru.init` makes them.
+    The GRU has two matrices and biases, as `cells.gru.init` makes them.
     """
     return 6 * units**2 + 4 * units
 
@@ -134,7 +136,7 @@ def hops(chips: int, torus: int) -> float:
 
 
 def time_steps(config: Config, parameters: int, batch: float, lanes: int) -> dict:
-    """Return the seconds of a window's time steps, on one chip, part by part."""
+    """Return the seconds that all time steps of a window take on one chip, by part."""
     flops = 8 * parameters * batch * lanes
     moved = (3 * WEIGHT_BYTES + 2 * SUM_BYTES) * parameters * lanes
     arithmetic = flops / (config.efficiency * config.peak)
@@ -146,7 +148,7 @@ def time_steps(config: Config, parameters: int, batch: float, lanes: int) -> dic
 
 
 def training(config: Config, chips: int, *, units: int) -> Row:
-    """Return the row of one network on a number of chips."""
+    """Return the row of results for training one network on a number of chips."""
     parameters = gru_parameters(units)
     parts = time_steps(config, parameters, config.streams / chips, 1)
     sent = sent_bytes(SUM_BYTES * parameters, chips)
@@ -160,7 +162,7 @@ def training(config: Config, chips: int, *, units: int) -> Row:
 
 
 def sweep(config: Config, chips: int) -> Row:
-    """Return the row of a sweep on a number of chips."""
+    """Return the row of results for a sweep on a number of chips."""
     lanes = math.ceil(config.runs / chips)
     parameters = gru_parameters(config.run_units)
     parts = time_steps(config, parameters, config.run_batch, lanes) | {"sums": 0.0}
@@ -170,10 +172,10 @@ def sweep(config: Config, chips: int) -> Row:
 
 
 def least_streams(config: Config) -> float:
-    """Return the streams per chip at which arithmetic takes as long as sums.
+    """Return the streams per chip at which arithmetic takes as long as gradient sums.
 
-    This is the limit for many chips, without latency. It does not depend on the number
-    of parameters, which cancels.
+    The result is the limit for many chips, without latency. The number of parameters
+    cancels, so the result does not depend on it.
     """
     speeds = config.efficiency * config.peak / config.link_bandwidth
     return 2 * SUM_BYTES / 8 * speeds / config.window
@@ -182,7 +184,7 @@ def least_streams(config: Config) -> float:
 def least_batch(config: Config) -> float:
     """Return the streams per chip at which arithmetic takes as long as reading weights.
 
-    The number of parameters cancels here, too.
+    The number of parameters cancels, so the result does not depend on it.
     """
     speeds = config.efficiency * config.peak / config.memory_bandwidth
     return (3 * WEIGHT_BYTES + 2 * SUM_BYTES) / 8 * speeds
