@@ -41,7 +41,8 @@ BENCHMARKS: dict[str, Callable[..., Groups]] = {
 class Config(Study):
     """How fast is this library compared with similar libraries, on the same work?
 
-    `pip install -e ".[peers]"` installs the peers; notes name missing ones.
+    `pip install -e ".[peers]"` installs the other libraries. The notes of the
+    tables name libraries that are not installed.
     """
 
     QUICK = {
