@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from bpvariants._checks import check_batch, check_floating, check_like
 from bpvariants._dtypes import widen
+from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants._losses import (
     as_arrays,
     check_entries,
@@ -128,6 +129,7 @@ def recurrent_backprop(
         check_floating("params", params)
         losses_of = lambda params, h: loss(read(params, h), target)
         losses = jax.eval_shape(losses_of, params, init)
+        losses_of = with_stored_operands(losses_of, params, init)
         check_losses(losses, target)
         for name, tree in {"init": init, "x": x}.items():
             check_batch(name, tree, losses.shape, "[*batch]")
@@ -147,7 +149,8 @@ def recurrent_backprop(
             x = zero_unless(found, x)
         if on_failure == "truncate":
             b = select(found, b, jax.tree.map(jnp.zeros_like, b))
-        _, pull = jax.vjp(lambda params, h: f(params, h, x), params, h)
+        safe_f = with_stored_operands(f, params, h, x)
+        _, pull = jax.vjp(lambda params, h: safe_f(params, h, x), params, h)
         matvec = lambda z: jax.tree.map(jnp.subtract, z, pull(z)[1])
         z, backward = solve_adjoint(
             matvec, b, adjoint, **options, forward=forward, start=start_adjoint
