@@ -108,6 +108,17 @@ def as_vectors(
     return over_examples(ravel)(parts), as_tree
 
 
+class _Leaf:
+    """Stand-in for a leaf of the carry; it can be picked, but not computed with."""
+
+    def __init__(self, path: Any, index: int):
+        self.name = f"carry{jax.tree_util.keystr(path)}"
+        self.index = index
+
+    def __repr__(self):
+        return self.name
+
+
 def visible_places(
     carry: PyTree, visible: Callable[[PyTree], PyTree]
 ) -> list[int | None]:
@@ -115,23 +126,28 @@ def visible_places(
 
     The position of a leaf without derivatives is None.
     """
-    leaves, structure = jax.tree.flatten(carry)
-    numbers = structure.unflatten(list(range(len(leaves))))
+    pairs, structure = jax.tree.flatten_with_path(carry)
+    stand_ins = [_Leaf(path, index) for index, (path, _) in enumerate(pairs)]
+    wanted = (
+        "visible must pick leaves of the carry as they are, each once, such as "
+        "`lambda carry: carry[1]`"
+    )
     try:
-        chosen = jax.tree.leaves(visible(numbers))
+        chosen = jax.tree.leaves(visible(structure.unflatten(stand_ins)))
     except Exception as error:
         raise ValueError(
-            "visible must pick leaves of the carry as they are, such as "
-            f"`lambda carry: carry[1]`; it says: {error}"
-        ) from error
-    floating = [i for i, leaf in enumerate(leaves) if is_floating(leaf)]
-    if not all(type(i) is int and 0 <= i < len(leaves) for i in chosen):
+            f"{wanted}, and not compute with them; it says: {error}"
+        ) from (error)
+    picked = [leaf.index for leaf in chosen if isinstance(leaf, _Leaf)]
+    if len(picked) < len(chosen) or len(set(picked)) < len(picked):
+        raise ValueError(f"{wanted}; of the leaves {stand_ins} it returned {chosen}.")
+    if not chosen and stand_ins:
         raise ValueError(
-            "visible must pick leaves of the carry as they are, such as "
-            f"`lambda carry: carry[1]`; given the indices of the leaves, {numbers}, it "
-            f"returned {chosen}."
+            f"{wanted}; it picked none of {stand_ins}. If units see nothing of each "
+            "other, use gradients.rtrl, which is exact."
         )
-    return [floating.index(i) if i in floating else None for i in chosen]
+    floating = [i for i, (_, leaf) in enumerate(pairs) if is_floating(leaf)]
+    return [floating.index(i) if i in floating else None for i in picked]
 
 
 def internal(carry: PyTree, visible: list[int | None]) -> np.ndarray:

@@ -12,6 +12,8 @@ from bpvariants import gradients
 from experiments.scale._collectives import collectives
 from experiments.scale._data_parallel import data_parallel
 
+pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")  # of a whole h
+
 ONLINE = {  # rtrl is among the rules of problems.py
     "snap": partial(gradients.snap, order=1),
     "rflo": gradients.rflo,

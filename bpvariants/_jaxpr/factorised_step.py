@@ -18,6 +18,7 @@ from bpvariants._carries import (
     example_shapes,
     floating_leaves,
 )
+from bpvariants._jaxpr.maxima import run_stored
 from bpvariants._jaxpr.parameter_products import Block, Terms
 from bpvariants._jaxpr.program import (
     environment,
@@ -26,7 +27,6 @@ from bpvariants._jaxpr.program import (
     interpret,
     needed_equations,
     PLAIN_CALLS,
-    run_plainly,
 )
 from bpvariants._jaxpr.uses import count_uses, dependent, passes_on
 from bpvariants.types import PyTree, Step
@@ -64,7 +64,7 @@ class FactorisedStep(NamedTuple):
         )
         env = environment(jaxpr, self.closed.consts, leaves)
         env = {variable: change(variable, value) for variable, value in env.items()}
-        read = interpret(self.equations, env, run_plainly, change)
+        read = interpret(self.equations, env, run_stored, change)
 
         def as_vector(factor):
             if factor is None:

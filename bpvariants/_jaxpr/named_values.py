@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import jax
 
 from bpvariants._dtypes import is_floating
-from bpvariants._jaxpr.program import called, evaluate, PLAIN_CALLS, run_plainly
+from bpvariants._jaxpr.maxima import run_stored
+from bpvariants._jaxpr.program import called, evaluate, PLAIN_CALLS
 
 
 class NamedProgram(NamedTuple):
@@ -61,7 +62,7 @@ def _shifting(shifts: Iterator[jax.Array], values: list[jax.Array]) -> Callable:
         inner = called(equation, PLAIN_CALLS)
         if inner is not None:
             return evaluate(*inner, operands, run)
-        return run_plainly(equation, operands)
+        return run_stored(equation, operands)
 
     return run
 
@@ -71,7 +72,7 @@ def _scan(equation, operands, shifts, values):
     body, parameters = equation.params["jaxpr"], equation.params
     names = _named(body.jaxpr)
     if not names:
-        return run_plainly(equation, operands)
+        return run_stored(equation, operands)
     given, kept = _scan_sizes(equation)
     count = given - kept
     consts, carry = operands[:count], operands[count:given]

@@ -135,10 +135,6 @@ def run_equation(
     return list(results) if equation.primitive.multiple_results else [results]
 
 
-# Run an equation, and keep the derivatives of `custom_jvp` functions.
-run_plainly = partial(run_equation, calls=PLAIN_CALLS)
-
-
 def called(
     equation: Any, calls: Collection[str] = CALLS
 ) -> tuple[Any, Sequence[Any]] | None:

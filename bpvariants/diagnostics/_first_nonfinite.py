@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from bpvariants._carries import floating_leaves, replace_floating
 from bpvariants._dtypes import widen
 from bpvariants._examples import select
+from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants._losses import (
     as_arrays,
     check_sequence,
@@ -210,6 +211,7 @@ def _one_step_back(step, loss, params, initial, state, inputs):
         new, y = one_step(params, rebuild(leaves), x)
         return (floating_leaves(new), floating_leaves(y)), y
 
+    run = with_stored_operands(run, params, leaves)
     (_, read), pull_back, y = jax.vjp(run, params, leaves, has_aux=True)
     put = partial(replace_floating, y)
     losses, pull_loss = jax.vjp(lambda read: losses_of(loss, put(read), target), read)

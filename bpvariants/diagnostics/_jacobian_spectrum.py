@@ -28,6 +28,7 @@ from bpvariants._checks import (
     step_shapes,
 )
 from bpvariants._examples import norm, unit
+from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants._losses import as_arrays
 from bpvariants._masking import guarded
 from bpvariants._tables import aligned, short
@@ -179,6 +180,7 @@ def jacobian_spectrum(
             new, _ = one_step(params, as_carry(rows), x)
             return as_vectors(new, batch)[0], new
 
+        advance = with_stored_operands(advance, rows)
         _, push, new = jax.linearize(advance, rows, has_aux=True)
         pull = jax.linear_transpose(push, rows)
         Q, R = jnp.linalg.qr(jax.vmap(push, in_axes=-1, out_axes=-1)(Q))

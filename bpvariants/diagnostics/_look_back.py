@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from bpvariants._carries import as_vectors, floating_leaves, replace_floating
 from bpvariants._examples import norm
 from bpvariants._jaxpr.cuts import reading_new_carry
+from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants._masking import guarded
 from bpvariants.gradients.through_time._unroll import scan_steps
 from bpvariants.types import PyTree, Step
@@ -138,7 +139,7 @@ def _linearised(advance: Callable, course: Course, length: int) -> Callable:
         sequences = added, course.inputs, course.mask, course.reset
         return jax.lax.scan(body, course.carry, sequences)[1]
 
-    losses, pull_back = jax.vjp(run, zeros)
+    losses, pull_back = jax.vjp(with_stored_operands(run, zeros), zeros)
     return lambda weights: pull_back(weights.astype(losses.dtype))[0]
 
 

@@ -14,6 +14,8 @@ from experiments import choices
 from experiments.choices import _rules, _updates, make_online, make_rule, make_update
 from experiments.harness import options
 
+pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")  # of a whole h
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _as_users_have_it(plain_jax):

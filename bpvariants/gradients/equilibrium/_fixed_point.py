@@ -21,6 +21,7 @@ import jax.numpy as jnp
 
 from bpvariants._checks import check_batch_ndim, check_floating
 from bpvariants._examples import norm
+from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants._masking import select
 from bpvariants.gradients.equilibrium._choices import choose_adjoint, choose_solver
 from bpvariants.gradients.equilibrium._implicit_derivative import (
@@ -134,6 +135,7 @@ def fixed_point(
     check_floating("init", init)
     init = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), init)
     check_map(f, params, init, x, "init")
+    f = with_stored_operands(f, params, init, x)
     check_batch_ndim("init", batch_ndim, init)
     which = "last" if on_failure == "ignore" else "best"
     map_at = lambda x: lambda h: f(params, h, x)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from bpvariants._checks import check_batch_ndim, check_floating, check_real
 from bpvariants._examples import squared_norm
+from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants.gradients.equilibrium._map import check_map
 from bpvariants.types import PyTree
 
@@ -68,6 +69,7 @@ def jacobian_penalty(
     h = jax.tree.map(jnp.asarray, h)
     check_batch_ndim("h", batch_ndim, h)
     check_map(f, params, h, x, "h")
+    f = with_stored_operands(f, params, h, x)
     _, pull = jax.vjp(lambda h: f(params, h, x), h)
     leaves, structure = jax.tree.flatten(h)
     keys = jax.random.split(key, len(leaves))

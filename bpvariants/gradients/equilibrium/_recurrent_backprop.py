@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._checks import check_batch, check_floating, check_like
+from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants._losses import (
     as_arrays,
     check_entries,
@@ -140,7 +141,7 @@ def recurrent_backprop(
 
         options = {"batch_ndim": losses.ndim, "on_failure": on_failure}
         h, forward = fixed_point(f, params, init, x, solver=solver, **options)
-        weighed = at(counted(target, weights))
+        weighed = with_stored_operands(at(counted(target, weights)), params, h)
         mean_loss = lambda params, h: jnp.sum(shares * weighed(params, h))
         value, (direct, b) = jax.value_and_grad(mean_loss, (0, 1))(params, h)
         found = jnp.isfinite(forward.residual)
@@ -148,7 +149,8 @@ def recurrent_backprop(
             x = zero_unless(found, x)
         if on_failure == "truncate":
             b = select(found, b, jax.tree.map(jnp.zeros_like, b))
-        _, pull = jax.vjp(lambda params, h: f(params, h, x), params, h)
+        safe_f = with_stored_operands(f, params, h, x)
+        _, pull = jax.vjp(lambda params, h: safe_f(params, h, x), params, h)
         matvec = lambda z: jax.tree.map(jnp.subtract, z, pull(z)[1])
         z, backward = solve_adjoint(
             matvec, b, adjoint, **options, forward=forward, start=start_adjoint

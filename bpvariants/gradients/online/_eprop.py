@@ -38,6 +38,11 @@ def eprop(
     the whole sequence's loss. Otherwise it is biased. If the loss also reads v_t,
     v_{t−1} or z_{t−1} directly, g_t includes these derivatives.
 
+    If no internal part goes on from step to step, nothing is traced. This is so if all
+    of the carry is visible, and in cells without a hidden part, such as `cells.tanh`
+    and `cells.gru`. With symmetric feedback the rule is then :func:`truncated_bptt`
+    with every=1, lookback=1. `init` warns of it, unless there is a signal.
+
     With feedback weights B, S_t = ∂ℓ_t/∂y_t B. Then no derivative in the visible part
     goes back through the readout, nor from an output that reads z_{t−1} directly.
 
@@ -62,7 +67,8 @@ def eprop(
       step: one time step of the network.
       loss: one loss for each example.
       visible: function from a carry to its visible part, which must be whole,
-        unchanged leaves: for the (c, h) of an LSTM `lambda carry: carry[1]`.
+        unchanged leaves, each once: for the (c, h) of an LSTM `lambda carry: carry[1]`.
+        It is called with stand-ins, which cannot be computed with.
       feedback: "symmetric", or weights B as :func:`random_feedback` draws them for the
         visible part, or an :class:`AdaptiveFeedback`.
       signal: None, or a function (y, target) -> S_t, with leaves [*batch, ...] like the

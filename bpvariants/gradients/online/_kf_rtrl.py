@@ -33,6 +33,7 @@ from bpvariants._carries import (
     as_vectors,
     carry_dtype,
     floating_leaves,
+    one_example,
     over_batch,
     replace_floating,
 )
@@ -137,7 +138,9 @@ def _with_signs(
     def init(params, carry, inputs, *, initial=None):
         now, initial = enter_first_step(advance, params, carry, inputs, initial)
         rank = len(now.batch)
-        program = factorise(now.example, params, now.start, now.inputs, rank)
+        program = factorise(
+            one_example(advance, rank), params, now.start, now.inputs, rank
+        )
         factors = _zero_factors(program, now.start, now.batch)
         return KFRTRLState(now.start, factors, initial)
 
@@ -151,7 +154,9 @@ def _with_signs(
             advance, params, carry, initial, x, target, weight, mask, reset
         )
         rank = len(now.batch)
-        program = factorise(now.example, params, now.start, now.inputs, rank)
+        program = factorise(
+            one_example(advance, rank), params, now.start, now.inputs, rank
+        )
         _check_influence(influence, _zero_factors(program, carry, now.batch))
         entering = now.restarted(influence)
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from bpvariants._carries import one_example, over_batch
 from bpvariants._checks import check_floating, check_like, check_real
+from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants._losses import (
     as_arrays,
     check_step,
@@ -125,6 +126,7 @@ def enter_step(
     losses = check_step(
         advance, params, carry, x, target, weight=weight, mask=mask, reset=reset
     )
+    advance = with_stored_operands(advance, params, carry, (x, target))
     example = one_example(advance, losses.ndim)
     return OnlineStep(
         example=example,

@@ -32,7 +32,9 @@ def rflo(
     along an axis, or through operations that may mix elements: branches, loops and
     references within the step. The derivative ∂ℓ_t/∂θ is that of the readout, at fixed
     h_t. The rule is exact if no two elements of the carry mix, and for T = 1; otherwise
-    it is biased.
+    it is biased. In a cell without a leak or a gate, such as `cells.tanh`, J̃_t is 0:
+    with symmetric feedback the rule is then :func:`truncated_bptt` with every=1,
+    lookback=1.
 
     With feedback weights B, c_t = ∂ℓ_t/∂y_t B. Then no derivative goes back through the
     readout, and an output that reads h_{t−1} directly sends no signal for it.

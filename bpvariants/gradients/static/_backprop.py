@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._checks import check_batch, check_floating
+from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants._losses import (
     as_arrays,
     check_entries,
@@ -119,6 +120,7 @@ def forward_pass(layers: Sequence[Layer], params: PyTree, x: PyTree) -> list[Pas
         zip(layers, params, strict=True)
     ):
         try:
+            function = with_stored_operands(function, theta, y)
             s, pull_s = jax.vjp(function, theta, y)
         except Exception as error:
             source = f"the output of layers[{i - 1}]" if i else "x"
@@ -128,6 +130,7 @@ def forward_pass(layers: Sequence[Layer], params: PyTree, x: PyTree) -> list[Pas
                 f"{error}"
             ) from error
         try:
+            activation = with_stored_operands(activation, s)
             above, pull_y = jax.vjp(activation, s)
         except Exception as error:
             raise ValueError(
@@ -164,6 +167,7 @@ def loss_and_error(
     def mean_loss(y):
         return jnp.sum(shares * losses_of(loss, y, counted(target, weights)))
 
+    mean_loss = with_stored_operands(mean_loss, y)
     value, error = jax.value_and_grad(mean_loss)(y)
     return value, error, losses.ndim
 

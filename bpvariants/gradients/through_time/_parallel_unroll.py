@@ -28,6 +28,7 @@ from bpvariants._checks import (
 from bpvariants._dtypes import is_floating, widen
 from bpvariants._examples import largest
 from bpvariants._jaxpr.affine import check_affine
+from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants._losses import as_arrays
 from bpvariants._masking import guarded
 from bpvariants.gradients.through_time._parallel_newton import newton
@@ -153,6 +154,7 @@ def parallel_unroll(
     if method == "linear":
         check_affine(step, params, carry, first_step(xs))
     start = _start(carry, length, guess)
+    step = with_stored_operands(step, params, carry, first_step(xs))
 
     def run(h, x, mask, reset):
         return guarded(step, initial, mask, reset)(params, h, x)

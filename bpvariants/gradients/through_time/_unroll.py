@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from bpvariants._checks import check_lengths, check_like, first_step, step_shapes
 from bpvariants._dtypes import cast_like, NARROW, widen
+from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants._losses import as_arrays
 from bpvariants._masking import guarded
 from bpvariants.gradients.remat._policies import Remat
@@ -96,7 +97,7 @@ def scan_steps(
     backward: Backward = "scan",
 ) -> tuple[PyTree, PyTree]:
     """Run a network along time; :func:`unroll` without its checks."""
-    body, given = _body(step, params, initial)
+    body, given = _body(step, params, carry, xs, initial)
     scan = _scan(params, remat, backward)
     return scan(body, given, carry, (xs, mask, reset))
 
@@ -126,7 +127,7 @@ def sum_steps(
             backward=backward,
         )  # fmt: skip
         return last, jnp.sum(shares * losses)
-    one_step, given = _body(step_with_loss, params, initial)
+    one_step, given = _body(step_with_loss, params, carry, inputs, initial)
     x = jax.tree.map(lambda leaf: leaf[0], inputs)
     losses = jax.eval_shape(step_with_loss, params, carry, x)[1]
 
@@ -162,8 +163,11 @@ def _scan(params: PyTree, remat: Remat, backward: Backward) -> Callable:
     return partial(two_phase_scan, narrow=narrow)
 
 
-def _body(step: Step, params: PyTree, initial: PyTree) -> tuple[Callable, PyTree]:
+def _body(
+    step: Step, params: PyTree, carry: PyTree, xs: PyTree, initial: PyTree
+) -> tuple[Callable, PyTree]:
     """Return the body of a scan over (xs, mask, reset), and its first argument."""
+    step = with_stored_operands(step, params, carry, first_step(xs))
 
     def body(given, h, inputs):
         wide_params, initial = given

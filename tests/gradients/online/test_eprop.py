@@ -425,7 +425,25 @@ def seven(y, target):
 @pytest.mark.parametrize(
     ("visible", "options", "message"),
     [
-        (lambda carry: carry[0] + 9, {}, "visible must pick leaves .* returned"),
+        (
+            lambda carry: carry[0] + 9,
+            {},
+            r"visible must pick leaves .* type\(s\) for \+",
+        ),
+        (
+            lambda carry: carry[0] + carry[1],
+            {},
+            r"visible must pick .* type\(s\) for \+",
+        ),
+        (lambda carry: -carry[0], {}, "visible must pick leaves .* for unary -"),
+        (lambda carry: max(carry), {}, "visible must pick leaves .* not supported"),
+        (lambda carry: 1, {}, r"visible must pick leaves .* it returned \[1\]"),
+        (
+            lambda carry: (carry[1],) * 2,
+            {},
+            r"each once, .* \[carry\[1\], carry\[1\]\]",
+        ),
+        (lambda carry: None, {}, r"it picked none of \[carry\[0\], carry\[1\]\]"),
         (lambda carry: carry[5], {}, "visible must pick leaves .* it says: tuple"),
         (lambda carry: carry[0][..., 1], {}, "visible must pick leaves .* it says: "),
         (second, {"signal": seven}, r"signal must return .* got \[\(2, 7\)\]"),
@@ -446,3 +464,29 @@ def test_a_signal_is_a_function_and_takes_the_place_of_feedback():
         make(signal=jnp.zeros((2, N)))
     with pytest.raises(ValueError, match="signal and feedback weights must not be giv"):
         make(signal=seven, feedback=fixed_weights())
+
+
+gru = pytest.param(cells.gru, lambda h: h, id="gru")
+whole_lstm = pytest.param(cells.lstm, lambda carry: carry, id="lstm")
+
+
+@pytest.mark.parametrize(("cell", "visible"), [gru, whole_lstm])
+def test_warns_where_it_is_truncated_bptt_of_one_step(cell, visible):
+    params = cell.init(jax.random.key(0), D, N)
+    args = params, cell.carry(params, (2,)), jnp.ones((3, 2, D)), jnp.zeros((3, 2, N))
+    rule = gradients.eprop(cell, square, visible=visible)
+    with pytest.warns(UserWarning, match="eprop keeps no trace of the past") as caught:
+        got = jax.jit(gradients.over_sequence(rule))(*args)
+    assert len(caught) == 1
+    truncated = gradients.truncated_bptt(cell, square, every=1, lookback=1)
+    assert_same(got, jax.jit(truncated)(*args))
+
+
+def test_does_not_warn_where_a_signal_says_all_or_something_is_traced():
+    params = cells.gru.init(jax.random.key(0), D, N)
+    inputs, give = (jnp.ones(D), jnp.zeros(N)), lambda y, target: target
+    rule = gradients.eprop(cells.gru, square, visible=lambda h: h, signal=give)
+    rule.init(params, jnp.zeros(N), inputs)  # a warning is an error in tests
+    params, carry, xs, targets = problem(rate)
+    rule = gradients.eprop(rate, square, visible=second)
+    rule.init(params, carry, (xs[0], targets[0]))

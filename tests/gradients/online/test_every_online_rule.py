@@ -10,6 +10,8 @@ import pytest
 
 from bpvariants import cells, gradients
 
+pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")  # of a whole h
+
 
 def what_units_see(carry):
     """Return the part of the carry that other units read, as eprop's `visible`."""

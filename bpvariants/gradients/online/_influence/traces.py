@@ -13,11 +13,13 @@ replaces c_t in the visible part of the carry, where b_t is then 0. With J̃ = J
 real-time recurrent learning.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bpvariants._carries import (
     as_vectors,
@@ -128,7 +130,10 @@ def trace_rule(
 
     def first_plan(now, params):
         floating = _floating(paths.places(now.start))
-        return paths.plan(now, params, skips(step, loss, params, now, floating))
+        plan = paths.plan(now, params, skips(step, loss, params, now, floating))
+        if paths.visible is not None and signal is None:
+            _warn_without_memory(name, plan)
+        return plan
 
     def init(params, carry, inputs, *, initial=None):
         state = begin(advance, params, carry, inputs, initial, first_plan)
@@ -167,6 +172,18 @@ def trace_rule(
         return read.value, cast_like(grads, params), state
 
     return OnlineRule(init, update)
+
+
+def _warn_without_memory(name: str, plan: Plan) -> None:
+    if not np.any(plan.carry.lookup >= 0):  # no entry of J̃ continues a trace
+        warnings.warn(
+            f"{name} keeps no trace of the past in this network, because no part of "
+            "the carry that visible leaves out goes on from step to step. It looks "
+            "back one step only, as gradients.truncated_bptt(step, loss, every=1, "
+            "lookback=1) does for less. Let visible pick only what units see of each "
+            "other, such as `lambda carry: carry[1]` for an LSTM, or use another rule.",
+            stacklevel=5,
+        )
 
 
 def _check_one_signal(feedback: Feedback, signal: Signal | None) -> None:

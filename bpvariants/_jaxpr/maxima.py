@@ -1,0 +1,157 @@
+"""Make the derivatives of maxima and minima right in compiled programs.
+
+JAX finds the place of a maximum by comparing the operand with the result. In a compiled
+program XLA may compute the operand twice: once for the result, once for the comparison.
+If the two roundings differ, for example by a fused multiply-add, no element equals the
+maximum, and the derivative is lost without a word (jax-ml/jax#40564).
+
+Here the operands of such primitives are first stored in memory, in every program that
+is differentiated. Both then read the same numbers. Values, ties and NaN are as in JAX.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bpvariants._jaxpr.program import (
+    evaluate,
+    is_variable,
+    PLAIN_CALLS,
+    run_equation,
+)
+from bpvariants.types import PyTree
+
+# Primitives whose derivative compares an operand with the result.
+COMPARING = {
+    "cummax",
+    "cummin",
+    "max",
+    "min",
+    "reduce_max",
+    "reduce_min",
+    "scatter-max",
+    "scatter-min",
+}
+# Primitives whose inner programs are searched. A `custom_jvp` keeps its own derivative.
+# The function of a general `reduce` may compare, too.
+ENTERED = PLAIN_CALLS | {"cond", "reduce", "scan", "while"}
+
+
+def with_stored_operands(function: Callable, *arguments: PyTree) -> Callable:
+    """Return the function with the derivatives of its maxima and minima made safe.
+
+    `arguments`, or their shapes, serve to trace it. A function without maxima and
+    minima is returned as it is.
+    """
+    if not _compares(jax.make_jaxpr(function)(*arguments)):
+        return function
+
+    def stored(*arguments):
+        closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+        leaves = map(jnp.asarray, jax.tree.leaves(arguments))
+        results = evaluate(closed.jaxpr, closed.consts, list(leaves), run_stored)
+        return jax.tree.unflatten(jax.tree.structure(shapes), results)
+
+    return stored
+
+
+def run_stored(equation: Any, operands: Sequence[Any]) -> list[Any]:
+    """Run one equation; store the operands of maxima and minima, in inner programs too.
+
+    Calls stay calls, and `custom_jvp` functions keep their own derivatives.
+    """
+    if equation.primitive.name in COMPARING:
+        pairs = zip(equation.invars, operands, strict=True)
+        operands = [_stored(value) if _varies(atom) else value for atom, value in pairs]
+    elif any(map(_compares, _inner_programs(equation))):
+        parameters = {
+            name: _with_stored_operands(value)
+            for name, value in equation.params.items()
+        }
+        equation = equation.replace(params=parameters)
+    return run_equation(equation, operands, calls=())
+
+
+def _with_stored_operands(parameter: Any) -> Any:
+    """Rewrite a parameter of an equation if it is a program, or a tuple of programs."""
+    if isinstance(parameter, tuple):
+        return tuple(map(_with_stored_operands, parameter))
+    if not _is_program(parameter) or not _compares(parameter):
+        return parameter
+    jaxpr = getattr(parameter, "jaxpr", parameter)
+    consts = getattr(parameter, "consts", ())
+    new = jax.make_jaxpr(lambda *values: evaluate(jaxpr, consts, values, run_stored))(
+        *(variable.aval for variable in jaxpr.invars)
+    )
+    if parameter is not jaxpr:
+        return new
+    assert not new.consts  # an open program had none, and none were added
+    return new.jaxpr
+
+
+def _compares(program: Any) -> bool:
+    """Whether a program, or a program in it, takes maxima or minima of real numbers."""
+    return any(
+        any(map(_varies, equation.invars))
+        if equation.primitive.name in COMPARING
+        else any(map(_compares, _inner_programs(equation)))
+        for equation in program.eqns
+    )
+
+
+def _varies(atom: Any) -> bool:
+    """Whether an operand is an array of real floating numbers, and not a literal."""
+    is_array = is_variable(atom) and hasattr(atom.aval, "dtype")
+    return is_array and jnp.issubdtype(atom.aval.dtype, jnp.floating)
+
+
+def _inner_programs(equation: Any) -> Iterator[Any]:
+    if equation.primitive.name in ENTERED:
+        for parameter in equation.params.values():
+            several = parameter if isinstance(parameter, tuple) else (parameter,)
+            yield from filter(_is_program, several)
+
+
+def _is_program(parameter: Any) -> bool:
+    return hasattr(parameter, "eqns")
+
+
+@jax.custom_jvp
+def _stored(x: jax.Array) -> jax.Array:
+    """Return x; if it is differentiated, return it from memory."""
+    return x
+
+
+@_stored.defjvp
+def _stored_jvp(primals, tangents):
+    return _in_memory(*primals), tangents[0]
+
+
+@jax.custom_jvp
+def _in_memory(x: jax.Array) -> jax.Array:
+    """Return x from memory, so that no consumer computes it again.
+
+    The barrier does this on accelerators. XLA's CPU compiler removes barriers before it
+    fuses, but never fuses a windowed reduction into its consumers. The maximum over a
+    window of x and one element of padding is x.
+    """
+    if not x.size:
+        return x
+    rank, padding = x.ndim, [(0, 0)] * x.ndim + [(0, 1)]
+    largest = jax.lax.reduce_window(
+        x[..., None],
+        np.array(-np.inf, x.dtype),  # known while tracing, else it is no maximum
+        jax.lax.max,
+        window_dimensions=(1,) * rank + (2,),
+        window_strides=(1,) * (rank + 1),
+        padding=padding,
+    )
+    return jax.lax.optimization_barrier(largest[..., 0])
+
+
+@_in_memory.defjvp
+def _in_memory_jvp(primals, tangents):
+    return _in_memory(*primals), tangents[0]
