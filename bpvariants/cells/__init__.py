@@ -1,14 +1,15 @@
-"""Recurrent cells. Each is a :class:`Cell`: a step with the methods `init` and `carry`.
+"""Recurrent cells. A :class:`Cell` is a step with the methods `init` and `carry`.
 
     params = cells.gru.init(key, inputs, units)     draws its parameters
     carry = cells.gru.carry(params, batch_shape)    the carry before the first step
     carry, y = cells.gru(params, carry, x)          one step, for any gradient rule
 
-- `tanh`, `gru`, `lstm` have dense weight matrices, and keep few residuals for the
-  backward pass. `lstm_cudnn` runs a whole sequence of `lstm` on a GPU.
-- `lru`, `min_gru` are elementwise in the carry, so they also work with
+- `tanh`, `gru` and `lstm` have dense weight matrices, and keep few residuals for the
+  backward pass. The function `lstm_cudnn` runs `lstm` over a whole sequence on a GPU.
+- `lru` and `min_gru` are linear and elementwise in the carry, so they also work with
   `gradients.parallel_unroll(…, method="linear")`.
-- `rtu` has independent pairs of real units, for gradients forward in time.
+- `rtu` has units that do not depend on each other, each with two real state variables.
+  The exact gradient of `rtu` forward in time is therefore cheap.
 """
 
 from bpvariants.cells._cell import Cell as Cell

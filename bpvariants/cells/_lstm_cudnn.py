@@ -1,8 +1,9 @@
-"""The LSTM over a whole sequence in one call of cuDNN, on a GPU.
+"""The LSTM over a whole sequence, run on a GPU by one call of the library cuDNN.
 
-cuDNN takes all weights as one vector: the matrix for x, the matrix for h, and a bias
-for each. Each row of a matrix belongs to one gate of one unit, in the order i, f, g, o.
-Here the bias for h is zero.
+cuDNN takes all weights of an LSTM as one vector: the matrix for x, the matrix for h,
+and a bias for each of the two. In cuDNN's matrices, each row belongs to one gate of one
+unit, and the gates are in the order i, f, g, o. `lstm_cudnn` sets the bias for h to
+zero.
 """
 
 import jax
@@ -20,25 +21,30 @@ def lstm_cudnn(
     lengths: jax.Array | None = None,
     precision: jax.lax.PrecisionLike = None,
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    """Run `lstm` over a sequence with cuDNN, for reverse mode; needs an NVIDIA GPU.
+    """Run the cell `lstm` over a sequence with cuDNN, which needs an NVIDIA GPU.
 
-    Results and derivatives equal those of `gradients.unroll(lstm, …)` in float32, up to
-    the precision of cuDNN's matrix products. The layout of the weights is tested
-    against JAX's own reference of cuDNN's LSTM. Speed has not been measured.
+    `lstm_cudnn` returns the same results and derivatives as `gradients.unroll(lstm, …)`
+    in float32, up to the precision of cuDNN's matrix products. Only reverse-mode
+    derivatives work. A test compares the layout of the weights with JAX's reference
+    implementation of cuDNN's LSTM. The speed of `lstm_cudnn` has not been measured.
 
     Args:
-      params: as `lstm.init` draws them, float32.
+      params: the parameters that `lstm.init` draws, in float32.
       carry: (c_0, h_0), each [B, n].
-      xs: [T, B, d].
-      lengths: [B] integers from 0 to T. Later steps are padding, which may be NaN. In
-        padding, outputs are 0 and the carry does not change. Default: T.
-      precision: None allows cuDNN to use TF32; `jax.lax.Precision.HIGHEST` does not.
+      xs: inputs, [T, B, d].
+      lengths: [B] integers from 0 to T, the number of steps of each example. Later
+        steps are padding: inputs may be NaN, outputs are 0, and the carry does not
+        change. Default: T.
+      precision: None allows cuDNN to use TF32 in matrix products;
+        `jax.lax.Precision.HIGHEST` forbids TF32.
 
     Returns:
-      (c, h) after the last step of each example, and all h_t, [T, B, n].
+      The carry (c, h) after the last step of each example, and the outputs h_t of all
+      steps, [T, B, n].
 
     Raises:
-      ValueError: if JAX does not run on a GPU; if shapes or dtypes do not fit.
+      ValueError: if JAX does not run on a GPU, if shapes disagree, or if an array is
+        not float32.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -57,7 +63,7 @@ def lstm_cudnn(
 
 
 def run(function, params, carry, xs, lengths, precision):
-    """Run a sequence through `jax.experimental.rnn.lstm` or a function like it."""
+    """Run a sequence through `jax.experimental.rnn.lstm`, or one with its interface."""
     inputs, units = params["inputs"].shape[0], params["recurrent"].shape[0]
     _check(params, carry, xs, inputs, units)
     length, batch = xs.shape[:2]
@@ -74,7 +80,7 @@ def run(function, params, carry, xs, lengths, precision):
     biases = params["bias"], jnp.zeros_like(params["bias"])
     weights = jnp.concatenate([leaf.reshape(-1) for leaf in (*matrices, *biases)])
     c, h = carry
-    some = jnp.maximum(given, 1).astype(jnp.int32)  # cuDNN takes no empty ones
+    some = jnp.maximum(given, 1).astype(jnp.int32)  # cuDNN needs lengths ≥ 1
     ys, last_h, last_c = function(
         xs.swapaxes(0, 1), h[None], c[None], weights, some,
         inputs, units, 1, 0.0, False, precision,
