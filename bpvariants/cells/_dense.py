@@ -46,7 +46,7 @@ def _sigmoid_jvp(primals, tangents):
 
 @jax.custom_jvp
 def tanh(z: jax.Array) -> jax.Array:
-    """Return tanh(z); its derivative is computed from tanh(z), which is kept."""
+    """Return the hyperbolic tangent; compute its derivative from the kept result."""
     return kept(jnp.tanh(z))
 
 
