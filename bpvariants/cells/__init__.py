@@ -1,4 +1,4 @@
-"""Recurrent cells. Each is a :class:`Cell`: a step with the methods `init` and `carry`.
+"""Recurrent cells. A :class:`Cell` is a step with the methods `init` and `carry`.
 
     params = cells.gru.init(key, inputs, units)     draws its parameters
     carry = cells.gru.carry(params, batch_shape)    the carry before the first step
@@ -8,7 +8,8 @@
   backward pass. `lstm_cudnn` runs a whole sequence of `lstm`, on a GPU by cuDNN.
 - `lru`, `min_gru` are elementwise in the carry, so they also work with
   `gradients.parallel_unroll(…, method="linear")`.
-- `rtu` has independent pairs of real units, for gradients forward in time.
+- `rtu` has units that do not depend on each other, each with two real state variables.
+  The exact gradient of `rtu` forward in time is therefore cheap.
 """
 
 from bpvariants.cells._cell import Cell as Cell

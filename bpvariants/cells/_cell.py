@@ -1,7 +1,8 @@
-"""Base class of the cells: a step with methods for its parameters and first carry.
+"""Base class of recurrent cells: a step with methods for parameters and first carry.
 
-Each cell is a class with a single instance. A function with attributes would hide
-`init` and `carry` from type checkers, editors and `help`.
+Each cell is the only instance of its class. A cell is not a function with the
+attributes `init` and `carry`, because type checkers, editors and `help` would not see
+them.
 """
 
 import abc
@@ -13,17 +14,18 @@ from bpvariants.types import PyTree
 
 
 class Cell(abc.ABC):
-    """A recurrent cell, which every rule of `gradients` accepts as a step.
+    """A recurrent cell, which the gradient rules for sequences accept as a step.
 
         params = cell.init(key, inputs, units)
         carry = cell.carry(params, batch_shape)
         carry, y = cell(params, carry, x)
 
-    A cell holds no arrays. Like a function, it compares by identity, is hashable and is
-    pickled by its name. To write your own cell, derive a class and make one instance.
+    A cell contains no arrays. Like a function, a cell compares by identity, is
+    hashable, and is pickled by its name. To write your own cell, derive a class from
+    `Cell` and make one instance of it.
 
     Args:
-      name: the name of the variable that holds the cell, for `repr` and `pickle`.
+      name: the name of the module's variable for the cell; `repr` and `pickle` use it.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -42,24 +44,24 @@ class Cell(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, params: PyTree, carry: PyTree, x: jax.Array) -> tuple[Any, Any]:
-        """Take one step; return the new carry and the output y."""
+        """Take one time step; return the new carry and the output y."""
 
     @staticmethod
     @abc.abstractmethod
     def init(key: jax.Array, inputs: int, units: int, *, dtype: Any = None) -> PyTree:
-        """Draw the parameters.
+        """Draw the parameters of the cell at random.
 
         Args:
           key: a `jax.random.key`.
-          inputs: d, the size of x.
-          units: n, the size of the carry.
-          dtype: the dtype of all arrays; by default JAX's floating type.
+          inputs: d, the length of the last axis of x.
+          units: n, the length of the carry's last axis.
+          dtype: the dtype of all parameters. Default: JAX's default floating dtype.
         """
 
     @staticmethod
     @abc.abstractmethod
     def carry(params: PyTree, batch_shape: tuple[int, ...] = ()) -> PyTree:
-        """Return the carry before the first step.
+        """Return the cell's carry before the first time step.
 
         Args:
           params: the parameters of the cell.
@@ -70,4 +72,4 @@ class Cell(abc.ABC):
         return f"<cell {self.__name__}>"
 
     def __reduce__(self) -> str:
-        return self.__name__  # pickle and copy look up this name, as for functions
+        return self.__name__  # pickle and copy find a cell by its name

@@ -1,8 +1,9 @@
-"""Helpers of the dense cells: gates, affine maps, and fewer residuals.
+"""Helpers of cells with dense weights: gates, affine maps, and few residuals.
 
-The derivative of a gate is a function of the gate itself. So a step keeps its gates,
-its carry and its input. The backward pass computes the rest from these, element by
-element, and repeats no matrix product.
+The derivative of a gate σ(z) or tanh(z) is a function of the gate's own value. For the
+backward pass, a step of a dense cell therefore keeps its gates, its carry and its
+input. The backward pass computes other residuals from the gates, the carry and the
+input, element by element. No matrix product is repeated in the backward pass.
 """
 
 import math
@@ -21,7 +22,7 @@ NAME = "bpvariants_gates"
 
 
 def lean(function: Callable) -> Callable:
-    """Checkpoint a function; of its intermediate values keep only those from `kept`."""
+    """Checkpoint a function, and keep only the intermediate values marked by `kept`."""
     policy = jax.checkpoint_policies.save_only_these_names(NAME)
     return jax.checkpoint(function, policy=policy, prevent_cse=False)
 
@@ -29,11 +30,11 @@ def lean(function: Callable) -> Callable:
 kept = partial(checkpoint_name, name=NAME)
 
 
-# JAX's own derivative rules use the result before `kept` names it. The backward pass
-# would have to compute it again, with the matrix products.
+# JAX's own derivative of a gate uses the gate's value before `kept` marks it. With
+# JAX's derivative, the backward pass would repeat the matrix products of the gate.
 @jax.custom_jvp
 def sigmoid(z: jax.Array) -> jax.Array:
-    """Return σ(z), with a derivative from the kept result."""
+    """Return the logistic σ(z); its derivative is computed from σ(z), which is kept."""
     return kept(jax.nn.sigmoid(z))
 
 
@@ -45,7 +46,7 @@ def _sigmoid_jvp(primals, tangents):
 
 @jax.custom_jvp
 def tanh(z: jax.Array) -> jax.Array:
-    """Return the hyperbolic tangent, with a derivative from the kept result."""
+    """Return the hyperbolic tangent; compute its derivative from the kept result."""
     return kept(jnp.tanh(z))
 
 
@@ -56,7 +57,7 @@ def _tanh_jvp(primals, tangents):
 
 
 def affine(x: jax.Array, matrix: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-    """Return x W + b for any number of leading axes of x."""
+    """Return x W + b; x may have any number of batch axes."""
     product = x @ matrix
     if bias is None:
         return product
@@ -66,7 +67,11 @@ def affine(x: jax.Array, matrix: jax.Array, bias: jax.Array | None = None) -> ja
 def draw(
     key: jax.Array, inputs: int, units: int, gates: int, dtype: Any
 ) -> dict[str, jax.Array]:
-    """Draw inputs [d, kn] with variance 1/d, recurrent [n, kn] with 1/n, and bias 0."""
+    """Draw the parameters of a dense cell with d inputs, n units and k gates.
+
+    The result has the weights "inputs" [d, kn] with variance 1/d, the weights
+    "recurrent" [n, kn] with variance 1/n, and zeros for "bias" [kn].
+    """
     keys = jax.random.split(key)
     weights = lambda key, rows: (
         jax.random.normal(key, (rows, gates * units)) / math.sqrt(max(rows, 1))
@@ -77,11 +82,11 @@ def draw(
 
 
 def zeros(params: PyTree, batch_shape: tuple[int, ...]) -> jax.Array:
-    """Return a state of zeros, [*batch, n]."""
+    """Return a carry of zeros, [*batch, n], for a cell of n units."""
     recurrent = params["recurrent"]
     return jnp.zeros((*batch_shape, recurrent.shape[0]), recurrent.dtype)
 
 
 def same_dtypes(new: PyTree, carry: PyTree) -> PyTree:
-    """Cast the new carry to the dtypes of the old; weights may have other dtypes."""
+    """Cast the new carry to the dtypes of the old carry; weights may have others."""
     return cast_like(new, carry)

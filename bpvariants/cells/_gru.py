@@ -1,4 +1,4 @@
-"""The gated recurrent unit in the form of PyTorch and cuDNN, with gates r, z, n.
+"""The gated recurrent unit (GRU) of PyTorch and cuDNN, with the gates r, z and n.
 
 r = σ(x_t W_r + h U_r + b_r),    z = σ(x_t W_z + h U_z + b_z),    h = h_{t−1}
 n = tanh(x_t W_n + b_n + r ⊙ (h U_n + b′)),    h_t = (1 − z) ⊙ n + z ⊙ h
@@ -15,20 +15,20 @@ from bpvariants.types import PyTree
 
 
 class Gru(Cell):
-    """Gated recurrent unit; `gru(params, carry, x)` is one step.
+    """Gated recurrent unit (GRU); `gru(params, carry, x)` is one time step.
 
         r = σ(x_t W_r + h U_r + b_r),    z = σ(x_t W_z + h U_z + b_z),    h = h_{t−1}
         n = tanh(x_t W_n + b_n + r ⊙ (h U_n + b′)),    h_t = (1 − z) ⊙ n + z ⊙ h
 
-    The reset gate r multiplies h U_n + b′, as in PyTorch, cuDNN and Flax. For a
-    backward pass a step keeps r, z, n, h U_n + b′ and its carry: 5 n array elements for
-    each example. It takes 6 n (n + d) floating-point operations for each example,
-    besides elementwise ones.
+    The reset gate r multiplies h U_n + b′, as in PyTorch, cuDNN and Flax. For the
+    backward pass, a step keeps five values of each unit: r, z, the gate n, h U_n + b′
+    and the carry h. With n units and d inputs, a step takes 6 n (n + d) floating-point
+    operations for each example, not counting elementwise operations.
 
     Args:
       params: the parameters, drawn by `init`.
       carry: h_{t−1}, [*batch, n].
-      x: [*batch, d].
+      x: input, [*batch, d].
 
     Returns:
       h_t twice: as the carry and as the output.
@@ -52,17 +52,17 @@ class Gru(Cell):
     def init(
         key: jax.Array, inputs: int, units: int, *, dtype: Any = None
     ) -> dict[str, jax.Array]:
-        """Draw the parameters of `gru`: normal with variances 1/d and 1/n, biases 0.
+        """Draw the parameters of `gru`: W from N(0, 1/d), U from N(0, 1/n), biases 0.
 
         Args:
           key: a `jax.random.key`.
-          inputs: d, the size of x.
-          units: n, the size of the carry and of y.
-          dtype: the dtype of all arrays; by default JAX's floating type.
+          inputs: d, the length of the last axis of x.
+          units: n, the length of the last axis of the carry and of y.
+          dtype: the dtype of all parameters. Default: JAX's default floating dtype.
 
         Returns:
-          A dict: inputs W [d, 3n], recurrent U [n, 3n], bias b [3n] and
-          candidate_bias b′ [n].
+          A dict of arrays: inputs is W [d, 3n], recurrent is U [n, 3n], bias is b [3n],
+          and candidate_bias is b′ [n].
 
         Example:
           >>> import jax

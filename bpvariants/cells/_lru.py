@@ -1,8 +1,9 @@
-"""The linear recurrent unit: a diagonal complex linear recurrence and its readout.
+"""The linear recurrent unit (LRU): a diagonal complex linear recurrence and a readout.
 
-Notation: h is the complex state [n], x the input [d], y the output [m], γ the input's
-gain. All parameters are real. For any ν and φ, λ lies inside the unit circle. Each
-complex matrix is stored as two real ones.
+Notation: h is the complex state [n], x the input [d], y the output [m], and γ the gain
+of the input. The eigenvalues λ [n] are inside the unit circle for any real parameters ν
+and φ. All parameters are real, because each complex matrix is stored as two real
+matrices.
 
     h_t = λ ⊙ h_{t−1} + γ ⊙ (B x_t),    λ = exp(−exp(ν) + i exp(φ)),  γ = exp(log γ)
     y_t = Re(C h_t) + D x_t
@@ -21,23 +22,24 @@ from bpvariants.types import PyTree
 
 
 class Lru(Cell):
-    """Linear recurrent unit of independent units; `lru(params, carry, x)` is one step.
+    """Linear recurrent unit (LRU); `lru(params, carry, x)` is one time step.
 
         h_t = λ ⊙ h_{t−1} + γ ⊙ (B x_t),    y_t = Re(C h_t) + D x_t
 
-    The carry is a complex array, as `gradients.parallel_unroll(…, method="linear")`
-    needs. Or it is the pair of its real and imaginary parts, as `gradients.rtrl` needs,
-    which accepts only real carries. The outputs are the same. A step takes
-    4 n (d + m) + 2 d m floating-point operations for each example, besides elementwise
-    ones. It computes in float32 or wider.
+    The carry has one of two forms. As one complex array, the carry works with
+    `gradients.parallel_unroll(…, method="linear")`. As a pair of real arrays, its real
+    and imaginary part, the carry works with `gradients.rtrl`, which accepts only real
+    carries. Both forms of the carry give the same outputs. A step takes
+    4 n (d + m) + 2 d m floating-point operations for each example, not counting
+    elementwise operations. `lru` computes in float32 or a wider dtype.
 
     Args:
       params: the parameters, drawn by `init`.
       carry: h_{t−1}, complex [*batch, n], or a pair of real arrays of this shape.
-      x: [*batch, d].
+      x: input, [*batch, d].
 
     Returns:
-      h_t, like carry, and y_t [*batch, m].
+      The new carry h_t, in the form of the given carry, and the output y_t [*batch, m].
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -85,27 +87,27 @@ class Lru(Cell):
     ) -> dict[str, jax.Array]:
         """Draw the parameters of `lru`: λ uniform in a ring, γ = √(1 − |λ|²).
 
-        With this γ the state has the variance of a white input, for any |λ|. The parts
-        of B and C are normal with variances 1/(2d) and 1/n, and D has variance 1/d. For
-        long memory, raise min_radius.
+        With γ = √(1 − |λ|²) and white noise as input, the state has the variance of the
+        input, for any |λ|. All weights are normal: the real and imaginary parts of B
+        have variance 1/(2d), the parts of C have variance 1/n, and D has variance 1/d.
+        For a longer memory, raise min_radius.
 
         Args:
           key: a `jax.random.key`.
-          inputs: d, the size of x.
-          units: n, the number of complex elements in the carry.
-          outputs: m, the size of y; by default n.
+          inputs: d, the length of the last axis of x.
+          units: n, the number of complex elements in the carry of one example.
+          outputs: m, the length of the last axis of y. Default: n.
           min_radius: the smallest |λ|, at least 0.
           max_radius: the largest |λ|, below 1.
           max_angle: the largest angle of λ; smaller values give slower oscillations.
-          dtype: the dtype of all arrays; by default JAX's floating type.
+          dtype: the dtype of all parameters. Default: JAX's default floating dtype.
 
         Returns:
           A dict of real arrays: log_decay (ν), log_angle (φ) and log_gain [n]; in_real
           and in_imag [d, n]; out_real and out_imag [n, m]; skip [d, m].
 
         Raises:
-          ValueError: if the radii are not 0 ≤ min_radius < max_radius < 1, or
-            max_angle is not positive.
+          ValueError: unless 0 ≤ min_radius < max_radius < 1 and max_angle > 0.
 
         Example:
           >>> import jax, jax.numpy as jnp
@@ -143,8 +145,8 @@ class Lru(Cell):
         Args:
           params: the parameters of the cell.
           batch_shape: the sizes of the batch axes, *batch.
-          complex: True for a complex array, False for the pair of its real and
-            imaginary parts that `gradients.rtrl` needs.
+          complex: True for one complex array; False for a pair of real arrays, the real
+            and imaginary part, which `gradients.rtrl` needs.
 
         Example:
           >>> import jax

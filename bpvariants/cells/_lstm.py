@@ -1,4 +1,4 @@
-"""The long short-term memory, with gates in the order of PyTorch: i, f, g, o.
+"""The long short-term memory (LSTM), with gates in PyTorch's order: i, f, g, o.
 
 (i, f, g, o) = x_t W + h_{t−1} U + b,    c_t = σ(f) ⊙ c_{t−1} + σ(i) ⊙ tanh(g)
 h_t = σ(o) ⊙ tanh(c_t),    y_t = h_t
@@ -15,19 +15,19 @@ from bpvariants.types import PyTree
 
 
 class Lstm(Cell):
-    """Long short-term memory; `lstm(params, carry, x)` is one step.
+    """Long short-term memory (LSTM); `lstm(params, carry, x)` is one time step.
 
         (i, f, g, o) = x_t W + h_{t−1} U + b
         c_t = σ(f) ⊙ c_{t−1} + σ(i) ⊙ tanh(g),    h_t = σ(o) ⊙ tanh(c_t),    y_t = h_t
 
-    For a backward pass a step keeps its gates and its carry: 6 n array elements for
-    each example. It takes 8 n (n + d) floating-point operations for each example,
-    besides elementwise ones.
+    For the backward pass, a step keeps its four gates and its carry: 6 n array elements
+    for each example with n units. With d inputs, a step takes 8 n (n + d)
+    floating-point operations for each example, not counting elementwise operations.
 
     Args:
       params: the parameters, drawn by `init`.
       carry: (c_{t−1}, h_{t−1}), each [*batch, n].
-      x: [*batch, d].
+      x: input, [*batch, d].
 
     Returns:
       The carry (c_t, h_t), and the output h_t.
@@ -51,19 +51,19 @@ class Lstm(Cell):
     def init(
         key: jax.Array, inputs: int, units: int, *, dtype: Any = None
     ) -> dict[str, jax.Array]:
-        """Draw the parameters of `lstm`: normal with variances 1/d and 1/n, bias 0.
+        """Draw the parameters of `lstm`: W from N(0, 1/d), U from N(0, 1/n), bias 0.
 
-        To make a new network remember more, set the bias of f to 1:
-        `params["bias"].at[n : 2 * n].set(1)`.
+        To make an untrained network remember longer, set the bias of the forget gate f
+        to 1: `params["bias"].at[n : 2 * n].set(1)`.
 
         Args:
           key: a `jax.random.key`.
-          inputs: d, the size of x.
-          units: n, the size of the carry and of y.
-          dtype: the dtype of all arrays; by default JAX's floating type.
+          inputs: d, the length of the last axis of x.
+          units: n, the length of the last axis of the carry and of y.
+          dtype: the dtype of all parameters. Default: JAX's default floating dtype.
 
         Returns:
-          A dict: inputs W [d, 4n], recurrent U [n, 4n], bias b [4n].
+          A dict of arrays: inputs is W [d, 4n], recurrent is U [n, 4n], bias is b [4n].
 
         Example:
           >>> import jax

@@ -1,8 +1,9 @@
-"""The LSTM over a whole sequence in one call of cuDNN, on a GPU.
+"""The LSTM over a whole sequence, run on a GPU by one call of the library cuDNN.
 
-cuDNN takes all weights as one vector: the matrix for x, the matrix for h, and a bias
-for each. Each row of a matrix belongs to one gate of one unit, in the order i, f, g, o.
-Here the bias for h is zero.
+cuDNN takes all weights of an LSTM as one vector: the matrix for x, the matrix for h,
+and a bias for each of the two. In cuDNN's matrices, each row belongs to one gate of one
+unit, and the gates are in the order i, f, g, o. `lstm_cudnn` sets the bias for h to
+zero.
 """
 
 from functools import partial
@@ -25,9 +26,10 @@ def lstm_cudnn(
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
     """Run `lstm` over a sequence, on an NVIDIA GPU with cuDNN, for reverse mode.
 
-    Results and derivatives equal those of `gradients.unroll(lstm, …)` in float32, up to
-    the precision of cuDNN's matrix products. The layout of the weights is tested
-    against JAX's own reference of cuDNN's LSTM. Speed has not been measured.
+    `lstm_cudnn` returns the same results and derivatives as `gradients.unroll(lstm, …)`
+    in float32, up to the precision of cuDNN's matrix products. Only reverse-mode
+    derivatives work. A test compares the layout of the weights with JAX's reference
+    implementation of cuDNN's LSTM. The speed of `lstm_cudnn` has not been measured.
 
     The platform is chosen when a program is compiled or exported for it, not when it is
     traced. On other platforms the sequence is run by a scan, with the same results. So
@@ -35,15 +37,18 @@ def lstm_cudnn(
     exported there for a GPU contains the scan.
 
     Args:
-      params: as `lstm.init` draws them, float32.
+      params: the parameters that `lstm.init` draws, in float32.
       carry: (c_0, h_0), each [B, n].
-      xs: [T, B, d].
-      lengths: [B] integers from 0 to T. Later steps are padding, which may be NaN. In
-        padding, outputs are 0 and the carry does not change. Default: T.
-      precision: None allows cuDNN to use TF32; `jax.lax.Precision.HIGHEST` does not.
+      xs: inputs, [T, B, d].
+      lengths: [B] integers from 0 to T, the number of steps of each example. Later
+        steps are padding: inputs may be NaN, outputs are 0, and the carry does not
+        change. Default: T.
+      precision: None allows cuDNN to use TF32 in matrix products;
+        `jax.lax.Precision.HIGHEST` forbids TF32.
 
     Returns:
-      (c, h) after the last step of each example, and all h_t, [T, B, n].
+      The carry (c, h) after the last step of each example, and the outputs h_t of all
+      steps, [T, B, n].
 
     Raises:
       ValueError: if shapes or dtypes do not fit.

@@ -1,11 +1,12 @@
 """The minimal gated unit: a GRU whose gate and candidate depend only on the input.
 
-Notation: h is the state [n], x the input [d], σ the logistic function.
+Notation: h is the state [n], x the input [d], z the gate, c the candidate, and σ the
+logistic function.
 
     z_t = σ(x_t W_z + b_z),    c_t = x_t W_c + b_c
     h_t = (1 − z_t) ⊙ h_{t−1} + z_t ⊙ c_t
 
-It is linear in h_{t−1}, with a factor that depends on the input.
+The new state h_t is linear in h_{t−1}, and the factor 1 − z_t depends only on x_t.
 """
 
 import math
@@ -21,17 +22,17 @@ from bpvariants.types import PyTree
 
 
 class MinGru(Cell):
-    """MinGRU of independent units; `min_gru(params, carry, x)` is one step.
+    """Minimal gated unit (minGRU); `min_gru(params, carry, x)` is one time step.
 
         z = σ(x W_z + b_z),    h_t = (1 − z) ⊙ h_{t−1} + z ⊙ (x W_c + b_c),    y_t = h_t
 
-    A step takes 4 n d floating-point operations for each example, besides elementwise
-    ones.
+    With n units and d inputs, a step takes 4 n d floating-point operations for each
+    example, not counting elementwise operations.
 
     Args:
       params: the parameters, drawn by `init`.
       carry: h_{t−1}, [*batch, n].
-      x: [*batch, d].
+      x: input, [*batch, d].
 
     Returns:
       h_t twice: as the carry and as the output.
@@ -64,17 +65,17 @@ class MinGru(Cell):
     def init(
         key: jax.Array, inputs: int, units: int, *, dtype: Any = None
     ) -> dict[str, tuple[jax.Array, jax.Array]]:
-        """Draw the parameters of `min_gru`: normal with variance 1/d, biases 0.
+        """Draw the parameters of `min_gru`: matrices from N(0, 1/d), biases 0.
 
         Args:
           key: a `jax.random.key`.
-          inputs: d, the size of x.
-          units: n, the size of the carry and of y.
-          dtype: the dtype of all arrays; by default JAX's floating type.
+          inputs: d, the length of the last axis of x.
+          units: n, the length of the last axis of the carry and of y.
+          dtype: the dtype of all parameters. Default: JAX's default floating dtype.
 
         Returns:
-          A dict of "gate" and "candidate", each a pair of a matrix [d, n] and a bias
-          [n].
+          A dict with the keys "gate" and "candidate". Each value of the dict is a pair
+          of a matrix [d, n] and a bias [n].
 
         Example:
           >>> import jax

@@ -1,4 +1,4 @@
-"""Initial eigenvalues λ = exp(−exp(ν) + i exp(φ)), drawn uniformly in a ring."""
+"""Eigenvalues λ = exp(−exp(ν) + i exp(φ)) of a cell, drawn uniformly from a ring."""
 
 import math
 
@@ -15,11 +15,12 @@ def draw_ring(
     max_radius: float,
     max_angle: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Draw λ uniformly in a ring; return ν, φ and |λ|², each [n].
+    """Draw n eigenvalues λ uniformly from a ring; return ν, φ and |λ|², each [n].
+
+    ν and φ are the parameters in λ = exp(−exp(ν) + i exp(φ)).
 
     Raises:
-      ValueError: if the radii are not 0 ≤ min_radius < max_radius < 1, or max_angle is
-        not positive.
+      ValueError: unless 0 ≤ min_radius < max_radius < 1 and max_angle > 0.
     """
     if are_numbers(min_radius, max_radius) and not 0 <= min_radius < max_radius < 1:
         raise ValueError(
@@ -28,12 +29,15 @@ def draw_ring(
         )
     if are_numbers(max_angle) and not max_angle > 0:
         raise ValueError(f"max_angle must be positive, got {max_angle}.")
-    tiny = 1e-4  # smallest fraction of the ring and of the angles; log 0 is not finite
+    tiny = 1e-4  # lower limit of the draws, because log 0 is not finite
     radius, angle = (jax.random.uniform(key, (units,), minval=tiny) for key in keys)
     squared = min_radius**2 + radius * (max_radius**2 - min_radius**2)
     return jnp.log(-0.5 * jnp.log(squared)), jnp.log(max_angle * angle), squared
 
 
 def input_scale(inputs: int) -> float:
-    """Return the standard deviation for each part of a complex matrix of d inputs."""
+    """Return 1/√(2d), the standard deviation of real and imaginary parts of weights.
+
+    d is the number of inputs of the weights.
+    """
     return 1 / math.sqrt(2 * max(inputs, 1))

@@ -1,13 +1,15 @@
-"""The recurrent trace unit: pairs of real state variables that rotate and decay.
+"""The recurrent trace unit (RTU): pairs of real state variables that rotate and decay.
 
-Notation: c¹ and c² are the two parts of the state, [n] each, x is the input [d], and y
-the output [2n]. Each unit has a radius r < 1 and an angle θ, for any ν and φ.
+Notation: c¹ and c² are the two parts of the state, [n] each, x is the input [d], y the
+output [2n], f the activation, and γ the gain of the input. Each unit has a radius r and
+an angle θ, computed from parameters ν and φ; r < 1 for any ν. The equations of the
+linear unit are
 
     c¹_t = g ⊙ c¹_{t−1} − k ⊙ c²_{t−1} + γ ⊙ (W¹ x_t),    g = r cos θ,  r = exp(−exp(ν))
     c²_t = g ⊙ c²_{t−1} + k ⊙ c¹_{t−1} + γ ⊙ (W² x_t),    k = r sin θ,  θ = exp(φ)
     y_t = f([c¹_t, c²_t]),                                γ = √(1 − r²)
 
-That is the linear unit. In the non-linear unit f is inside the recurrence,
+In the nonlinear unit, the activation f is inside the recurrence,
 
     c¹_t = f(g ⊙ c¹_{t−1} − k ⊙ c²_{t−1} + γ ⊙ (W¹ x_t)),   y_t = [c¹_t, c²_t],
 
@@ -28,28 +30,29 @@ from bpvariants.types import PyTree
 
 
 class Rtu(Cell):
-    """Recurrent trace unit of independent units; `rtu(params, carry, x)` is one step.
+    """Recurrent trace unit (RTU); `rtu(params, carry, x)` is one time step.
 
         c¹ ← g ⊙ c¹ − k ⊙ c² + γ ⊙ (W¹ x),    c² ← g ⊙ c² + k ⊙ c¹ + γ ⊙ (W² x)
         y = f([c¹, c²])
 
-    This is the recurrence of `lru` in real arithmetic, with γ computed from r. Like
-    `gru` it has no readout. Each element of the carry depends only on the 2d + 2
-    parameters of its own unit. So the exact gradient forward in time needs 2n (2d + 2)
-    array elements, not 2n p: see :func:`~bpvariants.gradients.diagonal_rtrl`. A step
-    takes 4 n d floating-point operations for each example, besides elementwise ones. It
-    computes in float32 or wider. To put f inside the recurrence, set linear=False with
-    `functools.partial`.
+    `rtu` has the recurrence of `lru`, written with real arrays, and computes γ from r.
+    Like `gru`, `rtu` has no readout. Each element of the carry depends only on the
+    2d + 2 parameters of its own unit. The exact gradient forward in time therefore
+    needs 2n (2d + 2) array elements instead of 2n times the number of parameters: see
+    :func:`~bpvariants.gradients.diagonal_rtrl`. A step takes 4 n d floating-point
+    operations for each example, not counting elementwise operations. `rtu` computes in
+    float32 or a wider dtype. To put the activation f inside the recurrence, use
+    `functools.partial(cells.rtu, linear=False)`.
 
     Args:
       params: the parameters, drawn by `init`.
       carry: (c¹, c²) of the previous step, each [*batch, n].
-      x: [*batch, d].
-      linear: True puts f outside the recurrence, False inside.
+      x: input, [*batch, d].
+      linear: True applies f only to the output; False applies f inside the recurrence.
       activation: f, elementwise, such as jnp.tanh or jax.nn.relu.
 
     Returns:
-      The new carry, and y [*batch, 2n].
+      The new carry, and the output y [*batch, 2n].
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -80,8 +83,8 @@ class Rtu(Cell):
         decay, angle = jnp.exp(p["log_decay"]), jnp.exp(p["log_angle"])
         radius, gain = jnp.exp(-decay), row(jnp.sqrt(-jnp.expm1(-2 * decay)))
         g, k = radius * jnp.cos(angle), radius * jnp.sin(angle)
-        # With complex arithmetic each parameter reaches both parts of its unit within
-        # the step, as `diagonal_rtrl` requires.
+        # The state is computed as complex numbers, because each parameter then reaches
+        # both parts of its unit's state within one step, as `diagonal_rtrl` requires.
         entering = (gain * (wide @ p[part]) for part in ("in_real", "in_imag"))
         c = row(jax.lax.complex(g, k)) * jax.lax.complex(*widen(carry))
         c = c + jax.lax.complex(*entering)
@@ -103,24 +106,24 @@ class Rtu(Cell):
     ) -> dict[str, jax.Array]:
         """Draw the parameters of `rtu`, with r exp(iθ) uniform in a ring.
 
-        W¹ and W² are normal with variance 1/(2d). For long memory, raise min_radius.
+        The weights W¹ and W² are normal with variance 1/(2d). For a longer memory,
+        raise min_radius.
 
         Args:
           key: a `jax.random.key`.
-          inputs: d, the size of x.
-          units: n, the number of pairs in the carry.
+          inputs: d, the length of the last axis of x.
+          units: n, the number of units; each has a pair (c¹, c²) in the carry.
           min_radius: the smallest r, at least 0.
           max_radius: the largest r, below 1.
           max_angle: the largest θ; smaller values give slower oscillations.
-          dtype: the dtype of all arrays; by default JAX's floating type.
+          dtype: the dtype of all parameters. Default: JAX's default floating dtype.
 
         Returns:
           A dict of log_decay (ν) and log_angle (φ) [n]; in_real (W¹) and in_imag (W²)
           [d, n].
 
         Raises:
-          ValueError: if the radii are not 0 ≤ min_radius < max_radius < 1, or
-            max_angle is not positive.
+          ValueError: unless 0 ≤ min_radius < max_radius < 1 and max_angle > 0.
 
         Example:
           >>> import jax

@@ -1,4 +1,4 @@
-"""The Elman network: one matrix for x, one for h, then tanh.
+"""The Elman network: tanh of an affine function of the input and the previous state.
 
 h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t
 """
@@ -13,17 +13,18 @@ from bpvariants.types import PyTree
 
 
 class Tanh(Cell):
-    """Elman network; `tanh(params, carry, x)` is one step.
+    """Elman network; `tanh(params, carry, x)` is one time step.
 
         h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t
 
-    For a backward pass a step keeps h_t and h_{t−1}. It takes 2 n (n + d)
-    floating-point operations for each example, besides elementwise ones.
+    For the backward pass, a step keeps h_t and h_{t−1}. With n units and d inputs, a
+    step takes 2 n (n + d) floating-point operations for each example, not counting
+    elementwise operations.
 
     Args:
       params: the parameters, drawn by `init`.
       carry: h_{t−1}, [*batch, n].
-      x: [*batch, d].
+      x: input, [*batch, d].
 
     Returns:
       h_t twice: as the carry and as the output.
@@ -47,16 +48,16 @@ class Tanh(Cell):
     def init(
         key: jax.Array, inputs: int, units: int, *, dtype: Any = None
     ) -> dict[str, jax.Array]:
-        """Draw the parameters of `tanh`: normal with variances 1/d and 1/n, bias 0.
+        """Draw the parameters of `tanh`: W from N(0, 1/d), U from N(0, 1/n), bias 0.
 
         Args:
           key: a `jax.random.key`.
-          inputs: d, the size of x.
-          units: n, the size of the carry and of y.
-          dtype: the dtype of all arrays; by default JAX's floating type.
+          inputs: d, the length of the last axis of x.
+          units: n, the length of the last axis of the carry and of y.
+          dtype: the dtype of all parameters. Default: JAX's default floating dtype.
 
         Returns:
-          A dict: inputs W [d, n], recurrent U [n, n], bias b [n].
+          A dict of arrays: inputs is W [d, n], recurrent is U [n, n], bias is b [n].
 
         Example:
           >>> import jax

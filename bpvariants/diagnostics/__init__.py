@@ -1,15 +1,17 @@
-"""Diagnostics: measurements that show why a gradient is wrong, small or different.
+"""Diagnostics: find wrong, biased, vanishing and NaN gradients, and report costs.
 
-- Is it the gradient of the value? check_gradients
+- Is a rule's gradient the derivative of its loss? check_gradients
 - How do the gradients of two rules differ? compare
-- How good is an estimate? gradient_quality; for feedback alignment, alignment_angles
-- How far back must errors travel? adaptive_truncation
-- Does the gradient vanish? gradient_flow, jacobian_spectrum
-- Where does a NaN come from? first_nonfinite, first_nonfinite_update
-- Do all parameters move? update_report
+- How close is a rule's gradient to the exact one? gradient_quality, or, for feedback
+  alignment, alignment_angles
+- How many steps must truncated BPTT look back? adaptive_truncation
+- Do error signals vanish or explode over time? gradient_flow, jacobian_spectrum
+- Which step and which array has the first NaN? first_nonfinite, first_nonfinite_update
+- How far does an update move each parameter array? update_report
 - How much memory and work does a program need? memory_report, cost_report
 
-Each returns a NamedTuple. All but that of adaptive_truncation have a table() of text.
+Each of these functions returns a NamedTuple. Every result except the one of
+adaptive_truncation has a method `table()`, which returns the measurements as text.
 """
 
 from bpvariants.diagnostics._adaptive_truncation import (

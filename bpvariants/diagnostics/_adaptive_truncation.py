@@ -1,20 +1,22 @@
 """Estimate of the lookback that keeps the bias of truncated BPTT below a bound.
 
-Notation: ℓ_s is the last loss of an example, h_{s−k} is the carry k steps before it,
-and φ_k = mean over examples ‖∂ℓ_s/∂h_{s−k}‖ for k = 1 … R. From k = τ on, errors are
-assumed to decay like β^k, where β is fitted to log φ_k. A lookback of K steps then
-leaves out at most, up to a factor M_θ ≥ ‖∂h_t/∂θ‖,
+Notation: ℓ_s is the last loss of an example, at step s, and h_{s−k} is the carry k
+steps before step s. The error norms are φ_k = mean over examples ‖∂ℓ_s/∂h_{s−k}‖ for
+lags k = 1 … R. From lag τ on, the error norms are assumed to decay like β^k, where β is
+fitted to log φ_k. Truncated BPTT with a lookback of K steps then has at most this bias,
+up to a factor M_θ ≥ ‖∂h_t/∂θ‖:
 
     bias(K) = Σ_{k=K}^{τ−1} φ_k  +  φ_τ β^{max(K,τ)−τ} / (1 − β),    β ≥ 1: infinite.
 
-With Ĝ_K = ‖mean Σ_{k<K} ∂ℓ_s/∂h_{s−k}‖ in place of the gradient's norm, the relative
-bias is
+The relative bias uses Ĝ_K = ‖mean Σ_{k<K} ∂ℓ_s/∂h_{s−k}‖ in place of the gradient's
+norm:
 
     rel(K) = bias(K) / max_K (Ĝ_K − bias(K)).
 
-In the contract, a step returns y_s together with h_s, so ∂ℓ_s/∂h_s does not exist. This
-is the term k = 0. No truncation leaves it out, so bias(K) does not need it. Without it,
-however, Ĝ_K is smaller in most cases, and rel(K) is larger.
+The term k = 0, ∂ℓ_s/∂h_s, does not exist, because a step returns its output y_s
+together with the carry h_s. No truncation leaves out the term k = 0, so bias(K) does
+not need it. Without the term k = 0, however, Ĝ_K is smaller in most cases, and rel(K)
+is larger.
 """
 
 from typing import Literal, NamedTuple
@@ -31,18 +33,19 @@ VANISHED = -50.0  # log(φ_k / max φ) below which an error is not fitted
 
 
 class TruncationCertificate(NamedTuple):
-    """Result of :func:`adaptive_truncation`; entry i of arrays [R] is for i + 1 steps.
+    """Result of :func:`adaptive_truncation`; in arrays [R], entry i is for lag i + 1.
 
-    If `certified` is False, no lookback was found to be enough, and `lookback` is R.
+    If `certified` is False, no lookback up to R was found to be large enough, and
+    `lookback` is R.
     """
 
-    lookback: jax.Array  # [] int, the smallest K with rel(K) < bias, else R
-    certified: jax.Array  # [] bool, whether there is such a K
-    relative_bias: jax.Array  # [R], rel(K), infinite where it could not be estimated
-    absolute_bias: jax.Array  # [R], bias(K)
-    beta: jax.Array  # [], β, NaN where too few errors were measured to fit it
-    norms: jax.Array  # [R], φ_k
-    truncated_norms: jax.Array  # [R], Ĝ_K
+    lookback: jax.Array  # [] int, the smallest K with rel(K) < bias, or R
+    certified: jax.Array  # [] bool, whether rel(K) < bias for a K ≤ R
+    relative_bias: jax.Array  # [R], rel(K) of each lookback K; infinite if unknown
+    absolute_bias: jax.Array  # [R], bias(K) of each lookback K
+    beta: jax.Array  # [], decay β of errors per step; NaN if it was not fitted
+    norms: jax.Array  # [R], the error norm φ_k at each lag k
+    truncated_norms: jax.Array  # [R], Ĝ_K, norm of the sum of errors at lags k < K
 
 
 def adaptive_truncation(
@@ -65,44 +68,47 @@ def adaptive_truncation(
 
         bias(K) / max_K (Ĝ_K − bias(K)) < bias
 
-    Then use `truncated_bptt(step, loss, every=K, lookback=2 * K)`, in which every loss
-    looks back at least K steps. K holds for the given params only, so measure again
-    from time to time. Under `jit` the lookback is an array; take
-    int(certificate.lookback) outside.
+    With the resulting lookback K, use `truncated_bptt(step, loss, every=K, lookback=2 *
+    K)`, in which every loss looks back at least K steps. The lookback K is right for
+    the given params only, so measure K again during the training. Under `jit`,
+    `lookback` is a traced array; call int(certificate.lookback) outside of `jit`.
 
-    This is an estimate, not a proof. Further back, errors may decay more slowly than
-    the fit. M_θ is left out of both sides. Only the last loss of each example is
-    measured; to average over several losses of a long sequence, give its windows as
-    examples.
+    The bias is estimated, not proved: beyond R steps, errors may decay more slowly than
+    the fitted β^k. The factor M_θ ≥ ‖∂h_t/∂θ‖ is left out of the bias and of the
+    gradient's norm. Only the last loss of each example is measured; to average over
+    several losses of a long sequence, pass windows of the sequence as examples.
 
-    The measured errors take precedence over the fit: bias(K) is at least Σ_{k=K}^R φ_k.
-    The published estimator can be smaller, if φ_τ happens to be small.
+    Measured error norms φ_k take precedence over the fit: bias(K) is at least Σ_{k=K}^R
+    φ_k. The estimator in the paper can be smaller than Σ_{k=K}^R φ_k, if φ_τ happens to
+    be small.
 
-    Time: R backward passes of a step, through the carry only, and T forward passes.
-    Memory: R carries.
+    Time: R backward passes of a step, through the carry only, and T forward passes of a
+    step. Memory: R carries.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
-      params: its parameters θ.
+      params: the parameters θ of the network.
       carry: state before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
-      targets: what the loss compares outputs with, leaves [T, *batch, ...].
-      bias: δ > 0, the tolerable relative bias, such as 0.1.
-      tau: τ, the number of steps back from which errors are assumed to decay
-        geometrically, 1 ≤ τ < R.
+      targets: targets of the loss, leaves [T, *batch, ...].
+      bias: the tolerable relative bias, above 0, such as 0.1.
+      tau: τ, the lag from which on errors are assumed to decay geometrically,
+        1 ≤ τ < R.
       max_lookback: R ≤ T, the largest lookback to consider. Default: T.
-      mask: [T, *batch] bool, False in padding. Padded steps count in R, but not in k.
+      mask: [T, *batch] bool, False in padding. The R steps include padded steps; the
+        lag k skips padded steps.
       reset: [T, *batch] bool, True puts `initial` back before this step. Errors do not
-        pass a reset; they are 0 before it.
-      initial: carry that a reset puts back. Default: `carry`.
+        travel back past a reset, so they are 0 before a reset.
+      initial: the carry that a reset puts back. Default: `carry`.
       fit: "least_squares" fits a line to log φ_k over k. "max" takes the slowest decay
-        from any k ≥ τ to k + 1; it is safer, but often gives an infinite bias.
+        from any lag k ≥ τ to lag k + 1. "max" is safer, but often results in an
+        infinite bias.
 
     Returns:
-      A :class:`TruncationCertificate`. It is not certified, and rel(K) is infinite for
-      all K, in these cases: β ≥ 1; no truncated gradient is longer than its bias; fewer
-      than two lags k ≥ τ were measured; or a φ_k is not finite.
+      A :class:`TruncationCertificate`. `certified` is False, and rel(K) is infinite for
+      all K, in these cases: the decay β ≥ 1; no truncated gradient has a norm above its
+      bias; fewer than two lags k ≥ τ were measured; or an error norm φ_k is not finite.
 
     Raises:
       ValueError: if bias, tau, max_lookback or fit are out of range, or if lengths,
@@ -143,7 +149,7 @@ def certificate(
     tau: int,
     fit: str,
 ) -> TruncationCertificate:
-    """Return the certificate of a look-back curve; arrays [R, ...] start at k = 1."""
+    """Compute the certificate from errors by lag; arrays [R, ...] start at lag 1."""
     beta = jnp.where(
         jnp.all(jnp.isfinite(norms)), _decay(norms, examples > 0, tau, fit), jnp.nan
     )
@@ -153,7 +159,7 @@ def certificate(
     lower = jnp.max(truncated - absolute)  # lower bound of the whole gradient's norm
     known = (lower > 0) & jnp.isfinite(absolute)
     relative = jnp.where(known, absolute / jnp.where(known, lower, 1), jnp.inf)
-    relative = jnp.where(absolute == 0, 0, relative)  # nothing left out: no bias
+    relative = jnp.where(absolute == 0, 0, relative)  # no error is left out: no bias
     below = relative < jnp.asarray(bias, relative.dtype)
     certified = jnp.any(below)
     lookback = jnp.where(certified, jnp.argmax(below) + 1, len(norms))
@@ -163,7 +169,7 @@ def certificate(
 
 
 def _decay(norms: jax.Array, reached: jax.Array, tau: int, fit: str) -> jax.Array:
-    """Return β, fitted to log φ_k for k ≥ τ; NaN if fewer than 2 lags were measured."""
+    """Fit the decay β to error norms at lags ≥ τ; NaN if fewer than 2 are measured."""
     phi, reached = norms[tau - 1 :], reached[tau - 1 :]
     tiny = jnp.log(jnp.finfo(phi.dtype).tiny)
     logs = jnp.where(phi > 0, jnp.log(phi), -jnp.inf)
@@ -182,13 +188,13 @@ def _decay(norms: jax.Array, reached: jax.Array, tau: int, fit: str) -> jax.Arra
         k = k - mean(k)
         spread = mean(k**2)
         slope = mean(k * logs) / jnp.where(spread > 0, spread, 1)
-        # If at most one error is nonzero, errors vanish within a step: β = 0.
+        # If at most one error norm is nonzero, errors vanish within one step: β = 0.
         slope = jnp.where(jnp.sum(fitted) < 2, -jnp.inf, slope)
     return jnp.where(jnp.sum(reached) < 2, jnp.nan, jnp.exp(slope))
 
 
 def _bias(norms: jax.Array, beta: jax.Array, tau: int) -> jax.Array:
-    """Return bias(K) for K = 1 … R, infinite for all of them unless β < 1."""
+    """Return the bias for each lookback K = 1 … R; all are infinite unless β < 1."""
     lookbacks = jnp.arange(1, len(norms) + 1)
     measured = jnp.cumsum(norms[::-1])[::-1]
     before_tau = jnp.where(lookbacks < tau, measured - measured[tau - 1], 0)
@@ -200,7 +206,7 @@ def _bias(norms: jax.Array, beta: jax.Array, tau: int) -> jax.Array:
 
 
 def _check(bias, tau, max_lookback, fit, length) -> int:
-    """Check the settings; return R."""
+    """Check the settings; return R, the largest lookback to consider."""
     if are_numbers(bias) and not bias > 0:
         raise ValueError(f"bias must be positive, got {bias}; 0.1 allows a tenth.")
     if length < 2:

@@ -1,4 +1,4 @@
-"""Angles between a rule's errors and gradients and those of backpropagation."""
+"""Angles between a rule's errors and gradients and the exact errors and gradients."""
 
 import math
 from typing import NamedTuple
@@ -15,18 +15,19 @@ from bpvariants.types import PyTree
 
 
 class AlignmentAngles(NamedTuple):
-    """Angles in degrees, [Λ] for Λ layers, as :func:`alignment_angles` returns them.
+    """Result of :func:`alignment_angles`: angles in degrees, arrays [Λ] for Λ layers.
 
     Attributes:
-      deltas: angle between the two δ_l, as vectors over all examples together.
-      grads: angle between the two ∂E/∂w_l.
+      deltas: angle between a layer's approximate and exact δ_l, each taken as one
+        vector over all examples.
+      grads: angle between a layer's approximate and exact gradient ∂E/∂w_l.
     """
 
     deltas: jax.Array
     grads: jax.Array
 
     def table(self) -> str:
-        """Return a line of text for each layer. Not within `jit`: it needs values."""
+        """Return text with a line for each layer; does not work within `jit`."""
         rows = [["layer", "∠δ", "∠∂E/∂w"]]
         for number, angles in enumerate(zip(*map(np.asarray, self), strict=True), 1):
             rows.append([str(number), *(short(float(angle)) for angle in angles)])
@@ -38,9 +39,10 @@ def alignment_angles(info: BackpropInfo, exact: BackpropInfo) -> AlignmentAngles
 
         angle(a, b) = 2 arctan(‖â − b̂‖ / ‖â + b̂‖),    â = a / ‖a‖
 
-    Unlike the arc cosine, this formula is also accurate at 0 and 180 degrees. If the
-    angle is below 90 degrees, a small step against the rule's gradient lowers the loss.
-    The function works under `jit`, and within a training under `lax.scan`.
+    Unlike an arc cosine, the arctangent is also accurate at 0 and 180 degrees. If the
+    angle between the gradients is below 90 degrees, a small step against the rule's
+    gradient lowers the loss. `alignment_angles` works under `jit`, also inside a
+    training loop that is a `lax.scan`.
 
     Args:
       info: the info that :func:`feedback_alignment` returned.
@@ -48,10 +50,10 @@ def alignment_angles(info: BackpropInfo, exact: BackpropInfo) -> AlignmentAngles
         examples.
 
     Returns:
-      :class:`AlignmentAngles`, in degrees; NaN where one of the two vectors is 0.
+      :class:`AlignmentAngles`, in degrees; an angle is NaN if one of its vectors is 0.
 
     Raises:
-      ValueError: if the two differ in their layers or shapes.
+      ValueError: if info and exact differ in their layers or shapes.
 
     Example:
       >>> import jax.numpy as jnp
@@ -95,7 +97,7 @@ def _angle(a: PyTree, b: PyTree) -> jax.Array:
 
 
 def _unit(tree: PyTree) -> PyTree:
-    """Return the tree scaled to norm 1; NaN if its norm is 0."""
+    """Return a pytree scaled to norm 1; NaN if its norm is 0."""
     tree = widen(tree)
     size = norm(tree)
     size = jnp.where(size == 0, jnp.nan, size)

@@ -1,13 +1,14 @@
 """Check of a gradient against central differences along random directions.
 
 Notation: L is the value of a rule, g_i is its gradient in leaf i of the parameters θ, v
-is a random direction of unit length in that leaf alone, and ε is the step. Compared are
+is a random direction of unit length in leaf i alone, and ε is the length of a step
+along v. The check compares
 
     analytic  ⟨g_i, v⟩    and    numeric  (L(θ + εv) − L(θ − εv)) / 2ε.
 
-The numeric derivative has an error of about ε²/6 times the third derivative. It has
-another one of about u |L| / ε, because L is rounded; u is the machine epsilon of the
-dtype. The step ε = ∛u makes both errors small.
+The numeric derivative has a truncation error of about ε²/6 times the third derivative
+of L. The numeric derivative also has a rounding error of about u |L| / ε, where u is
+the machine epsilon of the dtype. The step length ε = ∛u makes both errors small.
 """
 
 from collections.abc import Callable
@@ -37,15 +38,18 @@ SINGLE = (
 
 
 class GradientCheck(NamedTuple):
-    """Result of :func:`check_gradients`, with K directions in each leaf.
+    """Result of :func:`check_gradients`, with K random directions for each leaf.
 
     Attributes:
-      analytic: like params, leaves [K], ⟨g, v⟩.
-      numeric: like params, leaves [K], the central difference along v.
+      analytic: like params, leaves [K], the product ⟨g, v⟩ of the rule's gradient g
+        with each direction v.
+      numeric: like params, leaves [K], the central difference of the rule's value along
+        each direction v.
       error: like params, leaves [], √Σ (analytic − numeric)² / √Σ numeric² over the K
-        directions; 0 where both are 0.
-      rounding: like params, leaves [], the error that rounding of L can cause, u |L| /
-        ε relative to the derivatives. An error of this size does not show a mistake.
+        directions; 0 if analytic and numeric are equal.
+      rounding: like params, leaves [], the error that rounding of the value L can
+        cause, u |L| / ε relative to the derivatives. An `error` of the size of
+        `rounding` does not show a mistake.
       total: [], the error of all leaves together.
     """
 
@@ -56,7 +60,7 @@ class GradientCheck(NamedTuple):
     total: jax.Array
 
     def table(self) -> str:
-        """Return a line for each leaf, with the direction of largest difference."""
+        """Return text: for each leaf, the direction of largest difference."""
         rows = [["", "analytic", "numeric", "error", "rounding"]]
         columns = [jax.tree.leaves(column) for column in self[:4]]
         for (name, _), *cells in zip(named_leaves(self.error), *columns, strict=True):
@@ -82,35 +86,38 @@ def check_gradients(
 
         ⟨g_i, v⟩    and    (L(θ + εv) − L(θ − εv)) / 2ε
 
-    The function measures and does not assert. Errors of an exact rule are about 1e-9.
-    For a rule that truncates or estimates, they show how far its gradient is off along
-    these directions.
+    `check_gradients` measures errors and does not assert. Errors of an exact rule are
+    about 1e-9 in float64. For a rule that truncates or estimates, the errors show how
+    far its gradient is wrong along the random directions v.
 
-    All floating arrays of params, args and options are cast to float64. If x64 is off,
-    they are cast to float32; then expect errors of 1e-4 to 1e-2, as `table()` notes. No
-    setting of JAX is changed. Arrays that the rule closes over, and casts within it,
-    stay as they are: a network that computes in bfloat16 has errors of 1e-1.
+    All floating arrays of params, args and options are cast to float64, or to float32
+    if JAX's x64 mode is off. In float32, expect errors of 1e-4 to 1e-2, as `table()`
+    notes. No setting of JAX is changed. Arrays that the rule closes over, and casts
+    within the rule, are not changed: a network that computes in bfloat16 has errors of
+    1e-1.
 
-    This is a pure function that can be jitted. Time: 2 K values for each leaf, one
-    after another, and one gradient.
+    `check_gradients` is a pure function that can be jitted. Time: 2 K evaluations of
+    the rule's value for each leaf, one after another, and one gradient.
 
     Args:
       rule: (params, *args, **options) -> (value, grads) or ((value, anything), grads),
         such as any gradient rule, or `jax.value_and_grad` of a function. A random rule
-        must draw the same each time; fix its key: `functools.partial(rule, key=key)`.
+        must draw the same random numbers at each call; fix its key by
+        `functools.partial(rule, key=key)`.
       params: θ, at which the gradient is checked.
       *args: the rule's arguments after params, such as carry, xs and targets.
-      key: a `jax.random.key`, for the directions.
-      directions: K, number of directions in each leaf.
-      step: ε, step length along a direction. Default: ∛u, 6e-6 in float64.
+      key: a `jax.random.key`, from which the directions are drawn.
+      directions: K, number of random directions in each leaf of params.
+      step: ε, step length along a direction. Default: the cube root of the dtype's
+        machine epsilon, 6e-6 in float64.
       **options: the rule's keyword arguments, such as mask.
 
     Returns:
       A :class:`GradientCheck`, whose `table()` is text.
 
     Raises:
-      ValueError: if params are not floating, if value is not a real scalar, if grads
-        are not like params, or if directions or step are not positive.
+      ValueError: if params are not floating, if the rule's value is not a real scalar,
+        if grads are not like params, or if directions or step are not positive.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -167,7 +174,7 @@ def check_gradients(
 
 
 def _as_wide(leaf: Any) -> Any:
-    """Cast floating leaves to float64 or complex128; to 32-bit parts without x64."""
+    """Cast a floating leaf to float64 or complex128; to 32-bit parts if x64 is off."""
     if not is_floating(leaf):
         return leaf
     is_complex = jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating)
@@ -175,7 +182,7 @@ def _as_wide(leaf: Any) -> Any:
 
 
 def _direction(key: jax.Array, like: jax.Array) -> jax.Array:
-    """Draw a direction of unit length."""
+    """Draw a random direction of unit length, with the shape of `like`."""
     drawn = jax.random.normal(key, like.shape, like.dtype)
     return drawn / _nonzero(norm(drawn)).astype(like.dtype)
 
@@ -191,7 +198,7 @@ def _relative(difference: jax.Array, of: jax.Array) -> jax.Array:
 
 
 def _check_value(value: Any) -> jax.Array:
-    """Check that a value is a real floating scalar; return it."""
+    """Check that a rule's value is a real floating scalar; return the value."""
     dtype = jnp.result_type(value)
     if jnp.shape(value) != () or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(

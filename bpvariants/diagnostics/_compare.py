@@ -1,4 +1,4 @@
-"""Comparison of two gradients of the same value: direction, length and signs.
+"""Comparison of two gradients of the same loss: direction, length and signs.
 
 Notation: a is the gradient of the first rule, the reference; b is the gradient of the
 second rule;
@@ -21,18 +21,20 @@ from bpvariants.types import PyTree
 
 
 class Agreement(NamedTuple):
-    """Measures of :func:`compare` for one array of params, or for all together.
+    """Measures that :func:`compare` returns, for one array of params or for all params.
 
-    A zero gradient has no direction, so `cosine` and `angle` are NaN. If the reference
-    gradient is zero, `norm_ratio` and `relative_error` are NaN too.
+    If a gradient is zero, it has no direction, so `cosine` and `angle` are NaN. If the
+    reference gradient is zero, `norm_ratio` and `relative_error` are NaN too.
 
     Attributes:
-      norm_a: ‖a‖, of the first rule.
-      norm_b: ‖b‖, of the second rule.
+      norm_a: ‖a‖, norm of the first rule's gradient, the reference.
+      norm_b: ‖b‖, norm of the second rule's gradient.
       cosine: cosine of the angle between a and b, from −1 to 1.
-      angle: angle in degrees; above 90, a small step along −b raises the first value.
-      norm_ratio: ‖b‖ / ‖a‖.
-      sign_agreement: share of elements with the same sign, where 0 is a third sign.
+      angle: angle between a and b in degrees; above 90, a small step along −b raises
+        the first rule's loss.
+      norm_ratio: ‖b‖ / ‖a‖, length of b relative to a.
+      sign_agreement: share of elements with the same sign in a and b, where 0 is a
+        third sign.
       relative_error: ‖b − a‖ / ‖a‖.
     """
 
@@ -46,7 +48,7 @@ class Agreement(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Result of :func:`compare`.
+    """Result of :func:`compare`: how two gradients agree, array by array.
 
     Attributes:
       total: an :class:`Agreement` for all params together.
@@ -57,7 +59,7 @@ class Comparison(NamedTuple):
     leaves: PyTree
 
     def table(self) -> str:
-        """Return a line for each array of params, the total first."""
+        """Return text: a line for all params together, then one for each array."""
         is_agreement = lambda node: isinstance(node, Agreement)
         named = [
             (name, each)
@@ -87,16 +89,16 @@ def compare(
 
         cosine ⟨a, b⟩ / (‖a‖ ‖b‖),  angle,  ‖b‖ / ‖a‖,  signs,  ‖b − a‖ / ‖a‖
 
-    The first rule is the reference. Both rules get the same params, args and options.
-    Norms are computed such that float32 gradients as small as 1e-30 do not count as
-    zero. This is a pure function that can be jitted; its time is that of both rules.
+    `rule_a` is the reference. Both rules get the same params, args and options. Norms
+    do not underflow: float32 gradients as small as 1e-30 do not count as zero.
+    `compare` is a pure function that can be jitted. Time: one call of each rule.
 
     Args:
       rule_a: the reference, (params, *args, **options) -> (value, grads), such as
-        gradients.bptt(step, loss). Its value may be anything.
-      rule_b: the rule to compare with it, called in the same way. Give a random rule
-        its key by `functools.partial(rule, key=key)`; for statistics over many draws
-        see diagnostics.gradient_quality.
+        gradients.bptt(step, loss). The returned value may be anything.
+      rule_b: the rule to compare with rule_a, called with the same arguments. Give a
+        random rule its key by `functools.partial(rule, key=key)`; for statistics over
+        many random draws, see diagnostics.gradient_quality.
       params: θ, at which the gradients are compared.
       *args: arguments of both rules after params, such as carry, xs and targets.
       **options: keyword arguments of both rules, such as weights or mask.
@@ -105,8 +107,8 @@ def compare(
       A :class:`Comparison`, whose `table()` is text.
 
     Raises:
-      ValueError: if params are not floating, or the rules do not return gradients like
-        params.
+      ValueError: if params are not floating, or if a rule does not return gradients
+        like params.
 
     Example:
       >>> import jax.numpy as jnp

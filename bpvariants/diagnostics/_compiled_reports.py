@@ -1,7 +1,7 @@
-"""Memory, operations and bytes moved of a compiled program, as XLA reports them.
+"""Memory, operations and memory traffic of a compiled program, as XLA reports them.
 
-XLA estimates them before the program runs. They are for the whole program, for the
-given shapes and dtypes of arguments, on the current platform.
+XLA makes its estimates before the program runs. The estimates are for the whole
+program, for the given shapes and dtypes of arguments, on the current platform.
 """
 
 import re
@@ -16,14 +16,14 @@ UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 class MemoryReport(NamedTuple):
-    """Bytes of memory, from :func:`memory_report`.
+    """Bytes of memory that a program needs, from :func:`memory_report`.
 
     Attributes:
-      arguments: bytes of the arrays that are given.
-      outputs: bytes of the arrays that are returned.
+      arguments: bytes of the program's argument arrays.
+      outputs: bytes of the arrays that the program returns.
       aliased: bytes of outputs that reuse the memory of donated arguments.
       temporaries: bytes of intermediate arrays, such as residuals of a backward pass.
-      code: bytes of the program itself; 0 if XLA does not tell.
+      code: bytes of the compiled program itself; 0 if XLA does not report its size.
     """
 
     arguments: int
@@ -34,12 +34,12 @@ class MemoryReport(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Bytes of all kinds together, with aliased bytes counted once."""
+        """Total bytes of memory, with aliased bytes counted once."""
         held = self.arguments + self.outputs + self.temporaries + self.code
         return held - self.aliased
 
     def table(self) -> str:
-        """Return a line for each kind of memory, and their total."""
+        """Return text with a line for each kind of memory, and a line for the total."""
         rows = [["", "bytes", ""]]
         for name, size in [
             *zip(self._fields, self, strict=True),
@@ -50,15 +50,15 @@ class MemoryReport(NamedTuple):
 
 
 class CostReport(NamedTuple):
-    """Work of a program, from :func:`cost_report`; NaN where XLA does not tell.
+    """Work of a program, from :func:`cost_report`; NaN if XLA reports no number.
 
     Attributes:
       flops: number of floating-point operations.
-      bytes_accessed: bytes read and written by all operations, including those on
-        temporaries.
+      bytes_accessed: bytes that all operations read and write, temporary arrays
+        included.
       transcendentals: number of operations such as exp, log and tanh.
-      loops: number of steps of each loop, None if XLA does not know it. The counts
-        above include only one step of each loop.
+      loops: number of steps of each loop, None if XLA does not know the number. The
+        other fields count only one step of each loop.
     """
 
     flops: float
@@ -67,7 +67,7 @@ class CostReport(NamedTuple):
     loops: tuple[int | None, ...]
 
     def table(self) -> str:
-        """Return a line for each kind of work, and one with the lengths of loops."""
+        """Return text with a line for each kind of work, and a line of loop lengths."""
         rows = [[name, short(value)] for name, value in self._asdict().items()
                 if name != "loops"]  # fmt: skip
         lines = [aligned(rows)]
@@ -83,15 +83,15 @@ class CostReport(NamedTuple):
 def memory_report(fn: Callable, *args: Any, **kwargs: Any) -> MemoryReport:
     """Report how much memory a function needs, without running it.
 
-    The function is compiled, which takes as long as in its first call. Within `jit`,
-    this happens while tracing, with the function as a separate program. The report is
-    an estimate by XLA and leaves out the memory of other programs.
+    The function is compiled, which takes as long as the compilation at its first call.
+    Within `jit`, the function is compiled while tracing, as a separate program. The
+    report is an estimate by XLA and leaves out the memory of other programs.
 
     Args:
       fn: any function of arrays, jitted or not. To include the effect of donate_argnums
-        or static_argnums, jit it with them.
-      *args: its arguments, arrays or `jax.ShapeDtypeStruct`s.
-      **kwargs: its keyword arguments, likewise.
+        or static_argnums, give a function that is jitted with these options.
+      *args: arguments of fn, arrays or `jax.ShapeDtypeStruct`s.
+      **kwargs: keyword arguments of fn, in the same form as args.
 
     Returns:
       A :class:`MemoryReport` in bytes, whose `table()` is text.
@@ -122,14 +122,15 @@ def memory_report(fn: Callable, *args: Any, **kwargs: Any) -> MemoryReport:
 def cost_report(fn: Callable, *args: Any, **kwargs: Any) -> CostReport:
     """Report how much work a function does, without running it.
 
-    XLA counts one step of each loop, whatever the loop's length. The counts for a scan
-    over time are therefore about those of one time step; the lengths are in `loops` of
-    the report. The function is compiled; within `jit`, this happens while tracing.
+    XLA counts one step of each loop, whatever the loop's length. For a scan over time,
+    the report therefore counts about one time step. The number of steps of each loop is
+    in `loops` of the report. The function is compiled; within `jit`, it is compiled
+    while tracing.
 
     Args:
       fn: any function of arrays, jitted or not.
-      *args: its arguments, arrays or `jax.ShapeDtypeStruct`s.
-      **kwargs: its keyword arguments, likewise.
+      *args: arguments of fn, arrays or `jax.ShapeDtypeStruct`s.
+      **kwargs: keyword arguments of fn, in the same form as args.
 
     Returns:
       A :class:`CostReport`, whose `table()` is text.
@@ -144,7 +145,7 @@ def cost_report(fn: Callable, *args: Any, **kwargs: Any) -> CostReport:
     """
     compiled = _compile(fn, args, kwargs)
     analysis = compiled.cost_analysis() or {}
-    if isinstance(analysis, list):  # older versions of JAX: one for each device
+    if isinstance(analysis, list):  # older JAX returns one dict for each device
         analysis = analysis[0] if analysis else {}
     number = lambda name: float(analysis.get(name, float("nan")))
     return CostReport(
@@ -168,7 +169,7 @@ def _loops(text: str) -> tuple[int | None, ...]:
 
 
 def _in_units(size: int) -> str:
-    """Return bytes in units of 1024."""
+    """Return a number of bytes as text, in B, KiB, MiB, GiB or TiB."""
     value, unit = float(size), UNITS[0]
     for unit in UNITS:
         if value < 1024 or unit == UNITS[-1]:

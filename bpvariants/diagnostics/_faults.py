@@ -15,14 +15,15 @@ DIRECTIONS = ("before", "forward", "backward")
 
 
 class Fault(NamedTuple):
-    """First place at which an array has NaN or infinity.
+    """First occurrence of NaN or infinity in an array.
 
     Attributes:
-      direction: "before" the first step, in a given array; "forward" or "backward".
-      time: the step, counted from 0; None for arrays that belong to no single step,
-        given ones or sums over all steps.
-      place: the array, such as "xs['pixels']", "carry[0]" or "loss".
-      numbers: number of its elements that are not finite there.
+      direction: "before" the first step, in the "forward" pass, or in the "backward"
+        pass.
+      time: the time step, counted from 0; None if the array belongs to no single step,
+        such as given params or a sum over all steps.
+      place: name of the array, such as "xs['pixels']", "carry[0]" or "loss".
+      numbers: number of elements of the array that are NaN or infinite at this step.
     """
 
     direction: str
@@ -47,10 +48,11 @@ def faults(
     forward: Sequence[tuple[str, PyTree]],
     backward: Sequence[tuple[str, PyTree]] = (),
 ) -> list[Fault]:
-    """Return the first fault of each array, in the order in which they occur.
+    """Return the first fault of each array, in the order in which the faults occur.
 
-    Each array is given as (name, counts). Its counts are [T], or [] if it belongs to no
-    single step. Within a step, the order is that of the arguments.
+    Each array is given as (name, counts). The counts are [T], or [] if the array
+    belongs to no single step. Faults of the same step are in the order of the
+    arguments.
     """
     found = []
     for stage, arrays in enumerate((before, forward, backward)):
@@ -70,7 +72,7 @@ def faults(
 
 
 def tabulate(found: Sequence[Fault]) -> str:
-    """Return a line for each fault, or say that there is none."""
+    """Return text with a line for each fault, or say that all is finite."""
     if not found:
         return "All is finite."
     rows = [["first not finite", "direction", "step", "numbers"]]

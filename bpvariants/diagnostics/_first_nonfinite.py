@@ -1,8 +1,10 @@
-"""Search for the first time step, array and direction with NaN or infinity.
+"""Search for the first time step, array and pass with NaN or infinity.
 
-Notation: in the forward pass, step t computes h_t, y_t and ℓ_t from h_{t−1} and x_t. In
-the backward pass, from the last step to the first, step t computes ∂L/∂y_t from the
-loss, its own part of ∂L/∂θ, and ∂L/∂h_{t−1}. These arrays are checked in this order.
+Notation: in the forward pass, step t computes the carry h_t, the output y_t and the
+loss ℓ_t from h_{t−1} and the input x_t. L = Σ w·ℓ / Σ w is the mean loss with weights
+w. In the backward pass, from the last step to the first, step t computes ∂L/∂y_t, its
+own part of ∂L/∂θ, and ∂L/∂h_{t−1}. The search checks the arrays in the order in which
+the two passes compute them.
 """
 
 from functools import partial
@@ -31,7 +33,10 @@ from bpvariants.types import Loss, PyTree, Step
 
 
 class NonFinite(NamedTuple):
-    """Number of NaN and infinite elements of each array, int32, by step [T] or [].
+    """Result of :func:`first_nonfinite`: numbers of NaN and infinite elements, int32.
+
+    Counts have shape [T], one for each time step, or [] if an array belongs to no
+    single step.
 
     Attributes:
       params: like params, [], the given params.
@@ -46,8 +51,8 @@ class NonFinite(NamedTuple):
       value: [], Σ w·ℓ / Σ w.
       y_errors: like y, [T], ∂L/∂y_t.
       param_errors: like params, [T], the part of ∂L/∂θ from step t.
-      carry_errors: like carry, [T], ∂L/∂h_{t−1}.
-      grads: like params, [], ∂L/∂θ.
+      carry_errors: like carry, [T], the error ∂L/∂h_{t−1} that step t sends back.
+      grads: like params, [], the gradient ∂L/∂θ.
     """
 
     params: PyTree
@@ -67,7 +72,7 @@ class NonFinite(NamedTuple):
 
     @property
     def faults(self) -> list[Fault]:
-        """The first fault of each array, in order. Not within `jit`."""
+        """First fault of each array, earliest first; does not work within `jit`."""
         names = ("initial", "xs", "targets", "weights", "carry", "y", "loss", "value")
         back = {
             "y": self.y_errors,
@@ -83,11 +88,11 @@ class NonFinite(NamedTuple):
 
     @property
     def first(self) -> Fault | None:
-        """The first of all faults, or None if all is finite. Not within `jit`."""
+        """Earliest fault, or None if all is finite; does not work within `jit`."""
         return next(iter(self.faults), None)
 
     def table(self) -> str:
-        """Return a line for each array that has a fault, in order."""
+        """Return text with a line for each array that has a fault, earliest first."""
         return tabulate(self.faults)
 
 
@@ -104,28 +109,30 @@ def first_nonfinite(
     reset: jax.Array | None = None,
     initial: PyTree | None = None,
 ) -> NonFinite:
-    """Find the first time step, array and direction where NaN or infinity enters.
+    """Find the first time step, array and pass in which NaN or infinity occurs.
 
         forward: x_t, target, weight, h_t, y_t, ℓ_t     backward: ∂L/∂y_t, ∂L/∂θ, ∂L/∂h
 
-    The gradient is computed as in `gradients.bptt`, step by step. Values in padding are
-    ignored, as gradient rules ignore them. There, the network and the loss get zeros
-    instead; if they are not finite at zero, this is found. The counts are arrays, so
-    they work within `jit`; `first`, `faults` and `table()` work only outside.
+    The gradient is computed as in `gradients.bptt`, step by step. Inputs, targets and
+    weights in padding are ignored, as gradient rules ignore them. In padding, the
+    network and the loss get zeros; a NaN that they compute from zeros is found, too.
+    `first_nonfinite` works within `jit`, because the counts are arrays; `first`,
+    `faults` and `table()` work only outside of `jit`.
 
-    Time: four forward passes. Memory: T carries and one step.
+    Time: as long as four forward passes. Memory: T carries, and the residuals of one
+    step.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
-      params: its parameters θ.
+      params: the parameters θ of the network.
       carry: state before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
-      targets: what the loss compares outputs with, leaves [T, *batch, ...].
+      targets: targets of the loss, leaves [T, *batch, ...].
       weights: [T, *batch], how much each loss counts.
       mask: [T, *batch] bool, False in padding.
       reset: [T, *batch] bool, True puts `initial` back before this step.
-      initial: carry that a reset puts back. Default: `carry`.
+      initial: the carry that a reset puts back. Default: `carry`.
 
     Returns:
       A :class:`NonFinite`, whose `first` is a :class:`Fault`, and whose `table()` is
@@ -200,7 +207,7 @@ def first_nonfinite(
 
 
 def _one_step_back(step, loss, params, initial, state, inputs):
-    """Propagate errors back through a step; count elements that are not finite."""
+    """Propagate errors back through one step; count their NaN and infinite elements."""
     errors, grads = state
     h, share, (x, target), mask, reset = inputs
     x, target = blank((x, target), h, mask)
@@ -218,12 +225,13 @@ def _one_step_back(step, loss, params, initial, state, inputs):
     (read_errors,) = pull_loss(share.astype(losses.dtype))
     added, errors = pull_back((errors, read_errors))
     grads = jax.tree.map(lambda g, a: g + a.astype(g.dtype), grads, added)
-    counts = put(read_errors), added, rebuild(errors)  # integer leaves count 0
+    # `rebuild` puts back integer leaves, which have no NaN.
+    counts = put(read_errors), added, rebuild(errors)
     return (errors, grads), count_nonfinite(counts)
 
 
 def _put_back(initial: PyTree, mask, reset) -> PyTree:
-    """Return `initial` where a reset puts it back, and zeros elsewhere."""
+    """Return the carry `initial` for examples that are reset, and zeros for others."""
     zeros = jax.tree.map(jnp.zeros_like, initial)
     if reset is None:
         return zeros

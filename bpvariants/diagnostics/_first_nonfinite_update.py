@@ -1,8 +1,8 @@
-"""Search for the first update of a training with NaN or infinity.
+"""Search for the first parameter update of a training with NaN or infinity.
 
-Notation: at iteration t an update takes the gradient g_t and its state s_{t−1}, and
-returns Δ_t and s_t. Then θ_t = θ_{t−1} + Δ_t. The arrays are checked in the order g_t,
-s_t, Δ_t, θ_t.
+Notation: at iteration t, an optimizer takes the gradient g_t and its state s_{t−1}, and
+returns the update Δ_t and the state s_t. The new parameters are θ_t = θ_{t−1} + Δ_t.
+The search checks the arrays of an iteration in the order g_t, s_t, Δ_t, θ_t.
 """
 
 from typing import Any, NamedTuple
@@ -15,15 +15,17 @@ from bpvariants.types import PyTree
 
 
 class NonFiniteUpdate(NamedTuple):
-    """Number of NaN and infinite elements of each array, int32, by update [T] or [].
+    """Numbers of NaN and infinite elements in the arrays of T updates, int32.
+
+    Counts have shape [T], one for each update, or [] for the given params and state.
 
     Attributes:
       start_params: like params, [], the given params.
       start_state: like state, [], the given state.
-      grads: like params, [T].
-      state: like state, [T], after the update.
-      updates: like params, [T].
-      params: like params, [T], after the update.
+      grads: like params, [T], the gradients.
+      state: like state, [T], the optimizer's state after each update.
+      updates: like params, [T], the updates Δ_t.
+      params: like params, [T], the params after each update.
     """
 
     start_params: PyTree
@@ -35,7 +37,7 @@ class NonFiniteUpdate(NamedTuple):
 
     @property
     def faults(self) -> list[Fault]:
-        """The first fault of each array, in order. Not within `jit`."""
+        """First fault of each array, earliest first; does not work within `jit`."""
         names = ("grads", "state", "updates", "params")
         return faults(
             [("params", self.start_params), ("state", self.start_state)],
@@ -44,24 +46,25 @@ class NonFiniteUpdate(NamedTuple):
 
     @property
     def first(self) -> Fault | None:
-        """The first of all faults, or None if all is finite. Not within `jit`."""
+        """Earliest fault, or None if all is finite; does not work within `jit`."""
         return next(iter(self.faults), None)
 
     def table(self) -> str:
-        """Return a line for each array that has a fault, in order."""
+        """Return text with a line for each array that has a fault, earliest first."""
         return tabulate(self.faults)
 
 
 def first_nonfinite_update(
     update: Any, params: PyTree, state: PyTree, grads: PyTree, **extra: PyTree
 ) -> NonFiniteUpdate:
-    """Find the first update of an optimizer, and the array, with NaN or infinity.
+    """Find an optimizer's first update with NaN or infinity, and the array that has it.
 
         g_t, s_t, Δ_t, θ_t = θ_{t−1} + Δ_t    for t = 0 … T−1
 
-    Give the gradients of the iterations in question, with a first axis of length T. The
-    counts are arrays, so they work within `jit`; `first`, `faults` and `table()` work
-    only outside. Time: T updates. Memory: one update.
+    Give the gradients of T successive iterations, with a first axis of length T.
+    `first_nonfinite_update` works within `jit`, because the counts are arrays; `first`,
+    `faults` and `table()` work only outside of `jit`. Time: T updates. Memory: one
+    update.
 
     Args:
       update: an optax.GradientTransformation, or its function (grads, state, params) ->

@@ -1,16 +1,17 @@
-"""How errors decay or grow on their way back through time.
+"""Decay or growth of error signals on their way back through time.
 
 Notation: h_t is the carry, ℓ_t is the loss, w_t is its weight, J_t = ∂h_t/∂h_{t−1}, and
-c_t = ∂ℓ_t/∂h_t through the readout alone. The error that reaches h_t is
+c_t = ∂ℓ_t/∂h_t through the readout alone. The error signal that reaches h_t is
 
     δ_t = w_t c_t + δ_{t+1} J_{t+1}.
 
-The error of a single loss at lag k is ∂ℓ_s/∂h_{s−k}. The look-back curve is its norm
-against the lag, φ_k = mean over s and examples ‖∂ℓ_s/∂h_{s−k}‖.
+The error signal of a single loss ℓ_s at lag k is ∂ℓ_s/∂h_{s−k}. The look-back curve is
+the mean norm of error signals at each lag k, φ_k = mean over s and examples
+‖∂ℓ_s/∂h_{s−k}‖.
 
-In the contract, a step returns y_t together with h_t. Therefore c_t is found from how
-y_t reads h_t in the step's own program; it is 0 if y_t is computed from h_{t−1}
-directly.
+A step returns the output y_t together with the carry h_t. Therefore c_t is found from
+the step's traced program, which shows how y_t is computed from h_t. If the program
+computes y_t from h_{t−1} and not from h_t, then c_t = 0.
 """
 
 import math
@@ -32,23 +33,26 @@ from bpvariants._tables import aligned, short
 from bpvariants.diagnostics._look_back import Course, from_each_loss, ratio
 from bpvariants.types import Loss, PyTree, Step
 
-FADED = 1e-3  # an error that shrinks to less than this share has vanished
+FADED = 1e-3  # an error has vanished if it shrinks below this fraction
 
 
 class GradientFlow(NamedTuple):
-    """Result of :func:`gradient_flow` along T steps, from S of the losses.
+    """Result of :func:`gradient_flow` along T steps, measured for S single losses.
 
     Attributes:
-      deltas: [T], ‖δ_t‖ for the sum Σ_t w_t ℓ_t of an example, averaged over the
-        examples without padding at t.
-      curve: [T], φ_k for the lags k = 0 … T−1; NaN where no carry is so far back.
-      norms: [S, T], the same for each s alone.
-      sources: [S] int, the steps s whose losses were used, counted from 0; −1 for none.
-      beta: [], β of φ_k ∝ β^k, fitted by least squares to log φ_k for k ≥ tau. 0 if
-        errors vanish within a step; NaN if fewer than two lags were measured.
-      lookback: [] int, the smallest K for which lags k ≥ K have at most the share
-        `tolerance` of Σ_k φ_k; `truncated_bptt(..., every=1, lookback=K)` leaves these
-        lags out. T if all lags are needed.
+      deltas: [T], ‖δ_t‖, norm of the derivative of Σ_s w_s ℓ_s in the carry h_t,
+        averaged over the examples without padding at t.
+      curve: [T], look-back curve φ_k = mean ‖∂ℓ_s/∂h_{s−k}‖ for lags k = 0 … T−1; NaN
+        if no carry is k steps back.
+      norms: [S, T], the look-back curve of each single loss ℓ_s.
+      sources: [S] int, the steps s of the S single losses, counted from 0; −1 for
+        unused entries.
+      beta: [], decay β in φ_k ∝ β^k, fitted by least squares to log φ_k for lags k ≥
+        tau. β is 0 if errors vanish within a step, and NaN if fewer than two lags were
+        measured.
+      lookback: [] int, the smallest K such that Σ_{k≥K} φ_k is at most `tolerance`
+        times Σ_k φ_k, or T if all lags are needed. `truncated_bptt(..., every=1,
+        lookback=K)` leaves out the lags k ≥ K.
     """
 
     deltas: jax.Array
@@ -62,9 +66,10 @@ class GradientFlow(NamedTuple):
     def verdict(self) -> str:
         """Whether an error vanishes or explodes between the last step and the first.
 
-        With R − 1 the largest lag measured: "vanishing" if β^(R−1) < 1/1000,
-        "exploding" if it is > 1000 or an error is infinite, "steady" in between. "not
-        finite" if an error is NaN, and "unknown" if β is NaN. Not within `jit`.
+        With the largest measured lag k, the verdict is "vanishing" if β^k < 1/1000,
+        "exploding" if β^k > 1000 or an error is infinite, and "steady" in between. The
+        verdict is "not finite" if an error is NaN, and "unknown" if β is NaN. `verdict`
+        does not work within `jit`.
         """
         curve, deltas = np.asarray(self.curve), np.asarray(self.deltas)
         measured = np.flatnonzero(~np.isnan(np.asarray(self.norms)).all(axis=0))
@@ -81,7 +86,7 @@ class GradientFlow(NamedTuple):
         return "vanishing" if logarithm < 0 else "exploding"
 
     def table(self) -> str:
-        """Return φ_k, and ‖δ_t‖ of k steps before the end, for about 20 lags k."""
+        """Return text with the error norms φ_k and ‖δ_{T−k}‖ for about 20 lags k."""
         rows = [["k", "‖∂ℓ_s/∂h_{s−k}‖", "of k = 0", "‖δ_{T−k}‖"]]
         deltas, curve = np.asarray(self.deltas)[::-1], np.asarray(self.curve)
         for k in _some_of(len(curve)):
@@ -98,10 +103,11 @@ class GradientFlow(NamedTuple):
         against: Literal["lag", "time"] = "lag",
         label: str | None = None,
     ) -> None:
-        """Draw φ_k against the lag, or ‖δ_t‖ against time, into Matplotlib's axes.
+        """Draw error norms, φ_k against the lag k or ‖δ_t‖ against time, into `axes`.
 
-        Several networks may be drawn into the same axes, each with its `label`. Against
-        the lag, a dashed line shows the fitted decay.
+        `axes` are axes of Matplotlib. Several networks may be drawn into the same axes,
+        each with its `label`. A plot against the lag has a dashed line for the fitted
+        decay β^k.
         """
         if against not in ("lag", "time"):
             raise ValueError(f"against must be 'lag' or 'time', got {against!r}.")
@@ -136,34 +142,38 @@ def gradient_flow(
     tau: int = 1,
     tolerance: float | jax.Array = 0.1,
 ) -> GradientFlow:
-    """Measure how errors decay or grow on their way back: does the gradient vanish?
+    """Measure how error signals decay or grow on their way back through time.
 
         ‖δ_t‖ for each t,    φ_k = mean ‖∂ℓ_s/∂h_{s−k}‖ for each k,    φ_k ∝ β^k
 
-    This is not the gradient in the parameters, which is a sum over steps and hides the
-    decay. δ_t is the error of the sum of an example's losses; for that of their mean,
-    divide by Σ w. The function works within `jit`; the `verdict` works only outside.
+    The gradient in the parameters is a sum over steps, which hides the decay of error
+    signals. δ_t is the derivative of the weighted sum of an example's losses; for the
+    weighted mean, divide δ_t by Σ w. `gradient_flow` works within `jit`; `verdict`,
+    `table()` and `plot()` work only outside of `jit`.
 
-    Time: S + 1 backward passes, through the carry only, one after another. Memory: one
-    such pass, which is T times the arrays that a step computes, and T·n·B for errors.
+    Time: S + 1 backward passes, through the carry only, one after another. Memory for
+    one backward pass: T times the arrays that a step computes, and T·n·B array elements
+    for errors.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
-      params: its parameters θ.
+      params: the parameters θ of the network.
       carry: state before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
-      targets: what the loss compares outputs with, leaves [T, *batch, ...].
-      weights: [T, *batch], how much each loss counts, also in means over s. For a
-        network that answers at the last step, give 1 there and 0 elsewhere.
-      mask: [T, *batch] bool, False in padding; k does not count padded steps.
+      targets: targets of the loss, leaves [T, *batch, ...].
+      weights: [T, *batch], how much each loss counts, also in the mean over steps s.
+        For a network that answers at the last step, give weight 1 to the last step and
+        0 to all others.
+      mask: [T, *batch] bool, False in padding; the lag k does not count padded steps.
       reset: [T, *batch] bool, True puts `initial` back before this step. Errors do not
-        pass a reset; they are 0 before it.
-      initial: carry that a reset puts back. Default: `carry`.
-      samples: S, the largest number of losses to use. They are evenly spread over the
-        steps with weight, from the first to the last; if S is 1, it is the last.
-      tau: lag from which errors are assumed to decay geometrically.
-      tolerance: share of Σ_k φ_k that the recommended lookback may leave out.
+        travel back past a reset, so they are 0 before a reset.
+      initial: the carry that a reset puts back. Default: `carry`.
+      samples: S, the largest number of single losses to measure. The losses are evenly
+        spread over the steps of nonzero weight, from the first to the last; if S is 1,
+        the last loss is measured.
+      tau: lag from which on errors are assumed to decay geometrically.
+      tolerance: fraction of Σ_k φ_k that the recommended lookback may leave out.
 
     Returns:
       A :class:`GradientFlow`, whose `table()` is text and whose `plot(axes)` draws.
@@ -222,7 +232,7 @@ def gradient_flow(
 
 
 def _decay(curve: jax.Array, tau: int) -> jax.Array:
-    """Return β, fitted to log φ_k for k ≥ tau."""
+    """Fit β in φ_k ∝ β^k to a look-back curve φ_k at lags k ≥ tau."""
     phi = curve[tau:]
     fitted = (phi > 0) & jnp.isfinite(phi)
     logs = jnp.log(jnp.where(fitted, phi, 1))
@@ -232,21 +242,22 @@ def _decay(curve: jax.Array, tau: int) -> jax.Array:
     k = k - mean(k)
     spread = mean(k**2)
     beta = jnp.exp(mean(k * logs) / jnp.where(spread > 0, spread, 1))
-    beta = jnp.where(jnp.sum(fitted) < 2, 0, beta)  # errors vanish within a step
+    beta = jnp.where(jnp.sum(fitted) < 2, 0, beta)  # errors vanish in one step
     return jnp.where(jnp.sum(~jnp.isnan(phi)) < 2, jnp.nan, beta)
 
 
 def _lookback(curve: jax.Array, tolerance: float | jax.Array) -> jax.Array:
-    """Return the smallest K whose Σ_{k ≥ K} φ_k is within the tolerance."""
+    """Return the smallest lookback K that leaves out at most the tolerance."""
     measured = jnp.where(jnp.isnan(curve), 0, curve)
-    left_out = jnp.cumsum(measured[::-1])[::-1] - measured  # entry k is for K = k + 1
+    # Entry i of `left_out` is the sum that a lookback of i + 1 steps leaves out.
+    left_out = jnp.cumsum(measured[::-1])[::-1] - measured
     allowed = jnp.asarray(tolerance, curve.dtype) * jnp.sum(measured)
     enough = (left_out <= allowed) & jnp.isfinite(allowed)
     return jnp.where(jnp.any(enough), jnp.argmax(enough) + 1, len(curve))
 
 
 def _some_of(count: int) -> list[int]:
-    """Return about 20 of the lags, or all if there are at most 20."""
+    """Return about 20 of `count` lags, or all lags if there are at most 20."""
     steps = np.unique(np.geomspace(1, max(count, 2), 20).astype(int)) - 1
     return list(range(count)) if count <= 20 else [int(k) for k in steps if k < count]
 

@@ -1,12 +1,12 @@
 """Bias, variance and direction of an estimated gradient.
 
 Notation: g is the exact gradient, ĝ_k is a rule's estimate with the k-th of K keys, and
-ḡ is the mean of the ĝ_k. All measures are relative to ‖g‖:
+ḡ is the mean of all ĝ_k. Bias and variance are relative to the norm of g:
 
     bias = ‖ḡ − g‖ / ‖g‖,    variance V = Σ_k ‖ĝ_k − ḡ‖² / (K − 1) / ‖g‖².
 
-The mean of K draws has a random error: relative to ‖g‖², E‖ḡ − E ĝ‖² is V / K. The
-measured bias of an unbiased rule is therefore about √(V / K), its standard error.
+The mean ḡ of K draws has a random error: E‖ḡ − E ĝ‖² is V / K, relative to ‖g‖². The
+measured bias of an unbiased rule is therefore about √(V / K), the standard error of ḡ.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,21 +31,22 @@ from bpvariants.types import GradientRule, Loss, OnlineRule, PyTree, Step
 
 
 class GradientQuality(NamedTuple):
-    """Result of :func:`gradient_quality`.
+    """Result of :func:`gradient_quality`: measures of a rule's gradient.
 
-    Under `vmap` or `lax.map`, for example over the params of several moments of a
-    training, arrays have a first axis of moments. `table` and `plot` then show the
-    moments instead of the leaves.
+    `gradient_quality` may run under `vmap` or `lax.map`, for example over the params at
+    several moments of a training. All arrays of the result then have a first axis for
+    the moments of the training, and `table` and `plot` show each moment instead of each
+    array of params.
     """
 
-    total: QualityMeasures  # of all params together
-    leaves: PyTree  # like params, of QualityMeasures
+    total: QualityMeasures  # measures of all params together
+    leaves: PyTree  # like params, QualityMeasures of each array
 
     def table(self, steps: Sequence[Any] | None = None) -> str:
-        """Return a table as text: a line for each array of params, the total first.
+        """Return text: a line for all params together, then one for each array.
 
-        Over a training, it has a line of totals for each moment; `steps` may name the
-        moments.
+        For measures at several moments of a training, the text has a line of totals for
+        each moment; `steps` may name the moments.
         """
         return tabulate(self, steps)
 
@@ -56,7 +57,7 @@ class GradientQuality(NamedTuple):
         steps: Sequence[Any] | None = None,
         label: str | None = None,
     ) -> None:
-        """Draw one measure into Matplotlib's axes: by array of params, or over time.
+        """Draw one measure into Matplotlib's axes: for each array, or over a training.
 
         A cosine is drawn with its standard deviation, a bias with its standard error.
         Several rules may be drawn into the same axes, each with its `label`.
@@ -81,44 +82,46 @@ def gradient_quality(
     reset: jax.Array | None = None,
     initial: PyTree | None = None,
 ) -> GradientQuality:
-    """Compare a rule's gradient of a sequence with the exact gradient, by BPTT.
+    """Compare a rule's gradient for a sequence with the exact gradient, by BPTT.
 
         bias ‖ḡ − g‖ / ‖g‖,  its standard error √(V / K),  variance V, cosine, ‖ĝ‖ / ‖g‖
 
-    The measured bias of an unbiased rule is about its standard error. If it is many
-    times larger, the rule is biased. `step` and `loss` are for the exact gradient. The
-    rule has its own, so it may use another step, for example in lower precision.
+    The measured bias of an unbiased rule is about the standard error. If the measured
+    bias is many times the standard error, the rule is biased. `step` and `loss` define
+    the exact gradient. The rule has its own step and loss, so the rule's step may
+    differ, for example in its precision.
 
     Params are constant along the sequence, because all rules approximate the gradient
-    at fixed params. To see the quality of a rule during a training, measure it at the
-    params of several moments, as in the second example.
+    at fixed params. To see the quality of a rule during a training, measure the rule at
+    the params of several moments of the training, as at the end of the example.
 
-    This is a pure function that can be jitted. Memory: K·p for the gradients, and
-    `at_once` times the memory of the rule. Time: K gradients and an exact one.
+    `gradient_quality` is a pure function that can be jitted. Memory: K·p array elements
+    for the gradients of p parameters, and `at_once` times the memory of the rule. Time:
+    K gradients of the rule and one exact gradient.
 
     Args:
-      rule: a gradient rule, or an online rule, to be run along the sequence.
+      rule: a gradient rule, or an online rule, which is run along the sequence.
       step: one time step of the network.
       loss: one loss for each example.
-      params: its parameters θ.
+      params: the parameters θ of the network.
       carry: state before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
-      targets: what the loss compares outputs with, leaves [T, *batch, ...].
-      keys: [K], such as `jax.random.split(key, 100)`, for a random rule; None for a
-        deterministic one.
-      at_once: number of keys to use together, under `vmap`. Default: all.
-      reference: the rule to compare with. Default: `bptt(step, loss)`.
+      targets: targets of the loss, leaves [T, *batch, ...].
+      keys: [K] keys for a random rule, such as `jax.random.split(key, 100)`; None for a
+        deterministic rule.
+      at_once: number of keys to use in parallel, by `vmap`. Default: all keys.
+      reference: the rule that computes the exact gradient. Default: `bptt(step, loss)`.
       weights: [T, *batch], how much each loss counts.
       mask: [T, *batch] bool, False in padding.
       reset: [T, *batch] bool, True puts `initial` back before this step.
-      initial: carry that a reset puts back. Default: `carry`.
+      initial: the carry that a reset puts back. Default: `carry`.
 
     Returns:
       A :class:`GradientQuality`, whose `table()` is text and whose `plot(axes)` draws.
 
     Raises:
       ValueError: if keys does not have one axis, or at_once is not an integer of at
-        least 1. Errors of the rules are passed on.
+        least 1. Errors that a rule raises are passed on.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -171,7 +174,7 @@ def _along(name: str, rule: GradientRule | OnlineRule) -> Callable[..., Any]:
 
 
 def _check(keys: jax.Array, at_once: int | None) -> int:
-    """Check the keys; return how many of them to use together."""
+    """Check the keys; return how many keys to use in parallel."""
     single = jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
     if keys.ndim != (1 if single else 2) or not len(keys):
         raise ValueError(

@@ -1,14 +1,15 @@
 """Lyapunov exponents and singular values of a network's Jacobians along a sequence.
 
-Notation: J_t = ∂h_t/∂h_{t−1} [n, n]. The matrix Q holds k directions. They are
-propagated along the sequence and made orthonormal again at each step,
+Notation: J_t = ∂h_t/∂h_{t−1} [n, n] is the Jacobian of step t. The columns of the
+matrix Q_t are k directions. Each step multiplies the directions by J_t and makes them
+orthonormal again,
 
     J_t Q_{t−1} = Q_t R_t,    λ_i = 1/T Σ_t log |(R_t)_ii|.
 
 The λ_i are the k largest Lyapunov exponents: an error in the state grows like
-exp(λ_1 t). For a single step, σ(J_t) is the largest singular value, found by power
-iteration v ← J_tᵀ J_t v. For all steps so far, J_t⋯J_1 Q_0 = Q_t (R_t⋯R_1), so the
-largest singular value on the k directions is that of the small matrix R_t⋯R_1.
+exp(λ_1 t). σ(J_t) is the largest singular value of J_t, found by power iteration
+v ← J_tᵀ J_t v. For the steps from 1 to t, J_t⋯J_1 Q_0 = Q_t (R_t⋯R_1). So on the k
+directions, J_t⋯J_1 has the same largest singular value as the small matrix R_t⋯R_1.
 """
 
 import math
@@ -39,14 +40,17 @@ class JacobianSpectrum(NamedTuple):
     """Result of :func:`jacobian_spectrum` for each example, with k directions.
 
     Attributes:
-      exponents: [*batch, k], λ_i, per time step; after enough steps, in descending
-        order. −∞ if a direction is lost, for example because J_t is singular.
-      running: [T, *batch, k], the same for the steps up to each step; NaN up to `skip`.
-      singular_values: [T, *batch], an estimate of σ(J_t) from below; NaN in padding.
-      residuals: [T, *batch], ‖J_tᵀJ_t v − σ² v‖ / σ² of the power iteration. If it is
-        small, the iteration has found σ(J_t). NaN in padding.
-      log_sensitivity: [T, *batch], log ‖J_t⋯J_1‖ on the k directions. It is
-        log ‖∂h_t/∂h_0‖ if k = n, and at most that if k < n.
+      exponents: [*batch, k], Lyapunov exponents λ_i per time step; after enough steps,
+        they are in descending order. An exponent is −∞ if its direction is lost, for
+        example because J_t is singular.
+      running: [T, *batch, k], the exponents measured up to each step t; NaN for the
+        first `skip` steps.
+      singular_values: [T, *batch], estimate from below of σ(J_t), the largest singular
+        value of J_t; NaN in padding.
+      residuals: [T, *batch], ‖J_tᵀJ_t v − σ² v‖ / σ² of the power iteration for σ(J_t);
+        NaN in padding. A small residual shows that the iteration has converged.
+      log_sensitivity: [T, *batch], log ‖J_t⋯J_1‖ on the k directions. If k = n, it
+        equals log ‖∂h_t/∂h_0‖; if k < n, it is a lower bound of log ‖∂h_t/∂h_0‖.
     """
 
     exponents: jax.Array
@@ -56,7 +60,7 @@ class JacobianSpectrum(NamedTuple):
     log_sensitivity: jax.Array
 
     def table(self) -> str:
-        """Return lines for the exponents and σ(J_t), over examples, and the verdict."""
+        """Return text: the range of exponents and of σ(J_t), and the verdict."""
         exponents = np.asarray(self.exponents)
         exponents = exponents.reshape(-1, exponents.shape[-1])
         rows = [["over examples", "least", "mean", "greatest"]]
@@ -72,11 +76,13 @@ class JacobianSpectrum(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Meaning of the largest exponent, averaged over examples. Not within `jit`.
+        """Say in words whether errors grow or shrink, and how fast.
 
-        If λ_1 > 0, errors grow by a factor of e in 1/λ_1 steps, and gradients along
-        much longer windows are noise. If λ_1 < 0, errors shrink by a factor of e in
-        1/|λ_1| steps, and much longer windows add next to nothing.
+        The verdict depends on λ_1, the mean over examples of the largest exponent. If
+        λ_1 > 0, errors grow by a factor of e in 1/λ_1 steps, and gradients along
+        windows much longer than 1/λ_1 steps are noise. If λ_1 < 0, errors shrink by a
+        factor of e in 1/|λ_1| steps, and windows much longer than 1/|λ_1| steps add
+        next to nothing. `verdict` does not work within `jit`.
         """
         largest = float(np.mean(np.asarray(self.exponents)[..., 0]))
         if not math.isfinite(largest) or largest == 0:
@@ -86,7 +92,7 @@ class JacobianSpectrum(NamedTuple):
         return f"{grow} by a factor of e in {steps} steps"
 
     def plot(self, axes: Any, label: str | None = None) -> None:
-        """Draw running exponents, averaged over examples, into Matplotlib's axes."""
+        """Draw `running` exponents, averaged over examples, into Matplotlib's axes."""
         running = np.asarray(self.running)
         examples = tuple(range(1, running.ndim - 1))
         for i, values in enumerate(running.mean(axis=examples).T):
@@ -113,27 +119,30 @@ def jacobian_spectrum(
 
         J_t Q_{t−1} = Q_t R_t,    λ_i = 1/T Σ_t log |(R_t)_ii|,    σ(J_t)
 
-    Exponents of T steps have an error of about 1/T, because Q must first turn towards
-    the directions of growth; `skip` leaves these first steps out. The carry is one real
-    vector of n elements for each example; a complex element counts as two. This is a
-    pure function that can be jitted.
+    Exponents of T steps have an error of about 1/T, because the directions Q must first
+    turn towards the directions of growth; `skip` leaves out the first steps. The carry
+    of each example is taken as one real vector of n elements; a complex element counts
+    as two. `jacobian_spectrum` is a pure function that can be jitted.
 
-    Time: k + 2 · power_iterations products with J_t for each step, and n·k² for the
-    directions. Memory: n·k·B, and T·k·B for the results. Resets are not supported; give
-    a single episode.
+    Time: for each step, k + 2 · power_iterations products with J_t, and n·k² operations
+    to make the k directions orthonormal. Memory: n·k·B array elements for the
+    directions of B examples, and T·k·B for the results. Resets are not supported; give
+    a sequence of one episode.
 
     Args:
       step: one time step of the network.
-      params: its parameters θ.
+      params: the parameters θ of the network.
       carry: state before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
       exponents: k, number of exponents, at most n.
       skip: number of first steps to leave out of the exponents.
-      power_iterations: number of iterations for each σ(J_t). They start with the
-        vector that the step before found.
+      power_iterations: number of power iterations for each σ(J_t). The iterations of a
+        step start with the vector found at the previous step.
       batch_shape: *batch. Default: the whole carry is the state of one example.
-      mask: [T, *batch] bool, False in padding, where nothing changes or counts.
-      key: a `jax.random.key`, for the first directions. Default: `jax.random.key(0)`.
+      mask: [T, *batch] bool, False in padding; padded steps change nothing and do not
+        count.
+      key: a `jax.random.key`, from which the first directions are drawn. Default:
+        `jax.random.key(0)`.
 
     Returns:
       A :class:`JacobianSpectrum`, whose `table()` is text and whose `plot(axes)` draws.
@@ -209,7 +218,7 @@ def jacobian_spectrum(
 
 
 def _power(push, pull, vector, iterations):
-    """Iterate v ← JᵀJ v, scaled to unit length; return v, σ and the residual."""
+    """Iterate v ← JᵀJ v, scaled to length 1; return v, σ = ‖J v‖ and the residual."""
 
     def body(_, vector):
         (new,) = pull(push(vector))

@@ -1,13 +1,14 @@
-"""Errors that a loss sends to the carry k steps before it, by their lag k.
+"""Error signals that a loss sends to the carries before it, at each lag k.
 
-Notation: ℓ_s is a loss, w_s is its weight, and h_{s−k} is the carry k steps before it.
-An e_t = 0 is added to the carry at each step. Then ∂(Σ_s w_s ℓ_s)/∂e_t is the error
-that these losses send to the carry at t. It takes one linearised run, and a backward
-pass for each choice of weights.
+Notation: ℓ_s is the loss of step s, w_s is its weight, and h_{s−k} is the carry k steps
+before step s. A perturbation e_t = 0 is added to the carry at each step t. The
+derivative ∂(Σ_s w_s ℓ_s)/∂e_t is then the error signal that the weighted losses send to
+the carry at step t. All derivatives need one linearised run of the network, and a
+backward pass for each choice of the loss weights w_s.
 
-The norms φ_k of the errors of single losses, k = 0, 1, …, are the look-back curve. The
-gradient in the parameters does not show it, because it is a sum over steps. k counts
-only steps that are not padding.
+The look-back curve φ_k is the norm of the error signals of single losses at the lags k
+= 0, 1, …. The gradient in the parameters does not show the look-back curve, because the
+gradient is a sum over steps. The lag k counts only steps that are not padding.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from bpvariants.types import PyTree, Step
 
 
 class Course(NamedTuple):
-    """A network with its losses, and a sequence to run it along."""
+    """A network with its losses, and a sequence to run the network along."""
 
     step_with_loss: Step
     params: PyTree
@@ -38,26 +39,27 @@ class Course(NamedTuple):
 
 
 class LookBack(NamedTuple):
-    """Errors that reach the carries k = 1 … R steps before the last loss."""
+    """Error signals that reach the carries k = 1 … R steps before the last loss."""
 
-    norms: jax.Array  # [R], φ_k, averaged over the examples that have k steps or more
-    examples: jax.Array  # [R], the number of these examples
-    # [R, n], ∂ℓ_s/∂h_{s−k} averaged over all examples, with all leaves of the carry as
-    # one real vector; examples of fewer than k steps count as zeros
+    norms: jax.Array  # [R], mean norm φ_k over examples of k steps or more
+    examples: jax.Array  # [R], number of examples of k steps or more
+    # [R, n], the error signal ∂ℓ_s/∂h_{s−k}, averaged over all examples. All leaves of
+    # the carry are taken as one real vector. Examples of fewer than k steps count as
+    # zeros.
     errors: jax.Array
 
 
 def from_last_losses(course: Course, batch: tuple[int, ...], steps: int) -> LookBack:
-    """Look back from each example's last loss, within the last R = `steps` time steps.
+    """Measure errors of each example's last loss, within the last R = `steps` steps.
 
-    Memory is R carries, because each step is recomputed for its derivative. Time is R
-    backward passes of a step, through the carry only.
+    The memory needed is R carries, because each step is recomputed for its derivative.
+    The time needed is R backward passes of a step, through the carry only.
     """
     end = _last_steps(course, steps)
     here = jnp.ones((steps, *batch), bool) if end.mask is None else end.mask
 
     def enter(added, h, x, mask, reset):
-        """Add `added` to the carry, then run a step from it."""
+        """Add `added` to the carry, then run a step from the new carry."""
         step = guarded(end.step_with_loss, end.initial, mask, reset)
         return step(end.params, _add(h, added), x)
 
@@ -80,15 +82,19 @@ def from_last_losses(course: Course, batch: tuple[int, ...], steps: int) -> Look
 def from_each_loss(
     course: Course, weights: jax.Array, samples: int
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Return ‖δ_t‖ [T], sources s [S], and sums and weights of norms by lag [S, T].
+    """Measure error signals of the weighted sum of all losses, and of single losses.
 
-    Here k = 0 is the error through y_s as it reads h_s itself, from the step's program.
+    Returns four arrays: [T], the norms of the error signals δ_t of the weighted sum;
+    [S], the steps s of up to S = `samples` single losses; [S, T], the weighted sum over
+    examples of each single loss's error norms, by lag; [S, T], the sum of these
+    weights. The error signal at lag 0 goes from the output y_s to the carry h_s, from
+    which the step's traced program computes y_s.
     """
     length = len(weights)
     step_with_loss, params, *_, initial = course
 
     def leave(added, h, x, mask, reset):
-        """Run a step; add `added` to its new carry before the output reads it."""
+        """Run a step; add `added` to its new carry before the output is computed."""
 
         def advance(params, h, added_and_x):
             added, x = added_and_x
@@ -109,7 +115,7 @@ def from_each_loss(
     def look_back(source):
         errors = norms_of(((steps == source) & here).astype(weights.dtype))
         weight = weights[source][None]
-        reach = here & (weight > 0) & (steps <= source)  # all False if s is −1
+        reach = here & (weight > 0) & (steps <= source)  # all False if source is −1
         share = jnp.where(reach, weight, 0)
         lags = jnp.where(reach, positions[source][None] - positions, 0)
         sums = _add_by_lag(jnp.where(reach, share * errors, 0), lags)
@@ -121,15 +127,16 @@ def from_each_loss(
 
 
 def ratio(sums: jax.Array, shares: jax.Array) -> jax.Array:
-    """Return weighted means, sums / shares; NaN where a share is 0."""
+    """Return the weighted means sums / shares; NaN where the weights `shares` are 0."""
     return jnp.where(shares > 0, sums / jnp.where(shares > 0, shares, 1), jnp.nan)
 
 
 def _linearised(advance: Callable, course: Course, length: int) -> Callable:
-    """Return the map from weights of the losses [T, *batch] to the errors at each e_t.
+    """Return a function from loss weights [T, *batch] to error signals at each step.
 
     `advance(e, h, x, mask, reset) -> (h, losses)` is a step that adds e to the floating
-    leaves of the carry. Errors are such leaves, [T, *batch, ...].
+    leaves of the carry. The error signals are the derivatives of the weighted losses in
+    e: one array [T, *batch, ...] for each floating leaf of the carry.
     """
     leaves = floating_leaves(course.carry)
     zeros = [jnp.zeros((length, *leaf.shape), leaf.dtype) for leaf in leaves]
@@ -148,14 +155,14 @@ def _add(carry: PyTree, added: list[jax.Array]) -> PyTree:
 
 
 def _add_by_lag(values: jax.Array, lags: jax.Array) -> jax.Array:
-    """Add up values [T, *batch, ...] of the same lag [T, *batch]; return [T, ...]."""
+    """Add up the values [T, *batch, ...] that have the same lag; return [T, ...]."""
     rest = values.shape[lags.ndim :]
     zeros = jnp.zeros((len(lags), *rest), values.dtype)
     return zeros.at[lags.reshape(-1)].add(values.reshape(lags.size, *rest))
 
 
 def _last_steps(course: Course, steps: int) -> Course:
-    """Run a course up to its last `steps` steps; return the course of these steps."""
+    """Run a course up to its last `steps` steps; return the rest of the course."""
     sequences = course.inputs, course.mask, course.reset
     length = jax.tree.leaves(course.inputs)[0].shape[0]
     x, mask, reset = jax.tree.map(lambda leaf: leaf[: length - steps], sequences)
@@ -173,7 +180,7 @@ def _norms(errors: list[jax.Array], shape: tuple[int, ...], dtype) -> jax.Array:
 
 
 def _sources(counts: jax.Array, samples: int) -> jax.Array:
-    """Return up to `samples` steps, evenly spread over those where a loss counts."""
+    """Return up to `samples` steps, evenly spread over the steps with a loss."""
     active = jnp.any(counts, axis=tuple(range(1, counts.ndim)))
     steps = jnp.nonzero(active, size=len(active), fill_value=-1)[0]
     total, ranks = jnp.sum(active), jnp.arange(samples)

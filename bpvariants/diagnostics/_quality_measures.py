@@ -1,6 +1,7 @@
-"""Measures of an estimated gradient, from sums that add up over arrays of params.
+"""Measures of an estimated gradient, computed from sums over its elements.
 
-Notation: g is the exact gradient, ĝ one of K estimates, ḡ their mean.
+Notation: g is the exact gradient, ĝ one of K estimates, and ḡ the mean of all
+estimates.
 """
 
 from typing import Any, NamedTuple
@@ -10,20 +11,20 @@ import jax.numpy as jnp
 
 
 class QualityMeasures(NamedTuple):
-    """Measures of :func:`gradient_quality` for one array of params, or all together.
+    """Measures of :func:`gradient_quality` for one array of params, or for all params.
 
     If g = 0, all measures except `norm`, `sign_agreement` and `zeros` are NaN.
 
     Attributes:
-      norm: ‖g‖.
-      bias: ‖ḡ − g‖ / ‖g‖.
-      bias_standard_error: √(V / K), about the measured bias of an unbiased rule. NaN if
-        K is 1; 0 without keys.
-      variance: V, relative to ‖g‖².
+      norm: ‖g‖, norm of the exact gradient.
+      bias: ‖ḡ − g‖ / ‖g‖, relative error of the mean estimate.
+      bias_standard_error: √(V / K), about the size of the measured bias if the rule is
+        unbiased; NaN if K is 1, and 0 without keys.
+      variance: V, variance of the estimates, relative to ‖g‖².
       error: rms error, √(mean ‖ĝ − g‖²) / ‖g‖.
       cosine: ⟨ĝ, g⟩ / (‖ĝ‖ ‖g‖), the mean over keys with ĝ ≠ 0.
-      cosine_deviation: standard deviation of this cosine over the same keys.
-      norm_ratio: mean of ‖ĝ‖ / ‖g‖.
+      cosine_deviation: standard deviation of the cosine over keys with ĝ ≠ 0.
+      norm_ratio: mean of ‖ĝ‖ / ‖g‖ over keys.
       sign_agreement: share of elements with the same sign in ĝ and g, where 0 is a
         third sign; mean over keys.
       zeros: share of keys with ĝ = 0.
@@ -42,7 +43,7 @@ class QualityMeasures(NamedTuple):
 
 
 class QualitySums(NamedTuple):
-    """Sums over the elements of a gradient, which add up over arrays; [K] or []."""
+    """Sums over the elements of one array; the sums of several arrays may be added."""
 
     exact: jax.Array  # ‖g‖²
     bias: jax.Array  # ‖ḡ − g‖²
@@ -50,12 +51,12 @@ class QualitySums(NamedTuple):
     deviations: jax.Array  # [K] ‖ĝ − ḡ‖²
     errors: jax.Array  # [K] ‖ĝ − g‖²
     products: jax.Array  # [K] ⟨ĝ, g⟩
-    agreeing: jax.Array  # [K] how many signs agree
+    agreeing: jax.Array  # [K] number of elements with the sign of g
     size: jax.Array  # number of elements
 
 
 def sums_of(estimates: jax.Array, exact: jax.Array, dtype: Any) -> QualitySums:
-    """Return the sums over the K estimates [K, ...] of one array."""
+    """Return the sums over the elements of one array, for its K estimates [K, ...]."""
     estimates = estimates.reshape(len(estimates), -1).astype(dtype)
     exact = exact.reshape(1, -1).astype(dtype)
     mean = jnp.mean(estimates, axis=0, keepdims=True)
@@ -73,7 +74,7 @@ def sums_of(estimates: jax.Array, exact: jax.Array, dtype: Any) -> QualitySums:
 
 
 def measures_of(sums: QualitySums, drawn: bool) -> QualityMeasures:
-    """Return the measures; without draws, the variance of the one estimate is 0."""
+    """Compute the measures; without draws, the variance of the one estimate is 0."""
     count = sums.errors.shape[0]
     norm = jnp.sqrt(sums.exact)
     per = lambda number, unit: number / jnp.where(unit == 0, jnp.nan, unit)

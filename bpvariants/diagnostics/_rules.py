@@ -1,4 +1,4 @@
-"""Call of a user's rule, with checks of the rule and its result."""
+"""Call of a user's gradient rule, with checks of the rule and of its result."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from bpvariants.types import OnlineRule, PyTree
 def call_rule(
     name: str, rule: Any, params: PyTree, *args: PyTree, **options: Any
 ) -> tuple[jax.Array, PyTree]:
-    """Call a rule; return its value and gradient, without auxiliary results."""
+    """Call a gradient rule; return its value and gradient, and no other results."""
     check_floating("params", params)
     if isinstance(rule, OnlineRule) or not callable(rule):
         raise ValueError(

@@ -1,7 +1,8 @@
-"""Size of an update, compared with each array of the parameters.
+"""Size of a parameter update, compared with each array of the parameters.
 
-Notation: Δ is the update of an array θ. A share of exact zeros, or ‖Δ‖ = 0, is a sign
-of dead units or of a parameter that gets no gradient. ‖Δ‖/‖θ‖ shows how far θ moves.
+Notation: Δ is the update of an array θ of the parameters. Elements of Δ that are
+exactly 0, or ‖Δ‖ = 0, are a sign of dead units or of a parameter that gets no gradient.
+‖Δ‖/‖θ‖ shows how far the update moves θ.
 """
 
 from typing import NamedTuple
@@ -18,13 +19,13 @@ from bpvariants.types import PyTree
 
 
 class UpdateMeasures(NamedTuple):
-    """Measures of :func:`update_report` for one array, or for all together.
+    """Measures of :func:`update_report` for one array of params, or for all params.
 
     Attributes:
-      norm: ‖Δ‖, NaN or infinite if an element of Δ is.
-      largest: max |Δ|, likewise.
-      zeros: share of elements that are exactly 0.
-      nonfinite: number of elements that are NaN or infinite.
+      norm: ‖Δ‖, NaN or infinite if an element of Δ is NaN or infinite.
+      largest: max |Δ|, NaN or infinite if an element of Δ is NaN or infinite.
+      zeros: share of elements of Δ that are exactly 0.
+      nonfinite: number of elements of Δ that are NaN or infinite.
       ratio: ‖Δ‖ / ‖θ‖, NaN if θ = 0.
     """
 
@@ -36,7 +37,7 @@ class UpdateMeasures(NamedTuple):
 
 
 class UpdateReport(NamedTuple):
-    """Result of :func:`update_report`.
+    """Result of :func:`update_report`: measures of an update, array by array.
 
     Attributes:
       total: :class:`UpdateMeasures` for all arrays together.
@@ -47,7 +48,7 @@ class UpdateReport(NamedTuple):
     leaves: PyTree
 
     def table(self) -> str:
-        """Return a line for each array, the total first."""
+        """Return text: a line for all params together, then one for each array."""
         is_measures = lambda node: isinstance(node, UpdateMeasures)
         named = named_leaves(self.leaves, is_measures)
         rows = [["", "‖Δ‖", "max |Δ|", "zeros", "not finite", "‖Δ‖/‖θ‖"]]
@@ -64,7 +65,8 @@ def update_report(updates: PyTree, params: PyTree) -> UpdateReport:
 
         ‖Δ‖,  max |Δ|,  share of zeros,  elements not finite,  ‖Δ‖ / ‖θ‖
 
-    This is a pure function that can be jitted. Time: one or two reads of all elements.
+    `update_report` is a pure function that can be jitted. Time: one or two reads of all
+    array elements.
 
     Args:
       updates: Δ from an optimizer, or gradients; like params.
@@ -74,8 +76,8 @@ def update_report(updates: PyTree, params: PyTree) -> UpdateReport:
       An :class:`UpdateReport`, whose `table()` is text.
 
     Raises:
-      ValueError: if an array of either is not floating, or structures or shapes
-        disagree.
+      ValueError: if an array of updates or params is not floating, or if their
+        structures or shapes disagree.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,21 +1,23 @@
 """Gradient rules: functions that return a loss and its gradient.
 
-There are four kinds, one in each subpackage. All rules can also be imported from here:
+There are four kinds of gradient rules, each in a subpackage. All rules can also be
+imported from `bpvariants.gradients`:
 
 - `static`: backprop, layer_deltas, feedback_alignment (with alignment_weights,
   feedback_dense, feedback_conv).
 - `through_time`: unroll, bptt, truncated_bptt (with stream), artbp (with
   growing_truncation), discounted_weights, parallel_unroll (with newton), stack,
-  bidirectional. `remat` has policies for the memory of their backward passes.
+  bidirectional. `remat` has policies that save memory in backward passes through time.
 - `online`, forwards in time: rtrl, snap, diagonal_rtrl, rflo, eprop (with
   random_feedback, AdaptiveFeedback), uoro, kf_rtrl, forward_gradient, pes.
-  over_sequence turns each of them into a gradient rule.
+  over_sequence turns an online rule into a gradient rule.
 - `equilibrium`: fixed_point, recurrent_backprop, jacobian_penalty; with `solvers` to
   reach the fixed point and `adjoints` to differentiate it.
 
-See `bpvariants.types.GradientRule` for the arguments and results of a rule. Types of
-states and infos are in the subpackages, such as `gradients.online.InfluenceState`. To
-measure and check gradients, see `bpvariants.diagnostics`.
+See `bpvariants.types.GradientRule` for the arguments and results of a rule. The types
+of states and infos are in the subpackages, for example
+`gradients.online.InfluenceState`. To measure and check gradients, see
+`bpvariants.diagnostics`.
 """
 
 from bpvariants._masking import mask_from_lengths as mask_from_lengths

@@ -1,13 +1,15 @@
-"""Learning signals: the loss's derivative in the carry, or a rule's substitute for it.
+"""Learning signals: the derivative of a loss in the carry, or a substitute for it.
 
-Notation, for one example: e_t = ∂ℓ_t/∂y_t [m] is the error, and h_t [n] the carry.
+Notation, for one example: ℓ_t is the loss, e_t = ∂ℓ_t/∂y_t [m] the error, h_t [n] the
+carry, and c_t [n] the learning signal.
 
     symmetric   c_t = ∂ℓ_t/∂h_t                                      the derivative
     fixed       c_t = e_t B,      B [m, n], drawn once
     adaptive    c_t = e_t B_t,    B_{t+1} = (1 − λ) B_t − η e_tᵀ h_t
 
-Adaptive B learns like the readout y = h W, with W [n, m], under gradient descent with
-learning rate η and weight decay λ. So B − Wᵀ shrinks by the factor 1 − λ at each step.
+Adaptive feedback weights B learn like the weights W [n, m] of a readout y = h W under
+gradient descent, with learning rate η and weight decay λ. If W is trained with the same
+η and λ, the difference B − Wᵀ shrinks by the factor 1 − λ at each step.
 """
 
 import math
@@ -26,16 +28,17 @@ class AdaptiveFeedback(NamedTuple):
 
         B_{t+1} = (1 − λ) B_t − η e_tᵀ h_t
 
-    averaged over the batch in the same way as the loss. B approaches Wᵀ if W is trained
-    with the same η and λ. Here λ is the fraction of B that decays at each step; optax's
-    `sgd` with `add_decayed_weights(d)` has λ = η d. B is part of the online rule's
-    state, so it learns along a stream. With :func:`over_sequence` each call starts
-    again from `weights`, unless keep_state is True.
+    The products e_tᵀ h_t are averaged over the batch in the same way as the loss. B
+    approaches Wᵀ if W is trained with the same learning rate η and decay λ. λ is the
+    fraction of B that decays at each step; optax's `sgd` with `add_decayed_weights(d)`
+    has λ = η d. B is part of the online rule's state, so B continues to learn along a
+    stream. With :func:`over_sequence`, each call starts again from the initial
+    `weights`, unless keep_state is True.
 
     Attributes:
-      weights: B at the start, as :func:`random_feedback` draws it.
-      learning_rate: η.
-      decay: λ.
+      weights: the initial feedback weights B, as :func:`random_feedback` draws them.
+      learning_rate: η, the learning rate of B.
+      decay: λ, the fraction of B that decays at each step.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -54,25 +57,27 @@ class AdaptiveFeedback(NamedTuple):
     decay: jax.typing.ArrayLike = 0.0
 
 
-# "symmetric", fixed weights from `random_feedback`, or weights that learn.
+# Feedback is "symmetric", fixed weights from `random_feedback`, or weights that learn.
 Feedback: TypeAlias = Literal["symmetric"] | PyTree | AdaptiveFeedback
 
 
 def random_feedback(key: jax.Array, y: PyTree, carry: PyTree) -> PyTree:
     """Draw feedback weights from a normal distribution of variance 1/n.
 
-    This is the usual variance for a readout [n, m].
+    n is the number of elements in the leaf of the carry. The weights of a readout
+    [n, m] usually have the same variance.
 
     Args:
       key: a `jax.random.key`.
       y: an output of one example, leaves [*m], arrays or `jax.ShapeDtypeStruct`s.
-      carry: the carry of one example, leaves [*n], in the same form. For `eprop`, only
-        its visible part.
+      carry: the carry of one example, leaves [*n], arrays or `jax.ShapeDtypeStruct`s.
+        For `eprop`, give only the visible part of the carry.
 
     Returns:
-      B, with the structure of the Jacobian of y in the carry, as `jax.jacobian` returns
-      it: for each leaf of y, a tree like carry of arrays [*m, *n]. Leaves without
-      derivatives have None. To send no signal to a leaf, replace its array by None.
+      The feedback weights B, with the structure of the Jacobian of y in the carry, as
+      `jax.jacobian` returns it: for each leaf of y, a tree like carry of arrays
+      [*m, *n]. B has None for leaves without derivatives. To send no learning signal to
+      a leaf of the carry, replace the leaf's array in B by None.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -99,7 +104,7 @@ def random_feedback(key: jax.Array, y: PyTree, carry: PyTree) -> PyTree:
 
 
 def starting_weights(feedback: Feedback) -> PyTree:
-    """Return the initial B, float32 or wider; None if feedback is symmetric."""
+    """Return the initial feedback weights, float32 or wider; None if symmetric."""
     if isinstance(feedback, str):
         if feedback != "symmetric":
             raise ValueError(
@@ -114,11 +119,11 @@ def starting_weights(feedback: Feedback) -> PyTree:
 def fed_back(
     weights: PyTree, errors: Sequence[jax.Array], y: PyTree, carry: PyTree
 ) -> list[jax.Array | None]:
-    """Return c = e B, [*batch, *n], for each leaf of a carry; None for no signal.
+    """Return the signal c = e B [*batch, *n] for each leaf of a carry, or None.
 
     Args:
-      weights: B.
-      errors: e, [*batch, *m] for each leaf of y.
+      weights: the feedback weights B.
+      errors: e = ∂ℓ/∂y, [*batch, *m] for each leaf of y.
       y: an output of one example, or its shape.
       carry: the carry of one example, or its shape.
     """
@@ -140,9 +145,10 @@ def adapted(
     carry: PyTree,
     new_leaves: Sequence[jax.Array],
 ) -> PyTree:
-    """Return (1 − λ) B − η Σ_batch eᵀ h, where h is new_leaves, [*batch, *n] each.
+    """Return the adapted feedback weights (1 − λ) B − η Σ_batch eᵀ h after one step.
 
-    The other arguments are the same as for :func:`fed_back`.
+    h is `new_leaves`, the leaves of the new carry, [*batch, *n] each. All other
+    arguments are the same as for :func:`fed_back`.
     """
     arrays, structure = jax.tree.flatten(weights)
     adapt = lambda matrix, change: (
@@ -160,7 +166,7 @@ def adapted(
 
 
 def _links(weights, y, carry):
-    """Return, for each array of B, the indices of its leaves of y and of the carry."""
+    """Return (index of a leaf of y, index of a leaf of carry) for each array of B."""
     wanted = "as gradients.random_feedback(key, y, carry) returns for one example"
     outputs, leaves = jax.tree.leaves(y), jax.tree.leaves(carry)
     try:

@@ -1,6 +1,6 @@
-"""Remat policies: what a backward pass through time keeps or computes again.
+"""Remat policies: which arrays a backward pass through time keeps or recomputes.
 
-A policy is the argument `remat=` of `unroll`, `bptt`, `artbp` and `bidirectional`.
+Give a policy as the argument `remat=` of `unroll`, `bptt`, `artbp` and `bidirectional`.
 """
 
 from bpvariants.gradients.remat._cost import (

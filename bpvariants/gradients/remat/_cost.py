@@ -20,11 +20,11 @@ from bpvariants.types import Loss, PyTree, Step
 
 
 class Cost(NamedTuple):
-    """Cost of a policy, returned by :func:`predicted_cost`."""
+    """Cost of a remat policy for one gradient, returned by :func:`predicted_cost`."""
 
-    policy: Every | Slots  # the policy that is run; every(T) for remat=None
-    evaluations: int  # evaluations of the step in one gradient
-    bytes: int | None  # kept by the steps; None if the size of a step is not given
+    policy: Every | Slots  # the policy to run; every(T) for remat=None
+    evaluations: int  # how often a gradient evaluates the step
+    bytes: int | None  # bytes kept; None if the size of a step is not given
 
 
 def predicted_cost(num_steps: int, remat: Remat, size: StepBytes | None = None) -> Cost:
@@ -32,18 +32,18 @@ def predicted_cost(num_steps: int, remat: Remat, size: StepBytes | None = None) 
 
     The bytes count the carries and residuals that the policy keeps. The program also
     needs memory for its inputs and outputs, the params and their gradient. XLA may need
-    somewhat more, or less if it can compute one array from another.
+    somewhat more memory, or less if it can compute one array from another.
 
     Args:
-      num_steps: T.
-      remat: a policy, as for :func:`bptt` and :func:`unroll`.
-      size: the size of a step, from :func:`step_bytes`. It is needed to compute bytes,
-        and for a :func:`budget`.
+      num_steps: T, the number of time steps.
+      remat: a remat policy, as for :func:`bptt` and :func:`unroll`.
+      size: the size of a step, from :func:`step_bytes`. The size is needed to compute
+        bytes, and for a :func:`budget`.
 
     Returns:
-      A NamedTuple: `policy`, the policy that is run, for a budget the chosen one;
-      `evaluations` of the step, in the forward and the backward pass together; `bytes`
-      kept, or None without a size.
+      A NamedTuple: `policy`, the policy to run, which for a budget is the chosen
+      policy; `evaluations`, how often the forward and backward pass together evaluate
+      the step; `bytes`, the bytes that the policy keeps, or None if no size is given.
 
     Raises:
       ValueError: if num_steps is not an integer of at least 1, if remat or size has the
@@ -74,21 +74,22 @@ def step_bytes(
 ) -> StepBytes:
     """Return how many bytes a step of a network needs, without running it.
 
-    With a mask or resets a step needs a little more: the flags of each example, and a
-    second copy of the inputs.
+    With a mask or resets, a step needs a little more memory: the flags of each example,
+    and a second copy of the inputs.
 
     Args:
       step: one time step of the network.
-      params: its parameters. They and the arguments below may be arrays or only shapes
-        (`jax.ShapeDtypeStruct`).
-      carry: a state, leaves [*batch, ...].
+      params: parameters of the network. Params, carry, x and target may be arrays or
+        only shapes (`jax.ShapeDtypeStruct`).
+      carry: the carry of the network, leaves [*batch, ...].
       x: inputs of one step, leaves [*batch, ...].
       loss: one loss for each example, as for :func:`bptt`; None for :func:`unroll`.
       target: the target of the loss, leaves [*batch, ...].
 
     Returns:
-      A NamedTuple of bytes for the whole batch: those of the `carry`; those `kept` by
-      the step for its backward pass with remat=None; those of the `inputs`.
+      A NamedTuple of sizes in bytes, for the whole batch: `carry`, the size of a carry;
+      `kept`, the size of all arrays that a step keeps for its backward pass with
+      remat=None; `inputs`, the size of the inputs of a step.
 
     Raises:
       ValueError: if shapes or dtypes disagree.
@@ -111,7 +112,7 @@ def step_bytes(
 
 
 def policy_cost(length: int, remat: Remat, size: StepBytes | None) -> Cost:
-    """Return the policy to run for `length` steps, and its cost."""
+    """Return the cost of a remat policy for `length` steps, with the policy to run."""
     if isinstance(remat, Budget):
         return _within(length, remat.num_bytes, size)
     if remat is None:
@@ -150,13 +151,14 @@ def _bytes(length: int, lengths: tuple[int, ...], size: StepBytes) -> int:
     k, *rest = inside
     stretches, left = divmod(length, k)
     copy = length * size.inputs if left else 0
-    # The remainder is differentiated first and freed before the first stretch.
+    # The backward pass begins with the steps left over, and frees their memory before
+    # it recomputes a stretch of k steps.
     most = max(_bytes(n, tuple(rest), size) for n in (k, left))
     return stretches * size.carry + most + copy
 
 
 def _within(length: int, num_bytes: int, size: StepBytes | None) -> Cost:
-    """Return the candidate with the fewest evaluations that fits in num_bytes."""
+    """Return the policy with the fewest evaluations that fits in num_bytes."""
     if size is None:
         raise ValueError(
             "size must be given with a budget; get it from gradients.remat.step_bytes."
@@ -164,7 +166,7 @@ def _within(length: int, num_bytes: int, size: StepBytes | None) -> Cost:
     cost = lambda policy: policy_cost(length, policy, size)
     least = lambda costs: [min(costs, key=lambda cost: cost.bytes)] if costs else []
     ks = _divisors(length)
-    # The best k need not divide T. It is tried as well, with a remainder of steps.
+    # The k that needs the least memory may not divide T, so it is tried as well.
     best = round(math.sqrt(length * size.carry / max(size.kept, 1)))
     ks = sorted({*ks, min(max(best, 1), length)})
     single = [cost(Every((k,))) for k in ks]

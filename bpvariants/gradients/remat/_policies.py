@@ -1,8 +1,9 @@
-"""Remat policies: what a scan of T steps keeps for its backward pass.
+"""Remat policies: which arrays a scan of T steps keeps for its backward pass.
 
-Notation: c bytes in a carry, d bytes in the inputs of a step, r bytes of residuals that
-a step keeps for its backward pass; S evaluations of the step for one gradient, in both
-passes. If k divides T and l divides k, bytes and evaluations are
+Notation: a carry has c bytes, the inputs of a step have d bytes, and the residuals that
+a step keeps for its backward pass have r bytes. A gradient evaluates the step S times,
+in the forward and the backward pass together. If k divides T and l divides k, the bytes
+kept and the evaluations S of each policy are
 
     None           r T                                     S = T
     "step"         c T + r                                 S = 2 T
@@ -10,9 +11,10 @@ passes. If k divides T and l divides k, bytes and evaluations are
     every(k, l)    c (T/k + k/l) + r l                     S = 3 T
     slots(m)       c (m + 1) + r                           S = T + ρT − C(m+ρ, m+1) + 1
 
-with binomial coefficients C, and ρ the smallest integer such that C(m+ρ, m) ≥ T. If k
-does not divide T, the remaining steps run last, and k does not apply to them. A copy of
-the inputs then needs d T more bytes. All policies give the same gradient.
+where C is a binomial coefficient, and ρ is the smallest integer such that
+C(m+ρ, m) ≥ T. If k does not divide T, the remaining steps run last, k does not apply to
+the remaining steps, and a copy of the inputs needs d T more bytes. All policies compute
+the same gradient.
 """
 
 from itertools import pairwise
@@ -22,19 +24,19 @@ from bpvariants._checks import check_count
 
 
 class Every(NamedTuple):
-    """The policy that :func:`every` returns; its docstring is there."""
+    """The policy that :func:`every` returns and documents."""
 
     lengths: tuple[int, ...]
 
 
 class Slots(NamedTuple):
-    """The policy that :func:`slots` returns; its docstring is there."""
+    """The policy that :func:`slots` returns and documents."""
 
     number: int
 
 
 class Budget(NamedTuple):
-    """The policy that :func:`budget` returns; its docstring is there."""
+    """The policy that :func:`budget` returns and documents."""
 
     num_bytes: int
 
@@ -43,18 +45,20 @@ Remat: TypeAlias = Literal["step"] | Every | Slots | Budget | None
 
 
 def every(*lengths: int) -> Every:
-    """Keep the carry every k steps, and compute the steps in between again.
+    """Keep the carry every k steps, and recompute the steps between kept carries.
 
-    Memory is that of T/k carries and of the residuals of k steps. It is smallest at
-    k = √(T c/r) if a carry has c bytes and the residuals of a step have r. The cost is
-    one more forward pass. Each further length divides the stretches again, for one more
-    forward pass each. For example, `every(100, 10)` keeps a carry every 100 steps.
-    While it goes back through such a stretch, it keeps one every 10 steps. `every(1)`
-    is "step".
+    The memory needed is T/k carries, and the residuals of k steps. The memory is
+    smallest at k = √(T c/r) if a carry has c bytes and the residuals of a step have r
+    bytes. The extra time is one more forward pass. Each further length divides every
+    stretch of k steps into shorter stretches, and takes one more forward pass. For
+    example, `every(100, 10)` keeps a carry every 100 steps. When the backward pass
+    reaches a stretch of 100 steps, `every(100, 10)` recomputes the stretch and keeps a
+    carry every 10 steps. The policy `every(1)` is the same as "step".
 
     Args:
-      lengths: k, then lengths that divide a stretch further, each smaller than the one
-        before. If k divides T, no copy of the inputs is needed.
+      lengths: k, the number of steps in a stretch, then lengths that divide a stretch
+        further, each smaller than the length before. If k divides T, no copy of the
+        inputs is needed.
 
     Returns:
       A policy for `remat=` of :func:`bptt` and :func:`unroll`.
@@ -87,13 +91,15 @@ def every(*lengths: int) -> Every:
 def slots(number: int) -> Slots:
     """Keep at most `number` carries, and recompute as few steps as possible.
 
-    This is the optimal binomial schedule. Once the backward pass has used a carry for
-    all steps after it, its slot is reused for an earlier carry. Memory is that of
-    number + 1 carries and of the residuals of one step, for every T. With √T slots a
-    gradient takes at most 3.5 T evaluations of the step. "step" takes 2 T evaluations
-    and keeps T carries.
+    The order of recomputations is the optimal binomial schedule. A slot is memory for
+    one carry. When the backward pass no longer needs a carry, the slot of that carry is
+    reused for the carry of an earlier step. The memory needed is number + 1 carries and
+    the residuals of one step, for every number of steps T. With √T slots, a gradient
+    takes at most 3.5 T evaluations of the step. For comparison, the policy "step" takes
+    2 T evaluations and keeps T carries.
 
-    Only reverse mode works, and only once. `jax.jvp` of the gradient works too.
+    A scan with `slots` can be differentiated in reverse mode only once. `jax.jvp` of
+    the gradient works, too.
 
     Args:
       number: m ≥ 1, the number of carries kept, including the first one.
@@ -121,18 +127,19 @@ def slots(number: int) -> Slots:
 def budget(num_bytes: int) -> Budget:
     """Choose the fastest policy whose memory fits in a number of bytes.
 
-    These policies are tried in turn, and the first that fits is used: None; then
-    `every(k)` with the k that keeps the fewest bytes; then `every(k, l)` with the k and
-    l that keep the fewest bytes, and :func:`slots`, the one with fewer evaluations
-    first. Bytes are counted as in :func:`predicted_cost`. Inputs, outputs, params and
-    their gradient need more memory.
+    The following policies are tried in turn, and the first policy that fits is used:
+    None; then `every(k)` with the k that keeps the fewest bytes; then `every(k, l)`
+    with the k and l that keep the fewest bytes, and :func:`slots`, in the order of
+    their evaluations of the step. Bytes are counted as in :func:`predicted_cost`.
+    Inputs, outputs, params and the gradient need additional memory.
 
     Args:
       num_bytes: the bytes that may be kept, 1 or more.
 
     Returns:
-      A policy for `remat=` of :func:`bptt` and :func:`unroll`. If no policy fits, these
-      raise a ValueError that says how many bytes are needed.
+      A policy for `remat=` of :func:`bptt` and :func:`unroll`. If no policy fits,
+      :func:`bptt` and :func:`unroll` raise a ValueError that says how many bytes are
+      needed.
 
     Raises:
       ValueError: if num_bytes is not an integer of at least 1.

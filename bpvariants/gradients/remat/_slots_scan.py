@@ -1,16 +1,16 @@
-"""Scan that keeps at most m carries, with a backward pass by the binomial schedule.
+"""Scan that keeps at most m carries, and a backward pass by the binomial schedule.
 
-Notation: E(t, m) is the smallest number of evaluations for the backward pass of t steps
-with m slots, the first of which holds the carry before the first step. C(a, b) is a
-binomial coefficient. The schedule advances y steps and keeps the carry there, with the
-y that attains the minimum of
+Notation: a slot is memory for one carry. E(t, m) is the smallest number of evaluations
+of the step for the backward pass of t steps with m slots, if one slot has the carry
+before the first step. C(a, b) is a binomial coefficient. The schedule advances by y
+steps and keeps the carry that it reaches. The number y attains the minimum of
 
     E(t, m) = min_y [ y + E(t−y, m−1) + E(y, m) ],    E(t, 1) = t (t+1)/2,  E(1, m) = 1.
 
-Then E(t, m) = t + ρt − C(m+ρ, m+1), with the smallest ρ such that C(m+ρ, m) ≥ t.
-A y is optimal iff  C(m+ρ−2, m) ≤ y ≤ C(m+ρ−1, m)  and
-C(m+ρ−2, m−1) ≤ t−y ≤ C(m+ρ−1, m−1).  The forward pass makes the first advances, and
-evaluates one step more, the last.
+The minimum is E(t, m) = t + ρt − C(m+ρ, m+1), where ρ is the smallest integer such that
+C(m+ρ, m) ≥ t. A number y is optimal if and only if  C(m+ρ−2, m) ≤ y ≤ C(m+ρ−1, m)  and
+C(m+ρ−2, m−1) ≤ t−y ≤ C(m+ρ−1, m−1).  The forward pass makes the first advances of the
+schedule, and also evaluates the last step.
 """
 
 import math
@@ -28,24 +28,25 @@ from bpvariants.types import PyTree
 
 
 class Schedule(NamedTuple):
-    """Order of the advances and of the slots they use, as arrays of integers."""
+    """Order in which to evaluate steps, and slots for their carries: integer arrays."""
 
     # [T]: the slot in which the forward pass keeps the carry before each step. Slot m
-    # is scratch space for carries that are not kept. Finally it holds the carry before
-    # the last step.
+    # is scratch space, which each carry that is not kept overwrites. At the end, slot m
+    # has the carry before the last step.
     kept: np.ndarray
-    # [T]: for the backward pass of each step, the slot to start from, and the range of
-    # advances, begin to end, that lead from there to the step.
+    # [T]: for the backward pass of each step, the slot of the carry to start from, and
+    # the range of advances, begin to end, from that carry to the step.
     slot: np.ndarray
     begin: np.ndarray
     end: np.ndarray
-    # [number of advances]: the step to evaluate, and the slot for the carry before it.
+    # [number of advances]: the step to evaluate, and the slot for the carry before the
+    # step.
     step: np.ndarray
     keep: np.ndarray
 
 
 def count_evaluations(length: int, num_slots: int) -> int:
-    """Return how often a gradient of `scan_with_slots` evaluates the body."""
+    """Return how often a gradient of `scan_with_slots` evaluates the scan's body."""
     if length <= 1:
         return length
     rounds = _rounds(length, num_slots)
@@ -106,7 +107,7 @@ def _go_back(
     kept: PyTree,
     cotangents: PyTree,
 ) -> list[jax.Array]:
-    """Return the cotangents of the floating leaves of (given, carry, xs)."""
+    """Run the backward pass; return cotangents of leaves of (given, carry, xs)."""
     steps, keeps = jnp.asarray(plan.step), jnp.asarray(plan.keep)
 
     def body(state, inputs):
@@ -156,13 +157,13 @@ def _at(tree: PyTree, index: jax.Array) -> PyTree:
 
 @lru_cache
 def schedule(length: int, num_slots: int) -> Schedule:
-    """Return the schedule for `length` steps, at least 2."""
+    """Return the binomial schedule for `length` ≥ 2 steps and `num_slots` slots."""
     slot, begin, end = np.zeros((3, length), np.int32)
     step, keep = [], []
-    stack = [0]  # for each slot in use, the step whose incoming carry it holds
+    stack = [0]  # for each slot in use, the step that starts from its carry
 
     def go_to(last):
-        """Push the steps to keep on the way to step `last`; return a slot for each."""
+        """Push the steps before `last` whose carries to keep; return their slots."""
         at, free = stack[-1], num_slots - len(stack) + 1
         pushed = {}
         while last - at > 0 and free > 1:
@@ -176,7 +177,7 @@ def schedule(length: int, num_slots: int) -> Schedule:
     kept[0] = 0
     for at, index in go_to(length - 1).items():
         kept[at] = index
-    slot[-1] = num_slots  # the forward pass leaves the last step's carry there
+    slot[-1] = num_slots  # the forward pass puts the last step's carry in this slot
     for t in range(length - 2, -1, -1):
         first, slot[t], begin[t] = stack[-1], len(stack) - 1, len(step)
         pushed = go_to(t)
@@ -190,7 +191,7 @@ def schedule(length: int, num_slots: int) -> Schedule:
 
 
 def _advance(length: int, num_slots: int) -> int:
-    """Return y, the number of steps to advance: the smallest optimal one."""
+    """Return y, the smallest optimal number of steps before the next carry to keep."""
     rounds = _rounds(length, num_slots)
     return max(
         1,
@@ -200,7 +201,7 @@ def _advance(length: int, num_slots: int) -> int:
 
 
 def _rounds(length: int, num_slots: int) -> int:
-    """Return ρ, the smallest integer such that C(m+ρ, m) ≥ T."""
+    """Return the smallest ρ with binomial C(m+ρ, m) ≥ T, for m slots and T steps."""
     rounds = 0
     while math.comb(num_slots + rounds, num_slots) < length:
         rounds += 1

@@ -14,7 +14,7 @@ from bpvariants.types import PyTree
 
 
 class StepBytes(NamedTuple):
-    """Size of one step of a network in bytes, for the whole batch."""
+    """Sizes in bytes of one step of a network, for the whole batch."""
 
     carry: int  # bytes of a carry
     kept: int  # bytes that the step keeps for its backward pass, its carry included
@@ -24,8 +24,9 @@ class StepBytes(NamedTuple):
 def measure(body: Callable, given: PyTree, carry: PyTree, x: PyTree) -> StepBytes:
     """Return the bytes of one step in a scan of `body(given, carry, x)`.
 
-    It traces scans of 2 and 3 steps, and subtracts what they keep. So arrays that any
-    scan keeps once, such as params, are not counted.
+    The bytes kept by one step are the difference between a scan of 3 steps and a scan
+    of 2 steps, which are only traced. The difference leaves out arrays that a scan
+    keeps once, such as params.
     """
     two, three = (_kept(body, given, carry, x, length) for length in (2, 3))
     return StepBytes(_bytes(carry), three - two, _bytes(x))

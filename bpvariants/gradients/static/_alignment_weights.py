@@ -23,14 +23,15 @@ def alignment_weights(
     batch_ndim: int = 1,
     initializer: Callable | None = None,
 ) -> tuple[PyTree, ...] | None:
-    """Draw the feedback weights of :func:`feedback_alignment`, which stay fixed.
+    """Draw the fixed feedback weights of :func:`feedback_alignment`, before training.
 
-    They are not parameters: keep updates, weight decay and momentum away from them.
+    Feedback weights are not parameters: do not apply updates, weight decay or momentum
+    to them.
 
     Args:
       key: a `jax.random.key`.
-      layers: the same as for :func:`feedback_alignment`.
-      params: one entry for each layer.
+      layers: the same layers as for :func:`feedback_alignment`.
+      params: parameters of the network, one entry for each layer.
       x: inputs, leaves [*batch, ...], arrays or `jax.ShapeDtypeStruct`s.
       kind: "fa", "frsf" or "dfa"; "usf" and "brsf" need no feedback weights.
       batch_ndim: the number of batch axes of x.
@@ -39,11 +40,12 @@ def alignment_weights(
         1 / (width of the layer).
 
     Returns:
-      One entry for each layer. For "fa" and "frsf" an entry has the structure of the
-      layer's params, with None for arrays that are not replaced: biases, and all arrays
-      of the first layer, which sends no error further down. For "dfa" an entry is an
-      array [*outputs, *width], or a tree of such arrays as :func:`random_feedback`
-      draws it; the last layer's entry is None. For "usf" and "brsf" the result is None.
+      A tuple with one entry for each layer. For "fa" and "frsf", an entry has the
+      structure of the layer's params, with None for arrays that are not replaced:
+      biases, and all arrays of the first layer, which sends no error to a layer below.
+      For "dfa", an entry is an array [*outputs, *width], or a tree of arrays as
+      :func:`random_feedback` draws it; the last layer's entry is None. For "usf" and
+      "brsf", the result is None.
 
     Raises:
       ValueError: if kind is unknown, or params do not fit the layers.
@@ -85,7 +87,7 @@ def alignment_weights(
 
 
 def check_kind(kind: str) -> None:
-    """Raise a ValueError if the kind is unknown."""
+    """Raise a ValueError if `kind` is not a kind of feedback alignment."""
     if kind not in get_args(AlignmentKind):
         raise ValueError(
             f"kind must be one of {', '.join(get_args(AlignmentKind))}; got {kind!r}."
@@ -93,7 +95,7 @@ def check_kind(kind: str) -> None:
 
 
 def draw_like(key: jax.Array, params: Sequence[PyTree], initializer: Callable) -> Any:
-    """Draw an array for each matrix or kernel; None for biases and the first layer."""
+    """Draw feedback for each matrix or kernel; None for biases and the first layer."""
     leaves, structure = jax.tree.flatten(tuple(params))
     first = len(jax.tree.leaves(params[0]))
     keys = jax.random.split(key, len(leaves))

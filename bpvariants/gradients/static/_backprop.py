@@ -1,15 +1,17 @@
 """Static backpropagation, written as the chain rule of each layer.
 
-Notation: layer l takes y_{l−1}, computes the net input s_l, and returns y_l,
+Notation: layer l takes the output y_{l−1} of the layer below, computes the net input
+s_l with its weights w_l, and returns the output y_l,
 
     s_l = S_l(w_l, y_{l−1}),    y_l = φ_l(s_l),    y_0 = x,    l = 1 … Λ.
 
-The derivative of the mean loss E has the three factors of the tutorial,
+The derivative of the mean loss E has three factors, as in the tutorial:
 
-    ∂E/∂w_l = ∂E/∂y_l · ∂y_l/∂s_l · ∂s_l/∂w_l,
+    ∂E/∂w_l = ∂E/∂y_l · ∂y_l/∂s_l · ∂s_l/∂w_l.
 
-The product of the first two is the delta, δ_l = ∂E/∂s_l. The first factor comes from
-the layer above: ∂E/∂y_{l−1} = δ_l · ∂s_l/∂y_{l−1}.
+The delta δ_l = ∂E/∂s_l is the product ∂E/∂y_l · ∂y_l/∂s_l of the first two factors.
+Each layer computes the first factor for the layer below:
+∂E/∂y_{l−1} = δ_l · ∂s_l/∂y_{l−1}.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,25 +33,25 @@ from bpvariants._losses import (
 from bpvariants.gradients.static._layer_info import BackpropInfo, LayerInfo
 from bpvariants.types import Loss, PyTree
 
-# The function (params of the layer, y) -> s, and the activation s -> y.
+# A layer is a pair: a function (params of the layer, y) -> s, and an activation s -> y.
 Layer: TypeAlias = tuple[Callable[[PyTree, PyTree], PyTree], Callable[[PyTree], PyTree]]
 
 
 def backprop(
     layers: Sequence[Layer], loss: Loss
 ) -> Callable[..., tuple[tuple[jax.Array, BackpropInfo], tuple[PyTree, ...]]]:
-    """Static backpropagation: the exact gradient, with every factor of the chain rule.
+    """Static backpropagation: the exact gradient, and every factor of the chain rule.
 
-    It computes the same gradient as `jax.value_and_grad` and costs the same: about
-    three forward passes, and memory for all activations. Use `jax.value_and_grad` if
-    you need only the gradient, and `backprop` if you also need the factors of the chain
-    rule. A layer may be dense, a convolution or a residual block. It may also hold
-    several branches, because y can be any pytree. For a network that is not split into
-    layers, see :func:`layer_deltas`.
+    `backprop` computes the same gradient as `jax.value_and_grad` at the same cost:
+    about three forward passes, and memory for all activations. Use `jax.value_and_grad`
+    if you need only the gradient, and `backprop` if you also need the factors of the
+    chain rule. A layer may be dense, a convolution, a residual block, or several
+    branches, because the output y of a layer can be any pytree. For a network that is
+    not split into layers, see :func:`layer_deltas`.
 
     Args:
       layers: for each layer the function (params of the layer, y) -> s and its
-        activation s -> y. Both may be any differentiable functions.
+        activation s -> y. Function and activation may be any differentiable functions.
       loss: (last layer's y, target) -> one loss for each example.
 
     Returns:
@@ -60,10 +62,10 @@ def backprop(
       `info.plot()` draws the chain rule.
 
     Raises:
-      ValueError: if layers is empty; when the function is called, if params does not
-        have one entry for each layer, if a layer cannot take the output of the one
-        below, if integers occur where derivatives are needed, or if loss does not
-        return one value for each example.
+      ValueError: if layers is empty. The returned function raises a ValueError if
+        params does not have one entry for each layer, if a layer cannot take the output
+        of the layer below, if integers occur where derivatives are needed, or if loss
+        does not return one value for each example.
 
     Example:
       >>> import jax.numpy as jnp
@@ -105,15 +107,15 @@ def backprop(
 class Pass(NamedTuple):
     """Values and pullbacks of one layer, saved in the forward pass."""
 
-    x: PyTree  # y_{l−1}
-    s: PyTree
-    y: PyTree
+    x: PyTree  # y_{l−1}, the layer's input
+    s: PyTree  # s_l, the net input
+    y: PyTree  # y_l, the output
     pull_s: Callable[[PyTree], tuple[PyTree, PyTree]]  # δ -> (∂E/∂w, ∂E/∂x)
     pull_y: Callable[[PyTree], tuple[PyTree]]  # ∂E/∂y -> (δ,)
 
 
 def forward_pass(layers: Sequence[Layer], params: PyTree, x: PyTree) -> list[Pass]:
-    """Run the layers, and keep what the backward pass needs."""
+    """Run the layers; return their values, and pullbacks for the backward pass."""
     check_params(params, len(layers))
     passes, y = [], x
     for i, ((function, activation), theta) in enumerate(
@@ -178,14 +180,15 @@ def backward_pass(
     batch_ndim: int,
     direct: Callable[[int, PyTree], PyTree] | None = None,
 ) -> tuple[BackpropInfo, tuple[PyTree, ...]]:
-    """Carry the error of the last layer's y back through all layers.
+    """Send the error of the last layer's output back through all layers.
 
     Args:
-      passes: one for each layer, first to last.
-      error: ∂E/∂y_Λ.
+      passes: the :class:`Pass` of each layer, first to last.
+      error: ∂E/∂y_Λ, the derivative of the mean loss in the last layer's output.
       batch_ndim: the number of batch axes.
-      direct: maps (index of a hidden layer, from 0; δ_Λ) to the error that this layer
-        uses for ∂E/∂y_l. Default: the error that the layer above sends down.
+      direct: function (index of a hidden layer, from 0; δ_Λ of the last layer) -> the
+        error that the hidden layer uses as its ∂E/∂y_l. Default: the error that the
+        layer above sends down.
     """
     info, grads, last_delta = [], [], None
     for i, (x, s, y, pull_s, pull_y) in reversed(list(enumerate(passes))):

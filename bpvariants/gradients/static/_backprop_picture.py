@@ -1,12 +1,13 @@
 """Picture of the chain rule: each layer's factors, and how they scale the error.
 
-The three factors of layer l, defined in `_backprop`, multiply to ∂E/∂w_l. The picture
-shows three values whose product is ‖∂E/∂w_l‖: the norm of the first factor, and by how
-much each of the other two scales the norm,
+A layer has the factors ∂E/∂y, ∂y/∂s and ∂s/∂w, defined in `_backprop`, with the product
+∂E/∂w. The picture shows three values with the product ‖∂E/∂w‖: the norm of ∂E/∂y, and
+by how much ∂y/∂s and then ∂s/∂w scale this norm,
 
     ‖∂E/∂y‖,    ‖δ‖ / ‖∂E/∂y‖,    ‖∂E/∂w‖ / ‖δ‖.
 
-For a single unit the two ratios are the factors themselves, |∂y/∂s| and |∂s/∂w|.
+For a layer of a single unit, the two ratios are the absolute factors |∂y/∂s| and
+|∂s/∂w|.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ RADIUS = 0.3
 
 
 def plot_chain(layers: Sequence[Any], axes: Any) -> Any:
-    """Draw the factors of each layer; see `BackpropInfo.plot`."""
+    """Draw the chain-rule factors of each layer; see `BackpropInfo.plot`."""
     try:
         import matplotlib as mpl
     except ImportError as error:
@@ -40,7 +41,7 @@ def plot_chain(layers: Sequence[Any], axes: Any) -> Any:
     colour = _colours(norms, mpl)
     for place, each in enumerate(factors):
         _draw_layer(axes, place, each, colour)
-    for place in range(len(layers) - 1):  # δ goes from the layer above to this one
+    for place in range(len(layers) - 1):  # an arrow for δ to each layer from above
         _arrow(axes, (place + 1, HEIGHTS["slope"]), (place, HEIGHTS["error"]))
     axes.set_xlim(-0.6, len(layers) - 0.3)
     axes.set_ylim(-0.85, 2.45)
@@ -67,10 +68,10 @@ def _factors(layer: Any) -> dict[str, float]:
 
 
 def _colours(norms: np.ndarray, mpl: Any) -> Any:
-    """Return a function from a value to its colour, darker for a larger logarithm.
+    """Return a function from a value to its colour, which is darker for a larger value.
 
-    The scale spans all values of the network, and its colours are light enough to read
-    text on. Zero, infinite and NaN values are grey.
+    The colour scale is logarithmic and spans all values of the network. All colours are
+    light enough to read text on. Zero, infinite and NaN values are grey.
     """
     good = norms[np.isfinite(norms) & (norms > 0)]
     low, high = (np.log10(good.min()), np.log10(good.max())) if good.size else (0, 0)

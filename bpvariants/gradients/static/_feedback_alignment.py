@@ -1,8 +1,9 @@
 """Feedback alignment: static backpropagation with other weights in the backward pass.
 
-Notation: layers s_l = S_l(w_l, y_{l−1}), y_l = φ_l(s_l) as in `_backprop`, here with
-S_l affine in y; J_l(w) = ∂S_l/∂y at the weights w. Backpropagation computes
-∂E/∂y_l = δ_{l+1} J_{l+1}(w_{l+1}). The rules of this family replace it by
+Notation: layer l computes s_l = S_l(w_l, y_{l−1}) and y_l = φ_l(s_l), as in
+`_backprop`. S_l is affine in y, and J_l(w) = ∂S_l/∂y is its Jacobian at the weights w.
+Backpropagation computes ∂E/∂y_l = δ_{l+1} J_{l+1}(w_{l+1}). The kinds of feedback
+alignment replace ∂E/∂y_l by
 
     fa      δ_{l+1} J_{l+1}(B_{l+1})                    B drawn once
     usf     δ_{l+1} J_{l+1}(α sgn w_{l+1})
@@ -10,8 +11,8 @@ S_l affine in y; J_l(w) = ∂S_l/∂y at the weights w. Backpropagation computes
     frsf    δ_{l+1} J_{l+1}(|R_{l+1}| ⊙ sgn w_{l+1})    R drawn once
     dfa     δ_Λ B_l                                     B drawn once, for every l < Λ
 
-The other factors, δ_l = ∂E/∂y_l · ∂y_l/∂s_l and ∂E/∂w_l = δ_l · ∂s_l/∂w_l, stay the
-same. So the last layer's gradient is exact.
+The equations δ_l = ∂E/∂y_l · ∂y_l/∂s_l and ∂E/∂w_l = δ_l · ∂s_l/∂w_l stay the same. The
+last layer's gradient is exact, because ∂E/∂y_l is replaced only for l < Λ.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,43 +54,46 @@ def feedback_alignment(
     scale: Scale = "xavier",
     initializer: Callable | None = None,
 ) -> Callable[..., tuple[tuple[jax.Array, BackpropInfo], tuple[PyTree, ...]]]:
-    """Biased backpropagation: errors are sent back through other weights.
+    """Biased backpropagation: errors are sent back through feedback weights.
 
         fa    ∂E/∂y_l ≈ δ_{l+1} B_{l+1},         dfa   ∂E/∂y_l ≈ δ_Λ B_l,
         usf   ∂E/∂y_l ≈ δ_{l+1} α sgn(w_{l+1}),  brsf, frsf   δ_{l+1} |R| ⊙ sgn(w_{l+1})
 
-    The last layer's gradient is exact. The interface is that of :func:`backprop`. All
-    kinds but dfa replace the matrices and kernels in params, that is the arrays with
-    two axes or more. Biases and scales are not replaced, and other paths for the error,
-    such as a residual connection, are kept. dfa sends δ_Λ to each hidden layer, and no
-    error from the layer above. Time and memory are those of :func:`backprop`, plus the
-    memory of the feedback weights. For fa and frsf they are about as large as the
-    params. For dfa their number is the sum of the hidden widths times the number of
-    outputs.
+    The last layer's gradient is exact. `feedback_alignment` has the same interface as
+    :func:`backprop`. In the backward pass, all kinds but "dfa" replace the matrices and
+    kernels in params: all arrays with two axes or more. Biases and scales are not
+    replaced, and other paths for the error, such as a residual connection, are kept.
+    "dfa" sends the last layer's δ_Λ to each hidden layer, instead of an error from the
+    layer above. Time and memory are as for :func:`backprop`, plus memory for the
+    feedback weights. For "fa" and "frsf", the feedback weights are about as large as
+    the params. For "dfa", the number of feedback weights is the sum of the hidden
+    widths times the number of outputs.
 
     Args:
       layers: for each layer the function (params of the layer, y) -> s and its
-        activation. Where a layer's weights are replaced, its function must be affine in
-        y. Write a block of several nonlinear layers with :func:`feedback_dense` and
-        :func:`feedback_conv`.
+        activation. If a layer's weights are replaced, the layer's function must be
+        affine in y. Write a block of several nonlinear layers with
+        :func:`feedback_dense` and :func:`feedback_conv`.
       loss: (last layer's y, target) -> one loss for each example.
       kind: "fa", "dfa", "usf", "brsf" or "frsf".
-      scale: α for "usf" and weights [*window, in, out]: "xavier" is
-        √(2 / (fan_in + fan_out)), "kaiming" is 1 / √(3 fan_in); or a number.
+      scale: α for "usf" with weights [*window, in, out]: "xavier" is √(2 / (fan_in +
+        fan_out)), "kaiming" is 1 / √(3 fan_in); or a number.
       initializer: one of `jax.nn.initializers`, which draws R for "brsf". Default:
         Xavier's, `glorot_normal()`.
 
     Returns:
       A function (params, x, target, weights=None, *, feedback=None, key=None) ->
-      ((value, info), grads), like that of :func:`backprop`. "fa", "dfa" and "frsf" need
-      `feedback`: one entry for each layer, drawn by :func:`alignment_weights`. "brsf"
-      needs `key`, a new one for each batch. info holds the approximate errors;
-      :func:`alignment_angles` compares them with the exact ones.
+      ((value, info), grads), like the function that :func:`backprop` returns. "fa",
+      "dfa" and "frsf" need `feedback`: one entry for each layer, drawn by
+      :func:`alignment_weights`. "brsf" needs `key`, a new key for each batch. info has
+      the approximate errors, which :func:`alignment_angles` compares with the exact
+      errors.
 
     Raises:
-      ValueError: if kind is unknown; when the function is called, if feedback or key is
-        missing, or given to a kind that does not use it, if feedback does not fit, if a
-        layer with replaced weights is not affine in y, or as for :func:`backprop`.
+      ValueError: if kind is unknown. The returned function raises a ValueError if
+        feedback or key is missing, or given to a kind that does not use it, if feedback
+        does not fit, if a layer with replaced weights is not affine in y, or as for
+        :func:`backprop`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -157,7 +161,7 @@ def _check_given(kind, feedback, key, num_layers):
 
 def _replaced(index, function, theta, feedback, kind, scale):
     """Return the function of a layer, with feedback weights in its backward pass."""
-    if index == 0:  # no layer below receives its error
+    if index == 0:  # the first layer sends no error to a layer below
         return function
     leaves, structure = jax.tree.flatten(theta)
     try:
@@ -188,9 +192,10 @@ def _replaced(index, function, theta, feedback, kind, scale):
 
 
 def _check_affine(index, function, theta, y):
-    """Check that the derivative in y is the same at every y.
+    """Check that a layer's function is affine in y.
 
-    The check traces the backward pass, and requires that it does not use y.
+    The derivative of an affine function does not depend on y. So the check traces the
+    backward pass, and requires that the traced program does not use y.
     """
     shapes = jax.eval_shape(function, theta, y)
 
@@ -209,7 +214,7 @@ def _check_affine(index, function, theta, y):
 
 
 def _direct(layers, loss, params, x, target, weights, feedback):
-    """Return ((value, info), grads) of dfa, which sends δ_Λ to every hidden layer."""
+    """Return ((value, info), grads) of "dfa", which sends δ_Λ to every hidden layer."""
     passes = forward_pass(layers, params, x)
     value, error, batch_ndim = loss_and_error(loss, passes[-1].y, x, target, weights)
     example = lambda tree: jax.tree.map(

@@ -1,16 +1,16 @@
 """Layers that use other weights in the backward pass than in the forward pass.
 
-Notation: s = y W + b, and δ = ∂E/∂s. Backpropagation sends δ Wᵀ to the layer below. The
-rules of feedback alignment send
+Notation: a layer computes s = y W + b, and δ = ∂E/∂s is the derivative of the loss.
+Backpropagation sends δ Wᵀ to the layer below. The kinds of feedback alignment send
 
     δ Bᵀ    with    B random and fixed                       fa
                     α sgn(W)                                  usf, uniform sign
                     |R| ⊙ sgn(W), R redrawn for each batch    brsf, batchwise random
                     |R| ⊙ sgn(W), R drawn once                frsf, fixed random
 
-B and R have the shape of W, and α is the standard deviation of an initialiser. The
-gradient in W uses the true y. B and R get no gradient, and neither does W through
-sgn(W).
+The feedback weights B and R have the shape of W, and α is the standard deviation of an
+initialiser of W. The gradient in W uses the true input y. B and R get no gradient, and
+W gets no gradient through sgn(W).
 """
 
 import math
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from bpvariants.types import PyTree
 
 FeedbackKind: TypeAlias = Literal["fa", "usf", "brsf", "frsf"]
-# α is √(2 / (fan_in + fan_out)), 1 / √(3 fan_in), or the given number.
+# The factor α: "xavier" is √(2 / (fan_in + fan_out)), "kaiming" is 1 / √(3 fan_in).
 Scale: TypeAlias = Literal["xavier", "kaiming"] | jax.typing.ArrayLike
 
 
@@ -41,17 +41,19 @@ def feedback_dense(
 
         forward s = x w + b;    backward ∂E/∂x ≈ δ Bᵀ,  ∂E/∂w = xᵀ δ,  ∂E/∂b = Σ δ
 
-    Use it in your own network, under `jax.grad`; other layers need no change. Time and
-    memory are those of a dense layer. There is no forward-mode derivative.
+    Use `feedback_dense` in your own network, under `jax.grad`; other layers need no
+    change. Time and memory are the same as for a dense layer. Forward-mode
+    differentiation does not work.
 
     Args:
-      x: [*batch, n].
-      w: [n, m].
-      b: [m], or None.
-      feedback: [n, m], B for "fa", or R for "brsf" and "frsf", drawn for instance by
-        `jax.nn.initializers.glorot_normal()`. For "brsf" draw it anew for each batch.
-        It may be one of the params, because its gradient is 0, but keep weight decay
-        and momentum away from it. None for "usf".
+      x: inputs, [*batch, n].
+      w: weights, [n, m].
+      b: biases, [m], or None.
+      feedback: weights for the backward pass, [n, m]: B for "fa", or R for "brsf" and
+        "frsf", drawn for instance by `jax.nn.initializers.glorot_normal()`. For "brsf",
+        draw a new R for each batch. Feedback weights may be among the params, because
+        their gradient is 0, but do not apply weight decay or momentum to them. None for
+        "usf".
       kind: "fa", "usf", "brsf" or "frsf".
       scale: α for "usf": "xavier" is √(2 / (n + m)), "kaiming" is 1 / √(3 n); or a
         number.
@@ -102,17 +104,18 @@ def feedback_conv(
 
         forward s = x ∗ w + b;    backward ∂E/∂x ≈ δ ∗ᵀ B,  gradients in w and b exact
 
-    where ∗ᵀ is the transposed convolution. See :func:`feedback_dense` for its use.
+    Here ∗ᵀ is the transposed convolution. Use `feedback_conv` in your own network in
+    the same way as :func:`feedback_dense`.
 
     Args:
-      x: [*batch, *sizes, n], as in Flax, with one or more spatial axes.
-      w: [*window, n, m], with the same number of spatial axes.
-      b: [m], or None.
+      x: inputs, [*batch, *sizes, n], as in Flax, with one or more spatial axes.
+      w: weights, [*window, n, m], with the same number of spatial axes as x.
+      b: biases, [m], or None.
       feedback: an array of the shape of w: B for "fa", or R for "brsf" and "frsf".
       kind: "fa", "usf", "brsf" or "frsf".
       scale: α for "usf": "xavier" is √(2 / (fan_in + fan_out)), "kaiming" is
         1 / √(3 fan_in); or a number.
-      strides: one number, or one for each spatial axis.
+      strides: one integer, or one for each spatial axis.
       padding: "SAME", "VALID", or (before, after) for each spatial axis.
 
     Returns:
@@ -159,7 +162,7 @@ def feedback_conv(
 
 
 def backward_matrix(kind: str, w: jax.Array, feedback: Any, scale: Scale) -> jax.Array:
-    """Return the weights that replace w in the backward pass."""
+    """Return the feedback weights that replace the weights w in the backward pass."""
     if kind not in get_args(FeedbackKind):
         raise ValueError(
             f"kind must be one of {', '.join(get_args(FeedbackKind))}; got {kind!r}."
@@ -186,7 +189,7 @@ def with_feedback(
 ) -> Callable[[PyTree, PyTree, PyTree], PyTree]:
     """Return (params, others, y) -> s, whose derivative in y uses others, not params.
 
-    The function must be affine in y. The gradient in `others` is 0.
+    `function` must be affine in y. The gradient in `others` is 0.
     """
 
     @jax.custom_vjp

@@ -1,13 +1,13 @@
-"""Deltas of a plain function: derivatives in its named intermediate values.
+"""Deltas of a function: derivatives of its result in named intermediate values.
 
-Notation: a function E(θ, x) returns a scalar and computes intermediate values z_1, z_2,
-… before it. Adding a zero perturbation ε_i to each z_i does not change the function.
-The delta of z_i is
+Notation: a function E(θ, x) computes intermediate values z_1, z_2, … and returns a
+scalar. Adding a zero perturbation ε_i to each z_i does not change the function. The
+delta of z_i is
 
     δ_i = ∂E/∂z_i = ∂E/∂ε_i    at ε = 0,
 
-the derivative through everything that is computed from z_i. The ε_i are added to the
-named values in the program that JAX traces.
+which is the derivative through all values that are computed from z_i. The perturbations
+ε_i are added to the named values in the program that JAX traces.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ from bpvariants.types import PyTree
 
 
 class LayerDelta(NamedTuple):
-    """An intermediate value z of a function, and δ = ∂E/∂z, of the same shape."""
+    """An intermediate value z of a function E, and δ = ∂E/∂z, of the same shape."""
 
     value: jax.Array
     delta: jax.Array
@@ -34,20 +34,20 @@ def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta
 
         δ_i = ∂E/∂z_i = ∂E/∂ε_i,    z_i + ε_i in the place of z_i,    at ε = 0
 
-    These values have a name:
+    The following values have a name:
 
     - a value tagged by `jax.ad_checkpoint.checkpoint_name(z, "name")`;
     - the output of every call of a Flax Linen module. Its name is the module's path,
       such as "encoder/Dense_0", or the class of the root module;
-    - the output of every NNX module inside a module among the arguments, named the same
-      way.
+    - the output of every argument that is an NNX module, and of every NNX module inside
+      it. The name is the module's path or class, as for Linen modules.
 
-    If a name occurs several times, "[0]", "[1]", … are appended in program order. This
-    happens for a layer that is called twice, or whose output is a pytree. Inside
-    `lax.scan`, values and deltas have time as their first axis, [T, ...].
+    If a name occurs several times, because a layer is called twice or its output is a
+    pytree, "[0]", "[1]", … are appended in program order. Inside `lax.scan`, values and
+    deltas have time as their first axis, [T, ...].
 
-    Works under `jit`. Time and memory are those of `jax.grad`, plus memory for the
-    named values.
+    `layer_deltas` works under `jit`. Time and memory are those of `jax.grad`, plus
+    memory for the named values.
 
     Args:
       function: (*arguments) -> E, one number, such as a mean loss.
@@ -57,8 +57,8 @@ def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta
     Returns:
       A :class:`LayerDelta` (value, delta) for each name, in program order. If `jit`
       returns the dict, it is in alphabetical order, because `jit` sorts all dicts.
-      Integers are left out, because they have no derivatives. Names inside a branch of
-      `lax.cond`, a `lax.while_loop`, or a function with its own derivative
+      Named integers are left out, because they have no derivatives. Names inside a
+      branch of `lax.cond`, a `lax.while_loop`, or a function with its own derivative
       (`jax.custom_vjp`, `jax.custom_jvp`) are left out too.
 
     Raises:

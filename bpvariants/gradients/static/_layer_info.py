@@ -17,17 +17,18 @@ from bpvariants.types import PyTree
 class LayerInfo(NamedTuple):
     """Values and derivatives of one layer, leaves [*batch, ...].
 
-    Derivatives are those of the weighted mean loss. So those of one example are the
-    derivatives of its own loss times its share w / Σ w, by default 1 / (number of
-    examples). `grad` has the shapes of the layer's params, without batch axes.
+    All derivatives are of the weighted mean loss E. For one example, they are the
+    derivatives of the example's own loss times its share w / Σ w of the weights, by
+    default 1 / (number of examples). `grad` has the shapes of the layer's params,
+    without batch axes.
     """
 
     x: PyTree  # y_{l−1}, its input
     s: PyTree  # s_l, its net input
     y: PyTree  # y_l, its output
-    error: PyTree  # ∂E/∂y_l
-    delta: PyTree  # ∂E/∂s_l
-    grad: PyTree  # ∂E/∂w_l
+    error: PyTree  # ∂E/∂y_l, the error in the output
+    delta: PyTree  # ∂E/∂s_l, the error in the net input
+    grad: PyTree  # ∂E/∂w_l, the gradient of the layer's params
 
 
 @jax.tree_util.register_pytree_node_class
@@ -41,7 +42,7 @@ class BackpropInfo(tuple[LayerInfo, ...]):
     batch_ndim: int
 
     def __new__(cls, layers: Iterable[LayerInfo], batch_ndim: int) -> "BackpropInfo":
-        """Create the tuple."""
+        """Create the tuple from a :class:`LayerInfo` for each layer."""
         info = super().__new__(cls, layers)
         info.batch_ndim = batch_ndim
         return info
@@ -58,12 +59,13 @@ class BackpropInfo(tuple[LayerInfo, ...]):
         return cls(layers, batch_ndim)
 
     def table(self) -> str:
-        """Return a table with a line for each layer. It cannot be used under `jit`.
+        """Return text with a line for each layer; does not work under `jit`.
 
-        Shapes are those of x and y, batch axes first. Norms are Euclidean, over all
-        array elements of all examples. `dead` is the share of net inputs whose δ is 0
-        in every example, so that nothing is learned through them. Examples are relu
-        units that are never active, and all units of a layer that receives no error.
+        The column "shapes" has the shapes of the layer's input x and output y, batch
+        axes first. All norms are Euclidean, over all array elements of all examples.
+        The column "dead" is the share of net inputs whose δ is 0 in every example, so
+        that nothing is learned through them. Dead units are, for example, relu units
+        that are never active, and all units of a layer that receives no error.
         """
         header = ["layer", "shapes", "‖y‖", "‖s‖", "‖δ‖", "‖∂E/∂w‖", "dead"]
         rows = [header]
@@ -79,19 +81,20 @@ class BackpropInfo(tuple[LayerInfo, ...]):
         """Draw the chain rule of a network: for each layer ∂E/∂y, ∂y/∂s, ∂s/∂w.
 
         Each layer is a column of three nodes, and the last layer is at the right. The
-        top node shows ‖∂E/∂y‖. The nodes below show by how much the factors ∂y/∂s and
-        ∂s/∂w scale this norm: ‖δ‖ / ‖∂E/∂y‖ and ‖∂E/∂w‖ / ‖δ‖. The text at the bottom
-        is the product of all three, ‖∂E/∂w‖. The text beside the lower arrow is ‖δ‖,
-        the product of the first two. An arrow to the left sends δ to the layer below.
-        Darker nodes have larger values; grey is zero, infinite or NaN.
+        top node shows ‖∂E/∂y‖. The two other nodes show by how much the factors ∂y/∂s
+        and ∂s/∂w scale the norm ‖∂E/∂y‖: ‖δ‖ / ‖∂E/∂y‖ and ‖∂E/∂w‖ / ‖δ‖. The text at
+        the bottom is the product of all three nodes, ‖∂E/∂w‖. The text beside the lower
+        arrow is ‖δ‖, the product of the upper two nodes. An arrow to the left shows
+        that δ is sent to the layer below. Darker nodes have larger values; grey is
+        zero, infinite or NaN.
 
-        It needs Matplotlib and concrete values, so it cannot be used under `jit`.
+        `plot` needs Matplotlib and concrete values, so it does not work under `jit`.
 
         Args:
-          axes: Matplotlib axes to draw into. Default: those of a new pyplot figure.
+          axes: Matplotlib axes to draw into. Default: the axes of a new pyplot figure.
 
         Returns:
-          The axes.
+          The Matplotlib axes of the picture.
 
         Raises:
           ImportError: if Matplotlib is not installed.

@@ -16,7 +16,8 @@ def tagged_program(
 ) -> tuple[NamedProgram, list[jax.Array]]:
     """Trace a function so that each Flax module tags its outputs with its name.
 
-    Arguments may be NNX modules. Returns the program, and the arrays to run it on.
+    Arguments of the function may be NNX modules. Returns the traced program, and the
+    arrays to run the program on.
     """
     import flax.linen as nn
     from flax import nnx
@@ -33,8 +34,8 @@ def tagged_program(
             return function(*made)
 
     trees = [tree for _, tree in split]
-    # For a jitted function that has run before, JAX would reuse its cached program,
-    # which has no tags. A separate tracing context prevents that.
+    # For a jitted function that has run before, JAX would reuse a cached program
+    # without tags. A separate tracing context makes JAX trace the function again.
     make_context = getattr(jax, "make_user_context", None)
     with nullcontext() if make_context is None else _context(make_context):
         return named_program(call, *trees), jax.tree.leaves(trees)
@@ -50,7 +51,7 @@ _contexts: list[Callable] = []
 
 
 def _tag_output(call, args, kwargs, context):
-    """Tag the output of a Linen module; Linen calls this instead of the method."""
+    """Call a Linen module's method and tag its output; Linen uses this interceptor."""
     output = call(*args, **kwargs)
     if context.method_name != "__call__":
         return output
@@ -59,7 +60,7 @@ def _tag_output(call, args, kwargs, context):
 
 
 def _tag(root: Any) -> Any:
-    """Give each NNX module inside root a subclass of its class that tags its output."""
+    """Change the class of each NNX module in root to one that tags its output."""
     from flax import nnx
 
     for path, module in list(nnx.iter_graph(root)):  # Flax < 0.12.1 has no iter_modules
