@@ -34,20 +34,24 @@ class NonFinite(NamedTuple):
     single step.
 
     Attributes:
-      params: like params, [], the given params.
-      start: like carry, [], the given carry.
-      initial: like carry, [T], the carry `initial` at steps where a reset puts it back.
-      xs: like xs, [T], the inputs, without padding.
-      targets: like targets, [T], the targets of the loss, without padding.
-      weights: [T], the weights of the losses, without padding.
-      carry: like carry, [T], the carry h_t after step t.
-      y: like the output of step, [T], the output y_t, without padding.
-      loss: [T], the losses ℓ_t, with padding, because a weight of 0 times NaN is NaN.
-      value: [], the mean loss L = Σ w·ℓ / Σ w.
-      y_errors: like y, [T], the error ∂L/∂y_t in the output.
-      param_errors: like params, [T], the part of ∂L/∂θ from step t.
-      carry_errors: like carry, [T], the error ∂L/∂h_{t−1} that step t sends back.
-      grads: like params, [], the gradient ∂L/∂θ.
+      params: like params, leaves [], counts in the given params.
+      start: like carry, leaves [], counts in the given carry.
+      initial: like carry, leaves [T], counts in `initial` at steps where a reset puts
+        it back.
+      xs: like xs, leaves [T], counts in the inputs, without padding.
+      targets: like targets, leaves [T], counts in the targets of the loss, without
+        padding.
+      weights: [T], counts in the weights of the losses, without padding.
+      carry: like carry, leaves [T], counts in the carry h_t after step t.
+      y: like the output of step, leaves [T], counts in the output y_t, without padding.
+      loss: [T], counts in the losses ℓ_t, also in padding, because a weight of 0 times
+        NaN is NaN.
+      value: [], count in the mean loss L = Σ w·ℓ / Σ w.
+      y_errors: like y, leaves [T], counts in the error ∂L/∂y_t.
+      param_errors: like params, leaves [T], counts in the part of ∂L/∂θ from step t.
+      carry_errors: like carry, leaves [T], counts in the error ∂L/∂h_{t−1} that step t
+        sends back.
+      grads: like params, leaves [], counts in the gradient ∂L/∂θ.
     """
 
     params: PyTree
@@ -121,7 +125,7 @@ def first_nonfinite(
       step: one time step of the network.
       loss: one loss for each example.
       params: the parameters θ of the network.
-      carry: state before the first step, leaves [*batch, ...].
+      carry: the network's carry before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
       targets: targets of the loss, leaves [T, *batch, ...].
       weights: [T, *batch], how much each loss counts.
@@ -130,8 +134,8 @@ def first_nonfinite(
       initial: the carry that a reset puts back. Default: `carry`.
 
     Returns:
-      A :class:`NonFinite`, whose `first` is a :class:`Fault`, and whose `table()` is
-      text.
+      A :class:`NonFinite`. The attribute `first` is the earliest :class:`Fault`, and
+      `table()` returns all faults as text.
 
     Raises:
       ValueError: if lengths, shapes or dtypes disagree.
