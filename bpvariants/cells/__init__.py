@@ -1,6 +1,6 @@
 """Recurrent cells. A :class:`Cell` is a step with the methods `init` and `carry`.
 
-    params = cells.gru.init(key, inputs, units)     draws its parameters
+    params = cells.gru.init(key, inputs, units)     draws the parameters
     carry = cells.gru.carry(params, batch_shape)    the carry before the first step
     carry, y = cells.gru(params, carry, x)          one step, for any gradient rule
 

@@ -82,14 +82,14 @@ def adaptive_truncation(
     φ_k. The estimator in the paper can be smaller than Σ_{k=K}^R φ_k, if φ_τ happens to
     be small.
 
-    Time: R backward passes of a step, through the carry only, and T forward passes of a
-    step. Memory: R carries.
+    Time: R backward passes of a step, through the carry but not to the params, and T
+    forward passes of a step. Memory: R carries.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
       params: the parameters θ of the network.
-      carry: state before the first step, leaves [*batch, ...].
+      carry: the network's carry before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
       targets: targets of the loss, leaves [T, *batch, ...].
       bias: the tolerable relative bias, above 0, such as 0.1.
@@ -208,7 +208,7 @@ def _bias(norms: jax.Array, beta: jax.Array, tau: int) -> jax.Array:
 def _check(bias, tau, max_lookback, fit, length) -> int:
     """Check the settings; return R, the largest lookback to consider."""
     if are_numbers(bias) and not bias > 0:
-        raise ValueError(f"bias must be positive, got {bias}; 0.1 allows a tenth.")
+        raise ValueError(f"bias must be positive, got {bias}; give 0.1, for example.")
     if length < 2:
         raise ValueError(
             "xs must have at least 2 time steps, so that errors can decay; got 1."

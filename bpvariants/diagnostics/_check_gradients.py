@@ -113,7 +113,7 @@ def check_gradients(
       **options: the rule's keyword arguments, such as mask.
 
     Returns:
-      A :class:`GradientCheck`, whose `table()` is text.
+      A :class:`GradientCheck`; `table()` returns it as text.
 
     Raises:
       ValueError: if params are not floating, if the rule's value is not a real scalar,

@@ -35,7 +35,7 @@ class Agreement(NamedTuple):
       norm_ratio: ‖b‖ / ‖a‖, length of b relative to a.
       sign_agreement: share of elements with the same sign in a and b, where 0 is a
         third sign.
-      relative_error: ‖b − a‖ / ‖a‖.
+      relative_error: ‖b − a‖ / ‖a‖, length of the difference relative to a.
     """
 
     norm_a: jax.Array
@@ -52,7 +52,7 @@ class Comparison(NamedTuple):
 
     Attributes:
       total: an :class:`Agreement` for all params together.
-      leaves: like params, an :class:`Agreement` for each array.
+      leaves: a tree like params, with an :class:`Agreement` for each array.
     """
 
     total: Agreement
@@ -104,7 +104,7 @@ def compare(
       **options: keyword arguments of both rules, such as weights or mask.
 
     Returns:
-      A :class:`Comparison`, whose `table()` is text.
+      A :class:`Comparison`; `table()` returns it as text.
 
     Raises:
       ValueError: if params are not floating, or if a rule does not return gradients

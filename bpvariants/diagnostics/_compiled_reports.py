@@ -94,7 +94,7 @@ def memory_report(fn: Callable, *args: Any, **kwargs: Any) -> MemoryReport:
       **kwargs: keyword arguments of fn, in the same form as args.
 
     Returns:
-      A :class:`MemoryReport` in bytes, whose `table()` is text.
+      A :class:`MemoryReport` in bytes; `table()` returns it as text.
 
     Raises:
       ValueError: if the platform does not report memory.
@@ -133,7 +133,7 @@ def cost_report(fn: Callable, *args: Any, **kwargs: Any) -> CostReport:
       **kwargs: keyword arguments of fn, in the same form as args.
 
     Returns:
-      A :class:`CostReport`, whose `table()` is text.
+      A :class:`CostReport`; `table()` returns it as text.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -126,7 +126,7 @@ def first_nonfinite(
       step: one time step of the network.
       loss: one loss for each example.
       params: the parameters θ of the network.
-      carry: state before the first step, leaves [*batch, ...].
+      carry: the network's carry before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
       targets: targets of the loss, leaves [T, *batch, ...].
       weights: [T, *batch], how much each loss counts.
@@ -135,8 +135,8 @@ def first_nonfinite(
       initial: the carry that a reset puts back. Default: `carry`.
 
     Returns:
-      A :class:`NonFinite`, whose `first` is a :class:`Fault`, and whose `table()` is
-      text.
+      A :class:`NonFinite`. The attribute `first` is the earliest :class:`Fault`, and
+      `table()` returns all faults as text.
 
     Raises:
       ValueError: if lengths, shapes or dtypes disagree.

@@ -20,12 +20,12 @@ class NonFiniteUpdate(NamedTuple):
     Counts have shape [T], one for each update, or [] for the given params and state.
 
     Attributes:
-      start_params: like params, [], the given params.
-      start_state: like state, [], the given state.
-      grads: like params, [T], the gradients.
-      state: like state, [T], the optimizer's state after each update.
-      updates: like params, [T], the updates Δ_t.
-      params: like params, [T], the params after each update.
+      start_params: like params, leaves [], counts in the given params.
+      start_state: like state, leaves [], counts in the optimizer's given state.
+      grads: like params, leaves [T], counts in the gradients.
+      state: like state, leaves [T], counts in the optimizer's state after each update.
+      updates: like params, leaves [T], counts in the updates Δ_t.
+      params: like params, leaves [T], counts in the params after each update.
     """
 
     start_params: PyTree
@@ -75,8 +75,8 @@ def first_nonfinite_update(
       **extra: keyword arguments of the update, such as value, leaves [T, ...].
 
     Returns:
-      A :class:`NonFiniteUpdate`, whose `first` is a :class:`Fault`, and whose `table()`
-      is text.
+      A :class:`NonFiniteUpdate`. The attribute `first` is the earliest :class:`Fault`,
+      and `table()` returns all faults as text.
 
     Raises:
       ValueError: if params are not floating, or grads are not like params with a first

@@ -151,15 +151,15 @@ def gradient_flow(
     weighted mean, divide δ_t by Σ w. `gradient_flow` works within `jit`; `verdict`,
     `table()` and `plot()` work only outside of `jit`.
 
-    Time: S + 1 backward passes, through the carry only, one after another. Memory for
-    one backward pass: T times the arrays that a step computes, and T·n·B array elements
-    for errors.
+    Time: S + 1 backward passes, through the carry but not to the params, one after
+    another. Memory for one backward pass: T times the arrays that a step computes, and
+    T·n·B array elements for errors.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
       params: the parameters θ of the network.
-      carry: state before the first step, leaves [*batch, ...].
+      carry: the network's carry before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
       targets: targets of the loss, leaves [T, *batch, ...].
       weights: [T, *batch], how much each loss counts, also in the mean over steps s.
@@ -176,7 +176,7 @@ def gradient_flow(
       tolerance: fraction of Σ_k φ_k that the recommended lookback may leave out.
 
     Returns:
-      A :class:`GradientFlow`, whose `table()` is text and whose `plot(axes)` draws.
+      A :class:`GradientFlow`; `table()` returns it as text, and `plot(axes)` draws it.
 
     Raises:
       ValueError: if samples, tau or tolerance are out of range, or if lengths, shapes
@@ -247,7 +247,7 @@ def _decay(curve: jax.Array, tau: int) -> jax.Array:
 
 
 def _lookback(curve: jax.Array, tolerance: float | jax.Array) -> jax.Array:
-    """Return the smallest lookback K that leaves out at most the tolerance."""
+    """Return the smallest lookback that leaves out at most `tolerance` of the curve."""
     measured = jnp.where(jnp.isnan(curve), 0, curve)
     # Entry i of `left_out` is the sum that a lookback of i + 1 steps leaves out.
     left_out = jnp.cumsum(measured[::-1])[::-1] - measured

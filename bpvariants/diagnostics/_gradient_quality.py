@@ -82,7 +82,7 @@ def gradient_quality(
     reset: jax.Array | None = None,
     initial: PyTree | None = None,
 ) -> GradientQuality:
-    """Compare a rule's gradient for a sequence with the exact gradient, by BPTT.
+    """Compare a rule's gradient for a sequence with the exact gradient from BPTT.
 
         bias ‖ḡ − g‖ / ‖g‖,  its standard error √(V / K),  variance V, cosine, ‖ĝ‖ / ‖g‖
 
@@ -104,7 +104,7 @@ def gradient_quality(
       step: one time step of the network.
       loss: one loss for each example.
       params: the parameters θ of the network.
-      carry: state before the first step, leaves [*batch, ...].
+      carry: the network's carry before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
       targets: targets of the loss, leaves [T, *batch, ...].
       keys: [K] keys for a random rule, such as `jax.random.split(key, 100)`; None for a
@@ -117,7 +117,8 @@ def gradient_quality(
       initial: the carry that a reset puts back. Default: `carry`.
 
     Returns:
-      A :class:`GradientQuality`, whose `table()` is text and whose `plot(axes)` draws.
+      A :class:`GradientQuality`; `table()` returns it as text, and `plot(axes)` draws
+      it.
 
     Raises:
       ValueError: if keys does not have one axis, or at_once is not an integer of at

@@ -132,20 +132,22 @@ def jacobian_spectrum(
     Args:
       step: one time step of the network.
       params: the parameters θ of the network.
-      carry: state before the first step, leaves [*batch, ...].
+      carry: the network's carry before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
       exponents: k, number of exponents, at most n.
       skip: number of first steps to leave out of the exponents.
       power_iterations: number of power iterations for each σ(J_t). The iterations of a
         step start with the vector found at the previous step.
-      batch_shape: *batch. Default: the whole carry is the state of one example.
+      batch_shape: sizes of the batch axes, *batch. Default: (), for the carry of a
+        single example.
       mask: [T, *batch] bool, False in padding; padded steps change nothing and do not
         count.
       key: a `jax.random.key`, from which the first directions are drawn. Default:
         `jax.random.key(0)`.
 
     Returns:
-      A :class:`JacobianSpectrum`, whose `table()` is text and whose `plot(axes)` draws.
+      A :class:`JacobianSpectrum`; `table()` returns it as text, and `plot(axes)` draws
+      it.
 
     Raises:
       ValueError: if exponents, skip or power_iterations are out of range, or if

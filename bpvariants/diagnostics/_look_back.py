@@ -6,9 +6,9 @@ derivative ∂(Σ_s w_s ℓ_s)/∂e_t is then the error signal that the weighted
 the carry at step t. All derivatives need one linearised run of the network, and a
 backward pass for each choice of the loss weights w_s.
 
-The look-back curve φ_k is the norm of the error signals of single losses at the lags k
-= 0, 1, …. The gradient in the parameters does not show the look-back curve, because the
-gradient is a sum over steps. The lag k counts only steps that are not padding.
+The look-back curve φ_k is the norm of the error signals of single losses at the lags
+k = 0, 1, …. The gradient in the parameters does not show the look-back curve, because
+the gradient is a sum over steps. The lag k counts only steps that are not padding.
 """
 
 from collections.abc import Callable
@@ -53,7 +53,8 @@ def from_last_losses(course: Course, batch: tuple[int, ...], steps: int) -> Look
     """Measure errors of each example's last loss, within the last R = `steps` steps.
 
     The memory needed is R carries, because each step is recomputed for its derivative.
-    The time needed is R backward passes of a step, through the carry only.
+    The time needed is R backward passes of a step, through the carry but not to the
+    params.
     """
     end = _last_steps(course, steps)
     here = jnp.ones((steps, *batch), bool) if end.mask is None else end.mask

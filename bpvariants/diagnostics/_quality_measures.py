@@ -13,7 +13,8 @@ import jax.numpy as jnp
 class QualityMeasures(NamedTuple):
     """Measures of :func:`gradient_quality` for one array of params, or for all params.
 
-    If g = 0, all measures except `norm`, `sign_agreement` and `zeros` are NaN.
+    If the exact gradient g is 0, all measures except `norm`, `sign_agreement` and
+    `zeros` are NaN.
 
     Attributes:
       norm: ‖g‖, norm of the exact gradient.

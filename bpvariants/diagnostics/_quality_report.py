@@ -48,7 +48,7 @@ def draw(
     values = measures[measure]
     spread = measures[SPREADS[measure]] if measure in SPREADS else None
     if np.ndim(quality.total.bias) == 0:
-        down = slice(None, None, -1)  # the first name is drawn at the bottom
+        down = slice(None, None, -1)  # errorbar draws the first name at the bottom
         spread = None if spread is None else spread[down]
         axes.errorbar(
             values[down], names[down], xerr=spread, fmt="o", capsize=3, label=label
@@ -70,7 +70,7 @@ def _rows(
     moments = np.shape(quality.total.bias)
     if len(moments) > 1:
         raise ValueError(
-            "only one axis can be shown, such as that of moments of a training; "
+            "only one axis can be shown, such as moments of a training; "
             f"got measures of shape {moments}. Select a part, for example by "
             "jax.tree.map(lambda a: a[0], quality)."
         )
@@ -85,8 +85,8 @@ def _rows(
         }
     if steps is not None:
         raise ValueError(
-            "steps name moments of a training, but these are of one moment; leave it "
-            "out."
+            "steps name moments of a training, but these are of one moment; leave "
+            "steps out."
         )
     is_measures = lambda node: hasattr(node, "bias_standard_error")
     leaves = jax.tree.leaves_with_path(quality.leaves, is_leaf=is_measures)

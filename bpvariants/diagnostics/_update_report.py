@@ -41,7 +41,7 @@ class UpdateReport(NamedTuple):
 
     Attributes:
       total: :class:`UpdateMeasures` for all arrays together.
-      leaves: like params, with :class:`UpdateMeasures` for each array.
+      leaves: a tree like params, with :class:`UpdateMeasures` for each array.
     """
 
     total: UpdateMeasures
@@ -73,7 +73,7 @@ def update_report(updates: PyTree, params: PyTree) -> UpdateReport:
       params: θ before the update.
 
     Returns:
-      An :class:`UpdateReport`, whose `table()` is text.
+      An :class:`UpdateReport`; `table()` returns it as text.
 
     Raises:
       ValueError: if an array of updates or params is not floating, or if their

@@ -104,7 +104,7 @@ def random_feedback(key: jax.Array, y: PyTree, carry: PyTree) -> PyTree:
 
 
 def starting_weights(feedback: Feedback) -> PyTree:
-    """Return the initial feedback weights, float32 or wider; None if symmetric."""
+    """Return the initial feedback weights, float32 or wider; None for "symmetric"."""
     if isinstance(feedback, str):
         if feedback != "symmetric":
             raise ValueError(
@@ -119,7 +119,7 @@ def starting_weights(feedback: Feedback) -> PyTree:
 def fed_back(
     weights: PyTree, errors: Sequence[jax.Array], y: PyTree, carry: PyTree
 ) -> list[jax.Array | None]:
-    """Return the signal c = e B [*batch, *n] for each leaf of a carry, or None.
+    """Return the signal c = e B [*batch, *n], or None, for each leaf of a carry.
 
     Args:
       weights: the feedback weights B.

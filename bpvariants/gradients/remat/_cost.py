@@ -30,9 +30,10 @@ class Cost(NamedTuple):
 def predicted_cost(num_steps: int, remat: Remat, size: StepBytes | None = None) -> Cost:
     """Predict how often a gradient evaluates the step, and how many bytes it keeps.
 
-    The bytes count the carries and residuals that the policy keeps. The program also
-    needs memory for its inputs and outputs, the params and their gradient. XLA may need
-    somewhat more memory, or less if it can compute one array from another.
+    The predicted bytes include only the carries and residuals that the policy keeps.
+    The program also needs memory for its inputs and outputs, the params and their
+    gradient. XLA may need somewhat more memory, or less if it can compute one array
+    from another.
 
     Args:
       num_steps: T, the number of time steps.

@@ -102,7 +102,7 @@ def slots(number: int) -> Slots:
     the gradient works, too.
 
     Args:
-      number: m ≥ 1, the number of carries kept, including the first one.
+      number: m ≥ 1, the number of carries kept, including the first carry.
 
     Returns:
       A policy for `remat=` of :func:`bptt` and :func:`unroll`.

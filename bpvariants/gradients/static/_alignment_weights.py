@@ -36,8 +36,8 @@ def alignment_weights(
       kind: "fa", "frsf" or "dfa"; "usf" and "brsf" need no feedback weights.
       batch_ndim: the number of batch axes of x.
       initializer: one of `jax.nn.initializers`, for "fa" and "frsf". Default: Xavier's,
-        `glorot_normal()`. "dfa" draws from a normal distribution with variance
-        1 / (width of the layer).
+        `glorot_normal()`. "dfa" ignores the initializer, and draws from a normal
+        distribution with variance 1 / (width of the layer).
 
     Returns:
       A tuple with one entry for each layer. For "fa" and "frsf", an entry has the

@@ -195,7 +195,7 @@ def backward_pass(
         if direct is not None and last_delta is not None:
             error = direct(i, last_delta)
         (delta,) = pull_y(error)  # ∂E/∂y · ∂y/∂s
-        grad, error_below = pull_s(delta)  # … · ∂s/∂w, and … · ∂s/∂y
+        grad, error_below = pull_s(delta)  # δ · ∂s/∂w, and δ · ∂s/∂y
         last_delta = delta if last_delta is None else last_delta
         info.append(LayerInfo(x, s, y, error, delta, grad))
         grads.append(grad)

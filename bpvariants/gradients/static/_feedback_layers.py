@@ -59,7 +59,7 @@ def feedback_dense(
         number.
 
     Returns:
-      s [*batch, m].
+      The result s = x w + b, [*batch, m].
 
     Raises:
       ValueError: if shapes do not fit, if kind or scale is unknown, or if feedback is
@@ -119,7 +119,7 @@ def feedback_conv(
       padding: "SAME", "VALID", or (before, after) for each spatial axis.
 
     Returns:
-      s [*batch, *new_sizes, m].
+      The result s = x ∗ w + b, [*batch, *new_sizes, m].
 
     Raises:
       ValueError: as for :func:`feedback_dense`.
@@ -187,7 +187,7 @@ def backward_matrix(kind: str, w: jax.Array, feedback: Any, scale: Scale) -> jax
 def with_feedback(
     function: Callable[[PyTree, PyTree], PyTree],
 ) -> Callable[[PyTree, PyTree, PyTree], PyTree]:
-    """Return (params, others, y) -> s, whose derivative in y uses others, not params.
+    """Return a function (params, others, y) -> s; its derivative in y uses `others`.
 
     `function` must be affine in y. The gradient in `others` is 0.
     """

@@ -37,8 +37,8 @@ def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta
     The following values have a name:
 
     - a value tagged by `jax.ad_checkpoint.checkpoint_name(z, "name")`;
-    - the output of every call of a Flax Linen module. Its name is the module's path,
-      such as "encoder/Dense_0", or the class of the root module;
+    - the output of every call of a Flax Linen module. The output's name is the module's
+      path, such as "encoder/Dense_0", or the class of the root module;
     - the output of every argument that is an NNX module, and of every NNX module inside
       it. The name is the module's path or class, as for Linen modules.
 

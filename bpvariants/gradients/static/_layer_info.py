@@ -17,8 +17,8 @@ from bpvariants.types import PyTree
 class LayerInfo(NamedTuple):
     """Values and derivatives of one layer, leaves [*batch, ...].
 
-    All derivatives are of the weighted mean loss E. For one example, they are the
-    derivatives of the example's own loss times its share w / Σ w of the weights, by
+    All derivatives are of the weighted mean loss E. The derivatives for one example are
+    the derivatives of the example's own loss times its share w / Σ w of the weights, by
     default 1 / (number of examples). `grad` has the shapes of the layer's params,
     without batch axes.
     """
