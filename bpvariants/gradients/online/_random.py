@@ -20,11 +20,11 @@ def check_key(rule: str, key: jax.Array | None) -> None:
             "rule.update(..., key=jax.random.key(0)), another one at each step; "
             "what over_sequence returns takes one for the sequence, key=."
         )
-    check_single_key(key)
 
 
 def rademacher(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """Return numbers ±1, each with probability 1/2, the same ones in every dtype."""
+    check_single_key(key)
     size = math.prod(shape)
     words = jax.random.bits(key, (-(-size // 32), 1), jnp.uint32)
     bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None]) & 1  # a sign from each bit
@@ -47,6 +47,7 @@ def draw_like(
     key: Any, leaves: Sequence[jax.Array], draw: Draw = rademacher
 ) -> list[jax.Array]:
     """Draw numbers of the shapes and dtypes of some arrays."""
+    check_single_key(key)
     keys = jax.random.split(key, len(leaves))
     return [
         draw(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)
