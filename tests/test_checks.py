@@ -101,7 +101,8 @@ def test_keys():
     ]
     online = gradients.uoro(step, root)
     state = online.init(*args[:2], (args[2][0], args[3][0]))
-    drawing.append(lambda *_, key: online.update(args[0], state, *args[2:], key=key))
+    now = args[0], state, args[2][0], args[3][0]
+    drawing.append(lambda *_, key: online.update(*now, key=key))
     wrong = {
         "got 3": 3,
         r"key<fry>\[2\]": jax.random.split(jax.random.key(0)),

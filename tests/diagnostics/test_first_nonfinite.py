@@ -91,6 +91,7 @@ NO_LOG_IN_PADDING = both(
     padding,
     put("params", "offset", at=(), value=0.0),
     put("targets", "log", at=slice(None), value=1.0),
+    lambda given: given.update(weights=None),  # with weights, losses in padding are 0
 )
 BACK_TO_ZERO = both(  # the reset one step earlier gives 0, where |slow| has no slope
     put("reset", at=(2, 1), value=True),

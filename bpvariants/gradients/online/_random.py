@@ -20,11 +20,11 @@ def check_key(rule: str, key: jax.Array | None) -> None:
             "rule.update(..., key=jax.random.key(0)), with a new key at each step. The "
             "rule that over_sequence returns takes one key= for the whole sequence."
         )
-    check_single_key(key)
 
 
 def rademacher(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     """Draw signs ±1, each with probability 1/2, the same signs in every dtype."""
+    check_single_key(key)
     size = math.prod(shape)
     words = jax.random.bits(key, (-(-size // 32), 1), jnp.uint32)
     bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None]) & 1  # a sign from each bit
@@ -47,6 +47,7 @@ def draw_like(
     key: Any, leaves: Sequence[jax.Array], draw: Draw = rademacher
 ) -> list[jax.Array]:
     """Draw random arrays with the shapes and dtypes of `leaves`."""
+    check_single_key(key)
     keys = jax.random.split(key, len(leaves))
     return [
         draw(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)
