@@ -29,7 +29,7 @@ The second bound of the printed form applies only if η(1+λ) > λ. For η = 0.0
 """
 
 import warnings
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -144,7 +144,7 @@ def _check_learning_rate(learning_rate):
         )
 
 
-def _check_decay(decay):
+def _check_decay(decay: Any) -> None:
     if not callable(decay):
         check_number("decay", decay)
     if are_numbers(decay) and not 0 <= decay < 1:

@@ -213,7 +213,7 @@ def _as_state(structure, kept, last_value, layout):
     return ScaleByRpropState(steps, marks, last_value, tells_flips)
 
 
-def _check_state(state, layout, needs_value):
+def _check_state(state: Any, layout: RpropLayout, needs_value: bool) -> None:
     """Check that a state fits this optimizer, as far as its arrays show."""
     name = _NAMES.get(layout.variant, layout.variant)
     check_state(name, state, ScaleByRpropState)

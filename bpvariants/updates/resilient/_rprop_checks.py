@@ -1,5 +1,7 @@
 """Checks of the settings of the Rprop family."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -13,7 +15,7 @@ def check_choice(name, value, known):
         raise ValueError(f"{name} must be one of {[*known]}, got {value!r}.")
 
 
-def check_weight_decay(weight_decay):
+def check_weight_decay(weight_decay: Any) -> None:
     """Check the factor λ of weight decay; the values of arrays are not checked."""
     if callable(weight_decay) or isinstance(weight_decay, dict | list | tuple):
         raise ValueError(
