@@ -225,9 +225,8 @@ def _finished(folder: Path) -> list[Row]:
     if not path.exists():
         return []
     lines = path.read_bytes().splitlines(keepends=True)
-    rows = [
-        _row(path, i, lines[i]) for i in range(len(lines)) if lines[i][-1:] == b"\n"
-    ]
+    whole = [line for line in lines if line.endswith(b"\n")]
+    rows = [_row(path, number, line) for number, line in enumerate(whole, start=1)]
     cut_short = {row["job"] for row in rows if row.get("cut_short")}
     rows = [row for row in rows if row["job"] not in cut_short]
     if len(rows) < len(lines):
