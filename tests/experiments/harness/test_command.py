@@ -68,6 +68,7 @@ def test_ctrl_c_outside_of_jobs_exits_with_130(monkeypatch, ctrl_c, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sys, "argv", ["experiments", "pod"])
+    monkeypatch.delitem(sys.modules, "experiments.__main__", raising=False)
     monkeypatch.setattr("experiments.scale.pod.main", pressed)
     monkeypatch.delitem(sys.modules, "experiments.__main__", raising=False)
     with pytest.raises(SystemExit) as left:
