@@ -145,8 +145,9 @@ def _check_learning_rate(learning_rate):
 
 
 def _check_decay(decay: Any) -> None:
-    if not callable(decay):
-        check_number("decay", decay)
+    if callable(decay):
+        return
+    check_number("decay", decay)
     if are_numbers(decay) and not 0 <= decay < 1:
         raise ValueError(
             f"forgetting needs 0 <= decay < 1, got {decay}; past gradients are "

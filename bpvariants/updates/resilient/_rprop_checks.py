@@ -22,8 +22,9 @@ def check_weight_decay(weight_decay: Any) -> None:
             f"weight_decay must be a number for all params, got {weight_decay!r}; for "
             "a schedule use optax.inject_hyperparams, for some params optax.masked."
         )
-    if weight_decay is not None:
-        check_number("weight_decay", weight_decay)
+    if weight_decay is None:
+        return
+    check_number("weight_decay", weight_decay)
     if are_numbers(weight_decay) and not weight_decay >= 0:
         raise ValueError(f"weight_decay must be at least 0, got {weight_decay}.")
 
