@@ -149,10 +149,10 @@ def open_run(
         )
     if check is not None:
         check(run)
-    resumes = run.resume and out is not None
-    folder = out if resumes else report.make_folder(study, out)
+    begun = out if run.resume else None
+    folder = begun or report.make_folder(study, out)
     with report.locked(folder):
-        if not resumes:
+        if begun is None:
             report.write_config(folder, run)
         yield run, folder
 
