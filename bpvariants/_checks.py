@@ -168,6 +168,8 @@ def check_real(name: str, tree: PyTree, remedy: str = "") -> None:
 
 def check_lengths(xs: PyTree, **others: PyTree) -> int:
     """Return T, the length of the first axis of xs; check that the others share it."""
+    for name, sequence in {"xs": xs, **others}.items():
+        check_arrays(name, sequence)
     lengths = [jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(xs)]
     if not lengths or lengths[0] in [(), (0,)]:
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(xs)]

@@ -33,6 +33,13 @@ def test_a_leaf_that_is_no_array_is_named(use):
         USES[use](WITH_TEXT)
 
 
+def test_a_leaf_of_a_sequence_that_is_no_array_is_named():
+    rule = gradients.bptt(lambda *_: None, lambda *_: None)
+    for xs, targets in (((sequence, "a"), sequence), (sequence, (sequence, "a"))):
+        with pytest.raises(ValueError, match=r"\[1\] must be an array, got 'a', a str"):
+            rule(jnp.ones(2), jnp.zeros(2), xs, targets)
+
+
 def test_the_remedies_that_are_named_give_params():
     for params in (
         adapters.from_equinox(MODULE)[1],

@@ -5,6 +5,7 @@ from functools import cache, partial
 import chex
 import flax.linen as nn
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest

@@ -48,7 +48,7 @@ def check_rule(rule: Any) -> None:
         )
 
 
-def check_key(sample: Callable | None, draws: bool, key: jax.Array | None) -> None:
+def check_key(sample: Callable | None, draws: bool, key: Any) -> None:
     """Check that a key is given if `sample` or the rule draws, and only then."""
     if sample is not None and not callable(sample):
         raise ValueError(
