@@ -93,7 +93,8 @@ def slots(number: int) -> Slots:
     gradient takes at most 3.5 T evaluations of the step. "step" takes 2 T evaluations
     and keeps T carries.
 
-    Only reverse mode works, and only once. `jax.jvp` of the gradient works too.
+    Only reverse mode works, and only once: a second time raises a ValueError.
+    `jax.jvp` and `jax.jacfwd` of the gradient work too.
 
     Args:
       number: m ≥ 1, the number of carries kept, including the first one.
