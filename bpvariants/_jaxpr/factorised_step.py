@@ -5,7 +5,7 @@ matrix of parameters that the step uses only in u = â Θ. Then ∂h_t/∂Θ = D
 D = ∂h_t/∂u.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,8 +27,9 @@ from bpvariants._jaxpr.program import (
     interpret,
     needed_equations,
     PLAIN_CALLS,
+    run_equation,
 )
-from bpvariants._jaxpr.uses import count_uses, dependent, passes_on
+from bpvariants._jaxpr.uses import constant_equations, find_uses
 from bpvariants.types import PyTree, Step
 
 
@@ -39,11 +40,14 @@ class FactorisedStep(NamedTuple):
       closed: the program, a closed jaxpr.
       equations: the equations that the new carry depends on.
       blocks: the blocks through which parameters enter.
+      scales: (equation, its operand, flat positions in params) of each multiplication
+        of params by constants.
     """
 
     closed: Any
     equations: list[Any]
     blocks: list[Block]
+    scales: list[tuple[Any, int, np.ndarray]]
 
     @property
     def variables(self) -> list[Any]:
@@ -75,6 +79,36 @@ class FactorisedStep(NamedTuple):
         inputs = [[as_vector(part) for part in block.inputs] for block in self.blocks]
         return [read(atom) for atom in jaxpr.outvars], inputs
 
+    def scaled(self, block: Block, values: jax.Array) -> jax.Array:
+        """Return the gradient of a block's params from `values`, that of its Θ.
+
+        They differ by the constants that params are multiplied by before they enter Θ.
+        """
+        jaxpr = self.closed.jaxpr
+        if not self.scales or block.variable in jaxpr.invars:  # Θ is before the scales
+            return values
+        env = dict(zip(jaxpr.constvars, self.closed.consts, strict=True))
+        read = interpret(constant_equations(jaxpr, self.equations), env)
+        factors = jnp.ones(sum(variable.aval.size for variable in jaxpr.invars))
+        for equation, place, positions in self.scales:
+            factor = _factor(equation, place, read).astype(factors.dtype)
+            factors = factors.at[positions].multiply(factor)
+        return values * factors[block.parameters].astype(values.dtype)
+
+
+def _factor(equation: Any, place: int, read: Callable[[Any], Any]) -> jax.Array:
+    """Return the derivative of an element-wise equation in the operand at a place."""
+    theta = equation.invars[place].aval
+    ones = jnp.ones(theta.shape, theta.dtype)
+
+    def scale(theta):
+        others = enumerate(equation.invars)
+        return run_equation(
+            equation, [theta if i == place else read(atom) for i, atom in others]
+        )[0]
+
+    return jax.jvp(scale, (ones,), (ones,))[1]
+
 
 def factorise(
     step_of_example: Step,
@@ -103,13 +137,12 @@ def factorise(
     equations = needed_equations(closed.jaxpr)
     paths = [path for path, _ in jax.tree.leaves_with_path(params)]
     thetas = closed.jaxpr.invars[: len(paths)]
-    depends = dependent(equations, thetas)
-    uses = count_uses(equations, closed.jaxpr.outvars, depends)
+    uses = find_uses(closed.jaxpr, equations, thetas)
     terms = Terms(thetas, [jax.tree_util.keystr(path) for path in paths], uses)
     for equation in equations:
-        if not depends.isdisjoint(equation.outvars):
-            terms.read(equation, passes_on(equation, depends))
-    return FactorisedStep(closed, equations, terms.blocks())
+        if not uses.depends.isdisjoint(equation.outvars):
+            terms.read(equation)
+    return FactorisedStep(closed, equations, terms.blocks(), terms.scales)
 
 
 def linearise_factors(

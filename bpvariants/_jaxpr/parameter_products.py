@@ -8,8 +8,10 @@ biases are used for u alone:
 Then ∂h_t/∂Θ_ij = ∂h_t/∂u_j â_i, even if a₂ depends on W, as in a second layer.
 
 Each element of params or of a product is a *term*. A term that is only rearranged stays
-the same term. Two terms become one if they are added and used nowhere else. So one
-matrix for all gates may be split into gates, and matrices of gates may be joined.
+the same term, and so does an element of params that is multiplied by a constant: its
+derivative is then multiplied by the constant. Two terms become one if they are added
+and used nowhere else. So one matrix for all gates may be split into gates, and matrices
+of gates may be joined.
 """
 
 from typing import Any, NamedTuple
@@ -18,7 +20,7 @@ import numpy as np
 
 from bpvariants._jaxpr.program import is_variable
 from bpvariants._jaxpr.rearrangements import rearranges
-from bpvariants._jaxpr.uses import ADDITIONS, rearranged
+from bpvariants._jaxpr.uses import ADDITIONS, passes_on, rearranged, Uses
 
 BIAS = -1  # used instead of a product's index, for a parameter multiplied by 1
 
@@ -43,9 +45,13 @@ class Block(NamedTuple):
 class Terms:
     """Elements of params, of products and of their sums, each treated as a term."""
 
-    def __init__(self, thetas: list[Any], paths: list[str], uses: dict[Any, Any]):
+    def __init__(self, thetas: list[Any], paths: list[str], uses: Uses):
         self.paths = paths
-        self.uses_of = uses  # variable -> how often each of its elements is used
+        self.uses_of = uses.counts
+        self.depends = uses.depends
+        self.scaled = uses.scaled
+        # (equation, its operand that is scaled, flat positions in params)
+        self.scales: list[tuple[Any, int, np.ndarray]] = []
         self.uses = np.zeros(0, int)  # how often each term is used
         self.spent = np.zeros(0, bool)  # whether it is part of another term
         self.parts: dict[int, list[tuple[int, int]]] = {}  # (product, column) of a term
@@ -56,7 +62,7 @@ class Terms:
             self._add(theta, None)
         self.num_parameters = len(self.uses)
 
-    def read(self, equation: Any, passed_on: int | None) -> None:
+    def read(self, equation: Any) -> None:
         """Follow terms through an equation; raise an error if it does not factorise."""
         name = equation.primitive.name
         of = lambda atom: self.terms.get(atom) if is_variable(atom) else None
@@ -65,7 +71,10 @@ class Terms:
         if rearranges(equation) and len(known) == len(equation.invars):
             results = rearranged(equation, known)
             self.terms |= zip(equation.outvars, results, strict=True)
-        elif passed_on is not None and known:
+        elif (scaled := self.scaled.get(id(equation))) is not None:
+            self.terms[equation.outvars[0]] = known[0]
+            self.scales.append((equation, scaled, known[0]))
+        elif passes_on(equation, self.depends) is not None and known:
             self.terms[equation.outvars[0]] = known[0]
         elif name == "dot_general":
             self._multiply(equation, operands)
@@ -163,5 +172,6 @@ class Terms:
                     f"params{path} does not factorise, which kf_rtrl needs: it "
                     f"{reason}. Each array of params that reaches the carry must be "
                     "used once, in a product with one vector, or be added as a bias. "
+                    "Before that it may be rearranged and multiplied by constants. "
                     "Use gradients.rtrl, snap or uoro, which take any step."
                 )

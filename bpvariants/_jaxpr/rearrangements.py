@@ -32,6 +32,10 @@ def _concatenated(equation, *operands):
     return [np.concatenate(operands, axis=equation.params["dimension"])]
 
 
+def _reversed(equation, operand):
+    return [np.flip(operand, equation.params["dimensions"])]
+
+
 def _sliced(equation, operand):
     p = equation.params
     bounds = p["start_indices"], p["limit_indices"], p["strides"] or [1] * operand.ndim
@@ -71,7 +75,7 @@ REARRANGEMENTS: dict[str, Rearrangement] = {
     "gather": Rearrangement(indices=(1,)),
     "pad": Rearrangement(),
     "reshape": Rearrangement(in_numpy=_reshaped),
-    "rev": Rearrangement(),
+    "rev": Rearrangement(in_numpy=_reversed),
     "scatter": Rearrangement(indices=(1,)),
     "scatter-add": Rearrangement(indices=(1,)),
     "select_n": Rearrangement(indices=(0,)),

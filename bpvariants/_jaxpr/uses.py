@@ -1,7 +1,7 @@
 """Count how often each array element is used; rearranging it is not a use."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +10,64 @@ from bpvariants._jaxpr.program import is_variable, reached
 from bpvariants._jaxpr.rearrangements import moved, rearranges
 
 ADDITIONS = ("add", "add_any", "sub")
+SCALINGS = ("div", "mul", "neg", "select_n")
+
+
+class Uses(NamedTuple):
+    """How the variables of a program use params.
+
+    Attributes:
+      depends: the variables that have a derivative in params.
+      scaled: for each equation (by id) that only multiplies elements of params by
+        constants, the operand that is multiplied.
+      counts: variable -> how often each of its elements is used.
+    """
+
+    depends: set[Any]
+    scaled: dict[int, int]
+    counts: dict[Any, np.ndarray]
+
+
+def find_uses(jaxpr: Any, equations: list[Any], thetas: list[Any]) -> Uses:
+    """Find out how a program, reduced to `equations`, uses params."""
+    depends = dependent(equations, thetas)
+    scaled = scalings(jaxpr, equations, thetas)
+    counts = count_uses(equations, jaxpr.outvars, depends, scaled)
+    return Uses(depends, scaled, counts)
+
+
+def constant_equations(jaxpr: Any, equations: list[Any]) -> list[Any]:
+    """Return the equations that depend on no argument of the program."""
+    varying = reached(equations, jaxpr.invars)
+    varying |= {v for e in equations if e.effects for v in e.outvars}
+    varying = reached(equations, varying)
+    return [e for e in equations if varying.isdisjoint(e.outvars)]
+
+
+def scalings(jaxpr: Any, equations: list[Any], thetas: list[Any]) -> dict[int, int]:
+    """Return `Uses.scaled`.
+
+    Constants are the same at all steps: they depend on no argument of the program.
+    """
+    constant = {v for e in constant_equations(jaxpr, equations) for v in e.outvars}
+    constant |= set(jaxpr.constvars)
+    is_constant = lambda atom: not is_variable(atom) or atom in constant
+    params, found = set(thetas), {}  # rearranged and scaled elements of params
+    for equation in equations:
+        name, operands = equation.primitive.name, equation.invars
+        of_params = [is_variable(atom) and atom in params for atom in operands]
+        if rearranges(equation) and all(of_params):
+            params.update(equation.outvars)
+        if name not in SCALINGS or sum(of_params) != 1:
+            continue
+        i = of_params.index(True)
+        others = [atom for k, atom in enumerate(operands) if k != i]
+        same = operands[i].aval.shape == equation.outvars[0].aval.shape
+        where = {"div": i == 0, "select_n": i > 0}.get(name, True)
+        if same and where and all(map(is_constant, others)):
+            found[id(equation)] = i
+            params.update(equation.outvars)
+    return found
 
 
 def dependent(equations: list[Any], thetas: list[Any]) -> set[Any]:
@@ -43,7 +101,7 @@ def passes_on(equation: Any, depends: set[Any]) -> int | None:
 
 
 def count_uses(
-    equations: list[Any], outputs: list[Any], depends: set[Any]
+    equations: list[Any], outputs: list[Any], depends: set[Any], scaled: dict[int, int]
 ) -> dict[Any, np.ndarray]:
     """Count for each variable how often each of its elements is used."""
     uses: dict[Any, np.ndarray] = {}
@@ -59,6 +117,7 @@ def count_uses(
         if depends.isdisjoint(equation.outvars):
             continue
         operands, passed_on = equation.invars, passes_on(equation, depends)
+        passed_on = scaled.get(id(equation), passed_on)
         if passed_on is not None:
             count(operands[passed_on], uses.get(equation.outvars[0], 0))
         elif rearranges(equation):

@@ -81,11 +81,13 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
     Its mean over the signs ν, ν′ is the gradient of :func:`rtrl`; over a sequence at
     fixed params it is that of :func:`bptt`. Among the params that the carry depends on,
     each matrix must be multiplied by one vector, once, and all others must be biases.
-    Products and biases that are only added to each other share one pair of factors A,
-    Ω. `cells.tanh` and `cells.lstm` have one pair. `cells.gru` has three, because its
-    reset gate comes between. Flax cells have one for each gate. The pairs are found in
-    the step's program while tracing, but not inside loops, nor inside a `custom_jvp`,
-    which keeps its own derivative. Each example and each pair draws its own signs.
+    Before that they may be rearranged, and multiplied by constants, such as a mask that
+    depends on no params, carry or inputs. Products and biases that are only added to
+    each other share one pair of factors A, Ω. `cells.tanh` and `cells.lstm` have one
+    pair. `cells.gru` has three, because its reset gate comes between. Flax cells have
+    one for each gate. The pairs are found in the step's program while tracing, but not
+    inside loops, nor inside a `custom_jvp`, which keeps its own derivative. Each
+    example and each pair draws its own signs.
 
     For B examples, memory is B·(n·m + k) for each pair, where u has m elements and â
     has k. This is B·n² for a tanh network, where :func:`rtrl` takes B·n³. A step takes
@@ -215,7 +217,7 @@ def _add_influence(
     for block, (inputs, carry) in zip(program.blocks, influence, strict=True):
         changes = jnp.matmul(error[..., None, :], carry)[..., 0, :]
         outer = jnp.tensordot(inputs, changes, axes=(axes, axes))
-        grads = add_block(grads, block, outer)
+        grads = add_block(grads, block, program.scaled(block, outer))
     return structure.unflatten(grads)
 
 

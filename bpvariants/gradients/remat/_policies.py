@@ -98,8 +98,8 @@ def slots(number: int) -> Slots:
     takes at most 3.5 T evaluations of the step. For comparison, the policy "step" takes
     2 T evaluations and keeps T carries.
 
-    A scan with `slots` can be differentiated in reverse mode only once. `jax.jvp` of
-    the gradient works, too.
+    A scan with `slots` can be differentiated in reverse mode only once: a second time
+    raises a ValueError. `jax.jvp` and `jax.jacfwd` of the gradient work, too.
 
     Args:
       number: m ≥ 1, the number of carries kept, including the first carry.

@@ -24,7 +24,14 @@ import numpy as np
 
 from bpvariants._carries import floating_leaves, replace_floating
 from bpvariants._dtypes import cast_like, widen
+from bpvariants._jaxpr.forward_only import forward_only
 from bpvariants.types import PyTree
+
+TWICE = (
+    "the gradient of a scan with remat=slots(…), also if budget(…) chose it, has no "
+    "derivative in reverse mode. Take it in forward mode, by jax.jvp or jax.jacfwd of "
+    "the gradient; or use remat='step' or remat.every(k)."
+)
 
 
 class Schedule(NamedTuple):
@@ -135,7 +142,8 @@ def _go_back(
     state = adjoint, total, kept
     (adjoint, total, _), by_xs = jax.lax.scan(body, state, inputs, reverse=True)
     by_given = cast_like(total, floating_leaves(given))
-    return [*by_given, *adjoint, *by_xs]
+    results = [*by_given, *adjoint, *by_xs]
+    return [forward_only(leaf, TWICE) for leaf in results]
 
 
 def _cut(leaves: list, *sizes: int) -> tuple[list, ...]:

@@ -112,6 +112,60 @@ def test_factors_are_the_jacobian(name):
     chex.assert_trees_all_close(found(params, carry), want, rtol=1e-12, atol=1e-14)
 
 
+M = normal(9, 3, 3)
+REARRANGED = {  # what is done to W [3, 3] and b [3]
+    "reversed": lambda W, b: (W[:, ::-1], b[::-1]),
+    "masked": lambda W, b: (W * M, b),
+    "masked and rearranged": lambda W, b: (M * (W.T / 3)[:, ::-1] * M, jnp.roll(b, 1)),
+    "scaled": lambda W, b: (-W, 2 * b),
+    "triangular": lambda W, b: (jnp.tril(W), jnp.where(M[0] > 0, b, 1.0)),
+}
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_params_may_be_rearranged_and_multiplied_by_constants(sign):
+    params = {
+        name: (normal(i, 3, 3), normal(5 + i, 3)) for i, name in enumerate(REARRANGED)
+    }
+
+    def step(params, h, x):  # one after the other, in one program
+        for name, change in REARRANGED.items():
+            W, b = change(*params[name])
+            h = jnp.tanh(h @ W + sign * b) + x
+        return h, h
+
+    h, x = normal(3, 3), normal(4, 3)
+    program = factorised_step.factorise(step, params, h, x)
+
+    @jax.jit
+    def immediate(params, h):
+        _, factors = factorised_step.linearise_factors(program, params, h, x)
+        zeros = jax.tree.leaves(jax.tree.map(jnp.zeros_like, params))
+
+        def row(slopes):
+            grads = zeros
+            pairs = zip(program.blocks, factors, slopes, strict=True)
+            for block, (inputs, _), slope in pairs:
+                values = program.scaled(block, jnp.outer(inputs, slope))
+                grads = factorised_step.add_block(grads, block, values)
+            return grads
+
+        return jax.vmap(row)([slopes for _, slopes in factors])
+
+    want = jax.jit(jax.jacrev(lambda *args: step(*args)[0]))(params, h, x)
+    got = immediate(params, h)
+    chex.assert_trees_all_close(got, jax.tree.leaves(want), rtol=1e-12, atol=1e-14)
+
+
+def test_the_mean_with_a_mask_on_the_weights_is_bptt():
+    mask = jnp.array([[1.0, 0.0], [2.0, 1.0]])
+    step = lambda W, h, x: (jnp.tanh(h @ (W * mask)[:, ::-1] + x),) * 2
+    args = normal(0, 2, 2), normal(1, 2), normal(2, 3, 2), 10 * normal(3, 3, 2)
+    ones = jnp.ones(3, bool)
+    flags = {"weight": ones.astype(float), "mask": ones, "reset": ~ones}
+    check_mean(step, args, flags)
+
+
 def test_a_derivative_of_ones_own_is_kept():
     spike = jax.custom_jvp(lambda u: (u > 0).astype(u.dtype))
     spike.defjvp(lambda u, v: (spike(*u), v[0] / (1 + abs(u[0])) ** 2))
@@ -132,6 +186,10 @@ def repeated(params, h, x):
 
 
 REFUSED = {
+    "multiplied by constants": (
+        lambda p, h, x: (jnp.tanh(h @ (p["dynamic"] * x[:, None])),) * 2,
+        {"dynamic": (2, 2)},
+    ),
     "is used in `mul`": (lambda p, h, x: (p["decay"] * h + x,) * 2, {"decay": (2,)}),
     "is used more than once": (
         lambda p, h, x: (jnp.tanh(h @ p["tied"] + x @ p["tied"]),) * 2,
