@@ -1,4 +1,4 @@
-"""Real data sets: from dependencies, from this project, or downloaded and checked."""
+"""Loaders of real data sets; most files are downloaded, and their sha256 is checked."""
 
 from experiments.data._digits import Digits as Digits, digits as digits
 from experiments.data._fsdd import (

@@ -1,4 +1,4 @@
-"""Data files that are not committed: read from $BPVARIANTS_DATA, or downloaded."""
+"""Data files that are not committed: find them in $BPVARIANTS_DATA, or download."""
 
 import contextlib
 import hashlib
@@ -39,12 +39,12 @@ def find(path: str, sha256: str) -> Path | None:
 def fetch(url: str | tuple[str, ...], sha256: str | None, path: str) -> Path:
     """Download a file to the user's cache, once, and check its sha256.
 
-    If there are several addresses, they are tried in order. The sha256 may be None for
-    an archive whose bytes may change; the caller must then check the files in it.
+    `url` is one address, or several that are tried in order. `sha256` may be None for
+    an archive whose bytes may change; the caller must then check the archive's files.
     """
     cache = pooch.os_cache("bpvariants")
     target = Path(path)
-    errors, bar = [], cast(Any, _Bar(target.name))  # pooch accepts such an object
+    errors, bar = [], cast(Any, _Bar(target.name))  # pooch accepts any such object
     downloader = cast(Any, pooch.HTTPDownloader(progressbar=bar))
     for address in (url,) if isinstance(url, str) else url:
         try:
@@ -67,9 +67,9 @@ def fetch(url: str | tuple[str, ...], sha256: str | None, path: str) -> Path:
 
 
 def make(path: str, sha256: str, content: Callable[[], bytes]) -> Path:
-    """Return the path of a cached file; if it is missing or wrong, make the file.
+    """Return the path of a cached file; make the file first if it is missing or wrong.
 
-    `content` returns the bytes of the file.
+    `content` is a function that returns the bytes of the file.
     """
     target = pooch.os_cache("bpvariants") / path
     if target.exists() and _sum(target) == sha256:
@@ -119,7 +119,7 @@ class _Bar:
 
     @property
     def total(self) -> float | None:
-        """Total number of bytes; pooch sets it at the start."""
+        """Total number of bytes; pooch sets this property when a download begins."""
         return self._bars.tasks[0].total
 
     @total.setter
@@ -140,5 +140,5 @@ class _Bar:
         self._bars.stop()
 
     def __del__(self):
-        """Remove the progress bar after a failed download, too; pooch does not."""
+        """Remove the progress bar after a failed download, because pooch does not."""
         self._bars.stop()

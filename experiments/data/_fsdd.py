@@ -1,9 +1,9 @@
 """Spoken digits: the Free Spoken Digit Dataset v1.0.10, not committed here.
 
 Z. Jackson and contributors, https://github.com/Jakobovski/free-spoken-digit-dataset,
-CC BY-SA 4.0. Six people say each of the ten digits fifty times, at 8 kHz. GitHub does
-not guarantee the bytes of a source archive. The recordings are therefore repacked into
-a zip archive by a fixed rule, and the sha256 of the zip archive is checked.
+CC BY-SA 4.0. Six people say each of the ten digits fifty times; the sampling rate is
+8 kHz. GitHub does not guarantee the bytes of a source archive. The recordings are
+therefore repacked into a zip archive with fixed bytes, whose sha256 is checked.
 """
 
 import io
@@ -33,13 +33,13 @@ RATE = 8000  # samples per second
 
 
 class FSDD(NamedTuple):
-    """All 3000 recordings, and the indices of the recordings in each part.
+    """All 3000 recordings, and the indices of the recordings in each part of the data.
 
     `test` is the official test part; `train` and `validation` together are the official
-    training part. All speakers are in all parts.
+    training part. Each part has recordings of all six speakers.
     """
 
-    samples: list[np.ndarray]  # each [N] float32 in −1..1, N from 1,148 to 18,262
+    samples: list[np.ndarray]  # each [N] float32 in −1..1; N is 1,148 to 18,262
     digits: np.ndarray  # [3000]
     speakers: np.ndarray  # [3000] indices into SPEAKERS
     train: np.ndarray  # [2400]
@@ -67,7 +67,7 @@ def fsdd() -> FSDD:
 
 
 def without_speaker(recordings: FSDD, speaker: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of all other speakers' recordings, and of one speaker's."""
+    """Return the indices of recordings by the other speakers, and by `speaker`."""
     if speaker not in SPEAKERS:
         raise ValueError(f"speaker must be one of {SPEAKERS}, got {speaker!r}.")
     mine = recordings.speakers == SPEAKERS.index(speaker)
@@ -101,7 +101,7 @@ def _repacked() -> bytes:
 
 
 def repack(files: dict[str, bytes]) -> bytes:
-    """Return an uncompressed zip archive of files.
+    """Return the bytes of an uncompressed zip archive of files.
 
     The bytes of the archive depend only on the names and the contents of the files.
     """

@@ -25,7 +25,7 @@ SUMS = {
 
 
 class MNIST(NamedTuple):
-    """Images [N, 28, 28] in 0..1, labels [N] in 0..9; N is 60,000 and 10,000 (test)."""
+    """Images [N, 28, 28] in 0..1, labels [N] in 0..9; train has 60,000, test 10,000."""
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]

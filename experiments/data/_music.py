@@ -1,4 +1,4 @@
-"""Polyphonic music by time steps, not committed here: chorales and folk tunes.
+"""Polyphonic music as notes per time step: chorales and folk tunes, not committed here.
 
 The official splits are from N. Boulanger-Lewandowski, Y. Bengio, P. Vincent, "Modeling
 temporal dependencies in high-dimensional sequences", ICML 2012. The compositions are in
@@ -45,7 +45,7 @@ def jsb_chorales() -> Music:
     """Return Bach's chorales, in steps of a quarter note.
 
     Train, validation and test have 229, 76 and 77 pieces with 13,807, 4,602 and 4,725
-    steps. No piece is in two parts, not even transposed.
+    steps. No chorale is in two of these parts, not even transposed.
     """
     path = find(CHORALES, CHORALES_SHA256)
     path = path or fetch(CHORALES_URL, CHORALES_SHA256, CHORALES)
@@ -59,8 +59,8 @@ def nottingham() -> Music:
 
     Train, validation and test have 694, 173 and 170 pieces with 176,561, 45,513 and
     44,463 steps. One tune of test and one tune of validation are also in train, and one
-    tune is in train twice. These repeats are kept, because published results include
-    them.
+    tune is in train twice. The repeated tunes are kept, because published results
+    include them.
     """
     path = find(NOTTINGHAM, NOTTINGHAM_SHA256)
     path = path or fetch(NOTTINGHAM_URL, NOTTINGHAM_SHA256, NOTTINGHAM)
@@ -100,7 +100,7 @@ def to_piece(roll: np.ndarray) -> Piece:
     return [_notes(step) for step in map(bytes, packed)]
 
 
-@cache  # results are reused, because few different chords occur
+@cache  # saves time, because few different chords occur
 def _notes(step: bytes) -> frozenset[int]:
     sounds = np.unpackbits(np.frombuffer(step, np.uint8))
     return frozenset((LOWEST + np.flatnonzero(sounds)).tolist())

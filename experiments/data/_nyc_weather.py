@@ -34,7 +34,7 @@ COLUMNS = {
 
 
 class NYCWeather(NamedTuple):
-    """Weather at one airport in order of time, [N] each; NaN is a missing value."""
+    """Arrays [N] of the weather at one airport, in order of time; NaN is missing."""
 
     hours: np.ndarray  # datetime64[h], UTC
     temperature: np.ndarray  # °F

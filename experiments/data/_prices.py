@@ -32,7 +32,7 @@ VIX_URL = (
 
 
 class Shiller(NamedTuple):
-    """Monthly values, [1866], 1871-01 to 2026-06; NaN is a missing value.
+    """Monthly S&P 500 data, [1866], 1871-01 to 2026-06; NaN is a missing value.
 
     The price is a mean over the month, so returns are autocorrelated by construction.
     By custom the first 1,492 of the 1,865 log-returns are for training.
@@ -51,10 +51,10 @@ class Shiller(NamedTuple):
 
 
 class VIX(NamedTuple):
-    """Prices of each trading day, [9235], 1990-01-02 to 2026-07-23.
+    """Values of the VIX on each trading day, [9235], 1990-01-02 to 2026-07-23.
 
-    No values are missing. In 47 rows open or close is outside low..high, and in 506
-    rows only the close was known, so use the close. By custom the first 7,388 days, to
+    No values are missing. In 47 rows open or close is outside low..high. In 506 rows
+    only the close was known, so use the close. By custom the first 7,388 days, to
     2019-05-02, are for training.
     """
 

@@ -1,10 +1,10 @@
-"""Prechelt's Proben1: 14 problems in three permutations each, not committed here.
+"""Prechelt's Proben1: 14 problems, three example orders each, not committed here.
 
 L. Prechelt, "PROBEN1: a set of neural network benchmark problems and benchmarking
-rules", Technical Report 21/94, Universität Karlsruhe, 1994. Many people collected the
-data; notes in the collection name them. The notes of the heart problems ask to credit
-A. Janosi, W. Steinbrunn, M. Pfisterer and R. Detrano; the notes of the cancer problems
-ask to credit W. H. Wolberg. The file proben1.sha256 has the sha256 of each file.
+rules", Technical Report 21/94, Universität Karlsruhe, 1994. Notes in the collection
+name the many people who collected the data. The notes of the heart problems ask to
+credit A. Janosi, W. Steinbrunn, M. Pfisterer and R. Detrano. The notes of the cancer
+problems ask to credit W. H. Wolberg. proben1.sha256 has the sha256 of each data file.
 """
 
 import io
@@ -33,7 +33,7 @@ class Part(NamedTuple):
 
 
 class Proben1(NamedTuple):
-    """One problem: half of its examples are in train, a quarter in each other part."""
+    """One problem, split into train (half), validation and test (a quarter each)."""
 
     name: str
     classes: bool  # whether targets are one-hot
@@ -43,7 +43,7 @@ class Proben1(NamedTuple):
 
 
 def proben1(name: str) -> Proben1:
-    """Return the problem of a name such as "cancer1"."""
+    """Return the problem with a name such as "cancer1"."""
     return parse_proben1(name, _text(name))
 
 

@@ -15,16 +15,16 @@ ARCHIVE = "sms_spam/sms+spam+collection.zip"
 ARCHIVE_SHA256 = "1587ea43e58e82b14ff1f5425c88e17f8496bfcdb67a583dbff9eefaf9963ce3"
 URL = "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip"
 CLASSES = ("ham", "spam")
-ENDS = 3722, 4136  # number of texts where train ends, and where validation ends
+ENDS = 3722, 4136  # index of the text after the training part, and after validation
 
 
 def sms_spam() -> TextClasses:
     """Return the messages in file order, each text once.
 
-    The 5,574 lines hold 5,171 different texts: 3,722 for training, 414 for validation,
+    The 5,574 lines have 5,171 different texts: 3,722 for training, 414 for validation,
     1,035 for test. From training 11 texts are dropped, and from validation 3, because a
-    later part has the same text, apart from case and characters that are not letters or
-    digits.
+    later part has the same text. This comparison of texts ignores case, and characters
+    that are not letters or digits.
     """
     path = find(FILE, SHA256)
     content = path.read_bytes() if path else _from_archive()

@@ -1,8 +1,8 @@
 """Pairs of English and French sentences from Tatoeba, not committed here.
 
 The pairs are from the project Tatoeba, https://tatoeba.org, in the version of
-https://www.manythings.org/anki of 2017-09-29. The licence is CC BY 2.0; credit both
-sites.
+https://www.manythings.org/anki of 2017-09-29. The licence is CC BY 2.0; users must
+credit tatoeba.org and manythings.org.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ URL = (
 SPACES = str.maketrans({"\u202f": " ", "\u00a0": " "})
 OPENINGS = ("i am ", "i m ", "he is", "he s ", "she is", "she s ", "you are")
 OPENINGS += ("you re ", "we are", "we re ", "they are", "they re ")
-LONGEST = 10  # sentences of PyTorch's tutorial have fewer words
+LONGEST = 10  # sentences of PyTorch's tutorial have fewer words than this
 
 Pair: TypeAlias = tuple[str, str]  # English, French
 
@@ -46,8 +46,8 @@ def tatoeba_fra_eng(
     order. Nonbreaking spaces in the French sentences become plain spaces. The hash puts
     14,197 pairs into test, 14,091 into validation and 114,499 into train. From
     validation 10 pairs are dropped, and from train 64, because a later part has the
-    same English sentence, apart from case and characters that are not letters or
-    digits.
+    same English sentence. This comparison of sentences ignores case, and characters
+    that are not letters or digits.
 
     Args:
       normalise: a function that is applied to each sentence first, such as
@@ -68,7 +68,7 @@ def tatoeba_fra_eng(
 
 
 def which_part(english: str) -> int:
-    """Return the part of a sentence: 0 for train, 1 for validation, 2 for test.
+    """Return the part for a sentence: 0 for train, 1 for validation, 2 for test.
 
     Of 10 sentences, about 8 are for train, 1 for validation and 1 for test.
 
@@ -98,9 +98,10 @@ def tutorial_form(text: str) -> str:
 def is_of_tutorial(pair: Pair) -> bool:
     """Return whether PyTorch's tutorial uses a pair of sentences.
 
-    The tutorial uses short pairs that begin with "i am", "he is" or similar words. In
-    :func:`tutorial_form`, train, validation and test have 9,390, 1,252 and 1,173 short
-    pairs of this kind, with 3,028 different words in English and 4,668 in French.
+    The tutorial uses short pairs that begin with "i am", "he is" or similar words. With
+    texts in :func:`tutorial_form`, the tutorial uses 9,390 pairs of train, 1,252 of
+    validation and 1,173 of test. All pairs of the tutorial together have 3,028
+    different words in English and 4,668 in French.
     """
     short = all(len(text.split(" ")) < LONGEST for text in pair)
     return short and pair[0].startswith(OPENINGS)

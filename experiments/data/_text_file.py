@@ -1,4 +1,4 @@
-"""Texts, such as a file of the user, as indices into the alphabet of the text."""
+"""Texts, such as the text of a user's file, as indices into the text's alphabet."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -43,7 +43,7 @@ def as_seen(text: str) -> str:
 
 
 def same_form(text: str) -> str:
-    """Return the words of a text in lower case, the form in which texts are compared.
+    """Return the words of a text in lower case; texts are compared in this form.
 
     Example:
       >>> same_form("It's  FREE!!") == same_form("it s free")

@@ -15,6 +15,6 @@ URL = (
 
 
 def tinyshakespeare() -> Text:
-    """Return the text, with 65 symbols; by custom the last tenth is for test."""
+    """Return the text, which has 65 symbols; by custom its last tenth is for test."""
     path = find(FILE, SHA256) or fetch(URL, SHA256, FILE)
     return as_text(path.read_text("ascii"), "Tiny Shakespeare")

@@ -27,12 +27,13 @@ VALIDATION = 545
 
 
 def trec() -> TextClasses:
-    """Return the questions, with spaces between words; the 500 for test are official.
+    """Return the questions, words separated by spaces; test is the official 500.
 
     Of the 5,452 training questions, 10 are dropped because test has exactly the same
-    question. The last 545 of the remaining questions are for validation. Of the first
-    4,897 remaining questions, 13 are dropped, because a later part has the same text,
-    apart from case and characters that are not letters or digits.
+    question. Of the remaining 5,442 questions, the last 545 are for validation, and the
+    first 4,897 for training. From training 13 questions are dropped, because a later
+    part has the same text. This comparison of texts ignores case, and characters that
+    are not letters or digits.
     """
     train = read_lines(_text("TREC.train"))
     test = read_lines(_text("TREC.test"))

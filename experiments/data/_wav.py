@@ -11,9 +11,9 @@ import numpy as np
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 
-STREAMED = 0x7FFF0000  # from here on, a size stands for one that was not known
+STREAMED = 0x7FFF0000  # in a header, such a size or a larger one means "unknown"
 UNREADABLE = (ValueError, ArithmeticError, struct.error, EOFError, UnboundLocalError)
-ROUNDING = 1e-6  # how far a float sample may be beyond 1
+ROUNDING = 1e-6  # a float sample may exceed ±1 by this much
 
 
 def read_wav(
@@ -21,18 +21,18 @@ def read_wav(
 ) -> np.ndarray:
     """Return the samples of a recording, [N] float32 in −1..1.
 
-    Channels are averaged, and the sampling rate is converted to `rate`; what a
-    conversion adds beyond ±1 is clipped. A program that writes to a pipe does not know
-    the size of a recording; then all bytes to the end of the file are samples.
+    Channels are averaged, and the sampling rate is converted to `rate`. Samples that
+    are beyond ±1 after the conversion are clipped. If the header lacks the size, as in
+    a recording written to a pipe, all bytes to the end of the file are samples.
 
     Args:
       file: a path, or an open binary file.
       rate: samples per second to return.
-      lowest: the lowest sampling rate that a file may have. A file has no frequencies
-        above half its rate, and a conversion cannot restore them.
+      lowest: the lowest sampling rate that a file may have. A recording has no
+        frequencies above half its sampling rate, and a conversion cannot restore them.
 
     Raises:
-      ValueError: if the file is no WAV file, is cut short, holds no sound, has samples
+      ValueError: if the file is no WAV file, is cut short, has no sound, has samples
         that are not finite or beyond ±1, or has a sampling rate below `lowest`.
 
     Example:
@@ -47,7 +47,7 @@ def read_wav(
     content = _sized(content, name)
     try:
         with warnings.catch_warnings():
-            # Ignore warnings about unknown chunks, but not about a file cut short.
+            # Ignore warnings about unknown chunks, but not about a truncated file.
             warnings.simplefilter("ignore", wavfile.WavFileWarning)
             cut_short = "Reached EOF prematurely"
             warnings.filterwarnings("error", cut_short, wavfile.WavFileWarning)
@@ -89,13 +89,13 @@ def _as_float(samples: np.ndarray) -> np.ndarray:
     """
     if samples.dtype.kind == "f":
         return samples.astype(float)
-    if samples.dtype == np.uint8:  # 128 is silence
+    if samples.dtype == np.uint8:  # in 8-bit samples, 128 is silence
         return (samples.astype(float) - 128) / 128
     return samples / -float(np.iinfo(samples.dtype).min)
 
 
 def _sized(content: bytes, name: str) -> bytes:
-    """Return a RIFF file with its true size, and that of its samples, in its header."""
+    """Return a RIFF file whose header has the true sizes of file and samples."""
     if content[:4] not in (b"RIFF", b"RIFX") or content[8:12] != b"WAVE":
         return content
     number, short = ("<I", "<H") if content[:4] == b"RIFF" else (">I", ">H")
@@ -124,7 +124,7 @@ def _sized(content: bytes, name: str) -> bytes:
 
 
 def _are_chunks(content: bytes, number: str) -> bool:
-    """Return whether bytes are whole chunks, each a name, a size and so many bytes."""
+    """Return whether bytes are complete RIFF chunks: name, size and data of each."""
     at = 0
     while at + 8 <= len(content):
         if not all(32 <= byte < 127 for byte in content[at : at + 4]):

@@ -1,4 +1,4 @@
-"""Layout of a table in a text file: its delimiter, its header, what is no data."""
+"""Layout of a table in a text file: its delimiter, its header and lines to skip."""
 
 import csv
 import re
@@ -13,20 +13,20 @@ from experiments.data.tables._times import SAMPLE
 from experiments.harness.options import did_you_mean
 
 DELIMITERS = ",;\t|"
-FEW = 60  # lines that tell the delimiter
-SINGLE = "\x1f"  # the delimiter of a file with one column; it is in no text
+FEW = 60  # number of lines from which the delimiter is found
+SINGLE = "\x1f"  # delimiter for a file with one column; no text has this character
 SPELLED = {"tab": "\t", "\\t": "\t"}
 SEP = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 DATE = re.compile(r"\d{1,4}[-/.:]\d{1,2}([-/.: T].*)?")
 
 
 class Layout(NamedTuple):
-    """Layout of a table; a record is a row, which may have several lines."""
+    """Layout of a table; a record is a row of the table, on one or more lines."""
 
     delimiter: str
-    names: list[str]  # of columns
-    lines: int  # to skip at the beginning
-    records: int  # to skip then: the header, and units
+    names: list[str]  # names of the columns
+    lines: int  # number of lines to skip at the beginning
+    records: int  # number of records to skip after these lines: header and units
     sample: list[list[str]]  # the first records of data
     notes: tuple[str, ...]
 
@@ -43,11 +43,11 @@ def find_layout(
 
     Args:
       source: the file.
-      wanted: names of columns, or their positions from 1 on if there is no header.
+      wanted: names of columns to read, or positions from 1 on if there is no header.
       delimiter: the character between fields; None to find it.
 
     Raises:
-      ValueError: if the file is empty, or a column is not in it exactly once.
+      ValueError: if the file is empty, or does not have a wanted column exactly once.
     """
     with source.open() as file:
         lines = list(islice(file, SAMPLE))
@@ -78,7 +78,7 @@ def find_layout(
 
 
 def find_column(source: Source, names: Sequence[str], name: str) -> int:
-    """Return the place of a column; spaces and line breaks in names do not differ."""
+    """Return the index of a column; any white space in names counts as one space."""
     plain = [_plain(each) for each in names]
     count = plain.count(_plain(name))
     if count != 1:
@@ -106,7 +106,7 @@ def _checked(delimiter: str | None) -> str | None:
 
 
 def _records(lines: Sequence[str], delimiter: str) -> list[list[str]]:
-    """Return records without comments and blank lines, each as long as the first."""
+    """Return records without comments and blank lines, cut or padded to one length."""
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     rows = [row for row in reader if row and not is_comment(row[0])]
     width = len(rows[0])
@@ -114,7 +114,7 @@ def _records(lines: Sequence[str], delimiter: str) -> list[list[str]]:
 
 
 def _delimiter(lines: Sequence[str]) -> str:
-    """Return the delimiter that divides the lines best into values."""
+    """Return the delimiter that best splits the lines into equal rows of values."""
 
     def score(delimiter: str) -> float:
         reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
@@ -149,10 +149,10 @@ def _header(
     delimiter: str,
     wanted: Sequence[str],
 ) -> tuple[list[str], int, list[str]]:
-    """Return names of columns, the number of records that they take, and notes.
+    """Return names of columns, the number of records of the header, and notes.
 
-    A first row is no header if it has a value, and no word above a value. But it is one
-    if it counts the columns, or has the names that are wanted.
+    The first row is the header if it has no value, or has a word above a value, or
+    numbers the columns, or has all wanted names.
     """
     width, name = len(head), source.path.name
     below = rows[0] if rows else head
@@ -167,7 +167,7 @@ def _header(
     )
     if words or not values or counts:
         return head, 1, []
-    if comments:  # the names may stand in a comment
+    if comments:  # the last comment may have the names
         last = next(csv.reader([comments[-1].lstrip(" #")], delimiter=delimiter))
         if len(last) == width and {*map(_plain, wanted)} <= {*map(_plain, last)}:
             return last, 0, []
@@ -185,7 +185,7 @@ def _header(
 
 
 def _are_units(row: list[str], after: list[str]) -> bool:
-    """Return whether a row has no value, though the next row has one below a word."""
+    """Return whether a row has units: no values, but a word above a value."""
     if any(is_number(cell) or _is_date(cell) for cell in row):
         return False
     pairs = zip(row, after, strict=True)

@@ -16,15 +16,15 @@ MISSING = {
     "-1.#ind", "-1.#qnan",
 }  # fmt: skip
 DECIMALS = (".", ",")
-SPACES = " \u00a0\u2009\u202f"  # space, no-break, thin, and narrow no-break
+SPACES = " \u00a0\u2009\u202f"  # plain, no-break, thin, narrow no-break space
 UNITS = "%‰€$£¥"
-MINUS = "−–-"  # minus sign, en dash, hyphen; it is last, as in a set of a pattern
+MINUS = "−–-"  # minus sign, en dash, hyphen; a hyphen is literal if it is last in [ ]
 WRITTEN = re.compile(
     rf"(?P<sign>[+{MINUS}]?)[{SPACES}]?(?P<before>[€$£¥]?)[{SPACES}]?"
     rf"(?P<second>[+{MINUS}]?)(?P<body>[0-9.,'’{SPACES}]*[0-9.,])"
     rf"(?P<power>[eE][+{MINUS}]?[0-9]+)?[{SPACES}]?(?P<after>[{UNITS}]?)"
 )
-# Groups of three digits, or as in India of two, before a last group of three.
+# Digits in groups of three; or in groups of two, as in India, with three digits last.
 GROUPED = r"[1-9]\d{{0,2}}(?:{0}\d{{3}})+|[1-9]\d?(?:{0}\d{{2}})+{0}\d{{3}}"
 SPACED = re.compile(
     rf"[1-9]\d{{0,2}}([{SPACES}'’])\d{{3}}(?:\1\d{{3}})*(?:[.,]\d*)?", re.ASCII
@@ -42,7 +42,7 @@ WITH_GROUPS = {
 
 
 class Cell(NamedTuple):
-    """A cell, and the line of the file that it is in."""
+    """A cell of a table, and the number of its line in the file."""
 
     line: int
     cell: str
@@ -50,7 +50,7 @@ class Cell(NamedTuple):
 
 @lru_cache(4096)
 def is_missing(cell: str) -> bool:
-    """Return whether a cell says that a value is missing."""
+    """Return whether a cell is empty, or has a text for a missing value, such as NA."""
     return cell.strip().casefold() in MISSING
 
 
@@ -62,10 +62,10 @@ def unit_of(cell: str) -> str:
 
 @lru_cache(4096)
 def to_number(cell: str, decimal: str) -> float | None:
-    """Return a number, NaN if it is missing, or None if the cell is no number.
+    """Return a cell's number: NaN if it is missing, None if the cell is no number.
 
-    The mark that is not the decimal one may divide groups of digits, and so may spaces
-    and apostrophes. A percent or currency sign is left out.
+    Spaces, apostrophes, or the one of point and comma that is not `decimal` may
+    separate groups of digits. A percent or currency sign is ignored.
 
     Example:
       >>> to_number("1.234,5", ","), to_number("−$1,234", "."), to_number("12 %", ".")
@@ -97,28 +97,28 @@ def to_number(cell: str, decimal: str) -> float | None:
 
 
 def is_number(cell: str) -> bool:
-    """Return whether a cell is a number that is known."""
+    """Return whether a cell has a number, with a decimal point or a decimal comma."""
     return not is_missing(cell) and any(
         to_number(cell, d) is not None for d in DECIMALS
     )
 
 
 class Numbers:
-    """The numbers of a column, read with a decimal point and with a comma.
+    """Both readings of a column of numbers: with a decimal point, and with a comma.
 
-    A way to read is given up at the first cell that it cannot read.
+    A reading is dropped at the first cell that is not a number in this reading.
     """
 
     def __init__(self, decimal: str | None):
-        """Begin a column; `decimal` is the mark if it is known."""
+        """Begin a column; `decimal` is the decimal mark, None if it is not known."""
         ways = DECIMALS if decimal is None else (decimal,)
         self.read: dict[str, list[np.ndarray]] = {way: [] for way in ways}
         self.failed: dict[str, Cell] = {}
         self.differs: tuple[Cell, dict[str, float]] | None = None
-        self.units: dict[str, Cell] = {}  # the first cell of each unit
+        self.units: dict[str, Cell] = {}  # the first cell with each unit
 
     def add(self, cells: Sequence[str], lines: Sequence[int]) -> None:
-        """Read more cells [N], which are in lines [N] of the file."""
+        """Read more cells [N], which are in the lines `lines` [N] of the file."""
         texts: Any
         codes, texts = pd.factorize(np.array(cells, object))
         first = np.full(len(texts), len(codes))
@@ -128,7 +128,7 @@ class Numbers:
         for way in list(self.read):
             found = [to_number(text, way) for text in texts]
             wrong = next((i for i, each in enumerate(found) if each is None), None)
-            if wrong is not None:  # texts are in the order of their first cells
+            if wrong is not None:  # texts are in order of first occurrence
                 self.failed[way] = where(wrong)
                 del self.read[way]
                 continue
@@ -148,6 +148,6 @@ class Numbers:
             return
         for code, text in enumerate(texts):
             unit = unit_of(text)
-            told = unit or numbers[code]  # 0 needs no unit
+            told = unit or numbers[code]  # a cell with 0 may lack the unit
             if unit not in self.units and told and not math.isnan(numbers[code]):
                 self.units[unit] = where(code)

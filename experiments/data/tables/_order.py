@@ -7,11 +7,11 @@ import numpy as np
 
 from experiments.data.tables._times import directions, known
 
-SURE = 0.9  # smallest share of steps in one direction, for numbers to be times
+SURE = 0.9  # numbers are times if at least this share of steps has one direction
 
 
 class Order(NamedTuple):
-    """The order to take rows in, the times in that order, and notes on them."""
+    """Order of a table's rows by time, the times in this order, and notes for users."""
 
     rows: np.ndarray | None  # [N] indices; None to leave rows as they are
     times: np.ndarray  # [N]
@@ -21,29 +21,29 @@ class Order(NamedTuple):
 def choose(ways: Sequence[np.ndarray]) -> np.ndarray:
     """Return the best ordered of several readings of the same times [N].
 
-    Readings differ if day and month may be exchanged.
+    Readings of a time differ if day and month can be exchanged.
     """
     return max(ways, key=lambda times: (known(times).sum(), *_regular(times)))
 
 
 def _regular(times: np.ndarray) -> tuple[int, int]:
-    """Return how many steps go one way, and how many of those are of one size."""
+    """Return the largest number of steps with one direction, and with one size."""
     steps = np.diff(times[known(times)])
     _, counts = np.unique(np.abs(steps), return_counts=True)
     return max(directions(times)[:2]), int(max(counts, default=0))
 
 
 def put_in_order(times: np.ndarray, name: str, file: str) -> Order:
-    """Return the order of rows from old to new, with notes on what is unusual.
+    """Return the order of rows from old to new, with notes on unusual times.
 
-    Rows whose newest is first are turned round. Rows in another order are sorted if
-    all times differ; times that occur twice would be mixed up by sorting. Plain numbers
-    are times only if nearly all of them increase or all decrease.
+    A table with its newest row first is reversed. Rows in any other order are sorted
+    only if all times differ, because sorting would mix up rows with equal times. Plain
+    numbers count as times only if nearly all steps between them have one direction.
 
     Args:
-      times: times or numbers [N], some may be NaT or NaN.
-      name: name of their column.
-      file: name of their file.
+      times: times or numbers [N]; some may be NaT or NaN.
+      name: name of the column of times.
+      file: name of the file.
     """
     forwards, backwards, equal = directions(times)
     dates = times.dtype.kind == "M"
@@ -113,11 +113,11 @@ def _gaps(times: np.ndarray, name: str) -> list[str]:
 
 
 def _steps(times: np.ndarray) -> tuple[np.ndarray, str]:
-    """Return steps [N − 1] in the unit that makes them equal, and its name."""
+    """Return the steps [N − 1] between times in a fitting unit, and the unit's name."""
     steps = np.diff(times) / np.timedelta64(1, "s")
     days = times.astype("datetime64[D]")
     usual = _usual(steps)
-    if 27 * 86400 <= usual < np.inf:  # months differ in length
+    if 27 * 86400 <= usual < np.inf:  # count months, which differ in length
         months = times.astype("datetime64[M]").astype(int)
         return np.diff(months).astype(float), "month"
     if usual == 86400 and (days == times).all() and np.is_busday(days).all():
@@ -129,13 +129,13 @@ def _steps(times: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 def _usual(steps: np.ndarray) -> float:
-    """Return the median of the steps that go forwards, or infinity without any."""
+    """Return the median of the positive steps, or infinity if no step is positive."""
     forwards = np.sort(steps[steps > 0])
     return float(forwards[(len(forwards) - 1) // 2]) if len(forwards) else np.inf
 
 
 def _text(time: Any) -> str:
-    """Return a time without zeros at its end."""
+    """Return a time as text, without trailing zeros."""
     if not isinstance(time, np.datetime64):
         return f"{time:.15g}"
     text = str(time.astype("datetime64[ms]")).replace("T", " ")

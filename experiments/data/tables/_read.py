@@ -26,19 +26,19 @@ from experiments.data.tables._numbers import (
 from experiments.data.tables._source import find_source, Source
 from experiments.data.tables._times import find_forms, read_times, unknown_times
 
-CHUNK = 4000  # rows that are held as text at a time
+CHUNK = 4000  # number of rows in memory as text at a time
 
 
 class Table(NamedTuple):
-    """Columns of numbers, and the times of their rows if there are any."""
+    """Columns of numbers from a file, and the times of the rows if there are any."""
 
     columns: dict[str, np.ndarray]  # [N] each; NaN is missing
-    times: np.ndarray | None  # [N] datetime64, or numbers
-    notes: tuple[str, ...]  # what was found, and what the user should know
+    times: np.ndarray | None  # [N] datetime64 or numbers; None if there are no times
+    notes: tuple[str, ...]  # messages to the user about the file
 
 
 class _Rows(NamedTuple):
-    """Some rows of data, and the lines of the file that they are in."""
+    """Some rows of a table, and the number of each row's line in the file."""
 
     cells: list[list[str]]
     lines: list[int]
@@ -54,23 +54,23 @@ def read_columns(
 ) -> Table:
     """Read columns of numbers from a text file, rows in order of time.
 
-    Delimiter, header, encoding and the decimal mark are found from the file. If numbers
-    have two meanings, such as 1.234 in a file with semicolons, and nothing else in the
-    file tells which, an error asks for `decimal`. Empty cells, NA and the like become
-    NaN. Percent and currency signs are left out, so 5 % becomes 5. Rows whose newest is
-    first are turned round; gaps and repeated times are told in the notes. Text is held
-    in memory for some thousand rows at a time.
+    Delimiter, header, encoding and the decimal mark are found from the file. A number
+    can have two meanings, such as 1.234 in a file with semicolons. If no other cell
+    decides the meaning, an error asks for `decimal`. Empty cells, and texts such as NA,
+    become NaN. Percent and currency signs are left out, so 5 % becomes 5. A table with
+    its newest row first is reversed. Notes tell the user about gaps and repeated times.
+    Only some thousand rows at a time are in memory as text.
 
     Args:
       path: a text file, possibly compressed by gzip, bzip2 or xz.
-      names: names of the columns; if the file has no header, positions from "1" on.
+      names: names of the columns to read; without a header, positions from "1" on.
       delimiter: the character between fields.
       decimal: the decimal mark, "." or ",".
       encoding: the encoding of the text.
 
     Raises:
       ValueError: if there is no such file or column, if the file is no table of text,
-        or if a cell is neither a number nor missing, or can be two numbers.
+        or if a cell is neither a number nor missing, or has two possible meanings.
     """
     if decimal not in (None, *DECIMALS):
         raise ValueError(f"decimal must be '.' or ',', got {decimal!r}.")
@@ -110,9 +110,10 @@ def _cell(row: list[str], place: int) -> str:
 def _chunks(
     source: Source, layout: Layout, places: list[int], notes: list[str]
 ) -> Iterator[_Rows]:
-    """Yield the rows of data, without comments and blank lines; add to the notes.
+    """Yield the rows of a table in chunks, without comments and blank lines.
 
-    In a file with a single column, a blank line is a missing value, but not at the end.
+    In a file with a single column, a blank line is a missing value, except at the end
+    of the file. If there are comments, a note about them is added to `notes`.
     """
     width, rows, blank, comments = len(layout.names), _Rows([], []), 0, 0
     for line, row in _records(source, layout):
@@ -143,7 +144,7 @@ def _chunks(
 
 
 def _records(source: Source, layout: Layout) -> Iterator[tuple[int, list[str]]]:
-    """Yield the records of data, each with the number of its last line."""
+    """Yield the records below the header, each with the number of its last line."""
     line = layout.lines
     try:
         with source.open() as file:
@@ -153,7 +154,7 @@ def _records(source: Source, layout: Layout) -> Iterator[tuple[int, list[str]]]:
                 file, delimiter=layout.delimiter, skipinitialspace=True, strict=True
             )
             head = layout.records
-            while head:  # the names of columns, and units
+            while head:  # skip the names of columns, and units
                 row = next(reader)
                 line = layout.lines + reader.line_num
                 head -= bool(row) and not is_comment(row[0])
@@ -170,7 +171,7 @@ def _records(source: Source, layout: Layout) -> Iterator[tuple[int, list[str]]]:
 def _check_comment(
     source: Source, layout: Layout, places: list[int], line: int, row: list[str]
 ) -> None:
-    """Check that a row that looks like a comment has no data."""
+    """Check that a row that looks like a comment has no number in a column to read."""
     for place in places:
         if is_number(_cell(row, place)):
             raise ValueError(
@@ -182,7 +183,7 @@ def _check_comment(
 def _check_length(
     source: Source, layout: Layout, places: list[int], line: int, row: list[str]
 ) -> None:
-    """Check that a row has all columns that are read, and none without a name."""
+    """Check that a row has all columns to read, and no text beyond the last column."""
     width = len(layout.names)
     if any(map(str.strip, row[width:])):
         raise ValueError(
@@ -201,7 +202,7 @@ def _check_length(
 def _decided(
     numbers: Numbers, name: str, source: Source, layout: Layout
 ) -> tuple[np.ndarray, list[str]]:
-    """Return the values of a column, and notes; an error if they are not clear."""
+    """Return a column's values, and notes; raise an error if values are ambiguous."""
     if not numbers.read:
         failed = max(numbers.failed.values())
         raise ValueError(
@@ -247,7 +248,7 @@ def _check_units(units: dict[str, Cell], name: str, source: Source) -> None:
 
 
 def _told(layout: Layout, name: str) -> tuple[str | None, str]:
-    """Return the decimal mark that the rest of the file tells, and why; or None."""
+    """Infer the decimal mark from the other columns; return it, or None, and why."""
     found: dict[str, str] = {}
     for i, other in enumerate(layout.names):
         cells = [row[i] for row in layout.sample if not is_missing(row[i])]

@@ -1,4 +1,4 @@
-"""Text of a user's file: its compression and its encoding."""
+"""Compression and encoding of a user's text file."""
 
 import bz2
 import codecs
@@ -18,7 +18,7 @@ OTHER_FILES = {
     b"\xd0\xcf\x11\xe0": "an old workbook",
     b"PAR1": "a Parquet file",
 }
-MARKS = {  # longer marks first: that of UTF-32 begins with that of UTF-16
+MARKS = {  # longer marks first, because UTF-32's mark begins with UTF-16's mark
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
@@ -28,7 +28,7 @@ DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
 class Source(NamedTuple):
-    """A file of text that can be opened again and again."""
+    """A text file that can be opened several times."""
 
     path: Path
     open_bytes: Callable[[Path], Any]
@@ -44,12 +44,13 @@ class Source(NamedTuple):
 def find_source(path: Path, encoding: str | None = None) -> Source:
     """Find how a file is compressed and encoded.
 
-    Without a byte order mark a file is UTF-8 if all of it can be read so. UTF-16 is
-    recognised by its zero bytes; any other file is read as Windows-1252, with a note.
+    UTF-16 without a byte order mark is recognised by its zero bytes. A file without a
+    mark is read as UTF-8 if all of the file is valid UTF-8. Any other file is read as
+    Windows-1252 (or Latin-1), with a note for the user.
 
     Args:
       path: a text file, possibly compressed by gzip, bzip2 or xz.
-      encoding: its encoding; None to find it.
+      encoding: the encoding of the file; None to find the encoding.
 
     Raises:
       ValueError: if there is no such file, if it is not text, if it is damaged, or if
@@ -87,7 +88,7 @@ def find_source(path: Path, encoding: str | None = None) -> Source:
 
 def _known(encoding: str) -> str:
     try:
-        if codecs.lookup(encoding)._is_text_encoding:  # not base64, say
+        if codecs.lookup(encoding)._is_text_encoding:  # False for base64
             return encoding
     except LookupError:
         pass
@@ -98,12 +99,15 @@ def _known(encoding: str) -> str:
 
 
 def _by_marks(head: bytes) -> str | None:
-    """Return the encoding that a byte order mark tells, if there is one."""
+    """Return the encoding that a byte order mark at the beginning names, or None."""
     return next((name for mark, name in MARKS.items() if head.startswith(mark)), None)
 
 
 def _by_zeros(path: Path, head: bytes) -> str | None:
-    """Return UTF-16 if every other byte is mostly zero, as in text without accents."""
+    """Return the kind of UTF-16 that zero bytes indicate; None if no byte is zero.
+
+    In UTF-16, every second byte of English text is zero.
+    """
     if 0 not in head:
         return None
     for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
@@ -120,19 +124,19 @@ def _check(path: Path, open_bytes, encoding: str, what: str) -> None:
 
 
 def _fault(path: Path, open_bytes, encoding: str) -> str | None:
-    """Return what cannot be read in an encoding, or None if all of it can."""
+    """Return why a file cannot be read in an encoding, or None if it can be read."""
     decoder, more = codecs.getincrementaldecoder(encoding)(), True
     begin = start = 0
     try:
         with open_bytes(path) as file:
             while more:
-                begin = start - len(decoder.getstate()[0])  # of what is decoded next
+                begin = start - len(decoder.getstate()[0])  # next byte to decode
                 block = file.read(BLOCK)
                 start, more = start + len(block), bool(block)
                 decoder.decode(block, final=not more)
     except UnicodeDecodeError as error:
         return f"{error.reason} at byte {begin + error.start}"
-    except UnicodeError as error:  # no byte order mark
+    except UnicodeError as error:  # such as no byte order mark
         return str(error)
     except DAMAGED as error:
         raise ValueError(f"{path} is damaged, or cut short: {error}.") from None

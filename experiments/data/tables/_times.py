@@ -1,4 +1,4 @@
-"""Times of a table's rows: their form, their order, gaps and repeats."""
+"""Times of a table's rows: the columns with times, their formats and their values."""
 
 import re
 from collections.abc import Sequence
@@ -27,27 +27,28 @@ HOURS = (
 )  # fmt: skip
 ISO = re.compile(r"\d{4}-\d{1,2}(-\d{1,2}([T ]\d.*)?)?")
 ONLY_DIGITS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M"}
-UNIX = {10: "s", 13: "ms"}  # since 1970
+UNIX = {10: "s", 13: "ms"}  # number of digits -> unit of the time since 1970
 QUARTER = re.compile(r"(\d{4})[- ]?Q([1-4])|Q([1-4])[-/ ]?(\d{4})")
 CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)(:([0-5]\d)([.,]\d+)?)?")
-PARTS = ("year", "month", "day", "hour", "minute")  # columns that make a time together
-MOST = 0.9  # smallest share of cells that a form must fit
-SAMPLE = 500  # rows in which the columns of times are looked for
+PARTS = ("year", "month", "day", "hour", "minute")  # columns that together are a time
+MOST = 0.9  # a format must fit at least this share of a column's cells
+SAMPLE = 500  # number of first rows from which the columns of times are found
 
 
 class Form(NamedTuple):
-    """How a time is written: its columns, and a format of pandas or one of ours."""
+    """Written form of a time: its columns, and a format of pandas or of this module."""
 
     columns: tuple[int, ...]
     format: str
 
 
 def find_forms(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Form]:
-    """Return the forms that fit the column of times; none if there is none.
+    """Return the forms that fit the column of times; [] if no column has times.
 
-    Day and month may be in either order, so there can be two. A second column with the
-    time of day belongs to the first, and so do columns year, month, day, hour. Of
-    several columns of times the best ordered one counts.
+    There can be two forms, because day and month may be in either order. A second
+    column with the time of day is part of the form. Columns named year, month, day,
+    hour and minute are one form together. If several columns have times, the column
+    whose times are in the best order is used.
 
     Args:
       names: names of the columns; columns of values have the name "".
@@ -78,13 +79,13 @@ def find_forms(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Form
 
 
 def _ordered(times: np.ndarray) -> float:
-    """Return the share of steps in the direction that most steps have."""
+    """Return the share of steps between rows that have the more frequent direction."""
     forwards, backwards, _ = directions(times)
     return max(forwards, backwards) / max(1, len(times) - 1)
 
 
 def directions(times: np.ndarray) -> tuple[int, int, int]:
-    """Return how many steps go forwards, backwards, and not at all."""
+    """Count the steps between rows: forwards in time, backwards, and without change."""
     steps = np.diff(times[known(times)])
     nothing = np.zeros(1, steps.dtype)
     forwards, backwards = int(np.sum(steps > nothing)), int(np.sum(steps < nothing))
@@ -104,7 +105,7 @@ def _clock(names: Sequence[str], rows: Sequence[Sequence[str]], but: int) -> int
 
 
 def _formats(cells: list[str], named: bool) -> list[str]:
-    """Return the formats that fit nearly all cells."""
+    """Return the formats of times that fit nearly all cells of a column."""
     texts = [cell.strip() for cell in cells if not is_missing(cell)]
     if all(text.isascii() and text.isdigit() for text in texts):
         if not named:
@@ -128,7 +129,7 @@ def _formats(cells: list[str], named: bool) -> list[str]:
 
 
 def _marks(format: str) -> set[str]:
-    """Return the characters that a time of this format must have."""
+    """Return the literal characters of a format of times, such as : and /."""
     return set(re.sub(r"%\w", "", format))
 
 
@@ -141,7 +142,7 @@ def _fits(texts: list[str], format: str) -> bool:
 
 
 def _parse(cells: Sequence[str], format: str) -> np.ndarray:
-    """Return times [N] in one format; those that have another are NaT."""
+    """Return the times [N] of cells; cells that do not fit the format become NaT."""
     text: Any = pd.Series([cell.strip() for cell in cells], dtype=object)
     given: dict[str, Any]
     if format == "iso":
@@ -168,7 +169,7 @@ def _as_month(cell: str) -> str:
 
 
 def unknown_times(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return notes on columns that by their names hold times, if no form fits."""
+    """Return notes on columns that are named like times, but have no known format."""
     return [
         f"times such as {rows[0][place].strip()!r} in {name!r} have no known form: the "
         "order of rows is not checked."
@@ -178,7 +179,7 @@ def unknown_times(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
 
 
 def read_times(form: Form, columns: Sequence[Sequence[str]]) -> np.ndarray:
-    """Return times [N] of rows, or numbers if the times are numbers.
+    """Return the times [N] of a table's rows; times written as numbers stay numbers.
 
     Args:
       form: how the times are written.
@@ -206,6 +207,6 @@ def _since_midnight(cell: str) -> np.timedelta64:
 
 
 def _plain(cells: Sequence[str]) -> np.ndarray:
-    """Return cells as numbers, NaN for those that are none."""
+    """Return cells as numbers; a cell that is not a number becomes NaN."""
     text = pd.Series([cell.strip().replace(",", ".") for cell in cells], dtype=object)
     return np.asarray(pd.to_numeric(text, errors="coerce"), float)
