@@ -9,6 +9,7 @@ import pytest
 from bpvariants import diagnostics, gradients
 from tests.test_losses import problem, root, SEQUENCES, step, WEIGHTS
 
+pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")  # of a whole h
 every_rule = pytest.mark.parametrize("make", SEQUENCES.values(), ids=SEQUENCES)
 
 

@@ -25,6 +25,7 @@ def assert_same(got, want):
 
 
 @every_batch
+@pytest.mark.fast_rows(2)
 def test_bptt_equals_finite_differences(make_problem, cell, batch):
     step, loss, (params, *rest), options = make_problem(cell, batch)
     rule = jitted(gradients.bptt, step, loss)
@@ -71,6 +72,7 @@ def test_one_step_is_static_backpropagation(make_problem, cell):
 
 
 @pytest.mark.parametrize("weights", [None, jnp.ones((4, 3))], ids=["default", "ones"])
+@pytest.mark.fast_rows(2)
 def test_padding_counts_as_absent(make_rule, make_problem, weights):
     step, loss, (params, carry, xs, targets), _ = make_problem(batch=(3,), T=4)
     rule = jitted(make_rule, step, loss)
@@ -119,6 +121,7 @@ def test_carry_continues_a_sequence_down_to_single_steps(make_rule, make_problem
 
 
 @pytest.mark.parametrize("batch", [(3,), (0,)], ids=str)
+@pytest.mark.fast_rows(2)
 def test_nothing_that_counts_gives_zero(make_rule, make_problem, batch):
     step, loss, args, _ = make_problem(batch=batch)
     mask = None if batch == (0,) else jnp.zeros((5, 3), bool)
@@ -213,6 +216,7 @@ def test_rtrl_takes_examples_one_at_a_time():
         gradients.over_sequence(gradients.rtrl(outside, loss))(*args)
 
 
+@pytest.mark.slow
 def test_rtrl_sees_through_references_and_does_without_state_or_input():
     square = lambda y, target: (y - target) ** 2
 
@@ -257,6 +261,7 @@ def test_weights_of_a_step_that_cancel_are_not_silent():
     assert value == 16
 
 
+@pytest.mark.slow
 def test_numbers_and_lists_are_taken_for_arrays():
     step = lambda w, h, x: (h + w * x,) * 2
     square = lambda y, target: (y - target) ** 2

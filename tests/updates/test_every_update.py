@@ -77,12 +77,14 @@ def test_table_has_every_optimizer():
     assert {name for name in named if "scale" not in name} <= {*UPDATES, *others}
 
 
+@pytest.mark.fast_rows(2)
 def test_descends(make_update, params):
     end, _ = descend(make_update(0.1), params, steps=30)
     assert distance(end) < 0.1 * distance(params)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+@pytest.mark.fast_rows(2)
 def test_keeps_dtype_whatever_that_of_traced_hyperparameters(
     make_update, params, dtype
 ):
@@ -97,6 +99,7 @@ def test_keeps_dtype_whatever_that_of_traced_hyperparameters(
     chex.assert_trees_all_close(again, end, rtol=1e-2)
 
 
+@pytest.mark.fast_rows(2)
 def test_hyperparameters_may_be_injected_and_swept(make_update, params):
     want, _ = descend(make_update(0.1), params)
     got, state = descend(optax.inject_hyperparams(make_update)(0.1), params)
@@ -107,6 +110,7 @@ def test_hyperparameters_may_be_injected_and_swept(make_update, params):
     chex.assert_trees_all_close(got, want, rtol=1e-6)
 
 
+@pytest.mark.fast_rows(2)
 def test_composes_with_optax(make_update, params):
     want, _ = descend(make_update(0.1), params)
     chained = optax.chain(optax.identity(), make_update(0.1))
@@ -123,6 +127,7 @@ def test_composes_with_optax(make_update, params):
     chex.assert_trees_all_close(twice, want)
 
 
+@pytest.mark.fast_rows(2)
 def test_leaves_alone_what_is_masked(make_update, params):
     masks = {"w": True, "b": [False, False], "empty": False}
     for mask in (masks, jax.tree.map(lambda _: False, masks)):
@@ -134,6 +139,7 @@ def test_leaves_alone_what_is_masked(make_update, params):
         chex.assert_trees_all_close(end["w"], want["w"] if mask["w"] else raw["w"])
 
 
+@pytest.mark.fast_rows(2)
 def test_recovers_from_nan(make_update, params):
     def step(optimizer, state, scale):
         grads = jax.tree.map(lambda leaf: scale * jnp.ones_like(leaf), params)
@@ -151,6 +157,7 @@ def test_recovers_from_nan(make_update, params):
         chex.assert_trees_all_equal(got, want)
 
 
+@pytest.mark.fast_rows(3)
 def test_compiles_once(make_update, params):
     optimizer, traces = optax.with_extra_args_support(make_update(0.1)), []
 
@@ -166,6 +173,7 @@ def test_compiles_once(make_update, params):
     assert len(traces) == 1
 
 
+@pytest.mark.fast_rows(2)
 def test_state_may_be_donated(make_update, params):
     """A training step overwrites the state, so its arrays must not share memory."""
     params = {"w": jnp.ones(5, jnp.float32)}  # its state can reuse this size
@@ -194,6 +202,7 @@ def test_compiles_once_when_a_hyperparameter_is_changed(make_update, params):
     assert np.all(moves[2] != moves[1])
 
 
+@pytest.mark.fast_rows(3)
 def test_four_devices_are_as_one(make_update):
     """Also where all arrays are divided, which XLA may handle wrongly.
 
@@ -219,6 +228,7 @@ def test_four_devices_are_as_one(make_update):
             assert leaf.sharding.is_equivalent_to(rows, leaf.ndim)
 
 
+@pytest.mark.slow
 def test_four_devices_are_as_one_in_float32():
     params = {"w": jnp.linspace(0, 3, 8, dtype="float32").reshape(4, 2)}
     mesh = jax.sharding.Mesh(jax.devices(), ("data",))
@@ -232,6 +242,7 @@ def test_four_devices_are_as_one_in_float32():
     chex.assert_trees_all_close(jax.device_get(got), jax.device_get(want), rtol=1e-6)
 
 
+@pytest.mark.fast_rows(2)
 def test_keeps_the_structure_of_bare_arrays_and_of_nothing(make_update):
     for params in (jnp.ones(()), {}, (jnp.ones(2), {"a": ()})):
         optimizer = optax.with_extra_args_support(make_update(0.1))
@@ -239,6 +250,7 @@ def test_keeps_the_structure_of_bare_arrays_and_of_nothing(make_update):
         chex.assert_trees_all_equal_shapes_and_dtypes(move, params)
 
 
+@pytest.mark.fast_rows(2)
 def test_params_that_cannot_be_stepped_are_named(make_update):
     with pytest.raises(ValueError, match=r"params\['n'\] must be a floating array"):
         make_update(0.1).init({"n": jnp.arange(3)})
@@ -312,6 +324,7 @@ def test_scalars_and_none_among_leaves(make_update):
 
 
 @pytest.mark.parametrize("name", SIGNED)
+@pytest.mark.fast_rows(2)
 def test_complex_params_have_no_sign(name):
     z = jnp.ones(2, complex)
     with pytest.raises(ValueError, match="split_real_and_imaginary"):

@@ -66,6 +66,7 @@ signs = st.lists(st.integers(-2, 2), min_size=40, max_size=40)
 @pytest.mark.parametrize("variant", VARIANTS)
 @settings(deadline=None)
 @given(signs, signs)
+@pytest.mark.fast_rows(3)
 def test_equals_the_loop_of_its_paper(variant, grads, values):
     got = run(variant, jnp.array(grads, float), values)
     want = list(loop(variant, grads, values, 0.1))

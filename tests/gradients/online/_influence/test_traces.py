@@ -149,6 +149,7 @@ def patterns(network, theta, found):
     ("seed", "name", "order"),
     [(0, "snap", 1), (1, "snap", 2), (2, "rflo", 0), (3, "eprop", 0)],
 )
+@pytest.mark.fast_rows(2)
 def test_is_the_recursion_of_dense_matrices(seed, name, order):
     network = draw(seed)
     theta, found = linearised(network)
