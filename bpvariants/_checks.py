@@ -4,14 +4,22 @@ Each raises a ValueError. Its message names the argument as the user typed it, s
 is wrong with its value, and what to do instead.
 """
 
+import reprlib
 from numbers import Integral, Real
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from bpvariants._dtypes import is_floating
 from bpvariants.types import PyTree, Step
+
+ONLY_ARRAYS = (
+    "let the function close over activations, names and other settings. Of an Equinox "
+    "module, take the params that adapters.from_equinox(module) returns, or "
+    "eqx.filter(module, eqx.is_inexact_array)."
+)
 
 
 def are_numbers(*values: object) -> bool:
@@ -39,11 +47,34 @@ def check_count(name: str, value: object, minimum: int = 1, remedy: str = "") ->
         )
 
 
+def check_arrays(name: str, tree: PyTree, remedy: str = "") -> None:
+    """Check that all leaves of a tree are arrays or numbers that JAX can hold."""
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        if not _is_array(leaf):
+            raise ValueError(
+                f"{name}{jax.tree_util.keystr(path)} must be an array, got "
+                f"{reprlib.repr(leaf)}, a {type(leaf).__name__}; "
+                + (remedy or "leave it out of the pytree.")
+            )
+
+
+def _is_array(leaf: object) -> bool:
+    if isinstance(leaf, (bool, int, float, complex)):
+        return True
+    if isinstance(leaf, type) or not hasattr(leaf, "shape"):  # jnp.float32 has a dtype
+        return hasattr(leaf, "__jax_array__")
+    dtype = getattr(leaf, "dtype", np.dtype(object))
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return True
+    return dtype.kind not in "OSUMm"  # objects, text, and times
+
+
 def check_floating(name: str, tree: PyTree) -> None:
     """Check that a tree has arrays, and that all of them are floating."""
     leaves = jax.tree.leaves_with_path(tree)
     if not leaves:
         raise ValueError(f"{name} has no arrays; give a pytree of floating arrays.")
+    check_arrays(name, tree, ONLY_ARRAYS)
     for path, leaf in leaves:
         if not is_floating(leaf):
             raise ValueError(
@@ -66,6 +97,8 @@ def check_real(name: str, tree: PyTree, remedy: str = "") -> None:
 
 def check_lengths(xs: PyTree, **others: PyTree) -> int:
     """Return T, the length of the first axis of xs; check that the others share it."""
+    for name, sequence in {"xs": xs, **others}.items():
+        check_arrays(name, sequence)
     lengths = [jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(xs)]
     if not lengths or lengths[0] in [(), (0,)]:
         shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(xs)]
