@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from bpvariants._checks import check_arrays
 from bpvariants._dtypes import is_floating, widen
 from bpvariants.types import PyTree
 
@@ -112,6 +113,7 @@ def starting_weights(feedback: Feedback) -> PyTree:
                 f"random_feedback, or a gradients.AdaptiveFeedback; got {feedback!r}."
             )
         return None
+    check_arrays("feedback", feedback, "draw it with gradients.random_feedback.")
     adaptive = isinstance(feedback, AdaptiveFeedback)
     return widen(feedback.weights if adaptive else feedback)
 

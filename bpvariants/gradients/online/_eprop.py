@@ -98,4 +98,9 @@ def eprop(
       spiking neurons", Nature Communications 11, 2020,
       doi:10.1038/s41467-020-17236-y.
     """
+    if not callable(visible):
+        raise ValueError(
+            "visible must be a function from the carry to its visible part, such as "
+            f"`lambda carry: carry[1]`; got {visible!r}."
+        )
     return trace_rule("eprop", step, loss, Paths(visible), feedback, signal)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._carries import one_example, over_batch
-from bpvariants._checks import check_floating, check_like, check_real
+from bpvariants._checks import check_arrays, check_floating, check_like, check_real
 from bpvariants._jaxpr.maxima import with_stored_operands
 from bpvariants._losses import (
     as_arrays,
@@ -98,6 +98,8 @@ def enter_first_step(
         )
     check_floating("params", params)
     check_real("params", params)
+    for name, tree in {"carry": carry, "initial": initial}.items():
+        check_arrays(name, tree)
     check_real("carry", carry)
     carry = jax.tree.map(jnp.asarray, carry)
     initial = carry if initial is None else initial

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from bpvariants._checks import are_numbers, check_count
+from bpvariants._checks import are_numbers, check_arrays, check_count
 from bpvariants._dtypes import cast_like, widen
 from bpvariants._losses import with_loss
 from bpvariants.gradients.online._online_step import (
@@ -219,7 +219,8 @@ def _goes_on(now: OnlineStep) -> jax.Array:
 def _check_settings(pairs: Any, sigma: Any, window: Any) -> None:
     for name, count in {"pairs": pairs, "window": window}.items():
         check_count(name, count)
-    if are_numbers(sigma) and not sigma > 0:
+    check_arrays("sigma", sigma, "give a positive number, by default 0.01.")
+    if isinstance(sigma, bool) or (are_numbers(sigma) and not sigma > 0):
         raise ValueError(
             f"sigma must be positive, got {sigma}; it scales the perturbations, by "
             "default by 0.01."

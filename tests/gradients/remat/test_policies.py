@@ -118,6 +118,21 @@ def test_slots_cost_what_is_predicted(length, m):
     assert len(calls) == cost.evaluations
 
 
+def test_a_second_derivative_of_slots_is_forward_or_names_them():
+    args = jnp.array([0.1]), jnp.arange(4.0)[:, None], jnp.zeros((4, 1))
+    grad_of = lambda remat: (
+        lambda w: gradients.bptt(tanh_step, squared_error, remat=remat)(
+            w[None, None], *args
+        )[1][0, 0]
+    )
+    grad, plain, w = grad_of(gradients.remat.slots(2)), grad_of(None), jnp.array(0.5)
+    want = jax.jit(jax.grad(plain))(w)
+    chex.assert_trees_all_close(jax.jit(jax.jacfwd(grad))(w), want, rtol=1e-12)
+    for twice in (jax.grad(grad), jax.jit(jax.grad(grad))):
+        with pytest.raises(ValueError, match=r"remat=slots\(…\).*budget.* jax\.jvp"):
+            twice(w)
+
+
 @cache
 def optimum(t, m):
     """Recursion of Gruslys et al. 2016, as printed."""
