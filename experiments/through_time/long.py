@@ -52,8 +52,8 @@ class Config(Study):
     """The text: the help topics of the running Python, or Tiny Shakespeare, which is
     downloaded once."""
     lengths: tuple[int, ...] = (1_000, 10_000, 100_000)
-    """Lengths T of calls whose memory and time are measured. Networks learn from as many
-    characters as the longest length."""
+    """Lengths T of calls whose memory and time are measured. Networks learn from as
+    many characters as the longest length."""
     units: int = 48
     """Number of units of the GRU."""
     every: int = 20
