@@ -2,13 +2,15 @@
 
     h ← σ(h/2) (W + Wᵀ) + input,  with no self-connections,  output: the last units of h
 
-784 input units receive an image and hidden units receive nothing. 784 output units are
-trained by L1 to show the whole image. The state is h after 50 updates, settled or not.
-The gradients differ in how many of these updates they go back.
+The state h has 784 input units, which receive an image, hidden units, which receive no
+input, and 784 output units. The output units are trained by the L1 error to show the
+whole image. The output is read from h after 50 updates of h, settled or not. The
+compared gradients differ in how many of the 50 updates they go back.
 
 At the paper's learning rate, the network without a bound on W (`--limit`) soon stops
-settling, and backpropagation through all updates ends in a black picture. At a tenth of
-that rate (`--learning-rate 0.0001`) all gradients that go far back agree.
+settling, and backpropagation through all 50 updates ends in a black picture. At a tenth
+of the paper's learning rate (`--learning-rate 0.0001`), all gradients that go back many
+updates agree.
 """
 
 import dataclasses
@@ -38,8 +40,9 @@ ADJOINTS = {
     "jfb": gradients.adjoints.jfb(),
 }
 RULES = ("bptt-50", "tbptt-20", *ADJOINTS)
-# Measured outside this project: 64 hidden units, 300 epochs, one seed. CG used the JVP
-# of Liao's code, which is wrong. L1 and binarised L1 at epoch 100, then at epoch 300.
+# Errors measured outside this project with 64 hidden units and one seed: L1 and
+# binarised L1 at epoch 100, then L1 and binarised L1 at epoch 300. CG used the JVP of
+# Liao's code; this JVP is wrong.
 MEASURED = {
     "bptt-50": (0.2441, 0.1432, 0.1894, 0.0668),
     "tbptt-20": (0.2441, 0.1432, 0.1883, 0.0600),
@@ -67,16 +70,16 @@ class Config(Study):
     learning_rate: float = 1e-3
     """Learning rate of Adam; 0.001 in the paper."""
     limit: float = float("inf")
-    """Upper bound of the spectral norm of W, applied after each step. Below 4 the
-    network always settles, because the slopes of σ(h/2) are at most 1/8. The default,
-    inf, means no bound, as in the paper."""
+    """Upper bound of the spectral norm of W, applied after each step. With a bound
+    below 4, the network always settles, because the slopes of σ(h/2) are at most 1/8.
+    The default, inf, means no bound, as in the paper."""
     corruption: float = 0.0
     """Share of the white input pixels that are blackened in training; 0.5 in the paper.
-    In the pictures, half of them are blackened."""
+    In the pictures, half of the white pixels are blackened."""
 
 
 def main(config: Config) -> report.Result:
-    """Train with each gradient; show the errors beside those measured elsewhere."""
+    """Train with each gradient; show the errors, and errors measured elsewhere."""
     check = lambda config: data.mnist()
     return run_study("attractor", config, _jobs, _finish, check=check)
 
@@ -136,7 +139,7 @@ def corrupt(key: jax.Array, images: jax.Array, share: float) -> jax.Array:
 
 
 def _train(config: Config, rule: str, seed: int, images: jax.Array, way: Way) -> Row:
-    """Train once; write the restored digits to the folder and return the errors."""
+    """Train with one gradient; write restored digits to a file and return the errors."""
     of_weights, of_steps, of_damage = (jax.random.key(3 * seed + i) for i in range(3))
     size = 2 * PIXELS + config.hidden
     weights = 1e-3 * jax.random.normal(of_weights, (size, size))
@@ -201,8 +204,8 @@ def _show(rows: list[Row], config: Config) -> None:
         f"An associative memory of ten digits, after {ends[0]} / {ends[1]} epochs",
         ["", "L1", "measured", "binary", "measured", "half black", "ms/step"],
         lines,
-        "L1: error per pixel; binary: L1 of the binarised output (lower is better). "
-        "Both are 0.1143 for an all-black output.\nMeasured: outside this project, one "
+        "L1: error per pixel; binary: L1 of the binarised output (lower is better). A "
+        "black output has an error of 0.1143.\nMeasured: outside this project, one "
         "seed, with Liao's wiring, which may differ from the wiring here.\nHalf black: "
         "share of wrong output pixels when half of the white input pixels are "
         f"blackened; in training, a share of {config.corruption} was blackened.",
@@ -210,7 +213,7 @@ def _show(rows: list[Row], config: Config) -> None:
 
 
 def _cell(values: Sequence[float]) -> str:
-    """Return one error with four decimals, or the mean ± sd of several."""
+    """Return one error with four decimals, or the mean ± sd of several errors."""
     several = len(values) > 1
     return report.mean_sd(list(values)) if several else f"{values[0]:.4f}"
 
@@ -231,7 +234,7 @@ def _draw_images(folder: Path, images: np.ndarray, rows: list[Row]) -> Figure:
 
 
 def _draw_curves(rows: list[Row]) -> Figure:
-    """Draw both errors over epochs, the mean of the seeds."""
+    """Draw the L1 and the binarised error against epochs, averaged over seeds."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     names = {"l1": "L1 per pixel", "binary": "share of wrong pixels"}
     rules = dict.fromkeys(row["rule"] for row in rows)

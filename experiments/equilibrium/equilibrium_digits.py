@@ -1,14 +1,16 @@
-"""Digits by a network that settles: five gradients, with and without projecting W.
+"""Digits by a network that settles: five gradients, with and without projection.
 
     z = tanh(z W + x U + b),  logits = z V + c
 
-The digits are scikit-learn's, split at random. W starts at scale 0.5 or 0.9 and is
-free, or it starts at 0.5 and is projected to a spectral norm of 0.95 after each step.
-Without the projection, training leads to a W for which z no longer settles. The exact
-gradient suffers most, because it assumes that z has settled.
+x is an image of scikit-learn's digits, which are split at random. In two regimes, the
+recurrent matrix W starts at scale 0.5 or 0.9 and is free. In a third regime, W starts
+at scale 0.5, and is projected to a spectral norm of at most 0.95 after each step.
+Without the projection, training leads to a W for which the state z no longer settles.
+The exact gradient suffers most, because it assumes that z has settled.
 
-A state that has not settled is used as it is (`on_failure="ignore"`), as in libraries
-that do not check convergence. By default the gradient would be NaN.
+If z has not settled, this study uses z as it is (`on_failure="ignore"`), like libraries
+that do not check convergence. With the default `on_failure="nan"`, the gradient of a
+state that has not settled would be NaN.
 """
 
 import dataclasses
@@ -31,17 +33,18 @@ from experiments.harness.study import run_study, Study
 
 UNITS, BATCH, TRAIN, LIMIT, STEPS = 64, 128, 1437, 0.95, 200
 SOLVER = gradients.solvers.relaxation(tol=1e-5, max_steps=STEPS)
-ADJOINTS = {  # None: backpropagation through 50 steps
+ADJOINTS = {  # None means backpropagation through 50 steps
     "bptt-50": None,
     "rbp": gradients.adjoints.relaxation(tol=1e-5, max_steps=STEPS),
     "neumann-5": gradients.adjoints.neumann(5),
     "neumann-1": gradients.adjoints.neumann(1),
     "jfb": gradients.adjoints.jfb(),
 }
-# Scale of the initial W, and whether W is projected.
+# {regime: (scale of the initial W, whether W is projected)}
 REGIMES = {"free, 0.5": (0.5, False), "free, 0.9": (0.9, False)}
 REGIMES |= {"projected, 0.5": (0.5, True)}
-# Measured outside this project, 3 seeds, float32: mean and sd of the test accuracy.
+# Test accuracies in % measured outside this project, for each gradient and regime:
+# mean and sd of 3 seeds, in float32.
 MEASURED = {
     "bptt-50": ((97.13, 1.12), (97.41, 0.69), (97.78, 0.60)),
     "rbp": ((95.37, 2.40), (86.20, 2.50), (97.78, 0.60)),
@@ -68,17 +71,19 @@ class Config(Study):
     }
 
     regimes: tuple[str, ...] = ()
-    """Initial scales of W, free or projected; by default all three."""
+    """Regimes: initial scale of W, and whether W is free or projected; by default all
+    three regimes."""
     rules: tuple[str, ...] = ()
-    """Gradients; by default all five."""
+    """Gradients to train with; by default all five gradients."""
     seeds: int = 3
-    """Number of trainings of each kind; each has its own split and initial weights."""
+    """Number of trainings with each gradient in each regime; each training has its own
+    split of the digits and initial weights."""
     epochs: int = 40
     """Passes through the training images, of 11 batches each."""
 
 
 def main(config: Config) -> report.Result:
-    """Train all networks; show the accuracies beside those measured elsewhere."""
+    """Train all networks; show test accuracies, and accuracies measured elsewhere."""
     return run_study("equilibrium_digits", config, _jobs, _finish)
 
 
@@ -101,7 +106,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 def _row(
     config: Config, regime: str, rule: str, examples: list[jax.Array], way: Way
 ) -> Row:
-    """Train from all seeds together."""
+    """Train with one gradient in one regime, from all seeds together."""
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     train = jax.vmap(
         partial(_train, config.epochs, regime, rule), in_axes=(0, None, None)
@@ -144,7 +149,7 @@ def _logits(params, z):
 
 
 def _train(epochs, regime, rule, key, images, labels):
-    """Train once; return the accuracy, the losses, and how z settles after training."""
+    """Train once; return accuracy, losses, and how the trained network settles."""
     scale, projected = REGIMES[regime]
     split_key, init_key, batch_key = jax.random.split(key, 3)
     order = jax.random.permutation(split_key, len(images))
@@ -221,9 +226,9 @@ def _show(rows: list[Row]) -> None:
         lines,
         "Test accuracy, mean ± standard deviation over seeds (higher is better). "
         "Measured: outside this project, 3 seeds.\nAfter training, on the test set: "
-        f"evaluations until all examples settle (at most {STEPS}), the largest "
-        "residual, the share of examples that settle, and the spectral norm of W.\n"
-        "ms/step: of all seeds together.",
+        f"steps: evaluations until all examples settle (at most {STEPS}); residual: "
+        "the largest residual; settle %: share of examples that settle; ‖W‖: spectral "
+        "norm of W.\nms/step: time of one training step of all seeds together.",
     )
 
 
@@ -233,7 +238,7 @@ def _measured(row):
 
 
 def _draw(rows) -> Figure:
-    """Draw accuracies of all seeds beside the measured ones, and learning curves."""
+    """Draw accuracies of all seeds, accuracies measured elsewhere, and losses."""
     figure = Figure(figsize=(13, 7), layout="constrained")
     regimes = dict.fromkeys(row["regime"] for row in rows)
     rules = list(dict.fromkeys(row["rule"] for row in rows))

@@ -3,10 +3,11 @@
     x = pool(relu(conv5(image))),   h = tanh(conv3(h) + x),   logits = V h + c
 
 The exact gradient is recurrent backpropagation (RBP); JFB is Jacobian-free
-backpropagation. The kernel of conv3, as a matrix [9 C, C], keeps a spectral norm of at
-most 0.3. The norm of the convolution is at most three times that, so h always settles.
+backpropagation. The kernel of conv3, as a matrix [9 C, C] for C channels, keeps a
+spectral norm of at most 0.3. The norm of the convolution is at most three times the
+norm of this matrix, 0.9, so the state h always settles.
 
-On a GPU, with as many epochs as the paper (Fung et al. 2022):
+The command for as many epochs as in the paper (Fung et al. 2022), on a GPU, is
 `python -m experiments equilibrium_mnist --channels 48 --epochs 100 --batch 100`.
 """
 
@@ -33,8 +34,8 @@ ADJOINTS = {
     "rbp": gradients.adjoints.relaxation(tol=1e-4, max_steps=100),
     "jfb": gradients.adjoints.jfb(),
 }
-# Accuracies of Fung et al. 2022, from the file names of the released weights. Their
-# network is larger and was trained for 100 epochs.
+# Test accuracies in % of Fung et al. 2022, from the file names of the released weights.
+# The network of Fung et al. is larger, and was trained for 100 epochs.
 PUBLISHED = {"rbp": 95.99, "jfb": 99.36}
 HEADER = ["", "test %", "published", "evaluations", "settle %", "steps", "ms/step"]
 HEADER += ["compile s", "MiB"]
@@ -48,17 +49,17 @@ class Config(Study):
     CHECKS = {"channels batch test": at_least(1), "epochs": above(0)}
 
     channels: int = 16
-    """Channels of the state, which has 7 × 7 positions."""
+    """Number of channels of the state, which has 7 × 7 positions."""
     epochs: float = 1.0
     """Passes through the 60,000 training images."""
     batch: int = 128
-    """Images in a mini-batch, drawn at random."""
+    """Number of images in a mini-batch, drawn at random."""
     test: int = 10_000
     """Number of test images to evaluate."""
 
 
 def main(config: Config) -> report.Result:
-    """Train with each gradient, and show the accuracies beside the published ones."""
+    """Train with each gradient; show test accuracies and published accuracies."""
     check = lambda config: data.mnist()
     return run_study("equilibrium_mnist", config, _jobs, _finish, check=check)
 
@@ -81,7 +82,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 def _train(
     config: Config, rule: str, seed: int, digits: data.MNIST, steps: int, way: Way
 ) -> Row:
-    """Train with one gradient, and evaluate on the test images."""
+    """Train with one gradient; return accuracy on test images, losses and times."""
     sample = lambda key, part: jax.tree.map(
         lambda leaf: leaf[jax.random.randint(key, (config.batch,), 0, len(leaf))], part
     )
@@ -103,7 +104,7 @@ def _train(
 
 
 def _evaluate(params: PyTree, images: np.ndarray, labels: np.ndarray) -> Row:
-    """Return the accuracy, the share of images that settle, and evaluations of f."""
+    """Return accuracy, share of images that settle, and evaluations of the step f."""
     correct, taken, settled = [], [], []
     look = jax.jit(_look)
     for begin in range(0, len(images), 500):
@@ -205,9 +206,9 @@ def _show(rows: list[Row]) -> None:
         HEADER,
         lines,
         "Test accuracy, mean ± standard deviation of several seeds (higher is better). "
-        "Published: a larger network after 100 epochs, whose exact gradient uses its "
-        "own solver (Fung et al. 2022).\nEvaluations: mean number of evaluations of f "
-        "until a test image settles.",
+        "Published: Fung et al. 2022, a larger network after 100 epochs; the authors "
+        "computed the exact gradient by their own solver.\nEvaluations: mean number of "
+        "evaluations of the step until a test image settles.",
     )
 
 

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from experiments import report
 from experiments.forgetting._online_regression import METHODS
 
-# Mean squared one-step errors, measured outside of this project: d = 5, walk 0.01,
-# noise 0.05, λ = 0.9, W = 20, T = 2000 after step 200, 5 seeds. None: diverged.
+# Mean squared errors of one-step predictions, measured outside of this project: 5
+# inputs, walk 0.01, noise 0.05, λ = 0.9, W = 20, T = 2000 after step 200, 5 seeds. None
+# means that the method diverged.
 MEASURED_RATES = (0.05, 0.2, 0.5, 1.0)
 MEASURED = {
     "sgd": (0.00861, 0.01031, None, None),
@@ -23,7 +24,7 @@ COLOURS = dict(zip(METHODS, ["C7", "C1", "C0", "C2", "C3"], strict=True))
 
 
 def show_walk(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print mean squared errors beside results measured elsewhere."""
+    """Print mean squared errors on random walks, and errors measured elsewhere."""
     table = []
     for row in rows:
         if row["stream"] != "random walk":
@@ -41,21 +42,22 @@ def show_walk(rows: list[dict[str, Any]], config: Any) -> None:
         table,
         "Mean squared error of one-step predictions, lower is better, after step "
         f"{config.burn_in} of {config.steps}; mean ± standard deviation of "
-        f"{config.seeds} walks. The noise alone gives 0.0025. A walk counts as "
-        "diverged if always predicting 0 has a lower error. "
-        "sgd steps by η times the gradient, others by η (1 − λ) times the sum of past "
-        f"gradients. replay keeps {config.horizon} examples; rls has no η. "
+        f"{config.seeds} walks. The noise alone gives an error of 0.0025. A walk "
+        "counts as diverged if always predicting 0 has a lower error. "
+        "sgd steps by η times the gradient; stored, replay and two sums step by η (1 − "
+        "λ) times the discounted sum of past gradients. "
+        f"replay keeps {config.horizon} examples; rls has no η. "
         "Measured: outside of this project, λ 0.9, 5 walks of 2000 steps.",
     )
 
 
 def show_left_out(reason: str) -> None:
-    """Print why the weather is left out."""
+    """Print the reason why the weather of Seattle is left out."""
     report.show_table("Seattle", [""], [["left out"]], reason)
 
 
 def show_weather(rows: list[dict[str, Any]]) -> None:
-    """Print the errors of tomorrow's predicted maximum temperature."""
+    """Print the errors of predictions of tomorrow's maximum temperature."""
     for inputs in dict.fromkeys(row.get("inputs") for row in rows):
         mine = [row for row in rows if row.get("inputs") == inputs]
         if inputs is None:
@@ -72,10 +74,10 @@ def show_weather(rows: list[dict[str, Any]]) -> None:
             f"Seattle, tomorrow's maximum from today's data ({inputs}): °C",
             ["", "η", "λ", "2014", "2015", *SEASONS],
             table,
-            "Root mean squared one-step errors, lower is better, learned online since "
-            "2012. η and λ have the lowest error in 2014; seasons are those of 2015. "
-            "persistence: predict today's maximum; fixed: least squares on 2012–2014, "
-            "not updated.",
+            "Root mean squared errors of one-step predictions, lower is better; models "
+            "learn online from 2012 on. η and λ have the lowest error in 2014; seasons "
+            "are seasons of 2015. persistence: predict today's maximum; fixed: least "
+            "squares on 2012–2014, not updated.",
         )
 
 
@@ -93,7 +95,7 @@ def _measured(method, rate):
 
 
 def draw_walk(rows: list[dict[str, Any]], rates: np.ndarray) -> Figure:
-    """Draw each row's curve of errors against η, and one weight against time."""
+    """Draw errors against the learning rate η, and the first weight against time."""
     mine = [row for row in rows if row["stream"] == "random walk"]
     figure = Figure(figsize=(12, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)

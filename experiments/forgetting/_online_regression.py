@@ -1,13 +1,15 @@
 """Five online methods for a linear model whose true weights change.
 
-Past squared errors are discounted by a factor λ per step. A step is η (1 − λ) times the
-sum of their gradients:
+Past squared errors are discounted by a factor λ per step. The methods stored, replay
+and two sums step by η (1 − λ) times the sum of the gradients of the discounted errors:
 
-    sgd          the newest gradient only, times η
-    stored       all gradients, as computed when they were new
-    replay       gradients of the last W examples, recomputed at the current weights
-    two sums     as replay, but of all past examples; the sum is R w − p
-    rls          no gradient steps: the least-squares solution, at every step
+    sgd          steps by η times the newest gradient only
+    stored       sums all gradients, as computed when they were new
+    replay       sums gradients of the last W examples, recomputed at the current w
+    two sums     sums gradients of all past examples at the current w, as R w − p
+    rls          does not step, but solves for the least-squares w at every step
+
+w are the weights. R and p are the discounted sums of x xᵀ and x y over examples (x, y).
 """
 
 from collections.abc import Callable
@@ -87,19 +89,19 @@ def follow(
     decay: jax.Array,
     horizon: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Run one method over a stream once, from w = 0.
+    """Run one method over a stream once, from zero weights w.
 
     Args:
       method: a key of METHODS.
       xs: inputs [T, d].
       ys: targets [T].
-      rate: η [].
-      decay: λ [].
-      horizon: W.
+      rate: learning rate η, [].
+      decay: forgetting factor λ, [].
+      horizon: number W of examples that replay keeps.
 
     Returns:
-      Errors [T] of the predictions, each made before its target is seen, and the
-      weights [T, d] after the update.
+      Errors [T] of the predictions, each made before the target is seen, and the
+      weights [T, d] after each update.
     """
     init, step = METHODS[method](rate, decay, horizon)
 
@@ -122,7 +124,7 @@ def over_grid(
     decays: jax.Array,
     horizon: int,
 ) -> jax.Array:
-    """Return errors [λ, η, T] of all settings, under vmap."""
+    """Return errors [λ, η, T] of a method at all decays λ and rates η, under vmap."""
     run = lambda rate, decay: follow(method, xs, ys, rate, decay, horizon)[0]
     over_rates = jax.vmap(run, in_axes=(0, None))
     return jax.vmap(over_rates, in_axes=(None, 0))(rates, decays)

@@ -1,8 +1,8 @@
 """Study `drift`: the forgetting factor on targets that change during learning.
 
-The first target is a linear model whose true weights follow a random walk; its errors
-are shown beside results measured outside of this project. The second is tomorrow's
-maximum temperature in Seattle, predicted from today's weather.
+The first target is computed by a linear model whose true weights are a random walk; the
+prediction errors are shown beside results measured outside of this project. The second
+target is tomorrow's maximum temperature in Seattle, predicted from today's weather.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ from experiments.harness.options import above, all_of, at_least, given, within
 from experiments.harness.study import run_study, Study
 
 INPUTS, WALK, NOISE = 5, 0.01, 0.05
-CHOSEN, SCORED = "2014", "2015"  # years to choose η and λ on, and to report
+CHOSEN, SCORED = "2014", "2015"  # year to choose η and λ on, and year to report
 CURVE = np.geomspace(0.02, 1.5, 40)  # learning rates of the picture
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 DECAYS = (0.5, 0.9, 0.97, 0.99, 0.995, 0.999)
@@ -35,7 +35,7 @@ SHOWN = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Does a forgetting factor help to follow a linear model that drifts?"""
+    """Does a forgetting factor help to learn a linear model whose weights drift?"""
 
     QUICK = {"seeds": 2, "steps": 500, "burn_in": 100}
     CHECKS = {
@@ -45,19 +45,19 @@ class Config(Study):
     }
 
     seeds: int = 5
-    """Number of random walks, run together under vmap."""
+    """Number of random walks of the true weights, run together under vmap."""
     steps: int = 2000
-    """Length of each walk."""
+    """Number of steps of each random walk."""
     burn_in: int = 200
     """Number of steps at the start that the mean error leaves out."""
     rates: tuple[float, ...] = (0.05, 0.2, 0.5, 1.0)
     """Learning rates η; a step along a sum of past gradients is scaled by η (1 − λ)."""
     decay: float = 0.9
-    """Forgetting factor λ of the walks; for the weather it is chosen from a grid."""
+    """Forgetting factor λ for random walks; for weather, λ is chosen from a grid."""
     horizon: int = 20
-    """W, the number of past examples that replay keeps."""
+    """Number W of past examples that the method replay keeps."""
     weather: bool = True
-    """Whether to run on the weather too; its data are downloaded once if missing."""
+    """Whether to predict the weather too; its data are downloaded once if missing."""
 
     def check(self) -> None:
         """Check that steps are left after the burn-in."""
@@ -74,7 +74,7 @@ def main(config: Config) -> report.Result:
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return a job for each stream and method; say if the weather is left out."""
+    """Return a job for each stream and method; print if the weather is left out."""
     jobs = [
         Job(f"random walk, {name}", 1, partial(_walk_row, config, name))
         for name in METHODS
@@ -113,7 +113,7 @@ def walks(config: Config) -> tuple[jax.Array, jax.Array, np.ndarray]:
 
 
 def _walk_row(config: Config, name: str, way: Way) -> dict[str, Any]:
-    """Return mean squared errors of each seed, for each learning rate, and a path."""
+    """Return mean squared errors by learning rate and seed, and one weight's path."""
     del way
     xs, ys, truth = walks(config)
     rates = np.array([*config.rates, *CURVE])
@@ -140,7 +140,7 @@ def _walk_row(config: Config, name: str, way: Way) -> dict[str, Any]:
 
 
 def _follow_walks(config, name, xs, ys, rates) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean squared errors [seeds, η] and first weights [seeds, η, T].
+    """Return mean squared errors [seeds, η], and the first weight [seeds, η, T].
 
     An error is inf if always predicting 0 has a lower error.
     """
@@ -161,19 +161,19 @@ def _follow_walks(config, name, xs, ys, rates) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _weather(config: Config) -> tuple[data.SeattleWeather | None, str]:
-    """Return the data, or the reason why they are left out."""
+    """Return the weather data, or None and the reason why the data are left out."""
     if not config.weather:
         return None, "as asked (--no-weather)"
     try:
         return data.seattle_weather(), ""
-    except DataError as problem:  # no network, and no local copy
+    except DataError as problem:  # neither a network nor a local copy
         return None, str(problem)
 
 
 def _weather_row(
     config: Config, weather: data.SeattleWeather, inputs: str, name: str, way: Way
 ) -> dict[str, Any]:
-    """Return daily errors, in °C, at the η and λ that were best in CHOSEN."""
+    """Return a method's daily errors in °C, at the best η and λ of the year CHOSEN."""
     del way
     xs, ys, scale = tomorrow(weather, SHOWN[inputs])
     days = weather.dates[1:]
@@ -200,7 +200,7 @@ def _weather_row(
 
 
 def _grid(name, xs, ys, horizon) -> tuple[np.ndarray, list[dict[str, float]]]:
-    """Return errors [settings, T] and the settings."""
+    """Return a method's errors [settings, T], and the settings of η and λ."""
     rates = RATES if name != "rls" else RATES[:1]  # rls has no learning rate
     decays = DECAYS if name != "sgd" else DECAYS[:1]
     examples = jnp.asarray(xs), jnp.asarray(ys)
@@ -220,8 +220,8 @@ def tomorrow(
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Return inputs [T, 1 + names], the next day's maximum [T], and its scale in °C.
 
-    All are standardised by the mean and standard deviation of the first year, 2012.
-    The scale is the standard deviation of the maximum.
+    Inputs and maxima are standardised by the mean and standard deviation of the first
+    year, 2012. The scale is the standard deviation of the maximum.
     """
     first = weather.dates < np.datetime64("2013-01-01")
     columns = {name: getattr(weather, name) for name in {*names, "temp_max"}}
@@ -236,7 +236,7 @@ def tomorrow(
 
 
 def rms(errors: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Return the root mean square over chosen days; inf if it diverged."""
+    """Return the root mean square of chosen errors; inf in place of NaN."""
     with np.errstate(all="ignore"):
         mean = np.sqrt(np.mean(np.square(errors[..., chosen]), axis=-1))
     return np.nan_to_num(mean, nan=np.inf)

@@ -1,4 +1,4 @@
-"""Table and picture of `add_task`: losses beside their floors."""
+"""Table and picture of `add_task`: losses, and the lowest loss for each memory."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ from matplotlib.figure import Figure
 
 from experiments import report
 
-# Floors of the published generator, computed outside of this project.
+# Lowest loss (floor) for each memory of past inputs, computed outside of this project.
 FLOORS = {"nothing": 0.66156, "x_{t−t₂}": 0.62774, "x_{t−t₁}": 0.51917, "both": 0.45445}
 IN_MATHS = {"x_{t−t₂}": "$x_{t-t_2}$", "x_{t−t₁}": "$x_{t-t_1}$"}
 SMOOTHED = 15  # earlier points that are averaged with each point of a curve
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print each loss, and the lowest floor that it is below."""
+    """Print each rule's loss, and the lowest floor that is above the loss."""
     for delays in dict.fromkeys(tuple(row["delays"]) for row in rows):
         lines = []
         for row in rows:
@@ -32,22 +32,22 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             lines,
             "Cross-entropy in nats in the last fifth of the steps, lower is better: "
             "mean ± standard deviation of "
-            f"{config.seeds} seeds; each step is predicted before it is learned from. "
-            "truncated (h; h′): every h′ steps, errors travel back h steps; to learn a "
-            "memory of t steps needs h > t. Without a leak, rflo equals (1; 1) up to "
-            "rounding. "
-            "µs/step: of all seeds together, without compilation.",
+            f"{config.seeds} seeds; each step is predicted before the network learns "
+            "from it. truncated (h; h′): every h′ steps, errors travel back h steps; "
+            "learning to remember t steps needs h > t. Without a leak, rflo equals "
+            "truncated (1; 1) up to rounding. "
+            "µs/step: time of one step of all seeds together, without compilation.",
         )
 
 
 def _below(loss: float) -> str:
-    """Name the lowest floor that a loss is below."""
+    """Return the name of the lowest floor that is above a loss."""
     above = [name for name, floor in FLOORS.items() if loss < floor]
     return above[-1] if above else "none"
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw the smoothed loss against steps with the floors: a panel for each task."""
+    """Draw smoothed losses and their floors against steps, a panel for each task."""
     tasks = list(dict.fromkeys(tuple(row["delays"]) for row in rows))
     rules = list(dict.fromkeys(row["rule"] for row in rows))
     figure = Figure(figsize=(6 * len(tasks) + 2, 5), layout="constrained")
@@ -74,7 +74,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
             )  # fmt: skip
         axis.set(title=f"t₁, t₂ = {delays[0]}, {delays[1]}", xlabel="steps")
         end = max(row["steps"] for row in rows)
-        axis.set_xlim(0, 1.2 * end)  # with room for the names of floors
+        axis.set_xlim(0, 1.2 * end)  # leaves room for the names of floors
         axis.set_ylim(0.44, 0.72)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("cross-entropy, nats")

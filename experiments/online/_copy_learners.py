@@ -1,4 +1,4 @@
-"""Learners compared in `copy_length`: whole and truncated BPTT, and online rules."""
+"""Learners compared in `copy_length`: BPTT, truncated BPTT, and online rules."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,14 +10,14 @@ from bpvariants import gradients
 from experiments.choices import make_online
 from experiments.online import _rules
 
-# The forward gradient draws its direction at the start of each sequence.
+# The rule `forward_gradient` draws its direction at the start of each sequence.
 RULES = _rules.RULES | {
     "forward_gradient": partial(make_online, "forward_gradient"),
 }
 
 
 def loss(y: jax.Array, target: jax.Array) -> jax.Array:
-    """Return the cross-entropy in nats of a bit; y [*batch, 1] is a logit."""
+    """Return the cross-entropy in nats of a bit; y [*batch, 1] is the logit of a 1."""
     return optax.sigmoid_binary_cross_entropy(y[..., 0], target)
 
 
@@ -26,10 +26,10 @@ def learners(
     truncations: tuple[tuple[int, int], ...],
     adam: optax.GradientTransformation,
 ) -> dict[str, Callable]:
-    """Return {name: network -> learn}.
+    """Return functions {name: network -> learn} for BPTT and for all chosen rules.
 
-    learn(pair, carry, xs, targets, weights, mask, key) -> (value, pair) trains on one
-    sequence; pair is (params, opt_state).
+    The function learn(pair, carry, xs, targets, weights, mask, key) -> (value, pair)
+    trains a network on one sequence, where pair is (params, opt_state).
     """
     chosen = {"bptt": partial(_whole, adam)}
     for every, lookback in truncations:

@@ -9,7 +9,7 @@ from experiments import report
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print the lengths reached, a table for each cell."""
+    """Print the string lengths that each rule reached, a table for each cell."""
     for cell in dict.fromkeys(row["cell"] for row in rows):
         lines = []
         for row in rows:
@@ -23,19 +23,19 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             f"Copy task, {cell} of {config.units} units, after {config.steps} steps",
             ["", "length", "by seed", "loss", "seconds"],
             lines,
-            f"Length of the string, in bits, higher is better: mean ± standard "
-            f"deviation of {config.seeds} seeds. It grows by one when the loss of the "
-            f"recalled bits is below {config.share:g} ln 2 = "
-            f"{config.share * np.log(2):.3f} nats, up to {config.longest}. "
+            f"Length: bits of the string, higher is better: mean ± standard deviation "
+            f"of {config.seeds} seeds. The string grows by one bit when the loss of "
+            f"the recalled bits is below {config.share:g} ln 2 = "
+            f"{config.share * np.log(2):.3f} nats, up to {config.longest} bits. "
             "truncated (h; h′): every h′ steps, errors travel back h steps and the "
-            "parameters are updated; copying L bits needs h > L. bptt updates once a "
-            "sequence, online rules at each recalled bit. Seconds: of all seeds "
-            "together, with compilation.",
+            "parameters are updated; copying L bits needs h > L. bptt updates once per "
+            "sequence, online rules update at each recalled bit. Seconds: time of all "
+            "seeds together, with compilation.",
         )
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw the length against steps, a panel for each cell."""
+    """Draw the string length against training steps, a panel for each cell."""
     cells = list(dict.fromkeys(row["cell"] for row in rows))
     rules = list(dict.fromkeys(row["rule"] for row in rows))
     figure = Figure(figsize=(6 * len(cells) + 2, 5), layout="constrained")

@@ -7,8 +7,8 @@
                    with steps of .01; every second value is kept
 
 A network sees u only. Each system has several streams, which start from random states
-close to each other. The first 1000 steps are dropped; after them, each stream is on the
-attractor and far from the others.
+close to each other. The first 1000 steps of each stream are dropped; after 1000 steps,
+each stream is on the attractor and far from all other streams.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,19 +16,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-LEFT_OUT = 1000  # steps dropped at the start of each stream
-HISTORY = 18  # values that Mackey–Glass keeps: u_{t−17} … u_t
+LEFT_OUT = 1000  # number of steps dropped at the start of each stream
+HISTORY = 18  # number of values that Mackey–Glass needs: u_{t−17} … u_t
 
 
 class System(NamedTuple):
-    """Title of a system, and a function that yields u [streams] step by step."""
+    """A system: its title, and a function that yields u [streams] of each step."""
 
     title: str
     run: Callable[[np.random.Generator, int], Iterator[np.ndarray]]
 
 
 def henon(generator: np.random.Generator, streams: int) -> Iterator[np.ndarray]:
-    """Yield u [streams] of Hénon's map, step by step."""
+    """Yield the coordinate u [streams] of Hénon's map, step by step."""
     u, v = generator.uniform(-0.1, 0.1, (2, streams))
     while True:
         yield u
@@ -36,7 +36,7 @@ def henon(generator: np.random.Generator, streams: int) -> Iterator[np.ndarray]:
 
 
 def mackey_glass(generator: np.random.Generator, streams: int) -> Iterator[np.ndarray]:
-    """Yield u [streams] of Mackey and Glass's equation, step by step."""
+    """Yield the value u [streams] of Mackey and Glass's equation, step by step."""
     history = list(generator.uniform(0.8, 1.2, (HISTORY, streams)))  # oldest first
     while True:
         yield history[-1]
@@ -46,7 +46,7 @@ def mackey_glass(generator: np.random.Generator, streams: int) -> Iterator[np.nd
 
 
 def lorenz(generator: np.random.Generator, streams: int) -> Iterator[np.ndarray]:
-    """Yield u [streams] of Lorenz's equations, every second step of .01."""
+    """Yield the coordinate u [streams] of Lorenz's equations at every second step."""
     u, v, w = generator.normal(size=(3, streams)) + np.array([[1.0], [1.0], [25.0]])
     while True:
         yield u
@@ -63,7 +63,7 @@ SYSTEMS = {
 
 
 def series(name: str, steps: int, streams: int, seed: int = 0) -> np.ndarray:
-    """Return u [steps, streams] of a system, with mean 0 and variance 1 overall."""
+    """Return the series u [steps, streams] of a system, with mean 0 and variance 1."""
     run = SYSTEMS[name].run(np.random.default_rng(seed), streams)
     for _ in range(LEFT_OUT):
         next(run)

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from experiments import report
 from experiments.online._dynamical_systems import SYSTEMS
 
-# From the repository of a paper under review, 2026: tanh, n = 64, U(±1/√n), Adam at
-# 1e-3, 8 streams, 15,000 steps, 10 seeds (truncated: 5), state reset every 200 steps.
+# Published results, from the repository of a paper under review, 2026: tanh network of
+# n = 64 units with weights from U(±1/√n), Adam at 1e-3, 8 streams, 15,000 steps, 10
+# seeds (truncated BPTT: 5 seeds), state reset every 200 steps.
 PUBLISHED = {  # NMSE, mean (sd), of Hénon, Mackey–Glass, Lorenz
     "rtrl": (".0052 (.0010)", ".0180 (.0218)", ".0051 (.0040)"),
     "snap_1": (".0052 (.0012)", ".0050 (.0010)", ".0024 (.0008)"),
@@ -28,7 +29,7 @@ COSINES = {
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print errors and cosines beside the published ones, and the rules by cosine."""
+    """Print errors and cosines to RTRL, published results, and the rules by cosine."""
     systems = list(dict.fromkeys(row["system"] for row in rows))
     rules = list(dict.fromkeys(row["rule"] for row in rows))
     header = [""]
@@ -47,27 +48,28 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         header,
         lines,
         "NMSE: squared error of one-step predictions during learning, in units of the "
-        "variance, lower is better; the mean of the last five episodes of "
+        "variance, lower is better. NMSE is the mean of the last five episodes of "
         f"{config.episode} steps, ± standard deviation of {config.seeds} seeds. "
         "Published: n = 64 after 15,000 steps, mean (standard deviation) of 10 seeds "
-        "(truncated: 5). truncated (h; h′) updates only every h′ steps.",
+        "(truncated: 5 seeds). truncated (h; h′): truncated BPTT, which updates only "
+        "every h′ steps, by errors that travel back h steps.",
     )
     found = cosines(rows)
     report.show_table(
         "Cosine to exact RTRL, and time",
         ["", *(SYSTEMS[system].title for system in systems), "all", "published", "ms"],
         [_cosine_line(rows, rule, systems, found) for rule in rules],
-        "Cosine to exact RTRL's gradient of the parameters that affect the carry, "
-        "higher is better. It is averaged over the second half of each measured "
-        f"episode, then over seeds and systems. Highest first, here: {_order(found)}. "
-        "Published: "
+        "Cosine between the gradients of a rule and of exact RTRL, in the parameters "
+        "that affect the carry, higher is better. The cosine is averaged over the "
+        "second half of each measured episode, then over seeds and systems. Rules from "
+        f"the highest to the lowest cosine: {_order(found)}. In the published results: "
         f"{_order({name: COSINES[name] for name in found if name in COSINES})}. "
-        "ms: of one step, all seeds together, without the comparison to RTRL.",
+        "ms: time of one step of all seeds together, without the comparison to RTRL.",
     )
 
 
 def cosines(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Return the cosine of each rule, a mean over episodes, seeds and systems."""
+    """Return each rule's cosine to RTRL, averaged over episodes, seeds and systems."""
     found = {}
     for rule in dict.fromkeys(row["rule"] for row in rows):
         mine = [row["cosines"] for row in rows if row["rule"] == rule]
@@ -164,6 +166,6 @@ def draw_cosines(rows: list[dict[str, Any]]) -> Figure:
     right.set(xlabel="steps", ylabel="cosine, mean (sd) of seeds and systems")
     right.grid(alpha=0.3)
     if right.lines:
-        right.set_ylim(top=1.15)  # room for the legend
+        right.set_ylim(top=1.15)  # leaves room for the legend
         right.legend(fontsize=8, loc="upper left", ncols=3)
     return figure

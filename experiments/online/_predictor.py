@@ -1,6 +1,8 @@
 """A tanh network that learns online to predict the next value of a series.
 
 h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t · v + c
+
+x_t is a value of the series, h_t is the carry, and y_t is the prediction of x_{t+1}.
 """
 
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from bpvariants.types import OnlineRule, PyTree
 
 
 def step(params: PyTree, h: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Read x [*batch], and predict the next x."""
+    """Read a value x [*batch] of a series, and predict the next value."""
     h, _ = cells.tanh(params["cell"], h, x[..., None])
     return h, h @ params["readout"] + params["readout_bias"]
 
@@ -27,7 +29,7 @@ def loss(y: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def init(key: jax.Array, units: int) -> PyTree:
-    """Draw all parameters from U(±1/√n)."""
+    """Draw all parameters from U(±1/√n) for n units."""
     keys = jax.random.split(key, 5)
     bound = 1 / units**0.5
     draw = lambda key, *shape: jax.random.uniform(
@@ -46,11 +48,12 @@ def init(key: jax.Array, units: int) -> PyTree:
 
 
 class Learner(NamedTuple):
-    """Two functions (pair, u, keys) -> (pair, NMSE, cosine): one episode of all seeds.
+    """Two functions (pair, u, keys) -> (pair, NMSE, cosine) that learn one episode.
 
-    pair is (params, opt_state). u is the series [seeds, T + 1, batch]; its first value
-    is not predicted. NMSE and cosine are [seeds]. Only `compare` measures the cosine to
-    exact RTRL. A cosine that is not measured is NaN; RTRL's own is 1.
+    All seeds learn together. pair is (params, opt_state). u is the series
+    [seeds, T + 1, batch]; the first value of u is not predicted. NMSE and cosine have
+    the shape [seeds]. Only `compare` measures the cosine to the gradient of exact RTRL.
+    A cosine that is not measured is NaN; the cosine of RTRL itself is 1.
     """
 
     learn: Callable
@@ -60,7 +63,10 @@ class Learner(NamedTuple):
 def online(
     rule: OnlineRule, update: optax.GradientTransformation, exact: OnlineRule | None
 ) -> Learner:
-    """Learn after each step; compare with `exact`, which is None for RTRL itself."""
+    """Return a learner that updates after each step.
+
+    `exact` is the rule to compare gradients with, or None if `rule` is RTRL itself.
+    """
 
     def episode(compared, pair, u, key):
         carry = cells.tanh.carry(pair[0]["cell"], u.shape[1:])
@@ -92,7 +98,10 @@ def online(
 
 
 def windows(rule: Callable) -> Learner:
-    """Learn after each window of truncated BPTT; its gradients are not compared."""
+    """Return a learner that updates after each window of truncated BPTT.
+
+    Gradients of truncated BPTT are not compared with exact RTRL.
+    """
 
     def episode(pair, u, key):
         del key

@@ -1,4 +1,4 @@
-"""The online rules that the studies compare."""
+"""The online rules that the studies of online learning compare."""
 
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
@@ -7,19 +7,19 @@ from bpvariants.types import OnlineRule
 from experiments.choices import make_online
 from experiments.harness.options import check_known
 
-# name: (step, loss) -> rule. To compare another rule, add it here.
+# {name: (step, loss) -> rule}. To compare another online rule, add its name to RULES.
 RULES: dict[str, Callable[..., OnlineRule]] = {
     name: partial(make_online, name)
     for name in ("rtrl", "snap_1", "rflo", "kf_rtrl", "uoro")
 }
-# e-prop needs a carry (c, h): units see h of each other, but not c.
+# e-prop is for a carry (c, h): units see h of other units, but not c.
 EPROP = {"eprop": partial(make_online, "eprop", visible=lambda carry: carry[1])}
 
 
 def of_cells(
     cells: Iterable[str], rules: dict[str, Callable[..., OnlineRule]] = RULES
 ) -> dict[str, Callable[..., OnlineRule]]:
-    """Return the rules that suit all given cells: e-prop only if all are LSTMs."""
+    """Return the rules that suit all given cells; e-prop suits only LSTMs."""
     return rules | (EPROP if set(cells) == {"lstm"} else {})
 
 

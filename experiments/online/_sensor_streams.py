@@ -1,6 +1,6 @@
-"""Two sensor streams, without look-ahead.
+"""Two streams of sensor data, prepared without knowledge of later values.
 
-Inputs are scaled by constants fixed beforehand, never by statistics of the stream.
+Therefore inputs are scaled by fixed constants, never by statistics of the stream.
 """
 
 from collections.abc import Callable
@@ -13,31 +13,31 @@ import optax
 
 from experiments import data
 
-IMPOSSIBLE = np.datetime64("2013-05-09T02")  # 13 °F, between two hours of 57 °F
-CHANGE = 2.0  # °F an hour, the unit of predicted temperature changes
-HERTZ = 9
-LAGS = {"robot": 10, "weather": 48}  # past steps that linear models see
+IMPOSSIBLE = np.datetime64("2013-05-09T02")  # it has 13 °F, between hours of 57 °F
+CHANGE = 2.0  # unit of predicted temperature changes: 2 °F per hour
+HERTZ = 9  # readings of the robot per second
+LAGS = {"robot": 10, "weather": 48}  # number of past steps that linear models see
 
 
 class Stream(NamedTuple):
-    """Inputs, targets, and how predictions are scored."""
+    """A stream: inputs, targets, and functions that score predictions."""
 
     xs: np.ndarray  # [T, d]
     targets: np.ndarray  # [T] class labels, or real values
     mask: np.ndarray  # [T]: False where a measurement is missing
     reset: np.ndarray  # [T]: True after a gap
     outputs: int
-    loss: Callable[[jax.Array, jax.Array], jax.Array]  # (y, target) -> []
-    error: Callable[[jax.Array, jax.Array], jax.Array]  # score; its mean is reported
+    loss: Callable[[jax.Array, jax.Array], jax.Array]  # (y, target) -> loss []
+    error: Callable[[jax.Array, jax.Array], jax.Array]  # score; mean is reported
     held_out: int  # first step of the test set of published results
     times: np.ndarray  # [T]
-    unit: str  # of times
+    unit: str  # unit of `times`
 
 
 def robot(steps: int | None = None) -> Stream:
-    """Return a robot's 24 distances as inputs, and its four actions as targets.
+    """Return the stream of a robot: inputs are 24 distances, targets are four actions.
 
-    A target is the action in the same step; actions are never inputs.
+    The target of a step is the robot's action in that step; actions are never inputs.
     """
     readings, actions = data.wall_following()
     steps = len(actions) if steps is None else min(steps, len(actions))
@@ -56,9 +56,10 @@ def robot(steps: int | None = None) -> Stream:
 
 
 def weather(steps: int | None = None) -> Stream:
-    """Return JFK's hourly weather, and the temperature change in the next hour.
+    """Return the stream of hourly weather at JFK airport.
 
-    Missing hours and one impossible hour are padding; the carry is reset after them.
+    The target of an hour is the temperature change in the next hour. Missing hours and
+    one impossible hour are padding; the carry is reset after such a gap.
     """
     found = data.nyc_weather("JFK")
     hour = (found.hours - found.hours[0]).astype(int)
@@ -93,8 +94,8 @@ def weather(steps: int | None = None) -> Stream:
     )
 
 
-# Round values for a temperate climate: temperature, dew point, humidity, wind speed,
-# precipitation and pressure.
+# Rounded means and scales for a temperate climate: temperature, dew point, humidity,
+# wind speed, precipitation and pressure.
 MEANS = np.array([50, 40, 60, 10, 0, 1015.0])
 SCALES = np.array([20, 20, 20, 10, 0.1, 10.0])
 STREAMS = {"robot": robot, "weather": weather}
@@ -103,8 +104,8 @@ STREAMS = {"robot": robot, "weather": weather}
 def lagged(stream: Stream, name: str) -> np.ndarray:
     """Return the inputs of linear models, [T, features]; the last column is 1.
 
-    For the robot, these are all inputs of the last steps. For the weather, they are all
-    inputs of the current hour, and the temperatures of the hours before.
+    For the robot, the features are all inputs of the last steps. For the weather, the
+    features are all inputs of the current hour, and the temperatures of past hours.
     """
     shown = stream.xs if name == "robot" else stream.xs[:, :1]
     parts = [stream.xs] + [
@@ -116,7 +117,7 @@ def lagged(stream: Stream, name: str) -> np.ndarray:
 
 
 def _last_known(table: np.ndarray) -> np.ndarray:
-    """Replace a missing value by the last known one, or by MEANS if there is none."""
+    """Replace a missing value by the last known value, or by MEANS if none is known."""
     index = np.where(np.isfinite(table), np.arange(len(table))[:, None], 0)
     index = np.maximum.accumulate(index, axis=0)
     filled = np.take_along_axis(table, index, axis=0)

@@ -1,6 +1,7 @@
 """Methods compared in `streaming`: networks that learn at every step, and baselines.
 
-Each method returns its score at each step, taken before it sees the target, [.., T].
+Each method returns the scores [..., T] of its predictions. A prediction is scored
+before the method sees the target.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from experiments.online._sensor_streams import Stream
 
 
 class Scores(NamedTuple):
-    """Scores of each setting and seed at each step, [settings, seeds, T]."""
+    """Losses and errors of predictions, [settings, seeds, T], and the settings."""
 
     losses: np.ndarray | None
     errors: np.ndarray
@@ -28,7 +29,10 @@ class Scores(NamedTuple):
 
 
 def linear(inputs: int, outputs: int) -> Network:
-    """Return a linear model without memory; for it every rule is backpropagation."""
+    """Return a linear model without memory.
+
+    For a network without memory, every online rule equals backpropagation.
+    """
     init = lambda key: jnp.zeros((inputs, outputs))
     return Network(lambda w, carry, x: (carry, x @ w), init, lambda w: ())
 
@@ -43,7 +47,7 @@ def truncated(lookback: int) -> Callable[..., OnlineRule]:
         def init(params, carry, inputs, *, initial=None):
             zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), inputs)
             idle = {"mask": jnp.zeros(1, bool), "reset": jnp.zeros(1, bool)}
-            stream = gradients.stream(carry)  # one masked step fixes its shapes
+            stream = gradients.stream(carry)  # shapes come from one masked step
             (_, stream), _ = rule(params, stream, *once(zeros), **idle, initial=initial)
             return stream
 
@@ -69,7 +73,10 @@ def learn(
     xs: np.ndarray | None = None,
     first_seed: int = 0,
 ) -> Scores:
-    """Update by Adam at every step, in one pass; run rates and seeds under vmap."""
+    """Train a network on a stream, by Adam at every step, under vmap.
+
+    All learning rates and seeds run together, in one pass over the stream.
+    """
     rule = make_rule(network.step, stream.loss)
     course = partial(_course, stream, network, rule, stream.xs if xs is None else xs)
     keys = jax.random.split(jax.random.key(first_seed), seeds)
@@ -93,7 +100,7 @@ def _course(stream, network, rule, xs, rate, key):
         pick = lambda flag, a, b: jax.tree.map(partial(jnp.where, flag), a, b)
         _, y = network.step(
             params, pick(options["reset"], initial, state.carry), x
-        )  # the prediction, before the update
+        )  # y is the prediction before the update
         value, grads, state = rule.update(params, state, x, target, **options)
         change, new = adam.update(grads, opt_state, params)
         pair = optax.apply_updates(params, change), new
@@ -106,7 +113,10 @@ def _course(stream, network, rule, xs, rate, key):
 
 
 def least_squares(stream: Stream, xs: np.ndarray, decays: tuple[float, ...]) -> Scores:
-    """Fit a linear model at every step, with forgetting factors λ; one-hot classes."""
+    """Fit a linear model at every step, for each forgetting factor in `decays`.
+
+    Class labels become one-hot targets.
+    """
     with double_precision():
         targets = jnp.asarray(stream.targets)
         ys = jax.nn.one_hot(targets, stream.outputs) if stream.outputs > 1 else targets
@@ -132,13 +142,13 @@ def least_squares(stream: Stream, xs: np.ndarray, decays: tuple[float, ...]) -> 
 
 
 def persistence(stream: Stream) -> Scores:
-    """Predict no change."""
+    """Score the prediction that the temperature does not change."""
     y = jnp.zeros((len(stream.targets), 1))
     return _constant(stream, y)
 
 
 def majority(stream: Stream) -> Scores:
-    """Predict the class frequencies so far, with one added to each count (Laplace)."""
+    """Score predictions by the class frequencies so far, plus one for each class."""
     seen = np.cumsum(np.eye(stream.outputs)[stream.targets], axis=0)
     before = 1 + np.concatenate([np.zeros((1, stream.outputs)), seen[:-1]])
     return _constant(stream, jnp.log(before / before.sum(axis=1, keepdims=True)))

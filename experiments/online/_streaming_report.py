@@ -16,15 +16,15 @@ ERRORS = {
     "robot": "error rate until now, %",
     "weather": "root mean square error until now, °F",
 }
-# With results measured outside of this project, by offline models.
+# Notes of the tables, with results of offline models measured outside of this project.
 NOTES = {
-    "robot": "Held out: the last quarter. Errors on it of models trained on the rest, "
-    "measured outside of this project: majority 59.4, logistic regression 28.5, the "
-    "same with 9 past steps 23.0, an MLP 24-32-4 9.9. Loss: cross-entropy in nats, "
-    "after the first part. ",
-    "weather": "Held out: the last fifth. Errors on it of models trained on the rest, "
-    "measured outside of this project with gaps ignored: persistence 1.61, ridge "
-    "regression on 48 hours 1.47. ",
+    "robot": "Held out: the last quarter of the stream. Held-out errors of models "
+    "trained on the first three quarters, measured outside of this project: majority "
+    "59.4, logistic regression 28.5, logistic regression with 9 past steps 23.0, an "
+    "MLP 24-32-4 9.9. Loss: cross-entropy in nats, after the first part. ",
+    "weather": "Held out: the last fifth of the stream. Held-out errors of models "
+    "trained on the first four fifths, measured outside of this project with gaps "
+    "ignored: persistence 1.61, ridge regression on 48 hours 1.47. ",
 }
 
 
@@ -35,13 +35,13 @@ def score(stream: str, errors: np.ndarray) -> float:
 
 
 def show_left_out(left_out: dict[str, str]) -> None:
-    """Print why streams are left out."""
+    """Print the reason why each missing stream is left out."""
     for name, reason in left_out.items():
         report.show_table(TITLES[name], [""], [["left out"]], reason)
 
 
 def show(rows: list[dict[str, Any]], config: Any, streams: dict[str, Stream]) -> None:
-    """Print the errors on each stream."""
+    """Print the errors of all methods on each stream."""
     for name, stream in streams.items():
         table = []
         for row in [row for row in rows if row["stream"] == name]:
@@ -56,13 +56,14 @@ def show(rows: list[dict[str, Any]], config: Any, streams: dict[str, Stream]) ->
         header = ["", "η or λ", "all", f"after {first}", "held out"]
         header += ["loss"] if name == "robot" else []
         note = (
-            f"{int(stream.mask.sum())} steps, each scored before it is learned from; "
-            f"lower is better; mean ± standard deviation of {config.seeds} networks of "
-            f"{config.units} units. η of Adam and λ of recursive least squares are "
-            f"those with the lowest loss on the first {first}. Seconds are of all "
-            "settings and seeds together, with compilation. Truncated BPTT recomputes "
-            "its last steps with the newest parameters; the influence of online rules "
-            "was computed with older ones. " + NOTES[name]
+            f"{int(stream.mask.sum())} steps. Each prediction is scored before the "
+            "network learns from the step; lower is better. Mean ± standard deviation "
+            f"of {config.seeds} networks of {config.units} units. The learning rate η "
+            "of Adam and the forgetting factor λ of recursive least squares have the "
+            f"lowest loss on the first {first}. Seconds are of all settings and seeds "
+            "together, with compilation. Truncated BPTT recomputes its last steps with "
+            "the newest parameters; the influence of online rules was computed with "
+            "older parameters. " + NOTES[name]
         )
         report.show_table(TITLES[name], [*header, "s"], table, note + _repeats(stream))
 
@@ -114,5 +115,6 @@ def _repeats(stream: Stream) -> str:
         return ""
     same = 100 * np.mean(stream.targets[1:] == stream.targets[:-1])
     return (
-        f"An action equals the one before in {same:.1f} % of steps; no input shows it."
+        f"An action equals the one before in {same:.1f} % of steps; no input shows "
+        "the action before."
     )

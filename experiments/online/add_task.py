@@ -2,10 +2,11 @@
 
     x_t ~ Bernoulli(½),    y_t ~ Bernoulli(½ + ½ x_{t−t₁} − ¼ x_{t−t₂})
 
-A network reads one endless stream of x and predicts the probability of y = 1. Its loss
-shows what it remembers, because each memory has its own floor of the loss: nothing,
-x_{t−t₂} only, x_{t−t₁} only, or both. Online rules update after every step. Truncated
-BPTT(h; h′) updates every h′ steps, and its errors reach x_{t−t₁} if h > t₁.
+A network reads one endless stream of x and predicts the probability of y = 1. The loss
+shows which inputs the network remembers: nothing, x_{t−t₂} only, x_{t−t₁} only, or
+both. Each of these four memories has its own lowest loss, called the floor. Online
+rules update after every step. Truncated BPTT(h; h′) updates every h′ steps, and its
+errors travel back h steps, so the errors reach x_{t−t₁} if h > t₁.
 
 References:
   Marschall, Cho & Savin, "A unified framework of online learning algorithms for
@@ -33,12 +34,12 @@ from experiments.harness.study import run_study, Study
 from experiments.networks import online
 from experiments.online import _add_task_report, _rules
 
-BIAS, FIRST, SECOND = 0.5, 0.5, -0.25  # of the probability of y = 1
+BIAS, FIRST, SECOND = 0.5, 0.5, -0.25  # coefficients of the probability of y = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Which rules learn to remember two inputs of a stream, updating as they go?"""
+    """Which online rules learn to remember two past inputs of a stream?"""
 
     QUICK = {
         "delays": ((3, 5),),
@@ -55,26 +56,26 @@ class Config(Study):
     }
 
     delays: tuple[tuple[int, int], ...] = ((3, 5), (6, 10))
-    """Pairs (t₁, t₂): how many steps ago the two inputs were."""
+    """Pairs (t₁, t₂): how many steps ago the two inputs to remember were."""
     rules: tuple[str, ...] = tuple(_rules.RULES)
     """Online rules: rtrl, snap_1, rflo, kf_rtrl, uoro."""
     truncations: tuple[tuple[int, int], ...] = ((1, 1), (1, 5), (1, 8), (1, 12))
     """Pairs (h′, h) of truncated BPTT: every h′ steps, errors travel back h steps."""
     units: int = 32
-    """Hidden units of the tanh network."""
+    """Number of hidden units of the tanh network."""
     leak: float = 1.0
-    """α of h ← (1 − α) h + α tanh(…); 1 is a network without a leak."""
+    """Leak α of the state, h ← (1 − α) h + α tanh(…); 1 is a network without a leak."""
     steps: int = 40_000
-    """Length of the stream."""
+    """Number of steps of the stream."""
     learning_rate: float = 1e-3
     """Learning rate of Adam, for all rules."""
     seeds: int = 4
-    """Independent networks and streams, trained together under vmap."""
+    """Number of independent networks and streams, trained together under vmap."""
     chunk: int = 200
-    """Steps of one compiled call; each call gives one point of the curves."""
+    """Number of steps in one compiled call; each call is one point of the curves."""
 
     def check(self) -> None:
-        """Check delays, truncations, and that there is one chunk at least."""
+        """Check delays and truncations, and that the steps make at least one chunk."""
         if self.steps < self.chunk:
             raise ValueError(
                 f"steps must be at least chunk={self.chunk}, got {self.steps}."
@@ -93,7 +94,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Learn by each rule; write the losses and show them beside the floors."""
+    """Train networks by each rule; write and show the losses and their floors."""
     return run_study("add_task", config, _jobs, _finish)
 
 
@@ -116,9 +117,9 @@ def _finish(folder: Path, config: Config, rows: list[dict[str, Any]]) -> None:
 
 
 def floors() -> dict[str, float]:
-    """Return the least expected loss for each memory: exact, in nats.
+    """Return the exact lowest expected loss in nats for each memory of past inputs.
 
-    It is the conditional entropy of y given the remembered inputs.
+    The lowest loss is the conditional entropy of y given the remembered inputs.
     """
     values = list(itertools.product((0, 1), (0, 1)))
     probability = {(a, b): BIAS + FIRST * a + SECOND * b for a, b in values}
@@ -160,7 +161,7 @@ def loss(y: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def learners(config: Config) -> dict[str, tuple[Callable, Callable]]:
-    """Return (start, learn) for each rule; both take all seeds together.
+    """Return functions (start, learn) for each rule; both run all seeds together.
 
     start(keys) -> state; learn(state, xs, targets, key) -> (state, mean losses).
     """
@@ -218,7 +219,10 @@ def _train(
     delays: tuple[int, int],
     way: Way,
 ) -> dict[str, Any]:
-    """Return one row; after Ctrl-C it holds the chunks finished so far."""
+    """Train by one rule on one pair of delays; return a row of results.
+
+    After Ctrl-C, the row contains the chunks that were finished.
+    """
     start, learn = learner
     root = jax.random.key(config.first_seed)
     of_init, of_stream, of_rule = jax.random.split(root, 3)

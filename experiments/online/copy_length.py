@@ -1,10 +1,11 @@
-"""Copy task: the length of the string that each rule learns in equally many steps.
+"""Copy task: the length of the string that each rule learns in a number of steps.
 
-L random bits are shown, then recalled in L further steps. The string grows by one bit
-when the loss of the recalled bits falls below a share of ln 2, the loss of guessing. So
-the length after a given number of steps measures how well a rule learns, as in
-the copy task of Menick et al. 2020. Online rules update after each recalled bit,
-truncated BPTT(h; h′) every h′ steps, and BPTT once, at the end of the sequence.
+A network reads a string of L random bits, then recalls the string in L further steps.
+The string grows by one bit when the loss of the recalled bits falls below a share of
+ln 2, the loss of guessing. The length of the string after a given number of steps
+measures how well a rule learns, as in the copy task of Menick et al. 2020. Online rules
+update after each recalled bit. Truncated BPTT(h; h′) updates every h′ steps, and its
+errors travel back h steps. BPTT updates once, at the end of the sequence.
 
 References:
   Menick et al., "A practical sparse approximation for real time recurrent learning",
@@ -36,12 +37,12 @@ from experiments.online import _copy_length_report, _rules
 from experiments.online._copy_learners import learners, RULES
 
 GUESS = math.log(2)  # loss of a network that remembers nothing
-REMEMBERED = 0.9  # decay of the running mean of losses, per sequence
+REMEMBERED = 0.9  # decay of the running mean of losses, per mini-batch
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """How long a string does each rule learn to copy, in the same number of steps?"""
+    """How long a string does each rule learn to copy in a given number of steps?"""
 
     QUICK = {
         "cells": ("tanh",),
@@ -66,11 +67,12 @@ class Config(Study):
     truncations: tuple[tuple[int, int], ...] = ((1, 4), (1, 16))
     """Pairs (h′, h) of truncated BPTT: every h′ steps, errors travel back h steps."""
     units: int = 16
-    """Hidden units of each cell."""
+    """Number of hidden units of each cell."""
     batch: int = 4
-    """Sequences in a mini-batch, all of the same length."""
+    """Number of sequences in a mini-batch; all sequences have the same length."""
     steps: int = 40_000
-    """Steps of a run, summed over its sequences; L bits take 2 L steps."""
+    """Number of time steps of a run, summed over mini-batches; a string of L bits takes
+    2 L steps."""
     share: float = 0.15
     """The string grows when the loss is below this share of ln 2."""
     longest: int = 32
@@ -78,9 +80,10 @@ class Config(Study):
     learning_rate: float = 3e-3
     """Learning rate of Adam, for all rules."""
     seeds: int = 3
-    """Independent networks, trained together under vmap."""
+    """Number of independent networks, trained together under vmap."""
     chunk: int = 100
-    """Mini-batches of one compiled call; each call gives one point of the curves."""
+    """Number of mini-batches in one compiled call; each call is one point of the
+    curves."""
 
     def check(self) -> None:
         """Check the truncations, and that the rules suit the cells."""
@@ -94,21 +97,21 @@ class Config(Study):
 
 
 class Course(NamedTuple):
-    """State of one training."""
+    """State of one training run."""
 
     pair: PyTree  # params, opt_state
-    length: jax.Array  # bits of the string
-    loss: jax.Array  # running mean at this length
-    steps: jax.Array  # taken so far
+    length: jax.Array  # length of the string in bits
+    loss: jax.Array  # running mean of losses at this length
+    steps: jax.Array  # number of time steps so far
 
 
 def main(config: Config) -> report.Result:
-    """Train each cell by each rule; write and show the lengths."""
+    """Train each cell by each rule; write and show the string lengths."""
     return run_study("copy_length", config, _jobs, _finish)
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return a job for each cell and rule; all rules of a cell start alike."""
+    """Return a job for each cell and rule; all rules start from the same parameters."""
     adam = optax.adam(config.learning_rate)
     chosen = learners(config.rules, config.truncations, adam)
 
@@ -137,9 +140,9 @@ def _finish(folder: Path, config: Config, rows: list[dict[str, Any]]) -> None:
 def draw_sequence(
     key: jax.Array, length: jax.Array, batch: int, longest: int
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Return xs [2·longest, B, 3], targets, weights and mask [2·longest, B].
+    """Return xs [2·longest, B, 3], and targets, weights and mask [2·longest, B].
 
-    x is one-hot: bit 0, bit 1, or "recall a bit".
+    An input x is one-hot: bit 0, bit 1, or the request to recall a bit.
     """
     bits = jax.random.bernoulli(key, 0.5, (longest, batch)).astype(int)
     t = jnp.arange(2 * longest)
@@ -154,7 +157,7 @@ def draw_sequence(
 def follow(
     config: Config, learn: Callable, carry: PyTree, size: int, course: Course, key
 ) -> tuple[Course, tuple[jax.Array, ...]]:
-    """Learn one mini-batch of strings of at most `size` bits, if steps are left."""
+    """Train on a mini-batch of strings of at most `size` bits, if steps are left."""
     of_task, of_rule = jax.random.split(key)
     sequence = draw_sequence(of_task, course.length, config.batch, size)
     value, pair = learn(course.pair, carry, *sequence, of_rule)
@@ -174,7 +177,10 @@ def follow(
 def _train(
     config: Config, learn: Callable, course: Course, carry: PyTree, way: Way
 ) -> dict[str, Any]:
-    """Return one row; after Ctrl-C it holds the chunks finished so far."""
+    """Train one cell by one rule; return a row of results.
+
+    After Ctrl-C, the row contains the chunks that were finished.
+    """
 
     @partial(jax.jit, static_argnums=2)
     def run(course, i, size):
@@ -229,7 +235,7 @@ def _begin(config: Config, network: online.Network) -> tuple[Course, PyTree]:
 
 
 def _size(length: int, longest: int) -> int:
-    """Return the number of bits to compile for, with room to grow."""
+    """Return the longest string to compile for, with room to grow beyond `length`."""
     size = 8
     while size < length + 2:
         size *= 2

@@ -1,19 +1,20 @@
 """Online prediction of chaotic series: errors, and cosines to exact RTRL.
 
-A tanh network reads the first coordinate of a chaotic system and predicts its next
-value. It updates at every step; after each episode the state and the influence are set
-to zero. The study measures two things: the prediction error in units of the variance of
-the series (NMSE), and the cosine between each rule's gradient and that of exact RTRL.
-Both gradients are taken at the parameters that the rule has reached.
+A tanh network reads the first coordinate of a chaotic system and predicts the next
+value. The parameters are updated at every step; after each episode the state and the
+influence ∂h/∂θ are set to zero. The study measures two things: the prediction error in
+units of the variance of the series (NMSE), and the cosine between each rule's gradient
+and the gradient of exact RTRL. Both gradients are computed at the parameters that the
+rule has reached.
 
 The influence starts from zero in each episode, so exact RTRL runs beside a rule only in
-the episodes in which the cosine is measured. The cosine compares gradients of the
+the episodes in which the cosine is measured. The cosine compares gradients in the
 parameters that affect the carry, averaged over the batch; the readout's gradient is
 exact for all rules. A cosine is the mean over the second half of an episode, because
-the first steps have little history. KF-RTRL and UORO differentiate the last step
-exactly here, so they follow RTRL more closely than their published forms.
+the first steps have little history. In bpvariants, KF-RTRL and UORO differentiate the
+last step exactly, so they are closer to RTRL than in their published forms.
 
-At the size of the published table:
+The command for the size of the published table is
 `python -m experiments online_learning --steps 15000 --seeds 10`.
 """
 
@@ -44,9 +45,9 @@ from experiments.online._predictor import Learner
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Which online rules follow exact RTRL on chaotic series, and predict them well?
+    """Which online rules predict chaotic series well, and are close to exact RTRL?
 
-    The results of Hénon, Mackey–Glass and Lorenz are shown beside a published table.
+    Results on Hénon, Mackey–Glass and Lorenz are shown beside published results.
     """
 
     QUICK = {
@@ -71,30 +72,31 @@ class Config(Study):
     rules: tuple[str, ...] = tuple(_rules.RULES)
     """Online rules: rtrl, snap_1, rflo, kf_rtrl, uoro."""
     random_feedback: bool = True
-    """Whether to add RFLO with random feedback, as published, to RFLO with the
-    readout's own weights."""
+    """Whether to run RFLO with random feedback too, as published, not only RFLO with
+    the readout's weights as feedback."""
     truncations: tuple[tuple[int, int], ...] = ((25, 25), (1, 25))
-    """Pairs (h′, h) of truncated BPTT: every h′ steps it updates, and errors travel
-    back h steps."""
+    """Pairs (h′, h) of truncated BPTT: every h′ steps, errors travel back h steps and
+    the parameters are updated."""
     units: int = 64
-    """Hidden units of the tanh network."""
+    """Number of hidden units of the tanh network."""
     batch: int = 8
-    """Streams of one system in a mini-batch."""
+    """Number of streams of one system in a mini-batch."""
     steps: int = 5000
-    """Updates of online rules, a multiple of episode; 15,000 in the published table."""
+    """Number of updates by online rules, a multiple of `episode`; 15,000 in the
+    published table."""
     episode: int = 200
-    """Steps after which the state and the influence are set to zero."""
+    """Number of steps after which the state and the influence are set to zero."""
     compared: int = 5
-    """Number of episodes in which the cosine is measured: evenly spaced, with the
-    last."""
+    """Number of episodes in which the cosine is measured. They are evenly spaced, and
+    include the last episode."""
     learning_rate: float = 1e-3
     """Learning rate of Adam, for all rules."""
     seeds: int = 3
-    """Independent networks and streams, trained together under vmap; 10 in the
-    published table."""
+    """Number of independent networks and streams, trained together under vmap; 10 in
+    the published table."""
 
     def check(self) -> None:
-        """Check that steps and truncations fit the episode."""
+        """Check that `steps` and `truncations` suit the length of an episode."""
         if self.steps % self.episode:
             raise ValueError(
                 f"steps must be a multiple of episode={self.episode}, got {self.steps}."
@@ -108,7 +110,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Learn each system by each rule; show the results beside the published table."""
+    """Train on each system by each rule; show the results and published results."""
     return run_study("online_learning", config, _jobs, _finish)
 
 
@@ -137,9 +139,10 @@ def _finish(folder: Path, config: Config, rows: list[dict[str, Any]]) -> None:
 
 
 def episodes(config: Config, system: str) -> np.ndarray:
-    """Return a series cut into episodes, [E, seeds, T + 1, batch].
+    """Return a series split into E episodes of T steps, [E, seeds, T + 1, batch].
 
-    The last value of an episode is only predicted; the next episode begins with it.
+    The last value of an episode is predicted but not read. The next episode begins with
+    the same value.
     """
     streams, seed = config.seeds * config.batch, config.first_seed
     u = _dynamical_systems.series(system, config.steps + 1, streams, seed)
@@ -177,7 +180,10 @@ def learners(config: Config) -> dict[str, Learner]:
 def _train(
     config: Config, learner: Learner, data: np.ndarray, way: Way
 ) -> dict[str, Any]:
-    """Learn one system by one rule; after Ctrl-C the row holds finished episodes."""
+    """Train on one system by one rule; return a row of results.
+
+    After Ctrl-C, the row contains the episodes that were finished.
+    """
     first = 3 * config.first_seed
     keys = jax.random.split(jax.random.key(first + 1), config.seeds)
     params = jax.vmap(lambda key: _predictor.init(key, config.units))(
@@ -204,7 +210,7 @@ def _train(
             raise
         cut_short = True
     curve = np.stack(values, axis=1)
-    timed = seconds[1:]  # the first may include compilation
+    timed = seconds[1:]  # the first time may include compilation
     row = {
         "nmse": curve[:, -5:].mean(axis=1).tolist(),
         "curve": curve.tolist(),
@@ -219,7 +225,7 @@ def _train(
 
 
 def _by_seed(cosines: list[np.ndarray]) -> list[list[float]] | None:
-    """Return cosines [seeds][episodes], or None if there are none."""
+    """Return the cosines [seeds][episodes], or None if no cosine was measured."""
     if not cosines or np.isnan(cosines).all():
         return None
     return np.stack(cosines, axis=1).tolist()

@@ -1,10 +1,11 @@
 """Online learning on sensor streams: predict, compare with the truth, update.
 
-A network updates after every step, by gradients of online rules. Each step is scored
-before the target is shown (prequential error), so no test set is needed; there is only
-one epoch. A robot's 24 distances predict which way it turns; an hour's weather predicts
-the temperature of the next hour. The learning rate, or the forgetting factor of least
-squares, is the one with the lowest loss on the first part of the stream.
+A network is trained after every step, by gradients of online rules. Each prediction is
+scored before the network sees the target (prequential error), so one pass is enough and
+no test set is needed. In the stream "robot", 24 distances predict which way a robot
+turns. In the stream "weather", the weather of an hour predicts the temperature of the
+next hour. The learning rate of a network, or the forgetting factor of least squares,
+has the lowest loss on the first part of the stream.
 """
 
 import dataclasses
@@ -56,25 +57,26 @@ class Config(Study):
     }
 
     streams: tuple[Literal["robot", "weather"], ...] = ("robot", "weather")
-    """Targets: which way a robot turns, and the temperature an hour ahead."""
+    """Streams to predict: which way a robot turns, or the temperature in an hour."""
     rules: tuple[str, ...] = tuple(_rules.RULES)
     """Online rules: rtrl, snap_1, rflo, kf_rtrl, uoro; eprop too if cell is lstm."""
     lookbacks: tuple[int, ...] = (1, 10)
-    """How many steps errors travel back in truncated BPTT, which updates every step."""
+    """Numbers of steps that errors travel back in truncated BPTT, which updates every
+    step."""
     cell: Literal["tanh", "gru", "lstm", "rtu"] = "gru"
     """The recurrent cell."""
     units: int = 16
-    """Hidden units of the cell."""
+    """Number of hidden units of the cell."""
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
-    """Learning rates of Adam to choose from; all run together under vmap."""
+    """Learning rates of Adam to choose from; all rates run together under vmap."""
     decays: tuple[float, ...] = (0.998, 0.9995, 1.0)
     """Forgetting factors of recursive least squares to choose from."""
     chosen_on: float = 0.2
     """Fraction of the stream, from its start, on which rates and decays are chosen."""
     seeds: int = 3
-    """Networks from different initial weights, run together under vmap."""
+    """Number of networks with different initial weights, run together under vmap."""
     steps: int | None = None
-    """Number of steps to read of each stream; by default all."""
+    """Number of steps to read of each stream; by default all steps."""
 
     def check(self) -> None:
         """Check that the rules suit the cell."""
@@ -83,7 +85,7 @@ class Config(Study):
 
 def main(config: Config) -> report.Result:
     """Run each method over each stream; write and show the errors."""
-    streams = cache(_streams)  # read once, when --quick and --resume are applied
+    streams = cache(_streams)  # read once, after --quick and --resume are applied
     return run_study(
         "streaming",
         config,
@@ -120,12 +122,12 @@ def _finish(
 def _streams(
     config: Config,
 ) -> tuple[dict[str, _sensor_streams.Stream], dict[str, str]]:
-    """Return the streams whose data can be read, and {name: error} of the others."""
+    """Return the streams whose data can be read, and {name: error} of other streams."""
     streams, left_out = {}, {}
     for name in config.streams:
         try:
             streams[name] = _sensor_streams.STREAMS[name](config.steps)
-        except DataError as problem:  # no network, and no local copy
+        except DataError as problem:  # neither a network nor a local copy
             left_out[name] = str(problem)
     return streams, left_out
 
@@ -173,7 +175,7 @@ def _row(
     method: Callable[[], _streaming_methods.Scores],
     way: Way,
 ) -> dict[str, Any]:
-    """Return errors of each seed, at the setting chosen on the first part."""
+    """Return each seed's errors at the setting chosen on the first part of a stream."""
     del way
     start = time.perf_counter()
     losses, errors, settings = method()

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from experiments import report
 
-# Sanfiz & Akrout 2021, LeNet on MNIST, test error in %.
+# Published test errors in % of LeNet on MNIST (Sanfiz & Akrout 2021).
 PUBLISHED = {
     "bp": 0.91,
     "fa": 1.7,
@@ -22,7 +22,7 @@ LAYERS = ("conv 1", "conv 2", "dense 3", "dense 4", "dense 5")
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print errors beside the published ones, and the angles at the end."""
+    """Print test errors, published errors, and gradient angles after training."""
     lines = []
     for row in rows:
         line = [
@@ -37,17 +37,18 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         "MNIST by a network of LeNet's shape",
         ["", "error %", "best", "published", *(f"∠ {name}" for name in LAYERS), "ms"],
         lines,
-        f"Test error on {config.test} images after {config.epochs:g} epochs of "
-        f"{config.images} images (lower is better), and the lowest one in training: "
-        f"mean ± standard deviation over {config.seeds} seeds.\nPublished: after 100 "
-        "epochs of 60,000, chosen by test error (Sanfiz & Akrout 2021).\n∠: angle in "
-        "degrees between a rule's ∂E/∂w of a layer and the exact one, at the end. ms: "
-        "of a step, all seeds together.",
+        f"Error: test error on {config.test} images after {config.epochs:g} epochs of "
+        f"{config.images} images; best: lowest test error during training; both: mean "
+        f"± standard deviation over {config.seeds} seeds, lower is better.\nPublished: "
+        "after 100 epochs of 60,000 images, at the epoch with the lowest test error "
+        "(Sanfiz & Akrout 2021).\n∠: angle in degrees between a layer's ∂E/∂w by the "
+        "rule and the exact ∂E/∂w, at the end of training. ms: time of one step of all "
+        "seeds together.",
     )
 
 
 def draw_errors(rows: list[dict[str, Any]]) -> Figure:
-    """Draw test errors over epochs; published errors are at the right."""
+    """Draw test errors against epochs, with the published errors at the right."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axis = figure.subplots()
     for row in rows:
@@ -71,7 +72,7 @@ def draw_errors(rows: list[dict[str, Any]]) -> Figure:
 
 
 def draw_angles(rows: list[dict[str, Any]]) -> Figure:
-    """Draw angles to the exact gradient over epochs, a panel for each layer."""
+    """Draw angles to the exact gradient against epochs, a panel for each layer."""
     figure = Figure(figsize=(14, 3.8), layout="constrained")
     axes = figure.subplots(1, len(LAYERS), sharey=True)
     for row in rows:

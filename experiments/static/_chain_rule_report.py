@@ -17,7 +17,7 @@ def show(
     info: gradients.static.BackpropInfo,
     micrograd: gradients.static.BackpropInfo,
 ) -> None:
-    """Print tables of the layers, of single weights, of one unit, and micrograd's."""
+    """Print the factors of layers, of single weights, of one unit, and of micrograd."""
     of = lambda kind: [row for row in rows if row["row"] == kind]
     print(f"\nDigit {config.example}, E = {of('energy')[0]['value']:.6f}\n")
     print(f"{info.table()}\n")
@@ -37,14 +37,14 @@ def _show_layers(rows, config):
     ]
     norms = ["‖∂E/∂y‖", "‖∂y/∂s‖", "‖δ‖", "‖∂s/∂w‖", "‖∂E/∂W‖"]
     report.show_table(
-        f"Each layer: its factors, and differences of gradients, {config.precision}",
+        f"Norms of factors, and differences of gradients, in {config.precision}",
         ["", *norms, "product", "jax.grad", "differences"],
         lines,
-        "δ = ∂E/∂y ⊙ ∂y/∂s, unit by unit, ∂s/∂w = y of the layer below, and "
+        "δ = ∂E/∂y ⊙ ∂y/∂s, unit by unit; ∂s/∂w is the output y of the layer below; "
         "∂E/∂W = (∂s/∂w) δᵀ, without biases.\nThe last three columns (lower is "
-        "better): ‖a − b‖ / ‖b‖, where b is the gradient by gradients.backprop, and a "
-        "is the product of the\nfactors, jax.grad, or central differences, of all "
-        "weights and biases.",
+        "better) show ‖a − b‖ / ‖b‖ for the gradient in all weights and biases: b is "
+        "by gradients.backprop, and a is\nthe product of the factors, or by jax.grad, "
+        "or by central differences.",
     )
 
 
@@ -56,10 +56,11 @@ def _show_weights(rows):
         for row in rows
     ]
     report.show_table(
-        "One weight of each layer, with the largest |∂E/∂w|",
+        "The weight with the largest |∂E/∂w| of each layer",
         ["", *FACTORS, "product", "jax.grad", "differences"],
         lines,
-        "W_l, i → k: from unit i below to unit k above, counted from 0.",
+        "W_l, i → k: the weight of layer l from unit i below to unit k above. Units "
+        "are counted from 0.",
     )
 
 
@@ -72,7 +73,7 @@ def _show_paths(rows, total):
     lines.append(["sum", "", "", f"{total['sum']:.6f}"])
     lines.append(["∂E/∂y (backprop)", "", "", f"{total['error']:.6f}"])
     report.show_table(
-        f"∂E/∂y of hidden unit {total['unit']}: a sum over all units above",
+        f"∂E/∂y of hidden unit {total['unit']}: a sum over the units k above it",
         ["", "δ_k", "w_k", "δ_k w_k"],
         lines,
     )
@@ -83,10 +84,11 @@ def _show_micrograd(rows, info):
     names = ("error", "slope", "input", "by hand", "backprop", "jax.grad", "published")
     lines = [[row["what"], *(number(row, name) for name in names)] for row in rows]
     report.show_table(
-        "The same for scalars: micrograd's example, at a = −4, b = 2",
+        "Factors for scalars: micrograd's example, at a = −4, b = 2",
         ["", "∂g/∂f", "∂f/∂e", "∂e/∂·", "product", "backprop", "jax.grad", "README"],
         lines,
-        "g = f/2 + 10/f, f = e², and e = c − d is the rest of its README's expression.",
+        "g = f/2 + 10/f and f = e²; e = c − d is the rest of the expression in "
+        "micrograd's README. The column README has the values printed there.",
     )
     print(f"{info.table()}\n")
 
@@ -96,7 +98,7 @@ def draw_chain(
     image: np.ndarray,
     micrograd: gradients.static.BackpropInfo,
 ) -> Figure:
-    """Draw the chains of the digit's network and of micrograd's expression."""
+    """Draw the chain rule of the digit's network and of micrograd's expression."""
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.6, 3, 1.7))
     _draw_image(left, image, "y_0 = x", cmap="gray_r")
@@ -109,7 +111,7 @@ def draw_chain(
 def draw_factors(
     info: gradients.static.BackpropInfo, image: np.ndarray, weight: dict[str, Any]
 ) -> Figure:
-    """Draw the factors of all hidden units, and ∂E/∂w of one as an image."""
+    """Draw the factors of all hidden units, and ∂E/∂w of one unit as an image."""
     figure = Figure(figsize=(12, 6), layout="constrained")
     top, bottom = figure.subplots(2, 3)
     first, unit = info[0], weight["to"]

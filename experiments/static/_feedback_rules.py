@@ -1,4 +1,4 @@
-"""Backpropagation and feedback alignment on LeNet, with one signature."""
+"""Backpropagation and feedback alignment of LeNet, as functions of one signature."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 def alignment_weights(rule: str, key: jax.Array, params: PyTree) -> PyTree:
-    """Return the fixed feedback weights of a rule; None if it has none."""
+    """Return the fixed feedback weights of a rule; None if the rule has none."""
     if rule == "bp":
         return None
     like = jnp.zeros((1, SIDE, SIDE, 1))
@@ -25,7 +25,10 @@ def alignment_weights(rule: str, key: jax.Array, params: PyTree) -> PyTree:
 
 
 def make_rule(rule: str) -> Callable:
-    """Return (params, feedback, images, labels, key) -> ((value, info), grads)."""
+    """Return the gradient rule of a given name.
+
+    The rule is (params, feedback, images, labels, key) -> ((value, info), grads).
+    """
     if rule == "bp":
         exact = gradients.backprop(LAYERS, cross_entropy)
         return lambda params, _, images, labels, key: exact(params, images, labels)
@@ -42,7 +45,10 @@ def make_rule(rule: str) -> Callable:
 
 
 def make_angles(rule: str, images: jax.Array, labels: jax.Array) -> Callable:
-    """Return (params, feedback, key) -> angles to the exact gradient on the images."""
+    """Return (params, feedback, key) -> angles between a rule's and exact gradients.
+
+    Both gradients are computed on the given images and labels.
+    """
     approximate, exact = make_rule(rule), make_rule("bp")
 
     def angles(params, feedback, key):

@@ -1,20 +1,21 @@
-"""A network of LeNet's shape, as layers (function, activation)."""
+"""A network of LeNet's shape, as a list of layers (function, activation)."""
 
 import jax
 import jax.numpy as jnp
 
 from bpvariants.types import PyTree
 
-# Shapes of weights [*window, in, out]; zero padding makes the first input 32 × 32.
+# Weights have the shapes [*window, in, out]. Zero padding makes the images 32 × 32.
 SHAPES = ((5, 5, 1, 6), (5, 5, 6, 16), (400, 120), (120, 84), (84, 10))
 SIDE, RIMS = 28, (2, 0)
 
 
 def _convolution(rim: int):
-    """Return s = y ∗ w + b with zero padding, as one matrix product of patches.
+    """Return a convolution s = y ∗ w + b that is one matrix product of patches.
 
-    On CPUs this was three times as fast as XLA's convolution. The gain under `vmap` is
-    larger, because XLA's becomes a grouped convolution there.
+    `rim` zeros are added on each side of y. On CPUs, the matrix product was three times
+    as fast as XLA's convolution. Under `vmap` the matrix product gains more, because
+    XLA's convolution becomes a grouped convolution.
     """
 
     def convolve(params, y):

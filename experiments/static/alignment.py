@@ -1,13 +1,14 @@
-"""MNIST by feedback alignment: errors beside published ones, and gradient angles.
+"""Feedback alignment on MNIST: test errors, published errors, and gradient angles.
 
-The network has LeNet's shape: convolutions 5 × 5 to 6 and 16 channels, each with relu
-and 2 × 2 max pooling, then 120, 84 and 10 units. It is trained by backpropagation and
-by rules that use other weights in the backward pass. Angles are between a rule's ∂E/∂w
-of a layer and the exact one, for the same images and weights.
+The network has LeNet's shape: 5 × 5 convolutions to 6 and 16 channels, each with relu
+and 2 × 2 max pooling, then dense layers of 120, 84 and 10 units. The network is trained
+by backpropagation, and by rules that use other weights in the backward pass. For each
+layer, the study measures the angle between ∂E/∂w by a rule and the exact ∂E/∂w, for the
+same images and weights.
 
-The published errors are those of 100 epochs of SGD with momentum, at the epoch that is
-best on the test images (Sanfiz & Akrout 2021; their settings are taken second-hand). To
-train as long, on a GPU (not tried yet):
+The published errors are from 100 epochs of SGD with momentum, at the epoch with the
+lowest test error (Sanfiz & Akrout 2021; their settings are taken second-hand). The
+command for 100 epochs, on a GPU (not tried yet), is
 `python -m experiments alignment --epochs 100 --seeds 3`.
 """
 
@@ -35,14 +36,14 @@ from experiments.static._feedback_rules import (
 )
 from experiments.static._lenet import init, logits
 
-# Learning rates of SGD with momentum 0.9: the best or second best of 0.0005 … 0.05, by
-# the errors of one seed on 4000 test images after 400 or 1200 steps. FA, DFA and brSF
-# have lower rates, because they learn nothing at twice their rate.
+# Learning rates of SGD with momentum 0.9. Each rate is the best or second best of
+# 0.0005 … 0.05, by the errors of one seed on 4000 test images after 400 or 1200 steps.
+# FA, DFA and brSF learn nothing if their rates are doubled.
 RATES = {"bp": 0.02, "fa": 0.003, "dfa": 0.001, "usf": 0.02, "brsf": 0.005}
 RATES |= {"frsf": 0.02}
 DECAY = 1e-3
 LOOKS = 8  # measurements of test errors and angles during training
-SHOWN, PART = 256, 500  # images for the angles, and test images in one call
+SHOWN, PART = 256, 500  # numbers of images for the angles, and in one test call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,24 +58,24 @@ class Config(Study):
     }
 
     rules: tuple[str, ...] = RULES
-    """Some of bp, fa, dfa, usf, brsf and frsf."""
+    """Rules to train by: some of bp, fa, dfa, usf, brsf and frsf."""
     epochs: float = 1.0
-    """Passes through the images. The learning rate falls to a tenth after a half of
-    the steps, and again after three quarters."""
+    """Passes through the training images. The learning rate falls to a tenth after a
+    half of the steps, and to a hundredth after three quarters of the steps."""
     images: int = 60_000
     """Number of training images."""
     batch: int = 64
-    """Images in a mini-batch, drawn at random."""
+    """Number of images in a mini-batch, drawn at random."""
     test: int = 10_000
     """Number of test images."""
     rate: float = 1.0
-    """A factor on the learning rates of all rules."""
+    """Factor by which the learning rates of all rules are multiplied."""
     seeds: int = 2
-    """Independent trainings, which run together."""
+    """Number of independent trainings, run together."""
 
 
 def main(config: Config) -> report.Result:
-    """Train by each rule, and show errors and angles."""
+    """Train the network by each rule; show test errors and gradient angles."""
     check = lambda config: data.mnist()
     return run_study("alignment", config, _jobs, _finish, check=check)
 
@@ -95,7 +96,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _standardised(digits: data.MNIST, config: Config) -> data.MNIST:
-    """Return images [N, 28, 28, 1], standardised by the training images."""
+    """Return images [N, 28, 28, 1], standardised by mean and sd of training images."""
     train, test = digits
     chosen = train[0][: config.images]
     mean, deviation = chosen.mean(), chosen.std()
@@ -107,14 +108,14 @@ def _standardised(digits: data.MNIST, config: Config) -> data.MNIST:
 
 
 def _steps(config: Config) -> int:
-    """Return the number of steps, a multiple of LOOKS."""
+    """Return the number of training steps, a multiple of LOOKS."""
     return LOOKS * max(1, round(config.epochs * config.images / config.batch / LOOKS))
 
 
 def _row(
     config: Config, rule: str, digits: data.MNIST, look: Callable, way: Way
 ) -> Row:
-    """Train by one rule; return errors and angles before, during and after."""
+    """Train by one rule; return test errors and angles before, during and after."""
     steps = _steps(config)
     examples = tuple(map(jnp.asarray, digits.train))
     of_all, of_steps = (jax.random.key(2 * config.first_seed + i) for i in range(2))
@@ -154,18 +155,18 @@ def _row(
 
 
 def _course(looks: Sequence[Row]) -> Row:
-    """Return errors [seeds, looks] and angles [seeds, looks, layers] as lists."""
+    """Return test errors [seeds, looks] and angles [seeds, looks, layers] as lists."""
     errors = np.stack([look["errors"] for look in looks], axis=1)
     row = {"error": errors[:, -1].tolist(), "best": errors.min(axis=1).tolist()}
     row |= {"errors": errors.tolist()}
-    for name in ("deltas", "grads"):  # None if a gradient is 0
+    for name in ("deltas", "grads"):  # an angle is None if a gradient is 0
         values = np.stack([np.array(look[name], float) for look in looks], axis=1)
         row[name] = np.where(np.isnan(values), np.array(None), values).tolist()
     return row
 
 
 def _with_carry(rule: Callable) -> Callable:
-    """Return the rule for `training.fit`; its feedback weights are the carry."""
+    """Return the rule for `training.fit`, with the feedback weights as its carry."""
 
     def call(params, carry, images, labels, key):
         (value, _), grads = rule(params, carry["feedback"], images, labels, key)
@@ -175,7 +176,7 @@ def _with_carry(rule: Callable) -> Callable:
 
 
 def _sample(batch: int, key: jax.Array, examples: PyTree) -> tuple:
-    """Draw images, labels, and a key for the rule."""
+    """Draw a mini-batch of images and labels, and a key for the rule."""
     of_batch, of_rule = jax.random.split(key)
     at = jax.random.randint(of_batch, (batch,), 0, len(examples[0]))
     return *(leaf[at] for leaf in examples), of_rule
@@ -189,12 +190,12 @@ def _optimizer(rate: float, steps: int) -> optax.GradientTransformation:
 
 
 def _wrong(params: PyTree, images: jax.Array, labels: jax.Array) -> jax.Array:
-    """Return how many images are misclassified."""
+    """Return the number of misclassified images."""
     return jnp.sum(jnp.argmax(logits(params, images), axis=-1) != labels)
 
 
 def _test_errors(look: Callable, params: PyTree, test: PyTree) -> np.ndarray:
-    """Return the error of each seed, %."""
+    """Return the test error in % of each seed."""
     count = len(test[1])
     parts = [slice(i, i + PART) for i in range(0, count, PART)]
     wrong = sum(look(params, *(leaf[part] for leaf in test)) for part in parts)

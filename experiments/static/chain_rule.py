@@ -1,13 +1,15 @@
-"""The chain rule on one digit: all factors, beside `jax.grad` and finite differences.
+"""The chain rule on one digit: all factors, `jax.grad` and finite differences.
 
     s_l = y_{l−1} W_l + b_l,    y_l = φ_l(s_l),    E = ½ Σ (y_2 − target)²,    y_0 = x
 
     ∂E/∂w_l = ∂E/∂y_l · ∂y_l/∂s_l · ∂s_l/∂w_l
 
-with φ_1 = tanh and φ_2 the logistic function. `gradients.backprop` returns a record of
-each layer. From it this study computes the factors by hand: of a whole layer, of one
-weight in each layer, and of one hidden unit, whose ∂E/∂y is a sum over the units above
-it. The last table does the same for the expression in micrograd's README.
+Layer l has weights W_l and biases b_l, and w_l is one of its weights. φ_1 is tanh, and
+φ_2 is the logistic function. `gradients.backprop` returns a record of each layer. From
+the records, the study computes the factors of ∂E/∂w_l by hand: for each layer, and for
+one weight in each layer. For one hidden unit, the study computes ∂E/∂y as a sum over
+the units of the layer above. The last table shows the factors of ∂g/∂a and ∂g/∂b for
+the expression g(a, b) in micrograd's README.
 """
 
 import dataclasses
@@ -34,7 +36,7 @@ from experiments.static import _chain_rule_report
 CLASSES = 10
 ACTIVATIONS = (jnp.tanh, jax.nn.sigmoid)
 SLOPES = (lambda y: 1 - y**2, lambda y: y * (1 - y))  # ∂y/∂s as a function of y
-# From micrograd's README: g, ∂g/∂a and ∂g/∂b at these a and b.
+# Values in micrograd's README: g, ∂g/∂a and ∂g/∂b at a = A and b = B.
 MICROGRAD = (24.7041, 138.8338, 645.5773)
 A, B = -4.0, 2.0
 
@@ -47,9 +49,9 @@ class Config(Study):
     CHECKS = {"hidden": at_least(1), "example": at_least(0)}
 
     example: int = 0
-    """Index of the digit among the 1347 for training."""
+    """Index of the digit among the 1347 training images."""
     hidden: int = 8
-    """Units of the first layer."""
+    """Number of units of the first layer."""
     precision: Literal["float64", "float32"] = "float64"
     """Precision of all arrays. In float32, finite differences have two to three correct
     digits."""
@@ -64,12 +66,12 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Compute all factors; show them in tables and two pictures."""
+    """Compute all factors of the chain rule; show them in tables and two pictures."""
     return run_study("chain_rule", config, _jobs, _finish, check=_check)
 
 
 def _check(config: Config) -> None:
-    """Check that there is such a digit."""
+    """Raise a DataError if there is no training digit with the index `example`."""
     count = len(data.digits().train[1])
     if config.example >= count:
         raise DataError(
@@ -103,7 +105,7 @@ def _precision(config: Config) -> AbstractContextManager[Any]:
 
 
 def _digit(config: Config, way: Way) -> list[Row]:
-    """Return the factors of the digit's network, beside other gradients."""
+    """Return the factors of the digit's gradient, and gradients by other methods."""
     with _precision(config):
         params, x, target = _problem(config)
         (value, info), grads = _backprop(params, x, target)
@@ -111,7 +113,7 @@ def _digit(config: Config, way: Way) -> list[Row]:
         rows: list[Row] = [{"row": "energy", "value": float(value)}]
         rows += _layers(info, grads, others)
         rows += _weights(info, grads, others)
-        return rows + _paths(params, info, rows[-2]["to"])  # rows[-2]: layer 1's weight
+        return rows + _paths(params, info, rows[-2]["to"])  # rows[-2] is of layer 1
 
 
 def _backprop(params: PyTree, x: jax.Array, target: jax.Array) -> Any:
@@ -168,9 +170,10 @@ def _other_gradients(params, x, target) -> dict[str, PyTree]:
 
 
 def by_hand(info: gradients.static.BackpropInfo) -> list[dict[str, jax.Array]]:
-    """Return for each layer the three factors, δ, and ∂E/∂w of a single example.
+    """Return the factors of ∂E/∂w, δ = ∂E/∂s, and ∂E/∂w of each layer.
 
-    The factors are ∂E/∂y [m], ∂y/∂s [m], and ∂s/∂w = y_{l−1} [n]; ∂E/∂w is [n, m].
+    All are for a single example. The factors of layer l are ∂E/∂y [m], ∂y/∂s [m], and
+    ∂s/∂w = y_{l−1} [n]. ∂E/∂w has the shape [n, m].
     """
     found = []
     for layer, slope_of in zip(info, SLOPES, strict=True):
@@ -182,7 +185,7 @@ def by_hand(info: gradients.static.BackpropInfo) -> list[dict[str, jax.Array]]:
 
 
 def _layers(info, grads, others) -> list[Row]:
-    """Return the norms of each layer's factors, and the differences of gradients."""
+    """Return norms of each layer's factors, and differences between gradients."""
     rows = []
     for i, factors in enumerate(by_hand(info)):
         row = {"row": "layer", "layer": i + 1}
@@ -195,7 +198,7 @@ def _layers(info, grads, others) -> list[Row]:
 
 
 def _apart(a: PyTree, b: PyTree) -> float:
-    """Return ‖a − b‖ / ‖b‖."""
+    """Return the relative difference ‖a − b‖ / ‖b‖."""
     a, b = ravel_pytree(a)[0], ravel_pytree(b)[0]
     return float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
 
@@ -217,7 +220,11 @@ def _weights(info, grads, others) -> list[Row]:
 
 
 def _paths(params, info, unit: int) -> list[Row]:
-    """Return δ_k w_k, what each unit above adds to ∂E/∂y of a hidden unit."""
+    """Return the terms δ_k w_k of the sum that is ∂E/∂y of a hidden unit.
+
+    k counts the units of the layer above. δ_k is ∂E/∂s of unit k, and w_k is the weight
+    from the hidden unit to unit k.
+    """
     deltas, weights = np.asarray(info[1].delta), np.asarray(params[1]["w"][unit])
     rows: list[Row] = [
         {"row": "path", "unit": k, "delta": float(delta), "weight": float(weight)}
@@ -229,7 +236,7 @@ def _paths(params, info, unit: int) -> list[Row]:
 
 
 def _micrograd(config: Config, way: Way) -> list[Row]:
-    """Return g and its derivatives, by a scalar layer and by `jax.grad`."""
+    """Return micrograd's g and its derivatives, by backprop and by `jax.grad`."""
     with _precision(config):
         (value, info), (ours,) = _micrograd_backprop()
         a_and_b = jnp.asarray(A, float), jnp.asarray(B, float)
@@ -252,7 +259,7 @@ def _micrograd(config: Config, way: Way) -> list[Row]:
 
 
 def _expression(a: Any, b: Any) -> Any:
-    """Return g of micrograd's README."""
+    """Return g(a, b), the expression in micrograd's README."""
     c, d = a + b, a * b + b**3
     c = c + c + 1
     c = c + 1 + c - a
@@ -263,7 +270,7 @@ def _expression(a: Any, b: Any) -> Any:
 
 
 def _inner(params: PyTree, _: Any) -> Any:
-    """Return e = c − d, the part of the expression before the square."""
+    """Return e = c − d, the part of micrograd's expression before the square."""
     a, b = params
     c, d = a + b, a * b + b**3
     c = c + c + 1
@@ -272,7 +279,7 @@ def _inner(params: PyTree, _: Any) -> Any:
 
 
 def _micrograd_backprop() -> Any:
-    """Return g, the record of its one layer, and its derivatives."""
+    """Return micrograd's g, the record of its one layer, and derivatives of g."""
     rule = gradients.backprop([(_inner, jnp.square)], lambda f, _: f / 2 + 10 / f)
     nothing, at = jnp.zeros((), float), (jnp.asarray(A, float), jnp.asarray(B, float))
     return jax.jit(rule)((at,), nothing, nothing)

@@ -7,7 +7,8 @@ from matplotlib.figure import Figure
 
 from experiments import report
 
-# Bai, Kolter, Koltun 2018, table 1: copy T = 1000, 16K parameters; adding T = 600, 70K.
+# Published losses of Bai, Kolter, Koltun 2018, table 1: copy task of T = 1000 with 16K
+# parameters, adding task of T = 600 with 70K parameters.
 PUBLISHED = {
     "copy": {"lstm": ".0204", "gru": ".0197", "tanh": ".0202"},
     "adding": {"lstm": ".164", "gru": "5.3e-5", "tanh": ".177"},
@@ -17,11 +18,11 @@ PUBLISHED_FLOOR = {"copy": ".0204", "adding": ".1667"}
 TITLES = {"copy": "copy memory", "adding": "adding"}
 COLOURS = {"tanh": "C3", "gru": "C0", "lstm": "C2"}
 DASHES = ["-", "--", ":", "-."]
-LEAST = 1e-30  # smaller norms are drawn at this value
+LEAST = 1e-30  # gradient norms below this value are drawn at this value
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print the losses beside the floors and the published table."""
+    """Print losses, floors of the loss without memory, and published losses."""
     sizes = {
         "copy": f"T = {config.copy_length}",
         "adding": f"T = {config.adding_length}",
@@ -59,17 +60,19 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 def _note(task: str, config: Any) -> str:
     what = {
-        "copy": "Cross-entropy in nats a step, lower is better. The floor: know the "
-        f"blanks, and guess the symbols, shown {config.copy_length + 10} steps before.",
-        "adding": "Squared error, lower is better. The floor: always predict 1.",
+        "copy": "Cross-entropy in nats per step, lower is better. Floor: loss of a "
+        "network that predicts the blanks and guesses the symbols, which are shown "
+        f"{config.copy_length + 10} steps before.",
+        "adding": "Squared error, lower is better. Floor: loss of always predicting 1.",
     }
     return (
         f"{what[task]} Loss: mean ± standard deviation of {config.seeds} seeds, in the "
         "last fifth of the steps. Below at: for each seed, the first step at which the "
-        "mean of the last hundred is a tenth below the floor. (h; h′): truncated BPTT, "
-        "every h′ steps h steps back. δ: gradient of the last step's loss, before → "
-        "after training. Published: Bai et al. 2018, table 1, copy T = 1000 and adding "
-        "T = 600; comparable with ours at these sizes only."
+        "mean loss of the last hundred steps is a tenth below the floor. (h; h′): "
+        "truncated BPTT; every h′ steps, errors travel h steps back. δ_t: gradient of "
+        "the last step's loss in the carry of step t, before → after training. "
+        "Published: Bai et al. 2018, table 1, copy T = 1000 and adding T = 600; "
+        "comparable with ours at these sizes only."
     )
 
 
@@ -86,7 +89,7 @@ def _relative(flow: list[float]) -> np.ndarray:
 
 
 def draw_losses(rows: list[dict[str, Any]]) -> Figure:
-    """Draw the loss against steps, with the floor: a panel for each task."""
+    """Draw training losses and the floor against steps, a panel for each task."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     figure = Figure(figsize=(6 * len(tasks), 4.5), layout="constrained")
     for axis, task in zip(
@@ -105,14 +108,14 @@ def draw_losses(rows: list[dict[str, Any]]) -> Figure:
             )
         axis.axhline(mine[0]["floor"], color="black", linewidth=0.8, label="floor")
         axis.set(title=TITLES[task], xlabel="updates", ylabel="loss", yscale="log")
-        axis.set_ylim(top=3 * mine[0]["floor"])  # the start may be far above
+        axis.set_ylim(top=3 * mine[0]["floor"])  # first losses may be far above
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     return figure
 
 
 def draw_flow(rows: list[dict[str, Any]]) -> Figure:
-    """Draw ‖δ_t‖ against t by BPTT, before (dotted) and after training."""
+    """Draw norms of BPTT's error signals δ_t, before (dotted) and after training."""
     whole = [row for row in rows if row["rule"] == "bptt"]
     tasks = list(dict.fromkeys(row["task"] for row in whole))
     figure = Figure(figsize=(6 * len(tasks), 4.5), layout="constrained")

@@ -12,7 +12,7 @@ LEAST = 1e-12  # lower end of the axis of gradient norms
 
 
 def show(rows: list[dict[str, Any]], config: Any, source: str) -> None:
-    """Print a line for each network before training, and one after."""
+    """Print the gradient flow of each network, before and after training."""
     lines = []
     for row in rows:
         when = f"after {row['trained']}" if row["trained"] else "before"
@@ -26,12 +26,13 @@ def show(rows: list[dict[str, Any]], config: Any, source: str) -> None:
         ["", "β", "verdict", "lookback", "λ_1", "exp λ_1", "bits/character"],
         lines,
         f"Mean ± standard deviation of {config.seeds} seeds, on {config.windows} "
-        "windows; before training, and after so many updates.\n"
+        "windows of text, before training, and after the given number of updates.\n"
         "β: factor by which the gradient of one loss changes per step back, over lags "
-        f"up to {config.length - 1}; 1 if it neither vanishes nor explodes. Lookback: "
-        "the smallest K such that lags k ≥ K hold at most a tenth of the gradient.\n"
-        "λ_1: the largest Lyapunov exponent of the carry; below 0, perturbations fade. "
-        "Bits per character: lower is better.",
+        f"up to {config.length - 1}; β is 1 if the gradient neither vanishes nor "
+        "explodes. Lookback: the smallest K such that at most a tenth of the gradient "
+        "comes from lags k ≥ K.\n"
+        "λ_1: the largest Lyapunov exponent of the carry; if λ_1 is below 0, "
+        "perturbations of the carry fade. Bits per character: lower is better.",
     )
 
 
@@ -43,7 +44,7 @@ def _verdicts(words: list[str]) -> str:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw gradient norms against the lag: a column for each initialisation."""
+    """Draw gradient norms against lags in steps, a column for each initialisation."""
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     starts = list(dict.fromkeys(row["start"] for row in rows))
     axes = figure.subplots(2, len(starts), squeeze=False, sharey=True)

@@ -1,4 +1,4 @@
-"""Network of `influence_balancing`, s ← A s + θ v, and its stream of inputs."""
+"""Network s ← A s + θ v of `influence_balancing`, and its stream of inputs."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ UNITS, POSITIVE = 23, 10
 
 
 def step(theta: jax.Array, s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Set each unit to the mean of itself and the next unit, ± θ; x is empty."""
+    """Set each unit to the mean of itself and the next unit, plus or minus θ."""
     del x
     signs = jnp.where(jnp.arange(UNITS) < POSITIVE, 1, -1).astype(s.dtype)
     next_ones = jnp.concatenate([s[1:], jnp.zeros_like(s[:1])])
@@ -18,7 +18,7 @@ def step(theta: jax.Array, s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.A
 def leaky_step(
     theta: jax.Array, s: jax.Array, x: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Compute `step` as a leak of one half plus a matrix, the form that RFLO needs."""
+    """Compute `step` in the form that RFLO needs: a leak ½ and a recurrent matrix."""
     del x
     weights = jnp.eye(UNITS, k=-1, dtype=s.dtype)
     signs = jnp.where(jnp.arange(UNITS) < POSITIVE, 1, -1).astype(s.dtype)
@@ -27,10 +27,10 @@ def leaky_step(
 
 
 def half_square(y: jax.Array, target: jax.Array) -> jax.Array:
-    """Return half the squared error."""
+    """Return the loss ½ (y − target)²."""
     return (y - target) ** 2 / 2
 
 
 def stream(steps: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return inputs [K, 0], targets [K] and weights [K]; only the last weight is 1."""
+    """Return inputs [K, 0], targets [K] and loss weights [K], 0 except for the last."""
     return jnp.zeros((steps, 0)), jnp.ones(steps), jnp.zeros(steps).at[-1].set(1)

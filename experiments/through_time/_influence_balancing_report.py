@@ -7,11 +7,12 @@ from matplotlib.figure import Figure
 
 from experiments import report
 
-FARTHEST = 100  # steps of the longest window
+FARTHEST = 100  # number of steps of the longest window
 OPTIMUM, SENSITIVITY, LOST = -1 / 6, -6.0, 1e6
-LINES = ["-", "--", ":", "-."]  # for online rules, because some curves coincide
-# Reference values, computed outside of this project: ds₁/dθ by lookback, and θ after
-# 3000 iterations at a learning rate of 1e-4, or the iterations until |θ| exceeds 1e6.
+LINES = ["-", "--", ":", "-."]  # of online rules, because some curves coincide
+# Reference values computed outside of this project. MEASURED is ds₁/dθ by lookback.
+# FATES is θ after 3000 iterations at a learning rate of 1e-4, or the number of
+# iterations until |θ| exceeds 1e6.
 MEASURED = {
     **{1: "1", 5: "5", 10: "10", 20: "16.476", 23: "15.487", 30: "9.870"},
     **{40: ".566", 41: "first < 0", 50: "−4.753", 100: "−6"},
@@ -31,7 +32,7 @@ FATES = {
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print the sensitivities ds₁/dθ, and where θ ends by each method."""
+    """Print the sensitivities ds₁/dθ, and the last value of θ by each method."""
     for row in rows[:1]:
         report.show_table(
             "ds₁/dθ, truncated to K steps back; the exact value is −6",
@@ -50,17 +51,18 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         known = FATES.get(row["method"], "") if comparable else ""
         lines.append([row["method"], f"{row['learning_rate']:g}", *ends, known])
     report.show_table(
-        f"θ after {config.iterations} iterations; it should be −1/6 = −.166666667",
+        f"θ after {config.iterations} iterations; the optimum is −1/6 = −.166666667",
         ["", "learning rate", "θ", "reference"],
         lines,
         "truncated_bptt: windows of K steps; K = 41 is the first with the right sign. "
-        f"artbp: windows of {FARTHEST} steps. Other rules: one step an iteration. "
-        f"Rules that draw at random: median (range) of {config.seeds} seeds. "
-        "snap_1 is exact here, because θ reaches each unit directly. rflo drops the "
-        "recurrent matrix, so its ds₁/dθ is 2. The forward gradient of one parameter "
-        "is exact. kf_rtrl does not apply: θ does not factorise. Lost after: "
-        "iterations until |θ| exceeds 1e6. Reference: computed outside of this "
-        "project, 3000 iterations at 1e-4.",
+        f"artbp: windows of {FARTHEST} steps. Other rules: one step per iteration. "
+        "Rules that draw random numbers: median (range) of "
+        f"{config.seeds} seeds. snap_1 is exact in this network, because θ reaches "
+        "each unit directly. rflo drops the recurrent matrix, so its ds₁/dθ is 2. The "
+        "forward gradient is exact, because there is one parameter. kf_rtrl is "
+        "missing, because θ does not factorise. Lost after: iterations until |θ| "
+        "exceeds 1e6. Reference: computed outside of this project, 3000 iterations at "
+        "a learning rate of 1e-4.",
     )
 
 
@@ -74,7 +76,7 @@ def _summary(row: dict[str, Any]) -> str:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw ds₁/dθ against the lookback, and the distance of θ from its optimum."""
+    """Draw ds₁/dθ against the lookback, and |θ − optimum| against iterations."""
     figure = Figure(figsize=(16, 5), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=[2, 3, 3])
     left.plot(np.arange(1, FARTHEST + 1), rows[0]["curve"], color="black")

@@ -11,7 +11,7 @@ MIB = 2**20
 
 
 def slope(rows: list[dict[str, Any]]) -> float | None:
-    """Return d log time / d log T of the timed calls; None for fewer than 2."""
+    """Return d log time / d log T of the timed calls; None for fewer than two calls."""
     timed = [row for row in rows if row["row"] == "costs" and row["seconds"]]
     if len(timed) < 2:
         return None
@@ -20,7 +20,7 @@ def slope(rows: list[dict[str, Any]]) -> float | None:
 
 
 def show(rows: list[dict[str, Any]], config: Any, text: Any) -> None:
-    """Print costs of a call, its difference from a stream, and bits per character."""
+    """Print costs of a call, differences between calls, and bits per character."""
     _show_costs([row for row in rows if row["row"] == "costs"], config)
     report.show_table(
         "Many calls along a stream, compared with one long call from a plain carry",
@@ -31,9 +31,10 @@ def show(rows: list[dict[str, Any]], config: Any, text: Any) -> None:
             for row in rows
             if row["row"] == "difference"
         ],
-        "Difference: the largest one between elements of the gradient, or of the "
-        "learned parameters, in float32; lower is better. Largest: the largest of "
-        "these elements.",
+        "Difference: the largest difference between elements of the gradient, or of "
+        "the learned parameters, in float32; lower is better. Largest: the largest "
+        "element of the gradient or parameters. Of the carry: the largest difference "
+        "between elements of the last carry.",
     )
     _show_bits(rows, config, text)
 
@@ -52,13 +53,13 @@ def _show_costs(costs: list[dict[str, Any]], config: Any) -> None:
     found = slope(costs)
     say = "" if found is None else f" Time grows as T to the power of {found:.3f}."
     report.show_table(
-        f"One call of T characters, GRU {config.units}, h′ = {config.every}, h = "
-        f"{config.lookback}: MiB",
+        f"Memory in MiB and time of one call of T characters, GRU {config.units}, "
+        f"h′ = {config.every}, h = {config.lookback}",
         ["", "T", "temporary", "arguments", "outputs", "in all", "µs/character"],
         table,
-        "By XLA's analysis of the compiled program; lower is better. BPTT is compiled "
-        "but not run. Arguments include the characters. A truncated call keeps one "
-        f"window for any T.{say}",
+        "Memory by XLA's analysis of the compiled program; lower is better. BPTT is "
+        "compiled but not run. Arguments include the characters. A call of truncated "
+        f"BPTT stores one window for any T.{say}",
     )
 
 
@@ -80,10 +81,10 @@ def _show_bits(rows: list[dict[str, Any]], config: Any, text: Any) -> None:
         table,
         f"{text.source}, {len(text.alphabet)} symbols; lower is better. GRU: mean ± "
         f"standard deviation of {config.seeds} seeds. Each character is predicted "
-        "before it is learned from: the losses of a window use the parameters from the "
-        f"window before. Adam({config.learning_rate:g}) for all, not tuned; a smaller "
-        "h′ makes more updates. The bigram is mixed with the unigram. Times include "
-        "compilation.",
+        "before the GRU learns from it: the losses of a window use the parameters from "
+        f"the window before. All GRUs use Adam({config.learning_rate:g}), not tuned; a "
+        "smaller h′ makes more updates. The bigram model is mixed with the unigram "
+        "model. Times include compilation.",
     )
 
 
@@ -94,7 +95,7 @@ def _by_model(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
-    """Draw memory and time against T, and bits per character along the stream."""
+    """Draw memory and time of a call against T, and bits per character of the text."""
     figure = Figure(figsize=(16, 4.6), layout="constrained")
     memory, seconds, bits = figure.subplots(1, 3, width_ratios=[1, 1, 1.6])
     costs = [row for row in rows if row["row"] == "costs"]

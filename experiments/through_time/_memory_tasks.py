@@ -1,4 +1,4 @@
-"""Copy memory and adding: tasks that need memory, drawn on the device from a key."""
+"""The copy and the adding task, which need memory; sequences are drawn from a key."""
 
 import math
 from collections.abc import Callable
@@ -12,21 +12,21 @@ SYMBOLS, REMEMBERED = 8, 10
 
 
 class MemoryTask(NamedTuple):
-    """Sequences to learn, and the loss of the best prediction without memory."""
+    """A task: sequences to learn, and the lowest loss of a network without memory."""
 
-    steps: int  # of a sequence, T
+    steps: int  # number of steps T of a sequence
     inputs: int
     outputs: int
     draw: Callable  # (key, batch) -> xs [T, B, inputs], targets [T, B, …], weights
     loss: Callable  # (y, target) -> losses [B]
-    floor: float  # the best mean loss without memory
+    floor: float  # lowest mean loss without memory
 
 
 def copy_memory(blanks: int) -> MemoryTask:
     """Return the copy task: repeat ten symbols, of eight kinds, after the blank steps.
 
-    Without memory, the best prediction knows the blanks and guesses the symbols. Its
-    loss is 10 ln 8 nats in all, over `blanks` + 20 steps.
+    The best network without memory predicts the blanks, and guesses the symbols. The
+    loss of guessing is 10 ln 8 nats in all, over `blanks` + 20 steps.
     """
     steps, blank, marker = blanks + 2 * REMEMBERED, 0, SYMBOLS + 1
 
@@ -44,10 +44,11 @@ def copy_memory(blanks: int) -> MemoryTask:
 
 
 def adding(steps: int) -> MemoryTask:
-    """Return the adding task: the sum of two marked numbers in 0..1, one in each half.
+    """Return the adding task: the sum of the two marked numbers in a sequence.
 
-    Without memory, the best prediction is 1. Its mean squared error is the variance of
-    the sum, 1/6.
+    Each half of a sequence has one marked number, and all numbers are uniform in
+    [0, 1]. Without memory, the best prediction is 1, with a mean squared error of 1/6,
+    the variance of the sum.
     """
 
     def draw(key, batch):

@@ -1,11 +1,12 @@
-"""Copy memory and adding: losses beside the floor, and gradient flow through time.
+"""Copy and adding task: losses, their floors without memory, and gradient flow.
 
-Each cell is trained by BPTT, and one cell also by truncated BPTT. For each cell,
-‖δ_t‖ = ‖∂ℓ_T/∂h_t‖ is measured before and after training, where ℓ_T is the loss of the
-last step. It shows whether the gradient reaches the steps that matter. Zeros ε_t are
-added to the carries; one backward pass gives the derivatives in all ε_t, which are δ_t.
+Each cell is trained by BPTT, and one cell also by truncated BPTT. For each cell, the
+study measures ‖δ_t‖ = ‖∂ℓ_T/∂h_t‖ before and after training, where ℓ_T is the loss of
+the last step T and h_t is the carry. ‖δ_t‖ shows whether the gradient reaches the steps
+that matter. To compute all δ_t in one backward pass, the study adds zeros ε_t to the
+carries h_t, and differentiates ℓ_T with respect to all ε_t.
 
-At the sizes of the published table, on a GPU:
+The command for the sizes of the published table, on a GPU, is
 `python -m experiments copy_adding --copy-length 1000 --adding-length 600 --units 128
 --steps 20000`.
 """
@@ -31,13 +32,14 @@ from experiments.through_time import _copy_adding_report, _memory_tasks
 from experiments.through_time._memory_tasks import MemoryTask
 
 TASKS = ("copy", "adding")
-SHOWN = 100  # examples on which δ is measured
-BELOW, WINDOW = 0.9, 100  # "below the floor": this share of it, in a mean of 100 steps
+SHOWN = 100  # number of examples on which gradients are measured
+# A loss is below the floor if a mean of WINDOW losses is below BELOW times the floor.
+BELOW, WINDOW = 0.9, 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Which cells remember, by BPTT and by truncated BPTT?"""
+    """Which recurrent cells learn to remember, by BPTT and by truncated BPTT?"""
 
     QUICK: ClassVar = {
         "tasks": ("adding",),
@@ -56,31 +58,32 @@ class Config(Study):
     }
 
     tasks: tuple[str, ...] = TASKS
-    """Some of copy, adding."""
+    """Tasks to learn: some of copy, adding."""
     copy_length: int = 25
-    """Blank steps of the copy task, whose sequences have 20 more; 1000 in the table."""
+    """Number of blank steps of the copy task, 1000 in the published table. A sequence
+    has 20 more steps."""
     adding_length: int = 60
-    """Steps of the adding task; 600 in the table."""
+    """Number of steps of the adding task; 600 in the published table."""
     lookbacks: tuple[int, ...] = (20, 40)
-    """Lookbacks h of truncated BPTT, with a window of h/2. The copy task needs at least
-    copy_length + 10 steps."""
+    """Lookbacks h of truncated BPTT, with windows of h/2 steps. To learn the copy task,
+    h must be at least copy_length + 10."""
     truncated_cell: str = "lstm"
     """The cell that is also trained by truncated BPTT: tanh, gru or lstm."""
     units: int = 64
-    """Units of each cell; about 128 for the size of the table's networks."""
+    """Number of units of each cell; about 128 for the published network size."""
     batch: int = 32
-    """Sequences of a mini-batch; each step draws new ones."""
+    """Number of sequences in a mini-batch; each update draws new sequences."""
     steps: int = 2000
-    """Updates by Adam."""
+    """Number of updates by Adam."""
     learning_rate: float = 3e-3
-    """Learning rate of Adam, a third of it for tanh; gradients are clipped to a norm
-    of 1."""
+    """Learning rate of Adam; the tanh cell has a third of this rate. Gradients are
+    clipped to a norm of 1."""
     seeds: int = 2
-    """Independent trainings, under vmap."""
+    """Number of independent trainings, run together under vmap."""
 
 
 def main(config: Config) -> report.Result:
-    """Train all cells; show the losses beside the floors and the published table."""
+    """Train all cells; show losses, their floors, and published losses."""
     return run_study("copy_adding", config, _jobs, _finish)
 
 
@@ -108,7 +111,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 def _trained(config: Config) -> list[tuple[str, str, Callable]]:
     """Return (cell, name of the rule, (step, loss) -> rule) for each training.
 
-    To compare another rule, add it here.
+    To compare another rule, add the rule to this function.
     """
     trained: list[tuple[str, str, Callable]]
     trained = [(cell, "bptt", gradients.bptt) for cell in cells.DENSE]
@@ -122,7 +125,7 @@ def _trained(config: Config) -> list[tuple[str, str, Callable]]:
 def _row(
     config: Config, task: MemoryTask, about: Row, make_rule: Callable, way: Way
 ) -> Row:
-    """Train a cell from all seeds; return losses, gradient flow and times."""
+    """Train a cell by a rule from all seeds; return losses, gradient flow and times."""
     cell = about["cell"]
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     init = lambda key: cells.init(key, cell, task.inputs, config.units, task.outputs)
@@ -164,7 +167,10 @@ def _first_below(values: np.ndarray, bound: float) -> int | None:
 
 
 def gradient_flow(task: MemoryTask, cell: str, params: cells.Params) -> jax.Array:
-    """Return ‖δ_t‖ of the last step's loss, t = 1 … T, averaged over examples, [T]."""
+    """Return the norms [T] of the last loss's gradients in the carries h_1 … h_T.
+
+    The norms are averaged over examples.
+    """
     advance, read = cells.CELLS[cell], cells.visible(cell)
     xs, targets, _ = task.draw(jax.random.key(2), SHOWN)
     carry = advance.carry(params["cell"], (SHOWN,))

@@ -2,13 +2,18 @@
 
     φ_k = mean ‖∂ℓ_s/∂h_{s−k}‖ ∝ β^k,        λ_1 = 1/T log ‖J_T ⋯ J_1‖
 
-Each network reads a text character by character and predicts the next one. There are
-two initialisations. With "normal", recurrent weights are drawn from N(0, 1/n); with
-"orthogonal", each gate's matrix is orthogonal. An LRU has eigenvalues instead of a
-matrix. With "normal" they fill the unit disc, as the eigenvalues of a matrix from
-N(0, 1/n) do. With "orthogonal" they are near the unit circle, 0.99 ≤ |λ| ≤ 0.999. The
-LSTM's forget gates begin with a bias of 1. Gradient flow and Lyapunov exponents are
-measured on held-out text, before and after a short training.
+φ_k is the mean norm of the gradient of a step's loss ℓ_s in the carry k steps before,
+and β is the factor per step that fits φ_k. λ_1 is the largest Lyapunov exponent of the
+carry h, computed from the Jacobians J_t = ∂h_t/∂h_{t−1} of T steps.
+
+Each network reads a text character by character, and predicts the next character. The
+two initialisations are "normal" and "orthogonal". With "normal", recurrent weights are
+drawn from N(0, 1/n) for n units; with "orthogonal", each gate's recurrent matrix is
+orthogonal. An LRU has eigenvalues instead of a recurrent matrix. With "normal", the
+eigenvalues of the LRU fill the unit disc, like those of a matrix from N(0, 1/n). With
+"orthogonal", the absolute values of the LRU's eigenvalues are 0.99 to 0.999. The LSTM's
+forget gates begin with a bias of 1. Gradient flow and Lyapunov exponents are measured
+on held-out text, before and after a short training.
 """
 
 import dataclasses
@@ -33,10 +38,11 @@ from experiments.networks import cells as cell_table
 from experiments.through_time import _flow_report
 
 EMBEDDING = 16
-EXPONENTS = 5  # exponents are measured on a text of this many windows
+EXPONENTS = 5  # Lyapunov exponents are measured on this many windows of text
 CELLS = (*cell_table.DENSE, "lru")
 STARTS = ("normal", "orthogonal")
-RINGS = {"normal": (0.0, 0.999), "orthogonal": (0.99, 0.999)}  # of the LRU's |λ|
+# Least and greatest absolute value of an LRU's eigenvalues.
+RINGS = {"normal": (0.0, 0.999), "orthogonal": (0.99, 0.999)}
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
@@ -64,28 +70,31 @@ class Config(Study):
     """The text: the help topics of the running Python, or Tiny Shakespeare, which is
     downloaded once."""
     cells: tuple[str, ...] = CELLS
-    """Some of tanh, gru, lstm, lru."""
+    """Cells to train: some of tanh, gru, lstm, lru."""
     units: int = 64
-    """Units of each cell; the units of the LRU are complex."""
+    """Number of units of each cell; the units of the LRU are complex."""
     scale: float = 1.0
-    """Standard deviation of the initial character embeddings. With small inputs tanh is
-    nearly linear, so the initialisation of its matrix matters."""
+    """Standard deviation of the initial character embeddings. With small embeddings,
+    the tanh network is nearly linear, so the initialisation of its recurrent matrix
+    matters."""
     length: int = 100
-    """Characters of a window. The largest lag is one less."""
+    """Number of characters in a window. Gradients are measured up to length − 1 steps
+    back."""
     windows: int = 16
-    """Windows to measure on. Exponents are measured on windows five times as long."""
+    """Number of windows to measure on. Lyapunov exponents are measured on windows five
+    times as long."""
     steps: int = 500
-    """Updates by Adam."""
+    """Number of updates by Adam."""
     batch: int = 32
-    """Windows of a mini-batch, drawn at random."""
+    """Number of windows in a mini-batch, drawn at random."""
     learning_rate: float = 3e-3
     """Learning rate of Adam; gradients are clipped to a norm of 1."""
     seeds: int = 3
-    """Independent trainings, under vmap."""
+    """Number of independent trainings, run together under vmap."""
 
 
 def main(config: Config) -> report.Result:
-    """Measure, train, measure again; show the results and write them to a folder."""
+    """Measure gradient flow before and after training; show and write the results."""
     return run_study("flow", config, _jobs, _finish, check=_check)
 
 
@@ -118,7 +127,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _rows(config, cell, begin, text, measure, way: Way) -> list[Row]:
-    """Train; return the measurements before and after."""
+    """Train one cell; return the measurements before and after training."""
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     draw = partial(init, config, cell, begin, len(text.alphabet))
     params = jax.vmap(draw)(keys)
@@ -144,15 +153,15 @@ def _rows(config, cell, begin, text, measure, way: Way) -> list[Row]:
 
 
 def _example(cell, params, begins, length, characters):
-    """Return the carry, inputs and targets [T, B] of windows that begin at `begins`."""
+    """Return carry, inputs and targets [T, B] of windows that begin at `begins`."""
     at = begins[None] + jnp.arange(length)[:, None]
     given = characters[at]
-    one = jax.tree.map(lambda leaf: leaf[0], params)  # the first seed
+    one = jax.tree.map(lambda leaf: leaf[0], params)  # params of the first seed
     return zeros(cell, one, begins.shape), given[:-1], given[1:]
 
 
 def _measurement(config, cell, text) -> Callable[[PyTree], dict[str, Any]]:
-    """Return the function that measures networks, [seeds], on held-out text."""
+    """Return a function that measures the networks of all seeds on held-out text."""
     long = EXPONENTS * config.length
     last = len(text.test) - long - 1
     begins = jnp.linspace(0, last, config.windows).astype(int)
@@ -214,7 +223,7 @@ def init(
 
 
 def zeros(cell: str, params: dict[str, Any], batch: tuple[int, ...]) -> PyTree:
-    """Return the initial carry."""
+    """Return the initial carry of a cell."""
     return cell_table.CELLS[cell].carry(params["cell"], batch)
 
 

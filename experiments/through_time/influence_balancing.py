@@ -2,12 +2,12 @@
 
     s ← A s + θ v,   A = ½ I + ½ superdiagonal,   v = +1 on the first 10 of 23, −1 on 13
 
-The target of the first unit is 1, and θ is the only parameter. The first ten units
-drive s₁ up early. The other thirteen drive it down later and more strongly, so
-ds₁/dθ = −6. A gradient truncated to fewer than 41 steps has the wrong sign, because it
-sees mostly the first ten. Each iteration runs K steps, keeps s for the next iteration,
-and takes a gradient step on ½ (s₁ − 1)² at the end.
-Online rules take a gradient step after every step.
+The state s has 23 units, and θ is the only parameter. The target of the first unit s₁
+is 1. The first ten units drive s₁ up early. The last thirteen units drive s₁ down later
+and more strongly, so ds₁/dθ = −6. If the gradient is truncated to fewer than 41 steps,
+its sign is wrong, because it mostly comes from the first ten units. In truncated BPTT,
+an iteration runs K steps from the last s, and then takes a gradient step on
+½ (s₁ − 1)². Online rules take a gradient step after every step of the network.
 """
 
 import dataclasses
@@ -43,16 +43,16 @@ from experiments.through_time._influence_balancing_report import (
 
 
 class Online(NamedTuple):
-    """An online rule, and factors of the study's learning rate and iterations."""
+    """An online rule, and factors for the study's learning rate and iterations."""
 
     make: Callable[..., OnlineRule]  # (step, loss) -> rule
     learning_rate: float = 1.0
     iterations: int = 1
-    draws: bool = False  # whether it draws at random, and needs several seeds
+    draws: bool = False  # whether the rule draws random numbers
 
 
-# KF-RTRL is missing: θ enters element by element, without Kronecker factors. The
-# learning rate of UORO is a tenth of the others', as published.
+# KF-RTRL is missing, because θ is used element by element, without Kronecker factors.
+# UORO has a tenth of the learning rate of the other rules, as published.
 ONLINE = {
     "rtrl": Online(gradients.rtrl),
     "snap_1": Online(partial(gradients.snap, order=1)),
@@ -65,7 +65,7 @@ ONLINE = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Which rules move θ the wrong way if late influences outweigh early ones?"""
+    """Which rules move θ the wrong way if late influences outweigh early influences?"""
 
     QUICK: ClassVar = {
         "lookbacks": (1, 40, 41, 100),
@@ -79,11 +79,13 @@ class Config(Study):
     }
 
     lookbacks: tuple[int, ...] = (1, 10, 30, 40, 41, 50, 100)
-    """K of truncated BPTT: an iteration runs K steps, and gradients go back K steps."""
+    """Lookbacks K of truncated BPTT. An iteration runs K steps, and its gradient goes
+    back K steps."""
     truncations: tuple[float, ...] = (0.02, 0.1, 0.2)
-    """κ of ARTBP: probability of a cut at each of the 100 steps of an iteration."""
+    """Probabilities κ of ARTBP that the gradient is truncated at a step; an iteration
+    has 100 steps."""
     seeds: int = 5
-    """Number of runs of each rule that draws at random, under vmap."""
+    """Number of runs, under vmap, of each rule that draws random numbers."""
     iterations: int = 3000
     """Number of updates of θ."""
     learning_rate: float = 1e-4
@@ -91,23 +93,24 @@ class Config(Study):
 
 
 class Method(NamedTuple):
-    """How to get gradients along the stream: (θ, state, key) -> (gradient, state)."""
+    """A method of computing gradients: `iterate` computes one gradient in θ."""
 
     start: Callable[[jax.Array], Any]  # θ -> state
+    # (θ, state, key) -> (gradient, state)
     iterate: Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, Any]]
     learning_rate: float
-    seeds: int = 1  # more than 1 only if the rule draws at random
-    times: int = 1  # factor of the study's iterations
+    seeds: int = 1  # more than 1 only if the rule draws random numbers
+    times: int = 1  # factor for the study's iterations
 
 
 def main(config: Config) -> report.Result:
-    """Train θ by each method, show where it ends, and write it to a folder."""
+    """Train the parameter θ by each method; show and write its last value."""
     with double_precision():
         return run_study("influence_balancing", config, _jobs, _finish)
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return a job for the sensitivities, and one for each method."""
+    """Return a job for the sensitivities ds₁/dθ, and a job for each method."""
     jobs = [Job("sensitivity", 1, _sensitivity_row)]
     for name, method in methods(config).items():
         iterations = method.times * config.iterations
@@ -145,7 +148,10 @@ def methods(config: Config) -> dict[str, Method]:
 def by_window(
     rule: GradientRule, steps: int, learning_rate: float, seeds: int = 0
 ) -> Method:
-    """Take a gradient at the end of each window; 0 seeds if the rule needs no key."""
+    """Return a method that computes one gradient at the end of each window of steps.
+
+    `seeds` is 0 if the rule needs no random key.
+    """
 
     def iterate(theta, s, key):
         xs, targets, weights = stream(steps)
@@ -158,7 +164,10 @@ def by_window(
 
 
 def by_step(rule: OnlineRule, learning_rate: float, seeds: int) -> Method:
-    """Take a gradient at every step; the rule's state is kept when θ changes."""
+    """Return a method that computes a gradient at every step.
+
+    The state of the online rule is kept when θ changes.
+    """
 
     def iterate(theta, state, key):
         xs, targets, _ = stream(1)
@@ -173,7 +182,7 @@ def by_step(rule: OnlineRule, learning_rate: float, seeds: int) -> Method:
 
 
 def follow(method: Method, iterations: int, key: jax.Array) -> jax.Array:
-    """Return θ after each iteration; it is frozen once |θ| exceeds LOST."""
+    """Return θ after each iteration; θ is frozen once |θ| exceeds LOST."""
 
     def body(theta_and_state, key):
         theta, state = theta_and_state
@@ -199,7 +208,10 @@ def sensitivities(lookbacks: tuple[int, ...]) -> list[float]:
 
 
 def sensitivity_curve() -> jax.Array:
-    """Return ds₁/dθ after 1 … 100 steps, [100], by masks under one vmap."""
+    """Return ds₁/dθ after 1 … 100 steps, [100].
+
+    One vmap computes all values; masks set the number of steps.
+    """
     rule = gradients.bptt(step, lambda y, _: y)
     xs, targets, weights = stream(FARTHEST)
     args = jnp.asarray(0.5), jnp.ones(UNITS), xs, targets, weights
@@ -215,7 +227,7 @@ def _sensitivity_row(way: Way) -> Row:
 
 
 def _row(config: Config, iterations: int, name: str, method: Method, way: Way) -> Row:
-    """Return each seed's θ at the end, and the iterations until |θ| exceeded LOST."""
+    """Return each seed's last θ, and the iterations until |θ| exceeds LOST."""
     del way
     keys = jax.random.split(jax.random.key(config.first_seed), method.seeds)
     run = jax.jit(jax.vmap(partial(follow, method, iterations)))

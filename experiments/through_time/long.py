@@ -1,14 +1,14 @@
 """Truncated BPTT on a text of 100,000 characters, with the memory of one window.
 
-    (value, stream), (θ, state) = learn((θ, state), stream, characters, next ones)
+    (value, stream), (θ, state) = learn((θ, state), stream, characters, targets)
 
-A GRU reads a text once. After every h′ characters Adam updates its parameters; the
-gradient goes h steps back. Each character is predicted before it is learned from. The
-study measures three things:
+A GRU with parameters θ reads a text once. After every h′ characters, Adam updates θ by
+a gradient that goes h steps back. The targets are the next characters. Each character
+is predicted before the GRU learns from it. The study measures three things:
 
-- memory and time of one call of T characters, beside BPTT, which keeps all T steps;
+- memory and time of one call of T characters, and of BPTT, which stores all T steps;
 - the difference between many calls along a stream and one long call;
-- bits per character, beside adaptive n-grams.
+- bits per character, of the GRU and of adaptive n-grams.
 """
 
 import dataclasses
@@ -52,22 +52,23 @@ class Config(Study):
     """The text: the help topics of the running Python, or Tiny Shakespeare, which is
     downloaded once."""
     lengths: tuple[int, ...] = (1_000, 10_000, 100_000)
-    """Lengths T of one call, for memory and time. Learning takes the longest."""
+    """Lengths T of calls whose memory and time are measured. Networks learn from as
+    many characters as the longest length."""
     units: int = 48
-    """Units of the GRU."""
+    """Number of units of the GRU."""
     every: int = 20
     """Window h′ of the calls whose memory and time are measured."""
     lookback: int = 40
     """Lookback h of the calls whose memory and time are measured."""
     settings: tuple[tuple[int, int], ...] = ((5, 5), (20, 20), (20, 40), (100, 100))
-    """Pairs (h′, h) to learn with."""
+    """Pairs (h′, h) of truncated BPTT to learn with."""
     learning_rate: float = 3e-3
     """Learning rate of Adam, for all settings."""
     call: int = 1_000
-    """Characters of one call along a stream."""
+    """Number of characters in one call along a stream."""
 
     def check(self):
-        """Check that each length has at least the characters of one call."""
+        """Check that no length is shorter than one call along a stream."""
         if min(self.lengths) < self.call:
             raise ValueError(
                 f"lengths must be at least call={self.call}, got {self.lengths}."
@@ -75,26 +76,26 @@ class Config(Study):
 
 
 class Network(nn.Module):
-    """Predict the next character from the previous ones."""
+    """A GRU that predicts the next character of a text."""
 
     units: int
     symbols: int
 
     @nn.compact
     def __call__(self, carry, x):
-        """Take one step."""
+        """Read one character; return the new carry and logits of the next character."""
         x = nn.Embed(self.symbols, EMBEDDING)(x)
         carry, h = nn.GRUCell(self.units)(carry, x)
         return carry, nn.Dense(self.symbols)(h)
 
 
 def main(config: Config) -> report.Result:
-    """Measure, learn, show tables, and write them to a folder with a picture."""
+    """Measure memory and time, train, and show and write tables and a picture."""
     return run_study("long", config, _jobs, _finish, check=_check)
 
 
 def _check(config: Config) -> None:
-    """Raise a DataError if the text is too short."""
+    """Raise a DataError if the text is shorter than the longest length."""
     text, longest = getattr(data, config.text)(), max(config.lengths)
     if longest >= len(text.train):
         raise DataError(
@@ -104,7 +105,7 @@ def _check(config: Config) -> None:
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return the jobs: costs of each rule, the difference, learning, n-grams."""
+    """Return the jobs: cost of rules, differences between calls, learning, n-grams."""
     text, longest = getattr(data, config.text)(), max(config.lengths)
     seeds = range(config.first_seed, config.first_seed + config.seeds)
     problems = {seed: _problem(config, text, seed) for seed in seeds}
@@ -151,7 +152,10 @@ def _rule(config, step, name, every, lookback):
 
 
 def _costs(config, problem, name, way: Way) -> list[Row]:
-    """Return memory by XLA's analysis for each length, and times if the rule learns."""
+    """Return the memory of a call for each length, and its time if the rule learns.
+
+    The memory is from XLA's analysis of the compiled program.
+    """
     step, params, carry, characters = problem
     rule = _rule(config, step, name, config.every, config.lookback)
     learning = name == RULES[2]
@@ -173,7 +177,7 @@ def _costs(config, problem, name, way: Way) -> list[Row]:
 
 
 def _seconds(program, arguments) -> float:
-    """Return the shortest time of at least three calls; of more if they are short."""
+    """Return the shortest time of at least three calls, and of up to 20 short calls."""
     times = []
     while len(times) < 3 or (len(times) < 20 and sum(times) < 3):
         start = time.perf_counter()
@@ -183,7 +187,7 @@ def _seconds(program, arguments) -> float:
 
 
 def _difference(config, problem, way: Way) -> list[Row]:
-    """Compare one long call with calls along a stream, in float32."""
+    """Return the differences between one long call and calls along a stream."""
     rows = []
     step, params, carry, characters = problem
     length = sorted(config.lengths)[len(config.lengths) // 2]
@@ -220,7 +224,7 @@ def _largest(a, b) -> float:
 
 
 def _learn(config, problem, every, lookback, seed, way: Way) -> Row:
-    """Learn along the stream; return the bits per character of each call."""
+    """Train a GRU along the text; return the bits per character of each call."""
     step, params, carry, characters = problem
     learn = jax.jit(_rule(config, step, RULES[2], every, lookback))
     pair = params, optax.adam(config.learning_rate).init(params)

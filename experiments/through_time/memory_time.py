@@ -1,8 +1,9 @@
 """Memory and time of one gradient through time, for every remat policy.
 
-Gruslys et al. (2016) save 95 % of the memory of T = 1000 steps for one third more time.
-That is the cost of one more forward pass, because a backward pass takes as long as two.
-This study predicts both for an LSTM before anything runs, and then measures them.
+Gruslys et al. (2016) save 95 % of the memory of BPTT over T = 1000 steps for one third
+more time. One third more time is the cost of one more forward pass, because a backward
+pass takes as long as two forward passes. This study predicts memory and time of an LSTM
+before anything runs, and then measures both.
 """
 
 import dataclasses
@@ -31,7 +32,7 @@ MARKS = "osD^vP*Xhd"
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """What memory and time does one gradient of an LSTM take, by each remat policy?"""
+    """What memory and time does one gradient of an LSTM take with each remat policy?"""
 
     QUICK: ClassVar = {
         "lengths": (200,),
@@ -42,20 +43,20 @@ class Config(Study):
     CHECKS: ClassVar = {"batch inputs units": at_least(1), "repeats": at_least(2)}
 
     lengths: tuple[int, ...] = (1000, 10_000)
-    """Numbers of steps T, each with its own panel and table."""
+    """Sequence lengths T; each length has its own panel and table."""
     batch: int = 8
     """Batch size."""
     inputs: int = 32
     """Size of each step's input."""
     units: int = 64
-    """Units of the LSTM."""
+    """Number of units of the LSTM."""
     growth: tuple[int, ...] = (500, 1000, 2000, 4000, 8000)
-    """Numbers of steps at which growth with T is measured."""
+    """Sequence lengths T at which the growth of memory and time with T is measured."""
     repeats: int = 7
     """Number of timings of each policy; the table shows the median."""
 
     def check(self):
-        """Check the numbers of steps, and that there is one seed."""
+        """Check the sequence lengths, and that only one seed is requested."""
         for name in ("lengths", "growth"):
             if not all(length >= 4 for length in getattr(self, name)):
                 raise ValueError(
@@ -69,12 +70,12 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Measure all policies, and show the results beside the predictions."""
+    """Measure all remat policies; show measured and predicted memory and time."""
     return run_study("memory_time", config, _jobs, _finish)
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return a job for each table, and one for each length of the growth."""
+    """Return a job for each table of policies, and one for each length in `growth`."""
     tables = [
         Job(f"T = {length}, all policies", 1, partial(_policies, config, length))
         for length in config.lengths
@@ -96,7 +97,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _problem(config: Config, length: int) -> tuple[Any, Any, tuple]:
-    """Return the step, the loss, and arguments of a gradient of T steps."""
+    """Return a step, a loss, and arguments of a gradient rule for `length` steps."""
     network = nn.OptimizedLSTMCell(config.units)
     keys = jax.random.split(jax.random.key(config.first_seed), 3)
     normal = lambda key, size: jax.random.normal(key, (length, config.batch, size))
@@ -108,7 +109,7 @@ def _problem(config: Config, length: int) -> tuple[Any, Any, tuple]:
 
 
 def _policies(config: Config, length: int, way: Way) -> list[Row]:
-    """Return a row for each policy; the first one keeps everything."""
+    """Return a table row for each policy; the first policy stores everything."""
     del way
     step, loss, arguments = _problem(config, length)
     params, carry, xs, targets = arguments
@@ -139,11 +140,15 @@ def _policies(config: Config, length: int, way: Way) -> list[Row]:
 
 
 def _named(length: int, size: gradients.remat.StepBytes) -> dict[str, Any]:
-    """Return the policies to measure; `every` needs least memory at √(T c/r)."""
+    """Return the remat policies to measure.
+
+    `every(k)` needs least memory at k = √(T c / r), where c is the size of a carry and
+    r is the size of all values that a step keeps.
+    """
     best = math.sqrt(length * size.carry / size.kept)
     divisors = [k for k in range(1, length + 1) if length % k == 0]
     nearest = lambda goal: min(divisors, key=lambda k: abs(math.log(k / goal)))
-    k, wide = nearest(best), nearest(4 * best)  # non-divisors would copy the inputs
+    k, wide = nearest(best), nearest(4 * best)  # inputs are copied unless k divides T
     root = round(math.sqrt(length))
     policies = {
         "None": None,
@@ -159,14 +164,14 @@ def _named(length: int, size: gradients.remat.StepBytes) -> dict[str, Any]:
         try:
             policy = gradients.remat.budget(num_bytes)
             gradients.remat.predicted_cost(length, policy, size)
-        except ValueError:  # with few steps, one step exceeds the budget
+        except ValueError:  # if T is small, one step exceeds the budget
             continue
         policies[f"budget({share:.0%} of full)"] = policy
     return policies
 
 
 def _growth(config: Config, length: int, way: Way) -> Row:
-    """Measure a gradient of T steps, without recomputation and with √T slots."""
+    """Measure a gradient of T steps, without remat and with √T slots."""
     del way
     step, loss, arguments = _problem(config, length)
     whole = gradients.bptt(step, loss)
@@ -182,7 +187,7 @@ def _growth(config: Config, length: int, way: Way) -> Row:
 
 
 def _slope(lengths: list[int], values: list[float]) -> float:
-    """Return d log value / d log T."""
+    """Return the slope d log value / d log T of a fitted line."""
     return float(np.polyfit(np.log(lengths), np.log(values), 1)[0])
 
 
@@ -199,10 +204,10 @@ def _show(rows: list[Row]) -> None:
             f"One gradient through T = {length} steps of an LSTM",
             HEADER,
             lines,
-            "Steps: evaluations of the step, per time step. Time: relative to None; "
-            "the prediction counts a backward pass as two forward passes. MiB: "
-            "temporary memory by XLA's analysis, with weights and their gradients. "
-            "Lower is better.",
+            "Steps / T: evaluations of the step, per time step. Time: relative to the "
+            "policy None, which stores everything; the prediction counts a backward "
+            "pass as two forward passes. MiB: temporary memory by XLA's analysis, "
+            "including weights and their gradients. Lower is better.",
         )
 
 
@@ -220,12 +225,13 @@ def _show_growth(rows: list[Row]) -> None:
         f"Growth from T = {lengths[0]} to {lengths[-1]}",
         ["policy", "slope of time", "slope of memory", "ms", "MiB"],
         lines,
-        "Slopes of log-log fits, lower is better: 1 is growth in proportion to T.",
+        "Slope: exponent a of a fit by T^a, lower is better; 1 means growth in "
+        "proportion to T.",
     )
 
 
 def _draw(rows: list[Row], growth: list[Row]) -> Figure:
-    """Draw a panel of memory and time for each T, and one of their growth."""
+    """Draw a panel of time against memory for each T, and a panel of growth with T."""
     lengths = list(dict.fromkeys(row["length"] for row in rows))
     panels = len(lengths) + (len(growth) > 1)
     figure = Figure(figsize=(5.4 * panels, 4.8), layout="constrained")
@@ -254,7 +260,7 @@ def _draw(rows: list[Row], growth: list[Row]) -> Figure:
 
 
 def _draw_growth(axis: Any, growth: list[Row]) -> None:
-    """Draw time and memory against T."""
+    """Draw time and memory against the sequence length T."""
     lengths, right = [row["length"] for row in growth], axis.twinx()
     for i, name in enumerate(("None", "slots(√T)")):
         of = lambda key, name=name: [row[name][key] for row in growth]

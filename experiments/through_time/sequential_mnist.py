@@ -1,7 +1,7 @@
-"""MNIST pixel by pixel: one pixel a step, and the class after the last step.
+"""MNIST read pixel by pixel: one pixel per step, and the class after the last step.
 
-Images are pooled to --side × --side, by default to sequences a quarter as long as those
-of the published table. At the table's size, on a GPU:
+Images are pooled to --side × --side pixels. By default, sequences are a quarter as long
+as in the published table. The command for the size of the published table, on a GPU, is
 `python -m experiments sequential_mnist --side 28 --units 128 --epochs 20 --batch 128`.
 """
 
@@ -25,13 +25,14 @@ from experiments.harness.options import above, all_of, at_least, given, known
 from experiments.harness.study import run_study, Study
 from experiments.networks import cells
 
-# Bai, Kolter, Koltun 2018, table 1, about 70K parameters: pixels in order, permuted.
+# Accuracies in % for pixels in order and for permuted pixels: Bai, Kolter, Koltun 2018,
+# table 1, about 70K parameters.
 PUBLISHED = {"lstm": (87.2, 85.7), "gru": (96.2, 87.3), "tanh": (21.5, 25.3)}
 TCN = (99.0, 97.2)
 HEADER = ["", "params", "test %", "published", "loss", "steps", "ms/step", "compile s"]
 HEADER += ["MiB"]
 COLOURS = {"tanh": "C3", "gru": "C0", "lstm": "C2"}
-PART = 500  # test images classified together
+PART = 500  # number of test images classified together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,32 +48,34 @@ class Config(Study):
     }
 
     side: Literal[28, 14, 7, 4, 2] = 14
-    """Images are pooled to side × side pixels; 28, no pooling, in the table."""
+    """Images are pooled to side × side pixels. The published table has 28, without
+    pooling."""
     rows: bool = False
-    """Read row by row, T = side, rather than pixel by pixel, T = side²."""
+    """Whether to read images row by row (side steps), not pixel by pixel (side²)."""
     permuted: bool = False
-    """Permute the steps by one permutation, the same for all images."""
+    """Whether to permute the steps, by the same permutation for all images."""
     cells: tuple[str, ...] = ("lstm", "gru", "tanh")
-    """Some of lstm, gru, tanh."""
+    """Cells to train: some of lstm, gru, tanh."""
     units: int = 64
-    """Units of each cell; 128 to 256 for the 70,000 parameters of the table."""
+    """Number of units of each cell; 128 to 256 for the 70,000 parameters of the
+    published networks."""
     epochs: float = 4.0
-    """Passes through the 60,000 images."""
+    """Passes through the 60,000 training images."""
     batch: int = 64
-    """Images of a mini-batch, drawn at random."""
+    """Number of images in a mini-batch, drawn at random."""
     learning_rate: float = 3e-3
-    """Initial learning rate of Adam, a third of it for tanh; it falls to 0 along a
-    cosine. Gradients are clipped to a norm of 1."""
+    """Initial learning rate of Adam; the tanh cell has a third of this rate. Rates fall
+    to 0 along a cosine. Gradients are clipped to a norm of 1."""
     lookback: int = 0
-    """Lookback of truncated BPTT, with a window of half of it; 0 is BPTT."""
+    """Lookback h of truncated BPTT, with windows of h/2 steps; 0 means BPTT."""
     remat: Literal["none", "step", "slots"] = "none"
-    """What BPTT recomputes: nothing; each step, from T carries; or all steps, from √T
-    carries in slots."""
+    """What BPTT recomputes in its backward pass: nothing (none); each step, from T
+    stored carries (step); or all steps, from √T stored carries (slots)."""
     test: int = 10_000
     """Number of test images."""
 
     def check(self):
-        """Check the side, and that remat is used with BPTT only."""
+        """Check that `side` is allowed, and that `remat` is used with BPTT only."""
         if self.side not in (28, 14, 7, 4, 2):
             raise ValueError(f"side must be 28, 14, 7, 4 or 2, got {self.side}.")
         if self.lookback and self.remat != "none":
@@ -83,7 +86,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train each cell; show the accuracies beside the published table."""
+    """Train each cell; show test accuracies and published accuracies."""
     load = cache(data.mnist)
     jobs = partial(_jobs, load)
     check = lambda _: load()
@@ -108,12 +111,12 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _length(config: Config) -> int:
-    """Return T, the number of steps."""
+    """Return the sequence length T."""
     return config.side if config.rows else config.side**2
 
 
 def as_sequences(images: np.ndarray, config: Config) -> np.ndarray:
-    """Return images as sequences, [N, T, d]: pooled, in rows or pixels, reordered."""
+    """Return images as sequences [N, T, d] of rows or pixels, pooled and permuted."""
     side, width = config.side, 28 // config.side
     images = images[:, : side * width, : side * width]
     pooled = images.reshape(-1, side, width, side, width).mean(axis=(2, 4))
@@ -127,7 +130,7 @@ def as_sequences(images: np.ndarray, config: Config) -> np.ndarray:
 def _row(
     config: Config, cell: str, seed: int, train, test, steps: int, way: Way
 ) -> Row:
-    """Train a cell from one seed, and test it."""
+    """Train a cell from one seed; return its test accuracy, losses and times."""
     length, inputs = train[0].shape[1:]
     params = cells.init(jax.random.key(seed), cell, inputs, config.units, 10)
     carry = cells.CELLS[cell].carry(params["cell"], (config.batch,))
@@ -215,7 +218,7 @@ def _show(rows: list[Row], config: Config) -> None:
         f"standard deviation of {config.seeds} seeds. Test %: accuracy, higher is "
         "better. Published: Bai et al. 2018, table 1, 28 × 28 pixels one by one, "
         "T = 784, 70K parameters, settings by grid search; "
-        + ("the same task." if same else "another task than ours, and a harder one.")
+        + ("our task is the same." if same else "our task is another, easier one.")
         + " Loss: training loss in the last twentieth of the steps.",
     )
 
@@ -226,7 +229,7 @@ def _by_cell(rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def _draw(rows: list[Row]) -> Figure:
-    """Draw the training loss of each seed against steps."""
+    """Draw the training loss of each cell and seed against steps."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axis = figure.subplots()
     for cell, mine in _by_cell(rows).items():
