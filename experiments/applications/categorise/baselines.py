@@ -1,8 +1,8 @@
 """Baseline of `categorise`: logistic regression on n-grams.
 
-Settings were chosen on validation texts: for spam, C among 1, 10 and 100; for TREC, C
-among 1 and 10, with words split as in the data set. Each was tried with case kept and
-with all letters in lower case.
+The inverse regularisation C was chosen on validation texts: for spam among 1, 10 and
+100, for TREC among 1 and 10. Each C was tried with case kept, and with all letters in
+lower case. Words of TREC are separated by spaces, as in the data set.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def logistic(
     """Fit logistic regression; return the predicted class of each text in `asked`.
 
     Args:
-      name: the data set, one of :data:`NAMES`, which tells what its n-grams are.
+      name: name of the data set, in :data:`NAMES`; it decides the kind of n-grams.
       texts: training texts.
       labels: the class of each training text.
       asked: texts to classify.

@@ -2,13 +2,14 @@
 
     x_t = Σ_k E[i_{t,k}] / √K_t,    h_t = cell(θ, h_{t−1}, x_t),    y_t = V r_t + c
 
-i_{t,k} are the K_t indices of the t-th symbol. r_t is the mean of all states so far,
-their maximum, or the last state. Only y after the last symbol is scored. For windows of
+E are the embeddings, i_{t,k} the K_t indices of the t-th symbol, V and c the weights of
+the readout. The pooled state r_t is the mean or maximum of the states h_1 … h_t, or the
+last state h_t. Only the output y after the last symbol is scored. For windows of
 characters, x_t = relu(Σ_j Σ_k E[i_{t,j,k}]), where j is a place in the window.
 
-A gradient rule does not see E. It sees the table of a mini-batch: the vector x of each
-symbol in it. The table is much smaller than E. The chain rule turns the gradient in the
-table into the gradient in E, for every gradient rule.
+A gradient rule does not see the embeddings E, but a much smaller table: the vector x of
+each symbol in a mini-batch. For every gradient rule, the chain rule turns the gradient
+in this table into the gradient in E.
 """
 
 from collections.abc import Callable
@@ -56,14 +57,14 @@ def init_runs(
 def of_batch(
     params: PyTree, symbols: jax.Array, dropout: float = 0.0, key: Any = None
 ) -> PyTree:
-    """Return the parameters for a mini-batch: E becomes a table of its symbols.
+    """Return the params for a mini-batch: a table of its symbols replaces embeddings.
 
     Args:
       params: parameters of one network.
       symbols: [U, K] indices of the symbols in the mini-batch.
       dropout: probability that an element of the table, or a unit that the readout
         sees, is set to zero; all texts of a mini-batch share one mask.
-      key: for the dropout mask.
+      key: key for the dropout masks.
     """
     there = (symbols != NONE)[..., None]
     count = jnp.maximum(there.sum(axis=1), 1)

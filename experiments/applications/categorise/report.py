@@ -39,7 +39,7 @@ def name_of(row: dict[str, Any]) -> str:
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print a table and a confusion matrix for each set."""
+    """Print a table and a confusion matrix for each data set."""
     for name in dict.fromkeys(row["set"] for row in rows):
         mine = [row for row in rows if row["set"] == name]
         _show_set(name, mine, config)
@@ -76,7 +76,7 @@ def _show_set(name: str, rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def _interval(row: dict[str, Any]) -> str:
-    """Return an accuracy with its interval, and F1 if there is one."""
+    """Return a row's accuracy with its 95 % interval, and F1 if the row has F1."""
     counts = np.array(row["confusion"])
     text = report.percent(int(counts.trace()), int(counts.sum()))
     return f"{text}, F1 {row['f1'][0]:.3f}" if "f1" in row else text
@@ -85,7 +85,7 @@ def _interval(row: dict[str, Any]) -> str:
 def _confusions(
     rows: list[dict[str, Any]],
 ) -> dict[str, tuple[str, list[str], np.ndarray]]:
-    """Return, by set, the title, classes and confusion counts of the first network."""
+    """Return the first network's title, classes and confusion counts by data set."""
     found: dict[str, tuple[str, list[str], np.ndarray]] = {}
     for row in rows:
         if "units_of" in row:
@@ -116,9 +116,9 @@ def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:
-    """Draw the error during training, a panel for each set.
+    """Draw the error during training, a panel for each data set.
 
-    Thin lines are seeds, and the thick line is their mean.
+    Thin lines are single seeds, and the thick line is the mean over seeds.
     """
     sets = list(dict.fromkeys(row["set"] for row in rows))
     figure = Figure(figsize=(5.5 * len(sets), 4.6), layout="constrained")

@@ -35,7 +35,7 @@ from experiments.harness.study import run_study, Study
 from experiments.networks import pooled
 from experiments.networks.cells import DENSE
 
-RUN = 10  # consecutive batches of one shape
+RUN = 10  # number of consecutive batches of one shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +65,13 @@ class Config(Study):
     cell: Literal["gru", "lstm", "tanh"] = "gru"
     """Kind of the recurrent layer."""
     pooling: pooled.Pooling = "max"
-    """What the readout sees: mean or maximum of all states, or the last one."""
+    """Input of the readout: the mean or maximum of all states, or the last state."""
     units: int = 64
     """Size of the recurrent layer."""
     embedding: int = 64
     """Size of the embedding of a word, or of a window of characters."""
     hashed: int = 4096
-    """Hash buckets for parts of words, which have three letters; 0 for no parts."""
+    """Hash buckets for the parts of words (three letters each); 0 for no parts."""
     width: int = 4
     """Characters in a window."""
     stride: int = 2
@@ -91,28 +91,29 @@ class Config(Study):
     dropout: tuple[float, float] = (0.3, 0.0)
     """Dropout rates of embeddings and units, for words and for characters."""
     rare: float = 0.5
-    """A symbol that occurs c times is made unknown in rare / (rare + c) of the
-    batches."""
+    """A symbol that occurs c times in training texts is made unknown in
+    rare / (rare + c) of the batches."""
     steps: tuple[int, int] = (500, 900)
-    """Updates for words and for characters; rounded up to multiples of 10."""
+    """Updates for words and for characters; both are rounded up to multiples of 10."""
     batch: int = 64
     """Texts in a mini-batch; they have about the same length."""
     lengths: int = 2
-    """Largest number of lengths that batches are padded to; each compiles a program."""
+    """Largest number of lengths to pad batches to; each length compiles a program."""
     tune: bool = False
-    """Choose settings without the test part: train without the validation part, and
-    test on it."""
+    """Choose settings without the test part: test on the validation part, and train
+    without it."""
     looks: int = 10
     """Approximate number of tests during training; the last test is the result."""
     seeds: int = 2
-    """Networks of each kind, with different initial weights, trained under vmap."""
+    """Number of networks of each kind, which differ in their initial weights; they
+    train under vmap."""
     say: str | None = None
     """A text to classify, by the networks of each set. With --out and --resume, a
     finished run answers without training."""
 
 
 def main(config: Config) -> report.Result:
-    """Train and test; print the results beside published figures, and write them."""
+    """Train and test; write the results, and print them beside published figures."""
     if config.say is not None and not data.as_seen(config.say).strip():
         raise DataError("--say: the text is empty; give at least one word.")
     jobs = partial(_jobs, load=cache(texts.load))
@@ -140,14 +141,14 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _steps(config: Config, kind: Kind) -> tuple[int, int]:
-    """Return the number of updates, and the number between two tests."""
+    """Return the number of updates in all, and between two tests."""
     steps = of_kind(config.steps, kind)
     every = max(RUN, -(-steps // config.looks) // RUN * RUN)
     return every * -(-steps // every), every
 
 
 def _baselines(name: str, load, way: Way) -> Row:
-    """Test logistic regression and the most frequent class; return their row."""
+    """Test logistic regression and the most frequent class; return their table row."""
     classes, train, test = load(name)
     said = baselines.logistic(name, train.texts, train.labels, test.texts)
     row = {"set": name, **_scores(classes, test.labels, said[None])}
@@ -157,7 +158,7 @@ def _baselines(name: str, load, way: Way) -> Row:
 
 
 def _train(config: Config, name: str, kind: Kind, load, way: Way) -> Row:
-    """Train one kind of network from all seeds, and test it; return its row."""
+    """Train one kind of network from all seeds, and test it; return its table row."""
     classes, train, test = load(name)
     units, longest = texts.units_of(config, kind, train)
     read = encode(units, train.texts, longest)
@@ -214,7 +215,7 @@ def _train(config: Config, name: str, kind: Kind, load, way: Way) -> Row:
 
 
 def _scores(classes: tuple[str, ...], labels: np.ndarray, said: np.ndarray) -> Row:
-    """Return the scores of each network's predicted classes, [runs, N]."""
+    """Return the scores of the classes `said` [runs, N] that networks predict."""
     scores: Row = {"accuracy": _percent(said == labels)}
     if "spam" in classes:
         spam = classes.index("spam")

@@ -30,9 +30,10 @@ SETS: dict[str, Callable[[], data.TextClasses]] = {
 def load(
     tune: bool, name: str
 ) -> tuple[tuple[str, ...], data.LabelledTexts, data.LabelledTexts]:
-    """Return the classes of a set, its training part and its test part.
+    """Return the classes of a data set, its training part and its test part.
 
-    With `tune`, the test part is the validation part. Without, training includes it.
+    With `tune`, the test part is the validation part. Without `tune`, the training part
+    includes the validation part.
     """
     classes, train, validation, test = SETS[name]()
     if tune:
@@ -49,7 +50,7 @@ def check(config: Any) -> None:
 
 
 def units_of(config: Any, kind: Kind, train: data.LabelledTexts) -> tuple[Units, int]:
-    """Return the symbols of the training part, and how many are read from a text."""
+    """Return the training part's symbols, and how many symbols to read from a text."""
     given = {"hashed": config.hashed, "width": config.width, "stride": config.stride}
     longest = of_kind(config.longest, kind)
     return learn_units(train.texts, kind, **given), longest
@@ -68,7 +69,7 @@ def answer(config: Any, folder: Path, name: str, rows: list[dict[str, Any]]) -> 
     """Print the class of the user's text, by probabilities averaged over seeds.
 
     Raises:
-      DataError: if the networks for it are not trained yet.
+      DataError: if the networks that classify the text are not trained yet.
     """
     kind, (classes, train, _) = config.units_of[0], load(config.tune, name)
     job = f"{name}-{kind}"

@@ -1,9 +1,9 @@
-"""Texts as indices of words or of windows of characters, and batches of them.
+"""Texts as indices of words or of windows of characters, and batches of texts.
 
-A symbol is a word or a character, and has one or more indices. One is its own, or
-UNKNOWN if the symbol is not in the training texts. A word also has indices of its
-parts, each of three neighbouring letters; they are hashed. So a new word still shares
-indices with known words.
+A symbol is a word or a character, and has one or more indices. The first index is the
+symbol's own, or UNKNOWN if the symbol is not in the training texts. A word also has a
+hashed index for each of its parts, which are three neighbouring letters. So a word that
+is not in the training texts still shares indices with known words.
 """
 
 import re
@@ -19,12 +19,12 @@ from experiments.networks.batches import draw_batches, length_buckets, pad
 
 Kind = Literal["words", "characters"]
 KINDS = ("words", "characters")
-NONE, UNKNOWN, FIRST = 0, 1, 2  # no index, unknown symbols, the first known symbol
+NONE, UNKNOWN, FIRST = 0, 1, 2  # index of padding, unknown and the first known symbol
 PARTS = 12  # largest number of parts of a word
 
 
 def of_kind(settings: Sequence, kind: Kind) -> Any:
-    """Return a kind's setting, from the settings for words and for characters."""
+    """Return the setting of one kind, from settings (for words, for characters)."""
     return settings[KINDS.index(kind)]
 
 
@@ -34,7 +34,7 @@ class Units(NamedTuple):
     kind: Kind
     counts: dict[str, int]  # symbols in the order of their indices, from FIRST on
     hashed: int  # number of indices for parts of words
-    width: int  # symbols in a window, which are read together
+    width: int  # symbols in a window; a network reads a window in one step
     stride: int  # symbols from the start of a window to the start of the next
 
     @property
@@ -44,10 +44,10 @@ class Units(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """Texts as rows of a table of symbols."""
+    """Texts as indices of rows in a table of symbols."""
 
     symbols: np.ndarray  # [S, K] indices, the symbol's own first; NONE is padding
-    unknown: np.ndarray  # [S] the symbol's own index if it were unknown
+    unknown: np.ndarray  # [S] index that replaces a symbol's own to make it unknown
     counts: np.ndarray  # [S] how often the symbol occurs in the training texts
     texts: list[np.ndarray]  # each [its length, W], rows of `symbols`
 
@@ -136,7 +136,8 @@ def batches(
 ) -> Iterator[tuple]:
     """Draw batches (xs, targets, weights, mask, symbols) of texts of similar lengths.
 
-    xs [T, B, W] are rows of `symbols` [U, K], which holds only the batch's symbols.
+    xs [T, B, W] are indices of rows in `symbols` [U, K], a table of the symbols that
+    are in the batch.
 
     Args:
       encoded: the texts.
@@ -144,9 +145,9 @@ def batches(
       start: the step of the first batch.
       batch: texts in a batch.
       run: number of consecutive batches of one shape.
-      lengths: largest number of shapes of batches.
-      rare: a symbol that occurs c times is made unknown in rare / (rare + c) of the
-        batches, so that networks learn to read unknown symbols.
+      lengths: largest number of different shapes of batches.
+      rare: a symbol that occurs c times in training texts is made unknown in
+        rare / (rare + c) of the batches: so networks learn to read unknown symbols.
       seed: seed of all draws.
 
     References:
@@ -182,14 +183,14 @@ def _name(unit: str, kind: Kind) -> str:
 
 
 def _windows(units: list[str], width: int, stride: int) -> list[list[str]]:
-    """Return windows of neighbours, each with its last symbol first; "" is padding."""
+    """Return windows of neighbouring symbols, in reverse order; "" is padding."""
     padded = [""] * (width - 1) + units
     ends = range(len(units) - 1, -1, -stride)
     return [padded[end : end + width][::-1] for end in reversed(ends)]
 
 
 def _parts(word: str, hashed: int) -> list[int]:
-    """Return the hashed indices of a word's parts; < and > mark its begin and end."""
+    """Return the hashed indices of a word's parts; < and > mark the word's ends."""
     marked = f"<{word}>"
     parts = [marked[i : i + 3] for i in range(len(marked) - 2)][:PARTS]
     return [zlib.crc32(part.encode()) % hashed for part in parts]

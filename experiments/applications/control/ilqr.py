@@ -2,9 +2,11 @@
 
     u_t = limit · tanh(v_t),      v ← v + α k_t + K_t (s − s_old)
 
-Each iteration linearises the step and makes the cost quadratic along the episode. It
-solves this problem backwards in time, with λ added to the second derivative of the cost
-in an action. λ grows when an iteration gains nothing.
+The action u_t is a limited form of v_t. Each iteration linearises the step, and makes
+the cost quadratic, around the old states s_old. The resulting linear-quadratic problem
+is solved backwards in time for the change k_t and the gain K_t. The damping λ is added
+to the second derivative of the cost in an action. λ grows if no step size α lowers the
+cost.
 """
 
 from functools import partial
@@ -15,17 +17,17 @@ import jax.numpy as jnp
 
 from experiments.applications.control.mechanics import advance, System
 
-STEPS = [0.5**i for i in range(10)]  # values of α, all tried at each iteration
-LEAST, MOST = 1e-6, 1e8  # bounds of λ
-DONE = 1e-5  # an iteration that gains a smaller share of the cost is the last
+STEPS = [0.5**i for i in range(10)]  # step sizes α, all tried at each iteration
+LEAST, MOST = 1e-6, 1e8  # bounds of the damping λ
+DONE = 1e-5  # stop if an iteration lowers the cost by a smaller share than this
 
 
 class _Reached(NamedTuple):
     states: jax.Array  # [T + 1, n]
-    raw: jax.Array  # v, [T, m]
+    raw: jax.Array  # actions before tanh, v [T, m]
     cost: jax.Array  # [] sum over the episode
-    damping: jax.Array  # λ
-    tried: jax.Array  # [] int, iterations so far
+    damping: jax.Array  # [] λ
+    tried: jax.Array  # [] int, number of iterations so far
 
 
 def _act(system: System, raw: jax.Array) -> jax.Array:
@@ -56,11 +58,11 @@ def _roll(system: System, old_states, raw, gains, goals, alpha):
 
 
 def _backward(system: System, reached: _Reached, goals):
-    """Return (k, K) of each step; NaN where an action's cost is not convex."""
+    """Return change k and gain K at each step; NaN if the cost is not convex in v."""
     cost = lambda s, v, goal: system.cost(s, _act(system, v), goal)
     move = lambda s, v: advance(system, s, _act(system, v))
     A, B = jax.vmap(jax.jacfwd(move, (0, 1)))(reached.states[:-1], reached.raw)
-    along = reached.states[1:], reached.raw, goals  # cost of the new state
+    along = reached.states[1:], reached.raw, goals  # the cost is in the new state
     slopes = jax.vmap(jax.grad(cost, (0, 1)))(*along)
     (C, _), (_, R) = jax.vmap(jax.hessian(cost, (0, 1)))(*along)
 
@@ -94,15 +96,15 @@ def ilqr(
 
     Args:
       system: the system to control.
-      states: states of the episodes, starts included, [T + 1, B, n]. They are needed
-        because actions without feedback do not repeat an unstable episode.
-      raw: v of the actions that led to these states, [T, B, m].
-      goals: [T, B, g].
+      states: states of the episodes, starts included, [T + 1, B, n]. States are needed
+        because the actions alone, without feedback, do not repeat an unstable episode.
+      raw: actions before tanh, v [T, B, m], that led to the states.
+      goals: goals at each step, [T, B, g].
       iterations: largest number of iterations.
 
     Returns:
-      The states [T + 1, B, n], v [T, B, m], and the mean cost of a step, [B], which is
-      at most that of the given episodes.
+      The improved states [T + 1, B, n] and v [T, B, m]; and the mean cost of a step,
+      [B], which is at most the cost of the given episodes.
 
     References:
       Li & Todorov, "Iterative linear quadratic regulator design for nonlinear
@@ -123,7 +125,7 @@ def ilqr(
 
 
 def _improved(system: System, goals, reached: _Reached) -> _Reached:
-    """Run one iteration; if it gains nothing, only λ changes: it grows."""
+    """Run one iteration; if the cost does not fall, only raise the damping λ."""
     gains = _backward(system, reached, goals)
     roll = lambda alpha: _roll(system, reached.states, reached.raw, gains, goals, alpha)
     states, raw, costs = jax.vmap(roll)(jnp.array(STEPS))

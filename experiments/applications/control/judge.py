@@ -15,13 +15,13 @@ FLOWING, LAGS = 16, 100  # episodes and steps for measuring gradient flow
 
 
 def judge(config: Any, system: System, before, params, test) -> dict[str, Any]:
-    """Score trained policies, next to untrained ones, no action, LQR and iLQR.
+    """Score trained policies, next to untrained policies, no action, LQR and iLQR.
 
     Args:
       config: settings of the study.
       system: the system to control.
       before: initial parameters of the policies, leaves [seeds, ...].
-      params: trained parameters, in the same form.
+      params: trained parameters of the policies, leaves [seeds, ...].
       test: starts [B, n] and goals [T, B, g].
     """
     start, goals = test

@@ -1,9 +1,10 @@
 """Mechanical systems driven by torques or forces, and their differentiable steps.
 
-    ds/dt = f(s, u),    s_{t+1} by a step of Runge–Kutta 4 with u held for dt
+    ds/dt = f(s, u),    s_{t+1} by a step of Runge–Kutta 4 with constant u for time dt
 
-States are [..., n], actions [..., m] and goals [..., g], with any batch shape. The
-angle of the pendulum and of the pole is 0 upright, at the goal. Angles are not wrapped.
+States s are [..., n], actions u [..., m] and goals [..., g], with any batch shape. The
+angle of the pendulum and of the pole is 0 when upright, which is the goal. Angles are
+not wrapped.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-SECOND = 20  # steps in the last second of an episode, which decides on success
+SECOND = 20  # steps in a second; the last second of an episode decides on success
 
 
 class System(NamedTuple):
@@ -27,15 +28,15 @@ class System(NamedTuple):
       friction: friction of each actuator, N m s or N s/m.
       derivative: (state, torques or forces) -> ds/dt, without friction.
       speeds: indices of the actuators' speeds in a state.
-      energy: state -> J, constant without action and friction.
+      energy: state -> energy in J, which is constant without action and friction.
       features: (state, goal) -> inputs of the policy.
       cost: (state, action, goal) -> the loss of a step.
       start: key -> random (state, goal) to test from.
-      begin: key -> random (state, goal) to train from; for cart and pole, some are
-        nearer the goal.
-      rest: key -> (state, goal), with the state at the goal, where no action is needed.
-      errors: (states, goal) -> distance from the goal, an element for each tolerance.
-      tolerances: largest errors allowed in the last second, with units.
+      begin: key -> random (state, goal) to train from; for cart and pole, some states
+        are nearer the goal.
+      rest: key -> (state, goal); the state is at the goal, where no action is needed.
+      errors: (states, goal) -> distances from the goal, one for each tolerance.
+      tolerances: (name and unit, largest error allowed in the last second).
       dt: seconds of a step.
     """
 
@@ -76,7 +77,7 @@ def advance(system: System, state: jax.Array, action: jax.Array) -> jax.Array:
 
 
 def uniform(key: jax.Array, *ends: float) -> jax.Array:
-    """Draw uniform values, each between minus and plus one of `ends`."""
+    """Draw a uniform value between −end and end, for each of `ends`."""
     return jax.random.uniform(key, (len(ends),), minval=-1.0) * jnp.array(ends)
 
 

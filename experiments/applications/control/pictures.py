@@ -19,7 +19,7 @@ RIGHT, WRONG = "C0", "C3"
 
 
 class Plane(NamedTuple):
-    """Axes of a portrait, and its two coordinates from states and a goal."""
+    """Plane of a phase portrait: labels of its axes, and a function to coordinates."""
 
     x: str
     y: str
@@ -58,7 +58,7 @@ def draw_portraits(
     Args:
       name: name of the system.
       played: rule -> episodes of one policy, [T, B, …].
-      goals: [T, B, g].
+      goals: goals at each step, [T, B, g].
     """
     plane, system = PLANES[name], SYSTEMS[name]
     figure = Figure(figsize=(1 + 3.4 * len(played), 6.6), layout="constrained")
@@ -97,7 +97,7 @@ def save_movie(
       name: name of the system.
       rule: rule that trained the policy.
       played: episodes of the policy, [T, B, …].
-      goals: [T, B, g].
+      goals: goals at each step, [T, B, g].
     """
     if not report.writes():
         return
@@ -127,7 +127,7 @@ def save_movie(
 
 
 def _stage(axis: Any, name: str) -> tuple[Any, Any]:
-    """Prepare a panel; return the line that draws the rods, and a mark."""
+    """Prepare a panel; return the line for the rods, and a mark for goal or action."""
     wide = 2.5 if name == "cartpole" else 1.2
     low = -1.6 if name == "cartpole" else -1.2
     axis.set(xlim=(-wide, wide), ylim=(low, wide if name == "cartpole" else 1.2))

@@ -36,7 +36,7 @@ def init(system: System, units: int, key: jax.Array) -> list[dict[str, jax.Array
 
 
 def act(system: System, params: PyTree, state: jax.Array, goal: jax.Array):
-    """Return the action of a policy, [..., m], within its limits."""
+    """Return the action of a policy, [..., m], within the limits of the system."""
     h = system.features(state, goal)
     for layer in params:
         h = jnp.tanh(h @ layer["weights"] + layer["bias"])
@@ -69,11 +69,11 @@ def episodes(system: System, count: int, steps: int, key: jax.Array):
 class Played(NamedTuple):
     """Simulated episodes, [T, B, ...] or [B, ...]."""
 
-    states: jax.Array  # with the start, [T + 1, B, n]
+    states: jax.Array  # [T + 1, B, n], start included
     actions: jax.Array
-    costs: jax.Array  # of each step
-    error: jax.Array  # [B, tolerances], the largest in the last second
-    mean_error: jax.Array  # [B, tolerances], the mean over the last second
+    costs: jax.Array  # cost of each step
+    error: jax.Array  # [B, tolerances], largest error in the last second
+    mean_error: jax.Array  # [B, tolerances], mean error in the last second
     success: jax.Array  # [B] bool
 
 
@@ -84,8 +84,8 @@ def play(system: System, params: PyTree, start: jax.Array, goals: jax.Array) -> 
     Args:
       system: the system to control.
       params: parameters of the policy.
-      start: states [B, n].
-      goals: [T, B, g].
+      start: initial states [B, n].
+      goals: goals at each step, [T, B, g].
     """
     _, (states, actions) = gradients.unroll(make_step(system), params, start, goals)
     costs = system.cost(states, actions, goals)
@@ -128,5 +128,5 @@ def load(path: Path) -> list[dict[str, jax.Array]]:
 
 
 def many(system: System, params: Any, start: jax.Array, goals: jax.Array) -> Played:
-    """Simulate the same episodes with all seeds' policies, leaves [seeds, ...]."""
+    """Simulate all seeds' policies, params [seeds, ...], from the same starts."""
     return jax.vmap(lambda one: play(system, one, start, goals))(params)

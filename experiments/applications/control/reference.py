@@ -1,4 +1,4 @@
-"""References for policies: LQR near the goal, and iLQR from the same starts."""
+"""Reference costs for policies: LQR near the goal, and iLQR from the tested starts."""
 
 from functools import partial
 from typing import Any
@@ -12,30 +12,30 @@ from experiments.applications.control.ilqr import ilqr
 from experiments.applications.control.mechanics import advance, System, uniform
 from experiments.applications.control.policy import Played
 
-NEAR = 0.1  # largest distance of a start from rest, in rad, m and their rates
+NEAR = 0.1  # largest distance of a start from rest, in each element of the state
 
 
 def lqr_gain(A: Any, B: Any, C: Any, R: Any) -> np.ndarray:
-    """Return the gain K [m, n] of the optimal action u = −K s.
+    """Return the gain K [m, n] of the optimal action u = −K s in the state s.
 
         s_{t+1} = A s_t + B u_t,    cost Σ_t (s_{t+1}ᵀ C s_{t+1} + u_tᵀ R u_t) / 2
 
     Args:
-      A: [n, n].
-      B: [n, m].
+      A: [n, n], derivative of the next state in the state.
+      B: [n, m], derivative of the next state in the action.
       C: [n, n], cost of a state.
       R: [m, m], cost of an action.
     """
     A, B, C, R = (np.asarray(matrix, float) for matrix in (A, B, C, R))
-    C, R = (C + C.T) / 2, (R + R.T) / 2  # removes asymmetry from rounding
-    Q = A.T @ C @ A  # C is the cost of s_{t+1}; here it is in terms of s_t and u_t
+    C, R = (C + C.T) / 2, (R + R.T) / 2  # remove asymmetry that comes from rounding
+    Q = A.T @ C @ A  # cost of the next state, as a quadratic form in the state s_t
     P = solve_discrete_are(A, B, (Q + Q.T) / 2, R + B.T @ C @ B, s=A.T @ C @ B)
     return np.linalg.solve(R + B.T @ (C + P) @ B, B.T @ (C + P) @ A)
 
 
 @partial(jax.jit, static_argnums=0)
 def linearised(system: System, rests: jax.Array, goals: jax.Array) -> tuple:
-    """Return (A, B) of the linearised step and (C, R) of its cost at rests [B, n]."""
+    """Linearise the step (A, B) and make the cost quadratic (C, R) at rests [B, n]."""
 
     def one(state, goal):
         still = jnp.zeros(len(system.limit))
@@ -48,7 +48,7 @@ def linearised(system: System, rests: jax.Array, goals: jax.Array) -> tuple:
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def near_rest(system: System, count: int, steps: int, key: jax.Array) -> tuple:
-    """Draw rests [B, n], starts near them [B, n], and goals [T, B, g]."""
+    """Draw states of rest [B, n], starts near the rests [B, n], and goals [T, B, g]."""
     at, beside = (jax.random.split(half, count) for half in jax.random.split(key))
     rests, goals = jax.vmap(system.rest)(at)
     away = jax.vmap(lambda key: uniform(key, *[NEAR] * len(system.states)))(beside)
@@ -56,7 +56,7 @@ def near_rest(system: System, count: int, steps: int, key: jax.Array) -> tuple:
 
 
 def lqr_costs(system: System, rests, starts, goals) -> np.ndarray:
-    """Return LQR's mean cost of a step from each start, [B]; actions are clipped."""
+    """Return LQR's mean cost of a step from each start, [B], with clipped actions."""
     found = zip(*linearised(system, rests, goals[0]), strict=True)
     gains = jnp.array([lqr_gain(*matrices) for matrices in found], jnp.float32)
     return np.asarray(_follow(system, gains, rests, starts, goals))
@@ -80,14 +80,14 @@ def ilqr_costs(
 ) -> np.ndarray:
     """Return the mean cost of a step that iLQR finds from each start, [B].
 
-    iLQR runs twice: from episodes without action, and from those of a policy. The lower
-    cost counts.
+    iLQR runs twice: once from episodes without action, once from a policy's episodes.
+    The lower one of the two costs is returned.
 
     Args:
       system: the system to control.
       idle: episodes without action, [T, B, …].
-      played: episodes of the policy, from the same starts.
-      goals: [T, B, g].
+      played: episodes of the policy, from the starts of the idle episodes.
+      goals: goals at each step, [T, B, g].
     """
     # In float32, tanh can round to ±1, where arctanh is infinite.
     share = jnp.clip(played.actions / jnp.array(system.limit), -1 + 1e-6, 1 - 1e-6)

@@ -2,10 +2,11 @@
 
     s_{t+1} = f(s_t, π_θ(s_t)),     dL/ds_t = ∂ℓ_t/∂s_t + dL/ds_{t+1} J_{t+1}
 
-A differentiable simulator is a step like that of a recurrent network; its carry is the
-state of the system. So every gradient rule can train a policy in it. Test starts are
-drawn separately from training starts. Baselines are LQR near the goal, and iLQR, which
-plans each episode separately.
+f is the simulator, s_t the state of the system, π_θ the policy, ℓ_t the cost of a step,
+L the total cost, and J_{t+1} = ds_{t+1}/ds_t. A differentiable simulator is a step, as
+a recurrent network is; the carry is the state of the system. So every gradient rule can
+train a policy in the simulator. Test starts are drawn separately from training starts.
+Baselines are LQR near the goal, and iLQR, which plans each episode separately.
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ from experiments.harness.jobs import Job, Row, time_taken, Way
 from experiments.harness.options import all_of, at_least, given, known
 from experiments.harness.study import run_study, Study
 
-SHOWN = 24  # episodes in a picture
+SHOWN = 24  # number of episodes in a picture
 RULES = ("bptt", "truncated_bptt", "forward_gradient", "pes")
 
 
@@ -57,15 +58,15 @@ class Config(Study):
     lookback: int = 10
     """Steps of 0.05 s that errors travel back, for rules that truncate."""
     directions: int = 4
-    """Random directions of forward_gradient, and pairs of episodes of pes."""
+    """Number of random directions of forward_gradient, and of episode pairs of pes."""
     sigma: float = 0.03
     """Standard deviation of the perturbations of pes."""
     window: int = 10
     """Steps between two perturbations of pes."""
     units: int = 32
-    """Size of each of a policy's two layers."""
+    """Size of each of the two hidden layers of a policy."""
     batch: int = 64
-    """Episodes in an update, from random starts."""
+    """Number of episodes in an update; they begin at random starts."""
     steps: int | None = None
     """Number of updates; the default depends on the system."""
     horizon: int | None = None
@@ -73,11 +74,13 @@ class Config(Study):
     looks: int = 10
     """Largest number of tests during training."""
     judged: int = 256
-    """Starts of a test, the same for all policies."""
+    """Number of starts in a test; all policies are tested from the same starts."""
     compared: int = 8
-    """Test starts compared with iLQR, and starts near the goal compared with LQR."""
+    """Number of test starts to run iLQR from, and of starts near the goal to run LQR
+    from."""
     seeds: int = 2
-    """Policies with different initial weights and episodes, trained under vmap."""
+    """Number of policies for each rule, which differ in initial weights and episodes;
+    they train under vmap."""
 
     def check(self) -> None:
         """Check that the rules can be made, and that there are enough test starts."""
@@ -90,7 +93,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train a policy by each rule, and test it; print and write the results."""
+    """Train policies by each rule, and test them; print and write the results."""
     return run_study("control", config, _jobs, _finish)
 
 
@@ -116,7 +119,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _steps(config: Config, name: str) -> tuple[int, int]:
-    """Return the number of updates, and the number between two tests."""
+    """Return the number of updates in all, and between two tests."""
     steps = config.steps or SYSTEMS[name].updates
     chunk = -(-steps // config.looks)
     return chunk * -(-steps // chunk), chunk
@@ -131,7 +134,7 @@ def _make_rule(config: Config, rule: str, system: System):
 
 
 def _train(config: Config, name: str, rule: str, way: Way) -> Row:
-    """Train the policies of all seeds together, and test them; return their row."""
+    """Train and test the policies of all seeds together; return their table row."""
     system, (steps, chunk) = SYSTEMS[name], _steps(config, name)
     key = jax.random.key(config.first_seed)
     draw, batches, looks, judged = (jax.random.fold_in(key, i) for i in range(4))
@@ -181,9 +184,9 @@ def _train(config: Config, name: str, rule: str, way: Way) -> Row:
 
 
 def _draw(folder: Path, name: str, rows: list[Row]) -> None:
-    """Draw episodes of one system: portraits of all rules, an animation of the best."""
+    """Draw one system's episodes: portraits for all rules, a film for the best rule."""
     system = SYSTEMS[name]
-    key = jax.random.key(SHOWN)  # for starts that are not scored
+    key = jax.random.key(SHOWN)  # other starts than in tests
     start, goals = policy.episodes(system, SHOWN, system.judged, key)
     played = {}
     for row in rows:

@@ -18,7 +18,8 @@ def _still(states: int):
     return lambda key: (jnp.zeros(states), jnp.zeros(1))
 
 
-# A uniform rod of 1 m and 1 kg. Holding it level takes 4.9 N m; the motor has 2 N m.
+# The pendulum is a uniform rod of 1 m and 1 kg. A torque of 4.9 N m is needed to keep
+# the rod level, but the motor has only 2 N m.
 def _pendulum_derivative(state, action):
     angle, speed = unstack(state)
     return stack(speed, 1.5 * GRAVITY * jnp.sin(angle) + 3 * action[..., 0])
@@ -124,7 +125,7 @@ CARTPOLE = System(
     tolerances=(("angle, rad", 0.2), ("cart, m", 0.5)),
 )
 
-# Two uniform rods of 0.5 m and 1 kg that move in a horizontal plane, without gravity.
+# The arm has two uniform rods of 0.5 m and 1 kg in a horizontal plane: no gravity.
 LINK = 0.5
 LINK_INERTIA = LINK**2 / 3  # inertia of a rod about its end, per kg
 
@@ -138,7 +139,7 @@ def tip(state: jax.Array) -> jax.Array:
 
 
 def _arm_inertia(elbow):
-    """Return the mass matrix's three elements, and the factor of velocity terms."""
+    """Return the arm's mass matrix (3 elements), and the factor of velocity terms."""
     both = LINK**2 / 2 * jnp.cos(elbow)
     whole = 2 * LINK_INERTIA + LINK**2 + 2 * both
     return whole, LINK_INERTIA + both, LINK_INERTIA, LINK**2 / 2 * jnp.sin(elbow)
@@ -162,7 +163,10 @@ def _arm_energy(state):
 
 
 def _arm_features(state, goal):
-    """Return features that do not change if arm and goal rotate about the shoulder."""
+    """Return features of the arm that are invariant to rotation about the shoulder.
+
+    The features do not change if the arm and its goal rotate together.
+    """
     shoulder, elbow, first, second = unstack(state)
     sin, cos = jnp.sin(shoulder), jnp.cos(shoulder)
     turned = lambda x, y: (cos * x + sin * y, cos * y - sin * x)
@@ -183,7 +187,7 @@ def _arm_cost(state, action, goal):
 def _arm_start(key):
     pose, angle, radius = jax.random.split(key, 3)
     state = uniform(pose, jnp.pi, 2.5, 0.0, 0.0)
-    # Uniform over the ring between 0.2 and 0.9 m from the shoulder.
+    # The goal is uniform over the ring between 0.2 and 0.9 m from the shoulder.
     radius = jnp.sqrt(jax.random.uniform(radius, minval=0.2**2, maxval=0.9**2))
     angle = jax.random.uniform(angle, maxval=2 * jnp.pi)
     return state, radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])

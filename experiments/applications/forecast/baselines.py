@@ -1,8 +1,8 @@
 """Baseline forecasts: the last value, the season's mean, and linear models on lags.
 
-Each gives a value and the ends of an interval for every origin and horizon, [N, H, 3],
-in units of the series. The ends are the value plus quantiles of the residuals before
-the test part.
+Each baseline forecasts a value and the ends of an interval for every origin and
+horizon, [N, H, 3], in units of the series. The ends of the interval are the value plus
+quantiles of the residuals before the test part.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from sklearn.linear_model import Ridge
 from experiments.applications.forecast.series import fill, Prepared, Series
 
 LOW, HIGH = 0.05, 0.95
-MOST = 20_000  # linear models are fitted to at most so many steps before the test part
-PENALTIES = (1e-3, 1e-1, 1e1, 1e2, 1e3, 1e4, 1e5)  # chosen on the validation part
+MOST = 20_000  # linear models are fitted to at most 20,000 steps before the test part
+PENALTIES = (1e-3, 1e-1, 1e1, 1e2, 1e3, 1e4, 1e5)  # of ridge regression, to choose from
 
 
 def forecast(name: str, series: Series, prepared: Prepared) -> np.ndarray:
     """Return forecasts [N, H, 3] of one of :data:`BASELINES`.
 
-    They are fitted to the training and the validation part.
+    The baseline is fitted to the training and the validation part.
     """
     values = BASELINES[name](series, prepared)
     out = np.repeat(values[..., None], 3, axis=-1)
@@ -33,12 +33,12 @@ def forecast(name: str, series: Series, prepared: Prepared) -> np.ndarray:
 
 
 def _first(series: Series) -> int:
-    """Return the first step that linear models read."""
+    """Return the first step of the series that linear models read."""
     return max(0, series.test - MOST)
 
 
 def _before(series: Series, i: int, end: int) -> slice:
-    """Return the origins with all lags, and with targets before step `end`."""
+    """Return the origins with all lags whose targets are before step `end`."""
     first = _first(series) + series.lags - 1
     return slice(first, max(first + 1, end - series.horizons[i]))
 
@@ -48,7 +48,7 @@ def _reference(series: Series, prepared: Prepared) -> np.ndarray:
 
 
 def _seasonal(series: Series, prepared: Prepared) -> np.ndarray:
-    """Forecast the mean of the target's phase in the season, before the test part."""
+    """Forecast the mean value at the target's phase of the season before the test."""
     phase, values = series.phase[: series.test], series.values[: series.test]
     known = np.isfinite(values)
     phases = int(series.phase.max()) + 1
@@ -62,7 +62,7 @@ def _seasonal(series: Series, prepared: Prepared) -> np.ndarray:
 
 
 def _lagged(series: Series, columns: np.ndarray) -> np.ndarray:
-    """Return columns [N, F] with their lags, from the first step that models read."""
+    """Return columns [N, F] with their lags, from the step :func:`_first` on."""
     before = np.zeros((series.lags - 1, columns.shape[1]))
     padded = np.concatenate([before, columns[_first(series) :]])
     windows = np.lib.stride_tricks.sliding_window_view(padded, series.lags, axis=0)
@@ -107,7 +107,7 @@ def _ridge(series: Series, prepared: Prepared) -> np.ndarray:
 def _known(
     series: Series, prepared: Prepared, inputs: np.ndarray, i: int, end: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return inputs and targets before step `end`, where both are known."""
+    """Return inputs and targets before step `end`, if value and target are known."""
     rows, first = _before(series, i, end), _first(series)
     x = inputs[rows.start - first : rows.stop - first]
     y = prepared.targets[rows, i]

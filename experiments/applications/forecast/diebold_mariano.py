@@ -3,10 +3,11 @@
     d_t = e²_t − e′²_t,    V = (γ_0 + 2 Σ_{k < h} γ_k) / n,    S = c d̄ / √V
     c² = (n + 1 − 2h + h (h − 1) / n) / n
 
-d_t is the difference between the squared errors of the two forecasts, and d̄ its mean.
-γ_k is the autocovariance of d at lag k. Forecasts h steps ahead overlap, so their
-errors are correlated over up to h − 1 steps. c is the correction of Harvey, Leybourne
-and Newbold for small n. S is compared with Student's t with n − 1 degrees of freedom.
+d_t is the difference between the squared errors e²_t and e′²_t of the two forecasts,
+and d̄ the mean of the n differences. γ_k is the autocovariance of d at lag k, and V the
+variance of d̄. Forecasts h steps ahead overlap, so their errors are correlated over up
+to h − 1 steps. c is the correction of Harvey, Leybourne and Newbold for small n. The
+statistic S is compared with Student's t with n − 1 degrees of freedom.
 """
 
 from collections.abc import Sequence
@@ -29,8 +30,8 @@ class Comparison(NamedTuple):
 def diebold_mariano(differences: np.ndarray, horizon: int) -> Comparison:
     """Test whether the mean of differences of losses is 0.
 
-    V can come out zero or negative. Then γ_k are weighted by 1 − k / h (Bartlett),
-    which makes V positive unless all differences are equal.
+    The estimated variance V can be zero or negative. Then autocovariances γ_k are
+    weighted by 1 − k / h (Bartlett), so that V > 0 unless all differences are equal.
 
     Args:
       differences: d [n], the reference's loss minus the forecast's loss, in order of

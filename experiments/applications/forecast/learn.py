@@ -1,8 +1,9 @@
 """Training of networks of `forecast` on windows of the past.
 
-Each network has a twin. The first network trains without the validation part; its loss
-on that part chooses the number of updates. The twin trains on that part too, and is
-used after the same number of updates.
+Each network has a twin. The network trains without the validation part, and its loss on
+the validation part chooses the number of updates. The twin trains on the validation
+part too, and makes the forecasts with its parameters after the chosen number of
+updates.
 """
 
 from functools import partial
@@ -26,12 +27,12 @@ from experiments.applications.forecast.network import (
 from experiments.applications.forecast.series import Prepared, Series
 from experiments.harness.jobs import time_taken, Way
 
-# Default learning rates; for other updates they are those of `choices`.
+# Default learning rates of three updates; `choices` has the defaults of all others.
 RATES = {"adam": 5e-3, "adamw": 5e-3, "rmsprop": 2e-3}
 
 
 class Learned(NamedTuple):
-    """Forecasts [seeds, origins, H, 3] from step `first` on, and the training's row."""
+    """Forecasts [seeds, origins, H, 3] from step `first` on, and entries of the row."""
 
     said: np.ndarray
     first: int
@@ -41,16 +42,16 @@ class Learned(NamedTuple):
 def by_windows(
     config: Any, rule: str, update: str, series: Series, prepared: Prepared, way: Way
 ) -> Learned:
-    """Train on windows, once for each block of the test part, and forecast it.
+    """Train on windows, once for each block of the test part, and forecast the block.
 
-    Each block is forecast by a network of its own, trained on all steps before it.
+    Each block has its own network, which is trained on all steps before the block.
 
     Args:
       config: settings of the study.
       rule: name of a gradient rule.
       update: name of an update; see :func:`is_whole` for full batches.
       series: the series to forecast.
-      prepared: its arrays.
+      prepared: arrays of the series.
       way: the job, which keeps checkpoints.
     """
     horizons, whole = series.horizons, is_whole(update)
@@ -67,7 +68,7 @@ def by_windows(
     )  # fmt: skip
     key = jax.random.key(config.first_seed)
     held_out = series.test - series.validation
-    cuts = np.array([[start - held_out, start] for start in starts])  # twins
+    cuts = np.array([[start - held_out, start] for start in starts])  # (network, twin)
     drawn = jax.vmap(network.init)(jax.random.split(key, config.seeds))
     params, lane = _lanes(drawn, cuts, config.looks)
     given = jax.tree.map(jnp.asarray, tuple(arrays))
@@ -131,9 +132,10 @@ def _lanes(drawn: PyTree, cuts: np.ndarray, looks: int) -> tuple[PyTree, Lane]:
 
 
 def _block_starts(series: Series, blocks: int) -> list[int]:
-    """Return the first step of each block; for a CSV file also the step after its end.
+    """Return the first step of each block of the test part.
 
-    The network of that last block forecasts the rows that follow the file.
+    For a CSV file, one more block begins after the last row; the network of this block
+    forecasts the rows that the file does not have yet.
     """
     rows = len(series.values)
     borders = np.linspace(series.test, rows, blocks + 1)[:-1].astype(int)
@@ -144,7 +146,7 @@ def check_known(series: Series, blocks: int) -> None:
     """Check that each validation part, and the test part, has a known value.
 
     Raises:
-      ValueError: if one of them has none.
+      ValueError: if one of these parts has no known value.
     """
     held_out = series.test - series.validation
     starts = _block_starts(series, blocks)
@@ -169,7 +171,7 @@ def _sample(batch: int, key: jax.Array, arrays: tuple) -> tuple:
 
 
 def _validate(config, network, series, arrays, kept, block, cuts) -> np.ndarray:
-    """Return the loss of the first twins on the validation part, [seeds, looks]."""
+    """Return validation losses [seeds, looks] of the networks, not of their twins."""
     first = max(0, cuts[0] - 4 * config.warm)
     mine = jax.tree.map(lambda leaf: leaf[block, 0], kept)
     shape = jax.tree.leaves(mine)[0].shape[:2]
@@ -184,8 +186,8 @@ def _validate(config, network, series, arrays, kept, block, cuts) -> np.ndarray:
 
 
 def _walk(config, network, series, arrays, kept, best, starts) -> tuple:
-    """Forecast from each origin with the network of its block."""
-    begins = np.array(starts) - 1  # the origin whose next value is the block's first
+    """Forecast from each origin with the twin network of the origin's block."""
+    begins = np.array(starts) - 1  # for each block, the origin just before the block
     first = max(0, begins[0] - 4 * config.warm)
     seeds = np.arange(config.seeds)
     parts = []

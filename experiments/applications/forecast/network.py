@@ -1,10 +1,10 @@
-"""Network of `forecast`: at each step a value and an interval, for all horizons.
+"""Network of `forecast`: it forecasts a value and an interval for all horizons.
 
     ℓ = ½ (z − m)² + ρ_.05(z − a) + ρ_.95(z − b),    ρ_q(e) = max(q e, (q − 1) e)
 
-m, a and b are the network's outputs for z at one horizon. The squared error makes m a
-mean. The quantile loss ρ makes a and b the ends of an interval that should contain
-90 % of the values.
+z is the scaled target at one horizon; m, a and b are the network's outputs for z. The
+squared error makes m a mean. The quantile loss ρ makes a and b the ends of an interval
+that should contain 90 % of the values.
 """
 
 from collections.abc import Callable
@@ -33,10 +33,10 @@ class Arrays(NamedTuple):
 
 
 class Lane(NamedTuple):
-    """Carry of a training: how far it may look, and params kept on the way."""
+    """Carry of one training run: how far it may look, and params kept in between."""
 
-    cut: Any  # [] the first step of the series that it may not see
-    count: Any  # [] updates so far
+    cut: Any  # [] the first step of the series that the run may not see
+    count: Any  # [] number of updates so far
     kept: PyTree  # leaves [looks, …]: the params before the last update of each chunk
 
 
@@ -44,7 +44,7 @@ class Lane(NamedTuple):
 def make_network(cell: str, inputs: int, units: int, horizons: int) -> Network:
     """Return a cell with a readout of its state and of its inputs.
 
-    Initially it forecasts no change, with the 90 % interval of a normal variable.
+    The initial forecast is no change, with the 90 % interval of a normal variable.
     """
     plain = recurrent(cell, inputs, units, 3 * horizons)
 
@@ -56,7 +56,7 @@ def make_network(cell: str, inputs: int, units: int, horizons: int) -> Network:
 
 
 def losses(said: jax.Array, z: jax.Array) -> jax.Array:
-    """Return ℓ [*batch, H] of outputs (m, a, b) [*batch, H, 3] and z [*batch, H]."""
+    """Return the losses [*batch, H] of outputs (m, a, b) [*batch, H, 3] for z."""
     middle, low, high = jnp.moveaxis(said, -1, 0)
     pinball = lambda q, error: jnp.maximum(q * error, (q - 1) * error)
     ends = pinball(LOW, z - low) + pinball(HIGH, z - high)
@@ -64,7 +64,7 @@ def losses(said: jax.Array, z: jax.Array) -> jax.Array:
 
 
 def loss(y: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Return the mean ℓ over scored horizons; target is (z, 1 if scored, else 0)."""
+    """Return the mean loss over scored horizons; target is (z, 1 if scored, else 0)."""
     z, counts = target
     each = losses(y.reshape(*z.shape, 3), z) * counts
     return each.sum(axis=-1) / jnp.maximum(counts.sum(axis=-1), 1)
@@ -80,24 +80,24 @@ def on_windows(
     every: int,
     draws: bool,
 ) -> Callable[..., Any]:
-    """Return (params, lane, starts, arrays…) -> ((value, lane), grads), for `fit`.
+    """Return a rule (params, lane, starts, arrays…) -> ((value, lane), grads).
 
-    A window starts from a state of zeros. It has `warm` steps that are not scored, then
-    `span` steps that are. Values from the lane's cut on are not used.
+    A window starts from a state of zeros, and has `warm` steps that are not scored, then
+    `span` scored steps. Values of the series from step `lane.cut` on are not used.
 
     Args:
       rule: a gradient rule over sequences.
       network: network of the rule.
       horizons: horizons of the targets.
-      warm: steps before the first scored one.
-      span: scored steps.
-      every: updates in a chunk, in which params are kept once.
+      warm: number of steps before the first scored step.
+      span: number of scored steps.
+      every: number of updates in a chunk; params are kept once in each chunk.
       draws: whether the rule takes a key.
     """
     ahead = jnp.asarray(horizons)
 
     def learn(params, lane, starts, xs, z, known, *, key=None):
-        if jnp.issubdtype(starts.dtype, jnp.floating):  # as fractions
+        if jnp.issubdtype(starts.dtype, jnp.floating):  # starts as fractions
             room = jnp.maximum(lane.cut - span, 1)
             starts = jnp.floor(starts * room).astype(int)
         place = jnp.arange(-warm, span)[:, None]
@@ -127,7 +127,7 @@ def say(network: Network, horizons: int, params: PyTree, xs: jax.Array) -> jax.A
     """Return networks' outputs along a series, [lanes, T, H, 3], from a zero state.
 
     Args:
-      network: network of the params.
+      network: the network that has the params.
       horizons: number of horizons.
       params: leaves [lanes, …].
       xs: [T, D].

@@ -1,8 +1,9 @@
 """Online learning of networks of `forecast`: at every step, in the test part too.
 
-Learning lags behind the present by the largest horizon, because only then are all
-targets known. From there, the newest network runs on to the present without learning,
-and forecasts. So it has not seen the values that its forecasts are scored on.
+The step that is learned is behind the present step by the largest horizon, because only
+then all its targets are known. From the learned step, the newest network runs on to the
+present step without learning, and then forecasts. So no network has seen the values
+that its forecasts are scored on.
 """
 
 from functools import partial
@@ -66,7 +67,7 @@ def _courses(given: tuple, arrays: Arrays, rates: jax.Array, keys: jax.Array):
 
 
 def _course(given, arrays, rate, key):
-    """Return the outputs of one network from the origin on, [T, H, 3]."""
+    """Return the outputs of one network from the step `origin` on, [T, H, 3]."""
     network, rule_name, update_name, decay, passes, origin, delay = given
     rule = choices.make_online(
         rule_name, network.step, loss, visible=lambda carry: carry[1]
@@ -78,7 +79,7 @@ def _course(given, arrays, rate, key):
     counts = arrays.known.astype(arrays.z.dtype)
 
     def take(pair_and_state, at, number, reset):
-        """Learn from step `at`; if it is negative, change nothing."""
+        """Learn from step `at` of the series; if `at` is negative, change nothing."""
         (params, opt_state), state = pair_and_state
         i = jnp.maximum(at, 0)
         _, grads, state = rule.update(
@@ -106,7 +107,7 @@ def _course(given, arrays, rate, key):
         y = jax.lax.scan(walk, (carry, jnp.zeros(3 * horizons)), (last, mask))[0][1]
         return (pair, state), y.reshape(horizons, 3)
 
-    known = max(0, origin - delay)  # steps whose targets are all before the origin
+    known = max(0, origin - delay)  # number of steps with all targets before origin
     state = rule.init(params, zeros, (arrays.xs[0], (arrays.z[0], counts[0])))
     going = (params, update.init(params)), state
     if known:

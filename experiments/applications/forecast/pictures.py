@@ -10,7 +10,7 @@ from experiments import report
 from experiments.applications.forecast.report import errors, name_of, Row, whole
 from experiments.applications.forecast.series import Series
 
-# Four baselines come first, in grey, so the five networks have the last five colours.
+# Rows 0 to 3 are baselines, drawn in grey; five networks have the last five colours.
 COLOURS = ("C4", "C5", "C6", "C8", "C0", "C1", "C2", "C3", "C9")
 BEFORE = 100  # past steps to draw before the forecast of a CSV file
 
@@ -26,7 +26,7 @@ def save(folder: Path, series: Series, rows: list[Row]) -> None:
 
 
 def draw_forecasts(series: Series, row: Row) -> Figure:
-    """Draw the last steps and their forecasts, at two horizons."""
+    """Draw the last steps of a series and their forecasts, at two horizons."""
     shown = row["shown"]
     figure = Figure(figsize=(10, 1 + 3.1 * len(shown)), layout="constrained")
     axes = figure.subplots(len(shown), 1, squeeze=False, sharex=True)[:, 0]
@@ -128,7 +128,7 @@ def draw_own(series: Series, said: np.ndarray) -> Figure:
 
 
 def _plain(text: str) -> str:
-    """Return text that matplotlib draws as it is; dollars would begin a formula."""
+    """Escape dollar signs in text, because in matplotlib they begin a formula."""
     return text.replace("$", r"\$")
 
 

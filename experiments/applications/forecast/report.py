@@ -59,7 +59,7 @@ def name_of(series: Series, method: str) -> str:
 
 
 def errors(series: Series, row: Row, period: str, horizon: int) -> list[float] | None:
-    """Return errors of all seeds: RMSE, or MSE / variance if the series has one."""
+    """Return all seeds' errors: RMSE, or MSE / variance if a variance is given."""
     found = row["rmse"][period].get(str(horizon))
     if found is None or series.variance is None:
         return found
@@ -72,7 +72,7 @@ def whole(series: Series) -> str:
 
 
 def show(series: Series, rows: list[Row]) -> None:
-    """Print errors by horizon, scores of intervals, and for prices tests of skill."""
+    """Print errors by horizon and scores of intervals; for prices, also test skill."""
     unit = (
         f"root mean squared error, {series.unit}"
         if series.variance is None
@@ -131,7 +131,7 @@ def _some(horizons: tuple[int, ...]) -> tuple[int, ...]:
 def skill(series: Series, rows: list[Row]) -> list[tuple[str, str, float, str]]:
     """Return (method, horizon, p, verdict) for each comparison with the reference.
 
-    p is corrected for the number of comparisons (Holm).
+    The p value is corrected for the number of comparisons (Holm).
     """
     found = [
         (row["method"], h, test["p"], test["gain"])
@@ -148,7 +148,7 @@ def skill(series: Series, rows: list[Row]) -> list[tuple[str, str, float, str]]:
 
 
 def conclusion(series: Series, rows: list[Row]) -> str:
-    """Summarise all tests of a series in words."""
+    """Summarise in words all tests of skill on a series."""
     found = skill(series, rows)
     better = [
         f"{name_of(series, method)} at {h}"

@@ -2,9 +2,9 @@
 
     z_{t,h} = (y_{t+h} − r_t) / s_h
 
-y is the series. r_t is the reference: the last value known at t, or 0 for returns. s_h
-is the standard deviation of y_{t+h} − r_t. All means and deviations are over the
-training part.
+z_{t,h} is the target at step t for horizon h, and y the series. r_t is the reference:
+the last value known at t, or 0 for returns. s_h is the standard deviation of
+y_{t+h} − r_t. All means and deviations are over the training part.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class Series(NamedTuple):
     title: str
     unit: str
     times: np.ndarray  # [N], to draw
-    values: np.ndarray  # [N], what to forecast
+    values: np.ndarray  # [N], the values to forecast
     others: np.ndarray  # [N, F], other columns that are known at each step
     phase: np.ndarray  # [N] phase of each step in its season, from 0; −1: no season
     season: int  # number of phases if networks read the phase, else 0
@@ -38,22 +38,22 @@ class Series(NamedTuple):
     periods: dict[str, tuple[int, int]]  # in the test part: name -> (first step, end)
     horizons: tuple[int, ...]
     lags: int  # number of lags of the linear baselines
-    returns: bool = False  # the reference is 0
+    returns: bool = False  # whether the reference forecast is 0
     price: bool = False  # whether to test for skill
     caveat: str = ""
-    variance: float | None = None  # errors are shown in units of this, if given
+    variance: float | None = None  # if given, squared errors are divided by it
     notes: tuple[str, ...] = ()  # what the user should know about the data
 
 
 class Prepared(NamedTuple):
-    """Arrays of a series, N steps and H horizons."""
+    """Arrays for networks from a series with N steps, for H horizons."""
 
     xs: np.ndarray  # [N, D] float32
-    z: np.ndarray  # [N, H] float32, 0 where it is not known
-    known: np.ndarray  # [N, H] bool
+    z: np.ndarray  # [N, H] float32, scaled targets; 0 where the target is not known
+    known: np.ndarray  # [N, H] bool, whether the target is known
     reference: np.ndarray  # r, [N]
     scale: np.ndarray  # s, [H]
-    targets: np.ndarray  # y_{t+h}, [N, H], NaN where it is not known
+    targets: np.ndarray  # y_{t+h}, [N, H], NaN where y_{t+h} is not known
 
 
 def prepare(series: Series) -> Prepared:
@@ -87,7 +87,7 @@ def prepare(series: Series) -> Prepared:
             f"{series.title} is constant in its training part, the first "
             f"{series.validation} steps: there is nothing to learn."
         )
-    # Over a horizon of one period, y may never change; then the scale is that of y.
+    # If y never changes over a horizon, such as one period, use the deviation of y.
     scale = np.where(scale > 1e-9 * whole, scale, whole)
     columns = [filled, np.diff(filled, prepend=filled[:1])]
     columns += [fill(column) for column in series.others.T]
@@ -105,7 +105,7 @@ def prepare(series: Series) -> Prepared:
 
 
 def fill(column: np.ndarray) -> np.ndarray:
-    """Replace NaN by the last known value, or by the first one if there is none before.
+    """Replace NaN by the last known value; at the beginning, by the first known value.
 
     Example:
       >>> fill(np.array([np.nan, 1.0, np.nan, 3.0])).tolist()
@@ -156,7 +156,7 @@ def _seattle() -> Series:
 
 def _nyc() -> Series:
     weather = data.nyc_weather("JFK")
-    hours = np.arange(weather.hours[0], weather.hours[-1] + 1)  # missing hours too
+    hours = np.arange(weather.hours[0], weather.hours[-1] + 1)  # with missing hours
     place = (weather.hours - hours[0]).astype(int)
     columns = np.full((len(hours), 4), np.nan)
     names = ("temperature", "dew_point", "humidity", "wind_speed")

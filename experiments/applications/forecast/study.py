@@ -1,9 +1,9 @@
 """Study `forecast`: sunspots, weather, prices, or the column of a CSV file.
 
 At each step a network forecasts a value and a 90 % interval for several horizons. The
-evaluation walks forward: the network of a forecast has seen nothing after the step of
-the forecast. Baselines are persistence, seasonal and linear forecasts. On prices, a
-test of Diebold and Mariano decides whether there is any skill.
+evaluation walks forward: the network that makes a forecast has seen no value after the
+step of the forecast. Baselines are persistence, seasonal and linear forecasts. On
+prices, the test of Diebold and Mariano decides whether a forecast has any skill.
 """
 
 import dataclasses
@@ -75,8 +75,8 @@ class Config(Study):
     csv: str | None = None
     """A CSV file with a column to forecast, instead of sets."""
     column: str | None = None
-    """Name of the column to forecast; its position, from 1 on, in a file without
-    names."""
+    """Name of the column to forecast, or its position (from 1 on) in a file without
+    names of columns."""
     inputs: tuple[str, ...] = ()
     """Other columns of the file that the networks see."""
     delimiter: str | None = None
@@ -84,9 +84,9 @@ class Config(Study):
     decimal: str | None = None
     """Decimal mark in the file: . or , (by default found from the file)."""
     encoding: str | None = None
-    """Encoding of the file, such as utf-8 or cp1252; by default it is found."""
+    """Encoding of the file, such as utf-8 or cp1252 (by default found from the file)."""
     horizon: int = 12
-    """Rows ahead to forecast the column."""
+    """Largest number of rows ahead to forecast the column of the file."""
     season: int | None = None
     """Period of the column's season in rows, if it has one."""
     cell: str = "gru"
@@ -100,7 +100,7 @@ class Config(Study):
     full_batch_steps: int = 60
     """Largest number of full-batch updates."""
     looks: int = 30
-    """How often the validation part is scored."""
+    """Number of times that the validation part is scored during training."""
     batch: int = 32
     """Windows in a mini-batch, drawn at random."""
     warm: int = 32
@@ -108,7 +108,7 @@ class Config(Study):
     span: int = 32
     """Steps of a window with a loss."""
     learning_rate: float | None = None
-    """Learning rate on windows; by default that of each update, 0.005 for adam."""
+    """Learning rate of rules that train on windows; each update has its own default."""
     rates: tuple[float, ...] = (0.01, 0.03, 0.1)
     """Learning rates of online rules; the validation part chooses one."""
     decay: float = 0.9
@@ -116,10 +116,10 @@ class Config(Study):
     passes: int = 5
     """Passes of online rules through the training part."""
     blocks: int = 1
-    """Blocks of the test part. For each, networks are trained anew on all steps before
-    it; baselines and online rules are not."""
+    """Number of blocks of the test part. For each block, networks are trained anew on
+    all steps before the block; baselines and online rules are not."""
     seeds: int = 3
-    """Networks of each kind, trained under vmap."""
+    """Number of networks of each kind, trained under vmap."""
 
     def check(self) -> None:
         """Check the methods, and that csv and column are given together."""
@@ -206,7 +206,7 @@ def _own(config: Config) -> Series:
 
 
 def _load(config: Config) -> tuple[dict[str, Series], dict[str, str]]:
-    """Return the series that could be loaded, and for others the reason why not."""
+    """Return the series that could be loaded, and for the others the error message."""
     if config.csv is not None:
         return {"csv": _own(config)}, {}
     found, left_out = {}, {}

@@ -25,11 +25,11 @@ def read_series(
     decimal: str | None = None,
     encoding: str | None = None,
 ) -> Series:
-    """Return a column as a series, with its end for validation and test.
+    """Return a column of a file as a series: training, then validation and test.
 
-    The last fifth is for test, and the eighth before it for validation; each has at
-    most 5000 rows. Rows are in order of time, as :func:`data.tables.read_columns` puts
-    them.
+    The last fifth of the rows is for test, and the eighth before it for validation;
+    each part has at most 5000 rows. Rows are in the order of time that
+    :func:`data.tables.read_columns` finds.
 
     Args:
       path: a CSV file.
@@ -84,7 +84,7 @@ def read_series(
 
 
 def _check_values(values: np.ndarray, name: str, path: Path) -> None:
-    """Check that a column can be learned."""
+    """Check that a column has enough known values, not all equal, of usual size."""
     known = values[np.isfinite(values)]
     if len(known) < len(values) / 2:
         raise ValueError(
@@ -106,15 +106,14 @@ def _check_values(values: np.ndarray, name: str, path: Path) -> None:
 
 
 def write_forecast(path: Path, rows: int, said: np.ndarray) -> None:
-    """Write a forecast [H, 3] of the rows after the last one.
+    """Write a forecast [H, 3] of the H rows after the end of a series.
 
     The file appears only when it is complete.
 
     Args:
       path: the CSV file to write.
-      rows: number of rows in the series in order of time, which is the index of the
-        next row.
-      said: the value, and the ends of the interval, for each step ahead.
+      rows: number of rows in the series, which is the index of the first row ahead.
+      said: the value, and the ends of the interval, for each row ahead.
     """
     beside = path.with_name(path.name + ".tmp")
     with beside.open("w", newline="") as file:

@@ -1,6 +1,7 @@
 """Methods compared in `identify`: observers, online networks and linear models.
 
-Each method predicts every measurement before it sees it: an array [settings, seeds, T].
+Each method predicts every measurement before the method reads this measurement. The
+predictions of a method are an array [settings, seeds, T].
 """
 
 import itertools
@@ -21,24 +22,25 @@ from experiments.applications.identify import tanks
 from experiments.applications.identify.tanks import Record
 from experiments.harness.precision import double_precision
 
-SOLVE = "least_squares"  # chosen like an update, but solves for the weights
-# Initial variance of the weights, relative to that of the noise. It is small, so that
-# steps are small: a prediction is linear in the weights only near the current ones.
+SOLVE = "least_squares"  # an option of `updates`, but solves for the weights
+# Initial variance of the weights, relative to the variance of the noise. A small
+# variance keeps changes of the weights small, because a prediction is linear in the
+# weights only near the current weights.
 PRIOR = 0.1
-LAGS = 2  # the linear model reads y and u of so many steps
+LAGS = 2  # number of last steps whose y and u the linear model reads
 
 
 class Model(NamedTuple):
-    """A model of a plant: a step that reads (u, y) and predicts the next y."""
+    """A model of a plant: a step reads the input u and output y, and predicts y."""
 
     step: Step
     init: Callable[[jax.Array], PyTree]  # key -> params
     carry: Callable[[PyTree], PyTree]  # params -> first carry
-    k: Callable[[PyTree], jax.Array | None]  # params -> estimate of k, if there is one
+    k: Callable[[PyTree], jax.Array | None]  # params -> estimate of k, or None
 
 
 class Course(NamedTuple):
-    """Predictions of a method, and its estimates of k if it has any."""
+    """Predictions of a method, and any estimates of the plant's parameters k."""
 
     predictions: np.ndarray  # [settings, seeds, T]
     settings: tuple[dict[str, float], ...]
@@ -53,9 +55,9 @@ def observer() -> Model:
 
 
 def gru(units: int) -> Model:
-    """Return a GRU that knows nothing of tanks, and predicts the change of y.
+    """Return a GRU without knowledge of physics; it predicts the change of output y.
 
-    It reads u and y shifted and scaled by constants.
+    The GRU reads the input u and the output y, shifted and scaled by constants.
     """
 
     def init(key):
@@ -77,14 +79,18 @@ def gru(units: int) -> Model:
 
 
 class Adapt(NamedTuple):
-    """Update of params by ψ, the gradient of a prediction y, and by the error of y."""
+    """Update of params from a prediction y, its gradient ψ, and the target of y."""
 
     init: Callable[[PyTree], Any]
     update: Callable[..., tuple[PyTree, Any]]  # (params, state, ψ, y, target)
 
 
 def descend(update: str, decay: float, rate: Any) -> Adapt:
-    """Adapt by an update rule. The gradient of ½ (y − target)² is (y − target) ψ."""
+    """Adapt by an update rule, such as Adam.
+
+    If ψ is the gradient of the prediction y, the gradient of the loss ½ (y − target)²
+    is (y − target) ψ.
+    """
     optimizer = choices.make_update(update, rate, decay=decay)
 
     def apply(params, state, psi, y, target):
@@ -96,9 +102,9 @@ def descend(update: str, decay: float, rate: Any) -> Adapt:
 
 
 def solve(decay: Any) -> Adapt:
-    """Adapt by recursive least squares on the prediction, linearised by ψ.
+    """Adapt by recursive least squares; the gradient ψ linearises the prediction.
 
-    This is a recursive prediction error method.
+    Recursive least squares on ψ is a recursive prediction error method.
     """
     rule = updates.recursive_least_squares(decay, prior=PRIOR)
 
@@ -122,14 +128,14 @@ def learn(
     """Learn at every step by an online rule; all settings and seeds run together.
 
     Args:
-      record: the plants, with a first axis of seeds.
+      record: records of the plants; the first axis is the seed.
       model: the model to train.
       rule: one of :data:`~experiments.choices.ONLINE`.
       adapt: setting -> :class:`Adapt`.
-      settings: the name of the setting, and the values to choose from.
-      key: for initial weights, and for rules that draw random numbers.
+      settings: {name of the setting: values to choose from}.
+      key: key for initial weights, and for rules that draw random numbers.
     """
-    # The loss is the prediction itself, so the value is y and the gradient is ψ.
+    # The loss is the prediction y itself, so the rule returns y and the gradient ψ.
     online = choices.make_online(rule, model.step, lambda y, target: y)
 
     def course(setting, xs, targets, key):
@@ -160,7 +166,10 @@ def learn(
 
 
 def least_squares(record: Record, decays: tuple[float, ...]) -> Course:
-    """Fit a linear model of the last two y and u at every step, forgetting by λ."""
+    """Fit a linear model at every step, with each of several forgetting factors λ.
+
+    The model predicts the next output y from the last two outputs y and inputs u.
+    """
     xs = np.asarray(record.xs, float)
     before = np.concatenate([xs[:, :1], xs[:, :-1]], axis=1)
     ones = np.ones((*xs.shape[:2], 1))
@@ -186,16 +195,16 @@ def least_squares(record: Record, decays: tuple[float, ...]) -> Course:
 
 
 def persistence(record: Record) -> Course:
-    """Predict that the next measurement equals this one."""
+    """Predict that the next measurement equals the current measurement."""
     return Course(np.asarray(record.xs[..., 1])[None], ({},))
 
 
 def informed(record: Record, gains: tuple[tuple[float, float], ...]) -> Course:
-    """Run the observer with the true k at every step, for each pair of gains.
+    """Run the observer with the plant's true parameters k, for each pair of gains.
 
     Args:
-      record: the plants, with a first axis of seeds.
-      gains: pairs of gains, for the upper and for the lower level.
+      record: records of the plants; the first axis is the seed.
+      gains: pairs (gain for the upper level, gain for the lower level).
     """
 
     def course(gain, xs, k):
@@ -223,7 +232,7 @@ Jobs = dict[str, Callable[[], Course]]
 
 
 def methods(record: Record, config: Any) -> Jobs:
-    """Return the methods to compare, by name."""
+    """Return a function for each method to compare, by the name of the method."""
     jobs: Jobs = {"persistence": partial(persistence, record)}
     jobs["least squares, λ = 1"] = partial(least_squares, record, (1.0,))
     jobs["least squares, forgetting"] = partial(least_squares, record, config.decays)

@@ -1,4 +1,4 @@
-"""Table and picture of `identify`: errors around the change, and estimates of k."""
+"""Table and picture of `identify`: prediction errors, and estimates of parameters k."""
 
 import itertools
 from typing import Any
@@ -14,7 +14,7 @@ NAMES = ("k₁", "k₂", "k₃")
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print the table."""
+    """Print the table of prediction errors before and after the plant changes."""
     ours = {
         row["job"]: {
             "before": _of_finite(row["before"]),
@@ -35,14 +35,15 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         "after it, and the last 500 steps. Measurements have a noise of deviation "
         f"{tanks.MEASUREMENT:g}. Recovered: steps from the change until the error over "
         "50 steps is at most 1.5 times the error before (median, and how many plants "
-        "recovered). Settings are the best on the first quarter. The forgetting factor "
+        "recovered). Settings are the best on the first quarter of the steps. The "
+        "forgetting factor "
         f"of gradients is {config.decay:g}. Mean ± standard deviation of "
         f"{config.seeds} plants.",
     )
 
 
 def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
-    """Draw the errors of all methods and the observers' estimates of k over time."""
+    """Draw the methods' errors and the observers' estimates of parameters over time."""
     figure = Figure(figsize=(10, 8), layout="constrained")
     errors, estimates = figure.subplots(2, 1, sharex=True)
     for i, row in enumerate(rows):

@@ -1,10 +1,10 @@
 """Study `identify`: a plant identified online, before and after it changes.
 
-The plant is two tanks; the level of the lower one is measured with noise. An observer
-knows the physics, but not the parameters. The observer and a small network learn at
-every step by online rules. The baseline is a linear model fitted by recursive least
-squares. The plant changes halfway through. Learning rates and forgetting factors are
-those with the least error on the first quarter.
+The plant is two tanks; the level of the lower tank is measured with noise. An observer
+knows the physics of the plant, but not the parameters. The observer and a small GRU
+learn at every step by online rules. The baseline is a linear model fitted by recursive
+least squares. The plant changes after half of the steps. Each method uses the learning
+rate or forgetting factor with the least error on the first quarter of the steps.
 """
 
 import dataclasses
@@ -33,10 +33,10 @@ from experiments.harness.options import (
 from experiments.harness.study import run_study, Study
 
 NEAR = 50  # steps of the moving mean of errors
-SOON = 200  # an error that does not rise in so many steps needs no recovery
-SETTLED = 500  # steps averaged before the change, and before the end
-RECOVERED = 1.5  # times the error before the change: at or below it counts as recovered
-POINTS = 200  # points of a curve
+SOON = 200  # a method whose error stays low for so many steps needs no recovery
+SETTLED = 500  # average errors over so many steps before the change, and at the end
+RECOVERED = 1.5  # recovered: an error at most so many times the error before the change
+POINTS = 200  # number of points of a drawn curve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,11 +65,12 @@ class Config(Study):
     decay: float = 0.9
     """Forgetting factor of past gradients."""
     decays: tuple[float, ...] = (0.98, 0.99, 0.995, 0.998)
-    """Forgetting factors of least squares to choose from."""
+    """Forgetting factors to choose from, for recursive least squares."""
     steps: int = 6000
-    """Time steps; the plant changes halfway."""
+    """Number of time steps; the plant changes after half of them."""
     seeds: int = 5
-    """Number of plants; each has its own noise, inputs and initial weights."""
+    """Number of plants; each has its own noise, inputs, and initial weights of the
+    models."""
 
     def check(self) -> None:
         """Check the names of rules, which may end with a number, as snap_1 does."""
@@ -79,7 +80,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Run all methods on the same plants; print their errors, and write them."""
+    """Run all methods on the same plants; print and write the prediction errors."""
     return run_study("identify", config, _jobs, _finish)
 
 
@@ -97,14 +98,14 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def make_record(config: Config) -> tanks.Record:
-    """Simulate the plants; the leaves are [seeds, T, …]."""
+    """Simulate all plants; the arrays of the record are [seeds, T, …]."""
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     simulate = partial(tanks.simulate, steps=config.steps, jump=config.steps // 2)
     return jax.jit(jax.vmap(simulate))(keys)
 
 
 def _row(config: Config, record: tanks.Record, method, way: Way) -> Row:
-    """Return the errors of a method at its best setting, for each seed."""
+    """Return a method's table row: the errors of each seed at the best setting."""
     course: Course = method()
     setting = best(course, record, config.steps // 4)
     errors = course.predictions[setting] - np.asarray(record.levels)
@@ -131,7 +132,9 @@ def _row(config: Config, record: tanks.Record, method, way: Way) -> Row:
 
 
 def moving(values: np.ndarray, steps: int) -> np.ndarray:
-    """Return moving means over `steps` values of the last axis, fewer at its beginning.
+    """Return means over the last `steps` values, along the last axis.
+
+    The first means are over fewer values.
 
     Example:
       >>> moving(np.array([1.0, 3.0, 5.0]), 2).tolist()
@@ -144,13 +147,14 @@ def moving(values: np.ndarray, steps: int) -> np.ndarray:
 
 
 def recovery(near: np.ndarray, level: float) -> int | None:
-    """Return the steps from the change until the error is back at a level.
+    """Return the number of steps until the error is again at most `level`.
 
-    None if it never is back; 0 if it does not rise above the level within 200 steps.
+    The result is None if the error stays above the level. It is 0 if the error does not
+    rise above the level within 200 steps.
 
     Args:
-      near: moving means of the squared error, from the change on.
-      level: of the squared error.
+      near: moving means of the squared error, from the change of the plant on.
+      level: largest squared error that counts as recovered.
 
     Example:
       >>> recovery(np.array([1.0, 5.0, 9.0, 2.0, 9.0]), 3.0)

@@ -2,16 +2,18 @@
 
     x₁' = x₁ + k₃ u − k₁ √x₁ + w₁          level of the upper tank, filled by a pump
     x₂' = x₂ + k₁ √x₁ − k₂ √x₂ + w₂        level of the lower tank
-    y   = x₂ + e                           its measurement
+    y   = x₂ + e                           measurement of the lower level
 
-Outflow follows Torricelli's law. There is one sample a step, and nothing overflows.
-The input u of the pump is random, and held for some steps. The model of the plant is
-an observer. It corrects its levels by the measurement, with a gain G that is learned
-along with k:
+k₁, k₂ and k₃ are parameters; w₁, w₂ and e are noise. Outflow obeys Torricelli's law.
+There is one sample a step, and no tank overflows. The input u of the pump is random,
+and stays constant for ten steps on average. The model of the plant is an observer with
+levels x̂. The observer corrects x̂ by the measurement y, then takes a step f of the
+plant without noise. The gain G of the correction is learned along with k:
 
     x̂ ← x̂ + G (y − x̂₂),    x̂ ← f(x̂, u; k),    prediction of the next y: x̂₂
 
-With exact gradients this is the recursive prediction error method (Ljung, Söderström).
+An observer that learns with exact gradients is the recursive prediction error method
+of Ljung and Söderström.
 
 References:
   Schoukens, Noël, "Three benchmarks addressing open challenges in nonlinear system
@@ -26,22 +28,22 @@ import jax.numpy as jnp
 
 from bpvariants.types import PyTree
 
-BEFORE = (0.30, 0.30, 0.30)  # k₁, k₂, k₃
+BEFORE = (0.30, 0.30, 0.30)  # parameters k₁, k₂, k₃
 AFTER = (0.30, 0.21, 0.36)  # the lower valve is clogged, the pump is stronger
 GUESS = (0.2, 0.2, 0.2)
 GAIN = (0.1, 0.3)
-LEVELS, HOLD = (0.8, 2.2), 10  # range of u; mean number of steps that it is held
-PROCESS, MEASUREMENT = 0.01, 0.05  # standard deviations of w and e
+LEVELS, HOLD = (0.8, 2.2), 10  # range of the input u; mean number of steps of one value
+PROCESS, MEASUREMENT = 0.01, 0.05  # standard deviations of the noise w and e
 LOWEST = 1e-2  # lowest level, at which the square root is still smooth
 
 
 class Record(NamedTuple):
     """Inputs, outputs and parameters of a plant over time."""
 
-    xs: jax.Array  # [T, 2]: u_t and y_t
-    targets: jax.Array  # [T]: y_{t+1}
-    levels: jax.Array  # [T]: x₂ at t + 1, without the noise of y
-    k: jax.Array  # [T, 3]
+    xs: jax.Array  # [T, 2]: input u_t and output y_t
+    targets: jax.Array  # [T]: output y_{t+1}
+    levels: jax.Array  # [T]: true level x₂ of the lower tank at t + 1
+    k: jax.Array  # [T, 3]: parameters
 
 
 def flow(k: jax.Array, levels: jax.Array, u: jax.Array) -> jax.Array:
@@ -52,12 +54,12 @@ def flow(k: jax.Array, levels: jax.Array, u: jax.Array) -> jax.Array:
 
 
 def simulate(key: jax.Array, steps: int, jump: int) -> Record:
-    """Simulate a plant whose k changes from :data:`BEFORE` to :data:`AFTER`.
+    """Simulate a plant whose parameters change from :data:`BEFORE` to :data:`AFTER`.
 
     Args:
-      key: for inputs and noise.
+      key: key for inputs and noise.
       steps: number of steps.
-      jump: the step at which k changes.
+      jump: the step at which the parameters change.
     """
     of_u, of_hold, of_w, of_e = jax.random.split(key, 4)
     lowest, highest = LEVELS
@@ -82,7 +84,7 @@ def simulate(key: jax.Array, steps: int, jump: int) -> Record:
 
 
 def init(k: tuple[float, ...] = GUESS, gain: tuple[float, ...] = GAIN) -> PyTree:
-    """Return parameters of the observer: log k and logit G, so k > 0 and 0 < G < 1."""
+    """Return the observer's params, log k and logit G: so k > 0, and gain 0 < G < 1."""
     logit = jax.scipy.special.logit(jnp.array(gain))
     return {"log_k": jnp.log(jnp.array(k)), "gain": logit}
 

@@ -62,7 +62,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:
-    """Draw the test error during training; thin lines are seeds, thick ones means."""
+    """Draw test errors during training: thin lines for seeds, thick lines for means."""
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axis = figure.subplots()
     for row in rows:

@@ -1,7 +1,8 @@
 """Study `images`: handwritten digits by four kinds of network.
 
-Static: two perceptrons and a convolutional network. Through time: a GRU that reads an
-image row by row. Resilient: the smaller perceptron, by iRprop⁻ on the full batch.
+Two perceptrons and a convolutional network are trained by static backpropagation. A GRU
+reads an image row by row, and is trained by backpropagation through time. The smaller
+perceptron is also trained by iRprop⁻ on the full batch.
 """
 
 import dataclasses
@@ -27,8 +28,8 @@ from experiments.harness.jobs import Job, Row, time_taken, Way
 from experiments.harness.options import all_of, at_least, given, known
 from experiments.harness.study import run_study, Study
 
-PART = 1000  # test images classified together
-SHOWN = 12  # mistakes drawn for each network
+PART = 1000  # number of test images classified together
+SHOWN = 12  # number of misclassified images drawn for each network
 IMAGES = {"train": 60_000, "test": 10_000}  # images in MNIST
 
 
@@ -54,24 +55,24 @@ class Config(Study):
     rule: str = "bptt"
     """Gradient rule of gru_rows: bptt, truncated_bptt, artbp, rtrl, …"""
     static_rule: StaticRule = "backprop"
-    """Gradient rule of the other networks: backprop, or a kind of feedback
+    """Gradient rule of all networks but gru_rows: backprop, or a kind of feedback
     alignment."""
     update: str = "adam"
     """Update rule on mini-batches."""
     learning_rate: float | None = 3e-3
-    """Initial learning rate of update; it falls to 0 along a cosine, except in the
-    Rprop family."""
+    """Initial learning rate of the option update; the rate falls to 0 along a cosine,
+    except in the Rprop family."""
     full_batch_update: str = "irprop_minus"
     """Update rule of full_batch."""
     full_batch_rate: float | None = 1e-3
     """Learning rate of full_batch_update; in the Rprop family, the initial step
     size."""
     lookback: int = 14
-    """Rows that errors travel back, for rules that truncate."""
+    """Rows of the image that errors travel back, for rules that truncate."""
     units: int = 96
     """Units of gru_rows."""
     epochs: int = 4
-    """Epochs on mini-batches, which are drawn at random."""
+    """Number of epochs on mini-batches, which are drawn at random."""
     full_batch_epochs: int = 35
     """Number of updates of full_batch."""
     batch: int = 128
@@ -83,10 +84,11 @@ class Config(Study):
     looks: int = 8
     """Largest number of tests during training; the last test is the result."""
     seeds: int = 2
-    """Networks of each kind, with different weights and batches, trained under vmap."""
+    """Number of networks of each kind, which differ in weights and mini-batches; they
+    train under vmap."""
 
     def check(self) -> None:
-        """Check that MNIST has so many images."""
+        """Check that MNIST has as many images as the settings ask for."""
         for name, most in IMAGES.items():
             if getattr(self, name) > most:
                 raise ValueError(
@@ -96,7 +98,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train each network; print results beside published figures, and write them."""
+    """Train networks; write the results, and print them beside published figures."""
     load = cache(data.mnist)
     jobs, finish = partial(_jobs, load=load), partial(_finish, load=load)
     return run_study("images", config, jobs, finish, check=lambda _: load())
@@ -122,7 +124,7 @@ def _finish(folder: Path, config: Config, rows: list[Row], load) -> None:
 
 
 def _steps(config: Config, name: str) -> tuple[int, int]:
-    """Return the number of updates, and the number between two tests."""
+    """Return the number of updates in all, and between two tests."""
     steps = config.full_batch_epochs
     if name != "full_batch":
         steps = max(1, round(config.epochs * config.train / config.batch))
@@ -131,7 +133,7 @@ def _steps(config: Config, name: str) -> tuple[int, int]:
 
 
 def _train(config: Config, name: str, train, test, way: Way) -> Row:
-    """Train a network from all seeds together; return its row."""
+    """Train one kind of network from all seeds together; return its table row."""
     network = make_network(
         name,
         rule=config.rule, static_rule=config.static_rule,

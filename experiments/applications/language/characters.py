@@ -11,7 +11,7 @@ from experiments import data
 from experiments.networks import recurrent
 from experiments.networks.recurrent import Network, Window
 
-SCORED = 64  # parallel streams in which a text is scored
+SCORED = 64  # number of parallel streams in which a text is scored
 WARM = 128  # unscored characters that each stream reads first
 
 
@@ -19,7 +19,8 @@ def score_window(text: data.Text, tested: int | None = None) -> Window:
     """Return the test text in streams that first read some unscored characters.
 
     Every test character is scored once. Each stream first reads the :data:`WARM`
-    characters before its part, the first stream the end of the training text.
+    characters before its part of the text. For the first stream, these characters are
+    the end of the training text.
     """
     test = text.test[:tested]
     length = -(-len(test) // SCORED)
@@ -40,7 +41,7 @@ def reset_often(window: Window, every: int) -> Window:
 
 
 def make_network(cell: str, units: int, embedding: int, symbols: int) -> Network:
-    """Return a network that reads a character's index and predicts the next one."""
+    """Return a network that reads a character's index, and predicts the next index."""
 
     def init(key):
         params = recurrent.init(key, cell, embedding, units, symbols)
@@ -69,7 +70,7 @@ def generate(
 
     Args:
       network: a network from :func:`make_network`.
-      params: its parameters.
+      params: parameters of the network.
       prompt: indices of characters, [at least 1].
       steps: number of characters to sample.
       key: key for sampling.

@@ -17,10 +17,10 @@ MEASURES = ("nats", "bits", "nats, reset", "train", "params", "epochs", "minutes
 def show(
     rows: Sequence[dict[str, Any]], source: str, config: Any, published: bool
 ) -> None:
-    """Print the table.
+    """Print the table of losses in nats and bits per character.
 
     Args:
-      rows: one for each model, with its nats.
+      rows: one row for each model, with the loss of the model in nats.
       source: the name of the text.
       config: settings of the study.
       published: whether published figures exist for this text.

@@ -2,9 +2,11 @@
 
     p(x_{t+1} | x_1 … x_t) = softmax(y_t)
 
-The text is cut into parallel streams, [L, B], which are read in windows. Between two
-windows the state is either kept or reset to zeros. A kept state can remember more steps
-than errors travel back. Both networks see the same windows in the same order.
+y_t are the network's outputs after the character x_t. The text is split into B parallel
+streams of L characters, [L, B], which are read in windows. Between two windows the
+state is either kept or reset to zeros. A kept state can remember more steps than errors
+travel back. Networks that keep and networks that reset the state see the same windows
+in the same order.
 """
 
 import dataclasses
@@ -25,7 +27,7 @@ from experiments.harness.options import above, at_least, known, within
 from experiments.harness.study import run_study, Study
 from experiments.networks import recurrent, windows
 
-NGRAMS = "n-grams"  # name of the job
+NGRAMS = "n-grams"  # name of the job that scores n-grams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,19 +74,20 @@ class Config(Study):
     streams: int = 32
     """Parts of the text, read in parallel."""
     window: int = 64
-    """Characters of each stream in an update; errors do not travel back further."""
+    """Characters of each stream in an update; errors do not travel back any further."""
     steps: int = 2000
     """Number of updates."""
     chunk: int = 100
     """Updates between two evaluations on the test text."""
     tested: int = 16_384
-    """Test characters scored during training; the final test scores all of them."""
+    """Test characters scored during training; the final test scores all characters."""
     seeds: int = 2
-    """Networks of each kind, with different weights and dropout masks."""
+    """Number of networks of each kind, with different weights and dropout masks."""
     orders: int = 6
     """Length of the longest n-gram."""
     generate: int = 400
-    """Characters to sample in the end, by the first network of the first of states."""
+    """Number of characters to sample after training, by the first network of the first
+    of `states`."""
     temperature: float = 0.8
     """Temperature of sampling; 1 samples as the network predicts."""
     prompt: str = "\n"
@@ -121,8 +124,8 @@ def read_text(config: Config) -> data.Text:
     """Load the text, and check that it is long enough and has the prompt's characters.
 
     Raises:
-      DataError: if the text cannot be read, is too short for its windows, or lacks
-        characters of the prompt.
+      DataError: if the text cannot be read, is too short for the streams and windows,
+        or lacks characters of the prompt.
     """
     try:
         text = data.text_file(config.text) if config.text else data.tinyshakespeare()
@@ -146,7 +149,7 @@ def read_text(config: Config) -> data.Text:
 
 
 def _ngrams(config: Config, text: data.Text, way: Way) -> Row:
-    """Score n-grams for n = 1, 2, …; return their row."""
+    """Score n-grams for n = 1, 2, …; return their row of the results table."""
     symbols = len(text.alphabet)
     nats = interpolated_ngrams(text.train, text.test, symbols, config.orders)
     way.advance(1)
@@ -166,7 +169,10 @@ def _models(rows: list[Row]) -> list[Row]:
 
 
 def _train(config: Config, text: data.Text, state: str, way: Way) -> Row:
-    """Train networks whose state is kept or reset between windows; return their row."""
+    """Train networks from all seeds; return their row of the results table.
+
+    Between two windows, all networks keep their state, or all reset it (`state`).
+    """
     network = _make_network(config, text)
     xs, targets = text.train[:-1], text.train[1:]
     given = (

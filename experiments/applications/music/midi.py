@@ -8,19 +8,19 @@ import mido
 
 from experiments.data import Piece
 
-TICKS = 480  # ticks in a step, which is one beat
+TICKS = 480  # MIDI ticks in a step, which is one beat
 
 
 def write_midi(path: Path, piece: Sequence[frozenset[int]], seconds: float) -> None:
-    """Write a piece; a note that sounds in consecutive steps is held.
+    """Write a piece; a note in consecutive steps becomes one long note.
 
     Args:
-      path: the file, which appears only when it is complete.
+      path: the file to write, which appears only when it is complete.
       piece: MIDI numbers of the notes that sound at each step.
       seconds: duration of a step.
 
     Raises:
-      ValueError: if seconds are not positive.
+      ValueError: if `seconds` is not positive.
     """
     if not seconds > 0:
         raise ValueError(f"seconds must be positive, got {seconds}.")

@@ -1,4 +1,4 @@
-"""Table, curves and piano rolls of `music`, beside the published table."""
+"""Table beside published losses, learning curves and piano rolls of `music`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,11 +20,11 @@ MEASURES = ("test", "validation", "train", "params", "best step", "minutes")
 
 
 def show(name: str, rows: Sequence[dict[str, Any]], of: str) -> None:
-    """Print the table of one set.
+    """Print the table of losses on one data set.
 
     Args:
       name: name of the data set.
-      rows: its lines of results.jsonl.
+      rows: the data set's lines of results.jsonl.
       of: gradient rule and update that trained the networks.
     """
     ours = {}
@@ -55,7 +55,7 @@ def show(name: str, rows: Sequence[dict[str, Any]], of: str) -> None:
 
 
 def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Draw validation and training loss against updates, a panel for each set."""
+    """Draw validation and training loss against updates, a panel for each data set."""
     sets = list(dict.fromkeys(row["set"] for row in rows))
     figure = Figure(figsize=(6 * len(sets), 4.4), layout="constrained")
     axes = figure.subplots(1, len(sets), squeeze=False)[0]

@@ -1,6 +1,6 @@
-"""Pieces of music as streams of piano rolls, and simple models of them.
+"""Pieces of music as streams of piano rolls, and simple models of music.
 
-A piece is a piano roll [T, 88]. Its step t + 1 is predicted from the steps up to t.
+A piece is a piano roll [T, 88]. A model predicts step t + 1 from the steps up to t.
 """
 
 import dataclasses
@@ -47,15 +47,15 @@ def pack(lengths: Sequence[int], streams: int) -> list[list[int]]:
 def lay_out(
     rolls: Sequence[np.ndarray], shares: Sequence[Sequence[int]], multiple: int = 1
 ) -> Window:
-    """Return one window of streams, in each of which pieces follow one another.
+    """Return one window of streams; in each stream, pieces come one after another.
 
     The target of a step is the next step of its piece. The last step of a piece has no
-    target; it is read, but not scored.
+    target; this last step is read, but not scored.
 
     Args:
       rolls: pieces, each [T, 88] of zeros and ones.
       shares: indices of the pieces in each stream, in order.
-      multiple: the length of the window is rounded up to a multiple of this.
+      multiple: the length of the window is rounded up to a multiple of this number.
 
     Example:
       >>> one = np.ones((3, 88), np.uint8)
@@ -83,13 +83,13 @@ def lay_out(
 
 
 def side_by_side(rolls: Sequence[np.ndarray], streams: int) -> Window:
-    """Return all pieces in one window of so many streams, for testing."""
+    """Return all pieces in one window of `streams` parallel streams, for testing."""
     return lay_out(rolls, pack([len(roll) for roll in rolls], streams))
 
 
 @dataclasses.dataclass(frozen=True)
 class Streams:
-    """Training pieces in windows of streams, which can start at any step."""
+    """Training pieces in parallel streams, which are read window by window."""
 
     rolls: Sequence[np.ndarray]
     streams: int
@@ -97,7 +97,10 @@ class Streams:
     seed: int
 
     def __call__(self, start: int) -> Iterator[Window]:
-        """Yield windows without end; each round has its own random order of pieces."""
+        """Yield windows without end, from number `start` on.
+
+        Each pass through the pieces has its own random order of pieces.
+        """
         shares = pack([len(roll) for roll in self.rolls], self.streams)
         longest = max(sum(len(self.rolls[i]) for i in share) for share in shares)
         windows = -(-longest // self.window)
@@ -113,16 +116,20 @@ class Streams:
 
 
 def independent_keys(train: Sequence[np.ndarray], test: Sequence[np.ndarray]) -> float:
-    """Return nats per step of independent keys, which sound as often as in `train`.
+    """Return the loss on `test`, in nats per step, of keys that sound independently.
 
-    The first step of a piece is not scored. Each count is raised by one half.
+    Each key sounds as often as in `train`, with counts raised by one half. The first
+    step of a piece is not scored.
     """
     (_, after), (_, targets) = _pairs(train), _pairs(test)
     return _nats(_share(after), targets)
 
 
 def markov_keys(train: Sequence[np.ndarray], test: Sequence[np.ndarray]) -> float:
-    """Return nats per step of a Markov chain for each key, fitted to `train`."""
+    """Return the loss on `test`, in nats per step, of a Markov chain for each key.
+
+    The chains are fitted to `train`.
+    """
     (before, after), (given, targets) = _pairs(train), _pairs(test)
     shares = _share(after, before), _share(after, ~before)
     return _nats(np.where(given, *shares), targets)

@@ -2,9 +2,9 @@
 
     p(x_{t+1} | x_1 … x_t) = Π_k σ(y_{t,k})^{x_{t+1,k}} (1 − σ(y_{t,k}))^{1 − x_{t+1,k}}
 
-A network reads a piece step by step; a step is the 88 keys of a piano as zeros and
-ones. It predicts the probability of each key at the next step. Samples are written as
-MIDI files.
+A network reads a piece step by step. The input x_t is the 88 keys k of a piano as zeros
+and ones. The output y_t gives the probability that each key sounds at step t + 1.
+Pieces that are sampled from the networks are written as MIDI files.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ from experiments.networks import recurrent, windows
 from experiments.networks.cells import DENSE
 
 SETS = {"jsb_chorales": data.jsb_chorales, "nottingham": data.nottingham}
-SECONDS = {  # duration of a step in MIDI files; the data sets do not give it
+SECONDS = {  # duration of a step in MIDI files; the data sets do not state durations
     "jsb_chorales": 0.6,
     "nottingham": 0.15,
 }
@@ -68,7 +68,7 @@ class Config(Study):
         "jsb_chorales",
         "nottingham",
     )
-    """Data sets."""
+    """Data sets to learn and to predict."""
     cells: tuple[Literal["tanh", "lstm", "gru"], ...] = ("tanh", "lstm", "gru")
     """Recurrent layers to compare."""
     units: int = 128
@@ -85,17 +85,17 @@ class Config(Study):
     dropout: float = 0.3
     """Dropout rate of units before the readout; each step has a new mask."""
     streams: int = 16
-    """Streams read in parallel; in each, pieces follow one another."""
+    """Number of parallel streams; in each stream, pieces come one after another."""
     window: int = 64
-    """Steps of each stream in an update; errors do not travel back further."""
+    """Steps of each stream in an update; errors do not travel back any further."""
     steps: int = 3000
     """Number of updates."""
     chunk: int = 100
     """Updates between two evaluations on the validation pieces."""
     seeds: int = 2
-    """Networks of each kind, with different weights and dropout masks."""
+    """Number of networks of each kind, with different weights and dropout masks."""
     sampled: int = 96
-    """Steps of each sample."""
+    """Length in steps of each sampled piece."""
     prime: int = 8
     """Steps of a test piece that a sample begins with."""
     temperature: float = 1.0
@@ -139,7 +139,7 @@ def _load(name: str) -> Rolls:
 
 
 def _baseline(name: str, model: str, score, load, way: Way) -> Row:
-    """Score a baseline; return its row."""
+    """Score a baseline; return its row of the results table."""
     music = load(name)
     row: Row = {"set": name, "model": model}
     row["validation"] = score(music.train, music.validation)
@@ -149,7 +149,7 @@ def _baseline(name: str, model: str, score, load, way: Way) -> Row:
 
 
 def _train(config: Config, name: str, cell: str, load, way: Way) -> Row:
-    """Train one kind of network from all seeds together; return its row."""
+    """Train one kind of network from all seeds together; return its table row."""
     network, music = make_network(cell, config.units), load(name)
     validation, test = (
         windows.Scores(network, side_by_side(part, config.streams))
@@ -163,7 +163,7 @@ def _train(config: Config, name: str, cell: str, load, way: Way) -> Row:
 
 
 def make_network(cell: str, units: int) -> recurrent.Network:
-    """Return a network that reads the keys of a step and predicts the next ones."""
+    """Return a network that reads the keys of a step and predicts the next step's."""
 
     def loss(y, target):
         losses = optax.sigmoid_binary_cross_entropy(y, target.astype(y.dtype))
@@ -184,7 +184,7 @@ def _play(
     """Write a test piece and a sample from each kind of network as MIDI files.
 
     Returns:
-      Titles and rolls [T, 88].
+      Pairs (title, piano roll [T, 88]).
     """
     piece = music.test[0][: config.sampled]
     prime = jnp.asarray(piece[: config.prime])
@@ -215,7 +215,7 @@ def sample(
 
     Args:
       network: a network from :func:`make_network`.
-      params: its parameters.
+      params: parameters of the network.
       prime: the given steps, [at least 1, 88] of zeros and ones.
       steps: length of the piece, given steps included.
       key: key for sampling.

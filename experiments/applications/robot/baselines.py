@@ -1,4 +1,4 @@
-"""Baseline classifiers of `robot`, which see one frame or several."""
+"""Baseline classifiers of `robot`, which see one sensor frame or several."""
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
@@ -20,12 +20,12 @@ def logistic(frames: Frames) -> np.ndarray:
 
 
 def logistic_with_past(frames: Frames) -> np.ndarray:
-    """Predict by logistic regression on each frame and the nine before it."""
+    """Predict by logistic regression on each frame and the nine frames before it."""
     return _fitted(with_past(frames.xs, PAST), frames)
 
 
 def with_past(xs: np.ndarray, past: int) -> np.ndarray:
-    """Append to each row the rows before it; the first row fills in for missing ones.
+    """Append to each row the `past` rows before it; row 0 replaces missing rows.
 
     Example:
       >>> with_past(np.array([[1], [2], [3]]), 1).tolist()

@@ -4,8 +4,10 @@
     all others  h_t = cell(θ, h_{t−1}, x_t)
     y_t = V h_t + c
 
-`sensors` are all 24 distances. `two` are the distances to the front and to the left,
-each the minimum over some sensors, as in the papers about this robot.
+x_t are the inputs, h_t the units and y_t the logits of the actions; U, b, V and c are
+weights. The inputs "sensors" are all 24 distances. The inputs "two" are the distances
+to the front and to the left, as in the papers about this robot; each is the minimum
+over some sensors.
 """
 
 from typing import Any, NamedTuple
@@ -20,7 +22,7 @@ from experiments.networks import recurrent
 from experiments.networks.cells import DENSE
 from experiments.networks.recurrent import Network, Window
 
-TEST, VALIDATION = 4092, 2728  # first frames of the last quarter, and of the one before
+TEST, VALIDATION = 4092, 2728  # first frames of the last quarter and of the third
 FRONT, LEFT = slice(10, 15), slice(17, 20)
 INPUTS = {
     "sensors": lambda readings: readings,
@@ -33,7 +35,7 @@ KINDS = (STATIC, *DENSE)
 
 
 class Frames(NamedTuple):
-    """Frames in order of time; those from `first` on are for test."""
+    """Sensor frames in order of time; frames from index `first` on are for test."""
 
     xs: np.ndarray  # [N, D], with mean 0 and deviation 1 over the training frames
     actions: np.ndarray  # [N]
@@ -47,12 +49,12 @@ class Frames(NamedTuple):
 
 
 def load(inputs: str, tune: bool) -> Frames:
-    """Return the frames with one kind of inputs.
+    """Return the sensor frames with one kind of inputs.
 
     Args:
       inputs: one of :data:`INPUTS`.
-      tune: whether to test on the last third of the training frames instead of the
-        test frames, which are then left out.
+      tune: whether to leave out the test frames, and to test on the last third of the
+        training frames.
     """
     found = data.wall_following()
     first, end = (VALIDATION, TEST) if tune else (TEST, len(found.actions))
@@ -78,7 +80,7 @@ def read_name(name: str) -> tuple[str, int]:
 
 
 def make_network(name: str, inputs: int) -> Network:
-    """Return the network of a name such as gru-8, with `inputs` inputs."""
+    """Return the network with a name such as gru-8, for a number of inputs."""
     kind, units = read_name(name)
     classes = len(data.ACTIONS)
     loss = optax.softmax_cross_entropy_with_integer_labels

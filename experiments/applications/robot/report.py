@@ -1,4 +1,4 @@
-"""Tables and pictures of `robot`: accuracy, confusion, accuracy against units."""
+"""Tables and pictures of `robot`: accuracies, and confusion matrices."""
 
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,11 @@ CLASSES = [action.replace("-", " ").lower() for action in data.ACTIONS]
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print the table, and the confusion matrix of the best network of the first seed.
+    """Print the table of accuracies, and the confusion matrix of the best method.
 
     Args:
       rows: the lines of results.jsonl.
-      config: of the study.
+      config: settings of the study.
     """
     ours = {
         _name(row): {
@@ -65,7 +65,7 @@ def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw accuracy against the number of units, and during training."""
+    """Draw accuracy against the number of units, and against training updates."""
     sets = list(dict.fromkeys(row["inputs"] for row in rows if "params" in row))
     figure = Figure(figsize=(11, 4.2 * len(sets)), layout="constrained")
     axes = figure.subplots(len(sets), 2, squeeze=False)

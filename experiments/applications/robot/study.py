@@ -1,7 +1,7 @@
 """Study `robot`: the next move along a wall, by networks with and without memory.
 
 Static networks see one frame of the sensors. Recurrent networks also see one frame at a
-time, but keep a state. The claim to test is that they need fewer units for the task.
+time, but keep a state. The claim to test is that recurrent networks need fewer units.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ class Config(Study):
     )  # fmt: skip
     """Networks by kind and units; kinds are mlp (sees one frame), tanh, gru, lstm."""
     inputs: tuple[str, ...] = ("sensors", "two")
-    """All 24 sensors, or two: the distances to the front and to the left."""
+    """Inputs: sensors (all 24), or two (the distances to the front and to the left)."""
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 32
@@ -59,7 +59,7 @@ class Config(Study):
     streams: int = 12
     """Parts of the training frames, read in parallel."""
     window: int = 48
-    """Frames of each stream in an update; errors do not travel back further."""
+    """Frames of each stream in an update; errors do not travel back any further."""
     steps: int = 1500
     """Number of updates."""
     chunk: int = 100
@@ -68,10 +68,11 @@ class Config(Study):
     """Choose settings without the test part: train on the frames before 2728, and test
     on frames 2728 to 4091, the validation part."""
     seeds: int = 5
-    """Networks of each kind, with different initial weights, trained under vmap."""
+    """Number of networks of each kind, which differ in their initial weights; they
+    train under vmap."""
 
     def check(self) -> None:
-        """Check the names of networks, and that there are enough frames."""
+        """Check the names of networks, and that there are enough training frames."""
         for name in self.networks:
             networks.read_name(name)
         learned = networks.VALIDATION if self.tune else networks.TEST
@@ -84,7 +85,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train and test; print the results beside published figures, and write them."""
+    """Train and test; write the results, and print them beside published figures."""
     check = lambda _: data.wall_following()
     return run_study("robot", config, _jobs, _finish, check=check)
 
@@ -108,7 +109,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _baseline(inputs: str, model: str, say, frames: networks.Frames, way: Way) -> Row:
-    """Test a baseline; return its row."""
+    """Test a baseline; return its row of the results table."""
     row: Row = {"inputs": inputs, "model": model}
     row |= _scored(frames, say(frames)[None])
     way.advance(1)
@@ -118,7 +119,7 @@ def _baseline(inputs: str, model: str, say, frames: networks.Frames, way: Way) -
 def _train(
     config: Config, inputs: str, name: str, frames: networks.Frames, way: Way
 ) -> Row:
-    """Train one network from all seeds together; return its row."""
+    """Train one kind of network from all seeds together; return its table row."""
     network = networks.make_network(name, frames.xs.shape[1])
     wrong = lambda y, action: (jnp.argmax(y, axis=-1) != action).astype(jnp.float32)
     window = frames.score_window()
@@ -143,7 +144,7 @@ def _train(
 
 
 def _scored(frames: networks.Frames, said: np.ndarray) -> Row:
-    """Return accuracies in percent, [seeds], and the first seed's confusion matrix."""
+    """Return each seed's accuracy in percent, and the first seed's confusion matrix."""
     actions = frames.actions[frames.first :]
     counts = report.confusion(actions, said[0], len(data.ACTIONS))
     right = 100 * np.mean(said == actions, axis=1)

@@ -29,7 +29,10 @@ def score(
 
 
 def summary(loud: np.ndarray) -> np.ndarray:
-    """Return means of five segments, minus the total mean, and the total deviation.
+    """Return the mean features of five segments of a recording, and the deviation.
+
+    The mean over the whole recording is subtracted from the features. The deviation is
+    the standard deviation over the whole recording.
 
     Example:
       >>> summary(np.arange(10.0)[:, None]).tolist()[:5]

@@ -1,4 +1,4 @@
-"""Log-mel features of sound: its energy in frequency bands, frame by frame.
+"""Log-mel features of sound: the energy in frequency bands, frame by frame.
 
 Notation: x samples at rate R, N samples in a frame, H samples from one frame to the
 next, w_n = sin²(πn / N) Hann's window (periodic).
@@ -6,8 +6,9 @@ next, w_n = sin²(πn / N) Hann's window (periodic).
     S_{t,k} = |Σ_n w_n x_{tH+n} e^{−2πi kn/N}|²,    k = 0..N/2, of kR/N Hz
     L_{t,b} = ln max(ε, Σ_k S_{t,k} F_{k,b})
 
-F_{·,b} is a triangle over frequency: 1 at its middle, 0 at the middles of its
-neighbours. Middles are equally spaced in mel, by HTK's formula
+S is the power spectrum, L the log-mel features, and F_{·,b} the filter of band b. Each
+filter is a triangle over frequency: 1 at its middle, 0 at the middles of the two
+neighbouring filters. The middles are equally spaced in mel, by HTK's formula
 m(f) = 2595 log₁₀(1 + f/700).
 """
 
@@ -33,9 +34,10 @@ def log_mel(
 ) -> jax.Array:
     """Return log-mel features [*batch, frames, bands].
 
-    Every frame lies wholly within the samples. If there are fewer than N samples, zeros
-    fill up a single frame. If a recording is padded at its end, only its first frames
-    are its own; :func:`num_frames` of its own samples tells how many.
+    All samples of a frame are within the recording. If a recording has fewer than N
+    samples, zeros are appended to make one frame. If a recording is padded at its end,
+    only its first frames are free of padding; :func:`num_frames` of the length without
+    padding is the number of these frames.
 
     Args:
       samples: [*batch, samples].
@@ -45,7 +47,7 @@ def log_mel(
       bands: number of frequency bands, the features of a frame.
       low: lower end of the lowest band, Hz.
       high: upper end of the highest band, Hz; by default half the rate.
-      floor: ε, the lowest energy, in units of S.
+      floor: ε, the lowest energy, in units of the power spectrum S.
 
     Raises:
       ValueError: if a setting is out of its range, or if there are so many bands that
@@ -70,7 +72,7 @@ def log_mel(
 
 
 def num_frames(samples: int | np.ndarray, size: int = 256, hop: int = 80) -> Any:
-    """Return the number of frames in so many samples; an integer, or an array of them.
+    """Return the number of frames for a number of samples, an integer or an array.
 
     Example:
       >>> num_frames(1000), num_frames(np.array([100, 336])).tolist()
@@ -81,7 +83,7 @@ def num_frames(samples: int | np.ndarray, size: int = 256, hop: int = 80) -> Any
 
 
 def power_spectrum(samples: jax.Array, size: int, hop: int) -> jax.Array:
-    """Return S, [*batch, frames, size // 2 + 1], of samples [*batch, samples]."""
+    """Return power spectra [*batch, frames, size // 2 + 1] of [*batch, samples]."""
     short = max(0, size - samples.shape[-1])
     padding = [*(samples.ndim - 1) * [(0, 0)], (0, short)]
     samples = jnp.pad(samples, padding)
@@ -95,7 +97,7 @@ def power_spectrum(samples: jax.Array, size: int, hop: int) -> jax.Array:
 def mel_filters(
     bands: int, size: int, rate: int, low: float = 0.0, high: float | None = None
 ) -> np.ndarray:
-    """Return F, [size // 2 + 1, bands].
+    """Return the filters F of all frequency bands, [size // 2 + 1, bands].
 
     Args:
       bands: number of triangles.

@@ -3,9 +3,10 @@
     h_t = cell(θ, h_{t−1}, x_t),    y_t = V r_t + c,
     r_t = h_t ("last"),  or  r_t = (h_1 + … + h_t) / t ("mean")
 
-x_t are log-mel features minus their mean over the recording, divided by their
-deviation. So the loudness and clarity of a recording matter little. Only y at the last
-step is scored.
+h_t is the state of the cell, r_t the pooled state, and y_t are the digits' logits. The
+inputs x_t are log-mel features minus their mean over the recording, divided by their
+standard deviation, so that loudness and clarity of a recording matter little. Only the
+output y at the last step is scored.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -30,8 +31,8 @@ from experiments.networks.batches import (
 )
 
 Pooling = Literal["mean", "last"]
-DIGITS, BANDS, SIZE, HOP = 10, 24, 256, 160  # frames of 32 ms, one each 20 ms
-BATCH = 100  # recordings processed together
+DIGITS, BANDS, SIZE, HOP = 10, 24, 256, 160  # frames of 32 ms, one every 20 ms
+BATCH = 100  # number of recordings processed together
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
@@ -54,7 +55,7 @@ def normalised(loud: np.ndarray) -> np.ndarray:
 
 
 class Recordings(NamedTuple):
-    """Inputs of networks, and labels, for a set of recordings."""
+    """Inputs of networks, digits and speakers, for a set of recordings."""
 
     xs: list[np.ndarray]  # each [its frames, 24]
     digits: np.ndarray
@@ -80,7 +81,7 @@ def batches(
     hidden: int,
     seed: int,
 ) -> Iterator[tuple]:
-    """Draw batches (xs, targets, weights, mask, speakers) of similar lengths.
+    """Draw batches (xs, targets, weights, mask, speakers); lengths are similar in each.
 
     Args:
       recordings: all recordings.
@@ -88,8 +89,8 @@ def batches(
       start: the step of the first batch.
       batch: recordings in a batch.
       run: number of consecutive batches of one shape.
-      lengths: largest number of shapes of batches.
-      hidden: up to so many neighbouring bands of each recording are set to zero, drawn
+      lengths: largest number of different shapes of batches.
+      hidden: largest number of neighbouring bands of a recording to set to zero, drawn
         anew for each batch, so that networks do not rely on a single band.
       seed: seed of all draws.
     """
@@ -151,7 +152,7 @@ def say(
 ) -> np.ndarray:
     """Return the digit probabilities of each of several networks, [runs, N, 10]."""
     longest = max(map(len, xs))
-    length = -(-longest // 25) * 25  # few lengths, so few programs are compiled
+    length = -(-longest // 25) * 25  # round up, so that few programs are compiled
     whole = Bucket(length, np.arange(len(xs)))
     size = min(BATCH, len(xs))
     parts = [

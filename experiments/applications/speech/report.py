@@ -28,7 +28,7 @@ def name_of(row: dict[str, Any]) -> str:
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print a table and a confusion matrix for each split."""
+    """Print a table and a confusion matrix for each split of the recordings."""
     _show_official([row for row in rows if "accuracy" in row], config)
     _show_left_out([row for row in rows if row.get("speakers")])
     for title, counts in _confusions(rows).values():
@@ -79,7 +79,10 @@ def _show_left_out(rows: list[dict[str, Any]]) -> None:
 
 
 def _confusions(rows: list[dict[str, Any]]) -> dict[str, tuple[str, np.ndarray]]:
-    """Return title and counts of each split's first network, by known and unknown."""
+    """Return the title and confusion counts of the first network on each split.
+
+    The keys are "known" and "unknown", for tests on known and on unknown speakers.
+    """
     found = {}
     for row in rows:
         if "confusion" in row:
@@ -102,8 +105,8 @@ def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:
     """Draw errors during training, of each kind of network and each unknown speaker.
 
-    Thin lines are seeds, and the thick line is their mean. Logistic regression is
-    dotted.
+    Thin lines are single seeds, and the thick line is the mean over seeds. Dotted lines
+    are logistic regression.
     """
     apart = any(row.get("speakers") for row in rows)
     figure = Figure(figsize=(11 if apart else 6, 4.6), layout="constrained")

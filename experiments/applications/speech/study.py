@@ -2,8 +2,9 @@
 
 A recurrent network reads a recording frame by frame, and predicts the digit after the
 last frame. Recordings differ in length. In the official split, all six speakers are in
-both parts. So for each speaker, another network trains without them and is tested on
-them.
+the training part and in the test part. To test on unknown speakers, the study also
+leaves out each speaker: a network trains on the other speakers and is tested on the
+speaker left out.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ from experiments.harness.options import all_of, at_least, given, known
 from experiments.harness.study import run_study, Study
 from experiments.networks.cells import DENSE
 
-RUN = 10  # consecutive batches of one shape
+RUN = 10  # number of consecutive batches of one shape
 LEFT_OUT, BASELINE = "speakers", "logistic"
 
 
@@ -48,10 +49,10 @@ class Config(Study):
     }
 
     cells: tuple[str, ...] = ("gru", "lstm")
-    """Cells: tanh, gru, lstm. The first is also tested on unknown speakers."""
+    """Cells: tanh, gru, lstm. The first cell is also tested on unknown speakers."""
     pooling: tuple[network.Pooling, ...] = ("mean", "last")
-    """What the readout sees: the mean of all states or the last one. The first is
-    also tested on unknown speakers."""
+    """Inputs of the readout: the mean of all states, or the last state. The first
+    choice is also tested on unknown speakers."""
     units: int = 64
     """Size of each cell."""
     rule: str = "bptt"
@@ -68,30 +69,31 @@ class Config(Study):
     batch: int = 64
     """Recordings in a mini-batch; they have about the same length."""
     lengths: int = 4
-    """Largest number of lengths that batches are padded to; each compiles a program."""
+    """Largest number of lengths to pad batches to; each length compiles a program."""
     hidden: int = 6
-    """Largest number of neighbouring bands, of 24, set to zero in training."""
+    """Largest number of neighbouring frequency bands, of 24, to hide in training."""
     speakers: tuple[str, ...] = data.SPEAKERS
     """Speakers to leave out, one at a time."""
     tune: bool = False
-    """Choose settings without the test part: train on takes 10 to 49, and test on
-    takes 5 to 9, the validation part."""
+    """Choose settings without the test part: train on takes 10 to 49 of each digit, and
+    test on takes 5 to 9, the validation part."""
     looks: int = 10
     """Approximate number of tests during training; the last test is the result."""
     seeds: int = 2
-    """Networks of each kind, with different initial weights, trained under vmap."""
+    """Number of networks of each kind, which differ in their initial weights; they
+    train under vmap."""
     wav: Path | None = None
     """A recording of one digit to recognise. With --out and --resume, a finished run
     answers without training."""
 
     def check(self) -> None:
-        """Check that at least one band stays in training."""
+        """Check that training does not set all frequency bands to zero."""
         if not 0 <= self.hidden < network.BANDS:
             raise ValueError(f"hidden must be in 0..23, got {self.hidden}.")
 
 
 def main(config: Config) -> report.Result:
-    """Train and test; print the results beside published figures, and write them."""
+    """Train and test; write the results, and print them beside published figures."""
     sound = None if config.wav is None else wav.read_digit(config.wav)
     jobs = partial(_jobs, load=cache(network.load))
     finish, check = partial(_finish, sound=sound), lambda _: data.fsdd()
@@ -125,13 +127,13 @@ def _parts(config: Config, found: data.FSDD) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _steps(config: Config) -> tuple[int, int]:
-    """Return the number of updates, and the number between two tests."""
+    """Return the number of updates in all, and between two tests."""
     every = max(RUN, -(-config.steps // config.looks) // RUN * RUN)
     return every * -(-config.steps // every), every
 
 
 def _baseline(config: Config, load, way: Way) -> Row:
-    """Test logistic regression on both splits; return its row."""
+    """Test logistic regression on both splits; return its row of the results table."""
     found, loud, _ = load()
     score = partial(baseline.score, loud, found.digits)
     row: Row = {"accuracy": [score(*_parts(config, found))]}
@@ -161,7 +163,7 @@ def _official(
 
 
 def _left_out(config: Config, load, way: Way) -> Row:
-    """For each speaker, train a network without them, and test it on them.
+    """For each speaker, train a network on the others, and test it on this speaker.
 
     All networks train under one vmap, on the same batches. Recordings of the speaker
     left out have weight 0 in the loss.
@@ -198,7 +200,7 @@ def _left_out(config: Config, load, way: Way) -> Row:
 def _fit(
     config, cell, pooling, recordings, train, left_out, tested, way: Way
 ) -> tuple[Row, Any]:
-    """Train a network for each entry of left_out; return the row and predictions."""
+    """Train a network for each entry of left_out; return table row and predictions."""
     steps, every = _steps(config)
     draws, seed = choices.draws(config.rule), jax.random.key(config.first_seed)
     params = network.init_runs(seed, cell, config.units, len(left_out))

@@ -19,8 +19,8 @@ def read_digit(path: Path) -> np.ndarray:
     """Return the samples of a user's recording.
 
     Raises:
-      DataError: if it cannot be read, is too long or silent, or has too few samples per
-        second.
+      DataError: if the file cannot be read, or the recording is too long, is silent, or
+        has too few samples per second.
     """
     try:
         samples = data.read_wav(path, RATE, lowest=RATE)
@@ -38,15 +38,15 @@ def read_digit(path: Path) -> np.ndarray:
 
 
 def recognise(config: Any, folder: Path, samples: np.ndarray) -> np.ndarray:
-    """Return the probability of each digit for a recording, by the networks of a run.
+    """Return the probabilities of the digits for a recording, by a run's networks.
 
     Args:
       config: settings of the run.
       folder: folder of the run.
-      samples: [N], at 8000 per second.
+      samples: samples [N] of the recording, at 8000 per second.
 
     Returns:
-      [10], the mean over seeds of the first cell and pooling.
+      Probabilities [10], averaged over the seeds of the first cell and pooling.
     """
     cell, pooling = config.cells[0], config.pooling[0]
     where = folder / "checkpoints" / f"{cell}-{pooling}"
@@ -60,10 +60,10 @@ def recognise(config: Any, folder: Path, samples: np.ndarray) -> np.ndarray:
 def answer(
     config: Any, folder: Path, rows: list[dict[str, Any]], samples: np.ndarray
 ) -> None:
-    """Print the digit of a recording.
+    """Print the digit that the networks of a run recognise in a recording.
 
     Raises:
-      DataError: if the networks for it are not trained yet.
+      DataError: if the networks of the first cell and pooling are not trained yet.
     """
     name = f"{config.cells[0]}-{config.pooling[0]}"
     if name not in [row["job"] for row in rows]:

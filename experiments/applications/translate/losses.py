@@ -1,6 +1,6 @@
 """Losses and gradient rule of `translate`, and greedy translation.
 
-At each step the decoder reads the reference's word, or its own prediction.
+At each step the decoder reads the last word of the reference, or its own last word.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,9 @@ def losses(
     forced: jax.Array | None = None,
     kept: Any = None,
 ) -> jax.Array:
-    """Return −ln p(y_t | …), [T, B]; values in padding are meaningless.
+    """Return the loss of each target word, [T, B]; losses in padding are meaningless.
+
+    The loss of the word y_t is −ln p(y_t | y_1 … y_{t−1}, x) for the source x.
 
     Args:
       params: parameters of the network.
@@ -51,7 +53,8 @@ def losses(
       how: settings of the network.
       forced: [T, B] bool; True where the decoder reads the reference's word, False
         where it reads its own prediction. By default True everywhere.
-      kept: dropout masks of E y and of f; None for no dropout.
+      kept: dropout masks of the embedded words E y and of the output f; None for no
+        dropout.
     """
     target = jnp.asarray(batch.target)
     seen, g = encoded
@@ -75,8 +78,8 @@ def make_rule(
 ) -> Callable[..., tuple]:
     """Return a rule (params, *batch, key=) -> ((value, None), grads) of the mean loss.
 
-    The mean is over target words, without padding and unknown words. Only rules that
-    differentiate encoder and decoder together apply.
+    The mean is over target words, without padding and unknown words. `how.rule` must be
+    a gradient rule that differentiates encoder and decoder together.
 
     Args:
       how: settings of the network and of the rule.
@@ -116,7 +119,7 @@ def counted(batch: Batch) -> jax.Array:
 def greedy(
     params: PyTree, encoded: tuple[PyTree, jax.Array], how: How, length: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Translate by the likeliest word at each step, which is read at the next step.
+    """Translate greedily: write the likeliest word, and read it at the next step.
 
     Args:
       params: parameters of the network.

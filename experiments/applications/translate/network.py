@@ -1,7 +1,7 @@
 """Network of `translate`: an encoder, and a decoder with attention.
 
-Two GRUs read a sentence x_1 … x_S, one in each direction. A third GRU writes
-y_1, y_2, … up to END:
+Two GRUs, the encoder, read a sentence x_1 … x_S, one GRU in each direction. A third
+GRU, the decoder, writes the words y_1, y_2, … up to END:
 
     m_s = [h→_s, h←_s],    g_0 = tanh(W_0 [h→_S, h←_1] + b_0)
     e_ts = v · tanh(W_q g_{t−1} + W_k m_s), "additive",  or  g_{t−1} · W_k m_s, "dot"
@@ -9,9 +9,11 @@ y_1, y_2, … up to END:
     g_t = GRU(g_{t−1}, [E y_{t−1}, c_t]),    f_t = tanh(W_f [g_t, c_t, E y_{t−1}] + b_f)
     p(y_t | y_1 … y_{t−1}, x) = softmax(E f_t + b)
 
-y_{t−1} is the reference's word (teacher forcing), or the likeliest word at t−1. The
-decoder uses one embedding E to read words and to predict them. Dropout applies to the
-embeddings that are read, and to f_t.
+m_s is the memory of a source word, g_t the decoder's state, a_ts the attention, c_t the
+context and f_t the decoder's output; W_…, v, b_… and E are weights. y_{t−1} is the
+reference's word (teacher forcing), or the likeliest word at t−1. The decoder uses one
+embedding E to read words and to predict them. Dropout applies to the embeddings that
+are read, and to f_t.
 
 References:
   Bahdanau, Cho, Bengio, "Neural machine translation by jointly learning to align and
@@ -29,9 +31,9 @@ import jax.numpy as jnp
 from bpvariants import cells, gradients
 from bpvariants.types import PyTree, Step
 
-END, UNKNOWN = 0, 1  # END is also read before the first word
+END, UNKNOWN = 0, 1  # the decoder also reads END before it writes the first word
 RULES = ("bptt", "bptt_step", "truncated_bptt")
-HIDDEN = -1e30  # score that hides padding from attention, and UNKNOWN from the choice
+HIDDEN = -1e30  # score of padding for attention, and of UNKNOWN as the next word
 Attention: TypeAlias = Literal["additive", "dot"]
 
 
@@ -64,7 +66,7 @@ class How(NamedTuple):
 
     attention: Attention = "additive"
     rule: str = "bptt"
-    lookback: int = 1  # words between two cuts, for truncated_bptt
+    lookback: int = 1  # words between two cuts of the error, for truncated_bptt
 
 
 def init(key: jax.Array, sizes: Sizes) -> PyTree:
@@ -100,7 +102,7 @@ def init(key: jax.Array, sizes: Sizes) -> PyTree:
 def encode(
     params: PyTree, source: jax.Array, mask: jax.Array, kept: Any, how: How
 ) -> tuple[PyTree, jax.Array]:
-    """Read sentences; return the decoder's memory of them and its first state g_0.
+    """Encode sentences; return the memory that the decoder reads, and its state g_0.
 
     Args:
       params: parameters of encoder and decoder.
@@ -136,10 +138,10 @@ def make_step(attention: Attention, own_words: bool) -> Step:
     Its arguments and its output are tuples:
 
     - params: the decoder's parameters, and the memory that :func:`encode` returns;
-    - carry: g, and the likeliest word;
-    - x: the given word, whether to read it, the dropout masks of E y and of f (or
-      None), and whether errors are cut off;
-    - y: f, the likeliest word, and a.
+    - carry: the state g, and the likeliest word;
+    - x: the given word, whether to read the given word, the dropout masks of E y and of
+      f (or None), and whether errors are cut off;
+    - y: the output f, the likeliest word, and the attention a.
 
     Args:
       attention: "additive" or "dot".
@@ -158,7 +160,7 @@ def make_step(attention: Attention, own_words: bool) -> Step:
         g, _ = cells.gru(net["cell"], g, read)
         f = jnp.concatenate([g, context, last], axis=-1) @ net["mix"] + net["mix_bias"]
         f = jnp.tanh(f) if kept is None else jnp.tanh(f) * kept[1]
-        if own_words:  # no error goes back through the choice of a word
+        if own_words:  # the choice of a word has no gradient
             likely = jax.lax.stop_gradient(logits(net, f)).at[:, UNKNOWN].set(HIDDEN)
             said = jnp.argmax(likely, axis=-1).astype(said.dtype)
         return (g, said), (f, said, shares)
@@ -181,7 +183,7 @@ def logits(net: PyTree, f: jax.Array) -> jax.Array:
 
 
 def cuts(like: jax.Array, how: How) -> jax.Array | None:
-    """Return at which steps errors are cut off, [T, B], or None for nowhere."""
+    """Return a mask [T, B] of the steps where errors are cut off; None for no step."""
     if how.rule != "truncated_bptt":
         return None
     steps = jnp.arange(like.shape[0])[:, None]
@@ -196,5 +198,5 @@ def _cut(h: jax.Array, cut: jax.Array | None) -> jax.Array:
 
 
 def remat(how: How) -> Literal["step"] | None:
-    """Return `remat`: what an unroll keeps for the backward pass."""
+    """Return the option `remat` of `unroll`: what to keep for the backward pass."""
     return "step" if how.rule == "bptt_step" else None

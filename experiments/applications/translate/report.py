@@ -15,15 +15,16 @@ BASELINES = {
     "nearest": "nearest source",
 }
 NOTE = (
-    "BLEU (higher is better): greedy, lower case, one reference. 95 %: its bootstrap "
-    "interval, first seed. Nats (lower is better): per word, with END and without "
-    "unknown words; forced: the decoder reads the reference's words; own: it reads its "
-    "own. ms: time of a step, all seeds together. Nothing is published for this split."
+    "BLEU (higher is better): greedy, lower case, one reference. 95 %: bootstrap "
+    "interval of BLEU, first seed. Nats (lower is better): loss per word, with END and "
+    "without unknown words; forced: the decoder reads the reference's words; own: the "
+    "decoder reads its own words. ms: time of a step, all seeds together. Nothing is "
+    "published for this split."
 )
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print the table, and some example translations."""
+    """Print the table of scores, and some example translations."""
     ours: dict[str, dict[str, Any]] = {}
     for row in rows:
         if "forcing" not in row:
@@ -74,7 +75,7 @@ def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:
-    """Draw BLEU and losses on validation during training; thin lines are seeds."""
+    """Draw validation BLEU and losses during training; thin lines are single seeds."""
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for i, row in enumerate(row for row in rows if "forcing" in row):

@@ -40,14 +40,14 @@ class Scored(NamedTuple):
 
     scores: dict[str, list[float]]  # name -> a value for each seed
     said: list[list[str]]  # translations, [runs][N]
-    unknown_share: float  # share of target words that are unknown: never predicted
+    unknown_share: float  # share of unknown target words, which are never predicted
 
 
 def score(params: PyTree, *, part: Part, corpus: Corpus, how: How) -> Scored:
-    """Translate a part greedily, and score it.
+    """Translate a part of a corpus greedily, and score the translations.
 
-    The scores are those of :func:`text.score` and two losses in nats per word, with END
-    and without unknown words. For `forced_nats` the decoder reads the reference's
+    The scores are those of :func:`text.score` and two losses in nats per word, which
+    count END but not unknown words. For `forced_nats` the decoder reads the reference's
     words, for `own_nats` the words that it predicts.
     """
     numbers = text.part_to_numbers(part, corpus)
@@ -71,7 +71,7 @@ def score(params: PyTree, *, part: Part, corpus: Corpus, how: How) -> Scored:
 
 
 def _batches(numbers: Numbers):
-    """Yield batches of one shape, and the rows in each."""
+    """Yield batches of one shape, and the indices of the sentences in each batch."""
     longest = max(map(len, numbers.source))
     to = max(map(len, numbers.target))
     whole = Bucket(longest, np.arange(len(numbers.source)))
@@ -108,7 +108,7 @@ def _greedy(how: How) -> Callable:
 def translate(
     params: PyTree, sentences: Sequence[str], corpus: Corpus, how: How
 ) -> list[tuple[str, np.ndarray]]:
-    """Translate with the first network.
+    """Translate sentences with the first network.
 
     Returns:
       Each translation, and the attention of its words and END, [words + 1, source + 1].
@@ -127,7 +127,7 @@ def translate(
 def examples(
     params: PyTree, part: Part, said: list[str], corpus: Corpus, how: How
 ) -> list[dict[str, Any]]:
-    """Return evenly spaced sentences of a part, their translations and attention."""
+    """Return evenly spaced sentences of a part, with translations and attention."""
     rows = np.linspace(0, len(part) - 1, min(EXAMPLES, len(part))).astype(int)
     found = translate(params, [part[row][0] for row in rows], corpus, how)
     return [
@@ -142,10 +142,10 @@ def examples(
 
 
 def read_sentence(text: str) -> str:
-    """Return a sentence in the form of the training sentences.
+    """Return a user's sentence in the form of the training sentences.
 
     Raises:
-      DataError: if it has no words, or too many.
+      DataError: if the sentence has no words, or too many words.
     """
     sentence = data.tutorial_form(data.as_seen(text))
     if not sentence:
@@ -164,10 +164,10 @@ def read_sentence(text: str) -> str:
 def answer(
     checkpoints: Path, like: PyTree, sentence: str, corpus: Corpus, how: How
 ) -> tuple[str, list[str]]:
-    """Translate with the first network of a run; also return its unknown words.
+    """Translate a sentence with a run's first network; return also unknown words.
 
     Raises:
-      DataError: if none of the words occurs in training.
+      DataError: if none of the sentence's words occurs in training.
     """
     words = sentence.split()
     unknown = [word for word in words if word not in corpus.source_words[UNKNOWN + 1 :]]

@@ -1,10 +1,10 @@
 """Study `translate`: French to English or back, by an encoder and a decoder.
 
-Two networks of GRUs learn by `jax.grad` over two unrolls. The second network attends to
-the states of the first. Errors travel back through the decoder, through attention at
-each word, and through the encoder. In training the decoder reads the reference's words
-(teacher forcing), or partly its own predictions. In the test it translates greedily,
-and reads only its own predictions.
+The encoder and the decoder are GRUs, trained by `jax.grad` through two unrolls. The
+decoder attends to the states of the encoder. Errors travel back through the decoder,
+through attention at each word, and through the encoder. In training the decoder reads
+the reference's words (teacher forcing), or partly its own predictions. In the test the
+decoder translates greedily, and reads only its own predictions.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from experiments.harness.jobs import Job, Row, time_taken, Way
 from experiments.harness.options import at_least, known, within
 from experiments.harness.study import run_study, Study
 
-RUN = 10  # consecutive batches of one shape
+RUN = 10  # number of consecutive batches of one shape
 BASELINES = "baselines"
 
 
@@ -49,10 +49,10 @@ class Config(Study):
     }
 
     to: Literal["english", "french"] = "english"
-    """The language to translate to; the other is the source."""
+    """The language to translate to; the other language is the source."""
     forcing: tuple[float, ...] = (1.0, 0.5)
     """Probability that the decoder reads the reference's word in training, instead of
-    its own prediction; 1 is teacher forcing. Each value is a training of its own."""
+    its own prediction; 1 is teacher forcing. Each value trains a separate network."""
     attention: network.Attention = "additive"
     """Score of attention: additive (Bahdanau) or dot (Luong)."""
     units: int = 128
@@ -78,11 +78,12 @@ class Config(Study):
     batch: int = 64
     """Sentences in a mini-batch; they have about the same length."""
     lengths: int = 2
-    """Largest number of lengths that batches are padded to; each compiles a program."""
+    """Largest number of lengths to pad batches to; each length compiles a program."""
     looks: int = 5
-    """Approximate number of times that validation is translated during training."""
+    """Approximate number of times to translate the validation part during training."""
     seeds: int = 2
-    """Networks of each kind, with different initial weights, trained under vmap."""
+    """Number of networks of each kind, which differ in their initial weights; they
+    train under vmap."""
     tune: bool = False
     """Choose settings without the test part: test on the validation part."""
     translate: str | None = None
@@ -106,7 +107,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train and translate; print results beside the baselines, and write them."""
+    """Train and translate; write the results, and print them beside the baselines."""
     asked, load = None, cache(text.load)
     if config.translate is not None:
         asked = runs.read_sentence(config.translate)
@@ -136,12 +137,12 @@ def _finish(
 
 
 def name_of(forcing: float) -> str:
-    """Return the name of the job that trains with this share of teacher forcing."""
+    """Return the name of the job that trains with a share of teacher forcing."""
     return f"forcing-{forcing:g}"
 
 
 def _steps(config: Config) -> tuple[int, int]:
-    """Return the number of updates, and the number between two tests."""
+    """Return the number of updates in all, and between two tests."""
     every = max(RUN, -(-config.steps // config.looks) // RUN * RUN)
     return every * -(-config.steps // every), every
 
@@ -151,7 +152,7 @@ def _tested(config: Config, corpus: text.Corpus) -> text.Part:
 
 
 def _baselines(config: Config, corpus: text.Corpus, way: Way) -> Row:
-    """Score the baselines; return their row."""
+    """Score the baselines; return their row of the results table."""
     sources, right = zip(*_tested(config, corpus), strict=True)
     row = {}
     for name in ("most_common", "nearest"):
@@ -167,7 +168,7 @@ def _sizes(config: Config, corpus: text.Corpus) -> network.Sizes:
 
 
 def _train(config: Config, forcing: float, corpus: text.Corpus, way: Way) -> Row:
-    """Train networks of all seeds with a share of teacher forcing; return their row."""
+    """Train all seeds with one share of teacher forcing; return their table row."""
     steps, every = _steps(config)
     seed = jax.random.key(config.first_seed)
     params = runs.init(seed, _sizes(config, corpus), config.seeds)
@@ -214,7 +215,7 @@ def _train(config: Config, forcing: float, corpus: text.Corpus, way: Way) -> Row
 
 
 def _answer(config: Config, folder: Path, rows, corpus, asked: str) -> None:
-    """Translate a sentence with the first network of the run."""
+    """Translate the user's sentence with the run's first network, and print it."""
     name = name_of(config.forcing[0])
     if name not in [row["job"] for row in rows]:
         raise DataError(

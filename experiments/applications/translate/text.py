@@ -1,4 +1,4 @@
-"""Sentences as indices of words, batches of them, and scores of translations.
+"""Sentences as indices of words, batches of sentences, and scores of translations.
 
 BLEU is sacrebleu's score of a whole corpus, with one reference for each sentence. The
 text is in lower case without accents, so the score cannot be compared with the BLEU of
@@ -24,7 +24,7 @@ Part = list[tuple[str, str]]  # (source, target)
 
 
 class Corpus(NamedTuple):
-    """Sentence pairs in one direction, and vocabularies of the training part alone."""
+    """Sentence pairs (source, target), and the vocabularies of the training part."""
 
     train: Part
     validation: Part
@@ -34,9 +34,9 @@ class Corpus(NamedTuple):
 
 
 def load(to: Literal["english", "french"]) -> Corpus:
-    """Return the pairs of PyTorch's tutorial, split by a hash of the English side.
+    """Return the pairs of PyTorch's tutorial, split by a hash of the English sentence.
 
-    Their direction is from the other language to `to`.
+    The target of a pair is the sentence in the language `to`; the source is the other.
     """
     found = data.tatoeba_fra_eng(data.tutorial_form, data.is_of_tutorial)
     parts = [
@@ -47,7 +47,7 @@ def load(to: Literal["english", "french"]) -> Corpus:
 
 
 def make_corpus(train: Part, validation: Part, test: Part) -> Corpus:
-    """Return a corpus with its vocabularies, frequent words first.
+    """Return a corpus with its vocabularies, most frequent words first.
 
     Example:
       >>> make_corpus([("un chat", "a cat"), ("un", "a")], [], []).source_words
@@ -75,7 +75,7 @@ def to_numbers(sentences: Sequence[str], words: list[str]) -> list[np.ndarray]:
 
 
 def to_text(numbers: Iterable[int], words: list[str]) -> str:
-    """Return the words before END.
+    """Return the text of the words before END.
 
     Example:
       >>> to_text([2, 0, 2], ["<end>", "<unknown>", "a"])
@@ -93,7 +93,7 @@ class Numbers(NamedTuple):
 
 
 def part_to_numbers(part: Part, corpus: Corpus) -> Numbers:
-    """Return both sides of a part as indices of words."""
+    """Return both sentences of each pair of a part as indices of words."""
     return Numbers(
         to_numbers([pair[0] for pair in part], corpus.source_words),
         to_numbers([pair[1] for pair in part], corpus.target_words),
@@ -119,11 +119,11 @@ def batches(
     """Draw batches of sentences of about the same length.
 
     Args:
-      numbers: the pairs to draw from.
+      numbers: the sentence pairs to draw from, as indices of words.
       start: the step of the first batch.
       batch: sentences in a batch.
       run: number of consecutive batches of one shape.
-      lengths: largest number of shapes of batches.
+      lengths: largest number of different shapes of batches.
       forget: share of source words made unknown, drawn anew for each batch, so that
         the network learns to read unknown words.
       seed: seed of all draws.
