@@ -139,7 +139,7 @@ def corrupt(key: jax.Array, images: jax.Array, share: float) -> jax.Array:
 
 
 def _train(config: Config, rule: str, seed: int, images: jax.Array, way: Way) -> Row:
-    """Train with one gradient; write restored digits to a file and return the errors."""
+    """Train with one gradient; save restored digits; return the errors."""
     of_weights, of_steps, of_damage = (jax.random.key(3 * seed + i) for i in range(3))
     size = 2 * PIXELS + config.hidden
     weights = 1e-3 * jax.random.normal(of_weights, (size, size))
