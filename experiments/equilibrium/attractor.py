@@ -41,8 +41,8 @@ ADJOINTS = {
 }
 RULES = ("bptt-50", "tbptt-20", *ADJOINTS)
 # Errors measured outside this project with 64 hidden units and one seed: L1 and
-# binarised L1 at epoch 100, then L1 and binarised L1 at epoch 300. CG used the JVP of
-# Liao's code; this JVP is wrong.
+# binarised L1 at epoch 100, then L1 and binarised L1 at epoch 300. CG (conjugate
+# gradients) used the Jacobian-vector product of Liao's code, which is wrong.
 MEASURED = {
     "bptt-50": (0.2441, 0.1432, 0.1894, 0.0668),
     "tbptt-20": (0.2441, 0.1432, 0.1883, 0.0600),
@@ -139,7 +139,7 @@ def corrupt(key: jax.Array, images: jax.Array, share: float) -> jax.Array:
 
 
 def _train(config: Config, rule: str, seed: int, images: jax.Array, way: Way) -> Row:
-    """Train with one gradient; write restored digits to a file and return the errors."""
+    """Train by one gradient; write restored digits to a file and return the errors."""
     of_weights, of_steps, of_damage = (jax.random.key(3 * seed + i) for i in range(3))
     size = 2 * PIXELS + config.hidden
     weights = 1e-3 * jax.random.normal(of_weights, (size, size))
