@@ -57,7 +57,7 @@ class Config(Study):
     horizon: int = 20
     """Number W of past examples that the method replay keeps."""
     weather: bool = True
-    """Whether to predict the weather too; its data are downloaded once if missing."""
+    """Whether to predict the weather too; missing data are downloaded once."""
 
     def check(self) -> None:
         """Check that steps are left after the burn-in."""
@@ -166,7 +166,7 @@ def _weather(config: Config) -> tuple[data.SeattleWeather | None, str]:
         return None, "as asked (--no-weather)"
     try:
         return data.seattle_weather(), ""
-    except DataError as problem:  # neither a network nor a local copy
+    except DataError as problem:  # no download and no local copy of the data
         return None, str(problem)
 
 
@@ -205,7 +205,7 @@ def _grid(name, xs, ys, horizon) -> tuple[np.ndarray, list[dict[str, float]]]:
     decays = DECAYS if name != "sgd" else DECAYS[:1]
     examples = jnp.asarray(xs), jnp.asarray(ys)
     errors = over_grid(name, *examples, jnp.array(rates), jnp.array(decays), horizon)
-    errors = np.asarray(errors, float)  # [λ, η, T]
+    errors = np.asarray(errors, float)  # errors [λ, η, T]
     settings = [
         ({} if name == "rls" else {"learning_rate": rate})
         | ({} if name == "sgd" else {"decay": decay})

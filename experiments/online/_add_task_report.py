@@ -10,7 +10,7 @@ from experiments import report
 # Lowest loss (floor) for each memory of past inputs, computed outside of this project.
 FLOORS = {"nothing": 0.66156, "x_{t−t₂}": 0.62774, "x_{t−t₁}": 0.51917, "both": 0.45445}
 IN_MATHS = {"x_{t−t₂}": "$x_{t-t_2}$", "x_{t−t₁}": "$x_{t-t_1}$"}
-SMOOTHED = 15  # earlier points that are averaged with each point of a curve
+SMOOTHED = 15  # number of earlier points that are averaged with a point of a curve
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:

@@ -17,7 +17,7 @@ RULES = _rules.RULES | {
 
 
 def loss(y: jax.Array, target: jax.Array) -> jax.Array:
-    """Return the cross-entropy in nats of a bit; y [*batch, 1] is the logit of a 1."""
+    """Return the cross-entropy in nats; y [*batch, 1] is the logit of target = 1."""
     return optax.sigmoid_binary_cross_entropy(y[..., 0], target)
 
 

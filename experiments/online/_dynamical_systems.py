@@ -37,7 +37,7 @@ def henon(generator: np.random.Generator, streams: int) -> Iterator[np.ndarray]:
 
 def mackey_glass(generator: np.random.Generator, streams: int) -> Iterator[np.ndarray]:
     """Yield the value u [streams] of Mackey and Glass's equation, step by step."""
-    history = list(generator.uniform(0.8, 1.2, (HISTORY, streams)))  # oldest first
+    history = list(generator.uniform(0.8, 1.2, (HISTORY, streams)))  # from old to new
     while True:
         yield history[-1]
         delayed = history.pop(0)
@@ -46,7 +46,7 @@ def mackey_glass(generator: np.random.Generator, streams: int) -> Iterator[np.nd
 
 
 def lorenz(generator: np.random.Generator, streams: int) -> Iterator[np.ndarray]:
-    """Yield the coordinate u [streams] of Lorenz's equations at every second step."""
+    """Yield the coordinate u [streams] of Lorenz's system, every second Euler step."""
     u, v, w = generator.normal(size=(3, streams)) + np.array([[1.0], [1.0], [25.0]])
     while True:
         yield u

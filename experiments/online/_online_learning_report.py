@@ -11,7 +11,7 @@ from experiments.online._dynamical_systems import SYSTEMS
 # Published results, from the repository of a paper under review, 2026: tanh network of
 # n = 64 units with weights from U(±1/√n), Adam at 1e-3, 8 streams, 15,000 steps, 10
 # seeds (truncated BPTT: 5 seeds), state reset every 200 steps.
-PUBLISHED = {  # NMSE, mean (sd), of Hénon, Mackey–Glass, Lorenz
+PUBLISHED = {  # NMSE as mean (sd), for Hénon, Mackey–Glass, Lorenz
     "rtrl": (".0052 (.0010)", ".0180 (.0218)", ".0051 (.0040)"),
     "snap_1": (".0052 (.0012)", ".0050 (.0010)", ".0024 (.0008)"),
     "kf_rtrl": (".0384 (.0709)", ".0286 (.0181)", ".0126 (.0079)"),
@@ -29,7 +29,7 @@ COSINES = {
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print errors and cosines to RTRL, published results, and the rules by cosine."""
+    """Print prediction errors, cosines to exact RTRL, and published values of both."""
     systems = list(dict.fromkeys(row["system"] for row in rows))
     rules = list(dict.fromkeys(row["rule"] for row in rows))
     header = [""]

@@ -1,6 +1,7 @@
 """Two streams of sensor data, prepared without knowledge of later values.
 
-Therefore inputs are scaled by fixed constants, never by statistics of the stream.
+Inputs are scaled by fixed constants, never by statistics of the stream, because such
+statistics would depend on later values.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import optax
 
 from experiments import data
 
-IMPOSSIBLE = np.datetime64("2013-05-09T02")  # it has 13 °F, between hours of 57 °F
+IMPOSSIBLE = np.datetime64("2013-05-09T02")  # an hour of 13 °F, between hours of 57 °F
 CHANGE = 2.0  # unit of predicted temperature changes: 2 °F per hour
 HERTZ = 9  # readings of the robot per second
 LAGS = {"robot": 10, "weather": 48}  # number of past steps that linear models see
@@ -22,15 +23,15 @@ LAGS = {"robot": 10, "weather": 48}  # number of past steps that linear models s
 class Stream(NamedTuple):
     """A stream: inputs, targets, and functions that score predictions."""
 
-    xs: np.ndarray  # [T, d]
+    xs: np.ndarray  # inputs [T, d]
     targets: np.ndarray  # [T] class labels, or real values
     mask: np.ndarray  # [T]: False where a measurement is missing
-    reset: np.ndarray  # [T]: True after a gap
+    reset: np.ndarray  # [T]: True after a gap in the data
     outputs: int
     loss: Callable[[jax.Array, jax.Array], jax.Array]  # (y, target) -> loss []
-    error: Callable[[jax.Array, jax.Array], jax.Array]  # score; mean is reported
+    error: Callable[[jax.Array, jax.Array], jax.Array]  # (y, target) -> score []
     held_out: int  # first step of the test set of published results
-    times: np.ndarray  # [T]
+    times: np.ndarray  # time of each step, [T]
     unit: str  # unit of `times`
 
 

@@ -47,7 +47,8 @@ def truncated(lookback: int) -> Callable[..., OnlineRule]:
         def init(params, carry, inputs, *, initial=None):
             zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), inputs)
             idle = {"mask": jnp.zeros(1, bool), "reset": jnp.zeros(1, bool)}
-            stream = gradients.stream(carry)  # shapes come from one masked step
+            # One masked step fixes the shapes of the stream.
+            stream = gradients.stream(carry)
             (_, stream), _ = rule(params, stream, *once(zeros), **idle, initial=initial)
             return stream
 
@@ -73,9 +74,9 @@ def learn(
     xs: np.ndarray | None = None,
     first_seed: int = 0,
 ) -> Scores:
-    """Train a network on a stream, by Adam at every step, under vmap.
+    """Train a network along a stream, with an update by Adam at every step.
 
-    All learning rates and seeds run together, in one pass over the stream.
+    All learning rates and seeds run together under vmap, in one pass over the stream.
     """
     rule = make_rule(network.step, stream.loss)
     course = partial(_course, stream, network, rule, stream.xs if xs is None else xs)
@@ -148,7 +149,7 @@ def persistence(stream: Stream) -> Scores:
 
 
 def majority(stream: Stream) -> Scores:
-    """Score predictions by the class frequencies so far, plus one for each class."""
+    """Score predictions by class frequencies so far; counts of classes start at 1."""
     seen = np.cumsum(np.eye(stream.outputs)[stream.targets], axis=0)
     before = 1 + np.concatenate([np.zeros((1, stream.outputs)), seen[:-1]])
     return _constant(stream, jnp.log(before / before.sum(axis=1, keepdims=True)))

@@ -161,7 +161,7 @@ def loss(y: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def learners(config: Config) -> dict[str, tuple[Callable, Callable]]:
-    """Return functions (start, learn) for each rule; both run all seeds together.
+    """Return functions (start, learn) for each rule, which run all seeds together.
 
     start(keys) -> state; learn(state, xs, targets, key) -> (state, mean losses).
     """

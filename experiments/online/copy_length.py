@@ -1,4 +1,4 @@
-"""Copy task: the length of the string that each rule learns in a number of steps.
+"""Copy task: the longest string that each rule learns in a given number of steps.
 
 A network reads a string of L random bits, then recalls the string in L further steps.
 The string grows by one bit when the loss of the recalled bits falls below a share of
@@ -99,7 +99,7 @@ class Config(Study):
 class Course(NamedTuple):
     """State of one training run."""
 
-    pair: PyTree  # params, opt_state
+    pair: PyTree  # (params, opt_state)
     length: jax.Array  # length of the string in bits
     loss: jax.Array  # running mean of losses at this length
     steps: jax.Array  # number of time steps so far

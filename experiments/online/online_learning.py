@@ -87,8 +87,8 @@ class Config(Study):
     episode: int = 200
     """Number of steps after which the state and the influence are set to zero."""
     compared: int = 5
-    """Number of episodes in which the cosine is measured. They are evenly spaced, and
-    include the last episode."""
+    """Number of episodes in which the cosine is measured. The measured episodes are
+    evenly spaced, and include the last episode."""
     learning_rate: float = 1e-3
     """Learning rate of Adam, for all rules."""
     seeds: int = 3

@@ -127,7 +127,7 @@ def _streams(
     for name in config.streams:
         try:
             streams[name] = _sensor_streams.STREAMS[name](config.steps)
-        except DataError as problem:  # neither a network nor a local copy
+        except DataError as problem:  # no download and no local copy of the data
             left_out[name] = str(problem)
     return streams, left_out
 

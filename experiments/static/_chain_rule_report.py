@@ -17,7 +17,7 @@ def show(
     info: gradients.static.BackpropInfo,
     micrograd: gradients.static.BackpropInfo,
 ) -> None:
-    """Print the factors of layers, of single weights, of one unit, and of micrograd."""
+    """Print factors of the chain rule: layers, single weights, one unit, micrograd."""
     of = lambda kind: [row for row in rows if row["row"] == kind]
     print(f"\nDigit {config.example}, E = {of('energy')[0]['value']:.6f}\n")
     print(f"{info.table()}\n")

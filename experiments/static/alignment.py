@@ -42,7 +42,7 @@ from experiments.static._lenet import init, logits
 RATES = {"bp": 0.02, "fa": 0.003, "dfa": 0.001, "usf": 0.02, "brsf": 0.005}
 RATES |= {"frsf": 0.02}
 DECAY = 1e-3
-LOOKS = 8  # measurements of test errors and angles during training
+LOOKS = 8  # number of measurements of test errors and angles during training
 SHOWN, PART = 256, 500  # numbers of images for the angles, and in one test call
 
 
@@ -75,7 +75,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train the network by each rule; show test errors and gradient angles."""
+    """Train LeNet by each rule; show test errors and gradient angles."""
     check = lambda config: data.mnist()
     return run_study("alignment", config, _jobs, _finish, check=check)
 

@@ -8,7 +8,7 @@ Layer l has weights W_l and biases b_l, and w_l is one of its weights. φ_1 is t
 φ_2 is the logistic function. `gradients.backprop` returns a record of each layer. From
 the records, the study computes the factors of ∂E/∂w_l by hand: for each layer, and for
 one weight in each layer. For one hidden unit, the study computes ∂E/∂y as a sum over
-the units of the layer above. The last table shows the factors of ∂g/∂a and ∂g/∂b for
+the units of the next layer. The last table shows the factors of ∂g/∂a and ∂g/∂b for
 the expression g(a, b) in micrograd's README.
 """
 
@@ -113,7 +113,7 @@ def _digit(config: Config, way: Way) -> list[Row]:
         rows: list[Row] = [{"row": "energy", "value": float(value)}]
         rows += _layers(info, grads, others)
         rows += _weights(info, grads, others)
-        return rows + _paths(params, info, rows[-2]["to"])  # rows[-2] is of layer 1
+        return rows + _paths(params, info, rows[-2]["to"])  # rows[-2]: layer 1's weight
 
 
 def _backprop(params: PyTree, x: jax.Array, target: jax.Array) -> Any:
@@ -172,8 +172,8 @@ def _other_gradients(params, x, target) -> dict[str, PyTree]:
 def by_hand(info: gradients.static.BackpropInfo) -> list[dict[str, jax.Array]]:
     """Return the factors of ∂E/∂w, δ = ∂E/∂s, and ∂E/∂w of each layer.
 
-    All are for a single example. The factors of layer l are ∂E/∂y [m], ∂y/∂s [m], and
-    ∂s/∂w = y_{l−1} [n]. ∂E/∂w has the shape [n, m].
+    All arrays are for a single example. The factors of layer l are ∂E/∂y [m],
+    ∂y/∂s [m], and ∂s/∂w = y_{l−1} [n]. ∂E/∂w has the shape [n, m].
     """
     found = []
     for layer, slope_of in zip(info, SLOPES, strict=True):
@@ -222,7 +222,7 @@ def _weights(info, grads, others) -> list[Row]:
 def _paths(params, info, unit: int) -> list[Row]:
     """Return the terms δ_k w_k of the sum that is ∂E/∂y of a hidden unit.
 
-    k counts the units of the layer above. δ_k is ∂E/∂s of unit k, and w_k is the weight
+    k counts the units of the next layer. δ_k is ∂E/∂s of unit k, and w_k is the weight
     from the hidden unit to unit k.
     """
     deltas, weights = np.asarray(info[1].delta), np.asarray(params[1]["w"][unit])

@@ -108,7 +108,7 @@ def draw_losses(rows: list[dict[str, Any]]) -> Figure:
             )
         axis.axhline(mine[0]["floor"], color="black", linewidth=0.8, label="floor")
         axis.set(title=TITLES[task], xlabel="updates", ylabel="loss", yscale="log")
-        axis.set_ylim(top=3 * mine[0]["floor"])  # first losses may be far above
+        axis.set_ylim(top=3 * mine[0]["floor"])  # the first losses may be very high
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     return figure

@@ -9,7 +9,7 @@ from experiments import report
 
 FARTHEST = 100  # number of steps of the longest window
 OPTIMUM, SENSITIVITY, LOST = -1 / 6, -6.0, 1e6
-LINES = ["-", "--", ":", "-."]  # of online rules, because some curves coincide
+LINES = ["-", "--", ":", "-."]  # line styles, because curves of online rules coincide
 # Reference values computed outside of this project. MEASURED is ds₁/dθ by lookback.
 # FATES is θ after 3000 iterations at a learning rate of 1e-4, or the number of
 # iterations until |θ| exceeds 1e6.

@@ -61,7 +61,7 @@ class Config(Study):
     """Tasks to learn: some of copy, adding."""
     copy_length: int = 25
     """Number of blank steps of the copy task, 1000 in the published table. A sequence
-    has 20 more steps."""
+    of the copy task has 20 more steps."""
     adding_length: int = 60
     """Number of steps of the adding task; 600 in the published table."""
     lookbacks: tuple[int, ...] = (20, 40)

@@ -10,10 +10,10 @@ Each network reads a text character by character, and predicts the next characte
 two initialisations are "normal" and "orthogonal". With "normal", recurrent weights are
 drawn from N(0, 1/n) for n units; with "orthogonal", each gate's recurrent matrix is
 orthogonal. An LRU has eigenvalues instead of a recurrent matrix. With "normal", the
-eigenvalues of the LRU fill the unit disc, like those of a matrix from N(0, 1/n). With
-"orthogonal", the absolute values of the LRU's eigenvalues are 0.99 to 0.999. The LSTM's
-forget gates begin with a bias of 1. Gradient flow and Lyapunov exponents are measured
-on held-out text, before and after a short training.
+eigenvalues of the LRU fill the unit disc, like eigenvalues of a matrix from N(0, 1/n).
+With "orthogonal", the absolute values of the LRU's eigenvalues are 0.99 to 0.999. The
+LSTM's forget gates begin with a bias of 1. Gradient flow and Lyapunov exponents are
+measured on held-out text, before and after a short training.
 """
 
 import dataclasses
@@ -81,8 +81,8 @@ class Config(Study):
     """Number of characters in a window. Gradients are measured up to length − 1 steps
     back."""
     windows: int = 16
-    """Number of windows to measure on. Lyapunov exponents are measured on windows five
-    times as long."""
+    """Number of windows on which gradients are measured. Lyapunov exponents are
+    measured on windows five times as long."""
     steps: int = 500
     """Number of updates by Adam."""
     batch: int = 32

@@ -93,7 +93,7 @@ class Config(Study):
 
 
 class Method(NamedTuple):
-    """A method of computing gradients: `iterate` computes one gradient in θ."""
+    """A method of computing gradients; `iterate` computes one gradient of θ."""
 
     start: Callable[[jax.Array], Any]  # θ -> state
     # (θ, state, key) -> (gradient, state)
@@ -210,7 +210,7 @@ def sensitivities(lookbacks: tuple[int, ...]) -> list[float]:
 def sensitivity_curve() -> jax.Array:
     """Return ds₁/dθ after 1 … 100 steps, [100].
 
-    One vmap computes all values; masks set the number of steps.
+    One vmap computes all derivatives; a mask sets the number of steps of each.
     """
     rule = gradients.bptt(step, lambda y, _: y)
     xs, targets, weights = stream(FARTHEST)

@@ -52,8 +52,8 @@ class Config(Study):
     """The text: the help topics of the running Python, or Tiny Shakespeare, which is
     downloaded once."""
     lengths: tuple[int, ...] = (1_000, 10_000, 100_000)
-    """Lengths T of calls whose memory and time are measured. Networks learn from as
-    many characters as the longest length."""
+    """Lengths T of calls whose memory and time are measured. The GRU
+    is trained on a text of the longest length."""
     units: int = 48
     """Number of units of the GRU."""
     every: int = 20
@@ -63,7 +63,7 @@ class Config(Study):
     settings: tuple[tuple[int, int], ...] = ((5, 5), (20, 20), (20, 40), (100, 100))
     """Pairs (h′, h) of truncated BPTT to learn with."""
     learning_rate: float = 3e-3
-    """Learning rate of Adam, for all settings."""
+    """Learning rate of Adam, for all pairs (h′, h)."""
     call: int = 1_000
     """Number of characters in one call along a stream."""
 
@@ -177,7 +177,7 @@ def _costs(config, problem, name, way: Way) -> list[Row]:
 
 
 def _seconds(program, arguments) -> float:
-    """Return the shortest time of at least three calls, and of up to 20 short calls."""
+    """Return the shortest time of 3 to 20 calls of a program; long calls are fewer."""
     times = []
     while len(times) < 3 or (len(times) < 20 and sum(times) < 3):
         start = time.perf_counter()

@@ -164,14 +164,14 @@ def _named(length: int, size: gradients.remat.StepBytes) -> dict[str, Any]:
         try:
             policy = gradients.remat.budget(num_bytes)
             gradients.remat.predicted_cost(length, policy, size)
-        except ValueError:  # if T is small, one step exceeds the budget
+        except ValueError:  # the budget is too small for one step
             continue
         policies[f"budget({share:.0%} of full)"] = policy
     return policies
 
 
 def _growth(config: Config, length: int, way: Way) -> Row:
-    """Measure a gradient of T steps, without remat and with √T slots."""
+    """Measure memory and time of a gradient of T steps: by None and by slots(√T)."""
     del way
     step, loss, arguments = _problem(config, length)
     whole = gradients.bptt(step, loss)
@@ -192,7 +192,7 @@ def _slope(lengths: list[int], values: list[float]) -> float:
 
 
 def _show(rows: list[Row]) -> None:
-    """Print a table of policies for each T."""
+    """Print a table of remat policies for each sequence length T."""
     for length in dict.fromkeys(row["length"] for row in rows):
         lines = []
         for row in (row for row in rows if row["length"] == length):
@@ -212,7 +212,7 @@ def _show(rows: list[Row]) -> None:
 
 
 def _show_growth(rows: list[Row]) -> None:
-    """Print how time and memory grow with T."""
+    """Print how time and memory grow with the sequence length T."""
     if len(rows) < 2:
         return
     lengths, lines = [row["length"] for row in rows], []

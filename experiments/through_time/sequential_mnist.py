@@ -48,8 +48,8 @@ class Config(Study):
     }
 
     side: Literal[28, 14, 7, 4, 2] = 14
-    """Images are pooled to side × side pixels. The published table has 28, without
-    pooling."""
+    """Images are pooled to side × side pixels. The published table has 28 × 28
+    pixels, without pooling."""
     rows: bool = False
     """Whether to read images row by row (side steps), not pixel by pixel (side²)."""
     permuted: bool = False
@@ -64,8 +64,8 @@ class Config(Study):
     batch: int = 64
     """Number of images in a mini-batch, drawn at random."""
     learning_rate: float = 3e-3
-    """Initial learning rate of Adam; the tanh cell has a third of this rate. Rates fall
-    to 0 along a cosine. Gradients are clipped to a norm of 1."""
+    """Initial learning rate of Adam; the tanh cell has a third of this rate. Learning
+    rates fall to 0 along a cosine. Gradients are clipped to a norm of 1."""
     lookback: int = 0
     """Lookback h of truncated BPTT, with windows of h/2 steps; 0 means BPTT."""
     remat: Literal["none", "step", "slots"] = "none"
