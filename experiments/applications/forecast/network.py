@@ -82,7 +82,7 @@ def on_windows(
 ) -> Callable[..., Any]:
     """Return a rule (params, lane, starts, arrays…) -> ((value, lane), grads).
 
-    A window starts from a state of zeros, and has `warm` steps that are not scored, then
+    A window starts from a zero state, and has `warm` steps that are not scored, then
     `span` scored steps. Values of the series from step `lane.cut` on are not used.
 
     Args:

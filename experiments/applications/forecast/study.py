@@ -84,7 +84,7 @@ class Config(Study):
     decimal: str | None = None
     """Decimal mark in the file: . or , (by default found from the file)."""
     encoding: str | None = None
-    """Encoding of the file, such as utf-8 or cp1252 (by default found from the file)."""
+    """Encoding of the file, such as utf-8 or cp1252; by default found from the file."""
     horizon: int = 12
     """Largest number of rows ahead to forecast the column of the file."""
     season: int | None = None
