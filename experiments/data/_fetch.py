@@ -44,7 +44,7 @@ def fetch(url: str | tuple[str, ...], sha256: str | None, path: str) -> Path:
     """
     cache = pooch.os_cache("bpvariants")
     target = Path(path)
-    errors, bar = [], cast(Any, _Bar(target.name))  # pooch accepts any such object
+    errors, bar = [], cast(Any, _Bar(target.name))  # not a type that pooch declares
     downloader = cast(Any, pooch.HTTPDownloader(progressbar=bar))
     for address in (url,) if isinstance(url, str) else url:
         try:

@@ -23,8 +23,8 @@ def sms_spam() -> TextClasses:
 
     The 5,574 lines have 5,171 different texts: 3,722 for training, 414 for validation,
     1,035 for test. From training 11 texts are dropped, and from validation 3, because a
-    later part has the same text. This comparison of texts ignores case, and characters
-    that are not letters or digits.
+    later part has the same text. Texts are compared without case, and without
+    characters that are not letters or digits.
     """
     path = find(FILE, SHA256)
     content = path.read_bytes() if path else _from_archive()

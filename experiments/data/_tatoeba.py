@@ -46,7 +46,7 @@ def tatoeba_fra_eng(
     order. Nonbreaking spaces in the French sentences become plain spaces. The hash puts
     14,197 pairs into test, 14,091 into validation and 114,499 into train. From
     validation 10 pairs are dropped, and from train 64, because a later part has the
-    same English sentence. This comparison of sentences ignores case, and characters
+    same English sentence. Sentences are compared without case, and without characters
     that are not letters or digits.
 
     Args:

@@ -32,7 +32,7 @@ def trec() -> TextClasses:
     Of the 5,452 training questions, 10 are dropped because test has exactly the same
     question. Of the remaining 5,442 questions, the last 545 are for validation, and the
     first 4,897 for training. From training 13 questions are dropped, because a later
-    part has the same text. This comparison of texts ignores case, and characters that
+    part has the same text. Texts are compared without case, and without characters that
     are not letters or digits.
     """
     train = read_lines(_text("TREC.train"))

@@ -30,7 +30,7 @@ ACTIONS = (
 
 
 class WallFollowing(NamedTuple):
-    """The robot's records in order of time; by custom, 4092 and later are for test."""
+    """Records in order of time; by custom, records from index 4092 on are for test."""
 
     readings: np.ndarray  # [5456, 24] float32, metres; 5 means out of range
     actions: np.ndarray  # [5456] indices into ACTIONS

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 
-STREAMED = 0x7FFF0000  # in a header, such a size or a larger one means "unknown"
+STREAMED = 0x7FFF0000  # in a header, a size of at least this means "unknown"
 UNREADABLE = (ValueError, ArithmeticError, struct.error, EOFError, UnboundLocalError)
 ROUNDING = 1e-6  # a float sample may exceed ±1 by this much
 

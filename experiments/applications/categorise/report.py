@@ -32,7 +32,7 @@ PUBLISHED = {
 
 
 def name_of(row: dict[str, Any]) -> str:
-    """Return the name of a row in tables."""
+    """Return the name under which tables show a row of results."""
     if "units_of" not in row:
         return NAMES[row["set"]]
     return f"{row['cell'].upper()} over {row['units_of']}, {row['pooling']} state"

@@ -4,9 +4,9 @@
 
 The action u_t is a limited form of v_t. Each iteration linearises the step, and makes
 the cost quadratic, around the old states s_old. The resulting linear-quadratic problem
-is solved backwards in time for the change k_t and the gain K_t. The damping λ is added
-to the second derivative of the cost in an action. λ grows if no step size α lowers the
-cost.
+is solved backwards in time for the change k_t of v_t, and the gain K_t. λ is added
+to the second derivative of the cost in an action, as damping; λ grows if no step size α
+lowers the cost.
 """
 
 from functools import partial
@@ -62,7 +62,7 @@ def _backward(system: System, reached: _Reached, goals):
     cost = lambda s, v, goal: system.cost(s, _act(system, v), goal)
     move = lambda s, v: advance(system, s, _act(system, v))
     A, B = jax.vmap(jax.jacfwd(move, (0, 1)))(reached.states[:-1], reached.raw)
-    along = reached.states[1:], reached.raw, goals  # the cost is in the new state
+    along = reached.states[1:], reached.raw, goals  # costs are of the new states
     slopes = jax.vmap(jax.grad(cost, (0, 1)))(*along)
     (C, _), (_, R) = jax.vmap(jax.hessian(cost, (0, 1)))(*along)
 

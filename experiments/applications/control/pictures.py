@@ -19,7 +19,7 @@ RIGHT, WRONG = "C0", "C3"
 
 
 class Plane(NamedTuple):
-    """Plane of a phase portrait: labels of its axes, and a function to coordinates."""
+    """Axes of a phase portrait: their labels, and how states map to coordinates."""
 
     x: str
     y: str

@@ -31,7 +31,7 @@ def init(system: System, units: int, key: jax.Array) -> list[dict[str, jax.Array
         {"weights": jax.random.normal(key, (n, m)) / n**0.5, "bias": jnp.zeros(m)}
         for key, n, m in zip(keys, sizes, sizes[1:], strict=False)
     ]
-    layers[-1]["weights"] *= 0.1  # so that initial actions are small
+    layers[-1]["weights"] *= 0.1  # keep initial actions small
     return layers
 
 

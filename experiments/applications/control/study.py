@@ -186,7 +186,7 @@ def _train(config: Config, name: str, rule: str, way: Way) -> Row:
 def _draw(folder: Path, name: str, rows: list[Row]) -> None:
     """Draw one system's episodes: portraits for all rules, a film for the best rule."""
     system = SYSTEMS[name]
-    key = jax.random.key(SHOWN)  # other starts than in tests
+    key = jax.random.key(SHOWN)  # key of starts that are not in the tests
     start, goals = policy.episodes(system, SHOWN, system.judged, key)
     played = {}
     for row in rows:

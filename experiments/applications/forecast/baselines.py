@@ -15,7 +15,7 @@ from experiments.applications.forecast.series import fill, Prepared, Series
 
 LOW, HIGH = 0.05, 0.95
 MOST = 20_000  # linear models are fitted to at most 20,000 steps before the test part
-PENALTIES = (1e-3, 1e-1, 1e1, 1e2, 1e3, 1e4, 1e5)  # of ridge regression, to choose from
+PENALTIES = (1e-3, 1e-1, 1e1, 1e2, 1e3, 1e4, 1e5)  # for ridge regression
 
 
 def forecast(name: str, series: Series, prepared: Prepared) -> np.ndarray:
@@ -38,7 +38,7 @@ def _first(series: Series) -> int:
 
 
 def _before(series: Series, i: int, end: int) -> slice:
-    """Return the origins with all lags whose targets are before step `end`."""
+    """Return the origins that have all lags, and targets before step `end`."""
     first = _first(series) + series.lags - 1
     return slice(first, max(first + 1, end - series.horizons[i]))
 
@@ -48,7 +48,7 @@ def _reference(series: Series, prepared: Prepared) -> np.ndarray:
 
 
 def _seasonal(series: Series, prepared: Prepared) -> np.ndarray:
-    """Forecast the mean value at the target's phase of the season before the test."""
+    """Forecast the mean, before the test part, of values at the target's phase."""
     phase, values = series.phase[: series.test], series.values[: series.test]
     known = np.isfinite(values)
     phases = int(series.phase.max()) + 1

@@ -24,7 +24,7 @@ class Comparison(NamedTuple):
     """Result of the test: S > 0 if the reference has the larger errors."""
 
     statistic: float
-    p: float  # two-sided
+    p: float  # p value of the two-sided test
 
 
 def diebold_mariano(differences: np.ndarray, horizon: int) -> Comparison:

@@ -1,9 +1,9 @@
 """Training of networks of `forecast` on windows of the past.
 
-Each network has a twin. The network trains without the validation part, and its loss on
-the validation part chooses the number of updates. The twin trains on the validation
-part too, and makes the forecasts with its parameters after the chosen number of
-updates.
+Networks are trained in pairs: a network and its twin. In each pair, the network trains
+without the validation part, and its loss on the validation part chooses the number of
+updates. In each pair, the twin trains on the validation part too, and makes the
+forecasts after the chosen number of updates.
 """
 
 from functools import partial
@@ -32,7 +32,7 @@ RATES = {"adam": 5e-3, "adamw": 5e-3, "rmsprop": 2e-3}
 
 
 class Learned(NamedTuple):
-    """Forecasts [seeds, origins, H, 3] from step `first` on, and entries of the row."""
+    """Forecasts [seeds, origins, H, 3] from step `first` on, and table entries."""
 
     said: np.ndarray
     first: int

@@ -40,8 +40,8 @@ def score(
     Returns:
       A dictionary of scores. For each period and horizon there are lists over seeds:
       rmse; coverage, the percentage of values within the interval; quantile_loss, the
-      mean over the two ends of the interval. For prices, skill is the test against the
-      reference at each horizon. The entry shown has the forecasts to draw.
+      mean over the two ends of the interval. For prices, the entry "skill" has the test
+      against the reference at each horizon. The entry "shown" has forecasts to draw.
     """
     targets = prepared.targets[first:]
     origins = np.arange(first, len(series.values))

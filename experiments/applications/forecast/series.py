@@ -28,7 +28,7 @@ class Series(NamedTuple):
     name: str
     title: str
     unit: str
-    times: np.ndarray  # [N], to draw
+    times: np.ndarray  # [N], times for pictures
     values: np.ndarray  # [N], the values to forecast
     others: np.ndarray  # [N, F], other columns that are known at each step
     phase: np.ndarray  # [N] phase of each step in its season, from 0; −1: no season
@@ -51,8 +51,8 @@ class Prepared(NamedTuple):
     xs: np.ndarray  # [N, D] float32
     z: np.ndarray  # [N, H] float32, scaled targets; 0 where the target is not known
     known: np.ndarray  # [N, H] bool, whether the target is known
-    reference: np.ndarray  # r, [N]
-    scale: np.ndarray  # s, [H]
+    reference: np.ndarray  # references r_t, [N]
+    scale: np.ndarray  # scales s_h, [H]
     targets: np.ndarray  # y_{t+h}, [N, H], NaN where y_{t+h} is not known
 
 
@@ -61,7 +61,7 @@ def prepare(series: Series) -> Prepared:
 
     Inputs are the value, its change and the other columns, all standardised. If values
     are missing, an input flags them; if there is a season, two inputs give its phase. A
-    missing value is replaced by the last known one.
+    missing value is replaced by the last known value.
 
     Raises:
       ValueError: if the training part is constant, or has too few known values.

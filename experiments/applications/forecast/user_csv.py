@@ -84,7 +84,7 @@ def read_series(
 
 
 def _check_values(values: np.ndarray, name: str, path: Path) -> None:
-    """Check that a column has enough known values, not all equal, of usual size."""
+    """Check that a column has enough known values, which differ and can be squared."""
     known = values[np.isfinite(values)]
     if len(known) < len(values) / 2:
         raise ValueError(

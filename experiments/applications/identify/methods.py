@@ -22,7 +22,7 @@ from experiments.applications.identify import tanks
 from experiments.applications.identify.tanks import Record
 from experiments.harness.precision import double_precision
 
-SOLVE = "least_squares"  # an option of `updates`, but solves for the weights
+SOLVE = "least_squares"  # takes the place of an update; solves for the weights
 # Initial variance of the weights, relative to the variance of the noise. A small
 # variance keeps changes of the weights small, because a prediction is linear in the
 # weights only near the current weights.
@@ -31,7 +31,7 @@ LAGS = 2  # number of last steps whose y and u the linear model reads
 
 
 class Model(NamedTuple):
-    """A model of a plant: a step reads the input u and output y, and predicts y."""
+    """A model of a plant: its step reads input u and output y, and predicts next y."""
 
     step: Step
     init: Callable[[jax.Array], PyTree]  # key -> params

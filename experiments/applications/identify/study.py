@@ -149,7 +149,7 @@ def moving(values: np.ndarray, steps: int) -> np.ndarray:
 def recovery(near: np.ndarray, level: float) -> int | None:
     """Return the number of steps until the error is again at most `level`.
 
-    The result is None if the error stays above the level. It is 0 if the error does not
+    The result is None if the error stays above the level, and 0 if the error does not
     rise above the level within 200 steps.
 
     Args:

@@ -5,15 +5,15 @@
     y   = x₂ + e                           measurement of the lower level
 
 k₁, k₂ and k₃ are parameters; w₁, w₂ and e are noise. Outflow obeys Torricelli's law.
-There is one sample a step, and no tank overflows. The input u of the pump is random,
+Each time step has one sample, and no tank overflows. The input u of the pump is random,
 and stays constant for ten steps on average. The model of the plant is an observer with
 levels x̂. The observer corrects x̂ by the measurement y, then takes a step f of the
 plant without noise. The gain G of the correction is learned along with k:
 
     x̂ ← x̂ + G (y − x̂₂),    x̂ ← f(x̂, u; k),    prediction of the next y: x̂₂
 
-An observer that learns with exact gradients is the recursive prediction error method
-of Ljung and Söderström.
+Learning an observer with exact gradients is the recursive prediction error method of
+Ljung and Söderström.
 
 References:
   Schoukens, Noël, "Three benchmarks addressing open challenges in nonlinear system

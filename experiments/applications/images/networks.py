@@ -131,7 +131,7 @@ def _static(layers: Sequence[_Layer], kind: StaticRule) -> Network:
     images = jax.ShapeDtypeStruct((1, SIDE, SIDE), jnp.float32)
     if kind == "usf":
         return Network(init, logits, aligned, False)
-    # All seeds share the same random feedback weights, which no seed begins with.
+    # All seeds share one draw of feedback weights, different from all initial weights.
     key = jax.random.key(1)
     feedback = gradients.alignment_weights(key, pairs, like, images, kind=kind)
     rule = lambda *args: aligned(*args, feedback=feedback)

@@ -63,18 +63,18 @@ class Config(Study):
     """Initial learning rate of the option update; the rate falls to 0 along a cosine,
     except in the Rprop family."""
     full_batch_update: str = "irprop_minus"
-    """Update rule of full_batch."""
+    """Update rule of the network full_batch."""
     full_batch_rate: float | None = 1e-3
     """Learning rate of full_batch_update; in the Rprop family, the initial step
     size."""
     lookback: int = 14
     """Rows of the image that errors travel back, for rules that truncate."""
     units: int = 96
-    """Units of gru_rows."""
+    """Units of the network gru_rows."""
     epochs: int = 4
     """Number of epochs on mini-batches, which are drawn at random."""
     full_batch_epochs: int = 35
-    """Number of updates of full_batch."""
+    """Number of updates of the network full_batch."""
     batch: int = 128
     """Images in a mini-batch."""
     train: int = 60_000

@@ -1,4 +1,4 @@
-"""Table beside published losses, learning curves and piano rolls of `music`."""
+"""Table of `music` with published losses; learning curves and piano rolls."""
 
 from collections.abc import Sequence
 from typing import Any

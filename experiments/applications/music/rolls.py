@@ -97,7 +97,7 @@ class Streams:
     seed: int
 
     def __call__(self, start: int) -> Iterator[Window]:
-        """Yield windows without end, from number `start` on.
+        """Yield windows without end, beginning with window number `start`.
 
         Each pass through the pieces has its own random order of pieces.
         """

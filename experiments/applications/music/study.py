@@ -163,7 +163,7 @@ def _train(config: Config, name: str, cell: str, load, way: Way) -> Row:
 
 
 def make_network(cell: str, units: int) -> recurrent.Network:
-    """Return a network that reads the keys of a step and predicts the next step's."""
+    """Return a network that reads one step's keys and predicts the next step's keys."""
 
     def loss(y, target):
         losses = optax.sigmoid_binary_cross_entropy(y, target.astype(y.dtype))

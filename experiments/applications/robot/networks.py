@@ -1,13 +1,13 @@
 """Sensor frames and networks of `robot`.
 
-    mlp         h_t = tanh(U x_t + b)            a step without a state
-    all others  h_t = cell(θ, h_{t−1}, x_t)
+    mlp              h_t = tanh(U x_t + b)       a step without a state
+    tanh, gru, lstm  h_t = cell(θ, h_{t−1}, x_t)
     y_t = V h_t + c
 
 x_t are the inputs, h_t the units and y_t the logits of the actions; U, b, V and c are
 weights. The inputs "sensors" are all 24 distances. The inputs "two" are the distances
-to the front and to the left, as in the papers about this robot; each is the minimum
-over some sensors.
+to the front and to the left, as in the papers about the robot; each distance is the
+minimum over some sensors.
 """
 
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from experiments.networks import recurrent
 from experiments.networks.cells import DENSE
 from experiments.networks.recurrent import Network, Window
 
-TEST, VALIDATION = 4092, 2728  # first frames of the last quarter and of the third
+TEST, VALIDATION = 4092, 2728  # first frames of the fourth and third quarters
 FRONT, LEFT = slice(10, 15), slice(17, 20)
 INPUTS = {
     "sensors": lambda readings: readings,

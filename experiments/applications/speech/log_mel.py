@@ -107,7 +107,7 @@ def mel_filters(
       high: upper end of the last triangle, Hz; by default half the rate.
 
     Raises:
-      ValueError: as :func:`log_mel`.
+      ValueError: for the same reasons as in :func:`log_mel`.
     """
     high = rate / 2 if high is None else high
     if bands < 1 or not 0 <= low < high <= rate / 2:

@@ -21,7 +21,7 @@ APART |= {"yweweler": 79.2, "theo": 85.2, "jackson": 87.8}
 
 
 def name_of(row: dict[str, Any]) -> str:
-    """Return the name of a row in tables."""
+    """Return the name under which tables show a row of results."""
     if row["job"] == "logistic":
         return LOGISTIC
     return f"{row['cell'].upper()}, {row['pooling']} state"

@@ -52,7 +52,7 @@ class Config(Study):
     """Cells: tanh, gru, lstm. The first cell is also tested on unknown speakers."""
     pooling: tuple[network.Pooling, ...] = ("mean", "last")
     """Inputs of the readout: the mean of all states, or the last state. The first
-    choice is also tested on unknown speakers."""
+    input is also tested on unknown speakers."""
     units: int = 64
     """Size of each cell."""
     rule: str = "bptt"
@@ -65,7 +65,7 @@ class Config(Study):
     """Initial learning rate; it falls to 0 along a cosine, except in the Rprop
     family."""
     steps: int = 1600
-    """Updates; rounded up to a multiple of 10."""
+    """Number of updates, rounded up to a multiple of 10."""
     batch: int = 64
     """Recordings in a mini-batch; they have about the same length."""
     lengths: int = 4

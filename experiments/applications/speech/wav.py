@@ -12,7 +12,7 @@ from experiments import data
 from experiments.applications.speech import network
 from experiments.harness.errors import DataError
 
-RATE, LONGEST = 8000, 5.0  # samples per second, seconds
+RATE, LONGEST = 8000, 5.0  # samples per second; longest recording in seconds
 
 
 def read_digit(path: Path) -> np.ndarray:

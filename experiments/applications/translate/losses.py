@@ -1,6 +1,6 @@
 """Losses and gradient rule of `translate`, and greedy translation.
 
-At each step the decoder reads the last word of the reference, or its own last word.
+At each step the decoder reads the reference's previous word, or its own previous word.
 """
 
 from collections.abc import Callable

@@ -108,7 +108,7 @@ def _greedy(how: How) -> Callable:
 def translate(
     params: PyTree, sentences: Sequence[str], corpus: Corpus, how: How
 ) -> list[tuple[str, np.ndarray]]:
-    """Translate sentences with the first network.
+    """Translate sentences with the first seed's network.
 
     Returns:
       Each translation, and the attention of its words and END, [words + 1, source + 1].
@@ -164,7 +164,7 @@ def read_sentence(text: str) -> str:
 def answer(
     checkpoints: Path, like: PyTree, sentence: str, corpus: Corpus, how: How
 ) -> tuple[str, list[str]]:
-    """Translate a sentence with a run's first network; return also unknown words.
+    """Translate a sentence with the first seed's network; also return unknown words.
 
     Raises:
       DataError: if none of the sentence's words occurs in training.

@@ -74,7 +74,7 @@ class Config(Study):
     """Initial learning rate; it falls to 0 along a cosine, except in the Rprop
     family."""
     steps: int = 1200
-    """Updates; rounded up to a multiple of 10."""
+    """Number of updates, rounded up to a multiple of 10."""
     batch: int = 64
     """Sentences in a mini-batch; they have about the same length."""
     lengths: int = 2

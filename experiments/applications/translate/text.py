@@ -1,8 +1,8 @@
 """Sentences as indices of words, batches of sentences, and scores of translations.
 
 BLEU is sacrebleu's score of a whole corpus, with one reference for each sentence. The
-text is in lower case without accents, so the score cannot be compared with the BLEU of
-ordinary text.
+sentences are in lower case without accents, so their BLEU cannot be compared with the
+BLEU of ordinary text.
 """
 
 import itertools
@@ -36,7 +36,7 @@ class Corpus(NamedTuple):
 def load(to: Literal["english", "french"]) -> Corpus:
     """Return the pairs of PyTorch's tutorial, split by a hash of the English sentence.
 
-    The target of a pair is the sentence in the language `to`; the source is the other.
+    In each pair, the target is the sentence in the language `to`.
     """
     found = data.tatoeba_fra_eng(data.tutorial_form, data.is_of_tutorial)
     parts = [

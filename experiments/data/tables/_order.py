@@ -27,7 +27,7 @@ def choose(ways: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _regular(times: np.ndarray) -> tuple[int, int]:
-    """Return the largest number of steps with one direction, and with one size."""
+    """Return how many steps have the commonest direction, and the commonest size."""
     steps = np.diff(times[known(times)])
     _, counts = np.unique(np.abs(steps), return_counts=True)
     return max(directions(times)[:2]), int(max(counts, default=0))

@@ -45,16 +45,16 @@ def find_source(path: Path, encoding: str | None = None) -> Source:
     """Find how a file is compressed and encoded.
 
     UTF-16 without a byte order mark is recognised by its zero bytes. A file without a
-    mark is read as UTF-8 if all of the file is valid UTF-8. Any other file is read as
-    Windows-1252 (or Latin-1), with a note for the user.
+    byte order mark is read as UTF-8 if all of the file is valid UTF-8. A file that is
+    neither is read as Windows-1252 (or Latin-1), with a note for the user.
 
     Args:
       path: a text file, possibly compressed by gzip, bzip2 or xz.
       encoding: the encoding of the file; None to find the encoding.
 
     Raises:
-      ValueError: if there is no such file, if it is not text, if it is damaged, or if
-        it cannot be read in the given encoding.
+      ValueError: if there is no such file, or if the file is not text, is damaged, or
+        cannot be read in the given encoding.
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}.")
