@@ -57,7 +57,7 @@ def check_count(name: str, value: object, minimum: int = 1, remedy: str = "") ->
 
 
 def check_arrays(name: str, tree: PyTree, remedy: str = "") -> None:
-    """Check that all leaves of a tree are arrays or numbers that JAX can hold."""
+    """Check that all leaves of a tree are numbers, or arrays that JAX can represent."""
     for path, leaf in jax.tree.leaves_with_path(tree):
         if not _is_array(leaf):
             raise ValueError(

@@ -76,7 +76,7 @@ def with_loss(step: Step, loss: Loss, *, may_count: bool = False) -> Step:
       step: one time step of the network.
       loss: one loss for each example.
       may_count: whether losses may be integers or bool, for a rule that takes no
-        derivative. Such losses are cast to a floating dtype.
+        derivative. Losses of integers or bool are cast to a floating dtype.
     """
     check_step_function(step)
     check_loss_function(loss)

@@ -122,7 +122,7 @@ class Lock:
 
 
 def _hold(file: Any) -> bool:
-    """Lock an open file; return False if somebody else holds its lock."""
+    """Lock an open file; return False if another process or block has its lock."""
     try:
         import fcntl
     except ImportError:  # not a POSIX system

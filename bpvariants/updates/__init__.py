@@ -1,6 +1,6 @@
 """Updates: functions that turn gradients into changes of params, and related tools.
 
-These functions return an optax.GradientTransformation:
+The following functions return an optax.GradientTransformation:
 
 - Rprop and its family: rprop (the same as irprop_minus), irprop_plus, rprop_minus,
   rprop_plus, half_back, manhattan; probabilistic_rprop for mini-batches; grprop,
@@ -8,7 +8,7 @@ These functions return an optax.GradientTransformation:
 - Discounted past gradients: forgetting; its bare rule: scale_by_forgetting.
 - A limit on the spectral norm of matrices, last in a chain: project_spectral_norm.
 
-These functions return something else:
+The following functions return other values:
 
 - replay: a Replay, functions for the loss on discounted past batches at the current
   params.

@@ -60,7 +60,7 @@ def put_back(leaves: dict[str, Any], like: PyTree) -> PyTree:
 
 
 def checksum(leaf: Any) -> int | None:
-    """Return the CRC of an array's bytes; None if other processes hold a part of it."""
+    """Return the CRC of an array's bytes; None if another process has a part of it."""
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         return None
     return zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data)

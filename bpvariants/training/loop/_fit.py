@@ -105,8 +105,8 @@ def fit(
         of params and carry have a first axis of this size. Each run has its own key.
       log: a function (step, metrics) -> None, or several in a sequence, called after
         each chunk.
-        metrics holds the `value` of the chunk's last step, the `values` of all steps so
-        far, `params`, and the number of `skipped` steps. It also holds, if the update's
+        metrics has the `value` of the chunk's last step, the `values` of all steps so
+        far, `params`, and the number of `skipped` steps. metrics also has, if update's
         state has them, the `learning_rate` (of `optax.inject_hyperparams`) and the
         "min", "median" and "max" of `step_sizes` (of Rprop). `params` are on the
         device; use them before the log returns, because the next chunk overwrites them.
@@ -129,7 +129,7 @@ def fit(
 
     Raises:
       NonFiniteError: a FloatingPointError, with `nonfinite="raise"`. It names the step
-        and the arrays, and holds the batch and the params before the step.
+        and the arrays, and has the batch and the params before the step.
       ValueError: if an argument is out of its range, if a key is given and nothing
         draws, if `sample` or the rule draws and no key is given, if params or carry do
         not have the axis of runs, or if a checkpoint is from a different training.

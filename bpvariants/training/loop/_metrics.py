@@ -15,7 +15,7 @@ MOST = 65_536  # the median of far more step sizes is over a subset of about thi
 
 
 def state_readings(opt_state: PyTree) -> dict[str, Any]:
-    """Return the learning rate and the step sizes that an optimizer's state holds.
+    """Return the learning rate and the step sizes that an optimizer's state has.
 
     `learning_rate` is [], or [k] if the state has k learning rates. `step_sizes` has
     "min", "median" and "max", each [], over all parameters together. If there are very

@@ -145,7 +145,7 @@ def sweep(
     Raises:
       ValueError: if there is nothing to run, a run is given twice, an argument or the
         result of make_run is not as described, one run needs more than max_bytes, or
-        path holds another sweep.
+        path is the file of another sweep.
 
     Example:
       >>> import jax, optax

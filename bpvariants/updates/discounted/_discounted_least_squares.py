@@ -43,7 +43,7 @@ def discounted_least_squares(decay: float | jax.Array) -> DiscountedLeastSquares
         state = rule.push(state, x, y)
         gradient = rule.gradient(w, state)  # R w − p
 
-    The gradient is taken at the current weights w. It equals the gradient of
+    The gradient is taken at the current weights w, and equals the gradient of
     :func:`replay` of ½ (y − xᵀ w)² without a horizon. The state has the sums
     R = Σ_k λ^k x_{n−k} x_{n−k}ᵀ and p = Σ_k λ^k x_{n−k} y_{n−k}. A step −η (R w − p)
     with learning rate η is stable if η is below 2 divided by the largest eigenvalue of

@@ -53,9 +53,9 @@ def grprop(
 ) -> optax.GradientTransformationExtraArgs:
     """GRprop as in R's neuralnet, EXPERIMENTAL: for FULL-BATCH gradients only.
 
-    At each step, one parameter of all is chosen. Its step size is computed from the
-    gradients and step sizes of the other parameters, by a reduction over all arrays of
-    params. The defaults are those of the R package; with these defaults, step sizes
+    At each step, the step size of one chosen parameter is computed from the gradients
+    and step sizes of the other parameters, by a reduction over all arrays of params.
+    The defaults are those of the R package; with these defaults, step sizes
     never grow beyond their first value. The state takes 5 bytes a parameter in float32;
     an update of p parameters takes time O(p). A single NaN in the gradients makes the
     whole update NaN, and leaves the state as it was. Infinite gradients count as the

@@ -132,11 +132,11 @@ def rprop_plus(
 
     Later transformations in a chain must not change the steps, because Rprop⁺ takes a
     step back by its stored length. Give a transformation that changes steps as `after`.
-    Then θ_{t−1} is stored, which takes as much memory as params, and steps that are
-    taken back lead to θ_{t−1}. The return to θ_{t−1} is bit-identical if θ_{t−1} and
-    θ_t have one sign and are within a factor of two of each other. Otherwise the error
-    of the return is at most half of the last bit of θ_{t−1} − θ_t. Exceptions and cost
-    are otherwise those of :func:`irprop_minus`.
+    With `after`, θ_{t−1} is stored, which takes as much memory as params, and steps
+    that are taken back lead to θ_{t−1}. The return to θ_{t−1} is bit-identical if
+    θ_{t−1} and θ_t have one sign and are within a factor of two of each other. In other
+    cases, the error of the return is at most half of the last bit of θ_{t−1} − θ_t.
+    Exceptions and other costs are those of :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.

@@ -1,8 +1,9 @@
 """Rprop that takes steps back exactly, even if another transformation changed them.
 
 Rprop⁺ and iRprop⁺ take a step back by its length, which is wrong if a later
-transformation changed the length. This optimizer contains the transformation given as
-`after`, and stores the earlier params θ_{t−1}, to which a step back returns:
+transformation changed the length. The optimizer in this file contains the
+transformation given as `after`, and stores the earlier params θ_{t−1}, to which a step
+that is taken back returns:
 
     θ_{t+1} = θ_{t−1}                          where the step is taken back
               θ_t + after(−D_t sign(g_t))      elsewhere.
