@@ -104,12 +104,12 @@ def fit(
       runs: if given, this many independent trainings run together under `vmap`. Leaves
         of params and carry have a first axis of this size. Each run has its own key.
       log: a function (step, metrics) -> None, or several in a sequence, called after
-        each chunk.
-        metrics has the `value` of the chunk's last step, the `values` of all steps so
-        far, `params`, and the number of `skipped` steps. metrics also has, if update's
-        state has them, the `learning_rate` (of `optax.inject_hyperparams`) and the
-        "min", "median" and "max" of `step_sizes` (of Rprop). `params` are on the
-        device; use them before the log returns, because the next chunk overwrites them.
+        each chunk. The metrics are the `value` of the chunk's last step, the `values`
+        of all steps so far, `params`, and the number of `skipped` steps. If the state
+        of the update has them, the metrics include the `learning_rate` (of
+        `optax.inject_hyperparams`) and the "min", "median" and "max" of `step_sizes`
+        (of Rprop). `params` are on the device; use them before the log returns, because
+        the next chunk overwrites them.
         :class:`JsonLog` writes metrics to a file.
       stop: (step, metrics) -> whether to end the training here. To be right after a
         resumption, `stop` should depend only on its arguments.

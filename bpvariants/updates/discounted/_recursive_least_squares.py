@@ -50,7 +50,7 @@ def recursive_least_squares(
         w, state = rule.update(w, state, x, y)
 
     The solution is exact, needs no learning rate, and remembers about 1/(1−λ) steps, in
-    which the inputs must vary. In directions without inputs, the
+    which the inputs must vary enough. In directions without inputs, the
     covariance P grows as λ⁻ⁿ over n steps, and the next examples are overfitted
     (windup). In the end P overflows to NaN and stays NaN. An example that is not finite
     also makes P NaN for ever. Values of λ from 0.97 to 0.995 are common.
