@@ -1,4 +1,4 @@
-"""Run a step on one example; get and set floating leaves; lay them out as vectors."""
+"""Run a step on one example; get and set a tree's floating leaves, also as vectors."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,21 +13,22 @@ from bpvariants.types import PyTree, Step
 
 
 def floating_leaves(tree: PyTree) -> list[jax.Array]:
-    """Return the real and complex floating leaves, the only ones with derivatives."""
+    """Return the real and complex floating leaves, the only leaves with derivatives."""
     return [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree) if is_floating(leaf)]
 
 
 def replace_floating(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
-    """Replace a tree's floating leaves by others, cast to the dtypes of the tree."""
+    """Replace a tree's floating leaves by `leaves`, cast to the dtypes of the tree."""
     new = iter(leaves)
     replace = lambda leaf: cast_like(next(new), leaf) if is_floating(leaf) else leaf
     return jax.tree.map(replace, tree)
 
 
 def one_example(step: Step, batch_rank: int) -> Step:
-    """Return the step of one example, whose leaves have no batch axes.
+    """Return a step that takes one example, in arrays without batch axes.
 
-    The network itself gets a batch of one, because it may need all batch axes.
+    The network itself gets the example as a batch of one, because the network may need
+    all batch axes.
     """
     axes = tuple(range(batch_rank))
 
@@ -37,7 +38,7 @@ def one_example(step: Step, batch_rank: int) -> Step:
         try:
             results = step(params, *jax.tree.map(as_batch, (carry, x)))
             return jax.tree.map(as_example, results)
-        except Exception as error:  # the whole batch has passed the checks before
+        except Exception as error:  # a batch of one fails; the whole batch did not
             raise ValueError(
                 "this rule gives step and loss one example at a time, as a batch of "
                 "one: pass arrays with batch axes in x or target, do not close over "
@@ -60,14 +61,14 @@ def example_shapes(tree: PyTree, batch_rank: int) -> PyTree:
 
 
 def over_batch(step_of_example: Step, batch_rank: int) -> Step:
-    """Return the step of a batch that runs a step on each example by itself."""
+    """Return a step that takes a batch and runs `step_of_example` on each example."""
     for _ in range(batch_rank):
         step_of_example = jax.vmap(step_of_example, in_axes=(None, 0, 0))
     return step_of_example
 
 
 def carry_dtype(carry: PyTree) -> Any:
-    """Return the smallest dtype that holds all floating leaves, at least float32."""
+    """Return the smallest dtype, at least float32, to which all leaves can be cast."""
     dtypes = [leaf.dtype for leaf in widen(floating_leaves(carry))]
     return np.result_type(jnp.float32, *dtypes)
 
@@ -77,17 +78,17 @@ def as_vectors(
 ) -> tuple[jax.Array, Callable[[jax.Array], PyTree]]:
     """Return a tree as real vectors, one for each example, and the inverse function.
 
-    Leaves are [*batch, ...], vectors [*batch, n]. The vectors have one common dtype, by
-    default float32 or wider. A complex leaf becomes its real parts, followed by its
-    imaginary parts. Leaves without derivatives are not in the vectors; the inverse
-    puts them back unchanged.
+    The tree's leaves are [*batch, ...], the vectors [*batch, n]. The vectors have one
+    common dtype, by default float32 or wider. A complex leaf becomes its real parts,
+    followed by its imaginary parts. Leaves without derivatives are not in the vectors;
+    the inverse function puts these leaves back unchanged.
     """
     leaves = widen(floating_leaves(tree))
     parts = [(a.real, a.imag) if jnp.iscomplexobj(a) else a for a in leaves]
     if dtype is None:
         dtype = np.result_type(np.float32, *(a.dtype for a in jax.tree.leaves(parts)))
     parts = jax.tree.map(lambda part: part.astype(dtype), parts)
-    inverses = []  # one for each trace of `ravel`; all are equal
+    inverses = []  # inverse functions, one for each trace of `ravel`; all are equal
 
     def ravel(parts):
         vector, inverse = ravel_pytree(parts)

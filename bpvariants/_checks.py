@@ -1,7 +1,7 @@
-"""Checks made while tracing, before anything is computed.
+"""Checks of arguments, made while tracing, before anything is computed.
 
-Each raises a ValueError. Its message names the argument as the user typed it, says what
-is wrong with its value, and what to do instead.
+A check raises a ValueError, whose message names the argument as the user typed it, says
+what is wrong with the value, and what to do instead.
 """
 
 import reprlib
@@ -28,7 +28,7 @@ TIME_MAJOR = (
 
 
 class UsageError(ValueError):
-    """A mistake that a check has named, which needs no other words around it."""
+    """Error whose message is complete, so that callers raise it again unchanged."""
 
 
 def are_numbers(*values: object) -> bool:
@@ -57,7 +57,7 @@ def check_count(name: str, value: object, minimum: int = 1, remedy: str = "") ->
 
 
 def check_arrays(name: str, tree: PyTree, remedy: str = "") -> None:
-    """Check that all leaves of a tree are arrays or numbers that JAX can hold."""
+    """Check that all leaves of a tree are numbers, or arrays that JAX can represent."""
     for path, leaf in jax.tree.leaves_with_path(tree):
         if not _is_array(leaf):
             raise ValueError(
@@ -70,12 +70,12 @@ def check_arrays(name: str, tree: PyTree, remedy: str = "") -> None:
 def _is_array(leaf: object) -> bool:
     if isinstance(leaf, (bool, int, float, complex)):
         return True
-    if isinstance(leaf, type) or not hasattr(leaf, "shape"):  # jnp.float32 has a dtype
+    if isinstance(leaf, type) or not hasattr(leaf, "shape"):  # a type is no array
         return hasattr(leaf, "__jax_array__")
     dtype = getattr(leaf, "dtype", np.dtype(object))
     if jnp.issubdtype(dtype, jax.dtypes.prng_key):
         return True
-    return dtype.kind not in "OSUMm"  # objects, text, and times
+    return dtype.kind not in "OSUMm"  # kinds of dtype for objects, text and times
 
 
 def check_function(name: str, value: object, form: str) -> None:
@@ -90,7 +90,7 @@ def check_step_function(step: object) -> None:
 
 
 def as_pair(result: Any) -> tuple[PyTree, PyTree]:
-    """Return the carry and the output that a step returned; check that it did."""
+    """Check that a step returned a pair; return the carry and the output in it."""
     if isinstance(result, tuple | list) and len(result) == 2:
         return result[0], result[1]
     got = type(result).__name__
@@ -105,7 +105,7 @@ def as_pair(result: Any) -> tuple[PyTree, PyTree]:
 
 
 def check_single_key(key: Any) -> None:
-    """Check that a value is one key of `jax.random`, also an old one of integers."""
+    """Check that a value is one key of `jax.random`: typed, or raw of dtype uint32."""
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     old = dtype == jnp.uint32 and len(shape or ()) == 1
@@ -117,7 +117,7 @@ def check_single_key(key: Any) -> None:
 
 
 def check_no_key(rule: str, key: object) -> None:
-    """Check that a rule that draws nothing was given no key."""
+    """Check that no key was given to a rule that draws nothing at random."""
     if key is not None:
         raise ValueError(
             f"key must be left out: {rule} draws nothing at random, unlike "
@@ -126,9 +126,9 @@ def check_no_key(rule: str, key: object) -> None:
 
 
 def check_carry(carry: Any) -> None:
-    """Check that a carry is the network's state, not a state that a rule keeps.
+    """Check that a carry is the network's state, and not the state of a rule.
 
-    These are :func:`stream`'s, and those of online rules.
+    States of rules come from :func:`stream` and from the `init` of online rules.
     """
     ours = type(carry).__module__.startswith("bpvariants.")
     if ours and hasattr(carry, "carry"):
@@ -188,7 +188,7 @@ def check_lengths(xs: PyTree, **others: PyTree) -> int:
 
 
 def check_batch(name: str, tree: PyTree, shape: tuple[int, ...], axes: str) -> None:
-    """Check that the shape of every leaf begins with `shape`, known from the losses."""
+    """Check that the shape of every leaf begins with `shape`, the shape of losses."""
     for leaf in jax.tree.leaves(tree):
         if jnp.shape(leaf)[: len(shape)] != shape:
             raise ValueError(
@@ -228,14 +228,14 @@ def check_like(
 
 
 def check_new_carry(new: PyTree, carry: PyTree) -> None:
-    """Check that a step returns a carry like the one that it was given."""
+    """Check that a step's new and old carry agree in structure, shapes and dtypes."""
     names = "the carry that step returns", "the carry it is given"
     remedy = f"A step returns the pair (carry, y). {TIME_MAJOR}"
     check_like(names[0], new, names[1], carry, remedy)
 
 
 def step_shapes(step: Step, params: PyTree, carry: PyTree, inputs: PyTree) -> PyTree:
-    """Check the shapes of the carry that a step returns; return its output shapes."""
+    """Check the carry that a step returns; return the shapes of the step's outputs."""
     check_step_function(step)
     check_carry(carry)
     run = lambda *arguments: as_pair(step(*arguments))

@@ -1,4 +1,4 @@
-"""Casts. Long sums and Rprop's step sizes are kept in float32 or wider."""
+"""Casts of leaves: long sums and Rprop's step sizes are kept in float32 or wider."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def widen(tree: PyTree) -> PyTree:
 
 
 def cast_like(tree: PyTree, like: PyTree) -> PyTree:
-    """Cast each leaf to the dtype of its counterpart."""
+    """Cast each leaf of a tree to the dtype of its counterpart in `like`."""
 
     def cast(leaf, like):  # a leaf that has the dtype already keeps its weak type
         dtype = jnp.result_type(like)

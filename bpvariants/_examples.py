@@ -23,7 +23,7 @@ def select(flags: jax.Array, if_true: PyTree, if_false: PyTree) -> PyTree:
 
 
 def squared_norm(tree: PyTree, batch_ndim: int) -> jax.Array:
-    """Return the sum of |a|² over all leaves, [*batch], in float32 or wider."""
+    """Return each example's squared norm over leaves, [*batch], in float32 or wider."""
     sizes = [jnp.abs(leaf) for leaf in jax.tree.leaves(widen(tree))]
     dtype = np.result_type(*(size.dtype for size in sizes))
     axes = lambda leaf: tuple(range(batch_ndim, leaf.ndim))
@@ -33,10 +33,10 @@ def squared_norm(tree: PyTree, batch_ndim: int) -> jax.Array:
 
 
 def norm(tree: PyTree, batch_ndim: int = 0) -> jax.Array:
-    """Return the Euclidean norm over all leaves, [*batch], in float32 or wider.
+    """Return each example's norm over all leaves, [*batch], in float32 or wider.
 
-    It is right also where the squares would overflow or underflow. The extra cost is
-    one maximum over each leaf.
+    The Euclidean norm is right even where squares would overflow or underflow, at the
+    cost of one maximum over each leaf.
     """
     norms = [_scaled_norm(leaf, batch_ndim) for leaf in jax.tree.leaves(tree)]
     if len(norms) == 1:
@@ -55,12 +55,12 @@ def _scaled_norm(leaf: jax.Array, batch_ndim: int) -> jax.Array:
 
 
 def unit(largest: jax.Array) -> jax.Array:
-    """Return the divisor that scales `largest` to 1; for 0 and infinity it is 1."""
+    """Return the divisor that scales `largest` to 1, or 1 if `largest` is 0 or ∞."""
     return jnp.where((largest == 0) | jnp.isinf(largest), 1, largest)
 
 
 def largest(tree: PyTree, batch_ndim: int) -> jax.Array:
-    """Return the largest absolute value in all leaves, [*batch]; 0 if all are empty."""
+    """Return each example's largest absolute value, [*batch]; 0 if leaves are empty."""
     of_leaf = lambda leaf: jnp.max(
         jnp.abs(widen(leaf)), axis=tuple(range(batch_ndim, leaf.ndim)), initial=0
     )
@@ -68,7 +68,7 @@ def largest(tree: PyTree, batch_ndim: int) -> jax.Array:
 
 
 def times(factor: jax.Array, tree: PyTree) -> PyTree:
-    """Multiply each example by its factor, [*batch]."""
+    """Multiply each example of a tree by its entry of `factor`, [*batch]."""
 
     def multiply(leaf):
         shape = factor.shape + (1,) * (leaf.ndim - factor.ndim)
@@ -78,12 +78,12 @@ def times(factor: jax.Array, tree: PyTree) -> PyTree:
 
 
 def relative(size: jax.Array, scale: jax.Array) -> jax.Array:
-    """Return size / scale, 0 where both are 0."""
+    """Return size / scale, or 0 where `size` is 0."""
     return jnp.where(size == 0, 0, size / jnp.where(size == 0, 1, scale))
 
 
 def normalised(b: PyTree, batch_ndim: int) -> tuple[jax.Array, PyTree]:
-    """Return a scale and b / scale, so that squares of tiny values do not underflow."""
+    """Return each example's scale s = max |b|, and b / s, which is safe to square."""
     size = largest(b, batch_ndim)
     size = jnp.where(size == 0, 1, size)
     return size, times(1 / size, b)

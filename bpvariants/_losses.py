@@ -28,14 +28,14 @@ from bpvariants.types import Loss, PyTree, Step
 
 
 class Counted(NamedTuple):
-    """A target, and whether its loss counts: whether its weight is not 0."""
+    """A target, with flags that say whether the weight of its loss is not 0."""
 
     target: PyTree  # leaves [*batch, ...]
     counts: jax.Array  # [*batch] bool
 
 
 class WrongEntries(ValueError):
-    """Weights or flags have not one entry for each loss, shape [*batch]."""
+    """Error for weights or flags without exactly one entry for each loss [*batch]."""
 
     def __init__(self, message: str, shape: tuple[int, ...]):
         super().__init__(message)
@@ -45,7 +45,7 @@ class WrongEntries(ValueError):
 def as_arrays(**flags: Any) -> list[jax.Array | None]:
     """Convert weights and flags to arrays, and check that they are real.
 
-    None stays None.
+    A value of None stays None.
     """
     return [
         None if flag is None else _as_array(name, flag) for name, flag in flags.items()
@@ -69,14 +69,14 @@ def _as_array(name: str, flag: Any) -> jax.Array:
 def with_loss(step: Step, loss: Loss, *, may_count: bool = False) -> Step:
     """Return a step with the inputs (x, target) and the losses [*batch] as outputs.
 
-    The loss is then inside the scan, so no outputs [T, *batch, ...] are stacked. A
-    target may be :class:`Counted`.
+    A scan over this step computes the losses inside, and so stacks no outputs
+    [T, *batch, ...] of the network. A target may be :class:`Counted`.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
-      may_count: whether losses may be integers or bool, as they may for a rule that
-        takes no derivative. They are then cast to a floating dtype.
+      may_count: whether losses may be integers or bool, for a rule that takes no
+        derivative. Losses of integers or bool are cast to a floating dtype.
     """
     check_step_function(step)
     check_loss_function(loss)
@@ -96,7 +96,7 @@ def check_loss_function(loss: object) -> None:
 
 
 def counted(target: PyTree, weights: jax.Array | None) -> PyTree:
-    """Return a target, leaves [*batch, ...], with whether its loss counts.
+    """Return a target [*batch, ...] with flags of the losses that have a weight ≠ 0.
 
     Without weights all losses count, and the target stays as it is.
     """
@@ -104,10 +104,10 @@ def counted(target: PyTree, weights: jax.Array | None) -> PyTree:
 
 
 def seen(target: PyTree) -> PyTree:
-    """Return what a loss is given as its target.
+    """Return the target to pass to the loss function.
 
-    Where a target is not finite and the loss does not count, as for a label that is
-    missing, these are zeros.
+    Where a target is not finite and its loss has weight 0, as for a missing label, the
+    loss function gets zeros as its target.
     """
     if not isinstance(target, Counted):
         return target
@@ -121,9 +121,9 @@ def losses_of(
 ) -> jax.Array:
     """Return the losses of outputs, [*batch], float32 or wider; see :func:`with_loss`.
 
-    A loss that does not count and is not finite, or whose target is not, is 0, and so
-    are its derivatives: 0 · NaN would be NaN. Other losses that do not count are as
-    they are, because the derivative of the mean in their weights needs them.
+    A loss with weight 0 is replaced by 0, with zero derivatives, if the loss or its
+    target is not finite, because 0 · NaN would be NaN. Other losses with weight 0 keep
+    their values, which the derivative of the mean loss in the weights needs.
     """
 
     def run(y):
@@ -146,7 +146,7 @@ def losses_of(
 
 
 def _are_finite(tree: PyTree, like: jax.Array) -> jax.Array:
-    """Return which examples, [*batch] like an array, have only finite numbers."""
+    """Return which examples of a tree have only finite elements, [*batch] as `like`."""
     finite = jnp.ones_like(like)
     for leaf in filter(is_floating, jax.tree.leaves(tree)):
         axes = tuple(range(like.ndim, jnp.ndim(leaf)))
@@ -155,13 +155,13 @@ def _are_finite(tree: PyTree, like: jax.Array) -> jax.Array:
 
 
 def _chosen(flags: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """Return a or b for each example; a if it has not the batch axes of the flags."""
+    """Choose a or b for each example by flags; return a if it lacks the batch axes."""
     fits = jnp.shape(a)[: flags.ndim] == flags.shape
     return select(flags, a, b) if fits else a
 
 
 def check_losses(losses: Any, target: PyTree, may_count: bool = False) -> None:
-    """Check that a loss gave one real number for each example."""
+    """Check that a loss function returned one real number for each example."""
     if isinstance(losses, tuple | list | dict) or losses is None:
         raise UsageError(
             "loss must return one array of losses [*batch], got a "
@@ -254,7 +254,7 @@ def effective_weights(
 def normalised(
     weights: jax.Array | None, shape: tuple[int, ...], dtype: jnp.dtype
 ) -> jax.Array:
-    """Return w / Σ w, in a shape that broadcasts to `shape`; 0 if Σ w = 0."""
+    """Return weights w as w / Σ w, which broadcasts to `shape`; 0 if Σ w = 0."""
     if weights is None:
         return jnp.asarray(1 / max(math.prod(shape), 1), dtype)
     weights = weights.astype(dtype)

@@ -1,4 +1,4 @@
-"""Padding and resets: how they enter a step."""
+"""Padding and resets, built into a time step of a network."""
 
 from typing import Any
 
@@ -15,9 +15,9 @@ def mask_from_lengths(lengths: jax.typing.ArrayLike, num_steps: int) -> jax.Arra
     """Return the mask [T, *batch] of sequences that are padded at their end.
 
     Args:
-      lengths: [*batch] integers from 0 to T. They are checked if their values are
-        known while tracing.
-      num_steps: T.
+      lengths: [*batch] integers from 0 to T, the length of each sequence. Lengths are
+        checked if their values are known while tracing.
+      num_steps: T, the number of time steps.
 
     Raises:
       ValueError: if num_steps is not an integer of at least 1, or lengths are not
@@ -36,7 +36,7 @@ def mask_from_lengths(lengths: jax.typing.ArrayLike, num_steps: int) -> jax.Arra
 
 
 def _checked_lengths(lengths: Any, num_steps: int) -> jax.Array:
-    """Return lengths as an array; check what is known of them while tracing."""
+    """Return lengths as an array; check the values that are known while tracing."""
     wanted = f"lengths must be integers from 0 to num_steps = {num_steps}, got"
     try:
         array = jnp.asarray(lengths)
@@ -59,7 +59,7 @@ def _checked_lengths(lengths: Any, num_steps: int) -> jax.Array:
 def guarded(
     step: Step, initial: PyTree, mask: jax.Array | None, reset: jax.Array | None
 ) -> Step:
-    """Return the step that restarts at resets and keeps its carry in padding."""
+    """Return a step that starts from `initial` at resets, and skips padding."""
 
     def guarded_step(params, carry, x):
         start = restart(carry, initial, mask, reset)
@@ -80,10 +80,10 @@ def restart(
 
 
 def blank(x: PyTree, carry: PyTree, mask: jax.Array | None) -> PyTree:
-    """Return the inputs of a step, zeros in padding.
+    """Return the inputs of a step, with zeros in padding.
 
-    Results of padded steps are discarded. But a NaN in their inputs would reach the
-    derivative, as 0 · NaN. So a NaN must not enter the step at all.
+    The results of a padded step are discarded, but a NaN in its inputs would still
+    reach the derivative, as 0 · NaN.
     """
     if mask is None:
         return x
@@ -92,5 +92,5 @@ def blank(x: PyTree, carry: PyTree, mask: jax.Array | None) -> PyTree:
 
 
 def keep(new: PyTree, old: PyTree, mask: jax.Array | None) -> PyTree:
-    """Return the new carry of a step, or in padding the old one."""
+    """Return the new carry of a step, or in padding the old carry."""
     return new if mask is None else select(mask, new, old)

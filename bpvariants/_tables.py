@@ -10,7 +10,7 @@ from bpvariants.types import PyTree
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of cells as text: first column left-aligned, others right-aligned."""
+    """Return rows of cells as text: first column left-aligned, the rest right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
@@ -22,7 +22,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 def short(value: Any) -> str:
     """Return a number as short text: four digits, or two digits and an exponent.
 
-    A zero before the decimal point is left out.
+    A zero before the decimal point is left out: .5000 for one half.
     """
     value = float(value)
     if not np.isfinite(value):
@@ -38,6 +38,6 @@ def short(value: Any) -> str:
 def named_leaves(
     tree: PyTree, is_leaf: Callable[[Any], bool] | None = None
 ) -> list[tuple[str, Any]]:
-    """Return (name, leaf) for each leaf; a tree that is one leaf has the name ''."""
+    """Return (name, leaf) for each leaf; a tree that is a single leaf is named ''."""
     leaves = jax.tree.leaves_with_path(tree, is_leaf=is_leaf)
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]

@@ -1,4 +1,4 @@
-"""Adapters: turn a module that holds its parameters into a pure step and its params.
+"""Adapters, which turn a module of Flax NNX or Equinox into a pure step and its params.
 
 A Flax Linen module needs no adapter: its `apply` is a step. Flax and Equinox are
 imported only when an adapter is called.
@@ -17,9 +17,10 @@ def from_nnx(module: Any) -> tuple[Step, PyTree]:
     """Return the step and the params of a Flax NNX module `(carry, x) -> (carry, y)`.
 
     Only the `nnx.Param`s become params. All other variables, such as batch statistics
-    and the counts of random number generators, keep the values that they have now:
-    changes that a step makes to them are discarded. So dropout drops the same units at
-    every step. To write params back into the module, use `nnx.update(module, params)`.
+    and the counts of random number generators, keep the values that they have when
+    `from_nnx` is called: a step's changes to these variables are discarded. Dropout,
+    for example, drops the same units at every step. To write params back into the
+    module, use `nnx.update(module, params)`.
 
     Args:
       module: an NNX module, such as `nnx.GRUCell`, for inputs [*batch, features].
@@ -49,7 +50,7 @@ def from_nnx(module: Any) -> tuple[Step, PyTree]:
     graphdef, params, rest = nnx.split(module, nnx.Param, ...)
 
     def step(params, carry, x):
-        fresh = jax.tree.map(lambda leaf: leaf, rest)  # a copy, as a step may change it
+        fresh = jax.tree.map(lambda leaf: leaf, rest)  # a copy that the step may change
         return nnx.merge(graphdef, params, fresh)(carry, x)
 
     return step, params
@@ -66,13 +67,13 @@ def from_equinox(
 
     Args:
       module: an Equinox module, such as `eqx.nn.GRUCell`.
-      call: how to take one step of one example, (module, carry, x) -> (carry, y).
-        Default: as for a cell, the new carry is module(x, carry). Then y is the new
-        carry, or its first array if it has several.
+      call: a function (module, carry, x) -> (carry, y) that takes one step of one
+        example. Default: the new carry is module(x, carry), as for an Equinox cell, and
+        y is the first array of the new carry.
 
     Returns:
       A :obj:`~bpvariants.types.Step`, and params: the module with only its inexact
-      arrays. `eqx.combine` joins it with the rest of the module again.
+      arrays. `eqx.combine` joins these params with the rest of the module again.
 
     Example:
       >>> import equinox as eqx, jax, jax.numpy as jnp

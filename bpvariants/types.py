@@ -1,4 +1,4 @@
-"""Types of the contract: step, loss, gradient rule and online rule.
+"""Types of the functions in this library: step, loss, gradient rule and online rule.
 
 Letters in shapes: T is the number of time steps. *batch is any number of batch axes; it
 may be empty. n is the number of array elements in the carry of one example, p the
@@ -20,7 +20,7 @@ Loss: TypeAlias = Callable[[PyTree, PyTree], jax.Array]
 
 
 class GradientRule(Protocol):
-    """Function from a sequence to its loss and gradient, like `jax.value_and_grad`."""
+    """Function that returns the loss of a sequence and its gradient in params."""
 
     def __call__(
         self,
@@ -33,7 +33,7 @@ class GradientRule(Protocol):
         reset: jax.Array | None = None,
         initial: PyTree | None = None,
     ) -> tuple[tuple[jax.Array, PyTree], PyTree]:
-        """Return ((value, carry), grads) of the mean loss Σ w·ℓ / Σ w.
+        """Return ((value, carry), grads) of the mean loss Σ w·ℓ / Σ w with weights w.
 
         Args:
           params: any pytree of floating arrays.
@@ -41,18 +41,18 @@ class GradientRule(Protocol):
           xs: inputs, leaves [T, *batch, ...].
           targets: what the loss compares outputs with, leaves [T, *batch, ...].
           weights: [T, *batch] real, how much each loss counts. Default: the mask, or
-            all 1. Where a weight is 0 the step still runs, but the target may be
-            missing: if the target or the loss is not finite there, value and grads are
-            those without that loss.
-          mask: [T, *batch] bool, False in padding. There the carry passes through
+            all 1. Where a weight is 0, the step still runs, but the target may be
+            missing (NaN): a loss with weight 0 is left out of value and grads if the
+            loss or its target is not finite.
+          mask: [T, *batch] bool, False in padding. In padding, the carry passes through
             unchanged, and no loss counts. Inputs, targets and weights in padding are
-            ignored, so they may be NaN. Network and loss get zeros for inputs and
-            targets there, at which they must be finite.
-          reset: [T, *batch] bool, True puts `initial` back before this step, unless
-            the step is padding.
-          initial: what a reset puts back, like carry. Default: the carry given. With
-            resets, give `initial` if the carry comes from an earlier call, because it
-            is then not the start of an episode.
+            ignored, so they may be NaN. In padding, network and loss get zeros as
+            inputs and targets, and must be finite at zeros.
+          reset: [T, *batch] bool. True sets the carry to `initial` before the step,
+            unless the step is padding.
+          initial: the carry after a reset, like `carry`. Default: `carry`. With resets,
+            give `initial` if `carry` comes from an earlier call, because `carry` is
+            then not the start of an episode.
 
         Returns:
           value [], float32 or wider; the carry after the last step, from which the
@@ -96,13 +96,13 @@ class InitOnline(Protocol):
         *,
         initial: PyTree | None = None,
     ) -> Any:
-        """Return the state before the first step.
+        """Return the rule's state before the first step.
 
         Args:
           params: any pytree of floating arrays.
           carry: state of the network before the first step, leaves [*batch, ...].
           inputs: (x, target) of one step, arrays or `jax.ShapeDtypeStruct`s.
-          initial: what a reset puts back, like carry. Default: the carry.
+          initial: the carry after a reset, like `carry`. Default: `carry`.
         """
         ...
 
@@ -125,16 +125,16 @@ class UpdateOnline(Protocol):
         """Take one step; return (value, grads, state).
 
         Args:
-          params: like those of `init`.
-          state: what `init` or the last update returned.
+          params: like the params given to `init`.
+          state: the rule's state, which `init` or the previous `update` returned.
           x: input, leaves [*batch, ...].
           target: what the loss compares the output with, leaves [*batch, ...].
           weight: [*batch] real, how much each loss counts. Default: the mask, or all
-            1. Where it is 0 the target may be missing, as for a gradient rule.
+            1. Where the weight is 0, the target may be missing (NaN).
           mask: [*batch] bool, False in padding.
-          reset: [*batch] bool, True puts `initial` back before this step.
-          key: a `jax.random.key`, a new one at each step. A rule that draws at random
-            raises an error without it; the other rules ignore it.
+          reset: [*batch] bool. True sets the carry to `initial` before the step.
+          key: a `jax.random.key`, different at each step. A rule that draws at random
+            raises an error without a key; other rules ignore the key.
         """
         ...
 
@@ -147,10 +147,10 @@ class OnlineRule(NamedTuple):
             params, state, x, target, weight=None, mask=None, reset=None, key=None
         )
 
-    Every online rule has exactly these arguments. They mean the same as those of a
-    :class:`GradientRule`, at one step. The value is the weighted mean loss over the
-    batch, and grads are its gradient or an estimate of it. `state.carry` is the carry
-    of the network.
+    Every online rule takes exactly the arguments of this example. At one step, they
+    mean the same as the arguments of a :class:`GradientRule`. The value is the weighted
+    mean loss over the batch, and grads are its gradient or an estimate of it.
+    `state.carry` is the carry of the network.
     """
 
     init: InitOnline

@@ -1,1 +1,1 @@
-"""Reading and rewriting programs (jaxprs): the only place that names primitives."""
+"""Reading and rewriting jaxprs; only this subpackage uses names of JAX primitives."""

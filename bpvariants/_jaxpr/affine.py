@@ -1,8 +1,9 @@
-"""Check, before a step runs, that its new carry is affine element by element.
+"""Check that a step's new carry is affine in its old carry, element by element.
 
-Each array of the program gets a label. It says that the array is constant, that it is
-affine in one leaf of the old carry, or which operation makes it neither. Unknown
-primitives are accepted here; the result is tested when the step runs.
+Each array of the step's program gets a label. The label says that the array is
+constant, or affine in one leaf of the old carry, or which operation makes it neither.
+Primitives that this file does not know pass the check, so the new carry is tested again
+when the step runs.
 """
 
 from collections.abc import Sequence
@@ -28,15 +29,16 @@ MIXES = {
     "conv_general_dilated", "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum",
     "fft", "reduce_max", "reduce_min", "reduce_prod", "reduce_sum", "sort",
 }
-LOOPS = {"cond", "scan", "while"}  # not entered; accepted like unknown primitives
+LOOPS = {"cond", "scan", "while"}  # inner programs are not read; results pass the check
 # fmt: on
 
-# None: constant. int: affine in that leaf of the carry. str: the reason it is neither.
+# Label of an array. None: constant. int: affine in the carry's leaf with this index.
+# str: the operation that makes the array neither constant nor affine.
 Label = int | str | None
 
 
 def check_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> None:
-    """Raise an error if the program shows that the new carry is not A ⊙ h + u."""
+    """Raise an error if a step is known not to be h ↦ A ⊙ h + u in its old carry h."""
     why = _why_not_affine(step, params, carry, x)
     if why is not None:
         raise ValueError(
@@ -46,7 +48,7 @@ def check_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> None:
 
 
 def _why_not_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> str | None:
-    """Return the reason why the new carry is not A ⊙ h + u, or None."""
+    """Return why the new carry is not A ⊙ h + u in the old carry h, or None."""
     paths = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(carry)]
     new_carry = lambda params, carry, x: step(params, carry, x)[0]
     jaxpr = jax.make_jaxpr(new_carry)(params, carry, x).jaxpr
@@ -63,7 +65,7 @@ def _why_not_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> str
 
 
 def _follow(jaxpr: Any, inputs: Sequence[Label]) -> list[Label]:
-    """Return the labels of a program's outputs, given those of its inputs."""
+    """Return the labels of a program's outputs, given the labels of its inputs."""
 
     def label(equation, labels):
         inner = called(equation, CALLS | {"custom_vjp_call"})

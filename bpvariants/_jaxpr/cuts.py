@@ -1,11 +1,12 @@
 """Cut a step's program at its new carry, to fix or change the value that outputs read.
 
-A step computes h_t = f(θ, h_{t−1}, x_t) and, in most networks, y_t = g(θ, h_t). Its
-signature does not show this: both results depend on h_{t−1}. Its program does: y_t
-reads h_t if the variable that is returned as h_t is an operand on the way to y_t.
+A step computes a new carry h_t = f(θ, h_{t−1}, x_t) and, in most networks, an output
+y_t = g(θ, h_t). The step's signature does not show that y_t reads h_t, but its program
+does: the variable that is returned as h_t is an operand on the way to y_t.
 
-To change h_t, the program is run twice: first to compute h_t, then with the changed h_t
-in place of that variable. The compiler merges the two runs.
+To change the new carry h_t, the step's program is run twice: first to compute h_t, then
+with the changed h_t in place of the variable that is returned as h_t. The compiler
+merges the two runs of the program.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,8 +33,8 @@ class CutStep(NamedTuple):
     """The program of one example's step with its loss, cut at the new carry.
 
     Attributes:
-      program: closed jaxpr from (params, carry, inputs) to (carry, loss).
-      structure: pytree structure of its outputs.
+      program: closed jaxpr from (params, carry, inputs) to (new carry, loss).
+      structure: pytree structure of the program's outputs.
       cuts: variable -> (index of a floating leaf of the carry, equations that rearrange
         the variable to that leaf).
       skips: whether the loss depends on the old carry by a path around the cuts.
@@ -45,7 +46,7 @@ class CutStep(NamedTuple):
     skips: bool
 
     def at_cuts(self, params: PyTree, carry: PyTree, inputs: PyTree) -> list[jax.Array]:
-        """Return the values of the variables at the cuts."""
+        """Return the values of the variables at which the program is cut."""
         read = _run(self.program, (params, carry, inputs))
         return [read(variable) for variable in self.cuts]
 
@@ -57,10 +58,10 @@ class CutStep(NamedTuple):
         held: Sequence[jax.Array],
         nudges: Sequence[jax.Array],
     ) -> tuple[PyTree, jax.Array]:
-        """Run the program with values `held` at the cuts, plus nudges of the new carry.
+        """Run the program with values `held` at the cuts; add `nudges` to the carry.
 
-        A leaf of the old carry that is passed on unchanged is not cut, so its uses
-        count as uses of the old carry.
+        A leaf of the old carry that the step returns unchanged is not cut, so uses of
+        the leaf count as uses of the old carry.
         """
         values = dict(zip(self.cuts, held, strict=True))
 
@@ -84,12 +85,12 @@ def cut_step(
     inputs: PyTree,
     first: Sequence[int] = (),
 ) -> CutStep:
-    """Trace the step of one example, and find where to cut it.
+    """Trace the step of one example, and find the variables at which to cut it.
 
     A carry leaf may be a rearrangement of the array that the output reads, for example
-    with batch axes removed. The cut is then where the elements are computed, before the
-    rearrangement. If several leaves share one variable, the cut belongs to the leaf in
-    `first`, which lists positions among the floating leaves; otherwise to the earliest.
+    with batch axes removed. A rearranged leaf is cut where its elements are computed,
+    before the rearrangement. If several leaves share one variable, its cut belongs to
+    the leaf in `first` (positions among the floating leaves), else to the earliest one.
     """
     arguments = params, carry, inputs
     program, structure = flat_program(step_with_loss, *arguments, calls=PLAIN_CALLS)
@@ -118,7 +119,7 @@ def _cuts(jaxpr: Any, new_carry: list[Any], first: Sequence[int]) -> dict:
 
 
 def _around(jaxpr: Any, old_carry: list[Any], cuts: dict) -> set[Any]:
-    """Return the variables that depend on the old carry, or on effects, around cuts."""
+    """Return the variables that depend on the old carry or on effects, around cuts."""
     results = lambda equation: [v for v in equation.outvars if v not in cuts]
     unseen = [v for e in jaxpr.eqns if e.effects for v in results(e)]
     return reached(jaxpr.eqns, [*old_carry, *unseen], results)
@@ -131,7 +132,7 @@ def _rearrange(value, chain):
 
 
 def reading_new_carry(step: Step, change: Callable[[PyTree], PyTree]) -> Step:
-    """Return a step whose new carry is changed before its outputs read it."""
+    """Return a step that applies `change` to its new carry before outputs read it."""
 
     def changed_step(params, carry, x):
         arguments = params, carry, x
@@ -159,7 +160,7 @@ def _run(
     arguments: PyTree,
     change: Callable[[Any, Any], Any] = lambda variable, value: value,
 ) -> Callable[[Any], Any]:
-    """Run a program with changed results; return a function that reads operands."""
+    """Run a program, apply `change` to its results; return a function to read them."""
     leaves = jax.tree.leaves(arguments)
     env = environment(program.jaxpr, program.consts, leaves)
     return interpret(program.jaxpr.eqns, env, run_stored, change)

@@ -1,8 +1,8 @@
 """Factorise a step whose parameters enter through products with vectors.
 
 Notation, for one example: h_t is the new carry as a vector [n]. A block Θ [k, m] is a
-matrix of parameters that the step uses only in u = â Θ. Then ∂h_t/∂Θ = D ⊗ â with
-D = ∂h_t/∂u.
+matrix of parameters that the step uses only in a product u = â Θ with a vector â [k].
+The derivative of h_t in a block therefore factorises: ∂h_t/∂Θ = D ⊗ â, D = ∂h_t/∂u.
 """
 
 from collections.abc import Callable, Sequence
@@ -51,15 +51,15 @@ class FactorisedStep(NamedTuple):
 
     @property
     def variables(self) -> list[Any]:
-        """The variables that contain the blocks' u."""
+        """The variables that contain the products u = â Θ of the blocks Θ."""
         return list(dict.fromkeys(block.variable for block in self.blocks))
 
     def run(
         self, leaves: Sequence[jax.Array], changes: Sequence[jax.Array]
     ) -> tuple[list[jax.Array], list[list[jax.Array]]]:
-        """Return the floating leaves of the new carry, and the parts of each â.
+        """Return the new carry's floating leaves, and the parts of each block's â.
 
-        `changes` are added to the arrays of `variables`.
+        Each array in `changes` is added to the variable at its place in `variables`.
         """
         jaxpr = self.closed.jaxpr
         added = dict(zip(self.variables, changes, strict=True))
@@ -119,12 +119,12 @@ def factorise(
 ) -> FactorisedStep:
     """Find the blocks through which params reach the new carry of one example.
 
-    `carry` and `inputs` are those of the whole batch, or their shapes. A `custom_jvp`
-    keeps its own derivative.
+    `carry` and `inputs` are arrays of the whole batch, or their shapes. Functions made
+    by `jax.custom_jvp` keep their own derivatives.
 
     Raises:
-      ValueError: if the program uses refs, or if an array of params reaches the new
-        carry in another way.
+      ValueError: if the step's program uses refs, or if an array of params reaches the
+        new carry other than in a product with a vector or as a bias.
     """
     new_leaves = lambda *arguments: floating_leaves(step_of_example(*arguments)[0])
     shapes = example_shapes((carry, inputs), batch_rank)
@@ -148,10 +148,10 @@ def factorise(
 def linearise_factors(
     program: FactorisedStep, params: PyTree, carry: PyTree, inputs: PyTree
 ) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
-    """Return J [n, n] of one example, and (â [k], D [n, m]) of each block.
+    """Return J = ∂h_t/∂h_{t−1} [n, n], and (â [k], D [n, m]) of each block u = â Θ.
 
-    The floating leaves of the carry are concatenated to one vector of n elements. The
-    results are float32 or wider. The cost is n backward passes through the step.
+    The carry h_t of one example is the vector of its n floating elements; D = ∂h_t/∂u.
+    The results are float32 or wider. The cost is n backward passes through the step.
     """
     dtype = carry_dtype(carry)
     h, as_carry = as_vectors(carry, (), dtype)
@@ -177,7 +177,7 @@ def linearise_factors(
 def add_block(
     grads: Sequence[jax.Array], block: Block, values: jax.Array
 ) -> list[jax.Array]:
-    """Add the gradient of a block's Θ, [k, m], to the gradients of params' leaves."""
+    """Add the gradient [k, m] of a block of parameters to gradients like params."""
     grads, end = list(grads), 0
     for i, grad in enumerate(grads):
         start, end = end, end + grad.size
@@ -193,14 +193,14 @@ def add_block(
 
 
 def _add_at(grad: jax.Array, places: np.ndarray, part: jax.Array) -> jax.Array:
-    """Add `part` to a gradient at flat positions; ignore positions out of range."""
+    """Add `part` to a gradient at flat positions `places`, if they are in range."""
     width = grad.shape[-1] if grad.ndim else 1
     row, column = divmod(int(places[0, 0]), width)
     for at, values in ((places, part), (places.T, part.T)):
         rows, columns = row + np.arange(at.shape[0]), column + np.arange(at.shape[1])
         grid = rows[:, None] * width + columns
         if columns[-1] < width and np.array_equal(at, grid):
-            # contiguous rows and columns: slices avoid a list of positions
+            # Rows and columns are contiguous, so slices replace a list of positions.
             window = grad.reshape(-1, width).at[_as_slice(rows), _as_slice(columns)]
             return window.add(values).reshape(grad.shape)
     flat = grad.reshape(-1).at[places.reshape(-1)]
@@ -208,7 +208,7 @@ def _add_at(grad: jax.Array, places: np.ndarray, part: jax.Array) -> jax.Array:
 
 
 def _as_slice(positions: np.ndarray) -> Any:
-    """Return consecutive positions as a slice, and others unchanged."""
+    """Return positions as a slice if they are consecutive, else unchanged."""
     first, size = int(positions[0]), len(positions)
     together = np.array_equal(positions, np.arange(first, first + size))
     return slice(first, first + size) if together else positions

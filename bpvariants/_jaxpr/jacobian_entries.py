@@ -1,9 +1,9 @@
-"""Compute chosen entries of ∂h_t/∂h_{t−1}, without the others.
+"""Compute chosen entries of a step's Jacobian ∂h_t/∂h_{t−1}, without the others.
 
-The diagonal, for example, has n entries, but the whole Jacobian takes n backward
-passes. The chosen entries are first traced back through the linearised step's program.
-This gives the entries of inner arrays that they depend on. Then all of these are
-computed forwards.
+The whole Jacobian of a carry with n elements takes n backward passes, even if only its
+n diagonal entries are needed. Here, the linearised step's program is first walked
+backwards, to find which entries of inner arrays the chosen entries depend on. Then only
+the entries found, of inner arrays and of the Jacobian, are computed forwards.
 """
 
 from collections.abc import Callable
@@ -21,13 +21,13 @@ from bpvariants._jaxpr.sparsity import Dependence, Sparse, spread
 
 
 class Entries(NamedTuple):
-    """Entries of J to compute, and the entries of inner arrays that they depend on.
+    """Entries to compute of J = ∂h_t/∂h_{t−1}, and of the inner arrays it depends on.
 
     Attributes:
-      pattern: sparse bool [n, n], the entries of J.
+      pattern: sparse bool [n, n], the entries of J to compute.
       wanted: variable -> sparse bool [size, n], the entries of an inner array's
         Jacobian in h_{t−1} that have to be computed.
-      direct_only: whether paths that mix elements are left out.
+      direct_only: whether paths that add up different elements are left out.
     """
 
     pattern: Sparse
@@ -41,10 +41,11 @@ def plan_entries(
     needed: np.ndarray,
     direct_only: bool = False,
 ) -> Entries | None:
-    """Plan how to compute the entries of J that are True in `needed`, bool [n, n].
+    """Plan how to compute the entries of J = ∂h_t/∂h_{t−1} marked in `needed` [n, n].
 
-    Return None if a path to them passes a primitive with unknown links, or if the
-    program uses refs. `sparsity.dependence` explains `direct_only`.
+    Return None if a path to a needed entry passes a primitive with unknown links
+    between elements, or if the program uses refs. `sparsity.dependence` explains
+    `direct_only`.
     """
     if program.is_opaque and needed.any():
         return None
@@ -62,7 +63,7 @@ def plan_entries(
         if all(output is None or output.nnz == 0 for output in outputs):
             continue
         if its_links is None:
-            if direct_only:  # no direct path passes an unknown primitive
+            if direct_only:  # a direct path never passes an unknown primitive
                 continue
             return None
         for output, of_output in zip(outputs, its_links, strict=True):
@@ -79,7 +80,7 @@ def plan_entries(
 def compute_entries(
     program: TangentProgram, entries: Entries, leaves: list[jax.Array]
 ) -> jax.Array:
-    """Return the entries of J in row-major order.
+    """Return the planned entries of J = ∂h_t/∂h_{t−1}, in row-major order.
 
     `leaves` are the leaves of (params, carry, inputs) of one example.
     """
@@ -116,7 +117,7 @@ def _parts(
     values: dict[Any, jax.Array],
     read: Callable,
 ) -> list[jax.Array]:
-    """Return, for each operand, its contribution to the entries of a result."""
+    """Return the contribution of each operand to the wanted entries of a result."""
     parts = []
     for link, atom in zip(its_links, equation.invars, strict=True):
         if link is None or (entries.direct_only and link.mixes):
@@ -130,7 +131,7 @@ def _parts(
 def _add(
     wanted: dict[Any, Sparse], variable: Any, entries: Any, found: Dependence
 ) -> None:
-    """Add entries to those wanted of a variable, except entries that must be zero."""
+    """Add to a variable's wanted entries those of `entries` that may be nonzero."""
     entries = entries.multiply(found.through[variable]).astype(bool)
     old = wanted.get(variable)
     entries = entries if old is None else (old + entries).astype(bool)
@@ -148,7 +149,7 @@ def _through(
     read: Any,
 ) -> jax.Array:
     """Return the contribution of an operand to a result's entries, through a link."""
-    # Every pair of a link (row, column) and an entry (column, j) of the operand.
+    # Pair each link (row, column) with each entry (column, j) of the operand.
     counts = np.diff(operand.indptr)[link.columns]
     pair = np.repeat(np.arange(len(link.rows)), counts)
     begins = np.repeat(operand.indptr[:-1][link.columns], counts)
@@ -167,7 +168,7 @@ def _through(
     if np.array_equal(target, np.arange(result.nnz)):
         return terms
     zeros = jnp.zeros(result.nnz, terms.dtype)
-    if len(np.unique(target)) == len(target):  # no sums: a gather is cheaper
+    if len(np.unique(target)) == len(target):  # without sums, a gather is cheaper
         order = np.full(result.nnz, len(target))
         order[target] = np.arange(len(target))
         return jnp.append(terms, jnp.zeros(1, terms.dtype))[order]
@@ -175,7 +176,7 @@ def _through(
 
 
 def _looked_up(rows: Sparse, entries: Any, values: Any) -> jax.Array:
-    """Return the values of entries in the order of `rows`, 0 for missing entries."""
+    """Return the values of the entries marked in `rows`, with 0 for missing entries."""
     coordinates = rows.tocoo()
     positions = _find(entries, coordinates.row, coordinates.col)
     if np.array_equal(positions, np.arange(entries.nnz)):
@@ -184,7 +185,7 @@ def _looked_up(rows: Sparse, entries: Any, values: Any) -> jax.Array:
 
 
 def _find(entries: Sparse, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return the positions of (row, column) among sorted entries, −1 if missing."""
+    """Return the position of each (row, column) in sorted entries, −1 if missing."""
     width = entries.shape[1]
     at = np.repeat(np.arange(entries.shape[0]), np.diff(entries.indptr))
     keys = at.astype(np.int64) * width + entries.indices
@@ -196,7 +197,7 @@ def _find(entries: Sparse, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 
 def _take(values: jax.Array, positions: np.ndarray) -> jax.Array:
-    """Return values[positions], without a gather if that is all values in order."""
+    """Return values[positions]; if all values are asked for in order, return values."""
     if np.array_equal(positions, np.arange(values.size)):
         return values
     return values[positions]

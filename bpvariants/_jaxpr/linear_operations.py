@@ -14,17 +14,17 @@ from bpvariants._jaxpr.rearrangements import (
     UNCHANGED,
 )
 
-LARGEST = 50_000_000  # links of larger products and rearrangements are not listed
+LARGEST = 50_000_000  # most links listed for one product or rearrangement
 
 
 class Link(NamedTuple):
-    """Dependence of one result of a linear primitive on one operand, by elements.
+    """Dependence of a linear primitive's result on one operand, element by element.
 
     Attributes:
       rows: flat positions in the result.
-      columns: flat positions in the operand, one for each of the rows.
-      factor: takes a function that reads an operand's value, and returns a factor for
-        each of the rows. None means that all factors are 1.
+      columns: flat positions in the operand, one for each entry of `rows`.
+      factor: a function (read) -> factors, one for each entry of `rows`, where `read`
+        returns an operand's value. None means that all factors are 1.
       apply: a function to apply to the derivative as well, such as `jnp.real`.
       mixes: whether different elements of the operand are added up.
     """
@@ -36,7 +36,8 @@ class Link(NamedTuple):
     mixes: bool = False
 
 
-# Element-wise linear primitives: the function that is applied to each operand.
+# Element-wise linear primitives, each with the functions that it applies to its
+# operands; None is the identity.
 ALONG: dict[str, list[Callable | None]] = {
     **{name: [None] for name in UNCHANGED},
     "add": [None, None],
@@ -57,10 +58,10 @@ def links(
     known: dict[Any, np.ndarray],
     nonzero: dict[Any, np.ndarray],
 ) -> list[list[Link | None]] | None:
-    """Return, for each output, the link of each operand that is a tangent.
+    """Return, for each output of a linear equation, the link of each tangent operand.
 
-    Return None for a primitive that is not understood; each element of its results may
-    then depend on every element of its operands.
+    Return None for a primitive that this file does not know: each element of its
+    results may depend on every element of its operands.
     """
     name = equation.primitive.name
     tangents = [i for i, yes in enumerate(is_tangent) if yes]
@@ -144,7 +145,7 @@ def _scaled(equation, i, nonzero):
 
 
 def _chosen(equation, i):
-    """Return the link through `select_n` with a condition unknown while tracing."""
+    """Return the link through a `select_n` whose condition is unknown while tracing."""
     rows, columns = _positions(equation, i)
     condition, shape = equation.invars[0], equation.outvars[0].aval.shape
 
@@ -164,7 +165,7 @@ def _summed(equation):
 
 
 def _contracted(equation, i, nonzero):
-    """Return the link of a tangent through `dot_general` with a plain operand."""
+    """Return a tangent's link through a `dot_general` with an operand that is known."""
     (contracted, batch), other = equation.params["dimension_numbers"], 1 - i
     names = [_axis_names(equation, k, contracted, batch) for k in (0, 1)]
     shared = [n for n in names[0] if n[0] == "b"]
@@ -196,7 +197,7 @@ def _contracted(equation, i, nonzero):
 
 
 def _axis_names(equation, k, contracted, batch):
-    """Name the axes of an operand: ("b", …) batch, ("c", …) contracted, else free."""
+    """Name the axes of operand k: ("b", …) batch, ("c", …) contracted, others free."""
     names = [(f"f{k}", axis) for axis in range(len(equation.invars[k].aval.shape))]
     for index, axis in enumerate(batch[k]):
         names[axis] = ("b", index)
@@ -206,7 +207,7 @@ def _axis_names(equation, k, contracted, batch):
 
 
 def _taken(flat, positions):
-    """Return flat[positions], without a gather if that is all elements in order."""
+    """Return flat[positions]; if all elements are asked for in order, return flat."""
     if len(positions) == flat.size and np.array_equal(positions, np.arange(flat.size)):
         return flat
     return flat[positions]

@@ -1,9 +1,10 @@
 """A step's linearisation as a program, and the sparsity of each primitive in it.
 
 The traced forward derivative of a step is a program with two parts: primitives on the
-step's own arrays, and linear primitives on tangents. The second part shows, element by
-element, which tangents depend on which. It is analysed here, once for each trace.
-Factors known to be zero, such as elements of a constant mask, link no elements.
+step's own arrays, and linear primitives on tangents. The part on tangents shows,
+element by element, which tangents depend on which others; this file analyses that part
+once for each trace. A factor that is known to be zero, such as an element of a constant
+mask, links no elements.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ from bpvariants.types import PyTree, Step
 
 
 class TangentProgram(NamedTuple):
-    """Linearisation of one example's step, reduced to what the new carry needs.
+    """Linearisation of one example's step, reduced to what its new carry depends on.
 
     Attributes:
       constants: variable -> array that the program closes over.
@@ -41,8 +42,8 @@ class TangentProgram(NamedTuple):
       linear: (equation on tangents, its links for each output), in order; the links are
         None if they are unknown.
       outputs: atoms, the tangents of the new carry's floating leaves.
-      is_opaque: whether the program uses refs. Then `primal` and `linear` are empty,
-        and every output may depend on every argument.
+      is_opaque: whether the program uses refs. With refs, `primal` and `linear` are
+        empty, and every output may depend on every argument.
     """
 
     constants: dict[Any, Any]
@@ -58,7 +59,7 @@ class TangentProgram(NamedTuple):
 def tangent_program(
     step_of_example: Step, params: PyTree, carry: PyTree, inputs: PyTree
 ) -> TangentProgram:
-    """Trace the forward derivative of a step; arguments may be shapes.
+    """Trace the forward derivative of a step; params, carry and inputs may be shapes.
 
     Raises:
       ValueError: if the new carry depends on the result of a `jax.custom_vjp`.
@@ -100,7 +101,7 @@ def tangent_program(
     needed = [] if is_opaque else needed
     primal, linear = _separate(needed, set(tangent_inputs))
     constants = {}
-    if not is_opaque:  # NumPy would not finish converting a ref
+    if not is_opaque:  # the conversion of a ref by NumPy would never end
         constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     known, nonzero = _known_zeros(primal, constants)
     return TangentProgram(
@@ -119,13 +120,13 @@ def tangent_program(
 
 
 def primal_values(program: TangentProgram, leaves: Sequence[Any]) -> Callable:
-    """Run the step's own equations; return a function that reads operands."""
+    """Run the equations without tangents; return a function that reads their values."""
     arguments = dict(zip(program.arguments, leaves, strict=True))
     return interpret(program.primal, program.constants | arguments)
 
 
 def _is_custom(equation: Any) -> bool:
-    """Whether an equation, or a program in it, goes through a jax.custom_vjp."""
+    """Return whether an equation, or a program in it, calls a jax.custom_vjp."""
     if equation.primitive.name == "custom_lin":
         return True
     inner = jax.tree.leaves(list(equation.params.values()))
@@ -134,7 +135,7 @@ def _is_custom(equation: Any) -> bool:
 
 
 def _separate(equations: list[Any], tangents: set[Any]) -> tuple[list, list]:
-    """Return equations without tangents, and others as (equation, is_tangent flags)."""
+    """Return equations without tangents, and others with flags of tangent operands."""
     tangents = reached(equations, tangents)
     primal, linear = [], []
     for equation in equations:
@@ -151,14 +152,14 @@ def _known_zeros(
 ) -> tuple[dict[Any, np.ndarray], dict[Any, np.ndarray]]:
     """Return the values known while tracing, and masks of possibly nonzero elements.
 
-    A variable about which nothing is known is in neither dictionary.
+    A variable about which nothing is known is in neither of the two dictionaries.
     """
     known: dict[Any, np.ndarray] = {}
     for variable, value in constants.items():
         try:
             known[variable] = np.asarray(value)
         except (TypeError, jax.errors.TracerArrayConversionError):
-            continue  # a key or a tracer
+            continue  # NumPy cannot convert a random key or a tracer
     nonzero = {variable: value != 0 for variable, value in known.items()}
     for equation in equations:
         if equation.effects:
@@ -183,7 +184,7 @@ def _evaluate(equation, values, known, nonzero):
         with jax.ensure_compile_time_eval():
             results = run_equation(equation, [jnp.asarray(value) for value in values])
             results = [np.asarray(result) for result in results]
-    except Exception:  # a key, an axis of vmap, …: the results stay unknown
+    except Exception:  # raised by keys, axes of vmap, …: results stay unknown
         return
     for variable, result in zip(equation.outvars, results, strict=True):
         known[variable] = result

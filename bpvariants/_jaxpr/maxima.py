@@ -1,12 +1,14 @@
 """Make the derivatives of maxima and minima right in compiled programs.
 
-JAX finds the place of a maximum by comparing the operand with the result. In a compiled
-program XLA may compute the operand twice: once for the result, once for the comparison.
-If the two roundings differ, for example by a fused multiply-add, no element equals the
-maximum, and the derivative is lost without a word (jax-ml/jax#40564).
+To differentiate a maximum, JAX finds its place by comparing the operand with the
+result. In a compiled program XLA may compute the operand twice: for the maximum and for
+the comparison. If the two values of an operand are rounded differently, for example by
+a fused multiply-add, no element equals the maximum, and the derivative of the maximum
+is lost without a warning (jax-ml/jax#40564).
 
-Here the operands of such primitives are first stored in memory, in every program that
-is differentiated. Both then read the same numbers. Values, ties and NaN are as in JAX.
+This file stores the operands of maxima and minima in memory first, in every program
+that is differentiated. A maximum, and the comparison that finds its place, then read
+the same values. Results, ties and NaN are as in JAX.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,16 +37,17 @@ COMPARING = {
     "scatter-max",
     "scatter-min",
 }
-# Primitives whose inner programs are searched. A `custom_jvp` keeps its own derivative.
-# The function of a general `reduce` may compare, too.
+# Primitives whose inner programs are searched for maxima. A `custom_jvp` is not
+# searched, because it keeps its own derivative. The inner program of a general `reduce`
+# may take maxima, too.
 ENTERED = PLAIN_CALLS | {"cond", "reduce", "scan", "while"}
 
 
 def with_stored_operands(function: Callable, *arguments: PyTree) -> Callable:
     """Return the function with the derivatives of its maxima and minima made safe.
 
-    `arguments`, or their shapes, serve to trace it. A function without maxima and
-    minima is returned as it is.
+    `arguments`, or their shapes, serve to trace the function. A function without maxima
+    and minima is returned as it is.
     """
     if not _compares(jax.make_jaxpr(function)(*arguments)):
         return function
@@ -61,7 +64,8 @@ def with_stored_operands(function: Callable, *arguments: PyTree) -> Callable:
 def run_stored(equation: Any, operands: Sequence[Any]) -> list[Any]:
     """Run one equation; store the operands of maxima and minima, in inner programs too.
 
-    Calls stay calls, and `custom_jvp` functions keep their own derivatives.
+    Calls such as `jit` are not inlined, and `custom_jvp` functions keep their own
+    derivatives.
     """
     if equation.primitive.name in COMPARING:
         pairs = zip(equation.invars, operands, strict=True)
@@ -76,7 +80,7 @@ def run_stored(equation: Any, operands: Sequence[Any]) -> list[Any]:
 
 
 def _with_stored_operands(parameter: Any) -> Any:
-    """Rewrite a parameter of an equation if it is a program, or a tuple of programs."""
+    """Rewrite an equation's parameter if it is a program, or a tuple of programs."""
     if isinstance(parameter, tuple):
         return tuple(map(_with_stored_operands, parameter))
     if not _is_program(parameter) or not _compares(parameter):
@@ -88,12 +92,12 @@ def _with_stored_operands(parameter: Any) -> Any:
     )
     if parameter is not jaxpr:
         return new
-    assert not new.consts  # an open program had none, and none were added
+    assert not new.consts  # a jaxpr that is not closed has no constants
     return new.jaxpr
 
 
 def _compares(program: Any) -> bool:
-    """Whether a program, or a program in it, takes maxima or minima of real numbers."""
+    """Return whether a program takes maxima or minima of real numbers, at any depth."""
     return any(
         any(map(_varies, equation.invars))
         if equation.primitive.name in COMPARING
@@ -103,7 +107,7 @@ def _compares(program: Any) -> bool:
 
 
 def _varies(atom: Any) -> bool:
-    """Whether an operand is an array of real floating numbers, and not a literal."""
+    """Return whether an operand is a real floating array, and not a literal."""
     is_array = is_variable(atom) and hasattr(atom.aval, "dtype")
     return is_array and jnp.issubdtype(atom.aval.dtype, jnp.floating)
 
@@ -121,7 +125,7 @@ def _is_program(parameter: Any) -> bool:
 
 @jax.custom_jvp
 def _stored(x: jax.Array) -> jax.Array:
-    """Return x; if it is differentiated, return it from memory."""
+    """Return x; in a program that is differentiated, return it from memory."""
     return x
 
 
@@ -132,18 +136,18 @@ def _stored_jvp(primals, tangents):
 
 @jax.custom_jvp
 def _in_memory(x: jax.Array) -> jax.Array:
-    """Return x from memory, so that no consumer computes it again.
+    """Store x in memory and return it from there, so that no consumer computes x again.
 
-    The barrier does this on accelerators. XLA's CPU compiler removes barriers before it
-    fuses, but never fuses a windowed reduction into its consumers. The maximum over a
-    window of x and one element of padding is x.
+    On accelerators, `optimization_barrier` keeps x in memory. XLA's CPU compiler
+    removes barriers before it fuses operations, but never fuses a windowed reduction
+    into its consumers. x is therefore also a windowed maximum, of each element and −∞.
     """
     if not x.size:
         return x
     rank, padding = x.ndim, [(0, 0)] * x.ndim + [(0, 1)]
     largest = jax.lax.reduce_window(
         x[..., None],
-        np.array(-np.inf, x.dtype),  # known while tracing, else it is no maximum
+        np.array(-np.inf, x.dtype),  # JAX must know this value to see a maximum
         jax.lax.max,
         window_dimensions=(1,) * rank + (2,),
         window_strides=(1,) * (rank + 1),

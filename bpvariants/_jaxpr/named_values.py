@@ -1,7 +1,7 @@
-"""Find the named values of a program, and run it with something added to them.
+"""Find the named values of a program, and run it with shifts added to these values.
 
 A value has a name if it is tagged by `jax.ad_checkpoint.checkpoint_name`. A name within
-a scan has one value for each step.
+a scan has one value for each step of the scan.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ class NamedProgram(NamedTuple):
     """A function's program, and its named floating values."""
 
     program: Any  # a closed jaxpr
-    names: list[str]  # in program order; a name may occur several times
+    names: list[str]  # names in program order; a name may occur several times
     places: list[jax.ShapeDtypeStruct]  # the values' shapes, [T, ...] within a scan
 
     @property
@@ -31,7 +31,7 @@ class NamedProgram(NamedTuple):
     ) -> tuple[list[jax.Array], list[jax.Array]]:
         """Add shifts to the named values; return the outputs and the named values.
 
-        Each value is returned without its own shift.
+        Each named value is returned without its own shift.
         """
         values: list[jax.Array] = []
         run = _shifting(iter(shifts), values)
@@ -47,10 +47,10 @@ def named_program(function: Callable, *arguments: Any) -> NamedProgram:
 
 
 def _shifting(shifts: Iterator[jax.Array], values: list[jax.Array]) -> Callable:
-    """Return a function that runs an equation, and shifts its named values.
+    """Return a function that runs an equation, and adds shifts to its named values.
 
-    It takes one of `shifts` for each named value and appends the value to `values`,
-    both in the order of :func:`_named`.
+    The returned function takes one of `shifts` for each named value and appends the
+    value to `values`, both in the order of :func:`_named`.
     """
 
     def run(equation, operands):
@@ -95,8 +95,8 @@ def _scan(equation, operands, shifts, values):
 def _scan_sizes(equation: Any) -> tuple[int, int]:
     """Return how many operands of a scan are not sequences, and how many are the carry.
 
-    The body sees a slice of each sequence, with one axis less. How the parameters of
-    the primitive hold these numbers depends on the version of JAX.
+    A scan passes slices of its sequences to its body, with one axis less, so ranks tell
+    which operands are sequences. The primitive's parameters depend on JAX's version.
     """
     body = equation.params["jaxpr"].jaxpr
     same_ndim = lambda outside, inside: sum(

@@ -1,11 +1,12 @@
 """Find the products with vectors through which parameters enter a step's program.
 
-A block is a vector u of the program, a sum of products and biases. Its matrices and
-biases are used for u alone:
+A block is a vector u of the program that is a sum of products and biases. The program
+uses the matrices and biases of a block only to compute its u:
 
     u = b + a₁ W + a₂ U = â Θ,    â = (1, a₁, a₂),    Θ = (b; W; U), [k, m].
 
-Then ∂h_t/∂Θ_ij = ∂h_t/∂u_j â_i, even if a₂ depends on W, as in a second layer.
+For the new carry h_t, ∂h_t/∂Θ_ij = ∂h_t/∂u_j â_i, even if a₂ depends on W, as in a
+second layer.
 
 Each element of params or of a product is a *term*. A term that is only rearranged stays
 the same term, and so does an element of params that is multiplied by a constant: its
@@ -30,7 +31,7 @@ class Block(NamedTuple):
 
     Attributes:
       variable: the array of the program that contains u.
-      positions: [m], flat positions of u in that array.
+      positions: [m], flat positions of u in `variable`.
       inputs: the parts of â: for each product, an operand and the order of its axes;
         None for the 1 of a bias.
       parameters: Θ, [k, m], as flat positions among all elements of params.
@@ -53,11 +54,11 @@ class Terms:
         # (equation, its operand that is scaled, flat positions in params)
         self.scales: list[tuple[Any, int, np.ndarray]] = []
         self.uses = np.zeros(0, int)  # how often each term is used
-        self.spent = np.zeros(0, bool)  # whether it is part of another term
-        self.parts: dict[int, list[tuple[int, int]]] = {}  # (product, column) of a term
+        self.spent = np.zeros(0, bool)  # whether each term is part of another term
+        self.parts: dict[int, list[tuple[int, int]]] = {}  # term -> (product, column)s
         self.products: list[tuple[Any, tuple[int, ...], np.ndarray]] = []
         self.terms: dict[Any, np.ndarray] = {}  # variable -> the terms of its elements
-        self.origins: list[tuple[int, Any]] = []  # (first term, its variable)
+        self.origins: list[tuple[int, Any]] = []  # (first term, variable) of each array
         for theta in thetas:
             self._add(theta, None)
         self.num_parameters = len(self.uses)
@@ -85,7 +86,7 @@ class Terms:
             self._refuse(known, f"is used in `{name}`")
 
     def blocks(self) -> list[Block]:
-        """Group the terms that are not part of others, by array and by inputs."""
+        """Group the terms that are not part of other terms, by array and by inputs."""
         grouped: dict[Any, list[int]] = {}
         starts = [start for start, _ in self.origins]
         for term in np.flatnonzero(~self.spent & (self.uses > 0)):
@@ -124,7 +125,7 @@ class Terms:
         return self.parts.get(term, [(BIAS, term)])
 
     def _meet(self, a, b):
-        """Whether two arrays of terms may be joined: used in one addition only."""
+        """Return whether two arrays of terms are used in one addition only."""
         return a.shape == b.shape and np.all(self.uses[[a, b]] == 1)
 
     def _join(self, variable, a, b):
@@ -133,7 +134,7 @@ class Terms:
         self.spent[[a, b]] = True
 
     def _multiply(self, equation, operands):
-        """Follow terms through a product; a vector times Θ gives new terms."""
+        """Record the terms of a product of a vector and a matrix of params."""
         contracted, _ = equation.params["dimension_numbers"]
         shapes = [atom.aval.shape for atom in equation.invars]
         rest = [
@@ -161,12 +162,12 @@ class Terms:
         self._refuse(known, "is multiplied by more than one vector")
 
     def _refuse(self, operands, reason):
-        """Raise an error if there are elements of params among the terms."""
+        """Raise an error for `reason` if elements of params are among the terms."""
         for terms in operands:
             found = terms[terms < self.num_parameters]
             if found.size:
                 starts = [start for start, _ in self.origins[: len(self.paths)]]
-                # the last array that begins there: empty arrays begin there too
+                # Empty arrays begin at the term of the next array: take the last.
                 path = self.paths[np.searchsorted(starts, found[0], side="right") - 1]
                 raise ValueError(
                     f"params{path} does not factorise, which kf_rtrl needs: it "

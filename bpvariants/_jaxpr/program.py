@@ -23,19 +23,19 @@ PLAIN_CALLS = CALLS - {"custom_jvp_call"}
 
 
 def is_variable(atom: Any) -> bool:
-    """Whether an operand is a variable, and not a literal."""
+    """Return whether an operand is a variable, and not a literal."""
     return not hasattr(atom, "val")
 
 
 def has_refs(jaxpr: Any) -> bool:
-    """Whether a program uses refs; values that pass through them are not followed."""
+    """Return whether a program uses refs, through which values cannot be traced."""
     arrays = type(jax.typeof(0.0))
     atoms = (a for e in jaxpr.eqns for a in (*e.invars, *e.outvars))
     return any(not isinstance(a.aval, arrays) for a in (*jaxpr.constvars, *atoms))
 
 
 def needed_equations(jaxpr: Any) -> list[Any]:
-    """Return equations that have effects, or that a program's outputs depend on."""
+    """Return a program's equations that have effects, or that its outputs depend on."""
     needed = {atom for atom in jaxpr.outvars if is_variable(atom)}
     equations = []
     for equation in reversed(jaxpr.eqns):
@@ -52,7 +52,8 @@ def reached(
 ) -> set[Any]:
     """Return the sources and all variables that depend on them.
 
-    `results(equation)` returns the results that count as depending on the operands.
+    `results(equation)` returns the results of an equation that count as depending on
+    its operands.
     """
     found = set(sources)
     for equation in equations:
@@ -64,11 +65,11 @@ def reached(
 def flat_program(
     function: Callable, *arguments: Any, calls: Collection[str] = CALLS
 ) -> tuple[Any, Any]:
-    """Return (closed jaxpr, structure of the outputs) with no `calls` left in it.
+    """Trace a function and inline its `calls`; return (jaxpr, structure of outputs).
 
-    By default a `custom_jvp` is inlined too, so its own derivative is lost. To keep it,
-    trace the derivative, or pass `calls=PLAIN_CALLS`. The cost is one more trace of the
-    function.
+    By default a `custom_jvp` is inlined too, so its own derivative is lost. To keep the
+    derivative of a `custom_jvp`, trace the derivative, or pass `calls=PLAIN_CALLS`.
+    Inlining costs one more trace of the function.
     """
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
     run = partial(run_equation, calls=calls)
@@ -108,9 +109,9 @@ def interpret(
 ) -> Callable[[Any], Any]:
     """Run equations in order from known variables; return a function to read operands.
 
-    By default this computes values by :func:`run_equation`. Another `run(equation,
-    operands)`, with a suitable `of_literal`, may follow any property of the arrays
-    instead. `change(variable, result)` may replace single results.
+    By default, :func:`run_equation` computes the values of results. Another function
+    `run(equation, operands)`, with a suitable `of_literal`, may compute other
+    properties of the arrays. `change(variable, result)` may replace single results.
     """
     run, env = run_equation if run is None else run, dict(env)
     read = lambda atom: env[atom] if is_variable(atom) else of_literal(atom)
@@ -138,7 +139,7 @@ def run_equation(
 def called(
     equation: Any, calls: Collection[str] = CALLS
 ) -> tuple[Any, Sequence[Any]] | None:
-    """Return (jaxpr, consts) of the program that an equation calls, if it is a call."""
+    """Return (jaxpr, consts) of the program that an equation calls; None if no call."""
     if equation.primitive.name not in calls:
         return None
     inner = equation.params.get("jaxpr") or equation.params.get("call_jaxpr")

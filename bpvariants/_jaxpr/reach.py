@@ -13,8 +13,8 @@ from bpvariants.types import PyTree, Step
 def reaches_carry(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> list[bool]:
     """Return, for each array of params, whether the step's new carry depends on it.
 
-    The answer comes from the step's program and holds for all values. It is False only
-    if no path of the program leads from the array to the carry.
+    The answers come from the step's program, so they hold for all values. An answer is
+    False only if no path of the program leads from the array to the carry.
     """
     new_carry = lambda *arguments: floating_leaves(step(*arguments)[0])
     return needed_arguments(new_carry, params, carry, x)[0]
@@ -28,8 +28,8 @@ def needed_arguments(function: Callable, *arguments: PyTree) -> list[list[bool]]
 
 
 def _needed_inputs(jaxpr: Any, needed_outputs: Sequence[bool]) -> list[bool]:
-    """Walk a program backwards from its needed outputs to the inputs they need."""
-    if jaxpr.effects:  # such as writing to a ref, which this walk does not follow
+    """Return, for each input of a program, whether a needed output depends on it."""
+    if jaxpr.effects:  # an effect, such as a write to a ref, hides dependences
         return [True] * len(jaxpr.invars)
     outputs = zip(jaxpr.outvars, needed_outputs, strict=True)
     needed = {atom for atom, yes in outputs if yes and is_variable(atom)}

@@ -55,9 +55,9 @@ class Rearrangement(NamedTuple):
     """Description of a primitive that only rearranges elements.
 
     Attributes:
-      indices: operands that hold indices; they must be known while tracing.
+      indices: positions of operands that are indices, to be known while tracing.
       in_numpy: (equation, *operands) -> results, the primitive in NumPy, which avoids a
-        compilation. It exists only if all elements of the results come from operands.
+        compilation. None if the results have elements that come from no operand.
     """
 
     indices: Sequence[int] = ()
@@ -87,15 +87,15 @@ REARRANGEMENTS: dict[str, Rearrangement] = {
 
 
 def rearranges(equation: Any) -> bool:
-    """Whether each element of the results is an element of the operands."""
+    """Return whether an equation's results contain only elements of its operands."""
     found = REARRANGEMENTS.get(equation.primitive.name)
     return found is not None and found.in_numpy is not None
 
 
 def reorders(equation: Any) -> bool:
-    """Whether the result holds each element of one floating operand exactly once.
+    """Return whether a result has each element of one floating operand exactly once.
 
-    A rearrangement of one operand does so if it leaves the size unchanged.
+    The test: the equation rearranges a single operand, and leaves its size unchanged.
     """
     old, new = equation.invars, equation.outvars
     return (
@@ -109,7 +109,7 @@ def reorders(equation: Any) -> bool:
 def moved(
     equation: Any, marks: Sequence[np.ndarray], values: Sequence[np.ndarray | None]
 ) -> list[np.ndarray] | None:
-    """Rearrange int32 marks in the same way as the elements of the operands.
+    """Rearrange int32 marks as an equation rearranges the elements of its operands.
 
     `values` are the values of the operands, None where unknown. Return None if the
     rearrangement depends on unknown values or cannot be run on integers. If only the
@@ -133,7 +133,7 @@ def moved(
             results = _run_on_marks(equation, [jnp.asarray(m) for m in operands])
             return [np.asarray(result) for result in results]
     except (OverflowError, TypeError, ValueError):
-        return None  # for example a fill value of NaN, which integers cannot hold
+        return None  # for example, integers cannot represent a fill value of NaN
 
 
 def positions(
@@ -141,8 +141,8 @@ def positions(
 ) -> list[tuple[np.ndarray, np.ndarray]] | None:
     """Return for each output (rows, columns): where the elements of operand i go.
 
-    Rows are flat positions in the output, columns in the operand. Return None if they
-    are unknown, or if elements are added up.
+    Rows are flat positions in the output, columns in the operand. Return None if the
+    positions are unknown, or if elements are added up.
     """
     zeros = [np.zeros(atom.aval.shape, np.int32) for atom in equation.invars]
     shape, size = zeros[i].shape, zeros[i].size
@@ -165,7 +165,7 @@ def _run_on_marks(equation: Any, operands: list[jax.Array]) -> list[jax.Array]:
     run: dict[str, Callable[..., jax.Array]]
     run = {"scatter": jax.lax.scatter, "scatter-add": jax.lax.scatter_add}
     name, parameters = equation.primitive.name, equation.params
-    if name == "gather":  # int32 cannot hold a fill of 1/2 or NaN: mark it by 1
+    if name == "gather":  # int32 cannot represent a fill value of 1/2 or NaN: mark it 1
         names = "dimension_numbers", "slice_sizes", "mode"
         given = {name: parameters[name] for name in names}
         fill = int(parameters["fill_value"] != 0)

@@ -1,8 +1,9 @@
-"""Split a linearised step's residuals: constant in time, inputs, and those to stack.
+"""Sort a linearised step's residuals: constant in time, step inputs, or to be stacked.
 
-`jax.linearize` returns a pytree: a program and its arrays, the residuals. Some depend
-on parameters alone, such as the weights themselves. Some are inputs of the step, which
-are known for all times. A scan stacks only the others, each array once.
+The linear map that `jax.linearize` returns is a pytree: a program and its arrays, the
+residuals. Some residuals depend on parameters alone, such as the weights themselves.
+Some residuals are inputs of the step, which are known for all times. A scan over steps
+stacks only the other residuals, each array once.
 """
 
 import dataclasses
@@ -27,10 +28,10 @@ def cotangent(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
 
 
 def linearised(advance: Callable, fixed: PyTree, h: PyTree, x: PyTree) -> tuple:
-    """Return (h, y) of a step, and its derivative as a linear map.
+    """Return carry and output (h, y) of a step, and its derivative as a linear map.
 
-    The map takes tangents of the floating leaves of `fixed`, h and x. It returns the
-    tangents of the floating leaves of the new h and of y.
+    The linear map takes tangents of the floating leaves of `fixed`, h and x. The map
+    returns the tangents of the floating leaves of the new h and of y.
     """
 
     def of_floating(fixed_leaves, h_leaves, x_leaves):
@@ -63,7 +64,7 @@ class Plan:
         return self._first_of("constant", jax.tree.leaves(linear))
 
     def linear(self, stacked: list, inputs: PyTree, constants: list) -> PyTree:
-        """Rebuild the linear map of one step from its residuals of the three kinds."""
+        """Rebuild a step's linear map from stacked, input and constant residuals."""
         arrays = {
             "stack": stacked,
             "input": jax.tree.leaves(inputs),
@@ -82,7 +83,7 @@ class Plan:
 
 
 def kept_shapes(function: Callable, *arguments: PyTree) -> list[Any]:
-    """Return shape and dtype of the results that are not arguments, each array once."""
+    """Return shape and dtype, once, of each result array that is not an argument."""
     jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
     results = {atom for atom in jaxpr.outvars if is_variable(atom)}
     return [atom.aval for atom in results - set(jaxpr.invars)]
@@ -91,7 +92,7 @@ def kept_shapes(function: Callable, *arguments: PyTree) -> list[Any]:
 def plan_residuals(
     linearise: Callable, fixed: PyTree, carry: PyTree, first: PyTree
 ) -> Plan:
-    """Return the plan for `linearise(fixed, h, x) -> ((h, y), linear)`."""
+    """Return the residuals' plan for `linearise(fixed, h, x) -> ((h, y), linear)`."""
     structures = []
 
     def residuals(fixed, h, x):
@@ -117,13 +118,13 @@ def plan_residuals(
 
 
 def _varying(jaxpr: Any, inputs: Sequence[bool]) -> list[bool]:
-    """Return which outputs of a program vary in time, given which inputs do."""
+    """Return which outputs of a program vary in time, given which inputs vary."""
 
     def follow(equation, varying):
         inner = called(equation, PLAIN_CALLS)
         if inner is not None and not equation.effects and any(varying):
             return _varying(inner[0], varying)
-        # An effect may read values that another effect wrote.
+        # Results of an effect vary, because it may read what another effect wrote.
         return [bool(equation.effects) or any(varying)] * len(equation.outvars)
 
     constant = [False] * len(jaxpr.constvars)

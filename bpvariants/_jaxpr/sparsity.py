@@ -1,8 +1,9 @@
 """Sparsity patterns of a step's Jacobians in its parameters and its old carry.
 
-They come from the linearised step's program, so they hold for all values. An entry of
-∂h_t/∂h_{t−1} or ∂h_t/∂θ is marked as zero only if no path of the program leads to it,
-or if each path passes an element that is known to be zero.
+The patterns come from the linearised step's program, so they hold for all values. An
+entry of ∂h_t/∂h_{t−1} or ∂h_t/∂θ, with carry h_t and parameters θ, is marked as zero
+only if no path of the program leads to it, or if each path passes an element that is
+known to be zero.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -23,7 +24,8 @@ class Dependence(NamedTuple):
     Attributes:
       carry: pattern of J_t = ∂h_t/∂h_{t−1}, sparse bool [n, n].
       params: pattern of I_t = ∂h_t/∂θ, sparse bool [n, size] for each leaf of params.
-      through: variable -> sparse bool [size, n], pattern of its Jacobian in h_{t−1}.
+      through: variable -> sparse bool [size, n], pattern of the variable's Jacobian in
+        h_{t−1}.
     """
 
     carry: Sparse
@@ -32,11 +34,11 @@ class Dependence(NamedTuple):
 
 
 def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence:
-    """Find the patterns of both Jacobians.
+    """Find the sparsity patterns of ∂h_t/∂h_{t−1} and ∂h_t/∂θ, carry h and params θ.
 
     With `direct_only`, paths from the old carry are left out if they mix several
-    elements, as matrix products and sums do. The work is done while tracing, and its
-    time grows with the number of linked elements.
+    elements, as matrix products and sums do. The patterns are found while tracing, in a
+    time that grows with the number of pairs of linked elements.
     """
     if program.is_opaque:
         return _opaque(program, direct_only)
@@ -55,7 +57,7 @@ def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence
 
 
 def _opaque(program: TangentProgram, direct_only: bool) -> Dependence:
-    """Return full patterns, but an empty one for the carry with `direct_only`."""
+    """Return full patterns; with `direct_only`, the carry's pattern is empty."""
     num_carry = sum(variable.aval.size for variable in program.h)
     full = lambda size, yes=True: sparse.csr_array(np.full((num_carry, size), yes))
     sizes = [theta.aval.size for theta in program.thetas]
@@ -70,14 +72,14 @@ def spread(link: Link, size: int, operand_size: int) -> Sparse:
 
 
 def _pattern(found: dict, atom: Any, num_columns: int) -> Sparse:
-    """Return the pattern of an operand, which is empty if no path leads to it."""
+    """Return an operand's pattern, which is empty if no path leads to the operand."""
     if is_variable(atom) and atom in found:
         return found[atom]
     return sparse.csr_array((atom.aval.size, num_columns), dtype=bool)
 
 
 def _follow(program: TangentProgram, sources: list[Any], direct_only: bool) -> dict:
-    """Return, for each tangent reached, its pattern in the elements of the sources."""
+    """Return the pattern, in elements of the sources, of each tangent they reach."""
     sizes = [variable.aval.size for variable in sources]
     total, start, found = sum(sizes), 0, {}
     for variable, size in zip(sources, sizes, strict=True):
@@ -105,7 +107,7 @@ def _follow(program: TangentProgram, sources: list[Any], direct_only: bool) -> d
 
 
 def _all_on_all(operands: list, size: int) -> Sparse:
-    """Return the pattern of elements that each depend on all operand elements."""
+    """Return the pattern of a result whose elements depend on all operand elements."""
     rows = [operand.sum(axis=0) > 0 for operand in operands if operand is not None]
     row = np.logical_or.reduce(rows).reshape(1, -1)
     return sparse.csr_array(np.ones((size, 1), bool)) @ sparse.csr_array(row)

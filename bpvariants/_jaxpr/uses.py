@@ -86,7 +86,10 @@ def rearranged(equation: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray
 
 
 def passes_on(equation: Any, depends: set[Any]) -> int | None:
-    """Return which operand of an addition alone depends on params, otherwise None."""
+    """Return the index of an addition's only operand that depends on params, or None.
+
+    The result is None, too, if the addition negates or broadcasts its operand.
+    """
     if equation.primitive.name not in ADDITIONS:
         return None
     found = [

@@ -2,9 +2,9 @@
 
 `fit` trains one run, or several in lanes; it returns a `FitResult`. `JsonLog` writes
 the metrics to a file. `NonFiniteError` names the first step with NaN or infinity, and
-`diagnosis` finds where in the sequence it begins. `Checkpoint` holds the settings of
-checkpoints, and `read_checkpoint` reads the params of one. `locked` keeps other
-processes out of a folder. `sweep` trains every config
+`diagnosis` finds the time step of a sequence at which the NaN begins. `Checkpoint` has
+the settings of checkpoints, and `read_checkpoint` reads the params of a checkpoint.
+`locked` keeps other processes out of a folder. `sweep` trains every config
 with every seed under `vmap`, in blocks that fit in memory; it returns a `SweepResult`.
 """
 

@@ -12,17 +12,17 @@ from jax.experimental import multihost_utils
 
 from bpvariants.types import PyTree
 
-_numbers = itertools.count()  # of chunk ends at which the processes synchronise
+_numbers = itertools.count()  # numbers of the chunk ends at which processes synchronise
 
 
 @contextmanager
 def held(*, forget: bool = False) -> Iterator[None]:
-    """Hold signals back during the block, however often they come; raise them after it.
+    """Delay SIGINT and SIGTERM until the end of the block, however often they come.
 
     An interrupted chunk would lose the arrays that it overwrites, and an interrupted
-    write would leave a torn file. With `forget`, no KeyboardInterrupt is raised; this
-    is for code that ends a training anyway. Only the main thread receives signals, and
-    only handlers that are Python functions can be restored.
+    write would leave a torn file. With `forget`, for code that ends a training anyway,
+    no KeyboardInterrupt is raised. Only the main thread receives signals, and only
+    handlers that are Python functions can be restored.
     """
     came: dict[int, Any] = {}
     before = {}
@@ -38,7 +38,7 @@ def held(*, forget: bool = False) -> Iterator[None]:
             signal.signal(number, handler)
     if forget:
         came.pop(signal.SIGINT, None)
-    for number in sorted(came, reverse=True):  # SIGTERM first: its handler records it
+    for number in sorted(came, reverse=True):  # SIGTERM first, so that it is recorded
         with suppress(*[KeyboardInterrupt] * forget):
             before[number](number, came[number])
 
@@ -48,7 +48,7 @@ def remembered() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether Ctrl-C has come during the block.
 
     A KeyboardInterrupt is lost if it is raised where no code can catch it, for example
-    in a callback of the garbage collector. JAX has such callbacks.
+    in JAX's callbacks of the garbage collector.
     """
     came: list[int] = []
     if _handler_of(signal.SIGINT) is not signal.default_int_handler:
@@ -70,8 +70,8 @@ def remembered() -> Iterator[Callable[[], bool]]:
 def terminable() -> Iterator[Callable[[], bool]]:
     """Treat SIGTERM, which schedulers send before they kill, like Ctrl-C in the block.
 
-    Yields a function that returns whether SIGTERM has come. After the block the signal
-    is raised again. It then ends the process, unless the process has its own handler.
+    Yields a function that returns whether SIGTERM has come. After the block, SIGTERM is
+    raised again, which ends the process unless the process has its own handler.
     """
     before, came = _handler_of(signal.SIGTERM), []
     if before is None or before == signal.SIG_IGN:
@@ -95,9 +95,9 @@ def terminable() -> Iterator[Callable[[], bool]]:
 def together() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns, after each chunk, whether all processes must stop.
 
-    JAX receives the SIGTERM of any process and picks a chunk that no process has begun.
-    The first Ctrl-C is turned into SIGTERM. A second Ctrl-C interrupts immediately, and
-    only its own process.
+    When any process gets SIGTERM, JAX picks a chunk that no process has begun, at which
+    all processes stop. The first Ctrl-C is turned into SIGTERM. A second Ctrl-C
+    interrupts its own process, immediately.
     """
     before = _handler_of(signal.SIGINT)
 
@@ -120,7 +120,7 @@ def together() -> Iterator[Callable[[], bool]]:
 
 
 def is_shared(tree: PyTree) -> bool:
-    """Return whether other processes hold a part of any array."""
+    """Return whether a part of any array is on devices of other processes."""
     return any(
         isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
         for leaf in jax.tree.leaves(tree)

@@ -13,13 +13,14 @@ from typing import Any
 def locked(directory: str | os.PathLike, name: str = "directory") -> Iterator[None]:
     """Lock a folder during the block, against other processes and other trainings.
 
-    The folder is made if it does not exist. The operating system holds the lock, so it
-    ends with the process, even by kill -9. The file `.lock` in the folder only says
-    who holds it. On a file system without locks, and on Windows, nothing is locked.
+    The folder is made if it does not exist. The operating system keeps the lock, so the
+    lock ends with the process, even after kill -9. The file `.lock` in the folder only
+    says which process has the lock. On a file system without locks, and on Windows,
+    nothing is locked.
 
     Args:
-      directory: the folder.
-      name: the name of the argument, for messages.
+      directory: the folder to lock.
+      name: the name of the argument that gave the folder, for error messages.
 
     Raises:
       ValueError: if another process, or another block, holds the lock; or if the folder
@@ -44,7 +45,7 @@ def locked(directory: str | os.PathLike, name: str = "directory") -> Iterator[No
 class Lock:
     """A lock that is held from its making until it is released or the process ends.
 
-    As a context manager it is released at the end of the block.
+    As a context manager, the lock is released at the end of the block.
     """
 
     def __init__(self, path: Path, name: str, locked: Path):
@@ -76,11 +77,11 @@ class Lock:
         """Do nothing: the lock is held already."""
 
     def __exit__(self, *exception: Any) -> None:
-        """Give the lock up."""
+        """Release the lock."""
         self.release()
 
     def release(self) -> None:
-        """Give the lock up, and remove its file."""
+        """Release the lock, and remove its file."""
         with suppress(OSError):  # the folder may be gone
             self._path.unlink()
         self._file.close()
@@ -95,7 +96,7 @@ class Lock:
                     file.write(json.dumps(me))
                     file.flush()
                     return file
-                file.close()  # the holder before removed it after it was opened here
+                file.close()  # the lock's last holder has removed the opened file
                 continue
             file.seek(0)
             holder = _parsed(file.read())
@@ -108,12 +109,12 @@ class Lock:
                     f"{name} {locked} is in use by {who}. Wait until it has ended, or "
                     f"choose another {name}."
                 )
-            if self._is(file):  # a process that the dead one forked still holds it
+            if self._is(file):  # a child of the dead process still holds the lock
                 self._path.unlink(missing_ok=True)
             file.close()
 
     def _is(self, file: Any) -> bool:
-        """Return whether an open file is the one that lies there now."""
+        """Return whether an open file is the file that is now at the lock's path."""
         try:
             return os.path.samestat(self._path.stat(), os.fstat(file.fileno()))
         except FileNotFoundError:
@@ -121,7 +122,7 @@ class Lock:
 
 
 def _hold(file: Any) -> bool:
-    """Lock an open file; return False if somebody else holds its lock."""
+    """Lock an open file; return False if another process or block has its lock."""
     try:
         import fcntl
     except ImportError:  # not a POSIX system
@@ -136,7 +137,7 @@ def _hold(file: Any) -> bool:
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    """Return who holds a lock, or nothing if it is just being taken."""
+    """Return the process that a lock's file names, or {} if it is not written yet."""
     with suppress(ValueError, TypeError):
         found = json.loads(text)
         return {"pid": int(found["pid"]), "host": found["host"]}
@@ -144,7 +145,7 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:
-    """Return whether a process of this machine has ended."""
+    """Return whether a lock's holder is a process of this machine that has ended."""
     if holder.get("host") != socket.gethostname():
         return False
     try:

@@ -25,9 +25,9 @@ def mesh_of(*trees: PyTree) -> Any:
 def placed(tree: PyTree, params: PyTree, mesh: Any) -> PyTree:
     """Return the tree with its arrays placed on the mesh.
 
-    Parts with the structure and shapes of params get the shardings of params; other
-    arrays are replicated. Arrays that are spread over several devices already stay as
-    they are. Without a mesh, the tree is returned unchanged.
+    Parts of the tree with the structure and shapes of params get the shardings of
+    params; other arrays are replicated. Arrays that are spread over several devices
+    already stay as they are. Without a mesh, the tree is returned unchanged.
     """
     if mesh is None:
         return tree
@@ -49,7 +49,7 @@ def placed(tree: PyTree, params: PyTree, mesh: Any) -> PyTree:
 
 
 def shardings_of(reached: PyTree) -> Any:
-    """Return a chunk's `out_shardings`: `reached` stays in place, the rest replicated.
+    """Return a chunk's `out_shardings`: as now for `reached`, replicated for the rest.
 
     Returns None if no array of `reached` is sharded over several devices.
     """

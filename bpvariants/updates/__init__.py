@@ -1,19 +1,19 @@
 """Updates: functions that turn gradients into changes of params, and related tools.
 
-These functions return an optax.GradientTransformation:
+The following functions return an optax.GradientTransformation:
 
 - Rprop and its family: rprop (the same as irprop_minus), irprop_plus, rprop_minus,
   rprop_plus, half_back, manhattan; probabilistic_rprop for mini-batches; grprop,
-  experimental. Their bare rules: scale_by_rprop, scale_by_sign.
+  experimental. Bare rules of the Rprop family: scale_by_rprop, scale_by_sign.
 - Discounted past gradients: forgetting; its bare rule: scale_by_forgetting.
-- The last member of a chain: project_spectral_norm.
+- A limit on the spectral norm of matrices, last in a chain: project_spectral_norm.
 
-These functions return something else:
+The following functions return other values:
 
 - replay: a Replay, functions for the loss on discounted past batches at the current
   params.
-- discounted_least_squares: a DiscountedLeastSquares, functions for the gradient of that
-  loss for linear models.
+- discounted_least_squares: a DiscountedLeastSquares, functions for the gradient of a
+  linear model's discounted past squared errors.
 - recursive_least_squares: a RecursiveLeastSquares, functions (init, update) that solve
   for the weights of a linear model at each example.
 - effective_step: the learning rate of plain gradient descent to compare forgetting

@@ -15,7 +15,7 @@ TORCH_RPROP = {
 
 
 def refuses(**ours: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a function refuse arguments by PyTorch's names, and say what ours are."""
+    """Let a function refuse PyTorch's names of arguments; its error gives our names."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)

@@ -1,4 +1,4 @@
-"""Checks and casts of params, gradients and states, and of settings by leaf."""
+"""Checks and casts of params, gradients, states, and settings that differ by leaf."""
 
 from numbers import Real
 from typing import Any, TypeAlias
@@ -12,11 +12,11 @@ from bpvariants._checks import check_arrays, check_floating, check_real
 from bpvariants._dtypes import is_floating, widen
 from bpvariants.types import PyTree
 
-PerLeaf: TypeAlias = float | jax.Array | PyTree  # one value, or a pytree like params
+PerLeaf: TypeAlias = float | jax.Array | PyTree  # one for all params, or like params
 
 
 def check_params(params: optax.Params, name: str = "params") -> None:
-    """Check that params are floating arrays; a mask may have removed all of them."""
+    """Check that params are floating arrays, if `optax.masked` has left any."""
     if jax.tree.leaves(params):
         check_floating(name, params)
 
@@ -32,9 +32,9 @@ def check_signed(params: optax.Params, name: str = "params") -> None:
 
 
 def as_grads(grads: optax.Updates, like: PyTree, name: str = "grads") -> optax.Updates:
-    """Return gradients as arrays; check that they fit a tree with the shapes of params.
+    """Return gradients as arrays; check that they fit `like`, which has params' shapes.
 
-    Only the paths of leaves are compared: containers may be of different types.
+    The paths of leaves must agree, but containers may be of different types.
     """
     check_arrays(name, grads)
     leaves, others = map(jax.tree.leaves_with_path, (grads, like))
@@ -100,7 +100,7 @@ def _type_of(state: Any) -> str:
 
 
 def wide(params: optax.Params) -> optax.Params:
-    """Cast params for use in a state: to float32 or wider, and never weakly typed.
+    """Cast params to float32 or wider, and never weakly typed, for use in a state.
 
     The first update would turn a weakly typed state into a strongly typed one, so the
     update would be compiled twice.
@@ -129,8 +129,8 @@ def all_of(flags: PyTree) -> jax.Array:
 def per_leaf(name: str, setting: PerLeaf, params: optax.Params) -> list:
     """Return the setting of each array of params: a number, or an array of its shape.
 
-    A setting for a layer applies to all arrays in it. Settings for arrays that
-    `optax.masked` removed are ignored.
+    A setting for a subtree of params, such as a layer, applies to all arrays in the
+    subtree. Settings for arrays that `optax.masked` removed are ignored.
     """
     paths = jax.tree.leaves_with_path(params)
     entries = dict(jax.tree.leaves_with_path(setting))

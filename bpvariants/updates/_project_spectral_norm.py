@@ -6,8 +6,8 @@ where s is the limit. The largest singular value σ(W) comes from the power iter
 
     u = W v / ‖W v‖,  v ← Wᵀ u / ‖Wᵀ u‖,  σ ≈ ‖W v‖.
 
-Let a recurrent layer h = φ(W h + …) have slopes of φ up to 1, as with tanh. If s < 1,
-it settles to a single equilibrium. Recurrent backpropagation relies on this.
+A recurrent layer h = φ(W h + …) with slopes of φ up to 1, as with tanh, settles to a
+single equilibrium if s < 1. Recurrent backpropagation relies on such an equilibrium.
 """
 
 from typing import NamedTuple
@@ -27,7 +27,7 @@ from bpvariants.updates._params import (
     wide,
 )
 
-FRESH = 0.01  # weight of the first vector, which is added at each update
+FRESH = 0.01  # weight of the initial vector, which each update adds to the last vector
 
 
 class ProjectSpectralNormState(NamedTuple):
@@ -41,19 +41,22 @@ class ProjectSpectralNormState(NamedTuple):
 def project_spectral_norm(
     limit: float | jax.Array = 0.95, *, steps: int = 30
 ) -> optax.GradientTransformation:
-    """Limit the largest singular value that each matrix has after the update.
+    """Limit the largest singular value that each matrix of params has after the update.
 
         optax.chain(optimizer, updates.project_spectral_norm())
 
-    Put it last in a chain. It changes updates so that params + updates equals
-    W · min(1, s/σ(W)). If σ(W) ≤ s, the update of W stays bit-identical. All arrays
-    with two axes count as matrices; to select some of them, wrap it in `optax.masked`.
+    Put this transformation last in a chain. Let W be a matrix of params plus its
+    update, σ(W) its largest singular value, and s the limit. The update is changed so
+    that the new matrix is W · min(1, s/σ(W)). If σ(W) ≤ s, the update stays
+    bit-identical. All arrays with two axes count as matrices; to select some matrices,
+    use `optax.masked`.
 
-    The power iteration approaches σ from below. On a random matrix, its relative error
-    is 1e-4 after 30 steps. It falls from one update to the next, because the iteration
-    continues from its last vector. So choose a limit with some margin to 1. The sum
-    params + updates is rounded, which counts where params are much larger than s: at
-    1e6 in float32, entries of W are multiples of 1/16. The next update corrects this.
+    The power iteration approaches σ from below. On a random matrix, the relative error
+    of σ is 1e-4 after 30 steps. The error falls from one update to the next, because
+    the iteration continues from its last vector. To keep σ below 1, choose a limit with
+    some margin to 1. The sum of params and updates is rounded, which matters where
+    params are much larger than s: at 1e6 in float32, the entries of a matrix are
+    multiples of 1/16. The next update corrects this rounding.
 
     A matrix that is not finite makes an update that is not finite; its vector in the
     state stays as it was. The state has n elements for a matrix [m, n]; an update takes
@@ -115,7 +118,7 @@ def project_spectral_norm(
             v = _power_iteration(matrix, v, steps)
             scale = jnp.asarray(limit, matrix.dtype) / _norm(matrix @ v)
             shrunk = (scale * matrix - wide(p)).astype(u.dtype)
-            fits = (scale / size).real >= 1  # NaN gives `shrunk`
+            fits = (scale / size).real >= 1  # False for NaN, which selects `shrunk`
             return jnp.where(fits, u, shrunk), v
 
         check_state("project_spectral_norm", state, ProjectSpectralNormState)
@@ -141,9 +144,9 @@ def project_spectral_norm(
 
 
 def _like_vector(param):
-    """Return the shape and dtype of the vector of a parameter: [n], [0] if it has none.
+    """Return the shape and dtype of a parameter's singular vector: [n] for [m, n].
 
-    Only arrays [m, n] that are not empty have one.
+    Empty arrays, and arrays that are no matrices, have an empty vector, [0].
     """
     shape = jnp.shape(param)
     length = shape[1] if len(shape) == 2 and shape[0] else 0
@@ -151,7 +154,7 @@ def _like_vector(param):
 
 
 def _first_vector(matrix):
-    """Return a unit vector [n] that is unlikely to be mapped to zero."""
+    """Return a random unit vector [n], which the matrix is unlikely to map to zero."""
     if not _like_vector(matrix).size:
         return jnp.zeros(0, matrix.dtype)
     vector = jax.random.normal(jax.random.key(0), matrix.shape[1:], matrix.dtype)
@@ -159,7 +162,7 @@ def _first_vector(matrix):
 
 
 def _power_iteration(matrix, v, steps):
-    """Return v after all steps, or unchanged if the matrix is not finite."""
+    """Return v after `steps` power iterations; v itself if the matrix is not finite."""
 
     def step(_, v):
         new = ((matrix @ v).conj() @ matrix).conj()
@@ -167,7 +170,7 @@ def _power_iteration(matrix, v, steps):
         go_on = (norm != 0) & jnp.isfinite(norm)
         return jnp.where(go_on, new / jnp.where(go_on, norm, 1), v)
 
-    # Without this addition, a component of v that became exactly 0 would stay 0.
+    # Add the initial vector, because a component of v that became 0 would stay 0.
     start = v + FRESH * _first_vector(matrix)
     moved = jax.lax.fori_loop(0, steps, step, start / _norm(start))
     return jnp.where(jnp.all(jnp.isfinite(matrix)), moved, v)

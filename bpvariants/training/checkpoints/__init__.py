@@ -1,1 +1,1 @@
-"""Checkpoints on disk: writing, keeping, reading."""
+"""Checkpoints of a training on disk: writing, keeping and reading them."""

@@ -16,33 +16,33 @@ Best = str | Callable[[dict[str, Any]], Any]
 class Checkpoint:
     """Settings of :func:`fit`'s checkpoints: where, how often, and whether to resume.
 
-    A checkpoint holds the whole state of a training: params, the states of the update
-    and of the rule, the number of steps taken, and the losses so far. Even if the
-    process is killed, a checkpoint is either complete or absent. One that was damaged
-    later is renamed to `<step>.torn`, with a warning, and the one before it is used.
-    `orbax-checkpoint` writes in the background, a few arrays to a file.
+    A checkpoint has the whole state of a training: params, the states of the update and
+    of the rule, the number of steps taken, and the losses so far. Even if the process
+    is killed, a checkpoint is either complete or absent. A checkpoint that was damaged
+    later is renamed to `<step>.torn`, with a warning, and the checkpoint before it is
+    used. `orbax-checkpoint` writes checkpoints in the background, a few arrays a file.
 
     A resumed training is bit-identical to an uninterrupted one, on the same machine and
     with the same `chunk`. A checkpoint with another key, another `config`, or arrays of
-    other names, shapes or dtypes is refused. Some differences cannot be seen and are
-    not checked: other functions, other data of equal shapes, and hyper-parameters that
-    are not in the state of the update. Hyper-parameters that are in that state, by
-    `optax.inject_hyperparams`, are taken from the checkpoint.
+    other names, shapes or dtypes is refused. Some changes between a checkpoint and the
+    resumed training are not checked: other functions, other data of equal shapes, and
+    hyper-parameters that are not in the state of the update. Hyper-parameters that
+    `optax.inject_hyperparams` puts into the state are taken from the checkpoint.
 
     Attributes:
-      directory: a folder for this training alone. While it is trained, the folder is
-        locked against other processes.
-      every: write after this many steps, at the end of the chunk in which they fall.
-        Default: after each chunk. The end of the training is written too. Each
-        checkpoint costs about 50 ms of CPU time besides the writing, so `every` should
-        cover seconds of training.
+      directory: a folder for this training alone, locked against other processes during
+        the training.
+      every: number of steps between checkpoints, each written at the end of a chunk.
+        Default: after each chunk. A last checkpoint is written at the end of the
+        training. Each checkpoint costs about 50 ms of CPU time besides the writing, so
+        `every` should cover seconds of training.
       keep: how many of the latest checkpoints to keep.
-      best: also keep the checkpoint with the lowest score. The score is the name of a
-        metric, such as "value" (its mean over all runs), or a function metrics ->
-        number, such as a validation loss of `metrics["params"]`. None keeps only the
-        latest ones.
-      resume: continue from the latest checkpoint, if there is one. If False, the folder
-        must hold none.
+      best: score by which the best checkpoint is kept as well; lower is better. A score
+        is the name of a metric, such as "value" (its mean over all runs), or a function
+        metrics -> number, such as a validation loss of `metrics["params"]`. With None,
+        only the latest checkpoints are kept.
+      resume: whether to continue from the latest checkpoint, if there is one. If False,
+        the folder must have no checkpoints.
       config: further settings that identify this training, a dict that JSON can hold.
     """
 

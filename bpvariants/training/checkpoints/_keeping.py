@@ -15,9 +15,9 @@ from bpvariants.training.checkpoints._checkpoint import Best
 class BestKept:
     """Preservation policy for orbax: keep the checkpoint with the lowest score.
 
-    `orbax.checkpoint.checkpoint_managers.BestN` reads the scores of all checkpoints
-    when a manager opens. A torn file of scores would then stop the manager from
-    opening, and no training could resume.
+    orbax has `orbax.checkpoint.checkpoint_managers.BestN`, which reads the scores of
+    all checkpoints when a manager opens. With `BestN`, a torn file of scores would stop
+    the manager from opening, and no training could resume.
     """
 
     def __init__(self):
@@ -32,12 +32,12 @@ class BestKept:
 
 
 def open_writer(folder: Path, keep: int, best: BestKept) -> Any:
-    """Return an orbax manager that writes, and keeps the last few and the best."""
+    """Return an orbax manager that writes checkpoints and keeps the last and best."""
     ocp = _orbax()
     policies = [ocp.checkpoint_managers.LatestN(keep), best]
     options = ocp.CheckpointManagerOptions(
         preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
-        cleanup_tmp_directories=True,  # left by killed processes
+        cleanup_tmp_directories=True,  # killed processes leave directories
     )
     return ocp.CheckpointManager(folder, options=options)
 
@@ -45,7 +45,7 @@ def open_writer(folder: Path, keep: int, best: BestKept) -> Any:
 def open_reader(folder: Path) -> Any:
     """Return an orbax manager that only reads.
 
-    Another process may be writing there, so a reader must not clean up the folder.
+    Another process may be writing to the folder, so a reader must not clean it up.
     """
     ocp = _orbax()
     with _no_warnings():  # orbax warns that the manager only reads, as intended

@@ -1,4 +1,4 @@
-"""Conversion between a pytree and named arrays that can be written.
+"""Conversion between a pytree and named arrays that a checkpoint can store.
 
 Only leaves are written. The structure of the tree, such as the layout of an online
 state, comes from the freshly initialised tree into which the leaves are read. Random
@@ -29,7 +29,7 @@ def describe(tree: PyTree) -> Described:
 
 
 def writable(tree: PyTree) -> dict[str, Any]:
-    """Return the leaves by index, without empty ones, which no file can hold."""
+    """Return the leaves by index, without empty leaves, which orbax does not store."""
     return {
         str(i): jax.random.key_data(leaf) if is_key(leaf) else leaf
         for i, leaf in enumerate(jax.tree.leaves(tree))
@@ -48,7 +48,7 @@ def abstract(tree: PyTree) -> dict[str, Any]:
 
 
 def put_back(leaves: dict[str, Any], like: PyTree) -> PyTree:
-    """Return the tree `like` with its leaves replaced by those that were written."""
+    """Return the tree `like` with its leaves replaced by leaves from a checkpoint."""
     old, structure = jax.tree.flatten(like)
     new = []
     for i, leaf in enumerate(old):
@@ -60,14 +60,14 @@ def put_back(leaves: dict[str, Any], like: PyTree) -> PyTree:
 
 
 def checksum(leaf: Any) -> int | None:
-    """Return the CRC of an array's bytes; None if other processes hold a part of it."""
+    """Return the CRC of an array's bytes; None if another process has a part of it."""
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         return None
     return zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data)
 
 
 def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
-    """Return a phrase for each setting in which two runs differ."""
+    """Return a phrase for each setting in which two trainings differ."""
     found = []
     for name, now in given.items():
         then = saved.get(name)

@@ -20,12 +20,13 @@ def read_checkpoint(
     """Return the step and the params of a checkpoint that :func:`fit` wrote.
 
     The folder is not changed, so its training may still be running. A torn checkpoint
-    is skipped with a warning; the one before it, or the next best, is used instead.
+    is skipped with a warning; the previous, or next best, checkpoint is used instead.
 
     Args:
       directory: the folder of checkpoints.
       params: arrays with the names, shapes, dtypes and shardings of the saved params,
-        such as the initial params. With `runs`, they have the axis of runs.
+        such as the initial params. After `fit` with `runs`, params have a first axis of
+        runs.
       best: read the best checkpoint, as `Checkpoint(best=…)` defines it. Default: the
         last checkpoint.
 

@@ -40,7 +40,7 @@ class Store:
     """Folder with the checkpoints of one training."""
 
     def __init__(self, settings: Checkpoint, **identity: Any):
-        """Open the folder; `identity` holds settings that must match on resumption."""
+        """Open the folder; `identity` has settings that a resumption must share."""
         self.settings = settings
         identity |= {"config": settings.config}
         self._identity = json.loads(json.dumps(identity, default=str))
@@ -69,12 +69,12 @@ class Store:
                 "choose another directory, or give resume=True to continue from them."
             )
         for step in steps if settings.best is not None else ():
-            with contextlib.suppress(Exception):  # `restore` warns about torn ones
+            with contextlib.suppress(Exception):  # `restore` warns of torn checkpoints
                 best = read_meta(self._manager, step)["best"]
                 self._best.scores |= {} if best is None else {step: best}
 
     def check_best(self, names: list[str]) -> None:
-        """Check that `best`, if it is a name, is that of a metric."""
+        """Check that the setting `best`, if it is a name, is the name of a metric."""
         best = self.settings.best
         if isinstance(best, str) and best not in names:
             raise ValueError(f"best must be one of {sorted(names)}, got {best!r}.")
@@ -127,10 +127,10 @@ class Store:
         self.last = reached.steps
 
     def restore(self, fresh: Reached) -> Restored | None:
-        """Return the last intact checkpoint, in arrays like the fresh ones, or None.
+        """Return the last intact checkpoint, in arrays like those of `fresh`, or None.
 
         Raises:
-          ValueError: if it is from a different training.
+          ValueError: if the checkpoint is from a different training.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
@@ -161,7 +161,7 @@ class Store:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Say, if a checkpoint cannot be written, what becomes of the training."""
+        """Add to an error in writing a checkpoint how the training can be resumed."""
         try:
             yield
         except Exception as error:
@@ -203,7 +203,7 @@ def read_meta(manager: Any, step: int) -> dict[str, Any]:
 
 
 def read_arrays(manager: Any, step: int, meta: dict[str, Any], like: PyTree) -> dict:
-    """Return all arrays; those of the state are placed on the devices of `like`."""
+    """Return a checkpoint's arrays, the state's arrays on the devices of `like`."""
     import orbax.checkpoint as ocp
 
     wanted: dict[str, Any] = {
@@ -225,7 +225,7 @@ def _free(path: Path) -> Path:
 
 
 def of_state(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Return the leaves of the state by index."""
+    """Return the arrays of a checkpoint that are leaves of the state, by leaf index."""
     return {
         name.removeprefix("state"): leaf
         for name, leaf in arrays.items()

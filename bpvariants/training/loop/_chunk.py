@@ -3,7 +3,8 @@
     (ℓ_t, aux), g_t = rule(θ_t, *batch_t)      Δ_t, s_{t+1} = update(g_t, s_t, θ_t, ℓ_t)
     θ_{t+1} = θ_t + Δ_t    if ℓ_t and θ_t + Δ_t are finite
 
-Step t draws its batch with fold_in(key, t), and its rule draws with
+Here ℓ_t is the loss of step t, θ_t are the params, and s_t is the state of the update.
+Step t draws its batch with the key fold_in(key, t), and its rule draws with the key
 fold_in(fold_in(key, 2³² − 1), t). The keys do not depend on the chunk size.
 """
 
@@ -25,7 +26,7 @@ from bpvariants.types import PyTree
 
 POLICIES = ("raise", "skip", "stop", "ignore")
 OF_RULES = 0xFFFFFFFF  # folded into the key of rules; no step has this number
-SMALL = 64 * 2**20  # bytes; below this size a chunk keeps its first state as well
+SMALL = 64 * 2**20  # bytes; up to this size, a chunk keeps its first state as well
 
 
 class Recipe(NamedTuple):
@@ -34,7 +35,7 @@ class Recipe(NamedTuple):
     rule: Callable[..., tuple[tuple[jax.Array, PyTree], PyTree]]
     update: Any  # accepts extra arguments
     sample: Callable[[jax.Array, PyTree], tuple] | None
-    stateful: bool  # the rule takes a carry and returns the next
+    stateful: bool  # the rule takes a carry and returns the next carry
     draws: bool  # the rule takes a key
     nonfinite: str  # one of POLICIES
 
@@ -42,7 +43,7 @@ class Recipe(NamedTuple):
 def take_step(
     recipe: Recipe, state: TrainState, batch: tuple, key: jax.Array | None
 ) -> tuple[TrainState, jax.Array, PyTree]:
-    """Return the state after a step, its loss, and its gradients."""
+    """Take a training step; return the new state, the loss and the gradients."""
     carries = (state.carry,) if recipe.stateful else ()
     options = {"key": key} if recipe.draws else {}
     (value, aux), grads = call_rule(recipe.rule, state.params, carries, batch, options)
@@ -60,7 +61,7 @@ def take_step(
 def step_keys(
     recipe: Recipe, key: jax.Array | None, steps: jax.Array
 ) -> tuple[jax.Array | None, jax.Array | None]:
-    """Return the keys of batches and of rules, [steps] each, or None."""
+    """Return a key a step to draw its batch, and one for its rule; None if unused."""
     if key is None:
         return None, None
     of = lambda key: jax.vmap(partial(jax.random.fold_in, key))(steps)
@@ -80,8 +81,8 @@ def train(recipe: Recipe, looks: str, size: int, reached, key, first, inputs):
 
     `looks` says when losses and params are checked for NaN and infinity:
 
-    - "each": after each step. The verdict [size] marks the steps that were applied,
-      because they were finite.
+    - "each": after each step. The verdict [size] marks the steps that were applied
+      because their losses and params were finite.
     - "after": once, after the last step, because NaN persists in params. The verdict []
       says whether all losses and params are finite.
     - "never": the verdict is None.
@@ -131,10 +132,10 @@ class Chunks:
     """Programs of chunks, compiled for each new chunk size, and the time they take.
 
     A check for NaN takes a tenth of the time of a small step. With a small state, a
-    chunk is therefore checked once, at its end. If it is not finite, it is run again
+    chunk is therefore checked once, at its end. A chunk that is not finite is run again
     from its first state, which is kept for this, with a check after each step. A large
-    state is overwritten to save memory, and each of its steps is checked: a check is
-    cheap in comparison with such a step.
+    state is overwritten to save memory, and checked after each step: a check is cheap
+    in comparison with a step on a large state.
     """
 
     def __init__(self, recipe: Recipe, runs: int | None, key: jax.Array | None, state):
@@ -148,8 +149,8 @@ class Chunks:
     def prepare(self, reached, first: int, inputs, size: int) -> Callable[[], Any]:
         """Compile the program of a chunk; return a function that runs the chunk.
 
-        The function returns (state, alive), the losses [size], and which steps were
-        applied, or None if all were.
+        The returned function returns (state, alive), the losses [size], and flags of
+        the steps that were applied, or None if all steps were applied.
         """
         arguments = reached, self._key, np.uint32(first), inputs
         program = self._program(self._looks, size, arguments)

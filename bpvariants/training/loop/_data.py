@@ -19,7 +19,8 @@ class Source:
     """Data of a training: one batch for all steps, data to draw from, or many batches.
 
     `take(size)` returns `inputs`, a pair (whole, stacked): data that all steps share,
-    and batches stacked along a first axis of steps. It returns None at the end of data.
+    and batches stacked along a first axis of steps. At the end of the data, `take`
+    returns None.
     """
 
     def __init__(self, data: Any, sampled: bool, first: int):
@@ -29,7 +30,7 @@ class Source:
             self._batches = _from(data, first)
 
     def take(self, size: int) -> tuple[PyTree, PyTree] | None:
-        """Return the inputs of the next steps, or of fewer at the end of the data."""
+        """Return the inputs of `size` steps, or of fewer at the end of the data."""
         if self._batches is None:
             return self.whole, None
         stacked = _stack(islice(self._batches, size))
@@ -37,7 +38,7 @@ class Source:
 
 
 def _from(data, first: int) -> Iterator[tuple]:
-    """Return the batches from step `first` on; skip earlier ones."""
+    """Return the batches from step `first` on; skip earlier batches."""
     if _begins_anywhere(data):
         batches = data(first)
         if not hasattr(batches, "__iter__"):
@@ -59,7 +60,7 @@ def _begins_anywhere(data) -> bool:
 
 
 def size_of(inputs: tuple[PyTree, PyTree], size: int) -> int:
-    """Return the number of steps in the inputs, which may be fewer than asked for."""
+    """Return the number of steps in a chunk's inputs, which may be less than `size`."""
     stacked = jax.tree.leaves(inputs[1])
     return stacked[0].shape[0] if stacked else size
 
@@ -93,7 +94,7 @@ def _stack(batches: Iterable[tuple]) -> PyTree | None:
 
 def _stacked(leaves: tuple) -> Any:
     if is_key(leaves[0]) and not is_spread(leaves[0]):
-        return jnp.stack(leaves)  # NumPy cannot hold keys
+        return jnp.stack(leaves)  # NumPy arrays cannot contain random keys
     if not is_spread(leaves[0]):
         return np.stack(leaves)
     sharding = leaves[0].sharding

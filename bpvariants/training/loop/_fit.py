@@ -1,7 +1,7 @@
 """Training loop in chunks: a Python loop over jitted scans of many steps.
 
 Between chunks the Python loop logs, shows progress, writes checkpoints and can be
-interrupted. None of this slows the steps down.
+interrupted. Work between chunks does not slow the steps of a chunk down.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -53,31 +53,31 @@ def fit(
     diagnose: Diagnose | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> FitResult:
-    """Train params: gradients from a rule, an update by optax, in jitted chunks.
+    """Train params with gradients from a rule and an optax update, in jitted chunks.
 
         (value, carry), grads = rule(params, [carry,] *batch)
         updates, state = update.update(grads, state, params, value=value)
 
-    The update gets the loss as `value`. Updates that need it read it (iRprop⁺,
-    `optax.polyak_sgd`); others ignore it.
+    The update gets the loss as `value`, which some updates need (iRprop⁺,
+    `optax.polyak_sgd`) and other updates ignore.
 
-    Ctrl-C ends the training after the running chunk. `fit` then writes a checkpoint, if
-    it writes any, and returns the result so far. The end of the data has the same
-    effect. If checkpoints are written, SIGTERM, which schedulers send before they kill,
-    also writes one and then ends the process. With several processes, all return after
-    the same chunk, whichever of them received the signal.
+    After Ctrl-C, or at the end of the data, `fit` finishes the running chunk, writes a
+    checkpoint if `checkpoint` is given, and returns the result so far. With
+    `checkpoint`, SIGTERM, which schedulers send before they kill, also writes a
+    checkpoint and then ends the process. With several processes, all processes return
+    after the same chunk, whichever process received the signal.
 
-    A chunk keeps its first state if it is at most 64 MiB large. If the chunk ends in
-    NaN, it is run again from there to find the step. A larger state is overwritten
-    (donated), and each step is checked. With `nonfinite="ignore"` every state is
-    overwritten and nothing is checked. Each call compiles its own programs; for many
-    short trainings use `runs` or :func:`sweep`.
+    A chunk keeps its first state if the state is at most 64 MiB large. If the chunk
+    ends in NaN, it is run again from its first state to find the step. A larger state
+    is overwritten (donated), and each step is checked. With `nonfinite="ignore"` every
+    state is overwritten and nothing is checked. Each call of `fit` compiles its own
+    programs; for many short trainings use `runs` or :func:`sweep`.
 
     Recomputation of activations is a setting of the rule, as in
-    `gradients.bptt(step, loss, remat=gradients.remat.budget(…))`; the loop cannot
-    add it from outside. Sharded arrays keep their shardings, and arrays made from
-    params, such as the update's state, get the shardings of params. Nothing else is
-    needed to train on several devices.
+    `gradients.bptt(step, loss, remat=gradients.remat.budget(…))`; `fit` cannot add it
+    from outside. To train on several devices, give sharded arrays: they keep their
+    shardings, and arrays made from params, such as the update's state, get the
+    shardings of params.
 
     Args:
       rule: any function (params, *batch) -> ((value, aux), grads): a gradient rule, or
@@ -87,39 +87,40 @@ def fit(
       data: one of
 
         - a tuple: the batch of every step (full batch);
-        - any pytree, with `sample`: the data to draw from;
+        - any pytree, with `sample`: the data to draw mini-batches from;
         - an iterable of batches, from the first step on, which are tuples of equal
-          shapes. A resumed training skips those that it has used;
+          shapes. A resumed training skips the batches that it has used;
         - a function (step) -> iterable of batches from that step on, so that a resumed
-          training need not read the earlier ones.
+          training need not read earlier batches.
       steps: number of updates.
       chunk: number of steps that one program runs; logs are called after each chunk.
       sample: (key, data) -> batch, run on the device, to draw mini-batches.
-      draws: whether the rule draws random numbers. It then gets `key=`, a different key
-        at each step, which also differs from the key of `sample`.
+      draws: whether the rule draws random numbers. If so, the rule gets `key=`, a
+        different key at each step, which also differs from the key of `sample`.
       key: a `jax.random.key`, from which `sample` and the rule draw. Step t has its own
         keys, which do not depend on `chunk`.
-      carry: if given, the rule's second argument. At the next step it is replaced by
-        the aux that the rule returned: for streams of windows, and online rules.
+      carry: if given, the rule's second argument, for streams of windows and online
+        rules. After each step, the aux that the rule returned replaces the carry.
       runs: if given, this many independent trainings run together under `vmap`. Leaves
         of params and carry have a first axis of this size. Each run has its own key.
-      log: a function (step, metrics) -> None, or several, called after each chunk.
-        metrics holds the `value` of the chunk's last step, the `values` of all steps so
-        far, `params`, and the number of `skipped` steps. It also holds, if the update's
-        state has them, the `learning_rate` (of `optax.inject_hyperparams`) and the
-        "min", "median" and "max" of `step_sizes` (of Rprop). `params` are on the
-        device; use them before the log returns, because the next chunk overwrites them.
+      log: a function (step, metrics) -> None, or several in a sequence, called after
+        each chunk. The metrics are the `value` of the chunk's last step, the `values`
+        of all steps so far, `params`, and the number of `skipped` steps. If the state
+        of the update has them, the metrics include the `learning_rate` (of
+        `optax.inject_hyperparams`) and the "min", "median" and "max" of `step_sizes`
+        (of Rprop). `params` are on the device; use them before the log returns, because
+        the next chunk overwrites them.
         :class:`JsonLog` writes metrics to a file.
-      stop: (step, metrics) -> whether to end the training here. It should depend only
-        on its arguments, such as `metrics["values"]`, to be right after a resumption.
+      stop: (step, metrics) -> whether to end the training here. To be right after a
+        resumption, `stop` should depend only on its arguments.
       nonfinite: what to do when a loss, or the params after a step, are NaN or
         infinite. "raise" (default) raises an error. "stop" (default with `runs`) ends
-        the training before that step; with `runs`, it freezes the lane of that run, and
-        the other runs continue. "skip" leaves params, state and carry as they were, and
-        takes the next batch. "ignore" continues with the NaN and checks nothing.
-      diagnose: called when a step raises, with the arguments of the rule except its
-        key. The error holds its result, and shows the result's `table()` if it has one.
-        See :func:`diagnosis`.
+        the training before the step with the NaN; with `runs`, "stop" freezes only the
+        run with the NaN. "skip" leaves params, state and carry as they were, and takes
+        the next batch. "ignore" continues with the NaN and checks nothing.
+      diagnose: a function to call if `nonfinite="raise"` raises an error, with the
+        arguments of the rule except its key. The error has the result of `diagnose`,
+        and shows the result's `table()` if there is one. See :func:`diagnosis`.
       checkpoint: a :class:`Checkpoint`, which says where to write checkpoints and where
         to resume from.
 
@@ -128,10 +129,10 @@ def fit(
 
     Raises:
       NonFiniteError: a FloatingPointError, with `nonfinite="raise"`. It names the step
-        and the arrays, and holds the batch and the params before the step.
+        and the arrays, and has the batch and the params before the step.
       ValueError: if an argument is out of its range, if a key is given and nothing
-        draws, if something draws and no key is given, if params or carry do not have
-        the axis of runs, or if a checkpoint is from a different training.
+        draws, if `sample` or the rule draws and no key is given, if params or carry do
+        not have the axis of runs, or if a checkpoint is from a different training.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -170,7 +171,7 @@ def fit(
 
 
 def _start(update, params, carry, data, runs) -> Reached:
-    """Return the state before the first step, in arrays that no other code holds."""
+    """Return the state before the first step, in arrays that no other code uses."""
     check_not_traced((params, carry, data))
     mesh = mesh_of(params, carry, data)
     params = placed(own(params), params, mesh)
@@ -184,5 +185,5 @@ def _start(update, params, carry, data, runs) -> Reached:
 
 
 def _numbers(key: jax.Array) -> list:
-    """Return the data of a key as a list that JSON can hold."""
+    """Return the data of a random key as a list that JSON can store."""
     return np.asarray(jax.random.key_data(key) if is_key(key) else key).tolist()

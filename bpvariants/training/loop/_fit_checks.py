@@ -16,8 +16,8 @@ from bpvariants.types import OnlineRule, PyTree
 
 
 def as_update(update: Any) -> optax.GradientTransformationExtraArgs:
-    """Return an update that takes extra arguments, or raise."""
-    if isinstance(update, optax.MultiSteps):  # its own conversion would drop `value`
+    """Return the update in a form that takes extra arguments; check that it is one."""
+    if isinstance(update, optax.MultiSteps):  # optax's conversion would drop `value`
         steps_of: Any = update
         update = optax.GradientTransformationExtraArgs(steps_of.init, steps_of.update)
     if not isinstance(update, optax.GradientTransformation):
@@ -124,7 +124,7 @@ def check_settings(nonfinite: Any, checkpoint: Any, diagnose: Any) -> None:
 
 
 def check_runs(runs: int | None, **trees: PyTree) -> None:
-    """Check that all leaves have a first axis of runs."""
+    """Check that all leaves have a first axis of length `runs`, if `runs` is given."""
     for name, tree in trees.items():
         for leaf in jax.tree.leaves(tree):
             if runs is not None and jnp.shape(leaf)[:1] != (runs,):

@@ -16,14 +16,14 @@ NOT_LOGGED = ("params", "values")
 class JsonLog:
     """A log for :func:`fit` that appends a line of JSON to a file after each chunk.
 
-    A line has the `step` and the metrics except `params` and `values`. Values that are
-    not finite are null. When a training resumes, lines of steps after its checkpoint
-    are cut off, and so is a torn line. The file is then the same as for a training
-    without interruption. A new training refuses a file that holds lines already. Of
-    several processes, only the first writes.
+    A line has the `step` and the metrics except `params` and `values`. NaN and infinity
+    are written as null. When a training resumes, lines of steps after its checkpoint
+    are removed, and so is an incomplete last line. The file of a resumed training is
+    therefore the same as that of an uninterrupted training. A new training refuses a
+    file that already has lines. Of several processes, only the first writes the file.
 
     Args:
-      path: the file; it and its folder are made if they do not exist.
+      path: the file; file and folder are made if they do not exist.
       more: (step, metrics) -> dict of further entries, such as a validation loss.
         Values that are neither numbers nor arrays of numbers are written as text.
 
@@ -51,7 +51,7 @@ class JsonLog:
         self._writes = jax.process_index() == 0
 
     def __call__(self, step: int, metrics: dict[str, Any]) -> None:
-        """Append a line."""
+        """Append a line with the step and its metrics."""
         shown = {name: metrics[name] for name in metrics if name not in NOT_LOGGED}
         if self._more is not None:
             shown |= _checked(self._more(step, metrics))
@@ -62,7 +62,7 @@ class JsonLog:
                 file.write(line + "\n")
 
     def begin(self) -> None:
-        """Refuse a file that holds lines; :func:`fit` calls it before a new training.
+        """Refuse a file that has lines; `fit` calls this before a new training.
 
         Raises:
           ValueError: if the file is not empty, or cannot be written to.
@@ -75,7 +75,7 @@ class JsonLog:
             )
 
     def resume(self, step: int) -> None:
-        """Cut off the lines of later steps; :func:`fit` calls it."""
+        """Remove lines of steps after `step`; `fit` calls this to resume a training."""
         self._make()
         if not self._writes:
             return
@@ -119,7 +119,7 @@ def _step_of(line: bytes) -> float:
 
 
 def _plain(leaf: Any) -> Any:
-    """Return Python numbers, with None for those that are not finite, or text."""
+    """Return a value as Python numbers, with None for NaN and infinity, or as text."""
     array = np.asarray(None) if is_key(leaf) else np.asarray(leaf)
     if array.dtype.kind in "OSUMmc":
         return str(leaf)

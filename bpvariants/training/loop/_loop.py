@@ -50,7 +50,7 @@ class Training:
         self._stopped = self._resumed_from = self._failed = None
         self._placed = False
         self._handlers, self._all_end = ExitStack(), lambda: False
-        self._told: list[Callable[[], bool]] = []  # each: has its signal come?
+        self._told: list[Callable[[], bool]] = []  # whether a certain signal has come
         try:
             self._chunks = Chunks(recipe, plan.runs, plan.key, reached.state)
             self._metrics = Metrics(plan.runs, reached)
@@ -83,7 +83,8 @@ class Training:
         except BaseException:
             self._close(write=False)
             raise
-        # Lanes of a failed chunk are at different steps, so nothing could resume there.
+        # After a failed chunk, lanes are at different steps. No training could resume
+        # from such a state, so it is not written to a checkpoint.
         self._close(write=self._failed is None or self._plan.runs is None)
         if self._failed is not None:
             raise self._explained(*self._failed)
@@ -124,7 +125,8 @@ class Training:
 
     def _take_chunk(self, source: Source) -> None:
         plan, first = self._plan, self._reached.steps
-        # Cut where a run from step 0 is cut: equal programs give bit-identical results.
+        # Split the steps into the same chunks as an uninterrupted run, so that the same
+        # compiled programs run and the results are bit-identical.
         size = min(plan.chunk - first % plan.chunk, plan.steps - first)
         inputs = source.take(size)
         if inputs is None:
@@ -159,7 +161,7 @@ class Training:
         return state, alive
 
     def _go_on(self, inputs, first, newly) -> bool:
-        """Record that NaN ended some runs; return False if `fit` is to raise."""
+        """Record that NaN ended some runs; return False if `fit` must raise."""
         if self._recipe.nonfinite == "raise":
             self._failed, self._stopped = (inputs, first, newly), "nonfinite"
             return False
@@ -225,8 +227,9 @@ class Training:
 def _counted(before: Reached, now: tuple, size: int, kept, ends: bool) -> Reached:
     """Return the state and the counts after a chunk.
 
-    `kept` [..., size] marks the steps that were applied; None means all. If `ends`, a
-    single run ends at the first other step; if not, the other steps count as skipped.
+    `kept` [..., size] marks the steps that were applied; None means all steps. If
+    `ends`, a single run ends at the first step that was not applied; if not, all steps
+    that were not applied count as skipped.
     """
     steps, skipped, bad = before.steps + size, before.skipped, before.bad
     if kept is not None and not kept.all():

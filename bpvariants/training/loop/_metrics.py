@@ -11,15 +11,15 @@ from bpvariants._dtypes import is_floating
 from bpvariants.training.loop._state import Reached, Values
 from bpvariants.types import PyTree
 
-MOST = 65_536  # of many more step sizes than this, the median is taken over a subset
+MOST = 65_536  # the median of far more step sizes is over a subset of about this size
 
 
 def state_readings(opt_state: PyTree) -> dict[str, Any]:
-    """Return the learning rate and the step sizes that an optimizer's state holds.
+    """Return the learning rate and the step sizes that an optimizer's state has.
 
-    `learning_rate` is [], or [k] if the state holds k of them. `step_sizes` has "min",
-    "median" and "max", each [], over all parameters together. If there are very many
-    step sizes, the median is taken over an evenly spaced subset.
+    `learning_rate` is [], or [k] if the state has k learning rates. `step_sizes` has
+    "min", "median" and "max", each [], over all parameters together. If there are very
+    many step sizes, the median is taken over an evenly spaced subset.
     """
     rates = [leaf for leaf in _found(opt_state, "learning_rate") if leaf.ndim == 0]
     sizes = [jnp.abs(leaf.ravel()) for leaf in _found(opt_state, "step_sizes")]
@@ -48,7 +48,7 @@ class Metrics:
             read = jax.vmap(read, axis_size=runs)
         found = jax.eval_shape(read, fresh.state.opt_state)
         self._read = jax.jit(read) if found else lambda _: {}
-        self.names = ["value", "values", "skipped", *found]  # of those that are numbers
+        self.names = ["value", "values", "skipped", *found]  # names of numeric metrics
         self.names = [name for name in self.names if name != "step_sizes"]
 
     def __call__(self, reached: Reached, values: Values) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Errors for steps that are not finite, and the search for the first such value."""
+"""Errors for training steps that are not finite, and the search for the first NaN."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +18,7 @@ Diagnose = Callable[..., Any]
 
 
 class NonFiniteError(FloatingPointError):
-    """Error of :func:`fit` for a step that is not finite; it holds the state before it.
+    """Error of :func:`fit` for a step that is not finite, with the state before it.
 
     Attributes:
       step: number of the step, counted from 0.
@@ -47,8 +47,9 @@ class NonFiniteError(FloatingPointError):
 def diagnosis(step: Step, loss: Loss) -> Diagnose:
     """Return a function for `fit(diagnose=…)` that finds the first NaN of a sequence.
 
-    It calls `diagnostics.first_nonfinite` with `step` and `loss`. Its further arguments
-    are those of a gradient rule: (carry, xs, targets, weights, mask, reset, initial).
+    The returned function calls `diagnostics.first_nonfinite` with `step`, `loss` and
+    the arguments of a gradient rule: (params, carry, xs, targets, weights, mask, reset,
+    initial).
 
     Args:
       step: one time step of the network, as given to the rule.
@@ -94,8 +95,8 @@ def explain(
 ) -> NonFiniteError:
     """Repeat the step that was not finite; return an error that describes it.
 
-    `state` and `key` belong to the run. `batch` is the batch of the step, or the data
-    that `recipe.sample` draws it from.
+    `state` and `key` belong to the run that failed. `batch` is the batch of the step,
+    or the data from which `recipe.sample` draws the batch.
     """
     sample_key, rule_key = jax.tree.map(
         lambda keys: keys[0], step_keys(recipe, key, jax.numpy.uint32([step]))

@@ -67,7 +67,7 @@ def call_rule(
 
 
 def _told(carries: tuple, batch: tuple, options: dict[str, Any]) -> str:
-    """Return how `fit` calls a rule, and what to do if that is not meant."""
+    """Return text: how `fit` calls the rule, and how to change its arguments."""
     carry, key = ", carry" * bool(carries), ", key=key" * bool(options)
     count = f"{len(batch)} {'entry' if len(batch) == 1 else 'entries'}"
     about_carry = (

@@ -15,7 +15,7 @@ class TrainState(NamedTuple):
 
     params: PyTree
     opt_state: PyTree
-    carry: PyTree  # of a stateful rule, else None
+    carry: PyTree  # carry of a stateful rule, else None
 
 
 class Reached(NamedTuple):
@@ -35,15 +35,15 @@ class FitResult(NamedTuple):
       params: final params.
       opt_state: final state of the update.
       carry: final carry of a stateful rule, else None.
-      values: [steps] ([runs, steps]), the loss of each step, before its update. After
-        NaN has ended a run, its values are NaN.
+      values: [steps] ([runs, steps]), the loss of each step, before its update. Values
+        after the step at which a NaN ended a run are NaN.
       steps: number of steps taken, including those before a resumption.
       interrupted: whether a signal or the end of the data ended the training early.
       seconds: time that this call spent in steps, without compilation and logging.
       compile_seconds: time that this call spent in compilation.
-      temp_bytes: temporary memory of a chunk, as XLA reports it; None if it does not.
+      temp_bytes: temporary memory of a chunk, None if XLA does not report the memory.
       stopped: why the training ended before the last step: "interrupt", "data", "stop"
-        or "nonfinite"; None if it did not.
+        or "nonfinite"; None if the last step was taken.
       skipped: [] ([runs]), number of steps that were skipped as not finite.
       nonfinite_step: [] ([runs]), the first step that was not finite; −1 if none was.
       resumed_from: step of the checkpoint that the training resumed from, or None.

@@ -1,4 +1,4 @@
-"""Run of a block of lanes, rows of the table, and the clock of a sweep."""
+"""Functions that run a block of a sweep's lanes, make table rows and measure time."""
 
 import math
 import time
@@ -58,7 +58,7 @@ def run_block(
     curves: bool,
     clock: Clock,
 ) -> list[dict[str, Any]]:
-    """Run at most `block.size` runs; return their rows."""
+    """Run at most `block.size` runs; return their rows of the sweep's table."""
     floats, keys = block.put(stacked(group, runs, block.size))
     begin = time.perf_counter()
     lanes, before = block.start(floats, keys), clock.seconds
@@ -113,7 +113,7 @@ def _curve(points: list[tuple], lane: int) -> dict[str, list]:
 
 
 def _number(value: Any) -> Any:
-    """Return a Python number, with NaN in place of infinity, which JSON lacks too."""
+    """Return a Python number, with NaN in place of infinity, to be null in JSON."""
     number = value.item() if hasattr(value, "item") else value
     is_bad = isinstance(number, float) and not math.isfinite(number)
     return math.nan if is_bad else number

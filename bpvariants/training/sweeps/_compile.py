@@ -1,6 +1,7 @@
-"""Compilation of a group's programs, for as many runs at a time as fit in memory.
+"""Compilation of a sweep's programs, for as many runs at a time as fit in memory.
 
-A block is one array program over its lanes. Each device has a share of the lanes.
+A block is a program over several lanes, one run each. Each device has a share of the
+lanes.
 """
 
 import time
@@ -26,11 +27,11 @@ CPU_OPTIONS: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
 
 
 class Block(NamedTuple):
-    """The compiled programs of a group, for `size` runs at a time.
+    """The compiled programs of a group of runs, for `size` runs at a time.
 
     Attributes:
       start: (floats, keys) -> lanes.
-      advance: (floats, keys, lanes, first, last) -> lanes; steps first … last − 1.
+      advance: (floats, keys, lanes, first, last) -> lanes after step last − 1.
       evaluate: (floats, keys, state) -> metrics, or None.
       put: function that places floats and keys, [size], on the devices.
       size: number of lanes, on all devices together.
@@ -56,7 +57,7 @@ def compile_block(
     size: int,
     max_bytes: int | None,
 ) -> Block:
-    """Compile for `size` lanes, or for fewer if memory does not allow so many."""
+    """Compile a group's programs for `size` lanes, or fewer if memory is too small."""
     begin, on_cpu = time.perf_counter(), devices[0].platform == "cpu"
     mesh = Mesh(np.array(devices), ("devices",))
     lane, same = PartitionSpec("devices"), PartitionSpec()
@@ -91,7 +92,8 @@ def compile_block(
             break
         tried.append((size, num_bytes))
         size = _smaller(tried, max_bytes, len(devices))
-    # Optimising the random draws of `start`, which runs once a block, takes longest.
+    # On CPU, compile `start` without optimisation: it runs only once a block, and its
+    # random draws would take longest to optimise.
     options = CPU_OPTIONS if on_cpu else None
     start = start.lower(*arguments).compile(compiler_options=options)
     evaluate = None
@@ -113,7 +115,7 @@ def _free_bytes(devices: Sequence[Any]) -> int | None:
 
 
 def _smaller(tried: list[tuple[int, int]], max_bytes: int, step: int) -> int:
-    """Return a number of lanes that should fit, from the numbers that did not."""
+    """Return a number of lanes that should fit in memory, from numbers that did not."""
     (size, num_bytes), fixed = tried[-1], 0.0
     if size == step:
         raise ValueError(

@@ -12,9 +12,9 @@ from bpvariants.training.sweeps._runs import COLUMNS, name_of, Run
 def read_rows(
     path: Path, runs: list[Run], limit: int, curves: bool
 ) -> dict[str, dict[str, Any]]:
-    """Return the rows of these runs in a file, by name; make the file if missing.
+    """Return the rows of `runs` in a file, by name; make the file if it is missing.
 
-    An incomplete last line, which a killed process leaves, is cut off.
+    An incomplete last line, which a killed process leaves, is removed.
     """
     try:
         with path.open("ab+") as file:
@@ -39,7 +39,7 @@ def read_rows(
                 f"path {path} has runs without a curve (line {number}); give another "
                 "path, or curves=False."
             )
-        if name_of(fields) in names:  # other rows belong to configs not given
+        if name_of(fields) in names:  # rows of configs that were not given stay unread
             rows.setdefault(name_of(fields), _with_nan(row, fields))
     if last:
         _check_torn(path, len(lines) + 1, last)
@@ -85,7 +85,7 @@ def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _fields_of(path: Path, number: int, row: dict, run: Run) -> list[str]:
-    """Return the columns that identify a run: the seed and those before it."""
+    """Return the columns that identify a run: the seed and the columns before it."""
     names = list(row)[: list(row).index("seed")]
     if set(names) != set(run.fields):
         raise ValueError(
@@ -97,7 +97,7 @@ def _fields_of(path: Path, number: int, row: dict, run: Run) -> list[str]:
 
 
 def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
-    """Replace NaN by None, which JSON writes as null, because JSON has no NaN."""
+    """Replace NaN by None, which is written as null, because JSON has no NaN."""
     clean = lambda value: None if value != value else value
     curve = row.get("curve", {})
     curve = {name: [clean(each) for each in values] for name, values in curve.items()}
@@ -106,7 +106,7 @@ def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_nan(row: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-    """Replace None by NaN again, in metrics and curves."""
+    """Replace None by NaN in metrics and curves that were read from a file."""
     dirty = lambda value: float("nan") if value is None else value
     measured = {
         name: dirty(value)

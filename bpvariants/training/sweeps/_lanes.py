@@ -1,4 +1,4 @@
-"""Lanes of a sweep: one run each, in one program, frozen when the run has ended.
+"""Lanes of a sweep: each lane is a run of a joint program, frozen at the run's end.
 
 The loop over steps is inside `vmap`, whose axis has a name. Each lane can thus see
 whether any lane still runs, so all lanes share one step number, which is not batched.
@@ -16,13 +16,13 @@ from bpvariants._checks import check_like
 from bpvariants._dtypes import is_floating
 from bpvariants.types import PyTree
 
-STATUS = ("finished", "stopped", "diverged")  # final status; until then, 0 is running
+STATUS = ("finished", "stopped", "diverged")  # of ended runs; earlier, 0 is running
 RUNNING, STOPPED, DIVERGED = range(3)
 AXIS = "runs of a sweep"
 
 
 class Lanes(NamedTuple):
-    """Progress of the runs of a block. Leaves [lanes, ...].
+    """Progress of the runs of a block; leaves are [lanes, ...].
 
     Attributes:
       state: state after the last step that did not diverge.
@@ -109,7 +109,7 @@ def advance_lane(make, stop, diverged, floats, key, lane, first, last) -> Lanes:
 
 
 def _step(advance, stop, diverged, lane: Lanes, t: jax.Array) -> Lanes:
-    """Take a step, or none if the run has ended."""
+    """Take one step of a lane, or none if its run has ended."""
     state, metrics = _stepped(advance, lane.state, t)
     bad = _any(jnp.isnan, state) | _any(lambda leaf: ~jnp.isfinite(leaf), metrics)
     if diverged is not None:

@@ -1,8 +1,8 @@
 """Runs of a sweep: which config fields are traced, and which runs share a program.
 
 Floats of a config are traced, so runs that differ only in floats and seeds share one
-program, under `vmap`. All other fields are static: each combination of their values
-makes a group.
+program, under `vmap`. All other fields of a config are static: runs with equal static
+fields form a group.
 """
 
 import copy
@@ -38,7 +38,7 @@ class Group(NamedTuple):
     Attributes:
       static: the static fields, whose values the runs share.
       traced: names of the fields that are traced.
-      build: {name: float} -> config, of the type that the user gave.
+      build: {name: float} -> config, which has the type that the user gave.
       runs: indices of the runs in the list of all runs.
     """
 
@@ -49,14 +49,14 @@ class Group(NamedTuple):
 
 
 def name_of(fields: dict[str, Any]) -> str:
-    """Return a name, the same for equal fields; 1 and 1.0 are not equal here."""
+    """Return a name of a run's fields; names differ for 1 and 1.0."""
     return json.dumps(fields, sort_keys=True)
 
 
 def all_runs(
     configs: Sequence[Any], seeds: Sequence[int]
 ) -> tuple[list[Run], list[Group]]:
-    """Check configs and seeds; return a run for each pair, and the groups of runs."""
+    """Return a run for each config and seed, and the groups of runs; check both."""
     records = _records(configs)
     seeds = _checked_seeds(seeds)
     runs = [Run(record, seed) for record in records for seed in seeds]
@@ -182,5 +182,5 @@ def _with_floats(config: Any, floats: dict[str, Any]) -> Any:
         return config._replace(**floats)
     config = copy.copy(config)
     for name, value in floats.items():
-        object.__setattr__(config, name, value)  # frozen or not
+        object.__setattr__(config, name, value)  # even if the dataclass is frozen
     return config

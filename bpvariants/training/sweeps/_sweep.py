@@ -1,8 +1,9 @@
 """Sweeps: each config trained with each seed, many runs together under `vmap`.
 
-Runs that differ only in floats and seeds share a compiled program; runs of other sizes
-or methods have their own. A program runs in blocks, which fit in memory and are spread
-over the devices. A run that stops or diverges is frozen and does not affect others.
+Runs that differ only in floats and seeds share a compiled program; runs of different
+sizes or methods have separate programs. A program takes a block of runs at a time; the
+block fits in memory and is spread over the devices. A run that stops or diverges is
+frozen and does not affect other runs.
 """
 
 import os
@@ -31,12 +32,12 @@ class SweepGroup(NamedTuple):
     """Runs of one compiled program. See :func:`sweep`.
 
     Attributes:
-      static: the static fields, whose values its runs share.
-      runs: number of its runs that this call ran.
+      static: the static fields, whose values all runs of the program share.
+      runs: number of runs of the program in this call.
       block: number of runs at a time, on all devices together.
       num_bytes: memory that a block needs on each device; None if XLA does not tell.
       compile_seconds: time spent in compilation.
-      seconds: time spent in running its blocks.
+      seconds: time spent in running the program's blocks.
     """
 
     static: dict[str, Any]
@@ -53,9 +54,9 @@ class SweepResult(NamedTuple):
     Attributes:
       rows: a dict for each run that has ended, including runs found in the file. Rows
         are in the order of configs, and of seeds within a config.
-        `pandas.DataFrame(rows)` reads them.
+        `pandas.DataFrame(rows)` makes a table of them.
       groups: a :class:`SweepGroup` for each program that was compiled.
-      interrupted: whether Ctrl-C came before the last run.
+      interrupted: whether Ctrl-C came before the last run had ended.
     """
 
     rows: list[dict[str, Any]]
@@ -93,13 +94,14 @@ def sweep(
         for t in range(steps): state, metrics = advance(state, t)
 
     Each run ends as `finished`, `stopped` (see `stop`) or `diverged` (see `diverged`; a
-    metric is not finite; or the state has a NaN). It is then frozen. A block ends when
-    all its runs have ended. No run affects another, and devices exchange no data.
+    metric is not finite; or the state has a NaN). A run that has ended is frozen. A
+    block ends when all its runs have ended. No run affects another run, and devices
+    exchange no data.
 
     The result of a run is bit-identical in every lane of blocks of one size on equal
     devices. With another block size or more devices, XLA may order sums differently. On
-    CPU, in float32, losses of a small network differed by 2e-7 after 10 steps of Adam,
-    and by 1e-6 after 200.
+    CPU, in float32, losses of a small network then differed by 2e-7 after 10 steps of
+    Adam, and by 1e-6 after 200 steps.
 
     Args:
       make_run: a pure function (config, key) -> (state, advance), or (state, advance,
@@ -107,17 +109,17 @@ def sweep(
         `advance(state, t) -> (state, metrics)` is a step; metrics are a dict of
         scalars. `evaluate(state) -> metrics` is called once, after the last step. `t`
         counts from 0 and is the same for all runs of a block, so a `lax.cond` on it
-        runs a single branch. Values that make_run draws outside the state are drawn
-        again at each chunk.
+        runs a single branch. Random values that make_run draws but does not put in the
+        state are computed again, from the same key, in each chunk.
       configs: a dict, dataclass or NamedTuple for each setting, all with the same
         fields. Floats are traced. Ints, bools, strings, None and tuples are static;
         runs that differ in them have separate programs. If a field is a float in one
         config, ints in that field of other configs count as floats.
       seeds: integers; each config is run with each seed.
       steps: number of steps of a run, unless it ends earlier.
-      chunk: number of steps after which to check whether any run has not ended.
-      stop: metrics -> bool, traced; True ends the run. A criterion that needs memory,
-        such as patience, must keep it in the state and report it in the metrics.
+      chunk: number of steps after which to check whether all runs have ended.
+      stop: metrics -> bool, traced; True ends the run. A criterion with a memory, such
+        as patience, must keep its memory in the state and report it in the metrics.
       diverged: metrics -> bool, traced; True counts as divergence, as NaN does.
       block: the largest number of runs at a time.
       max_bytes: memory that a block may use on each device. Default: the free memory,
@@ -126,7 +128,7 @@ def sweep(
         devices of this process. (With several processes, give each its own part of
         configs and its own path.)
       path: a file of JSON lines; rows are appended when their block has ended. Runs
-        that the file holds are not run again. The file is locked against other
+        that are in the file already are not run again. The file is locked against other
         processes. If `block` is given, a resumed sweep is
         bit-identical to an uninterrupted one.
       curves: whether rows have a `curve`: the metrics at the end of each chunk.
@@ -137,13 +139,13 @@ def sweep(
       A :class:`SweepResult`. A row has the fields of the config, `seed`, `status`,
       `steps` (number taken, including one that diverged), `limit` (the given steps),
       `seconds` (the run's share of its block's time), the metrics of the last step, and
-      those of evaluate. Infinite metrics appear as NaN. The metrics of evaluate are NaN
-      if the run diverged.
+      the metrics of evaluate. Infinite metrics appear as NaN. The metrics of evaluate
+      are NaN if the run diverged.
 
     Raises:
       ValueError: if there is nothing to run, a run is given twice, an argument or the
         result of make_run is not as described, one run needs more than max_bytes, or
-        path holds another sweep.
+        path is the file of another sweep.
 
     Example:
       >>> import jax, optax
@@ -211,7 +213,7 @@ def _keep(
     new: list[dict[str, Any]],
     path: Path | None,
 ) -> None:
-    """Store the new rows in the file and in `rows`; hold Ctrl-C back meanwhile."""
+    """Store the new rows in the file and in `rows`; delay Ctrl-C meanwhile."""
     with held():
         if path is not None:
             append_rows(path, new)

@@ -1,12 +1,13 @@
 """Discounted least squares: all past errors of a linear model in two sums.
 
-For E_k(w) = ½ (y_k − x_kᵀ w)², the replayed reading of the forgetting factor (see
-:func:`~bpvariants.updates.replay`) needs no stored batches:
+For the squared errors E_k(w) = ½ (y_k − x_kᵀ w)² of a linear model, the replay of past
+errors with a forgetting factor λ (see :func:`~bpvariants.updates.replay`) needs no
+stored batches:
 
     R_n = λ R_{n−1} + x_n x_nᵀ,  p_n = λ p_{n−1} + x_n y_n,  R_0 = 0, p_0 = 0,
-    ∇Φ_n(w) = Σ_k λ^k ∇E_{n−k}(w) = R_n w − p_n,
+    ∇Φ_n(w) = Σ_k λ^k ∇E_{n−k}(w) = R_n w − p_n.
 
-where all past errors count, without a horizon.
+The sums R_n and p_n contain all past errors, without a horizon.
 """
 
 from collections.abc import Callable
@@ -36,19 +37,20 @@ class DiscountedLeastSquares(NamedTuple):
 
 
 def discounted_least_squares(decay: float | jax.Array) -> DiscountedLeastSquares:
-    """Compute the gradient of a linear model's discounted past squared errors.
+    """Compute the gradient of the discounted past squared errors of a linear model.
 
         state = rule.init(w)
         state = rule.push(state, x, y)
         gradient = rule.gradient(w, state)  # R w − p
 
-    The gradient is taken at the current weights. It equals that of :func:`replay` of
-    ½ (y − xᵀ w)² with W = ∞. A step −η (R w − p) is stable if η is below 2 divided by
-    the largest eigenvalue of R. That eigenvalue is about (1−λ)⁻¹ times the largest one
-    of the mean of x xᵀ.
+    The gradient is taken at the current weights w, and equals the gradient of
+    :func:`replay` of ½ (y − xᵀ w)² without a horizon. The state has the sums
+    R = Σ_k λ^k x_{n−k} x_{n−k}ᵀ and p = Σ_k λ^k x_{n−k} y_{n−k}. A step −η (R w − p)
+    with learning rate η is stable if η is below 2 divided by the largest eigenvalue of
+    R. The largest eigenvalue of R is about (1−λ)⁻¹ times that of the mean of x xᵀ.
 
-    A value that is not finite stays in the sums for ever. The state has d² + d·k
-    elements for d inputs and k outputs; a step takes time O(d² + d·k).
+    A NaN or infinity in an example stays in the sums R and p for ever. The state has
+    d² + d·k elements for d inputs and k outputs; a step takes time O(d² + d·k).
 
     Args:
       decay: forgetting factor 0 ≤ λ ≤ 1, where 1 forgets nothing.

@@ -1,31 +1,31 @@
-"""Forgetting factor: past gradients count too, discounted by their age.
+"""Forgetting factor: steps along past gradients, discounted by their age.
 
 Notation: g_n is the gradient at step n ≥ 1, η the learning rate, 0 ≤ λ < 1 the decay.
 The tutorial "4 Types of Backpropagation" (OpenGenus) prints as its recurrent kind
 
     Δw_n = −η g_n − λ g_{n−1} − λ² g_{n−2} − … − λ^{n−1} g_1,
 
-with η on the first term alone. It does not say at which weights the old gradients are
-taken. They may be kept as computed ("stored"), be computed again at w_n ("replayed"),
-or all belong to one sequence. This file has the stored reading, a recursion:
+where η multiplies the first term alone. The tutorial does not say at which weights the
+old gradients are taken. Old gradients may be stored as computed, be computed again at
+the current weights w_n, or come from one sequence. This file stores old gradients:
 
     m_n = g_n + λ m_{n−1},  m_0 = 0,
     printed     Δw_n = −(η g_n + λ m_{n−1}),
     scaled      Δw_n = −η m_n,
-    normalised  Δw_n = −η (1−λ) m_n,
+    normalised  Δw_n = −η (1−λ) m_n.
 
-The scaled form, with η on every term, is Polyak's heavy ball. The normalised form
-follows the moving average of gradients. On ½ h (w − w*)² each form is stable for
-0 < h < h_max, where
+The scaled form, in which η multiplies every term, is Polyak's heavy ball. In the
+normalised form, a step is −η times the moving average of gradients. On a loss
+½ h (w − w*)² with curvature h, each form is stable for 0 < h < h_max, where
 
     scaled      h_max = 2(1+λ) / η,
     normalised  h_max = 2(1+λ) / (η(1−λ)),
-    printed     h_max = min{ (1−λ) / (λ(1−η)), 2(1+λ) / (η(1+λ) − λ) },   η < 1,
+    printed     h_max = min{ (1−λ) / (λ(1−η)), 2(1+λ) / (η(1+λ) − λ) },   η < 1.
 
 The second bound of the printed form applies only if η(1+λ) > λ. For η = 0.01 and
-λ = 0.9, h_max is 380, 3800 and 0.11. The replayed reading is
-:func:`~bpvariants.updates.replay`. The reading within one sequence is
-:func:`~bpvariants.gradients.discounted_weights`.
+λ = 0.9, h_max is 380 (scaled), 3800 (normalised) and 0.11 (printed).
+:func:`~bpvariants.updates.replay` computes old gradients again at the current weights.
+:func:`~bpvariants.gradients.discounted_weights` discounts the losses of one sequence.
 """
 
 import warnings
@@ -58,7 +58,7 @@ class ScaleByForgettingState(NamedTuple):
     """State of :func:`scale_by_forgetting`."""
 
     trace: optax.Updates  # m_n, like params, float32 or wider
-    # n, [], for schedules; it hides `tuple.count`, as in the states of optax
+    # number of steps n, [], for schedules; hides `tuple.count`, as in optax's states
     count: jax.typing.ArrayLike  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
@@ -76,22 +76,24 @@ def forgetting(
         Δw_n = −η a_n,  a_n = (1−λ) g_n + λ a_{n−1}  (normalise=True)
         Δw_n = −(η g_n + λ m_{n−1})                  (scale_past=False)
 
-    The first is `optax.sgd(η, momentum=λ)`. The second is −η (1−λ) m_n, as a_n is
-    `optax.ema` with debias=False. The third is the equation as the tutorial prints it.
-    Along a constant gradient, its steps approach η + λ/(1−λ) times the gradient instead
-    of η/(1−λ) (:func:`effective_step`). However small η is, it is stable only if the
-    curvature is below about (1−λ)/λ.
+    Here g_n is the gradient at step n. The default is `optax.sgd(η, momentum=λ)`. With
+    `normalise`, a step is −η (1−λ) m_n, because a_n is `optax.ema` with debias=False.
+    With scale_past=False, a step is as the tutorial prints it. Along a constant
+    gradient, these printed steps approach η + λ/(1−λ) times the gradient instead of
+    η/(1−λ) (:func:`effective_step`). However small η is, the printed form is stable
+    only if the curvature of the loss is below about (1−λ)/λ.
 
     A gradient element that is not finite makes an update that is not finite, and is
-    left out of m. The state has p + 1 elements; an update takes time O(p).
+    left out of m_n. The state has p + 1 elements for p parameters; an update takes time
+    O(p).
 
     Args:
-      learning_rate: η ≥ 0, or a schedule of it.
+      learning_rate: η ≥ 0, or a schedule of η.
       decay: forgetting factor 0 ≤ λ < 1, which remembers about 1/(1−λ) steps; or a
-        schedule of it, whose value at step n multiplies m_{n−1}.
+        schedule of λ, whose value at step n multiplies m_{n−1}.
       scale_past: whether η multiplies past gradients too.
-      normalise: whether the weights of all gradients sum to η for every λ (to less in
-        the first steps).
+      normalise: whether the weights of all gradients in a step sum to η for every λ (to
+        less in the first steps).
 
     Returns:
       An optax.GradientTransformation.
@@ -99,7 +101,7 @@ def forgetting(
     Raises:
       ValueError: if learning_rate or decay is out of its range, or if normalise=True
         and scale_past=False; in `init`, if params are not floating arrays; in
-        `update`, if gradients are not like them, or state is of another optimizer.
+        `update`, if gradients are not like params, or state is of another optimizer.
 
     Warns:
       UserWarning: if scale_past=False and :func:`effective_step` is more than 10 η.
@@ -122,7 +124,7 @@ def forgetting(
         raise ValueError(PRINTED_IS_NOT_NORMALISED)
     if not callable(learning_rate):
         _check_learning_rate(learning_rate)
-        # optax casts a schedule's values to the leaf's dtype, but not traced values.
+        # optax casts a schedule's value to the leaf's dtype, but not a traced rate.
         schedule = optax.constant_schedule(learning_rate)
     else:
         schedule = learning_rate
@@ -180,8 +182,9 @@ def effective_step(
         η              (normalise=True)
         η + λ / (1−λ)  (scale_past=False)
 
-    Along a constant gradient, steps approach this multiple of the gradient. So it is
-    the learning rate of plain gradient descent to compare with.
+    Along a constant gradient, the steps of `forgetting` approach the returned sum times
+    the gradient. The sum is therefore the learning rate of plain gradient descent to
+    compare with `forgetting`.
 
     Args:
       learning_rate: η ≥ 0, a number or an array.
@@ -217,11 +220,12 @@ def effective_step(
 def scale_by_forgetting(
     decay: Rate, current: Rate = 1.0, *, normalise: bool = False
 ) -> optax.GradientTransformation:
-    """Replace g_n by current·g_n + λ m_{n−1}, the bare rule of :func:`forgetting`.
+    """Replace the gradient g_n by current·g_n + λ m_{n−1}, the rule of `forgetting`.
 
-    With current = 1 the result is m_n; with current = η it is the negated printed form.
-    With `normalise`, g_n is multiplied by 1−λ, here and in m. `decay`, errors and cost
-    are those of :func:`forgetting`.
+    The trace is m_n = g_n + λ m_{n−1}. With current = 1 the result is m_n; with current
+    = η the result is the negated step of the printed form (scale_past=False). With
+    `normalise`, g_n is multiplied by 1−λ, in the result and in m_n. The argument
+    `decay` (λ), exceptions and cost are as for :func:`forgetting`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -248,11 +252,11 @@ def scale_by_forgetting(
 
         fade = lambda m: jnp.asarray(past, m.dtype) * m
 
-        def remember(g, m):  # NaN or ∞ would stay in m for ever
+        def remember(g, m):  # leave out NaN and ∞, which would stay in m for ever
             return jnp.where(jnp.isfinite(g), g + fade(m), m)
 
         def combine(g, m, new):
-            if are_numbers(now) and now == 1:  # XLA need not copy m_{n−1}
+            if are_numbers(now) and now == 1:  # so that XLA need not copy m_{n−1}
                 return jnp.where(jnp.isfinite(g), new, g)
             return jnp.asarray(now, g.dtype) * g + fade(m)
 

@@ -1,11 +1,12 @@
 """Recursive least squares with a forgetting factor: the solution at every step.
 
-The errors ½ (y_k − x_kᵀ w)² are discounted by a factor λ per step. Each step goes to
-the minimum of their sum, rather than along its gradient:
+The errors ½ (y_k − x_kᵀ w)² of a linear model are discounted by a factor λ per step.
+Each step goes to the minimum of the sum of errors, rather than along its gradient:
 
     K = P x / (λ + xᵀ P x),   w ← w + K (y − xᵀ w),   P ← (P − K xᵀ P) / λ.
 
-With R and p as in :func:`~bpvariants.updates.discounted_least_squares`, this is
+With the sums R_n and p_n of :func:`~bpvariants.updates.discounted_least_squares`, the
+weights w_n and the covariance P_n after n steps are
 
     w_n = (R_n + λⁿ P_0⁻¹)⁻¹ (p_n + λⁿ P_0⁻¹ w_0),   P_n = (R_n + λⁿ P_0⁻¹)⁻¹,
 
@@ -48,18 +49,18 @@ def recursive_least_squares(
         state = rule.init(w)
         w, state = rule.update(w, state, x, y)
 
-    The solution is exact and needs no learning rate. It remembers about 1/(1−λ) steps,
-    and the inputs must vary within them. In directions that the inputs leave out, P
-    grows as λ⁻ⁿ and the next examples are overfitted (windup). In the end P overflows
-    to NaN and stays NaN. An example that is not finite has the same effect. Values of λ
-    from 0.97 to 0.995 are common.
+    The solution is exact, needs no learning rate, and remembers about 1/(1−λ) steps, in
+    which the inputs must vary enough. In directions without inputs, the
+    covariance P grows as λ⁻ⁿ over n steps, and the next examples are overfitted
+    (windup). In the end P overflows to NaN and stays NaN. An example that is not finite
+    also makes P NaN for ever. Values of λ from 0.97 to 0.995 are common.
 
     The state has d² elements for d inputs; a step takes time O(d² + d·k) for k outputs.
 
     Args:
       decay: forgetting factor 0 < λ ≤ 1, where 1 forgets nothing.
-      prior: P_0 = prior·I, the variance of the weights around those given to `init`, in
-        units of the variance of the noise. A larger prior is forgotten faster.
+      prior: variance of the weights around the weights given to `init`, in units of the
+        variance of the noise: P_0 = prior·I. A larger prior is forgotten faster.
 
     Returns:
       A :class:`RecursiveLeastSquares`: `w` is [d] or [d, *outputs], `x` [d] and `y` []
@@ -115,7 +116,7 @@ def recursive_least_squares(
         norm = fade + x @ reach
         error = y - jnp.tensordot(x, cast_like(w, covariance), axes=1)
         step = jnp.tensordot(reach / norm, error, axes=0)
-        # Written as a a^T this stays exactly symmetric; K (x^T P) would not.
+        # Subtracting (P x)(P x)ᵀ keeps P exactly symmetric; K (xᵀ P) would not.
         covariance = (covariance - jnp.outer(reach, reach) / norm) / fade
         new = cast_like(cast_like(w, step) + step, w)
         return new, RecursiveLeastSquaresState(covariance)

@@ -1,19 +1,21 @@
 """Replay: discounted errors on past batches, computed again at the current weights.
 
-Let E_k(w) be the error on batch k, η the learning rate and 0 ≤ λ < 1. Step n descends
+Let E_k(w) be the error on batch k at weights w, η the learning rate and 0 ≤ λ < 1 the
+forgetting factor. Step n descends one of the sums
 
     scaled   Φ_n(w) = Σ_{k≥0} λ^k E_{n−k}(w),
     printed  Φ_n(w) = η E_n(w) + Σ_{k≥1} λ^k E_{n−k}(w),
 
 at w = w_n. In the printed form, −∇Φ_n is the tutorial's equation (see
 :func:`~bpvariants.updates.forgetting`) taken literally: every gradient is taken at
-w(n). Terms older than a horizon of W batches are left out. If no gradient is larger
-than G, their sum is bounded by
+w(n). Terms older than a horizon of W batches are left out. If no gradient g is larger
+than G, the sum of the terms left out is bounded by
 
-    ‖Σ_{k≥W} λ^k g_{n−k}‖ ≤ G λ^W / (1−λ),
+    ‖Σ_{k≥W} λ^k g_{n−k}‖ ≤ G λ^W / (1−λ).
 
-which is at most tol·G for W = ⌈log(tol (1−λ)) / log λ⌉. On ½ h (w − w*)² a step −η ∇Φ
-is stable for h < 2(1−λ)/η, and −∇Φ in the printed form for h < 2 / (η + λ/(1−λ)).
+The bound is at most tol·G for W = ⌈log(tol (1−λ)) / log λ⌉. On an error ½ h (w − w*)²
+with curvature h, a step −η ∇Φ in the scaled form is stable for h < 2(1−λ)/η, and a step
+−∇Φ in the printed form for h < 2 / (η + λ/(1−λ)).
 """
 
 import math
@@ -53,33 +55,35 @@ def replay(
     tol: float = 1e-3,
     horizon: int | None = None,
 ) -> Replay:
-    """Keep the last W batches, and compute all their losses at the current params.
+    """Keep the last W batches, and compute the losses on all at the current params.
 
-        state = rule.init(batch)  # keeps no batch; the batch gives shapes and dtypes
+        state = rule.init(batch)  # stores no batch, only makes slots of its shapes
         state = rule.push(state, batch)
         value = rule.discounted_loss(params, state, learning_rate=None)
 
-    `value` [] is Φ_n(params). Differentiate it in params, and give the gradient to any
-    optimizer: `optax.sgd(η)` makes the scaled form. With a `learning_rate`, `value` is
-    the printed form, for `optax.sgd(1.0)`.
+    `value` [] is Φ_n = Σ_k λ^k E_{n−k}, the discounted sum of the losses E on the last
+    batches, at params. Differentiate `value` in params, and give the gradient to any
+    optimizer, such as `optax.sgd(η)`. With `learning_rate` η, the newest loss has the
+    weight η instead of 1 (the printed form), for `optax.sgd(1.0)`.
 
-    Empty slots have weight 0; the newest batch is computed in their place. Before the
-    first push, this is the batch given to `init`, so the loss must have a finite
-    gradient there. A batch that is not finite makes values that are not finite, until
-    it is forgotten after W steps.
+    Empty slots have weight 0; the loss on the newest batch is computed in their place.
+    Before the first push, the newest batch is the one given to `init`, so the loss must
+    have a finite gradient on that batch. A batch that is not finite makes values that
+    are not finite, until the batch is dropped after W steps.
 
-    The result is exact except for the terms beyond the horizon. For λ = 0 (W = 1) there
-    are none, and it is gradient descent. The state has W batches. All batches are
-    computed together, so a gradient takes W times the memory of one. Time is W forward
-    and backward passes a step. For linear least squares,
-    :func:`discounted_least_squares` needs neither that memory nor that time.
+    The result is exact except for the terms beyond the horizon W. For λ = 0, W is 1, no
+    term is left out, and a step is gradient descent. The state has W batches. All
+    batches are computed together, so a gradient takes W times the memory of one batch.
+    A step takes W forward and backward passes. For linear least squares,
+    :func:`discounted_least_squares` takes less memory and time, and stores no batches.
 
     Args:
       loss: (params, *batch) -> [], the error E on a batch; a batch is a tuple.
       decay: forgetting factor 0 ≤ λ < 1.
       tol: bound on the sum of the terms beyond the horizon, in units of the largest
         gradient; 1e-3 needs W = 11, 88, 1146 for λ = 0.5, 0.9, 0.99.
-      horizon: W, instead of the one that follows from tol; needed if decay is an array.
+      horizon: number W of batches to keep. Default: the least W that satisfies tol. An
+        array as decay needs a horizon.
 
     Returns:
       A :class:`Replay`.
@@ -87,7 +91,7 @@ def replay(
     Raises:
       ValueError: if decay, tol or horizon is out of its range, or if decay is an array
         and horizon is not given; in `init` and `push`, if batch is not a tuple, or not
-        like the first one; in `discounted_loss`, if the loss is not a scalar.
+        like the first batch; in `discounted_loss`, if the loss is not a scalar.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -133,7 +137,7 @@ def replay(
         batches = jax.tree.map(given, state.slots)
         losses = jax.vmap(lambda batch: _scalar(loss(params, *batch)))(batches)
         factors = jnp.full(length, jnp.asarray(decay, losses.dtype)).at[0].set(1)
-        weights = jnp.cumprod(factors)[ages]  # unlike powers, differentiable at λ = 0
+        weights = jnp.cumprod(factors)[ages]  # powers have no derivative at λ = 0
         if learning_rate is not None:
             rate = jnp.asarray(learning_rate, losses.dtype)
             weights = jnp.where(ages == 0, rate, weights)
@@ -143,7 +147,7 @@ def replay(
 
 
 def _horizon(decay: Any, tol: float, horizon: int | None) -> int:
-    """Return the horizon W."""
+    """Return the horizon W, the number of batches to keep."""
     check_number("decay", decay)
     if are_numbers(decay) and not 0 <= decay < 1:
         raise ValueError(

@@ -1,1 +1,1 @@
-"""The Rprop family: steps by the sign of the gradient."""
+"""The Rprop family: updates whose steps depend only on the signs of gradients."""

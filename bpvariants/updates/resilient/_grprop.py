@@ -1,13 +1,14 @@
 """GRprop, globally convergent Rprop, as in the R package neuralnet: experimental.
 
-Notation as in `_rprop.py`. Step sizes adapt as in Rprop⁻. Then one parameter q is
-chosen among all with g_q ≠ 0: the one with the least |g_q| ("sag") or the least Δ_q
-("slr"). Its step size is replaced, so that the step as a whole descends:
+Parameter i has the gradient g_i and the step size Δ_i, which adapts as in Rprop⁻. Then
+one parameter q with g_q ≠ 0 is chosen: the parameter with the least |g_q| ("sag") or
+the least Δ_q ("slr"). The step size of q is replaced, so that the whole step descends:
 
     Δ_q ← clip(−(Σ_{i≠q} Δ_i g_i + δ) / g_q, Δ_min, Δ_max),    θ ← θ − Δ sign(g).
 
-As in the public program, the sum uses signed g_i, and a quotient of the wrong sign is
-clipped. The paper was not available, and another public program has the opposite sign.
+As in neuralnet, the sum Σ Δ_i g_i uses signed g_i, and a quotient of the wrong sign is
+clipped. The paper on GRprop was not available, and another public program of GRprop has
+the opposite sign.
 """
 
 from functools import partial
@@ -52,12 +53,13 @@ def grprop(
 ) -> optax.GradientTransformationExtraArgs:
     """GRprop as in R's neuralnet, EXPERIMENTAL: for FULL-BATCH gradients only.
 
-    At each step, one parameter of all is chosen, and its step size is computed from the
-    others. This takes a reduction over all arrays of params. The defaults are those of
-    the R package; with them, step sizes never grow beyond the first. The state takes 5
-    bytes a parameter in float32; an update takes time O(p). A single NaN in the
-    gradients makes the whole update NaN, and leaves the state as it was. Infinite
-    gradients count as the limit of ever larger ones of one size.
+    At each step, the step size of one chosen parameter is computed from the gradients
+    and step sizes of the other parameters, by a reduction over all arrays of params.
+    The defaults are those of the R package; with these defaults, step sizes
+    never grow beyond their first value. The state takes 5 bytes a parameter in float32;
+    an update of p parameters takes time O(p). A single NaN in the gradients makes the
+    whole update NaN, and leaves the state as it was. Infinite gradients count as the
+    limit of gradients that grow together, all of one size.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only.
@@ -75,7 +77,7 @@ def grprop(
     Raises:
       ValueError: if choose is unknown, or a setting other than delta is out of its
         range; in `init`, if params are not real floating arrays; in `update`, if
-        gradients are not like them, or state is of another optimizer.
+        gradients are not like params, or state is of another optimizer.
 
     Example:
       >>> import jax.numpy as jnp
@@ -89,7 +91,7 @@ def grprop(
     References:
       Anastasiadis, Magoulas & Vrahatis, "New globally convergent training scheme based
       on the resilient propagation algorithm", Neurocomputing 64, 2005. Fritsch &
-      Guenther, neuralnet, an R package (the program followed here).
+      Guenther, neuralnet, an R package (the program implemented here).
     """
     if choose not in ("sag", "slr"):
         raise ValueError(f"choose must be 'sag' or 'slr', got {choose!r}.")
@@ -134,7 +136,7 @@ def grprop(
 
 
 def _replace_one(steps, grads, least, greatest, delta, rank):
-    """Set the step size of the parameter that ranks first among those with g ≠ 0."""
+    """Replace the step size of the first parameter by `rank` whose gradient g ≠ 0."""
     leaves, structure = jax.tree.flatten(steps)
     filled = [i for i, leaf in enumerate(leaves) if leaf.size]
     if not filled:
@@ -153,13 +155,13 @@ def _replace_one(steps, grads, least, greatest, delta, rank):
 
 
 def _first(pairs, rank):
-    """Return for each array where the parameter q is: true for one element of all.
+    """Return a mask for each array; in all masks, only the chosen parameter q is True.
 
-    The arrays stay apart. To write one element of arrays that are divided over devices
-    and concatenated gives wrong results in XLA.
+    The arrays are not concatenated, because XLA gives wrong results if one element of
+    concatenated arrays that are divided over devices is written.
     """
     ranks, largest = [], jnp.finfo(pairs[0][1].dtype).max
-    for step, g in pairs:  # an infinite gradient ranks before one of 0
+    for step, g in pairs:  # an infinite gradient ranks before a gradient of 0
         order = jnp.where(g == 0, jnp.inf, jnp.minimum(rank(step, g), largest))
         ranks.append(order.reshape(-1))
     best = jnp.argmin(jnp.stack([jnp.min(order) for order in ranks]))
@@ -170,10 +172,11 @@ def _first(pairs, rank):
 
 
 def _descending(pairs, chosen, delta):
-    """Return −(Σ_{i≠q} Δ_i g_i + δ) / g_q, and whether g_q ≠ 0.
+    """Return −(Σ_{i≠q} Δ_i g_i + δ) / g_q for the chosen q, and whether g_q ≠ 0.
 
-    Infinite gradients are the limit of ever larger ones of one size, so the others do
-    not count beside them, unless they cancel. All are scaled, lest a sum overflows.
+    Infinite gradients are the limit of gradients that grow together, all of one size.
+    Finite gradients do not count beside infinite gradients, unless the infinite ones
+    cancel. All gradients are scaled so that no sum overflows.
     """
     sum_of = lambda terms: sum(jnp.sum(term) for term in terms)
     at_q = [jnp.where(here, g, 0) for here, (_, g) in zip(chosen, pairs, strict=True)]

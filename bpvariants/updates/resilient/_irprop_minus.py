@@ -1,4 +1,4 @@
-"""iRprop⁻ as an optimiser, by two names; `_rprop.py` has its equations."""
+"""iRprop⁻ as an optimiser, under two names; `_rprop.py` has its equations."""
 
 import jax
 import optax
@@ -21,36 +21,38 @@ def irprop_minus(
 ) -> optax.GradientTransformationExtraArgs:
     """iRprop⁻, also named `rprop`: for FULL-BATCH gradients only.
 
-        θ_{t+1} = θ_t − Δ_t sign(g_t), but θ_t where g changed its sign.
+        θ_{t+1} = θ_t − Δ_t sign(g_t), but θ_t where the gradient g changed its sign.
 
-    Consecutive gradients must be gradients of the same function. Between mini-batches
-    signs change by chance, so step sizes shrink towards Δ_min. Accumulate the gradients
-    of an epoch (`optax.MultiSteps`), or use :func:`probabilistic_rprop` with
-    move="expected"; `python -m experiments rprop_minibatch` compares these. A NaN
-    gradient makes a NaN update and leaves the state as it was. Time is O(p); memory is
-    that of the state:
+    Consecutive gradients must be gradients of the same function. Between mini-batches,
+    signs of gradients change by chance, so step sizes Δ shrink towards Δ_min. For
+    mini-batches, accumulate the gradients of an epoch (`optax.MultiSteps`), or use
+    :func:`probabilistic_rprop` with move="expected"; `python -m experiments
+    rprop_minibatch` compares the two. A NaN gradient makes a NaN update and leaves the
+    state as it was. An update of p parameters takes time O(p). The memory is that of
+    the state, in bytes for each float32 parameter:
 
-        state        bytes a float32   step sizes
+        state        bytes             step sizes
         float32      8                 float32 (float64 if params are)
-        int8_sign    5                 the same
-        packed       4                 without the last bit of the mantissa
+        int8_sign    5                 float32 (float64 if params are)
+        packed       4                 float32 without the last bit of the mantissa
         bfloat16     2                 with 6 bits of mantissa, in bfloat16
 
-    In a test of 1,000 steps on random gradients, some of them 0, the steps are those of
-    "float32": exactly with "int8_sign", up to a relative error of 1e-5 with "packed",
-    and of 0.1 with "bfloat16".
+    A test compares 1,000 steps on random gradients, some of them 0, with the steps of
+    state="float32". The relative error of a step is 0 with "int8_sign", at most 1e-5
+    with "packed", and at most 0.1 with "bfloat16".
 
     Args:
-      learning_rate: first step size Δ_0 of each parameter, in its units, clipped to the
-        bounds. Only `init` reads it, because step sizes adapt themselves. A number, or
-        a pytree like params of numbers and arrays: each weight may have its own.
-      eta_minus: factor 0 < η⁻ < 1 where the gradient changed its sign.
-      eta_plus: factor η⁺ > 1 where it kept its sign.
+      learning_rate: first step size Δ_0 of each parameter, in the parameter's units,
+        clipped to the bounds. Only `init` reads the learning rate, because step sizes
+        adapt themselves. A number, or a pytree like params of numbers and arrays, so
+        that each weight may have its own first step size.
+      eta_minus: factor 0 < η⁻ < 1 of a step size whose gradient changed its sign.
+      eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
       min_step_size: least step size Δ_min; a number, or a pytree like params.
       max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       weight_decay: λ ≥ 0; λ θ is added to the gradient before its sign is taken. A
-        decay that must not change the sign goes later in the chain.
-      state: how Δ and s are stored, a name from the table above.
+        weight decay that must not change the sign goes later in the chain.
+      state: how step sizes and signs are stored, a name from the table above.
 
     Returns:
       An optax.GradientTransformation.
@@ -92,16 +94,16 @@ def rprop(
 ) -> optax.GradientTransformationExtraArgs:
     """The usual name of :func:`irprop_minus`, iRprop⁻: for FULL-BATCH gradients only.
 
-    It is the same rule, with the same errors and cost.
+    `rprop` and `irprop_minus` are one rule, with the same exceptions and cost.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.
-      eta_minus: factor 0 < η⁻ < 1 where the gradient changed its sign.
-      eta_plus: factor η⁺ > 1 where it kept its sign.
-      min_step_size: least step size Δ_min; a number, or a pytree.
-      max_step_size: greatest step size Δ_max; a number, or a pytree.
+      eta_minus: factor 0 < η⁻ < 1 of a step size whose gradient changed its sign.
+      eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
+      min_step_size: least step size Δ_min; a number, or a pytree like params.
+      max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       weight_decay: λ ≥ 0; λ θ is added to the gradient before its sign is taken.
-      state: how Δ and s are stored; :func:`irprop_minus` lists the names.
+      state: how step sizes and signs are stored, a name from :func:`irprop_minus`.
 
     Returns:
       An optax.GradientTransformation.

@@ -7,8 +7,9 @@ The tutorial "4 Types of Backpropagation" (OpenGenus) prints for its resilient k
     Δw(t) = −sign(g(t)) · Δw(t−1),
 
 which is read here as a rule for the length of a step, which stays η. Taken literally,
-the equation does not descend: if g > 0 throughout, the steps are −d, +d, −d, … If it
-were a rule for |Δw(t)|, steps would stop for ever at the first gradient of 0.
+the equation does not descend: if the gradient g is always positive, the steps are
+−d, +d, −d, … Read as a rule for |Δw(t)|, the equation would stop all steps for ever at
+the first gradient of 0.
 """
 
 import jax
@@ -34,19 +35,20 @@ def manhattan(
 
         θ_{t+1} = θ_t − η sign(g_t).
 
-    It is Rprop⁻ with η⁻ = η⁺ = 1, also known as signSGD. At best, it comes within η of
-    a minimum. A NaN gradient makes a NaN update, but does not enter the state. The
-    state is the number of steps; an update takes time O(p).
+    The Manhattan rule is Rprop⁻ with η⁻ = η⁺ = 1, also known as signSGD. At best, the
+    rule comes within η of a minimum. A NaN gradient makes a NaN update, but does not
+    enter the state. The state is the number of steps; an update of p parameters takes
+    time O(p).
 
     Args:
-      learning_rate: length η of the steps, in units of params, or a schedule of it.
+      learning_rate: length η of the steps, in units of params, or a schedule of η.
 
     Returns:
       An optax.GradientTransformation.
 
     Raises:
       ValueError: if learning_rate is negative; in `init`, if params are not real
-        floating arrays; in `update`, if gradients are not, or are not like params.
+        floating arrays; in `update`, if gradients are not real, or not like params.
 
     Example:
       >>> import jax.numpy as jnp
@@ -68,7 +70,7 @@ def manhattan(
                 f"manhattan needs learning_rate >= 0, got {learning_rate}; pass the "
                 "length of the steps, which are taken against the gradient."
             )
-        # optax casts a schedule's values to the leaf's dtype, but not traced values.
+        # optax casts a schedule's value to the leaf's dtype, but not a traced rate.
         learning_rate = optax.constant_schedule(learning_rate)
     rate = optax.scale_by_learning_rate(learning_rate)
     return chain("manhattan", scale_by_sign(), rate)

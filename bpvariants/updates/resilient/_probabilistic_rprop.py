@@ -1,7 +1,8 @@
 """Probabilistic Rprop, for mini-batch gradients, whose signs are uncertain.
 
-Notation, for each parameter: m_t and v_t are moving averages of g and g², corrected for
-their start at 0. Φ is the normal distribution function. Then
+Notation, for each parameter θ with gradient g and step size Δ: m_t and v_t are moving
+averages of g and g², corrected for their start at 0. Φ is the normal distribution
+function. The rule is
 
     s_t² = v_t − m_t²,   p_t = Φ(m_t / s_t)                            P(g > 0)
     ρ_t = p_t (1 − p_{t−1}) + p_{t−1} (1 − p_t),   p_0 = ½             P(a flip)
@@ -47,7 +48,7 @@ class ProbabilisticRpropState(NamedTuple):
     step_sizes: optax.Updates  # Δ_t
     mean: optax.Updates  # moving average of g, without the correction
     square: optax.Updates  # moving average of g², without the correction
-    # t, []; it hides `tuple.count`, as in the states of optax
+    # number of steps t, []; hides `tuple.count`, as in the states of optax
     count: jax.typing.ArrayLike  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
@@ -63,31 +64,34 @@ def probabilistic_rprop(
     adapt: Literal["exponential", "linear", "step"] = "exponential",
     move: Literal["sign", "expected"] = "sign",
 ) -> optax.GradientTransformationExtraArgs:
-    """Rprop for MINI-BATCHES: step sizes follow the probability of a sign change.
+    """Rprop for MINI-BATCHES: step sizes adapt to the probability of a sign change.
 
         ρ = p (1 − p′) + p′ (1 − p),    p = Φ(m / s) = P(g > 0),  p′ the previous p
         Δ ← clip(Δ exp(−2 ln(η⁺) (ρ − ½)), Δ_min, Δ_max),    θ ← θ − sign(m) Δ.
 
-    The defaults are those of the report. With them a step size hardly ever shrinks,
-    because ρ > ½ only if p and p′ are on different sides of ½. The move "expected" is
-    small where the sign is uncertain. Of the methods on mini-batches in
-    `python -m experiments rprop_minibatch`, it trained best.
+    Here m and s are the moving mean and standard deviation of the gradient g, and Δ is
+    the step size. The defaults are those of the report below. With these defaults, a
+    step size hardly ever shrinks, because ρ > ½ only if p and p′ are on different sides
+    of ½. With move="expected", moves are small where the sign of g is uncertain. Of the
+    methods on mini-batches in `python -m experiments rprop_minibatch`, move="expected"
+    trained best.
 
     If the square of any gradient element is not finite, the whole update is NaN and the
-    state stays as it was. The state has 3·p elements, 12 bytes a parameter in float32;
-    an update takes time O(p).
+    state stays as it was. The state of p parameters has 3·p elements, 12 bytes a
+    parameter in float32; an update takes time O(p).
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree
         like params of numbers and arrays.
-      eta_minus: 0 < η⁻ < 1; the exponential factor does not use it.
-      eta_plus: η⁺ > 1.
-      min_step_size: least step size Δ_min; a number, or a pytree.
-      max_step_size: greatest step size Δ_max; a number, or a pytree.
+      eta_minus: factor 0 < η⁻ < 1 of step sizes; adapt="exponential" does not use η⁻.
+      eta_plus: factor η⁺ > 1 of step sizes.
+      min_step_size: least step size Δ_min; a number, or a pytree like params.
+      max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       ema_decay: decay 0 ≤ μ < 1 of the averages, over about 1/(1−μ) batches.
-      adapt: the factor; "exponential" is the one above, "linear" is ρ η⁻ + (1 − ρ) η⁺,
-        and "step" is η⁻ if ρ > ½ and η⁺ if ρ < ½.
-      move: "sign" moves by sign(m) Δ, "expected" by (2 p − 1) Δ.
+      adapt: factor of the step size at the probability ρ of a sign change:
+        "exponential" is exp(−2 ln(η⁺) (ρ − ½)), "linear" is ρ η⁻ + (1 − ρ) η⁺, and
+        "step" is η⁻ if ρ > ½ and η⁺ if ρ < ½.
+      move: "sign" moves a parameter by −sign(m) Δ, "expected" by −(2 p − 1) Δ.
 
     Returns:
       An optax.GradientTransformation.
@@ -153,7 +157,7 @@ def probabilistic_rprop(
         moves, *trees = map(
             structure.unflatten, zip(*results, strict=True) if results else [()] * 4
         )
-        # All arrays or none, because one count corrects the averages of all.
+        # Update all arrays or none, because one count corrects all their averages.
         good = all_of(jax.tree.map(lambda v: jnp.all(jnp.isfinite(v)), trees[2]))
         moves = jax.tree.map(lambda move: jnp.where(good, move, jnp.nan), moves)
         new = ProbabilisticRpropState(trees[0], trees[1], trees[2], count)
@@ -173,7 +177,7 @@ class _How(NamedTuple):
 
 
 def _advance(how, count, g, step, mean, square, least, greatest):
-    """Return the move of one array, its new step sizes, and new averages of g, g²."""
+    """Return the move of one array, its step sizes, and averages of its g and g²."""
     dtype, wide_g = step.dtype, g.astype(step.dtype)
     decay = jnp.asarray(how.ema_decay, dtype)
     last = jnp.where(count == 0, 0.5, _probability(mean, square, decay, count))
@@ -199,7 +203,7 @@ _FACTORS = {
 
 
 def _probability(mean, square, decay, count):
-    """Return Φ(m / s); where s is 0, return 0, ½ or 1 by the sign of m."""
+    """Return P(g > 0) = Φ(mean / deviation of g); for a deviation of 0, 0, ½ or 1."""
     weight = 1 - decay ** count.astype(decay.dtype)
     weight = jnp.where(count == 0, 1, weight)
     mean, square = mean / weight, square / weight

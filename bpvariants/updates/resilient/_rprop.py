@@ -1,4 +1,4 @@
-"""Resilient backpropagation: steps that follow only the signs of gradients.
+"""Resilient backpropagation: steps that depend only on the signs of gradients.
 
 Notation, for each parameter: g_t is the gradient, Δ_t the step size, s_t the sign that
 the next gradient is compared with, E_t the loss. With sign(0) = 0 and s_0 = 0,
@@ -8,9 +8,9 @@ the next gradient is compared with, E_t the loss. With sign(0) = 0 and s_0 = 0,
           Δ_{t−1} if a_t = 0,
     θ_{t+1} = θ_t − D_t sign(g_t),
 
-where Δ_0 is clipped to [Δ_min, Δ_max]. D_t = Δ_t and s_t = sign(g_t), except where
-a_t < 0. Such a sign change means that a step went past a minimum. The variants differ
-in D_t and s_t at a sign change:
+where D_t is the length of the step, and Δ_0 is clipped to [Δ_min, Δ_max]. If a_t < 0,
+the gradient has changed its sign, because a step went past a minimum. Else, D_t = Δ_t
+and s_t = sign(g_t). The variants of Rprop differ in D_t and s_t at a sign change:
 
     variant     D_t                                s_t
     Rprop⁺      Δ_{t−1}                            0          takes the last step back
@@ -20,17 +20,17 @@ in D_t and s_t at a sign change:
     half_back   Δ_t                                0          turns back, then keeps Δ
     Manhattan   Δ_t = Δ_0 always                   sign(g_t)  is Rprop⁻ with η^± = 1
 
-No variant needs to store the last step: at a sign change, it was −Δ_{t−1} s_{t−1}. This
-holds because s becomes 0 where a step is skipped or taken back, so that a = 0 at the
-next step.
+No variant needs to store the last step, because it was −Δ_{t−1} s_{t−1} wherever the
+gradient changes its sign: s becomes 0 where a step is skipped or taken back, so that
+a = 0 at the next step.
 
-Several programs ship half_back under the name of iRprop⁻. Some relatives are left out
-until their papers can be read:
+Several programs ship half_back under the name of iRprop⁻. Some relatives of Rprop are
+left out until their papers can be read:
 
-- JRprop and GJRprop, because the two public programs disagree;
-- SARPROP, because its only public program doubts its own sign, and lets weights grow
-  where it says that they decay;
-- ARCprop, because no program was found.
+- JRprop and GJRprop, because the two public programs of them disagree;
+- SARPROP, because its only public program doubts one of its signs, and lets weights
+  grow where it says that they decay;
+- ARCprop, because no public program of it was found.
 """
 
 from functools import partial
@@ -67,19 +67,19 @@ from bpvariants.updates.resilient._rprop_layouts import (
 
 VARIANTS = ("rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus")
 VARIANTS += ("half_back", "manhattan")
-_NAMES = {"irprop_minus": "rprop (irprop_minus)"}  # in messages
+_NAMES = {"irprop_minus": "rprop (irprop_minus)"}  # names in error messages
 
 
 class ScaleByRpropState(NamedTuple):
     """State of :func:`scale_by_rprop`; both trees are like params.
 
-    In the packed layouts, `step_sizes` holds s_t too: in its sign and in the last bit
-    of its mantissa. The other bits are Δ_t.
+    In the packed layouts, `step_sizes` also has s_t, in the sign and the last bit of
+    the mantissa of each element. The other bits of an element are the step size Δ_t.
     """
 
     step_sizes: optax.Updates  # Δ_t, in bfloat16 if that is the layout
-    signs: Any  # s_t, or ±2 where g changed its sign; None if packed
-    last_value: Any  # E_t, [], for iRprop⁺; else None
+    signs: Any  # s_t, or ±2 where g changed its sign; None in packed layouts
+    last_value: Any  # loss E_t, [], for iRprop⁺; else None
     tells_flips: jax.Array  # [], bool, whether the state records sign changes
 
 
@@ -95,22 +95,22 @@ def scale_by_rprop(
     variant: str = "irprop_minus",
     state: str = "int8_sign",
 ) -> optax.GradientTransformationExtraArgs:
-    """Replace each gradient by D_t sign(g_t), the bare rule of the Rprop family.
+    """Replace each gradient by a signed step length, the bare rule of Rprop's family.
 
-    Errors and cost are those of :func:`irprop_minus`.
+    Exceptions and cost are those of :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree
         like params of numbers and arrays.
-      eta_minus: factor 0 < η⁻ < 1 where the gradient changed its sign.
-      eta_plus: factor η⁺ > 1 where it kept its sign.
-      min_step_size: least step size Δ_min; a number, or a pytree.
-      max_step_size: greatest step size Δ_max; a number, or a pytree.
+      eta_minus: factor 0 < η⁻ < 1 of a step size whose gradient changed its sign.
+      eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
+      min_step_size: least step size Δ_min; a number, or a pytree like params.
+      max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       weight_decay: λ ≥ 0; λ θ is added to the gradient before its sign is taken.
       variant: "rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus", "half_back"
-        or "manhattan". The `update` of "irprop_plus" needs `value=`, like that of
+        or "manhattan". The `update` of "irprop_plus" needs the loss as `value=`, as in
         :func:`irprop_plus`.
-      state: how Δ and s are stored; :func:`irprop_minus` lists the names.
+      state: how step sizes and signs are stored, a name from :func:`irprop_minus`.
 
     Returns:
       An optax.GradientTransformation, whose updates are not yet negated.
@@ -169,7 +169,7 @@ def scale_by_rprop(
 
 
 def _numbers(settings, layout, dtypes, params):
-    """Yield the settings of each array; its bounds are rounded like step sizes."""
+    """Yield the settings of each array of params, with bounds rounded to its layout."""
     least = per_leaf("min_step_size", settings.min_step_size, params)
     greatest = per_leaf("max_step_size", settings.max_step_size, params)
     for dtype, *ends in zip(dtypes, least, greatest, strict=True):
@@ -180,7 +180,7 @@ def _numbers(settings, layout, dtypes, params):
 
 
 def _start(leaf, rate, settings, layout):
-    """Return the state of an array before its first gradient, with Δ_0 clipped."""
+    """Return an array's state before its first gradient, with clipped step sizes."""
     array_rule = array_rule_of(layout)
     like = jnp.asarray(leaf, computing(leaf.dtype, layout))
     first = array_rule.rounded(_cast(rate, like.dtype), layout)
@@ -189,19 +189,19 @@ def _start(leaf, rate, settings, layout):
 
 
 def kept_leaves(state: ScaleByRpropState) -> list[Kept]:
-    """Return the state of each array of params."""
+    """Return Rprop's state of each array of params."""
     steps = jax.tree.leaves(state.step_sizes)
     marks = [None] * len(steps) if state.signs is None else jax.tree.leaves(state.signs)
     return list(zip(steps, marks, strict=True))
 
 
 def array_rule_of(layout: RpropLayout) -> Any:
-    """Return the module that implements a layout."""
+    """Return the module that implements a layout of Rprop's state."""
     return _rprop_packed if layout.state in PACKED else _rprop_plain
 
 
 def _cast(number, dtype):
-    """Cast a setting; a traced float32 would otherwise promote bfloat16."""
+    """Cast a setting; a traced float32 setting would promote bfloat16 step sizes."""
     return jnp.asarray(number, dtype)
 
 
@@ -238,7 +238,7 @@ def layout_of(state: ScaleByRpropState) -> str | None:
 
 
 def _decayed(leaves, params, weight_decay, dtypes, state):
-    """Return g + λ θ, or g, in the dtypes in which step sizes are computed."""
+    """Return gradients, plus λ θ if given, in dtypes that suit the step sizes."""
     if weight_decay is None:
         return list(map(_narrowed, leaves, dtypes))
     if params is None:
@@ -258,13 +258,13 @@ def _decayed(leaves, params, weight_decay, dtypes, state):
 
 
 def _narrowed(g, dtype):
-    """Cast a gradient; where that may lose its sign, return the sign alone."""
+    """Cast a gradient, or only its sign if a cast of the gradient may lose the sign."""
     narrower = jnp.finfo(dtype).bits < jnp.finfo(g.dtype).bits
     return (jnp.sign(g) if narrower else g).astype(dtype)
 
 
 def compare(value, last):
-    """Return whether the loss grew, and the loss to compare the next one with."""
+    """Return whether the loss grew, and a loss with which to compare the next loss."""
     if value is None:
         raise ValueError(
             "irprop_plus needs value, the loss at params where the gradient was taken: "
@@ -276,5 +276,5 @@ def compare(value, last):
             f"shape {jnp.shape(value)}; give the mean loss that was differentiated."
         )
     value = jnp.asarray(value, last.dtype)
-    # NaN counts as worse than any loss, but later losses are not compared with it.
+    # NaN counts as worse than any loss, but later losses are not compared with NaN.
     return ~(value <= last), jnp.where(jnp.isnan(value), last, value)

@@ -30,9 +30,9 @@ def check_weight_decay(weight_decay: Any) -> None:
 
 
 def _value_of(number):
-    """Return a value that can be compared now; None for tracers.
+    """Return the value of a number or array while tracing, or None for a tracer.
 
-    Python numbers, NumPy arrays and JAX arrays outside of `jit` have one.
+    Python numbers, NumPy arrays and JAX arrays outside of `jit` have a value.
     """
     try:
         return np.asarray(number)
@@ -43,7 +43,7 @@ def _value_of(number):
 def check_settings(
     name, learning_rate, eta_minus, eta_plus, min_step_size, max_step_size, usual=50.0
 ):
-    """Check all settings whose values are known; accept tracers."""
+    """Check all settings of Rprop whose values are known; accept tracers."""
     for rate in jax.tree.leaves(learning_rate):
         if callable(rate):
             raise ValueError(
@@ -63,7 +63,7 @@ def check_settings(
             )
     is_array = lambda eta: isinstance(
         eta, jax.Array
-    )  # may be 1, for the Manhattan rule
+    )  # an array may be 1, for the Manhattan rule
     shrinks = is_array(eta_minus) or np.all((eta_minus > 0) & (eta_minus < 1))
     grows = is_array(eta_plus) or np.all(eta_plus > 1)
     if not (shrinks and grows):
@@ -83,11 +83,11 @@ def check_settings(
 
 
 def _check_bounds(name, low, high, usual):
-    """Check 0 ≤ Δ_min ≤ Δ_max, as far as the values are known."""
+    """Check the bounds of step sizes, 0 ≤ Δ_min ≤ Δ_max, if their values are known."""
     least, greatest = _value_of(low), _value_of(high)
     right = least is None or np.all(least >= 0)
     if right and least is not None and greatest is not None:
-        # Bounds of shapes that do not fit are named by `init`, together with params.
+        # If the shapes of the bounds do not fit, `init` raises an error later.
         fit = least.shape == greatest.shape or 0 in (least.ndim, greatest.ndim)
         right = not fit or np.all(least <= greatest)
     if not right:

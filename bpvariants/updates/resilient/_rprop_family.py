@@ -1,4 +1,4 @@
-"""Other members of the Rprop family as optimisers; `_rprop.py` has their equations."""
+"""Optimisers of the Rprop family besides iRprop⁻; `_rprop.py` has their equations."""
 
 import jax
 import optax
@@ -22,26 +22,26 @@ def irprop_plus(
 ) -> optax.GradientTransformationExtraArgs:
     """iRprop⁺, which takes a step back if the loss grew: for FULL-BATCH gradients only.
 
-        θ_{t+1} = θ_t − Δ_t sign(g_t), but where g changed its sign
+        θ_{t+1} = θ_t − Δ_t sign(g_t), but where the gradient g changed its sign
                   θ_{t−1} if E_t > E_{t−1}, else θ_t.
 
-    Its `update` takes `value=` E_t, the loss at the params where the gradient was
-    taken. A NaN loss counts as worse than any other. With `weight_decay` λ, the value
-    must include ½ λ ‖θ‖², because the gradient then includes λ θ. `optax.MultiSteps`
-    accumulates gradients, but passes on only the value of the last batch; give it the
-    mean loss of the epoch with that batch. Other transformations of the steps go into
-    `after`, not into a chain; :func:`rprop_plus` explains why. The cost is that of
-    :func:`irprop_minus`.
+    The optimizer's `update` takes `value=` E_t, the loss at the params where the
+    gradient was taken. A NaN loss counts as worse than any other loss. With
+    `weight_decay` λ, `value` must include ½ λ ‖θ‖², because the gradient then includes
+    λ θ. `optax.MultiSteps` accumulates gradients, but passes on only the `value` of the
+    last batch; give the mean loss of the epoch as the `value` of the last batch. Other
+    transformations of the steps go into `after`, not into a chain; :func:`rprop_plus`
+    explains why. The cost is that of :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.
-      eta_minus: factor 0 < η⁻ < 1 where the gradient changed its sign.
-      eta_plus: factor η⁺ > 1 where it kept its sign.
-      min_step_size: least step size Δ_min; a number, or a pytree.
-      max_step_size: greatest step size Δ_max; a number, or a pytree.
+      eta_minus: factor 0 < η⁻ < 1 of a step size whose gradient changed its sign.
+      eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
+      min_step_size: least step size Δ_min; a number, or a pytree like params.
+      max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       weight_decay: λ ≥ 0; λ θ is added to the gradient before its sign is taken.
-      state: how Δ and s are stored; :func:`irprop_minus` lists the names.
-      after: a transformation of all steps, except steps that are taken back.
+      state: how step sizes and signs are stored, a name from :func:`irprop_minus`.
+      after: an optax transformation of all steps, except steps that are taken back.
 
     Returns:
       An optax.GradientTransformationExtraArgs.
@@ -81,18 +81,18 @@ def rprop_minus(
 ) -> optax.GradientTransformationExtraArgs:
     """Rprop⁻, which never takes a step back: for FULL-BATCH gradients only.
 
-        θ_{t+1} = θ_t − Δ_t sign(g_t).
+        θ_{t+1} = θ_t − Δ_t sign(g_t),    gradient g_t, step size Δ_t.
 
-    Errors and cost are those of :func:`irprop_minus`.
+    Exceptions and cost are those of :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.
-      eta_minus: factor 0 < η⁻ < 1 where the gradient changed its sign.
-      eta_plus: factor η⁺ > 1 where it kept its sign.
-      min_step_size: least step size Δ_min; a number, or a pytree.
-      max_step_size: greatest step size Δ_max; a number, or a pytree.
+      eta_minus: factor 0 < η⁻ < 1 of a step size whose gradient changed its sign.
+      eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
+      min_step_size: least step size Δ_min; a number, or a pytree like params.
+      max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       weight_decay: λ ≥ 0; λ θ is added to the gradient before its sign is taken.
-      state: how Δ and s are stored; :func:`irprop_minus` lists the names.
+      state: how step sizes and signs are stored, a name from :func:`irprop_minus`.
 
     Returns:
       An optax.GradientTransformation.
@@ -128,24 +128,25 @@ def rprop_plus(
 ) -> optax.GradientTransformationExtraArgs:
     """Rprop⁺, Rprop as first published: for FULL-BATCH gradients only.
 
-        θ_{t+1} = θ_t − Δ_t sign(g_t), but θ_{t−1} where g changed its sign.
+        θ_{t+1} = θ_t − Δ_t sign(g_t), but θ_{t−1} where gradient g changed its sign.
 
-    Later transformations in a chain must not change the steps, because a step is taken
-    back by its length. Give such a transformation as `after`: then θ_{t−1} is stored,
-    which takes as much memory as params, and the update returns to it. The return is
-    exact to the last bit if θ_{t−1} and θ_t have one sign and are within a factor of
-    two of each other. Otherwise its error is at most half of the last bit of their
-    difference. Errors and cost are otherwise those of :func:`irprop_minus`.
+    Later transformations in a chain must not change the steps, because Rprop⁺ takes a
+    step back by its stored length. Give a transformation that changes steps as `after`.
+    With `after`, θ_{t−1} is stored, which takes as much memory as params, and steps
+    that are taken back lead to θ_{t−1}. The return to θ_{t−1} is bit-identical if
+    θ_{t−1} and θ_t have one sign and are within a factor of two of each other. In other
+    cases, the error of the return is at most half of the last bit of θ_{t−1} − θ_t.
+    Exceptions and other costs are those of :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.
-      eta_minus: factor 0 < η⁻ < 1 where the gradient changed its sign.
-      eta_plus: factor η⁺ > 1 where it kept its sign.
-      min_step_size: least step size Δ_min; a number, or a pytree.
-      max_step_size: greatest step size Δ_max; a number, or a pytree.
+      eta_minus: factor 0 < η⁻ < 1 of a step size whose gradient changed its sign.
+      eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
+      min_step_size: least step size Δ_min; a number, or a pytree like params.
+      max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       weight_decay: λ ≥ 0; λ θ is added to the gradient before its sign is taken.
-      state: how Δ and s are stored; :func:`irprop_minus` lists the names.
-      after: a transformation of all steps, except steps that are taken back.
+      state: how step sizes and signs are stored, a name from :func:`irprop_minus`.
+      after: an optax transformation of all steps, except steps that are taken back.
 
     Returns:
       An optax.GradientTransformation.
@@ -184,17 +185,17 @@ def half_back(
 
         θ_{t+1} = θ_t − Δ_t sign(g_t), and Δ_{t+1} = Δ_t where g_t changed its sign.
 
-    With η⁻ = ½ it goes back half of the last step. Several programs wrongly call it
-    iRprop⁻. Errors and cost are those of :func:`irprop_minus`.
+    With η⁻ = ½, half_back goes back half of the last step. Several programs wrongly
+    call half_back iRprop⁻. Exceptions and cost are those of :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.
-      eta_minus: factor 0 < η⁻ < 1 where the gradient changed its sign.
-      eta_plus: factor η⁺ > 1 where it kept its sign.
-      min_step_size: least step size Δ_min; a number, or a pytree.
-      max_step_size: greatest step size Δ_max; a number, or a pytree.
+      eta_minus: factor 0 < η⁻ < 1 of a step size whose gradient changed its sign.
+      eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
+      min_step_size: least step size Δ_min; a number, or a pytree like params.
+      max_step_size: greatest step size Δ_max; a number, or a pytree like params.
       weight_decay: λ ≥ 0; λ θ is added to the gradient before its sign is taken.
-      state: how Δ and s are stored; :func:`irprop_minus` lists the names.
+      state: how step sizes and signs are stored, a name from :func:`irprop_minus`.
 
     Returns:
       An optax.GradientTransformation.

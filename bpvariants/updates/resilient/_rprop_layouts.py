@@ -1,8 +1,8 @@
-"""Layouts of Rprop's state: Δ and s of each parameter in 8, 5, 4 or 2 bytes.
+"""Layouts of Rprop's state: step size Δ and sign s in 8, 5, 4 or 2 bytes a parameter.
 
-Two files advance one array of parameters by one step. `_rprop_plain.py` has Δ and s in
-separate arrays, and follows the equations of `_rprop.py`. `_rprop_packed.py` has both
-in one array, and does the same on the bits of floats.
+Two files implement one step of Rprop for one array of parameters. `_rprop_plain.py` has
+Δ and s in separate arrays, and computes the equations of `_rprop.py` as written.
+`_rprop_packed.py` has Δ and s in one array, and computes the same on bits of floats.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ import jax.numpy as jnp
 
 from bpvariants._dtypes import NARROW
 
-Kept: TypeAlias = tuple[jax.Array, Any]  # one leaf of the state: Δ, and s or None
+Kept: TypeAlias = tuple[jax.Array, Any]  # state of an array of params: Δ, and s or None
 
 LAYOUTS = ("float32", "int8_sign", "packed", "bfloat16")
 PACKED = ("packed", "bfloat16")
-KEEPS_SIGN = ("rprop_minus", "manhattan")  # at a flip; the others set s to 0 there
+KEEPS_SIGN = ("rprop_minus", "manhattan")  # other variants set s to 0 at a sign change
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class RpropLayout:
 
     @property
     def rests(self) -> bool:
-        """Whether s is 0 after a gradient has changed its sign."""
+        """Whether the stored sign s is 0 after a gradient has changed its sign."""
         return self.variant not in KEEPS_SIGN
 
 
 class Numbers(NamedTuple):
-    """Settings of one array, cast to its dtype; bounds are rounded like step sizes.
+    """Settings of Rprop for one array of params, or as the user gave them for all.
 
-    Before that, they are settings of all arrays, as the user gave them.
+    For one array, settings are cast to its dtype, and bounds rounded like step sizes.
     """
 
     eta_minus: Any
@@ -58,13 +58,13 @@ class Seen(NamedTuple):
 
 
 def computing(dtype: Any, layout: RpropLayout) -> Any:
-    """Return the dtype in which step sizes are computed, for the dtype of params."""
+    """Return the dtype in which step sizes of params of a dtype are computed."""
     narrow = layout.state == "bfloat16" or dtype in NARROW
     return jnp.dtype(jnp.float32) if narrow else jnp.dtype(dtype)
 
 
 def at_flip(variant: str, old: Any, new: Any, worse: Any) -> Any:
-    """Return D_t where g changed its sign, from Δ_{t−1}, Δ_t and E_t > E_{t−1}."""
+    """Return a step's length at a sign change, from Δ_{t−1}, Δ_t and E_t > E_{t−1}."""
     match variant:
         case "rprop_plus":
             return old

@@ -1,13 +1,13 @@
-"""Rprop on one array, with s inside the bits of Δ: 4 bytes, or 2 in bfloat16.
+"""Rprop on one array, with sign s in the bits of step size Δ: 4 bytes, or 2.
 
     sign bit | exponent | mantissa … flag        flag 0: s is 1, or −1 if the sign bit
                                                  is set; flag 1: s is 0, and g changed
                                                  its sign there if the sign bit is set
 
-Rprop⁻ keeps s where g changes its sign, so its state does not record sign changes. The
-flag takes one bit of the mantissa. Moves use the step sizes as stored, because a step
-is taken back by the stored size. All operations are on bits as integers, which takes
-half as many operations.
+Here g is the gradient. Rprop⁻ keeps s where g changes its sign, so the state of Rprop⁻
+does not record sign changes. The flag takes one bit of the mantissa. Moves use the step
+sizes as stored, because a step is taken back by the stored size. All operations are on
+bits as integers, which takes half as many operations as on floats.
 """
 
 from typing import Any
@@ -25,14 +25,14 @@ from bpvariants.updates.resilient._rprop_layouts import (
 
 
 def start(step_size: jax.Array, layout: RpropLayout) -> Kept:
-    """Return the state before the first gradient: s = 0, and the rounded Δ_0 given."""
+    """Return the state before the first gradient: signs 0, and rounded step sizes."""
     bits = _bits(step_size)
     return _floats(bits | _flag(layout, bits), layout), None
 
 
 def rounded(step_size: jax.Array, layout: RpropLayout) -> jax.Array:
-    """Round a step size to the nearest that can be stored, and ties to even."""
-    lost = 17 if layout.state == "bfloat16" else 1  # bits of the mantissa
+    """Round a step size to the nearest value that can be stored, and ties to even."""
+    lost = 17 if layout.state == "bfloat16" else 1  # bits of the mantissa to drop
     bits = _bits(step_size)
     number = bits.dtype.type
     odd = (bits >> number(lost)) & number(1)
@@ -43,7 +43,7 @@ def rounded(step_size: jax.Array, layout: RpropLayout) -> jax.Array:
 def advance(
     g: jax.Array, kept: Kept, numbers: Numbers, layout: RpropLayout, worse: jax.Array
 ) -> tuple[jax.Array, Kept]:
-    """Return D sign(g) and the new state; where g is NaN, NaN and the old state."""
+    """Return moves and the new state; for a NaN gradient, NaN and the old state."""
     packed, _ = kept
     bits, g_bits = _bits(packed), _bits(g)
     top, flag = _top(bits), _flag(layout, bits)
@@ -60,7 +60,7 @@ def advance(
         new_bits = new_bits | jnp.where(compared & differ, top | flag, zero)
     new_packed = jnp.where(jnp.isnan(g), packed, _floats(new_bits, layout))
 
-    # The move is computed from the new s Δ, so that XLA can overwrite the old one.
+    # The move is computed from the new state, so that XLA can overwrite the old state.
     new_bits = _bits(jax.lax.optimization_barrier(new_packed))
     resting = (new_bits & flag) != 0
     move = jnp.where(resting, 0, _as_float(new_bits & ~flag))
@@ -112,5 +112,5 @@ def _top(bits: jax.Array) -> jax.Array:
 
 
 def _flag(layout: RpropLayout, bits: jax.Array) -> jax.Array:
-    """Return the flag, the last bit of the stored mantissa."""
+    """Return an integer whose only bit is the flag, the last of the stored mantissa."""
     return jnp.asarray(1 << 16 if layout.state == "bfloat16" else 1, bits.dtype)

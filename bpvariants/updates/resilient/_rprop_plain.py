@@ -1,7 +1,7 @@
-"""Rprop on one array, with Δ and s in separate arrays.
+"""Rprop on one array of params, with step sizes Δ and signs s in separate arrays.
 
-s has the dtype of Δ, or int8. Where a gradient changed its sign, ±2 is stored instead,
-so that a report can see it: +2 for s = 0, and ±2 for s = ±1.
+The signs s have the dtype of Δ, or int8. Where a gradient changed its sign, +2 is
+stored for s = 0, and ±2 for s = ±1, so that a report can count sign changes.
 """
 
 import jax
@@ -31,7 +31,7 @@ def rounded(step_size: jax.Array, layout: RpropLayout) -> jax.Array:
 def advance(
     g: jax.Array, kept: Kept, numbers: Numbers, layout: RpropLayout, worse: jax.Array
 ) -> tuple[jax.Array, Kept]:
-    """Return D sign(g) and the new state; where g is NaN, NaN and the old state."""
+    """Return moves and the new state; for a NaN gradient, NaN and the old state."""
     old, marks = kept
     # The product of two small gradients may underflow to 0, a product of signs cannot.
     sign = jnp.sign(g)
@@ -45,11 +45,11 @@ def advance(
 
 
 def adapted(old: jax.Array, agreement: jax.Array, numbers: Numbers) -> jax.Array:
-    """Return Δ_t, which is Δ_{t−1} where `agreement` is 0 or NaN."""
+    """Return the new step sizes; where `agreement` is 0 or NaN, the old step sizes."""
     down, up, least, greatest = numbers
     longer = jnp.minimum(old * up, greatest)
     shorter = jnp.maximum(old * down, least)
-    # Choosing the factor instead is slower: XLA then copies the step sizes first.
+    # Choosing a factor instead of a step size is slower, because XLA then copies `old`.
     return jnp.where(agreement > 0, longer, jnp.where(agreement < 0, shorter, old))
 
 

@@ -26,7 +26,7 @@ class RpropReport(NamedTuple):
       at_min: [], share of step sizes at their lower bound Δ_min.
       at_max: [], share of step sizes at their upper bound Δ_max.
       flips: [], share of gradients that changed sign at the last step; NaN if the state
-        does not record it.
+        does not record sign changes.
       sizes: number of step sizes.
     """
 
@@ -59,15 +59,16 @@ def rprop_report(
     """Summarise the step sizes and sign changes of each leaf of params.
 
     Many step sizes at Δ_min, together with many sign changes, mean that gradients are
-    noise: they come from mini-batches, or training is at its end. For random signs, the
-    share of changes is ½ with Rprop⁻, and ⅓ with variants that set s to 0 at a change.
-    This works within `jit`, and takes the time of sorting the step sizes.
+    noise: gradients come from mini-batches, or training is at its end. For random
+    signs, the share of sign changes is ½ with Rprop⁻, and ⅓ with variants that ignore
+    the sign after a change. The report works within `jit`, and takes the time of
+    sorting the step sizes.
 
     Args:
       state: state of an optimizer of the Rprop family, or of a chain, mask or other
-        wrapper that contains one or several.
+        wrapper that contains one or several such optimizers.
       min_step_size: Δ_min as given to the optimizer, for the shares at the bounds.
-      max_step_size: Δ_max, likewise.
+      max_step_size: Δ_max as given to the optimizer, for the shares at the bounds.
 
     Returns:
       A :class:`RpropReport`, whose `table()` is text to print.
@@ -111,8 +112,8 @@ def rprop_report(
 
 
 def _add(report, name, kept, least, greatest, state):
-    # Any variant will do: all variants read states alike, except packed states that do
-    # not record flips, and `tells_flips` marks those.
+    # Any variant can be given here: all variants read a state alike, except packed
+    # states that do not record sign changes, and `tells_flips` marks such states.
     layout = RpropLayout(layout_of(state) or "float32", "irprop_minus")
     rule = array_rule_of(layout)
     steps, flipped = rule.see(kept, layout)

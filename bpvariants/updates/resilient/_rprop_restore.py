@@ -1,8 +1,9 @@
 """Rprop that takes steps back exactly, even if another transformation changed them.
 
 Rprop⁺ and iRprop⁺ take a step back by its length, which is wrong if a later
-transformation changed it. So this optimizer contains that transformation, `after`, and
-stores θ_{t−1}:
+transformation changed the length. The optimizer in this file contains the
+transformation given as `after`, and stores the earlier params θ_{t−1}, to which a step
+that is taken back returns:
 
     θ_{t+1} = θ_{t−1}                          where the step is taken back
               θ_t + after(−D_t sign(g_t))      elsewhere.
@@ -32,11 +33,11 @@ def restoring(
     layout: RpropLayout,
     after: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
-    """Return an optimizer whose steps come from a bare rule and go through `after`."""
+    """Return an optimizer whose steps come from a Rprop rule and go through `after`."""
     after = optax.with_extra_args_support(after)
 
     def init(params):
-        rprop = rule.init(params)  # checks params first
+        rprop = rule.init(params)  # checks params before `after` gets them
         copy = jax.tree.map(jnp.array, params)
         return RestoringState(rprop, after.init(params), copy)
 
@@ -77,6 +78,6 @@ def restoring(
 
 
 def _difference(target, here):
-    """Return target − here, corrected for the rounding when it is added to here."""
+    """Return target − here, corrected for the rounding error of a sum with `here`."""
     difference = target - here
     return difference + (target - (here + difference))
