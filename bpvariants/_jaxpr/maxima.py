@@ -10,6 +10,7 @@ is differentiated. Both then read the same numbers. Values, ties and NaN are as 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -44,46 +45,64 @@ def with_stored_operands(function: Callable, *arguments: PyTree) -> Callable:
     """Return the function with the derivatives of its maxima and minima made safe.
 
     `arguments`, or their shapes, serve to trace it. A function without maxima and
-    minima is returned as it is.
+    minima that are differentiated is returned as it is.
     """
     if not _compares(jax.make_jaxpr(function)(*arguments)):
         return function
 
     def stored(*arguments):
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        leaves = map(jnp.asarray, jax.tree.leaves(arguments))
-        results = evaluate(closed.jaxpr, closed.consts, list(leaves), run_stored)
+        leaves = list(map(jnp.asarray, jax.tree.leaves(arguments)))
+        jaxpr, consts = closed.jaxpr, closed.consts
+        results = evaluate(jaxpr, consts, leaves, storing(jaxpr))
         return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
     return stored
 
 
-def run_stored(equation: Any, operands: Sequence[Any]) -> list[Any]:
-    """Run one equation; store the operands of maxima and minima, in inner programs too.
+def storing(jaxpr: Any, flags: Sequence[bool] | None = None) -> Callable:
+    """Return a function that runs the equations of a program.
 
-    Calls stay calls, and `custom_jvp` functions keep their own derivatives.
+    It stores the operands of maxima and minima that are differentiated, in inner
+    programs too. Calls stay calls, and `custom_jvp` functions keep their own
+    derivatives. `flags` say which outputs are differentiated, by default all.
     """
-    if equation.primitive.name in COMPARING:
+    differentiated = _differentiated(jaxpr, flags)
+
+    def run(equation, operands):
+        return run_stored(equation, operands, differentiated)
+
+    return run
+
+
+def run_stored(
+    equation: Any, operands: Sequence[Any], differentiated: set[Any] | None = None
+) -> list[Any]:
+    """Run one equation as :func:`storing` does.
+
+    `differentiated` are variables, by default all results of the equation.
+    """
+    flags = [differentiated is None or v in differentiated for v in equation.outvars]
+    if equation.primitive.name in COMPARING and any(flags):
         pairs = zip(equation.invars, operands, strict=True)
         operands = [_stored(value) if _varies(atom) else value for atom, value in pairs]
-    elif any(map(_compares, _inner_programs(equation))):
-        parameters = {
-            name: _with_stored_operands(value)
-            for name, value in equation.params.items()
-        }
+    elif _compares_inside(equation, flags):
+        change = partial(_with_stored_operands, flags=_inner_flags(equation, flags))
+        parameters = {name: change(value) for name, value in equation.params.items()}
         equation = equation.replace(params=parameters)
     return run_equation(equation, operands, calls=())
 
 
-def _with_stored_operands(parameter: Any) -> Any:
+def _with_stored_operands(parameter: Any, flags: Sequence[bool] | None) -> Any:
     """Rewrite a parameter of an equation if it is a program, or a tuple of programs."""
     if isinstance(parameter, tuple):
-        return tuple(map(_with_stored_operands, parameter))
-    if not _is_program(parameter) or not _compares(parameter):
+        return tuple(_with_stored_operands(each, flags) for each in parameter)
+    if not _is_program(parameter) or not _compares(parameter, flags):
         return parameter
     jaxpr = getattr(parameter, "jaxpr", parameter)
     consts = getattr(parameter, "consts", ())
-    new = jax.make_jaxpr(lambda *values: evaluate(jaxpr, consts, values, run_stored))(
+    run = storing(jaxpr, flags)
+    new = jax.make_jaxpr(lambda *values: evaluate(jaxpr, consts, values, run))(
         *(variable.aval for variable in jaxpr.invars)
     )
     if parameter is not jaxpr:
@@ -92,20 +111,50 @@ def _with_stored_operands(parameter: Any) -> Any:
     return new.jaxpr
 
 
-def _compares(program: Any) -> bool:
-    """Whether a program, or a program in it, takes maxima or minima of real numbers."""
-    return any(
-        any(map(_varies, equation.invars))
-        if equation.primitive.name in COMPARING
-        else any(map(_compares, _inner_programs(equation)))
-        for equation in program.eqns
-    )
+def _compares(program: Any, flags: Sequence[bool] | None = None) -> bool:
+    """Whether a program differentiates maxima or minima of real numbers."""
+    jaxpr = getattr(program, "jaxpr", program)
+    differentiated = _differentiated(jaxpr, flags)
+
+    def compares(equation):
+        flags = [variable in differentiated for variable in equation.outvars]
+        if equation.primitive.name in COMPARING:
+            return any(flags) and any(map(_varies, equation.invars))
+        return _compares_inside(equation, flags)
+
+    return any(map(compares, jaxpr.eqns))
 
 
-def _varies(atom: Any) -> bool:
-    """Whether an operand is an array of real floating numbers, and not a literal."""
+def _compares_inside(equation: Any, flags: Sequence[bool]) -> bool:
+    inner = _inner_flags(equation, flags)
+    return any(_compares(program, inner) for program in _inner_programs(equation))
+
+
+def _inner_flags(equation: Any, flags: Sequence[bool]) -> Sequence[bool] | None:
+    """Return which outputs of an inner program are differentiated; None for all."""
+    return flags if equation.primitive.name in PLAIN_CALLS else None
+
+
+def _differentiated(jaxpr: Any, flags: Sequence[bool] | None) -> set[Any]:
+    """Return the variables from which a path leads to a differentiated output.
+
+    The maximum in a `logsumexp` goes through `stop_gradient`, so it is not among them.
+    """
+    outputs = jaxpr.outvars
+    flags = [True] * len(outputs) if flags is None else flags
+    pairs = zip(outputs, flags, strict=True)
+    found = {atom for atom, yes in pairs if yes and _varies(atom, jnp.inexact)}
+    for equation in reversed(jaxpr.eqns):
+        stops = equation.primitive.name == "stop_gradient"
+        if not stops and (equation.effects or found.intersection(equation.outvars)):
+            found |= {a for a in equation.invars if _varies(a, jnp.inexact)}
+    return found
+
+
+def _varies(atom: Any, kind: Any = jnp.floating) -> bool:
+    """Whether an atom is an array of this kind, by default real, and not a literal."""
     is_array = is_variable(atom) and hasattr(atom.aval, "dtype")
-    return is_array and jnp.issubdtype(atom.aval.dtype, jnp.floating)
+    return is_array and jnp.issubdtype(atom.aval.dtype, kind)
 
 
 def _inner_programs(equation: Any) -> Iterator[Any]:
