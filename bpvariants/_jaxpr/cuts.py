@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 
 from bpvariants._dtypes import is_floating
-from bpvariants._jaxpr.maxima import run_stored
+from bpvariants._jaxpr.maxima import storing
 from bpvariants._jaxpr.program import (
     environment,
     flat_program,
@@ -163,4 +163,4 @@ def _run(
     """Run a program, apply `change` to its results; return a function to read them."""
     leaves = jax.tree.leaves(arguments)
     env = environment(program.jaxpr, program.consts, leaves)
-    return interpret(program.jaxpr.eqns, env, run_stored, change)
+    return interpret(program.jaxpr.eqns, env, storing(program.jaxpr), change)

@@ -18,7 +18,7 @@ from bpvariants._carries import (
     example_shapes,
     floating_leaves,
 )
-from bpvariants._jaxpr.maxima import run_stored
+from bpvariants._jaxpr.maxima import storing
 from bpvariants._jaxpr.parameter_products import Block, Terms
 from bpvariants._jaxpr.program import (
     environment,
@@ -68,7 +68,7 @@ class FactorisedStep(NamedTuple):
         )
         env = environment(jaxpr, self.closed.consts, leaves)
         env = {variable: change(variable, value) for variable, value in env.items()}
-        read = interpret(self.equations, env, run_stored, change)
+        read = interpret(self.equations, env, storing(jaxpr), change)
 
         def as_vector(factor):
             if factor is None:

@@ -12,6 +12,7 @@ the same values. Results, ties and NaN are as in JAX.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -54,27 +55,42 @@ def with_stored_operands(function: Callable, *arguments: PyTree) -> Callable:
 
     def stored(*arguments):
         closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-        leaves = map(jnp.asarray, jax.tree.leaves(arguments))
-        results = evaluate(closed.jaxpr, closed.consts, list(leaves), run_stored)
+        leaves = list(map(jnp.asarray, jax.tree.leaves(arguments)))
+        jaxpr, consts = closed.jaxpr, closed.consts
+        results = evaluate(jaxpr, consts, leaves, storing(jaxpr))
         return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
     return stored
 
 
-def run_stored(equation: Any, operands: Sequence[Any]) -> list[Any]:
-    """Run one equation; store the operands of maxima and minima, in inner programs too.
+def storing(jaxpr: Any, flags: Sequence[bool] | None = None) -> Callable:
+    """Return a function that runs the equations of a program.
 
     Calls such as `jit` are not inlined, and `custom_jvp` functions keep their own
     derivatives.
     """
-    if equation.primitive.name in COMPARING:
+    differentiated = _differentiated(jaxpr, flags)
+
+    def run(equation, operands):
+        return run_stored(equation, operands, differentiated)
+
+    return run
+
+
+def run_stored(
+    equation: Any, operands: Sequence[Any], differentiated: set[Any] | None = None
+) -> list[Any]:
+    """Run one equation as :func:`storing` does.
+
+    `differentiated` are variables, by default all results of the equation.
+    """
+    flags = [differentiated is None or v in differentiated for v in equation.outvars]
+    if equation.primitive.name in COMPARING and any(flags):
         pairs = zip(equation.invars, operands, strict=True)
         operands = [_stored(value) if _varies(atom) else value for atom, value in pairs]
-    elif any(map(_compares, _inner_programs(equation))):
-        parameters = {
-            name: _with_stored_operands(value)
-            for name, value in equation.params.items()
-        }
+    elif _compares_inside(equation, flags):
+        change = partial(_with_stored_operands, flags=_inner_flags(equation, flags))
+        parameters = {name: change(value) for name, value in equation.params.items()}
         equation = equation.replace(params=parameters)
     return run_equation(equation, operands, calls=())
 
@@ -82,12 +98,13 @@ def run_stored(equation: Any, operands: Sequence[Any]) -> list[Any]:
 def _with_stored_operands(parameter: Any) -> Any:
     """Rewrite an equation's parameter if it is a program, or a tuple of programs."""
     if isinstance(parameter, tuple):
-        return tuple(map(_with_stored_operands, parameter))
-    if not _is_program(parameter) or not _compares(parameter):
+        return tuple(_with_stored_operands(each, flags) for each in parameter)
+    if not _is_program(parameter) or not _compares(parameter, flags):
         return parameter
     jaxpr = getattr(parameter, "jaxpr", parameter)
     consts = getattr(parameter, "consts", ())
-    new = jax.make_jaxpr(lambda *values: evaluate(jaxpr, consts, values, run_stored))(
+    run = storing(jaxpr, flags)
+    new = jax.make_jaxpr(lambda *values: evaluate(jaxpr, consts, values, run))(
         *(variable.aval for variable in jaxpr.invars)
     )
     if parameter is not jaxpr:
@@ -109,7 +126,7 @@ def _compares(program: Any) -> bool:
 def _varies(atom: Any) -> bool:
     """Return whether an operand is a real floating array, and not a literal."""
     is_array = is_variable(atom) and hasattr(atom.aval, "dtype")
-    return is_array and jnp.issubdtype(atom.aval.dtype, jnp.floating)
+    return is_array and jnp.issubdtype(atom.aval.dtype, kind)
 
 
 def _inner_programs(equation: Any) -> Iterator[Any]:
