@@ -1,14 +1,12 @@
 """Make the derivatives of maxima and minima right in compiled programs.
 
-To differentiate a maximum, JAX finds its place by comparing the operand with the
-result. In a compiled program XLA may compute the operand twice: for the maximum and for
-the comparison. If the two values of an operand are rounded differently, for example by
-a fused multiply-add, no element equals the maximum, and the derivative of the maximum
-is lost without a warning (jax-ml/jax#40564).
+JAX finds the place of a maximum by comparing the operand with the result. In a compiled
+program XLA may compute the operand twice: once for the result, once for the comparison.
+If the two roundings differ, for example by a fused multiply-add, no element equals the
+maximum, and the derivative is lost without a word (jax-ml/jax#40564).
 
-This file stores the operands of maxima and minima in memory first, in every program
-that is differentiated. A maximum, and the comparison that finds its place, then read
-the same values. Results, ties and NaN are as in JAX.
+Here the operands of such primitives are first stored in memory, in every program that
+is differentiated. Both then read the same numbers. Values, ties and NaN are as in JAX.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -38,17 +36,16 @@ COMPARING = {
     "scatter-max",
     "scatter-min",
 }
-# Primitives whose inner programs are searched for maxima. A `custom_jvp` is not
-# searched, because it keeps its own derivative. The inner program of a general `reduce`
-# may take maxima, too.
+# Primitives whose inner programs are searched. A `custom_jvp` keeps its own derivative.
+# The function of a general `reduce` may compare, too.
 ENTERED = PLAIN_CALLS | {"cond", "reduce", "scan", "while"}
 
 
 def with_stored_operands(function: Callable, *arguments: PyTree) -> Callable:
     """Return the function with the derivatives of its maxima and minima made safe.
 
-    `arguments`, or their shapes, serve to trace the function. A function without maxima
-    and minima is returned as it is.
+    `arguments`, or their shapes, serve to trace it. A function without maxima and
+    minima that are differentiated is returned as it is.
     """
     if not _compares(jax.make_jaxpr(function)(*arguments)):
         return function
@@ -66,8 +63,9 @@ def with_stored_operands(function: Callable, *arguments: PyTree) -> Callable:
 def storing(jaxpr: Any, flags: Sequence[bool] | None = None) -> Callable:
     """Return a function that runs the equations of a program.
 
-    Calls such as `jit` are not inlined, and `custom_jvp` functions keep their own
-    derivatives.
+    It stores the operands of maxima and minima that are differentiated, in inner
+    programs too. Calls stay calls, and `custom_jvp` functions keep their own
+    derivatives. `flags` say which outputs are differentiated, by default all.
     """
     differentiated = _differentiated(jaxpr, flags)
 
@@ -95,8 +93,8 @@ def run_stored(
     return run_equation(equation, operands, calls=())
 
 
-def _with_stored_operands(parameter: Any) -> Any:
-    """Rewrite an equation's parameter if it is a program, or a tuple of programs."""
+def _with_stored_operands(parameter: Any, flags: Sequence[bool] | None) -> Any:
+    """Rewrite a parameter of an equation if it is a program, or a tuple of programs."""
     if isinstance(parameter, tuple):
         return tuple(_with_stored_operands(each, flags) for each in parameter)
     if not _is_program(parameter) or not _compares(parameter, flags):
@@ -109,22 +107,52 @@ def _with_stored_operands(parameter: Any) -> Any:
     )
     if parameter is not jaxpr:
         return new
-    assert not new.consts  # a jaxpr that is not closed has no constants
+    assert not new.consts  # an open program had none, and none were added
     return new.jaxpr
 
 
-def _compares(program: Any) -> bool:
-    """Return whether a program takes maxima or minima of real numbers, at any depth."""
-    return any(
-        any(map(_varies, equation.invars))
-        if equation.primitive.name in COMPARING
-        else any(map(_compares, _inner_programs(equation)))
-        for equation in program.eqns
-    )
+def _compares(program: Any, flags: Sequence[bool] | None = None) -> bool:
+    """Whether a program differentiates maxima or minima of real numbers."""
+    jaxpr = getattr(program, "jaxpr", program)
+    differentiated = _differentiated(jaxpr, flags)
+
+    def compares(equation):
+        flags = [variable in differentiated for variable in equation.outvars]
+        if equation.primitive.name in COMPARING:
+            return any(flags) and any(map(_varies, equation.invars))
+        return _compares_inside(equation, flags)
+
+    return any(map(compares, jaxpr.eqns))
 
 
-def _varies(atom: Any) -> bool:
-    """Return whether an operand is a real floating array, and not a literal."""
+def _compares_inside(equation: Any, flags: Sequence[bool]) -> bool:
+    inner = _inner_flags(equation, flags)
+    return any(_compares(program, inner) for program in _inner_programs(equation))
+
+
+def _inner_flags(equation: Any, flags: Sequence[bool]) -> Sequence[bool] | None:
+    """Return which outputs of an inner program are differentiated; None for all."""
+    return flags if equation.primitive.name in PLAIN_CALLS else None
+
+
+def _differentiated(jaxpr: Any, flags: Sequence[bool] | None) -> set[Any]:
+    """Return the variables from which a path leads to a differentiated output.
+
+    The maximum in a `logsumexp` goes through `stop_gradient`, so it is not among them.
+    """
+    outputs = jaxpr.outvars
+    flags = [True] * len(outputs) if flags is None else flags
+    pairs = zip(outputs, flags, strict=True)
+    found = {atom for atom, yes in pairs if yes and _varies(atom, jnp.inexact)}
+    for equation in reversed(jaxpr.eqns):
+        stops = equation.primitive.name == "stop_gradient"
+        if not stops and (equation.effects or found.intersection(equation.outvars)):
+            found |= {a for a in equation.invars if _varies(a, jnp.inexact)}
+    return found
+
+
+def _varies(atom: Any, kind: Any = jnp.floating) -> bool:
+    """Whether an atom is an array of this kind, by default real, and not a literal."""
     is_array = is_variable(atom) and hasattr(atom.aval, "dtype")
     return is_array and jnp.issubdtype(atom.aval.dtype, kind)
 
@@ -142,7 +170,7 @@ def _is_program(parameter: Any) -> bool:
 
 @jax.custom_jvp
 def _stored(x: jax.Array) -> jax.Array:
-    """Return x; in a program that is differentiated, return it from memory."""
+    """Return x; if it is differentiated, return it from memory."""
     return x
 
 
@@ -153,18 +181,18 @@ def _stored_jvp(primals, tangents):
 
 @jax.custom_jvp
 def _in_memory(x: jax.Array) -> jax.Array:
-    """Store x in memory and return it from there, so that no consumer computes x again.
+    """Return x from memory, so that no consumer computes it again.
 
-    On accelerators, `optimization_barrier` keeps x in memory. XLA's CPU compiler
-    removes barriers before it fuses operations, but never fuses a windowed reduction
-    into its consumers. x is therefore also a windowed maximum, of each element and −∞.
+    The barrier does this on accelerators. XLA's CPU compiler removes barriers before it
+    fuses, but never fuses a windowed reduction into its consumers. The maximum over a
+    window of x and one element of padding is x.
     """
     if not x.size:
         return x
     rank, padding = x.ndim, [(0, 0)] * x.ndim + [(0, 1)]
     largest = jax.lax.reduce_window(
         x[..., None],
-        np.array(-np.inf, x.dtype),  # JAX must know this value to see a maximum
+        np.array(-np.inf, x.dtype),  # known while tracing, else it is no maximum
         jax.lax.max,
         window_dimensions=(1,) * rank + (2,),
         window_strides=(1,) * (rank + 1),
