@@ -124,6 +124,8 @@ def enter_step(
 
     `advance` is a step with its loss, as `with_loss` returns it.
     """
+    for name, tree in {"x": x, "target": target}.items():
+        check_arrays(name, tree)
     weight, mask, reset = as_arrays(weight=weight, mask=mask, reset=reset)
     losses = check_step(
         advance, params, carry, x, target, weight=weight, mask=mask, reset=reset

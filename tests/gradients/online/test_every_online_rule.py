@@ -112,6 +112,48 @@ def test_a_state_of_another_network_is_named():
             other.update(ours, state, jnp.ones(3), target)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"params": {"w": 1.0, "act": "tanh"}}, r"params\['act'\] must be an array"),
+        ({"params": {"w": jax.nn.relu}}, r"params\['w'\] must be an array, got .*jvp"),
+        ({"carry": "zeros"}, "carry must be an array, got 'zeros', a str"),
+        ({"initial": {"h": None, "c": "zeros"}}, r"initial\['c'\] must be an array"),
+        ({"x": "x"}, "x must be an array, got 'x', a str"),
+        ({"x": [1.0, len]}, r"x\[1\] must be an array, got <built-in function len>"),
+        ({"target": "y"}, "target must be an array, got 'y', a str"),
+    ],
+)
+def test_arguments_of_a_wrong_kind_are_named(change, message):
+    step = lambda params, h, x: (jnp.tanh(params["w"] * h + x),) * 2
+    loss = lambda y, target: (y - target) ** 2
+    given = {"params": {"w": 1.0}, "carry": 0.0, "x": 1.0, "target": 0.0} | change
+    params, carry, x, target = (given.pop(name) for name in list(given)[:4])
+    for name, make in ONLINE.items():
+        rule, key = make(step, loss), {"key": jax.random.key(0)}
+        with pytest.raises(ValueError, match=message):
+            rule.init(params, carry, (x, target), **given)
+        if "target" in message or message.startswith("x"):
+            if name == "kf_rtrl":
+                continue  # refuses this network
+            state = rule.init(params, carry, (1.0, 0.0))
+            with pytest.raises(ValueError, match=message):
+                rule.update(params, state, x, target, **key)
+
+
+def test_settings_of_a_wrong_kind_are_named():
+    step, loss = (lambda params, h, x: (h, h)), (lambda y, target: y)
+    with pytest.raises(ValueError, match="sigma must be an array, got 'small', a str"):
+        gradients.pes(step, loss, sigma="small")
+    with pytest.raises(ValueError, match="sigma must be positive, got True"):
+        gradients.pes(step, loss, sigma=True)
+    with pytest.raises(ValueError, match="feedback must be an array, got <function"):
+        gradients.rflo(step, loss, feedback=step)
+    for wrong in (None, 1):
+        with pytest.raises(ValueError, match=f"visible must be a fun.* got {wrong}"):
+            gradients.eprop(step, loss, visible=wrong)
+
+
 @pytest.mark.slow
 def test_examples_on_several_devices(make_problem):
     """By `jit` on sharded examples, and by `shard_map` without checks."""
