@@ -40,7 +40,7 @@ def choose_solver(
 
 def choose_adjoint(adjoint: Adjoint | None, solver: Solver) -> Adjoint:
     """Return the adjoint; by default the solver's method, and cg where that fails."""
-    if adjoint is None and type(solver) in OURS:
+    if adjoint is None and isinstance(solver, OURS):
         first: Any = solver
         if isinstance(solver, solvers.relaxation):
             settings = solver.damping, solver.tol, solver.max_steps

@@ -37,6 +37,7 @@ from bpvariants.gradients.equilibrium._implicit_derivative import (
     zero_unless,
 )
 from bpvariants.gradients.equilibrium._iteration import FixedPointInfo
+from bpvariants.gradients.equilibrium._map import check_map
 from bpvariants.gradients.equilibrium._precision import with_precise_products
 from bpvariants.gradients.equilibrium._protocols import Adjoint, Solver
 from bpvariants.types import Loss, PyTree
@@ -131,6 +132,7 @@ def recurrent_backprop(
     def rule(params, init, x, target, weights=None, start_adjoint=None):
         (weights,) = as_arrays(weights)
         check_floating("params", params)
+        check_map(f, params, init, x, "init")
         losses_of = lambda params, h: loss(read(params, h), target)
         losses = jax.eval_shape(losses_of, params, init)
         check_losses(losses, target)
