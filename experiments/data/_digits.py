@@ -23,7 +23,7 @@ def digits() -> Digits:
     percentage points.
     """
     images, labels = load_digits(return_X_y=True)
-    images, labels = (images / 16).astype(np.float32), labels.astype(np.int32)
+    images, labels = np.asarray(images / 16, np.float32), np.asarray(labels, np.int32)
     cut = slice(NUM_TRAIN), slice(NUM_TRAIN, None)
     train, test = ((images[part], labels[part]) for part in cut)
     return Digits(train, test)

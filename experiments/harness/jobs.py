@@ -157,10 +157,10 @@ def open_run(
     files = sums_of(run)  # before they are read
     if check is not None:
         check(run)
-    resumes = run.resume and out is not None
-    folder = out if resumes else report.make_folder(study, out)
+    resumed = out if run.resume else None
+    folder = report.make_folder(study, out) if resumed is None else resumed
     with report.locked(folder):
-        if not resumes:
+        if resumed is None:
             report.write_config(folder, run, files)
         yield run, folder
 

@@ -40,12 +40,12 @@ def choose_solver(
 
 def choose_adjoint(adjoint: Adjoint | None, solver: Solver) -> Adjoint:
     """Return the adjoint; by default the solver's method, and cg where that fails."""
-    if adjoint is None and type(solver) in OURS:
+    if adjoint is None and isinstance(solver, OURS):
         first: Any = solver
         if isinstance(solver, solvers.relaxation):
             settings = solver.damping, solver.tol, solver.max_steps
             first = adjoints.relaxation(*settings)
-        second = adjoints.cg(tol=solver.tol, max_steps=solver.max_steps)
+        second = adjoints.cg(tol=first.tol, max_steps=first.max_steps)
         return adjoints.fallback(first, second)
     chosen: Any = solver if adjoint is None else adjoint
     if isinstance(chosen, type) or not hasattr(chosen, "approximate"):

@@ -39,6 +39,7 @@ from bpvariants.gradients.equilibrium._implicit_derivative import (
     zero_unless,
 )
 from bpvariants.gradients.equilibrium._iteration import FixedPointInfo
+from bpvariants.gradients.equilibrium._map import check_map
 from bpvariants.gradients.equilibrium._precision import with_precise_products
 from bpvariants.gradients.equilibrium._protocols import Adjoint, Solver
 from bpvariants.types import Loss, PyTree
@@ -134,6 +135,7 @@ def recurrent_backprop(
     def rule(params, init, x, target, weights=None, start_adjoint=None):
         (weights,) = as_arrays(weights=weights)
         check_floating("params", params)
+        check_map(f, params, init, x, "init")
         at = lambda target: lambda params, h: losses_of(loss, read(params, h), target)
         losses = jax.eval_shape(at(target), params, init)
         for name, tree in {"init": init, "x": x}.items():

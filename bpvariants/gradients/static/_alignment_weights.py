@@ -7,7 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants.gradients._feedback import random_feedback
-from bpvariants.gradients.static._backprop import check_params, forward_pass, Layer
+from bpvariants.gradients.static._backprop import (
+    check_layers,
+    check_params,
+    forward_pass,
+    Layer,
+)
 from bpvariants.types import PyTree
 
 AlignmentKind: TypeAlias = Literal["fa", "dfa", "usf", "brsf", "frsf"]
@@ -64,6 +69,7 @@ def alignment_weights(
       >>> [None if B is None else B.shape for B in draw("dfa")]
       [(3, 5), (3, 6), None]
     """
+    layers = check_layers(layers)
     check_kind(kind)
     if kind in ("usf", "brsf"):
         return None

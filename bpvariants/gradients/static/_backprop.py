@@ -14,7 +14,7 @@ Each layer computes the first factor for the layer below:
 ∂E/∂y_{l−1} = δ_l · ∂s_l/∂y_{l−1}.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -62,7 +62,8 @@ def backprop(
       `info.plot()` draws the chain rule.
 
     Raises:
-      ValueError: if layers is empty. The returned function raises a ValueError if
+      ValueError: if layers is empty, or not of (function, activation) pairs. The
+        returned function raises a ValueError if
         params does not have one entry for each layer, if a layer cannot take the output
         of the layer below, if integers occur where derivatives are needed, or if loss
         does not return one value for each example.
@@ -146,9 +147,38 @@ def forward_pass(layers: Sequence[Layer], params: PyTree, x: PyTree) -> list[Pas
     return passes
 
 
+def check_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Check that layers are pairs of functions, and return them as a tuple."""
+    other = (
+        "For a cell, or any step of a recurrent network, use gradients.bptt(step, "
+        "loss); for a network that is one function, jax.grad or gradients.layer_deltas."
+    )
+    if not isinstance(layers, Iterable) or isinstance(layers, str | dict):
+        raise ValueError(
+            "layers must be a sequence of (function, activation) pairs, one for each "
+            f"layer; got {layers!r}. {other}"
+        )
+    layers = tuple(layers)
+    if not layers:
+        raise ValueError("layers must have at least one (function, activation) pair.")
+    for i, layer in enumerate(layers):
+        pair = isinstance(layer, tuple | list) and len(layer) == 2
+        if not pair or not all(map(callable, layer)):
+            raise ValueError(
+                f"layers[{i}] must be a pair of functions, (function, activation); got "
+                f"{layer!r}. The activation may be lambda s: s. {other}"
+            )
+    return layers
+
+
 def check_params(params: PyTree, num_layers: int) -> None:
     """Check that params are floating and have one entry for each layer."""
     check_floating("params", params)
+    if isinstance(params, dict) or not hasattr(params, "__len__"):
+        raise ValueError(
+            "params must be a tuple or a list, with one entry for each layer; got "
+            f"{type(params).__name__}."
+        )
     if len(params) != num_layers:
         raise ValueError(
             "params must have one entry for each layer; got "

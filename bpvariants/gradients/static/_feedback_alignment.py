@@ -32,6 +32,7 @@ from bpvariants.gradients.static._alignment_weights import (
 from bpvariants.gradients.static._backprop import (
     backprop,
     backward_pass,
+    check_layers,
     check_params,
     forward_pass,
     Layer,
@@ -116,7 +117,7 @@ def feedback_alignment(
       arXiv:1609.01596. Liao, Leibo & Poggio 2016 (uSF, brSF, frSF), arXiv:1510.05067.
       Xiao et al. 2018 (scaled sign feedback), arXiv:1811.03567.
     """
-    layers = tuple(layers)
+    layers = check_layers(layers)
     check_kind(kind)
     check_loss_function(loss)
     if initializer is None:

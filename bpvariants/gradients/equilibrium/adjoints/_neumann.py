@@ -75,7 +75,9 @@ class neumann:
         residual = relative(last, size)
         steps = jnp.full(residual.shape, self.terms + 1, jnp.int32)
         radius = residual ** (1 / (self.terms + 1))
-        info = FixedPointInfo(steps, residual, residual <= reachable(self.tol, b, residual.dtype), radius)
+        info = FixedPointInfo(
+            steps, residual, residual <= reachable(self.tol, b, residual.dtype), radius
+        )
         return times(scale, z), info
 
 

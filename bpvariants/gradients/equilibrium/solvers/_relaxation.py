@@ -86,9 +86,7 @@ class relaxation:
         return iterate(gap, start, scale, method, batch_ndim=batch_ndim, **settings)
 
 
-def check_relaxation(
-    damping: Any, tol: Any, max_steps: Any, atol: Any = None
-) -> None:
+def check_relaxation(damping: Any, tol: Any, max_steps: Any, atol: Any = None) -> None:
     """Check those settings of a relaxation that are Python numbers."""
     if are_numbers(damping) and not 0 < damping <= 1:
         raise ValueError(f"damping must satisfy 0 < damping <= 1, got {damping}.")
