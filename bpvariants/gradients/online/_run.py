@@ -28,7 +28,7 @@ def run(
     """Run an online rule along a sequence; return (state, grads, mean loss).
 
     `steps` are (xs, targets, options of `online.update`), with leaves [length, ...].
-    `weights` are those of the losses, [length, *batch] or None. The gradients are
+    `weights` are the weights of the losses, [length, *batch] or None. The gradients are
     float32 or wider.
     """
 

@@ -59,8 +59,8 @@ class UOROState(NamedTuple):
     # s̃_t: an array for each floating leaf of the carry, with the leaf's shape
     # [*batch, ...], float32 or wider
     carry_factor: Leaves
-    # θ̃_t: like params, with arrays [*batch, *parameter's shape], float32 or wider; None
-    # for params that the carry does not depend on
+    # θ̃_t: like params, with arrays [*batch, *parameter's shape], float32 or wider;
+    # None for params that the carry does not depend on
     params_factor: PyTree
     initial: PyTree  # the state after a reset
 
@@ -77,10 +77,11 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
 
     The mean of the estimate over the signs ν_t is the gradient of :func:`rtrl`; over a
     sequence at fixed params, the mean is the gradient of :func:`bptt`. The variance is
-    large, because each estimate contains products of different signs. The mean of such
-    a product is 0, but its size is that of the other terms. Each example draws its own
-    signs, so that these products average out over a batch. An average over ν and −ν
-    does not reduce the variance, because both give the same estimate.
+    large, because each estimate contains products of different signs. Products of
+    different signs have mean 0, but they are as large as the other terms. Each example
+    draws its own signs, so that the products of signs average out over a batch. An
+    average over ν and −ν does not reduce the variance, because ν and −ν yield the same
+    estimate.
 
     For B examples, memory is B·(n + p) for any sequence length, where p counts only
     params that the carry depends on. For all other params (a readout), the gradient is

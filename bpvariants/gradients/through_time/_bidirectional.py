@@ -57,9 +57,9 @@ def bidirectional(
       remat: what the forward pass keeps for the backward pass, as in :func:`unroll`.
 
     Returns:
-      A pair of carries and a pair of outputs. The first carry is that of the forward
-      network after the last step that is not padding. The second is that of the
-      backward network after the first step that is not padding. The outputs have leaves
+      A pair of carries and a pair of outputs. The first carry is the forward network's
+      carry after the last step that is not padding. The second carry is the backward
+      network's carry after the first step that is not padding. The outputs have leaves
       [T, *batch, ...], and entry t is a network's output for x_t.
 
     Raises:

@@ -19,8 +19,9 @@ def growing_truncation(
     κ is the probability of a cut, and falls with the age of a segment. So the
     probability of a segment longer than l falls like l^−α, not exponentially. For large
     ℓ₀, the mean age at a random step of a long sequence is ℓ₀, and the mean length of a
-    segment is (α − 2) / (α − 1) · ℓ₀. (Both means replace a sum by an integral. It was
-    not verified that the paper on ARTBP uses this schedule.)
+    segment is (α − 2) / (α − 1) · ℓ₀. (Both means are approximations, because an
+    integral replaces a sum. Whether the paper on ARTBP uses this schedule was not
+    verified.)
 
     Args:
       mean_length: ℓ₀, in steps, greater than (α − 1) / (α − 2), so that κ(1) < 1.

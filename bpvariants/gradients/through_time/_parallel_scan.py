@@ -5,8 +5,8 @@ Composition ∘ of pairs (A, u) is associative, so an associative scan computes 
     (A₂, u₂) ∘ (A₁, u₁) = (A₂ A₁, A₂ u₁ + u₂)
 
 The order matters, because matrices do not commute. The adjoint of this recurrence is
-z_t = A_{t+1}ᵀ z_{t+1} + u_t. It is the same scan in reverse, with the matrices
-transposed and moved by one step.
+z_t = A_{t+1}ᵀ z_{t+1} + u_t. The scan also computes the adjoint: in reverse, with the
+matrices transposed and moved by one step.
 """
 
 from collections.abc import Callable

@@ -8,7 +8,8 @@ h = (h_1 … h_T) is the trajectory of the carry, J_t = ∂f/∂h_{t−1}. h is 
 For any guess of h, g is computed for all t in parallel. The derivative of g maps a
 direction v to J_t v_{t−1} − v_t. So each iteration of Newton's method is a linear
 recurrence, which is solved in parallel. The derivative of the root h does not depend on
-how h was found. It is one more linear recurrence, forwards or backwards:
+how h was found. Another linear recurrence computes this derivative, forwards as dh or
+backwards as the adjoint z:
 
     dh_t = J_t dh_{t−1} + ∂f/∂θ dθ,    backwards    z_t = J_{t+1}ᵀ z_{t+1} + ∂L/∂h_t.
 

@@ -68,8 +68,8 @@ def learn(
 ) -> Consumer:
     """Update params after each window, with the gradient of the window's mean loss.
 
-    This mean is Σ w·ℓ / Σ w over the window's losses ℓ with weights w. The value of the
-    call is the weighted mean of the losses of all windows.
+    The mean loss is Σ w·ℓ / Σ w over the window's losses ℓ with weights w. The value of
+    the call is the weighted mean of the losses of all windows.
     """
 
     def take(state, gradient_at, weights, length):

@@ -1,8 +1,8 @@
 """One window of truncated BPTT: its steps, and its gradient.
 
-A window starts from a constant carry. It first runs the held steps, whose losses were
-counted in earlier windows. Then it runs the new steps, whose losses count in this
-window.
+A window starts from a constant carry. The window first runs the held steps, whose
+losses were counted in earlier windows. Then the window runs the new steps, whose losses
+it counts.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ class Steps(NamedTuple):
     """Inputs and flags of steps, leaves [time, ...]; mask and reset may be None.
 
     `began` is False for placeholder steps before the start of the stream. A placeholder
-    step leaves the carry unchanged. Its inputs are those of the stream's first step,
-    because other inputs may be invalid.
+    step leaves the carry unchanged. A placeholder step has the inputs of the stream's
+    first step, because other inputs may be invalid.
     """
 
     x: PyTree

@@ -37,7 +37,7 @@ class LeafLayout(NamedTuple):
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
-    """Rows of M kept for each array of params; None if the array influences no carry."""
+    """Rows of M kept for each array of params; None if it does not affect the carry."""
 
     num_carry: int
     leaves: tuple[LeafLayout | None, ...]

@@ -189,7 +189,10 @@ def _symmetric(matrix: np.ndarray) -> np.ndarray:
 
 
 def _colour(conflicts: np.ndarray) -> np.ndarray:
-    """Return a colour for each row, chosen greedily; conflicting rows get different ones."""
+    """Return a colour for each row, chosen greedily.
+
+    `conflicts` is bool [n, n]: which pairs of rows must have different colours.
+    """
     colours = np.full(len(conflicts), -1)
     for row, conflict in enumerate(conflicts):
         taken = set(colours[:row][conflict[:row]].tolist())
