@@ -1,7 +1,8 @@
 """Online rules: compute gradients forwards in time, one step at a time.
 
-Exact: `rtrl`, `diagonal_rtrl`. Unbiased: `uoro`, `kf_rtrl`, `forward_gradient`, `pes`.
-Biased: `snap`, `rflo`, `eprop`. `over_sequence` turns each into a gradient rule.
+`rtrl` and `diagonal_rtrl` are exact. `uoro`, `kf_rtrl`, `forward_gradient` and `pes`
+are unbiased. `snap`, `rflo` and `eprop` are biased. `over_sequence` turns an online
+rule into a gradient rule.
 """
 
 from bpvariants.gradients.online._diagonal_rtrl import (

@@ -1,8 +1,9 @@
 """Real-time recurrent learning of element-wise recurrences, at the cost of a step.
 
-If each unit of the carry depends only on its own past, ∂h_t/∂h_{t−1} is diagonal (or
-has small blocks, such as for the two parts of a complex unit). Then each parameter
-influences one unit, and its influence e on this unit follows
+Let h_t be the carry and θ the parameters. If each unit of the carry depends only on its
+own past, ∂h_t/∂h_{t−1} is diagonal (or has small blocks, for instance for the two parts
+of a complex unit). Then each parameter influences one unit. The influence e_t of a
+parameter on its unit is
 
     e_t = (∂h_t/∂h_{t−1}) e_{t−1} + ∂h_t/∂θ,    element by element.
 """
@@ -14,11 +15,11 @@ from bpvariants.types import Loss, OnlineRule, Step
 def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
     """Exact RTRL of an element-wise recurrence, with memory B·p.
 
-    For B examples, memory is B·p whatever T is, where p counts only params that the
-    carry depends on. A step costs as much as a few steps of the network. `cells.lru`
-    (with a pair of real arrays as its carry), `cells.min_gru` and `cells.rtu` are such
-    steps. The rule is :func:`rtrl` with a guarantee: it refuses a step whose units mix,
-    instead of approximating it.
+    For B examples, memory is B·p for any sequence length, where p counts only params
+    that the carry depends on. A step costs as much as a few steps of the network.
+    `cells.lru` (with a pair of real arrays as its carry), `cells.min_gru` and
+    `cells.rtu` are element-wise recurrences. The rule is :func:`rtrl` with a check: if
+    the units of a step mix, it raises an error and does not approximate.
 
     Args:
       step: one time step of a network, element-wise in its carry.
@@ -29,8 +30,8 @@ def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     Raises:
       ValueError: in `init` and `update`, if the step's program lets a parameter
-        influence, over several steps, a unit that it does not influence within one
-        step; else as :func:`rtrl`.
+        influence, over several steps, a unit that this parameter does not influence
+        within one step; and for the same reasons as :func:`rtrl`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -53,7 +54,7 @@ def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
 
 def _check_separate(plan):
-    """Check that each parameter only ever influences units that it enters."""
+    """Check that no parameter influences a unit that it does not enter directly."""
     if not plan.is_exact:
         raise ValueError(
             "step must be element-wise in its carry, so that each parameter influences "

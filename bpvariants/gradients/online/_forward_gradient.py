@@ -1,9 +1,9 @@
 """The forward gradient: the slope along a random direction, times that direction.
 
 Notation: θ are the parameters as a vector [p], L is the loss of a sequence, ℓ_t the
-loss of step t, h_t the carry, and v a random vector [p] with E[v vᵀ] = I. One
-forward-mode derivative in the direction v is computed along with the network. It needs
-no memory of the past:
+loss of step t, h_t the carry, and v a random vector [p] with E[v vᵀ] = I. A dot marks a
+derivative in the direction v. Forward mode computes this derivative at each step along
+with the network, without storing earlier steps:
 
     ḣ_t = ∂h_t/∂h_{t−1} ḣ_{t−1} + ∂h_t/∂θ v,
     ℓ̇_t = ∂ℓ_t/∂h_{t−1} ḣ_{t−1} + ∂ℓ_t/∂θ v.
@@ -41,11 +41,12 @@ class ForwardGradientState(NamedTuple):
     """State of :func:`forward_gradient` after step t, with K directions."""
 
     carry: PyTree  # h_t
-    # ḣ_t: for each floating leaf of the carry [K, *its shape], float32 or wider
+    # ḣ_t, the tangents of h_t: for each floating leaf of the carry an array
+    # [K, *shape of the leaf], float32 or wider
     carry_tangent: list[jax.Array]
     params_tangent: PyTree  # v, like params, leaves [K, ...], float32 or wider
     drawn: jax.Array  # [] bool: whether v has been drawn, in the first update
-    initial: PyTree  # what a reset puts back
+    initial: PyTree  # the state after a reset
 
 
 def forward_gradient(
@@ -55,24 +56,29 @@ def forward_gradient(
 
         ĝ_t = mean over K directions of ℓ̇_t v,      Σ_t ĝ_t = mean of (∇L·v) v
 
-    The directions are drawn in the first update after `init`, from its key. All
-    examples and all later steps share them. So at fixed params the estimate is unbiased
-    over a sequence, and over the windows of a stream. To draw new directions for each
-    sequence, call `init` again.
+    ĝ_t is the estimate at step t, v a random direction, ℓ̇_t the derivative of the loss
+    of step t in this direction, and L the loss of the sequence.
+
+    The first update after `init` draws the directions from the key of this update. All
+    examples and all later steps share these directions. So at fixed params the estimate
+    is unbiased over a sequence, and over the windows of a stream. To draw new
+    directions for each sequence, call `init` again.
 
     The variance grows with the number p of parameters: E‖ĝ − g‖² is (p − 1)/K · ‖g‖²
-    for Rademacher directions and (p + 1)/K · ‖g‖² for normal ones. So use it with few
-    parameters, or as a baseline for other estimates.
+    for Rademacher directions and (p + 1)/K · ‖g‖² for normal directions, where g is the
+    exact gradient. So use the forward gradient for networks with few parameters, or as
+    a baseline for other estimates.
 
-    For B examples, memory is K·(p + B·n) whatever T is. A step takes the time of one
-    forward pass and K forward-mode derivatives, each about two more forward passes.
+    For B examples, memory is K·(p + B·n) for any sequence length. A step takes the time
+    of one forward pass and K forward-mode derivatives. Each of these derivatives takes
+    the time of about two more forward passes.
 
     Args:
-      step: one time step of the network. It is differentiated in forward mode only, so
-        it may have loops whose length is not known in advance.
+      step: one time step of the network. The step is differentiated only in forward
+        mode, so it may have loops whose length is not known in advance.
       loss: one loss for each example.
-      directions: K, at least 1.
-      distribution: of the elements of v: "rademacher", ±1, or "normal".
+      directions: K, the number of directions, at least 1.
+      distribution: distribution of the elements of v: "rademacher" (±1) or "normal".
 
     Returns:
       An :class:`~bpvariants.types.OnlineRule` whose state is
@@ -80,7 +86,7 @@ def forward_gradient(
       step, though only the first update draws from it.
 
     Raises:
-      ValueError: if directions or distribution is not one of those above; in `init`, if
+      ValueError: if directions or distribution is not an allowed value; in `init`, if
         params are not real floating arrays or carry is complex; in `update`, if there
         is no key; in both, if shapes or dtypes disagree.
 
@@ -92,7 +98,7 @@ def forward_gradient(
       >>> online = gradients.forward_gradient(integrate, loss)
       >>> rule = jax.jit(gradients.over_sequence(online))
       >>> w, xs, targets = jnp.array([1.0, 2.0]), jnp.array([1.0, 0.0]), jnp.ones(2)
-      >>> keys = jax.random.split(jax.random.key(0), 4)  # [2, 2] is right
+      >>> keys = jax.random.split(jax.random.key(0), 4)  # exact: [2, 2]
       >>> [rule(w, jnp.array(0.0), xs, targets, key=key)[1].tolist() for key in keys]
       [[4.0, 4.0], [0.0, 0.0], [4.0, 4.0], [4.0, 4.0]]
 

@@ -3,17 +3,18 @@
 Notation, for one example: h_t is the carry as a vector [n], ℓ_t the loss of step t and
 J_t = ∂h_t/∂h_{t−1}. The parameters Θ, a matrix [k, m], enter the step only through
 u_t = â_t Θ. An example is u = b + x_t W + h_{t−1} U, with â_t = (1, x_t, h_{t−1}) and
-Θ = (b; W; U). Let D_t = ∂h_t/∂u_t, [n, m]. Within the step, the influence of Θ on h_t
-is D_t ⊗ â_t; that of Θ_ij is D_t[:, j] â_t[i]. One product Ω_t ⊗ A_t replaces RTRL's
-influence M_t = J_t M_{t−1} + D_t ⊗ â_t, with signs ν, ν′ drawn from {−1, 1}:
+Θ = (b; W; U). Let D_t = ∂h_t/∂u_t, [n, m]. Within one step, the influence of Θ on h_t
+is D_t ⊗ â_t: the influence of Θ_ij is D_t[:, j] â_t[i]. RTRL's influence is
+M_t = J_t M_{t−1} + D_t ⊗ â_t. KF-RTRL replaces M_t by one product Ω_t ⊗ A_t, with signs
+ν, ν′ drawn from {−1, 1}:
 
     A_t = ν q₀ A_{t−1} + ν′ q₁ â_t,
     Ω_t = ν / q₀ J_t Ω_{t−1} + ν′ / q₁ D_t,
     dℓ_t/dΘ ≈ (∂ℓ_t/∂h_{t−1} Ω_{t−1}) ⊗ A_{t−1} + ∂ℓ_t/∂Θ.
 
 Because E[ν ν′] = 0, E[Ω_t ⊗ A_t] = J_t E[Ω_{t−1} ⊗ A_{t−1}] + D_t ⊗ â_t for all
-positive q₀ and q₁. They balance the norms of the added terms to keep the variance
-small:
+positive q₀ and q₁. The scales q₀ and q₁ balance the norms of the added terms, so that
+the variance is small:
 
     q₀ = √((‖J_t Ω_{t−1}‖ + ε) / (‖A_{t−1}‖ + ε)),
     q₁ = √((‖D_t‖ + ε) / (‖â_t‖ + ε)),     ε = 10⁻⁷,
@@ -59,7 +60,7 @@ EPSILON = 1e-7
 
 
 class KroneckerFactors(NamedTuple):
-    """The influence Ω_t ⊗ A_t of one block of parameters, float32 or wider."""
+    """Factors of the influence Ω_t ⊗ A_t of one block of params, float32 or wider."""
 
     inputs: jax.Array  # A_t, [*batch, k]
     carry: jax.Array  # Ω_t, [*batch, n, m]
@@ -69,8 +70,8 @@ class KFRTRLState(NamedTuple):
     """State of :func:`kf_rtrl` after step t."""
 
     carry: PyTree  # h_t
-    influence: list[KroneckerFactors]  # of each block, in program order
-    initial: PyTree  # what a reset puts back
+    influence: list[KroneckerFactors]  # one pair for each block, in program order
+    initial: PyTree  # the state after a reset
 
 
 def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
@@ -78,24 +79,33 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
         A_t = ν q₀ A_{t−1} + ν′ q₁ â_t,      Ω_t = ν / q₀ J_t Ω_{t−1} + ν′ / q₁ D_t
 
-    Its mean over the signs ν, ν′ is the gradient of :func:`rtrl`; over a sequence at
-    fixed params it is that of :func:`bptt`. Among the params that the carry depends on,
-    each matrix must be multiplied by one vector, once, and all others must be biases.
-    Before that they may be rearranged, and multiplied by constants, such as a mask that
-    depends on no params, carry or inputs. Products and biases that are only added to
-    each other share one pair of factors A, Ω. `cells.tanh` and `cells.lstm` have one
-    pair. `cells.gru` has three, because its reset gate comes between. Flax cells have
-    one for each gate. The pairs are found in the step's program while tracing, but not
-    inside loops, nor inside a `custom_jvp`, which keeps its own derivative. Each
-    example and each pair draws its own signs.
+    The Kronecker product Ω_t ⊗ A_t estimates the influence of a weight matrix on the
+    carry. Params enter the step as u_t = â_t Θ, with inputs â_t and a matrix Θ of
+    params. J_t is the Jacobian of the step in its carry, and D_t is ∂h_t/∂u_t. The
+    scales q₀ and q₁ keep the variance small.
+
+    The mean of the estimate over the signs ν, ν′ is the gradient of :func:`rtrl`; over
+    a sequence at fixed params, the mean is the gradient of :func:`bptt`. Among the
+    params that the carry depends on, each matrix must be multiplied by one vector,
+    once, and all other params must be biases. Before the product, params may be
+    rearranged, and multiplied by constants, such as a mask that depends on no params,
+    carry or inputs.
+
+    Products and biases that are only added to each other share one pair of factors
+    A, Ω. `cells.tanh` and `cells.lstm` have one pair. `cells.gru` has three pairs,
+    because its reset gate separates the products. Flax cells have one pair for each
+    gate. The rule finds the pairs in the step's program while tracing, but not inside
+    loops, nor inside a `custom_jvp`, which has its own derivative. Each example and
+    each pair draws its own signs.
 
     For B examples, memory is B·(n·m + k) for each pair, where u has m elements and â
-    has k. This is B·n² for a tanh network, where :func:`rtrl` takes B·n³. A step takes
-    the time of B·(n + 1) backward passes and B·n²·m multiplications. For params that
-    the carry does not depend on (a readout), the gradient is exact and costs nothing.
+    has k. For a tanh network this is B·n², whereas :func:`rtrl` takes B·n³. A step
+    takes the time of B·(n + 1) backward passes and B·n²·m multiplications. For params
+    that the carry does not depend on (a readout), the gradient is exact, without extra
+    memory or time.
 
-    The network sees one example at a time, as in :func:`rtrl`. If the carry before the
-    first step depends on params (a learned h_0), it is treated as a constant.
+    The network sees one example at a time, as in :func:`rtrl`. A carry before the first
+    step that depends on params (a learned h_0) is treated as a constant.
 
     Args:
       step: one time step of the network.
@@ -107,8 +117,8 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     Raises:
       ValueError: in `init`, if params are not real floating arrays or carry is complex;
-        in `update`, if there is no key; in both, if params reach the carry in another
-        way, such as twice, or if shapes or dtypes disagree.
+        in `update`, if there is no key; in both, if params reach the carry in a way
+        other than described, for example twice, or if shapes or dtypes disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -134,7 +144,7 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
 def _with_signs(
     step: Step, loss: Loss, draw: Callable[[Any, tuple[int, ...], Any], jax.Array]
 ) -> OnlineRule:
-    """Return the rule with signs from draw(key, shape, dtype)."""
+    """Return KF-RTRL with signs from draw(key, shape, dtype)."""
     advance = with_loss(step, loss)
 
     def init(params, carry, inputs, *, initial=None):
@@ -171,7 +181,7 @@ def _with_signs(
             mean_loss, argnums=(0, 1), has_aux=True
         )(params, widen(floating_leaves(now.start)))
         grads, leaving = widen(direct), influence
-        if influence:  # else the carry depends on no params
+        if influence:  # if the list is empty, the carry depends on no params
             grads = _add_influence(grads, errors, entering, program, rank)
             signs = draw(key, (*now.batch, len(influence), 2), influence[0].carry.dtype)
             leaving = _propagate(program, params, now, entering, signs)
@@ -182,7 +192,7 @@ def _with_signs(
 
 
 def _check_influence(influence: list, zeros: list[KroneckerFactors]) -> None:
-    """Check that the state belongs to this network."""
+    """Check that the state's influence has the shapes that this network needs."""
     shapes = lambda pairs: [tuple(map(jnp.shape, pair)) for pair in pairs]
     got, want = shapes(influence), shapes(zeros)
     if got != want:
@@ -228,7 +238,7 @@ def _propagate(
     influence: list[KroneckerFactors],
     signs: jax.Array,
 ) -> list[KroneckerFactors]:
-    """Return A_t and Ω_t of each block."""
+    """Return the factors A_t and Ω_t of each block of params after this step."""
     linearise = over_batch(partial(linearise_factors, program), len(now.batch))
     jacobian, immediate = linearise(params, now.start, now.inputs)
     size = lambda array: norm(array, len(now.batch)) + EPSILON

@@ -23,16 +23,16 @@ class OnlineStep(NamedTuple):
     """The checked and prepared arguments of an online rule at one step.
 
     Attributes:
-      example: (params, carry, (x, target)) -> (new carry, loss) of one example, whose
-        leaves have no batch axes.
-      examples: the same for the whole batch, each example by itself.
-      shares: w / Σ w, how much each loss counts in the mean, [*batch] or [].
-      start: the carry from which the step starts, after a reset.
+      example: function (params, carry, (x, target)) -> (new carry, loss) for one
+        example, whose leaves have no batch axes.
+      examples: `example` mapped over the whole batch.
+      shares: normalised weights of the losses, w / Σ w, [*batch] or [].
+      start: the carry at the start of the step, after resets.
       inputs: (x, target), zeros in padding; with weights the target is `Counted`.
       batch: the batch shape.
       dtype: dtype of the losses.
-      mask: [*batch] or None.
-      reset: [*batch] or None.
+      mask: [*batch], False in padding; or None.
+      reset: [*batch], True at a reset; or None.
     """
 
     example: Step
@@ -46,20 +46,20 @@ class OnlineStep(NamedTuple):
     reset: jax.Array | None
 
     def restarted(self, state: PyTree, fresh: PyTree | None = None) -> PyTree:
-        """Return a rule's memory, leaves [*batch, ...], as it enters the step.
+        """Return a rule's memory, leaves [*batch, ...], at the start of the step.
 
-        At a reset it is replaced by `fresh`, by default zeros.
+        At a reset, `fresh` replaces the memory. Default: zeros.
         """
         fresh = jax.tree.map(jnp.zeros_like, state) if fresh is None else fresh
         return restart(state, fresh, self.mask, self.reset)
 
     def kept(self, new: PyTree, old: PyTree) -> PyTree:
-        """Return the new values, but the old ones where the step is padding."""
+        """Return the new values, but the old values for examples in padding."""
         return keep(new, old, self.mask)
 
 
 def check_state(rule: str, state: object, kind: type) -> None:
-    """Check that a state belongs to the rule."""
+    """Check that a state has the type that the online rule uses."""
     if not isinstance(state, kind):
         raise ValueError(
             f"state must be what {rule}'s init or update returned, got "
@@ -68,7 +68,7 @@ def check_state(rule: str, state: object, kind: type) -> None:
 
 
 def check_fits(rule: str, part: str, got: PyTree, want: PyTree) -> None:
-    """Check that a part of a state fits the network: like `want`, except dtypes."""
+    """Check that a part of a state has the structure and shapes of `want`."""
     shapes = lambda tree: list(map(jnp.shape, jax.tree.leaves(tree)))
     structure = jax.tree.structure
     if structure(got) != structure(want) or shapes(got) != shapes(want):
@@ -87,9 +87,9 @@ def enter_first_step(
     inputs: PyTree,
     initial: PyTree | None,
 ) -> tuple[OnlineStep, PyTree]:
-    """Check the arguments of an online rule's init; return its first step and initial.
+    """Check the arguments of an online rule's init; return the first step and initial.
 
-    `inputs` may be shapes. The step's `start` is the carry, as arrays.
+    `inputs` may be shapes. The `start` of the first step is the carry, as arrays.
     """
     if not isinstance(inputs, tuple | list) or len(inputs) != 2:
         raise ValueError(
@@ -122,7 +122,7 @@ def enter_step(
 ) -> OnlineStep:
     """Check and prepare the arguments of an online rule's update.
 
-    `advance` is a step with its loss, as `with_loss` returns it.
+    `advance` is the network's step with the loss as output, made by `with_loss`.
     """
     for name, tree in {"x": x, "target": target}.items():
         check_arrays(name, tree)

@@ -33,46 +33,48 @@ def over_sequence(
 ) -> KeyedGradientRule:
     """Turn an online rule into a gradient rule, or let it learn along a sequence.
 
-        dL/dθ = Σ_t W_t g_t / Σ_t W_t,    W_t = Σ_batch w_t,
+        dL/dθ = Σ_t W_t g_t / Σ_t W_t,    W_t = Σ_batch w_t
 
-    where g_t is the online rule's gradient at step t, of the mean over the batch.
-    Memory is that of the online rule and of one more gradient; time is T of its steps.
-    Weights may be negative. But if nonzero weights of a step cancel, so that W_t = 0,
-    the result is NaN.
+    w_t are the weights of the losses of step t. g_t is the gradient that the online
+    rule returns at step t, for the mean loss of the batch. Memory is that of the online
+    rule and of one more gradient; time is that of T steps of the online rule. Weights
+    may be negative. But if nonzero weights of a step cancel, so that W_t = 0, the
+    result is NaN.
 
-    With an `update`, the rule learns along the sequence: it updates the parameters
-    after every `every` steps. It then is
+    With an `update`, the rule updates the parameters after each `every` steps, and is
 
         learn((params, opt_state), carry, …) -> ((value, carry), (params, opt_state)).
 
-    The new pair replaces the gradients. Each update gets dL/dθ of the steps since the
-    last update and, if it accepts `value`, their mean loss. Steps left over at the end
-    get an update after step T. The pair does not change if Σ w = 0 over these steps, or
-    if the batch is empty. The returned value is the mean of all losses, each at the θ
-    of its step.
+    The new pair (params, opt_state) replaces the gradients. Each update gets dL/dθ of
+    the steps since the previous update. If the update accepts `value`, it also gets the
+    mean loss of these steps. If T is not a multiple of `every`, the last update comes
+    after step T, with fewer steps. An update leaves the pair unchanged if Σ w = 0 over
+    its steps, or if the batch is empty. The returned value is the mean of all losses,
+    each computed with the θ of its step.
 
-    The state of the online rule continues through the updates. So h_t and the rule's
-    memory (M_t = dh_t/dθ for :func:`rtrl`) come in part from older θ, and g_t is not
-    the gradient at any single θ. For small steps this is the usual approximation of
-    online learning. With every ≥ T nothing is approximated in this way. Memory also
-    holds the pair, whatever T is.
+    An update does not reset the state of the online rule. So the carry h_t and the
+    rule's memory (M_t = dh_t/dθ for :func:`rtrl`) depend in part on older θ, and g_t is
+    not the gradient at any single θ. For small parameter changes this is the usual
+    approximation of online learning. With every ≥ T there is no such approximation.
+    With an `update`, memory also includes the pair, for any T.
 
-    Each call starts fresh and returns only the carry; the influence and adapted
-    feedback weights are discarded. To continue with them, set `keep_state`: then the
-    state of the online rule replaces the carry, in the arguments and in the result.
+    By default, each call starts fresh and returns only the carry; the influence and
+    adapted feedback weights are discarded. To pass these to the next call, set
+    `keep_state`. The state of the online rule then replaces the carry, both in the
+    arguments and in the result.
 
-    A learning signal, as in :func:`eprop`, comes with the targets, and is weighted like
+    A learning signal, as in :func:`eprop`, is part of the targets, and is weighted like
     the losses.
 
     Examples may be sharded under `jax.jit` without further settings. `jax.shard_map`
     needs check_vma=False, because it assumes that the zeros in a new state are the same
     on all devices. Each device then returns the gradients of its own examples; average
-    them with `jax.lax.pmean`.
+    these gradients with `jax.lax.pmean`.
 
     Args:
-      online: the online rule, such as :func:`rtrl` returns.
-      every: number of steps between updates, at least 1, by default 1; only with an
-        `update`.
+      online: the online rule, for instance the result of :func:`rtrl`.
+      every: number of steps between updates, at least 1, by default 1; allowed only
+        with an `update`.
       update: None, or an optax.GradientTransformation to apply along the sequence.
       keep_state: whether calls take and return the state of the online rule instead of
         the carry. The first call takes the state that `online.init` returned.
@@ -85,8 +87,8 @@ def over_sequence(
       ValueError: if online is not an online rule, `update` is not a gradient
         transformation, or `every` is not an integer of at least 1, or is given without
         an update; when the rule is called, if lengths, shapes or dtypes disagree, if
-        params is not a pair though there is an update, or if `initial` is given with a
-        state.
+        there is an update but params is not a pair, or if `initial` is given although
+        keep_state is True.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -99,16 +101,17 @@ def over_sequence(
       >>> value.item(), last.item(), grad.item()  # as bptt
       (10.0, 4.0, 10.0)
 
-      Learn along the sequence by the recurrent update as the tutorial prints it; rtrl
-      knows each gradient with its loss: Δw_n = −η g_n − λ g_{n−1} − λ² g_{n−2} − …
+      Learn along the sequence by the recurrent update that the tutorial prints. rtrl
+      computes the gradient g_n of loss n as soon as this loss is known:
+      Δw_n = −η g_n − λ g_{n−1} − λ² g_{n−2} − …
 
       >>> rate, decay = 0.25, 0.5
       >>> recurrent = updates.forgetting(rate, decay, scale_past=False)
       >>> learn = jax.jit(gradients.over_sequence(online, update=recurrent))
       >>> _, (w, _) = learn((2.0, recurrent.init(2.0)), h, xs, targets)
-      >>> g_1 = 2 * 2.0  # of h² at h = 2, with dh/dw = 1
+      >>> g_1 = 2 * 2.0  # derivative of h² at h = 2, where dh/dw = 1
       >>> w_1 = 2.0 - rate * g_1
-      >>> g_2 = 2 * (2.0 + w_1) * 2  # dh/dw = 2
+      >>> g_2 = 2 * (2.0 + w_1) * 2  # now dh/dw = 2
       >>> w.item(), w_1 - rate * g_2 - decay * g_1
       (-4.0, -4.0)
 
@@ -125,7 +128,7 @@ def over_sequence(
       (-4.0, 3.0)
 
     References:
-      "4 Types of Backpropagation", OpenGenus (the recurrent update as printed).
+      "4 Types of Backpropagation", OpenGenus (source of the recurrent update).
     """
     if not isinstance(online, OnlineRule):
         raise ValueError(
@@ -177,7 +180,10 @@ def over_sequence(
 
 
 def _naming_sequences(online: OnlineRule, length: int, **flags: Any) -> OnlineRule:
-    """Return the rule, whose errors name weights and flags as the sequence has them."""
+    """Return the rule, with error messages that state shapes for the whole sequence.
+
+    The update sees one step at a time, but `weights`, mask and reset are [T, *batch].
+    """
 
     def update(*args, **options):
         try:
@@ -190,7 +196,7 @@ def _naming_sequences(online: OnlineRule, length: int, **flags: Any) -> OnlineRu
 
 
 def _keys(key: jax.Array | None, length: int) -> jax.Array | None:
-    """Return a key for each step; None without a key."""
+    """Return a key for each step, or None if there is no key."""
     if key is None:
         return None
     check_single_key(key)

@@ -3,12 +3,13 @@ r"""Persistent evolution strategies (PES): a gradient from losses alone.
 Notation: θ are the parameters [p], ℓ_t is the loss of step t, σ is small. Pairs of
 networks run with parameters θ + ε_w and θ − ε_w, and each network keeps its own state.
 Every K steps a new window w begins and a new ε_w = σ v_w is drawn, with E[v vᵀ] = I.
-The states of a pair differ because of all perturbations so far, ξ_w = ε_1 + … + ε_w:
+The two states of a pair differ because of the sum of all perturbations so far,
+ξ_w = ε_1 + … + ε_w. With losses ℓ⁺ and ℓ⁻ of the two networks, the gradient estimate is
 
     ĝ_t = mean over pairs of (ℓ_t⁺ − ℓ_t⁻) ξ_w / (2σ²).
 
-With ε_w instead of ξ_w this would be truncated evolution strategies, whose gradient
-looks back no further than the window.
+With ε_w instead of ξ_w, the method would be truncated evolution strategies, whose
+gradient ignores the effects of parameters before the current window.
 """
 
 from collections.abc import Callable
@@ -35,18 +36,18 @@ from bpvariants.gradients.online._random import (
 )
 from bpvariants.types import Loss, OnlineRule, PyTree, Step
 
-SIGNS = (1.0, -1.0)  # of ε in the two networks of a pair
+SIGNS = (1.0, -1.0)  # signs of the perturbation ε in the two networks of a pair
 
 
 class PESState(NamedTuple):
     """State of :func:`pes` after step t, with N pairs of networks."""
 
-    carry: PyTree  # of the network at θ
+    carry: PyTree  # carry of the network with parameters θ
     noise: PyTree  # ε, like params, leaves [N, ...], float32 or wider
-    accumulated: PyTree  # ξ, likewise
-    carries: PyTree  # of networks at θ ± ε, leaves [2, N, *shape of the carry's]
-    taken: jax.Array  # [] int: steps since `init`, except those that are all padding
-    initial: PyTree  # what a reset puts back
+    accumulated: PyTree  # ξ, the sum of all ε so far, in the form of `noise`
+    carries: PyTree  # carries of networks at θ ± ε, leaves [2, N, *shape in carry]
+    taken: jax.Array  # [] int: steps since `init`, except steps that are all padding
+    initial: PyTree  # the state after a reset
 
 
 def pes(
@@ -58,36 +59,43 @@ def pes(
     window: int = 1,
     distribution: str = "normal",
 ) -> OnlineRule:
-    """PES: an estimate without derivatives, unbiased up to O(σ²).
+    """PES: a gradient estimate without derivatives, unbiased up to O(σ²).
 
         ĝ_t = mean over N pairs of (ℓ_t⁺ − ℓ_t⁻) ξ / (2σ²),      ξ ← ξ + ε each window
 
-    Σ_t ĝ_t is an unbiased estimate of the gradient of the loss smoothed over θ + ε_w.
-    This differs from the gradient of :func:`bptt` by O(σ²). Rounding errors of θ and ℓ
-    also enter, divided by σ. No window length truncates the gradient. The value and the
-    carry are exactly those at θ.
+    ε is a random perturbation of the parameters θ, and ξ the sum of all perturbations
+    so far. A pair is two networks, with parameters θ + ε and θ − ε and losses ℓ⁺ and
+    ℓ⁻. Σ_t ĝ_t is an unbiased estimate of the gradient of the smoothed loss, the mean
+    loss over perturbations. The gradient of the smoothed loss differs from that of
+    :func:`bptt` by O(σ²). Rounding errors of θ and ℓ enter the estimate, divided by σ.
+    The estimate is not truncated, for any window length. The value and the carry are
+    exactly those at θ.
 
-    Step and loss need no derivative: they may count, round or choose. Losses may be
-    integers or bool, and are cast to floating numbers. The variance
-    grows with the number p of parameters, as in :func:`forward_gradient`, which costs
-    about the same and has no error in σ. It also grows with the number of windows since
-    the start, because each loss is multiplied by all of ξ. Longer windows draw less
-    often; K ≥ T is the usual antithetic evolution strategy for whole sequences.
+    Step and loss need no derivative, so they may count, round or select. Losses may be
+    integers or bool, and are cast to floating numbers.
 
-    If all examples are reset at the same step, ξ starts again. If only some are reset,
-    ξ stays, because all examples share it: the estimate is still unbiased, but noisier
-    than necessary.
+    The variance grows with the number p of parameters, as in :func:`forward_gradient`.
+    (`forward_gradient` costs about the same and has no error from σ.) The variance of
+    PES also grows with the number of windows since the start, because each loss is
+    multiplied by the whole sum ξ. With longer windows, ξ is a sum of fewer
+    perturbations. A window of K ≥ T steps is the usual antithetic evolution strategy
+    for whole sequences of length T.
 
-    For B examples, memory is N·(2p + 2B·n) whatever T is; a step takes the time of
-    2N + 1 forward passes.
+    If all examples are reset at the same step, ξ starts again from ε. If only some
+    examples are reset, ξ stays unchanged, because all examples share it. The estimate
+    is then still unbiased, but has more variance than necessary.
+
+    For B examples, memory is N·(2p + 2B·n) for any T; a step takes the time of 2N + 1
+    forward passes.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
-      pairs: N, at least 1.
+      pairs: N, the number of pairs of networks, at least 1.
       sigma: σ, the standard deviation of the perturbation of each parameter.
-      window: K, the number of steps after which a new ε is drawn.
-      distribution: of the elements of v: "rademacher", ±1, or "normal".
+      window: K, the number of steps after which a new perturbation ε is drawn.
+      distribution: distribution of the elements of ε / σ: "rademacher" (±1) or
+        "normal".
 
     Returns:
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`PESState`.
@@ -109,7 +117,7 @@ def pes(
       >>> rule = jax.jit(gradients.over_sequence(online))
       >>> args = jnp.array(2.0), jnp.array(0.0), jnp.ones(3), jnp.zeros(3)
       >>> _, grad = rule(*args, key=jax.random.key(0))
-      >>> round(grad.item(), 1)  # of (w + 2w + 3w) / 3
+      >>> round(grad.item(), 1)  # derivative of (w + 2w + 3w) / 3
       2.0
 
     References:
@@ -170,7 +178,7 @@ def _draw(
     window: int,
     distribution: str,
 ) -> tuple[PyTree, PyTree]:
-    """Return ε and ξ of this step."""
+    """Return the perturbation ε of this step and the sum ξ of perturbations so far."""
     leaves, structure = jax.tree.flatten(state.noise)
     sums = jax.tree.leaves(state.accumulated)
 
@@ -183,7 +191,7 @@ def _draw(
     noise, sums = jax.lax.cond(first, another, lambda: (leaves, sums))
     if now.reset is not None:
         began = now.reset if now.mask is None else now.reset & now.mask
-        anew = jnp.all(began) & _goes_on(now)  # `all` is True of an empty batch
+        anew = jnp.all(began) & _goes_on(now)  # `all` of an empty batch is True
         sums = [jnp.where(anew, *both) for both in zip(noise, sums, strict=True)]
     return structure.unflatten(noise), structure.unflatten(sums)
 
@@ -194,9 +202,9 @@ def _play(
     noise: PyTree,
     carries: PyTree,
 ) -> tuple[jax.Array, PyTree]:
-    """Take a step of all networks; return mean losses [N, 2] and carries [2, N, ...].
+    """Run one step of all networks; return mean losses [N, 2] and carries [2, N, ...].
 
-    `enter` prepares the step of a carry.
+    `enter` checks and prepares the arguments of the step from a given carry.
     """
 
     def play(sign, noise, carry):

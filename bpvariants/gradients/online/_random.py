@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from bpvariants._checks import check_single_key
 
-Draw = Callable[..., jax.Array]  # (key, shape, dtype) -> v, E[v vᵀ] = I
+Draw = Callable[..., jax.Array]  # function (key, shape, dtype) -> v with E[v vᵀ] = I
 
 
 def check_key(rule: str, key: jax.Array | None) -> None:
@@ -23,7 +23,7 @@ def check_key(rule: str, key: jax.Array | None) -> None:
 
 
 def rademacher(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Draw signs ±1, each with probability 1/2, the same signs in every dtype."""
+    """Draw signs ±1, each with probability 1/2; the dtype does not change the signs."""
     check_single_key(key)
     size = math.prod(shape)
     words = jax.random.bits(key, (-(-size // 32), 1), jnp.uint32)

@@ -1,14 +1,14 @@
-"""Random feedback local online learning (RFLO): each unit has traces of its own.
+"""Random feedback local online learning (RFLO): one decaying trace for each weight.
 
-Notation: h_t the carry, θ the parameters, ℓ_t the loss of step t. The cell of the paper
-is h_t = (1 − α) h_{t−1} + α φ(u_t) with u_t = W h_{t−1} + U x_t. Each weight has a
-trace, which decays at the rate of its unit:
+Notation: h_t is the carry, x_t the input, θ the parameters, ℓ_t the loss of step t. The
+cell of the RFLO paper is h_t = (1 − α) h_{t−1} + α φ(u_t) with u_t = W h_{t−1} + U x_t.
+Each weight has a trace P, which decays at the rate 1 − α of the weight's unit. A
+learning signal c_t, which replaces ∂ℓ_t/∂h_t, turns traces into the gradient g_t:
 
     P_t = (1 − α) P_{t−1} + α φ′(u_t) ⊗ (h_{t−1}, x_t),    g_t = c_t P_t
 
-where a learning signal c_t replaces ∂ℓ_t/∂h_t. For other cells, the part of
-∂h_t/∂h_{t−1} whose paths mix no elements replaces 1 − α, and ∂h_t/∂θ replaces
-α φ′ ⊗ (h, x).
+In other cells, ∂h_t/∂θ replaces α φ′ ⊗ (h, x), and 1 − α is replaced by the part of
+∂h_t/∂h_{t−1} whose paths mix no elements.
 """
 
 from bpvariants.gradients._feedback import Feedback
@@ -25,40 +25,43 @@ def rflo(
 ) -> OnlineRule:
     """RFLO: real-time recurrent learning without paths through recurrent weights.
 
-        P_t = J̃_t P_{t−1} + ∂h_t/∂θ,    g_t = ∂ℓ_t/∂θ + c_t P_t,    c_t = ∂ℓ_t/∂h_t,
+        P_t = J̃_t P_{t−1} + ∂h_t/∂θ,    g_t = ∂ℓ_t/∂θ + c_t P_t,    c_t = ∂ℓ_t/∂h_t
 
-    J̃_t keeps only those paths of ∂h_t/∂h_{t−1} that go element by element, such as
-    through a leak or a gate. It has no paths through matrix products, through sums
-    along an axis, or through operations that may mix elements: branches, loops and
-    references within the step. The derivative ∂ℓ_t/∂θ is that of the readout, at fixed
-    h_t. The rule is exact if no two elements of the carry mix, and for T = 1; otherwise
-    it is biased. In a cell without a leak or a gate, such as `cells.tanh`, J̃_t is 0:
-    with symmetric feedback the rule is then :func:`truncated_bptt` with every=1,
-    lookback=1.
+    P_t are the traces, g_t the gradient at step t, c_t the learning signal, and J̃_t a
+    part of the Jacobian ∂h_t/∂h_{t−1}. J̃_t keeps only those paths that go element by
+    element, such as through a leak or a gate. J̃_t has no paths through matrix
+    products, through sums along an axis, or through other operations that may mix
+    elements: branches, loops and references within the step. ∂ℓ_t/∂θ is the derivative
+    through the readout, at fixed h_t.
+
+    The rule is exact if no two elements of the carry mix, and for T = 1; otherwise it
+    is biased. In a cell without a leak or a gate, such as `cells.tanh`, J̃_t is 0. With
+    symmetric feedback the rule is then :func:`truncated_bptt` with every=1, lookback=1.
 
     With feedback weights B, c_t = ∂ℓ_t/∂y_t B. Then no derivative goes back through the
-    readout, and an output that reads h_{t−1} directly sends no signal for it.
+    readout. If the output reads h_{t−1} directly, this path is ignored too.
 
     For B examples of a leaky or gated cell, memory is B·p times the number of carry
-    elements that a parameter enters and the next step reads (1 in an LSTM: that of c).
-    Parameters of the readout do not count in p. A step takes the time of a few backward
-    passes through it. The network sees one example at a time, as in :func:`rtrl`, where
-    further limits of online rules are listed.
+    elements that a parameter enters and the next step reads (1 in an LSTM, in c). The
+    number p of parameters excludes those of the readout. An update takes the time of a
+    few backward passes through the step. The network sees one example at a time, as in
+    :func:`rtrl`, whose docstring lists further limits of online rules.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
       feedback: "symmetric", or weights B as :func:`random_feedback` draws them, or an
         :class:`AdaptiveFeedback`.
-      signal: None, or a function (y, target) -> c_t, like the carry. It replaces
-        ∂ℓ_t/∂h_t of each example's own loss, as in :func:`eprop`.
+      signal: None, or a function (y, target) -> c_t, with leaves like the carry. c_t
+        replaces ∂ℓ_t/∂h_t of each example's loss, as in :func:`eprop`.
 
     Returns:
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`TraceState`.
 
     Raises:
       ValueError: if feedback is invalid, or given together with a signal; in `init`
-        and `update`, as :func:`rtrl`, and if feedback or signal do not fit the network.
+        and `update`, if feedback or signal do not fit the network, and for the same
+        reasons as :func:`rtrl`.
 
     Example:
       >>> import jax, jax.numpy as jnp

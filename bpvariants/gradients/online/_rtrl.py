@@ -2,18 +2,18 @@
 
 Notation, for one example: h_t is the carry as a vector [n], θ the parameters as a
 vector [p], ℓ_t the loss of step t. With J_t = ∂h_t/∂h_{t−1} and I_t = ∂h_t/∂θ, the
-influence M_t = dh_t/dθ, [n, p], follows
+influence M_t = dh_t/dθ, [n, p], is computed forwards in time:
 
-    M_t = J_t M_{t−1} + I_t,
+    M_t = J_t M_{t−1} + I_t.
 
-and gives the gradient of a loss as soon as the loss is known:
+With M_{t−1}, the gradient of a loss is available as soon as the loss is known:
 
     dℓ_t/dθ = ∂ℓ_t/∂h_{t−1} M_{t−1} + ∂ℓ_t/∂θ.
 
-Entries of M that are always zero are neither kept nor computed; the step's program
-shows which. Parameters of a readout have no rows of M. In a stack of cells, those of a
-layer have no rows of the layers below. In an element-wise recurrence, a parameter has
-only the row of its own unit.
+Entries of M that are always zero are neither stored nor computed; the step's program
+shows which entries these are. Parameters of a readout have no rows of M. In a stack of
+cells, parameters of a layer have no rows for the carries of lower layers. In an
+element-wise recurrence, a parameter has only the row of its own unit.
 """
 
 from bpvariants.gradients.online._influence.rule import influence_rule
@@ -23,17 +23,20 @@ from bpvariants.types import Loss, OnlineRule, Step
 def rtrl(step: Step, loss: Loss) -> OnlineRule:
     """Real-time recurrent learning: BPTT's gradient without going back in time.
 
-    Exact while params stay the same. If they change at every step, M_t contains terms
-    computed with older params. For B examples of a dense cell, memory is B·n·p whatever
-    T is. A step takes B·n²·p multiplications in J M; the n backward passes for J and
-    the one for I cost little in comparison. Only entries of M that can be nonzero are
-    kept and computed. p counts only arrays that the carry depends on, so a readout
-    costs nothing.
+    The gradient is exact while params stay the same. If params change at every step,
+    the influence M_t = dh_t/dθ contains terms computed with older params.
+
+    For B examples of a dense cell, memory is B·n·p for any sequence length. Each step
+    takes B·n²·p multiplications for the product J_t M_{t−1}, where J_t is the Jacobian
+    of the step in its carry. The backward passes of a step, n for J_t and one for
+    ∂h_t/∂θ, cost little in comparison. Only entries of M that can be nonzero are stored
+    and computed. p counts only arrays that the carry depends on, so a readout needs no
+    memory for M.
 
     The network sees one example at a time, as a batch of one. So random draws in the
-    shape of the batch, such as for dropout, are the same for all examples. An array
-    with batch axes must come in with x. If the carry before the first step depends on
-    params (a learned h_0), it is treated as a constant.
+    shape of the batch, such as for dropout, are the same for all examples. If the
+    network needs an array with batch axes, pass it in x. A carry before the first step
+    that depends on params (a learned h_0) is treated as a constant.
 
     Args:
       step: one time step of the network.
@@ -44,9 +47,9 @@ def rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     Raises:
       ValueError: in `init`, if params are not real floating arrays or carry is complex;
-        in both, if shapes or dtypes disagree, or if the step has no forward-mode
-        derivative (jax.custom_vjp); in `update`, if its program needs other entries of
-        M than with the inputs of `init`.
+        in `update`, if the step's program needs other entries of M than with the inputs
+        of `init`; in both, if shapes or dtypes disagree, or if the step has no
+        forward-mode derivative (jax.custom_vjp).
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,7 +1,8 @@
 """Run an online rule along a sequence, with fixed params or with updates.
 
-Notation: g_t is the rule's gradient at step t, of the mean over the batch. w_t are the
-weights of that step's losses, and W_t = Σ_batch w_t. Then
+Notation: g_t is the gradient that the online rule returns at step t, for the mean loss
+of the batch. w_t are the weights of the losses of step t, and W_t = Σ_batch w_t. Then
+the gradient of the sequence's mean loss L is
 
     dL/dθ = Σ_t W_t g_t / Σ_t W_t.
 """
@@ -24,10 +25,11 @@ def run(
     weights: jax.Array | None,
     length: int,
 ) -> tuple[PyTree, PyTree, jax.Array]:
-    """Run an online rule along some steps; return (state, grads, mean loss).
+    """Run an online rule along a sequence; return (state, grads, mean loss).
 
-    `steps` are (xs, targets, options of `online.update`); weights are [T, *batch] or
-    None. The gradients are float32 or wider.
+    `steps` are (xs, targets, options of `online.update`), with leaves [length, ...].
+    `weights` are the weights of the losses, [length, *batch] or None. The gradients are
+    float32 or wider.
     """
 
     def body(state_and_total, inputs):
@@ -53,10 +55,14 @@ def learn_on_the_way(
     weights: jax.Array | None,
     size: int,
 ) -> tuple[tuple[PyTree, PyTree], jax.Array]:
-    """Update after each window of `size` steps; return ((pair, state), mean loss)."""
+    """Update params after each window of `size` steps.
+
+    Return ((pair, state), mean loss). The pair is (params, opt_state), and the state is
+    that of the online rule.
+    """
     length = jax.tree.leaves(steps)[0].shape[0]
     whole, rest = divmod(length, size)
-    # For an empty batch, all these arrays are empty.
+    # False for an empty batch, where all arrays of the carry, xs and targets are empty.
     examples = any(map(jnp.size, jax.tree.leaves((state.carry, steps[:2]))))
 
     def window(reached, begin, size):
@@ -68,7 +74,8 @@ def learn_on_the_way(
         pair = updated(update, pair, value, grads, total != 0)
         return (pair, state), (total * value, total)
 
-    def body(reached_and_begin, _):  # counts `begin` itself: an arange grows with T
+    # Scan over a counter `begin`, because an array of all begins would grow with T.
+    def body(reached_and_begin, _):
         reached, begin = reached_and_begin
         reached, sums = window(reached, begin, size)
         return (reached, begin + size), sums
@@ -90,6 +97,6 @@ def _shares(weights: jax.Array | None, length: int) -> jax.Array:
     by_step = jnp.sum(weights, axis=tuple(range(1, weights.ndim)), dtype=float)
     total = jnp.sum(by_step)
     shares = jnp.where(total == 0, 0, by_step / jnp.where(total == 0, 1, total))
-    # If the weights of a step cancel, its mean is 0 / 0 and cannot be recovered.
+    # If the weights of a step cancel, the step's mean loss is 0 / 0, so return NaN.
     count = jnp.any(weights.astype(bool), axis=tuple(range(1, weights.ndim)))
     return jnp.where((by_step == 0) & count, jnp.nan, shares)

@@ -1,13 +1,15 @@
-"""SnAp, the sparse n-step approximation: RTRL in entries reached within n steps.
+"""SnAp, the sparse n-step approximation: RTRL with only short-term influences.
 
-Notation, for one example: h_t the carry [n], θ the parameters [p], J_t = ∂h_t/∂h_{t−1},
-I_t = ∂h_t/∂θ. Entry (i, j) of M is kept if θ_j can reach h_i within `order` steps:
+Notation, for one example: h_t is the carry [n], θ the parameters [p], ℓ_t the loss,
+g_t the gradient at step t, J_t = ∂h_t/∂h_{t−1}, I_t = ∂h_t/∂θ. SnAp approximates the
+influence dh_t/dθ by M_t, [n, p]. Entry (i, j) of M is kept if θ_j can influence h_i
+within `order` steps. With P the pattern of kept entries,
 
     P_1 = pattern(I),    P_{k+1} = pattern(I) ∪ pattern(J) P_k
     M_t = P_order ⊙ (J_t M_{t−1} + I_t)
     g_t = ∂ℓ_t/∂h_t M_t + ∂ℓ_t/∂θ
 
-where ∂ℓ_t/∂θ is that of the readout, at fixed h_t.
+where ∂ℓ_t/∂θ is the derivative through the readout, at fixed h_t.
 """
 
 from bpvariants._checks import check_count
@@ -18,16 +20,18 @@ from bpvariants.types import Loss, OnlineRule, Step
 def snap(step: Step, loss: Loss, *, order: int) -> OnlineRule:
     """SnAp-n: RTRL without influences that take more than n steps to arrive.
 
-    Biased, but exact once order ≥ 1 + the diameter of the recurrent graph: order 2 for
-    a dense cell, 1 for an element-wise one. The sparsity pattern of M is found in the
-    step's program, so it holds for all values. Constant masks of weights, and gathers
-    and scatters with constant indices, make it sparse; weights that happen to be 0 do
-    not. The pattern of an order contains those of all lower orders.
+    The rule is biased, but exact if order ≥ 1 + the diameter of the recurrent graph:
+    order 2 for a dense cell, order 1 for an element-wise cell. The sparsity pattern of
+    the influence M is found in the step's program, so the pattern is valid for all
+    values. Constant masks of weights, and gathers and scatters with constant indices,
+    make M sparse; weights that happen to be 0 do not. The pattern of an order contains
+    the patterns of all lower orders.
 
     If each parameter enters one unit, order 1 takes memory and time of B·p for B
-    examples, and n entries of J. In general, memory is B times the number of entries in
-    the pattern. If most rows are kept, all are kept, and multiplied as in rtrl. See
-    :func:`rtrl` for notes on both rules.
+    examples, and needs only n entries of the Jacobian ∂h_t/∂h_{t−1}. In general, memory
+    is B times the number of entries in the pattern. If most rows of M are kept, all
+    rows are kept, and multiplied as in rtrl. The docstring of :func:`rtrl` has more
+    notes that also apply to SnAp.
 
     Args:
       step: one time step of the network.
@@ -39,7 +43,8 @@ def snap(step: Step, loss: Loss, *, order: int) -> OnlineRule:
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`TraceState`.
 
     Raises:
-      ValueError: if order is not an integer of at least 1; else as :func:`rtrl`.
+      ValueError: if order is not an integer of at least 1, or for the same reasons as
+        :func:`rtrl`.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -11,7 +11,8 @@ Signs ν_t are drawn from {−1, 1}ⁿ:
 
 Because E[ν νᵀ] is the identity and E[ν] = 0, E[s̃_t θ̃_t] = J_t E[s̃_{t−1} θ̃_{t−1}] + I_t
 for all positive ρ₀ and ρ₁, if ρ₀ does not depend on ν_t and ρ₁ is the same for ν_t and
-−ν_t. They balance the norms of the added terms to keep the variance small:
+−ν_t. The scales ρ₀ and ρ₁ balance the norms of the added terms, so that the variance is
+small:
 
     ρ₀ = √((‖θ̃_{t−1}‖ + ε) / (‖J_t s̃_{t−1}‖ + ε)),
     ρ₁ = √((‖ν_tᵀ I_t‖ + ε) / (‖ν_t‖ + ε)),     ε = 10⁻⁷.
@@ -55,12 +56,13 @@ class UOROState(NamedTuple):
     """State of :func:`uoro` after step t; the influence is s̃_t θ̃_t."""
 
     carry: PyTree  # h_t
-    # s̃_t: for each floating leaf of the carry an array of its shape, [*batch, ...]
+    # s̃_t: an array for each floating leaf of the carry, with the leaf's shape
+    # [*batch, ...], float32 or wider
     carry_factor: Leaves
-    # θ̃_t: like params, with arrays [*batch, *parameter's shape]; None for params that
-    # the carry does not depend on. Both factors are float32 or wider.
+    # θ̃_t: like params, with arrays [*batch, *parameter's shape], float32 or wider;
+    # None for params that the carry does not depend on
     params_factor: PyTree
-    initial: PyTree  # what a reset puts back
+    initial: PyTree  # the state after a reset
 
 
 def uoro(step: Step, loss: Loss) -> OnlineRule:
@@ -68,23 +70,31 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
 
         s̃_t = ρ₀ J_t s̃_{t−1} + ρ₁ ν_t,      θ̃_t = θ̃_{t−1} / ρ₀ + ν_tᵀ I_t / ρ₁
 
-    Its mean over the signs ν_t is the gradient of :func:`rtrl`; over a sequence at
-    fixed params it is that of :func:`bptt`. The variance is large, because each
-    estimate contains products of different signs. Their mean is 0, but they are as
-    large as the other terms. Each example draws its own signs, so that they average out
-    over a batch. To average over ν and −ν does not help, because both give the same
+    The product s̃_t θ̃_t, a matrix of rank one, estimates the influence dh_t/dθ of the
+    params θ on the carry h_t. J_t is ∂h_t/∂h_{t−1}, I_t is ∂h_t/∂θ, and ν_t are random
+    signs ±1, one for each element of the carry. The scales ρ₀ and ρ₁ keep the variance
+    small.
+
+    The mean of the estimate over the signs ν_t is the gradient of :func:`rtrl`; over a
+    sequence at fixed params, the mean is the gradient of :func:`bptt`. The variance is
+    large, because each estimate contains products of different signs. Products of
+    different signs have mean 0, but they are as large as the other terms. Each example
+    draws its own signs, so that the products of signs average out over a batch. An
+    average over ν and −ν does not reduce the variance, because ν and −ν yield the same
     estimate.
 
-    For B examples, memory is B·(n + p) whatever T is, where p counts only params that
-    the carry depends on. For the others (a readout), the gradient is exact and costs
-    nothing. A step takes the time of two backward passes and a forward-mode derivative.
-    One of the backward passes runs for each example separately and writes B·p values.
+    For B examples, memory is B·(n + p) for any sequence length, where p counts only
+    params that the carry depends on. For all other params (a readout), the gradient is
+    exact, without extra memory or time. A step takes the time of two backward passes
+    and a forward-mode derivative. One of the backward passes runs for each example
+    separately and writes B·p values.
 
-    The network sees one example at a time, as in :func:`rtrl`. If the carry before the
-    first step depends on params (a learned h_0), it is treated as a constant.
+    The network sees one example at a time, as in :func:`rtrl`. A carry before the first
+    step that depends on params (a learned h_0) is treated as a constant.
 
     Args:
-      step: one time step of the network, differentiated in forward and reverse mode.
+      step: one time step of the network, which must be differentiable in forward and
+        in reverse mode.
       loss: one loss for each example.
 
     Returns:
@@ -103,7 +113,7 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
       >>> rule = jax.jit(gradients.over_sequence(gradients.uoro(integrate, loss)))
       >>> args = 2.0, jnp.array(0.0), jnp.ones(2), jnp.zeros(2)
       >>> keys = jax.random.split(jax.random.key(0), 4)
-      >>> [round(rule(*args, key=key)[1].item(), 4) for key in keys]  # n = 1: no noise
+      >>> [round(rule(*args, key=key)[1].item(), 4) for key in keys]  # n = 1: exact
       [10.0, 10.0, 10.0, 10.0]
 
     References:
@@ -116,7 +126,7 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
 def _with_signs(
     step: Step, loss: Loss, draw: Callable[[Any, Leaves], Leaves]
 ) -> OnlineRule:
-    """Return the rule with signs from draw(key, arrays of the same shapes)."""
+    """Return UORO with signs from draw(key, arrays of the same shapes)."""
     advance = with_loss(step, loss)
 
     def init(params, carry, inputs, *, initial=None):
@@ -150,7 +160,7 @@ def _with_signs(
 
         (value, new), direct = jax.value_and_grad(mean_loss, has_aux=True)(params)
         grads, leaving = widen(direct), factors
-        if all(map(jax.tree.leaves, factors)):  # else the influence is empty
+        if all(map(jax.tree.leaves, factors)):  # if False, the influence is empty
             entering = now.restarted(factors)
             pushed, changes = _push(now, params, entering[0])
             grads = _add_influence(grads, now.shares * changes, entering[1])
@@ -181,7 +191,7 @@ def _push(
 def _pull(
     now: OnlineStep, params: PyTree, params_factor: PyTree, signs: Leaves
 ) -> PyTree:
-    """Return ν_tᵀ I_t of each example, shaped like θ̃, by one VJP for each."""
+    """Return ν_tᵀ I_t of each example, with shapes like θ̃, by one VJP per example."""
     thetas, structure = jax.tree.flatten(params)
     reaches = [part is not None for part in structure.flatten_up_to(params_factor)]
 
@@ -233,13 +243,13 @@ def _propagate(
 def check_room(
     reaches: list[bool], params: PyTree, state: Any, batch: tuple[int, ...]
 ) -> None:
-    """Check that uoro's state fits the network and has all factors that it needs."""
+    """Check that uoro's state fits the network and has all necessary factors."""
     leaves = floating_leaves(state.carry)
     check_fits("uoro", "carry_factor", state.carry_factor, leaves)
     thetas, structure = jax.tree.flatten(params)
     try:
         factors = structure.flatten_up_to(state.params_factor)
-    except ValueError:  # the state was made for other params
+    except ValueError:  # the state was made for different params
         factors = thetas
     shape = lambda theta: jax.ShapeDtypeStruct(batch + jnp.shape(theta), theta.dtype)
     like = [

@@ -1,7 +1,7 @@
 """Backpropagation through time: gradients backwards along a sequence.
 
-Exact: `unroll` under `jax.grad`, `bptt`, `parallel_unroll`. Unbiased: `artbp`. Biased:
-`truncated_bptt`.
+The exact rules are `unroll` under `jax.grad`, `bptt` and `parallel_unroll`. `artbp` is
+unbiased. `truncated_bptt` is biased.
 """
 
 from bpvariants.gradients.through_time._artbp import (

@@ -1,14 +1,14 @@
-"""ARTBP: truncation at random steps, reweighted so that its mean is BPTT's gradient.
+"""ARTBP: BPTT truncated at random steps, reweighted so that it is unbiased.
 
 Notation: h_t is the carry, ℓ_t the loss of step t, J_t = ∂h_t/∂h_{t−1}, δ_t the error
-that reaches h_t. Between steps t and t + 1 the backward pass is cut with probability
-κ_t. κ_t may depend on earlier cuts, but not on the data. If there is no cut, the error
-is scaled up to make up for the cuts on average:
+signal that reaches h_t. Between steps t and t + 1 the backward pass stops (is cut) with
+probability κ_t. κ_t may depend on earlier cuts, but not on the data. If the backward
+pass is not cut, the error signal is scaled up to compensate for the cuts on average:
 
     δ_t = ∂ℓ_t/∂h_t + (1 − cut_t) / (1 − κ_t) · δ_{t+1} J_{t+1}.
 
-Given the earlier cuts, each factor has mean 1. So products of factors have mean 1 too,
-and the mean of the estimate is the exact gradient.
+Given the earlier cuts, each factor (1 − cut_t) / (1 − κ_t) has mean 1. So products of
+these factors have mean 1 too, and the mean of the estimate is the exact gradient.
 """
 
 from collections.abc import Callable
@@ -35,10 +35,10 @@ Schedule = Callable[[jax.Array], jax.typing.ArrayLike]  # age -> κ
 
 
 class Cuts(NamedTuple):
-    """Cuts of the backward pass, [T, *batch]: entry t is between steps t − 1 and t."""
+    """Cuts of the backward pass, [T, *batch]; cut t is between steps t − 1 and t."""
 
     cut: jax.Array  # bool
-    probability: jax.Array  # κ; cut and κ are 0 in padding
+    probability: jax.Array  # κ, the cut's probability; cut and κ are 0 in padding
 
 
 def artbp(
@@ -52,19 +52,23 @@ def artbp(
 
         δ_t = ∂ℓ_t/∂h_t + (1 − cut_t) / (1 − κ_t) · δ_{t+1} J_{t+1},   P(cut_t) = κ_t
 
-    Unbiased at fixed params; value and carry are exact. The variance grows fast with
-    κ. With constant κ, an error travels back k steps with probability (1 − κ)^k, and is
-    then scaled by (1 − κ)^−k. κ = 0 is BPTT.
+    δ_t is the error signal that reaches the carry h_t, ℓ_t the loss of step t, J_t the
+    Jacobian ∂h_t/∂h_{t−1}, and κ_t the probability of a cut after step t.
 
-    Under `jit` shapes are static, and a segment may be as long as the sequence. So this
-    rule takes the time and memory of :func:`bptt`. It serves to study the estimator:
-    what does unbiased truncation cost in variance? To save memory, draw the segments
-    outside of `jit`, and keep one of them at a time.
+    The gradient is unbiased at fixed params; the value and the carry are exact. The
+    variance of the gradient grows fast with κ. With constant κ, an error signal travels
+    back k steps with probability (1 − κ)^k, and is then scaled by (1 − κ)^−k. With
+    κ = 0 the rule is BPTT.
 
-    Cuts are drawn for each example by itself. Cuts shared by the batch would be
-    unbiased too, but with more variance, because the errors of the examples would not
-    average out. No error passes a reset, which starts a new segment. In padding nothing
-    is cut or scaled, and the age stays the same.
+    Under `jit` shapes are static, and a segment between two cuts may be as long as the
+    sequence. So this rule takes the time and memory of :func:`bptt`. Its purpose is to
+    study how much variance unbiased truncation adds. To save memory, draw the segments
+    outside of `jit`, and keep one segment at a time.
+
+    Each example draws its own cuts. Cuts shared by the batch would be unbiased too, but
+    with more variance, because the random errors of the examples would not average out.
+    No error signal passes a reset, which starts a new segment. In padding the backward
+    pass is neither cut nor scaled, and the age of the example stays the same.
 
     Args:
       step: one time step of the network.
@@ -72,13 +76,14 @@ def artbp(
       truncation: κ, 0 ≤ κ < 1; or a schedule age -> κ. The age of an example is its
         number of steps since the last cut, reset or start. The schedule gets ages
         [*batch] as floats, each a whole number of at least 1, and returns κ, [] or
-        [*batch], as :func:`growing_truncation` does. A traced or scheduled κ out of
-        range makes the gradient NaN: at κ = 1 no scaling could make up for the cut.
-      remat: as in :func:`bptt`.
+        [*batch]; :func:`growing_truncation` returns such a schedule. A traced or
+        scheduled κ outside 0 ≤ κ < 1 makes the gradient NaN, because at κ = 1 no
+        scaling could compensate for the cut.
+      remat: what the forward pass keeps for the backward pass, as in :func:`bptt`.
 
     Returns:
-      A :class:`~bpvariants.types.GradientRule` that also takes `key`, a
-      `jax.random.key`, as a keyword, and needs it.
+      A :class:`~bpvariants.types.GradientRule` that also requires a `jax.random.key`,
+      as the keyword `key`.
 
     Raises:
       ValueError: if `truncation` is a number out of range; when the rule is called, if
@@ -92,7 +97,7 @@ def artbp(
       >>> rule = jax.jit(gradients.artbp(integrate, loss, truncation=0.5))
       >>> args = 2.0, jnp.array(0.0), jnp.ones(2), jnp.zeros(2)
       >>> keys = jax.random.split(jax.random.key(0), 4)
-      >>> [rule(*args, key=key)[1].item() for key in keys]  # 10 is right; 6 or 14
+      >>> [rule(*args, key=key)[1].item() for key in keys]  # exact: 10
       [6.0, 6.0, 14.0, 14.0]
 
     References:
@@ -147,9 +152,9 @@ def _cuts(
     mask: jax.Array | None,
     reset: jax.Array | None,
 ) -> Cuts:
-    """Cut where uniforms [T, *batch], drawn from [0, 1), are below κ.
+    """Return cuts where uniforms [T, *batch], drawn from [0, 1), are below κ.
 
-    A step of age 0 is the first step or a reset, so nothing before it can be cut off.
+    A step of age 0 is the first step or a reset: no error signal passes it anyway.
     """
     schedule = truncation if callable(truncation) else lambda age: truncation
 
@@ -167,7 +172,7 @@ def _cuts(
         age = older if mask is None else jnp.where(mask, older, age)
         return age, Cuts(cut, kappa)
 
-    # Non-boolean masks are rejected later, in `guarded`.
+    # The cast is safe, because `guarded` rejects masks and resets that are not boolean.
     mask, reset = (None if f is None else f.astype(bool) for f in (mask, reset))
     if mask is not None and reset is not None:
         reset = reset & mask
@@ -218,7 +223,7 @@ def _with_cuts(
 
 
 def _cut_off(carry: PyTree, cuts: Cuts) -> PyTree:
-    """Return the carry unchanged; in the backward pass, cut or scale its errors."""
+    """Return the carry unchanged; in the backward pass, cut or scale its cotangents."""
     scale = lambda leaf: _scaled(leaf, *cuts) if is_floating(leaf) else leaf
     return jax.tree.map(scale, carry)
 
@@ -237,6 +242,6 @@ def _scaled_jvp(primals, tangents):
     column = lambda flags: flags.reshape(flags.shape + trailing)
     wide = widen(tangents[0])
     wide = wide / column(1 - kappa).astype(wide.dtype)
-    # Not a product with 0, because 0 · inf is NaN: an infinite error must be cut too.
+    # `where` also cuts an infinite tangent; a product would not, as 0 · inf is NaN.
     wide = jnp.where(column(cut), jnp.zeros_like(wide), wide)
     return leaf, cast_like(wide, leaf)

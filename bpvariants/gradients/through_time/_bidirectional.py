@@ -1,7 +1,7 @@
 """Two networks that read a sequence from both ends.
 
-Notation: → and ← mark two separate networks, with resets and padding as in `unroll`.
-For a sequence of the steps 1 … T,
+Notation: h is the carry, y the output, θ the parameters and x the input. → marks the
+forward network, ← the backward network. For a sequence of the steps 1 … T,
 
     h→_t, y→_t = step→(θ→, h→_{t−1}, x_t),    t = 1 … T
     h←_t, y←_t = step←(θ←, h←_{t+1}, x_t),    t = T … 1.
@@ -32,34 +32,35 @@ def bidirectional(
 ) -> tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree]]:
     """Run one network forwards in time and another backwards, as `unroll` does.
 
-    This is not a step, because outputs depend on future inputs. So no gradient rule
-    takes it: use it under `jax.grad`, with your own loss on the outputs. Derivatives
-    are exact. Time and memory are those of two calls of :func:`unroll`, and of a copy
-    of xs. For a next layer of either kind, concatenate the two outputs along their
-    features and pass them as xs.
+    A bidirectional network is not a step, because its outputs depend on future inputs.
+    So gradient rules do not accept it. Call this function under `jax.grad`, with your
+    own loss on the outputs. Derivatives are exact. Time and memory are those of two
+    calls of :func:`unroll`, plus a copy of xs. To add a layer, bidirectional or not,
+    concatenate the two outputs along their features and pass them as its xs.
 
     If a mask marks padding, the backward network begins at each example's last step
-    that is not padding. Both networks skip padding between steps. At a reset an
-    episode begins: the forward network restarts before that step. The backward network
-    restarts after that step, before it reads the preceding episode.
+    that is not padding. Both networks skip padding between steps. A reset marks the
+    first step of an episode: the forward network restarts before this step, and the
+    backward network after it, before it reads the preceding episode.
 
     Args:
       forward_step: the network that reads from the first step to the last.
       backward_step: the network that reads from the last step to the first.
-      params: a pair, the parameters of the forward and of the backward network.
+      params: a pair: the parameters of the forward network and of the backward network.
       carries: a pair, the forward network's state before the first step and the
         backward network's state after the last step, leaves [*batch, ...].
       xs: inputs of both networks, leaves [T, *batch, ...].
-      mask: [T, *batch] bool, False in padding, where outputs mean nothing.
-      reset: [T, *batch] bool, True where an episode begins, unless it is padding.
-      initial: a pair, what a reset puts back; by default carries.
-      remat: as in :func:`unroll`.
+      mask: [T, *batch] bool, False in padding, where outputs are meaningless.
+      reset: [T, *batch] bool, True where an episode begins; ignored in padding.
+      initial: a pair, the states that the two networks restart from at a reset.
+        Default: carries.
+      remat: what the forward pass keeps for the backward pass, as in :func:`unroll`.
 
     Returns:
-      A pair of carries and a pair of outputs. The carries are those of the forward
-      network after the last step that is not padding, and of the backward network after
-      the first such step. The outputs have leaves [T, *batch, ...]; entry t holds the
-      output of each network for x_t.
+      A pair of carries and a pair of outputs. The first carry is the forward network's
+      carry after the last step that is not padding. The second carry is the backward
+      network's carry after the first step that is not padding. The outputs have leaves
+      [T, *batch, ...], and entry t is a network's output for x_t.
 
     Raises:
       ValueError: if params, carries or initial are not pairs; if lengths, shapes or
@@ -112,10 +113,10 @@ def _reverse(tree: PyTree) -> PyTree:
 
 
 def _ends(reset: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Return where episodes end, [T, *batch]: where the next step has a reset.
+    """Return at which steps an episode ends, bool [T, *batch].
 
-    The next step means the next one that is not padding, because resets in padding do
-    not count. So padding may lie between an episode's last step and the next episode.
+    An episode ends at a step if the next step that is not padding has a reset. Resets
+    in padding do not count.
     """
     none = jnp.zeros_like(reset[0])
     if mask is None:

@@ -5,7 +5,7 @@ With J_t = ∂h_t/∂h_{t−1}, I_t = ∂h_t/∂θ and the adjoint δ_t = dL/dh_
 
     δ_t = ∂ℓ_t/∂h_t + δ_{t+1} J_{t+1},    dL/dθ = Σ_t δ_t I_t + ∂ℓ_t/∂θ,
 
-Reverse-mode differentiation of `jax.lax.scan` computes exactly this.
+Reverse-mode differentiation of `jax.lax.scan` computes exactly these two equations.
 """
 
 import jax
@@ -33,22 +33,23 @@ def bptt(
 ) -> GradientRule:
     """Backpropagation through time, the exact gradient of a sequence's mean loss.
 
-    Time is that of about three forward passes. Memory is T times the residuals of one
-    step.
+    A call takes the time of about three forward passes. Memory is T times the residuals
+    of one step, where T is the length of the sequence.
 
     Args:
       step: one time step of the network, such as the `apply` of a Linen cell.
       loss: one loss for each example, such as optax's softmax cross entropies.
       remat: what the forward pass keeps for the backward pass; less memory takes more
-        time. None keeps everything. "step" keeps the T carries and computes each step
-        again, at the cost of a fourth forward pass. The policies :func:`remat.every`,
-        :func:`remat.slots` and :func:`remat.budget` keep less.
-      backward: algorithm of the backward pass; the results are the same. "scan" goes
-        back one step at a time, and computes products for the weights' gradient at each
-        step. "two_phase" goes through each block of steps twice: first with δ alone,
-        then once for the weights, with one product over the rows of all steps of the
-        block. It needs remat=None. On a CPU it took 0.5 to 0.9 of the time of "scan"
-        with batches of 1 and 8, and up to 1.1 with a batch of 64. Measure it.
+        time. None keeps all residuals. "step" keeps only the T carries and computes
+        each step again, for the time of one more forward pass. The policies
+        :func:`remat.every`, :func:`remat.slots` and :func:`remat.budget` keep less.
+      backward: algorithm of the backward pass; both give the same results. "scan" goes
+        back one step at a time, and computes the weights' gradient at each step by
+        matrix products. "two_phase" goes through each block of steps twice: first it
+        computes only the error signals δ, then the weights' gradient, by one product
+        over the rows of all steps of the block. "two_phase" requires remat=None. On a
+        CPU, "two_phase" took 0.5 to 0.9 of the time of "scan" with batches of 1 and 8,
+        and up to 1.1 with a batch of 64. So measure both.
 
     Returns:
       A :class:`~bpvariants.types.GradientRule`.
@@ -56,7 +57,7 @@ def bptt(
     Raises:
       ValueError: if step or loss is not a function; when the rule is called, if
         lengths, shapes or dtypes disagree, if a key is given, if remat or backward is
-        unknown, or if the two cannot be combined.
+        unknown, or if remat and backward cannot be combined.
 
     Example:
       >>> import jax, jax.numpy as jnp

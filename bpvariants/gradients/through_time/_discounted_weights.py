@@ -1,12 +1,15 @@
 """Forgetting factor within one sequence: late losses count more than early ones.
 
-Let ℓ_t be the losses of a sequence at fixed params, and 0 ≤ λ ≤ 1. The two forms are
+Let ℓ_t be the losses of a sequence at fixed params, 0 ≤ λ ≤ 1 the forgetting factor and
+η a learning rate. The two forms of the total loss E are
 
     scaled   E = Σ_{t=1..T} λ^{T−t} ℓ_t,
     printed  E = η ℓ_T + Σ_{t<T} λ^{T−t} ℓ_t.
 
-The tutorial's equation is in `bpvariants.updates.forgetting`. Here it is read as a sum
-over the errors of one sequence. Any gradient rule takes both forms through `weights`.
+The tutorial "4 Types of Backpropagation" prints an equation that
+`bpvariants.updates.forgetting` applies to past gradients. Here the equation is a sum
+over the losses of one sequence. To use either form of E, pass the factors of its losses
+as the `weights` of a gradient rule.
 """
 
 import jax
@@ -24,25 +27,26 @@ def discounted_weights(
 ) -> jax.Array:
     """Return weights λ^{T−t}, [T], that make a gradient rule forget early losses.
 
-    A rule divides by the sum of its weights, so it returns a weighted mean whose size
-    does not depend on λ. Let w = discounted_weights(T, λ). To get the value and the
-    gradient of the sum Σ_t λ^{T−t} ℓ_t, multiply the results by w.sum().
+    A gradient rule divides by the sum of its weights, so it returns a weighted mean
+    whose size does not depend on λ. Let w = discounted_weights(T, λ). To get the value
+    and the gradient of the sum Σ_t λ^{T−t} ℓ_t, multiply the rule's results by w.sum().
 
-    With a batch of B examples, weights must be [T, B]; use
-    `jnp.broadcast_to(w[:, None], (T, B))`. The rule then divides by the sum over the
-    batch too, so multiply by B·w.sum() to get the sum over all examples.
+    With a batch of B examples, a rule's weights must be [T, B]; use
+    `jnp.broadcast_to(w[:, None], (T, B))`. The rule then divides by the sum of the
+    weights over the batch too. To get the sum of the losses of all examples, multiply
+    the rule's results by B·w.sum().
 
     Args:
-      num_steps: T.
-      decay: λ, within 0 ≤ λ ≤ 1. With 0 only the last loss counts; with 1 all losses
-        count equally.
-      learning_rate: η, the weight of the last loss, as in the equation that the
-        tutorial prints. The step of that equation is then −w.sum()·grads, without
-        another learning rate. Default: 1.
+      num_steps: T, the length of the sequence.
+      decay: λ, within 0 ≤ λ ≤ 1. With λ = 0 only the last loss counts; with λ = 1 all
+        losses count equally.
+      learning_rate: η, the weight of the last loss in the equation that the tutorial
+        prints. The parameter change of this equation is −w.sum()·grads, without another
+        learning rate. Default: 1.
 
     Raises:
       ValueError: if num_steps is not an integer of at least 1, decay is out of its
-        range, learning_rate is negative, or one of them is complex.
+        range, learning_rate is negative, or decay or learning_rate is complex.
 
     Example:
       >>> from bpvariants import gradients
@@ -52,7 +56,7 @@ def discounted_weights(
       [0.25, 0.5, 2.0]
 
     References:
-      "4 Types of Backpropagation", OpenGenus (the printed form).
+      "4 Types of Backpropagation", OpenGenus (source of the printed form).
     """
     check_count("num_steps", num_steps, remedy="it is T, the length of the sequence")
     if are_numbers(decay) and not 0 <= decay <= 1:
@@ -68,7 +72,7 @@ def discounted_weights(
     check_real("decay", decay)
     check_real("learning_rate", learning_rate)
     base = widen(jnp.asarray(decay, float if are_numbers(decay) else None))
-    # Products, not powers, so that the derivative exists at λ = 0.
+    # cumprod, unlike a power of λ, has a finite derivative at λ = 0.
     weights = jnp.cumprod(jnp.full(int(num_steps), base).at[0].set(1))[::-1]
     if learning_rate is None:
         return weights

@@ -1,4 +1,4 @@
-"""Schedule of random truncations whose segments have a heavy tail."""
+"""Schedule for ARTBP whose segments between random cuts have heavy-tailed lengths."""
 
 from collections.abc import Callable
 
@@ -12,26 +12,27 @@ from bpvariants._dtypes import is_floating
 def growing_truncation(
     mean_length: float, alpha: float
 ) -> Callable[[jax.Array], jax.Array]:
-    """Return a schedule for :func:`artbp` under which long segments are not rare.
+    """Return a schedule for :func:`artbp` that allows long segments between cuts.
 
         κ(age) = α / ((α − 2) ℓ₀ + age)
 
-    The probability of a cut falls with the age of a segment. So the probability of a
-    segment longer than l falls like l^−α, not exponentially. For large ℓ₀, the mean age
-    at a random step of a long sequence is ℓ₀, and the mean length of a segment is
-    (α − 2) / (α − 1) · ℓ₀. (Both results replace a sum by an integral. It was not
-    verified that this is the schedule of the paper.)
+    κ is the probability of a cut, and falls with the age of a segment. So the
+    probability of a segment longer than l falls like l^−α, not exponentially. For large
+    ℓ₀, the mean age at a random step of a long sequence is ℓ₀, and the mean length of a
+    segment is (α − 2) / (α − 1) · ℓ₀. (Both means are approximations, because an
+    integral replaces a sum. Whether the paper on ARTBP uses this schedule was not
+    verified.)
 
     Args:
       mean_length: ℓ₀, in steps, greater than (α − 1) / (α − 2), so that κ(1) < 1.
-      alpha: α > 2, how fast long segments become rare. For α ≤ 2 the mean age of a
-        segment is infinite.
+      alpha: α > 2, the exponent by which long segments become rare. For α ≤ 2 the mean
+        age of a segment is infinite.
 
     Returns:
       The schedule age -> κ.
 
     Raises:
-      ValueError: if a number is out of range.
+      ValueError: if mean_length or alpha is out of range.
 
     Example:
       >>> import jax.numpy as jnp

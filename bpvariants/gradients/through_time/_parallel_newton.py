@@ -1,15 +1,16 @@
 """Newton's method on a whole trajectory, each iteration a parallel linear recurrence.
 
 Notation: h^i_t is the carry of step t after i iterations, J_t = ∂f/∂h at h^i_{t−1}.
-r_t is the residual of step t; a linear recurrence turns residuals into corrections d_t:
+f is the network's step, with parameters θ and input x_t. r_t is the residual of step t;
+a linear recurrence turns residuals into corrections d_t:
 
     r_t = f(θ, h^i_{t−1}, x_t) − h^i_t,    d_t = (1 − λ) J_t d_{t−1} + r_t,    d_0 = 0
     h^{i+1}_t = h^i_t + d_t
 
-λ (`shrink`) = 0 is Newton's method, and 1 is Picard's iteration. Quasi-Newton replaces
-J_t by its diagonal. In all of them, step t is exact after t iterations, because r and d
-are then 0 at all steps up to t. Derivatives are those of the solution found. With z the
-adjoint of h,
+λ is the setting `shrink`: λ = 0 is Newton's method, and λ = 1 is Picard's iteration.
+Quasi-Newton replaces J_t by its diagonal. In all three methods, step t is exact after t
+iterations, because r and d are then 0 at all steps up to t. Derivatives are those of
+the solution, not of the iterations. With L the loss and z the adjoint of h,
 
     z_t = J_{t+1}ᵀ z_{t+1} + ∂L/∂h_t.
 """
@@ -35,38 +36,44 @@ from bpvariants.gradients.through_time._parallel_scan import (
 Jacobian = Literal["full", "diagonal"]
 OnFailure = Literal["sequential", "nan"]
 Gap = Callable[[jax.Array], jax.Array]  # trajectory [T, *batch, n] -> residuals
-Sizes = tuple[int, ...]  # how many of the n elements of an example each leaf has
+Sizes = tuple[int, ...]  # for each leaf of the carry, its elements for one example
 
 
 @register_dataclass  # shrink, tol and max_steps may be tracers
 @dataclass(frozen=True)
 class newton:
-    """Method of :func:`parallel_unroll`: Newton's on the whole trajectory (DEER).
+    """Settings of Newton's method for :func:`parallel_unroll` (DEER).
 
         h_t ← f_t + (1 − λ) J_t (h_{t−1} − its old value)    until |Δh| ≤ tol max |h|
 
-    With jacobian="full" and λ = 0 the error falls quadratically, once it is small. An
+    h_t is the carry, with n elements for one example, f_t the new carry that step t
+    computes from the old h_{t−1}, and J_t its Jacobian there. Each iteration updates
+    the whole trajectory of T steps.
+
+    With jacobian="full" and λ = 0, convergence is quadratic near the solution. An
     iteration takes n + 1 evaluations of the step and T·n³ multiplications. All T steps
     run in parallel, except that the linear recurrence has log₂ T sequential levels.
-    Memory is several times T·n² for each example. This pays off if T is long, n is
-    small and there is an accelerator; otherwise a plain unroll is faster.
+    Memory is several times T·n² for each example. Newton's method is faster than a
+    plain unroll only if T is large, n is small and there is an accelerator.
 
-    With jacobian="diagonal" it is *not* Newton's method but quasi-Newton (quasi-DEER).
-    Only the diagonal of J_t is kept, so memory is T·n and multiplications are few. It
-    needs more iterations, unless units hardly act on each other directly.
+    With jacobian="diagonal" the method is quasi-Newton (quasi-DEER), *not* Newton's. It
+    keeps only the diagonal of J_t, so memory is T·n and multiplications are few.
+    Quasi-Newton needs more iterations, unless units hardly affect each other directly.
 
-    Derivatives are exact in both, because the adjoint equation has the full J_t. With
-    "diagonal" the same iteration solves it, to the same tol; the derivative of an
-    example is NaN if its iteration does not converge, as when it overflows.
+    Derivatives are exact with both, because the adjoint equation has the full J_t. With
+    "diagonal" the quasi-Newton iteration also solves the adjoint equation, to the same
+    tol. If this iteration does not converge for an example, for instance because it
+    overflows, the derivative of this example is NaN.
 
     If the network is chaotic or unstable, products of J_t grow, and iterations make no
     progress. shrink = λ > 0 multiplies each J_t by 1 − λ, so that a product over k
     steps shrinks by (1 − λ)^k. λ = 0 is Newton's method; the solution is the same for
-    every λ. (`damping` of :func:`fixed_point` is another setting: it scales the change
-    of an iterate, and 1 means none.) In exact arithmetic T iterations are enough for
-    every λ. But products of J_t may magnify rounding so much that the iterates never
-    settle; this counts as a failure. The table shows how many iterations a tanh network
-    took, with n = 3, normal weights of standard deviation s/√n, T = 200, tol = 1e-8:
+    every λ. (The setting `damping` of :func:`fixed_point` is different: it scales the
+    change of an iterate, and damping=1 means none.) In exact arithmetic T iterations
+    are enough for every λ. But products of J_t may magnify rounding errors so much that
+    the iterates never settle. Then the method counts as not converged. The table shows
+    how many iterations a tanh network took, with n = 3, normal weights of standard
+    deviation s/√n, T = 200, tol = 1e-8:
 
         s                               1    2    3    5
         full,     λ = 0                 5    9   20  126
@@ -79,14 +86,13 @@ class newton:
       jacobian: "full" or "diagonal".
       shrink: λ, from 0 (Newton) to 1 (Picard): each J_t is multiplied by 1 − λ.
       tol: largest change of any carry element that counts as converged, relative to the
-        largest element that its leaf of the carry has along the trajectory. So the
-        units of a leaf do not matter. A few floating-point spacings take its place if
-        they are more.
-      max_steps: largest number of iterations. There are never more than T + 1, the last
-        of which finds that nothing changes.
+        largest element of its leaf of the carry along the trajectory. So the units of a
+        leaf do not matter. A tol below 4 machine epsilons is raised to 4 epsilons.
+      max_steps: largest number of iterations. More than T + 1 are never needed, and
+        the last one only detects that nothing changes.
       on_failure: what to do with examples that do not converge or are not finite.
-        "sequential" replaces them by a run of the network step by step; this takes
-        the time of the whole batch. "nan" makes results, and so derivatives, NaN.
+        "sequential" computes them again by running the network step by step, for the
+        time of a run of the whole batch. "nan" makes their results and derivatives NaN.
 
     Raises:
       ValueError: if a setting is out of its range.
@@ -133,13 +139,13 @@ class newton:
 
 
 class NewtonState(NamedTuple):
-    """State of the iterations; the last three fields are [*batch], one per example."""
+    """State of Newton's iterations, with one entry per example except in `taken`."""
 
     trajectory: jax.Array  # [T, *batch, n]
-    taken: jax.Array  # [] iterations
-    steps: jax.Array
-    converged: jax.Array
-    active: jax.Array
+    taken: jax.Array  # [], number of iterations so far
+    steps: jax.Array  # [*batch], number of iterations that the example was active
+    converged: jax.Array  # [*batch]
+    active: jax.Array  # [*batch], whether the next iteration updates the example
 
 
 def iterate(
@@ -150,11 +156,11 @@ def iterate(
     sizes: Sizes,
     reverse: bool = False,
 ) -> NewtonState:
-    """Iterate until gap(trajectory) [T, *batch, n] is 0, for each example by itself."""
+    """Iterate for each example until its residuals gap(trajectory) [T, n] are 0."""
     length, *batch, _ = start.shape
     tol = jnp.maximum(jnp.asarray(method.tol, start.dtype), 4 * eps)
     keep = 1 - jnp.asarray(method.shrink, start.dtype)
-    # T iterations make all steps exact; one more detects that nothing changes.
+    # T iterations make all T steps exact; another one detects that nothing changes.
     limit = jnp.minimum(jnp.asarray(method.max_steps, jnp.int32), length + 1)
     over_time = tuple({0, start.ndim - 1})
 
@@ -192,7 +198,10 @@ def _largest(trajectory: jax.Array, sizes: Sizes) -> jax.Array:
 def solve_tangent(
     g: Gap, y: jax.Array, method: newton, eps: float, sizes: Sizes
 ) -> jax.Array:
-    """Solve g(x)_t = J_t x_{t−1} − x_t = y_t for x; its transpose is the adjoint."""
+    """Solve g(x)_t = J_t x_{t−1} − x_t = y_t for x.
+
+    In reverse mode, JAX solves the transposed equation, which is the adjoint equation.
+    """
 
     def solve(reverse, g, y):
         if method.jacobian == "full":
@@ -200,7 +209,7 @@ def solve_tangent(
             x = dense_scan(matrices, -y, reverse)
             return jax.lax.cond(
                 jnp.all(jnp.isfinite(x)),
-                lambda: x,  # else a matrix product may have overflowed: 0 · inf is NaN
+                lambda: x,  # if not finite, a matrix product may have overflowed
                 lambda: dense_scan_in_order(matrices, -y, reverse),
             )
         exact = newton("diagonal", method.shrink, method.tol, y.shape[0] + 1)
@@ -217,21 +226,24 @@ def solve_tangent(
 def _propagate(
     slopes: Gap, wrong: jax.Array, jacobian: Jacobian, keep: jax.Array, reverse: bool
 ) -> jax.Array:
-    """Return all d_t of the recurrence d_t = (1 − λ) J_t d_{t−1} + r_t."""
+    """Return corrections d_t of the recurrence d_t = (1 − λ) J_t d_{t−1} + r_t."""
     if jacobian == "full":
         return dense_scan(keep * _matrices(slopes, wrong), wrong, reverse)
     return elementwise_scan(keep * _diagonals(slopes, wrong), wrong, reverse)
 
 
 def _matrices(slopes: Gap, like: jax.Array) -> jax.Array:
-    """Return J_t [T, *batch, n, n] from slopes, slopes(v)_t = J_t v_{t−1} − v_t."""
+    """Return Jacobians J_t [T, *batch, n, n]; slopes(v)_t is J_t v_{t−1} − v_t."""
     basis = jnp.eye(like.shape[-1], dtype=like.dtype)
     column = lambda e: carried(slopes, _everywhere(e, like))
     return jnp.moveaxis(jax.vmap(column)(basis), 0, -1)
 
 
 def _diagonals(slopes: Gap, like: jax.Array) -> jax.Array:
-    """Return the diagonals of J_t, [T, *batch, n], entry by entry to save memory."""
+    """Return the diagonals of Jacobians J_t, [T, *batch, n], one entry at a time.
+
+    One entry at a time takes less memory; slopes(v)_t is J_t v_{t−1} − v_t.
+    """
     numbers = jnp.arange(like.shape[-1])
 
     def entry(i):

@@ -1,11 +1,12 @@
 """Linear recurrences along time in parallel: h_t = A_t h_{t−1} + u_t, h_0 = 0.
 
-Composing pairs (A, u) is associative, so an associative scan finds all prefixes:
+Composition ∘ of pairs (A, u) is associative, so an associative scan computes all h_t:
 
     (A₂, u₂) ∘ (A₁, u₁) = (A₂ A₁, A₂ u₁ + u₂)
 
-The order matters, because matrices do not commute. In reverse, with the matrices
-transposed and moved by one step, this is the adjoint: z_t = A_{t+1}ᵀ z_{t+1} + u_t.
+The order matters, because matrices do not commute. The adjoint of this recurrence is
+z_t = A_{t+1}ᵀ z_{t+1} + u_t. The scan also computes the adjoint: in reverse, with the
+matrices transposed and moved by one step.
 """
 
 from collections.abc import Callable
@@ -19,9 +20,9 @@ from bpvariants.types import PyTree
 def carried(slopes: Callable[[PyTree], PyTree], v: PyTree) -> PyTree:
     """Return J_t v_{t−1} from slopes(v)_t = J_t v_{t−1} − v_t, for all t, [T, ...].
 
-    slopes(v) + v would lose the digits of a J_t that is small. So v is first given at
-    even times alone, and then at odd ones: what is subtracted is 0 where J_t v_{t−1} is
-    not. In reverse, where slopes(v)_t = J_{t+1}ᵀ v_{t+1} − v_t, the same holds.
+    slopes(v) + v would lose the digits of a J_t that is small. So v is set to 0 first
+    at odd times, then at even times: −v_t is then 0 wherever J_t v_{t−1} is not. This
+    also works in reverse, where slopes(v)_t = J_{t+1}ᵀ v_{t+1} − v_t.
     """
 
     def at(odd, tree):
@@ -36,9 +37,10 @@ def carried(slopes: Callable[[PyTree], PyTree], v: PyTree) -> PyTree:
 
 
 def elementwise_scan(factors: PyTree, u: PyTree, reverse: bool = False) -> PyTree:
-    """Return all h_t, like u, where each element has its own factor A_t.
+    """Return all h_t = A_t h_{t−1} + u_t, like u; A_t has one factor per element.
 
-    Work is T·n, memory a few times T·n, and the scan has log₂ T sequential levels.
+    For n elements, work is T·n, memory is a few times T·n, and the scan has log₂ T
+    sequential levels.
     """
 
     def compose(first, second):
@@ -50,9 +52,9 @@ def elementwise_scan(factors: PyTree, u: PyTree, reverse: bool = False) -> PyTre
 
 
 def dense_scan(matrices: jax.Array, u: jax.Array, reverse: bool = False) -> jax.Array:
-    """Return all h_t [T, *batch, n] with matrices A_t [T, *batch, n, n].
+    """Return all h_t = A_t h_{t−1} + u_t, [T, *batch, n]; matrices A [T, *batch, n, n].
 
-    Work is T·n³, memory a few times T·n², and the scan has log₂ T sequential levels.
+    Work is T·n³, memory is a few times T·n², and the scan has log₂ T sequential levels.
     """
 
     def compose(first, second):
@@ -77,7 +79,7 @@ def dense_scan_in_order(
 
 
 def _times(a: jax.Array, b: jax.Array) -> jax.Array:
-    # Products of lower precision are faster, but their errors would add up along time.
+    # Matrix products of lower precision are faster, but their errors add up along time.
     return jnp.matmul(a, b, precision="highest")
 
 

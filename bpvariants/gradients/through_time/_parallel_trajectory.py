@@ -1,10 +1,12 @@
 """Solve for all carries at once; differentiate the solution by one linear recurrence.
 
-The trajectory h = (h_1 … h_T) is the root of
+A network's step f has parameters θ and input x_t. The trajectory of its carry,
+h = (h_1 … h_T), is the root of
 
     g(h)_t = f(θ, h_{t−1}, x_t) − h_t = 0,    t = 1 … T.
 
-The linearised g maps v to J_t v_{t−1} − v_t, so inverting it is a linear recurrence.
+With J_t = ∂f/∂h_{t−1}, the derivative of g maps a direction v to J_t v_{t−1} − v_t. So
+the inverse of this derivative is a linear recurrence.
 """
 
 import math
@@ -28,18 +30,19 @@ from bpvariants.types import PyTree
 class Found(NamedTuple):
     """How Newton's method found a trajectory."""
 
-    steps: jax.Array  # [*batch]
+    steps: jax.Array  # [*batch], number of iterations
     converged: jax.Array  # [*batch]
     in_place: bool  # whether examples that did not converge were run step by step
 
 
 def linear_trajectory(all_steps: Any, start: PyTree) -> tuple[PyTree, PyTree]:
-    """Return the trajectory of an elementwise affine step: one Newton step from 0.
+    """Return the trajectory of an elementwise affine step, and where a check passed.
 
-    If Jacobians are diagonal, one tangent of all ones yields all their entries. A
-    second tangent checks this: at the trajectory found, in a direction whose elements
-    all differ. It detects Jacobians that are not diagonal or not constant. Also return
-    which elements, [T, *batch, ...], passed this check.
+    The trajectory is the result of one Newton iteration from 0. If the Jacobians of the
+    step are diagonal, one tangent of all ones yields all their entries. A second
+    tangent, computed at the trajectory in a direction whose elements all differ, checks
+    that the Jacobians are diagonal and constant. The second result says which carry
+    elements, [T, *batch, ...], passed this check.
     """
 
     def new_carries(hs):
@@ -49,7 +52,7 @@ def linear_trajectory(all_steps: Any, start: PyTree) -> tuple[PyTree, PyTree]:
         return jax.tree.map(jnp.subtract, new_carries(hs), hs)
 
     def solve(gap, zeros):
-        del gap  # new_carries − h, whose derivative has lost digits of A_t
+        del gap  # its derivative A_t h_{t−1} − h_t has lost digits of the factors A_t
         ones = jax.tree.map(jnp.ones_like, zeros)
         return elementwise_scan(*jax.jvp(new_carries, (zeros,), (ones,))[::-1])
 
@@ -71,7 +74,7 @@ def linear_trajectory(all_steps: Any, start: PyTree) -> tuple[PyTree, PyTree]:
 
 
 def _all_different(tree: PyTree) -> PyTree:
-    """Return random values from 1 to 2, from a fixed seed; all time steps are equal."""
+    """Return random values from 1 to 2, from a fixed seed, equal at all time steps."""
     leaves, structure = jax.tree.flatten(tree)
     keys = jax.random.split(jax.random.key(0), len(leaves))
     real = lambda leaf: jnp.finfo(leaf.dtype).dtype
@@ -87,8 +90,9 @@ def is_close(
 ) -> jax.Array:
     """Return whether a and b agree, relative to each element's largest size over time.
 
-    Elements of a or b that are not finite count as close; other checks find these.
-    Sizes that are not finite count as 0, so that they do not hide an error.
+    If an element of a or b is not finite, the two count as close, because other checks
+    find such elements. A size that is not finite counts as 0, so that it does not hide
+    an error.
     """
     finite = jnp.isfinite(a) & jnp.isfinite(b)
     size = jnp.where(jnp.isfinite(size), size, jnp.zeros_like(size))
@@ -100,7 +104,11 @@ def is_close(
 def newton_trajectory(
     all_steps: Any, in_order: Any, start: PyTree, method: newton, batch_ndim: int
 ) -> tuple[PyTree, Found]:
-    """Return the trajectory, and how it was found."""
+    """Return the trajectory found by Newton's method, and how it was found.
+
+    `all_steps` runs all steps in parallel from given carries; `in_order` runs the steps
+    one after another.
+    """
     times = jax.tree.leaves(start)[0].shape[: batch_ndim + 1]  # [T, *batch]
     vectors, as_tree = as_vectors(start, times)
     as_vector = lambda tree: as_vectors(tree, times)[0]
@@ -122,7 +130,7 @@ def newton_trajectory(
                 converged[None, ..., None], hs, as_vector(in_order())
             )
             hs = jax.lax.cond(jnp.all(converged), lambda: hs, choose)
-        # The auxiliary outputs of custom_root must be floating.
+        # custom_root needs floating auxiliary outputs, so cast counts and flags.
         how = found.steps, converged
         return hs, jax.tree.map(lambda a: a.astype(hs.dtype), how)
 

@@ -1,16 +1,19 @@
-"""Run a network along time, all steps at once: solve for its trajectory.
+"""Run a network along time, all steps in parallel, by solving for its trajectory.
 
-Notation: h = (h_1 … h_T) is the trajectory of the carry. It is the root of
+Notation: f is the network's step, with parameters θ and input x_t, and L the loss.
+h = (h_1 … h_T) is the trajectory of the carry, J_t = ∂f/∂h_{t−1}. h is the root of
 
     g(h)_t = f(θ, h_{t−1}, x_t) − h_t,    t = 1 … T
 
-For any guess, g is computed for all t at once. Its derivative maps v to
-J_t v_{t−1} − v_t. So a Newton step is a linear recurrence, which is solved in parallel.
-One more linear recurrence gives the derivative of the root, however that was found:
+For any guess of h, g is computed for all t in parallel. The derivative of g maps a
+direction v to J_t v_{t−1} − v_t. So each iteration of Newton's method is a linear
+recurrence, which is solved in parallel. The derivative of the root h does not depend on
+how h was found. Another linear recurrence computes this derivative, forwards as dh or
+backwards as the adjoint z:
 
     dh_t = J_t dh_{t−1} + ∂f/∂θ dθ,    backwards    z_t = J_{t+1}ᵀ z_{t+1} + ∂L/∂h_t.
 
-At a masked step f(θ, h_{t−1}, x_t) is h_{t−1}, so J_t = I; at a reset J_t = 0.
+In padding, f(θ, h_{t−1}, x_t) is h_{t−1}, so J_t is the identity; at a reset J_t = 0.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -45,14 +48,16 @@ from bpvariants.types import PyTree, Step
 class ParallelInfo(NamedTuple):
     """Information on one run of :func:`parallel_unroll`, for each example.
 
-    All fields but carries are [*batch], with as many axes as batch_ndim says.
+    All fields except carries have shape [*batch], with batch_ndim axes.
 
     Attributes:
       steps: number of iterations; 1 with method "linear".
-      residual: largest |f(θ, h_{t−1}, x_t) − h_t| along the trajectory returned.
-      converged: bool, whether the method itself found the trajectory: "linear" up to
-        rounding, "newton" to its tolerance.
-      fell_back: bool, whether the network was run step by step instead.
+      residual: largest |f(θ, h_{t−1}, x_t) − h_t| along the returned trajectory, where
+        f(θ, h_{t−1}, x_t) is the carry that the step computes.
+      converged: bool, whether the parallel method found the trajectory: "linear" up to
+        rounding, "newton" up to its tolerance.
+      fell_back: bool, whether the network was run step by step because the parallel
+        method failed.
       carries: h_1 … h_T, leaves [T, *batch, ...]; a good `guess` for a similar problem.
     """
 
@@ -80,49 +85,55 @@ def parallel_unroll(
 
         h_t, y_t = step(θ, h_{t−1}, x_t),    t = 1 … T
 
-    It is differentiable in params, carry, initial and xs, and in all arrays that step
-    closes over: forward and in reverse, any number of times. The iterations are not
-    differentiated. One more linear recurrence gives the derivative of the trajectory.
+    The results are differentiable in params, carry, initial and xs, and in all arrays
+    that step closes over, in forward and in reverse mode, any number of times. The
+    iterations are not differentiated. Instead, the derivative of the trajectory is
+    computed by one more linear recurrence.
 
     - "linear" is for steps whose new carry is A_t ⊙ h_{t−1} + u_t, element by element,
       such as `cells.lru` and `cells.min_gru`. A_t and u_t may depend in any way on θ
-      and x_t, and may be complex for a complex carry. They are found from the step.
-      Work is that of a few unrolls, in parallel except for log₂ T levels; memory is
-      several times T·n. If the program of the step shows that it lacks this form, an
-      error is raised. If this only shows in a run, results and derivatives are NaN.
-    - "newton" is for any step. Give a :class:`newton` to choose its settings; its
-      docstring states the costs. By default, examples that fail are run step by step.
+      and x_t, and may be complex for a complex carry. The method finds A_t and u_t from
+      the step. The work is that of a few unrolls, in parallel except for log₂ T
+      sequential levels; memory is several times T·n. If the program of the step shows
+      that it is not elementwise affine, an error is raised. If only the computed values
+      show this, results and derivatives are NaN.
+    - "newton" is for any step. Pass a :class:`newton` to choose the settings; its
+      docstring states the costs. By default, examples that do not converge are run step
+      by step.
 
     Carries are computed in float32 or wider. In bfloat16, results agree with those of
     `unroll` as closely as the rounding of each step allows. If inputs are sharded by
-    batch or by time, so are the outputs. Sharding by time divides the steps among
-    devices, but XLA still gathers the carries, T·n elements, on every device once.
+    batch or by time, outputs are sharded in the same way. Sharding by time divides the
+    steps among devices, but XLA still gathers the T·n carry elements once on every
+    device.
 
     Args:
       step: one time step of the network.
-      params: its parameters θ.
+      params: the network's parameters θ.
       carry: state h_0 before the first step, floating leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
       method: "linear", "newton", or a :class:`newton` with settings.
-      mask: [T, *batch] bool, False in padding. There the carry passes through
-        unchanged, the network gets zeros for x, and y is meaningless.
-      reset: [T, *batch] bool, True puts `initial` back before this step, unless the
-        step is padding.
-      initial: what a reset puts back, like carry. Default: the carry given.
-      guess: the trajectory that "newton" begins with, like `info.carries`. Elements
-        that are not finite count as 0. Default: zeros. The derivative in it is 0.
+      mask: [T, *batch] bool, False in padding. In padding the carry stays unchanged,
+        the network gets zeros for x, and y is meaningless.
+      reset: [T, *batch] bool, True if `initial` replaces the carry before the step;
+        ignored in padding.
+      initial: the state after a reset, like carry. Default: the argument carry.
+      guess: the trajectory that "newton" begins with, like `info.carries`. Elements of
+        the guess that are not finite count as 0. Default: zeros. The derivative of the
+        results with respect to the guess is 0.
       batch_ndim: number of leading axes of the carry that are batch axes. Each example
         then has its own Jacobians and its own info. Default: the number of batch axes
-        of mask or reset, else 0. With 0 the whole batch is one example: results are
-        right too, but the Jacobians of "newton" have B times as many elements.
+        of mask or reset, else 0. With batch_ndim=0 the whole batch is one example: the
+        results are correct, but Jacobians in "newton" have B times as many elements.
 
     Returns:
       ((carry, ys), info): the carry after the last step and the outputs, leaves
-      [T, *batch, ...], as from :func:`unroll`; and a :class:`ParallelInfo`.
+      [T, *batch, ...], both as from :func:`unroll`; and a :class:`ParallelInfo`.
 
     Raises:
       ValueError: if lengths, shapes or dtypes disagree, if the carry is not floating,
-        or if the step's program shows that it is not elementwise affine, with "linear".
+        or if the method is "linear" and the step's program shows that the step is not
+        elementwise affine.
 
     Example:
       >>> import jax.numpy as jnp
@@ -160,7 +171,7 @@ def parallel_unroll(
         return guarded(step, initial, mask, reset)(params, h, x)
 
     def all_steps(carries):
-        """Run all steps at once, each from the given carry of the step before it."""
+        """Run all steps in parallel, each from the given carry of the previous step."""
         shift = lambda first, hs: jnp.concatenate([first[None], hs[:-1]])
         before = jax.tree.map(shift, carry, carries)
         return jax.vmap(run)(before, xs, mask, reset)
@@ -183,7 +194,7 @@ def parallel_unroll(
 def _inspect(
     new: PyTree, carries: PyTree, how: Any, batch_ndim: int
 ) -> tuple[jax.Array, ParallelInfo]:
-    """Return which examples [*batch] are right, and the info."""
+    """Return which examples [*batch] have a correct trajectory, and the info."""
     new, old = jax.lax.stop_gradient((widen(new), widen(carries)))
     over_time = lambda tree: jnp.max(largest(tree, batch_ndim + 1), axis=0)
     differences = jax.tree.map(jnp.subtract, new, old)
@@ -193,7 +204,8 @@ def _inspect(
         fell_back = ~converged & in_place
         info = ParallelInfo(steps, residual, converged, fell_back, carries)
         return converged | fell_back, info
-    # Check each element by itself, so that a large one does not hide another's error.
+    # Check each carry element separately, so that a large element does not hide the
+    # error of another element.
     tol = max(1000 * spacing(new), 8 * spacing(carries))
     close = lambda a, b, passed: passed & is_close(a, b, jnp.abs(b), tol)
     each = jax.tree.leaves(jax.tree.map(close, new, old, how))
@@ -206,7 +218,7 @@ def _inspect(
 
 
 def _nan_unless(right: jax.Array, tree: PyTree, axes_before: int) -> PyTree:
-    """Multiply wrong examples by NaN, so that their derivatives are NaN too."""
+    """Multiply examples that are not right by NaN: their derivatives are NaN too."""
 
     def spoil(leaf):
         if not is_floating(leaf):

@@ -1,6 +1,7 @@
 """Networks of several layers: a stack of steps is a step.
 
-Notation: layer l of K has parameters θ^l and a carry h^l_t; y^0_t = x_t. Then
+Notation: K layers have parameters θ^l, carries h^l_t and outputs y^l_t, for layers
+l = 1 … K. With the input x_t of the stack as y^0_t, the output of the stack is y_t:
 
     h^l_t, y^l_t = step^l(θ^l, h^l_{t−1}, y^{l−1}_t),    l = 1 … K,    y_t = y^K_t.
 """
@@ -15,23 +16,23 @@ from bpvariants.types import PyTree, Step
 def stack(steps: Iterable[Step]) -> Step:
     """Stack layers into one step: each layer's y is the next layer's x.
 
-    The result is an ordinary step: every gradient rule, :func:`unroll`,
-    :func:`bidirectional` and `stack` itself take it. All layers advance in the same
-    time step. Its time and memory are the sums over the layers. :func:`rtrl` keeps the
-    influence of a layer's parameters only on that layer and the layers above it.
+    The stack is an ordinary step: every gradient rule, :func:`unroll`,
+    :func:`bidirectional` and `stack` itself accept it. All layers advance in the same
+    time step. Time and memory are the sums over the layers. :func:`rtrl` stores the
+    influence of a layer's parameters only on this layer and on the layers above it.
 
     Args:
-      steps: the layers, lowest first, such as the `apply` of Linen cells. The y of one
-        layer, any pytree, must fit the next layer as x.
+      steps: the layers, lowest first, such as the `apply` of Linen cells. The y of a
+        layer, any pytree, must be a valid x of the next layer.
 
     Returns:
       A step (params, carry, x) -> (carry, y). Its params (a tuple or list) and its
       carry (a tuple) have one entry for each layer; y is the y of the last layer.
 
     Raises:
-      ValueError: if there are no steps, or one is not a function; when the step is
+      ValueError: if there are no steps, or a step is not a function; when the stack is
         called, if params or carry do not have one entry for each layer, or if a layer's
-        new carry differs from its old one in structure, shapes or dtypes.
+        new carry differs from its old carry in structure, shapes or dtypes.
 
     Example:
       >>> import jax.numpy as jnp

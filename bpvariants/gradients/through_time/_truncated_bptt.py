@@ -1,17 +1,20 @@
-"""Truncated backpropagation through time, BPTT(h; h′): every loss injected once.
+"""Truncated backpropagation through time, BPTT(h; h′): each loss counts exactly once.
 
-Notation: h is the lookback; errors are sent back every h′ ≤ h steps. A window ends at
-each e = h′, 2h′, … and at T. It begins at s = max(0, e − h), and its first carry h_s is
-taken as a constant. Only the losses since the previous end travel back through it:
+Notation: ℓ_t is the loss of step t, h_t the carry, h (without index) the lookback. A
+backward pass runs every h′ ≤ h steps, through one window of steps. A window ends at
+each step e = h′, 2h′, … and at T. The window begins at s = max(0, e − h), and its first
+carry h_s is a constant. Its backward pass has only the losses since the previous end:
 
     g = Σ_e ∇_θ Σ_{t = previous end + 1 … e} ℓ_t    along h_s → h_{s+1} → … → h_e.
 
-So a loss looks back between h − h′ + 1 and h steps. An outer scan takes the gradient of
-one window at a time, so memory is that of h steps. (One scan with `stop_gradient` every
-h′ steps gives the gradient of h = h′, but keeps the residuals of all T steps.)
+So the error signal of a loss travels back between h − h′ + 1 and h steps. An outer scan
+computes the gradient of one window at a time, so memory is that of h steps. (One scan
+with `stop_gradient` every h′ steps gives the gradient for h = h′, but stores the
+residuals of all T steps.)
 
-A window passes on to the next one its first carry h_s, and the inputs, masks and resets
-of the h − h′ steps since then. A call of a stream passes the same on to the next call.
+A window passes to the next window the carry h_s that the next window begins with, and
+the inputs, masks and resets of the h − h′ steps since then. In a stream, a call passes
+the same values to the next call.
 """
 
 import dataclasses
@@ -54,7 +57,7 @@ class Call(NamedTuple):
     """Arguments that are the same for all windows of a call."""
 
     step: Step
-    advance: Step  # with the loss as output
+    advance: Step  # the step, with the loss as output
     initial: PyTree
     consumer: Consumer
     block: Block  # all steps of the call
@@ -65,7 +68,7 @@ class Reached(NamedTuple):
 
     end: PyTree  # the carry at the end of the window
     held: Held
-    state: PyTree  # of the consumer
+    state: PyTree  # the state of the consumer
 
 
 def truncated_bptt(
@@ -76,47 +79,52 @@ def truncated_bptt(
     lookback: int | None = None,
     update: Any = None,
 ) -> GradientRule:
-    """BPTT(h; h′), an approximation of BPTT: errors travel back `lookback` steps.
+    """BPTT(h; h′), biased BPTT whose error signals travel back `lookback` steps.
 
-    Biased, but exact for every sequence of T ≤ lookback, whatever `every` is. The value
-    and the carry are exact. Memory is that of `lookback` steps, whatever T is. Time is
-    lookback / every times that of BPTT. A window of k steps, as frameworks call it, is
-    every = lookback = k; its first loss looks back only one step. The default is the
-    common recommendation, lookback = 2·every.
+    The gradient is biased, but exact for every sequence of T ≤ lookback steps, for any
+    `every`. The value and the carry are exact. Memory is that of `lookback` steps, for
+    any T. Time is lookback / every times that of BPTT. Other frameworks use windows of
+    k steps, which is every = lookback = k; the error signal of a window's first loss
+    then travels back only one step. The default is the common recommendation,
+    lookback = 2·every.
 
-    Pass the returned carry to the next call to continue a sequence; errors then stop at
-    the start of each call. In a :func:`stream` they travel back into earlier calls:
-    pass it in place of the carry, and the rule returns it in place of the carry.
+    To continue a sequence, pass the returned carry to the next call; error signals then
+    stop at the start of each call. To let error signals travel back into earlier calls,
+    pass a :func:`stream` instead of the carry. The rule then returns the next stream
+    instead of the carry.
 
-    With an `update` the rule learns on the way, after each window, and is
+    With an `update` the rule updates the parameters after each window, and is
 
         learn((params, opt_state), carry, …) -> ((value, carry), (params, opt_state)).
 
-    The new pair takes the place of the gradients. The update gets the gradient of the
-    mean loss Σ w·ℓ / Σ w, taken over the window's own losses. It also gets that loss
-    as `value`, if it accepts one. A window with Σ w = 0 leaves the pair unchanged.
+    The new pair (params, opt_state) replaces the gradients. The update gets the
+    gradient of the window's mean loss Σ w·ℓ / Σ w, with losses ℓ and weights w. If the
+    update accepts `value`, it gets this mean loss too. A window with Σ w = 0 leaves the
+    pair unchanged.
 
-    The value of the call is the mean of all losses, each computed with the θ of its
-    window. So the value is not the loss of one θ, and the gradients used are not those
-    of one θ.
+    The value of a call with an update is the mean of all losses, each computed with the
+    θ of its window. So the value is not the loss at any single θ, nor are the gradients
+    those at any single θ.
 
-    With every = lookback = k and an update, this is the loop of other frameworks that
-    detaches the carry and updates after every k steps, if k divides T. If it does not,
-    r = T mod k steps are left. In that loop their losses look back to the start of
-    these r steps. Here they look back k steps, into the window before, so that the
-    last update differs. For the same update, make a call of the last r steps alone.
+    Other frameworks detach the carry and update after every k steps. An update with
+    every = lookback = k gives the same results if k divides T. Otherwise the last
+    r = T mod k steps differ. In other frameworks, error signals of these r steps travel
+    back to the first of them. Here they travel back k steps, into the previous window,
+    so that the last update differs. For the same update, make a separate call for the
+    last r steps.
 
-    If lookback > every, each window runs its first steps again, with the new
-    θ, but from an h_s computed with older θ. The carry returned is that of the last
-    window. A call of a stream that ends within a block updates there too. So with an
-    update, only cuts at multiples of `every` leave the results unchanged.
+    If lookback > every, each window runs its first steps again, with the new θ, but
+    from a carry computed with older θ. The returned carry is that of the last window.
+    If a call of a stream ends within a block of `every` steps, the rule also updates at
+    the end of the call. So if there is an update, the results are independent of the
+    cuts of a stream only if all cuts are at multiples of `every`.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
-      every: h′, after how many steps errors are sent back, 1 ≤ h′ ≤ h.
-      lookback: h, how many steps they travel back from there. Default: 2·every.
-      update: None, or an optax.GradientTransformation that learns after each window.
+      every: h′, number of steps between two backward passes, 1 ≤ h′ ≤ h.
+      lookback: h, number of steps of a backward pass. Default: 2·every.
+      update: None, or an optax.GradientTransformation to apply after each window.
 
     Returns:
       A :class:`~bpvariants.types.GradientRule`.
@@ -124,9 +132,9 @@ def truncated_bptt(
     Raises:
       ValueError: if `every` and `lookback` are not integers with 1 ≤ every ≤ lookback,
         or `update` is not a gradient transformation; when the rule is called, if
-        lengths, shapes or dtypes disagree, if a stream comes from a rule with another
-        every or lookback, if params is not a pair though there is an update, or if a
-        key is given.
+        lengths, shapes or dtypes disagree, if a stream comes from a rule with a
+        different every or lookback, if there is an update but params is not a pair, or
+        if a key is given.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -204,7 +212,7 @@ def truncated_bptt(
 
 
 def _checked_lookback(every: int, lookback: int | None) -> int:
-    """Check the settings; return the lookback."""
+    """Check `every` and `lookback`; return the lookback."""
     check_count("every", every)
     if lookback is None:
         return 2 * every
@@ -222,8 +230,9 @@ def _run_windows(
 ) -> Reached:
     """Run the window of each block of a call that begins `phase` steps into a block.
 
-    If the call ends within a block, the losses of this block look back from where the
-    block would end. With `to_end` they look back from the end of the call.
+    If the call ends within a block, the window of this block has its lookback measured
+    from the step where the whole block would end. With `to_end`, the lookback is
+    measured from the end of the call.
     """
     length = num_steps(call.block.steps)
     first = min(every - phase, length) if phase else 0
@@ -231,9 +240,11 @@ def _run_windows(
     if first:
         ends = phase + first == every
         reached = _take(call, reached, 0, first, every if ends else 0)
-    apart = int(to_end and rest > 0)  # if 1, the window before the last drops less
+    # If 1, the window before the last one is not in the scan, because it drops `rest`.
+    apart = int(to_end and rest > 0)
 
-    def body(reached_and_begin, _):  # `begin` is a carry: an arange would grow with T
+    # Scan over a counter `begin`, because an array of all begins would grow with T.
+    def body(reached_and_begin, _):
         reached, begin = reached_and_begin
         return (_take(call, reached, begin, every, every), begin + every), None
 
@@ -249,7 +260,10 @@ def _run_windows(
 def _take(
     call: Call, reached: Reached, begin: int | jax.Array, size: int, drop: int
 ) -> Reached:
-    """Run one window of `size` new steps; the next begins `drop` steps after it."""
+    """Run a window with `size` new steps; the next window begins `drop` steps later.
+
+    "Later" counts from the first step of this window.
+    """
     block, weights = cut((call.block, call.consumer.weights), begin, size)
     gradient_at = window(
         call.step, call.advance, call.initial, reached.held, block, drop

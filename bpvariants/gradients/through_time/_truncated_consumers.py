@@ -1,4 +1,4 @@
-"""Two uses of the gradients of windows: sum them, or update after each."""
+"""Two uses of the gradients of windows: sum them, or update after each window."""
 
 import math
 from collections.abc import Callable
@@ -15,15 +15,16 @@ from bpvariants.types import PyTree
 
 
 class Consumer(NamedTuple):
-    """A use of the gradients of a call's windows, one window after the other.
+    """A use of the gradients of a call's windows, one window after another.
 
     Attributes:
-      state: state before the first window.
-      weights: [T, *batch], to be cut into blocks for `take`; None if all losses count
-        equally.
-      take: (state, gradient_at, weights of the block, length of the block) ->
+      state: the consumer's state before the first window.
+      weights: weights of the losses, [T, *batch], which the caller slices into blocks
+        for `take`; None if all losses count equally.
+      take: function (state, gradient_at, weights of the block, length of the block) ->
         (state, (carry at the end of the block, Held)).
-      result: state -> (value, grads), or with an update (value, (params, opt_state)).
+      result: function state -> (value, grads), or with an update state -> (value,
+        (params, opt_state)).
     """
 
     state: PyTree
@@ -65,9 +66,10 @@ def learn(
     weights: jax.Array | None,
     losses: jax.ShapeDtypeStruct,
 ) -> Consumer:
-    """After each window, update params with the gradient of its mean loss Σ w·ℓ / Σ w.
+    """Update params after each window, with the gradient of the window's mean loss.
 
-    The value of the call is the weighted mean of all losses.
+    The mean loss is Σ w·ℓ / Σ w over the window's losses ℓ with weights w. The value of
+    the call is the weighted mean of the losses of all windows.
     """
 
     def take(state, gradient_at, weights, length):

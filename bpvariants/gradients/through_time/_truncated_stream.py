@@ -1,9 +1,9 @@
-"""State of a stream that is cut into calls of truncated BPTT.
+"""State of a stream: a long sequence in several calls of truncated BPTT.
 
-A loss looks back to s = e − h, where e is the end of its block of h′ steps and h the
-lookback. A call may end k steps into a block; it can count the losses of these steps at
-once. For this it passes on to the next call h_s, and the inputs, masks and resets of
-the h − h′ + k steps since then.
+The error signal of a loss travels back to step s = e − h, where e is the end of the
+loss's block of h′ steps, and h the lookback. A call that ends k steps into a block
+already counts the losses of these k steps. To continue the block, the next call gets
+the carry of step s, and the inputs, masks and resets of the h − h′ + k steps since s.
 """
 
 import dataclasses
@@ -25,15 +25,16 @@ from bpvariants.types import PyTree
 class TruncatedStream:
     """State that :func:`truncated_bptt` passes to its next call; see :func:`stream`.
 
-    It is a pytree. The last three fields are static, so there is one compiled program
-    for each combination of their values.
+    A stream is a pytree. Its last three fields are static, so each combination of their
+    values has its own compiled program.
 
     Attributes:
       carry: the state h_t of the network.
-      initial: what a reset puts back: the `initial` given last.
-      start: the carry that the next window begins with; None if this is h_t.
-      steps: inputs, masks and resets of the lookback − every + phase steps since then,
-        leaves [time, ...]; None if there are no such steps.
+      initial: the state after a reset: the `initial` that a call got most recently.
+      start: the carry that the next window begins with; None if the next window begins
+        with h_t.
+      steps: inputs, masks and resets of the last lookback − every + phase steps, which
+        the next window runs again, leaves [time, ...]; None if there are no such steps.
       phase: number of steps taken so far in the current block of `every` steps.
       every: `every` of the rule; None before the first call.
       lookback: `lookback` of the rule; None before the first call.
@@ -58,29 +59,31 @@ jax.tree_util.register_dataclass(
 def stream(carry: PyTree) -> TruncatedStream:
     """Begin a stream: a long sequence in several calls of :func:`truncated_bptt`.
 
-    Pass the stream to the rule in place of the carry. The rule returns the stream for
-    the next call in place of the carry. The gradient does not depend on where the
-    stream is cut. Each loss counts in its own call. With W_c = Σ w of call c and g_c
-    its gradient, the gradient of one long call is
+    Pass the stream to the rule instead of a carry. The rule returns the stream for the
+    next call instead of a carry. The gradient does not depend on how the sequence is
+    divided into calls. Each loss counts only in the call that gets its target. Let g_c
+    be the gradient that call c returns, and W_c the sum of its weights. Up to rounding,
+    the gradient of one long call is
 
-        g = Σ_c W_c g_c / Σ_c W_c,
+        g = Σ_c W_c g_c / Σ_c W_c.
 
-    up to rounding. The same holds for the value.
+    The value of one long call is the same weighted mean of the values of the calls.
 
-    If a call ends within a block of `every` steps, the losses of that block look back
-    from the future end of the block. With a plain carry they look back from the end of
-    the call. So one long call with a plain carry differs from a stream only in the
-    losses of its last block, and only if T is not a multiple of `every`.
+    A call of a stream may end within a block of `every` steps. The lookback of this
+    block is then measured from the step where the whole block will end. With a plain
+    carry, it is measured from the end of the call. So one long call with a plain carry
+    differs from a stream only in the losses of its last block, and only if T is not a
+    multiple of `every`.
 
-    A reset puts back the `initial` of the last call that got one; before that, the
-    carry given here. `initial` must not change between calls, because a window runs
-    steps of earlier calls again.
+    At a reset, the `initial` of the most recent call that got one replaces the carry.
+    Before any call got an `initial`, the carry given to `stream` replaces it. `initial`
+    must not change between calls, because a window runs steps of earlier calls again.
 
-    Besides carries, a stream holds the inputs, masks and resets of lookback − every
-    steps and of the steps taken in the current block. Each call runs these steps again,
-    so a call should be longer than that. If all calls have the same length, a multiple
-    of `every`, they share one compiled program from the second call on. Then the stream
-    is also a valid carry for `jax.lax.scan` and `training.fit`.
+    Besides carries, a stream stores the inputs, masks and resets of lookback − every
+    steps and of the steps taken in the current block. Each call runs all stored steps
+    again, so calls should be longer than the stored steps. If all calls have the same
+    length, a multiple of `every`, they share one compiled program from the second call
+    on. Then the stream is also a valid carry for `jax.lax.scan` and `training.fit`.
 
     Args:
       carry: the state h_0 before the first step, leaves [*batch, ...].
@@ -119,7 +122,8 @@ def resume(
 ) -> tuple[Held, Steps]:
     """Return the start of a call's first window, and the new steps of the call.
 
-    Held and new steps either both have a mask or both have none; likewise for resets.
+    In the result, the stored steps and the new steps either both have a mask or both
+    have none, and either both have resets or both have none.
     """
     if stream.every is None:
         steps = idle(new, lookback - every)
@@ -163,7 +167,10 @@ def leave(
 def _both_or_neither(
     name: str, default: bool, held: Steps, new: Steps
 ) -> tuple[Steps, Steps]:
-    """Give default flags to the held or new steps without flags, if the others have."""
+    """If only the held or only the new steps have flags, add default flags to the rest.
+
+    `name` is the name of these flags, "mask" or "reset".
+    """
     given = [getattr(steps, name) for steps in (held, new)]
     known = next((flags for flags in given if flags is not None), None)
     if known is None:

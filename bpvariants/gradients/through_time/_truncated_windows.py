@@ -1,7 +1,8 @@
 """One window of truncated BPTT: its steps, and its gradient.
 
-A window starts from the constant carry h_s. It first runs the held steps, whose losses
-earlier windows have counted. Then it runs new steps, whose losses count now.
+A window starts from a constant carry. The window first runs the held steps, whose
+losses were counted in earlier windows. Then the window runs the new steps, whose losses
+it counts.
 """
 
 from collections.abc import Callable
@@ -21,8 +22,9 @@ from bpvariants.types import PyTree, Step
 class Steps(NamedTuple):
     """Inputs and flags of steps, leaves [time, ...]; mask and reset may be None.
 
-    `began` is False for steps before the stream began. Such a step keeps the carry. It
-    runs on the inputs of the first step, because other inputs may be invalid.
+    `began` is False for placeholder steps before the start of the stream. A placeholder
+    step leaves the carry unchanged. A placeholder step has the inputs of the stream's
+    first step, because other inputs may be invalid.
     """
 
     x: PyTree
@@ -32,10 +34,10 @@ class Steps(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Start of the next window: its first carry, and its steps so far."""
+    """Start of the next window: its first carry, and its steps that already ran."""
 
     start: PyTree
-    steps: Steps | None  # None: no steps yet, so the window begins with the new ones
+    steps: Steps | None  # None if the window begins with new steps
 
 
 class Block(NamedTuple):
@@ -45,7 +47,8 @@ class Block(NamedTuple):
     targets: PyTree
 
 
-# (params, shares) -> ((Σ shares · losses, (carry at the end, Held)), wide grads)
+# Function (params, shares) -> ((Σ shares · losses, (carry at the end, Held)), grads).
+# Shares are weights w / Σ w of the losses; grads are float32 or wider.
 GradientAt = Callable[
     [PyTree, jax.Array], tuple[tuple[jax.Array, tuple[PyTree, Held]], PyTree]
 ]
@@ -54,14 +57,17 @@ GradientAt = Callable[
 def window(
     step: Step, advance: Step, initial: PyTree, held: Held, block: Block, drop: int
 ) -> GradientAt:
-    """Return a function that computes a block's loss, gradient, end and next start.
+    """Return a function that computes the loss and the gradient of one window.
+
+    The function also returns the carry at the end of the window, and the start of the
+    next window.
 
     Args:
       step: one time step of the network.
-      advance: the same, with the loss as output.
-      initial: what resets put back.
-      held: where the window begins.
-      block: the steps whose losses count.
+      advance: the same time step, with the loss as output.
+      initial: the state after a reset.
+      held: first carry of this window, and its steps that have already run.
+      block: the new steps, whose losses count.
       drop: number of steps from the start of this window to the start of the next.
     """
     steps = after(held.steps, block.steps)
@@ -98,7 +104,10 @@ def window(
 
 
 def _before_losses(step: Step) -> Step:
-    """Return a step with inputs (x, began) and no output; it idles until `began`."""
+    """Return a step (params, carry, (x, began)) without an output.
+
+    If `began` is False, the step leaves the carry unchanged.
+    """
 
     def quiet_step(params, carry, inputs):
         x, began = inputs
@@ -108,7 +117,7 @@ def _before_losses(step: Step) -> Step:
 
 
 def idle(first: Steps, times: int) -> Steps | None:
-    """Return placeholder steps for the time before a stream began."""
+    """Return `times` placeholder steps for the time before the start of a stream."""
     if times == 0:
         return None
     repeat = lambda leaf: jnp.broadcast_to(leaf[:1], (times, *leaf.shape[1:]))
@@ -123,5 +132,5 @@ def after(earlier: Steps | None, later: Steps) -> Steps:
 
 
 def num_steps(steps: Steps) -> int:
-    """Return the number of steps."""
+    """Return the number of time steps in `steps`."""
     return steps.began.shape[0]

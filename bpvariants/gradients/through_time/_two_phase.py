@@ -1,15 +1,17 @@
-"""Scan over time whose backward loop has no products for the weights.
+"""Scan over time whose backward loop computes no weight gradients.
 
-Notation: h_t is the carry, θ the parameters, δ_t = dL/dh_t, ȳ_t = dL/dy_t. Plain
-reverse mode of a scan goes back one step at a time, and adds to the gradient of θ at
-each step. Here the backward pass goes through each block of K steps twice:
+Notation: h_t is the carry, y_t the output, θ the parameters, L the loss, δ_t = dL/dh_t,
+ȳ_t = dL/dy_t. Plain reverse mode of a scan goes back one step at a time, and adds to
+the gradient of θ at each step. Here the backward pass goes through each block of K
+steps twice:
 
-    δ_{t−1} = δ_t ∂h_t/∂h_{t−1} + ȳ_t ∂y_t/∂h_{t−1}       step by step, for δ alone
-    dL/dθ  += Σ_t δ_t ∂h_t/∂θ + ȳ_t ∂y_t/∂θ               all t of the block at once
+    δ_{t−1} = δ_t ∂h_t/∂h_{t−1} + ȳ_t ∂y_t/∂h_{t−1}       step by step, only for δ
+    dL/dθ  += Σ_t δ_t ∂h_t/∂θ + ȳ_t ∂y_t/∂θ               all t of the block together
 
-So the weights of a layer need one product over K·B rows instead of K products over B
-rows each. Both phases transpose one linearisation of the step. The forward pass makes
-it, and stacks only those residuals that vary in time and are not inputs.
+So the weight gradients of a layer take one matrix product over K·B rows, for a batch of
+B examples, instead of K products over B rows each. The forward pass linearises each
+step, and both phases transpose this linearisation. The forward pass stores only those
+residuals that vary in time and are not inputs of the scan.
 """
 
 import math
@@ -23,18 +25,18 @@ from bpvariants._carries import floating_leaves
 from bpvariants._jaxpr.residuals import cotangent, linearised, plan_residuals
 from bpvariants.types import PyTree
 
-ROWS = 1024  # wanted rows of one product; more rows take memory and save no time
+ROWS = 1024  # rows of one matrix product; more rows take memory and save no time
 
 
 def two_phase_scan(
     body: Callable, given: PyTree, carry: PyTree, inputs: PyTree, *, narrow: bool
 ) -> tuple[PyTree, PyTree]:
-    """Scan `body(given, h, inputs) -> (h, y)`, for reverse mode in two phases.
+    """Scan `body(given, h, inputs) -> (h, y)`, with reverse mode in two phases.
 
     Derivatives in all arguments and closed-over arrays are those of `jax.lax.scan`.
-    There is no forward mode: JAX raises a TypeError. With `narrow`, the body casts
-    `given` to less than 32 bits, and a sum over a block would have as few bits. So
-    each block is then a single step, and nothing is gained.
+    There is no forward mode: JAX raises a TypeError. `narrow` says that the body casts
+    `given` to less than 32 bits. A sum over a block would then have as few bits. So
+    with `narrow` each block is a single step, which saves no time.
     """
     body, others = jax.closure_convert(body, given, carry, at(inputs, 0))
 
@@ -49,7 +51,7 @@ def two_phase_scan(
 
 
 def _check_transposes(advance: Callable, *arguments: PyTree) -> None:
-    """Check that the step can be linearised, and its linearisation transposed."""
+    """Check that JAX can linearise the step and transpose this linearisation."""
 
     def there_and_back(*arguments):
         results, linear = linearised(advance, *arguments)
@@ -72,7 +74,7 @@ def _check_transposes(advance: Callable, *arguments: PyTree) -> None:
 
 
 def block_length(length: int, carry: PyTree, narrow: bool) -> int:
-    """Return the block length K, which divides T if a large divisor exists."""
+    """Return the length K of a block, a divisor of `length` if a large one exists."""
     rows = [math.prod(jnp.shape(leaf)[:-1]) for leaf in jax.tree.leaves(carry)]
     most = max(1, ROWS // max(1, max(rows, default=1)))
     most = min(most, 1 if narrow else length)
@@ -81,9 +83,9 @@ def block_length(length: int, carry: PyTree, narrow: bool) -> int:
 
 
 def _two_phase_scan(advance: Callable, block: int) -> Callable:
-    """Return the scan of `advance(fixed, h, x) -> (h, y)`, transposed by blocks.
+    """Return a scan of `advance(fixed, h, x) -> (h, y)`, transposed block by block.
 
-    The arguments of this scan are the `fixed` arrays, the carry, and all inputs.
+    The arguments of the returned scan are the fixed arrays, the carry and all inputs.
     """
     linearise = partial(linearised, advance)
 
@@ -100,7 +102,7 @@ def _two_phase_scan(advance: Callable, block: int) -> Callable:
             return h, (y, plan.to_stack(linear))
 
         last, (ys, stacked) = jax.lax.scan(body, carry, inputs)
-        # Under jit, as the scan's body is, so that both have the same residuals.
+        # Both this call and the scan's body are compiled, so their residuals agree.
         constants = jax.jit(lambda *args: plan.constants(linearise(*args)[1]))
         constants = constants(fixed, carry, first)
         return (last, ys), (plan, stacked, constants, fixed, carry, inputs)
@@ -121,7 +123,8 @@ def _two_phase_scan(advance: Callable, block: int) -> Callable:
 def _transposed(linear, along_time, last_bar, ys_bar, like, block):
     """Return the cotangents of the fixed arrays, of the carry and of the inputs.
 
-    `linear(at_time)` is the step's derivative, a linear function, at one time.
+    `linear(at_time)` is the derivative of one step, as a linear function; `at_time` has
+    the step's residuals and inputs.
     """
 
     def back(delta, part):
@@ -136,10 +139,11 @@ def _transposed(linear, along_time, last_bar, ys_bar, like, block):
 def by_blocks(
     back: Callable, along_time: PyTree, delta: PyTree, total: PyTree, block: int
 ) -> tuple[PyTree, PyTree, PyTree]:
-    """Go back through time by blocks, first through the steps after the last whole one.
+    """Go back through time block by block; a shorter block at the end is the first.
 
-    `back(delta, part) -> (delta, (sums, bars))` goes back through one part of time.
-    Return the total of the sums, the last delta, and the bars of all time steps.
+    `back(delta, part) -> (delta, (sums, bars))` goes back through one block: `sums` are
+    its summed cotangents, `bars` are cotangents at each time step. Return the total of
+    all sums, the last delta, and the bars of all time steps.
     """
     blocks, rest = divmod(jax.tree.leaves(along_time)[0].shape[0], block)
 
@@ -163,7 +167,7 @@ def by_blocks(
 
 
 def _phase_one(linear, along_time, ys_bar, delta, like):
-    """Carry δ back through a block; return the last δ, and the δ_t of all steps."""
+    """Carry the error signal δ back through a block; return the last δ and all δ_t."""
 
     def step_back(delta, at_time_and_bar):
         at_time, y_bar = at_time_and_bar
@@ -174,7 +178,7 @@ def _phase_one(linear, along_time, ys_bar, delta, like):
 
 
 def _phase_two(linear, along_time, ys_bar, deltas, like):
-    """Return the cotangents of fixed arrays, summed over steps, and those of inputs."""
+    """Return cotangents of the fixed arrays, summed over steps, and of the inputs."""
     xs = floating_leaves(along_time[1])
 
     def all_steps(fixed, hs, xs):

@@ -1,4 +1,4 @@
-"""Scan over time, with padding and resets: the base of every rule through time."""
+"""Scan over time with padding and resets, shared by the gradient rules through time."""
 
 from collections.abc import Callable
 from functools import partial
@@ -40,29 +40,29 @@ def unroll(
 
     Args:
       step: one time step of the network.
-      params: its parameters θ.
+      params: the network's parameters θ.
       carry: state h_0 before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
-      mask: [T, *batch] bool, False in padding. There the carry passes through
-        unchanged, the network gets zeros for x, and y is meaningless.
-      reset: [T, *batch] bool, True puts `initial` back before this step, unless the
-        step is padding.
-      initial: what a reset puts back, like carry. Default: the carry given.
-      remat: what the forward pass keeps for the backward pass; derivatives are the
-        same. None keeps all residuals. "step" keeps only the T carries and computes
-        each step again, for the time of one more forward pass. The policies
+      mask: [T, *batch] bool, False in padding. In padding the carry stays unchanged,
+        the network gets zeros for x, and y is meaningless.
+      reset: [T, *batch] bool, True if `initial` replaces the carry before the step;
+        ignored in padding.
+      initial: the state after a reset, like carry. Default: the argument carry.
+      remat: what the forward pass keeps for the backward pass; derivatives do not
+        depend on it. None keeps all residuals. "step" keeps only the T carries and
+        computes each step again, for the time of one more forward pass. The policies
         :func:`remat.every`, :func:`remat.slots` and :func:`remat.budget` keep less.
-      backward: algorithm of the backward pass; derivatives are the same. "scan" is
-        JAX's own. In "two_phase" the backward loop carries only δ, and weights get one
-        product for each block of steps; see :func:`bptt`. It needs remat=None, and has
-        no forward mode.
+      backward: algorithm of the backward pass; derivatives do not depend on it. "scan"
+        is JAX's own. In "two_phase" the backward loop computes only the error signals,
+        and the weights' gradient is one matrix product for each block of steps; see
+        :func:`bptt`. "two_phase" requires remat=None, and has no forward mode.
 
     Returns:
       The carry after the last step, and the outputs, leaves [T, *batch, ...].
 
     Raises:
       ValueError: if lengths, shapes or dtypes disagree, if remat or backward is
-        unknown, or if the two cannot be combined.
+        unknown, or if remat and backward cannot be combined.
 
     Example:
       >>> import jax.numpy as jnp
@@ -96,7 +96,7 @@ def scan_steps(
     remat: Remat = None,
     backward: Backward = "scan",
 ) -> tuple[PyTree, PyTree]:
-    """Run a network along time; :func:`unroll` without its checks."""
+    """Run a network along time, as :func:`unroll` does, but without its checks."""
     body, given = _body(step, params, carry, xs, initial)
     scan = _scan(params, remat, backward)
     return scan(body, given, carry, (xs, mask, reset))
@@ -115,11 +115,12 @@ def sum_steps(
     remat: Remat = None,
     backward: Backward = "scan",
 ) -> tuple[PyTree, jax.Array]:
-    """Run a network along time; return the carry and Σ share · loss.
+    """Run a network along time; return the last carry and Σ share · loss.
 
-    Shares are [T, *batch], or [] if all losses count equally. With a remat policy the
-    scan itself sums the losses, so none is kept. With remat=None the T losses are small
-    beside the residuals, and it is faster to sum them after the scan.
+    Shares are the normalised weights of the losses, [T, *batch], or [] if all losses
+    count equally. With a remat policy the scan itself sums the losses, so that no loss
+    is stored. With remat=None the T losses are small compared to the residuals, and it
+    is faster to sum the losses after the scan.
     """
     if remat is None:
         last, losses = scan_steps(
@@ -137,7 +138,7 @@ def sum_steps(
         h, losses = one_step(given, h, inputs)
         return (h, sums + (losses if share is None else share * losses)), None
 
-    # Made from an input: under shard_map the zeros must vary over devices as losses do.
+    # Under shard_map, zeros made from an input vary over devices, as the losses do.
     zeros = jnp.zeros_like(jax.tree.leaves(x)[0], losses.dtype)
     zeros = jnp.sum(zeros, axis=tuple(range(losses.ndim, zeros.ndim)))
     each = shares if shares.ndim else None
@@ -175,4 +176,4 @@ def _body(
         narrow_params = cast_like(wide_params, params)
         return guarded(step, initial, mask, reset)(narrow_params, h, x)
 
-    return body, (widen(params), initial)  # a wide array's gradients are summed wide
+    return body, (widen(params), initial)  # so the scan sums gradients in wide dtypes

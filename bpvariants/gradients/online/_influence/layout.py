@@ -1,9 +1,9 @@
 """Layout of an influence M_t = dh_t/dθ: only entries that can be nonzero are kept.
 
-For each array of params, an array [K, *shape] holds K entries of M for each parameter:
-one for each row of M, or element of the carry, that the parameter can influence. A
-table [K, *shape], fixed while tracing, lists these rows. If it is the same along an
-axis, as for all weights that enter one unit, that axis of the table has length 1.
+For each array of params, an array [K, *shape] stores K entries of M for each parameter:
+one entry for each row of M (element of the carry) that the parameter can influence. A
+table [K, *shape], fixed while tracing, lists these rows. If the table does not change
+along an axis, as for all weights that enter one unit, this axis has length 1.
 """
 
 import dataclasses
@@ -19,9 +19,10 @@ class LeafLayout(NamedTuple):
     """The rows of M that are kept for one array of params.
 
     Attributes:
-      rows: int [K, *shape]; an axis along which rows are the same has length 1. The
-        value n, the size of the carry, marks an absent row.
-      allowed: bool like rows, which of these entries are in the pattern.
+      rows: int [K, *shape], the kept rows for each parameter. An axis along which the
+        rows do not change has length 1. The value n, the size of the carry, marks an
+        absent row.
+      allowed: bool, like rows: which of these entries are in the sparsity pattern.
     """
 
     rows: np.ndarray
@@ -36,13 +37,13 @@ class LeafLayout(NamedTuple):
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
-    """Rows kept for each array of params; None for arrays that reach no carry."""
+    """Rows of M kept for each array of params; None if it does not affect the carry."""
 
     num_carry: int
     leaves: tuple[LeafLayout | None, ...]
 
     def __eq__(self, other):
-        """Return whether the same rows are kept, so that a scan can carry a layout."""
+        """Return whether both layouts keep the same rows of M; `scan` compares them."""
         return isinstance(other, Layout) and self._content() == other._content()
 
     def __hash__(self):
@@ -58,10 +59,12 @@ class Layout:
 
 
 class LeafPattern(NamedTuple):
-    """Patterns of I and of M for an array of params; equal columns are stored once.
+    """Sparsity patterns of I and M for one array of params; equal columns stored once.
+
+    M is the influence dh_t/dθ, and I = ∂h_t/∂θ its part from one step.
 
     Attributes:
-      kind: int [size], the stored column of each parameter of the array.
+      kind: int [size], the index of the stored column of each parameter of the array.
       immediate: bool [n, kinds], the stored columns of I.
       influence: bool [n, kinds], the stored columns of M.
     """
@@ -74,11 +77,14 @@ class LeafPattern(NamedTuple):
 def influence_pattern(
     carry: np.ndarray, immediate: Sparse, order: int | None
 ) -> LeafPattern:
-    """Return the patterns of I and M; that of M is P_order, or P_∞ if order is None.
+    """Return the sparsity patterns of I and M for one array of params.
+
+    The pattern of M is P_order, or P_∞ if order is None:
 
         P_1 = pattern(I),    P_{k+1} = pattern(I) ∪ pattern(J) P_k
 
-    `carry` is the pattern of J [n, n], `immediate` that of I [n, size].
+    `carry` is the pattern of the Jacobian J = ∂h_t/∂h_{t−1}, [n, n]. `immediate` is the
+    pattern of I = ∂h_t/∂θ, [n, size].
     """
     first, kind = _distinct_columns(immediate)
     step = carry.astype(np.float32)
@@ -92,7 +98,7 @@ def influence_pattern(
 
 
 def lay_out(pattern: LeafPattern, shape: tuple[int, ...]) -> LeafLayout | None:
-    """Return the rows to keep for an array of this shape, None if there are none."""
+    """Return the rows of M to keep for an array of params, None if there are none."""
     rows = rows_by_kind(pattern)
     if not len(rows):
         return None
@@ -104,7 +110,7 @@ def lay_out(pattern: LeafPattern, shape: tuple[int, ...]) -> LeafLayout | None:
 def rows_by_kind(pattern: LeafPattern) -> np.ndarray:
     """Return the rows of M kept for each kind of column, int [K, kinds].
 
-    If most are needed, all are kept, so that M is multiplied by the whole J.
+    If most rows are needed, all rows are kept, so that M is multiplied by the whole J.
     """
     columns = pattern.influence
     num_carry, counts = len(columns), columns.sum(axis=0)
@@ -117,7 +123,7 @@ def rows_by_kind(pattern: LeafPattern) -> np.ndarray:
 
 
 def entries_of(columns: np.ndarray, rows: np.ndarray, absent: Any) -> np.ndarray:
-    """Return columns[rows[k, j], j], [K, kinds], `absent` for an absent row."""
+    """Return columns[rows[k, j], j], [K, kinds]; an absent row has value `absent`."""
     last = np.full((1, columns.shape[1]), absent, columns.dtype)
     return np.concatenate([columns, last])[rows, np.arange(columns.shape[1])]
 
@@ -125,7 +131,7 @@ def entries_of(columns: np.ndarray, rows: np.ndarray, absent: Any) -> np.ndarray
 def spread_over(
     table: np.ndarray, kind: np.ndarray, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Return table[:, kind] as [K, *shape]; axes without change get length 1."""
+    """Return table[:, kind] as [K, *shape]; an axis without changes gets length 1."""
     same = np.unique(table, axis=1, return_inverse=True)[1].reshape(-1)
     label, chosen = same[kind].reshape(shape), kind.reshape(shape)
     for axis in range(len(shape)):
@@ -135,7 +141,7 @@ def spread_over(
 
 
 def _distinct_columns(pattern: Sparse) -> tuple[np.ndarray, np.ndarray]:
-    """Return distinct columns, bool [n, kinds], and the kind of each column, [size]."""
+    """Return the distinct columns, bool [n, kinds], and each column's index, [size]."""
     weights = np.random.default_rng(0).integers(2**62, size=pattern.shape[0])
     sums = pattern.T.astype(np.int64) @ weights  # equal for equal columns
     _, first, kind = np.unique(sums, return_index=True, return_inverse=True)
@@ -144,6 +150,6 @@ def _distinct_columns(pattern: Sparse) -> tuple[np.ndarray, np.ndarray]:
     counts = np.bincount(entries.col, minlength=pattern.shape[1])
     if not columns[entries.row, kind[entries.col]].all() or not np.array_equal(
         counts, columns.sum(axis=0)[kind]
-    ):  # different columns had equal sums: this almost never happens
+    ):  # different columns have equal sums by chance, which almost never happens
         return pattern.toarray(), np.arange(pattern.shape[1])
     return columns, kind

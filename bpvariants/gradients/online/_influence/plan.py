@@ -1,10 +1,13 @@
 """Plan of a step's linearisation: which entries of J and I are computed, and how.
 
+Notation: J_t = ∂h_t/∂h_{t−1} and I_t = ∂h_t/∂θ are derivatives of the carry, which has
+n elements; M_t = dh_t/dθ is the influence.
+
 I_t takes one backward pass for each colour. Rows of I that share no parameter may have
-the same colour; one pass then computes all of them. The weights of a dense layer take
-one pass. J_t is computed in the same way if few colours suffice. If few of many entries
-are needed, such as the diagonal of a dense J_t, only these are computed, in forward
-mode. Otherwise J_t takes up to n passes.
+the same colour; one pass then computes all rows of this colour. The weights of a dense
+layer take one pass. J_t is computed in the same way if few colours are enough. If few
+of many entries of J_t are needed, such as the diagonal of a dense J_t, forward mode
+computes only the needed entries. Otherwise J_t takes up to n passes.
 """
 
 from typing import NamedTuple
@@ -34,10 +37,12 @@ class CarryPlan(NamedTuple):
     """How the needed entries of J are computed: by backward passes, or entry by entry.
 
     Attributes:
-      passes: [passes, n], the cotangents of backward passes; None if by `entries`.
-      entries: the entries to compute in forward mode; None if by `passes`.
-      lookup: int [n + 1, n + 1], the position of J[i, j] among the computed values,
-        flat; −1 if it is 0 or not needed. Index n marks an absent row.
+      passes: [passes, n], the cotangents of backward passes; None if J is computed from
+        `entries`.
+      entries: the entries to compute in forward mode; None if J is computed by
+        `passes`.
+      lookup: int [n + 1, n + 1], the position of J[i, j] in the flat array of computed
+        values; −1 if J[i, j] is 0 or not needed. Index n marks an absent row.
     """
 
     passes: np.ndarray | None
@@ -51,10 +56,11 @@ class Plan(NamedTuple):
     Attributes:
       program: the step's linearisation.
       layout: the entries of M that are kept.
-      is_exact: whether no entry of J or M that can be nonzero is left out.
-      passes: [passes, n], the cotangents whose backward passes give I.
-      colours: for each array of params, int like its rows, the pass that gives each
-        entry of I; −1 where the entry is 0; None if the array has no influence.
+      is_exact: True if all entries of J and M that can be nonzero are kept.
+      passes: [passes, n], the cotangents of the backward passes that compute I.
+      colours: for each array of params an int array like its rows in the layout: the
+        pass that computes each entry of I, or −1 where the entry is 0. None if the
+        array has no influence.
       carry: how J is computed.
       late_only: whether M has only the rows that the next step reads.
     """
@@ -77,13 +83,14 @@ def make_plan(
     direct_only: bool = False,
     late_only: bool = False,
 ) -> Plan:
-    """Plan the influence of the current step, whose inputs may be shapes.
+    """Plan how the current step computes the influence; its inputs may be shapes.
 
-    `order` is that of the pattern of M, None for all of it. `through`, bool [n], says
-    through which elements of the old carry M continues, by default all. `direct_only`
-    leaves out paths from the old carry that mix elements. `late_only` allows the plan
-    to keep only the rows that the next step reads, and to compute gradients from
-    M_{t−1} instead of M_t; the plan's `late_only` says whether it does.
+    `order` is the order of the sparsity pattern of M, None for the whole pattern.
+    `through`, bool [n], selects the elements of the old carry whose effects M includes,
+    by default all. `direct_only` leaves out paths from the old carry that mix elements.
+    `late_only` allows the plan to keep only the rows of M that the next step reads, and
+    to compute gradients from M_{t−1} instead of M_t. The result's `late_only` says
+    whether the plan does this.
     """
     example = example_shapes((now.start, now.inputs), len(now.batch))
     program = tangent_program(now.example, params, *example)
@@ -95,11 +102,11 @@ def make_plan(
     full = [influence_pattern(all_of, leaf, None) for leaf in found.params]
     if late_only:
         fewer = _only_read(patterns, kept)
-        # If no rows are saved, gradients from M_t cost one backward pass less.
+        # If all rows are read, gradients from M_t cost one backward pass less.
         late_only = _count_rows(fewer) < _count_rows(patterns)
         patterns = fewer if late_only else patterns
     needed = _any_product(kept, [p.influence for p in patterns]) & kept
-    if late_only:  # errors go through J to every row that is kept
+    if late_only:  # gradients need J in the columns of all kept rows of M
         needed = kept & _any_row(patterns)
     share_carry = _symmetric(_any_product(kept, [needed], [all_of]))
     share_params = _any_product(kept, [p.immediate for p in patterns])
@@ -108,10 +115,10 @@ def make_plan(
     if direct_only or (_count(by_carry) > FEW and 4 * needed.sum() <= needed.size):
         entries = plan_entries(program, found, needed, direct_only)
     elif not late_only and max(_count(by_params), _count(by_carry)) <= FEW:
-        both = _colour(share_params | share_carry)  # share the passes, if few
+        both = _colour(share_params | share_carry)  # few passes can compute J and I
         if _count(both) <= FEW:
             by_params = by_carry = both
-    # Dropped rows still have a nonzero I; keep them out of shared passes.
+    # Dropped rows still have nonzero entries of I, so keep them out of shared passes.
     asked = share_params.any(axis=1) | (not late_only)
     shapes = [variable.aval.shape for variable in program.thetas]
     leaves = list(zip(patterns, shapes, strict=True))
@@ -133,7 +140,7 @@ def _are_same(patterns: list[LeafPattern], others: list[LeafPattern]) -> bool:
 
 
 def _only_read(patterns: list[LeafPattern], carry: np.ndarray) -> list[LeafPattern]:
-    """Leave out rows of I and M that the next step does not read (J's column is 0)."""
+    """Leave out rows of I and M that the next step does not read: J's column is 0."""
     read = np.expand_dims(carry.any(axis=0), 1)
     return [
         each._replace(immediate=each.immediate & read, influence=each.influence & read)
@@ -166,9 +173,10 @@ def _plan_carry(
 def _any_product(
     like: np.ndarray, patterns: list[np.ndarray], others: list | None = None
 ) -> np.ndarray:
-    """Return which pairs of rows share a column in any pattern, bool [n, n].
+    """Return which pairs of rows have a common nonzero column, bool [n, n].
 
-    With `others`, the second row of each pair is taken from the other pattern.
+    A pair counts if this is so in any of the patterns. With `others`, the second row of
+    each pair is from the pattern in `others` instead.
     """
     found = np.zeros_like(like)
     for a, b in zip(patterns, patterns if others is None else others, strict=True):
@@ -181,7 +189,10 @@ def _symmetric(matrix: np.ndarray) -> np.ndarray:
 
 
 def _colour(conflicts: np.ndarray) -> np.ndarray:
-    """Return a colour for each row, chosen greedily; conflicting rows differ."""
+    """Return a colour for each row, chosen greedily.
+
+    `conflicts` is bool [n, n]: which pairs of rows must have different colours.
+    """
     colours = np.full(len(conflicts), -1)
     for row, conflict in enumerate(conflicts):
         taken = set(colours[:row][conflict[:row]].tolist())
@@ -194,14 +205,17 @@ def _count(colours: np.ndarray) -> int:
 
 
 def _one_hot(colours: np.ndarray) -> np.ndarray:
-    """Return for each colour which rows have it, bool [colours, n]."""
+    """Return which rows have each colour, bool [colours, n]."""
     return np.arange(_count(colours))[:, None] == colours
 
 
 def _leaf_colours(
     pattern: LeafPattern, shape: tuple[int, ...], by_params: np.ndarray
 ) -> np.ndarray | None:
-    """Return the pass that gives each kept entry of an array's I, −1 for none."""
+    """Return the backward pass that computes each kept entry of I, or −1 for a zero.
+
+    The entries are those of one array of params; None if no rows are kept.
+    """
     rows = rows_by_kind(pattern)
     if not len(rows):
         return None

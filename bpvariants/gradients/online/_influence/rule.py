@@ -1,4 +1,4 @@
-"""Shared implementation of rtrl and diagonal_rtrl; only the pattern of M differs."""
+"""Shared implementation of rtrl and diagonal_rtrl, which differ in the pattern of M."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -32,18 +32,20 @@ class InfluenceState(NamedTuple):
     """State of :func:`rtrl` and :func:`diagonal_rtrl` after step t.
 
     `layout` is part of the pytree's structure. So tools that also save structures, such
-    as `flax.serialization`, cannot save the state. Save its leaves instead. After
-    loading, put them into the structure of a state that `init` returns:
+    as `flax.serialization`, cannot save the state. Save the leaves of the state
+    instead. After loading, put the leaves into the structure of a state that `init`
+    returns:
 
         leaves, structure = jax.tree.flatten(state)
         state = structure.unflatten(leaves)
     """
 
     carry: PyTree  # h_t
-    # M_t, float32 or wider: for each array of params, in the order of jax.tree.leaves,
-    # the rows that `layout` lists, [*batch, K, *shape], or None if there are none.
+    # The influence M_t = dh_t/dθ, float32 or wider. For each array of params, in the
+    # order of jax.tree.leaves, it has the rows that `layout` lists, as an array
+    # [*batch, K, *shape], or None if there are no rows.
     influence: Rows
-    initial: PyTree  # what a reset puts back
+    initial: PyTree  # the state after a reset
     layout: Layout  # static
 
 
@@ -54,7 +56,7 @@ def influence_rule(
     order: int | None,
     check_plan: Callable[[Plan], None] = lambda plan: None,
 ) -> OnlineRule:
-    """Return the online rule that keeps M in the sparsity pattern of an order."""
+    """Return an online rule whose influence M has the sparsity pattern of `order`."""
     advance = with_loss(step, loss)
 
     def plan_of(now, params):
@@ -84,7 +86,7 @@ def influence_rule(
             mean_loss, argnums=(0, 1), has_aux=True
         )(params, leaves)
         grads, rows = widen(direct), state.influence
-        if leaves:  # else the network has no state, and M is empty
+        if leaves:  # if the network has no floating state, the influence is empty
             plan = plan_of(now, params)
             entering = entering_rows(name, state, now, params, plan.layout)
             error = as_vectors(errors, now.batch)[0]
@@ -106,7 +108,7 @@ def begin(
     initial: PyTree | None,
     plan_of: Callable[[OnlineStep, PyTree], Plan],
 ) -> InfluenceState:
-    """Return the state before the first step."""
+    """Return the state of an online rule before the first step."""
     now, initial = enter_first_step(advance, params, carry, inputs, initial)
     if not floating_leaves(now.start):
         return InfluenceState(now.start, [], initial, Layout(0, ()))
@@ -118,7 +120,7 @@ def begin(
 def entering_rows(
     name: str, state: Any, now: OnlineStep, params: PyTree, layout: Layout
 ) -> Rows:
-    """Return M_{t−1} as it enters the step: zeros after a reset."""
+    """Return the old influence M_{t−1} at the start of a step, zeros after a reset."""
     if state.layout != layout:
         raise ValueError(
             "state has another layout of the influence than this step needs: the "

@@ -1,4 +1,8 @@
-"""One step of the influence, M_t = J_t M_{t−1} + I_t, in the entries that are kept."""
+"""One step of the influence, M_t = J_t M_{t−1} + I_t, for only the entries kept in M.
+
+M_t = dh_t/dθ, J_t = ∂h_t/∂h_{t−1} and I_t = ∂h_t/∂θ are derivatives of the carry h_t,
+which has n elements, in the params θ and in the old carry.
+"""
 
 import math
 from collections.abc import Callable
@@ -23,11 +27,11 @@ from bpvariants.types import PyTree
 
 Rows = list[jax.Array | None]  # M for each array of params, [*batch, K, *shape]
 SUMMED = 16  # number of terms of a sum that are added in one pass
-UNROLLED = 8  # up to this many terms are computed one by one, more by one gather
+UNROLLED = 8  # a sum with more terms is computed by one gather, not term by term
 
 
 def no_influence(layout: Layout, now: OnlineStep, params: PyTree) -> Rows:
-    """Return M before the first step, zeros in float32 or wider."""
+    """Return the influence M before the first step: zeros, float32 or wider."""
     dtype = carry_dtype(now.start)
     shapes = [jnp.shape(theta) for theta in jax.tree.leaves(params)]
     return [
@@ -41,7 +45,8 @@ class Linearised(NamedTuple):
 
     Attributes:
       jacobian: the computed entries of J, [*batch, entries], and a 0 at the end.
-      immediate: I by backward pass, for each array of params [*batch, passes, *shape].
+      immediate: the results of the backward passes for I, for each array of params
+        [*batch, passes, *shape].
     """
 
     jacobian: jax.Array
@@ -67,7 +72,7 @@ def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
             jacobian = compute_entries(plan.program, by.entries, arguments)
             return jacobian.astype(new.dtype), immediate
         passes = np.asarray(by.passes)
-        assert passes is not None  # J is planned by passes or by entries
+        assert passes is not None  # a plan computes J by passes or by entries
         if not np.array_equal(plan.passes, passes):
             of_carry = back(jnp.asarray(passes, new.dtype))[1]
         return as_vectors(of_carry, (len(passes),))[0].reshape(-1), immediate
@@ -79,7 +84,10 @@ def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
 
 
 def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
-    """Return error J, [*batch, n], for the rows of M that are kept."""
+    """Return the product of the row vector `error` and J, [*batch, n].
+
+    Only the elements for kept rows of M are valid.
+    """
     lookup = plan.carry.lookup
     rows, columns = np.nonzero(lookup >= 0)
     counts = np.bincount(columns, minlength=len(lookup))[:-1]
@@ -100,7 +108,7 @@ def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
 
 
 def next_influence(plan: Plan, found: Linearised, entering: Rows) -> Rows:
-    """Return M_t of a batch from M_{t−1}, `entering`."""
+    """Return the new influence M_t of a batch from the old M_{t−1}, `entering`."""
     jacobian, immediate = found
     return [
         None
@@ -115,9 +123,9 @@ def next_influence(plan: Plan, found: Linearised, entering: Rows) -> Rows:
 def add_through(
     grads: PyTree, layout: Layout, error: jax.Array, influence: Rows
 ) -> PyTree:
-    """Return grads + Σ_batch error M; arrays of params without an M stay unchanged.
+    """Return grads + Σ_batch error M, with unchanged grads where M has no rows.
 
-    `error` is [*batch, n], a cotangent of the carry as a vector.
+    `error` is a cotangent of the carry, as a vector [*batch, n].
     """
     thetas, structure = jax.tree.flatten(grads)
     rank, padded, new = error.ndim - 1, _with_zero(error), []
@@ -148,7 +156,7 @@ def _next_of_leaf(plan, leaf, colours, jacobian, passes, old):
         places = plan.carry.lookup[rows[:, None], rows]
         new = _times(jacobian.astype(dtype), places, old, rank)
     new = new + _immediate(colours, passes, rank).astype(dtype)
-    if leaf.allowed.all() or not leaf.is_full:  # absent rows get 0 from J and I
+    if leaf.allowed.all() or not leaf.is_full:  # for absent rows, J and I are 0
         return new
     return jnp.where(leaf.allowed, new, jnp.zeros((), dtype))
 
@@ -157,7 +165,7 @@ def _times(
     jacobian: jax.Array, places: np.ndarray, old: jax.Array, rank: int
 ) -> jax.Array:
     """Return Σ_k J[places[:, k]] old[k], [*batch, K, *shape]."""
-    if len(places) == 1:  # so simple that it can overwrite the old array
+    if len(places) == 1:  # XLA can compute this simple product in place
         return _look_up(jacobian, places[0]) * old
     used = np.flatnonzero((places >= 0).reshape(*places.shape[:2], -1).any((0, 2)))
     if len(used) > UNROLLED:
@@ -169,7 +177,7 @@ def _times(
 
 
 def _immediate(colours: np.ndarray, passes: jax.Array, rank: int) -> jax.Array:
-    """Return I in the kept rows, [*batch, K, *shape], from its backward passes."""
+    """Return the kept rows of I, [*batch, K, *shape], from the backward passes."""
     if not passes.shape[rank]:
         return jnp.zeros((), passes.dtype)
     if colours.size == len(colours):  # each row has its own pass
@@ -191,8 +199,9 @@ def _immediate(colours: np.ndarray, passes: jax.Array, rank: int) -> jax.Array:
 def _look_up(values: jax.Array, places: np.ndarray) -> jax.Array:
     """Return values[..., places].
 
-    Gathers from the flattened array. From another array XLA would gather with the batch
-    axis last in memory, and then go through large products in steps of B.
+    The gather is from the flattened array. From an array with a batch axis, XLA would
+    gather with this axis last in memory, and then run through large products in steps
+    of the batch size.
     """
     count, size = math.prod(values.shape[:-1]), values.shape[-1]
     flat = np.arange(count).reshape(-1, *[1] * places.ndim) * size + places % size
@@ -203,8 +212,8 @@ def _look_up(values: jax.Array, places: np.ndarray) -> jax.Array:
 def _sum_of_products(a: jax.Array, b: jax.Array, axes: int) -> jax.Array:
     """Return the sum of a · b over the first `axes` axes.
 
-    Adds block by block, because for a plain sum XLA's loops on CPUs run along the
-    summed axes.
+    The sum is computed block by block, because XLA's loops on CPUs run along the summed
+    axes of a plain sum, which is slow.
     """
     size = math.prod(b.shape[:axes])
     if not size:
@@ -227,6 +236,6 @@ def _sum_of_blocks(length: int, block_of: Callable[[slice], jax.Array]) -> jax.A
 
 
 def _with_zero(values: jax.Array) -> jax.Array:
-    """Append a zero, for lookups of −1 and of the absent row n."""
+    """Append a zero along the last axis, for index −1 and for the absent row n."""
     zero = jnp.zeros((*values.shape[:-1], 1), values.dtype)
     return jnp.concatenate([values, zero], axis=-1)

@@ -1,16 +1,17 @@
 """Shared implementation of SnAp, RFLO and e-prop: traces times learning signals.
 
-Notation: h_t are the floating leaves of the carry, θ the parameters. J̃_t is the part of
-∂h_t/∂h_{t−1} that a rule keeps, and c_t, b_t, r_t are those of `read_out`:
+Notation: h_t are the floating leaves of the carry, θ the parameters, P_t the traces and
+g_t the gradient. J̃_t is the part of J_t = ∂h_t/∂h_{t−1} that a rule keeps. `read_out`
+computes c_t, b_t and r_t, the derivatives of the loss in h_t, h_{t−1} and θ:
 
     P_t = J̃_t P_{t−1} + ∂h_t/∂θ
     g_t = r_t + c_t P_t + b_t P_{t−1}
         = r_t + c_t ∂h_t/∂θ + (c_t J̃_t + b_t) P_{t−1}.
 
-The second form takes one backward pass of the batch for c_t ∂h_t/∂θ. It needs no rows
-of P that J̃ and b never read, such as those of an LSTM's h. Feedback or a given signal
-replaces c_t in the visible part of the carry, where b_t is then 0. With J̃ = J this is
-real-time recurrent learning.
+The second form of g_t takes one backward pass of the batch for c_t ∂h_t/∂θ. It needs no
+rows of P that J̃ and b never read, such as the rows of an LSTM's h. Feedback or a given
+signal replaces c_t in the visible part of the carry, where b_t is then 0. With J̃ = J,
+the rule is real-time recurrent learning.
 """
 
 import warnings
@@ -70,21 +71,22 @@ class TraceState(NamedTuple):
     # The traces P_t, in the form of M_t in InfluenceState. rflo and eprop may keep only
     # the rows that later gradients need.
     influence: Rows
-    initial: PyTree  # what a reset puts back
+    initial: PyTree  # the state after a reset
     layout: Layout  # static
-    feedback: PyTree  # adaptive feedback weights, else None
+    feedback: PyTree  # adaptive feedback weights, or None
 
 
-# (y, target) -> S_t, which replaces the derivative of an example's own loss
+# Function (y, target) -> signal; the signal replaces ∂ℓ_t/∂h_t in the visible part.
 Signal = Callable[[PyTree, PyTree], PyTree]
 
 
 class Paths(NamedTuple):
-    """The paths that J̃ keeps, and the order of the pattern of P, as in `make_plan`.
+    """Options that select the paths in J̃, the part of the Jacobian that a rule keeps.
 
-    With `visible`, J̃ has no paths through that part of h_{t−1}, and signals go to that
-    part only; without it, signals go to the whole carry. With `direct_only`, J̃ has only
-    paths that mix no elements.
+    With `visible`, J̃ has no paths through the visible part of the old carry, and
+    signals go only to the visible part. Without `visible`, signals go to the whole
+    carry. With `direct_only`, J̃ has only paths that mix no elements. `order` is the
+    order of the traces' sparsity pattern, as in `make_plan`.
     """
 
     visible: Callable[[PyTree], PyTree] | None = None
@@ -96,11 +98,11 @@ class Paths(NamedTuple):
         return carry if self.visible is None else self.visible(carry)
 
     def places(self, carry: PyTree) -> list[int | None]:
-        """Return for each leaf of that part its index among the floating leaves."""
+        """Return, for each leaf that signals go to, its index among floating leaves."""
         return visible_places(carry, self.part)
 
     def plan(self, now: OnlineStep, params: PyTree, skipped: bool) -> Plan:
-        """Plan the traces; `skipped` says whether there is a b_t."""
+        """Plan the traces; `skipped`: whether the loss reads the old carry directly."""
         through = None
         if self.visible is not None:
             example = example_shapes(now.start, len(now.batch))
@@ -160,7 +162,7 @@ def trace_rule(
             given = fed_back(weights, read.errors, read.y, part)
             read = _with_signals(read, places, given)
         grads, rows = read.direct, state.influence
-        if read.signals:  # else the network has no state, and P is empty
+        if read.signals:  # if the network has no floating state, there are no traces
             plan = paths.plan(now, params, skipped)
             entering = entering_rows(name, state, now, params, plan.layout)
             grads, rows = _follow(plan, now, params, read, entering)
@@ -208,7 +210,7 @@ def _floating(places: list[int | None]) -> list[int]:
 def _follow(
     plan: Plan, now: OnlineStep, params: PyTree, read: Readout, entering: Rows
 ) -> tuple[PyTree, Rows]:
-    """Return g_t and P_t from P_{t−1}, `entering`."""
+    """Return the gradient g_t and new traces P_t from old P_{t−1}, `entering`."""
     found = linearise(plan, now, params)
     rows = next_influence(plan, found, entering)
     signals = as_vectors(read.signals, now.batch)[0]
@@ -226,9 +228,9 @@ def _follow(
 def _given_signals(
     step: Step, signal: Signal, params: PyTree, now: OnlineStep, part: PyTree
 ) -> list[jax.Array]:
-    """Return S_t for each visible leaf, weighted like the losses.
+    """Return the signals for each visible leaf of the carry, weighted like the losses.
 
-    `part` is the visible part of one example's carry.
+    `part` has the shapes of the visible part of one example's carry.
     """
 
     def with_signal(params, carry, inputs):
@@ -255,7 +257,7 @@ def _given_signals(
 
 
 def _with_signals(read: Readout, places: list, given: list) -> Readout:
-    """Replace the derivatives at visible leaves by signals."""
+    """Replace the derivatives in visible leaves of the carry by the given signals."""
     signals, skip = list(read.signals), read.skip and list(read.skip)
     for place, signal in zip(places, given, strict=True):
         if place is None:
@@ -270,7 +272,7 @@ def _with_signals(read: Readout, places: list, given: list) -> Readout:
 
 
 def _add_pulled(read, now, params):
-    """Return r + c ∂h_t/∂θ."""
+    """Return r + c ∂h_t/∂θ, the gradient without paths through older traces."""
 
     def new_leaves(wide):
         new, _ = now.examples(cast_like(wide, params), now.start, now.inputs)
@@ -288,7 +290,7 @@ def _adapt(
     part: PyTree,
     now: OnlineStep,
 ) -> PyTree:
-    """Return the feedback weights after the step, the old ones if all is padding."""
+    """Return the feedback weights after the step, unchanged if all is padding."""
     example, leaves = example_shapes(part, len(now.batch)), jax.tree.leaves(part)
     new = adapted(feedback, weights, read.errors, read.y, example, leaves)
     if now.mask is None:
