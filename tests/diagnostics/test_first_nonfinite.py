@@ -223,7 +223,7 @@ def test_sums_that_overflow_are_faults_of_their_own():
     args = jnp.float32(1), jnp.zeros(()), jnp.array([2e38, 2e38], jnp.float32)
     run = partial(diagnostics.first_nonfinite, network)
     forward = run(lambda y, target: y, *args, jnp.zeros(2), weights=jnp.array([3, 3.0]))
-    # Each loss is finite in the mean, so nothing is reported.
+    # The mean of the two losses is finite, so nothing is reported.
     assert forward.first is None
     square = run(lambda y, target: y**2, *args, jnp.zeros(2))
     assert square.first[:3] == ("forward", 0, "loss")
