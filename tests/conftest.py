@@ -24,9 +24,9 @@ STRICT = {
 DEFAULTS = {name: getattr(jax.config, name) for name in STRICT}
 jax.config.update("jax_num_cpu_devices", 4)
 
-# Compilation takes most of the time of a test. This setting saves a fifth of the time,
-# also in programs that tests start. Set JAX_DISABLE_MOST_OPTIMIZATIONS=0 to compile
-# with all optimisations, as users do.
+# Compilation takes most of the time of a test. Turning off most compiler optimisations
+# saves a fifth of the time, also in programs that tests start. Set
+# JAX_DISABLE_MOST_OPTIMIZATIONS=0 to compile with all optimisations, as users do.
 FAST = "jax_disable_most_optimizations"
 os.environ.setdefault(FAST.upper(), "1")
 jax.config.update(FAST, os.environ[FAST.upper()] == "1")
@@ -71,7 +71,7 @@ FAST_ROWS = {
     ],
     "updates/test_every_update.py": [({"float16", "float32", "float64"}, set())],
 }
-SLOW_ROWS = {  # Rows for these updates run in the slow tier only.
+SLOW_ROWS = {  # Tests of these updates run only in the slow tier.
     "updates/test_every_update.py": "rprop rprop_minus rprop_plus rprop_float32 "
     "rprop_bfloat16 rprop_plus_packed irprop_plus_after rprop_weight_decay half_back "
     "manhattan forgetting_printed forgetting_normalised forgetting_projected",

@@ -62,9 +62,10 @@ def assert_within(got, want, tolerance):
 def test_every_rule_on_four_devices_equals_one(
     make_problem, rules, mesh, dtype, tolerance
 ):
-    """Compare with one device, with weights, padding and resets.
+    """Compare the gradient of each rule on four devices with the gradient on one.
 
-    All rules share one program, because one program compiles faster.
+    Weights, padding and resets are given. All rules share one program, because one
+    program compiles faster.
     """
     step, loss, args, options = make_problem("tanh", (BATCH,), T=3, dtype=dtype)
     every = {name: make(step, loss) for name, make in rules.items()}

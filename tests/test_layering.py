@@ -36,7 +36,7 @@ SETTLES = ("_fixed_point", "_recurrent_backprop", "_jacobian_penalty")
 
 
 def _paths() -> Iterator[tuple[str, pathlib.Path]]:
-    """Yield name and file of each module of bpvariants and experiments."""
+    """Yield the name and the path of each module of bpvariants and experiments."""
     for path in sorted(ROOT.glob("bpvariants/**/*.py")) + sorted(
         ROOT.glob("experiments/**/*.py")
     ):

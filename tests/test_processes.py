@@ -1,4 +1,4 @@
-"""Two processes of two devices each: equal to one process, killed, interrupted."""
+"""Training by two processes: equal to one process, killed and resumed, interrupted."""
 
 import json
 import os
@@ -159,7 +159,8 @@ def test_a_dead_process_ends_the_run_with_a_message(runs):
 
 def test_a_run_that_was_killed_goes_on_bit_by_bit(runs):
     folder, *_, (codes, said) = runs
-    assert codes == [130, 130], said  # The interrupted run has exited with 130.
+    # Both processes of the interrupted run have exited with 130.
+    assert codes == [130, 130], said
     assert bits(folder, "killed") == bits(folder, "two")
     log, want = (lines(folder / name / "log.jsonl") for name in ("killed", "two"))
     assert log == want

@@ -162,8 +162,8 @@ def test_flags_and_weights_reach_both_rules(make_problem):
     assert jax.tree.structure(args[0]) == jax.tree.structure(
         found.leaves, is_leaf=is_measures
     )
-    # Compare with BPTT given flags and weights, in case both measured rules ignored
-    # them.
+    # BPTT gets the same flags and weights, in case both measured rules ignored their
+    # flags or weights.
     exact = jax.jit(lambda options: gradients.bptt(tanh, loss)(*args, **options))
     flat, _ = jax.flatten_util.ravel_pytree(exact(more)[1])
     assert found.total.norm == pytest.approx(float(jnp.linalg.norm(flat)), rel=1e-12)

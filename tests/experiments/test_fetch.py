@@ -197,7 +197,7 @@ def test_recordings_of_every_kind_are_read():
     assert abs(len(fast) - 2000) <= 1
     np.testing.assert_allclose(
         fast[100:-100], tone(8000)[100 : len(fast) - 100], atol=2e-3
-    )  # ripple of the filter
+    )  # The tolerance allows for the ripple of the resampling filter.
 
 
 @pytest.mark.parametrize("cut", [0, 3, 20, 30, 43, 44, 45, 500, 501, 2043])

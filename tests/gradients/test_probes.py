@@ -1,4 +1,4 @@
-"""Two small problems with values computed without this library."""
+"""Probes P and F: two small networks with values computed without this library."""
 
 import json
 
@@ -111,5 +111,5 @@ def test_probe_f_relaxation(damping):
     _, info = gradients.fixed_point(
         settle, V, jnp.zeros(3), x, damping=float(damping), tol=tol
     )
-    # The solver takes one step more, which only confirms convergence.
+    # The reference does not count the last step, which only confirms convergence.
     assert info.steps == F["forward"][damping] + 1

@@ -84,8 +84,8 @@ def test_texts_that_look_alike_are_split_alike():
         assert text_units.split(apart, kind) == expected
         assert text_units.split(hidden, kind) == expected
     assert text_units.split(apart, "words") == ["Café", "déjà", "0", "€"]
-    # A word learned in one Unicode form is therefore known in the other form too.
-    # Comparison of texts ignores the form as well.
+    # A word learned in one Unicode form is known in the other form too. Comparison of
+    # texts ignores the Unicode form as well.
     given = {"hashed": 0, "width": 1, "stride": 1}
     units = text_units.learn_units([apart], "words", **given)
     one, other = (text_units.encode(units, [t], 9) for t in (composed, hidden))
@@ -102,7 +102,7 @@ SMALL: Any = {
 
 
 def test_a_run_goes_on_after_ctrl_c(texts, tmp_path, monkeypatch):
-    # Another test checks the pictures, in the quick run.
+    # The test of the quick run checks the pictures, so skip them here.
     monkeypatch.setattr(report, "save_picture", lambda *_: None)
     config = categorise.Config(out=tmp_path / "whole", **SMALL)
     whole = categorise.main(config).rows

@@ -187,8 +187,8 @@ def test_ilqr_is_lqr_near_the_goal_and_finds_a_way_from_afar():
     goals = jnp.zeros((steps, 4, 1))
     idle = policy.play(system, nothing, start, goals)
     states, raw, costs = ilqr.ilqr(system, idle.states, idle.actions, goals)
-    # Costs differ a little: iLQR stops after 1 s, while LQR has no final time. iLQR
-    # also knows that sin(angle) differs from the angle.
+    # The costs of iLQR and LQR differ a little: iLQR stops after 1 s, while LQR has no
+    # final time. iLQR also knows that sin(angle) differs from the angle.
     np.testing.assert_allclose(costs[:2], by_lqr, rtol=0.02)
     actions = system.limit[0] * np.tanh(raw)
     again = system.cost(states[1:], actions, goals).mean(axis=0)

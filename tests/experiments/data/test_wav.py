@@ -10,7 +10,8 @@ from scipy.io import wavfile
 from experiments.data import read_wav
 
 SOUND = (300 * np.arange(-50, 50)).astype(np.int16)
-SIZE, RIFF_SIZE = 40, 4  # Offsets of the two size fields in the header.
+# Byte offsets of the two size fields in the header of a WAV file.
+SIZE, RIFF_SIZE = 40, 4
 LIST = b"LIST" + struct.pack("<I", 26) + b"INFOISFT" + struct.pack("<I", 14)
 LIST += b"Lavf58.29.100\0"
 

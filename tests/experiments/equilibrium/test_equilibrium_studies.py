@@ -94,7 +94,7 @@ def test_equilibrium_mnist(small, tmp_path):
     check(result, tmp_path, 2, ["equilibrium_mnist"])
     assert all(row["settled"] == 100 for row in result.rows)
     exact, free = (np.array(row["values"]) for row in result.rows)
-    # Both runs start from the same parameters and differ after the first update.
+    # Both networks start from the same parameters and differ after the first update.
     assert exact[0] == pytest.approx(free[0])
     assert exact[-1] != free[-1]
     resume(equilibrium_mnist, config, result)

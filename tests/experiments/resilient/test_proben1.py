@@ -147,7 +147,7 @@ def test_lanes_that_have_stopped_are_left_out(monkeypatch):
     arguments = problem, Network((3, 2), shortcuts=False), proben1.LINEAR
     keys = jax.random.split(jax.random.key(0), 8)
     want = stopping.train(*arguments, keys)
-    # A value this large turns the gathering of lanes off.
+    # A huge value of FEWER turns off the gathering of lanes.
     monkeypatch.setattr(stopping, "FEWER", 10**9)
     got = stopping.train(*arguments, keys)
     for name in want._fields:

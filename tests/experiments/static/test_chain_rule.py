@@ -18,7 +18,7 @@ def _as_users_have_it(plain_jax):
 
 
 def check(result, pictures):
-    """Check that the file has the rows and that no picture is empty."""
+    """Check that results.jsonl has the rows of a run and that no picture is empty."""
     assert not result.interrupted
     lines = (result.folder / "results.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == result.rows

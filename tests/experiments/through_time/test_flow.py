@@ -15,9 +15,9 @@ def _as_users_have_it(plain_jax):
 
 
 def test_flow(check_run, check_resumed, tmp_path, monkeypatch, capsys):
-    """Compare Jacobians with known ones.
+    """Compare the measured gradient flow with known Jacobians J.
 
-    For tanh with small inputs, J is the recurrent matrix. For an LRU, J consists of its
+    For tanh with small inputs, J is the recurrent matrix. For an LRU, J consists of the
     eigenvalues.
     """
     monkeypatch.setattr(flow, "STARTS", ("orthogonal",))

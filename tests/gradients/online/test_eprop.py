@@ -118,7 +118,7 @@ def with_signal(step):
 
 
 def online(rule, args, **options):
-    """Return the gradients of each step."""
+    """Run an online rule over a sequence; return the gradients of each step."""
     params, carry, xs, targets = args
     of_step = lambda t: jax.tree.map(lambda leaf: leaf[t], (xs, targets))
     state, found = rule.init(params, carry, of_step(0)), []
@@ -168,7 +168,7 @@ def test_traces_of_leaky_units_are_those_of_the_paper(feedback):
 
 
 def test_traces_of_adaptive_spiking_units_are_those_of_the_paper():
-    """Compare traces with the paper: one of the potential, one of the threshold."""
+    """Compare ALIF eligibility traces with the paper's: for potential and threshold."""
 
     def by_hand(params, carry, xs, targets):
         v, a, z = carry
@@ -197,7 +197,7 @@ def test_traces_of_adaptive_spiking_units_are_those_of_the_paper():
 
 
 def test_traces_of_an_lstm_are_those_of_its_cell():
-    """Compare the trace of c with a recursion that leaves out other units' h."""
+    """Compare the LSTM's trace for c with a recursion that ignores other units' h."""
     logistic = lambda a: 1 / (1 + np.exp(-a))
 
     def by_hand(params, carry, xs, targets):
@@ -342,10 +342,7 @@ def unread_problem(batch=(2,), T=4, dtype=float):
 @pytest.mark.parametrize("batch", [(), (2, 3)], ids=str)
 @pytest.mark.fast_rows(1)
 def test_is_bptt_if_nothing_reads_the_visible_state(batch):
-    """Compare with BPTT.
-
-    The output may read the whole carry, before and after a step.
-    """
+    """Compare e-prop with BPTT; the output reads the carry before and after a step."""
     args = unread_problem(batch)
     T = len(args[2])
     keys = jax.random.split(jax.random.key(4), 3)
@@ -494,7 +491,7 @@ def test_does_not_warn_where_a_signal_says_all_or_something_is_traced():
     params = cells.gru.init(jax.random.key(0), D, N)
     inputs, give = (jnp.ones(D), jnp.zeros(N)), lambda y, target: target
     rule = gradients.eprop(cells.gru, square, visible=lambda h: h, signal=give)
-    # This call must not warn, because a warning is an error in tests.
+    # `init` must not warn here, because a warning is an error in tests.
     rule.init(params, jnp.zeros(N), inputs)
     params, carry, xs, targets = problem(rate)
     rule = gradients.eprop(rate, square, visible=second)

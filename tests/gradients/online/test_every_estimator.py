@@ -27,10 +27,10 @@ def estimator(request):
 
 
 class Compiled(NamedTuple):
-    rule: object  # This is the rule over a sequence.
+    rule: object  # The field `rule` runs a whole sequence.
     update: object
-    start: object  # This is `init` for a carry and the first inputs.
-    traces: list  # This list grows each time the step is traced.
+    start: object  # The field `start` is `init` for a carry and the first inputs.
+    traces: list  # The list `traces` grows each time the step is traced.
 
 
 @cache

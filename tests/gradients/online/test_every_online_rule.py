@@ -21,7 +21,7 @@ def what_units_see(carry):
     return carry[1] if isinstance(carry, tuple) else carry
 
 
-ONLINE = {  # Each rule of this table is tested with every network.
+ONLINE = {  # Tests run every network with each of these online rules.
     "rtrl": gradients.rtrl,
     "snap": partial(gradients.snap, order=1),
     "rflo": gradients.rflo,

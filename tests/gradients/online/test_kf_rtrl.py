@@ -418,7 +418,8 @@ def test_signs_differ_between_examples_and_pairs(dtype):
     assert not np.array_equal(*signs)
     chex.assert_tree_all_finite((value, grads, state))
     chex.assert_trees_all_equal_shapes_and_dtypes(grads, params)
-    wide = float if dtype is float else jnp.float32  # Sums have this dtype.
+    # Sums are computed in this dtype, float32 or wider.
+    wide = float if dtype is float else jnp.float32
     assert value.dtype == wide
     assert {leaf.dtype for leaf in jax.tree.leaves(state.influence)} == {
         jnp.dtype(wide)

@@ -81,7 +81,10 @@ def jit_update(rule):
 
 
 def run_online(rule, params, carry, xs, targets, **options):
-    """Return the gradients of each step, and the last state."""
+    """Run an online rule over a sequence.
+
+    Return each step's gradients and the state.
+    """
     state, all_grads = rule.init(params, carry, (xs[0], targets[0])), []
     everywhere = jnp.ones(targets.shape[:-1], bool)
     weights = jnp.ones(targets.shape[:-1])
@@ -141,9 +144,9 @@ def test_is_bptt_without_recurrent_weights_and_only_then():
 
 
 def test_with_the_own_recurrence_kept_is_snap_1():
-    """Compare with SnAp-1 for a network that separates each unit's own recurrence.
+    """Compare RFLO with SnAp-1; the network separates each unit's own recurrence.
 
-    SnAp-1 keeps the entries of the influence M that one step fills. Here they are
+    SnAp-1 keeps the entries of the influence M that one step fills. These entries are
     RFLO's traces.
     """
 
@@ -331,7 +334,7 @@ def test_is_exact_however_the_output_hangs_together_with_the_carry(kind):
 
 
 def test_takes_the_derivatives_that_a_network_defines():
-    """Use a network's custom derivatives, such as those of spikes."""
+    """Use the custom derivatives that a network defines, such as slopes of spikes."""
 
     @jax.custom_jvp
     def spike(v):

@@ -171,9 +171,9 @@ def test_the_schedule_is_optimal_and_visits_what_it_says():
     [(10, 4636), (20, 3747), (32, 3405), (45, 2953), (50, 2948), (60, 2938)],
 )
 def test_published_counts_for_a_thousand_steps(m, published):
-    """Compare with published counts.
+    """Compare the number of step evaluations with published counts.
 
-    Ours also evaluate the last step in the forward pass.
+    Our count is one more, because the forward pass also evaluates the last step.
     """
     cost = gradients.remat.predicted_cost(1000, gradients.remat.slots(m))
     assert cost.evaluations == published + 1

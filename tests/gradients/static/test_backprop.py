@@ -162,8 +162,8 @@ def test_convolutions_residual_blocks_and_branches():
     chex.assert_trees_all_close(got, deltas, rtol=1e-12, atol=1e-15)
     chex.assert_trees_all_equal(tuple(layer.grad for layer in info), grads)
 
-    # Compare with finite differences along random directions, in params and shifts
-    # together.
+    # Compare the gradient with finite differences along random directions. Each
+    # direction changes params and shifts together.
     leaves, structure = jax.tree.flatten((params, shifts))
     for key in jax.random.split(jax.random.key(5), 3):
         keys = jax.random.split(key, len(leaves))
@@ -199,7 +199,7 @@ def test_a_network_of_single_units_is_micrograds():
     (value, info), grads = rule(params, jnp.zeros(()), jnp.zeros(()))
     assert f"{value:.4f}" == "24.7041"
     assert [f"{grad:.4f}" for grad in grads[0]] == ["138.8338", "645.5773"]
-    # By hand, the factors of g = f/2 + 10/f, f = e², e = c − d.
+    # The factors of g = f/2 + 10/f with f = e² and e = c − d are computed by hand.
     f = info[1].y
     chex.assert_trees_all_close(info[1].error, 0.5 - 10 / f**2, rtol=1e-12)
     chex.assert_trees_all_close(info[1].delta, info[1].error * 2 * info[1].s)
@@ -216,8 +216,8 @@ def test_info_is_a_tuple_and_a_table():
     assert isinstance(info, tuple)
     assert len(info) == 2
     assert info[-1] is last
-    # Here s = [[3, −7], [0, −1]]: the second unit is dead, and the first is active only
-    # once.
+    # The pre-activations are s = [[3, −7], [0, −1]]: the second unit is dead, and the
+    # first unit is active only once.
     chex.assert_trees_all_equal(first.y, jnp.array([[3.0, 0.0], [0.0, 0.0]]))
     assert info.table() == (
         "layer  shapes   ‖y‖   ‖s‖   ‖δ‖ ‖∂E/∂w‖  dead\n"

@@ -117,7 +117,8 @@ def by_hand(args, cut, kappa, rescaled=True):
     for x in xs:
         hs.append(np.tanh(W @ hs[-1] + U @ x + b))
     delta, grads = np.zeros(3), [np.zeros_like(p) for p in (W, U, b)]
-    for t in range(len(xs), 0, -1):  # Here delta is δ_{t+1} J_{t+1}.
+    # At this point, delta is the error signal δ_{t+1} J_{t+1}.
+    for t in range(len(xs), 0, -1):
         delta = hs[t] - targets[t - 1] + delta
         s = (1 - hs[t] ** 2) * delta
         for grad, part in zip(

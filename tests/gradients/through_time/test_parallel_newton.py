@@ -84,7 +84,7 @@ def test_exact_after_as_many_iterations_as_steps_whatever_the_shrinking(jacobian
         (_, ys), info = run(shrink)
         assert_same((ys, info.carries), (want, want))
         assert info.converged
-        assert info.steps <= 8  # The last iteration changes nothing.
+        assert info.steps <= 8  # The last iteration changes no carry.
         assert info.residual < 1e-15
 
 
@@ -185,7 +185,7 @@ def test_newton_is_exact_in_one_iteration_where_the_step_is_linear():
     params, carry, xs = tanh_problem(batch=(2,))
     step = lambda params, h, x: (h @ params[0] + x @ params[1], h)
     _, info = gradients.parallel_unroll(step, params, carry, xs, method="newton")
-    assert info.steps == 2  # The second iteration changes nothing.
+    assert info.steps == 2  # The second iteration changes no carry.
     assert info.converged.shape == ()
 
 

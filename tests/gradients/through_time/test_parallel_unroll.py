@@ -175,7 +175,7 @@ def test_one_step_and_nothing_but_padding(method):
     got, info = run(xs, method=method)
     assert_same(got, gradients.unroll(cells.min_gru, params, carry, xs))
     assert info.converged
-    # The second iteration of "newton" changes nothing.
+    # The second iteration of "newton" changes no carry.
     assert info.steps == (1 if method == "linear" else 2)
     mask = jnp.zeros((4, 2), bool)
     xs = jnp.full((4, 2, 2), jnp.nan)

@@ -49,7 +49,11 @@ def loss(y, target):
 
 
 def in_calls(rule, cuts, params, stream, xs, targets, **options):
-    """Return the weighted means over the calls, and the last stream."""
+    """Run a rule on a stream in several calls.
+
+    Return the weighted mean of values and gradients over the calls, and the last
+    stream.
+    """
     stream, totals = gradients.stream(stream), None
     for part in (slice(*ends) for ends in pairwise(cuts)):
         given = {

@@ -38,7 +38,7 @@ def make_problem_once():
 
 @pytest.fixture(scope="module")
 def rules(make_problem_once):
-    """Compile the rules once for all tests."""
+    """Compile the gradient rules once for all tests of this file."""
     step, loss, _ = make_problem_once
     online = gradients.rtrl(step, loss)
     both = (gradients.bptt(step, loss), gradients.over_sequence(online))
@@ -93,7 +93,7 @@ def test_all_readings_agree_while_params_stay(
 
 
 def test_online_with_forgetting_is_the_tutorials_equation(make_problem_once, rules):
-    """Compare with a sum of RTRL's gradients, discounted by λ per step.
+    """Compare online learning with a sum of RTRL's gradients, discounted by λ per step.
 
     Each gradient is taken at the weights of its own step.
     """

@@ -27,7 +27,7 @@ def fill(rule, n, like=0):
 
 
 @pytest.mark.parametrize("learning_rate", [None, 0.3])
-# These n leave slots empty, fill all slots, and reuse slots.
+# The values of n leave slots empty, fill all slots, or reuse slots.
 @pytest.mark.parametrize("n", [1, 3, 5, 12])
 @pytest.mark.fast_rows(3)
 def test_it_is_the_explicit_sum_at_the_current_weights(n, learning_rate):

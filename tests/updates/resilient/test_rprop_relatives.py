@@ -79,9 +79,9 @@ def test_grprop_with_nothing_to_choose_from():
 @pytest.mark.parametrize("choose", ["sag", "slr"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_grprop_after_infinite_gradients_is_the_limit_of_large_ones(choose, dtype):
-    """Treat infinite gradients as a limit, also where sums of finite ones overflow.
+    """Check that infinite gradients act like the limit of large finite gradients.
 
-    No NaN may stay in the state.
+    Sums of finite gradients may overflow, too. No NaN may stay in the state.
     """
     inf, top = np.inf, float(jnp.finfo(dtype).max)
     optimizer = updates.grprop(
@@ -159,9 +159,10 @@ def test_probabilistic_rprop_is_its_equations(adapt, move):
 
 
 def test_with_certain_signs_it_is_rprop_minus():
-    """Compare with Rprop− if the probability p of a sign is always 0 or 1.
+    """Compare probabilistic Rprop with Rprop−, if the probability p is always 0 or 1.
 
-    Without memory (μ = 0), the variance s is 0, and ρ shows a change of sign.
+    Here p is the probability of a positive gradient. Without memory (μ = 0), the
+    variance s is 0, and ρ shows a change of sign.
     """
     grads = jnp.array([1.0, 2.0, 0.5, -1.0, -3.0, 1.0, 1.0, 1.0])
     settings = {"min_step_size": 1e-9, "max_step_size": 0.05}

@@ -1,4 +1,4 @@
-"""Settings of Rprop: pytrees per weight, weight decay, exact return."""
+"""Settings of Rprop: step sizes for each weight, weight decay, exact steps back."""
 
 from functools import partial
 

@@ -47,7 +47,7 @@ class Network(NamedTuple):
 
 
 def draw(seed: int) -> Network:
-    """Draw a step: each piece makes a vector from earlier ones; some become new leaves.
+    """Draw a step of pieces; some of their result vectors become leaves of the carry.
 
     A piece is a pair: a function of (weights, operands, cut), and the size of its
     result.
@@ -140,7 +140,10 @@ def linearised(network):
 
 
 def patterns(network, theta, found):
-    """Return where J and I are nonzero at one or more of eight random points."""
+    """Return where the Jacobians of h in (J) the carry and (I) θ are nonzero.
+
+    An entry counts if it is nonzero at one or more of eight random points.
+    """
     normal = lambda *shape: jnp.asarray(network.numbers.normal(size=shape))
     args = lambda: (normal(theta.size), normal(sum(network.sizes)), normal(D))
     several = [found(*args(), normal(M)) for _ in range(8)]
