@@ -24,13 +24,14 @@ STRICT = {
 DEFAULTS = {name: getattr(jax.config, name) for name in STRICT}
 jax.config.update("jax_num_cpu_devices", 4)
 
-# Most of the time of a test is compilation. This setting saves a fifth of it, also in
-# programs that tests start. JAX_DISABLE_MOST_OPTIMIZATIONS=0 compiles as for users.
+# Compilation takes most of the time of a test. Turning off most compiler optimisations
+# saves a fifth of the time, also in programs that tests start. Set
+# JAX_DISABLE_MOST_OPTIMIZATIONS=0 to compile with all optimisations, as users do.
 FAST = "jax_disable_most_optimizations"
 os.environ.setdefault(FAST.upper(), "1")
 jax.config.update(FAST, os.environ[FAST.upper()] == "1")
 if os.environ[FAST.upper()] == "1":
-    # MLIR fusion emitters and parallel code generation take longer than they save.
+    # MLIR fusion emitters and parallel code generation cost more time than they save.
     QUICK = (
         "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     )
@@ -44,8 +45,9 @@ def pytest_runtest_setup(item):
         pytest.skip("needs $BPVARIANTS_DATA")
 
 
-# The fast tier leaves out tests marked slow here or by @pytest.mark.slow: studies,
-# processes, doctests and code blocks, and most rows of large parametrised tests.
+# The fast tier of tests excludes tests marked slow, here or by @pytest.mark.slow. Slow
+# tests are studies, tests that start processes, doctests, code blocks of the
+# documentation, and most rows of large parametrised tests.
 SLOW_FILES = (
     "experiments/",
     "test_devices.py",
@@ -59,7 +61,9 @@ FAST_FILES = (
 )
 SLOW_TESTS = ("test_examples_in_docstrings_are_true", "test_code_in_pages_runs")
 
-FAST_ROWS = {  # file: (words, kept): a row with one of the words needs a kept one
+# Format: {file: [(words, kept)]}. A row of a parametrised test whose name has one of
+# `words` is fast only if the name also has one of `kept`.
+FAST_ROWS = {
     "gradients/": [({*problems.CELLS}, {"nested"})],
     "gradients/test_every_rule.py": [
         ({*problems.RULES}, {"rtrl", "bptt_two_phase"}),
@@ -67,7 +71,7 @@ FAST_ROWS = {  # file: (words, kept): a row with one of the words needs a kept o
     ],
     "updates/test_every_update.py": [({"float16", "float32", "float64"}, set())],
 }
-SLOW_ROWS = {  # updates that only the slow tier tests
+SLOW_ROWS = {  # Tests of these updates run only in the slow tier.
     "updates/test_every_update.py": "rprop rprop_minus rprop_plus rprop_float32 "
     "rprop_bfloat16 rprop_plus_packed irprop_plus_after rprop_weight_decay half_back "
     "manhattan forgetting_printed forgetting_normalised forgetting_projected",
@@ -76,9 +80,10 @@ SLOW_ROWS = {  # updates that only the slow tier tests
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark the tests that the fast tier leaves out as slow.
+    """Mark the tests that the fast tier excludes as slow.
 
-    `@pytest.mark.fast_rows(k)` keeps the first k rows of a parametrised test.
+    `@pytest.mark.fast_rows(k)` keeps the first k rows of a parametrised test in the
+    fast tier.
     """
     rows = collections.Counter()
     for item in items:
@@ -128,7 +133,10 @@ def _plain_jax():
 
 
 def _keep_programs(folder):
-    """Cache compiled programs in a folder, for resumed studies; None ends the cache."""
+    """Cache compiled programs in `folder` for resumed studies.
+
+    None turns the cache off.
+    """
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     compilation_cache.reset_cache()
@@ -136,13 +144,13 @@ def _keep_programs(folder):
 
 @pytest.fixture(scope="session")
 def plain_jax():
-    """Context manager for JAX's default settings, for documentation and experiments."""
+    """Return a context manager that restores JAX's default settings."""
     return _plain_jax
 
 
 @pytest.fixture
 def fast():
-    """Compile with all optimisations, for programs that run long."""
+    """Compile with all optimisations, for tests whose programs run long."""
     before = jax.config.read(FAST)
     jax.config.update(FAST, False)
     yield
@@ -151,7 +159,7 @@ def fast():
 
 @pytest.fixture
 def check_run():
-    """Check that a study ended, and that its folder has its rows and pictures."""
+    """Return a check that a study finished and wrote its rows and pictures."""
 
     def check(result, folder, pictures):
         assert not result.interrupted
@@ -165,7 +173,7 @@ def check_run():
 
 @pytest.fixture
 def ctrl_c():
-    """Install Python's handler for Ctrl-C, which background processes start without."""
+    """Install Python's handler for Ctrl-C; background processes start without one."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -195,9 +203,9 @@ def _forget_programs_of_long_modules():
 
 
 def _forget():
-    """Drop all compiled programs.
+    """Drop all compiled programs of JAX.
 
-    Each program maps memory, and a process may have at most 65,530 such mappings.
+    Each compiled program maps memory, and a process may have at most 65,530 mappings.
     """
     _tests_since.clear()
     jax.clear_caches()
@@ -208,7 +216,7 @@ _tests_since = []
 
 @pytest.fixture
 def rules():
-    """All gradient rules, for tests that compile them into one program."""
+    """Return all gradient rules, for tests that compile them into one program."""
     return problems.RULES
 
 
@@ -229,5 +237,5 @@ def make_problem():
 
 @pytest.fixture
 def make_probe():
-    """Probe P: a network of three units with known reference values."""
+    """Return the maker of probe P, three units with known reference values."""
     return problems.make_probe

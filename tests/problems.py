@@ -1,4 +1,4 @@
-"""Rules, cells and problems that several test files share."""
+"""Gradient rules, cells and problems that several test files share."""
 
 import json
 import pathlib
@@ -15,8 +15,7 @@ from bpvariants import adapters, gradients
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
-# A rule in this table must pass every oracle and contract of
-# gradients/test_every_rule.py.
+# Each rule in this table must pass all tests of gradients/test_every_rule.py.
 RULES = {
     "bptt": gradients.bptt,
     "bptt_every": partial(gradients.bptt, remat=gradients.remat.every(2)),
@@ -35,11 +34,11 @@ CELLS = ["tanh", "gru", "lstm", "linen_rnn", "nnx", "nested"]
 class Problem(NamedTuple):
     step: Callable
     loss: Callable
-    args: tuple  # params, carry, xs, targets
-    options: dict  # weights, mask, reset, initial
+    args: tuple  # The args are (params, carry, xs, targets).
+    options: dict  # The options are weights, mask, reset and initial.
 
 
-@cache  # one network for all tests, so that they share compiled programs
+@cache  # All tests use one network, so that they share compiled programs.
 def make_problem(cell="lstm", batch=(3,), T=5, dtype=float):
     keys = iter(jax.random.split(jax.random.key(0), 16))
     normal = lambda *shape: jax.random.normal(next(keys), shape, dtype)
@@ -56,7 +55,8 @@ def make_problem(cell="lstm", batch=(3,), T=5, dtype=float):
         )
         params = [normal(3, 3), {"in": normal(2, 3), "out": (normal(3, 4),)}]
     elif cell == "nnx":
-        with jax.numpy_dtype_promotion("standard"):  # initialisers promote dtypes
+        # Initialisers of Flax promote dtypes.
+        with jax.numpy_dtype_promotion("standard"):
             step, params = adapters.from_nnx(_NNXNetwork(nnx.Rngs(0)))
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     else:
@@ -80,7 +80,7 @@ def _tanh_step(params, h, x):
     return h, h @ params["readout"]
 
 
-@jax.jit  # a program inside the program, as users write it
+@jax.jit  # Users' steps may contain a jitted program, like this one.
 def _nested_step(params, carry, x):
     recurrent, others = params
     (fast,), (slow, count) = carry["fast"], carry["slow"]

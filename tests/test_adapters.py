@@ -1,4 +1,4 @@
-"""Modules of other libraries as steps: the same values as the modules themselves."""
+"""Modules of other libraries as steps: the values equal those of the modules."""
 
 import chex
 import equinox as eqx
@@ -94,7 +94,7 @@ def test_what_is_no_nnx_module_is_named():
 
 
 def test_nnx_equals_linen_with_the_same_weights():
-    with jax.numpy_dtype_promotion("standard"):  # initialisers promote dtypes
+    with jax.numpy_dtype_promotion("standard"):  # Initialisers of Flax promote dtypes.
         module = nnx.SimpleCell(2, 3, dtype=float, param_dtype=float, rngs=nnx.Rngs(0))
     step, params = adapters.from_nnx(module)
     weights = nnx.to_pure_dict(params)
@@ -112,4 +112,4 @@ def test_nnx_equals_linen_with_the_same_weights():
     grads = nnx.to_pure_dict(grads)
     got = {"i": grads["dense_i"], "h": grads["dense_h"]}
     chex.assert_trees_all_close(got, want_grads["params"], rtol=1e-10)
-    nnx.update(module, params)  # and back into a module
+    nnx.update(module, params)  # Params of the step can be written back into a module.

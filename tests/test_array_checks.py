@@ -1,4 +1,4 @@
-"""Checks that all rules, updates and trainings share."""
+"""Checks of arrays that all rules, updates and trainings share."""
 
 import equinox as eqx
 import jax

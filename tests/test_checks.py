@@ -1,4 +1,4 @@
-"""Mistakes that users make: an error at once, which says what to do instead."""
+"""Users' mistakes: an immediate error that says what to do instead."""
 
 from functools import partial
 
@@ -9,7 +9,8 @@ import pytest
 from bpvariants import diagnostics, gradients
 from tests.test_losses import problem, root, SEQUENCES, step, WEIGHTS
 
-pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")  # of a whole h
+# E-prop warns if the whole of h is visible, because it then keeps no trace.
+pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")
 every_rule = pytest.mark.parametrize("make", SEQUENCES.values(), ids=SEQUENCES)
 
 
@@ -42,7 +43,8 @@ def test_a_step_that_returns_its_carry_alone(make):
     pair = r"step must return the pair \(carry, y\)"
     args = problem()
     refuses(f"{pair}, got an array of shape", make(lambda *a: step(*a)[0], root), *args)
-    both = lambda w, hc, x: (jnp.tanh(hc[0] @ w + x), hc[1])  # as an LSTM's (h, c)
+    # Like an LSTM, this step has a carry (h, c).
+    both = lambda w, hc, x: (jnp.tanh(hc[0] @ w + x), hc[1])
     _, carry, xs, targets = args
     rule = make(both, root)
     refuses("carry that step .* returns the pair", rule, args[0], (carry, carry), xs,
@@ -56,7 +58,8 @@ def test_batch_major_sequences(make):
     rule = make(step, root)
     refuses("time-major.*swapaxes", rule, params, carry, swap(xs), swap(targets))
     refuses("time-major.*swapaxes", rule, params, carry, swap(xs), targets)
-    one = carry[:1], xs[:, :1], targets[:, :1]  # one example, which broadcasts
+    # A batch of one example would broadcast.
+    one = carry[:1], xs[:, :1], targets[:, :1]
     refuses("time-major", rule, params, one[0], swap(one[1]), swap(one[2]))
 
 
@@ -112,7 +115,8 @@ def test_keys():
     for message, key in wrong.items():
         for rule in drawing:
             refuses(f"key must be one key .*{message}", rule, *args, key=key)
-    drawing[0](*args, key=jax.random.PRNGKey(0))  # of the old kind
+    # Keys made by jax.random.PRNGKey, the old function, are allowed.
+    drawing[0](*args, key=jax.random.PRNGKey(0))
 
 
 def test_keys_of_diagnostics():
@@ -139,7 +143,7 @@ def test_truncation_by_default_is_twice_as_far_as_its_period():
 
 @pytest.mark.parametrize("count", [True, 2.5, 2.0, 0, "2", jnp.array(2)])
 def test_counts(count):
-    """Whatever counts takes whole numbers alone, and says which argument it is."""
+    """Check that counts must be integers, and that the error names the argument."""
     loss = root
     make = {
         "every": lambda: gradients.truncated_bptt(step, loss, every=count),
@@ -156,7 +160,8 @@ def test_counts(count):
         "max_steps": lambda: gradients.newton(max_steps=count),
     }
     if isinstance(count, jax.Array | str):
-        del make["max_steps"]  # which may be traced, or anything in a pytree
+        # The setting max_steps may be a traced array, or any leaf of a pytree.
+        del make["max_steps"]
     for name, call in make.items():
         refuses(f"{name} must be an integer of at least 1", call)
 

@@ -1,4 +1,4 @@
-"""Batches divided over four devices: the same results, and known traps."""
+"""Batches divided over four devices: the same results as on one, and known traps."""
 
 from functools import partial
 
@@ -12,16 +12,18 @@ from bpvariants import gradients
 from experiments.scale._collectives import collectives
 from experiments.scale._data_parallel import data_parallel
 
-pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")  # of a whole h
+# E-prop warns if the whole of h is visible, because it then keeps no trace.
+pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")
 
-ONLINE = {  # rtrl is among the rules of problems.py
+ONLINE = {  # The rule rtrl is already in the table of problems.py.
     "snap": partial(gradients.snap, order=1),
     "rflo": gradients.rflo,
     "eprop": partial(gradients.eprop, visible=lambda h: h),
     "uoro": gradients.uoro,
     "forward_gradient": gradients.forward_gradient,
     "kf_rtrl": gradients.kf_rtrl,
-    "pes": partial(gradients.pes, sigma=1.0),  # rounding is divided by sigma
+    # PES divides rounding errors by sigma, so sigma is large here.
+    "pes": partial(gradients.pes, sigma=1.0),
 }
 RANDOM = {"uoro", "forward_gradient", "kf_rtrl", "pes"}
 BATCH = 8
@@ -60,7 +62,11 @@ def assert_within(got, want, tolerance):
 def test_every_rule_on_four_devices_equals_one(
     make_problem, rules, mesh, dtype, tolerance
 ):
-    """With weights, padding and resets; one program for all rules compiles faster."""
+    """Compare the gradient of each rule on four devices with the gradient on one.
+
+    Weights, padding and resets are given. All rules share one program, because one
+    program compiles faster.
+    """
     step, loss, args, options = make_problem("tanh", (BATCH,), T=3, dtype=dtype)
     every = {name: make(step, loss) for name, make in rules.items()}
     for name, make in ONLINE.items():
@@ -84,19 +90,20 @@ def test_every_rule_on_four_devices_equals_one(
         assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(grads))
 
 
-# One test for each row of the table of traps in docs/devices.md, in its order.
+# The tests below have the order of the table of traps in docs/devices.md, one test a
+# row.
 
 
 @pytest.fixture
 def problem(make_problem):
-    """Weights that give each device another share of the loss."""
+    """Return a problem whose weights give each device a different share of the loss."""
     step, loss, args, _ = make_problem("tanh", (BATCH,), T=3)
     weights = jnp.arange(3.0 * BATCH).reshape(3, BATCH)
     return step, loss, (*args, weights)
 
 
 def on_each_device(function, mesh, summed=True, **options):
-    """Run under shard_map; return whole results, or one part from each device."""
+    """Run a function under shard_map; return its whole result, or a part per device."""
     over_time = jax.P(None, "data")
     shares = (jax.P(), jax.P("data"), over_time, over_time, over_time)
     out = jax.P() if summed else jax.P("data")
@@ -193,5 +200,6 @@ def test_a_norm_under_shard_map_is_that_of_a_share(mesh):
         clipped, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data")
     )
     norm = lambda w: float(jnp.linalg.norm(w))
-    assert norm(jax.jit(shares)(w)) == pytest.approx(2)  # four parts of norm 1
+    # Each of the four devices clips its part to norm 1, so the whole has norm 2.
+    assert norm(jax.jit(shares)(w)) == pytest.approx(2)
     assert norm(jax.jit(clipped)(put(mesh, "data")(w))) == pytest.approx(1)

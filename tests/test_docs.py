@@ -1,4 +1,4 @@
-"""README and docs are true: their code runs, their names and links exist."""
+"""README and docs: their code runs, and the names and links in them exist."""
 
 import pathlib
 import re
@@ -27,7 +27,7 @@ def blocks(page):
     "page", [p for p in PAGES if blocks(p)], ids=lambda page: page.name
 )
 def test_code_in_pages_runs(page, plain_jax):
-    """The code blocks of a page run in order, in float32, as a reader runs them."""
+    """Run the code blocks of a page in order, in float32, as a reader would."""
     names = {}
     with plain_jax():
         for block in blocks(page):
@@ -51,10 +51,11 @@ def test_the_readme_is_a_front_door():
 
 @by_place
 def test_pages_name_what_there_is(page):
-    """Each name that begins with a subpackage of the library exists."""
+    """Check that each name that begins with a subpackage of the library exists."""
     packages = "|".join(p.__name__.removeprefix("bpvariants.") for p in PACKAGES)
     for name in re.findall(rf"`((?:{packages}|types)(?:\.\w+)+)", page.read_text()):
-        attrgetter(name)(bpvariants)  # raises AttributeError
+        # This raises AttributeError if the name does not exist.
+        attrgetter(name)(bpvariants)
 
 
 @by_place

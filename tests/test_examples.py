@@ -1,4 +1,4 @@
-"""Norms of the examples of a pytree."""
+"""Norm of each example in a pytree of batched arrays."""
 
 import jax.numpy as jnp
 import numpy as np

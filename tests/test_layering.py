@@ -1,4 +1,4 @@
-"""Directions of imports, sizes of files, documentation, and places of tests."""
+"""Import directions, file sizes, documentation, and folders of tests."""
 
 import ast
 import doctest
@@ -16,7 +16,7 @@ import pytest
 import bpvariants
 
 ROOT = pathlib.Path(bpvariants.__file__).parent.parent
-# A part may import parts of the rows above it, but none of its own row.
+# A part may import parts of earlier rows, but no other part of its own row.
 LEVELS = [
     {"types"},
     {"_dtypes", "_tables"},
@@ -25,17 +25,18 @@ LEVELS = [
     {"adapters", "cells", "gradients", "updates"},
     {"diagnostics"},
     {"training"},
-    {"bpvariants"},  # its __init__ imports all of them
+    {"bpvariants"},  # The package's __init__ imports all parts above.
     {"experiments"},
 ]
-ROOMS = {"static", "through_time", "online", "equilibrium"}  # subpackages of gradients
+# These are subpackages of gradients that may not import each other.
+ROOMS = {"static", "through_time", "online", "equilibrium"}
 BELOW_ROOMS = {"remat", "_feedback", "_learning"}
-# Modules above `solvers` and `adjoints`.
+# Modules that may import `solvers` and `adjoints`.
 SETTLES = ("_fixed_point", "_recurrent_backprop", "_jacobian_penalty")
 
 
 def _paths() -> Iterator[tuple[str, pathlib.Path]]:
-    """Yield name and file of each module of bpvariants and experiments."""
+    """Yield the name and the path of each module of bpvariants and experiments."""
     for path in sorted(ROOT.glob("bpvariants/**/*.py")) + sorted(
         ROOT.glob("experiments/**/*.py")
     ):
@@ -48,7 +49,7 @@ TREES = {name: ast.parse(path.read_text()) for name, path in SOURCES.items()}
 
 
 def imported(module):
-    """Yield the full name of everything that a module imports, at any depth."""
+    """Yield the full names of everything that a module imports, at any depth."""
     for node in ast.walk(TREES[module]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -57,10 +58,10 @@ def imported(module):
 
 
 def needed(module):
-    """Yield the modules that a module imports, or whose names it imports.
+    """Yield the modules that a module imports, or from which it imports names.
 
-    `from package import module` needs only that module. `from package import name`
-    needs the package's `__init__`, and so everything that this imports.
+    `from package import module` needs only the named module. `from package import name`
+    needs the package's `__init__` and everything that the `__init__` imports.
     """
     for name in imported(module):
         owner = name if name in SOURCES else name.rpartition(".")[0]
@@ -72,7 +73,7 @@ IMPORTS = {module: set(needed(module)) for module in SOURCES}
 
 
 def part(module):
-    """Return the part of LEVELS that a module belongs to."""
+    """Return the part of LEVELS to which a module belongs."""
     package, *inner = module.split(".")
     return inner[0] if package == "bpvariants" and inner else package
 
@@ -113,15 +114,17 @@ def test_solvers_and_adjoints_lie_below_the_fixed_point():
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    list(graphlib.TopologicalSorter(IMPORTS).static_order())  # raises CycleError
+    # This raises CycleError if modules import each other in a circle.
+    list(graphlib.TopologicalSorter(IMPORTS).static_order())
 
 
 @pytest.mark.parametrize(
     ("layer", "unknown"),
     [
-        ("gradients", ("optax",)),  # no optimiser
+        ("gradients", ("optax",)),  # Gradient rules must not depend on an optimiser.
         ("diagnostics", ("optax",)),
-        ("updates", ("flax", "equinox")),  # no network
+        # Updates must not depend on a library for networks.
+        ("updates", ("flax", "equinox")),
     ],
 )
 def test_layers_do_not_know_the_packages_of_others(layer, unknown):
@@ -139,13 +142,14 @@ def test_the_library_prints_nothing_and_reads_nothing():
                     assert node.func.id not in ("print", "open"), module
 
 
-# Jaxprs are read in `_jaxpr` only.
+# Tests that only the subpackage `_jaxpr` reads jaxprs.
 
 READS = {"primitive", "eqns", "jaxpr", "invars", "outvars", "constvars"}
 PRIMITIVES = {
     member.name
     for name, member in vars(jax.lax).items()
-    if name.endswith("_p") and "_" in member.name  # not "tanh" or "scan"
+    # Names without an inner underscore, such as "tanh" and "scan", are too common.
+    if name.endswith("_p") and "_" in member.name
 }
 
 
@@ -172,7 +176,7 @@ def test_only_one_room_knows_the_names_of_primitives():
 
 
 def test_no_module_inspects_signatures():
-    """Every rule has exactly the arguments of its protocol."""
+    """Check that no code inspects signatures; rules have their protocol's arguments."""
     looks = {"signature", "Signature", "getfullargspec", "__signature__"}
     found = []
     for module, tree in TREES.items():
@@ -184,10 +188,10 @@ def test_no_module_inspects_signatures():
     assert not found, found
 
 
-# Sizes.
+# Tests of the sizes of files and functions.
 
 LINES = 300
-LINES_OF_A_FUNCTION = 60  # without the docstring
+LINES_OF_A_FUNCTION = 60  # The docstring of a function does not count.
 
 
 def test_files_are_short():
@@ -210,7 +214,7 @@ def test_functions_are_short():
 
 
 def test_tests_stand_where_the_tested_files_stand():
-    """Each folder of tests has the name of a folder of the code."""
+    """Check that each folder of tests is named like a folder of the code."""
     here = pathlib.Path(__file__).parent
     for path in here.rglob("test_*.py"):
         folder = path.parent.relative_to(here)
@@ -218,7 +222,7 @@ def test_tests_stand_where_the_tested_files_stand():
         assert any(place.is_dir() for place in code), path
 
 
-# Documentation.
+# Tests of the documentation.
 
 MODULES = ["bpvariants"] + [
     name for _, name, _ in pkgutil.walk_packages(bpvariants.__path__, "bpvariants.")
@@ -235,7 +239,8 @@ def public_names():
             ours = getattr(member, "__module__", "").startswith("bpvariants")
             if ours and not name.startswith("_"):
                 found.setdefault((name, id(member)), (f"{module}.{name}", member))
-                if isinstance(member, bpvariants.cells.Cell):  # a value with functions
+                # A cell is a value whose functions `init` and `carry` need docstrings.
+                if isinstance(member, bpvariants.cells.Cell):
                     for part in ("init", "carry"):
                         label = f"{module}.{name}.{part}"
                         of_cell = getattr(member, part)

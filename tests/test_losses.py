@@ -1,4 +1,4 @@
-"""Losses that do not count, that are not floating, and weights of any kind, by rule."""
+"""Losses that do not count or are not floating, and weights of any dtype, by rule."""
 
 from functools import cache, partial
 
@@ -52,21 +52,26 @@ def step(params, h, x):
 
 
 def root(y, target):
-    """Of infinite slope where outputs and targets are equal, such as 0."""
+    """Return the distance of y and target.
+
+    Its slope is infinite where they are equal.
+    """
     return jnp.sqrt(jnp.sum((y - target) ** 2, axis=-1))
 
 
 def problem():
     normal = lambda i, *shape: jax.random.normal(jax.random.key(i), shape)
     carry = jnp.zeros((B, 2)).at[1].set(0.5)
-    xs = normal(1, T, B, 2).at[0, 0].set(0)  # so that y = 0 there
+    # This input makes y = 0 at the first step of example 0.
+    xs = normal(1, T, B, 2).at[0, 0].set(0)
     return normal(0, 2, 2), carry, xs, normal(2, T, B, 2)
 
 
 WEIGHTS = jnp.array([[0.0, 1.0], [1.0, 0.5], [0.0, 0.0], [2.0, 1.0]])
 
 
-FEW = ("bptt", "truncated_bptt", "eprop_signal", "pes")  # of each way to the loss
+# These rules represent all ways in which rules compute losses.
+FEW = ("bptt", "truncated_bptt", "eprop_signal", "pes")
 some_then_all = pytest.mark.parametrize(
     "names", [FEW, pytest.param(tuple(SEQUENCES), marks=pytest.mark.slow)], ids=len
 )
@@ -74,7 +79,7 @@ some_then_all = pytest.mark.parametrize(
 
 @cache
 def all_rules(loss, names):
-    """Return the results of some rules, one program."""
+    """Return a function for the results of the named rules, as one program."""
 
     def run(targets, weights):
         params, carry, xs, _ = problem()
@@ -93,7 +98,10 @@ def missing(number=jnp.nan):
 
 @some_then_all
 def test_a_missing_target_of_weight_0_is_as_if_its_loss_were_not_there(names):
-    """In value, gradient and carry; the step is run all the same."""
+    """Check that value, gradient and carry ignore a loss of weight 0.
+
+    The step runs although its loss does not count.
+    """
     params, carry, xs, targets = problem()
 
     def without(params):
@@ -184,7 +192,10 @@ def test_diagnostics_do_not_look_at_targets_that_do_not_count():
 
 
 def test_values_are_differentiable_in_weights_that_are_0():
-    """As with a forgetting factor of 0: d(Σwℓ / Σw)/dw = (ℓ − value) / Σw."""
+    """Compare the derivative in the weights w with (ℓ − value) / Σw, at w = 0.
+
+    The value is Σwℓ / Σw for losses ℓ. A forgetting factor of 0 gives such weights.
+    """
     params, carry, xs, targets = problem()
     rule = gradients.bptt(step, root)
     value = lambda weights: rule(params, carry, xs, targets, weights)[0][0]
@@ -206,7 +217,7 @@ def test_outer_derivatives_of_missing_targets_are_0():
     chex.assert_tree_all_finite(by_targets)
 
 
-# Losses and weights of other dtypes.
+# Tests of losses and weights of other dtypes.
 
 
 def count(y, target):

@@ -1,4 +1,4 @@
-"""Masks made of lengths: which lengths are refused, and when they cannot be known."""
+"""Masks made from lengths: refused lengths, and lengths unknown while tracing."""
 
 import jax
 import jax.numpy as jnp

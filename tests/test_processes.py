@@ -1,4 +1,4 @@
-"""Two processes of two devices each: equal to one process, killed, interrupted."""
+"""Training by two processes: equal to one process, killed and resumed, interrupted."""
 
 import json
 import os
@@ -15,8 +15,9 @@ from experiments.scale import char_lm
 
 SIZES = {"units": 8, "embedding": 8, "streams": 8, "window": 8, "steps": 50}
 SIZES |= {"chunk": 10, "tested": 100}
-# One complete run, and a run whose last process is killed after the log of step 30,
-# before its checkpoint. Both use one start, because starting takes most of the time.
+# This program runs one complete training. It also runs a training whose last process is
+# killed after the log of step 30, before the checkpoint. Both trainings share one start
+# of the processes, because starting takes most of the time.
 PROGRAM = """
 import json, os, signal, sys
 from pathlib import Path
@@ -41,8 +42,8 @@ def log_and_die(self, step, metrics):
 training.JsonLog.__call__ = log_and_die
 devices.run(char_lm.main, config(killed))
 """
-# Resume the killed run by its command. Then press Ctrl-C in the last process only, in a
-# run with too many steps to finish.
+# This program resumes the killed training by its command. Then it presses Ctrl-C in the
+# last process only, during a training with too many steps to finish.
 AGAIN = """
 import json, os, signal, sys
 from pathlib import Path
@@ -98,7 +99,7 @@ def as_options(settings):
 
 
 def end(started):
-    """Return the exit codes and messages of both processes."""
+    """Return the exit codes and the messages of both processes."""
     said = [process.communicate(timeout=120)[1] for process in started]
     return [process.returncode for process in started], said
 
@@ -109,7 +110,7 @@ def lines(path):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, plain_jax):
-    """Folders of runs: in one process, in two, and in two of which one was killed."""
+    """Return folders of runs: by one process, by two, and by two with one killed."""
     folder = tmp_path_factory.mktemp("processes")
     out = [str(folder / name) for name in ("two", "killed")]
     program = lambda machine: [
@@ -158,7 +159,8 @@ def test_a_dead_process_ends_the_run_with_a_message(runs):
 
 def test_a_run_that_was_killed_goes_on_bit_by_bit(runs):
     folder, *_, (codes, said) = runs
-    assert codes == [130, 130], said  # from the interrupted run
+    # Both processes of the interrupted run have exited with 130.
+    assert codes == [130, 130], said
     assert bits(folder, "killed") == bits(folder, "two")
     log, want = (lines(folder / name / "log.jsonl") for name in ("killed", "two"))
     assert log == want

@@ -1,6 +1,6 @@
-"""Derivatives of maxima in compiled programs are those of JAX, one operation at a time.
+"""Derivatives of maxima: compiled programs agree with JAX run operation by operation.
 
-Without this library, and with as few optimisations as tests have by default:
+Without this library, this program prints NaN at JAX's lowest level of optimisation:
 
     import jax, jax.numpy as jnp, numpy as np
     jax.config.update("jax_enable_x64", True)
@@ -12,11 +12,12 @@ Without this library, and with as few optimisations as tests have by default:
         print(jax.grad(lambda *args: f(*args).sum())(*args))
         print(jax.jit(jax.grad(lambda *args: f(*args).sum()))(*args))  # some are NaN
 
-With the usual optimisations, the derivative of
+With JAX's usual optimisations, the derivative of
 
     f = lambda h, a, s, x: jnp.tanh(jnp.max(h * a + x * s, keepdims=True) @ a[None])
 
-by `jax.jit(jax.jacrev(f, (0, 1, 2, 3)))` lacks the terms through the maximum for some.
+by `jax.jit(jax.jacrev(f, (0, 1, 2, 3)))` is wrong for some arguments, because the
+derivative lacks the terms through the maximum.
 """
 
 from functools import cache, partial
@@ -46,11 +47,12 @@ def pooled(v):
 
 
 def reduced(v):
-    most = lambda a, b: jnp.maximum(a, 1.0 * b)  # JAX sees no reduce_max in it
+    # JAX does not replace this reduction by its primitive reduce_max.
+    most = lambda a, b: jnp.maximum(a, 1.0 * b)
     return jax.lax.reduce(v, np.array(-np.inf, v.dtype), most, (0,))
 
 
-STORED = {  # those with a primitive whose derivative compares
+STORED = {  # These functions use a primitive whose derivative compares values.
     "max": lambda v: jnp.max(pairs(v), -1),
     "min": lambda v: jnp.min(pairs(v), -1),
     "amax over several axes": lambda v: jnp.amax(pairs(v)[None], (1, 2)),
@@ -140,7 +142,7 @@ def test_a_function_without_comparisons_is_returned_as_it_is():
     others = (jnp.sort, jax.nn.relu, pooled, jnp.tanh, *stopped)
     for f in others:
         assert maxima.with_stored_operands(f, jnp.ones(6)) is f
-    # Maxima of integers have no derivative.
+    # A maximum of integers has no derivative.
     counts = lambda n: jnp.maximum(n, 2)
     assert maxima.with_stored_operands(counts, jnp.arange(3)) is counts
 
@@ -166,7 +168,7 @@ def test_nan_and_infinity_are_stored_as_they_are():
     assert maxima._in_memory(jnp.zeros((0, 2))).shape == (0, 2)
 
 
-# Rules. The network takes a maximum of features that are sums of products.
+# Gradient rules. The network takes a maximum of features that are sums of products.
 
 
 def network(largest):
@@ -181,7 +183,10 @@ def network(largest):
 
 
 def by_choice(v):
-    """The maximum over the last axis, whose derivative compares nothing with itself."""
+    """Return the maximum over the last axis.
+
+    Its derivative compares no stored maximum.
+    """
     a, b, c = v[..., 0], v[..., 1], v[..., 2]
     ab = jnp.where(a > b, a, b)
     return jnp.where(ab > c, ab, c)
@@ -229,7 +234,7 @@ def test_rtrl_is_right_for_a_maximum_as_users_compile(fast):
 
 
 def two_parts(step):
-    """A network whose units see h of one step late, so that e-prop has a trace."""
+    """Add a unit that sees h one step late, so that e-prop has a trace to keep."""
 
     def two(params, carry, x):
         h, seen = carry
@@ -246,7 +251,8 @@ def eprop(step, params, h, *rest):
 
 
 def kf_rtrl(step, params, h, *rest):
-    def inner(matrix, h, x):  # factorises
+    # This step is a function of h @ matrix, so KF-RTRL finds its factors.
+    def inner(matrix, h, x):
         return step(params, h @ matrix, x)
 
     rule = gradients.over_sequence(gradients.kf_rtrl(inner, square))

@@ -30,7 +30,7 @@ def parts(name):
 
 @cache
 def problem(name, batch=(B,)):
-    """Return parameters with nonzero biases, a carry, inputs and an `initial` carry."""
+    """Return parameters with nonzero biases, a carry, inputs and the reset carry."""
     _, draw, start = parts(name)
     params = draw(jax.random.key(0), D, N)
     noise = lambda tree, seed: jax.tree.map(
@@ -42,7 +42,7 @@ def problem(name, batch=(B,)):
 
 
 def gradient(run):
-    """Return the derivatives of a loss that reads all states and the last carry."""
+    """Return the derivatives of a loss of all outputs and the last carry."""
 
     def loss(params, carry, xs, initial):
         last, ys = run(params, carry, xs, initial)
@@ -52,7 +52,7 @@ def gradient(run):
 
 
 def as_flax(name, p):
-    """Convert parameters to those of Flax's cell."""
+    """Convert this library's parameters of a cell to the parameters of Flax's cell."""
     if name == "tanh":
         return {
             "i": {"kernel": p["inputs"], "bias": p["bias"]},
@@ -130,7 +130,7 @@ def test_equals_torch(name):
 @pytest.mark.parametrize("backward", ["scan", "two_phase"])
 @pytest.mark.fast_rows(2)
 def test_padding_and_resets_in_any_batch(name, backward):
-    """The cell and Flax's cell give the same results under the same gradient rule."""
+    """Check that a cell and Flax's cell agree under the same gradient rule."""
     params, carry, xs, initial = problem(name, (2, 3))
     bits = jax.random.bernoulli(jax.random.key(9), 0.6, (2, T, 2, 3))
     flags = {"mask": bits[0], "reset": bits[1]}
@@ -170,7 +170,7 @@ def test_other_transformations_work_on_steps(name):
 
 @cache
 def bytes_kept(name, kind, units=64, length=100, batch=8):
-    """Return a gradient's temporary bytes, divided by the bytes of all T states."""
+    """Return temporary bytes of a gradient, divided by the bytes of all T states."""
     step, draw, start = parts(name)
     cast = partial(jax.tree.map, lambda leaf: leaf.astype(jnp.float32))
     params = cast(draw(jax.random.key(0), units, units))
@@ -190,14 +190,20 @@ def bytes_kept(name, kind, units=64, length=100, batch=8):
 @pytest.mark.parametrize(("name", "most"), [("tanh", 3.5), ("gru", 7), ("lstm", 8)])
 @pytest.mark.slow
 def test_keeps_less_than_flax(name, most):
-    """Values kept per unit and step, including the output, which the loss needs."""
+    """Bound the values that the backward pass stores for each unit and step.
+
+    The output counts too, because the loss needs it.
+    """
     assert bytes_kept(name, "lean") < most
     assert bytes_kept(name, "lean") < bytes_kept(name, "flax") - 0.5
 
 
 @pytest.mark.slow
 def test_narrow_parameters_have_wide_sums(name):
-    """The bias gets the sum of 1000 equal terms; a bfloat16 sum would stall at 256."""
+    """Sum 1000 equal terms for the gradient of the bias.
+
+    In bfloat16 it would stop at 256.
+    """
     step, draw, start = parts(name)
     params = draw(jax.random.key(0), D, N, dtype=jnp.bfloat16)
     carry, xs = start(params), jnp.ones((1000, D), jnp.bfloat16)
@@ -215,7 +221,7 @@ def test_narrow_parameters_have_wide_sums(name):
 
 
 def reference_of_cudnn(x, h, c, weights, lengths, inputs, units, *settings):
-    """Replace `rnn.lstm` by JAX's own reference implementation."""
+    """Run JAX's reference implementation of the LSTM in place of `rnn.lstm`."""
     *settings, _ = settings
     layers, _, bidirectional = settings
     parts = rnn.unpack_lstm_weights(weights, inputs, units, layers, bidirectional)
@@ -240,7 +246,8 @@ def test_cudnn_is_given_the_same_lstm(plain_jax):
         return cells.lstm_cudnn(params, carry, xs, lengths=lengths)
 
     want = gradient(ours)(*args[:2], spoilt, args[1])
-    with plain_jax():  # the reference needs JAX's default settings
+    # JAX's reference implementation of the LSTM needs JAX's default settings.
+    with plain_jax():
         got = gradient(theirs)(*args[:2], spoilt, args[1])
         scanned = gradient(plainly)(*args[:2], spoilt, args[1])
     chex.assert_tree_all_finite(got)
@@ -253,7 +260,10 @@ def test_cudnn_is_given_the_same_lstm(plain_jax):
 def test_the_platform_of_cudnn_is_chosen_when_a_program_is_exported(
     platform, plain_jax, monkeypatch
 ):
-    """The stand-in for cuDNN, with a number in it that can be found in the program."""
+    """Find out from a marker number whether an exported program contains cuDNN's LSTM.
+
+    The stand-in for cuDNN multiplies by the marker number.
+    """
     params, carry, xs, _ = problem("lstm")
     args = jax.tree.map(lambda a: a.astype(jnp.float32), (params, carry, xs))
 
@@ -269,10 +279,12 @@ def test_the_platform_of_cudnn_is_chosen_when_a_program_is_exported(
         jax.jit(jax.value_and_grad(total)), platforms=[platform]
     )(*args)
     with plain_jax():
-        assert export().platforms == (platform,)  # also where JAX lacks cuDNN
+        # Export for CUDA also works where JAX was installed without cuDNN.
+        assert export().platforms == (platform,)
         monkeypatch.setattr(_lstm_cudnn.rnn, "lstm", marked)
         assert ("1.234500e+03" in export().mlir_module()) == (platform == "cuda")
-        if platform == "cpu":  # what runs here
+        # The tests run on a CPU, so only the CPU program can be executed.
+        if platform == "cpu":
             want = gradients.unroll(cells.lstm, *args)
             got = jax.jit(cells.lstm_cudnn)(*args)
             chex.assert_trees_all_close(got, want, rtol=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""What every cell offers: a step, `init` for its parameters, and `carry`."""
+"""Contract of every cell: a step, `init` for its parameters, and `carry`."""
 
 import copy
 import doctest

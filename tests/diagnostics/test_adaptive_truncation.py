@@ -18,7 +18,10 @@ close = partial(np.testing.assert_allclose, rtol=1e-12)
 
 
 def by_hand(norms, vectors, bias, tau):
-    """Equations of §8.4 for k = 1 … R; entry 0 of each list is unused."""
+    """Compute the bounds of §8.4 in NumPy for k = 1 … R.
+
+    Entry 0 of each list is unused.
+    """
     R = len(norms) - 1
     k = np.array([i for i in range(tau, R + 1) if np.log(norms[i]) > -50])
     beta = np.exp(np.polyfit(k, np.log(np.array(norms)[k]), 1)[0])
@@ -46,7 +49,11 @@ half_square = lambda y, target: (y - target) ** 2 / 2
 
 @pytest.mark.parametrize("tau", [1, 4])
 def test_a_leak_has_the_decay_that_it_has(tau):
-    """φ_k = |h_T| a^k; with τ = 1 and K ≥ 1, bias(K) = |h_T| a^K / (1 − a)."""
+    """Compare φ_k with |h_T| a^k, and the bias of lookback K with its geometric sum.
+
+    A leaky unit with decay a has φ_k = |h_T| a^k. For τ = 1 and K ≥ 1 the bias of
+    lookback K is |h_T| a^K / (1 − a).
+    """
     a, T = 0.8, 60
     args = (jnp.array(a), jnp.array(0.3)), jnp.array(2.0), jnp.ones(T), jnp.zeros(T)
     found = jax.jit(partial(find, leak, half_square, bias=0.05, tau=tau))(*args)
@@ -82,12 +89,12 @@ def of_the_carry_before(params, h, x):
 
 
 half_distance = lambda y, target: jnp.sum((y - target) ** 2, axis=-1) / 2
-# ‖∂ℓ_6/∂h_{6−k}‖ for k = 0 … 5, computed outside this project.
+# Reference: ‖∂ℓ_6/∂h_{6−k}‖ for k = 0 … 5, computed outside this project.
 GOLDEN = [1.00844310, 0.55788272, 0.39546143, 0.37645375, 0.26797889, 0.26921870]
 
 
 def vectors_by_hand(args):
-    """Return ∂ℓ_T/∂h_{T−k} for k = 0 … T."""
+    """Return the error signals ∂ℓ_T/∂h_{T−k} for k = 0 … T, computed in NumPy."""
     (W, U, b), h, xs, targets = jax.tree.map(np.asarray, args)
     hs = [h]
     for x in xs:
@@ -114,7 +121,8 @@ def test_probe_p():
             close(got, np.array(want), atol=1e-14)
         assert found.certified == (args is contractive)
 
-    # Here y_t reads the carry before step t, so this ℓ_7 equals ℓ_6 above.
+    # The output y_t of this cell reads the carry before step t, so its loss ℓ_7 equals
+    # ℓ_6 of the cell above.
     params, h0, xs, targets = probe_p()
     xs, targets = (jnp.concatenate([leaf, leaf[-1:]]) for leaf in (xs, targets))
     args = params, h0, xs, targets
@@ -134,7 +142,7 @@ def test_fewer_steps_back_measure_the_same():
 
 @pytest.mark.slow
 def test_padding_and_resets(make_problem):
-    """Each example of a padded batch gives the same result as it does alone."""
+    """Check that each example of a padded batch has the same result as alone."""
     step, loss, (params, carry, xs, targets), more = make_problem("lstm", T=5)
     mask = jnp.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 1, 0], [1, 0, 0]], bool)
     reset = jnp.array([[0, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0]], bool)
@@ -149,7 +157,7 @@ def test_padding_and_resets(make_problem):
     )(*arguments)
 
     def alone(b, steps, reset):
-        """Return ∂ℓ_T/∂h_{T−k} for k = 1, 2, …, each by its own call of `jax.grad`."""
+        """Return ∂ℓ_T/∂h_{T−k} for k = 1, 2, …, by one `jax.grad` for each k."""
         take = lambda tree: jax.tree.map(lambda leaf: leaf[b], tree)
         x, target, vectors = xs[steps, b], targets[steps, b], []
         initial = take(more["initial"])
@@ -168,24 +176,26 @@ def test_padding_and_resets(make_problem):
             vectors.append(jax.flatten_util.ravel_pytree(jax.grad(end_loss)(start))[0])
         return vectors
 
+    # The reset of example 1 is at a padded step, so it has no effect.
     first = jax.jit(lambda: alone(0, np.arange(5), reset[:, 0]))()
-    second = jax.jit(
-        lambda: alone(1, np.array([0, 2, 3]), None)
-    )()  # its reset is in padding
+    second = jax.jit(lambda: alone(1, np.array([0, 2, 3]), None))()
     norm = np.linalg.norm
     assert norm(first[2]) == 0
     assert norm(first[1]) > 0
     both = [(norm(a) + norm(b)) / 2 for a, b in zip(first, second, strict=False)]
     close(measured.norms, [*both, 0, 0], atol=1e-14)
     assert measured.examples.tolist() == [2, 2, 2, 1, 1]
-    # The mean is over two of the three examples: the third has no loss.
+    # The mean is over two of the three examples, because the third has no loss.
     second += 2 * [np.zeros_like(first[0])]
     close(measured.errors, (np.array(first) + np.array(second)) / 2, atol=1e-14)
 
 
 @pytest.mark.slow
 def test_the_bias_that_a_contraction_has_is_below_the_bound():
-    """Bound of the absolute bias, times M_θ; for K ≥ τ it is the published bound."""
+    """Check that truncation error stays below the bound: absolute bias times M_θ.
+
+    For lookbacks K ≥ τ this bound is the published one.
+    """
     args = (W, U, b), h0, xs, targets = probe_p(T=40)
     W = 0.9 * W / jnp.linalg.norm(W, 2)
     args = (W, U, b), h0, xs, targets
@@ -209,7 +219,7 @@ def test_the_bias_that_a_contraction_has_is_below_the_bound():
         if lookback == K:
             assert error < 0.1 * jnp.linalg.norm(exact)
 
-    # With all losses: each of them looks back at least `lookback` steps.
+    # With a loss at every step, each loss looks back at least `lookback` steps.
     exact = flat(gradients.bptt(probe_step, half_distance)(*args)[1])
     settings = {"every": lookback, "lookback": 2 * lookback}
     rule = gradients.truncated_bptt(probe_step, half_distance, **settings)
@@ -229,28 +239,31 @@ def conclude(norms, bias=0.1, tau=1, fit="least_squares", examples=None):
 def test_edges_of_the_fit():
     growing = conclude([1.0, 1.1, 1.2, 1.3], tau=2)
     assert growing.beta > 1
-    assert np.isinf(growing.absolute_bias).all()  # also for K < τ
+    # The bound is infinite also for lookbacks K < τ.
+    assert np.isinf(growing.absolute_bias).all()
     assert np.isinf(growing.relative_bias).all()
     assert (growing.lookback, growing.certified) == (4, False)
 
-    flat = conclude([1.0, 0.9, 0.81, 0.729])  # decays, but too slowly to certify
+    # These norms decay, but too slowly for a certified lookback.
+    flat = conclude([1.0, 0.9, 0.81, 0.729])
     assert flat.beta == pytest.approx(0.9)
     assert np.isfinite(flat.absolute_bias).all()
     assert (flat.lookback, flat.certified) == (4, False)
     assert np.isinf(flat.relative_bias).all()
 
-    # Vanished norms are left out of the fit, whether or not they were rounded to 0.
+    # The fit of the decay leaves out vanished norms, whether or not they are exactly 0.
     decaying = [1e-8**i for i in range(6)]
     assert conclude([*decaying, 0.0, 1e-60]).beta == pytest.approx(1e-8)
     gone = conclude([1.0, 0.5, 0.0, 0.0, 0.0], tau=3)
     assert (gone.beta, gone.lookback, gone.certified) == (0, 3, True)
     close(gone.absolute_bias, [1.5, 0.5, 0, 0, 0])
 
-    # For K < τ, φ_τ is counted once, as part of the tail.
+    # For lookbacks K < τ, the norm φ_τ is counted once, as part of the tail.
     halved = conclude([1.0, 0.5, 0.25, 0.125, 0.0625], tau=3)
     close(halved.absolute_bias, [2, 1, 0.5, 0.25, 0.125])
 
-    # If φ_τ happens to be small, the bound still covers the measured norms after it.
+    # If the norm φ_τ is small by chance, the bound still covers the measured norms
+    # after φ_τ.
     dented = [0.8**k for k in range(20)]
     dented[4] = 1e-6
     assert conclude(dented, tau=5).absolute_bias[4] >= sum(dented[4:])
@@ -298,7 +311,8 @@ def test_low_precision_and_no_compilation_anew():
 
     found = run(0.1, ones)
     assert found.norms.dtype == jnp.float32
-    assert found.beta == pytest.approx(0.5, rel=1e-3)  # although φ_100 is 1e-30
+    # The fitted decay is accurate although φ_100 is only 1e-30.
+    assert found.beta == pytest.approx(0.5, rel=1e-3)
     assert run(0.01, 2 * ones).lookback > found.lookback
     assert len(traces) == 1
     by_bias = jax.vmap(run, in_axes=(0, None))(jnp.array([0.1, 0.01]), ones)

@@ -1,7 +1,8 @@
-"""Planted faults are found where they are: forward, backward, in padding, in updates.
+"""Planted NaN and infinities are located: forward, backward, in padding, in updates.
 
-All faults use one network, so one compiled program is enough. It is finite at zero
-inputs. Each of its inputs, targets and parameters can spoil one part of it.
+All faults use one network, so one compiled program is enough. The network is finite at
+zero inputs. Each input, target and parameter can make one part of the network
+nonfinite.
 """
 
 from functools import partial
@@ -19,9 +20,11 @@ T, BATCH = 6, 2
 
 def step(params, carry, x):
     fast = jnp.tanh(carry["fast"] @ params["w"] + x["u"])
-    root = jnp.sqrt(params["gain"] * (params["base"] - x["root"]))  # √0 has no slope
+    # The slope of √ is infinite at 0.
+    root = jnp.sqrt(params["gain"] * (params["base"] - x["root"]))
     trap = jnp.where(x["gap"] < 1, 1 / (params["gain"] * (1 - x["gap"])), 0)
-    slow = jnp.where(x["edge"] == 1, carry["slow"] ** 2, 1)  # |slow| as √slow²
+    # This line and the next compute |slow| as √slow².
+    slow = jnp.where(x["edge"] == 1, carry["slow"] ** 2, 1)
     slow = params["gain"] * carry["slow"] * jnp.sqrt(slow) / 2 + jnp.log(1 - x["log"])
     out = jnp.sum(fast, axis=-1) + slow + root + trap + jnp.exp(x["power"])
     carry = {"fast": fast, "slow": slow, "count": carry["count"] + 1}
@@ -35,7 +38,7 @@ def loss(y, target):
 
 
 def healthy():
-    """Return arguments and options for which everything is finite."""
+    """Return arguments and options for which all values and gradients are finite."""
     params = {
         "w": jnp.array([[0.5, -0.8], [0.9, 0.4]]),
         **dict.fromkeys(("gain", "base", "offset"), jnp.array(1.0)),
@@ -59,7 +62,7 @@ def healthy():
 
 
 def put(*path, at, value):
-    """Return a function that sets the array at a path to a value, at an index."""
+    """Return a function that sets the array at `path` to `value`, at the index `at`."""
 
     def plant(given):
         *above, last = path
@@ -82,7 +85,8 @@ def both(*plants):
 
 NAN, INF = jnp.nan, jnp.inf
 padding = put("mask", at=(3, 1), value=False)
-UNDEFINED_IN_PADDING = both(  # inputs in padding become zeros, where √ has no slope
+# Inputs at padded steps become zeros, where √ has an infinite slope.
+UNDEFINED_IN_PADDING = both(
     padding,
     put("params", "base", at=(), value=0.0),
     put("xs", "root", at=slice(None), value=-1.0),
@@ -91,14 +95,16 @@ NO_LOG_IN_PADDING = both(
     padding,
     put("params", "offset", at=(), value=0.0),
     put("targets", "log", at=slice(None), value=1.0),
-    lambda given: given.update(weights=None),  # with weights, losses in padding are 0
+    # If weights are given, losses at padded steps are 0, so the weights are removed.
+    lambda given: given.update(weights=None),
 )
-BACK_TO_ZERO = both(  # the reset one step earlier gives 0, where |slow| has no slope
+# A reset one step earlier sets `slow` to 0, where √slow² has no slope.
+BACK_TO_ZERO = both(
     put("reset", at=(2, 1), value=True),
     put("initial", "slow", at=1, value=0.0),
     put("xs", "edge", at=(3, 1), value=1.0),
 )
-FAULTS = {  # fault: expected direction, time, place
+FAULTS = {  # Format: {fault: (expected direction, time and place, …)}.
     "param": (
         put("params", "w", at=(0, 1), value=NAN),
         ("before", None, "params['w']"),
@@ -165,7 +171,7 @@ exact = jax.jit(lambda given: gradients.bptt(step, loss)(**given))
 
 
 def is_finite(given):
-    """Return whether value and gradient of bptt are finite."""
+    """Return whether the loss and the gradient of BPTT are finite."""
     (value, _), grads = exact(given)
     return bool(jnp.isfinite(value + sum(map(jnp.sum, jax.tree.leaves(grads)))))
 
@@ -217,12 +223,13 @@ def test_sums_that_overflow_are_faults_of_their_own():
     args = jnp.float32(1), jnp.zeros(()), jnp.array([2e38, 2e38], jnp.float32)
     run = partial(diagnostics.first_nonfinite, network)
     forward = run(lambda y, target: y, *args, jnp.zeros(2), weights=jnp.array([3, 3.0]))
-    assert forward.first is None  # the mean of both losses is finite
+    # The mean of the two losses is finite, so nothing is reported.
+    assert forward.first is None
     square = run(lambda y, target: y**2, *args, jnp.zeros(2))
     assert square.first[:3] == ("forward", 0, "loss")
     steep = run(lambda y, target: (y - y) * 3, *args, jnp.zeros(2))
     assert steep.first is None
-    weights = jnp.array([1.5, -0.5], jnp.float32)  # Σ w = 1
+    weights = jnp.array([1.5, -0.5], jnp.float32)  # The weights sum to 1.
     summed = run(lambda y, target: y, *args, jnp.zeros(2), weights=weights)
     assert summed.first is None
     args = args[0], args[1], jnp.array([3e38, 3e38], jnp.float32)
@@ -243,7 +250,7 @@ def bare_adam(**options):
     return optax.adam(0.1, eps=0.0, **options)
 
 
-UPDATES = {  # optimizer, gradients, params, expected time and place
+UPDATES = {  # Format: {name: (optimizer, gradients, params, expected time and place)}.
     "nan gradient": (optax.adam(0.1), planted((3, 0), NAN), PARAMS, (3, "grads['a']")),
     "no epsilon": (
         bare_adam(),
@@ -276,7 +283,8 @@ UPDATES = {  # optimizer, gradients, params, expected time and place
 def test_a_fault_planted_in_an_optimizer_is_found(case):
     optimizer, grads, params, expected = UPDATES[case]
     look = jax.jit(partial(diagnostics.first_nonfinite_update, optimizer))
-    with jax.numpy_dtype_promotion("standard"):  # optax needs it
+    # Optax promotes dtypes, which the strict test settings forbid.
+    with jax.numpy_dtype_promotion("standard"):
         found = look(params, optimizer.init(params), grads)
     assert found.first[1:3] == expected
     assert found.first.direction == "forward"

@@ -11,14 +11,15 @@ from matplotlib.figure import Figure
 from bpvariants import cells, diagnostics, gradients
 
 close = partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-14)
-# Computed outside this project, by recursions in NumPy and by differentiation.
+# Reference values, computed outside this project by NumPy recursions and
+# differentiation.
 DELTAS = [1.22882744, 2.05800928, 3.01940056, 2.16949113, 1.51598639, 1.00844310]
 LAGS = [1.00844310, 0.55788272, 0.39546143, 0.37645375, 0.26797889, 0.26921870]
 
 
 @cache
 def flowing(step, loss):
-    """Compile once for each network and set of shapes."""
+    """Compile `gradient_flow` once for each network and set of shapes."""
     flow = partial(diagnostics.gradient_flow, step, loss)
     return jax.jit(flow, static_argnames=("samples", "tau"))
 
@@ -39,7 +40,10 @@ def test_flow_of_the_probe_problem(make_probe):
 @pytest.mark.parametrize(("cell", "padded"), [("lstm", False), ("nested", True)])
 @pytest.mark.fast_rows(1)
 def test_lags_are_those_of_adaptive_truncation(make_problem, cell, padded):
-    """Lags count from the last loss of each example, also with padding and resets."""
+    """Check that lags count from the last loss of each example.
+
+    Padding and resets are included.
+    """
     step, loss, (params, carry, xs, targets), more = make_problem(cell)
     flags = {"reset": jnp.zeros((5, 3), bool).at[3, 0].set(True)}
     last = jnp.zeros((5, 3)).at[4].set(1)
@@ -51,7 +55,8 @@ def test_lags_are_those_of_adaptive_truncation(make_problem, cell, padded):
     flow = flowing(step, loss)(*args, **flags, weights=last)
     find = partial(diagnostics.adaptive_truncation, step, loss, bias=0.1, tau=1)
     known = jax.jit(find)(*args, **flags)
-    lags = 2 if padded else 4  # its further lags reach the given carry
+    # With padding, example 1 reaches the given carry after two lags; skip later lags.
+    lags = 2 if padded else 4
     close(flow.curve[1 : lags + 1], known.norms[:lags])
     assert (known.norms[:lags] > 0).all()
     assert flow.sources.tolist() == ([3, 4] if padded else [4]) + [-1] * (4 - padded)
@@ -59,7 +64,7 @@ def test_lags_are_those_of_adaptive_truncation(make_problem, cell, padded):
 
 
 def test_lag_zero_is_what_the_output_reads(make_problem):
-    """This holds although the step is a jitted program that computes y and h."""
+    """Check that lag 0 measures what the output reads, for a step that is jitted."""
     step, loss, args, _ = make_problem("nested")
     params, carry, xs, targets = args
     flow = flowing(step, loss)(*args, samples=1)
@@ -93,7 +98,7 @@ def identity(y, target):
     [(0.1, "vanishing", 1), (0.9, "steady", 7), (3.0, "exploding", 10)],
 )
 def test_decay_of_a_leak(a, verdict, lookback):
-    """φ_k = a^k, and δ_t is a geometric sum."""
+    """Check φ_k = a^k for a leaky unit of decay a; each δ_t is a geometric sum."""
     args = jnp.zeros(()), jnp.ones(10), jnp.zeros(10)
     flow = flowing(leak, identity)(a, *args, tolerance=0.2)
     close(flow.curve, a ** np.arange(10.0))
@@ -136,7 +141,8 @@ def test_weights_count_in_means_over_losses():
     flow = flowing(leak, identity)(*args, weights=weights)
     close(flow.curve[2], (3 * 0.25 + 1 * 4) / 4)
     apart = flowing(step, identity)(*args, weights=weights)
-    close(apart.curve, [0, *flow.curve[1:]])  # y reads h_{t−1} only
+    # The output y_t of this network reads only h_{t−1}, so lag 0 has no gradient flow.
+    close(apart.curve, [0, *flow.curve[1:]])
 
 
 def test_pictures_have_labels(make_probe):
@@ -178,7 +184,8 @@ def linear(A, h, x):
 
 
 A = np.array([[1.5, 1.0, -0.4], [0.0, -0.8, 0.7], [0.0, 0.0, 0.3]])
-A = np.array([[1, 0, 0.5], [0.3, 1, 0], [0, -0.6, 1]]) @ A  # no longer triangular
+# The product is no longer a triangular matrix.
+A = np.array([[1, 0, 0.5], [0.3, 1, 0], [0, -0.6, 1]]) @ A
 
 
 @cache
@@ -200,7 +207,10 @@ def test_spectrum_of_a_linear_map():
 
 
 def henon(params, h, x):
-    """Hénon map, x ← 1 − a x² + y, y ← b x; the determinant of its Jacobian is −b."""
+    """Step the Hénon map, x ← 1 − a x² + y, y ← b x.
+
+    Its Jacobian has determinant −b.
+    """
     x, y = h[..., 0], h[..., 1]
     h = jnp.stack([1 - params[0] * x**2 + y, params[1] * x], axis=-1)
     return h, h
@@ -210,7 +220,8 @@ def test_spectrum_of_chaos():
     run = spectrum(henon, exponents=2, skip=100, batch_shape=(2,), power_iterations=1)
     starts = jnp.array([[0.1, 0.0], [0.3, 0.2]])
     found = run(jnp.array([1.4, 0.3]), starts, jnp.zeros((5000, 2, 0)))
-    np.testing.assert_allclose(found.exponents[:, 0], 0.419, atol=0.02)  # published
+    # The published largest Lyapunov exponent is 0.419.
+    np.testing.assert_allclose(found.exponents[:, 0], 0.419, atol=0.02)
     close(found.exponents.sum(axis=1), [np.log(0.3)] * 2)
     assert found.verdict.startswith("expanding: errors grow by a factor of e in 2.")
 
@@ -254,7 +265,7 @@ def test_spectrum_of_networks_is_that_of_their_jacobians(make_problem, cell):
 
 @pytest.mark.slow
 def test_spectrum_of_a_complex_carry():
-    """Each |λ| of the linear recurrent unit belongs to two real directions."""
+    """Check that each eigenvalue of the complex recurrence has two real directions."""
     params = cells.lru.init(jax.random.key(0), 1, 2, 1, min_radius=0.3)
     carry = cells.lru.carry(params)
     run = spectrum(cells.lru, exponents=4, skip=600, power_iterations=1)

@@ -1,4 +1,4 @@
-"""gradient_quality against NumPy, for biased and for unbiased rules."""
+"""gradient_quality against NumPy, for biased and for unbiased gradient rules."""
 
 from functools import cache, partial
 
@@ -36,7 +36,10 @@ EXACT = gradients.bptt(step, squared)
 
 
 def noisy(draw):
-    """Make a rule that multiplies the gradient by draw(key); it compiles fast."""
+    """Return a rule that multiplies the exact gradient by draw(key).
+
+    It compiles fast.
+    """
 
     def rule(*args, key, **options):
         aux, grads = EXACT(*args, **options)
@@ -46,12 +49,12 @@ def noisy(draw):
 
 
 def ask(rule, **options):
-    """Return the quality of a rule on the test problem, compiled as one program."""
+    """Measure the quality of a rule on the test problem, compiled as one program."""
     measure = partial(diagnostics.gradient_quality, rule, step, squared)
     return jax.jit(lambda args: measure(*args, **options))(PROBLEM)
 
 
-RULES = {  # name: (rule, does it draw at random)
+RULES = {  # Format: {name: (rule, whether the rule draws at random)}.
     "rtrl": (gradients.rtrl(step, squared), False),
     "truncated": (gradients.truncated_bptt(step, squared, every=1, lookback=1), False),
     "artbp": (gradients.artbp(step, squared, truncation=0.3), True),
@@ -67,7 +70,7 @@ def quality(name):
 
 
 def by_numpy(estimates, exact):
-    """All measures of estimates [K, size] of one array, by their definitions."""
+    """Compute all quality measures of the estimates [K, size] of one array in NumPy."""
     norm, mean = np.linalg.norm(exact), estimates.mean(axis=0)
     lengths = np.linalg.norm(estimates, axis=1)
     cosines = estimates @ exact / (lengths * norm)
@@ -130,7 +133,7 @@ def test_a_bias_is_told_from_none():
     biased = ask(third, keys=keys).total
     assert biased.bias > 4 * biased.bias_standard_error
     assert abs(biased.bias - 2 / 3) < 4 * biased.bias_standard_error
-    # One draw gives no spread: the measure is NaN, neither 0 nor infinite.
+    # One draw has no spread, so the variance is NaN, neither 0 nor infinite.
     one = ask(third, keys=keys[:1]).total
     assert np.isnan(one.variance)
     assert np.isnan(one.bias_standard_error)
@@ -159,16 +162,18 @@ def test_flags_and_weights_reach_both_rules(make_problem):
     assert jax.tree.structure(args[0]) == jax.tree.structure(
         found.leaves, is_leaf=is_measures
     )
-    # The exact gradient has the flags and weights: they were not lost for both rules.
+    # BPTT gets the same flags and weights, in case both measured rules ignored their
+    # flags or weights.
     exact = jax.jit(lambda options: gradients.bptt(tanh, loss)(*args, **options))
     flat, _ = jax.flatten_util.ravel_pytree(exact(more)[1])
     assert found.total.norm == pytest.approx(float(jnp.linalg.norm(flat)), rel=1e-12)
 
 
 def test_arrays_without_gradient_are_reported():
-    """Where g = 0 or ĝ = 0, the cosine is NaN."""
+    """Check that the cosine is NaN where the exact gradient or its estimate is zero."""
 
-    def silent(params, h, x):  # no loss depends on `input`
+    # No loss of this network depends on the parameter `input`.
+    def silent(params, h, x):
         h = jnp.tanh(h @ params["recurrent"])
         return h, h @ params["readout"]
 
@@ -190,11 +195,15 @@ def test_arrays_without_gradient_are_reported():
     assert lost.sign_agreement == lost.norm_ratio == 0
     assert kept.error == 0
     assert 0 < found.total.cosine < 1
-    assert found.table().count("nan") == 7 + 2  # 7 of input, 2 of recurrent
+    # Seven measures of `input` and two of `recurrent` are NaN.
+    assert found.table().count("nan") == 7 + 2
 
 
 def test_where_only_some_draws_are_zero_the_cosine_is_of_the_others():
-    """The estimate is either 2g or 0: it has no bias, and the cosine is 1."""
+    """Average the cosine over the nonzero draws only.
+
+    Each draw of the estimate is 2g or 0, so the cosine is 1.
+    """
     either = noisy(lambda key: 2 * jax.random.bernoulli(key).astype(float))
     found = ask(either, keys=jax.random.split(jax.random.key(0), 100)).total
     share = float(found.zeros)
@@ -208,7 +217,7 @@ def test_where_only_some_draws_are_zero_the_cosine_is_of_the_others():
 @pytest.mark.parametrize("lookback", [1, 3])
 @pytest.mark.fast_rows(1)
 def test_probe_p(make_probe, lookback):
-    """‖ĝ − g‖ / ‖g‖ agrees with values measured outside this project."""
+    """Check the relative error ‖ĝ − g‖ / ‖g‖ against values measured elsewhere."""
     step, loss, args, _ = make_probe()
     want = {1: 0.813935, 3: 0.634267}[lookback]
     rule = gradients.truncated_bptt(step, loss, every=lookback, lookback=lookback)
@@ -227,7 +236,7 @@ def test_probe_p_of_snap(make_probe):
 
 @cache
 def training():
-    """Measure along a path of params, and at each of its points by itself."""
+    """Measure along a path of params in one call, and in one call for each point."""
     rule, _ = RULES["truncated"]
     params, *rest = PROBLEM
     shrink = jnp.array([1.0, 0.5, 0.1])
@@ -253,8 +262,9 @@ def test_over_a_training_it_has_an_axis_more():
     chex.assert_trees_all_close(
         along, jax.tree.map(lambda *ms: jnp.stack(ms), *moments), rtol=1e-10, atol=1e-14
     )
-    assert len(traces) == 1  # the map and the calls share one trace
-    # With smaller weights less gradient flows back, so truncation loses less.
+    # The call along the path and the separate calls share one trace.
+    assert len(traces) == 1
+    # Smaller weights carry less gradient back in time, so truncation loses less.
     assert (np.diff(along.total.error) < 0).all()
 
 

@@ -69,7 +69,8 @@ def test_memory_of_a_program():
     backward = diagnostics.memory_report(jax.grad(total_of_scan), w, xs)
     assert forward.arguments == backward.arguments == 4 * (16 * 16 + 50 * 8 * 16)
     assert (forward.outputs, backward.outputs) == (4, 4 * 16 * 16)
-    kept = 4 * 50 * 8 * 16  # at least T carries
+    # The backward pass keeps at least the carries of all T = 50 steps.
+    kept = 4 * 50 * 8 * 16
     assert backward.temporaries >= kept > forward.temporaries
     assert forward.total == sum(forward) - 2 * forward.aliased
     rows = [row.split() for row in forward.table().splitlines()]

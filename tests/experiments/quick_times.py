@@ -1,8 +1,8 @@
-"""Seconds of `--quick` of every study, or of those that are named.
+"""Seconds that `--quick` takes, for every study or for the named studies.
 
 `python -m tests.experiments.quick_times [STUDY …]` prints a Markdown table of
-wall-clock and CPU seconds, each of one run in a process of its own, so the machine
-should be quiet. It fails if a study fails or takes more than a minute.
+wall-clock and CPU seconds. Each study runs once in its own process, so the machine
+should be idle. The program fails if a study fails or takes more than a minute.
 """
 
 import os
@@ -15,11 +15,11 @@ import time
 
 from experiments.__main__ import STUDIES
 
-LIMIT = 60  # seconds
+LIMIT = 60  # Limit for the wall-clock time of a study, in seconds.
 
 
 def main(names: list[str]) -> int:
-    """Run the studies that are named, by default all; return 0 if all are quick."""
+    """Time the named studies, or all if none is named; return 0 if all are quick."""
     print("| study | seconds | CPU seconds |", "|---|---|---|", sep="\n", flush=True)
     slow = []
     for name in names or STUDIES:

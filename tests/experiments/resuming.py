@@ -1,10 +1,11 @@
-"""Check that a study that lost its last jobs resumes to the same results."""
+"""Check that a study that lost its last rows resumes to the same results."""
 
 import dataclasses
 import json
 
 TIMES = {"wall_seconds", "seconds", "microseconds", "ms_per_step", "compile_seconds"}
-TIMES |= {"temp_bytes"}  # not measured if a training was resumed at its end
+# Temporary bytes are not measured if a training was resumed at its end.
+TIMES |= {"temp_bytes"}
 
 
 def check_resumed(main, config, result, *, lost=1, pictures=()):
@@ -26,7 +27,8 @@ def check_resumed(main, config, result, *, lost=1, pictures=()):
         (result.folder / name).unlink()
     again = main(dataclasses.replace(config, resume=True))
     assert not again.interrupted
-    assert path.read_text().startswith("".join(kept))  # these jobs are not repeated
+    # The resumed run does not repeat the jobs whose rows were kept.
+    assert path.read_text().startswith("".join(kept))
     assert [json.loads(line) for line in path.read_text().splitlines()] == again.rows
     assert without_times(again.rows) == without_times(result.rows)
     for name in pictures:
@@ -34,5 +36,5 @@ def check_resumed(main, config, result, *, lost=1, pictures=()):
 
 
 def without_times(rows):
-    """Return rows without the values that differ between runs."""
+    """Return rows without times and memory, which differ between runs."""
     return [{key: row[key] for key in row if key not in TIMES} for row in rows]

@@ -1,4 +1,4 @@
-"""Helpers of applications: batches by length, scores, sound, published figures."""
+"""Helpers of applications: batches by length, scores, sound, published values."""
 
 import doctest
 import math
@@ -31,7 +31,8 @@ def lengths():
 
 
 def test_padding_keeps_what_there_is():
-    sequences = [np.arange(6.0).reshape(n, -1) for n in (3, 2)]  # [3, 2] and [2, 3]
+    # These arrays have the shapes [3, 2] and [2, 3].
+    sequences = [np.arange(6.0).reshape(n, -1) for n in (3, 2)]
     with pytest.raises(ValueError, match="could not broadcast"):
         batching.pad(sequences)
     rows = np.array([1, -1, 0])
@@ -56,7 +57,8 @@ def test_buckets_hold_each_sequence_once(lengths):
     for bucket in buckets:
         inside = lengths[bucket.rows]
         assert low < inside.min()
-        assert inside.max() == bucket.length  # no longer than necessary
+        # A bucket is no longer than its longest sequence.
+        assert inside.max() == bucket.length
         assert 30 < len(bucket.rows) < 70
         low = bucket.length
     assert [b.length for b in length_buckets([4, 4, 4, 4, 9])] == [4, 9]
@@ -85,16 +87,17 @@ def test_drawing_sees_all_alike_and_goes_on_anywhere(lengths):
     for i in range(0, 4000, 5):
         assert len({batch.length for batch in drawn[i : i + 5]}) == 1
         rows = np.concatenate([batch.rows for batch in drawn[i : i + 5]])
-        assert len(set(rows)) == 40  # no example twice in a run
+        assert len(set(rows)) == 40  # No example occurs twice in a run of five batches.
     counts = np.bincount(np.concatenate([batch.rows for batch in drawn]), minlength=257)
-    expected = 4000 * 8 / 257  # about 125 draws of each example
+    expected = 4000 * 8 / 257  # Each example is drawn about 125 times.
     assert abs(counts.mean() - expected) < 1e-9
     assert counts.min() > 0.7 * expected
     assert counts.max() < 1.3 * expected
     uneven = [batching.Bucket(1, np.arange(1)), batching.Bucket(2, np.arange(1, 10))]
     drawn = zip(draw_batches(uneven, 1, seed=0), range(2000), strict=False)
     counts = np.bincount([batch.rows[0] for batch, _ in drawn])
-    assert counts.min() > 150  # expected 200, also in the bucket of one
+    # Each example is expected 200 times, also in the bucket of one example.
+    assert counts.min() > 150
     assert counts.max() < 250
     few = next(draw_batches([batching.Bucket(2, np.arange(3))], 8, seed=0))
     assert np.bincount(few.rows).tolist() in ([3, 3, 2], [3, 2, 3], [2, 3, 3])
@@ -124,7 +127,8 @@ def test_scores_by_their_definitions():
         with pytest.raises(ValueError, match="correct must be in"):
             _scores.wilson(*bad)
     targets, said = np.array([1, 1, 1, 0, 0, 2]), np.array([1, 1, 0, 1, 0, 2])
-    assert _scores.f1(targets, said) == pytest.approx(4 / 6)  # 2·2 / (2·2 + 1 + 1)
+    # The F1 score is 2·2 / (2·2 + 1 + 1).
+    assert _scores.f1(targets, said) == pytest.approx(4 / 6)
     assert _scores.f1(targets, said, positive=2) == 1
     assert _scores.f1(targets, 0 * said) == 0
     counts = _scores.confusion(targets, said, 3)
@@ -162,7 +166,7 @@ def test_published_figures_stand_below_ours(capsys):
 
 
 def filters_by_definition(bands, size, rate, low, high):
-    """Compute each triangle alone, from the mel value of each frequency."""
+    """Compute each triangular filter alone, from the mel value of each frequency."""
     mel = lambda hertz: 2595 * math.log10(1 + hertz / 700)
     hertz = lambda mel: 700 * (10 ** (mel / 2595) - 1)
     step = (mel(high) - mel(low)) / (bands + 1)
@@ -189,7 +193,8 @@ def test_log_mel_is_that_of_scipy_and_of_the_definition(size, hop, bands, low, h
     _, _, stft = signal.stft(
         sound, 8000, "hann", size, size - hop, boundary=None, padded=False
     )
-    window = signal.get_window("hann", size)  # periodic; scipy divides by its sum
+    # The window is periodic, and scipy divides by its sum.
+    window = signal.get_window("hann", size)
     power = np.abs(stft * window.sum()).swapaxes(1, 2) ** 2
     filters = filters_by_definition(bands, size, 8000, low, high)
     np.testing.assert_allclose(
@@ -203,7 +208,8 @@ def test_log_mel_is_that_of_scipy_and_of_the_definition(size, hop, bands, low, h
     assert got.shape == (2, num_frames(3001, size, hop), bands)
     in_float32 = log_mel(jnp.asarray(sound, jnp.float32), **settings)
     assert in_float32.dtype == jnp.float32
-    np.testing.assert_allclose(in_float32, want, atol=2e-2)  # values: 1e-6 to 1e4
+    # Filter outputs range from 1e-6 to 1e4.
+    np.testing.assert_allclose(in_float32, want, atol=2e-2)
 
 
 def test_log_mel_of_padded_and_of_short_sounds():

@@ -1,4 +1,4 @@
-"""Rules and updates by name equal the library's, and options report mistakes."""
+"""Rules and updates chosen by name equal the library's; wrong options are reported."""
 
 import dataclasses
 import doctest
@@ -14,7 +14,8 @@ from experiments import choices
 from experiments.choices import _rules, _updates, make_online, make_rule, make_update
 from experiments.harness import options
 
-pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")  # of a whole h
+# E-prop warns if the whole of h is visible, because it then keeps no trace.
+pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -32,7 +33,7 @@ def loss(y, target):
 
 
 visible, sgd = (lambda h: h), optax.sgd(0.01)
-CALLS = [  # name, settings, library function, its arguments
+CALLS = [  # Format: (name, settings, library function, its arguments).
     ("bptt", {}, "bptt", ((), {"remat": None})),
     ("bptt", {"remat": "step"}, "bptt", ((), {"remat": "step"})),
     (
@@ -111,7 +112,8 @@ def test_rules_by_name_are_those_of_the_library(
 
 @pytest.mark.parametrize("name", choices.ONLINE)
 def test_what_draws_takes_a_key(name):
-    matrix = lambda w, h, x: (h @ w + x, h @ w)  # kf_rtrl finds its factors
+    # KF-RTRL finds its factors in this step.
+    matrix = lambda w, h, x: (h @ w + x, h @ w)
     sums = lambda y, target: jnp.sum(loss(y, target))
     online = make_online(name, matrix, sums, visible=visible)
     w, inputs = jnp.ones((1, 1)), (jnp.ones(1), jnp.zeros(1))
@@ -119,7 +121,7 @@ def test_what_draws_takes_a_key(name):
     if choices.draws(name):
         with pytest.raises(ValueError, match="key must be given"):
             online.update(w, state, *inputs)
-    else:  # the key is ignored
+    else:  # This rule draws nothing, so it ignores the key.
         with_key = online.update(w, state, *inputs, key=jax.random.key(0))
         assert with_key[:2] == online.update(w, state, *inputs)[:2]
 
@@ -142,7 +144,7 @@ def test_rules_that_cannot_be_are_refused(name, settings, says):
 
 
 def first_step(update, grad):
-    """Return the first change of two parameters, before the schedule acts."""
+    """Return an update's first change of two parameters, before a schedule acts."""
     start = jnp.zeros(2)
     state = update.init(start)
     return optax.with_extra_args_support(update).update(
@@ -155,7 +157,8 @@ def test_every_update_descends_at_first(name):
     change = first_step(make_update(name, steps=10), [0.3, -0.2])
     assert change[0] < 0 < change[1]
     rate = choices.UPDATES[name].learning_rate
-    assert jnp.abs(change).max() <= 3.2 * rate  # rmsprop begins with √10
+    # The first step of RMSprop is √10 times the learning rate.
+    assert jnp.abs(change).max() <= 3.2 * rate
 
 
 def test_updates_by_name_are_those_of_the_library():

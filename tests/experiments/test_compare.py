@@ -45,7 +45,7 @@ def test_compare_trains_every_job_and_writes_a_report(result):
         for picture in ("curves", "scores"):
             assert (result.folder / f"{task}-{picture}.png").stat().st_size > 10_000
     assert page.count("data:image/png;base64,") == 6
-    assert "http" not in page  # self-contained
+    assert "http" not in page  # The report is one file and needs no network.
     assert all(row["update"] in page for row in result.rows)
     config = json.loads((result.folder / "config.json").read_text())
     assert config["config"]["steps"] == 2
@@ -61,7 +61,7 @@ def test_rtrl_and_bptt_train_alike_and_the_seeds_differ(result):
 
 
 def test_references_are_the_published_ones(result):
-    """Baselines agree with values measured for these data outside this project."""
+    """Check that errors of the baselines equal values measured outside this project."""
     task = compare.sunspots()
     persistence, regression = (reference.scores for reference in task.references)
     want = {"1700–1920": 0.132, "1921–55": 0.130, "1956–79": 0.368}
@@ -78,7 +78,7 @@ def test_an_interruption_keeps_what_was_finished(tmp_path, monkeypatch, capsys):
 
     def advance(self, step):
         shown.append(step)
-        if len(shown) == 4:  # half of the second job
+        if len(shown) == 4:  # Interrupt in the middle of the second job.
             raise KeyboardInterrupt
 
     monkeypatch.setattr(report.Progress, "advance", advance)
@@ -96,7 +96,8 @@ def test_a_resumed_comparison_has_the_same_rows_and_report(tmp_path):
     config = compare.Config(steps=2, seeds=1, only=("sunspots",), out=tmp_path)
     result = compare.main(config)
     before = (tmp_path / "report.html").read_text()
-    curves = ["sunspots-curves.png"]  # the other picture shows times
+    # The other picture shows times, which differ between runs.
+    curves = ["sunspots-curves.png"]
     check_resumed(compare.main, config, result, lost=2, pictures=curves)
     without = lambda page: re.sub(r'base64,[^"]*|<td>[^<]*</td>|\d+ s in', "", page)
     assert without((tmp_path / "report.html").read_text()) == without(before)
@@ -135,7 +136,9 @@ def test_benchmarks_run(tmp_path, monkeypatch, capsys):
     (tmp_path / "results.jsonl").write_text("\n".join(lines[:-last]) + "\n")
     again = benchmarks.main(benchmarks.Config(out=tmp_path, resume=True)).rows
     kept = [json.dumps(row) for row in again[:-last]]
-    assert kept == lines[:-last]  # not timed again; text, because NaN ≠ NaN
+    # Rows of finished jobs are not measured again. Compare text, because NaN differs
+    # from NaN.
+    assert kept == lines[:-last]
     names = [
         [(row["job"], row["name"]) for row in rows] for rows in (again, result.rows)
     ]
@@ -154,7 +157,8 @@ def test_benchmark_of_sweeps_runs(monkeypatch):
     assert len(child.accuracies) == 64
     assert min(child.accuracies) > 60
     assert max(child.accuracies) > 85
-    for name in ("_in_a_process", "by_sweep"):  # compiling once is enough
+    # Replace the trainings by one result, because compiling once is enough.
+    for name in ("_in_a_process", "by_sweep"):
         monkeypatch.setattr(sweeps, name, lambda *options: child)
     monkeypatch.setattr(sweeps, "UNITS", {network: units})
     monkeypatch.setattr(sweeps, "SEEDS", 1)
@@ -168,7 +172,8 @@ def test_benchmark_of_sweeps_runs(monkeypatch):
     assert all("test accuracy" in row.note for row in rows)
 
 
-@pytest.mark.filterwarnings("ignore:ETP primitive")  # braintrace, if installed
+# If braintrace is installed, it warns about its primitive.
+@pytest.mark.filterwarnings("ignore:ETP primitive")
 def test_benchmark_of_online_rules_runs(monkeypatch):
     monkeypatch.setattr(benchmarks._online, "SHAPES", [(3, 2)])
     monkeypatch.setattr(benchmarks._online, "PRODUCTS", ("tanh",))

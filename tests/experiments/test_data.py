@@ -1,4 +1,4 @@
-"""Data sets: counts and splits as documented, and no example in two parts."""
+"""Data sets: documented counts and splits, and no example in two parts."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ from experiments.data import (
 )
 from experiments.harness.errors import DataError
 
-# Without $BPVARIANTS_DATA these files would be downloaded.
+# Without $BPVARIANTS_DATA these data files would be downloaded.
 FOLDER = os.environ.get(_fetch.FOLDER)
 
 FILES = {
@@ -51,7 +51,7 @@ def test_another_file_than_expected_is_refused(file, tmp_path, monkeypatch):
         shutil.copy(Path(FOLDER) / name, tmp_path / name)
     bad = tmp_path / file
     bad.chmod(0o644)
-    with bad.open("r+b") as content:  # flip one bit
+    with bad.open("r+b") as content:  # Flip one bit of the file.
         content.seek(5000)
         byte = content.read(1)[0] ^ 1
         content.seek(5000)
@@ -69,7 +69,7 @@ def test_spoken_digits():
     assert [len(part) for part in fsdd[3:]] == [2400, 300, 300]
     assert np.unique(np.concatenate(fsdd[3:])).size == 3000
     for part, each in zip(fsdd[3:], (40, 5, 5), strict=True):
-        for speaker in range(6):  # each digit equally often
+        for speaker in range(6):  # Each speaker says each digit equally often.
             said = fsdd.digits[part[fsdd.speakers[part] == speaker]]
             assert np.bincount(said).tolist() == 10 * [each]
     assert all(samples.dtype == np.float32 for samples in fsdd.samples)
@@ -106,7 +106,8 @@ def test_music(name, pieces, steps, low, high):
 
 @pytest.mark.data
 def test_no_chorale_is_in_two_parts_and_two_tunes_are():
-    def shape(piece):  # in any key
+    # Return the notes of a chorale relative to the lowest, independent of the key.
+    def shape(piece):
         lowest = min(note for step in piece for note in step)
         return tuple(frozenset(note - lowest for note in step) for step in piece)
 
@@ -133,7 +134,8 @@ def test_texts_in_classes(name, sizes, counts):
     forms = [set(map(data.same_form, part.texts)) for part in parts]
     assert not forms[0] & forms[1]
     assert not forms[2] & (forms[0] | forms[1])
-    majority = {"sms_spam": 88.7, "trec": 27.6}[name]  # measured outside this project
+    # The share of the majority class was measured outside this project.
+    majority = {"sms_spam": 88.7, "trec": 27.6}[name]
     assert 100 * max(counts) / sum(counts) == pytest.approx(majority, abs=0.05)
     assert len(classes) == len(counts)
 
@@ -174,7 +176,8 @@ def test_sentences(monkeypatch):
 def test_sentences_of_the_tutorial():
     pairs = data.tatoeba_fra_eng(data.tutorial_form, data.is_of_tutorial)
     assert [len(part) for part in pairs] == [9390, 1252, 1173]
-    # 11,815 of 11,822: seven differ from a test or validation text only in ? or !.
+    # Of 11,822 pairs, 11,815 remain. Seven differ from a test or validation text only
+    # in ? or !.
     words = [
         len({word for part in pairs for pair in part for word in pair[side].split()})
         for side in (0, 1)
@@ -194,7 +197,8 @@ def test_prices():
     last = shiller.months[~np.isnan(shiller.dividend)][-1]
     assert str(last) == "2023-06"
     assert str(shiller.months[~np.isnan(shiller.long_rate)][-1]) == "2023-09"
-    returns = np.diff(np.log(shiller.price))[1492:]  # zero forecast, a known error
+    # A forecast of zero change has a known error on these prices.
+    returns = np.diff(np.log(shiller.price))[1492:]
     assert np.sqrt(np.mean(returns**2)) == pytest.approx(0.0382, abs=5e-5)
 
     assert len(vix.dates) == 9235
@@ -204,7 +208,8 @@ def test_prices():
     assert alike[vix.dates <= np.datetime64("2004-06-11")].sum() == 506
     outside = lambda price: (price < vix.low) | (price > vix.high)
     assert (outside(vix.open) | outside(vix.close)).sum() == 47
-    change = np.diff(np.log(vix.close))[7387:]  # persistence, a known error
+    # A forecast of no change has a known error on these prices.
+    change = np.diff(np.log(vix.close))[7387:]
     assert np.sqrt(np.mean(change**2)) == pytest.approx(0.0787, abs=5e-5)
 
 

@@ -1,4 +1,4 @@
-"""Downloads are complete or absent; recordings are read or refused."""
+"""Downloads: complete files or none; recordings that are read or refused."""
 
 import doctest
 import hashlib
@@ -22,7 +22,7 @@ SUM = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """The user's cache in a temporary folder, without a data folder."""
+    """Put the user's cache into a temporary folder, and name no data folder."""
     monkeypatch.delenv(_fetch.FOLDER, raising=False)
     monkeypatch.setattr(pooch, "os_cache", lambda _: tmp_path)
     return tmp_path
@@ -30,7 +30,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def server():
-    """A server with /whole, /other, and /short, whose reply breaks off."""
+    """Serve /whole, /other, and /short; the reply to /short breaks off."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -63,7 +63,7 @@ def test_a_file_is_fetched_once(server, cache, monkeypatch, capsys):
     path = _fetch.fetch(f"{server}/whole", SUM, "set/file.bin")
     assert path == cache / "set/file.bin"
     assert path.read_bytes() == CONTENT
-    assert len(counted) > 10  # pieces that the progress bar counts
+    assert len(counted) > 10  # The progress bar counts more than ten pieces.
     assert _fetch.fetch(f"{server}/not_there", SUM, "set/file.bin") == path
     path.write_bytes(b"spoilt")
     with pytest.raises(DataError, match="404"):
@@ -93,7 +93,7 @@ def test_another_address_is_tried(server, cache):
 
 def test_without_a_network_it_says_what_to_do(cache, monkeypatch):
     monkeypatch.setenv(_fetch.FOLDER, str(cache / "mine"))
-    refused = "http://127.0.0.1:9/fra-eng.zip"  # no server listens here
+    refused = "http://127.0.0.1:9/fra-eng.zip"  # No server listens at this address.
     monkeypatch.setattr(_tatoeba, "URL", refused)
     with pytest.raises(DataError) as stopped:
         _tatoeba.tatoeba_fra_eng()
@@ -128,7 +128,7 @@ def wav(samples, rate=8000):
 
 @pytest.fixture
 def tarball(cache, monkeypatch):
-    """Three recordings packed as on GitHub, with the checksum of these three."""
+    """Pack three recordings as on GitHub; expect the checksum of these recordings."""
     files = {
         f"{digit}_theo_{take}.wav": wav(np.arange(50 + take, dtype=np.int16))
         for digit, take in ((0, 0), (3, 7), (9, 31))
@@ -153,7 +153,8 @@ def test_recordings_are_taken_from_the_original_archive(tarball, cache):
     assert fsdd.speakers.tolist() == [4, 4, 4]
     assert [part.tolist() for part in fsdd[3:]] == [[2], [1], [0]]
     assert [len(samples) for samples in fsdd.samples] == [50, 57, 81]
-    tarball.unlink()  # the repacked file is in the cache
+    # The repacked file is in the cache, so the archive is no longer needed.
+    tarball.unlink()
     assert _fsdd.fsdd().digits.tolist() == [0, 3, 9]
 
 
@@ -196,7 +197,7 @@ def test_recordings_of_every_kind_are_read():
     assert abs(len(fast) - 2000) <= 1
     np.testing.assert_allclose(
         fast[100:-100], tone(8000)[100 : len(fast) - 100], atol=2e-3
-    )  # ripple of the filter
+    )  # The tolerance allows for the ripple of the resampling filter.
 
 
 @pytest.mark.parametrize("cut", [0, 3, 20, 30, 43, 44, 45, 500, 501, 2043])

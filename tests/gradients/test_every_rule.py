@@ -1,4 +1,4 @@
-"""Contract of all gradient rules: oracles first, then what users may rely on."""
+"""Contract of all gradient rules: agreement with oracles, and guarantees to users."""
 
 from functools import cache
 
@@ -197,7 +197,10 @@ def test_mistakes_are_named(make_rule, make_problem, change, message):
 
 
 def test_rtrl_takes_examples_one_at_a_time():
-    """So an array drawn in the shape of the batch is the same for M and for h."""
+    """Check dropout under RTRL: M and h use the same draw for each example.
+
+    M is the influence of the parameters on the carry h.
+    """
     key = jax.random.key(5)
 
     def dropping(w, h, x):

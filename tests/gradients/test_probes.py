@@ -1,4 +1,4 @@
-"""Two small problems with values computed without this library."""
+"""Probes P and F: two small networks with values computed without this library."""
 
 import json
 
@@ -94,7 +94,7 @@ def test_probe_f_neumann(terms):
     want = jnp.array(F["dV"])
     error = jnp.linalg.norm(grad - want) / jnp.linalg.norm(want)
     np.testing.assert_allclose(error, F["neumann"][terms], rtol=2e-4)
-    # The residual of Neumann-K is (Jᵀ)^{K+1} b.
+    # The residual of the Neumann series with K terms is (Jᵀ)^{K+1} b.
     h = equilibrium.h
     jacobian = (1 - h[:, None] ** 2) * V
     b = h - t
@@ -106,9 +106,10 @@ def test_probe_f_neumann(terms):
 @pytest.mark.parametrize("damping", F["forward"])
 def test_probe_f_relaxation(damping):
     V, x, _ = probe_f()
-    # The tolerance on ‖f(h) − h‖ / ‖h‖ that equals 1e-10 on the damped step.
+    # This tolerance on ‖f(h) − h‖ / ‖h‖ equals a tolerance of 1e-10 on the damped step.
     tol = 1e-10 / float(damping) / jnp.linalg.norm(jnp.array(F["h"])).item()
     _, info = gradients.fixed_point(
         settle, V, jnp.zeros(3), x, damping=float(damping), tol=tol
     )
-    assert info.steps == F["forward"][damping] + 1  # the last step only confirms
+    # The reference does not count the last step, which only confirms convergence.
+    assert info.steps == F["forward"][damping] + 1

@@ -1,1 +1,1 @@
-"""Planted faults: do the tests notice them?"""
+"""Planted faults in the library, which the tests should notice."""

@@ -1,9 +1,9 @@
-"""Plant faults and see whether the tests notice: `python -m tests.mutations`.
+"""Plant faults and report whether tests fail: `python -m tests.mutations`.
 
-Each fault of faults.json changes one line of one file of the library, in a copy of the
-project. Then the tests beside that file run on the copy: the fast ones, and with
-`--full` the slow ones as well. A fault is noticed if a test fails. One fault takes
-about a minute. `--only TEXT` selects the faults in files whose path contains TEXT.
+A fault of faults.json changes one line of one file, in a copy of the project. Then the
+tests of the changed file run on the copy: the fast tests, and with `--full` the slow
+tests as well. A fault is noticed if a test fails. Each fault takes about a minute.
+`--only TEXT` selects the faults in files whose path contains TEXT.
 """
 
 import argparse
@@ -22,7 +22,10 @@ IGNORED = (".git", "__pycache__", "runs", ".venv", ".hypothesis", ".pytest_cache
 
 
 def main(arguments: list[str]) -> int:
-    """Try all faults and print a table; return 0 if all are noticed."""
+    """Try the selected faults and print a table.
+
+    Return 0 if tests notice all of them.
+    """
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--full", action="store_true", help="run slow tests too")
     parser.add_argument("--only", default="", help="select files by part of a path")

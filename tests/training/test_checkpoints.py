@@ -24,7 +24,10 @@ START = {"w": jnp.ones(3), "half": jnp.ones(2, jnp.bfloat16), "none": jnp.zeros(
 
 
 def rule(params, carry, x, *, key):
-    """A rule with every kind of leaf: keys in the carry, integers, halves, empty."""
+    """Compute a loss and gradient for params and carry with every kind of leaf.
+
+    The leaves include keys, integers, half-precision floats and empty arrays.
+    """
 
     def loss(params):
         noise = jax.random.normal(key, (3,))
@@ -72,7 +75,10 @@ def whole():
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A folder of checkpoints up to step 6; tests copy it and damage the copy."""
+    """Return a folder of checkpoints up to step 6.
+
+    Tests copy it and damage the copy.
+    """
     folder = tmp_path_factory.mktemp("saved") / "checkpoints"
     fit(folder, steps=6)
     return folder
@@ -85,7 +91,7 @@ def copy(saved, tmp_path):
 
 @pytest.fixture
 def unfinished_reads():
-    """Collect the unfinished reads of orbax here, because they warn when collected."""
+    """Collect unfinished reads of orbax here, because they warn when collected."""
     yield
     gc.collect()
 
@@ -177,12 +183,13 @@ def test_sigterm_writes_a_checkpoint_and_then_comes_again(
     assert (seen, sigterm) == ([[]], [signal.SIGTERM])
     assert signal.getsignal(signal.SIGTERM) is handler
     written = lambda number: seen.append([p.name for p in tmp_path.glob("9*")])
-    monkeypatch.setattr(signal, "raise_signal", written)  # this would end the process
+    # An unpatched raise_signal would end the process.
+    monkeypatch.setattr(signal, "raise_signal", written)
     log = lambda step, metrics: os.kill(os.getpid(), signal.SIGTERM)
     assert fit(checkpoint=rare, log=log).steps == 9
     assert seen[1:] == [["9"]]
     monkeypatch.undo()
-    fit(steps=1, log=log)  # without a checkpoint SIGTERM is unchanged
+    fit(steps=1, log=log)  # Without a checkpoint, fit does not handle SIGTERM.
     assert len(sigterm) == 2
     assert_same(fit(checkpoint=rare), whole)
 
@@ -196,7 +203,7 @@ def test_reading_changes_nothing_and_passes_over_what_is_torn(copy, tmp_path, ca
     there = sorted(copy.iterdir())
     with caplog.at_level("WARNING", "absl"):
         assert training.read_checkpoint(copy, START)[0] == 6
-    assert not caplog.records  # nothing that concerns a user
+    assert not caplog.records  # Orbax logs no warning that would confuse a user.
     for file in spoilt.rglob("*"):
         if file.is_file():
             os.truncate(file, 0)
@@ -218,7 +225,7 @@ def test_reading_changes_nothing_and_passes_over_what_is_torn(copy, tmp_path, ca
 @pytest.mark.fast_rows(1)
 def test_a_torn_checkpoint_gives_way_to_the_one_before(copy, whole, spoil):
     part = copy / "6" / ("meta/metadata" if spoil == "flipped" else "arrays")
-    if spoil == "truncated":  # an earlier torn checkpoint
+    if spoil == "truncated":  # A torn checkpoint of the same step exists already.
         shutil.copytree(copy / "6", copy / "6.torn")
     if spoil == "flipped":
         part.write_text(part.read_text().replace('"skipped":0', '"skipped":1'))
@@ -242,7 +249,8 @@ def test_values_that_are_not_what_was_written_are_found(copy, whole, monkeypatch
     )
     with pytest.warns(UserWarning, match="is not what was written"):
         result = fit(copy)
-    assert result.resumed_from is None  # the one before fails too
+    # The checkpoint before fails too, so the training starts again.
+    assert result.resumed_from is None
     assert_same(result, whole)
 
 
@@ -373,7 +381,7 @@ def test_what_is_sharded_comes_back_so(tmp_path):
 
 @pytest.mark.slow
 def test_runs_that_are_killed_end_as_if_they_were_not(tmp_path, capsys, monkeypatch):
-    """By `kill -9`, as `python -m experiments kill_resume` does 20 times."""
+    """Kill a training by `kill -9` once; the study kill_resume does it 20 times."""
     config = kill_resume.Config(
         kills=1, steps=200, chunk=20, units=2, first_seed=1, out=tmp_path / "out"
     )
@@ -381,6 +389,7 @@ def test_runs_that_are_killed_end_as_if_they_were_not(tmp_path, capsys, monkeypa
     assert (row["arrays_equal"], row["log_equal"]) == (row["arrays"], True)
     assert not row["finished"]
     assert "equal" in capsys.readouterr().out
-    monkeypatch.setattr(kill_resume, "_start", None)  # no run is left to start
+    # All runs are finished, so resuming must start none.
+    monkeypatch.setattr(kill_resume, "_start", None)
     again = kill_resume.Config(out=tmp_path / "out", resume=True)
     assert kill_resume.main(again).rows == [row]

@@ -56,7 +56,7 @@ def run(folder, full="no"):
 
 @contextlib.contextmanager
 def small_disk(folder):
-    """A disk of 1 MB, on which not all checkpoints and another file have room."""
+    """Mount a disk of 1 MB, too small for all checkpoints and another file."""
     command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
     try:
         made = subprocess.run(command, capture_output=True).returncode == 0
@@ -101,7 +101,7 @@ def test_a_full_disk_ends_a_training_that_then_resumes(tmp_path, whole, full):
 
 
 def test_a_training_killed_at_any_time_resumes(tmp_path, whole):
-    """By kill -9, some later each time, until one ends by itself."""
+    """Kill a training by kill -9, a little later each time, until it finishes."""
     for tenth in range(30, 200, 6):
         command = [sys.executable, "-c", PROGRAM, str(tmp_path), "no"]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -117,7 +117,7 @@ def test_a_training_killed_at_any_time_resumes(tmp_path, whole):
 
 @pytest.fixture
 def unfinished_reads():
-    """What orbax began to read and let go of complains when it is collected: here."""
+    """Collect unfinished reads of orbax here, because they warn when collected."""
     yield
     gc.collect()
 
@@ -131,7 +131,10 @@ def unfinished_reads():
 def test_a_damaged_file_costs_a_checkpoint_and_gives_no_wrong_number(
     tmp_path, whole, damage
 ):
-    """Each file of the last checkpoint in turn; some hold nothing that is read."""
+    """Damage each file of the last checkpoint in turn.
+
+    Some files contain nothing that is read, so the checkpoint may still be used.
+    """
     folder, like = whole / "checkpoints", np.zeros(5000, np.float32)
     before = shutil.copytree(folder, tmp_path / "before")
     shutil.rmtree(before / "9")
@@ -154,7 +157,7 @@ def test_a_damaged_file_costs_a_checkpoint_and_gives_no_wrong_number(
 
 
 def test_a_folder_that_cannot_be_written_to_is_named_at_once(tmp_path):
-    """Of Linux, where even root can make no folder."""
+    """Use a folder under Linux's /proc, where even root cannot create a folder."""
     if not os.path.isdir("/proc/self"):
         pytest.skip("needs /proc")
     folder, never = "/proc/bpvariants", lambda *_: pytest.fail("it began to train")

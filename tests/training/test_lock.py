@@ -1,4 +1,4 @@
-"""A folder or a file belongs to one process at a time."""
+"""A lock on a folder or a file: only one process at a time may use it."""
 
 import json
 import os
@@ -14,8 +14,8 @@ from bpvariants import training
 
 rule = jax.value_and_grad(lambda w, x: ((w - x) ** 2, None), has_aux=True)
 GIVEN = {"steps": 2, "chunk": 1}
-# Take the lock, say so, and wait for a line before it ends; "fork" leaves a child that
-# has inherited the lock.
+# This program takes the lock, prints a line, and waits for a line before it ends. With
+# "fork", it leaves a child process that has inherited the lock.
 HOLDER = """
 import os, sys
 from bpvariants import training
@@ -54,7 +54,7 @@ def test_another_process_is_named_and_a_dead_one_gives_way(tmp_path):
     who = f"in use by process {holder.pid} on {socket.gethostname()}. Wait until"
     with pytest.raises(ValueError, match=f"directory .* is {who}"):
         fit(tmp_path)
-    holder.kill()  # as kill -9 does it
+    holder.kill()  # Process.kill has the effect of kill -9.
     holder.communicate()
     assert (tmp_path / ".lock").exists()
     assert fit(tmp_path).steps == 2
@@ -65,14 +65,15 @@ def test_another_process_is_named_and_a_dead_one_gives_way(tmp_path):
 def test_the_child_of_a_dead_process_does_not_keep_its_lock(tmp_path):
     holder, child = hold(tmp_path, "fork")
     holder.wait()
-    os.kill(int(child), 0)  # it lives
+    os.kill(int(child), 0)  # This call raises no error, so the child process is alive.
     assert fit(tmp_path).steps == 2
     holder.communicate("\n")
 
 
 def test_a_lock_whose_process_number_is_in_use_again_is_taken_over(tmp_path):
     mine = {"pid": os.getpid(), "host": socket.gethostname()}
-    for text in (json.dumps(mine), "", "\0\0"):  # the latter as after a crash
+    # After a crash of the machine, the lock file may consist of zero bytes.
+    for text in (json.dumps(mine), "", "\0\0"):
         (tmp_path / ".lock").write_text(text)
         with training.locked(tmp_path):
             pass

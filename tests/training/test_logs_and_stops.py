@@ -25,7 +25,7 @@ SGD, MOMENTUM = optax.sgd(0.1), optax.sgd(0.1, momentum=0.9)
 
 
 def with_nan(*steps, of=10):
-    """Return batches, with NaN at the given steps."""
+    """Return batches that are NaN at the given steps."""
     batches = np.arange(2.0 * of).reshape(of, 2) / of
     batches[list(steps)] = np.nan
     return [(batch,) for batch in batches]
@@ -60,7 +60,8 @@ def test_a_rule_that_draws_has_a_key_of_its_own_at_each_step(chunk):
         lambda w, *, key: drawing(w, key, key=key), SGD, START, (), steps=5, draws=True,
         key=key,
     )  # fmt: skip
-    assert_equal(alone.values, result.values)  # no sampler is needed
+    # A rule that draws by its own key needs no sampler.
+    assert_equal(alone.values, result.values)
 
 
 @pytest.mark.slow
@@ -92,7 +93,8 @@ def test_metrics_tell_what_the_state_of_the_update_holds():
         optax.inject_hyperparams(optax.scale)(1.0),
         optax.inject_hyperparams(optax.sgd)(optax.linear_schedule(1.0, 0.0, 4)),
     )
-    with jax.numpy_dtype_promotion("standard"):  # inject_hyperparams itself promotes
+    # The function inject_hyperparams of optax promotes dtypes.
+    with jax.numpy_dtype_promotion("standard"):
         result = training.fit(
             rule, update, START, (DATA[1],), steps=4, chunk=2, log=[log, log]
         )
@@ -209,7 +211,8 @@ def test_stop_at_nan_ends_with_the_last_finite_state():
 def test_lanes_that_diverge_are_frozen_and_others_go_on(small, monkeypatch):
     if not small:
         monkeypatch.setattr("bpvariants.training.loop._chunk.SMALL", 0)
-    shrink = lambda w, x: ((w, None), 1.0 / (w - x))  # lane 1 meets x at step 3
+    # The parameter of lane 1 equals x at step 3, so the gradient is infinite.
+    shrink = lambda w, x: ((w, None), 1.0 / (w - x))
     starts = jnp.array([20.0, 3.0, 30.0])
     options = {"steps": 10, "chunk": 4}
     batches = [(float(i),) for i in range(10)]
@@ -269,7 +272,10 @@ def test_ctrl_c_waits_for_the_chunk_and_its_log():
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_that_somebody_swallows_ends_the_training_too():
-    """Callbacks of the garbage collector do this, and JAX has some."""
+    """Swallow Ctrl-C, as JAX's garbage-collector callbacks may.
+
+    The training still ends.
+    """
 
     def batches():
         for step in itertools.count():
@@ -285,9 +291,8 @@ def test_ctrl_c_that_somebody_swallows_ends_the_training_too():
 
 
 def test_params_that_are_given_are_not_written_over(monkeypatch):
-    monkeypatch.setattr(
-        "bpvariants.training.loop._chunk.SMALL", 0
-    )  # so that every argument is donated
+    # Set the limit to 0, so that every argument is donated.
+    monkeypatch.setattr("bpvariants.training.loop._chunk.SMALL", 0)
     params = {"w": jnp.zeros(2), "v": START}
     of_two = lambda p, x: rule(p["w"] + p["v"], x)
     both = lambda p, x: (of_two(p, x)[0], dict.fromkeys(p, of_two(p, x)[1]))
@@ -435,7 +440,8 @@ def test_a_log_has_the_lines_of_one_training(tmp_path):
         ):
             run(**given)
         assert (tmp_path / "log.jsonl").read_bytes() == before
-    (tmp_path / "log.jsonl").write_text("")  # an empty file holds none
+    # An empty log file contains no steps that could be lost.
+    (tmp_path / "log.jsonl").write_text("")
     run(**given)
     assert (tmp_path / "log.jsonl").read_bytes() == before
 
@@ -444,7 +450,8 @@ def test_a_log_of_a_training_killed_before_its_first_checkpoint_begins_anew(tmp_
     path, folder = tmp_path / "log.jsonl", tmp_path / "checkpoints"
     path.write_bytes(b'{"step": 1}\n{"step": 2, \xff}\n')
     folder.mkdir()
-    (folder / ".lock").write_text("")  # as kill -9 leaves it
+    # A process killed by kill -9 leaves such a lock file.
+    (folder / ".lock").write_text("")
     training.fit(
         rule, SGD, START, (DATA[1],), steps=1, log=training.JsonLog(path),
         checkpoint=training.Checkpoint(folder),

@@ -1,4 +1,4 @@
-"""Sweeps: many runs at once equal each run alone, and killed sweeps resume."""
+"""Sweeps: many runs together equal each run alone, and killed sweeps resume."""
 
 import dataclasses
 import json
@@ -25,9 +25,13 @@ ONE_SIZE = CONFIGS[:3]
 
 
 def make_run(config, key):
-    """Gradient descent to a matrix, with momentum and one row of data per step."""
+    """Return one run of gradient descent to a matrix, with momentum.
+
+    Each step uses one row of data.
+    """
     size, update = config["size"], optax.sgd(config["rate"], momentum=0.5)
-    params = jax.random.uniform(key, (size, size))  # draws compile slowly
+    # One draw is enough, because programs that draw compile slowly.
+    params = jax.random.uniform(key, (size, size))
     goal = jnp.sin(jnp.arange(size * size, dtype=float)).reshape(size, size)
 
     def advance(state, t):
@@ -54,7 +58,7 @@ def alone(config, seed, steps=5):
 
 
 def measured(rows):
-    """Return rows without times."""
+    """Return rows of results without the times."""
     return [{name: row[name] for name in row if name != "seconds"} for row in rows]
 
 
@@ -99,7 +103,8 @@ def test_blocks_chunks_and_devices_change_nothing_and_nothing_is_traced_twice():
     assert len(traces) == once
     assert [group.block for group in (*whole.groups, *blocks.groups)] == [6, 4]
     assert_close(blocks.rows, whole.rows)
-    assert measured(run(block=4).rows) == measured(blocks.rows)  # bit-identical
+    # The rows of both runs are bit-identical.
+    assert measured(run(block=4).rows) == measured(blocks.rows)
     other_way = training.sweep(
         make_run, ONE_SIZE[::-1], (7, 0), steps=5, block=4, devices=jax.devices()[:1]
     )
@@ -159,7 +164,8 @@ def test_a_killed_sweep_goes_on_and_its_table_is_the_same(tmp_path):
     whole = sweep(CONFIGS, block=4, path=path)
     content = path.read_bytes()
     lines = content.splitlines(keepends=True)
-    cut.write_bytes(b"".join(lines[:4]) + lines[4][:9])  # killed during a write
+    # Imitate a process that was killed during a write.
+    cut.write_bytes(b"".join(lines[:4]) + lines[4][:9])
     told = []
     result = sweep(CONFIGS, block=4, path=cut, progress=lambda *now: told.append(now))
     assert measured(result.rows) == measured(whole.rows)
@@ -172,7 +178,8 @@ def test_a_killed_sweep_goes_on_and_its_table_is_the_same(tmp_path):
     again = sweep(CONFIGS, block=4, path=path)
     assert again.rows == whole.rows
     assert (again.groups, path.read_bytes()) == ([], content)
-    more = sweep(CONFIGS[2::-1], (3, 7), path=path)  # a subset in another order
+    # Run a subset of the configurations in another order.
+    more = sweep(CONFIGS[2::-1], (3, 7), path=path)
     assert [group.runs for group in more.groups] == [3]
     assert more.rows[1] == whole.rows[5]
 
@@ -420,7 +427,10 @@ def test_a_table_of_another_sweep_is_refused_and_left_alone(tmp_path, line, mess
     [b'{"rate": "\xff"}\n', b"\x89PNG\n\x1a", b"my notes", b'{"rate": 0.1}', b"\0"],
 )
 def test_a_file_that_is_no_table_is_left_as_it_is(tmp_path, content):
-    """Also its last line, which is cut off a table if it has no end."""
+    """Refuse a file that is not a table of results, and leave it unchanged.
+
+    A table's incomplete last line would be cut off.
+    """
     refused(tmp_path / "notes", content, "notes is not a table of a sweep: line 1")
 
 

@@ -1,4 +1,4 @@
-"""Contract of all updates: what users may rely on."""
+"""Contract of all updates: the guarantees to users."""
 
 import inspect
 from functools import partial
@@ -12,7 +12,7 @@ import pytest
 
 from bpvariants import updates
 
-# Every update of this table must pass every contract of this file.
+# Each update of this table must pass every test of this file.
 UPDATES = {
     "rprop": updates.rprop,
     "rprop_minus": updates.rprop_minus,
@@ -51,7 +51,7 @@ def params():
 
 
 def distance(params):
-    # Summed in float64, so that the value is accurate in any dtype of the params.
+    # The sum is in float64, so that the value is accurate for any dtype of the params.
     leaves = [leaf - 1 for leaf in jax.tree.leaves(params)]
     return sum(jnp.sum(leaf**2, dtype=float) for leaf in leaves)
 
@@ -73,7 +73,8 @@ def test_table_has_every_optimizer():
     named = {name for name in functions if name.islower() and name[0] != "_"}
     others = {"irprop_minus", "rprop_report", "effective_step", "replay"}
     others |= {"discounted_least_squares", "recursive_least_squares"}
-    others |= {"project_spectral_norm"}  # tested after another update
+    # Another test checks this projection after another update.
+    others |= {"project_spectral_norm"}
     assert {name for name in named if "scale" not in name} <= {*UPDATES, *others}
 
 
@@ -94,7 +95,8 @@ def test_keeps_dtype_whatever_that_of_traced_hyperparameters(
     traced = jax.tree.map(jnp.float32, numbers | {"learning_rate": 0.1})
     end, _ = jax.jit(lambda traced: descend(make_update(**traced), start))(traced)
     chex.assert_trees_all_equal_shapes_and_dtypes(end, start)
-    traced["learning_rate"] = jnp.float64(0.1)  # dtypes may differ
+    # The dtype of the learning rate may differ.
+    traced["learning_rate"] = jnp.float64(0.1)
     again, _ = jax.jit(lambda traced: descend(make_update(**traced), start))(traced)
     chex.assert_trees_all_close(again, end, rtol=1e-2)
 
@@ -117,10 +119,11 @@ def test_composes_with_optax(make_update, params):
     chex.assert_trees_all_close(descend(chained, params)[0], want)
     labels = {"w": "a", "b": "b", "empty": "a"}
     parts = {"a": make_update(0.1), "b": make_update(0.1)}
-    if make_update is not updates.grprop:  # it uses all params together
+    # GRprop computes one limit from all params together, so labels change its result.
+    if make_update is not updates.grprop:
         by_label = optax.multi_transform(parts, labels)
         chex.assert_trees_all_close(descend(by_label, params)[0], want)
-    with jax.numpy_dtype_promotion("standard"):  # MultiSteps itself promotes
+    with jax.numpy_dtype_promotion("standard"):  # MultiSteps of optax promotes dtypes.
         steps = optax.MultiSteps(make_update(0.1), every_k_schedule=2)
         accumulated = optax.GradientTransformationExtraArgs(steps.init, steps.update)
         twice, _ = descend(accumulated, params, steps=8)
@@ -132,7 +135,8 @@ def test_leaves_alone_what_is_masked(make_update, params):
     masks = {"w": True, "b": [False, False], "empty": False}
     for mask in (masks, jax.tree.map(lambda _: False, masks)):
         end, _ = descend(optax.masked(make_update(0.1), mask), params, steps=1)
-        alone = {"w": params["w"]}  # GRprop uses all params
+        # GRprop uses all params together, so the reference has only the unmasked ones.
+        alone = {"w": params["w"]}
         want, _ = descend(make_update(0.1), alone, steps=1)
         raw = jax.tree.map(jnp.add, params, jax.grad(distance)(params))
         chex.assert_trees_all_close(end["b"], raw["b"])
@@ -175,8 +179,9 @@ def test_compiles_once(make_update, params):
 
 @pytest.mark.fast_rows(2)
 def test_state_may_be_donated(make_update, params):
-    """A training step overwrites the state, so its arrays must not share memory."""
-    params = {"w": jnp.ones(5, jnp.float32)}  # its state can reuse this size
+    """Donate the state; its arrays must share no memory, as a step overwrites them."""
+    # The update's result has this size, so it can reuse memory of the state.
+    params = {"w": jnp.ones(5, jnp.float32)}
     optimizer = optax.with_extra_args_support(make_update(0.1))
     update = lambda state, params: optimizer.update(params, state, params, value=1.0)
     _, state = jax.jit(update, donate_argnums=0)(optimizer.init(params), params)
@@ -204,14 +209,14 @@ def test_compiles_once_when_a_hyperparameter_is_changed(make_update, params):
 
 @pytest.mark.fast_rows(3)
 def test_four_devices_are_as_one(make_update):
-    """Also where all arrays are divided, which XLA may handle wrongly.
+    """Compare four devices with one; XLA may handle divided arrays wrongly.
 
     Without this library, and with v = jnp.arange(8.0) divided over four devices,
 
         jax.jit(lambda v: jnp.concatenate([v, v]).at[2].set(-1.0))(v)
 
-    is [0, 1, -1, 3, 2, 5, 6, 7, 2, 1, 2, 3, 2, 5, 6, 7] with jax 0.10.2 on CPUs: the
-    first element of each other quarter is 2 as well.
+    is [0, 1, -1, 3, 2, 5, 6, 7, 2, 1, 2, 3, 2, 5, 6, 7] with jax 0.10.2 on CPUs. This
+    result is wrong, because elements 4, 8 and 12 are 2 instead of 4, 0 and 4.
     """
     params = {"w": jnp.arange(16.0).reshape(8, 2), "b": jnp.arange(4.0) - 1}
     params |= {"whole": jnp.zeros(2)}
@@ -273,7 +278,7 @@ def test_leaves_that_are_no_arrays_are_named(make_update):
 
 
 def test_gradients_that_do_not_fit_are_named(make_update):
-    """None of them may be broadcast, cast or left out in silence."""
+    """Report gradients that do not fit, instead of broadcasting or casting them."""
     optimizer = optax.with_extra_args_support(make_update(0.1))
     params = {"w": jnp.ones(3), "b": jnp.ones((2, 1))}
     state = optimizer.init(params)
@@ -305,7 +310,8 @@ def test_states_of_other_optimizers_are_named(make_update):
     for other in (*others, updates.rprop(0.1)):
         state = other.init(params)
         if jax.tree.structure(state) != own:
-            # The second is said by optax, where the table itself has a chain of it.
+            # Optax raises the second message, if the table's update is a chain of
+            # optax.
             message = r"^state must be|^The number of updates and states"
             with pytest.raises(ValueError, match=message):
                 optimizer.update(params, state, params, value=1.0)
@@ -313,7 +319,7 @@ def test_states_of_other_optimizers_are_named(make_update):
 
 @pytest.mark.slow
 def test_scalars_and_none_among_leaves(make_update):
-    """As Python numbers and as what `eqx.filter` leaves of a model."""
+    """Update Python numbers and None among the leaves, as `eqx.filter` leaves them."""
     optimizer = optax.with_extra_args_support(make_update(0.1))
     params = {"a": 0.5, "none": None, "n": np.ones((), np.float32)}
     state = optimizer.init(params)
@@ -331,11 +337,14 @@ def test_complex_params_have_no_sign(name):
         UPDATES[name](0.05).init(z)
     split = optax.contrib.split_real_and_imaginary(UPDATES[name](0.05))
     split = optax.with_extra_args_support(split)
-    if "irprop_plus" not in name:  # the wrapper drops the value
-        with jax.numpy_dtype_promotion("standard"):  # and promotes
+    # The wrapper split_real_and_imaginary drops the value, which irprop_plus needs.
+    if "irprop_plus" not in name:
+        # The wrapper split_real_and_imaginary promotes dtypes.
+        with jax.numpy_dtype_promotion("standard"):
             move, _ = split.update(z * (3 - 4j), split.init(z), 0 * z)
         want = np.full(2, -0.05 + 0.05j)
-        if name == "grprop":  # the others set one step: (0.05·(3 − 8) + δ) / 3
+        # GRprop sets the step of one element from all others: (0.05·(3 − 8) + δ) / 3.
+        if name == "grprop":
             want[0] = -0.25 / 3 + 0.05j
         np.testing.assert_allclose(move, want, rtol=1e-2)
 

@@ -43,7 +43,8 @@ def test_quick_beats_the_most_frequent_class(fast, tmp_path, capsys):
     assert [json.loads(line) for line in lines] == result.rows
     baseline, network = result.rows
     labels = data.trec().test.labels
-    assert baseline["majority"] == pytest.approx(27.6)  # measured outside this project
+    # The accuracy of the majority class was measured outside this project.
+    assert baseline["majority"] == pytest.approx(27.6)
     assert baseline["accuracy"][0] > 85
     assert network["accuracy"][0] > 70
     counts = np.array(network["confusion"])
@@ -63,7 +64,7 @@ def test_quick_beats_the_most_frequent_class(fast, tmp_path, capsys):
 
 @pytest.fixture
 def texts(monkeypatch):
-    """Replace the data set by a few generated texts."""
+    """Replace the SMS data set by a few generated texts."""
     good, bad = "see you at home tonight, dear", "WIN 500 now! call 0800 and claim"
     words = [good.split(), bad.split()]
     rng = np.random.default_rng(0)
@@ -83,7 +84,8 @@ def test_texts_that_look_alike_are_split_alike():
         assert text_units.split(apart, kind) == expected
         assert text_units.split(hidden, kind) == expected
     assert text_units.split(apart, "words") == ["Café", "déjà", "0", "€"]
-    # So a known word is known in either form, and a text is compared in either form.
+    # A word learned in one Unicode form is known in the other form too. Comparison of
+    # texts ignores the Unicode form as well.
     given = {"hashed": 0, "width": 1, "stride": 1}
     units = text_units.learn_units([apart], "words", **given)
     one, other = (text_units.encode(units, [t], 9) for t in (composed, hidden))
@@ -100,7 +102,7 @@ SMALL: Any = {
 
 
 def test_a_run_goes_on_after_ctrl_c(texts, tmp_path, monkeypatch):
-    # Pictures are checked in the quick run.
+    # The test of the quick run checks the pictures, so skip them here.
     monkeypatch.setattr(report, "save_picture", lambda *_: None)
     config = categorise.Config(out=tmp_path / "whole", **SMALL)
     whole = categorise.main(config).rows
@@ -109,7 +111,7 @@ def test_a_run_goes_on_after_ctrl_c(texts, tmp_path, monkeypatch):
     assert whole[1]["curve"][-1]["accuracy"] == whole[1]["accuracy"]
     say, out = text_network.say, tmp_path / "cut"
 
-    def interrupted(*args):  # at the first of two evaluations
+    def interrupted(*args):  # Press Ctrl-C at the first of the two evaluations.
         os.kill(os.getpid(), signal.SIGINT)
         return say(*args)
 
@@ -169,7 +171,8 @@ def test_batches_are_of_the_texts(texts, kind):
             assert like
             assert targets[0, i] in texts.train.labels[like]
         changed = own != part[-1]
-        assert not changed[:, 1:].any()  # parts of words stay known
+        # Only whole words become unknown; their parts stay known.
+        assert not changed[:, 1:].any()
         unknown += changed.sum()
         assert set(part[-1][changed]) <= set(encoded.unknown)
     assert unknown > 10
@@ -180,7 +183,8 @@ def test_what_is_new_is_unknown_but_like_others(texts):
     new, old = text_units.encode(units, ["calls call"], 9).symbols
     assert new[0] == text_units.UNKNOWN
     assert old[0] > text_units.UNKNOWN
-    assert set(new[1:4]) & set(old[1:4])  # shared parts: <ca, cal, all
+    # The known and the unknown word share the parts "<ca", "cal" and "all".
+    assert set(new[1:4]) & set(old[1:4])
     units, _ = read(texts, "characters")
     table = text_units.encode(units, ["é"], 9)
     assert table.symbols[:, 0].tolist() == [text_units.UNKNOWN, 0, 0]
@@ -191,7 +195,7 @@ def test_what_is_new_is_unknown_but_like_others(texts):
     ("kind", "pooling"), [("words", "mean"), ("characters", "max")]
 )
 def test_padding_is_not_read(texts, kind, pooling):
-    """Each text by itself, by `jax.grad` without padding, has the same gradient."""
+    """Check that the gradient equals that of each text alone, without padding."""
     units, encoded = read(texts, kind)
     sizes = {"embedding": 3, "units": 4, "classes": 2, "runs": 2}
     params = text_network.init_runs(
@@ -228,7 +232,7 @@ def test_padding_is_not_read(texts, kind, pooling):
     np.testing.assert_allclose(value, want, rtol=1e-5)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     jax.tree.map(close, grads, slope)
-    other = np.where(rest[2][..., None], xs, 1)  # another symbol in padding
+    other = np.where(rest[2][..., None], xs, 1)  # Change the symbols in padding.
     assert (other != xs).any()
     again = rule(one, other, *rest)
     jax.tree.map(np.testing.assert_array_equal, again, ((value, None), grads))

@@ -1,4 +1,4 @@
-"""Study control: energy is conserved, references are right, and policies learn."""
+"""Study control: energy conservation, reference controllers, and learned policies."""
 
 import json
 from functools import cache
@@ -25,7 +25,8 @@ FREE = {
     name: system._replace(friction=tuple(0.0 for _ in system.limit))
     for name, system in SYSTEMS.items()
 }
-STATES = {  # every entry differs from zero
+# Every entry of these states is nonzero, so no term of the equations vanishes.
+STATES = {
     "pendulum": [2.0, 1.5],
     "cartpole": [0.3, -0.7, 2.0, 1.5],
     "arm": [0.4, 1.1, 2.0, -1.5],
@@ -57,12 +58,13 @@ def test_energy_stays_without_action_and_friction(name):
     state, still = jnp.array(STATES[name]), jnp.zeros(len(system.limit))
     states = rolled(system._replace(dt=0.01), 200)(state, still)
     energies = system.energy(jnp.concatenate([state[None], states]))
-    assert np.ptp(states, axis=0).min() > 0.1  # it moves
+    # Every component of the state changes during the episode.
+    assert np.ptp(states, axis=0).min() > 0.1
     np.testing.assert_allclose(energies, energies[0], rtol=1e-4, atol=1e-4)
 
 
 def test_power_is_what_energy_gains(name):
-    """With forces and friction: dE/dt = (u − friction · speed) · speed."""
+    """Check the energy's rate: dE/dt = (u − friction · speed) · speed."""
     system = SYSTEMS[name]
     state, action = jnp.array(STATES[name]), 0.6 * jnp.array(system.limit)
     dt = 1e-3
@@ -87,11 +89,13 @@ def arm_points(q):
     return jnp.concatenate([RODS * first, first + RODS * second])
 
 
-# Two point masses at the Gauss nodes move like a uniform rod of the same mass, because
-# energy is quadratic in the position along the rod.
+# Two point masses at the Gauss nodes move like a uniform rod of the same mass. The
+# reason is that energy is quadratic in the position along the rod.
 RODS = np.array([[0.5 - 12**-0.5], [0.5 + 12**-0.5]])
 _turned = lambda angle: jnp.stack([jnp.sin(angle), jnp.cos(angle)])[None]
-POINTS = {  # positions at q, masses, gravity, order of (q, dq/dt)
+# Format: {system: (function from q to the positions of the point masses, masses,
+# gravity, order of the state entries in (q, dq/dt))}.
+POINTS = {
     "pendulum": (pendulum_points, [0.5, 0.5], 9.81, [0, 1]),
     "cartpole": (cartpole_points, [1.0, 0.05, 0.05], 9.81, [0, 2, 1, 3]),
     "arm": (arm_points, 4 * [0.5], 0.0, [0, 1, 2, 3]),
@@ -128,7 +132,7 @@ def test_motion_is_that_of_points_by_euler_and_lagrange(name):
 def test_policies_keep_to_limits_and_rests_are_at_rest(name):
     system = SYSTEMS[name]
 
-    @jax.jit  # one program compiles faster than many small ones
+    @jax.jit  # One program compiles faster than many small ones.
     def found(keys):
         params = policy.init(system, 8, keys[0])
         params[-1]["bias"] += 100.0
@@ -163,7 +167,7 @@ def test_the_arm_sees_nothing_of_where_north_is():
 
 
 def test_lqr_is_the_best_linear_policy():
-    """The gain agrees with a Riccati recursion."""
+    """Compare the gain of the linear-quadratic regulator with a Riccati recursion."""
     rng = np.random.default_rng(0)
     A, B = rng.normal(size=(3, 3)), rng.normal(size=(3, 2))
     C, R = np.diag([1.0, 2.0, 0.5]), np.diag([0.3, 0.1])
@@ -183,7 +187,8 @@ def test_ilqr_is_lqr_near_the_goal_and_finds_a_way_from_afar():
     goals = jnp.zeros((steps, 4, 1))
     idle = policy.play(system, nothing, start, goals)
     states, raw, costs = ilqr.ilqr(system, idle.states, idle.actions, goals)
-    # iLQR ends after 1 s instead of never, and knows that sin(angle) is not the angle.
+    # The costs of iLQR and LQR differ a little: iLQR stops after 1 s, while LQR has no
+    # final time. iLQR also knows that sin(angle) differs from the angle.
     np.testing.assert_allclose(costs[:2], by_lqr, rtol=0.02)
     actions = system.limit[0] * np.tanh(raw)
     again = system.cost(states[1:], actions, goals).mean(axis=0)

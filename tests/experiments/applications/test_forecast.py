@@ -1,4 +1,4 @@
-"""Study forecast: no look-ahead, intervals, the test of skill, and user files."""
+"""Study forecast: no look-ahead, intervals, test of forecast skill, and user files."""
 
 import json
 import tracemalloc
@@ -85,13 +85,17 @@ def test_linear_baselines_are_those_measured_elsewhere():
     (errors,) = row["rmse"].values()
     assert abs(errors["1"][0] - 0.0787) < 5e-5
     assert [test["statistic"] for test in row["skill"].values()] == [0, 0, 0]
-    series = series_of.SERIES["nyc"]()  # absent hours become missing values
+    # Hours that are absent from the file become missing values.
+    series = series_of.SERIES["nyc"]()
     assert np.all(np.diff(series.times).astype(int) == 1)
     assert np.isnan(series.values).sum() > 20
 
 
 def learned(method, series, tmp_path):
-    """Return the forecasts [seeds, origins, H, 3], in units, and the first origin."""
+    """Learn.
+
+    Return forecasts [seeds, origins, H, 3] in data units, and the first origin.
+    """
     config = forecast.Config(**SMALL, blocks=2)
     rule, _, update = method.partition(":")
     way = Way("job", tmp_path, lambda step: None)
@@ -145,7 +149,8 @@ def test_seasonal_and_linear_baselines_know_what_they_are_for():
 def test_what_a_network_is_given():
     series = make_series()
     prepared = series_of.prepare(series)
-    assert prepared.xs.shape == (90, 3 + 3)  # 3 values, a missing flag, phase
+    # Inputs are 3 series values, a flag for missing values, and 2 values of the phase.
+    assert prepared.xs.shape == (90, 3 + 3)
     assert prepared.xs[20, 3] == 1
     assert prepared.xs[20, 0] == prepared.xs[19, 0]
     assert prepared.reference[20] == series.values[19]
@@ -164,11 +169,12 @@ def test_what_a_network_is_given():
 def test_losses_by_hand():
     said = jnp.array([[1.0, 0.0, 2.0]])
     value = forecast_network.losses(said, jnp.array([3.0]))
-    # ½ 2² + .05 · 3 + .95 · 1
+    # By hand: ½ · 2² for the mean, .05 · 3 for the low and .95 · 1 for the high
+    # quantile.
     np.testing.assert_allclose(value, [2 + 0.15 + 0.95], rtol=1e-6)
     target = jnp.array([3.0]), jnp.array([1.0])
     assert forecast_network.loss(said.reshape(3), target) == value[0]
-    # The loss is smallest at the 5 % quantile, the lower end of a 90 % interval.
+    # The loss of the low quantile is smallest at 5 %, the lower end of a 90 % interval.
     z = jnp.asarray(np.random.default_rng(0).normal(size=999))
     grid = np.linspace(-3, 3, 121)
     said = np.stack([0 * grid, grid, 0 * grid], axis=-1)
@@ -195,9 +201,10 @@ def test_windows_see_nothing_from_their_cut_on():
     (_, lane), seen = learn(params, lane, jnp.array([0, 18, 48]), *given)
     assert lane.count == 4
     np.testing.assert_array_equal(lane.kept["bias"][1], params["bias"])
-    assert not seen["mask"][:4, 0].any()  # before the series begins
+    # Steps before the start of the series are masked.
+    assert not seen["mask"][:4, 0].any()
     assert seen["mask"][4:, 0].all()
-    assert not seen["counts"][:4].any()  # warming up
+    assert not seen["counts"][:4].any()  # Losses of the warm-up steps do not count.
     np.testing.assert_array_equal(seen["counts"][4:, 1, 0], [1, 0, 1, 1, 1, 1])
     np.testing.assert_array_equal(seen["counts"][4:, 2], [[1, 0], *5 * [[0, 0]]])
     np.testing.assert_array_equal(seen["mask"][:, 2], [*6 * [True], *4 * [False]])
@@ -211,13 +218,17 @@ def test_windows_see_nothing_from_their_cut_on():
 def test_diebold_mariano_by_hand():
     test = diebold_mariano.diebold_mariano
     d = np.random.default_rng(0).normal(0.3, size=40)
-    want = stats.ttest_1samp(d, 0)  # equal to the t test at one step ahead
+    # For forecasts one step ahead, the Diebold–Mariano test equals the t test.
+    want = stats.ttest_1samp(d, 0)
     np.testing.assert_allclose(test(d, 1), (want.statistic, want.pvalue), rtol=1e-12)
-    # γ_0 = 10/6, γ_1 = 1/6, V = 2/6; c² = (6 + 1 − 4 + 2/6)/6 = 5/9; S = 2 √(5/3)
+    # By hand: γ_0 = 10/6, γ_1 = 1/6, V = 2/6; c² = (6 + 1 − 4 + 2/6)/6 = 5/9; S = 2
+    # √(5/3).
     found = test(np.array([2.0, 0, 1, 3, 2, 4]), 2)
     np.testing.assert_allclose(found.statistic, 2 * np.sqrt(5 / 3), rtol=1e-12)
-    np.testing.assert_allclose(found.p, 0.0493, atol=5e-5)  # a table of t, 5 df
-    # γ_0 + 2 γ_1 = 1 − 2 · 5/6 < 0, with Bartlett's weights 1 − 5/6
+    # The reference is a table of Student's t with 5 degrees of freedom.
+    np.testing.assert_allclose(found.p, 0.0493, atol=5e-5)
+    # The plain variance γ_0 + 2 γ_1 = 1 − 2 · 5/6 is negative, so Bartlett's weights
+    # are used: 1 − 5/6.
     found = test(np.array([1.0, -1, 1, -1, 1, -1]) + 1, 2)
     np.testing.assert_allclose(found.statistic, np.sqrt(5 / 9 * 6 * 6), rtol=1e-12)
     assert test(np.zeros(9), 1) == (0, 1)
@@ -233,7 +244,8 @@ def test_no_skill_is_said_plainly():
         "method": method, "skill": {"1": {"p": p, "gain": gain, "statistic": 1.0}}
     }  # fmt: skip
     rows = [row("reference", 1, 0), row("ar", 0.04, 2.0), row("ridge", 0.9, 0.1)]
-    said = report.conclusion(series, rows)  # times two comparisons: 0.08
+    # With two comparisons, the p-value 0.04 becomes 0.08.
+    said = report.conclusion(series, rows)
     assert said.startswith("made up: no skill shown. Of 2 comparisons none is better")
     rows[1] = row("ar", 0.01, 2.0)
     said = report.conclusion(series, rows)
@@ -316,7 +328,8 @@ def test_columns_are_read_as_they_are_written(tmp_path):
 def test_a_name_with_dollars_is_no_formula(tmp_path):
     series = make_series(title="a $x^$ b", unit="$/h and \\frac in $")
     figure = pictures.draw_own(series, np.ones((3, 3)))
-    figure.savefig(tmp_path / "picture.png")  # a formula would be refused
+    # Matplotlib would refuse a title that it reads as a broken formula.
+    figure.savefig(tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
@@ -370,9 +383,10 @@ def test_memory_of_long_files_is_that_of_a_column(tmp_path):
     tracemalloc.stop()
     assert len(series.values) == 200_000
     column = 200_000 * 8
-    assert peak < 8 * column  # a few columns of values
-    assert peak_of_ar < 24 * column  # it holds 24 lags, and copies
-    # Training and test parts are split as in a short file.
+    assert peak < 8 * column  # Reading needs memory for only a few columns of values.
+    # The autoregression needs a table of 24 lags, and copies of some columns.
+    assert peak_of_ar < 24 * column
+    # The training and test parts of a long file are split like those of a short file.
     assert (series.validation, series.test) == (190_000, 195_000)
 
 

@@ -1,4 +1,4 @@
-"""Study identify: the plant obeys its equation, and learning equals a loop by hand."""
+"""Study identify: the plant's equation, and learning against a loop by hand."""
 
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ def _as_users_have_it(plain_jax):
 
 
 def test_tanks_obey_torricelli():
-    """With small steps, the plant solves the differential equation."""
+    """Compare the simulated tanks, with small steps, with the differential equation."""
     k, u, h = np.array(tanks.BEFORE), jnp.array(1.7), 1 / 200
 
     def slope(_, x):
@@ -53,7 +53,10 @@ def test_a_record_is_what_it_says():
 
 @pytest.mark.parametrize("kind", ["descend", "solve"])
 def test_learning_is_that_of_a_loop_by_hand(kind):
-    """The gradient of a prediction is `jax.grad` through all steps before it."""
+    """Compare learning with a loop that calls `jax.grad` at each prediction.
+
+    The loop differentiates a prediction through all steps before it.
+    """
     record = jax.vmap(partial(tanks.simulate, steps=12, jump=6))(
         jax.random.split(jax.random.key(2), 1)
     )
@@ -67,7 +70,7 @@ def test_learning_is_that_of_a_loop_by_hand(kind):
     xs, targets = record.xs[0], record.targets[0]
 
     def first(params):
-        """Return the first two predictions with the same parameters."""
+        """Return the first two predictions, both with the same parameters."""
         levels, one = model.step(params, model.carry(params), xs[0])
         return one, model.step(params, levels, xs[1])[1]
 
@@ -83,7 +86,8 @@ def test_learning_is_that_of_a_loop_by_hand(kind):
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
             new, optax.apply_updates(params, step),
         )  # fmt: skip
-        frozen = course.predictions[0, 0, 1]  # with a rate of 0 nothing is learned
+        # The lane with a learning rate of 0 learns nothing.
+        frozen = course.predictions[0, 0, 1]
         assert frozen == pytest.approx(float(two), rel=1e-5)
     levels, _ = model.step(params, model.carry(params), xs[0])
     want = model.step(new, levels, xs[1])[1]

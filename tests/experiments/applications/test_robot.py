@@ -1,4 +1,4 @@
-"""Study robot (wall following): it learns, and its windows are right."""
+"""Study robot (wall following): a short run, and windows of sensor frames."""
 
 import itertools
 
@@ -36,7 +36,8 @@ def test_robot_quick(check_run, tmp_path, capsys):
             assert 100 * (1 - row["curve"][-1][0]) == pytest.approx(share, abs=1e-3)
     sensors = networks.load("sensors", tune=False)
     known = 100 * np.mean(baselines.logistic(sensors) == actions)
-    assert known == pytest.approx(71.5, abs=0.3)  # four frames
+    # The known accuracy is that of logistic regression on four frames.
+    assert known == pytest.approx(71.5, abs=0.3)
     assert "90.1" in capsys.readouterr().out
     again = robot.main(robot.Config(out=tmp_path, resume=True))
     assert again.rows == result.rows
@@ -49,7 +50,7 @@ def test_a_network_says_at_each_frame_what_it_has_seen_until_then():
     found = data.wall_following()
     assert len(frames.xs) == 4092
     front = found.readings[:, 10:15].min(axis=1)[:4092]
-    # The study computes mean and deviation in float32.
+    # The study computes mean and deviation in float32, hence the tolerance.
     want = (front - front[:2728].mean(dtype=float)) / front[:2728].std(dtype=float)
     np.testing.assert_allclose(frames.xs[:, 0], want, rtol=1e-5, atol=5e-6)
     few = networks.Frames(frames.xs[:30], frames.actions[:30], 20)

@@ -1,4 +1,4 @@
-"""Study speech: it learns, and reports what is wrong with a recording."""
+"""Study speech: accuracy, and messages about faulty recordings."""
 
 import dataclasses
 from functools import cache
@@ -39,7 +39,8 @@ def test_speech_quick(check_run, fast, tmp_path, capsys, monkeypatch):
     result = speech.main(speech.Config(quick=True, steps=150, out=out, wav=wav))
     check_run(result, out, ["speech", "confusion_known"])
     baseline, network = result.rows
-    assert baseline["accuracy"][0] > 90  # measured outside this project
+    # The accuracy of the baseline was measured outside this project.
+    assert baseline["accuracy"][0] > 90
     assert network["accuracy"][0] > 93
     counts = np.array(network["confusion"])
     assert counts.sum(axis=1).tolist() == 10 * [30]
@@ -131,7 +132,7 @@ def test_what_was_left_out_or_is_padding_does_not_count(recordings, pooling):
     )
     jax.tree.map(np.testing.assert_array_equal, run(xs, 1), run(changed, 1))
     assert run(xs, -1)[0][0] != run(changed, -1)[0][0]
-    # By hand: each recording alone, with the output at its end.
+    # Reference: run each recording alone, and read the output at its end.
     losses = []
     for i in np.flatnonzero(speakers != 1):
         advance, zeros = CELLS["lstm"], CELLS["lstm"].carry
@@ -150,10 +151,11 @@ def test_what_was_left_out_or_is_padding_does_not_count(recordings, pooling):
 
 
 def test_unknown_speakers_are_unknown(recordings, tmp_path, monkeypatch):
-    """Each held-out speaker is tested with a network that never heard that speaker."""
+    """Check that each held-out speaker is tested by a network that never heard them."""
     everything = np.arange(24)
     found = data.FSDD([], recordings.digits, recordings.speakers, *3 * [everything])
-    monkeypatch.setattr(data, "fsdd", lambda: found)  # a run loads the data set first
+    # A run loads the data set before the recordings.
+    monkeypatch.setattr(data, "fsdd", lambda: found)
     monkeypatch.setattr(speech_network, "load", lambda: (found, [], recordings))
     learned = {}
 

@@ -55,7 +55,8 @@ def make_batch(sources=SOURCES, targets=TARGETS, more=0, garbage=0):
 def make_params(attention="additive"):
     sizes = SIZES._replace(attention=attention)
     params = network.init(jax.random.key(0), sizes)
-    return jax.tree.map(lambda leaf: 1.5 * leaf + 0.1, params)  # make biases nonzero
+    # Scale and shift the parameters so that no bias is zero.
+    return jax.tree.map(lambda leaf: 1.5 * leaf + 0.1, params)
 
 
 def by_hand(params, source, target, attention, own=False):
@@ -97,7 +98,7 @@ def by_hand(params, source, target, attention, own=False):
 
 
 def gru(params, h, x):
-    """Return the next state of a GRU as in torch.nn.GRUCell."""
+    """Return the next state of a GRU as torch.nn.GRUCell computes it."""
     of_x = jnp.split(x @ params["inputs"] + params["bias"], 3)
     of_h = jnp.split(h @ params["recurrent"], 3)
     sigmoid = lambda x: 1 / (1 + jnp.exp(-x))
@@ -134,10 +135,11 @@ def test_losses_and_gradients_are_those_by_hand(precise, attention):
 
 
 def test_own_words_are_read_and_padding_is_not(precise):
-    """The likeliest word is the next step's input, and becomes the translation.
+    """Check that the decoder reads its own words, and that padding has no effect.
 
-    A sentence alone, or in a batch with any padding, has the same losses, translation
-    and attention. They equal those of a loop by hand.
+    The decoder's likeliest word is its next input and becomes part of the translation.
+    A sentence has the same losses, translation and attention alone and in a padded
+    batch. A loop by hand gives the same values.
     """
     params = make_params()
 
@@ -157,7 +159,8 @@ def test_own_words_are_read_and_padding_is_not(precise):
         np.testing.assert_allclose(shares[:, : len(source), i].sum(axis=1), 1)
         assert not shares[:, len(source) :, i].any()
     assert not (words == UNKNOWN).any()
-    assert np.isfinite(shares).all()  # also for a source that is all padding
+    # Attention stays finite also for a source that is all padding.
+    assert np.isfinite(shares).all()
     want, same, to = run(make_batch(SOURCES[1:], TARGETS[1:]))
     np.testing.assert_allclose(each[:3, 1], want[:, 0], rtol=1e-12)
     np.testing.assert_allclose(shares[:, :2, 1], to[..., 0], rtol=1e-12)
@@ -179,7 +182,7 @@ def test_rules_of_translation(precise):
     for side, name in (("encoder", "forward"), ("decoder", "cell")):
         exact = grads[side][name]["recurrent"]
         assert np.abs(cut[side][name]["recurrent"] - exact).max() > 1e-3
-    # Truncation never cuts the first decoder state off from the encoder.
+    # Truncation never separates the first decoder state from the encoder.
     cuts = network.cuts(jnp.zeros((5, 1)), How("dot", "truncated_bptt", 2))
     assert np.ravel(cuts).tolist() == [False, False, True, False, True]
 
@@ -229,7 +232,7 @@ def test_baselines_of_translation():
     assert said == ["a small cat", "a dog"]
     assert translate_text.most_common(TRAIN, ["le chien"] * 2) == ["a cat"] * 2
     scores = translate_text.score(["a b c d e", "a"], ["a b c d f", "a"])
-    # Matches: 5 of 6 words, 3 of 4 pairs, 2 of 3 triples, 1 of 2 quadruples.
+    # Matching n-grams: 5 of 6 words, 3 of 4 pairs, 2 of 3 triples, 1 of 2 quadruples.
     assert scores["bleu"] == pytest.approx(100 * (5 / 6 * 3 / 4 * 2 / 3 / 2) ** 0.25)
     assert scores["exact"] == 50
     assert scores["low"] < scores["bleu"] < scores["high"] <= 100

@@ -1,4 +1,4 @@
-"""Tables as users' programs write them: the expected numbers, or the refusal."""
+"""Tables in the formats of users' programs: expected columns, or an error message."""
 
 import bz2
 import gzip
@@ -12,7 +12,7 @@ import pytest
 from experiments.data.tables import read_columns
 
 NAN = np.nan
-RAW = b"v\n\0\0\0\1\0\0\2"  # zero bytes of no encoding
+RAW = b"v\n\0\0\0\1\0\0\2"  # Zero bytes like these occur in no supported text encoding.
 
 
 def read(folder, content, *names, **options):
@@ -22,7 +22,10 @@ def read(folder, content, *names, **options):
 
 
 def rows(*cells, head="d;v"):
-    """Return a table with these cells in the last column, divided by semicolons."""
+    """Return a table whose last column has the given cells.
+
+    Columns end at semicolons.
+    """
     return "".join(f"{line}\n" for line in (head, *(f"a;{cell}" for cell in cells)))
 
 
@@ -67,7 +70,7 @@ def test_numbers_are_read_as_they_are_meant(name, tmp_path):
         (rows("999", "1,234"), r"'1,234' in line 3 can be 1234 or 1\.234"),
         ("d\tv\na\t1.234\n", "not clear"),
         ("v\n1,234\n", "not clear"),
-        # A time of day is no evidence of a decimal point.
+        # The point in a time of day does not show which sign is the decimal sign.
         ("t;v\n12.30;1.234\n13.30;999\n", "not clear"),
         (rows("1_5"), "line 2 .* has '1_5'"),
         (rows("1", "2020_01"), "line 3 .* has '2020_01'"),
@@ -219,7 +222,7 @@ def dated(days, head="d,v"):
         (["1/12/20 9:00 PM", "1/12/20 8:00 AM", "1/11/20 9:00 AM"], [2, 1, 0]),
         (["2020-01-01", "2020-01-03", "2020-01-02"], [0, 2, 1]),
         (["2020-01-01", "2020-01-02", "2020-01-03"], [0, 1, 2]),
-        # The hour that occurs twice stays in the order of the file.
+        # Two rows for the repeated hour stay in the order of the file.
         (["2021-10-31 03:00", "2021-10-31 02:00", "2021-10-31 02:00"], [2, 1, 0]),
     ],
 )  # fmt: skip
@@ -241,9 +244,10 @@ def test_gaps_and_doubled_hours_are_told(tmp_path):
     assert "from 2021-10-31 03:00 to 2021-10-31 06:00" in gap
     halves = ["01:30", "02:00", "02:30", "02:00", "02:30", "03:00"]
     table = read(tmp_path, dated([f"2021-10-31 {half}" for half in halves]))
-    assert table.columns["v"].tolist() == [*range(6)]  # not sorted
+    # The rows stay in the order of the file.
+    assert table.columns["v"].tolist() == [*range(6)]
     assert "goes back 1 time, first from 2021-10-31 02:30 to" in table.notes[1]
-    # The date in one column and the time in another; the newest first.
+    # Date and time are in separate columns, and the newest row comes first.
     lines = "".join(f"31.10.2021;0{h}:00;{h}\n" for h in (6, 5, 3, 2, 2, 1))
     table = read(tmp_path, "Datum;Zeit;v\n" + lines)
     assert table.columns["v"].tolist() == [1, 2, 2, 3, 5, 6]
@@ -251,7 +255,8 @@ def test_gaps_and_doubled_hours_are_told(tmp_path):
     lines = "".join(f"2021,1,{d},{d}\n" for d in (1, 2, 4))
     table = read(tmp_path, "year,month,day,v\n" + lines)
     assert "1 gap" in table.notes[0]
-    # Unix time, an offset from UTC, months, and working days have no gaps here.
+    # Unix times, times with an offset from UTC, months and working days have no gaps
+    # here.
     for days in (
         ["1580000100", "1580000160", "1580000220"],
         ["2021-10-31T02:00+02:00", "2021-10-31T02:00+01:00", "2021-10-31T03:00+01:00"],
@@ -277,7 +282,8 @@ def test_times_of_no_known_form_are_told(tmp_path):
 def test_falling_values_are_not_taken_for_times(tmp_path):
     table = read(tmp_path, "time,v\n5,1\n3,2\n4,3\n1,4\n")
     assert table.columns["v"].tolist() == [1, 2, 3, 4]
-    mostly = [*range(40, 20, -1), 30]  # one step goes up
+    # One step of these times goes up; all others go down.
+    mostly = [*range(40, 20, -1), 30]
     table = read(tmp_path, dated(mostly, "time,v"))
     assert table.columns["v"].tolist() == [*range(21)]
     table = read(tmp_path, "level,v\n5,1\n4,2\n3,3\n")
@@ -295,7 +301,8 @@ def test_real_files_with_decimal_commas():
         text = path.read_text("ascii").replace(",", ".").splitlines()[1:]
         expected = np.array([line.split(";")[2:] for line in text], float)
         np.testing.assert_array_equal(np.stack([*table.columns.values()], 1), expected)
-        ends_in_zeros = not expected[-1].any()  # its timestamp is 0, too
+        # The time stamp of a final row of zeros is 0, too.
+        ends_in_zeros = not expected[-1].any()
         assert any("goes back" in note for note in table.notes) or not ends_in_zeros
 
 

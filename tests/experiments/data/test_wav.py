@@ -1,4 +1,4 @@
-"""WAV files as programs write them, also to a pipe."""
+"""WAV files in the variants that programs write, also to a pipe."""
 
 import io
 import struct
@@ -10,7 +10,8 @@ from scipy.io import wavfile
 from experiments.data import read_wav
 
 SOUND = (300 * np.arange(-50, 50)).astype(np.int16)
-SIZE, RIFF_SIZE = 40, 4  # places in the header
+# Byte offsets of the two size fields in the header of a WAV file.
+SIZE, RIFF_SIZE = 40, 4
 LIST = b"LIST" + struct.pack("<I", 26) + b"INFOISFT" + struct.pack("<I", 14)
 LIST += b"Lavf58.29.100\0"
 
@@ -36,10 +37,11 @@ def test_a_size_that_was_not_known_means_all_samples(size):
     for riff in (size, min(size + 36, 0xFFFFFFFF), 36, 236):
         content = changed(changed(wav(SOUND), SIZE, size), RIFF_SIZE, riff)
         np.testing.assert_array_equal(read(content), expected)
-        # A frame that is cut short is left out.
+        # The reader leaves out an incomplete last frame.
         np.testing.assert_array_equal(read(content + b"\1"), expected)
     content = wav(SOUND)
-    content = content[:36] + LIST + content[36:]  # as ffmpeg does
+    # Insert a LIST chunk before the samples, as ffmpeg does.
+    content = content[:36] + LIST + content[36:]
     content = changed(content, RIFF_SIZE, 0xFFFFFFFF)
     content = changed(content, SIZE + len(LIST), size)
     np.testing.assert_array_equal(read(content), expected)

@@ -1,4 +1,4 @@
-"""Studies of networks that settle, on small data."""
+"""Studies of networks that settle to a fixed point, on small data."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ def check(result, folder, rows, pictures):
 
 
 def resume(study, config, result):
-    """Delete the last row, as if the run was killed before it, and resume."""
+    """Delete the last row of a run, resume the run, and compare the rows."""
     path = result.folder / "results.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     again = study.main(dataclasses.replace(config, resume=True))
@@ -62,7 +62,8 @@ def test_equilibrium_digits(tmp_path, monkeypatch, capsys):
     result = equilibrium_digits.main(config)
     check(result, tmp_path, 2, ["equilibrium_digits"])
     unrolled, exact = result.rows
-    # Batches are the same, and the network settles within 50 steps: so is the training.
+    # Both runs use the same batches, and the network settles within 50 steps. So
+    # training agrees.
     np.testing.assert_allclose(exact["values"], unrolled["values"], rtol=1e-3)
     assert max(exact["norm"]) < 0.96
     assert min(exact["converged"]) > 99.9
@@ -93,7 +94,8 @@ def test_equilibrium_mnist(small, tmp_path):
     check(result, tmp_path, 2, ["equilibrium_mnist"])
     assert all(row["settled"] == 100 for row in result.rows)
     exact, free = (np.array(row["values"]) for row in result.rows)
-    assert exact[0] == pytest.approx(free[0])  # same start, then different
+    # Both networks start from the same parameters and differ after the first update.
+    assert exact[0] == pytest.approx(free[0])
     assert exact[-1] != free[-1]
     resume(equilibrium_mnist, config, result)
 

@@ -1,4 +1,4 @@
-"""Study drift: it runs, and its methods follow their equations."""
+"""Study drift: a short run, and each method against its equation."""
 
 import json
 
@@ -20,7 +20,7 @@ def _as_users_have_it(plain_jax):
 
 
 def weather_file(days):
-    """Return a file in the format of the data set, with seasonal maxima."""
+    """Return a weather file in the format of the data set, with seasonal maxima."""
     start = np.datetime64("2012-01-01")
     numbers = np.random.default_rng(0).normal(size=(days, 4))
     lines = ["date,precipitation,temp_max,temp_min,wind,weather"]
@@ -82,7 +82,7 @@ def test_walks_follow_from_the_first_seed():
 
 
 def test_the_methods_are_their_equations():
-    """Each method again in NumPy, on one walk."""
+    """Compare each method with its equation in NumPy, on one random walk."""
     config = drift.Config(steps=50, seeds=1, burn_in=0)
     xs, ys, _ = (np.asarray(part[0], float) for part in drift.walks(config))
     rate, decay, horizon = 0.3, 0.9, 7
@@ -114,7 +114,10 @@ def test_the_methods_are_their_equations():
 
 
 def test_the_measured_table_is_reproduced():
-    """Within the spread of means over five walks; it diverges where the table does."""
+    """Check that errors agree with a measured table, and diverge where it says so.
+
+    The tolerance is the spread of means over five random walks.
+    """
     config, rates = drift.Config(), np.array([0.05, 0.2, 0.5, 1.0])
     xs, ys, _ = drift.walks(config)
     errors = {

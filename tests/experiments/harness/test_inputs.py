@@ -1,4 +1,4 @@
-"""A run is not resumed with other files than it began with."""
+"""Resuming a run: refused if the input files have changed since it began."""
 
 import dataclasses
 import json
@@ -34,7 +34,8 @@ def begun(tmp_path):
 
 
 def test_unchanged_files_are_resumed(begun):
-    begun.table.touch()  # another date is no change
+    # A new modification time does not count as a change of the file.
+    begun.table.touch()
     assert run(begun).rows[0]["length"] == 6
     stored = json.loads((begun.out / "config.json").read_text())
     assert stored["files"]["table"]["bytes"] == 6

@@ -1,4 +1,4 @@
-"""The harness: options of every study, jobs that resume, errors, the command line."""
+"""The harness: common options of studies, resumed jobs, errors, the command line."""
 
 import dataclasses
 import importlib
@@ -16,7 +16,7 @@ from experiments.harness.study import run_study, Study
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Square some numbers."""
+    """Square the numbers of a list; this stands in for a study."""
 
     QUICK: ClassVar = {"numbers": (1, 2)}
     CHECKS: ClassVar = {"numbers": options.all_of(options.given, options.at_least(1))}
@@ -25,7 +25,7 @@ class Config(Study):
 
 
 def make_main(stop_at=None):
-    """Return the `main` of a study; Ctrl-C comes in the job of one number."""
+    """Return the `main` of a study; the job of the number `stop_at` raises Ctrl-C."""
     trained, shown = [], []
 
     def train(number, way):
@@ -54,7 +54,8 @@ def test_an_interrupted_study_is_resumed_to_the_same_rows(tmp_path):
     assert part.interrupted
     assert not whole.interrupted
     assert trained == [1, 2]
-    assert [call[2] for call in shown] == [part.rows]  # the rows so far
+    # An interrupted study shows the rows that it has so far.
+    assert [call[2] for call in shown] == [part.rows]
     main, trained, _ = make_main()
     again = main(Config(out=tmp_path / "part", resume=True))
     assert trained == [3]
@@ -64,7 +65,7 @@ def test_an_interrupted_study_is_resumed_to_the_same_rows(tmp_path):
 
 
 def test_rows_of_a_job_are_written_together(tmp_path):
-    """An incomplete line, as after a full disk, is removed and its job done again."""
+    """Remove an incomplete last line, as after a full disk, and redo its job."""
     main, _, _ = make_main()
     rows = main(Config(out=tmp_path)).rows
     path = tmp_path / "results.jsonl"
@@ -105,7 +106,7 @@ def test_checks_say_what_is_allowed():
     with pytest.raises(ValueError, match=r"rate must be in \(0, 1\], got 0"):
         options.within(0, 1, ends="(]")("rate", 0)
     options.within(0, 1, ends="(]")("rate", 1)
-    options.above(0)("rate", None)  # None means "by default"
+    options.above(0)("rate", None)  # None means that the study chooses the value.
     with pytest.raises(ValueError, match="rate must be positive, got nan"):
         options.above(0)("rate", float("nan"))
     with pytest.raises(ValueError, match="Did you mean 'bptt'"):
@@ -141,7 +142,8 @@ def test_one_process_at_a_time_runs_a_study_in_a_folder(tmp_path):
     result = run_study("outer", Config(out=tmp_path), jobs, lambda *_: None)
     assert len(inner) == 2
     stored = json.loads((tmp_path / "config.json").read_text())["config"]
-    assert stored["resume"] is False  # nothing was written over
+    # The refused runs have not overwritten config.json.
+    assert stored["resume"] is False
     assert len(result.rows) == 1
     assert not (tmp_path / ".lock").exists()
 

@@ -1,4 +1,4 @@
-"""Study online_learning: it runs; its series and cosines follow their definitions."""
+"""Study online_learning: a short run; time series and cosines by their definitions."""
 
 import dataclasses
 import json
@@ -31,7 +31,7 @@ def run(name, steps, streams=2):
 def test_henon_is_its_recursion():
     u = run("henon", 50)
     np.testing.assert_allclose(u[2:], 1 - 1.4 * u[1:-1] ** 2 + 0.3 * u[:-2], rtol=1e-12)
-    # Known values of the map at these parameters: mean .257, deviation .721.
+    # At these parameters the Hénon map has mean .257 and standard deviation .721.
     long = run("henon", 20_000)[1000:]
     assert long.mean() == pytest.approx(0.257, abs=0.01)
     assert long.std() == pytest.approx(0.721, abs=0.01)
@@ -43,7 +43,7 @@ def test_mackey_glass_is_its_equation():
     np.testing.assert_allclose(
         u[18:], now + 0.2 * ago / (1 + ago**10) - 0.1 * now, rtol=1e-12
     )
-    # At u = 1, production, .2 / 2, equals decay: the series stays at rest.
+    # At u = 1, production .2 / 2 equals decay, so the series stays constant.
     still = SYSTEMS["mackey_glass"].run(_Ones(), 1)
     np.testing.assert_allclose([next(still) for _ in range(30)], 1.0)
 
@@ -100,7 +100,10 @@ def small(**options):
 
 
 def test_a_cosine_is_that_of_an_approximation_with_rtrl():
-    """Along one episode with fixed parameters, computed step by step."""
+    """Compare the cosine of SnAp-1 and RTRL with one computed step by step.
+
+    The parameters stay fixed during the episode.
+    """
     network = _predictor.step, _predictor.loss
     snap = lambda step, loss: gradients.snap(step, loss, order=1)
     update = optax.sgd(0.0)
@@ -113,7 +116,7 @@ def test_a_cosine_is_that_of_an_approximation_with_rtrl():
     _, value, cosine = learner.compare(pair, u[None], keys(1))
 
     @jax.jit
-    def at_steps(weights):  # gradients of the losses of single steps
+    def at_steps(weights):  # Return the gradients of the losses of single steps.
         def of(make):
             rule = gradients.over_sequence(make(*network))
             one = lambda weights: rule(params, start, *xs, weights)[1]["cell"]
@@ -148,7 +151,8 @@ def test_the_network_is_the_published_one():
     drawn = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
     assert len(drawn) == 3 * 3 + 3 + 3 + 3 + 1
     assert (np.abs(drawn) < bound).all()
-    assert drawn.std() > 0.4 * bound  # the expected deviation is √⅓ of the bound
+    # A uniform distribution has a standard deviation of √⅓ of its bound.
+    assert drawn.std() > 0.4 * bound
 
 
 def test_online_learning(tmp_path, capsys):
@@ -177,7 +181,8 @@ def test_online_learning(tmp_path, capsys):
     printed = capsys.readouterr().out
     for published in (".0704 (.0163)", ".0051 (.0040)", "0.288"):
         assert published in printed
-    show(result.rows[:1], config)  # the rows that an interruption leaves
+    # Print the table of an interrupted run, which has only the first rows.
+    show(result.rows[:1], config)
     assert "rtrl" in capsys.readouterr().out
     pictures = ["errors.png", "cosines.png"]
     check_resumed(online_learning.main, config, result, lost=3, pictures=pictures)

@@ -1,4 +1,4 @@
-"""Study streaming: it runs, and scores each step before learning from it."""
+"""Study streaming: a short run; each step is scored before it is learned from."""
 
 import json
 
@@ -21,7 +21,7 @@ from experiments.online import (
 )
 from tests.experiments.resuming import check_resumed
 
-GAP = range(10, 13)  # hours without a line in the file
+GAP = range(10, 13)  # These hours have no line in the weather file.
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -31,7 +31,10 @@ def _as_users_have_it(plain_jax):
 
 
 def robot_file(steps):
-    """Return a file in the format of the data set: each action lasts some steps."""
+    """Return a robot file in the format of the data set.
+
+    Each action lasts five steps.
+    """
     readings = np.random.default_rng(0).uniform(0.3, 5, size=(steps, 24))
     names = [_wall_following.ACTIONS[t // 5 % 4] for t in range(steps)]
     lines = [",".join(f"{x:.3f}" for x in row) for row in readings]
@@ -39,7 +42,10 @@ def robot_file(steps):
 
 
 def weather_file(hours):
-    """Return a file in the format of the data set, with missing values and hours."""
+    """Return a weather file in the format of the data set.
+
+    Values and hours are missing.
+    """
     columns = ["origin", "time_hour", *_nyc_weather.COLUMNS.values()]
     lines = [",".join(columns)]
     for origin in ("EWR", "JFK"):
@@ -125,7 +131,7 @@ def test_weather_has_its_gaps(files):
     hours = (weather.hours - weather.hours[0]).astype(int)
     assert hours.tolist() == [t for t in range(60) if t not in GAP]
     missing = [t for t in range(59) if not stream.mask[t]]
-    assert missing == [9, *GAP]  # hour 9 has no next hour
+    assert missing == [9, *GAP]  # Hour 9 is masked because the next hour is missing.
     assert np.flatnonzero(stream.reset).tolist() == [13]
     where = {hour: i for i, hour in enumerate(hours)}
     for t in np.flatnonzero(stream.mask):
@@ -134,7 +140,8 @@ def test_weather_has_its_gaps(files):
     assert np.isfinite(stream.xs).all()
     known = max(t for t in range(18) if t % 7 != 3 and t not in GAP)
     want = (weather.humidity[where[known]] - 60) / 20
-    assert stream.xs[17, 2] == pytest.approx(want, abs=1e-6)  # hour 17 is missing
+    # The value at hour 17 is missing, so the last known value is the input.
+    assert stream.xs[17, 2] == pytest.approx(want, abs=1e-6)
     lagged = sensor_streams.lagged(stream, "weather")
     assert lagged.shape == (59, 8 + 47 + 1)
     np.testing.assert_array_equal(lagged[50, 8:-1], stream.xs[49:2:-1, 0])
@@ -206,7 +213,8 @@ def test_what_is_to_be_beaten_is_what_it_says(files):
     xs = sensor_streams.lagged(weather, "weather")[:, :3]
     got = methods.least_squares(weather, xs, (1.0, 0.9)).errors
     for n, t in enumerate(seen := np.flatnonzero(weather.mask)):
-        before = 0.9 ** np.arange(n, 0, -1) / 0.9  # weights of the errors so far
+        # Earlier errors have these discounted weights.
+        before = 0.9 ** np.arange(n, 0, -1) / 0.9
         x, y = xs[seen[:n]].astype(float), weather.targets[seen[:n]]
         moments = x.T @ (before[:, None] * x) + 0.9**n * np.eye(3)
         w = np.linalg.solve(moments, x.T @ (before * y))

@@ -1,4 +1,4 @@
-"""Study proben1: files, networks, stopping, and Prechelt's published tables."""
+"""Study proben1: files, networks, early stopping, and Prechelt's published tables."""
 
 import dataclasses
 import json
@@ -101,7 +101,7 @@ def test_a_network_is_the_sum_over_its_connections(shortcuts):
 
 
 def by_hand(problem, network, settings, key):
-    """Reference: one run with Prechelt's stopping rule, in a plain loop."""
+    """Train one run with Prechelt's stopping rule in a plain loop, as a reference."""
     weights_key, steps_key = jax.random.split(key)
     params = network.draw(weights_key, -settings.weights, settings.weights)
     steps = network.draw(steps_key, *settings.step_sizes)
@@ -137,21 +137,23 @@ def test_runs_that_train_together_stop_each_by_itself():
     for i in (0, int(np.argmin(outcome.total)), int(np.argmax(outcome.total))):
         want = by_hand(problem, network, settings, keys[i])
         got = [getattr(outcome, name)[i] for name in outcome._fields]
-        del got[3]  # no reference for the share of errors
+        del got[3]  # The plain loop computes no classification error.
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
 
 
 def test_lanes_that_have_stopped_are_left_out(monkeypatch):
-    """Gathering the remaining runs into fewer lanes changes nothing."""
+    """Check that leaving out stopped runs from the lanes changes no result."""
     problem = data.parse_proben1("toy1", problem_text())
     arguments = problem, Network((3, 2), shortcuts=False), proben1.LINEAR
     keys = jax.random.split(jax.random.key(0), 8)
     want = stopping.train(*arguments, keys)
-    monkeypatch.setattr(stopping, "FEWER", 10**9)  # never gather
+    # A huge value of FEWER turns off the gathering of lanes.
+    monkeypatch.setattr(stopping, "FEWER", 10**9)
     got = stopping.train(*arguments, keys)
     for name in want._fields:
         np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
-    assert want.total.max() > stopping.CHUNK * stopping.STRIP  # some runs continued
+    # Some runs continue after the lanes have been gathered.
+    assert want.total.max() > stopping.CHUNK * stopping.STRIP
 
 
 def test_proben1_study_runs(small, tmp_path, capsys):
@@ -167,7 +169,8 @@ def test_proben1_study_runs(small, tmp_path, capsys):
     assert [json.loads(line) for line in lines] == result.rows
     for table in config.tables:
         assert (tmp_path / f"table{table}.png").stat().st_size > 10_000
-    assert "3.52 ± 0.04" in capsys.readouterr().out  # from the paper
+    # The table also prints Prechelt's published error.
+    assert "3.52 ± 0.04" in capsys.readouterr().out
     path = tmp_path / "results.jsonl"
     path.write_text("".join(line + "\n" for line in lines[:-1]))
     again = proben1.main(dataclasses.replace(config, resume=True))
@@ -194,8 +197,8 @@ def test_proben1_benchmark_runs(small, monkeypatch):
     assert "test error" in rows[0].note
 
 
-# Test errors of table 3 in Prechelt's report. If ridge regression on the training part
-# gives the same errors, then files, split and error measure are right.
+# Test errors of table 3 in Prechelt's report. Equal errors of ridge regression on the
+# training part show that files, split and error measure are right.
 RIDGE = {"cancer1": 3.52, "gene1": 9.92, "soybean1": 1.16, "thyroid1": 3.83}
 RIDGE |= {"heart1": 14.28, "diabetes1": 17.15}
 
@@ -231,7 +234,7 @@ def test_table_3_is_reproduced(name):
     ],
 )
 def test_tables_8_and_10_are_reproduced(table, name):
-    """Within three standard errors, by the variant that gives the published figures."""
+    """Reproduce a table within three standard errors, by the variant that does so."""
     outcome = _train(table, name, "rprop_minus", runs=60)
     published = proben1.PUBLISHED[f"table{table}"][name]
     row = {"table": table, "published": published, **outcome._asdict()}

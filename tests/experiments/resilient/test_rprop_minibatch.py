@@ -1,4 +1,4 @@
-"""Study rprop_minibatch: the rows and findings it must give."""
+"""Study rprop_minibatch: the expected rows and findings."""
 
 import json
 import shutil
@@ -51,7 +51,8 @@ def test_minibatch_runs_all_methods_at_all_rates(minibatch):
             assert np.isfinite(row[name]).all()
         assert row["loss"][0] != row["loss"][1]
         alone = row["batches"] == "mini" and "MultiSteps" not in row["method"]
-        assert row["updates"] == 8 * (5 if alone else 1)  # 5 batches of 256 images
+        # An epoch has 5 batches of 256 images.
+        assert row["updates"] == 8 * (5 if alone else 1)
         knows = row["method"] != "adam"
         assert all((x is not None) == knows for x in row["median_step"][0])
 

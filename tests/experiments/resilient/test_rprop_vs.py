@@ -1,4 +1,4 @@
-"""Study rprop_vs: the rows and findings it must give."""
+"""Study rprop_vs: the expected rows and findings."""
 
 import dataclasses
 import importlib.metadata
@@ -66,7 +66,8 @@ def test_contest_runs_all_methods_on_all_problems(contest):
             assert row["curve_steps"][-1] == steps
             assert np.shape(row["curve"]) == (runs, len(row["curve_steps"]))
             assert row["values"] == [run[-1] for run in row["curve"]]
-        starts = [row["curve"][0][0] for row in rows]  # the same start for all
+        # All methods start from the same parameters.
+        starts = [row["curve"][0][0] for row in rows]
         np.testing.assert_allclose(starts, starts[0], rtol=1e-6)
     for row in rows:
         assert np.isfinite(row["accuracies"]).all()
@@ -93,7 +94,8 @@ def test_the_best_rate_is_shown():
     target = "1e-06"
     row = {"problem": "quadratic", "method": "optax.adam", "values": [1.0, 1.0]}
     slow = row | {"reached": {target: [5, None]}}
-    fast = row | {"reached": {target: [300, 300]}}  # None counts as 401
+    # A run that never reached the target (None) counts as 401 steps.
+    fast = row | {"reached": {target: [300, 300]}}
     with double_precision():
         problem = quadratic(jax.random.key(0), runs=2, steps=400)
         assert best_rows([slow, fast], problem) == [slow]
@@ -110,7 +112,7 @@ def value_of(contest, method):
 
 
 def test_rosenbrock_is_what_was_measured_elsewhere(contest):
-    """E after 2000 steps in float64 agrees with measurements outside this project."""
+    """Check Rosenbrock's E after 2000 steps in float64 against outside measurements."""
     measured = {"irprop_plus": 1.3e-4, "rprop": 1.6e-4}
     measured |= {"rprop_minus": 7.3e-3, "rprop_plus": 1.1e-2}
     if importlib.metadata.version("optax") == "0.2.8":
@@ -124,14 +126,16 @@ def test_torch_takes_the_same_steps(contest):
     ours, theirs = (
         rows_of(contest, method=method) for method in ("rprop", "torch.optim.Rprop")
     )
-    for i, rtol in enumerate((1e-4, 1e-6, 1e-2)):  # the digits are in float32
+    # The digits problem runs in float32, hence the larger tolerance.
+    for i, rtol in enumerate((1e-4, 1e-6, 1e-2)):
         np.testing.assert_allclose(ours[i]["curve"], theirs[i]["curve"], rtol=rtol)
         assert ours[i]["reached"] == theirs[i]["reached"]
 
 
 def test_what_was_reached_when(contest):
     (row,) = rows_of(contest, problem="digits", method="rprop")
-    for i, run in enumerate(row["curve"]):  # 20 steps, each of them written
+    # The curve has 20 steps, each of which is recorded.
+    for i, run in enumerate(row["curve"]):
         for target in (1.0, 0.3):
             first = row["reached"][f"{target:g}"][i]
             assert run[first] < target <= run[first - 1]
@@ -142,7 +146,7 @@ def test_what_was_reached_when(contest):
 
 
 def test_lbfgs_evaluations_are_all_that_its_line_search_makes():
-    """Without jit, so that Python can count the calls."""
+    """Count the loss evaluations of L-BFGS's line search in Python, without jit."""
     calls, seen, steps = [], [], 2
     with double_precision():
         problem = rosenbrock(steps)

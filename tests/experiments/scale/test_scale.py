@@ -1,4 +1,4 @@
-"""Studies of many devices: same curves, bytes sent, and options."""
+"""Studies of many devices: equal learning curves, bytes sent, and options."""
 
 import dataclasses
 import importlib
@@ -28,7 +28,10 @@ def _as_users_have_it(plain_jax):
 
 
 def network(config, made=lambda place: place()):
-    """Place a network on the mesh of a config; return rule, params, carry, streams."""
+    """Place a network on a config's mesh.
+
+    Return the rule, params, carry and streams.
+    """
     mesh = config.machine.mesh()
     net = char_lm.Network(config, 11)
     params, carry = made(lambda: char_lm.place_network(net, config, mesh))
@@ -38,7 +41,7 @@ def network(config, made=lambda place: place()):
 
 
 def test_divided_parameters_learn_what_whole_ones_do(tmp_path):
-    """Four devices as two by two learn the same as one device."""
+    """Compare one device with a mesh of two by two devices: both learn the same."""
     found = {}
     for name, machine in {
         "one": Machine(devices=1),
@@ -81,7 +84,7 @@ def test_an_lstm_divided_by_xla_alone_has_the_same_gradient():
 
 @pytest.fixture(scope="module")
 def on_four(_as_users_have_it):
-    """Return a compiled program for four devices, and its arguments."""
+    """Return a program compiled for four devices, and its arguments."""
     rule, *arguments = network(char_lm.Config(**SIZES, machine=Machine(devices=4)))
     return jax.jit(rule).lower(*arguments).compile(), *arguments
 
@@ -93,7 +96,8 @@ def test_what_pod_says_is_sent_is_what_the_program_sends(on_four):
     sent = sum(pod.sent_bytes(one.num_bytes * one.times, 4) for one in found)
     number = sum(leaf.size for leaf in jax.tree.leaves(params))
     want = pod.sent_bytes(pod.SUM_BYTES * number, 4)
-    assert want <= sent <= want + pod.sent_bytes(2 * 4, 4)  # losses and weights too
+    # The devices also send the losses and the weights.
+    assert want <= sent <= want + pod.sent_bytes(2 * 4, 4)
 
 
 def test_a_stream_that_ends_begins_anew_from_zeros(on_four):
@@ -114,19 +118,21 @@ def test_pod_calculates(tmp_path, capsys):
     lines = (tmp_path / "results.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == result.rows
     assert (tmp_path / "pod.png").stat().st_size > 10_000
-    (tmp_path / "results.jsonl").write_text("\n".join(lines[:-5]) + "\n")  # no sweep
+    # Delete the rows of the sweep.
+    (tmp_path / "results.jsonl").write_text("\n".join(lines[:-5]) + "\n")
     again = pod.main(pod.Config(out=tmp_path, resume=True)).rows
     for row in (*again, *result.rows):
         del row["wall_seconds"]
     assert again == result.rows
     params = cells.gru.init(jax.random.key(0), 12, 12)
     assert pod.gru_parameters(12) == sum(map(jnp.size, jax.tree.leaves(params)))
-    assert pod.sent_bytes(8, 4) == 12  # each device sends 3 parts of 2 bytes, twice
+    assert pod.sent_bytes(8, 4) == 12  # Each device sends 3 parts of 2 bytes, twice.
     assert pod.hops(16, 1) == 30
     assert pod.hops(16, 2) == 12
     by_chips = {row["chips"]: row for row in result.rows if row["row"] == "sweep"}
     assert by_chips[256]["lanes"] == 40
-    # At these limits, arithmetic takes as long as the sums, or as reading the weights.
+    # At these limits, arithmetic takes as long as summing gradients, or as reading the
+    # weights.
     config = pod.Config(latency=0.0, torus=1, chips=2**20)
     streams = int(2**20 * pod.least_streams(config))
     config = dataclasses.replace(config, streams=streams)
@@ -236,7 +242,8 @@ def test_studies_that_run_on_one_device_say_so(capsys):
 
 
 def test_options_of_the_machine_may_come_first(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(devices, "start", lambda machine: None)  # JAX is running
+    # JAX is already running in this process, so do not start it.
+    monkeypatch.setattr(devices, "start", lambda machine: None)
     options = ["--devices", "4", "--model-devices", "3", "char_lm", "--units", "3"]
     assert command.main([*options, "--out", str(tmp_path)]) == 1
     assert "--model-devices 3 does not divide the 4" in capsys.readouterr().err

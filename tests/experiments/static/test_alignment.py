@@ -1,4 +1,4 @@
-"""Study alignment: it runs; its layers and feedback rules are right."""
+"""Study alignment: a short run, its layers, and its feedback rules."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ def _as_users_have_it(plain_jax):
 
 
 def check(result, pictures):
-    """Check that the file has the rows and that no picture is empty."""
+    """Check that results.jsonl has the rows of a run and that no picture is empty."""
     assert not result.interrupted
     lines = (result.folder / "results.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == result.rows
@@ -31,7 +31,7 @@ def check(result, pictures):
 
 @pytest.fixture
 def enlarged(monkeypatch):
-    """Replace MNIST by the digits of scikit-learn, enlarged."""
+    """Replace MNIST by enlarged digits of scikit-learn."""
 
     def enlarge(images, labels):
         images = np.kron(images.reshape(-1, 8, 8), np.ones((1, 3, 3), np.float32))
@@ -54,18 +54,19 @@ def test_alignment(enlarged, tmp_path, monkeypatch, capsys):
         assert np.shape(row["errors"]) == (2, 3)
         assert np.shape(row["grads"]) == (2, 3, 5)
         assert row["epochs"] == [0, 1, 2]
-        assert max(row["error"]) < 45  # chance: 90
+        assert max(row["error"]) < 45  # An untrained classifier has an error of 90 %.
     exact, signs = (np.array(row["grads"]) for row in result.rows)
     np.testing.assert_allclose(exact, 0, atol=0.05)
     np.testing.assert_allclose(signs[..., -1], 0, atol=0.05)
     assert (signs[..., :-1] > 10).all()
     assert (signs[:, -1, :-1] < 80).all()
-    assert "0.94" in capsys.readouterr().out  # published
+    # The table also prints the published value.
+    assert "0.94" in capsys.readouterr().out
     check_resume(config, result)
 
 
 def check_resume(config, result):
-    """A run killed after its last checkpoint, before its row, has the same results."""
+    """Resume a run that was killed between its last checkpoint and its row."""
     path = result.folder / "results.jsonl"
     path.write_text(path.read_text().splitlines(keepends=True)[0])
     again = alignment.main(dataclasses.replace(config, resume=True))

@@ -1,4 +1,4 @@
-"""Study chain_rule: the factors by hand, by backprop and by differences."""
+"""Study chain_rule: factors by hand, by backpropagation and by finite differences."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ def _as_users_have_it(plain_jax):
 
 
 def check(result, pictures):
-    """Check that the file has the rows and that no picture is empty."""
+    """Check that results.jsonl has the rows of a run and that no picture is empty."""
     assert not result.interrupted
     lines = (result.folder / "results.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == result.rows
@@ -30,7 +30,8 @@ def test_chain_rule(tmp_path, capsys):
     config = chain_rule.Config(hidden=3, out=tmp_path)
     result = chain_rule.main(config)
     check(result, ["chain", "factors"])
-    assert jnp.zeros(1).dtype == jnp.float32  # the study restores the x64 setting
+    # The study restores the x64 setting of JAX.
+    assert jnp.zeros(1).dtype == jnp.float32
     of = lambda kind: [row for row in result.rows if row["row"] == kind]
     assert len(of("layer")) == len(of("weight")) == 2
     for row in of("layer"):
@@ -56,7 +57,7 @@ def test_chain_rule(tmp_path, capsys):
 
 
 def check_resume(config, result):
-    """A run that was killed after the first job ends with the same rows."""
+    """Resume a run that was killed after its first job; the rows must be the same."""
     path, picture = config.out / "results.jsonl", config.out / "factors.png"
     lines, drawn = path.read_text().splitlines(keepends=True), picture.read_bytes()
     path.write_text("".join(line for line in lines if '"digit"' in line))

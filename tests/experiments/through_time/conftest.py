@@ -1,4 +1,4 @@
-"""Fixture for the tests of studies through time."""
+"""Fixture for the tests of studies of gradients through time."""
 
 import json
 
@@ -9,7 +9,7 @@ TIMES = {"wall_seconds", "compile_seconds", "ms_per_step", "seconds", "temp_byte
 
 @pytest.fixture
 def check_resumed():
-    """Check that a run that lost the rows of its last job makes the same rows again."""
+    """Return a check that a resumed run repeats the deleted rows of its last job."""
 
     def check(study, result):
         path, last = result.folder / "results.jsonl", result.rows[-1]["job"]

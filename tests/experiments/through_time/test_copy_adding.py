@@ -39,12 +39,13 @@ def test_copy_adding(check_run, check_resumed, tmp_path, monkeypatch, capsys):
         assert np.shape(row["flow_after"]) == (2, 22 if row["task"] == "copy" else 4)
         assert np.isfinite(row["curve"]).all()
         assert (np.array(row["flow_before"]) > 0).all()
-    assert ".0202" in capsys.readouterr().out  # Bai's RNN
+    # Bai et al. published this loss for an RNN.
+    assert ".0202" in capsys.readouterr().out
     truncated = {"rule": "(8; 4)", "cell": "lstm", "below": [None, 1]}
     _copy_adding_report.show([row | truncated for row in result.rows], config)
     printed = capsys.readouterr().out
     assert "never, 1" in printed
-    assert ".164" not in printed  # published for untruncated BPTT
+    assert ".164" not in printed  # This loss was published for BPTT without truncation.
     check_resumed(copy_adding, result)
 
 
@@ -122,7 +123,7 @@ def test_gradient_flow_is_the_derivative_in_each_state():
 
         parts = jax.grad(rest)(carry)
         want.append(np.linalg.norm(np.concatenate(parts, axis=1), axis=1).mean())
-    # h_T reaches only the readout: ∂ℓ/∂h = 2 (y − target) V.
+    # The carry h_T reaches only the readout, so ∂ℓ/∂h = 2 (y − target) V.
     size = np.linalg.norm(params["readout"])
     want.append(np.mean(2 * np.abs(y[:, 0] - targets[-1]) * size))
     np.testing.assert_allclose(got, want, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""Study long: constant memory, calls equal to one long call, correct bits."""
+"""Study long: constant memory, results equal to one long call, and correct bits."""
 
 import numpy as np
 import pytest

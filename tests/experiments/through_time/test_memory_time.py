@@ -1,4 +1,4 @@
-"""Study memory_time, at a small size."""
+"""Study memory_time, run at a small size."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Adjoints of fixed points: exact with every solver, truncated as predicted."""
+"""Adjoint solvers of fixed points: exact gradients, and known errors if truncated."""
 
 from functools import cache, partial
 from itertools import product
@@ -38,7 +38,7 @@ def loss_of(h, target):
 
 
 def newton(V):
-    """Dense reference: iterate to h*, then differentiate through two Newton steps."""
+    """Return h* by dense linear algebra; derivatives use its last two Newton steps."""
     fixed = jax.lax.stop_gradient(V)
     h = jax.lax.fori_loop(0, 200, lambda _, h: settle(fixed, h, X), jnp.zeros(3))
     for _ in range(2):
@@ -108,7 +108,7 @@ def test_finite_differences_agree_with_conjugate_gradients():
     jax.test_util.check_grads(solve, (V,), order=1, modes=("fwd", "rev"))
 
 
-# `recurrent_backprop`, and its info on both passes.
+# Tests of `recurrent_backprop`, and of its info about both passes.
 
 
 def rule(**options):
@@ -137,7 +137,8 @@ def test_relaxation_cut_short_is_the_truncated_neumann_series(K):
     np.testing.assert_allclose(cut.adjoint.residual, left, rtol=1e-10)
     assert cut.adjoint.steps == K + 1
     assert not cut.adjoint.converged
-    # Begun at 0, relaxation lags one step behind, as does BPTT that starts at h*.
+    # From a start at 0, relaxation needs one step more for the same result. Truncated
+    # BPTT from h* needs one step more, too.
     from_zero = rule(adjoint=gradients.adjoints.relaxation(max_steps=K + 2))
     (_, lagging), _ = from_zero(start_adjoint=0 * X)
     np.testing.assert_allclose(lagging.z, series.z, rtol=1e-12)

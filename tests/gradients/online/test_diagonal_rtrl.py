@@ -1,4 +1,4 @@
-"""RTRL of elementwise recurrences."""
+"""RTRL of recurrent networks without mixing between units."""
 
 import chex
 import jax

@@ -1,4 +1,4 @@
-"""E-prop: eligibility traces by hand, and the networks for which it is exact."""
+"""E-prop: eligibility traces by hand, and the networks for which e-prop is exact."""
 
 from functools import cache, partial
 
@@ -29,7 +29,7 @@ def last(carry):
 
 
 def rate(params, carry, x):
-    """Leaky units that read each other's rates z = tanh v."""
+    """Step leaky units that read each other's rates z = tanh v."""
     v, z = carry
     v = KAPPA * v + z @ params["recurrent"] + x @ params["inputs"]
     z = jnp.tanh(v)
@@ -52,7 +52,10 @@ def _(primals, tangents):
 
 
 def adaptive(params, carry, x):
-    """ALIF neurons of Bellec et al. 2020; v and a determine their own spikes."""
+    """Step the ALIF neurons of Bellec et al. 2020.
+
+    V and a determine each unit's spikes.
+    """
     v, a, z = carry
     a_new = RHO * a + spike(v - 0.5 - BETA * a)
     v = KAPPA * v + z @ params["recurrent"] + x @ params["inputs"]
@@ -107,7 +110,7 @@ def online_rule(step, feedback="symmetric"):
 
 @cache
 def with_signal(step):
-    """Return the rule for targets (label, weight of its loss, learning signal)."""
+    """Return e-prop for targets of (label, weight of the loss, learning signal)."""
     loss = lambda y, target: target[1] * square(y, target[0])
     signal = lambda y, target: target[2]
     rule = gradients.eprop(step, loss, visible=VISIBLE[step], signal=signal)
@@ -115,7 +118,7 @@ def with_signal(step):
 
 
 def online(rule, args, **options):
-    """Return the gradients of each step."""
+    """Run an online rule over a sequence; return the gradients of each step."""
     params, carry, xs, targets = args
     of_step = lambda t: jax.tree.map(lambda leaf: leaf[t], (xs, targets))
     state, found = rule.init(params, carry, of_step(0)), []
@@ -130,7 +133,7 @@ def online(rule, args, **options):
 
 
 def mean_of_examples(by_hand, args):
-    """Average the gradients by hand over examples, for each step."""
+    """Average the gradients of `by_hand` over the examples, for each step."""
     params, carry, xs, targets = jax.tree.map(np.asarray, args)
     examples = [
         list(by_hand(params, [leaf[b] for leaf in carry], xs[:, b], targets[:, b]))
@@ -165,7 +168,7 @@ def test_traces_of_leaky_units_are_those_of_the_paper(feedback):
 
 
 def test_traces_of_adaptive_spiking_units_are_those_of_the_paper():
-    """Each synapse has two eligibility vectors: of potential and of threshold."""
+    """Compare ALIF eligibility traces with the paper's: for potential and threshold."""
 
     def by_hand(params, carry, xs, targets):
         v, a, z = carry
@@ -194,7 +197,7 @@ def test_traces_of_adaptive_spiking_units_are_those_of_the_paper():
 
 
 def test_traces_of_an_lstm_are_those_of_its_cell():
-    """One eligibility vector, for c; paths through h of other units are left out."""
+    """Compare the LSTM's trace for c with a recursion that ignores other units' h."""
     logistic = lambda a: 1 / (1 + np.exp(-a))
 
     def by_hand(params, carry, xs, targets):
@@ -224,7 +227,7 @@ def test_traces_of_an_lstm_are_those_of_its_cell():
 
 
 def total_signals(step, args, shares):
-    """Return dE/dz_t of E = Σ shares · ℓ."""
+    """Return dE/dz_t, where E is the sum of all losses times their shares."""
     params, carry, xs, targets = args
 
     def total_loss(nudges):
@@ -246,8 +249,9 @@ def total_signals(step, args, shares):
 @pytest.mark.fast_rows(1)
 def test_is_bptt_with_the_total_derivative_and_not_with_that_of_the_step(step):
     *rest, targets = args = problem(step)
-    # A signal is the derivative of one example's own loss, which has the share 1/2 in a
-    # step of two examples. So it is twice dE/dz, with E the mean over the batch.
+    # A learning signal is the derivative of one example's own loss. In a step of two
+    # examples, the loss has the share 1/2 of the batch mean E, so the signal is 2
+    # dE/dz.
     signals = 2 * total_signals(step, args, jnp.full((4, 2), 1 / 2))
     given = *rest, (targets, jnp.ones((4, 2)), signals)
     add = lambda *parts: sum(parts) / len(parts)
@@ -262,9 +266,10 @@ def test_is_bptt_with_the_total_derivative_and_not_with_that_of_the_step(step):
 
 @pytest.mark.slow
 def test_total_derivatives_go_along_a_sequence_also_where_no_loss_counts():
-    """Signals get the same weights as losses, so here the targets hold these weights.
+    """Check total derivatives as signals along a sequence, also where no loss counts.
 
-    Each of the 8 losses has the share 1/8, so the signal for dE/dz_t is 8 dE/dz_t.
+    The targets hold the loss weights, because signals get the same weights as losses.
+    Each of the 8 losses has the share 1/8 of E, so the signal is 8 dE/dz_t.
     """
     args = params, carry, xs, targets = problem(rate)
     weights = jnp.zeros((4, 2)).at[1, 0].set(3.0).at[3].set(jnp.array([1.0, 2.0]))
@@ -312,7 +317,7 @@ def test_feedback_goes_on_learning_in_a_state_that_is_kept():
 
 
 def unread(params, carry, x):
-    """A network that never reads its visible state again; e-prop is exact for it."""
+    """Step a network that never reads its visible state again, so e-prop is exact."""
     v, (z, count) = carry["v"], carry["seen"]
     decay = jnp.broadcast_to(jax.nn.sigmoid(params["decay"]), v.shape)
     new = decay * v + jnp.tanh(x @ params["inputs"][0])
@@ -337,7 +342,7 @@ def unread_problem(batch=(2,), T=4, dtype=float):
 @pytest.mark.parametrize("batch", [(), (2, 3)], ids=str)
 @pytest.mark.fast_rows(1)
 def test_is_bptt_if_nothing_reads_the_visible_state(batch):
-    """The output may read both parts of the carry, before and after the step."""
+    """Compare e-prop with BPTT; the output reads the carry before and after a step."""
     args = unread_problem(batch)
     T = len(args[2])
     keys = jax.random.split(jax.random.key(4), 3)
@@ -360,7 +365,7 @@ def test_one_step_is_static_backpropagation():
 
 
 def test_resets_separate_sequences():
-    """One example is reset while the other continues."""
+    """Reset one example while the other continues, and compare with separate runs."""
     params, carry, xs, targets = problem(rate)
     run = lambda xs, targets, **options: online(
         online_rule(rate), (params, carry, xs, targets), **options
@@ -486,7 +491,8 @@ def test_does_not_warn_where_a_signal_says_all_or_something_is_traced():
     params = cells.gru.init(jax.random.key(0), D, N)
     inputs, give = (jnp.ones(D), jnp.zeros(N)), lambda y, target: target
     rule = gradients.eprop(cells.gru, square, visible=lambda h: h, signal=give)
-    rule.init(params, jnp.zeros(N), inputs)  # a warning is an error in tests
+    # `init` must not warn here, because a warning is an error in tests.
+    rule.init(params, jnp.zeros(N), inputs)
     params, carry, xs, targets = problem(rate)
     rule = gradients.eprop(rate, square, visible=second)
     rule.init(params, carry, (xs[0], targets[0]))

@@ -1,4 +1,4 @@
-"""Contract of all estimators that draw at random, apart from their means."""
+"""Contract of all gradient estimators that draw at random, apart from their means."""
 
 from functools import cache, partial
 from typing import NamedTuple
@@ -27,10 +27,10 @@ def estimator(request):
 
 
 class Compiled(NamedTuple):
-    rule: object  # over a sequence
+    rule: object  # The field `rule` runs a whole sequence.
     update: object
-    start: object  # `init` for a carry and the first inputs
-    traces: list  # grows when the step is traced
+    start: object  # The field `start` is `init` for a carry and the first inputs.
+    traces: list  # The list `traces` grows each time the step is traced.
 
 
 @cache
@@ -70,7 +70,8 @@ def test_value_and_carry_are_those_of_bptt(make_problem, estimator, cell, batch)
     got, grads = rule(*args, **options, key=KEY)
     chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
     chex.assert_trees_all_equal_shapes_and_dtypes(grads, want_grads)
-    assert all(np.all(leaf != 0) for leaf in jax.tree.leaves(grads))  # readout too
+    # The gradient of the readout is nonzero as well.
+    assert all(np.all(leaf != 0) for leaf in jax.tree.leaves(grads))
     _, others = rule(*args, **options, key=jax.random.key(7))
     leaves = jax.tree.leaves(grads)[0], jax.tree.leaves(others)[0]
     assert not np.allclose(*leaves)
@@ -101,7 +102,8 @@ def test_a_step_of_padding_leaves_the_state_as_it_is(make_problem, estimator):
     flags = {"weight": weight, "mask": yes, "reset": no}
     _, _, state = update(params, state, xs[0], targets[0], key=KEY, **flags)
     spoilt = jnp.full_like(xs[1], jnp.nan), jnp.full_like(targets[1], jnp.nan)
-    flags = {"weight": weight, "mask": no, "reset": yes}  # the mask wins
+    # The step is both padded and reset; the mask has priority.
+    flags = {"weight": weight, "mask": no, "reset": yes}
     _, _, idle = update(params, state, *spoilt, key=jax.random.key(1), **flags)
     chex.assert_trees_all_equal(idle, state)
 
@@ -119,7 +121,7 @@ def test_a_reset_of_one_example_forgets_its_past_and_no_other(make_problem, esti
             x, key = xs[t] * (past if t < 2 else 1.0), jax.random.key(t)
             value, grads, state = update(params, state, x, targets[t], key=key, **flags)
             traced = len(traces) if t == 0 else traced
-        assert len(traces) == traced  # only the first step may trace
+        assert len(traces) == traced  # Only the first step may trace the network.
         return value, grads
 
     for example in (0, 1):
@@ -134,7 +136,7 @@ def test_a_reset_of_one_example_forgets_its_past_and_no_other(make_problem, esti
 
 @pytest.mark.slow
 def test_one_step(make_problem, estimator):
-    """For T = 1 nothing is remembered; an empty batch is allowed too."""
+    """Check sequences of one step, where nothing is remembered, and empty batches."""
     step, loss, args, _ = make_problem("tanh", (), T=1)
     rule = compiled(estimator, step, loss).rule
     want = exact(step, loss)(*args)

@@ -10,17 +10,18 @@ import pytest
 
 from bpvariants import cells, gradients
 
-pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")  # of a whole h
+# E-prop warns if the whole of h is visible, because it then keeps no trace.
+pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")
 
 
 def what_units_see(carry):
-    """Return the part of the carry that other units read, as eprop's `visible`."""
+    """Return the part of the carry that other units read, for eprop's `visible`."""
     if isinstance(carry, dict):
         return carry["fast"]
     return carry[1] if isinstance(carry, tuple) else carry
 
 
-ONLINE = {  # every network is tested with each rule of this table
+ONLINE = {  # Tests run every network with each of these online rules.
     "rtrl": gradients.rtrl,
     "snap": partial(gradients.snap, order=1),
     "rflo": gradients.rflo,
@@ -36,12 +37,12 @@ RANDOM = {"uoro", "forward_gradient", "kf_rtrl", "pes"}
 def test_every_parameter_gets_a_gradient_by_every_rule(make_problem, cell):
     step, loss, (params, carry, xs, targets), _ = make_problem(cell, (2,), T=3)
 
-    @jax.jit  # one program for all rules compiles fastest
+    @jax.jit  # One program for all rules compiles fastest.
     def all_rules(params):
         found = {"bptt": gradients.bptt(step, loss)(params, carry, xs, targets)}
         for name, make in ONLINE.items():
             if cell == "nested" and name == "kf_rtrl":
-                continue  # it refuses a readout that is used twice
+                continue  # KF-RTRL refuses this network, which uses its readout twice.
             rule = gradients.over_sequence(make(step, loss))
             key = {"key": jax.random.key(0)} if name in RANDOM else {}
             found[name] = rule(params, carry, xs, targets, **key)
@@ -81,7 +82,7 @@ def test_the_value_and_the_carry_of_every_rule_can_be_differentiated(make_proble
 
 
 def test_a_state_of_another_network_is_named():
-    """Same carry, but more inputs, another pytree of params, or other settings."""
+    """Report a state made for a network with other inputs, params or settings."""
     loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
 
     def step(params, carry, x):
@@ -99,7 +100,9 @@ def test_a_state_of_another_network_is_named():
         for theirs in (narrower, richer):
             x = jnp.ones(len(theirs["in"]))
             if name == "kf_rtrl" and theirs is richer:
-                continue  # it keeps nothing for a readout
+                # KF-RTRL keeps no state for a readout, so it cannot notice this
+                # difference.
+                continue
             state = rule.init(theirs, carry, (x, target))
             with pytest.raises(ValueError, match=r"^state (must|has)"):
                 rule.update(ours, state, jnp.ones(3), target, **key)
@@ -156,7 +159,7 @@ def test_settings_of_a_wrong_kind_are_named():
 
 @pytest.mark.slow
 def test_examples_on_several_devices(make_problem):
-    """By `jit` on sharded examples, and by `shard_map` without checks."""
+    """Compare one device with sharded examples under `jit` and under `shard_map`."""
     step, loss, (params, *rest), _ = make_problem("tanh", (4,), T=3)
     rule = gradients.over_sequence(gradients.rtrl(step, loss))
     mesh = jax.sharding.Mesh(jax.devices()[:4], ("data",))

@@ -1,4 +1,4 @@
-"""The forward gradient, by enumeration of all directions it can draw."""
+"""The forward gradient, by enumeration of all directions that it can draw."""
 
 import itertools
 
@@ -12,7 +12,8 @@ from bpvariants import gradients
 from bpvariants.gradients.online._forward_gradient import DISTRIBUTIONS
 
 
-def step(params, carry, x):  # p = 7; the readout does not reach the carry
+# This network has p = 7 parameters; its readout does not reach the carry.
+def step(params, carry, x):
     h, count = carry
     h = jnp.tanh(h @ params["recurrent"] + x[..., None] * params["in"][None])
     return (h, count + 1), h[..., 0] * params["readout"]
@@ -39,7 +40,7 @@ def problem():
 
 
 def like_params(vectors):
-    """Convert vectors [..., 7] to the format of the state, one direction each."""
+    """Convert vectors [..., 7] to directions in the format of the online state."""
     split = lambda v: {"recurrent": v[:4].reshape(2, 2), "in": v[4:6], "readout": v[6]}
     return jax.vmap(lambda v: jax.tree.map(lambda a: a[None], split(v)))(vectors)
 
@@ -60,7 +61,8 @@ def along(params_tangent, params, carry, xs, targets, flags):
 
     def body(state, inputs):
         x, target, flags = inputs
-        key = jax.random.key(0)  # not used: nothing is drawn
+        # The key has no effect, because the direction is given.
+        key = jax.random.key(0)
         _, grads, state = online.update(params, state, x, target, key=key, **flags)
         return state, grads
 
@@ -84,7 +86,8 @@ def test_mean_and_variance_over_all_directions():
     got = as_vectors(got)
     error = np.mean(np.sum((got - g) ** 2, axis=1))
     np.testing.assert_allclose(error, 6 * np.sum(g**2), rtol=1e-10)
-    slopes = (vectors @ g.T)[:, 0]  # each estimate is (g·v) v
+    # Each estimate is (g·v) v, with gradient g and direction v.
+    slopes = (vectors @ g.T)[:, 0]
     np.testing.assert_allclose(got, slopes[:, None] * vectors, rtol=1e-10, atol=1e-13)
 
 
@@ -131,7 +134,7 @@ def test_memory_does_not_grow_with_length():
         program = rule.lower(params, carry, xs, xs, key=jax.random.key(0)).compile()
         return program.memory_analysis().temp_size_in_bytes
 
-    # Each step adds a share, a loss and a key, but no state.
+    # Each step adds memory for a share, a loss and a key, but for no state.
     assert used(10_000) - used(100) <= 9_900 * 40
 
 
@@ -145,7 +148,8 @@ def test_a_step_may_have_a_loop_with_no_way_back():
     twice = lambda w, h, x: (jnp.tanh(w * jnp.tanh(w * h + x) + x),) * 2
     args = jnp.array(0.7), jnp.array(0.1), jnp.ones(3), jnp.zeros(3)
     rule = gradients.over_sequence(gradients.forward_gradient(looping, loss))
-    got = jax.jit(rule)(*args, key=jax.random.key(0))  # p = 1: (g·v) v = g
+    # For one parameter the direction v is ±1, so (g·v) v = g.
+    got = jax.jit(rule)(*args, key=jax.random.key(0))
     want = jax.jit(gradients.bptt(twice, loss))(*args)
     chex.assert_trees_all_close(got, want, rtol=1e-12)
 

@@ -1,4 +1,4 @@
-"""KF-RTRL: mean over all signs it can draw, and the factors that it finds."""
+"""KF-RTRL: its mean over all signs that it can draw, and its Kronecker factors."""
 
 import itertools
 from functools import cache
@@ -26,7 +26,10 @@ def stacked(params, carry, x):
 
 
 def thresholds(params, h, x):
-    """Gates sliced from one product before biases are added; biases of many shapes."""
+    """Step gates sliced from one product before biases are added.
+
+    The biases have many shapes.
+    """
     keep, new = params["keep"], params["new"]
     both = x @ jnp.concatenate([keep["in"], new["in"]], axis=1)
     again = keep["again"][:, 0]
@@ -34,12 +37,13 @@ def thresholds(params, h, x):
     new = jax.nn.relu(both[2:] + x[:1] - new["bias"])
     h = keep * h + (1 - keep) * new + params["all"]
     h = h + (jnp.stack([h, h]) + params["many"].T).prod(axis=0)
-    h = jnp.where(x @ params["which"] + x[:2] > -9, h, 2 * h)  # no derivative in > −9
+    # The comparison "> −9" has no derivative, so `which` gets no gradient.
+    h = jnp.where(x @ params["which"] + x[:2] > -9, h, 2 * h)
     return h, h
 
 
 def cell_of(name):
-    """Return (step, params, carry, x) of one example without batch axes, n = 2."""
+    """Return (step, params, carry, x) of two units, without batch axes."""
     x = normal(0, 3)
     if name in ("tanh", "gru", "lstm"):
         params = getattr(cells, name).init(jax.random.key(1), 3, 2)
@@ -67,7 +71,7 @@ def cell_of(name):
     return network.apply, params, carry, x
 
 
-# (k, m) of each block, in the order of its first array
+# Sizes (k, m) of the two factors of each block, ordered by the block's first array.
 BLOCKS = {
     "tanh": [(6, 2)],
     "gru": [(4, 2), (6, 4), (3, 2)],
@@ -113,7 +117,7 @@ def test_factors_are_the_jacobian(name):
 
 
 M = normal(9, 3, 3)
-REARRANGED = {  # what is done to W [3, 3] and b [3]
+REARRANGED = {  # Format: {name: function that rearranges W [3, 3] and b [3]}.
     "reversed": lambda W, b: (W[:, ::-1], b[::-1]),
     "masked": lambda W, b: (W * M, b),
     "masked and rearranged": lambda W, b: (M * (W.T / 3)[:, ::-1] * M, jnp.roll(b, 1)),
@@ -128,7 +132,8 @@ def test_params_may_be_rearranged_and_multiplied_by_constants(sign):
         name: (normal(i, 3, 3), normal(5 + i, 3)) for i, name in enumerate(REARRANGED)
     }
 
-    def step(params, h, x):  # one after the other, in one program
+    # This step applies each rearrangement in turn, so one program tests them all.
+    def step(params, h, x):
         for name, change in REARRANGED.items():
             W, b = change(*params[name])
             h = jnp.tanh(h @ W + sign * b) + x
@@ -248,7 +253,10 @@ def with_signs(step, loss, several=True):
 
 
 def all_signs(steps):
-    """Return [4^(steps − 1), steps, 2]; signs of the last step reach no loss."""
+    """Return all signs [4^(steps − 1), steps, 2].
+
+    Signs of the last step reach no loss.
+    """
     signs = list(itertools.product([-1.0, 1.0], repeat=2 * (steps - 1)))
     signs = np.array(signs).reshape(-1, steps - 1, 2)
     return np.concatenate([signs, np.ones_like(signs[:, :1])], axis=1)
@@ -362,7 +370,8 @@ def test_padding_leaves_no_trace_and_a_reset_begins_anew(make_problem):
         [pair] = results[2]
         return pair
 
-    # example 0: padding at step 1 beats its reset; example 1: a reset at step 2
+    # Example 0 is padded and reset at step 1; padding has priority. Example 1 is reset
+    # at step 2.
     mask, reset = ones.at[1, 0].set(False), none.at[2, 1].set(True).at[1, 0].set(True)
     holes = [leaf.at[1, 0].set(jnp.nan) for leaf in (xs, targets)]
     got = influence([0, 1, 2, 3], mask, reset, *holes)
@@ -403,12 +412,14 @@ def test_signs_differ_between_examples_and_pairs(dtype):
     _, _, state = update(params, state, x, target, key=first)
     value, grads, state = update(params, state, x, target, key=second)
     found = lambda inputs: len(np.unique(np.round(inputs, 6), axis=0))
-    assert [found(inputs) for inputs, _ in state.influence] == [4, 4]  # signs: 2 · 2
+    # The examples differ only in their signs, which allow 2 · 2 values.
+    assert [found(inputs) for inputs, _ in state.influence] == [4, 4]
     signs = [np.sign(inputs[:, 0] / inputs[0, 0]) for inputs, _ in state.influence]
     assert not np.array_equal(*signs)
     chex.assert_tree_all_finite((value, grads, state))
     chex.assert_trees_all_equal_shapes_and_dtypes(grads, params)
-    wide = float if dtype is float else jnp.float32  # dtype of sums
+    # Sums are computed in this dtype, float32 or wider.
+    wide = float if dtype is float else jnp.float32
     assert value.dtype == wide
     assert {leaf.dtype for leaf in jax.tree.leaves(state.influence)} == {
         jnp.dtype(wide)

@@ -61,7 +61,7 @@ def jitted_update(online):
 
 
 def by_hand(online, optimizer, every, args, options, keys=None, with_value=False):
-    """Go step by step; update from the weighted mean gradient of each window."""
+    """Run step by step, and update from the weighted mean gradient of each window."""
     params, carry, xs, targets = args
     opt_state, losses, weight_of_all = optimizer.init(params), 0.0, 0.0
     ones = jnp.ones(xs.shape[:-1], xs.dtype)
@@ -129,7 +129,8 @@ def test_windows_of_padding_change_nothing():
     (params, carry, xs, targets), _ = network()
     adam = optax.adam(0.1)
     pair = params, adam.init(params)
-    rows = np.array([0, 1, 4, 5])  # steps 2 and 3, the second window, are padding
+    # Steps 2 and 3, which form the second window, are padding.
+    rows = np.array([0, 1, 4, 5])
     mask = jnp.zeros(T, bool).at[rows].set(True)
     xs, targets = (jnp.where(mask[:, None, None], a, jnp.nan) for a in (xs, targets))
     mask = jnp.stack([mask, mask], axis=1)
@@ -147,7 +148,8 @@ def test_with_forgetting_it_is_the_recurrent_update_of_the_tutorial(scale_past):
     numbers, rate, decay = np.random.default_rng(2), 0.05, 0.6
     xs, targets = numbers.normal(size=(2, 9))
     w, h, influence, grads = 0.4, 0.0, 0.0, []
-    for x, target in zip(xs, targets, strict=True):  # h_t = w h_{t-1} + x_t
+    # The network is h_t = w h_{t-1} + x_t.
+    for x, target in zip(xs, targets, strict=True):
         influence = h + w * influence
         h = w * h + x
         grads.append(2 * (h - target) * influence)
@@ -165,7 +167,7 @@ def test_with_forgetting_it_is_the_recurrent_update_of_the_tutorial(scale_past):
 
 
 def noisy(online):
-    """Return an online rule that draws at random and checks the inputs of `init`."""
+    """Return an online rule that adds noise and checks the inputs of `init`."""
 
     def init(params, carry, inputs, *, initial=None):
         assert [a.shape for a in inputs] == [(*BATCH, 1)] * 2
@@ -241,7 +243,8 @@ def test_memory_does_not_grow_with_time():
         return memory.temp_size_in_bytes
 
     more = temp_bytes(4001) - temp_bytes(401)
-    assert more < 3600 * 8 * 4  # four values per step; a copy of xs would be 64
+    # A step may use four float64 values; a copy of its inputs would take 64 bytes.
+    assert more < 3600 * 8 * 4
 
 
 def test_a_batch_of_no_examples_changes_nothing():

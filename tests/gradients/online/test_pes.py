@@ -1,4 +1,4 @@
-"""Persistent evolution strategies, by enumeration of all signs they can draw."""
+"""Persistent evolution strategies, by enumeration of all signs that they can draw."""
 
 import itertools
 from functools import cache
@@ -12,10 +12,10 @@ import pytest
 from bpvariants import gradients
 from bpvariants.gradients.online import _pes
 
-T, P = 4, 2  # steps, and parameters
+T, P = 4, 2  # Numbers of steps and of parameters.
 
 
-def curved(params, h, x):  # the readout does not reach the carry
+def curved(params, h, x):  # The readout of this network does not reach the carry.
     h = jnp.tanh(params["recurrent"] * h + x)
     return h, params["readout"] * h
 
@@ -44,13 +44,13 @@ def problem():
 
 
 def given_signs(signs, leaves, _):
-    """Draw nothing: the key holds the signs of the step."""
+    """Return the signs in the key instead of drawing signs."""
     return [sign.reshape(leaf.shape) for sign, leaf in zip(signs, leaves, strict=True)]
 
 
 @cache
 def estimates(step, window):
-    """Return a function (sigma, flags) -> estimates for all signs, leaves [2^…]."""
+    """Return a function (sigma, flags) -> the estimates for each set of signs."""
     params, carry, xs, targets, _ = problem()
     drawn = -(-T // window)
     signs = np.array(list(itertools.product([-1.0, 1.0], repeat=drawn * P)))
@@ -128,7 +128,8 @@ def test_what_is_added_up_begins_anew_where_all_examples_do():
 
     never = run(NO_RESET)
     together = run(ALL_RESET)
-    late = run(jnp.roll(ALL_RESET, 1, axis=0))  # in the middle of a window
+    # This reset is in the middle of a window.
+    late = run(jnp.roll(ALL_RESET, 1, axis=0))
     one = run(ALL_RESET.at[2, 0].set(False))
     padded = run(ALL_RESET, jnp.ones((T, 2), bool).at[2, 0].set(False))
     noise = lambda seen: [state.noise["readout"] for state in seen]
@@ -174,7 +175,7 @@ def test_memory_does_not_grow_with_length():
         assert analysis is not None
         return analysis.temp_size_in_bytes
 
-    # Each step adds a share, a loss and a key, but no state.
+    # Each step adds memory for a share, a loss and a key, but for no state.
     assert used(10_000) - used(100) <= 9_900 * 40
 
 

@@ -1,4 +1,4 @@
-"""RFLO: its published recursion, where it is exact, and its feedback and signals."""
+"""RFLO: its published recursion, exact cases, feedback weights and learning signals."""
 
 from functools import cache
 
@@ -20,14 +20,14 @@ def assert_same(got, want):
 
 
 def leaky(params, h, x):
-    """Cell of Murray 2019, without biases."""
+    """Step the cell of Murray 2019, without biases."""
     u = h @ params["recurrent"] + x @ params["inputs"]
     h = (1 - ALPHA) * h + ALPHA * jnp.tanh(u)
     return h, h @ params["readout"]
 
 
 def element_wise(params, carry, x):
-    """A network without mixing between units; RFLO is exact for it."""
+    """Step a network without mixing between units, for which RFLO is exact."""
     v, (slow, count) = carry["v"], carry["slow"]
     along = lambda leaf: jnp.broadcast_to(leaf, v.shape)
     decay = along(jax.nn.sigmoid(params["decay"]))
@@ -81,7 +81,10 @@ def jit_update(rule):
 
 
 def run_online(rule, params, carry, xs, targets, **options):
-    """Return the gradients of each step, and the last state."""
+    """Run an online rule over a sequence.
+
+    Return each step's gradients and the state.
+    """
     state, all_grads = rule.init(params, carry, (xs[0], targets[0])), []
     everywhere = jnp.ones(targets.shape[:-1], bool)
     weights = jnp.ones(targets.shape[:-1])
@@ -94,7 +97,7 @@ def run_online(rule, params, carry, xs, targets, **options):
 
 
 def published(params, h, xs, targets, feedback):
-    """Recursion of Murray 2019 for one example, in NumPy."""
+    """Yield the gradients of Murray 2019's recursion for one example, in NumPy."""
     params = {name: np.asarray(value) for name, value in params.items()}
     weights, inputs, readout = (params[k] for k in ("recurrent", "inputs", "readout"))
     h, of_recurrent, of_inputs = np.asarray(h), np.zeros((N, N)), np.zeros((D, N))
@@ -141,7 +144,11 @@ def test_is_bptt_without_recurrent_weights_and_only_then():
 
 
 def test_with_the_own_recurrence_kept_is_snap_1():
-    """SnAp-1 keeps the entries of M that one step fills, which are RFLO's traces."""
+    """Compare RFLO with SnAp-1; the network separates each unit's own recurrence.
+
+    SnAp-1 keeps the entries of the influence M that one step fills. These entries are
+    RFLO's traces.
+    """
 
     def own_recurrence_apart(params, h, x):
         own = jnp.diag(params["recurrent"])
@@ -156,7 +163,7 @@ def test_with_the_own_recurrence_kept_is_snap_1():
     assert_same(got, run_online(snap, params, carry, xs, targets)[0])
     weights, readout = params["recurrent"], np.asarray(params["readout"])
     influence, h = np.zeros((N, N, N)), carry
-    unit = np.eye(N)[:, None, :]  # W[:, i] reaches only h_i
+    unit = np.eye(N)[:, None, :]  # The weights W[:, i] reach only the element h_i.
     for x, target, grads in zip(xs, targets, got, strict=True):
         new, _ = leaky(params, h, x)
         slope = np.asarray(ALPHA - (new - (1 - ALPHA) * h) ** 2 / ALPHA)
@@ -197,7 +204,7 @@ def test_one_step_is_static_backpropagation(make_problem, cell):
 
 
 def test_resets_separate_sequences():
-    """One example is reset while the other continues."""
+    """Reset one example while the other continues, and compare with separate runs."""
     params, carry, xs, targets = leaky_problem()
     run = lambda xs, targets, **options: run_online(
         online_rule(leaky), params, carry, xs, targets, **options
@@ -223,7 +230,10 @@ def test_padding_leaves_all_that_is_remembered():
 
 
 def test_adaptive_feedback_nears_the_readout_by_a_share_a_step():
-    """B gets the same updates as W, with decay, so B − Wᵀ only decays."""
+    """Check that B − Wᵀ decays for feedback B and readout W.
+
+    Both get the same updates and the same decay.
+    """
     args = params, carry, xs, targets = leaky_problem()
     rate, decay = 0.05, 0.1
     feedback = gradients.AdaptiveFeedback(fixed_weights(), rate, decay)
@@ -248,7 +258,8 @@ def test_adaptive_feedback_nears_the_readout_by_a_share_a_step():
 
 def test_a_signal_that_is_given_takes_the_place_of_the_derivative():
     args = leaky_problem()
-    # The derivative of one example's own loss; in the mean of two it counts half.
+    # The signal is the derivative of one example's own loss. In the mean of two
+    # examples, this loss counts half.
     signal = lambda y, target: 2 * (y - target) @ args[0]["readout"].T
     rule = jit_update(gradients.rflo(leaky, square, signal=signal))
     assert_same(run_online(rule, *args)[0], run_online(online_rule(leaky), *args)[0])
@@ -256,7 +267,7 @@ def test_a_signal_that_is_given_takes_the_place_of_the_derivative():
 
 @pytest.mark.slow
 def test_feedback_goes_to_the_leaves_that_have_weights():
-    """Two outputs and a nested carry, whose counter has no derivative."""
+    """Give feedback weights to two outputs, and to a nested carry with a counter."""
 
     def two_outputs(params, carry, x):
         carry, y = element_wise(params, carry, x)
@@ -297,7 +308,10 @@ def test_feedback_goes_to_the_leaves_that_have_weights():
 @pytest.mark.parametrize("kind", ["twins", "passed_on", "constant", "named", "both"])
 @pytest.mark.fast_rows(2)
 def test_is_exact_however_the_output_hangs_together_with_the_carry(kind):
-    """Leaves that are equal, passed on, constant or named; old and new ones in y."""
+    """Check carries with equal, passed-on, constant or named leaves.
+
+    The output reads old and new leaves.
+    """
 
     def step(params, carry, x):
         a, b = carry
@@ -320,7 +334,7 @@ def test_is_exact_however_the_output_hangs_together_with_the_carry(kind):
 
 
 def test_takes_the_derivatives_that_a_network_defines():
-    """For example those of a spiking network, which has no others."""
+    """Use the custom derivatives that a network defines, such as slopes of spikes."""
 
     @jax.custom_jvp
     def spike(v):

@@ -39,14 +39,14 @@ def with_readout(step):
 
 
 def own_recurrence(params, h, x):
-    """Units without coupling, which share one parameter."""
+    """Step units that do not read each other and share one parameter."""
     decay, scale = params
     h = jnp.tanh(decay * h + scale * x[..., :1])
     return h, h
 
 
 def gru_reset_first(params, h, x):
-    """GRU with the reset gate before the product, so its weights reach every unit."""
+    """Step a GRU that resets h before the product, so a weight reaches every unit."""
     reset, update, new, inputs = params
     r, z = jax.nn.sigmoid(h @ reset), jax.nn.sigmoid(h @ update)
     h = (1 - z) * h + z * jnp.tanh((r * h) @ new + x @ inputs)
@@ -163,12 +163,15 @@ def rows(name):
 @pytest.mark.parametrize(
     ("name", "want"),
     [
-        ("tanh", [N, N, N, None]),  # nothing kept for the readout
+        ("tanh", [N, N, N, None]),  # RTRL keeps no rows for the readout.
         ("gru_reset_first", [N, N, N, N]),
-        ("min_gru", [1, 1, 1, 1, None]),  # each unit's own row
-        ("lru", [2, 2, 2, 2, 2, None, None, None]),  # real and imaginary part
+        # A weight reaches only one unit, so each unit has one row.
+        ("min_gru", [1, 1, 1, 1, None]),
+        # Each complex unit has two rows, for its real and its imaginary part.
+        ("lru", [2, 2, 2, 2, 2, None, None, None]),
         ("own", [1, N]),
-        ("stack", [2 * N] * 3 + [N] * 4),  # the second layer reaches only itself
+        # Weights of the second layer reach only the second layer.
+        ("stack", [2 * N] * 3 + [N] * 4),
     ],
 )
 def test_keeps_the_rows_that_can_be_other_than_zero(name, want):
@@ -185,7 +188,7 @@ def test_a_step_needs_no_more_memory_in_a_longer_sequence():
         compiled = jitted(rtrl, step).lower(*args).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    arrays = 3 * 8  # per step: its share and its value, arrays of T values
+    arrays = 3 * 8  # Each step stores its share and its value, in arrays of T values.
     assert memory(10_000) - memory(100) <= arrays * 9_900
 
 
@@ -203,7 +206,8 @@ def test_other_inputs_than_init_was_given_are_refused_not_dropped():
         rule.update(params, state, rich, jnp.ones(N))
     state = rule.init(params, jnp.ones(N), (rich, jnp.ones(N)))
     _, _, state = rule.update(params, state, rich, jnp.zeros(N))
-    with pytest.raises(ValueError, match="init"):  # b would have no rows
+    # A step without `extra` has no rows for b in its influence.
+    with pytest.raises(ValueError, match="init"):
         rule.update(params, state, poor, jnp.zeros(N))
 
 
@@ -242,7 +246,7 @@ def test_a_derivative_of_ones_own_is_honoured():
 
 
 def test_arrays_that_are_spread_along_axes_of_length_1():
-    """As in outer products, whose operands a program need not broadcast first."""
+    """Check operands that broadcast along axes of length 1, as in outer products."""
 
     def step(params, h, x):
         column, row = (leaf[:, None] for leaf in (h, params[0]))
@@ -290,7 +294,8 @@ def jitted_bptt_of(mask):
 @pytest.mark.fast_rows(1)
 def test_what_a_gather_fills_with_counts_as_other_than_zero(fill):
     mask = jnp.array([1.0, 0.0, 1.0])
-    places = jnp.array([0, 1, 9])  # index 9 is out of range: filled
+    # Index 9 is out of range, so the gather fills that place.
+    places = jnp.array([0, 1, 9])
 
     def step(w, h, x):
         taken = jnp.take(w * mask, places, mode="fill", fill_value=fill)
@@ -325,7 +330,8 @@ def test_what_passes_through_refs_is_followed_or_refused():
     for rule in (rtrl, snap):
         got = jitted(rule, written)(*args)
         chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
-    rflo = partial(online, gradients.rflo)  # it leaves out mixing, refs or not
+    # RFLO leaves out mixing between units, with or without refs.
+    rflo = partial(online, gradients.rflo)
     same = jitted(rflo, plain)(*args)
     chex.assert_trees_all_close(jitted(rflo, written)(*args), same, rtol=1e-10)
     with pytest.raises(ValueError, match="through refs"):

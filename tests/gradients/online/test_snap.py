@@ -1,4 +1,4 @@
-"""SnAp-n leaves out what its order says, and nothing else."""
+"""SnAp-n: it leaves out the entries that its order n says, and nothing else."""
 
 import itertools
 from functools import cache, partial
@@ -23,7 +23,7 @@ RING = np.eye(N) + np.roll(np.eye(N), 1, axis=1)
 
 
 def ring_step(params, h, x):
-    """Each unit reads itself and one neighbour."""
+    """Step a ring of units; each reads itself and one neighbour."""
     recurrent, readout = params
     h = jnp.tanh(h @ (recurrent * RING) + x)
     return h, h @ readout
@@ -67,8 +67,9 @@ def test_golden_error_of_order_1(make_probe):
 
 def test_equals_the_masked_recursion_by_hand():
     (recurrent, readout), h, xs, targets = jax.tree.map(np.asarray, ring())
-    reach = np.eye(N)[:, None, :] * RING[None] > 0  # [unit, from, to]
-    pattern = reach | (np.einsum("ji,jab->iab", RING, reach) > 0)  # within two steps
+    reach = np.eye(N)[:, None, :] * RING[None] > 0  # The axes are [unit, from, to].
+    # This pattern has the entries that two steps fill.
+    pattern = reach | (np.einsum("ji,jab->iab", RING, reach) > 0)
     influence, total, at_readout = np.zeros((N, N, N)), 0, 0
     for x, target in zip(xs, targets, strict=True):
         old, h = h, np.tanh(h @ (recurrent * RING) + x)
@@ -103,7 +104,8 @@ def test_orders_are_nested_and_exact_from_the_diameter_on():
         kept.append(allowed[:N])
         errors.append(relative_error(snap(ring_step, order)(*ring())[1], want))
     sizes = [int(pattern.sum()) for pattern in kept]
-    assert sizes == [2 * N * k for k in (1, 2, 3, 4, 5, 5)]  # 2 N weights, k units each
+    # There are 2 N weights, each of which reaches k units.
+    assert sizes == [2 * N * k for k in (1, 2, 3, 4, 5, 5)]
     for smaller, larger in itertools.pairwise(kept):
         assert np.all(larger | ~smaller)
     assert all(error > 1e-3 for error in errors[:2])

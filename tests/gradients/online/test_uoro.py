@@ -1,4 +1,4 @@
-"""UORO: its mean over all signs it can draw, and its equations as printed."""
+"""UORO: its mean over all signs that it can draw, and its published equations."""
 
 import itertools
 import math
@@ -17,8 +17,8 @@ from bpvariants.gradients.online import _uoro
 def given_signs(signs, leaves):
     """Use the key as one vector of signs, the same for both examples.
 
-    The gradient is a sum over examples, so its mean is the same as with signs drawn
-    for each example.
+    The gradient is a sum over examples. So its mean over equal signs is the mean over
+    signs drawn for each example.
     """
     sizes = [math.prod(leaf.shape[1:]) for leaf in leaves]
     parts = jnp.split(signs, np.cumsum(sizes)[:-1])
@@ -52,14 +52,17 @@ def with_signs(step, loss):
 
 
 def all_signs(steps, numbers):
-    """Return [2^(steps·numbers), steps + 1, numbers]; the last step's are unused."""
+    """Return all signs [2^(steps·numbers), steps + 1, numbers].
+
+    The signs of the last step are NaN, because they are unused.
+    """
     signs = np.array(list(itertools.product([-1.0, 1.0], repeat=steps * numbers)))
     signs = signs.reshape(-1, steps, numbers)
     return np.concatenate([signs, np.full_like(signs[:, :1], np.nan)], axis=1)
 
 
 def lstm_problem():
-    """An LSTM of two units with a nested carry and a counter."""
+    """Return an LSTM of two units with a nested carry and a counter, and arguments."""
     keys = iter(jax.random.split(jax.random.key(3), 9))
     normal = lambda *shape: jax.random.normal(next(keys), shape)
 
@@ -87,7 +90,8 @@ def tanh_problem(make_problem):
     return step, loss, args, options["initial"]
 
 
-PLAIN = [[1, 1]] * 3, [[1, 1]] * 3, [[0, 0]] * 3  # weight, mask, reset
+# Format: weight, mask, reset, for each of three steps and two examples.
+PLAIN = [[1, 1]] * 3, [[1, 1]] * 3, [[0, 0]] * 3
 FLAGGED = (
     [[1.0, 0.2], [0.5, 2.0], [0.3, 0.7]],
     [[1, 1], [1, 0], [1, 1]],
@@ -113,15 +117,16 @@ def test_the_mean_over_all_signs_is_bptt(make_problem, cell):
         chex.assert_trees_all_close(got[0], same, rtol=1e-12, atol=1e-13)
         mean = jax.tree.map(lambda g: np.mean(g, axis=0), got[1])
         chex.assert_trees_all_close(mean, want[1], rtol=1e-10, atol=1e-12)
-        # Negated signs give the same gradient, so antithetic draws are of no use.
+        # Negated signs give the same gradient, so antithetic draws do not reduce the
+        # variance.
         flipped = with_signs(step, loss)(-signs, *args, initial, flags)
         chex.assert_trees_all_equal(flipped[1], got[1])
         spread = [np.max(np.ptp(g, axis=0)) for g in jax.tree.leaves(got[1])]
-        assert max(spread) > 1e-2  # one draw is far from the mean
+        assert max(spread) > 1e-2  # A single draw is far from the mean.
 
 
 def test_equations_as_printed(make_problem):
-    """One draw in NumPy: the factors, ρ₀, ρ₁ and the gradient."""
+    """Compare factors, ρ₀, ρ₁ and gradient with NumPy, for one draw of signs."""
     step, loss, args, _ = make_problem("tanh", batch=(), T=4)
     params, h, xs, targets = jax.tree.map(np.asarray, args)
     (recurrent, feedforward), readout = params["hidden"], params["readout"]
@@ -184,7 +189,8 @@ def test_signs_are_drawn_for_each_example(make_problem):
 def test_states_and_parameters_may_differ_in_dtype_or_be_missing():
     half_square = lambda y, target: (y - target) ** 2 / 2
 
-    def step(params, carry, x):  # float32 and float64; one parameter is unused
+    # This step mixes float32 and float64, and does not use one of its parameters.
+    def step(params, carry, x):
         wide, narrow = carry
         wide = jnp.tanh(params["a"] * wide + x)
         narrow = jnp.tanh(params["b"] * narrow + x.astype(jnp.float32))

@@ -1,4 +1,4 @@
-"""Remat policies: the same gradients, at the predicted cost."""
+"""Rematerialisation policies: equal gradients, at the predicted cost."""
 
 from functools import cache, partial
 
@@ -11,7 +11,7 @@ import pytest
 from bpvariants import gradients
 from bpvariants.gradients.remat._slots_scan import schedule
 
-POLICIES = [  # the first four are in the fast tier
+POLICIES = [  # The fast tier of tests runs the first four policies.
     gradients.remat.slots(3),
     gradients.remat.every(5, 3, 1),
     gradients.remat.budget(2000),
@@ -35,7 +35,10 @@ def squared_error(y, target):
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 @pytest.mark.fast_rows(4)
 def test_every_policy_gives_the_same_gradients(make_problem, policy):
-    """In params, carry, initial and inputs, with flags and a counter."""
+    """Compare gradients in params, carry, initial and inputs.
+
+    The network has a counter; flags are given.
+    """
     step, loss, (params, carry, xs, targets), options = make_problem("nested", T=7)
     flags = {name: options[name] for name in ("mask", "reset")}
 
@@ -60,7 +63,7 @@ def test_every_policy_gives_the_same_gradients(make_problem, policy):
 
 
 def count_tanh(jaxpr, trips=1):
-    """Count evaluations in a program; a scan multiplies by its length."""
+    """Count evaluations of tanh in a program; a scan multiplies them by its length."""
     total = 0
     for equation in jaxpr.eqns:
         name, params = equation.primitive.name, equation.params
@@ -92,7 +95,10 @@ def tanh_step(w, h, x):
     ],
 )
 def test_stretches_cost_what_is_predicted(length, policy, evaluations):
-    """For T = 12 the counts are published ones; they are read off the program."""
+    """Compare evaluations in the program with predicted ones.
+
+    For T = 12 the counts are published ones.
+    """
     rule = gradients.bptt(tanh_step, squared_error, remat=policy)
     xs = jnp.zeros((length, 2))
     program = jax.make_jaxpr(rule)(jnp.eye(2), jnp.zeros(2), xs, xs).jaxpr
@@ -103,7 +109,7 @@ def test_stretches_cost_what_is_predicted(length, policy, evaluations):
 @pytest.mark.parametrize(("length", "m"), [(2, 1), (7, 1), (9, 2), (12, 3), (12, 20)])
 @pytest.mark.fast_rows(2)
 def test_slots_cost_what_is_predicted(length, m):
-    """Count each evaluation when it runs."""
+    """Compare predicted evaluations with the step's evaluations at run time."""
     calls = []
 
     def counted(w, h, x):
@@ -135,7 +141,7 @@ def test_a_second_derivative_of_slots_is_forward_or_names_them():
 
 @cache
 def optimum(t, m):
-    """Recursion of Gruslys et al. 2016, as printed."""
+    """Compute the recursion for the optimum printed in Gruslys et al. 2016."""
     if t <= 1 or m == 1:
         return t * (t + 1) // 2
     return min(y + optimum(t - y, m - 1) + optimum(y, m) for y in range(1, t))
@@ -165,7 +171,10 @@ def test_the_schedule_is_optimal_and_visits_what_it_says():
     [(10, 4636), (20, 3747), (32, 3405), (45, 2953), (50, 2948), (60, 2938)],
 )
 def test_published_counts_for_a_thousand_steps(m, published):
-    """Ours is one more: it also evaluates the last step in the forward pass."""
+    """Compare the number of step evaluations with published counts.
+
+    Our count is one more, because the forward pass also evaluates the last step.
+    """
     cost = gradients.remat.predicted_cost(1000, gradients.remat.slots(m))
     assert cost.evaluations == published + 1
 
@@ -217,7 +226,8 @@ def test_memory_is_what_is_predicted(policy):
     weights = sum(leaf.nbytes for leaf in params)
     nested = 1 + len(getattr(policy, "lengths", ()))
     used = temporary_bytes(policy, arguments)
-    # Also needed: the gradient, summed in each nested scan, and its parts.
+    # Memory is also needed for the gradient, summed in each nested scan, and for its
+    # parts.
     assert 0.9 * predicted < used < 1.02 * predicted + 4 * nested * weights
 
 
@@ -244,9 +254,8 @@ def test_budgets_are_kept_and_refused(make_problem):
         assert cost.evaluations >= before
         before = cost.evaluations
     odd = gradients.remat.StepBytes(carry=8, kept=48, inputs=4)
-    cost = gradients.remat.predicted_cost(
-        997, gradients.remat.budget(6000), odd
-    )  # prime
+    # The length 997 is prime, so it has no equal stretches.
+    cost = gradients.remat.predicted_cost(997, gradients.remat.budget(6000), odd)
     assert cost.evaluations < 2 * 997
     rule = gradients.bptt(lstm_step, squared_error, remat=gradients.remat.budget(100))
     with pytest.raises(ValueError, match=r"budget must be at least \d+ bytes for 400"):

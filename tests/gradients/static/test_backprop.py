@@ -16,7 +16,10 @@ def dense(params, y):
 
 
 def convolve(kernel, y):
-    """A layer that is not dense: [..., n] -> [..., n], one kernel for all positions."""
+    """Apply one kernel at all positions, [..., n] -> [..., n].
+
+    The layer is not dense.
+    """
     return kernel[0] * y + kernel[1] * jnp.roll(y, 1, axis=-1)
 
 
@@ -51,7 +54,8 @@ def forward(params, x, shifts=(0.0, 0.0, 0.0)):
 @pytest.mark.parametrize("batch", [(), (3,)], ids=str)
 @pytest.mark.fast_rows(1)
 def test_equals_grad_and_its_deltas_those_of_perturbations(batch):
-    with jax.numpy_rank_promotion("allow"):  # biases broadcast
+    # Biases broadcast, so rank promotion must be allowed.
+    with jax.numpy_rank_promotion("allow"):
         params, x, target = problem(batch)
         rule = jax.jit(gradients.backprop(LAYERS, loss))
         (value, info), grads = rule(params, x, target)
@@ -70,13 +74,14 @@ def test_equals_grad_and_its_deltas_those_of_perturbations(batch):
 
 
 def test_the_three_factors_of_a_unit():
-    """∂E/∂w = ∂E/∂y · ∂y/∂s · ∂s/∂w, each factor by hand."""
+    """Compare each factor of ∂E/∂w = ∂E/∂y · ∂y/∂s · ∂s/∂w with a value by hand."""
     params, x, target = problem(())
     with jax.numpy_rank_promotion("allow"):
         (_, info), grads = gradients.backprop(LAYERS, loss)(params, x, target)
     last, first = info[2], info[0]
     chex.assert_trees_all_close(last.error, 2 * (last.y - target), rtol=1e-12)
-    chex.assert_trees_all_close(last.delta, last.error, rtol=1e-12)  # linear unit
+    # The last unit is linear, so its slope is 1.
+    chex.assert_trees_all_close(last.delta, last.error, rtol=1e-12)
     slope = 1 - jnp.tanh(first.s) ** 2
     chex.assert_trees_all_close(first.delta, first.error * slope, rtol=1e-12)
     want = jnp.outer(first.x, first.delta)
@@ -157,7 +162,8 @@ def test_convolutions_residual_blocks_and_branches():
     chex.assert_trees_all_close(got, deltas, rtol=1e-12, atol=1e-15)
     chex.assert_trees_all_equal(tuple(layer.grad for layer in info), grads)
 
-    # Finite differences along random directions, in params and shifts together.
+    # Compare the gradient with finite differences along random directions. Each
+    # direction changes params and shifts together.
     leaves, structure = jax.tree.flatten((params, shifts))
     for key in jax.random.split(jax.random.key(5), 3):
         keys = jax.random.split(key, len(leaves))
@@ -174,7 +180,7 @@ def test_convolutions_residual_blocks_and_branches():
 
 
 def test_a_network_of_single_units_is_micrograds():
-    """The README of micrograd: g = 24.7041, ∂g/∂a = 138.8338, ∂g/∂b = 645.5773."""
+    """Reproduce micrograd's README: g = 24.7041, ∂g/∂a = 138.8338, ∂g/∂b = 645.5773."""
 
     def inputs(params, _):
         a, b = params
@@ -193,7 +199,7 @@ def test_a_network_of_single_units_is_micrograds():
     (value, info), grads = rule(params, jnp.zeros(()), jnp.zeros(()))
     assert f"{value:.4f}" == "24.7041"
     assert [f"{grad:.4f}" for grad in grads[0]] == ["138.8338", "645.5773"]
-    # By hand, the factors of g = f/2 + 10/f, f = e², e = c − d.
+    # The factors of g = f/2 + 10/f with f = e² and e = c − d are computed by hand.
     f = info[1].y
     chex.assert_trees_all_close(info[1].error, 0.5 - 10 / f**2, rtol=1e-12)
     chex.assert_trees_all_close(info[1].delta, info[1].error * 2 * info[1].s)
@@ -210,7 +216,8 @@ def test_info_is_a_tuple_and_a_table():
     assert isinstance(info, tuple)
     assert len(info) == 2
     assert info[-1] is last
-    # s = [[3, −7], [0, −1]]: the second unit is dead, the first active only once.
+    # The pre-activations are s = [[3, −7], [0, −1]]: the second unit is dead, and the
+    # first unit is active only once.
     chex.assert_trees_all_equal(first.y, jnp.array([[3.0, 0.0], [0.0, 0.0]]))
     assert info.table() == (
         "layer  shapes   ‖y‖   ‖s‖   ‖δ‖ ‖∂E/∂w‖  dead\n"
@@ -236,7 +243,8 @@ def test_the_picture_has_all_the_factors():
     for i, layer in enumerate(info):
         want = norm(layer.error), norm(layer.delta), norm(layer.grad)
         got = error[i], error[i] * slope[i], error[i] * slope[i] * gain[i]
-        chex.assert_trees_all_close(got, want, rtol=2e-3)  # four digits each
+        # The table prints four digits of each value.
+        chex.assert_trees_all_close(got, want, rtol=2e-3)
 
 
 def test_a_picture_without_matplotlib_says_what_is_missing(monkeypatch):

@@ -42,7 +42,7 @@ def options(kind, layers, params, x):
 
 
 def by_hand(params, x, target, matrices, direct=False):
-    """Feedback alignment in NumPy: `matrices` [out, in] replace Wᵀ."""
+    """Run feedback alignment in NumPy, with `matrices` [out, in] in place of Wᵀ."""
     ws, bs = ([np.asarray(p[name]) for p in params] for name in "wb")
     ys = [np.asarray(x)]
     for i, (w, b) in enumerate(zip(ws, bs, strict=True)):
@@ -67,7 +67,8 @@ def test_the_equations_of_the_papers(kind):
     (value, info), grads = jax.jit(rule)(params, x, target, **given)
     (want, exact_info), exact = gradients.backprop(layers, loss)(params, x, target)
     close(value, want)
-    close(grads[-1], exact[-1])  # the last layer is exact for every rule
+    # The gradient of the last layer is exact for every rule.
+    close(grads[-1], exact[-1])
     assert all(
         bool(jnp.any(a["w"] != b["w"]))
         for a, b in zip(grads, exact, strict=True)
@@ -80,7 +81,8 @@ def test_the_equations_of_the_papers(kind):
         matrices = [(np.sqrt(2 / sum(w.shape)) * np.sign(w)).T for w in ws]
     else:
         drawn = given.get("feedback")
-        if kind == "brsf":  # same key, same R
+        # The kind "brsf" draws the same matrices as "frsf" with the same key.
+        if kind == "brsf":
             drawn = gradients.alignment_weights(
                 given["key"], layers, params, x, kind="frsf"
             )
@@ -109,7 +111,7 @@ def test_with_true_weights_it_is_backpropagation():
     (_, exact_info), exact = run(gradients.backprop(layers, loss))
     (_, info), grads = run(gradients.feedback_alignment(layers, loss), feedback=params)
     close((info, grads), (exact_info, exact))
-    # |W| ⊙ sgn W = W makes frsf exact; weights of equal size α make usf exact.
+    # |W| ⊙ sgn W = W makes the kind frsf exact. Weights of equal size α make usf exact.
     rule = gradients.feedback_alignment(layers, loss, kind="frsf")
     close(run(rule, feedback=params)[1], exact)
     params = jax.tree.map(lambda p: 0.3 * jnp.sign(p), params)
@@ -171,7 +173,10 @@ def images():
 
 @pytest.mark.slow
 def test_convolutions_and_residual_sums_as_layers_and_as_operations():
-    """Layers, and operations in a plain function under `jax.grad`, agree."""
+    """Compare feedback alignment by layers with operations in a function.
+
+    `jax.grad` differentiates the function.
+    """
     params, x, target = images()
     flat = lambda y: y.reshape(3, -1)
     layers = [
@@ -199,7 +204,8 @@ def test_convolutions_and_residual_sums_as_layers_and_as_operations():
         got, none = jax.grad(own, (0, 1))(params, feedback, kind)
         close(tuple(got), grads)
         chex.assert_trees_all_equal(none, jax.tree.map(jnp.zeros_like, feedback))
-    close(tuple(jax.grad(own)(params, params, "fa")), exact)  # B = W
+    # With feedback B = W, the gradient is exact.
+    close(tuple(jax.grad(own)(params, params, "fa")), exact)
     direct = gradients.feedback_alignment(layers, loss, kind="dfa")
     B = gradients.alignment_weights(jax.random.key(4), layers, params, x, kind="dfa")
     assert [b.shape for b in B[:-1]] == [(2, 4, 4, 2)] * 2
@@ -253,7 +259,7 @@ def test_a_weight_of_zero_sends_nothing_and_scales_are_those_of_initialisers():
 
 @pytest.mark.slow
 def test_it_learns_and_aligns():
-    """A random linear task, as in Lillicrap et al.: error and angle fall."""
+    """Check that error and angle fall in a random linear task of Lillicrap et al."""
     params, x, _ = problem((6, 8, 2), batch=40)
     target = x @ jax.random.normal(jax.random.key(6), (6, 2))
     params = jax.tree.map(lambda p: 0.1 * p, params)
@@ -302,7 +308,8 @@ def test_mistakes_are_named():
     bent = [layers[0], (lambda p, y: dense(p, jnp.sin(y)), jnp.tanh), layers[2]]
     with pytest.raises(ValueError, match=r"layers\[1\] must be affine in y"):
         gradients.feedback_alignment(bent, loss)(params, x, target, feedback=B)
-    kept = B[0], None, B[2]  # with true weights it may be nonlinear
+    # A layer without random feedback uses its true weights, so it may be nonlinear.
+    kept = B[0], None, B[2]
     kept = B[0], {"w": None, "b": None}, B[2]
     gradients.feedback_alignment(bent, loss)(params, x, target, feedback=kept)
     w = jnp.ones((3, 4))

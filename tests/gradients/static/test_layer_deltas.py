@@ -14,7 +14,7 @@ close = lambda got, want: chex.assert_trees_all_close(got, want, rtol=1e-12, ato
 
 
 def network(params, x, shifts=None, tag=checkpoint_name):
-    """Name values inside `jit` and `checkpoint`, one name twice."""
+    """Name values inside `jit` and `checkpoint`; one name occurs twice."""
     named = []
 
     def mark(z, name):
@@ -48,7 +48,7 @@ def test_a_plain_functions_deltas_are_those_of_perturbations():
     want = jax.grad(lambda shifts: network(params, x, shifts))(shifts)
     close([each.delta for each in found.values()], want)
     close(found["y"].value, jax.nn.relu(x @ params[0]))
-    # By the chain rule: ∂E/∂w = xᵀ δ.
+    # By the chain rule, ∂E/∂w = xᵀ δ.
     grads = jax.grad(network)(params, x)
     close(x.T @ found["s[0]"].delta, grads[0])
 
@@ -82,7 +82,10 @@ def test_a_scans_deltas_have_an_axis_of_time(reverse):
 def test_a_scan_is_read_without_the_parameters_that_only_some_versions_have(
     monkeypatch,
 ):
-    """JAX 0.11 holds the sizes of consts and carry in ft_in and ft_out."""
+    """Read a scan without the parameters ft_in and ft_out, which only JAX 0.11 has.
+
+    These parameters hold the sizes of the constants and of the carry.
+    """
     (w, _), xs = problem()
     w, ys = w[:, :3], jnp.arange(5.0)
 
@@ -133,7 +136,7 @@ def test_linen_modules_are_named_by_their_paths():
     params = net.init(jax.random.key(1), x)
     apply = jax.jit(net.apply)
     loss = lambda params, x: jnp.sum(apply(params, x) ** 3)
-    want = loss(params, x)  # JAX keeps the jitted program, which has no names
+    want = loss(params, x)  # JAX caches this jitted program, which has no names yet.
     found = gradients.layer_deltas(loss, params, x)
     names = [f"block{inner}[{i}]" for i in (0, 1) for inner in ("/Dense_0", "")]
     assert list(found) == [*names, "out", "Net"]
@@ -164,8 +167,9 @@ class NNXNet(nnx.Module):
 
 
 def test_nnx_modules_are_named_by_their_paths_and_stay_as_they_are(monkeypatch):
-    monkeypatch.delattr(nnx, "iter_modules", raising=False)  # as in Flax before 0.12.1
-    with jax.numpy_dtype_promotion("standard"):  # initialisers promote dtypes
+    # Flax before 0.12.1 has no iter_modules.
+    monkeypatch.delattr(nnx, "iter_modules", raising=False)
+    with jax.numpy_dtype_promotion("standard"):  # Initialisers of Flax promote dtypes.
         net = NNXNet(nnx.Rngs(0))
     _, x = problem()
     kind, count = type(net.hidden), int(net.dropout.rngs.count[...])
@@ -176,7 +180,8 @@ def test_nnx_modules_are_named_by_their_paths_and_stay_as_they_are(monkeypatch):
     assert int(net.dropout.rngs.count[...]) == count
     hidden, out = (found[name] for name in ("hidden", "out"))
     close(hidden.value, net.hidden(x))
-    kept = found["dropout"].value / jnp.tanh(hidden.value)  # 0 or 2
+    # Dropout multiplies each element by 0 or 2.
+    kept = found["dropout"].value / jnp.tanh(hidden.value)
     close(out.delta, 2 * out.value)
     back = out.delta @ net.out.kernel[...].T
     close(found["dropout"].delta, back)

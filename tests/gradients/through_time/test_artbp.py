@@ -1,4 +1,4 @@
-"""ARTBP, by enumeration of all draws: its mean, its variance, its mistakes."""
+"""ARTBP, by enumeration of all random cuts: its mean, its variance, users' mistakes."""
 
 import itertools
 from functools import partial
@@ -14,7 +14,10 @@ from bpvariants.gradients.through_time import _artbp
 
 
 def probability(pattern, schedule, mask, reset):
-    """Return P(pattern) of one example, by hand; κ is 0 where no cut is possible."""
+    """Return the probability of a pattern of cuts in one example, computed in Python.
+
+    κ, the probability of a cut, is 0 where no cut is possible.
+    """
     age, weight = 0, 1.0
     for cut, real, again in zip(pattern, mask, reset, strict=True):
         kappa = 0.0
@@ -31,9 +34,11 @@ def all_patterns(length):
 
 
 def estimate(step, loss, truncation):
-    """Return the estimate as a function of draws: 0 cuts, if it can; 1 does not.
+    """Return the estimate as a function of draws.
 
-    All draws use one program.
+    A draw of 0 cuts where a cut is possible; a draw of 1 never cuts.
+
+    All draws use one compiled program.
     """
     rule = _artbp._with_cuts(step, loss, None)
 
@@ -52,7 +57,7 @@ SCHEDULES = {
     "rising": (lambda age: 1 - 1 / (1 + age), lambda age: 1 - 1 / (1 + age)),
 }
 T = 5
-FLAGS = {  # mask, reset
+FLAGS = {  # Format: {name: (mask, reset)}.
     "plain": ([1, 1, 1, 1, 1], [0, 0, 0, 0, 0]),
     "masked": ([1, 1, 0, 1, 1], [0, 0, 0, 0, 0]),
     "reset": ([1, 1, 1, 1, 1], [0, 0, 0, 1, 0]),
@@ -81,11 +86,12 @@ def test_the_mean_over_all_cuts_is_bptt(make_problem, schedule):
         mean = jax.tree.map(lambda g: jnp.tensordot(weights, g, 1), grads)  # noqa: B023
         chex.assert_trees_all_close(mean, want[1], rtol=1e-12, atol=1e-13)
         gap = jnp.mean(grads["hidden"][0], axis=0) - want[1]["hidden"][0]
-        assert jnp.max(jnp.abs(gap)) > 1e-3  # wrong probabilities would be noticed
+        # The unweighted mean differs, so this test notices wrong probabilities.
+        assert jnp.max(jnp.abs(gap)) > 1e-3
 
 
 def test_examples_are_cut_each_by_itself(make_problem):
-    """Both examples at once: the mean over their cuts; one example is shorter."""
+    """Average over the cuts of two examples in one batch, one of which is shorter."""
     step, loss, args, _ = make_problem("tanh", batch=(2,), T=4)
     truncation, plain = SCHEDULES["growing"]
     mask = gradients.mask_from_lengths(jnp.array([4, 3]), 4)
@@ -102,13 +108,17 @@ def test_examples_are_cut_each_by_itself(make_problem):
 
 
 def by_hand(args, cut, kappa, rescaled=True):
-    """δ_t = c_t + (1 − cut_t) / (1 − κ) · δ_{t+1} J_{t+1} on probe P, in NumPy."""
+    """Compute δ_t = c_t + (1 − cut_t) / (1 − κ) · δ_{t+1} J_{t+1} in NumPy.
+
+    The network is probe P, and κ is the probability of a cut.
+    """
     (W, U, b), h, xs, targets = jax.tree.map(np.asarray, args)
     hs = [h]
     for x in xs:
         hs.append(np.tanh(W @ hs[-1] + U @ x + b))
     delta, grads = np.zeros(3), [np.zeros_like(p) for p in (W, U, b)]
-    for t in range(len(xs), 0, -1):  # delta is δ_{t+1} J_{t+1}
+    # At this point, delta is the error signal δ_{t+1} J_{t+1}.
+    for t in range(len(xs), 0, -1):
         delta = hs[t] - targets[t - 1] + delta
         s = (1 - hs[t] ** 2) * delta
         for grad, part in zip(
@@ -126,16 +136,18 @@ def flat(tree):
     return jax.flatten_util.ravel_pytree(tree)[0]
 
 
-# Relative RMS error on probe P for κ = .1, .3, .5, .8; NumPy enumerates all cuts.
+# Reference: relative RMS error on probe P for κ = .1, .3, .5, .8; NumPy enumerates all
+# cuts.
 RMS = {0.1: 0.374884, 0.3: 0.831258, 0.5: 1.563054, 0.8: 7.480234}
 
 
 def test_each_draw_is_the_recursion_and_variance_grows_with_kappa(make_probe):
     step, loss, args, _ = make_probe()
     exact = np.asarray(flat(gradients.bptt(step, loss)(*args)[1]))
-    patterns = all_patterns(6)[:32]  # the entry before the first step has no effect
+    # A cut before the first step has no effect, so half of the patterns are enough.
+    patterns = all_patterns(6)[:32]
 
-    @jax.jit  # one program for all κ
+    @jax.jit  # All κ share one compiled program.
     @partial(jax.vmap, in_axes=(0, None))
     def several(draws, kappa):
         return flat(estimate(step, loss, kappa)(draws, *args)[1])
@@ -152,7 +164,8 @@ def test_each_draw_is_the_recursion_and_variance_grows_with_kappa(make_probe):
         assert got == pytest.approx(rms, abs=1e-6)
         plain = [by_hand(args, cut, kappa, rescaled=False) for cut in patterns]
         bias = np.linalg.norm(weights @ np.array(plain) - exact)
-        assert bias > 0.05 * np.linalg.norm(exact)  # without scaling it is biased
+        # Without the scaling by 1 / (1 − κ), the mean is biased.
+        assert bias > 0.05 * np.linalg.norm(exact)
 
 
 def integrate(w, h, x):
@@ -194,7 +207,7 @@ def test_what_cannot_be_made_up_for_is_nan(truncation):
 
 
 def test_cut_errors_may_have_overflowed():
-    """An error that is infinite where it is cut off must not become NaN."""
+    """Check that an infinite error signal does not become NaN where it is cut."""
     step = lambda w, h, x: (w * x + jnp.float32(1e20) * h, h)
     rule = estimate(step, lambda y, target: y, 0.5)
     args = jnp.float32(1.0), jnp.float32(0.0), *jnp.zeros((2, 4), jnp.float32)
@@ -221,11 +234,15 @@ def test_mistakes_are_named():
 
 
 def test_ages_of_growing_truncation():
-    """In the limit the mean age is ℓ₀ and the mean segment (α − 2) / (α − 1) of it."""
+    """Compare the ages of growing truncation with their limits.
+
+    The mean age is ℓ₀. The mean length of a segment is (α − 2) / (α − 1) · ℓ₀.
+    """
     length, alpha = 200.0, 4.0
     ages = np.arange(1, 200_000)
     kappa = np.asarray(gradients.growing_truncation(length, alpha)(ages))
-    longer = np.cumprod(1 - kappa)  # P(a segment is longer than its age)
+    # This is the probability that a segment is longer than its age.
+    longer = np.cumprod(1 - kappa)
     mean_length = 1 + longer.sum()
     mean_age = (ages * longer).sum() / (1 + longer.sum())
     assert mean_age == pytest.approx(length, rel=0.02)

@@ -37,7 +37,7 @@ lstm = nn.LSTMCell(features=N, param_dtype=float)
 
 
 def lstm_with_skip(params, carry, x):
-    """An LSTM whose y is a pytree: its output and its input."""
+    """Step an LSTM whose y is a pytree: its output and its input."""
     carry, h = lstm.apply(params, carry, x)
     return carry, {"h": h, "x": [x]}
 
@@ -59,7 +59,7 @@ def loss_of(run, mask):
 
 
 def one_by_one(params, carries, xs, mask, reset, initial):
-    """The same by Python loops over each example's real steps, in both directions."""
+    """Run a bidirectional network by loops over each example's unpadded steps."""
     mask, reset = np.asarray(mask), np.asarray(reset)
     last, ys = ([], []), (jnp.zeros((T, B, N)), jnp.zeros((T, B, N)))
     ys = list(ys)
@@ -114,7 +114,7 @@ def test_bidirectional_is_each_example_by_itself(mask, resets):
     clean = [jnp.where(real[..., None], y, 0) for y in ys]
     assert_same((value, last, tuple(clean)), (want_value, want_last, want_ys))
     assert_same(grads, want_grads)
-    if mask is lengths:  # length 0: the carry is unchanged
+    if mask is lengths:  # An example of length 0 leaves the carry unchanged.
         assert_same([h[3] for h in last], [h[3] for h in CARRIES])
 
 
@@ -135,7 +135,7 @@ def test_bidirectional_by_default_restarts_from_carries_and_recomputes():
     plain = run(XS, mask=gaps, reset=flags)
     want = run(XS, mask=gaps, reset=flags, initial=CARRIES, remat="step")
     assert_same(plain, want)
-    lists = [[1, 1]] * T, [[False, True]] * T  # flags may be lists
+    lists = [[1, 1]] * T, [[False, True]] * T  # Flags may be nested lists.
     small = [h[:2] for h in CARRIES]
     mask, reset = (np.array(each, bool).tolist() for each in lists)
     gradients.bidirectional(
@@ -198,7 +198,7 @@ def test_bidirectional_compiles_once():
 
 @pytest.mark.slow
 def test_a_stack_of_bidirectional_layers_has_the_derivatives_of_finite_differences():
-    """The second layer reads both outputs of the first, with the same lengths."""
+    """Check the gradient of two layers; the second reads both outputs of the first."""
 
     def value(params, xs):
         below, above = params

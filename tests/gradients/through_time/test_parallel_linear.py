@@ -1,4 +1,4 @@
-"""The method "linear": which steps it accepts, and which it refuses."""
+"""The method "linear": which steps it accepts, and which steps it refuses."""
 
 import chex
 import jax
@@ -48,7 +48,7 @@ def test_linear_takes_all_forms_of_element_wise_steps():
         rate, w = params
         new_a = jnp.einsum("bn,n->bn", a, rate) / (1 + x**2) - x
         new_b = jnp.where(x > 0, b.at[:, 1].multiply(0.5), -b)
-        y = jnp.tanh(a @ w) * b  # y may be any function
+        y = jnp.tanh(a @ w) * b  # The output y may be any function of the carry.
         return {"a": new_a, "b": new_b}, y
 
     key = jax.random.key(0)
@@ -66,7 +66,8 @@ def test_linear_takes_all_forms_of_element_wise_steps():
 def test_linear_is_nan_where_it_is_found_not_to_be():
     roll = lambda w, h, x: (w * jnp.where(x > 0, jnp.roll(h, 1, axis=-1), h), h)
     carry = jnp.array([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
-    xs = jnp.broadcast_to(jnp.array([[1.0], [0.0]]), (5, 2, 1))  # example 1: no roll
+    # Example 1 has x = 0, so its units are not rolled.
+    xs = jnp.broadcast_to(jnp.array([[1.0], [0.0]]), (5, 2, 1))
 
     def objective(w, carry):
         (last, ys), info = gradients.parallel_unroll(
@@ -85,7 +86,10 @@ def test_linear_is_nan_where_it_is_found_not_to_be():
 @pytest.mark.parametrize("kind", ["rolled", "dense"])
 @pytest.mark.fast_rows(1)
 def test_linear_is_nan_where_units_mix_though_values_do_not_show_it(kind):
-    """Weights and carry are 0, so the values are right; the gradient would be wrong."""
+    """Expect NaN for units that mix, although all weights are 0.
+
+    With weights and carry of 0 the values are right, but the gradient would be wrong.
+    """
 
     def step(weights, h, x):
         body = lambda h, _: (h @ jnp.array([[0.0, 1.0], [0.5, 0.2]]), None)
@@ -124,7 +128,7 @@ def leak(decay, h, x):
 
 @pytest.mark.parametrize("method", ["linear", "newton"])
 def test_units_that_forget_fast_keep_their_digits(method):
-    """The decay is not found as (decay − 1) + 1, which would be 0 here."""
+    """Check accuracy for tiny decays: (decay − 1) + 1 would be rounded to 0."""
     decay = jnp.array([0.9, 0.7, 1e-4, 1e-18])
     args = decay, jnp.ones(4), jnp.ones((5, 4))
 

@@ -45,7 +45,7 @@ def run_tanh(method, T=7, gain=1.0, batch=(), batch_ndim=None, guess=None):
 
 
 def test_newton_on_probe_p_falls_quadratically():
-    """Errors agree with values measured without this library."""
+    """Compare errors of Newton iterates with values measured without this library."""
     recurrent = jnp.array([[0.5, -0.8, 0.3], [0.9, 0.4, -0.6], [-0.2, 0.7, 0.6]])
     feedforward = jnp.array([[0.6, -0.4], [0.3, 0.5], [-0.7, 0.2]])
     bias, carry = jnp.array([0.1, -0.2, 0.05]), jnp.array([0.3, -0.1, 0.2])
@@ -80,11 +80,11 @@ def test_exact_after_as_many_iterations_as_steps_whatever_the_shrinking(jacobian
         method = gradients.newton(jacobian, shrink, tol=1e-300, on_failure="nan")
         return gradients.parallel_unroll(tanh_step, params, carry, xs, method=method)
 
-    for shrink in (0.0, 0.4, 1.0):  # 1.0 is Picard's iteration
+    for shrink in (0.0, 0.4, 1.0):  # A shrink of 1.0 is Picard's iteration.
         (_, ys), info = run(shrink)
         assert_same((ys, info.carries), (want, want))
         assert info.converged
-        assert info.steps <= 8  # the last changes nothing
+        assert info.steps <= 8  # The last iteration changes no carry.
         assert info.residual < 1e-15
 
 
@@ -103,7 +103,8 @@ def test_shrinking_saves_iterations_where_the_network_is_chaotic():
 def test_what_is_chaotic_is_run_in_order_and_said_to_be(jacobian):
     params, carry, xs = tanh_problem(T=40, gain=8.0, batch=(2,))
     params = jax.tree.map(lambda w: w[None] * jnp.ones((2, 1, 1)), params)
-    params = (params[0].at[1].multiply(0.02), params[1])  # example 1 is not chaotic
+    # The recurrent weights of example 1 are small, so it is not chaotic.
+    params = (params[0].at[1].multiply(0.02), params[1])
 
     def step(_, carry, x):
         x, recurrent, feedforward = x
@@ -139,7 +140,8 @@ def test_what_is_chaotic_is_run_in_order_and_said_to_be(jacobian):
 
 def test_what_fails_is_nan_if_asked_for_and_reaches_no_other_example():
     params, carry, xs = tanh_problem(T=40, gain=8.0, batch=(2,))
-    carry, xs = carry.at[1].set(0), xs.at[:, 1].set(0)  # example 1 stays at 0
+    # Example 1 starts at 0, has zero inputs, and stays at 0.
+    carry, xs = carry.at[1].set(0), xs.at[:, 1].set(0)
 
     def objective(carry):
         method = gradients.newton(max_steps=5, on_failure="nan")
@@ -159,7 +161,10 @@ def test_what_fails_is_nan_if_asked_for_and_reaches_no_other_example():
 
 @pytest.mark.slow
 def test_adjoint_survives_products_that_overflow():
-    """The loss is at an early step: 0 times a product of 400 Jacobians is not NaN."""
+    """Check that 0 times an overflowing product of 400 Jacobians is not NaN.
+
+    The loss is at an early step.
+    """
 
     @jax.jit
     def gradient(w):
@@ -170,7 +175,7 @@ def test_adjoint_survives_products_that_overflow():
             jnp.zeros((400, 1)),
             method="newton",
         )[0]
-        return jnp.sum(ys[1])  # it depends on h_1
+        return jnp.sum(ys[1])  # This loss depends only on the first two steps.
 
     assert jax.grad(gradient)(1000.0) == 0
     assert jax.jvp(gradient, (1000.0,), (1.0,))[1] == 0
@@ -180,7 +185,7 @@ def test_newton_is_exact_in_one_iteration_where_the_step_is_linear():
     params, carry, xs = tanh_problem(batch=(2,))
     step = lambda params, h, x: (h @ params[0] + x @ params[1], h)
     _, info = gradients.parallel_unroll(step, params, carry, xs, method="newton")
-    assert info.steps == 2  # the second changes nothing
+    assert info.steps == 2  # The second iteration changes no carry.
     assert info.converged.shape == ()
 
 
@@ -258,7 +263,10 @@ def test_settings_out_of_range_are_named(settings, message):
 )
 @pytest.mark.fast_rows(1)
 def test_does_not_take_for_settled_what_nothing_has_seen_yet(method):
-    """All slopes at the guess are 0, so the first iteration moves only one step."""
+    """Do not stop early if all slopes at the guess are 0.
+
+    Then the first iteration is right for one step only.
+    """
     step = lambda w, h, x: (jnp.maximum(w * h + x, 0),) * 2
     args = jnp.array(0.9), jnp.ones(()), jnp.zeros(10)
 
@@ -286,7 +294,7 @@ def test_what_rounding_keeps_from_settling_is_run_in_order():
 
 @pytest.mark.parametrize("jacobian", ["full", "diagonal"])
 def test_the_unit_of_a_leaf_does_not_matter(jacobian):
-    """A leaf of 1e-9 beside one of 1, which settles sooner: both are waited for."""
+    """Wait for a leaf of size 1e-9, although a leaf of size 1 converges sooner."""
     params, carry, xs = tanh_problem(T=12, gain=2.0)
     method = gradients.newton(jacobian)
 

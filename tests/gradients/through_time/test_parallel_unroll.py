@@ -42,7 +42,8 @@ def make_problem_of(name, batch, make_problem):
     if name in ("tanh", "gru", "lstm", "nested"):
         step, _, (params, carry, xs, _), options = make_problem(name, batch, 6)
         initial = options["initial"]
-        if name == "nested":  # drop the counter, which has no derivative
+        # Drop the counter from the carry, because a counter has no derivative.
+        if name == "nested":
             nested, drop = step, lambda c: {**c, "slow": (c["slow"][0],)}
             carry, initial = drop(carry), drop(initial)
 
@@ -87,7 +88,7 @@ def test_equals_unroll_with_its_gradients(name, batch, method, make_problem):
     keys = jax.random.split(jax.random.key(2))
     mask = jax.random.bernoulli(keys[0], 0.7, (6, *batch))
     if batch == (3,):
-        mask = mask.at[:, 2].set(False)  # an example of length 0
+        mask = mask.at[:, 2].set(False)  # Example 2 has length 0.
     reset = jax.random.bernoulli(keys[1], 0.3, (6, *batch))
     spoil = lambda leaf: jnp.where(mask[..., None], leaf, jnp.nan)
 
@@ -160,7 +161,7 @@ def test_nan_of_one_example_stays_there_as_in_an_unroll():
     want = gradients.unroll(*args)
     for method in ("linear", "newton"):
         got, info = gradients.parallel_unroll(*args, method=method)
-        assert_same(got, want)  # NaN equals NaN here
+        assert_same(got, want)  # This comparison counts NaN as equal to NaN.
         assert not info.converged
 
 
@@ -174,7 +175,8 @@ def test_one_step_and_nothing_but_padding(method):
     got, info = run(xs, method=method)
     assert_same(got, gradients.unroll(cells.min_gru, params, carry, xs))
     assert info.converged
-    assert info.steps == (1 if method == "linear" else 2)  # the second changes nothing
+    # The second iteration of "newton" changes no carry.
+    assert info.steps == (1 if method == "linear" else 2)
     mask = jnp.zeros((4, 2), bool)
     xs = jnp.full((4, 2, 2), jnp.nan)
     (last, _), info = run(xs, method=method, mask=mask, reset=~mask)

@@ -1,4 +1,4 @@
-"""Stacks of layers against the same network by hand."""
+"""Stacks of layers against the same network written by hand."""
 
 from functools import cache, partial
 
@@ -36,7 +36,7 @@ lstm = nn.LSTMCell(features=N, param_dtype=float)
 
 
 def lstm_with_skip(params, carry, x):
-    """An LSTM whose y is a pytree: its output and its input."""
+    """Step an LSTM whose y is a pytree: its output and its input."""
     carry, h = lstm.apply(params, carry, x)
     return carry, {"h": h, "x": [x]}
 
@@ -52,7 +52,7 @@ def squared_error(y, target):
 
 @cache
 def two_layers():
-    """A tanh layer, an LSTM, and a readout that does not change its carry."""
+    """Return a tanh layer, an LSTM, and a readout that does not change its carry."""
     carry = normal(20, B, N), (normal(21, B, N), normal(22, B, N)), normal(23, B)
     params = (
         tanh_params(0, D),
@@ -70,7 +70,7 @@ def two_layers():
 
 
 def by_hand(params, carry, xs, targets, weights, mask, reset, initial):
-    """The same network as one scan, with masks and resets."""
+    """Run the network of `two_layers` as one scan, with masks and resets."""
     choose = lambda flags, a, b: jnp.where(flags.reshape(B, 1), a, b)
 
     def body(state, inputs):
@@ -118,7 +118,7 @@ def test_stack_truncates_and_keeps_bfloat16():
     make = partial(gradients.truncated_bptt, every=2, lookback=3)
     whole = written(*args, **options)[1]
     got = jax.jit(make(step, squared_error))(*args, **options)[1]
-    assert_same(got[2], whole[2])  # the readout is not truncated
+    assert_same(got[2], whole[2])  # The gradient of the readout is not truncated.
     assert jnp.abs(got[0][0] - whole[0][0]).max() > 1e-3
     narrow = lambda tree: jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), tree)
     layers = gradients.stack([tanh_step, tanh_step])

@@ -14,9 +14,11 @@ SETTINGS = [(1, 1), (1, 4), (2, 3), (3, 7), (4, 8), (5, 6), (9, 50)]
 
 
 def by_definition(step, loss, every, lookback, params, carry, xs, targets, **options):
-    """BPTT(h; h′) by definition: one gradient for each end, from a constant carry.
+    """Compute BPTT(h; h′) by definition, with one gradient for each window.
 
-    In a stream, the last losses look back from the end of their whole block.
+    The first carry of a window is constant. Here h is the lookback and h′ the distance
+    between window ends. In a stream, the last losses look back from the end of their
+    whole block.
     """
     length, in_stream = len(xs), options.pop("in_stream", False)
     initial = options.pop("initial", carry)
@@ -79,7 +81,8 @@ def test_a_stream_that_ends_within_a_block_looks_back_from_its_end(make_problem)
         total = jax.tree.map(lambda a, g, w=share: a + w * g, total, grads)
     chex.assert_trees_all_close(total, want, rtol=1e-10, atol=1e-12)
     alone = rule(*args, **options)[1]
-    assert abs(alone["readout"] - want["readout"]).max() < 1e-12  # it needs no lookback
+    # The gradient of the readout needs no lookback.
+    assert abs(alone["readout"] - want["readout"]).max() < 1e-12
     assert abs(alone["hidden"][0] - want["hidden"][0]).max() > 1e-6
 
 
@@ -103,7 +106,7 @@ def test_windows_are_those_of_a_stopped_gradient(make_problem):
 
 
 def test_the_step_is_shown_no_inputs_but_those_given():
-    """Windows that begin before the sequence must not feed zeros, where log(0) = −∞."""
+    """Check that windows from before the sequence feed no zeros, where log(0) = −∞."""
     step = lambda w, h, x: (0.5 * h + w * jnp.log(x),) * 2
     loss = lambda y, target: (y - target) ** 2
     args = jnp.array(2.0), jnp.zeros(3), 2 * jnp.ones((4, 3)), jnp.zeros((4, 3))
@@ -113,7 +116,10 @@ def test_the_step_is_shown_no_inputs_but_those_given():
 
 
 def test_no_loss_is_counted_twice():
-    """x_t = w x_{t−1}: a sum over windows would give .288 for dx_3/dw."""
+    """Check that overlapping windows count each loss once.
+
+    For x_t = w x_{t−1}, a sum over windows would give .288 for dx_3/dw.
+    """
     step = lambda w, h, x: (w * h, w * h)
     loss = lambda y, target: jnp.where(target == 1, y, 0)
     rule = gradients.truncated_bptt(step, loss, every=1, lookback=3)
@@ -137,7 +143,8 @@ def test_memory_is_that_of_a_window():
         rule = gradients.truncated_bptt(step, loss, every=8, lookback=lookback)
         short, long = (temporary_bytes(rule, length) for length in (64, 512))
         assert long < 0.1 * full
-        assert long < 1.1 * short  # not even a copy of the inputs
+        # The memory for a longer sequence holds not even a copy of the inputs.
+        assert long < 1.1 * short
 
 
 def test_the_remainder_of_a_loop_that_detaches_is_a_call_of_its_own():
@@ -147,7 +154,8 @@ def test_the_remainder_of_a_loop_that_detaches_is_a_call_of_its_own():
     learn = gradients.truncated_bptt(step, loss, every=3, lookback=3, update=sgd)
     _, (whole, _) = learn((w, sgd.init(w)), h, xs, targets)
     want = w
-    for part in (slice(0, 3), slice(3, 5)):  # the loop
+    # These slices are the two windows of the sequence.
+    for part in (slice(0, 3), slice(3, 5)):
         (_, h), grad = gradients.bptt(step, loss)(want, h, xs[part], targets[part])
         want = want - 0.5 * grad
     pair, h = (w, sgd.init(w)), jnp.array(0.1)

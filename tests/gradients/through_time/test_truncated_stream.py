@@ -1,4 +1,4 @@
-"""Streams cut into calls, and learning during a sequence, against loops by hand."""
+"""Streams cut into several calls, and learning in a sequence, against loops by hand."""
 
 from itertools import pairwise
 
@@ -49,13 +49,18 @@ def loss(y, target):
 
 
 def in_calls(rule, cuts, params, stream, xs, targets, **options):
-    """Return the weighted means over the calls, and the last stream."""
+    """Run a rule on a stream in several calls.
+
+    Return the weighted mean of values and gradients over the calls, and the last
+    stream.
+    """
     stream, totals = gradients.stream(stream), None
     for part in (slice(*ends) for ends in pairwise(cuts)):
         given = {
             name: value if name == "initial" else value[part]
             for name, value in options.items()
-            if name != "initial" or part.start == 0  # the stream keeps it
+            # The stream remembers `initial` after the first call.
+            if name != "initial" or part.start == 0
         }
         (value, stream), grads = rule(params, stream, xs[part], targets[part], **given)
         weights = given.get("weights", jnp.ones(xs[part].shape))
@@ -157,7 +162,7 @@ def test_streams_of_any_batch_shape_in_bfloat16(batch):
 def by_hand(
     optimizer, every, lookback, params, carry, xs, targets, weights, with_value
 ):
-    """Update after each window, which starts from the newest state at its start."""
+    """Update after each window, from the newest carry stored at the window's start."""
     length, state, states, values = len(xs), optimizer.init(params), {0: carry}, []
     for last_end, end in pairwise([*range(0, length, every), length]):
         start = max(0, end - lookback)
@@ -194,7 +199,8 @@ def test_learning_on_the_way_equals_a_loop(name, every, lookback):
     plain = {"sgd": optax.sgd(0.3), "adam": optax.adam(0.1)}
     optimizer = plain.get(name, updates.irprop_plus(0.1))
     _, _, args, options = network(T=7)
-    weights = options["weights"].at[2:4].set(0)  # no update from that window
+    # The window of steps 2 and 3 has zero weights, so it makes no update.
+    weights = options["weights"].at[2:4].set(0)
     pair = args[0], optimizer.init(args[0])
     learn = gradients.truncated_bptt(
         step, loss, every=every, lookback=lookback, update=optimizer

@@ -1,4 +1,4 @@
-"""The backward pass in two phases: same derivatives, its cost, and its refusals."""
+"""The backward pass in two phases: equal derivatives, its cost, and its refusals."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ from bpvariants.gradients.through_time import _two_phase
 
 @pytest.fixture
 def blocks_of_two(monkeypatch):
-    """Make blocks of two steps: five steps are two blocks and a remainder of one."""
+    """Use blocks of two steps: five steps are two blocks and a remainder of one."""
     monkeypatch.setattr(_two_phase, "block_length", lambda length, *_: min(2, length))
 
 
@@ -121,7 +121,8 @@ def test_what_it_cannot_go_back_through_is_named():
     with pytest.raises(ValueError, match="cannot go back through this step"):
         rule(*args)
     rule = gradients.bptt(branches, loss, backward="two_phase")
-    if "lineax" in sys.modules:  # lineax lets JAX go back through branches
+    # Importing lineax lets JAX differentiate through branches.
+    if "lineax" in sys.modules:
         want = gradients.bptt(branches, loss)(*args)
         chex.assert_trees_all_close(rule(*args), want)
     else:
@@ -151,14 +152,19 @@ def products_in_loops(program):
 
 
 def test_the_backward_loop_of_tanh_has_one_product():
-    """One product forward. Backward, carry and weights need two, the carry one."""
+    """Count the products in the loops: one forward; backward two, or one if two-phase.
+
+    By the scan, the backward loop has a product for the carry and one for the weights.
+    In two phases, only the product for the carry is left in the loop.
+    """
     assert products_in_loops(compiled("scan")) == 1 + 2
     assert products_in_loops(compiled("two_phase")) == 1 + 1
 
 
 def test_no_weights_are_stacked_up():
-    states = 4 * 64 * 8 * 64  # bytes of the states of all T steps
-    weights = 4 * 64 * 64 * 64  # the weights, if stacked for all T steps: 8 times that
+    states = 4 * 64 * 8 * 64  # These are the bytes of the states of all T steps.
+    # Weights stacked for all T steps would take 8 times the bytes of the states.
+    weights = 4 * 64 * 64 * 64
     used = compiled("two_phase").memory_analysis().temp_size_in_bytes
     assert used < 7.5 * states < weights
 

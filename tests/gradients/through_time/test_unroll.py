@@ -1,4 +1,4 @@
-"""Own losses on an unroll: encoder and decoder, learned start, inputs, by hand."""
+"""Users' losses on an unroll: encoder and decoder, learned start, input gradients."""
 
 import chex
 import jax
@@ -43,7 +43,7 @@ flags = jnp.array(
 ).T
 
 
-LONG, SHORT = 5, 3  # lengths of sources and of targets
+LONG, SHORT = 5, 3  # Lengths of the sources and of the targets.
 ENCODER, DECODER = tanh_params(30, D), tanh_params(32, N)
 SOURCES, TARGETS = normal(34, LONG, B, D), normal(35, SHORT, B, N)
 READ = gradients.mask_from_lengths(jnp.array([5, 2, 3, 0]), LONG)
@@ -51,9 +51,10 @@ SAID = gradients.mask_from_lengths(jnp.array([1, 3, 0, 2]), SHORT)
 
 
 def encoder_decoder(params, start, sources, targets):
-    """The decoder starts from the encoder's last carry, with teacher forcing.
+    """Return the loss of a decoder that starts from the encoder's last carry.
 
-    Padding of sources and targets may have any value.
+    The decoder reads the true targets (teacher forcing). Padding of sources and targets
+    may have any value.
     """
     encoder, decoder, first = params
     summary, _ = gradients.unroll(tanh_step, encoder, start, sources, mask=READ)
@@ -81,7 +82,7 @@ def test_encoder_decoder_of_two_lengths_is_the_loops_by_hand():
     take = lambda function: jax.jit(jax.value_and_grad(function, (0, 1, 2)))
     params, start = (ENCODER, DECODER, normal(36, N)), jnp.zeros((B, N))
     want = take(encoder_decoder_by_hand)(params, start, SOURCES, TARGETS)
-    # The decoder's inputs are the targets shifted by one, without the last.
+    # The decoder's inputs are the targets shifted by one step, without the last target.
     read = jnp.where(READ[..., None], SOURCES, jnp.nan)
     said = jnp.where(SAID[..., None], TARGETS, jnp.nan)
     got = take(encoder_decoder)(params, start, read, TARGETS)
@@ -93,7 +94,7 @@ def test_encoder_decoder_of_two_lengths_is_the_loops_by_hand():
 
 
 def test_a_learned_start_collects_every_reset():
-    """h_0 is a parameter: each episode of each example starts from it."""
+    """Check the gradient of a learned h_0, the start of each example's episodes."""
     params, reset = PARAMS[0], flags
 
     def value(start, mask):
@@ -122,7 +123,7 @@ def test_a_learned_start_collects_every_reset():
 
 
 def test_inputs_of_a_many_to_one_network_have_gradients():
-    """They are nonzero at real steps only, and agree with finite differences."""
+    """Check input gradients: nonzero at unpadded steps only, as finite differences."""
     mask = lengths[:, :3]
     last = jnp.arange(T)[:, None] == jnp.array([[5, 2, 0]])
 

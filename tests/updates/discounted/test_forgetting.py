@@ -28,7 +28,8 @@ def run(optimizer, grads=GRADS):
 def test_recursion_is_the_printed_sum(rate, decay):
     powers = decay ** np.arange(len(GRADS))
     sums = [powers[n::-1] @ GRADS[: n + 1] for n in range(len(GRADS))]
-    want = -(np.array(sums) + (rate - 1) * GRADS)  # only the first term has the rate
+    # Only the newest gradient is multiplied by the rate.
+    want = -(np.array(sums) + (rate - 1) * GRADS)
     np.testing.assert_allclose(run(printed(rate, decay)), want, rtol=1e-12, atol=1e-12)
     scaled = run(updates.forgetting(rate, decay))
     np.testing.assert_allclose(scaled, -rate * np.array(sums), rtol=1e-12, atol=1e-12)
@@ -58,7 +59,10 @@ def test_without_memory_it_is_gradient_descent(form):
 
 
 def largest_eigenvalue(optimizer, curvature):
-    """Return the largest |eigenvalue| of the step of (w, m), linear on h w^2 / 2."""
+    """Return the largest |eigenvalue| of a step of (w, m) on the loss h w^2 / 2.
+
+    Here m is the trace of past gradients.
+    """
 
     def step(w_and_trace):
         w, trace = w_and_trace
@@ -78,7 +82,10 @@ def largest_eigenvalue(optimizer, curvature):
     ],
 )
 def test_stability_limits(form, limits):
-    """On h w^2 / 2, w vanishes for h below the decay's limit, and grows above it."""
+    """Check that w shrinks for curvatures below the limit, and grows above the limit.
+
+    The loss is h w^2 / 2 with curvature h, and the limit depends on the decay.
+    """
     for decay, limit in zip([0.5, 0.9, 0.99], limits, strict=True):
         optimizer = form(0.01, decay)
         assert largest_eigenvalue(optimizer, 0.9999 * limit) < 1

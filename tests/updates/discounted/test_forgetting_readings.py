@@ -1,4 +1,4 @@
-"""The three readings of the forgetting factor agree, also in sequences."""
+"""Three ways to read the forgetting factor's equation agree, also in sequences."""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ def make_problem_once():
 
 @pytest.fixture(scope="module")
 def rules(make_problem_once):
-    """Compile the rules once for all tests."""
+    """Compile the gradient rules once for all tests of this file."""
     step, loss, _ = make_problem_once
     online = gradients.rtrl(step, loss)
     both = (gradients.bptt(step, loss), gradients.over_sequence(online))
@@ -50,7 +50,10 @@ def close(got, want, rtol=1e-12):
 
 
 def explicit(grads, first, decay=DECAY):
-    """Return the tutorial's sum of grads [T, ...], with a given weight of the first."""
+    """Return the tutorial's sum of grads [T, ...].
+
+    `first` weights the newest gradient.
+    """
     length = len(jax.tree.leaves(grads)[0])
     weights = np.array([decay ** (length - 1 - t) for t in range(length)])
     weights[-1] = first
@@ -64,7 +67,8 @@ def test_all_readings_agree_while_params_stay(
 ):
     *_, args = make_problem_once
     losses, params, jacobian = losses_of
-    grads = jacobian(params)  # [T, ...], one for each loss of the sequence
+    # The Jacobian has leaves [T, ...], with one row for each loss of the sequence.
+    grads = jacobian(params)
     first = 1.0 if scale_past else RATE
     scale = RATE if scale_past else 1.0
     want = jax.tree.map(lambda g: -scale * g, explicit(grads, first, decay))
@@ -89,7 +93,10 @@ def test_all_readings_agree_while_params_stay(
 
 
 def test_online_with_forgetting_is_the_tutorials_equation(make_problem_once, rules):
-    """RTRL's gradients at the weights of their time, discounted by λ per step."""
+    """Compare online learning with a sum of RTRL's gradients, discounted by λ per step.
+
+    Each gradient is taken at the weights of its own step.
+    """
     *_, (params, carry, xs, targets) = make_problem_once
     rule, _ = rules
     for form, first, scale in (
@@ -110,7 +117,7 @@ def test_online_with_forgetting_is_the_tutorials_equation(make_problem_once, rul
 
 
 def test_online_sequence_with_forgetting_at_fixed_weights(make_problem_once, rules):
-    """`over_sequence` with discounted losses is one step of the rule above."""
+    """Compare `over_sequence` on discounted losses with one step of the online rule."""
     *_, args = make_problem_once
     online, (_, over_sequence) = rules
     weights = gradients.discounted_weights(5, DECAY)

@@ -27,7 +27,8 @@ def fill(rule, n, like=0):
 
 
 @pytest.mark.parametrize("learning_rate", [None, 0.3])
-@pytest.mark.parametrize("n", [1, 3, 5, 12])  # slots empty, just full, reused
+# The values of n leave slots empty, fill all slots, or reuse slots.
+@pytest.mark.parametrize("n", [1, 3, 5, 12])
 @pytest.mark.fast_rows(3)
 def test_it_is_the_explicit_sum_at_the_current_weights(n, learning_rate):
     rule = updates.replay(error, 0.7, horizon=5)
@@ -79,7 +80,10 @@ def test_it_trains_within_a_scan_with_any_optimizer():
 
 
 def test_empty_slots_have_no_say():
-    """Empty slots hold zeros, where the loss is NaN; value and gradient stay finite."""
+    """Check that empty slots do not make value or gradient NaN.
+
+    Empty slots contain zeros, where the loss is NaN.
+    """
     loss = lambda w, x: jnp.sum(w / x) * jnp.log(x)
     rule = updates.replay(loss, 0.5, horizon=4)
     state = rule.init((jnp.array(0.0),))
@@ -110,7 +114,7 @@ def test_the_horizon_is_as_long_as_the_tolerance_asks():
 
 @pytest.mark.parametrize("decay", [0.5, 0.9])
 def test_what_lies_beyond_the_horizon_is_less_than_the_tolerance(decay):
-    """If all gradients are 1, the error equals the bound."""
+    """Check the bound on the truncation error, which is exact for gradients of 1."""
     rule = updates.replay(lambda w, a: w - a, decay, tol=1e-2)
     a = jnp.array(0.0)
     push = lambda state, _: (rule.push(state, (a,)), None)
@@ -122,7 +126,10 @@ def test_what_lies_beyond_the_horizon_is_less_than_the_tolerance(decay):
 
 @pytest.mark.parametrize("decay", [0.5, 0.9, 0.99])
 def test_stability_limits(decay):
-    """On h w^2 / 2 with eta 0.01, for both forms; the step of w is then linear."""
+    """Check stability limits on the loss h w^2 / 2 at eta 0.01, for both forms.
+
+    A step of w is linear on this loss.
+    """
     table = {0.5: (100, 1.9802), 0.9: (20, 0.221976), 0.99: (2, 0.0202)}
     rule = updates.replay(lambda w, h: h * w**2 / 2, decay, tol=1e-7)
 
@@ -149,7 +156,7 @@ def test_without_memory_it_is_gradient_descent():
 
 
 def test_worked_values_of_the_printed_form():
-    """E_k = (w - a_k)^2 / 2 with a = 0, 1, 2 from w = 3, by hand."""
+    """Follow w from 3 on losses E_k = (w - a_k)^2 / 2 with a = 0, 1, 2, by hand."""
     rule = updates.replay(lambda w, a: (w - a) ** 2 / 2, 0.5)
     w, state, visited = jnp.array(3.0), rule.init((jnp.array(0.0),)), []
     for a in (0.0, 1.0, 2.0):
@@ -182,7 +189,7 @@ def test_any_pytree_any_dtype_and_a_traced_decay():
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", [("data",), (None, "data")])
 def test_slots_may_be_divided_over_devices(spec):
-    """By the batches that are kept, or by the examples of each."""
+    """Divide the slots over devices by stored batches, or by a batch's examples."""
     rule = updates.replay(error, 0.8, horizon=4)
     mesh = jax.sharding.Mesh(jax.devices(), ("data",))
     divide = partial(jax.device_put, device=jax.NamedSharding(mesh, jax.P(*spec)))
@@ -235,7 +242,8 @@ def test_mistakes_are_named():
 LINE = lambda w, x, y: jnp.sum((y - jnp.tensordot(x, w, axes=1)) ** 2) / 2
 
 
-@pytest.mark.parametrize("outputs", [(), (2,), (3, 2), (2, 4)])  # of 3 inputs
+# Each model has 3 inputs and outputs of this shape.
+@pytest.mark.parametrize("outputs", [(), (2,), (3, 2), (2, 4)])
 def test_two_sums_are_the_replay_of_least_squares(outputs):
     numbers = np.random.default_rng(1)
     xs, ys = (jnp.array(numbers.normal(size=(40, *n))) for n in ((3,), outputs))
@@ -316,7 +324,10 @@ def test_mistakes_of_least_squares_are_named():
 
 
 def test_recursive_least_squares_in_float32_last_while_inputs_vary():
-    """If an input stops varying, windup ends in NaN, so it is noticed."""
+    """Run least squares in float32: it stays accurate while the inputs vary.
+
+    If an input stops varying, windup ends in NaN, so users notice.
+    """
     rule = updates.recursive_least_squares(0.9)
     xs = np.random.default_rng(3).normal(size=(20_000, 3)).astype(np.float32)
     w = jnp.array([1.0, -2.0, 3.0], jnp.float32)

@@ -16,7 +16,7 @@ VARIANTS = ["rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus", "half_ba
 
 
 def loop(variant, grads, values, size, up=1.2, down=0.5):
-    """Reference in plain Python: one weight and its last step, as in the papers."""
+    """Yield the steps of one weight by a plain Python loop, as in the papers."""
     last_grad, last_step, last_value = 0, 0, np.inf
     for grad, value in zip(grads, values, strict=True):
         product = np.sign(last_grad) * np.sign(grad)
@@ -77,7 +77,10 @@ def test_equals_the_loop_of_its_paper(variant, grads, values):
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("state", ["float32", "int8_sign"])
 def test_thousands_of_random_updates_equal_the_loop(variant, state):
-    """Of eight weights, with zeros, infinities and tiny gradients among them."""
+    """Compare updates of eight weights with the loop.
+
+    The gradients include zeros, infinities and tiny values.
+    """
     draw = np.random.default_rng(7)
     grads = draw.normal(size=(2000, 8)) * 10.0 ** draw.integers(-200, 200, (2000, 8))
     grads += draw.normal(size=8) * (np.arange(2000) % 50 > 30)[:, None]

@@ -12,7 +12,7 @@ from bpvariants import updates
 
 
 def neuralnet(choose, grads, size=0.1, least=1e-10, greatest=0.1, delta=1e-6):
-    """Reference in plain Python: what R's neuralnet does to one vector of weights."""
+    """Update one vector of weights as R's package neuralnet does, in plain Python."""
     n = len(grads[0])
     steps, last = [size] * n, [0.0] * n
     for grad in grads:
@@ -79,7 +79,10 @@ def test_grprop_with_nothing_to_choose_from():
 @pytest.mark.parametrize("choose", ["sag", "slr"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_grprop_after_infinite_gradients_is_the_limit_of_large_ones(choose, dtype):
-    """Also where sums of finite gradients overflow; no NaN may stay in the state."""
+    """Check that infinite gradients act like the limit of large finite gradients.
+
+    Sums of finite gradients may overflow, too. No NaN may stay in the state.
+    """
     inf, top = np.inf, float(jnp.finfo(dtype).max)
     optimizer = updates.grprop(
         0.1, min_step_size=1e-6, max_step_size=5.0, choose=choose
@@ -94,7 +97,8 @@ def test_grprop_after_infinite_gradients_is_the_limit_of_large_ones(choose, dtyp
         (top, top, -top, -top): (4.0, 4.0, -4.0, -4.0),
         (top, -top, -top, -top): (4.0, -4.0, -4.0, -4.0),
     }.items():
-        if choose == "slr":  # which else chooses by rounding
+        # These step sizes differ, because "slr" would decide equal ones by rounding.
+        if choose == "slr":
             first = optimizer.init(jnp.zeros(4, dtype))
             first = first._replace(step_sizes=jnp.array([0.1, 0.11, 0.09, 0.12], dtype))
         else:
@@ -123,7 +127,7 @@ FACTORS = {
 
 
 def probabilistic(adapt, move, grads, decay, size=0.01, least=1e-9, greatest=0.05):
-    """Reference for one weight, with the error function of the standard library."""
+    """Update one weight by probabilistic Rprop, with Python's error function."""
     mean = square = 0.0
     last = 0.5
     for t, g in enumerate(grads, 1):
@@ -149,13 +153,17 @@ def test_probabilistic_rprop_is_its_equations(adapt, move):
     body = lambda state, g: optimizer.update(g, state)[::-1]
     _, got = jax.lax.scan(body, optimizer.init(grads[0]), grads)
     want = list(probabilistic(adapt, move, grads.tolist(), 0.9))
-    # In the first step v = m² up to rounding, so p is 0 or 1 in both.
+    # In the first step v = m² up to rounding, so the probability p is 0 or 1 in both.
     np.testing.assert_allclose(got[1:], want[1:], rtol=1e-9)
     assert np.sign(got[0]) == np.sign(want[0])
 
 
 def test_with_certain_signs_it_is_rprop_minus():
-    """Without memory (μ = 0), s is 0, p is 0 or 1, and ρ shows a change of sign."""
+    """Compare probabilistic Rprop with Rprop−, if the probability p is always 0 or 1.
+
+    Here p is the probability of a positive gradient. Without memory (μ = 0), the
+    variance s is 0, and ρ shows a change of sign.
+    """
     grads = jnp.array([1.0, 2.0, 0.5, -1.0, -3.0, 1.0, 1.0, 1.0])
     settings = {"min_step_size": 1e-9, "max_step_size": 0.05}
     results = []

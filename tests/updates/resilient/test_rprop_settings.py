@@ -1,4 +1,4 @@
-"""Settings of Rprop: pytrees per weight, weight decay, exact return."""
+"""Settings of Rprop: step sizes for each weight, weight decay, exact steps back."""
 
 from functools import partial
 
@@ -24,7 +24,8 @@ def test_each_weight_may_have_its_own_numbers(make):
         "layer": {"w": jnp.arange(6.0).reshape(2, 3) / 100 + 0.001, "b": 0.03},
         "out": jnp.array([0.01, 2.0]),
     }
-    greatest = {"layer": 0.04, "out": 1.0}  # for a layer, and for an array
+    # The first limit is for a whole layer, and the second for one array.
+    greatest = {"layer": 0.04, "out": 1.0}
     for optimizer in (
         make(first, max_step_size=greatest),
         optax.masked(make(first, max_step_size=greatest), {"layer": True, "out": True}),
@@ -88,7 +89,8 @@ def test_weight_decay_is_seen_by_the_sign():
     optimizer = updates.rprop(0.1, weight_decay=0.5)
     params, grads = jnp.array([4.0, 4.0, 0.0]), jnp.array([-1.0, -3.0, 0.0])
     steps, state = optimizer.update(grads, optimizer.init(params), params)
-    np.testing.assert_allclose(steps, [-0.1, 0.1, 0.0])  # −1 + ½·4 = 1, −3 + ½·4 = −1
+    # With decay the gradients are −1 + ½·4 = 1 and −3 + ½·4 = −1.
+    np.testing.assert_allclose(steps, [-0.1, 0.1, 0.0])
     with pytest.raises(ValueError, match="weight_decay needs params"):
         optimizer.update(grads, state)
 
@@ -111,7 +113,7 @@ def test_weight_decay_needs_params_of_the_shape_of_gradients():
 
 @pytest.mark.parametrize("state", ["float32", "int8_sign", "packed", "bfloat16"])
 def test_gradients_wider_than_params_keep_the_state_and_their_signs(state):
-    """A gradient below the least float32 is not 0."""
+    """Keep the sign of a float64 gradient that is below the smallest float32."""
     params = jnp.ones(3, jnp.float32)
     for optimizer in (updates.rprop(0.1, state=state), updates.grprop(0.1)):
         before = optimizer.init(params)
@@ -200,7 +202,10 @@ def test_steps_are_taken_back_exactly_whatever_became_of_them(name, state, after
 
 
 def test_a_step_back_that_nobody_changed_needs_no_memory():
-    """Up to the rounding of sums, the result is the same as with `after`."""
+    """Compare a step back without memory with one that restores stored weights.
+
+    With `after`, the state stores the weights. Both agree up to the rounding of sums.
+    """
     draw = jax.random.normal(jax.random.key(1), (50, 20))
     results = []
     for after in (None, optax.identity()):
@@ -216,7 +221,8 @@ def test_a_step_back_that_nobody_changed_needs_no_memory():
 def test_a_nan_is_not_taken_back():
     optimizer, w = updates.rprop_plus(0.1, after=optax.identity()), jnp.ones(1)
     state = optimizer.init(w)
-    for g in (1.0, -1.0):  # the state records a flip
+    # The second gradient changes the sign, so the state records a flip.
+    for g in (1.0, -1.0):
         step, state = optimizer.update(jnp.array([g]), state, w)
         w = w + step
     step, state = optimizer.update(jnp.array([jnp.nan]), state, w)

@@ -1,4 +1,4 @@
-"""States of 8, 5, 4 and 2 bytes a parameter, and reports read from them."""
+"""States of 8, 5, 4 and 2 bytes a parameter, and reports read from the states."""
 
 from functools import cache
 
@@ -16,13 +16,13 @@ VARIANTS = ["rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus"]
 VARIANTS += ["half_back", "manhattan"]
 BYTES = {"float32": 8, "int8_sign": 5, "packed": 4, "bfloat16": 2}
 STEPS, SIZE = 1000, 200
-# Relative to the moves with float32 states; where those are 0, these are 0 too.
+# Tolerances are relative to moves with float32 states. A move of 0 must be exactly 0.
 TOLERANCES = {"int8_sign": 0, "packed": 1e-5, "bfloat16": 0.1}
 
 
 @cache
 def draw():
-    """Draw gradients whose signs follow a randomly turning trend; one in 20 is 0."""
+    """Draw gradients whose signs have a randomly turning trend; one in 20 is 0."""
     keys = jax.random.split(jax.random.key(0), 4)
     shape = STEPS, SIZE
     turn = jnp.where(jax.random.bernoulli(keys[0], 0.02, shape), -1.0, 1.0)
@@ -60,7 +60,8 @@ def test_a_thousand_steps_are_those_of_float32(variant, state):
     np.testing.assert_allclose(got, want, rtol=TOLERANCES[state], atol=0)
     assert (want == 0).sum() > 0.04 * want.size
     if variant.startswith("irprop"):
-        assert (want == 0).sum() > 0.1 * want.size  # also flips
+        # A flip of the sign gives a move of 0, too.
+        assert (want == 0).sum() > 0.1 * want.size
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -76,7 +77,10 @@ def test_packed_float64_is_kept_in_8_bytes(variant):
     ("dtype", "tiny"), [("float32", 1e-30), ("float16", 1e-4), ("bfloat16", 1e-30)]
 )
 def test_products_of_small_gradients_do_not_underflow(state, dtype, tiny):
-    """torch's product of two of these is 0, so its steps neither grow nor shrink."""
+    """Check that a product of two tiny gradients keeps its sign.
+
+    In torch the product is 0, so step sizes neither grow nor shrink.
+    """
     signs = np.array([1.0, 1, 1, -1, 1, 1, 0, np.inf, np.nan, -1])
     rule = updates.scale_by_rprop(0.1, state=state)
     results = []
@@ -137,7 +141,7 @@ def test_report_counts_what_a_plain_loop_counts(variant, state):
         keeps = variant in ("rprop_minus", "manhattan")
         last = np.where(flipped & (not keeps), 0, np.sign(g))
     report = jax.jit(updates.rprop_report)(kept)
-    if keeps and BYTES[state] < 5:  # no room to store flips
+    if keeps and BYTES[state] < 5:  # These states have no room to store flips.
         assert np.isnan(report.flips["params"])
         assert report.table().split()[-1] == "-"
     else:
@@ -197,7 +201,7 @@ def test_the_state_of_another_optimizer_is_named(other, message):
 
 @pytest.mark.parametrize("state", ["packed", "bfloat16"])
 def test_a_step_size_of_nothing_stays_nothing(state):
-    """With Δ_min = 0, as in Proben1, halving ends below the smallest float."""
+    """Halve a step size to 0, where it stays, with Δ_min = 0 as in Proben1."""
     rule = updates.scale_by_rprop(
         0.1, min_step_size=0.0, variant="rprop_minus", state=state
     )

@@ -1,4 +1,4 @@
-"""SnAp-n, RFLO and e-prop of random steps, against dense recursions."""
+"""SnAp-n, RFLO and e-prop for randomly drawn steps, against dense recursions."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,15 +11,16 @@ from jax.flatten_util import ravel_pytree
 
 from bpvariants import gradients
 
-D, M, T, B = 2, 2, 3, 2  # inputs, outputs, steps, examples
+D, M, T, B = 2, 2, 3, 2  # Numbers of inputs, outputs, steps and examples.
 square = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
 
 
 class Network(NamedTuple):
-    """A random step whose carry leaves are vectors, and its parameters.
+    """A randomly drawn step with vectors as carry leaves, and its parameters.
 
-    `new(weights, leaves, x, cut)` applies `cut` where elements are mixed. With
-    `jax.lax.stop_gradient` as `cut`, derivatives go through elementwise paths only.
+    `new(weights, leaves, x, cut)` returns the new leaves, and applies `cut` where
+    elements are mixed. With `jax.lax.stop_gradient` as `cut`, derivatives use
+    elementwise paths only.
     """
 
     sizes: list[int]
@@ -46,9 +47,10 @@ class Network(NamedTuple):
 
 
 def draw(seed: int) -> Network:
-    """Draw a step: each piece makes a vector from earlier ones; some become new leaves.
+    """Draw a step of pieces; some of their result vectors become leaves of the carry.
 
-    Each piece is one of (function of (weights, operands, cut), its size).
+    A piece is a pair: a function of (weights, operands, cut), and the size of its
+    result.
     """
     numbers = np.random.default_rng(seed)
     sizes = numbers.integers(2, 4, size=numbers.integers(2, 4)).tolist()
@@ -138,7 +140,10 @@ def linearised(network):
 
 
 def patterns(network, theta, found):
-    """Return where J and I are nonzero at one or more of eight random points."""
+    """Return where the Jacobians of h in (J) the carry and (I) θ are nonzero.
+
+    An entry counts if it is nonzero at one or more of eight random points.
+    """
     normal = lambda *shape: jnp.asarray(network.numbers.normal(size=shape))
     args = lambda: (normal(theta.size), normal(sum(network.sizes)), normal(D))
     several = [found(*args(), normal(M)) for _ in range(8)]
