@@ -114,6 +114,7 @@ def derivatives(f, args):
 
 
 @pytest.mark.parametrize("name", [*STORED, *OTHERS])
+@pytest.mark.fast_rows(6)
 def test_derivatives_are_those_of_single_operations(name):
     check((STORED | OTHERS)[name], np.float64, 1e-12)
 
@@ -220,6 +221,7 @@ def single_operations(seed=0, T=3):
         return jax.grad(partial(plain_loss, step))(*problem(seed, T))
 
 
+@pytest.mark.fast_rows(4)
 def test_every_exact_rule_is_right_for_a_maximum(make_rule):
     grads = jax.jit(make_rule(step, square))(*problem())[1]
     chex.assert_trees_all_close(grads, single_operations(), rtol=1e-10, atol=1e-12)

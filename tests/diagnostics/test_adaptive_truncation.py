@@ -273,6 +273,7 @@ def test_edges_of_the_fit():
     assert not conclude([1.0, 0.5, 0.5, 0.1, 0.01], fit="max").certified
 
 
+@pytest.mark.slow
 def test_what_is_not_known_is_not_certified():
     nothing = conclude([1.0, 0.1, 0.0, 0.0], tau=3, examples=[4, 2, 0, 0])
     assert np.isnan(nothing.beta)

@@ -77,7 +77,7 @@ PAIRS += [(name, name) for name in ("anderson", "broyden")]
 
 
 @pytest.mark.parametrize(("solver", "adjoint"), PAIRS)
-@pytest.mark.fast_rows(1)
+@pytest.mark.slow
 def test_second_derivatives_in_all_four_modes(solver, adjoint):
     solve = partial(relaxed, solver=SOLVERS[solver], adjoint=ADJOINTS[adjoint])
     chex.assert_trees_all_close(derivatives(solve, 2), wanted(2), rtol=1e-9)

@@ -119,6 +119,7 @@ def test_both_conventions_of_pineda():
     chex.assert_trees_all_close(-jnp.outer(slope * b, h), grads, rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_readout_weights_and_direct_terms():
     params, x, h, target = problem((4,))
     params["V"] = jnp.arange(9.0).reshape(3, 3)
@@ -275,6 +276,7 @@ def test_a_zero_fixed_point_and_an_empty_batch():
     assert (value, grad) == (0, 0)
 
 
+@pytest.mark.slow
 def test_traced_settings_and_dtypes():
     @jax.jit
     def grad(damping, tol, max_steps, w):
@@ -292,6 +294,7 @@ def test_traced_settings_and_dtypes():
         np.testing.assert_allclose(float(got), 4.0, rtol=5 * tol)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_steps():
     params, x, h, target = problem((8,))
 

@@ -116,7 +116,7 @@ def test_truncate_is_finite_and_the_same_in_both_modes(solver):
     ],
     ids=str,
 )
-@pytest.mark.fast_rows(2)
+@pytest.mark.fast_rows(1)
 def test_truncated_adjoints_are_transposes(adjoint):
     """Check that truncated forward and reverse mode take the same steps.
 
@@ -281,6 +281,7 @@ def test_an_unstable_fixed_point_that_was_the_start():
         np.testing.assert_allclose(got, want, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_failure_is_seen_where_the_loss_is_stationary():
     """Check that a failed example has a NaN gradient, even if its loss gradient is 0.
 

@@ -89,7 +89,7 @@ def test_the_same_fixed_point_in_half_the_steps_or_less(name):
 
 
 @pytest.mark.parametrize("name", FAST)
-@pytest.mark.fast_rows(1)
+@pytest.mark.slow
 def test_each_example_takes_the_steps_it_takes_alone(name):
     W, x = slow_problem()
     together, _ = settled(name)
@@ -132,7 +132,7 @@ def pair(params, h, x):
 
 @pytest.mark.parametrize("name", [*FAST, "cg"])
 @pytest.mark.parametrize("batch", [(2, 3), (0,)], ids=str)
-@pytest.mark.fast_rows(2)
+@pytest.mark.fast_rows(1)
 def test_trees_and_batch_shapes(name, batch):
     keys = jax.random.split(jax.random.key(3), 3)
     params = {"W": V, "U": jax.random.normal(keys[0], (2, 3))}

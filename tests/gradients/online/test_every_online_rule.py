@@ -60,6 +60,7 @@ def test_every_parameter_gets_a_gradient_by_every_rule(make_problem, cell):
             assert jnp.any(grad != 0), place
 
 
+@pytest.mark.slow
 def test_the_value_and_the_carry_of_every_rule_can_be_differentiated(make_problem):
     step, loss, (params, *rest), _ = make_problem("tanh", (), T=3)
 

@@ -154,6 +154,7 @@ def test_scans_compose_in_the_order_of_time():
         assert_same(elementwise_scan(factors, u, reverse), want)
 
 
+@pytest.mark.slow
 def test_nan_of_one_example_stays_there_as_in_an_unroll():
     params = cells.min_gru.init(jax.random.key(0), 2, 3)
     xs = jax.random.normal(jax.random.key(1), (5, 2, 2)).at[2, 0, 0].set(jnp.nan)
