@@ -123,9 +123,9 @@ def fixed_point(
       The pair (h, info): h*, and a :class:`FixedPointInfo` of arrays [*batch].
 
     Raises:
-      ValueError: if the result of f is unlike init, f cannot take init, init is not floating, a setting is
-        out of its range or is given besides a solver, or a solver is given as adjoint
-        or an adjoint as solver.
+      ValueError: if f cannot take init, the result of f is unlike init, init is not
+        floating, a setting is out of its range or is given besides a solver, or a
+        solver is given as adjoint or an adjoint as solver.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -5,9 +5,9 @@ difference
 
     d(h + (k+1) u) − 2 d(h + k u) + d(h + (k−1) u),    k = −N … N
 
-of a smooth map is of size ‖u‖², and that of a kink of size ‖u‖. That of a rounding error
-does not depend on ‖u‖, or like ‖u‖^½ if g rounds many products coarsely and is constant
-between their jumps. So rounding is told by two lengths of u.
+of a smooth map is of size ‖u‖², and at a kink of size ‖u‖. Rounding errors do not
+shrink with u. If g rounds many products coarsely, and so jumps from value to value,
+they shrink like ‖u‖^½. So two lengths of u tell rounding errors from the rest.
 
 Moré & Wild, "Estimating computational noise", SIAM Journal on Scientific Computing 33,
 2011, doi:10.1137/100786125, estimate rounding errors by such differences.

@@ -58,10 +58,10 @@ def backprop(
       `info.plot()` draws the chain rule.
 
     Raises:
-      ValueError: if layers are not (function, activation) pairs, or empty; when the function is called, if params does not
-        have one entry for each layer, if a layer cannot take the output of the one
-        below, if integers occur where derivatives are needed, or if loss does not
-        return one value for each example.
+      ValueError: if layers are not (function, activation) pairs; when the function is
+        called, if params does not have one entry for each layer, if a layer cannot take
+        the output of the one below, if integers occur where derivatives are needed, or
+        if loss does not return one value for each example.
 
     Example:
       >>> import jax.numpy as jnp

@@ -17,7 +17,7 @@ class fallback:
     """Exact adjoint by one solver, and by another for examples where the first fails.
 
     The default of :func:`fixed_point` is of this kind: first the method of the solver,
-    then :class:`cg`. So a gradient that is well defined, because I − J is invertible, is
+    then :class:`cg`. The gradient is well defined if I − J is invertible, and so it is
     found even if the adjoint does not contract. If both fail for an example, z and its
     residual are those of the first solver.
 
