@@ -124,8 +124,9 @@ def fixed_point(
       The pair (h, info): h*, and a :class:`FixedPointInfo` of arrays [*batch].
 
     Raises:
-      ValueError: if f cannot take init, or its result is unlike init; if init is not
-        floating; if a setting is out of range; or if settings are given twice.
+      ValueError: if f cannot take init, the result of f is unlike init, init is not
+        floating, a setting is out of its range or is given besides a solver, or a
+        solver is given as adjoint or an adjoint as solver.
 
     Example:
       >>> import jax, jax.numpy as jnp

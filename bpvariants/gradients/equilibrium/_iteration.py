@@ -141,12 +141,12 @@ def iterate(
             steps=steps,
             active=active,
         )
-        stalled = active & _stalls(state, batch_ndim)
+        stalled = active & (since >= state.patience) & (state.residual <= COARSEST)
         return state._replace(active=active & ~stalled, stalled=stalled | state.stalled)
 
     def run(state: _State) -> _State:
         state = jax.lax.while_loop(lambda state: jnp.any(state.active), step, state)
-        return _judge(gap, state)
+        return _judge(gap, state, batch_ndim)
 
     state = _begin(start, method.init(start), size)
     state = jax.lax.while_loop(lambda state: jnp.any(state.active), run, state)
@@ -161,27 +161,21 @@ def iterate(
     )
 
 
-def _stalls(state: _State, batch_ndim: int) -> jax.Array:
-    """Return which examples no longer lower a small residual, nor move on.
+def _judge(gap: Callable, state: _State, batch_ndim: int) -> _State:
+    """End examples that stall because of rounding; let the others go on.
 
-    An iteration that converges slowly moves on: its way is straight. One that only
-    rounds returns to where it was.
+    An iteration that converges slowly moves on, almost straight. One that is only kept
+    in motion by rounding returns to where it was.
     """
     away = norm(jax.tree.map(jnp.subtract, state.h, state.best), batch_ndim)
-    returns = 2 * away <= state.path
-    small = state.residual <= COARSEST
-    return (state.since >= state.patience) & small & returns
-
-
-def _judge(gap: Callable, state: _State) -> _State:
-    """End examples that stall because of rounding; let the others go on."""
+    returns = state.stalled & (2 * away <= state.path)
     size = jnp.exp(jnp.mean(jnp.log(state.recent), axis=0))  # of the last steps
-    noise = rounding(gap, state.h, state.gap, size, state.stalled)
+    noise = rounding(gap, state.h, state.gap, size, returns)
     # Rounding errors add up over steps as those of a random walk that returns.
     taken = jnp.maximum(state.steps - state.since, 1).astype(noise.dtype)
     factor = relative(state.residual, state.first) ** (1 / taken)
-    added = jnp.where(factor < 0.99, jax.lax.rsqrt(1 - factor**2), 1)
-    rounded = state.stalled & (size <= NOISE * added * noise)
+    added = jnp.where(factor < 0.99, (1 - jnp.minimum(factor, 0.99) ** 2) ** -0.5, 1)
+    rounded = returns & (size <= NOISE * added * noise)
     active = state.stalled & ~rounded
     return state._replace(
         h=select(rounded, state.best, state.h),

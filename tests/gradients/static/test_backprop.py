@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.test_util
 import pytest
 
-from bpvariants import gradients
+from bpvariants import cells, gradients
 
 
 def dense(params, y):
@@ -263,6 +263,8 @@ def test_mistakes_are_named():
         gradients.backprop([], loss)
     with pytest.raises(ValueError, match="one entry for each layer; got 2 for 3"):
         rule(params[:2], x, target)
+    with pytest.raises(ValueError, match="params must be a tuple or a list, .* got di"):
+        rule(dict(enumerate(params)), x, target)
     with pytest.raises(ValueError, match=r"params\[1\] must be a floating array"):
         rule((params[0], jnp.ones(2, int), params[2]), x, target)
     with jax.numpy_rank_promotion("allow"):
@@ -282,3 +284,21 @@ def test_mistakes_are_named():
         counts = [(dense, lambda s: (s > 0).astype(int)), *LAYERS[1:]]
         with pytest.raises(ValueError, match=r"layers\[0\]: the activation output mus"):
             gradients.backprop(counts, loss)(params, x, target)
+
+
+def test_what_is_no_list_of_layers_is_named():
+    """By each rule that takes layers: a cell, a function, and functions alone."""
+    rules = [
+        lambda layers: gradients.backprop(layers, loss),
+        lambda layers: gradients.feedback_alignment(layers, loss, kind="usf"),
+        lambda layers: gradients.alignment_weights(
+            jax.random.key(0), layers, *problem((3,))[:2]
+        ),
+    ]
+    for rule in rules:
+        for layers in (cells.gru, dense, dict(LAYERS)):
+            with pytest.raises(ValueError, match="layers must be a sequence of .*bptt"):
+                rule(layers)
+        for layers in ([dense], LAYERS[0], [(dense, None)], [(*LAYERS[0], dense)]):
+            with pytest.raises(ValueError, match=r"layers\[0\] must be a pair of func"):
+                rule(layers)
