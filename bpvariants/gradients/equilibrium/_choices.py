@@ -8,18 +8,15 @@ import jax
 from bpvariants.gradients.equilibrium import adjoints, solvers
 from bpvariants.gradients.equilibrium._protocols import Adjoint, Solver
 
-OURS = solvers.relaxation, solvers.anderson, solvers.broyden
-
 
 def choose_solver(
     solver: Solver | None,
     damping: float | jax.Array | None,
     tol: float | jax.Array | None,
     max_steps: int | jax.Array | None,
-    atol: float | jax.Array | None,
 ) -> Solver:
     """Return the solver, or by default a relaxation with the given settings."""
-    settings = {"damping": damping, "tol": tol, "max_steps": max_steps, "atol": atol}
+    settings = {"damping": damping, "tol": tol, "max_steps": max_steps}
     given = {name: value for name, value in settings.items() if value is not None}
     if solver is None:
         return solvers.relaxation(**given)
@@ -39,14 +36,9 @@ def choose_solver(
 
 
 def choose_adjoint(adjoint: Adjoint | None, solver: Solver) -> Adjoint:
-    """Return the adjoint; by default the solver's method, and cg where that fails."""
-    if adjoint is None and isinstance(solver, OURS):
-        first: Any = solver
-        if isinstance(solver, solvers.relaxation):
-            settings = solver.damping, solver.tol, solver.max_steps
-            first = adjoints.relaxation(*settings)
-        second = adjoints.cg(tol=first.tol, max_steps=first.max_steps)
-        return adjoints.fallback(first, second)
+    """Return the adjoint; by default it has the solver's method and settings."""
+    if adjoint is None and isinstance(solver, solvers.relaxation):
+        return adjoints.relaxation(solver.damping, solver.tol, solver.max_steps)
     chosen: Any = solver if adjoint is None else adjoint
     if isinstance(chosen, type) or not hasattr(chosen, "approximate"):
         if adjoint is None:

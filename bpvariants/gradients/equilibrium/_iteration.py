@@ -2,9 +2,7 @@
 
     h ← move(h, g(h) − h)    until ‖g(h) − h‖ ≤ tol · scale
 
-Each example [*batch] iterates by itself, and no longer changes once it is done. If the
-rounding errors of g do not allow the tolerance, an example is done when the residual
-has stopped falling and rounding explains what is left.
+Each example [*batch] iterates by itself, and no longer changes once it is done.
 """
 
 from collections.abc import Callable
@@ -14,18 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from bpvariants._carries import as_vectors
+from bpvariants._dtypes import NARROW
 from bpvariants._examples import norm, relative
 from bpvariants._masking import select
-from bpvariants.gradients.equilibrium._rounding import (
-    COARSEST,
-    NOISE,
-    reachable,
-    rounding,
-)
 from bpvariants.types import PyTree
 
 WINDOW = 20  # number of last residuals to average over, because ratios oscillate
-PATIENCE = 20  # steps without a lower residual, before a first test for rounding
 GROWTH = 1e4  # factor by which ‖g(h) − h‖ may exceed its lowest, or its first, value
 
 
@@ -35,11 +27,10 @@ class FixedPointInfo(NamedTuple):
     It is returned because compiled code cannot raise errors.
 
     Attributes:
-      steps: number of evaluations of the map, without those of the test for rounding.
+      steps: number of evaluations of the map.
       residual: ‖g(h) − h‖ of the returned iterate, relative to the solver's scale.
-      converged: bool, whether the residual is within the tolerance, or as low as the
-        rounding errors of the map allow; then `residual` is above the tolerance. The
-        error is up to residual / (1 − spectral_radius).
+      converged: bool, whether the residual is within the tolerance. The error is up to
+        residual / (1 − spectral_radius).
       spectral_radius: estimate of the factor by which a step shrinks the error. For
         relaxation with damping 1, it estimates the spectral radius of the Jacobian. At
         1 or more, the iteration does not converge.
@@ -72,18 +63,12 @@ class _State(NamedTuple):
     h: PyTree
     best: PyTree  # the iterate with the lowest ‖g(h) − h‖
     memory: PyTree
-    gap: PyTree  # g(h) − h of the last step
     lowest: jax.Array  # ‖g(h) − h‖ of the best iterate
     residual: jax.Array  # this norm relative to the scale
     first: jax.Array  # relative residual of the start
     last: jax.Array  # relative residual of h
     recent: jax.Array  # [WINDOW, *batch], the last ‖g(h) − h‖
     peak: jax.Array  # if ‖g(h) − h‖ is above it, the example is lost
-    path: jax.Array  # length of the steps since the best iterate
-    since: jax.Array  # number of these steps
-    patience: jax.Array  # number of these steps at which rounding is tested
-    stalled: jax.Array  # whether it waits for this test
-    rounded: jax.Array  # whether only rounding keeps the residual above tol
     lost: jax.Array
     steps: jax.Array
     active: jax.Array
@@ -119,71 +104,32 @@ def iterate(
         lost = state.active & ~((residual <= tol) | (size <= peak))  # NaN is lost too
         steps = state.steps + state.active.astype(jnp.int32)
         active = state.active & (residual > tol) & ~lost & (steps < limit)
-        since = jnp.where(better, 0, state.since + 1)
         h, memory = method.move(state.memory, state.h, difference, size)
-        moved = norm(jax.tree.map(jnp.subtract, h, state.h), batch_ndim)
-        path = jnp.where(better, 0, state.path) + moved
         recent = jnp.concatenate([state.recent[1:], size[None]])
-        state = state._replace(
+        return _State(
             h=select(active, h, state.h),
             best=select(better, state.h, state.best),
             memory=select(active, memory, state.memory),
-            gap=select(state.active, difference, state.gap),
             lowest=lowest,
             residual=jnp.where(better, residual, state.residual),
             first=jnp.where(state.steps == 0, residual, state.first),
             last=jnp.where(state.active, residual, state.last),
             recent=jnp.where(state.active[None], recent, state.recent),
             peak=peak,
-            path=jnp.where(state.active, path, state.path),
-            since=jnp.where(state.active, since, state.since),
             lost=state.lost | lost,
             steps=steps,
             active=active,
         )
-        stalled = active & (since >= state.patience) & (state.residual <= COARSEST)
-        return state._replace(active=active & ~stalled, stalled=stalled | state.stalled)
-
-    def run(state: _State) -> _State:
-        state = jax.lax.while_loop(lambda state: jnp.any(state.active), step, state)
-        return _judge(gap, state, batch_ndim)
 
     state = _begin(start, method.init(start), size)
-    state = jax.lax.while_loop(lambda state: jnp.any(state.active), run, state)
+    state = jax.lax.while_loop(lambda state: jnp.any(state.active), step, state)
     radius = _contraction(state)
     info = lambda r: FixedPointInfo(state.steps, r, r <= tol, radius)
-    done = lambda r: info(r)._replace(converged=(r <= tol) | state.rounded)
     return Outcome(
         (start, info(state.first)),
-        (state.best, done(state.residual)),
-        (state.h, done(state.last)),
+        (state.best, info(state.residual)),
+        (state.h, info(state.last)),
         state.lost,
-    )
-
-
-def _judge(gap: Callable, state: _State, batch_ndim: int) -> _State:
-    """End examples that stall because of rounding; let the others go on.
-
-    An iteration that converges slowly moves on, almost straight. One that is only kept
-    in motion by rounding returns to where it was.
-    """
-    away = norm(jax.tree.map(jnp.subtract, state.h, state.best), batch_ndim)
-    returns = state.stalled & (2 * away <= state.path)
-    size = jnp.exp(jnp.mean(jnp.log(state.recent), axis=0))  # of the last steps
-    noise = rounding(gap, state.h, state.gap, size, returns)
-    # Rounding errors add up over steps as those of a random walk that returns.
-    taken = jnp.maximum(state.steps - state.since, 1).astype(noise.dtype)
-    factor = relative(state.residual, state.first) ** (1 / taken)
-    added = jnp.where(factor < 0.99, (1 - jnp.minimum(factor, 0.99) ** 2) ** -0.5, 1)
-    rounded = returns & (size <= NOISE * added * noise)
-    active = state.stalled & ~rounded
-    return state._replace(
-        h=select(rounded, state.best, state.h),
-        last=jnp.where(rounded, state.residual, state.last),
-        patience=jnp.where(active, 2 * state.since, state.patience),
-        rounded=state.rounded | rounded,
-        stalled=jnp.zeros_like(active),
-        active=active,
     )
 
 
@@ -194,18 +140,12 @@ def _begin(start: PyTree, memory: PyTree, size: jax.Array) -> _State:
         h=start,
         best=start,
         memory=memory,
-        gap=start,
         lowest=infinite,
         residual=infinite,
         first=infinite,
         last=infinite,
         recent=jnp.zeros((WINDOW, *size.shape), size.dtype),
         peak=infinite,
-        path=jnp.zeros_like(size),
-        since=jnp.zeros(size.shape, jnp.int32),
-        patience=jnp.full(size.shape, PATIENCE, jnp.int32),
-        stalled=jnp.zeros(size.shape, bool),
-        rounded=jnp.zeros(size.shape, bool),
         lost=jnp.zeros(size.shape, bool),
         steps=jnp.zeros(size.shape, jnp.int32),
         active=jnp.ones(size.shape, bool),
@@ -236,6 +176,13 @@ def iterate_vectors(
     )
     back = lambda pair: (as_tree(pair[0]), pair[1])
     return Outcome(back(first), back(best), back(last), lost)
+
+
+def reachable(tol: float | jax.Array, tree: PyTree, dtype: Any) -> jax.Array:
+    """Return the tolerance, raised to the machine epsilon of 16-bit leaves."""
+    dtypes = {jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)}
+    coarsest = [float(jnp.finfo(narrow).eps) for narrow in dtypes if narrow in NARROW]
+    return jnp.maximum(jnp.asarray(tol, dtype), max(coarsest, default=0.0))
 
 
 def _contraction(state: _State) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Solvers and adjoint solvers are told apart by the names that a user types."""
+"""Solvers and adjoints are distinguished by the names that a user types."""
 
 from types import SimpleNamespace
 

@@ -25,8 +25,7 @@ SOLVERS = {
 def settle(W, h, x):
     s, x = x
     pulled = s * (h @ W.T) + x
-    # The second example has no tanh, so it grows without bound.
-    return jnp.where(s > 2, pulled, jnp.tanh(pulled))
+    return jnp.where(s > 2, pulled, jnp.tanh(pulled))  # the second does not saturate
 
 
 def solve(W, x=X, **options):
@@ -37,7 +36,7 @@ def solve(W, x=X, **options):
 
 @cache
 def jacobians(on_failure, solver, adjoint=None):
-    """Return the Jacobians of h* [4, 3] in W and x, in forward and in reverse mode."""
+    """Return the Jacobians of h* [4, 3] in W and x, in both modes."""
     options = {"solver": SOLVERS[solver], "on_failure": on_failure, "adjoint": adjoint}
     f = partial(solve, **options)
     both = lambda mode: mode(f, argnums=(0, 1), has_aux=True)
@@ -47,7 +46,7 @@ def jacobians(on_failure, solver, adjoint=None):
 
 
 def implicit(i):
-    """Return the Jacobian of one example's h* in W, by a dense linear solve."""
+    """Return the derivative of one example in W, by a dense solve."""
     x = (S[i], X[i])
     h = solve(W, solver=SOLVERS["relaxation"])[0][i]
     J = jax.jacobian(settle, argnums=1)(W, h, x)
@@ -61,14 +60,13 @@ def test_relaxation_tells_each_failure():
     assert jnp.all(jnp.isfinite(h))
     settles, grows, cycles, nan = info.steps.tolist()
     assert settles < 150
-    assert grows < 30  # The solver notices growth long before max_steps.
+    assert grows < 30  # noticed long before max_steps
     assert cycles == 300
     assert nan == 1
     assert info.spectral_radius[1] > 1.5
     assert info.spectral_radius[2] >= 0.99
     assert not jnp.isfinite(info.residual[3])
-    # No iterate of this example is finite, so h is the start.
-    chex.assert_trees_all_equal(h[3], jnp.full(3, 0.1))
+    chex.assert_trees_all_equal(h[3], jnp.full(3, 0.1))  # no finite iterate: the start
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -90,19 +88,16 @@ def test_nan_is_the_derivative_of_what_failed_and_of_nothing_else(solver):
 def test_truncate_is_finite_and_the_same_in_both_modes(solver):
     (h, info), (forward, reverse) = jacobians("truncate", solver)
     (want, told), _ = jacobians("nan", solver)
-    # Only the derivatives depend on on_failure; h* and info are equal.
-    chex.assert_trees_all_equal((h, info), (want, told))
+    chex.assert_trees_all_equal((h, info), (want, told))  # only the derivatives differ
     assert jnp.all(jnp.isfinite(forward[0]))
     for tree in (forward, reverse):
         assert all(jnp.all(jnp.isfinite(leaf)) for leaf in tree)
         np.testing.assert_allclose(tree[0][0], implicit(0), rtol=1e-7, atol=1e-10)
-        # The returned h of this example is the start, which does not depend on W.
-        assert jnp.all(tree[0][3] == 0)
+        assert jnp.all(tree[0][3] == 0)  # its h* is the start
     if solver == "relaxation":
         chex.assert_trees_all_close(forward, reverse, rtol=1e-9, atol=1e-11)
         once = jax.jacobian(settle)(W, h, (S, jnp.nan_to_num(X)))
-        # These derivatives equal those of the adjoint `jfb` (one step).
-        np.testing.assert_allclose(forward[0][1:3], once[1:3], rtol=1e-9)
+        np.testing.assert_allclose(forward[0][1:3], once[1:3], rtol=1e-9)  # as with jfb
 
 
 @pytest.mark.parametrize(
@@ -118,10 +113,7 @@ def test_truncate_is_finite_and_the_same_in_both_modes(solver):
 )
 @pytest.mark.fast_rows(1)
 def test_truncated_adjoints_are_transposes(adjoint):
-    """Check that truncated forward and reverse mode take the same steps.
-
-    The residuals of the two modes differ.
-    """
+    """Both modes take the same steps, although their residuals differ."""
     _, (forward, reverse) = jacobians("truncate", "relaxation", adjoint)
     chex.assert_trees_all_close(forward, reverse, rtol=1e-9, atol=1e-12)
     assert all(jnp.all(jnp.isfinite(leaf)) for leaf in forward)
@@ -130,10 +122,9 @@ def test_truncated_adjoints_are_transposes(adjoint):
 @pytest.mark.parametrize(
     ("A", "adjoint"),
     [
-        # For some right-hand sides, the residual of this matrix grows at first.
+        # For some right-hand sides, the residual grows at first.
         ([[0.9, 8.0], [0.0, 0.8]], gradients.adjoints.relaxation(max_steps=2)),
-        # This matrix has an eigenvalue above 1, so iteration diverges. One of its units
-        # alone would settle, in one of the two modes only.
+        # Not a contraction, but one unit alone would settle, in one mode only.
         ([[1.5, 1.0], [0.0, 0.5]], gradients.adjoints.relaxation()),
     ],
     ids=["not normal", "in part"],
@@ -170,27 +161,21 @@ def test_ignore_gives_the_last_iterate():
     assert not jnp.any(info.converged[1:])
     best = jacobians("nan", "relaxation")[0][0]
     assert jnp.linalg.norm(h[1]) > 100 * jnp.linalg.norm(best[1])
-    # This example has no finite step, so h is the start.
-    chex.assert_trees_all_equal(h[3], jnp.full(3, 0.1))
+    chex.assert_trees_all_equal(h[3], jnp.full(3, 0.1))  # no finite step: the start
     assert jnp.all(jnp.isfinite(forward[0][:3]))
-    # The fourth example makes the gradient of the shared W NaN.
-    assert jnp.any(jnp.isnan(reverse[0][:3]))
+    assert jnp.any(jnp.isnan(reverse[0][:3]))  # from the fourth example
     one = lambda w: gradients.fixed_point(
         lambda w, h, x: w * h + x, w, 0.0, 1.0, max_steps=3, on_failure="ignore"
     )
     (h, info), grad = jax.value_and_grad(one, has_aux=True)(0.5)
-    # Three evaluations of h ← w h + 1 give three terms.
-    assert (h, grad) == (1.5, 1.5 * 1.75)
+    assert (h, grad) == (1.5, 1.5 * 1.75)  # three evaluations, three terms
     assert info.residual == 0.25 / 1.5
 
 
 @pytest.mark.parametrize("on_failure", ["nan", "truncate"])
 @pytest.mark.fast_rows(1)
 def test_examples_that_do_not_count_spoil_nothing(on_failure):
-    """Check that failed examples of weight 0 leave the gradient of shared W finite.
-
-    The product 0 · NaN must not reach the gradient.
-    """
+    """The gradient of shared parameters stays finite too: 0 · NaN does not reach it."""
     options = {"solver": SOLVERS["relaxation"], "on_failure": on_failure}
     counts = jnp.array([1.0, 0.0, 0.0, 0.0])
     value = lambda W: jnp.sum(counts[:, None] * solve(W, **options)[0])
@@ -232,7 +217,7 @@ SINGULAR_ADJOINTS = {
 @pytest.mark.parametrize("name", SINGULAR_ADJOINTS)
 @pytest.mark.fast_rows(1)
 def test_a_singular_adjoint_is_told(name):
-    """Report a singular I − J, where the first unit integrates its input; h* exists."""
+    """h* exists, but I − J is singular, because the first unit integrates its input."""
     f = lambda w, h, x: jnp.stack([h[0] + w * (h[1] - x), 0.5 * h[1] + 0.5 * x])
     options = {"adjoint": SINGULAR_ADJOINTS[name]}
     init = jnp.array([0.0, 1.0])
@@ -256,7 +241,7 @@ def test_a_singular_adjoint_is_told(name):
 
 @pytest.mark.slow
 def test_an_unstable_fixed_point_that_was_the_start():
-    """Start at the fixed point 0, where relaxation of the adjoint equation diverges."""
+    """Zero is the fixed point and the start, but relaxation of the adjoint diverges."""
     f = lambda w, h, x: jnp.tanh(h @ w.T) + x * jnp.ones(3)
     w = 4 * W
     value = lambda x, adjoint, policy: jnp.sum(
@@ -265,8 +250,7 @@ def test_an_unstable_fixed_point_that_was_the_start():
         )[0]
     )
     assert jnp.isnan(jax.grad(value)(0.0, gradients.adjoints.relaxation(), "nan"))
-    # With on_failure="truncate", the first iterate replaces the solution of the adjoint
-    # equation.
+    # With "truncate", the first iterate replaces the adjoint.
     np.testing.assert_allclose(
         jax.grad(value)(0.0, gradients.adjoints.relaxation(), "truncate"),
         3.0,
@@ -283,10 +267,7 @@ def test_an_unstable_fixed_point_that_was_the_start():
 
 @pytest.mark.slow
 def test_a_failure_is_seen_where_the_loss_is_stationary():
-    """Check that a failed example has a NaN gradient, even if its loss gradient is 0.
-
-    The returned h of the failed example is 0, its target.
-    """
+    """Where no h* was found, h is 0 and so is b; the gradient must still be NaN."""
     f = lambda w, h, x: jnp.tanh(h @ w + x)
     w, zeros = jnp.array([[0.3, 0.1], [-0.2, 0.4]]), jnp.zeros((2, 2))
     x = jnp.array([[0.1, 0.2], [jnp.nan, 1.0]])
@@ -295,8 +276,7 @@ def test_a_failure_is_seen_where_the_loss_is_stationary():
     (_, equilibrium), grads = rule(w, zeros, x, zeros)
     np.testing.assert_array_equal(equilibrium.forward.converged, [True, False])
     assert np.isnan(grads).all()
-    # The second example fails, but its weight is 0.
-    _, grads = rule(w, zeros, x, zeros, jnp.array([1.0, 0.0]))
+    _, grads = rule(w, zeros, x, zeros, jnp.array([1.0, 0.0]))  # weight 0: it fails
     assert np.isfinite(grads).all()
 
 

@@ -1,4 +1,4 @@
-"""Penalty on the norm of the Jacobian: unbiased, by enumeration of its random draws."""
+"""The penalty on the Jacobian: unbiased, by enumeration of its draws."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from bpvariants import gradients
 
 
 def test_jacobian_penalty_is_unbiased():
-    """Average the two distinct draws of the penalty on two units: this is the norm."""
+    """Two units have two draws, up to sign; their mean is the norm."""
     W, h = jnp.array([[0.3, -0.7], [0.5, 0.2]]), jnp.array([[0.4, -0.2], [0.0, 0.1]])
     f = lambda W, h, x: jnp.tanh(h @ W.T + x)
     keys = jax.random.split(jax.random.key(0), 32)
