@@ -12,6 +12,9 @@ import pytest
 from bpvariants import diagnostics, gradients
 from tests.problems import RULES
 
+# The state of the test network is visible as a whole.
+pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")
+
 KEY = jax.random.key(0)
 T, B = 4, 2
 
