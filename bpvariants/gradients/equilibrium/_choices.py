@@ -38,13 +38,18 @@ def choose_solver(
     return solver
 
 
-def choose_adjoint(adjoint: Adjoint | None, solver: Solver) -> Adjoint:
-    """Return the adjoint; by default the solver's method, and cg where that fails."""
+def choose_adjoint(adjoint: Adjoint | None, solver: Solver, on_failure: str) -> Adjoint:
+    """Return the adjoint; by default the solver's method, and cg where that fails.
+
+    Without cg if failures are tolerated: an adjoint that is cut short is linear in b.
+    """
     if adjoint is None and isinstance(solver, OURS):
         first: Any = solver
         if isinstance(solver, solvers.relaxation):
             settings = solver.damping, solver.tol, solver.max_steps
             first = adjoints.relaxation(*settings)
+        if on_failure != "nan":
+            return first
         second = adjoints.cg(tol=solver.tol, max_steps=solver.max_steps)
         return adjoints.fallback(first, second)
     chosen: Any = solver if adjoint is None else adjoint

@@ -89,9 +89,9 @@ def fixed_point(
     for another precision.
 
     The gradient needs I − J to be invertible, but no contraction. By default, the
-    adjoint is relaxed like h, and solved by conjugate gradients for examples where this
-    fails. But h* is only found by `relaxation` if f contracts there, or with damping;
-    `anderson` and `broyden` need no contraction.
+    adjoint is relaxed like h. With "nan", it is solved by conjugate gradients for
+    examples where this fails. But h* itself is found by `relaxation` only if f
+    contracts there, or with damping; `anderson` and `broyden` need no contraction.
 
     Each step, forward or backward, takes the time of one evaluation of f. Memory is
     that of a few states and of one evaluation's derivative, whatever the number of
@@ -106,7 +106,7 @@ def fixed_point(
       solver: solver for h*, from `gradients.solvers`: `relaxation(…)` (above, the
         default), `anderson(…)` or `broyden(…)`.
       adjoint: solver for derivatives, from `gradients.adjoints`. Default: the method
-        and the settings of the solver, and `cg(…)` where that fails. Exact:
+        and the settings of the solver; with "nan" also `cg(…)` where that fails. Exact:
         `relaxation(…)`, `anderson(…)`, `broyden(…)`, `cg(…)`, `linear_solver(…)`,
         `fallback(…)`; approximate: `neumann(…)`, `jfb()`, `unrolled(…)`.
       on_failure: "nan", "truncate" or "ignore".
@@ -145,8 +145,8 @@ def fixed_point(
       doi:10.1103/PhysRevLett.59.2229.
     """
     solver = choose_solver(solver, damping, tol, max_steps, atol)
-    adjoint = choose_adjoint(adjoint, solver)
     check_on_failure(on_failure)
+    adjoint = choose_adjoint(adjoint, solver, on_failure)
     check_floating("init", init)
     init = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf)), init)
     f = with_precise_products(f)

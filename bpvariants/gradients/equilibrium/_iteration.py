@@ -66,21 +66,20 @@ class Method(NamedTuple):
     init: Callable[[PyTree], PyTree]  # start -> memory, leaves [*batch, ...]
     move: Callable[..., tuple[PyTree, PyTree]]  # memory, h, g(h) − h, its norm
     may_rise: bool = False  # whether growth is measured from the first residual
+    pace: float | jax.Array | None = None  # ‖move‖ / ‖g(h) − h‖, if it is fixed
 
 
 class _State(NamedTuple):
     h: PyTree
     best: PyTree  # the iterate with the lowest ‖g(h) − h‖
     memory: PyTree
-    gap: PyTree  # g(h) − h of the last step
     lowest: jax.Array  # ‖g(h) − h‖ of the best iterate
     residual: jax.Array  # this norm relative to the scale
     first: jax.Array  # relative residual of the start
     last: jax.Array  # relative residual of h
     recent: jax.Array  # [WINDOW, *batch], the last ‖g(h) − h‖
     peak: jax.Array  # if ‖g(h) − h‖ is above it, the example is lost
-    path: jax.Array  # length of the steps since the best iterate
-    since: jax.Array  # number of these steps
+    since: jax.Array  # number of steps since the best iterate
     patience: jax.Array  # number of these steps at which rounding is tested
     stalled: jax.Array  # whether it waits for this test
     rounded: jax.Array  # whether only rounding keeps the residual above tol
@@ -121,21 +120,17 @@ def iterate(
         active = state.active & (residual > tol) & ~lost & (steps < limit)
         since = jnp.where(better, 0, state.since + 1)
         h, memory = method.move(state.memory, state.h, difference, size)
-        moved = norm(jax.tree.map(jnp.subtract, h, state.h), batch_ndim)
-        path = jnp.where(better, 0, state.path) + moved
         recent = jnp.concatenate([state.recent[1:], size[None]])
         state = state._replace(
             h=select(active, h, state.h),
             best=select(better, state.h, state.best),
             memory=select(active, memory, state.memory),
-            gap=select(state.active, difference, state.gap),
             lowest=lowest,
             residual=jnp.where(better, residual, state.residual),
             first=jnp.where(state.steps == 0, residual, state.first),
             last=jnp.where(state.active, residual, state.last),
             recent=jnp.where(state.active[None], recent, state.recent),
             peak=peak,
-            path=jnp.where(state.active, path, state.path),
             since=jnp.where(state.active, since, state.since),
             lost=state.lost | lost,
             steps=steps,
@@ -146,7 +141,7 @@ def iterate(
 
     def run(state: _State) -> _State:
         state = jax.lax.while_loop(lambda state: jnp.any(state.active), step, state)
-        return _judge(gap, state, batch_ndim)
+        return _judge(gap, state, method, batch_ndim)
 
     state = _begin(start, method.init(start), size)
     state = jax.lax.while_loop(lambda state: jnp.any(state.active), run, state)
@@ -161,16 +156,21 @@ def iterate(
     )
 
 
-def _judge(gap: Callable, state: _State, batch_ndim: int) -> _State:
+def _judge(gap: Callable, state: _State, method: Method, batch_ndim: int) -> _State:
     """End examples that stall because of rounding; let the others go on.
 
     An iteration that converges slowly moves on, almost straight. One that is only kept
     in motion by rounding returns to where it was.
     """
-    away = norm(jax.tree.map(jnp.subtract, state.h, state.best), batch_ndim)
-    returns = state.stalled & (2 * away <= state.path)
     size = jnp.exp(jnp.mean(jnp.log(state.recent), axis=0))  # of the last steps
-    noise = rounding(gap, state.h, state.gap, size, returns)
+    returns = state.stalled
+    if method.pace is not None:
+        away = norm(jax.tree.map(jnp.subtract, state.h, state.best), batch_ndim)
+        way = (
+            state.since.astype(size.dtype) * size * jnp.asarray(method.pace, size.dtype)
+        )
+        returns = returns & (2 * away <= way)
+    noise = rounding(gap, state.h, size, returns)
     # Rounding errors add up over steps as those of a random walk that returns.
     taken = jnp.maximum(state.steps - state.since, 1).astype(noise.dtype)
     factor = relative(state.residual, state.first) ** (1 / taken)
@@ -194,14 +194,12 @@ def _begin(start: PyTree, memory: PyTree, size: jax.Array) -> _State:
         h=start,
         best=start,
         memory=memory,
-        gap=start,
         lowest=infinite,
         residual=infinite,
         first=infinite,
         last=infinite,
         recent=jnp.zeros((WINDOW, *size.shape), size.dtype),
         peak=infinite,
-        path=jnp.zeros_like(size),
         since=jnp.zeros(size.shape, jnp.int32),
         patience=jnp.full(size.shape, PATIENCE, jnp.int32),
         stalled=jnp.zeros(size.shape, bool),

@@ -79,8 +79,8 @@ def recurrent_backprop(
       readout: (params, h) -> y. Default: y is h itself.
       solver: solver for h*, from `gradients.solvers`. Default: `relaxation()`.
       adjoint: solver for z, from `gradients.adjoints`. Default: the method and the
-        settings of the solver, and `cg(…)` where that fails, as its `spectral_radius`
-        in the result tells.
+        settings of the solver; with "nan" also `cg(…)` where that fails. So an adjoint
+        that converged with a `spectral_radius` of 1 or more was solved by `cg(…)`.
       on_failure: what to do if an example does not converge, forward or backward, as in
         :func:`fixed_point`. "nan": its z, and all gradients that depend on it, are NaN,
         unless its loss does not count. "truncate": z and gradients are finite, as far
@@ -124,8 +124,8 @@ def recurrent_backprop(
       doi:10.1103/PhysRevLett.59.2229.
     """
     solver = choose_solver(solver, damping, tol, max_steps, atol)
-    adjoint = choose_adjoint(adjoint, solver)
     check_on_failure(on_failure)
+    adjoint = choose_adjoint(adjoint, solver, on_failure)
     f = with_precise_products(f)
     read = (lambda params, h: h) if readout is None else readout
 

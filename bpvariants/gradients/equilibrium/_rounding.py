@@ -14,6 +14,7 @@ Moré & Wild, "Estimating computational noise", SIAM Journal on Scientific Compu
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -57,13 +58,12 @@ def explained(
     """
     asked = asked & (residual <= COARSEST)
     size = norm(difference, asked.ndim)
-    return asked & (size <= NOISE * rounding(gap, h, difference, 4 * size, asked))
+    return asked & (size <= NOISE * rounding(gap, h, 4 * size, asked))
 
 
 def rounding(
     gap: Callable[[PyTree], PyTree],
     h: PyTree,
-    along: PyTree,
     length: jax.Array,
     asked: jax.Array,
 ) -> jax.Array:
@@ -71,32 +71,34 @@ def rounding(
 
     Args:
       gap: g(h) − h.
-      h: the state around which it is evaluated.
-      along: the direction in which h is moved, such as the gap.
+      h: the state around which it is evaluated. It is moved along the gap.
       length: [*batch], how far h is moved, such as the size of the gap.
       asked: the examples [*batch] of interest. If there are none, nothing is evaluated.
 
     Returns:
       The largest second difference, and 0 if it is not due to rounding.
     """
-    u = _short(h, along, length)
-    count = jnp.where(jnp.any(asked), COARSE + FINE, 0)
+    count = jnp.where(jnp.any(asked), 1 + COARSE + FINE, 0)
 
     def walk(k, state):
-        before, last, coarse, fine = state
-        at = jnp.where(k < COARSE, 8 * (k - COARSE // 2), k - COARSE - FINE // 2)
-        factor = lambda u: at.astype(jnp.finfo(u.dtype).dtype)
+        u, before, last, coarse, fine = state
+        at = jnp.where(
+            k <= COARSE, 8 * (k - 1 - COARSE // 2), k - 1 - COARSE - FINE // 2
+        )
+        factor = lambda u: jnp.where(k == 0, 0, at).astype(jnp.finfo(u.dtype).dtype)
         new = gap(jax.tree.map(lambda leaf, u: leaf + factor(u) * u, h, u))
+        along = _short(h, new, length)
+        u = jax.tree.map(partial(jnp.where, k == 0), along, u)
         second = jax.tree.map(lambda a, b, c: (a - b) - (b - c), before, last, new)
         size = norm(second, length.ndim)
-        is_coarse, is_fine = (k > 1) & (k < COARSE), k > COARSE + 1
+        is_coarse, is_fine = (k > 2) & (k <= COARSE), k > COARSE + 2
         coarse = jnp.where(is_coarse, jnp.maximum(coarse, size), coarse)
         fine = jnp.where(is_fine, jnp.maximum(fine, size), fine)
-        return last, new, coarse, fine
+        return u, last, new, coarse, fine
 
     nothing = jnp.zeros_like(length)
-    state = jax.lax.fori_loop(0, count, walk, (h, h, nothing, nothing))
-    _, _, coarse, fine = state
+    state = jax.lax.fori_loop(0, count, walk, (h, h, h, nothing, nothing))
+    *_, coarse, fine = state
     return jnp.where(coarse <= SLOWLY * fine, fine, 0)
 
 

@@ -25,6 +25,7 @@ ADJOINTS = {
     "broyden": gradients.adjoints.broyden(4, **TIGHT),
     "cg": gradients.adjoints.cg(**TIGHT),
 }
+slow = lambda *values: pytest.param(*values, marks=pytest.mark.slow)
 V = jnp.array([[0.3, -0.7, 0.2], [0.5, 0.2, -0.4], [-0.2, 0.5, 0.4]])
 X = jnp.array([0.3, -0.2, 0.1])
 U = jnp.array([[0.4, -0.1, 0.3], [-0.6, 0.2, 0.5], [0.1, 0.7, -0.3]])
@@ -256,7 +257,7 @@ def test_an_adjoint_that_does_not_contract_is_solved_by_default():
     assert info.steps[0] < 80 < 1000 < info.steps[1]
 
 
-@pytest.mark.parametrize("solver", ["anderson", "broyden"])
+@pytest.mark.parametrize("solver", ["anderson", slow("broyden")])
 def test_the_default_adjoint_falls_back_on_conjugate_gradients(solver):
     """Of 30 units that grow threefold; no method of the solver's solves for it."""
     W = jax.random.normal(jax.random.key(0), (30, 30)) * 3 / 30**0.5
@@ -295,8 +296,8 @@ def test_a_singular_adjoint_is_told_by_default():
     assert jnp.isnan(grad)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("solver", [lineax.LU(), lineax.GMRES(1e-3, 1e-3)], ids=str)
+@pytest.mark.parametrize("dtype", ["bfloat16", slow("float16")])
+@pytest.mark.parametrize("solver", [lineax.LU(), slow(lineax.GMRES(1e-3, 1e-3))])
 def test_lineax_solves_for_16_bits(solver, dtype):
     A, b = (0.5 * V).astype(dtype), jnp.stack([X, -2 * X]).astype(dtype)
     solve = gradients.adjoints.linear_solver(solver)
@@ -310,7 +311,7 @@ def test_lineax_solves_for_16_bits(solver, dtype):
     assert jnp.isfinite(grad).all()
 
 
-@pytest.mark.parametrize("adjoint", [None, "cg", "LU"])
+@pytest.mark.parametrize("adjoint", [None, *map(slow, ["cg", "LU"])])
 def test_complex_states(adjoint):
     """The gradient is that of the steps themselves."""
     W = jax.lax.complex(0.4 * V, 0.2 * U)

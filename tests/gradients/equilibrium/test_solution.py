@@ -12,7 +12,7 @@ MISTAKES = [
     lambda pair, w: pair @ w,
     lambda pair, w: w @ pair,
     lambda pair, w: 2 * pair,  # of a plain tuple: itself twice
-    lambda pair, w: pair + (w,),
+    lambda pair, w: pair + w,
     lambda pair, w: (pair - w) ** 2,
     lambda pair, w: jnp.sum(pair),
     lambda pair, w: jax.nn.softmax(pair),

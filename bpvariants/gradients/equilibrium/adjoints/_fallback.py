@@ -16,10 +16,10 @@ from bpvariants.gradients.equilibrium._protocols import Adjoint
 class fallback:
     """Exact adjoint by one solver, and by another for examples where the first fails.
 
-    The default of :func:`fixed_point` is of this kind: first the method of the solver,
-    then :class:`cg`. The gradient is well defined if I − J is invertible, and so it is
-    found even if the adjoint does not contract. If both fail for an example, z and its
-    residual are those of the first solver.
+    The default of :func:`fixed_point`, with on_failure="nan", is of this kind: first
+    the method of the solver, then :class:`cg`. The gradient is well defined if I − J is
+    invertible, and so it is found even if the adjoint does not contract. If both fail
+    for an example, z and its residual are those of the first solver.
 
     In `info`, `steps` counts the steps of both solvers, and `spectral_radius` is the
     estimate of the first. So an example that has converged, with a `spectral_radius` of

@@ -81,7 +81,7 @@ class relaxation:
         """Iterate until ‖gap(h)‖ ≤ tol · scale(h) or a failure; return the outcome."""
         damped = lambda h, d: h + jnp.asarray(self.damping, h.dtype) * d
         move = lambda memory, h, d, size: (jax.tree.map(damped, h, d), memory)
-        method = Method(lambda start: (), move)
+        method = Method(lambda start: (), move, pace=self.damping)
         settings = {"tol": self.tol, "max_steps": self.max_steps}
         return iterate(gap, start, scale, method, batch_ndim=batch_ndim, **settings)
 
