@@ -166,10 +166,8 @@ def _judge(gap: Callable, state: _State, method: Method, batch_ndim: int) -> _St
     returns = state.stalled
     if method.pace is not None:
         away = norm(jax.tree.map(jnp.subtract, state.h, state.best), batch_ndim)
-        way = (
-            state.since.astype(size.dtype) * size * jnp.asarray(method.pace, size.dtype)
-        )
-        returns = returns & (2 * away <= way)
+        pace = jnp.asarray(method.pace, size.dtype)
+        returns &= 2 * away <= state.since.astype(size.dtype) * pace * size
     noise = rounding(gap, state.h, size, returns)
     # Rounding errors add up over steps as those of a random walk that returns.
     taken = jnp.maximum(state.steps - state.since, 1).astype(noise.dtype)

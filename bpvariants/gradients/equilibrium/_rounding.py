@@ -82,9 +82,8 @@ def rounding(
 
     def walk(k, state):
         u, before, last, coarse, fine = state
-        at = jnp.where(
-            k <= COARSE, 8 * (k - 1 - COARSE // 2), k - 1 - COARSE - FINE // 2
-        )
+        at = k - 1 - COARSE - FINE // 2
+        at = jnp.where(k <= COARSE, 8 * (k - 1 - COARSE // 2), at)
         factor = lambda u: jnp.where(k == 0, 0, at).astype(jnp.finfo(u.dtype).dtype)
         new = gap(jax.tree.map(lambda leaf, u: leaf + factor(u) * u, h, u))
         along = _short(h, new, length)

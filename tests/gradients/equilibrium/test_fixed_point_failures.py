@@ -22,6 +22,9 @@ SOLVERS = {
 }
 
 
+slow = lambda *values: pytest.param(*values, marks=pytest.mark.slow)
+
+
 def settle(W, h, x):
     s, x = x
     pulled = s * (h @ W.T) + x
@@ -271,8 +274,8 @@ def test_a_failure_is_seen_where_the_loss_is_stationary():
     assert np.isfinite(grads).all()
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-@pytest.mark.parametrize("name", ["relaxation", "anderson", "broyden"])
+@pytest.mark.parametrize("dtype", ["bfloat16", slow("float16")])
+@pytest.mark.parametrize("name", ["relaxation", slow("anderson"), slow("broyden")])
 def test_what_16_bits_can_reach_counts_as_converged(name, dtype):
     f = lambda w, h, x: jnp.tanh(h @ w + x)
     w, x = jnp.array([[0.3, 0.5], [-0.4, 0.4]]), jnp.array([[0.1, 0.2], [0.7, -1.0]])
