@@ -63,10 +63,10 @@ def backprop(
 
     Raises:
       ValueError: if layers is empty, or not of (function, activation) pairs. The
-        returned function raises a ValueError if
-        params does not have one entry for each layer, if a layer cannot take the output
-        of the layer below, if integers occur where derivatives are needed, or if loss
-        does not return one value for each example.
+        returned function raises a ValueError if params does not have one entry for each
+        layer, if a layer cannot take the output of the layer below, if integers occur
+        where derivatives are needed, or if loss does not return one value for each
+        example.
 
     Example:
       >>> import jax.numpy as jnp
@@ -90,9 +90,7 @@ def backprop(
       Rumelhart, Hinton & Williams, "Learning representations by back-propagating
       errors", Nature 323, 1986, doi:10.1038/323533a0.
     """
-    layers = tuple(layers)
-    if not layers:
-        raise ValueError("layers must have at least one (function, activation) pair.")
+    layers = check_layers(layers)
     check_loss_function(loss)
 
     def rule(params, x, target, weights=None):
