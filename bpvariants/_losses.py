@@ -34,6 +34,13 @@ class Counted(NamedTuple):
     counts: jax.Array  # [*batch] bool
 
 
+class Padded(NamedTuple):
+    """A target, with flags that say where there is a time step and not padding."""
+
+    target: PyTree  # leaves [*batch, ...]
+    counts: jax.Array  # [*batch] bool, False in padding
+
+
 class WrongEntries(ValueError):
     """Error for weights or flags without exactly one entry for each loss [*batch]."""
 
@@ -70,7 +77,8 @@ def with_loss(step: Step, loss: Loss, *, may_count: bool = False) -> Step:
     """Return a step with the inputs (x, target) and the losses [*batch] as outputs.
 
     A scan over this step computes the losses inside, and so stacks no outputs
-    [T, *batch, ...] of the network. A target may be :class:`Counted`.
+    [T, *batch, ...] of the network. A target may be :class:`Counted` or
+    :class:`Padded`.
 
     Args:
       step: one time step of the network.
@@ -95,12 +103,17 @@ def check_loss_function(loss: object) -> None:
     check_function("loss", loss, "(y, target) -> losses [*batch]")
 
 
-def counted(target: PyTree, weights: jax.Array | None) -> PyTree:
-    """Return a target [*batch, ...] with flags of the losses that have a weight ≠ 0.
+def counted(
+    target: PyTree, weights: jax.Array | None, mask: jax.Array | None = None
+) -> PyTree:
+    """Return a target [*batch, ...] with flags of the losses that count.
 
-    Without weights all losses count, and the target stays as it is.
+    Losses count whose weight is not 0; without weights, all losses outside of padding.
+    Without weights and mask, the target stays as it is.
     """
-    return target if weights is None else Counted(target, weights.astype(bool))
+    if weights is not None:
+        return Counted(target, weights.astype(bool))
+    return target if mask is None else Padded(target, mask.astype(bool))
 
 
 def seen(target: PyTree) -> PyTree:
@@ -109,6 +122,8 @@ def seen(target: PyTree) -> PyTree:
     Where a target is not finite and its loss has weight 0, as for a missing label, the
     loss function gets zeros as its target.
     """
+    if isinstance(target, Padded):
+        return target.target
     if not isinstance(target, Counted):
         return target
     target, counts = target
@@ -136,11 +151,14 @@ def losses_of(
         return losses.astype(jnp.float64 if wide else jnp.float32)
 
     shown = seen(target)
-    if not isinstance(target, Counted):
+    if not isinstance(target, Counted | Padded):
         return run(y)
     held = jax.tree.map(jax.lax.stop_gradient, y)
-    finite = jnp.isfinite(run(held)) & _are_finite(target.target, target.counts)
-    real = target.counts | finite
+    if isinstance(target, Padded):
+        real = target.counts
+    else:
+        finite = jnp.isfinite(run(held)) & _are_finite(target.target, target.counts)
+        real = target.counts | finite
     losses = run(jax.tree.map(lambda a, b: _chosen(real, a, b), y, held))
     return jnp.where(real, losses, jnp.zeros_like(losses))
 

@@ -126,6 +126,27 @@ def test_a_missing_target_of_weight_0_is_as_if_its_loss_were_not_there(names):
 
 
 @some_then_all
+def test_losses_in_padding_do_not_count_even_if_they_are_infinite(names):
+    """Check a loss that is infinite for a target of 0, which is a usual padding."""
+    log = lambda y, target: jnp.sum((y - jnp.log(target)) ** 2, axis=-1)
+    mask = gradients.mask_from_lengths(jnp.array([T, 2]), T)
+
+    def run(targets):
+        params, carry, xs, _ = problem()
+        return {
+            name: SEQUENCES[name](step, log)(params, carry, xs, targets, mask=mask)
+            for name in names
+        }
+
+    real = jnp.exp(problem()[-1])
+    padded = [jnp.where(mask[..., None], real, pad) for pad in (1, 0, -1, jnp.nan)]
+    want, *found = map(jax.jit(run), padded)
+    chex.assert_tree_all_finite(want)
+    for results in found:
+        chex.assert_trees_all_equal(results, want)
+
+
+@some_then_all
 def test_a_missing_target_that_counts_is_not_silent(names):
     weights = jnp.ones_like(WEIGHTS)
     for (value, _), _ in all_rules(root, names)(missing(), weights).values():

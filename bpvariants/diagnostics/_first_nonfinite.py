@@ -166,7 +166,7 @@ def first_nonfinite(
     counting = effective_weights(weights, mask)
     shape = (length, *losses.shape)
     shares = jnp.broadcast_to(normalised(counting, shape, losses.dtype), shape)
-    sequences = (xs, counted(targets, weights)), mask, reset
+    sequences = (xs, counted(targets, weights, mask)), mask, reset
 
     def forward(h, inputs):
         (x, target), mask, reset = inputs

@@ -215,7 +215,7 @@ def gradient_flow(
     shape = (length, *losses.shape)
     counts = effective_weights(weights, mask)
     counts = jnp.ones(shape) if counts is None else jnp.broadcast_to(counts, shape)
-    inputs = xs, counted(targets, weights)
+    inputs = xs, counted(targets, weights, mask)
     course = Course(advance, params, carry, inputs, mask, reset, initial)
     deltas, sources, sums, shares = from_each_loss(
         course, counts.astype(losses.dtype), min(samples, length)

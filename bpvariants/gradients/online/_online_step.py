@@ -137,7 +137,7 @@ def enter_step(
         examples=over_batch(example, losses.ndim),
         shares=normalised(effective_weights(weight, mask), losses.shape, losses.dtype),
         start=restart(carry, initial, mask, reset),
-        inputs=blank((x, counted(target, weight)), carry, mask),
+        inputs=blank((x, counted(target, weight, mask)), carry, mask),
         batch=losses.shape,
         dtype=losses.dtype,
         mask=mask,

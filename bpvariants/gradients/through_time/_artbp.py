@@ -210,7 +210,7 @@ def _with_cuts(
         cuts = draw(shape, losses.dtype, mask, reset)
 
         def objective(params):
-            inputs = (xs, counted(targets, weights)), cuts
+            inputs = (xs, counted(targets, weights, mask)), cuts
             last, value = sum_steps(
                 cutting, params, carry, inputs, mask, reset, initial,
                 shares=shares, remat=remat,

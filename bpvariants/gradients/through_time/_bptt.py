@@ -96,7 +96,7 @@ def bptt(
         shape = (jax.tree.leaves(xs)[0].shape[0], *losses.shape)
         shares = normalised(effective_weights(weights, mask), shape, losses.dtype)
 
-        inputs = xs, counted(targets, weights)
+        inputs = xs, counted(targets, weights, mask)
 
         def objective(params):
             last, value = sum_steps(

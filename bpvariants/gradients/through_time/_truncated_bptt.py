@@ -193,7 +193,7 @@ def truncated_bptt(
             stream = dataclasses.replace(stream, initial=initial)
         steps = Steps(xs, mask, reset, jnp.ones(length, bool))
         held, steps = resume(stream, steps, num_losses, h)
-        block = Block(steps, counted(targets, weights))
+        block = Block(steps, counted(targets, weights, mask))
         weights = effective_weights(weights, mask)
         if update is None:
             consumer = add_up(params, weights, length, losses)

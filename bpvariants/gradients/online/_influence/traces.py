@@ -33,7 +33,7 @@ from bpvariants._carries import (
 )
 from bpvariants._dtypes import cast_like, widen
 from bpvariants._examples import select, times
-from bpvariants._losses import Counted, seen, with_loss
+from bpvariants._losses import Counted, Padded, seen, with_loss
 from bpvariants.gradients._feedback import (
     adapted,
     AdaptiveFeedback,
@@ -250,7 +250,7 @@ def _given_signals(
         )
     signals = over_batch(one_example(with_signal, rank), rank)(*args)[1]
     signals = widen(jax.tree.leaves(signals))
-    if isinstance(target := now.inputs[1], Counted):
+    if isinstance(target := now.inputs[1], Counted | Padded):
         clean = lambda leaf: jnp.where(jnp.isfinite(leaf), leaf, jnp.zeros_like(leaf))
         signals = select(target.counts, signals, jax.tree.map(clean, signals))
     return times(now.shares, signals)
