@@ -18,7 +18,7 @@ def floating_leaves(tree: PyTree) -> list[jax.Array]:
 
 
 def replace_floating(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
-    """Replace each floating leaf of `tree` by one of `leaves`, cast to its dtype."""
+    """Replace the floating leaves of `tree` by `leaves`, cast to the old dtypes."""
     new = iter(leaves)
     replace = lambda leaf: cast_like(next(new), leaf) if is_floating(leaf) else leaf
     return jax.tree.map(replace, tree)

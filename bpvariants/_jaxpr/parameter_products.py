@@ -86,7 +86,7 @@ class Terms:
             self._refuse(known, f"is used in `{name}`")
 
     def blocks(self) -> list[Block]:
-        """Return the blocks: terms in one array and with the same inputs are one block.
+        """Return the blocks: all terms of one array with equal inputs form one block.
 
         Terms that are part of other terms are left out.
         """

@@ -10,7 +10,7 @@ steps and stores the carry after these steps. The best number y attains the mini
 The minimum is E(t, m) = t + ρt − C(m+ρ, m+1), where ρ is the smallest integer such that
 C(m+ρ, m) ≥ t. A number y is optimal if and only if  C(m+ρ−2, m) ≤ y ≤ C(m+ρ−1, m)  and
 C(m+ρ−2, m−1) ≤ t−y ≤ C(m+ρ−1, m−1).  The forward pass includes the first advances of
-the schedule. It also evaluates the last step, which E(t, m) does not count.
+the schedule. It also evaluates the last step, one evaluation more than E(t, m).
 """
 
 import math
