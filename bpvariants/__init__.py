@@ -1,4 +1,4 @@
-"""Four kinds of backpropagation as pure JAX functions and optax transformations."""
+"""Variants of backpropagation as pure JAX functions and optax transformations."""
 
 from bpvariants import (
     adapters as adapters,

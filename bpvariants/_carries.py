@@ -1,4 +1,4 @@
-"""Run a step on one example; get and set a tree's floating leaves, also as vectors."""
+"""Steps of single examples, and access to the floating leaves of a pytree."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,22 +13,22 @@ from bpvariants.types import PyTree, Step
 
 
 def floating_leaves(tree: PyTree) -> list[jax.Array]:
-    """Return the real and complex floating leaves, the only leaves with derivatives."""
+    """Return the real and complex floating leaves; only these have derivatives."""
     return [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree) if is_floating(leaf)]
 
 
 def replace_floating(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
-    """Replace a tree's floating leaves by `leaves`, cast to the dtypes of the tree."""
+    """Replace the floating leaves of `tree` by `leaves`, cast to the old dtypes."""
     new = iter(leaves)
     replace = lambda leaf: cast_like(next(new), leaf) if is_floating(leaf) else leaf
     return jax.tree.map(replace, tree)
 
 
 def one_example(step: Step, batch_rank: int) -> Step:
-    """Return a step that takes one example, in arrays without batch axes.
+    """Return a step that takes one example, whose arrays have no batch axes.
 
-    The network itself gets the example as a batch of one, because the network may need
-    all batch axes.
+    The given `step` gets the example as a batch of one, because it may need all batch
+    axes.
     """
     axes = tuple(range(batch_rank))
 
@@ -38,7 +38,7 @@ def one_example(step: Step, batch_rank: int) -> Step:
         try:
             results = step(params, *jax.tree.map(as_batch, (carry, x)))
             return jax.tree.map(as_example, results)
-        except Exception as error:  # a batch of one fails; the whole batch did not
+        except Exception as error:  # earlier, the step worked on the whole batch
             raise ValueError(
                 "this rule gives step and loss one example at a time, as a batch of "
                 "one: pass arrays with batch axes in x or target, do not close over "
@@ -49,7 +49,7 @@ def one_example(step: Step, batch_rank: int) -> Step:
 
 
 def example_shapes(tree: PyTree, batch_rank: int) -> PyTree:
-    """Return the shapes of one example's arrays, which have no batch axes."""
+    """Return shape and dtype of each leaf of a pytree, without the batch axes."""
 
     def cut(leaf):
         if not isinstance(leaf, jax.ShapeDtypeStruct):
@@ -68,7 +68,7 @@ def over_batch(step_of_example: Step, batch_rank: int) -> Step:
 
 
 def carry_dtype(carry: PyTree) -> Any:
-    """Return the smallest dtype, at least float32, to which all leaves can be cast."""
+    """Return the common dtype of a carry's floating leaves, float32 or wider."""
     dtypes = [leaf.dtype for leaf in widen(floating_leaves(carry))]
     return np.result_type(jnp.float32, *dtypes)
 
@@ -76,19 +76,19 @@ def carry_dtype(carry: PyTree) -> Any:
 def as_vectors(
     tree: PyTree, batch: tuple[int, ...], dtype: Any = None
 ) -> tuple[jax.Array, Callable[[jax.Array], PyTree]]:
-    """Return a tree as real vectors, one for each example, and the inverse function.
+    """Return one real vector for each example of a pytree, and the inverse function.
 
-    The tree's leaves are [*batch, ...], the vectors [*batch, n]. The vectors have one
-    common dtype, by default float32 or wider. A complex leaf becomes its real parts,
-    followed by its imaginary parts. Leaves without derivatives are not in the vectors;
-    the inverse function puts these leaves back unchanged.
+    The leaves of `tree` are [*batch, ...]; the vectors are one array [*batch, n]. By
+    default, its dtype is the common dtype of the leaves, float32 or wider. A complex
+    leaf becomes its real parts, followed by its imaginary parts. Leaves that are not
+    floating are left out; the inverse function puts these leaves back unchanged.
     """
     leaves = widen(floating_leaves(tree))
     parts = [(a.real, a.imag) if jnp.iscomplexobj(a) else a for a in leaves]
     if dtype is None:
         dtype = np.result_type(np.float32, *(a.dtype for a in jax.tree.leaves(parts)))
     parts = jax.tree.map(lambda part: part.astype(dtype), parts)
-    inverses = []  # inverse functions, one for each trace of `ravel`; all are equal
+    inverses = []  # one inverse function for each trace of `ravel`; all are equal
 
     def ravel(parts):
         vector, inverse = ravel_pytree(parts)
@@ -110,7 +110,7 @@ def as_vectors(
 
 
 class _Leaf:
-    """Stand-in for a leaf of the carry; it can be picked, but not computed with."""
+    """Stand-in for a leaf of the carry: `visible` may return it, but not change it."""
 
     def __init__(self, path: Any, index: int):
         self.name = f"carry{jax.tree_util.keystr(path)}"
@@ -123,9 +123,10 @@ class _Leaf:
 def visible_places(
     carry: PyTree, visible: Callable[[PyTree], PyTree]
 ) -> list[int | None]:
-    """Return the position of each visible leaf among the carry's floating leaves.
+    """Return the index of each visible leaf among the carry's floating leaves.
 
-    The position of a leaf without derivatives is None.
+    A visible leaf is a leaf that the user's function `visible` returns. The index of a
+    leaf that is not floating is None.
     """
     pairs, structure = jax.tree.flatten_with_path(carry)
     stand_ins = [_Leaf(path, index) for index, (path, _) in enumerate(pairs)]
@@ -152,7 +153,10 @@ def visible_places(
 
 
 def internal(carry: PyTree, visible: list[int | None]) -> np.ndarray:
-    """Mark the elements of one example's carry that are not visible, bool [n]."""
+    """Return bool [n]: whether each element of one example's carry is not visible.
+
+    `visible` are indices of leaves, as :func:`visible_places` returns them.
+    """
     leaves = [leaf for leaf in jax.tree.leaves(carry) if is_floating(leaf)]
     flags = [np.full(leaf.size, i not in visible) for i, leaf in enumerate(leaves)]
     return np.concatenate([np.zeros(0, bool), *flags])

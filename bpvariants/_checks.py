@@ -1,7 +1,7 @@
 """Checks of arguments, made while tracing, before anything is computed.
 
-A check raises a ValueError, whose message names the argument as the user typed it, says
-what is wrong with the value, and what to do instead.
+Each check raises a ValueError. The message gives the name of the argument, what is
+wrong with its value, and what to do instead.
 """
 
 import reprlib
@@ -28,20 +28,20 @@ TIME_MAJOR = (
 
 
 class UsageError(ValueError):
-    """Error whose message is complete, so that callers raise it again unchanged."""
+    """Error with a complete message, which callers pass on without adding to it."""
 
 
 def are_numbers(*values: object) -> bool:
-    """Return whether all values are Python or NumPy numbers, so that `if` works.
+    """Return whether all values are Python or NumPy numbers, which `if` can compare.
 
-    Under optax.inject_hyperparams or vmap, hyperparameters are traced arrays, whose
-    values an `if` cannot compare.
+    Under optax.inject_hyperparams or vmap, hyperparameters are traced arrays instead,
+    whose values `if` cannot compare.
     """
     return all(isinstance(value, Real) for value in values)
 
 
 def is_count(value: Any, minimum: int = 1, maximum: int | None = None) -> bool:
-    """Return whether a value is a Python or NumPy integer in range, and not a bool."""
+    """Return whether a value is an integer from `minimum` to `maximum`, and no bool."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         return False
     return minimum <= int(value) and (maximum is None or int(value) <= maximum)
@@ -70,7 +70,7 @@ def check_arrays(name: str, tree: PyTree, remedy: str = "") -> None:
 def _is_array(leaf: object) -> bool:
     if isinstance(leaf, (bool, int, float, complex)):
         return True
-    if isinstance(leaf, type) or not hasattr(leaf, "shape"):  # a type is no array
+    if isinstance(leaf, type) or not hasattr(leaf, "shape"):  # not a class
         return hasattr(leaf, "__jax_array__")
     dtype = getattr(leaf, "dtype", np.dtype(object))
     if jnp.issubdtype(dtype, jax.dtypes.prng_key):
@@ -90,7 +90,7 @@ def check_step_function(step: object) -> None:
 
 
 def as_pair(result: Any) -> tuple[PyTree, PyTree]:
-    """Check that a step returned a pair; return the carry and the output in it."""
+    """Check that a step returned a pair (carry, y), and return the pair."""
     if isinstance(result, tuple | list) and len(result) == 2:
         return result[0], result[1]
     got = type(result).__name__
@@ -105,7 +105,7 @@ def as_pair(result: Any) -> tuple[PyTree, PyTree]:
 
 
 def check_single_key(key: Any) -> None:
-    """Check that a value is one key of `jax.random`: typed, or raw of dtype uint32."""
+    """Check that a value is one JAX random key: a typed key, or a raw uint32 array."""
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     old = dtype == jnp.uint32 and len(shape or ()) == 1
@@ -117,7 +117,7 @@ def check_single_key(key: Any) -> None:
 
 
 def check_no_key(rule: str, key: object) -> None:
-    """Check that no key was given to a rule that draws nothing at random."""
+    """Check that no key was given to a rule that uses no random numbers."""
     if key is not None:
         raise ValueError(
             f"key must be left out: {rule} draws nothing at random, unlike "
@@ -128,7 +128,7 @@ def check_no_key(rule: str, key: object) -> None:
 def check_carry(carry: Any) -> None:
     """Check that a carry is the network's state, and not the state of a rule.
 
-    States of rules come from :func:`stream` and from the `init` of online rules.
+    States of rules are returned by `gradients.stream` and by `init` of online rules.
     """
     ours = type(carry).__module__.startswith("bpvariants.")
     if ours and hasattr(carry, "carry"):
@@ -141,7 +141,7 @@ def check_carry(carry: Any) -> None:
 
 
 def check_floating(name: str, tree: PyTree) -> None:
-    """Check that a tree has arrays, and that all of them are floating."""
+    """Check that a pytree has at least one array, and only floating arrays."""
     leaves = jax.tree.leaves_with_path(tree)
     if not leaves:
         raise ValueError(f"{name} has no arrays; give a pytree of floating arrays.")
@@ -156,7 +156,7 @@ def check_floating(name: str, tree: PyTree) -> None:
 
 
 def check_real(name: str, tree: PyTree, remedy: str = "") -> None:
-    """Check that no array of a tree is complex."""
+    """Check that no array of a pytree is complex."""
     for path, leaf in jax.tree.leaves_with_path(tree):
         if jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating):
             raise ValueError(
@@ -167,7 +167,7 @@ def check_real(name: str, tree: PyTree, remedy: str = "") -> None:
 
 
 def check_lengths(xs: PyTree, **others: PyTree) -> int:
-    """Return T, the length of the first axis of xs; check that the others share it."""
+    """Return the number of time steps of xs; check that all other sequences have it."""
     for name, sequence in {"xs": xs, **others}.items():
         check_arrays(name, sequence)
     lengths = [jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(xs)]
@@ -200,7 +200,7 @@ def check_batch(name: str, tree: PyTree, shape: tuple[int, ...], axes: str) -> N
 
 
 def check_flags(name: str, flags: jax.Array, carry: PyTree) -> None:
-    """Check that flags [*batch] of one step are boolean and fit the carry."""
+    """Check that flags of one time step are bool, and have the carry's batch shape."""
     if flags.dtype != bool:
         raise ValueError(f"{name} must be bool, got {flags.dtype}; use `{name} != 0`.")
     for leaf in jax.tree.leaves(carry):
@@ -215,7 +215,7 @@ def check_flags(name: str, flags: jax.Array, carry: PyTree) -> None:
 def check_like(
     name: str, tree: PyTree, like_name: str, like: PyTree, remedy: str = ""
 ) -> None:
-    """Check that two pytrees agree in structure, shapes and dtypes."""
+    """Check that two pytrees have equal structures, shapes and dtypes."""
     spec = lambda tree: jax.tree.map(
         lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", tree
     )
@@ -228,7 +228,7 @@ def check_like(
 
 
 def check_new_carry(new: PyTree, carry: PyTree) -> None:
-    """Check that a step's new and old carry agree in structure, shapes and dtypes."""
+    """Check that a step's new carry has structure, shapes and dtypes of the old."""
     names = "the carry that step returns", "the carry it is given"
     remedy = f"A step returns the pair (carry, y). {TIME_MAJOR}"
     check_like(names[0], new, names[1], carry, remedy)
@@ -265,7 +265,7 @@ def first_step(sequences: PyTree) -> PyTree:
 
 
 def check_batch_ndim(name: str, batch_ndim: int, tree: PyTree) -> None:
-    """Check that the first `batch_ndim` axes of all leaves can be batch axes."""
+    """Check that the first `batch_ndim` axes have the same lengths in all leaves."""
     shapes = [leaf.shape for leaf in jax.tree.leaves(tree)]
     if not is_count(batch_ndim, 0, min(map(len, shapes))):
         raise ValueError(
@@ -280,7 +280,7 @@ def check_batch_ndim(name: str, batch_ndim: int, tree: PyTree) -> None:
 
 
 def check_limits(tol: Any, max_steps: Any) -> None:
-    """Check a solver's tolerance and step limit, if they are Python numbers."""
+    """Check a solver's tolerance and maximal number of steps, unless traced."""
     if are_numbers(tol) and not tol > 0:
         raise ValueError(f"tol must be positive, such as 1e-5, got {tol}.")
     if are_numbers(max_steps):

@@ -1,4 +1,7 @@
-"""Casts of leaves: long sums and Rprop's step sizes are kept in float32 or wider."""
+"""Casts and dtype tests of pytree leaves.
+
+Long sums and the step sizes of Rprop are cast to float32 or wider.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +12,7 @@ NARROW = (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
 
 
 def widen(tree: PyTree) -> PyTree:
-    """Cast bfloat16 and float16 leaves to float32, and keep other dtypes."""
+    """Cast bfloat16 and float16 leaves to float32; leave other dtypes unchanged."""
 
     def widen_leaf(leaf):
         narrow = jnp.result_type(leaf) in NARROW
@@ -21,7 +24,7 @@ def widen(tree: PyTree) -> PyTree:
 def cast_like(tree: PyTree, like: PyTree) -> PyTree:
     """Cast each leaf of a tree to the dtype of its counterpart in `like`."""
 
-    def cast(leaf, like):  # a leaf that has the dtype already keeps its weak type
+    def cast(leaf, like):  # a cast to the leaf's own dtype would lose its weak type
         dtype = jnp.result_type(like)
         return leaf if jnp.result_type(leaf) == dtype else jnp.asarray(leaf, dtype)
 
@@ -34,7 +37,7 @@ def is_floating(leaf: object) -> bool:
 
 
 def is_key(leaf: object) -> bool:
-    """Return whether a leaf is an array of keys, as `jax.random.key` makes them."""
+    """Return whether a leaf is an array of typed keys, as `jax.random.key` returns."""
     return isinstance(leaf, jax.Array) and jnp.issubdtype(
         leaf.dtype, jax.dtypes.prng_key
     )

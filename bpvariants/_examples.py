@@ -1,4 +1,4 @@
-"""Arithmetic on pytrees with leaves [*batch, ...], example by example."""
+"""Arithmetic on each example of pytrees whose leaves are [*batch, ...]."""
 
 from functools import reduce
 
@@ -11,7 +11,10 @@ from bpvariants.types import PyTree
 
 
 def select(flags: jax.Array, if_true: PyTree, if_false: PyTree) -> PyTree:
-    """Choose, by flags [*batch], between the examples of two pytrees [*batch, ...]."""
+    """Return the examples of `if_true` where `flags` [*batch] is True, else `if_false`.
+
+    The leaves of both pytrees are [*batch, ...].
+    """
 
     def choose(a, b):
         if a is b:
@@ -23,7 +26,10 @@ def select(flags: jax.Array, if_true: PyTree, if_false: PyTree) -> PyTree:
 
 
 def squared_norm(tree: PyTree, batch_ndim: int) -> jax.Array:
-    """Return each example's squared norm over leaves, [*batch], in float32 or wider."""
+    """Return each example's squared Euclidean norm over all leaves.
+
+    The result is [*batch], float32 or wider.
+    """
     sizes = [jnp.abs(leaf) for leaf in jax.tree.leaves(widen(tree))]
     dtype = np.result_type(*(size.dtype for size in sizes))
     axes = lambda leaf: tuple(range(batch_ndim, leaf.ndim))
@@ -33,10 +39,10 @@ def squared_norm(tree: PyTree, batch_ndim: int) -> jax.Array:
 
 
 def norm(tree: PyTree, batch_ndim: int = 0) -> jax.Array:
-    """Return each example's norm over all leaves, [*batch], in float32 or wider.
+    """Return each example's Euclidean norm over all leaves.
 
-    The Euclidean norm is right even where squares would overflow or underflow, at the
-    cost of one maximum over each leaf.
+    The result is [*batch], float32 or wider. Leaves are divided by their maxima before
+    they are squared, so that squares neither overflow nor underflow.
     """
     norms = [_scaled_norm(leaf, batch_ndim) for leaf in jax.tree.leaves(tree)]
     if len(norms) == 1:
@@ -55,12 +61,15 @@ def _scaled_norm(leaf: jax.Array, batch_ndim: int) -> jax.Array:
 
 
 def unit(largest: jax.Array) -> jax.Array:
-    """Return the divisor that scales `largest` to 1, or 1 if `largest` is 0 or ∞."""
+    """Return `largest` for use as a divisor: 1 where `largest` is 0 or ∞."""
     return jnp.where((largest == 0) | jnp.isinf(largest), 1, largest)
 
 
 def largest(tree: PyTree, batch_ndim: int) -> jax.Array:
-    """Return each example's largest absolute value, [*batch]; 0 if leaves are empty."""
+    """Return each example's largest absolute value over all leaves, [*batch].
+
+    The value is 0 if the leaves have no elements.
+    """
     of_leaf = lambda leaf: jnp.max(
         jnp.abs(widen(leaf)), axis=tuple(range(batch_ndim, leaf.ndim)), initial=0
     )
@@ -68,7 +77,7 @@ def largest(tree: PyTree, batch_ndim: int) -> jax.Array:
 
 
 def times(factor: jax.Array, tree: PyTree) -> PyTree:
-    """Multiply each example of a tree by its entry of `factor`, [*batch]."""
+    """Multiply each example of a pytree by its entry of `factor`, [*batch]."""
 
     def multiply(leaf):
         shape = factor.shape + (1,) * (leaf.ndim - factor.ndim)
@@ -83,7 +92,10 @@ def relative(size: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def normalised(b: PyTree, batch_ndim: int) -> tuple[jax.Array, PyTree]:
-    """Return each example's scale s = max |b|, and b / s, which is safe to square."""
+    """Return s = max |b| of each example (or 1 if b = 0), and b / s.
+
+    Squares of b / s do not overflow.
+    """
     size = largest(b, batch_ndim)
     size = jnp.where(size == 0, 1, size)
     return size, times(1 / size, b)

@@ -1,4 +1,4 @@
-"""Losses of a gradient rule: computed within the step, weighted, averaged, checked."""
+"""Losses inside a step, their weights, and checks of a gradient rule's arguments."""
 
 import math
 from collections.abc import Callable
@@ -28,21 +28,21 @@ from bpvariants.types import Loss, PyTree, Step
 
 
 class Counted(NamedTuple):
-    """A target, with flags that say whether the weight of its loss is not 0."""
+    """Target, with flags that mark the losses whose weight is not 0."""
 
-    target: PyTree  # leaves [*batch, ...]
-    counts: jax.Array  # [*batch] bool
+    target: PyTree  # target of the loss, leaves [*batch, ...]
+    counts: jax.Array  # [*batch] bool: False where the weight of the loss is 0
 
 
 class Padded(NamedTuple):
-    """A target, with flags that say where there is a time step and not padding."""
+    """Target, with flags that mark the losses outside of padding."""
 
-    target: PyTree  # leaves [*batch, ...]
-    counts: jax.Array  # [*batch] bool, False in padding
+    target: PyTree  # target of the loss, leaves [*batch, ...]
+    counts: jax.Array  # [*batch] bool: False in padding
 
 
 class WrongEntries(ValueError):
-    """Error for weights or flags without exactly one entry for each loss [*batch]."""
+    """Error for weights or flags whose shape is not that of the losses, `shape`."""
 
     def __init__(self, message: str, shape: tuple[int, ...]):
         super().__init__(message)
@@ -52,7 +52,7 @@ class WrongEntries(ValueError):
 def as_arrays(**flags: Any) -> list[jax.Array | None]:
     """Convert weights and flags to arrays, and check that they are real.
 
-    A value of None stays None.
+    Weights or flags that are None stay None.
     """
     return [
         None if flag is None else _as_array(name, flag) for name, flag in flags.items()
@@ -74,17 +74,16 @@ def _as_array(name: str, flag: Any) -> jax.Array:
 
 
 def with_loss(step: Step, loss: Loss, *, may_count: bool = False) -> Step:
-    """Return a step with the inputs (x, target) and the losses [*batch] as outputs.
+    """Return a step that takes (x, target) as input and outputs losses [*batch].
 
-    A scan over this step computes the losses inside, and so stacks no outputs
-    [T, *batch, ...] of the network. A target may be :class:`Counted` or
-    :class:`Padded`.
+    A scan over this step stacks losses, and not the outputs [T, *batch, ...] of the
+    network. A target may be :class:`Counted` or :class:`Padded`.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
       may_count: whether losses may be integers or bool, for a rule that takes no
-        derivative. Losses of integers or bool are cast to a floating dtype.
+        derivative. Integer and bool losses are cast to a floating dtype.
     """
     check_step_function(step)
     check_loss_function(loss)
@@ -106,10 +105,10 @@ def check_loss_function(loss: object) -> None:
 def counted(
     target: PyTree, weights: jax.Array | None, mask: jax.Array | None = None
 ) -> PyTree:
-    """Return a target [*batch, ...] with flags of the losses that count.
+    """Return a target with flags that mark the losses that count.
 
-    Losses count whose weight is not 0; without weights, all losses outside of padding.
-    Without weights and mask, the target stays as it is.
+    With weights, these are the losses whose weight is not 0; with a mask alone, the
+    losses outside of padding. Without both, the target is returned unchanged.
     """
     if weights is not None:
         return Counted(target, weights.astype(bool))
@@ -119,8 +118,8 @@ def counted(
 def seen(target: PyTree) -> PyTree:
     """Return the target to pass to the loss function.
 
-    Where a target is not finite and its loss has weight 0, as for a missing label, the
-    loss function gets zeros as its target.
+    A target that is not finite, such as a missing label, is replaced by zeros if the
+    weight of its loss is 0.
     """
     if isinstance(target, Padded):
         return target.target
@@ -134,11 +133,12 @@ def seen(target: PyTree) -> PyTree:
 def losses_of(
     loss: Callable[..., Any], y: PyTree, target: PyTree, *, may_count: bool = False
 ) -> jax.Array:
-    """Return the losses of outputs, [*batch], float32 or wider; see :func:`with_loss`.
+    """Return the losses [*batch] of outputs `y`, in float32 or wider.
 
     A loss with weight 0 is replaced by 0, with zero derivatives, if the loss or its
     target is not finite, because 0 · NaN would be NaN. Other losses with weight 0 keep
-    their values, which the derivative of the mean loss in the weights needs.
+    their values, because the mean loss's derivative in the weights depends on them.
+    For `may_count` see :func:`with_loss`.
     """
 
     def run(y):
@@ -164,7 +164,7 @@ def losses_of(
 
 
 def _are_finite(tree: PyTree, like: jax.Array) -> jax.Array:
-    """Return which examples of a tree have only finite elements, [*batch] as `like`."""
+    """Return bool [*batch], shaped as `like`: whether each example is finite."""
     finite = jnp.ones_like(like)
     for leaf in filter(is_floating, jax.tree.leaves(tree)):
         axes = tuple(range(like.ndim, jnp.ndim(leaf)))
@@ -173,7 +173,7 @@ def _are_finite(tree: PyTree, like: jax.Array) -> jax.Array:
 
 
 def _chosen(flags: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """Choose a or b for each example by flags; return a if it lacks the batch axes."""
+    """Return a where flags are True, else b; return a if it lacks the batch axes."""
     fits = jnp.shape(a)[: flags.ndim] == flags.shape
     return select(flags, a, b) if fits else a
 
@@ -216,7 +216,7 @@ def check_sequence(
     reset: jax.Array | None,
     initial: PyTree | None,
 ) -> jax.ShapeDtypeStruct:
-    """Check the arguments of a gradient rule; return the shape of a step's losses."""
+    """Check a gradient rule's arguments; return shape and dtype of a step's losses."""
     check_floating("params", params)
     length = check_lengths(xs, targets=targets, weights=weights, mask=mask, reset=reset)
     losses = step_shapes(step_with_loss, params, carry, first_step((xs, targets)))
@@ -238,7 +238,7 @@ def check_step(
     target: PyTree,
     **flags: jax.Array | None,
 ) -> jax.ShapeDtypeStruct:
-    """Check the arguments of an online rule; return the shape of the losses."""
+    """Check an online rule's arguments; return shape and dtype of the losses."""
     check_floating("params", params)
     losses = step_shapes(step_with_loss, params, carry, (x, target))
     for name, tree in {"carry": carry, "x": x, "target": target}.items():
@@ -263,7 +263,7 @@ def check_entries(
 def effective_weights(
     weights: jax.Array | None, mask: jax.Array | None
 ) -> jax.Array | None:
-    """Return the weight of each loss, 0 in padding; None if all weights are equal."""
+    """Return the weight of each loss, 0 in padding; None if all losses weigh 1."""
     if weights is None or mask is None:
         return mask if weights is None else weights
     return jnp.where(mask, weights, jnp.zeros_like(weights))
@@ -272,7 +272,10 @@ def effective_weights(
 def normalised(
     weights: jax.Array | None, shape: tuple[int, ...], dtype: jnp.dtype
 ) -> jax.Array:
-    """Return weights w as w / Σ w, which broadcasts to `shape`; 0 if Σ w = 0."""
+    """Return w / Σ w for weights w, or 0 if Σ w = 0.
+
+    If `weights` is None, return the scalar 1 / size for losses of the given `shape`.
+    """
     if weights is None:
         return jnp.asarray(1 / max(math.prod(shape), 1), dtype)
     weights = weights.astype(dtype)

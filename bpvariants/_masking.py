@@ -1,4 +1,4 @@
-"""Padding and resets, built into a time step of a network."""
+"""Steps that skip padding and that reset the carry."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ def mask_from_lengths(lengths: jax.typing.ArrayLike, num_steps: int) -> jax.Arra
     """Return the mask [T, *batch] of sequences that are padded at their end.
 
     Args:
-      lengths: [*batch] integers from 0 to T, the length of each sequence. Lengths are
-        checked if their values are known while tracing.
-      num_steps: T, the number of time steps.
+      lengths: [*batch] integers from 0 to T: the number of time steps of each sequence
+        before its padding. The values are checked if they are known while tracing.
+      num_steps: T, the number of time steps with padding.
 
     Raises:
-      ValueError: if num_steps is not an integer of at least 1, or lengths are not
-        integers, or known to be out of range.
+      ValueError: if num_steps is not an integer of at least 1, if lengths are not
+        integers, or if a length that is known while tracing is out of range.
 
     Example:
       >>> import jax.numpy as jnp
@@ -59,7 +59,7 @@ def _checked_lengths(lengths: Any, num_steps: int) -> jax.Array:
 def guarded(
     step: Step, initial: PyTree, mask: jax.Array | None, reset: jax.Array | None
 ) -> Step:
-    """Return a step that starts from `initial` at resets, and skips padding."""
+    """Return a step that sets the carry to `initial` at resets, and skips padding."""
 
     def guarded_step(params, carry, x):
         start = restart(carry, initial, mask, reset)
@@ -72,7 +72,7 @@ def guarded(
 def restart(
     carry: PyTree, initial: PyTree, mask: jax.Array | None, reset: jax.Array | None
 ) -> PyTree:
-    """Return the carry that a step starts from: `initial` at a reset, else `carry`."""
+    """Return `initial` for examples that are reset, and `carry` for all others."""
     if reset is None:
         return carry
     check_flags("reset", reset, carry)
@@ -82,8 +82,8 @@ def restart(
 def blank(x: PyTree, carry: PyTree, mask: jax.Array | None) -> PyTree:
     """Return the inputs of a step, with zeros in padding.
 
-    The results of a padded step are discarded, but a NaN in its inputs would still
-    reach the derivative, as 0 · NaN.
+    The results of a step in padding are discarded. But a NaN in its inputs would still
+    make the derivative NaN, because 0 · NaN is NaN.
     """
     if mask is None:
         return x
@@ -92,5 +92,5 @@ def blank(x: PyTree, carry: PyTree, mask: jax.Array | None) -> PyTree:
 
 
 def keep(new: PyTree, old: PyTree, mask: jax.Array | None) -> PyTree:
-    """Return the new carry of a step, or in padding the old carry."""
+    """Return the old carry for examples in padding, and the new for all others."""
     return new if mask is None else select(mask, new, old)

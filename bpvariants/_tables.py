@@ -1,4 +1,4 @@
-"""Tables as plain text, and names of pytree leaves for their rows."""
+"""Plain-text tables, and names of pytree leaves for the rows of tables."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from bpvariants.types import PyTree
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of cells as text: first column left-aligned, the rest right."""
+    """Return a table as text: first column left-aligned, all others right-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for first, *others in rows:
@@ -38,6 +38,6 @@ def short(value: Any) -> str:
 def named_leaves(
     tree: PyTree, is_leaf: Callable[[Any], bool] | None = None
 ) -> list[tuple[str, Any]]:
-    """Return (name, leaf) for each leaf; a tree that is a single leaf is named ''."""
+    """Return (name, leaf) for each leaf; if the tree is one leaf, its name is ''."""
     leaves = jax.tree.leaves_with_path(tree, is_leaf=is_leaf)
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves]

@@ -1,4 +1,4 @@
-"""Adapters, which turn a module of Flax NNX or Equinox into a pure step and its params.
+"""Adapters that turn a Flax NNX or Equinox module into a pure step and its params.
 
 A Flax Linen module needs no adapter: its `apply` is a step. Flax and Equinox are
 imported only when an adapter is called.
@@ -17,16 +17,16 @@ def from_nnx(module: Any) -> tuple[Step, PyTree]:
     """Return the step and the params of a Flax NNX module `(carry, x) -> (carry, y)`.
 
     Only the `nnx.Param`s become params. All other variables, such as batch statistics
-    and the counts of random number generators, keep the values that they have when
+    and the counters of random number generators, keep the values that they have when
     `from_nnx` is called: a step's changes to these variables are discarded. Dropout,
     for example, drops the same units at every step. To write params back into the
     module, use `nnx.update(module, params)`.
 
     Args:
-      module: an NNX module, such as `nnx.GRUCell`, for inputs [*batch, features].
+      module: an NNX module for inputs [*batch, features], such as `nnx.GRUCell`.
 
     Returns:
-      A :obj:`~bpvariants.types.Step`, and params, a state of `nnx.Param`s.
+      A :obj:`~bpvariants.types.Step`; and params, an `nnx.State` of `nnx.Param`s.
 
     Raises:
       ValueError: if module is not an NNX module.
@@ -60,19 +60,19 @@ def from_equinox(
     module: Any,
     call: Callable[[Any, PyTree, jax.Array], tuple[PyTree, PyTree]] | None = None,
 ) -> tuple[Step, PyTree]:
-    """Return the step and the params of an Equinox module, written for one example.
+    """Return the step and the params of an Equinox module that takes one example.
 
-    The step takes any batch shape: it maps the module over all axes of x but the last,
-    which must be the axis of the features.
+    The step takes any batch shape: `jax.vmap` applies the module along all axes of x
+    except the last one, which must be the axis of the features.
 
     Args:
       module: an Equinox module, such as `eqx.nn.GRUCell`.
-      call: a function (module, carry, x) -> (carry, y) that takes one step of one
+      call: a function (module, carry, x) -> (carry, y) that runs one time step of one
         example. Default: the new carry is module(x, carry), as for an Equinox cell, and
         y is the first array of the new carry.
 
     Returns:
-      A :obj:`~bpvariants.types.Step`, and params: the module with only its inexact
+      A :obj:`~bpvariants.types.Step`; and params, the module with only its floating
       arrays. `eqx.combine` joins these params with the rest of the module again.
 
     Example:

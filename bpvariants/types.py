@@ -12,15 +12,16 @@ import jax
 
 PyTree: TypeAlias = Any
 
-# (params, carry, x) -> (carry, y): one time step of a network, each example by itself.
+# (params, carry, x) -> (carry, y): one time step of a network. The examples of a batch
+# do not affect each other.
 Step: TypeAlias = Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
 
-# (y, target) -> losses [*batch]: one loss for each example, real and floating.
+# (y, target) -> losses [*batch]: one real floating number for each example.
 Loss: TypeAlias = Callable[[PyTree, PyTree], jax.Array]
 
 
 class GradientRule(Protocol):
-    """Function that returns the loss of a sequence and its gradient in params."""
+    """Function that returns the loss of a sequence, and the gradient or an estimate."""
 
     def __call__(
         self,
@@ -33,31 +34,33 @@ class GradientRule(Protocol):
         reset: jax.Array | None = None,
         initial: PyTree | None = None,
     ) -> tuple[tuple[jax.Array, PyTree], PyTree]:
-        """Return ((value, carry), grads) of the mean loss Σ w·ℓ / Σ w with weights w.
+        """Return ((value, carry), grads) of the mean loss Σ w·ℓ / Σ w.
+
+        In the sums, ℓ is the loss of one example at one time step, and w its weight.
 
         Args:
           params: any pytree of floating arrays.
           carry: state before the first step, leaves [*batch, ...].
           xs: inputs, leaves [T, *batch, ...].
-          targets: what the loss compares outputs with, leaves [T, *batch, ...].
-          weights: [T, *batch] real, how much each loss counts. Default: the mask, or
-            all 1. Where a weight is 0, the step still runs, but the target may be
-            missing (NaN): a loss with weight 0 is left out of value and grads if the
-            loss or its target is not finite.
-          mask: [T, *batch] bool, False in padding. In padding, the carry passes through
-            unchanged, and no loss counts. Inputs, targets and weights in padding are
-            ignored, so they may be NaN. In padding, network and loss get zeros as
-            inputs and targets, and must be finite at zeros.
+          targets: arrays that the loss compares with outputs, leaves [T, *batch, ...].
+          weights: [T, *batch] real, the weight of each loss. Default: the mask, or all
+            1. Where a weight is 0, the step still runs, but the target may be missing
+            (NaN): a loss with weight 0 is left out of value and grads if the loss or
+            its target is not finite.
+          mask: [T, *batch] bool, False in padding. In padding, the carry does not
+            change, and no loss counts. Inputs, targets and weights in padding are
+            ignored, so they may be NaN. They are replaced by zeros, so step and loss
+            must be finite for zero inputs and targets.
           reset: [T, *batch] bool. True sets the carry to `initial` before the step,
             unless the step is padding.
-          initial: the carry after a reset, like `carry`. Default: `carry`. With resets,
-            give `initial` if `carry` comes from an earlier call, because `carry` is
-            then not the start of an episode.
+          initial: the carry after a reset, with the shapes of `carry`. Default:
+            `carry`. With resets, give `initial` if `carry` comes from an earlier call,
+            because `carry` is then not the start of an episode.
 
         Returns:
-          value [], float32 or wider; the carry after the last step, from which the
-          next call may continue; and grads, like params. If Σ w = 0, value and grads
-          are 0.
+          The value, a scalar in float32 or wider; the carry after the last step, with
+          which the next call may continue; and grads, a pytree like params. If Σ w = 0,
+          value and grads are 0.
 
         Raises:
           ValueError: while tracing, if lengths, shapes or dtypes disagree.
@@ -66,7 +69,7 @@ class GradientRule(Protocol):
 
 
 class KeyedGradientRule(GradientRule, Protocol):
-    """A gradient rule that also takes `key`, which it needs if it draws at random."""
+    """Gradient rule that may use random numbers, and then needs the argument `key`."""
 
     def __call__(
         self,
@@ -101,8 +104,9 @@ class InitOnline(Protocol):
         Args:
           params: any pytree of floating arrays.
           carry: state of the network before the first step, leaves [*batch, ...].
-          inputs: (x, target) of one step, arrays or `jax.ShapeDtypeStruct`s.
-          initial: the carry after a reset, like `carry`. Default: `carry`.
+          inputs: (x, target) of one step, as arrays or `jax.ShapeDtypeStruct`s.
+          initial: the carry after a reset, with the shapes of `carry`. Default:
+            `carry`.
         """
         ...
 
@@ -125,16 +129,16 @@ class UpdateOnline(Protocol):
         """Take one step; return (value, grads, state).
 
         Args:
-          params: like the params given to `init`.
+          params: params with the shapes of those given to `init`.
           state: the rule's state, which `init` or the previous `update` returned.
           x: input, leaves [*batch, ...].
-          target: what the loss compares the output with, leaves [*batch, ...].
-          weight: [*batch] real, how much each loss counts. Default: the mask, or all
-            1. Where the weight is 0, the target may be missing (NaN).
+          target: arrays that the loss compares with the output, leaves [*batch, ...].
+          weight: [*batch] real, the weight of each loss. Default: the mask, or all 1.
+            Where the weight is 0, the target may be missing (NaN).
           mask: [*batch] bool, False in padding.
           reset: [*batch] bool. True sets the carry to `initial` before the step.
-          key: a `jax.random.key`, different at each step. A rule that draws at random
-            raises an error without a key; other rules ignore the key.
+          key: a `jax.random.key`, different at each step. A rule that uses random
+            numbers raises an error without a key; other rules ignore the key.
         """
         ...
 
@@ -147,10 +151,10 @@ class OnlineRule(NamedTuple):
             params, state, x, target, weight=None, mask=None, reset=None, key=None
         )
 
-    Every online rule takes exactly the arguments of this example. At one step, they
-    mean the same as the arguments of a :class:`GradientRule`. The value is the weighted
-    mean loss over the batch, and grads are its gradient or an estimate of it.
-    `state.carry` is the carry of the network.
+    Every online rule takes exactly these arguments. Their meaning for one step is that
+    of the arguments of a :class:`GradientRule` for a sequence. The value is the
+    weighted mean loss over the batch, and grads are the gradient of this mean or an
+    estimate. `state.carry` is the carry of the network.
     """
 
     init: InitOnline

@@ -1,1 +1,1 @@
-"""Reading and rewriting jaxprs; only this subpackage uses names of JAX primitives."""
+"""Analysis and rewriting of jaxprs; only this subpackage names JAX primitives."""

@@ -1,9 +1,9 @@
-"""Check that a step's new carry is affine in its old carry, element by element.
+"""Check that each new carry element is affine in the same element of the old carry.
 
-Each array of the step's program gets a label. The label says that the array is
-constant, or affine in one leaf of the old carry, or which operation makes it neither.
-Primitives that this file does not know pass the check, so the new carry is tested again
-when the step runs.
+Each array of the step's jaxpr gets a label. The label says that the array is constant,
+that it is affine in one leaf of the old carry, or which operation makes it neither.
+Primitives that this file does not know pass the check. So the rule that uses the check
+also tests the values of the new carry when the step runs.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ MIXES = {
     "conv_general_dilated", "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum",
     "fft", "reduce_max", "reduce_min", "reduce_prod", "reduce_sum", "sort",
 }
-LOOPS = {"cond", "scan", "while"}  # inner programs are not read; results pass the check
+LOOPS = {"cond", "scan", "while"}  # inner jaxprs are not read; results pass the check
 # fmt: on
 
 # Label of an array. None: constant. int: affine in the carry's leaf with this index.
@@ -38,7 +38,10 @@ Label = int | str | None
 
 
 def check_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> None:
-    """Raise an error if a step is known not to be h ↦ A ⊙ h + u in its old carry h."""
+    """Raise an error if the new carry is known not to be A ⊙ h + u, with old carry h.
+
+    A and u may depend on params and x, but not on h.
+    """
     why = _why_not_affine(step, params, carry, x)
     if why is not None:
         raise ValueError(
@@ -48,7 +51,7 @@ def check_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> None:
 
 
 def _why_not_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> str | None:
-    """Return why the new carry is not A ⊙ h + u in the old carry h, or None."""
+    """Return why the new carry is not A ⊙ h + u, with old carry h; None if unknown."""
     paths = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(carry)]
     new_carry = lambda params, carry, x: step(params, carry, x)[0]
     jaxpr = jax.make_jaxpr(new_carry)(params, carry, x).jaxpr
@@ -65,7 +68,7 @@ def _why_not_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> str
 
 
 def _follow(jaxpr: Any, inputs: Sequence[Label]) -> list[Label]:
-    """Return the labels of a program's outputs, given the labels of its inputs."""
+    """Return the labels of a jaxpr's outputs, given the labels of its inputs."""
 
     def label(equation, labels):
         inner = called(equation, CALLS | {"custom_vjp_call"})
@@ -78,7 +81,7 @@ def _follow(jaxpr: Any, inputs: Sequence[Label]) -> list[Label]:
 
 
 def _label(equation: Any, labels: list[Label]) -> Label:
-    """Return the label of a primitive's results."""
+    """Return the label of a primitive's results, given the labels of its operands."""
     name = equation.primitive.name
     given = [label for label in labels if label is not None]
     for label in given:

@@ -1,12 +1,12 @@
-"""Cut a step's program at its new carry, to fix or change the value that outputs read.
+"""Replace the new carry from which a step computes its outputs.
 
 A step computes a new carry h_t = f(θ, h_{t−1}, x_t) and, in most networks, an output
-y_t = g(θ, h_t). The step's signature does not show that y_t reads h_t, but its program
-does: the variable that is returned as h_t is an operand on the way to y_t.
+y_t = g(θ, h_t). The step's signature does not show that y_t depends on h_t, but its
+jaxpr does: the variable that is returned as h_t is an operand on the way to y_t. A
+*cut* is this variable; its value can be replaced.
 
-To change the new carry h_t, the step's program is run twice: first to compute h_t, then
-with the changed h_t in place of the variable that is returned as h_t. The compiler
-merges the two runs of the program.
+To change h_t, the step's jaxpr is evaluated twice: first to compute h_t, then with the
+changed h_t at the cut. The compiler merges the two evaluations.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,14 +30,14 @@ from bpvariants.types import PyTree, Step
 
 
 class CutStep(NamedTuple):
-    """The program of one example's step with its loss, cut at the new carry.
+    """Jaxpr of one example's step with its loss, and the cuts at the new carry.
 
     Attributes:
       program: closed jaxpr from (params, carry, inputs) to (new carry, loss).
-      structure: pytree structure of the program's outputs.
+      structure: pytree structure of the jaxpr's outputs.
       cuts: variable -> (index of a floating leaf of the carry, equations that rearrange
-        the variable to that leaf).
-      skips: whether the loss depends on the old carry by a path around the cuts.
+        the variable into that leaf).
+      skips: whether the loss also depends on the old carry without passing a cut.
     """
 
     program: Any
@@ -46,7 +46,7 @@ class CutStep(NamedTuple):
     skips: bool
 
     def at_cuts(self, params: PyTree, carry: PyTree, inputs: PyTree) -> list[jax.Array]:
-        """Return the values of the variables at which the program is cut."""
+        """Run the step; return the values of the variables in `cuts`."""
         read = _run(self.program, (params, carry, inputs))
         return [read(variable) for variable in self.cuts]
 
@@ -58,10 +58,11 @@ class CutStep(NamedTuple):
         held: Sequence[jax.Array],
         nudges: Sequence[jax.Array],
     ) -> tuple[PyTree, jax.Array]:
-        """Run the program with values `held` at the cuts; add `nudges` to the carry.
+        """Run the step with values `held` at the cuts; return (new carry, loss).
 
-        A leaf of the old carry that the step returns unchanged is not cut, so uses of
-        the leaf count as uses of the old carry.
+        `nudges` has one array for each floating leaf of the carry; they are added to
+        `held`. A leaf of the old carry that the step returns unchanged has no cut, so
+        uses of this leaf count as uses of the old carry.
         """
         values = dict(zip(self.cuts, held, strict=True))
 
@@ -85,12 +86,12 @@ def cut_step(
     inputs: PyTree,
     first: Sequence[int] = (),
 ) -> CutStep:
-    """Trace the step of one example, and find the variables at which to cut it.
+    """Trace the step of one example, and find its cuts.
 
-    A carry leaf may be a rearrangement of the array that the output reads, for example
-    with batch axes removed. A rearranged leaf is cut where its elements are computed,
-    before the rearrangement. If several leaves share one variable, its cut belongs to
-    the leaf in `first` (positions among the floating leaves), else to the earliest one.
+    A carry leaf may be a rearrangement of the array from which outputs are computed,
+    for example without its batch axes. The cut of such a leaf is the variable before
+    the rearrangement. If several leaves share one variable, its cut belongs to the leaf
+    in `first` (indices of floating leaves), else to the first of these leaves.
     """
     arguments = params, carry, inputs
     program, structure = flat_program(step_with_loss, *arguments, calls=PLAIN_CALLS)
@@ -119,7 +120,7 @@ def _cuts(jaxpr: Any, new_carry: list[Any], first: Sequence[int]) -> dict:
 
 
 def _around(jaxpr: Any, old_carry: list[Any], cuts: dict) -> set[Any]:
-    """Return the variables that depend on the old carry or on effects, around cuts."""
+    """Return variables that depend on the old carry or effects without passing cuts."""
     results = lambda equation: [v for v in equation.outvars if v not in cuts]
     unseen = [v for e in jaxpr.eqns if e.effects for v in results(e)]
     return reached(jaxpr.eqns, [*old_carry, *unseen], results)
@@ -132,7 +133,7 @@ def _rearrange(value, chain):
 
 
 def reading_new_carry(step: Step, change: Callable[[PyTree], PyTree]) -> Step:
-    """Return a step that applies `change` to its new carry before outputs read it."""
+    """Return a step that applies `change` to its new carry, and then computes y."""
 
     def changed_step(params, carry, x):
         arguments = params, carry, x
@@ -160,7 +161,7 @@ def _run(
     arguments: PyTree,
     change: Callable[[Any, Any], Any] = lambda variable, value: value,
 ) -> Callable[[Any], Any]:
-    """Run a program, apply `change` to its results; return a function to read them."""
+    """Run a jaxpr and apply `change` to each result; return a function to read them."""
     leaves = jax.tree.leaves(arguments)
     env = environment(program.jaxpr, program.consts, leaves)
     return interpret(program.jaxpr.eqns, env, storing(program.jaxpr), change)

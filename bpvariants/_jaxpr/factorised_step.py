@@ -1,4 +1,4 @@
-"""Factorise a step whose parameters enter through products with vectors.
+"""Factorised derivatives of a step in which each parameter matrix multiplies a vector.
 
 Notation, for one example: h_t is the new carry as a vector [n]. A block Θ [k, m] is a
 matrix of parameters that the step uses only in a product u = â Θ with a vector â [k].
@@ -34,14 +34,14 @@ from bpvariants.types import PyTree, Step
 
 
 class FactorisedStep(NamedTuple):
-    """The program of a step from (params, carry, inputs) to the new carry.
+    """Jaxpr of a step from (params, carry, inputs) to the new carry, and its blocks.
 
     Attributes:
-      closed: the program, a closed jaxpr.
-      equations: the equations that the new carry depends on.
-      blocks: the blocks through which parameters enter.
-      scales: (equation, its operand, flat positions in params) of each multiplication
-        of params by constants.
+      closed: closed jaxpr of the step.
+      equations: equations of the jaxpr that the new carry depends on.
+      blocks: blocks through which the new carry depends on params.
+      scales: for each equation that multiplies params by constants: (equation, index of
+        the operand from params, flat positions of its elements in params).
     """
 
     closed: Any
@@ -51,7 +51,7 @@ class FactorisedStep(NamedTuple):
 
     @property
     def variables(self) -> list[Any]:
-        """The variables that contain the products u = â Θ of the blocks Θ."""
+        """Variables that contain the products u = â Θ, each variable once."""
         return list(dict.fromkeys(block.variable for block in self.blocks))
 
     def run(
@@ -59,7 +59,7 @@ class FactorisedStep(NamedTuple):
     ) -> tuple[list[jax.Array], list[list[jax.Array]]]:
         """Return the new carry's floating leaves, and the parts of each block's â.
 
-        Each array in `changes` is added to the variable at its place in `variables`.
+        `changes` has one array for each variable of `variables`, which is added to it.
         """
         jaxpr = self.closed.jaxpr
         added = dict(zip(self.variables, changes, strict=True))
@@ -80,12 +80,13 @@ class FactorisedStep(NamedTuple):
         return [read(atom) for atom in jaxpr.outvars], inputs
 
     def scaled(self, block: Block, values: jax.Array) -> jax.Array:
-        """Return the gradient of a block's params from `values`, that of its Θ.
+        """Return the gradient in a block's params, given `values`, the gradient in Θ.
 
-        They differ by the constants that params are multiplied by before they enter Θ.
+        The step may multiply params by constants to compute Θ. The gradient is then
+        multiplied by the same constants.
         """
         jaxpr = self.closed.jaxpr
-        if not self.scales or block.variable in jaxpr.invars:  # Θ is before the scales
+        if not self.scales or block.variable in jaxpr.invars:  # params, not yet scaled
             return values
         env = dict(zip(jaxpr.constvars, self.closed.consts, strict=True))
         read = interpret(constant_equations(jaxpr, self.equations), env)
@@ -97,7 +98,7 @@ class FactorisedStep(NamedTuple):
 
 
 def _factor(equation: Any, place: int, read: Callable[[Any], Any]) -> jax.Array:
-    """Return the derivative of an element-wise equation in the operand at a place."""
+    """Return an element-wise equation's derivative in its operand number `place`."""
     theta = equation.invars[place].aval
     ones = jnp.ones(theta.shape, theta.dtype)
 
@@ -117,14 +118,14 @@ def factorise(
     inputs: PyTree,
     batch_rank: int = 0,
 ) -> FactorisedStep:
-    """Find the blocks through which params reach the new carry of one example.
+    """Find the blocks through which one example's new carry depends on params.
 
     `carry` and `inputs` are arrays of the whole batch, or their shapes. Functions made
     by `jax.custom_jvp` keep their own derivatives.
 
     Raises:
-      ValueError: if the step's program uses refs, or if an array of params reaches the
-        new carry other than in a product with a vector or as a bias.
+      ValueError: if the step's jaxpr uses refs, or if an array of params affects the
+        new carry in another way than in a product with a vector or as a bias.
     """
     new_leaves = lambda *arguments: floating_leaves(step_of_example(*arguments)[0])
     shapes = example_shapes((carry, inputs), batch_rank)
@@ -150,7 +151,7 @@ def linearise_factors(
 ) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
     """Return J = ∂h_t/∂h_{t−1} [n, n], and (â [k], D [n, m]) of each block u = â Θ.
 
-    The carry h_t of one example is the vector of its n floating elements; D = ∂h_t/∂u.
+    The vector h_t contains the n floating elements of one example's carry; D = ∂h_t/∂u.
     The results are float32 or wider. The cost is n backward passes through the step.
     """
     dtype = carry_dtype(carry)
@@ -177,7 +178,7 @@ def linearise_factors(
 def add_block(
     grads: Sequence[jax.Array], block: Block, values: jax.Array
 ) -> list[jax.Array]:
-    """Add the gradient [k, m] of a block of parameters to gradients like params."""
+    """Add a block's gradient `values`, [k, m], to `grads`, the leaves of a gradient."""
     grads, end = list(grads), 0
     for i, grad in enumerate(grads):
         start, end = end, end + grad.size
@@ -193,14 +194,14 @@ def add_block(
 
 
 def _add_at(grad: jax.Array, places: np.ndarray, part: jax.Array) -> jax.Array:
-    """Add `part` to a gradient at flat positions `places`, if they are in range."""
+    """Add `part` to `grad` at those flat positions `places` that are in range."""
     width = grad.shape[-1] if grad.ndim else 1
     row, column = divmod(int(places[0, 0]), width)
     for at, values in ((places, part), (places.T, part.T)):
         rows, columns = row + np.arange(at.shape[0]), column + np.arange(at.shape[1])
         grid = rows[:, None] * width + columns
         if columns[-1] < width and np.array_equal(at, grid):
-            # Rows and columns are contiguous, so slices replace a list of positions.
+            # Rows and columns are contiguous: use slices, not a list of positions.
             window = grad.reshape(-1, width).at[_as_slice(rows), _as_slice(columns)]
             return window.add(values).reshape(grad.shape)
     flat = grad.reshape(-1).at[places.reshape(-1)]

@@ -1,4 +1,4 @@
-"""Name the reason where a second derivative in reverse mode does not exist."""
+"""Clear error where a forward-mode derivative is differentiated in reverse mode."""
 
 import jax
 from jax.extend.core import Primitive
@@ -6,9 +6,10 @@ from jax.interpreters import ad, batching, mlir
 
 
 def forward_only(x: jax.Array, message: str) -> jax.Array:
-    """Return x, which has a forward derivative; raise ValueError(message) in reverse.
+    """Return x; raise ValueError(message) if x is differentiated in reverse mode.
 
-    So JAX's own error, from deep inside of what computed x, is never reached.
+    The message replaces JAX's own error, which comes from deep inside the computation
+    of x. Forward-mode derivatives of x are unchanged.
     """
 
     @jax.custom_jvp

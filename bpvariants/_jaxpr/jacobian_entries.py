@@ -1,9 +1,10 @@
 """Compute chosen entries of a step's Jacobian ∂h_t/∂h_{t−1}, without the others.
 
 The whole Jacobian of a carry with n elements takes n backward passes, even if only its
-n diagonal entries are needed. Here, the linearised step's program is first walked
-backwards, to find which entries of inner arrays the chosen entries depend on. Then only
-the entries found, of inner arrays and of the Jacobian, are computed forwards.
+n diagonal entries are needed. Each intermediate array also has a Jacobian in h_{t−1}.
+A first pass goes backwards through the jaxpr of the linearised step, and finds which
+entries of these Jacobians the chosen entries depend on. A second pass goes forwards,
+and computes only these entries.
 """
 
 from collections.abc import Callable
@@ -21,13 +22,14 @@ from bpvariants._jaxpr.sparsity import Dependence, Sparse, spread
 
 
 class Entries(NamedTuple):
-    """Entries to compute of J = ∂h_t/∂h_{t−1}, and of the inner arrays it depends on.
+    """Entries to compute of J = ∂h_t/∂h_{t−1} and of intermediate Jacobians.
 
     Attributes:
-      pattern: sparse bool [n, n], the entries of J to compute.
-      wanted: variable -> sparse bool [size, n], the entries of an inner array's
-        Jacobian in h_{t−1} that have to be computed.
-      direct_only: whether paths that add up different elements are left out.
+      pattern: sparse bool [n, n]: True for the entries of J to compute.
+      wanted: variable -> sparse bool [size, n]: True for the entries to compute of the
+        variable's Jacobian in h_{t−1}.
+      direct_only: whether to ignore paths through primitives that add up different
+        elements of an operand, such as matrix products.
     """
 
     pattern: Sparse
@@ -43,9 +45,9 @@ def plan_entries(
 ) -> Entries | None:
     """Plan how to compute the entries of J = ∂h_t/∂h_{t−1} marked in `needed` [n, n].
 
-    Return None if a path to a needed entry passes a primitive with unknown links
-    between elements, or if the program uses refs. `sparsity.dependence` explains
-    `direct_only`.
+    Return None if a path to a needed entry goes through a primitive that
+    `linear_operations` does not know, or if the jaxpr uses refs. `found` is the result
+    of `sparsity.dependence` for the same `direct_only`.
     """
     if program.is_opaque and needed.any():
         return None
@@ -63,7 +65,7 @@ def plan_entries(
         if all(output is None or output.nnz == 0 for output in outputs):
             continue
         if its_links is None:
-            if direct_only:  # a direct path never passes an unknown primitive
+            if direct_only:  # direct paths do not go through unknown primitives
                 continue
             return None
         for output, of_output in zip(outputs, its_links, strict=True):
@@ -86,7 +88,7 @@ def compute_entries(
     """
     pattern, wanted, _ = entries
     read = primal_values(program, leaves)
-    values = {  # the derivative of h_{t−1} in itself is the identity
+    values = {  # the Jacobian of h_{t−1} in itself is the identity
         variable: jnp.ones(wanted[variable].nnz, variable.aval.dtype)
         for variable in program.h
         if variable in wanted
@@ -117,7 +119,7 @@ def _parts(
     values: dict[Any, jax.Array],
     read: Callable,
 ) -> list[jax.Array]:
-    """Return the contribution of each operand to the wanted entries of a result."""
+    """Return each operand's contribution to the wanted entries of a result."""
     parts = []
     for link, atom in zip(its_links, equation.invars, strict=True):
         if link is None or (entries.direct_only and link.mixes):
@@ -131,7 +133,7 @@ def _parts(
 def _add(
     wanted: dict[Any, Sparse], variable: Any, entries: Any, found: Dependence
 ) -> None:
-    """Add to a variable's wanted entries those of `entries` that may be nonzero."""
+    """Add to wanted[variable] all those `entries` that may be nonzero."""
     entries = entries.multiply(found.through[variable]).astype(bool)
     old = wanted.get(variable)
     entries = entries if old is None else (old + entries).astype(bool)
@@ -148,7 +150,7 @@ def _through(
     values: jax.Array,
     read: Any,
 ) -> jax.Array:
-    """Return the contribution of an operand to a result's entries, through a link."""
+    """Return an operand's contribution, through a link, to the entries of a result."""
     # Pair each link (row, column) with each entry (column, j) of the operand.
     counts = np.diff(operand.indptr)[link.columns]
     pair = np.repeat(np.arange(len(link.rows)), counts)
@@ -168,7 +170,7 @@ def _through(
     if np.array_equal(target, np.arange(result.nnz)):
         return terms
     zeros = jnp.zeros(result.nnz, terms.dtype)
-    if len(np.unique(target)) == len(target):  # without sums, a gather is cheaper
+    if len(np.unique(target)) == len(target):  # if no terms are added up, gather
         order = np.full(result.nnz, len(target))
         order[target] = np.arange(len(target))
         return jnp.append(terms, jnp.zeros(1, terms.dtype))[order]
@@ -176,7 +178,7 @@ def _through(
 
 
 def _looked_up(rows: Sparse, entries: Any, values: Any) -> jax.Array:
-    """Return the values of the entries marked in `rows`, with 0 for missing entries."""
+    """Return the values of the entries marked in `rows`; 0 if not among `entries`."""
     coordinates = rows.tocoo()
     positions = _find(entries, coordinates.row, coordinates.col)
     if np.array_equal(positions, np.arange(entries.nnz)):
@@ -185,7 +187,7 @@ def _looked_up(rows: Sparse, entries: Any, values: Any) -> jax.Array:
 
 
 def _find(entries: Sparse, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return the position of each (row, column) in sorted entries, −1 if missing."""
+    """Return the index of each (row, column) among sorted entries, or −1 if absent."""
     width = entries.shape[1]
     at = np.repeat(np.arange(entries.shape[0]), np.diff(entries.indptr))
     keys = at.astype(np.int64) * width + entries.indices
@@ -197,7 +199,7 @@ def _find(entries: Sparse, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 
 def _take(values: jax.Array, positions: np.ndarray) -> jax.Array:
-    """Return values[positions]; if all values are asked for in order, return values."""
+    """Return values[positions]; do not copy if positions are 0, 1, …, size − 1."""
     if np.array_equal(positions, np.arange(values.size)):
         return values
     return values[positions]

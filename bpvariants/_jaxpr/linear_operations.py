@@ -14,18 +14,19 @@ from bpvariants._jaxpr.rearrangements import (
     UNCHANGED,
 )
 
-LARGEST = 50_000_000  # most links listed for one product or rearrangement
+LARGEST = 50_000_000  # largest number of links to list for one primitive
 
 
 class Link(NamedTuple):
     """Dependence of a linear primitive's result on one operand, element by element.
 
     Attributes:
-      rows: flat positions in the result.
-      columns: flat positions in the operand, one for each entry of `rows`.
-      factor: a function (read) -> factors, one for each entry of `rows`, where `read`
-        returns an operand's value. None means that all factors are 1.
-      apply: a function to apply to the derivative as well, such as `jnp.real`.
+      rows: flat positions of elements of the result.
+      columns: for each entry of `rows`, the flat position of the operand's element that
+        the result's element depends on.
+      factor: function (read) -> one factor for each entry of `rows`; `read` is a
+        function that returns the value of an operand. None: all factors are 1.
+      apply: function to apply to the derivative as well, such as `jnp.real`, or None.
       mixes: whether different elements of the operand are added up.
     """
 
@@ -36,8 +37,8 @@ class Link(NamedTuple):
     mixes: bool = False
 
 
-# Element-wise linear primitives, each with the functions that it applies to its
-# operands; None is the identity.
+# Element-wise linear primitives, with the function that each primitive applies to each
+# of its operands; None is the identity.
 ALONG: dict[str, list[Callable | None]] = {
     **{name: [None] for name in UNCHANGED},
     "add": [None, None],
@@ -60,8 +61,10 @@ def links(
 ) -> list[list[Link | None]] | None:
     """Return, for each output of a linear equation, the link of each tangent operand.
 
-    Return None for a primitive that this file does not know: each element of its
-    results may depend on every element of its operands.
+    `is_tangent` tells which operands are tangents. `known` contains values known while
+    tracing; `nonzero` has masks of elements that may be nonzero. Return None for a
+    primitive that this file does not know: each element of its results may depend on
+    every element of its operands.
     """
     name = equation.primitive.name
     tangents = [i for i, yes in enumerate(is_tangent) if yes]
@@ -92,7 +95,7 @@ def links(
 def _rearranged(
     equation: Any, is_tangent: Sequence[bool], known: dict[Any, np.ndarray]
 ) -> list[list[Link | None]] | None:
-    """Return the links of a primitive that rearranges elements."""
+    """Return the links of a primitive that rearranges elements; None if unknown."""
     values = [
         known.get(atom) if is_variable(atom) else np.asarray(atom.val)
         for atom in equation.invars
@@ -115,7 +118,7 @@ def _known(atom: Any, known: dict[Any, np.ndarray]) -> bool:
 
 
 def _positions(equation: Any, i: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and columns of an element-wise link; axes of length 1 broadcast."""
+    """Return rows and columns of an element-wise link; length-1 axes broadcast."""
     operand, out = equation.invars[i].aval, equation.outvars[0].aval
     columns = np.arange(operand.size).reshape(operand.shape)
     return np.arange(out.size), np.broadcast_to(columns, out.shape).reshape(-1)
@@ -165,7 +168,10 @@ def _summed(equation):
 
 
 def _contracted(equation, i, nonzero):
-    """Return a tangent's link through a `dot_general` with an operand that is known."""
+    """Return the link through a `dot_general` of tangent operand i; None if too large.
+
+    The other operand is not a tangent.
+    """
     (contracted, batch), other = equation.params["dimension_numbers"], 1 - i
     names = [_axis_names(equation, k, contracted, batch) for k in (0, 1)]
     shared = [n for n in names[0] if n[0] == "b"]
@@ -197,7 +203,10 @@ def _contracted(equation, i, nonzero):
 
 
 def _axis_names(equation, k, contracted, batch):
-    """Name the axes of operand k: ("b", …) batch, ("c", …) contracted, others free."""
+    """Return names of operand k's axes: "b" batch, "c" contracted, "f0" or "f1" free.
+
+    A name is a pair of this letter and an index.
+    """
     names = [(f"f{k}", axis) for axis in range(len(equation.invars[k].aval.shape))]
     for index, axis in enumerate(batch[k]):
         names[axis] = ("b", index)
@@ -207,7 +216,7 @@ def _axis_names(equation, k, contracted, batch):
 
 
 def _taken(flat, positions):
-    """Return flat[positions]; if all elements are asked for in order, return flat."""
+    """Return flat[positions]; do not copy if positions are 0, 1, …, size − 1."""
     if len(positions) == flat.size and np.array_equal(positions, np.arange(flat.size)):
         return flat
     return flat[positions]

@@ -1,10 +1,9 @@
-"""A step's linearisation as a program, and the sparsity of each primitive in it.
+"""Jaxpr of a step's linearisation, and the sparsity pattern of each of its primitives.
 
-The traced forward derivative of a step is a program with two parts: primitives on the
-step's own arrays, and linear primitives on tangents. The part on tangents shows,
-element by element, which tangents depend on which others; this file analyses that part
-once for each trace. A factor that is known to be zero, such as an element of a constant
-mask, links no elements.
+The jaxpr of a step's forward derivative has two parts: primitives on the step's own
+arrays, and linear primitives on tangents. This file analyses the linear primitives once
+for each trace, and finds which elements of tangents depend on each other. There is no
+dependence through a factor that is known to be zero, such as in a constant mask.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,18 +30,18 @@ from bpvariants.types import PyTree, Step
 
 
 class TangentProgram(NamedTuple):
-    """Linearisation of one example's step, reduced to what its new carry depends on.
+    """Linearisation of one example's step, with only the equations of the new carry.
 
     Attributes:
-      constants: variable -> array that the program closes over.
+      constants: variable -> constant array of the jaxpr.
       arguments: variables of the leaves of (params, carry, inputs).
       thetas: for each leaf of params, the variable of its tangent.
       h: for each floating leaf of the carry, the variable of its tangent.
       primal: equations on the step's own arrays, in order.
-      linear: (equation on tangents, its links for each output), in order; the links are
-        None if they are unknown.
-      outputs: atoms, the tangents of the new carry's floating leaves.
-      is_opaque: whether the program uses refs. With refs, `primal` and `linear` are
+      linear: pairs (equation on tangents, links of each of its outputs), in order; the
+        links are None if they are unknown.
+      outputs: tangents of the new carry's floating leaves, as variables or literals.
+      is_opaque: whether the jaxpr uses refs. With refs, `primal` and `linear` are
         empty, and every output may depend on every argument.
     """
 
@@ -101,7 +100,7 @@ def tangent_program(
     needed = [] if is_opaque else needed
     primal, linear = _separate(needed, set(tangent_inputs))
     constants = {}
-    if not is_opaque:  # the conversion of a ref by NumPy would never end
+    if not is_opaque:  # NumPy would never finish converting a ref
         constants = dict(zip(jaxpr.constvars, closed.consts, strict=True))
     known, nonzero = _known_zeros(primal, constants)
     return TangentProgram(
@@ -120,13 +119,13 @@ def tangent_program(
 
 
 def primal_values(program: TangentProgram, leaves: Sequence[Any]) -> Callable:
-    """Run the equations without tangents; return a function that reads their values."""
+    """Run the equations in `primal`; return a function that reads their results."""
     arguments = dict(zip(program.arguments, leaves, strict=True))
     return interpret(program.primal, program.constants | arguments)
 
 
 def _is_custom(equation: Any) -> bool:
-    """Return whether an equation, or a program in it, calls a jax.custom_vjp."""
+    """Return whether an equation, or a jaxpr in it, calls a jax.custom_vjp."""
     if equation.primitive.name == "custom_lin":
         return True
     inner = jax.tree.leaves(list(equation.params.values()))
@@ -135,7 +134,10 @@ def _is_custom(equation: Any) -> bool:
 
 
 def _separate(equations: list[Any], tangents: set[Any]) -> tuple[list, list]:
-    """Return equations without tangents, and others with flags of tangent operands."""
+    """Split equations into those without tangents and those with tangent operands.
+
+    Each equation with tangent operands is paired with flags that mark these operands.
+    """
     tangents = reached(equations, tangents)
     primal, linear = [], []
     for equation in equations:
@@ -152,14 +154,14 @@ def _known_zeros(
 ) -> tuple[dict[Any, np.ndarray], dict[Any, np.ndarray]]:
     """Return the values known while tracing, and masks of possibly nonzero elements.
 
-    A variable about which nothing is known is in neither of the two dictionaries.
+    Both are dictionaries by variable. Variables with no such knowledge are absent.
     """
     known: dict[Any, np.ndarray] = {}
     for variable, value in constants.items():
         try:
             known[variable] = np.asarray(value)
         except (TypeError, jax.errors.TracerArrayConversionError):
-            continue  # NumPy cannot convert a random key or a tracer
+            continue  # NumPy cannot convert random keys and tracers
     nonzero = {variable: value != 0 for variable, value in known.items()}
     for equation in equations:
         if equation.effects:
@@ -184,7 +186,7 @@ def _evaluate(equation, values, known, nonzero):
         with jax.ensure_compile_time_eval():
             results = run_equation(equation, [jnp.asarray(value) for value in values])
             results = [np.asarray(result) for result in results]
-    except Exception:  # raised by keys, axes of vmap, …: results stay unknown
+    except Exception:  # for example, random keys; the results stay unknown
         return
     for variable, result in zip(equation.outvars, results, strict=True):
         known[variable] = result

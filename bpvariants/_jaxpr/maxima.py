@@ -1,12 +1,14 @@
-"""Make the derivatives of maxima and minima right in compiled programs.
+"""Correct derivatives of maxima and minima in compiled programs.
 
-JAX finds the place of a maximum by comparing the operand with the result. In a compiled
-program XLA may compute the operand twice: once for the result, once for the comparison.
-If the two roundings differ, for example by a fused multiply-add, no element equals the
-maximum, and the derivative is lost without a word (jax-ml/jax#40564).
+The derivative of a maximum compares each element of the operand with the result. In a
+compiled program, XLA may compute the operand twice: once for the result, once for the
+comparison. If the two copies are rounded differently, for example by a fused
+multiply-add, no element equals the maximum. The derivative is then silently wrong
+(jax-ml/jax#40564).
 
-Here the operands of such primitives are first stored in memory, in every program that
-is differentiated. Both then read the same numbers. Values, ties and NaN are as in JAX.
+This file stores the operands of such primitives in memory before they are used, if the
+primitives are differentiated. The result and the comparison then read equal values.
+Results, and the derivatives at ties and NaN, are those of JAX.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +27,7 @@ from bpvariants._jaxpr.program import (
 )
 from bpvariants.types import PyTree
 
-# Primitives whose derivative compares an operand with the result.
+# Primitives whose derivatives compare an operand with the result.
 COMPARING = {
     "cummax",
     "cummin",
@@ -36,16 +38,16 @@ COMPARING = {
     "scatter-max",
     "scatter-min",
 }
-# Primitives whose inner programs are searched. A `custom_jvp` keeps its own derivative.
-# The function of a general `reduce` may compare, too.
+# Primitives whose inner jaxprs are searched for maxima and minima. A `custom_jvp` is
+# not searched, because it has its own derivative. The function of `reduce` may compare.
 ENTERED = PLAIN_CALLS | {"cond", "reduce", "scan", "while"}
 
 
 def with_stored_operands(function: Callable, *arguments: PyTree) -> Callable:
-    """Return the function with the derivatives of its maxima and minima made safe.
+    """Return `function` with correct derivatives of its maxima and minima.
 
-    `arguments`, or their shapes, serve to trace it. A function without maxima and
-    minima that are differentiated is returned as it is.
+    The function is traced with `arguments`, which may be shapes. It is returned
+    unchanged if it has no maxima or minima that can be differentiated.
     """
     if not _compares(jax.make_jaxpr(function)(*arguments)):
         return function
@@ -61,11 +63,12 @@ def with_stored_operands(function: Callable, *arguments: PyTree) -> Callable:
 
 
 def storing(jaxpr: Any, flags: Sequence[bool] | None = None) -> Callable:
-    """Return a function that runs the equations of a program.
+    """Return a function (equation, operands) -> results to evaluate a jaxpr with.
 
-    It stores the operands of maxima and minima that are differentiated, in inner
-    programs too. Calls stay calls, and `custom_jvp` functions keep their own
-    derivatives. `flags` say which outputs are differentiated, by default all.
+    The returned function stores the operands of differentiated maxima and minima in
+    memory, also in inner jaxprs. Calls are not inlined, and `custom_jvp` functions keep
+    their own derivatives. `flags` mark the outputs of the jaxpr that are
+    differentiated, by default all.
     """
     differentiated = _differentiated(jaxpr, flags)
 
@@ -78,9 +81,9 @@ def storing(jaxpr: Any, flags: Sequence[bool] | None = None) -> Callable:
 def run_stored(
     equation: Any, operands: Sequence[Any], differentiated: set[Any] | None = None
 ) -> list[Any]:
-    """Run one equation as :func:`storing` does.
+    """Run one equation; store the operands of a differentiated maximum or minimum.
 
-    `differentiated` are variables, by default all results of the equation.
+    `differentiated` are the variables that are differentiated, by default all results.
     """
     flags = [differentiated is None or v in differentiated for v in equation.outvars]
     if equation.primitive.name in COMPARING and any(flags):
@@ -94,7 +97,10 @@ def run_stored(
 
 
 def _with_stored_operands(parameter: Any, flags: Sequence[bool] | None) -> Any:
-    """Rewrite a parameter of an equation if it is a program, or a tuple of programs."""
+    """Rewrite the maxima and minima in a parameter that is a jaxpr or tuple of jaxprs.
+
+    Other parameters of an equation are returned unchanged.
+    """
     if isinstance(parameter, tuple):
         return tuple(_with_stored_operands(each, flags) for each in parameter)
     if not _is_program(parameter) or not _compares(parameter, flags):
@@ -107,12 +113,12 @@ def _with_stored_operands(parameter: Any, flags: Sequence[bool] | None) -> Any:
     )
     if parameter is not jaxpr:
         return new
-    assert not new.consts  # an open program had none, and none were added
+    assert not new.consts  # an open jaxpr has no constants, and none were added
     return new.jaxpr
 
 
 def _compares(program: Any, flags: Sequence[bool] | None = None) -> bool:
-    """Whether a program differentiates maxima or minima of real numbers."""
+    """Return whether a jaxpr has differentiated maxima or minima of real arrays."""
     jaxpr = getattr(program, "jaxpr", program)
     differentiated = _differentiated(jaxpr, flags)
 
@@ -131,14 +137,14 @@ def _compares_inside(equation: Any, flags: Sequence[bool]) -> bool:
 
 
 def _inner_flags(equation: Any, flags: Sequence[bool]) -> Sequence[bool] | None:
-    """Return which outputs of an inner program are differentiated; None for all."""
+    """Return which outputs of an inner jaxpr are differentiated; None for all."""
     return flags if equation.primitive.name in PLAIN_CALLS else None
 
 
 def _differentiated(jaxpr: Any, flags: Sequence[bool] | None) -> set[Any]:
-    """Return the variables from which a path leads to a differentiated output.
+    """Return the variables on which a differentiated output depends.
 
-    The maximum in a `logsumexp` goes through `stop_gradient`, so it is not among them.
+    Paths through `stop_gradient` are left out, such as for the maximum in `logsumexp`.
     """
     outputs = jaxpr.outvars
     flags = [True] * len(outputs) if flags is None else flags
@@ -152,7 +158,7 @@ def _differentiated(jaxpr: Any, flags: Sequence[bool] | None) -> set[Any]:
 
 
 def _varies(atom: Any, kind: Any = jnp.floating) -> bool:
-    """Whether an atom is an array of this kind, by default real, and not a literal."""
+    """Return whether an atom is a variable for an array with a dtype of this kind."""
     is_array = is_variable(atom) and hasattr(atom.aval, "dtype")
     return is_array and jnp.issubdtype(atom.aval.dtype, kind)
 
@@ -170,7 +176,7 @@ def _is_program(parameter: Any) -> bool:
 
 @jax.custom_jvp
 def _stored(x: jax.Array) -> jax.Array:
-    """Return x; if it is differentiated, return it from memory."""
+    """Return x; where x is differentiated, store it in memory first."""
     return x
 
 
@@ -181,18 +187,19 @@ def _stored_jvp(primals, tangents):
 
 @jax.custom_jvp
 def _in_memory(x: jax.Array) -> jax.Array:
-    """Return x from memory, so that no consumer computes it again.
+    """Store x in memory and return it, so that no operation computes x again.
 
-    The barrier does this on accelerators. XLA's CPU compiler removes barriers before it
-    fuses, but never fuses a windowed reduction into its consumers. The maximum over a
-    window of x and one element of padding is x.
+    On accelerators, the optimization barrier achieves this. XLA's CPU compiler removes
+    barriers before it fuses operations, but never fuses a windowed reduction with the
+    operations that use its result. The maximum over windows of one element of x and one
+    element of padding is x itself.
     """
     if not x.size:
         return x
     rank, padding = x.ndim, [(0, 0)] * x.ndim + [(0, 1)]
     largest = jax.lax.reduce_window(
         x[..., None],
-        np.array(-np.inf, x.dtype),  # known while tracing, else it is no maximum
+        np.array(-np.inf, x.dtype),  # concrete, so that JAX recognises a maximum
         jax.lax.max,
         window_dimensions=(1,) * rank + (2,),
         window_strides=(1,) * (rank + 1),

@@ -1,6 +1,6 @@
-"""Find the named values of a program, and run it with shifts added to these values.
+"""Find the named values of a jaxpr, and run it with shifts added to these values.
 
-A value has a name if it is tagged by `jax.ad_checkpoint.checkpoint_name`. A name within
+A value has a name if it is tagged by `jax.ad_checkpoint.checkpoint_name`. A name inside
 a scan has one value for each step of the scan.
 """
 
@@ -15,11 +15,11 @@ from bpvariants._jaxpr.program import called, evaluate, PLAIN_CALLS
 
 
 class NamedProgram(NamedTuple):
-    """A function's program, and its named floating values."""
+    """Jaxpr of a function, and its named floating values."""
 
-    program: Any  # a closed jaxpr
-    names: list[str]  # names in program order; a name may occur several times
-    places: list[jax.ShapeDtypeStruct]  # the values' shapes, [T, ...] within a scan
+    program: Any  # closed jaxpr of the function
+    names: list[str]  # name of each value, in the jaxpr's order; names may repeat
+    places: list[jax.ShapeDtypeStruct]  # shape of each value, [T, ...] inside a scan
 
     @property
     def outputs(self) -> list[Any]:
@@ -31,7 +31,7 @@ class NamedProgram(NamedTuple):
     ) -> tuple[list[jax.Array], list[jax.Array]]:
         """Add shifts to the named values; return the outputs and the named values.
 
-        Each named value is returned without its own shift.
+        Each named value is returned before its own shift is added.
         """
         values: list[jax.Array] = []
         run = _shifting(iter(shifts), values)
@@ -49,8 +49,8 @@ def named_program(function: Callable, *arguments: Any) -> NamedProgram:
 def _shifting(shifts: Iterator[jax.Array], values: list[jax.Array]) -> Callable:
     """Return a function that runs an equation, and adds shifts to its named values.
 
-    The returned function takes one of `shifts` for each named value and appends the
-    value to `values`, both in the order of :func:`_named`.
+    For each named value, in the order of :func:`_named`, the returned function takes
+    the next shift of `shifts`, and appends the value to `values`.
     """
 
     def run(equation, operands):
@@ -68,7 +68,7 @@ def _shifting(shifts: Iterator[jax.Array], values: list[jax.Array]) -> Callable:
 
 
 def _scan(equation, operands, shifts, values):
-    """Run a scan; each named value in its body has a shift for every step."""
+    """Run a scan, whose named values have one shift for every step of the scan."""
     body, parameters = equation.params["jaxpr"], equation.params
     names = _named(body.jaxpr)
     if not names:
@@ -95,8 +95,9 @@ def _scan(equation, operands, shifts, values):
 def _scan_sizes(equation: Any) -> tuple[int, int]:
     """Return how many operands of a scan are not sequences, and how many are the carry.
 
-    A scan passes slices of its sequences to its body, with one axis less, so ranks tell
-    which operands are sequences. The primitive's parameters depend on JAX's version.
+    The body of a scan gets slices of sequences, which have one axis fewer. The ranks
+    therefore tell which operands are sequences. The parameters of the primitive would
+    tell it, too, but depend on JAX's version.
     """
     body = equation.params["jaxpr"].jaxpr
     same_ndim = lambda outside, inside: sum(
@@ -113,7 +114,7 @@ def _is_named(equation: Any) -> bool:
 
 
 def _named(jaxpr: Any) -> list[tuple[str, jax.ShapeDtypeStruct]]:
-    """Return the name and the shape of each named value, in the program's order."""
+    """Return the name and the shape of each named value, in the jaxpr's order."""
     found = []
     for equation in jaxpr.eqns:
         if _is_named(equation):

@@ -1,18 +1,18 @@
-"""Find the products with vectors through which parameters enter a step's program.
+"""Find the products with vectors through which parameters enter a step's jaxpr.
 
-A block is a vector u of the program that is a sum of products and biases. The program
-uses the matrices and biases of a block only to compute its u:
+A block is a vector u of the jaxpr that is a sum of products and biases. The step uses
+the matrices and biases of a block only to compute its u:
 
     u = b + a₁ W + a₂ U = â Θ,    â = (1, a₁, a₂),    Θ = (b; W; U), [k, m].
 
-For the new carry h_t, ∂h_t/∂Θ_ij = ∂h_t/∂u_j â_i, even if a₂ depends on W, as in a
-second layer.
+For the new carry h_t, ∂h_t/∂Θ_ij = ∂h_t/∂u_j â_i. The vectors a₁ and a₂ may depend on
+the parameters of other blocks, as in a second layer.
 
-Each element of params or of a product is a *term*. A term that is only rearranged stays
-the same term, and so does an element of params that is multiplied by a constant: its
-derivative is then multiplied by the constant. Two terms become one if they are added
-and used nowhere else. So one matrix for all gates may be split into gates, and matrices
-of gates may be joined.
+Each element of params or of a product is a *term*. A rearranged term stays the same
+term. An element of params that is multiplied by a constant also stays the same term,
+but its derivative is later multiplied by the constant. Two terms become one if they are
+added and used nowhere else. The product with one matrix for all gates may therefore be
+split into gates, and matrices of several gates may be concatenated.
 """
 
 from typing import Any, NamedTuple
@@ -23,18 +23,18 @@ from bpvariants._jaxpr.program import is_variable
 from bpvariants._jaxpr.rearrangements import rearranges
 from bpvariants._jaxpr.uses import ADDITIONS, passes_on, rearranged, Uses
 
-BIAS = -1  # used instead of a product's index, for a parameter multiplied by 1
+BIAS = -1  # index of a product for a bias, which is a parameter multiplied by 1
 
 
 class Block(NamedTuple):
-    """A vector u = â Θ of a program.
+    """Vector u = â Θ in a jaxpr.
 
     Attributes:
-      variable: the array of the program that contains u.
+      variable: variable of the jaxpr that contains u.
       positions: [m], flat positions of u in `variable`.
-      inputs: the parts of â: for each product, an operand and the order of its axes;
-        None for the 1 of a bias.
-      parameters: Θ, [k, m], as flat positions among all elements of params.
+      inputs: parts of â: for each product, the vector's variable and the order of its
+        axes; None for the 1 of a bias.
+      parameters: [k, m], for each entry of Θ its flat position in params.
     """
 
     variable: Any
@@ -51,9 +51,9 @@ class Terms:
         self.uses_of = uses.counts
         self.depends = uses.depends
         self.scaled = uses.scaled
-        # (equation, its operand that is scaled, flat positions in params)
+        # (equation, index of its scaled operand, flat positions of that in params)
         self.scales: list[tuple[Any, int, np.ndarray]] = []
-        self.uses = np.zeros(0, int)  # how often each term is used
+        self.uses = np.zeros(0, int)  # number of uses of each term
         self.spent = np.zeros(0, bool)  # whether each term is part of another term
         self.parts: dict[int, list[tuple[int, int]]] = {}  # term -> (product, column)s
         self.products: list[tuple[Any, tuple[int, ...], np.ndarray]] = []
@@ -64,7 +64,7 @@ class Terms:
         self.num_parameters = len(self.uses)
 
     def read(self, equation: Any) -> None:
-        """Follow terms through an equation; raise an error if it does not factorise."""
+        """Find the terms of an equation's results; raise if params do not factorise."""
         name = equation.primitive.name
         of = lambda atom: self.terms.get(atom) if is_variable(atom) else None
         operands = [of(atom) for atom in equation.invars]
@@ -86,7 +86,10 @@ class Terms:
             self._refuse(known, f"is used in `{name}`")
 
     def blocks(self) -> list[Block]:
-        """Group the terms that are not part of other terms, by array and by inputs."""
+        """Return the blocks: all terms of one array with equal inputs form one block.
+
+        Terms that are part of other terms are left out.
+        """
         grouped: dict[Any, list[int]] = {}
         starts = [start for start, _ in self.origins]
         for term in np.flatnonzero(~self.spent & (self.uses > 0)):
@@ -125,7 +128,7 @@ class Terms:
         return self.parts.get(term, [(BIAS, term)])
 
     def _meet(self, a, b):
-        """Return whether two arrays of terms are used in one addition only."""
+        """Return whether the addition of a and b is the only use of their terms."""
         return a.shape == b.shape and np.all(self.uses[[a, b]] == 1)
 
     def _join(self, variable, a, b):
@@ -167,7 +170,7 @@ class Terms:
             found = terms[terms < self.num_parameters]
             if found.size:
                 starts = [start for start, _ in self.origins[: len(self.paths)]]
-                # Empty arrays begin at the term of the next array: take the last.
+                # An empty array has the first term of the next array: take the last.
                 path = self.paths[np.searchsorted(starts, found[0], side="right") - 1]
                 raise ValueError(
                     f"params{path} does not factorise, which kf_rtrl needs: it "

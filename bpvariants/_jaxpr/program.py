@@ -1,4 +1,4 @@
-"""Trace a function to a flat list of primitives; analyse the list, and run it."""
+"""Trace a function to a flat jaxpr; analyse and evaluate jaxprs."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-# Primitives that call an inner program, as `jit` does; names depend on JAX's version.
+# Primitives that call an inner jaxpr, as `jit` does; names depend on JAX's version.
 CALLS = {
     "checkpoint",
     "closed_call",
@@ -28,14 +28,14 @@ def is_variable(atom: Any) -> bool:
 
 
 def has_refs(jaxpr: Any) -> bool:
-    """Return whether a program uses refs, through which values cannot be traced."""
+    """Return whether a jaxpr uses refs, which hide how its values depend on others."""
     arrays = type(jax.typeof(0.0))
     atoms = (a for e in jaxpr.eqns for a in (*e.invars, *e.outvars))
     return any(not isinstance(a.aval, arrays) for a in (*jaxpr.constvars, *atoms))
 
 
 def needed_equations(jaxpr: Any) -> list[Any]:
-    """Return a program's equations that have effects, or that its outputs depend on."""
+    """Return a jaxpr's equations that have effects, or that its outputs depend on."""
     needed = {atom for atom in jaxpr.outvars if is_variable(atom)}
     equations = []
     for equation in reversed(jaxpr.eqns):
@@ -52,8 +52,8 @@ def reached(
 ) -> set[Any]:
     """Return the sources and all variables that depend on them.
 
-    `results(equation)` returns the results of an equation that count as depending on
-    its operands.
+    `results(equation)` returns those results of an equation that depend on its
+    operands, by default all.
     """
     found = set(sources)
     for equation in equations:
@@ -86,7 +86,7 @@ def evaluate(
     run: Callable[..., Sequence[Any]] | None = None,
     of_literal: Callable[[Any], Any] = attrgetter("val"),
 ) -> list[Any]:
-    """Run a program by :func:`interpret`, and return its outputs."""
+    """Run a jaxpr by :func:`interpret`, and return its outputs."""
     env = environment(jaxpr, consts, arguments)
     read = interpret(jaxpr.eqns, env, run, of_literal=of_literal)
     return [read(atom) for atom in jaxpr.outvars]
@@ -95,7 +95,7 @@ def evaluate(
 def environment(
     jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Any]
 ) -> dict[Any, Any]:
-    """Return the values of a program's constants and arguments, by variable."""
+    """Return the values of a jaxpr's constants and arguments, by variable."""
     env = dict(zip(jaxpr.constvars, consts, strict=True))
     return env | dict(zip(jaxpr.invars, arguments, strict=True))
 
@@ -107,9 +107,10 @@ def interpret(
     change: Callable[[Any, Any], Any] = lambda variable, value: value,
     of_literal: Callable[[Any], Any] = attrgetter("val"),
 ) -> Callable[[Any], Any]:
-    """Run equations in order from known variables; return a function to read operands.
+    """Run equations in order; return a function from operands to their values.
 
-    By default, :func:`run_equation` computes the values of results. Another function
+    `env` maps variables to values that are known beforehand. By default,
+    :func:`run_equation` computes the results. Another function
     `run(equation, operands)`, with a suitable `of_literal`, may compute other
     properties of the arrays. `change(variable, result)` may replace single results.
     """
@@ -139,7 +140,7 @@ def run_equation(
 def called(
     equation: Any, calls: Collection[str] = CALLS
 ) -> tuple[Any, Sequence[Any]] | None:
-    """Return (jaxpr, consts) of the program that an equation calls; None if no call."""
+    """Return the jaxpr that an equation calls, and its constants; None if no call."""
     if equation.primitive.name not in calls:
         return None
     inner = equation.params.get("jaxpr") or equation.params.get("call_jaxpr")

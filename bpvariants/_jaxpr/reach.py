@@ -1,4 +1,4 @@
-"""Find which arguments the results of a function depend on, from its program."""
+"""Find from a function's jaxpr which arguments its results depend on."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,8 +13,8 @@ from bpvariants.types import PyTree, Step
 def reaches_carry(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> list[bool]:
     """Return, for each array of params, whether the step's new carry depends on it.
 
-    The answers come from the step's program, so they hold for all values. An answer is
-    False only if no path of the program leads from the array to the carry.
+    The flags come from the step's jaxpr, so they hold for all values. A flag is False
+    only if no path of the jaxpr leads from the array to the new carry.
     """
     new_carry = lambda *arguments: floating_leaves(step(*arguments)[0])
     return needed_arguments(new_carry, params, carry, x)[0]
@@ -28,7 +28,7 @@ def needed_arguments(function: Callable, *arguments: PyTree) -> list[list[bool]]
 
 
 def _needed_inputs(jaxpr: Any, needed_outputs: Sequence[bool]) -> list[bool]:
-    """Return, for each input of a program, whether a needed output depends on it."""
+    """Return, for each input of a jaxpr, whether a needed output depends on it."""
     if jaxpr.effects:  # an effect, such as a write to a ref, hides dependences
         return [True] * len(jaxpr.invars)
     outputs = zip(jaxpr.outvars, needed_outputs, strict=True)

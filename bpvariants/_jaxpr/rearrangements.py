@@ -55,9 +55,10 @@ class Rearrangement(NamedTuple):
     """Description of a primitive that only rearranges elements.
 
     Attributes:
-      indices: positions of operands that are indices, to be known while tracing.
-      in_numpy: (equation, *operands) -> results, the primitive in NumPy, which avoids a
-        compilation. None if the results have elements that come from no operand.
+      indices: positions of the operands that contain indices; the values of these
+        operands must be known while tracing.
+      in_numpy: function (equation, *operands) -> results that runs the primitive in
+        NumPy, to avoid a compilation. None if the primitive has indices or fill values.
     """
 
     indices: Sequence[int] = ()
@@ -87,7 +88,7 @@ REARRANGEMENTS: dict[str, Rearrangement] = {
 
 
 def rearranges(equation: Any) -> bool:
-    """Return whether an equation's results contain only elements of its operands."""
+    """Return whether an equation rearranges elements without indices or fill values."""
     found = REARRANGEMENTS.get(equation.primitive.name)
     return found is not None and found.in_numpy is not None
 
@@ -95,7 +96,7 @@ def rearranges(equation: Any) -> bool:
 def reorders(equation: Any) -> bool:
     """Return whether a result has each element of one floating operand exactly once.
 
-    The test: the equation rearranges a single operand, and leaves its size unchanged.
+    This is so if the equation rearranges a single operand and does not change its size.
     """
     old, new = equation.invars, equation.outvars
     return (
@@ -112,8 +113,8 @@ def moved(
     """Rearrange int32 marks as an equation rearranges the elements of its operands.
 
     `values` are the values of the operands, None where unknown. Return None if the
-    rearrangement depends on unknown values or cannot be run on integers. If only the
-    condition of `select_n` is unknown, return the largest mark of all its cases.
+    rearrangement depends on unknown values or cannot be run on integers. For a
+    `select_n` with unknown condition, return the element-wise maximum over its cases.
     """
     name, out = equation.primitive.name, equation.outvars[0].aval
     if name == "select_n" and values[0] is None:
@@ -141,14 +142,14 @@ def positions(
 ) -> list[tuple[np.ndarray, np.ndarray]] | None:
     """Return for each output (rows, columns): where the elements of operand i go.
 
-    Rows are flat positions in the output, columns in the operand. Return None if the
-    positions are unknown, or if elements are added up.
+    Element columns[j] of the operand becomes element rows[j] of the output; both are
+    flat positions. Return None if they are unknown, or if elements are added up.
     """
     zeros = [np.zeros(atom.aval.shape, np.int32) for atom in equation.invars]
     shape, size = zeros[i].shape, zeros[i].size
     marks = np.arange(1, size + 1, dtype=np.int32).reshape(shape)
     results = moved(equation, [*zeros[:i], marks, *zeros[i + 1 :]], values)
-    if equation.primitive.name == "scatter-add":  # may add elements up
+    if equation.primitive.name == "scatter-add":  # may add up elements
         ones = [*zeros[:i], np.ones_like(marks), *zeros[i + 1 :]]
         counts = moved(equation, ones, values)
         if counts is None or any(np.max(count, initial=0) > 1 for count in counts):
@@ -165,7 +166,7 @@ def _run_on_marks(equation: Any, operands: list[jax.Array]) -> list[jax.Array]:
     run: dict[str, Callable[..., jax.Array]]
     run = {"scatter": jax.lax.scatter, "scatter-add": jax.lax.scatter_add}
     name, parameters = equation.primitive.name, equation.params
-    if name == "gather":  # int32 cannot represent a fill value of 1/2 or NaN: mark it 1
+    if name == "gather":  # int32 cannot represent every fill value: use 1 if nonzero
         names = "dimension_numbers", "slice_sizes", "mode"
         given = {name: parameters[name] for name in names}
         fill = int(parameters["fill_value"] != 0)

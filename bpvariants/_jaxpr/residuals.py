@@ -1,9 +1,9 @@
 """Sort a linearised step's residuals: constant in time, step inputs, or to be stacked.
 
-The linear map that `jax.linearize` returns is a pytree: a program and its arrays, the
+The linear map that `jax.linearize` returns is a pytree: a jaxpr and its arrays, the
 residuals. Some residuals depend on parameters alone, such as the weights themselves.
 Some residuals are inputs of the step, which are known for all times. A scan over steps
-stacks only the other residuals, each array once.
+stacks only the other residuals, and each array only once.
 """
 
 import dataclasses
@@ -21,14 +21,14 @@ from bpvariants.types import PyTree
 
 
 def cotangent(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
-    """Build a tree's cotangent from floating leaves; other leaves get float0 zeros."""
+    """Return a pytree's cotangent: `leaves` for floating leaves, float0 for others."""
     nothing = lambda leaf: np.zeros(jnp.shape(leaf), jax.dtypes.float0)
     new = iter(leaves)
     return jax.tree.map(lambda a: next(new) if is_floating(a) else nothing(a), tree)
 
 
 def linearised(advance: Callable, fixed: PyTree, h: PyTree, x: PyTree) -> tuple:
-    """Return carry and output (h, y) of a step, and its derivative as a linear map.
+    """Return a step's carry and output (h, y), and its derivative as a linear map.
 
     The linear map takes tangents of the floating leaves of `fixed`, h and x. The map
     returns the tangents of the floating leaves of the new h and of y.
@@ -50,10 +50,10 @@ def linearised(advance: Callable, fixed: PyTree, h: PyTree, x: PyTree) -> tuple:
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """The source of each residual of a linearised step, to rebuild the linear map."""
+    """Source of each residual of a linearised step, to rebuild the linear map from."""
 
     structure: Any  # pytree structure of the linear map
-    sources: tuple[tuple[str, int], ...]  # for each leaf: (kind, index in that kind)
+    sources: tuple[tuple[str, int], ...]  # (kind, index among that kind) of each leaf
 
     def to_stack(self, linear: PyTree) -> list[jax.Array]:
         """Return the residuals of a step that have to be stacked."""
@@ -83,7 +83,10 @@ class Plan:
 
 
 def kept_shapes(function: Callable, *arguments: PyTree) -> list[Any]:
-    """Return shape and dtype, once, of each result array that is not an argument."""
+    """Return shape and dtype of each array that a function returns but does not get.
+
+    An array that is returned several times is counted once.
+    """
     jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
     results = {atom for atom in jaxpr.outvars if is_variable(atom)}
     return [atom.aval for atom in results - set(jaxpr.invars)]
@@ -92,7 +95,7 @@ def kept_shapes(function: Callable, *arguments: PyTree) -> list[Any]:
 def plan_residuals(
     linearise: Callable, fixed: PyTree, carry: PyTree, first: PyTree
 ) -> Plan:
-    """Return the residuals' plan for `linearise(fixed, h, x) -> ((h, y), linear)`."""
+    """Return the :class:`Plan` for `linearise(fixed, h, x) -> ((h, y), linear)`."""
     structures = []
 
     def residuals(fixed, h, x):
@@ -118,13 +121,13 @@ def plan_residuals(
 
 
 def _varying(jaxpr: Any, inputs: Sequence[bool]) -> list[bool]:
-    """Return which outputs of a program vary in time, given which inputs vary."""
+    """Return which outputs of a jaxpr vary in time, given which inputs vary."""
 
     def follow(equation, varying):
         inner = called(equation, PLAIN_CALLS)
         if inner is not None and not equation.effects and any(varying):
             return _varying(inner[0], varying)
-        # Results of an effect vary, because it may read what another effect wrote.
+        # An equation with effects may read values that another equation has written.
         return [bool(equation.effects) or any(varying)] * len(equation.outvars)
 
     constant = [False] * len(jaxpr.constvars)

@@ -1,9 +1,9 @@
 """Sparsity patterns of a step's Jacobians in its parameters and its old carry.
 
-The patterns come from the linearised step's program, so they hold for all values. An
-entry of ∂h_t/∂h_{t−1} or ∂h_t/∂θ, with carry h_t and parameters θ, is marked as zero
-only if no path of the program leads to it, or if each path passes an element that is
-known to be zero.
+The patterns come from the jaxpr of the linearised step, so they hold for all values.
+Let h_t be the carry and θ the parameters. An entry of ∂h_t/∂h_{t−1} or ∂h_t/∂θ counts
+as zero only if the jaxpr has no path from the one element to the other, or if each path
+goes through a factor that is known to be zero.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -19,7 +19,7 @@ Sparse: TypeAlias = Any  # a scipy.sparse.csr_array of bool
 
 
 class Dependence(NamedTuple):
-    """Which entries of the Jacobians of one example's step can be nonzero.
+    """Sparsity patterns of the Jacobians of one example's step: True may be nonzero.
 
     Attributes:
       carry: pattern of J_t = ∂h_t/∂h_{t−1}, sparse bool [n, n].
@@ -36,9 +36,9 @@ class Dependence(NamedTuple):
 def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence:
     """Find the sparsity patterns of ∂h_t/∂h_{t−1} and ∂h_t/∂θ, carry h and params θ.
 
-    With `direct_only`, paths from the old carry are left out if they mix several
+    With `direct_only`, paths from the old carry are left out if they add up several
     elements, as matrix products and sums do. The patterns are found while tracing, in a
-    time that grows with the number of pairs of linked elements.
+    time that grows with the number of pairs of elements that depend on each other.
     """
     if program.is_opaque:
         return _opaque(program, direct_only)
@@ -57,7 +57,7 @@ def dependence(program: TangentProgram, direct_only: bool = False) -> Dependence
 
 
 def _opaque(program: TangentProgram, direct_only: bool) -> Dependence:
-    """Return full patterns; with `direct_only`, the carry's pattern is empty."""
+    """Return all-True patterns, but an all-False carry pattern with `direct_only`."""
     num_carry = sum(variable.aval.size for variable in program.h)
     full = lambda size, yes=True: sparse.csr_array(np.full((num_carry, size), yes))
     sizes = [theta.aval.size for theta in program.thetas]
@@ -72,14 +72,14 @@ def spread(link: Link, size: int, operand_size: int) -> Sparse:
 
 
 def _pattern(found: dict, atom: Any, num_columns: int) -> Sparse:
-    """Return an operand's pattern, which is empty if no path leads to the operand."""
+    """Return an operand's pattern, which is all-False if no path leads to it."""
     if is_variable(atom) and atom in found:
         return found[atom]
     return sparse.csr_array((atom.aval.size, num_columns), dtype=bool)
 
 
 def _follow(program: TangentProgram, sources: list[Any], direct_only: bool) -> dict:
-    """Return the pattern, in elements of the sources, of each tangent they reach."""
+    """Return the pattern of each tangent's Jacobian in the sources it depends on."""
     sizes = [variable.aval.size for variable in sources]
     total, start, found = sum(sizes), 0, {}
     for variable, size in zip(sources, sizes, strict=True):
@@ -107,7 +107,7 @@ def _follow(program: TangentProgram, sources: list[Any], direct_only: bool) -> d
 
 
 def _all_on_all(operands: list, size: int) -> Sparse:
-    """Return the pattern of a result whose elements depend on all operand elements."""
+    """Return a result's pattern if each of its elements depends on all operands."""
     rows = [operand.sum(axis=0) > 0 for operand in operands if operand is not None]
     row = np.logical_or.reduce(rows).reshape(1, -1)
     return sparse.csr_array(np.ones((size, 1), bool)) @ sparse.csr_array(row)

@@ -1,4 +1,4 @@
-"""Count how often each array element is used; rearranging it is not a use."""
+"""Count how often a jaxpr uses each array element; rearranging it is not a use."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,12 +14,12 @@ SCALINGS = ("div", "mul", "neg", "select_n")
 
 
 class Uses(NamedTuple):
-    """How the variables of a program use params.
+    """Uses of params in a jaxpr.
 
     Attributes:
       depends: the variables that have a derivative in params.
-      scaled: for each equation (by id) that only multiplies elements of params by
-        constants, the operand that is multiplied.
+      scaled: for each equation that only multiplies elements of params by constants:
+        id(equation) -> index of the operand that is multiplied.
       counts: variable -> how often each of its elements is used.
     """
 
@@ -29,7 +29,7 @@ class Uses(NamedTuple):
 
 
 def find_uses(jaxpr: Any, equations: list[Any], thetas: list[Any]) -> Uses:
-    """Find out how a program, reduced to `equations`, uses params."""
+    """Find out how a jaxpr, reduced to `equations`, uses params."""
     depends = dependent(equations, thetas)
     scaled = scalings(jaxpr, equations, thetas)
     counts = count_uses(equations, jaxpr.outvars, depends, scaled)
@@ -37,7 +37,7 @@ def find_uses(jaxpr: Any, equations: list[Any], thetas: list[Any]) -> Uses:
 
 
 def constant_equations(jaxpr: Any, equations: list[Any]) -> list[Any]:
-    """Return the equations that depend on no argument of the program."""
+    """Return the equations that do not depend on arguments of the jaxpr."""
     varying = reached(equations, jaxpr.invars)
     varying |= {v for e in equations if e.effects for v in e.outvars}
     varying = reached(equations, varying)
@@ -45,14 +45,14 @@ def constant_equations(jaxpr: Any, equations: list[Any]) -> list[Any]:
 
 
 def scalings(jaxpr: Any, equations: list[Any], thetas: list[Any]) -> dict[int, int]:
-    """Return `Uses.scaled`.
+    """Find the equations that multiply params by constants; return `Uses.scaled`.
 
-    Constants are the same at all steps: they depend on no argument of the program.
+    A constant does not depend on arguments of the jaxpr, so it is equal at all steps.
     """
     constant = {v for e in constant_equations(jaxpr, equations) for v in e.outvars}
     constant |= set(jaxpr.constvars)
     is_constant = lambda atom: not is_variable(atom) or atom in constant
-    params, found = set(thetas), {}  # rearranged and scaled elements of params
+    params, found = set(thetas), {}  # `params`: variables with params' elements only
     for equation in equations:
         name, operands = equation.primitive.name, equation.invars
         of_params = [is_variable(atom) and atom in params for atom in operands]
@@ -88,7 +88,7 @@ def rearranged(equation: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray
 def passes_on(equation: Any, depends: set[Any]) -> int | None:
     """Return the index of an addition's only operand that depends on params, or None.
 
-    The result is None, too, if the addition negates or broadcasts its operand.
+    The result is also None if the addition negates or broadcasts this operand.
     """
     if equation.primitive.name not in ADDITIONS:
         return None
@@ -106,7 +106,7 @@ def passes_on(equation: Any, depends: set[Any]) -> int | None:
 def count_uses(
     equations: list[Any], outputs: list[Any], depends: set[Any], scaled: dict[int, int]
 ) -> dict[Any, np.ndarray]:
-    """Count for each variable how often each of its elements is used."""
+    """Count, for each variable in `depends`, how often each of its elements is used."""
     uses: dict[Any, np.ndarray] = {}
 
     def count(atom, how_often):

@@ -1,22 +1,22 @@
 """Gradient rules: functions that return a loss and its gradient.
 
-There are four kinds of gradient rules, each in a subpackage. All rules can also be
-imported from `bpvariants.gradients`:
+There are four kinds of gradient rules, each kind in its own subpackage. All rules can
+also be imported from `bpvariants.gradients`:
 
 - `static`: backprop, layer_deltas, feedback_alignment (with alignment_weights,
   feedback_dense, feedback_conv).
 - `through_time`: unroll, bptt, truncated_bptt (with stream), artbp (with
   growing_truncation), discounted_weights, parallel_unroll (with newton), stack,
   bidirectional. `remat` has policies that save memory in backward passes through time.
-- `online`, forwards in time: rtrl, snap, diagonal_rtrl, rflo, eprop (with
-  random_feedback, AdaptiveFeedback), uoro, kf_rtrl, forward_gradient, pes.
+- `online`, gradients computed forwards in time: rtrl, snap, diagonal_rtrl, rflo, eprop
+  (with random_feedback, AdaptiveFeedback), uoro, kf_rtrl, forward_gradient, pes.
   over_sequence turns an online rule into a gradient rule.
 - `equilibrium`: fixed_point, recurrent_backprop, jacobian_penalty; with `solvers` to
-  reach the fixed point and `adjoints` to differentiate it.
+  compute the fixed point and `adjoints` to differentiate it.
 
-See `bpvariants.types.GradientRule` for the arguments and results of a rule. The types
-of states and infos are in the subpackages, for example
-`gradients.online.InfluenceState`. To measure and check gradients, see
+See `bpvariants.types.GradientRule` for the arguments and results of a rule. The classes
+of the states and infos that rules return are in the subpackages, for example
+`gradients.online.InfluenceState`. Functions that measure and check gradients are in
 `bpvariants.diagnostics`.
 """
 

@@ -4,12 +4,12 @@ Notation, for one example: ℓ_t is the loss, e_t = ∂ℓ_t/∂y_t [m] the erro
 carry, and c_t [n] the learning signal.
 
     symmetric   c_t = ∂ℓ_t/∂h_t                                      the derivative
-    fixed       c_t = e_t B,      B [m, n], drawn once
+    fixed       c_t = e_t B,      B [m, n] random and constant
     adaptive    c_t = e_t B_t,    B_{t+1} = (1 − λ) B_t − η e_tᵀ h_t
 
-Adaptive feedback weights B learn like the weights W [n, m] of a readout y = h W under
-gradient descent, with learning rate η and weight decay λ. If W is trained with the same
-η and λ, the difference B − Wᵀ shrinks by the factor 1 − λ at each step.
+The update of adaptive feedback weights B is that of the weights W [n, m] of a readout
+y = h W, under gradient descent with learning rate η and weight decay λ. If W is trained
+with these η and λ, the difference B − Wᵀ shrinks by the factor 1 − λ at each step.
 """
 
 import math
@@ -25,19 +25,20 @@ from bpvariants.types import PyTree
 
 
 class AdaptiveFeedback(NamedTuple):
-    """Feedback weights that learn like a readout y = h W, by gradient descent.
+    """Feedback weights B that are trained like the weights W of a readout y = h W.
 
         B_{t+1} = (1 − λ) B_t − η e_tᵀ h_t
 
-    The products e_tᵀ h_t are averaged over the batch in the same way as the loss. B
-    approaches Wᵀ if W is trained with the same learning rate η and decay λ. λ is the
-    fraction of B that decays at each step; optax's `sgd` with `add_decayed_weights(d)`
-    has λ = η d. B is part of the online rule's state, so B continues to learn along a
-    stream. With :func:`over_sequence`, each call starts again from the initial
-    `weights`, unless keep_state is True.
+    Here h_t is the carry and e_t = ∂ℓ_t/∂y_t. The products e_tᵀ h_t are averaged over
+    the batch in the same way as the loss. B approaches Wᵀ if W is trained with the same
+    learning rate η and decay λ. λ is the fraction of B that decays at each step;
+    optax's `sgd` with `add_decayed_weights(d)` has λ = η d. B is part of the online
+    rule's state, so `update` trains B at every step. With :func:`over_sequence`, each
+    call starts again from the initial `weights`, unless keep_state is True.
 
     Attributes:
-      weights: the initial feedback weights B, as :func:`random_feedback` draws them.
+      weights: the initial feedback weights B, for instance from
+        :func:`random_feedback`.
       learning_rate: η, the learning rate of B.
       decay: λ, the fraction of B that decays at each step.
 
@@ -58,27 +59,27 @@ class AdaptiveFeedback(NamedTuple):
     decay: jax.typing.ArrayLike = 0.0
 
 
-# Feedback is "symmetric", fixed weights from `random_feedback`, or weights that learn.
+# "symmetric", constant weights from `random_feedback`, or weights that are trained.
 Feedback: TypeAlias = Literal["symmetric"] | PyTree | AdaptiveFeedback
 
 
 def random_feedback(key: jax.Array, y: PyTree, carry: PyTree) -> PyTree:
-    """Draw feedback weights from a normal distribution of variance 1/n.
+    """Draw feedback weights from a normal distribution of mean 0 and variance 1/n.
 
-    n is the number of elements in the leaf of the carry. The weights of a readout
-    [n, m] usually have the same variance.
+    n is the number of elements of the carry's leaf to which the weights send a signal.
+    The initial weights of a readout [n, m] usually have this variance, too.
 
     Args:
       key: a `jax.random.key`.
-      y: an output of one example, leaves [*m], arrays or `jax.ShapeDtypeStruct`s.
-      carry: the carry of one example, leaves [*n], arrays or `jax.ShapeDtypeStruct`s.
+      y: output of one example, as arrays or `jax.ShapeDtypeStruct`s, leaves [*m].
+      carry: carry of one example, as arrays or `jax.ShapeDtypeStruct`s, leaves [*n].
         For `eprop`, give only the visible part of the carry.
 
     Returns:
-      The feedback weights B, with the structure of the Jacobian of y in the carry, as
-      `jax.jacobian` returns it: for each leaf of y, a tree like carry of arrays
-      [*m, *n]. B has None for leaves without derivatives. To send no learning signal to
-      a leaf of the carry, replace the leaf's array in B by None.
+      The feedback weights B, with the structure of `jax.jacobian` of y in the carry:
+      for each leaf of y, a pytree like carry, of arrays [*m, *n]. B has None for leaves
+      that are not floating. To send no learning signal to a leaf of the carry, replace
+      its array in B by None.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -121,12 +122,14 @@ def starting_weights(feedback: Feedback) -> PyTree:
 def fed_back(
     weights: PyTree, errors: Sequence[jax.Array], y: PyTree, carry: PyTree
 ) -> list[jax.Array | None]:
-    """Return the signal c = e B [*batch, *n], or None, for each leaf of a carry.
+    """Return the learning signal c = e B, [*batch, *n], for each leaf of a carry.
+
+    The signal of a leaf without feedback weights is None.
 
     Args:
       weights: the feedback weights B.
-      errors: e = ∂ℓ/∂y, [*batch, *m] for each leaf of y.
-      y: an output of one example, or its shape.
+      errors: for each leaf of y, the error e = ∂ℓ/∂y, [*batch, *m].
+      y: the output of one example, or its shape.
       carry: the carry of one example, or its shape.
     """
     signals: list[jax.Array | None] = [None] * len(jax.tree.leaves(carry))
@@ -147,10 +150,10 @@ def adapted(
     carry: PyTree,
     new_leaves: Sequence[jax.Array],
 ) -> PyTree:
-    """Return the adapted feedback weights (1 − λ) B − η Σ_batch eᵀ h after one step.
+    """Return the feedback weights (1 − λ) B − η Σ_batch eᵀ h, B updated by one step.
 
-    h is `new_leaves`, the leaves of the new carry, [*batch, *n] each. All other
-    arguments are the same as for :func:`fed_back`.
+    `feedback` has η and λ, and h is `new_leaves`, the leaves [*batch, *n] of the new
+    carry. For `weights`, `errors`, `y` and `carry` see :func:`fed_back`.
     """
     arrays, structure = jax.tree.flatten(weights)
     adapt = lambda matrix, change: (

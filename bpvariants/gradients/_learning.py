@@ -14,7 +14,7 @@ from bpvariants.types import PyTree
 def updated(
     update: Any, both: PyTree, value: jax.Array, grads: PyTree, count: jax.Array
 ) -> PyTree:
-    """Return (params, opt_state) after an update, or unchanged if `count` is False."""
+    """Return (params, opt_state) after an update, or `both` if `count` is False."""
     params, opt_state = both
     extra = {"value": value} if _takes_value(update) else {}
     change, new_state = update.update(
@@ -57,15 +57,14 @@ def check_pair(update: Any, pair: PyTree) -> PyTree:
 def _takes_value(update: Any) -> bool:
     """Return whether an update is an optax.GradientTransformationExtraArgs.
 
-    A GradientTransformationExtraArgs accepts any keyword argument, also `value=`; other
-    transformations accept no keyword argument. `_takes_value` finds this class by its
-    name, because `gradients` does not import optax.
+    Only this class of transformations accepts keyword arguments such as `value=`. The
+    class is found by its name, because `gradients` does not import optax.
     """
     kinds = type(update).__mro__
     return any(kind.__name__ == "GradientTransformationExtraArgs" for kind in kinds)
 
 
 def cut(tree: PyTree, begin: int | jax.Array, steps: int) -> PyTree:
-    """Return `steps` time steps of each sequence in a tree, beginning at `begin`."""
+    """Return time steps begin, …, begin + steps − 1 of each sequence in a pytree."""
     part = lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, begin, steps)
     return jax.tree.map(part, tree)

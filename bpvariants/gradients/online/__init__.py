@@ -1,8 +1,8 @@
-"""Online rules: compute gradients forwards in time, one step at a time.
+"""Online rules: gradients computed forwards in time, one step at a time.
 
 `rtrl` and `diagonal_rtrl` are exact. `uoro`, `kf_rtrl`, `forward_gradient` and `pes`
-are unbiased. `snap`, `rflo` and `eprop` are biased. `over_sequence` turns an online
-rule into a gradient rule.
+are unbiased (`pes` up to an error of order σ²). `snap`, `rflo` and `eprop` are biased.
+`over_sequence` turns an online rule into a gradient rule.
 """
 
 from bpvariants.gradients.online._diagonal_rtrl import (

@@ -1,9 +1,9 @@
-"""Real-time recurrent learning of element-wise recurrences, at the cost of a step.
+"""Real-time recurrent learning (RTRL) of element-wise recurrences, with little memory.
 
 Let h_t be the carry and θ the parameters. If each unit of the carry depends only on its
-own past, ∂h_t/∂h_{t−1} is diagonal (or has small blocks, for instance for the two parts
-of a complex unit). Then each parameter influences one unit. The influence e_t of a
-parameter on its unit is
+own past, ∂h_t/∂h_{t−1} is diagonal (or has small blocks, for instance for the real and
+imaginary part of a complex unit). Then each parameter influences only one unit. The
+influence e_t = dh_t/dθ of a parameter on its unit is
 
     e_t = (∂h_t/∂h_{t−1}) e_{t−1} + ∂h_t/∂θ,    element by element.
 """
@@ -16,10 +16,10 @@ def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
     """Exact RTRL of an element-wise recurrence, with memory B·p.
 
     For B examples, memory is B·p for any sequence length, where p counts only params
-    that the carry depends on. A step costs as much as a few steps of the network.
+    that the carry depends on. An update takes the time of a few steps of the network.
     `cells.lru` (with a pair of real arrays as its carry), `cells.min_gru` and
     `cells.rtu` are element-wise recurrences. The rule is :func:`rtrl` with a check: if
-    the units of a step mix, it raises an error and does not approximate.
+    units of the carry affect each other, it raises an error and does not approximate.
 
     Args:
       step: one time step of a network, element-wise in its carry.
@@ -29,9 +29,9 @@ def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`InfluenceState`.
 
     Raises:
-      ValueError: in `init` and `update`, if the step's program lets a parameter
-        influence, over several steps, a unit that this parameter does not influence
-        within one step; and for the same reasons as :func:`rtrl`.
+      ValueError: in `init` and `update`, if by the step's jaxpr a parameter can
+        influence, over several steps, a unit that it does not influence within one
+        step; and in the same cases as :func:`rtrl`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -54,7 +54,7 @@ def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
 
 def _check_separate(plan):
-    """Check that no parameter influences a unit that it does not enter directly."""
+    """Check that each parameter influences only the units that it enters directly."""
     if not plan.is_exact:
         raise ValueError(
             "step must be element-wise in its carry, so that each parameter influences "

@@ -1,15 +1,15 @@
-"""Eligibility propagation (e-prop): RTRL's traces without the paths between units.
+"""Eligibility propagation (e-prop): RTRL's influence without the paths between units.
 
-Notation: v_t is the internal part of the carry. z_t is the visible part of the carry,
-through which units affect each other (spikes, or the result of an output gate). θ are
-the parameters, ℓ_t is the loss of step t.
+Notation: z_t is the visible part of the carry, through which units affect each other
+(spikes, or the result of an output gate). v_t is the internal part, the rest of the
+carry. θ are the parameters, and ℓ_t is the loss of step t.
 
-    ε_t = ∂v_t/∂v_{t−1} ε_{t−1} + ∂v_t/∂θ        eligibility vectors, z_{t−1} fixed
+    ε_t = ∂v_t/∂v_{t−1} ε_{t−1} + ∂v_t/∂θ        eligibility vectors, z_{t−1} constant
     e_t = ∂z_t/∂v_t ε_t + ∂z_t/∂θ                eligibility traces
     g_t = S_t e_t                                gradient; S_t is the learning signal
 
 If S_t = dE/dz_t, where E is the loss of the whole sequence, then Σ_t g_t = dE/dθ. But
-at step t only ∂ℓ_t/∂z_t is known, so e-prop uses S_t = ∂ℓ_t/∂z_t by default.
+at step t only ∂ℓ_t/∂z_t is known, so by default e-prop uses S_t = ∂ℓ_t/∂z_t.
 """
 
 from collections.abc import Callable
@@ -35,46 +35,49 @@ def eprop(
     Here v is the internal and z the visible part of the carry, ε an eligibility vector,
     e an eligibility trace, g the gradient, ℓ the loss and S the learning signal. The
     derivatives in ε and e treat z_{t−1} as a constant. ∂ℓ_t/∂θ is the derivative
-    through the readout, at fixed v_t and z_t. The rule is exact if nothing reads
+    through the readout, at fixed v_t and z_t. The rule is exact if nothing depends on
     z_{t−1}, or if the given signal is S_t = dE/dz_t, where E is the loss of the whole
-    sequence. Otherwise the rule is biased. If the loss also reads v_t, v_{t−1} or
-    z_{t−1} directly, g_t includes the derivatives through these paths.
+    sequence. Otherwise the rule is biased. If the loss also depends on v_t, v_{t−1} or
+    z_{t−1} directly, g_t includes these derivatives.
 
-    If no internal part of the carry passes from step to step, there are no traces of
-    earlier steps. Examples are a carry that is all visible, and cells without a hidden
-    part, such as `cells.tanh` and `cells.gru`. With symmetric feedback the rule is then
-    :func:`truncated_bptt` with every=1, lookback=1. In this case `init` gives a warning
-    unless there is a `signal`.
+    If the new carry depends on no internal part of the old carry, there are no traces
+    of earlier steps. Examples are a carry that is all visible, and cells without an
+    internal part, such as `cells.tanh` and `cells.gru`. With symmetric feedback the
+    rule is then :func:`truncated_bptt` with every=1, lookback=1. In this case `init`
+    gives a warning unless there is a `signal`.
 
-    With feedback weights B, S_t = ∂ℓ_t/∂y_t B. Then no derivative in the visible part
-    goes back through the readout, nor from an output that reads z_{t−1} directly.
+    With feedback weights B, S_t = ∂ℓ_t/∂y_t B. This signal replaces all derivatives of
+    the loss in the visible part: through the readout, and from an output that depends
+    on z_{t−1} directly.
 
     With a `signal`, S_t = signal(y_t, target_t). If the signal depends on more than
     y_t, put the additional values into the target. S_t replaces the derivative
-    ∂ℓ_t/∂z_t of one example's loss, and has the same weight as this loss, w / Σ w. So
-    if all losses of a sequence count equally, the derivative of their mean is
-    S_t / (T·B) for B examples. The signal of a loss with weight 0 does not count.
+    ∂ℓ_t/∂z_t of one example's loss, and is then multiplied by the weight of this loss,
+    w / Σ w. So if all losses of a sequence have equal weights, S_t / (T·B) replaces the
+    derivative of their mean, for B examples. The signal of a loss with weight 0 does
+    not count.
 
     A unit may remember its own spikes, for example in an adaptive threshold. ε includes
     this memory only if the step computes the unit's spikes again from v_{t−1} instead
     of reading z_{t−1}. Define the derivative of a spike by `jax.custom_jvp`.
 
-    For B examples, memory is B·p times the number of elements of v that a parameter can
-    influence with z_{t−1} fixed (1 in an LSTM). The number p of parameters excludes
-    those of the readout. An update takes the time of a few backward passes through the
-    step. (If the loss reads v_{t−1} or z_{t−1} directly, traces of z are stored too.)
-    If elements of the internal part mix, memory and time grow to those of :func:`rtrl`.
-    The docstring of :func:`rtrl` lists further limits of online rules.
+    For B examples, memory is B·p times the number of elements of v that one parameter
+    can influence if z_{t−1} is constant (1 in an LSTM). The number p of parameters
+    excludes those of the readout. If the loss depends on v_{t−1} or z_{t−1} directly,
+    traces of z are stored too. An update takes the time of a few backward passes
+    through the step. If elements of the internal part affect each other, memory and
+    time grow to those of :func:`rtrl`. The docstring of :func:`rtrl` lists further
+    limits of online rules.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
-      visible: function that selects the visible part of a carry. The visible part must
-        be whole, unchanged leaves, each once. For the carry (c, h) of an LSTM, use
+      visible: function that returns the visible part of a carry: whole, unchanged
+        leaves of the carry, each only once. For the carry (c, h) of an LSTM, use
         `lambda carry: carry[1]`. The function gets placeholders instead of arrays, so
         it must not compute with them.
-      feedback: "symmetric", or weights B as :func:`random_feedback` draws them for the
-        visible part, or an :class:`AdaptiveFeedback`.
+      feedback: "symmetric"; or weights B that :func:`random_feedback` returns for the
+        visible part; or an :class:`AdaptiveFeedback`.
       signal: None, or a function (y, target) -> S_t, with leaves [*batch, ...] like the
         visible part. For targets (label, S), the signal is `lambda y, target:
         target[1]`, and the loss compares y with target[0].
@@ -84,8 +87,8 @@ def eprop(
 
     Raises:
       ValueError: if feedback is invalid, or given together with a signal; in `init`
-        and `update`, if visible, feedback or signal do not fit the network, and for the
-        same reasons as :func:`rtrl`.
+        and `update`, if visible, feedback or signal do not fit the network, and in the
+        same cases as :func:`rtrl`.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -1,9 +1,9 @@
-"""The forward gradient: the slope along a random direction, times that direction.
+"""The forward gradient: derivative along a random direction, times that direction.
 
 Notation: θ are the parameters as a vector [p], L is the loss of a sequence, ℓ_t the
 loss of step t, h_t the carry, and v a random vector [p] with E[v vᵀ] = I. A dot marks a
-derivative in the direction v. Forward mode computes this derivative at each step along
-with the network, without storing earlier steps:
+derivative in the direction v. Forward-mode differentiation computes this derivative
+together with each step of the network, without storing earlier steps:
 
     ḣ_t = ∂h_t/∂h_{t−1} ḣ_{t−1} + ∂h_t/∂θ v,
     ℓ̇_t = ∂ℓ_t/∂h_{t−1} ḣ_{t−1} + ∂ℓ_t/∂θ v.
@@ -41,18 +41,18 @@ class ForwardGradientState(NamedTuple):
     """State of :func:`forward_gradient` after step t, with K directions."""
 
     carry: PyTree  # h_t
-    # ḣ_t, the tangents of h_t: for each floating leaf of the carry an array
+    # ḣ_t, tangents of h_t: for each floating leaf of the carry an array
     # [K, *shape of the leaf], float32 or wider
     carry_tangent: list[jax.Array]
-    params_tangent: PyTree  # v, like params, leaves [K, ...], float32 or wider
-    drawn: jax.Array  # [] bool: whether v has been drawn, in the first update
-    initial: PyTree  # the state after a reset
+    params_tangent: PyTree  # v, a pytree like params, leaves [K, ...], ≥ float32
+    drawn: jax.Array  # [] bool: whether v has been drawn, which the first update does
+    initial: PyTree  # carry after a reset
 
 
 def forward_gradient(
     step: Step, loss: Loss, *, directions: int = 1, distribution: str = "rademacher"
 ) -> OnlineRule:
-    """Forward gradient, an unbiased estimate from slopes along random directions.
+    """Forward gradient, an unbiased estimate from derivatives in random directions.
 
         ĝ_t = mean over K directions of ℓ̇_t v,      Σ_t ĝ_t = mean of (∇L·v) v
 
@@ -60,22 +60,22 @@ def forward_gradient(
     of step t in this direction, and L the loss of the sequence.
 
     The first update after `init` draws the directions from the key of this update. All
-    examples and all later steps share these directions. So at fixed params the estimate
-    is unbiased over a sequence, and over the windows of a stream. To draw new
-    directions for each sequence, call `init` again.
+    examples and all later steps share these directions. So if params do not change, the
+    sum of the estimates is unbiased for the whole sequence, even if it is processed in
+    several windows. To draw new directions for each sequence, call `init` again.
 
     The variance grows with the number p of parameters: E‖ĝ − g‖² is (p − 1)/K · ‖g‖²
     for Rademacher directions and (p + 1)/K · ‖g‖² for normal directions, where g is the
-    exact gradient. So use the forward gradient for networks with few parameters, or as
-    a baseline for other estimates.
+    exact gradient and ĝ the estimate. So use the forward gradient for networks with few
+    parameters, or as a baseline for other estimates.
 
-    For B examples, memory is K·(p + B·n) for any sequence length. A step takes the time
-    of one forward pass and K forward-mode derivatives. Each of these derivatives takes
-    the time of about two more forward passes.
+    For B examples and n elements in the carry of one example, memory is K·(p + B·n) for
+    any sequence length. An update takes the time of one forward pass and K forward-mode
+    derivatives. Each derivative takes the time of about two more forward passes.
 
     Args:
       step: one time step of the network. The step is differentiated only in forward
-        mode, so it may have loops whose length is not known in advance.
+        mode, so it may contain loops of unknown length, such as `jax.lax.while_loop`.
       loss: one loss for each example.
       directions: K, the number of directions, at least 1.
       distribution: distribution of the elements of v: "rademacher" (±1) or "normal".
@@ -83,7 +83,7 @@ def forward_gradient(
     Returns:
       An :class:`~bpvariants.types.OnlineRule` whose state is
       :class:`ForwardGradientState`. `update` needs `key`, a `jax.random.key`, at each
-      step, though only the first update draws from it.
+      step, although only the first update uses it.
 
     Raises:
       ValueError: if directions or distribution is not an allowed value; in `init`, if

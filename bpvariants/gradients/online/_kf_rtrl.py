@@ -3,10 +3,10 @@
 Notation, for one example: h_t is the carry as a vector [n], ℓ_t the loss of step t and
 J_t = ∂h_t/∂h_{t−1}. The parameters Θ, a matrix [k, m], enter the step only through
 u_t = â_t Θ. An example is u = b + x_t W + h_{t−1} U, with â_t = (1, x_t, h_{t−1}) and
-Θ = (b; W; U). Let D_t = ∂h_t/∂u_t, [n, m]. Within one step, the influence of Θ on h_t
-is D_t ⊗ â_t: the influence of Θ_ij is D_t[:, j] â_t[i]. RTRL's influence is
-M_t = J_t M_{t−1} + D_t ⊗ â_t. KF-RTRL replaces M_t by one product Ω_t ⊗ A_t, with signs
-ν, ν′ drawn from {−1, 1}:
+Θ = (b; W; U). Let D_t = ∂h_t/∂u_t, [n, m]. Within one step, the influence ∂h_t/∂Θ is
+D_t ⊗ â_t, because ∂h_t/∂Θ_ij = D_t[:, j] â_t[i]. RTRL's influence M_t = dh_t/dΘ is
+M_t = J_t M_{t−1} + D_t ⊗ â_t. KF-RTRL replaces M_t by one product Ω_t ⊗ A_t, with
+signs ν, ν′ drawn from {−1, 1} at each step:
 
     A_t = ν q₀ A_{t−1} + ν′ q₁ â_t,
     Ω_t = ν / q₀ J_t Ω_{t−1} + ν′ / q₁ D_t,
@@ -60,7 +60,7 @@ EPSILON = 1e-7
 
 
 class KroneckerFactors(NamedTuple):
-    """Factors of the influence Ω_t ⊗ A_t of one block of params, float32 or wider."""
+    """Factors A_t and Ω_t of the influence of one block of params, float32 or wider."""
 
     inputs: jax.Array  # A_t, [*batch, k]
     carry: jax.Array  # Ω_t, [*batch, n, m]
@@ -70,8 +70,8 @@ class KFRTRLState(NamedTuple):
     """State of :func:`kf_rtrl` after step t."""
 
     carry: PyTree  # h_t
-    influence: list[KroneckerFactors]  # one pair for each block, in program order
-    initial: PyTree  # the state after a reset
+    influence: list[KroneckerFactors]  # factors of each block, in the jaxpr's order
+    initial: PyTree  # carry after a reset
 
 
 def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
@@ -80,32 +80,32 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
         A_t = ν q₀ A_{t−1} + ν′ q₁ â_t,      Ω_t = ν / q₀ J_t Ω_{t−1} + ν′ / q₁ D_t
 
     The Kronecker product Ω_t ⊗ A_t estimates the influence of a weight matrix on the
-    carry. Params enter the step as u_t = â_t Θ, with inputs â_t and a matrix Θ of
+    carry h_t. Params enter the step as u_t = â_t Θ, with inputs â_t and a matrix Θ of
     params. J_t is the Jacobian of the step in its carry, and D_t is ∂h_t/∂u_t. The
-    scales q₀ and q₁ keep the variance small.
+    scales q₀ and q₁ keep the variance small, and ν, ν′ are random signs ±1.
 
-    The mean of the estimate over the signs ν, ν′ is the gradient of :func:`rtrl`; over
-    a sequence at fixed params, the mean is the gradient of :func:`bptt`. Among the
-    params that the carry depends on, each matrix must be multiplied by one vector,
-    once, and all other params must be biases. Before the product, params may be
-    rearranged, and multiplied by constants, such as a mask that depends on no params,
-    carry or inputs.
+    The mean of the estimate over the signs is the gradient of :func:`rtrl`. If params
+    do not change along a sequence, the mean for the sequence is the gradient of
+    :func:`bptt`. Among the params that the carry depends on, each matrix must be
+    multiplied by one vector, once, and all other params must be biases. Before the
+    product, params may be rearranged, and multiplied by constants, such as a mask that
+    does not depend on params, carry or inputs.
 
     Products and biases that are only added to each other share one pair of factors
     A, Ω. `cells.tanh` and `cells.lstm` have one pair. `cells.gru` has three pairs,
     because its reset gate separates the products. Flax cells have one pair for each
-    gate. The rule finds the pairs in the step's program while tracing, but not inside
+    gate. The rule finds the pairs in the step's jaxpr while tracing, but not inside
     loops, nor inside a `custom_jvp`, which has its own derivative. Each example and
-    each pair draws its own signs.
+    each pair has its own random signs.
 
-    For B examples, memory is B·(n·m + k) for each pair, where u has m elements and â
-    has k. For a tanh network this is B·n², whereas :func:`rtrl` takes B·n³. A step
-    takes the time of B·(n + 1) backward passes and B·n²·m multiplications. For params
-    that the carry does not depend on (a readout), the gradient is exact, without extra
-    memory or time.
+    For B examples and n elements in the carry of one example, memory is B·(n·m + k) for
+    each pair, where u has m elements and â has k. For a tanh network this is of order
+    B·n², whereas :func:`rtrl` needs order B·n³. An update takes the time of B·(n + 1)
+    backward passes and B·n²·m multiplications. For params that the carry does not
+    depend on (a readout), the gradient is exact, without extra memory or time.
 
-    The network sees one example at a time, as in :func:`rtrl`. A carry before the first
-    step that depends on params (a learned h_0) is treated as a constant.
+    `step` gets one example at a time, as in :func:`rtrl`. If the carry before the first
+    step depends on params (a learned h_0), it is treated as a constant.
 
     Args:
       step: one time step of the network.
@@ -117,8 +117,9 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     Raises:
       ValueError: in `init`, if params are not real floating arrays or carry is complex;
-        in `update`, if there is no key; in both, if params reach the carry in a way
-        other than described, for example twice, or if shapes or dtypes disagree.
+        in `update`, if there is no key; in both, if params enter the step in another
+        way than described, for example in two products, or if shapes or dtypes
+        disagree.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -144,7 +145,7 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
 def _with_signs(
     step: Step, loss: Loss, draw: Callable[[Any, tuple[int, ...], Any], jax.Array]
 ) -> OnlineRule:
-    """Return KF-RTRL with signs from draw(key, shape, dtype)."""
+    """Return the KF-RTRL rule, whose signs are draw(key, shape, dtype)."""
     advance = with_loss(step, loss)
 
     def init(params, carry, inputs, *, initial=None):
@@ -192,7 +193,7 @@ def _with_signs(
 
 
 def _check_influence(influence: list, zeros: list[KroneckerFactors]) -> None:
-    """Check that the state's influence has the shapes that this network needs."""
+    """Check that the state's influence has the shapes of `zeros`."""
     shapes = lambda pairs: [tuple(map(jnp.shape, pair)) for pair in pairs]
     got, want = shapes(influence), shapes(zeros)
     if got != want:

@@ -1,4 +1,4 @@
-"""Checks, resets and padding of one time step, shared by all online rules."""
+"""Checks, resets and padding for one time step, used by all online rules."""
 
 from typing import Any, NamedTuple
 
@@ -20,15 +20,16 @@ from bpvariants.types import PyTree, Step
 
 
 class OnlineStep(NamedTuple):
-    """The checked and prepared arguments of an online rule at one step.
+    """Checked and prepared arguments of an online rule at one step.
 
     Attributes:
       example: function (params, carry, (x, target)) -> (new carry, loss) for one
         example, whose leaves have no batch axes.
-      examples: `example` mapped over the whole batch.
+      examples: the same function for the whole batch, by `jax.vmap`.
       shares: normalised weights of the losses, w / Σ w, [*batch] or [].
       start: the carry at the start of the step, after resets.
-      inputs: (x, target), zeros in padding; with weights the target is `Counted`.
+      inputs: (x, target), which are zeros in padding. If there are weights, the target
+        is `Counted`.
       batch: the batch shape.
       dtype: dtype of the losses.
       mask: [*batch], False in padding; or None.
@@ -46,20 +47,20 @@ class OnlineStep(NamedTuple):
     reset: jax.Array | None
 
     def restarted(self, state: PyTree, fresh: PyTree | None = None) -> PyTree:
-        """Return a rule's memory, leaves [*batch, ...], at the start of the step.
+        """Return `state`, but `fresh` for examples that are reset at this step.
 
-        At a reset, `fresh` replaces the memory. Default: zeros.
+        The leaves of both are [*batch, ...]. By default, `fresh` is zeros.
         """
         fresh = jax.tree.map(jnp.zeros_like, state) if fresh is None else fresh
         return restart(state, fresh, self.mask, self.reset)
 
     def kept(self, new: PyTree, old: PyTree) -> PyTree:
-        """Return the new values, but the old values for examples in padding."""
+        """Return `new`, but `old` for examples that are padding at this step."""
         return keep(new, old, self.mask)
 
 
 def check_state(rule: str, state: object, kind: type) -> None:
-    """Check that a state has the type that the online rule uses."""
+    """Check that a state has the type `kind` of the online rule `rule`."""
     if not isinstance(state, kind):
         raise ValueError(
             f"state must be what {rule}'s init or update returned, got "
@@ -68,7 +69,7 @@ def check_state(rule: str, state: object, kind: type) -> None:
 
 
 def check_fits(rule: str, part: str, got: PyTree, want: PyTree) -> None:
-    """Check that a part of a state has the structure and shapes of `want`."""
+    """Check that the field `part` of a state has the structure and shapes of `want`."""
     shapes = lambda tree: list(map(jnp.shape, jax.tree.leaves(tree)))
     structure = jax.tree.structure
     if structure(got) != structure(want) or shapes(got) != shapes(want):
@@ -87,9 +88,10 @@ def enter_first_step(
     inputs: PyTree,
     initial: PyTree | None,
 ) -> tuple[OnlineStep, PyTree]:
-    """Check the arguments of an online rule's init; return the first step and initial.
+    """Check the arguments of an online rule's init; return (first step, initial).
 
-    `inputs` may be shapes. The `start` of the first step is the carry, as arrays.
+    `inputs` may be shapes. The `start` of the first step is `carry`, as JAX arrays, and
+    `initial` is the carry after a reset.
     """
     if not isinstance(inputs, tuple | list) or len(inputs) != 2:
         raise ValueError(
@@ -122,7 +124,7 @@ def enter_step(
 ) -> OnlineStep:
     """Check and prepare the arguments of an online rule's update.
 
-    `advance` is the network's step with the loss as output, made by `with_loss`.
+    `advance` is the network's step with the loss as output, as `with_loss` returns it.
     """
     for name, tree in {"x": x, "target": target}.items():
         check_arrays(name, tree)

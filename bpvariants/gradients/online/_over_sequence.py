@@ -1,4 +1,4 @@
-"""Turn an online rule into a gradient rule over a sequence."""
+"""Gradient rule that runs an online rule along a whole sequence."""
 
 from typing import Any
 
@@ -31,64 +31,66 @@ def over_sequence(
     update: Any = None,
     keep_state: bool = False,
 ) -> KeyedGradientRule:
-    """Turn an online rule into a gradient rule, or let it learn along a sequence.
+    """Turn an online rule into a gradient rule, or train params along a sequence.
 
         dL/dθ = Σ_t W_t g_t / Σ_t W_t,    W_t = Σ_batch w_t
 
-    w_t are the weights of the losses of step t. g_t is the gradient that the online
-    rule returns at step t, for the mean loss of the batch. Memory is that of the online
-    rule and of one more gradient; time is that of T steps of the online rule. Weights
-    may be negative. But if nonzero weights of a step cancel, so that W_t = 0, the
-    result is NaN.
+    L is the mean loss of the sequence, and w_t are the weights of the losses of step t.
+    g_t is the gradient that the online rule returns at step t, for the mean loss of the
+    batch. Memory is that of the online rule and of one more gradient; time is that of T
+    updates of the online rule. Weights may be negative. But if the nonzero weights of a
+    step add up to W_t = 0, the result is NaN.
 
-    With an `update`, the rule updates the parameters after each `every` steps, and is
+    With an `update`, the rule updates the parameters after each `every` steps, and has
+    the form
 
         learn((params, opt_state), carry, …) -> ((value, carry), (params, opt_state)).
 
-    The new pair (params, opt_state) replaces the gradients. Each update gets dL/dθ of
-    the steps since the previous update. If the update accepts `value`, it also gets the
-    mean loss of these steps. If T is not a multiple of `every`, the last update comes
-    after step T, with fewer steps. An update leaves the pair unchanged if Σ w = 0 over
-    its steps, or if the batch is empty. The returned value is the mean of all losses,
-    each computed with the θ of its step.
+    The new pair (params, opt_state) is returned instead of the gradients. Each
+    parameter update gets dL/dθ of the steps since the previous one. If the update
+    accepts `value`, it also gets the mean loss of these steps. If T is not a multiple
+    of `every`, the last parameter update comes after step T, with fewer steps. A
+    parameter update does not change the pair if Σ w = 0 over its steps, or if the batch
+    is empty. The returned value is the mean of all losses, each computed with the θ of
+    its step.
 
-    An update does not reset the state of the online rule. So the carry h_t and the
-    rule's memory (M_t = dh_t/dθ for :func:`rtrl`) depend in part on older θ, and g_t is
-    not the gradient at any single θ. For small parameter changes this is the usual
-    approximation of online learning. With every ≥ T there is no such approximation.
-    With an `update`, memory also includes the pair, for any T.
+    A parameter update does not reset the state of the online rule. So the carry h_t and
+    the rest of the state (M_t = dh_t/dθ for :func:`rtrl`) depend in part on older θ,
+    and g_t is not the gradient at any single θ. For small parameter changes this is the
+    usual approximation of online learning. With every ≥ T there is no such
+    approximation. With an `update`, memory also includes the pair, for any T.
 
-    By default, each call starts fresh and returns only the carry; the influence and
-    adapted feedback weights are discarded. To pass these to the next call, set
-    `keep_state`. The state of the online rule then replaces the carry, both in the
-    arguments and in the result.
+    By default, each call begins with a new state of the online rule and returns only
+    the carry; the influence and adapted feedback weights are discarded. To pass the
+    whole state to the next call, set `keep_state`. The state of the online rule then
+    replaces the carry, both in the arguments and in the result.
 
-    A learning signal, as in :func:`eprop`, is part of the targets, and is weighted like
-    the losses.
+    A learning signal, as in :func:`eprop`, is part of the targets. It is multiplied by
+    the weight of the loss of the same example and step.
 
     Examples may be sharded under `jax.jit` without further settings. `jax.shard_map`
-    needs check_vma=False, because it assumes that the zeros in a new state are the same
-    on all devices. Each device then returns the gradients of its own examples; average
+    needs check_vma=False, because it would take the zeros in a new state to be equal on
+    all devices. Each device then returns the gradients of its own examples; average
     these gradients with `jax.lax.pmean`.
 
     Args:
       online: the online rule, for instance the result of :func:`rtrl`.
-      every: number of steps between updates, at least 1, by default 1; allowed only
-        with an `update`.
+      every: number of time steps between parameter updates, at least 1, by default 1;
+        allowed only with an `update`.
       update: None, or an optax.GradientTransformation to apply along the sequence.
       keep_state: whether calls take and return the state of the online rule instead of
         the carry. The first call takes the state that `online.init` returned.
 
     Returns:
-      A :class:`~bpvariants.types.KeyedGradientRule`. The keys of the steps are split
-      from its `key`.
+      A :class:`~bpvariants.types.KeyedGradientRule`. Its argument `key` is split into
+      one key for each time step.
 
     Raises:
-      ValueError: if online is not an online rule, `update` is not a gradient
-        transformation, or `every` is not an integer of at least 1, or is given without
-        an update; when the rule is called, if lengths, shapes or dtypes disagree, if
-        there is an update but params is not a pair, or if `initial` is given although
-        keep_state is True.
+      ValueError: if online is not an online rule, if `update` is not a gradient
+        transformation, or if `every` is not an integer of at least 1 or is given
+        without an update. The returned rule raises a ValueError if lengths, shapes or
+        dtypes disagree, if there is an update but params is not a pair, or if `initial`
+        is given although keep_state is True.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -101,8 +103,8 @@ def over_sequence(
       >>> value.item(), last.item(), grad.item()  # as bptt
       (10.0, 4.0, 10.0)
 
-      Learn along the sequence by the recurrent update that the tutorial prints. rtrl
-      computes the gradient g_n of loss n as soon as this loss is known:
+      Train along the sequence by the recurrent update of the tutorial (see References).
+      rtrl computes the gradient g_n of loss n as soon as this loss is known:
       Δw_n = −η g_n − λ g_{n−1} − λ² g_{n−2} − …
 
       >>> rate, decay = 0.25, 0.5
@@ -180,9 +182,10 @@ def over_sequence(
 
 
 def _naming_sequences(online: OnlineRule, length: int, **flags: Any) -> OnlineRule:
-    """Return the rule, with error messages that state shapes for the whole sequence.
+    """Return `online`, with error messages that give shapes of the whole sequence.
 
-    The update sees one step at a time, but `weights`, mask and reset are [T, *batch].
+    `online.update` gets arrays [*batch] of one step, but the user gave weights, mask
+    and reset as [T, *batch].
     """
 
     def update(*args, **options):

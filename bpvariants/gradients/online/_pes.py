@@ -1,15 +1,16 @@
-r"""Persistent evolution strategies (PES): a gradient from losses alone.
+r"""Persistent evolution strategies (PES): a gradient estimate without derivatives.
 
-Notation: θ are the parameters [p], ℓ_t is the loss of step t, σ is small. Pairs of
-networks run with parameters θ + ε_w and θ − ε_w, and each network keeps its own state.
-Every K steps a new window w begins and a new ε_w = σ v_w is drawn, with E[v vᵀ] = I.
-The two states of a pair differ because of the sum of all perturbations so far,
-ξ_w = ε_1 + … + ε_w. With losses ℓ⁺ and ℓ⁻ of the two networks, the gradient estimate is
+Notation: θ are the parameters [p], ℓ_t is the loss of step t, and σ is a small number.
+Pairs of networks run with parameters θ + ε_w and θ − ε_w, and each network keeps its
+own carry. Every K steps a new window w begins and a new ε_w = σ v_w is drawn, with
+E[v vᵀ] = I. The two carries of a pair differ because of all perturbations so far, with
+the sum ξ_w = ε_1 + … + ε_w. With losses ℓ⁺ and ℓ⁻ of the two networks, the gradient
+estimate is
 
     ĝ_t = mean over pairs of (ℓ_t⁺ − ℓ_t⁻) ξ_w / (2σ²).
 
 With ε_w instead of ξ_w, the method would be truncated evolution strategies, whose
-gradient ignores the effects of parameters before the current window.
+estimate ignores how the parameters affected the carry in earlier windows.
 """
 
 from collections.abc import Callable
@@ -43,11 +44,11 @@ class PESState(NamedTuple):
     """State of :func:`pes` after step t, with N pairs of networks."""
 
     carry: PyTree  # carry of the network with parameters θ
-    noise: PyTree  # ε, like params, leaves [N, ...], float32 or wider
-    accumulated: PyTree  # ξ, the sum of all ε so far, in the form of `noise`
+    noise: PyTree  # ε, a pytree like params, leaves [N, ...], float32 or wider
+    accumulated: PyTree  # ξ, sum of all ε so far, with the shapes of `noise`
     carries: PyTree  # carries of networks at θ ± ε, leaves [2, N, *shape in carry]
-    taken: jax.Array  # [] int: steps since `init`, except steps that are all padding
-    initial: PyTree  # the state after a reset
+    taken: jax.Array  # [] int: number of steps since `init`, without all-padding steps
+    initial: PyTree  # carry after a reset
 
 
 def pes(
@@ -63,16 +64,17 @@ def pes(
 
         ĝ_t = mean over N pairs of (ℓ_t⁺ − ℓ_t⁻) ξ / (2σ²),      ξ ← ξ + ε each window
 
-    ε is a random perturbation of the parameters θ, and ξ the sum of all perturbations
-    so far. A pair is two networks, with parameters θ + ε and θ − ε and losses ℓ⁺ and
-    ℓ⁻. Σ_t ĝ_t is an unbiased estimate of the gradient of the smoothed loss, the mean
-    loss over perturbations. The gradient of the smoothed loss differs from that of
-    :func:`bptt` by O(σ²). Rounding errors of θ and ℓ enter the estimate, divided by σ.
-    The estimate is not truncated, for any window length. The value and the carry are
-    exactly those at θ.
+    ε is a random perturbation of the parameters θ with standard deviation σ, and ξ the
+    sum of all perturbations so far. A pair is two networks, with parameters θ + ε and
+    θ − ε and losses ℓ⁺ and ℓ⁻. The smoothed loss is the mean of the loss over
+    perturbations, and Σ_t ĝ_t is an unbiased estimate of its gradient. The gradient of
+    the smoothed loss differs from the gradient of :func:`bptt` by O(σ²). Rounding
+    errors of θ and ℓ affect the estimate, divided by σ. The estimate is not truncated,
+    for any window length. The returned value and carry are those of the unperturbed θ.
 
-    Step and loss need no derivative, so they may count, round or select. Losses may be
-    integers or bool, and are cast to floating numbers.
+    Step and loss need no derivative, so they may be piecewise constant, such as a
+    number of errors or a rounded value. Losses may be integers or bool, and are cast to
+    floating numbers.
 
     The variance grows with the number p of parameters, as in :func:`forward_gradient`.
     (`forward_gradient` costs about the same and has no error from σ.) The variance of
@@ -81,12 +83,12 @@ def pes(
     perturbations. A window of K ≥ T steps is the usual antithetic evolution strategy
     for whole sequences of length T.
 
-    If all examples are reset at the same step, ξ starts again from ε. If only some
-    examples are reset, ξ stays unchanged, because all examples share it. The estimate
+    If all examples are reset at the same step, ξ is set to the current ε. If only some
+    examples are reset, ξ does not change, because all examples share it. The estimate
     is then still unbiased, but has more variance than necessary.
 
-    For B examples, memory is N·(2p + 2B·n) for any T; a step takes the time of 2N + 1
-    forward passes.
+    For B examples and n elements in the carry of one example, memory is N·(2p + 2B·n)
+    for any T. An update takes the time of 2N + 1 forward passes.
 
     Args:
       step: one time step of the network.
@@ -99,8 +101,8 @@ def pes(
 
     Returns:
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`PESState`.
-      `update` needs `key`, a `jax.random.key`, at each step, though only the first step
-      of a window draws from it.
+      `update` needs `key`, a `jax.random.key`, at each step, although only the first
+      step of a window uses it.
 
     Raises:
       ValueError: if a setting is out of its range; in `init`, if params are not real
@@ -204,7 +206,7 @@ def _play(
 ) -> tuple[jax.Array, PyTree]:
     """Run one step of all networks; return mean losses [N, 2] and carries [2, N, ...].
 
-    `enter` checks and prepares the arguments of the step from a given carry.
+    `enter` (carry -> `OnlineStep`) checks and prepares the arguments of the step.
     """
 
     def play(sign, noise, carry):
@@ -220,7 +222,7 @@ def _play(
 
 
 def _goes_on(now: OnlineStep) -> jax.Array:
-    """Return whether any example takes this step, []."""
+    """Return a scalar: whether this step is not padding for at least one example."""
     return jnp.array(True) if now.mask is None else jnp.any(now.mask)
 
 

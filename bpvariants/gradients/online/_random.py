@@ -13,7 +13,7 @@ Draw = Callable[..., jax.Array]  # function (key, shape, dtype) -> v with E[v v�
 
 
 def check_key(rule: str, key: jax.Array | None) -> None:
-    """Check that a key was given to an online rule that draws at random."""
+    """Check that a key was given to an online rule that uses random numbers."""
     if key is None:
         raise ValueError(
             f"key must be given, as a keyword, because {rule} draws at random. Use "
@@ -23,7 +23,7 @@ def check_key(rule: str, key: jax.Array | None) -> None:
 
 
 def rademacher(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Draw signs ±1, each with probability 1/2; the dtype does not change the signs."""
+    """Draw signs ±1, each with probability 1/2; they do not depend on the dtype."""
     check_single_key(key)
     size = math.prod(shape)
     words = jax.random.bits(key, (-(-size // 32), 1), jnp.uint32)
@@ -35,7 +35,7 @@ DISTRIBUTIONS = {"rademacher": rademacher, "normal": jax.random.normal}
 
 
 def check_distribution(distribution: str) -> None:
-    """Check the name of a distribution of random directions."""
+    """Check that `distribution` is the name of a distribution."""
     if distribution not in DISTRIBUTIONS:
         raise ValueError(
             f"distribution must be one of {sorted(DISTRIBUTIONS)}, got "

@@ -2,13 +2,13 @@
 
 Notation: h_t is the carry, x_t the input, θ the parameters, ℓ_t the loss of step t. The
 cell of the RFLO paper is h_t = (1 − α) h_{t−1} + α φ(u_t) with u_t = W h_{t−1} + U x_t.
-Each weight has a trace P, which decays at the rate 1 − α of the weight's unit. A
-learning signal c_t, which replaces ∂ℓ_t/∂h_t, turns traces into the gradient g_t:
+Each weight has a trace P, which is multiplied by 1 − α at each step, as its unit is. A
+learning signal c_t, equal to ∂ℓ_t/∂h_t or a substitute, gives the gradient g_t:
 
     P_t = (1 − α) P_{t−1} + α φ′(u_t) ⊗ (h_{t−1}, x_t),    g_t = c_t P_t
 
-In other cells, ∂h_t/∂θ replaces α φ′ ⊗ (h, x), and 1 − α is replaced by the part of
-∂h_t/∂h_{t−1} whose paths mix no elements.
+For other cells, ∂h_t/∂θ replaces α φ′ ⊗ (h, x). The part of ∂h_t/∂h_{t−1} that has only
+element-wise paths replaces 1 − α.
 """
 
 from bpvariants.gradients._feedback import Feedback
@@ -28,29 +28,31 @@ def rflo(
         P_t = J̃_t P_{t−1} + ∂h_t/∂θ,    g_t = ∂ℓ_t/∂θ + c_t P_t,    c_t = ∂ℓ_t/∂h_t
 
     P_t are the traces, g_t the gradient at step t, c_t the learning signal, and J̃_t a
-    part of the Jacobian ∂h_t/∂h_{t−1}. J̃_t keeps only those paths that go element by
-    element, such as through a leak or a gate. J̃_t has no paths through matrix
-    products, through sums along an axis, or through other operations that may mix
-    elements: branches, loops and references within the step. ∂ℓ_t/∂θ is the derivative
-    through the readout, at fixed h_t.
+    part of the Jacobian ∂h_t/∂h_{t−1}. J̃_t includes only element-wise paths, such as
+    through a leak or a gate. It excludes paths through matrix products, through sums
+    along an axis, and through other operations that may combine different elements:
+    branches, loops and references within the step. ∂ℓ_t/∂θ is the derivative through
+    the readout, at fixed h_t.
 
-    The rule is exact if no two elements of the carry mix, and for T = 1; otherwise it
-    is biased. In a cell without a leak or a gate, such as `cells.tanh`, J̃_t is 0. With
-    symmetric feedback the rule is then :func:`truncated_bptt` with every=1, lookback=1.
+    The rule is exact for T = 1, and if the elements of the carry do not affect each
+    other; otherwise it is biased. In a cell without a leak or a gate, such as
+    `cells.tanh`, J̃_t is 0. With symmetric feedback the rule is then
+    :func:`truncated_bptt` with every=1, lookback=1.
 
-    With feedback weights B, c_t = ∂ℓ_t/∂y_t B. Then no derivative goes back through the
-    readout. If the output reads h_{t−1} directly, this path is ignored too.
+    With feedback weights B, c_t = ∂ℓ_t/∂y_t B. This signal replaces the derivatives
+    through the readout. If the output depends on h_{t−1} directly, this dependence is
+    ignored too.
 
     For B examples of a leaky or gated cell, memory is B·p times the number of carry
-    elements that a parameter enters and the next step reads (1 in an LSTM, in c). The
-    number p of parameters excludes those of the readout. An update takes the time of a
-    few backward passes through the step. The network sees one example at a time, as in
-    :func:`rtrl`, whose docstring lists further limits of online rules.
+    elements that one parameter enters and that the next step reads (1 in an LSTM, in
+    c). The number p of parameters excludes those of the readout. An update takes the
+    time of a few backward passes through the step. `step` gets one example at a time,
+    as in :func:`rtrl`, whose docstring lists further limits of online rules.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
-      feedback: "symmetric", or weights B as :func:`random_feedback` draws them, or an
+      feedback: "symmetric"; or weights B that :func:`random_feedback` returns; or an
         :class:`AdaptiveFeedback`.
       signal: None, or a function (y, target) -> c_t, with leaves like the carry. c_t
         replaces ∂ℓ_t/∂h_t of each example's loss, as in :func:`eprop`.
@@ -60,8 +62,8 @@ def rflo(
 
     Raises:
       ValueError: if feedback is invalid, or given together with a signal; in `init`
-        and `update`, if feedback or signal do not fit the network, and for the same
-        reasons as :func:`rtrl`.
+        and `update`, if feedback or signal do not fit the network, and in the same
+        cases as :func:`rtrl`.
 
     Example:
       >>> import jax, jax.numpy as jnp

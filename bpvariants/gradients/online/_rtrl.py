@@ -1,4 +1,4 @@
-"""Real-time recurrent learning (RTRL): the exact gradient, forwards in time.
+"""Real-time recurrent learning (RTRL): exact gradients, computed forwards in time.
 
 Notation, for one example: h_t is the carry as a vector [n], θ the parameters as a
 vector [p], ℓ_t the loss of step t. With J_t = ∂h_t/∂h_{t−1} and I_t = ∂h_t/∂θ, the
@@ -10,10 +10,11 @@ With M_{t−1}, the gradient of a loss is available as soon as the loss is known
 
     dℓ_t/dθ = ∂ℓ_t/∂h_{t−1} M_{t−1} + ∂ℓ_t/∂θ.
 
-Entries of M that are always zero are neither stored nor computed; the step's program
-shows which entries these are. Parameters of a readout have no rows of M. In a stack of
-cells, parameters of a layer have no rows for the carries of lower layers. In an
-element-wise recurrence, a parameter has only the row of its own unit.
+Entries of M that are always zero are neither stored nor computed; they are found from
+the jaxpr of the step. For parameters of a readout, nothing is stored. In a stack of
+cells, the influence of a layer's parameters on the carries of lower layers is not
+stored. In an element-wise recurrence, only the influence of each parameter on its own
+unit is stored.
 """
 
 from bpvariants.gradients.online._influence.rule import influence_rule
@@ -23,20 +24,20 @@ from bpvariants.types import Loss, OnlineRule, Step
 def rtrl(step: Step, loss: Loss) -> OnlineRule:
     """Real-time recurrent learning: BPTT's gradient without going back in time.
 
-    The gradient is exact while params stay the same. If params change at every step,
-    the influence M_t = dh_t/dθ contains terms computed with older params.
+    The gradient is exact as long as params do not change. If params change at every
+    step, the influence M_t = dh_t/dθ contains terms computed with older params.
 
-    For B examples of a dense cell, memory is B·n·p for any sequence length. Each step
-    takes B·n²·p multiplications for the product J_t M_{t−1}, where J_t is the Jacobian
-    of the step in its carry. The backward passes of a step, n for J_t and one for
-    ∂h_t/∂θ, cost little in comparison. Only entries of M that can be nonzero are stored
-    and computed. p counts only arrays that the carry depends on, so a readout needs no
-    memory for M.
+    For B examples of a dense cell with n carry elements and p parameters, memory is
+    B·n·p for any sequence length. Each update takes B·n²·p multiplications for the
+    product J_t M_{t−1}, where J_t is the Jacobian of the step in its carry. The
+    backward passes through a step, n for J_t and one for ∂h_t/∂θ, cost little in
+    comparison. Only entries of M that can be nonzero are stored and computed. p counts
+    only arrays that the carry depends on, so a readout needs no memory for M.
 
-    The network sees one example at a time, as a batch of one. So random draws in the
-    shape of the batch, such as for dropout, are the same for all examples. If the
-    network needs an array with batch axes, pass it in x. A carry before the first step
-    that depends on params (a learned h_0) is treated as a constant.
+    `step` gets one example at a time, as a batch of one. So random arrays with the
+    shape of the batch, such as for dropout, are equal for all examples. If the step
+    needs an array with batch axes, pass it in x. If the carry before the first step
+    depends on params (a learned h_0), it is treated as a constant.
 
     Args:
       step: one time step of the network.
@@ -47,8 +48,8 @@ def rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     Raises:
       ValueError: in `init`, if params are not real floating arrays or carry is complex;
-        in `update`, if the step's program needs other entries of M than with the inputs
-        of `init`; in both, if shapes or dtypes disagree, or if the step has no
+        in `update`, if the step's jaxpr needs other entries of M than the jaxpr traced
+        in `init`; in both, if shapes or dtypes disagree, or if the step has no
         forward-mode derivative (jax.custom_vjp).
 
     Example:

@@ -1,4 +1,4 @@
-"""Run an online rule along a sequence, with fixed params or with updates.
+"""Run an online rule along a sequence, with constant params or with params updates.
 
 Notation: g_t is the gradient that the online rule returns at step t, for the mean loss
 of the batch. w_t are the weights of the losses of step t, and W_t = Σ_batch w_t. Then
@@ -57,12 +57,12 @@ def learn_on_the_way(
 ) -> tuple[tuple[PyTree, PyTree], jax.Array]:
     """Update params after each window of `size` steps.
 
-    Return ((pair, state), mean loss). The pair is (params, opt_state), and the state is
-    that of the online rule.
+    Return ((pair, state), mean loss). The pair is (params, opt_state), and `state` is
+    the state of the online rule. For the other arguments see :func:`run`.
     """
     length = jax.tree.leaves(steps)[0].shape[0]
     whole, rest = divmod(length, size)
-    # False for an empty batch, where all arrays of the carry, xs and targets are empty.
+    # False for an empty batch: then all arrays of the carry, xs and targets are empty.
     examples = any(map(jnp.size, jax.tree.leaves((state.carry, steps[:2]))))
 
     def window(reached, begin, size):
@@ -91,12 +91,12 @@ def learn_on_the_way(
 
 
 def _shares(weights: jax.Array | None, length: int) -> jax.Array:
-    """Return W_t / Σ_t W_t, [T]: the share of each step in the mean of all losses."""
+    """Return W_t / Σ_t W_t, [T]: the weight of each step's mean loss in the value."""
     if weights is None:
         return jnp.full(length, 1 / length)
     by_step = jnp.sum(weights, axis=tuple(range(1, weights.ndim)), dtype=float)
     total = jnp.sum(by_step)
     shares = jnp.where(total == 0, 0, by_step / jnp.where(total == 0, 1, total))
-    # If the weights of a step cancel, the step's mean loss is 0 / 0, so return NaN.
+    # If the nonzero weights of a step add up to 0, its mean loss is 0 / 0: return NaN.
     count = jnp.any(weights.astype(bool), axis=tuple(range(1, weights.ndim)))
     return jnp.where((by_step == 0) & count, jnp.nan, shares)

@@ -3,13 +3,15 @@
 Notation, for one example: h_t is the carry [n], θ the parameters [p], ℓ_t the loss,
 g_t the gradient at step t, J_t = ∂h_t/∂h_{t−1}, I_t = ∂h_t/∂θ. SnAp approximates the
 influence dh_t/dθ by M_t, [n, p]. Entry (i, j) of M is kept if θ_j can influence h_i
-within `order` steps. With P the pattern of kept entries,
+within `order` steps; all other entries are set to 0. P_order is the pattern of kept
+entries:
 
     P_1 = pattern(I),    P_{k+1} = pattern(I) ∪ pattern(J) P_k
     M_t = P_order ⊙ (J_t M_{t−1} + I_t)
     g_t = ∂ℓ_t/∂h_t M_t + ∂ℓ_t/∂θ
 
-where ∂ℓ_t/∂θ is the derivative through the readout, at fixed h_t.
+Here pattern(A) marks the entries of A that can be nonzero, and ∂ℓ_t/∂θ is the
+derivative through the readout, at fixed h_t.
 """
 
 from bpvariants._checks import check_count
@@ -18,32 +20,32 @@ from bpvariants.types import Loss, OnlineRule, Step
 
 
 def snap(step: Step, loss: Loss, *, order: int) -> OnlineRule:
-    """SnAp-n: RTRL without influences that take more than n steps to arrive.
+    """SnAp-n: RTRL without the influence on units that takes more than n steps.
 
     The rule is biased, but exact if order ≥ 1 + the diameter of the recurrent graph:
     order 2 for a dense cell, order 1 for an element-wise cell. The sparsity pattern of
-    the influence M is found in the step's program, so the pattern is valid for all
-    values. Constant masks of weights, and gathers and scatters with constant indices,
-    make M sparse; weights that happen to be 0 do not. The pattern of an order contains
-    the patterns of all lower orders.
+    the influence M is found from the step's jaxpr, so it is valid for all values.
+    Constant masks of weights, and gathers and scatters with constant indices, make M
+    sparse; a weight whose value is 0 does not. The pattern for an order contains the
+    patterns for all lower orders.
 
     If each parameter enters one unit, order 1 takes memory and time of B·p for B
-    examples, and needs only n entries of the Jacobian ∂h_t/∂h_{t−1}. In general, memory
-    is B times the number of entries in the pattern. If most rows of M are kept, all
-    rows are kept, and multiplied as in rtrl. The docstring of :func:`rtrl` has more
-    notes that also apply to SnAp.
+    examples and p parameters. It needs only the n diagonal entries of the Jacobian
+    ∂h_t/∂h_{t−1}. In general, memory is B times the number of entries in the pattern.
+    If most rows of M are needed, all rows are stored, and multiplied as in rtrl. The
+    docstring of :func:`rtrl` lists further limits of online rules.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
       order: n ≥ 1. The influence of a parameter on an element of the carry is kept if
-        it arrives within n steps.
+        the parameter can affect this element within n steps.
 
     Returns:
       An :class:`~bpvariants.types.OnlineRule` whose state is :class:`TraceState`.
 
     Raises:
-      ValueError: if order is not an integer of at least 1, or for the same reasons as
+      ValueError: if order is not an integer of at least 1, or in the same cases as
         :func:`rtrl`.
 
     Example:

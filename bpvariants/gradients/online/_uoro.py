@@ -3,7 +3,7 @@
 Notation, for one example: h_t is the carry as a vector [n], θ the parameters as a
 vector [p], ℓ_t the loss of step t, J_t = ∂h_t/∂h_{t−1} and I_t = ∂h_t/∂θ. RTRL's
 influence M_t = J_t M_{t−1} + I_t, [n, p], is replaced by the rank-one matrix s̃_t θ̃_t.
-Signs ν_t are drawn from {−1, 1}ⁿ:
+At each step, random signs ν_t are drawn from {−1, 1}ⁿ:
 
     s̃_t = ρ₀ J_t s̃_{t−1} + ρ₁ ν_t,
     θ̃_t = θ̃_{t−1} / ρ₀ + ν_tᵀ I_t / ρ₁,
@@ -53,16 +53,16 @@ Leaves = list[jax.Array]
 
 
 class UOROState(NamedTuple):
-    """State of :func:`uoro` after step t; the influence is s̃_t θ̃_t."""
+    """State of :func:`uoro` after step t; the influence dh_t/dθ is about s̃_t θ̃_t."""
 
     carry: PyTree  # h_t
     # s̃_t: an array for each floating leaf of the carry, with the leaf's shape
     # [*batch, ...], float32 or wider
     carry_factor: Leaves
-    # θ̃_t: like params, with arrays [*batch, *parameter's shape], float32 or wider;
-    # None for params that the carry does not depend on
+    # θ̃_t: a pytree like params, of arrays [*batch, *parameter's shape], float32 or
+    # wider; None for params that the carry does not depend on
     params_factor: PyTree
-    initial: PyTree  # the state after a reset
+    initial: PyTree  # carry after a reset
 
 
 def uoro(step: Step, loss: Loss) -> OnlineRule:
@@ -75,22 +75,22 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
     signs ±1, one for each element of the carry. The scales ρ₀ and ρ₁ keep the variance
     small.
 
-    The mean of the estimate over the signs ν_t is the gradient of :func:`rtrl`; over a
-    sequence at fixed params, the mean is the gradient of :func:`bptt`. The variance is
-    large, because each estimate contains products of different signs. Products of
-    different signs have mean 0, but they are as large as the other terms. Each example
-    draws its own signs, so that the products of signs average out over a batch. An
-    average over ν and −ν does not reduce the variance, because ν and −ν yield the same
-    estimate.
+    The mean of the estimate over the signs ν_t is the gradient of :func:`rtrl`. If
+    params do not change along a sequence, the mean for the sequence is the gradient of
+    :func:`bptt`. The variance is large, because each estimate contains terms that are
+    multiplied by two different signs. These terms have mean 0, but they are as large as
+    the other terms. Each example has its own signs, so that these terms average out
+    over a batch. An average over ν and −ν does not reduce the variance, because the
+    estimates for ν and −ν are equal.
 
-    For B examples, memory is B·(n + p) for any sequence length, where p counts only
-    params that the carry depends on. For all other params (a readout), the gradient is
-    exact, without extra memory or time. A step takes the time of two backward passes
-    and a forward-mode derivative. One of the backward passes runs for each example
-    separately and writes B·p values.
+    For B examples with n carry elements each, memory is B·(n + p) for any sequence
+    length, where p counts only params that the carry depends on. For all other params
+    (a readout), the gradient is exact, without extra memory or time. An update takes
+    the time of two backward passes and a forward-mode derivative. One of the backward
+    passes runs for each example separately and writes B·p values.
 
-    The network sees one example at a time, as in :func:`rtrl`. A carry before the first
-    step that depends on params (a learned h_0) is treated as a constant.
+    `step` gets one example at a time, as in :func:`rtrl`. If the carry before the first
+    step depends on params (a learned h_0), it is treated as a constant.
 
     Args:
       step: one time step of the network, which must be differentiable in forward and
@@ -126,7 +126,7 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
 def _with_signs(
     step: Step, loss: Loss, draw: Callable[[Any, Leaves], Leaves]
 ) -> OnlineRule:
-    """Return UORO with signs from draw(key, arrays of the same shapes)."""
+    """Return the UORO rule, whose signs are draw(key, arrays of their shapes)."""
     advance = with_loss(step, loss)
 
     def init(params, carry, inputs, *, initial=None):
@@ -177,7 +177,7 @@ def _with_signs(
 def _push(
     now: OnlineStep, params: PyTree, carry_factor: Leaves
 ) -> tuple[Leaves, jax.Array]:
-    """Return J_t s̃_{t−1} and, for each example, ∂ℓ_t/∂h_{t−1} s̃_{t−1}, by one JVP."""
+    """Return J_t s̃_{t−1} and ∂ℓ_t/∂h_{t−1} s̃_{t−1} of each example, by one JVP."""
 
     def of_carry(leaves):
         start = replace_floating(now.start, leaves)
@@ -191,7 +191,7 @@ def _push(
 def _pull(
     now: OnlineStep, params: PyTree, params_factor: PyTree, signs: Leaves
 ) -> PyTree:
-    """Return ν_tᵀ I_t of each example, with shapes like θ̃, by one VJP per example."""
+    """Return ν_tᵀ I_t of each example, with the shapes of θ̃, by a VJP per example."""
     thetas, structure = jax.tree.flatten(params)
     reaches = [part is not None for part in structure.flatten_up_to(params_factor)]
 
@@ -243,7 +243,10 @@ def _propagate(
 def check_room(
     reaches: list[bool], params: PyTree, state: Any, batch: tuple[int, ...]
 ) -> None:
-    """Check that uoro's state fits the network and has all necessary factors."""
+    """Check that uoro's state fits the network and has factors for all needed params.
+
+    `reaches` tells for each array of params whether the carry depends on it.
+    """
     leaves = floating_leaves(state.carry)
     check_fits("uoro", "carry_factor", state.carry_factor, leaves)
     thetas, structure = jax.tree.flatten(params)

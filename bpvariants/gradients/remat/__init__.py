@@ -1,6 +1,6 @@
-"""Remat policies: which arrays a backward pass through time keeps or recomputes.
+"""Remat policies: which arrays a backward pass through time stores or recomputes.
 
-Give a policy as the argument `remat=` of `unroll`, `bptt`, `artbp` and `bidirectional`.
+`unroll`, `bptt`, `artbp` and `bidirectional` take a policy as the argument `remat=`.
 """
 
 from bpvariants.gradients.remat._cost import (

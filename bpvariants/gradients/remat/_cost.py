@@ -1,4 +1,4 @@
-"""Predicted cost of a remat policy: evaluations of the step, and bytes kept."""
+"""Predicted cost of a remat policy: evaluations of the step, and bytes stored."""
 
 import math
 from typing import NamedTuple
@@ -22,29 +22,30 @@ from bpvariants.types import Loss, PyTree, Step
 class Cost(NamedTuple):
     """Cost of a remat policy for one gradient, returned by :func:`predicted_cost`."""
 
-    policy: Every | Slots  # the policy to run; every(T) for remat=None
-    evaluations: int  # how often a gradient evaluates the step
-    bytes: int | None  # bytes kept; None if the size of a step is not given
+    policy: Every | Slots  # policy to run; every(T) for remat=None
+    evaluations: int  # number of times that one gradient evaluates the step
+    bytes: int | None  # bytes stored; None if the size of a step is not given
 
 
 def predicted_cost(num_steps: int, remat: Remat, size: StepBytes | None = None) -> Cost:
-    """Predict how often a gradient evaluates the step, and how many bytes it keeps.
+    """Predict how often a gradient evaluates the step, and how many bytes it stores.
 
-    The predicted bytes include only the carries and residuals that the policy keeps.
-    The program also needs memory for its inputs and outputs, the params and their
-    gradient. XLA may need somewhat more memory, or less if it can compute one array
-    from another.
+    The predicted bytes include only the carries and residuals that the policy stores.
+    Inputs, outputs, params and the gradient need additional memory. XLA may need
+    somewhat more memory than predicted, or less if it can compute one array from
+    another.
 
     Args:
       num_steps: T, the number of time steps.
       remat: a remat policy, as for :func:`bptt` and :func:`unroll`.
-      size: the size of a step, from :func:`step_bytes`. The size is needed to compute
-        bytes, and for a :func:`budget`.
+      size: memory that one step needs, in bytes, as returned by :func:`step_bytes`. It
+        is required for a :func:`budget`, and to predict bytes.
 
     Returns:
       A NamedTuple: `policy`, the policy to run, which for a budget is the chosen
-      policy; `evaluations`, how often the forward and backward pass together evaluate
-      the step; `bytes`, the bytes that the policy keeps, or None if no size is given.
+      policy; `evaluations`, the number of times that the forward and backward pass
+      together evaluate the step; `bytes`, the bytes that the policy stores, or None if
+      no size is given.
 
     Raises:
       ValueError: if num_steps is not an integer of at least 1, if remat or size has the
@@ -73,15 +74,15 @@ def step_bytes(
     loss: Loss | None = None,
     target: PyTree = None,
 ) -> StepBytes:
-    """Return how many bytes a step of a network needs, without running it.
+    """Return how many bytes of memory a step of a network needs, without running it.
 
-    With a mask or resets, a step needs a little more memory: the flags of each example,
-    and a second copy of the inputs.
+    With a mask or resets, a step needs a little more memory than returned: for the
+    flags of each example, and for a second copy of the inputs.
 
     Args:
       step: one time step of the network.
       params: parameters of the network. Params, carry, x and target may be arrays or
-        only shapes (`jax.ShapeDtypeStruct`).
+        `jax.ShapeDtypeStruct`s.
       carry: the carry of the network, leaves [*batch, ...].
       x: inputs of one step, leaves [*batch, ...].
       loss: one loss for each example, as for :func:`bptt`; None for :func:`unroll`.
@@ -89,7 +90,7 @@ def step_bytes(
 
     Returns:
       A NamedTuple of sizes in bytes, for the whole batch: `carry`, the size of a carry;
-      `kept`, the size of all arrays that a step keeps for its backward pass with
+      `kept`, the size of all arrays that a step stores for its backward pass with
       remat=None; `inputs`, the size of the inputs of a step.
 
     Raises:
@@ -113,7 +114,7 @@ def step_bytes(
 
 
 def policy_cost(length: int, remat: Remat, size: StepBytes | None) -> Cost:
-    """Return the cost of a remat policy for `length` steps, with the policy to run."""
+    """Return the :class:`Cost` of a remat policy for a sequence of `length` steps."""
     if isinstance(remat, Budget):
         return _within(length, remat.num_bytes, size)
     if remat is None:
@@ -152,7 +153,7 @@ def _bytes(length: int, lengths: tuple[int, ...], size: StepBytes) -> int:
     k, *rest = inside
     stretches, left = divmod(length, k)
     copy = length * size.inputs if left else 0
-    # The backward pass begins with the steps left over, and frees their memory before
+    # The backward pass begins with the `left` last steps, and frees their memory before
     # it recomputes a stretch of k steps.
     most = max(_bytes(n, tuple(rest), size) for n in (k, left))
     return stretches * size.carry + most + copy
@@ -167,7 +168,7 @@ def _within(length: int, num_bytes: int, size: StepBytes | None) -> Cost:
     cost = lambda policy: policy_cost(length, policy, size)
     least = lambda costs: [min(costs, key=lambda cost: cost.bytes)] if costs else []
     ks = _divisors(length)
-    # The k that needs the least memory may not divide T, so it is tried as well.
+    # The k that needs the least memory may not be a divisor of T, so add it.
     best = round(math.sqrt(length * size.carry / max(size.kept, 1)))
     ks = sorted({*ks, min(max(best, 1), length)})
     single = [cost(Every((k,))) for k in ks]

@@ -1,9 +1,9 @@
-"""Remat policies: which arrays a scan of T steps keeps for its backward pass.
+"""Remat policies: which arrays a scan of T steps stores for its backward pass.
 
 Notation: a carry has c bytes, the inputs of a step have d bytes, and the residuals that
-a step keeps for its backward pass have r bytes. A gradient evaluates the step S times,
-in the forward and the backward pass together. If k divides T and l divides k, the bytes
-kept and the evaluations S of each policy are
+a step stores for its backward pass have r bytes. A gradient evaluates the step S times,
+in the forward and the backward pass together. If k divides T and l divides k, each
+policy stores this number of bytes and needs S evaluations:
 
     None           r T                                     S = T
     "step"         c T + r                                 S = 2 T
@@ -12,9 +12,9 @@ kept and the evaluations S of each policy are
     slots(m)       c (m + 1) + r                           S = T + ρT − C(m+ρ, m+1) + 1
 
 where C is a binomial coefficient, and ρ is the smallest integer such that
-C(m+ρ, m) ≥ T. If k does not divide T, the remaining steps run last, k does not apply to
-the remaining steps, and a copy of the inputs needs d T more bytes. All policies compute
-the same gradient.
+C(m+ρ, m) ≥ T. If k does not divide T, the remaining T mod k steps run last and store
+their residuals, or carries every l steps. A copy of the inputs then needs d T more
+bytes. All policies compute the same gradient.
 """
 
 from itertools import pairwise
@@ -24,19 +24,19 @@ from bpvariants._checks import check_count
 
 
 class Every(NamedTuple):
-    """The policy that :func:`every` returns and documents."""
+    """Policy that stores a carry every k steps; see :func:`every`."""
 
     lengths: tuple[int, ...]
 
 
 class Slots(NamedTuple):
-    """The policy that :func:`slots` returns and documents."""
+    """Policy that stores a fixed number of carries; see :func:`slots`."""
 
     number: int
 
 
 class Budget(NamedTuple):
-    """The policy that :func:`budget` returns and documents."""
+    """Policy that is chosen by its memory; see :func:`budget`."""
 
     num_bytes: int
 
@@ -45,20 +45,20 @@ Remat: TypeAlias = Literal["step"] | Every | Slots | Budget | None
 
 
 def every(*lengths: int) -> Every:
-    """Keep the carry every k steps, and recompute the steps between kept carries.
+    """Store the carry every k steps, and recompute the steps between stored carries.
 
-    The memory needed is T/k carries, and the residuals of k steps. The memory is
-    smallest at k = √(T c/r) if a carry has c bytes and the residuals of a step have r
-    bytes. The extra time is one more forward pass. Each further length divides every
-    stretch of k steps into shorter stretches, and takes one more forward pass. For
-    example, `every(100, 10)` keeps a carry every 100 steps. When the backward pass
-    reaches a stretch of 100 steps, `every(100, 10)` recomputes the stretch and keeps a
-    carry every 10 steps. The policy `every(1)` is the same as "step".
+    The memory needed for T steps is T/k carries, and the residuals of k steps. This
+    memory is smallest at k = √(T c/r) if a carry has c bytes and the residuals of a
+    step have r bytes. The extra time is one more forward pass. Each further length
+    divides every stretch of k steps into shorter stretches, and takes one more forward
+    pass. For example, `every(100, 10)` stores a carry every 100 steps. The backward
+    pass then recomputes each stretch of 100 steps, and stores a carry every 10 steps of
+    this stretch. The policy `every(1)` is equal to "step".
 
     Args:
-      lengths: k, the number of steps in a stretch, then lengths that divide a stretch
-        further, each smaller than the length before. If k divides T, no copy of the
-        inputs is needed.
+      lengths: k, the number of steps in a stretch, then optionally the lengths of
+        shorter stretches inside it, each smaller than the length before. If k divides
+        the number of steps, no copy of the inputs is needed.
 
     Returns:
       A policy for `remat=` of :func:`bptt` and :func:`unroll`.
@@ -89,20 +89,20 @@ def every(*lengths: int) -> Every:
 
 
 def slots(number: int) -> Slots:
-    """Keep at most `number` carries, and recompute as few steps as possible.
+    """Store at most `number` carries, and recompute as few steps as possible.
 
     The order of recomputations is the optimal binomial schedule. A slot is memory for
     one carry. When the backward pass no longer needs a carry, the slot of that carry is
     reused for the carry of an earlier step. The memory needed is number + 1 carries and
     the residuals of one step, for every number of steps T. With √T slots, a gradient
     takes at most 3.5 T evaluations of the step. For comparison, the policy "step" takes
-    2 T evaluations and keeps T carries.
+    2 T evaluations and stores T carries.
 
-    A scan with `slots` can be differentiated in reverse mode only once: a second time
-    raises a ValueError. `jax.jvp` and `jax.jacfwd` of the gradient work, too.
+    A scan with `slots` can be differentiated in reverse mode only once; reverse mode on
+    the gradient raises a ValueError. `jax.jvp` and `jax.jacfwd` of the gradient work.
 
     Args:
-      number: m ≥ 1, the number of carries kept, including the first carry.
+      number: m ≥ 1, the number of carries stored, including the first carry.
 
     Returns:
       A policy for `remat=` of :func:`bptt` and :func:`unroll`.
@@ -125,16 +125,16 @@ def slots(number: int) -> Slots:
 
 
 def budget(num_bytes: int) -> Budget:
-    """Choose the fastest policy whose memory fits in a number of bytes.
+    """Choose the fastest policy that stores at most `num_bytes` bytes.
 
-    The following policies are tried in turn, and the first policy that fits is used:
-    None; then `every(k)` with the k that keeps the fewest bytes; then `every(k, l)`
-    with the k and l that keep the fewest bytes, and :func:`slots`, in the order of
-    their evaluations of the step. Bytes are counted as in :func:`predicted_cost`.
-    Inputs, outputs, params and the gradient need additional memory.
+    The policy is the first of this list that fits: None; `every(k)` with the k that
+    stores the fewest bytes; then `every(k, l)` with the k and l that store the fewest
+    bytes and :func:`slots`, the policy with fewer evaluations of the step first. Bytes
+    are counted as in :func:`predicted_cost`. Inputs, outputs, params and the gradient
+    need additional memory.
 
     Args:
-      num_bytes: the bytes that may be kept, 1 or more.
+      num_bytes: the number of bytes that may be stored, 1 or more.
 
     Returns:
       A policy for `remat=` of :func:`bptt` and :func:`unroll`. If no policy fits,

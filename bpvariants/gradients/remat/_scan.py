@@ -1,4 +1,4 @@
-"""Scan with a remat policy, which decides what arrays the backward pass recomputes."""
+"""Scan with a remat policy: it tells which arrays the backward pass recomputes."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +17,7 @@ from bpvariants.types import PyTree
 def remat_scan(
     body: Callable, given: PyTree, carry: PyTree, xs: PyTree, remat: Remat
 ) -> tuple[PyTree, PyTree]:
-    """Scan `body(given, carry, x)` over xs, with a remat policy."""
+    """Scan `body(given, carry, x)` over xs; the backward pass follows `remat`."""
     length = jax.tree.leaves(xs)[0].shape[0]
     size = None
     if isinstance(remat, Budget):
@@ -32,7 +32,10 @@ def remat_scan(
 def _scan_stretches(
     body: Callable, carry: PyTree, xs: PyTree, length: int, lengths: Sequence[int]
 ) -> tuple[PyTree, PyTree]:
-    """Scan stretches of k steps, which a backward pass recomputes, then the rest."""
+    """Scan stretches of k = lengths[0] steps, then the remaining steps.
+
+    The backward pass stores the first carry of each stretch and recomputes the rest.
+    """
     inside = [k for k in lengths if k < length]
     if not inside:
         return jax.lax.scan(body, carry, xs)
@@ -53,5 +56,5 @@ def _scan_stretches(
 
 
 def _computed_again(function: Callable) -> Callable:
-    # In a scan, XLA cannot undo the checkpoint by common-subexpression elimination.
+    # Inside a scan, XLA does not undo the recomputation by merging equal expressions.
     return jax.checkpoint(function, prevent_cse=False)

@@ -1,16 +1,16 @@
-"""Scan that keeps at most m carries, and a backward pass by the binomial schedule.
+"""Scan that stores at most m carries, and a backward pass by the binomial schedule.
 
 Notation: a slot is memory for one carry. E(t, m) is the smallest number of evaluations
 of the step for the backward pass of t steps with m slots, if one slot has the carry
 before the first step. C(a, b) is a binomial coefficient. The schedule advances by y
-steps and keeps the carry that it reaches. The best number y attains the minimum in
+steps and stores the carry after these steps. The best number y attains the minimum in
 
     E(t, m) = min_y [ y + E(t−y, m−1) + E(y, m) ],    E(t, 1) = t (t+1)/2,  E(1, m) = 1.
 
 The minimum is E(t, m) = t + ρt − C(m+ρ, m+1), where ρ is the smallest integer such that
 C(m+ρ, m) ≥ t. A number y is optimal if and only if  C(m+ρ−2, m) ≤ y ≤ C(m+ρ−1, m)  and
-C(m+ρ−2, m−1) ≤ t−y ≤ C(m+ρ−1, m−1).  The forward pass makes the first advances of the
-schedule, and also evaluates the last step.
+C(m+ρ−2, m−1) ≤ t−y ≤ C(m+ρ−1, m−1).  The forward pass includes the first advances of
+the schedule. It also evaluates the last step, one evaluation more than E(t, m).
 """
 
 import math
@@ -37,17 +37,17 @@ TWICE = (
 class Schedule(NamedTuple):
     """Order in which to evaluate steps, and slots for their carries: integer arrays."""
 
-    # [T]: the slot in which the forward pass keeps the carry before each step. Slot m
-    # is scratch space, which each carry that is not kept overwrites. At the end, slot m
-    # has the carry before the last step.
+    # [T]: slot in which the forward pass stores the carry before each step. Slot m is
+    # for carries that need not be stored: each of them overwrites it. At the end of the
+    # forward pass, slot m has the carry before the last step.
     kept: np.ndarray
-    # [T]: for the backward pass of each step, the slot of the carry to start from, and
-    # the range of advances, begin to end, from that carry to the step.
+    # [T] each. The backward pass of step t starts from the carry in slot[t]. From this
+    # carry, the advances number begin[t] to end[t] − 1 lead to the carry before step t.
     slot: np.ndarray
     begin: np.ndarray
     end: np.ndarray
-    # [number of advances]: the step to evaluate, and the slot for the carry before the
-    # step.
+    # [number of advances] each: the step that an advance evaluates, and the slot in
+    # which it stores the carry before that step.
     step: np.ndarray
     keep: np.ndarray
 
@@ -64,7 +64,7 @@ def count_evaluations(length: int, num_slots: int) -> int:
 def scan_with_slots(
     body: Callable, given: PyTree, carry: PyTree, xs: PyTree, num_slots: int
 ) -> tuple[PyTree, PyTree]:
-    """Scan `body(given, carry, x)`, keeping at most `num_slots` carries."""
+    """Scan `body(given, carry, x)`; store at most `num_slots` carries for gradients."""
     length = jax.tree.leaves(xs)[0].shape[0]
     x = jax.tree.map(lambda leaf: leaf[0], xs)
     body, closed_over = jax.closure_convert(body, given, carry, x)
@@ -114,7 +114,7 @@ def _go_back(
     kept: PyTree,
     cotangents: PyTree,
 ) -> list[jax.Array]:
-    """Run the backward pass; return cotangents of leaves of (given, carry, xs)."""
+    """Run the backward pass; return cotangents of (given, carry, xs) as a flat list."""
     steps, keeps = jnp.asarray(plan.step), jnp.asarray(plan.keep)
 
     def body(state, inputs):
@@ -168,10 +168,10 @@ def schedule(length: int, num_slots: int) -> Schedule:
     """Return the binomial schedule for `length` ≥ 2 steps and `num_slots` slots."""
     slot, begin, end = np.zeros((3, length), np.int32)
     step, keep = [], []
-    stack = [0]  # for each slot in use, the step that starts from its carry
+    stack = [0]  # for each slot in use, the step whose initial carry the slot has
 
     def go_to(last):
-        """Push the steps before `last` whose carries to keep; return their slots."""
+        """Push the steps before `last` whose carries to store; return their slots."""
         at, free = stack[-1], num_slots - len(stack) + 1
         pushed = {}
         while last - at > 0 and free > 1:
@@ -199,7 +199,7 @@ def schedule(length: int, num_slots: int) -> Schedule:
 
 
 def _advance(length: int, num_slots: int) -> int:
-    """Return y, the smallest optimal number of steps before the next carry to keep."""
+    """Return y, the smallest optimal number of steps to the next carry to store."""
     rounds = _rounds(length, num_slots)
     return max(
         1,
@@ -209,7 +209,7 @@ def _advance(length: int, num_slots: int) -> int:
 
 
 def _rounds(length: int, num_slots: int) -> int:
-    """Return the smallest ρ with binomial C(m+ρ, m) ≥ T, for m slots and T steps."""
+    """Return the smallest ρ with C(m+ρ, m) ≥ T, for m slots and T steps."""
     rounds = 0
     while math.comb(num_slots + rounds, num_slots) < length:
         rounds += 1

@@ -1,4 +1,4 @@
-"""Bytes of one step: its carry, its inputs, and its residuals for a backward pass."""
+"""Memory of one step in bytes: for its carry, its inputs, and its residuals."""
 
 import math
 from collections.abc import Callable
@@ -14,26 +14,26 @@ from bpvariants.types import PyTree
 
 
 class StepBytes(NamedTuple):
-    """Sizes in bytes of one step of a network, for the whole batch."""
+    """Memory for one step of a network and a whole batch, in bytes."""
 
-    carry: int  # bytes of a carry
-    kept: int  # bytes that the step keeps for its backward pass, its carry included
+    carry: int  # bytes of the carry
+    kept: int  # bytes that the step stores for its backward pass, with its carry
     inputs: int  # bytes of x, target and flags
 
 
 def measure(body: Callable, given: PyTree, carry: PyTree, x: PyTree) -> StepBytes:
-    """Return the bytes of one step in a scan of `body(given, carry, x)`.
+    """Return the memory of one step in a scan of `body(given, carry, x)`.
 
-    The bytes kept by one step are the difference between a scan of 3 steps and a scan
-    of 2 steps, which are only traced. The difference leaves out arrays that a scan
-    keeps once, such as params.
+    The bytes stored by one step are the difference between the bytes stored by scans of
+    3 steps and of 2 steps. The scans are only traced, not run. The difference leaves
+    out arrays that a scan stores only once, such as params.
     """
     two, three = (_kept(body, given, carry, x, length) for length in (2, 3))
     return StepBytes(_bytes(carry), three - two, _bytes(x))
 
 
 def _kept(body, given, carry, x, length):
-    """Return the bytes that a scan of `length` steps keeps for its backward pass."""
+    """Return the bytes that a scan of `length` steps stores for its backward pass."""
 
     def kept(given, carry, xs):
         def scan(leaves):

@@ -1,8 +1,8 @@
 """Static backpropagation: gradients through the layers of a network.
 
-Two functions are exact: `backprop`, which also returns every factor of the chain rule,
-and `layer_deltas`, which accepts any function. One rule is biased:
-`feedback_alignment`, which sends errors back through separate feedback weights.
+Two functions return exact derivatives: `backprop` takes a list of layers, and also
+returns every factor of the chain rule; `layer_deltas` takes any function. One rule is
+biased: `feedback_alignment` sends errors back through separate feedback weights.
 """
 
 from bpvariants.gradients.static._alignment_weights import (

@@ -1,4 +1,4 @@
-"""Feedback weights of feedback alignment, drawn once before training."""
+"""Random feedback weights for feedback alignment."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, get_args, Literal, TypeAlias
@@ -28,32 +28,32 @@ def alignment_weights(
     batch_ndim: int = 1,
     initializer: Callable | None = None,
 ) -> tuple[PyTree, ...] | None:
-    """Draw the fixed feedback weights of :func:`feedback_alignment`, before training.
+    """Draw the constant feedback weights of :func:`feedback_alignment`.
 
-    Feedback weights are not parameters: do not apply updates, weight decay or momentum
-    to them.
+    Call this function once, before training. Feedback weights are not parameters: do
+    not apply updates, weight decay or momentum to them.
 
     Args:
       key: a `jax.random.key`.
       layers: the same layers as for :func:`feedback_alignment`.
       params: parameters of the network, one entry for each layer.
-      x: inputs, leaves [*batch, ...], arrays or `jax.ShapeDtypeStruct`s.
-      kind: "fa", "frsf" or "dfa"; "usf" and "brsf" need no feedback weights.
+      x: inputs, as arrays or `jax.ShapeDtypeStruct`s, leaves [*batch, ...].
+      kind: "fa", "frsf" or "dfa". For "usf" and "brsf", nothing is drawn.
       batch_ndim: the number of batch axes of x.
-      initializer: one of `jax.nn.initializers`, for "fa" and "frsf". Default: Xavier's,
-        `glorot_normal()`. "dfa" ignores the initializer, and draws from a normal
-        distribution with variance 1 / (width of the layer).
+      initializer: one of `jax.nn.initializers`, for "fa" and "frsf". Default: Xavier
+        initialisation, `glorot_normal()`. "dfa" ignores the initializer, and draws from
+        a normal distribution with variance 1 / (width of the hidden layer).
 
     Returns:
       A tuple with one entry for each layer. For "fa" and "frsf", an entry has the
       structure of the layer's params, with None for arrays that are not replaced:
       biases, and all arrays of the first layer, which sends no error to a layer below.
-      For "dfa", an entry is an array [*outputs, *width], or a tree of arrays as
-      :func:`random_feedback` draws it; the last layer's entry is None. For "usf" and
-      "brsf", the result is None.
+      For "dfa", an entry is an array [*outputs, *width], or a pytree of arrays as
+      :func:`random_feedback` returns it; the last layer's entry is None. For "usf" and
+      "brsf", the result is None instead of a tuple.
 
     Raises:
-      ValueError: if kind is unknown, or params do not fit the layers.
+      ValueError: if kind is unknown, or if params do not fit the layers.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -101,7 +101,7 @@ def check_kind(kind: str) -> None:
 
 
 def draw_like(key: jax.Array, params: Sequence[PyTree], initializer: Callable) -> Any:
-    """Draw feedback for each matrix or kernel; None for biases and the first layer."""
+    """Draw an array for each matrix or kernel; None for biases and the first layer."""
     leaves, structure = jax.tree.flatten(tuple(params))
     first = len(jax.tree.leaves(params[0]))
     keys = jax.random.split(key, len(leaves))

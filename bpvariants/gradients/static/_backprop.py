@@ -1,16 +1,17 @@
 """Static backpropagation, written as the chain rule of each layer.
 
-Notation: layer l takes the output y_{l−1} of the layer below, computes the net input
-s_l with its weights w_l, and returns the output y_l,
+Notation: layer l of Λ layers takes the output y_{l−1} of the layer below, computes the
+net input s_l with its weights w_l, and returns the output y_l,
 
     s_l = S_l(w_l, y_{l−1}),    y_l = φ_l(s_l),    y_0 = x,    l = 1 … Λ.
 
-The derivative of the mean loss E has three factors, as in the tutorial:
+The derivative of the mean loss E in w_l has three factors, as in the tutorial "4 Types
+of Backpropagation":
 
     ∂E/∂w_l = ∂E/∂y_l · ∂y_l/∂s_l · ∂s_l/∂w_l.
 
 The delta δ_l = ∂E/∂s_l is the product ∂E/∂y_l · ∂y_l/∂s_l of the first two factors.
-Each layer computes the first factor for the layer below:
+Layer l also computes the first factor for the layer below:
 ∂E/∂y_{l−1} = δ_l · ∂s_l/∂y_{l−1}.
 """
 
@@ -33,7 +34,7 @@ from bpvariants._losses import (
 from bpvariants.gradients.static._layer_info import BackpropInfo, LayerInfo
 from bpvariants.types import Loss, PyTree
 
-# A layer is a pair: a function (params of the layer, y) -> s, and an activation s -> y.
+# A layer is a pair of functions: (params of the layer, y) -> s, and activation s -> y.
 Layer: TypeAlias = tuple[Callable[[PyTree, PyTree], PyTree], Callable[[PyTree], PyTree]]
 
 
@@ -42,17 +43,17 @@ def backprop(
 ) -> Callable[..., tuple[tuple[jax.Array, BackpropInfo], tuple[PyTree, ...]]]:
     """Static backpropagation: the exact gradient, and every factor of the chain rule.
 
-    `backprop` computes the same gradient as `jax.value_and_grad` at the same cost:
-    about three forward passes, and memory for all activations. Use `jax.value_and_grad`
-    if you need only the gradient, and `backprop` if you also need the factors of the
-    chain rule. A layer may be dense, a convolution, a residual block, or several
-    branches, because the output y of a layer can be any pytree. For a network that is
-    not split into layers, see :func:`layer_deltas`.
+    `backprop` computes the same gradient as `jax.value_and_grad` at the same cost: the
+    time of about three forward passes, and memory for all activations. Use
+    `jax.value_and_grad` if you need only the gradient, and `backprop` if you also need
+    the factors of the chain rule. A layer may be dense, a convolution, a residual
+    block, or several branches, because the output y of a layer can be any pytree. For a
+    network that is not split into layers, see :func:`layer_deltas`.
 
     Args:
-      layers: for each layer the function (params of the layer, y) -> s and its
-        activation s -> y. Function and activation may be any differentiable functions.
-      loss: (last layer's y, target) -> one loss for each example.
+      layers: for each layer a pair of differentiable functions: (params of the layer, y
+        of the layer below) -> net input s, and the activation s -> y.
+      loss: function (last layer's y, target) -> one loss for each example.
 
     Returns:
       A function (params, x, target, weights=None) -> ((value, info), grads). params and
@@ -62,11 +63,11 @@ def backprop(
       `info.plot()` draws the chain rule.
 
     Raises:
-      ValueError: if layers is empty, or not of (function, activation) pairs. The
-        returned function raises a ValueError if params does not have one entry for each
-        layer, if a layer cannot take the output of the layer below, if integers occur
-        where derivatives are needed, or if loss does not return one value for each
-        example.
+      ValueError: if layers is empty, or has an entry that is not a pair of functions.
+        The returned function raises a ValueError if params does not have one entry for
+        each layer, if a layer cannot take the output of the layer below, if params or
+        outputs of layers are not floating, or if loss does not return one value for
+        each example.
 
     Example:
       >>> import jax.numpy as jnp
@@ -104,17 +105,17 @@ def backprop(
 
 
 class Pass(NamedTuple):
-    """Values and pullbacks of one layer, saved in the forward pass."""
+    """Values of layer l and its vector-Jacobian products, saved in the forward pass."""
 
-    x: PyTree  # y_{l−1}, the layer's input
-    s: PyTree  # s_l, the net input
-    y: PyTree  # y_l, the output
-    pull_s: Callable[[PyTree], tuple[PyTree, PyTree]]  # δ -> (∂E/∂w, ∂E/∂x)
-    pull_y: Callable[[PyTree], tuple[PyTree]]  # ∂E/∂y -> (δ,)
+    x: PyTree  # y_{l−1}, input of the layer
+    s: PyTree  # s_l, net input of the layer
+    y: PyTree  # y_l, output of the layer
+    pull_s: Callable[[PyTree], tuple[PyTree, PyTree]]  # function δ -> (∂E/∂w, ∂E/∂x)
+    pull_y: Callable[[PyTree], tuple[PyTree]]  # function ∂E/∂y -> (δ,)
 
 
 def forward_pass(layers: Sequence[Layer], params: PyTree, x: PyTree) -> list[Pass]:
-    """Run the layers; return their values, and pullbacks for the backward pass."""
+    """Run the layers; return the :class:`Pass` of each layer."""
     check_params(params, len(layers))
     passes, y = [], x
     for i, ((function, activation), theta) in enumerate(
@@ -170,7 +171,7 @@ def check_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
 
 
 def check_params(params: PyTree, num_layers: int) -> None:
-    """Check that params are floating and have one entry for each layer."""
+    """Check that params are floating arrays, with one entry for each layer."""
     check_floating("params", params)
     if isinstance(params, dict) or not hasattr(params, "__len__"):
         raise ValueError(
@@ -214,9 +215,9 @@ def backward_pass(
       passes: the :class:`Pass` of each layer, first to last.
       error: ∂E/∂y_Λ, the derivative of the mean loss in the last layer's output.
       batch_ndim: the number of batch axes.
-      direct: function (index of a hidden layer, from 0; δ_Λ of the last layer) -> the
-        error that the hidden layer uses as its ∂E/∂y_l. Default: the error that the
-        layer above sends down.
+      direct: function (index of a hidden layer, counted from 0; last layer's δ_Λ) ->
+        array or pytree that the hidden layer uses as ∂E/∂y_l. Default: the ∂E/∂y_l
+        that the layer above computes.
     """
     info, grads, last_delta = [], [], None
     for i, (x, s, y, pull_s, pull_y) in reversed(list(enumerate(passes))):

@@ -1,8 +1,8 @@
 """Picture of the chain rule: each layer's factors, and how they scale the error.
 
-A layer has the factors ∂E/∂y, ∂y/∂s and ∂s/∂w, defined in `_backprop`, with the product
-∂E/∂w. The picture shows three values with the product ‖∂E/∂w‖: the norm of ∂E/∂y, and
-by how much ∂y/∂s and then ∂s/∂w scale this norm,
+The gradient ∂E/∂w of a layer is the product of the factors ∂E/∂y, ∂y/∂s and ∂s/∂w,
+defined in `_backprop`. The picture shows three numbers with the product ‖∂E/∂w‖: the
+norm of ∂E/∂y, and the ratios by which ∂y/∂s and then ∂s/∂w scale this norm,
 
     ‖∂E/∂y‖,    ‖δ‖ / ‖∂E/∂y‖,    ‖∂E/∂w‖ / ‖δ‖.
 
@@ -18,7 +18,7 @@ import numpy as np
 from bpvariants._examples import norm
 from bpvariants._tables import short
 
-HEIGHTS = {"error": 2.0, "slope": 1.0, "input": 0.0}  # y positions of a layer's nodes
+HEIGHTS = {"error": 2.0, "slope": 1.0, "input": 0.0}  # y coordinates of nodes
 RADIUS = 0.3
 
 
@@ -41,7 +41,7 @@ def plot_chain(layers: Sequence[Any], axes: Any) -> Any:
     colour = _colours(norms, mpl)
     for place, each in enumerate(factors):
         _draw_layer(axes, place, each, colour)
-    for place in range(len(layers) - 1):  # an arrow for δ to each layer from above
+    for place in range(len(layers) - 1):  # arrow for δ from each layer to the one below
         _arrow(axes, (place + 1, HEIGHTS["slope"]), (place, HEIGHTS["error"]))
     axes.set_xlim(-0.6, len(layers) - 0.3)
     axes.set_ylim(-0.85, 2.45)
@@ -68,10 +68,10 @@ def _factors(layer: Any) -> dict[str, float]:
 
 
 def _colours(norms: np.ndarray, mpl: Any) -> Any:
-    """Return a function from a value to its colour, which is darker for a larger value.
+    """Return a function value -> colour; larger values have darker colours.
 
-    The colour scale is logarithmic and spans all values of the network. All colours are
-    light enough to read text on. Zero, infinite and NaN values are grey.
+    The colour scale is logarithmic and spans all `norms`. All colours are light enough
+    to read text on them. Zero, infinite and NaN values are grey.
     """
     good = norms[np.isfinite(norms) & (norms > 0)]
     low, high = (np.log10(good.min()), np.log10(good.max())) if good.size else (0, 0)

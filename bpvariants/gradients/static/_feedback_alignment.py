@@ -1,9 +1,9 @@
 """Feedback alignment: static backpropagation with other weights in the backward pass.
 
-Notation: layer l computes s_l = S_l(w_l, y_{l−1}) and y_l = φ_l(s_l), as in
+Notation: layer l of Λ layers computes s_l = S_l(w_l, y_{l−1}) and y_l = φ_l(s_l), as in
 `_backprop`. S_l is affine in y, and J_l(w) = ∂S_l/∂y is its Jacobian at the weights w.
-Backpropagation computes ∂E/∂y_l = δ_{l+1} J_{l+1}(w_{l+1}). The kinds of feedback
-alignment replace ∂E/∂y_l by
+Backpropagation computes ∂E/∂y_l = δ_{l+1} J_{l+1}(w_{l+1}). Feedback alignment replaces
+∂E/∂y_l by one of these products with random arrays B or R, or a constant α:
 
     fa      δ_{l+1} J_{l+1}(B_{l+1})                    B drawn once
     usf     δ_{l+1} J_{l+1}(α sgn w_{l+1})
@@ -61,26 +61,26 @@ def feedback_alignment(
         usf   ∂E/∂y_l ≈ δ_{l+1} α sgn(w_{l+1}),  brsf, frsf   δ_{l+1} |R| ⊙ sgn(w_{l+1})
 
     The last layer's gradient is exact. `feedback_alignment` has the same interface as
-    :func:`backprop`. In the backward pass, all kinds but "dfa" replace the matrices and
-    kernels in params: all arrays with two axes or more. Biases and scales are not
-    replaced, and other paths for the error, such as a residual connection, are kept.
-    "dfa" sends the last layer's δ_Λ to each hidden layer, instead of an error from the
-    layer above. Time and memory are as for :func:`backprop`, plus memory for the
-    feedback weights. For "fa" and "frsf", the feedback weights are about as large as
-    the params. For "dfa", the number of feedback weights is the sum of the hidden
-    widths times the number of outputs.
+    :func:`backprop`. In the backward pass, all kinds except "dfa" replace the matrices
+    and kernels in params: all arrays with two axes or more. Biases and scales are not
+    replaced. Errors still go through other paths, such as residual connections. "dfa"
+    sends the last layer's δ_Λ to each hidden layer, instead of an error from the layer
+    above. Time and memory are those of :func:`backprop`, plus memory for the feedback
+    weights. For "fa" and "frsf", the feedback weights are about as large as the params.
+    For "dfa", the number of feedback weights is the number of outputs times the sum of
+    the widths of the hidden layers.
 
     Args:
-      layers: for each layer the function (params of the layer, y) -> s and its
-        activation. If a layer's weights are replaced, the layer's function must be
-        affine in y. Write a block of several nonlinear layers with
-        :func:`feedback_dense` and :func:`feedback_conv`.
-      loss: (last layer's y, target) -> one loss for each example.
+      layers: for each layer a pair of functions: (params of the layer, y of the layer
+        below) -> net input s, and the activation s -> y. If a layer's weights are
+        replaced, its first function must be affine in y. Write a layer that contains
+        several nonlinear layers with :func:`feedback_dense` and :func:`feedback_conv`.
+      loss: function (last layer's y, target) -> one loss for each example.
       kind: "fa", "dfa", "usf", "brsf" or "frsf".
-      scale: α for "usf" with weights [*window, in, out]: "xavier" is √(2 / (fan_in +
-        fan_out)), "kaiming" is 1 / √(3 fan_in); or a number.
+      scale: the factor α for "usf": a number; or "xavier" for √(2 / (fan_in +
+        fan_out)); or "kaiming" for 1 / √(3 fan_in). The weights are [*window, in, out].
       initializer: one of `jax.nn.initializers`, which draws R for "brsf". Default:
-        Xavier's, `glorot_normal()`.
+        Xavier initialisation, `glorot_normal()`.
 
     Returns:
       A function (params, x, target, weights=None, *, feedback=None, key=None) ->
@@ -92,9 +92,9 @@ def feedback_alignment(
 
     Raises:
       ValueError: if kind is unknown. The returned function raises a ValueError if
-        feedback or key is missing, or given to a kind that does not use it, if feedback
-        does not fit, if a layer with replaced weights is not affine in y, or as for
-        :func:`backprop`.
+        feedback or key is missing or is not used by this kind, if feedback does not fit
+        the params, if a layer with replaced weights is not affine in y, or in the cases
+        in which :func:`backprop` raises one.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -196,7 +196,7 @@ def _check_affine(index, function, theta, y):
     """Check that a layer's function is affine in y.
 
     The derivative of an affine function does not depend on y. So the check traces the
-    backward pass, and requires that the traced program does not use y.
+    backward pass, and requires that the jaxpr does not use y.
     """
     shapes = jax.eval_shape(function, theta, y)
 

@@ -8,9 +8,9 @@ Backpropagation sends δ Wᵀ to the layer below. The kinds of feedback alignmen
                     |R| ⊙ sgn(W), R redrawn for each batch    brsf, batchwise random
                     |R| ⊙ sgn(W), R drawn once                frsf, fixed random
 
-The feedback weights B and R have the shape of W, and α is the standard deviation of an
-initialiser of W. The gradient in W uses the true input y. B and R get no gradient, and
-W gets no gradient through sgn(W).
+The feedback weights B and R have the shape of W. The number α is the standard deviation
+of a random initialiser of W. The gradient in W is exact, given δ: it is yᵀ δ. The
+gradients in B and R are 0, and W gets no gradient through sgn(W).
 """
 
 import math
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from bpvariants.types import PyTree
 
 FeedbackKind: TypeAlias = Literal["fa", "usf", "brsf", "frsf"]
-# The factor α: "xavier" is √(2 / (fan_in + fan_out)), "kaiming" is 1 / √(3 fan_in).
+# Factor α: "xavier" is √(2 / (fan_in + fan_out)), "kaiming" is 1 / √(3 fan_in).
 Scale: TypeAlias = Literal["xavier", "kaiming"] | jax.typing.ArrayLike
 
 
@@ -41,9 +41,9 @@ def feedback_dense(
 
         forward s = x w + b;    backward ∂E/∂x ≈ δ Bᵀ,  ∂E/∂w = xᵀ δ,  ∂E/∂b = Σ δ
 
-    Use `feedback_dense` in your own network, under `jax.grad`; other layers need no
-    change. Time and memory are the same as for a dense layer. Forward-mode
-    differentiation does not work.
+    Here δ = ∂E/∂s, and B are the feedback weights. Use `feedback_dense` as a layer of
+    your own network, with `jax.grad`; other layers need no change. Time and memory are
+    those of a dense layer. Forward-mode differentiation does not work.
 
     Args:
       x: inputs, [*batch, n].
@@ -52,11 +52,11 @@ def feedback_dense(
       feedback: weights for the backward pass, [n, m]: B for "fa", or R for "brsf" and
         "frsf", drawn for instance by `jax.nn.initializers.glorot_normal()`. For "brsf",
         draw a new R for each batch. Feedback weights may be among the params, because
-        their gradient is 0, but do not apply weight decay or momentum to them. None for
-        "usf".
+        their gradient is 0, but do not apply weight decay or momentum to them. For
+        "usf", give None.
       kind: "fa", "usf", "brsf" or "frsf".
-      scale: α for "usf": "xavier" is √(2 / (n + m)), "kaiming" is 1 / √(3 n); or a
-        number.
+      scale: the factor α for "usf": a number; or "xavier" for √(2 / (n + m)); or
+        "kaiming" for 1 / √(3 n).
 
     Returns:
       The result s = x w + b, [*batch, m].
@@ -104,8 +104,8 @@ def feedback_conv(
 
         forward s = x ∗ w + b;    backward ∂E/∂x ≈ δ ∗ᵀ B,  gradients in w and b exact
 
-    Here ∗ᵀ is the transposed convolution. Use `feedback_conv` in your own network in
-    the same way as :func:`feedback_dense`.
+    Here δ = ∂E/∂s, B are the feedback weights, and ∗ᵀ is the transposed convolution.
+    Use `feedback_conv` as a layer of your own network, like :func:`feedback_dense`.
 
     Args:
       x: inputs, [*batch, *sizes, n], as in Flax, with one or more spatial axes.
@@ -113,8 +113,8 @@ def feedback_conv(
       b: biases, [m], or None.
       feedback: an array of the shape of w: B for "fa", or R for "brsf" and "frsf".
       kind: "fa", "usf", "brsf" or "frsf".
-      scale: α for "usf": "xavier" is √(2 / (fan_in + fan_out)), "kaiming" is
-        1 / √(3 fan_in); or a number.
+      scale: the factor α for "usf": a number; or "xavier" for √(2 / (fan_in +
+        fan_out)); or "kaiming" for 1 / √(3 fan_in).
       strides: one integer, or one for each spatial axis.
       padding: "SAME", "VALID", or (before, after) for each spatial axis.
 
@@ -122,7 +122,7 @@ def feedback_conv(
       The result s = x ∗ w + b, [*batch, *new_sizes, m].
 
     Raises:
-      ValueError: as for :func:`feedback_dense`.
+      ValueError: in the same cases as :func:`feedback_dense`.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -189,7 +189,7 @@ def with_feedback(
 ) -> Callable[[PyTree, PyTree, PyTree], PyTree]:
     """Return a function (params, others, y) -> s; its derivative in y uses `others`.
 
-    `function` must be affine in y. The gradient in `others` is 0.
+    `function` (params, y) -> s must be affine in y. The gradient in `others` is 0.
     """
 
     @jax.custom_vjp
@@ -211,7 +211,7 @@ def with_feedback(
 
 
 def _alpha(scale: Scale, shape: Sequence[int]) -> jax.typing.ArrayLike:
-    """Return α, the standard deviation of an initialiser of weights [*window, n, m]."""
+    """Return the number α that `scale` selects for weights [*window, n, m]."""
     window = math.prod(shape[:-2])
     fan_in, fan_out = window * shape[-2], window * shape[-1]
     if isinstance(scale, str):

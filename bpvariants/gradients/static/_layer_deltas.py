@@ -1,13 +1,13 @@
-"""Deltas of a function: derivatives of its result in named intermediate values.
+"""Derivatives of a function's result in its named intermediate values, called deltas.
 
 Notation: a function E(θ, x) computes intermediate values z_1, z_2, … and returns a
-scalar. Adding a zero perturbation ε_i to each z_i does not change the function. The
-delta of z_i is
+scalar. A perturbation ε_i = 0 is added to each z_i, which does not change E. The delta
+of z_i is
 
     δ_i = ∂E/∂z_i = ∂E/∂ε_i    at ε = 0,
 
 which is the derivative through all values that are computed from z_i. The perturbations
-ε_i are added to the named values in the program that JAX traces.
+are added to the named values in the jaxpr of the function.
 """
 
 from collections import Counter
@@ -23,47 +23,48 @@ from bpvariants.types import PyTree
 
 
 class LayerDelta(NamedTuple):
-    """An intermediate value z of a function E, and δ = ∂E/∂z, of the same shape."""
+    """Intermediate value z of a function E, and delta ∂E/∂z with the shape of z."""
 
     value: jax.Array
     delta: jax.Array
 
 
 def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta]:
-    """Return named intermediate values of a function, and exact derivatives in them.
+    """Return a function's named intermediate values, and its exact derivatives in them.
 
-        δ_i = ∂E/∂z_i = ∂E/∂ε_i,    z_i + ε_i in the place of z_i,    at ε = 0
+        δ_i = ∂E/∂z_i = ∂E/∂ε_i at ε = 0,    with z_i replaced by z_i + ε_i
 
     The following values have a name:
 
     - a value tagged by `jax.ad_checkpoint.checkpoint_name(z, "name")`;
-    - the output of every call of a Flax Linen module. The output's name is the module's
-      path, such as "encoder/Dense_0", or the class of the root module;
+    - the output of every call of a Flax Linen module. Its name is the module's path,
+      such as "encoder/Dense_0", or for the root module the name of its class;
     - the output of every argument that is an NNX module, and of every NNX module inside
-      it. The name is the module's path or class, as for Linen modules.
+      such an argument. Its name is a path or a class, as for Linen modules.
 
     If a name occurs several times, because a layer is called twice or its output is a
-    pytree, "[0]", "[1]", … are appended in program order. Inside `lax.scan`, values and
-    deltas have time as their first axis, [T, ...].
+    pytree, "[0]", "[1]", … are appended in the order of computation. Inside `lax.scan`,
+    values and deltas have time as their first axis, [T, ...].
 
     `layer_deltas` works under `jit`. Time and memory are those of `jax.grad`, plus
     memory for the named values.
 
     Args:
-      function: (*arguments) -> E, one number, such as a mean loss.
+      function: function (*arguments) -> E, which returns one number, such as a mean
+        loss.
       arguments: for instance params and inputs: pytrees of arrays, or NNX modules. If
         the function changes the state of an NNX module, the change is discarded.
 
     Returns:
-      A :class:`LayerDelta` (value, delta) for each name, in program order. If `jit`
-      returns the dict, it is in alphabetical order, because `jit` sorts all dicts.
-      Named integers are left out, because they have no derivatives. Names inside a
-      branch of `lax.cond`, a `lax.while_loop`, or a function with its own derivative
+      A dict from each name to its :class:`LayerDelta`, in the order of computation. If
+      `jit` returns the dict, the names are sorted, because `jit` sorts all dicts. Named
+      integers are left out, because they have no derivatives. Names inside a branch of
+      `lax.cond`, a `lax.while_loop`, or a function with its own derivative
       (`jax.custom_vjp`, `jax.custom_jvp`) are left out too.
 
     Raises:
-      ValueError: if function does not return one floating number, or no value in it has
-        a name.
+      ValueError: if function does not return one floating number, or if no value in the
+        function has a name.
 
     Example:
       >>> import jax
@@ -123,7 +124,7 @@ def layer_deltas(function: Callable, *arguments: PyTree) -> dict[str, LayerDelta
 
 
 def _unique(given: Sequence[str]) -> list[str]:
-    """Append a number to each name that occurs several times."""
+    """Return the names with "[0]", "[1]", … appended to names that repeat."""
     total, seen, names = Counter(given), Counter(), []
     for name in given:
         names.append(name if total[name] == 1 else f"{name}[{seen[name]}]")

@@ -17,18 +17,18 @@ from bpvariants.types import PyTree
 class LayerInfo(NamedTuple):
     """Values and derivatives of one layer, leaves [*batch, ...].
 
-    All derivatives are of the weighted mean loss E. The derivatives for one example are
-    the derivatives of the example's own loss times its share w / Σ w of the weights, by
-    default 1 / (number of examples). `grad` has the shapes of the layer's params,
-    without batch axes.
+    All derivatives are those of the weighted mean loss E. So the derivatives in the
+    values of one example are the derivatives of that example's own loss, multiplied by
+    its weight w / Σ w, by default 1 / (number of examples). `grad` has the shapes of
+    the layer's params, without batch axes.
     """
 
-    x: PyTree  # y_{l−1}, its input
-    s: PyTree  # s_l, its net input
-    y: PyTree  # y_l, its output
-    error: PyTree  # ∂E/∂y_l, the error in the output
-    delta: PyTree  # ∂E/∂s_l, the error in the net input
-    grad: PyTree  # ∂E/∂w_l, the gradient of the layer's params
+    x: PyTree  # y_{l−1}, input of the layer
+    s: PyTree  # s_l, net input of the layer
+    y: PyTree  # y_l, output of the layer
+    error: PyTree  # ∂E/∂y_l, derivative in the layer's output
+    delta: PyTree  # ∂E/∂s_l, derivative in the layer's net input
+    grad: PyTree  # ∂E/∂w_l, derivative in the layer's params
 
 
 @jax.tree_util.register_pytree_node_class
@@ -36,7 +36,7 @@ class BackpropInfo(tuple[LayerInfo, ...]):
     """A tuple with a :class:`LayerInfo` for each layer, first to last; it is a pytree.
 
     Attributes:
-      batch_ndim: the number of batch axes of the leaves.
+      batch_ndim: number of batch axes of the leaves in each `LayerInfo`.
     """
 
     batch_ndim: int
@@ -59,13 +59,13 @@ class BackpropInfo(tuple[LayerInfo, ...]):
         return cls(layers, batch_ndim)
 
     def table(self) -> str:
-        """Return text with a line for each layer; does not work under `jit`.
+        """Return a text table with one row for each layer; does not work under `jit`.
 
         The column "shapes" has the shapes of the layer's input x and output y, batch
         axes first. All norms are Euclidean, over all array elements of all examples.
-        The column "dead" is the share of net inputs whose δ is 0 in every example, so
-        that nothing is learned through them. Dead units are, for example, relu units
-        that are never active, and all units of a layer that receives no error.
+        The column "dead" is the fraction of units whose δ is 0 in every example, so
+        that their weights get no gradient. Dead units are, for example, relu units that
+        are never active, and all units of a layer that receives no error.
         """
         header = ["layer", "shapes", "‖y‖", "‖s‖", "‖δ‖", "‖∂E/∂w‖", "dead"]
         rows = [header]
@@ -81,12 +81,12 @@ class BackpropInfo(tuple[LayerInfo, ...]):
         """Draw the chain rule of a network: for each layer ∂E/∂y, ∂y/∂s, ∂s/∂w.
 
         Each layer is a column of three nodes, and the last layer is at the right. The
-        top node shows ‖∂E/∂y‖. The two other nodes show by how much the factors ∂y/∂s
-        and ∂s/∂w scale the norm ‖∂E/∂y‖: ‖δ‖ / ‖∂E/∂y‖ and ‖∂E/∂w‖ / ‖δ‖. The text at
-        the bottom is the product of all three nodes, ‖∂E/∂w‖. The text beside the lower
-        arrow is ‖δ‖, the product of the upper two nodes. An arrow to the left shows
-        that δ is sent to the layer below. Darker nodes have larger values; grey is
-        zero, infinite or NaN.
+        top node shows ‖∂E/∂y‖. The other two nodes show by how much the factors ∂y/∂s
+        and ∂s/∂w scale this norm: ‖δ‖ / ‖∂E/∂y‖ and ‖∂E/∂w‖ / ‖δ‖. The text at the
+        bottom is ‖∂E/∂w‖, the product of the values of all three nodes. The text next
+        to the lower arrow is ‖δ‖, the product of the values of the upper two nodes. An
+        arrow to the left shows that δ is sent to the layer below. Darker nodes have
+        larger values; a grey node has a value of zero, infinity or NaN.
 
         `plot` needs Matplotlib and concrete values, so it does not work under `jit`.
 

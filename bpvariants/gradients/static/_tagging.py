@@ -1,4 +1,4 @@
-"""Traced program of a function in which Flax modules tag their outputs with names."""
+"""Jaxpr of a function in which Flax modules tag their outputs with names."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -16,8 +16,8 @@ def tagged_program(
 ) -> tuple[NamedProgram, list[jax.Array]]:
     """Trace a function so that each Flax module tags its outputs with its name.
 
-    Arguments of the function may be NNX modules. Returns the traced program, and the
-    arrays to run the program on.
+    Arguments of the function may be NNX modules. Return the jaxpr and its named values,
+    and the arrays that are the arguments of the jaxpr.
     """
     import flax.linen as nn
     from flax import nnx
@@ -34,8 +34,8 @@ def tagged_program(
             return function(*made)
 
     trees = [tree for _, tree in split]
-    # For a jitted function that has run before, JAX would reuse a cached program
-    # without tags. A separate tracing context makes JAX trace the function again.
+    # For a jitted function that has run before, JAX would reuse a cached jaxpr without
+    # tags. A separate tracing context makes JAX trace the function again.
     make_context = getattr(jax, "make_user_context", None)
     with nullcontext() if make_context is None else _context(make_context):
         return named_program(call, *trees), jax.tree.leaves(trees)
@@ -51,7 +51,10 @@ _contexts: list[Callable] = []
 
 
 def _tag_output(call, args, kwargs, context):
-    """Call a Linen module's method and tag its output; Linen uses this interceptor."""
+    """Call a method of a Linen module, and tag the output if it is `__call__`.
+
+    This function is an interceptor for `flax.linen.intercept_methods`.
+    """
     output = call(*args, **kwargs)
     if context.method_name != "__call__":
         return output
@@ -60,7 +63,7 @@ def _tag_output(call, args, kwargs, context):
 
 
 def _tag(root: Any) -> Any:
-    """Change the class of each NNX module in root to one that tags its output."""
+    """Make each NNX module in `root` tag its output, by changing the module's class."""
     from flax import nnx
 
     for path, module in list(nnx.iter_graph(root)):  # Flax < 0.12.1 has no iter_modules

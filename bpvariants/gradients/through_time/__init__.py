@@ -1,4 +1,4 @@
-"""Backpropagation through time: gradients backwards along a sequence.
+"""Backpropagation through time: gradients computed backwards along a sequence.
 
 The exact rules are `unroll` under `jax.grad`, `bptt` and `parallel_unroll`. `artbp` is
 unbiased. `truncated_bptt` is biased.

@@ -1,9 +1,10 @@
 """ARTBP: BPTT truncated at random steps, reweighted so that it is unbiased.
 
-Notation: h_t is the carry, ℓ_t the loss of step t, J_t = ∂h_t/∂h_{t−1}, δ_t the error
-signal that reaches h_t. Between steps t and t + 1 the backward pass stops (is cut) with
-probability κ_t. κ_t may depend on earlier cuts, but not on the data. If the backward
-pass is not cut, the error signal is scaled up to compensate for the cuts on average:
+Notation: h_t is the carry, ℓ_t the loss of step t, J_t = ∂h_t/∂h_{t−1}, and δ_t the
+error signal at h_t. Between steps t and t + 1 the backward pass is cut with probability
+κ_t: then cut_t = 1, and no error signal passes; otherwise cut_t = 0. κ_t may depend on
+earlier cuts, but not on the data. Error signals that pass are scaled up, to compensate
+for the cuts on average:
 
     δ_t = ∂ℓ_t/∂h_t + (1 − cut_t) / (1 − κ_t) · δ_{t+1} J_{t+1}.
 
@@ -31,14 +32,14 @@ from bpvariants.gradients.remat._policies import Remat
 from bpvariants.gradients.through_time._unroll import sum_steps
 from bpvariants.types import GradientRule, Loss, PyTree, Step
 
-Schedule = Callable[[jax.Array], jax.typing.ArrayLike]  # age -> κ
+Schedule = Callable[[jax.Array], jax.typing.ArrayLike]  # function age -> κ
 
 
 class Cuts(NamedTuple):
     """Cuts of the backward pass, [T, *batch]; cut t is between steps t − 1 and t."""
 
-    cut: jax.Array  # bool
-    probability: jax.Array  # κ, the cut's probability; cut and κ are 0 in padding
+    cut: jax.Array  # bool: whether the backward pass is cut; False in padding
+    probability: jax.Array  # κ, probability of the cut; 0 in padding
 
 
 def artbp(
@@ -52,34 +53,36 @@ def artbp(
 
         δ_t = ∂ℓ_t/∂h_t + (1 − cut_t) / (1 − κ_t) · δ_{t+1} J_{t+1},   P(cut_t) = κ_t
 
-    δ_t is the error signal that reaches the carry h_t, ℓ_t the loss of step t, J_t the
-    Jacobian ∂h_t/∂h_{t−1}, and κ_t the probability of a cut after step t.
+    δ_t is the error signal at the carry h_t, ℓ_t the loss of step t, J_t the Jacobian
+    ∂h_t/∂h_{t−1}, and κ_t the probability that the backward pass is cut after step t.
 
     The gradient is unbiased at fixed params; the value and the carry are exact. The
     variance of the gradient grows fast with κ. With constant κ, an error signal travels
-    back k steps with probability (1 − κ)^k, and is then scaled by (1 − κ)^−k. With
+    back k steps with probability (1 − κ)^k, and is then multiplied by (1 − κ)^−k. With
     κ = 0 the rule is BPTT.
 
     Under `jit` shapes are static, and a segment between two cuts may be as long as the
     sequence. So this rule takes the time and memory of :func:`bptt`. Its purpose is to
-    study how much variance unbiased truncation adds. To save memory, draw the segments
-    outside of `jit`, and keep one segment at a time.
+    study how much variance unbiased truncation adds. To save memory, you would have to
+    choose the cuts outside of `jit`, and store only one segment at a time.
 
-    Each example draws its own cuts. Cuts shared by the batch would be unbiased too, but
-    with more variance, because the random errors of the examples would not average out.
-    No error signal passes a reset, which starts a new segment. In padding the backward
-    pass is neither cut nor scaled, and the age of the example stays the same.
+    Each example has its own random cuts. Cuts shared by the batch would be unbiased
+    too, but with more variance, because the random errors of the examples would not
+    average out. No error signal passes a reset, so a reset starts a new segment. In
+    padding the backward pass is neither cut nor scaled, and the age of the example does
+    not change.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
-      truncation: κ, 0 ≤ κ < 1; or a schedule age -> κ. The age of an example is its
-        number of steps since the last cut, reset or start. The schedule gets ages
-        [*batch] as floats, each a whole number of at least 1, and returns κ, [] or
-        [*batch]; :func:`growing_truncation` returns such a schedule. A traced or
-        scheduled κ outside 0 ≤ κ < 1 makes the gradient NaN, because at κ = 1 no
-        scaling could compensate for the cut.
-      remat: what the forward pass keeps for the backward pass, as in :func:`bptt`.
+      truncation: κ, 0 ≤ κ < 1; or a schedule, which is a function age -> κ. The age of
+        an example is its number of steps since the last cut, reset or start. The
+        schedule gets ages [*batch] as floats, each a whole number of at least 1, and
+        returns κ, [] or [*batch]; :func:`growing_truncation` returns such a schedule. A
+        traced or scheduled κ outside 0 ≤ κ < 1 makes the gradient NaN, because at κ = 1
+        no scaling could compensate for the cut.
+      remat: which arrays the forward pass stores for the backward pass, as in
+        :func:`bptt`.
 
     Returns:
       A :class:`~bpvariants.types.GradientRule` that also requires a `jax.random.key`,
@@ -154,7 +157,8 @@ def _cuts(
 ) -> Cuts:
     """Return cuts where uniforms [T, *batch], drawn from [0, 1), are below κ.
 
-    A step of age 0 is the first step or a reset: no error signal passes it anyway.
+    A step of age 0 is the first step or a reset. It gets no cut, because no error
+    signal goes back from it to earlier steps.
     """
     schedule = truncation if callable(truncation) else lambda age: truncation
 
@@ -172,7 +176,7 @@ def _cuts(
         age = older if mask is None else jnp.where(mask, older, age)
         return age, Cuts(cut, kappa)
 
-    # The cast is safe, because `guarded` rejects masks and resets that are not boolean.
+    # The cast hides no error: `guarded` rejects masks and resets that are not boolean.
     mask, reset = (None if f is None else f.astype(bool) for f in (mask, reset))
     if mask is not None and reset is not None:
         reset = reset & mask
@@ -192,7 +196,7 @@ def _broadcast(kappa: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 def _with_cuts(
     step: Step, loss: Loss, remat: Remat
 ) -> Callable[..., tuple[tuple[jax.Array, PyTree], PyTree]]:
-    """Return a gradient rule whose first argument draws the cuts."""
+    """Return a gradient rule whose first argument is a function that returns cuts."""
     advance = with_loss(step, loss)
 
     def cutting(params, carry, inputs_and_cuts):
@@ -242,6 +246,6 @@ def _scaled_jvp(primals, tangents):
     column = lambda flags: flags.reshape(flags.shape + trailing)
     wide = widen(tangents[0])
     wide = wide / column(1 - kappa).astype(wide.dtype)
-    # `where` also cuts an infinite tangent; a product would not, as 0 · inf is NaN.
+    # `where` also cuts an infinite tangent; a product would give 0 · inf = NaN.
     wide = jnp.where(column(cut), jnp.zeros_like(wide), wide)
     return leaf, cast_like(wide, leaf)

@@ -1,7 +1,7 @@
-"""Two networks that read a sequence from both ends.
+"""Two networks: one reads a sequence forwards in time, the other backwards.
 
 Notation: h is the carry, y the output, θ the parameters and x the input. → marks the
-forward network, ← the backward network. For a sequence of the steps 1 … T,
+forward network, ← the backward network. For a sequence of T steps,
 
     h→_t, y→_t = step→(θ→, h→_{t−1}, x_t),    t = 1 … T
     h←_t, y←_t = step←(θ←, h←_{t+1}, x_t),    t = T … 1.
@@ -35,13 +35,15 @@ def bidirectional(
     A bidirectional network is not a step, because its outputs depend on future inputs.
     So gradient rules do not accept it. Call this function under `jax.grad`, with your
     own loss on the outputs. Derivatives are exact. Time and memory are those of two
-    calls of :func:`unroll`, plus a copy of xs. To add a layer, bidirectional or not,
-    concatenate the two outputs along their features and pass them as its xs.
+    calls of :func:`unroll`, plus a copy of xs. To add another layer, bidirectional or
+    not, concatenate the two outputs along their features and pass them as xs of that
+    layer.
 
     If a mask marks padding, the backward network begins at each example's last step
-    that is not padding. Both networks skip padding between steps. A reset marks the
-    first step of an episode: the forward network restarts before this step, and the
-    backward network after it, before it reads the preceding episode.
+    that is not padding. Both networks skip padding that is between two steps. A reset
+    marks the first step of an episode. The forward network restarts before it runs this
+    step. The backward network restarts after this step, before it reads the preceding
+    episode.
 
     Args:
       forward_step: the network that reads from the first step to the last.
@@ -52,9 +54,10 @@ def bidirectional(
       xs: inputs of both networks, leaves [T, *batch, ...].
       mask: [T, *batch] bool, False in padding, where outputs are meaningless.
       reset: [T, *batch] bool, True where an episode begins; ignored in padding.
-      initial: a pair, the states that the two networks restart from at a reset.
+      initial: a pair, the carries from which the two networks restart at a reset.
         Default: carries.
-      remat: what the forward pass keeps for the backward pass, as in :func:`unroll`.
+      remat: which arrays the forward pass stores for the backward pass, as in
+        :func:`unroll`.
 
     Returns:
       A pair of carries and a pair of outputs. The first carry is the forward network's
@@ -113,7 +116,7 @@ def _reverse(tree: PyTree) -> PyTree:
 
 
 def _ends(reset: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Return at which steps an episode ends, bool [T, *batch].
+    """Return bool [T, *batch]: whether an episode ends at each step.
 
     An episode ends at a step if the next step that is not padding has a reset. Resets
     in padding do not count.

@@ -39,17 +39,18 @@ def bptt(
     Args:
       step: one time step of the network, such as the `apply` of a Linen cell.
       loss: one loss for each example, such as optax's softmax cross entropies.
-      remat: what the forward pass keeps for the backward pass; less memory takes more
-        time. None keeps all residuals. "step" keeps only the T carries and computes
-        each step again, for the time of one more forward pass. The policies
-        :func:`remat.every`, :func:`remat.slots` and :func:`remat.budget` keep less.
-      backward: algorithm of the backward pass; both give the same results. "scan" goes
-        back one step at a time, and computes the weights' gradient at each step by
-        matrix products. "two_phase" goes through each block of steps twice: first it
-        computes only the error signals δ, then the weights' gradient, by one product
-        over the rows of all steps of the block. "two_phase" requires remat=None. On a
-        CPU, "two_phase" took 0.5 to 0.9 of the time of "scan" with batches of 1 and 8,
-        and up to 1.1 with a batch of 64. So measure both.
+      remat: which arrays the forward pass stores for the backward pass; less memory
+        takes more time. None stores all residuals. "step" stores only the T carries and
+        computes each step again, for the time of one more forward pass. The policies
+        :func:`remat.every`, :func:`remat.slots` and :func:`remat.budget` store fewer
+        arrays.
+      backward: algorithm of the backward pass, which does not affect the results.
+        "scan" goes back one step at a time, and computes the weights' gradient at each
+        step by matrix products. "two_phase" goes through each block of steps twice:
+        first it computes only the error signals δ, then the weights' gradient by one
+        matrix product for all steps and examples of the block. "two_phase" requires
+        remat=None. On a CPU, "two_phase" took 0.5 to 0.9 of the time of "scan" with
+        batches of 1 and 8, and up to 1.1 of it with a batch of 64. So measure both.
 
     Returns:
       A :class:`~bpvariants.types.GradientRule`.

@@ -6,10 +6,10 @@ Let ℓ_t be the losses of a sequence at fixed params, 0 ≤ λ ≤ 1 the forget
     scaled   E = Σ_{t=1..T} λ^{T−t} ℓ_t,
     printed  E = η ℓ_T + Σ_{t<T} λ^{T−t} ℓ_t.
 
-The tutorial "4 Types of Backpropagation" prints an equation that
-`bpvariants.updates.forgetting` applies to past gradients. Here the equation is a sum
-over the losses of one sequence. To use either form of E, pass the factors of its losses
-as the `weights` of a gradient rule.
+The tutorial "4 Types of Backpropagation" prints an equation with the second form.
+`bpvariants.updates.forgetting` applies this equation to the gradients of past updates;
+here it is applied to the losses of one sequence. To use either form of E, pass the
+factors of the losses as the `weights` of a gradient rule.
 """
 
 import jax
@@ -27,9 +27,10 @@ def discounted_weights(
 ) -> jax.Array:
     """Return weights λ^{T−t}, [T], that make a gradient rule forget early losses.
 
-    A gradient rule divides by the sum of its weights, so it returns a weighted mean
-    whose size does not depend on λ. Let w = discounted_weights(T, λ). To get the value
-    and the gradient of the sum Σ_t λ^{T−t} ℓ_t, multiply the rule's results by w.sum().
+    A gradient rule divides by the sum of the weights, so it returns a weighted mean of
+    the losses ℓ_t, whose scale does not depend on λ. Let w = discounted_weights(T, λ).
+    To get the value and the gradient of the sum Σ_t λ^{T−t} ℓ_t, multiply the rule's
+    results by w.sum().
 
     With a batch of B examples, a rule's weights must be [T, B]; use
     `jnp.broadcast_to(w[:, None], (T, B))`. The rule then divides by the sum of the
@@ -45,8 +46,8 @@ def discounted_weights(
         learning rate. Default: 1.
 
     Raises:
-      ValueError: if num_steps is not an integer of at least 1, decay is out of its
-        range, learning_rate is negative, or decay or learning_rate is complex.
+      ValueError: if num_steps is not an integer of at least 1, if decay is out of its
+        range, if learning_rate is negative, or if decay or learning_rate is complex.
 
     Example:
       >>> from bpvariants import gradients

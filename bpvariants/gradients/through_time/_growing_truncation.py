@@ -16,20 +16,20 @@ def growing_truncation(
 
         κ(age) = α / ((α − 2) ℓ₀ + age)
 
-    κ is the probability of a cut, and falls with the age of a segment. So the
-    probability of a segment longer than l falls like l^−α, not exponentially. For large
-    ℓ₀, the mean age at a random step of a long sequence is ℓ₀, and the mean length of a
-    segment is (α − 2) / (α − 1) · ℓ₀. (Both means are approximations, because an
-    integral replaces a sum. Whether the paper on ARTBP uses this schedule was not
-    verified.)
+    κ is the probability of a cut after a step. The age of a step is the number of steps
+    since the previous cut. Because κ falls with age, the probability that a segment
+    between two cuts lasts more than l steps is proportional to l^−α for large l. With
+    constant κ this probability would fall exponentially. For large ℓ₀, the mean age of
+    all steps of a long sequence is ℓ₀, and the mean length of a segment is
+    (α − 2) / (α − 1) · ℓ₀. (Both means are approximations, because an integral replaces
+    a sum. Whether the paper on ARTBP uses this schedule was not verified.)
 
     Args:
       mean_length: ℓ₀, in steps, greater than (α − 1) / (α − 2), so that κ(1) < 1.
-      alpha: α > 2, the exponent by which long segments become rare. For α ≤ 2 the mean
-        age of a segment is infinite.
+      alpha: exponent α > 2 in l^−α. For α ≤ 2 the mean age would be infinite.
 
     Returns:
-      The schedule age -> κ.
+      The schedule, a function age -> κ.
 
     Raises:
       ValueError: if mean_length or alpha is out of range.

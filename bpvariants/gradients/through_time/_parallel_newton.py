@@ -1,8 +1,8 @@
 """Newton's method on a whole trajectory, each iteration a parallel linear recurrence.
 
-Notation: h^i_t is the carry of step t after i iterations, J_t = ∂f/∂h at h^i_{t−1}.
-f is the network's step, with parameters θ and input x_t. r_t is the residual of step t;
-a linear recurrence turns residuals into corrections d_t:
+Notation: f is the network's step, with parameters θ and input x_t. h^i_t is the carry
+of step t after i iterations, and J_t = ∂f/∂h at h^i_{t−1}. r_t is the residual of step
+t, and a linear recurrence computes the correction d_t of h^i_t from the residuals:
 
     r_t = f(θ, h^i_{t−1}, x_t) − h^i_t,    d_t = (1 − λ) J_t d_{t−1} + r_t,    d_0 = 0
     h^{i+1}_t = h^i_t + d_t
@@ -35,8 +35,8 @@ from bpvariants.gradients.through_time._parallel_scan import (
 
 Jacobian = Literal["full", "diagonal"]
 OnFailure = Literal["sequential", "nan"]
-Gap = Callable[[jax.Array], jax.Array]  # trajectory [T, *batch, n] -> residuals
-Sizes = tuple[int, ...]  # for each leaf of the carry, its elements for one example
+Gap = Callable[[jax.Array], jax.Array]  # function trajectory -> residuals
+Sizes = tuple[int, ...]  # number of elements of each carry leaf, for one example
 
 
 @register_dataclass  # shrink, tol and max_steps may be tracers
@@ -47,33 +47,34 @@ class newton:
         h_t ← f_t + (1 − λ) J_t (h_{t−1} − its old value)    until |Δh| ≤ tol max |h|
 
     h_t is the carry, with n elements for one example, f_t the new carry that step t
-    computes from the old h_{t−1}, and J_t its Jacobian there. Each iteration updates
-    the whole trajectory of T steps.
+    computes from the old h_{t−1}, and J_t the Jacobian ∂f_t/∂h_{t−1}. Each iteration
+    updates the whole trajectory of T steps.
 
-    With jacobian="full" and λ = 0, convergence is quadratic near the solution. An
-    iteration takes n + 1 evaluations of the step and T·n³ multiplications. All T steps
-    run in parallel, except that the linear recurrence has log₂ T sequential levels.
-    Memory is several times T·n² for each example. Newton's method is faster than a
-    plain unroll only if T is large, n is small and there is an accelerator.
+    With jacobian="full" and λ = 0, convergence is quadratic near the solution. For each
+    example, an iteration takes n + 1 evaluations of every step and T·n³
+    multiplications. All T steps run in parallel, except that the linear recurrence has
+    log₂ T sequential levels. Memory is several times T·n² for each example. Newton's
+    method is faster than a plain unroll only if T is large, n is small and there is an
+    accelerator.
 
     With jacobian="diagonal" the method is quasi-Newton (quasi-DEER), *not* Newton's. It
-    keeps only the diagonal of J_t, so memory is T·n and multiplications are few.
+    uses only the diagonal of J_t, so it takes memory of T·n and few multiplications.
     Quasi-Newton needs more iterations, unless units hardly affect each other directly.
 
-    Derivatives are exact with both, because the adjoint equation has the full J_t. With
-    "diagonal" the quasi-Newton iteration also solves the adjoint equation, to the same
-    tol. If this iteration does not converge for an example, for instance because it
+    Derivatives are exact with both settings, because the adjoint equation has the full
+    J_t. With "diagonal" the quasi-Newton iteration also solves the adjoint equation, to
+    the same tol. If it does not converge for an example, for instance because it
     overflows, the derivative of this example is NaN.
 
-    If the network is chaotic or unstable, products of J_t grow, and iterations make no
-    progress. shrink = λ > 0 multiplies each J_t by 1 − λ, so that a product over k
-    steps shrinks by (1 − λ)^k. λ = 0 is Newton's method; the solution is the same for
-    every λ. (The setting `damping` of :func:`fixed_point` is different: it scales the
-    change of an iterate, and damping=1 means none.) In exact arithmetic T iterations
-    are enough for every λ. But products of J_t may magnify rounding errors so much that
-    the iterates never settle. Then the method counts as not converged. The table shows
-    how many iterations a tanh network took, with n = 3, normal weights of standard
-    deviation s/√n, T = 200, tol = 1e-8:
+    If the network is chaotic or unstable, products of J_t over many steps grow, and
+    iterations make no progress. shrink = λ > 0 multiplies each J_t by 1 − λ, so that a
+    product over k steps is multiplied by (1 − λ)^k. λ = 0 is Newton's method; the
+    solution does not depend on λ. (`shrink` is not the setting `damping` of
+    :func:`fixed_point`, which scales the change of an iterate; damping=1 means no
+    damping.) In exact arithmetic T iterations are enough for every λ. But products of
+    J_t may magnify rounding errors so much that the iterates never settle. Then the
+    method counts as not converged. The table shows how many iterations a tanh network
+    took, with n = 3, normal weights of standard deviation s/√n, T = 200, tol = 1e-8:
 
         s                               1    2    3    5
         full,     λ = 0                 5    9   20  126
@@ -86,13 +87,14 @@ class newton:
       jacobian: "full" or "diagonal".
       shrink: λ, from 0 (Newton) to 1 (Picard): each J_t is multiplied by 1 − λ.
       tol: largest change of any carry element that counts as converged, relative to the
-        largest element of its leaf of the carry along the trajectory. So the units of a
-        leaf do not matter. A tol below 4 machine epsilons is raised to 4 epsilons.
+        largest element of its leaf of the carry along the trajectory. So the scale of a
+        leaf does not matter. A tol below 4 machine epsilons is raised to 4 epsilons.
       max_steps: largest number of iterations. More than T + 1 are never needed, and
         the last one only detects that nothing changes.
       on_failure: what to do with examples that do not converge or are not finite.
-        "sequential" computes them again by running the network step by step, for the
-        time of a run of the whole batch. "nan" makes their results and derivatives NaN.
+        "sequential" runs the network step by step to compute them again, which takes
+        the time of a sequential run of the whole batch. "nan" makes their results and
+        derivatives NaN.
 
     Raises:
       ValueError: if a setting is out of its range.
@@ -139,13 +141,13 @@ class newton:
 
 
 class NewtonState(NamedTuple):
-    """State of Newton's iterations, with one entry per example except in `taken`."""
+    """State of Newton's iterations."""
 
-    trajectory: jax.Array  # [T, *batch, n]
-    taken: jax.Array  # [], number of iterations so far
-    steps: jax.Array  # [*batch], number of iterations that the example was active
-    converged: jax.Array  # [*batch]
-    active: jax.Array  # [*batch], whether the next iteration updates the example
+    trajectory: jax.Array  # [T, *batch, n]: current carries of all steps
+    taken: jax.Array  # []: number of iterations so far
+    steps: jax.Array  # [*batch]: number of iterations in which the example was active
+    converged: jax.Array  # [*batch]: whether the example has converged
+    active: jax.Array  # [*batch]: whether the next iteration updates the example
 
 
 def iterate(
@@ -156,11 +158,14 @@ def iterate(
     sizes: Sizes,
     reverse: bool = False,
 ) -> NewtonState:
-    """Iterate for each example until its residuals gap(trajectory) [T, n] are 0."""
+    """Iterate for each example until an iteration changes its carries by at most tol.
+
+    `gap` is the function trajectory [T, *batch, n] -> residuals, whose root is sought.
+    """
     length, *batch, _ = start.shape
     tol = jnp.maximum(jnp.asarray(method.tol, start.dtype), 4 * eps)
     keep = 1 - jnp.asarray(method.shrink, start.dtype)
-    # T iterations make all T steps exact; another one detects that nothing changes.
+    # T iterations make all T steps exact; one more detects that nothing changes.
     limit = jnp.minimum(jnp.asarray(method.max_steps, jnp.int32), length + 1)
     over_time = tuple({0, start.ndim - 1})
 
@@ -209,7 +214,7 @@ def solve_tangent(
             x = dense_scan(matrices, -y, reverse)
             return jax.lax.cond(
                 jnp.all(jnp.isfinite(x)),
-                lambda: x,  # if not finite, a matrix product may have overflowed
+                lambda: x,  # otherwise, a matrix product may have overflowed
                 lambda: dense_scan_in_order(matrices, -y, reverse),
             )
         exact = newton("diagonal", method.shrink, method.tol, y.shape[0] + 1)
@@ -226,7 +231,7 @@ def solve_tangent(
 def _propagate(
     slopes: Gap, wrong: jax.Array, jacobian: Jacobian, keep: jax.Array, reverse: bool
 ) -> jax.Array:
-    """Return corrections d_t of the recurrence d_t = (1 − λ) J_t d_{t−1} + r_t."""
+    """Return d_t = (1 − λ) J_t d_{t−1} + r_t for residuals r_t in `wrong`."""
     if jacobian == "full":
         return dense_scan(keep * _matrices(slopes, wrong), wrong, reverse)
     return elementwise_scan(keep * _diagonals(slopes, wrong), wrong, reverse)

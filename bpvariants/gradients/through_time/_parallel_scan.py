@@ -5,8 +5,8 @@ Composition ∘ of pairs (A, u) is associative, so an associative scan computes 
     (A₂, u₂) ∘ (A₁, u₁) = (A₂ A₁, A₂ u₁ + u₂)
 
 The order matters, because matrices do not commute. The adjoint of this recurrence is
-z_t = A_{t+1}ᵀ z_{t+1} + u_t. The scan also computes the adjoint: in reverse, with the
-matrices transposed and moved by one step.
+z_t = A_{t+1}ᵀ z_{t+1} + u_t. A reverse scan computes the adjoint, with the matrices
+transposed and shifted by one step.
 """
 
 from collections.abc import Callable
@@ -20,9 +20,10 @@ from bpvariants.types import PyTree
 def carried(slopes: Callable[[PyTree], PyTree], v: PyTree) -> PyTree:
     """Return J_t v_{t−1} from slopes(v)_t = J_t v_{t−1} − v_t, for all t, [T, ...].
 
-    slopes(v) + v would lose the digits of a J_t that is small. So v is set to 0 first
-    at odd times, then at even times: −v_t is then 0 wherever J_t v_{t−1} is not. This
-    also works in reverse, where slopes(v)_t = J_{t+1}ᵀ v_{t+1} − v_t.
+    The sum slopes(v) + v would lose digits where J_t is small. So `slopes` is called
+    twice: with v set to 0 at odd times, and at even times. The result at time t is
+    taken from the call with v_t = 0. This also works in reverse, where slopes(v)_t is
+    J_{t+1}ᵀ v_{t+1} − v_t.
     """
 
     def at(odd, tree):
@@ -37,10 +38,11 @@ def carried(slopes: Callable[[PyTree], PyTree], v: PyTree) -> PyTree:
 
 
 def elementwise_scan(factors: PyTree, u: PyTree, reverse: bool = False) -> PyTree:
-    """Return all h_t = A_t h_{t−1} + u_t, like u; A_t has one factor per element.
+    """Return all h_t = A_t ⊙ h_{t−1} + u_t, with A_t in `factors`.
 
-    For n elements, work is T·n, memory is a few times T·n, and the scan has log₂ T
-    sequential levels.
+    A_t, u_t and h_t are pytrees of equal shapes. For T steps and n elements, the number
+    of multiplications is of order T·n, memory is a few times T·n, and the scan has
+    log₂ T sequential levels.
     """
 
     def compose(first, second):
@@ -54,7 +56,8 @@ def elementwise_scan(factors: PyTree, u: PyTree, reverse: bool = False) -> PyTre
 def dense_scan(matrices: jax.Array, u: jax.Array, reverse: bool = False) -> jax.Array:
     """Return all h_t = A_t h_{t−1} + u_t, [T, *batch, n]; matrices A [T, *batch, n, n].
 
-    Work is T·n³, memory is a few times T·n², and the scan has log₂ T sequential levels.
+    The number of multiplications is of order T·n³, memory is a few times T·n², and the
+    scan has log₂ T sequential levels.
     """
 
     def compose(first, second):
@@ -67,7 +70,10 @@ def dense_scan(matrices: jax.Array, u: jax.Array, reverse: bool = False) -> jax.
 def dense_scan_in_order(
     matrices: jax.Array, u: jax.Array, reverse: bool = False
 ) -> jax.Array:
-    """Compute :func:`dense_scan` step by step, without products of matrices."""
+    """Compute the result of :func:`dense_scan` step by step.
+
+    Matrices are only multiplied by vectors, not by other matrices.
+    """
 
     def body(h, inputs):
         a, u = inputs

@@ -28,10 +28,10 @@ from bpvariants.types import PyTree
 
 
 class Found(NamedTuple):
-    """How Newton's method found a trajectory."""
+    """Information on how Newton's method computed a trajectory."""
 
-    steps: jax.Array  # [*batch], number of iterations
-    converged: jax.Array  # [*batch]
+    steps: jax.Array  # [*batch]: number of iterations
+    converged: jax.Array  # [*batch] bool: whether the iterations converged
     in_place: bool  # whether examples that did not converge were run step by step
 
 
@@ -41,8 +41,8 @@ def linear_trajectory(all_steps: Any, start: PyTree) -> tuple[PyTree, PyTree]:
     The trajectory is the result of one Newton iteration from 0. If the Jacobians of the
     step are diagonal, one tangent of all ones yields all their entries. A second
     tangent, computed at the trajectory in a direction whose elements all differ, checks
-    that the Jacobians are diagonal and constant. The second result says which carry
-    elements, [T, *batch, ...], passed this check.
+    that the Jacobians are diagonal and constant. The second result marks the carry
+    elements, [T, *batch, ...], that passed this check.
     """
 
     def new_carries(hs):
@@ -52,7 +52,7 @@ def linear_trajectory(all_steps: Any, start: PyTree) -> tuple[PyTree, PyTree]:
         return jax.tree.map(jnp.subtract, new_carries(hs), hs)
 
     def solve(gap, zeros):
-        del gap  # its derivative A_t h_{t−1} − h_t has lost digits of the factors A_t
+        del gap  # its derivative A_t h_{t−1} − h_t would lose digits of the factors A_t
         ones = jax.tree.map(jnp.ones_like, zeros)
         return elementwise_scan(*jax.jvp(new_carries, (zeros,), (ones,))[::-1])
 
@@ -74,7 +74,7 @@ def linear_trajectory(all_steps: Any, start: PyTree) -> tuple[PyTree, PyTree]:
 
 
 def _all_different(tree: PyTree) -> PyTree:
-    """Return random values from 1 to 2, from a fixed seed, equal at all time steps."""
+    """Return random values in [1, 2), from a fixed seed, equal at all time steps."""
     leaves, structure = jax.tree.flatten(tree)
     keys = jax.random.split(jax.random.key(0), len(leaves))
     real = lambda leaf: jnp.finfo(leaf.dtype).dtype
@@ -88,11 +88,11 @@ def _all_different(tree: PyTree) -> PyTree:
 def is_close(
     a: jax.Array, b: jax.Array, size: jax.Array, tolerance: float
 ) -> jax.Array:
-    """Return whether a and b agree, relative to each element's largest size over time.
+    """Return whether |a − b| ≤ tolerance · (largest `size` along time), per element.
 
     If an element of a or b is not finite, the two count as close, because other checks
     find such elements. A size that is not finite counts as 0, so that it does not hide
-    an error.
+    an error at other times.
     """
     finite = jnp.isfinite(a) & jnp.isfinite(b)
     size = jnp.where(jnp.isfinite(size), size, jnp.zeros_like(size))
@@ -104,7 +104,7 @@ def is_close(
 def newton_trajectory(
     all_steps: Any, in_order: Any, start: PyTree, method: newton, batch_ndim: int
 ) -> tuple[PyTree, Found]:
-    """Return the trajectory found by Newton's method, and how it was found.
+    """Return the trajectory that Newton's method finds, and a :class:`Found`.
 
     `all_steps` runs all steps in parallel from given carries; `in_order` runs the steps
     one after another.
@@ -143,6 +143,6 @@ def newton_trajectory(
 
 
 def spacing(tree: PyTree) -> float:
-    """Return the machine epsilon of the coarsest dtype in a tree."""
+    """Return the largest machine epsilon among the dtypes of a pytree."""
     dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)]
     return max(float(jnp.finfo(dtype).eps) for dtype in dtypes)

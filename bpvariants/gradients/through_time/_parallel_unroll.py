@@ -1,4 +1,4 @@
-"""Run a network along time, all steps in parallel, by solving for its trajectory.
+"""Run all steps of a network in parallel, by solving for the trajectory of its carry.
 
 Notation: f is the network's step, with parameters θ and input x_t, and L the loss.
 h = (h_1 … h_T) is the trajectory of the carry, J_t = ∂f/∂h_{t−1}. h is the root of
@@ -8,10 +8,10 @@ h = (h_1 … h_T) is the trajectory of the carry, J_t = ∂f/∂h_{t−1}. h is 
 For any guess of h, g is computed for all t in parallel. The derivative of g maps a
 direction v to J_t v_{t−1} − v_t. So each iteration of Newton's method is a linear
 recurrence, which is solved in parallel. The derivative of the root h does not depend on
-how h was found. Another linear recurrence computes this derivative, forwards as dh or
-backwards as the adjoint z:
+how h was found. Another linear recurrence computes this derivative: in forward mode dh,
+in reverse mode the adjoint z:
 
-    dh_t = J_t dh_{t−1} + ∂f/∂θ dθ,    backwards    z_t = J_{t+1}ᵀ z_{t+1} + ∂L/∂h_t.
+    dh_t = J_t dh_{t−1} + ∂f/∂θ dθ,    z_t = J_{t+1}ᵀ z_{t+1} + ∂L/∂h_t.
 
 In padding, f(θ, h_{t−1}, x_t) is h_{t−1}, so J_t is the identity; at a reset J_t = 0.
 """
@@ -93,10 +93,10 @@ def parallel_unroll(
     - "linear" is for steps whose new carry is A_t ⊙ h_{t−1} + u_t, element by element,
       such as `cells.lru` and `cells.min_gru`. A_t and u_t may depend in any way on θ
       and x_t, and may be complex for a complex carry. The method finds A_t and u_t from
-      the step. The work is that of a few unrolls, in parallel except for log₂ T
-      sequential levels; memory is several times T·n. If the program of the step shows
-      that it is not elementwise affine, an error is raised. If only the computed values
-      show this, results and derivatives are NaN.
+      the step. It takes as many operations as a few unrolls, in parallel except for
+      log₂ T sequential levels; memory is several times T·n for n carry elements. If the
+      jaxpr of the step shows that the step is not elementwise affine, an error is
+      raised. If only the computed values show it, results and derivatives are NaN.
     - "newton" is for any step. Pass a :class:`newton` to choose the settings; its
       docstring states the costs. By default, examples that do not converge are run step
       by step.
@@ -113,14 +113,15 @@ def parallel_unroll(
       carry: state h_0 before the first step, floating leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
       method: "linear", "newton", or a :class:`newton` with settings.
-      mask: [T, *batch] bool, False in padding. In padding the carry stays unchanged,
+      mask: [T, *batch] bool, False in padding. In padding the carry does not change,
         the network gets zeros for x, and y is meaningless.
       reset: [T, *batch] bool, True if `initial` replaces the carry before the step;
         ignored in padding.
-      initial: the state after a reset, like carry. Default: the argument carry.
-      guess: the trajectory that "newton" begins with, like `info.carries`. Elements of
-        the guess that are not finite count as 0. Default: zeros. The derivative of the
-        results with respect to the guess is 0.
+      initial: the carry after a reset, with the shapes of carry. Default: the argument
+        carry.
+      guess: the trajectory with which "newton" begins, with the shapes of
+        `info.carries`. Elements of the guess that are not finite count as 0. Default:
+        zeros. The derivative of the results with respect to the guess is 0.
       batch_ndim: number of leading axes of the carry that are batch axes. Each example
         then has its own Jacobians and its own info. Default: the number of batch axes
         of mask or reset, else 0. With batch_ndim=0 the whole batch is one example: the
@@ -132,7 +133,7 @@ def parallel_unroll(
 
     Raises:
       ValueError: if lengths, shapes or dtypes disagree, if the carry is not floating,
-        or if the method is "linear" and the step's program shows that the step is not
+        or if the method is "linear" and the step's jaxpr shows that the step is not
         elementwise affine.
 
     Example:
@@ -218,7 +219,7 @@ def _inspect(
 
 
 def _nan_unless(right: jax.Array, tree: PyTree, axes_before: int) -> PyTree:
-    """Multiply examples that are not right by NaN: their derivatives are NaN too."""
+    """Multiply examples that are not right by NaN, so that derivatives are NaN too."""
 
     def spoil(leaf):
         if not is_floating(leaf):

@@ -1,4 +1,4 @@
-"""Networks of several layers: a stack of steps is a step.
+"""Recurrent networks of several layers: a stack of steps, which is itself a step.
 
 Notation: K layers have parameters θ^l, carries h^l_t and outputs y^l_t, for layers
 l = 1 … K. With the input x_t of the stack as y^0_t, the output of the stack is y_t:
@@ -17,9 +17,10 @@ def stack(steps: Iterable[Step]) -> Step:
     """Stack layers into one step: each layer's y is the next layer's x.
 
     The stack is an ordinary step: every gradient rule, :func:`unroll`,
-    :func:`bidirectional` and `stack` itself accept it. All layers advance in the same
-    time step. Time and memory are the sums over the layers. :func:`rtrl` stores the
-    influence of a layer's parameters only on this layer and on the layers above it.
+    :func:`bidirectional` and `stack` itself accept it. Each time step of the stack runs
+    one time step of every layer. Time and memory are the sums over the layers.
+    :func:`rtrl` stores the influence of a layer's parameters only on this layer and on
+    the layers above it.
 
     Args:
       steps: the layers, lowest first, such as the `apply` of Linen cells. The y of a
@@ -30,9 +31,9 @@ def stack(steps: Iterable[Step]) -> Step:
       carry (a tuple) have one entry for each layer; y is the y of the last layer.
 
     Raises:
-      ValueError: if there are no steps, or a step is not a function; when the stack is
-        called, if params or carry do not have one entry for each layer, or if a layer's
-        new carry differs from its old carry in structure, shapes or dtypes.
+      ValueError: if there are no steps, or if a step is not a function. The stack
+        raises a ValueError if params or carry do not have one entry for each layer, or
+        if a layer's new and old carry differ in structure, shapes or dtypes.
 
     Example:
       >>> import jax.numpy as jnp

@@ -3,7 +3,7 @@
 Notation: ℓ_t is the loss of step t, h_t the carry, h (without index) the lookback. A
 backward pass runs every h′ ≤ h steps, through one window of steps. A window ends at
 each step e = h′, 2h′, … and at T. The window begins at s = max(0, e − h), and its first
-carry h_s is a constant. Its backward pass has only the losses since the previous end:
+carry h_s is a constant. It counts only the losses since the end of the previous window:
 
     g = Σ_e ∇_θ Σ_{t = previous end + 1 … e} ℓ_t    along h_s → h_{s+1} → … → h_e.
 
@@ -54,21 +54,21 @@ from bpvariants.types import GradientRule, Loss, PyTree, Step
 
 
 class Call(NamedTuple):
-    """Arguments that are the same for all windows of a call."""
+    """Arguments that are equal for all windows of a call."""
 
-    step: Step
+    step: Step  # one time step of the network
     advance: Step  # the step, with the loss as output
-    initial: PyTree
-    consumer: Consumer
-    block: Block  # all steps of the call
+    initial: PyTree  # carry after a reset
+    consumer: Consumer  # what to do with the gradients of windows
+    block: Block  # new steps of the call and their targets
 
 
 class Reached(NamedTuple):
     """State of a call at the end of a window."""
 
-    end: PyTree  # the carry at the end of the window
-    held: Held
-    state: PyTree  # the state of the consumer
+    end: PyTree  # carry at the end of the window
+    held: Held  # start of the next window
+    state: PyTree  # state of the consumer
 
 
 def truncated_bptt(
@@ -79,7 +79,7 @@ def truncated_bptt(
     lookback: int | None = None,
     update: Any = None,
 ) -> GradientRule:
-    """BPTT(h; h′), biased BPTT whose error signals travel back `lookback` steps.
+    """BPTT(h; h′), biased BPTT whose error signals go back at most `lookback` steps.
 
     The gradient is biased, but exact for every sequence of T ≤ lookback steps, for any
     `every`. The value and the carry are exact. Memory is that of `lookback` steps, for
@@ -93,31 +93,31 @@ def truncated_bptt(
     pass a :func:`stream` instead of the carry. The rule then returns the next stream
     instead of the carry.
 
-    With an `update` the rule updates the parameters after each window, and is
+    With an `update` the rule updates the parameters after each window, and has the form
 
         learn((params, opt_state), carry, …) -> ((value, carry), (params, opt_state)).
 
-    The new pair (params, opt_state) replaces the gradients. The update gets the
-    gradient of the window's mean loss Σ w·ℓ / Σ w, with losses ℓ and weights w. If the
-    update accepts `value`, it gets this mean loss too. A window with Σ w = 0 leaves the
-    pair unchanged.
+    The new pair (params, opt_state) is returned instead of the gradients. The update
+    gets the gradient of the window's mean loss Σ w·ℓ / Σ w, with losses ℓ and weights
+    w. If the update accepts `value`, it gets this mean loss too. A window with Σ w = 0
+    does not change the pair.
 
     The value of a call with an update is the mean of all losses, each computed with the
-    θ of its window. So the value is not the loss at any single θ, nor are the gradients
-    those at any single θ.
+    params of its window. So neither the value nor the gradients belong to one single
+    value of params.
 
     Other frameworks detach the carry and update after every k steps. An update with
     every = lookback = k gives the same results if k divides T. Otherwise the last
     r = T mod k steps differ. In other frameworks, error signals of these r steps travel
-    back to the first of them. Here they travel back k steps, into the previous window,
-    so that the last update differs. For the same update, make a separate call for the
-    last r steps.
+    back to the first of the r steps. Here they travel back k steps, into the previous
+    window, so that the last update differs. For an update equal to theirs, make a
+    separate call for the last r steps.
 
-    If lookback > every, each window runs its first steps again, with the new θ, but
-    from a carry computed with older θ. The returned carry is that of the last window.
-    If a call of a stream ends within a block of `every` steps, the rule also updates at
-    the end of the call. So if there is an update, the results are independent of the
-    cuts of a stream only if all cuts are at multiples of `every`.
+    If lookback > every, each window runs its first steps again, with the new params,
+    but from a carry computed with older params. The returned carry is that of the last
+    window. If a call of a stream ends within a block of `every` steps, the rule also
+    updates at the end of the call. So with an update, the results depend on how the
+    stream is divided into calls, unless each call ends at a multiple of `every` steps.
 
     Args:
       step: one time step of the network.
@@ -131,10 +131,10 @@ def truncated_bptt(
 
     Raises:
       ValueError: if `every` and `lookback` are not integers with 1 ≤ every ≤ lookback,
-        or `update` is not a gradient transformation; when the rule is called, if
-        lengths, shapes or dtypes disagree, if a stream comes from a rule with a
-        different every or lookback, if there is an update but params is not a pair, or
-        if a key is given.
+        or if `update` is not a gradient transformation. The returned rule raises a
+        ValueError if lengths, shapes or dtypes disagree, if a stream comes from a rule
+        with another every or lookback, if there is an update but params is not a pair,
+        or if a key is given.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -228,11 +228,11 @@ def _checked_lookback(every: int, lookback: int | None) -> int:
 def _run_windows(
     call: Call, reached: Reached, phase: int, every: int, to_end: bool
 ) -> Reached:
-    """Run the window of each block of a call that begins `phase` steps into a block.
+    """Run the windows of a call that begins `phase` steps after the start of a block.
 
-    If the call ends within a block, the window of this block has its lookback measured
-    from the step where the whole block would end. With `to_end`, the lookback is
-    measured from the end of the call.
+    If the call ends within a block, the lookback of its last window is measured from
+    the step at which the whole block would end. With `to_end`, it is measured from the
+    end of the call.
     """
     length = num_steps(call.block.steps)
     first = min(every - phase, length) if phase else 0
@@ -240,7 +240,7 @@ def _run_windows(
     if first:
         ends = phase + first == every
         reached = _take(call, reached, 0, first, every if ends else 0)
-    # If 1, the window before the last one is not in the scan, because it drops `rest`.
+    # If 1, the window before the last is not in the scan: it drops only `rest` steps.
     apart = int(to_end and rest > 0)
 
     # Scan over a counter `begin`, because an array of all begins would grow with T.
@@ -260,9 +260,9 @@ def _run_windows(
 def _take(
     call: Call, reached: Reached, begin: int | jax.Array, size: int, drop: int
 ) -> Reached:
-    """Run a window with `size` new steps; the next window begins `drop` steps later.
+    """Run a window whose new steps are `size` steps of the call, from `begin`.
 
-    "Later" counts from the first step of this window.
+    The next window begins `drop` steps after the beginning of this window.
     """
     block, weights = cut((call.block, call.consumer.weights), begin, size)
     gradient_at = window(

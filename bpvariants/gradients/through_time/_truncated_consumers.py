@@ -1,4 +1,4 @@
-"""Two uses of the gradients of windows: sum them, or update after each window."""
+"""Two uses of windows' gradients: add them up, or update params after each window."""
 
 import math
 from collections.abc import Callable
@@ -15,12 +15,12 @@ from bpvariants.types import PyTree
 
 
 class Consumer(NamedTuple):
-    """A use of the gradients of a call's windows, one window after another.
+    """Functions that process the gradients of a call's windows, one after another.
 
     Attributes:
       state: the consumer's state before the first window.
       weights: weights of the losses, [T, *batch], which the caller slices into blocks
-        for `take`; None if all losses count equally.
+        for `take`; None if all losses have equal weights.
       take: function (state, gradient_at, weights of the block, length of the block) ->
         (state, (carry at the end of the block, Held)).
       result: function state -> (value, grads), or with an update state -> (value,
@@ -41,7 +41,7 @@ def add_up(
     length: int,
     losses: jax.ShapeDtypeStruct,
 ) -> Consumer:
-    """Sum the gradients of all windows, where each loss has the weight w / Σ w."""
+    """Return a consumer that adds up gradients; each loss has the weight w / Σ w."""
     shares = normalised(weights, (length, *losses.shape), losses.dtype)
 
     def take(state, gradient_at, weights, length):
@@ -66,10 +66,10 @@ def learn(
     weights: jax.Array | None,
     losses: jax.ShapeDtypeStruct,
 ) -> Consumer:
-    """Update params after each window, with the gradient of the window's mean loss.
+    """Return a consumer that updates params after each window.
 
-    The mean loss is Σ w·ℓ / Σ w over the window's losses ℓ with weights w. The value of
-    the call is the weighted mean of the losses of all windows.
+    The update gets the gradient of the window's mean loss Σ w·ℓ / Σ w, with losses ℓ
+    and weights w. The value of the call is the weighted mean of all its losses.
     """
 
     def take(state, gradient_at, weights, length):

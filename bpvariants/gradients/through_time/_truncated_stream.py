@@ -1,4 +1,4 @@
-"""State of a stream: a long sequence in several calls of truncated BPTT.
+"""State of a stream: a long sequence, processed in several calls of truncated BPTT.
 
 The error signal of a loss travels back to step s = e − h, where e is the end of the
 loss's block of h′ steps, and h the lookback. A call that ends k steps into a block
@@ -29,8 +29,8 @@ class TruncatedStream:
     values has its own compiled program.
 
     Attributes:
-      carry: the state h_t of the network.
-      initial: the state after a reset: the `initial` that a call got most recently.
+      carry: the carry h_t of the network.
+      initial: the carry after a reset: the `initial` that a call got most recently.
       start: the carry that the next window begins with; None if the next window begins
         with h_t.
       steps: inputs, masks and resets of the last lookback − every + phase steps, which
@@ -62,28 +62,30 @@ def stream(carry: PyTree) -> TruncatedStream:
     Pass the stream to the rule instead of a carry. The rule returns the stream for the
     next call instead of a carry. The gradient does not depend on how the sequence is
     divided into calls. Each loss counts only in the call that gets its target. Let g_c
-    be the gradient that call c returns, and W_c the sum of its weights. Up to rounding,
-    the gradient of one long call is
+    be the gradient that call c returns, and W_c the sum of the weights of its losses.
+    Up to rounding, the gradient of one long call is
 
         g = Σ_c W_c g_c / Σ_c W_c.
 
-    The value of one long call is the same weighted mean of the values of the calls.
+    The value of one long call is the mean of the values of all calls, with the weights
+    W_c.
 
     A call of a stream may end within a block of `every` steps. The lookback of this
-    block is then measured from the step where the whole block will end. With a plain
+    block is then measured from the step at which the whole block will end. With a plain
     carry, it is measured from the end of the call. So one long call with a plain carry
-    differs from a stream only in the losses of its last block, and only if T is not a
-    multiple of `every`.
+    differs from a stream only in the gradients of the last block's losses, and only if
+    T is not a multiple of `every`.
 
-    At a reset, the `initial` of the most recent call that got one replaces the carry.
-    Before any call got an `initial`, the carry given to `stream` replaces it. `initial`
-    must not change between calls, because a window runs steps of earlier calls again.
+    At a reset, the carry is replaced by the `initial` of the most recent call that got
+    an `initial`, or if there is none by the carry given to `stream`. `initial` must not
+    change between calls, because a window runs steps of earlier calls again.
 
     Besides carries, a stream stores the inputs, masks and resets of lookback − every
     steps and of the steps taken in the current block. Each call runs all stored steps
-    again, so calls should be longer than the stored steps. If all calls have the same
-    length, a multiple of `every`, they share one compiled program from the second call
-    on. Then the stream is also a valid carry for `jax.lax.scan` and `training.fit`.
+    again, so calls should be longer than the stored steps. If the lengths of all calls
+    are equal and a multiple of `every`, they share one compiled program from the second
+    call on. Then the stream is also a valid carry for `jax.lax.scan` and
+    `training.fit`.
 
     Args:
       carry: the state h_0 before the first step, leaves [*batch, ...].
@@ -122,8 +124,8 @@ def resume(
 ) -> tuple[Held, Steps]:
     """Return the start of a call's first window, and the new steps of the call.
 
-    In the result, the stored steps and the new steps either both have a mask or both
-    have none, and either both have resets or both have none.
+    In the result, either both the stored and the new steps have a mask, or neither. The
+    same is true of resets.
     """
     if stream.every is None:
         steps = idle(new, lookback - every)
@@ -167,7 +169,7 @@ def leave(
 def _both_or_neither(
     name: str, default: bool, held: Steps, new: Steps
 ) -> tuple[Steps, Steps]:
-    """If only the held or only the new steps have flags, add default flags to the rest.
+    """Add default flags to the held or the new steps if only the others have flags.
 
     `name` is the name of these flags, "mask" or "reset".
     """

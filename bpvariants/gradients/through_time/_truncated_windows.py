@@ -1,8 +1,8 @@
 """One window of truncated BPTT: its steps, and its gradient.
 
 A window starts from a constant carry. The window first runs the held steps, whose
-losses were counted in earlier windows. Then the window runs the new steps, whose losses
-it counts.
+losses were counted in earlier windows. Then it runs the new steps and counts their
+losses.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ class Steps(NamedTuple):
     """Inputs and flags of steps, leaves [time, ...]; mask and reset may be None.
 
     `began` is False for placeholder steps before the start of the stream. A placeholder
-    step leaves the carry unchanged. A placeholder step has the inputs of the stream's
-    first step, because other inputs may be invalid.
+    step does not change the carry. Its inputs are those of the stream's first step,
+    because other inputs may be invalid.
     """
 
     x: PyTree
@@ -36,7 +36,7 @@ class Steps(NamedTuple):
 class Held(NamedTuple):
     """Start of the next window: its first carry, and its steps that already ran."""
 
-    start: PyTree
+    start: PyTree  # first carry of the next window
     steps: Steps | None  # None if the window begins with new steps
 
 
@@ -65,7 +65,7 @@ def window(
     Args:
       step: one time step of the network.
       advance: the same time step, with the loss as output.
-      initial: the state after a reset.
+      initial: the carry after a reset.
       held: first carry of this window, and its steps that have already run.
       block: the new steps, whose losses count.
       drop: number of steps from the start of this window to the start of the next.
@@ -104,9 +104,9 @@ def window(
 
 
 def _before_losses(step: Step) -> Step:
-    """Return a step (params, carry, (x, began)) without an output.
+    """Return a step (params, carry, (x, began)) -> (carry, None).
 
-    If `began` is False, the step leaves the carry unchanged.
+    If `began` is False, the step does not change the carry.
     """
 
     def quiet_step(params, carry, inputs):

@@ -2,16 +2,16 @@
 
 Notation: h_t is the carry, y_t the output, θ the parameters, L the loss, δ_t = dL/dh_t,
 ȳ_t = dL/dy_t. Plain reverse mode of a scan goes back one step at a time, and adds to
-the gradient of θ at each step. Here the backward pass goes through each block of K
+the gradient dL/dθ at each step. Here the backward pass goes through each block of K
 steps twice:
 
     δ_{t−1} = δ_t ∂h_t/∂h_{t−1} + ȳ_t ∂y_t/∂h_{t−1}       step by step, only for δ
     dL/dθ  += Σ_t δ_t ∂h_t/∂θ + ȳ_t ∂y_t/∂θ               all t of the block together
 
-So the weight gradients of a layer take one matrix product over K·B rows, for a batch of
-B examples, instead of K products over B rows each. The forward pass linearises each
-step, and both phases transpose this linearisation. The forward pass stores only those
-residuals that vary in time and are not inputs of the scan.
+So the gradient of a layer's weights takes one product of matrices with K·B rows, for a
+batch of B examples, instead of K products of matrices with B rows. The forward pass
+linearises each step, and both phases transpose this linearisation. The forward pass
+stores only those residuals that vary in time and are not inputs of the scan.
 """
 
 import math
@@ -25,7 +25,7 @@ from bpvariants._carries import floating_leaves
 from bpvariants._jaxpr.residuals import cotangent, linearised, plan_residuals
 from bpvariants.types import PyTree
 
-ROWS = 1024  # rows of one matrix product; more rows take memory and save no time
+ROWS = 1024  # largest number of rows in a matrix product; more would save no time
 
 
 def two_phase_scan(
@@ -34,9 +34,9 @@ def two_phase_scan(
     """Scan `body(given, h, inputs) -> (h, y)`, with reverse mode in two phases.
 
     Derivatives in all arguments and closed-over arrays are those of `jax.lax.scan`.
-    There is no forward mode: JAX raises a TypeError. `narrow` says that the body casts
-    `given` to less than 32 bits. A sum over a block would then have as few bits. So
-    with `narrow` each block is a single step, which saves no time.
+    There is no forward mode: JAX raises a TypeError. `narrow` tells that the body casts
+    `given` to less than 32 bits. The sum over a block would then be computed with so
+    few bits. So with `narrow` each block is a single step, which saves no time.
     """
     body, others = jax.closure_convert(body, given, carry, at(inputs, 0))
 
@@ -83,7 +83,7 @@ def block_length(length: int, carry: PyTree, narrow: bool) -> int:
 
 
 def _two_phase_scan(advance: Callable, block: int) -> Callable:
-    """Return a scan of `advance(fixed, h, x) -> (h, y)`, transposed block by block.
+    """Return a scan of `advance(fixed, h, x) -> (h, y)`, with reverse mode by blocks.
 
     The arguments of the returned scan are the fixed arrays, the carry and all inputs.
     """
@@ -139,11 +139,11 @@ def _transposed(linear, along_time, last_bar, ys_bar, like, block):
 def by_blocks(
     back: Callable, along_time: PyTree, delta: PyTree, total: PyTree, block: int
 ) -> tuple[PyTree, PyTree, PyTree]:
-    """Go back through time block by block; a shorter block at the end is the first.
+    """Go back through time block by block; a shorter last block is processed first.
 
     `back(delta, part) -> (delta, (sums, bars))` goes back through one block: `sums` are
-    its summed cotangents, `bars` are cotangents at each time step. Return the total of
-    all sums, the last delta, and the bars of all time steps.
+    cotangents summed over the block, `bars` are cotangents at each time step. Return
+    the total of all sums, the last delta, and the bars of all time steps.
     """
     blocks, rest = divmod(jax.tree.leaves(along_time)[0].shape[0], block)
 
@@ -167,7 +167,7 @@ def by_blocks(
 
 
 def _phase_one(linear, along_time, ys_bar, delta, like):
-    """Carry the error signal δ back through a block; return the last δ and all δ_t."""
+    """Compute the error signals δ of a block, backwards; return the last δ and all."""
 
     def step_back(delta, at_time_and_bar):
         at_time, y_bar = at_time_and_bar

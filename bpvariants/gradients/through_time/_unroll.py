@@ -36,22 +36,24 @@ def unroll(
 
         h_t, y_t = step(θ, h_{t−1}, x_t),    t = 1 … T
 
-    For a loss that no gradient rule covers, call this under `jax.grad`.
+    For a loss that no gradient rule accepts, call `unroll` under `jax.grad`.
 
     Args:
       step: one time step of the network.
       params: the network's parameters θ.
       carry: state h_0 before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
-      mask: [T, *batch] bool, False in padding. In padding the carry stays unchanged,
+      mask: [T, *batch] bool, False in padding. In padding the carry does not change,
         the network gets zeros for x, and y is meaningless.
       reset: [T, *batch] bool, True if `initial` replaces the carry before the step;
         ignored in padding.
-      initial: the state after a reset, like carry. Default: the argument carry.
-      remat: what the forward pass keeps for the backward pass; derivatives do not
-        depend on it. None keeps all residuals. "step" keeps only the T carries and
-        computes each step again, for the time of one more forward pass. The policies
-        :func:`remat.every`, :func:`remat.slots` and :func:`remat.budget` keep less.
+      initial: the carry after a reset, with the shapes of carry. Default: the argument
+        carry.
+      remat: which arrays the forward pass stores for the backward pass; derivatives do
+        not depend on it. None stores all residuals. "step" stores only the T carries
+        and computes each step again, for the time of one more forward pass. The
+        policies :func:`remat.every`, :func:`remat.slots` and :func:`remat.budget` store
+        fewer arrays.
       backward: algorithm of the backward pass; derivatives do not depend on it. "scan"
         is JAX's own. In "two_phase" the backward loop computes only the error signals,
         and the weights' gradient is one matrix product for each block of steps; see
@@ -117,10 +119,10 @@ def sum_steps(
 ) -> tuple[PyTree, jax.Array]:
     """Run a network along time; return the last carry and Σ share · loss.
 
-    Shares are the normalised weights of the losses, [T, *batch], or [] if all losses
-    count equally. With a remat policy the scan itself sums the losses, so that no loss
-    is stored. With remat=None the T losses are small compared to the residuals, and it
-    is faster to sum the losses after the scan.
+    `shares` are the normalised weights w / Σ w of the losses, [T, *batch], or [] if all
+    losses have equal weights. With a remat policy the scan itself sums the losses, so
+    that no loss is stored. With remat=None the T losses are small compared to the
+    residuals, and it is faster to sum the losses after the scan.
     """
     if remat is None:
         last, losses = scan_steps(
@@ -138,7 +140,8 @@ def sum_steps(
         h, losses = one_step(given, h, inputs)
         return (h, sums + (losses if share is None else share * losses)), None
 
-    # Under shard_map, zeros made from an input vary over devices, as the losses do.
+    # Under shard_map, zeros made from an input count as varying over devices, which the
+    # losses do too.
     zeros = jnp.zeros_like(jax.tree.leaves(x)[0], losses.dtype)
     zeros = jnp.sum(zeros, axis=tuple(range(losses.ndim, zeros.ndim)))
     each = shares if shares.ndim else None
@@ -167,7 +170,7 @@ def _scan(params: PyTree, remat: Remat, backward: Backward) -> Callable:
 def _body(
     step: Step, params: PyTree, carry: PyTree, xs: PyTree, initial: PyTree
 ) -> tuple[Callable, PyTree]:
-    """Return the body of a scan over (xs, mask, reset), and its first argument."""
+    """Return the body of a scan over (xs, mask, reset), and its argument `given`."""
     step = with_stored_operands(step, params, carry, first_step(xs))
 
     def body(given, h, inputs):

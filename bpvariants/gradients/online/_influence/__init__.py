@@ -1,1 +1,1 @@
-"""Engine of the online rules: the influence M_t = dh_t/dθ in a sparse layout."""
+"""The influence M_t = dh_t/dθ of params θ on the carry h_t, in a sparse layout."""

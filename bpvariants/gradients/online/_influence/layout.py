@@ -1,8 +1,8 @@
-"""Layout of an influence M_t = dh_t/dθ: only entries that can be nonzero are kept.
+"""Layout of an influence M_t = dh_t/dθ: only entries that can be nonzero are stored.
 
 For each array of params, an array [K, *shape] stores K entries of M for each parameter:
 one entry for each row of M (element of the carry) that the parameter can influence. A
-table [K, *shape], fixed while tracing, lists these rows. If the table does not change
+table [K, *shape], computed while tracing, lists these rows. If the table is constant
 along an axis, as for all weights that enter one unit, this axis has length 1.
 """
 
@@ -16,13 +16,14 @@ from bpvariants._jaxpr.sparsity import Sparse
 
 
 class LeafLayout(NamedTuple):
-    """The rows of M that are kept for one array of params.
+    """The rows of M that are stored for one array of params.
 
     Attributes:
-      rows: int [K, *shape], the kept rows for each parameter. An axis along which the
-        rows do not change has length 1. The value n, the size of the carry, marks an
+      rows: int [K, *shape], the stored rows for each parameter. An axis along which the
+        rows are constant has length 1. The value n, the size of the carry, marks an
         absent row.
-      allowed: bool, like rows: which of these entries are in the sparsity pattern.
+      allowed: bool with the shape of `rows`: whether each entry is in the sparsity
+        pattern.
     """
 
     rows: np.ndarray
@@ -30,20 +31,20 @@ class LeafLayout(NamedTuple):
 
     @property
     def is_full(self) -> bool:
-        """Whether all parameters of the array have the same rows."""
+        """Whether the stored rows are equal for all parameters of the array."""
         return self.rows.size == self.rows.shape[0]
 
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
-    """Rows of M kept for each array of params; None if it does not affect the carry."""
+    """Stored rows of M for each array of params, or None if the carry ignores it."""
 
     num_carry: int
     leaves: tuple[LeafLayout | None, ...]
 
     def __eq__(self, other):
-        """Return whether both layouts keep the same rows of M; `scan` compares them."""
+        """Return whether both layouts store equal rows of M; `scan` compares them."""
         return isinstance(other, Layout) and self._content() == other._content()
 
     def __hash__(self):
@@ -59,14 +60,15 @@ class Layout:
 
 
 class LeafPattern(NamedTuple):
-    """Sparsity patterns of I and M for one array of params; equal columns stored once.
+    """Sparsity patterns of I and M for one array of params.
 
-    M is the influence dh_t/dθ, and I = ∂h_t/∂θ its part from one step.
+    M is the influence dh_t/dθ, and I = ∂h_t/∂θ its part from one step. Each parameter
+    has a column of I and of M. Equal columns are stored once, as one *kind*.
 
     Attributes:
-      kind: int [size], the index of the stored column of each parameter of the array.
-      immediate: bool [n, kinds], the stored columns of I.
-      influence: bool [n, kinds], the stored columns of M.
+      kind: int [size], the kind of each parameter of the array.
+      immediate: bool [n, kinds], the column of I of each kind.
+      influence: bool [n, kinds], the column of M of each kind.
     """
 
     kind: np.ndarray
@@ -98,7 +100,7 @@ def influence_pattern(
 
 
 def lay_out(pattern: LeafPattern, shape: tuple[int, ...]) -> LeafLayout | None:
-    """Return the rows of M to keep for an array of params, None if there are none."""
+    """Return the rows of M to store for an array of params, or None if none."""
     rows = rows_by_kind(pattern)
     if not len(rows):
         return None
@@ -108,9 +110,9 @@ def lay_out(pattern: LeafPattern, shape: tuple[int, ...]) -> LeafLayout | None:
 
 
 def rows_by_kind(pattern: LeafPattern) -> np.ndarray:
-    """Return the rows of M kept for each kind of column, int [K, kinds].
+    """Return the rows of M to store for each kind of column, int [K, kinds].
 
-    If most rows are needed, all rows are kept, so that M is multiplied by the whole J.
+    If most rows are needed, all rows are stored, so that M is multiplied by all of J.
     """
     columns = pattern.influence
     num_carry, counts = len(columns), columns.sum(axis=0)
@@ -131,7 +133,7 @@ def entries_of(columns: np.ndarray, rows: np.ndarray, absent: Any) -> np.ndarray
 def spread_over(
     table: np.ndarray, kind: np.ndarray, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Return table[:, kind] as [K, *shape]; an axis without changes gets length 1."""
+    """Return table[:, kind] as [K, *shape]; axes where it is constant get length 1."""
     same = np.unique(table, axis=1, return_inverse=True)[1].reshape(-1)
     label, chosen = same[kind].reshape(shape), kind.reshape(shape)
     for axis in range(len(shape)):
@@ -141,7 +143,7 @@ def spread_over(
 
 
 def _distinct_columns(pattern: Sparse) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct columns, bool [n, kinds], and each column's index, [size]."""
+    """Return the distinct columns, bool [n, kinds], and each column's kind, [size]."""
     weights = np.random.default_rng(0).integers(2**62, size=pattern.shape[0])
     sums = pattern.T.astype(np.int64) @ weights  # equal for equal columns
     _, first, kind = np.unique(sums, return_index=True, return_inverse=True)

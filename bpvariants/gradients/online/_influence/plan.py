@@ -3,11 +3,11 @@
 Notation: J_t = ∂h_t/∂h_{t−1} and I_t = ∂h_t/∂θ are derivatives of the carry, which has
 n elements; M_t = dh_t/dθ is the influence.
 
-I_t takes one backward pass for each colour. Rows of I that share no parameter may have
-the same colour; one pass then computes all rows of this colour. The weights of a dense
-layer take one pass. J_t is computed in the same way if few colours are enough. If few
-of many entries of J_t are needed, such as the diagonal of a dense J_t, forward mode
-computes only the needed entries. Otherwise J_t takes up to n passes.
+Rows of I_t that depend on no common parameter get one colour. One backward pass
+computes all rows of a colour. The weights of a dense layer take only one pass. J_t is
+computed in the same way if it needs few colours. If only few entries of J_t are needed,
+such as the diagonal of a dense J_t, forward mode computes these entries alone.
+Otherwise J_t takes up to n backward passes.
 """
 
 from typing import NamedTuple
@@ -34,14 +34,13 @@ FEW = 4  # up to this many backward passes cost less than computing single entri
 
 
 class CarryPlan(NamedTuple):
-    """How the needed entries of J are computed: by backward passes, or entry by entry.
+    """Plan to compute the needed entries of J: by backward passes, or entry by entry.
 
     Attributes:
-      passes: [passes, n], the cotangents of backward passes; None if J is computed from
+      passes: [passes, n], cotangents for backward passes; None if J is computed from
         `entries`.
-      entries: the entries to compute in forward mode; None if J is computed by
-        `passes`.
-      lookup: int [n + 1, n + 1], the position of J[i, j] in the flat array of computed
+      entries: entries to compute in forward mode; None if J is computed by `passes`.
+      lookup: int [n + 1, n + 1], position of J[i, j] in the flat array of computed
         values; −1 if J[i, j] is 0 or not needed. Index n marks an absent row.
     """
 
@@ -51,17 +50,17 @@ class CarryPlan(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Which parts of a step's linearisation are computed, and where they are stored.
+    """Parts of a step's linearisation to compute, and where to store them.
 
     Attributes:
       program: the step's linearisation.
-      layout: the entries of M that are kept.
-      is_exact: True if all entries of J and M that can be nonzero are kept.
-      passes: [passes, n], the cotangents of the backward passes that compute I.
-      colours: for each array of params an int array like its rows in the layout: the
-        pass that computes each entry of I, or −1 where the entry is 0. None if the
-        array has no influence.
-      carry: how J is computed.
+      layout: the entries of M that are stored.
+      is_exact: True if no entry of J or M that can be nonzero is dropped.
+      passes: [passes, n], cotangents for the backward passes that compute I.
+      colours: for each array of params an int array with the shape of its rows in the
+        layout: index of the backward pass that computes each entry of I, or −1 where
+        the entry is 0. None if the array has no influence.
+      carry: plan to compute J.
       late_only: whether M has only the rows that the next step reads.
     """
 
@@ -83,14 +82,14 @@ def make_plan(
     direct_only: bool = False,
     late_only: bool = False,
 ) -> Plan:
-    """Plan how the current step computes the influence; its inputs may be shapes.
+    """Plan how a step computes the influence; arrays in `now` may be shapes.
 
     `order` is the order of the sparsity pattern of M, None for the whole pattern.
     `through`, bool [n], selects the elements of the old carry whose effects M includes,
-    by default all. `direct_only` leaves out paths from the old carry that mix elements.
-    `late_only` allows the plan to keep only the rows of M that the next step reads, and
-    to compute gradients from M_{t−1} instead of M_t. The result's `late_only` says
-    whether the plan does this.
+    by default all. `direct_only` leaves out paths from the old carry that add up
+    several elements. `late_only` allows the plan to store only the rows of M that the
+    next step reads, and to compute gradients from M_{t−1} instead of M_t. The result's
+    `late_only` tells whether the plan uses this option.
     """
     example = example_shapes((now.start, now.inputs), len(now.batch))
     program = tangent_program(now.example, params, *example)
@@ -102,11 +101,11 @@ def make_plan(
     full = [influence_pattern(all_of, leaf, None) for leaf in found.params]
     if late_only:
         fewer = _only_read(patterns, kept)
-        # If all rows are read, gradients from M_t cost one backward pass less.
+        # If the next step reads all rows, gradients from M_t save one backward pass.
         late_only = _count_rows(fewer) < _count_rows(patterns)
         patterns = fewer if late_only else patterns
     needed = _any_product(kept, [p.influence for p in patterns]) & kept
-    if late_only:  # gradients need J in the columns of all kept rows of M
+    if late_only:  # gradients need the columns of J for all stored rows of M
         needed = kept & _any_row(patterns)
     share_carry = _symmetric(_any_product(kept, [needed], [all_of]))
     share_params = _any_product(kept, [p.immediate for p in patterns])
@@ -134,13 +133,13 @@ def make_plan(
 
 
 def _are_same(patterns: list[LeafPattern], others: list[LeafPattern]) -> bool:
-    """Return whether the patterns of M are the same for all arrays of params."""
+    """Return whether the patterns of M are equal for all arrays of params."""
     pairs = zip(patterns, others, strict=True)
     return all(np.array_equal(a.influence, b.influence) for a, b in pairs)
 
 
 def _only_read(patterns: list[LeafPattern], carry: np.ndarray) -> list[LeafPattern]:
-    """Leave out rows of I and M that the next step does not read: J's column is 0."""
+    """Leave out rows of I and M whose column of J is 0: the next step ignores them."""
     read = np.expand_dims(carry.any(axis=0), 1)
     return [
         each._replace(immediate=each.immediate & read, influence=each.influence & read)
@@ -153,7 +152,7 @@ def _count_rows(patterns: list[LeafPattern]) -> int:
 
 
 def _any_row(patterns: list[LeafPattern]) -> np.ndarray:
-    """Return which rows of M are kept for any array of params, bool [n]."""
+    """Return bool [n]: which rows of M are stored for at least one array of params."""
     return np.logical_or.reduce([each.influence.any(axis=1) for each in patterns])
 
 
@@ -173,10 +172,10 @@ def _plan_carry(
 def _any_product(
     like: np.ndarray, patterns: list[np.ndarray], others: list | None = None
 ) -> np.ndarray:
-    """Return which pairs of rows have a common nonzero column, bool [n, n].
+    """Return bool [n, n]: which pairs of rows have a common nonzero column.
 
-    A pair counts if this is so in any of the patterns. With `others`, the second row of
-    each pair is from the pattern in `others` instead.
+    A common column in one of the patterns is enough. With `others`, the second row of a
+    pair is taken from the pattern in `others` instead.
     """
     found = np.zeros_like(like)
     for a, b in zip(patterns, patterns if others is None else others, strict=True):
@@ -205,16 +204,17 @@ def _count(colours: np.ndarray) -> int:
 
 
 def _one_hot(colours: np.ndarray) -> np.ndarray:
-    """Return which rows have each colour, bool [colours, n]."""
+    """Return bool [colours, n]: which rows have each colour."""
     return np.arange(_count(colours))[:, None] == colours
 
 
 def _leaf_colours(
     pattern: LeafPattern, shape: tuple[int, ...], by_params: np.ndarray
 ) -> np.ndarray | None:
-    """Return the backward pass that computes each kept entry of I, or −1 for a zero.
+    """Return the index of the backward pass that computes each stored entry of I.
 
-    The entries are those of one array of params; None if no rows are kept.
+    The entries are those of one array of params. The index is −1 where the entry is 0.
+    Return None if no rows are stored.
     """
     rows = rows_by_kind(pattern)
     if not len(rows):

@@ -1,14 +1,14 @@
 """Split a step's loss gradient: paths through the new carry, and all other paths.
 
 Notation: h_t are the floating leaves of the new carry, y_t the output, θ the
-parameters, ℓ_t the loss. The program of the step is divided at the new carry. The part
+parameters, ℓ_t the loss. The jaxpr of the step is divided at the new carry. The part
 that computes the output from the new carry takes h_t as an input, so one backward pass
 through this part computes
 
     c_t = ∂ℓ_t/∂h_t,   b_t = ∂ℓ_t/∂h_{t−1},   r_t = ∂ℓ_t/∂θ,   e_t = ∂ℓ_t/∂y_t,
 
 all at fixed h_t. Then dℓ_t/dθ = r_t + c_t M_t + b_t M_{t−1} with M_t = dh_t/dθ. This
-equation is correct wherever the program is divided, because r_t and b_t contain all
+equation is correct for every division of the jaxpr, because r_t and b_t contain all
 paths that do not go through the new carry.
 """
 
@@ -35,17 +35,19 @@ from bpvariants.types import Loss, PyTree, Step
 class Readout(NamedTuple):
     """The weighted mean loss of one step and its derivatives at fixed new carry h_t.
 
-    w are the weights of the examples' losses ℓ_t. All derivatives are of the mean loss.
+    The weights of the examples' losses ℓ_t are w. All derivatives are derivatives of
+    the mean loss.
 
     Attributes:
       value: the mean loss Σ w ℓ_t / Σ w.
       carry: the new carry h_t.
-      signals: c_t, the derivative in h_t, for each floating leaf [*batch, ...].
-      skip: b_t, the derivative in the old carry, for each floating leaf [*batch, ...];
-        None if no path from the old carry bypasses the new carry.
-      direct: r_t, the derivative in the parameters, like params.
-      errors: e_t, the derivative in the output, for each leaf of y [*batch, ...]; zeros
-        for a leaf that is not floating.
+      signals: c_t, the derivative in h_t: for each floating leaf an array
+        [*batch, ...].
+      skip: b_t, the derivative in the old carry: for each floating leaf an array
+        [*batch, ...]. None if no path from the old carry bypasses the new carry.
+      direct: r_t, the derivative in the parameters, a pytree like params.
+      errors: e_t, the derivative in the output: for each leaf of y an array
+        [*batch, ...], or zeros for a leaf that is not floating.
       y: the shapes of one example's output.
     """
 
@@ -61,12 +63,12 @@ class Readout(NamedTuple):
 def read_out(
     step: Step, loss: Loss, params: PyTree, now: OnlineStep, first: Sequence[int] = ()
 ) -> Readout:
-    """Return the loss of one step with its derivatives, float32 or wider.
+    """Return the mean loss of one step with its derivatives, float32 or wider.
 
     The cost is one step, and one backward pass through the part of the step that
-    computes its output. If two leaves of the carry are the same array, only one leaf
-    gets the signal: the leaf listed in `first` (indices of floating leaves), or else
-    the earlier leaf.
+    computes the output. If two leaves of the new carry are the same array, only one of
+    them gets the signal: the leaf listed in `first` (indices of floating leaves), or
+    else the earlier leaf.
     """
     rank, (x, target) = len(now.batch), now.inputs
     y = jax.eval_shape(step, params, now.start, x)[1]
@@ -74,8 +76,8 @@ def read_out(
     cut = _cut(step, loss, params, now, outputs, first)
     run = over_batch(lambda params, h, args: cut.run(params, h, *args), rank)
     at_cuts = over_batch(lambda *args: (None, cut.at_cuts(*args)), rank)
-    # Compute the new carry beforehand and pass its values as a constant: stop_gradient
-    # would also stop derivatives of this rule.
+    # Compute the new carry beforehand and pass its value as a constant. stop_gradient
+    # would also stop second derivatives, through the gradients of the rule.
     _, held = at_cuts(params, now.start, (x, target, outputs))
 
     def mean_loss(params, leaves, at_carry, at_output):
@@ -111,7 +113,7 @@ def _zeros(leaves):
 
 
 def _cut(step, loss, params, now, outputs, first) -> CutStep:
-    """Return the program of one example's step, divided at its new carry."""
+    """Return the jaxpr of one example's step, divided at its new carry."""
     rank = len(now.batch)
     example = one_example(_nudged(step, loss), rank)
     inputs = *now.inputs, outputs
@@ -120,9 +122,9 @@ def _cut(step, loss, params, now, outputs, first) -> CutStep:
 
 
 def _nudged(step, loss):
-    """Return the step with its loss; an extra input, the nudges, is added to y.
+    """Return the step with its loss; an extra input, `nudges`, is added to y.
 
-    The derivative in the nudges is the derivative of the loss in the output y.
+    So the loss's derivative in `nudges` is its derivative in the output y.
     """
 
     def nudged(params, carry, inputs):

@@ -1,4 +1,4 @@
-"""Shared implementation of rtrl and diagonal_rtrl, which differ in the pattern of M."""
+"""Shared implementation of rtrl and diagonal_rtrl."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -41,12 +41,12 @@ class InfluenceState(NamedTuple):
     """
 
     carry: PyTree  # h_t
-    # The influence M_t = dh_t/dθ, float32 or wider. For each array of params, in the
-    # order of jax.tree.leaves, it has the rows that `layout` lists, as an array
-    # [*batch, K, *shape], or None if there are no rows.
+    # The influence M_t = dh_t/dθ, float32 or wider: for each array of params, in the
+    # order of jax.tree.leaves, an array [*batch, K, *shape] of the rows that `layout`
+    # lists, or None if there are no rows.
     influence: Rows
-    initial: PyTree  # the state after a reset
-    layout: Layout  # static
+    initial: PyTree  # carry after a reset
+    layout: Layout  # rows of M that are stored; static
 
 
 def influence_rule(
@@ -56,7 +56,10 @@ def influence_rule(
     order: int | None,
     check_plan: Callable[[Plan], None] = lambda plan: None,
 ) -> OnlineRule:
-    """Return an online rule whose influence M has the sparsity pattern of `order`."""
+    """Return an online rule whose influence M has the sparsity pattern of `order`.
+
+    `check_plan` raises an error if the rule does not accept the plan of a step.
+    """
     advance = with_loss(step, loss)
 
     def plan_of(now, params):
@@ -70,7 +73,7 @@ def influence_rule(
     def update(
         params, state, x, target, *, weight=None, mask=None, reset=None, key=None
     ):
-        del key  # nothing is drawn
+        del key  # this rule uses no random numbers
         check_state(name, state, InfluenceState)
         now = enter_step(
             advance, params, state.carry, state.initial, x, target, weight, mask, reset
@@ -120,7 +123,7 @@ def begin(
 def entering_rows(
     name: str, state: Any, now: OnlineStep, params: PyTree, layout: Layout
 ) -> Rows:
-    """Return the old influence M_{t−1} at the start of a step, zeros after a reset."""
+    """Return M_{t−1} at the start of a step, with zeros for examples that are reset."""
     if state.layout != layout:
         raise ValueError(
             "state has another layout of the influence than this step needs: the "

@@ -1,4 +1,4 @@
-"""One step of the influence, M_t = J_t M_{t−1} + I_t, for only the entries kept in M.
+"""Update of the influence by one step, M_t = J_t M_{t−1} + I_t, for stored entries.
 
 M_t = dh_t/dθ, J_t = ∂h_t/∂h_{t−1} and I_t = ∂h_t/∂θ are derivatives of the carry h_t,
 which has n elements, in the params θ and in the old carry.
@@ -26,8 +26,8 @@ from bpvariants.gradients.online._online_step import OnlineStep
 from bpvariants.types import PyTree
 
 Rows = list[jax.Array | None]  # M for each array of params, [*batch, K, *shape]
-SUMMED = 16  # number of terms of a sum that are added in one pass
-UNROLLED = 8  # a sum with more terms is computed by one gather, not term by term
+SUMMED = 16  # number of blocks that a sum adds in one pass
+UNROLLED = 8  # largest number of terms that are added one by one, without a gather
 
 
 def no_influence(layout: Layout, now: OnlineStep, params: PyTree) -> Rows:
@@ -44,9 +44,9 @@ class Linearised(NamedTuple):
     """The computed parts of a step's linearisation, for each example.
 
     Attributes:
-      jacobian: the computed entries of J, [*batch, entries], and a 0 at the end.
-      immediate: the results of the backward passes for I, for each array of params
-        [*batch, passes, *shape].
+      jacobian: [*batch, entries + 1]: the computed entries of J, and a 0 at the end.
+      immediate: for each array of params [*batch, passes, *shape]: the results of the
+        backward passes for I.
     """
 
     jacobian: jax.Array
@@ -54,7 +54,7 @@ class Linearised(NamedTuple):
 
 
 def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
-    """Compute the planned parts of the linearisation of a batch's step."""
+    """Compute the parts of a step's linearisation that `plan` asks for."""
     thetas, structure = jax.tree.flatten(params)
 
     def of_example(start, inputs):
@@ -86,7 +86,7 @@ def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
 def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
     """Return the product of the row vector `error` and J, [*batch, n].
 
-    Only the elements for kept rows of M are valid.
+    Only the elements that belong to stored rows of M are valid.
     """
     lookup = plan.carry.lookup
     rows, columns = np.nonzero(lookup >= 0)
@@ -97,7 +97,7 @@ def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
     padded = _with_zero(error.astype(found.jacobian.dtype))
     total = jnp.zeros_like(error, found.jacobian.dtype)
     every = np.arange(len(counts))
-    for k in range(counts.max(initial=0)):  # the k-th entry of each column
+    for k in range(counts.max(initial=0)):  # add entry number k of each column
         place = np.full(len(counts), len(counts))
         first = np.cumsum(counts) - counts
         some = counts > k
@@ -123,9 +123,9 @@ def next_influence(plan: Plan, found: Linearised, entering: Rows) -> Rows:
 def add_through(
     grads: PyTree, layout: Layout, error: jax.Array, influence: Rows
 ) -> PyTree:
-    """Return grads + Σ_batch error M, with unchanged grads where M has no rows.
+    """Return grads + Σ_batch error M; grads do not change where M has no rows.
 
-    `error` is a cotangent of the carry, as a vector [*batch, n].
+    `error` is a cotangent of the carry, as an array [*batch, n].
     """
     thetas, structure = jax.tree.flatten(grads)
     rank, padded, new = error.ndim - 1, _with_zero(error), []
@@ -177,7 +177,7 @@ def _times(
 
 
 def _immediate(colours: np.ndarray, passes: jax.Array, rank: int) -> jax.Array:
-    """Return the kept rows of I, [*batch, K, *shape], from the backward passes."""
+    """Return the stored rows of I, [*batch, K, *shape], from the backward passes."""
     if not passes.shape[rank]:
         return jnp.zeros((), passes.dtype)
     if colours.size == len(colours):  # each row has its own pass
@@ -199,9 +199,9 @@ def _immediate(colours: np.ndarray, passes: jax.Array, rank: int) -> jax.Array:
 def _look_up(values: jax.Array, places: np.ndarray) -> jax.Array:
     """Return values[..., places].
 
-    The gather is from the flattened array. From an array with a batch axis, XLA would
-    gather with this axis last in memory, and then run through large products in steps
-    of the batch size.
+    The gather is from the flattened array. In a gather from an array with a batch axis,
+    XLA would put this axis last in memory, and later products would then access memory
+    in strides of the batch size, which is slow.
     """
     count, size = math.prod(values.shape[:-1]), values.shape[-1]
     flat = np.arange(count).reshape(-1, *[1] * places.ndim) * size + places % size
@@ -212,8 +212,8 @@ def _look_up(values: jax.Array, places: np.ndarray) -> jax.Array:
 def _sum_of_products(a: jax.Array, b: jax.Array, axes: int) -> jax.Array:
     """Return the sum of a · b over the first `axes` axes.
 
-    The sum is computed block by block, because XLA's loops on CPUs run along the summed
-    axes of a plain sum, which is slow.
+    The sum is computed block by block. For a plain sum on CPUs, XLA's inner loops run
+    along the summed axes, which is slow.
     """
     size = math.prod(b.shape[:axes])
     if not size:
@@ -226,7 +226,10 @@ def _sum_of_products(a: jax.Array, b: jax.Array, axes: int) -> jax.Array:
 
 
 def _sum_of_blocks(length: int, block_of: Callable[[slice], jax.Array]) -> jax.Array:
-    """Sum up to `SUMMED` equal blocks of the first axis; append the remainder."""
+    """Add at most `SUMMED` equal blocks of the first axis; append the remaining rows.
+
+    `block_of` returns a slice of the first axis, which has the given length.
+    """
     count = min(length, SUMMED)
     size = length // count
     first, *others = (block_of(slice(i * size, (i + 1) * size)) for i in range(count))
@@ -236,6 +239,6 @@ def _sum_of_blocks(length: int, block_of: Callable[[slice], jax.Array]) -> jax.A
 
 
 def _with_zero(values: jax.Array) -> jax.Array:
-    """Append a zero along the last axis, for index −1 and for the absent row n."""
+    """Append a zero along the last axis: the value at index −1 and at absent row n."""
     zero = jnp.zeros((*values.shape[:-1], 1), values.dtype)
     return jnp.concatenate([values, zero], axis=-1)

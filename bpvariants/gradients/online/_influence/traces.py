@@ -1,7 +1,7 @@
 """Shared implementation of SnAp, RFLO and e-prop: traces times learning signals.
 
 Notation: h_t are the floating leaves of the carry, θ the parameters, P_t the traces and
-g_t the gradient. J̃_t is the part of J_t = ∂h_t/∂h_{t−1} that a rule keeps. `read_out`
+g_t the gradient. J̃_t is the part of J_t = ∂h_t/∂h_{t−1} that a rule uses. `read_out`
 computes c_t, b_t and r_t, the derivatives of the loss in h_t, h_{t−1} and θ:
 
     P_t = J̃_t P_{t−1} + ∂h_t/∂θ
@@ -9,9 +9,9 @@ computes c_t, b_t and r_t, the derivatives of the loss in h_t, h_{t−1} and θ:
         = r_t + c_t ∂h_t/∂θ + (c_t J̃_t + b_t) P_{t−1}.
 
 The second form of g_t takes one backward pass of the batch for c_t ∂h_t/∂θ. It needs no
-rows of P that J̃ and b never read, such as the rows of an LSTM's h. Feedback or a given
-signal replaces c_t in the visible part of the carry, where b_t is then 0. With J̃ = J,
-the rule is real-time recurrent learning.
+rows of P whose columns of J̃ and b are always 0, such as the rows of an LSTM's h.
+Feedback or a given signal replaces c_t in the visible part of the carry, and sets b_t
+to 0 there. With J̃ = J, the rule is real-time recurrent learning.
 """
 
 import warnings
@@ -64,29 +64,29 @@ from bpvariants.types import Loss, OnlineRule, PyTree, Step
 class TraceState(NamedTuple):
     """State of :func:`snap`, :func:`rflo` and :func:`eprop` after step t.
 
-    To save it, see :class:`InfluenceState`.
+    :class:`InfluenceState` explains how to save a state.
     """
 
     carry: PyTree  # h_t
-    # The traces P_t, in the form of M_t in InfluenceState. rflo and eprop may keep only
+    # The traces P_t, stored like M_t in InfluenceState. rflo and eprop may store only
     # the rows that later gradients need.
     influence: Rows
-    initial: PyTree  # the state after a reset
-    layout: Layout  # static
+    initial: PyTree  # carry after a reset
+    layout: Layout  # rows of P that are stored; static
     feedback: PyTree  # adaptive feedback weights, or None
 
 
-# Function (y, target) -> signal; the signal replaces ∂ℓ_t/∂h_t in the visible part.
+# Function (y, target) -> signal, which replaces ∂ℓ_t/∂h_t in the visible part.
 Signal = Callable[[PyTree, PyTree], PyTree]
 
 
 class Paths(NamedTuple):
-    """Options that select the paths in J̃, the part of the Jacobian that a rule keeps.
+    """Options that select the paths in J̃, the part of the Jacobian that a rule uses.
 
     With `visible`, J̃ has no paths through the visible part of the old carry, and
     signals go only to the visible part. Without `visible`, signals go to the whole
-    carry. With `direct_only`, J̃ has only paths that mix no elements. `order` is the
-    order of the traces' sparsity pattern, as in `make_plan`.
+    carry. With `direct_only`, J̃ has only element-wise paths. `order` is the order of
+    the traces' sparsity pattern, as in `make_plan`.
     """
 
     visible: Callable[[PyTree], PyTree] | None = None
@@ -94,15 +94,15 @@ class Paths(NamedTuple):
     order: int | None = None
 
     def part(self, carry: PyTree) -> PyTree:
-        """Return the part of a carry that signals go to."""
+        """Return the part of a carry to which signals go."""
         return carry if self.visible is None else self.visible(carry)
 
     def places(self, carry: PyTree) -> list[int | None]:
-        """Return, for each leaf that signals go to, its index among floating leaves."""
+        """Return the index, among floating leaves, of each leaf to which signals go."""
         return visible_places(carry, self.part)
 
     def plan(self, now: OnlineStep, params: PyTree, skipped: bool) -> Plan:
-        """Plan the traces; `skipped`: whether the loss reads the old carry directly."""
+        """Plan the traces; `skipped`: whether the loss uses the old carry directly."""
         through = None
         if self.visible is not None:
             example = example_shapes(now.start, len(now.batch))
@@ -125,7 +125,7 @@ def trace_rule(
     feedback: Feedback = "symmetric",
     signal: Signal | None = None,
 ) -> OnlineRule:
-    """Return the online rule with traces along the given paths."""
+    """Return the online rule whose traces follow the given paths."""
     advance, fixed = with_loss(step, loss), starting_weights(feedback)
     learns = isinstance(feedback, AdaptiveFeedback)
     _check_one_signal(feedback, signal)
@@ -144,7 +144,7 @@ def trace_rule(
     def update(
         params, state, x, target, *, weight=None, mask=None, reset=None, key=None
     ):
-        del key  # nothing is drawn
+        del key  # this rule uses no random numbers
         check_state(name, state, TraceState)
         now = enter_step(
             advance, params, state.carry, state.initial, x, target, weight, mask, reset
@@ -179,10 +179,10 @@ def trace_rule(
 def _warn_without_memory(name: str, plan: Plan) -> None:
     if not np.any(plan.carry.lookup >= 0):  # no entry of J̃ continues a trace
         warnings.warn(
-            f"{name} keeps no trace of the past in this network, because no part of "
-            "the carry that visible leaves out goes on from step to step. It looks "
-            "back one step only, as gradients.truncated_bptt(step, loss, every=1, "
-            "lookback=1) does for less. Let visible pick only what units see of each "
+            f"{name} keeps no trace of the past in this network, because the new carry "
+            "depends on no part of the old one that visible leaves out. Error signals "
+            "go back one step only; gradients.truncated_bptt(step, loss, every=1, "
+            "lookback=1) costs less. Let visible return only what units see of each "
             "other, such as `lambda carry: carry[1]` for an LSTM, or use another rule.",
             stacklevel=5,
         )
@@ -228,7 +228,7 @@ def _follow(
 def _given_signals(
     step: Step, signal: Signal, params: PyTree, now: OnlineStep, part: PyTree
 ) -> list[jax.Array]:
-    """Return the signals for each visible leaf of the carry, weighted like the losses.
+    """Return the signal for each visible leaf of the carry, times w / Σ w of its loss.
 
     `part` has the shapes of the visible part of one example's carry.
     """
@@ -272,7 +272,7 @@ def _with_signals(read: Readout, places: list, given: list) -> Readout:
 
 
 def _add_pulled(read, now, params):
-    """Return r + c ∂h_t/∂θ, the gradient without paths through older traces."""
+    """Return r + c ∂h_t/∂θ, the gradient without the terms that contain P_{t−1}."""
 
     def new_leaves(wide):
         new, _ = now.examples(cast_like(wide, params), now.start, now.inputs)
@@ -290,7 +290,7 @@ def _adapt(
     part: PyTree,
     now: OnlineStep,
 ) -> PyTree:
-    """Return the feedback weights after the step, unchanged if all is padding."""
+    """Return updated feedback weights, or `weights` if all examples are padding."""
     example, leaves = example_shapes(part, len(now.batch)), jax.tree.leaves(part)
     new = adapted(feedback, weights, read.errors, read.y, example, leaves)
     if now.mask is None:
