@@ -75,7 +75,7 @@ class Lock:
         return cls(file.with_name(f".{file.name}.lock"), name, file)
 
     def __enter__(self) -> None:
-        """Return the lock, which is already held."""
+        """Do nothing, because the constructor has acquired the lock."""
 
     def __exit__(self, *exception: Any) -> None:
         """Release the lock."""

@@ -15,7 +15,7 @@ def is_spread(leaf: Any) -> bool:
 
 
 def mesh_of(*trees: PyTree) -> Any:
-    """Return the mesh of the first array sharded over several devices, or None."""
+    """Return the mesh of the first array that is on several devices, or None."""
     for leaf in jax.tree.leaves(trees):
         if is_spread(leaf) and isinstance(leaf.sharding, NamedSharding):
             return leaf.sharding.mesh

@@ -32,7 +32,7 @@ class BestKept:
 
 
 def open_writer(folder: Path, keep: int, best: BestKept) -> Any:
-    """Return an orbax manager that writes checkpoints and keeps the last and best."""
+    """Return an orbax manager that writes; it keeps the latest and the best."""
     ocp = _orbax()
     policies = [ocp.checkpoint_managers.LatestN(keep), best]
     options = ocp.CheckpointManagerOptions(

@@ -29,7 +29,7 @@ def describe(tree: PyTree) -> Described:
 
 
 def writable(tree: PyTree) -> dict[str, Any]:
-    """Return the leaves by index, without empty leaves, which orbax does not store."""
+    """Return a dict from index to leaf, without empty leaves: orbax stores none."""
     return {
         str(i): jax.random.key_data(leaf) if is_key(leaf) else leaf
         for i, leaf in enumerate(jax.tree.leaves(tree))
@@ -60,7 +60,7 @@ def put_back(leaves: dict[str, Any], like: PyTree) -> PyTree:
 
 
 def checksum(leaf: Any) -> int | None:
-    """Return the CRC of an array's bytes; None if another process has a part of it."""
+    """Return an array's CRC checksum; None if a part is in another process."""
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         return None
     return zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data)

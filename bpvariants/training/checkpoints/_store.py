@@ -40,7 +40,7 @@ class Store:
     """Folder with the checkpoints of one training."""
 
     def __init__(self, settings: Checkpoint, **identity: Any):
-        """Open the folder; `identity` has settings that a resumption must share."""
+        """Open the folder; a resumed training must have equal `identity` settings."""
         self.settings = settings
         identity |= {"config": settings.config}
         self._identity = json.loads(json.dumps(identity, default=str))
@@ -92,7 +92,7 @@ class Store:
         stopped: str | None,
         metrics: Callable[[], dict[str, Any]],
     ) -> None:
-        """Start to write a checkpoint; on return its arrays may be overwritten."""
+        """Start to write a checkpoint; callers may then overwrite its arrays."""
         import orbax.checkpoint as ocp
 
         meta = self._identity | {
@@ -128,7 +128,7 @@ class Store:
         self.last = reached.steps
 
     def restore(self, fresh: Reached) -> Restored | None:
-        """Return the last intact checkpoint, in arrays like those of `fresh`, or None.
+        """Return the latest undamaged checkpoint, with arrays like `fresh`, or None.
 
         Raises:
           ValueError: if the checkpoint is from a different training.
@@ -204,7 +204,7 @@ def read_meta(manager: Any, step: int) -> dict[str, Any]:
 
 
 def read_arrays(manager: Any, step: int, meta: dict[str, Any], like: PyTree) -> dict:
-    """Return a checkpoint's arrays, the state's arrays on the devices of `like`."""
+    """Return a checkpoint's arrays; those of the state are on the devices of `like`."""
     import orbax.checkpoint as ocp
 
     wanted: dict[str, Any] = {

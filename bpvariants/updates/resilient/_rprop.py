@@ -171,7 +171,7 @@ def scale_by_rprop(
 
 
 def _numbers(settings, layout, dtypes, params):
-    """Yield the settings of each array of params, with bounds rounded to its layout."""
+    """Yield the settings of each array of params, with bounds rounded as step sizes."""
     least = per_leaf("min_step_size", settings.min_step_size, params)
     greatest = per_leaf("max_step_size", settings.max_step_size, params)
     for dtype, *ends in zip(dtypes, least, greatest, strict=True):
