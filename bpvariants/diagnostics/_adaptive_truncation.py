@@ -149,7 +149,7 @@ def certificate(
     tau: int,
     fit: str,
 ) -> TruncationCertificate:
-    """Compute the certificate from errors by lag; arrays [R, ...] start at lag 1."""
+    """Compute the certificate from errors by lag; entry 0 of arrays is for lag 1."""
     beta = jnp.where(
         jnp.all(jnp.isfinite(norms)), _decay(norms, examples > 0, tau, fit), jnp.nan
     )
