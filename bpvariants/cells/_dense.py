@@ -22,7 +22,7 @@ NAME = "bpvariants_gates"
 
 
 def lean(function: Callable) -> Callable:
-    """Checkpoint a function, and keep only the intermediate values marked by `kept`."""
+    """Apply jax.checkpoint, but store the intermediate values marked by `kept`."""
     policy = jax.checkpoint_policies.save_only_these_names(NAME)
     return jax.checkpoint(function, policy=policy, prevent_cse=False)
 

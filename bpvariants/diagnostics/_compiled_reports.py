@@ -68,7 +68,7 @@ class CostReport(NamedTuple):
     loops: tuple[int | None, ...]
 
     def table(self) -> str:
-        """Return text with a line for each kind of work, and a line of loop lengths."""
+        """Return text: a line for each kind of operation, and one for loop lengths."""
         rows = [[name, short(value)] for name, value in self._asdict().items()
                 if name != "loops"]  # fmt: skip
         lines = [aligned(rows)]

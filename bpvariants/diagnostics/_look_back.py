@@ -39,7 +39,7 @@ class Course(NamedTuple):
 
 
 class LookBack(NamedTuple):
-    """Error signals that reach the carries k = 1 … R steps before the last loss."""
+    """Error signals of the last losses at the carries k = 1 … R steps earlier."""
 
     norms: jax.Array  # [R]: φ_k, mean over examples of at least k steps
     examples: jax.Array  # [R]: number of examples of at least k steps
