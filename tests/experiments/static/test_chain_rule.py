@@ -1,4 +1,4 @@
-"""Study chain_rule: factors by hand, by backpropagation and by finite differences."""
+"""Study chain_rule: its rows and plots, resuming, and JAX's settings."""
 
 import dataclasses
 import json
