@@ -41,7 +41,7 @@ if os.environ[FAST.upper()] == "1":
 
 
 def pytest_runtest_setup(item):
-    """Skip tests marked `data` if $BPVARIANTS_DATA is not set; tests use no network."""
+    """Skip tests marked `data` without $BPVARIANTS_DATA; tests download nothing."""
     if item.get_closest_marker("data") and not os.environ.get("BPVARIANTS_DATA"):
         pytest.skip("needs $BPVARIANTS_DATA")
 
@@ -160,7 +160,7 @@ def fast():
 
 @pytest.fixture
 def check_run():
-    """Return a check that a study finished and wrote its rows and pictures."""
+    """Return a function that checks that a study has written its rows and plots."""
 
     def check(result, folder, pictures):
         assert not result.interrupted
@@ -174,7 +174,7 @@ def check_run():
 
 @pytest.fixture
 def ctrl_c():
-    """Install Python's handler for Ctrl-C; background processes start without one."""
+    """Install Python's handler for Ctrl-C, which background processes lack."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -217,7 +217,7 @@ _tests_since = []
 
 @pytest.fixture
 def rules():
-    """Return all gradient rules, for tests that compile them into one program."""
+    """Return all gradient rules, for tests that compile them in one function."""
     return problems.RULES
 
 
@@ -238,5 +238,5 @@ def make_problem():
 
 @pytest.fixture
 def make_probe():
-    """Return the maker of probe P, three units with known reference values."""
+    """Return a function that makes probe P, three units with known reference values."""
     return problems.make_probe

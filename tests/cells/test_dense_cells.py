@@ -30,7 +30,7 @@ def parts(name):
 
 @cache
 def problem(name, batch=(B,)):
-    """Return parameters with nonzero biases, a carry, inputs and the reset carry."""
+    """Return parameters with nonzero biases, a carry, inputs and a carry for resets."""
     _, draw, start = parts(name)
     params = draw(jax.random.key(0), D, N)
     noise = lambda tree, seed: jax.tree.map(
@@ -42,7 +42,7 @@ def problem(name, batch=(B,)):
 
 
 def gradient(run):
-    """Return the derivatives of a loss of all outputs and the last carry."""
+    """Return the derivatives of a loss that all outputs and the last carry affect."""
 
     def loss(params, carry, xs, initial):
         last, ys = run(params, carry, xs, initial)

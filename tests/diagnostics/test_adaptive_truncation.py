@@ -142,7 +142,7 @@ def test_fewer_steps_back_measure_the_same():
 
 @pytest.mark.slow
 def test_padding_and_resets(make_problem):
-    """Check that each example of a padded batch has the same result as alone."""
+    """Compare each example of a padded batch with a batch of this example alone."""
     step, loss, (params, carry, xs, targets), more = make_problem("lstm", T=5)
     mask = jnp.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 1, 0], [1, 0, 0]], bool)
     reset = jnp.array([[0, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0]], bool)

@@ -1,4 +1,4 @@
-"""Helpers of applications: batches by length, scores, sound, published values."""
+"""Helpers of applications: batches of similar length, scores, sound, references."""
 
 import doctest
 import math

@@ -1,4 +1,4 @@
-"""Study forecast: no look-ahead, intervals, test of forecast skill, and user files."""
+"""Study forecast: no use of future values, intervals, significance, user files."""
 
 import json
 import tracemalloc
@@ -92,7 +92,7 @@ def test_linear_baselines_are_those_measured_elsewhere():
 
 
 def learned(method, series, tmp_path):
-    """Learn.
+    """Train the networks of the study.
 
     Return forecasts [seeds, origins, H, 3] in data units, and the first origin.
     """

@@ -31,7 +31,7 @@ def test_images_quick(check_run, fast, tmp_path, capsys):
     labels = data.mnist().test[1][:1000]
     majority = 100 * (1 - np.bincount(labels).max() / 1000)
     errors = {row["job"]: row["test_error"][0] for row in result.rows}
-    # The linear classifier of all MNIST images has an error of 12 %.
+    # A linear classifier trained on all MNIST training images has a test error of 12 %.
     assert max(errors.values()) < 15 < majority
     printed = capsys.readouterr().out
     assert "4.7" in printed

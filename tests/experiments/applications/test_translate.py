@@ -60,7 +60,7 @@ def make_params(attention="additive"):
 
 
 def by_hand(params, source, target, attention, own=False):
-    """Return losses of one sentence, word by word, without padding, scan or batch."""
+    """Return the loss of each word of one sentence, by a loop without padding."""
     encoder, decoder = params["encoder"], params["decoder"]
     zeros = np.zeros(SIZES.units)
     states = {"forward": [], "backward": []}

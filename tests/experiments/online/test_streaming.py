@@ -1,4 +1,4 @@
-"""Study streaming: a short run; each step is scored before it is learned from."""
+"""Study streaming: a short run; each prediction comes before its target is learned."""
 
 import json
 

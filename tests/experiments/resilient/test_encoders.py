@@ -47,7 +47,7 @@ def test_encoders_study_runs(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_the_encoder_is_learned_as_fast_as_in_the_paper(tmp_path):
-    """Compare epochs of 10-5-10 with the paper: 30, and 19 by its best settings."""
+    """Compare the 10-5-10 encoder's epochs with the paper's: 30; best settings: 19."""
     config = encoders.Config(seeds=20, weights=(0.5,), clip=(0.001,))
     epochs = encoders._epochs(config, "10-5-10", 0.1, "rprop_plus", 0.5, 0.001)
     assert epochs.max() < config.max_epochs
