@@ -1,4 +1,4 @@
-"""Strict JAX settings for every test, test tiers, signals, and shared fixtures."""
+"""Strict JAX settings for every test, fast and slow tiers, signals, and fixtures."""
 
 import collections
 import gc
@@ -24,14 +24,15 @@ STRICT = {
 DEFAULTS = {name: getattr(jax.config, name) for name in STRICT}
 jax.config.update("jax_num_cpu_devices", 4)
 
-# Compilation takes most of the time of a test. Turning off most compiler optimisations
-# saves a fifth of the time, also in programs that tests start. Set
+# Compilation takes most of the time of a test. Disabling most compiler optimisations
+# saves a fifth of the time. The setting also applies to processes that tests start. Set
 # JAX_DISABLE_MOST_OPTIMIZATIONS=0 to compile with all optimisations, as users do.
 FAST = "jax_disable_most_optimizations"
 os.environ.setdefault(FAST.upper(), "1")
 jax.config.update(FAST, os.environ[FAST.upper()] == "1")
 if os.environ[FAST.upper()] == "1":
-    # MLIR fusion emitters and parallel code generation cost more time than they save.
+    # For tests, MLIR fusion emitters and parallel code generation take more time than
+    # they save.
     QUICK = (
         "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     )
@@ -40,14 +41,14 @@ if os.environ[FAST.upper()] == "1":
 
 
 def pytest_runtest_setup(item):
-    """Skip tests marked `data` if $BPVARIANTS_DATA is not set; tests use no network."""
+    """Skip tests marked `data` without $BPVARIANTS_DATA; tests download nothing."""
     if item.get_closest_marker("data") and not os.environ.get("BPVARIANTS_DATA"):
         pytest.skip("needs $BPVARIANTS_DATA")
 
 
-# The fast tier of tests excludes tests marked slow, here or by @pytest.mark.slow. Slow
-# tests are studies, tests that start processes, doctests, code blocks of the
-# documentation, and most rows of large parametrised tests.
+# The fast tier excludes tests that are marked slow, here or by @pytest.mark.slow. Slow
+# tests are: studies, tests that start processes, doctests, code blocks of the
+# documentation, and most parameter sets of large parametrised tests.
 SLOW_FILES = (
     "experiments/",
     "test_devices.py",
@@ -61,8 +62,8 @@ FAST_FILES = (
 )
 SLOW_TESTS = ("test_examples_in_docstrings_are_true", "test_code_in_pages_runs")
 
-# Format: {file: [(words, kept)]}. A row of a parametrised test whose name has one of
-# `words` is fast only if the name also has one of `kept`.
+# Format: {file: [(words, kept)]}. If the name of a parametrised test case contains one
+# of `words`, the case is fast only if the name also contains one of `kept`.
 FAST_ROWS = {
     "gradients/": [({*problems.CELLS}, {"nested"})],
     "gradients/test_every_rule.py": [
@@ -71,7 +72,7 @@ FAST_ROWS = {
     ],
     "updates/test_every_update.py": [({"float16", "float32", "float64"}, set())],
 }
-SLOW_ROWS = {  # Tests of these updates run only in the slow tier.
+SLOW_ROWS = {  # tests of these updates are slow
     "updates/test_every_update.py": "rprop rprop_minus rprop_plus rprop_float32 "
     "rprop_bfloat16 rprop_plus_packed irprop_plus_after rprop_weight_decay half_back "
     "manhattan forgetting_printed forgetting_normalised forgetting_projected",
@@ -80,10 +81,10 @@ SLOW_ROWS = {  # Tests of these updates run only in the slow tier.
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Mark the tests that the fast tier excludes as slow.
+    """Mark tests that are not in the fast tier as slow.
 
-    `@pytest.mark.fast_rows(k)` keeps the first k rows of a parametrised test in the
-    fast tier.
+    Of a parametrised test with `@pytest.mark.fast_rows(k)`, the first k parameter sets
+    are in the fast tier.
     """
     rows = collections.Counter()
     for item in items:
@@ -133,7 +134,7 @@ def _plain_jax():
 
 
 def _keep_programs(folder):
-    """Cache compiled programs in `folder` for resumed studies.
+    """Cache compiled functions on disk in `folder`, for tests of resumed studies.
 
     None turns the cache off.
     """
@@ -150,7 +151,7 @@ def plain_jax():
 
 @pytest.fixture
 def fast():
-    """Compile with all optimisations, for tests whose programs run long."""
+    """Compile with all optimisations, for tests that run longer than they compile."""
     before = jax.config.read(FAST)
     jax.config.update(FAST, False)
     yield
@@ -159,7 +160,7 @@ def fast():
 
 @pytest.fixture
 def check_run():
-    """Return a check that a study finished and wrote its rows and pictures."""
+    """Return a function that checks that a study has written its rows and plots."""
 
     def check(result, folder, pictures):
         assert not result.interrupted
@@ -173,7 +174,7 @@ def check_run():
 
 @pytest.fixture
 def ctrl_c():
-    """Install Python's handler for Ctrl-C; background processes start without one."""
+    """Install Python's handler for Ctrl-C, which background processes lack."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -203,9 +204,9 @@ def _forget_programs_of_long_modules():
 
 
 def _forget():
-    """Drop all compiled programs of JAX.
+    """Delete all compiled functions from JAX's caches.
 
-    Each compiled program maps memory, and a process may have at most 65,530 mappings.
+    Each compiled function uses memory mappings, and a process may have only 65,530.
     """
     _tests_since.clear()
     jax.clear_caches()
@@ -216,7 +217,7 @@ _tests_since = []
 
 @pytest.fixture
 def rules():
-    """Return all gradient rules, for tests that compile them into one program."""
+    """Return all gradient rules, for tests that compile them in one function."""
     return problems.RULES
 
 
@@ -237,5 +238,5 @@ def make_problem():
 
 @pytest.fixture
 def make_probe():
-    """Return the maker of probe P, three units with known reference values."""
+    """Return a function that makes probe P, three units with known reference values."""
     return problems.make_probe

@@ -15,7 +15,7 @@ from bpvariants import adapters, gradients
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
-# Each rule in this table must pass all tests of gradients/test_every_rule.py.
+# Every rule in this table must pass all tests in gradients/test_every_rule.py.
 RULES = {
     "bptt": gradients.bptt,
     "bptt_every": partial(gradients.bptt, remat=gradients.remat.every(2)),
@@ -34,11 +34,11 @@ CELLS = ["tanh", "gru", "lstm", "linen_rnn", "nnx", "nested"]
 class Problem(NamedTuple):
     step: Callable
     loss: Callable
-    args: tuple  # The args are (params, carry, xs, targets).
-    options: dict  # The options are weights, mask, reset and initial.
+    args: tuple  # (params, carry, xs, targets)
+    options: dict  # weights, mask, reset and initial
 
 
-@cache  # All tests use one network, so that they share compiled programs.
+@cache  # all tests share the network and its compiled functions
 def make_problem(cell="lstm", batch=(3,), T=5, dtype=float):
     keys = iter(jax.random.split(jax.random.key(0), 16))
     normal = lambda *shape: jax.random.normal(next(keys), shape, dtype)
@@ -80,7 +80,7 @@ def _tanh_step(params, h, x):
     return h, h @ params["readout"]
 
 
-@jax.jit  # Users' steps may contain a jitted program, like this one.
+@jax.jit  # steps of users may contain jitted functions
 def _nested_step(params, carry, x):
     recurrent, others = params
     (fast,), (slow, count) = carry["fast"], carry["slow"]

@@ -1,4 +1,4 @@
-"""Modules of other libraries as steps: the values equal those of the modules."""
+"""Adapters: steps made from modules return the same values as the modules."""
 
 import chex
 import equinox as eqx

@@ -1,4 +1,4 @@
-"""Checks of arrays that all rules, updates and trainings share."""
+"""Checks of arguments, which all rules, updates and trainings use."""
 
 import equinox as eqx
 import jax

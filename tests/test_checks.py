@@ -1,4 +1,4 @@
-"""Users' mistakes: an immediate error that says what to do instead."""
+"""Users' mistakes: each raises an immediate error that says what to do instead."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ import pytest
 from bpvariants import diagnostics, gradients
 from tests.test_losses import problem, root, SEQUENCES, step, WEIGHTS
 
-# E-prop warns if the whole of h is visible, because it then keeps no trace.
+# E-prop warns if all of h is visible to other units, because it then has no trace.
 pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")
 every_rule = pytest.mark.parametrize("make", SEQUENCES.values(), ids=SEQUENCES)
 

@@ -1,4 +1,4 @@
-"""Batches divided over four devices: the same results as on one, and known traps."""
+"""Batches divided over four devices: results equal to one device's; known traps."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from bpvariants import gradients
 from experiments.scale._collectives import collectives
 from experiments.scale._data_parallel import data_parallel
 
-# E-prop warns if the whole of h is visible, because it then keeps no trace.
+# E-prop warns if all of h is visible to other units, because it then has no trace.
 pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")
 
 ONLINE = {  # The rule rtrl is already in the table of problems.py.
@@ -90,20 +90,20 @@ def test_every_rule_on_four_devices_equals_one(
         assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(grads))
 
 
-# The tests below have the order of the table of traps in docs/devices.md, one test a
-# row.
+# Each test below is for one row of the table of traps in docs/devices.md, in the same
+# order.
 
 
 @pytest.fixture
 def problem(make_problem):
-    """Return a problem whose weights give each device a different share of the loss."""
+    """Return a problem in which the sums of loss weights differ between devices."""
     step, loss, args, _ = make_problem("tanh", (BATCH,), T=3)
     weights = jnp.arange(3.0 * BATCH).reshape(3, BATCH)
     return step, loss, (*args, weights)
 
 
 def on_each_device(function, mesh, summed=True, **options):
-    """Run a function under shard_map; return its whole result, or a part per device."""
+    """Run a function under shard_map; return the whole result, or one per device."""
     over_time = jax.P(None, "data")
     shares = (jax.P(), jax.P("data"), over_time, over_time, over_time)
     out = jax.P() if summed else jax.P("data")
@@ -200,6 +200,7 @@ def test_a_norm_under_shard_map_is_that_of_a_share(mesh):
         clipped, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data")
     )
     norm = lambda w: float(jnp.linalg.norm(w))
-    # Each of the four devices clips its part to norm 1, so the whole has norm 2.
+    # Each of four devices clips its part of the gradient to norm 1, so the whole
+    # gradient has norm √4 = 2.
     assert norm(jax.jit(shares)(w)) == pytest.approx(2)
     assert norm(jax.jit(clipped)(put(mesh, "data")(w))) == pytest.approx(1)

@@ -1,4 +1,4 @@
-"""README and docs: their code runs, and the names and links in them exist."""
+"""README and docs: code blocks run; names and targets of links exist."""
 
 import pathlib
 import re

@@ -16,7 +16,7 @@ import pytest
 import bpvariants
 
 ROOT = pathlib.Path(bpvariants.__file__).parent.parent
-# A part may import parts of earlier rows, but no other part of its own row.
+# A part may import parts in earlier rows, but no other part in its own row.
 LEVELS = [
     {"types"},
     {"_dtypes", "_tables"},
@@ -114,7 +114,7 @@ def test_solvers_and_adjoints_lie_below_the_fixed_point():
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    # This raises CycleError if modules import each other in a circle.
+    # raises CycleError if there is a cycle of imports
     list(graphlib.TopologicalSorter(IMPORTS).static_order())
 
 
@@ -148,13 +148,14 @@ READS = {"primitive", "eqns", "jaxpr", "invars", "outvars", "constvars"}
 PRIMITIVES = {
     member.name
     for name, member in vars(jax.lax).items()
-    # Names without an inner underscore, such as "tanh" and "scan", are too common.
+    # Do not search for names without an inner underscore, such as "tanh": they are also
+    # names of other things.
     if name.endswith("_p") and "_" in member.name
 }
 
 
 def reads_programs(tree):
-    """Yield each place that reads a jaxpr or names one of JAX's primitives."""
+    """Yield each line that reads a jaxpr or contains the name of a JAX primitive."""
     docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
@@ -176,7 +177,7 @@ def test_only_one_room_knows_the_names_of_primitives():
 
 
 def test_no_module_inspects_signatures():
-    """Check that no code inspects signatures; rules have their protocol's arguments."""
+    """Check that no code inspects signatures; all rules take the same arguments."""
     looks = {"signature", "Signature", "getfullargspec", "__signature__"}
     found = []
     for module, tree in TREES.items():
@@ -239,7 +240,7 @@ def public_names():
             ours = getattr(member, "__module__", "").startswith("bpvariants")
             if ours and not name.startswith("_"):
                 found.setdefault((name, id(member)), (f"{module}.{name}", member))
-                # A cell is a value whose functions `init` and `carry` need docstrings.
+                # The methods `init` and `carry` of a cell need docstrings, too.
                 if isinstance(member, bpvariants.cells.Cell):
                     for part in ("init", "carry"):
                         label = f"{module}.{name}.{part}"

@@ -1,4 +1,4 @@
-"""Losses that do not count or are not floating, and weights of any dtype, by rule."""
+"""Losses of weight 0, losses of other dtypes, and weights of any dtype, by rule."""
 
 from functools import cache, partial
 
@@ -12,7 +12,7 @@ import pytest
 from bpvariants import diagnostics, gradients
 from tests.problems import RULES
 
-# The state of the test network is visible as a whole.
+# E-prop warns because the whole state is visible
 pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")
 
 KEY = jax.random.key(0)
@@ -55,7 +55,7 @@ def step(params, h, x):
 
 
 def root(y, target):
-    """Return the distance of y and target.
+    """Return the Euclidean distance between y and target.
 
     Its slope is infinite where they are equal.
     """
@@ -73,7 +73,7 @@ def problem():
 WEIGHTS = jnp.array([[0.0, 1.0], [1.0, 0.5], [0.0, 0.0], [2.0, 1.0]])
 
 
-# These rules represent all ways in which rules compute losses.
+# One rule for each way in which rules compute losses
 FEW = ("bptt", "truncated_bptt", "eprop_signal", "pes")
 some_then_all = pytest.mark.parametrize(
     "names", [FEW, pytest.param(tuple(SEQUENCES), marks=pytest.mark.slow)], ids=len
@@ -82,7 +82,7 @@ some_then_all = pytest.mark.parametrize(
 
 @cache
 def all_rules(loss, names):
-    """Return a function for the results of the named rules, as one program."""
+    """Return one jitted function that returns the results of all named rules."""
 
     def run(targets, weights):
         params, carry, xs, _ = problem()
@@ -103,7 +103,7 @@ def missing(number=jnp.nan):
 def test_a_missing_target_of_weight_0_is_as_if_its_loss_were_not_there(names):
     """Check that value, gradient and carry ignore a loss of weight 0.
 
-    The step runs although its loss does not count.
+    The step is run even if the weight of its loss is 0.
     """
     params, carry, xs, targets = problem()
 
@@ -216,7 +216,7 @@ def test_diagnostics_do_not_look_at_targets_that_do_not_count():
 
 
 def test_values_are_differentiable_in_weights_that_are_0():
-    """Compare the derivative in the weights w with (ℓ − value) / Σw, at w = 0.
+    """Compare derivatives in the loss weights w with (ℓ − value) / Σw, at w = 0.
 
     The value is Σwℓ / Σw for losses ℓ. A forgetting factor of 0 gives such weights.
     """

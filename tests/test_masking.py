@@ -1,4 +1,4 @@
-"""Masks made from lengths: refused lengths, and lengths unknown while tracing."""
+"""Masks made from lengths: invalid lengths, and traced lengths."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Training by two processes: equal to one process, killed and resumed, interrupted."""
+"""Training by two processes: results of one process; kill, resumption, Ctrl-C."""
 
 import json
 import os
@@ -15,9 +15,9 @@ from experiments.scale import char_lm
 
 SIZES = {"units": 8, "embedding": 8, "streams": 8, "window": 8, "steps": 50}
 SIZES |= {"chunk": 10, "tested": 100}
-# This program runs one complete training. It also runs a training whose last process is
-# killed after the log of step 30, before the checkpoint. Both trainings share one start
-# of the processes, because starting takes most of the time.
+# This program runs one complete training. Then it runs a training whose last process is
+# killed after the log of step 30, before the checkpoint. Both are in one program,
+# because starting the processes takes most of the time.
 PROGRAM = """
 import json, os, signal, sys
 from pathlib import Path
@@ -42,8 +42,8 @@ def log_and_die(self, step, metrics):
 training.JsonLog.__call__ = log_and_die
 devices.run(char_lm.main, config(killed))
 """
-# This program resumes the killed training by its command. Then it presses Ctrl-C in the
-# last process only, during a training with too many steps to finish.
+# This program resumes the killed training. Then it starts a training with too many
+# steps to finish, and sends Ctrl-C to the last process only.
 AGAIN = """
 import json, os, signal, sys
 from pathlib import Path
@@ -70,7 +70,7 @@ devices.run(char_lm.main, char_lm.Config(**sizes, machine=machine, out=Path(out)
 
 
 def start(folder, make_command):
-    """Start both processes of a run, each with the command for its machine."""
+    """Start both processes of a run, each with its own command."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -110,7 +110,7 @@ def lines(path):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, plain_jax):
-    """Return folders of runs: by one process, by two, and by two with one killed."""
+    """Return folders of runs: one process; two processes; two, one of them killed."""
     folder = tmp_path_factory.mktemp("processes")
     out = [str(folder / name) for name in ("two", "killed")]
     program = lambda machine: [

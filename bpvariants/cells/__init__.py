@@ -1,15 +1,17 @@
-"""Recurrent cells. A :class:`Cell` is a step with the methods `init` and `carry`.
+"""Recurrent cells. A :class:`Cell` is a step function with methods `init` and `carry`.
 
-    params = cells.gru.init(key, inputs, units)     draws the parameters
+    params = cells.gru.init(key, inputs, units)     draws random parameters
     carry = cells.gru.carry(params, batch_shape)    the carry before the first step
-    carry, y = cells.gru(params, carry, x)          one step, for any gradient rule
+    carry, y = cells.gru(params, carry, x)          one time step
 
-- `tanh`, `gru`, `lstm` have dense weight matrices, and keep few residuals for the
-  backward pass. `lstm_cudnn` runs a whole sequence of `lstm`, on a GPU by cuDNN.
-- `lru`, `min_gru` are elementwise in the carry, so they also work with
-  `gradients.parallel_unroll(…, method="linear")`.
-- `rtu` has units that do not depend on each other, each with two real state variables.
-  The exact gradient of `rtu` forward in time is therefore cheap.
+- `tanh`, `gru` and `lstm` have dense weight matrices, and store few residuals for the
+  backward pass. `lstm_cudnn` runs `lstm` over a whole sequence; on an NVIDIA GPU, it
+  calls cuDNN.
+- In `lru` and `min_gru`, each element of the new carry depends on only one element of
+  the old carry. They therefore also work with `gradients.parallel_unroll(…,
+  method="linear")`.
+- `rtu` has units with two real state variables each; a unit's state does not depend on
+  other units. RTRL, the exact gradient forward in time, is therefore cheap for `rtu`.
 """
 
 from bpvariants.cells._cell import Cell as Cell

@@ -1,8 +1,8 @@
-"""Base class of recurrent cells: a step with methods for parameters and first carry.
+"""Base class of recurrent cells: a step with methods that make parameters and carry.
 
-Each cell is the only instance of its class. A cell is not a function with the
-attributes `init` and `carry`, because type checkers, editors and `help` would not see
-them.
+Each cell is the only instance of its class. Cells are not functions with the attributes
+`init` and `carry`, because type checkers, editors and `help` would not find such
+attributes.
 """
 
 import abc
@@ -14,18 +14,19 @@ from bpvariants.types import PyTree
 
 
 class Cell(abc.ABC):
-    """A recurrent cell, which the gradient rules for sequences accept as a step.
+    """A recurrent cell; every gradient rule for sequences accepts it as a step.
 
         params = cell.init(key, inputs, units)
         carry = cell.carry(params, batch_shape)
         carry, y = cell(params, carry, x)
 
-    A cell contains no arrays. Like a function, a cell compares by identity, is
-    hashable, and is pickled by its name. To write your own cell, derive a class from
-    `Cell` and make one instance of it.
+    A cell contains no arrays. Like functions, cells are compared by identity, are
+    hashable, and are pickled by name. To write your own cell, derive a class from
+    `Cell` and create one instance of the class.
 
     Args:
-      name: the name of the module's variable for the cell; `repr` and `pickle` use it.
+      name: name of the module's variable that contains the cell; `repr` and `pickle`
+        use the name.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -44,7 +45,7 @@ class Cell(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, params: PyTree, carry: PyTree, x: jax.Array) -> tuple[Any, Any]:
-        """Take one time step; return the new carry and the output y."""
+        """Run one time step; return the new carry and the output y."""
 
     @staticmethod
     @abc.abstractmethod
@@ -53,8 +54,8 @@ class Cell(abc.ABC):
 
         Args:
           key: a `jax.random.key`.
-          inputs: d, the length of the last axis of x.
-          units: n, the length of the carry's last axis.
+          inputs: number d of inputs, which is the length of the last axis of x.
+          units: number n of units, which is the length of the carry's last axis.
           dtype: the dtype of all parameters. Default: JAX's default floating dtype.
         """
 
@@ -65,11 +66,11 @@ class Cell(abc.ABC):
 
         Args:
           params: the parameters of the cell.
-          batch_shape: the sizes of the batch axes, *batch.
+          batch_shape: sizes *batch of the batch axes; () for a single example.
         """
 
     def __repr__(self) -> str:
         return f"<cell {self.__name__}>"
 
     def __reduce__(self) -> str:
-        return self.__name__  # pickle and copy find a cell by its name
+        return self.__name__  # pickle and copy look up the cell by name

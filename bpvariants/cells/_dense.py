@@ -1,9 +1,9 @@
-"""Helpers of cells with dense weights: gates, affine maps, and few residuals.
+"""Helpers of cells with dense weights: gates, affine maps, and fewer residuals.
 
-The derivative of a gate σ(z) or tanh(z) is a function of the gate's own value. For the
-backward pass, a step of a dense cell therefore keeps its gates, its carry and its
-input. The backward pass computes other residuals from the gates, the carry and the
-input, element by element. No matrix product is repeated in the backward pass.
+The derivative of a gate σ(z) or tanh(z) is a function of the gate's value. A step of a
+dense cell therefore stores only its gates, its carry and its input for the backward
+pass. The backward pass computes other residuals from these by elementwise operations,
+without repeating a matrix product.
 """
 
 import math
@@ -22,7 +22,7 @@ NAME = "bpvariants_gates"
 
 
 def lean(function: Callable) -> Callable:
-    """Checkpoint a function, and keep only the intermediate values marked by `kept`."""
+    """Apply jax.checkpoint, but store the intermediate values marked by `kept`."""
     policy = jax.checkpoint_policies.save_only_these_names(NAME)
     return jax.checkpoint(function, policy=policy, prevent_cse=False)
 
@@ -30,11 +30,11 @@ def lean(function: Callable) -> Callable:
 kept = partial(checkpoint_name, name=NAME)
 
 
-# JAX's own derivative of a gate uses the gate's value before `kept` marks it. With
-# JAX's derivative, the backward pass would repeat the matrix products of the gate.
+# JAX's own derivative of a gate uses the gate's value before it is marked by `kept`.
+# The backward pass would then repeat the matrix products that the gate depends on.
 @jax.custom_jvp
 def sigmoid(z: jax.Array) -> jax.Array:
-    """Return the logistic σ(z); its derivative is computed from σ(z), which is kept."""
+    """Return the logistic function σ(z); compute its derivative from σ(z) itself."""
     return kept(jax.nn.sigmoid(z))
 
 
@@ -46,7 +46,7 @@ def _sigmoid_jvp(primals, tangents):
 
 @jax.custom_jvp
 def tanh(z: jax.Array) -> jax.Array:
-    """Return the hyperbolic tangent; compute its derivative from the kept result."""
+    """Return the hyperbolic tangent; compute its derivative from its stored result."""
     return kept(jnp.tanh(z))
 
 
@@ -69,8 +69,8 @@ def draw(
 ) -> dict[str, jax.Array]:
     """Draw the parameters of a dense cell with d inputs, n units and k gates.
 
-    The result has the weights "inputs" [d, kn] with variance 1/d, the weights
-    "recurrent" [n, kn] with variance 1/n, and zeros for "bias" [kn].
+    The result is a dict of the weights "inputs" [d, kn] with variance 1/d, the weights
+    "recurrent" [n, kn] with variance 1/n, and the zeros "bias" [kn].
     """
     keys = jax.random.split(key)
     weights = lambda key, rows: (
@@ -88,5 +88,5 @@ def zeros(params: PyTree, batch_shape: tuple[int, ...]) -> jax.Array:
 
 
 def same_dtypes(new: PyTree, carry: PyTree) -> PyTree:
-    """Cast the new carry to the dtypes of the old carry; weights may have others."""
+    """Cast the new carry to the old carry's dtypes, which weights need not have."""
     return cast_like(new, carry)

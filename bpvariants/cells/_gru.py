@@ -1,4 +1,4 @@
-"""The gated recurrent unit (GRU) of PyTorch and cuDNN, with the gates r, z and n.
+"""Gated recurrent unit (GRU), as in PyTorch and cuDNN, with the gates r, z and n.
 
 r = σ(x_t W_r + h U_r + b_r),    z = σ(x_t W_z + h U_z + b_z),    h = h_{t−1}
 n = tanh(x_t W_n + b_n + r ⊙ (h U_n + b′)),    h_t = (1 − z) ⊙ n + z ⊙ h
@@ -20,18 +20,18 @@ class Gru(Cell):
         r = σ(x_t W_r + h U_r + b_r),    z = σ(x_t W_z + h U_z + b_z),    h = h_{t−1}
         n = tanh(x_t W_n + b_n + r ⊙ (h U_n + b′)),    h_t = (1 − z) ⊙ n + z ⊙ h
 
-    The reset gate r multiplies h U_n + b′, as in PyTorch, cuDNN and Flax. For the
-    backward pass, a step keeps five values of each unit: r, z, the gate n, h U_n + b′
-    and the carry h. With n units and d inputs, a step takes 6 n (n + d) floating-point
+    As in PyTorch, cuDNN and Flax, the reset gate r multiplies h U_n + b′. For the
+    backward pass, a step stores five values per unit: r, z, the gate n, h U_n + b′ and
+    the carry h. With n units and d inputs, a step takes 6 n (n + d) floating-point
     operations for each example, not counting elementwise operations.
 
     Args:
-      params: the parameters, drawn by `init`.
+      params: the parameters of the cell, such as those drawn by `init`.
       carry: h_{t−1}, [*batch, n].
-      x: input, [*batch, d].
+      x: input x_t, [*batch, d].
 
     Returns:
-      h_t twice: as the carry and as the output.
+      (h_t, h_t): the state is both the new carry and the output.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -56,13 +56,14 @@ class Gru(Cell):
 
         Args:
           key: a `jax.random.key`.
-          inputs: d, the length of the last axis of x.
-          units: n, the length of the last axis of the carry and of y.
+          inputs: number d of inputs, which is the length of the last axis of x.
+          units: number n of units, which is the length of the last axis of the carry
+            and of y.
           dtype: the dtype of all parameters. Default: JAX's default floating dtype.
 
         Returns:
-          A dict of arrays: inputs is W [d, 3n], recurrent is U [n, 3n], bias is b [3n],
-          and candidate_bias is b′ [n].
+          A dict of arrays: "inputs" is W [d, 3n], "recurrent" is U [n, 3n], "bias" is b
+          [3n], and "candidate_bias" is b′ [n].
 
         Example:
           >>> import jax
@@ -80,7 +81,7 @@ class Gru(Cell):
 
         Args:
           params: the parameters of the cell.
-          batch_shape: the sizes of the batch axes, *batch.
+          batch_shape: sizes *batch of the batch axes; () for a single example.
 
         Example:
           >>> import jax

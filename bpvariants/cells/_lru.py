@@ -1,8 +1,8 @@
-"""The linear recurrent unit (LRU): a diagonal complex linear recurrence and a readout.
+"""Linear recurrent unit (LRU): a diagonal complex linear recurrence and a readout.
 
-Notation: h is the complex state [n], x the input [d], y the output [m], and γ the gain
-of the input. The eigenvalues λ [n] are inside the unit circle for any real parameters ν
-and φ. All parameters are real, because each complex matrix is stored as two real
+Notation: h is the complex state [n], x is the input [d], y is the output [m], and γ is
+the gain of the input. The eigenvalues λ [n] are inside the unit circle for all real
+parameters ν and φ. All parameters are real: each complex matrix is stored as two real
 matrices.
 
     h_t = λ ⊙ h_{t−1} + γ ⊙ (B x_t),    λ = exp(−exp(ν) + i exp(φ)),  γ = exp(log γ)
@@ -26,17 +26,18 @@ class Lru(Cell):
 
         h_t = λ ⊙ h_{t−1} + γ ⊙ (B x_t),    y_t = Re(C h_t) + D x_t
 
-    The carry has one of two forms. As one complex array, the carry works with
-    `gradients.parallel_unroll(…, method="linear")`. As a pair of real arrays, its real
-    and imaginary part, the carry works with `gradients.rtrl`, which accepts only real
-    carries. Both forms of the carry give the same outputs. A step takes
-    4 n (d + m) + 2 d m floating-point operations for each example, not counting
-    elementwise operations. `lru` computes in float32 or a wider dtype.
+    The carry has one of two forms, which give the same outputs. A single complex array
+    works with `gradients.parallel_unroll(…, method="linear")`. A pair of real arrays,
+    the real part and the imaginary part, works with `gradients.rtrl`, which accepts
+    only real carries. A step takes 4 n (d + m) + 2 d m floating-point operations for
+    each example, not counting elementwise operations. `lru` computes in float32 or a
+    wider dtype.
 
     Args:
-      params: the parameters, drawn by `init`.
-      carry: h_{t−1}, complex [*batch, n], or a pair of real arrays of this shape.
-      x: input, [*batch, d].
+      params: the parameters of the cell, such as those drawn by `init`.
+      carry: h_{t−1}, a complex array [*batch, n], or a pair of real arrays of this
+        shape.
+      x: input x_t, [*batch, d].
 
     Returns:
       The new carry h_t, in the form of the given carry, and the output y_t [*batch, m].
@@ -85,21 +86,23 @@ class Lru(Cell):
         max_angle: float = 2 * math.pi,
         dtype: Any = None,
     ) -> dict[str, jax.Array]:
-        """Draw the parameters of `lru`: λ uniform in a ring, γ = √(1 − |λ|²).
+        """Draw the parameters of `lru`: λ uniform in a ring, and γ = √(1 − |λ|²).
 
-        With γ = √(1 − |λ|²) and white noise as input, the state has the variance of the
-        input, for any |λ|. All weights are normal: the real and imaginary parts of B
-        have variance 1/(2d), the parts of C have variance 1/n, and D has variance 1/d.
-        For a longer memory, raise min_radius.
+        If the input is white noise, γ = √(1 − |λ|²) gives the state the same variance
+        for every |λ|. All weights are normally distributed: the real and imaginary
+        parts of B have variance 1/(2d), those of C have variance 1/n, and D has
+        variance 1/d. For a longer memory, increase min_radius.
 
         Args:
           key: a `jax.random.key`.
-          inputs: d, the length of the last axis of x.
-          units: n, the number of complex elements in the carry of one example.
-          outputs: m, the length of the last axis of y. Default: n.
+          inputs: number d of inputs, which is the length of the last axis of x.
+          units: number n of complex elements in the carry of one example.
+          outputs: number m of outputs, which is the length of the last axis of y.
+            Default: n.
           min_radius: the smallest |λ|, at least 0.
           max_radius: the largest |λ|, below 1.
-          max_angle: the largest angle of λ; smaller values give slower oscillations.
+          max_angle: the largest angle of λ in radians; smaller values give slower
+            oscillations.
           dtype: the dtype of all parameters. Default: JAX's default floating dtype.
 
         Returns:
@@ -144,7 +147,7 @@ class Lru(Cell):
 
         Args:
           params: the parameters of the cell.
-          batch_shape: the sizes of the batch axes, *batch.
+          batch_shape: sizes *batch of the batch axes; () for a single example.
           complex: True for one complex array; False for a pair of real arrays, the real
             and imaginary part, which `gradients.rtrl` needs.
 

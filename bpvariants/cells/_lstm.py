@@ -1,4 +1,4 @@
-"""The long short-term memory (LSTM), with gates in PyTorch's order: i, f, g, o.
+"""Long short-term memory (LSTM), with gates in PyTorch's order: i, f, g, o.
 
 (i, f, g, o) = x_t W + h_{t−1} U + b,    c_t = σ(f) ⊙ c_{t−1} + σ(i) ⊙ tanh(g)
 h_t = σ(o) ⊙ tanh(c_t),    y_t = h_t
@@ -20,14 +20,14 @@ class Lstm(Cell):
         (i, f, g, o) = x_t W + h_{t−1} U + b
         c_t = σ(f) ⊙ c_{t−1} + σ(i) ⊙ tanh(g),    h_t = σ(o) ⊙ tanh(c_t),    y_t = h_t
 
-    For the backward pass, a step keeps its four gates and its carry: 6 n array elements
-    for each example with n units. With d inputs, a step takes 8 n (n + d)
+    For the backward pass, a step with n units stores its four gates and its carry,
+    which are 6 n array elements per example. With d inputs, a step takes 8 n (n + d)
     floating-point operations for each example, not counting elementwise operations.
 
     Args:
-      params: the parameters, drawn by `init`.
+      params: the parameters of the cell, such as those drawn by `init`.
       carry: (c_{t−1}, h_{t−1}), each [*batch, n].
-      x: input, [*batch, d].
+      x: input x_t, [*batch, d].
 
     Returns:
       The carry (c_t, h_t), and the output h_t.
@@ -53,17 +53,19 @@ class Lstm(Cell):
     ) -> dict[str, jax.Array]:
         """Draw the parameters of `lstm`: W from N(0, 1/d), U from N(0, 1/n), bias 0.
 
-        To make an untrained network remember longer, set the bias of the forget gate f
+        To give an untrained network a longer memory, set the bias of the forget gate f
         to 1: `params["bias"].at[n : 2 * n].set(1)`.
 
         Args:
           key: a `jax.random.key`.
-          inputs: d, the length of the last axis of x.
-          units: n, the length of the last axis of the carry and of y.
+          inputs: number d of inputs, which is the length of the last axis of x.
+          units: number n of units, which is the length of the last axis of the carry
+            and of y.
           dtype: the dtype of all parameters. Default: JAX's default floating dtype.
 
         Returns:
-          A dict of arrays: inputs is W [d, 4n], recurrent is U [n, 4n], bias is b [4n].
+          A dict of arrays: "inputs" is W [d, 4n], "recurrent" is U [n, 4n], and "bias"
+            is b [4n].
 
         Example:
           >>> import jax
@@ -82,7 +84,7 @@ class Lstm(Cell):
 
         Args:
           params: the parameters of the cell.
-          batch_shape: the sizes of the batch axes, *batch.
+          batch_shape: sizes *batch of the batch axes; () for a single example.
 
         Example:
           >>> import jax

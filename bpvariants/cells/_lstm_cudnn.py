@@ -1,9 +1,9 @@
-"""The LSTM over a whole sequence, run on a GPU by one call of the library cuDNN.
+"""LSTM over a whole sequence; on an NVIDIA GPU, by a single call of cuDNN.
 
-cuDNN takes all weights of an LSTM as one vector: the matrix for x, the matrix for h,
-and a bias for each of the two. In cuDNN's matrices, each row belongs to one gate of one
-unit, and the gates are in the order i, f, g, o. `lstm_cudnn` sets the bias for h to
-zero.
+cuDNN takes all weights of an LSTM as one vector, which contains the matrix for the
+input x, the matrix for the state h, a bias for x and a bias for h. Each row of these
+matrices is for one gate of one unit; the order of the gates is i, f, g, o. `lstm_cudnn`
+sets the bias for h to zero.
 """
 
 from functools import partial
@@ -24,31 +24,33 @@ def lstm_cudnn(
     lengths: jax.Array | None = None,
     precision: jax.lax.PrecisionLike = None,
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
-    """Run `lstm` over a sequence, on an NVIDIA GPU with cuDNN, for reverse mode.
+    """Run `lstm` over a sequence; on an NVIDIA GPU, cuDNN runs it. Reverse mode only.
 
-    `lstm_cudnn` returns the same results and derivatives as `gradients.unroll(lstm, …)`
-    in float32, up to the precision of cuDNN's matrix products. Only reverse-mode
-    derivatives work. A test compares the layout of the weights with JAX's reference
-    implementation of cuDNN's LSTM. The speed of `lstm_cudnn` has not been measured.
+    In float32, `lstm_cudnn` returns the same results and derivatives as
+    `gradients.unroll(lstm, …)`, up to the precision of cuDNN's matrix products. Only
+    reverse-mode derivatives work. A test compares the layout of the weights with JAX's
+    reference implementation of cuDNN's LSTM. The speed of `lstm_cudnn` has not been
+    measured.
 
-    The platform is chosen when a program is compiled or exported for it, not when it is
-    traced. On other platforms the sequence is run by a scan, with the same results. So
-    it is where JAX lacks cuDNN while it traces, as on a machine without a GPU: what is
-    exported there for a GPU contains the scan.
+    On all other platforms, the sequence is run by a scan, with the same results. The
+    platform is known when the function is compiled or exported, not when it is traced.
+    However, if JAX cannot find cuDNN while it traces, as on a machine without a GPU, a
+    function that is exported there for GPUs contains the scan instead of the call of
+    cuDNN.
 
     Args:
       params: the parameters that `lstm.init` draws, in float32.
       carry: (c_0, h_0), each [B, n].
       xs: inputs, [T, B, d].
-      lengths: [B] integers from 0 to T, the number of steps of each example. Later
-        steps are padding: inputs may be NaN, outputs are 0, and the carry does not
-        change. Default: T.
+      lengths: [B] integers from 0 to T; the number of time steps of each example. Later
+        steps are padding: their inputs may be NaN, their outputs are 0, and the carry
+        does not change. Default: T.
       precision: None allows cuDNN to use TF32 in matrix products;
         `jax.lax.Precision.HIGHEST` forbids TF32.
 
     Returns:
       The carry (c, h) after the last step of each example, and the outputs h_t of all
-      steps, [T, B, n].
+      time steps, [T, B, n].
 
     Raises:
       ValueError: if shapes or dtypes do not fit.
@@ -78,7 +80,7 @@ def lstm_cudnn(
 
 
 def _can_trace(by_cudnn, arguments) -> bool:
-    """Return whether JAX can ask cuDNN for the sizes of its buffers."""
+    """Return whether JAX can query the sizes of cuDNN's buffers while tracing."""
     try:
         jax.eval_shape(by_cudnn, *arguments)
     except (AttributeError, NameError, RuntimeError):  # no plugin for CUDA, or no GPU
@@ -87,7 +89,7 @@ def _can_trace(by_cudnn, arguments) -> bool:
 
 
 def _scan(params, carry, xs, lengths):
-    """Run the sequence step by step."""
+    """Run the sequence by a scan over time steps."""
 
     def step(carry, inputs):
         x, real = inputs
@@ -100,7 +102,7 @@ def _scan(params, carry, xs, lengths):
 
 
 def _without_padding(xs, lengths):
-    """Replace padding by zeros; return also which steps are real, [T, B]."""
+    """Return inputs with zeros in padding, and a mask [T, B] of unpadded steps."""
     steps = jnp.arange(xs.shape[0])[:, None]
     real = steps < lengths[None].astype(steps.dtype)
     return jnp.where(real[..., None], xs, jnp.zeros_like(xs)), real
@@ -114,7 +116,7 @@ def run(function, precision, params, carry, xs, lengths):
     biases = params["bias"], jnp.zeros_like(params["bias"])
     weights = jnp.concatenate([leaf.reshape(-1) for leaf in (*matrices, *biases)])
     c, h = carry
-    some = jnp.maximum(lengths, 1).astype(jnp.int32)  # cuDNN takes no empty ones
+    some = jnp.maximum(lengths, 1).astype(jnp.int32)  # cuDNN rejects length 0
     ys, last_h, last_c = function(
         xs.swapaxes(0, 1), h[None], c[None], weights, some,
         inputs, units, 1, 0.0, False, precision,

@@ -1,7 +1,7 @@
-"""The minimal gated unit: a GRU whose gate and candidate depend only on the input.
+"""Minimal gated unit (minGRU): a GRU whose gate and candidate depend only on the input.
 
-Notation: h is the state [n], x the input [d], z the gate, c the candidate, and σ the
-logistic function.
+Notation: h is the state [n], x is the input [d], z is the gate, c is the candidate
+state, and σ is the logistic function.
 
     z_t = σ(x_t W_z + b_z),    c_t = x_t W_c + b_c
     h_t = (1 − z_t) ⊙ h_{t−1} + z_t ⊙ c_t
@@ -30,12 +30,12 @@ class MinGru(Cell):
     example, not counting elementwise operations.
 
     Args:
-      params: the parameters, drawn by `init`.
+      params: the parameters of the cell, such as those drawn by `init`.
       carry: h_{t−1}, [*batch, n].
-      x: input, [*batch, d].
+      x: input x_t, [*batch, d].
 
     Returns:
-      h_t twice: as the carry and as the output.
+      (h_t, h_t): the state is both the new carry and the output.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -69,13 +69,14 @@ class MinGru(Cell):
 
         Args:
           key: a `jax.random.key`.
-          inputs: d, the length of the last axis of x.
-          units: n, the length of the last axis of the carry and of y.
+          inputs: number d of inputs, which is the length of the last axis of x.
+          units: number n of units, which is the length of the last axis of the carry
+            and of y.
           dtype: the dtype of all parameters. Default: JAX's default floating dtype.
 
         Returns:
-          A dict with the keys "gate" and "candidate". Each value of the dict is a pair
-          of a matrix [d, n] and a bias [n].
+          A dict: "gate" is the pair of W_z [d, n] and b_z [n], and "candidate" is the
+          pair of W_c [d, n] and b_c [n].
 
         Example:
           >>> import jax
@@ -101,7 +102,7 @@ class MinGru(Cell):
 
         Args:
           params: the parameters of the cell.
-          batch_shape: the sizes of the batch axes, *batch.
+          batch_shape: sizes *batch of the batch axes; () for a single example.
 
         Example:
           >>> import jax

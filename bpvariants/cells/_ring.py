@@ -1,4 +1,4 @@
-"""Eigenvalues λ = exp(−exp(ν) + i exp(φ)) of a cell, drawn uniformly from a ring."""
+"""Random eigenvalues λ = exp(−exp(ν) + i exp(φ)) of a cell, uniform in a ring."""
 
 import math
 
@@ -29,7 +29,7 @@ def draw_ring(
         )
     if are_numbers(max_angle) and not max_angle > 0:
         raise ValueError(f"max_angle must be positive, got {max_angle}.")
-    tiny = 1e-4  # lower limit of the draws, because log 0 is not finite
+    tiny = 1e-4  # lower limit of random numbers: log 0 is not finite
     radius, angle = (jax.random.uniform(key, (units,), minval=tiny) for key in keys)
     squared = min_radius**2 + radius * (max_radius**2 - min_radius**2)
     return jnp.log(-0.5 * jnp.log(squared)), jnp.log(max_angle * angle), squared
@@ -38,6 +38,6 @@ def draw_ring(
 def input_scale(inputs: int) -> float:
     """Return 1/√(2d), the standard deviation of real and imaginary parts of weights.
 
-    d is the number of inputs of the weights.
+    d is the number of inputs of each unit.
     """
     return 1 / math.sqrt(2 * max(inputs, 1))

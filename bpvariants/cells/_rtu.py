@@ -1,9 +1,9 @@
-"""The recurrent trace unit (RTU): pairs of real state variables that rotate and decay.
+"""Recurrent trace unit (RTU): pairs of real state variables that rotate and decay.
 
-Notation: c¹ and c² are the two parts of the state, [n] each, x is the input [d], y the
-output [2n], f the activation, and γ the gain of the input. Each unit has a radius r and
-an angle θ, computed from parameters ν and φ; r < 1 for any ν. The equations of the
-linear unit are
+Notation: c¹ [n] and c² [n] are the two parts of the state, x is the input [d], y is the
+output [2n], f is the activation function, and γ is the gain of the input. Each unit has
+a radius r and an angle θ, computed from parameters ν and φ; r < 1 for every ν. The
+equations of the linear unit are
 
     c¹_t = g ⊙ c¹_{t−1} − k ⊙ c²_{t−1} + γ ⊙ (W¹ x_t),    g = r cos θ,  r = exp(−exp(ν))
     c²_t = g ⊙ c²_{t−1} + k ⊙ c¹_{t−1} + γ ⊙ (W² x_t),    k = r sin θ,  θ = exp(φ)
@@ -35,21 +35,21 @@ class Rtu(Cell):
         c¹ ← g ⊙ c¹ − k ⊙ c² + γ ⊙ (W¹ x),    c² ← g ⊙ c² + k ⊙ c¹ + γ ⊙ (W² x)
         y = f([c¹, c²])
 
-    `rtu` has the recurrence of `lru`, written with real arrays, and computes γ from r.
-    Like `gru`, `rtu` has no readout. Each element of the carry depends only on the
-    2d + 2 parameters of its own unit. The exact gradient forward in time therefore
-    needs 2n (2d + 2) array elements instead of 2n times the number of parameters: see
+    `rtu` has the same recurrence as `lru`, but with real arrays, and it computes γ from
+    r. Like `gru`, `rtu` has no readout. Each element of the carry depends only on the
+    2d + 2 parameters of its unit. RTRL, the exact gradient forward in time, therefore
+    stores 2n (2d + 2) array elements instead of 2n times the number of parameters: see
     :func:`~bpvariants.gradients.diagonal_rtrl`. A step takes 4 n d floating-point
     operations for each example, not counting elementwise operations. `rtu` computes in
     float32 or a wider dtype. To put the activation f inside the recurrence, use
     `functools.partial(cells.rtu, linear=False)`.
 
     Args:
-      params: the parameters, drawn by `init`.
-      carry: (c¹, c²) of the previous step, each [*batch, n].
-      x: input, [*batch, d].
+      params: the parameters of the cell, such as those drawn by `init`.
+      carry: pair (c¹, c²) of the previous time step, each [*batch, n].
+      x: input x_t, [*batch, d].
       linear: True applies f only to the output; False applies f inside the recurrence.
-      activation: f, elementwise, such as jnp.tanh or jax.nn.relu.
+      activation: elementwise function f, such as jnp.tanh or jax.nn.relu.
 
     Returns:
       The new carry, and the output y [*batch, 2n].
@@ -83,8 +83,8 @@ class Rtu(Cell):
         decay, angle = jnp.exp(p["log_decay"]), jnp.exp(p["log_angle"])
         radius, gain = jnp.exp(-decay), row(jnp.sqrt(-jnp.expm1(-2 * decay)))
         g, k = radius * jnp.cos(angle), radius * jnp.sin(angle)
-        # The state is computed as complex numbers, because each parameter then reaches
-        # both parts of its unit's state within one step, as `diagonal_rtrl` requires.
+        # Compute the state as complex numbers: each parameter then affects both parts
+        # of its unit's state within one time step, as `diagonal_rtrl` requires.
         entering = (gain * (wide @ p[part]) for part in ("in_real", "in_imag"))
         c = row(jax.lax.complex(g, k)) * jax.lax.complex(*widen(carry))
         c = c + jax.lax.complex(*entering)
@@ -104,23 +104,23 @@ class Rtu(Cell):
         max_angle: float = 2 * math.pi,
         dtype: Any = None,
     ) -> dict[str, jax.Array]:
-        """Draw the parameters of `rtu`, with r exp(iθ) uniform in a ring.
+        """Draw the parameters of `rtu`; r exp(iθ) is uniform in a ring.
 
-        The weights W¹ and W² are normal with variance 1/(2d). For a longer memory,
-        raise min_radius.
+        The weights W¹ and W² are normally distributed with variance 1/(2d). For a
+        longer memory, increase min_radius.
 
         Args:
           key: a `jax.random.key`.
-          inputs: d, the length of the last axis of x.
-          units: n, the number of units; each has a pair (c¹, c²) in the carry.
+          inputs: number d of inputs, which is the length of the last axis of x.
+          units: number n of units; each unit has a pair (c¹, c²) in the carry.
           min_radius: the smallest r, at least 0.
           max_radius: the largest r, below 1.
-          max_angle: the largest θ; smaller values give slower oscillations.
+          max_angle: the largest θ in radians; smaller values give slower oscillations.
           dtype: the dtype of all parameters. Default: JAX's default floating dtype.
 
         Returns:
-          A dict of log_decay (ν) and log_angle (φ) [n]; in_real (W¹) and in_imag (W²)
-          [d, n].
+          A dict of arrays: "log_decay" is ν [n], "log_angle" is φ [n], "in_real" is W¹
+          [d, n], and "in_imag" is W² [d, n].
 
         Raises:
           ValueError: unless 0 ≤ min_radius < max_radius < 1 and max_angle > 0.
@@ -155,7 +155,7 @@ class Rtu(Cell):
 
         Args:
           params: the parameters of the cell.
-          batch_shape: the sizes of the batch axes, *batch.
+          batch_shape: sizes *batch of the batch axes; () for a single example.
 
         Example:
           >>> import jax

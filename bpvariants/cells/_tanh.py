@@ -1,4 +1,4 @@
-"""The Elman network: tanh of an affine function of the input and the previous state.
+"""Elman network: tanh of an affine function of the input and the previous state.
 
 h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t
 """
@@ -17,17 +17,17 @@ class Tanh(Cell):
 
         h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t
 
-    For the backward pass, a step keeps h_t and h_{t−1}. With n units and d inputs, a
+    For the backward pass, a step stores h_t and h_{t−1}. With n units and d inputs, a
     step takes 2 n (n + d) floating-point operations for each example, not counting
     elementwise operations.
 
     Args:
-      params: the parameters, drawn by `init`.
+      params: the parameters of the cell, such as those drawn by `init`.
       carry: h_{t−1}, [*batch, n].
-      x: input, [*batch, d].
+      x: input x_t, [*batch, d].
 
     Returns:
-      h_t twice: as the carry and as the output.
+      (h_t, h_t): the state is both the new carry and the output.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -52,12 +52,14 @@ class Tanh(Cell):
 
         Args:
           key: a `jax.random.key`.
-          inputs: d, the length of the last axis of x.
-          units: n, the length of the last axis of the carry and of y.
+          inputs: number d of inputs, which is the length of the last axis of x.
+          units: number n of units, which is the length of the last axis of the carry
+            and of y.
           dtype: the dtype of all parameters. Default: JAX's default floating dtype.
 
         Returns:
-          A dict of arrays: inputs is W [d, n], recurrent is U [n, n], bias is b [n].
+          A dict of arrays: "inputs" is W [d, n], "recurrent" is U [n, n], and "bias" is
+            b [n].
 
         Example:
           >>> import jax
@@ -74,7 +76,7 @@ class Tanh(Cell):
 
         Args:
           params: the parameters of the cell.
-          batch_shape: the sizes of the batch axes, *batch.
+          batch_shape: sizes *batch of the batch axes; () for a single example.
 
         Example:
           >>> import jax

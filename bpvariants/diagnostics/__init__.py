@@ -1,17 +1,18 @@
-"""Diagnostics: find wrong, biased, vanishing and NaN gradients, and report costs.
+"""Diagnostics: find wrong, biased, vanishing or NaN gradients; report memory and time.
 
 - Is a rule's gradient the derivative of its loss? check_gradients
 - How do the gradients of two rules differ? compare
-- How close is a rule's gradient to the exact one? gradient_quality, or, for feedback
+- How close is a rule's gradient to the exact gradient? gradient_quality; for feedback
   alignment, alignment_angles
 - How many steps must truncated BPTT look back? adaptive_truncation
 - Do error signals vanish or explode over time? gradient_flow, jacobian_spectrum
-- Which step and which array has the first NaN? first_nonfinite, first_nonfinite_update
-- How far does an update move each parameter array? update_report
-- How much memory and work does a program need? memory_report, cost_report
+- At which step and in which array is the first NaN? first_nonfinite (time steps),
+  first_nonfinite_update (updates)
+- How large is an update, compared with each parameter array? update_report
+- How much memory does a function need? memory_report. How many operations? cost_report
 
-Each of these functions returns a NamedTuple. Every result except the one of
-adaptive_truncation has a method `table()`, which returns the measurements as text.
+Each of these functions returns a NamedTuple. The result of each function, except
+adaptive_truncation, has a method `table()` that returns the measurements as text.
 """
 
 from bpvariants.diagnostics._adaptive_truncation import (

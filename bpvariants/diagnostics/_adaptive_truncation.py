@@ -1,22 +1,22 @@
-"""Estimate of the lookback that keeps the bias of truncated BPTT below a bound.
+"""Estimate of the lookback at which the bias of truncated BPTT is below a bound.
 
 Notation: ℓ_s is the last loss of an example, at step s, and h_{s−k} is the carry k
-steps before step s. The error norms are φ_k = mean over examples ‖∂ℓ_s/∂h_{s−k}‖ for
-lags k = 1 … R. From lag τ on, the error norms are assumed to decay like β^k, where β is
-fitted to log φ_k. Truncated BPTT with a lookback of K steps then has at most this bias,
-up to a factor M_θ ≥ ‖∂h_t/∂θ‖:
+steps before step s. The error norm at lag k is φ_k = mean over examples of
+‖∂ℓ_s/∂h_{s−k}‖, for k = 1 … R. For lags k ≥ τ, the error norms are assumed to decay
+like β^k, where β is fitted to log φ_k. The bias of truncated BPTT with a lookback of K
+steps is then at most M_θ · bias(K), where M_θ is a bound on ‖∂h_t/∂θ‖ and
 
     bias(K) = Σ_{k=K}^{τ−1} φ_k  +  φ_τ β^{max(K,τ)−τ} / (1 − β),    β ≥ 1: infinite.
 
-The relative bias uses Ĝ_K = ‖mean Σ_{k<K} ∂ℓ_s/∂h_{s−k}‖ in place of the gradient's
-norm:
+The relative bias rel(K) is bias(K) divided by an estimate of the gradient's norm. The
+estimate uses Ĝ_K = ‖mean over examples of Σ_{k<K} ∂ℓ_s/∂h_{s−k}‖:
 
     rel(K) = bias(K) / max_K (Ĝ_K − bias(K)).
 
-The term k = 0, ∂ℓ_s/∂h_s, does not exist, because a step returns its output y_s
-together with the carry h_s. No truncation leaves out the term k = 0, so bias(K) does
-not need it. Without the term k = 0, however, Ĝ_K is smaller in most cases, and rel(K)
-is larger.
+The sums have no term for k = 0, ∂ℓ_s/∂h_s, because a step is a function that returns
+y_s and h_s together, so y_s is not given as a function of h_s. bias(K) does not need
+this term, because truncated BPTT with any lookback includes it. Without this term, Ĝ_K
+is in most cases smaller and rel(K) larger.
 """
 
 from typing import Literal, NamedTuple
@@ -29,23 +29,23 @@ from bpvariants._losses import as_arrays, check_sequence, with_loss
 from bpvariants.diagnostics._look_back import Course, from_last_losses
 from bpvariants.types import Loss, PyTree, Step
 
-VANISHED = -50.0  # log(φ_k / max φ) below which an error is not fitted
+VANISHED = -50.0  # φ_k with log(φ_k / max φ) below this is not fitted
 
 
 class TruncationCertificate(NamedTuple):
-    """Result of :func:`adaptive_truncation`; in arrays [R], entry i is for lag i + 1.
+    """Result of :func:`adaptive_truncation`. In arrays [R], entry i is for lag i + 1.
 
-    If `certified` is False, no lookback up to R was found to be large enough, and
-    `lookback` is R.
+    If `certified` is False, the estimated bias is not below the bound for any lookback
+    up to R, and `lookback` is R.
     """
 
-    lookback: jax.Array  # [] int, the smallest K with rel(K) < bias, or R
-    certified: jax.Array  # [] bool, whether rel(K) < bias for a K ≤ R
-    relative_bias: jax.Array  # [R], rel(K) of each lookback K; infinite if unknown
-    absolute_bias: jax.Array  # [R], bias(K) of each lookback K
-    beta: jax.Array  # [], decay β of errors per step; NaN if it was not fitted
-    norms: jax.Array  # [R], the error norm φ_k at each lag k
-    truncated_norms: jax.Array  # [R], Ĝ_K, norm of the sum of errors at lags k < K
+    lookback: jax.Array  # []: the smallest K with rel(K) < bias, or R
+    certified: jax.Array  # []: whether rel(K) < bias for any K ≤ R
+    relative_bias: jax.Array  # [R]: rel(K) of each lookback K; ∞ if unknown
+    absolute_bias: jax.Array  # [R]: bias(K) of each lookback K
+    beta: jax.Array  # []: factor β per lag; NaN if it was not fitted
+    norms: jax.Array  # [R]: error norm φ_k at each lag k
+    truncated_norms: jax.Array  # [R]: Ĝ_K, norm of the sum of errors at lags < K
 
 
 def adaptive_truncation(
@@ -68,47 +68,47 @@ def adaptive_truncation(
 
         bias(K) / max_K (Ĝ_K − bias(K)) < bias
 
-    With the resulting lookback K, use `truncated_bptt(step, loss, every=K, lookback=2 *
-    K)`, in which every loss looks back at least K steps. The lookback K is right for
-    the given params only, so measure K again during the training. Under `jit`,
+    Use the resulting lookback K in `truncated_bptt(step, loss, every=K, lookback=2 *
+    K)`; there, the error signal of every loss travels back at least K steps. K is valid
+    only for the given params, so repeat the estimate during the training. Under `jit`,
     `lookback` is a traced array; call int(certificate.lookback) outside of `jit`.
 
-    The bias is estimated, not proved: beyond R steps, errors may decay more slowly than
-    the fitted β^k. The factor M_θ ≥ ‖∂h_t/∂θ‖ is left out of the bias and of the
-    gradient's norm. Only the last loss of each example is measured; to average over
-    several losses of a long sequence, pass windows of the sequence as examples.
+    The bias is an estimate, not a proven bound: at lags above R, error norms may decay
+    more slowly than the fitted β^k. The factor M_θ ≥ ‖∂h_t/∂θ‖ is left out of both the
+    bias and the gradient's norm. Only the last loss of each example is measured. To
+    average over several losses of a long sequence, pass windows of the sequence as
+    examples.
 
-    Measured error norms φ_k take precedence over the fit: bias(K) is at least Σ_{k=K}^R
-    φ_k. The estimator in the paper can be smaller than Σ_{k=K}^R φ_k, if φ_τ happens to
-    be small.
+    Unlike in the paper, bias(K) is never smaller than the sum of the measured error
+    norms, Σ_{k=K}^R φ_k. The estimator in the paper can be smaller than this sum if φ_τ
+    happens to be small.
 
     Time: R backward passes of a step, through the carry but not to the params, and T
     forward passes of a step. Memory: R carries.
 
     Args:
       step: one time step of the network.
-      loss: one loss for each example.
+      loss: function (y, target) -> losses [*batch], one for each example.
       params: the parameters θ of the network.
       carry: the network's carry before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
       targets: targets of the loss, leaves [T, *batch, ...].
-      bias: the tolerable relative bias, above 0, such as 0.1.
-      tau: τ, the lag from which on errors are assumed to decay geometrically,
-        1 ≤ τ < R.
+      bias: the largest acceptable relative bias, above 0, such as 0.1.
+      tau: τ, the smallest lag of the geometric decay; 1 ≤ τ < R.
       max_lookback: R ≤ T, the largest lookback to consider. Default: T.
-      mask: [T, *batch] bool, False in padding. The R steps include padded steps; the
-        lag k skips padded steps.
-      reset: [T, *batch] bool, True puts `initial` back before this step. Errors do not
-        travel back past a reset, so they are 0 before a reset.
-      initial: the carry that a reset puts back. Default: `carry`.
-      fit: "least_squares" fits a line to log φ_k over k. "max" takes the slowest decay
-        from any lag k ≥ τ to lag k + 1. "max" is safer, but often results in an
-        infinite bias.
+      mask: [T, *batch] bool, False in padding. Padded steps count among the R steps,
+        but not in the lag k.
+      reset: [T, *batch] bool; True sets the carry to `initial` before the marked step.
+        Error signals do not pass a reset, so they are 0 at steps before it.
+      initial: the carry that a reset puts in place. Default: `carry`.
+      fit: how β is fitted. "least_squares" fits a line to log φ_k as a function of k.
+        "max" uses the largest ratio φ_{k+1} / φ_k at lags k ≥ τ; this is safer, but
+        β ≥ 1, and so an infinite bias, is more frequent.
 
     Returns:
       A :class:`TruncationCertificate`. `certified` is False, and rel(K) is infinite for
-      all K, in these cases: the decay β ≥ 1; no truncated gradient has a norm above its
-      bias; fewer than two lags k ≥ τ were measured; or an error norm φ_k is not finite.
+      all K, in each of these cases: β ≥ 1; Ĝ_K ≤ bias(K) for all K; fewer than two lags
+      k ≥ τ were measured; or an error norm φ_k is not finite.
 
     Raises:
       ValueError: if bias, tau, max_lookback or fit are out of range, or if lengths,
@@ -149,17 +149,17 @@ def certificate(
     tau: int,
     fit: str,
 ) -> TruncationCertificate:
-    """Compute the certificate from errors by lag; arrays [R, ...] start at lag 1."""
+    """Compute the certificate from errors by lag; entry 0 of arrays is for lag 1."""
     beta = jnp.where(
         jnp.all(jnp.isfinite(norms)), _decay(norms, examples > 0, tau, fit), jnp.nan
     )
     absolute = _bias(norms, beta, tau)
     sums = jnp.concatenate([jnp.zeros_like(errors[:1]), jnp.cumsum(errors, 0)[:-1]])
     truncated = jnp.linalg.norm(sums, axis=1)
-    lower = jnp.max(truncated - absolute)  # lower bound of the whole gradient's norm
+    lower = jnp.max(truncated - absolute)  # estimate of the gradient's norm, from below
     known = (lower > 0) & jnp.isfinite(absolute)
     relative = jnp.where(known, absolute / jnp.where(known, lower, 1), jnp.inf)
-    relative = jnp.where(absolute == 0, 0, relative)  # no error is left out: no bias
+    relative = jnp.where(absolute == 0, 0, relative)  # no error is left out
     below = relative < jnp.asarray(bias, relative.dtype)
     certified = jnp.any(below)
     lookback = jnp.where(certified, jnp.argmax(below) + 1, len(norms))
@@ -169,7 +169,7 @@ def certificate(
 
 
 def _decay(norms: jax.Array, reached: jax.Array, tau: int, fit: str) -> jax.Array:
-    """Fit the decay β to error norms at lags ≥ τ; NaN if fewer than 2 are measured."""
+    """Fit β to the error norms at lags k ≥ τ; NaN if fewer than 2 were measured."""
     phi, reached = norms[tau - 1 :], reached[tau - 1 :]
     tiny = jnp.log(jnp.finfo(phi.dtype).tiny)
     logs = jnp.where(phi > 0, jnp.log(phi), -jnp.inf)
@@ -188,13 +188,14 @@ def _decay(norms: jax.Array, reached: jax.Array, tau: int, fit: str) -> jax.Arra
         k = k - mean(k)
         spread = mean(k**2)
         slope = mean(k * logs) / jnp.where(spread > 0, spread, 1)
-        # If at most one error norm is nonzero, errors vanish within one step: β = 0.
+        # If only one error norm is nonzero, errors vanish from one lag to the next:
+        # β = 0.
         slope = jnp.where(jnp.sum(fitted) < 2, -jnp.inf, slope)
     return jnp.where(jnp.sum(reached) < 2, jnp.nan, jnp.exp(slope))
 
 
 def _bias(norms: jax.Array, beta: jax.Array, tau: int) -> jax.Array:
-    """Return the bias for each lookback K = 1 … R; all are infinite unless β < 1."""
+    """Return bias(K) for K = 1 … R; all are infinite unless β < 1."""
     lookbacks = jnp.arange(1, len(norms) + 1)
     measured = jnp.cumsum(norms[::-1])[::-1]
     before_tau = jnp.where(lookbacks < tau, measured - measured[tau - 1], 0)

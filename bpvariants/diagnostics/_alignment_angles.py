@@ -1,4 +1,4 @@
-"""Angles between a rule's errors and gradients and the exact errors and gradients."""
+"""Angles between the approximate and exact errors and gradients of each layer."""
 
 import math
 from typing import NamedTuple
@@ -15,19 +15,20 @@ from bpvariants.types import PyTree
 
 
 class AlignmentAngles(NamedTuple):
-    """Result of :func:`alignment_angles`: angles in degrees, arrays [Λ] for Λ layers.
+    """Result of :func:`alignment_angles`: arrays [Λ] of degrees, for Λ layers.
 
     Attributes:
-      deltas: angle between a layer's approximate and exact δ_l, each taken as one
-        vector over all examples.
-      grads: angle between a layer's approximate and exact gradient ∂E/∂w_l.
+      deltas: angle between the approximate and the exact error δ_l of each layer l; the
+        errors of all examples together are one vector.
+      grads: angle between the approximate and the exact gradient ∂E/∂w_l of each layer
+        l.
     """
 
     deltas: jax.Array
     grads: jax.Array
 
     def table(self) -> str:
-        """Return text with a line for each layer; does not work within `jit`."""
+        """Return the angles as text, one line per layer; does not work within `jit`."""
         rows = [["layer", "∠δ", "∠∂E/∂w"]]
         for number, angles in enumerate(zip(*map(np.asarray, self), strict=True), 1):
             rows.append([str(number), *(short(float(angle)) for angle in angles)])
@@ -35,25 +36,25 @@ class AlignmentAngles(NamedTuple):
 
 
 def alignment_angles(info: BackpropInfo, exact: BackpropInfo) -> AlignmentAngles:
-    """Measure the angles between a rule's deltas and gradients and the exact ones.
+    """Measure the angles between feedback alignment and exact backpropagation.
 
         angle(a, b) = 2 arctan(‖â − b̂‖ / ‖â + b̂‖),    â = a / ‖a‖
 
     Unlike an arc cosine, the arctangent is also accurate at 0 and 180 degrees. If the
-    angle between the gradients is below 90 degrees, a small step against the rule's
-    gradient lowers the loss. `alignment_angles` works under `jit`, also inside a
-    training loop that is a `lax.scan`.
+    angle between the approximate and the exact gradient is below 90 degrees, a small
+    step along the negative approximate gradient lowers the loss. `alignment_angles`
+    works under `jit`, also within a training loop that is a `lax.scan`.
 
     Args:
-      info: the info that :func:`feedback_alignment` returned.
-      exact: the info that :func:`backprop` returned for the same layers, params and
-        examples.
+      info: the `info` that a rule made by :func:`feedback_alignment` returned.
+      exact: the `info` that a rule made by :func:`backprop` returned for the same
+        layers, params and examples.
 
     Returns:
       :class:`AlignmentAngles`, in degrees; an angle is NaN if one of its vectors is 0.
 
     Raises:
-      ValueError: if info and exact differ in their layers or shapes.
+      ValueError: if `info` and `exact` differ in their layers or shapes.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,8 +1,8 @@
-"""Check of a gradient against central differences along random directions.
+"""Check of a rule's gradient against central differences along random directions.
 
-Notation: L is the value of a rule, g_i is its gradient in leaf i of the parameters θ, v
-is a random direction of unit length in leaf i alone, and ε is the length of a step
-along v. The check compares
+Notation: L is the value of a rule, and g_i is the rule's gradient for leaf i of the
+parameters θ. v is a random vector of unit length that changes only leaf i, and ε is the
+length of a step along v. The check compares
 
     analytic  ⟨g_i, v⟩    and    numeric  (L(θ + εv) − L(θ − εv)) / 2ε.
 
@@ -38,19 +38,19 @@ SINGLE = (
 
 
 class GradientCheck(NamedTuple):
-    """Result of :func:`check_gradients`, with K random directions for each leaf.
+    """Result of :func:`check_gradients`, for K random directions in each leaf.
 
     Attributes:
-      analytic: like params, leaves [K], the product ⟨g, v⟩ of the rule's gradient g
-        with each direction v.
-      numeric: like params, leaves [K], the central difference of the rule's value along
+      analytic: like params, leaves [K]: inner product ⟨g, v⟩ of the rule's gradient g
+        and each direction v.
+      numeric: like params, leaves [K]: central difference of the rule's value along
         each direction v.
-      error: like params, leaves [], √Σ (analytic − numeric)² / √Σ numeric² over the K
-        directions; 0 if analytic and numeric are equal.
-      rounding: like params, leaves [], the error that rounding of the value L can
-        cause, u |L| / ε relative to the derivatives. An `error` of the size of
-        `rounding` does not show a mistake.
-      total: [], the error of all leaves together.
+      error: like params, leaves []: relative error √Σ (analytic − numeric)² / √Σ
+        numeric², summed over the K directions; 0 if analytic and numeric are equal.
+      rounding: like params, leaves []: relative error that rounding of the value L can
+        cause, u |L| / ε divided by the size of the derivatives. An `error` that is not
+        much larger than `rounding` is no sign of a mistake.
+      total: []: relative error of all leaves together.
     """
 
     analytic: PyTree
@@ -60,7 +60,7 @@ class GradientCheck(NamedTuple):
     total: jax.Array
 
     def table(self) -> str:
-        """Return text: for each leaf, the direction of largest difference."""
+        """Return text: for each leaf, its direction with the largest difference."""
         rows = [["", "analytic", "numeric", "error", "rounding"]]
         columns = [jax.tree.leaves(column) for column in self[:4]]
         for (name, _), *cells in zip(named_leaves(self.error), *columns, strict=True):
@@ -86,29 +86,28 @@ def check_gradients(
 
         ⟨g_i, v⟩    and    (L(θ + εv) − L(θ − εv)) / 2ε
 
-    `check_gradients` measures errors and does not assert. Errors of an exact rule are
-    about 1e-9 in float64. For a rule that truncates or estimates, the errors show how
-    far its gradient is wrong along the random directions v.
+    `check_gradients` measures relative errors; it does not raise if they are large. The
+    errors of an exact rule are about 1e-9 in float64. For a biased rule or a random
+    rule, the errors measure how wrong its gradient is along the random directions v.
 
     All floating arrays of params, args and options are cast to float64, or to float32
     if JAX's x64 mode is off. In float32, expect errors of 1e-4 to 1e-2, as `table()`
-    notes. No setting of JAX is changed. Arrays that the rule closes over, and casts
-    within the rule, are not changed: a network that computes in bfloat16 has errors of
-    1e-1.
+    notes. No JAX setting is changed. Arrays in the rule's closure, and casts within the
+    rule, keep their dtypes: if a network computes in bfloat16, errors are about 1e-1.
 
-    `check_gradients` is a pure function that can be jitted. Time: 2 K evaluations of
-    the rule's value for each leaf, one after another, and one gradient.
+    `check_gradients` is a pure function that can be jitted. Time: 2 K calls of the rule
+    for each leaf of params, one after another, and one gradient.
 
     Args:
       rule: (params, *args, **options) -> (value, grads) or ((value, anything), grads),
         such as any gradient rule, or `jax.value_and_grad` of a function. A random rule
-        must draw the same random numbers at each call; fix its key by
+        must draw the same random numbers in each call; therefore fix its key by
         `functools.partial(rule, key=key)`.
-      params: θ, at which the gradient is checked.
+      params: parameters θ at which the gradient is checked.
       *args: the rule's arguments after params, such as carry, xs and targets.
       key: a `jax.random.key`, from which the directions are drawn.
-      directions: K, number of random directions in each leaf of params.
-      step: ε, step length along a direction. Default: the cube root of the dtype's
+      directions: number K of random directions in each leaf of params.
+      step: step length ε along a direction. Default: the cube root of the dtype's
         machine epsilon, 6e-6 in float64.
       **options: the rule's keyword arguments, such as mask.
 
@@ -174,7 +173,7 @@ def check_gradients(
 
 
 def _as_wide(leaf: Any) -> Any:
-    """Cast a floating leaf to float64 or complex128; to 32-bit parts if x64 is off."""
+    """Cast a floating leaf to float64 or complex128, or to float32 or complex64."""
     if not is_floating(leaf):
         return leaf
     is_complex = jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating)
@@ -192,13 +191,13 @@ def _nonzero(number: jax.Array) -> jax.Array:
 
 
 def _relative(difference: jax.Array, of: jax.Array) -> jax.Array:
-    """Return ‖difference‖ / ‖of‖: 0 for no difference, else infinite if `of` is 0."""
+    """Return ‖difference‖ / ‖of‖: 0 if difference = 0, else infinite if of = 0."""
     off = norm(difference)
     return jnp.where(off == 0, 0, off / norm(of))
 
 
 def _check_value(value: Any) -> jax.Array:
-    """Check that a rule's value is a real floating scalar; return the value."""
+    """Check that a rule's value is a real floating scalar, and return the value."""
     dtype = jnp.result_type(value)
     if jnp.shape(value) != () or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(

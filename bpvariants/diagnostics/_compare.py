@@ -1,7 +1,7 @@
-"""Comparison of two gradients of the same loss: direction, length and signs.
+"""Comparison of the gradients of two rules: direction, length and signs.
 
-Notation: a is the gradient of the first rule, the reference; b is the gradient of the
-second rule;
+Notation: a is the gradient of the first rule, which is the reference, and b is the
+gradient of the second rule. Then
 
     cosine = ⟨a, b⟩ / (‖a‖ ‖b‖),    angle = arccos(cosine),
     norm ratio = ‖b‖ / ‖a‖,         relative error = ‖b − a‖ / ‖a‖.
@@ -21,21 +21,21 @@ from bpvariants.types import PyTree
 
 
 class Agreement(NamedTuple):
-    """Measures that :func:`compare` returns, for one array of params or for all params.
+    """Measures of two gradients a and b, for one array of params or for all params.
 
     If a gradient is zero, it has no direction, so `cosine` and `angle` are NaN. If the
     reference gradient is zero, `norm_ratio` and `relative_error` are NaN too.
 
     Attributes:
-      norm_a: ‖a‖, norm of the first rule's gradient, the reference.
-      norm_b: ‖b‖, norm of the second rule's gradient.
+      norm_a: norm ‖a‖ of the first rule's gradient, which is the reference.
+      norm_b: norm ‖b‖ of the second rule's gradient.
       cosine: cosine of the angle between a and b, from −1 to 1.
-      angle: angle between a and b in degrees; above 90, a small step along −b raises
-        the first rule's loss.
-      norm_ratio: ‖b‖ / ‖a‖, length of b relative to a.
-      sign_agreement: share of elements with the same sign in a and b, where 0 is a
-        third sign.
-      relative_error: ‖b − a‖ / ‖a‖, length of the difference relative to a.
+      angle: angle between a and b in degrees. If it is above 90, a small step along −b
+        increases the loss whose gradient is a.
+      norm_ratio: ‖b‖ / ‖a‖, norm of b relative to the norm of a.
+      sign_agreement: fraction of elements with the same sign in a and b; signs are −1,
+        0 and 1.
+      relative_error: ‖b − a‖ / ‖a‖, norm of the difference relative to the norm of a.
     """
 
     norm_a: jax.Array
@@ -48,7 +48,7 @@ class Agreement(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Result of :func:`compare`: how two gradients agree, array by array.
+    """Result of :func:`compare`: agreement of two gradients, for each array of params.
 
     Attributes:
       total: an :class:`Agreement` for all params together.
@@ -59,7 +59,7 @@ class Comparison(NamedTuple):
     leaves: PyTree
 
     def table(self) -> str:
-        """Return text: a line for all params together, then one for each array."""
+        """Return text: a line for all params together, then a line for each array."""
         is_agreement = lambda node: isinstance(node, Agreement)
         named = [
             (name, each)
@@ -85,21 +85,22 @@ def compare(
     *args: PyTree,
     **options: Any,
 ) -> Comparison:
-    """Compare the gradients of two rules at the same params, leaf by leaf.
+    """Compare the gradients of two rules, for each array of params.
 
         cosine ⟨a, b⟩ / (‖a‖ ‖b‖),  angle,  ‖b‖ / ‖a‖,  signs,  ‖b − a‖ / ‖a‖
 
-    `rule_a` is the reference. Both rules get the same params, args and options. Norms
-    do not underflow: float32 gradients as small as 1e-30 do not count as zero.
-    `compare` is a pure function that can be jitted. Time: one call of each rule.
+    `rule_a` is the reference. Both rules get the same params, args and options.
+    Gradients are scaled before their elements are squared, so float32 gradients of
+    1e-30 do not underflow to a norm of 0. `compare` is a pure function that can be
+    jitted. Time: one call of each rule.
 
     Args:
       rule_a: the reference, (params, *args, **options) -> (value, grads), such as
-        gradients.bptt(step, loss). The returned value may be anything.
+        gradients.bptt(step, loss). The `value` may be of any type.
       rule_b: the rule to compare with rule_a, called with the same arguments. Give a
         random rule its key by `functools.partial(rule, key=key)`; for statistics over
         many random draws, see diagnostics.gradient_quality.
-      params: θ, at which the gradients are compared.
+      params: parameters θ at which the gradients are compared.
       *args: arguments of both rules after params, such as carry, xs and targets.
       **options: keyword arguments of both rules, such as weights or mask.
 
@@ -138,7 +139,7 @@ def compare(
 
 
 def _agreement(a: list[jax.Array], b: list[jax.Array]) -> Agreement:
-    """Compare two lists of arrays, each list as one vector."""
+    """Compare two lists of arrays; each list is taken as one vector."""
     norm_a, norm_b = norm(a), norm(b)
     known = (norm_a > 0) & (norm_b > 0)
     unit_a, unit_b = unit(norm_a), unit(norm_b)

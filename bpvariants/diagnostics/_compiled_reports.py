@@ -1,7 +1,8 @@
-"""Memory, operations and memory traffic of a compiled program, as XLA reports them.
+"""Memory, operations and memory traffic of a compiled function, as XLA reports them.
 
-XLA makes its estimates before the program runs. The estimates are for the whole
-program, for the given shapes and dtypes of arguments, on the current platform.
+XLA estimates these numbers when it compiles the function; the function does not run.
+The estimates hold for the given shapes and dtypes of arguments, and for the current
+platform (CPU, GPU or TPU).
 """
 
 import re
@@ -16,14 +17,14 @@ UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 class MemoryReport(NamedTuple):
-    """Bytes of memory that a program needs, from :func:`memory_report`.
+    """Result of :func:`memory_report`: bytes of memory that a compiled function needs.
 
     Attributes:
-      arguments: bytes of the program's argument arrays.
-      outputs: bytes of the arrays that the program returns.
+      arguments: bytes of the function's argument arrays.
+      outputs: bytes of the arrays that the function returns.
       aliased: bytes of outputs that reuse the memory of donated arguments.
       temporaries: bytes of intermediate arrays, such as residuals of a backward pass.
-      code: bytes of the compiled program itself; 0 if XLA does not report its size.
+      code: bytes of the machine code; 0 if XLA does not report its size.
     """
 
     arguments: int
@@ -34,7 +35,7 @@ class MemoryReport(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Total bytes of memory, with aliased bytes counted once."""
+        """Total bytes of memory; aliased bytes are counted only once."""
         held = self.arguments + self.outputs + self.temporaries + self.code
         return held - self.aliased
 
@@ -50,15 +51,15 @@ class MemoryReport(NamedTuple):
 
 
 class CostReport(NamedTuple):
-    """Work of a program, from :func:`cost_report`; NaN if XLA reports no number.
+    """Result of :func:`cost_report`: operations of a compiled function; NaN if unknown.
 
     Attributes:
       flops: number of floating-point operations.
-      bytes_accessed: bytes that all operations read and write, temporary arrays
-        included.
-      transcendentals: number of operations such as exp, log and tanh.
-      loops: number of steps of each loop, None if XLA does not know the number. The
-        other fields count only one step of each loop.
+      bytes_accessed: bytes that all operations read and write, including temporary
+        arrays.
+      transcendentals: number of evaluations of functions such as exp, log and tanh.
+      loops: number of iterations of each loop, or None if XLA does not know it. The
+        other fields count only one iteration of each loop.
     """
 
     flops: float
@@ -67,7 +68,7 @@ class CostReport(NamedTuple):
     loops: tuple[int | None, ...]
 
     def table(self) -> str:
-        """Return text with a line for each kind of work, and a line of loop lengths."""
+        """Return text: a line for each kind of operation, and one for loop lengths."""
         rows = [[name, short(value)] for name, value in self._asdict().items()
                 if name != "loops"]  # fmt: skip
         lines = [aligned(rows)]
@@ -83,15 +84,15 @@ class CostReport(NamedTuple):
 def memory_report(fn: Callable, *args: Any, **kwargs: Any) -> MemoryReport:
     """Report how much memory a function needs, without running it.
 
-    The function is compiled, which takes as long as the compilation at its first call.
-    Within `jit`, the function is compiled while tracing, as a separate program. The
-    report is an estimate by XLA and leaves out the memory of other programs.
+    The function is compiled, which takes as long as compiling it at its first call.
+    Within `jit`, the function is compiled separately while tracing. The report is an
+    estimate by XLA; memory of other arrays in the process is not included.
 
     Args:
-      fn: any function of arrays, jitted or not. To include the effect of donate_argnums
-        or static_argnums, give a function that is jitted with these options.
+      fn: any function of arrays, jitted or not. If donate_argnums or static_argnums
+        matter, give a function that is jitted with them.
       *args: arguments of fn, arrays or `jax.ShapeDtypeStruct`s.
-      **kwargs: keyword arguments of fn, in the same form as args.
+      **kwargs: keyword arguments of fn, also arrays or `jax.ShapeDtypeStruct`s.
 
     Returns:
       A :class:`MemoryReport` in bytes; `table()` returns it as text.
@@ -120,17 +121,17 @@ def memory_report(fn: Callable, *args: Any, **kwargs: Any) -> MemoryReport:
 
 
 def cost_report(fn: Callable, *args: Any, **kwargs: Any) -> CostReport:
-    """Report how much work a function does, without running it.
+    """Report how many operations a function performs, without running it.
 
-    XLA counts one step of each loop, whatever the loop's length. For a scan over time,
-    the report therefore counts about one time step. The number of steps of each loop is
-    in `loops` of the report. The function is compiled; within `jit`, it is compiled
-    while tracing.
+    XLA counts one iteration of each loop, whatever the loop's length. For a scan over
+    time, the report therefore counts about one time step. The number of iterations of
+    each loop is in the field `loops`. The function is compiled; within `jit`, it is
+    compiled separately while tracing.
 
     Args:
       fn: any function of arrays, jitted or not.
       *args: arguments of fn, arrays or `jax.ShapeDtypeStruct`s.
-      **kwargs: keyword arguments of fn, in the same form as args.
+      **kwargs: keyword arguments of fn, also arrays or `jax.ShapeDtypeStruct`s.
 
     Returns:
       A :class:`CostReport`; `table()` returns it as text.
@@ -145,7 +146,7 @@ def cost_report(fn: Callable, *args: Any, **kwargs: Any) -> CostReport:
     """
     compiled = _compile(fn, args, kwargs)
     analysis = compiled.cost_analysis() or {}
-    if isinstance(analysis, list):  # older JAX returns one dict for each device
+    if isinstance(analysis, list):  # old JAX: one dict per device
         analysis = analysis[0] if analysis else {}
     number = lambda name: float(analysis.get(name, float("nan")))
     return CostReport(
@@ -162,7 +163,7 @@ def _compile(fn: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _loops(text: str) -> tuple[int | None, ...]:
-    """Return the number of steps of each loop in a program's text, None if unknown."""
+    """Return the number of iterations of each loop in HLO text; None if unknown."""
     loops = [line for line in text.splitlines() if re.search(r"= .*\bwhile\(", line)]
     known = [re.search(r'known_trip_count"?:\{"n":"(\d+)"', line) for line in loops]
     return tuple(int(match.group(1)) if match else None for match in known)

@@ -1,4 +1,4 @@
-"""Counts of NaN and infinite elements, and the order in which they appear."""
+"""Counts of NaN and infinite elements, and the arrays in which they appear first."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -20,10 +20,10 @@ class Fault(NamedTuple):
     Attributes:
       direction: "before" the first step, in the "forward" pass, or in the "backward"
         pass.
-      time: the time step, counted from 0; None if the array belongs to no single step,
-        such as given params or a sum over all steps.
+      time: index of the step, counted from 0; None if the array does not belong to a
+        single step, such as the given params or a sum over all steps.
       place: name of the array, such as "xs['pixels']", "carry[0]" or "loss".
-      numbers: number of elements of the array that are NaN or infinite at this step.
+      numbers: number of NaN and infinite elements of the array at this step.
     """
 
     direction: str
@@ -48,10 +48,10 @@ def faults(
     forward: Sequence[tuple[str, PyTree]],
     backward: Sequence[tuple[str, PyTree]] = (),
 ) -> list[Fault]:
-    """Return the first fault of each array, in the order in which the faults occur.
+    """Return the first fault of each array; the earliest fault comes first.
 
-    Each array is given as (name, counts). The counts are [T], or [] if the array
-    belongs to no single step. Faults of the same step are in the order of the
+    Each array is given as (name, counts). The counts have shape [T], or [] if the array
+    does not belong to a single step. Faults of the same step are in the order of the
     arguments.
     """
     found = []
@@ -72,7 +72,7 @@ def faults(
 
 
 def tabulate(found: Sequence[Fault]) -> str:
-    """Return text with a line for each fault, or say that all is finite."""
+    """Return text with a line for each fault, or text that all arrays are finite."""
     if not found:
         return "All is finite."
     rows = [["first not finite", "direction", "step", "numbers"]]

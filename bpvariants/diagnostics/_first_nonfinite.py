@@ -1,10 +1,10 @@
-"""Search for the first time step, array and pass with NaN or infinity.
+"""Search for the first NaN or infinity: its time step, array and pass.
 
 Notation: in the forward pass, step t computes the carry h_t, the output y_t and the
 loss ℓ_t from h_{t−1} and the input x_t. L = Σ w·ℓ / Σ w is the mean loss with weights
-w. In the backward pass, from the last step to the first, step t computes ∂L/∂y_t, its
-own part of ∂L/∂θ, and ∂L/∂h_{t−1}. The search checks the arrays in the order in which
-the two passes compute them.
+w. The backward pass goes from the last step to the first; at step t, it computes
+∂L/∂y_t, the part of ∂L/∂θ that comes from step t, and ∂L/∂h_{t−1}. The search checks
+the arrays in the order in which the two passes compute them.
 """
 
 from functools import partial
@@ -33,26 +33,27 @@ from bpvariants.types import Loss, PyTree, Step
 
 
 class NonFinite(NamedTuple):
-    """Result of :func:`first_nonfinite`: numbers of NaN and infinite elements, int32.
+    """Result of :func:`first_nonfinite`: int32 numbers of NaN and infinite elements.
 
-    Counts have shape [T], one for each time step, or [] if an array belongs to no
-    single step.
+    Counts have shape [T], one for each time step, or [] if an array does not belong to
+    a single step.
 
     Attributes:
-      params: like params, [], the given params.
-      start: like carry, [], the given carry.
-      initial: like carry, [T], counted where a reset puts it back.
-      xs: like xs, [T], without padding.
-      targets: like targets, [T], without padding and where the weight is not 0.
-      weights: [T], without padding.
-      carry: like carry, [T], h_t.
-      y: like the output of step, [T], without padding.
-      loss: [T], ℓ_t, with padding, because 0 · NaN is NaN.
-      value: [], Σ w·ℓ / Σ w.
-      y_errors: like y, [T], ∂L/∂y_t.
-      param_errors: like params, [T], the part of ∂L/∂θ from step t.
-      carry_errors: like carry, [T], the error ∂L/∂h_{t−1} that step t sends back.
-      grads: like params, [], the gradient ∂L/∂θ.
+      params: like params, []: counts in the given params.
+      start: like carry, []: counts in the given carry.
+      initial: like carry, [T]: counts in `initial`, at steps with a reset.
+      xs: like xs, [T]: counts in the inputs, without padding.
+      targets: like targets, [T]: counts in the targets, without padding and without
+        targets of weight 0.
+      weights: [T]: counts in the weights, without padding.
+      carry: like carry, [T]: counts in h_t.
+      y: like the output of step, [T]: counts in y_t, without padding.
+      loss: [T]: counts in ℓ_t, including padding, because 0 · NaN is NaN.
+      value: []: 1 if L = Σ w·ℓ / Σ w is not finite, else 0.
+      y_errors: like y, [T]: counts in ∂L/∂y_t.
+      param_errors: like params, [T]: counts in the part of ∂L/∂θ from step t.
+      carry_errors: like carry, [T]: counts in ∂L/∂h_{t−1}, which step t computes.
+      grads: like params, []: counts in the gradient ∂L/∂θ.
     """
 
     params: PyTree
@@ -72,7 +73,7 @@ class NonFinite(NamedTuple):
 
     @property
     def faults(self) -> list[Fault]:
-        """First fault of each array, earliest first; does not work within `jit`."""
+        """First fault of each array; the earliest comes first. Not within `jit`."""
         names = ("initial", "xs", "targets", "weights", "carry", "y", "loss", "value")
         back = {
             "y": self.y_errors,
@@ -88,7 +89,7 @@ class NonFinite(NamedTuple):
 
     @property
     def first(self) -> Fault | None:
-        """Earliest fault, or None if all is finite; does not work within `jit`."""
+        """Earliest fault, or None if all arrays are finite. Not within `jit`."""
         return next(iter(self.faults), None)
 
     def table(self) -> str:
@@ -114,25 +115,25 @@ def first_nonfinite(
         forward: x_t, target, weight, h_t, y_t, ℓ_t     backward: ∂L/∂y_t, ∂L/∂θ, ∂L/∂h
 
     The gradient is computed as in `gradients.bptt`, step by step. Inputs, targets and
-    weights in padding are ignored, as gradient rules ignore them. In padding, the
-    network and the loss get zeros; a NaN that they compute from zeros is found, too.
+    weights in padding are ignored, as in all gradient rules. In padding, the network
+    and the loss get zeros; if they compute NaN from zeros, the NaN is found too.
     `first_nonfinite` works within `jit`, because the counts are arrays; `first`,
     `faults` and `table()` work only outside of `jit`.
 
-    Time: as long as four forward passes. Memory: T carries, and the residuals of one
+    Time: about that of four forward passes. Memory: T carries, and the residuals of one
     step.
 
     Args:
       step: one time step of the network.
-      loss: one loss for each example.
+      loss: function (y, target) -> losses [*batch], one for each example.
       params: the parameters θ of the network.
       carry: the network's carry before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
       targets: targets of the loss, leaves [T, *batch, ...].
-      weights: [T, *batch], how much each loss counts.
+      weights: [T, *batch]: weight w of each loss.
       mask: [T, *batch] bool, False in padding.
-      reset: [T, *batch] bool, True puts `initial` back before this step.
-      initial: the carry that a reset puts back. Default: `carry`.
+      reset: [T, *batch] bool; True sets the carry to `initial` before the marked step.
+      initial: the carry that a reset puts in place. Default: `carry`.
 
     Returns:
       A :class:`NonFinite`. The attribute `first` is the earliest :class:`Fault`, and
@@ -207,7 +208,7 @@ def first_nonfinite(
 
 
 def _one_step_back(step, loss, params, initial, state, inputs):
-    """Propagate errors back through one step; count their NaN and infinite elements."""
+    """Propagate errors back through a step; count NaN and infinite elements in them."""
     errors, grads = state
     h, share, (x, target), mask, reset = inputs
     x, target = blank((x, target), h, mask)
@@ -225,13 +226,13 @@ def _one_step_back(step, loss, params, initial, state, inputs):
     (read_errors,) = pull_loss(share.astype(losses.dtype))
     added, errors = pull_back((errors, read_errors))
     grads = jax.tree.map(lambda g, a: g + a.astype(g.dtype), grads, added)
-    # `rebuild` puts back integer leaves, which have no NaN.
+    # `rebuild` adds integer leaves, which cannot be NaN.
     counts = put(read_errors), added, rebuild(errors)
     return (errors, grads), count_nonfinite(counts)
 
 
 def _put_back(initial: PyTree, mask, reset) -> PyTree:
-    """Return the carry `initial` for examples that are reset, and zeros for others."""
+    """Return the carry `initial` for examples with a reset, and zeros for others."""
     zeros = jax.tree.map(jnp.zeros_like, initial)
     if reset is None:
         return zeros

@@ -1,8 +1,9 @@
-"""Search for the first parameter update of a training with NaN or infinity.
+"""Search for the first update in a training that makes NaN or infinity.
 
-Notation: at iteration t, an optimizer takes the gradient g_t and its state s_{t−1}, and
-returns the update Δ_t and the state s_t. The new parameters are θ_t = θ_{t−1} + Δ_t.
-The search checks the arrays of an iteration in the order g_t, s_t, Δ_t, θ_t.
+Notation: at iteration t, an optimizer gets the gradient g_t and its old state s_{t−1},
+and returns the update Δ_t and its new state s_t. The new parameters are
+θ_t = θ_{t−1} + Δ_t. The search checks the arrays of an iteration in the order g_t, s_t,
+Δ_t, θ_t.
 """
 
 from typing import Any, NamedTuple
@@ -15,9 +16,10 @@ from bpvariants.types import PyTree
 
 
 class NonFiniteUpdate(NamedTuple):
-    """Numbers of NaN and infinite elements in the arrays of T updates, int32.
+    """Result of :func:`first_nonfinite_update`: int32 numbers of non-finite elements.
 
-    Counts have shape [T], one for each update, or [] for the given params and state.
+    Counts have shape [T], one for each of T updates, or [] for the given params and
+    state.
 
     Attributes:
       start_params: like params, leaves [], counts in the given params.
@@ -37,7 +39,7 @@ class NonFiniteUpdate(NamedTuple):
 
     @property
     def faults(self) -> list[Fault]:
-        """First fault of each array, earliest first; does not work within `jit`."""
+        """First fault of each array; the earliest comes first. Not within `jit`."""
         names = ("grads", "state", "updates", "params")
         return faults(
             [("params", self.start_params), ("state", self.start_state)],
@@ -46,7 +48,7 @@ class NonFiniteUpdate(NamedTuple):
 
     @property
     def first(self) -> Fault | None:
-        """Earliest fault, or None if all is finite; does not work within `jit`."""
+        """Earliest fault, or None if all arrays are finite. Not within `jit`."""
         return next(iter(self.faults), None)
 
     def table(self) -> str:
@@ -57,22 +59,22 @@ class NonFiniteUpdate(NamedTuple):
 def first_nonfinite_update(
     update: Any, params: PyTree, state: PyTree, grads: PyTree, **extra: PyTree
 ) -> NonFiniteUpdate:
-    """Find an optimizer's first update with NaN or infinity, and the array that has it.
+    """Find an optimizer's first update with NaN or infinity, and the affected array.
 
         g_t, s_t, Δ_t, θ_t = θ_{t−1} + Δ_t    for t = 0 … T−1
 
-    Give the gradients of T successive iterations, with a first axis of length T.
-    `first_nonfinite_update` works within `jit`, because the counts are arrays; `first`,
-    `faults` and `table()` work only outside of `jit`. Time: T updates. Memory: one
-    update.
+    The argument `grads` has the gradients of T successive iterations, along a first
+    axis. `first_nonfinite_update` works within `jit`, because the counts are arrays;
+    `first`, `faults` and `table()` work only outside of `jit`. Time: that of T updates.
+    Memory: that of one update.
 
     Args:
       update: an optax.GradientTransformation, or its function (grads, state, params) ->
         (updates, state).
-      params: θ before the first update.
+      params: parameters θ before the first update.
       state: state of the optimizer before the first update.
       grads: like params, leaves [T, ...].
-      **extra: keyword arguments of the update, such as value, leaves [T, ...].
+      **extra: keyword arguments of the update, such as `value`, with leaves [T, ...].
 
     Returns:
       A :class:`NonFiniteUpdate`. The attribute `first` is the earliest :class:`Fault`,

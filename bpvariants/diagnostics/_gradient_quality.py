@@ -1,12 +1,14 @@
-"""Bias, variance and direction of an estimated gradient.
+"""Bias, variance and direction of a rule's gradient, compared with the exact gradient.
 
-Notation: g is the exact gradient, ĝ_k is a rule's estimate with the k-th of K keys, and
-ḡ is the mean of all ĝ_k. Bias and variance are relative to the norm of g:
+Notation: g is the exact gradient, ĝ_k is a rule's estimate of g with the k-th of K
+random keys, and ḡ is the mean of all ĝ_k. Bias and variance are relative to the norm of
+g:
 
     bias = ‖ḡ − g‖ / ‖g‖,    variance V = Σ_k ‖ĝ_k − ḡ‖² / (K − 1) / ‖g‖².
 
-The mean ḡ of K draws has a random error: E‖ḡ − E ĝ‖² is V / K, relative to ‖g‖². The
-measured bias of an unbiased rule is therefore about √(V / K), the standard error of ḡ.
+The mean ḡ of K estimates has a random error: E‖ḡ − E ĝ‖² is V / K, relative to ‖g‖².
+For an unbiased rule, the measured bias is therefore about √(V / K), the standard error
+of ḡ.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,19 +36,18 @@ class GradientQuality(NamedTuple):
     """Result of :func:`gradient_quality`: measures of a rule's gradient.
 
     `gradient_quality` may run under `vmap` or `lax.map`, for example over the params at
-    several moments of a training. All arrays of the result then have a first axis for
-    the moments of the training, and `table` and `plot` show each moment instead of each
-    array of params.
+    several times during a training. All arrays of the result then have a first axis for
+    these times, and `table` and `plot` show each time instead of each array of params.
     """
 
-    total: QualityMeasures  # measures of all params together
-    leaves: PyTree  # like params, QualityMeasures of each array
+    total: QualityMeasures  # for all params together
+    leaves: PyTree  # like params: QualityMeasures of each array
 
     def table(self, steps: Sequence[Any] | None = None) -> str:
-        """Return text: a line for all params together, then one for each array.
+        """Return text: a line for all params together, then a line for each array.
 
-        For measures at several moments of a training, the text has a line of totals for
-        each moment; `steps` may name the moments.
+        If the measures are from several times during a training, the text has one line
+        for each time, for all params together; `steps` may name the times.
         """
         return tabulate(self, steps)
 
@@ -57,10 +58,11 @@ class GradientQuality(NamedTuple):
         steps: Sequence[Any] | None = None,
         label: str | None = None,
     ) -> None:
-        """Draw one measure into Matplotlib's axes: for each array, or over a training.
+        """Draw one measure into Matplotlib axes: for each array, or during a training.
 
-        A cosine is drawn with its standard deviation, a bias with its standard error.
-        Several rules may be drawn into the same axes, each with its `label`.
+        Error bars show the standard deviation of the cosine, or the standard error of
+        the bias. Several rules may be drawn into the same axes, each with its own
+        `label`.
         """
         draw(self, axes, measure, steps, label)
 
@@ -86,35 +88,37 @@ def gradient_quality(
 
         bias ‖ḡ − g‖ / ‖g‖,  its standard error √(V / K),  variance V, cosine, ‖ĝ‖ / ‖g‖
 
-    The measured bias of an unbiased rule is about the standard error. If the measured
-    bias is many times the standard error, the rule is biased. `step` and `loss` define
-    the exact gradient. The rule has its own step and loss, so the rule's step may
-    differ, for example in its precision.
+    If a rule is unbiased, the measured bias is about as large as its standard error. If
+    the measured bias is many times the standard error, the rule is biased. `step` and
+    `loss` define the exact gradient. The rule contains its own step and loss; its step
+    may differ from `step`, for example in its precision.
 
-    Params are constant along the sequence, because all rules approximate the gradient
-    at fixed params. To see the quality of a rule during a training, measure the rule at
-    the params of several moments of the training, as at the end of the example.
+    Params stay constant along the sequence, because every rule approximates the
+    gradient at fixed params. To see how the quality changes during a training, measure
+    it at the params of several times during the training, as at the end of the example.
 
     `gradient_quality` is a pure function that can be jitted. Memory: K·p array elements
-    for the gradients of p parameters, and `at_once` times the memory of the rule. Time:
-    K gradients of the rule and one exact gradient.
+    for K gradients of p parameters, and `at_once` times the memory of the rule. Time:
+    that of K gradients of the rule and one exact gradient.
 
     Args:
-      rule: a gradient rule, or an online rule, which is run along the sequence.
+      rule: a gradient rule, or an online rule; the online rule is run along the
+        sequence.
       step: one time step of the network.
-      loss: one loss for each example.
+      loss: function (y, target) -> losses [*batch], one for each example.
       params: the parameters θ of the network.
       carry: the network's carry before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
       targets: targets of the loss, leaves [T, *batch, ...].
-      keys: [K] keys for a random rule, such as `jax.random.split(key, 100)`; None for a
-        deterministic rule.
-      at_once: number of keys to use in parallel, by `vmap`. Default: all keys.
+      keys: [K]: keys for a random rule, such as `jax.random.split(key, 100)`; None for
+        a deterministic rule.
+      at_once: number of keys that are processed in parallel, by `vmap`. Default: all
+        keys.
       reference: the rule that computes the exact gradient. Default: `bptt(step, loss)`.
-      weights: [T, *batch], how much each loss counts.
+      weights: [T, *batch]: weight of each loss.
       mask: [T, *batch] bool, False in padding.
-      reset: [T, *batch] bool, True puts `initial` back before this step.
-      initial: the carry that a reset puts back. Default: `carry`.
+      reset: [T, *batch] bool; True sets the carry to `initial` before the marked step.
+      initial: the carry that a reset puts in place. Default: `carry`.
 
     Returns:
       A :class:`GradientQuality`; `table()` returns it as text, and `plot(axes)` draws
@@ -175,7 +179,7 @@ def _along(name: str, rule: GradientRule | OnlineRule) -> Callable[..., Any]:
 
 
 def _check(keys: jax.Array, at_once: int | None) -> int:
-    """Check the keys; return how many keys to use in parallel."""
+    """Check the keys; return the number of keys to process in parallel."""
     single = jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
     if keys.ndim != (1 if single else 2) or not len(keys):
         raise ValueError(

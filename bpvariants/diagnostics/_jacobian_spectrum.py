@@ -1,15 +1,16 @@
-"""Lyapunov exponents and singular values of a network's Jacobians along a sequence.
+"""Lyapunov exponents and singular values of the Jacobians along a sequence.
 
-Notation: J_t = ∂h_t/∂h_{t−1} [n, n] is the Jacobian of step t. The columns of the
-matrix Q_t are k directions. Each step multiplies the directions by J_t and makes them
-orthonormal again,
+Notation: J_t = ∂h_t/∂h_{t−1} [n, n] is the Jacobian of time step t. The columns of the
+matrix Q_t [n, k] are k orthonormal directions. At each time step, the directions are
+multiplied by J_t and made orthonormal again:
 
     J_t Q_{t−1} = Q_t R_t,    λ_i = 1/T Σ_t log |(R_t)_ii|.
 
-The λ_i are the k largest Lyapunov exponents: an error in the state grows like
-exp(λ_1 t). σ(J_t) is the largest singular value of J_t, found by power iteration
-v ← J_tᵀ J_t v. For the steps from 1 to t, J_t⋯J_1 Q_0 = Q_t (R_t⋯R_1). So on the k
-directions, J_t⋯J_1 has the same largest singular value as the small matrix R_t⋯R_1.
+The λ_i are the k largest Lyapunov exponents: a perturbation of the state grows like
+exp(λ_1 t). σ(J_t) is the largest singular value of J_t, found by power iteration v ←
+J_tᵀ J_t v. For the time steps from 1 to t, J_t⋯J_1 Q_0 = Q_t (R_t⋯R_1). Therefore
+J_t⋯J_1, restricted to the k directions, has the same largest singular value as the
+small matrix R_t⋯R_1.
 """
 
 import math
@@ -40,17 +41,18 @@ class JacobianSpectrum(NamedTuple):
     """Result of :func:`jacobian_spectrum` for each example, with k directions.
 
     Attributes:
-      exponents: [*batch, k], Lyapunov exponents λ_i per time step; after enough steps,
-        they are in descending order. An exponent is −∞ if its direction is lost, for
-        example because J_t is singular.
-      running: [T, *batch, k], the exponents measured up to each step t; NaN for the
+      exponents: [*batch, k]: Lyapunov exponents λ_i per time step. After enough time
+        steps, they are in descending order. An exponent is −∞ if J_t maps its direction
+        to 0, for example because J_t is singular.
+      running: [T, *batch, k]: exponents measured up to each time step t; NaN at the
         first `skip` steps.
-      singular_values: [T, *batch], estimate from below of σ(J_t), the largest singular
-        value of J_t; NaN in padding.
-      residuals: [T, *batch], ‖J_tᵀJ_t v − σ² v‖ / σ² of the power iteration for σ(J_t);
-        NaN in padding. A small residual shows that the iteration has converged.
-      log_sensitivity: [T, *batch], log ‖J_t⋯J_1‖ on the k directions. If k = n, it
-        equals log ‖∂h_t/∂h_0‖; if k < n, it is a lower bound of log ‖∂h_t/∂h_0‖.
+      singular_values: [T, *batch]: estimate of σ(J_t), the largest singular value of
+        J_t, from below; NaN in padding.
+      residuals: [T, *batch]: residual ‖J_tᵀJ_t v − σ² v‖ / σ² of the power iteration
+        for σ(J_t); NaN in padding. If the residual is small, the iteration has
+        converged.
+      log_sensitivity: [T, *batch]: log ‖J_t⋯J_1 Q_0‖. If k = n, it equals log
+        ‖∂h_t/∂h_0‖; if k < n, it is a lower bound of log ‖∂h_t/∂h_0‖.
     """
 
     exponents: jax.Array
@@ -60,7 +62,7 @@ class JacobianSpectrum(NamedTuple):
     log_sensitivity: jax.Array
 
     def table(self) -> str:
-        """Return text: the range of exponents and of σ(J_t), and the verdict."""
+        """Return text: the ranges of the exponents and of σ(J_t), and the verdict."""
         exponents = np.asarray(self.exponents)
         exponents = exponents.reshape(-1, exponents.shape[-1])
         rows = [["over examples", "least", "mean", "greatest"]]
@@ -76,13 +78,14 @@ class JacobianSpectrum(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Say in words whether errors grow or shrink, and how fast.
+        """Text that says whether perturbations grow or shrink, and how fast.
 
         The verdict depends on λ_1, the mean over examples of the largest exponent. If
-        λ_1 > 0, errors grow by a factor of e in 1/λ_1 steps, and gradients along
-        windows much longer than 1/λ_1 steps are noise. If λ_1 < 0, errors shrink by a
-        factor of e in 1/|λ_1| steps, and windows much longer than 1/|λ_1| steps add
-        next to nothing. `verdict` does not work within `jit`.
+        λ_1 > 0, perturbations of the state and error signals grow by a factor of e in
+        1/λ_1 time steps, and gradients over windows much longer than 1/λ_1 steps are
+        noise. If λ_1 < 0, they shrink by a factor of e in 1/|λ_1| steps, and windows
+        much longer than 1/|λ_1| steps hardly change the gradient. `verdict` does not
+        work within `jit`.
         """
         largest = float(np.mean(np.asarray(self.exponents)[..., 0]))
         if not math.isfinite(largest) or largest == 0:
@@ -92,7 +95,7 @@ class JacobianSpectrum(NamedTuple):
         return f"{grow} by a factor of e in {steps} steps"
 
     def plot(self, axes: Any, label: str | None = None) -> None:
-        """Draw `running` exponents, averaged over examples, into Matplotlib's axes."""
+        """Draw `running` exponents, averaged over examples, into Matplotlib axes."""
         running = np.asarray(self.running)
         examples = tuple(range(1, running.ndim - 1))
         for i, values in enumerate(running.mean(axis=examples).T):
@@ -119,29 +122,29 @@ def jacobian_spectrum(
 
         J_t Q_{t−1} = Q_t R_t,    λ_i = 1/T Σ_t log |(R_t)_ii|,    σ(J_t)
 
-    Exponents of T steps have an error of about 1/T, because the directions Q must first
-    turn towards the directions of growth; `skip` leaves out the first steps. The carry
-    of each example is taken as one real vector of n elements; a complex element counts
-    as two. `jacobian_spectrum` is a pure function that can be jitted.
+    Exponents measured over T time steps have an error of about 1/T, because the
+    directions Q_t start at random and only gradually turn to the directions of fastest
+    growth; `skip` leaves out the first time steps. The carry of each example is treated
+    as one real vector of n elements; a complex element counts as two.
+    `jacobian_spectrum` is a pure function that can be jitted.
 
-    Time: for each step, k + 2 · power_iterations products with J_t, and n·k² operations
-    to make the k directions orthonormal. Memory: n·k·B array elements for the
-    directions of B examples, and T·k·B for the results. Resets are not supported; give
-    a sequence of one episode.
+    Time: for each time step, k + 2 · power_iterations products with J_t, and n·k²
+    operations to make the k directions orthonormal. Memory: n·k·B array elements for
+    the directions of B examples, and T·k·B for the results. Resets are not supported;
+    pass sequences of a single episode.
 
     Args:
       step: one time step of the network.
       params: the parameters θ of the network.
       carry: the network's carry before the first step, leaves [*batch, ...].
       xs: inputs, leaves [T, *batch, ...].
-      exponents: k, number of exponents, at most n.
-      skip: number of first steps to leave out of the exponents.
-      power_iterations: number of power iterations for each σ(J_t). The iterations of a
-        step start with the vector found at the previous step.
-      batch_shape: sizes of the batch axes, *batch. Default: (), for the carry of a
-        single example.
-      mask: [T, *batch] bool, False in padding; padded steps change nothing and do not
-        count.
+      exponents: number k of exponents, at most n.
+      skip: number of first time steps to leave out of the exponents.
+      power_iterations: number of power iterations for each σ(J_t). The iterations at
+        time step t start with the vector found at time step t − 1.
+      batch_shape: sizes *batch of the batch axes. Default: (), a single example.
+      mask: [T, *batch] bool, False in padding; padded steps do not change the carry,
+        and are not counted in T.
       key: a `jax.random.key`, from which the first directions are drawn. Default:
         `jax.random.key(0)`.
 
@@ -220,12 +223,12 @@ def jacobian_spectrum(
 
 
 def _power(push, pull, vector, iterations):
-    """Iterate v ← JᵀJ v, scaled to length 1; return v, σ = ‖J v‖ and the residual."""
+    """Iterate v ← JᵀJ v, scaled to norm 1; return v, σ = ‖J v‖ and the residual."""
 
     def body(_, vector):
         (new,) = pull(push(vector))
         size = norm(new, new.ndim - 1)[..., None]
-        # If J maps the vector to 0, keep it for the following steps.
+        # If J maps v to 0, keep v for the next time steps.
         return jnp.where(size == 0, vector, new / jnp.where(size == 0, 1, size))
 
     vector = jax.lax.fori_loop(0, iterations, body, vector)

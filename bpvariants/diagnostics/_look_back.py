@@ -1,14 +1,14 @@
-"""Error signals that a loss sends to the carries before it, at each lag k.
+"""Error signals ∂ℓ_s/∂h_{s−k} of a loss at the carries k steps earlier, for each k.
 
 Notation: ℓ_s is the loss of step s, w_s is its weight, and h_{s−k} is the carry k steps
 before step s. A perturbation e_t = 0 is added to the carry at each step t. The
-derivative ∂(Σ_s w_s ℓ_s)/∂e_t is then the error signal that the weighted losses send to
-the carry at step t. All derivatives need one linearised run of the network, and a
-backward pass for each choice of the loss weights w_s.
+derivative ∂(Σ_s w_s ℓ_s)/∂e_t is then the error signal of the weighted losses at the
+carry of step t. The network is linearised once; each choice of loss weights w_s then
+needs one backward pass.
 
-The look-back curve φ_k is the norm of the error signals of single losses at the lags
-k = 0, 1, …. The gradient in the parameters does not show the look-back curve, because
-the gradient is a sum over steps. The lag k counts only steps that are not padding.
+The look-back curve φ_k is the mean norm of the error signals of single losses at the
+lags k = 0, 1, …. It cannot be read from the gradient in the parameters, because that
+gradient is a sum over steps. The lag k counts only steps that are not padding.
 """
 
 from collections.abc import Callable
@@ -27,34 +27,32 @@ from bpvariants.types import PyTree, Step
 
 
 class Course(NamedTuple):
-    """A network with its losses, and a sequence to run the network along."""
+    """A network, its loss, and the sequence along which the network runs."""
 
     step_with_loss: Step
     params: PyTree
     carry: PyTree
-    inputs: PyTree  # (x, target), leaves [T, *batch, ...]
+    inputs: PyTree  # (xs, targets), leaves [T, *batch, ...]
     mask: jax.Array | None  # [T, *batch]
     reset: jax.Array | None  # [T, *batch]
     initial: PyTree
 
 
 class LookBack(NamedTuple):
-    """Error signals that reach the carries k = 1 … R steps before the last loss."""
+    """Error signals of the last losses at the carries k = 1 … R steps earlier."""
 
-    norms: jax.Array  # [R], mean norm φ_k over examples of k steps or more
-    examples: jax.Array  # [R], number of examples of k steps or more
-    # [R, n], the error signal ∂ℓ_s/∂h_{s−k}, averaged over all examples. All leaves of
-    # the carry are taken as one real vector. Examples of fewer than k steps count as
-    # zeros.
+    norms: jax.Array  # [R]: φ_k, mean over examples of at least k steps
+    examples: jax.Array  # [R]: number of examples of at least k steps
+    # [R, n]: error signal ∂ℓ_s/∂h_{s−k}, averaged over all examples. All leaves of the
+    # carry together are one real vector. Examples of fewer than k steps count as 0.
     errors: jax.Array
 
 
 def from_last_losses(course: Course, batch: tuple[int, ...], steps: int) -> LookBack:
-    """Measure errors of each example's last loss, within the last R = `steps` steps.
+    """Measure the error signals of each example's last loss at lags 1 … R = `steps`.
 
-    The memory needed is R carries, because each step is recomputed for its derivative.
-    The time needed is R backward passes of a step, through the carry but not to the
-    params.
+    Memory: R carries, because each time step is recomputed for its derivative. Time: R
+    backward passes of a step, which differentiate in the carry but not in the params.
     """
     end = _last_steps(course, steps)
     here = jnp.ones((steps, *batch), bool) if end.mask is None else end.mask
@@ -83,13 +81,13 @@ def from_last_losses(course: Course, batch: tuple[int, ...], steps: int) -> Look
 def from_each_loss(
     course: Course, weights: jax.Array, samples: int
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Measure error signals of the weighted sum of all losses, and of single losses.
+    """Measure error signals of all losses' weighted sum, and of single losses.
 
-    Returns four arrays: [T], the norms of the error signals δ_t of the weighted sum;
-    [S], the steps s of up to S = `samples` single losses; [S, T], the weighted sum over
-    examples of each single loss's error norms, by lag; [S, T], the sum of these
-    weights. The error signal at lag 0 goes from the output y_s to the carry h_s, from
-    which the step's traced program computes y_s.
+    Returns four arrays. [T]: norms of the error signals δ_t of the weighted sum. [S]:
+    time steps s of up to S = `samples` single losses. [S, T]: for each single loss and
+    lag, the weighted sum over examples of its error norms. [S, T]: the sums of these
+    weights. The error signal at lag 0 is ∂ℓ_s/∂h_s, which is found from the step's
+    jaxpr, because the jaxpr shows how y_s is computed from h_s.
     """
     length = len(weights)
     step_with_loss, params, *_, initial = course
@@ -128,16 +126,16 @@ def from_each_loss(
 
 
 def ratio(sums: jax.Array, shares: jax.Array) -> jax.Array:
-    """Return the weighted means sums / shares; NaN where the weights `shares` are 0."""
+    """Return weighted means: sums / shares; NaN where `shares`, Σ of weights, is 0."""
     return jnp.where(shares > 0, sums / jnp.where(shares > 0, shares, 1), jnp.nan)
 
 
 def _linearised(advance: Callable, course: Course, length: int) -> Callable:
-    """Return a function from loss weights [T, *batch] to error signals at each step.
+    """Return a function from loss weights [T, *batch] to all steps' error signals.
 
-    `advance(e, h, x, mask, reset) -> (h, losses)` is a step that adds e to the floating
-    leaves of the carry. The error signals are the derivatives of the weighted losses in
-    e: one array [T, *batch, ...] for each floating leaf of the carry.
+    `advance(e, h, x, mask, reset) -> (h, losses)` runs a step and adds e to the
+    floating leaves of the carry. The error signals are the derivatives of the weighted
+    losses in e: one array [T, *batch, ...] for each floating leaf of the carry.
     """
     leaves = floating_leaves(course.carry)
     zeros = [jnp.zeros((length, *leaf.shape), leaf.dtype) for leaf in leaves]
@@ -156,14 +154,14 @@ def _add(carry: PyTree, added: list[jax.Array]) -> PyTree:
 
 
 def _add_by_lag(values: jax.Array, lags: jax.Array) -> jax.Array:
-    """Add up the values [T, *batch, ...] that have the same lag; return [T, ...]."""
+    """Sum the values [T, *batch, ...] that have the same lag; return sums [T, ...]."""
     rest = values.shape[lags.ndim :]
     zeros = jnp.zeros((len(lags), *rest), values.dtype)
     return zeros.at[lags.reshape(-1)].add(values.reshape(lags.size, *rest))
 
 
 def _last_steps(course: Course, steps: int) -> Course:
-    """Run a course up to its last `steps` steps; return the rest of the course."""
+    """Run a course except its last `steps` steps; return the remaining course."""
     sequences = course.inputs, course.mask, course.reset
     length = jax.tree.leaves(course.inputs)[0].shape[0]
     x, mask, reset = jax.tree.map(lambda leaf: leaf[: length - steps], sequences)
@@ -175,13 +173,13 @@ def _last_steps(course: Course, steps: int) -> Course:
 
 
 def _norms(errors: list[jax.Array], shape: tuple[int, ...], dtype) -> jax.Array:
-    """Return the norm of each example's errors [T, *batch], all leaves together."""
+    """Return norms [T, *batch] of each example's errors, all leaves together."""
     norms = norm(errors, len(shape)) if errors else jnp.zeros(shape)
     return norms.astype(dtype)
 
 
 def _sources(counts: jax.Array, samples: int) -> jax.Array:
-    """Return up to `samples` steps, evenly spread over the steps with a loss."""
+    """Return up to `samples` time steps, evenly spaced among the steps with a loss."""
     active = jnp.any(counts, axis=tuple(range(1, counts.ndim)))
     steps = jnp.nonzero(active, size=len(active), fill_value=-1)[0]
     total, ranks = jnp.sum(active), jnp.arange(samples)

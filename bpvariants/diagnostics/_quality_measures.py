@@ -1,7 +1,7 @@
-"""Measures of an estimated gradient, computed from sums over its elements.
+"""Quality measures of an estimated gradient, computed from sums over its elements.
 
-Notation: g is the exact gradient, ĝ one of K estimates, and ḡ the mean of all
-estimates.
+Notation: g is the exact gradient, ĝ is one of K estimates of g, and ḡ is the mean of
+all estimates.
 """
 
 from typing import Any, NamedTuple
@@ -19,16 +19,16 @@ class QualityMeasures(NamedTuple):
     Attributes:
       norm: ‖g‖, norm of the exact gradient.
       bias: ‖ḡ − g‖ / ‖g‖, relative error of the mean estimate.
-      bias_standard_error: √(V / K), about the size of the measured bias if the rule is
-        unbiased; NaN if K is 1, and 0 without keys.
-      variance: V, variance of the estimates, relative to ‖g‖².
-      error: rms error, √(mean ‖ĝ − g‖²) / ‖g‖.
-      cosine: ⟨ĝ, g⟩ / (‖ĝ‖ ‖g‖), the mean over keys with ĝ ≠ 0.
+      bias_standard_error: √(V / K), about as large as `bias` if the rule is unbiased;
+        NaN if K is 1, and 0 without keys.
+      variance: variance V of the estimates, relative to ‖g‖².
+      error: root-mean-square error √(mean ‖ĝ − g‖²) / ‖g‖.
+      cosine: mean of ⟨ĝ, g⟩ / (‖ĝ‖ ‖g‖) over keys with ĝ ≠ 0.
       cosine_deviation: standard deviation of the cosine over keys with ĝ ≠ 0.
       norm_ratio: mean of ‖ĝ‖ / ‖g‖ over keys.
-      sign_agreement: share of elements with the same sign in ĝ and g, where 0 is a
-        third sign; mean over keys.
-      zeros: share of keys with ĝ = 0.
+      sign_agreement: fraction of elements with the same sign (−1, 0 or 1) in ĝ and g;
+        mean over keys.
+      zeros: fraction of keys with ĝ = 0.
     """
 
     norm: jax.Array
@@ -44,16 +44,16 @@ class QualityMeasures(NamedTuple):
 
 
 class QualitySums(NamedTuple):
-    """Sums over the elements of one array; the sums of several arrays may be added."""
+    """Sums over the elements of one array; sums of several arrays can be added."""
 
     exact: jax.Array  # ‖g‖²
     bias: jax.Array  # ‖ḡ − g‖²
-    estimates: jax.Array  # [K] ‖ĝ‖²
-    deviations: jax.Array  # [K] ‖ĝ − ḡ‖²
-    errors: jax.Array  # [K] ‖ĝ − g‖²
-    products: jax.Array  # [K] ⟨ĝ, g⟩
-    agreeing: jax.Array  # [K] number of elements with the sign of g
-    size: jax.Array  # number of elements
+    estimates: jax.Array  # [K]: ‖ĝ‖²
+    deviations: jax.Array  # [K]: ‖ĝ − ḡ‖²
+    errors: jax.Array  # [K]: ‖ĝ − g‖²
+    products: jax.Array  # [K]: ⟨ĝ, g⟩
+    agreeing: jax.Array  # [K]: number of elements of ĝ with the sign of g
+    size: jax.Array  # number of elements of the array
 
 
 def sums_of(estimates: jax.Array, exact: jax.Array, dtype: Any) -> QualitySums:
@@ -75,13 +75,13 @@ def sums_of(estimates: jax.Array, exact: jax.Array, dtype: Any) -> QualitySums:
 
 
 def measures_of(sums: QualitySums, drawn: bool) -> QualityMeasures:
-    """Compute the measures; without draws, the variance of the one estimate is 0."""
+    """Compute the measures; if the rule is not random, the variance is 0."""
     count = sums.errors.shape[0]
     norm = jnp.sqrt(sums.exact)
     per = lambda number, unit: number / jnp.where(unit == 0, jnp.nan, unit)
     variance = jnp.sum(sums.deviations) / max(count - 1, 1)
     if drawn and count == 1:
-        variance = jnp.full_like(variance, jnp.nan)  # one draw does not show a variance
+        variance = jnp.full_like(variance, jnp.nan)  # one estimate has no variance
     zero = sums.estimates == 0
     cosines = per(sums.products, norm * jnp.sqrt(jnp.where(zero, 1, sums.estimates)))
     mean = lambda values: per(

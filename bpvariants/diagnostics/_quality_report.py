@@ -8,7 +8,7 @@ import numpy as np
 
 from bpvariants._tables import aligned, short
 
-COLUMNS = {  # field of QualityMeasures: heading of its column
+COLUMNS = {  # from a field of QualityMeasures to its column's heading
     "norm": "norm",
     "bias": "bias",
     "bias_standard_error": "±",
@@ -39,7 +39,7 @@ def draw(
     steps: Sequence[Any] | None,
     label: str | None,
 ) -> None:
-    """Draw one measure: a point for each array of params, or a line over a training."""
+    """Draw one measure: a point for each array of params, or a line for a training."""
     if measure not in COLUMNS:
         raise ValueError(
             f"measure must be one of {', '.join(COLUMNS)}; got {measure!r}."
@@ -66,7 +66,7 @@ def draw(
 def _rows(
     quality: Any, steps: Sequence[Any] | None
 ) -> tuple[list[str], dict[str, np.ndarray]]:
-    """Return the names of the table's rows, and the values of each measure by row."""
+    """Return the names of the table's rows, and each measure's values, one per row."""
     moments = np.shape(quality.total.bias)
     if len(moments) > 1:
         raise ValueError(

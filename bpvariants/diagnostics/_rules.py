@@ -11,7 +11,7 @@ from bpvariants.types import OnlineRule, PyTree
 def call_rule(
     name: str, rule: Any, params: PyTree, *args: PyTree, **options: Any
 ) -> tuple[jax.Array, PyTree]:
-    """Call a gradient rule; return its value and gradient, and no other results."""
+    """Call a gradient rule; return its value and gradient, but not its carry."""
     check_floating("params", params)
     if isinstance(rule, OnlineRule) or not callable(rule):
         raise ValueError(

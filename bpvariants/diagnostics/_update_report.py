@@ -1,8 +1,8 @@
 """Size of a parameter update, compared with each array of the parameters.
 
-Notation: Δ is the update of an array θ of the parameters. Elements of Δ that are
-exactly 0, or ‖Δ‖ = 0, are a sign of dead units or of a parameter that gets no gradient.
-‖Δ‖/‖θ‖ shows how far the update moves θ.
+Notation: Δ is the update of an array θ of the parameters. If elements of Δ are exactly
+0, units may be dead, or the loss may not depend on some parameters. ‖Δ‖/‖θ‖ is the
+relative change of θ.
 """
 
 from typing import NamedTuple
@@ -22,11 +22,11 @@ class UpdateMeasures(NamedTuple):
     """Measures of :func:`update_report` for one array of params, or for all params.
 
     Attributes:
-      norm: ‖Δ‖, NaN or infinite if an element of Δ is NaN or infinite.
-      largest: max |Δ|, NaN or infinite if an element of Δ is NaN or infinite.
-      zeros: share of elements of Δ that are exactly 0.
+      norm: norm ‖Δ‖; NaN or infinite if an element of Δ is.
+      largest: largest element max |Δ|; NaN or infinite if an element of Δ is.
+      zeros: fraction of elements of Δ that are exactly 0.
       nonfinite: number of elements of Δ that are NaN or infinite.
-      ratio: ‖Δ‖ / ‖θ‖, NaN if θ = 0.
+      ratio: ‖Δ‖ / ‖θ‖; NaN if θ = 0.
     """
 
     norm: jax.Array
@@ -37,7 +37,7 @@ class UpdateMeasures(NamedTuple):
 
 
 class UpdateReport(NamedTuple):
-    """Result of :func:`update_report`: measures of an update, array by array.
+    """Result of :func:`update_report`: measures of the update of each array.
 
     Attributes:
       total: :class:`UpdateMeasures` for all arrays together.
@@ -48,7 +48,7 @@ class UpdateReport(NamedTuple):
     leaves: PyTree
 
     def table(self) -> str:
-        """Return text: a line for all params together, then one for each array."""
+        """Return text: a line for all params together, then a line for each array."""
         is_measures = lambda node: isinstance(node, UpdateMeasures)
         named = named_leaves(self.leaves, is_measures)
         rows = [["", "‖Δ‖", "max |Δ|", "zeros", "not finite", "‖Δ‖/‖θ‖"]]
@@ -61,16 +61,16 @@ class UpdateReport(NamedTuple):
 
 
 def update_report(updates: PyTree, params: PyTree) -> UpdateReport:
-    """Compare updates, or gradients, with the parameters, array by array.
+    """Compare updates, or gradients, with each array of the parameters.
 
         ‖Δ‖,  max |Δ|,  share of zeros,  elements not finite,  ‖Δ‖ / ‖θ‖
 
-    `update_report` is a pure function that can be jitted. Time: one or two reads of all
-    array elements.
+    `update_report` is a pure function that can be jitted. Time: that of reading all
+    array elements once or twice.
 
     Args:
-      updates: Δ from an optimizer, or gradients; like params.
-      params: θ before the update.
+      updates: updates Δ from an optimizer, or gradients; a tree like params.
+      params: parameters θ before the update.
 
     Returns:
       An :class:`UpdateReport`; `table()` returns it as text.

@@ -1,11 +1,12 @@
-"""Training: one jitted loop in chunks, its checkpoints on disk, and sweeps.
+"""Training: a loop over jitted chunks of steps, checkpoints on disk, and sweeps.
 
-`fit` trains one run, or several in lanes; it returns a `FitResult`. `JsonLog` writes
-the metrics to a file. `NonFiniteError` names the first step with NaN or infinity, and
-`diagnosis` finds the time step of a sequence at which the NaN begins. `Checkpoint` has
-the settings of checkpoints, and `read_checkpoint` reads the params of a checkpoint.
-`locked` keeps other processes out of a folder. `sweep` trains every config
-with every seed under `vmap`, in blocks that fit in memory; it returns a `SweepResult`.
+`fit` trains one run, or several independent runs under `vmap`, and returns a
+`FitResult`. `JsonLog` writes metrics to a file. `NonFiniteError` names the first
+training step with NaN or infinity, and `diagnosis` finds the time step of the sequence
+at which the first NaN or infinity occurs. `Checkpoint` contains the settings of
+checkpoints, and `read_checkpoint` reads params from a checkpoint. `locked` locks a
+folder against other processes. `sweep` trains every config with every seed under
+`vmap`, in blocks of runs that fit in memory, and returns a `SweepResult`.
 """
 
 from bpvariants.training._lock import locked as locked

@@ -1,4 +1,4 @@
-"""Handling of Ctrl-C and SIGTERM between chunks, in one process or in several."""
+"""Handling of Ctrl-C and SIGTERM between chunks of steps, in one or more processes."""
 
 import itertools
 import signal
@@ -12,23 +12,24 @@ from jax.experimental import multihost_utils
 
 from bpvariants.types import PyTree
 
-_numbers = itertools.count()  # numbers of the chunk ends at which processes synchronise
+_numbers = itertools.count()  # index of each end of a chunk
 
 
 @contextmanager
 def held(*, forget: bool = False) -> Iterator[None]:
-    """Delay SIGINT and SIGTERM until the end of the block, however often they come.
+    """Delay all SIGINT and SIGTERM signals until the end of the `with` block.
 
-    An interrupted chunk would lose the arrays that it overwrites, and an interrupted
-    write would leave a torn file. With `forget`, for code that ends a training anyway,
-    no KeyboardInterrupt is raised. Only the main thread receives signals, and only
-    handlers that are Python functions can be restored.
+    If a chunk were interrupted, the arrays that it overwrites would be lost; if a write
+    were interrupted, the file would be incomplete. With `forget=True`, no
+    KeyboardInterrupt is raised after the block; use it if the training ends anyway.
+    Signals are delayed only in the main thread, and only if their handlers are Python
+    functions, because other handlers cannot be restored.
     """
     came: dict[int, Any] = {}
     before = {}
     for number in (signal.SIGTERM, signal.SIGINT):
         handler = _handler_of(number)
-        if callable(handler):  # not SIG_IGN, SIG_DFL or a handler set outside Python
+        if callable(handler):  # not SIG_IGN, SIG_DFL or a handler written in C
             before[number] = handler
             signal.signal(number, lambda number, frame: came.update({number: frame}))
     try:
@@ -38,17 +39,17 @@ def held(*, forget: bool = False) -> Iterator[None]:
             signal.signal(number, handler)
     if forget:
         came.pop(signal.SIGINT, None)
-    for number in sorted(came, reverse=True):  # SIGTERM first, so that it is recorded
+    for number in sorted(came, reverse=True):  # SIGTERM before SIGINT
         with suppress(*[KeyboardInterrupt] * forget):
             before[number](number, came[number])
 
 
 @contextmanager
 def remembered() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether Ctrl-C has come during the block.
+    """Yield a function that returns whether Ctrl-C was pressed during the block.
 
-    A KeyboardInterrupt is lost if it is raised where no code can catch it, for example
-    in JAX's callbacks of the garbage collector.
+    Without this context manager, a KeyboardInterrupt may be lost, if Python raises it
+    in code whose exceptions are ignored, such as JAX's garbage-collector callback.
     """
     came: list[int] = []
     if _handler_of(signal.SIGINT) is not signal.default_int_handler:
@@ -68,10 +69,11 @@ def remembered() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def terminable() -> Iterator[Callable[[], bool]]:
-    """Treat SIGTERM, which schedulers send before they kill, like Ctrl-C in the block.
+    """Treat SIGTERM like Ctrl-C in the block; schedulers send SIGTERM before they kill.
 
-    Yields a function that returns whether SIGTERM has come. After the block, SIGTERM is
-    raised again, which ends the process unless the process has its own handler.
+    Yields a function that returns whether SIGTERM was received. If it was, SIGTERM is
+    raised again after the block, which ends the process unless the process has its own
+    handler.
     """
     before, came = _handler_of(signal.SIGTERM), []
     if before is None or before == signal.SIG_IGN:
@@ -95,9 +97,9 @@ def terminable() -> Iterator[Callable[[], bool]]:
 def together() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns, after each chunk, whether all processes must stop.
 
-    When any process gets SIGTERM, JAX picks a chunk that no process has begun, at which
-    all processes stop. The first Ctrl-C is turned into SIGTERM. A second Ctrl-C
-    interrupts its own process, immediately.
+    When any process receives SIGTERM, JAX chooses a chunk that no process has started
+    yet; all processes stop at that chunk. The first Ctrl-C is converted into SIGTERM. A
+    second Ctrl-C interrupts only the process that receives it, immediately.
     """
     before = _handler_of(signal.SIGINT)
 
@@ -106,7 +108,7 @@ def together() -> Iterator[Callable[[], bool]]:
         signal.raise_signal(signal.SIGTERM)
 
     def all_end():
-        with suppress(RuntimeError):  # raised if jax_enable_preemption_service is off
+        with suppress(RuntimeError):  # if jax_enable_preemption_service is False
             return multihost_utils.reached_preemption_sync_point(next(_numbers))
         return False
 
@@ -120,7 +122,7 @@ def together() -> Iterator[Callable[[], bool]]:
 
 
 def is_shared(tree: PyTree) -> bool:
-    """Return whether a part of any array is on devices of other processes."""
+    """Return whether any array is partly on devices of other processes."""
     return any(
         isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
         for leaf in jax.tree.leaves(tree)

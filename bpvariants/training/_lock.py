@@ -1,4 +1,4 @@
-"""Lock of a folder or a file, so that a single process at a time writes there."""
+"""Lock of a folder or a file, so that only one process at a time writes to it."""
 
 import json
 import os
@@ -11,16 +11,16 @@ from typing import Any
 
 @contextmanager
 def locked(directory: str | os.PathLike, name: str = "directory") -> Iterator[None]:
-    """Lock a folder during the block, against other processes and other trainings.
+    """Lock a folder during the `with` block against other processes and trainings.
 
-    The folder is made if it does not exist. The operating system keeps the lock, so the
-    lock ends with the process, even after kill -9. The file `.lock` in the folder only
-    says which process has the lock. On a file system without locks, and on Windows,
+    The folder is created if it does not exist. The operating system releases the lock
+    when the process ends, even after kill -9. The file `.lock` in the folder only names
+    the process that holds the lock. On Windows, and on a file system without locks,
     nothing is locked.
 
     Args:
       directory: the folder to lock.
-      name: the name of the argument that gave the folder, for error messages.
+      name: name of the caller's argument that contains the folder, for error messages.
 
     Raises:
       ValueError: if another process, or another block, holds the lock; or if the folder
@@ -43,15 +43,16 @@ def locked(directory: str | os.PathLike, name: str = "directory") -> Iterator[No
 
 
 class Lock:
-    """A lock that is held from its making until it is released or the process ends.
+    """A lock; it is held from its creation until `release`, or until the process ends.
 
-    As a context manager, the lock is released at the end of the block.
+    As a context manager, it is released at the end of the `with` block.
     """
 
     def __init__(self, path: Path, name: str, locked: Path):
-        """Take the lock at `path`; raise a ValueError if that is impossible.
+        """Acquire the lock file `path`; raise a ValueError if that is impossible.
 
-        `name` is the argument that gave `locked`, the folder or file to lock.
+        `locked` is the folder or file to lock, and `name` is the name of the caller's
+        argument that contains it.
         """
         self._path = path
         try:
@@ -65,24 +66,24 @@ class Lock:
 
     @classmethod
     def of_folder(cls, folder: Path, name: str) -> "Lock":
-        """Take the lock of a folder."""
+        """Acquire the lock of a folder."""
         return cls(folder / ".lock", name, folder)
 
     @classmethod
     def of_file(cls, file: Path, name: str) -> "Lock":
-        """Take the lock of a file; other files in its folder remain free."""
+        """Acquire the lock of a file; other files in its folder are not locked."""
         return cls(file.with_name(f".{file.name}.lock"), name, file)
 
     def __enter__(self) -> None:
-        """Do nothing: the lock is held already."""
+        """Do nothing, because the constructor has acquired the lock."""
 
     def __exit__(self, *exception: Any) -> None:
         """Release the lock."""
         self.release()
 
     def release(self) -> None:
-        """Release the lock, and remove its file."""
-        with suppress(OSError):  # the folder may be gone
+        """Release the lock, and delete the lock file."""
+        with suppress(OSError):  # the folder may have been deleted
             self._path.unlink()
         self._file.close()
 
@@ -96,7 +97,7 @@ class Lock:
                     file.write(json.dumps(me))
                     file.flush()
                     return file
-                file.close()  # the lock's last holder has removed the opened file
+                file.close()  # the last holder has deleted this lock file
                 continue
             file.seek(0)
             holder = _parsed(file.read())
@@ -109,12 +110,12 @@ class Lock:
                     f"{name} {locked} is in use by {who}. Wait until it has ended, or "
                     f"choose another {name}."
                 )
-            if self._is(file):  # a child of the dead process still holds the lock
+            if self._is(file):  # a child of the ended process holds the lock
                 self._path.unlink(missing_ok=True)
             file.close()
 
     def _is(self, file: Any) -> bool:
-        """Return whether an open file is the file that is now at the lock's path."""
+        """Return whether an open file is the file now at the path of the lock file."""
         try:
             return os.path.samestat(self._path.stat(), os.fstat(file.fileno()))
         except FileNotFoundError:
@@ -122,7 +123,7 @@ class Lock:
 
 
 def _hold(file: Any) -> bool:
-    """Lock an open file; return False if another process or block has its lock."""
+    """Lock an open file; return False if another process or block has locked it."""
     try:
         import fcntl
     except ImportError:  # not a POSIX system
@@ -137,7 +138,7 @@ def _hold(file: Any) -> bool:
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    """Return the process that a lock's file names, or {} if it is not written yet."""
+    """Return the process that a lock file names, or {} if none is written yet."""
     with suppress(ValueError, TypeError):
         found = json.loads(text)
         return {"pid": int(found["pid"]), "host": found["host"]}
@@ -145,7 +146,7 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:
-    """Return whether a lock's holder is a process of this machine that has ended."""
+    """Return whether the holder was a process of this machine and has ended."""
     if holder.get("host") != socket.gethostname():
         return False
     try:

@@ -1,4 +1,4 @@
-"""Placement of a training's state on the devices of its sharded arrays."""
+"""Placement of the training state on the devices over which its arrays are sharded."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from bpvariants.types import PyTree
 
 
 def is_spread(leaf: Any) -> bool:
-    """Return whether an array is spread over several devices."""
+    """Return whether an array is on more than one device."""
     return isinstance(leaf, jax.Array) and len(leaf.sharding.device_set) > 1
 
 
 def mesh_of(*trees: PyTree) -> Any:
-    """Return the mesh of the first array sharded over several devices, or None."""
+    """Return the mesh of the first array that is on several devices, or None."""
     for leaf in jax.tree.leaves(trees):
         if is_spread(leaf) and isinstance(leaf.sharding, NamedSharding):
             return leaf.sharding.mesh
@@ -23,11 +23,11 @@ def mesh_of(*trees: PyTree) -> Any:
 
 
 def placed(tree: PyTree, params: PyTree, mesh: Any) -> PyTree:
-    """Return the tree with its arrays placed on the mesh.
+    """Return a tree whose arrays are placed on the devices of the mesh.
 
-    Parts of the tree with the structure and shapes of params get the shardings of
-    params; other arrays are replicated. Arrays that are spread over several devices
-    already stay as they are. Without a mesh, the tree is returned unchanged.
+    Subtrees with the structure and shapes of params get the shardings of params; other
+    arrays are replicated. Arrays that are already on several devices keep their
+    shardings. If the mesh is None, the tree is returned unchanged.
     """
     if mesh is None:
         return tree
@@ -49,7 +49,7 @@ def placed(tree: PyTree, params: PyTree, mesh: Any) -> PyTree:
 
 
 def shardings_of(reached: PyTree) -> Any:
-    """Return a chunk's `out_shardings`: as now for `reached`, replicated for the rest.
+    """Return a chunk's `out_shardings`: current ones for `reached`, else replicated.
 
     Returns None if no array of `reached` is sharded over several devices.
     """

@@ -4,22 +4,25 @@ The following functions return an optax.GradientTransformation:
 
 - Rprop and its family: rprop (the same as irprop_minus), irprop_plus, rprop_minus,
   rprop_plus, half_back, manhattan; probabilistic_rprop for mini-batches; grprop,
-  experimental. Bare rules of the Rprop family: scale_by_rprop, scale_by_sign.
-- Discounted past gradients: forgetting; its bare rule: scale_by_forgetting.
-- A limit on the spectral norm of matrices, last in a chain: project_spectral_norm.
+  experimental. Bare rules, whose updates are not yet negated: scale_by_rprop,
+  scale_by_sign (without the learning rate).
+- Steps along a discounted sum of past gradients: forgetting; its bare rule, without the
+  learning rate: scale_by_forgetting.
+- A limit on the spectral norm of the weight matrices: project_spectral_norm, the last
+  transformation in a chain.
 
 The following functions return other values:
 
-- replay: a Replay, functions for the loss on discounted past batches at the current
-  params.
-- discounted_least_squares: a DiscountedLeastSquares, functions for the gradient of a
-  linear model's discounted past squared errors.
-- recursive_least_squares: a RecursiveLeastSquares, functions (init, update) that solve
-  for the weights of a linear model at each example.
-- effective_step: the learning rate of plain gradient descent to compare forgetting
-  with.
-- rprop_report: a summary of the step sizes and sign changes in a state of the Rprop
-  family.
+- replay: a Replay, which contains functions that compute the discounted sum of the
+  losses on past batches, at the current params.
+- discounted_least_squares: a DiscountedLeastSquares, which contains functions that
+  compute the gradient of the discounted sum of a linear model's past squared errors.
+- recursive_least_squares: a RecursiveLeastSquares, which contains the functions `init`
+  and `update`; `update` solves for the weights of a linear model after each example.
+- effective_step: the learning rate with which plain gradient descent takes steps as
+  long as those of `forgetting`, along a constant gradient.
+- rprop_report: a summary of the step sizes and of the sign changes of the gradient,
+  read from the state of an optimizer of the Rprop family.
 
 Capitalised names are the types of states and results.
 """

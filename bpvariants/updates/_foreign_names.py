@@ -1,4 +1,4 @@
-"""Names that other libraries have for the arguments of updates."""
+"""Errors for argument names of other libraries, such as PyTorch's `lr`."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -15,7 +15,7 @@ TORCH_RPROP = {
 
 
 def refuses(**ours: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Let a function refuse PyTorch's names of arguments; its error gives our names."""
+    """Make a function refuse PyTorch's argument names; its error gives ours instead."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)

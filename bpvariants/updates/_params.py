@@ -1,4 +1,4 @@
-"""Checks and casts of params, gradients, states, and settings that differ by leaf."""
+"""Checks and casts of params, gradients, optimizer states and per-leaf settings."""
 
 from numbers import Real
 from typing import Any, TypeAlias
@@ -12,11 +12,15 @@ from bpvariants._checks import check_arrays, check_floating, check_real
 from bpvariants._dtypes import is_floating, widen
 from bpvariants.types import PyTree
 
-PerLeaf: TypeAlias = float | jax.Array | PyTree  # one for all params, or like params
+# A setting: one number for all params, or a pytree like params
+PerLeaf: TypeAlias = float | jax.Array | PyTree
 
 
 def check_params(params: optax.Params, name: str = "params") -> None:
-    """Check that params are floating arrays, if `optax.masked` has left any."""
+    """Check that params are floating arrays; accept params without any array.
+
+    `optax.masked` may have removed all arrays.
+    """
     if jax.tree.leaves(params):
         check_floating(name, params)
 
@@ -32,9 +36,10 @@ def check_signed(params: optax.Params, name: str = "params") -> None:
 
 
 def as_grads(grads: optax.Updates, like: PyTree, name: str = "grads") -> optax.Updates:
-    """Return gradients as arrays; check that they fit `like`, which has params' shapes.
+    """Return gradients as arrays; check them against `like`, which has params' shapes.
 
-    The paths of leaves must agree, but containers may be of different types.
+    The paths of the leaves in `grads` and `like` must be equal, but the containers
+    (tuples, lists) may be of different types.
     """
     check_arrays(name, grads)
     leaves, others = map(jax.tree.leaves_with_path, (grads, like))
@@ -68,7 +73,7 @@ def as_grads(grads: optax.Updates, like: PyTree, name: str = "grads") -> optax.U
 
 
 def check_state(name: str, state: Any, kind: type) -> None:
-    """Check that a state is of the type that the init of an update returns."""
+    """Check that a state is of type `kind`, which the update's `init` returns."""
     if not isinstance(state, kind):
         raise ValueError(
             f"state must be the state of {name}, a {kind.__name__}, got "
@@ -78,7 +83,10 @@ def check_state(name: str, state: Any, kind: type) -> None:
 
 
 def chain(name: str, *rules: Any) -> optax.GradientTransformationExtraArgs:
-    """Return optax.chain of rules; its `update` refuses a state of another length."""
+    """Return optax.chain of rules; its `update` raises an error for other states.
+
+    The state must be a tuple with one entry for each rule.
+    """
     chained = optax.chain(*rules)
 
     def update(updates, state, params=None, **extra_args):
@@ -100,7 +108,7 @@ def _type_of(state: Any) -> str:
 
 
 def wide(params: optax.Params) -> optax.Params:
-    """Cast params to float32 or wider, and never weakly typed, for use in a state.
+    """Cast params to float32 or wider, without weak types, for use in a state.
 
     The first update would turn a weakly typed state into a strongly typed one, so the
     update would be compiled twice.
@@ -122,12 +130,15 @@ def check_number(name: str, setting: Any, per_leaf: bool = False) -> None:
 
 
 def all_of(flags: PyTree) -> jax.Array:
-    """Return whether all flags [] in a tree are true; True if there are none."""
+    """Return whether all flags in a tree, each of shape [], are true.
+
+    The result is True for a tree without flags.
+    """
     return jnp.all(jnp.array([True, *jax.tree.leaves(flags)]))
 
 
 def per_leaf(name: str, setting: PerLeaf, params: optax.Params) -> list:
-    """Return the setting of each array of params: a number, or an array of its shape.
+    """Return the setting of each array of params: a number, or an array of that shape.
 
     A setting for a subtree of params, such as a layer, applies to all arrays in the
     subtree. Settings for arrays that `optax.masked` removed are ignored.

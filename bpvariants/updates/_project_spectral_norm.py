@@ -1,13 +1,15 @@
-"""Projection that limits the spectral norm of matrices after each update.
+"""Projection that limits the spectral norm of each weight matrix after each update.
 
     W ← W · min(1, s / σ(W)),
 
-where s is the limit. The largest singular value σ(W) comes from the power iteration
+where s is the limit. The largest singular value σ(W) of W is estimated by the power
+iteration
 
     u = W v / ‖W v‖,  v ← Wᵀ u / ‖Wᵀ u‖,  σ ≈ ‖W v‖.
 
-A recurrent layer h = φ(W h + …) with slopes of φ up to 1, as with tanh, settles to a
-single equilibrium if s < 1. Recurrent backpropagation relies on such an equilibrium.
+A recurrent layer h = φ(W h + …), where φ has slopes of at most 1 (such as tanh),
+converges to a unique equilibrium if s < 1. Recurrent backpropagation needs such an
+equilibrium.
 """
 
 from typing import NamedTuple
@@ -27,40 +29,40 @@ from bpvariants.updates._params import (
     wide,
 )
 
-FRESH = 0.01  # weight of the initial vector, which each update adds to the last vector
+FRESH = 0.01  # weight of the initial vector when it is added to v
 
 
 class ProjectSpectralNormState(NamedTuple):
     """State of :func:`project_spectral_norm`."""
 
-    # Like params, float32 or wider: the right singular vector v [n] of each matrix
-    # [m, n], and an empty array for each other array.
+    # Like params, in float32 or wider: for each matrix [m, n], its estimated right
+    # singular vector v [n]; for any other array, an empty array.
     vectors: optax.Updates
 
 
 def project_spectral_norm(
     limit: float | jax.Array = 0.95, *, steps: int = 30
 ) -> optax.GradientTransformation:
-    """Limit the largest singular value that each matrix of params has after the update.
+    """Limit the largest singular value of each matrix of params after an update.
 
         optax.chain(optimizer, updates.project_spectral_norm())
 
-    Put this transformation last in a chain. Let W be a matrix of params plus its
-    update, σ(W) its largest singular value, and s the limit. The update is changed so
-    that the new matrix is W · min(1, s/σ(W)). If σ(W) ≤ s, the update stays
-    bit-identical. All arrays with two axes count as matrices; to select some matrices,
-    use `optax.masked`.
+    Put this transformation last in a chain. Let W be the sum of a matrix of params and
+    its update, σ(W) the largest singular value of W, and s the limit. The update is
+    changed so that the new matrix of params is W · min(1, s/σ(W)). If σ(W) ≤ s, the
+    update is returned bit-identical. All arrays with two axes count as matrices; to
+    select some matrices, use `optax.masked`.
 
-    The power iteration approaches σ from below. On a random matrix, the relative error
-    of σ is 1e-4 after 30 steps. The error falls from one update to the next, because
-    the iteration continues from its last vector. To keep σ below 1, choose a limit with
-    some margin to 1. The sum of params and updates is rounded, which matters where
-    params are much larger than s: at 1e6 in float32, the entries of a matrix are
-    multiples of 1/16. The next update corrects this rounding.
+    The power iteration underestimates σ(W). On a random matrix, the relative error of
+    σ(W) is 1e-4 after 30 iterations. The error decreases from one update to the next,
+    because the iteration starts from the vector of the previous update. To keep σ(W)
+    below 1, choose a limit somewhat below 1. The sum of params and updates is rounded.
+    The rounding error matters if params are much larger than s: near 1e6, float32
+    numbers are multiples of 1/16. The next update corrects the rounding error.
 
-    A matrix that is not finite makes an update that is not finite; its vector in the
-    state stays as it was. The state has n elements for a matrix [m, n]; an update takes
-    time O(steps·m·n).
+    If W is not finite, the returned update is not finite, and the vector v of W in the
+    state does not change. The state stores n elements for a matrix [m, n]; an update
+    takes time O(steps·m·n).
 
     Args:
       limit: s > 0, the largest allowed singular value.
@@ -86,9 +88,9 @@ def project_spectral_norm(
 
     References:
       Miyato et al., "Spectral normalization for generative adversarial networks", ICLR
-      2018, doi:10.48550/arXiv.1802.05957 (the continued power iteration).
+      2018, doi:10.48550/arXiv.1802.05957 (power iteration continued between updates).
       Liao et al., "Reviving and improving recurrent back-propagation", ICML 2018,
-      doi:10.48550/arXiv.1803.06396 (why contraction).
+      doi:10.48550/arXiv.1803.06396 (why a recurrent layer should contract).
     """
     check_number("limit", limit)
     if are_numbers(limit) and not limit > 0:
@@ -118,7 +120,7 @@ def project_spectral_norm(
             v = _power_iteration(matrix, v, steps)
             scale = jnp.asarray(limit, matrix.dtype) / _norm(matrix @ v)
             shrunk = (scale * matrix - wide(p)).astype(u.dtype)
-            fits = (scale / size).real >= 1  # False for NaN, which selects `shrunk`
+            fits = (scale / size).real >= 1  # False for NaN: return `shrunk`
             return jnp.where(fits, u, shrunk), v
 
         check_state("project_spectral_norm", state, ProjectSpectralNormState)
@@ -144,9 +146,9 @@ def project_spectral_norm(
 
 
 def _like_vector(param):
-    """Return the shape and dtype of a parameter's singular vector: [n] for [m, n].
+    """Return shape and dtype of a parameter's singular vector: [n] for a matrix [m, n].
 
-    Empty arrays, and arrays that are no matrices, have an empty vector, [0].
+    For empty arrays, and for arrays that are not matrices, the shape is [0].
     """
     shape = jnp.shape(param)
     length = shape[1] if len(shape) == 2 and shape[0] else 0
@@ -154,7 +156,7 @@ def _like_vector(param):
 
 
 def _first_vector(matrix):
-    """Return a random unit vector [n], which the matrix is unlikely to map to zero."""
+    """Return a random unit vector [n], which a matrix is unlikely to map to zero."""
     if not _like_vector(matrix).size:
         return jnp.zeros(0, matrix.dtype)
     vector = jax.random.normal(jax.random.key(0), matrix.shape[1:], matrix.dtype)
@@ -162,7 +164,7 @@ def _first_vector(matrix):
 
 
 def _power_iteration(matrix, v, steps):
-    """Return v after `steps` power iterations; v itself if the matrix is not finite."""
+    """Return v after `steps` power iterations; if matrix is not finite, the given v."""
 
     def step(_, v):
         new = ((matrix @ v).conj() @ matrix).conj()

@@ -1,6 +1,7 @@
-"""Derivatives of maxima: compiled programs agree with JAX run operation by operation.
+"""Derivatives of maxima: results under `jit` equal those of JAX without `jit`.
 
-Without this library, this program prints NaN at JAX's lowest level of optimisation:
+The following program does not use this library. With most XLA optimisations disabled,
+it prints NaN:
 
     import jax, jax.numpy as jnp, numpy as np
     jax.config.update("jax_enable_x64", True)
@@ -12,12 +13,12 @@ Without this library, this program prints NaN at JAX's lowest level of optimisat
         print(jax.grad(lambda *args: f(*args).sum())(*args))
         print(jax.jit(jax.grad(lambda *args: f(*args).sum()))(*args))  # some are NaN
 
-With JAX's usual optimisations, the derivative of
+With all XLA optimisations, the derivative of
 
     f = lambda h, a, s, x: jnp.tanh(jnp.max(h * a + x * s, keepdims=True) @ a[None])
 
-by `jax.jit(jax.jacrev(f, (0, 1, 2, 3)))` is wrong for some arguments, because the
-derivative lacks the terms through the maximum.
+by `jax.jit(jax.jacrev(f, (0, 1, 2, 3)))` is wrong for some arguments: the terms of the
+chain rule that pass through the maximum are missing.
 """
 
 from functools import cache, partial
@@ -47,12 +48,12 @@ def pooled(v):
 
 
 def reduced(v):
-    # JAX does not replace this reduction by its primitive reduce_max.
+    # JAX does not convert this reduction to its primitive reduce_max.
     most = lambda a, b: jnp.maximum(a, 1.0 * b)
     return jax.lax.reduce(v, np.array(-np.inf, v.dtype), most, (0,))
 
 
-STORED = {  # These functions use a primitive whose derivative compares values.
+STORED = {  # functions with a primitive whose derivative compares values
     "max": lambda v: jnp.max(pairs(v), -1),
     "min": lambda v: jnp.min(pairs(v), -1),
     "amax over several axes": lambda v: jnp.amax(pairs(v)[None], (1, 2)),
@@ -169,7 +170,7 @@ def test_nan_and_infinity_are_stored_as_they_are():
     assert maxima._in_memory(jnp.zeros((0, 2))).shape == (0, 2)
 
 
-# Gradient rules. The network takes a maximum of features that are sums of products.
+# Gradient rules, on a network that computes a maximum of sums of products
 
 
 def network(largest):
@@ -186,7 +187,7 @@ def network(largest):
 def by_choice(v):
     """Return the maximum over the last axis.
 
-    Its derivative compares no stored maximum.
+    Its derivative does not compare the operand with the stored maximum.
     """
     a, b, c = v[..., 0], v[..., 1], v[..., 2]
     ab = jnp.where(a > b, a, b)
@@ -236,7 +237,7 @@ def test_rtrl_is_right_for_a_maximum_as_users_compile(fast):
 
 
 def two_parts(step):
-    """Add a unit that sees h one step late, so that e-prop has a trace to keep."""
+    """Add a unit that reads h one time step later, so that e-prop stores a trace."""
 
     def two(params, carry, x):
         h, seen = carry
@@ -253,7 +254,7 @@ def eprop(step, params, h, *rest):
 
 
 def kf_rtrl(step, params, h, *rest):
-    # This step is a function of h @ matrix, so KF-RTRL finds its factors.
+    # The step depends on the matrix only through h @ matrix, as KF-RTRL requires.
     def inner(matrix, h, x):
         return step(params, h @ matrix, x)
 

@@ -1,4 +1,4 @@
-"""Dense cells: agreement with Flax and PyTorch, and memory for the backward pass."""
+"""Dense cells: results equal those of Flax and PyTorch; memory of the backward pass."""
 
 from functools import cache, partial
 
@@ -30,7 +30,7 @@ def parts(name):
 
 @cache
 def problem(name, batch=(B,)):
-    """Return parameters with nonzero biases, a carry, inputs and the reset carry."""
+    """Return parameters with nonzero biases, a carry, inputs and a carry for resets."""
     _, draw, start = parts(name)
     params = draw(jax.random.key(0), D, N)
     noise = lambda tree, seed: jax.tree.map(
@@ -42,7 +42,7 @@ def problem(name, batch=(B,)):
 
 
 def gradient(run):
-    """Return the derivatives of a loss of all outputs and the last carry."""
+    """Return the derivatives of a loss that all outputs and the last carry affect."""
 
     def loss(params, carry, xs, initial):
         last, ys = run(params, carry, xs, initial)
@@ -52,7 +52,7 @@ def gradient(run):
 
 
 def as_flax(name, p):
-    """Convert this library's parameters of a cell to the parameters of Flax's cell."""
+    """Convert parameters of this library's cell to parameters of the Flax cell."""
     if name == "tanh":
         return {
             "i": {"kernel": p["inputs"], "bias": p["bias"]},
@@ -170,7 +170,7 @@ def test_other_transformations_work_on_steps(name):
 
 @cache
 def bytes_kept(name, kind, units=64, length=100, batch=8):
-    """Return temporary bytes of a gradient, divided by the bytes of all T states."""
+    """Return a gradient's temporary memory, divided by the memory of all T states."""
     step, draw, start = parts(name)
     cast = partial(jax.tree.map, lambda leaf: leaf.astype(jnp.float32))
     params = cast(draw(jax.random.key(0), units, units))
@@ -190,9 +190,9 @@ def bytes_kept(name, kind, units=64, length=100, batch=8):
 @pytest.mark.parametrize(("name", "most"), [("tanh", 3.5), ("gru", 7), ("lstm", 8)])
 @pytest.mark.slow
 def test_keeps_less_than_flax(name, most):
-    """Bound the values that the backward pass stores for each unit and step.
+    """Check the number of values stored per unit and time step for the backward pass.
 
-    The output counts too, because the loss needs it.
+    The number includes the output, which the loss needs.
     """
     assert bytes_kept(name, "lean") < most
     assert bytes_kept(name, "lean") < bytes_kept(name, "flax") - 0.5
@@ -200,9 +200,9 @@ def test_keeps_less_than_flax(name, most):
 
 @pytest.mark.slow
 def test_narrow_parameters_have_wide_sums(name):
-    """Sum 1000 equal terms for the gradient of the bias.
+    """Check the bias's gradient, a sum of 1000 equal terms.
 
-    In bfloat16 it would stop at 256.
+    If the sum were computed in bfloat16, it would stop growing at 256.
     """
     step, draw, start = parts(name)
     params = draw(jax.random.key(0), D, N, dtype=jnp.bfloat16)
@@ -246,7 +246,7 @@ def test_cudnn_is_given_the_same_lstm(plain_jax):
         return cells.lstm_cudnn(params, carry, xs, lengths=lengths)
 
     want = gradient(ours)(*args[:2], spoilt, args[1])
-    # JAX's reference implementation of the LSTM needs JAX's default settings.
+    # JAX's reference implementation of the LSTM fails with the strict test settings.
     with plain_jax():
         got = gradient(theirs)(*args[:2], spoilt, args[1])
         scanned = gradient(plainly)(*args[:2], spoilt, args[1])
@@ -260,9 +260,9 @@ def test_cudnn_is_given_the_same_lstm(plain_jax):
 def test_the_platform_of_cudnn_is_chosen_when_a_program_is_exported(
     platform, plain_jax, monkeypatch
 ):
-    """Find out from a marker number whether an exported program contains cuDNN's LSTM.
+    """Detect by a marker number whether an exported function contains cuDNN's LSTM.
 
-    The stand-in for cuDNN multiplies by the marker number.
+    A stand-in replaces cuDNN's LSTM and multiplies by the marker number.
     """
     params, carry, xs, _ = problem("lstm")
     args = jax.tree.map(lambda a: a.astype(jnp.float32), (params, carry, xs))
@@ -279,11 +279,11 @@ def test_the_platform_of_cudnn_is_chosen_when_a_program_is_exported(
         jax.jit(jax.value_and_grad(total)), platforms=[platform]
     )(*args)
     with plain_jax():
-        # Export for CUDA also works where JAX was installed without cuDNN.
+        # Export for CUDA also works if JAX is installed without cuDNN.
         assert export().platforms == (platform,)
         monkeypatch.setattr(_lstm_cudnn.rnn, "lstm", marked)
         assert ("1.234500e+03" in export().mlir_module()) == (platform == "cuda")
-        # The tests run on a CPU, so only the CPU program can be executed.
+        # The tests run on a CPU, so only the function exported for CPUs can be run.
         if platform == "cpu":
             want = gradients.unroll(cells.lstm, *args)
             got = jax.jit(cells.lstm_cudnn)(*args)

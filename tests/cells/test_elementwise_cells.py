@@ -1,4 +1,4 @@
-"""Elementwise cells: agreement with NumPy, and gradients under every exact rule."""
+"""Elementwise cells: results equal NumPy's; gradients by every exact rule."""
 
 from functools import partial
 
@@ -149,8 +149,8 @@ def test_lru_begins_within_its_ring():
     angles = jnp.exp(params["log_angle"])
     assert jnp.all((radii >= 0.3) & (radii <= 0.6))
     assert jnp.all((angles > 0) & (angles <= 0.5))
-    # Eigenvalues are uniform in the ring: half lie beyond the radius that halves its
-    # area.
+    # Eigenvalues are uniform in the ring, so half of them are outside the circle that
+    # divides the ring into two equal areas.
     outer = jnp.mean(radii**2 > (0.3**2 + 0.6**2) / 2)
     np.testing.assert_allclose(outer, 0.5, atol=0.07)
     assert_same(jnp.exp(params["log_gain"]) ** 2, 1 - radii**2)

@@ -1,4 +1,4 @@
-"""Adaptive truncation: lookback curves and their certificates, against NumPy."""
+"""Adaptive truncation: error norms and certificates, compared with NumPy."""
 
 import json
 from functools import partial
@@ -18,7 +18,7 @@ close = partial(np.testing.assert_allclose, rtol=1e-12)
 
 
 def by_hand(norms, vectors, bias, tau):
-    """Compute the bounds of §8.4 in NumPy for k = 1 … R.
+    """Compute β, bias(K) and rel(K) in NumPy, as defined in `_adaptive_truncation.py`.
 
     Entry 0 of each list is unused.
     """
@@ -49,10 +49,10 @@ half_square = lambda y, target: (y - target) ** 2 / 2
 
 @pytest.mark.parametrize("tau", [1, 4])
 def test_a_leak_has_the_decay_that_it_has(tau):
-    """Compare φ_k with |h_T| a^k, and the bias of lookback K with its geometric sum.
+    """Compare φ_k and bias(K) of a leaky unit with their closed forms.
 
-    A leaky unit with decay a has φ_k = |h_T| a^k. For τ = 1 and K ≥ 1 the bias of
-    lookback K is |h_T| a^K / (1 − a).
+    A leaky unit with decay a has φ_k = |h_T| a^k. For τ = 1 and K ≥ 1, the bias of
+    truncation at lookback K is |h_T| a^K / (1 − a).
     """
     a, T = 0.8, 60
     args = (jnp.array(a), jnp.array(0.3)), jnp.array(2.0), jnp.ones(T), jnp.zeros(T)
@@ -89,7 +89,7 @@ def of_the_carry_before(params, h, x):
 
 
 half_distance = lambda y, target: jnp.sum((y - target) ** 2, axis=-1) / 2
-# Reference: ‖∂ℓ_6/∂h_{6−k}‖ for k = 0 … 5, computed outside this project.
+# Reference values of ‖∂ℓ_6/∂h_{6−k}‖ for k = 0 … 5, computed without this library
 GOLDEN = [1.00844310, 0.55788272, 0.39546143, 0.37645375, 0.26797889, 0.26921870]
 
 
@@ -142,7 +142,7 @@ def test_fewer_steps_back_measure_the_same():
 
 @pytest.mark.slow
 def test_padding_and_resets(make_problem):
-    """Check that each example of a padded batch has the same result as alone."""
+    """Compare each example of a padded batch with a batch of this example alone."""
     step, loss, (params, carry, xs, targets), more = make_problem("lstm", T=5)
     mask = jnp.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 1, 0], [1, 0, 0]], bool)
     reset = jnp.array([[0, 0, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0]], bool)
@@ -157,7 +157,7 @@ def test_padding_and_resets(make_problem):
     )(*arguments)
 
     def alone(b, steps, reset):
-        """Return ∂ℓ_T/∂h_{T−k} for k = 1, 2, …, by one `jax.grad` for each k."""
+        """Return ∂ℓ_T/∂h_{T−k} for k = 1, 2, …, each computed by its own `jax.grad`."""
         take = lambda tree: jax.tree.map(lambda leaf: leaf[b], tree)
         x, target, vectors = xs[steps, b], targets[steps, b], []
         initial = take(more["initial"])
@@ -176,7 +176,7 @@ def test_padding_and_resets(make_problem):
             vectors.append(jax.flatten_util.ravel_pytree(jax.grad(end_loss)(start))[0])
         return vectors
 
-    # The reset of example 1 is at a padded step, so it has no effect.
+    # The reset of example 1 is at a padded step, so the reset has no effect.
     first = jax.jit(lambda: alone(0, np.arange(5), reset[:, 0]))()
     second = jax.jit(lambda: alone(1, np.array([0, 2, 3]), None))()
     norm = np.linalg.norm
@@ -185,16 +185,16 @@ def test_padding_and_resets(make_problem):
     both = [(norm(a) + norm(b)) / 2 for a, b in zip(first, second, strict=False)]
     close(measured.norms, [*both, 0, 0], atol=1e-14)
     assert measured.examples.tolist() == [2, 2, 2, 1, 1]
-    # The mean is over two of the three examples, because the third has no loss.
+    # Only two of the three examples have a loss, so the mean is over these two.
     second += 2 * [np.zeros_like(first[0])]
     close(measured.errors, (np.array(first) + np.array(second)) / 2, atol=1e-14)
 
 
 @pytest.mark.slow
 def test_the_bias_that_a_contraction_has_is_below_the_bound():
-    """Check that truncation error stays below the bound: absolute bias times M_θ.
+    """Check that the error of truncated BPTT is at most M_θ times the absolute bias.
 
-    For lookbacks K ≥ τ this bound is the published one.
+    For lookbacks K ≥ τ, this is the bound in the paper.
     """
     args = (W, U, b), h0, xs, targets = probe_p(T=40)
     W = 0.9 * W / jnp.linalg.norm(W, 2)
@@ -219,7 +219,7 @@ def test_the_bias_that_a_contraction_has_is_below_the_bound():
         if lookback == K:
             assert error < 0.1 * jnp.linalg.norm(exact)
 
-    # With a loss at every step, each loss looks back at least `lookback` steps.
+    # The error signal of each loss travels back at least `lookback` steps.
     exact = flat(gradients.bptt(probe_step, half_distance)(*args)[1])
     settings = {"every": lookback, "lookback": 2 * lookback}
     rule = gradients.truncated_bptt(probe_step, half_distance, **settings)
@@ -239,19 +239,19 @@ def conclude(norms, bias=0.1, tau=1, fit="least_squares", examples=None):
 def test_edges_of_the_fit():
     growing = conclude([1.0, 1.1, 1.2, 1.3], tau=2)
     assert growing.beta > 1
-    # The bound is infinite also for lookbacks K < τ.
+    # The estimated bias is infinite also for lookbacks K < τ.
     assert np.isinf(growing.absolute_bias).all()
     assert np.isinf(growing.relative_bias).all()
     assert (growing.lookback, growing.certified) == (4, False)
 
-    # These norms decay, but too slowly for a certified lookback.
+    # These norms decay, but so slowly that no lookback K ≤ R is certified.
     flat = conclude([1.0, 0.9, 0.81, 0.729])
     assert flat.beta == pytest.approx(0.9)
     assert np.isfinite(flat.absolute_bias).all()
     assert (flat.lookback, flat.certified) == (4, False)
     assert np.isinf(flat.relative_bias).all()
 
-    # The fit of the decay leaves out vanished norms, whether or not they are exactly 0.
+    # Norms that have vanished are not fitted, whether they are tiny or exactly 0.
     decaying = [1e-8**i for i in range(6)]
     assert conclude([*decaying, 0.0, 1e-60]).beta == pytest.approx(1e-8)
     gone = conclude([1.0, 0.5, 0.0, 0.0, 0.0], tau=3)
@@ -262,8 +262,8 @@ def test_edges_of_the_fit():
     halved = conclude([1.0, 0.5, 0.25, 0.125, 0.0625], tau=3)
     close(halved.absolute_bias, [2, 1, 0.5, 0.25, 0.125])
 
-    # If the norm φ_τ is small by chance, the bound still covers the measured norms
-    # after φ_τ.
+    # Even if the norm φ_τ is small by chance, bias(K) is at least the sum of the
+    # measured norms from lag K on.
     dented = [0.8**k for k in range(20)]
     dented[4] = 1e-6
     assert conclude(dented, tau=5).absolute_bias[4] >= sum(dented[4:])
@@ -312,7 +312,7 @@ def test_low_precision_and_no_compilation_anew():
 
     found = run(0.1, ones)
     assert found.norms.dtype == jnp.float32
-    # The fitted decay is accurate although φ_100 is only 1e-30.
+    # The fitted decay β is accurate, although φ_100 is only 1e-30.
     assert found.beta == pytest.approx(0.5, rel=1e-3)
     assert run(0.01, 2 * ones).lookback > found.lookback
     assert len(traces) == 1

@@ -1,4 +1,4 @@
-"""Gradient checks and comparisons of gradient rules, against known values."""
+"""Gradient checks, and comparisons of gradient rules, tested by known values."""
 
 from functools import cache, partial
 
@@ -23,7 +23,7 @@ def checked(make, cell):
 
 
 def doubled_readout(step, loss):
-    """Return a rule like BPTT whose gradient is doubled in the leaf "readout"."""
+    """Return a wrong rule: BPTT with its gradient doubled in the leaf "readout"."""
 
     def rule(*args, **options):
         value, grads = gradients.bptt(step, loss)(*args, **options)
@@ -105,7 +105,7 @@ def test_an_online_rule_is_to_be_made_one_over_a_sequence(make_problem):
 @pytest.mark.parametrize("K", balancing.MEASURED)
 @pytest.mark.fast_rows(3)
 def test_comparison_reproduces_influence_balancing(K):
-    """Check cosine, norm ratio and signs against sensitivities measured elsewhere."""
+    """Check cosine, norm ratio and signs, with reference values computed elsewhere."""
     exact = gradients.bptt(balancing.step, lambda y, _: y)
     short = gradients.truncated_bptt(
         balancing.step, lambda y, _: y, every=1, lookback=K
@@ -142,7 +142,7 @@ def test_comparison_of_known_vectors():
     assert right.sign_agreement == 0
     np.testing.assert_allclose(right.relative_error, 5**0.5)
     assert np.isnan([none.cosine, none.angle, none.norm_ratio]).all()
-    # Rounding never makes a cosine larger than 1.
+    # A cosine is at most 1, even after rounding.
     assert (far.angle, far.norm_ratio, far.relative_error) == (0, 1, 0)
     np.testing.assert_allclose(found.total.cosine, 25 / (26 * 31) ** 0.5)
     np.testing.assert_allclose(found.total.sign_agreement, 2 / 6)

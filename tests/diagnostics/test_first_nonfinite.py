@@ -1,8 +1,8 @@
-"""Planted NaN and infinities are located: forward, backward, in padding, in updates.
+"""Search for NaN: planted faults in both passes, in padding and in updates are found.
 
-All faults use one network, so one compiled program is enough. The network is finite at
-zero inputs. Each input, target and parameter can make one part of the network
-nonfinite.
+All faults use the same network, so it is compiled only once. The network is finite for
+zero inputs. Each input, target and parameter can make one part of the network NaN or
+infinite.
 """
 
 from functools import partial
@@ -23,7 +23,7 @@ def step(params, carry, x):
     # The slope of √ is infinite at 0.
     root = jnp.sqrt(params["gain"] * (params["base"] - x["root"]))
     trap = jnp.where(x["gap"] < 1, 1 / (params["gain"] * (1 - x["gap"])), 0)
-    # This line and the next compute |slow| as √slow².
+    # This line and the next compute |slow| as √slow², whose slope is NaN at 0.
     slow = jnp.where(x["edge"] == 1, carry["slow"] ** 2, 1)
     slow = params["gain"] * carry["slow"] * jnp.sqrt(slow) / 2 + jnp.log(1 - x["log"])
     out = jnp.sum(fast, axis=-1) + slow + root + trap + jnp.exp(x["power"])
@@ -38,7 +38,7 @@ def loss(y, target):
 
 
 def healthy():
-    """Return arguments and options for which all values and gradients are finite."""
+    """Return arguments and options that make all values and gradients finite."""
     params = {
         "w": jnp.array([[0.5, -0.8], [0.9, 0.4]]),
         **dict.fromkeys(("gain", "base", "offset"), jnp.array(1.0)),
@@ -85,7 +85,7 @@ def both(*plants):
 
 NAN, INF = jnp.nan, jnp.inf
 padding = put("mask", at=(3, 1), value=False)
-# Inputs at padded steps become zeros, where √ has an infinite slope.
+# Inputs at padded steps are replaced by 0, where √ has an infinite slope.
 UNDEFINED_IN_PADDING = both(
     padding,
     put("params", "base", at=(), value=0.0),
@@ -95,10 +95,10 @@ NO_LOG_IN_PADDING = both(
     padding,
     put("params", "offset", at=(), value=0.0),
     put("targets", "log", at=slice(None), value=1.0),
-    # If weights are given, losses at padded steps are 0, so the weights are removed.
+    # With weights, the losses at padded steps would be 0; so give no weights.
     lambda given: given.update(weights=None),
 )
-# A reset one step earlier sets `slow` to 0, where √slow² has no slope.
+# A reset one step earlier sets `slow` to 0, where √slow² has no derivative.
 BACK_TO_ZERO = both(
     put("reset", at=(2, 1), value=True),
     put("initial", "slow", at=1, value=0.0),
@@ -229,7 +229,7 @@ def test_sums_that_overflow_are_faults_of_their_own():
     assert square.first[:3] == ("forward", 0, "loss")
     steep = run(lambda y, target: (y - y) * 3, *args, jnp.zeros(2))
     assert steep.first is None
-    weights = jnp.array([1.5, -0.5], jnp.float32)  # The weights sum to 1.
+    weights = jnp.array([1.5, -0.5], jnp.float32)  # the sum is 1
     summed = run(lambda y, target: y, *args, jnp.zeros(2), weights=weights)
     assert summed.first is None
     args = args[0], args[1], jnp.array([3e38, 3e38], jnp.float32)
@@ -283,7 +283,7 @@ UPDATES = {  # Format: {name: (optimizer, gradients, params, expected time and p
 def test_a_fault_planted_in_an_optimizer_is_found(case):
     optimizer, grads, params, expected = UPDATES[case]
     look = jax.jit(partial(diagnostics.first_nonfinite_update, optimizer))
-    # Optax promotes dtypes, which the strict test settings forbid.
+    # These optax updates promote dtypes, which the strict test settings forbid.
     with jax.numpy_dtype_promotion("standard"):
         found = look(params, optimizer.init(params), grads)
     assert found.first[1:3] == expected

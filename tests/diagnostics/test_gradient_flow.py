@@ -1,4 +1,4 @@
-"""Gradient flow and Jacobian spectra, against known values."""
+"""Gradient flow and Jacobian spectra, compared with known values."""
 
 from functools import cache, partial
 
@@ -11,15 +11,14 @@ from matplotlib.figure import Figure
 from bpvariants import cells, diagnostics, gradients
 
 close = partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-14)
-# Reference values, computed outside this project by NumPy recursions and
-# differentiation.
+# Reference values, computed without this library by NumPy recursions and derivatives.
 DELTAS = [1.22882744, 2.05800928, 3.01940056, 2.16949113, 1.51598639, 1.00844310]
 LAGS = [1.00844310, 0.55788272, 0.39546143, 0.37645375, 0.26797889, 0.26921870]
 
 
 @cache
 def flowing(step, loss):
-    """Compile `gradient_flow` once for each network and set of shapes."""
+    """Run `gradient_flow`, compiled only once per network and shapes."""
     flow = partial(diagnostics.gradient_flow, step, loss)
     return jax.jit(flow, static_argnames=("samples", "tau"))
 
@@ -40,9 +39,9 @@ def test_flow_of_the_probe_problem(make_probe):
 @pytest.mark.parametrize(("cell", "padded"), [("lstm", False), ("nested", True)])
 @pytest.mark.fast_rows(1)
 def test_lags_are_those_of_adaptive_truncation(make_problem, cell, padded):
-    """Check that lags count from the last loss of each example.
+    """Compare the look-back curve with the norms of `adaptive_truncation`.
 
-    Padding and resets are included.
+    The problem has padding and resets.
     """
     step, loss, (params, carry, xs, targets), more = make_problem(cell)
     flags = {"reset": jnp.zeros((5, 3), bool).at[3, 0].set(True)}
@@ -55,7 +54,8 @@ def test_lags_are_those_of_adaptive_truncation(make_problem, cell, padded):
     flow = flowing(step, loss)(*args, **flags, weights=last)
     find = partial(diagnostics.adaptive_truncation, step, loss, bias=0.1, tau=1)
     known = jax.jit(find)(*args, **flags)
-    # With padding, example 1 reaches the given carry after two lags; skip later lags.
+    # Because of padding, example 1 has only two lags before the given carry; skip later
+    # lags.
     lags = 2 if padded else 4
     close(flow.curve[1 : lags + 1], known.norms[:lags])
     assert (known.norms[:lags] > 0).all()
@@ -64,7 +64,7 @@ def test_lags_are_those_of_adaptive_truncation(make_problem, cell, padded):
 
 
 def test_lag_zero_is_what_the_output_reads(make_problem):
-    """Check that lag 0 measures what the output reads, for a step that is jitted."""
+    """Check ∂ℓ_s/∂h_s (lag 0) of a jitted step whose output reads only part of h_s."""
     step, loss, args, _ = make_problem("nested")
     params, carry, xs, targets = args
     flow = flowing(step, loss)(*args, samples=1)
@@ -98,7 +98,7 @@ def identity(y, target):
     [(0.1, "vanishing", 1), (0.9, "steady", 7), (3.0, "exploding", 10)],
 )
 def test_decay_of_a_leak(a, verdict, lookback):
-    """Check φ_k = a^k for a leaky unit of decay a; each δ_t is a geometric sum."""
+    """Check φ_k = a^k for a leaky unit with decay a, and δ_t, a geometric sum."""
     args = jnp.zeros(()), jnp.ones(10), jnp.zeros(10)
     flow = flowing(leak, identity)(a, *args, tolerance=0.2)
     close(flow.curve, a ** np.arange(10.0))
@@ -141,7 +141,7 @@ def test_weights_count_in_means_over_losses():
     flow = flowing(leak, identity)(*args, weights=weights)
     close(flow.curve[2], (3 * 0.25 + 1 * 4) / 4)
     apart = flowing(step, identity)(*args, weights=weights)
-    # The output y_t of this network reads only h_{t−1}, so lag 0 has no gradient flow.
+    # The output y_t of this network reads only h_{t−1}, so ∂ℓ_t/∂h_t (lag 0) is 0.
     close(apart.curve, [0, *flow.curve[1:]])
 
 
@@ -184,7 +184,7 @@ def linear(A, h, x):
 
 
 A = np.array([[1.5, 1.0, -0.4], [0.0, -0.8, 0.7], [0.0, 0.0, 0.3]])
-# The product is no longer a triangular matrix.
+# The product of the Jacobians is not a triangular matrix.
 A = np.array([[1, 0, 0.5], [0.3, 1, 0], [0, -0.6, 1]]) @ A
 
 
@@ -265,7 +265,7 @@ def test_spectrum_of_networks_is_that_of_their_jacobians(make_problem, cell):
 
 @pytest.mark.slow
 def test_spectrum_of_a_complex_carry():
-    """Check that each eigenvalue of the complex recurrence has two real directions."""
+    """Check that each complex eigenvalue gives two equal real Lyapunov exponents."""
     params = cells.lru.init(jax.random.key(0), 1, 2, 1, min_radius=0.3)
     carry = cells.lru.carry(params)
     run = spectrum(cells.lru, exponents=4, skip=600, power_iterations=1)

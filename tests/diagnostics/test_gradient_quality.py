@@ -1,4 +1,4 @@
-"""gradient_quality against NumPy, for biased and for unbiased gradient rules."""
+"""`gradient_quality`, compared with NumPy, for biased and unbiased gradient rules."""
 
 from functools import cache, partial
 
@@ -36,9 +36,9 @@ EXACT = gradients.bptt(step, squared)
 
 
 def noisy(draw):
-    """Return a rule that multiplies the exact gradient by draw(key).
+    """Return a rule that multiplies the exact gradient by the random value draw(key).
 
-    It compiles fast.
+    This rule compiles faster than real random rules.
     """
 
     def rule(*args, key, **options):
@@ -49,12 +49,12 @@ def noisy(draw):
 
 
 def ask(rule, **options):
-    """Measure the quality of a rule on the test problem, compiled as one program."""
+    """Measure the quality of a rule on the test problem, in one jitted function."""
     measure = partial(diagnostics.gradient_quality, rule, step, squared)
     return jax.jit(lambda args: measure(*args, **options))(PROBLEM)
 
 
-RULES = {  # Format: {name: (rule, whether the rule draws at random)}.
+RULES = {  # Format: {name: (rule, whether it is random)}.
     "rtrl": (gradients.rtrl(step, squared), False),
     "truncated": (gradients.truncated_bptt(step, squared, every=1, lookback=1), False),
     "artbp": (gradients.artbp(step, squared, truncation=0.3), True),
@@ -133,7 +133,7 @@ def test_a_bias_is_told_from_none():
     biased = ask(third, keys=keys).total
     assert biased.bias > 4 * biased.bias_standard_error
     assert abs(biased.bias - 2 / 3) < 4 * biased.bias_standard_error
-    # One draw has no spread, so the variance is NaN, neither 0 nor infinite.
+    # One estimate has no variance, so the variance is NaN, neither 0 nor infinite.
     one = ask(third, keys=keys[:1]).total
     assert np.isnan(one.variance)
     assert np.isnan(one.bias_standard_error)
@@ -162,15 +162,15 @@ def test_flags_and_weights_reach_both_rules(make_problem):
     assert jax.tree.structure(args[0]) == jax.tree.structure(
         found.leaves, is_leaf=is_measures
     )
-    # BPTT gets the same flags and weights, in case both measured rules ignored their
-    # flags or weights.
+    # Also compare with BPTT with the same flags and weights: `gradient_quality` could
+    # ignore them for both gradients.
     exact = jax.jit(lambda options: gradients.bptt(tanh, loss)(*args, **options))
     flat, _ = jax.flatten_util.ravel_pytree(exact(more)[1])
     assert found.total.norm == pytest.approx(float(jnp.linalg.norm(flat)), rel=1e-12)
 
 
 def test_arrays_without_gradient_are_reported():
-    """Check that the cosine is NaN where the exact gradient or its estimate is zero."""
+    """Check that the cosine is NaN if the exact gradient or the estimate is zero."""
 
     # No loss of this network depends on the parameter `input`.
     def silent(params, h, x):
@@ -200,9 +200,9 @@ def test_arrays_without_gradient_are_reported():
 
 
 def test_where_only_some_draws_are_zero_the_cosine_is_of_the_others():
-    """Average the cosine over the nonzero draws only.
+    """Check that the cosine is averaged over nonzero estimates only.
 
-    Each draw of the estimate is 2g or 0, so the cosine is 1.
+    Each estimate is 2g or 0, so the mean cosine must be 1.
     """
     either = noisy(lambda key: 2 * jax.random.bernoulli(key).astype(float))
     found = ask(either, keys=jax.random.split(jax.random.key(0), 100)).total
@@ -217,7 +217,7 @@ def test_where_only_some_draws_are_zero_the_cosine_is_of_the_others():
 @pytest.mark.parametrize("lookback", [1, 3])
 @pytest.mark.fast_rows(1)
 def test_probe_p(make_probe, lookback):
-    """Check the relative error ‖ĝ − g‖ / ‖g‖ against values measured elsewhere."""
+    """Compare ‖ĝ − g‖ / ‖g‖ on probe P with values computed without this library."""
     step, loss, args, _ = make_probe()
     want = {1: 0.813935, 3: 0.634267}[lookback]
     rule = gradients.truncated_bptt(step, loss, every=lookback, lookback=lookback)
@@ -236,7 +236,7 @@ def test_probe_p_of_snap(make_probe):
 
 @cache
 def training():
-    """Measure along a path of params in one call, and in one call for each point."""
+    """Measure at several params, in one mapped call and in a separate call for each."""
     rule, _ = RULES["truncated"]
     params, *rest = PROBLEM
     shrink = jnp.array([1.0, 0.5, 0.1])
@@ -262,9 +262,10 @@ def test_over_a_training_it_has_an_axis_more():
     chex.assert_trees_all_close(
         along, jax.tree.map(lambda *ms: jnp.stack(ms), *moments), rtol=1e-10, atol=1e-14
     )
-    # The call along the path and the separate calls share one trace.
+    # The mapped call and the separate calls use the same traced function.
     assert len(traces) == 1
-    # Smaller weights carry less gradient back in time, so truncation loses less.
+    # With smaller weights, error signals decay faster, so truncation has a smaller
+    # error.
     assert (np.diff(along.total.error) < 0).all()
 
 

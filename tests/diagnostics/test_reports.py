@@ -1,4 +1,4 @@
-"""Reports on updates, memory and cost, against values computed by hand."""
+"""Reports on updates, memory and operations, compared with values computed by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +69,7 @@ def test_memory_of_a_program():
     backward = diagnostics.memory_report(jax.grad(total_of_scan), w, xs)
     assert forward.arguments == backward.arguments == 4 * (16 * 16 + 50 * 8 * 16)
     assert (forward.outputs, backward.outputs) == (4, 4 * 16 * 16)
-    # The backward pass keeps at least the carries of all T = 50 steps.
+    # The backward pass stores at least the carries of all T = 50 time steps.
     kept = 4 * 50 * 8 * 16
     assert backward.temporaries >= kept > forward.temporaries
     assert forward.total == sum(forward) - 2 * forward.aliased

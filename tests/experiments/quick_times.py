@@ -1,4 +1,4 @@
-"""Seconds that `--quick` takes, for every study or for the named studies.
+"""Measure the time of every study, or of the named studies, with `--quick`.
 
 `python -m tests.experiments.quick_times [STUDY …]` prints a Markdown table of
 wall-clock and CPU seconds. Each study runs once in its own process, so the machine
@@ -15,11 +15,11 @@ import time
 
 from experiments.__main__ import STUDIES
 
-LIMIT = 60  # Limit for the wall-clock time of a study, in seconds.
+LIMIT = 60  # limit of a study's wall-clock time in seconds
 
 
 def main(names: list[str]) -> int:
-    """Time the named studies, or all if none is named; return 0 if all are quick."""
+    """Time the named studies, or all studies; return 0 if each is below the limit."""
     print("| study | seconds | CPU seconds |", "|---|---|---|", sep="\n", flush=True)
     slow = []
     for name in names or STUDIES:

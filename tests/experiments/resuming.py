@@ -1,22 +1,22 @@
-"""Check that a study that lost its last rows resumes to the same results."""
+"""Check that a study whose last rows were deleted resumes to the same results."""
 
 import dataclasses
 import json
 
 TIMES = {"wall_seconds", "seconds", "microseconds", "ms_per_step", "compile_seconds"}
-# Temporary bytes are not measured if a training was resumed at its end.
+# If a training resumes after its last step, temporary memory is not measured.
 TIMES |= {"temp_bytes"}
 
 
 def check_resumed(main, config, result, *, lost=1, pictures=()):
-    """Delete the last rows of a run, resume it, and compare it with the whole run.
+    """Delete the last rows of a run, resume the run, and compare the results.
 
     Args:
       main: `main` of the study.
       config: options of the run, with `out`.
       result: return value of `main` for these options.
       lost: number of rows to delete.
-      pictures: file names that must have the same bytes after the run is resumed.
+      pictures: names of files that must have equal bytes before and after.
     """
     path = result.folder / "results.jsonl"
     lines = path.read_text().splitlines(keepends=True)

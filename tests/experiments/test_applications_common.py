@@ -1,4 +1,4 @@
-"""Helpers of applications: batches by length, scores, sound, published values."""
+"""Helpers of applications: batches of similar length, scores, sound, references."""
 
 import doctest
 import math
@@ -57,7 +57,7 @@ def test_buckets_hold_each_sequence_once(lengths):
     for bucket in buckets:
         inside = lengths[bucket.rows]
         assert low < inside.min()
-        # A bucket is no longer than its longest sequence.
+        # A bucket's padded length is the length of its longest sequence.
         assert inside.max() == bucket.length
         assert 30 < len(bucket.rows) < 70
         low = bucket.length
@@ -87,16 +87,17 @@ def test_drawing_sees_all_alike_and_goes_on_anywhere(lengths):
     for i in range(0, 4000, 5):
         assert len({batch.length for batch in drawn[i : i + 5]}) == 1
         rows = np.concatenate([batch.rows for batch in drawn[i : i + 5]])
-        assert len(set(rows)) == 40  # No example occurs twice in a run of five batches.
+        assert len(set(rows)) == 40  # no example occurs twice in 5 batches
     counts = np.bincount(np.concatenate([batch.rows for batch in drawn]), minlength=257)
-    expected = 4000 * 8 / 257  # Each example is drawn about 125 times.
+    expected = 4000 * 8 / 257  # about 125 draws per example
     assert abs(counts.mean() - expected) < 1e-9
     assert counts.min() > 0.7 * expected
     assert counts.max() < 1.3 * expected
     uneven = [batching.Bucket(1, np.arange(1)), batching.Bucket(2, np.arange(1, 10))]
     drawn = zip(draw_batches(uneven, 1, seed=0), range(2000), strict=False)
     counts = np.bincount([batch.rows[0] for batch, _ in drawn])
-    # Each example is expected 200 times, also in the bucket of one example.
+    # The expected number of draws is 200 for each example, also for the single example
+    # of a bucket.
     assert counts.min() > 150
     assert counts.max() < 250
     few = next(draw_batches([batching.Bucket(2, np.arange(3))], 8, seed=0))
@@ -166,7 +167,7 @@ def test_published_figures_stand_below_ours(capsys):
 
 
 def filters_by_definition(bands, size, rate, low, high):
-    """Compute each triangular filter alone, from the mel value of each frequency."""
+    """Compute each triangular mel filter from its definition."""
     mel = lambda hertz: 2595 * math.log10(1 + hertz / 700)
     hertz = lambda mel: 700 * (10 ** (mel / 2595) - 1)
     step = (mel(high) - mel(low)) / (bands + 1)
@@ -193,7 +194,7 @@ def test_log_mel_is_that_of_scipy_and_of_the_definition(size, hop, bands, low, h
     _, _, stft = signal.stft(
         sound, 8000, "hann", size, size - hop, boundary=None, padded=False
     )
-    # The window is periodic, and scipy divides by its sum.
+    # scipy uses a periodic window, and divides by its sum.
     window = signal.get_window("hann", size)
     power = np.abs(stft * window.sum()).swapaxes(1, 2) ** 2
     filters = filters_by_definition(bands, size, 8000, low, high)

@@ -1,4 +1,4 @@
-"""Rules and updates chosen by name equal the library's; wrong options are reported."""
+"""Rules and updates chosen by name: equal to the library's; errors of wrong options."""
 
 import dataclasses
 import doctest
@@ -14,7 +14,7 @@ from experiments import choices
 from experiments.choices import _rules, _updates, make_online, make_rule, make_update
 from experiments.harness import options
 
-# E-prop warns if the whole of h is visible, because it then keeps no trace.
+# E-prop warns if all of h is visible to other units, because it then has no trace.
 pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")
 
 
@@ -112,7 +112,7 @@ def test_rules_by_name_are_those_of_the_library(
 
 @pytest.mark.parametrize("name", choices.ONLINE)
 def test_what_draws_takes_a_key(name):
-    # KF-RTRL finds its factors in this step.
+    # KF-RTRL supports this step.
     matrix = lambda w, h, x: (h @ w + x, h @ w)
     sums = lambda y, target: jnp.sum(loss(y, target))
     online = make_online(name, matrix, sums, visible=visible)
@@ -121,7 +121,7 @@ def test_what_draws_takes_a_key(name):
     if choices.draws(name):
         with pytest.raises(ValueError, match="key must be given"):
             online.update(w, state, *inputs)
-    else:  # This rule draws nothing, so it ignores the key.
+    else:  # this rule is not random and ignores the key
         with_key = online.update(w, state, *inputs, key=jax.random.key(0))
         assert with_key[:2] == online.update(w, state, *inputs)[:2]
 
@@ -144,7 +144,7 @@ def test_rules_that_cannot_be_are_refused(name, settings, says):
 
 
 def first_step(update, grad):
-    """Return an update's first change of two parameters, before a schedule acts."""
+    """Return an update's first change of two parameters."""
     start = jnp.zeros(2)
     state = update.init(start)
     return optax.with_extra_args_support(update).update(

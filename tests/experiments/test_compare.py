@@ -1,4 +1,4 @@
-"""Study compare and the benchmarks: every task runs and writes its results."""
+"""Study compare, and the benchmarks: every task runs and writes its results."""
 
 import dataclasses
 import json
@@ -45,7 +45,7 @@ def test_compare_trains_every_job_and_writes_a_report(result):
         for picture in ("curves", "scores"):
             assert (result.folder / f"{task}-{picture}.png").stat().st_size > 10_000
     assert page.count("data:image/png;base64,") == 6
-    assert "http" not in page  # The report is one file and needs no network.
+    assert "http" not in page  # the report loads nothing from the network
     assert all(row["update"] in page for row in result.rows)
     config = json.loads((result.folder / "config.json").read_text())
     assert config["config"]["steps"] == 2
@@ -61,7 +61,7 @@ def test_rtrl_and_bptt_train_alike_and_the_seeds_differ(result):
 
 
 def test_references_are_the_published_ones(result):
-    """Check that errors of the baselines equal values measured outside this project."""
+    """Compare the errors of baselines with values measured without this library."""
     task = compare.sunspots()
     persistence, regression = (reference.scores for reference in task.references)
     want = {"1700–1920": 0.132, "1921–55": 0.130, "1956–79": 0.368}
@@ -78,7 +78,7 @@ def test_an_interruption_keeps_what_was_finished(tmp_path, monkeypatch, capsys):
 
     def advance(self, step):
         shown.append(step)
-        if len(shown) == 4:  # Interrupt in the middle of the second job.
+        if len(shown) == 4:  # during the second job
             raise KeyboardInterrupt
 
     monkeypatch.setattr(report.Progress, "advance", advance)
@@ -136,8 +136,8 @@ def test_benchmarks_run(tmp_path, monkeypatch, capsys):
     (tmp_path / "results.jsonl").write_text("\n".join(lines[:-last]) + "\n")
     again = benchmarks.main(benchmarks.Config(out=tmp_path, resume=True)).rows
     kept = [json.dumps(row) for row in again[:-last]]
-    # Rows of finished jobs are not measured again. Compare text, because NaN differs
-    # from NaN.
+    # Rows of finished jobs are not measured again. Compare rows as text, because NaN ≠
+    # NaN.
     assert kept == lines[:-last]
     names = [
         [(row["job"], row["name"]) for row in rows] for rows in (again, result.rows)
@@ -157,7 +157,7 @@ def test_benchmark_of_sweeps_runs(monkeypatch):
     assert len(child.accuracies) == 64
     assert min(child.accuracies) > 60
     assert max(child.accuracies) > 85
-    # Replace the trainings by one result, because compiling once is enough.
+    # Return one result for all trainings, so that only one is compiled.
     for name in ("_in_a_process", "by_sweep"):
         monkeypatch.setattr(sweeps, name, lambda *options: child)
     monkeypatch.setattr(sweeps, "UNITS", {network: units})

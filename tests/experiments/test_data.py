@@ -1,4 +1,4 @@
-"""Data sets: documented counts and splits, and no example in two parts."""
+"""Data sets: documented sizes and splits; no example is in two parts."""
 
 import os
 import shutil
@@ -106,7 +106,8 @@ def test_music(name, pieces, steps, low, high):
 
 @pytest.mark.data
 def test_no_chorale_is_in_two_parts_and_two_tunes_are():
-    # Return the notes of a chorale relative to the lowest, independent of the key.
+    # Return a chorale's notes relative to the lowest note, so that transposed copies
+    # are equal.
     def shape(piece):
         lowest = min(note for step in piece for note in step)
         return tuple(frozenset(note - lowest for note in step) for step in piece)
@@ -134,7 +135,7 @@ def test_texts_in_classes(name, sizes, counts):
     forms = [set(map(data.same_form, part.texts)) for part in parts]
     assert not forms[0] & forms[1]
     assert not forms[2] & (forms[0] | forms[1])
-    # The share of the majority class was measured outside this project.
+    # Fraction of the largest class, measured without this library
     majority = {"sms_spam": 88.7, "trec": 27.6}[name]
     assert 100 * max(counts) / sum(counts) == pytest.approx(majority, abs=0.05)
     assert len(classes) == len(counts)
@@ -197,7 +198,7 @@ def test_prices():
     last = shiller.months[~np.isnan(shiller.dividend)][-1]
     assert str(last) == "2023-06"
     assert str(shiller.months[~np.isnan(shiller.long_rate)][-1]) == "2023-09"
-    # A forecast of zero change has a known error on these prices.
+    # Known error of forecasts of zero change on these prices
     returns = np.diff(np.log(shiller.price))[1492:]
     assert np.sqrt(np.mean(returns**2)) == pytest.approx(0.0382, abs=5e-5)
 
@@ -208,7 +209,7 @@ def test_prices():
     assert alike[vix.dates <= np.datetime64("2004-06-11")].sum() == 506
     outside = lambda price: (price < vix.low) | (price > vix.high)
     assert (outside(vix.open) | outside(vix.close)).sum() == 47
-    # A forecast of no change has a known error on these prices.
+    # Known error of forecasts of no change on these prices
     change = np.diff(np.log(vix.close))[7387:]
     assert np.sqrt(np.mean(change**2)) == pytest.approx(0.0787, abs=5e-5)
 

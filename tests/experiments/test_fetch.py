@@ -1,4 +1,4 @@
-"""Downloads: complete files or none; recordings that are read or refused."""
+"""Downloads: complete files or none; valid recordings are read, others raise errors."""
 
 import doctest
 import hashlib
@@ -22,7 +22,7 @@ SUM = hashlib.sha256(CONTENT).hexdigest()
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """Put the user's cache into a temporary folder, and name no data folder."""
+    """Use a temporary folder as the user's cache, without $BPVARIANTS_DATA."""
     monkeypatch.delenv(_fetch.FOLDER, raising=False)
     monkeypatch.setattr(pooch, "os_cache", lambda _: tmp_path)
     return tmp_path
@@ -30,7 +30,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def server():
-    """Serve /whole, /other, and /short; the reply to /short breaks off."""
+    """Serve the paths /whole, /other and /short; the reply to /short is cut off."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -128,7 +128,7 @@ def wav(samples, rate=8000):
 
 @pytest.fixture
 def tarball(cache, monkeypatch):
-    """Pack three recordings as on GitHub; expect the checksum of these recordings."""
+    """Make an archive of three recordings as on GitHub; expect its checksum."""
     files = {
         f"{digit}_theo_{take}.wav": wav(np.arange(50 + take, dtype=np.int16))
         for digit, take in ((0, 0), (3, 7), (9, 31))

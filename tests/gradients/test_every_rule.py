@@ -1,4 +1,4 @@
-"""Contract of all gradient rules: agreement with oracles, and guarantees to users."""
+"""Contract of all gradient rules: equal to reference gradients; promises to users."""
 
 from functools import cache
 
@@ -197,9 +197,9 @@ def test_mistakes_are_named(make_rule, make_problem, change, message):
 
 
 def test_rtrl_takes_examples_one_at_a_time():
-    """Check dropout under RTRL: M and h use the same draw for each example.
+    """Check dropout under RTRL: M and h use the same dropout mask for each example.
 
-    M is the influence of the parameters on the carry h.
+    M is the influence ∂h/∂θ of the parameters θ on the carry h.
     """
     key = jax.random.key(5)
 

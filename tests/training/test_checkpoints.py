@@ -24,9 +24,10 @@ START = {"w": jnp.ones(3), "half": jnp.ones(2, jnp.bfloat16), "none": jnp.zeros(
 
 
 def rule(params, carry, x, *, key):
-    """Compute a loss and gradient for params and carry with every kind of leaf.
+    """Rule for params and carry with leaves of every kind.
 
-    The leaves include keys, integers, half-precision floats and empty arrays.
+    The leaves are random keys, integers, half-precision floats, empty arrays, and so
+    on.
     """
 
     def loss(params):
@@ -77,7 +78,7 @@ def whole():
 def saved(tmp_path_factory):
     """Return a folder of checkpoints up to step 6.
 
-    Tests copy it and damage the copy.
+    Each test copies the folder and damages its copy.
     """
     folder = tmp_path_factory.mktemp("saved") / "checkpoints"
     fit(folder, steps=6)
@@ -91,7 +92,7 @@ def copy(saved, tmp_path):
 
 @pytest.fixture
 def unfinished_reads():
-    """Collect unfinished reads of orbax here, because they warn when collected."""
+    """Run the garbage collector now: unfinished orbax reads warn when collected."""
     yield
     gc.collect()
 
@@ -183,7 +184,7 @@ def test_sigterm_writes_a_checkpoint_and_then_comes_again(
     assert (seen, sigterm) == ([[]], [signal.SIGTERM])
     assert signal.getsignal(signal.SIGTERM) is handler
     written = lambda number: seen.append([p.name for p in tmp_path.glob("9*")])
-    # An unpatched raise_signal would end the process.
+    # Without this patch, raise_signal would end the process.
     monkeypatch.setattr(signal, "raise_signal", written)
     log = lambda step, metrics: os.kill(os.getpid(), signal.SIGTERM)
     assert fit(checkpoint=rare, log=log).steps == 9
@@ -203,7 +204,7 @@ def test_reading_changes_nothing_and_passes_over_what_is_torn(copy, tmp_path, ca
     there = sorted(copy.iterdir())
     with caplog.at_level("WARNING", "absl"):
         assert training.read_checkpoint(copy, START)[0] == 6
-    assert not caplog.records  # Orbax logs no warning that would confuse a user.
+    assert not caplog.records  # orbax logs no confusing warnings
     for file in spoilt.rglob("*"):
         if file.is_file():
             os.truncate(file, 0)
@@ -225,7 +226,7 @@ def test_reading_changes_nothing_and_passes_over_what_is_torn(copy, tmp_path, ca
 @pytest.mark.fast_rows(1)
 def test_a_torn_checkpoint_gives_way_to_the_one_before(copy, whole, spoil):
     part = copy / "6" / ("meta/metadata" if spoil == "flipped" else "arrays")
-    if spoil == "truncated":  # A torn checkpoint of the same step exists already.
+    if spoil == "truncated":  # a damaged checkpoint of this step exists
         shutil.copytree(copy / "6", copy / "6.torn")
     if spoil == "flipped":
         part.write_text(part.read_text().replace('"skipped":0', '"skipped":1'))
@@ -249,7 +250,7 @@ def test_values_that_are_not_what_was_written_are_found(copy, whole, monkeypatch
     )
     with pytest.warns(UserWarning, match="is not what was written"):
         result = fit(copy)
-    # The checkpoint before fails too, so the training starts again.
+    # The previous checkpoint is damaged too, so the training starts from the beginning.
     assert result.resumed_from is None
     assert_same(result, whole)
 
@@ -389,7 +390,7 @@ def test_runs_that_are_killed_end_as_if_they_were_not(tmp_path, capsys, monkeypa
     assert (row["arrays_equal"], row["log_equal"]) == (row["arrays"], True)
     assert not row["finished"]
     assert "equal" in capsys.readouterr().out
-    # All runs are finished, so resuming must start none.
+    # All runs have finished, so resuming must not start any run.
     monkeypatch.setattr(kill_resume, "_start", None)
     again = kill_resume.Config(out=tmp_path / "out", resume=True)
     assert kill_resume.main(again).rows == [row]

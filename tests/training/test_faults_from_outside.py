@@ -1,4 +1,4 @@
-"""Faults of disks and files: each ends with an error, and the training resumes."""
+"""Full disks and damaged files: an error is raised, and the training can resume."""
 
 import contextlib
 import gc
@@ -101,7 +101,7 @@ def test_a_full_disk_ends_a_training_that_then_resumes(tmp_path, whole, full):
 
 
 def test_a_training_killed_at_any_time_resumes(tmp_path, whole):
-    """Kill a training by kill -9, a little later each time, until it finishes."""
+    """Kill a training by kill -9 and resume it, each time after a longer delay."""
     for tenth in range(30, 200, 6):
         command = [sys.executable, "-c", PROGRAM, str(tmp_path), "no"]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -117,7 +117,7 @@ def test_a_training_killed_at_any_time_resumes(tmp_path, whole):
 
 @pytest.fixture
 def unfinished_reads():
-    """Collect unfinished reads of orbax here, because they warn when collected."""
+    """Run the garbage collector now: unfinished orbax reads warn when collected."""
     yield
     gc.collect()
 
@@ -131,9 +131,9 @@ def unfinished_reads():
 def test_a_damaged_file_costs_a_checkpoint_and_gives_no_wrong_number(
     tmp_path, whole, damage
 ):
-    """Damage each file of the last checkpoint in turn.
+    """Damage one file of the last checkpoint at a time; resume from the rest.
 
-    Some files contain nothing that is read, so the checkpoint may still be used.
+    Some files are never read, so the damaged checkpoint may still be used.
     """
     folder, like = whole / "checkpoints", np.zeros(5000, np.float32)
     before = shutil.copytree(folder, tmp_path / "before")

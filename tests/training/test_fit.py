@@ -1,4 +1,4 @@
-"""The training loop: the result does not depend on how the steps are divided."""
+"""Training loop: results do not depend on the chunk size."""
 
 import chex
 import jax
@@ -53,7 +53,7 @@ def test_runs_are_independent_and_have_their_own_keys():
 
 
 def test_a_carry_streams_through_the_batches():
-    """Train online with RTRL; the state of the rule is the carry of the training."""
+    """Train with RTRL; the carry is passed from one batch to the next."""
     step = lambda w, h, x: (jnp.tanh(w * h + x), w * h)
     online = gradients.rtrl(step, lambda y, target: (y - target) ** 2)
 
@@ -146,7 +146,7 @@ def test_mistakes_are_named(options, message):
 def test_takes_multisteps_and_tells_it_the_loss():
     rule = jax.value_and_grad(lambda w, x: (jnp.sum((w - x) ** 2), None), has_aux=True)
     results = []
-    with jax.numpy_dtype_promotion("standard"):  # MultiSteps of optax promotes dtypes.
+    with jax.numpy_dtype_promotion("standard"):  # MultiSteps promotes dtypes
         for update, steps in (
             (updates.irprop_plus(0.1), 3),
             (optax.MultiSteps(updates.irprop_plus(0.1), every_k_schedule=2), 6),

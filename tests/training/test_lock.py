@@ -14,8 +14,8 @@ from bpvariants import training
 
 rule = jax.value_and_grad(lambda w, x: ((w - x) ** 2, None), has_aux=True)
 GIVEN = {"steps": 2, "chunk": 1}
-# This program takes the lock, prints a line, and waits for a line before it ends. With
-# "fork", it leaves a child process that has inherited the lock.
+# This program acquires the lock, prints a line, and waits for an input line before it
+# ends. With "fork", it starts a child process that inherits the lock.
 HOLDER = """
 import os, sys
 from bpvariants import training
@@ -65,7 +65,7 @@ def test_another_process_is_named_and_a_dead_one_gives_way(tmp_path):
 def test_the_child_of_a_dead_process_does_not_keep_its_lock(tmp_path):
     holder, child = hold(tmp_path, "fork")
     holder.wait()
-    os.kill(int(child), 0)  # This call raises no error, so the child process is alive.
+    os.kill(int(child), 0)  # no error: the child process is alive
     assert fit(tmp_path).steps == 2
     holder.communicate("\n")
 

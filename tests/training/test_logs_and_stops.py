@@ -1,4 +1,4 @@
-"""Logs and stops of a training: metrics, stops, NaN, Ctrl-C, devices."""
+"""Logs and early ends of a training: metrics, `stop`, NaN, Ctrl-C, devices."""
 
 import contextlib
 import itertools
@@ -25,7 +25,7 @@ SGD, MOMENTUM = optax.sgd(0.1), optax.sgd(0.1, momentum=0.9)
 
 
 def with_nan(*steps, of=10):
-    """Return batches that are NaN at the given steps."""
+    """Return batches, which contain NaN at the given training steps."""
     batches = np.arange(2.0 * of).reshape(of, 2) / of
     batches[list(steps)] = np.nan
     return [(batch,) for batch in batches]
@@ -60,7 +60,7 @@ def test_a_rule_that_draws_has_a_key_of_its_own_at_each_step(chunk):
         lambda w, *, key: drawing(w, key, key=key), SGD, START, (), steps=5, draws=True,
         key=key,
     )  # fmt: skip
-    # A rule that draws by its own key needs no sampler.
+    # A rule may draw random numbers without `sample`.
     assert_equal(alone.values, result.values)
 
 
@@ -211,7 +211,7 @@ def test_stop_at_nan_ends_with_the_last_finite_state():
 def test_lanes_that_diverge_are_frozen_and_others_go_on(small, monkeypatch):
     if not small:
         monkeypatch.setattr("bpvariants.training.loop._chunk.SMALL", 0)
-    # The parameter of lane 1 equals x at step 3, so the gradient is infinite.
+    # In run 1, the parameter equals x at step 3, so the gradient is infinite.
     shrink = lambda w, x: ((w, None), 1.0 / (w - x))
     starts = jnp.array([20.0, 3.0, 30.0])
     options = {"steps": 10, "chunk": 4}
@@ -272,9 +272,9 @@ def test_ctrl_c_waits_for_the_chunk_and_its_log():
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_that_somebody_swallows_ends_the_training_too():
-    """Swallow Ctrl-C, as JAX's garbage-collector callbacks may.
+    """Catch and ignore Ctrl-C, as can happen in JAX's garbage-collector callbacks.
 
-    The training still ends.
+    The training must still end.
     """
 
     def batches():
@@ -291,7 +291,7 @@ def test_ctrl_c_that_somebody_swallows_ends_the_training_too():
 
 
 def test_params_that_are_given_are_not_written_over(monkeypatch):
-    # Set the limit to 0, so that every argument is donated.
+    # With a limit of 0, every state is overwritten (donated).
     monkeypatch.setattr("bpvariants.training.loop._chunk.SMALL", 0)
     params = {"w": jnp.zeros(2), "v": START}
     of_two = lambda p, x: rule(p["w"] + p["v"], x)
@@ -440,7 +440,7 @@ def test_a_log_has_the_lines_of_one_training(tmp_path):
         ):
             run(**given)
         assert (tmp_path / "log.jsonl").read_bytes() == before
-    # An empty log file contains no steps that could be lost.
+    # An empty log file may be used, because it has no lines.
     (tmp_path / "log.jsonl").write_text("")
     run(**given)
     assert (tmp_path / "log.jsonl").read_bytes() == before

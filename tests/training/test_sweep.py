@@ -1,4 +1,4 @@
-"""Sweeps: many runs together equal each run alone, and killed sweeps resume."""
+"""Sweeps: runs under `vmap` equal single runs, and killed sweeps resume."""
 
 import dataclasses
 import json
@@ -25,12 +25,12 @@ ONE_SIZE = CONFIGS[:3]
 
 
 def make_run(config, key):
-    """Return one run of gradient descent to a matrix, with momentum.
+    """Return a run that fits a matrix by gradient descent with momentum.
 
-    Each step uses one row of data.
+    Each training step uses one row of data.
     """
     size, update = config["size"], optax.sgd(config["rate"], momentum=0.5)
-    # One draw is enough, because programs that draw compile slowly.
+    # Draw only one array, because random draws compile slowly.
     params = jax.random.uniform(key, (size, size))
     goal = jnp.sin(jnp.arange(size * size, dtype=float)).reshape(size, size)
 
@@ -58,7 +58,7 @@ def alone(config, seed, steps=5):
 
 
 def measured(rows):
-    """Return rows of results without the times."""
+    """Return the rows of results without their measured times."""
     return [{name: row[name] for name in row if name != "seconds"} for row in rows]
 
 
@@ -429,7 +429,7 @@ def test_a_table_of_another_sweep_is_refused_and_left_alone(tmp_path, line, mess
 def test_a_file_that_is_no_table_is_left_as_it_is(tmp_path, content):
     """Refuse a file that is not a table of results, and leave it unchanged.
 
-    A table's incomplete last line would be cut off.
+    (From a table of results, an incomplete last line is removed.)
     """
     refused(tmp_path / "notes", content, "notes is not a table of a sweep: line 1")
 

@@ -1,4 +1,4 @@
-"""Contract of all updates: the guarantees to users."""
+"""Contract of all updates: promises that every update must keep."""
 
 import inspect
 from functools import partial
@@ -179,8 +179,8 @@ def test_compiles_once(make_update, params):
 
 @pytest.mark.fast_rows(2)
 def test_state_may_be_donated(make_update, params):
-    """Donate the state; its arrays must share no memory, as a step overwrites them."""
-    # The update's result has this size, so it can reuse memory of the state.
+    """Donate the state to `update`, which overwrites it; its arrays share no memory."""
+    # The returned update has this size, so it may reuse memory of the donated state.
     params = {"w": jnp.ones(5, jnp.float32)}
     optimizer = optax.with_extra_args_support(make_update(0.1))
     update = lambda state, params: optimizer.update(params, state, params, value=1.0)
@@ -209,9 +209,10 @@ def test_compiles_once_when_a_hyperparameter_is_changed(make_update, params):
 
 @pytest.mark.fast_rows(3)
 def test_four_devices_are_as_one(make_update):
-    """Compare four devices with one; XLA may handle divided arrays wrongly.
+    """Compare four devices with one, because XLA has bugs with sharded arrays.
 
-    Without this library, and with v = jnp.arange(8.0) divided over four devices,
+    Example of a bug without this library: with v = jnp.arange(8.0) sharded over four
+    devices,
 
         jax.jit(lambda v: jnp.concatenate([v, v]).at[2].set(-1.0))(v)
 
@@ -278,7 +279,7 @@ def test_leaves_that_are_no_arrays_are_named(make_update):
 
 
 def test_gradients_that_do_not_fit_are_named(make_update):
-    """Report gradients that do not fit, instead of broadcasting or casting them."""
+    """Raise an error for gradients that do not fit params; do not broadcast or cast."""
     optimizer = optax.with_extra_args_support(make_update(0.1))
     params = {"w": jnp.ones(3), "b": jnp.ones((2, 1))}
     state = optimizer.init(params)
@@ -319,7 +320,7 @@ def test_states_of_other_optimizers_are_named(make_update):
 
 @pytest.mark.slow
 def test_scalars_and_none_among_leaves(make_update):
-    """Update Python numbers and None among the leaves, as `eqx.filter` leaves them."""
+    """Update trees with Python numbers and None as leaves, as from `eqx.filter`."""
     optimizer = optax.with_extra_args_support(make_update(0.1))
     params = {"a": 0.5, "none": None, "n": np.ones((), np.float32)}
     state = optimizer.init(params)

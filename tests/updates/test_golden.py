@@ -1,4 +1,4 @@
-"""Every update against traces worked by hand; their files name the sources."""
+"""Every update, compared with golden traces, which were computed by hand."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Projection of the spectral norm, against the singular value decomposition."""
+"""Spectral-norm projection, compared with the singular value decomposition."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def test_the_new_matrix_is_shrunk_to_the_limit(shape):
 
 
 def test_power_iteration_approaches_from_below_and_goes_on():
-    """Exceed the limit a little at first, and less at each further update."""
+    """Check that the norm exceeds the limit slightly at first, then less and less."""
     w = jnp.array(NUMBERS.normal(size=(40, 40)))
     rule = updates.project_spectral_norm(0.95, steps=5)
 
@@ -64,7 +64,7 @@ def test_one_among_several_is_chosen_by_a_mask():
 
 
 def test_a_direction_that_had_died_out_comes_back():
-    """Find a largest singular value whose direction the iterate had lost."""
+    """Check that v finds the largest singular value although its component became 0."""
     rule = updates.project_spectral_norm(1.0)
     first, second = (jnp.diag(jnp.array(d)) for d in ([0.9, 1e-3], [0.9, 3.0]))
     body = lambda state, _: (apply(rule, first, 0 * first, state)[1], None)
@@ -74,7 +74,7 @@ def test_a_direction_that_had_died_out_comes_back():
 
 
 def test_rows_that_add_up_to_zero_and_a_zero_matrix():
-    """Project a matrix whose rows sum to 0; it maps equal entries, as a start, to 0."""
+    """Project a matrix whose rows sum to 0, so that it maps equal entries to 0."""
     w = jnp.array([[1.0, -1.0], [-4.0, 4.0]])
     rule = updates.project_spectral_norm()
     got, _ = apply(rule, w, jnp.zeros_like(w))
@@ -103,7 +103,7 @@ def test_complex_matrices_are_shrunk():
 
 
 def test_a_network_under_it_stays_contractive():
-    """Train with the projection; without it, the loss drives the norm past one."""
+    """Train with the projection; without it, the norm would exceed 1."""
     x = jnp.array(NUMBERS.normal(size=(8, 6)))
     loss = lambda w: jnp.mean((jnp.tanh(x @ w) - 2.0) ** 2)
 
@@ -126,7 +126,7 @@ def test_a_network_under_it_stays_contractive():
 def test_sizes_whose_squares_overflow_or_underflow_in_float32(size):
     """Project matrices whose squares overflow or underflow in float32.
 
-    Matrices of usual size, and limits of the extreme size, are included.
+    Some cases have matrices of usual size, and limits of extreme size.
     """
     w = NUMBERS.normal(size=(4, 6))
     w = w / sigma(w)

@@ -1,1 +1,1 @@
-"""Checkpoints of a training on disk: writing, keeping and reading them."""
+"""Checkpoints of a training on disk: writing, selecting and reading them."""

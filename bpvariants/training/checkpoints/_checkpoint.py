@@ -1,4 +1,4 @@
-"""Settings of checkpoints: where `fit` writes them, and how often."""
+"""Settings of checkpoints: where and how often `fit` writes them."""
 
 import dataclasses
 import json
@@ -14,36 +14,39 @@ Best = str | Callable[[dict[str, Any]], Any]
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """Settings of :func:`fit`'s checkpoints: where, how often, and whether to resume.
+    """Settings of the checkpoints that :func:`fit` writes, and of resuming from them.
 
-    A checkpoint has the whole state of a training: params, the states of the update and
-    of the rule, the number of steps taken, and the losses so far. Even if the process
-    is killed, a checkpoint is either complete or absent. A checkpoint that was damaged
-    later is renamed to `<step>.torn`, with a warning, and the checkpoint before it is
-    used. `orbax-checkpoint` writes checkpoints in the background, a few arrays a file.
+    A checkpoint contains the whole state of a training: params, the states of the
+    update and of the rule, the number of steps taken, and all losses so far. Even if
+    the process is killed, a checkpoint is either complete or absent. A checkpoint that
+    was damaged later is renamed to `<step>.torn`, with a warning, and the previous
+    checkpoint is used. `orbax-checkpoint` writes checkpoints in the background, with a
+    few arrays per file.
 
     A resumed training is bit-identical to an uninterrupted one, on the same machine and
-    with the same `chunk`. A checkpoint with another key, another `config`, or arrays of
-    other names, shapes or dtypes is refused. Some changes between a checkpoint and the
-    resumed training are not checked: other functions, other data of equal shapes, and
-    hyper-parameters that are not in the state of the update. Hyper-parameters that
-    `optax.inject_hyperparams` puts into the state are taken from the checkpoint.
+    with the same `chunk`. An error is raised if the checkpoint has a different key or
+    `config`, or if names, shapes or dtypes of its arrays differ. Some differences
+    between a checkpoint and the resumed training are not detected: different functions,
+    different data of equal shapes, and changed hyper-parameters that are not in the
+    state of the update. Hyper-parameters that `optax.inject_hyperparams` puts into the
+    state are taken from the checkpoint.
 
     Attributes:
-      directory: a folder for this training alone, locked against other processes during
-        the training.
-      every: number of steps between checkpoints, each written at the end of a chunk.
-        Default: after each chunk. A last checkpoint is written at the end of the
-        training. Each checkpoint costs about 50 ms of CPU time besides the writing, so
-        `every` should cover seconds of training.
-      keep: how many of the latest checkpoints to keep.
-      best: score by which the best checkpoint is kept as well; lower is better. A score
-        is the name of a metric, such as "value" (its mean over all runs), or a function
-        metrics -> number, such as a validation loss of `metrics["params"]`. With None,
-        only the latest checkpoints are kept.
+      directory: folder that only this training uses; it is locked against other
+        processes during the training.
+      every: number of training steps between two checkpoints. Checkpoints are written
+        only at the end of a chunk. Default: after each chunk. A last checkpoint is
+        written at the end of the training. Besides the writing itself, a checkpoint
+        takes about 50 ms of CPU time, so `every` steps should take at least some
+        seconds.
+      keep: number of the latest checkpoints to keep on disk.
+      best: score of a checkpoint; lower is better, and the checkpoint with the best
+        score is kept too. Give the name of a metric, such as "value" (its mean over all
+        runs), or a function metrics -> number, such as a validation loss computed from
+        `metrics["params"]`. With None, only the latest checkpoints are kept.
       resume: whether to continue from the latest checkpoint, if there is one. If False,
-        the folder must have no checkpoints.
-      config: further settings that identify this training, a dict that JSON can hold.
+        the folder must not contain checkpoints.
+      config: further settings that identify this training: a dict of JSON values.
     """
 
     directory: str | os.PathLike

@@ -1,4 +1,4 @@
-"""Selection of the checkpoints that are kept, and their scores."""
+"""Selection of the checkpoints to keep on disk, by their scores."""
 
 import logging
 import math
@@ -15,16 +15,16 @@ from bpvariants.training.checkpoints._checkpoint import Best
 class BestKept:
     """Preservation policy for orbax: keep the checkpoint with the lowest score.
 
-    orbax has `orbax.checkpoint.checkpoint_managers.BestN`, which reads the scores of
-    all checkpoints when a manager opens. With `BestN`, a torn file of scores would stop
-    the manager from opening, and no training could resume.
+    This replaces `orbax.checkpoint.checkpoint_managers.BestN`, which reads the scores
+    of all checkpoints when a checkpoint manager opens. With `BestN`, one damaged file
+    of scores would make opening fail, and the training could not resume.
     """
 
     def __init__(self):
         self.scores: dict[int, float] = {}
 
     def should_preserve(self, checkpoints, **context: Any) -> list[bool]:
-        """Return, for each checkpoint on disk, whether to keep it."""
+        """Return for each checkpoint on disk whether to keep it."""
         steps = [checkpoint.step for checkpoint in checkpoints]
         known = [step for step in steps if step in self.scores]
         best = min(known, key=self.scores.__getitem__, default=None)
@@ -32,23 +32,24 @@ class BestKept:
 
 
 def open_writer(folder: Path, keep: int, best: BestKept) -> Any:
-    """Return an orbax manager that writes checkpoints and keeps the last and best."""
+    """Return an orbax manager that writes; it keeps the latest and the best."""
     ocp = _orbax()
     policies = [ocp.checkpoint_managers.LatestN(keep), best]
     options = ocp.CheckpointManagerOptions(
         preservation_policy=ocp.checkpoint_managers.AnyPreservationPolicy(policies),
-        cleanup_tmp_directories=True,  # killed processes leave directories
+        cleanup_tmp_directories=True,  # left by killed processes
     )
     return ocp.CheckpointManager(folder, options=options)
 
 
 def open_reader(folder: Path) -> Any:
-    """Return an orbax manager that only reads.
+    """Return an orbax manager that only reads checkpoints.
 
-    Another process may be writing to the folder, so a reader must not clean it up.
+    A reader must not delete anything, because another process may be writing to the
+    folder.
     """
     ocp = _orbax()
-    with _no_warnings():  # orbax warns that the manager only reads, as intended
+    with _no_warnings():  # orbax warns of reading only
         options = ocp.CheckpointManagerOptions(read_only=True)
         return ocp.CheckpointManager(folder, options=options)
 

@@ -1,8 +1,8 @@
-"""Conversion between a pytree and named arrays that a checkpoint can store.
+"""Conversion between a pytree and the arrays by index that a checkpoint stores.
 
-Only leaves are written. The structure of the tree, such as the layout of an online
-state, comes from the freshly initialised tree into which the leaves are read. Random
-keys are written as their raw key data.
+A checkpoint contains only the leaves. The structure of the tree comes from a freshly
+initialised tree, whose leaves are replaced by the stored leaves. Random keys are
+written as their raw key data.
 """
 
 import json
@@ -17,7 +17,7 @@ from bpvariants._dtypes import is_key
 from bpvariants._tables import named_leaves
 from bpvariants.types import PyTree
 
-Described = list[tuple[str, list[int], str]]  # name, shape, dtype
+Described = list[tuple[str, list[int], str]]  # each leaf's name, shape, dtype
 
 
 def describe(tree: PyTree) -> Described:
@@ -29,7 +29,7 @@ def describe(tree: PyTree) -> Described:
 
 
 def writable(tree: PyTree) -> dict[str, Any]:
-    """Return the leaves by index, without empty leaves, which orbax does not store."""
+    """Return a dict from index to leaf, without empty leaves: orbax stores none."""
     return {
         str(i): jax.random.key_data(leaf) if is_key(leaf) else leaf
         for i, leaf in enumerate(jax.tree.leaves(tree))
@@ -38,7 +38,7 @@ def writable(tree: PyTree) -> dict[str, Any]:
 
 
 def abstract(tree: PyTree) -> dict[str, Any]:
-    """Return the shapes, dtypes and shardings of the leaves that `writable` returns."""
+    """Return shapes, dtypes and shardings of the leaves that `writable` returns."""
     return {
         name: jax.ShapeDtypeStruct(
             leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None)
@@ -48,7 +48,7 @@ def abstract(tree: PyTree) -> dict[str, Any]:
 
 
 def put_back(leaves: dict[str, Any], like: PyTree) -> PyTree:
-    """Return the tree `like` with its leaves replaced by leaves from a checkpoint."""
+    """Return the tree `like`, with its leaves replaced by leaves of a checkpoint."""
     old, structure = jax.tree.flatten(like)
     new = []
     for i, leaf in enumerate(old):
@@ -60,14 +60,14 @@ def put_back(leaves: dict[str, Any], like: PyTree) -> PyTree:
 
 
 def checksum(leaf: Any) -> int | None:
-    """Return the CRC of an array's bytes; None if another process has a part of it."""
+    """Return an array's CRC checksum; None if a part is in another process."""
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         return None
     return zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8).data)
 
 
 def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
-    """Return a phrase for each setting in which two trainings differ."""
+    """Return a phrase for each setting that differs between two trainings."""
     found = []
     for name, now in given.items():
         then = saved.get(name)
@@ -87,7 +87,7 @@ def differences(saved: dict[str, Any], given: dict[str, Any]) -> list[str]:
 
 
 def _as_json(value: Any) -> str:
-    """Return text that is the same for equal values, NaN included."""
+    """Return JSON text; it is equal for equal values, and for two NaNs."""
     return json.dumps(value, sort_keys=True)
 
 

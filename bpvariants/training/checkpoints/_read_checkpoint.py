@@ -1,4 +1,4 @@
-"""Reading the params of the last or the best checkpoint."""
+"""Function that reads the params of the latest or the best checkpoint."""
 
 import os
 import warnings
@@ -17,18 +17,19 @@ from bpvariants.types import PyTree
 def read_checkpoint(
     directory: str | os.PathLike, params: PyTree, *, best: bool = False
 ) -> tuple[int, PyTree]:
-    """Return the step and the params of a checkpoint that :func:`fit` wrote.
+    """Return the number of steps and the params of a checkpoint of :func:`fit`.
 
-    The folder is not changed, so its training may still be running. A torn checkpoint
-    is skipped with a warning; the previous, or next best, checkpoint is used instead.
+    Nothing in the folder is changed, so the training that writes it may still be
+    running. A damaged checkpoint is skipped with a warning; the previous (or next best)
+    checkpoint is read instead.
 
     Args:
-      directory: the folder of checkpoints.
-      params: arrays with the names, shapes, dtypes and shardings of the saved params,
-        such as the initial params. After `fit` with `runs`, params have a first axis of
-        runs.
-      best: read the best checkpoint, as `Checkpoint(best=…)` defines it. Default: the
-        last checkpoint.
+      directory: the folder given to :class:`Checkpoint`.
+      params: pytree with the names, shapes, dtypes and shardings of the saved params,
+        such as the initial params. If `fit` was given `runs`, each leaf has a first
+        axis of runs.
+      best: whether to read the checkpoint with the best score, see
+        `Checkpoint(best=…)`, instead of the latest checkpoint.
 
     Returns:
       (step, params).
@@ -69,7 +70,7 @@ def read_checkpoint(
 def _read(
     manager: Any, folder: Path, state: TrainState, best: bool
 ) -> tuple[int, PyTree] | None:
-    """Return step and params of the last, or best, readable checkpoint, if any."""
+    """Return step and params of the latest (or best) readable checkpoint, if any."""
     metas = _metas(manager, folder)
     if best:
         metas = {step: meta for step, meta in metas.items() if meta["best"] is not None}
@@ -79,7 +80,7 @@ def _read(
             raise ValueError(f"params do not match the checkpoint: {'; '.join(found)}.")
         try:
             arrays = read_arrays(manager, step, metas[step], state)
-        except Exception as error:  # damage can raise exceptions of many kinds
+        except Exception as error:  # damaged files raise many kinds of errors
             _pass_over(folder / str(step), error)
             continue
         return step, put_back(of_state(arrays), state).params
@@ -87,7 +88,7 @@ def _read(
 
 
 def _metas(manager: Any, folder: Path) -> dict[int, dict[str, Any]]:
-    """Return the metadata of each checkpoint whose metadata can be read, by step."""
+    """Return a dict from step to metadata, for checkpoints with readable metadata."""
     metas = {}
     for step in manager.all_steps():
         try:

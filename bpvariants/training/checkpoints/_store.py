@@ -1,4 +1,4 @@
-"""Writing and restoring a training's checkpoints on disk, by orbax."""
+"""Folder with the checkpoints of a training, written and read by orbax."""
 
 import contextlib
 import itertools
@@ -40,14 +40,15 @@ class Store:
     """Folder with the checkpoints of one training."""
 
     def __init__(self, settings: Checkpoint, **identity: Any):
-        """Open the folder; `identity` has settings that a resumption must share."""
+        """Open the folder; a resumed training must have equal `identity` settings."""
         self.settings = settings
         identity |= {"config": settings.config}
         self._identity = json.loads(json.dumps(identity, default=str))
         self._folder = Path(settings.directory).absolute()
         self._best = BestKept()
-        self.last = 0  # step of the last checkpoint written or restored
-        # A training that was killed early leaves no checkpoint, but other files.
+        self.last = 0  # step of the checkpoint that was written or restored last
+        # A training killed before its first checkpoint leaves other files in the
+        # folder.
         self.begun = self._folder.is_dir() and any(self._folder.iterdir())
         self._closing = contextlib.ExitStack()
         if jax.process_index() == 0:
@@ -69,18 +70,18 @@ class Store:
                 "choose another directory, or give resume=True to continue from them."
             )
         for step in steps if settings.best is not None else ():
-            with contextlib.suppress(Exception):  # `restore` warns of torn checkpoints
+            with contextlib.suppress(Exception):  # `restore` warns of damaged files
                 best = read_meta(self._manager, step)["best"]
                 self._best.scores |= {} if best is None else {step: best}
 
     def check_best(self, names: list[str]) -> None:
-        """Check that the setting `best`, if it is a name, is the name of a metric."""
+        """Check that `best`, if it is a string, is the name of a metric."""
         best = self.settings.best
         if isinstance(best, str) and best not in names:
             raise ValueError(f"best must be one of {sorted(names)}, got {best!r}.")
 
     def is_due(self, steps: int) -> bool:
-        """Return whether a checkpoint is due after this many steps."""
+        """Return whether to write a checkpoint after this many training steps."""
         every = self.settings.every or 1
         return steps // every > self.last // every
 
@@ -91,7 +92,7 @@ class Store:
         stopped: str | None,
         metrics: Callable[[], dict[str, Any]],
     ) -> None:
-        """Start to write a checkpoint; on return its arrays may be overwritten."""
+        """Start to write a checkpoint; callers may then overwrite its arrays."""
         import orbax.checkpoint as ocp
 
         meta = self._identity | {
@@ -127,7 +128,7 @@ class Store:
         self.last = reached.steps
 
     def restore(self, fresh: Reached) -> Restored | None:
-        """Return the last intact checkpoint, in arrays like those of `fresh`, or None.
+        """Return the latest undamaged checkpoint, with arrays like `fresh`, or None.
 
         Raises:
           ValueError: if the checkpoint is from a different training.
@@ -135,7 +136,7 @@ class Store:
         for step in sorted(self._manager.all_steps(), reverse=True):
             try:
                 meta = read_meta(self._manager, step)
-            except Exception as error:  # damage can raise exceptions of many kinds
+            except Exception as error:  # damaged files raise many kinds of errors
                 self._put_aside(step, error)
                 continue
             given = self._identity | {"state": describe(fresh.state)}
@@ -155,13 +156,13 @@ class Store:
         return None
 
     def close(self) -> None:
-        """Wait until pending checkpoints are written, then close."""
+        """Wait until pending checkpoints are written, then close the folder."""
         with self._closing, self._explained():
             self._manager.wait_until_finished()
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Add to an error in writing a checkpoint how the training can be resumed."""
+        """Add to an error of writing a checkpoint how to resume the training."""
         try:
             yield
         except Exception as error:
@@ -192,7 +193,7 @@ class Store:
 
 
 def read_meta(manager: Any, step: int) -> dict[str, Any]:
-    """Return the metadata of a checkpoint; raise an error if it is damaged."""
+    """Return the metadata of a checkpoint; raise an error if they are damaged."""
     import orbax.checkpoint as ocp
 
     args = ocp.args.Composite(meta=ocp.args.JsonRestore())
@@ -203,7 +204,7 @@ def read_meta(manager: Any, step: int) -> dict[str, Any]:
 
 
 def read_arrays(manager: Any, step: int, meta: dict[str, Any], like: PyTree) -> dict:
-    """Return a checkpoint's arrays, the state's arrays on the devices of `like`."""
+    """Return a checkpoint's arrays; those of the state are on the devices of `like`."""
     import orbax.checkpoint as ocp
 
     wanted: dict[str, Any] = {
@@ -219,13 +220,13 @@ def read_arrays(manager: Any, step: int, meta: dict[str, Any], like: PyTree) -> 
 
 
 def _free(path: Path) -> Path:
-    """Return the path, with a number appended if it already exists."""
+    """Return the path; if it already exists, append a number."""
     numbered = (path.with_name(f"{path.name}-{i}") for i in itertools.count(2))
     return next(each for each in itertools.chain([path], numbered) if not each.exists())
 
 
 def of_state(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Return the arrays of a checkpoint that are leaves of the state, by leaf index."""
+    """Return a dict, by leaf index, of a checkpoint's arrays that are state leaves."""
     return {
         name.removeprefix("state"): leaf
         for name, leaf in arrays.items()

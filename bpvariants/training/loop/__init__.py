@@ -1,1 +1,1 @@
-"""The training loop: chunks of jitted steps, logs, metrics, non-finite values."""
+"""Training loop: jitted chunks of steps, logs, metrics, and handling of NaN."""

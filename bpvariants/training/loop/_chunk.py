@@ -1,11 +1,12 @@
-"""Program of one chunk of steps: a scan over gradients and updates.
+"""Jitted function for one chunk of training steps: a scan over gradients and updates.
 
     (ℓ_t, aux), g_t = rule(θ_t, *batch_t)      Δ_t, s_{t+1} = update(g_t, s_t, θ_t, ℓ_t)
     θ_{t+1} = θ_t + Δ_t    if ℓ_t and θ_t + Δ_t are finite
 
-Here ℓ_t is the loss of step t, θ_t are the params, and s_t is the state of the update.
-Step t draws its batch with the key fold_in(key, t), and its rule draws with the key
-fold_in(fold_in(key, 2³² − 1), t). The keys do not depend on the chunk size.
+Here ℓ_t is the loss at training step t, θ_t are the params, and s_t is the state of the
+update. At step t, the batch is drawn with the key fold_in(key, t), and the gradient
+rule gets the key fold_in(fold_in(key, 2³² − 1), t). The keys do not depend on the chunk
+size.
 """
 
 import time
@@ -25,18 +26,18 @@ from bpvariants.training.loop._state import TrainState
 from bpvariants.types import PyTree
 
 POLICIES = ("raise", "skip", "stop", "ignore")
-OF_RULES = 0xFFFFFFFF  # folded into the key of rules; no step has this number
-SMALL = 64 * 2**20  # bytes; up to this size, a chunk keeps its first state as well
+OF_RULES = 0xFFFFFFFF  # folded into the key of the rule; no step has this index
+SMALL = 64 * 2**20  # bytes; chunks keep their first state if it is no larger
 
 
 class Recipe(NamedTuple):
     """Functions and settings that define a training step."""
 
     rule: Callable[..., tuple[tuple[jax.Array, PyTree], PyTree]]
-    update: Any  # accepts extra arguments
+    update: Any  # optax update that takes extra arguments
     sample: Callable[[jax.Array, PyTree], tuple] | None
-    stateful: bool  # the rule takes a carry and returns the next carry
-    draws: bool  # the rule takes a key
+    stateful: bool  # whether the rule takes and returns a carry
+    draws: bool  # whether the rule takes a key
     nonfinite: str  # one of POLICIES
 
 
@@ -61,7 +62,7 @@ def take_step(
 def step_keys(
     recipe: Recipe, key: jax.Array | None, steps: jax.Array
 ) -> tuple[jax.Array | None, jax.Array | None]:
-    """Return a key a step to draw its batch, and one for its rule; None if unused."""
+    """Return the keys [steps] of `sample` and of the rule; None if one needs no key."""
     if key is None:
         return None, None
     of = lambda key: jax.vmap(partial(jax.random.fold_in, key))(steps)
@@ -72,22 +73,22 @@ def step_keys(
 
 
 def run_keys(key: jax.Array | None, runs: int | None) -> jax.Array | None:
-    """Return the key of each run, [runs]; without runs, the key itself."""
+    """Return the keys [runs] of all runs; if `runs` is None, return the key itself."""
     return key if key is None or runs is None else jax.random.split(key, runs)
 
 
 def train(recipe: Recipe, looks: str, size: int, reached, key, first, inputs):
     """Take `size` steps; return ((state, alive), (losses [size], verdict)).
 
-    `looks` says when losses and params are checked for NaN and infinity:
+    `looks` is when losses and params are checked for NaN and infinity:
 
-    - "each": after each step. The verdict [size] marks the steps that were applied
-      because their losses and params were finite.
-    - "after": once, after the last step, because NaN persists in params. The verdict []
-      says whether all losses and params are finite.
+    - "each": after each step. The verdict [size] is True for steps whose loss and new
+      params were finite; only these steps were applied.
+    - "after": once, after the last step, which is enough because NaN persists in
+      params. The verdict [] is True if all losses and the last params are finite.
     - "never": the verdict is None.
 
-    A run that ended before this chunk does not change, and its losses are NaN.
+    If a run ended before this chunk, its state does not change, and its losses are NaN.
     """
     whole, stacked = inputs
     keys = step_keys(recipe, key, first + jnp.arange(size, dtype=jnp.uint32))
@@ -123,19 +124,19 @@ def choose(new_one: jax.Array, new: PyTree, old: PyTree) -> PyTree:
 
 
 def all_finite(tree: PyTree) -> jax.Array:
-    """Return whether all elements of floating leaves are finite, []."""
+    """Return whether all elements of all floating leaves are finite."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if is_floating(leaf)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
 class Chunks:
-    """Programs of chunks, compiled for each new chunk size, and the time they take.
+    """Compiled functions for chunks, one for each chunk size, and their running times.
 
-    A check for NaN takes a tenth of the time of a small step. With a small state, a
-    chunk is therefore checked once, at its end. A chunk that is not finite is run again
-    from its first state, which is kept for this, with a check after each step. A large
-    state is overwritten to save memory, and checked after each step: a check is cheap
-    in comparison with a step on a large state.
+    A check for NaN takes a tenth of the time of a small step. If the state is small, a
+    chunk is therefore checked only at its end, and its first state is kept. If the
+    check finds NaN, the chunk is repeated from its first state, with a check after each
+    step. A large state is overwritten to save memory, and checked after each step,
+    because a step on a large state takes much longer than a check.
     """
 
     def __init__(self, recipe: Recipe, runs: int | None, key: jax.Array | None, state):
@@ -147,10 +148,10 @@ class Chunks:
         self.seconds = self.compile_seconds = 0.0
 
     def prepare(self, reached, first: int, inputs, size: int) -> Callable[[], Any]:
-        """Compile the program of a chunk; return a function that runs the chunk.
+        """Compile the function of a chunk; return a callable that runs the chunk.
 
-        The returned function returns (state, alive), the losses [size], and flags of
-        the steps that were applied, or None if all steps were applied.
+        The callable returns (state, alive), the losses [size], and a boolean array that
+        marks the applied steps, or None if all steps were applied.
         """
         arguments = reached, self._key, np.uint32(first), inputs
         program = self._program(self._looks, size, arguments)
@@ -197,7 +198,7 @@ class Chunks:
 
     @property
     def temp_bytes(self) -> int | None:
-        """Temporary bytes of the largest compiled chunk; None if XLA does not tell."""
+        """Temporary bytes of the largest compiled chunk; None if unknown to XLA."""
         analyses = [each.memory_analysis() for each in self._compiled.values()]
         sizes = [analysis.temp_size_in_bytes for analysis in analyses if analysis]
         return max(sizes, default=None)

@@ -1,4 +1,4 @@
-"""Source of the batches of a training."""
+"""Source of the batches of a training, for each kind of `data` that `fit` takes."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -16,11 +16,11 @@ from bpvariants.types import PyTree
 
 
 class Source:
-    """Data of a training: one batch for all steps, data to draw from, or many batches.
+    """Data of a training: one batch for all steps, data to sample, or an iterable.
 
-    `take(size)` returns `inputs`, a pair (whole, stacked): data that all steps share,
-    and batches stacked along a first axis of steps. At the end of the data, `take`
-    returns None.
+    `take(size)` returns `inputs`, a pair (whole, stacked). `whole` is data that all
+    steps use; `stacked` is batches stacked along a first axis of steps. One of the two
+    is None. At the end of the data, `take` returns None instead of a pair.
     """
 
     def __init__(self, data: Any, sampled: bool, first: int):
@@ -30,7 +30,7 @@ class Source:
             self._batches = _from(data, first)
 
     def take(self, size: int) -> tuple[PyTree, PyTree] | None:
-        """Return the inputs of `size` steps, or of fewer at the end of the data."""
+        """Return the inputs of `size` steps, or of fewer if the data end."""
         if self._batches is None:
             return self.whole, None
         stacked = _stack(islice(self._batches, size))
@@ -38,7 +38,7 @@ class Source:
 
 
 def _from(data, first: int) -> Iterator[tuple]:
-    """Return the batches from step `first` on; skip earlier batches."""
+    """Return an iterator over the batches from step `first` on."""
     if _begins_anywhere(data):
         batches = data(first)
         if not hasattr(batches, "__iter__"):
@@ -60,13 +60,13 @@ def _begins_anywhere(data) -> bool:
 
 
 def size_of(inputs: tuple[PyTree, PyTree], size: int) -> int:
-    """Return the number of steps in a chunk's inputs, which may be less than `size`."""
+    """Return the number of steps in a chunk's inputs, which is `size` or less."""
     stacked = jax.tree.leaves(inputs[1])
     return stacked[0].shape[0] if stacked else size
 
 
 def batch_of(inputs: tuple[PyTree, PyTree], i: int) -> PyTree:
-    """Return the batch of a chunk's i-th step, or the data from which it is drawn."""
+    """Return the batch of a chunk's step i, or the data to draw the batch from."""
     whole, stacked = inputs
     return whole if stacked is None else jax.tree.map(lambda leaf: leaf[i], stacked)
 
@@ -94,11 +94,11 @@ def _stack(batches: Iterable[tuple]) -> PyTree | None:
 
 def _stacked(leaves: tuple) -> Any:
     if is_key(leaves[0]) and not is_spread(leaves[0]):
-        return jnp.stack(leaves)  # NumPy arrays cannot contain random keys
+        return jnp.stack(leaves)  # random keys cannot be in NumPy arrays
     if not is_spread(leaves[0]):
         return np.stack(leaves)
     sharding = leaves[0].sharding
-    if isinstance(sharding, NamedSharding):  # each step keeps its batch's sharding
+    if isinstance(sharding, NamedSharding):  # shard each step like its batch
         sharding = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
     else:
         sharding = None

@@ -1,7 +1,7 @@
-"""Training loop in chunks: a Python loop over jitted scans of many steps.
+"""Training in chunks: a Python loop over jitted scans, each of many training steps.
 
-Between chunks the Python loop logs, shows progress, writes checkpoints and can be
-interrupted. Work between chunks does not slow the steps of a chunk down.
+Between chunks, the Python loop calls logs, writes checkpoints and can be interrupted.
+Within a chunk, no Python code runs.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -53,86 +53,93 @@ def fit(
     diagnose: Diagnose | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> FitResult:
-    """Train params with gradients from a rule and an optax update, in jitted chunks.
+    """Train params by a gradient rule and an optax update, in jitted chunks of steps.
 
         (value, carry), grads = rule(params, [carry,] *batch)
         updates, state = update.update(grads, state, params, value=value)
 
-    The update gets the loss as `value`, which some updates need (iRprop⁺,
-    `optax.polyak_sgd`) and other updates ignore.
+    The loss is passed to the update as `value`. Some updates need it (iRprop⁺,
+    `optax.polyak_sgd`); other updates ignore it.
 
     After Ctrl-C, or at the end of the data, `fit` finishes the running chunk, writes a
-    checkpoint if `checkpoint` is given, and returns the result so far. With
-    `checkpoint`, SIGTERM, which schedulers send before they kill, also writes a
-    checkpoint and then ends the process. With several processes, all processes return
-    after the same chunk, whichever process received the signal.
+    checkpoint if `checkpoint` is given, and returns the result so far. Schedulers send
+    SIGTERM before they kill a process. With `checkpoint`, SIGTERM also makes `fit`
+    write a checkpoint; then the process ends. If several processes train together, all
+    of them stop after the same chunk, whichever process received the signal.
 
-    A chunk keeps its first state if the state is at most 64 MiB large. If the chunk
-    ends in NaN, it is run again from its first state to find the step. A larger state
-    is overwritten (donated), and each step is checked. With `nonfinite="ignore"` every
-    state is overwritten and nothing is checked. Each call of `fit` compiles its own
-    programs; for many short trainings use `runs` or :func:`sweep`.
+    If the state takes at most 64 MiB, a chunk keeps its first state and is checked for
+    NaN at its end. If NaN is found, the chunk is repeated from its first state to find
+    the step. A larger state is overwritten (donated), and checked after each step. With
+    `nonfinite="ignore"`, every state is overwritten and nothing is checked. Each call
+    of `fit` compiles anew; for many short trainings, use `runs` or :func:`sweep`.
 
-    Recomputation of activations is a setting of the rule, as in
-    `gradients.bptt(step, loss, remat=gradients.remat.budget(…))`; `fit` cannot add it
-    from outside. To train on several devices, give sharded arrays: they keep their
+    To recompute activations in the backward pass, give a setting to the rule, as in
+    `gradients.bptt(step, loss, remat=gradients.remat.budget(…))`; `fit` has no such
+    setting. To train on several devices, give sharded arrays. They keep their
     shardings, and arrays made from params, such as the update's state, get the
     shardings of params.
 
     Args:
       rule: any function (params, *batch) -> ((value, aux), grads): a gradient rule, or
         `jax.value_and_grad(..., has_aux=True)`.
-      update: an optax transformation, which is applied to the gradient.
-      params: the initial params; a copy is made.
+      update: an optax transformation that turns gradients into changes of params.
+      params: the initial params; `fit` works on a copy.
       data: one of
 
         - a tuple: the batch of every step (full batch);
         - any pytree, with `sample`: the data to draw mini-batches from;
-        - an iterable of batches, from the first step on, which are tuples of equal
-          shapes. A resumed training skips the batches that it has used;
-        - a function (step) -> iterable of batches from that step on, so that a resumed
-          training need not read earlier batches.
-      steps: number of updates.
-      chunk: number of steps that one program runs; logs are called after each chunk.
-      sample: (key, data) -> batch, run on the device, to draw mini-batches.
-      draws: whether the rule draws random numbers. If so, the rule gets `key=`, a
-        different key at each step, which also differs from the key of `sample`.
-      key: a `jax.random.key`, from which `sample` and the rule draw. Step t has its own
-        keys, which do not depend on `chunk`.
-      carry: if given, the rule's second argument, for streams of windows and online
-        rules. After each step, the aux that the rule returned replaces the carry.
-      runs: if given, this many independent trainings run together under `vmap`. Leaves
-        of params and carry have a first axis of this size. Each run has its own key.
-      log: a function (step, metrics) -> None, or several in a sequence, called after
-        each chunk. The metrics are the `value` of the chunk's last step, the `values`
-        of all steps so far, `params`, and the number of `skipped` steps. If the state
-        of the update has them, the metrics include the `learning_rate` (of
-        `optax.inject_hyperparams`) and the "min", "median" and "max" of `step_sizes`
-        (of Rprop). `params` are on the device; use them before the log returns, because
-        the next chunk overwrites them.
-        :class:`JsonLog` writes metrics to a file.
-      stop: (step, metrics) -> whether to end the training here. To be right after a
-        resumption, `stop` should depend only on its arguments.
-      nonfinite: what to do when a loss, or the params after a step, are NaN or
-        infinite. "raise" (default) raises an error. "stop" (default with `runs`) ends
-        the training before the step with the NaN; with `runs`, "stop" freezes only the
-        run with the NaN. "skip" leaves params, state and carry as they were, and takes
-        the next batch. "ignore" continues with the NaN and checks nothing.
-      diagnose: a function to call if `nonfinite="raise"` raises an error, with the
-        arguments of the rule except its key. The error has the result of `diagnose`,
-        and shows the result's `table()` if there is one. See :func:`diagnosis`.
-      checkpoint: a :class:`Checkpoint`, which says where to write checkpoints and where
-        to resume from.
+        - an iterable of batches, which are tuples of equal shapes; the first batch is
+          for the first step. A resumed training skips the batches that it has used;
+        - a function (step) -> iterable of the batches from that step on. A resumed
+          training then does not read earlier batches.
+      steps: number of training steps, each with one update of the params.
+      chunk: number of training steps in one jitted scan; logs are called after each
+        chunk.
+      sample: function (key, data) -> batch that draws a mini-batch; it runs on the
+        device.
+      draws: whether the rule draws random numbers. If True, the rule is called with
+        `key=`, a different key at each step; `sample` gets other keys.
+      key: a `jax.random.key`, from which the keys of `sample` and of the rule are made.
+        The keys of step t do not depend on `chunk`.
+      carry: first carry of the rule, for successive windows of a sequence, or for
+        online rules. If given, the rule gets the carry as its second argument, and the
+        aux that it returns is the carry of the next step.
+      runs: number of independent trainings that run together under `vmap`. If given,
+        leaves of params and carry must have a first axis of this size. Each run has its
+        own key.
+      log: a function (step, metrics) -> None, or a sequence of such functions, called
+        after each chunk. The metrics are a dict: the loss `value` of the chunk's last
+        step, the losses `values` of all steps so far, the `params`, and the number of
+        `skipped` steps. If the state of the update contains them, the metrics also have
+        the `learning_rate` (of `optax.inject_hyperparams`) and the "min", "median" and
+        "max" of `step_sizes` (of Rprop). `params` are on the device; use them before
+        the log returns, because the next chunk overwrites them. :class:`JsonLog` writes
+        metrics to a file.
+      stop: function (step, metrics) -> bool, called after each chunk; True ends the
+        training. `stop` should depend only on its arguments, or a resumed training may
+        end at a different step.
+      nonfinite: what to do if the loss of a step, or the params after it, contain NaN
+        or infinity. "raise" (default) raises an error. "stop" (default with `runs`)
+        undoes the step and ends the training; with `runs`, only the affected run ends.
+        "skip" undoes the step and continues with the next batch. "ignore" checks
+        nothing and continues with NaN.
+      diagnose: function that is called before `nonfinite="raise"` raises an error, with
+        the arguments of the rule except its key. Its result is an attribute of the
+        error, and the error's message includes the result's `table()` if there is one.
+        See :func:`diagnosis`.
+      checkpoint: a :class:`Checkpoint`: the folder of checkpoints, how often to write
+        them, and whether to resume.
 
     Returns:
       A :class:`FitResult`.
 
     Raises:
-      NonFiniteError: a FloatingPointError, with `nonfinite="raise"`. It names the step
-        and the arrays, and has the batch and the params before the step.
-      ValueError: if an argument is out of its range, if a key is given and nothing
-        draws, if `sample` or the rule draws and no key is given, if params or carry do
-        not have the axis of runs, or if a checkpoint is from a different training.
+      NonFiniteError: a FloatingPointError, if `nonfinite="raise"` and a step is not
+        finite. It names the step and the affected arrays, and contains the batch and
+        the params before the step.
+      ValueError: if an argument is out of its range; if a key is given but not needed,
+        or needed but not given; if params or carry do not have the axis of runs; or if
+        a checkpoint is from a different training.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -171,7 +178,7 @@ def fit(
 
 
 def _start(update, params, carry, data, runs) -> Reached:
-    """Return the state before the first step, in arrays that no other code uses."""
+    """Return the state before the first step, in new arrays, which may be donated."""
     check_not_traced((params, carry, data))
     mesh = mesh_of(params, carry, data)
     params = placed(own(params), params, mesh)
@@ -185,5 +192,5 @@ def _start(update, params, carry, data, runs) -> Reached:
 
 
 def _numbers(key: jax.Array) -> list:
-    """Return the data of a random key as a list that JSON can store."""
+    """Return the raw data of a random key as a list of integers."""
     return np.asarray(jax.random.key_data(key) if is_key(key) else key).tolist()

@@ -16,7 +16,7 @@ from bpvariants.types import OnlineRule, PyTree
 
 
 def as_update(update: Any) -> optax.GradientTransformationExtraArgs:
-    """Return the update in a form that takes extra arguments; check that it is one."""
+    """Check that `update` is an optax update; make it accept extra arguments."""
     if isinstance(update, optax.MultiSteps):  # optax's conversion would drop `value`
         steps_of: Any = update
         update = optax.GradientTransformationExtraArgs(steps_of.init, steps_of.update)
@@ -29,7 +29,7 @@ def as_update(update: Any) -> optax.GradientTransformationExtraArgs:
 
 
 def check_counts(steps: Any, chunk: Any, runs: Any) -> None:
-    """Check that the counts are positive integers; `runs` may be None."""
+    """Check that `steps`, `chunk` and `runs` are positive integers, or `runs` None."""
     check_count("steps", steps)
     check_count("chunk", chunk)
     if runs is not None:
@@ -49,7 +49,7 @@ def check_rule(rule: Any) -> None:
 
 
 def check_key(sample: Callable | None, draws: bool, key: Any) -> None:
-    """Check that a key is given if `sample` or the rule draws, and only then."""
+    """Check that a key is given if and only if `sample` or the rule needs one."""
     if sample is not None and not callable(sample):
         raise ValueError(
             f"sample must be a function (key, data) -> batch, got {sample!r}."
@@ -81,7 +81,7 @@ def check_key(sample: Callable | None, draws: bool, key: Any) -> None:
 
 
 def check_functions(**functions: tuple) -> None:
-    """Check that the functions to call after each chunk are callable."""
+    """Check that `log` and `stop` are callable."""
     for name, given in functions.items():
         for function in given:
             if not callable(function):
@@ -91,7 +91,7 @@ def check_functions(**functions: tuple) -> None:
 
 
 def check_not_traced(tree: PyTree) -> None:
-    """Check that no leaf is traced, because a tracer is not on a device."""
+    """Check that no leaf is a tracer, because `fit` cannot run within `jit`."""
     try:
         for leaf in jax.tree.leaves(tree):
             _ = isinstance(leaf, jax.Array) and leaf.sharding

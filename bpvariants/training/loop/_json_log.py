@@ -1,4 +1,4 @@
-"""A log of JSON lines, without duplicates or holes after a run is resumed."""
+"""Log file of JSON lines, without duplicate or missing lines after a resumption."""
 
 import json
 import os
@@ -14,18 +14,20 @@ NOT_LOGGED = ("params", "values")
 
 
 class JsonLog:
-    """A log for :func:`fit` that appends a line of JSON to a file after each chunk.
+    """Log for :func:`fit` that appends one line of JSON to a file after each chunk.
 
-    A line has the `step` and the metrics except `params` and `values`. NaN and infinity
-    are written as null. When a training resumes, lines of steps after its checkpoint
-    are removed, and so is an incomplete last line. The file of a resumed training is
-    therefore the same as that of an uninterrupted training. A new training refuses a
-    file that already has lines. Of several processes, only the first writes the file.
+    A line contains the `step` and all metrics except `params` and `values`. NaN and
+    infinity are written as null. When a training resumes from a checkpoint, lines of
+    later steps are removed, and so is an incomplete last line. A resumed training
+    therefore writes the same file as an uninterrupted training. If the file has lines
+    when a new training starts, an error is raised. If several processes train together,
+    only the first process writes the file.
 
     Args:
-      path: the file; file and folder are made if they do not exist.
-      more: (step, metrics) -> dict of further entries, such as a validation loss.
-        Values that are neither numbers nor arrays of numbers are written as text.
+      path: the log file; the file and its folder are created if they do not exist.
+      more: function (step, metrics) -> dict of further entries of the line, such as a
+        validation loss. Values that are neither numbers nor arrays of numbers are
+        written as text.
 
     Example:
       >>> import tempfile, pathlib, jax, optax
@@ -51,7 +53,7 @@ class JsonLog:
         self._writes = jax.process_index() == 0
 
     def __call__(self, step: int, metrics: dict[str, Any]) -> None:
-        """Append a line with the step and its metrics."""
+        """Append a line with the step and the metrics."""
         shown = {name: metrics[name] for name in metrics if name not in NOT_LOGGED}
         if self._more is not None:
             shown |= _checked(self._more(step, metrics))
@@ -62,7 +64,7 @@ class JsonLog:
                 file.write(line + "\n")
 
     def begin(self) -> None:
-        """Refuse a file that has lines; `fit` calls this before a new training.
+        """Raise an error if the file has lines; `fit` calls this before a new training.
 
         Raises:
           ValueError: if the file is not empty, or cannot be written to.
@@ -75,7 +77,7 @@ class JsonLog:
             )
 
     def resume(self, step: int) -> None:
-        """Remove lines of steps after `step`; `fit` calls this to resume a training."""
+        """Remove lines of steps after `step`; `fit` calls this before it resumes."""
         self._make()
         if not self._writes:
             return
@@ -86,10 +88,10 @@ class JsonLog:
             kept.append(line)
         beside = self._path.with_name(self._path.name + ".tmp")
         beside.write_bytes(b"".join(kept))
-        os.replace(beside, self._path)  # atomic: a kill leaves the old or the new file
+        os.replace(beside, self._path)  # atomic, even if the process is killed
 
     def _make(self) -> None:
-        """Make the file if it does not exist; check that it can be written to."""
+        """Create the file if it does not exist; check that it can be written to."""
         if not self._writes:
             return
         try:
@@ -119,7 +121,7 @@ def _step_of(line: bytes) -> float:
 
 
 def _plain(leaf: Any) -> Any:
-    """Return a value as Python numbers, with None for NaN and infinity, or as text."""
+    """Return a value as Python numbers (None if not finite), or else as text."""
     array = np.asarray(None) if is_key(leaf) else np.asarray(leaf)
     if array.dtype.kind in "OSUMmc":
         return str(leaf)

@@ -1,4 +1,4 @@
-"""Python loop over chunks, with logs, stops, checkpoints and Ctrl-C in between."""
+"""Python loop over chunks, with logs, checkpoints and checks for Ctrl-C in between."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -27,7 +27,7 @@ Stop = Callable[[int, dict[str, Any]], Any]
 
 
 class Plan(NamedTuple):
-    """Length of a training, its runs and its callbacks."""
+    """Settings of a training: its length, number of runs, key and callbacks."""
 
     steps: int
     chunk: int
@@ -50,7 +50,7 @@ class Training:
         self._stopped = self._resumed_from = self._failed = None
         self._placed = False
         self._handlers, self._all_end = ExitStack(), lambda: False
-        self._told: list[Callable[[], bool]] = []  # whether a certain signal has come
+        self._told: list[Callable[[], bool]] = []  # whether a signal was received
         try:
             self._chunks = Chunks(recipe, plan.runs, plan.key, reached.state)
             self._metrics = Metrics(plan.runs, reached)
@@ -83,8 +83,8 @@ class Training:
         except BaseException:
             self._close(write=False)
             raise
-        # After a failed chunk, lanes are at different steps. No training could resume
-        # from such a state, so it is not written to a checkpoint.
+        # After a chunk with NaN, runs under `vmap` are at different steps. A training
+        # cannot resume from such a state, so do not write it to a checkpoint.
         self._close(write=self._failed is None or self._plan.runs is None)
         if self._failed is not None:
             raise self._explained(*self._failed)
@@ -106,7 +106,7 @@ class Training:
             if stopped == "stop" and plan.stop is not None:
                 self._stopped = stopped
             skips = self._recipe.nonfinite == "skip"
-            # A single run that stopped at NaN may continue; a frozen lane may not.
+            # A single run that ended at NaN may continue; a run under `vmap` may not.
             if skips or plan.runs is None:
                 bad = self._reached.bad if skips else reached.bad
                 self._reached = self._reached._replace(alive=reached.alive, bad=bad)
@@ -115,7 +115,7 @@ class Training:
             self._resumed_from = self._reached.steps
 
     def _open_logs(self) -> None:
-        """Tell logs that keep a file whether the training resumes."""
+        """Call `begin`, or `resume` if the training resumes, of logs that have them."""
         for log in self._plan.logs:
             if self._store is not None and self._store.begun:
                 resume = getattr(log, "resume", lambda step: None)
@@ -125,8 +125,8 @@ class Training:
 
     def _take_chunk(self, source: Source) -> None:
         plan, first = self._plan, self._reached.steps
-        # Split the steps into the same chunks as an uninterrupted run, so that the same
-        # compiled programs run and the results are bit-identical.
+        # Split steps into the same chunks as an uninterrupted training does. The same
+        # compiled functions then run, so the results are bit-identical.
         size = min(plan.chunk - first % plan.chunk, plan.steps - first)
         inputs = source.take(size)
         if inputs is None:
@@ -161,7 +161,7 @@ class Training:
         return state, alive
 
     def _go_on(self, inputs, first, newly) -> bool:
-        """Record that NaN ended some runs; return False if `fit` must raise."""
+        """Record which runs ended at NaN; return False if `fit` must raise an error."""
         if self._recipe.nonfinite == "raise":
             self._failed, self._stopped = (inputs, first, newly), "nonfinite"
             return False
@@ -225,11 +225,11 @@ class Training:
 
 
 def _counted(before: Reached, now: tuple, size: int, kept, ends: bool) -> Reached:
-    """Return the state and the counts after a chunk.
+    """Return the progress after a chunk, with the counts of skipped steps.
 
-    `kept` [..., size] marks the steps that were applied; None means all steps. If
-    `ends`, a single run ends at the first step that was not applied; if not, all steps
-    that were not applied count as skipped.
+    `kept` [..., size] is True for applied steps; None means that all steps were
+    applied. If `ends` is True, a run ends at its first step that was not applied.
+    Otherwise, all steps that were not applied count as skipped.
     """
     steps, skipped, bad = before.steps + size, before.skipped, before.bad
     if kept is not None and not kept.all():

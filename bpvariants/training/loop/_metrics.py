@@ -1,4 +1,4 @@
-"""Metrics passed to logs: the loss, and readings of the state of the update."""
+"""Metrics for logs: the loss, and values from the state of the update."""
 
 from typing import Any
 
@@ -11,15 +11,16 @@ from bpvariants._dtypes import is_floating
 from bpvariants.training.loop._state import Reached, Values
 from bpvariants.types import PyTree
 
-MOST = 65_536  # the median of far more step sizes is over a subset of about this size
+MOST = 65_536  # maximum number of step sizes in a median, about
 
 
 def state_readings(opt_state: PyTree) -> dict[str, Any]:
-    """Return the learning rate and the step sizes that an optimizer's state has.
+    """Return the learning rate and the step sizes in an optimizer's state, if any.
 
-    `learning_rate` is [], or [k] if the state has k learning rates. `step_sizes` has
-    "min", "median" and "max", each [], over all parameters together. If there are very
-    many step sizes, the median is taken over an evenly spaced subset.
+    `learning_rate` has shape [], or [k] if the state contains k learning rates.
+    `step_sizes` contains "min", "median" and "max" over all parameters, each of shape
+    []. If there are very many step sizes, the median is taken over an evenly spaced
+    subset.
     """
     rates = [leaf for leaf in _found(opt_state, "learning_rate") if leaf.ndim == 0]
     sizes = [jnp.abs(leaf.ravel()) for leaf in _found(opt_state, "step_sizes")]
@@ -40,7 +41,7 @@ def state_readings(opt_state: PyTree) -> dict[str, Any]:
 
 
 class Metrics:
-    """Function that makes the metrics of a chunk; device arrays stay on the device."""
+    """Function that makes the metrics of a chunk; params stay on the device."""
 
     def __init__(self, runs: int | None, fresh: Reached):
         read = state_readings
@@ -48,7 +49,7 @@ class Metrics:
             read = jax.vmap(read, axis_size=runs)
         found = jax.eval_shape(read, fresh.state.opt_state)
         self._read = jax.jit(read) if found else lambda _: {}
-        self.names = ["value", "values", "skipped", *found]  # names of numeric metrics
+        self.names = ["value", "values", "skipped", *found]  # numeric metrics
         self.names = [name for name in self.names if name != "step_sizes"]
 
     def __call__(self, reached: Reached, values: Values) -> dict[str, Any]:
@@ -64,7 +65,7 @@ class Metrics:
 
 
 def _found(tree: PyTree, name: str) -> list[jax.Array]:
-    """Return the floating leaves of all parts of a state that have this name."""
+    """Return the floating leaves of all fields of a state with this name."""
     parts = optax.tree.get_all_with_path(tree, name)
     return [
         jnp.asarray(leaf)

@@ -1,4 +1,4 @@
-"""Errors for training steps that are not finite, and the search for the first NaN."""
+"""Error for a training step with NaN or infinity, and search for the first NaN."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,14 +18,15 @@ Diagnose = Callable[..., Any]
 
 
 class NonFiniteError(FloatingPointError):
-    """Error of :func:`fit` for a step that is not finite, with the state before it.
+    """Error of :func:`fit` for a training step with NaN or infinity.
 
     Attributes:
-      step: number of the step, counted from 0.
-      run: number of the run, or None if `fit` was given no `runs`.
-      places: number of NaN and infinite elements by array, for arrays that have any:
-        "value", "grads['w']", and, after the step, "params['w']".
-      params: params before the step, the last finite ones.
+      step: index of the training step, counted from 0.
+      run: index of the run, or None if `fit` was not given `runs`.
+      places: dict from an array's name to its number of NaN and infinite elements, for
+        arrays that have any. Names are such as "value", "grads['w']" and, for params
+        after the step, "params['w']".
+      params: params before the step; all of them are finite.
       opt_state: state of the update before the step.
       carry: carry of a stateful rule before the step, else None.
       batch: batch of the step.
@@ -45,7 +46,7 @@ class NonFiniteError(FloatingPointError):
 
 
 def diagnosis(step: Step, loss: Loss) -> Diagnose:
-    """Return a function for `fit(diagnose=…)` that finds the first NaN of a sequence.
+    """Return a function for `fit(diagnose=…)` that finds the first NaN in a sequence.
 
     The returned function calls `diagnostics.first_nonfinite` with `step`, `loss` and
     the arguments of a gradient rule: (params, carry, xs, targets, weights, mask, reset,
@@ -53,7 +54,7 @@ def diagnosis(step: Step, loss: Loss) -> Diagnose:
 
     Args:
       step: one time step of the network, as given to the rule.
-      loss: one loss for each example, as given to the rule.
+      loss: function (y, target) -> one loss per example, as given to the rule.
 
     Returns:
       A function (params, carry, xs, targets, …) -> :class:`NonFinite`.
@@ -93,9 +94,9 @@ def explain(
     diagnose: Diagnose | None,
     result: FitResult,
 ) -> NonFiniteError:
-    """Repeat the step that was not finite; return an error that describes it.
+    """Repeat the training step that was not finite; return an error that describes it.
 
-    `state` and `key` belong to the run that failed. `batch` is the batch of the step,
+    `state` and `key` are those of the run with NaN. `batch` is the batch of the step,
     or the data from which `recipe.sample` draws the batch.
     """
     sample_key, rule_key = jax.tree.map(
@@ -116,7 +117,7 @@ def explain(
         carries = (state.carry,) if recipe.stateful else ()
         try:
             found = diagnose(state.params, *carries, *batch)
-        except Exception as error:  # still report the step that was not finite
+        except Exception as error:  # report the NaN even if `diagnose` fails
             found = f"diagnose raised {error!r}"
     error = NonFiniteError(_message(step, run, places, found))
     error.step, error.run, error.places, error.diagnosis = step, run, places, found

@@ -1,4 +1,4 @@
-"""Calls of the user's rule and sampler, with errors that say how they were called."""
+"""Calls of the user's rule and `sample`; errors say with which arguments."""
 
 import re
 from typing import Any
@@ -28,7 +28,7 @@ def draw_batch(sample: Any, key: jax.Array | None, data: PyTree) -> tuple:
 def call_rule(
     rule: Any, params: PyTree, carries: tuple, batch: tuple, options: dict[str, Any]
 ) -> tuple[tuple[jax.Array, PyTree], PyTree]:
-    """Return ((value, aux), grads) of a rule; check that they fit params and carry."""
+    """Call a rule; check that grads are like params, and that aux is like the carry."""
     try:
         result = rule(params, *carries, *batch, **options)
     except Exception as error:
@@ -67,7 +67,7 @@ def call_rule(
 
 
 def _told(carries: tuple, batch: tuple, options: dict[str, Any]) -> str:
-    """Return text: how `fit` calls the rule, and how to change its arguments."""
+    """Return text for errors: how `fit` calls the rule, and how to change the call."""
     carry, key = ", carry" * bool(carries), ", key=key" * bool(options)
     count = f"{len(batch)} {'entry' if len(batch) == 1 else 'entries'}"
     about_carry = (

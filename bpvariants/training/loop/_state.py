@@ -11,7 +11,7 @@ from bpvariants.types import PyTree
 
 
 class TrainState(NamedTuple):
-    """State that each step replaces; with runs, leaves have a first axis of runs."""
+    """State that each training step replaces; with `runs`, leaves are [runs, ...]."""
 
     params: PyTree
     opt_state: PyTree
@@ -19,13 +19,13 @@ class TrainState(NamedTuple):
 
 
 class Reached(NamedTuple):
-    """Progress of a training, replaced as a whole so that Ctrl-C never splits it."""
+    """Progress of a training; replaced as a whole, so that Ctrl-C cannot split it."""
 
     state: TrainState
-    alive: jax.Array  # [] or [runs], False once a NaN has ended the training
+    alive: jax.Array  # [] or [runs]: False after NaN has ended the run
     steps: int
-    skipped: np.ndarray  # [] or [runs], how many steps were skipped as not finite
-    bad: np.ndarray  # [] or [runs], the first step that was not finite, else −1
+    skipped: np.ndarray  # [] or [runs]: number of skipped steps
+    bad: np.ndarray  # [] or [runs]: first step with NaN or infinity, else −1
 
 
 class FitResult(NamedTuple):
@@ -35,18 +35,21 @@ class FitResult(NamedTuple):
       params: final params.
       opt_state: final state of the update.
       carry: final carry of a stateful rule, else None.
-      values: [steps] ([runs, steps]), the loss of each step, before its update. Values
-        after the step at which a NaN ended a run are NaN.
-      steps: number of steps taken, including those before a resumption.
-      interrupted: whether a signal or the end of the data ended the training early.
-      seconds: time that this call spent in steps, without compilation and logging.
-      compile_seconds: time that this call spent in compilation.
-      temp_bytes: temporary memory of a chunk, None if XLA does not report the memory.
+      values: [steps], or [runs, steps]: the loss of each training step, before the
+        step's update. If NaN ended a run, the values of later steps are NaN.
+      steps: number of training steps taken, including those before a resumption.
+      interrupted: whether a signal, or the end of the data, ended the training early.
+      seconds: time that this call of `fit` spent in training steps, without compilation
+        and logging.
+      compile_seconds: time that this call of `fit` spent in compilation.
+      temp_bytes: temporary memory of a chunk in bytes; None if XLA does not report it.
       stopped: why the training ended before the last step: "interrupt", "data", "stop"
         or "nonfinite"; None if the last step was taken.
-      skipped: [] ([runs]), number of steps that were skipped as not finite.
-      nonfinite_step: [] ([runs]), the first step that was not finite; −1 if none was.
-      resumed_from: step of the checkpoint that the training resumed from, or None.
+      skipped: [], or [runs]: number of steps that were skipped because of NaN or
+        infinity.
+      nonfinite_step: [], or [runs]: index of the first step with NaN or infinity; −1 if
+        there was none.
+      resumed_from: step of the checkpoint from which the training resumed, or None.
     """
 
     params: PyTree
@@ -65,14 +68,14 @@ class FitResult(NamedTuple):
 
 
 class Values:
-    """Losses of all steps so far, in an array allocated for all steps to come."""
+    """Losses of the steps so far, in an array that has space for all steps."""
 
     def __init__(self, steps: int, runs: int | None):
         self._shape = (steps,) if runs is None else (runs, steps)
         self._all = None
 
     def put(self, first: int, values: np.ndarray) -> None:
-        """Store values [..., k] of k steps, beginning with step `first`."""
+        """Store the values [..., k] of k steps, the first of which is step `first`."""
         if self._all is None:
             self._all = np.empty(self._shape, values.dtype)
         self._all[..., first : first + values.shape[-1]] = values
@@ -85,11 +88,11 @@ class Values:
 
 
 def own(tree: PyTree) -> PyTree:
-    """Copy each array of a tree into memory of its own, so that it may be donated."""
+    """Copy each array of a tree, so that the copies may be donated."""
 
     def copy(leaf):
         leaf = jnp.array(leaf)
-        # Drop weak types: they affect the dtypes of results, and checkpoints lose them.
+        # Drop weak types, because checkpoints do not store them.
         return leaf if is_key(leaf) else leaf.astype(leaf.dtype)
 
     return jax.tree.map(copy, tree)

@@ -1,1 +1,1 @@
-"""Sweeps: many training runs together under `vmap`."""
+"""Sweeps: many training runs, several at a time under `vmap`."""

@@ -1,4 +1,4 @@
-"""Functions that run a block of a sweep's lanes, make table rows and measure time."""
+"""Run a block of a sweep: its runs under `vmap`, their table rows and their time."""
 
 import math
 import time
@@ -16,15 +16,15 @@ from bpvariants.types import PyTree
 
 
 class Clock:
-    """Clock that reports to `progress` the ended runs and an estimate of time left."""
+    """Clock; it calls `progress` with the number of ended runs and the time left."""
 
     def __init__(self, progress: Callable | None, steps: int, runs: int, ended: int):
-        self.seconds, self._taken = 0.0, 0  # time spent, and steps taken by all runs
+        self.seconds, self._taken = 0.0, 0  # time spent; steps, summed over runs
         self._progress, self._steps = progress, steps
         self._runs, self._ended = runs, ended
 
     def tell(self, taken: int, lanes: int, steps_left: int, ended: int) -> None:
-        """Add `taken` steps of each lane, and report; `ended` lanes have ended."""
+        """Count `taken` more steps of each lane, and call `progress`."""
         self._taken += taken * lanes
         if self._progress is not None:
             others = (self._runs - self._ended - lanes) * self._steps
@@ -38,9 +38,9 @@ class Clock:
 
 
 def stacked(group: Group, runs: Sequence[Run], size: int) -> tuple[PyTree, jax.Array]:
-    """Return floats and keys for `size` lanes; copies of the last run fill the block.
+    """Return floats and keys for `size` lanes; fill up with copies of the last run.
 
-    Floats are weakly typed, so that in make_run they behave like Python floats.
+    Floats are weakly typed, so that they behave like Python floats in make_run.
     """
     runs = [runs[min(i, len(runs) - 1)] for i in range(size)]
     stack = lambda values: jnp.stack([jnp.asarray(value) for value in values])
@@ -58,7 +58,7 @@ def run_block(
     curves: bool,
     clock: Clock,
 ) -> list[dict[str, Any]]:
-    """Run at most `block.size` runs; return their rows of the sweep's table."""
+    """Run at most `block.size` runs; return a row of the sweep's table for each."""
     floats, keys = block.put(stacked(group, runs, block.size))
     begin = time.perf_counter()
     lanes, before = block.start(floats, keys), clock.seconds
@@ -101,7 +101,7 @@ def run_block(
 
 
 def _curve(points: list[tuple], lane: int) -> dict[str, list]:
-    """Return the metrics of one run at the end of each chunk, up to its own end."""
+    """Return the metrics of one run after each chunk, until the run has ended."""
     curve: dict[str, list] = {"step": []}
     for taken, metrics in points:
         if curve["step"][-1:] == [int(taken[lane])]:
@@ -113,7 +113,7 @@ def _curve(points: list[tuple], lane: int) -> dict[str, list]:
 
 
 def _number(value: Any) -> Any:
-    """Return a Python number, with NaN in place of infinity, to be null in JSON."""
+    """Return a Python number, with NaN instead of infinity; JSON stores it as null."""
     number = value.item() if hasattr(value, "item") else value
     is_bad = isinstance(number, float) and not math.isfinite(number)
     return math.nan if is_bad else number

@@ -1,7 +1,7 @@
-"""Compilation of a sweep's programs, for as many runs at a time as fit in memory.
+"""Compilation of a sweep's functions, for as many runs at a time as fit in memory.
 
-A block is a program over several lanes, one run each. Each device has a share of the
-lanes.
+A block is a compiled function that advances several lanes; each lane is one run. The
+lanes are divided over the devices.
 """
 
 import time
@@ -27,16 +27,17 @@ CPU_OPTIONS: dict[str, str | bool] = {"xla_backend_optimization_level": "0"}
 
 
 class Block(NamedTuple):
-    """The compiled programs of a group of runs, for `size` runs at a time.
+    """The compiled functions of a group of runs, for `size` runs at a time.
 
     Attributes:
       start: (floats, keys) -> lanes.
       advance: (floats, keys, lanes, first, last) -> lanes after step last − 1.
       evaluate: (floats, keys, state) -> metrics, or None.
-      put: function that places floats and keys, [size], on the devices.
+      put: function that places arrays [size] of floats and keys on the devices.
       size: number of lanes, on all devices together.
-      num_bytes: memory that `advance` needs on each device; None if XLA does not tell.
-      compile_seconds: time spent in compilation.
+      num_bytes: memory in bytes that `advance` needs on each device; None if XLA does
+        not report it.
+      compile_seconds: time spent in compilation, in seconds.
     """
 
     start: Callable
@@ -57,7 +58,7 @@ def compile_block(
     size: int,
     max_bytes: int | None,
 ) -> Block:
-    """Compile a group's programs for `size` lanes, or fewer if memory is too small."""
+    """Compile a group's functions for `size` lanes, or for as many as fit in memory."""
     begin, on_cpu = time.perf_counter(), devices[0].platform == "cpu"
     mesh = Mesh(np.array(devices), ("devices",))
     lane, same = PartitionSpec("devices"), PartitionSpec()
@@ -92,8 +93,8 @@ def compile_block(
             break
         tried.append((size, num_bytes))
         size = _smaller(tried, max_bytes, len(devices))
-    # On CPU, compile `start` without optimisation: it runs only once a block, and its
-    # random draws would take longest to optimise.
+    # On CPU, compile `start` without optimisation: it runs only once per block, and
+    # optimising its random number generation would take long.
     options = CPU_OPTIONS if on_cpu else None
     start = start.lower(*arguments).compile(compiler_options=options)
     evaluate = None
@@ -106,7 +107,7 @@ def compile_block(
 
 
 def _free_bytes(devices: Sequence[Any]) -> int | None:
-    """Return the free bytes of the fullest device; None if unknown, as on CPU."""
+    """Return the free bytes of the device with the least free memory; None on CPU."""
     told = [device.memory_stats() or {} for device in devices]
     free = [
         of["bytes_limit"] - of["bytes_in_use"] for of in told if "bytes_limit" in of
@@ -115,14 +116,14 @@ def _free_bytes(devices: Sequence[Any]) -> int | None:
 
 
 def _smaller(tried: list[tuple[int, int]], max_bytes: int, step: int) -> int:
-    """Return a number of lanes that should fit in memory, from numbers that did not."""
+    """Return a number of lanes that should fit in memory, from sizes that did not."""
     (size, num_bytes), fixed = tried[-1], 0.0
     if size == step:
         raise ValueError(
             f"max_bytes={max_bytes} is less than the {num_bytes} bytes that one run on "
             "each device needs; allow more, or make the runs smaller."
         )
-    if len(tried) > 1:  # model: bytes = fixed + each * size
+    if len(tried) > 1:  # fit bytes = fixed + each * size
         (size_before, bytes_before), *_ = tried[-2:]
         fixed = num_bytes - size * (bytes_before - num_bytes) / (size_before - size)
         fixed = min(max(fixed, 0.0), max_bytes)

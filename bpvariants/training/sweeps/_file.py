@@ -1,4 +1,4 @@
-"""File with the table of a sweep: a JSON object per line, appended block by block."""
+"""File with the table of a sweep: one JSON object per run; each block appends lines."""
 
 import json
 import os
@@ -12,9 +12,9 @@ from bpvariants.training.sweeps._runs import COLUMNS, name_of, Run
 def read_rows(
     path: Path, runs: list[Run], limit: int, curves: bool
 ) -> dict[str, dict[str, Any]]:
-    """Return the rows of `runs` in a file, by name; make the file if it is missing.
+    """Return a file's rows of `runs`, by name; create the file if it does not exist.
 
-    An incomplete last line, which a killed process leaves, is removed.
+    An incomplete last line, which a killed process may leave, is removed.
     """
     try:
         with path.open("ab+") as file:
@@ -39,7 +39,7 @@ def read_rows(
                 f"path {path} has runs without a curve (line {number}); give another "
                 "path, or curves=False."
             )
-        if name_of(fields) in names:  # rows of configs that were not given stay unread
+        if name_of(fields) in names:  # ignore rows of other configs
             rows.setdefault(name_of(fields), _with_nan(row, fields))
     if last:
         _check_torn(path, len(lines) + 1, last)
@@ -59,7 +59,7 @@ def append_rows(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _check_torn(path: Path, number: int, line: bytes) -> None:
-    """Check that a last line without its end can be the beginning of a row."""
+    """Check that an incomplete last line can be the beginning of a row."""
     try:
         json.loads(line)
     except ValueError:
@@ -85,7 +85,7 @@ def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _fields_of(path: Path, number: int, row: dict, run: Run) -> list[str]:
-    """Return the columns that identify a run: the seed and the columns before it."""
+    """Return a row's columns that identify its run: `seed` and all columns before."""
     names = list(row)[: list(row).index("seed")]
     if set(names) != set(run.fields):
         raise ValueError(
@@ -97,7 +97,7 @@ def _fields_of(path: Path, number: int, row: dict, run: Run) -> list[str]:
 
 
 def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
-    """Replace NaN by None, which is written as null, because JSON has no NaN."""
+    """Replace NaN by None, which JSON writes as null; JSON has no NaN."""
     clean = lambda value: None if value != value else value
     curve = row.get("curve", {})
     curve = {name: [clean(each) for each in values] for name, values in curve.items()}
@@ -106,7 +106,7 @@ def _without_nan(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_nan(row: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-    """Replace None by NaN in metrics and curves that were read from a file."""
+    """Replace None by NaN in the metrics and the curve of a row read from a file."""
     dirty = lambda value: float("nan") if value is None else value
     measured = {
         name: dirty(value)

@@ -1,7 +1,8 @@
-"""Lanes of a sweep: each lane is a run of a joint program, frozen at the run's end.
+"""Lanes of a sweep: each lane is one run under `vmap`, frozen when the run ends.
 
-The loop over steps is inside `vmap`, whose axis has a name. Each lane can thus see
-whether any lane still runs, so all lanes share one step number, which is not batched.
+The loop over steps is inside `vmap`, whose axis has a name. With this name, each lane
+can find out whether any lane is still running. All lanes therefore have the same step
+number, which is not batched.
 """
 
 from collections.abc import Callable
@@ -16,18 +17,18 @@ from bpvariants._checks import check_like
 from bpvariants._dtypes import is_floating
 from bpvariants.types import PyTree
 
-STATUS = ("finished", "stopped", "diverged")  # of ended runs; earlier, 0 is running
+STATUS = ("finished", "stopped", "diverged")  # while a run is going, its status is 0
 RUNNING, STOPPED, DIVERGED = range(3)
 AXIS = "runs of a sweep"
 
 
 class Lanes(NamedTuple):
-    """Progress of the runs of a block; leaves are [lanes, ...].
+    """Progress of the runs of a block; leaves have shape [lanes, ...].
 
     Attributes:
-      state: state after the last step that did not diverge.
-      metrics: metrics of the last step, even if it diverged.
-      status: index into STATUS.
+      state: state after the last training step that did not diverge.
+      metrics: metrics of the last training step, even if the step diverged.
+      status: how the run ended, as an index into STATUS.
       steps: number of steps taken, including one that diverged.
     """
 
@@ -38,7 +39,7 @@ class Lanes(NamedTuple):
 
 
 def look_at(make: Callable, floats: PyTree, keys: jax.Array) -> bool:
-    """Trace make_run alone to find mistakes in it; return whether it has `evaluate`."""
+    """Trace make_run to find mistakes in it; return whether it returns `evaluate`."""
     seen = []
 
     def look(floats, key):
@@ -79,7 +80,7 @@ def _made(make: Callable, floats: PyTree, key: jax.Array) -> tuple:
                 f"state{jax.tree_util.keystr(path)} is {leaf!r}; let advance close over"
                 " anything that is not an array."
             )
-    # Drop weak types, because the carry of a loop cannot change its type.
+    # Drop weak types, because a loop's carry must keep its type.
     strong = lambda leaf: jnp.asarray(leaf, jnp.result_type(leaf))
     return jax.tree.map(strong, state), advance, evaluate
 
@@ -93,7 +94,7 @@ def start_lane(make: Callable, floats: PyTree, key: jax.Array) -> Lanes:
 
 
 def advance_lane(make, stop, diverged, floats, key, lane, first, last) -> Lanes:
-    """Take steps first … last − 1 of one lane; end early when no lane runs any more."""
+    """Take steps first … last − 1 of one lane; end early if all lanes have ended."""
     _, advance, _ = _made(make, floats, key)
 
     def body(carry):

@@ -1,8 +1,8 @@
-"""Runs of a sweep: which config fields are traced, and which runs share a program.
+"""Runs of a sweep, in groups that share one compiled function; fields to trace.
 
-Floats of a config are traced, so runs that differ only in floats and seeds share one
-program, under `vmap`. All other fields of a config are static: runs with equal static
-fields form a group.
+Float fields of a config are traced. Runs that differ only in floats and seeds therefore
+share one compiled function and run under `vmap`. All other fields of a config are
+static. Runs with equal static fields form a group.
 """
 
 import copy
@@ -22,13 +22,13 @@ COLUMNS = ("seed", "status", "steps", "limit", "seconds", "curve")
 
 
 class Run(NamedTuple):
-    """One training: its settings, as JSON values, and its seed."""
+    """One run: the fields of its config, as JSON values, and its seed."""
 
     fields: dict[str, Any]
     seed: int
 
     def name(self) -> str:
-        """Return the name that identifies the run, also in a file."""
+        """Return the text that identifies the run, in memory and in a file."""
         return name_of(self.fields | {"seed": self.seed})
 
 
@@ -37,8 +37,8 @@ class Group(NamedTuple):
 
     Attributes:
       static: the static fields, whose values the runs share.
-      traced: names of the fields that are traced.
-      build: {name: float} -> config, which has the type that the user gave.
+      traced: names of the fields that are traced, because they are floats.
+      build: function {name: float} -> config; the config has the user's type.
       runs: indices of the runs in the list of all runs.
     """
 
@@ -49,14 +49,14 @@ class Group(NamedTuple):
 
 
 def name_of(fields: dict[str, Any]) -> str:
-    """Return a name of a run's fields; names differ for 1 and 1.0."""
+    """Return a text that identifies a run's fields; it differs for 1 and 1.0."""
     return json.dumps(fields, sort_keys=True)
 
 
 def all_runs(
     configs: Sequence[Any], seeds: Sequence[int]
 ) -> tuple[list[Run], list[Group]]:
-    """Return a run for each config and seed, and the groups of runs; check both."""
+    """Check configs and seeds; return a run for each pair, and the groups of runs."""
     records = _records(configs)
     seeds = _checked_seeds(seeds)
     runs = [Run(record, seed) for record in records for seed in seeds]
@@ -72,7 +72,7 @@ def all_runs(
 
 
 def _records(configs: Sequence[Any]) -> list[dict[str, Any]]:
-    """Check the configs; return the fields of each as JSON values."""
+    """Check the configs; return the fields of each config as JSON values."""
     if isinstance(configs, (str, dict)) or not isinstance(configs, Sequence):
         raise ValueError(
             "configs must be a list with a dict, dataclass or NamedTuple for each "
@@ -97,7 +97,7 @@ def _records(configs: Sequence[Any]) -> list[dict[str, Any]]:
                 f"{type(configs[0]).__name__} and configs[{i}] is a "
                 f"{type(configs[i]).__name__}."
             )
-    for name in records[0]:  # an int counts as a float if another config has a float
+    for name in records[0]:  # if one config has a float, ints are floats
         if any(_is_float(record[name]) for record in records):
             for record in records:
                 if type(record[name]) is int:
@@ -138,7 +138,7 @@ def _fields(index: int, config: Any) -> dict[str, Any]:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """Return a field's value as a JSON value."""
+    """Convert a field's value to a JSON value."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (str, bool)):
@@ -175,12 +175,12 @@ def _checked_seeds(seeds: Sequence[int]) -> list[int]:
 
 
 def _with_floats(config: Any, floats: dict[str, Any]) -> Any:
-    """Put traced floats into a config, without the checks of its constructor."""
+    """Put traced floats into a config, without a call of its constructor."""
     if isinstance(config, dict):
         return config | floats
     if hasattr(config, "_replace"):
         return config._replace(**floats)
     config = copy.copy(config)
     for name, value in floats.items():
-        object.__setattr__(config, name, value)  # even if the dataclass is frozen
+        object.__setattr__(config, name, value)  # works for a frozen dataclass
     return config

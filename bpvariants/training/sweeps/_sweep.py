@@ -1,9 +1,9 @@
-"""Sweeps: each config trained with each seed, many runs together under `vmap`.
+"""Sweeps: train each config with each seed, several runs at a time under `vmap`.
 
-Runs that differ only in floats and seeds share a compiled program; runs of different
-sizes or methods have separate programs. A program takes a block of runs at a time; the
-block fits in memory and is spread over the devices. A run that stops or diverges is
-frozen and does not affect other runs.
+Runs that differ only in floats and seeds share a compiled program; runs that differ in
+other fields, such as layer sizes, have separate programs. A program runs one block of
+runs at a time. A block fits in memory, and its runs are divided over the devices. A run
+that stops or diverges is frozen and does not affect other runs.
 """
 
 import os
@@ -32,11 +32,13 @@ class SweepGroup(NamedTuple):
     """Runs of one compiled program. See :func:`sweep`.
 
     Attributes:
-      static: the static fields, whose values all runs of the program share.
+      static: the static fields of the config, which are equal in all runs of the
+        program.
       runs: number of runs of the program in this call.
-      block: number of runs at a time, on all devices together.
-      num_bytes: memory that a block needs on each device; None if XLA does not tell.
-      compile_seconds: time spent in compilation.
+      block: number of runs that run at a time, on all devices together.
+      num_bytes: memory in bytes that a block needs on each device; None if XLA does not
+        report it.
+      compile_seconds: time spent in compiling the program.
       seconds: time spent in running the program's blocks.
     """
 
@@ -52,11 +54,11 @@ class SweepResult(NamedTuple):
     """Result of :func:`sweep`.
 
     Attributes:
-      rows: a dict for each run that has ended, including runs found in the file. Rows
-        are in the order of configs, and of seeds within a config.
-        `pandas.DataFrame(rows)` makes a table of them.
+      rows: list with a dict for each run that has ended, including runs that were read
+        from the file. Rows are ordered by config, then by seed.
+        `pandas.DataFrame(rows)` makes a table.
       groups: a :class:`SweepGroup` for each program that was compiled.
-      interrupted: whether Ctrl-C came before the last run had ended.
+      interrupted: whether Ctrl-C was pressed before the last run had ended.
     """
 
     rows: list[dict[str, Any]]
@@ -88,52 +90,57 @@ def sweep(
     curves: bool = False,
     progress: Progress | None = None,
 ) -> SweepResult:
-    """Train each config with each seed, as many runs at a time as memory allows.
+    """Train each config with each seed; as many runs at a time as fit in memory.
 
         state, advance = make_run(config, jax.random.key(seed))
         for t in range(steps): state, metrics = advance(state, t)
 
-    Each run ends as `finished`, `stopped` (see `stop`) or `diverged` (see `diverged`; a
-    metric is not finite; or the state has a NaN). A run that has ended is frozen. A
-    block ends when all its runs have ended. No run affects another run, and devices
-    exchange no data.
+    Each run ends with a status. `finished`: all steps were taken. `stopped`: `stop`
+    returned True. `diverged`: `diverged` returned True, a metric was not finite, or the
+    state contained NaN. A run that has ended is frozen. A block ends when all its runs
+    have ended. No run affects another run, and devices exchange no data.
 
-    The result of a run is bit-identical in every lane of blocks of one size on equal
-    devices. With another block size or more devices, XLA may order sums differently. On
-    CPU, in float32, losses of a small network then differed by 2e-7 after 10 steps of
-    Adam, and by 1e-6 after 200 steps.
+    The result of a run does not depend on its position in a block: results are
+    bit-identical for equal block sizes on equal devices. With another block size or
+    another number of devices, XLA may order sums differently. On CPU, in float32,
+    losses of a small network then differed by 2e-7 after 10 steps of Adam, and by 1e-6
+    after 200 steps.
 
     Args:
       make_run: a pure function (config, key) -> (state, advance), or (state, advance,
         evaluate), which is traced under `vmap`. `state` is a pytree of arrays.
         `advance(state, t) -> (state, metrics)` is a step; metrics are a dict of
-        scalars. `evaluate(state) -> metrics` is called once, after the last step. `t`
-        counts from 0 and is the same for all runs of a block, so a `lax.cond` on it
-        runs a single branch. Random values that make_run draws but does not put in the
-        state are computed again, from the same key, in each chunk.
-      configs: a dict, dataclass or NamedTuple for each setting, all with the same
-        fields. Floats are traced. Ints, bools, strings, None and tuples are static;
-        runs that differ in them have separate programs. If a field is a float in one
-        config, ints in that field of other configs count as floats.
-      seeds: integers; each config is run with each seed.
-      steps: number of steps of a run, unless it ends earlier.
-      chunk: number of steps after which to check whether all runs have ended.
-      stop: metrics -> bool, traced; True ends the run. A criterion with a memory, such
-        as patience, must keep its memory in the state and report it in the metrics.
-      diverged: metrics -> bool, traced; True counts as divergence, as NaN does.
-      block: the largest number of runs at a time.
-      max_bytes: memory that a block may use on each device. Default: the free memory,
-        if the device reports it (GPU, TPU), else no limit.
-      devices: the devices to use; each gets a share of every block. Default: all
-        devices of this process. (With several processes, give each its own part of
+        scalars. `evaluate(state) -> metrics` is called once, after the last step. The
+        step number `t` counts from 0 and is equal in all runs of a block, so `lax.cond`
+        on `t` runs only one branch. If make_run draws random values but does not put
+        them into the state, each chunk computes them again from the same key.
+      configs: sequence of dicts, dataclasses or NamedTuples, all with the same fields.
+        Floats are traced. Ints, bools, strings, None and tuples are static; runs that
+        differ in them have separate programs. If a field is a float in one config, ints
+        in that field of other configs count as floats.
+      seeds: sequence of integers; each config is run with each seed.
+      steps: number of training steps of a run, unless the run ends earlier.
+      chunk: number of training steps between checks whether all runs of a block have
+        ended.
+      stop: function metrics -> bool, which is traced; True ends the run. A criterion
+        with a memory, such as patience, must store its memory in the state and return
+        it in the metrics.
+      diverged: function metrics -> bool, which is traced; True ends the run as
+        diverged, as NaN does.
+      block: largest number of runs at a time. Default: as many as fit in memory.
+      max_bytes: memory in bytes that a block may use on each device. Default: the free
+        memory, if the device reports it (GPU, TPU); otherwise, no limit.
+      devices: the devices over which every block is divided. Default: all devices of
+        this process. (If you use several processes, give each process some of the
         configs and its own path.)
-      path: a file of JSON lines; rows are appended when their block has ended. Runs
-        that are in the file already are not run again. The file is locked against other
-        processes. If `block` is given, a resumed sweep is
-        bit-identical to an uninterrupted one.
-      curves: whether rows have a `curve`: the metrics at the end of each chunk.
-      progress: (runs ended, runs, seconds left) -> None, called after each chunk. The
-        seconds are NaN until some steps have been timed.
+      path: file of JSON lines; when a block has ended, its rows are appended. Runs that
+        are already in the file are not run again. The file is locked against other
+        processes. If `block` is given, a resumed sweep is bit-identical to an
+        uninterrupted one.
+      curves: whether each row has an entry `curve`, the metrics at the end of each
+        chunk.
+      progress: function (number of ended runs, number of runs, seconds left) -> None,
+        called after each chunk. The seconds are NaN until some steps have been timed.
 
     Returns:
       A :class:`SweepResult`. A row has the fields of the config, `seed`, `status`,
@@ -213,7 +220,7 @@ def _keep(
     new: list[dict[str, Any]],
     path: Path | None,
 ) -> None:
-    """Store the new rows in the file and in `rows`; delay Ctrl-C meanwhile."""
+    """Store the new rows in the file and in `rows`, without interruption by Ctrl-C."""
     with held():
         if path is not None:
             append_rows(path, new)
@@ -222,7 +229,7 @@ def _keep(
 
 
 def _summary(group: Group, runs: int, compiled: Block, seconds: float) -> SweepGroup:
-    """Return the memory and the time that a group's program took."""
+    """Return a :class:`SweepGroup`: memory and time of a group's program."""
     return SweepGroup(
         group.static,
         runs,

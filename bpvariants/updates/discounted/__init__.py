@@ -1,1 +1,1 @@
-"""Updates with memory: discounted past gradients, replay and least squares."""
+"""Updates with a forgetting factor: past gradients, replay and least squares."""

@@ -1,13 +1,14 @@
-"""Discounted least squares: all past errors of a linear model in two sums.
+"""Discounted least squares: the gradient of all past errors, from two running sums.
 
-For the squared errors E_k(w) = ½ (y_k − x_kᵀ w)² of a linear model, the replay of past
-errors with a forgetting factor λ (see :func:`~bpvariants.updates.replay`) needs no
-stored batches:
+Let E_k(w) = ½ (y_k − x_kᵀ w)² be the squared error of a linear model on example k. The
+sum of past errors discounted by a forgetting factor λ (see
+:func:`~bpvariants.updates.replay`) can then be differentiated without storing past
+batches:
 
     R_n = λ R_{n−1} + x_n x_nᵀ,  p_n = λ p_{n−1} + x_n y_n,  R_0 = 0, p_0 = 0,
     ∇Φ_n(w) = Σ_k λ^k ∇E_{n−k}(w) = R_n w − p_n.
 
-The sums R_n and p_n contain all past errors, without a horizon.
+The sums R_n and p_n include all past examples; no old examples are dropped.
 """
 
 from collections.abc import Callable
@@ -22,10 +23,10 @@ from bpvariants.updates._params import as_grads, check_number, check_state, wide
 
 
 class LeastSquaresState(NamedTuple):
-    """The sums of :func:`discounted_least_squares`, float32 or wider."""
+    """State of :func:`discounted_least_squares`: two sums, in float32 or wider."""
 
-    moments: jax.Array  # R [d, d]
-    correlations: jax.Array  # p, like w
+    moments: jax.Array  # [d, d]: the sum R
+    correlations: jax.Array  # the sum p, of the shape of w
 
 
 class DiscountedLeastSquares(NamedTuple):
@@ -37,27 +38,29 @@ class DiscountedLeastSquares(NamedTuple):
 
 
 def discounted_least_squares(decay: float | jax.Array) -> DiscountedLeastSquares:
-    """Compute the gradient of the discounted past squared errors of a linear model.
+    """Compute the gradient of the discounted sum of a linear model's squared errors.
 
         state = rule.init(w)
         state = rule.push(state, x, y)
         gradient = rule.gradient(w, state)  # R w − p
 
-    The gradient is taken at the current weights w, and equals the gradient of
-    :func:`replay` of ½ (y − xᵀ w)² without a horizon. The state has the sums
-    R = Σ_k λ^k x_{n−k} x_{n−k}ᵀ and p = Σ_k λ^k x_{n−k} y_{n−k}. A step −η (R w − p)
-    with learning rate η is stable if η is below 2 divided by the largest eigenvalue of
-    R. The largest eigenvalue of R is about (1−λ)⁻¹ times that of the mean of x xᵀ.
+    The gradient is taken at the current weights w. It equals the gradient of
+    :func:`replay` with the loss ½ (y − xᵀ w)² and an infinite horizon. The state stores
+    the sums R = Σ_k λ^k x_{n−k} x_{n−k}ᵀ and p = Σ_k λ^k x_{n−k} y_{n−k}. Gradient
+    descent with steps −η (R w − p) is stable if η < 2 / ρ, where ρ is the largest
+    eigenvalue of R. This eigenvalue ρ is about 1/(1−λ) times the largest eigenvalue of
+    the mean of x xᵀ.
 
-    A NaN or infinity in an example stays in the sums R and p for ever. The state has
-    d² + d·k elements for d inputs and k outputs; a step takes time O(d² + d·k).
+    After an example with NaN or infinity, the sums R and p remain non-finite for ever.
+    For d inputs and k outputs, the state has d² + d·k elements, and `push` and
+    `gradient` take time O(d² + d·k).
 
     Args:
-      decay: forgetting factor 0 ≤ λ ≤ 1, where 1 forgets nothing.
+      decay: forgetting factor 0 ≤ λ ≤ 1; with λ = 1, all examples count equally.
 
     Returns:
-      A :class:`DiscountedLeastSquares`: `w` is [d] or [d, *outputs], `x` [d] and `y` []
-      or [*outputs].
+      A :class:`DiscountedLeastSquares`. In its functions, `w` has shape [d] or
+      [d, *outputs], `x` has shape [d], and `y` has shape [] or [*outputs].
 
     Raises:
       ValueError: if decay is out of its range; in `init`, if w is not a real floating
@@ -119,7 +122,7 @@ def check_weights(w: jax.Array) -> None:
 
 
 def check_example(x: jax.Array, y: jax.Array, w: jax.Array) -> None:
-    """Check that x is [d] and y [*outputs] for w [d, *outputs]."""
+    """Check that x has shape [d] and y has shape [*outputs], for w [d, *outputs]."""
     for name, value, shape in (("x", x, w.shape[:1]), ("y", y, w.shape[1:])):
         if jnp.shape(value) != shape:
             raise ValueError(

@@ -1,22 +1,24 @@
-"""Forgetting factor: steps along past gradients, discounted by their age.
+"""Forgetting factor: steps along present and past gradients, discounted by age.
 
-Notation: g_n is the gradient at step n ≥ 1, η the learning rate, 0 ≤ λ < 1 the decay.
-The tutorial "4 Types of Backpropagation" (OpenGenus) prints as its recurrent kind
+Notation: g_n is the gradient at step n ≥ 1, η is the learning rate, and λ is the
+forgetting factor, 0 ≤ λ < 1. The tutorial "4 Types of Backpropagation" (OpenGenus)
+prints this equation for what it calls recurrent backpropagation:
 
     Δw_n = −η g_n − λ g_{n−1} − λ² g_{n−2} − … − λ^{n−1} g_1,
 
-where η multiplies the first term alone. The tutorial does not say at which weights the
-old gradients are taken. Old gradients may be stored as computed, be computed again at
-the current weights w_n, or come from one sequence. This file stores old gradients:
+where η multiplies only the first term. The tutorial does not say at which weights the
+old gradients are taken. There are three readings: old gradients are stored as computed;
+or they are recomputed at the current weights w_n; or they are the gradients of the
+losses of one sequence. This file implements the first reading:
 
     m_n = g_n + λ m_{n−1},  m_0 = 0,
     printed     Δw_n = −(η g_n + λ m_{n−1}),
     scaled      Δw_n = −η m_n,
     normalised  Δw_n = −η (1−λ) m_n.
 
-The scaled form, in which η multiplies every term, is Polyak's heavy ball. In the
-normalised form, a step is −η times the moving average of gradients. On a loss
-½ h (w − w*)² with curvature h, each form is stable for 0 < h < h_max, where
+The scaled form, in which η multiplies every term, is Polyak's heavy-ball method. In the
+normalised form, a step is −η times the exponential moving average of the gradients. On
+a loss ½ h (w − w*)² with curvature h, each form converges for 0 < h < h_max, where
 
     scaled      h_max = 2(1+λ) / η,
     normalised  h_max = 2(1+λ) / (η(1−λ)),
@@ -24,8 +26,8 @@ normalised form, a step is −η times the moving average of gradients. On a los
 
 The second bound of the printed form applies only if η(1+λ) > λ. For η = 0.01 and
 λ = 0.9, h_max is 380 (scaled), 3800 (normalised) and 0.11 (printed).
-:func:`~bpvariants.updates.replay` computes old gradients again at the current weights.
-:func:`~bpvariants.gradients.discounted_weights` discounts the losses of one sequence.
+The second reading is :func:`~bpvariants.updates.replay`. The third reading is
+:func:`~bpvariants.gradients.discounted_weights`.
 """
 
 import warnings
@@ -57,8 +59,9 @@ PRINTED_IS_NOT_NORMALISED = (
 class ScaleByForgettingState(NamedTuple):
     """State of :func:`scale_by_forgetting`."""
 
-    trace: optax.Updates  # m_n, like params, float32 or wider
-    # number of steps n, [], for schedules; hides `tuple.count`, as in optax's states
+    trace: optax.Updates  # the trace m_n, like params, in float32 or wider
+    # []: number of steps n, for schedules. It hides `tuple.count`, as in optax's
+    # states.
     count: jax.typing.ArrayLike  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
@@ -76,24 +79,27 @@ def forgetting(
         Δw_n = −η a_n,  a_n = (1−λ) g_n + λ a_{n−1}  (normalise=True)
         Δw_n = −(η g_n + λ m_{n−1})                  (scale_past=False)
 
-    Here g_n is the gradient at step n. The default is `optax.sgd(η, momentum=λ)`. With
-    `normalise`, a step is −η (1−λ) m_n, because a_n is `optax.ema` with debias=False.
-    With scale_past=False, a step is as the tutorial prints it. Along a constant
-    gradient, these printed steps approach η + λ/(1−λ) times the gradient instead of
-    η/(1−λ) (:func:`effective_step`). However small η is, the printed form is stable
-    only if the curvature of the loss is below about (1−λ)/λ.
+    Here g_n is the gradient at step n. The default equals `optax.sgd(η, momentum=λ)`.
+    With `normalise=True`, a step is −η times the moving average a_n = (1−λ) m_n, which
+    `optax.ema` computes with debias=False. With `scale_past=False`, the steps are those
+    printed in the tutorial. If the gradient is constant, the printed steps approach
+    η + λ/(1−λ) times the gradient, and the default steps approach η/(1−λ) times the
+    gradient (see :func:`effective_step`). However small η is, the printed form is
+    stable only if the curvature of the loss is below about (1−λ)/λ.
 
-    A gradient element that is not finite makes an update that is not finite, and is
-    left out of m_n. The state has p + 1 elements for p parameters; an update takes time
-    O(p).
+    Where an element of the gradient is not finite, the update is not finite either, but
+    the element is not added to m_n. The state has p + 1 elements for p parameters; an
+    update takes time O(p).
 
     Args:
       learning_rate: η ≥ 0, or a schedule of η.
-      decay: forgetting factor 0 ≤ λ < 1, which remembers about 1/(1−λ) steps; or a
-        schedule of λ, whose value at step n multiplies m_{n−1}.
+      decay: forgetting factor 0 ≤ λ < 1; m_n depends mainly on the last 1/(1−λ)
+        gradients. Or a schedule of λ; the schedule's value at step n multiplies
+        m_{n−1}.
       scale_past: whether η multiplies past gradients too.
-      normalise: whether the weights of all gradients in a step sum to η for every λ (to
-        less in the first steps).
+      normalise: whether to multiply gradients by 1−λ, so that the factors of all
+        gradients in a step sum to η for every λ. (In the first steps the sum is
+        smaller.)
 
     Returns:
       An optax.GradientTransformation.
@@ -101,7 +107,8 @@ def forgetting(
     Raises:
       ValueError: if learning_rate or decay is out of its range, or if normalise=True
         and scale_past=False; in `init`, if params are not floating arrays; in
-        `update`, if gradients are not like params, or state is of another optimizer.
+        `update`, if gradients are not like params, or if the state belongs to another
+        optimizer.
 
     Warns:
       UserWarning: if scale_past=False and :func:`effective_step` is more than 10 η.
@@ -124,7 +131,7 @@ def forgetting(
         raise ValueError(PRINTED_IS_NOT_NORMALISED)
     if not callable(learning_rate):
         _check_learning_rate(learning_rate)
-        # optax casts a schedule's value to the leaf's dtype, but not a traced rate.
+        # optax casts a schedule's value to the leaf's dtype, but not a traced number.
         schedule = optax.constant_schedule(learning_rate)
     else:
         schedule = learning_rate
@@ -176,15 +183,15 @@ def effective_step(
     scale_past: bool = True,
     normalise: bool = False,
 ) -> float | jax.Array:
-    """Return the sum of the weights of all gradients in a :func:`forgetting` step.
+    """Return the sum of the factors of all gradients in a step of :func:`forgetting`.
 
         η / (1−λ)      (scale_past=True)
         η              (normalise=True)
         η + λ / (1−λ)  (scale_past=False)
 
-    Along a constant gradient, the steps of `forgetting` approach the returned sum times
-    the gradient. The sum is therefore the learning rate of plain gradient descent to
-    compare with `forgetting`.
+    If the gradient is constant, the steps of `forgetting` approach this sum times the
+    gradient. To compare `forgetting` with plain gradient descent, therefore, give
+    gradient descent this sum as its learning rate.
 
     Args:
       learning_rate: η ≥ 0, a number or an array.
@@ -220,12 +227,12 @@ def effective_step(
 def scale_by_forgetting(
     decay: Rate, current: Rate = 1.0, *, normalise: bool = False
 ) -> optax.GradientTransformation:
-    """Replace the gradient g_n by current·g_n + λ m_{n−1}, the rule of `forgetting`.
+    """Replace the gradient g_n by current·g_n + λ m_{n−1}; bare rule of `forgetting`.
 
-    The trace is m_n = g_n + λ m_{n−1}. With current = 1 the result is m_n; with current
-    = η the result is the negated step of the printed form (scale_past=False). With
-    `normalise`, g_n is multiplied by 1−λ, in the result and in m_n. The argument
-    `decay` (λ), exceptions and cost are as for :func:`forgetting`.
+    The trace is m_n = g_n + λ m_{n−1}. With current = 1, the result is m_n. With
+    current = η, the result is the negated step of the printed form (scale_past=False).
+    With `normalise=True`, g_n is multiplied by 1−λ in both equations. The argument
+    `decay` (λ), the exceptions and the cost are those of :func:`forgetting`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -252,11 +259,11 @@ def scale_by_forgetting(
 
         fade = lambda m: jnp.asarray(past, m.dtype) * m
 
-        def remember(g, m):  # leave out NaN and ∞, which would stay in m for ever
+        def remember(g, m):  # omit NaN and ∞, which would stay in the trace m for ever
             return jnp.where(jnp.isfinite(g), g + fade(m), m)
 
         def combine(g, m, new):
-            if are_numbers(now) and now == 1:  # so that XLA need not copy m_{n−1}
+            if are_numbers(now) and now == 1:  # so XLA need not copy m_{n−1}
                 return jnp.where(jnp.isfinite(g), new, g)
             return jnp.asarray(now, g.dtype) * g + fade(m)
 

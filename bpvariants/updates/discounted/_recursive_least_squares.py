@@ -1,7 +1,8 @@
-"""Recursive least squares with a forgetting factor: the solution at every step.
+"""Recursive least squares: the minimum of the discounted errors after each example.
 
-The errors ½ (y_k − x_kᵀ w)² of a linear model are discounted by a factor λ per step.
-Each step goes to the minimum of the sum of errors, rather than along its gradient:
+The squared errors ½ (y_k − x_kᵀ w)² of a linear model are discounted by a forgetting
+factor λ per example. Each step moves the weights w to the minimum of the discounted sum
+of errors, instead of a step along its gradient:
 
     K = P x / (λ + xᵀ P x),   w ← w + K (y − xᵀ w),   P ← (P − K xᵀ P) / λ.
 
@@ -10,7 +11,8 @@ weights w_n and the covariance P_n after n steps are
 
     w_n = (R_n + λⁿ P_0⁻¹)⁻¹ (p_n + λⁿ P_0⁻¹ w_0),   P_n = (R_n + λⁿ P_0⁻¹)⁻¹,
 
-so the prior mean w_0 and the prior covariance P_0 are forgotten like the data.
+so the prior mean w_0 and the prior covariance P_0 are discounted in the same way as the
+data.
 """
 
 from collections.abc import Callable
@@ -31,7 +33,7 @@ from bpvariants.updates.discounted._discounted_least_squares import (
 class RecursiveLeastSquaresState(NamedTuple):
     """State of :func:`recursive_least_squares`."""
 
-    covariance: jax.Array  # P [d, d], float32 or wider
+    covariance: jax.Array  # [d, d]: the covariance P, in float32 or wider
 
 
 class RecursiveLeastSquares(NamedTuple):
@@ -44,27 +46,30 @@ class RecursiveLeastSquares(NamedTuple):
 def recursive_least_squares(
     decay: float | jax.Array, *, prior: float | jax.Array = 100.0
 ) -> RecursiveLeastSquares:
-    """Solve for the weights of a linear model at every step, forgetting old errors.
+    """Solve for a linear model's weights after each example, discounting old errors.
 
         state = rule.init(w)
         w, state = rule.update(w, state, x, y)
 
-    The solution is exact, needs no learning rate, and remembers about 1/(1−λ) steps, in
-    which the inputs must vary enough. In directions without inputs, the
-    covariance P grows as λ⁻ⁿ over n steps, and the next examples are overfitted
-    (windup). In the end P overflows to NaN and stays NaN. An example that is not finite
-    also makes P NaN for ever. Values of λ from 0.97 to 0.995 are common.
+    The solution is exact and needs no learning rate. It depends mainly on the last
+    1/(1−λ) examples, whose inputs should vary in all directions. In a direction in
+    which no input varies, the covariance P grows as λ⁻ⁿ over n examples, and the next
+    examples are overfitted (windup). After many such examples, P overflows to NaN and
+    stays NaN. An example that is not finite also makes P NaN for ever. Values of λ from
+    0.97 to 0.995 are common.
 
-    The state has d² elements for d inputs; a step takes time O(d² + d·k) for k outputs.
+    For d inputs and k outputs, the state has d² elements, and an update takes time
+    O(d² + d·k).
 
     Args:
-      decay: forgetting factor 0 < λ ≤ 1, where 1 forgets nothing.
-      prior: variance of the weights around the weights given to `init`, in units of the
-        variance of the noise: P_0 = prior·I. A larger prior is forgotten faster.
+      decay: forgetting factor 0 < λ ≤ 1; with λ = 1, all examples count equally.
+      prior: prior variance of each weight, divided by the variance of the noise in y:
+        P_0 = prior·I. The prior mean is the weights given to `init`. The larger `prior`
+        is, the less the prior mean counts against the data.
 
     Returns:
-      A :class:`RecursiveLeastSquares`: `w` is [d] or [d, *outputs], `x` [d] and `y` []
-      or [*outputs].
+      A :class:`RecursiveLeastSquares`. In its functions, `w` has shape [d] or
+      [d, *outputs], `x` has shape [d], and `y` has shape [] or [*outputs].
 
     Raises:
       ValueError: if decay or prior is out of its range; in `init`, if w is not a real

@@ -1,21 +1,22 @@
-"""Replay: discounted errors on past batches, computed again at the current weights.
+"""Replay: discounted errors on past batches, recomputed at the current weights.
 
 Let E_k(w) be the error on batch k at weights w, η the learning rate and 0 ≤ λ < 1 the
-forgetting factor. Step n descends one of the sums
+forgetting factor. Step n goes downhill on one of two sums,
 
     scaled   Φ_n(w) = Σ_{k≥0} λ^k E_{n−k}(w),
     printed  Φ_n(w) = η E_n(w) + Σ_{k≥1} λ^k E_{n−k}(w),
 
-at w = w_n. In the printed form, −∇Φ_n is the tutorial's equation (see
-:func:`~bpvariants.updates.forgetting`) taken literally: every gradient is taken at
-w(n). Terms older than a horizon of W batches are left out. If no gradient g is larger
-than G, the sum of the terms left out is bounded by
+starting at w = w_n. In the printed form, −∇Φ_n is the equation of the tutorial "4 Types
+of Backpropagation" (see :func:`~bpvariants.updates.forgetting`) taken literally: every
+gradient is taken at w(n). Only the last W batches are stored; W is the horizon. If the
+gradient g_k of every batch k has a norm of at most G, the terms older than W batches
+have a sum of at most
 
     ‖Σ_{k≥W} λ^k g_{n−k}‖ ≤ G λ^W / (1−λ).
 
-The bound is at most tol·G for W = ⌈log(tol (1−λ)) / log λ⌉. On an error ½ h (w − w*)²
-with curvature h, a step −η ∇Φ in the scaled form is stable for h < 2(1−λ)/η, and a step
-−∇Φ in the printed form for h < 2 / (η + λ/(1−λ)).
+This bound is at most tol·G for W = ⌈log(tol (1−λ)) / log λ⌉. Let the error be ½ h
+(w − w*)², with curvature h. Then steps −η ∇Φ in the scaled form are stable for
+h < 2(1−λ)/η, and steps −∇Φ in the printed form are stable for h < 2 / (η + λ/(1−λ)).
 """
 
 import math
@@ -34,13 +35,13 @@ from bpvariants.updates._params import check_number
 class ReplayState(NamedTuple):
     """State of :func:`replay`: the last W batches."""
 
-    slots: PyTree  # like a batch, leaves [W, ...]; overwritten in turn
-    newest: jax.Array  # [], index of the slot that was written last
-    filled: jax.Array  # [], number of slots that have been written, at most W
+    slots: PyTree  # stored batches, leaves [W, ...]; the oldest is overwritten next
+    newest: jax.Array  # []: index of the slot that was written last
+    filled: jax.Array  # []: number of slots that have been written, at most W
 
 
 class Replay(NamedTuple):
-    """Result of :func:`replay`: three pure functions, and the horizon W."""
+    """Result of :func:`replay`: three pure functions, and the horizon W in batches."""
 
     init: Callable[[PyTree], ReplayState]
     push: Callable[[ReplayState, PyTree], ReplayState]
@@ -55,35 +56,39 @@ def replay(
     tol: float = 1e-3,
     horizon: int | None = None,
 ) -> Replay:
-    """Keep the last W batches, and compute the losses on all at the current params.
+    """Store the last W batches; compute their discounted loss at the current params.
 
-        state = rule.init(batch)  # stores no batch, only makes slots of its shapes
+        state = rule.init(batch)  # makes W empty slots of the batch's shapes
         state = rule.push(state, batch)
         value = rule.discounted_loss(params, state, learning_rate=None)
 
-    `value` [] is Φ_n = Σ_k λ^k E_{n−k}, the discounted sum of the losses E on the last
-    batches, at params. Differentiate `value` in params, and give the gradient to any
-    optimizer, such as `optax.sgd(η)`. With `learning_rate` η, the newest loss has the
-    weight η instead of 1 (the printed form), for `optax.sgd(1.0)`.
+    `value` [] is Φ_n = Σ_k λ^k E_{n−k}, the discounted sum of the losses E on the
+    stored batches, at `params`. Differentiate `value` in params, and give the gradient
+    to any optimizer, such as `optax.sgd(η)`. With `learning_rate` η, the loss on the
+    newest batch has the weight η instead of 1 (the printed form); then use
+    `optax.sgd(1.0)`.
 
-    Empty slots have weight 0; the loss on the newest batch is computed in their place.
-    Before the first push, the newest batch is the one given to `init`, so the loss must
-    have a finite gradient on that batch. A batch that is not finite makes values that
-    are not finite, until the batch is dropped after W steps.
+    Empty slots have weight 0; instead of an empty slot, the loss is computed on the
+    newest batch. Before the first `push`, the newest batch is the batch given to
+    `init`, so the loss must have a finite gradient on that batch. While a batch with
+    NaN or infinity is stored, `value` is not finite; the batch is dropped after W more
+    pushes.
 
-    The result is exact except for the terms beyond the horizon W. For λ = 0, W is 1, no
-    term is left out, and a step is gradient descent. The state has W batches. All
-    batches are computed together, so a gradient takes W times the memory of one batch.
-    A step takes W forward and backward passes. For linear least squares,
+    `value` is exact except for batches older than the horizon W, which are left out.
+    For λ = 0, W is 1, no batch is left out, and a step is plain gradient descent. The
+    state stores W batches. The losses on all batches are computed together, so the
+    gradient of `value` takes W times the memory of the gradient on one batch, and W
+    forward and backward passes. For linear least squares,
     :func:`discounted_least_squares` takes less memory and time, and stores no batches.
 
     Args:
       loss: (params, *batch) -> [], the error E on a batch; a batch is a tuple.
       decay: forgetting factor 0 ≤ λ < 1.
-      tol: bound on the sum of the terms beyond the horizon, in units of the largest
-        gradient; 1e-3 needs W = 11, 88, 1146 for λ = 0.5, 0.9, 0.99.
-      horizon: number W of batches to keep. Default: the least W that satisfies tol. An
-        array as decay needs a horizon.
+      tol: bound on the norm of the sum of the gradients left out, divided by the
+        largest norm of a batch's gradient. tol=1e-3 gives W = 11, 88, 1146 for λ = 0.5,
+        0.9, 0.99.
+      horizon: number W of batches to store. Default: the smallest W that satisfies
+        `tol`. If `decay` is an array, `horizon` must be given.
 
     Returns:
       A :class:`Replay`.
@@ -130,14 +135,14 @@ def replay(
     def discounted_loss(params, state, *, learning_rate=None):
         ages = (state.newest - jnp.arange(length, dtype=jnp.int32)) % length
         full = ages < state.filled
-        # An empty slot's loss might be NaN, and 0 · NaN is NaN in the derivative.
+        # Replace empty slots: their loss might be NaN, and weight 0 · NaN is still NaN.
         given = lambda leaf: jnp.where(
             full.reshape(length, *[1] * (leaf.ndim - 1)), leaf, leaf[state.newest][None]
         )
         batches = jax.tree.map(given, state.slots)
         losses = jax.vmap(lambda batch: _scalar(loss(params, *batch)))(batches)
         factors = jnp.full(length, jnp.asarray(decay, losses.dtype)).at[0].set(1)
-        weights = jnp.cumprod(factors)[ages]  # powers have no derivative at λ = 0
+        weights = jnp.cumprod(factors)[ages]  # unlike λ**k, differentiable at λ = 0
         if learning_rate is not None:
             rate = jnp.asarray(learning_rate, losses.dtype)
             weights = jnp.where(ages == 0, rate, weights)
@@ -147,7 +152,7 @@ def replay(
 
 
 def _horizon(decay: Any, tol: float, horizon: int | None) -> int:
-    """Return the horizon W, the number of batches to keep."""
+    """Return the horizon W, the number of batches to store."""
     check_number("decay", decay)
     if are_numbers(decay) and not 0 <= decay < 1:
         raise ValueError(

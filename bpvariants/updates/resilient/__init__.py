@@ -1,1 +1,1 @@
-"""The Rprop family: updates whose steps depend only on the signs of gradients."""
+"""Rprop family: updates that use only the signs of gradients, not their sizes."""

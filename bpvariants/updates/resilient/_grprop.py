@@ -1,14 +1,15 @@
 """GRprop, globally convergent Rprop, as in the R package neuralnet: experimental.
 
-Parameter i has the gradient g_i and the step size Δ_i, which adapts as in Rprop⁻. Then
-one parameter q with g_q ≠ 0 is chosen: the parameter with the least |g_q| ("sag") or
-the least Δ_q ("slr"). The step size of q is replaced, so that the whole step descends:
+Parameter i has the gradient g_i and the step size Δ_i. First, each Δ_i adapts as in
+Rprop⁻. Then one parameter q with g_q ≠ 0 is chosen: the parameter with the smallest
+|g_q| ("sag") or with the smallest Δ_q ("slr"). The step size of q is replaced so that
+the step of all parameters together goes in a descent direction:
 
     Δ_q ← clip(−(Σ_{i≠q} Δ_i g_i + δ) / g_q, Δ_min, Δ_max),    θ ← θ − Δ sign(g).
 
-As in neuralnet, the sum Σ Δ_i g_i uses signed g_i, and a quotient of the wrong sign is
-clipped. The paper on GRprop was not available, and another public program of GRprop has
-the opposite sign.
+As in neuralnet, the sum Σ Δ_i g_i uses the signed g_i, and a negative quotient is
+clipped to Δ_min. The paper on GRprop was not available to the authors of this file.
+Another public implementation of GRprop has the opposite sign in the equation of Δ_q.
 """
 
 from functools import partial
@@ -36,8 +37,8 @@ from bpvariants.updates.resilient._rprop_plain import adapted
 class GRpropState(NamedTuple):
     """State of :func:`grprop`; both trees are like params."""
 
-    step_sizes: optax.Updates  # Δ_t, float32 or wider
-    signs: optax.Updates  # sign(g_t), int8
+    step_sizes: optax.Updates  # step size Δ of each parameter, float32 or wider
+    signs: optax.Updates  # sign of the last gradient, int8
 
 
 @refuses(**TORCH_RPROP)
@@ -55,21 +56,21 @@ def grprop(
 
     At each step, the step size of one chosen parameter is computed from the gradients
     and step sizes of the other parameters, by a reduction over all arrays of params.
-    The defaults are those of the R package; with these defaults, step sizes
-    never grow beyond their first value. The state takes 5 bytes a parameter in float32;
-    an update of p parameters takes time O(p). A single NaN in the gradients makes the
-    whole update NaN, and leaves the state as it was. Infinite gradients count as the
-    limit of gradients that grow together, all of one size.
+    The defaults are those of the R package; with these defaults, no step size grows
+    beyond its first value. The state takes 5 bytes per parameter in float32; an update
+    of p parameters takes time O(p). A single NaN in the gradients makes the whole
+    update NaN, and the state does not change. Infinite gradients are treated as equally
+    large gradients, in the limit in which their common size goes to infinity.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only.
-      eta_minus: factor 0 < η⁻ < 1 where the gradient changed its sign.
-      eta_plus: factor η⁺ > 1 where it kept its sign.
+      eta_minus: factor 0 < η⁻ < 1 of a step size whose gradient changed its sign.
+      eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
       min_step_size: least step size Δ_min.
       max_step_size: greatest step size Δ_max.
       choose: the parameter that is chosen: the one with the smallest absolute gradient
         ("sag"), or with the smallest step size ("slr").
-      delta: δ > 0, which is added to Σ Δ_i g_i of the other parameters.
+      delta: number δ > 0 that is added to the sum Σ Δ_i g_i of the other parameters.
 
     Returns:
       An optax.GradientTransformation.
@@ -77,7 +78,7 @@ def grprop(
     Raises:
       ValueError: if choose is unknown, or a setting other than delta is out of its
         range; in `init`, if params are not real floating arrays; in `update`, if
-        gradients are not like params, or state is of another optimizer.
+        gradients are not like params, or if the state belongs to another optimizer.
 
     Example:
       >>> import jax.numpy as jnp
@@ -91,7 +92,7 @@ def grprop(
     References:
       Anastasiadis, Magoulas & Vrahatis, "New globally convergent training scheme based
       on the resilient propagation algorithm", Neurocomputing 64, 2005. Fritsch &
-      Guenther, neuralnet, an R package (the program implemented here).
+      Guenther, neuralnet, an R package (the version implemented here).
     """
     if choose not in ("sag", "slr"):
         raise ValueError(f"choose must be 'sag' or 'slr', got {choose!r}.")
@@ -136,7 +137,7 @@ def grprop(
 
 
 def _replace_one(steps, grads, least, greatest, delta, rank):
-    """Replace the step size of the first parameter by `rank` whose gradient g ≠ 0."""
+    """Replace the step size of the parameter with g ≠ 0 that has the lowest `rank`."""
     leaves, structure = jax.tree.flatten(steps)
     filled = [i for i, leaf in enumerate(leaves) if leaf.size]
     if not filled:
@@ -155,10 +156,10 @@ def _replace_one(steps, grads, least, greatest, delta, rank):
 
 
 def _first(pairs, rank):
-    """Return a mask for each array; in all masks, only the chosen parameter q is True.
+    """Return a boolean mask for each array; only the chosen parameter q is True.
 
-    The arrays are not concatenated, because XLA gives wrong results if one element of
-    concatenated arrays that are divided over devices is written.
+    The arrays are not concatenated. If concatenated arrays are sharded over several
+    devices, XLA gives wrong results when a single element is written.
     """
     ranks, largest = [], jnp.finfo(pairs[0][1].dtype).max
     for step, g in pairs:  # an infinite gradient ranks before a gradient of 0
@@ -174,9 +175,10 @@ def _first(pairs, rank):
 def _descending(pairs, chosen, delta):
     """Return −(Σ_{i≠q} Δ_i g_i + δ) / g_q for the chosen q, and whether g_q ≠ 0.
 
-    Infinite gradients are the limit of gradients that grow together, all of one size.
-    Finite gradients do not count beside infinite gradients, unless the infinite ones
-    cancel. All gradients are scaled so that no sum overflows.
+    Infinite gradients are treated as equally large gradients, in the limit in which
+    their common size goes to infinity. Finite gradients then have no effect, unless the
+    infinite terms of the sum cancel. All gradients are scaled so that the sum does not
+    overflow.
     """
     sum_of = lambda terms: sum(jnp.sum(term) for term in terms)
     at_q = [jnp.where(here, g, 0) for here, (_, g) in zip(chosen, pairs, strict=True)]

@@ -1,15 +1,16 @@
-"""The Manhattan rule: steps of one length, against the sign of the gradient.
+"""The Manhattan rule: steps of constant length, opposite to the gradient's sign.
 
     θ_{t+1} = θ_t − η sign(g_t),        sign(0) = 0.
 
-The tutorial "4 Types of Backpropagation" (OpenGenus) prints for its resilient kind
+The tutorial "4 Types of Backpropagation" (OpenGenus) prints this equation for what it
+calls resilient backpropagation:
 
     Δw(t) = −sign(g(t)) · Δw(t−1),
 
-which is read here as a rule for the length of a step, which stays η. Taken literally,
-the equation does not descend: if the gradient g is always positive, the steps are
-−d, +d, −d, … Read as a rule for |Δw(t)|, the equation would stop all steps for ever at
-the first gradient of 0.
+This file reads Δw(t−1) as the length of the last step, so the length is always η. Taken
+literally, the equation does not minimise a loss: if the gradient g is always positive,
+the steps are −d, +d, −d, … If Δw(t−1) were read as |Δw(t−1)|, a weight whose gradient
+is once 0 would never move again.
 """
 
 import jax
@@ -31,17 +32,18 @@ from bpvariants.updates._params import (
 def manhattan(
     learning_rate: float | jax.Array | optax.Schedule,
 ) -> optax.GradientTransformation:
-    """Take steps of one length η, against the sign of each gradient.
+    """Take steps of constant length η, opposite to the sign of each gradient.
 
         θ_{t+1} = θ_t − η sign(g_t).
 
-    The Manhattan rule is Rprop⁻ with η⁻ = η⁺ = 1, also known as signSGD. At best, the
-    rule comes within η of a minimum. A NaN gradient makes a NaN update, but does not
-    enter the state. The state is the number of steps; an update of p parameters takes
-    time O(p).
+    The Manhattan rule is Rprop⁻ with η⁻ = η⁺ = 1, and is also known as signSGD. With a
+    constant η, parameters approach a minimum only up to a distance of about η. Where
+    the gradient is NaN, the update is NaN, but the state is not affected. The state is
+    the number of steps taken; an update of p parameters takes time O(p).
 
     Args:
-      learning_rate: length η of the steps, in units of params, or a schedule of η.
+      learning_rate: length η of the steps, in the units of the params, or a schedule of
+        η.
 
     Returns:
       An optax.GradientTransformation.
@@ -70,14 +72,14 @@ def manhattan(
                 f"manhattan needs learning_rate >= 0, got {learning_rate}; pass the "
                 "length of the steps, which are taken against the gradient."
             )
-        # optax casts a schedule's value to the leaf's dtype, but not a traced rate.
+        # optax casts a schedule's value to the leaf's dtype, but not a traced number.
         learning_rate = optax.constant_schedule(learning_rate)
     rate = optax.scale_by_learning_rate(learning_rate)
     return chain("manhattan", scale_by_sign(), rate)
 
 
 def scale_by_sign() -> optax.GradientTransformation:
-    """Replace each gradient by its sign, the bare rule of :func:`manhattan`.
+    """Replace each gradient by its sign; bare rule of :func:`manhattan`.
 
     Example:
       >>> import jax.numpy as jnp

@@ -1,8 +1,8 @@
-"""Probabilistic Rprop, for mini-batch gradients, whose signs are uncertain.
+"""Probabilistic Rprop for mini-batch gradients, whose signs are uncertain.
 
 Notation, for each parameter θ with gradient g and step size Δ: m_t and v_t are moving
-averages of g and g², corrected for their start at 0. Φ is the normal distribution
-function. The rule is
+averages of g and g², with bias correction as in Adam. Φ is the cumulative distribution
+function of the standard normal distribution. At step t,
 
     s_t² = v_t − m_t²,   p_t = Φ(m_t / s_t)                            P(g > 0)
     ρ_t = p_t (1 − p_{t−1}) + p_{t−1} (1 − p_t),   p_0 = ½             P(a flip)
@@ -43,12 +43,12 @@ MOVE = ("sign", "expected")
 
 
 class ProbabilisticRpropState(NamedTuple):
-    """State of :func:`probabilistic_rprop`; trees are like params, float32 or wider."""
+    """State of :func:`probabilistic_rprop`: trees like params, in float32 or wider."""
 
-    step_sizes: optax.Updates  # Δ_t
-    mean: optax.Updates  # moving average of g, without the correction
-    square: optax.Updates  # moving average of g², without the correction
-    # number of steps t, []; hides `tuple.count`, as in the states of optax
+    step_sizes: optax.Updates  # step size Δ_t of each parameter
+    mean: optax.Updates  # moving average of g, before bias correction
+    square: optax.Updates  # moving average of g², before bias correction
+    # []: number of steps t. It hides `tuple.count`, as in the states of optax.
     count: jax.typing.ArrayLike  # pyright: ignore[reportIncompatibleMethodOverride]
 
 
@@ -70,14 +70,14 @@ def probabilistic_rprop(
         Δ ← clip(Δ exp(−2 ln(η⁺) (ρ − ½)), Δ_min, Δ_max),    θ ← θ − sign(m) Δ.
 
     Here m and s are the moving mean and standard deviation of the gradient g, and Δ is
-    the step size. The defaults are those of the report below. With these defaults, a
-    step size hardly ever shrinks, because ρ > ½ only if p and p′ are on different sides
-    of ½. With move="expected", moves are small where the sign of g is uncertain. Of the
-    methods on mini-batches in `python -m experiments rprop_minibatch`, move="expected"
-    trained best.
+    the step size. The defaults are those of the report cited below. With these
+    defaults, a step size hardly ever shrinks, because ρ > ½ only if one of p and p′ is
+    above ½ and the other is below ½. With move="expected", a parameter moves less if
+    the sign of g is uncertain. Among the methods for mini-batches that `python -m
+    experiments rprop_minibatch` compares, move="expected" reached the lowest loss.
 
     If the square of any gradient element is not finite, the whole update is NaN and the
-    state stays as it was. The state of p parameters has 3·p elements, 12 bytes a
+    state does not change. The state of p parameters has 3·p elements, or 12 bytes per
     parameter in float32; an update takes time O(p).
 
     Args:
@@ -87,10 +87,11 @@ def probabilistic_rprop(
       eta_plus: factor η⁺ > 1 of step sizes.
       min_step_size: least step size Δ_min; a number, or a pytree like params.
       max_step_size: greatest step size Δ_max; a number, or a pytree like params.
-      ema_decay: decay 0 ≤ μ < 1 of the averages, over about 1/(1−μ) batches.
-      adapt: factor of the step size at the probability ρ of a sign change:
-        "exponential" is exp(−2 ln(η⁺) (ρ − ½)), "linear" is ρ η⁻ + (1 − ρ) η⁺, and
-        "step" is η⁻ if ρ > ½ and η⁺ if ρ < ½.
+      ema_decay: decay 0 ≤ μ < 1 of the moving averages, which average over about
+        1/(1−μ) batches.
+      adapt: how the factor of the step size depends on the probability ρ of a sign
+        change: "exponential" is exp(−2 ln(η⁺) (ρ − ½)), "linear" is ρ η⁻ + (1 − ρ) η⁺,
+        and "step" is η⁻ if ρ > ½ and η⁺ if ρ < ½.
       move: "sign" moves a parameter by −sign(m) Δ, "expected" by −(2 p − 1) Δ.
 
     Returns:
@@ -99,7 +100,7 @@ def probabilistic_rprop(
     Raises:
       ValueError: if a setting is out of its range; in `init`, if params are not real
         floating arrays, or a pytree of settings does not fit them; in `update`, if
-        gradients are not like params, or state is of another optimizer.
+        gradients are not like params, or if the state belongs to another optimizer.
 
     Example:
       >>> import jax.numpy as jnp
@@ -157,7 +158,7 @@ def probabilistic_rprop(
         moves, *trees = map(
             structure.unflatten, zip(*results, strict=True) if results else [()] * 4
         )
-        # Update all arrays or none, because one count corrects all their averages.
+        # Update all arrays or none, because one step count corrects all averages.
         good = all_of(jax.tree.map(lambda v: jnp.all(jnp.isfinite(v)), trees[2]))
         moves = jax.tree.map(lambda move: jnp.where(good, move, jnp.nan), moves)
         new = ProbabilisticRpropState(trees[0], trees[1], trees[2], count)
@@ -177,7 +178,7 @@ class _How(NamedTuple):
 
 
 def _advance(how, count, g, step, mean, square, least, greatest):
-    """Return the move of one array, its step sizes, and averages of its g and g²."""
+    """Return one array's move, its step sizes, and its moving averages of g and g²."""
     dtype, wide_g = step.dtype, g.astype(step.dtype)
     decay = jnp.asarray(how.ema_decay, dtype)
     last = jnp.where(count == 0, 0.5, _probability(mean, square, decay, count))
@@ -203,7 +204,7 @@ _FACTORS = {
 
 
 def _probability(mean, square, decay, count):
-    """Return P(g > 0) = Φ(mean / deviation of g); for a deviation of 0, 0, ½ or 1."""
+    """Return P(g > 0) = Φ(mean / deviation of g); if the deviation is 0, 0, ½ or 1."""
     weight = 1 - decay ** count.astype(decay.dtype)
     weight = jnp.where(count == 0, 1, weight)
     mean, square = mean / weight, square / weight

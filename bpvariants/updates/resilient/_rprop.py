@@ -1,7 +1,8 @@
-"""Resilient backpropagation: steps that depend only on the signs of gradients.
+"""Resilient backpropagation (Rprop): steps from the signs of gradients alone.
 
-Notation, for each parameter: g_t is the gradient, Δ_t the step size, s_t the sign that
-the next gradient is compared with, E_t the loss. With sign(0) = 0 and s_0 = 0,
+Notation, for each parameter θ: g_t is the gradient, Δ_t is the step size, s_t is the
+sign with which the next gradient is compared, and E_t is the loss. With sign(0) = 0 and
+s_0 = 0,
 
     a_t = s_{t−1} sign(g_t),
     Δ_t = min(η⁺ Δ_{t−1}, Δ_max) if a_t > 0,  max(η⁻ Δ_{t−1}, Δ_min) if a_t < 0,
@@ -9,8 +10,9 @@ the next gradient is compared with, E_t the loss. With sign(0) = 0 and s_0 = 0,
     θ_{t+1} = θ_t − D_t sign(g_t),
 
 where D_t is the length of the step, and Δ_0 is clipped to [Δ_min, Δ_max]. If a_t < 0,
-the gradient has changed its sign, because a step went past a minimum. Else, D_t = Δ_t
-and s_t = sign(g_t). The variants of Rprop differ in D_t and s_t at a sign change:
+the gradient has changed its sign, because the last step went past a minimum. If
+a_t ≥ 0, then D_t = Δ_t and s_t = sign(g_t). For a_t < 0, the variants of Rprop choose
+different D_t and s_t:
 
     variant     D_t                                s_t
     Rprop⁺      Δ_{t−1}                            0          takes the last step back
@@ -20,17 +22,17 @@ and s_t = sign(g_t). The variants of Rprop differ in D_t and s_t at a sign chang
     half_back   Δ_t                                0          turns back, then keeps Δ
     Manhattan   Δ_t = Δ_0 always                   sign(g_t)  is Rprop⁻ with η^± = 1
 
-No variant needs to store the last step, because it was −Δ_{t−1} s_{t−1} wherever the
-gradient changes its sign: s becomes 0 where a step is skipped or taken back, so that
-a = 0 at the next step.
+No variant needs to store the last step of θ. If the gradient changes its sign, the last
+step was −Δ_{t−1} s_{t−1}: after a skipped or reverted step, s is 0, so the next a is 0
+and does not count as a sign change.
 
-Several programs ship half_back under the name of iRprop⁻. Some relatives of Rprop are
-left out until their papers can be read:
+Several libraries contain half_back under the name iRprop⁻. Some relatives of Rprop are
+not implemented, because their papers were not available:
 
-- JRprop and GJRprop, because the two public programs of them disagree;
-- SARPROP, because its only public program doubts one of its signs, and lets weights
-  grow where it says that they decay;
-- ARCprop, because no public program of it was found.
+- JRprop and GJRprop: their two public implementations disagree.
+- SARPROP: a comment in its only public implementation doubts a sign of its equations,
+  and weights grow in a term that it calls weight decay.
+- ARCprop: no public implementation was found.
 """
 
 from functools import partial
@@ -71,16 +73,16 @@ _NAMES = {"irprop_minus": "rprop (irprop_minus)"}  # names in error messages
 
 
 class ScaleByRpropState(NamedTuple):
-    """State of :func:`scale_by_rprop`; both trees are like params.
+    """State of :func:`scale_by_rprop`; `step_sizes` and `signs` are like params.
 
-    In the packed layouts, `step_sizes` also has s_t, in the sign and the last bit of
-    the mantissa of each element. The other bits of an element are the step size Δ_t.
+    In the packed layouts, each element of `step_sizes` also stores s_t, in its sign bit
+    and in the last bit of its mantissa. The other bits are the step size Δ_t.
     """
 
-    step_sizes: optax.Updates  # Δ_t, in bfloat16 if that is the layout
-    signs: Any  # s_t, or ±2 where g changed its sign; None in packed layouts
-    last_value: Any  # loss E_t, [], for iRprop⁺; else None
-    tells_flips: jax.Array  # [], bool, whether the state records sign changes
+    step_sizes: optax.Updates  # Δ_t; bfloat16 in the layout "bfloat16"
+    signs: Any  # s_t, or ±2 if g changed its sign; None in packed layouts
+    last_value: Any  # []: the loss E_t, for iRprop⁺; else None
+    tells_flips: jax.Array  # []: whether the state records sign changes
 
 
 @refuses(**TORCH_RPROP)
@@ -95,7 +97,7 @@ def scale_by_rprop(
     variant: str = "irprop_minus",
     state: str = "int8_sign",
 ) -> optax.GradientTransformationExtraArgs:
-    """Replace each gradient by a signed step length, the bare rule of Rprop's family.
+    """Replace each gradient by D sign(g), a signed step; bare rule of the Rprop family.
 
     Exceptions and cost are those of :func:`irprop_minus`.
 
@@ -106,11 +108,11 @@ def scale_by_rprop(
       eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
       min_step_size: least step size Δ_min; a number, or a pytree like params.
       max_step_size: greatest step size Δ_max; a number, or a pytree like params.
-      weight_decay: λ ≥ 0; λ θ is added to the gradient before its sign is taken.
+      weight_decay: factor λ ≥ 0; λ θ is added to the gradient before its sign is taken.
       variant: "rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus", "half_back"
         or "manhattan". The `update` of "irprop_plus" needs the loss as `value=`, as in
         :func:`irprop_plus`.
-      state: how step sizes and signs are stored, a name from :func:`irprop_minus`.
+      state: name of the format of the state, from the table of :func:`irprop_minus`.
 
     Returns:
       An optax.GradientTransformation, whose updates are not yet negated.
@@ -169,7 +171,7 @@ def scale_by_rprop(
 
 
 def _numbers(settings, layout, dtypes, params):
-    """Yield the settings of each array of params, with bounds rounded to its layout."""
+    """Yield the settings of each array of params, with bounds rounded as step sizes."""
     least = per_leaf("min_step_size", settings.min_step_size, params)
     greatest = per_leaf("max_step_size", settings.max_step_size, params)
     for dtype, *ends in zip(dtypes, least, greatest, strict=True):
@@ -189,14 +191,14 @@ def _start(leaf, rate, settings, layout):
 
 
 def kept_leaves(state: ScaleByRpropState) -> list[Kept]:
-    """Return Rprop's state of each array of params."""
+    """Return, for each array of params, its step sizes and its signs (or None)."""
     steps = jax.tree.leaves(state.step_sizes)
     marks = [None] * len(steps) if state.signs is None else jax.tree.leaves(state.signs)
     return list(zip(steps, marks, strict=True))
 
 
 def array_rule_of(layout: RpropLayout) -> Any:
-    """Return the module that implements a layout of Rprop's state."""
+    """Return the module that implements Rprop on one array in this layout."""
     return _rprop_packed if layout.state in PACKED else _rprop_plain
 
 
@@ -214,7 +216,7 @@ def _as_state(structure, kept, last_value, layout):
 
 
 def _check_state(state: Any, layout: RpropLayout, needs_value: bool) -> None:
-    """Check that a state fits this optimizer, as far as its arrays show."""
+    """Check that a state has the layout and the fields of this optimizer's states."""
     name = _NAMES.get(layout.variant, layout.variant)
     check_state(name, state, ScaleByRpropState)
     own = layout_of(state) in (layout.state, None)
@@ -228,7 +230,7 @@ def _check_state(state: Any, layout: RpropLayout, needs_value: bool) -> None:
 
 
 def layout_of(state: ScaleByRpropState) -> str | None:
-    """Return the layout of a state; None if it has no arrays."""
+    """Return the name of a state's layout, or None if the state has no arrays."""
     steps, marks = map(jax.tree.leaves, (state.step_sizes, state.signs))
     if not steps:
         return None
@@ -238,7 +240,7 @@ def layout_of(state: ScaleByRpropState) -> str | None:
 
 
 def _decayed(leaves, params, weight_decay, dtypes, state):
-    """Return gradients, plus λ θ if given, in dtypes that suit the step sizes."""
+    """Return gradients, plus λ θ if λ is given, cast to `dtypes` of the step sizes."""
     if weight_decay is None:
         return list(map(_narrowed, leaves, dtypes))
     if params is None:
@@ -258,13 +260,13 @@ def _decayed(leaves, params, weight_decay, dtypes, state):
 
 
 def _narrowed(g, dtype):
-    """Cast a gradient, or only its sign if a cast of the gradient may lose the sign."""
+    """Cast a gradient; if the cast could underflow to 0, cast only its sign."""
     narrower = jnp.finfo(dtype).bits < jnp.finfo(g.dtype).bits
     return (jnp.sign(g) if narrower else g).astype(dtype)
 
 
 def compare(value, last):
-    """Return whether the loss grew, and a loss with which to compare the next loss."""
+    """Return whether the loss grew, and the loss to compare the next loss with."""
     if value is None:
         raise ValueError(
             "irprop_plus needs value, the loss at params where the gradient was taken: "

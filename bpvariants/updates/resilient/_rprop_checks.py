@@ -1,4 +1,4 @@
-"""Checks of the settings of the Rprop family."""
+"""Checks of the settings of updates in the Rprop family."""
 
 from typing import Any
 
@@ -10,13 +10,13 @@ from bpvariants.updates._params import check_number
 
 
 def check_choice(name, value, known):
-    """Check that the value of an argument is one of the known values."""
+    """Check that the value of an argument is one of the allowed values."""
     if value not in known:
         raise ValueError(f"{name} must be one of {[*known]}, got {value!r}.")
 
 
 def check_weight_decay(weight_decay: Any) -> None:
-    """Check the factor λ of weight decay; the values of arrays are not checked."""
+    """Check the factor λ of weight decay, unless it is an array."""
     if callable(weight_decay) or isinstance(weight_decay, dict | list | tuple):
         raise ValueError(
             f"weight_decay must be a number for all params, got {weight_decay!r}; for "
@@ -30,9 +30,9 @@ def check_weight_decay(weight_decay: Any) -> None:
 
 
 def _value_of(number):
-    """Return the value of a number or array while tracing, or None for a tracer.
+    """Return the value of a number or array, or None if it is a tracer.
 
-    Python numbers, NumPy arrays and JAX arrays outside of `jit` have a value.
+    Python numbers, NumPy arrays and concrete JAX arrays have a value.
     """
     try:
         return np.asarray(number)
@@ -43,7 +43,7 @@ def _value_of(number):
 def check_settings(
     name, learning_rate, eta_minus, eta_plus, min_step_size, max_step_size, usual=50.0
 ):
-    """Check all settings of Rprop whose values are known; accept tracers."""
+    """Check all settings of Rprop except tracers, whose values are unknown."""
     for rate in jax.tree.leaves(learning_rate):
         if callable(rate):
             raise ValueError(
@@ -63,7 +63,7 @@ def check_settings(
             )
     is_array = lambda eta: isinstance(
         eta, jax.Array
-    )  # an array may be 1, for the Manhattan rule
+    )  # an array may be 1: the Manhattan rule
     shrinks = is_array(eta_minus) or np.all((eta_minus > 0) & (eta_minus < 1))
     grows = is_array(eta_plus) or np.all(eta_plus > 1)
     if not (shrinks and grows):
@@ -87,7 +87,7 @@ def _check_bounds(name, low, high, usual):
     least, greatest = _value_of(low), _value_of(high)
     right = least is None or np.all(least >= 0)
     if right and least is not None and greatest is not None:
-        # If the shapes of the bounds do not fit, `init` raises an error later.
+        # If the shapes of the two bounds differ, `init` raises an error later.
         fit = least.shape == greatest.shape or 0 in (least.ndim, greatest.ndim)
         right = not fit or np.all(least <= greatest)
     if not right:

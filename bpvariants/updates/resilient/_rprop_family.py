@@ -1,4 +1,4 @@
-"""Optimisers of the Rprop family besides iRprop⁻; `_rprop.py` has their equations."""
+"""Optimisers of the Rprop family except iRprop⁻; equations are in `_rprop.py`."""
 
 import jax
 import optax
@@ -20,18 +20,19 @@ def irprop_plus(
     state: str = "int8_sign",
     after: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """iRprop⁺, which takes a step back if the loss grew: for FULL-BATCH gradients only.
+    """iRprop⁺, which reverts a step if the loss grew: for FULL-BATCH gradients only.
 
         θ_{t+1} = θ_t − Δ_t sign(g_t), but where the gradient g changed its sign
                   θ_{t−1} if E_t > E_{t−1}, else θ_t.
 
-    The optimizer's `update` takes `value=` E_t, the loss at the params where the
-    gradient was taken. A NaN loss counts as worse than any other loss. With
+    The optimizer's `update` needs the argument `value`, the loss E_t at the params at
+    which the gradient was taken. A NaN loss counts as larger than any other loss. With
     `weight_decay` λ, `value` must include ½ λ ‖θ‖², because the gradient then includes
     λ θ. `optax.MultiSteps` accumulates gradients, but passes on only the `value` of the
-    last batch; give the mean loss of the epoch as the `value` of the last batch. Other
-    transformations of the steps go into `after`, not into a chain; :func:`rprop_plus`
-    explains why. The cost is that of :func:`irprop_minus`.
+    last batch. Therefore, give the mean loss of the epoch as the `value` of its last
+    batch. To transform the steps further, pass a transformation as `after`, instead of
+    chaining it; :func:`rprop_plus` explains why. The cost is that of
+    :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.
@@ -39,16 +40,16 @@ def irprop_plus(
       eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
       min_step_size: least step size Δ_min; a number, or a pytree like params.
       max_step_size: greatest step size Δ_max; a number, or a pytree like params.
-      weight_decay: λ ≥ 0; λ θ is added to the gradient before its sign is taken.
-      state: how step sizes and signs are stored, a name from :func:`irprop_minus`.
-      after: an optax transformation of all steps, except steps that are taken back.
+      weight_decay: factor λ ≥ 0; λ θ is added to the gradient before its sign is taken.
+      state: name of the format of the state, from the table of :func:`irprop_minus`.
+      after: an optax transformation of all steps, except steps that are reverted.
 
     Returns:
       An optax.GradientTransformationExtraArgs.
 
     Raises:
-      ValueError: as :func:`irprop_minus`; in `update`, if value is missing or is not a
-        scalar.
+      ValueError: as in :func:`irprop_minus`; in `update`, if value is missing or is not
+        a scalar.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -79,9 +80,9 @@ def rprop_minus(
     weight_decay: float | jax.Array | None = None,
     state: str = "int8_sign",
 ) -> optax.GradientTransformationExtraArgs:
-    """Rprop⁻, which never takes a step back: for FULL-BATCH gradients only.
+    """Rprop⁻, which never reverts a step: for FULL-BATCH gradients only.
 
-        θ_{t+1} = θ_t − Δ_t sign(g_t),    gradient g_t, step size Δ_t.
+        θ_{t+1} = θ_t − Δ_t sign(g_t),    with gradient g_t and step size Δ_t.
 
     Exceptions and cost are those of :func:`irprop_minus`.
 
@@ -91,8 +92,8 @@ def rprop_minus(
       eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
       min_step_size: least step size Δ_min; a number, or a pytree like params.
       max_step_size: greatest step size Δ_max; a number, or a pytree like params.
-      weight_decay: λ ≥ 0; λ θ is added to the gradient before its sign is taken.
-      state: how step sizes and signs are stored, a name from :func:`irprop_minus`.
+      weight_decay: factor λ ≥ 0; λ θ is added to the gradient before its sign is taken.
+      state: name of the format of the state, from the table of :func:`irprop_minus`.
 
     Returns:
       An optax.GradientTransformation.
@@ -130,13 +131,14 @@ def rprop_plus(
 
         θ_{t+1} = θ_t − Δ_t sign(g_t), but θ_{t−1} where gradient g changed its sign.
 
-    Later transformations in a chain must not change the steps, because Rprop⁺ takes a
-    step back by its stored length. Give a transformation that changes steps as `after`.
-    With `after`, θ_{t−1} is stored, which takes as much memory as params, and steps
-    that are taken back lead to θ_{t−1}. The return to θ_{t−1} is bit-identical if
-    θ_{t−1} and θ_t have one sign and are within a factor of two of each other. In other
-    cases, the error of the return is at most half of the last bit of θ_{t−1} − θ_t.
-    Exceptions and other costs are those of :func:`irprop_minus`.
+    To revert a step, Rprop⁺ takes a step of the stored length in the opposite
+    direction. Therefore, later transformations in a chain must not change the steps;
+    pass a transformation that changes steps as `after`. With `after`, the state also
+    stores θ_{t−1}, which takes as much memory as params, and a reverted step returns to
+    θ_{t−1}. The result is bit-identical to θ_{t−1} if θ_{t−1} and θ_t have the same
+    sign and differ by less than a factor of two. Otherwise, the rounding error is at
+    most half of the last bit of θ_{t−1} − θ_t. Exceptions and other costs are those of
+    :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.
@@ -144,9 +146,9 @@ def rprop_plus(
       eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
       min_step_size: least step size Δ_min; a number, or a pytree like params.
       max_step_size: greatest step size Δ_max; a number, or a pytree like params.
-      weight_decay: λ ≥ 0; λ θ is added to the gradient before its sign is taken.
-      state: how step sizes and signs are stored, a name from :func:`irprop_minus`.
-      after: an optax transformation of all steps, except steps that are taken back.
+      weight_decay: factor λ ≥ 0; λ θ is added to the gradient before its sign is taken.
+      state: name of the format of the state, from the table of :func:`irprop_minus`.
+      after: an optax transformation of all steps, except steps that are reverted.
 
     Returns:
       An optax.GradientTransformation.
@@ -181,12 +183,13 @@ def half_back(
     weight_decay: float | jax.Array | None = None,
     state: str = "int8_sign",
 ) -> optax.GradientTransformationExtraArgs:
-    """Rprop that turns back and then keeps Δ once: for FULL-BATCH gradients only.
+    """Rprop that turns back, then keeps Δ for one step: for FULL-BATCH gradients only.
 
         θ_{t+1} = θ_t − Δ_t sign(g_t), and Δ_{t+1} = Δ_t where g_t changed its sign.
 
-    With η⁻ = ½, half_back goes back half of the last step. Several programs wrongly
-    call half_back iRprop⁻. Exceptions and cost are those of :func:`irprop_minus`.
+    With η⁻ = ½, half_back goes back by half of the last step where g changes its sign.
+    Several libraries call this update iRprop⁻, wrongly. Exceptions and cost are those
+    of :func:`irprop_minus`.
 
     Args:
       learning_rate: first step size Δ_0, read by `init` only; a number, or a pytree.
@@ -194,8 +197,8 @@ def half_back(
       eta_plus: factor η⁺ > 1 of a step size whose gradient kept its sign.
       min_step_size: least step size Δ_min; a number, or a pytree like params.
       max_step_size: greatest step size Δ_max; a number, or a pytree like params.
-      weight_decay: λ ≥ 0; λ θ is added to the gradient before its sign is taken.
-      state: how step sizes and signs are stored, a name from :func:`irprop_minus`.
+      weight_decay: factor λ ≥ 0; λ θ is added to the gradient before its sign is taken.
+      state: name of the format of the state, from the table of :func:`irprop_minus`.
 
     Returns:
       An optax.GradientTransformation.

@@ -1,8 +1,9 @@
-"""Layouts of Rprop's state: step size Δ and sign s in 8, 5, 4 or 2 bytes a parameter.
+"""Layouts of Rprop's state: step size and sign in 8, 5, 4 or 2 bytes per parameter.
 
-Two files implement one step of Rprop for one array of parameters. `_rprop_plain.py` has
-Δ and s in separate arrays, and computes the equations of `_rprop.py` as written.
-`_rprop_packed.py` has Δ and s in one array, and computes the same on bits of floats.
+Two files implement one step of Rprop for one array of parameters. `_rprop_plain.py`
+stores the step sizes Δ and the signs s in separate arrays, and computes the equations
+of `_rprop.py` directly. `_rprop_packed.py` stores Δ and s in one array, and computes
+the same update by operating on the bit patterns of the floats.
 """
 
 from dataclasses import dataclass
@@ -13,20 +14,20 @@ import jax.numpy as jnp
 
 from bpvariants._dtypes import NARROW
 
-Kept: TypeAlias = tuple[jax.Array, Any]  # state of an array of params: Δ, and s or None
+Kept: TypeAlias = tuple[jax.Array, Any]  # (Δ, s), or (packed Δ and s, None)
 
 LAYOUTS = ("float32", "int8_sign", "packed", "bfloat16")
 PACKED = ("packed", "bfloat16")
-KEEPS_SIGN = ("rprop_minus", "manhattan")  # other variants set s to 0 at a sign change
+KEEPS_SIGN = ("rprop_minus", "manhattan")  # other variants set s = 0 at a sign change
 
 
 @dataclass(frozen=True)
 class RpropLayout:
-    """The layout of an optimizer's state, and the optimizer's variant.
+    """Layout of an optimizer's state, and the optimizer's variant of Rprop.
 
     Attributes:
-      state: layout, "float32", "int8_sign", "packed" or "bfloat16".
-      variant: the member of the Rprop family.
+      state: name of the layout, "float32", "int8_sign", "packed" or "bfloat16".
+      variant: name of the member of the Rprop family, such as "irprop_minus".
     """
 
     state: str
@@ -34,14 +35,15 @@ class RpropLayout:
 
     @property
     def rests(self) -> bool:
-        """Whether the stored sign s is 0 after a gradient has changed its sign."""
+        """Whether the stored sign s becomes 0 when the gradient changes its sign."""
         return self.variant not in KEEPS_SIGN
 
 
 class Numbers(NamedTuple):
-    """Settings of Rprop for one array of params, or as the user gave them for all.
+    """Settings of Rprop: for one array of params, or as given by the user for all.
 
-    For one array, settings are cast to its dtype, and bounds rounded like step sizes.
+    For one array, settings are cast to the dtype of its step sizes, and bounds are
+    rounded like its step sizes.
     """
 
     eta_minus: Any
@@ -53,18 +55,21 @@ class Numbers(NamedTuple):
 class Seen(NamedTuple):
     """Step sizes and sign changes of the last step, as read from a state."""
 
-    step_sizes: jax.Array  # Δ_t
-    flipped: jax.Array | None  # where g_t changed its sign; None if not recorded
+    step_sizes: jax.Array  # step sizes Δ_t
+    flipped: jax.Array | None  # whether g_t changed its sign; None if not recorded
 
 
 def computing(dtype: Any, layout: RpropLayout) -> Any:
-    """Return the dtype in which step sizes of params of a dtype are computed."""
+    """Return the dtype in which step sizes are computed for params of dtype `dtype`."""
     narrow = layout.state == "bfloat16" or dtype in NARROW
     return jnp.dtype(jnp.float32) if narrow else jnp.dtype(dtype)
 
 
 def at_flip(variant: str, old: Any, new: Any, worse: Any) -> Any:
-    """Return a step's length at a sign change, from Δ_{t−1}, Δ_t and E_t > E_{t−1}."""
+    """Return the length D_t of the step at a sign change.
+
+    `old` is Δ_{t−1}, `new` is Δ_t, and `worse` is whether the loss has grown.
+    """
     match variant:
         case "rprop_plus":
             return old

@@ -1,13 +1,14 @@
-"""Rprop on one array, with sign s in the bits of step size Δ: 4 bytes, or 2.
+"""Rprop on one array; the bits of each step size Δ include the sign s (4 or 2 bytes).
 
     sign bit | exponent | mantissa … flag        flag 0: s is 1, or −1 if the sign bit
                                                  is set; flag 1: s is 0, and g changed
                                                  its sign there if the sign bit is set
 
-Here g is the gradient. Rprop⁻ keeps s where g changes its sign, so the state of Rprop⁻
-does not record sign changes. The flag takes one bit of the mantissa. Moves use the step
-sizes as stored, because a step is taken back by the stored size. All operations are on
-bits as integers, which takes half as many operations as on floats.
+Here g is the gradient. In Rprop⁻, s is never set to 0 at a sign change of g, so the
+state of Rprop⁻ does not record sign changes. The flag replaces the last bit of the
+mantissa of Δ. Moves use the step sizes as stored, because a step is reverted by its
+stored size. All bits are processed as integers, which takes half as many operations as
+arithmetic on floats.
 """
 
 from typing import Any
@@ -25,14 +26,14 @@ from bpvariants.updates.resilient._rprop_layouts import (
 
 
 def start(step_size: jax.Array, layout: RpropLayout) -> Kept:
-    """Return the state before the first gradient: signs 0, and rounded step sizes."""
+    """Return the state before the first gradient: all signs 0, and the step sizes."""
     bits = _bits(step_size)
     return _floats(bits | _flag(layout, bits), layout), None
 
 
 def rounded(step_size: jax.Array, layout: RpropLayout) -> jax.Array:
-    """Round a step size to the nearest value that can be stored, and ties to even."""
-    lost = 17 if layout.state == "bfloat16" else 1  # bits of the mantissa to drop
+    """Round a step size to the nearest value that can be stored, with ties to even."""
+    lost = 17 if layout.state == "bfloat16" else 1  # number of mantissa bits to drop
     bits = _bits(step_size)
     number = bits.dtype.type
     odd = (bits >> number(lost)) & number(1)
@@ -43,12 +44,12 @@ def rounded(step_size: jax.Array, layout: RpropLayout) -> jax.Array:
 def advance(
     g: jax.Array, kept: Kept, numbers: Numbers, layout: RpropLayout, worse: jax.Array
 ) -> tuple[jax.Array, Kept]:
-    """Return moves and the new state; for a NaN gradient, NaN and the old state."""
+    """Return moves and the new state; where g is NaN, return NaN and the old state."""
     packed, _ = kept
     bits, g_bits = _bits(packed), _bits(g)
     top, flag = _top(bits), _flag(layout, bits)
     zero = jnp.zeros((), bits.dtype)
-    # Subnormal gradients count as 0, as in XLA's sign on a CPU.
+    # Subnormal gradients count as 0, as they do in jnp.sign on a CPU.
     moving = (g_bits & ~top) >= _bits(jnp.finfo(g.dtype).tiny)
     compared = moving & ((bits & flag) == 0)
     differ = (bits ^ g_bits) < 0
@@ -60,7 +61,7 @@ def advance(
         new_bits = new_bits | jnp.where(compared & differ, top | flag, zero)
     new_packed = jnp.where(jnp.isnan(g), packed, _floats(new_bits, layout))
 
-    # The move is computed from the new state, so that XLA can overwrite the old state.
+    # Compute the move from the new state; XLA can then overwrite the old state.
     new_bits = _bits(jax.lax.optimization_barrier(new_packed))
     resting = (new_bits & flag) != 0
     move = jnp.where(resting, 0, _as_float(new_bits & ~flag))
@@ -87,7 +88,7 @@ def _adapted(old, differ, numbers, layout):
 
 
 def _bits(values: Any) -> jax.Array:
-    """Return the bits of floats as integers; bfloat16 is read as float32."""
+    """Return the bits of floats as integers; bfloat16 is cast to float32 first."""
     values, bitcast = jnp.asarray(values), jax.lax.bitcast_convert_type
     if values.dtype == jnp.bfloat16:
         return bitcast(values, jnp.int16).astype(jnp.int32) << jnp.int32(16)
@@ -100,7 +101,7 @@ def _as_float(bits: jax.Array) -> jax.Array:
 
 
 def _floats(bits: jax.Array, layout: RpropLayout) -> jax.Array:
-    """Return the floats to store for some bits."""
+    """Return the floats with these bit patterns, in the dtype of the layout."""
     if layout.state != "bfloat16":
         return _as_float(bits)
     upper = (bits >> jnp.int32(16)).astype(jnp.int16)
@@ -112,5 +113,5 @@ def _top(bits: jax.Array) -> jax.Array:
 
 
 def _flag(layout: RpropLayout, bits: jax.Array) -> jax.Array:
-    """Return an integer whose only bit is the flag, the last of the stored mantissa."""
+    """Return a bit mask of the flag, which is the last bit of the stored mantissa."""
     return jnp.asarray(1 << 16 if layout.state == "bfloat16" else 1, bits.dtype)

@@ -1,7 +1,8 @@
 """Rprop on one array of params, with step sizes Δ and signs s in separate arrays.
 
-The signs s have the dtype of Δ, or int8. Where a gradient changed its sign, +2 is
-stored for s = 0, and ±2 for s = ±1, so that a report can count sign changes.
+The signs s have the dtype of Δ, or int8. Where the gradient changed its sign at the
+last step, the array stores +2 instead of s = 0, or ±2 instead of s = ±1, so that
+`rprop_report` can count sign changes.
 """
 
 import jax
@@ -17,13 +18,13 @@ from bpvariants.updates.resilient._rprop_layouts import (
 
 
 def start(step_size: jax.Array, layout: RpropLayout) -> Kept:
-    """Return the state before the first gradient: Δ_0 and s = 0."""
+    """Return the state before the first gradient: step sizes Δ_0, and signs 0."""
     dtype = jnp.int8 if layout.state == "int8_sign" else step_size.dtype
     return step_size, jnp.zeros_like(step_size, dtype=dtype)
 
 
 def rounded(step_size: jax.Array, layout: RpropLayout) -> jax.Array:
-    """Return a step size as it is stored, which is unchanged in this layout."""
+    """Return the step size unchanged: this layout stores it without rounding."""
     del layout
     return step_size
 
@@ -31,9 +32,9 @@ def rounded(step_size: jax.Array, layout: RpropLayout) -> jax.Array:
 def advance(
     g: jax.Array, kept: Kept, numbers: Numbers, layout: RpropLayout, worse: jax.Array
 ) -> tuple[jax.Array, Kept]:
-    """Return moves and the new state; for a NaN gradient, NaN and the old state."""
+    """Return moves and the new state; where g is NaN, return NaN and the old state."""
     old, marks = kept
-    # The product of two small gradients may underflow to 0, a product of signs cannot.
+    # Multiply signs; the product of two small gradients may underflow to 0.
     sign = jnp.sign(g)
     agreement = sign * _last_sign(marks, layout).astype(sign.dtype)
     flipped = agreement < 0
@@ -45,11 +46,11 @@ def advance(
 
 
 def adapted(old: jax.Array, agreement: jax.Array, numbers: Numbers) -> jax.Array:
-    """Return the new step sizes; where `agreement` is 0 or NaN, the old step sizes."""
+    """Return new step sizes; where `agreement` is 0 or NaN, the old step sizes."""
     down, up, least, greatest = numbers
     longer = jnp.minimum(old * up, greatest)
     shorter = jnp.maximum(old * down, least)
-    # Choosing a factor instead of a step size is slower, because XLA then copies `old`.
+    # `old * where(…, up, down)` would be slower, because XLA would copy `old`.
     return jnp.where(agreement > 0, longer, jnp.where(agreement < 0, shorter, old))
 
 

@@ -19,15 +19,15 @@ QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 class RpropReport(NamedTuple):
-    """Result of :func:`rprop_report`: dictionaries with a value for each leaf's name.
+    """Result of :func:`rprop_report`: dictionaries with one entry per leaf of params.
 
     Attributes:
-      step_sizes: [5], minimum, quartiles and maximum of Δ_t.
-      at_min: [], share of step sizes at their lower bound Δ_min.
-      at_max: [], share of step sizes at their upper bound Δ_max.
-      flips: [], share of gradients that changed sign at the last step; NaN if the state
-        does not record sign changes.
-      sizes: number of step sizes.
+      step_sizes: [5]: minimum, quartiles and maximum of the step sizes Δ_t.
+      at_min: []: fraction of step sizes that equal the lower bound Δ_min.
+      at_max: []: fraction of step sizes that equal the upper bound Δ_max.
+      flips: []: fraction of gradient elements that changed sign at the last step; NaN
+        if the state does not record sign changes.
+      sizes: number of step sizes of the leaf.
     """
 
     step_sizes: dict[str, jax.Array]
@@ -58,23 +58,23 @@ def rprop_report(
 ) -> RpropReport:
     """Summarise the step sizes and sign changes of each leaf of params.
 
-    Many step sizes at Δ_min, together with many sign changes, mean that gradients are
-    noise: gradients come from mini-batches, or training is at its end. For random
-    signs, the share of sign changes is ½ with Rprop⁻, and ⅓ with variants that ignore
-    the sign after a change. The report works within `jit`, and takes the time of
-    sorting the step sizes.
+    Many step sizes at Δ_min, together with many sign changes, mean that the gradients
+    are mostly noise, because they come from mini-batches or because training has
+    converged. If signs are random, the fraction of sign changes is ½ with Rprop⁻, and ⅓
+    with variants that set s = 0 after a sign change. The report works within `jit`, and
+    takes about as long as sorting the step sizes.
 
     Args:
       state: state of an optimizer of the Rprop family, or of a chain, mask or other
-        wrapper that contains one or several such optimizers.
-      min_step_size: Δ_min as given to the optimizer, for the shares at the bounds.
-      max_step_size: Δ_max as given to the optimizer, for the shares at the bounds.
+        wrapper around one or more such optimizers.
+      min_step_size: Δ_min as given to the optimizer, used for `at_min`.
+      max_step_size: Δ_max as given to the optimizer, used for `at_max`.
 
     Returns:
       A :class:`RpropReport`, whose `table()` is text to print.
 
     Raises:
-      ValueError: if `state` contains no state of Rprop.
+      ValueError: if `state` contains no state of the Rprop family.
 
     Example:
       >>> import jax.numpy as jnp
@@ -112,8 +112,8 @@ def rprop_report(
 
 
 def _add(report, name, kept, least, greatest, state):
-    # Any variant can be given here: all variants read a state alike, except packed
-    # states that do not record sign changes, and `tells_flips` marks such states.
+    # Any variant may be given here, because `see` treats all variants alike except for
+    # packed states that do not record sign changes; `tells_flips` marks those.
     layout = RpropLayout(layout_of(state) or "float32", "irprop_minus")
     rule = array_rule_of(layout)
     steps, flipped = rule.see(kept, layout)

@@ -1,11 +1,11 @@
-"""Rprop that takes steps back exactly, even if another transformation changed them.
+"""Rprop that reverts steps exactly, even if another transformation changed them.
 
-Rprop⁺ and iRprop⁺ take a step back by its length, which is wrong if a later
-transformation changed the length. The optimizer in this file contains the
-transformation given as `after`, and stores the earlier params θ_{t−1}, to which a step
-that is taken back returns:
+Rprop⁺ and iRprop⁺ revert a step by its stored length, which is wrong if a later
+transformation changed the length. The optimizer in this file applies the transformation
+`after` itself, and stores the previous params θ_{t−1}. A reverted step returns to
+θ_{t−1}:
 
-    θ_{t+1} = θ_{t−1}                          where the step is taken back
+    θ_{t+1} = θ_{t−1}                          where the step is reverted
               θ_t + after(−D_t sign(g_t))      elsewhere.
 """
 
@@ -25,7 +25,7 @@ class RestoringState(NamedTuple):
 
     rprop: Any  # a ScaleByRpropState
     after: optax.OptState
-    last_params: optax.Params  # θ_{t−1}
+    last_params: optax.Params  # the previous params θ_{t−1}
 
 
 def restoring(
@@ -33,11 +33,11 @@ def restoring(
     layout: RpropLayout,
     after: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
-    """Return an optimizer whose steps come from a Rprop rule and go through `after`."""
+    """Return an optimizer that applies `after` to the steps of a Rprop rule."""
     after = optax.with_extra_args_support(after)
 
     def init(params):
-        rprop = rule.init(params)  # checks params before `after` gets them
+        rprop = rule.init(params)  # checks params before `after` does
         copy = jax.tree.map(jnp.array, params)
         return RestoringState(rprop, after.init(params), copy)
 
@@ -78,6 +78,6 @@ def restoring(
 
 
 def _difference(target, here):
-    """Return target − here, corrected for the rounding error of a sum with `here`."""
+    """Return target − here, corrected so that here + result is closer to target."""
     difference = target - here
     return difference + (target - (here + difference))

@@ -1,4 +1,4 @@
-"""Study categorise: networks learn, resume, and do not read padding."""
+"""Study categorise: training, resuming, and no effect of padding."""
 
 import dataclasses
 import json
@@ -43,7 +43,7 @@ def test_quick_beats_the_most_frequent_class(fast, tmp_path, capsys):
     assert [json.loads(line) for line in lines] == result.rows
     baseline, network = result.rows
     labels = data.trec().test.labels
-    # The accuracy of the majority class was measured outside this project.
+    # Fraction of texts in the largest class, measured without this library
     assert baseline["majority"] == pytest.approx(27.6)
     assert baseline["accuracy"][0] > 85
     assert network["accuracy"][0] > 70
@@ -84,8 +84,8 @@ def test_texts_that_look_alike_are_split_alike():
         assert text_units.split(apart, kind) == expected
         assert text_units.split(hidden, kind) == expected
     assert text_units.split(apart, "words") == ["Café", "déjà", "0", "€"]
-    # A word learned in one Unicode form is known in the other form too. Comparison of
-    # texts ignores the Unicode form as well.
+    # Words and texts are compared after Unicode normalisation, so different Unicode
+    # forms of a word are the same word.
     given = {"hashed": 0, "width": 1, "stride": 1}
     units = text_units.learn_units([apart], "words", **given)
     one, other = (text_units.encode(units, [t], 9) for t in (composed, hidden))
@@ -102,7 +102,7 @@ SMALL: Any = {
 
 
 def test_a_run_goes_on_after_ctrl_c(texts, tmp_path, monkeypatch):
-    # The test of the quick run checks the pictures, so skip them here.
+    # Skip the plots, which the test of the quick run checks.
     monkeypatch.setattr(report, "save_picture", lambda *_: None)
     config = categorise.Config(out=tmp_path / "whole", **SMALL)
     whole = categorise.main(config).rows
@@ -111,7 +111,7 @@ def test_a_run_goes_on_after_ctrl_c(texts, tmp_path, monkeypatch):
     assert whole[1]["curve"][-1]["accuracy"] == whole[1]["accuracy"]
     say, out = text_network.say, tmp_path / "cut"
 
-    def interrupted(*args):  # Press Ctrl-C at the first of the two evaluations.
+    def interrupted(*args):  # simulates Ctrl-C at the first of two evaluations
         os.kill(os.getpid(), signal.SIGINT)
         return say(*args)
 
@@ -171,7 +171,7 @@ def test_batches_are_of_the_texts(texts, kind):
             assert like
             assert targets[0, i] in texts.train.labels[like]
         changed = own != part[-1]
-        # Only whole words become unknown; their parts stay known.
+        # Only whole words are unknown; their character n-grams are known.
         assert not changed[:, 1:].any()
         unknown += changed.sum()
         assert set(part[-1][changed]) <= set(encoded.unknown)
@@ -195,7 +195,7 @@ def test_what_is_new_is_unknown_but_like_others(texts):
     ("kind", "pooling"), [("words", "mean"), ("characters", "max")]
 )
 def test_padding_is_not_read(texts, kind, pooling):
-    """Check that the gradient equals that of each text alone, without padding."""
+    """Compare the gradient of a padded batch with gradients of single texts."""
     units, encoded = read(texts, kind)
     sizes = {"embedding": 3, "units": 4, "classes": 2, "runs": 2}
     params = text_network.init_runs(
@@ -232,7 +232,7 @@ def test_padding_is_not_read(texts, kind, pooling):
     np.testing.assert_allclose(value, want, rtol=1e-5)
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     jax.tree.map(close, grads, slope)
-    other = np.where(rest[2][..., None], xs, 1)  # Change the symbols in padding.
+    other = np.where(rest[2][..., None], xs, 1)  # change the inputs in padding
     assert (other != xs).any()
     again = rule(one, other, *rest)
     jax.tree.map(np.testing.assert_array_equal, again, ((value, None), grads))

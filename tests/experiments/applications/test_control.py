@@ -1,4 +1,4 @@
-"""Study control: energy conservation, reference controllers, and learned policies."""
+"""Study control: energy of the simulated systems, LQR and iLQR, learned policies."""
 
 import json
 from functools import cache
@@ -40,7 +40,7 @@ def name(request):
 
 @cache
 def rolled(system, steps):
-    """Simulate an episode with a constant action; return the states, [steps, n]."""
+    """Simulate an episode with a constant action; return the states [steps, n]."""
 
     @jax.jit
     def roll(state, action):
@@ -64,7 +64,7 @@ def test_energy_stays_without_action_and_friction(name):
 
 
 def test_power_is_what_energy_gains(name):
-    """Check the energy's rate: dE/dt = (u − friction · speed) · speed."""
+    """Check the rate of change of energy: dE/dt = (u − friction · speed) · speed."""
     system = SYSTEMS[name]
     state, action = jnp.array(STATES[name]), 0.6 * jnp.array(system.limit)
     dt = 1e-3
@@ -89,8 +89,8 @@ def arm_points(q):
     return jnp.concatenate([RODS * first, first + RODS * second])
 
 
-# Two point masses at the Gauss nodes move like a uniform rod of the same mass. The
-# reason is that energy is quadratic in the position along the rod.
+# A uniform rod moves like two point masses at the Gauss nodes, because energy is a
+# quadratic function of the position along the rod.
 RODS = np.array([[0.5 - 12**-0.5], [0.5 + 12**-0.5]])
 _turned = lambda angle: jnp.stack([jnp.sin(angle), jnp.cos(angle)])[None]
 # Format: {system: (function from q to the positions of the point masses, masses,
@@ -132,7 +132,7 @@ def test_motion_is_that_of_points_by_euler_and_lagrange(name):
 def test_policies_keep_to_limits_and_rests_are_at_rest(name):
     system = SYSTEMS[name]
 
-    @jax.jit  # One program compiles faster than many small ones.
+    @jax.jit  # one function compiles faster than many
     def found(keys):
         params = policy.init(system, 8, keys[0])
         params[-1]["bias"] += 100.0
@@ -187,8 +187,8 @@ def test_ilqr_is_lqr_near_the_goal_and_finds_a_way_from_afar():
     goals = jnp.zeros((steps, 4, 1))
     idle = policy.play(system, nothing, start, goals)
     states, raw, costs = ilqr.ilqr(system, idle.states, idle.actions, goals)
-    # The costs of iLQR and LQR differ a little: iLQR stops after 1 s, while LQR has no
-    # final time. iLQR also knows that sin(angle) differs from the angle.
+    # The costs of iLQR and LQR differ slightly: iLQR optimises only 1 s, but LQR has an
+    # infinite horizon; LQR assumes sin(angle) = angle, but iLQR does not.
     np.testing.assert_allclose(costs[:2], by_lqr, rtol=0.02)
     actions = system.limit[0] * np.tanh(raw)
     again = system.cost(states[1:], actions, goals).mean(axis=0)

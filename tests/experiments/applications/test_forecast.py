@@ -1,4 +1,4 @@
-"""Study forecast: no look-ahead, intervals, test of forecast skill, and user files."""
+"""Study forecast: no use of future values, intervals, significance, user files."""
 
 import json
 import tracemalloc
@@ -92,7 +92,7 @@ def test_linear_baselines_are_those_measured_elsewhere():
 
 
 def learned(method, series, tmp_path):
-    """Learn.
+    """Train the networks of the study.
 
     Return forecasts [seeds, origins, H, 3] in data units, and the first origin.
     """
@@ -169,12 +169,13 @@ def test_what_a_network_is_given():
 def test_losses_by_hand():
     said = jnp.array([[1.0, 0.0, 2.0]])
     value = forecast_network.losses(said, jnp.array([3.0]))
-    # By hand: ½ · 2² for the mean, .05 · 3 for the low and .95 · 1 for the high
-    # quantile.
+    # Losses by hand: ½ · 2² for the mean, .05 · 3 for the 5 % quantile, and .95 · 1 for
+    # the 95 % quantile.
     np.testing.assert_allclose(value, [2 + 0.15 + 0.95], rtol=1e-6)
     target = jnp.array([3.0]), jnp.array([1.0])
     assert forecast_network.loss(said.reshape(3), target) == value[0]
-    # The loss of the low quantile is smallest at 5 %, the lower end of a 90 % interval.
+    # The loss of the low quantile is smallest at the 5 % quantile, the lower end of a
+    # 90 % interval.
     z = jnp.asarray(np.random.default_rng(0).normal(size=999))
     grid = np.linspace(-3, 3, 121)
     said = np.stack([0 * grid, grid, 0 * grid], axis=-1)
@@ -204,7 +205,7 @@ def test_windows_see_nothing_from_their_cut_on():
     # Steps before the start of the series are masked.
     assert not seen["mask"][:4, 0].any()
     assert seen["mask"][4:, 0].all()
-    assert not seen["counts"][:4].any()  # Losses of the warm-up steps do not count.
+    assert not seen["counts"][:4].any()  # losses of warm-up steps have weight 0
     np.testing.assert_array_equal(seen["counts"][4:, 1, 0], [1, 0, 1, 1, 1, 1])
     np.testing.assert_array_equal(seen["counts"][4:, 2], [[1, 0], *5 * [[0, 0]]])
     np.testing.assert_array_equal(seen["mask"][:, 2], [*6 * [True], *4 * [False]])
@@ -227,8 +228,8 @@ def test_diebold_mariano_by_hand():
     np.testing.assert_allclose(found.statistic, 2 * np.sqrt(5 / 3), rtol=1e-12)
     # The reference is a table of Student's t with 5 degrees of freedom.
     np.testing.assert_allclose(found.p, 0.0493, atol=5e-5)
-    # The plain variance γ_0 + 2 γ_1 = 1 − 2 · 5/6 is negative, so Bartlett's weights
-    # are used: 1 − 5/6.
+    # The variance estimate γ_0 + 2 γ_1 = 1 − 2 · 5/6 is negative, so Bartlett's weights
+    # are used instead; they give 1 − 5/6.
     found = test(np.array([1.0, -1, 1, -1, 1, -1]) + 1, 2)
     np.testing.assert_allclose(found.statistic, np.sqrt(5 / 9 * 6 * 6), rtol=1e-12)
     assert test(np.zeros(9), 1) == (0, 1)
@@ -244,7 +245,7 @@ def test_no_skill_is_said_plainly():
         "method": method, "skill": {"1": {"p": p, "gain": gain, "statistic": 1.0}}
     }  # fmt: skip
     rows = [row("reference", 1, 0), row("ar", 0.04, 2.0), row("ridge", 0.9, 0.1)]
-    # With two comparisons, the p-value 0.04 becomes 0.08.
+    # With two comparisons, the corrected p-value of 0.04 is 0.08.
     said = report.conclusion(series, rows)
     assert said.startswith("made up: no skill shown. Of 2 comparisons none is better")
     rows[1] = row("ar", 0.01, 2.0)
@@ -328,7 +329,7 @@ def test_columns_are_read_as_they_are_written(tmp_path):
 def test_a_name_with_dollars_is_no_formula(tmp_path):
     series = make_series(title="a $x^$ b", unit="$/h and \\frac in $")
     figure = pictures.draw_own(series, np.ones((3, 3)))
-    # Matplotlib would refuse a title that it reads as a broken formula.
+    # Matplotlib raises an error if it takes a title for an invalid formula.
     figure.savefig(tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
@@ -383,10 +384,10 @@ def test_memory_of_long_files_is_that_of_a_column(tmp_path):
     tracemalloc.stop()
     assert len(series.values) == 200_000
     column = 200_000 * 8
-    assert peak < 8 * column  # Reading needs memory for only a few columns of values.
+    assert peak < 8 * column  # reading needs memory for only a few columns
     # The autoregression needs a table of 24 lags, and copies of some columns.
     assert peak_of_ar < 24 * column
-    # The training and test parts of a long file are split like those of a short file.
+    # A long file is split into training and test parts like a short file.
     assert (series.validation, series.test) == (190_000, 195_000)
 
 

@@ -1,4 +1,4 @@
-"""Study identify: the plant's equation, and learning against a loop by hand."""
+"""Study identify: the plant's equation, and learning, compared with a plain loop."""
 
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ def _as_users_have_it(plain_jax):
 
 
 def test_tanks_obey_torricelli():
-    """Compare the simulated tanks, with small steps, with the differential equation."""
+    """Compare tanks simulated at small time steps with their differential equation."""
     k, u, h = np.array(tanks.BEFORE), jnp.array(1.7), 1 / 200
 
     def slope(_, x):
@@ -43,7 +43,8 @@ def test_a_record_is_what_it_says():
     np.testing.assert_allclose(record.xs[1:, 1], record.targets[:-1], rtol=1e-6)
     np.testing.assert_allclose(record.k[999], tanks.BEFORE)
     np.testing.assert_allclose(record.k[1000], tanks.AFTER)
-    # With the true parameters, the observer's error is below the measurement noise.
+    # With the true parameters, the observer's error is smaller than the measurement
+    # noise.
     course = methods.informed(
         jax.tree.map(lambda leaf: leaf[None], record), ((0.05, 0.3),)
     )
@@ -55,7 +56,7 @@ def test_a_record_is_what_it_says():
 def test_learning_is_that_of_a_loop_by_hand(kind):
     """Compare learning with a loop that calls `jax.grad` at each prediction.
 
-    The loop differentiates a prediction through all steps before it.
+    The loop differentiates each prediction through all earlier time steps.
     """
     record = jax.vmap(partial(tanks.simulate, steps=12, jump=6))(
         jax.random.split(jax.random.key(2), 1)
@@ -70,7 +71,7 @@ def test_learning_is_that_of_a_loop_by_hand(kind):
     xs, targets = record.xs[0], record.targets[0]
 
     def first(params):
-        """Return the first two predictions, both with the same parameters."""
+        """Return the first two predictions, both made with the initial parameters."""
         levels, one = model.step(params, model.carry(params), xs[0])
         return one, model.step(params, levels, xs[1])[1]
 
@@ -86,7 +87,7 @@ def test_learning_is_that_of_a_loop_by_hand(kind):
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
             new, optax.apply_updates(params, step),
         )  # fmt: skip
-        # The lane with a learning rate of 0 learns nothing.
+        # The run with a learning rate of 0 does not change its parameters.
         frozen = course.predictions[0, 0, 1]
         assert frozen == pytest.approx(float(two), rel=1e-5)
     levels, _ = model.step(params, model.carry(params), xs[0])

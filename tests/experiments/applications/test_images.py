@@ -1,4 +1,4 @@
-"""Study images: classification errors, and the same results after Ctrl-C."""
+"""Study images: classification errors, and equal results after Ctrl-C and resuming."""
 
 import dataclasses
 import os
@@ -31,7 +31,7 @@ def test_images_quick(check_run, fast, tmp_path, capsys):
     labels = data.mnist().test[1][:1000]
     majority = 100 * (1 - np.bincount(labels).max() / 1000)
     errors = {row["job"]: row["test_error"][0] for row in result.rows}
-    # The linear classifier of all MNIST images has an error of 12 %.
+    # A linear classifier trained on all MNIST training images has a test error of 12 %.
     assert max(errors.values()) < 15 < majority
     printed = capsys.readouterr().out
     assert "4.7" in printed
@@ -44,7 +44,7 @@ def test_images_quick(check_run, fast, tmp_path, capsys):
 
 @pytest.fixture
 def noise(monkeypatch):
-    """Replace MNIST by twenty images of noise."""
+    """Replace MNIST by twenty images of random noise."""
     pixels = np.random.default_rng(0).uniform(size=(20, 28, 28)).astype(np.float32)
     found = pixels, np.arange(20, dtype=np.int32) % 10
     monkeypatch.setattr(data, "mnist", lambda: data.MNIST(found, found))
@@ -68,8 +68,8 @@ def test_a_run_goes_on_after_ctrl_c(check_run, noise, tmp_path, monkeypatch):
 
     def interrupted(*args):
         count.append(1)
-        # Call 7 is in the second network: each network prints four evaluations and one
-        # result.
+        # Each network prints four evaluations and one result, so call 7 is during the
+        # training of the second network.
         if len(count) == 7:
             os.kill(os.getpid(), signal.SIGINT)
         return say(*args)
@@ -86,7 +86,7 @@ def test_a_run_goes_on_after_ctrl_c(check_run, noise, tmp_path, monkeypatch):
     assert result.interrupted
     assert [row["job"] for row in result.rows] == ["full_batch"]
     with (out / "results.jsonl").open("a") as file:
-        # Imitate a process that was killed while it wrote a row.
+        # Simulate a process that was killed while it wrote a row.
         file.write('{"job": "gru_')
     with pytest.raises(DataError, match="add --resume to go on with it"):
         images.main(images.Config(out=out))
@@ -132,7 +132,7 @@ def test_images_by_feedback_alignment(noise, name, kind):
     want, right = jax.jit(jax.value_and_grad(exact))(params)
     np.testing.assert_allclose(value, want, rtol=1e-6)
     same = jax.tree.map(lambda a, b: np.allclose(a, b, atol=1e-6), grads, right)
-    # The last layer has an exact gradient, because it needs no feedback.
+    # The gradient of the last layer is exact, because this layer needs no feedback.
     assert all(same[-1].values())
     assert not same[0]["weights"]
 

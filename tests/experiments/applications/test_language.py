@@ -56,7 +56,7 @@ def test_ngrams_by_their_definition():
     def p(t, order):
         if order == 0:
             return 1 / 3
-        # Pad the context with zeros before the text begins.
+        # Before the beginning of the text, the context is padded with zeros.
         context = [0] * max(0, order - 1 - t)
         context += given[max(0, t - order + 1) : t].tolist()
         padded = [0] * (order - 1) + train.tolist()
@@ -123,7 +123,7 @@ def test_texts_that_cannot_be_learned_are_refused(tmp_path):
     path.write_bytes(b"to be or not to be\n" * 1000)
     with pytest.raises(DataError, match="prompt must be characters of the text"):
         language.main(language.Config(text=path, prompt="O!", out=out))
-    assert not out.exists()  # A refused prompt leaves no incomplete output.
+    assert not out.exists()  # an invalid prompt leaves no output
 
 
 def test_a_run_is_not_resumed_with_another_text(tmp_path):

@@ -1,4 +1,4 @@
-"""Study music: a short run, streams that contain each piece once, and scores."""
+"""Study music: a short run, each piece once in the streams, and error measures."""
 
 import itertools
 from typing import Any
@@ -125,7 +125,7 @@ def test_midi_is_read_back(tmp_path):
     file = mido.MidiFile(path)
     assert file.length == pytest.approx(7 * 0.5)
     played = [m for m in file.tracks[0] if m.type == "note_on"]
-    assert [m.note for m in played] == [c, e, g, c]  # A held note begins only once.
+    assert [m.note for m in played] == [c, e, g, c]  # a held note is one note
     with pytest.raises(ValueError, match="seconds must be positive, got 0"):
         midi.write_midi(path, piece, 0)
 

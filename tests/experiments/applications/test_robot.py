@@ -36,7 +36,7 @@ def test_robot_quick(check_run, tmp_path, capsys):
             assert 100 * (1 - row["curve"][-1][0]) == pytest.approx(share, abs=1e-3)
     sensors = networks.load("sensors", tune=False)
     known = 100 * np.mean(baselines.logistic(sensors) == actions)
-    # The known accuracy is that of logistic regression on four frames.
+    # Test accuracy of logistic regression on four frames, measured without this library
     assert known == pytest.approx(71.5, abs=0.3)
     assert "90.1" in capsys.readouterr().out
     again = robot.main(robot.Config(out=tmp_path, resume=True))

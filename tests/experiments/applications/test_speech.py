@@ -39,7 +39,7 @@ def test_speech_quick(check_run, fast, tmp_path, capsys, monkeypatch):
     result = speech.main(speech.Config(quick=True, steps=150, out=out, wav=wav))
     check_run(result, out, ["speech", "confusion_known"])
     baseline, network = result.rows
-    # The accuracy of the baseline was measured outside this project.
+    # Accuracy of the baseline, measured without this library
     assert baseline["accuracy"][0] > 90
     assert network["accuracy"][0] > 93
     counts = np.array(network["confusion"])
@@ -132,7 +132,7 @@ def test_what_was_left_out_or_is_padding_does_not_count(recordings, pooling):
     )
     jax.tree.map(np.testing.assert_array_equal, run(xs, 1), run(changed, 1))
     assert run(xs, -1)[0][0] != run(changed, -1)[0][0]
-    # Reference: run each recording alone, and read the output at its end.
+    # Reference: run the network on each recording alone, and take the last output.
     losses = []
     for i in np.flatnonzero(speakers != 1):
         advance, zeros = CELLS["lstm"], CELLS["lstm"].carry
@@ -151,10 +151,10 @@ def test_what_was_left_out_or_is_padding_does_not_count(recordings, pooling):
 
 
 def test_unknown_speakers_are_unknown(recordings, tmp_path, monkeypatch):
-    """Check that each held-out speaker is tested by a network that never heard them."""
+    """Check that no network is tested on a speaker in its training data."""
     everything = np.arange(24)
     found = data.FSDD([], recordings.digits, recordings.speakers, *3 * [everything])
-    # A run loads the data set before the recordings.
+    # A run loads the data set before it loads the user's recordings.
     monkeypatch.setattr(data, "fsdd", lambda: found)
     monkeypatch.setattr(speech_network, "load", lambda: (found, [], recordings))
     learned = {}
@@ -176,7 +176,8 @@ def test_unknown_speakers_are_unknown(recordings, tmp_path, monkeypatch):
     *_, row = speech.main(config).rows
     assert row["job"] == "speakers"
     assert [*learned] == [*row["speakers"]] == ["jackson", "lucas"]
-    # Recordings of a held-out speaker do not change the network for that speaker.
+    # The network that is tested on a speaker does not depend on this speaker's
+    # recordings.
     before = dict(learned)
     xs = [
         9 * x if speaker == 1 else x

@@ -1,4 +1,4 @@
-"""Study translate: networks against plain loops, padding, and printed results."""
+"""Study translate: networks compared with plain loops, padding, printed results."""
 
 import itertools
 import json
@@ -60,7 +60,7 @@ def make_params(attention="additive"):
 
 
 def by_hand(params, source, target, attention, own=False):
-    """Return losses of one sentence, word by word, without padding, scan or batch."""
+    """Return the loss of each word of one sentence, by a loop without padding."""
     encoder, decoder = params["encoder"], params["decoder"]
     zeros = np.zeros(SIZES.units)
     states = {"forward": [], "backward": []}
@@ -98,7 +98,7 @@ def by_hand(params, source, target, attention, own=False):
 
 
 def gru(params, h, x):
-    """Return the next state of a GRU as torch.nn.GRUCell computes it."""
+    """Return the next state of a GRU, with the equations of torch.nn.GRUCell."""
     of_x = jnp.split(x @ params["inputs"] + params["bias"], 3)
     of_h = jnp.split(h @ params["recurrent"], 3)
     sigmoid = lambda x: 1 / (1 + jnp.exp(-x))
@@ -137,9 +137,9 @@ def test_losses_and_gradients_are_those_by_hand(precise, attention):
 def test_own_words_are_read_and_padding_is_not(precise):
     """Check that the decoder reads its own words, and that padding has no effect.
 
-    The decoder's likeliest word is its next input and becomes part of the translation.
-    A sentence has the same losses, translation and attention alone and in a padded
-    batch. A loop by hand gives the same values.
+    The decoder's most likely word is its next input, and the next word of the
+    translation. Losses, translation and attention of a sentence must be equal alone, in
+    a padded batch, and in a plain loop.
     """
     params = make_params()
 
@@ -159,7 +159,7 @@ def test_own_words_are_read_and_padding_is_not(precise):
         np.testing.assert_allclose(shares[:, : len(source), i].sum(axis=1), 1)
         assert not shares[:, len(source) :, i].any()
     assert not (words == UNKNOWN).any()
-    # Attention stays finite also for a source that is all padding.
+    # Attention weights are finite even if the source is only padding.
     assert np.isfinite(shares).all()
     want, same, to = run(make_batch(SOURCES[1:], TARGETS[1:]))
     np.testing.assert_allclose(each[:3, 1], want[:, 0], rtol=1e-12)
@@ -182,7 +182,8 @@ def test_rules_of_translation(precise):
     for side, name in (("encoder", "forward"), ("decoder", "cell")):
         exact = grads[side][name]["recurrent"]
         assert np.abs(cut[side][name]["recurrent"] - exact).max() > 1e-3
-    # Truncation never separates the first decoder state from the encoder.
+    # Truncation does not stop gradients between the first decoder state and the
+    # encoder.
     cuts = network.cuts(jnp.zeros((5, 1)), How("dot", "truncated_bptt", 2))
     assert np.ravel(cuts).tolist() == [False, False, True, False, True]
 

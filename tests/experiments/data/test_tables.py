@@ -1,4 +1,4 @@
-"""Tables in the formats of users' programs: expected columns, or an error message."""
+"""Reading tables in many file formats: the expected columns, or an error message."""
 
 import bz2
 import gzip
@@ -22,9 +22,9 @@ def read(folder, content, *names, **options):
 
 
 def rows(*cells, head="d;v"):
-    """Return a table whose last column has the given cells.
+    """Return the text of a table whose last column contains the given cells.
 
-    Columns end at semicolons.
+    Columns are separated by semicolons.
     """
     return "".join(f"{line}\n" for line in (head, *(f"a;{cell}" for cell in cells)))
 
@@ -70,7 +70,7 @@ def test_numbers_are_read_as_they_are_meant(name, tmp_path):
         (rows("999", "1,234"), r"'1,234' in line 3 can be 1234 or 1\.234"),
         ("d\tv\na\t1.234\n", "not clear"),
         ("v\n1,234\n", "not clear"),
-        # The point in a time of day does not show which sign is the decimal sign.
+        # The point in a time of day says nothing about the decimal sign of numbers.
         ("t;v\n12.30;1.234\n13.30;999\n", "not clear"),
         (rows("1_5"), "line 2 .* has '1_5'"),
         (rows("1", "2020_01"), "line 3 .* has '2020_01'"),
@@ -222,7 +222,7 @@ def dated(days, head="d,v"):
         (["1/12/20 9:00 PM", "1/12/20 8:00 AM", "1/11/20 9:00 AM"], [2, 1, 0]),
         (["2020-01-01", "2020-01-03", "2020-01-02"], [0, 2, 1]),
         (["2020-01-01", "2020-01-02", "2020-01-03"], [0, 1, 2]),
-        # Two rows for the repeated hour stay in the order of the file.
+        # The hour is repeated at the end of summer time; its two rows keep their order.
         (["2021-10-31 03:00", "2021-10-31 02:00", "2021-10-31 02:00"], [2, 1, 0]),
     ],
 )  # fmt: skip
@@ -247,7 +247,7 @@ def test_gaps_and_doubled_hours_are_told(tmp_path):
     # The rows stay in the order of the file.
     assert table.columns["v"].tolist() == [*range(6)]
     assert "goes back 1 time, first from 2021-10-31 02:30 to" in table.notes[1]
-    # Date and time are in separate columns, and the newest row comes first.
+    # Date and time are in separate columns; rows are sorted from newest to oldest.
     lines = "".join(f"31.10.2021;0{h}:00;{h}\n" for h in (6, 5, 3, 2, 2, 1))
     table = read(tmp_path, "Datum;Zeit;v\n" + lines)
     assert table.columns["v"].tolist() == [1, 2, 2, 3, 5, 6]
@@ -282,7 +282,7 @@ def test_times_of_no_known_form_are_told(tmp_path):
 def test_falling_values_are_not_taken_for_times(tmp_path):
     table = read(tmp_path, "time,v\n5,1\n3,2\n4,3\n1,4\n")
     assert table.columns["v"].tolist() == [1, 2, 3, 4]
-    # One step of these times goes up; all others go down.
+    # All rows but one are in descending order of time.
     mostly = [*range(40, 20, -1), 30]
     table = read(tmp_path, dated(mostly, "time,v"))
     assert table.columns["v"].tolist() == [*range(21)]

@@ -1,4 +1,4 @@
-"""WAV files in the variants that programs write, also to a pipe."""
+"""Reading WAV files in many variants, also files that were written to a pipe."""
 
 import io
 import struct
@@ -37,7 +37,7 @@ def test_a_size_that_was_not_known_means_all_samples(size):
     for riff in (size, min(size + 36, 0xFFFFFFFF), 36, 236):
         content = changed(changed(wav(SOUND), SIZE, size), RIFF_SIZE, riff)
         np.testing.assert_array_equal(read(content), expected)
-        # The reader leaves out an incomplete last frame.
+        # The reader drops an incomplete last frame.
         np.testing.assert_array_equal(read(content + b"\1"), expected)
     content = wav(SOUND)
     # Insert a LIST chunk before the samples, as ffmpeg does.

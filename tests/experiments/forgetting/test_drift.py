@@ -1,4 +1,4 @@
-"""Study drift: a short run, and each method against its equation."""
+"""Study drift: a short run, and each method compared with its equation."""
 
 import json
 
@@ -114,9 +114,9 @@ def test_the_methods_are_their_equations():
 
 
 def test_the_measured_table_is_reproduced():
-    """Check that errors agree with a measured table, and diverge where it says so.
+    """Compare errors, and the cases that diverge, with a table measured elsewhere.
 
-    The tolerance is the spread of means over five random walks.
+    The tolerance is the difference of means between sets of five random walks.
     """
     config, rates = drift.Config(), np.array([0.05, 0.2, 0.5, 1.0])
     xs, ys, _ = drift.walks(config)

@@ -1,4 +1,4 @@
-"""The command line in users' shells: Ctrl-C, ASCII, names that are not UTF-8."""
+"""Command line: Ctrl-C, ASCII-only terminals, and file names that are not UTF-8."""
 
 import io
 import os
@@ -13,8 +13,8 @@ from experiments import report
 from experiments.harness.errors import DataError
 from experiments.harness.printing import show_every_text
 
-# This program presses Ctrl-C while a module is imported. It swallows the
-# KeyboardInterrupt, as some modules do.
+# This program sends Ctrl-C to itself while a module is imported. The module ignores the
+# KeyboardInterrupt, as some real modules do.
 PRESS = """
 import os, runpy, signal, sys
 
@@ -48,7 +48,7 @@ def test_ctrl_c_during_imports_exits_with_130(module, tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_at_any_time_exits_with_130(tmp_path):
-    """Press Ctrl-C at several times, also while Python starts and imports."""
+    """Send Ctrl-C at several times, also while Python starts and imports modules."""
     for i, seconds in enumerate((0.3, 1.0, 2.0)):
         out = tmp_path / str(i)
         command = [sys.executable, "-m", "experiments", "flow", "--out", str(out)]

@@ -1,4 +1,4 @@
-"""Resuming a run: refused if the input files have changed since it began."""
+"""Resuming a run: an error if input files have changed since the run began."""
 
 import dataclasses
 import json

@@ -16,7 +16,7 @@ from experiments.harness.study import run_study, Study
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Square the numbers of a list; this stands in for a study."""
+    """Config of a minimal study, which squares the numbers of a list."""
 
     QUICK: ClassVar = {"numbers": (1, 2)}
     CHECKS: ClassVar = {"numbers": options.all_of(options.given, options.at_least(1))}
@@ -25,7 +25,7 @@ class Config(Study):
 
 
 def make_main(stop_at=None):
-    """Return the `main` of a study; the job of the number `stop_at` raises Ctrl-C."""
+    """Return the `main` of the minimal study; the job `stop_at` is ended by Ctrl-C."""
     trained, shown = [], []
 
     def train(number, way):
@@ -54,7 +54,7 @@ def test_an_interrupted_study_is_resumed_to_the_same_rows(tmp_path):
     assert part.interrupted
     assert not whole.interrupted
     assert trained == [1, 2]
-    # An interrupted study shows the rows that it has so far.
+    # An interrupted study prints the rows of finished jobs.
     assert [call[2] for call in shown] == [part.rows]
     main, trained, _ = make_main()
     again = main(Config(out=tmp_path / "part", resume=True))
@@ -106,7 +106,7 @@ def test_checks_say_what_is_allowed():
     with pytest.raises(ValueError, match=r"rate must be in \(0, 1\], got 0"):
         options.within(0, 1, ends="(]")("rate", 0)
     options.within(0, 1, ends="(]")("rate", 1)
-    options.above(0)("rate", None)  # None means that the study chooses the value.
+    options.above(0)("rate", None)  # None: the study chooses the value
     with pytest.raises(ValueError, match="rate must be positive, got nan"):
         options.above(0)("rate", float("nan"))
     with pytest.raises(ValueError, match="Did you mean 'bptt'"):
@@ -142,7 +142,7 @@ def test_one_process_at_a_time_runs_a_study_in_a_folder(tmp_path):
     result = run_study("outer", Config(out=tmp_path), jobs, lambda *_: None)
     assert len(inner) == 2
     stored = json.loads((tmp_path / "config.json").read_text())["config"]
-    # The refused runs have not overwritten config.json.
+    # The runs that raised an error have not overwritten config.json.
     assert stored["resume"] is False
     assert len(result.rows) == 1
     assert not (tmp_path / ".lock").exists()

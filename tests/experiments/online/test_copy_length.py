@@ -1,4 +1,4 @@
-"""Study copy_length: a short run, and its sequences."""
+"""Study copy_length: a short run, and the sequences that it generates."""
 
 import dataclasses
 import json
@@ -55,8 +55,9 @@ def test_strings_grow_when_they_are_known_and_until_the_steps_are_taken():
     body = partial(copy_length.follow, config, known, (), 3)
     keys = jax.random.split(jax.random.key(0), 20)
     course, (steps, lengths, _) = jax.lax.scan(body, start, keys)
-    # The moving average of the loss falls below its half after seven sequences of one
-    # bit, because 0.9^7 < 1/2. All sequences together take 7·2 + 4·4 = 30 steps.
+    # With a loss of 0, the moving average of the loss falls below half of its first
+    # value after seven sequences, because 0.9^7 < 1/2. All sequences together have
+    # 7·2 + 4·4 = 30 time steps.
     assert lengths.tolist() == [1] * 6 + [2] * 14
     assert steps.tolist() == [2, 4, 6, 8, 10, 12, 14, 18, 22, 26] + [30] * 10
     assert int(course.length) == 2
@@ -78,8 +79,8 @@ def test_copy_length(tmp_path, capsys):
     for row in rows.values():
         assert row["length"] == [1, 1]
         assert row["steps"] == [[12, 24]] * 2
-    # Each string has one bit, so each rule updates once per string and looks back to
-    # its start.
+    # Each string has one bit, so each rule makes one update per string, and error
+    # signals travel back to the start of the string.
     for row in rows.values():
         np.testing.assert_allclose(row["losses"], rows["bptt"]["losses"], rtol=1e-4)
     assert "0.104 nats" in capsys.readouterr().out

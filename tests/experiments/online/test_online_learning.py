@@ -1,4 +1,4 @@
-"""Study online_learning: a short run; time series and cosines by their definitions."""
+"""Study online_learning: a short run; time series and cosines recomputed directly."""
 
 import dataclasses
 import json
@@ -100,7 +100,7 @@ def small(**options):
 
 
 def test_a_cosine_is_that_of_an_approximation_with_rtrl():
-    """Compare the cosine of SnAp-1 and RTRL with one computed step by step.
+    """Compare the cosine between gradients of SnAp-1 and RTRL with a plain loop's.
 
     The parameters stay fixed during the episode.
     """
@@ -116,7 +116,7 @@ def test_a_cosine_is_that_of_an_approximation_with_rtrl():
     _, value, cosine = learner.compare(pair, u[None], keys(1))
 
     @jax.jit
-    def at_steps(weights):  # Return the gradients of the losses of single steps.
+    def at_steps(weights):  # gradient of a weighted sum of losses
         def of(make):
             rule = gradients.over_sequence(make(*network))
             one = lambda weights: rule(params, start, *xs, weights)[1]["cell"]

@@ -1,4 +1,4 @@
-"""Study streaming: a short run; each step is scored before it is learned from."""
+"""Study streaming: a short run; each prediction comes before its target is learned."""
 
 import json
 
@@ -31,7 +31,7 @@ def _as_users_have_it(plain_jax):
 
 
 def robot_file(steps):
-    """Return a robot file in the format of the data set.
+    """Return the text of a robot file in the format of the data set.
 
     Each action lasts five steps.
     """
@@ -42,9 +42,9 @@ def robot_file(steps):
 
 
 def weather_file(hours):
-    """Return a weather file in the format of the data set.
+    """Return the text of a weather file in the format of the data set.
 
-    Values and hours are missing.
+    Some values and some hours are missing.
     """
     columns = ["origin", "time_hour", *_nyc_weather.COLUMNS.values()]
     lines = [",".join(columns)]
@@ -131,7 +131,7 @@ def test_weather_has_its_gaps(files):
     hours = (weather.hours - weather.hours[0]).astype(int)
     assert hours.tolist() == [t for t in range(60) if t not in GAP]
     missing = [t for t in range(59) if not stream.mask[t]]
-    assert missing == [9, *GAP]  # Hour 9 is masked because the next hour is missing.
+    assert missing == [9, *GAP]  # hour 9: its target is missing
     assert np.flatnonzero(stream.reset).tolist() == [13]
     where = {hour: i for i, hour in enumerate(hours)}
     for t in np.flatnonzero(stream.mask):
@@ -213,7 +213,7 @@ def test_what_is_to_be_beaten_is_what_it_says(files):
     xs = sensor_streams.lagged(weather, "weather")[:, :3]
     got = methods.least_squares(weather, xs, (1.0, 0.9)).errors
     for n, t in enumerate(seen := np.flatnonzero(weather.mask)):
-        # Earlier errors have these discounted weights.
+        # Weights of earlier errors, discounted by the forgetting factor
         before = 0.9 ** np.arange(n, 0, -1) / 0.9
         x, y = xs[seen[:n]].astype(float), weather.targets[seen[:n]]
         moments = x.T @ (before[:, None] * x) + 0.9**n * np.eye(3)

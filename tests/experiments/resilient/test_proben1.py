@@ -28,7 +28,7 @@ def _as_users_have_it(plain_jax):
 
 
 def problem_text(inputs=3, outputs=2, sizes=(16, 8, 8), seed=0):
-    """Return a file in Proben1's format, with linearly separable classes."""
+    """Return the text of a Proben1 file, with linearly separable classes."""
     rng = np.random.default_rng(seed)
     keys = ("bool_in", "real_in", "bool_out", "real_out")
     lines = [f"{k}={v}" for k, v in zip(keys, (1, inputs - 1, outputs, 0), strict=True)]
@@ -42,7 +42,7 @@ def problem_text(inputs=3, outputs=2, sizes=(16, 8, 8), seed=0):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Replace the data sets by problems of a few examples."""
+    """Replace the data sets by problems with a few examples."""
     make = lambda name: data.parse_proben1(name, problem_text(seed=len(name)))
     monkeypatch.setattr(data, "proben1", make)
 
@@ -137,22 +137,22 @@ def test_runs_that_train_together_stop_each_by_itself():
     for i in (0, int(np.argmin(outcome.total)), int(np.argmax(outcome.total))):
         want = by_hand(problem, network, settings, keys[i])
         got = [getattr(outcome, name)[i] for name in outcome._fields]
-        del got[3]  # The plain loop computes no classification error.
+        del got[3]  # the plain loop has no classification error
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
 
 
 def test_lanes_that_have_stopped_are_left_out(monkeypatch):
-    """Check that leaving out stopped runs from the lanes changes no result."""
+    """Check that results do not change if stopped runs are removed from the batch."""
     problem = data.parse_proben1("toy1", problem_text())
     arguments = problem, Network((3, 2), shortcuts=False), proben1.LINEAR
     keys = jax.random.split(jax.random.key(0), 8)
     want = stopping.train(*arguments, keys)
-    # A huge value of FEWER turns off the gathering of lanes.
+    # With a huge value of FEWER, stopped runs are never removed from the batch.
     monkeypatch.setattr(stopping, "FEWER", 10**9)
     got = stopping.train(*arguments, keys)
     for name in want._fields:
         np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
-    # Some runs continue after the lanes have been gathered.
+    # Some runs continue after stopped runs have been removed from the batch.
     assert want.total.max() > stopping.CHUNK * stopping.STRIP
 
 
@@ -197,8 +197,8 @@ def test_proben1_benchmark_runs(small, monkeypatch):
     assert "test error" in rows[0].note
 
 
-# Test errors of table 3 in Prechelt's report. Equal errors of ridge regression on the
-# training part show that files, split and error measure are right.
+# Test errors in table 3 of Prechelt's report. If ridge regression on the training part
+# has the same test errors, then files, split and error measure are as in the report.
 RIDGE = {"cancer1": 3.52, "gene1": 9.92, "soybean1": 1.16, "thyroid1": 3.83}
 RIDGE |= {"heart1": 14.28, "diabetes1": 17.15}
 
@@ -234,7 +234,7 @@ def test_table_3_is_reproduced(name):
     ],
 )
 def test_tables_8_and_10_are_reproduced(table, name):
-    """Reproduce a table within three standard errors, by the variant that does so."""
+    """Compare test errors with Prechelt's table, within three standard errors."""
     outcome = _train(table, name, "rprop_minus", runs=60)
     published = proben1.PUBLISHED[f"table{table}"][name]
     row = {"table": table, "published": published, **outcome._asdict()}

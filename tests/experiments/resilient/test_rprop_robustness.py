@@ -53,7 +53,7 @@ def test_it_runs_and_goes_on(tmp_path, capsys):
     runs = tmp_path / study.RUNS
     kept = runs.read_text().splitlines(keepends=True)[:-3]
     runs.write_text("".join(kept))
-    (tmp_path / "results.jsonl").unlink()  # A run writes results.jsonl only at its end.
+    (tmp_path / "results.jsonl").unlink()  # written only at the end of a run
     again = study.main(study.Config(out=tmp_path, resume=True, **SMALL))
     for one, other in zip(result.rows, again.rows, strict=True):
         assert one["update"] == other["update"]

@@ -94,7 +94,7 @@ def test_the_best_rate_is_shown():
     target = "1e-06"
     row = {"problem": "quadratic", "method": "optax.adam", "values": [1.0, 1.0]}
     slow = row | {"reached": {target: [5, None]}}
-    # A run that never reached the target (None) counts as 401 steps.
+    # A run that did not reach the target (None) counts as 401 steps.
     fast = row | {"reached": {target: [300, 300]}}
     with double_precision():
         problem = quadratic(jax.random.key(0), runs=2, steps=400)
@@ -112,7 +112,7 @@ def value_of(contest, method):
 
 
 def test_rosenbrock_is_what_was_measured_elsewhere(contest):
-    """Check Rosenbrock's E after 2000 steps in float64 against outside measurements."""
+    """Compare Rosenbrock's E after 2000 float64 steps with outside measurements."""
     measured = {"irprop_plus": 1.3e-4, "rprop": 1.6e-4}
     measured |= {"rprop_minus": 7.3e-3, "rprop_plus": 1.1e-2}
     if importlib.metadata.version("optax") == "0.2.8":
@@ -134,7 +134,7 @@ def test_torch_takes_the_same_steps(contest):
 
 def test_what_was_reached_when(contest):
     (row,) = rows_of(contest, problem="digits", method="rprop")
-    # The curve has 20 steps, each of which is recorded.
+    # The curve has 20 steps, and every step is recorded.
     for i, run in enumerate(row["curve"]):
         for target in (1.0, 0.3):
             first = row["reached"][f"{target:g}"][i]

@@ -1,4 +1,4 @@
-"""Studies of many devices: equal learning curves, bytes sent, and options."""
+"""Studies on many devices: equal learning curves, bytes sent, and options."""
 
 import dataclasses
 import importlib
@@ -28,7 +28,7 @@ def _as_users_have_it(plain_jax):
 
 
 def network(config, made=lambda place: place()):
-    """Place a network on a config's mesh.
+    """Place a network on the mesh of a config.
 
     Return the rule, params, carry and streams.
     """
@@ -41,7 +41,7 @@ def network(config, made=lambda place: place()):
 
 
 def test_divided_parameters_learn_what_whole_ones_do(tmp_path):
-    """Compare one device with a mesh of two by two devices: both learn the same."""
+    """Compare the learning curves on one device and on a mesh of 2 × 2 devices."""
     found = {}
     for name, machine in {
         "one": Machine(devices=1),
@@ -84,7 +84,7 @@ def test_an_lstm_divided_by_xla_alone_has_the_same_gradient():
 
 @pytest.fixture(scope="module")
 def on_four(_as_users_have_it):
-    """Return a program compiled for four devices, and its arguments."""
+    """Return a function compiled for four devices, and its arguments."""
     rule, *arguments = network(char_lm.Config(**SIZES, machine=Machine(devices=4)))
     return jax.jit(rule).lower(*arguments).compile(), *arguments
 
@@ -126,13 +126,13 @@ def test_pod_calculates(tmp_path, capsys):
     assert again == result.rows
     params = cells.gru.init(jax.random.key(0), 12, 12)
     assert pod.gru_parameters(12) == sum(map(jnp.size, jax.tree.leaves(params)))
-    assert pod.sent_bytes(8, 4) == 12  # Each device sends 3 parts of 2 bytes, twice.
+    assert pod.sent_bytes(8, 4) == 12  # each device sends 3 parts of 2 bytes, twice
     assert pod.hops(16, 1) == 30
     assert pod.hops(16, 2) == 12
     by_chips = {row["chips"]: row for row in result.rows if row["row"] == "sweep"}
     assert by_chips[256]["lanes"] == 40
-    # At these limits, arithmetic takes as long as summing gradients, or as reading the
-    # weights.
+    # At these numbers of streams, arithmetic takes as long as summing gradients, or as
+    # long as reading the weights.
     config = pod.Config(latency=0.0, torus=1, chips=2**20)
     streams = int(2**20 * pod.least_streams(config))
     config = dataclasses.replace(config, streams=streams)
@@ -242,7 +242,7 @@ def test_studies_that_run_on_one_device_say_so(capsys):
 
 
 def test_options_of_the_machine_may_come_first(monkeypatch, tmp_path, capsys):
-    # JAX is already running in this process, so do not start it.
+    # JAX is already initialised in this process.
     monkeypatch.setattr(devices, "start", lambda machine: None)
     options = ["--devices", "4", "--model-devices", "3", "char_lm", "--units", "3"]
     assert command.main([*options, "--out", str(tmp_path)]) == 1

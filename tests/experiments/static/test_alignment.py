@@ -31,7 +31,7 @@ def check(result, pictures):
 
 @pytest.fixture
 def enlarged(monkeypatch):
-    """Replace MNIST by enlarged digits of scikit-learn."""
+    """Replace MNIST by the digits of scikit-learn, enlarged to MNIST's size."""
 
     def enlarge(images, labels):
         images = np.kron(images.reshape(-1, 8, 8), np.ones((1, 3, 3), np.float32))
@@ -54,7 +54,7 @@ def test_alignment(enlarged, tmp_path, monkeypatch, capsys):
         assert np.shape(row["errors"]) == (2, 3)
         assert np.shape(row["grads"]) == (2, 3, 5)
         assert row["epochs"] == [0, 1, 2]
-        assert max(row["error"]) < 45  # An untrained classifier has an error of 90 %.
+        assert max(row["error"]) < 45  # the error without training is 90 %
     exact, signs = (np.array(row["grads"]) for row in result.rows)
     np.testing.assert_allclose(exact, 0, atol=0.05)
     np.testing.assert_allclose(signs[..., -1], 0, atol=0.05)

@@ -9,7 +9,7 @@ TIMES = {"wall_seconds", "compile_seconds", "ms_per_step", "seconds", "temp_byte
 
 @pytest.fixture
 def check_resumed():
-    """Return a check that a resumed run repeats the deleted rows of its last job."""
+    """Return a function that checks that a resumed run rewrites deleted rows."""
 
     def check(study, result):
         path, last = result.folder / "results.jsonl", result.rows[-1]["job"]

@@ -39,13 +39,13 @@ def test_copy_adding(check_run, check_resumed, tmp_path, monkeypatch, capsys):
         assert np.shape(row["flow_after"]) == (2, 22 if row["task"] == "copy" else 4)
         assert np.isfinite(row["curve"]).all()
         assert (np.array(row["flow_before"]) > 0).all()
-    # Bai et al. published this loss for an RNN.
+    # Loss of an RNN, published by Bai et al.
     assert ".0202" in capsys.readouterr().out
     truncated = {"rule": "(8; 4)", "cell": "lstm", "below": [None, 1]}
     _copy_adding_report.show([row | truncated for row in result.rows], config)
     printed = capsys.readouterr().out
     assert "never, 1" in printed
-    assert ".164" not in printed  # This loss was published for BPTT without truncation.
+    assert ".164" not in printed  # published loss of full BPTT
     check_resumed(copy_adding, result)
 
 
@@ -123,7 +123,7 @@ def test_gradient_flow_is_the_derivative_in_each_state():
 
         parts = jax.grad(rest)(carry)
         want.append(np.linalg.norm(np.concatenate(parts, axis=1), axis=1).mean())
-    # The carry h_T reaches only the readout, so ∂ℓ/∂h = 2 (y − target) V.
+    # Only the readout V depends on the carry h_T, so ∂ℓ/∂h_T = 2 (y − target) V.
     size = np.linalg.norm(params["readout"])
     want.append(np.mean(2 * np.abs(y[:, 0] - targets[-1]) * size))
     np.testing.assert_allclose(got, want, rtol=1e-4)

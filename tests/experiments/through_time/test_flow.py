@@ -1,4 +1,4 @@
-"""Study flow: a short run, and agreement with known gradient flow."""
+"""Study flow: a short run, compared with known gradient flow."""
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,8 @@ def _as_users_have_it(plain_jax):
 def test_flow(check_run, check_resumed, tmp_path, monkeypatch, capsys):
     """Compare the measured gradient flow with known Jacobians J.
 
-    For tanh with small inputs, J is the recurrent matrix. For an LRU, J consists of the
-    eigenvalues.
+    For tanh with small inputs, J is the recurrent matrix. For an LRU, J is the diagonal
+    matrix of the eigenvalues λ.
     """
     monkeypatch.setattr(flow, "STARTS", ("orthogonal",))
     config = flow.Config(
@@ -29,8 +29,8 @@ def test_flow(check_run, check_resumed, tmp_path, monkeypatch, capsys):
     check_run(result, tmp_path, ["flow"])
     assert [row["trained"] for row in result.rows] == [0, 2, 0, 2]
     tanh, lru = (row for row in result.rows if not row["trained"])
-    # The exponent is not exactly 0: the slopes 1 − h² of tanh shift it by 2e-5. The
-    # shift is quadratic in the scale of the inputs.
+    # The exponent is −2e-5 or so instead of 0, because the slopes 1 − h² of tanh are
+    # below 1. The difference is quadratic in the scale of the inputs.
     np.testing.assert_allclose(tanh["exponent"], 0, atol=1e-4)
     assert tanh["verdict"] == ["steady"] * 2
     low, high = np.log(flow.RINGS["orthogonal"])

@@ -1,4 +1,4 @@
-"""Study influence_balancing: a short run, and agreement with reference values."""
+"""Study influence_balancing: a short run, compared with reference values."""
 
 import json
 
@@ -23,7 +23,7 @@ def _as_users_have_it(plain_jax):
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory):
-    """Run the study at the reference length, with one κ of ARTBP and two seeds."""
+    """Run the study at the length of the reference values, with one κ and two seeds."""
     out = tmp_path_factory.mktemp("influence") / "out"
     config = study.Config(truncations=(0.02,), seeds=2, out=out)
     before = jax.config.jax_enable_x64
@@ -59,8 +59,8 @@ def test_courses_end_where_those_of_others_did(result):
     (theta,) = rows["rtrl"]["theta"]
     assert theta == pytest.approx(-0.166666665, abs=5e-10)
     assert rows["snap_1"]["theta"] == pytest.approx([theta], abs=1e-12)
-    assert rows["rflo"]["theta"][0] > 1  # RFLO drives θ in the wrong direction.
-    # For one parameter, a random direction of ±1 gives the exact slope.
+    assert rows["rflo"]["theta"][0] > 1  # RFLO moves θ in the wrong direction
+    # With one parameter, the random direction is ±1, so the estimate is exact.
     assert rows["forward_gradient"]["theta"] == pytest.approx([theta] * 2, abs=1e-12)
     assert len(set(rows["uoro"]["theta"])) == 2
     assert np.abs(np.array(rows["uoro"]["theta"]) + 1 / 6).max() > 0.01

@@ -1,4 +1,4 @@
-"""Study long: constant memory, results equal to one long call, and correct bits."""
+"""Study long: constant memory, and results equal to those of one long call."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""RTRL of recurrent networks without mixing between units."""
+"""RTRL for networks whose units do not read each other's state."""
 
 import chex
 import jax

@@ -1,4 +1,4 @@
-"""E-prop: eligibility traces by hand, and the networks for which e-prop is exact."""
+"""E-prop: eligibility traces computed by hand, and networks for which it is exact."""
 
 from functools import cache, partial
 
@@ -133,7 +133,7 @@ def online(rule, args, **options):
 
 
 def mean_of_examples(by_hand, args):
-    """Average the gradients of `by_hand` over the examples, for each step."""
+    """Average the gradients of `by_hand` over the examples, at each time step."""
     params, carry, xs, targets = jax.tree.map(np.asarray, args)
     examples = [
         list(by_hand(params, [leaf[b] for leaf in carry], xs[:, b], targets[:, b]))
@@ -168,7 +168,7 @@ def test_traces_of_leaky_units_are_those_of_the_paper(feedback):
 
 
 def test_traces_of_adaptive_spiking_units_are_those_of_the_paper():
-    """Compare ALIF eligibility traces with the paper's: for potential and threshold."""
+    """Compare eligibility traces of ALIF potentials and thresholds with the paper's."""
 
     def by_hand(params, carry, xs, targets):
         v, a, z = carry
@@ -197,7 +197,7 @@ def test_traces_of_adaptive_spiking_units_are_those_of_the_paper():
 
 
 def test_traces_of_an_lstm_are_those_of_its_cell():
-    """Compare the LSTM's trace for c with a recursion that ignores other units' h."""
+    """Compare the LSTM's trace for c with a recursion in which h is constant."""
     logistic = lambda a: 1 / (1 + np.exp(-a))
 
     def by_hand(params, carry, xs, targets):
@@ -227,7 +227,7 @@ def test_traces_of_an_lstm_are_those_of_its_cell():
 
 
 def total_signals(step, args, shares):
-    """Return dE/dz_t, where E is the sum of all losses times their shares."""
+    """Return dE/dz_t, where E is the weighted mean of all losses."""
     params, carry, xs, targets = args
 
     def total_loss(nudges):
@@ -249,8 +249,8 @@ def total_signals(step, args, shares):
 @pytest.mark.fast_rows(1)
 def test_is_bptt_with_the_total_derivative_and_not_with_that_of_the_step(step):
     *rest, targets = args = problem(step)
-    # A learning signal is the derivative of one example's own loss. In a step of two
-    # examples, the loss has the share 1/2 of the batch mean E, so the signal is 2
+    # A learning signal is the derivative of the loss of one example. With two examples,
+    # this loss has the weight 1/2 in the batch mean E, so the learning signal is 2
     # dE/dz.
     signals = 2 * total_signals(step, args, jnp.full((4, 2), 1 / 2))
     given = *rest, (targets, jnp.ones((4, 2)), signals)
@@ -266,10 +266,11 @@ def test_is_bptt_with_the_total_derivative_and_not_with_that_of_the_step(step):
 
 @pytest.mark.slow
 def test_total_derivatives_go_along_a_sequence_also_where_no_loss_counts():
-    """Check total derivatives as signals along a sequence, also where no loss counts.
+    """Give total derivatives as learning signals, also where losses have weight 0.
 
-    The targets hold the loss weights, because signals get the same weights as losses.
-    Each of the 8 losses has the share 1/8 of E, so the signal is 8 dE/dz_t.
+    The targets contain the loss weights, because learning signals get the same weights
+    as losses. Each of the 8 losses has the weight 1/8 in E, so the learning signal is 8
+    dE/dz_t.
     """
     args = params, carry, xs, targets = problem(rate)
     weights = jnp.zeros((4, 2)).at[1, 0].set(3.0).at[3].set(jnp.array([1.0, 2.0]))
@@ -281,7 +282,8 @@ def test_total_derivatives_go_along_a_sequence_also_where_no_loss_counts():
     everywhere = 8 * total_signals(rate, args, jnp.full((4, 2), 1 / 8))
     given = targets, jnp.ones((4, 2)), everywhere
     assert_same(rule(params, carry, xs, given), bptt(rate)(*args))
-    # A window whose signals count makes an update, even if all its losses are zero.
+    # A window with nonzero learning signals makes an update, even if all its losses are
+    # 0.
     sgd = optax.sgd(1.0)
     learn = jax.jit(gradients.over_sequence(with_signal(rate), every=1, update=sgd))
     pair = params, sgd.init(params)
@@ -317,7 +319,7 @@ def test_feedback_goes_on_learning_in_a_state_that_is_kept():
 
 
 def unread(params, carry, x):
-    """Step a network that never reads its visible state again, so e-prop is exact."""
+    """Step a network whose units never read the visible state, so e-prop is exact."""
     v, (z, count) = carry["v"], carry["seen"]
     decay = jnp.broadcast_to(jax.nn.sigmoid(params["decay"]), v.shape)
     new = decay * v + jnp.tanh(x @ params["inputs"][0])
@@ -342,7 +344,7 @@ def unread_problem(batch=(2,), T=4, dtype=float):
 @pytest.mark.parametrize("batch", [(), (2, 3)], ids=str)
 @pytest.mark.fast_rows(1)
 def test_is_bptt_if_nothing_reads_the_visible_state(batch):
-    """Compare e-prop with BPTT; the output reads the carry before and after a step."""
+    """Compare e-prop with BPTT; the output reads the old and the new carry."""
     args = unread_problem(batch)
     T = len(args[2])
     keys = jax.random.split(jax.random.key(4), 3)
@@ -365,7 +367,7 @@ def test_one_step_is_static_backpropagation():
 
 
 def test_resets_separate_sequences():
-    """Reset one example while the other continues, and compare with separate runs."""
+    """Reset one of two examples; compare with separate runs of the two examples."""
     params, carry, xs, targets = problem(rate)
     run = lambda xs, targets, **options: online(
         online_rule(rate), (params, carry, xs, targets), **options
@@ -491,7 +493,7 @@ def test_does_not_warn_where_a_signal_says_all_or_something_is_traced():
     params = cells.gru.init(jax.random.key(0), D, N)
     inputs, give = (jnp.ones(D), jnp.zeros(N)), lambda y, target: target
     rule = gradients.eprop(cells.gru, square, visible=lambda h: h, signal=give)
-    # `init` must not warn here, because a warning is an error in tests.
+    # `init` must not warn here; in tests, a warning raises an error.
     rule.init(params, jnp.zeros(N), inputs)
     params, carry, xs, targets = problem(rate)
     rule = gradients.eprop(rate, square, visible=second)

@@ -1,4 +1,4 @@
-"""Contract of all gradient estimators that draw at random, apart from their means."""
+"""Contract of all random gradient estimators; other tests check their means."""
 
 from functools import cache, partial
 from typing import NamedTuple
@@ -27,10 +27,10 @@ def estimator(request):
 
 
 class Compiled(NamedTuple):
-    rule: object  # The field `rule` runs a whole sequence.
+    rule: object  # gradient rule for a whole sequence
     update: object
-    start: object  # The field `start` is `init` for a carry and the first inputs.
-    traces: list  # The list `traces` grows each time the step is traced.
+    start: object  # function of the carry and the first inputs
+    traces: list  # gets an entry each time the step is traced
 
 
 @cache
@@ -102,7 +102,7 @@ def test_a_step_of_padding_leaves_the_state_as_it_is(make_problem, estimator):
     flags = {"weight": weight, "mask": yes, "reset": no}
     _, _, state = update(params, state, xs[0], targets[0], key=KEY, **flags)
     spoilt = jnp.full_like(xs[1], jnp.nan), jnp.full_like(targets[1], jnp.nan)
-    # The step is both padded and reset; the mask has priority.
+    # The step has both padding and a reset; padding takes precedence.
     flags = {"weight": weight, "mask": no, "reset": yes}
     _, _, idle = update(params, state, *spoilt, key=jax.random.key(1), **flags)
     chex.assert_trees_all_equal(idle, state)
@@ -136,7 +136,7 @@ def test_a_reset_of_one_example_forgets_its_past_and_no_other(make_problem, esti
 
 @pytest.mark.slow
 def test_one_step(make_problem, estimator):
-    """Check sequences of one step, where nothing is remembered, and empty batches."""
+    """Check sequences of one step, which need no memory, and empty batches."""
     step, loss, args, _ = make_problem("tanh", (), T=1)
     rule = compiled(estimator, step, loss).rule
     want = exact(step, loss)(*args)

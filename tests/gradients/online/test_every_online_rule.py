@@ -10,7 +10,7 @@ import pytest
 
 from bpvariants import cells, gradients
 
-# E-prop warns if the whole of h is visible, because it then keeps no trace.
+# E-prop warns if all of h is visible to other units, because it then has no trace.
 pytestmark = pytest.mark.filterwarnings("ignore:eprop keeps no trace")
 
 
@@ -21,7 +21,7 @@ def what_units_see(carry):
     return carry[1] if isinstance(carry, tuple) else carry
 
 
-ONLINE = {  # Tests run every network with each of these online rules.
+ONLINE = {  # online rules that all tests use
     "rtrl": gradients.rtrl,
     "snap": partial(gradients.snap, order=1),
     "rflo": gradients.rflo,
@@ -37,12 +37,12 @@ RANDOM = {"uoro", "forward_gradient", "kf_rtrl", "pes"}
 def test_every_parameter_gets_a_gradient_by_every_rule(make_problem, cell):
     step, loss, (params, carry, xs, targets), _ = make_problem(cell, (2,), T=3)
 
-    @jax.jit  # One program for all rules compiles fastest.
+    @jax.jit  # one function compiles faster than many
     def all_rules(params):
         found = {"bptt": gradients.bptt(step, loss)(params, carry, xs, targets)}
         for name, make in ONLINE.items():
             if cell == "nested" and name == "kf_rtrl":
-                continue  # KF-RTRL refuses this network, which uses its readout twice.
+                continue  # KF-RTRL: the readout matrix is used twice
             rule = gradients.over_sequence(make(step, loss))
             key = {"key": jax.random.key(0)} if name in RANDOM else {}
             found[name] = rule(params, carry, xs, targets, **key)
@@ -83,7 +83,7 @@ def test_the_value_and_the_carry_of_every_rule_can_be_differentiated(make_proble
 
 
 def test_a_state_of_another_network_is_named():
-    """Report a state made for a network with other inputs, params or settings."""
+    """Raise an error for a state of a network with other inputs, params or settings."""
     loss = lambda y, target: jnp.sum((y - target) ** 2, axis=-1)
 
     def step(params, carry, x):
@@ -101,7 +101,7 @@ def test_a_state_of_another_network_is_named():
         for theirs in (narrower, richer):
             x = jnp.ones(len(theirs["in"]))
             if name == "kf_rtrl" and theirs is richer:
-                # KF-RTRL keeps no state for a readout, so it cannot notice this
+                # KF-RTRL has no state for a readout, so it cannot detect this
                 # difference.
                 continue
             state = rule.init(theirs, carry, (x, target))
@@ -139,7 +139,7 @@ def test_arguments_of_a_wrong_kind_are_named(change, message):
             rule.init(params, carry, (x, target), **given)
         if "target" in message or message.startswith("x"):
             if name == "kf_rtrl":
-                continue  # refuses this network
+                continue  # raises an error for this network
             state = rule.init(params, carry, (1.0, 0.0))
             with pytest.raises(ValueError, match=message):
                 rule.update(params, state, x, target, **key)
@@ -160,7 +160,7 @@ def test_settings_of_a_wrong_kind_are_named():
 
 @pytest.mark.slow
 def test_examples_on_several_devices(make_problem):
-    """Compare one device with sharded examples under `jit` and under `shard_map`."""
+    """Compare one device with examples sharded over four, by `jit` and `shard_map`."""
     step, loss, (params, *rest), _ = make_problem("tanh", (4,), T=3)
     rule = gradients.over_sequence(gradients.rtrl(step, loss))
     mesh = jax.sharding.Mesh(jax.devices()[:4], ("data",))

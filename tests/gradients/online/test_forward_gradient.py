@@ -1,4 +1,4 @@
-"""The forward gradient, by enumeration of all directions that it can draw."""
+"""Forward gradients, tested by enumerating all directions that they can draw."""
 
 import itertools
 
@@ -12,7 +12,7 @@ from bpvariants import gradients
 from bpvariants.gradients.online._forward_gradient import DISTRIBUTIONS
 
 
-# This network has p = 7 parameters; its readout does not reach the carry.
+# This network has p = 7 parameters; the carry does not depend on the readout.
 def step(params, carry, x):
     h, count = carry
     h = jnp.tanh(h @ params["recurrent"] + x[..., None] * params["in"][None])
@@ -134,7 +134,7 @@ def test_memory_does_not_grow_with_length():
         program = rule.lower(params, carry, xs, xs, key=jax.random.key(0)).compile()
         return program.memory_analysis().temp_size_in_bytes
 
-    # Each step adds memory for a share, a loss and a key, but for no state.
+    # Each time step adds memory for a loss, its weight and a key, but not for a state.
     assert used(10_000) - used(100) <= 9_900 * 40
 
 

@@ -1,4 +1,4 @@
-"""KF-RTRL: its mean over all signs that it can draw, and its Kronecker factors."""
+"""KF-RTRL: its mean over all random signs, and its Kronecker factors."""
 
 import itertools
 from functools import cache
@@ -43,7 +43,7 @@ def thresholds(params, h, x):
 
 
 def cell_of(name):
-    """Return (step, params, carry, x) of two units, without batch axes."""
+    """Return (step, params, carry, x) of a cell with two units, without batch axes."""
     x = normal(0, 3)
     if name in ("tanh", "gru", "lstm"):
         params = getattr(cells, name).init(jax.random.key(1), 3, 2)
@@ -71,7 +71,7 @@ def cell_of(name):
     return network.apply, params, carry, x
 
 
-# Sizes (k, m) of the two factors of each block, ordered by the block's first array.
+# Sizes (k, m) of each block's two factors; blocks are ordered by their first array.
 BLOCKS = {
     "tanh": [(6, 2)],
     "gru": [(4, 2), (6, 4), (3, 2)],
@@ -132,7 +132,7 @@ def test_params_may_be_rearranged_and_multiplied_by_constants(sign):
         name: (normal(i, 3, 3), normal(5 + i, 3)) for i, name in enumerate(REARRANGED)
     }
 
-    # This step applies each rearrangement in turn, so one program tests them all.
+    # This step applies all rearrangements, so that one function tests them all.
     def step(params, h, x):
         for name, change in REARRANGED.items():
             W, b = change(*params[name])
@@ -225,7 +225,7 @@ def test_what_does_not_factorise_is_refused(reason):
 
 @cache
 def with_signs(step, loss, several=True):
-    """Return a function that gives one estimate for each set of signs [T, 2]."""
+    """Return a function from sets of signs [T, 2] to one estimate for each set."""
     spread = lambda signs, shape, dtype: jnp.broadcast_to(
         signs.reshape((1,) * (len(shape) - 1) + (2,)), shape
     ).astype(dtype)
@@ -255,7 +255,7 @@ def with_signs(step, loss, several=True):
 def all_signs(steps):
     """Return all signs [4^(steps − 1), steps, 2].
 
-    Signs of the last step reach no loss.
+    Signs of the last step affect no loss.
     """
     signs = list(itertools.product([-1.0, 1.0], repeat=2 * (steps - 1)))
     signs = np.array(signs).reshape(-1, steps - 1, 2)
@@ -288,7 +288,7 @@ def test_the_mean_over_all_signs_is_bptt(name):
 
 @cache
 def cached_readout(cell):
-    """Return a step with a readout that also reads the input."""
+    """Return a step whose readout reads both the carry and the input."""
 
     def step(params, carry, x):
         carry, y = cell(params["cell"], carry, x)
@@ -370,8 +370,8 @@ def test_padding_leaves_no_trace_and_a_reset_begins_anew(make_problem):
         [pair] = results[2]
         return pair
 
-    # Example 0 is padded and reset at step 1; padding has priority. Example 1 is reset
-    # at step 2.
+    # Example 0 has padding and a reset at step 1; padding takes precedence. Example 1
+    # has a reset at step 2.
     mask, reset = ones.at[1, 0].set(False), none.at[2, 1].set(True).at[1, 0].set(True)
     holes = [leaf.at[1, 0].set(jnp.nan) for leaf in (xs, targets)]
     got = influence([0, 1, 2, 3], mask, reset, *holes)

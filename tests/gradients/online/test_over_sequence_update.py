@@ -1,4 +1,4 @@
-"""Learning during a sequence with online rules, against loops by hand."""
+"""Updates during a sequence by online rules, compared with plain loops."""
 
 from functools import cache, partial
 
@@ -19,7 +19,7 @@ assert_same = partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-12)
 
 @pytest.fixture
 def _promoting():
-    """Allow dtype promotion, which Adam's bias correction needs."""
+    """Allow dtype promotion, because Adam's bias correction promotes dtypes."""
     with jax.numpy_dtype_promotion("standard"):
         yield
 
@@ -61,7 +61,7 @@ def jitted_update(online):
 
 
 def by_hand(online, optimizer, every, args, options, keys=None, with_value=False):
-    """Run step by step, and update from the weighted mean gradient of each window."""
+    """Run step by step; after each window, update by its weighted mean gradient."""
     params, carry, xs, targets = args
     opt_state, losses, weight_of_all = optimizer.init(params), 0.0, 0.0
     ones = jnp.ones(xs.shape[:-1], xs.dtype)
@@ -243,7 +243,8 @@ def test_memory_does_not_grow_with_time():
         return memory.temp_size_in_bytes
 
     more = temp_bytes(4001) - temp_bytes(401)
-    # A step may use four float64 values; a copy of its inputs would take 64 bytes.
+    # Each time step may take four float64 values of memory (32 bytes); a copy of its
+    # inputs would take 64 bytes.
     assert more < 3600 * 8 * 4
 
 

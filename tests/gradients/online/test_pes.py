@@ -1,4 +1,4 @@
-"""Persistent evolution strategies, by enumeration of all signs that they can draw."""
+"""Persistent evolution strategies (PES), tested by enumerating all random signs."""
 
 import itertools
 from functools import cache
@@ -15,7 +15,7 @@ from bpvariants.gradients.online import _pes
 T, P = 4, 2  # Numbers of steps and of parameters.
 
 
-def curved(params, h, x):  # The readout of this network does not reach the carry.
+def curved(params, h, x):  # the carry does not depend on the readout
     h = jnp.tanh(params["recurrent"] * h + x)
     return h, params["readout"] * h
 
@@ -44,7 +44,7 @@ def problem():
 
 
 def given_signs(signs, leaves, _):
-    """Return the signs in the key instead of drawing signs."""
+    """Return the signs that are given as the key, instead of drawing signs."""
     return [sign.reshape(leaf.shape) for sign, leaf in zip(signs, leaves, strict=True)]
 
 
@@ -144,7 +144,7 @@ def test_what_is_added_up_begins_anew_where_all_examples_do():
         np.testing.assert_allclose(xi(seen), sum(noise(seen)[::2]))
     for seen in (together, late):
         np.testing.assert_array_equal(xi(seen), noise(seen)[-1])
-    # A step in which all examples are padding does not advance the window.
+    # A time step at which all examples are padding does not count in the window.
     waits = run(NO_RESET, jnp.ones((T, 2), bool).at[1].set(False))
     first, same, still, other = noise(waits)
     np.testing.assert_array_equal(first, still)
@@ -175,7 +175,7 @@ def test_memory_does_not_grow_with_length():
         assert analysis is not None
         return analysis.temp_size_in_bytes
 
-    # Each step adds memory for a share, a loss and a key, but for no state.
+    # Each time step adds memory for a loss, its weight and a key, but not for a state.
     assert used(10_000) - used(100) <= 9_900 * 40
 
 

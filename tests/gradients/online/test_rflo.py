@@ -27,7 +27,7 @@ def leaky(params, h, x):
 
 
 def element_wise(params, carry, x):
-    """Step a network without mixing between units, for which RFLO is exact."""
+    """Step a network whose units do not read each other; RFLO is exact for it."""
     v, (slow, count) = carry["v"], carry["slow"]
     along = lambda leaf: jnp.broadcast_to(leaf, v.shape)
     decay = along(jax.nn.sigmoid(params["decay"]))
@@ -144,10 +144,10 @@ def test_is_bptt_without_recurrent_weights_and_only_then():
 
 
 def test_with_the_own_recurrence_kept_is_snap_1():
-    """Compare RFLO with SnAp-1; the network separates each unit's own recurrence.
+    """Compare RFLO with SnAp-1 on a network with a separate self-recurrence per unit.
 
-    SnAp-1 keeps the entries of the influence M that one step fills. These entries are
-    RFLO's traces.
+    SnAp-1 stores the entries of the influence M that are nonzero after one step. RFLO's
+    traces are the same entries.
     """
 
     def own_recurrence_apart(params, h, x):
@@ -163,7 +163,7 @@ def test_with_the_own_recurrence_kept_is_snap_1():
     assert_same(got, run_online(snap, params, carry, xs, targets)[0])
     weights, readout = params["recurrent"], np.asarray(params["readout"])
     influence, h = np.zeros((N, N, N)), carry
-    unit = np.eye(N)[:, None, :]  # The weights W[:, i] reach only the element h_i.
+    unit = np.eye(N)[:, None, :]  # only h_i depends on the weights W[:, i]
     for x, target, grads in zip(xs, targets, got, strict=True):
         new, _ = leaky(params, h, x)
         slope = np.asarray(ALPHA - (new - (1 - ALPHA) * h) ** 2 / ALPHA)
@@ -204,7 +204,7 @@ def test_one_step_is_static_backpropagation(make_problem, cell):
 
 
 def test_resets_separate_sequences():
-    """Reset one example while the other continues, and compare with separate runs."""
+    """Reset one of two examples; compare with separate runs of the two examples."""
     params, carry, xs, targets = leaky_problem()
     run = lambda xs, targets, **options: run_online(
         online_rule(leaky), params, carry, xs, targets, **options
@@ -230,7 +230,7 @@ def test_padding_leaves_all_that_is_remembered():
 
 
 def test_adaptive_feedback_nears_the_readout_by_a_share_a_step():
-    """Check that B − Wᵀ decays for feedback B and readout W.
+    """Check that the feedback B approaches the transposed readout Wᵀ exponentially.
 
     Both get the same updates and the same decay.
     """
@@ -258,8 +258,8 @@ def test_adaptive_feedback_nears_the_readout_by_a_share_a_step():
 
 def test_a_signal_that_is_given_takes_the_place_of_the_derivative():
     args = leaky_problem()
-    # The signal is the derivative of one example's own loss. In the mean of two
-    # examples, this loss counts half.
+    # The learning signal is the derivative of the loss of one example. In the mean over
+    # two examples, this loss has the weight ½.
     signal = lambda y, target: 2 * (y - target) @ args[0]["readout"].T
     rule = jit_update(gradients.rflo(leaky, square, signal=signal))
     assert_same(run_online(rule, *args)[0], run_online(online_rule(leaky), *args)[0])
@@ -308,7 +308,7 @@ def test_feedback_goes_to_the_leaves_that_have_weights():
 @pytest.mark.parametrize("kind", ["twins", "passed_on", "constant", "named", "both"])
 @pytest.mark.fast_rows(2)
 def test_is_exact_however_the_output_hangs_together_with_the_carry(kind):
-    """Check carries with equal, passed-on, constant or named leaves.
+    """Check carries with leaves that are equal, passed through, constant or named.
 
     The output reads old and new leaves.
     """
@@ -334,7 +334,7 @@ def test_is_exact_however_the_output_hangs_together_with_the_carry(kind):
 
 
 def test_takes_the_derivatives_that_a_network_defines():
-    """Use the custom derivatives that a network defines, such as slopes of spikes."""
+    """Check that custom derivatives in a network are used, as for spikes."""
 
     @jax.custom_jvp
     def spike(v):

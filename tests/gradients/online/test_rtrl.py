@@ -1,4 +1,4 @@
-"""RTRL by sparsity: which rows of the influence are kept, and exactness."""
+"""RTRL with sparse influence: which rows are stored, and exactness."""
 
 from functools import cache, partial
 
@@ -46,7 +46,7 @@ def own_recurrence(params, h, x):
 
 
 def gru_reset_first(params, h, x):
-    """Step a GRU that resets h before the product, so a weight reaches every unit."""
+    """Step a GRU that resets h before the product; reset weights affect all units."""
     reset, update, new, inputs = params
     r, z = jax.nn.sigmoid(h @ reset), jax.nn.sigmoid(h @ update)
     h = (1 - z) * h + z * jnp.tanh((r * h) @ new + x @ inputs)
@@ -163,14 +163,14 @@ def rows(name):
 @pytest.mark.parametrize(
     ("name", "want"),
     [
-        ("tanh", [N, N, N, None]),  # RTRL keeps no rows for the readout.
+        ("tanh", [N, N, N, None]),  # RTRL stores no rows for the readout
         ("gru_reset_first", [N, N, N, N]),
-        # A weight reaches only one unit, so each unit has one row.
+        # A weight affects the state of only one unit within a step: one row.
         ("min_gru", [1, 1, 1, 1, None]),
-        # Each complex unit has two rows, for its real and its imaginary part.
+        # A complex unit has two rows, for its real and its imaginary part.
         ("lru", [2, 2, 2, 2, 2, None, None, None]),
         ("own", [1, N]),
-        # Weights of the second layer reach only the second layer.
+        # Weights of the second layer affect only the state of the second layer.
         ("stack", [2 * N] * 3 + [N] * 4),
     ],
 )
@@ -188,7 +188,7 @@ def test_a_step_needs_no_more_memory_in_a_longer_sequence():
         compiled = jitted(rtrl, step).lower(*args).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    arrays = 3 * 8  # Each step stores its share and its value, in arrays of T values.
+    arrays = 3 * 8  # three arrays with one value per time step
     assert memory(10_000) - memory(100) <= arrays * 9_900
 
 
@@ -206,7 +206,7 @@ def test_other_inputs_than_init_was_given_are_refused_not_dropped():
         rule.update(params, state, rich, jnp.ones(N))
     state = rule.init(params, jnp.ones(N), (rich, jnp.ones(N)))
     _, _, state = rule.update(params, state, rich, jnp.zeros(N))
-    # A step without `extra` has no rows for b in its influence.
+    # If the step does not use `extra`, the influence has no rows for b.
     with pytest.raises(ValueError, match="init"):
         rule.update(params, state, poor, jnp.zeros(N))
 
@@ -294,7 +294,7 @@ def jitted_bptt_of(mask):
 @pytest.mark.fast_rows(1)
 def test_what_a_gather_fills_with_counts_as_other_than_zero(fill):
     mask = jnp.array([1.0, 0.0, 1.0])
-    # Index 9 is out of range, so the gather fills that place.
+    # Index 9 is out of range, so the gather inserts a fill value.
     places = jnp.array([0, 1, 9])
 
     def step(w, h, x):
@@ -330,7 +330,7 @@ def test_what_passes_through_refs_is_followed_or_refused():
     for rule in (rtrl, snap):
         got = jitted(rule, written)(*args)
         chex.assert_trees_all_close(got, want, rtol=1e-10, atol=1e-12)
-    # RFLO leaves out mixing between units, with or without refs.
+    # RFLO ignores the influence between units, with or without refs.
     rflo = partial(online, gradients.rflo)
     same = jitted(rflo, plain)(*args)
     chex.assert_trees_all_close(jitted(rflo, written)(*args), same, rtol=1e-10)

@@ -1,4 +1,4 @@
-"""SnAp-n: it leaves out the entries that its order n says, and nothing else."""
+"""SnAp-n: stores exactly those entries of M that can be nonzero after n steps."""
 
 import itertools
 from functools import cache, partial
@@ -23,7 +23,7 @@ RING = np.eye(N) + np.roll(np.eye(N), 1, axis=1)
 
 
 def ring_step(params, h, x):
-    """Step a ring of units; each reads itself and one neighbour."""
+    """Step a ring of units; each unit reads its own state and that of one neighbour."""
     recurrent, readout = params
     h = jnp.tanh(h @ (recurrent * RING) + x)
     return h, h @ readout
@@ -68,7 +68,7 @@ def test_golden_error_of_order_1(make_probe):
 def test_equals_the_masked_recursion_by_hand():
     (recurrent, readout), h, xs, targets = jax.tree.map(np.asarray, ring())
     reach = np.eye(N)[:, None, :] * RING[None] > 0  # The axes are [unit, from, to].
-    # This pattern has the entries that two steps fill.
+    # Pattern of the entries that are nonzero after two steps
     pattern = reach | (np.einsum("ji,jab->iab", RING, reach) > 0)
     influence, total, at_readout = np.zeros((N, N, N)), 0, 0
     for x, target in zip(xs, targets, strict=True):
@@ -104,7 +104,7 @@ def test_orders_are_nested_and_exact_from_the_diameter_on():
         kept.append(allowed[:N])
         errors.append(relative_error(snap(ring_step, order)(*ring())[1], want))
     sizes = [int(pattern.sum()) for pattern in kept]
-    # There are 2 N weights, each of which reaches k units.
+    # There are 2 N recurrent weights; each affects k units within k steps.
     assert sizes == [2 * N * k for k in (1, 2, 3, 4, 5, 5)]
     for smaller, larger in itertools.pairwise(kept):
         assert np.all(larger | ~smaller)

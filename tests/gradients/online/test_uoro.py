@@ -1,4 +1,4 @@
-"""UORO: its mean over all signs that it can draw, and its published equations."""
+"""UORO: its mean over all random signs, and its published equations."""
 
 import itertools
 import math
@@ -17,8 +17,8 @@ from bpvariants.gradients.online import _uoro
 def given_signs(signs, leaves):
     """Use the key as one vector of signs, the same for both examples.
 
-    The gradient is a sum over examples. So its mean over equal signs is the mean over
-    signs drawn for each example.
+    The gradient is a sum over examples. Therefore its mean is the same whether examples
+    have equal signs or each example draws its own.
     """
     sizes = [math.prod(leaf.shape[1:]) for leaf in leaves]
     parts = jnp.split(signs, np.cumsum(sizes)[:-1])
@@ -30,7 +30,7 @@ def given_signs(signs, leaves):
 
 @cache
 def with_signs(step, loss):
-    """Return a function that estimates over a sequence, for signs [sets, T, n]."""
+    """Return a function from signs [sets, T, n] to one estimate per set."""
     online = _uoro._with_signs(step, loss, given_signs)
 
     def estimate(signs, params, carry, xs, targets, initial, flags):
@@ -117,16 +117,16 @@ def test_the_mean_over_all_signs_is_bptt(make_problem, cell):
         chex.assert_trees_all_close(got[0], same, rtol=1e-12, atol=1e-13)
         mean = jax.tree.map(lambda g: np.mean(g, axis=0), got[1])
         chex.assert_trees_all_close(mean, want[1], rtol=1e-10, atol=1e-12)
-        # Negated signs give the same gradient, so antithetic draws do not reduce the
-        # variance.
+        # Signs and their negatives give the same gradient, so antithetic sampling would
+        # not reduce the variance.
         flipped = with_signs(step, loss)(-signs, *args, initial, flags)
         chex.assert_trees_all_equal(flipped[1], got[1])
         spread = [np.max(np.ptp(g, axis=0)) for g in jax.tree.leaves(got[1])]
-        assert max(spread) > 1e-2  # A single draw is far from the mean.
+        assert max(spread) > 1e-2  # single estimates are far from the mean
 
 
 def test_equations_as_printed(make_problem):
-    """Compare factors, ρ₀, ρ₁ and gradient with NumPy, for one draw of signs."""
+    """Compare factors, ρ₀, ρ₁ and gradient with NumPy, for one set of random signs."""
     step, loss, args, _ = make_problem("tanh", batch=(), T=4)
     params, h, xs, targets = jax.tree.map(np.asarray, args)
     (recurrent, feedforward), readout = params["hidden"], params["readout"]

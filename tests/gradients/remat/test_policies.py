@@ -11,7 +11,7 @@ import pytest
 from bpvariants import gradients
 from bpvariants.gradients.remat._slots_scan import schedule
 
-POLICIES = [  # The fast tier of tests runs the first four policies.
+POLICIES = [  # the fast tier tests the first four
     gradients.remat.slots(3),
     gradients.remat.every(5, 3, 1),
     gradients.remat.budget(2000),
@@ -35,9 +35,9 @@ def squared_error(y, target):
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
 @pytest.mark.fast_rows(4)
 def test_every_policy_gives_the_same_gradients(make_problem, policy):
-    """Compare gradients in params, carry, initial and inputs.
+    """Compare gradients in params, carry, `initial` and inputs under each policy.
 
-    The network has a counter; flags are given.
+    The carry has a counter; masks, resets and weights are given.
     """
     step, loss, (params, carry, xs, targets), options = make_problem("nested", T=7)
     flags = {name: options[name] for name in ("mask", "reset")}
@@ -95,9 +95,9 @@ def tanh_step(w, h, x):
     ],
 )
 def test_stretches_cost_what_is_predicted(length, policy, evaluations):
-    """Compare evaluations in the program with predicted ones.
+    """Compare the number of evaluations in the jaxpr with the predicted number.
 
-    For T = 12 the counts are published ones.
+    For T = 12, the numbers are also published.
     """
     rule = gradients.bptt(tanh_step, squared_error, remat=policy)
     xs = jnp.zeros((length, 2))
@@ -109,7 +109,7 @@ def test_stretches_cost_what_is_predicted(length, policy, evaluations):
 @pytest.mark.parametrize(("length", "m"), [(2, 1), (7, 1), (9, 2), (12, 3), (12, 20)])
 @pytest.mark.fast_rows(2)
 def test_slots_cost_what_is_predicted(length, m):
-    """Compare predicted evaluations with the step's evaluations at run time."""
+    """Compare the predicted number of step evaluations with the number at run time."""
     calls = []
 
     def counted(w, h, x):
@@ -141,7 +141,7 @@ def test_a_second_derivative_of_slots_is_forward_or_names_them():
 
 @cache
 def optimum(t, m):
-    """Compute the recursion for the optimum printed in Gruslys et al. 2016."""
+    """Compute the optimal cost by the recursion in Gruslys et al. 2016."""
     if t <= 1 or m == 1:
         return t * (t + 1) // 2
     return min(y + optimum(t - y, m - 1) + optimum(y, m) for y in range(1, t))
@@ -171,9 +171,9 @@ def test_the_schedule_is_optimal_and_visits_what_it_says():
     [(10, 4636), (20, 3747), (32, 3405), (45, 2953), (50, 2948), (60, 2938)],
 )
 def test_published_counts_for_a_thousand_steps(m, published):
-    """Compare the number of step evaluations with published counts.
+    """Compare the number of step evaluations with published numbers.
 
-    Our count is one more, because the forward pass also evaluates the last step.
+    Our number is larger by one, because the forward pass also evaluates the last step.
     """
     cost = gradients.remat.predicted_cost(1000, gradients.remat.slots(m))
     assert cost.evaluations == published + 1
@@ -226,8 +226,7 @@ def test_memory_is_what_is_predicted(policy):
     weights = sum(leaf.nbytes for leaf in params)
     nested = 1 + len(getattr(policy, "lengths", ()))
     used = temporary_bytes(policy, arguments)
-    # Memory is also needed for the gradient, summed in each nested scan, and for its
-    # parts.
+    # Memory is also needed for the gradient, which each nested scan accumulates.
     assert 0.9 * predicted < used < 1.02 * predicted + 4 * nested * weights
 
 

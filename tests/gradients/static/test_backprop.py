@@ -1,4 +1,4 @@
-"""Static backpropagation against `jax.grad`, and each factor against known values."""
+"""Static backpropagation compared with `jax.grad`; its factors, with known values."""
 
 import sys
 
@@ -54,7 +54,7 @@ def forward(params, x, shifts=(0.0, 0.0, 0.0)):
 @pytest.mark.parametrize("batch", [(), (3,)], ids=str)
 @pytest.mark.fast_rows(1)
 def test_equals_grad_and_its_deltas_those_of_perturbations(batch):
-    # Biases broadcast, so rank promotion must be allowed.
+    # Biases are broadcast, so allow rank promotion.
     with jax.numpy_rank_promotion("allow"):
         params, x, target = problem(batch)
         rule = jax.jit(gradients.backprop(LAYERS, loss))
@@ -180,7 +180,7 @@ def test_convolutions_residual_blocks_and_branches():
 
 
 def test_a_network_of_single_units_is_micrograds():
-    """Reproduce micrograd's README: g = 24.7041, ∂g/∂a = 138.8338, ∂g/∂b = 645.5773."""
+    """Reproduce numbers in micrograd's README: g, ∂g/∂a and ∂g/∂b."""
 
     def inputs(params, _):
         a, b = params
@@ -289,7 +289,7 @@ def test_mistakes_are_named():
 
 
 def test_what_is_no_list_of_layers_is_named():
-    """By each rule that takes layers: a cell, a function, and functions alone."""
+    """Check errors for a cell, a function, or single functions given as layers."""
     rules = [
         lambda layers: gradients.backprop(layers, loss),
         lambda layers: gradients.feedback_alignment(layers, loss, kind="usf"),

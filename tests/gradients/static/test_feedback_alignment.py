@@ -1,4 +1,4 @@
-"""Feedback alignment against backpropagation and against the papers' equations."""
+"""Feedback alignment, compared with backpropagation and the papers' equations."""
 
 import itertools
 
@@ -42,7 +42,7 @@ def options(kind, layers, params, x):
 
 
 def by_hand(params, x, target, matrices, direct=False):
-    """Run feedback alignment in NumPy, with `matrices` [out, in] in place of Wᵀ."""
+    """Run feedback alignment in NumPy, with `matrices` [out, in] instead of Wᵀ."""
     ws, bs = ([np.asarray(p[name]) for p in params] for name in "wb")
     ys = [np.asarray(x)]
     for i, (w, b) in enumerate(zip(ws, bs, strict=True)):
@@ -173,7 +173,7 @@ def images():
 
 @pytest.mark.slow
 def test_convolutions_and_residual_sums_as_layers_and_as_operations():
-    """Compare feedback alignment by layers with operations in a function.
+    """Compare feedback_alignment with feedback_dense and feedback_conv in a function.
 
     `jax.grad` differentiates the function.
     """
@@ -259,7 +259,7 @@ def test_a_weight_of_zero_sends_nothing_and_scales_are_those_of_initialisers():
 
 @pytest.mark.slow
 def test_it_learns_and_aligns():
-    """Check that error and angle fall in a random linear task of Lillicrap et al."""
+    """Check that error and angle decrease on the linear task of Lillicrap et al."""
     params, x, _ = problem((6, 8, 2), batch=40)
     target = x @ jax.random.normal(jax.random.key(6), (6, 2))
     params = jax.tree.map(lambda p: 0.1 * p, params)
@@ -308,7 +308,8 @@ def test_mistakes_are_named():
     bent = [layers[0], (lambda p, y: dense(p, jnp.sin(y)), jnp.tanh), layers[2]]
     with pytest.raises(ValueError, match=r"layers\[1\] must be affine in y"):
         gradients.feedback_alignment(bent, loss)(params, x, target, feedback=B)
-    # A layer without random feedback uses its true weights, so it may be nonlinear.
+    # A layer without random feedback uses its forward weights, so it may be nonlinear
+    # in them.
     kept = B[0], None, B[2]
     kept = B[0], {"w": None, "b": None}, B[2]
     gradients.feedback_alignment(bent, loss)(params, x, target, feedback=kept)

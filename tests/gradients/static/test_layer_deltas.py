@@ -14,7 +14,7 @@ close = lambda got, want: chex.assert_trees_all_close(got, want, rtol=1e-12, ato
 
 
 def network(params, x, shifts=None, tag=checkpoint_name):
-    """Name values inside `jit` and `checkpoint`; one name occurs twice."""
+    """Network with names inside `jit` and `checkpoint`; one name occurs twice."""
     named = []
 
     def mark(z, name):
@@ -82,7 +82,7 @@ def test_a_scans_deltas_have_an_axis_of_time(reverse):
 def test_a_scan_is_read_without_the_parameters_that_only_some_versions_have(
     monkeypatch,
 ):
-    """Read a scan without the parameters ft_in and ft_out, which only JAX 0.11 has.
+    """Read a scan whose jaxpr lacks ft_in and ft_out, which only JAX 0.11 has.
 
     These parameters hold the sizes of the constants and of the carry.
     """
@@ -136,7 +136,7 @@ def test_linen_modules_are_named_by_their_paths():
     params = net.init(jax.random.key(1), x)
     apply = jax.jit(net.apply)
     loss = lambda params, x: jnp.sum(apply(params, x) ** 3)
-    want = loss(params, x)  # JAX caches this jitted program, which has no names yet.
+    want = loss(params, x)  # JAX caches this jitted function, without names
     found = gradients.layer_deltas(loss, params, x)
     names = [f"block{inner}[{i}]" for i in (0, 1) for inner in ("/Dense_0", "")]
     assert list(found) == [*names, "out", "Net"]

@@ -1,4 +1,4 @@
-"""ARTBP, by enumeration of all random cuts: its mean, its variance, users' mistakes."""
+"""ARTBP, tested by enumerating all random cuts: mean, variance, users' mistakes."""
 
 import itertools
 from functools import partial
@@ -14,9 +14,9 @@ from bpvariants.gradients.through_time import _artbp
 
 
 def probability(pattern, schedule, mask, reset):
-    """Return the probability of a pattern of cuts in one example, computed in Python.
+    """Return the probability of a pattern of cuts in one example.
 
-    κ, the probability of a cut, is 0 where no cut is possible.
+    The probability κ of a cut is 0 at steps where no cut is possible.
     """
     age, weight = 0, 1.0
     for cut, real, again in zip(pattern, mask, reset, strict=True):
@@ -36,9 +36,9 @@ def all_patterns(length):
 def estimate(step, loss, truncation):
     """Return the estimate as a function of draws.
 
-    A draw of 0 cuts where a cut is possible; a draw of 1 never cuts.
+    `draws` are uniform random numbers: 0 cuts if a cut is possible, and 1 never cuts.
 
-    All draws use one compiled program.
+    The function is compiled only once for all draws.
     """
     rule = _artbp._with_cuts(step, loss, None)
 
@@ -86,12 +86,12 @@ def test_the_mean_over_all_cuts_is_bptt(make_problem, schedule):
         mean = jax.tree.map(lambda g: jnp.tensordot(weights, g, 1), grads)  # noqa: B023
         chex.assert_trees_all_close(mean, want[1], rtol=1e-12, atol=1e-13)
         gap = jnp.mean(grads["hidden"][0], axis=0) - want[1]["hidden"][0]
-        # The unweighted mean differs, so this test notices wrong probabilities.
+        # The unweighted mean is different, so this test detects wrong probabilities.
         assert jnp.max(jnp.abs(gap)) > 1e-3
 
 
 def test_examples_are_cut_each_by_itself(make_problem):
-    """Average over the cuts of two examples in one batch, one of which is shorter."""
+    """Check the mean over independent cuts of two examples of different lengths."""
     step, loss, args, _ = make_problem("tanh", batch=(2,), T=4)
     truncation, plain = SCHEDULES["growing"]
     mask = gradients.mask_from_lengths(jnp.array([4, 3]), 4)
@@ -117,7 +117,7 @@ def by_hand(args, cut, kappa, rescaled=True):
     for x in xs:
         hs.append(np.tanh(W @ hs[-1] + U @ x + b))
     delta, grads = np.zeros(3), [np.zeros_like(p) for p in (W, U, b)]
-    # At this point, delta is the error signal δ_{t+1} J_{t+1}.
+    # Here, delta is δ_{t+1} J_{t+1}.
     for t in range(len(xs), 0, -1):
         delta = hs[t] - targets[t - 1] + delta
         s = (1 - hs[t] ** 2) * delta
@@ -144,10 +144,10 @@ RMS = {0.1: 0.374884, 0.3: 0.831258, 0.5: 1.563054, 0.8: 7.480234}
 def test_each_draw_is_the_recursion_and_variance_grows_with_kappa(make_probe):
     step, loss, args, _ = make_probe()
     exact = np.asarray(flat(gradients.bptt(step, loss)(*args)[1]))
-    # A cut before the first step has no effect, so half of the patterns are enough.
+    # A cut before the first time step has no effect, so use only half of the patterns.
     patterns = all_patterns(6)[:32]
 
-    @jax.jit  # All κ share one compiled program.
+    @jax.jit  # compiled only once for all κ
     @partial(jax.vmap, in_axes=(0, None))
     def several(draws, kappa):
         return flat(estimate(step, loss, kappa)(draws, *args)[1])
@@ -234,14 +234,15 @@ def test_mistakes_are_named():
 
 
 def test_ages_of_growing_truncation():
-    """Compare the ages of growing truncation with their limits.
+    """Compare the mean age of segments, and their mean length, with theory.
 
-    The mean age is ℓ₀. The mean length of a segment is (α − 2) / (α − 1) · ℓ₀.
+    For growing truncation, the mean age is ℓ₀, and the mean length of a segment is
+    (α − 2) / (α − 1) · ℓ₀.
     """
     length, alpha = 200.0, 4.0
     ages = np.arange(1, 200_000)
     kappa = np.asarray(gradients.growing_truncation(length, alpha)(ages))
-    # This is the probability that a segment is longer than its age.
+    # Probability that a segment that has lasted `age` steps lasts at least one more
     longer = np.cumprod(1 - kappa)
     mean_length = 1 + longer.sum()
     mean_age = (ages * longer).sum() / (1 + longer.sum())

@@ -1,4 +1,4 @@
-"""Bidirectional networks against loops over each example."""
+"""Bidirectional networks, compared with loops over the steps of each example."""
 
 from functools import partial
 
@@ -198,7 +198,7 @@ def test_bidirectional_compiles_once():
 
 @pytest.mark.slow
 def test_a_stack_of_bidirectional_layers_has_the_derivatives_of_finite_differences():
-    """Check the gradient of two layers; the second reads both outputs of the first."""
+    """Check the gradient of two layers; layer 2 reads both outputs of layer 1."""
 
     def value(params, xs):
         below, above = params

@@ -1,4 +1,4 @@
-"""The method "linear": which steps it accepts, and which steps it refuses."""
+"""The method "linear" of parallel_unroll: steps that it accepts and rejects."""
 
 import chex
 import jax
@@ -66,7 +66,7 @@ def test_linear_takes_all_forms_of_element_wise_steps():
 def test_linear_is_nan_where_it_is_found_not_to_be():
     roll = lambda w, h, x: (w * jnp.where(x > 0, jnp.roll(h, 1, axis=-1), h), h)
     carry = jnp.array([[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]])
-    # Example 1 has x = 0, so its units are not rolled.
+    # Example 1 has x = 0, so its units are not mixed by the roll.
     xs = jnp.broadcast_to(jnp.array([[1.0], [0.0]]), (5, 2, 1))
 
     def objective(w, carry):
@@ -86,9 +86,9 @@ def test_linear_is_nan_where_it_is_found_not_to_be():
 @pytest.mark.parametrize("kind", ["rolled", "dense"])
 @pytest.mark.fast_rows(1)
 def test_linear_is_nan_where_units_mix_though_values_do_not_show_it(kind):
-    """Expect NaN for units that mix, although all weights are 0.
+    """Expect NaN if units read each other's state, although all weights are 0.
 
-    With weights and carry of 0 the values are right, but the gradient would be wrong.
+    With weights and carry of 0, the values would be right, but not the gradient.
     """
 
     def step(weights, h, x):
@@ -128,7 +128,7 @@ def leak(decay, h, x):
 
 @pytest.mark.parametrize("method", ["linear", "newton"])
 def test_units_that_forget_fast_keep_their_digits(method):
-    """Check accuracy for tiny decays: (decay − 1) + 1 would be rounded to 0."""
+    """Check accuracy for tiny decay factors: (decay − 1) + 1 would be rounded to 0."""
     decay = jnp.array([0.9, 0.7, 1e-4, 1e-18])
     args = decay, jnp.ones(4), jnp.ones((5, 4))
 

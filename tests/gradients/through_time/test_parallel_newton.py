@@ -161,9 +161,9 @@ def test_what_fails_is_nan_if_asked_for_and_reaches_no_other_example():
 
 @pytest.mark.slow
 def test_adjoint_survives_products_that_overflow():
-    """Check that 0 times an overflowing product of 400 Jacobians is not NaN.
+    """Check that 0 times an overflowing product of 400 Jacobians does not become NaN.
 
-    The loss is at an early step.
+    The only loss is at an early time step, so later error signals are 0.
     """
 
     @jax.jit
@@ -263,9 +263,9 @@ def test_settings_out_of_range_are_named(settings, message):
 )
 @pytest.mark.fast_rows(1)
 def test_does_not_take_for_settled_what_nothing_has_seen_yet(method):
-    """Do not stop early if all slopes at the guess are 0.
+    """Check that iterations do not stop too early if all slopes at the guess are 0.
 
-    Then the first iteration is right for one step only.
+    The first iteration is then right for only one time step.
     """
     step = lambda w, h, x: (jnp.maximum(w * h + x, 0),) * 2
     args = jnp.array(0.9), jnp.ones(()), jnp.zeros(10)
@@ -294,7 +294,7 @@ def test_what_rounding_keeps_from_settling_is_run_in_order():
 
 @pytest.mark.parametrize("jacobian", ["full", "diagonal"])
 def test_the_unit_of_a_leaf_does_not_matter(jacobian):
-    """Wait for a leaf of size 1e-9, although a leaf of size 1 converges sooner."""
+    """Check that a carry leaf of size 1e-9 converges, not only one of size 1."""
     params, carry, xs = tanh_problem(T=12, gain=2.0)
     method = gradients.newton(jacobian)
 

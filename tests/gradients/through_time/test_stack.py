@@ -1,4 +1,4 @@
-"""Stacks of layers against the same network written by hand."""
+"""Stacks of layers, compared with the same network written as one step."""
 
 from functools import cache, partial
 

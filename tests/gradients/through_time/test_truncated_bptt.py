@@ -1,4 +1,4 @@
-"""Truncated BPTT against its definition, window by window, and its memory."""
+"""Truncated BPTT compared with its definition, window by window; its memory."""
 
 from itertools import pairwise
 
@@ -16,9 +16,9 @@ SETTINGS = [(1, 1), (1, 4), (2, 3), (3, 7), (4, 8), (5, 6), (9, 50)]
 def by_definition(step, loss, every, lookback, params, carry, xs, targets, **options):
     """Compute BPTT(h; h′) by definition, with one gradient for each window.
 
-    The first carry of a window is constant. Here h is the lookback and h′ the distance
-    between window ends. In a stream, the last losses look back from the end of their
-    whole block.
+    The first carry of a window is a constant. Here h is the lookback, and h′ is the
+    distance between the ends of windows. In a stream, the lookback of the last losses
+    is measured from the end of their whole block.
     """
     length, in_stream = len(xs), options.pop("in_stream", False)
     initial = options.pop("initial", carry)
@@ -81,7 +81,7 @@ def test_a_stream_that_ends_within_a_block_looks_back_from_its_end(make_problem)
         total = jax.tree.map(lambda a, g, w=share: a + w * g, total, grads)
     chex.assert_trees_all_close(total, want, rtol=1e-10, atol=1e-12)
     alone = rule(*args, **options)[1]
-    # The gradient of the readout needs no lookback.
+    # The gradient of the readout does not depend on the lookback.
     assert abs(alone["readout"] - want["readout"]).max() < 1e-12
     assert abs(alone["hidden"][0] - want["hidden"][0]).max() > 1e-6
 
@@ -106,7 +106,7 @@ def test_windows_are_those_of_a_stopped_gradient(make_problem):
 
 
 def test_the_step_is_shown_no_inputs_but_those_given():
-    """Check that windows from before the sequence feed no zeros, where log(0) = −∞."""
+    """Check that the step is not run on zeros before the sequence: log(0) = −∞."""
     step = lambda w, h, x: (0.5 * h + w * jnp.log(x),) * 2
     loss = lambda y, target: (y - target) ** 2
     args = jnp.array(2.0), jnp.zeros(3), 2 * jnp.ones((4, 3)), jnp.zeros((4, 3))
@@ -118,7 +118,7 @@ def test_the_step_is_shown_no_inputs_but_those_given():
 def test_no_loss_is_counted_twice():
     """Check that overlapping windows count each loss once.
 
-    For x_t = w x_{t−1}, a sum over windows would give .288 for dx_3/dw.
+    For x_t = w x_{t−1}, counting losses once per window would give dx_3/dw = .288.
     """
     step = lambda w, h, x: (w * h, w * h)
     loss = lambda y, target: jnp.where(target == 1, y, 0)
@@ -143,7 +143,8 @@ def test_memory_is_that_of_a_window():
         rule = gradients.truncated_bptt(step, loss, every=8, lookback=lookback)
         short, long = (temporary_bytes(rule, length) for length in (64, 512))
         assert long < 0.1 * full
-        # The memory for a longer sequence holds not even a copy of the inputs.
+        # A longer sequence takes so little more memory that its inputs cannot be
+        # copied.
         assert long < 1.1 * short
 
 

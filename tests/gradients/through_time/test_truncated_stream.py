@@ -1,4 +1,4 @@
-"""Streams cut into several calls, and learning in a sequence, against loops by hand."""
+"""Streams split into several calls, and updates in a sequence: equal to plain loops."""
 
 from itertools import pairwise
 
@@ -17,7 +17,7 @@ KINDS = ("weights", "mask", "reset", "initial")
 
 @pytest.fixture
 def _promoting():
-    """Allow dtype promotion, which Adam's bias correction needs."""
+    """Allow dtype promotion, because Adam's bias correction promotes dtypes."""
     with jax.numpy_dtype_promotion("standard"):
         yield
 
@@ -162,7 +162,7 @@ def test_streams_of_any_batch_shape_in_bfloat16(batch):
 def by_hand(
     optimizer, every, lookback, params, carry, xs, targets, weights, with_value
 ):
-    """Update after each window, from the newest carry stored at the window's start."""
+    """Update after each window; its first carry is a constant."""
     length, state, states, values = len(xs), optimizer.init(params), {0: carry}, []
     for last_end, end in pairwise([*range(0, length, every), length]):
         start = max(0, end - lookback)

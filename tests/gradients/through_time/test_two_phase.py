@@ -1,4 +1,4 @@
-"""The backward pass in two phases: equal derivatives, its cost, and its refusals."""
+"""Two-phase backward pass: equal derivatives, cost, and unsupported cases."""
 
 import re
 import sys
@@ -25,7 +25,7 @@ def real(tree):
 
 
 def derivatives(backward, step, options):
-    """Return derivatives of a loss of all results of `unroll`, in all its arguments."""
+    """Return derivatives of a loss of all results of `unroll` in all its arguments."""
 
     def loss(params, carry, xs, initial):
         results = gradients.unroll(
@@ -140,7 +140,7 @@ def compiled(backward, units=64, T=64):
 
 
 def products_in_loops(program):
-    """Count the matrix products in the bodies of a program's loops."""
+    """Count the matrix products in the bodies of all loops of a jaxpr."""
     parts = re.split(r"\n(?=%\S+ \(|ENTRY )", program.as_text())
     parts = {part.split(" ")[0]: part for part in parts if part.startswith("%")}
     inside, new = set(), set(re.findall(r"body=(%[\w.\-]+)", program.as_text()))
@@ -152,10 +152,10 @@ def products_in_loops(program):
 
 
 def test_the_backward_loop_of_tanh_has_one_product():
-    """Count the products in the loops: one forward; backward two, or one if two-phase.
+    """Count matrix products in loops: forward 1; backward 2, or 1 with two phases.
 
-    By the scan, the backward loop has a product for the carry and one for the weights.
-    In two phases, only the product for the carry is left in the loop.
+    The backward loop of a plain scan has one product for the carry and one for the
+    weights. With two phases, only the product for the carry is in the loop.
     """
     assert products_in_loops(compiled("scan")) == 1 + 2
     assert products_in_loops(compiled("two_phase")) == 1 + 1

@@ -1,4 +1,4 @@
-"""Users' losses on an unroll: encoder and decoder, learned start, input gradients."""
+"""`unroll` in users' losses: encoder-decoder, learned first carry, input gradients."""
 
 import chex
 import jax
@@ -53,8 +53,8 @@ SAID = gradients.mask_from_lengths(jnp.array([1, 3, 0, 2]), SHORT)
 def encoder_decoder(params, start, sources, targets):
     """Return the loss of a decoder that starts from the encoder's last carry.
 
-    The decoder reads the true targets (teacher forcing). Padding of sources and targets
-    may have any value.
+    The decoder reads the true targets (teacher forcing). Sources and targets may have
+    any values in padding.
     """
     encoder, decoder, first = params
     summary, _ = gradients.unroll(tanh_step, encoder, start, sources, mask=READ)
@@ -94,7 +94,7 @@ def test_encoder_decoder_of_two_lengths_is_the_loops_by_hand():
 
 
 def test_a_learned_start_collects_every_reset():
-    """Check the gradient of a learned h_0, the start of each example's episodes."""
+    """Check the gradient of a learned h_0, from which every episode starts."""
     params, reset = PARAMS[0], flags
 
     def value(start, mask):
@@ -123,7 +123,7 @@ def test_a_learned_start_collects_every_reset():
 
 
 def test_inputs_of_a_many_to_one_network_have_gradients():
-    """Check input gradients: nonzero at unpadded steps only, as finite differences."""
+    """Compare input gradients with finite differences; they are 0 in padding."""
     mask = lengths[:, :3]
     last = jnp.arange(T)[:, None] == jnp.array([[5, 2, 0]])
 

@@ -1,4 +1,4 @@
-"""The forgetting factor against its printed sum, optax, and its stability limits."""
+"""`forgetting` compared with its printed sum, optax, and stability limits."""
 
 from functools import partial
 
@@ -59,7 +59,7 @@ def test_without_memory_it_is_gradient_descent(form):
 
 
 def largest_eigenvalue(optimizer, curvature):
-    """Return the largest |eigenvalue| of a step of (w, m) on the loss h w^2 / 2.
+    """Return the spectral radius of the linear map (w, m) -> next (w, m) on h w^2 / 2.
 
     Here m is the trace of past gradients.
     """
@@ -82,7 +82,7 @@ def largest_eigenvalue(optimizer, curvature):
     ],
 )
 def test_stability_limits(form, limits):
-    """Check that w shrinks for curvatures below the limit, and grows above the limit.
+    """Check that w decays for curvatures below the limit, and grows above the limit.
 
     The loss is h w^2 / 2 with curvature h, and the limit depends on the decay.
     """

@@ -1,4 +1,4 @@
-"""Three ways to read the forgetting factor's equation agree, also in sequences."""
+"""Three readings of the forgetting equation agree in cases where they should."""
 
 import jax
 import jax.numpy as jnp
@@ -50,9 +50,9 @@ def close(got, want, rtol=1e-12):
 
 
 def explicit(grads, first, decay=DECAY):
-    """Return the tutorial's sum of grads [T, ...].
+    """Return the tutorial's discounted sum of the gradients [T, ...].
 
-    `first` weights the newest gradient.
+    `first` is the factor of the newest gradient.
     """
     length = len(jax.tree.leaves(grads)[0])
     weights = np.array([decay ** (length - 1 - t) for t in range(length)])
@@ -93,7 +93,7 @@ def test_all_readings_agree_while_params_stay(
 
 
 def test_online_with_forgetting_is_the_tutorials_equation(make_problem_once, rules):
-    """Compare online learning with a sum of RTRL's gradients, discounted by λ per step.
+    """Compare online learning with a discounted sum of RTRL's gradients.
 
     Each gradient is taken at the weights of its own step.
     """

@@ -1,4 +1,4 @@
-"""The forgetting factor by replay and by two sums, against its explicit sum."""
+"""Replay and discounted least squares, compared with explicit discounted sums."""
 
 from functools import partial
 
@@ -82,7 +82,7 @@ def test_it_trains_within_a_scan_with_any_optimizer():
 def test_empty_slots_have_no_say():
     """Check that empty slots do not make value or gradient NaN.
 
-    Empty slots contain zeros, where the loss is NaN.
+    Empty slots contain zeros, for which the loss is NaN.
     """
     loss = lambda w, x: jnp.sum(w / x) * jnp.log(x)
     rule = updates.replay(loss, 0.5, horizon=4)
@@ -114,7 +114,7 @@ def test_the_horizon_is_as_long_as_the_tolerance_asks():
 
 @pytest.mark.parametrize("decay", [0.5, 0.9])
 def test_what_lies_beyond_the_horizon_is_less_than_the_tolerance(decay):
-    """Check the bound on the truncation error, which is exact for gradients of 1."""
+    """Check the bound on the truncation error; it is tight if all gradients are 1."""
     rule = updates.replay(lambda w, a: w - a, decay, tol=1e-2)
     a = jnp.array(0.0)
     push = lambda state, _: (rule.push(state, (a,)), None)
@@ -156,7 +156,7 @@ def test_without_memory_it_is_gradient_descent():
 
 
 def test_worked_values_of_the_printed_form():
-    """Follow w from 3 on losses E_k = (w - a_k)^2 / 2 with a = 0, 1, 2, by hand."""
+    """Compare w with steps by hand: w = 3, E_k = (w - a_k)^2 / 2, a = 0, 1, 2."""
     rule = updates.replay(lambda w, a: (w - a) ** 2 / 2, 0.5)
     w, state, visited = jnp.array(3.0), rule.init((jnp.array(0.0),)), []
     for a in (0.0, 1.0, 2.0):
@@ -189,7 +189,7 @@ def test_any_pytree_any_dtype_and_a_traced_decay():
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", [("data",), (None, "data")])
 def test_slots_may_be_divided_over_devices(spec):
-    """Divide the slots over devices by stored batches, or by a batch's examples."""
+    """Shard the slots over devices along the axis of batches, or of examples."""
     rule = updates.replay(error, 0.8, horizon=4)
     mesh = jax.sharding.Mesh(jax.devices(), ("data",))
     divide = partial(jax.device_put, device=jax.NamedSharding(mesh, jax.P(*spec)))
@@ -324,9 +324,9 @@ def test_mistakes_of_least_squares_are_named():
 
 
 def test_recursive_least_squares_in_float32_last_while_inputs_vary():
-    """Run least squares in float32: it stays accurate while the inputs vary.
+    """Run recursive least squares in float32; it is accurate while inputs vary.
 
-    If an input stops varying, windup ends in NaN, so users notice.
+    If an input stops varying, windup leads to NaN, which users notice.
     """
     rule = updates.recursive_least_squares(0.9)
     xs = np.random.default_rng(3).normal(size=(20_000, 3)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The Rprop family against the loops of its papers, and its error messages."""
+"""The Rprop family, compared with plain loops of its papers; error messages."""
 
 from functools import cache
 
@@ -77,7 +77,7 @@ def test_equals_the_loop_of_its_paper(variant, grads, values):
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("state", ["float32", "int8_sign"])
 def test_thousands_of_random_updates_equal_the_loop(variant, state):
-    """Compare updates of eight weights with the loop.
+    """Compare thousands of updates of eight weights with the plain loop.
 
     The gradients include zeros, infinities and tiny values.
     """

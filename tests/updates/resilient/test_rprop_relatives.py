@@ -1,4 +1,4 @@
-"""GRprop against the loop of R's neuralnet, and Rprop for mini-batches."""
+"""GRprop, compared with a loop as in R's neuralnet; probabilistic Rprop."""
 
 import math
 
@@ -97,7 +97,8 @@ def test_grprop_after_infinite_gradients_is_the_limit_of_large_ones(choose, dtyp
         (top, top, -top, -top): (4.0, 4.0, -4.0, -4.0),
         (top, -top, -top, -top): (4.0, -4.0, -4.0, -4.0),
     }.items():
-        # These step sizes differ, because "slr" would decide equal ones by rounding.
+        # The step sizes are different, because "slr" would choose among equal step
+        # sizes by their rounding errors.
         if choose == "slr":
             first = optimizer.init(jnp.zeros(4, dtype))
             first = first._replace(step_sizes=jnp.array([0.1, 0.11, 0.09, 0.12], dtype))
@@ -159,10 +160,10 @@ def test_probabilistic_rprop_is_its_equations(adapt, move):
 
 
 def test_with_certain_signs_it_is_rprop_minus():
-    """Compare probabilistic Rprop with Rprop−, if the probability p is always 0 or 1.
+    """Compare probabilistic Rprop with Rprop− in a case where p is always 0 or 1.
 
-    Here p is the probability of a positive gradient. Without memory (μ = 0), the
-    variance s is 0, and ρ shows a change of sign.
+    Here p is the probability of a positive gradient. With μ = 0, the averages are the
+    last gradient and its square, so s = 0 and ρ is 1 at a sign change, else 0.
     """
     grads = jnp.array([1.0, 2.0, 0.5, -1.0, -3.0, 1.0, 1.0, 1.0])
     settings = {"min_step_size": 1e-9, "max_step_size": 0.05}

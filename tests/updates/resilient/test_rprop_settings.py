@@ -1,4 +1,4 @@
-"""Settings of Rprop: step sizes for each weight, weight decay, exact steps back."""
+"""Settings of Rprop: step sizes for each weight, weight decay, reverted steps."""
 
 from functools import partial
 
@@ -113,7 +113,7 @@ def test_weight_decay_needs_params_of_the_shape_of_gradients():
 
 @pytest.mark.parametrize("state", ["float32", "int8_sign", "packed", "bfloat16"])
 def test_gradients_wider_than_params_keep_the_state_and_their_signs(state):
-    """Keep the sign of a float64 gradient that is below the smallest float32."""
+    """Check that a float64 gradient keeps its sign if it underflows in float32."""
     params = jnp.ones(3, jnp.float32)
     for optimizer in (updates.rprop(0.1, state=state), updates.grprop(0.1)):
         before = optimizer.init(params)
@@ -202,9 +202,9 @@ def test_steps_are_taken_back_exactly_whatever_became_of_them(name, state, after
 
 
 def test_a_step_back_that_nobody_changed_needs_no_memory():
-    """Compare a step back without memory with one that restores stored weights.
+    """Compare steps reverted by their length with a return to stored weights.
 
-    With `after`, the state stores the weights. Both agree up to the rounding of sums.
+    With `after`, the state stores the weights. The results agree up to rounding.
     """
     draw = jax.random.normal(jax.random.key(1), (50, 20))
     results = []

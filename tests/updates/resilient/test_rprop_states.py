@@ -1,4 +1,4 @@
-"""States of 8, 5, 4 and 2 bytes a parameter, and reports read from the states."""
+"""Rprop states of 8, 5, 4 and 2 bytes per parameter, and reports of states."""
 
 from functools import cache
 
@@ -16,13 +16,14 @@ VARIANTS = ["rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus"]
 VARIANTS += ["half_back", "manhattan"]
 BYTES = {"float32": 8, "int8_sign": 5, "packed": 4, "bfloat16": 2}
 STEPS, SIZE = 1000, 200
-# Tolerances are relative to moves with float32 states. A move of 0 must be exactly 0.
+# Tolerances relative to moves with float32 states; where those are 0, moves must be
+# exactly 0.
 TOLERANCES = {"int8_sign": 0, "packed": 1e-5, "bfloat16": 0.1}
 
 
 @cache
 def draw():
-    """Draw gradients whose signs have a randomly turning trend; one in 20 is 0."""
+    """Draw gradients whose signs follow a trend that changes at random; 5 % are 0."""
     keys = jax.random.split(jax.random.key(0), 4)
     shape = STEPS, SIZE
     turn = jnp.where(jax.random.bernoulli(keys[0], 0.02, shape), -1.0, 1.0)
@@ -60,7 +61,7 @@ def test_a_thousand_steps_are_those_of_float32(variant, state):
     np.testing.assert_allclose(got, want, rtol=TOLERANCES[state], atol=0)
     assert (want == 0).sum() > 0.04 * want.size
     if variant.startswith("irprop"):
-        # A flip of the sign gives a move of 0, too.
+        # At a sign change, the move is 0, too.
         assert (want == 0).sum() > 0.1 * want.size
 
 
@@ -79,7 +80,7 @@ def test_packed_float64_is_kept_in_8_bytes(variant):
 def test_products_of_small_gradients_do_not_underflow(state, dtype, tiny):
     """Check that a product of two tiny gradients keeps its sign.
 
-    In torch the product is 0, so step sizes neither grow nor shrink.
+    In PyTorch the product underflows to 0, so step sizes do not adapt.
     """
     signs = np.array([1.0, 1, 1, -1, 1, 1, 0, np.inf, np.nan, -1])
     rule = updates.scale_by_rprop(0.1, state=state)
@@ -141,7 +142,7 @@ def test_report_counts_what_a_plain_loop_counts(variant, state):
         keeps = variant in ("rprop_minus", "manhattan")
         last = np.where(flipped & (not keeps), 0, np.sign(g))
     report = jax.jit(updates.rprop_report)(kept)
-    if keeps and BYTES[state] < 5:  # These states have no room to store flips.
+    if keeps and BYTES[state] < 5:  # these states do not record sign changes
         assert np.isnan(report.flips["params"])
         assert report.table().split()[-1] == "-"
     else:
@@ -201,7 +202,7 @@ def test_the_state_of_another_optimizer_is_named(other, message):
 
 @pytest.mark.parametrize("state", ["packed", "bfloat16"])
 def test_a_step_size_of_nothing_stays_nothing(state):
-    """Halve a step size to 0, where it stays, with Δ_min = 0 as in Proben1."""
+    """Check that a step size that underflows to 0 stays 0, if Δ_min = 0."""
     rule = updates.scale_by_rprop(
         0.1, min_step_size=0.0, variant="rprop_minus", state=state
     )
