@@ -157,7 +157,7 @@ def _seattle() -> Series:
 
 def _nyc() -> Series:
     weather = data.nyc_weather("JFK")
-    hours = np.arange(weather.hours[0], weather.hours[-1] + 1)  # all hours, known or not
+    hours = np.arange(weather.hours[0], weather.hours[-1] + 1)  # without gaps
     place = (weather.hours - hours[0]).astype(int)
     columns = np.full((len(hours), 4), np.nan)
     names = ("temperature", "dew_point", "humidity", "wind_speed")

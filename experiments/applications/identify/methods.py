@@ -31,7 +31,7 @@ LAGS = 2  # number of past steps whose y and u the linear model reads
 
 
 class Model(NamedTuple):
-    """A model of a plant; its step reads input u and output y, and predicts the next y."""
+    """A model of a plant; its step reads u and y (in, out) and predicts the next y."""
 
     step: Step
     init: Callable[[jax.Array], PyTree]  # key -> initial params

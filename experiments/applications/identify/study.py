@@ -35,7 +35,7 @@ from experiments.harness.study import run_study, Study
 
 NEAR = 50  # number of steps in a moving mean of errors
 SOON = 200  # if errors stay low for this many steps, no recovery is needed
-SETTLED = 500  # number of steps to average errors over, before the change and at the end
+SETTLED = 500  # number of steps in the mean before the change, and at the end
 RECOVERED = 1.5  # largest error, relative to the error before, that counts as recovered
 POINTS = 200  # number of points of a drawn curve
 
@@ -74,7 +74,7 @@ class Config(Study):
     their own initial weights."""
 
     def check(self) -> None:
-        """Check the names of gradient rules; a name may end with a number, as snap_1."""
+        """Check the names of gradient rules; some end with a number, such as snap_1."""
         names = [each.split("_")[0] if each[-1:].isdigit() else each
                  for each in self.rules]  # fmt: skip
         check_known("rules", names, choices.ONLINE)
@@ -154,7 +154,7 @@ def recovery(near: np.ndarray, level: float) -> int | None:
     does not exceed the level in the first 200 steps.
 
     Args:
-      near: moving means of the squared error, at each step after the plant's change.
+      near: moving means of the squared error, from the step at which the plant changes.
       level: largest mean squared error that counts as recovered.
 
     Example:

@@ -33,7 +33,7 @@ BEFORE = (0.30, 0.30, 0.30)  # parameters k₁, k₂, k₃
 AFTER = (0.30, 0.21, 0.36)  # the lower valve is partly clogged, and the pump stronger
 GUESS = (0.2, 0.2, 0.2)
 GAIN = (0.1, 0.3)
-LEVELS, HOLD = (0.8, 2.2), 10  # range of the input u; mean number of steps between changes
+LEVELS, HOLD = (0.8, 2.2), 10  # range of the input u, mean steps between changes
 PROCESS, MEASUREMENT = 0.01, 0.05  # standard deviations of the noise w and e
 LOWEST = 1e-2  # lowest level, so that √x has a bounded derivative
 

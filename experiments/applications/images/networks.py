@@ -27,7 +27,7 @@ class Network(NamedTuple):
     """A network and its gradient rule."""
 
     init: Callable[[jax.Array], PyTree]
-    logits: Callable[[PyTree, jax.Array], jax.Array]  # images [B, 28, 28] -> logits [B, 10]
+    logits: Callable[[PyTree, jax.Array], jax.Array]  # [B, 28, 28] -> [B, 10]
     rule: Callable  # (params, images, labels) -> ((value, aux), grads)
     draws: bool  # whether the rule takes a random key
 

@@ -32,7 +32,7 @@ NGRAMS = "n-grams"  # name of the job that scores n-grams
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Does a kept state improve a character model, and is the model better than n-grams?"""
+    """Does a kept state improve a character model? Is it better than n-grams?"""
 
     QUICK = {
         "units": 64, "embedding": 16, "steps": 150, "chunk": 50, "seeds": 1,

@@ -1,4 +1,4 @@
-"""Table of `music` with published losses; learning curves and piano rolls."""
+"""Table of `music` with published losses; pictures of learning and of piano rolls."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +24,7 @@ def show(name: str, rows: Sequence[dict[str, Any]], of: str) -> None:
 
     Args:
       name: name of the data set.
-      rows: the data set's lines of results.jsonl.
+      rows: lines of results.jsonl about this data set.
       of: gradient rule and update that trained the networks.
     """
     ours = {}
@@ -55,7 +55,7 @@ def show(name: str, rows: Sequence[dict[str, Any]], of: str) -> None:
 
 
 def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Draw validation and training loss against updates, a panel for each data set."""
+    """Draw validation and training losses against updates, one panel per data set."""
     sets = list(dict.fromkeys(row["set"] for row in rows))
     figure = Figure(figsize=(6 * len(sets), 4.4), layout="constrained")
     axes = figure.subplots(1, len(sets), squeeze=False)[0]
@@ -88,12 +88,12 @@ def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
 def draw_rolls(
     name: str, rolls: Sequence[tuple[str, np.ndarray]], prime: int
 ) -> Figure:
-    """Draw piano rolls above each other.
+    """Draw piano rolls one above the other.
 
     Args:
       name: name of the data set.
-      rolls: (title, [T, 88] of zeros and ones).
-      prime: number of first steps that are given, not sampled by a network.
+      rolls: pairs (title, piano roll [T, 88] of zeros and ones).
+      prime: number of steps at the start that were given to the network.
     """
     figure = Figure(figsize=(10, 1.9 * len(rolls)), layout="constrained")
     axes = figure.subplots(len(rolls), 1, squeeze=False, sharex=True, sharey=True)
