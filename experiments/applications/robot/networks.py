@@ -110,7 +110,7 @@ def _static(params, carry, x):
 
 
 def say(network: Network, params: Any, window: Window) -> np.ndarray:
-    """Return the actions that each seed's network predicts in the test part, [seeds, N]."""
+    """Return the actions that each seed predicts for scored frames, [seeds, N]."""
     counts = np.asarray(window.weights)[:, 0]
 
     def of_one(params):

@@ -148,7 +148,7 @@ def _train(
 
 
 def _scored(frames: networks.Frames, said: np.ndarray) -> Row:
-    """Return all seeds' accuracies in percent, and the first seed's confusion matrix."""
+    """Return seeds' accuracies in percent, and the first seed's confusion matrix."""
     actions = frames.actions[frames.first :]
     counts = report.confusion(actions, said[0], len(data.ACTIONS))
     right = 100 * np.mean(said == actions, axis=1)

@@ -151,7 +151,7 @@ def make_rule(
 def say(
     params: PyTree, cell: str, pooling: Pooling, xs: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """Return digit probabilities [runs, N, 10] by several networks, for N recordings."""
+    """Return digit probabilities [runs, N, 10] from several networks."""
     longest = max(map(len, xs))
     length = -(-longest // 25) * 25  # round up: fewer shapes to compile for
     whole = Bucket(length, np.arange(len(xs)))

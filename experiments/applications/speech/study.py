@@ -134,7 +134,7 @@ def _steps(config: Config) -> tuple[int, int]:
 
 
 def _baseline(config: Config, load, way: Way) -> Row:
-    """Test logistic regression on known and unknown speakers; return a row of results."""
+    """Test logistic regression on known and unknown speakers; return its results."""
     found, loud, _ = load()
     score = partial(baseline.score, loud, found.digits)
     row: Row = {"accuracy": [score(*_parts(config, found))]}

@@ -26,7 +26,7 @@ from experiments.applications.translate.network import (
 
 
 class Batch(NamedTuple):
-    """Sentences [S, B] and translations [T, B] as word indices; END is the last word."""
+    """Word indices of sentences [S, B] and translations [T, B]; END is the last."""
 
     source: Any
     source_mask: Any

@@ -59,7 +59,7 @@ def _show_examples(row: dict[str, Any]) -> None:
 
 
 def show_answer(sentence: str, said: str, unknown: list[str]) -> None:
-    """Print a translation, and the words of the sentence that the network does not know."""
+    """Print a translation, and the source words that the network does not know."""
     console = report.wide_console()
     console.print(f"{sentence} → [bold]{said}[/bold]", soft_wrap=True)
     if unknown:

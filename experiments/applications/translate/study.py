@@ -169,7 +169,7 @@ def _sizes(config: Config, corpus: text.Corpus) -> network.Sizes:
 
 
 def _train(config: Config, forcing: float, corpus: text.Corpus, way: Way) -> Row:
-    """Train all seeds with one probability of teacher forcing; return a row of results."""
+    """Train all seeds with one value of `forcing`; return their row of results."""
     steps, every = _steps(config)
     seed = jax.random.key(config.first_seed)
     params = runs.init(seed, _sizes(config, corpus), config.seeds)

@@ -162,7 +162,7 @@ def score(said: Sequence[str], right: Sequence[str]) -> dict[str, float]:
 
 
 def most_common(train: Part, sources: Sequence[str]) -> list[str]:
-    """Return, for every source, the most common target sentence of the training part."""
+    """Return, for every source, the most common target of the training part."""
     target = Counter(pair[1] for pair in train).most_common(1)[0][0]
     return [target] * len(sources)
 
