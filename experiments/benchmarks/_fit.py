@@ -38,7 +38,7 @@ class Work(NamedTuple):
 
 
 def fit() -> Groups:
-    """Return a group of timings for each training: a bare scan, and variants of `fit`."""
+    """Return a group of timings for each training: a bare scan, and `fit`'s options."""
     names = {f"{CHUNK} steps of Adam, {name}": make for name, make in WORKS.items()}
     return {group: partial(_race, group, make) for group, make in names.items()}
 

@@ -27,7 +27,7 @@ INPUTS = 32
 PRODUCTS = ("tanh", "gru")
 NAMES = ("tanh", "gru", "lstm", "min_gru", "lru")
 LENGTH = 50  # number of steps of each sequence in comparisons with BPTT
-PRODUCT_WORK = 2e9  # largest number of multiplications in a timed call of 3 or more steps
+PRODUCT_WORK = 2e9  # most multiplications in a call of 3 or more steps
 SLOW = 5  # number of repeats of calls that take seconds
 LENGTHS = (100, 1_000, 10_000)
 BY_LENGTH = {  # rules that are timed at several lengths: {rule: cell}
@@ -83,7 +83,7 @@ def _cell(name: str, units: int, batch: int) -> tuple[Callable, Any, Any]:
     """Return the step of a cell, its parameters and its initial carry."""
     step = CELLS[name]
     params = step.init(jax.random.key(1), INPUTS, units)
-    real = {"complex": False} if name == "lru" else {}  # because online rules need a real carry
+    real = {"complex": False} if name == "lru" else {}  # online rules: real carry
     return step, params, step.carry(params, (batch,), **real)
 
 
@@ -133,7 +133,7 @@ def _num_params(cell: str, units: int) -> int:
 
 
 def _product_length(cell: str, units: int, batch: int) -> int:
-    """Return the number of RTRL steps to time: fewer if the matrix product is larger."""
+    """Return the number of RTRL steps to time: fewer for larger matrix products."""
     work = batch * units**2 * _num_params(cell, units)
     # Time at least two steps: in the first step the influence M is zero, so there is no
     # product J M.

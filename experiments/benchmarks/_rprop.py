@@ -21,7 +21,7 @@ from experiments.harness.timing import Entrants, Foreign, Measured, race
 
 # {form of Rprop's state: bytes per parameter that a step reads and writes}.
 MOVED = {"float32": 28, "int8_sign": 22, "packed": 20, "bfloat16": 16}
-LARGE = 200_000_000  # number of parameters above which some optimizers need too much memory
+LARGE = 200_000_000  # from this size on, some optimizers need too much memory
 
 
 def rprop(size: int) -> Groups:

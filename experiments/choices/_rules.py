@@ -72,7 +72,7 @@ def make_online(
     sigma: float = 0.01,
     window: int = 1,
 ) -> OnlineRule:
-    """Return an online rule by its name.
+    """Return the online rule of a given name.
 
     Args:
       name: one of :data:`ONLINE`, or "snap_1", "snap_2" and so on.
@@ -120,7 +120,7 @@ def make_rule(
     update: optax.GradientTransformation | None = None,
     **settings: Any,
 ) -> GradientRule:
-    """Return a gradient rule over sequences by its name.
+    """Return the gradient rule over sequences of a given name.
 
     Arguments that a rule does not use are ignored, except `update`, so a study may pass
     all of its options. :func:`draws` returns whether a rule takes a `key`.

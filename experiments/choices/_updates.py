@@ -52,7 +52,7 @@ def make_update(
     clip: float | None = 1.0,
     decay: float = 0.9,
 ) -> optax.GradientTransformation:
-    """Return an update by its name, with default settings.
+    """Return the update of a given name, with default settings.
 
     Gradients are clipped by their global norm, and the learning rate falls to zero
     along half a cosine. The Rprop family has no clipping, because it uses only the

@@ -48,7 +48,7 @@ class Config(Study):
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Result of one job; its line in results.jsonl also has "job" and "wall_seconds"."""
+    """Result of a job; its line in results.jsonl also has "job" and "wall_seconds"."""
 
     task: str
     kind: str
@@ -68,7 +68,7 @@ class Row:
 
 def main(config: Config) -> report.Result:
     """Run the comparison; show the results, and write the results to a folder."""
-    tasks = cache(_tasks)  # made once, when --quick and --resume have changed the options
+    tasks = cache(_tasks)  # made once, after --quick and --resume are applied
     return run_study(
         "compare",
         config,
@@ -78,7 +78,7 @@ def main(config: Config) -> report.Result:
 
 
 def _tasks(config: Config) -> list[Task]:
-    """Return the tasks; if quick, each task has one job per network and kind of rule."""
+    """Return the tasks; if quick, they have one job per network and kind of rule."""
     tasks = [TASKS[name](config.steps) for name in config.only or TASKS]
     return list(map(_at_quick_size, tasks)) if config.quick else tasks
 

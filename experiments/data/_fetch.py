@@ -1,4 +1,4 @@
-"""Data files that are not committed: find them in $BPVARIANTS_DATA, or download them."""
+"""Data files that are not committed: found in $BPVARIANTS_DATA, or downloaded."""
 
 import contextlib
 import hashlib

@@ -41,7 +41,7 @@ class FSDD(NamedTuple):
     """
 
     samples: list[np.ndarray]  # each [N] float32 in −1..1; N is 1,148 to 18,262
-    digits: np.ndarray  # [3000]
+    digits: np.ndarray  # [3000] digit spoken in each recording
     speakers: np.ndarray  # [3000] speaker, an index into SPEAKERS
     train: np.ndarray  # [2400] indices of recordings
     validation: np.ndarray  # [300]

@@ -34,7 +34,7 @@ class Part(NamedTuple):
 
 
 class Proben1(NamedTuple):
-    """One problem; train is half of the examples, validation and test a quarter each."""
+    """One problem: half of the examples in train, a quarter each in the other two."""
 
     name: str
     classes: bool  # whether targets are one-hot

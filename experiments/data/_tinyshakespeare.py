@@ -15,6 +15,6 @@ URL = (
 
 
 def tinyshakespeare() -> Text:
-    """Load the text of 65 different symbols; by convention, the last tenth is for test."""
+    """Load the text, of 65 symbols; by convention, its last tenth is for test."""
     path = find(FILE, SHA256) or fetch(URL, SHA256, FILE)
     return as_text(path.read_text("ascii"), "Tiny Shakespeare")

@@ -96,7 +96,7 @@ def _as_float(samples: np.ndarray) -> np.ndarray:
 
 
 def _sized(content: bytes, name: str) -> bytes:
-    """Correct a RIFF file's header, so that it states the true sizes of file and samples."""
+    """Write the true sizes of the file and its samples into a RIFF file's header."""
     if content[:4] not in (b"RIFF", b"RIFX") or content[8:12] != b"WAVE":
         return content
     number, short = ("<I", "<H") if content[:4] == b"RIFF" else (">I", ">H")

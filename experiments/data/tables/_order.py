@@ -71,7 +71,7 @@ def put_in_order(times: np.ndarray, name: str, file: str) -> Order:
 
 
 def _unusual(times: np.ndarray, name: str) -> list[str]:
-    """Return notes on gaps, and on times that are repeated or earlier than the row before."""
+    """Return notes on gaps, repeated times, and times earlier than the row before."""
     notes, steps = [], np.diff(times)
     back = np.flatnonzero(steps < np.zeros(1, steps.dtype))
     values, counts = np.unique(times, return_counts=True)

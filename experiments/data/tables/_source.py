@@ -104,7 +104,7 @@ def _by_marks(head: bytes) -> str | None:
 
 
 def _by_zeros(path: Path, head: bytes) -> str | None:
-    """Return the byte order of UTF-16 text, from its zero bytes; None if there are none.
+    """Return the UTF-16 encoding that zero bytes indicate, or None if there are none.
 
     In English text in UTF-16, every second byte is zero.
     """
@@ -130,7 +130,7 @@ def _fault(path: Path, open_bytes, encoding: str) -> str | None:
     try:
         with open_bytes(path) as file:
             while more:
-                begin = start - len(decoder.getstate()[0])  # index of the next byte to decode
+                begin = start - len(decoder.getstate()[0])  # index of next byte to decode
                 block = file.read(BLOCK)
                 start, more = start + len(block), bool(block)
                 decoder.decode(block, final=not more)

@@ -179,7 +179,7 @@ def unknown_times(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
 
 
 def read_times(form: Form, columns: Sequence[Sequence[str]]) -> np.ndarray:
-    """Return the times [N] of a table's rows; plain numbers, such as years, stay numbers.
+    """Return the times [N] of a table's rows; plain numbers (years) stay numbers.
 
     Args:
       form: form in which the times are written.
