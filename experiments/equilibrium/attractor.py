@@ -81,7 +81,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train with each kind of gradient; show the errors, and errors measured elsewhere."""
+    """Train with each kind of gradient; show errors, also errors measured elsewhere."""
     check = lambda config: data.mnist()
     return run_study("attractor", config, _jobs, _finish, check=check)
 

@@ -1,4 +1,4 @@
-"""An equilibrium network on digits: five kinds of gradient, with and without projection.
+"""An equilibrium network on digits: five gradients, with and without projection.
 
     z = tanh(z W + x U + b),  logits = z V + c
 

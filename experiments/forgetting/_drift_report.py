@@ -24,7 +24,7 @@ COLOURS = dict(zip(METHODS, ["C7", "C1", "C0", "C2", "C3"], strict=True))
 
 
 def show_walk(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print mean squared prediction errors on random walks, and those measured elsewhere."""
+    """Print mean squared errors on random walks, and those measured elsewhere."""
     table = []
     for row in rows:
         if row["stream"] != "random walk":

@@ -23,7 +23,7 @@ from experiments.harness.options import above, all_of, at_least, given, within
 from experiments.harness.study import run_study, Study
 
 INPUTS, WALK, NOISE = 5, 0.01, 0.05
-CHOSEN, SCORED = "2014", "2015"  # year to choose η and λ on, and year of the reported errors
+CHOSEN, SCORED = "2014", "2015"  # years: choose η and λ, report errors
 CURVE = np.geomspace(0.02, 1.5, 40)  # learning rates in the picture
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 DECAYS = (0.5, 0.9, 0.97, 0.99, 0.995, 0.999)
@@ -35,7 +35,7 @@ SHOWN = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Does a forgetting factor help to learn a linear model whose true weights drift?"""
+    """Does a forgetting factor help to learn a linear model whose weights drift?"""
 
     QUICK = {"seeds": 2, "steps": 500, "burn_in": 100}
     CHECKS = {
@@ -114,7 +114,7 @@ def walks(config: Config) -> tuple[jax.Array, jax.Array, np.ndarray]:
 
 
 def _walk_row(config: Config, name: str, way: Way) -> dict[str, Any]:
-    """Return mean squared errors by learning rate and seed; also one weight over time."""
+    """Return mean squared errors by learning rate and seed, and one weight in time."""
     del way
     xs, ys, truth = walks(config)
     rates = np.array([*config.rates, *CURVE])
@@ -202,7 +202,7 @@ def _weather_row(
 
 def _grid(name, xs, ys, horizon) -> tuple[np.ndarray, list[dict[str, float]]]:
     """Return a method's errors [settings, T], and the pairs (η, λ) of the settings."""
-    rates = RATES if name != "rls" else RATES[:1]  # rls has no learning rate, so one suffices
+    rates = RATES if name != "rls" else RATES[:1]  # rls has no learning rate
     decays = DECAYS if name != "sgd" else DECAYS[:1]
     examples = jnp.asarray(xs), jnp.asarray(ys)
     errors = over_grid(name, *examples, jnp.array(rates), jnp.array(decays), horizon)

@@ -38,7 +38,7 @@ class Job(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """Way of a job to write its files and to report its progress."""
+    """The files and the progress bar of a job."""
 
     job: str
     folder: Path
@@ -72,7 +72,7 @@ class Way:
         Raises:
           KeyboardInterrupt: after Ctrl-C, when a checkpoint has been written.
         """
-        if not any(self.checkpoints.glob("[0-9]*")):  # killed before its first checkpoint
+        if not any(self.checkpoints.glob("[0-9]*")):  # ended before its first one
             self._curve.unlink(missing_ok=True)
         curve = training.JsonLog(self._curve, look)
         result = training.fit(

@@ -4,8 +4,8 @@ import codecs
 import sys
 import unicodedata
 
-# Replacements of characters in tables. Letters lose their accents, superscripts and
-# subscripts become plain digits, and all other characters become "?".
+# Replacements of characters in tables. Other letters lose their accents, superscripts
+# and subscripts become plain characters, and everything else becomes "?".
 PLAIN = dict(
     zip(
         "×·–—−±→≤≥≈’‘“”√∂δΔηθλμρσβκℓ‖′°",
@@ -33,7 +33,7 @@ def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letter = error.object[error.start]
-    if "\udc80" <= letter <= "\udcff":  # an undecodable byte, as os.fsdecode represents it
+    if "\udc80" <= letter <= "\udcff":  # a byte, as os.fsdecode represents it
         return bytes([ord(letter) - 0xDC00]), error.start + 1
     simple = unicodedata.normalize("NFKD", letter)[0]
     return PLAIN.get(simple, simple if simple.isascii() else "?"), error.start + 1

@@ -48,7 +48,7 @@ class Windows:
         Each pass through the sequence begins at a random offset.
         """
         usual = len(self.xs) // self.streams
-        count = (usual - self.window + 1) // self.window  # number of windows that fit after any offset
+        count = (usual - self.window + 1) // self.window  # fits after any offset
         number, left_out = divmod(start, count)
         xs, targets = self._cut(self.xs, usual), self._cut(self.targets, usual)
         while True:
@@ -81,7 +81,7 @@ class Scores:
         return self._score(params, self._zeros, self._window).tolist()
 
     def of(self, metrics: dict[str, Any]) -> list[float]:
-        """Return the mean losses of the params in metrics, which `fit` passes to its log.
+        """Return mean losses of the params in metrics, which `fit` passes to its log.
 
         The losses are cached until the number of updates changes.
         """

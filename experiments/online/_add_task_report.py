@@ -15,7 +15,7 @@ SMOOTHED = 15  # number of earlier points to average with each point
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print each rule's loss, and which memory the loss proves."""
+    """Print each rule's loss, and the lowest floor that the loss is below."""
     for delays in dict.fromkeys(tuple(row["delays"]) for row in rows):
         lines = []
         for row in rows:
@@ -48,7 +48,7 @@ def _below(loss: float) -> str:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw smoothed losses and floors against steps, one panel for each pair of delays."""
+    """Draw smoothed losses and floors against steps, one panel per pair of delays."""
     tasks = list(dict.fromkeys(tuple(row["delays"]) for row in rows))
     rules = list(dict.fromkeys(row["rule"] for row in rows))
     figure = Figure(figsize=(6 * len(tasks) + 2, 5), layout="constrained")

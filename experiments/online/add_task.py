@@ -79,7 +79,7 @@ class Config(Study):
     curves."""
 
     def check(self) -> None:
-        """Check delays and truncations, and that there is at least one chunk of steps."""
+        """Check delays and truncations, and that there are steps for one chunk."""
         if self.steps < self.chunk:
             raise ValueError(
                 f"steps must be at least chunk={self.chunk}, got {self.steps}."
@@ -98,7 +98,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train networks by each rule; write the losses, and print them with their floors."""
+    """Train networks by each rule; write the losses, and print them with floors."""
     return run_study("add_task", config, _jobs, _finish)
 
 

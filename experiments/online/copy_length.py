@@ -158,7 +158,7 @@ def draw_sequence(
 def follow(
     config: Config, learn: Callable, carry: PyTree, size: int, course: Course, key
 ) -> tuple[Course, tuple[jax.Array, ...]]:
-    """Train on a mini-batch of strings unless all steps are used; at most `size` bits."""
+    """Train on a mini-batch, if steps are left; strings have at most `size` bits."""
     of_task, of_rule = jax.random.split(key)
     sequence = draw_sequence(of_task, course.length, config.batch, size)
     value, pair = learn(course.pair, carry, *sequence, of_rule)

@@ -33,7 +33,7 @@ class Progress:
         return self
 
     def __exit__(self, *exception):
-        """Count the last job as done, unless an exception was raised; remove the bars."""
+        """Count the last job as done unless an exception was raised; stop the bars."""
         if self._steps is not None and exception[0] is None:
             self._bars.advance(self._jobs)
             self._bars.remove_task(self._steps)

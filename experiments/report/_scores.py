@@ -11,7 +11,7 @@ from experiments.report._studies import show_table
 
 
 def wilson(correct: int, of: int, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's 95 % confidence interval of a proportion, such as an accuracy.
+    """Return Wilson's confidence interval, at `level`, of a proportion correct / of.
 
     Example:
       >>> [round(end, 4) for end in wilson(9, 10)]

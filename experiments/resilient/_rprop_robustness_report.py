@@ -27,7 +27,7 @@ FALLING = (
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print a table for each difficulty, and compare the robustness of the updates."""
+    """Print a table for each difficulty, and which updates are more robust."""
     for axis in dict.fromkeys(row["axis"] for row in rows):
         mine = [row for row in rows if row["axis"] == axis]
         levels = list(dict.fromkeys(row["level"] for row in mine))
@@ -52,12 +52,11 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def verdicts(rows: list[dict[str, Any]]) -> list[str]:
-    """Compare, in words, what each difficulty at its hardest level adds to test errors.
+    """Compare in words how much the hardest level of each difficulty adds to test errors.
 
-    Rprop is more robust than an update if the difficulty adds more to the test error of
-    the update than to the error of the best Rprop. The difference must exceed
-    √(s² + t²), where s and t are the standard deviations of the two additions over
-    seeds.
+    Rprop is more robust than an update if the difficulty increases the update's test
+    error more than the error of the best Rprop. The two increases must differ by more
+    than √(s² + t²), where s and t are their standard deviations over seeds.
     """
     sentences = []
     for axis in dict.fromkeys(row["axis"] for row in rows):
@@ -85,7 +84,7 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw test errors against each difficulty; dashed lines: rates are tuned again."""
+    """Draw test errors against levels of difficulty; dashed: with rates tuned again."""
     difficulties = list(dict.fromkeys(row["axis"] for row in rows))
     figure = Figure(figsize=(4.6 * len(difficulties), 4.8), layout="constrained")
     panels = figure.subplots(1, len(difficulties), squeeze=False, sharey=True)[0]
@@ -131,7 +130,7 @@ def _short_verdict(rows: list[dict[str, Any]], axis: str) -> str:
 
 
 def _cost(rows: list[dict[str, Any]], update: str, level: float, choice: str):
-    """Return how much a difficulty adds to the test error of each seed."""
+    """Return the increase of each seed's test error by a difficulty."""
     error = {
         row["level"]: np.array(row[f"{choice}_error"])
         for row in rows
