@@ -26,7 +26,7 @@ LOST = 75  # exit code EX_TEMPFAIL of sysexits.h: a retry may succeed
 
 @dataclass(frozen=True)
 class Machine:
-    """Options of studies that support several devices: devices, processes, precision."""
+    """Options for several devices: number of devices, processes, and precision."""
 
     devices: int | None = None
     """Number of devices of each process: accelerators or, if there are none, parts of

@@ -12,7 +12,7 @@ UNITS, CLASSES, PIXELS = 32, 10, 64
 
 
 class Network(NamedTuple):
-    """Functions of a network with weights [n] in float32, images [B, 64], labels [B]."""
+    """Functions of float32 weights [n], images [B, inputs] and labels [B]."""
 
     init: Callable[[jax.Array], jax.Array]  # key -> weights
     loss: Callable[..., jax.Array]  # (weights, images, labels) -> mean cross entropy

@@ -27,7 +27,7 @@ class Network(NamedTuple):
         return range(0 if self.shortcuts else layer - 1, layer)
 
     def shapes(self) -> PyTree:
-        """Return the shapes of the parameters: a matrix for each pair of connected layers."""
+        """Return parameter shapes: a matrix for each pair of connected layers."""
         number = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
         return [
             {

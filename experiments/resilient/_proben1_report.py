@@ -66,7 +66,7 @@ def _misfits(rows):
 
 
 def num_early(row: dict[str, Any]) -> int:
-    """Count runs that stopped after less than EARLY times the median number of epochs."""
+    """Count runs that took less than EARLY times the median number of epochs."""
     return int(np.sum(row["total"] < EARLY * np.median(row["total"])))
 
 

@@ -64,7 +64,7 @@ def _numbers(row: dict[str, Any], name: str) -> np.ndarray:
 
 
 def _epochs(losses: np.ndarray) -> str:
-    """Return the mean number of epochs to TARGET, and the number of runs to reach it."""
+    """Return the mean number of epochs to TARGET, and how many runs reached it."""
     came = [int(np.argmax(run)) + 1 for run in losses < TARGET if run.any()]
     if not came:
         return "–"
@@ -78,7 +78,7 @@ def _unless_nan(numbers: np.ndarray, form: str) -> str:
 
 
 def _same(rows: list[dict[str, Any]]) -> str:
-    """Return a note: the difference between losses by MultiSteps and by full batches."""
+    """Return a note on differences of losses between MultiSteps and full batches."""
     full = {row["rate"]: row for row in rows if row["batches"] == "full"}
     added = [row for row in rows if row["method"].startswith("MultiSteps")]
     if not added or len(full) < len(added):

@@ -52,11 +52,12 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def verdicts(rows: list[dict[str, Any]]) -> list[str]:
-    """Compare in words how much the hardest level of each difficulty adds to test errors.
+    """Compare, in words, by how much each difficulty increases test errors.
 
-    Rprop is more robust than an update if the difficulty increases the update's test
-    error more than the error of the best Rprop. The two increases must differ by more
-    than √(s² + t²), where s and t are their standard deviations over seeds.
+    Each difficulty is at its hardest level. Rprop is more robust than an update if the
+    difficulty increases the update's test error more than the error of the best Rprop.
+    The two increases must differ by more than √(s² + t²), where s and t are their
+    standard deviations over seeds.
     """
     sentences = []
     for axis in dict.fromkeys(row["axis"] for row in rows):

@@ -31,7 +31,7 @@ class Method(NamedTuple):
     name: str
     label: str
     run: Callable[[Problem], Trace]
-    rate: float | None = None  # learning rate, if several are tried; the best one is shown
+    rate: float | None = None  # set if several rates are tried, to show the best
 
 
 def methods(first_step: float, adam_rates: tuple[float, ...]) -> list[Method]:

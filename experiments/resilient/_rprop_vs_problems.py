@@ -25,7 +25,7 @@ class Problem(NamedTuple):
     targets: tuple[float, ...]  # values of E to reach, from high to low
     by_target: bool  # rank methods by iterations to the last target, not by final E
     floor: float  # smaller values of E are drawn at this value
-    reference: dict[str, float]  # results from elsewhere: iterations if by_target, else E
+    reference: dict[str, float]  # results elsewhere: iterations if by_target, else E
     accuracy: Callable[[jax.Array], jax.Array] | None = None  # weights -> percent
 
 
@@ -83,7 +83,7 @@ def rosenbrock(steps: int) -> Problem:
 def digits(
     key: jax.Array, runs: int, steps: int, targets: tuple[float, ...]
 ) -> Problem:
-    """Return the problem of training a small MLP on a full batch of digits, in float32."""
+    """Return the problem of training an MLP on full batches of digits, in float32."""
     network, (train, test) = digits_mlp(), data.digits()
     train, test = jax.tree.map(jnp.asarray, (train, test))
     return Problem(

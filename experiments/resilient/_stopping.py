@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
     """Quantities in Prechelt's tables, each [runs]."""
 
     train: Any  # lowest training error
-    validation: Any  # least validation error
+    validation: Any  # lowest validation error
     test: Any  # test error at the epoch of the lowest validation error
     classification: Any  # % of test examples misclassified at that epoch
     gl: Any  # generalisation loss at the end

@@ -35,7 +35,7 @@ RUNS = "runs.jsonl"
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """How sensitive are Rprop and other updates to noise, scales and redundant inputs?"""
+    """How sensitive are updates to noise, badly scaled inputs and redundant inputs?"""
 
     QUICK = {
         "updates": ("irprop_minus", "adam"),
@@ -96,7 +96,7 @@ AXES = ("noise", "scales", "copies")
 
 
 def main(config: Config) -> report.Result:
-    """Train with all settings, choose rates, and show the error each difficulty adds."""
+    """Train with all settings, choose rates, and show what each difficulty costs."""
     study = "rprop_robustness"
     return run_study(study, config, _jobs, _finish, free=("block",), check=_check)
 

@@ -38,7 +38,7 @@ def summary(
 
 
 def read_log(folder: Path) -> Rows:
-    """Return the lines of log.jsonl, one for each chunk, including those before a resume."""
+    """Return the lines of log.jsonl, one for each chunk, also those before a resume."""
     lines = (folder / "log.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 

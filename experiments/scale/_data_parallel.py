@@ -17,7 +17,7 @@ from bpvariants.types import GradientRule
 
 
 def data_parallel(rule: GradientRule, mesh: jax.sharding.Mesh) -> GradientRule:
-    """Return a rule in which each device computes the gradient of its part of the batch.
+    """Return a rule in which each device processes its own part of the batch.
 
     All mesh axes other than "data" are left to XLA, so params may be sharded over them.
     Call the returned rule under `jit`. Rules with a key are not allowed, because they

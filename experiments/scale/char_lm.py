@@ -113,7 +113,7 @@ class Network(nn.Module):
 
 
 def at_least_float32(dtype: Any) -> Any:
-    """Return the dtype of parameters and losses for a network that computes in `dtype`."""
+    """Return the dtype of parameters and losses, if a network computes in `dtype`."""
     return jnp.promote_types(dtype, jnp.float32)
 
 

@@ -83,7 +83,7 @@ def _kill_and_resume(config: Config, moment: tuple[int, float], way: Way) -> Row
       way: name and folder of the job.
     """
     folder, whole = way.folder / way.job, way.folder / "whole"
-    shutil.rmtree(folder, ignore_errors=True)  # an interrupted job may have left files behind
+    shutil.rmtree(folder, ignore_errors=True)  # an interrupted job may leave files
     seconds, (after, share) = _seconds_per_chunk(whole, config), moment
     process = _start(folder, config)
     while process.poll() is None and _lines(folder) < after:

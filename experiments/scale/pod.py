@@ -141,7 +141,7 @@ def hops(chips: int, torus: int) -> float:
 
 
 def time_steps(config: Config, parameters: int, batch: float, lanes: int) -> dict:
-    """Return, for each part, the seconds that a window's time steps take on one chip."""
+    """Return the seconds of each part, for a window's time steps on one chip."""
     flops = 8 * parameters * batch * lanes
     moved = (3 * WEIGHT_BYTES + 2 * SUM_BYTES) * parameters * lanes
     arithmetic = flops / (config.efficiency * config.peak)

@@ -35,7 +35,7 @@ from experiments.static import _chain_rule_report
 
 CLASSES = 10
 ACTIVATIONS = (jnp.tanh, jax.nn.sigmoid)
-SLOPES = (lambda y: 1 - y**2, lambda y: y * (1 - y))  # ∂y/∂s of layers 1 and 2, as functions of y
+SLOPES = (lambda y: 1 - y**2, lambda y: y * (1 - y))  # ∂y/∂s of each layer
 # Values of g, ∂g/∂a and ∂g/∂b at a = A and b = B, in micrograd's README.
 MICROGRAD = (24.7041, 138.8338, 645.5773)
 A, B = -4.0, 2.0
@@ -113,7 +113,7 @@ def _digit(config: Config, way: Way) -> list[Row]:
         rows: list[Row] = [{"row": "energy", "value": float(value)}]
         rows += _layers(info, grads, others)
         rows += _weights(info, grads, others)
-        return rows + _paths(params, info, rows[-2]["to"])  # rows[-2] is the weight of layer 1
+        return rows + _paths(params, info, rows[-2]["to"])  # rows[-2]: layer 1
 
 
 def _backprop(params: PyTree, x: jax.Array, target: jax.Array) -> Any:

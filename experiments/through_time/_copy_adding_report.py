@@ -115,7 +115,7 @@ def draw_losses(rows: list[dict[str, Any]]) -> Figure:
 
 
 def draw_flow(rows: list[dict[str, Any]]) -> Figure:
-    """Draw norms of gradients δ_t in the carries, before (dotted) and after training."""
+    """Draw norms of gradients δ_t in carries, before (dotted) and after training."""
     whole = [row for row in rows if row["rule"] == "bptt"]
     tasks = list(dict.fromkeys(row["task"] for row in whole))
     figure = Figure(figsize=(6 * len(tasks), 4.5), layout="constrained")

@@ -18,7 +18,7 @@ def step(theta: jax.Array, s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.A
 def leaky_step(
     theta: jax.Array, s: jax.Array, x: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Compute `step` in the form that RFLO needs: with leak ½ and a recurrent matrix."""
+    """Compute `step` in the form that RFLO needs: leak ½ and a recurrent matrix."""
     del x
     weights = jnp.eye(UNITS, k=-1, dtype=s.dtype)
     signs = jnp.where(jnp.arange(UNITS) < POSITIVE, 1, -1).astype(s.dtype)
@@ -32,5 +32,5 @@ def half_square(y: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def stream(steps: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return inputs [K, 0], targets [K] and loss weights [K] (1 at the last, else 0)."""
+    """Return inputs [K, 0], targets [K], and loss weights [K]: 0 except the last."""
     return jnp.zeros((steps, 0)), jnp.ones(steps), jnp.zeros(steps).at[-1].set(1)

@@ -9,7 +9,7 @@ from experiments import report
 
 FARTHEST = 100  # number of steps of the longest window
 OPTIMUM, SENSITIVITY, LOST = -1 / 6, -6.0, 1e6
-LINES = ["-", "--", ":", "-."]  # line styles differ, because curves of online rules coincide
+LINES = ["-", "--", ":", "-."]  # because curves of online rules coincide
 # Reference values computed outside this project. MEASURED holds ds₁/dθ for each
 # lookback. FATES holds, for each method, θ after 3000 iterations at a learning rate of
 # 1e-4, or the number of iterations until |θ| exceeds 1e6.

@@ -11,7 +11,7 @@ MIB = 2**20
 
 
 def slope(rows: list[dict[str, Any]]) -> float | None:
-    """Return the slope d log time / d log T of the timed calls, or None if under two."""
+    """Return the slope d log time / d log T; None for fewer than two timed calls."""
     timed = [row for row in rows if row["row"] == "costs" and row["seconds"]]
     if len(timed) < 2:
         return None
@@ -20,7 +20,7 @@ def slope(rows: list[dict[str, Any]]) -> float | None:
 
 
 def show(rows: list[dict[str, Any]], config: Any, text: Any) -> None:
-    """Print memory and time of calls, differences between calls, and bits per character."""
+    """Print calls' memory and time, differences between calls, bits per character."""
     _show_costs([row for row in rows if row["row"] == "costs"], config)
     report.show_table(
         "Many calls along a stream, compared with one long call from a plain carry",
@@ -95,7 +95,7 @@ def _by_model(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
-    """Draw memory and time of a call against T, and bits per character along the text."""
+    """Draw memory and time of a call against T, and bits per character of the text."""
     figure = Figure(figsize=(16, 4.6), layout="constrained")
     memory, seconds, bits = figure.subplots(1, 3, width_ratios=[1, 1, 1.6])
     costs = [row for row in rows if row["row"] == "costs"]

@@ -83,7 +83,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train all cells; show losses, lowest losses without memory, and published losses."""
+    """Train all cells; show losses, floors without memory, and published losses."""
     return run_study("copy_adding", config, _jobs, _finish)
 
 

@@ -154,7 +154,7 @@ def _rows(config, cell, begin, text, measure, way: Way) -> list[Row]:
 
 
 def _example(cell, params, begins, length, characters):
-    """Return carry, inputs [T, B] and targets [T, B] of windows that begin at `begins`."""
+    """Return carry, inputs and targets, [T, B], of windows that begin at `begins`."""
     at = begins[None] + jnp.arange(length)[:, None]
     given = characters[at]
     one = jax.tree.map(lambda leaf: leaf[0], params)  # of the first seed
@@ -229,7 +229,7 @@ def zeros(cell: str, params: dict[str, Any], batch: tuple[int, ...]) -> PyTree:
 
 
 def make_step(cell: str) -> Callable:
-    """Return the step of a network, from a character to logits of the next character."""
+    """Return the step of a network, from a character to the next one's logits."""
     advance = cell_table.CELLS[cell]
 
     def step(params, carry, x):

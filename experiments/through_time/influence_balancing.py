@@ -44,7 +44,7 @@ from experiments.through_time._influence_balancing_report import (
 
 
 class Online(NamedTuple):
-    """An online rule, and factors for the study's learning rate and number of iterations."""
+    """An online rule, with factors for the learning rate and number of iterations."""
 
     make: Callable[..., OnlineRule]  # (step, loss) -> rule
     learning_rate: float = 1.0

@@ -105,7 +105,7 @@ def _check(config: Config) -> None:
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return the jobs: memory and time, differences between calls, training, n-grams."""
+    """Return jobs: memory and time, differences between calls, training, n-grams."""
     text, longest = getattr(data, config.text)(), max(config.lengths)
     seeds = range(config.first_seed, config.first_seed + config.seeds)
     problems = {seed: _problem(config, text, seed) for seed in seeds}
@@ -177,7 +177,7 @@ def _costs(config, problem, name, way: Way) -> list[Row]:
 
 
 def _seconds(program, arguments) -> float:
-    """Return the shortest of 3 to 20 times of a program; slow programs are timed less."""
+    """Return a program's shortest time in 3 to 20 calls; fewer if it is slow."""
     times = []
     while len(times) < 3 or (len(times) < 20 and sum(times) < 3):
         start = time.perf_counter()

@@ -148,7 +148,7 @@ def _named(length: int, size: gradients.remat.StepBytes) -> dict[str, Any]:
     best = math.sqrt(length * size.carry / size.kept)
     divisors = [k for k in range(1, length + 1) if length % k == 0]
     nearest = lambda goal: min(divisors, key=lambda k: abs(math.log(k / goal)))
-    k, wide = nearest(best), nearest(4 * best)  # if k does not divide T, inputs are copied
+    k, wide = nearest(best), nearest(4 * best)  # inputs are copied unless k divides T
     root = round(math.sqrt(length))
     policies = {
         "None": None,
@@ -231,7 +231,7 @@ def _show_growth(rows: list[Row]) -> None:
 
 
 def _draw(rows: list[Row], growth: list[Row]) -> Figure:
-    """Draw time against memory, one panel for each T; in a last panel, growth with T."""
+    """Draw time against memory, one panel per T; a last panel shows growth with T."""
     lengths = list(dict.fromkeys(row["length"] for row in rows))
     panels = len(lengths) + (len(growth) > 1)
     figure = Figure(figsize=(5.4 * panels, 4.8), layout="constrained")
