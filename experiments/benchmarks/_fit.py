@@ -61,7 +61,7 @@ def _race(group: str, make: Callable[[], Work], repeats: int) -> Iterator[Measur
 def _measured(group, name, row, bare, first) -> Measured:
     pairs = zip(row["times"], bare["times"], strict=True)
     more = statistics.median(ours / theirs for ours, theirs in pairs) - 1
-    note = "" if row is bare else f"{more:+.1%} over the scan beside it"
+    note = "" if row is bare else f"{more:+.1%} compared with the scan"
     times = row["ms"], row["spread"], row["ms"] / first
     return Measured(group, name, *times, row["compile"], row["temp"], note)
 

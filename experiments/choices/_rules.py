@@ -190,7 +190,7 @@ def draws(name: str) -> bool:
 def _needed(rule: str, lookback: int | None) -> int:
     if lookback is None or lookback < 1:
         raise ValueError(
-            f"{rule} needs lookback, the number of steps that errors travel back, at "
+            f"{rule} needs lookback, the number of steps that gradients go back, at "
             f"least 1; got {lookback}."
         )
     return lookback

@@ -42,7 +42,7 @@ cut short.</strong></p>{% endif %}
 <p><img alt="{{ picture.alt }}" src="data:image/png;base64,{{ picture.data }}"></p>
 {% endfor %}
 {% endfor %}
-<p class="note">{{ seconds }} s in all · {{ settings }} · {{ versions }}</p>
+<p class="note">{{ seconds }} s in total · {{ settings }} · {{ versions }}</p>
 </html>
 """)
 

@@ -47,7 +47,7 @@ def show_walk(rows: list[dict[str, Any]], config: Any) -> None:
         "sgd steps by η times the gradient; stored, replay and two sums step by η (1 − "
         "λ) times the discounted sum of past gradients. "
         f"replay keeps {config.horizon} examples; rls has no η. "
-        "Measured: outside of this project, λ 0.9, 5 walks of 2000 steps.",
+        "Measured: outside this project, λ 0.9, 5 walks of 2000 steps.",
     )
 
 

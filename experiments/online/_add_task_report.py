@@ -34,7 +34,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             "Cross-entropy in nats in the last fifth of the steps, lower is better: "
             "mean ± standard deviation of "
             f"{config.seeds} seeds; each step is predicted before the network learns "
-            "from it. truncated (h; h′): every h′ steps, errors travel back h steps; "
+            "from it. truncated (h; h′): every h′ steps, gradients go back h steps; "
             "learning to remember t steps needs h > t. Without a leak, rflo equals "
             "truncated (1; 1) up to rounding. "
             "µs/step: time of one step of all seeds together, without compilation.",

@@ -27,7 +27,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             f"of {config.seeds} seeds. The string grows by one bit when the loss of "
             f"the recalled bits is below {config.share:g} ln 2 = "
             f"{config.share * np.log(2):.3f} nats, up to {config.longest} bits. "
-            "truncated (h; h′): every h′ steps, errors travel back h steps and the "
+            "truncated (h; h′): every h′ steps, gradients go back h steps and the "
             "parameters are updated; copying L bits needs h > L. bptt updates once per "
             "sequence, online rules update at each recalled bit. Seconds: time of all "
             "seeds together, with compilation.",

@@ -52,7 +52,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         f"{config.episode} steps, ± standard deviation of {config.seeds} seeds. "
         "Published: n = 64 after 15,000 steps, mean (standard deviation) of 10 seeds "
         "(truncated: 5 seeds). truncated (h; h′): truncated BPTT, which updates only "
-        "every h′ steps, by errors that travel back h steps.",
+        "every h′ steps, by gradients that go back h steps.",
     )
     found = cosines(rows)
     report.show_table(

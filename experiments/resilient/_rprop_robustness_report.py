@@ -41,9 +41,9 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             ["", "rate", *(f"{level:g}" for level in levels)],
             lines,
             "Test error in % (lower is better), mean ± standard deviation of seeds, "
-            "and the rate.\nKept: the rate with the least training loss without "
-            "difficulties; tuned: the one with the least under this difficulty. A "
-            "diverged training counts as 90 %.\n"
+            "and the rate.\nKept: the rate with the lowest training loss without "
+            "difficulties; tuned: the rate with the lowest training loss under this "
+            "difficulty. A diverged training counts as 90 %.\n"
             + ("All rates are constant." if config.constant else FALLING),
         )
     console = report.wide_console()

@@ -69,7 +69,7 @@ def _note(task: str, config: Any) -> str:
         f"{what[task]} Loss: mean ± standard deviation of {config.seeds} seeds, in the "
         "last fifth of the steps. Below at: for each seed, the first step at which the "
         "mean loss of the last hundred steps is a tenth below the floor. (h; h′): "
-        "truncated BPTT; every h′ steps, errors travel h steps back. δ_t: gradient of "
+        "truncated BPTT; every h′ steps, gradients go back h steps. δ_t: gradient of "
         "the last step's loss in the carry of step t, before → after training. "
         "Published: Bai et al. 2018, table 1, copy T = 1000 and adding T = 600; "
         "comparable with ours at these sizes only."

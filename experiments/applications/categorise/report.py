@@ -71,7 +71,7 @@ def _show_set(name: str, rows: list[dict[str, Any]], config: Any) -> None:
         ours,
         PUBLISHED[name],
         "Higher is better. Seeds together: class probabilities are averaged over "
-        "seeds. The most frequent class is that of the tested texts.",
+        "seeds. The most frequent class is determined on the tested texts.",
     )
 
 

@@ -114,7 +114,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train and test; write the results, and print them beside published figures."""
+    """Train and test; write the results, and print them with published scores."""
     if config.say is not None and not data.as_seen(config.say).strip():
         raise DataError("--say: the text is empty; give at least one word.")
     jobs = partial(_jobs, load=cache(texts.load))

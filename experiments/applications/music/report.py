@@ -48,8 +48,8 @@ def show(name: str, rows: Sequence[dict[str, Any]], of: str) -> None:
         ours,
         published,
         "Nats per step (lower is better), summed over 88 keys; the first step of a "
-        "piece is not scored. Networks are scored at the best step: that of the lowest "
-        "validation loss, averaged over seeds. Train: training loss there, with "
+        "piece is not scored. Networks are tested with the parameters of the lowest "
+        "validation loss, averaged over seeds. Train: training loss at that step, with "
         "dropout. Minutes: all seeds together.",
     )
 
@@ -109,6 +109,6 @@ def draw_rolls(
         octaves = [note for note in range(24, 109, 12) if low + 19 < note < high + 23]
         axis.set_yticks(octaves)
         axis.grid(axis="y", alpha=0.4)
-    axes[-1, 0].set_xlabel("step; those left of the red line were given")
+    axes[-1, 0].set_xlabel("step; steps left of the red line were given")
     figure.suptitle(TITLES[name])
     return figure

@@ -175,7 +175,7 @@ def answer(
     if len(unknown) == len(words):
         raise DataError(
             f"--translate: none of the words of {sentence!r} occurs in training. Give "
-            "a sentence in the source language; --to is that of the translation."
+            "a sentence in the source language; --to is the target language."
         )
     _, params = training.read_checkpoint(checkpoints, like)
     return translate(params, [sentence], corpus, how)[0][0], unknown
