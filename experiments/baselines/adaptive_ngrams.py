@@ -8,7 +8,7 @@ MIXED = 5  # bigram's weight: c / (c + 5), if the previous character occurred c 
 
 
 def adaptive_ngrams(text: np.ndarray, symbols: int) -> dict[str, np.ndarray]:
-    """Return the losses of a unigram and a bigram model, in bits per character.
+    """Return the mean losses of a unigram and a bigram model, in bits per character.
 
     The first character of the text is not scored. The unigram model starts with a count
     of one for each symbol. The bigram model's probability is a weighted mean of the

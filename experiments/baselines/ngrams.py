@@ -1,4 +1,4 @@
-"""Interpolated n-gram models: each order is mixed with the next lower order.
+"""Interpolated n-gram models: weighted means of the probabilities of all orders.
 
     p_n(x | c) = w · N(c, x) / N(c) + (1 − w) · p_{n−1}(x | c′),
     w = N(c) / (N(c) + 5)

@@ -25,7 +25,7 @@ LARGE = 200_000_000  # from this size on, some optimizers need too much memory
 
 
 def rprop(size: int) -> Groups:
-    """Return the groups of optimizers to time.
+    """Return groups of timings; each call is one step of an optimizer.
 
     The buffers of parameters and state are donated, as in training.
     """

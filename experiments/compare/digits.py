@@ -49,10 +49,10 @@ def digits(steps: int | None = None) -> Task:
         title="Handwritten digits",
         about="UCI digits from scikit-learn, 8×8 pixels, 1347 images to train and 450 "
         "to test in file order, which keeps most writers apart; scores are "
-        "accuracies. A static network sees the whole image, a recurrent network reads it "
-        "row by row, and an equilibrium layer iterates until it settles. Whenever an update brings "
-        "the spectral norm of the layer's recurrent matrix above 0.9, the matrix is "
-        "shrunk to that norm.",
+        "accuracies. A static network sees the whole image, a recurrent network reads "
+        "it row by row, and an equilibrium layer iterates until it settles. Whenever "
+        "an update brings the spectral norm of the layer's recurrent matrix above 0.9, "
+        "the matrix is shrunk to that norm.",
         value="training loss (cross entropy, nats)",
         score="test %",
         measure="test accuracy, %",

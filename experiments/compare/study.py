@@ -67,7 +67,7 @@ class Row:
 
 
 def main(config: Config) -> report.Result:
-    """Run the comparison; show the results, and write the results to a folder."""
+    """Run all jobs of all tasks; print the results, and write them to a folder."""
     tasks = cache(_tasks)  # made once, after --quick and --resume are applied
     return run_study(
         "compare",
@@ -91,7 +91,7 @@ def _at_quick_size(task: Task) -> Task:
 
 
 def _jobs(config: Config, tasks: list[Task]) -> list[jobs.Job]:
-    """Return all trainings of all tasks as jobs."""
+    """Return one job for each training of each task."""
     return [
         jobs.Job(_name(task, job), job.steps, partial(run, task.name, job, config))
         for task in tasks

@@ -13,7 +13,7 @@ FILE = pathlib.Path(__file__).with_name("sunspots.csv")
 
 
 class Sunspots(NamedTuple):
-    """Years [309], and the mean number of sunspots in each year, [309]."""
+    """Years [309], and mean sunspot number of each year [309]."""
 
     years: np.ndarray
     numbers: np.ndarray

@@ -96,7 +96,7 @@ def tutorial_form(text: str) -> str:
 
 
 def is_of_tutorial(pair: Pair) -> bool:
-    """Return whether PyTorch's tutorial uses a pair of sentences.
+    """Return whether PyTorch's translation tutorial uses a pair of sentences.
 
     The tutorial uses short pairs that begin with "i am", "he is" or similar words. In
     :func:`tutorial_form`, these are 9,390 pairs of train, 1,252 of validation and 1,173

@@ -1,4 +1,4 @@
-"""WAV files as arrays of samples."""
+"""Reading of WAV files as arrays of samples."""
 
 import io
 import math

@@ -72,8 +72,8 @@ class Config(Study):
     }
 
     regimes: tuple[str, ...] = ()
-    """Names of regimes: the initial scale of W, and whether W is free or projected; by
-    default all three regimes."""
+    """Names of regimes, which say the initial scale of W, and whether W is free or
+    projected; by default all three."""
     rules: tuple[str, ...] = ()
     """Kinds of gradient to train with; by default all five."""
     seeds: int = 3
@@ -84,7 +84,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train all networks; show test accuracies, and accuracies measured elsewhere."""
+    """Train all networks; show test accuracies, with those measured elsewhere."""
     return run_study("equilibrium_digits", config, _jobs, _finish)
 
 

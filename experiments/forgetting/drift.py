@@ -70,7 +70,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Run all methods on all streams; write tables and pictures, and show them."""
+    """Run all methods on all streams; print tables, and save pictures."""
     return run_study("drift", config, _jobs, _finish)
 
 

@@ -1,4 +1,4 @@
-"""Double precision, for studies that need more digits than float32 has."""
+"""A context manager for float64, for studies that need more digits than float32."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

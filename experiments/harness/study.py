@@ -37,7 +37,7 @@ class Study:
     first_seed: int = 0
     """Seed of the first run; seeds of all other runs are derived from it."""
     quick: bool = False
-    """Run the study at small sizes, in less than a minute."""
+    """Run the study with small sizes, in less than a minute."""
     resume: bool = False
     """Continue the run in --out; finished jobs are skipped."""
     out: Path | None = None

@@ -25,7 +25,7 @@ class Window(NamedTuple):
     xs: Any  # [T, B, …]
     targets: Any  # [T, B, …]
     weights: Any  # [T, B] bool, whether a loss counts; None if all count
-    mask: Any  # [T, B] bool, False in padding; None if there is no padding
+    mask: Any  # [T, B] bool, False in padding; None if no padding
     reset: Any  # [T, B] bool, whether to zero the state before the step
 
 

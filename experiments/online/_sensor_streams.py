@@ -15,7 +15,7 @@ import optax
 from experiments import data
 
 IMPOSSIBLE = np.datetime64("2013-05-09T02")  # 13 °F, between hours of 57 °F
-CHANGE = 2.0  # unit of predicted temperature changes: 2 °F per hour
+CHANGE = 2.0  # unit of the targets, temperature changes: 2 °F per hour
 HERTZ = 9  # readings of the robot per second
 LAGS = {"robot": 10, "weather": 48}  # number of past steps that linear models read
 

@@ -77,7 +77,7 @@ class Config(Study):
     share: float = 0.15
     """Fraction of ln 2; the string grows by one bit when the loss is below it."""
     longest: int = 32
-    """Length of the longest string, in bits."""
+    """Largest length of a string, in bits."""
     learning_rate: float = 3e-3
     """Learning rate of Adam, for all rules."""
     seeds: int = 3

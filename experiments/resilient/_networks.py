@@ -1,4 +1,4 @@
-"""Feed-forward networks of the Rprop papers, as pure functions."""
+"""Feed-forward networks for the studies of Rprop papers, as pure functions."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -13,7 +13,7 @@ TARGET = 1e-6  # value of E to reach in the two synthetic problems
 
 
 class Problem(NamedTuple):
-    """A loss E to minimise, from several initial points."""
+    """A loss E to minimise from several initial points, one for each run."""
 
     name: str
     title: str

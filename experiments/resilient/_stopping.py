@@ -36,7 +36,7 @@ class Settings(NamedTuple):
     """Initial weights, step sizes and stopping threshold; a static argument of jit."""
 
     variant: str
-    weights: float  # initial weights are uniform in ± `weights`
+    weights: float  # initial weights are uniform in −weights … weights
     step_sizes: tuple[float, float]  # range of the uniform initial step sizes
     alpha: float  # threshold of the generalisation loss for stopping
     eta_plus: float = 1.2
@@ -137,7 +137,7 @@ def _advance_all(network, settings, parts, runs):
 def _strip(network, settings, parts, run):
     """Train for a strip of 5 epochs, then decide whether to stop."""
     train, validation, test = parts
-    optimizer = _optimizer(settings, 1.0)  # the true step sizes are in the state
+    optimizer = _optimizer(settings, 1.0)  # the state has the actual step sizes
 
     def epoch(params_and_state, _):
         params, state = params_and_state

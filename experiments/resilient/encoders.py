@@ -43,7 +43,7 @@ PUBLISHED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Learn the 10-5-10 and 12-2-12 encoders with every variant of Rprop."""
+    """How many epochs does each variant of Rprop take to learn two encoder problems?"""
 
     QUICK = {
         "variants": ("rprop_plus", "irprop_minus"),

@@ -70,7 +70,7 @@ class Method(NamedTuple):
 
 
 class Epochs(NamedTuple):
-    """Measurements at the end of each epoch, [..., epochs]; NaN if unknown."""
+    """Measurements after each epoch, [..., epochs]; NaN if a method lacks one."""
 
     loss: Any  # loss on all training images
     accuracy: Any  # test accuracy in percent

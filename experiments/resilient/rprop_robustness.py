@@ -65,7 +65,8 @@ class Config(Study):
     """Rates to choose from: learning rates, or initial step sizes for the Rprop
     family."""
     noise: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
-    """Standard deviations σ of the gradient noise, relative to the first gradient."""
+    """Standard deviations σ of the gradient noise, relative to the root mean square of
+    the first gradient."""
     scales: tuple[float, ...] = (1.0, 2.0, 3.0)
     """Exponents s; each pixel is multiplied by a factor between 10⁻ˢ and 10ˢ."""
     copies: tuple[int, ...] = (1, 3, 7)

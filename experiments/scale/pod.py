@@ -52,7 +52,7 @@ class Config(Study):
     }
 
     chips: int = 256
-    """The largest number of chips."""
+    """Largest number of chips."""
     peak: float = 197e12
     """Peak FLOP/s of a chip in bfloat16; the default is a TPU v5e's:
     docs.cloud.google.com/tpu/docs/v5e."""
@@ -64,7 +64,7 @@ class Config(Study):
     latency: float = 1e-6
     """Seconds that a hop between chips takes. The default is assumed, not published."""
     overhead: float = 5e-6
-    """Seconds that each time step takes in addition, for any size. The default is
+    """Fixed cost of a time step in seconds, for networks of any size. The default is
     assumed, not published."""
     efficiency: float = 0.5
     """FLOP/s of matrix products relative to the peak. The default is assumed, not

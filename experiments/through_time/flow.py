@@ -234,7 +234,7 @@ def make_step(cell: str) -> Callable:
 
     def step(params, carry, x):
         carry, h = advance(params["cell"], carry, params["embedding"][x])
-        h = jnp.tanh(h) if cell == "lru" else h  # the LRU itself is linear
+        h = jnp.tanh(h) if cell == "lru" else h  # because the LRU itself is linear
         return carry, h @ params["readout"] + params["bias"]
 
     return step

@@ -49,8 +49,8 @@ class Config(Study):
     }
 
     text: Literal["python_reference", "tinyshakespeare"] = "python_reference"
-    """The text: the help topics of the running Python, or Tiny Shakespeare, which is
-    downloaded once."""
+    """Text to train on: the help topics of the running Python, or Tiny Shakespeare,
+    which is downloaded once."""
     lengths: tuple[int, ...] = (1_000, 10_000, 100_000)
     """Lengths T of calls, in characters, to measure memory and time of. The GRU is
     trained on a text of the greatest length."""

@@ -45,9 +45,9 @@ class Config(Study):
     lengths: tuple[int, ...] = (1000, 10_000)
     """Sequence lengths T; each length has its own panel and table."""
     batch: int = 8
-    """Batch size."""
+    """Number of sequences in the batch."""
     inputs: int = 32
-    """Size of each step's input."""
+    """Number of inputs of the LSTM at each step."""
     units: int = 64
     """Number of units of the LSTM."""
     growth: tuple[int, ...] = (500, 1000, 2000, 4000, 8000)

@@ -52,7 +52,8 @@ class Config(Study):
     """Side length that images are pooled to, in pixels. In the published table, it is
     28, without pooling."""
     rows: bool = False
-    """Whether to read images row by row (side steps), not pixel by pixel (side²)."""
+    """Whether to read images row by row (side steps) instead of pixel by pixel (side²
+    steps)."""
     permuted: bool = False
     """Whether to permute the steps of the sequence, in the same way for all images."""
     cells: tuple[str, ...] = ("lstm", "gru", "tanh")

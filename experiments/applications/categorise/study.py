@@ -1,4 +1,4 @@
-"""Study `categorise`: spam among SMS messages, and classes of questions.
+"""Study `categorise`: is an SMS message spam, and what does a question ask for?
 
 A recurrent network reads a text by words or by windows of characters, and predicts the
 class at the end. The baselines are logistic regression on n-grams of the same texts,
@@ -83,14 +83,15 @@ class Config(Study):
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 20
-    """Number of time steps back to propagate gradients, for rules that truncate."""
+    """Number of time steps that gradients are propagated back, for rules that
+    truncate."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, …"""
     learning_rate: tuple[float, float] = (5e-3, 1e-2)
     """Initial learning rates for words and for characters; they fall to 0 along a
     cosine, except in the Rprop family."""
     dropout: tuple[float, float] = (0.3, 0.0)
-    """Dropout rates of embeddings and units, for words and for characters."""
+    """Dropout rates for words and for characters, both of embeddings and of units."""
     rare: float = 0.5
     """In each training batch, a symbol that occurs c times in the training texts is
     replaced by the unknown symbol with probability rare / (rare + c)."""

@@ -1,4 +1,4 @@
-"""Texts as indices of words or of windows of characters, and batches of texts.
+"""Texts as indices of words, or of characters in windows; batches of texts.
 
 A symbol is a word or a character, and has one or more indices. The first index belongs
 to the symbol alone; it is UNKNOWN if the symbol is not in the training texts. A word
@@ -34,7 +34,7 @@ class Units(NamedTuple):
 
     kind: Kind
     counts: dict[str, int]  # {symbol: times it occurs}; indices count from FIRST
-    hashed: int  # number of indices for parts of words
+    hashed: int  # number of hash buckets for parts of words
     width: int  # symbols in a window; a network reads one window a step
     stride: int  # symbols from the start of a window to the start of the next
 

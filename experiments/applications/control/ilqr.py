@@ -93,7 +93,7 @@ def ilqr(
     goals: jax.Array,
     iterations: int = 150,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Improve the actions of each episode separately.
+    """Improve the actions of each episode separately, by iterative LQR.
 
     Args:
       system: the system to control.

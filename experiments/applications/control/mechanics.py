@@ -17,7 +17,7 @@ SECOND = 20  # time steps per second; success is judged in the last second
 
 
 class System(NamedTuple):
-    """A mechanical system, its cost, and its test of success.
+    """A mechanical system, its cost, and its criterion of success.
 
     Attributes:
       states: names of the state's elements, with units.
@@ -83,7 +83,7 @@ def uniform(key: jax.Array, *ends: float) -> jax.Array:
 
 
 def wrapped(angle: jax.Array) -> jax.Array:
-    """Return an angle between −π and π."""
+    """Wrap an angle to the interval from −π to π."""
     return jnp.arctan2(jnp.sin(angle), jnp.cos(angle))
 
 

@@ -25,7 +25,7 @@ class Plane(NamedTuple):
     y: str
     # (states [T + 1, n], goal [g]) -> coordinates (x, y)
     of: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-    error: str  # name of the error that the first tolerance limits
+    error: str  # name of the first of the system's errors
 
 
 def _of_angle(angle: int) -> Callable:
@@ -142,7 +142,7 @@ def _stage(axis: Any, name: str) -> tuple[Any, Any]:
 
 
 def _joints(name: str, state: np.ndarray) -> tuple[list[float], list[float]]:
-    """Return the coordinates x and y of the joints and ends of the rods."""
+    """Return coordinates x and y of the rods' joints and ends."""
     if name == "arm":
         both = state[0] + state[1]
         x, y = LINK * np.cos(state[0]), LINK * np.sin(state[0])

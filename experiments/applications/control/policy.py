@@ -118,7 +118,7 @@ def save(path: Path, params: Any) -> None:
 
 
 def load(path: Path) -> list[dict[str, jax.Array]]:
-    """Read the policies that :func:`save` wrote."""
+    """Read policies from a file that :func:`save` wrote."""
     with np.load(path) as layers:
         count = sum(name.startswith("bias") for name in layers)
         return [

@@ -1,4 +1,4 @@
-"""Reference costs for policies: LQR near the goal, and iLQR from the tested starts."""
+"""Reference costs for policies: LQR near the goal, and iLQR from test starts."""
 
 from functools import partial
 from typing import Any
@@ -28,7 +28,7 @@ def lqr_gain(A: Any, B: Any, C: Any, R: Any) -> np.ndarray:
     """
     A, B, C, R = (np.asarray(matrix, float) for matrix in (A, B, C, R))
     C, R = (C + C.T) / 2, (R + R.T) / 2  # remove asymmetry caused by rounding
-    Q = A.T @ C @ A  # cost of the next state, as a quadratic form in the state s_t
+    Q = A.T @ C @ A  # quadratic form of the next state's cost, in the state s_t
     P = solve_discrete_are(A, B, (Q + Q.T) / 2, R + B.T @ C @ B, s=A.T @ C @ B)
     return np.linalg.solve(R + B.T @ (C + P) @ B, B.T @ (C + P) @ A)
 

@@ -71,7 +71,7 @@ def _lagged(series: Series, columns: np.ndarray) -> np.ndarray:
 
 
 def _autoregression(series: Series, prepared: Prepared) -> np.ndarray:
-    """Fit least squares on lags of the series itself, separately for each horizon."""
+    """Fit least squares on lags of only the series, separately for each horizon."""
     inputs = _lagged(series, fill(series.values)[:, None])
     inputs = np.column_stack([inputs, np.ones(len(inputs))])
     out, first = np.full(prepared.targets.shape, np.nan), _first(series)
@@ -83,7 +83,7 @@ def _autoregression(series: Series, prepared: Prepared) -> np.ndarray:
 
 
 def _ridge(series: Series, prepared: Prepared) -> np.ndarray:
-    """Fit ridge regression on lags of all columns; validation chooses the penalty."""
+    """Fit ridge regression on lags of all columns; choose the penalty by validation."""
     columns = np.column_stack([series.values, *series.others.T])
     columns = np.column_stack([fill(column) for column in columns.T])
     begin = columns[: series.validation]

@@ -67,7 +67,7 @@ def _courses(given: tuple, arrays: Arrays, rates: jax.Array, keys: jax.Array):
 
 
 def _course(given, arrays, rate, key):
-    """Return the outputs of one network from the step `origin` on, [T, H, 3]."""
+    """Return one network's outputs for all steps after `origin`, [T, H, 3]."""
     network, rule_name, update_name, decay, passes, origin, delay = given
     rule = choices.make_online(
         rule_name, network.step, loss, visible=lambda carry: carry[1]
@@ -79,7 +79,7 @@ def _course(given, arrays, rate, key):
     counts = arrays.known.astype(arrays.z.dtype)
 
     def take(pair_and_state, at, number, reset):
-        """Learn from step `at` of the series; if `at` is negative, change nothing."""
+        """Learn from the step `at` of the series; if `at` is negative, do nothing."""
         (params, opt_state), state = pair_and_state
         i = jnp.maximum(at, 0)
         _, grads, state = rule.update(

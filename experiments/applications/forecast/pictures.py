@@ -16,7 +16,7 @@ BEFORE = 100  # past steps to draw before the forecast of a CSV file
 
 
 def save(folder: Path, series: Series, rows: list[Row]) -> None:
-    """Draw the forecasts and the errors of a series, and write them."""
+    """Draw forecasts and errors of a series, and save both pictures."""
     networks = [row for row in rows if "validation" in row]
     if networks:
         best = min(networks, key=lambda row: np.mean(row["validation"]))

@@ -72,7 +72,7 @@ def whole(series: Series) -> str:
 
 
 def show(series: Series, rows: list[Row]) -> None:
-    """Print errors by horizon and scores of intervals; for prices, also test skill."""
+    """Print errors by horizon, scores of intervals and, for prices, tests of skill."""
     unit = (
         f"root mean squared error, {series.unit}"
         if series.variance is None

@@ -75,16 +75,16 @@ class Config(Study):
     csv: str | None = None
     """A CSV file with a column to forecast, instead of sets."""
     column: str | None = None
-    """Name of the column to forecast, or its position (from 1 on) in a file without
-    names of columns."""
+    """Name of the column to forecast or, if the file has no names of columns, its
+    position, counted from 1."""
     inputs: tuple[str, ...] = ()
     """Other columns of the file to add to the inputs of the networks."""
     delimiter: str | None = None
-    """Character between fields of the file; by default it is found from the file."""
+    """Character between fields of the file; by default inferred from the file."""
     decimal: str | None = None
-    """Decimal mark in the file: . or , (by default found from the file)."""
+    """Decimal mark in the file, . or , (by default inferred from the file)."""
     encoding: str | None = None
-    """Encoding of the file, such as utf-8 or cp1252 (by default: found out)."""
+    """Encoding of the file, such as utf-8 or cp1252 (by default inferred)."""
     horizon: int = 12
     """Largest number of rows ahead to forecast the column of the file."""
     season: int | None = None
@@ -115,7 +115,7 @@ class Config(Study):
     rates: tuple[float, ...] = (0.01, 0.03, 0.1)
     """Learning rates to choose from for online rules, by the validation loss."""
     decay: float = 0.9
-    """Forgetting factor of past gradients, for online rules."""
+    """Forgetting factor for past gradients, for online rules."""
     passes: int = 5
     """Number of passes of online rules through the training part."""
     blocks: int = 1

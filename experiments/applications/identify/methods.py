@@ -36,7 +36,7 @@ class Model(NamedTuple):
     step: Step
     init: Callable[[jax.Array], PyTree]  # key -> initial params
     carry: Callable[[PyTree], PyTree]  # params -> initial carry
-    k: Callable[[PyTree], jax.Array | None]  # params -> estimate of k, or None
+    k: Callable[[PyTree], jax.Array | None]  # params -> estimated k, or None
 
 
 class Course(NamedTuple):

@@ -58,7 +58,7 @@ class Config(Study):
     """Gradient rule of all networks but gru_rows: backprop, or a kind of feedback
     alignment."""
     update: str = "adam"
-    """Update rule on mini-batches."""
+    """Update rule of all networks but full_batch, on mini-batches."""
     learning_rate: float | None = 3e-3
     """Initial learning rate of the option update; the rate falls to 0 along a cosine,
     except in the Rprop family."""

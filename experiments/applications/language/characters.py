@@ -1,4 +1,4 @@
-"""Test windows, network and text sampling of `language`."""
+"""Windows for tests, network, and sampling of text, for `language`."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from experiments.networks import recurrent
 from experiments.networks.recurrent import Network, Window
 
 SCORED = 64  # number of parallel streams that the test text is split into
-WARM = 128  # unscored characters that each stream reads first
+WARM = 128  # number of unscored characters that each stream reads first
 
 
 def score_window(text: data.Text, tested: int | None = None) -> Window:
@@ -26,7 +26,7 @@ def score_window(text: data.Text, tested: int | None = None) -> Window:
     length = -(-len(test) // SCORED)
     before = text.train[-WARM - 1 :]
     whole = np.concatenate([before, test, np.zeros(length * SCORED - len(test), int)])
-    offset = len(before) - 1  # unscored characters that each stream reads first
+    offset = len(before) - 1
     place = length * np.arange(SCORED) + np.arange(length + offset)[:, None]
     counts = (np.arange(length + offset) >= offset)[:, None]
     within = place - offset < len(test)

@@ -15,7 +15,7 @@ from experiments.networks.recurrent import Window
 
 
 class Rolls(NamedTuple):
-    """Pieces as piano rolls [T, 88], split as published."""
+    """Pieces as piano rolls [T, 88], in the published split."""
 
     train: list[np.ndarray]
     validation: list[np.ndarray]
@@ -30,7 +30,7 @@ def as_rolls(music: Music) -> Rolls:
 
 
 def pack(lengths: Sequence[int], streams: int) -> list[list[int]]:
-    """Distribute pieces over streams of about equal length, longest pieces first.
+    """Distribute pieces over streams of about equal length; longest pieces first.
 
     Example:
       >>> pack([5, 3, 4, 2], 2)

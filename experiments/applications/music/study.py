@@ -1,4 +1,4 @@
-"""Study `music`: which keys sound next in chorales and folk tunes.
+"""Study `music`: which notes sound next in chorales and folk tunes?
 
     p(x_{t+1} | x_1 … x_t) = Π_k σ(y_{t,k})^{x_{t+1,k}} (1 − σ(y_{t,k}))^{1 − x_{t+1,k}}
 
@@ -98,7 +98,7 @@ class Config(Study):
     seeds: int = 2
     """Number of networks of each kind, with different weights and dropout masks."""
     sampled: int = 96
-    """Length in steps of each sampled piece."""
+    """Number of time steps of each sampled piece."""
     prime: int = 8
     """Number of steps of a test piece that each sample begins with."""
     temperature: float = 1.0

@@ -43,7 +43,7 @@ class Config(Study):
     networks: tuple[str, ...] = (
         "mlp-6", "mlp-32", "tanh-4", "tanh-16", "gru-4", "gru-16", "lstm-16",
     )  # fmt: skip
-    """Networks, as kind-units; the kinds are mlp (sees one frame), tanh, gru and
+    """Networks, written kind-units; the kinds are mlp (sees one frame), tanh, gru,
     lstm."""
     inputs: tuple[str, ...] = ("sensors", "two")
     """Inputs: sensors (all 24), or two (the distances to the front and to the left)."""

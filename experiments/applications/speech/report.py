@@ -79,7 +79,7 @@ def _show_left_out(rows: list[dict[str, Any]]) -> None:
 
 
 def _confusions(rows: list[dict[str, Any]]) -> dict[str, tuple[str, np.ndarray]]:
-    """Return the title and confusion counts of the first network on each split.
+    """Return {split: (title, confusion counts)} of the first network.
 
     The keys are "known" and "unknown": whether the tested speakers were in training.
     """

@@ -51,8 +51,8 @@ class Config(Study):
     cells: tuple[str, ...] = ("gru", "lstm")
     """Cells: tanh, gru, lstm. The first cell is also tested on unknown speakers."""
     pooling: tuple[network.Pooling, ...] = ("mean", "last")
-    """Inputs of the readout: the mean of all states, or the last state. The first
-    input is also tested on unknown speakers."""
+    """Inputs of the readout: mean of all states, last state. The first of these is also
+    tested on unknown speakers."""
     units: int = 64
     """Number of units of each cell."""
     rule: str = "bptt"

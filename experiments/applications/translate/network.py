@@ -31,9 +31,9 @@ import jax.numpy as jnp
 from bpvariants import cells, gradients
 from bpvariants.types import PyTree, Step
 
-END, UNKNOWN = 0, 1  # the decoder also reads END before it writes the first word
+END, UNKNOWN = 0, 1  # END is also the first word that the decoder reads
 RULES = ("bptt", "bptt_step", "truncated_bptt")
-HIDDEN = -1e30  # score of padding for attention, and of UNKNOWN as the next word
+HIDDEN = -1e30  # score of padding in attention; logit of UNKNOWN as next word
 Attention: TypeAlias = Literal["additive", "dot"]
 
 
@@ -133,7 +133,7 @@ def encode(
 
 
 def make_step(attention: Attention, own_words: bool) -> Step:
-    """Return the step of the decoder.
+    """Return the decoder's step.
 
     Its arguments and its output are tuples:
 

@@ -39,7 +39,7 @@ class Scored(NamedTuple):
     """Translations of a part of a corpus, and their scores."""
 
     scores: dict[str, list[float]]  # name of a score -> its value for each seed
-    said: list[list[str]]  # translations, [runs][N]
+    said: list[list[str]]  # [runs][N], translations of the sentences
     unknown_share: float  # share of target words that are unknown, so never predicted
 
 

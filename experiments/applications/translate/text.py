@@ -24,12 +24,12 @@ Part = list[tuple[str, str]]  # (source, target)
 
 
 class Corpus(NamedTuple):
-    """Sentence pairs (source, target), and the vocabularies of the training part."""
+    """Sentence pairs (source, target) in three parts, and training vocabularies."""
 
     train: Part
     validation: Part
     test: Part
-    source_words: list[str]  # the word of each index; END and UNKNOWN come first
+    source_words: list[str]  # word of each index; the first two are END and UNKNOWN
     target_words: list[str]
 
 
@@ -61,7 +61,7 @@ def make_corpus(train: Part, validation: Part, test: Part) -> Corpus:
 
 
 def to_numbers(sentences: Sequence[str], words: list[str]) -> list[np.ndarray]:
-    """Return each sentence as indices of words, with END at the end.
+    """Convert each sentence to indices of its words, and END.
 
     Example:
       >>> to_numbers(["a dog"], ["<end>", "<unknown>", "a"])[0].tolist()
@@ -75,7 +75,7 @@ def to_numbers(sentences: Sequence[str], words: list[str]) -> list[np.ndarray]:
 
 
 def to_text(numbers: Iterable[int], words: list[str]) -> str:
-    """Return the text of the words before END.
+    """Convert indices to text; words from END on are dropped.
 
     Example:
       >>> to_text([2, 0, 2], ["<end>", "<unknown>", "a"])

@@ -26,7 +26,7 @@ from experiments.data.tables._numbers import (
 from experiments.data.tables._source import find_source, Source
 from experiments.data.tables._times import find_forms, read_times, unknown_times
 
-CHUNK = 4000  # number of rows in memory as text at a time
+CHUNK = 4000  # number of rows to hold in memory as text at a time
 
 
 class Table(NamedTuple):
@@ -34,7 +34,7 @@ class Table(NamedTuple):
 
     columns: dict[str, np.ndarray]  # {name: values [N]}; NaN is a missing value
     times: np.ndarray | None  # [N] datetime64 or numbers; None: no times
-    notes: tuple[str, ...]  # messages to the user about the file
+    notes: tuple[str, ...]  # notes to the user about the file
 
 
 class _Rows(NamedTuple):
