@@ -20,10 +20,10 @@ class Study:
     A subclass is also a frozen dataclass. It sets the class attributes `QUICK`,
     `CHECKS` and `FILES`, without type annotations so that they do not become options:
 
-    - `QUICK`: {option: value}, sizes for `--quick`: at most 60 s on two cores. -
-    `CHECKS`: {"option another_option …": check}, with checks from `harness.options`. -
-    `FILES`: names of the options that are paths of user's files. A run cannot be
-    resumed if such a file has changed.
+    - `QUICK`: {option: value}, sizes for `--quick`: at most 60 s on two cores.
+    - `CHECKS`: {"option another_option …": check}, with checks from `harness.options`.
+    - `FILES`: names of the options that are paths of the user's files. A run cannot be
+      resumed if such a file has changed.
 
     The method `check` of a subclass checks conditions between several options.
     """

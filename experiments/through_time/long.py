@@ -6,9 +6,10 @@ A GRU with parameters θ reads a text once. After every h′ characters, Adam up
 a gradient that is propagated back h steps. The targets are the next characters. Each
 character is predicted before the GRU learns from it. The study measures three things:
 
-- memory and time of one call of T characters, and of BPTT, which stores T steps; - the
-difference in θ and losses between many short calls and one long call; - bits per
-character of the GRU, and of adaptive n-grams.
+- memory and time of one call of T characters, and of BPTT, which stores all T steps;
+- the difference in gradients or learned θ, and in the last carry, between many calls
+  along a stream and one long call;
+- bits per character of the GRU, and of adaptive n-grams.
 """
 
 import dataclasses

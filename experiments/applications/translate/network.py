@@ -137,10 +137,11 @@ def make_step(attention: Attention, own_words: bool) -> Step:
 
     Its arguments and its output are tuples:
 
-    - params: the decoder's parameters, and the memory that :func:`encode` returns; -
-    carry: the state g, and the most probable word; - x: the given word, whether to read
-    the given word, the dropout masks of E y and of f (or None), and whether to stop
-    gradients; - y: the output f, the most probable word, and the attention a.
+    - params: the decoder's parameters, and the memory that :func:`encode` returns;
+    - carry: the state g, and the most probable word;
+    - x: the given word, whether to read the given word, the dropout masks of E y and of
+      f (or None), and whether to stop gradients;
+    - y: the output f, the most probable word, and the attention a.
 
     Args:
       attention: "additive" or "dot".
