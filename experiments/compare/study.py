@@ -62,7 +62,7 @@ class Row:
     ms_per_step: float  # milliseconds of an update, all seeds together
     compile_seconds: float
     temp_bytes: int | None
-    curve_steps: list[int]  # index of the last update of each piece
+    curve_steps: list[int]  # number of updates at the end of each piece
     curve: list[list[float]]  # [seeds, pieces], mean loss of each piece
 
 

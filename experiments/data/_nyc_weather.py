@@ -36,13 +36,13 @@ COLUMNS = {
 class NYCWeather(NamedTuple):
     """Weather at one airport in order of time, arrays [N]; NaN is a missing value."""
 
-    hours: np.ndarray  # datetime64[h], UTC
-    temperature: np.ndarray  # °F
-    dew_point: np.ndarray  # °F
+    hours: np.ndarray  # datetime64[h] in UTC, hour of each measurement
+    temperature: np.ndarray  # in °F
+    dew_point: np.ndarray  # in °F
     humidity: np.ndarray  # %
-    wind_speed: np.ndarray  # mph
-    precipitation: np.ndarray  # inch
-    pressure: np.ndarray  # mbar
+    wind_speed: np.ndarray  # in mph
+    precipitation: np.ndarray  # in inches
+    pressure: np.ndarray  # in mbar
 
 
 def nyc_weather(airport: str = "JFK") -> NYCWeather:

@@ -38,12 +38,12 @@ class Shiller(NamedTuple):
     By convention, the first 1,492 of the 1,865 log-returns are the training part.
     """
 
-    months: np.ndarray  # datetime64[M]
+    months: np.ndarray  # datetime64[M], month of each row
     price: np.ndarray  # price of the S&P 500; no values are missing
     dividend: np.ndarray
     earnings: np.ndarray
     consumer_prices: np.ndarray
-    long_rate: np.ndarray  # %
+    long_rate: np.ndarray  # long-term interest rate in %
     real_price: np.ndarray
     real_dividend: np.ndarray
     real_earnings: np.ndarray
@@ -58,7 +58,7 @@ class VIX(NamedTuple):
     up to 2019-05-02, are the training part.
     """
 
-    dates: np.ndarray  # datetime64[D]
+    dates: np.ndarray  # datetime64[D], trading days
     open: np.ndarray
     high: np.ndarray
     low: np.ndarray

@@ -206,7 +206,7 @@ def _grid(name, xs, ys, horizon) -> tuple[np.ndarray, list[dict[str, float]]]:
     decays = DECAYS if name != "sgd" else DECAYS[:1]
     examples = jnp.asarray(xs), jnp.asarray(ys)
     errors = over_grid(name, *examples, jnp.array(rates), jnp.array(decays), horizon)
-    errors = np.asarray(errors, float)  # errors [λ, η, T]
+    errors = np.asarray(errors, float)  # axes are λ, η and time
     settings = [
         ({} if name == "rls" else {"learning_rate": rate})
         | ({} if name == "sgd" else {"decay": decay})

@@ -23,13 +23,13 @@ LAGS = {"robot": 10, "weather": 48}  # number of past steps that linear models r
 class Stream(NamedTuple):
     """Inputs and targets of a stream, and functions that score predictions."""
 
-    xs: np.ndarray  # inputs [T, d]
+    xs: np.ndarray  # [T, d], inputs
     targets: np.ndarray  # [T] class labels, or real values
     mask: np.ndarray  # [T]: False at steps with a missing measurement
     reset: np.ndarray  # [T]: True after a gap in the data
     outputs: int
     loss: Callable[[jax.Array, jax.Array], jax.Array]  # (y, target) -> loss []
-    error: Callable[[jax.Array, jax.Array], jax.Array]  # (y, target) -> score []
+    error: Callable[[jax.Array, jax.Array], jax.Array]  # (y, target) -> error []
     held_out: int  # first step of the test part in published results
     times: np.ndarray  # [T], time of each step
     unit: str  # unit of `times`

@@ -2,12 +2,12 @@
 
 There are two cases: all chips train one network, or each chip trains its share of
 10,000 networks. N is the number of parameters of a network, p the number of chips, b
-the number of streams on each chip, and T the number of time steps of a window. An
-update takes the sum of these times:
+the number of streams on each chip, and T the number of time steps of a window. The
+parts of the time of an update are:
 
     arithmetic   T · 8 N b / (efficiency · peak)         forward, recompute, backward
-    weights      T · (3 w + 8) N / memory bandwidth      read thrice, gradients added up
-    loop         T · 3 · overhead                        thrice for each time step
+    weights      T · (3 w + 8) N / memory bandwidth      read 3 times; gradients added
+    loop         T · 3 · overhead                        3 times per time step
     sums         2 (p − 1)/p · 4 N / link bandwidth + hops · latency
 
     time = max(arithmetic, weights) + loop + sums

@@ -36,7 +36,7 @@ class Units(NamedTuple):
     counts: dict[str, int]  # {symbol: times it occurs}; indices count from FIRST
     hashed: int  # number of hash buckets for parts of words
     width: int  # symbols in a window; a network reads one window a step
-    stride: int  # symbols from the start of a window to the start of the next
+    stride: int  # number of symbols from one window's start to the next
 
     @property
     def size(self) -> int:
@@ -144,7 +144,7 @@ def batches(
     Args:
       encoded: texts as indices.
       labels: class of each text.
-      start: number of batches to skip; the k-th batch depends only on `seed` and k.
+      start: number of batches to skip, to resume a training.
       batch: number of texts in a batch.
       run: number of consecutive batches that have the same shape.
       lengths: largest number of different padded lengths.

@@ -27,9 +27,9 @@ AS_ONE = 0.5  # factor ½ of the squared error (z − m)²
 class Arrays(NamedTuple):
     """Inputs and targets of a network; the fields are as in `series.Prepared`."""
 
-    xs: Any  # [N, D]
-    z: Any  # [N, H]
-    known: Any  # [N, H] bool
+    xs: Any  # [N, D], inputs at each step
+    z: Any  # [N, H], scaled targets
+    known: Any  # [N, H] bool, whether a target is known
 
 
 class Lane(NamedTuple):

@@ -86,7 +86,7 @@ def batches(
     Args:
       recordings: all recordings.
       rows: indices of the recordings to draw from.
-      start: number of batches to skip; the k-th batch depends only on `seed` and k.
+      start: number of batches to skip, to resume a training.
       batch: number of recordings in a batch.
       run: number of consecutive batches that have the same shape.
       lengths: largest number of different padded lengths.

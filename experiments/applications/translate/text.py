@@ -120,7 +120,7 @@ def batches(
 
     Args:
       numbers: sentence pairs to draw from, as indices of words.
-      start: number of batches to skip; the k-th batch depends only on `seed` and k.
+      start: number of batches to skip, to resume a training.
       batch: number of sentence pairs in a batch.
       run: number of consecutive batches that have the same shape.
       lengths: largest number of different padded lengths.
