@@ -29,15 +29,15 @@ STUDIES = {  # {name: (module, description)}
     ),
     "encoders": (
         "resilient.encoders",
-        "the encoder problems of the first Rprop paper, beside the paper's results",
+        "the encoder problems of the first Rprop paper, compared with its results",
     ),
     "proben1": (
         "resilient.proben1",
-        "Rprop on Prechelt's Proben1 problems, beside Prechelt's published tables",
+        "Rprop on the Proben1 problems, compared with Prechelt's published tables",
     ),
     "rprop_vs": (
         "resilient.rprop_vs",
-        "Rprop beside its variants, the Rprops of optax and torch, Adam and L-BFGS",
+        "Rprop, its variants, the Rprops of optax and torch, Adam and L-BFGS compared",
     ),
     "rprop_minibatch": (
         "resilient.rprop_minibatch",
@@ -81,19 +81,19 @@ STUDIES = {  # {name: (module, description)}
     ),
     "sequential_mnist": (
         "through_time.sequential_mnist",
-        "MNIST read pixel by pixel, beside a published table",
+        "MNIST read pixel by pixel, compared with a published table",
     ),
     "add_task": (
         "online.add_task",
-        "online learning of two delayed inputs, beside the lowest possible losses",
+        "online learning of two delayed inputs, compared with lowest possible losses",
     ),
     "copy_length": (
         "online.copy_length",
-        "the string length that each rule learns to copy in equally many steps",
+        "the longest string that each rule learns to copy in a given number of steps",
     ),
     "long": (
         "through_time.long",
-        "truncated BPTT along 100,000 characters at constant memory",
+        "truncated BPTT over 100,000 characters in constant memory",
     ),
     "online_learning": (
         "online.online_learning",
@@ -105,7 +105,7 @@ STUDIES = {  # {name: (module, description)}
     ),
     "images": (
         "applications.images.study",
-        "handwritten digits read by four kinds of network, beside LeCun's table",
+        "handwritten digits read by four kinds of network, compared with LeCun's table",
     ),
     "speech": (
         "applications.speech.study",
@@ -117,11 +117,11 @@ STUDIES = {  # {name: (module, description)}
     ),
     "pod": (
         "scale.pod",
-        "a calculation for 256 chips: bytes, FLOPs, limits of scaling",
+        "memory, FLOPs and limits of scaling on 256 chips: calculated, not measured",
     ),
     "kill_resume": (
         "scale.kill_resume",
-        "trainings killed by kill -9 and resumed, compared with uninterrupted ones",
+        "training runs killed by kill -9 and resumed, compared with uninterrupted runs",
     ),
     "robot": (
         "applications.robot.study",
@@ -133,7 +133,7 @@ STUDIES = {  # {name: (module, description)}
     ),
     "language": (
         "applications.language.study",
-        "a character model of a text, beside n-grams; generated samples",
+        "a character model of a text, compared with n-grams; generated samples",
     ),
     "identify": (
         "applications.identify.study",
@@ -153,9 +153,9 @@ STUDIES = {  # {name: (module, description)}
     ),
     "translate": (
         "applications.translate.study",
-        "translation from French to English or back, also of your own sentences",
+        "translation between French and English, also of your own sentences",
     ),
-    "benchmarks": ("benchmarks", "speed of this library beside similar libraries"),
+    "benchmarks": ("benchmarks", "speed compared with similar libraries"),
 }
 MACHINE = ("--devices", "--model-devices", "--distributed", "--coordinator")
 MACHINE += ("--processes", "--process-id", "--heartbeat", "--precision")
@@ -179,7 +179,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _chosen(arguments: list[str]) -> int | tuple[str, Any, Any]:
-    """Return the name, the module and the options of the study, or an exit code."""
+    """Return the study's name, its module and its options; or an exit code."""
     import tyro
 
     from experiments.harness.options import did_you_mean
@@ -215,10 +215,10 @@ def _chosen(arguments: list[str]) -> int | tuple[str, Any, Any]:
 
 @contextmanager
 def _leaving_on_ctrl_c() -> Iterator[None]:
-    """Exit at once on Ctrl-C during the block, in which modules are imported.
+    """Exit immediately on Ctrl-C within the with-block, which imports modules.
 
-    A KeyboardInterrupt within an import can be caught, or turned into another error, by
-    the module that is imported. Nothing has been written yet.
+    An imported module could catch a KeyboardInterrupt, or turn it into another error.
+    Exiting loses nothing, because nothing has been written yet.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -237,9 +237,9 @@ def _leave() -> NoReturn:
 
 
 def _described(about: str) -> Callable[[], None]:
-    """Return an empty function whose docstring is the description of a study.
+    """Return an empty function whose docstring is the description of one study.
 
-    The list of studies in --help uses the function, so that no study is imported.
+    tyro lists the studies in --help from these functions, without importing a study.
     """
     command = lambda: None
     command.__doc__ = about[0].upper() + about[1:] + ("" if about[-1] == "?" else ".")
@@ -247,7 +247,7 @@ def _described(about: str) -> Callable[[], None]:
 
 
 def _run(name: str, study: Any, config: Any) -> Any:
-    """Run a study; if it can use several devices, use the devices of its options."""
+    """Run a study; if it supports several devices, use those that its options name."""
     if name not in ON_MANY:
         return study.main(config)
     from experiments.harness import devices
@@ -267,7 +267,7 @@ def _study_first(arguments: list[str]) -> list[str]:
 
 
 def _refused(config: type, options: list[str]) -> str:
-    """Return the first given machine option that a study lacks, such as --devices.
+    """Return the first option about devices (:data:`MACHINE`) that the study rejects.
 
     Return "" if there is no such option.
     """
@@ -280,7 +280,7 @@ def _refused(config: type, options: list[str]) -> str:
 
 
 def _start() -> int:
-    """Run the study of the command line; return the exit code."""
+    """Run the study that the command line names; return the exit code."""
     with _leaving_on_ctrl_c():
         from experiments.harness.printing import show_every_text
 

@@ -1,1 +1,1 @@
-"""Applications of backpropagation that the tutorial names, on real data."""
+"""Applications named in "4 Types of Backpropagation" (OpenGenus), on real data."""

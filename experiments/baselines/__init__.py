@@ -1,1 +1,1 @@
-"""Baseline models that several studies compare networks with."""
+"""Baseline models that networks are compared with in several studies."""

@@ -1,10 +1,11 @@
-"""Interpolated n-gram models: each order is mixed with the next lower order.
+"""Interpolated n-gram models: weighted means of the probabilities of all orders.
 
     p_n(x | c) = w · N(c, x) / N(c) + (1 − w) · p_{n−1}(x | c′),
     w = N(c) / (N(c) + 5)
 
-The context c is the n − 1 symbols before the symbol x, and c′ is c without its first
-symbol. p_0 is the uniform distribution. N counts occurrences in the training text.
+The context c consists of the n − 1 symbols before the symbol x, and c′ is c without its
+first symbol. p_0 is the uniform distribution. N(…) is the number of occurrences in the
+training text.
 """
 
 import numpy as np
@@ -13,13 +14,13 @@ import numpy as np
 def interpolated_ngrams(
     train: np.ndarray, given: np.ndarray, symbols: int, order: int
 ) -> list[float]:
-    """Return the mean loss of a text in nats per symbol, for orders 1 to `order`.
+    """Return the mean loss in nats per symbol on a text, for orders 1 to `order`.
 
     Args:
-      train: the text in which n-grams are counted, [N] indices of symbols.
-      given: the text that is scored, [M] indices of symbols, without earlier context.
-      symbols: the number of symbols in the alphabet.
-      order: the order of the longest n-gram.
+      train: [N] symbol indices of the text in which n-grams are counted.
+      given: [M] symbol indices of the text to score; nothing precedes its first symbol.
+      symbols: number of symbols in the alphabet.
+      order: largest n.
 
     Example:
       >>> train = np.array([0, 1] * 500)
@@ -41,14 +42,14 @@ def interpolated_ngrams(
 
 
 def _count(known: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """Return how often each element of `asked` occurs in `known`."""
+    """Return the number of times that each element of `asked` occurs in `known`."""
     values, counts = np.unique(known, return_counts=True)
     place = np.minimum(np.searchsorted(values, asked), len(values) - 1)
     return np.where(values[place] == asked, counts[place], 0)
 
 
 def _longer(known, here, train, given, symbols) -> tuple[np.ndarray, np.ndarray]:
-    """Make each context one symbol longer; return indices of the distinct contexts."""
+    """Extend each context by one symbol; equal contexts have equal indices."""
     codes = [
         np.concatenate([[0], (contexts * symbols + text)[:-1]])
         for contexts, text in ((known, train), (here, given))

@@ -1,8 +1,9 @@
-"""Benchmark of `training.fit` against a bare `lax.scan` of the same steps.
+"""Benchmark of `training.fit` against a bare `lax.scan` of the same training steps.
 
-The benchmark shows how much time the loop of `fit` adds, for chunks of 100 steps. The
-log function of `fit` runs and times chunks of the scan between chunks of `fit`, so that
-both run under the same load of the machine. The log function itself is not timed.
+The benchmark measures how much time the loop of `fit` adds, in chunks of 100 training
+steps. Chunks of the bare scan run between chunks of `fit`, so that both are timed under
+the same load of the machine. They run in the log function of `fit`, whose time does not
+count as the time of `fit`.
 """
 
 import statistics
@@ -26,18 +27,18 @@ CHUNK = 100
 
 
 class Work(NamedTuple):
-    """Arguments of `training.fit` for one training that is timed."""
+    """Arguments of `training.fit` for one training run to time."""
 
     rule: Callable[..., Any]
     params: Any
     data: Any
     sample: Callable[..., tuple]
     carry: Any = None
-    rounds: int = 1  # multiplies `repeats`; larger if the steps are shorter
+    rounds: int = 1  # factor for `repeats`; larger for shorter steps
 
 
 def fit() -> Groups:
-    """Return a group of timings for each training: a scan, and `fit` with options."""
+    """Return a group of timings for each training: a bare scan, and `fit`'s options."""
     names = {f"{CHUNK} steps of Adam, {name}": make for name, make in WORKS.items()}
     return {group: partial(_race, group, make) for group, make in names.items()}
 
@@ -60,13 +61,13 @@ def _race(group: str, make: Callable[[], Work], repeats: int) -> Iterator[Measur
 def _measured(group, name, row, bare, first) -> Measured:
     pairs = zip(row["times"], bare["times"], strict=True)
     more = statistics.median(ours / theirs for ours, theirs in pairs) - 1
-    note = "" if row is bare else f"{more:+.1%} over the scan beside it"
+    note = "" if row is bare else f"{more:+.1%} compared with the scan"
     times = row["ms"], row["spread"], row["ms"] / first
     return Measured(group, name, *times, row["compile"], row["temp"], note)
 
 
 def _pair(work: Work, repeats: int, **options: Any) -> tuple[dict, dict]:
-    """Time chunks of `fit` and of the bare scan in turns; return both results."""
+    """Time chunks of `fit` and of the bare scan alternately; return both results."""
     optimizer, key = optax.adam(1e-3), jax.random.key(0)
     chunk = jax.jit(_scan(work, optimizer), donate_argnums=0)
     state = jax.tree.map(jnp.array, (work.params, optimizer.init(work.params)))
@@ -77,7 +78,7 @@ def _pair(work: Work, repeats: int, **options: Any) -> tuple[dict, dict]:
     times, reached = {"fit": [], "scan": []}, [state, time.perf_counter()]
 
     def in_turns(step, metrics):
-        """After every two chunks of `fit`, run and time two chunks of the scan."""
+        """Run and time two chunks of the scan after every two chunks of `fit`."""
         times["fit"].append(time.perf_counter() - reached[1])
         if len(times["fit"]) % 2 == 0:
             for _ in range(2):
@@ -102,7 +103,7 @@ def _pair(work: Work, repeats: int, **options: Any) -> tuple[dict, dict]:
 
 
 def _summary(times: list[float], compiled: float, temp: float | None) -> dict:
-    # The second chunk of each pair counts; the first pair is a warm-up.
+    # Of each pair of chunks, only the second counts; the first pair is a warm-up.
     counted = [1000 * seconds for seconds in times[3::2]]
     mib = float("nan") if temp is None else temp / 2**20
     return {
@@ -115,7 +116,7 @@ def _summary(times: list[float], compiled: float, temp: float | None) -> dict:
 
 
 def _scan(work: Work, optimizer: optax.GradientTransformation) -> Callable:
-    """Return a function that runs a chunk of training steps by a bare `lax.scan`."""
+    """Return a function that runs a chunk of training steps as a bare `lax.scan`."""
 
     def body(state, inputs):
         params, opt_state, carry = state
@@ -139,7 +140,7 @@ def _loss(y, target):
 
 
 def _sequences() -> Work:
-    """Return the training of a GRU by BPTT on batches of 16 sequences of 50 steps."""
+    """Return the work of training a GRU by BPTT on batches of 16 × 50 time steps."""
     params = cells.gru.init(jax.random.key(0), 8, 32)
     xs = jax.random.normal(jax.random.key(1), (50, 256, 8))
     targets = jax.random.normal(jax.random.key(2), (50, 256, 32))
@@ -155,9 +156,9 @@ def _sequences() -> Work:
 
 
 def _online() -> Work:
-    """Return online training of a tanh network by RTRL, with an update at every step.
+    """Return the work of training a tanh network by RTRL; it updates at each step.
 
-    The carry of the training is the state of the rule.
+    The carry of `training.fit` is the state of the online rule.
     """
     params = cells.tanh.init(jax.random.key(0), 4, 32)
     online = gradients.rtrl(cells.tanh, _loss)
@@ -175,7 +176,7 @@ def _online() -> Work:
 
 
 def _small() -> Work:
-    """Return the training of a small MLP on batches of 32; its steps are shortest."""
+    """Return the work of training a small MLP on batches of 32: the shortest steps."""
     keys = jax.random.split(jax.random.key(0), 4)
     params = [jax.random.normal(keys[0], (64, 64)) / 8, jnp.zeros(64)]
     params += [jax.random.normal(keys[1], (64, 10)) / 8, jnp.zeros(10)]

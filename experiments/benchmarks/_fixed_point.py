@@ -1,10 +1,10 @@
 """Benchmark of the gradient of a fixed point, against jaxopt and optimistix.
 
-Each library measures a solver's tolerance in its own norm. Tolerances are set such that
-the forward passes of all libraries end with about the same error. Each library
-differentiates by its default method. optimistix is also timed with GMRES, because the
-default of optimistix forms a dense Jacobian of the whole state. The notes of the table
-show the relative error of each gradient. The reference is the implicit gradient,
+Each library defines its solver's tolerance in another norm. Tolerances are therefore
+chosen such that the forward passes of all libraries end with about the same error. Each
+library differentiates by its default method. optimistix is also timed with GMRES,
+because its default method forms a dense Jacobian of the whole state. The notes of the
+table show the error of each gradient relative to the implicit gradient, which is
 computed by a dense solve in float64.
 """
 
@@ -21,16 +21,16 @@ from bpvariants import gradients
 from experiments.benchmarks._groups import Groups
 from experiments.harness.timing import Measured, race
 
-# (B, n, spectral radius of W). W is drawn from a normal distribution, then scaled.
+# (B, n, spectral radius of W). Elements of W are normal, scaled to this radius.
 SHAPES = [(rows, rows, size) for rows in (64, 256) for size in (0.5, 0.9, 0.99)]
 STEPS, TOL = 1000, 1e-5
-DENSE = 5000  # largest number of elements of a state for a dense Jacobian
+DENSE = 5000  # largest size of a state whose dense Jacobian is formed
 
 
 def fixed_point() -> Groups:
     """Return one group of timings for each shape of the fixed point h.
 
-    The timed work is the mean of h² and the gradient of this mean in the weights W.
+    A call computes the mean of h², and its gradient with respect to W.
     """
     groups: Groups = {}
     for shape in SHAPES:
@@ -125,7 +125,7 @@ def _by_optimistix(linear_solver):
 
 
 def _exact(w: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Compute the implicit gradient in float64, one example at a time."""
+    """Compute the implicit gradient in float64, one example after another."""
     w, x = w.astype(float), x.astype(float)
     h = np.zeros_like(x)
     for _ in range(2000):

@@ -1,4 +1,4 @@
-"""Type of a benchmark's groups; a group times the same work in several libraries."""
+"""Type of a benchmark's groups; a group is one computation in several libraries."""
 
 from collections.abc import Callable, Iterable
 from typing import TypeAlias

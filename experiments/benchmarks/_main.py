@@ -1,4 +1,4 @@
-"""Study `benchmarks`: the same work by this library and by others, timed in turns."""
+"""Study `benchmarks`: speed of this library and of others on the same computations."""
 
 import dataclasses
 import itertools
@@ -39,10 +39,10 @@ BENCHMARKS: dict[str, Callable[..., Groups]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """How fast is this library compared with similar libraries, on the same work?
+    """How fast is this library compared with similar libraries?
 
-    `pip install -e ".[peers]"` installs the other libraries. The notes of the
-    tables name libraries that are not installed.
+    All libraries run the same computations. `pip install -e ".[peers]"` installs the
+    other libraries. The notes of the tables name those that are not installed.
     """
 
     QUICK = {
@@ -72,16 +72,16 @@ class Config(Study):
     groups: int | None = None
     """Number of groups to time in each benchmark; by default all groups."""
     repeats: int = 30
-    """How often to time each implementation; slow implementations are timed less often.
-    The table shows the median time."""
+    """Number of times that each implementation is timed; slow implementations are timed
+    less often. The table shows the median time."""
     parameters: int = 4_000_000
     """Number of float32 parameters in the rprop benchmark. Use 100000000 or 1000000000
     on a GPU."""
 
     seeds: int = 1
-    """Must be 1; --repeats sets how often the work is timed."""
+    """Must be 1; the number of timings is set by --repeats."""
     first_seed: int = 0
-    """Must be 0, because the timed work is the same for every seed."""
+    """Must be 0, because the timed computation does not depend on a seed."""
 
     def check(self) -> None:
         """Check that `seeds` and `first_seed` have their default values."""
@@ -94,7 +94,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Run the benchmarks, print their times, and write the times to a folder."""
+    """Run the benchmarks; print the times, and write them to a folder."""
     return run_study("benchmarks", config, _jobs, _finish)
 
 

@@ -1,10 +1,10 @@
-"""Benchmark of online rules against a matrix product, or against BPTT.
+"""Benchmark of online rules: exact RTRL against a matrix product, others against BPTT.
 
-RTRL is timed against the matrix product J M alone, which each exact step must compute.
-J [B, n, n] is the Jacobian of a step, and M [B, n, p] is the influence of the cell's p
-parameters on the carry. Approximations of RTRL are timed against BPTT of the same cell
-and sequence. The memory of an online rule grows with the length of the sequence only by
-the loss, the weight and the random key of each step.
+Each step of exact RTRL must compute the matrix product J M, so RTRL is compared with
+the time of this product alone. J [B, n, n] is the Jacobian of a time step, and M [B, n,
+p] is the influence of the cell's p parameters on the carry. Approximations of RTRL are
+compared with BPTT on the same cell and sequence. As sequences get longer, an online
+rule stores only one more loss, loss weight and random key for each step.
 """
 
 import math
@@ -26,9 +26,9 @@ SHAPES = [(units, batch) for units in (32, 64, 128) for batch in (1, 16)]
 INPUTS = 32
 PRODUCTS = ("tanh", "gru")
 NAMES = ("tanh", "gru", "lstm", "min_gru", "lru")
-LENGTH = 50  # steps of each sequence in comparisons with BPTT
-PRODUCT_WORK = 2e9  # most multiplications in a timed call, unless two steps need more
-SLOW = 5  # number of repeats if the timed work takes seconds
+LENGTH = 50  # number of steps of each sequence in comparisons with BPTT
+PRODUCT_WORK = 2e9  # most multiplications in a call of 3 or more steps
+SLOW = 5  # number of repeats of calls that take seconds
 LENGTHS = (100, 1_000, 10_000)
 BY_LENGTH = {  # rules that are timed at several lengths: {rule: cell}
     "bptt": "tanh",
@@ -46,8 +46,8 @@ LENGTH_SHAPE = 32, 1  # (number of units, batch size)
 def online() -> Groups:
     """Return all groups of timings of online rules.
 
-    RTRL is compared with its matrix product, approximations with BPTT, rules at several
-    lengths T, and SnAp with braintrace.
+    There are four comparisons: RTRL with its matrix product, approximations with BPTT,
+    several sequence lengths T for each rule, and SnAp with braintrace.
     """
     groups: Groups = {}
     for cell in PRODUCTS:
@@ -69,7 +69,7 @@ def online() -> Groups:
 def _approximations(
     group: str, cell: str, units: int, batch: int, repeats: int
 ) -> list[Measured]:
-    """Time the online rules that approximate RTRL, in turns with BPTT."""
+    """Time BPTT and the online rules that approximate RTRL, alternately."""
     entrants = _rules(cell, LENGTH, units, batch)
     entrants.pop("rtrl", None)
     return race(group, entrants, repeats=repeats)
@@ -83,7 +83,7 @@ def _cell(name: str, units: int, batch: int) -> tuple[Callable, Any, Any]:
     """Return the step of a cell, its parameters and its initial carry."""
     step = CELLS[name]
     params = step.init(jax.random.key(1), INPUTS, units)
-    real = {"complex": False} if name == "lru" else {}  # online rules need a real carry
+    real = {"complex": False} if name == "lru" else {}  # online rules: real carry
     return step, params, step.carry(params, (batch,), **real)
 
 
@@ -94,7 +94,7 @@ def _data(length: int, units: int, batch: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _rules(cell: str, length: int, units: int, batch: int) -> Entrants:
-    """Return BPTT and the online rules that suit a cell, as rules over sequences."""
+    """Return BPTT, and the online rules that fit the cell, as rules over sequences."""
     step, params, carry = _cell(cell, units, batch)
     arguments = (params, carry, *_data(length, units, batch))
     key = jax.random.key(2)
@@ -133,16 +133,17 @@ def _num_params(cell: str, units: int) -> int:
 
 
 def _product_length(cell: str, units: int, batch: int) -> int:
-    """Return how many steps of RTRL to time: fewer if the matrix product is larger."""
+    """Return the number of RTRL steps to time: fewer for larger matrix products."""
     work = batch * units**2 * _num_params(cell, units)
-    # A single step of RTRL starts from an influence of zeros and needs no product.
+    # Time at least two steps: in the first step the influence M is zero, so there is no
+    # product J M.
     return max(2, min(LENGTH, int(PRODUCT_WORK / work)))
 
 
 def _product(
     group: str, cell: str, length: int, units: int, batch: int, repeats: int
 ) -> list[Measured]:
-    """Time steps of RTRL, and the matrix products J M that they contain."""
+    """Time steps of RTRL, and only the matrix products J M of these steps."""
     size = _num_params(cell, units)
 
     def product(jacobian, influence):
@@ -162,7 +163,7 @@ def _product(
 def _by_length(
     group: str, rule: str, cell: str, units: int, batch: int, repeats: int
 ) -> list[Measured]:
-    """Time one rule along sequences of several lengths."""
+    """Time one rule on sequences of several lengths."""
     entrants = {
         f"T {length}": _rules(cell, length, units, batch)[rule] for length in LENGTHS
     }

@@ -1,12 +1,14 @@
 """Benchmark of online rules against braintrace, on braintrace's GRU and a readout.
 
-braintrace's GRU applies the reset gate before a matrix product. So each weight of the
-reset gate affects all units in one step, and the sparsity pattern of SnAp-1 keeps the
-weight's influence on all units. braintrace drops this influence, so that braintrace's
-gradient of the reset gate is zero. Table rows that name no other cell compute the same
-function of the same weights as braintrace's network. The notes of these rows show the
-relative error of the gradient; the reference is BPTT of all parameters. `cells.gru` has
-as many weights, but applies the reset gate after a matrix product.
+braintrace's GRU applies the reset gate before a matrix product. Each weight of the
+reset gate therefore affects all units within one step, and SnAp-1 keeps the weight's
+influence on all units. braintrace drops this influence, so its gradient of the reset
+gate is zero.
+
+Table rows that name no other cell use braintrace's network with the same weights. The
+notes of these rows show the error of the gradient relative to the gradient by BPTT.
+Rows that name `cells.gru` use a GRU with as many weights, which applies the reset gate
+after the matrix product.
 """
 
 import importlib
@@ -25,7 +27,7 @@ from experiments.harness.timing import Entrants, Foreign, Measured, race
 PEER_SHAPES = [(units, batch) for units in (32, 64, 128) for batch in (1, 16)]
 INPUTS, OUTPUTS, PEER_LENGTH = 32, 10, 50
 MISSING = "not installed: braintrace"
-WHOLE = 64  # rules that keep the full influence are timed if n² B ≤ WHOLE²
+WHOLE = 64  # rules with the full influence M are timed only if n² B ≤ WHOLE²
 
 
 def braintrace() -> Any | None:
@@ -36,7 +38,7 @@ def braintrace() -> Any | None:
 
 
 def online_peers() -> Groups:
-    """Return one group of timings for each shape; the timed work is one gradient."""
+    """Return one group of timings for each shape; a call computes one gradient."""
     groups: Groups = {}
     for units, batch in PEER_SHAPES:
         group = f"GRU of braintrace, T {PEER_LENGTH}, B {batch}, n {units}"
@@ -73,7 +75,7 @@ def _loss(y, target):
 
 
 def _params(key: jax.Array, units: int) -> dict[str, dict[str, jax.Array]]:
-    """Draw weights, with the names that braintrace uses."""
+    """Draw weights; their names are those of braintrace."""
     gate = INPUTS + units, units
     shapes = {"Wz": gate, "Wr": gate, "Wh": gate, "out": (units, OUTPUTS)}
     keys = jax.random.split(key, len(shapes))
@@ -114,7 +116,7 @@ def _rules(whole: bool) -> dict[str, Callable]:
 
 
 def _by_braintrace(params, xs, targets, whole) -> dict[str, Callable[[], Any]]:
-    """Return one function for each algorithm of braintrace; each returns a gradient."""
+    """Return {name: function that computes a gradient} for braintrace's algorithms."""
     module = braintrace()
     if module is None:
         return {}
@@ -171,7 +173,7 @@ def _gradient_by_braintrace(params, xs, targets, algorithm, options):
 
 
 def _compared(grads: Any, exact: Any) -> str:
-    """Return a gradient's relative error, and the layers where it is zero, as text."""
+    """Describe a gradient: its relative error, and the layers in which it is zero."""
     off = jax.tree.map(jnp.subtract, grads, exact)
     size = lambda tree: jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(tree)))
     largest = lambda tree: max(jnp.max(jnp.abs(g)) for g in jax.tree.leaves(tree))

@@ -1,9 +1,10 @@
 """Benchmark of `gradients.parallel_unroll` against the sequential `unroll`.
 
-On a CPU `parallel_unroll` gains little, because a CPU has few cores. On an accelerator
-`parallel_unroll` gains for many steps T and few units n. Matrix products are computed
-in full float32 (precision "highest"). The default precision on recent GPUs keeps only
-10 bits of the mantissa, so that Newton's method would stop early.
+On a CPU, `parallel_unroll` is hardly faster, because a CPU has few cores. On an
+accelerator, `parallel_unroll` is faster if there are many steps T and few units n.
+Matrix products are computed in full float32 (precision "highest"). The default
+precision on recent GPUs keeps only 10 bits of the mantissa, so that Newton's method
+would stop too early.
 """
 
 from collections.abc import Iterator
@@ -17,11 +18,11 @@ from bpvariants import cells, gradients
 from experiments.benchmarks._groups import Groups
 from experiments.harness.timing import Entrants, Measured, race
 
-LINEAR = [1_000, 10_000, 100_000]  # lengths T
+LINEAR = [1_000, 10_000, 100_000]  # sequence lengths T of linear networks
 LINEAR_SHAPE = 1, 32, 64  # (B, number of inputs, number of units)
-# (T, number of units). The input x has as many features as there are units.
+# (T, number of units); the number of inputs is equal to the number of units.
 NEWTON = [(1_000, 1), (1_000, 2), (1_000, 4)]
-NEWTON_LONG = [  # shapes that are timed on accelerators only
+NEWTON_LONG = [  # further shapes, only for accelerators
     (length, units) for length in (10_000, 100_000) for units in (1, 2, 4, 16)
 ]
 NEWTON_BATCH = 16
@@ -29,9 +30,9 @@ PRECISION = "highest"
 
 
 def parallel() -> Groups:
-    """Return one group of timings for each network and length T.
+    """Return one group of timings for each network and sequence length T.
 
-    The timed work is the outputs, and the gradient of their mean square.
+    A call computes the outputs, and the gradient of their mean square.
     """
     groups: Groups = {}
     batch, _, units = LINEAR_SHAPE
@@ -66,7 +67,7 @@ def _newton(label: str, length: int, units: int, repeats: int) -> list[Measured]
 
 
 def _race(label, step, arguments, options, repeats) -> Iterator[Measured]:
-    """Time `parallel_unroll` and `unroll`; note the largest difference of outputs."""
+    """Time `parallel_unroll` and `unroll`; note how far their outputs differ."""
 
     def outputs(*arguments):
         return gradients.parallel_unroll(step, *arguments, **options)[0][1]

@@ -1,4 +1,4 @@
-"""Benchmark of 60 Proben1 trainings in one `vmap`, against PyTorch, one by one."""
+"""Benchmark of 60 Proben1 training runs: one `vmap`, against PyTorch run by run."""
 
 import statistics
 from collections.abc import Iterator
@@ -15,15 +15,15 @@ from experiments.harness.timing import Entrants, Foreign, Measured, race
 from experiments.resilient import _stopping
 from experiments.resilient.proben1 import setup
 
-RUNS, REPEATS = 60, 3  # few repeats, because PyTorch needs a minute for 60 runs
-# (problem, number of Prechelt's table) of rows with small networks.
+RUNS, REPEATS = 60, 3  # few repeats, because PyTorch takes a minute for 60 runs
+# (problem, number of Prechelt's table), of rows with small networks.
 ROWS = [("cancer1", "8"), ("diabetes1", "10")]
 
 
 def proben1() -> Groups:
     """Return one group of timings for each problem.
 
-    The timed work is 60 trainings, with the same early stopping in both libraries.
+    A call runs 60 trainings; early stopping is the same in both libraries.
     """
     groups: Groups = {}
     for name, table in ROWS:
@@ -44,7 +44,7 @@ def _race(group: str, name: str, table: str, repeats: int) -> Iterator[Measured]
         runs = [_by_torch(problem, network, settings, i) for i in range(RUNS)]
         errors["theirs"] = runs
 
-    ours()  # compile before the timing
+    ours()  # compile before timing
     entrants: Entrants = {"bpvariants, 60 under vmap": Foreign(ours)}
     if torch() is not None:
         entrants["torch, one after another"] = Foreign(theirs)
@@ -57,7 +57,7 @@ def _race(group: str, name: str, table: str, repeats: int) -> Iterator[Measured]
 def _by_torch(problem, network, settings, seed) -> float:
     """Train one network by PyTorch's Rprop; return its test error.
 
-    The initial step size of each weight is drawn at random.
+    Each weight's initial step size is drawn at random.
     """
     module: Any = torch()
     generator = module.Generator().manual_seed(seed)

@@ -1,9 +1,9 @@
 """Benchmark of one Rprop step on millions of parameters, against optax and PyTorch.
 
 A step of Rprop reads the gradient, and reads and writes the parameters and the state.
-Memory bandwidth limits the speed of a step, so the notes also show gigabytes per
-second. The baseline is a program that only reads and writes bytes, as many as a step
-of Rprop whose state has 4 bytes per parameter.
+Its speed is limited by memory bandwidth, so the notes also show gigabytes per second.
+The baseline is a program that only copies. It reads and writes as many bytes as a step
+of Rprop with a state of 4 bytes per parameter.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,15 +19,15 @@ from experiments.benchmarks._groups import Groups
 from experiments.benchmarks._torch import torch, torch_device
 from experiments.harness.timing import Entrants, Foreign, Measured, race
 
-# Bytes per parameter that a step reads and writes, for each form of its state.
+# {form of Rprop's state: bytes per parameter that a step reads and writes}.
 MOVED = {"float32": 28, "int8_sign": 22, "packed": 20, "bfloat16": 16}
-LARGE = 200_000_000  # number of parameters at which other optimizers need much memory
+LARGE = 200_000_000  # from this size on, some optimizers need too much memory
 
 
 def rprop(size: int) -> Groups:
-    """Return the groups of optimizers to time.
+    """Return groups of timings; each call is one step of an optimizer.
 
-    The memory of the parameters and of the state is donated, as in training.
+    The buffers of parameters and state are donated, as in training.
     """
     kinds: dict[str, Callable[[int], Entrants]] = {"states": _states, "peers": _peers}
     if size < LARGE:
@@ -41,7 +41,7 @@ def rprop(size: int) -> Groups:
 def _race(
     group: str, make: Callable[[int], Entrants], size: int, repeats: int
 ) -> Iterator[Measured]:
-    """Time a group; note the GB/s of each optimizer whose bytes per step are known."""
+    """Time a group; note GB/s if an optimizer's number of bytes per step is known."""
     missing = "peers" in group and torch() is None
     for row in race(group, make(size), repeats=repeats, donate=True):
         moved = 20 if "copy" in row.name else MOVED.get(row.name.split(", ")[-1])
@@ -64,8 +64,8 @@ def _ours(*states: str) -> dict[str, Any]:
 
 
 def _states(size: int) -> Entrants:
-    """Return Rprop with each form of its state, and a program that only copies."""
-    # The copy reads 12 bytes per parameter and writes 8.
+    """Return the baseline that only copies, and Rprop with each form of its state."""
+    # The copying program reads 12 bytes per parameter, and writes 8 bytes.
     copy = lambda both, grads: (both[0] + grads, both[1] + 1)
     grads = _grads(size)
     both = jnp.zeros_like(grads), jnp.ones_like(grads)

@@ -1,10 +1,10 @@
-"""Benchmark of `training.sweep`: 64 small trainings, against sequential PyTorch.
+"""Benchmark of `training.sweep`: 64 small networks, against PyTorch one by one.
 
-An MLP reads whole images of digits, and a GRU reads the images row by row. Adam trains
-each network on mini-batches, with 8 learning rates and 8 seeds. PyTorch does the same
-work in eager mode, with the number of threads for which PyTorch is fastest. Compilation
-is timed separately. The sweep is also timed on one CPU core, on all cores as one
-device, and on all cores as two devices.
+An MLP reads whole images of digits, and a GRU reads the images row by row. Each kind of
+network is trained by Adam on mini-batches, with 8 learning rates and 8 seeds. PyTorch
+runs the same trainings in eager mode, with the number of threads for which it is
+fastest. Compilation is timed separately. The sweep is also timed on one CPU core, on
+all cores as one device, and on all cores as two devices.
 """
 
 import json
@@ -37,7 +37,7 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 class Timed(NamedTuple):
-    """Seconds of a sweep, seconds of its compilation, and accuracies of networks."""
+    """Seconds that a sweep and its compilation take, and accuracies of its networks."""
 
     seconds: float
     compile_seconds: float
@@ -45,7 +45,7 @@ class Timed(NamedTuple):
 
 
 def sweep() -> Groups:
-    """Return the groups of timings: sweeps against PyTorch, and sweeps by devices."""
+    """Return groups of timings: against PyTorch, and by number of devices."""
     groups: Groups = {}
     number = len(RATES) * SEEDS
     for network in UNITS:
@@ -59,7 +59,7 @@ def sweep() -> Groups:
 
 
 def _in_turns(group: str, network: str, repeats: int) -> Iterator[Measured]:
-    """Time the sweep in turns with the same trainings by PyTorch."""
+    """Time the sweep, and the same trainings by PyTorch, alternately."""
     entrants = {"sweep, all at once": by_sweep}
     if torch() is not None:
         entrants["torch, one after another"] = by_torch
@@ -71,7 +71,7 @@ def _in_turns(group: str, network: str, repeats: int) -> Iterator[Measured]:
 
 
 def by_sweep(network: str) -> Timed:
-    """Train the networks of all rates and seeds at once, by `training.sweep`."""
+    """Train the networks of all rates and seeds together, by `training.sweep`."""
     result = training.sweep(
         _maker(network), [{"rate": rate} for rate in RATES], range(SEEDS), steps=STEPS
     )
@@ -223,7 +223,7 @@ def _threads_told(group: str) -> str:
 
 
 def _by_devices(group: str, network: str, repeats: int) -> Iterator[Measured]:
-    """Time the sweep on one core, and on all cores as one device and as two devices."""
+    """Time the sweep on one core, on all cores as one device, and as two devices."""
     cores = len(os.sched_getaffinity(0))
     entrants = {
         "1 device, 1 core": (1, True),
@@ -238,9 +238,9 @@ def _by_devices(group: str, network: str, repeats: int) -> Iterator[Measured]:
 
 
 def _in_a_process(network: str, devices: int, pinned: bool) -> Timed:
-    """Time a sweep in a new process, where the CPU counts as `devices` devices.
+    """Time a sweep in a new process, whose CPU is split into `devices` JAX devices.
 
-    If `pinned` is True, the process uses one core only.
+    If `pinned` is True, the process uses only one core.
     """
     pin = "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); " if pinned else ""
     code = (

@@ -1,4 +1,4 @@
-"""PyTorch as a library to compare with, if it is installed."""
+"""PyTorch for comparisons, if it is installed."""
 
 import importlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""Gradient rules and updates by name, for the options of studies.
+"""Gradient rules and updates, made from the names that studies take as options.
 
 rule = make_rule("truncated_bptt", step, loss, lookback=20)
 update = make_update("adam", steps=1000)

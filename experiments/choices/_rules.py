@@ -1,4 +1,4 @@
-"""Gradient rules by name. A new online rule needs a line in the table `ONLINE`."""
+"""Gradient rules by name. To add an online rule, add a line to the table `ONLINE`."""
 
 import re
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def _eprop(step: Step, loss: Loss, settings: _Settings) -> OnlineRule:
 ONLINE: dict[str, Callable[[Step, Loss, _Settings], OnlineRule]] = {
     "rtrl": lambda step, loss, _: gradients.rtrl(step, loss),
     "diagonal_rtrl": lambda step, loss, _: gradients.diagonal_rtrl(step, loss),
-    "snap": _snap,  # names with an order, such as snap_2, are valid, too
+    "snap": _snap,  # names with an order, such as snap_2, are valid too
     "rflo": lambda step, loss, settings: gradients.rflo(
         step, loss, feedback=settings.feedback
     ),
@@ -72,18 +72,21 @@ def make_online(
     sigma: float = 0.01,
     window: int = 1,
 ) -> OnlineRule:
-    """Return an online rule by its name.
+    """Return the online rule of a given name.
 
     Args:
       name: one of :data:`ONLINE`, or "snap_1", "snap_2" and so on.
       step: one time step of the network.
       loss: one loss for each example.
-      order: the order of SnAp, for the name "snap", which has no order in it.
-      visible: for "eprop", a function from the carry to the part that other units see.
+      order: order of SnAp, for the name "snap"; not used for names such as "snap_2".
+      visible: for "eprop", a function from the carry to the part of it that other units
+        see.
       feedback: the argument `feedback` of "rflo" and "eprop".
-      directions: number of directions of "forward_gradient", or of pairs of "pes".
+      directions: number of random directions of "forward_gradient", or of antithetic
+        pairs of "pes".
       sigma: for "pes", the standard deviation of its perturbations.
-      window: for "pes", the number of steps between new perturbations.
+      window: for "pes", the number of time steps after which new perturbations are
+        drawn.
 
     Raises:
       ValueError: if no rule has this name, or if an argument that the rule needs is
@@ -117,9 +120,9 @@ def make_rule(
     update: optax.GradientTransformation | None = None,
     **settings: Any,
 ) -> GradientRule:
-    """Return a gradient rule over sequences by its name.
+    """Return the gradient rule over sequences of a given name.
 
-    A rule ignores arguments that it does not use, except `update`, so a study may pass
+    Arguments that a rule does not use are ignored, except `update`, so a study may pass
     all of its options. :func:`draws` returns whether a rule takes a `key`.
 
     Args:
@@ -127,19 +130,19 @@ def make_rule(
         wrapped by :func:`~bpvariants.gradients.over_sequence`.
       step: one time step of the network.
       loss: one loss for each example.
-      lookback: for "truncated_bptt", the number of steps that errors travel back; for
-        "artbp", the mean of this number. Both rules need `lookback`.
+      lookback: for "truncated_bptt", the number of steps that gradients are propagated
+        back; for "artbp", the mean number. Both rules need `lookback`.
       every: for "truncated_bptt", the number of steps between two backward passes, by
         default lookback // 2. For online rules with an update, the number of steps
         between updates, by default 1.
       remat: the argument `remat` of "bptt".
-      update: for "truncated_bptt" and online rules, an update to apply along the
-        sequence; the rule then takes and returns pairs (params, opt_state).
+      update: for "truncated_bptt" and online rules, an update to apply within the
+        sequence. In this case, the rule takes and returns pairs (params, opt_state).
       settings: for online rules, further arguments of :func:`make_online`.
 
     Raises:
       ValueError: if no rule has this name, if an argument that the rule needs is
-        missing, or if the rule cannot apply an update along the sequence.
+        missing, or if the rule cannot apply an update within the sequence.
 
     Example:
       >>> import jax.numpy as jnp
@@ -187,13 +190,13 @@ def draws(name: str) -> bool:
 def _needed(rule: str, lookback: int | None) -> int:
     if lookback is None or lookback < 1:
         raise ValueError(
-            f"{rule} needs lookback, the number of steps that errors travel back, at "
+            f"{rule} needs lookback, the number of steps that gradients go back, at "
             f"least 1; got {lookback}."
         )
     return lookback
 
 
 def _split(name: str, order: int) -> tuple[str, int]:
-    """Return the name of a rule without its order, and the order."""
+    """Split a name such as "snap_2" into the name of the rule, and the order."""
     match = re.fullmatch(r"(snap)_(\d+)", name)
     return (match[1], int(match[2])) if match else (name, order)

@@ -1,4 +1,4 @@
-"""Updates by name. A new update needs a line in the table `UPDATES`."""
+"""Updates by name. To add an update, add a line to the table `UPDATES`."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,9 +11,9 @@ from experiments.harness.options import check_known
 
 
 class _Choice(NamedTuple):
-    learning_rate: float  # the default learning rate
+    learning_rate: float  # default learning rate, or initial step size
     make: Callable[[Any, float], Any]  # (learning rate or schedule, decay) -> update
-    of_gradients: bool = True  # if False, there is neither clipping nor a schedule
+    of_gradients: bool = True  # False: without clipping and without a schedule
 
 
 _resilient = lambda name: _Choice(
@@ -52,22 +52,22 @@ def make_update(
     clip: float | None = 1.0,
     decay: float = 0.9,
 ) -> optax.GradientTransformation:
-    """Return an update by its name, with default settings.
+    """Return the update of a given name, with default settings.
 
     Gradients are clipped by their global norm, and the learning rate falls to zero
-    along half a cosine. The Rprop family has neither clipping nor a schedule, because
-    it uses only signs of gradients and adapts its step sizes itself. "manhattan" has no
-    clipping, because it uses only signs of gradients. The Rprop family needs full
+    along half a cosine. The Rprop family has no clipping, because it uses only the
+    signs of gradients, and no schedule, because it adapts its step sizes itself.
+    "manhattan" also uses only signs, so it has no clipping. The Rprop family needs full
     batches, except for "probabilistic_rprop".
 
     Args:
       name: one of :data:`UPDATES`; "rprop" is another name of "irprop_minus".
-      learning_rate: by default the learning rate in :data:`UPDATES`; for the Rprop
-        family, the initial step size.
+      learning_rate: learning rate; for the Rprop family, the initial step size. The
+        defaults are in :data:`UPDATES`.
       steps: total number of updates; None for a constant learning rate.
       clip: largest global norm of a gradient; None for no clipping.
-      decay: the factor that discounts past gradients in "momentum" and "forgetting",
-        and the mean of past squares in "rmsprop".
+      decay: factor per step that discounts past gradients in "momentum" and
+        "forgetting", and past squared gradients in "rmsprop".
 
     Raises:
       ValueError: if no update has this name, or if a setting is out of its range.
@@ -89,6 +89,6 @@ def make_update(
         return choice.make(rate, decay)
     schedule = rate if steps is None else optax.cosine_decay_schedule(rate, steps)
     made = choice.make(schedule, decay)
-    if clip is None or name == "manhattan":  # manhattan uses only signs
+    if clip is None or name == "manhattan":
         return made
     return optax.chain(optax.clip_by_global_norm(clip), made)

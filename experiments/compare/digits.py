@@ -21,7 +21,7 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 def digits(steps: int | None = None) -> Task:
-    """Return the task; if given, `steps` is the number of updates of every job."""
+    """Return the task; `steps`, if given, is the number of updates of every job."""
     train, test = data.digits()
     jobs = [
         Job(
@@ -35,8 +35,9 @@ def digits(steps: int | None = None) -> Task:
         for own_steps, common, optimizers in make(train, test)
         for update, optimizer in optimizers.items()
     ]
-    # Logistic regression is fitted in float64, to the minimum of its loss. In float32,
-    # rounding would decide the class of one digit that is very near a class border.
+    # Logistic regression is fitted in float64, to the minimum of its loss. One digit is
+    # very near the border between two classes, where float32's rounding would decide
+    # its class.
     wide = lambda images, labels: (np.asarray(images, np.float64), labels)
     logistic = LogisticRegression(tol=1e-8, max_iter=1000).fit(*wide(*train))
     scores = {
@@ -48,10 +49,10 @@ def digits(steps: int | None = None) -> Task:
         title="Handwritten digits",
         about="UCI digits from scikit-learn, 8×8 pixels, 1347 images to train and 450 "
         "to test in file order, which keeps most writers apart; scores are "
-        "accuracies. A static network sees each image at once, a recurrent network row "
-        "by row, and an equilibrium layer until it settles. Whenever an update brings "
-        "the spectral norm of the layer's recurrent matrix above 0.9, the matrix is "
-        "shrunk to that norm.",
+        "accuracies. A static network sees the whole image, a recurrent network reads "
+        "it row by row, and an equilibrium layer iterates until it settles. Whenever "
+        "an update brings the spectral norm of the layer's recurrent matrix above 0.9, "
+        "the matrix is shrunk to that norm.",
         value="training loss (cross entropy, nats)",
         score="test %",
         measure="test accuracy, %",
@@ -81,7 +82,7 @@ def _dense(params, y):
 
 
 def _draw(prepare: Callable) -> Callable:
-    """Return a function that draws a mini-batch of BATCH images and prepares it."""
+    """Return a function that draws and prepares a mini-batch of BATCH images."""
 
     def sample(key, dataset):
         images, labels = dataset
@@ -142,7 +143,7 @@ def _rows(train, test):
         rows = jnp.moveaxis(images.reshape(-1, 8, 8), 1, 0)  # [T, B, 8]
         carry = jnp.zeros((len(images), network.units))
         targets = jnp.broadcast_to(labels, (8, *labels.shape))
-        # Only the loss after the last row of an image counts.
+        # Only the output after the last row of an image has a loss.
         last = jnp.zeros(targets.shape).at[-1].set(1.0)
         return carry, rows, targets, last
 

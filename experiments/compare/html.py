@@ -1,4 +1,4 @@
-"""The page report.html of `compare`: all tables and pictures of a run in one file."""
+"""The page report.html of `compare`, with all tables and pictures of a run."""
 
 import base64
 import dataclasses
@@ -42,7 +42,7 @@ cut short.</strong></p>{% endif %}
 <p><img alt="{{ picture.alt }}" src="data:image/png;base64,{{ picture.data }}"></p>
 {% endfor %}
 {% endfor %}
-<p class="note">{{ seconds }} s in all · {{ settings }} · {{ versions }}</p>
+<p class="note">{{ seconds }} s in total · {{ settings }} · {{ versions }}</p>
 </html>
 """)
 
@@ -55,7 +55,7 @@ def write_report(
     seconds: float,
     interrupted: bool,
 ) -> None:
-    """Draw the pictures of each task that has results, and write report.html."""
+    """Write report.html, with the pictures of each task that has results."""
     sections = []
     for task in chosen:
         mine = [row for row in rows if row.task == task.name]
@@ -89,7 +89,7 @@ def write_report(
 
 
 def _phrase(settings: dict[str, Any]) -> str:
-    """Return settings as "name value, …", without `resume` and unset settings."""
+    """Return settings as text, "name value, …", without `resume` and unset settings."""
     given = {
         name: value
         for name, value in settings.items()

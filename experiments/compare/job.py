@@ -14,9 +14,9 @@ Scores = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """One training: a gradient rule and an update, on one network."""
+    """One training: a network, a gradient rule and an update."""
 
-    kind: str  # kind of backpropagation
+    kind: str  # kind of backpropagation, such as "static"
     network: str
     rule: str
     update: str  # name of the update, with its settings
@@ -27,8 +27,8 @@ class Job:
     steps: int
     evaluate: Callable[[PyTree], Scores]  # params -> {name of a score: number}
     sample: Callable[[jax.Array, PyTree], tuple] | None = None
-    carry: Callable[[PyTree], PyTree] | None = None  # params -> carry
-    batch: str = "full"  # how mini-batches are drawn, in words
+    carry: Callable[[PyTree], PyTree] | None = None  # params -> initial carry
+    batch: str = "full"  # description of the mini-batches
 
 
 class Reference(NamedTuple):
@@ -40,14 +40,14 @@ class Reference(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """A data set, the jobs that are compared on it, and names of their scores."""
+    """A data set, the jobs to compare on it, and the names of scores."""
 
     name: str
     title: str
     about: str  # description of data, split and score, in a few sentences
     value: str  # name of the quantity in the learning curves
     score: str  # name of the main score, a key of `Scores`
-    measure: str  # the main score in words
+    measure: str  # description of the main score
     higher_is_better: bool
     jobs: list[Job]
     references: list[Reference] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Pictures of `compare`: learning curves, and scores beside times."""
+"""Pictures of `compare`: learning curves, and scores with training times."""
 
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ KINDS = {"static": 0, "through time": 1, "recurrent": 2, "forward in time": 3}
 UPDATES = ["sgd", "adam", "forgetting", "rprop_plus", "rprop_minus", "irprop_plus"]
 UPDATES += ["irprop_minus", "manhattan"]
 DASHES = ["-", "--", ":", "-."]
-FLOOR = 1e-6  # losses below FLOOR are drawn at FLOOR
+FLOOR = 1e-6  # smaller losses are drawn at this value
 
 
 def draw_curves(path: Path, task: Task, rows: list[Any]) -> None:
-    """Draw the loss of all seeds against steps, a panel for each network and rule."""
+    """Draw losses of all seeds against updates, one panel per network and rule."""
     panels = list(dict.fromkeys((row.network, _panel(task, row)) for row in rows))
     figure = Figure(figsize=(5.2 * len(panels), 4.2), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -47,7 +47,7 @@ def draw_curves(path: Path, task: Task, rows: list[Any]) -> None:
 
 
 def draw_scores(path: Path, task: Task, rows: list[Any]) -> None:
-    """Draw the score (seeds as dots, references as lines) and the time of each job."""
+    """Draw each job's scores (a dot per seed; lines are references) and its time."""
     figure = Figure(figsize=(11, 2.2 + 0.36 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[2, 1], sharey=True)
     gradient = lambda row: row.kind.split(", ")[-1]
@@ -75,10 +75,10 @@ def draw_scores(path: Path, task: Task, rows: list[Any]) -> None:
 
 
 def _panel(task: Task, row: Any) -> str:
-    """Return the rule for the title of a panel.
+    """Return the gradient rule, for the title of a panel.
 
-    Return "" if all jobs of the network have the same update, because the legend then
-    names the rules.
+    Return "" if all jobs of the network have the same update; the legend then names the
+    gradient rules.
     """
     updates = {job.update for job in task.jobs if job.network == row.network}
     return row.rule if len(updates) > 1 else ""

@@ -1,4 +1,4 @@
-"""Study `compare`: all four kinds of backpropagation side by side, on real data."""
+"""Study `compare`: four kinds of backpropagation compared on real data."""
 
 import dataclasses
 from functools import cache, partial
@@ -22,16 +22,16 @@ TASKS = {
     "language": language,
     "sunspots": sunspots,
 }
-CHUNKS = 10  # chunks of each training; progress is shown after each chunk
+CHUNKS = 10  # chunks per training; progress is shown after each
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
     """How do gradient rules and updates compare on digits, language and sunspots?
 
-    The study compares static, recurrent and resilient backpropagation and
-    backpropagation through time with simple baselines, each on a task that suits it.
-    The study writes results.jsonl, config.json, pictures and report.html.
+    Static, recurrent and resilient backpropagation and backpropagation through time are
+    each tested on a suitable task, and compared with simple baselines. The study writes
+    results.jsonl, config.json, pictures and report.html.
     """
 
     QUICK = {"steps": 10, "seeds": 2}
@@ -40,15 +40,15 @@ class Config(Study):
     only: tuple[Literal["digits", "language", "sunspots"], ...] = ()
     """Tasks to run; by default all tasks."""
     seeds: int = 3
-    """Number of trainings of each job, from different initial weights. All trainings of
-    a job run together under vmap, so times and memory are totals over all seeds."""
+    """Number of training runs of each job, from different initial weights. All runs of
+    a job share one vmap, so times and memory are totals over all seeds."""
     steps: int | None = None
     """Number of updates of every job; by default each job has its own number."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Result of one job; a line of results.jsonl also has "job" and "wall_seconds"."""
+    """Result of a job; its line in results.jsonl also has "job" and "wall_seconds"."""
 
     task: str
     kind: str
@@ -58,17 +58,17 @@ class Row:
     batch: str
     steps: int
     scores: dict[str, list[float]]  # {name of a score: [seeds]}
-    value: list[float]  # [seeds], mean loss of the last steps
-    ms_per_step: float  # milliseconds of a step of all seeds together
+    value: list[float]  # [seeds], mean loss of the last updates
+    ms_per_step: float  # milliseconds of an update, all seeds together
     compile_seconds: float
     temp_bytes: int | None
-    curve_steps: list[int]  # last step of each piece of the training
+    curve_steps: list[int]  # number of updates at the end of each piece
     curve: list[list[float]]  # [seeds, pieces], mean loss of each piece
 
 
 def main(config: Config) -> report.Result:
-    """Run the comparison; show the results, and write the results to a folder."""
-    tasks = cache(_tasks)  # built once, after --quick and --resume changed the options
+    """Run all jobs of all tasks; print the results, and write them to a folder."""
+    tasks = cache(_tasks)  # made once, after --quick and --resume are applied
     return run_study(
         "compare",
         config,
@@ -78,7 +78,7 @@ def main(config: Config) -> report.Result:
 
 
 def _tasks(config: Config) -> list[Task]:
-    """Return the tasks; if quick, each has one job per network and kind of rule."""
+    """Return the tasks; if quick, they have one job per network and kind of rule."""
     tasks = [TASKS[name](config.steps) for name in config.only or TASKS]
     return list(map(_at_quick_size, tasks)) if config.quick else tasks
 
@@ -91,7 +91,7 @@ def _at_quick_size(task: Task) -> Task:
 
 
 def _jobs(config: Config, tasks: list[Task]) -> list[jobs.Job]:
-    """Return all trainings of all tasks as jobs."""
+    """Return one job for each training of each task."""
     return [
         jobs.Job(_name(task, job), job.steps, partial(run, task.name, job, config))
         for task in tasks
@@ -117,7 +117,7 @@ def _finish(
 
 
 def run(task: str, job: Job, config: Config, way: jobs.Way) -> jobs.Row:
-    """Train a job for all seeds together; after Ctrl-C, the row has fewer steps."""
+    """Train a job from all seeds; after Ctrl-C, the row covers the steps so far."""
     init_key, sample_key = jax.random.split(jax.random.key(config.first_seed))
     params = jax.vmap(job.init)(jax.random.split(init_key, config.seeds))
     result = training.fit(
@@ -158,9 +158,9 @@ def run(task: str, job: Job, config: Config, way: jobs.Way) -> jobs.Row:
 
 
 def _smooth(values: np.ndarray, points: int = 20) -> tuple[list[int], np.ndarray]:
-    """Split the steps into pieces; return the last step and the means of each piece.
+    """Split a loss curve into pieces; return each piece's last step and mean losses.
 
-    The means over the steps of a piece are [seeds, pieces].
+    `values` are [seeds, steps], and the means are [seeds, pieces].
     """
     pieces = np.array_split(np.arange(values.shape[1]), min(points, values.shape[1]))
     means = np.stack([values[:, piece].mean(axis=1) for piece in pieces], axis=1)

@@ -27,12 +27,12 @@ ABOUT = (
 
 
 def sunspots(steps: int | None = None) -> Task:
-    """Return the task; if given, `steps` is the number of updates of every job."""
+    """Return the task; `steps`, if given, is the number of updates of every job."""
     years, numbers = data.sunspots()
     scale = float(np.std(numbers[years <= 1920]))
     series = jnp.asarray(numbers / scale)
     xs, targets = series[:-1, None], series[1:]
-    train = int(np.sum(years[1:] <= 1920))  # number of pairs with a training target
+    train = int(np.sum(years[1:] <= 1920))  # number of targets in the training part
     relative = _relative_variance(years, numbers / scale)
     evaluate = lambda params: relative(_predict(params, xs))
     pairs = xs[:train], targets[:train]
@@ -58,7 +58,7 @@ def sunspots(steps: int | None = None) -> Task:
 def _online_jobs(
     xs: jax.Array, targets: jax.Array, steps: int | None, evaluate: Callable
 ) -> list[Job]:
-    """Return one job for each update; the job updates its network after every year."""
+    """Return a job for each update rule; its network is updated after every year."""
     online = gradients.rtrl(_step, _squared_error)
 
     def one_year(params, state, x, target, reset):
@@ -99,7 +99,7 @@ def _online_jobs(
 def _resilient_job(
     xs: jax.Array, targets: jax.Array, steps: int | None, evaluate: Callable
 ) -> Job:
-    """Return the job that learns from all training years at once, by iRprop⁻."""
+    """Return the job that trains by iRprop⁻ on all training years as one batch."""
     return Job(
         kind="resilient, through time",
         network=NETWORK,
@@ -140,7 +140,7 @@ def _predict(params, xs: jax.Array) -> jax.Array:
 
 
 def _relative_variance(years: np.ndarray, series: np.ndarray) -> Callable:
-    """Return a function that scores the forecasts for years[1:], period by period."""
+    """Return a function that scores forecasts for years[1:], separately by period."""
     variance = np.var(series[years <= 1979])
     inside = {
         name: jnp.asarray((first <= years[1:]) & (years[1:] <= last))
@@ -149,7 +149,7 @@ def _relative_variance(years: np.ndarray, series: np.ndarray) -> Callable:
 
     def relative(forecasts):
         errors = (forecasts - series[1:]) ** 2
-        # Leave out NaN, the forecasts of years with too few lags.
+        # Leave out years that have too few lags; their forecasts are NaN.
         mean = lambda part: jnp.nanmean(jnp.where(part, errors, jnp.nan))
         return {name: mean(part) / variance for name, part in inside.items()}
 
@@ -157,7 +157,7 @@ def _relative_variance(years: np.ndarray, series: np.ndarray) -> Callable:
 
 
 def _ar(series: jax.Array, train: int) -> np.ndarray:
-    """Forecast each year by a linear autoregression on the last LAGS years.
+    """Forecast each year by a linear autoregression on the LAGS years before it.
 
     The coefficients of the autoregression are fitted to the training years.
     """

@@ -18,7 +18,7 @@ LEGEND = (
 
 
 class Cells(NamedTuple):
-    """A table as text; `best` is the index of the row with the best score."""
+    """Cells of a table as text; `best` is the index of the row with the best score."""
 
     header: list[str]
     rows: list[list[str]]
@@ -26,7 +26,7 @@ class Cells(NamedTuple):
 
 
 def tabulate(task: Task, rows: list[Any]) -> Cells:
-    """Return the table of one task: rows of its jobs, then rows of its references."""
+    """Return the table of one task: first its jobs, then its references."""
     names = list(task.references[0].scores)
     header = ["kind", "network", "rule", "update", "batch", "steps", *names]
     header += ["loss", "ms/step", "compile s", "MiB"]
@@ -48,7 +48,7 @@ def tabulate(task: Task, rows: list[Any]) -> Cells:
 
 
 def show(chosen: list[Task], rows: list[Any]) -> None:
-    """Print a table for each task with results; hide columns in a narrow terminal."""
+    """Print a table for each task with results; narrow terminals get fewer columns."""
     console = report.wide_console()
     hidden = (
         {"batch", "steps", "compile s", "MiB"}
@@ -84,7 +84,7 @@ def show(chosen: list[Task], rows: list[Any]) -> None:
 
 
 def _heading(task: Task, network: str, rule: str, update: str) -> tuple[str, str]:
-    """Return the heading above the rows of a network, and the label of one row."""
+    """Return the heading of a network's rows, and the label of one row."""
     updates = {job.update for job in task.jobs if job.network == network}
     if len(updates) == 1:
         return f"{network}, {update}", rule

@@ -1,4 +1,4 @@
-"""Loaders of real data sets; most files are downloaded, and their sha256 is checked."""
+"""Loaders of real data sets; most are downloaded once, and their sha256 is checked."""
 
 from experiments.data._digits import Digits as Digits, digits as digits
 from experiments.data._fsdd import (

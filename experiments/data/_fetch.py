@@ -1,4 +1,4 @@
-"""Data files that are not committed: find them in $BPVARIANTS_DATA, or download."""
+"""Data files that are not committed: found in $BPVARIANTS_DATA, or downloaded."""
 
 import contextlib
 import hashlib
@@ -18,10 +18,10 @@ FOLDER = "BPVARIANTS_DATA"
 
 
 def find(path: str, sha256: str) -> Path | None:
-    """Return the path of a file below $BPVARIANTS_DATA, or None if it is missing.
+    """Return the path of a file in $BPVARIANTS_DATA or its subfolders, or None.
 
     Raises:
-      DataError: if the file has a wrong sha256.
+      DataError: if the file exists, but has a wrong sha256.
     """
     folder = os.environ.get(FOLDER)
     if not folder or not (Path(folder) / path).exists():
@@ -37,14 +37,15 @@ def find(path: str, sha256: str) -> Path | None:
 
 
 def fetch(url: str | tuple[str, ...], sha256: str | None, path: str) -> Path:
-    """Download a file to the user's cache, once, and check its sha256.
+    """Download a file to the user's cache unless it is there; check its sha256.
 
     `url` is one address, or several that are tried in order. `sha256` may be None for
-    an archive whose bytes may change; the caller must then check the archive's files.
+    an archive whose bytes may change; in this case, the caller must check the files in
+    the archive.
     """
     cache = pooch.os_cache("bpvariants")
     target = Path(path)
-    errors, bar = [], cast(Any, _Bar(target.name))  # not a type that pooch declares
+    errors, bar = [], cast(Any, _Bar(target.name))  # pooch declares another type
     downloader = cast(Any, pooch.HTTPDownloader(progressbar=bar))
     for address in (url,) if isinstance(url, str) else url:
         try:
@@ -56,7 +57,7 @@ def fetch(url: str | tuple[str, ...], sha256: str | None, path: str) -> Path:
                 downloader=downloader,
             )
             return Path(got)
-        except (OSError, ValueError) as error:  # no network, or a wrong file
+        except (OSError, ValueError) as error:  # no network, or a wrong sha256
             errors.append(f"{path} could not be downloaded from {address}: {error}")
     failed = "\n".join(errors)
     raise DataError(
@@ -67,7 +68,7 @@ def fetch(url: str | tuple[str, ...], sha256: str | None, path: str) -> Path:
 
 
 def make(path: str, sha256: str, content: Callable[[], bytes]) -> Path:
-    """Return the path of a cached file; make the file first if it is missing or wrong.
+    """Return the path of a cached file; if it is missing or wrong, make it first.
 
     `content` is a function that returns the bytes of the file.
     """
@@ -83,7 +84,7 @@ def make(path: str, sha256: str, content: Callable[[], bytes]) -> Path:
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, part = tempfile.mkstemp(dir=target.parent)
-    try:  # move the complete file, so that an interruption leaves no partial file
+    try:  # rename the finished file, so that there is never a partial file
         with open(descriptor, "wb") as file:
             file.write(made)
         os.replace(part, target)
@@ -105,7 +106,7 @@ def _what_it_names() -> str:
 
 
 class _Bar:
-    """Progress bar in the terminal, with the interface that pooch expects."""
+    """Progress bar in the terminal, with the methods that pooch calls."""
 
     def __init__(self, name: str):
         self._bars = Progress(
@@ -128,7 +129,7 @@ class _Bar:
         self._bars.start()
 
     def update(self, size: int) -> None:
-        """Add a number of downloaded bytes to the progress bar."""
+        """Advance the progress bar by a number of downloaded bytes."""
         self._bars.advance(self._task, size)
 
     def reset(self) -> None:
@@ -140,5 +141,5 @@ class _Bar:
         self._bars.stop()
 
     def __del__(self):
-        """Remove the progress bar after a failed download, because pooch does not."""
+        """Remove the progress bar after a failed download; pooch does not remove it."""
         self._bars.stop()

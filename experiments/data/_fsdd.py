@@ -1,9 +1,10 @@
 """Spoken digits: the Free Spoken Digit Dataset v1.0.10, not committed here.
 
-Z. Jackson and contributors, https://github.com/Jakobovski/free-spoken-digit-dataset,
-CC BY-SA 4.0. Six people say each of the ten digits fifty times; the sampling rate is
-8 kHz. GitHub does not guarantee the bytes of a source archive. The recordings are
-therefore repacked into a zip archive with fixed bytes, whose sha256 is checked.
+Z. Jackson and contributors, https://github.com/Jakobovski/free-spoken-digit-dataset, CC
+BY-SA 4.0. Six people say each of the ten digits fifty times; the sampling rate is 8
+kHz. GitHub does not guarantee that the bytes of a source archive stay the same. The
+recordings are therefore repacked into a zip archive with fixed bytes, whose sha256 is
+checked.
 """
 
 import io
@@ -33,22 +34,22 @@ RATE = 8000  # samples per second
 
 
 class FSDD(NamedTuple):
-    """All 3000 recordings, and the indices of the recordings in each part of the data.
+    """All 3000 recordings, and indices of the recordings in each part of the data.
 
     `test` is the official test part; `train` and `validation` together are the official
-    training part. Each part has recordings of all six speakers.
+    training part. All six speakers are in each part.
     """
 
     samples: list[np.ndarray]  # each [N] float32 in −1..1; N is 1,148 to 18,262
-    digits: np.ndarray  # [3000]
-    speakers: np.ndarray  # [3000] indices into SPEAKERS
-    train: np.ndarray  # [2400]
+    digits: np.ndarray  # [3000] digit spoken in each recording
+    speakers: np.ndarray  # [3000] speaker, an index into SPEAKERS
+    train: np.ndarray  # [2400] indices of recordings
     validation: np.ndarray  # [300]
     test: np.ndarray  # [300]
 
 
 def fsdd() -> FSDD:
-    """Return the recordings, in the order of their file names."""
+    """Load all recordings, in the order of their file names."""
     path = find(FILE, SHA256) or make(FILE, SHA256, _repacked)
     samples, digits, speakers, takes = [], [], [], []
     with zipfile.ZipFile(path) as archive:
@@ -67,7 +68,7 @@ def fsdd() -> FSDD:
 
 
 def without_speaker(recordings: FSDD, speaker: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of recordings by the other speakers, and by `speaker`."""
+    """Return indices of the recordings by all other speakers, and by `speaker`."""
     if speaker not in SPEAKERS:
         raise ValueError(f"speaker must be one of {SPEAKERS}, got {speaker!r}.")
     mine = recordings.speakers == SPEAKERS.index(speaker)
@@ -101,7 +102,7 @@ def _repacked() -> bytes:
 
 
 def repack(files: dict[str, bytes]) -> bytes:
-    """Return the bytes of an uncompressed zip archive of files.
+    """Pack files into an uncompressed zip archive; return its bytes.
 
     The bytes of the archive depend only on the names and the contents of the files.
     """

@@ -1,4 +1,4 @@
-"""MNIST, handwritten digits, not committed here (Y. LeCun, C. Cortes, C. Burges)."""
+"""MNIST: handwritten digits (Y. LeCun, C. Cortes, C. Burges), downloaded once."""
 
 import gzip
 from typing import NamedTuple
@@ -25,14 +25,14 @@ SUMS = {
 
 
 class MNIST(NamedTuple):
-    """Images [N, 28, 28] in 0..1, labels [N] in 0..9; train has 60,000, test 10,000."""
+    """Images [N, 28, 28] in 0..1 and labels [N] in 0..9; N is 60,000 and 10,000."""
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]
 
 
 def mnist() -> MNIST:
-    """Return all images and labels of MNIST, in the official split."""
+    """Load all images and labels of MNIST, in the official split."""
     return MNIST(
         (_images("train-images-idx3-ubyte.gz"), _labels("train-labels-idx1-ubyte.gz")),
         (_images("t10k-images-idx3-ubyte.gz"), _labels("t10k-labels-idx1-ubyte.gz")),

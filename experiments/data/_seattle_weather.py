@@ -1,4 +1,4 @@
-"""Daily weather of Seattle from 2012 to 2015, not committed here.
+"""Daily weather of Seattle from 2012 to 2015, downloaded once.
 
 The data are in the public domain (NOAA, National Centers for Environmental
 Information); the file is from the collection vega-datasets. The file has 1461 days,
@@ -21,7 +21,7 @@ URL = (
 
 
 class SeattleWeather(NamedTuple):
-    """Daily values, [1461]; by custom 2014 is for validation and 2015 for test."""
+    """Daily values [1461]; by convention, 2014 is validation and 2015 is test."""
 
     dates: np.ndarray  # datetime64[D]
     precipitation: np.ndarray  # mm
@@ -32,7 +32,7 @@ class SeattleWeather(NamedTuple):
 
 
 def seattle_weather() -> SeattleWeather:
-    """Return the weather of all four years."""
+    """Load the weather of all four years."""
     path = find(FILE, SHA256) or fetch(URL, SHA256, FILE)
     with path.open(encoding="ascii", newline="") as file:
         header, *lines = csv.reader(file)

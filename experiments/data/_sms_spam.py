@@ -1,4 +1,4 @@
-"""SMS messages in the classes spam and ham, not committed here.
+"""SMS messages in the classes spam and ham, downloaded once.
 
 T. A. Almeida, J. M. Gómez Hidalgo, "SMS Spam Collection", UCI Machine Learning
 Repository 2012, CC BY 4.0, https://archive.ics.uci.edu/dataset/228.
@@ -15,15 +15,15 @@ ARCHIVE = "sms_spam/sms+spam+collection.zip"
 ARCHIVE_SHA256 = "1587ea43e58e82b14ff1f5425c88e17f8496bfcdb67a583dbff9eefaf9963ce3"
 URL = "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip"
 CLASSES = ("ham", "spam")
-ENDS = 3722, 4136  # index of the text after the training part, and after validation
+ENDS = 3722, 4136  # ends of the training and of the validation part
 
 
 def sms_spam() -> TextClasses:
-    """Return the messages in file order, each text once.
+    """Load the messages in file order, each text once.
 
     The 5,574 lines have 5,171 different texts: 3,722 for training, 414 for validation,
-    1,035 for test. From training 11 texts are dropped, and from validation 3, because a
-    later part has the same text. Texts are compared without case, and without
+    1,035 for test. Then 11 texts are dropped from training and 3 from validation,
+    because a later part has nearly the same text: it differs only in case, or in
     characters that are not letters or digits.
     """
     path = find(FILE, SHA256)
@@ -48,7 +48,7 @@ def read_lines(text: str) -> list[tuple[str, str]]:
 
 
 def first_of_each(items: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Keep only the first item of each text; drop exact repeats of the text."""
+    """Keep only the first of all items with exactly the same text."""
     once: dict[str, str] = {}
     for name, message in items:
         once.setdefault(message, name)

@@ -13,13 +13,13 @@ FILE = pathlib.Path(__file__).with_name("sunspots.csv")
 
 
 class Sunspots(NamedTuple):
-    """Years [309], and the mean number of sunspots in each year, [309]."""
+    """Years [309], and mean sunspot number of each year [309]."""
 
     years: np.ndarray
     numbers: np.ndarray
 
 
 def sunspots() -> Sunspots:
-    """Return all years; by custom 1700–1920 is for training, and 1921–1979 for test."""
+    """Load all years; by convention, 1700–1920 is for training, 1921–1979 for test."""
     years, numbers = np.loadtxt(FILE, delimiter=",", skiprows=1, unpack=True)
     return Sunspots(years.astype(int), numbers.astype(np.float32))

@@ -1,4 +1,4 @@
-"""Pairs of English and French sentences from Tatoeba, not committed here.
+"""Pairs of English and French sentences from Tatoeba, downloaded once.
 
 The pairs are from the project Tatoeba, https://tatoeba.org, in the version of
 https://www.manythings.org/anki of 2017-09-29. The licence is CC BY 2.0; users must
@@ -24,7 +24,7 @@ URL = (
 SPACES = str.maketrans({"\u202f": " ", "\u00a0": " "})
 OPENINGS = ("i am ", "i m ", "he is", "he s ", "she is", "she s ", "you are")
 OPENINGS += ("you re ", "we are", "we re ", "they are", "they re ")
-LONGEST = 10  # sentences of PyTorch's tutorial have fewer words than this
+LONGEST = 10  # sentences of PyTorch's tutorial have fewer words than LONGEST
 
 Pair: TypeAlias = tuple[str, str]  # English, French
 
@@ -40,19 +40,19 @@ class SentencePairs(NamedTuple):
 def tatoeba_fra_eng(
     normalise: Callable[[str], str] = str, keep: Callable[[Pair], bool] | None = None
 ) -> SentencePairs:
-    """Return the sentence pairs, split by a hash of the English sentence.
+    """Load the sentence pairs, split by a hash of the English sentence.
 
-    The hash puts all translations of a sentence into the same part. Pairs are in file
-    order. Nonbreaking spaces in the French sentences become plain spaces. The hash puts
-    14,197 pairs into test, 14,091 into validation and 114,499 into train. From
-    validation 10 pairs are dropped, and from train 64, because a later part has the
-    same English sentence. Sentences are compared without case, and without characters
-    that are not letters or digits.
+    All translations of an English sentence are in the same part. Pairs are in file
+    order. Nonbreaking spaces in the French sentences become plain spaces. There are
+    114,499 pairs in train, 14,091 in validation and 14,197 in test. Then 64 pairs are
+    dropped from train and 10 from validation, because a later part has nearly the same
+    English sentence: it differs only in case, or in characters that are not letters or
+    digits.
 
     Args:
-      normalise: a function that is applied to each sentence first, such as
+      normalise: function that is applied to each sentence first, such as
         :func:`tutorial_form`.
-      keep: a function that returns whether to keep a pair of normalised sentences, such
+      keep: function that returns whether to keep a pair of normalised sentences, such
         as :func:`is_of_tutorial`.
     """
     path = find(FILE, SHA256) or fetch(URL, SHA256, FILE)
@@ -68,7 +68,7 @@ def tatoeba_fra_eng(
 
 
 def which_part(english: str) -> int:
-    """Return the part for a sentence: 0 for train, 1 for validation, 2 for test.
+    """Return the part that a sentence is in: 0 is train, 1 validation, 2 test.
 
     Of 10 sentences, about 8 are for train, 1 for validation and 1 for test.
 
@@ -83,8 +83,8 @@ def which_part(english: str) -> int:
 def tutorial_form(text: str) -> str:
     """Normalise a text as PyTorch's tutorial on sequence-to-sequence models does.
 
-    Letters become lower case without accents, ! and ? become words of their own, and
-    everything else is dropped. Single spaces separate the words.
+    Letters become lower case without accents, and ! and ? become separate words. All
+    other characters are dropped. Words are separated by single spaces.
 
     Example:
       >>> tutorial_form("Ça n'est pas vrai !")
@@ -96,12 +96,11 @@ def tutorial_form(text: str) -> str:
 
 
 def is_of_tutorial(pair: Pair) -> bool:
-    """Return whether PyTorch's tutorial uses a pair of sentences.
+    """Return whether PyTorch's translation tutorial uses a pair of sentences.
 
-    The tutorial uses short pairs that begin with "i am", "he is" or similar words. With
-    texts in :func:`tutorial_form`, the tutorial uses 9,390 pairs of train, 1,252 of
-    validation and 1,173 of test. All pairs of the tutorial together have 3,028
-    different words in English and 4,668 in French.
+    The tutorial uses short pairs that begin with "i am", "he is" or similar words. In
+    :func:`tutorial_form`, these are 9,390 pairs of train, 1,252 of validation and 1,173
+    of test. Together, they have 3,028 different words in English and 4,668 in French.
     """
     short = all(len(text.split(" ")) < LONGEST for text in pair)
     return short and pair[0].startswith(OPENINGS)

@@ -1,4 +1,4 @@
-"""Texts, such as the text of a user's file, as indices into the text's alphabet."""
+"""Texts, such as the text of a user's file, as indices into their alphabet."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Text(NamedTuple):
-    """A text as indices into its alphabet, [characters]; the last tenth is for test."""
+    """Indices of a text's characters in its alphabet; the last tenth is for test."""
 
     alphabet: str
     train: np.ndarray
@@ -16,7 +16,7 @@ class Text(NamedTuple):
 
 
 def text_file(path: Path) -> Text:
-    """Return the text of a file in UTF-8; the last tenth is for test.
+    """Read a text file in UTF-8; the last tenth of the text is for test.
 
     Raises:
       ValueError: if there is no such file, or if the file is not text in UTF-8 or has
@@ -36,7 +36,7 @@ def text_file(path: Path) -> Text:
 
 
 def as_text(text: str, source: str) -> Text:
-    """Return a string as indices into its alphabet; the last tenth is for test.
+    """Convert a string to indices into its alphabet; the last tenth is for test.
 
     Example:
       >>> as_text("abracadabra", "a spell").alphabet

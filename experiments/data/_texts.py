@@ -1,4 +1,4 @@
-"""Texts with class labels, and removal of texts that are in two parts of the data."""
+"""Texts with class labels, and removal of texts that several parts share."""
 
 import re
 import unicodedata
@@ -11,10 +11,10 @@ Item = TypeVar("Item")
 
 
 class LabelledTexts(NamedTuple):
-    """Texts, and the class of each text."""
+    """Texts, and the class of each."""
 
     texts: list[str]
-    labels: np.ndarray  # [N] indices into the classes
+    labels: np.ndarray  # [N] class of each text, an index
 
 
 class TextClasses(NamedTuple):
@@ -27,10 +27,10 @@ class TextClasses(NamedTuple):
 
 
 def as_seen(text: str) -> str:
-    """Return a text with composed letters (NFC), and without invisible characters.
+    """Normalise a text: compose accented letters (NFC), drop invisible characters.
 
-    Unicode's format characters are left out, among them zero-width spaces and joiners,
-    soft hyphens, byte order marks and marks of direction.
+    Unicode's format characters are dropped, such as zero-width spaces and joiners, soft
+    hyphens, byte order marks and marks of direction.
 
     Example:
       >>> as_seen("cafe\u0301 fr\u200bee") == "caf\u00e9 free"
@@ -43,7 +43,7 @@ def as_seen(text: str) -> str:
 
 
 def same_form(text: str) -> str:
-    """Return the words of a text in lower case; texts are compared in this form.
+    """Return the words of a text in lower case, which is how texts are compared.
 
     Example:
       >>> same_form("It's  FREE!!") == same_form("it s free")
@@ -55,12 +55,11 @@ def same_form(text: str) -> str:
 def keep_apart(
     parts: Sequence[Collection[Item]], text: Callable[[Item], str]
 ) -> list[list[Item]]:
-    """Drop each item whose text is also in a later part; keep all of the last part.
+    """Drop each item whose text is also in a later part of the data set.
 
     Args:
       parts: parts of a data set, such as train, validation and test.
-      text: a function from an item to its text; texts are compared by
-        :func:`same_form`.
+      text: function from an item to its text; texts are compared in :func:`same_form`.
     """
     later: set[str] = set()
     kept = []
@@ -73,6 +72,6 @@ def keep_apart(
 
 
 def label(classes: tuple[str, ...], items: list[tuple[str, str]]) -> LabelledTexts:
-    """Convert pairs (class, text) to texts and indices into the classes."""
+    """Convert pairs (class, text) to texts, and labels that are indices of classes."""
     labels = np.array([classes.index(name) for name, _ in items], np.int32)
     return LabelledTexts([text for _, text in items], labels)

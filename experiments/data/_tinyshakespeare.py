@@ -1,4 +1,4 @@
-"""Tiny Shakespeare, a million characters of plays, not committed here.
+"""Tiny Shakespeare: a million characters of plays, downloaded once.
 
 The text is in the public domain; A. Karpathy compiled it for char-rnn.
 """
@@ -15,6 +15,6 @@ URL = (
 
 
 def tinyshakespeare() -> Text:
-    """Return the text, which has 65 symbols; by custom its last tenth is for test."""
+    """Load the text, of 65 symbols; by convention, its last tenth is for test."""
     path = find(FILE, SHA256) or fetch(URL, SHA256, FILE)
     return as_text(path.read_text("ascii"), "Tiny Shakespeare")

@@ -1,4 +1,4 @@
-"""TREC: questions in six classes by the kind of answer, not committed here.
+"""TREC: questions in six classes, by the kind of answer; downloaded once.
 
 X. Li, D. Roth, "Learning question classifiers", COLING 2002,
 https://cogcomp.seas.upenn.edu/Data/QA/QC/. No licence is stated.
@@ -7,7 +7,7 @@ https://cogcomp.seas.upenn.edu/Data/QA/QC/. No licence is stated.
 from experiments.data._fetch import fetch, find
 from experiments.data._texts import keep_apart, label, TextClasses
 
-FILES = {  # {name of a file here: (official name, sha256)}
+FILES = {  # {name of a file in the cache: (official name, sha256)}
     "TREC.train": (
         "train_5500.label",
         "9e4c8bdcaffb96ed61041bd64b564183d52793a8e91d84fc3a8646885f466ec3",
@@ -27,13 +27,13 @@ VALIDATION = 545
 
 
 def trec() -> TextClasses:
-    """Return the questions, words separated by spaces; test is the official 500.
+    """Load the questions, in which spaces separate words; test is the official part.
 
-    Of the 5,452 training questions, 10 are dropped because test has exactly the same
-    question. Of the remaining 5,442 questions, the last 545 are for validation, and the
-    first 4,897 for training. From training 13 questions are dropped, because a later
-    part has the same text. Texts are compared without case, and without characters that
-    are not letters or digits.
+    The test part has 500 questions. Of the 5,452 training questions, 10 are dropped
+    because test has exactly the same question. Of the remaining 5,442 questions, the
+    last 545 are for validation, and the first 4,897 for training. Then 13 questions are
+    dropped from training, because a later part has nearly the same text: it differs
+    only in case, or in characters that are not letters or digits.
     """
     train = read_lines(_text("TREC.train"))
     test = read_lines(_text("TREC.test"))
@@ -46,7 +46,7 @@ def trec() -> TextClasses:
 
 
 def read_lines(text: str) -> list[tuple[str, str]]:
-    """Return (coarse class, question) of each line "COARSE:fine question"."""
+    """Parse lines "COARSE:fine question"; return pairs (coarse class, question)."""
     items = []
     for line in text.removesuffix("\n").split("\n"):
         name, _, question = line.partition(" ")

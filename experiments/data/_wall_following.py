@@ -1,10 +1,10 @@
-"""Records of a wall-following robot with 24 sensors at 9 Hz, not committed here.
+"""Records of a wall-following robot with 24 sensors at 9 Hz, downloaded once.
 
 A. L. Freire, M. Veloso, G. A. Barreto, "Wall-following robot navigation data", UCI
 Machine Learning Repository 2010, doi:10.24432/C57C8W, CC BY 4.0. The UCI repository has
-the data as a zip archive, https://archive.ics.uci.edu/dataset/194. The download is a
-copy of the data file from a GitHub repository, at a fixed commit; the copy has an extra
-first line of column names. The sensors measure distances by ultrasound.
+the data as a zip archive, https://archive.ics.uci.edu/dataset/194. The file that is
+downloaded is a copy in a GitHub repository, at a fixed commit; it has an additional
+first line with column names. The sensors measure distances by ultrasound.
 """
 
 from typing import NamedTuple
@@ -30,14 +30,14 @@ ACTIONS = (
 
 
 class WallFollowing(NamedTuple):
-    """Records in order of time; by custom, records from index 4092 on are for test."""
+    """Records in order of time; by convention, records from 4092 on are for test."""
 
-    readings: np.ndarray  # [5456, 24] float32, metres; 5 means out of range
-    actions: np.ndarray  # [5456] indices into ACTIONS
+    readings: np.ndarray  # [5456, 24] float32, distances in m; 5: out of range
+    actions: np.ndarray  # [5456] action of the robot, an index into ACTIONS
 
 
 def wall_following() -> WallFollowing:
-    """Return all records of the robot."""
+    """Load all records of the robot."""
     path = find(FILE, SHA256)
     lines = (
         path.read_text(encoding="ascii").splitlines()

@@ -1,4 +1,4 @@
-"""WAV files as arrays of samples."""
+"""Reading of WAV files as arrays of samples."""
 
 import io
 import math
@@ -11,29 +11,29 @@ import numpy as np
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 
-STREAMED = 0x7FFF0000  # in a header, a size of at least this means "unknown"
+STREAMED = 0x7FFF0000  # sizes of at least this in a header mean "unknown"
 UNREADABLE = (ValueError, ArithmeticError, struct.error, EOFError, UnboundLocalError)
-ROUNDING = 1e-6  # a float sample may exceed ±1 by this much
+ROUNDING = 1e-6  # how much a float sample may exceed ±1
 
 
 def read_wav(
     file: str | Path | BinaryIO, rate: int = 8000, *, lowest: int = 1
 ) -> np.ndarray:
-    """Return the samples of a recording, [N] float32 in −1..1.
+    """Read the samples of a recording, [N] float32 in −1..1.
 
-    Channels are averaged, and the sampling rate is converted to `rate`. Samples that
-    are beyond ±1 after the conversion are clipped. If the header lacks the size, as in
-    a recording written to a pipe, all bytes to the end of the file are samples.
+    Channels are averaged, and the sampling rate is converted to `rate`. Samples beyond
+    ±1 after the conversion are clipped. If the header does not state the size, as in a
+    recording that was written to a pipe, the samples continue to the end of the file.
 
     Args:
       file: a path, or an open binary file.
       rate: samples per second to return.
-      lowest: the lowest sampling rate that a file may have. A recording has no
-        frequencies above half its sampling rate, and a conversion cannot restore them.
+      lowest: lowest sampling rate that a file may have. A recording has no frequencies
+        above half its sampling rate; no conversion can restore them.
 
     Raises:
-      ValueError: if the file is no WAV file, is cut short, has no sound, has samples
-        that are not finite or beyond ±1, or has a sampling rate below `lowest`.
+      ValueError: if the file is not a WAV file, is truncated, has no samples, has
+        samples that are not finite or beyond ±1, or has a sampling rate below `lowest`.
 
     Example:
       >>> import io
@@ -47,7 +47,8 @@ def read_wav(
     content = _sized(content, name)
     try:
         with warnings.catch_warnings():
-            # Ignore warnings about unknown chunks, but not about a truncated file.
+            # Ignore warnings about unknown chunks; a warning about a truncated file is
+            # an error.
             warnings.simplefilter("ignore", wavfile.WavFileWarning)
             cut_short = "Reached EOF prematurely"
             warnings.filterwarnings("error", cut_short, wavfile.WavFileWarning)
@@ -89,13 +90,13 @@ def _as_float(samples: np.ndarray) -> np.ndarray:
     """
     if samples.dtype.kind == "f":
         return samples.astype(float)
-    if samples.dtype == np.uint8:  # in 8-bit samples, 128 is silence
+    if samples.dtype == np.uint8:  # 8-bit samples are unsigned; 128 is zero
         return (samples.astype(float) - 128) / 128
     return samples / -float(np.iinfo(samples.dtype).min)
 
 
 def _sized(content: bytes, name: str) -> bytes:
-    """Return a RIFF file whose header has the true sizes of file and samples."""
+    """Write the true sizes of the file and its samples into a RIFF file's header."""
     if content[:4] not in (b"RIFF", b"RIFX") or content[8:12] != b"WAVE":
         return content
     number, short = ("<I", "<H") if content[:4] == b"RIFF" else (">I", ">H")
@@ -124,7 +125,7 @@ def _sized(content: bytes, name: str) -> bytes:
 
 
 def _are_chunks(content: bytes, number: str) -> bool:
-    """Return whether bytes are complete RIFF chunks: name, size and data of each."""
+    """Return whether bytes consist of complete RIFF chunks (name, size and data)."""
     at = 0
     while at + 8 <= len(content):
         if not all(32 <= byte < 127 for byte in content[at : at + 4]):

@@ -1,1 +1,1 @@
-"""Studies of recurrent backpropagation: networks that settle at an equilibrium."""
+"""Studies of recurrent backpropagation, for networks that settle at a fixed point."""

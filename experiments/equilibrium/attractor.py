@@ -1,16 +1,17 @@
-"""An associative memory after Liao et al. 2018: a network that settles restores digits.
+"""An associative memory after Liao et al. 2018: a network restores damaged digits.
 
     h ← σ(h/2) (W + Wᵀ) + input,  with no self-connections,  output: the last units of h
 
 The state h has 784 input units, which receive an image, hidden units, which receive no
-input, and 784 output units. The output units are trained by the L1 error to show the
-whole image. The output is read from h after 50 updates of h, settled or not. The
-compared gradients differ in how many of the 50 updates they go back.
+input, and 784 output units. The output units are trained to show the whole image; the
+loss is the L1 error. The output is read after 50 iterations of h, even if h has not
+reached a fixed point. The compared gradients differ in the number of these iterations
+that they go back.
 
-At the paper's learning rate, the network without a bound on W (`--limit`) soon stops
-settling, and backpropagation through all 50 updates ends in a black picture. At a tenth
-of the paper's learning rate (`--learning-rate 0.0001`), all gradients that go back many
-updates agree.
+At the paper's learning rate, and without a bound on W (`--limit`), h soon no longer
+settles, and training by backpropagation through all 50 iterations ends with a black
+output. At a tenth of the paper's learning rate (`--learning-rate 0.0001`), all
+gradients that go back many iterations agree.
 """
 
 import dataclasses
@@ -40,9 +41,10 @@ ADJOINTS = {
     "jfb": gradients.adjoints.jfb(),
 }
 RULES = ("bptt-50", "tbptt-20", *ADJOINTS)
-# Errors measured outside this project with 64 hidden units and one seed: L1 and
-# binarised L1 at epoch 100, then L1 and binarised L1 at epoch 300. CG (conjugate
-# gradients) used the Jacobian-vector product of Liao's code, which is wrong.
+# Errors measured outside this project with 64 hidden units and one seed: L1 error, and
+# L1 error of the binarised output, at epoch 100, then both at epoch 300. For CG
+# (conjugate gradients), the Jacobian-vector product of Liao's code was used, which is
+# wrong.
 MEASURED = {
     "bptt-50": (0.2441, 0.1432, 0.1894, 0.0668),
     "tbptt-20": (0.2441, 0.1432, 0.1883, 0.0600),
@@ -54,7 +56,7 @@ MEASURED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Store ten digits in a network that settles, and restore them when corrupted."""
+    """Store ten digits in an associative memory, and restore them when corrupted."""
 
     QUICK = {"hidden": 16, "epochs": 8}
     CHECKS = {
@@ -66,20 +68,20 @@ class Config(Study):
     hidden: int = 64
     """Number of hidden units; 1024 in the paper."""
     epochs: int = 300
-    """Steps of Adam on the ten images as one batch; 1000 in the paper."""
+    """Number of Adam updates, with the ten images as one batch; 1000 in the paper."""
     learning_rate: float = 1e-3
     """Learning rate of Adam; 0.001 in the paper."""
     limit: float = float("inf")
-    """Upper bound of the spectral norm of W, applied after each step. With a bound
+    """Upper bound of the spectral norm of W, applied after each update. With a bound
     below 4, the network always settles, because the slopes of σ(h/2) are at most 1/8.
     The default, inf, means no bound, as in the paper."""
     corruption: float = 0.0
-    """Share of the white input pixels that are blackened in training; 0.5 in the paper.
-    In the pictures, half of the white pixels are blackened."""
+    """Fraction of the white input pixels that are blackened in training; 0.5 in the
+    paper. In the pictures, half of the white pixels are blackened."""
 
 
 def main(config: Config) -> report.Result:
-    """Train with each gradient; show the errors, and errors measured elsewhere."""
+    """Train with each kind of gradient; show errors, also errors measured elsewhere."""
     check = lambda config: data.mnist()
     return run_study("attractor", config, _jobs, _finish, check=check)
 
@@ -105,7 +107,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _one_of_each(mnist: data.MNIST) -> np.ndarray:
-    """Return the first image of each digit, black and white, [10, 784]."""
+    """Return the first image of each digit in black and white, [10, 784]."""
     images, labels = mnist.train
     first = [int(np.argmax(labels == digit)) for digit in range(10)]
     return (images[first].reshape(10, PIXELS) > 0.5).astype(np.float32)
@@ -139,7 +141,7 @@ def corrupt(key: jax.Array, images: jax.Array, share: float) -> jax.Array:
 
 
 def _train(config: Config, rule: str, seed: int, images: jax.Array, way: Way) -> Row:
-    """Train with one gradient; save restored digits; return the errors."""
+    """Train with one kind of gradient; save restored digits; return the errors."""
     of_weights, of_steps, of_damage = (jax.random.key(3 * seed + i) for i in range(3))
     size = 2 * PIXELS + config.hidden
     weights = 1e-3 * jax.random.normal(of_weights, (size, size))
@@ -180,7 +182,7 @@ def _train(config: Config, rule: str, seed: int, images: jax.Array, way: Way) ->
 
 
 def _pictures(folder: Path, job: str) -> Path:
-    """Return the file of a job's damaged and restored digits."""
+    """Return the path of the file with a job's damaged and restored digits."""
     return folder / f"restored-{job}.npz"
 
 
@@ -213,7 +215,7 @@ def _show(rows: list[Row], config: Config) -> None:
 
 
 def _cell(values: Sequence[float]) -> str:
-    """Return one error with four decimals, or the mean ± sd of several errors."""
+    """Format one error with four decimals, or several as mean ± standard deviation."""
     several = len(values) > 1
     return report.mean_sd(list(values)) if several else f"{values[0]:.4f}"
 
@@ -234,7 +236,7 @@ def _draw_images(folder: Path, images: np.ndarray, rows: list[Row]) -> Figure:
 
 
 def _draw_curves(rows: list[Row]) -> Figure:
-    """Draw the L1 and the binarised error against epochs, averaged over seeds."""
+    """Draw L1 errors, also of binarised outputs, against epochs (means over seeds)."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     names = {"l1": "L1 per pixel", "binary": "share of wrong pixels"}
     rules = dict.fromkeys(row["rule"] for row in rows)

@@ -1,16 +1,17 @@
-"""Digits by a network that settles: five gradients, with and without projection.
+"""An equilibrium network on digits: five gradients, with and without projection.
 
     z = tanh(z W + x U + b),  logits = z V + c
 
-x is an image of scikit-learn's digits, which are split at random. In two regimes, the
-recurrent matrix W starts at scale 0.5 or 0.9 and is free. In a third regime, W starts
-at scale 0.5, and is projected to a spectral norm of at most 0.95 after each step.
-Without the projection, training leads to a W for which the state z no longer settles.
-The exact gradient suffers most, because it assumes that z has settled.
+z is iterated from zero; x is an image of scikit-learn's digits, which are split at
+random. There are three regimes. In two of them, the recurrent matrix W starts at scale
+0.5 or 0.9, and is not bounded. In the third regime, W starts at scale 0.5, and is
+projected to a spectral norm of at most 0.95 after each update. Without the projection,
+training leads to a W for which z no longer settles at a fixed point. The exact gradient
+is affected most, because it assumes that z has settled.
 
-If z has not settled, this study uses z as it is (`on_failure="ignore"`), like libraries
-that do not check convergence. With the default `on_failure="nan"`, the gradient of a
-state that has not settled would be NaN.
+If z has not settled, this study uses the last iterate (`on_failure="ignore"`), like
+libraries that do not check convergence. With the default `on_failure="nan"`, the
+gradient would be NaN.
 """
 
 import dataclasses
@@ -33,18 +34,18 @@ from experiments.harness.study import run_study, Study
 
 UNITS, BATCH, TRAIN, LIMIT, STEPS = 64, 128, 1437, 0.95, 200
 SOLVER = gradients.solvers.relaxation(tol=1e-5, max_steps=STEPS)
-ADJOINTS = {  # None means backpropagation through 50 steps
+ADJOINTS = {  # None means backpropagation through 50 iterations
     "bptt-50": None,
     "rbp": gradients.adjoints.relaxation(tol=1e-5, max_steps=STEPS),
     "neumann-5": gradients.adjoints.neumann(5),
     "neumann-1": gradients.adjoints.neumann(1),
     "jfb": gradients.adjoints.jfb(),
 }
-# {regime: (scale of the initial W, whether W is projected)}
+# {regime: (scale of the initial W, whether W is projected)}.
 REGIMES = {"free, 0.5": (0.5, False), "free, 0.9": (0.9, False)}
 REGIMES |= {"projected, 0.5": (0.5, True)}
-# Test accuracies in % measured outside this project, for each gradient and regime:
-# mean and sd of 3 seeds, in float32.
+# Test accuracies in % measured outside this project, for each kind of gradient and each
+# regime: mean and standard deviation of 3 seeds, in float32.
 MEASURED = {
     "bptt-50": ((97.13, 1.12), (97.41, 0.69), (97.78, 0.60)),
     "rbp": ((95.37, 2.40), (86.20, 2.50), (97.78, 0.60)),
@@ -56,7 +57,7 @@ MEASURED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Train an equilibrium network on digits with five gradients, in three regimes."""
+    """Train an equilibrium network on digits by five gradients, in three regimes."""
 
     QUICK = {
         "regimes": ("free, 0.9", "projected, 0.5"),
@@ -71,19 +72,19 @@ class Config(Study):
     }
 
     regimes: tuple[str, ...] = ()
-    """Regimes: initial scale of W, and whether W is free or projected; by default all
-    three regimes."""
+    """Names of regimes, which say the initial scale of W, and whether W is free or
+    projected; by default all three."""
     rules: tuple[str, ...] = ()
-    """Gradients to train with; by default all five gradients."""
+    """Kinds of gradient to train with; by default all five."""
     seeds: int = 3
     """Number of trainings with each gradient in each regime; each training has its own
     split of the digits and initial weights."""
     epochs: int = 40
-    """Passes through the training images, of 11 batches each."""
+    """Number of passes through the training images; each pass has 11 batches."""
 
 
 def main(config: Config) -> report.Result:
-    """Train all networks; show test accuracies, and accuracies measured elsewhere."""
+    """Train all networks; show test accuracies, with those measured elsewhere."""
     return run_study("equilibrium_digits", config, _jobs, _finish)
 
 
@@ -106,7 +107,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 def _row(
     config: Config, regime: str, rule: str, examples: list[jax.Array], way: Way
 ) -> Row:
-    """Train with one gradient in one regime, from all seeds together."""
+    """Train with one kind of gradient in one regime, from all seeds."""
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     train = jax.vmap(
         partial(_train, config.epochs, regime, rule), in_axes=(0, None, None)
@@ -149,7 +150,7 @@ def _logits(params, z):
 
 
 def _train(epochs, regime, rule, key, images, labels):
-    """Train once; return accuracy, losses, and how the trained network settles."""
+    """Train once; return accuracy, losses, and whether the trained network settles."""
     scale, projected = REGIMES[regime]
     split_key, init_key, batch_key = jax.random.split(key, 3)
     order = jax.random.permutation(split_key, len(images))

@@ -1,13 +1,14 @@
-"""MNIST by a convolutional network that settles, trained by exact gradients and by JFB.
+"""A convolutional equilibrium network on MNIST, trained by exact gradients and by JFB.
 
     x = pool(relu(conv5(image))),   h = tanh(conv3(h) + x),   logits = V h + c
 
-The exact gradient is recurrent backpropagation (RBP); JFB is Jacobian-free
-backpropagation. The kernel of conv3, as a matrix [9 C, C] for C channels, keeps a
-spectral norm of at most 0.3. The norm of the convolution is at most three times the
-norm of this matrix, 0.9, so the state h always settles.
+The state h is iterated to a fixed point. The exact gradient is computed by recurrent
+backpropagation (RBP); JFB is Jacobian-free backpropagation. After each update, the
+kernel of conv3, as a matrix [9 C, C] for C channels, is projected to a spectral norm of
+at most 0.3. The norm of the convolution is at most three times as large, 0.9, so h
+always settles.
 
-The command for as many epochs as in the paper (Fung et al. 2022), on a GPU, is
+The command for the number of epochs of the paper (Fung et al. 2022), on a GPU, is
 `python -m experiments equilibrium_mnist --channels 48 --epochs 100 --batch 100`.
 """
 
@@ -51,7 +52,7 @@ class Config(Study):
     channels: int = 16
     """Number of channels of the state, which has 7 × 7 positions."""
     epochs: float = 1.0
-    """Passes through the 60,000 training images."""
+    """Number of passes through the 60,000 training images."""
     batch: int = 128
     """Number of images in a mini-batch, drawn at random."""
     test: int = 10_000
@@ -59,7 +60,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train with each gradient; show test accuracies and published accuracies."""
+    """Train with both gradients; show test accuracies and published accuracies."""
     check = lambda config: data.mnist()
     return run_study("equilibrium_mnist", config, _jobs, _finish, check=check)
 
@@ -82,7 +83,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 def _train(
     config: Config, rule: str, seed: int, digits: data.MNIST, steps: int, way: Way
 ) -> Row:
-    """Train with one gradient; return accuracy on test images, losses and times."""
+    """Train with one kind of gradient; return test accuracy, losses and times."""
     sample = lambda key, part: jax.tree.map(
         lambda leaf: leaf[jax.random.randint(key, (config.batch,), 0, len(leaf))], part
     )
@@ -104,7 +105,7 @@ def _train(
 
 
 def _evaluate(params: PyTree, images: np.ndarray, labels: np.ndarray) -> Row:
-    """Return accuracy, share of images that settle, and evaluations of the step f."""
+    """Return test accuracy, fraction of images that settle, and evaluations of f."""
     correct, taken, settled = [], [], []
     look = jax.jit(_look)
     for begin in range(0, len(images), 500):
@@ -213,7 +214,7 @@ def _show(rows: list[Row]) -> None:
 
 
 def _draw(rows: list[Row]) -> Figure:
-    """Draw the smoothed training loss of each rule and seed."""
+    """Draw smoothed training losses of each gradient rule and seed."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axis = figure.subplots()
     for row in rows:

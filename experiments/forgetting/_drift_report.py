@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from experiments import report
 from experiments.forgetting._online_regression import METHODS
 
-# Mean squared errors of one-step predictions, measured outside of this project: 5
-# inputs, walk 0.01, noise 0.05, λ = 0.9, W = 20, T = 2000 after step 200, 5 seeds. None
-# means that the method diverged.
+# Mean squared errors of one-step predictions, measured outside this project: 5 inputs;
+# standard deviations 0.01 of the walk's steps and 0.05 of the noise; λ = 0.9; W = 20; T
+# = 2000, of which 200 steps are left out; 5 seeds. None means that the method diverged.
 MEASURED_RATES = (0.05, 0.2, 0.5, 1.0)
 MEASURED = {
     "sgd": (0.00861, 0.01031, None, None),
@@ -24,7 +24,7 @@ COLOURS = dict(zip(METHODS, ["C7", "C1", "C0", "C2", "C3"], strict=True))
 
 
 def show_walk(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print mean squared errors on random walks, and errors measured elsewhere."""
+    """Print mean squared errors on random walks, and those measured elsewhere."""
     table = []
     for row in rows:
         if row["stream"] != "random walk":
@@ -47,12 +47,12 @@ def show_walk(rows: list[dict[str, Any]], config: Any) -> None:
         "sgd steps by η times the gradient; stored, replay and two sums step by η (1 − "
         "λ) times the discounted sum of past gradients. "
         f"replay keeps {config.horizon} examples; rls has no η. "
-        "Measured: outside of this project, λ 0.9, 5 walks of 2000 steps.",
+        "Measured: outside this project, λ 0.9, 5 walks of 2000 steps.",
     )
 
 
 def show_left_out(reason: str) -> None:
-    """Print the reason why the weather of Seattle is left out."""
+    """Print why the weather of Seattle is left out."""
     report.show_table("Seattle", [""], [["left out"]], reason)
 
 
@@ -95,7 +95,7 @@ def _measured(method, rate):
 
 
 def draw_walk(rows: list[dict[str, Any]], rates: np.ndarray) -> Figure:
-    """Draw errors against the learning rate η, and the first weight against time."""
+    """Draw errors against learning rates η, and the first weight against time."""
     mine = [row for row in rows if row["stream"] == "random walk"]
     figure = Figure(figsize=(12, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -132,7 +132,7 @@ def draw_walk(rows: list[dict[str, Any]], rates: np.ndarray) -> Figure:
 
 
 def draw_weather(rows: list[dict[str, Any]]) -> Figure:
-    """Draw each method's error over a sliding window of 60 days."""
+    """Draw each method's error, averaged over a sliding window of 60 days."""
     mine = [row for row in rows if row["stream"] == "seattle"]
     panels = list(dict.fromkeys(row["inputs"] for row in mine))
     figure = Figure(figsize=(12, 7.5), layout="constrained")

@@ -1,13 +1,13 @@
 """Five online methods for a linear model whose true weights change.
 
-Past squared errors are discounted by a factor λ per step. The methods stored, replay
-and two sums step by η (1 − λ) times the sum of the gradients of the discounted errors:
+The squared error of k steps ago is multiplied by λᵏ. The methods stored, replay and two
+sums change w by −η (1 − λ) times the sum of the gradients of these discounted errors:
 
-    sgd          steps by η times the newest gradient only
+    sgd          changes w by −η times only the newest gradient
     stored       sums all gradients, as computed when they were new
     replay       sums gradients of the last W examples, recomputed at the current w
     two sums     sums gradients of all past examples at the current w, as R w − p
-    rls          does not step, but solves for the least-squares w at every step
+    rls          has no η: at every step, w minimises the sum of discounted errors
 
 w are the weights. R and p are the discounted sums of x xᵀ and x y over examples (x, y).
 """
@@ -89,18 +89,18 @@ def follow(
     decay: jax.Array,
     horizon: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Run one method over a stream once, from zero weights w.
+    """Run one method once along a stream, from zero weights w.
 
     Args:
       method: a key of METHODS.
       xs: inputs [T, d].
       ys: targets [T].
-      rate: learning rate η, [].
-      decay: forgetting factor λ, [].
-      horizon: number W of examples that replay keeps.
+      rate: learning rate η, an array [].
+      decay: forgetting factor λ, an array [].
+      horizon: number W of past examples that replay stores.
 
     Returns:
-      Errors [T] of the predictions, each made before the target is seen, and the
+      Errors [T] of the predictions, which are made before the target is seen; and the
       weights [T, d] after each update.
     """
     init, step = METHODS[method](rate, decay, horizon)
@@ -124,7 +124,7 @@ def over_grid(
     decays: jax.Array,
     horizon: int,
 ) -> jax.Array:
-    """Return errors [λ, η, T] of a method at all decays λ and rates η, under vmap."""
+    """Return a method's errors [λ, η, T] for all decays λ and rates η, under vmap."""
     run = lambda rate, decay: follow(method, xs, ys, rate, decay, horizon)[0]
     over_rates = jax.vmap(run, in_axes=(0, None))
     return jax.vmap(over_rates, in_axes=(None, 0))(rates, decays)

@@ -1,7 +1,7 @@
-"""Study `drift`: the forgetting factor on targets that change during learning.
+"""Study `drift`: forgetting factors for a target function that changes during learning.
 
-The first target is computed by a linear model whose true weights are a random walk; the
-prediction errors are shown beside results measured outside of this project. The second
+The first target function is a linear model whose weights change in a random walk.
+Prediction errors are compared with results measured outside this project. The second
 target is tomorrow's maximum temperature in Seattle, predicted from today's weather.
 """
 
@@ -23,8 +23,8 @@ from experiments.harness.options import above, all_of, at_least, given, within
 from experiments.harness.study import run_study, Study
 
 INPUTS, WALK, NOISE = 5, 0.01, 0.05
-CHOSEN, SCORED = "2014", "2015"  # year to choose η and λ on, and year to report
-CURVE = np.geomspace(0.02, 1.5, 40)  # learning rates of the picture
+CHOSEN, SCORED = "2014", "2015"  # years: choose η and λ, report errors
+CURVE = np.geomspace(0.02, 1.5, 40)  # learning rates in the picture
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 DECAYS = (0.5, 0.9, 0.97, 0.99, 0.995, 0.999)
 SHOWN = {
@@ -45,22 +45,23 @@ class Config(Study):
     }
 
     seeds: int = 5
-    """Number of random walks of the true weights, run together under vmap."""
+    """Number of random walks of the true weights, which run together under vmap."""
     steps: int = 2000
     """Number of steps of each random walk."""
     burn_in: int = 200
-    """Number of steps at the start that the mean error leaves out."""
+    """Number of steps at the start that are left out of the mean error."""
     rates: tuple[float, ...] = (0.05, 0.2, 0.5, 1.0)
-    """Learning rates η; a step along a sum of past gradients is scaled by η (1 − λ)."""
+    """Learning rates η. Methods that sum past gradients change the weights by −η (1 −
+    λ) times the sum."""
     decay: float = 0.9
     """Forgetting factor λ for random walks; for weather, λ is chosen from a grid."""
     horizon: int = 20
-    """Number W of past examples that the method replay keeps."""
+    """Number W of past examples that the method replay stores."""
     weather: bool = True
     """Whether to predict the weather too; missing data are downloaded once."""
 
     def check(self) -> None:
-        """Check that steps are left after the burn-in."""
+        """Check that there are steps after the burn-in."""
         if not 0 <= self.burn_in < self.steps:
             raise ValueError(
                 f"burn_in must be within 0 <= burn_in < steps = {self.steps}, got "
@@ -69,12 +70,12 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Run all methods on all streams; write tables and pictures, and show them."""
+    """Run all methods on all streams; print tables, and save pictures."""
     return run_study("drift", config, _jobs, _finish)
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return a job for each stream and method; print if the weather is left out."""
+    """Return a job for each stream and method; if weather is left out, print why."""
     jobs = [
         Job(f"random walk, {name}", 1, partial(_walk_row, config, name))
         for name in METHODS
@@ -99,7 +100,7 @@ def _finish(folder: Path, config: Config, rows: list[dict[str, Any]]) -> None:
 
 
 def walks(config: Config) -> tuple[jax.Array, jax.Array, np.ndarray]:
-    """Return xs [seeds, T, d], ys [seeds, T] and the true weights [seeds, T, d]."""
+    """Draw inputs [seeds, T, d], targets [seeds, T] and true weights [seeds, T, d]."""
     streams = []
     for seed in range(config.first_seed, config.first_seed + config.seeds):
         numbers = np.random.default_rng(seed)
@@ -113,7 +114,7 @@ def walks(config: Config) -> tuple[jax.Array, jax.Array, np.ndarray]:
 
 
 def _walk_row(config: Config, name: str, way: Way) -> dict[str, Any]:
-    """Return mean squared errors by learning rate and seed, and one weight's path."""
+    """Return mean squared errors by learning rate and seed, and one weight in time."""
     del way
     xs, ys, truth = walks(config)
     rates = np.array([*config.rates, *CURVE])
@@ -142,7 +143,7 @@ def _walk_row(config: Config, name: str, way: Way) -> dict[str, Any]:
 def _follow_walks(config, name, xs, ys, rates) -> tuple[np.ndarray, np.ndarray]:
     """Return mean squared errors [seeds, η], and the first weight [seeds, η, T].
 
-    An error is inf if always predicting 0 has a lower error.
+    An error is inf if it is not below the error of always predicting 0.
     """
     decay = jnp.asarray(config.decay)
 
@@ -166,21 +167,21 @@ def _weather(config: Config) -> tuple[data.SeattleWeather | None, str]:
         return None, "as asked (--no-weather)"
     try:
         return data.seattle_weather(), ""
-    except DataError as problem:  # no download and no local copy of the data
+    except DataError as problem:  # no local copy of the data, and no download
         return None, str(problem)
 
 
 def _weather_row(
     config: Config, weather: data.SeattleWeather, inputs: str, name: str, way: Way
 ) -> dict[str, Any]:
-    """Return a method's daily errors in °C, at the best η and λ of the year CHOSEN."""
+    """Return a method's errors in °C per day, with the η and λ best in year CHOSEN."""
     del way
     xs, ys, scale = tomorrow(weather, SHOWN[inputs])
     days = weather.dates[1:]
     years = days.astype("datetime64[Y]").astype(str)
     if name == "persistence":
         errors, setting = np.diff(weather.temp_max), {}
-    elif name == "fixed":  # least squares on all years before SCORED
+    elif name == "fixed":  # one least-squares fit to all years before SCORED
         before = years < SCORED
         w = np.linalg.lstsq(xs[before], ys[before], rcond=None)[0]
         errors, setting = scale * (ys - xs @ w), {}
@@ -200,12 +201,12 @@ def _weather_row(
 
 
 def _grid(name, xs, ys, horizon) -> tuple[np.ndarray, list[dict[str, float]]]:
-    """Return a method's errors [settings, T], and the settings of η and λ."""
+    """Return a method's errors [settings, T], and the pairs (η, λ) of the settings."""
     rates = RATES if name != "rls" else RATES[:1]  # rls has no learning rate
     decays = DECAYS if name != "sgd" else DECAYS[:1]
     examples = jnp.asarray(xs), jnp.asarray(ys)
     errors = over_grid(name, *examples, jnp.array(rates), jnp.array(decays), horizon)
-    errors = np.asarray(errors, float)  # errors [λ, η, T]
+    errors = np.asarray(errors, float)  # axes are λ, η and time
     settings = [
         ({} if name == "rls" else {"learning_rate": rate})
         | ({} if name == "sgd" else {"decay": decay})
@@ -218,10 +219,10 @@ def _grid(name, xs, ys, horizon) -> tuple[np.ndarray, list[dict[str, float]]]:
 def tomorrow(
     weather: data.SeattleWeather, names: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return inputs [T, 1 + names], the next day's maximum [T], and its scale in °C.
+    """Return inputs [T, 1 + names], next day's maxima [T], and their scale in °C.
 
-    Inputs and maxima are standardised by the mean and standard deviation of the first
-    year, 2012. The scale is the standard deviation of the maximum.
+    Inputs and maxima are standardised by their means and standard deviations in the
+    first year, 2012. The scale is the standard deviation of the maximum temperature.
     """
     first = weather.dates < np.datetime64("2013-01-01")
     columns = {name: getattr(weather, name) for name in {*names, "temp_max"}}
@@ -236,7 +237,7 @@ def tomorrow(
 
 
 def rms(errors: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Return the root mean square of chosen errors; inf in place of NaN."""
+    """Return the root mean square of the chosen errors; NaN becomes inf."""
     with np.errstate(all="ignore"):
         mean = np.sqrt(np.mean(np.square(errors[..., chosen]), axis=-1))
     return np.nan_to_num(mean, nan=np.inf)

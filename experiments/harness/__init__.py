@@ -1,1 +1,1 @@
-"""Common parts of all studies: options, jobs, devices, precision and timing."""
+"""What all studies share: options, jobs, devices, precision and timing."""

@@ -1,7 +1,7 @@
 """Devices, processes and precision of a study.
 
-JAX reads some settings only when it first looks for devices. :func:`start` makes these
-settings once, after the options are read and before the study runs.
+JAX reads some settings only once, when it first looks for devices. :func:`start` makes
+these settings after the options are read and before the study runs.
 """
 
 import os
@@ -21,22 +21,22 @@ from experiments.harness.errors import DataError
 from experiments.harness.options import check_at_least_one
 from experiments.harness.precision import double_precision
 
-LOST = 75  # exit code EX_TEMPFAIL of sysexits.h: "try again"
+LOST = 75  # exit code EX_TEMPFAIL of sysexits.h: a retry may succeed
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Devices, processes and precision of a study that can use several devices."""
+    """Options for several devices: number of devices, processes, and precision."""
 
     devices: int | None = None
     """Number of devices of each process: accelerators or, if there are none, parts of
-    the CPU. By default all accelerators are used, or the CPU as one device."""
+    the CPU. By default, all accelerators, or the CPU as one device."""
     model_devices: int = 1
-    """Number of devices that parameters are sharded over; must divide the number of all
-    devices. Batches are sharded over the other axis of the mesh of devices."""
+    """Number of devices that parameters are sharded over; it must divide the total
+    number of devices. Batches are sharded over the other axis of the device mesh."""
     distributed: bool = False
-    """Run as one of several processes. JAX finds the other processes itself on Slurm,
-    TPU pods, GKE and MPI; elsewhere set --coordinator, --processes, --process-id."""
+    """Run as one of several processes. On Slurm, TPU pods, GKE and MPI, JAX finds the
+    other processes itself; elsewhere set --coordinator, --processes, --process-id."""
     coordinator: str | None = None
     """Address of process 0, host:port, if JAX does not find it."""
     processes: int | None = None
@@ -44,7 +44,7 @@ class Machine:
     process_id: int | None = None
     """Index of this process, counted from 0, if JAX does not find the index."""
     heartbeat: int = 100
-    """Seconds without a heartbeat after which a process counts as dead."""
+    """Number of seconds without a heartbeat after which a process counts as dead."""
     precision: Literal["float32", "bfloat16", "float64"] = "float32"
     """Precision of the network's computation. With bfloat16, parameters and sums over
     time are kept in float32."""
@@ -53,7 +53,7 @@ class Machine:
     on recent GPUs, and bfloat16 on TPUs."""
 
     def __post_init__(self):
-        """Check that the options are valid, alone and together."""
+        """Check that each option is valid, and that the options fit together."""
         check_at_least_one(self, "devices", "model_devices", "processes", "heartbeat")
         explicit = self.coordinator, self.processes, self.process_id
         if not self.distributed and explicit != (None, None, None):
@@ -74,12 +74,12 @@ class Machine:
 
     @property
     def dtype(self) -> Any:
-        """Dtype of the network's computation."""
+        """Dtype in which the network computes."""
         return jnp.dtype(self.precision)
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Set the precision of all computations in a `with` block, from the options."""
+        """Within a `with` block, compute in the precision that the options name."""
         with ExitStack() as stack:
             if self.precision == "float64":
                 stack.enter_context(double_precision())
@@ -89,7 +89,7 @@ class Machine:
             yield
 
     def mesh(self) -> jax.sharding.Mesh:
-        """Return the mesh ("data", "model") of the devices that the options ask for."""
+        """Return the mesh ("data", "model") of the devices that the options name."""
         local = jax.local_device_count()
         number = self.devices or local
         if number > local:
@@ -113,7 +113,7 @@ class Machine:
 def start(machine: Machine) -> None:
     """Make the settings that JAX needs before it looks for devices.
 
-    If there are several processes, connect this process with the other processes.
+    If the study has several processes, also connect this process to the others.
     """
     if machine.devices:
         jax.config.update("jax_num_cpu_devices", machine.devices)
@@ -129,10 +129,10 @@ def start(machine: Machine) -> None:
 
 
 def run(study: Callable[[Any], Any], config: Any) -> Any:
-    """Run a study; if it has several processes and fails, exit immediately.
+    """Run a study; if it fails and has several processes, exit immediately.
 
-    An ordinary exit would never end: JAX would wait for the other processes, and these
-    would wait for this process. If this process is killed, a message is printed.
+    An ordinary exit would hang: JAX would wait for the other processes, and they would
+    wait for this process. If this process is killed, a message is printed.
     """
     if not config.machine.distributed:
         return study(config)
@@ -164,8 +164,8 @@ def _who() -> str:
     return f"process {jax.process_index()} of {jax.process_count()}"
 
 
-# The watcher waits for a byte, which `run` sends at its end. If no byte comes, because
-# the process was killed, the watcher prints a message.
+# The watcher waits for a byte, which `run` sends when it ends. If the pipe closes
+# without a byte, the process was killed, and the watcher prints a message.
 WATCHER = """
 import os, sys
 if not os.read(0, 1):
@@ -174,11 +174,11 @@ if not os.read(0, 1):
 
 
 def _watch() -> subprocess.Popen:
-    """Start a small process, the watcher, that prints a message if this one is killed.
+    """Start a watcher: a small process that prints a message if this one is killed.
 
-    When a process dies, the other processes wait in collectives that never end, until
-    JAX aborts these processes. An aborted process runs no more Python code, but the
-    watcher of the process notices that the pipe is closed.
+    When a process of the study dies, the other processes wait for it in collective
+    operations, until JAX aborts them. An aborted process runs no more Python code. Its
+    watcher notices that their pipe is closed, and prints the message.
     """
     message = (
         f"\n{_who()} ended before its work was done: it was killed, or JAX ended it "

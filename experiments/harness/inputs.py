@@ -1,4 +1,4 @@
-"""Files of the user that a run reads: a resumed run must find them unchanged."""
+"""Checks that the user's files are unchanged when a run is resumed."""
 
 import dataclasses
 import hashlib
@@ -8,14 +8,14 @@ from typing import Any
 
 from experiments.harness.errors import DataError
 
-BLOCK = 1 << 20  # bytes read at a time
+BLOCK = 1 << 20  # number of bytes to read at a time
 
 
 def sums_of(config: Any) -> dict[str, dict[str, Any]]:
-    """Return {option: {bytes, lines, sha256}} of the files that a study reads.
+    """Return {option: {bytes, lines, sha256}} of the user's files that a study reads.
 
-    Options that name files are in the study's `FILES`. A file that is missing is left
-    out; the study says so when it reads it.
+    The study's `FILES` lists the options that name files. A missing file is left out
+    here; the study reports it when it reads the file.
 
     Args:
       config: options of a study.
@@ -29,14 +29,14 @@ def sums_of(config: Any) -> dict[str, dict[str, Any]]:
 
 
 def check_unchanged(config: Any, stored: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that the files of a run are those that it began with.
+    """Check that the files of a run are the same as when the run began.
 
     Args:
       config: options of the run, with `out`, its folder.
-      stored: what :func:`sums_of` returned when the run began.
+      stored: result of :func:`sums_of` when the run began.
 
     Raises:
-      DataError: if a file is missing or has changed; it says what has changed.
+      DataError: if a file is missing or has changed; the message says what changed.
     """
     for option in _given(config):
         path, run = Path(getattr(config, option)), f"the run in {config.out}"
@@ -57,7 +57,7 @@ def check_unchanged(config: Any, stored: Mapping[str, Mapping[str, Any]]) -> Non
 
 
 def _given(config: Any) -> list[str]:
-    """Return the options that name files, and are given."""
+    """Return {option: path} of the options that name files and are set."""
     names = {field.name for field in dataclasses.fields(config)}
     files = getattr(config, "FILES", ())
     unknown = set(files) - names
@@ -67,7 +67,7 @@ def _given(config: Any) -> list[str]:
 
 
 def _sums(path: Path, most: int | None = None) -> dict[str, Any]:
-    """Return the size and the sha256 of a file, or of its first bytes."""
+    """Return bytes, lines and sha256 of a file, or of its first bytes."""
     whole, size, lines = hashlib.sha256(), 0, 0
     with path.open("rb") as file:
         while block := file.read(BLOCK if most is None else min(BLOCK, most - size)):

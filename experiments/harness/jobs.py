@@ -1,8 +1,8 @@
-"""Jobs of a study, which run one after another and can be resumed.
+"""Running and resuming the jobs of a study, one after another.
 
 The folder of a run has config.json, and results.jsonl with the rows of finished jobs.
-If a job trains by :meth:`Way.fit`, the folder also has the learning curve of the job,
-curves/<job>.jsonl, and its checkpoints, checkpoints/<job>/.
+For a job that trains by :meth:`Way.fit`, it also has the learning curve,
+curves/<job>.jsonl, and the checkpoints, checkpoints/<job>/.
 """
 
 import dataclasses
@@ -24,11 +24,11 @@ Row = dict[str, Any]
 
 
 class Job(NamedTuple):
-    """One unit of work of a study, usually a training; it returns one or several rows.
+    """A part of a study, usually one training, that returns one or more rows.
 
-    After Ctrl-C a job may return a partial result, with "cut_short": True. The partial
-    result is shown and written like a complete result. A resumed run drops the partial
-    result and repeats the job.
+    After Ctrl-C, a job may return a partial result, with "cut_short": True. It is shown
+    and written like a complete result. When the run is resumed, the partial result is
+    deleted and the job is repeated.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Job(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """Where a job writes its files, and how it reports its progress."""
+    """The files and the progress bar of a job."""
 
     job: str
     folder: Path
@@ -46,7 +46,7 @@ class Way:
 
     @property
     def checkpoints(self) -> Path:
-        """Folder of the job's checkpoints."""
+        """Path of the folder with the job's checkpoints."""
         return self.folder / "checkpoints" / self.job
 
     def fit(
@@ -61,18 +61,18 @@ class Way:
 
         Args:
           args: positional arguments of :func:`training.fit`.
-          look: a function (step, metrics) -> dict of values to add to the learning
-            curve, such as a test error.
-          every: number of steps between two checkpoints; by default a checkpoint is
-            written after each chunk.
-          best: a function from metrics to a score (lower is better); the method
-            :meth:`Way.best` later returns the checkpoint with the lowest score.
+          look: function (step, metrics) -> dict of values, such as a test error, to add
+            to the learning curve.
+          every: number of training steps between two checkpoints; by default, a
+            checkpoint is written after each chunk.
+          best: function from metrics to a score (lower is better); :meth:`Way.best`
+            later returns the checkpoint with the lowest score.
           settings: keyword arguments of `training.fit`.
 
         Raises:
-          KeyboardInterrupt: after Ctrl-C, once the checkpoint is written.
+          KeyboardInterrupt: after Ctrl-C, when a checkpoint has been written.
         """
-        if not any(self.checkpoints.glob("[0-9]*")):  # it ended before its first one
+        if not any(self.checkpoints.glob("[0-9]*")):  # ended before its first one
             self._curve.unlink(missing_ok=True)
         curve = training.JsonLog(self._curve, look)
         result = training.fit(
@@ -94,7 +94,7 @@ class Way:
         return training.read_checkpoint(self.checkpoints, params, best=True)
 
     def curve(self) -> list[Row]:
-        """Return all lines of the learning curve, also lines from before a resume."""
+        """Return all lines of the learning curve, including those before a resume."""
         lines = map(json.loads, self._curve.read_text().splitlines())
         return [{name: _with_nan(line[name]) for name in line} for line in lines]
 
@@ -104,9 +104,9 @@ class Way:
 
 
 def time_taken(result: training.FitResult) -> Row:
-    """Return milliseconds per step and seconds of compilation, as fields of a row.
+    """Return milliseconds per training step and seconds of compilation, for a row.
 
-    Steps that were taken before the run was resumed do not count.
+    Steps before the run was resumed are not counted.
     """
     taken = max(1, result.steps - (result.resumed_from or 0))
     return {
@@ -122,26 +122,27 @@ def open_run(
     free: Collection[str] = (),
     check: Callable[[Config], Any] | None = None,
 ) -> Iterator[tuple[Config, Path]]:
-    """Make the folder of a run, or with `resume` continue the run in `out`.
+    """Create the folder of a new run, or with `resume` continue the run in `out`.
 
-    Options left at their defaults then take that run's values, except free ones. Files
-    of the user, which the study names in `FILES`, must not have changed since. During
-    the block, no other process can run a study in the folder.
+    When a run is continued, options that are left at their defaults take the values of
+    the run, except free ones. The user's files, which the study names in `FILES`, must
+    be unchanged. Within the `with` block, no other process can run a study in the
+    folder.
 
     Args:
       study: the study's name.
       config: a dataclass with fields `out` and `resume`.
-      free: names of options that may differ when the run continues.
-      check: a function that is called with the options of the run before anything is
-        written; it raises an error if the options are wrong.
+      free: names of options that may have other values when the run is continued.
+      check: function that is called with the options before anything is written; it
+        raises an error if the run cannot work.
 
     Yields:
       The options of the run, and its folder.
 
     Raises:
-      DataError: if the folder holds a run and `resume` is False, or holds none and
-        `resume` is True, if a given option or a file differs from that of the run, or
-        if another process uses the folder.
+      DataError: if the folder has a run and `resume` is False; if it has no run and
+        `resume` is True; if a given option or a file differs from the run's; or if
+        another process uses the folder.
     """
     run: Any = config
     out: Path | None = run.out
@@ -154,7 +155,7 @@ def open_run(
         )
     if run.resume:
         check_unchanged(run, _stored(run.out).get("files", {}))
-    files = sums_of(run)  # before they are read
+    files = sums_of(run)  # computed before the study reads the files
     if check is not None:
         check(run)
     resumed = out if run.resume else None
@@ -166,7 +167,7 @@ def open_run(
 
 
 def _recalled(run: Any, free: Collection[str]) -> Any:
-    """Return the options of the run in the folder; free ones keep their new values."""
+    """Return the options of the stored run; free options keep their new values."""
     stored, theirs = _stored(run.out)["config"], {}
     for field in dataclasses.fields(run):
         if field.name in free or field.name not in stored:
@@ -184,7 +185,7 @@ def _recalled(run: Any, free: Collection[str]) -> Any:
 
 
 def _stored(folder: Path) -> dict[str, Any]:
-    """Return what was written when a run began."""
+    """Return the contents of config.json, written when the run began."""
     path = folder / "config.json"
     if not path.exists():
         raise DataError(f"{folder} holds no run to resume: there is no {path}.")
@@ -200,7 +201,7 @@ def _stored(folder: Path) -> dict[str, Any]:
 
 
 def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:
-    """Run the jobs that are not finished, write their rows, and return all rows.
+    """Run the unfinished jobs, write their rows, and return the rows of all jobs.
 
     Args:
       folder: the folder of the run.
@@ -234,7 +235,7 @@ def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:
 
 
 def _finished(folder: Path) -> list[Row]:
-    """Return rows of finished jobs; delete an incomplete line and partial results."""
+    """Return rows of finished jobs; delete partial results and an incomplete line."""
     path = folder / "results.jsonl"
     if not path.exists():
         return []
@@ -265,7 +266,7 @@ def _row(path: Path, number: int, line: bytes) -> Row:
 
 
 def _with_nan(value: Any) -> Any:
-    """Return a value from the file of a curve; null, a nonfinite value, becomes NaN."""
+    """Convert a value from a curve's file; null, written for nonfinite, becomes NaN."""
     if isinstance(value, list):
         return [_with_nan(each) for each in value]
     return float("nan") if value is None else value

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 Config = TypeVar("Config")
-Check = Callable[[str, Any], None]  # (option, its value) -> None, or a ValueError
+Check = Callable[[str, Any], None]  # (option, value) -> None; or raises ValueError
 
 
 def at_least(least: float) -> Check:
-    """Return a check that a number, or each number of several, is at least `least`.
+    """Return a check that one or several numbers are at least `least`.
 
     Example:
       >>> at_least(1)("steps", 0)
@@ -23,15 +23,15 @@ def at_least(least: float) -> Check:
 
 
 def above(bound: float) -> Check:
-    """Return a check that a number, or each number of several, is more than `bound`."""
+    """Return a check that one or several numbers are greater than `bound`."""
     words = "must be positive" if bound == 0 else f"must be more than {bound}"
     return _each(lambda value: value > bound, words)
 
 
 def within(low: float, high: float, *, ends: str = "[]") -> Check:
-    """Return a check that a number, or each number of several, is in an interval.
+    """Return a check that one or several numbers are in an interval.
 
-    `ends` is "[]" for a closed interval, and "(]", "[)" or "()" for open ends.
+    `ends` is "[]" for a closed interval; "(" and ")" exclude the end.
 
     Example:
       >>> within(0, 1, ends="[)")("dropout", 1.0)
@@ -45,12 +45,12 @@ def within(low: float, high: float, *, ends: str = "[]") -> Check:
 
 
 def known(names: Collection[str]) -> Check:
-    """Return a check that a name, or each name of several, is one of `names`."""
+    """Return a check that one or several names are in `names`."""
     return lambda option, given: check_known(option, given, names)
 
 
 def all_of(*checks: Check) -> Check:
-    """Return one check that runs several checks in the given order."""
+    """Combine several checks into one, which runs them in order."""
 
     def check(name, value):
         for each in checks:
@@ -66,7 +66,7 @@ def given(name: str, value: Any) -> None:
 
 
 def _each(holds: Callable[[Any], bool], words: str) -> Check:
-    """Return a check of each number in an option; the value None is always accepted."""
+    """Return a check of each number in an option; None is always accepted."""
 
     def check(name, value):
         values = value if isinstance(value, tuple | list) else (value,)
@@ -107,21 +107,21 @@ def check_known(
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """Return " Did you mean …?" with the known name most similar to `name`, or ""."""
+    """Return " Did you mean …?" with the most similar known name; "" if none is."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def at_quick_size(config: Config, **sizes: Any) -> Config:
-    """Return the config of a study, with small sizes if its option `quick` is set.
+    """Return the options of a study, with small sizes if `quick` is set.
 
     :func:`~experiments.harness.study.run_study` calls this function with the study's
-    `QUICK`. With the sizes in `QUICK`, a study takes less than a minute on two cores.
-    An option whose value is not its default keeps that value.
+    `QUICK`, sizes with which the study takes less than a minute on two cores. An option
+    that differs from its default is not changed.
 
     Args:
       config: a dataclass with a field `quick`.
-      sizes: new values for other fields that have their default values.
+      sizes: {field: new value} for fields that have their default values.
 
     Example:
       >>> @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Double precision, for studies that need more digits than float32 has."""
+"""A context manager for float64, for studies that need more digits than float32."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +8,10 @@ import jax
 
 @contextmanager
 def double_precision() -> Iterator[None]:
-    """Compute in float64, by a global setting that is restored at the end.
+    """Compute in float64 within a `with` block, by JAX's global setting.
 
-    Not all versions of JAX have a context manager that switches on float64.
+    The setting is restored at the end. Not all versions of JAX have a context manager
+    for it.
     """
     before = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
     jax.config.update("jax_enable_x64", True)

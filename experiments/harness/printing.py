@@ -1,11 +1,11 @@
-"""Standard output that can show every text, whatever its encoding."""
+"""Standard output that can print every text in every encoding."""
 
 import codecs
 import sys
 import unicodedata
 
-# Of the characters in tables; accents, superscripts and subscripts are dropped, and
-# others become "?".
+# Replacements of characters in tables. Other letters lose their accents, superscripts
+# and subscripts become plain characters, and everything else becomes "?".
 PLAIN = dict(
     zip(
         "×·–—−±→≤≥≈’‘“”√∂δΔηθλμρσβκℓ‖′°",
@@ -16,16 +16,16 @@ PLAIN = dict(
 
 
 def show_every_text() -> None:
-    """Let prints replace what the encoding of the terminal or pipe does not have.
+    """Make print replace characters that the output's encoding does not have.
 
-    Without this, "×" in a table ends a study if Python prints in ASCII. A character is
-    replaced by a single one, so that tables stay aligned. Bytes of file names that are
-    not UTF-8 are printed as they are.
+    Otherwise, "×" in a table would raise an error if Python prints in ASCII. Each
+    character is replaced by one character, so that tables stay aligned. Bytes of file
+    names that are not UTF-8 are printed unchanged.
     """
     codecs.register_error("plain", _plain)
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
-        if reconfigure is not None:  # not in notebooks
+        if reconfigure is not None:  # stdout in notebooks lacks this method
             reconfigure(errors="plain")
 
 
@@ -33,7 +33,7 @@ def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letter = error.object[error.start]
-    if "\udc80" <= letter <= "\udcff":  # a byte, as os.fsdecode keeps it
+    if "\udc80" <= letter <= "\udcff":  # a byte, as os.fsdecode represents it
         return bytes([ord(letter) - 0xDC00]), error.start + 1
     simple = unicodedata.normalize("NFKD", letter)[0]
     return PLAIN.get(simple, simple if simple.isascii() else "?"), error.start + 1

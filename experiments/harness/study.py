@@ -1,4 +1,4 @@
-"""Options that all studies share, and a function that runs the jobs of a study."""
+"""Options of all studies, and a function that runs the jobs of a study."""
 
 import dataclasses
 import time
@@ -15,15 +15,15 @@ Config = TypeVar("Config", bound="Study")
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """Options that every study has; each study adds its own.
+    """Options that every study has; a subclass for each study adds its own options.
 
-    A subclass is a frozen dataclass, too. It sets the class attributes `QUICK`,
-    `CHECKS` and `FILES` without type annotations, so that they do not become options:
+    A subclass is also a frozen dataclass. It sets the class attributes `QUICK`,
+    `CHECKS` and `FILES`, without type annotations so that they do not become options:
 
-    - `QUICK`: {option: value}, the sizes for `--quick`, at most 60 s on two cores.
-    - `CHECKS`: {"option other_option": check}, with checks of `harness.options`.
-    - `FILES`: the options that name files of the user which results depend on. A run
-      cannot be resumed with other files.
+    - `QUICK`: {option: value}, sizes for `--quick`: at most 60 s on two cores.
+    - `CHECKS`: {"option another_option …": check}, with checks from `harness.options`.
+    - `FILES`: names of the options that are paths of the user's files. A run cannot be
+      resumed if such a file has changed.
 
     The method `check` of a subclass checks conditions between several options.
     """
@@ -33,11 +33,11 @@ class Study:
     FILES: ClassVar[tuple[str, ...]] = ()
 
     seeds: int = 1
-    """Number of runs of each kind, with different initial weights or random draws."""
+    """Number of runs of each kind, with different initial weights or random numbers."""
     first_seed: int = 0
-    """Seed of the first run, from which the seeds of all other runs are derived."""
+    """Seed of the first run; seeds of all other runs are derived from it."""
     quick: bool = False
-    """Run the study at small sizes, in less than a minute."""
+    """Run the study with small sizes, in less than a minute."""
     resume: bool = False
     """Continue the run in --out; finished jobs are skipped."""
     out: Path | None = None
@@ -65,20 +65,20 @@ def run_study(
     free: Collection[str] = (),
     check: Callable[[Config], Any] | None = None,
 ) -> report.Result:
-    """Run the unfinished jobs of a study; show and write the results.
+    """Run the unfinished jobs of a study; print and write the results.
 
-    The `main` of most studies calls `run_study`. This function takes small sizes if
+    The `main` of most studies calls this function. It applies the small sizes if
     `quick` is set, opens the folder of the run, runs the jobs with a progress bar, and
-    shows the results. After Ctrl-C the results so far are shown.
+    prints the results. After Ctrl-C, the results so far are printed.
 
     Args:
-      name: the study's name; the default folder is named after the study.
+      name: name of the study, also used for the default folder.
       config: the study's options.
-      make_jobs: a function config -> jobs; the jobs have different names.
-      finish: a function (folder, config, rows) -> None that prints tables and saves
+      make_jobs: function config -> jobs, whose names must differ.
+      finish: function (folder, config, rows) -> None that prints tables and saves
         pictures; it is called only if there are rows.
-      free: names of options that may differ when a run is resumed.
-      check: a function config -> None that is called before anything is written; it
+      free: names of options that may have other values when a run is resumed.
+      check: function config -> None that is called before anything is written; it
         raises a `DataError` if data or files are missing.
     """
     config = at_quick_size(config, **config.QUICK)

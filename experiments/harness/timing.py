@@ -1,4 +1,4 @@
-"""Timing of several programs in turns; compilation is timed separately."""
+"""Timing of several implementations in turn; compilation is timed separately."""
 
 import statistics
 import time
@@ -9,7 +9,7 @@ import jax
 
 
 class Foreign(NamedTuple):
-    """An implementation without JAX; `run` returns when its work is done."""
+    """An implementation without JAX; `run` returns when its computation is finished."""
 
     run: Callable[[], Any]
 
@@ -18,13 +18,13 @@ Entrants: TypeAlias = dict[str, tuple[Callable, tuple] | Foreign]
 
 
 class Measured(NamedTuple):
-    """Timing of one implementation of the work of a group."""
+    """Timing of one implementation of a group's computation."""
 
-    group: str  # name of the work
+    group: str  # name of the computation
     name: str  # name of the implementation
     ms: float  # median time of a call in milliseconds
     spread: float  # half the interquartile range, relative to the median
-    ratio: float  # median, relative to the median of the group's first implementation
+    ratio: float  # median / median of the group's first implementation
     compile_seconds: float
     temp_mib: float
     note: str
@@ -38,13 +38,13 @@ def race(
     notes: dict[str, str] | None = None,
     donate: bool = False,
 ) -> list[Measured]:
-    """Time several implementations of the same work in turns.
+    """Time several implementations of the same computation in turn.
 
-    An entrant is a jittable function with its arguments, or a :class:`Foreign`. In each
-    turn an entrant is called twice, and the second call counts.
+    An entrant is a pair (jittable function, arguments), or a :class:`Foreign`. In each
+    round, each entrant is called twice, and only the second call counts.
 
-    With `donate`, the result of a function is its first argument in the next call, and
-    may use the memory of this argument, as the state of a training step does.
+    With `donate`, the result of a call is the first argument of the next call, and may
+    reuse this argument's memory, as the state does in training.
     """
     calls, programs, compile_seconds = {}, {}, {}
     times = {name: [] for name in entrants}
@@ -60,16 +60,16 @@ def race(
         calls[name] = _caller(programs[name], arguments, donate)
     names = list(calls)
     for i in range(repeats):
-        # Rotate the order of entrants, because one may slow down the next entrant.
+        # Rotate the order, because one entrant may slow down the next entrant.
         for name in names[i % len(names) :] + names[: i % len(names)]:
             call = calls[name]
             for _ in range(2):
                 start = time.perf_counter()
                 call()
                 times[name].append(1000 * (time.perf_counter() - start))
-            times[name].pop(-2)  # drop the first call, which finds cold caches
+            times[name].pop(-2)  # drop the first call, which may find cold caches
             if isinstance(entrants[name], Foreign):
-                time.sleep(0.3)  # idle threads of other libraries may spin so long
+                time.sleep(0.3)  # until other libraries' idle threads stop spinning
     medians = {name: statistics.median(each) for name, each in times.items()}
     ours = next(iter(medians.values()))
     return [
@@ -88,9 +88,9 @@ def race(
 
 
 def _caller(program, arguments, donate):
-    """Return a function that calls a program and waits for the result.
+    """Return a function that runs a compiled program and waits for its result.
 
-    With `donate`, each result is the first argument of the next call.
+    With `donate`, the result of each call is the first argument of the next.
     """
     state = [*arguments]
 

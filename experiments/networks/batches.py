@@ -1,8 +1,8 @@
 """Padded batches of sequences of different lengths, in buckets of similar lengths.
 
-Sequences are put into a few buckets by their length. All batches of a bucket are as
-long as the longest sequence in the bucket. Buckets keep the padding small and the
-number of compiled programs low.
+Sequences are put into a few buckets by their length. All batches of a bucket are padded
+to its longest sequence. With buckets, there is little padding, and little to compile,
+because batches have few different shapes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,24 +12,24 @@ import numpy as np
 
 
 class Bucket(NamedTuple):
-    """Indices of sequences of similar length, and the length to pad sequences to."""
+    """Indices of sequences of similar length, and the length to pad them to."""
 
     length: int
-    rows: np.ndarray  # indices of sequences; −1 is a row that is all padding
+    rows: np.ndarray  # indices of sequences; −1 means a row of padding
 
 
 def pad(
     sequences: Sequence[np.ndarray], bucket: Bucket | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return sequences padded with zeros at the end, [T, B, …], and the mask [T, B].
+    """Pad sequences with zeros at the end; return arrays [T, B, …] and mask [T, B].
 
     Args:
-      sequences: arrays [T, …] of one dtype; T may differ.
-      bucket: which sequences to take, and the length to pad to. By default all
-        sequences are padded to the length of the longest sequence.
+      sequences: arrays [T, …] of the same dtype; lengths T may differ.
+      bucket: indices of the sequences to take, and the length to pad to. By default,
+        all sequences are taken and padded to the length of the longest.
 
     Raises:
-      ValueError: if a sequence is longer than the bucket, or there are no sequences.
+      ValueError: if a sequence is longer than the bucket, or if there are none.
 
     Example:
       >>> xs, mask = pad([np.array([1, 2]), np.array([3])])
@@ -61,8 +61,8 @@ def length_buckets(lengths: Sequence[int], count: int = 4) -> list[Bucket]:
     """Put sequences into buckets of about equal size, the shortest first.
 
     Args:
-      lengths: the lengths of all sequences.
-      count: the largest number of buckets; there are fewer if many lengths are equal.
+      lengths: lengths of all sequences.
+      count: largest number of buckets; there are fewer if many lengths are equal.
 
     Example:
       >>> for bucket in length_buckets([3, 9, 4, 8, 3], count=2):
@@ -85,21 +85,21 @@ def length_buckets(lengths: Sequence[int], count: int = 4) -> list[Bucket]:
 def draw_batches(
     buckets: Sequence[Bucket], batch: int, *, seed: int, run: int = 1, start: int = 0
 ) -> Iterator[Bucket]:
-    """Draw batches without end: choose a bucket, draw `run` batches from it, repeat.
+    """Draw batches endlessly: choose a bucket, draw `run` batches from it, repeat.
 
-    The batches in one `chunk` of :func:`~bpvariants.training.fit` must have equal
-    shapes, so `run` should be the size of a chunk. `run` should be small, because `run`
-    batches in a row have sequences of similar length. On average all sequences are
-    equally frequent: the probability of a bucket is in proportion to its size, and the
-    sequences of the bucket are drawn in random order.
+    All batches of one chunk of :func:`~bpvariants.training.fit` must have the same
+    shape, so `run` should be the size of a chunk. It should be small, because all `run`
+    batches have sequences of similar length. On average, all sequences are equally
+    frequent: the probability of a bucket is proportional to its size, and the sequences
+    of a bucket are drawn in random order.
 
     Args:
-      buckets: the buckets to draw from, made by :func:`length_buckets`.
-      batch: the number of sequences in a batch; if a bucket has fewer sequences, some
-        are repeated.
-      seed: the seed of all draws.
-      run: the number of batches from one bucket before the next bucket is chosen.
-      start: the number of batches to skip, to resume a training; skipping is free.
+      buckets: buckets to draw from, made by :func:`length_buckets`.
+      batch: number of sequences in a batch; if a bucket has fewer sequences, some are
+        repeated.
+      seed: seed of all random numbers.
+      run: number of batches from one bucket before the next bucket is chosen.
+      start: number of batches to skip, to resume a training; skipping takes no time.
 
     Example:
       >>> buckets = length_buckets([3, 9, 4, 8, 3], count=2)
@@ -113,7 +113,7 @@ def draw_batches(
     weights = np.array([len(bucket.rows) for bucket in buckets], float)
     number, left_out = divmod(start, run)
     while True:
-        # Each run has its own generator, so that draws can start at any run.
+        # Each run has its own random generator, so that drawing can start at any run.
         rng = np.random.default_rng((seed, number))
         chosen = buckets[rng.choice(len(buckets), p=weights / weights.sum())]
         turns = -(-run * batch // len(chosen.rows))
@@ -126,8 +126,8 @@ def draw_batches(
 def all_batches(buckets: Sequence[Bucket], batch: int) -> Iterator[Bucket]:
     """Yield every sequence once, in batches of equal size, for evaluation.
 
-    The last batch of a bucket is filled up with indices of −1, which :func:`pad` turns
-    into rows of padding.
+    The last batch of a bucket is filled up with the index −1, for which :func:`pad`
+    returns a row of padding.
 
     Example:
       >>> buckets = length_buckets([3, 9, 4, 8, 3], count=2)

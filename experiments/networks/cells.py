@@ -1,8 +1,8 @@
-"""Cells by name, for the options of studies, and a network of a cell and a readout.
+"""Cells by name, for the options of studies; networks of a cell and a readout.
 
 h_t = cell(θ, h_{t−1}, x_t),    y_t = V h_t + c
 
-V is the matrix of the readout, and c is the bias of the readout.
+V is the matrix and c the bias of the readout.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,8 @@ CELLS: dict[str, cells.Cell] = {
     "min_gru": cells.min_gru,
     "rtu": cells.rtu,
 }
-DENSE = ("tanh", "gru", "lstm")  # cells with a recurrent matrix
-LABELS = {  # names of the cells in the tables of benchmarks
+DENSE = ("tanh", "gru", "lstm")  # cells with a full recurrent matrix
+LABELS = {  # {cell: its name in the tables of benchmarks}
     "tanh": "tanh",
     "gru": "GRU",
     "lstm": "LSTM",
@@ -36,21 +36,21 @@ LABELS = {  # names of the cells in the tables of benchmarks
 }
 
 
-@cache  # always return the same function for a cell, so that jit does not recompile
+@cache  # the same function object for the same cell, so that jit does not recompile
 def visible(name: str) -> Callable[[PyTree], PyTree]:
     """Return a function from a cell's carry to h, the part that other units see."""
     return (lambda carry: carry[1]) if name == "lstm" else (lambda carry: carry)
 
 
 def init(key: jax.Array, name: str, inputs: int, units: int, outputs: int) -> Params:
-    """Draw the parameters of a dense cell, with orthogonal matrices, and of a readout.
+    """Draw the parameters of a dense cell, with orthogonal matrices, and a readout.
 
-    The recurrent matrix of each gate is orthogonal. All other matrices are uniform.
-    Biases are 0, except that biases of an LSTM's forget gate are 1.
+    The recurrent matrix of each gate is orthogonal. Elements of all other matrices are
+    uniform. Biases are 0, except for an LSTM's forget gate, where they are 1.
     """
     recurrent, feedforward, readout = jax.random.split(key, 3)
     uniform = jax.nn.initializers.lecun_uniform()
-    of_cell = CELLS[name].init(key, inputs, units)  # matrices are replaced below
+    of_cell = CELLS[name].init(key, inputs, units)  # the matrices are redrawn below
     of_cell |= {
         "recurrent": orthogonal(recurrent, of_cell["recurrent"].shape),
         "inputs": uniform(feedforward, of_cell["inputs"].shape),
@@ -63,7 +63,7 @@ def init(key: jax.Array, name: str, inputs: int, units: int, outputs: int) -> Pa
 
 
 def orthogonal(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """Draw k orthogonal matrices [n, n], one for each gate, as one matrix [n, kn]."""
+    """Draw k orthogonal matrices [n, n], one per gate, concatenated to [n, kn]."""
     units, columns = shape
     square = jax.nn.initializers.orthogonal()
     keys = jax.random.split(key, columns // units)
@@ -71,7 +71,7 @@ def orthogonal(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
 
 
 def remembering(name: str, of_cell: Params) -> Params:
-    """Return the parameters of a cell; set an LSTM's forget gate biases to 1."""
+    """Return a cell's parameters, with an LSTM's forget gate biases set to 1."""
     if name != "lstm":
         return of_cell
     units = len(of_cell["recurrent"])
@@ -79,7 +79,7 @@ def remembering(name: str, of_cell: Params) -> Params:
 
 
 def make_step(name: str) -> Step:
-    """Return the step (params, carry, x) -> (carry, y) of a cell with its readout."""
+    """Return the step (params, carry, x) -> (carry, y) of a cell with a readout."""
 
     def step(params, carry, x):
         carry, h = CELLS[name](params["cell"], carry, x)

@@ -15,16 +15,16 @@ class Network(NamedTuple):
     """A cell and a linear readout of its output."""
 
     step: Step
-    init: Callable[[jax.Array], PyTree]  # key -> params
-    carry: Callable[..., PyTree]  # (params, batch shape) -> carry
+    init: Callable[[jax.Array], PyTree]  # key -> initial params
+    carry: Callable[..., PyTree]  # (params, batch shape) -> initial carry
 
 
 def network(
     cell: str, inputs: int, units: int, outputs: int, leak: float = 1.0
 ) -> Network:
-    """Return a cell with a linear readout; the state h of a tanh cell may leak.
+    """Return a network of a cell and a linear readout; a tanh cell may leak.
 
-    With α = `leak`, the new state of the tanh cell is (1 − α) h + α cell(h).
+    With α = `leak`, the new state of a tanh cell is (1 − α) h + α cell(h).
     """
     advance = CELLS[cell]
 
@@ -51,8 +51,9 @@ def learn_online(rule: OnlineRule, update: optax.GradientTransformation) -> Call
 
         (pair, state), losses = learn(pair, state, xs, targets, key)
 
-    `pair` is (params, opt_state), and `state` is the state of the online rule. `learn`
-    continues from the given state, while `over_sequence` always starts a new state.
+    `pair` is (params, opt_state), and `state` is the state of the online rule. Unlike
+    `over_sequence`, which always begins with a new state, `learn` continues from
+    `state`.
     """
 
     def learn(pair, state, xs, targets, key):
@@ -73,7 +74,7 @@ def learn_online(rule: OnlineRule, update: optax.GradientTransformation) -> Call
 
 
 def recurrent(cell: str, inputs: int, units: int, outputs: int) -> Network:
-    """Return a cell with a linear readout of its state and of its inputs."""
+    """Return a cell with a linear readout that sees its state and its inputs."""
     advance = CELLS[cell]
 
     def init(key):

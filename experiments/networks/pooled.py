@@ -1,4 +1,4 @@
-"""Recurrent networks that classify a sequence at its end.
+"""Recurrent networks that classify a sequence after its last step.
 
 h_t = cell(θ, h_{t−1}, x_t),    y_t = V r_t + c
 
@@ -24,11 +24,11 @@ POOLINGS = ("mean", "max", "last")
 def make_step(
     cell: str, pooling: Pooling, encode: Callable[[PyTree, Any], jax.Array]
 ) -> Step:
-    """Return the step of a network; its carry is (carry of the cell, r, step number).
+    """Return the step of a network, with carry (carry of the cell, r, step number).
 
     Args:
       cell: one of :data:`~experiments.networks.cells.CELLS`.
-      pooling: the definition of the pooled state r: "mean", "max" or "last".
+      pooling: definition of the pooled state r: "mean", "max" or "last".
       encode: (params, x) -> inputs of the cell, [*batch, inputs].
     """
 
@@ -47,16 +47,16 @@ def make_step(
 
 
 def readout(params: PyTree, carry: PyTree) -> jax.Array:
-    """Return the output y of a network for its carry."""
+    """Return the output y of a network, from its carry."""
     return carry[1] @ params["readout"] + params["readout_bias"]
 
 
 def zeros(cell_params: PyTree, cell: str, pooling: Pooling, batch: int) -> PyTree:
-    """Return the carry of a network before the first step."""
+    """Return the initial carry of a network."""
     state = CELLS[cell].carry(cell_params, (batch,))
     pooled = jnp.zeros_like(cells.visible(cell)(state))
     if pooling == "max":
-        pooled = pooled - 1  # the output of a unit is never below −1
+        pooled = pooled - 1  # start below every output of a unit, which is at least −1
     return state, pooled, jnp.zeros((batch, 1), pooled.dtype)
 
 

@@ -2,10 +2,10 @@
 
     h_t = cell(θ, h_{t−1}, x_t),    y_t = (k_t ⊙ h_t) V + c
 
-V and c are the weights and the bias of the readout. The scaled dropout mask k_t is
-drawn at random in training, and is 1 otherwise. B streams are read in parallel, in
-windows [T, B]. A network starts each window with the state at the end of the previous
-window, unless `reset` sets the state to zeros.
+V and c are the weights and the bias of the readout. In training, k_t is a scaled random
+dropout mask; otherwise k_t = 1. B streams are read in parallel, in windows [T, B]. The
+state at the end of a window is the initial state of the next window, unless `reset`
+sets the state to zeros.
 """
 
 from collections.abc import Callable
@@ -20,22 +20,22 @@ from experiments.networks.cells import CELLS
 
 
 class Window(NamedTuple):
-    """Data that a network reads at once: for one training step, or all test data."""
+    """T steps of B streams, read in one call: for one update, or all test data."""
 
     xs: Any  # [T, B, …]
     targets: Any  # [T, B, …]
-    weights: Any  # [T, B] bool, True if a loss counts; None if all losses count
-    mask: Any  # [T, B] bool, False in padding; None if there is no padding
-    reset: Any  # [T, B] bool, True sets the state to zeros before the step
+    weights: Any  # [T, B] bool, whether a loss counts; None if all count
+    mask: Any  # [T, B] bool, False in padding; None if no padding
+    reset: Any  # [T, B] bool, whether to zero the state before the step
 
 
 class Network(NamedTuple):
-    """A cell with a readout, a loss, and functions that make params and carry."""
+    """A cell with a readout, its loss, and functions that make params and carry."""
 
-    step: Step  # the input of the step is a pair (x, dropout mask k)
+    step: Step  # its inputs are pairs (x, dropout mask k)
     loss: Loss
     init: Callable[[jax.Array], PyTree]  # key -> params
-    zeros: Callable[[tuple[int, ...]], PyTree]  # batch shape -> carry
+    zeros: Callable[[tuple[int, ...]], PyTree]  # batch shape -> initial carry
     visible: Callable[[PyTree], PyTree]  # carry -> the part that other units see
     units: int
 
@@ -52,7 +52,7 @@ def init(key: jax.Array, cell: str, inputs: int, units: int, outputs: int) -> Py
 
 
 def make_step(cell: str, encode: Callable[[PyTree, Any], jax.Array]) -> Step:
-    """Return the step of a network, which reads pairs (x, dropout mask k).
+    """Return the step of a network, whose inputs are pairs (x, dropout mask k).
 
     If k is None, there is no dropout.
 
@@ -77,10 +77,10 @@ def over_windows(
 
     Args:
       rule: a gradient rule of a step from :func:`make_step`.
-      zeros: the carry after a reset.
-      draws: whether the rule draws random numbers, and so takes a key.
-      dropout: the share of units that dropout hides from the readout.
-      units: the number of units of the cell.
+      zeros: carry after a reset.
+      draws: whether the gradient rule draws random numbers, and so takes a key.
+      dropout: dropout rate of the units that the readout sees.
+      units: number of units of the cell.
     """
 
     def of_window(params, carry, xs, targets, weights, mask, reset, *, key=None):
@@ -106,7 +106,7 @@ def make_network(
     loss: Loss,
     init: Callable[[jax.Array], PyTree],
 ) -> Network:
-    """Return a network; for the arguments see `Network` and :func:`make_step`."""
+    """Return a network; its arguments are as in `Network` and :func:`make_step`."""
     like = jax.eval_shape(init, jax.random.key(0))["cell"]
     zeros = lambda batch: CELLS[cell].carry(like, batch)
     visible = cells.visible(cell)

@@ -1,6 +1,6 @@
-"""Training and scores of recurrent networks on windows of streams.
+"""Training and testing of recurrent networks on windows of streams.
 
-Studies of streams share this file. The networks of all seeds train together. Scores on
+Several studies use this module. The networks of all seeds train together. Losses on
 held-out data are logged during training. An interrupted training can be resumed.
 """
 
@@ -19,20 +19,20 @@ from experiments.harness.jobs import Way
 from experiments.networks import recurrent
 from experiments.networks.recurrent import Network, Window
 
-RECENT = 50  # number of last updates over which the logged training loss is averaged
+RECENT = 50  # number of updates that the logged training loss is averaged over
 
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """Windows of a long sequence, which is cut into parallel streams.
+    """Windows of a long sequence, which is divided into parallel streams.
 
     Args:
-      xs: the sequence, [N, …].
-      targets: the target of each step, [N].
-      streams: the number of streams that the sequence is cut into.
-      window: the number of steps of each stream in a window.
-      keeps: whether the state is kept from one window to the next.
-      seed: the seed of the random offset of each pass through the sequence.
+      xs: [N, …], inputs at the steps of the sequence.
+      targets: [N], targets at the steps.
+      streams: number of streams that the sequence is divided into.
+      window: number of steps of each stream in a window.
+      keeps: whether the state is kept from one window to the next, or reset to zeros.
+      seed: seed of the random offset of each pass through the sequence.
     """
 
     xs: np.ndarray
@@ -43,12 +43,12 @@ class Windows:
     seed: int
 
     def __call__(self, start: int) -> Iterator[Window]:
-        """Yield windows without end, beginning with window number `start`.
+        """Yield windows endlessly; the first window has the number `start`.
 
         Each pass through the sequence begins at a random offset.
         """
         usual = len(self.xs) // self.streams
-        count = (usual - self.window + 1) // self.window  # leaves room for any offset
+        count = (usual - self.window + 1) // self.window  # fits after any offset
         number, left_out = divmod(start, count)
         xs, targets = self._cut(self.xs, usual), self._cut(self.targets, usual)
         while True:
@@ -67,7 +67,7 @@ class Windows:
 
 
 class Scores:
-    """Mean losses of the networks of all seeds on one window, from a state of zeros."""
+    """Mean loss of each seed's network on one window, from a state of zeros."""
 
     def __init__(self, network: Network, window: Window):
         self._zeros = network.zeros(window.xs.shape[1:2])
@@ -77,13 +77,13 @@ class Scores:
         self._known = (0, [])
 
     def __call__(self, params: PyTree) -> list[float]:
-        """Return one mean loss for each seed; the first axis of params is the seed."""
+        """Return a mean loss for each seed, from params with leaves [seeds, …]."""
         return self._score(params, self._zeros, self._window).tolist()
 
     def of(self, metrics: dict[str, Any]) -> list[float]:
-        """Return the mean losses of the params in a log's metrics.
+        """Return mean losses of the params in metrics, which `fit` passes to its log.
 
-        The losses of the latest step are cached.
+        The losses are cached until the number of updates changes.
         """
         step = metrics["values"].shape[-1]
         if self._known[0] != step:
@@ -91,7 +91,7 @@ class Scores:
         return self._known[1]
 
     def mean(self, metrics: dict[str, Any]) -> float:
-        """Return the mean loss over seeds, as the score `best` of a checkpoint."""
+        """Return the mean loss over seeds, by which the best checkpoint is chosen."""
         return float(np.mean(self.of(metrics)))
 
 
@@ -126,16 +126,17 @@ def train(
     """Train the networks of all seeds, or continue their training.
 
     Args:
-      config: the options of the study, including all options that training needs.
-      way: the :class:`~experiments.harness.jobs.Way` of the job.
-      network: the network to train.
-      windows: a function from a number of steps to the windows after these steps.
-      scores: the scores to compute after each chunk.
-      best: True to return the parameters with the lowest mean score, False to return
-        the parameters after the last step.
+      config: options of the study.
+      way: :class:`~experiments.harness.jobs.Way` of the job.
+      network: network to train.
+      windows: function from a number of updates to the iterator over the windows after
+        these updates.
+      scores: losses on held-out data, to compute after each chunk.
+      best: True to return the parameters with the lowest mean held-out loss, False to
+        return the parameters after the last update.
 
     Returns:
-      Parameters with a first axis of seeds, and fields for a row of results.jsonl.
+      Parameters, leaves [seeds, …]; and fields for a row of results.jsonl.
 
     Raises:
       KeyboardInterrupt: after Ctrl-C; a checkpoint holds the training so far.
@@ -190,7 +191,7 @@ def _line(metrics: dict[str, Any], scores: Scores) -> dict[str, Any]:
 
 
 def _curves(lines: list[dict[str, Any]], step: int) -> dict[str, Any]:
-    """Return learning curves [chunks][seeds], and the training loss at a step."""
+    """Return learning curves [chunks][seeds], and the training loss at `step`."""
     steps = [line["step"] for line in lines]
     recent = [line["recent"] for line in lines]
     row = {"train": recent[steps.index(step)], "curve_steps": steps}

@@ -1,1 +1,1 @@
-"""Studies of online learning: gradients that are available at every step."""
+"""Studies of online learning: gradients are available after every step."""

@@ -1,4 +1,4 @@
-"""Table and picture of `add_task`: losses, and the lowest loss for each memory."""
+"""Table and picture of `add_task`: losses, and the lowest possible loss per memory."""
 
 from typing import Any
 
@@ -7,14 +7,15 @@ from matplotlib.figure import Figure
 
 from experiments import report
 
-# Lowest loss (floor) for each memory of past inputs, computed outside of this project.
+# {inputs that are remembered: lowest possible loss (floor)}, computed outside this
+# project.
 FLOORS = {"nothing": 0.66156, "x_{t−t₂}": 0.62774, "x_{t−t₁}": 0.51917, "both": 0.45445}
 IN_MATHS = {"x_{t−t₂}": "$x_{t-t_2}$", "x_{t−t₁}": "$x_{t-t_1}$"}
-SMOOTHED = 15  # number of earlier points that are averaged with a point of a curve
+SMOOTHED = 15  # number of earlier points to average with each point
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print each rule's loss, and the lowest floor that is above the loss."""
+    """Print each rule's loss, and the lowest floor that the loss is below."""
     for delays in dict.fromkeys(tuple(row["delays"]) for row in rows):
         lines = []
         for row in rows:
@@ -33,7 +34,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             "Cross-entropy in nats in the last fifth of the steps, lower is better: "
             "mean ± standard deviation of "
             f"{config.seeds} seeds; each step is predicted before the network learns "
-            "from it. truncated (h; h′): every h′ steps, errors travel back h steps; "
+            "from it. truncated (h; h′): every h′ steps, gradients go back h steps; "
             "learning to remember t steps needs h > t. Without a leak, rflo equals "
             "truncated (1; 1) up to rounding. "
             "µs/step: time of one step of all seeds together, without compilation.",
@@ -41,13 +42,13 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def _below(loss: float) -> str:
-    """Return the name of the lowest floor that is above a loss."""
+    """Return the name of the lowest floor that the loss is below."""
     above = [name for name, floor in FLOORS.items() if loss < floor]
     return above[-1] if above else "none"
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw smoothed losses and their floors against steps, a panel for each task."""
+    """Draw smoothed losses and floors against steps, one panel per pair of delays."""
     tasks = list(dict.fromkeys(tuple(row["delays"]) for row in rows))
     rules = list(dict.fromkeys(row["rule"] for row in rows))
     figure = Figure(figsize=(6 * len(tasks) + 2, 5), layout="constrained")

@@ -17,7 +17,7 @@ RULES = _rules.RULES | {
 
 
 def loss(y: jax.Array, target: jax.Array) -> jax.Array:
-    """Return the cross-entropy in nats; y [*batch, 1] is the logit of target = 1."""
+    """Return the cross-entropy in nats; y [*batch, 1] is the logit that target = 1."""
     return optax.sigmoid_binary_cross_entropy(y[..., 0], target)
 
 
@@ -26,10 +26,10 @@ def learners(
     truncations: tuple[tuple[int, int], ...],
     adam: optax.GradientTransformation,
 ) -> dict[str, Callable]:
-    """Return functions {name: network -> learn} for BPTT and for all chosen rules.
+    """Return {name: function network -> learn} for BPTT and for all chosen rules.
 
-    The function learn(pair, carry, xs, targets, weights, mask, key) -> (value, pair)
-    trains a network on one sequence, where pair is (params, opt_state).
+    learn(pair, carry, xs, targets, weights, mask, key) -> (value, pair) trains a
+    network on one sequence; pair is (params, opt_state).
     """
     chosen = {"bptt": partial(_whole, adam)}
     for every, lookback in truncations:

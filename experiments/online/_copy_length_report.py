@@ -9,7 +9,7 @@ from experiments import report
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print the string lengths that each rule reached, a table for each cell."""
+    """Print the final string lengths of each rule, one table for each cell."""
     for cell in dict.fromkeys(row["cell"] for row in rows):
         lines = []
         for row in rows:
@@ -27,7 +27,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             f"of {config.seeds} seeds. The string grows by one bit when the loss of "
             f"the recalled bits is below {config.share:g} ln 2 = "
             f"{config.share * np.log(2):.3f} nats, up to {config.longest} bits. "
-            "truncated (h; h′): every h′ steps, errors travel back h steps and the "
+            "truncated (h; h′): every h′ steps, gradients go back h steps and the "
             "parameters are updated; copying L bits needs h > L. bptt updates once per "
             "sequence, online rules update at each recalled bit. Seconds: time of all "
             "seeds together, with compilation.",
@@ -35,7 +35,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw the string length against training steps, a panel for each cell."""
+    """Draw string lengths against time steps, one panel for each cell."""
     cells = list(dict.fromkeys(row["cell"] for row in rows))
     rules = list(dict.fromkeys(row["rule"] for row in rows))
     figure = Figure(figsize=(6 * len(cells) + 2, 5), layout="constrained")

@@ -6,9 +6,9 @@
     Lorenz         u̇ = 10 (v − u),  v̇ = u (28 − w) − v,  ẇ = u v − 8/3 w; Euler's method
                    with steps of .01; every second value is kept
 
-A network sees u only. Each system has several streams, which start from random states
-close to each other. The first 1000 steps of each stream are dropped; after 1000 steps,
-each stream is on the attractor and far from all other streams.
+A network reads only u. Each system has several streams, which start from random states
+close to each other. The first 1000 steps of each stream are dropped; after them, each
+stream is on the attractor, and streams are far apart.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,11 +17,11 @@ from typing import NamedTuple
 import numpy as np
 
 LEFT_OUT = 1000  # number of steps dropped at the start of each stream
-HISTORY = 18  # number of values that Mackey–Glass needs: u_{t−17} … u_t
+HISTORY = 18  # number of values that Mackey–Glass stores: u_{t−17} … u_t
 
 
 class System(NamedTuple):
-    """A system: its title, and a function that yields u [streams] of each step."""
+    """Title of a system, and a function that yields u [streams] at each step."""
 
     title: str
     run: Callable[[np.random.Generator, int], Iterator[np.ndarray]]
@@ -37,7 +37,7 @@ def henon(generator: np.random.Generator, streams: int) -> Iterator[np.ndarray]:
 
 def mackey_glass(generator: np.random.Generator, streams: int) -> Iterator[np.ndarray]:
     """Yield the value u [streams] of Mackey and Glass's equation, step by step."""
-    history = list(generator.uniform(0.8, 1.2, (HISTORY, streams)))  # from old to new
+    history = list(generator.uniform(0.8, 1.2, (HISTORY, streams)))  # oldest first
     while True:
         yield history[-1]
         delayed = history.pop(0)
@@ -63,7 +63,7 @@ SYSTEMS = {
 
 
 def series(name: str, steps: int, streams: int, seed: int = 0) -> np.ndarray:
-    """Return the series u [steps, streams] of a system, with mean 0 and variance 1."""
+    """Return the series u [steps, streams], standardised to mean 0 and variance 1."""
     run = SYSTEMS[name].run(np.random.default_rng(seed), streams)
     for _ in range(LEFT_OUT):
         next(run)

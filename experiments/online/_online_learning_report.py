@@ -11,7 +11,7 @@ from experiments.online._dynamical_systems import SYSTEMS
 # Published results, from the repository of a paper under review, 2026: tanh network of
 # n = 64 units with weights from U(±1/√n), Adam at 1e-3, 8 streams, 15,000 steps, 10
 # seeds (truncated BPTT: 5 seeds), state reset every 200 steps.
-PUBLISHED = {  # NMSE as mean (sd), for Hénon, Mackey–Glass, Lorenz
+PUBLISHED = {  # NMSE as mean (standard deviation), for Hénon, Mackey–Glass, Lorenz
     "rtrl": (".0052 (.0010)", ".0180 (.0218)", ".0051 (.0040)"),
     "snap_1": (".0052 (.0012)", ".0050 (.0010)", ".0024 (.0008)"),
     "kf_rtrl": (".0384 (.0709)", ".0286 (.0181)", ".0126 (.0079)"),
@@ -29,7 +29,7 @@ COSINES = {
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print prediction errors, cosines to exact RTRL, and published values of both."""
+    """Print prediction errors and cosines to exact RTRL, with published values."""
     systems = list(dict.fromkeys(row["system"] for row in rows))
     rules = list(dict.fromkeys(row["rule"] for row in rows))
     header = [""]
@@ -52,7 +52,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
         f"{config.episode} steps, ± standard deviation of {config.seeds} seeds. "
         "Published: n = 64 after 15,000 steps, mean (standard deviation) of 10 seeds "
         "(truncated: 5 seeds). truncated (h; h′): truncated BPTT, which updates only "
-        "every h′ steps, by errors that travel back h steps.",
+        "every h′ steps, by gradients that go back h steps.",
     )
     found = cosines(rows)
     report.show_table(
@@ -69,7 +69,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def cosines(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Return each rule's cosine to RTRL, averaged over episodes, seeds and systems."""
+    """Return each rule's cosine to RTRL, as a mean over episodes, seeds and systems."""
     found = {}
     for rule in dict.fromkeys(row["rule"] for row in rows):
         mine = [row["cosines"] for row in rows if row["rule"] == rule]
@@ -107,7 +107,7 @@ def _order(found: dict[str, float]) -> str:
 
 
 def draw_errors(rows: list[dict[str, Any]]) -> Figure:
-    """Draw the NMSE of each episode against steps, a panel for each system."""
+    """Draw the NMSE of each episode against time steps, one panel per system."""
     systems = list(dict.fromkeys(row["system"] for row in rows))
     rules = list(dict.fromkeys(row["rule"] for row in rows))
     figure = Figure(figsize=(4.8 * len(systems), 4.6), layout="constrained")
@@ -133,7 +133,7 @@ def draw_errors(rows: list[dict[str, Any]]) -> Figure:
 
 
 def draw_cosines(rows: list[dict[str, Any]]) -> Figure:
-    """Draw each rule's cosine to exact RTRL, by system and over time."""
+    """Draw each rule's cosine to exact RTRL, for each system and against time."""
     found = cosines(rows)
     rules = sorted(found, key=lambda name: -found[name])
     figure = Figure(figsize=(11, 2.4 + 0.4 * len(rules)), layout="constrained")

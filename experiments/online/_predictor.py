@@ -2,7 +2,7 @@
 
 h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t · v + c
 
-x_t is a value of the series, h_t is the carry, and y_t is the prediction of x_{t+1}.
+x_t is a value of the series, h_t the carry, and y_t the prediction of x_{t+1}.
 """
 
 from collections.abc import Callable
@@ -48,12 +48,13 @@ def init(key: jax.Array, units: int) -> PyTree:
 
 
 class Learner(NamedTuple):
-    """Two functions (pair, u, keys) -> (pair, NMSE, cosine) that learn one episode.
+    """Two functions (pair, u, keys) -> (pair, NMSE, cosine) that train on one episode.
 
-    All seeds learn together. pair is (params, opt_state). u is the series
-    [seeds, T + 1, batch]; the first value of u is not predicted. NMSE and cosine have
-    the shape [seeds]. Only `compare` measures the cosine to the gradient of exact RTRL.
-    A cosine that is not measured is NaN; the cosine of RTRL itself is 1.
+    All seeds are trained together. pair is (params, opt_state), and u is the series
+    [seeds, T + 1, batch], whose first value is not predicted. NMSE and cosine are
+    [seeds]. The function `compare` also measures the cosine between the rule's gradient
+    and the gradient of exact RTRL; with `learn`, the cosine is NaN. The cosine of RTRL
+    itself is 1.
     """
 
     learn: Callable
@@ -63,9 +64,9 @@ class Learner(NamedTuple):
 def online(
     rule: OnlineRule, update: optax.GradientTransformation, exact: OnlineRule | None
 ) -> Learner:
-    """Return a learner that updates after each step.
+    """Return a learner that updates the parameters after each time step.
 
-    `exact` is the rule to compare gradients with, or None if `rule` is RTRL itself.
+    `exact` is exact RTRL, to compare gradients with; None if `rule` is RTRL itself.
     """
 
     def episode(compared, pair, u, key):
@@ -98,7 +99,7 @@ def online(
 
 
 def windows(rule: Callable) -> Learner:
-    """Return a learner that updates after each window of truncated BPTT.
+    """Return a learner by truncated BPTT, which updates after each window.
 
     Gradients of truncated BPTT are not compared with exact RTRL.
     """

@@ -7,19 +7,19 @@ from bpvariants.types import OnlineRule
 from experiments.choices import make_online
 from experiments.harness.options import check_known
 
-# {name: (step, loss) -> rule}. To compare another online rule, add its name to RULES.
+# {name: (step, loss) -> rule}. To compare another online rule, add it to RULES.
 RULES: dict[str, Callable[..., OnlineRule]] = {
     name: partial(make_online, name)
     for name in ("rtrl", "snap_1", "rflo", "kf_rtrl", "uoro")
 }
-# e-prop is for a carry (c, h): units see h of other units, but not c.
+# e-prop needs a carry (c, h) of which units see h of other units, but not c.
 EPROP = {"eprop": partial(make_online, "eprop", visible=lambda carry: carry[1])}
 
 
 def of_cells(
     cells: Iterable[str], rules: dict[str, Callable[..., OnlineRule]] = RULES
 ) -> dict[str, Callable[..., OnlineRule]]:
-    """Return the rules that suit all given cells; e-prop suits only LSTMs."""
+    """Return the rules that work with all given cells; e-prop works only with LSTMs."""
     return rules | (EPROP if set(cells) == {"lstm"} else {})
 
 

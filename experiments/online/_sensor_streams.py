@@ -1,4 +1,4 @@
-"""Two streams of sensor data, prepared without knowledge of later values.
+"""Two streams of sensor data; preprocessing uses no later values.
 
 Inputs are scaled by fixed constants, never by statistics of the stream, because such
 statistics would depend on later values.
@@ -14,36 +14,37 @@ import optax
 
 from experiments import data
 
-IMPOSSIBLE = np.datetime64("2013-05-09T02")  # an hour of 13 °F, between hours of 57 °F
-CHANGE = 2.0  # unit of predicted temperature changes: 2 °F per hour
+IMPOSSIBLE = np.datetime64("2013-05-09T02")  # 13 °F, between hours of 57 °F
+CHANGE = 2.0  # unit of the targets, temperature changes: 2 °F per hour
 HERTZ = 9  # readings of the robot per second
-LAGS = {"robot": 10, "weather": 48}  # number of past steps that linear models see
+LAGS = {"robot": 10, "weather": 48}  # number of past steps that linear models read
 
 
 class Stream(NamedTuple):
-    """A stream: inputs, targets, and functions that score predictions."""
+    """Inputs and targets of a stream, and functions that score predictions."""
 
-    xs: np.ndarray  # inputs [T, d]
+    xs: np.ndarray  # [T, d], inputs
     targets: np.ndarray  # [T] class labels, or real values
-    mask: np.ndarray  # [T]: False where a measurement is missing
+    mask: np.ndarray  # [T]: False at steps with a missing measurement
     reset: np.ndarray  # [T]: True after a gap in the data
     outputs: int
     loss: Callable[[jax.Array, jax.Array], jax.Array]  # (y, target) -> loss []
-    error: Callable[[jax.Array, jax.Array], jax.Array]  # (y, target) -> score []
-    held_out: int  # first step of the test set of published results
-    times: np.ndarray  # time of each step, [T]
+    error: Callable[[jax.Array, jax.Array], jax.Array]  # (y, target) -> error []
+    held_out: int  # first step of the test part in published results
+    times: np.ndarray  # [T], time of each step
     unit: str  # unit of `times`
 
 
 def robot(steps: int | None = None) -> Stream:
-    """Return the stream of a robot: inputs are 24 distances, targets are four actions.
+    """Return the robot's stream: inputs are 24 distances, targets are four actions.
 
-    The target of a step is the robot's action in that step; actions are never inputs.
+    The target of a time step is the robot's action in this step. Actions are never
+    inputs.
     """
     readings, actions = data.wall_following()
     steps = len(actions) if steps is None else min(steps, len(actions))
     return Stream(
-        xs=(readings[:steps] - 2.5) / 2.5,  # distances are 0 … 5 m
+        xs=(readings[:steps] - 2.5) / 2.5,  # distances are between 0 and 5 m
         targets=actions[:steps],
         mask=np.ones(steps, bool),
         reset=np.zeros(steps, bool),
@@ -59,8 +60,9 @@ def robot(steps: int | None = None) -> Stream:
 def weather(steps: int | None = None) -> Stream:
     """Return the stream of hourly weather at JFK airport.
 
-    The target of an hour is the temperature change in the next hour. Missing hours and
-    one impossible hour are padding; the carry is reset after such a gap.
+    The target of an hour is the change of temperature until the next hour. Missing
+    hours, and one hour with an impossible value, are padding; the carry is reset after
+    such a gap.
     """
     found = data.nyc_weather("JFK")
     hour = (found.hours - found.hours[0]).astype(int)
@@ -95,7 +97,7 @@ def weather(steps: int | None = None) -> Stream:
     )
 
 
-# Rounded means and scales for a temperate climate: temperature, dew point, humidity,
+# Rounded means and scales of a temperate climate, for temperature, dew point, humidity,
 # wind speed, precipitation and pressure.
 MEANS = np.array([50, 40, 60, 10, 0, 1015.0])
 SCALES = np.array([20, 20, 20, 10, 0.1, 10.0])
@@ -105,8 +107,8 @@ STREAMS = {"robot": robot, "weather": weather}
 def lagged(stream: Stream, name: str) -> np.ndarray:
     """Return the inputs of linear models, [T, features]; the last column is 1.
 
-    For the robot, the features are all inputs of the last steps. For the weather, the
-    features are all inputs of the current hour, and the temperatures of past hours.
+    For the robot, the features are all inputs of the last few steps. For the weather,
+    they are all inputs of the current hour, and the temperatures of past hours.
     """
     shown = stream.xs if name == "robot" else stream.xs[:, :1]
     parts = [stream.xs] + [
@@ -118,7 +120,7 @@ def lagged(stream: Stream, name: str) -> np.ndarray:
 
 
 def _last_known(table: np.ndarray) -> np.ndarray:
-    """Replace a missing value by the last known value, or by MEANS if none is known."""
+    """Replace missing values by the last known value; at the start, by MEANS."""
     index = np.where(np.isfinite(table), np.arange(len(table))[:, None], 0)
     index = np.maximum.accumulate(index, axis=0)
     filled = np.take_along_axis(table, index, axis=0)

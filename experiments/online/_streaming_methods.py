@@ -21,7 +21,7 @@ from experiments.online._sensor_streams import Stream
 
 
 class Scores(NamedTuple):
-    """Losses and errors of predictions, [settings, seeds, T], and the settings."""
+    """Losses and errors of predictions, each [settings, seeds, T], and the settings."""
 
     losses: np.ndarray | None
     errors: np.ndarray
@@ -38,7 +38,7 @@ def linear(inputs: int, outputs: int) -> Network:
 
 
 def truncated(lookback: int) -> Callable[..., OnlineRule]:
-    """Return truncated BPTT as an online rule; errors travel back `lookback` steps."""
+    """Return truncated BPTT with a lookback, in the form of an online rule."""
 
     def make(step, loss):
         rule = gradients.truncated_bptt(step, loss, every=1, lookback=lookback)
@@ -47,7 +47,7 @@ def truncated(lookback: int) -> Callable[..., OnlineRule]:
         def init(params, carry, inputs, *, initial=None):
             zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), inputs)
             idle = {"mask": jnp.zeros(1, bool), "reset": jnp.zeros(1, bool)}
-            # One masked step fixes the shapes of the stream.
+            # One masked step suffices to determine the shapes.
             stream = gradients.stream(carry)
             (_, stream), _ = rule(params, stream, *once(zeros), **idle, initial=initial)
             return stream
@@ -74,7 +74,7 @@ def learn(
     xs: np.ndarray | None = None,
     first_seed: int = 0,
 ) -> Scores:
-    """Train a network along a stream, with an update by Adam at every step.
+    """Train a network along a stream, with an Adam update at every step.
 
     All learning rates and seeds run together under vmap, in one pass over the stream.
     """
@@ -101,7 +101,7 @@ def _course(stream, network, rule, xs, rate, key):
         pick = lambda flag, a, b: jax.tree.map(partial(jnp.where, flag), a, b)
         _, y = network.step(
             params, pick(options["reset"], initial, state.carry), x
-        )  # y is the prediction before the update
+        )  # y was predicted before the update
         value, grads, state = rule.update(params, state, x, target, **options)
         change, new = adam.update(grads, opt_state, params)
         pair = optax.apply_updates(params, change), new
@@ -114,7 +114,7 @@ def _course(stream, network, rule, xs, rate, key):
 
 
 def least_squares(stream: Stream, xs: np.ndarray, decays: tuple[float, ...]) -> Scores:
-    """Fit a linear model at every step, for each forgetting factor in `decays`.
+    """Fit a linear model by recursive least squares, for each factor in `decays`.
 
     Class labels become one-hot targets.
     """
@@ -149,7 +149,7 @@ def persistence(stream: Stream) -> Scores:
 
 
 def majority(stream: Stream) -> Scores:
-    """Score predictions by class frequencies so far; counts of classes start at 1."""
+    """Score predictions of class frequencies so far; all counts start at 1."""
     seen = np.cumsum(np.eye(stream.outputs)[stream.targets], axis=0)
     before = 1 + np.concatenate([np.zeros((1, stream.outputs)), seen[:-1]])
     return _constant(stream, jnp.log(before / before.sum(axis=1, keepdims=True)))

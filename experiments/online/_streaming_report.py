@@ -1,4 +1,4 @@
-"""Tables and the picture of `streaming`, and results measured elsewhere."""
+"""Tables and picture of `streaming`, with results measured elsewhere."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ ERRORS = {
     "robot": "error rate until now, %",
     "weather": "root mean square error until now, °F",
 }
-# Notes of the tables, with results of offline models measured outside of this project.
+# Notes for the tables: results of offline models, measured outside this project.
 NOTES = {
     "robot": "Held out: the last quarter of the stream. Held-out errors of models "
     "trained on the first three quarters, measured outside of this project: majority "
@@ -29,13 +29,13 @@ NOTES = {
 
 
 def score(stream: str, errors: np.ndarray) -> float:
-    """Return the error rate in %, or the root mean square error, of some steps."""
+    """Return the error rate in %, or the RMSE, over the given steps."""
     mean = float(errors.mean(dtype=float))
     return 100 * mean if stream == "robot" else float(np.sqrt(mean))
 
 
 def show_left_out(left_out: dict[str, str]) -> None:
-    """Print the reason why each missing stream is left out."""
+    """Print, for each stream that is left out, the reason."""
     for name, reason in left_out.items():
         report.show_table(TITLES[name], [""], [["left out"]], reason)
 
@@ -69,7 +69,7 @@ def show(rows: list[dict[str, Any]], config: Any, streams: dict[str, Stream]) ->
 
 
 def draw(rows: list[dict[str, Any]], config: Any, streams: dict[str, Stream]) -> Figure:
-    """Draw each method's error so far against time: a panel for each stream."""
+    """Draw each method's mean error so far against time, one panel per stream."""
     names = [name for name in streams if any(row["stream"] == name for row in rows)]
     figure = Figure(figsize=(7.5 * len(names), 5.5), layout="constrained")
     axes = figure.subplots(1, len(names), squeeze=False)[0]

@@ -2,11 +2,12 @@
 
     x_t ~ Bernoulli(½),    y_t ~ Bernoulli(½ + ½ x_{t−t₁} − ¼ x_{t−t₂})
 
-A network reads one endless stream of x and predicts the probability of y = 1. The loss
-shows which inputs the network remembers: nothing, x_{t−t₂} only, x_{t−t₁} only, or
-both. Each of these four memories has its own lowest loss, called the floor. Online
-rules update after every step. Truncated BPTT(h; h′) updates every h′ steps, and its
-errors travel back h steps, so the errors reach x_{t−t₁} if h > t₁.
+A network reads one endless stream of x and predicts the probability that y = 1. It can
+remember neither input, x_{t−t₂} only, x_{t−t₁} only, or both. Each of these four
+memories has a lowest possible loss, called the floor, so the loss shows what the
+network remembers. Online rules update the parameters after every step. Truncated
+BPTT(h; h′) updates them every h′ steps, by gradients that are propagated back h steps;
+they include the effect of x_{t−t₁} if h > t₁.
 
 References:
   Marschall, Cho & Savin, "A unified framework of online learning algorithms for
@@ -39,7 +40,7 @@ BIAS, FIRST, SECOND = 0.5, 0.5, -0.25  # coefficients of the probability of y = 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Which online rules learn to remember two past inputs of a stream?"""
+    """Which online rules learn to remember two inputs from earlier in a stream?"""
 
     QUICK = {
         "delays": ((3, 5),),
@@ -56,26 +57,29 @@ class Config(Study):
     }
 
     delays: tuple[tuple[int, int], ...] = ((3, 5), (6, 10))
-    """Pairs (t₁, t₂): how many steps ago the two inputs to remember were."""
+    """Pairs of delays (t₁, t₂): numbers of steps after which two inputs must be
+    remembered."""
     rules: tuple[str, ...] = tuple(_rules.RULES)
     """Online rules: rtrl, snap_1, rflo, kf_rtrl, uoro."""
     truncations: tuple[tuple[int, int], ...] = ((1, 1), (1, 5), (1, 8), (1, 12))
-    """Pairs (h′, h) of truncated BPTT: every h′ steps, errors travel back h steps."""
+    """Pairs (h′, h) of truncated BPTT: every h′ steps, gradients are propagated back h
+    steps."""
     units: int = 32
     """Number of hidden units of the tanh network."""
     leak: float = 1.0
     """Leak α of the state, h ← (1 − α) h + α tanh(…); 1 is a network without a leak."""
     steps: int = 40_000
-    """Number of steps of the stream."""
+    """Number of time steps of the stream."""
     learning_rate: float = 1e-3
     """Learning rate of Adam, for all rules."""
     seeds: int = 4
     """Number of independent networks and streams, trained together under vmap."""
     chunk: int = 200
-    """Number of steps in one compiled call; each call is one point of the curves."""
+    """Number of time steps in one compiled call; each call is one point of the
+    curves."""
 
     def check(self) -> None:
-        """Check delays and truncations, and that the steps make at least one chunk."""
+        """Check delays and truncations, and that there are steps for one chunk."""
         if self.steps < self.chunk:
             raise ValueError(
                 f"steps must be at least chunk={self.chunk}, got {self.steps}."
@@ -94,12 +98,12 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train networks by each rule; write and show the losses and their floors."""
+    """Train networks by each rule; write the losses, and print them with floors."""
     return run_study("add_task", config, _jobs, _finish)
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return a job for each rule and pair of delays."""
+    """Return one job for each rule and pair of delays."""
     return [
         Job(
             f"{rule}, t₁, t₂ = {delays[0]}, {delays[1]}",
@@ -117,9 +121,9 @@ def _finish(folder: Path, config: Config, rows: list[dict[str, Any]]) -> None:
 
 
 def floors() -> dict[str, float]:
-    """Return the exact lowest expected loss in nats for each memory of past inputs.
+    """Return {memory: lowest possible expected loss in nats}, computed exactly.
 
-    The lowest loss is the conditional entropy of y given the remembered inputs.
+    It is the conditional entropy of y given the remembered inputs.
     """
     values = list(itertools.product((0, 1), (0, 1)))
     probability = {(a, b): BIAS + FIRST * a + SECOND * b for a, b in values}
@@ -146,7 +150,7 @@ def _entropy(p: float) -> float:
 def stream(
     key: jax.Array, steps: int, delays: tuple[int, int]
 ) -> tuple[jax.Array, jax.Array]:
-    """Return inputs [T, 1] and targets [T] of a stream that began before step 0."""
+    """Return inputs [T, 1] and targets [T] of a stream, which began earlier."""
     of_x, of_y = jax.random.split(key)
     before = max(delays)
     x = jax.random.bernoulli(of_x, 0.5, (before + steps,)).astype(float)
@@ -156,12 +160,12 @@ def stream(
 
 
 def loss(y: jax.Array, target: jax.Array) -> jax.Array:
-    """Return the cross-entropy in nats; y [*batch, 1] is the logit of target = 1."""
+    """Return the cross-entropy in nats; y [*batch, 1] is the logit that target = 1."""
     return optax.sigmoid_binary_cross_entropy(y[..., 0], target)
 
 
 def learners(config: Config) -> dict[str, tuple[Callable, Callable]]:
-    """Return functions (start, learn) for each rule, which run all seeds together.
+    """Return {rule: functions (start, learn)}, which run all seeds together.
 
     start(keys) -> state; learn(state, xs, targets, key) -> (state, mean losses).
     """
@@ -219,9 +223,9 @@ def _train(
     delays: tuple[int, int],
     way: Way,
 ) -> dict[str, Any]:
-    """Train by one rule on one pair of delays; return a row of results.
+    """Train by one rule with one pair of delays; return a row of results.
 
-    After Ctrl-C, the row contains the chunks that were finished.
+    After Ctrl-C, the row covers the finished chunks.
     """
     start, learn = learner
     root = jax.random.key(config.first_seed)

@@ -1,11 +1,11 @@
-"""Copy task: the longest string that each rule learns in a given number of steps.
+"""Copy task: the longest string that each rule learns to copy in a number of steps.
 
-A network reads a string of L random bits, then recalls the string in L further steps.
-The string grows by one bit when the loss of the recalled bits falls below a share of
-ln 2, the loss of guessing. The length of the string after a given number of steps
-measures how well a rule learns, as in the copy task of Menick et al. 2020. Online rules
-update after each recalled bit. Truncated BPTT(h; h′) updates every h′ steps, and its
-errors travel back h steps. BPTT updates once, at the end of the sequence.
+A network reads a string of L random bits, then outputs the string in L further steps. L
+grows by one when the loss on these outputs falls below a fraction of ln 2, the loss of
+guessing. The length after a given number of time steps measures how well a rule learns,
+as in the copy task of Menick et al. 2020. Online rules update the parameters after each
+output bit. Truncated BPTT(h; h′) updates them every h′ steps, by gradients that are
+propagated back h steps. BPTT updates them once, at the end of the sequence.
 
 References:
   Menick et al., "A practical sparse approximation for real time recurrent learning",
@@ -37,12 +37,12 @@ from experiments.online import _copy_length_report, _rules
 from experiments.online._copy_learners import learners, RULES
 
 GUESS = math.log(2)  # loss of a network that remembers nothing
-REMEMBERED = 0.9  # decay of the running mean of losses, per mini-batch
+REMEMBERED = 0.9  # decay per mini-batch, in the running mean of losses
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """How long a string does each rule learn to copy in a given number of steps?"""
+    """What is the longest string that each rule learns to copy in a number of steps?"""
 
     QUICK = {
         "cells": ("tanh",),
@@ -65,7 +65,8 @@ class Config(Study):
     """Online rules: rtrl, snap_1, rflo, kf_rtrl, uoro, forward_gradient; eprop too if
     all cells are lstm."""
     truncations: tuple[tuple[int, int], ...] = ((1, 4), (1, 16))
-    """Pairs (h′, h) of truncated BPTT: every h′ steps, errors travel back h steps."""
+    """Pairs (h′, h) of truncated BPTT: every h′ steps, gradients are propagated back h
+    steps."""
     units: int = 16
     """Number of hidden units of each cell."""
     batch: int = 4
@@ -74,9 +75,9 @@ class Config(Study):
     """Number of time steps of a run, summed over mini-batches; a string of L bits takes
     2 L steps."""
     share: float = 0.15
-    """The string grows when the loss is below this share of ln 2."""
+    """Fraction of ln 2; the string grows by one bit when the loss is below it."""
     longest: int = 32
-    """Length of the longest string, in bits."""
+    """Largest length of a string, in bits."""
     learning_rate: float = 3e-3
     """Learning rate of Adam, for all rules."""
     seeds: int = 3
@@ -86,7 +87,7 @@ class Config(Study):
     curves."""
 
     def check(self) -> None:
-        """Check the truncations, and that the rules suit the cells."""
+        """Check the truncations, and that the rules work with the cells."""
         for every, lookback in self.truncations:
             if not 1 <= every <= lookback:
                 raise ValueError(
@@ -97,7 +98,7 @@ class Config(Study):
 
 
 class Course(NamedTuple):
-    """State of one training run."""
+    """State of a training run."""
 
     pair: PyTree  # (params, opt_state)
     length: jax.Array  # length of the string in bits
@@ -106,12 +107,12 @@ class Course(NamedTuple):
 
 
 def main(config: Config) -> report.Result:
-    """Train each cell by each rule; write and show the string lengths."""
+    """Train each cell by each rule; write and print the string lengths."""
     return run_study("copy_length", config, _jobs, _finish)
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return a job for each cell and rule; all rules start from the same parameters."""
+    """Return one job for each cell and rule; all rules start from equal parameters."""
     adam = optax.adam(config.learning_rate)
     chosen = learners(config.rules, config.truncations, adam)
 
@@ -140,9 +141,9 @@ def _finish(folder: Path, config: Config, rows: list[dict[str, Any]]) -> None:
 def draw_sequence(
     key: jax.Array, length: jax.Array, batch: int, longest: int
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Return xs [2·longest, B, 3], and targets, weights and mask [2·longest, B].
+    """Draw xs [2·longest, B, 3], and targets, weights and mask [2·longest, B].
 
-    An input x is one-hot: bit 0, bit 1, or the request to recall a bit.
+    An input x is one-hot: bit 0, bit 1, or the request to output a bit.
     """
     bits = jax.random.bernoulli(key, 0.5, (longest, batch)).astype(int)
     t = jnp.arange(2 * longest)
@@ -157,7 +158,7 @@ def draw_sequence(
 def follow(
     config: Config, learn: Callable, carry: PyTree, size: int, course: Course, key
 ) -> tuple[Course, tuple[jax.Array, ...]]:
-    """Train on a mini-batch of strings of at most `size` bits, if steps are left."""
+    """Train on a mini-batch, if steps are left; strings have at most `size` bits."""
     of_task, of_rule = jax.random.split(key)
     sequence = draw_sequence(of_task, course.length, config.batch, size)
     value, pair = learn(course.pair, carry, *sequence, of_rule)
@@ -179,7 +180,7 @@ def _train(
 ) -> dict[str, Any]:
     """Train one cell by one rule; return a row of results.
 
-    After Ctrl-C, the row contains the chunks that were finished.
+    After Ctrl-C, the row covers the finished chunks.
     """
 
     @partial(jax.jit, static_argnums=2)
@@ -235,7 +236,7 @@ def _begin(config: Config, network: online.Network) -> tuple[Course, PyTree]:
 
 
 def _size(length: int, longest: int) -> int:
-    """Return the longest string to compile for, with room to grow beyond `length`."""
+    """Return the string length to compile for: `length`, and room for growth."""
     size = 8
     while size < length + 2:
         size *= 2

@@ -1,21 +1,21 @@
 """Online prediction of chaotic series: errors, and cosines to exact RTRL.
 
-A tanh network reads the first coordinate of a chaotic system and predicts the next
-value. The parameters are updated at every step; after each episode the state and the
-influence ∂h/∂θ are set to zero. The study measures two things: the prediction error in
-units of the variance of the series (NMSE), and the cosine between each rule's gradient
-and the gradient of exact RTRL. Both gradients are computed at the parameters that the
-rule has reached.
+A tanh network reads the first coordinate of a chaotic system and predicts its next
+value. The parameters are updated at every time step; after each episode, the state h
+and the influence ∂h/∂θ are set to zero. The study measures two things: the mean squared
+prediction error divided by the variance of the series (NMSE), and the cosine between
+each rule's gradient and the gradient of exact RTRL. Both gradients are computed at the
+current parameters of the rule.
 
-The influence starts from zero in each episode, so exact RTRL runs beside a rule only in
-the episodes in which the cosine is measured. The cosine compares gradients in the
-parameters that affect the carry, averaged over the batch; the readout's gradient is
-exact for all rules. A cosine is the mean over the second half of an episode, because
-the first steps have little history. In bpvariants, KF-RTRL and UORO differentiate the
-last step exactly, so they are closer to RTRL than in their published forms.
+The influence starts from zero in each episode, so exact RTRL also runs only in the
+episodes in which the cosine is measured. The gradients are averaged over the batch, and
+include only parameters that affect the carry, because the readout's gradient is exact
+for all rules. Cosines are averaged over the second half of an episode, because the
+first steps have little history. In bpvariants, KF-RTRL and UORO differentiate the last
+time step exactly, so they are closer to RTRL than in their published forms.
 
-The command for the size of the published table is
-`python -m experiments online_learning --steps 15000 --seeds 10`.
+The command for the sizes of the published table is `python -m experiments
+online_learning --steps 15000 --seeds 10`.
 """
 
 import dataclasses
@@ -45,9 +45,9 @@ from experiments.online._predictor import Learner
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Which online rules predict chaotic series well, and are close to exact RTRL?
+    """Which online rules predict chaotic series well, with gradients close to RTRL's?
 
-    Results on Hénon, Mackey–Glass and Lorenz are shown beside published results.
+    Results on Hénon, Mackey–Glass and Lorenz are compared with published results.
     """
 
     QUICK = {
@@ -72,11 +72,11 @@ class Config(Study):
     rules: tuple[str, ...] = tuple(_rules.RULES)
     """Online rules: rtrl, snap_1, rflo, kf_rtrl, uoro."""
     random_feedback: bool = True
-    """Whether to run RFLO with random feedback too, as published, not only RFLO with
-    the readout's weights as feedback."""
+    """Whether to also run RFLO with random feedback, as published, in addition to RFLO
+    with the readout's weights as feedback."""
     truncations: tuple[tuple[int, int], ...] = ((25, 25), (1, 25))
-    """Pairs (h′, h) of truncated BPTT: every h′ steps, errors travel back h steps and
-    the parameters are updated."""
+    """Pairs (h′, h) of truncated BPTT: every h′ steps, gradients are propagated back h
+    steps and the parameters are updated."""
     units: int = 64
     """Number of hidden units of the tanh network."""
     batch: int = 8
@@ -85,10 +85,11 @@ class Config(Study):
     """Number of updates by online rules, a multiple of `episode`; 15,000 in the
     published table."""
     episode: int = 200
-    """Number of steps after which the state and the influence are set to zero."""
+    """Number of time steps of an episode, after which state and influence are set to
+    zero."""
     compared: int = 5
-    """Number of episodes in which the cosine is measured. The measured episodes are
-    evenly spaced, and include the last episode."""
+    """Number of episodes in which the cosine is measured. These episodes are evenly
+    spaced, and include the last one."""
     learning_rate: float = 1e-3
     """Learning rate of Adam, for all rules."""
     seeds: int = 3
@@ -96,7 +97,7 @@ class Config(Study):
     the published table."""
 
     def check(self) -> None:
-        """Check that `steps` and `truncations` suit the length of an episode."""
+        """Check that `steps` and `truncations` fit the length of an episode."""
         if self.steps % self.episode:
             raise ValueError(
                 f"steps must be a multiple of episode={self.episode}, got {self.steps}."
@@ -110,12 +111,12 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train on each system by each rule; show the results and published results."""
+    """Train on each system by each rule; print the results and published results."""
     return run_study("online_learning", config, _jobs, _finish)
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return a job for each rule and system."""
+    """Return one job for each rule and system."""
     series = cache(partial(episodes, config))
 
     def train(rule, learner, system, way):
@@ -139,10 +140,10 @@ def _finish(folder: Path, config: Config, rows: list[dict[str, Any]]) -> None:
 
 
 def episodes(config: Config, system: str) -> np.ndarray:
-    """Return a series split into E episodes of T steps, [E, seeds, T + 1, batch].
+    """Split a series into E episodes of T steps, [E, seeds, T + 1, batch].
 
-    The last value of an episode is predicted but not read. The next episode begins with
-    the same value.
+    The last value of an episode is predicted but not read; it is also the first value
+    of the next episode.
     """
     streams, seed = config.seeds * config.batch, config.first_seed
     u = _dynamical_systems.series(system, config.steps + 1, streams, seed)
@@ -154,7 +155,7 @@ def episodes(config: Config, system: str) -> np.ndarray:
 
 
 def learners(config: Config) -> dict[str, Learner]:
-    """Return the learner of each rule: online rules first, then truncated BPTT."""
+    """Return {rule: learner}: first online rules, then truncated BPTT."""
     network = _predictor.step, _predictor.loss
     adam = optax.adam(config.learning_rate)
     chosen = {}
@@ -182,7 +183,7 @@ def _train(
 ) -> dict[str, Any]:
     """Train on one system by one rule; return a row of results.
 
-    After Ctrl-C, the row contains the episodes that were finished.
+    After Ctrl-C, the row covers the finished episodes.
     """
     first = 3 * config.first_seed
     keys = jax.random.split(jax.random.key(first + 1), config.seeds)
@@ -210,7 +211,7 @@ def _train(
             raise
         cut_short = True
     curve = np.stack(values, axis=1)
-    timed = seconds[1:]  # the first time may include compilation
+    timed = seconds[1:]  # the first episode may include compilation
     row = {
         "nmse": curve[:, -5:].mean(axis=1).tolist(),
         "curve": curve.tolist(),

@@ -1,11 +1,11 @@
-"""Online learning on sensor streams: predict, compare with the truth, update.
+"""Online learning on sensor streams: predict, score the prediction, update.
 
-A network is trained after every step, by gradients of online rules. Each prediction is
-scored before the network sees the target (prequential error), so one pass is enough and
-no test set is needed. In the stream "robot", 24 distances predict which way a robot
-turns. In the stream "weather", the weather of an hour predicts the temperature of the
-next hour. The learning rate of a network, or the forgetting factor of least squares,
-has the lowest loss on the first part of the stream.
+A network is updated after every time step, by gradients of online rules. Each
+prediction is scored before the network sees the target (prequential error), so one pass
+is enough and no test set is needed. In the stream "robot", a robot's action is
+predicted from 24 distances. In the stream "weather", the temperature of the next hour
+is predicted from the weather of an hour. The learning rates of networks, and the
+forgetting factors of least squares, are chosen on the first part of the stream.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ POINTS = 60  # number of points of a curve
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Which rule learns best from sensor streams, updating at every step?"""
+    """Which online rule predicts sensor streams best?"""
 
     QUICK = {
         "rules": ("rtrl", "snap_1"),
@@ -57,14 +57,15 @@ class Config(Study):
     }
 
     streams: tuple[Literal["robot", "weather"], ...] = ("robot", "weather")
-    """Streams to predict: which way a robot turns, or the temperature in an hour."""
+    """Streams: robot (predict its next action) and weather (the temperature in one
+    hour)."""
     rules: tuple[str, ...] = tuple(_rules.RULES)
     """Online rules: rtrl, snap_1, rflo, kf_rtrl, uoro; eprop too if cell is lstm."""
     lookbacks: tuple[int, ...] = (1, 10)
-    """Numbers of steps that errors travel back in truncated BPTT, which updates every
-    step."""
+    """Lookbacks of truncated BPTT, which updates after every step: numbers of steps
+    that gradients are propagated back."""
     cell: Literal["tanh", "gru", "lstm", "rtu"] = "gru"
-    """The recurrent cell."""
+    """Recurrent cell of the network."""
     units: int = 16
     """Number of hidden units of the cell."""
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2)
@@ -72,19 +73,19 @@ class Config(Study):
     decays: tuple[float, ...] = (0.998, 0.9995, 1.0)
     """Forgetting factors of recursive least squares to choose from."""
     chosen_on: float = 0.2
-    """Fraction of the stream, from its start, on which rates and decays are chosen."""
+    """Fraction of the stream, at its start, on which rates and decays are chosen."""
     seeds: int = 3
     """Number of networks with different initial weights, run together under vmap."""
     steps: int | None = None
     """Number of steps to read of each stream; by default all steps."""
 
     def check(self) -> None:
-        """Check that the rules suit the cell."""
+        """Check that the rules work with the cell."""
         _rules.check_rules(self.rules, _rules.of_cells([self.cell]))
 
 
 def main(config: Config) -> report.Result:
-    """Run each method over each stream; write and show the errors."""
+    """Run each method along each stream; write and print the errors."""
     streams = cache(_streams)  # read once, after --quick and --resume are applied
     return run_study(
         "streaming",
@@ -99,7 +100,7 @@ def _jobs(
     streams: dict[str, _sensor_streams.Stream],
     left_out: dict[str, str],
 ) -> list[Job]:
-    """Return a job for each stream and method; say which streams are left out."""
+    """Return one job for each stream and method; print which streams are left out."""
     _streaming_report.show_left_out(left_out)
     return [
         Job(f"{name}, {label}", 1, partial(_row, config, name, stream, label, method))
@@ -122,12 +123,12 @@ def _finish(
 def _streams(
     config: Config,
 ) -> tuple[dict[str, _sensor_streams.Stream], dict[str, str]]:
-    """Return the streams whose data can be read, and {name: error} of other streams."""
+    """Return the streams that can be loaded, and {name: error} for all others."""
     streams, left_out = {}, {}
     for name in config.streams:
         try:
             streams[name] = _sensor_streams.STREAMS[name](config.steps)
-        except DataError as problem:  # no download and no local copy of the data
+        except DataError as problem:  # no local copy of the data, and no download
             left_out[name] = str(problem)
     return streams, left_out
 
@@ -135,7 +136,7 @@ def _streams(
 def methods(
     config: Config, name: str, stream: _sensor_streams.Stream
 ) -> dict[str, Callable[[], _streaming_methods.Scores]]:
-    """Return the methods that predict a stream: baselines first, then networks."""
+    """Return {name: method} for a stream: first baselines, then networks."""
     lagged = _sensor_streams.lagged(stream, name)
     lags, inputs = _sensor_streams.LAGS[name], stream.xs.shape[1]
     now = np.concatenate([stream.xs, np.ones((len(stream.xs), 1), np.float32)], axis=1)
@@ -175,7 +176,7 @@ def _row(
     method: Callable[[], _streaming_methods.Scores],
     way: Way,
 ) -> dict[str, Any]:
-    """Return each seed's errors at the setting chosen on the first part of a stream."""
+    """Return each seed's errors, with the setting chosen on the stream's first part."""
     del way
     start = time.perf_counter()
     losses, errors, settings = method()

@@ -1,4 +1,4 @@
-"""Output of a study: progress bars, tables, pictures, and files of results."""
+"""Output of studies: progress bars, tables, pictures, and files of results."""
 
 from experiments.report._files import (
     append_row as append_row,

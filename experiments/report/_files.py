@@ -21,7 +21,7 @@ from experiments.harness.errors import DataError
 
 
 def make_folder(study: str, out: Path | None) -> Path:
-    """Make the folder of a run; raise an error if the folder already has results."""
+    """Create the folder of a run; raise an error if it already has results."""
     if jax.process_count() > 1 and out is None:
         raise DataError("several processes need --out, a folder that they share.")
     folder = out or Path("runs") / f"{study}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -54,14 +54,14 @@ def _check_name(folder: Path) -> None:
 
 
 def _free(folder: Path) -> Path:
-    """Return a folder that does not exist; several runs may start in one second."""
+    """Return a path that does not exist yet, since two runs may start in one second."""
     names = (folder.with_name(f"{folder.name}-{i}") for i in itertools.count(2))
     return next(name for name in itertools.chain([folder], names) if not name.exists())
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of the folder of a run during the block."""
+    """Lock a run's folder against other processes within a `with` block."""
     with ExitStack() as stack:
         if writes():
             try:
@@ -72,24 +72,24 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def writes() -> bool:
-    """Return whether this process prints and writes results; only process 0 does."""
+    """Return whether this process prints and writes results, as only process 0 does."""
     return jax.process_index() == 0
 
 
 def write_config(
     folder: Path, config: Any, files: Mapping[str, Any] | None = None
 ) -> None:
-    """Write the options of a run, its files, versions and devices to config.json."""
+    """Write a run's options, input files, versions and devices to config.json."""
     if not writes():
         return
     settings = dataclasses.asdict(config) | {"out": str(folder)}
     content = {"config": settings, "files": files or {}, "versions": versions()}
-    text = json.dumps(content, indent=2, default=str)  # for paths
+    text = json.dumps(content, indent=2, default=str)  # str is for paths
     write_atomically(folder / "config.json", text + "\n")
 
 
 def versions() -> dict[str, str]:
-    """Return the package versions, devices and settings that results depend on."""
+    """Return package versions, devices and settings, which results may depend on."""
     names = ("jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
     devices = [device.device_kind for device in jax.devices()]
     return {
@@ -114,14 +114,15 @@ def matmul_precision() -> str:
 
 
 def append_row(folder: Path, row: dict[str, Any]) -> None:
-    """Add a finished row to results.jsonl, so that no interruption loses it."""
+    """Append a row to results.jsonl immediately, so that it survives a later crash."""
     append_rows(folder, [row])
 
 
 def append_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Add the rows of one job to results.jsonl; if killed, add all rows or none.
+    """Append a job's rows to results.jsonl; a kill leaves all of them or none.
 
-    A new file is written beside the old file and then replaces the old file atomically.
+    The complete new contents are written to another file, which then replaces
+    results.jsonl atomically.
     """
     if not writes():
         return
@@ -131,9 +132,9 @@ def append_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file; a kill leaves either the new text or the old one.
+    """Write a text file atomically: a kill leaves either the new text or the old one.
 
-    File names in the text may have bytes that are not UTF-8; they are escaped.
+    File names in the text may have bytes that are not UTF-8; these are escaped.
     """
     beside = path.with_name(path.name + ".tmp")
     beside.write_text(text, "utf-8", errors="backslashreplace")

@@ -13,7 +13,7 @@ from experiments.report._files import writes
 
 
 class Progress:
-    """Context manager with two bars: jobs done, and steps of the current job."""
+    """Context manager with two progress bars: for all jobs, and for the current job."""
 
     def __init__(self, jobs: int):
         self._bars = RichProgress(
@@ -40,13 +40,13 @@ class Progress:
         self._bars.stop()
 
     def begin(self, name: str, steps: int) -> None:
-        """Count the previous job as done, and begin the next job."""
+        """Count the previous job as done, and begin the bar of the next job."""
         if self._steps is not None:
             self._bars.advance(self._jobs)
             self._bars.remove_task(self._steps)
         self._steps = self._bars.add_task(name, total=steps)
 
     def advance(self, step: int) -> None:
-        """Show how many steps of the current job are done."""
+        """Show the number of finished steps of the current job."""
         if self._steps is not None:
             self._bars.update(self._steps, completed=step)

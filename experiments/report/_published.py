@@ -1,4 +1,4 @@
-"""Tables of measured scores beside published scores."""
+"""Tables that compare measured scores with published scores."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from experiments.report._tables import mean_sd
 
 
 class Published(NamedTuple):
-    """A row of published scores, {measure: score}, and their source."""
+    """Published scores, {measure: score}, and their source: one row of a table."""
 
     name: str
     scores: Mapping[str, float | str]
@@ -22,14 +22,14 @@ def show_beside(
     published: Sequence[Published],
     note: str = "",
 ) -> None:
-    """Print a table: the scores of this run, then published scores with sources.
+    """Print a table: the scores of this run, then published scores with their sources.
 
     Args:
       title: text above the table.
-      measures: measures, one for each column; a missing score is shown as "–".
-      ours: the scores of this run, {name: {measure: score}}. A score is a number, a
-        text, or one number for each seed, shown as mean ± standard deviation.
-      published: rows of published scores, shown below the rows of this run.
+      measures: headings of the columns; a missing score is shown as "–".
+      ours: scores of this run, {name: {measure: score}}. A score is a number, a text,
+        or a list of numbers over seeds, which is shown as mean ± standard deviation.
+      published: published scores, shown below the rows of this run.
       note: text below the table. If there are several seeds, a sentence about means and
         standard deviations is added.
     """

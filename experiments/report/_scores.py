@@ -11,7 +11,7 @@ from experiments.report._studies import show_table
 
 
 def wilson(correct: int, of: int, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's confidence interval of a proportion, such as an accuracy.
+    """Return Wilson's confidence interval, at `level`, of a proportion correct / of.
 
     Example:
       >>> [round(end, 4) for end in wilson(9, 10)]
@@ -33,7 +33,7 @@ def wilson(correct: int, of: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def percent(correct: int, of: int) -> str:
-    """Return a proportion and its 95 % confidence interval as text.
+    """Format a proportion and its 95 % confidence interval.
 
     Example:
       >>> percent(9, 10)
@@ -53,7 +53,7 @@ def f1(targets: np.ndarray, predictions: np.ndarray, positive: int = 1) -> float
     from sklearn.metrics import f1_score
 
     given = targets == positive, predictions == positive
-    none: Any = 0.0  # the score if no label and no prediction is positive
+    none: Any = 0.0  # score if no label and no prediction is positive
     return float(f1_score(*given, zero_division=none))
 
 
@@ -91,7 +91,7 @@ def show_confusion(title: str, classes: Sequence[str], counts: np.ndarray) -> No
 
 
 def draw_confusion(title: str, classes: Sequence[str], counts: np.ndarray) -> Figure:
-    """Draw a confusion matrix; darker cells are larger shares of their rows."""
+    """Draw a confusion matrix; the darker a cell, the larger its share of the row."""
     counts = np.asarray(counts)
     size = 1.8 + 0.45 * len(classes)
     figure = Figure(figsize=(size + 1.2, size), layout="constrained")
@@ -106,7 +106,7 @@ def draw_confusion(title: str, classes: Sequence[str], counts: np.ndarray) -> Fi
     axis.set_xticks(range(len(classes)), classes)
     axis.set_yticks(range(len(classes)), classes)
     if max(map(len, classes)) > 3:
-        for label in axis.get_xticklabels():  # a long label ends at its column
+        for label in axis.get_xticklabels():  # so that a long label ends at its column
             label.set(rotation=45, ha="right", rotation_mode="anchor")
     axis.set(title=title, xlabel="predicted class", ylabel="true class")
     return figure

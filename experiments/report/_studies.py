@@ -15,7 +15,7 @@ from experiments.report._tables import wide_console
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """Return value of a study's `main`; each row is a line of results.jsonl."""
+    """Return value of a study's `main`; its rows are the lines of results.jsonl."""
 
     rows: list[dict[str, Any]]
     folder: Path
@@ -25,7 +25,7 @@ class Result:
 def show_table(
     title: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str = ""
 ) -> None:
-    """Print a table whose first column names the rows, and a note below it."""
+    """Print a table, whose first column names the rows, and a note below it."""
     if not writes():
         return
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
@@ -41,7 +41,7 @@ def show_table(
 
 
 def save_picture(folder: Path, name: str, figure: Figure) -> Path:
-    """Write a picture as PNG to the folder of a run; return its path."""
+    """Save a picture as PNG in the folder of a run; return its path."""
     path = folder / f"{name}.png"
     if writes():
         figure.savefig(path, dpi=110)

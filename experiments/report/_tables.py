@@ -1,4 +1,4 @@
-"""Console for wide tables, and functions that turn results into text."""
+"""Console for wide tables, and formatting of results."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ from rich.console import Console
 
 from experiments.report._files import writes
 
-WIDTH = 130  # terminal columns that a full table needs
+WIDTH = 130  # width of a full table, in characters
 
 
 def wide_console() -> Console:
-    """Return a console for tables; if the output is a file or pipe, it is wide."""
+    """Return a console for tables; it is wide if the output is a file or a pipe."""
     console = Console()
     if not console.is_terminal:
         console.width = max(WIDTH, console.width)
@@ -31,7 +31,7 @@ def say_where(folder: Path, seconds: float, interrupted: bool) -> None:
 
 
 def mean_sd(values: list[float]) -> str:
-    """Return the mean ± standard deviation over seeds, as text.
+    """Format the mean ± standard deviation over seeds.
 
     Example:
       >>> mean_sd([1.0, 1.5]), mean_sd([20.0, 40.0]), mean_sd([0.1 + 0.2, 0.3])
@@ -44,6 +44,6 @@ def mean_sd(values: list[float]) -> str:
     if len(values) < 2:
         return shown
     deviation = float(np.std(values, ddof=1))
-    if deviation < 1e-12 * abs(mean):  # the values are equal up to rounding
+    if deviation < 1e-12 * abs(mean):  # equal values up to rounding
         deviation = 0.0
     return f"{shown} ± {deviation:{'.0f' if deviation >= 10 else '.1g'}}"

@@ -1,1 +1,1 @@
-"""Studies of resilient backpropagation (Rprop), beside published results."""
+"""Studies of resilient backpropagation (Rprop), compared with published results."""

@@ -1,4 +1,4 @@
-"""Feed-forward networks of the Rprop papers, as pure functions."""
+"""Feed-forward networks for the studies of Rprop papers, as pure functions."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,24 +10,24 @@ from bpvariants.types import PyTree
 
 
 class Network(NamedTuple):
-    """Shape of a network, from the inputs to the outputs; a static argument of jit."""
+    """Layer sizes of a network, and its kind; used as a static argument of jit."""
 
     sizes: tuple[int, ...]
-    shortcuts: bool  # whether a layer sees all earlier layers, or only the previous one
+    shortcuts: bool  # whether a layer reads all earlier layers, not only the last
     output: str = "linear"  # activation of the last layer: "linear" or "sigmoid"
 
     @property
     def num_weights(self) -> int:
-        """Number of weights, biases included."""
+        """Number of weights and biases."""
         shapes = jax.tree.leaves(self.shapes())
         return sum(jnp.size(jnp.empty(shape.shape)) for shape in shapes)
 
     def sources(self, layer: int) -> range:
-        """Return the indices of the layers whose outputs are inputs of a layer."""
+        """Return the indices of the layers whose outputs a layer reads."""
         return range(0 if self.shortcuts else layer - 1, layer)
 
     def shapes(self) -> PyTree:
-        """Return the parameters' shapes: a matrix for each pair of connected layers."""
+        """Return parameter shapes: a matrix for each pair of connected layers."""
         number = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
         return [
             {
@@ -41,7 +41,7 @@ class Network(NamedTuple):
         ]
 
     def draw(self, key: jax.Array, low: float, high: float) -> PyTree:
-        """Draw parameters from a uniform distribution over [low, high)."""
+        """Draw all parameters from the uniform distribution over [low, high)."""
         leaves, structure = jax.tree.flatten(self.shapes())
         keys = jax.random.split(key, len(leaves))
         uniform = lambda key, leaf: jax.random.uniform(
@@ -50,10 +50,10 @@ class Network(NamedTuple):
         return structure.unflatten(map(uniform, keys, leaves))
 
     def apply(self, params: Sequence[PyTree], x: jax.Array) -> jax.Array:
-        """Return the outputs [outputs, P] for inputs [inputs, P].
+        """Return the outputs [outputs, P] for P examples, inputs [inputs, P].
 
-        Examples are columns, so that under `vmap` with shared inputs, the first layers
-        of all networks become one matrix product without a transposition.
+        Each example is a column. Under `vmap` over networks with the same inputs, all
+        first layers then become one matrix product without a transposition.
         """
         layers = [x]
         for layer, theta in enumerate(params, start=1):
@@ -68,5 +68,5 @@ class Network(NamedTuple):
 
 
 def softsign(s: jax.Array) -> jax.Array:
-    """Return x / (1 + |x|), the sigmoid of Proben1."""
+    """Return x / (1 + |x|), the activation function of Proben1."""
     return s / (1 + jnp.abs(s))

@@ -13,9 +13,9 @@ FULL_COLOUR, ADAM_COLOUR = "#0072b2", "#777777"
 COLOURS = [FULL_COLOUR, "#d55e00", "#e69f00", "#56b4e9", "#cc79a7", "#009e73"]
 COLOURS += [ADAM_COLOUR]
 DASHES = ["-", "-", "-", "--", "-", "-", ":"]
-FLOOR = 1e-6  # losses below FLOOR are drawn at FLOOR
-TARGET = 0.01  # training loss whose first epoch the table shows
-COMPARED = 1e-3  # rounding errors dominate lower losses, which are not compared
+FLOOR = 1e-6  # smaller losses are drawn at this value
+TARGET = 0.01  # training loss; the table shows the first epoch below it
+COMPARED = 1e-3  # smaller losses are not compared: rounding errors dominate
 
 
 def show(rows: list[dict[str, Any]], images: int) -> None:
@@ -59,12 +59,12 @@ def _line(row: dict[str, Any]) -> list[str]:
 
 
 def _numbers(row: dict[str, Any], name: str) -> np.ndarray:
-    """Return the measurements `name` as an array [seeds, epochs]; None becomes NaN."""
+    """Return a row's measurements `name`, [seeds, epochs]; None becomes NaN."""
     return np.array(row[name], float)
 
 
 def _epochs(losses: np.ndarray) -> str:
-    """Return the mean number of epochs to TARGET, and how many runs reached TARGET."""
+    """Return the mean number of epochs to TARGET, and how many runs reached it."""
     came = [int(np.argmax(run)) + 1 for run in losses < TARGET if run.any()]
     if not came:
         return "–"
@@ -78,7 +78,7 @@ def _unless_nan(numbers: np.ndarray, form: str) -> str:
 
 
 def _same(rows: list[dict[str, Any]]) -> str:
-    """Return a note on how far losses by MultiSteps deviate from full batches."""
+    """Return a note on differences of losses between MultiSteps and full batches."""
     full = {row["rate"]: row for row in rows if row["batches"] == "full"}
     added = [row for row in rows if row["method"].startswith("MultiSteps")]
     if not added or len(full) < len(added):

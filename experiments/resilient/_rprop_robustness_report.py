@@ -27,7 +27,7 @@ FALLING = (
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print a table for each difficulty, and compare the robustness of the updates."""
+    """Print a table for each difficulty, and which updates are more robust."""
     for axis in dict.fromkeys(row["axis"] for row in rows):
         mine = [row for row in rows if row["axis"] == axis]
         levels = list(dict.fromkeys(row["level"] for row in mine))
@@ -41,9 +41,9 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
             ["", "rate", *(f"{level:g}" for level in levels)],
             lines,
             "Test error in % (lower is better), mean ± standard deviation of seeds, "
-            "and the rate.\nKept: the rate with the least training loss without "
-            "difficulties; tuned: the one with the least under this difficulty. A "
-            "diverged training counts as 90 %.\n"
+            "and the rate.\nKept: the rate with the lowest training loss without "
+            "difficulties; tuned: the rate with the lowest training loss under this "
+            "difficulty. A diverged training counts as 90 %.\n"
             + ("All rates are constant." if config.constant else FALLING),
         )
     console = report.wide_console()
@@ -52,12 +52,12 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def verdicts(rows: list[dict[str, Any]]) -> list[str]:
-    """Compare, in words, what each difficulty at its hardest level adds to test errors.
+    """Compare, in words, by how much each difficulty increases test errors.
 
-    Rprop is more robust than an update if the difficulty adds more to the test error of
-    the update than to the error of the best Rprop. The difference must exceed
-    √(s² + t²), where s and t are the standard deviations of the two additions over
-    seeds.
+    Each difficulty is at its hardest level. Rprop is more robust than an update if the
+    difficulty increases the update's test error more than the error of the best Rprop.
+    The two increases must differ by more than √(s² + t²), where s and t are their
+    standard deviations over seeds.
     """
     sentences = []
     for axis in dict.fromkeys(row["axis"] for row in rows):
@@ -85,7 +85,7 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw test errors against each difficulty; dashed lines: rates are tuned again."""
+    """Draw test errors against levels of difficulty; dashed: with rates tuned again."""
     difficulties = list(dict.fromkeys(row["axis"] for row in rows))
     figure = Figure(figsize=(4.6 * len(difficulties), 4.8), layout="constrained")
     panels = figure.subplots(1, len(difficulties), squeeze=False, sharey=True)[0]
@@ -131,7 +131,7 @@ def _short_verdict(rows: list[dict[str, Any]], axis: str) -> str:
 
 
 def _cost(rows: list[dict[str, Any]], update: str, level: float, choice: str):
-    """Return how much a difficulty adds to the test error of each seed."""
+    """Return the increase of each seed's test error by a difficulty."""
     error = {
         row["level"]: np.array(row[f"{choice}_error"])
         for row in rows

@@ -18,20 +18,20 @@ OURS = ("rprop", "irprop_plus", "rprop_plus", "rprop_minus", "half_back", "grpro
 
 
 class Trace(NamedTuple):
-    """Curves of all runs, [runs, steps + 1]: before the first and after each step."""
+    """Curves of all runs, [runs, steps + 1]: before the first and after each update."""
 
-    values: np.ndarray  # E, the loss that is minimised
+    values: np.ndarray  # loss E, which is minimised
     evaluations: np.ndarray  # number of evaluations of E and its gradient so far
     accuracies: np.ndarray | None  # test accuracy in percent, if there is test data
 
 
 class Method(NamedTuple):
-    """An update with its settings, and a function that runs it on a problem."""
+    """An update rule with its settings, and a function that runs it on a problem."""
 
     name: str
     label: str
     run: Callable[[Problem], Trace]
-    rate: float | None = None  # set if several rates are tried; the best one is shown
+    rate: float | None = None  # set if several rates are tried, to show the best
 
 
 def methods(first_step: float, adam_rates: tuple[float, ...]) -> list[Method]:
@@ -73,7 +73,7 @@ def _adam(rate: float) -> Callable[[Problem], Trace]:
 
 
 def _descend(optimizer: optax.GradientTransformation, problem: Problem) -> Trace:
-    """Run an update that evaluates the loss E and its gradient once in each step."""
+    """Run an update rule that evaluates the loss E and its gradient once per step."""
     optimizer = optax.with_extra_args_support(optimizer)
 
     def run(start, case):
@@ -98,7 +98,8 @@ def _search(problem: Problem) -> Trace:
     def run(start_and_case):
         start, case = start_and_case
         loss = lambda w: problem.loss(w, case)
-        # The line search already computes the gradient of the next step; reuse it.
+        # The line search has already computed the gradient at the new weights; reuse
+        # it.
         look = optax.value_and_grad_from_state(loss)
 
         def step(carry, _):
@@ -115,7 +116,8 @@ def _search(problem: Problem) -> Trace:
         return jax.lax.scan(step, carry, length=problem.steps + 1)[1]
 
     _accuracy = problem.accuracy or (lambda w: None)
-    # Run one problem after another: vmap would wait for the longest line search of all.
+    # Run the problems one after another: under vmap, all would wait for the longest
+    # line search.
     together = lambda starts, cases: jax.lax.map(run, (starts, cases))
     return _trace(*jax.jit(together)(problem.starts, problem.cases))
 
@@ -124,7 +126,8 @@ def _descend_torch(torch: Any, first_step: float, problem: Problem) -> Trace:
     """Run torch's Rprop on gradients that are computed by JAX."""
     look = jax.jit(jax.vmap(jax.value_and_grad(problem.loss)))
     measure = jax.jit(jax.vmap(problem.accuracy or (lambda w: None)))
-    # Rprop treats each weight separately, so the weights of all runs are in one array.
+    # Rprop updates each weight separately, so the weights of all runs can be in one
+    # array.
     w = torch.from_numpy(np.array(problem.starts))
     optimizer = torch.optim.Rprop([w], lr=first_step)
     values, accuracies = [], []

@@ -1,4 +1,4 @@
-"""Problems of the study `rprop_vs`: losses E that each update minimises."""
+"""Problems of the study `rprop_vs`: losses E to minimise."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,28 +9,28 @@ import jax.numpy as jnp
 from experiments import data
 from experiments.resilient._digits_mlp import digits_mlp
 
-TARGET = 1e-6  # value of E to reach in the synthetic problems
+TARGET = 1e-6  # value of E to reach in the two synthetic problems
 
 
 class Problem(NamedTuple):
-    """A loss E to minimise, from several initial points."""
+    """A loss E to minimise from several initial points, one for each run."""
 
     name: str
     title: str
     unit: str  # name of E in the picture
-    loss: Callable[[jax.Array, Any], jax.Array]  # (weights [n], case) -> E, []
-    starts: jax.Array  # [runs, n]
+    loss: Callable[[jax.Array, Any], jax.Array]  # (weights [n], case) -> loss E, []
+    starts: jax.Array  # [runs, n] initial weights of each run
     cases: jax.Array  # [runs, ...], data of each run, such as a matrix
     steps: int
     targets: tuple[float, ...]  # values of E to reach, from high to low
-    by_target: bool  # rank methods by iterations to the last target, or by the final E
-    floor: float  # values of E below floor are drawn at floor
-    reference: dict[str, float]  # results from elsewhere: iterations if by_target, or E
+    by_target: bool  # rank methods by iterations to the last target, not by final E
+    floor: float  # smaller values of E are drawn at this value
+    reference: dict[str, float]  # results elsewhere: iterations if by_target, else E
     accuracy: Callable[[jax.Array], jax.Array] | None = None  # weights -> percent
 
 
 def quadratic(key: jax.Array, runs: int, steps: int) -> Problem:
-    """Return the minimisation of ½ wᵀA w; each run has another random rotation of A."""
+    """Return the problem of minimising ½ wᵀA w; each run rotates A at random."""
 
     def matrix(key):
         rotation, _ = jnp.linalg.qr(jax.random.normal(key, (10, 10), jnp.float64))
@@ -58,7 +58,7 @@ def quadratic(key: jax.Array, runs: int, steps: int) -> Problem:
 
 
 def rosenbrock(steps: int) -> Problem:
-    """Return the minimisation of Rosenbrock's function from the point (−1.2, 1)."""
+    """Return the problem of minimising Rosenbrock's function from (−1.2, 1)."""
     return Problem(
         name="rosenbrock",
         title="Rosenbrock's function from (−1.2, 1)",
@@ -83,7 +83,7 @@ def rosenbrock(steps: int) -> Problem:
 def digits(
     key: jax.Array, runs: int, steps: int, targets: tuple[float, ...]
 ) -> Problem:
-    """Return the training of a small MLP on full batches of digits, in float32."""
+    """Return the problem of training an MLP on full batches of digits, in float32."""
     network, (train, test) = digits_mlp(), data.digits()
     train, test = jax.tree.map(jnp.asarray, (train, test))
     return Problem(

@@ -31,7 +31,7 @@ NOTE = (
 
 
 def best_rows(rows: list[dict[str, Any]], problem: Problem) -> list[dict[str, Any]]:
-    """Return the rows of a problem, for each method only the row of its best rate."""
+    """Return a problem's rows; of several learning rates, only the best one's row."""
     best = {}
     for row in rows:
         if row["problem"] == problem.name:
@@ -42,7 +42,7 @@ def best_rows(rows: list[dict[str, Any]], problem: Problem) -> list[dict[str, An
 
 
 def rank(row: dict[str, Any], problem: Problem) -> float:
-    """Return the score of a method on a problem; lower is better."""
+    """Return the score that methods are ranked by on a problem; lower is better."""
     if problem.by_target:
         never = problem.steps + 1
         reached = row["reached"][f"{problem.targets[-1]:g}"]
@@ -88,7 +88,7 @@ def _about_reference(problem: Problem) -> list[str]:
 
 
 def _left_again(problem: Problem, rows: list[dict[str, Any]]) -> list[str]:
-    """Return a note on runs that reached the last target, but ended above it."""
+    """Return a note on runs that reached the last target, but ended with a higher E."""
     found, last = [], problem.targets[-1]
     for row in rows:
         pairs = zip(row["reached"][f"{last:g}"], row["values"], strict=True)
@@ -137,7 +137,8 @@ def _mean_sd(numbers: list[float | None]) -> str:
 def draw(folder: Path, problems: list[Problem], rows: list[dict[str, Any]]) -> Path:
     """Draw the loss E of each problem against iterations.
 
-    The last problem is also drawn against the number of evaluations of E.
+    For the last problem, E is also drawn against the number of times that E was
+    evaluated.
     """
     panels = [(problem, "iterations") for problem in problems]
     panels.append((problems[-1], "evaluations of E and its gradient"))

@@ -1,13 +1,14 @@
-"""Encoders of the first Rprop paper: epochs to learn them, beside published epochs.
+"""Encoder problems of the first Rprop paper: number of epochs to learn them.
 
-An N-H-N encoder maps each of N unit vectors to itself through H < N logistic units. A
-run has solved an encoder at the first epoch where every output is below 0.4 for a
-target of 0 and above 0.6 for a target of 1.
+Numbers of epochs are compared with the published ones. An N-H-N encoder maps each of N
+unit vectors to itself through H < N logistic units. A run has solved a problem at the
+first epoch at which every output is below 0.4 if its target is 0, and above 0.6 if its
+target is 1.
 
-Each output y of a unit is clipped away from 0 and 1, and its slope y(1 − y) is computed
-from the clipped y. Without the clip, runs get stuck where slopes vanish. The paper
-states neither the clip nor the initial weights, so the study tries several values of
-both.
+Each unit's output y is clipped to an interval within (0, 1), and its slope y(1 − y) is
+computed from the clipped y. Without clipping, runs get stuck where slopes are nearly
+zero. The paper mentions no clipping, and does not state the initial weights, so the
+study tries several values of both.
 """
 
 import dataclasses
@@ -29,8 +30,9 @@ from experiments.harness.options import above, at_least, known, within
 from experiments.harness.study import run_study, Study
 
 VARIANTS = ("rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus", "half_back")
-# Epochs in Riedmiller & Braun 1993: mean and standard deviation of 10 runs at the best
-# initial step size Δ₀. For the standard Δ₀ = 0.1, the paper states only the mean.
+# Numbers of epochs in Riedmiller & Braun 1993: mean and standard deviation of 10 runs
+# at the best initial step size Δ₀. For the standard Δ₀ = 0.1, the paper states only the
+# mean.
 PUBLISHED = {
     ("10-5-10", 0.1): (30, None),
     ("10-5-10", 2.0): (19, 3),
@@ -41,7 +43,7 @@ PUBLISHED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Learn the 10-5-10 and 12-2-12 encoders with every variant of Rprop."""
+    """How many epochs does each variant of Rprop take to learn two encoder problems?"""
 
     QUICK = {
         "variants": ("rprop_plus", "irprop_minus"),
@@ -63,15 +65,17 @@ class Config(Study):
     """Number of runs of each setting, from different initial weights; all runs of a
     setting train together."""
     weights: tuple[float, ...] = (0.5, 1.0)
-    """Initial weights are uniform in ± each of these bounds. The paper states none."""
+    """Bounds to try; initial weights are uniform between −bound and bound. The paper
+    states none."""
     clip: tuple[float, ...] = (0.001, 0.01)
-    """Outputs are clipped to [clip, 1 − clip]; 0 means no clip. Not in the paper."""
+    """Values of clip to try; outputs are clipped to [clip, 1 − clip], and 0 means no
+    clipping. Not in the paper."""
     max_epochs: int = 3000
-    """A run counts as stuck if an encoder is not solved after this many epochs."""
+    """Number of epochs after which a run without a solution counts as stuck."""
 
 
 def main(config: Config) -> report.Result:
-    """Run all settings, and show numbers of epochs beside the paper's numbers."""
+    """Run all settings; show the numbers of epochs, and those in the paper."""
     return run_study("encoders", config, _jobs, _finish)
 
 
@@ -102,14 +106,14 @@ def _row(
     clip: float,
     way: Way,
 ) -> Row:
-    """Train one setting from all seeds; return the row of its results."""
+    """Train one setting from all seeds; return its row of results."""
     epochs = _epochs(config, sizes, first, variant, weights, clip)
     row = {"encoder": sizes, "first_step": first, "variant": variant}
     return row | {"weights": weights, "clip": clip, "epochs": epochs.tolist()}
 
 
 def _epochs(config, sizes, first, variant, weights, clip) -> np.ndarray:
-    """Return the epochs that each run took; max_epochs if the run was stuck."""
+    """Return each run's number of epochs, which is max_epochs if the run got stuck."""
     shape = tuple(map(int, sizes.split("-")))
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     numbers = jnp.float32(first), jnp.float32(weights), jnp.float32(clip)
@@ -161,7 +165,7 @@ def clipped_logistic(s: jax.Array, clip: jax.Array) -> jax.Array:
 @clipped_logistic.defjvp
 def _slope(primals, tangents):
     y = clipped_logistic(*primals)
-    return y, y * (1 - y) * tangents[0]  # the slope is not 0 where y is clipped
+    return y, y * (1 - y) * tangents[0]  # also where y is clipped, the slope is not 0
 
 
 def _show(rows: list[Row], config: Config) -> None:
@@ -194,12 +198,12 @@ def _show(rows: list[Row], config: Config) -> None:
 
 
 def _grid(config: Config) -> list[tuple[float, float]]:
-    """Return all pairs (bound of initial weights, clip) that the study tries."""
+    """Return all pairs (bound of initial weights, clip) to try."""
     return list(itertools.product(config.weights, config.clip))
 
 
 def _solved(row: Row, config: Config) -> np.ndarray:
-    """Return the numbers of epochs of the runs that were not stuck."""
+    """Return the numbers of epochs of the runs that solved the problem."""
     epochs = np.asarray(row["epochs"], float)
     return epochs[epochs < config.max_epochs]
 
@@ -212,7 +216,7 @@ def _cell(row: Row, config: Config) -> str:
 
 
 def _draw(rows: list[Row], config: Config) -> Figure:
-    """Draw each run as a dot, and the paper's mean and deviation behind the dots."""
+    """Draw each run as a dot, over the paper's mean and standard deviation."""
     figure = Figure(figsize=(11, 8), layout="constrained")
     axes = figure.subplots(2, 2).flat
     for axis, (encoder, first) in zip(axes, PUBLISHED, strict=True):
@@ -235,7 +239,7 @@ def _draw(rows: list[Row], config: Config) -> Figure:
 
 
 def _draw_runs(axis: Axes, row: Row, config: Config) -> None:
-    """Draw the epochs of all runs of one setting as dots, and their mean as a line."""
+    """Draw the numbers of epochs of one setting: runs as dots, the mean as a line."""
     i, grid = VARIANTS.index(row["variant"]), _grid(config)
     j = grid.index((row["weights"], row["clip"]))
     solved, height = _solved(row, config), i + 0.8 * (j + 0.5) / len(grid) - 0.4

@@ -1,19 +1,19 @@
-"""Rprop on Proben1 with Prechelt's protocol, beside the tables of his report.
+"""Rprop on Proben1 by Prechelt's protocol, compared with the tables of his report.
 
-Table 3 of the report has linear networks, trained here by each variant of Rprop. Tables
-8 and 10 have Prechelt's pivot networks, with all shortcut connections and without. All
-runs of a table row train together.
+Table 3 of the report is about linear networks, which are trained here by each variant
+of Rprop. Tables 8 and 10 are about Prechelt's pivot networks, with all shortcut
+connections and without. All runs of a table row train together.
 
-For table 3, the settings are those in the report. For tables 8 and 10, the settings in
-the report do not reproduce the tables, but the settings in `PIVOT` do. The settings in
-`PIVOT` were inferred: initial weights in ±0.1, initial step sizes from 0.05 to 0.2, and
+For table 3, the settings are those that the report states. For tables 8 and 10, the
+stated settings do not reproduce the results, but the settings in `PIVOT` do. They were
+inferred: initial weights between −0.1 and 0.1, initial step sizes from 0.05 to 0.2, and
 stopping at a generalisation loss above 2 (GL_2) instead of 5 (GL_5).
 
-The report names the Rprop of 1993, which is Rprop⁺, but Rprop⁻ reproduces its results.
-With Rprop⁻, test errors, epochs and generalisation losses of tables 8 and 10 agree with
-the report up to chance, and so do the epochs of table 3. With Rprop⁺, the differences
-from the report are larger. iRprop⁺ and iRprop⁻ also differ from the report in table 3;
-by default they train for table 3 only.
+The report says that it uses the Rprop of 1993, which is Rprop⁺, but Rprop⁻ reproduces
+its results. With Rprop⁻, test errors, numbers of epochs and generalisation losses of
+tables 8 and 10 agree with the report within random variation, and so do the numbers of
+epochs of table 3. With Rprop⁺, the differences are larger. iRprop⁺ and iRprop⁻ also
+differ from the report in table 3; by default, they are run only for table 3.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ Variant = Literal["rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus"]
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Train on Proben1 as in tables 3, 8 and 10 of Prechelt's report."""
+    """Train by Rprop on Proben1, as in tables 3, 8 and 10 of Prechelt's report."""
 
     QUICK = {"only": ("cancer1",), "seeds": 10, "max_epochs": 300}
     CHECKS = {
@@ -60,17 +60,19 @@ class Config(Study):
     tables: tuple[Table, ...] = ("3", "8", "10")
     """Tables of the report to reproduce."""
     only: tuple[str, ...] = ()
-    """Problems, such as cancer1; by default all 30 that the tables have in common."""
+    """Problems, such as cancer1; by default all 30 that are in all three tables."""
     seeds: int = 60
-    """Runs of each table row; the report has 10 (table 3) or 60 (tables 8 and 10)."""
+    """Number of runs of each table row; in the report, 10 (table 3) or 60 (tables 8 and
+    10)."""
     variants: tuple[Variant, ...] = ()
-    """Variants of Rprop; by default all four in table 3, else Rprop⁺ and Rprop⁻."""
+    """Variants of Rprop; by default, all four for table 3, and Rprop⁺ and Rprop⁻ for
+    tables 8 and 10."""
     max_epochs: int = 3000
     """Largest number of epochs of a run."""
 
 
 def main(config: Config) -> report.Result:
-    """Train all networks, and show the results beside the report's results."""
+    """Train all networks; print the results, and the results in the report."""
     check = lambda config: data.proben1(_problems(config)[0])
     return run_study("proben1", config, _jobs, _finish, check=check)
 
@@ -114,7 +116,7 @@ def setup(
 
 
 def _row(config: Config, table: str, name: str, variant: str, way: Way) -> Row:
-    """Train all runs of a table row; return their results."""
+    """Train all runs of a table row; return a row of results."""
     problem = data.proben1(name)
     network, settings = setup(table, problem, variant, config.max_epochs)
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)

@@ -1,8 +1,8 @@
 """Rprop on mini-batches: why it fails, and which updates do not fail.
 
-A small network learns handwritten digits. In each epoch the images are partitioned into
-mini-batches, in a new random order. If the weights were constant, the mean gradient of
-the mini-batches of an epoch would be the gradient of the full batch.
+A small network is trained on handwritten digits. In each epoch, the images are
+partitioned into mini-batches in a new random order. At constant weights, the mean of
+the mini-batch gradients of an epoch is therefore the full-batch gradient.
 """
 
 import dataclasses
@@ -30,64 +30,67 @@ PROBABILISTIC = "probabilistic_rprop"
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Train by Rprop on full batches and mini-batches, beside updates for mini-batches.
+    """Compare Rprop on full batches and mini-batches with updates for mini-batches.
 
-    All updates train for the same number of epochs. Each update uses its best rate from
-    the same list: initial step sizes Δ₀ for Rprop, learning rates for Adam.
+    All updates train for the same number of epochs. Each update uses the best value of
+    the same list, which holds initial step sizes Δ₀ for Rprop and learning rates for
+    Adam.
     """
 
     QUICK = {"seeds": 2, "epochs": 10, "rates": (0.01, 0.1)}
     CHECKS = {"epochs batch": at_least(1), "rates": all_of(given, above(0))}
 
     seeds: int = 4
-    """Number of trainings of each kind, which have different initial weights and run
+    """Number of runs of each method, with different initial weights, trained
     together."""
     epochs: int = 50
     """Number of passes through the training images."""
     batch: int = 64
-    """Number of images in a mini-batch. No method uses images that are left over."""
+    """Number of images in a mini-batch. Images that do not fill a mini-batch are not
+    used by any method."""
     rates: tuple[float, ...] = (0.001, 0.01, 0.1)
-    """Initial step sizes and learning rates; the table shows each method's best one."""
+    """Values to choose from: initial step sizes or learning rates. The table shows each
+    method at its best value."""
 
     def check(self) -> None:
-        """Check that there are enough images for one mini-batch."""
+        """Check that there are enough training images for one mini-batch."""
         most = len(data.digits().train[1])
         if self.batch > most:
             raise ValueError(f"batch must be at most {most}, got {self.batch}.")
 
 
 class Method(NamedTuple):
-    """An update, and the kind of batches that it trains on."""
+    """An update rule, and the kind of batches that it trains on."""
 
     name: str
     batches: str  # FULL or MINI
     make: Callable[[jax.Array], optax.GradientTransformation]  # Δ₀ or rate -> update
-    updates: int  # updates of the weights in an epoch
+    updates: int  # number of updates of the weights in an epoch
     min_step_size: float | None = 1e-6
 
 
 class Epochs(NamedTuple):
-    """Measurements at the end of each epoch, [..., epochs]; NaN if unknown."""
+    """Measurements after each epoch, [..., epochs]; NaN if a method lacks one."""
 
     loss: Any  # loss on all training images
     accuracy: Any  # test accuracy in percent
     median_step: Any  # median of the step sizes Δ
-    at_min: Any  # share of step sizes at the lower limit Δ_min
-    flips: Any  # share of gradient elements whose sign changed at the last update
+    at_min: Any  # fraction of step sizes that are at the lower limit Δ_min
+    flips: Any  # fraction of gradient elements that changed sign at the last update
 
 
 class Setting(NamedTuple):
-    """Network, data and random draws that all methods share."""
+    """Network, data, initial weights and orders of images, the same for all methods."""
 
     network: Network
-    train: tuple[jax.Array, jax.Array]  # images that fill mini-batches, and labels
+    train: tuple[jax.Array, jax.Array]  # images in whole mini-batches, labels
     test: tuple[jax.Array, jax.Array]
     starts: jax.Array  # [seeds, weights], initial weights
     orders: jax.Array  # [seeds, epochs, images], a permutation for each epoch
 
 
 def methods(batches: int) -> list[Method]:
-    """Return the methods that are compared; an epoch has `batches` mini-batches."""
+    """Return the methods to compare; an epoch has `batches` mini-batches."""
 
     def added_up(rate):
         steps = optax.MultiSteps(updates.rprop(rate), every_k_schedule=batches)
@@ -106,7 +109,7 @@ def methods(batches: int) -> list[Method]:
 
 
 def main(config: Config) -> report.Result:
-    """Run the comparison, and show each method at its best rate."""
+    """Run all methods; print results of each method at its best rate."""
     return run_study("rprop_minibatch", config, _jobs, _finish)
 
 
@@ -134,7 +137,7 @@ def _train(method: Method, config: Config, setting: Setting, way: Way) -> list[R
 
 
 def set_up(config: Config) -> Setting:
-    """Draw the initial weights, and the order of the images in every epoch."""
+    """Load the digits; draw initial weights, and the order of images in each epoch."""
     network, (train, test) = digits_mlp(), jax.tree.map(jnp.asarray, data.digits())
     images = len(train[1]) // config.batch * config.batch
     train = jax.tree.map(lambda part: part[:images], train)
@@ -152,7 +155,7 @@ def set_up(config: Config) -> Setting:
 
 
 def run(method: Method, config: Config, setting: Setting) -> Epochs:
-    """Train at all rates from all seeds together; return arrays [rates, seeds, …]."""
+    """Train with all rates and seeds together; return arrays [rates, seeds, …]."""
     network, (images, labels) = setting.network, setting.train
     size = config.batch if method.batches == MINI else len(labels)
 
@@ -180,18 +183,18 @@ def run(method: Method, config: Config, setting: Setting) -> Epochs:
 
 
 def _look(method: Method, state: Any) -> tuple[Any, Any, Any]:
-    """Return the median step size, the share at Δ_min and the share of sign changes.
+    """Return the median step size, and the shares at Δ_min and with a sign change.
 
-    Values that are unknown for the method are NaN.
+    Values that the method's state does not have are NaN.
     """
     unknown = jnp.array(jnp.nan)
     if method.min_step_size is None:
         return unknown, unknown, unknown
-    if method.name.startswith(PROBABILISTIC):  # the state has no signs of gradients
+    if method.name.startswith(PROBABILISTIC):  # no signs of gradients
         steps = optax.tree.get(state, "step_sizes")
         return jnp.median(steps), jnp.mean(steps <= method.min_step_size), unknown
     seen = updates.rprop_report(state, min_step_size=method.min_step_size)
-    (name,) = seen.sizes  # all weights are one vector
+    (name,) = seen.sizes  # all weights are in one vector
     return seen.step_sizes[name][2], seen.at_min[name], seen.flips[name]
 
 
@@ -217,5 +220,5 @@ def _rows(method: Method, config: Config, seen: Epochs) -> list[Row]:
 
 
 def _known(x: float) -> float | None:
-    """Return a finite value, or None instead of NaN and inf, which JSON lacks."""
+    """Return a value, or None if it is NaN or inf, which JSON does not have."""
     return x if np.isfinite(x) else None

@@ -1,15 +1,15 @@
-"""Sensitivity of Rprop and of other updates to noise, bad scales and redundant inputs.
+"""Sensitivity of Rprop and other updates to noise, badly scaled and redundant inputs.
 
-A small network learns handwritten digits from full batches, under three difficulties:
+A small network is trained on full batches of digits, under three difficulties:
 
     noise     the gradient g becomes g + σ r ε, where ε is normal noise, and r is the
               root mean square of the first gradient
     scales    each pixel is multiplied by its own factor, between 10⁻ˢ and 10ˢ
     copies    each pixel is repeated several times, and each copy has its own noise
 
-Each update first keeps the rate that is best without any difficulty, which shows the
-cost of not tuning the rate again. Then each update uses the best rate for each
-difficulty.
+Each update rule is tested with two rates (learning rates; for Rprop, initial step
+sizes): the rate that is best without any difficulty, as if the rate were not tuned
+again; and the rate that is best under the difficulty.
 """
 
 import dataclasses
@@ -29,13 +29,13 @@ from experiments.harness.study import run_study, Study
 from experiments.resilient import _rprop_robustness_report
 from experiments.resilient._digits_mlp import digits_mlp, PIXELS
 
-OWN_NOISE = 0.1  # noise of a copy, in standard deviations of the pixels
+OWN_NOISE = 0.1  # noise of a copy, relative to the standard deviation of pixels
 RUNS = "runs.jsonl"
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Train by several updates under difficulties, with rates kept or tuned again."""
+    """How sensitive are updates to noise, badly scaled inputs and redundant inputs?"""
 
     QUICK = {
         "updates": ("irprop_minus", "adam"),
@@ -60,11 +60,13 @@ class Config(Study):
         "momentum",
         "sgd",
     )
-    """Updates to compare."""
+    """Update rules to compare."""
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-    """Learning rates to choose from; initial step sizes for the Rprop family."""
+    """Rates to choose from: learning rates, or initial step sizes for the Rprop
+    family."""
     noise: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
-    """Standard deviations σ of the gradient noise, relative to the first gradient."""
+    """Standard deviations σ of the gradient noise, relative to the root mean square of
+    the first gradient."""
     scales: tuple[float, ...] = (1.0, 2.0, 3.0)
     """Exponents s; each pixel is multiplied by a factor between 10⁻ˢ and 10ˢ."""
     copies: tuple[int, ...] = (1, 3, 7)
@@ -72,17 +74,17 @@ class Config(Study):
     steps: int = 200
     """Number of updates on the full batch."""
     constant: bool = False
-    """Keep learning rates constant. By default, the rates of updates outside the Rprop
-    family fall to 0 along a cosine, which averages noise away at the end."""
+    """Keep learning rates constant. By default, the learning rates of updates outside
+    the Rprop family fall to 0 along a cosine, which averages noise away at the end."""
     seeds: int = 3
-    """Number of trainings of each kind, with different initial weights, gradient noise
+    """Number of runs with each setting, with different initial weights, gradient noise
     and factors of the pixels."""
     block: int = 64
-    """Number of trainings that run together."""
+    """Number of training runs under one vmap."""
 
 
 class Setting(NamedTuple):
-    """Settings of one training; jit traces the floats, and other values are static."""
+    """Settings of one training run; jit traces the floats, all else is static."""
 
     update: str
     rate: float
@@ -95,13 +97,13 @@ AXES = ("noise", "scales", "copies")
 
 
 def main(config: Config) -> report.Result:
-    """Run all trainings, choose rates, and show what each difficulty costs."""
+    """Train with all settings, choose rates, and show what each difficulty costs."""
     study = "rprop_robustness"
     return run_study(study, config, _jobs, _finish, free=("block",), check=_check)
 
 
 def _check(config: Config) -> None:
-    """Check that the folder `out` has no run, unless this run is to be resumed."""
+    """Check that the folder `out` has no run, unless the run is to be resumed."""
     if not config.resume and config.out is not None and (config.out / RUNS).exists():
         raise DataError(
             f"{config.out} holds a run: add --resume to go on with it, or choose "
@@ -120,7 +122,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _train(config: Config, way: Way) -> list[Row]:
-    """Run all trainings that are not in the folder yet; return rows of the results."""
+    """Run the trainings whose results are not in the folder yet; return result rows."""
     result = training.sweep(
         make_run(config.steps, config.constant),
         make_settings(config),
@@ -137,7 +139,7 @@ def _train(config: Config, way: Way) -> list[Row]:
 
 
 def make_settings(config: Config) -> list[Setting]:
-    """Return the settings of all trainings of one seed, first without difficulties."""
+    """Return the settings of all trainings of one seed, without difficulties first."""
     difficulties: list[dict[str, Any]] = [{}]
     for axis in AXES:
         difficulties += [{axis: level} for level in getattr(config, axis)]
@@ -150,7 +152,7 @@ def make_settings(config: Config) -> list[Setting]:
 
 
 def make_run(steps: int, constant: bool = False):
-    """Return a function (setting, key) -> training, as `training.sweep` needs it.
+    """Return the function (setting, key) -> training that `training.sweep` needs.
 
     Args:
       steps: number of updates of each training.
@@ -201,12 +203,12 @@ def make_run(steps: int, constant: bool = False):
 
 
 def summarise(config: Config, runs: list[Row]) -> list[Row]:
-    """Return a row for each update and level of difficulty.
+    """Return a row of results for each update rule and level of difficulty.
 
-    A row has the results of the rate that is best without difficulties ("kept") and of
-    the rate that is best under the difficulty ("tuned").
+    A row has two results: with the rate that is best without difficulties ("kept"), and
+    with the rate that is best under the difficulty ("tuned").
 
-    Rates are chosen by the mean training loss. A diverged run has an infinite loss.
+    The best rate has the lowest mean training loss; the loss of a diverged run is inf.
     """
     inf = float("inf")
     found: dict[tuple, list[tuple[float, float]]] = {}
@@ -237,5 +239,5 @@ def summarise(config: Config, runs: list[Row]) -> list[Row]:
 
 
 def _named(update: str, rate: float, **given: Any) -> tuple:
-    """Return the fields of a setting, by which its trainings are found."""
+    """Return the fields of a setting, which identify its training runs."""
     return tuple(Setting(update, rate, **given))

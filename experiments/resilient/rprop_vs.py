@@ -1,7 +1,7 @@
-"""Rprop and its variants beside optax's and torch's Rprop, Adam and L-BFGS.
+"""Rprop and its variants, compared with optax's and torch's Rprop, Adam and L-BFGS.
 
-All updates use full batches. The problems are a quadratic and Rosenbrock's function in
-float64, and the training of a small network on handwritten digits.
+All gradients are of full batches. The problems are to minimise a quadratic function and
+Rosenbrock's function, in float64, and to train a small network on handwritten digits.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ from experiments.resilient import _rprop_vs_problems, _rprop_vs_report
 from experiments.resilient._rprop_vs_methods import find_torch, Method, methods, Trace
 from experiments.resilient._rprop_vs_problems import Problem
 
-POINTS = 200  # a curve in results.jsonl has at most POINTS + 1 points
+POINTS = 200  # largest number of points of a curve in results.jsonl, minus 1
 NAMES = ("quadratic", "rosenbrock", "digits")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Compare how fast Rprop, its variants, other Rprops, Adam and L-BFGS descend.
+    """How fast do Rprop, its variants, other Rprops, Adam and L-BFGS reduce a loss?
 
     All gradients are of full batches. All kinds of Rprop have the same initial step
     size. Adam uses the best of several learning rates. L-BFGS uses optax's line search.
@@ -50,23 +50,25 @@ class Config(Study):
     only: tuple[Literal["quadratic", "rosenbrock", "digits"], ...] = ()
     """Problems to run; by default all problems."""
     seeds: int = 10
-    """Number of runs, with different rotations (quadratic) or weights (digits)."""
+    """Number of runs, with different rotations (quadratic) or initial weights
+    (digits)."""
     quadratic_steps: int = 4000
-    """Number of iterations on the quadratic."""
+    """Number of iterations on the quadratic function."""
     rosenbrock_steps: int = 2000
     """Number of iterations on Rosenbrock's function."""
     digits_steps: int = 300
     """Number of iterations on the digits."""
     digits_targets: tuple[float, ...] = (0.1, 0.01, 0.001)
-    """Training losses; the table shows the first iteration below each loss."""
+    """Training losses to reach; the table shows the first iteration below each of
+    them."""
     first_step: float = 0.1
-    """Initial step size Δ₀ of every kind of Rprop; the default is published."""
+    """Initial step size Δ₀ of every kind of Rprop; 0.1 is the published default."""
     adam_rates: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3)
-    """Learning rates of Adam; the table shows the best one for each problem."""
+    """Learning rates of Adam to try; the table shows the best one for each problem."""
 
 
 def main(config: Config) -> report.Result:
-    """Run all methods on all problems, and show a table for each problem."""
+    """Run all methods on all problems; print a table for each problem."""
     return run_study("rprop_vs", config, _jobs, _finish)
 
 
@@ -91,7 +93,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _precision(name: str) -> AbstractContextManager[Any]:
-    """Return a context that sets the float precision in which a problem is solved."""
+    """Return a context manager that sets the precision in which a problem is solved."""
     return nullcontext() if name == "digits" else precision.double_precision()
 
 
@@ -108,14 +110,14 @@ def _problem(name: str, config: Config) -> Problem:
 
 
 def _row(config: Config, name: str, method: Method, way: Way) -> Row:
-    """Run a method on a problem; return the row of its results."""
+    """Run a method on a problem; return its row of results."""
     with _precision(name):
         problem = _problem(name, config)
         return _summary(problem, method, method.run(problem))
 
 
 def _summary(problem: Problem, method: Method, trace: Trace) -> Row:
-    """Return a method's row of results: when it reached the targets, and its curve."""
+    """Return a method's results: iterations to each target, and the curve of E."""
     reached = {f"{target:g}": _reached(trace, target) for target in problem.targets}
     last = reached[f"{problem.targets[-1]:g}"]
     shown = np.unique(np.linspace(0, problem.steps, POINTS + 1).astype(int))
@@ -140,7 +142,7 @@ def _summary(problem: Problem, method: Method, trace: Trace) -> Row:
 
 
 def _reached(trace: Trace, target: float) -> list[int | None]:
-    """Return the first iteration of each run with E below the target, or None."""
+    """Return, for each run, the first iteration with E below the target, or None."""
     below = trace.values < target
     return [int(np.argmax(run)) if run.any() else None for run in below]
 

@@ -1,1 +1,1 @@
-"""Studies of training at scale: on many devices and processes, killed and resumed."""
+"""Studies of training at scale: many devices and processes; killing and resuming."""

@@ -16,7 +16,7 @@ Rows = list[dict[str, Any]]
 def summary(
     config: Any, mesh: jax.sharding.Mesh, streams: jax.Array, params: Any, result: Any
 ) -> dict[str, Any]:
-    """Return the results row of a training: its size, its speed, and all its losses."""
+    """Return the row of results: size of the network, speed, and all losses."""
     leaves = jax.tree.leaves(params)
     held = [leaf.addressable_shards[0].data.size for leaf in leaves]
     steps = result.steps - (result.resumed_from or 0)
@@ -38,7 +38,7 @@ def summary(
 
 
 def read_log(folder: Path) -> Rows:
-    """Return the lines of log.jsonl, one for each chunk, also from before a resume."""
+    """Return the lines of log.jsonl, one for each chunk, also those before a resume."""
     lines = (folder / "log.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
@@ -71,7 +71,7 @@ def show(chunks: Rows, run: dict[str, Any], config: Any, text: Any) -> None:
 
 
 def draw(chunks: Rows, run: dict[str, Any], config: Any) -> Figure:
-    """Draw bits per character of every window, and of the test text."""
+    """Draw bits per character on each training window, and on the test text."""
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axis = figure.subplots()
     steps = np.arange(1, len(run["bits"]) + 1)

@@ -1,4 +1,4 @@
-"""Operations between devices in a compiled program, read from the program's text."""
+"""Collective operations of a compiled program, parsed from the program's text."""
 
 import math
 import re
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
 KINDS += ("collective-permute",)
-BITS = {"pred": 8, "bf16": 16}  # names of other types, such as f32, contain the bits
+BITS = {"pred": 8, "bf16": 16}  # other types, such as f32, have their bits in the name
 OPERATION = re.compile(rf" = (.*?) ({'|'.join(KINDS)})(?:-start)?\(")
 ARRAY = re.compile(r"\b(pred|bf16|[fsuc]\d+)\[([\d,]*)\]")
 CALL = re.compile(r"(?:body|condition|to_apply|calls)=%?([\w.\-]+)")
@@ -15,20 +15,20 @@ BEGIN = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{$")
 
 
 class Collective(NamedTuple):
-    """An operation that sends data between devices."""
+    """A collective operation, which sends data between devices."""
 
     kind: str
-    num_bytes: int  # size of the operation's result on each device
-    times: int  # how often the operation runs in one call of the program
+    num_bytes: int  # size in bytes of the operation's result on each device
+    times: int  # number of times the operation runs per call of the program
 
 
 def collectives(program: str) -> list[Collective]:
-    """Return the operations between devices in the text of a compiled program.
+    """Return the collective operations in the text of a compiled program.
 
     The text is the result of `jit(f).lower(…).compile().as_text()`.
 
     Raises:
-      ValueError: if an operation is in a loop whose number of steps is unknown.
+      ValueError: if an operation is in a loop whose number of iterations is unknown.
     """
     found: list[tuple[str, str, int]] = []
     calls: dict[str, list[tuple[str, int | None]]] = {}

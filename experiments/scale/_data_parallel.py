@@ -1,11 +1,11 @@
-"""A gradient rule for a batch that is divided over several devices.
+"""A gradient rule for a batch that is split over several devices.
 
     L = Σ_d W_d L_d / Σ_d W_d,    ∂L/∂θ = Σ_d W_d ∂L_d/∂θ / Σ_d W_d
 
-L is the mean loss of the batch, L_d is the weighted mean loss on device d, and W_d is
-the sum of the loss weights on device d. Plain `jit` returns the same gradient. But with
-plain `jit`, XLA sums the gradient over the devices in every time step, because the
-carry of a scan must be complete. `data_parallel` sums the gradient once per sequence.
+L is the mean loss of the batch, L_d the weighted mean loss on device d, and W_d the sum
+of the loss weights on device d. Plain `jit` returns the same gradient. However, it sums
+the gradient over the devices in every time step, because the carry of a scan must be
+complete after each step. `data_parallel` sums the gradient once per sequence.
 """
 
 from typing import Any
@@ -17,17 +17,17 @@ from bpvariants.types import GradientRule
 
 
 def data_parallel(rule: GradientRule, mesh: jax.sharding.Mesh) -> GradientRule:
-    """Return a rule in which each device computes its own share of the batch.
+    """Return a rule in which each device processes its own part of the batch.
 
-    XLA handles all mesh axes other than "data", so params may be sharded over these.
-    Call the returned rule under `jit`. Rules with a key are excluded, because they
+    All mesh axes other than "data" are left to XLA, so params may be sharded over them.
+    Call the returned rule under `jit`. Rules with a key are not allowed, because they
     would draw the same random numbers on every device.
 
     Args:
       rule: any gradient rule without a key.
       mesh: a mesh of devices with an axis "data". The first batch axis of carry, xs,
-        targets and all other arguments but params is divided over the axis "data". The
-        size of the batch axis must be a multiple of the size of the axis "data".
+        targets and all other arguments except params is split over the mesh axis
+        "data". The batch size must be a multiple of the size of this mesh axis.
 
     Returns:
       A rule with the same results as `rule`, up to rounding.
@@ -68,9 +68,9 @@ def data_parallel(rule: GradientRule, mesh: jax.sharding.Mesh) -> GradientRule:
 
 
 def _total(weights, mask, dtype: Any) -> jax.Array:
-    """Return the sum of the loss weights on this device.
+    """Return the sum W_d of the loss weights on this device.
 
-    Without weights and mask return 1, because all devices have equal shares.
+    Without weights and mask, return 1, because all parts have the same size.
     """
     if weights is None and mask is None:
         return jnp.ones((), dtype)

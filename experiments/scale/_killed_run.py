@@ -1,7 +1,7 @@
 """The run that `kill_resume` kills: `python -m experiments.scale._killed_run FOLDER …`.
 
-The run uses everything that a checkpoint must restore: an online rule that draws at
-random and has a state, an optimizer with a schedule, random batches, and a log.
+The run has everything that a checkpoint must restore: an online rule with a state and
+random numbers, an optimizer with a schedule, random batches, and a log.
 """
 
 import os
@@ -19,7 +19,7 @@ from bpvariants.types import PyTree
 
 
 def run(folder: Path, steps: int, chunk: int, units: int) -> training.FitResult:
-    """Train a small network online by UORO; resume if the folder has a checkpoint."""
+    """Train a small network online by UORO; resume from a checkpoint in the folder."""
     loss = lambda y, target: jnp.mean((y - target) ** 2, axis=-1)
     online = gradients.uoro(cells.tanh, loss)
     params = cells.tanh.init(jax.random.key(0), 2, units)
@@ -51,14 +51,14 @@ def run(folder: Path, steps: int, chunk: int, units: int) -> training.FitResult:
 
 
 def leaves(tree: PyTree) -> dict[str, np.ndarray]:
-    """Return {index: array} for all leaves of a tree; convert random keys to arrays."""
+    """Return {index: array} of the leaves of a tree; random keys become arrays."""
     is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     plain = lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf
     return {str(i): np.asarray(plain(x)) for i, x in enumerate(jax.tree.leaves(tree))}
 
 
 def main(folder: Path, steps: int, chunk: int, units: int) -> None:
-    """Train to the end; write params, states and losses to reached.npz."""
+    """Train to the end; write final params, states and all losses to reached.npz."""
     result = run(folder, steps, chunk, units)
     reached = result.params, result.opt_state, result.carry, result.values
     begin = -1 if result.resumed_from is None else result.resumed_from
@@ -67,7 +67,7 @@ def main(folder: Path, steps: int, chunk: int, units: int) -> None:
     beside = folder / "reached.tmp"
     with beside.open("wb") as file:
         np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-    os.replace(beside, folder / "reached.npz")  # atomic, so no partial file is left
+    os.replace(beside, folder / "reached.npz")  # atomic: never a partial file
 
 
 if __name__ == "__main__":

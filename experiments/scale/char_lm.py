@@ -2,12 +2,12 @@
 
     (value, (h, position)), grads = rule(θ, (h, position), streams)
 
-The text is stored on the devices as B streams of L characters, [L, B]. In each training
-step the network reads the next window of all streams, beginning at `position`. The
-carry h continues from the previous window, and errors travel back to the beginning of
+The text is stored on the devices as B streams of L characters, [L, B]. For each update,
+the network reads the next window of all streams, beginning at `position`. The carry h
+continues from the previous window; gradients are propagated back to the beginning of
 the window. Devices form a mesh ("data", "model"): streams are sharded over "data", and
-units of the network over "model". Shardings are stated where arrays are made, and in
-`data_parallel`; XLA derives all other shardings.
+units of the network over "model". Shardings are specified where arrays are created, and
+in `data_parallel`; XLA derives all other shardings.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Does a character model train the same on one device and on many devices?"""
+    """Does training give the same result on one device and on many devices?"""
 
     QUICK = {
         "units": 64, "embedding": 16, "streams": 32, "window": 32, "steps": 200,
@@ -48,8 +48,8 @@ class Config(Study):
     }
 
     text: Literal["tinyshakespeare", "python_reference"] = "tinyshakespeare"
-    """The text to train on: Tiny Shakespeare, which is downloaded once, or the help
-    topics of the running Python."""
+    """Text to train on: Tiny Shakespeare, which is downloaded once, or the help topics
+    of the running Python."""
     cell: Literal["gru", "lstm"] = "gru"
     """Kind of the recurrent cell."""
     units: int = 256
@@ -59,20 +59,22 @@ class Config(Study):
     streams: int = 64
     """Number of parts of the text that are read in parallel, on all devices."""
     window: int = 64
-    """Characters of a window of a stream; errors travel back to its first character."""
+    """Number of characters of each stream in a window; gradients are propagated back to
+    the first of them."""
     steps: int = 1_000
     """Number of updates of the parameters."""
     chunk: int = 100
-    """Updates between two lines of the log, and between two checkpoints."""
+    """Number of updates between two lines of the log, and between two checkpoints."""
     learning_rate: float = 2e-3
     """Learning rate of Adam; the norm of gradients is clipped to 1."""
     remat: bool = True
     """Recompute each time step in the backward pass, instead of storing its values."""
     reduce: Literal["window", "step"] = "window"
-    """When gradients are summed over devices: once per window, or in each time step,
-    which is what XLA does by itself."""
+    """When to sum gradients over devices: once per window, or in each time step, as XLA
+    does by itself."""
     tested: int | None = None
-    """Characters of the test text that are scored after each chunk; by default all."""
+    """Number of characters of the test text to score after each chunk; by default
+    all."""
     seeds: int = 1
     """Must be 1, because one network is trained on all devices."""
     first_seed: int = 0
@@ -80,7 +82,7 @@ class Config(Study):
     machine: Machine = dataclasses.field(default_factory=Machine)
 
     def check(self) -> None:
-        """Check that only one network is requested, by `seeds`."""
+        """Check that `seeds` is 1."""
         if self.seeds != 1:
             raise ValueError(
                 f"seeds must be 1, got {self.seeds}: one network is trained, on all "
@@ -101,8 +103,8 @@ class Network(nn.Module):
         kind = nn.GRUCell if config.cell == "gru" else nn.LSTMCell
         types = {"dtype": dtype, "param_dtype": at_least_float32(dtype)}
         x = nn.Embed(self.symbols, config.embedding, name="embed", **types)(x)
-        # Recurrent weights are normal, because orthogonal matrices cannot be sharded
-        # while they are drawn.
+        # Recurrent weights are drawn from a normal distribution, because orthogonal
+        # matrices cannot be drawn shard by shard.
         normal = nn.initializers.lecun_normal()
         cell = kind(config.units, recurrent_kernel_init=normal, name="cell", **types)
         carry, h = cell(carry, x)
@@ -111,7 +113,7 @@ class Network(nn.Module):
 
 
 def at_least_float32(dtype: Any) -> Any:
-    """Return the dtype of parameters and losses if a network computes in `dtype`."""
+    """Return the dtype of parameters and losses, if a network computes in `dtype`."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
@@ -157,7 +159,7 @@ def _train(config: Config, mesh: jax.sharding.Mesh, folder: Path) -> report.Resu
             log=training.JsonLog(folder / "log.jsonl", more), checkpoint=checkpoints,
         )  # fmt: skip
     row = _char_lm_report.summary(config, mesh, streams, params, result)
-    if not result.interrupted:  # an interrupted run is resumed later, before its row
+    if not result.interrupted:  # an interrupted run has no row until it is resumed
         report.append_row(folder, row)
     if report.writes():
         chunks = _char_lm_report.read_log(folder)
@@ -170,10 +172,10 @@ def _train(config: Config, mesh: jax.sharding.Mesh, folder: Path) -> report.Resu
 
 
 def _checkpoints(folder: Path, config: Config) -> training.Checkpoint:
-    """Return where checkpoints are, and the settings that a resumed run must share.
+    """Return the path of checkpoints, and the settings that must not change on resume.
 
     Raises:
-      DataError: if the folder holds checkpoints and `resume` is not set.
+      DataError: if the folder has checkpoints and `resume` is not set.
     """
     directory = folder / "checkpoints"
     begun = any(path.name.isdigit() for path in directory.glob("*"))
@@ -182,7 +184,7 @@ def _checkpoints(folder: Path, config: Config) -> training.Checkpoint:
             f"{folder} holds checkpoints of a run that was not finished: add --resume "
             "to go on with it, or choose another --out."
         )
-    # A resumed run may change the values of these options.
+    # Options that may have other values when the run is resumed.
     free = {"steps", "tested", "quick", "resume", "machine", "out"}
     settings = {
         name: value
@@ -194,7 +196,7 @@ def _checkpoints(folder: Path, config: Config) -> training.Checkpoint:
 
 
 def _check_sizes(config: Config, mesh: jax.sharding.Mesh) -> None:
-    """Check that the numbers of devices divide the numbers of streams and of units."""
+    """Check that streams, and units, can be divided evenly over the devices."""
     for name, axis in {"streams": "data", "units": "model"}.items():
         if getattr(config, name) % mesh.shape[axis]:
             raise DataError(
@@ -208,7 +210,7 @@ def place_streams(
 ) -> jax.Array:
     """Return a text as streams [L, B], sharded over the axis "data" of the mesh.
 
-    Each process makes and stores the streams of its own devices only.
+    Each process creates only the streams of its own devices.
     """
     length = len(text) // config.streams
     if length <= config.window:
@@ -224,7 +226,7 @@ def place_streams(
 
 
 def place_network(network: Network, config: Config, mesh: jax.sharding.Mesh):
-    """Return parameters and (carry, position); each array is drawn in its shards."""
+    """Draw parameters and (carry, position); each device draws its own shards."""
     cell = nn.GRUCell if config.cell == "gru" else nn.LSTMCell
 
     def init(key):
@@ -243,9 +245,9 @@ def place_network(network: Network, config: Config, mesh: jax.sharding.Mesh):
 
 def _spec(path: str, ndim: int) -> Any:
     """Return the partition spec of a parameter, or of an array of the carry."""
-    if path.startswith("[1]"):  # [1] is the carry and the position in the text
+    if path.startswith("[1]"):  # [1] is the pair (carry, position in the text)
         return jax.P("data", "model") if ndim else jax.P()
-    if "cell" in path:  # matrices whose outputs are the units, and biases of the units
+    if "cell" in path:  # weights and biases whose last axis is the units
         return jax.P(*[None] * (ndim - 1), "model")
     return jax.P("model") if "readout" in path and ndim == 2 else jax.P()
 
@@ -271,7 +273,7 @@ def make_rule(step: Any, config: Config, mesh: jax.sharding.Mesh) -> Any:
 
 
 def _bits(step, params, carry, streams) -> jax.Array:
-    """Return the mean loss of whole streams, in bits per character."""
+    """Return the mean loss over whole streams, in bits per character."""
     start = jax.tree.map(jnp.zeros_like, carry)
 
     def body(h, pair):
@@ -279,4 +281,4 @@ def _bits(step, params, carry, streams) -> jax.Array:
         return h, cross_entropy(y, pair[1])
 
     losses = jax.lax.scan(body, start, (streams[:-1], streams[1:]))[1]
-    return jnp.mean(losses) / jnp.log(2)  # losses are summed over the devices once
+    return jnp.mean(losses) / jnp.log(2)  # one sum over the devices

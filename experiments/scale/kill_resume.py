@@ -1,8 +1,8 @@
-"""Study `kill_resume`: runs killed by `kill -9` at random points, and resumed.
+"""Study `kill_resume`: training runs killed by `kill -9` at random times, and resumed.
 
-Each resumed run must end bit-identical to a run that was not killed. The study compares
-params, the states of the optimizer and of the online rule, the losses of all steps, and
-the log.
+At its end, each resumed run must be bit-identical to a run that was not killed. The
+study compares params, the states of the optimizer and of the online rule, the losses of
+all steps, and the log.
 """
 
 import dataclasses
@@ -22,22 +22,22 @@ from experiments.harness.jobs import Job, Row, Way
 from experiments.harness.options import at_least
 from experiments.harness.study import run_study, Study
 
-WHOLE = "uninterrupted"  # name of the job whose run is not killed
+WHOLE = "uninterrupted"  # name of the job that is not killed
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Is a training that is killed by SIGKILL and resumed bit-identical at its end?"""
+    """Is a run that is killed and resumed bit-identical to an uninterrupted run?"""
 
     QUICK = {"kills": 2, "steps": 1000, "chunk": 50}
     CHECKS = {"kills steps chunk units": at_least(1)}
 
     kills: int = 20
-    """Number of runs to kill; each run is killed once, at a random point."""
+    """Number of runs to kill; each run is killed once, at a random time."""
     steps: int = 4000
-    """Number of steps of a run."""
+    """Number of training steps of a run."""
     chunk: int = 100
-    """Steps between two checkpoints."""
+    """Number of training steps between two checkpoints."""
     units: int = 16
     """Number of units of the network."""
 
@@ -45,7 +45,7 @@ class Config(Study):
     """Must be 1, because --kills sets the number of runs."""
 
     def check(self) -> None:
-        """Check that `seeds` is 1, because `kills` is the number of runs."""
+        """Check that `seeds` is 1; the option `kills` sets the number of runs."""
         if self.seeds != 1:
             raise ValueError(
                 f"seeds must be 1, got {self.seeds}; kills is the number of runs."
@@ -53,7 +53,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Kill and resume runs; show how they differ from an uninterrupted run."""
+    """Kill and resume runs; show any differences from an uninterrupted run."""
     return run_study("kill_resume", config, _jobs, _finish)
 
 
@@ -67,7 +67,7 @@ def _jobs(config: Config) -> list[Job]:
 
 
 def _run_whole(config: Config, way: Way) -> list[Row]:
-    """Make the uninterrupted run, unless its result exists already; return no rows."""
+    """Run without interruption, unless the result already exists; return no rows."""
     whole = way.folder / "whole"
     if not (whole / "reached.npz").exists():
         _run_to_end(whole, config)
@@ -75,15 +75,15 @@ def _run_whole(config: Config, way: Way) -> list[Row]:
 
 
 def _kill_and_resume(config: Config, moment: tuple[int, float], way: Way) -> Row:
-    """Kill one run and resume it; compare its end with the uninterrupted run's end.
+    """Kill and resume one run; compare its final state with the uninterrupted run's.
 
     Args:
       config: options of the study.
-      moment: when to kill the run: (finished chunks, share of the next chunk).
+      moment: when to kill the run, (finished chunks, fraction of the next chunk).
       way: name and folder of the job.
     """
     folder, whole = way.folder / way.job, way.folder / "whole"
-    shutil.rmtree(folder, ignore_errors=True)  # an interrupted job may have left files
+    shutil.rmtree(folder, ignore_errors=True)  # an interrupted job may leave files
     seconds, (after, share) = _seconds_per_chunk(whole, config), moment
     process = _start(folder, config)
     while process.poll() is None and _lines(folder) < after:
@@ -123,7 +123,7 @@ def _run_to_end(folder: Path, config: Config) -> None:
 
 
 def _seconds_per_chunk(whole: Path, config: Config) -> float:
-    """Return the seconds per chunk and checkpoint, from file times of checkpoints."""
+    """Return seconds per chunk and its checkpoint, from times of checkpoint files."""
     steps = sorted(int(path.name) for path in (whole / "checkpoints").glob("[0-9]*"))
     first, last = (
         (whole / "checkpoints" / str(step)).stat().st_mtime

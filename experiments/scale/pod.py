@@ -1,25 +1,27 @@
-"""Study `pod`: a calculation of how fast 256 chips would train.
+"""Study `pod`: how fast 256 chips would train, calculated and not measured.
 
-All chips train one network, or each chip trains its share of 10,000 networks. Let one
-network have N parameters, and each of p chips b streams, in windows of T steps. The
+There are two cases: all chips train one network, or each chip trains its share of
+10,000 networks. N is the number of parameters of a network, p the number of chips, b
+the number of streams on each chip, and T the number of time steps of a window. The
 parts of the time of an update are:
 
     arithmetic   T · 8 N b / (efficiency · peak)         forward, recompute, backward
-    weights      T · (3 w + 8) N / memory bandwidth      read thrice, gradients added up
-    loop         T · 3 · overhead                        thrice for each time step
+    weights      T · (3 w + 8) N / memory bandwidth      read 3 times; gradients added
+    loop         T · 3 · overhead                        3 times per time step
     sums         2 (p − 1)/p · 4 N / link bandwidth + hops · latency
 
     time = max(arithmetic, weights) + loop + sums
 
 w = 2 is the number of bytes of a weight in matrix products. Gradients are summed once
-per window, by an all-reduce on a torus of r axes, in 2 r (p^(1/r) − 1) hops. With r = 1
-the torus is a ring, on which a chip sends as many bytes. Arithmetic overlaps with
-reading weights; no other parts overlap. Weights are read from memory in each time step,
-even if the weights would fit on the chip. Each parameter counts as if it were in one
-matrix product.
+per window, by an all-reduce on a torus of r axes, in 2 r (p^(1/r) − 1) hops. For r = 1,
+the torus is a ring; each chip sends the same number of bytes for every r. Arithmetic
+overlaps with reading weights; no other parts overlap. The calculation assumes that
+weights are read from memory in each time step, even if they would fit on the chip, and
+that each parameter is used in one matrix product.
 
-An update of separate networks in a sweep takes the same time, but without the sums.
-Each chip trains its share in lanes of one vmap, and reads the weights of each lane.
+An update of the separate networks of a sweep takes the same time, but without the sums.
+Each chip trains its share of networks under one vmap, and reads the weights of each of
+them.
 """
 
 import dataclasses
@@ -40,7 +42,7 @@ SUM_BYTES = 4  # gradients are summed in float32
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """How much faster would many chips train, and where does scaling stop?"""
+    """How much faster would many chips train, and what limits scaling?"""
 
     QUICK = {"chips": 16, "units": (256,)}
     CHECKS = {
@@ -50,32 +52,35 @@ class Config(Study):
     }
 
     chips: int = 256
-    """The largest number of chips."""
+    """Largest number of chips."""
     peak: float = 197e12
-    """Peak FLOP/s of a chip in bfloat16, by default of a TPU v5e:
+    """Peak FLOP/s of a chip in bfloat16; the default is a TPU v5e's:
     docs.cloud.google.com/tpu/docs/v5e."""
     memory_bandwidth: float = 819e9
-    """Bytes per second between a chip and its memory, by default of a TPU v5e."""
+    """Bytes per second between a chip and its memory; the default is a TPU v5e's."""
     link_bandwidth: float = 200e9
-    """Bytes per second that a chip sends. A TPU v5e has 400 GB/s in both directions."""
+    """Bytes per second that a chip can send. A TPU v5e has 400 GB/s, both directions
+    together."""
     latency: float = 1e-6
-    """Seconds of a hop between chips. The default is assumed, not published."""
+    """Seconds that a hop between chips takes. The default is assumed, not published."""
     overhead: float = 5e-6
-    """Fixed seconds of a time step of any size. The default is assumed."""
+    """Fixed cost of a time step in seconds, for networks of any size. The default is
+    assumed, not published."""
     efficiency: float = 0.5
-    """Share of the peak that matrix products reach. The default is assumed."""
+    """FLOP/s of matrix products relative to the peak. The default is assumed, not
+    published."""
     torus: int = 2
     """Number of axes of the torus that connects the chips."""
     units: tuple[int, ...] = (256, 1024, 4096)
-    """Sizes of the GRUs; each GRU has as many inputs as units."""
+    """Numbers of units of the GRUs; the number of inputs is the same."""
     streams: int = 16_384
-    """Number of streams of all chips together: the batch size of an update."""
+    """Total number of streams of all chips, which is the batch size of an update."""
     window: int = 64
     """Number of time steps in the window of an update."""
     runs: int = 10_000
     """Number of networks in the sweep."""
     run_units: int = 64
-    """Size of each GRU in the sweep."""
+    """Number of units of each GRU in the sweep."""
     run_batch: int = 32
     """Batch size of each network in the sweep."""
 
@@ -94,7 +99,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Calculate times, show tables, and write results and a picture to a folder."""
+    """Calculate times; print tables, and write results and a picture to a folder."""
     return run_study("pod", config, _jobs, _finish)
 
 
@@ -107,7 +112,7 @@ def _jobs(config: Config) -> list[Job]:
 
 
 def _rows(config: Config, calculate, way: Way) -> list[Row]:
-    """Return a row of results for each number of chips."""
+    """Return the rows of results, one for each number of chips."""
     numbers = [4**k for k in range(20) if 4**k < config.chips] + [config.chips]
     return [calculate(config, chips) for chips in numbers]
 
@@ -118,25 +123,25 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def gru_parameters(units: int) -> int:
-    """Return the number of parameters of a GRU that has as many inputs as units.
+    """Return the number of parameters of a GRU with `units` inputs and units.
 
-    The GRU has two matrices and biases, as `cells.gru.init` makes them.
+    The parameters are two matrices and biases, as in `cells.gru.init`.
     """
     return 6 * units**2 + 4 * units
 
 
 def sent_bytes(num_bytes: float, chips: int) -> float:
-    """Return the bytes that each chip sends in an all-reduce of `num_bytes`."""
+    """Return the number of bytes that each chip sends in an all-reduce."""
     return 2 * (chips - 1) / chips * num_bytes
 
 
 def hops(chips: int, torus: int) -> float:
-    """Return the number of sequential hops of an all-reduce."""
+    """Return the number of sequential hops of an all-reduce on the torus."""
     return 2 * torus * (chips ** (1 / torus) - 1)
 
 
 def time_steps(config: Config, parameters: int, batch: float, lanes: int) -> dict:
-    """Return the seconds that all time steps of a window take on one chip, by part."""
+    """Return the seconds of each part, for a window's time steps on one chip."""
     flops = 8 * parameters * batch * lanes
     moved = (3 * WEIGHT_BYTES + 2 * SUM_BYTES) * parameters * lanes
     arithmetic = flops / (config.efficiency * config.peak)
@@ -172,19 +177,19 @@ def sweep(config: Config, chips: int) -> Row:
 
 
 def least_streams(config: Config) -> float:
-    """Return the streams per chip at which arithmetic takes as long as gradient sums.
+    """Return the streams per chip at which arithmetic takes as long as the sums.
 
-    The result is the limit for many chips, without latency. The number of parameters
-    cancels, so the result does not depend on it.
+    The result is the limit for many chips, without latency. It does not depend on the
+    number of parameters, which cancels.
     """
     speeds = config.efficiency * config.peak / config.link_bandwidth
     return 2 * SUM_BYTES / 8 * speeds / config.window
 
 
 def least_batch(config: Config) -> float:
-    """Return the streams per chip at which arithmetic takes as long as reading weights.
+    """Return the streams per chip at which arithmetic takes as long as weight reads.
 
-    The number of parameters cancels, so the result does not depend on it.
+    It does not depend on the number of parameters, which cancels.
     """
     speeds = config.efficiency * config.peak / config.memory_bandwidth
     return (3 * WEIGHT_BYTES + 2 * SUM_BYTES) / 8 * speeds

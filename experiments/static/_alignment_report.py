@@ -48,7 +48,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def draw_errors(rows: list[dict[str, Any]]) -> Figure:
-    """Draw test errors against epochs, with the published errors at the right."""
+    """Draw test errors against epochs, and published errors at the right edge."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axis = figure.subplots()
     for row in rows:
@@ -72,7 +72,7 @@ def draw_errors(rows: list[dict[str, Any]]) -> Figure:
 
 
 def draw_angles(rows: list[dict[str, Any]]) -> Figure:
-    """Draw angles to the exact gradient against epochs, a panel for each layer."""
+    """Draw angles to the exact gradient against epochs, one panel for each layer."""
     figure = Figure(figsize=(14, 3.8), layout="constrained")
     axes = figure.subplots(1, len(LAYERS), sharey=True)
     for row in rows:

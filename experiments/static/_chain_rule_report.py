@@ -17,7 +17,7 @@ def show(
     info: gradients.static.BackpropInfo,
     micrograd: gradients.static.BackpropInfo,
 ) -> None:
-    """Print factors of the chain rule: layers, single weights, one unit, micrograd."""
+    """Print factors of the chain rule, for layers, weights, a unit and micrograd."""
     of = lambda kind: [row for row in rows if row["row"] == kind]
     print(f"\nDigit {config.example}, E = {of('energy')[0]['value']:.6f}\n")
     print(f"{info.table()}\n")
@@ -111,7 +111,7 @@ def draw_chain(
 def draw_factors(
     info: gradients.static.BackpropInfo, image: np.ndarray, weight: dict[str, Any]
 ) -> Figure:
-    """Draw the factors of all hidden units, and ∂E/∂w of one unit as an image."""
+    """Draw the factors of all hidden units, and ∂E/∂w for one unit as an image."""
     figure = Figure(figsize=(12, 6), layout="constrained")
     top, bottom = figure.subplots(2, 3)
     first, unit = info[0], weight["to"]

@@ -1,4 +1,4 @@
-"""Backpropagation and feedback alignment of LeNet, as functions of one signature."""
+"""Backpropagation and feedback alignment for LeNet, with the same signature."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 def alignment_weights(rule: str, key: jax.Array, params: PyTree) -> PyTree:
-    """Return the fixed feedback weights of a rule; None if the rule has none."""
+    """Draw the fixed feedback weights of a rule; None if the rule has none."""
     if rule == "bp":
         return None
     like = jnp.zeros((1, SIDE, SIDE, 1))
@@ -45,9 +45,9 @@ def make_rule(rule: str) -> Callable:
 
 
 def make_angles(rule: str, images: jax.Array, labels: jax.Array) -> Callable:
-    """Return (params, feedback, key) -> angles between a rule's and exact gradients.
+    """Return a function (params, feedback, key) -> angles to the exact gradients.
 
-    Both gradients are computed on the given images and labels.
+    The rule's and the exact gradient are computed on the same images and labels.
     """
     approximate, exact = make_rule(rule), make_rule("bp")
 

@@ -1,21 +1,22 @@
-"""A network of LeNet's shape, as a list of layers (function, activation)."""
+"""A network of LeNet's shape, as a list of layers, pairs (function, activation)."""
 
 import jax
 import jax.numpy as jnp
 
 from bpvariants.types import PyTree
 
-# Weights have the shapes [*window, in, out]. Zero padding makes the images 32 × 32.
+# Weights have the shapes [*window, in, out]. Images are padded with zeros to 32 × 32
+# pixels.
 SHAPES = ((5, 5, 1, 6), (5, 5, 6, 16), (400, 120), (120, 84), (84, 10))
 SIDE, RIMS = 28, (2, 0)
 
 
 def _convolution(rim: int):
-    """Return a convolution s = y ∗ w + b that is one matrix product of patches.
+    """Return a convolution s = y ∗ w + b, computed as a matrix product of patches.
 
     `rim` zeros are added on each side of y. On CPUs, the matrix product was three times
-    as fast as XLA's convolution. Under `vmap` the matrix product gains more, because
-    XLA's convolution becomes a grouped convolution.
+    as fast as XLA's convolution. Under `vmap` the difference is larger, because XLA's
+    convolution becomes a grouped convolution.
     """
 
     def convolve(params, y):
@@ -52,7 +53,7 @@ LAYERS += [(_dense, jax.nn.relu), (_dense, jax.nn.relu), (_dense, _identity)]
 
 
 def init(key: jax.Array) -> tuple[dict[str, jax.Array], ...]:
-    """Draw the parameters of all layers: weights by Xavier's rule, biases 0."""
+    """Draw the parameters of all layers: weights by Xavier initialisation, biases 0."""
     draw = jax.nn.initializers.glorot_normal()
     keys = jax.random.split(key, len(SHAPES))
     return tuple(

@@ -1,15 +1,15 @@
-"""Feedback alignment on MNIST: test errors, published errors, and gradient angles.
+"""Feedback alignment on MNIST: test errors, and angles to the exact gradient.
 
 The network has LeNet's shape: 5 × 5 convolutions to 6 and 16 channels, each with relu
 and 2 × 2 max pooling, then dense layers of 120, 84 and 10 units. The network is trained
-by backpropagation, and by rules that use other weights in the backward pass. For each
-layer, the study measures the angle between ∂E/∂w by a rule and the exact ∂E/∂w, for the
-same images and weights.
+by backpropagation, and by feedback rules, which use other weights in the backward pass.
+For each layer, the study measures the angle between a rule's ∂E/∂w and the exact ∂E/∂w,
+at the same images and weights.
 
-The published errors are from 100 epochs of SGD with momentum, at the epoch with the
-lowest test error (Sanfiz & Akrout 2021; their settings are taken second-hand). The
-command for 100 epochs, on a GPU (not tried yet), is
-`python -m experiments alignment --epochs 100 --seeds 3`.
+The test errors are compared with published ones, which are the lowest within 100 epochs
+of SGD with momentum (Sanfiz & Akrout 2021; their settings are taken second-hand). The
+command for 100 epochs, on a GPU (not tried yet), is `python -m experiments alignment
+--epochs 100 --seeds 3`.
 """
 
 import dataclasses
@@ -37,13 +37,13 @@ from experiments.static._feedback_rules import (
 from experiments.static._lenet import init, logits
 
 # Learning rates of SGD with momentum 0.9. Each rate is the best or second best of
-# 0.0005 … 0.05, by the errors of one seed on 4000 test images after 400 or 1200 steps.
-# FA, DFA and brSF learn nothing if their rates are doubled.
+# values from 0.0005 to 0.05, by the error of one seed on 4000 test images after 400 or
+# 1200 updates. With doubled rates, FA, DFA and brSF learn nothing.
 RATES = {"bp": 0.02, "fa": 0.003, "dfa": 0.001, "usf": 0.02, "brsf": 0.005}
 RATES |= {"frsf": 0.02}
 DECAY = 1e-3
-LOOKS = 8  # number of measurements of test errors and angles during training
-SHOWN, PART = 256, 500  # numbers of images for the angles, and in one test call
+LOOKS = 8  # number of times that test errors and angles are measured
+SHOWN, PART = 256, 500  # numbers of images to measure angles on, and per test call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +58,11 @@ class Config(Study):
     }
 
     rules: tuple[str, ...] = RULES
-    """Rules to train by: some of bp, fa, dfa, usf, brsf and frsf."""
+    """Rules to train by, from bp, fa, dfa, usf, brsf and frsf."""
     epochs: float = 1.0
-    """Passes through the training images. The learning rate falls to a tenth after a
-    half of the steps, and to a hundredth after three quarters of the steps."""
+    """Number of passes through the training images. The learning rate falls to a tenth
+    after half of the updates, and to a hundredth after three quarters of the
+    updates."""
     images: int = 60_000
     """Number of training images."""
     batch: int = 64
@@ -71,11 +72,11 @@ class Config(Study):
     rate: float = 1.0
     """Factor by which the learning rates of all rules are multiplied."""
     seeds: int = 2
-    """Number of independent trainings, run together."""
+    """Number of independent training runs, under one vmap."""
 
 
 def main(config: Config) -> report.Result:
-    """Train LeNet by each rule; show test errors and gradient angles."""
+    """Train LeNet by each rule; show test errors and angles."""
     check = lambda config: data.mnist()
     return run_study("alignment", config, _jobs, _finish, check=check)
 
@@ -96,7 +97,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _standardised(digits: data.MNIST, config: Config) -> data.MNIST:
-    """Return images [N, 28, 28, 1], standardised by mean and sd of training images."""
+    """Return images [N, 28, 28, 1], standardised by statistics of training images."""
     train, test = digits
     chosen = train[0][: config.images]
     mean, deviation = chosen.mean(), chosen.std()
@@ -108,14 +109,14 @@ def _standardised(digits: data.MNIST, config: Config) -> data.MNIST:
 
 
 def _steps(config: Config) -> int:
-    """Return the number of training steps, a multiple of LOOKS."""
+    """Return the number of updates, a multiple of LOOKS."""
     return LOOKS * max(1, round(config.epochs * config.images / config.batch / LOOKS))
 
 
 def _row(
     config: Config, rule: str, digits: data.MNIST, look: Callable, way: Way
 ) -> Row:
-    """Train by one rule; return test errors and angles before, during and after."""
+    """Train by one rule; return test errors and angles before and during training."""
     steps = _steps(config)
     examples = tuple(map(jnp.asarray, digits.train))
     of_all, of_steps = (jax.random.key(2 * config.first_seed + i) for i in range(2))
@@ -159,7 +160,7 @@ def _course(looks: Sequence[Row]) -> Row:
     errors = np.stack([look["errors"] for look in looks], axis=1)
     row = {"error": errors[:, -1].tolist(), "best": errors.min(axis=1).tolist()}
     row |= {"errors": errors.tolist()}
-    for name in ("deltas", "grads"):  # an angle is None if a gradient is 0
+    for name in ("deltas", "grads"):  # an angle is None if one of the gradients is 0
         values = np.stack([np.array(look[name], float) for look in looks], axis=1)
         row[name] = np.where(np.isnan(values), np.array(None), values).tolist()
     return row
@@ -190,7 +191,7 @@ def _optimizer(rate: float, steps: int) -> optax.GradientTransformation:
 
 
 def _wrong(params: PyTree, images: jax.Array, labels: jax.Array) -> jax.Array:
-    """Return the number of misclassified images."""
+    """Count the misclassified images."""
     return jnp.sum(jnp.argmax(logits(params, images), axis=-1) != labels)
 
 

@@ -6,10 +6,10 @@
 
 Layer l has weights W_l and biases b_l, and w_l is one of its weights. φ_1 is tanh, and
 φ_2 is the logistic function. `gradients.backprop` returns a record of each layer. From
-the records, the study computes the factors of ∂E/∂w_l by hand: for each layer, and for
-one weight in each layer. For one hidden unit, the study computes ∂E/∂y as a sum over
-the units of the next layer. The last table shows the factors of ∂g/∂a and ∂g/∂b for
-the expression g(a, b) in micrograd's README.
+these records, the study computes the factors of ∂E/∂w_l, for each whole layer, and for
+one weight of each layer. For one hidden unit, it computes ∂E/∂y as a sum over the units
+of the next layer. The last table shows the factors of ∂g/∂a and ∂g/∂b for the
+expression g(a, b) in micrograd's README.
 """
 
 import dataclasses
@@ -35,29 +35,29 @@ from experiments.static import _chain_rule_report
 
 CLASSES = 10
 ACTIVATIONS = (jnp.tanh, jax.nn.sigmoid)
-SLOPES = (lambda y: 1 - y**2, lambda y: y * (1 - y))  # ∂y/∂s as a function of y
-# Values in micrograd's README: g, ∂g/∂a and ∂g/∂b at a = A and b = B.
+SLOPES = (lambda y: 1 - y**2, lambda y: y * (1 - y))  # ∂y/∂s of each layer
+# Values of g, ∂g/∂a and ∂g/∂b at a = A and b = B, in micrograd's README.
 MICROGRAD = (24.7041, 138.8338, 645.5773)
 A, B = -4.0, 2.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Show all factors of the chain rule, on one digit and a network of two layers."""
+    """Show all factors of the chain rule, for one digit and a network of two layers."""
 
     QUICK = {"hidden": 4}
     CHECKS = {"hidden": at_least(1), "example": at_least(0)}
 
     example: int = 0
-    """Index of the digit among the 1347 training images."""
+    """Index of the digit in the 1347 training images."""
     hidden: int = 8
     """Number of units of the first layer."""
     precision: Literal["float64", "float32"] = "float64"
-    """Precision of all arrays. In float32, finite differences have two to three correct
-    digits."""
+    """Precision of all arrays. In float32, only two to three digits of finite
+    differences are correct."""
 
     def check(self) -> None:
-        """Check that only one seed is requested."""
+        """Check that `seeds` is 1."""
         if self.seeds != 1:
             raise ValueError(
                 f"seeds must be 1, got {self.seeds}: this study shows one gradient. "
@@ -66,12 +66,12 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Compute all factors of the chain rule; show them in tables and two pictures."""
+    """Compute all factors of the chain rule; show them in tables and pictures."""
     return run_study("chain_rule", config, _jobs, _finish, check=_check)
 
 
 def _check(config: Config) -> None:
-    """Raise a DataError if there is no training digit with the index `example`."""
+    """Raise a DataError if no training digit has the index `example`."""
     count = len(data.digits().train[1])
     if config.example >= count:
         raise DataError(
@@ -105,7 +105,7 @@ def _precision(config: Config) -> AbstractContextManager[Any]:
 
 
 def _digit(config: Config, way: Way) -> list[Row]:
-    """Return the factors of the digit's gradient, and gradients by other methods."""
+    """Return factors of the digit's gradient, and differences from other methods."""
     with _precision(config):
         params, x, target = _problem(config)
         (value, info), grads = _backprop(params, x, target)
@@ -113,11 +113,11 @@ def _digit(config: Config, way: Way) -> list[Row]:
         rows: list[Row] = [{"row": "energy", "value": float(value)}]
         rows += _layers(info, grads, others)
         rows += _weights(info, grads, others)
-        return rows + _paths(params, info, rows[-2]["to"])  # rows[-2]: layer 1's weight
+        return rows + _paths(params, info, rows[-2]["to"])  # rows[-2]: layer 1
 
 
 def _backprop(params: PyTree, x: jax.Array, target: jax.Array) -> Any:
-    """Return E, the record of all layers, and the gradient."""
+    """Return E, the records of all layers, and the gradient, by `backprop`."""
     return jax.jit(gradients.backprop(LAYERS, squared_error))(params, x, target)
 
 
@@ -150,7 +150,7 @@ def _problem(config: Config) -> tuple[PyTree, jax.Array, jax.Array]:
 
 
 def _other_gradients(params, x, target) -> dict[str, PyTree]:
-    """Return the gradient by `jax.grad` and by central differences."""
+    """Return the gradient by `jax.grad`, and by central differences."""
 
     def energy(params):
         y = x
@@ -172,8 +172,8 @@ def _other_gradients(params, x, target) -> dict[str, PyTree]:
 def by_hand(info: gradients.static.BackpropInfo) -> list[dict[str, jax.Array]]:
     """Return the factors of ∂E/∂w, δ = ∂E/∂s, and ∂E/∂w of each layer.
 
-    All arrays are for a single example. The factors of layer l are ∂E/∂y [m],
-    ∂y/∂s [m], and ∂s/∂w = y_{l−1} [n]. ∂E/∂w has the shape [n, m].
+    All arrays are for a single example. For layer l with n inputs and m units, the
+    factors are ∂E/∂y [m], ∂y/∂s [m], and ∂s/∂w = y_{l−1} [n]; ∂E/∂w is [n, m].
     """
     found = []
     for layer, slope_of in zip(info, SLOPES, strict=True):
@@ -185,7 +185,7 @@ def by_hand(info: gradients.static.BackpropInfo) -> list[dict[str, jax.Array]]:
 
 
 def _layers(info, grads, others) -> list[Row]:
-    """Return norms of each layer's factors, and differences between gradients."""
+    """Return the norm of each factor of each layer, and differences of gradients."""
     rows = []
     for i, factors in enumerate(by_hand(info)):
         row = {"row": "layer", "layer": i + 1}
@@ -204,7 +204,7 @@ def _apart(a: PyTree, b: PyTree) -> float:
 
 
 def _weights(info, grads, others) -> list[Row]:
-    """Return the factors of the weight with the largest |∂E/∂w| in each layer."""
+    """Return the factors for one weight of each layer, with the largest |∂E/∂w|."""
     rows = []
     for i, factors in enumerate(by_hand(info)):
         at = np.unravel_index(jnp.argmax(jnp.abs(grads[i]["w"])), grads[i]["w"].shape)
@@ -220,9 +220,9 @@ def _weights(info, grads, others) -> list[Row]:
 
 
 def _paths(params, info, unit: int) -> list[Row]:
-    """Return the terms δ_k w_k of the sum that is ∂E/∂y of a hidden unit.
+    """Return the terms δ_k w_k, whose sum is ∂E/∂y of a hidden unit.
 
-    k counts the units of the next layer. δ_k is ∂E/∂s of unit k, and w_k is the weight
+    k counts the units of the next layer. δ_k is ∂E/∂s of unit k, and w_k the weight
     from the hidden unit to unit k.
     """
     deltas, weights = np.asarray(info[1].delta), np.asarray(params[1]["w"][unit])
@@ -236,7 +236,7 @@ def _paths(params, info, unit: int) -> list[Row]:
 
 
 def _micrograd(config: Config, way: Way) -> list[Row]:
-    """Return micrograd's g and its derivatives, by backprop and by `jax.grad`."""
+    """Return micrograd's g and its derivatives, by `backprop` and by `jax.grad`."""
     with _precision(config):
         (value, info), (ours,) = _micrograd_backprop()
         a_and_b = jnp.asarray(A, float), jnp.asarray(B, float)
@@ -279,7 +279,7 @@ def _inner(params: PyTree, _: Any) -> Any:
 
 
 def _micrograd_backprop() -> Any:
-    """Return micrograd's g, the record of its one layer, and derivatives of g."""
+    """Return micrograd's g, the record of its single layer, and its derivatives."""
     rule = gradients.backprop([(_inner, jnp.square)], lambda f, _: f / 2 + 10 / f)
     nothing, at = jnp.zeros((), float), (jnp.asarray(A, float), jnp.asarray(B, float))
     return jax.jit(rule)((at,), nothing, nothing)

@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from experiments import report
 
-# Published losses of Bai, Kolter, Koltun 2018, table 1: copy task of T = 1000 with 16K
-# parameters, adding task of T = 600 with 70K parameters.
+# Published losses of Bai, Kolter, Koltun 2018, table 1: copy task with T = 1000 and 16K
+# parameters, adding task with T = 600 and 70K parameters.
 PUBLISHED = {
     "copy": {"lstm": ".0204", "gru": ".0197", "tanh": ".0202"},
     "adding": {"lstm": ".164", "gru": "5.3e-5", "tanh": ".177"},
@@ -18,11 +18,11 @@ PUBLISHED_FLOOR = {"copy": ".0204", "adding": ".1667"}
 TITLES = {"copy": "copy memory", "adding": "adding"}
 COLOURS = {"tanh": "C3", "gru": "C0", "lstm": "C2"}
 DASHES = ["-", "--", ":", "-."]
-LEAST = 1e-30  # gradient norms below this value are drawn at this value
+LEAST = 1e-30  # smaller gradient norms are drawn at this value
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print losses, floors of the loss without memory, and published losses."""
+    """Print losses, the lowest losses without memory (floors), and published losses."""
     sizes = {
         "copy": f"T = {config.copy_length}",
         "adding": f"T = {config.adding_length}",
@@ -69,7 +69,7 @@ def _note(task: str, config: Any) -> str:
         f"{what[task]} Loss: mean ± standard deviation of {config.seeds} seeds, in the "
         "last fifth of the steps. Below at: for each seed, the first step at which the "
         "mean loss of the last hundred steps is a tenth below the floor. (h; h′): "
-        "truncated BPTT; every h′ steps, errors travel h steps back. δ_t: gradient of "
+        "truncated BPTT; every h′ steps, gradients go back h steps. δ_t: gradient of "
         "the last step's loss in the carry of step t, before → after training. "
         "Published: Bai et al. 2018, table 1, copy T = 1000 and adding T = 600; "
         "comparable with ours at these sizes only."
@@ -89,7 +89,7 @@ def _relative(flow: list[float]) -> np.ndarray:
 
 
 def draw_losses(rows: list[dict[str, Any]]) -> Figure:
-    """Draw training losses and the floor against steps, a panel for each task."""
+    """Draw training losses and floors against updates, one panel for each task."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     figure = Figure(figsize=(6 * len(tasks), 4.5), layout="constrained")
     for axis, task in zip(
@@ -108,14 +108,14 @@ def draw_losses(rows: list[dict[str, Any]]) -> Figure:
             )
         axis.axhline(mine[0]["floor"], color="black", linewidth=0.8, label="floor")
         axis.set(title=TITLES[task], xlabel="updates", ylabel="loss", yscale="log")
-        axis.set_ylim(top=3 * mine[0]["floor"])  # the first losses may be very high
+        axis.set_ylim(top=3 * mine[0]["floor"])  # early losses may be much higher
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
     return figure
 
 
 def draw_flow(rows: list[dict[str, Any]]) -> Figure:
-    """Draw norms of BPTT's error signals δ_t, before (dotted) and after training."""
+    """Draw norms of gradients δ_t in carries, before (dotted) and after training."""
     whole = [row for row in rows if row["rule"] == "bptt"]
     tasks = list(dict.fromkeys(row["task"] for row in whole))
     figure = Figure(figsize=(6 * len(tasks), 4.5), layout="constrained")

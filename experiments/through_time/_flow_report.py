@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from experiments import report
 
-LEAST = 1e-12  # lower end of the axis of gradient norms
+LEAST = 1e-12  # lower end of the axis for gradient norms
 
 
 def show(rows: list[dict[str, Any]], config: Any, source: str) -> None:
@@ -44,7 +44,7 @@ def _verdicts(words: list[str]) -> str:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw gradient norms against lags in steps, a column for each initialisation."""
+    """Draw gradient norms against lags in steps; each column is one initialisation."""
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     starts = list(dict.fromkeys(row["start"] for row in rows))
     axes = figure.subplots(2, len(starts), squeeze=False, sharey=True)

@@ -7,7 +7,7 @@ UNITS, POSITIVE = 23, 10
 
 
 def step(theta: jax.Array, s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Set each unit to the mean of itself and the next unit, plus or minus θ."""
+    """Set each unit to half of itself plus half of the next unit, plus or minus θ."""
     del x
     signs = jnp.where(jnp.arange(UNITS) < POSITIVE, 1, -1).astype(s.dtype)
     next_ones = jnp.concatenate([s[1:], jnp.zeros_like(s[:1])])
@@ -18,7 +18,7 @@ def step(theta: jax.Array, s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.A
 def leaky_step(
     theta: jax.Array, s: jax.Array, x: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Compute `step` in the form that RFLO needs: a leak ½ and a recurrent matrix."""
+    """Compute `step` in the form that RFLO needs: leak ½ and a recurrent matrix."""
     del x
     weights = jnp.eye(UNITS, k=-1, dtype=s.dtype)
     signs = jnp.where(jnp.arange(UNITS) < POSITIVE, 1, -1).astype(s.dtype)
@@ -32,5 +32,5 @@ def half_square(y: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def stream(steps: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return inputs [K, 0], targets [K] and loss weights [K], 0 except for the last."""
+    """Return inputs [K, 0], targets [K], and loss weights [K]: 0 except the last."""
     return jnp.zeros((steps, 0)), jnp.ones(steps), jnp.zeros(steps).at[-1].set(1)

@@ -9,10 +9,10 @@ from experiments import report
 
 FARTHEST = 100  # number of steps of the longest window
 OPTIMUM, SENSITIVITY, LOST = -1 / 6, -6.0, 1e6
-LINES = ["-", "--", ":", "-."]  # line styles, because curves of online rules coincide
-# Reference values computed outside of this project. MEASURED is ds₁/dθ by lookback.
-# FATES is θ after 3000 iterations at a learning rate of 1e-4, or the number of
-# iterations until |θ| exceeds 1e6.
+LINES = ["-", "--", ":", "-."]  # because curves of online rules coincide
+# Reference values computed outside this project. MEASURED holds ds₁/dθ for each
+# lookback. FATES holds, for each method, θ after 3000 iterations at a learning rate of
+# 1e-4, or the number of iterations until |θ| exceeds 1e6.
 MEASURED = {
     **{1: "1", 5: "5", 10: "10", 20: "16.476", 23: "15.487", 30: "9.870"},
     **{40: ".566", 41: "first < 0", 50: "−4.753", 100: "−6"},
@@ -32,7 +32,7 @@ FATES = {
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print the sensitivities ds₁/dθ, and the last value of θ by each method."""
+    """Print the sensitivities ds₁/dθ, and the last value of θ for each method."""
     for row in rows[:1]:
         report.show_table(
             "ds₁/dθ, truncated to K steps back; the exact value is −6",
@@ -76,7 +76,7 @@ def _summary(row: dict[str, Any]) -> str:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw ds₁/dθ against the lookback, and |θ − optimum| against iterations."""
+    """Draw ds₁/dθ against lookbacks, and |θ − optimum| against iterations."""
     figure = Figure(figsize=(16, 5), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=[2, 3, 3])
     left.plot(np.arange(1, FARTHEST + 1), rows[0]["curve"], color="black")

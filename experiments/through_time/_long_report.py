@@ -11,7 +11,7 @@ MIB = 2**20
 
 
 def slope(rows: list[dict[str, Any]]) -> float | None:
-    """Return d log time / d log T of the timed calls; None for fewer than two calls."""
+    """Return the slope d log time / d log T; None for fewer than two timed calls."""
     timed = [row for row in rows if row["row"] == "costs" and row["seconds"]]
     if len(timed) < 2:
         return None
@@ -20,7 +20,7 @@ def slope(rows: list[dict[str, Any]]) -> float | None:
 
 
 def show(rows: list[dict[str, Any]], config: Any, text: Any) -> None:
-    """Print costs of a call, differences between calls, and bits per character."""
+    """Print calls' memory and time, differences between calls, bits per character."""
     _show_costs([row for row in rows if row["row"] == "costs"], config)
     report.show_table(
         "Many calls along a stream, compared with one long call from a plain carry",

@@ -1,4 +1,4 @@
-"""The copy and the adding task, which need memory; sequences are drawn from a key."""
+"""The copy task and the adding task, which need memory."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ SYMBOLS, REMEMBERED = 8, 10
 
 
 class MemoryTask(NamedTuple):
-    """A task: sequences to learn, and the lowest loss of a network without memory."""
+    """A task: random sequences, a loss, and its lowest value without memory."""
 
     steps: int  # number of steps T of a sequence
     inputs: int
@@ -23,10 +23,10 @@ class MemoryTask(NamedTuple):
 
 
 def copy_memory(blanks: int) -> MemoryTask:
-    """Return the copy task: repeat ten symbols, of eight kinds, after the blank steps.
+    """Return the copy task: repeat ten symbols, of eight kinds, after `blanks` steps.
 
-    The best network without memory predicts the blanks, and guesses the symbols. The
-    loss of guessing is 10 ln 8 nats in all, over `blanks` + 20 steps.
+    The best network without memory predicts all blanks and guesses the ten symbols. The
+    sum of its losses over the `blanks` + 20 steps is 10 ln 8 nats.
     """
     steps, blank, marker = blanks + 2 * REMEMBERED, 0, SYMBOLS + 1
 
@@ -44,11 +44,11 @@ def copy_memory(blanks: int) -> MemoryTask:
 
 
 def adding(steps: int) -> MemoryTask:
-    """Return the adding task: the sum of the two marked numbers in a sequence.
+    """Return the adding task: output the sum of the two marked numbers in a sequence.
 
-    Each half of a sequence has one marked number, and all numbers are uniform in
-    [0, 1]. Without memory, the best prediction is 1, with a mean squared error of 1/6,
-    the variance of the sum.
+    Each half of a sequence has one marked number; all numbers are uniform in [0, 1].
+    Without memory, the best prediction is 1. Its mean squared error is 1/6, the
+    variance of the sum.
     """
 
     def draw(key, batch):

@@ -1,10 +1,10 @@
-"""Copy and adding task: losses, their floors without memory, and gradient flow.
+"""The copy and adding tasks: losses, lowest losses without memory, and gradient flow.
 
 Each cell is trained by BPTT, and one cell also by truncated BPTT. For each cell, the
 study measures ‖δ_t‖ = ‖∂ℓ_T/∂h_t‖ before and after training, where ℓ_T is the loss of
-the last step T and h_t is the carry. ‖δ_t‖ shows whether the gradient reaches the steps
-that matter. To compute all δ_t in one backward pass, the study adds zeros ε_t to the
-carries h_t, and differentiates ℓ_T with respect to all ε_t.
+the last step T and h_t the carry. If ‖δ_t‖ is tiny at the steps that must be
+remembered, the gradient has vanished. To compute all δ_t in one backward pass, the
+study adds zeros ε_t to the carries h_t, and differentiates ℓ_T with respect to all ε_t.
 
 The command for the sizes of the published table, on a GPU, is
 `python -m experiments copy_adding --copy-length 1000 --adding-length 600 --units 128
@@ -32,14 +32,14 @@ from experiments.through_time import _copy_adding_report, _memory_tasks
 from experiments.through_time._memory_tasks import MemoryTask
 
 TASKS = ("copy", "adding")
-SHOWN = 100  # number of examples on which gradients are measured
-# A loss is below the floor if a mean of WINDOW losses is below BELOW times the floor.
+SHOWN = 100  # number of examples to measure gradients on
+# A loss counts as below the floor if a mean of WINDOW losses is below BELOW · floor.
 BELOW, WINDOW = 0.9, 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Which recurrent cells learn to remember, by BPTT and by truncated BPTT?"""
+    """Which recurrent cells learn the copy and adding tasks, which need memory?"""
 
     QUICK: ClassVar = {
         "tasks": ("adding",),
@@ -58,37 +58,37 @@ class Config(Study):
     }
 
     tasks: tuple[str, ...] = TASKS
-    """Tasks to learn: some of copy, adding."""
+    """Tasks to learn, from copy and adding."""
     copy_length: int = 25
-    """Number of blank steps of the copy task, 1000 in the published table. A sequence
-    of the copy task has 20 more steps."""
+    """Number of blank steps of the copy task; 1000 in the published table. Sequences
+    have 20 more steps."""
     adding_length: int = 60
     """Number of steps of the adding task; 600 in the published table."""
     lookbacks: tuple[int, ...] = (20, 40)
     """Lookbacks h of truncated BPTT, with windows of h/2 steps. To learn the copy task,
     h must be at least copy_length + 10."""
     truncated_cell: str = "lstm"
-    """The cell that is also trained by truncated BPTT: tanh, gru or lstm."""
+    """Cell that is also trained by truncated BPTT: tanh, gru or lstm."""
     units: int = 64
-    """Number of units of each cell; about 128 for the published network size."""
+    """Number of units of each cell; about 128 gives the published network size."""
     batch: int = 32
     """Number of sequences in a mini-batch; each update draws new sequences."""
     steps: int = 2000
-    """Number of updates by Adam."""
+    """Number of Adam updates."""
     learning_rate: float = 3e-3
     """Learning rate of Adam; the tanh cell has a third of this rate. Gradients are
     clipped to a norm of 1."""
     seeds: int = 2
-    """Number of independent trainings, run together under vmap."""
+    """Number of independent training runs, under one vmap."""
 
 
 def main(config: Config) -> report.Result:
-    """Train all cells; show losses, their floors, and published losses."""
+    """Train all cells; show losses, floors without memory, and published losses."""
     return run_study("copy_adding", config, _jobs, _finish)
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return a job for each task, cell and rule."""
+    """Return one job for each task, cell and rule."""
     tasks = {
         "copy": _memory_tasks.copy_memory(config.copy_length),
         "adding": _memory_tasks.adding(config.adding_length),
@@ -109,9 +109,9 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _trained(config: Config) -> list[tuple[str, str, Callable]]:
-    """Return (cell, name of the rule, (step, loss) -> rule) for each training.
+    """Return a triple (cell, name of rule, (step, loss) -> rule) for each training.
 
-    To compare another rule, add the rule to this function.
+    To compare another rule, add a triple.
     """
     trained: list[tuple[str, str, Callable]]
     trained = [(cell, "bptt", gradients.bptt) for cell in cells.DENSE]
@@ -159,7 +159,7 @@ def _row(
 
 
 def _first_below(values: np.ndarray, bound: float) -> int | None:
-    """Return the first step at which the mean of WINDOW values is below the bound."""
+    """Return the first update at which the mean of WINDOW losses is below `bound`."""
     window = min(WINDOW, len(values))
     means = np.convolve(values, np.full(window, 1 / window), mode="valid")
     found = np.flatnonzero(means < bound)

@@ -2,18 +2,19 @@
 
     φ_k = mean ‖∂ℓ_s/∂h_{s−k}‖ ∝ β^k,        λ_1 = 1/T log ‖J_T ⋯ J_1‖
 
-φ_k is the mean norm of the gradient of a step's loss ℓ_s in the carry k steps before,
-and β is the factor per step that fits φ_k. λ_1 is the largest Lyapunov exponent of the
-carry h, computed from the Jacobians J_t = ∂h_t/∂h_{t−1} of T steps.
+φ_k is the mean norm of the gradient of a step's loss ℓ_s with respect to the carry k
+steps before, and β is the factor per step in an exponential fit to φ_k. λ_1 is the
+largest Lyapunov exponent of the carry h, computed from the Jacobians J_t =
+∂h_t/∂h_{t−1} of T steps.
 
 Each network reads a text character by character, and predicts the next character. The
 two initialisations are "normal" and "orthogonal". With "normal", recurrent weights are
 drawn from N(0, 1/n) for n units; with "orthogonal", each gate's recurrent matrix is
 orthogonal. An LRU has eigenvalues instead of a recurrent matrix. With "normal", the
-eigenvalues of the LRU fill the unit disc, like eigenvalues of a matrix from N(0, 1/n).
-With "orthogonal", the absolute values of the LRU's eigenvalues are 0.99 to 0.999. The
-LSTM's forget gates begin with a bias of 1. Gradient flow and Lyapunov exponents are
-measured on held-out text, before and after a short training.
+LRU's eigenvalues are uniform in the unit disc, like the eigenvalues of a large matrix
+from N(0, 1/n). With "orthogonal", their absolute values are between 0.99 and 0.999.
+Initial biases of the LSTM's forget gates are 1. Gradient flow and Lyapunov exponents
+are measured on held-out text, before and after a short training.
 """
 
 import dataclasses
@@ -38,17 +39,17 @@ from experiments.networks import cells as cell_table
 from experiments.through_time import _flow_report
 
 EMBEDDING = 16
-EXPONENTS = 5  # Lyapunov exponents are measured on this many windows of text
+EXPONENTS = 5  # number of windows to measure Lyapunov exponents on
 CELLS = (*cell_table.DENSE, "lru")
 STARTS = ("normal", "orthogonal")
-# Least and greatest absolute value of an LRU's eigenvalues.
+# {initialisation: least and greatest absolute value of the LRU's eigenvalues}.
 RINGS = {"normal": (0.0, 0.999), "orthogonal": (0.99, 0.999)}
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """How far back do gradients flow in four cells, before and after training?"""
+    """How fast do gradients vanish backwards in time in four recurrent cells?"""
 
     QUICK: ClassVar = {
         "cells": ("tanh", "lru"),
@@ -67,34 +68,34 @@ class Config(Study):
     }
 
     text: Literal["python_reference", "tinyshakespeare"] = "python_reference"
-    """The text: the help topics of the running Python, or Tiny Shakespeare, which is
-    downloaded once."""
+    """Text to train on: the help topics of the running Python, or Tiny Shakespeare,
+    which is downloaded once."""
     cells: tuple[str, ...] = CELLS
-    """Cells to train: some of tanh, gru, lstm, lru."""
+    """Cells to train, from tanh, gru, lstm and lru."""
     units: int = 64
     """Number of units of each cell; the units of the LRU are complex."""
     scale: float = 1.0
-    """Standard deviation of the initial character embeddings. With small embeddings,
-    the tanh network is nearly linear, so the initialisation of its recurrent matrix
-    matters."""
+    """Standard deviation of the initial character embeddings. If it is small, the tanh
+    network is nearly linear, so the initialisation of its recurrent matrix matters
+    more."""
     length: int = 100
     """Number of characters in a window. Gradients are measured up to length − 1 steps
     back."""
     windows: int = 16
-    """Number of windows on which gradients are measured. Lyapunov exponents are
-    measured on windows five times as long."""
+    """Number of windows to measure gradients on. Lyapunov exponents are measured on
+    windows that are five times as long."""
     steps: int = 500
-    """Number of updates by Adam."""
+    """Number of Adam updates."""
     batch: int = 32
     """Number of windows in a mini-batch, drawn at random."""
     learning_rate: float = 3e-3
     """Learning rate of Adam; gradients are clipped to a norm of 1."""
     seeds: int = 3
-    """Number of independent trainings, run together under vmap."""
+    """Number of independent training runs, under one vmap."""
 
 
 def main(config: Config) -> report.Result:
-    """Measure gradient flow before and after training; show and write the results."""
+    """Measure gradient flow before and after training; print and write the results."""
     return run_study("flow", config, _jobs, _finish, check=_check)
 
 
@@ -110,7 +111,7 @@ def _check(config: Config) -> None:
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return a job for each cell and initialisation."""
+    """Return one job for each cell and initialisation."""
     text = getattr(data, config.text)()
     jobs = []
     for cell in config.cells:
@@ -127,7 +128,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _rows(config, cell, begin, text, measure, way: Way) -> list[Row]:
-    """Train one cell; return the measurements before and after training."""
+    """Train one cell; return rows of measurements before and after training."""
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     draw = partial(init, config, cell, begin, len(text.alphabet))
     params = jax.vmap(draw)(keys)
@@ -153,15 +154,15 @@ def _rows(config, cell, begin, text, measure, way: Way) -> list[Row]:
 
 
 def _example(cell, params, begins, length, characters):
-    """Return carry, inputs and targets [T, B] of windows that begin at `begins`."""
+    """Return carry, inputs and targets, [T, B], of windows that begin at `begins`."""
     at = begins[None] + jnp.arange(length)[:, None]
     given = characters[at]
-    one = jax.tree.map(lambda leaf: leaf[0], params)  # params of the first seed
+    one = jax.tree.map(lambda leaf: leaf[0], params)  # of the first seed
     return zeros(cell, one, begins.shape), given[:-1], given[1:]
 
 
 def _measurement(config, cell, text) -> Callable[[PyTree], dict[str, Any]]:
-    """Return a function that measures the networks of all seeds on held-out text."""
+    """Return a function that measures all seeds' networks on held-out text."""
     long = EXPONENTS * config.length
     last = len(text.test) - long - 1
     begins = jnp.linspace(0, last, config.windows).astype(int)
@@ -228,12 +229,12 @@ def zeros(cell: str, params: dict[str, Any], batch: tuple[int, ...]) -> PyTree:
 
 
 def make_step(cell: str) -> Callable:
-    """Return the step of a network, from a character to logits."""
+    """Return the step of a network, from a character to the next one's logits."""
     advance = cell_table.CELLS[cell]
 
     def step(params, carry, x):
         carry, h = advance(params["cell"], carry, params["embedding"][x])
-        h = jnp.tanh(h) if cell == "lru" else h  # the LRU itself is linear
+        h = jnp.tanh(h) if cell == "lru" else h  # because the LRU itself is linear
         return carry, h @ params["readout"] + params["bias"]
 
     return step

@@ -1,13 +1,14 @@
-"""Influence balancing after Tallec & Ollivier: truncated gradients of the wrong sign.
+"""Influence balancing after Tallec & Ollivier: truncated gradients with the wrong sign.
 
     s ← A s + θ v,   A = ½ I + ½ superdiagonal,   v = +1 on the first 10 of 23, −1 on 13
 
 The state s has 23 units, and θ is the only parameter. The target of the first unit s₁
-is 1. The first ten units drive s₁ up early. The last thirteen units drive s₁ down later
-and more strongly, so ds₁/dθ = −6. If the gradient is truncated to fewer than 41 steps,
-its sign is wrong, because it mostly comes from the first ten units. In truncated BPTT,
-an iteration runs K steps from the last s, and then takes a gradient step on
-½ (s₁ − 1)². Online rules take a gradient step after every step of the network.
+is 1. θ affects s₁ positively through the first ten units, after few steps, and
+negatively through the other thirteen, after more steps. The negative effect is larger,
+so ds₁/dθ = −6. A gradient that is truncated to fewer than 41 steps has the wrong sign,
+because it contains mostly the early, positive effect. In truncated BPTT, an iteration
+runs K steps from the last s, and then takes a gradient step on ½ (s₁ − 1)². Online
+rules take a gradient step after every step of the network.
 """
 
 import dataclasses
@@ -43,7 +44,7 @@ from experiments.through_time._influence_balancing_report import (
 
 
 class Online(NamedTuple):
-    """An online rule, and factors for the study's learning rate and iterations."""
+    """An online rule, with factors for the learning rate and number of iterations."""
 
     make: Callable[..., OnlineRule]  # (step, loss) -> rule
     learning_rate: float = 1.0
@@ -51,8 +52,8 @@ class Online(NamedTuple):
     draws: bool = False  # whether the rule draws random numbers
 
 
-# KF-RTRL is missing, because θ is used element by element, without Kronecker factors.
-# UORO has a tenth of the learning rate of the other rules, as published.
+# KF-RTRL is not applicable, because θ is not used in a matrix product, so there are no
+# Kronecker factors. UORO has a tenth of the other rules' learning rate, as published.
 ONLINE = {
     "rtrl": Online(gradients.rtrl),
     "snap_1": Online(partial(gradients.snap, order=1)),
@@ -65,7 +66,7 @@ ONLINE = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Which rules move θ the wrong way if late influences outweigh early influences?"""
+    """Which rules move θ the wrong way if its late effects outweigh its early ones?"""
 
     QUICK: ClassVar = {
         "lookbacks": (1, 40, 41, 100),
@@ -82,10 +83,10 @@ class Config(Study):
     """Lookbacks K of truncated BPTT. An iteration runs K steps, and its gradient goes
     back K steps."""
     truncations: tuple[float, ...] = (0.02, 0.1, 0.2)
-    """Probabilities κ of ARTBP that the gradient is truncated at a step; an iteration
+    """For ARTBP: probabilities κ that the gradient is truncated at a step. An iteration
     has 100 steps."""
     seeds: int = 5
-    """Number of runs, under vmap, of each rule that draws random numbers."""
+    """Number of runs of each rule that draws random numbers, under vmap."""
     iterations: int = 3000
     """Number of updates of θ."""
     learning_rate: float = 1e-4
@@ -93,24 +94,24 @@ class Config(Study):
 
 
 class Method(NamedTuple):
-    """A method of computing gradients; `iterate` computes one gradient of θ."""
+    """A method of computing gradients in θ; `iterate` computes one gradient."""
 
-    start: Callable[[jax.Array], Any]  # θ -> state
+    start: Callable[[jax.Array], Any]  # θ -> initial state
     # (θ, state, key) -> (gradient, state)
     iterate: Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, Any]]
     learning_rate: float
-    seeds: int = 1  # more than 1 only if the rule draws random numbers
-    times: int = 1  # factor for the study's iterations
+    seeds: int = 1  # larger than 1 only if the rule draws random numbers
+    times: int = 1  # factor for the study's number of iterations
 
 
 def main(config: Config) -> report.Result:
-    """Train the parameter θ by each method; show and write its last value."""
+    """Train the parameter θ by each method; print and write its last value."""
     with double_precision():
         return run_study("influence_balancing", config, _jobs, _finish)
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return a job for the sensitivities ds₁/dθ, and a job for each method."""
+    """Return one job for the sensitivities ds₁/dθ, and one for each method."""
     jobs = [Job("sensitivity", 1, _sensitivity_row)]
     for name, method in methods(config).items():
         iterations = method.times * config.iterations
@@ -127,7 +128,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def methods(config: Config) -> dict[str, Method]:
-    """Return the methods to compare: rules for windows, then online rules."""
+    """Return the methods to compare: first rules for windows, then online rules."""
     rate = config.learning_rate
     chosen = {}
     for K in config.lookbacks:
@@ -148,9 +149,9 @@ def methods(config: Config) -> dict[str, Method]:
 def by_window(
     rule: GradientRule, steps: int, learning_rate: float, seeds: int = 0
 ) -> Method:
-    """Return a method that computes one gradient at the end of each window of steps.
+    """Return a method that computes one gradient after each window of steps.
 
-    `seeds` is 0 if the rule needs no random key.
+    `seeds` is 0 if the rule draws no random numbers.
     """
 
     def iterate(theta, s, key):
@@ -164,7 +165,7 @@ def by_window(
 
 
 def by_step(rule: OnlineRule, learning_rate: float, seeds: int) -> Method:
-    """Return a method that computes a gradient at every step.
+    """Return a method that computes a gradient after every step.
 
     The state of the online rule is kept when θ changes.
     """
@@ -182,7 +183,7 @@ def by_step(rule: OnlineRule, learning_rate: float, seeds: int) -> Method:
 
 
 def follow(method: Method, iterations: int, key: jax.Array) -> jax.Array:
-    """Return θ after each iteration; θ is frozen once |θ| exceeds LOST."""
+    """Return θ after each iteration; when |θ| exceeds LOST, θ stays constant."""
 
     def body(theta_and_state, key):
         theta, state = theta_and_state
@@ -197,7 +198,7 @@ def follow(method: Method, iterations: int, key: jax.Array) -> jax.Array:
 
 
 def sensitivities(lookbacks: tuple[int, ...]) -> list[float]:
-    """Return ds₁/dθ after 100 steps, truncated to the last K steps, for each K."""
+    """Return ds₁/dθ after 100 steps, truncated to the last K steps, for several K."""
     xs, targets, weights = stream(FARTHEST)
     found = []
     for K in lookbacks:
@@ -208,9 +209,9 @@ def sensitivities(lookbacks: tuple[int, ...]) -> list[float]:
 
 
 def sensitivity_curve() -> jax.Array:
-    """Return ds₁/dθ after 1 … 100 steps, [100].
+    """Return ds₁/dθ, truncated to the last 1 … 100 steps, [100].
 
-    One vmap computes all derivatives; a mask sets the number of steps of each.
+    All derivatives are computed in one vmap; a mask sets the number of steps.
     """
     rule = gradients.bptt(step, lambda y, _: y)
     xs, targets, weights = stream(FARTHEST)
@@ -227,7 +228,7 @@ def _sensitivity_row(way: Way) -> Row:
 
 
 def _row(config: Config, iterations: int, name: str, method: Method, way: Way) -> Row:
-    """Return each seed's last θ, and the iterations until |θ| exceeds LOST."""
+    """Return each seed's last θ, and the number of iterations until |θ| > LOST."""
     del way
     keys = jax.random.split(jax.random.key(config.first_seed), method.seeds)
     run = jax.jit(jax.vmap(partial(follow, method, iterations)))

@@ -1,14 +1,15 @@
-"""Truncated BPTT on a text of 100,000 characters, with the memory of one window.
+"""Truncated BPTT along a text of 100,000 characters, in constant memory.
 
     (value, stream), (θ, state) = learn((θ, state), stream, characters, targets)
 
 A GRU with parameters θ reads a text once. After every h′ characters, Adam updates θ by
-a gradient that goes h steps back. The targets are the next characters. Each character
-is predicted before the GRU learns from it. The study measures three things:
+a gradient that is propagated back h steps. The targets are the next characters. Each
+character is predicted before the GRU learns from it. The study measures three things:
 
 - memory and time of one call of T characters, and of BPTT, which stores all T steps;
-- the difference between many calls along a stream and one long call;
-- bits per character, of the GRU and of adaptive n-grams.
+- the difference in gradients or learned θ, and in the last carry, between many calls
+  along a stream and one long call;
+- bits per character of the GRU, and of adaptive n-grams.
 """
 
 import dataclasses
@@ -39,7 +40,7 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Can truncated BPTT read a long text at constant memory, and how well?"""
+    """Does truncated BPTT train along a long text in constant memory, and how well?"""
 
     QUICK: ClassVar = {"lengths": (1_000, 10_000), "settings": ((20, 20), (20, 40))}
     CHECKS: ClassVar = {
@@ -49,26 +50,26 @@ class Config(Study):
     }
 
     text: Literal["python_reference", "tinyshakespeare"] = "python_reference"
-    """The text: the help topics of the running Python, or Tiny Shakespeare, which is
-    downloaded once."""
+    """Text to train on: the help topics of the running Python, or Tiny Shakespeare,
+    which is downloaded once."""
     lengths: tuple[int, ...] = (1_000, 10_000, 100_000)
-    """Lengths T of calls whose memory and time are measured. The GRU
-    is trained on a text of the longest length."""
+    """Lengths T of calls, in characters, to measure memory and time of. The GRU is
+    trained on a text of the greatest length."""
     units: int = 48
     """Number of units of the GRU."""
     every: int = 20
-    """Window h′ of the calls whose memory and time are measured."""
+    """Window h′ in the measurements of memory and time."""
     lookback: int = 40
-    """Lookback h of the calls whose memory and time are measured."""
+    """Lookback h in the measurements of memory and time."""
     settings: tuple[tuple[int, int], ...] = ((5, 5), (20, 20), (20, 40), (100, 100))
-    """Pairs (h′, h) of truncated BPTT to learn with."""
+    """Pairs (h′, h) of truncated BPTT to train with."""
     learning_rate: float = 3e-3
     """Learning rate of Adam, for all pairs (h′, h)."""
     call: int = 1_000
     """Number of characters in one call along a stream."""
 
     def check(self):
-        """Check that no length is shorter than one call along a stream."""
+        """Check that each length is at least one call along a stream."""
         if min(self.lengths) < self.call:
             raise ValueError(
                 f"lengths must be at least call={self.call}, got {self.lengths}."
@@ -90,7 +91,7 @@ class Network(nn.Module):
 
 
 def main(config: Config) -> report.Result:
-    """Measure memory and time, train, and show and write tables and a picture."""
+    """Measure memory and time, and train; print tables, and write the results."""
     return run_study("long", config, _jobs, _finish, check=_check)
 
 
@@ -105,7 +106,7 @@ def _check(config: Config) -> None:
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return the jobs: cost of rules, differences between calls, learning, n-grams."""
+    """Return jobs: memory and time, differences between calls, training, n-grams."""
     text, longest = getattr(data, config.text)(), max(config.lengths)
     seeds = range(config.first_seed, config.first_seed + config.seeds)
     problems = {seed: _problem(config, text, seed) for seed in seeds}
@@ -130,7 +131,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _problem(config: Config, text: data.Text, seed: int) -> tuple:
-    """Return the step, initial parameters and carry, and the characters."""
+    """Return the step, the initial parameters and carry, and the characters."""
     network = Network(config.units, len(text.alphabet))
     carry = jnp.zeros(config.units)
     characters = jnp.asarray(text.train[: max(config.lengths) + 1])
@@ -152,9 +153,9 @@ def _rule(config, step, name, every, lookback):
 
 
 def _costs(config, problem, name, way: Way) -> list[Row]:
-    """Return the memory of a call for each length, and its time if the rule learns.
+    """Return a call's memory for each length, and its time if the rule learns.
 
-    The memory is from XLA's analysis of the compiled program.
+    Memory is taken from XLA's analysis of the compiled program.
     """
     step, params, carry, characters = problem
     rule = _rule(config, step, name, config.every, config.lookback)
@@ -177,7 +178,7 @@ def _costs(config, problem, name, way: Way) -> list[Row]:
 
 
 def _seconds(program, arguments) -> float:
-    """Return the shortest time of 3 to 20 calls of a program; long calls are fewer."""
+    """Return a program's shortest time in 3 to 20 calls; fewer if it is slow."""
     times = []
     while len(times) < 3 or (len(times) < 20 and sum(times) < 3):
         start = time.perf_counter()
@@ -187,7 +188,7 @@ def _seconds(program, arguments) -> float:
 
 
 def _difference(config, problem, way: Way) -> list[Row]:
-    """Return the differences between one long call and calls along a stream."""
+    """Return the differences between one long call and many calls along a stream."""
     rows = []
     step, params, carry, characters = problem
     length = sorted(config.lengths)[len(config.lengths) // 2]
@@ -224,7 +225,7 @@ def _largest(a, b) -> float:
 
 
 def _learn(config, problem, every, lookback, seed, way: Way) -> Row:
-    """Train a GRU along the text; return the bits per character of each call."""
+    """Train a GRU along the text; return bits per character in each call."""
     step, params, carry, characters = problem
     learn = jax.jit(_rule(config, step, RULES[2], every, lookback))
     pair = params, optax.adam(config.learning_rate).init(params)
@@ -248,7 +249,7 @@ def _calls(config: Config) -> range:
 
 
 def _ngrams(config, text, way: Way) -> list[Row]:
-    """Return the bits per character of n-grams that learn as they read."""
+    """Return bits per character of n-gram models that learn along the text."""
     calls = _calls(config)
     bits = adaptive_ngrams(text.train[: calls.stop + 1], len(text.alphabet))
     way.advance(calls.stop)

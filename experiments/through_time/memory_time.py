@@ -1,9 +1,9 @@
 """Memory and time of one gradient through time, for every remat policy.
 
-Gruslys et al. (2016) save 95 % of the memory of BPTT over T = 1000 steps for one third
-more time. One third more time is the cost of one more forward pass, because a backward
-pass takes as long as two forward passes. This study predicts memory and time of an LSTM
-before anything runs, and then measures both.
+Gruslys et al. (2016) save 95 % of the memory of BPTT over T = 1000 steps, and take one
+third more time. This is the time of one more forward pass, because a backward pass
+takes as long as two forward passes. For an LSTM, this study first predicts memory and
+time without running anything, then measures both.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ MARKS = "osD^vP*Xhd"
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """What memory and time does one gradient of an LSTM take with each remat policy?"""
+    """How much memory and time does an LSTM's gradient take with each remat policy?"""
 
     QUICK: ClassVar = {
         "lengths": (200,),
@@ -45,15 +45,15 @@ class Config(Study):
     lengths: tuple[int, ...] = (1000, 10_000)
     """Sequence lengths T; each length has its own panel and table."""
     batch: int = 8
-    """Batch size."""
+    """Number of sequences in the batch."""
     inputs: int = 32
-    """Size of each step's input."""
+    """Number of inputs of the LSTM at each step."""
     units: int = 64
     """Number of units of the LSTM."""
     growth: tuple[int, ...] = (500, 1000, 2000, 4000, 8000)
-    """Sequence lengths T at which the growth of memory and time with T is measured."""
+    """Sequence lengths T to measure the growth of memory and time with T."""
     repeats: int = 7
-    """Number of timings of each policy; the table shows the median."""
+    """Number of times that each policy is timed; the table shows the median time."""
 
     def check(self):
         """Check the sequence lengths, and that only one seed is requested."""
@@ -75,7 +75,7 @@ def main(config: Config) -> report.Result:
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return a job for each table of policies, and one for each length in `growth`."""
+    """Return one job for each length in `lengths`, and one for each in `growth`."""
     tables = [
         Job(f"T = {length}, all policies", 1, partial(_policies, config, length))
         for length in config.lengths
@@ -97,7 +97,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _problem(config: Config, length: int) -> tuple[Any, Any, tuple]:
-    """Return a step, a loss, and arguments of a gradient rule for `length` steps."""
+    """Return a step, a loss, and a gradient rule's arguments for `length` steps."""
     network = nn.OptimizedLSTMCell(config.units)
     keys = jax.random.split(jax.random.key(config.first_seed), 3)
     normal = lambda key, size: jax.random.normal(key, (length, config.batch, size))
@@ -109,7 +109,7 @@ def _problem(config: Config, length: int) -> tuple[Any, Any, tuple]:
 
 
 def _policies(config: Config, length: int, way: Way) -> list[Row]:
-    """Return a table row for each policy; the first policy stores everything."""
+    """Return a row for each policy; the first policy stores all values."""
     del way
     step, loss, arguments = _problem(config, length)
     params, carry, xs, targets = arguments
@@ -142,8 +142,8 @@ def _policies(config: Config, length: int, way: Way) -> list[Row]:
 def _named(length: int, size: gradients.remat.StepBytes) -> dict[str, Any]:
     """Return the remat policies to measure.
 
-    `every(k)` needs least memory at k = √(T c / r), where c is the size of a carry and
-    r is the size of all values that a step keeps.
+    `every(k)` needs the least memory at k = √(T c / r), where c is the size of a carry,
+    and r the size of all values of a step that the backward pass needs.
     """
     best = math.sqrt(length * size.carry / size.kept)
     divisors = [k for k in range(1, length + 1) if length % k == 0]
@@ -164,14 +164,14 @@ def _named(length: int, size: gradients.remat.StepBytes) -> dict[str, Any]:
         try:
             policy = gradients.remat.budget(num_bytes)
             gradients.remat.predicted_cost(length, policy, size)
-        except ValueError:  # the budget is too small for one step
+        except ValueError:  # the memory budget is too small for one step
             continue
         policies[f"budget({share:.0%} of full)"] = policy
     return policies
 
 
 def _growth(config: Config, length: int, way: Way) -> Row:
-    """Measure memory and time of a gradient of T steps: by None and by slots(√T)."""
+    """Measure memory and time of a gradient over T steps, by None and by slots(√T)."""
     del way
     step, loss, arguments = _problem(config, length)
     whole = gradients.bptt(step, loss)
@@ -187,7 +187,7 @@ def _growth(config: Config, length: int, way: Way) -> Row:
 
 
 def _slope(lengths: list[int], values: list[float]) -> float:
-    """Return the slope d log value / d log T of a fitted line."""
+    """Return the slope d log value / d log T, by a fitted line."""
     return float(np.polyfit(np.log(lengths), np.log(values), 1)[0])
 
 
@@ -212,7 +212,7 @@ def _show(rows: list[Row]) -> None:
 
 
 def _show_growth(rows: list[Row]) -> None:
-    """Print how time and memory grow with the sequence length T."""
+    """Print time and memory for each sequence length T, and how they grow."""
     if len(rows) < 2:
         return
     lengths, lines = [row["length"] for row in rows], []
@@ -231,7 +231,7 @@ def _show_growth(rows: list[Row]) -> None:
 
 
 def _draw(rows: list[Row], growth: list[Row]) -> Figure:
-    """Draw a panel of time against memory for each T, and a panel of growth with T."""
+    """Draw time against memory, one panel per T; a last panel shows growth with T."""
     lengths = list(dict.fromkeys(row["length"] for row in rows))
     panels = len(lengths) + (len(growth) > 1)
     figure = Figure(figsize=(5.4 * panels, 4.8), layout="constrained")

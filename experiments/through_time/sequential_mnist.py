@@ -1,8 +1,9 @@
-"""MNIST read pixel by pixel: one pixel per step, and the class after the last step.
+"""MNIST read pixel by pixel: each step reads a pixel, and the last predicts the class.
 
 Images are pooled to --side × --side pixels. By default, sequences are a quarter as long
-as in the published table. The command for the size of the published table, on a GPU, is
-`python -m experiments sequential_mnist --side 28 --units 128 --epochs 20 --batch 128`.
+as in the published table. The command for the sizes of the published table, on a GPU,
+is `python -m experiments sequential_mnist --side 28 --units 128 --epochs 20 --batch
+128`.
 """
 
 import dataclasses
@@ -25,8 +26,8 @@ from experiments.harness.options import above, all_of, at_least, given, known
 from experiments.harness.study import run_study, Study
 from experiments.networks import cells
 
-# Accuracies in % for pixels in order and for permuted pixels: Bai, Kolter, Koltun 2018,
-# table 1, about 70K parameters.
+# Published test accuracies in %, for pixels in order and for permuted pixels: Bai,
+# Kolter, Koltun 2018, table 1, networks of about 70K parameters.
 PUBLISHED = {"lstm": (87.2, 85.7), "gru": (96.2, 87.3), "tanh": (21.5, 25.3)}
 TCN = (99.0, 97.2)
 HEADER = ["", "params", "test %", "published", "loss", "steps", "ms/step", "compile s"]
@@ -37,7 +38,7 @@ PART = 500  # number of test images classified together
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """How well do LSTM, GRU and tanh classify images that they read pixel by pixel?"""
+    """How well do LSTM, GRU and tanh networks classify images read pixel by pixel?"""
 
     QUICK: ClassVar = {"side": 7, "units": 32, "epochs": 1.0, "test": 2000}
     CHECKS: ClassVar = {
@@ -48,19 +49,20 @@ class Config(Study):
     }
 
     side: Literal[28, 14, 7, 4, 2] = 14
-    """Images are pooled to side × side pixels. The published table has 28 × 28
-    pixels, without pooling."""
+    """Side length that images are pooled to, in pixels. In the published table, it is
+    28, without pooling."""
     rows: bool = False
-    """Whether to read images row by row (side steps), not pixel by pixel (side²)."""
+    """Whether to read images row by row (side steps) instead of pixel by pixel (side²
+    steps)."""
     permuted: bool = False
-    """Whether to permute the steps, by the same permutation for all images."""
+    """Whether to permute the steps of the sequence, in the same way for all images."""
     cells: tuple[str, ...] = ("lstm", "gru", "tanh")
-    """Cells to train: some of lstm, gru, tanh."""
+    """Cells to train, from lstm, gru and tanh."""
     units: int = 64
-    """Number of units of each cell; 128 to 256 for the 70,000 parameters of the
-    published networks."""
+    """Number of units of each cell. The published networks have 70,000 parameters,
+    which is 128 to 256 units."""
     epochs: float = 4.0
-    """Passes through the 60,000 training images."""
+    """Number of passes through the 60,000 training images."""
     batch: int = 64
     """Number of images in a mini-batch, drawn at random."""
     learning_rate: float = 3e-3
@@ -69,13 +71,13 @@ class Config(Study):
     lookback: int = 0
     """Lookback h of truncated BPTT, with windows of h/2 steps; 0 means BPTT."""
     remat: Literal["none", "step", "slots"] = "none"
-    """What BPTT recomputes in its backward pass: nothing (none); each step, from T
-    stored carries (step); or all steps, from √T stored carries (slots)."""
+    """Values that BPTT recomputes in its backward pass: none; those within each step,
+    from T stored carries (step); or all, from √T stored carries (slots)."""
     test: int = 10_000
     """Number of test images."""
 
     def check(self):
-        """Check that `side` is allowed, and that `remat` is used with BPTT only."""
+        """Check that `side` is allowed, and that `remat` is used only with BPTT."""
         if self.side not in (28, 14, 7, 4, 2):
             raise ValueError(f"side must be 28, 14, 7, 4 or 2, got {self.side}.")
         if self.lookback and self.remat != "none":
@@ -86,7 +88,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train each cell; show test accuracies and published accuracies."""
+    """Train each cell; print test accuracies and published accuracies."""
     load = cache(data.mnist)
     jobs = partial(_jobs, load)
     check = lambda _: load()
@@ -94,7 +96,7 @@ def main(config: Config) -> report.Result:
 
 
 def _jobs(load: Callable[[], data.MNIST], config: Config) -> list[Job]:
-    """Return a job for each cell and seed."""
+    """Return one job for each cell and seed."""
     train, test = ((as_sequences(images, config), labels) for images, labels in load())
     steps = max(1, round(config.epochs * len(train[0]) / config.batch))
     jobs = []
@@ -116,7 +118,7 @@ def _length(config: Config) -> int:
 
 
 def as_sequences(images: np.ndarray, config: Config) -> np.ndarray:
-    """Return images as sequences [N, T, d] of rows or pixels, pooled and permuted."""
+    """Convert images to sequences [N, T, d] of rows or pixels, pooled and permuted."""
     side, width = config.side, 28 // config.side
     images = images[:, : side * width, : side * width]
     pooled = images.reshape(-1, side, width, side, width).mean(axis=(2, 4))
@@ -229,7 +231,7 @@ def _by_cell(rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def _draw(rows: list[Row]) -> Figure:
-    """Draw the training loss of each cell and seed against steps."""
+    """Draw the training loss of each cell and seed against updates."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axis = figure.subplots()
     for cell, mine in _by_cell(rows).items():

@@ -1,1 +1,1 @@
-"""Text categorisation: SMS spam and questions."""
+"""Classification of short texts: SMS spam, and kinds of questions."""

@@ -1,8 +1,8 @@
 """Baseline of `categorise`: logistic regression on n-grams.
 
-The inverse regularisation C was chosen on validation texts: for spam among 1, 10 and
-100, for TREC among 1 and 10. Each C was tried with case kept, and with all letters in
-lower case. Words of TREC are separated by spaces, as in the data set.
+The inverse regularisation strength C was chosen on validation texts: from 1, 10 and 100
+for spam, and from 1 and 10 for TREC. Each C was tried with the texts unchanged, and
+with the texts in lower case. Texts of TREC are split into words at spaces.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ def logistic(
     """Fit logistic regression; return the predicted class of each text in `asked`.
 
     Args:
-      name: name of the data set, in :data:`NAMES`; it decides the kind of n-grams.
+      name: a key of :data:`NAMES`, the data set; the kind of n-grams depends on it.
       texts: training texts.
-      labels: the class of each training text.
-      asked: texts to classify.
+      labels: class of each training text.
+      asked: texts to predict the class of.
     """
     if name == "sms_spam":
         grams = TfidfVectorizer(analyzer="char", ngram_range=(1, 4))

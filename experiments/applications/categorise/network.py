@@ -1,15 +1,17 @@
-"""Network of `categorise`: it reads a text, and predicts its class at the end.
+"""Recurrent network of `categorise`: it reads a text, then predicts the text's class.
 
     x_t = Σ_k E[i_{t,k}] / √K_t,    h_t = cell(θ, h_{t−1}, x_t),    y_t = V r_t + c
 
-E are the embeddings, i_{t,k} the K_t indices of the t-th symbol, V and c the weights of
-the readout. The pooled state r_t is the mean or maximum of the states h_1 … h_t, or the
-last state h_t. Only the output y after the last symbol is scored. For windows of
-characters, x_t = relu(Σ_j Σ_k E[i_{t,j,k}]), where j is a place in the window.
+E holds the embeddings, i_{t,k} are the K_t indices of the t-th symbol, and θ are the
+weights of the cell. V and c are the weights and the bias of the readout. The pooled
+state r_t is the mean or maximum of the states h_1 … h_t, or the last state h_t. The
+loss uses only the output y after the last symbol. For windows of characters, x_t =
+relu(Σ_j Σ_k E[i_{t,j,k}]), where j is the position in the window.
 
-A gradient rule does not see the embeddings E, but a much smaller table: the vector x of
-each symbol in a mini-batch. For every gradient rule, the chain rule turns the gradient
-in this table into the gradient in E.
+The gradient rule does not differentiate with respect to the embeddings E. It
+differentiates with respect to a much smaller table, which has one row for each symbol
+of the mini-batch. The chain rule then turns the table's gradient into the gradient in
+E.
 """
 
 from collections.abc import Callable
@@ -28,7 +30,7 @@ from experiments.applications.categorise.units import Encoded, NONE
 from experiments.networks import pooled, recurrent
 from experiments.networks.batches import all_batches, length_buckets, pad
 
-BATCH = 128  # texts classified together
+BATCH = 128  # number of texts classified together
 SCALE = 0.3  # standard deviation of the initial embeddings
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
@@ -43,7 +45,7 @@ def init_runs(
     classes: int,
     runs: int,
 ) -> PyTree:
-    """Draw the parameters of several networks; leaves have a first axis of runs."""
+    """Draw the parameters of several networks; each leaf begins with their axis."""
 
     def init(key):
         own, of_table = jax.random.split(key)
@@ -57,14 +59,15 @@ def init_runs(
 def of_batch(
     params: PyTree, symbols: jax.Array, dropout: float = 0.0, key: Any = None
 ) -> PyTree:
-    """Return the params for a mini-batch: a table of its symbols replaces embeddings.
+    """Replace the embeddings in `params` by a table of the mini-batch's symbols.
 
     Args:
       params: parameters of one network.
-      symbols: [U, K] indices of the symbols in the mini-batch.
+      symbols: [U, K]; row u holds the embedding indices of the mini-batch's u-th
+        symbol.
       dropout: probability that an element of the table, or a unit that the readout
         sees, is set to zero; all texts of a mini-batch share one mask.
-      key: key for the dropout masks.
+      key: random key for the dropout masks.
     """
     there = (symbols != NONE)[..., None]
     count = jnp.maximum(there.sum(axis=1), 1)
@@ -110,7 +113,7 @@ def make_rule(
 def say(
     params: PyTree, cell: str, pooling: pooled.Pooling, encoded: Encoded
 ) -> np.ndarray:
-    """Return the class probabilities of each of several networks, [runs, N, C]."""
+    """Return class probabilities [runs, N, C] by several networks for N texts."""
     buckets = length_buckets([*map(len, encoded.texts)], 2)
     found: dict[int, np.ndarray] = {}
     for bucket in all_batches(buckets, min(BATCH, len(encoded.texts))):

@@ -32,7 +32,7 @@ PUBLISHED = {
 
 
 def name_of(row: dict[str, Any]) -> str:
-    """Return the name under which tables show a row of results."""
+    """Return the name of a row of results in tables."""
     if "units_of" not in row:
         return NAMES[row["set"]]
     return f"{row['cell'].upper()} over {row['units_of']}, {row['pooling']} state"
@@ -71,12 +71,12 @@ def _show_set(name: str, rows: list[dict[str, Any]], config: Any) -> None:
         ours,
         PUBLISHED[name],
         "Higher is better. Seeds together: class probabilities are averaged over "
-        "seeds. The most frequent class is that of the tested texts.",
+        "seeds. The most frequent class is determined on the tested texts.",
     )
 
 
 def _interval(row: dict[str, Any]) -> str:
-    """Return a row's accuracy with its 95 % interval, and F1 if the row has F1."""
+    """Format a row's accuracy with its 95 % interval, and any F1 score."""
     counts = np.array(row["confusion"])
     text = report.percent(int(counts.trace()), int(counts.sum()))
     return f"{text}, F1 {row['f1'][0]:.3f}" if "f1" in row else text
@@ -85,7 +85,7 @@ def _interval(row: dict[str, Any]) -> str:
 def _confusions(
     rows: list[dict[str, Any]],
 ) -> dict[str, tuple[str, list[str], np.ndarray]]:
-    """Return the first network's title, classes and confusion counts by data set."""
+    """Return {data set: (title, classes, confusion counts)} of the first network."""
     found: dict[str, tuple[str, list[str], np.ndarray]] = {}
     for row in rows:
         if "units_of" in row:
@@ -96,7 +96,7 @@ def _confusions(
 
 
 def say(text: str, name: str, classes: Sequence[str], likely: np.ndarray) -> None:
-    """Print the most probable class of a text, and the next two."""
+    """Print the three most probable classes of a text."""
     order = np.argsort(-likely)
     others = ", ".join(f"{classes[i]} {100 * likely[i]:.0f} %" for i in order[1:3])
     Console().print(
@@ -107,7 +107,7 @@ def say(text: str, name: str, classes: Sequence[str], likely: np.ndarray) -> Non
 
 
 def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Draw learning curves and confusion matrices."""
+    """Draw learning curves and confusion matrices, and save them as pictures."""
     for name, (title, classes, counts) in _confusions(rows).items():
         figure = report.draw_confusion(title.replace(": ", "\n"), classes, counts)
         report.save_picture(folder, f"confusion_{name}", figure)
@@ -116,9 +116,9 @@ def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:
-    """Draw the error during training, a panel for each data set.
+    """Draw test errors against updates; each panel shows one data set.
 
-    Thin lines are single seeds, and the thick line is the mean over seeds.
+    A thin line shows one seed, and a thick line the mean over seeds.
     """
     sets = list(dict.fromkeys(row["set"] for row in rows))
     figure = Figure(figsize=(5.5 * len(sets), 4.6), layout="constrained")

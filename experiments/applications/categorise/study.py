@@ -1,4 +1,4 @@
-"""Study `categorise`: spam among SMS messages, and classes of questions.
+"""Study `categorise`: is an SMS message spam, and what does a question ask for?
 
 A recurrent network reads a text by words or by windows of characters, and predicts the
 class at the end. The baselines are logistic regression on n-grams of the same texts,
@@ -35,7 +35,7 @@ from experiments.harness.study import run_study, Study
 from experiments.networks import pooled
 from experiments.networks.cells import DENSE
 
-RUN = 10  # number of consecutive batches of one shape
+RUN = 10  # number of consecutive batches that have the same shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,59 +61,61 @@ class Config(Study):
     sets: tuple[Literal["sms_spam", "trec"], ...] = ("sms_spam", "trec")
     """Data sets: sms_spam (is a message spam?), trec (what does a question ask?)."""
     units_of: tuple[Kind, ...] = ("words", "characters")
-    """Symbols that texts are split into; --say uses the networks of the first kind."""
+    """Kinds of symbols to split texts into: words, characters. The option --say uses
+    the networks of the first kind."""
     cell: Literal["gru", "lstm", "tanh"] = "gru"
     """Kind of the recurrent layer."""
     pooling: pooled.Pooling = "max"
-    """Input of the readout: the mean or maximum of all states, or the last state."""
+    """Input of the readout: mean or max of all states, or the last state."""
     units: int = 64
-    """Size of the recurrent layer."""
+    """Number of units of the recurrent layer."""
     embedding: int = 64
     """Size of the embedding of a word, or of a window of characters."""
     hashed: int = 4096
-    """Hash buckets for the parts of words (three letters each); 0 for no parts."""
+    """Number of hash buckets for parts of words (three letters each); 0: no parts."""
     width: int = 4
-    """Characters in a window."""
+    """Number of characters in a window."""
     stride: int = 2
-    """Characters from the start of a window to the start of the next."""
+    """Number of characters from the start of a window to the start of the next."""
     longest: tuple[int, int] = (60, 160)
-    """Largest numbers of words and of characters read from a text; the rest is cut
-    off."""
+    """Largest number of words read from a text, and largest number of characters. The
+    rest of the text is cut off."""
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 20
-    """Steps that errors travel back, for rules that truncate."""
+    """Number of time steps that gradients are propagated back, for rules that
+    truncate."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, …"""
     learning_rate: tuple[float, float] = (5e-3, 1e-2)
     """Initial learning rates for words and for characters; they fall to 0 along a
     cosine, except in the Rprop family."""
     dropout: tuple[float, float] = (0.3, 0.0)
-    """Dropout rates of embeddings and units, for words and for characters."""
+    """Dropout rates for words and for characters, both of embeddings and of units."""
     rare: float = 0.5
-    """A symbol that occurs c times in training texts is made unknown in
-    rare / (rare + c) of the batches."""
+    """In each training batch, a symbol that occurs c times in the training texts is
+    replaced by the unknown symbol with probability rare / (rare + c)."""
     steps: tuple[int, int] = (500, 900)
-    """Updates for words and for characters; both are rounded up to multiples of 10."""
+    """Number of updates with words, and number with characters; both are rounded up to
+    multiples of 10."""
     batch: int = 64
-    """Texts in a mini-batch; they have about the same length."""
+    """Number of texts in a mini-batch; they have about the same length."""
     lengths: int = 2
-    """Largest number of lengths to pad batches to; each length compiles a program."""
+    """Largest number of different padded lengths; each needs another compilation."""
     tune: bool = False
-    """Choose settings without the test part: test on the validation part, and train
-    without it."""
+    """For choosing settings: test on the validation part, and train without it."""
     looks: int = 10
     """Approximate number of tests during training; the last test is the result."""
     seeds: int = 2
     """Number of networks of each kind, which differ in their initial weights; they
     train under vmap."""
     say: str | None = None
-    """A text to classify, by the networks of each set. With --out and --resume, a
-    finished run answers without training."""
+    """A text to classify by the networks of each data set. With --out and --resume, the
+    networks of a finished run are used without further training."""
 
 
 def main(config: Config) -> report.Result:
-    """Train and test; write the results, and print them beside published figures."""
+    """Train and test; write the results, and print them with published scores."""
     if config.say is not None and not data.as_seen(config.say).strip():
         raise DataError("--say: the text is empty; give at least one word.")
     jobs = partial(_jobs, load=cache(texts.load))
@@ -141,14 +143,14 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _steps(config: Config, kind: Kind) -> tuple[int, int]:
-    """Return the number of updates in all, and between two tests."""
+    """Return the total number of updates, and the number between two tests."""
     steps = of_kind(config.steps, kind)
     every = max(RUN, -(-steps // config.looks) // RUN * RUN)
     return every * -(-steps // every), every
 
 
 def _baselines(name: str, load, way: Way) -> Row:
-    """Test logistic regression and the most frequent class; return their table row."""
+    """Test logistic regression and the most frequent class; return a row of results."""
     classes, train, test = load(name)
     said = baselines.logistic(name, train.texts, train.labels, test.texts)
     row = {"set": name, **_scores(classes, test.labels, said[None])}
@@ -158,7 +160,7 @@ def _baselines(name: str, load, way: Way) -> Row:
 
 
 def _train(config: Config, name: str, kind: Kind, load, way: Way) -> Row:
-    """Train one kind of network from all seeds, and test it; return its table row."""
+    """Train and test one kind of network from all seeds; return its row of results."""
     classes, train, test = load(name)
     units, longest = texts.units_of(config, kind, train)
     read = encode(units, train.texts, longest)
@@ -215,7 +217,7 @@ def _train(config: Config, name: str, kind: Kind, load, way: Way) -> Row:
 
 
 def _scores(classes: tuple[str, ...], labels: np.ndarray, said: np.ndarray) -> Row:
-    """Return the scores of the classes `said` [runs, N] that networks predict."""
+    """Return the scores of predicted classes `said` [runs, N], a row per network."""
     scores: Row = {"accuracy": _percent(said == labels)}
     if "spam" in classes:
         spam = classes.index("spam")

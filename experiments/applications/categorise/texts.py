@@ -30,10 +30,10 @@ SETS: dict[str, Callable[[], data.TextClasses]] = {
 def load(
     tune: bool, name: str
 ) -> tuple[tuple[str, ...], data.LabelledTexts, data.LabelledTexts]:
-    """Return the classes of a data set, its training part and its test part.
+    """Return a data set: its classes, its training part and its test part.
 
-    With `tune`, the test part is the validation part. Without `tune`, the training part
-    includes the validation part.
+    With `tune`, the validation part is returned as the test part. Without `tune`, the
+    training part includes the validation part.
     """
     classes, train, validation, test = SETS[name]()
     if tune:
@@ -50,7 +50,7 @@ def check(config: Any) -> None:
 
 
 def units_of(config: Any, kind: Kind, train: data.LabelledTexts) -> tuple[Units, int]:
-    """Return the training part's symbols, and how many symbols to read from a text."""
+    """Return the training part's symbols, and how many to read from a text at most."""
     given = {"hashed": config.hashed, "width": config.width, "stride": config.stride}
     longest = of_kind(config.longest, kind)
     return learn_units(train.texts, kind, **given), longest
@@ -66,10 +66,10 @@ def init(config: Any, units: Units, classes: tuple[str, ...]) -> PyTree:
 
 
 def answer(config: Any, folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
-    """Print the class of the user's text, by probabilities averaged over seeds.
+    """Print the class of the user's text; class probabilities are averaged over seeds.
 
     Raises:
-      DataError: if the networks that classify the text are not trained yet.
+      DataError: if the networks have not been trained yet.
     """
     kind, (classes, train, _) = config.units_of[0], load(config.tune, name)
     job = f"{name}-{kind}"

@@ -1,9 +1,10 @@
-"""Texts as indices of words or of windows of characters, and batches of texts.
+"""Texts as indices of words, or of characters in windows; batches of texts.
 
-A symbol is a word or a character, and has one or more indices. The first index is the
-symbol's own, or UNKNOWN if the symbol is not in the training texts. A word also has a
-hashed index for each of its parts, which are three neighbouring letters. So a word that
-is not in the training texts still shares indices with known words.
+A symbol is a word or a character, and has one or more indices. The first index belongs
+to the symbol alone; it is UNKNOWN if the symbol is not in the training texts. A word
+has further indices, one for each part (three neighbouring letters), found by a hash
+function. A word that is not in the training texts therefore shares indices with known
+words.
 """
 
 import re
@@ -19,44 +20,44 @@ from experiments.networks.batches import draw_batches, length_buckets, pad
 
 Kind = Literal["words", "characters"]
 KINDS = ("words", "characters")
-NONE, UNKNOWN, FIRST = 0, 1, 2  # index of padding, unknown and the first known symbol
+NONE, UNKNOWN, FIRST = 0, 1, 2  # indices of padding, unknown, first known
 PARTS = 12  # largest number of parts of a word
 
 
 def of_kind(settings: Sequence, kind: Kind) -> Any:
-    """Return the setting of one kind, from settings (for words, for characters)."""
+    """Return the setting for this kind, from the pair (for words, for characters)."""
     return settings[KINDS.index(kind)]
 
 
 class Units(NamedTuple):
-    """Symbols of the training texts, and how often each occurs."""
+    """Symbols of the training texts, and the number of times that each occurs."""
 
     kind: Kind
-    counts: dict[str, int]  # symbols in the order of their indices, from FIRST on
-    hashed: int  # number of indices for parts of words
-    width: int  # symbols in a window; a network reads a window in one step
-    stride: int  # symbols from the start of a window to the start of the next
+    counts: dict[str, int]  # {symbol: times it occurs}; indices count from FIRST
+    hashed: int  # number of hash buckets for parts of words
+    width: int  # symbols in a window; a network reads one window a step
+    stride: int  # number of symbols from one window's start to the next
 
     @property
     def size(self) -> int:
-        """Number of indices."""
+        """Number of different indices."""
         return self.width * (FIRST + len(self.counts)) + self.hashed
 
 
 class Encoded(NamedTuple):
-    """Texts as indices of rows in a table of symbols."""
+    """Texts as arrays of indices into a table of symbols."""
 
-    symbols: np.ndarray  # [S, K] indices, the symbol's own first; NONE is padding
-    unknown: np.ndarray  # [S] index that replaces a symbol's own to make it unknown
-    counts: np.ndarray  # [S] how often the symbol occurs in the training texts
-    texts: list[np.ndarray]  # each [its length, W], rows of `symbols`
+    symbols: np.ndarray  # [S, K] indices of each symbol, its own first; NONE: padding
+    unknown: np.ndarray  # [S] index that replaces the symbol's own if it is unknown
+    counts: np.ndarray  # [S] number of times the symbol is in the training texts
+    texts: list[np.ndarray]  # each each [length, W], row indices into `symbols`
 
 
 def split(text: str, kind: Kind) -> list[str]:
-    """Split a text into symbols; every digit becomes 0, and runs of spaces one space.
+    """Split a text into symbols; each digit becomes 0, and several spaces become one.
 
-    Texts that look alike are split alike: an accent is part of its letter (NFC), and
-    characters that cannot be seen, such as a zero-width space, are left out.
+    Texts that look the same give the same symbols: a letter and its accent are one
+    character (NFC), and invisible characters, such as a zero-width space, are left out.
 
     Example:
       >>> split("Win £500 now!", "words")
@@ -75,7 +76,8 @@ def learn_units(
 ) -> Units:
     """Return the symbols of the training texts.
 
-    Words in upper and in lower case are the same symbol, but their parts differ.
+    A word in upper case and the word in lower case are one symbol, but their parts have
+    different indices.
 
     Example:
       >>> learn_units(["No no", "yes"], "words", hashed=0, width=4, stride=2).counts
@@ -134,21 +136,22 @@ def batches(
     rare: float,
     seed: int,
 ) -> Iterator[tuple]:
-    """Draw batches (xs, targets, weights, mask, symbols) of texts of similar lengths.
+    """Draw batches (xs, targets, weights, mask, symbols); texts have similar lengths.
 
-    xs [T, B, W] are indices of rows in `symbols` [U, K], a table of the symbols that
-    are in the batch.
+    xs [T, B, W] holds row indices into `symbols` [U, K], a table of the symbols that
+    occur in the batch.
 
     Args:
-      encoded: the texts.
-      labels: the class of each text.
-      start: the step of the first batch.
-      batch: texts in a batch.
-      run: number of consecutive batches of one shape.
-      lengths: largest number of different shapes of batches.
-      rare: a symbol that occurs c times in training texts is made unknown in
-        rare / (rare + c) of the batches: so networks learn to read unknown symbols.
-      seed: seed of all draws.
+      encoded: texts as indices.
+      labels: class of each text.
+      start: number of batches to skip, to resume a training.
+      batch: number of texts in a batch.
+      run: number of consecutive batches that have the same shape.
+      lengths: largest number of different padded lengths.
+      rare: a symbol that occurs c times in the training texts is replaced by the
+        unknown symbol in a batch with probability rare / (rare + c), so that networks
+        learn to read unknown symbols.
+      seed: seed of all random numbers.
 
     References:
       Kiperwasser and Goldberg, "Simple and accurate dependency parsing using
@@ -156,7 +159,7 @@ def batches(
     """
     buckets = length_buckets([*map(len, encoded.texts)], lengths)
     distinct = np.array([len(np.unique(text)) for text in encoded.texts])
-    most = {  # largest number of symbols in a batch, with one more for padding
+    most = {  # {length: largest number of symbols in a batch, and one for padding}
         length: min(1 + np.sort(distinct[rows])[-batch:].sum(), len(encoded.symbols))
         for length, rows in buckets
     }
@@ -183,14 +186,14 @@ def _name(unit: str, kind: Kind) -> str:
 
 
 def _windows(units: list[str], width: int, stride: int) -> list[list[str]]:
-    """Return windows of neighbouring symbols, in reverse order; "" is padding."""
+    """Return windows of neighbouring symbols, each window reversed; "" is padding."""
     padded = [""] * (width - 1) + units
     ends = range(len(units) - 1, -1, -stride)
     return [padded[end : end + width][::-1] for end in reversed(ends)]
 
 
 def _parts(word: str, hashed: int) -> list[int]:
-    """Return the hashed indices of a word's parts; < and > mark the word's ends."""
+    """Return hashed indices of a word's parts; < marks the word's start, > its end."""
     marked = f"<{word}>"
     parts = [marked[i : i + 3] for i in range(len(marked) - 2)][:PARTS]
     return [zlib.crc32(part.encode()) % hashed for part in parts]

@@ -1,12 +1,13 @@
-"""Iterative LQR: locally optimal actions from each start, as a reference for policies.
+"""Iterative LQR (iLQR): locally optimal actions, as a reference for policies.
 
     u_t = limit · tanh(v_t),      v ← v + α k_t + K_t (s − s_old)
 
-The action u_t is a limited form of v_t. Each iteration linearises the step, and makes
-the cost quadratic, around the old states s_old. The resulting linear-quadratic problem
-is solved backwards in time for the change k_t of v_t, and the gain K_t. λ is added
-to the second derivative of the cost in an action, as damping; λ grows if no step size α
-lowers the cost.
+The action u_t is bounded, because it is the tanh of an unbounded v_t. Each iteration
+linearises the step around the old states s_old, and approximates the cost by a
+quadratic function. The resulting linear-quadratic problem is solved backwards in time.
+Its solution is the change k_t of v_t and the gain K_t. The damping λ is added to the
+second derivative of the cost with respect to v_t; λ grows if no step size α lowers the
+cost.
 """
 
 from functools import partial
@@ -19,14 +20,14 @@ from experiments.applications.control.mechanics import advance, System
 
 STEPS = [0.5**i for i in range(10)]  # step sizes α, all tried at each iteration
 LEAST, MOST = 1e-6, 1e8  # bounds of the damping λ
-DONE = 1e-5  # stop if an iteration lowers the cost by a smaller share than this
+DONE = 1e-5  # smallest relative decrease of the cost; iLQR stops below it
 
 
 class _Reached(NamedTuple):
-    states: jax.Array  # [T + 1, n]
-    raw: jax.Array  # actions before tanh, v [T, m]
-    cost: jax.Array  # [] sum over the episode
-    damping: jax.Array  # [] λ
+    states: jax.Array  # [T + 1, n] states s of the episode
+    raw: jax.Array  # [T, m] actions before tanh, v
+    cost: jax.Array  # [] cost, summed over the episode
+    damping: jax.Array  # [] damping λ
     tried: jax.Array  # [] int, number of iterations so far
 
 
@@ -35,14 +36,14 @@ def _act(system: System, raw: jax.Array) -> jax.Array:
 
 
 def _play_step(system: System, state, raw, goal):
-    """Return the state after a step, and the cost of the step."""
+    """Return the state after one time step, and the cost of the step."""
     action = _act(system, raw)
     state = advance(system, state, action)
     return state, system.cost(state, action, goal)
 
 
 def _roll(system: System, old_states, raw, gains, goals, alpha):
-    """Play an episode with feedback; return (states, raw, cost)."""
+    """Simulate an episode with feedback; return (states, raw, cost)."""
     k, K = gains
 
     def body(state, inputs):
@@ -58,11 +59,11 @@ def _roll(system: System, old_states, raw, gains, goals, alpha):
 
 
 def _backward(system: System, reached: _Reached, goals):
-    """Return change k and gain K at each step; NaN if the cost is not convex in v."""
+    """Return k and K at each step; they are NaN if the cost is not convex in v."""
     cost = lambda s, v, goal: system.cost(s, _act(system, v), goal)
     move = lambda s, v: advance(system, s, _act(system, v))
     A, B = jax.vmap(jax.jacfwd(move, (0, 1)))(reached.states[:-1], reached.raw)
-    along = reached.states[1:], reached.raw, goals  # costs are of the new states
+    along = reached.states[1:], reached.raw, goals  # costs depend on the new states
     slopes = jax.vmap(jax.grad(cost, (0, 1)))(*along)
     (C, _), (_, R) = jax.vmap(jax.hessian(cost, (0, 1)))(*along)
 
@@ -92,19 +93,20 @@ def ilqr(
     goals: jax.Array,
     iterations: int = 150,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Improve the actions of each episode separately.
+    """Improve the actions of each episode separately, by iterative LQR.
 
     Args:
       system: the system to control.
-      states: states of the episodes, starts included, [T + 1, B, n]. States are needed
-        because the actions alone, without feedback, do not repeat an unstable episode.
-      raw: actions before tanh, v [T, B, m], that led to the states.
+      states: states of the episodes, including the initial states, [T + 1, B, n].
+        Actions alone would not suffice: without feedback, they do not reproduce the
+        episode of an unstable system.
+      raw: actions before tanh, v [T, B, m], that led to `states`.
       goals: goals at each step, [T, B, g].
       iterations: largest number of iterations.
 
     Returns:
-      The improved states [T + 1, B, n] and v [T, B, m]; and the mean cost of a step,
-      [B], which is at most the cost of the given episodes.
+      The improved states [T + 1, B, n], the improved v [T, B, m], and the mean cost of
+      a step [B]. No episode costs more than the given one.
 
     References:
       Li & Todorov, "Iterative linear quadratic regulator design for nonlinear
@@ -125,7 +127,7 @@ def ilqr(
 
 
 def _improved(system: System, goals, reached: _Reached) -> _Reached:
-    """Run one iteration; if the cost does not fall, only raise the damping λ."""
+    """Run one iteration; if no step size lowers the cost, only raise the damping λ."""
     gains = _backward(system, reached, goals)
     roll = lambda alpha: _roll(system, reached.states, reached.raw, gains, goals, alpha)
     states, raw, costs = jax.vmap(roll)(jnp.array(STEPS))

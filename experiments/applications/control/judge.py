@@ -1,4 +1,4 @@
-"""Evaluation of policies of `control`, and of gradient flow through the simulator."""
+"""Tests of the policies of `control`, and gradient flow through the simulator."""
 
 from functools import partial
 from typing import Any
@@ -11,18 +11,18 @@ from bpvariants import diagnostics
 from experiments.applications.control import policy, reference
 from experiments.applications.control.mechanics import System
 
-FLOWING, LAGS = 16, 100  # episodes and steps for measuring gradient flow
+FLOWING, LAGS = 16, 100  # numbers of episodes and steps to measure gradient flow
 
 
 def judge(config: Any, system: System, before, params, test) -> dict[str, Any]:
-    """Score trained policies, next to untrained policies, no action, LQR and iLQR.
+    """Score trained policies, untrained policies, no action, LQR and iLQR.
 
     Args:
       config: settings of the study.
       system: the system to control.
       before: initial parameters of the policies, leaves [seeds, ...].
       params: trained parameters of the policies, leaves [seeds, ...].
-      test: starts [B, n] and goals [T, B, g].
+      test: initial states [B, n] and goals [T, B, g] of the test episodes.
     """
     start, goals = test
     played, untrained, idle = (
@@ -60,17 +60,17 @@ def judge(config: Any, system: System, before, params, test) -> dict[str, Any]:
 
 
 def by_seed(costs: jax.Array) -> list[float]:
-    """Return each seed's mean cost of a step; costs are [seeds, T, B]."""
+    """Return each seed's mean cost of a step, from costs [seeds, T, B]."""
     return np.mean(costs, axis=(1, 2)).tolist()
 
 
 def percent(success: jax.Array) -> list[float]:
-    """Return each seed's rate of success in percent; success is [seeds, B]."""
+    """Return each seed's success rate in percent, from success [seeds, B]."""
     return (100 * np.mean(success, axis=1)).tolist()
 
 
 def _errors(played: policy.Played) -> list[list[float]]:
-    """Return the mean error of the last second, for each tolerance and each seed."""
+    """Return mean errors in the last second: for each tolerance, a list over seeds."""
     return np.mean(played.mean_error, axis=1).T.tolist()
 
 

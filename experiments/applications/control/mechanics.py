@@ -3,8 +3,8 @@
     ds/dt = f(s, u),    s_{t+1} by a step of Runge–Kutta 4 with constant u for time dt
 
 States s are [..., n], actions u [..., m] and goals [..., g], with any batch shape. The
-angle of the pendulum and of the pole is 0 when upright, which is the goal. Angles are
-not wrapped.
+angles of the pendulum and of the pole are 0 at the goal, which is upright. Angles are
+not wrapped to one turn.
 """
 
 from collections.abc import Callable
@@ -13,31 +13,32 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-SECOND = 20  # steps in a second; the last second of an episode decides on success
+SECOND = 20  # time steps per second; success is judged in the last second
 
 
 class System(NamedTuple):
-    """A mechanical system, its cost, and its test of success.
+    """A mechanical system, its cost, and its criterion of success.
 
     Attributes:
       states: names of the state's elements, with units.
-      horizon: steps of a training episode.
-      judged: steps of a test episode.
-      updates: default number of updates.
-      limit: the largest torque or force of each actuator.
+      horizon: number of time steps of a training episode.
+      judged: number of time steps of a test episode.
+      updates: default number of updates of a policy's parameters.
+      limit: largest torque or force of each actuator.
       friction: friction of each actuator, N m s or N s/m.
       derivative: (state, torques or forces) -> ds/dt, without friction.
-      speeds: indices of the actuators' speeds in a state.
-      energy: state -> energy in J, which is constant without action and friction.
+      speeds: indices, in a state, of the speeds of the actuators.
+      energy: state -> energy in J; without action and friction it is conserved.
       features: (state, goal) -> inputs of the policy.
-      cost: (state, action, goal) -> the loss of a step.
-      start: key -> random (state, goal) to test from.
-      begin: key -> random (state, goal) to train from; for cart and pole, some states
-        are nearer the goal.
-      rest: key -> (state, goal); the state is at the goal, where no action is needed.
-      errors: (states, goal) -> distances from the goal, one for each tolerance.
-      tolerances: (name and unit, largest error allowed in the last second).
-      dt: seconds of a step.
+      cost: (state, action, goal) -> cost of a step, which is its loss in training.
+      start: key -> random (initial state, goal) of a test episode.
+      begin: key -> random (initial state, goal) of a training episode; for cart and
+        pole, about half of these states are near the goal.
+      rest: key -> (state, goal); the state is at rest at the goal, so no action is
+        needed.
+      errors: (states, goal) -> distances from the goal, one per tolerance.
+      tolerances: pairs (name and unit, largest error allowed in the last second).
+      dt: duration of a time step, in seconds.
     """
 
     states: tuple[str, ...]
@@ -60,7 +61,7 @@ class System(NamedTuple):
 
 
 def advance(system: System, state: jax.Array, action: jax.Array) -> jax.Array:
-    """Return the state after a step with constant action."""
+    """Return the state after one time step, during which the action is constant."""
     h, friction = system.dt, jnp.array(system.friction)
 
     def f(state):
@@ -82,7 +83,7 @@ def uniform(key: jax.Array, *ends: float) -> jax.Array:
 
 
 def wrapped(angle: jax.Array) -> jax.Array:
-    """Return an angle between −π and π."""
+    """Wrap an angle to the interval from −π to π."""
     return jnp.arctan2(jnp.sin(angle), jnp.cos(angle))
 
 

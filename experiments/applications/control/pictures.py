@@ -13,19 +13,19 @@ from experiments import report
 from experiments.applications.control.policy import Played
 from experiments.applications.control.systems import HALF, LINK, SYSTEMS, tip
 
-PANELS = 4  # episodes in an animation
-EACH = 2  # simulated steps between two frames
+PANELS = 4  # number of episodes in an animation
+EACH = 2  # number of simulated steps from one frame to the next
 RIGHT, WRONG = "C0", "C3"
 
 
 class Plane(NamedTuple):
-    """Axes of a phase portrait: their labels, and how states map to coordinates."""
+    """Axes of a phase portrait: labels, and the function from states to coordinates."""
 
     x: str
     y: str
-    # (states [T + 1, n], goal [g]) -> (x, y)
+    # (states [T + 1, n], goal [g]) -> coordinates (x, y)
     of: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
-    error: str  # name of the error that the first tolerance limits
+    error: str  # name of the first of the system's errors
 
 
 def _of_angle(angle: int) -> Callable:
@@ -53,11 +53,11 @@ PLANES = {
 def draw_portraits(
     name: str, played: Mapping[str, Played], goals: np.ndarray
 ) -> Figure:
-    """Draw episodes of a system: a column for each rule.
+    """Draw phase portraits of episodes; each column of panels shows one gradient rule.
 
     Args:
       name: name of the system.
-      played: rule -> episodes of one policy, [T, B, …].
+      played: gradient rule -> episodes of one policy, [T, B, …].
       goals: goals at each step, [T, B, g].
     """
     plane, system = PLANES[name], SYSTEMS[name]
@@ -90,12 +90,12 @@ def draw_portraits(
 def save_movie(
     path: Path, name: str, rule: str, played: Played, goals: np.ndarray
 ) -> None:
-    """Write some of the episodes as an animated GIF, in real time.
+    """Write the first few episodes as an animated GIF, in real time.
 
     Args:
       path: the file to write.
       name: name of the system.
-      rule: rule that trained the policy.
+      rule: gradient rule that trained the policy.
       played: episodes of the policy, [T, B, …].
       goals: goals at each step, [T, B, g].
     """
@@ -127,7 +127,7 @@ def save_movie(
 
 
 def _stage(axis: Any, name: str) -> tuple[Any, Any]:
-    """Prepare a panel; return the line for the rods, and a mark for goal or action."""
+    """Prepare a panel; return a line for the rods, and a marker for goal or action."""
     wide = 2.5 if name == "cartpole" else 1.2
     low = -1.6 if name == "cartpole" else -1.2
     axis.set(xlim=(-wide, wide), ylim=(low, wide if name == "cartpole" else 1.2))
@@ -142,7 +142,7 @@ def _stage(axis: Any, name: str) -> tuple[Any, Any]:
 
 
 def _joints(name: str, state: np.ndarray) -> tuple[list[float], list[float]]:
-    """Return the coordinates x and y of the joints and ends of the rods."""
+    """Return coordinates x and y of the rods' joints and ends."""
     if name == "arm":
         both = state[0] + state[1]
         x, y = LINK * np.cos(state[0]), LINK * np.sin(state[0])

@@ -1,4 +1,4 @@
-"""Policy of `control`: a small perceptron, its step in a system, and its episodes."""
+"""Policy of `control`: a small perceptron, and its episodes in a system."""
 
 import os
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def init(system: System, units: int, key: jax.Array) -> list[dict[str, jax.Array
 
     Args:
       system: the system to control.
-      units: size of each hidden layer.
+      units: number of units of each hidden layer.
       key: key for the initial weights.
     """
     state, goal = system.start(key)
@@ -44,7 +44,7 @@ def act(system: System, params: PyTree, state: jax.Array, goal: jax.Array):
 
 
 def make_step(system: System) -> Callable:
-    """Return the step (params, state, goal) -> (state, (state, action))."""
+    """Return the step (params, state, goal) -> (next state, (next state, action))."""
 
     def step(params, state, goal):
         action = act(system, params, state, goal)
@@ -55,26 +55,26 @@ def make_step(system: System) -> Callable:
 
 
 def make_loss(system: System) -> Callable:
-    """Return the loss ((state, action), goal) -> cost of a step."""
+    """Return the loss function ((next state, action), goal) -> cost of a step."""
     return lambda y, goal: system.cost(y[0], y[1], goal)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def episodes(system: System, count: int, steps: int, key: jax.Array):
-    """Draw starts [B, n], and the goals of each step [T, B, g]."""
+    """Draw initial states [B, n] and goals [T, B, g] of test episodes."""
     states, goals = jax.vmap(system.start)(jax.random.split(key, count))
     return states, jnp.broadcast_to(goals, (steps, *goals.shape))
 
 
 class Played(NamedTuple):
-    """Simulated episodes, [T, B, ...] or [B, ...]."""
+    """B simulated episodes of T steps."""
 
-    states: jax.Array  # [T + 1, B, n], start included
+    states: jax.Array  # [T + 1, B, n], including the initial state
     actions: jax.Array
-    costs: jax.Array  # cost of each step
+    costs: jax.Array  # [T, B] cost of each step
     error: jax.Array  # [B, tolerances], largest error in the last second
     mean_error: jax.Array  # [B, tolerances], mean error in the last second
-    success: jax.Array  # [B] bool
+    success: jax.Array  # [B] whether the episode is a success
 
 
 @partial(jax.jit, static_argnums=0)
@@ -99,13 +99,13 @@ def play(system: System, params: PyTree, start: jax.Array, goals: jax.Array) -> 
 
 
 def some(played: Played, seed: int, count: int) -> Played:
-    """Return the first `count` episodes of one seed, [T, count, ...]."""
+    """Return the first `count` episodes of one seed; arrays are [T, count, ...]."""
     over_time = (leaf[seed, :, :count] for leaf in played[:3])
     return Played(*over_time, *(leaf[seed, :count] for leaf in played[3:]))
 
 
 def save(path: Path, params: Any) -> None:
-    """Write the policies of all seeds, leaves [seeds, ...], as an .npz file."""
+    """Write the policies of all seeds (leaves [seeds, ...]) to an .npz file."""
     layers = {
         f"{name}_{i}": np.asarray(array)
         for i, layer in enumerate(params)
@@ -118,7 +118,7 @@ def save(path: Path, params: Any) -> None:
 
 
 def load(path: Path) -> list[dict[str, jax.Array]]:
-    """Read the policies that :func:`save` wrote."""
+    """Read policies from a file that :func:`save` wrote."""
     with np.load(path) as layers:
         count = sum(name.startswith("bias") for name in layers)
         return [
@@ -128,5 +128,5 @@ def load(path: Path) -> list[dict[str, jax.Array]]:
 
 
 def many(system: System, params: Any, start: jax.Array, goals: jax.Array) -> Played:
-    """Simulate all seeds' policies, params [seeds, ...], from the same starts."""
+    """Simulate the policies of all seeds (leaves [seeds, ...]) from the same starts."""
     return jax.vmap(lambda one: play(system, one, start, goals))(params)

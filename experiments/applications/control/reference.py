@@ -1,4 +1,4 @@
-"""Reference costs for policies: LQR near the goal, and iLQR from the tested starts."""
+"""Reference costs for policies: LQR near the goal, and iLQR from test starts."""
 
 from functools import partial
 from typing import Any
@@ -12,30 +12,30 @@ from experiments.applications.control.ilqr import ilqr
 from experiments.applications.control.mechanics import advance, System, uniform
 from experiments.applications.control.policy import Played
 
-NEAR = 0.1  # largest distance of a start from rest, in each element of the state
+NEAR = 0.1  # largest difference from rest, for each element of the state
 
 
 def lqr_gain(A: Any, B: Any, C: Any, R: Any) -> np.ndarray:
-    """Return the gain K [m, n] of the optimal action u = −K s in the state s.
+    """Return the gain K [m, n]; the optimal action in the state s is u = −K s.
 
         s_{t+1} = A s_t + B u_t,    cost Σ_t (s_{t+1}ᵀ C s_{t+1} + u_tᵀ R u_t) / 2
 
     Args:
-      A: [n, n], derivative of the next state in the state.
-      B: [n, m], derivative of the next state in the action.
-      C: [n, n], cost of a state.
-      R: [m, m], cost of an action.
+      A: [n, n], derivative of the next state with respect to the state.
+      B: [n, m], derivative of the next state with respect to the action.
+      C: [n, n], matrix of the quadratic cost of a state.
+      R: [m, m], matrix of the quadratic cost of an action.
     """
     A, B, C, R = (np.asarray(matrix, float) for matrix in (A, B, C, R))
-    C, R = (C + C.T) / 2, (R + R.T) / 2  # remove asymmetry that comes from rounding
-    Q = A.T @ C @ A  # cost of the next state, as a quadratic form in the state s_t
+    C, R = (C + C.T) / 2, (R + R.T) / 2  # remove asymmetry caused by rounding
+    Q = A.T @ C @ A  # quadratic form of the next state's cost, in the state s_t
     P = solve_discrete_are(A, B, (Q + Q.T) / 2, R + B.T @ C @ B, s=A.T @ C @ B)
     return np.linalg.solve(R + B.T @ (C + P) @ B, B.T @ (C + P) @ A)
 
 
 @partial(jax.jit, static_argnums=0)
 def linearised(system: System, rests: jax.Array, goals: jax.Array) -> tuple:
-    """Linearise the step (A, B) and make the cost quadratic (C, R) at rests [B, n]."""
+    """Return A, B of the linearised step and C, R of the quadratic cost at rest."""
 
     def one(state, goal):
         still = jnp.zeros(len(system.limit))
@@ -48,7 +48,7 @@ def linearised(system: System, rests: jax.Array, goals: jax.Array) -> tuple:
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def near_rest(system: System, count: int, steps: int, key: jax.Array) -> tuple:
-    """Draw states of rest [B, n], starts near the rests [B, n], and goals [T, B, g]."""
+    """Draw states at rest [B, n], starts near them [B, n], and goals [T, B, g]."""
     at, beside = (jax.random.split(half, count) for half in jax.random.split(key))
     rests, goals = jax.vmap(system.rest)(at)
     away = jax.vmap(lambda key: uniform(key, *[NEAR] * len(system.states)))(beside)
@@ -56,7 +56,7 @@ def near_rest(system: System, count: int, steps: int, key: jax.Array) -> tuple:
 
 
 def lqr_costs(system: System, rests, starts, goals) -> np.ndarray:
-    """Return LQR's mean cost of a step from each start, [B], with clipped actions."""
+    """Return the mean cost of a step under LQR, [B], with clipped actions."""
     found = zip(*linearised(system, rests, goals[0]), strict=True)
     gains = jnp.array([lqr_gain(*matrices) for matrices in found], jnp.float32)
     return np.asarray(_follow(system, gains, rests, starts, goals))
@@ -78,15 +78,15 @@ def _follow(system: System, gains, rests, starts, goals):
 def ilqr_costs(
     system: System, idle: Played, played: Played, goals: jax.Array
 ) -> np.ndarray:
-    """Return the mean cost of a step that iLQR finds from each start, [B].
+    """Return the lowest mean cost of a step that iLQR finds from each start, [B].
 
-    iLQR runs twice: once from episodes without action, once from a policy's episodes.
-    The lower one of the two costs is returned.
+    iLQR runs twice: it starts once from episodes without action, and once from a
+    policy's episodes. The lower of the two costs is returned.
 
     Args:
       system: the system to control.
       idle: episodes without action, [T, B, …].
-      played: episodes of the policy, from the starts of the idle episodes.
+      played: episodes of the policy, with the same initial states as `idle`.
       goals: goals at each step, [T, B, g].
     """
     # In float32, tanh can round to ±1, where arctanh is infinite.
@@ -99,5 +99,5 @@ def ilqr_costs(
 
 
 def ratios(of: Any, by: Any) -> list[float]:
-    """Return each seed's mean cost [seeds, B] relative to a reference's mean cost."""
+    """Return each seed's mean cost (from [seeds, B]) divided by a reference's."""
     return (np.mean(of, axis=-1) / np.mean(by, axis=-1)).tolist()

@@ -22,7 +22,7 @@ def show(name: str, rows: Sequence[dict[str, Any]], config: Any) -> None:
 
     Args:
       name: name of the system.
-      rows: the system's lines of results.jsonl.
+      rows: lines of results.jsonl about this system.
       config: settings of the study.
     """
     system, first, seeds = SYSTEMS[name], rows[0], config.seeds
@@ -60,7 +60,7 @@ def show(name: str, rows: Sequence[dict[str, Any]], config: Any) -> None:
 
 
 def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Draw cost and success rate against updates, a column of panels per system."""
+    """Draw cost and success rate against updates; each column shows one system."""
     names = list(dict.fromkeys(row["system"] for row in rows))
     figure = Figure(figsize=(1 + 4.4 * len(names), 6.4), layout="constrained")
     axes = figure.subplots(2, len(names), squeeze=False, sharex="col")
@@ -83,7 +83,7 @@ def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
 
 
 def draw_flow(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Draw norms of gradients in the state against the lag, a panel per system."""
+    """Draw norms of gradients in the state against the lag, one panel per system."""
     names = list(dict.fromkeys(row["system"] for row in rows))
     figure = Figure(figsize=(1 + 4.4 * len(names), 4), layout="constrained")
     axes = figure.subplots(1, len(names), squeeze=False)[0]

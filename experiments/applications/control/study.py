@@ -1,12 +1,13 @@
-"""Study `control`: policies learned through differentiable physics.
+"""Study `control`: policies trained by differentiating through a physics simulator.
 
     s_{t+1} = f(s_t, π_θ(s_t)),     dL/ds_t = ∂ℓ_t/∂s_t + dL/ds_{t+1} J_{t+1}
 
 f is the simulator, s_t the state of the system, π_θ the policy, ℓ_t the cost of a step,
-L the total cost, and J_{t+1} = ds_{t+1}/ds_t. A differentiable simulator is a step, as
-a recurrent network is; the carry is the state of the system. So every gradient rule can
-train a policy in the simulator. Test starts are drawn separately from training starts.
-Baselines are LQR near the goal, and iLQR, which plans each episode separately.
+L the total cost, and J_{t+1} = ds_{t+1}/ds_t. Like a recurrent network, a
+differentiable simulator is a step; its carry is the state of the system. Every gradient
+rule for recurrent networks can therefore train a policy in the simulator. Initial
+states for tests and for training are drawn separately. Baselines are LQR near the goal,
+and iLQR, which plans each episode separately.
 """
 
 import dataclasses
@@ -25,13 +26,13 @@ from experiments.harness.jobs import Job, Row, time_taken, Way
 from experiments.harness.options import all_of, at_least, given, known
 from experiments.harness.study import run_study, Study
 
-SHOWN = 24  # number of episodes in a picture
+SHOWN = 24  # number of episodes in a phase portrait
 RULES = ("bptt", "truncated_bptt", "forward_gradient", "pes")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """How good are policies that each rule learns through differentiable physics?"""
+    """How good are policies that gradient rules learn through a physics simulator?"""
 
     QUICK = {
         "system": ("pendulum",), "rule": ("truncated_bptt",), "steps": 600, "looks": 3,
@@ -56,34 +57,37 @@ class Config(Study):
     """Initial learning rate; it falls to 0 along a cosine, except in the Rprop
     family."""
     lookback: int = 10
-    """Steps of 0.05 s that errors travel back, for rules that truncate."""
+    """Number of time steps (of 0.05 s) that gradients are propagated back, for rules
+    that truncate."""
     directions: int = 4
-    """Number of random directions of forward_gradient, and of episode pairs of pes."""
+    """Number of random directions of forward_gradient, and number of antithetic pairs
+    of episodes of pes."""
     sigma: float = 0.03
     """Standard deviation of the perturbations of pes."""
     window: int = 10
-    """Steps between two perturbations of pes."""
+    """Number of time steps after which pes draws a new perturbation."""
     units: int = 32
-    """Size of each of the two hidden layers of a policy."""
+    """Number of units of each of a policy's two hidden layers."""
     batch: int = 64
     """Number of episodes in an update; they begin at random starts."""
     steps: int | None = None
-    """Number of updates; the default depends on the system."""
+    """Number of updates of the parameters; the default depends on the system."""
     horizon: int | None = None
-    """Steps of a training episode; the default depends on the system."""
+    """Number of time steps of a training episode; the default depends on the system."""
     looks: int = 10
-    """Largest number of tests during training."""
+    """Largest number of times that policies are tested during training."""
     judged: int = 256
-    """Number of starts in a test; all policies are tested from the same starts."""
+    """Number of episodes in a test; all policies are tested from the same initial
+    states."""
     compared: int = 8
-    """Number of test starts to run iLQR from, and of starts near the goal to run LQR
-    from."""
+    """Number of test episodes to compare with iLQR, and number of episodes near the
+    goal to compare with LQR."""
     seeds: int = 2
     """Number of policies for each rule, which differ in initial weights and episodes;
     they train under vmap."""
 
     def check(self) -> None:
-        """Check that the rules can be made, and that there are enough test starts."""
+        """Check that the gradient rules exist, and that a test has enough starts."""
         for rule in self.rule:
             _make_rule(self, rule, SYSTEMS["pendulum"])
         if self.compared > self.judged:
@@ -93,7 +97,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train policies by each rule, and test them; print and write the results."""
+    """Train and test policies by each gradient rule; print and write the results."""
     return run_study("control", config, _jobs, _finish)
 
 
@@ -119,7 +123,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _steps(config: Config, name: str) -> tuple[int, int]:
-    """Return the number of updates in all, and between two tests."""
+    """Return the total number of updates, and the number between two tests."""
     steps = config.steps or SYSTEMS[name].updates
     chunk = -(-steps // config.looks)
     return chunk * -(-steps // chunk), chunk
@@ -134,7 +138,7 @@ def _make_rule(config: Config, rule: str, system: System):
 
 
 def _train(config: Config, name: str, rule: str, way: Way) -> Row:
-    """Train and test the policies of all seeds together; return their table row."""
+    """Train and test the policies of all seeds together; return a row of results."""
     system, (steps, chunk) = SYSTEMS[name], _steps(config, name)
     key = jax.random.key(config.first_seed)
     draw, batches, looks, judged = (jax.random.fold_in(key, i) for i in range(4))
@@ -184,9 +188,9 @@ def _train(config: Config, name: str, rule: str, way: Way) -> Row:
 
 
 def _draw(folder: Path, name: str, rows: list[Row]) -> None:
-    """Draw one system's episodes: portraits for all rules, a film for the best rule."""
+    """Draw episodes of a system: portraits for all rules, a GIF for the best rule."""
     system = SYSTEMS[name]
-    key = jax.random.key(SHOWN)  # key of starts that are not in the tests
+    key = jax.random.key(SHOWN)  # so that initial states differ from the tests'
     start, goals = policy.episodes(system, SHOWN, system.judged, key)
     played = {}
     for row in rows:

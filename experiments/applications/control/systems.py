@@ -1,4 +1,4 @@
-"""Systems of `control`: a pendulum, a cart with a pole, an arm of two links."""
+"""Mechanical systems of `control`: a pendulum, a cart with a pole, a two-link arm."""
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,8 @@ def _still(states: int):
     return lambda key: (jnp.zeros(states), jnp.zeros(1))
 
 
-# The pendulum is a uniform rod of 1 m and 1 kg. A torque of 4.9 N m is needed to keep
-# the rod level, but the motor has only 2 N m.
+# The pendulum is a uniform rod of 1 m and 1 kg. Holding the rod horizontal takes a
+# torque of 4.9 N m, but the motor has only 2 N m.
 def _pendulum_derivative(state, action):
     angle, speed = unstack(state)
     return stack(speed, 1.5 * GRAVITY * jnp.sin(angle) + 3 * action[..., 0])
@@ -63,7 +63,7 @@ PENDULUM = System(
     tolerances=(("angle, rad", 0.2),),
 )
 
-# Barto, Sutton & Anderson's cart of 1 kg, and its pole of 0.1 kg, 1 m long.
+# Cart and pole of Barto, Sutton & Anderson: a cart of 1 kg, a pole of 0.1 kg and 1 m.
 CART, POLE, HALF = 1.0, 0.1, 0.5
 
 
@@ -99,7 +99,7 @@ def _cartpole_start(key):
 
 
 def _cartpole_begin(key):
-    """Return a random start; about half are within half a radian of upright."""
+    """Return a random initial state; about half are within half a radian of upright."""
     near, key = jax.random.split(key)
     state, goal = _cartpole_start(key)
     share = jnp.where(jax.random.bernoulli(near), 0.5 / jnp.pi, 1.0)
@@ -125,13 +125,14 @@ CARTPOLE = System(
     tolerances=(("angle, rad", 0.2), ("cart, m", 0.5)),
 )
 
-# The arm has two uniform rods of 0.5 m and 1 kg in a horizontal plane: no gravity.
+# The arm has two uniform rods of 0.5 m and 1 kg; its plane is horizontal, so gravity
+# does no work.
 LINK = 0.5
-LINK_INERTIA = LINK**2 / 3  # inertia of a rod about its end, per kg
+LINK_INERTIA = LINK**2 / 3  # moment of inertia of a rod about its end, per kg
 
 
 def tip(state: jax.Array) -> jax.Array:
-    """Return the position of the arm's hand, [..., 2] m."""
+    """Return the position of the arm's hand in metres, [..., 2]."""
     shoulder, elbow = state[..., 0], state[..., 0] + state[..., 1]
     return LINK * stack(
         jnp.cos(shoulder) + jnp.cos(elbow), jnp.sin(shoulder) + jnp.sin(elbow)
@@ -139,7 +140,7 @@ def tip(state: jax.Array) -> jax.Array:
 
 
 def _arm_inertia(elbow):
-    """Return the arm's mass matrix (3 elements), and the factor of velocity terms."""
+    """Return 3 elements of the arm's mass matrix, and the velocity terms' factor."""
     both = LINK**2 / 2 * jnp.cos(elbow)
     whole = 2 * LINK_INERTIA + LINK**2 + 2 * both
     return whole, LINK_INERTIA + both, LINK_INERTIA, LINK**2 / 2 * jnp.sin(elbow)
@@ -163,10 +164,7 @@ def _arm_energy(state):
 
 
 def _arm_features(state, goal):
-    """Return features of the arm that are invariant to rotation about the shoulder.
-
-    The features do not change if the arm and its goal rotate together.
-    """
+    """Return features that do not change if arm and goal rotate about the shoulder."""
     shoulder, elbow, first, second = unstack(state)
     sin, cos = jnp.sin(shoulder), jnp.cos(shoulder)
     turned = lambda x, y: (cos * x + sin * y, cos * y - sin * x)
@@ -179,7 +177,7 @@ def _arm_features(state, goal):
 
 def _arm_cost(state, action, goal):
     squared = jnp.sum((tip(state) - goal) ** 2, axis=-1)
-    near = jnp.sqrt(squared + 0.05**2) - 0.05  # distance in m, quadratic below 5 cm
+    near = jnp.sqrt(squared + 0.05**2) - 0.05  # distance in m; quadratic below 5 cm
     speed = jnp.sum(state[..., 2:] ** 2, axis=-1)
     return near + 0.01 * speed + 0.001 * jnp.sum(action**2, axis=-1)
 

@@ -1,8 +1,9 @@
 """Baseline forecasts: the last value, the season's mean, and linear models on lags.
 
-Each baseline forecasts a value and the ends of an interval for every origin and
-horizon, [N, H, 3], in units of the series. The ends of the interval are the value plus
-quantiles of the residuals before the test part.
+Each baseline forecasts a value and the two ends of a 90 % interval, for each of N
+origins (the steps to forecast from) and H horizons: [N, H, 3], in units of the series.
+Each end of the interval is the value plus a quantile of the residuals before the test
+part.
 """
 
 from collections.abc import Callable
@@ -14,12 +15,12 @@ from sklearn.linear_model import Ridge
 from experiments.applications.forecast.series import fill, Prepared, Series
 
 LOW, HIGH = 0.05, 0.95
-MOST = 20_000  # linear models are fitted to at most 20,000 steps before the test part
-PENALTIES = (1e-3, 1e-1, 1e1, 1e2, 1e3, 1e4, 1e5)  # for ridge regression
+MOST = 20_000  # largest number of steps that linear models are fitted to
+PENALTIES = (1e-3, 1e-1, 1e1, 1e2, 1e3, 1e4, 1e5)  # of ridge regression
 
 
 def forecast(name: str, series: Series, prepared: Prepared) -> np.ndarray:
-    """Return forecasts [N, H, 3] of one of :data:`BASELINES`.
+    """Return the forecasts [N, H, 3] of one baseline, named in :data:`BASELINES`.
 
     The baseline is fitted to the training and the validation part.
     """
@@ -33,12 +34,12 @@ def forecast(name: str, series: Series, prepared: Prepared) -> np.ndarray:
 
 
 def _first(series: Series) -> int:
-    """Return the first step of the series that linear models read."""
+    """Return the first time step of the series that linear models are fitted to."""
     return max(0, series.test - MOST)
 
 
 def _before(series: Series, i: int, end: int) -> slice:
-    """Return the origins that have all lags, and targets before step `end`."""
+    """Return the origins that have all lags, and whose i-th target precedes `end`."""
     first = _first(series) + series.lags - 1
     return slice(first, max(first + 1, end - series.horizons[i]))
 
@@ -48,7 +49,7 @@ def _reference(series: Series, prepared: Prepared) -> np.ndarray:
 
 
 def _seasonal(series: Series, prepared: Prepared) -> np.ndarray:
-    """Forecast the mean, before the test part, of values at the target's phase."""
+    """Forecast the mean of all values before the test part at the target's phase."""
     phase, values = series.phase[: series.test], series.values[: series.test]
     known = np.isfinite(values)
     phases = int(series.phase.max()) + 1
@@ -62,7 +63,7 @@ def _seasonal(series: Series, prepared: Prepared) -> np.ndarray:
 
 
 def _lagged(series: Series, columns: np.ndarray) -> np.ndarray:
-    """Return columns [N, F] with their lags, from the step :func:`_first` on."""
+    """Return the columns [N, F] and their lags, from the step of :func:`_first` on."""
     before = np.zeros((series.lags - 1, columns.shape[1]))
     padded = np.concatenate([before, columns[_first(series) :]])
     windows = np.lib.stride_tricks.sliding_window_view(padded, series.lags, axis=0)
@@ -70,7 +71,7 @@ def _lagged(series: Series, columns: np.ndarray) -> np.ndarray:
 
 
 def _autoregression(series: Series, prepared: Prepared) -> np.ndarray:
-    """Fit least squares on lags of the series itself, separately for each horizon."""
+    """Fit least squares on lags of only the series, separately for each horizon."""
     inputs = _lagged(series, fill(series.values)[:, None])
     inputs = np.column_stack([inputs, np.ones(len(inputs))])
     out, first = np.full(prepared.targets.shape, np.nan), _first(series)
@@ -82,7 +83,7 @@ def _autoregression(series: Series, prepared: Prepared) -> np.ndarray:
 
 
 def _ridge(series: Series, prepared: Prepared) -> np.ndarray:
-    """Fit ridge regression on lags of all columns; validation chooses the penalty."""
+    """Fit ridge regression on lags of all columns; choose the penalty by validation."""
     columns = np.column_stack([series.values, *series.others.T])
     columns = np.column_stack([fill(column) for column in columns.T])
     begin = columns[: series.validation]
@@ -107,7 +108,7 @@ def _ridge(series: Series, prepared: Prepared) -> np.ndarray:
 def _known(
     series: Series, prepared: Prepared, inputs: np.ndarray, i: int, end: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return inputs and targets before step `end`, if value and target are known."""
+    """Return inputs and targets before step `end`, where value and target are known."""
     rows, first = _before(series, i, end), _first(series)
     x = inputs[rows.start - first : rows.stop - first]
     y = prepared.targets[rows, i]
@@ -116,7 +117,7 @@ def _known(
 
 
 BASELINES: dict[str, Callable[[Series, Prepared], np.ndarray]] = {
-    "reference": _reference,  # persistence, or zero
+    "reference": _reference,  # persistence, or the forecast 0 for returns
     "seasonal": _seasonal,
     "ar": _autoregression,
     "ridge": _ridge,

@@ -1,13 +1,14 @@
-"""Diebold and Mariano's test of whether one forecast is better than another.
+"""Diebold and Mariano's test: is one forecast more accurate than another?
 
     d_t = e²_t − e′²_t,    V = (γ_0 + 2 Σ_{k < h} γ_k) / n,    S = c d̄ / √V
     c² = (n + 1 − 2h + h (h − 1) / n) / n
 
 d_t is the difference between the squared errors e²_t and e′²_t of the two forecasts,
 and d̄ the mean of the n differences. γ_k is the autocovariance of d at lag k, and V the
-variance of d̄. Forecasts h steps ahead overlap, so their errors are correlated over up
-to h − 1 steps. c is the correction of Harvey, Leybourne and Newbold for small n. The
-statistic S is compared with Student's t with n − 1 degrees of freedom.
+variance of d̄. Forecasts h steps ahead overlap, so their errors are correlated up to
+lag h − 1. The factor c is Harvey, Leybourne and Newbold's correction for small n. The p
+value is that of the statistic S under Student's t distribution with n − 1 degrees of
+freedom.
 """
 
 from collections.abc import Sequence
@@ -17,30 +18,31 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.05
-LEAST = 1e-4  # a smaller p is shown as "< 0.0001"
+LEAST = 1e-4  # smaller p values are shown as "< 0.0001"
 
 
 class Comparison(NamedTuple):
-    """Result of the test: S > 0 if the reference has the larger errors."""
+    """Result of the test; S is positive if the reference has the larger errors."""
 
     statistic: float
     p: float  # p value of the two-sided test
 
 
 def diebold_mariano(differences: np.ndarray, horizon: int) -> Comparison:
-    """Test whether the mean of differences of losses is 0.
+    """Test the hypothesis that the two forecasts have the same mean loss.
 
-    The estimated variance V can be zero or negative. Then autocovariances γ_k are
-    weighted by 1 − k / h (Bartlett), so that V > 0 unless all differences are equal.
+    The estimated variance V can be zero or negative. In this case, the autocovariances
+    γ_k are weighted by 1 − k / h (Bartlett's weights); V is then positive unless all
+    differences are equal.
 
     Args:
-      differences: d [n], the reference's loss minus the forecast's loss, in order of
-        time.
-      horizon: h, how many steps ahead the forecasts are.
+      differences: d [n], in order of time: loss of the reference minus loss of the
+        forecast.
+      horizon: h, number of steps ahead that are forecast.
 
     Raises:
-      ValueError: if there are too few differences for the horizon, or if one is not
-        finite.
+      ValueError: if there are too few differences for the horizon, or if a difference
+        is not finite.
 
     Example:
       >>> test = diebold_mariano(np.array([1.0, 2.0, 3.0, 4.0]), 1)
@@ -77,7 +79,7 @@ def diebold_mariano(differences: np.ndarray, horizon: int) -> Comparison:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Return p values corrected for the number of tests.
+    """Correct p values for the number of tests, by Holm's method.
 
     Example:
       >>> holm([0.01, 0.04, 0.03])
@@ -95,10 +97,10 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def verdict(gain: float, p: float, reference: str) -> str:
-    """Return the result of a test in words.
+    """Describe the result of a test in words.
 
     Args:
-      gain: by how much the error is lower than the reference's, in percent.
+      gain: reduction of the error relative to the reference's, in percent.
       p: p value, corrected for the number of tests.
       reference: name of the reference forecast.
 

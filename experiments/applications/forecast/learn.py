@@ -1,9 +1,9 @@
 """Training of networks of `forecast` on windows of the past.
 
-Networks are trained in pairs: a network and its twin. In each pair, the network trains
-without the validation part, and its loss on the validation part chooses the number of
-updates. In each pair, the twin trains on the validation part too, and makes the
-forecasts after the chosen number of updates.
+Networks are trained in pairs: a network and its twin. The network trains without the
+validation part. The number of updates with the lowest validation loss is chosen. The
+twin trains on the validation part too; the forecasts are made with its parameters after
+the chosen number of updates.
 """
 
 from functools import partial
@@ -27,12 +27,12 @@ from experiments.applications.forecast.network import (
 from experiments.applications.forecast.series import Prepared, Series
 from experiments.harness.jobs import time_taken, Way
 
-# Default learning rates of three updates; `choices` has the defaults of all others.
+# Default learning rates of three updates; `choices` has defaults for all others.
 RATES = {"adam": 5e-3, "adamw": 5e-3, "rmsprop": 2e-3}
 
 
 class Learned(NamedTuple):
-    """Forecasts [seeds, origins, H, 3] from step `first` on, and table entries."""
+    """Forecasts [seeds, origins, H, 3] from step `first` on, and entries of results."""
 
     said: np.ndarray
     first: int
@@ -42,17 +42,17 @@ class Learned(NamedTuple):
 def by_windows(
     config: Any, rule: str, update: str, series: Series, prepared: Prepared, way: Way
 ) -> Learned:
-    """Train on windows, once for each block of the test part, and forecast the block.
+    """Train on windows; for each block of the test part, train anew and forecast it.
 
-    Each block has its own network, which is trained on all steps before the block.
+    Each block has its own networks, which are trained on all steps before the block.
 
     Args:
       config: settings of the study.
       rule: name of a gradient rule.
-      update: name of an update; see :func:`is_whole` for full batches.
+      update: name of an update; if :func:`is_whole`, it is trained on the full batch.
       series: the series to forecast.
       prepared: arrays of the series.
-      way: the job, which keeps checkpoints.
+      way: the job, which saves checkpoints.
     """
     horizons, whole = series.horizons, is_whole(update)
     starts = _block_starts(series, config.blocks)
@@ -111,12 +111,12 @@ def by_windows(
 
 
 def _lanes(drawn: PyTree, cuts: np.ndarray, looks: int) -> tuple[PyTree, Lane]:
-    """Return the params and state of all runs: blocks × twins × seeds, in this order.
+    """Return params and state of all lanes, ordered by block, twin and seed.
 
     Args:
       drawn: initial params of each seed.
-      cuts: the first step that a run may not see, [blocks, twins].
-      looks: how often params are kept.
+      cuts: [blocks, twins], first time step that a lane may not use.
+      looks: number of times that params are kept during training.
     """
     seeds = len(jax.tree.leaves(drawn)[0])
     shape = (*cuts.shape, seeds)
@@ -132,10 +132,10 @@ def _lanes(drawn: PyTree, cuts: np.ndarray, looks: int) -> tuple[PyTree, Lane]:
 
 
 def _block_starts(series: Series, blocks: int) -> list[int]:
-    """Return the first step of each block of the test part.
+    """Return the first time step of each block of the test part.
 
-    For a CSV file, one more block begins after the last row; the network of this block
-    forecasts the rows that the file does not have yet.
+    For a CSV file, one more block begins after the last row; its networks forecast the
+    rows after the end of the file.
     """
     rows = len(series.values)
     borders = np.linspace(series.test, rows, blocks + 1)[:-1].astype(int)
@@ -143,7 +143,7 @@ def _block_starts(series: Series, blocks: int) -> list[int]:
 
 
 def check_known(series: Series, blocks: int) -> None:
-    """Check that each validation part, and the test part, has a known value.
+    """Check that each validation part and the test part have a known value.
 
     Raises:
       ValueError: if one of these parts has no known value.
@@ -160,18 +160,18 @@ def check_known(series: Series, blocks: int) -> None:
 
 
 def is_whole(update: str) -> bool:
-    """Return whether an update needs the full batch, as most of the Rprop family do."""
+    """Return whether an update needs the full batch, as most Rprop variants do."""
     resilient = not choices.UPDATES[update].of_gradients or update == "manhattan"
     return resilient and update != "probabilistic_rprop"
 
 
 def _sample(batch: int, key: jax.Array, arrays: tuple) -> tuple:
-    """Draw the starts of windows, as fractions of the steps that a lane may see."""
+    """Draw starts of windows, as fractions of the steps that a lane may use."""
     return (jax.random.uniform(key, (batch,)), *arrays)
 
 
 def _validate(config, network, series, arrays, kept, block, cuts) -> np.ndarray:
-    """Return validation losses [seeds, looks] of the networks, not of their twins."""
+    """Return validation losses [seeds, looks] of the networks without their twins."""
     first = max(0, cuts[0] - 4 * config.warm)
     mine = jax.tree.map(lambda leaf: leaf[block, 0], kept)
     shape = jax.tree.leaves(mine)[0].shape[:2]
@@ -186,8 +186,8 @@ def _validate(config, network, series, arrays, kept, block, cuts) -> np.ndarray:
 
 
 def _walk(config, network, series, arrays, kept, best, starts) -> tuple:
-    """Forecast from each origin with the twin network of the origin's block."""
-    begins = np.array(starts) - 1  # for each block, the origin just before the block
+    """Forecast from each origin with the twin of the block that the origin is in."""
+    begins = np.array(starts) - 1  # the last origin before each block
     first = max(0, begins[0] - 4 * config.warm)
     seeds = np.arange(config.seeds)
     parts = []

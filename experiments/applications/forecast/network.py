@@ -1,10 +1,10 @@
-"""Network of `forecast`: it forecasts a value and an interval for all horizons.
+"""Recurrent network of `forecast`: forecasts of a value and an interval per horizon.
 
     ℓ = ½ (z − m)² + ρ_.05(z − a) + ρ_.95(z − b),    ρ_q(e) = max(q e, (q − 1) e)
 
 z is the scaled target at one horizon; m, a and b are the network's outputs for z. The
-squared error makes m a mean. The quantile loss ρ makes a and b the ends of an interval
-that should contain 90 % of the values.
+squared error trains m to forecast the mean. The quantile losses ρ train a and b to
+forecast the ends of an interval that contains 90 % of the values.
 """
 
 from collections.abc import Callable
@@ -20,31 +20,32 @@ from experiments.applications.forecast.baselines import HIGH, LOW
 from experiments.networks.online import Network, recurrent
 
 CELLS = ("gru", "lstm", "rtu", "tanh")
-NORMAL = 1.645  # half-width of a normal variable's 90 % interval, in deviations
-AS_ONE = 0.5  # the factor in ½ (z − m)²
+NORMAL = 1.645  # half the width of a normal 90 % interval, in standard deviations
+AS_ONE = 0.5  # factor ½ of the squared error (z − m)²
 
 
 class Arrays(NamedTuple):
-    """Inputs and targets of a network, as in `series.Prepared`."""
+    """Inputs and targets of a network; the fields are as in `series.Prepared`."""
 
-    xs: Any  # [N, D]
-    z: Any  # [N, H]
-    known: Any  # [N, H] bool
+    xs: Any  # [N, D], inputs at each step
+    z: Any  # [N, H], scaled targets
+    known: Any  # [N, H] bool, whether a target is known
 
 
 class Lane(NamedTuple):
-    """Carry of one training run: how far it may look, and params kept in between."""
+    """Carry of one training run: the first unusable step, and earlier params."""
 
-    cut: Any  # [] the first step of the series that the run may not see
+    cut: Any  # [] first time step of the series that the run may not use
     count: Any  # [] number of updates so far
-    kept: PyTree  # leaves [looks, …]: the params before the last update of each chunk
+    kept: PyTree  # leaves [looks, …]: params before the last update of each chunk
 
 
-@cache  # so that compiled programs are reused
+@cache  # the same function again, so that jit does not recompile
 def make_network(cell: str, inputs: int, units: int, horizons: int) -> Network:
-    """Return a cell with a readout of its state and of its inputs.
+    """Return a cell whose readout sees both the state and the inputs.
 
-    The initial forecast is no change, with the 90 % interval of a normal variable.
+    Before training, the forecast is that the value does not change, and the interval is
+    the 90 % interval of a normal distribution.
     """
     plain = recurrent(cell, inputs, units, 3 * horizons)
 
@@ -56,7 +57,7 @@ def make_network(cell: str, inputs: int, units: int, horizons: int) -> Network:
 
 
 def losses(said: jax.Array, z: jax.Array) -> jax.Array:
-    """Return the losses [*batch, H] of outputs (m, a, b) [*batch, H, 3] for z."""
+    """Return losses [*batch, H] from outputs (m, a, b) [*batch, H, 3] and targets z."""
     middle, low, high = jnp.moveaxis(said, -1, 0)
     pinball = lambda q, error: jnp.maximum(q * error, (q - 1) * error)
     ends = pinball(LOW, z - low) + pinball(HIGH, z - high)
@@ -64,7 +65,7 @@ def losses(said: jax.Array, z: jax.Array) -> jax.Array:
 
 
 def loss(y: jax.Array, target: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Return the mean loss over scored horizons; target is (z, 1 if scored, else 0)."""
+    """Return the mean loss over scored horizons; target is (z, 1 if scored else 0)."""
     z, counts = target
     each = losses(y.reshape(*z.shape, 3), z) * counts
     return each.sum(axis=-1) / jnp.maximum(counts.sum(axis=-1), 1)
@@ -82,22 +83,22 @@ def on_windows(
 ) -> Callable[..., Any]:
     """Return a rule (params, lane, starts, arrays…) -> ((value, lane), grads).
 
-    A window starts from a zero state, and has `warm` steps that are not scored, then
-    `span` scored steps. Values of the series from step `lane.cut` on are not used.
+    A window starts from a zero state. It has `warm` steps without a loss, then `span`
+    steps with a loss. Values of the series from step `lane.cut` on are not used.
 
     Args:
       rule: a gradient rule over sequences.
-      network: network of the rule.
-      horizons: horizons of the targets.
+      network: network to train by the rule.
+      horizons: numbers of steps ahead to forecast.
       warm: number of steps before the first scored step.
       span: number of scored steps.
-      every: number of updates in a chunk; params are kept once in each chunk.
-      draws: whether the rule takes a key.
+      every: number of updates in a chunk; params are kept once per chunk.
+      draws: whether the rule draws random numbers, and so takes a key.
     """
     ahead = jnp.asarray(horizons)
 
     def learn(params, lane, starts, xs, z, known, *, key=None):
-        if jnp.issubdtype(starts.dtype, jnp.floating):  # starts as fractions
+        if jnp.issubdtype(starts.dtype, jnp.floating):  # `starts` holds fractions
             room = jnp.maximum(lane.cut - span, 1)
             starts = jnp.floor(starts * room).astype(int)
         place = jnp.arange(-warm, span)[:, None]
@@ -124,13 +125,13 @@ def on_windows(
 
 @partial(jax.jit, static_argnames=("network", "horizons"))
 def say(network: Network, horizons: int, params: PyTree, xs: jax.Array) -> jax.Array:
-    """Return networks' outputs along a series, [lanes, T, H, 3], from a zero state.
+    """Run networks along a series from a zero state; return outputs [lanes, T, H, 3].
 
     Args:
       network: the network that has the params.
       horizons: number of horizons.
-      params: leaves [lanes, …].
-      xs: [T, D].
+      params: parameters of the networks, leaves [lanes, …].
+      xs: [T, D], inputs at each step.
     """
 
     def one(params):

@@ -1,9 +1,9 @@
-"""Online learning of networks of `forecast`: at every step, in the test part too.
+"""Online learning of the networks of `forecast`, at every step of the series.
 
-The step that is learned is behind the present step by the largest horizon, because only
-then all its targets are known. From the learned step, the newest network runs on to the
-present step without learning, and then forecasts. So no network has seen the values
-that its forecasts are scored on.
+A network learns from a step only when all targets of the step are known: the largest
+horizon later. To forecast, the network with its newest parameters first runs from the
+last learned step to the present step, without learning. No forecast therefore uses the
+values that it is scored on.
 """
 
 from functools import partial
@@ -29,10 +29,10 @@ def is_online(rule: str) -> bool:
 def at_every_step(
     config: Any, rule: str, update: str, series: Series, prepared: Prepared, way: Way
 ) -> Learned:
-    """Learn from each value as it arrives, in the test part too, and forecast.
+    """Learn from each value as it arrives, also in the test part, and forecast.
 
-    The part before validation is read `passes` times. All learning rates run together;
-    each seed then uses the rate with the least loss on the validation part.
+    The training part is read `passes` times. Networks with all learning rates run
+    together; for each seed, the rate with the lowest validation loss is chosen.
     """
     horizons, delay = series.horizons, max(series.horizons)
     arrays = Arrays(*map(jnp.asarray, (prepared.xs, prepared.z, prepared.known)))
@@ -48,7 +48,7 @@ def at_every_step(
     z = jnp.asarray(prepared.z[origin:])
     errors = np.asarray(losses(jnp.asarray(said), z))
     scores = np.sum(errors * counts, axis=(2, 3)) / max(1, counts.sum())
-    scores = np.nan_to_num(scores, nan=np.inf)  # [rates, seeds]
+    scores = np.nan_to_num(scores, nan=np.inf)  # validation losses [rates, seeds]
     best = np.argmin(scores, axis=0)
     row = {
         "steps": steps,
@@ -61,13 +61,13 @@ def at_every_step(
 
 @partial(jax.jit, static_argnames="given")
 def _courses(given: tuple, arrays: Arrays, rates: jax.Array, keys: jax.Array):
-    """Return the outputs for each rate and key, [rates, seeds, T, H, 3]."""
+    """Return outputs for each learning rate and key, [rates, seeds, T, H, 3]."""
     course = partial(_course, given, arrays)
     return jax.vmap(jax.vmap(course, in_axes=(None, 0)), in_axes=(0, None))(rates, keys)
 
 
 def _course(given, arrays, rate, key):
-    """Return the outputs of one network from the step `origin` on, [T, H, 3]."""
+    """Return one network's outputs for all steps after `origin`, [T, H, 3]."""
     network, rule_name, update_name, decay, passes, origin, delay = given
     rule = choices.make_online(
         rule_name, network.step, loss, visible=lambda carry: carry[1]
@@ -79,7 +79,7 @@ def _course(given, arrays, rate, key):
     counts = arrays.known.astype(arrays.z.dtype)
 
     def take(pair_and_state, at, number, reset):
-        """Learn from step `at` of the series; if `at` is negative, change nothing."""
+        """Learn from the step `at` of the series; if `at` is negative, do nothing."""
         (params, opt_state), state = pair_and_state
         i = jnp.maximum(at, 0)
         _, grads, state = rule.update(
@@ -107,7 +107,7 @@ def _course(given, arrays, rate, key):
         y = jax.lax.scan(walk, (carry, jnp.zeros(3 * horizons)), (last, mask))[0][1]
         return (pair, state), y.reshape(horizons, 3)
 
-    known = max(0, origin - delay)  # number of steps with all targets before origin
+    known = max(0, origin - delay)  # number of steps with all targets known
     state = rule.init(params, zeros, (arrays.xs[0], (arrays.z[0], counts[0])))
     going = (params, update.init(params)), state
     if known:

@@ -16,7 +16,7 @@ BEFORE = 100  # past steps to draw before the forecast of a CSV file
 
 
 def save(folder: Path, series: Series, rows: list[Row]) -> None:
-    """Draw the forecasts and the errors of a series, and write them."""
+    """Draw forecasts and errors of a series, and save both pictures."""
     networks = [row for row in rows if "validation" in row]
     if networks:
         best = min(networks, key=lambda row: np.mean(row["validation"]))
@@ -26,7 +26,7 @@ def save(folder: Path, series: Series, rows: list[Row]) -> None:
 
 
 def draw_forecasts(series: Series, row: Row) -> Figure:
-    """Draw the last steps of a series and their forecasts, at two horizons."""
+    """Draw the last steps of a series, and their forecasts at two horizons."""
     shown = row["shown"]
     figure = Figure(figsize=(10, 1 + 3.1 * len(shown)), layout="constrained")
     axes = figure.subplots(len(shown), 1, squeeze=False, sharex=True)[:, 0]
@@ -58,7 +58,7 @@ def draw_forecasts(series: Series, row: Row) -> Figure:
 
 
 def draw_errors(series: Series, rows: list[Row]) -> Figure:
-    """Draw errors by horizon; bars are standard deviations over seeds."""
+    """Draw errors against horizons; error bars are standard deviations over seeds."""
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axis, drawn = figure.subplots(), []
     for i, row in enumerate(rows):
@@ -107,7 +107,7 @@ def draw_errors(series: Series, rows: list[Row]) -> Figure:
 
 
 def draw_own(series: Series, said: np.ndarray) -> Figure:
-    """Draw the end of a series, and the forecast [H, 3] of the steps after it."""
+    """Draw the end of a user's series, and the forecast [H, 3] of steps after it."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     axis = figure.subplots()
     rows = len(series.values)

@@ -1,4 +1,4 @@
-"""Tables of `forecast` beside published figures, and tests of skill."""
+"""Tables of `forecast` with published figures, and tests of skill."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ def name_of(series: Series, method: str) -> str:
 
 
 def errors(series: Series, row: Row, period: str, horizon: int) -> list[float] | None:
-    """Return all seeds' errors: RMSE, or MSE / variance if a variance is given."""
+    """Return the errors of all seeds: RMSE, or MSE / variance if given a variance."""
     found = row["rmse"][period].get(str(horizon))
     if found is None or series.variance is None:
         return found
@@ -67,12 +67,12 @@ def errors(series: Series, row: Row, period: str, horizon: int) -> list[float] |
 
 
 def whole(series: Series) -> str:
-    """Return the name of the period that is the whole test part."""
+    """Return the name of the period that covers the whole test part."""
     return ALL if len(series.periods) > 1 else next(iter(series.periods))
 
 
 def show(series: Series, rows: list[Row]) -> None:
-    """Print errors by horizon and scores of intervals; for prices, also test skill."""
+    """Print errors by horizon, scores of intervals and, for prices, tests of skill."""
     unit = (
         f"root mean squared error, {series.unit}"
         if series.variance is None
@@ -111,7 +111,7 @@ def show(series: Series, rows: list[Row]) -> None:
 
 
 def _cells(series: Series, row: Row, columns: dict[str, tuple[str, int]]) -> dict:
-    """Return title -> errors of all seeds, for the columns that have errors."""
+    """Return {column title: errors of all seeds}, without columns that are empty."""
     found = {title: errors(series, row, *where) for title, where in columns.items()}
     return {title: each for title, each in found.items() if each}
 
@@ -121,7 +121,7 @@ def _ahead(horizon: int) -> str:
 
 
 def _some(horizons: tuple[int, ...]) -> tuple[int, ...]:
-    """Return evenly spaced horizons, as many as fit in a table."""
+    """Return evenly spaced horizons, at most as many as a table has columns for."""
     if len(horizons) <= COLUMNS:
         return horizons
     places = np.linspace(0, len(horizons) - 1, COLUMNS).round().astype(int)
@@ -129,9 +129,9 @@ def _some(horizons: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def skill(series: Series, rows: list[Row]) -> list[tuple[str, str, float, str]]:
-    """Return (method, horizon, p, verdict) for each comparison with the reference.
+    """Return (method, horizon, p, verdict) of each comparison with the reference.
 
-    The p value is corrected for the number of comparisons (Holm).
+    p is the p value, corrected for the number of comparisons by Holm's method.
     """
     found = [
         (row["method"], h, test["p"], test["gain"])

@@ -8,17 +8,17 @@ from experiments.applications.forecast.baselines import HIGH, LOW
 from experiments.applications.forecast.diebold_mariano import diebold_mariano
 from experiments.applications.forecast.series import Prepared, Series
 
-SHOWN = 150  # number of last steps whose forecasts are kept for the picture
+SHOWN = 150  # number of steps at the end whose forecasts are drawn
 ALL = "all"
 
 
 def in_units(prepared: Prepared, said: np.ndarray, first: int) -> np.ndarray:
-    """Convert networks' outputs to units of the series; sort the ends of intervals.
+    """Convert networks' outputs to units of the series; put interval ends in order.
 
     Args:
       prepared: arrays of the series.
-      said: outputs of the networks, forecasts of z, [seeds, origins, H, 3].
-      first: the first origin, which is the first step to forecast from.
+      said: outputs of the networks, [seeds, origins, H, 3], which forecast z.
+      first: first origin; an origin is a time step to forecast from.
     """
     reference = prepared.reference[first : first + said.shape[1], None, None]
     out = reference + prepared.scale[:, None] * said.astype(float)
@@ -35,13 +35,14 @@ def score(
       series: the series that was forecast.
       prepared: arrays of the series.
       said: forecasts [seeds, origins, H, 3], in units of the series.
-      first: the first origin, the last step before the test part.
+      first: first origin, which is the last step before the test part.
 
     Returns:
-      A dictionary of scores. For each period and horizon there are lists over seeds:
-      rmse; coverage, the percentage of values within the interval; quantile_loss, the
-      mean over the two ends of the interval. For prices, the entry "skill" has the test
-      against the reference at each horizon. The entry "shown" has forecasts to draw.
+      A dictionary of scores. For each period and horizon, three scores are lists over
+      seeds: rmse; coverage, the percentage of values within the interval; and
+      quantile_loss, the mean over the two ends of the interval. For prices, the entry
+      "skill" holds the test against the reference at each horizon. The entry "shown"
+      holds forecasts to draw.
     """
     targets = prepared.targets[first:]
     origins = np.arange(first, len(series.values))
@@ -79,7 +80,7 @@ def _mean(values: np.ndarray, power: float = 1.0) -> list[float]:
 
 
 def _skill(series, prepared, said, first) -> dict[str, dict[str, float]]:
-    """Compare forecasts' squared errors, averaged over seeds, with the reference's."""
+    """Test whether squared errors, averaged over seeds, differ from the reference's."""
     found = {}
     for i, h in enumerate(series.horizons):
         y = prepared.targets[first:, i]
@@ -93,7 +94,7 @@ def _skill(series, prepared, said, first) -> dict[str, dict[str, float]]:
 
 
 def _shown(series: Series, said: np.ndarray) -> dict[str, Any]:
-    """Return the forecasts of the last steps by horizon, averaged over seeds."""
+    """Return forecasts of the last steps for each horizon, averaged over seeds."""
     middle, length = said.mean(axis=0), said.shape[1]
     rows = len(series.values)
     found = {}

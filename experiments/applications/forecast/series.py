@@ -2,9 +2,9 @@
 
     z_{t,h} = (y_{t+h} − r_t) / s_h
 
-z_{t,h} is the target at step t for horizon h, and y the series. r_t is the reference:
-the last value known at t, or 0 for returns. s_h is the standard deviation of
-y_{t+h} − r_t. All means and deviations are over the training part.
+z_{t,h} is the target at step t for horizon h, and y the series. The reference forecast
+r_t is the last value known at t, or 0 for returns. s_h is the standard deviation of
+y_{t+h} − r_t. All means and standard deviations are over the training part.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments import data
 
-# Neighbouring changes of monthly means are correlated even for a random walk.
+# Monthly means of a random walk already have correlated changes.
 MEANS = (
     "The price is a mean over the month, so neighbouring returns are correlated by "
     "construction: a smaller error at the shortest horizon is no skill."
@@ -23,45 +23,46 @@ INDEX = "The index returns to its mean, but it cannot be bought, so this is no p
 
 
 class Series(NamedTuple):
-    """A series in equal steps of time; NaN is missing."""
+    """A series at equally spaced time steps; a missing value is NaN."""
 
     name: str
     title: str
     unit: str
     times: np.ndarray  # [N], times for pictures
     values: np.ndarray  # [N], the values to forecast
-    others: np.ndarray  # [N, F], other columns that are known at each step
-    phase: np.ndarray  # [N] phase of each step in its season, from 0; −1: no season
-    season: int  # number of phases if networks read the phase, else 0
-    validation: int  # first step of the validation part
-    test: int  # first step of the test part
-    periods: dict[str, tuple[int, int]]  # in the test part: name -> (first step, end)
+    others: np.ndarray  # [N, F], other columns, also inputs of the networks
+    phase: np.ndarray  # [N] phase within the season, counted from 0; −1: none
+    season: int  # number of phases if networks see the phase, else 0
+    validation: int  # index of the first step of the validation part
+    test: int  # index of the first step of the test part
+    periods: dict[str, tuple[int, int]]  # {period of the test part: (first step, end)}
     horizons: tuple[int, ...]
     lags: int  # number of lags of the linear baselines
-    returns: bool = False  # whether the reference forecast is 0
-    price: bool = False  # whether to test for skill
+    returns: bool = False  # whether the values are returns; their reference is 0
+    price: bool = False  # whether to test for skill against the reference
     caveat: str = ""
-    variance: float | None = None  # if given, squared errors are divided by it
-    notes: tuple[str, ...] = ()  # what the user should know about the data
+    variance: float | None = None  # if given, tables divide squared errors by it
+    notes: tuple[str, ...] = ()  # notes to the user about the data
 
 
 class Prepared(NamedTuple):
-    """Arrays for networks from a series with N steps, for H horizons."""
+    """Arrays for networks, from a series of N steps and for H horizons."""
 
-    xs: np.ndarray  # [N, D] float32
+    xs: np.ndarray  # [N, D] float32, inputs at each step
     z: np.ndarray  # [N, H] float32, scaled targets; 0 where the target is not known
     known: np.ndarray  # [N, H] bool, whether the target is known
-    reference: np.ndarray  # references r_t, [N]
-    scale: np.ndarray  # scales s_h, [H]
-    targets: np.ndarray  # y_{t+h}, [N, H], NaN where y_{t+h} is not known
+    reference: np.ndarray  # [N], references r_t
+    scale: np.ndarray  # [H], scales s_h
+    targets: np.ndarray  # [N, H], values y_{t+h}; NaN if not known
 
 
 def prepare(series: Series) -> Prepared:
     """Return the inputs and the targets at each step.
 
-    Inputs are the value, its change and the other columns, all standardised. If values
-    are missing, an input flags them; if there is a season, two inputs give its phase. A
-    missing value is replaced by the last known value.
+    Inputs at a step are the value, its change and the other columns, all standardised.
+    If values are missing, one more input is 1 where the value is missing; if there is a
+    season, two more inputs give its phase. A missing value is replaced by the last
+    known value.
 
     Raises:
       ValueError: if the training part is constant, or has too few known values.
@@ -87,7 +88,7 @@ def prepare(series: Series) -> Prepared:
             f"{series.title} is constant in its training part, the first "
             f"{series.validation} steps: there is nothing to learn."
         )
-    # If y never changes over a horizon, such as one period, use the deviation of y.
+    # If y never changes over a horizon, such as a whole period, use y's own deviation.
     scale = np.where(scale > 1e-9 * whole, scale, whole)
     columns = [filled, np.diff(filled, prepend=filled[:1])]
     columns += [fill(column) for column in series.others.T]
@@ -105,7 +106,7 @@ def prepare(series: Series) -> Prepared:
 
 
 def fill(column: np.ndarray) -> np.ndarray:
-    """Replace NaN by the last known value; at the beginning, by the first known value.
+    """Replace each NaN by the last known value; at the start, by the first known one.
 
     Example:
       >>> fill(np.array([np.nan, 1.0, np.nan, 3.0])).tolist()
@@ -156,7 +157,7 @@ def _seattle() -> Series:
 
 def _nyc() -> Series:
     weather = data.nyc_weather("JFK")
-    hours = np.arange(weather.hours[0], weather.hours[-1] + 1)  # with missing hours
+    hours = np.arange(weather.hours[0], weather.hours[-1] + 1)  # without gaps
     place = (weather.hours - hours[0]).astype(int)
     columns = np.full((len(hours), 4), np.nan)
     names = ("temperature", "dew_point", "humidity", "wind_speed")

@@ -1,9 +1,9 @@
 """Study `forecast`: sunspots, weather, prices, or the column of a CSV file.
 
 At each step a network forecasts a value and a 90 % interval for several horizons. The
-evaluation walks forward: the network that makes a forecast has seen no value after the
-step of the forecast. Baselines are persistence, seasonal and linear forecasts. On
-prices, the test of Diebold and Mariano decides whether a forecast has any skill.
+network that forecasts from a step has seen no value after this step. Baselines are
+persistence, seasonal and linear forecasts. On prices, the test of Diebold and Mariano
+decides whether a forecast is better than the reference.
 """
 
 import dataclasses
@@ -70,21 +70,21 @@ class Config(Study):
     sets: tuple[str, ...] = tuple(SERIES)
     """Series: sunspots, seattle, nyc, sp500 and vix."""
     methods: tuple[str, ...] | None = None
-    """Pairs of gradient rule and update, as rule:update; online rules, such as rtrl,
-    learn at every step. The default is five pairs, and bptt:adam for a CSV file."""
+    """Pairs of gradient rule and update, written rule:update; online rules, such as
+    rtrl, learn at every step. By default five pairs; for a CSV file, only bptt:adam."""
     csv: str | None = None
     """A CSV file with a column to forecast, instead of sets."""
     column: str | None = None
-    """Name of the column to forecast, or its position (from 1 on) in a file without
-    names of columns."""
+    """Name of the column to forecast or, if the file has no names of columns, its
+    position, counted from 1."""
     inputs: tuple[str, ...] = ()
-    """Other columns of the file that the networks see."""
+    """Other columns of the file to add to the inputs of the networks."""
     delimiter: str | None = None
-    """Character between fields of the file; by default it is found from the file."""
+    """Character between fields of the file; by default inferred from the file."""
     decimal: str | None = None
-    """Decimal mark in the file: . or , (by default found from the file)."""
+    """Decimal mark in the file, . or , (by default inferred from the file)."""
     encoding: str | None = None
-    """Encoding of the file, such as utf-8 or cp1252 (by default: found out)."""
+    """Encoding of the file, such as utf-8 or cp1252 (by default inferred)."""
     horizon: int = 12
     """Largest number of rows ahead to forecast the column of the file."""
     season: int | None = None
@@ -92,37 +92,41 @@ class Config(Study):
     cell: str = "gru"
     """Kind of the recurrent layer: gru, lstm, rtu or tanh."""
     units: int = 12
-    """Size of the recurrent layer."""
+    """Number of units of the recurrent layer."""
     lookback: int = 8
-    """Steps that errors travel back, for rules that truncate."""
+    """Number of time steps that gradients are propagated back, for rules that
+    truncate."""
     steps: int = 240
-    """Largest number of mini-batch updates; the validation part chooses how many."""
+    """Largest number of mini-batch updates; the validation loss decides how many are
+    used."""
     full_batch_steps: int = 60
-    """Largest number of full-batch updates."""
+    """Largest number of full-batch updates; the validation loss decides how many are
+    used."""
     looks: int = 30
     """Number of times that the validation part is scored during training."""
     batch: int = 32
-    """Windows in a mini-batch, drawn at random."""
+    """Number of windows in a mini-batch, drawn at random."""
     warm: int = 32
-    """Steps at the beginning of a window without a loss."""
+    """Number of steps without a loss, at the beginning of a window."""
     span: int = 32
-    """Steps of a window with a loss."""
+    """Number of steps with a loss, which follow in a window."""
     learning_rate: float | None = None
     """Learning rate of rules that train on windows; each update has its own default."""
     rates: tuple[float, ...] = (0.01, 0.03, 0.1)
-    """Learning rates of online rules; the validation part chooses one."""
+    """Learning rates to choose from for online rules, by the validation loss."""
     decay: float = 0.9
-    """Forgetting factor of past gradients, for online rules."""
+    """Forgetting factor for past gradients, for online rules."""
     passes: int = 5
-    """Passes of online rules through the training part."""
+    """Number of passes of online rules through the training part."""
     blocks: int = 1
-    """Number of blocks of the test part. For each block, networks are trained anew on
-    all steps before the block; baselines and online rules are not."""
+    """Number of blocks that the test part is divided into. For each block, networks are
+    trained anew on all steps before the block; baselines and online rules are not."""
     seeds: int = 3
-    """Number of networks of each kind, trained under vmap."""
+    """Number of networks of each kind, with different initial weights, trained under
+    vmap."""
 
     def check(self) -> None:
-        """Check the methods, and that csv and column are given together."""
+        """Check the methods, and that the options csv and column are given together."""
         for method in self.methods or ():
             _check_method(method)
         if (self.csv is None) != (self.column is None):
@@ -141,7 +145,7 @@ class Config(Study):
 
 
 def _check_method(method: str) -> None:
-    """Check that a method is a rule and an update that go together."""
+    """Check that a method is a gradient rule and an update that can be combined."""
     rule, colon, update = method.partition(":")
     if not colon:
         raise ValueError(
@@ -206,14 +210,14 @@ def _own(config: Config) -> Series:
 
 
 def _load(config: Config) -> tuple[dict[str, Series], dict[str, str]]:
-    """Return the series that could be loaded, and for the others the error message."""
+    """Return the series that could be loaded, and error messages for all others."""
     if config.csv is not None:
         return {"csv": _own(config)}, {}
     found, left_out = {}, {}
     for name in config.sets:
         try:
             found[name] = SERIES[name]()
-        except DataError as problem:  # no download and no local copy
+        except DataError as problem:  # not in the cache, and not downloadable
             left_out[name] = str(problem)
     if not found:
         raise DataError("\n".join(left_out.values()))
@@ -221,7 +225,7 @@ def _load(config: Config) -> tuple[dict[str, Series], dict[str, str]]:
 
 
 def _jobs(config: Config, series: Series) -> list[Job]:
-    """Return jobs for the baselines of a series, then for the networks."""
+    """Return the jobs of a series: first the baselines, then the networks."""
     prepared = cache(partial(prepare, series))
     seasonal = series.phase.min() >= 0
     names = [name for name in baselines.BASELINES if name != "seasonal" or seasonal]
@@ -250,7 +254,7 @@ def _baseline(name: str, series: Series, prepared, way: Way) -> Row:
 
 
 def _network(config: Config, rule: str, update: str, series, prepared, way: Way) -> Row:
-    """Train networks of all seeds, and score their forecasts of the test part."""
+    """Train networks from all seeds, and score their forecasts of the test part."""
     given = rule, update, series, prepared()
     if online.is_online(rule):
         learned = online.at_every_step(config, *given, way)
@@ -266,7 +270,7 @@ def _network(config: Config, rule: str, update: str, series, prepared, way: Way)
 
 
 def _write_own(folder: Path, series: Series, rows: list[Row]) -> None:
-    """Write the forecast of the first method with networks as a CSV file; draw it."""
+    """Draw the forecast of the first network method, and write it as a CSV file."""
     said = next((row["forecast"] for row in rows if "forecast" in row), None)
     if said is not None and report.writes():
         path = folder / "forecast.csv"

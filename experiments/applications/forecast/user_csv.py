@@ -25,21 +25,21 @@ def read_series(
     decimal: str | None = None,
     encoding: str | None = None,
 ) -> Series:
-    """Return a column of a file as a series: training, then validation and test.
+    """Read a column of a file as a series: a training, a validation and a test part.
 
-    The last fifth of the rows is for test, and the eighth before it for validation;
-    each part has at most 5000 rows. Rows are in the order of time that
+    The last fifth of the rows is the test part, and the eighth before it the validation
+    part; each has at most 5000 rows. Rows are in the order of time that
     :func:`data.tables.read_columns` finds.
 
     Args:
       path: a CSV file.
       name: name of the column.
-      horizon: how many rows ahead to forecast.
+      horizon: largest number of rows ahead to forecast.
       season: period of the season in rows; None for no season.
-      inputs: names of other columns that are known at each step.
-      delimiter: the character between fields; None to find it.
-      decimal: the decimal mark; None to find it.
-      encoding: the encoding of the file; None to find it.
+      inputs: names of other columns that networks see.
+      delimiter: character between fields; None to find it from the file.
+      decimal: decimal mark; None to find it from the file.
+      encoding: encoding of the file; None to find it from the file.
 
     Raises:
       ValueError: if the column cannot be read, is too short for the horizon, has too
@@ -84,7 +84,7 @@ def read_series(
 
 
 def _check_values(values: np.ndarray, name: str, path: Path) -> None:
-    """Check that a column has enough known values, which differ and can be squared."""
+    """Check that a column has enough values, not all equal, that can be squared."""
     known = values[np.isfinite(values)]
     if len(known) < len(values) / 2:
         raise ValueError(
@@ -106,14 +106,14 @@ def _check_values(values: np.ndarray, name: str, path: Path) -> None:
 
 
 def write_forecast(path: Path, rows: int, said: np.ndarray) -> None:
-    """Write a forecast [H, 3] of the H rows after the end of a series.
+    """Write a forecast [H, 3] of the H rows after the end of a series as a CSV file.
 
     The file appears only when it is complete.
 
     Args:
       path: the CSV file to write.
-      rows: number of rows in the series, which is the index of the first row ahead.
-      said: the value, and the ends of the interval, for each row ahead.
+      rows: number of rows in the series; also the index of the first row ahead.
+      said: [H, 3], value and ends of the interval for each row ahead.
     """
     beside = path.with_name(path.name + ".tmp")
     with beside.open("w", newline="") as file:

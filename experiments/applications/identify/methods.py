@@ -1,7 +1,7 @@
 """Methods compared in `identify`: observers, online networks and linear models.
 
-Each method predicts every measurement before the method reads this measurement. The
-predictions of a method are an array [settings, seeds, T].
+Each method predicts every measurement before it reads this measurement. The predictions
+of a method are an array [settings, seeds, T].
 """
 
 import itertools
@@ -22,25 +22,25 @@ from experiments.applications.identify import tanks
 from experiments.applications.identify.tanks import Record
 from experiments.harness.precision import double_precision
 
-SOLVE = "least_squares"  # takes the place of an update; solves for the weights
+SOLVE = "least_squares"  # used in place of the name of an update rule
 # Initial variance of the weights, relative to the variance of the noise. A small
 # variance keeps changes of the weights small, because a prediction is linear in the
 # weights only near the current weights.
 PRIOR = 0.1
-LAGS = 2  # number of last steps whose y and u the linear model reads
+LAGS = 2  # number of past steps whose y and u the linear model reads
 
 
 class Model(NamedTuple):
-    """A model of a plant: its step reads input u and output y, and predicts next y."""
+    """A model of a plant; its step reads u and y (in, out) and predicts the next y."""
 
     step: Step
-    init: Callable[[jax.Array], PyTree]  # key -> params
-    carry: Callable[[PyTree], PyTree]  # params -> first carry
-    k: Callable[[PyTree], jax.Array | None]  # params -> estimate of k, or None
+    init: Callable[[jax.Array], PyTree]  # key -> initial params
+    carry: Callable[[PyTree], PyTree]  # params -> initial carry
+    k: Callable[[PyTree], jax.Array | None]  # params -> estimated k, or None
 
 
 class Course(NamedTuple):
-    """Predictions of a method, and any estimates of the plant's parameters k."""
+    """Predictions of a method, and estimates of the plant's parameters k, if any."""
 
     predictions: np.ndarray  # [settings, seeds, T]
     settings: tuple[dict[str, float], ...]
@@ -48,16 +48,16 @@ class Course(NamedTuple):
 
 
 def observer() -> Model:
-    """Return the model that knows the physics of tanks, but not their parameters."""
+    """Return a model with the physics of the tanks, whose parameters are learned."""
     init = lambda key: tanks.init()
     k = lambda params: jnp.exp(params["log_k"])
     return Model(tanks.observe, init, lambda params: tanks.zeros(), k)
 
 
 def gru(units: int) -> Model:
-    """Return a GRU without knowledge of physics; it predicts the change of output y.
+    """Return a GRU, which does not know the physics; it predicts the change of y.
 
-    The GRU reads the input u and the output y, shifted and scaled by constants.
+    The GRU reads the plant's input u and output y, shifted and scaled by constants.
     """
 
     def init(key):
@@ -79,14 +79,14 @@ def gru(units: int) -> Model:
 
 
 class Adapt(NamedTuple):
-    """Update of params from a prediction y, its gradient ψ, and the target of y."""
+    """Update of params from a prediction y, its gradient ψ and its target."""
 
     init: Callable[[PyTree], Any]
     update: Callable[..., tuple[PyTree, Any]]  # (params, state, ψ, y, target)
 
 
 def descend(update: str, decay: float, rate: Any) -> Adapt:
-    """Adapt by an update rule, such as Adam.
+    """Return an update of params by an update rule, such as Adam.
 
     If ψ is the gradient of the prediction y, the gradient of the loss ½ (y − target)²
     is (y − target) ψ.
@@ -102,9 +102,10 @@ def descend(update: str, decay: float, rate: Any) -> Adapt:
 
 
 def solve(decay: Any) -> Adapt:
-    """Adapt by recursive least squares; the gradient ψ linearises the prediction.
+    """Return an update by recursive least squares on the linearised prediction.
 
-    Recursive least squares on ψ is a recursive prediction error method.
+    The gradient ψ linearises the prediction y. This is a recursive prediction error
+    method.
     """
     rule = updates.recursive_least_squares(decay, prior=PRIOR)
 
@@ -125,15 +126,15 @@ def learn(
     settings: dict[str, tuple[float, ...]],
     key: jax.Array,
 ) -> Course:
-    """Learn at every step by an online rule; all settings and seeds run together.
+    """Learn at every step by an online rule; all settings and seeds run under vmap.
 
     Args:
       record: records of the plants; the first axis is the seed.
       model: the model to train.
       rule: one of :data:`~experiments.choices.ONLINE`.
       adapt: setting -> :class:`Adapt`.
-      settings: {name of the setting: values to choose from}.
-      key: key for initial weights, and for rules that draw random numbers.
+      settings: {name of the setting: values to try}.
+      key: random key for initial weights, and for rules that draw random numbers.
     """
     # The loss is the prediction y itself, so the rule returns y and the gradient ψ.
     online = choices.make_online(rule, model.step, lambda y, target: y)
@@ -166,9 +167,9 @@ def learn(
 
 
 def least_squares(record: Record, decays: tuple[float, ...]) -> Course:
-    """Fit a linear model at every step, with each of several forgetting factors λ.
+    """Fit a linear model by recursive least squares, for each forgetting factor λ.
 
-    The model predicts the next output y from the last two outputs y and inputs u.
+    The model predicts the next output y from the last two outputs and inputs.
     """
     xs = np.asarray(record.xs, float)
     before = np.concatenate([xs[:, :1], xs[:, :-1]], axis=1)
@@ -195,12 +196,12 @@ def least_squares(record: Record, decays: tuple[float, ...]) -> Course:
 
 
 def persistence(record: Record) -> Course:
-    """Predict that the next measurement equals the current measurement."""
+    """Predict the next measurement by the current one."""
     return Course(np.asarray(record.xs[..., 1])[None], ({},))
 
 
 def informed(record: Record, gains: tuple[tuple[float, float], ...]) -> Course:
-    """Run the observer with the plant's true parameters k, for each pair of gains.
+    """Run the observer with the plant's true parameters k, for several pairs of gains.
 
     Args:
       record: records of the plants; the first axis is the seed.
@@ -222,7 +223,7 @@ def informed(record: Record, gains: tuple[tuple[float, float], ...]) -> Course:
 
 
 def best(course: Course, record: Record, until: int) -> int:
-    """Return the index of the setting with the least error before step `until`."""
+    """Return the index of the setting with the lowest error before step `until`."""
     errors = course.predictions - np.asarray(record.targets)
     scores = np.mean(np.square(errors[..., :until], dtype=float), axis=(1, 2))
     return int(np.argmin(np.where(np.isfinite(scores), scores, np.inf)))
@@ -232,7 +233,7 @@ Jobs = dict[str, Callable[[], Course]]
 
 
 def methods(record: Record, config: Any) -> Jobs:
-    """Return a function for each method to compare, by the name of the method."""
+    """Return {name of the method: function that runs it}."""
     jobs: Jobs = {"persistence": partial(persistence, record)}
     jobs["least squares, λ = 1"] = partial(least_squares, record, (1.0,))
     jobs["least squares, forgetting"] = partial(least_squares, record, config.decays)

@@ -1,4 +1,4 @@
-"""Table and picture of `identify`: prediction errors, and estimates of parameters k."""
+"""Table and picture of `identify`: prediction errors, and estimated parameters k."""
 
 import itertools
 from typing import Any
@@ -43,11 +43,11 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
-    """Draw the methods' errors and the observers' estimates of parameters over time."""
+    """Draw over time: errors of the methods, and parameters that observers estimate."""
     figure = Figure(figsize=(10, 8), layout="constrained")
     errors, estimates = figure.subplots(2, 1, sharex=True)
     for i, row in enumerate(rows):
-        curve = np.array(row["curve"], float)  # None becomes NaN
+        curve = np.array(row["curve"], float)  # None, from JSON, becomes NaN
         mean = np.sqrt(np.mean(np.square(curve), axis=0))
         dash = "-" if "×" in row["job"] else "--"
         style = {

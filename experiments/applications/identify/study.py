@@ -1,10 +1,11 @@
-"""Study `identify`: a plant identified online, before and after it changes.
+"""Study `identify`: online identification of a plant that changes.
 
-The plant is two tanks; the level of the lower tank is measured with noise. An observer
-knows the physics of the plant, but not the parameters. The observer and a small GRU
-learn at every step by online rules. The baseline is a linear model fitted by recursive
-least squares. The plant changes after half of the steps. Each method uses the learning
-rate or forgetting factor with the least error on the first quarter of the steps.
+The plant is two tanks; the level of the lower tank is measured with noise. Two models
+learn at every step by online rules: an observer, which knows the physics of the plant
+but not its parameters, and a small GRU. The baseline is a linear model fitted by
+recursive least squares. The plant changes after half of the steps. Each method uses the
+learning rate or forgetting factor with the lowest error on the first quarter of the
+steps.
 """
 
 import dataclasses
@@ -32,16 +33,16 @@ from experiments.harness.options import (
 )
 from experiments.harness.study import run_study, Study
 
-NEAR = 50  # steps of the moving mean of errors
-SOON = 200  # a method whose error stays low for so many steps needs no recovery
-SETTLED = 500  # average errors over so many steps before the change, and at the end
-RECOVERED = 1.5  # recovered: an error at most so many times the error before the change
+NEAR = 50  # number of steps in a moving mean of errors
+SOON = 200  # if errors stay low for this many steps, no recovery is needed
+SETTLED = 500  # number of steps in the mean before the change, and at the end
+RECOVERED = 1.5  # largest error, relative to the error before, that counts as recovered
 POINTS = 200  # number of points of a drawn curve
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Which methods predict two tanks online, and recover after the tanks change?"""
+    """Which methods predict two tanks online, and recover when the tanks change?"""
 
     QUICK = {"rates": (3e-3, 1e-2), "steps": 3000, "seeds": 2}
     CHECKS = {
@@ -57,23 +58,23 @@ class Config(Study):
     """Gradient rules: rtrl, snap_1, kf_rtrl, uoro, rflo, …"""
     updates: tuple[str, ...] = ("forgetting", "adam", "least_squares")
     """Update rules: forgetting, adam, sgd, …; least_squares is recursive least squares
-    at every step, on the output linearised by its gradients."""
+    at every step, on the linearised output."""
     units: int = 8
-    """Units of the GRU."""
+    """Number of units of the GRU."""
     rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-    """Learning rates to choose from."""
+    """Learning rates to choose from, for update rules."""
     decay: float = 0.9
-    """Forgetting factor of past gradients."""
+    """Forgetting factor for past gradients, for the update rule forgetting."""
     decays: tuple[float, ...] = (0.98, 0.99, 0.995, 0.998)
     """Forgetting factors to choose from, for recursive least squares."""
     steps: int = 6000
     """Number of time steps; the plant changes after half of them."""
     seeds: int = 5
-    """Number of plants; each has its own noise, inputs, and initial weights of the
-    models."""
+    """Number of plants. Each plant has its own inputs and noise, and its models have
+    their own initial weights."""
 
     def check(self) -> None:
-        """Check the names of rules, which may end with a number, as snap_1 does."""
+        """Check the names of gradient rules; some end with a number, such as snap_1."""
         names = [each.split("_")[0] if each[-1:].isdigit() else each
                  for each in self.rules]  # fmt: skip
         check_known("rules", names, choices.ONLINE)
@@ -98,14 +99,14 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def make_record(config: Config) -> tanks.Record:
-    """Simulate all plants; the arrays of the record are [seeds, T, …]."""
+    """Simulate all plants; arrays of the record are [seeds, T, …]."""
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     simulate = partial(tanks.simulate, steps=config.steps, jump=config.steps // 2)
     return jax.jit(jax.vmap(simulate))(keys)
 
 
 def _row(config: Config, record: tanks.Record, method, way: Way) -> Row:
-    """Return a method's table row: the errors of each seed at the best setting."""
+    """Return a method's row of results: errors of each seed at the best setting."""
     course: Course = method()
     setting = best(course, record, config.steps // 4)
     errors = course.predictions[setting] - np.asarray(record.levels)
@@ -132,9 +133,9 @@ def _row(config: Config, record: tanks.Record, method, way: Way) -> Row:
 
 
 def moving(values: np.ndarray, steps: int) -> np.ndarray:
-    """Return means over the last `steps` values, along the last axis.
+    """Return moving means along the last axis, each over the last `steps` values.
 
-    The first means are over fewer values.
+    Near the start, where fewer values precede, a mean is over fewer values.
 
     Example:
       >>> moving(np.array([1.0, 3.0, 5.0]), 2).tolist()
@@ -147,14 +148,14 @@ def moving(values: np.ndarray, steps: int) -> np.ndarray:
 
 
 def recovery(near: np.ndarray, level: float) -> int | None:
-    """Return the number of steps until the error is again at most `level`.
+    """Return the number of steps until the error has returned to at most `level`.
 
-    The result is None if the error stays above the level, and 0 if the error does not
-    rise above the level within 200 steps.
+    The result is None if the error never returns to the level. It is 0 if the error
+    does not exceed the level in the first 200 steps.
 
     Args:
-      near: moving means of the squared error, from the change of the plant on.
-      level: largest squared error that counts as recovered.
+      near: moving means of the squared error, from the step at which the plant changes.
+      level: largest mean squared error that counts as recovered.
 
     Example:
       >>> recovery(np.array([1.0, 5.0, 9.0, 2.0, 9.0]), 3.0)
@@ -175,5 +176,5 @@ def _rms(errors: np.ndarray) -> list[float | None]:
 
 
 def _finite(values: np.ndarray) -> list[float | None]:
-    """Return floats; values that are not finite become None, for JSON."""
+    """Return a list of floats for JSON; values that are not finite become None."""
     return [float(value) if np.isfinite(value) else None for value in values]

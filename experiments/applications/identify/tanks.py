@@ -1,19 +1,20 @@
-"""Two tanks, one above the other, with parameters that change: a plant to identify.
+"""Plant of `identify`: two tanks, one above the other, with parameters that change.
 
     x₁' = x₁ + k₃ u − k₁ √x₁ + w₁          level of the upper tank, filled by a pump
     x₂' = x₂ + k₁ √x₁ − k₂ √x₂ + w₂        level of the lower tank
     y   = x₂ + e                           measurement of the lower level
 
 k₁, k₂ and k₃ are parameters; w₁, w₂ and e are noise. Outflow obeys Torricelli's law.
-Each time step has one sample, and no tank overflows. The input u of the pump is random,
-and stays constant for ten steps on average. The model of the plant is an observer with
-levels x̂. The observer corrects x̂ by the measurement y, then takes a step f of the
-plant without noise. The gain G of the correction is learned along with k:
+Each time step has one measurement, and no tank overflows. The input u of the pump is
+random, and stays constant for ten steps on average. The model of the plant is an
+observer, which estimates the levels as x̂. The observer corrects x̂ by the measurement
+y, then applies f, the plant's step without noise. The gain G of the correction is
+learned together with k:
 
     x̂ ← x̂ + G (y − x̂₂),    x̂ ← f(x̂, u; k),    prediction of the next y: x̂₂
 
-Learning an observer with exact gradients is the recursive prediction error method of
-Ljung and Söderström.
+Learning an observer online with exact gradients is the recursive prediction error
+method of Ljung and Söderström.
 
 References:
   Schoukens, Noël, "Three benchmarks addressing open challenges in nonlinear system
@@ -29,12 +30,12 @@ import jax.numpy as jnp
 from bpvariants.types import PyTree
 
 BEFORE = (0.30, 0.30, 0.30)  # parameters k₁, k₂, k₃
-AFTER = (0.30, 0.21, 0.36)  # the lower valve is clogged, the pump is stronger
+AFTER = (0.30, 0.21, 0.36)  # the lower valve is partly clogged, and the pump stronger
 GUESS = (0.2, 0.2, 0.2)
 GAIN = (0.1, 0.3)
-LEVELS, HOLD = (0.8, 2.2), 10  # range of the input u; mean number of steps of one value
+LEVELS, HOLD = (0.8, 2.2), 10  # range of the input u, mean steps between changes
 PROCESS, MEASUREMENT = 0.01, 0.05  # standard deviations of the noise w and e
-LOWEST = 1e-2  # lowest level, at which the square root is still smooth
+LOWEST = 1e-2  # lowest level, so that √x has a bounded derivative
 
 
 class Record(NamedTuple):
@@ -43,11 +44,11 @@ class Record(NamedTuple):
     xs: jax.Array  # [T, 2]: input u_t and output y_t
     targets: jax.Array  # [T]: output y_{t+1}
     levels: jax.Array  # [T]: true level x₂ of the lower tank at t + 1
-    k: jax.Array  # [T, 3]: parameters
+    k: jax.Array  # [T, 3]: parameters k₁, k₂, k₃ of the plant
 
 
 def flow(k: jax.Array, levels: jax.Array, u: jax.Array) -> jax.Array:
-    """Return the levels [2] one step later, at least :data:`LOWEST`."""
+    """Return the levels [2] after one time step; each is at least :data:`LOWEST`."""
     upper, lower = jnp.sqrt(jnp.maximum(levels, LOWEST))
     change = jnp.stack([k[2] * u - k[0] * upper, k[0] * upper - k[1] * lower])
     return jnp.maximum(levels + change, LOWEST)
@@ -59,7 +60,7 @@ def simulate(key: jax.Array, steps: int, jump: int) -> Record:
     Args:
       key: key for inputs and noise.
       steps: number of steps.
-      jump: the step at which the parameters change.
+      jump: time step at which the parameters change.
     """
     of_u, of_hold, of_w, of_e = jax.random.split(key, 4)
     lowest, highest = LEVELS
@@ -84,7 +85,7 @@ def simulate(key: jax.Array, steps: int, jump: int) -> Record:
 
 
 def init(k: tuple[float, ...] = GUESS, gain: tuple[float, ...] = GAIN) -> PyTree:
-    """Return the observer's params, log k and logit G: so k > 0, and gain 0 < G < 1."""
+    """Return the observer's params, log k and logit G, so that k > 0 and 0 < G < 1."""
     logit = jax.scipy.special.logit(jnp.array(gain))
     return {"log_k": jnp.log(jnp.array(k)), "gain": logit}
 
@@ -95,7 +96,7 @@ def zeros() -> jax.Array:
 
 
 def observe(params: PyTree, levels: jax.Array, x: jax.Array):
-    """Take a step of the observer on x = (u, y); return (levels, predicted next y)."""
+    """Run one observer step on x = (u, y); return (levels, predicted next y)."""
     u, y = x
     corrected = levels + jax.nn.sigmoid(params["gain"]) * (y - levels[1])
     new = flow(jnp.exp(params["log_k"]), jnp.maximum(corrected, LOWEST), u)

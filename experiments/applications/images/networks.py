@@ -1,7 +1,7 @@
 """Networks of `images`, and the gradient rules that train them.
 
-Dense and convolutional layers are pairs (function, activation) for static
-backpropagation. A convolution has a kernel of 5 × 5 pixels and stride 2. The recurrent
+For static backpropagation, each dense or convolutional layer is a pair (function,
+activation). A convolution has a kernel of 5 × 5 pixels and stride 2. The recurrent
 network reads an image row by row, and predicts the digit after the last row.
 """
 
@@ -27,26 +27,27 @@ class Network(NamedTuple):
     """A network and its gradient rule."""
 
     init: Callable[[jax.Array], PyTree]
-    logits: Callable[[PyTree, jax.Array], jax.Array]  # images [B, 28, 28] -> [B, 10]
+    logits: Callable[[PyTree, jax.Array], jax.Array]  # [B, 28, 28] -> [B, 10]
     rule: Callable  # (params, images, labels) -> ((value, aux), grads)
-    draws: bool  # whether the rule takes a key
+    draws: bool  # whether the rule takes a random key
 
 
 def make_network(
     name: str, *, rule: str, static_rule: StaticRule, lookback: int, units: int
 ) -> Network:
-    """Return a network by its name.
+    """Return the network with a given name, and its gradient rule.
 
     Args:
       name: one of :data:`NETWORKS`.
-      rule: gradient rule of the recurrent network, a name for `choices.make_rule`.
+      rule: name of the recurrent network's gradient rule, for `choices.make_rule`.
       static_rule: gradient rule of the networks without recurrence: "backprop", or a
         kind of feedback alignment.
-      lookback: rows of the image that errors travel back, for rules that truncate.
-      units: size of the recurrent network.
+      lookback: number of image rows that gradients are propagated back, for rules that
+        truncate.
+      units: number of units of the recurrent network.
 
     Raises:
-      ValueError: if there is no such network or rule.
+      ValueError: if there is no network or rule of this name.
     """
     check_known("networks", name, NETWORKS)
     check_known("static_rule", static_rule, STATIC_RULES)
@@ -56,7 +57,7 @@ def make_network(
 
 
 class _Layer(NamedTuple):
-    shape: tuple[int, ...]  # shape of the matrix or kernel, outputs last
+    shape: tuple[int, ...]  # shape of the weights; the last axis is the layer's outputs
     function: Callable[[PyTree, jax.Array], jax.Array]
     activation: Callable[[jax.Array], jax.Array]
 
@@ -66,9 +67,9 @@ def _dense(w, y):
 
 
 def _convolution(w, y):
-    """Convolve with stride 2: multiply 5 × 5 patches of the padded image by the kernel.
+    """Convolve with stride 2, as a product of image patches and the kernel.
 
-    In a scan on a CPU, under `vmap` over two seeds, this function is five times as fast
+    On a CPU, in a scan under `vmap` over two seeds, this function is five times as fast
     as XLA's own convolution: a mini-batch takes 10 ms instead of 56 ms.
     """
     y = y if y.ndim == 4 else y[..., None]
@@ -131,7 +132,8 @@ def _static(layers: Sequence[_Layer], kind: StaticRule) -> Network:
     images = jax.ShapeDtypeStruct((1, SIDE, SIDE), jnp.float32)
     if kind == "usf":
         return Network(init, logits, aligned, False)
-    # All seeds share one draw of feedback weights, different from all initial weights.
+    # All seeds share the same random feedback weights, drawn apart from the initial
+    # weights.
     key = jax.random.key(1)
     feedback = gradients.alignment_weights(key, pairs, like, images, kind=kind)
     rule = lambda *args: aligned(*args, feedback=feedback)

@@ -36,7 +36,7 @@ LINEAR = report.Published("linear", {ERROR: 12.0}, LECUN)
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print the results beside published figures of similar networks."""
+    """Print the test errors, and published errors of similar networks."""
     measures = (ERROR, "rule × update", "epochs", "weights", "ms")
     ours = {
         NAMES[row["job"]]: {
@@ -62,7 +62,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:
-    """Draw test errors during training: thin lines for seeds, thick lines for means."""
+    """Draw test errors against updates: thin lines for seeds, thick lines for means."""
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axis = figure.subplots()
     for row in rows:

@@ -1,4 +1,4 @@
-"""Study `images`: handwritten digits by four kinds of network.
+"""Study `images`: handwritten digits, classified by four kinds of network.
 
 Two perceptrons and a convolutional network are trained by static backpropagation. A GRU
 reads an image row by row, and is trained by backpropagation through time. The smaller
@@ -30,12 +30,12 @@ from experiments.harness.study import run_study, Study
 
 PART = 1000  # number of test images classified together
 SHOWN = 12  # number of misclassified images drawn for each network
-IMAGES = {"train": 60_000, "test": 10_000}  # images in MNIST
+IMAGES = {"train": 60_000, "test": 10_000}  # numbers of images in MNIST
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """What are the test errors of four kinds of network on MNIST, next to LeCun's?"""
+    """How do four kinds of network compare with LeCun's test errors on MNIST?"""
 
     QUICK = {
         "epochs": 4, "full_batch_epochs": 15, "train": 4000, "test": 1000, "units": 32,
@@ -58,7 +58,7 @@ class Config(Study):
     """Gradient rule of all networks but gru_rows: backprop, or a kind of feedback
     alignment."""
     update: str = "adam"
-    """Update rule on mini-batches."""
+    """Update rule of all networks but full_batch, on mini-batches."""
     learning_rate: float | None = 3e-3
     """Initial learning rate of the option update; the rate falls to 0 along a cosine,
     except in the Rprop family."""
@@ -68,27 +68,29 @@ class Config(Study):
     """Learning rate of full_batch_update; in the Rprop family, the initial step
     size."""
     lookback: int = 14
-    """Rows of the image that errors travel back, for rules that truncate."""
+    """Number of image rows that gradients are propagated back, for rules that
+    truncate."""
     units: int = 96
-    """Units of the network gru_rows."""
+    """Number of units of the network gru_rows."""
     epochs: int = 4
     """Number of epochs on mini-batches, which are drawn at random."""
     full_batch_epochs: int = 35
-    """Number of updates of the network full_batch."""
+    """Number of updates of the network full_batch; each is one epoch."""
     batch: int = 128
-    """Images in a mini-batch."""
+    """Number of images in a mini-batch."""
     train: int = 60_000
     """Number of training images."""
     test: int = 10_000
     """Number of test images."""
     looks: int = 8
-    """Largest number of tests during training; the last test is the result."""
+    """Largest number of times that the network is tested during training; the last test
+    is the result."""
     seeds: int = 2
     """Number of networks of each kind, which differ in weights and mini-batches; they
     train under vmap."""
 
     def check(self) -> None:
-        """Check that MNIST has as many images as the settings ask for."""
+        """Check that MNIST has as many images as the settings require."""
         for name, most in IMAGES.items():
             if getattr(self, name) > most:
                 raise ValueError(
@@ -98,7 +100,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train networks; write the results, and print them beside published figures."""
+    """Train networks; write the results, and print them with published figures."""
     load = cache(data.mnist)
     jobs, finish = partial(_jobs, load=load), partial(_finish, load=load)
     return run_study("images", config, jobs, finish, check=lambda _: load())
@@ -124,7 +126,7 @@ def _finish(folder: Path, config: Config, rows: list[Row], load) -> None:
 
 
 def _steps(config: Config, name: str) -> tuple[int, int]:
-    """Return the number of updates in all, and between two tests."""
+    """Return the total number of updates, and the number between two tests."""
     steps = config.full_batch_epochs
     if name != "full_batch":
         steps = max(1, round(config.epochs * config.train / config.batch))
@@ -133,7 +135,7 @@ def _steps(config: Config, name: str) -> tuple[int, int]:
 
 
 def _train(config: Config, name: str, train, test, way: Way) -> Row:
-    """Train one kind of network from all seeds together; return its table row."""
+    """Train one kind of network from all seeds together; return its row of results."""
     network = make_network(
         name,
         rule=config.rule, static_rule=config.static_rule,
@@ -193,7 +195,7 @@ def _classify(network: Network, params, images):
 
 
 def _say(classify, params, images: np.ndarray) -> np.ndarray:
-    """Return the predicted labels of each seed, [seeds, N]."""
+    """Return the labels that each seed's network predicts, [seeds, N]."""
     parts = range(0, len(images), PART)
     said = [np.asarray(classify(params, images[i : i + PART])) for i in parts]
     return np.concatenate(said, axis=1)

@@ -1,4 +1,4 @@
-"""Test windows, network and text sampling of `language`."""
+"""Windows for tests, network, and sampling of text, for `language`."""
 
 from typing import Any
 
@@ -11,22 +11,22 @@ from experiments import data
 from experiments.networks import recurrent
 from experiments.networks.recurrent import Network, Window
 
-SCORED = 64  # number of parallel streams in which a text is scored
-WARM = 128  # unscored characters that each stream reads first
+SCORED = 64  # number of parallel streams that the test text is split into
+WARM = 128  # number of unscored characters that each stream reads first
 
 
 def score_window(text: data.Text, tested: int | None = None) -> Window:
-    """Return the test text in streams that first read some unscored characters.
+    """Return the test text as streams, each preceded by some unscored characters.
 
     Every test character is scored once. Each stream first reads the :data:`WARM`
-    characters before its part of the text. For the first stream, these characters are
-    the end of the training text.
+    characters that precede its part of the text. For the first stream, they are the
+    last characters of the training text.
     """
     test = text.test[:tested]
     length = -(-len(test) // SCORED)
     before = text.train[-WARM - 1 :]
     whole = np.concatenate([before, test, np.zeros(length * SCORED - len(test), int)])
-    offset = len(before) - 1  # unscored characters that each stream reads first
+    offset = len(before) - 1
     place = length * np.arange(SCORED) + np.arange(length + offset)[:, None]
     counts = (np.arange(length + offset) >= offset)[:, None]
     within = place - offset < len(test)
@@ -35,13 +35,13 @@ def score_window(text: data.Text, tested: int | None = None) -> Window:
 
 
 def reset_often(window: Window, every: int) -> Window:
-    """Return a window in which the state is reset to zeros every `every` steps."""
+    """Return the window with the state reset to zeros every `every` steps."""
     times = np.arange(len(window.xs))[:, None] % every == 0
     return window._replace(reset=np.broadcast_to(times, window.xs.shape))
 
 
 def make_network(cell: str, units: int, embedding: int, symbols: int) -> Network:
-    """Return a network that reads a character's index, and predicts the next index."""
+    """Return a network that reads a character's index and predicts the next one."""
 
     def init(key):
         params = recurrent.init(key, cell, embedding, units, symbols)
@@ -66,15 +66,15 @@ def generate(
     key: jax.Array,
     temperature: float = 1.0,
 ) -> np.ndarray:
-    """Sample characters [steps] that continue a prompt.
+    """Sample characters that continue a prompt; return their indices [steps].
 
     Args:
       network: a network from :func:`make_network`.
       params: parameters of the network.
-      prompt: indices of characters, [at least 1].
+      prompt: indices of the prompt's characters, at least one.
       steps: number of characters to sample.
       key: key for sampling.
-      temperature: divisor of the logits.
+      temperature: divisor of the logits before the softmax.
     """
     first = jnp.asarray(prompt, jnp.int32)
     read = lambda carry, x: network.step(params, carry, (x, None))

@@ -1,4 +1,4 @@
-"""Table and curves of `language`, beside published figures, and sampled text."""
+"""Table and curves of `language`, with published losses; sampled text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,10 +20,10 @@ def show(
     """Print the table of losses in nats and bits per character.
 
     Args:
-      rows: one row for each model, with the loss of the model in nats.
-      source: the name of the text.
+      rows: one row for each model, with its loss in nats per character.
+      source: name of the text.
       config: settings of the study.
-      published: whether published figures exist for this text.
+      published: whether to show published losses, which exist for one text.
     """
     ours = {}
     for row in rows:
@@ -66,7 +66,7 @@ def show_sample(sample: str, temperature: float) -> None:
 
 
 def draw(rows: Sequence[dict[str, Any]], source: str, tested: int) -> Figure:
-    """Draw nats per character against updates, with n-grams as horizontal lines."""
+    """Draw nats per character against updates; horizontal lines are n-grams."""
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axis = figure.subplots()
     for row in (row for row in rows if "state" in row):

@@ -2,11 +2,11 @@
 
     p(x_{t+1} | x_1 … x_t) = softmax(y_t)
 
-y_t are the network's outputs after the character x_t. The text is split into B parallel
+y_t are the network's logits after the character x_t. The text is split into B parallel
 streams of L characters, [L, B], which are read in windows. Between two windows the
-state is either kept or reset to zeros. A kept state can remember more steps than errors
-travel back. Networks that keep and networks that reset the state see the same windows
-in the same order.
+state is either kept or reset to zeros. A kept state can hold information from earlier
+windows, although gradients do not go back to them. Both kinds of network read the same
+windows in the same order.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ NGRAMS = "n-grams"  # name of the job that scores n-grams
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Does a character model gain from a kept state, and does it beat n-grams?"""
+    """Does a kept state improve a character model? Is it better than n-grams?"""
 
     QUICK = {
         "units": 64, "embedding": 16, "steps": 150, "chunk": 50, "seeds": 1,
@@ -53,17 +53,19 @@ class Config(Study):
     text: Path | None = None
     """A text file in UTF-8 to learn; by default Tiny Shakespeare, downloaded once."""
     states: tuple[Literal["kept", "reset"], ...] = ("kept", "reset")
-    """Whether the state is kept between windows, or reset to zeros."""
+    """What happens to the state between windows: it is kept, or reset to zeros. Each
+    choice trains its own networks."""
     cell: Literal["gru", "lstm", "tanh"] = "gru"
     """Kind of the recurrent layer."""
     units: int = 256
-    """Size of the recurrent layer."""
+    """Number of units of the recurrent layer."""
     embedding: int = 48
     """Size of the embedding of a character."""
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 32
-    """Steps that errors travel back within a window, for rules that truncate."""
+    """Number of steps that gradients are propagated back in a window, for rules that
+    truncate."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, rprop, …"""
     learning_rate: float = 4e-3
@@ -72,32 +74,33 @@ class Config(Study):
     dropout: float = 0.0
     """Dropout rate of units before the readout; each step has a new mask."""
     streams: int = 32
-    """Parts of the text, read in parallel."""
+    """Number of parts of the text, which are read in parallel."""
     window: int = 64
-    """Characters of each stream in an update; errors do not travel back any further."""
+    """Number of characters that an update reads from each stream; gradients are not
+    propagated back further."""
     steps: int = 2000
     """Number of updates."""
     chunk: int = 100
-    """Updates between two evaluations on the test text."""
+    """Number of updates between two evaluations on the test text."""
     tested: int = 16_384
-    """Test characters scored during training; the final test scores all characters."""
+    """Number of test characters scored during training; the final test scores all."""
     seeds: int = 2
     """Number of networks of each kind, with different weights and dropout masks."""
     orders: int = 6
-    """Length of the longest n-gram."""
+    """Largest n of the n-gram models."""
     generate: int = 400
-    """Number of characters to sample after training, by the first network of the first
-    of `states`."""
+    """Number of characters to sample after training. The first of `states` is used,
+    with its first network."""
     temperature: float = 0.8
-    """Temperature of sampling; 1 samples as the network predicts."""
+    """Temperature of sampling; at 1, characters have the network's probabilities."""
     prompt: str = "\n"
-    """Beginning of the sampled text."""
+    """Given beginning of the sampled text."""
 
 
 def main(config: Config) -> report.Result:
     """Train, score and sample; print a table, and write the results to a folder."""
     free = ("generate", "temperature", "prompt")
-    load = cache(read_text)  # so that a file is read once
+    load = cache(read_text)  # so that the file is read only once
     jobs, finish = partial(_jobs, load=load), partial(_finish, load=load)
     return run_study("language", config, jobs, finish, free=free, check=load)
 
@@ -121,11 +124,11 @@ def _finish(folder: Path, config: Config, rows: list[Row], load) -> None:
 
 
 def read_text(config: Config) -> data.Text:
-    """Load the text, and check that it is long enough and has the prompt's characters.
+    """Load the text; check its length, and that it has the prompt's characters.
 
     Raises:
       DataError: if the text cannot be read, is too short for the streams and windows,
-        or lacks characters of the prompt.
+        or does not contain all characters of the prompt.
     """
     try:
         text = data.text_file(config.text) if config.text else data.tinyshakespeare()
@@ -149,7 +152,7 @@ def read_text(config: Config) -> data.Text:
 
 
 def _ngrams(config: Config, text: data.Text, way: Way) -> Row:
-    """Score n-grams for n = 1, 2, …; return their row of the results table."""
+    """Score n-gram models for n = 1, 2, …; return their row of results."""
     symbols = len(text.alphabet)
     nats = interpolated_ngrams(text.train, text.test, symbols, config.orders)
     way.advance(1)
@@ -157,7 +160,7 @@ def _ngrams(config: Config, text: data.Text, way: Way) -> Row:
 
 
 def _models(rows: list[Row]) -> list[Row]:
-    """Return a row for each model; each n-gram is a model of its own."""
+    """Return a row for each network, and one for each n of the n-gram models."""
     models = []
     for row in rows:
         if row["job"] == NGRAMS:
@@ -169,9 +172,10 @@ def _models(rows: list[Row]) -> list[Row]:
 
 
 def _train(config: Config, text: data.Text, state: str, way: Way) -> Row:
-    """Train networks from all seeds; return their row of the results table.
+    """Train networks from all seeds; return their row of results.
 
-    Between two windows, all networks keep their state, or all reset it (`state`).
+    `state` says what all networks do with their state between windows: keep or reset
+    it.
     """
     network = _make_network(config, text)
     xs, targets = text.train[:-1], text.train[1:]

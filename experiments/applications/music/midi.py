@@ -8,16 +8,16 @@ import mido
 
 from experiments.data import Piece
 
-TICKS = 480  # MIDI ticks in a step, which is one beat
+TICKS = 480  # number of MIDI ticks in a time step, which is one beat
 
 
 def write_midi(path: Path, piece: Sequence[frozenset[int]], seconds: float) -> None:
-    """Write a piece; a note in consecutive steps becomes one long note.
+    """Write a piece as a MIDI file; a note in consecutive steps becomes one long note.
 
     Args:
-      path: the file to write, which appears only when it is complete.
+      path: file to write; the file appears only when it is complete.
       piece: MIDI numbers of the notes that sound at each step.
-      seconds: duration of a step.
+      seconds: duration of a time step.
 
     Raises:
       ValueError: if `seconds` is not positive.
@@ -43,7 +43,7 @@ def write_midi(path: Path, piece: Sequence[frozenset[int]], seconds: float) -> N
 
 
 def read_midi(path: Path) -> Piece:
-    """Return the notes at each beat of a file that :func:`write_midi` wrote."""
+    """Return the notes at each beat, from a file that :func:`write_midi` wrote."""
     file = mido.MidiFile(path)
     piece, sounding, now = [], frozenset(), 0
     for message in mido.merge_tracks(file.tracks):

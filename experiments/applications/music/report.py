@@ -1,4 +1,4 @@
-"""Table of `music` with published losses; learning curves and piano rolls."""
+"""Table of `music` with published losses; pictures of learning and of piano rolls."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +24,7 @@ def show(name: str, rows: Sequence[dict[str, Any]], of: str) -> None:
 
     Args:
       name: name of the data set.
-      rows: the data set's lines of results.jsonl.
+      rows: lines of results.jsonl about this data set.
       of: gradient rule and update that trained the networks.
     """
     ours = {}
@@ -48,14 +48,14 @@ def show(name: str, rows: Sequence[dict[str, Any]], of: str) -> None:
         ours,
         published,
         "Nats per step (lower is better), summed over 88 keys; the first step of a "
-        "piece is not scored. Networks are scored at the best step: that of the lowest "
-        "validation loss, averaged over seeds. Train: training loss there, with "
+        "piece is not scored. Networks are tested with the parameters of the lowest "
+        "validation loss, averaged over seeds. Train: training loss at that step, with "
         "dropout. Minutes: all seeds together.",
     )
 
 
 def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
-    """Draw validation and training loss against updates, a panel for each data set."""
+    """Draw validation and training losses against updates, one panel per data set."""
     sets = list(dict.fromkeys(row["set"] for row in rows))
     figure = Figure(figsize=(6 * len(sets), 4.4), layout="constrained")
     axes = figure.subplots(1, len(sets), squeeze=False)[0]
@@ -88,12 +88,12 @@ def draw_curves(rows: Sequence[dict[str, Any]]) -> Figure:
 def draw_rolls(
     name: str, rolls: Sequence[tuple[str, np.ndarray]], prime: int
 ) -> Figure:
-    """Draw piano rolls above each other.
+    """Draw piano rolls one above the other.
 
     Args:
       name: name of the data set.
-      rolls: (title, [T, 88] of zeros and ones).
-      prime: number of first steps that are given, not sampled by a network.
+      rolls: pairs (title, piano roll [T, 88] of zeros and ones).
+      prime: number of steps at the start that were given to the network.
     """
     figure = Figure(figsize=(10, 1.9 * len(rolls)), layout="constrained")
     axes = figure.subplots(len(rolls), 1, squeeze=False, sharex=True, sharey=True)
@@ -109,6 +109,6 @@ def draw_rolls(
         octaves = [note for note in range(24, 109, 12) if low + 19 < note < high + 23]
         axis.set_yticks(octaves)
         axis.grid(axis="y", alpha=0.4)
-    axes[-1, 0].set_xlabel("step; those left of the red line were given")
+    axes[-1, 0].set_xlabel("step; steps left of the red line were given")
     figure.suptitle(TITLES[name])
     return figure

@@ -1,6 +1,7 @@
-"""Pieces of music as streams of piano rolls, and simple models of music.
+"""Pieces of music as streams of piano rolls, and baseline models of music.
 
-A piece is a piano roll [T, 88]. A model predicts step t + 1 from the steps up to t.
+A piano roll [T, 88] says which of 88 keys sound at each of T steps. A model predicts
+step t + 1 from the steps up to t.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from experiments.networks.recurrent import Window
 
 
 class Rolls(NamedTuple):
-    """Pieces as piano rolls [T, 88], split as published."""
+    """Pieces as piano rolls [T, 88], in the published split."""
 
     train: list[np.ndarray]
     validation: list[np.ndarray]
@@ -22,14 +23,14 @@ class Rolls(NamedTuple):
 
 
 def as_rolls(music: Music) -> Rolls:
-    """Return pieces as piano rolls of dtype uint8."""
+    """Return the parts of a data set as piano rolls, of dtype uint8."""
     return Rolls(
         *([to_roll(piece).astype(np.uint8) for piece in part] for part in music)
     )
 
 
 def pack(lengths: Sequence[int], streams: int) -> list[list[int]]:
-    """Distribute pieces over streams of about equal length, longest pieces first.
+    """Distribute pieces over streams of about equal length; longest pieces first.
 
     Example:
       >>> pack([5, 3, 4, 2], 2)
@@ -47,14 +48,14 @@ def pack(lengths: Sequence[int], streams: int) -> list[list[int]]:
 def lay_out(
     rolls: Sequence[np.ndarray], shares: Sequence[Sequence[int]], multiple: int = 1
 ) -> Window:
-    """Return one window of streams; in each stream, pieces come one after another.
+    """Lay out pieces as one window of streams; a stream is a series of pieces.
 
-    The target of a step is the next step of its piece. The last step of a piece has no
-    target; this last step is read, but not scored.
+    The target of a step is the next step of its piece. The last step of a piece is
+    read, but has no target and no loss.
 
     Args:
       rolls: pieces, each [T, 88] of zeros and ones.
-      shares: indices of the pieces in each stream, in order.
+      shares: for each stream, the indices of its pieces in order.
       multiple: the length of the window is rounded up to a multiple of this number.
 
     Example:
@@ -83,13 +84,13 @@ def lay_out(
 
 
 def side_by_side(rolls: Sequence[np.ndarray], streams: int) -> Window:
-    """Return all pieces in one window of `streams` parallel streams, for testing."""
+    """Return all pieces as one window of `streams` parallel streams, for tests."""
     return lay_out(rolls, pack([len(roll) for roll in rolls], streams))
 
 
 @dataclasses.dataclass(frozen=True)
 class Streams:
-    """Training pieces in parallel streams, which are read window by window."""
+    """Training pieces as parallel streams, which are read window by window."""
 
     rolls: Sequence[np.ndarray]
     streams: int
@@ -97,9 +98,9 @@ class Streams:
     seed: int
 
     def __call__(self, start: int) -> Iterator[Window]:
-        """Yield windows without end, beginning with window number `start`.
+        """Yield windows endlessly; the first window has the number `start`.
 
-        Each pass through the pieces has its own random order of pieces.
+        For each pass through the training pieces, their order is drawn anew.
         """
         shares = pack([len(roll) for roll in self.rolls], self.streams)
         longest = max(sum(len(self.rolls[i]) for i in share) for share in shares)
@@ -116,17 +117,17 @@ class Streams:
 
 
 def independent_keys(train: Sequence[np.ndarray], test: Sequence[np.ndarray]) -> float:
-    """Return the loss on `test`, in nats per step, of keys that sound independently.
+    """Return the loss on `test`, in nats per step, of independent keys.
 
-    Each key sounds as often as in `train`, with counts raised by one half. The first
-    step of a piece is not scored.
+    The probability that a key sounds is its frequency in `train`, with counts increased
+    by one half. The first step of a piece is not scored.
     """
     (_, after), (_, targets) = _pairs(train), _pairs(test)
     return _nats(_share(after), targets)
 
 
 def markov_keys(train: Sequence[np.ndarray], test: Sequence[np.ndarray]) -> float:
-    """Return the loss on `test`, in nats per step, of a Markov chain for each key.
+    """Return the loss on `test`, in nats per step, of one Markov chain per key.
 
     The chains are fitted to `train`.
     """

@@ -1,10 +1,11 @@
-"""Study `music`: which keys sound next in chorales and folk tunes.
+"""Study `music`: which notes sound next in chorales and folk tunes?
 
     p(x_{t+1} | x_1 … x_t) = Π_k σ(y_{t,k})^{x_{t+1,k}} (1 − σ(y_{t,k}))^{1 − x_{t+1,k}}
 
-A network reads a piece step by step. The input x_t is the 88 keys k of a piano as zeros
-and ones. The output y_t gives the probability that each key sounds at step t + 1.
-Pieces that are sampled from the networks are written as MIDI files.
+A network reads a piece step by step. The input x_{t,k} is 1 if the key k of a piano, of
+88 keys, sounds at step t, else 0. σ(y_{t,k}) is the predicted probability that the key
+k sounds at step t + 1. Pieces that are sampled from the networks are written as MIDI
+files.
 """
 
 import dataclasses
@@ -37,7 +38,7 @@ from experiments.networks import recurrent, windows
 from experiments.networks.cells import DENSE
 
 SETS = {"jsb_chorales": data.jsb_chorales, "nottingham": data.nottingham}
-SECONDS = {  # duration of a step in MIDI files; the data sets do not state durations
+SECONDS = {  # assumed duration of a step in MIDI files; not in the data sets
     "jsb_chorales": 0.6,
     "nottingham": 0.15,
 }
@@ -68,15 +69,16 @@ class Config(Study):
         "jsb_chorales",
         "nottingham",
     )
-    """Data sets to learn and to predict."""
+    """Data sets; networks are trained on each set separately."""
     cells: tuple[Literal["tanh", "lstm", "gru"], ...] = ("tanh", "lstm", "gru")
-    """Recurrent layers to compare."""
+    """Kinds of recurrent layers to compare."""
     units: int = 128
-    """Units of each layer."""
+    """Number of units of each recurrent layer."""
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 32
-    """Steps that errors travel back within a window, for rules that truncate."""
+    """Number of steps that gradients are propagated back in a window, for rules that
+    truncate."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, rprop, …"""
     learning_rate: float = 5e-3
@@ -85,21 +87,22 @@ class Config(Study):
     dropout: float = 0.3
     """Dropout rate of units before the readout; each step has a new mask."""
     streams: int = 16
-    """Number of parallel streams; in each stream, pieces come one after another."""
+    """Number of parallel streams; each is a series of pieces."""
     window: int = 64
-    """Steps of each stream in an update; errors do not travel back any further."""
+    """Number of steps that an update reads from each stream; gradients are not
+    propagated back further."""
     steps: int = 3000
     """Number of updates."""
     chunk: int = 100
-    """Updates between two evaluations on the validation pieces."""
+    """Number of updates between two evaluations on the validation pieces."""
     seeds: int = 2
     """Number of networks of each kind, with different weights and dropout masks."""
     sampled: int = 96
-    """Length in steps of each sampled piece."""
+    """Number of time steps of each sampled piece."""
     prime: int = 8
-    """Steps of a test piece that a sample begins with."""
+    """Number of steps of a test piece that each sample begins with."""
     temperature: float = 1.0
-    """Temperature of sampling; 1 samples as the network predicts."""
+    """Temperature of sampling; at 1, keys have the network's probabilities."""
 
 
 def main(config: Config) -> report.Result:
@@ -139,7 +142,7 @@ def _load(name: str) -> Rolls:
 
 
 def _baseline(name: str, model: str, score, load, way: Way) -> Row:
-    """Score a baseline; return its row of the results table."""
+    """Score a baseline; return its row of results."""
     music = load(name)
     row: Row = {"set": name, "model": model}
     row["validation"] = score(music.train, music.validation)
@@ -149,7 +152,7 @@ def _baseline(name: str, model: str, score, load, way: Way) -> Row:
 
 
 def _train(config: Config, name: str, cell: str, load, way: Way) -> Row:
-    """Train one kind of network from all seeds together; return its table row."""
+    """Train one kind of network from all seeds together; return its row of results."""
     network, music = make_network(cell, config.units), load(name)
     validation, test = (
         windows.Scores(network, side_by_side(part, config.streams))
@@ -163,7 +166,7 @@ def _train(config: Config, name: str, cell: str, load, way: Way) -> Row:
 
 
 def make_network(cell: str, units: int) -> recurrent.Network:
-    """Return a network that reads one step's keys and predicts the next step's keys."""
+    """Return a network that reads the keys of a step, and predicts the next step's."""
 
     def loss(y, target):
         losses = optax.sigmoid_binary_cross_entropy(y, target.astype(y.dtype))
@@ -211,15 +214,15 @@ def sample(
     key: jax.Array,
     temperature: float = 1.0,
 ) -> np.ndarray:
-    """Sample a piece [steps, 88] that begins with given steps.
+    """Sample a piece [steps, 88] that begins with the steps `prime`.
 
     Args:
       network: a network from :func:`make_network`.
       params: parameters of the network.
-      prime: the given steps, [at least 1, 88] of zeros and ones.
-      steps: length of the piece, given steps included.
+      prime: steps at the start of the piece, [at least 1, 88] of zeros and ones.
+      steps: number of steps of the piece, including `prime`.
       key: key for sampling.
-      temperature: divisor of the logits.
+      temperature: divisor of the logits before sampling.
     """
     given = jnp.zeros((steps, 88), prime.dtype).at[: len(prime)].set(prime)
 

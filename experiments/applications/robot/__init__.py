@@ -1,1 +1,1 @@
-"""A robot that follows a wall."""
+"""Prediction of the next action of a robot that follows a wall."""

@@ -9,23 +9,23 @@ PAST = 9
 
 
 def majority(frames: Frames) -> np.ndarray:
-    """Predict the most common training action at every test frame."""
+    """Predict the most common action of the training part for every test frame."""
     most = np.bincount(frames.actions[: frames.first]).argmax()
     return np.full(len(frames.actions) - frames.first, most)
 
 
 def logistic(frames: Frames) -> np.ndarray:
-    """Predict by logistic regression on each frame."""
+    """Predict each action by logistic regression on the current frame."""
     return _fitted(frames.xs, frames)
 
 
 def logistic_with_past(frames: Frames) -> np.ndarray:
-    """Predict by logistic regression on each frame and the nine frames before it."""
+    """Predict by logistic regression on the current frame and nine frames before."""
     return _fitted(with_past(frames.xs, PAST), frames)
 
 
 def with_past(xs: np.ndarray, past: int) -> np.ndarray:
-    """Append to each row the `past` rows before it; row 0 replaces missing rows.
+    """Append the `past` previous rows to each row; before row 0, repeat row 0.
 
     Example:
       >>> with_past(np.array([[1], [2], [3]]), 1).tolist()

@@ -4,10 +4,10 @@
     tanh, gru, lstm  h_t = cell(θ, h_{t−1}, x_t)
     y_t = V h_t + c
 
-x_t are the inputs, h_t the units and y_t the logits of the actions; U, b, V and c are
-weights. The inputs "sensors" are all 24 distances. The inputs "two" are the distances
-to the front and to the left, as in the papers about the robot; each distance is the
-minimum over some sensors.
+x_t are the inputs, h_t the values of the units and y_t the logits of the actions; U, b,
+V, c and θ are parameters. The inputs "sensors" are all 24 distances. The inputs "two"
+are the distances to the front and to the left, as in the papers about the robot; each
+distance is the minimum over some sensors.
 """
 
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from experiments.networks import recurrent
 from experiments.networks.cells import DENSE
 from experiments.networks.recurrent import Network, Window
 
-TEST, VALIDATION = 4092, 2728  # first frames of the fourth and third quarters
+TEST, VALIDATION = 4092, 2728  # first frame of the fourth, and of the third quarter
 FRONT, LEFT = slice(10, 15), slice(17, 20)
 INPUTS = {
     "sensors": lambda readings: readings,
@@ -35,26 +35,26 @@ KINDS = (STATIC, *DENSE)
 
 
 class Frames(NamedTuple):
-    """Sensor frames in order of time; frames from index `first` on are for test."""
+    """Sensor frames in order of time; the test part begins at index `first`."""
 
-    xs: np.ndarray  # [N, D], with mean 0 and deviation 1 over the training frames
-    actions: np.ndarray  # [N]
+    xs: np.ndarray  # [N, D] inputs, standardised over the training frames
+    actions: np.ndarray  # [N] index of the robot's action
     first: int  # index of the first test frame
 
     def score_window(self) -> Window:
-        """Return all frames as one stream, in which only test frames are scored."""
+        """Return all frames as one stream; only frames of the test part are scored."""
         weights = np.arange(len(self.xs)) >= self.first
         xs, actions = self.xs[:, None], self.actions[:, None]
         return Window(xs, actions, weights[:, None], None, None)
 
 
 def load(inputs: str, tune: bool) -> Frames:
-    """Return the sensor frames with one kind of inputs.
+    """Load the sensor frames, with one kind of inputs.
 
     Args:
       inputs: one of :data:`INPUTS`.
-      tune: whether to leave out the test frames, and to test on the last third of the
-        training frames.
+      tune: if True, leave out the test frames, and use the last third of the training
+        frames as the test part.
     """
     found = data.wall_following()
     first, end = (VALIDATION, TEST) if tune else (TEST, len(found.actions))
@@ -64,7 +64,7 @@ def load(inputs: str, tune: bool) -> Frames:
 
 
 def read_name(name: str) -> tuple[str, int]:
-    """Return the kind and the number of units of a name such as gru-8.
+    """Parse a name such as gru-8: return the kind, and the number of units.
 
     Example:
       >>> read_name("gru-8")
@@ -80,7 +80,7 @@ def read_name(name: str) -> tuple[str, int]:
 
 
 def make_network(name: str, inputs: int) -> Network:
-    """Return the network with a name such as gru-8, for a number of inputs."""
+    """Return the network with a name such as gru-8, for `inputs` inputs."""
     kind, units = read_name(name)
     classes = len(data.ACTIONS)
     loss = optax.softmax_cross_entropy_with_integer_labels
@@ -110,7 +110,7 @@ def _static(params, carry, x):
 
 
 def say(network: Network, params: Any, window: Window) -> np.ndarray:
-    """Return each seed's predicted actions at the scored frames, [seeds, N]."""
+    """Return the actions that each seed predicts for scored frames, [seeds, N]."""
     counts = np.asarray(window.weights)[:, 0]
 
     def of_one(params):

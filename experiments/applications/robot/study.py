@@ -1,7 +1,8 @@
-"""Study `robot`: the next move along a wall, by networks with and without memory.
+"""Study `robot`: a robot's next action, by networks with and without memory.
 
-Static networks see one frame of the sensors. Recurrent networks also see one frame at a
-time, but keep a state. The claim to test is that recurrent networks need fewer units.
+A static network predicts the action from one frame of the sensors. A recurrent network
+reads one frame at a time too, but keeps a state. The study tests the published claim
+that recurrent networks need fewer units.
 """
 
 import dataclasses
@@ -42,13 +43,15 @@ class Config(Study):
     networks: tuple[str, ...] = (
         "mlp-6", "mlp-32", "tanh-4", "tanh-16", "gru-4", "gru-16", "lstm-16",
     )  # fmt: skip
-    """Networks by kind and units; kinds are mlp (sees one frame), tanh, gru, lstm."""
+    """Networks, written kind-units; the kinds are mlp (sees one frame), tanh, gru,
+    lstm."""
     inputs: tuple[str, ...] = ("sensors", "two")
     """Inputs: sensors (all 24), or two (the distances to the front and to the left)."""
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 32
-    """Frames that errors travel back within a window, for rules that truncate."""
+    """Number of frames that gradients are propagated back in a window, for rules that
+    truncate."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, rprop, …"""
     learning_rate: float | None = 1e-2
@@ -57,16 +60,17 @@ class Config(Study):
     dropout: float = 0.0
     """Dropout rate of units before the readout; each step has a new mask."""
     streams: int = 12
-    """Parts of the training frames, read in parallel."""
+    """Number of parts of the training frames, which are read in parallel."""
     window: int = 48
-    """Frames of each stream in an update; errors do not travel back any further."""
+    """Number of frames that an update reads from each stream; gradients are not
+    propagated back further."""
     steps: int = 1500
     """Number of updates."""
     chunk: int = 100
-    """Updates between two evaluations on the test part."""
+    """Number of updates between two evaluations on the test part."""
     tune: bool = False
-    """Choose settings without the test part: train on the frames before 2728, and test
-    on frames 2728 to 4091, the validation part."""
+    """For choosing settings: train on the frames before 2728, and test on the
+    validation part, frames 2728 to 4091."""
     seeds: int = 5
     """Number of networks of each kind, which differ in their initial weights; they
     train under vmap."""
@@ -85,7 +89,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train and test; write the results, and print them beside published figures."""
+    """Train and test; write the results, and print them with published accuracies."""
     check = lambda _: data.wall_following()
     return run_study("robot", config, _jobs, _finish, check=check)
 
@@ -109,7 +113,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _baseline(inputs: str, model: str, say, frames: networks.Frames, way: Way) -> Row:
-    """Test a baseline; return its row of the results table."""
+    """Test a baseline; return its row of results."""
     row: Row = {"inputs": inputs, "model": model}
     row |= _scored(frames, say(frames)[None])
     way.advance(1)
@@ -119,7 +123,7 @@ def _baseline(inputs: str, model: str, say, frames: networks.Frames, way: Way) -
 def _train(
     config: Config, inputs: str, name: str, frames: networks.Frames, way: Way
 ) -> Row:
-    """Train one kind of network from all seeds together; return its table row."""
+    """Train one kind of network from all seeds together; return its row of results."""
     network = networks.make_network(name, frames.xs.shape[1])
     wrong = lambda y, action: (jnp.argmax(y, axis=-1) != action).astype(jnp.float32)
     window = frames.score_window()
@@ -144,7 +148,7 @@ def _train(
 
 
 def _scored(frames: networks.Frames, said: np.ndarray) -> Row:
-    """Return each seed's accuracy in percent, and the first seed's confusion matrix."""
+    """Return seeds' accuracies in percent, and the first seed's confusion matrix."""
     actions = frames.actions[frames.first :]
     counts = report.confusion(actions, said[0], len(data.ACTIONS))
     right = 100 * np.mean(said == actions, axis=1)

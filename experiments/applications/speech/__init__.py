@@ -1,1 +1,1 @@
-"""Spoken digits."""
+"""Recognition of spoken digits."""

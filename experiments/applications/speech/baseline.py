@@ -17,8 +17,8 @@ def score(
     """Return the test accuracy of logistic regression, in percent.
 
     Args:
-      loud: log-mel features of each recording, [its frames, bands].
-      digits: [N], the digit of each recording.
+      loud: log-mel features of each recording, [number of frames, bands].
+      digits: [N], digit spoken in each recording.
       train: indices of the training recordings.
       test: indices of the test recordings.
     """
@@ -29,10 +29,10 @@ def score(
 
 
 def summary(loud: np.ndarray) -> np.ndarray:
-    """Return the mean features of five segments of a recording, and the deviation.
+    """Return mean features of five segments of a recording, and standard deviations.
 
-    The mean over the whole recording is subtracted from the features. The deviation is
-    the standard deviation over the whole recording.
+    The mean over the whole recording is subtracted from the features. Standard
+    deviations are over the whole recording.
 
     Example:
       >>> summary(np.arange(10.0)[:, None]).tolist()[:5]

@@ -1,14 +1,14 @@
-"""Log-mel features of sound: the energy in frequency bands, frame by frame.
+"""Log-mel features of sound: the logarithm of the energy per frequency band and frame.
 
-Notation: x samples at rate R, N samples in a frame, H samples from one frame to the
-next, w_n = sin²(πn / N) Hann's window (periodic).
+x are samples at the rate R. A frame has N samples, and begins H samples after the
+previous frame. w_n = sin²(πn / N) is Hann's window (periodic).
 
     S_{t,k} = |Σ_n w_n x_{tH+n} e^{−2πi kn/N}|²,    k = 0..N/2, of kR/N Hz
     L_{t,b} = ln max(ε, Σ_k S_{t,k} F_{k,b})
 
-S is the power spectrum, L the log-mel features, and F_{·,b} the filter of band b. Each
-filter is a triangle over frequency: 1 at its middle, 0 at the middles of the two
-neighbouring filters. The middles are equally spaced in mel, by HTK's formula
+S is the power spectrum, L the log-mel features, and F_{·,b} the filter of band b. As a
+function of frequency, each filter is a triangle: 1 at its centre, 0 at the centres of
+the two neighbouring filters. The centres are equally spaced in mel, by HTK's formula
 m(f) = 2595 log₁₀(1 + f/700).
 """
 
@@ -34,24 +34,25 @@ def log_mel(
 ) -> jax.Array:
     """Return log-mel features [*batch, frames, bands].
 
-    All samples of a frame are within the recording. If a recording has fewer than N
-    samples, zeros are appended to make one frame. If a recording is padded at its end,
-    only its first frames are free of padding; :func:`num_frames` of the length without
-    padding is the number of these frames.
+    Only frames that lie completely within the recording are returned. If a recording
+    has fewer than N samples, zeros are appended to make one frame. If a recording is
+    padded at its end, the later frames contain padding. The number of frames without
+    padding is :func:`num_frames` of the length before padding.
 
     Args:
       samples: [*batch, samples].
       rate: samples per second.
-      size: N, samples in a frame; 256 are 32 ms at 8 kHz.
-      hop: H, samples from frame to frame; 80 are 10 ms at 8 kHz.
-      bands: number of frequency bands, the features of a frame.
+      size: N, number of samples in a frame; 256 samples are 32 ms at 8 kHz.
+      hop: H, number of samples from the start of a frame to the start of the next; 80
+        samples are 10 ms at 8 kHz.
+      bands: number of frequency bands, which is the number of features of a frame.
       low: lower end of the lowest band, Hz.
       high: upper end of the highest band, Hz; by default half the rate.
-      floor: ε, the lowest energy, in units of the power spectrum S.
+      floor: ε, lower bound of the energy, in units of the power spectrum S.
 
     Raises:
-      ValueError: if a setting is out of its range, or if there are so many bands that
-        one of them contains no frequency.
+      ValueError: if an argument is out of its range, or if a band is so narrow that it
+        contains no frequency of the power spectrum.
 
     Example:
       >>> log_mel(jnp.zeros((2, 1000)), bands=20).shape
@@ -72,7 +73,7 @@ def log_mel(
 
 
 def num_frames(samples: int | np.ndarray, size: int = 256, hop: int = 80) -> Any:
-    """Return the number of frames for a number of samples, an integer or an array.
+    """Return the number of frames from a number of samples (an integer or an array).
 
     Example:
       >>> num_frames(1000), num_frames(np.array([100, 336])).tolist()
@@ -83,7 +84,7 @@ def num_frames(samples: int | np.ndarray, size: int = 256, hop: int = 80) -> Any
 
 
 def power_spectrum(samples: jax.Array, size: int, hop: int) -> jax.Array:
-    """Return power spectra [*batch, frames, size // 2 + 1] of [*batch, samples]."""
+    """Return power spectra [*batch, frames, size // 2 + 1] of samples [*batch, N]."""
     short = max(0, size - samples.shape[-1])
     padding = [*(samples.ndim - 1) * [(0, 0)], (0, short)]
     samples = jnp.pad(samples, padding)
@@ -101,7 +102,7 @@ def mel_filters(
 
     Args:
       bands: number of triangles.
-      size: samples in a frame.
+      size: number of samples in a frame.
       rate: samples per second.
       low: lower end of the first triangle, Hz.
       high: upper end of the last triangle, Hz; by default half the rate.

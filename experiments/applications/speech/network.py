@@ -3,10 +3,10 @@
     h_t = cell(θ, h_{t−1}, x_t),    y_t = V r_t + c,
     r_t = h_t ("last"),  or  r_t = (h_1 + … + h_t) / t ("mean")
 
-h_t is the state of the cell, r_t the pooled state, and y_t are the digits' logits. The
-inputs x_t are log-mel features minus their mean over the recording, divided by their
-standard deviation, so that loudness and clarity of a recording matter little. Only the
-output y at the last step is scored.
+h_t is the state of the cell, r_t the pooled state, and y_t are the logits of the
+digits. The inputs x_t are log-mel features, standardised over each recording, so that
+its loudness and contrast matter little. The loss uses only the output y at the last
+step.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,13 +31,13 @@ from experiments.networks.batches import (
 )
 
 Pooling = Literal["mean", "last"]
-DIGITS, BANDS, SIZE, HOP = 10, 24, 256, 160  # frames of 32 ms, one every 20 ms
+DIGITS, BANDS, SIZE, HOP = 10, 24, 256, 160  # frames of 32 ms, which begin every 20 ms
 BATCH = 100  # number of recordings processed together
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 def features(samples: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return log-mel features of each recording, [its frames, 24]."""
+    """Return log-mel features of each recording, [number of frames, 24]."""
     found: list[Any] = [None] * len(samples)
     for batch in all_batches(length_buckets([*map(len, samples)], 8), BATCH):
         sounds, mask = pad(samples, batch)
@@ -50,14 +50,14 @@ def features(samples: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def normalised(loud: np.ndarray) -> np.ndarray:
-    """Return features with mean 0 and deviation 1 over frames and bands."""
+    """Standardise features to mean 0 and deviation 1 over all frames and bands."""
     return (loud - loud.mean()) / max(float(loud.std()), 1e-3)
 
 
 class Recordings(NamedTuple):
-    """Inputs of networks, digits and speakers, for a set of recordings."""
+    """Recordings: inputs of networks, spoken digits, and speakers."""
 
-    xs: list[np.ndarray]  # each [its frames, 24]
+    xs: list[np.ndarray]  # each [number of frames, 24]
     digits: np.ndarray
     speakers: np.ndarray
 
@@ -81,18 +81,19 @@ def batches(
     hidden: int,
     seed: int,
 ) -> Iterator[tuple]:
-    """Draw batches (xs, targets, weights, mask, speakers); lengths are similar in each.
+    """Draw batches (xs, targets, weights, mask, speakers) of similarly long recordings.
 
     Args:
       recordings: all recordings.
       rows: indices of the recordings to draw from.
-      start: the step of the first batch.
-      batch: recordings in a batch.
-      run: number of consecutive batches of one shape.
-      lengths: largest number of different shapes of batches.
-      hidden: largest number of neighbouring bands of a recording to set to zero, drawn
-        anew for each batch, so that networks do not rely on a single band.
-      seed: seed of all draws.
+      start: number of batches to skip, to resume a training.
+      batch: number of recordings in a batch.
+      run: number of consecutive batches that have the same shape.
+      lengths: largest number of different padded lengths.
+      hidden: largest number of neighbouring bands of a recording to set to zero. The
+        bands are drawn anew for each batch, so that networks do not rely on a single
+        band.
+      seed: seed of all random numbers.
     """
     frames = [len(recordings.xs[row]) for row in rows]
     buckets = [
@@ -119,7 +120,7 @@ def init(key: jax.Array, cell: str, units: int) -> PyTree:
 
 
 def init_runs(key: jax.Array, cell: str, units: int, runs: int) -> PyTree:
-    """Draw the parameters of several networks; leaves have a first axis of runs."""
+    """Draw the parameters of several networks; each leaf begins with their axis."""
     keys = jax.random.split(jax.random.fold_in(key, 1), runs)
     return jax.jit(jax.vmap(partial(init, cell=cell, units=units)))(keys)
 
@@ -129,7 +130,7 @@ def make_rule(
 ) -> Callable[..., tuple]:
     """Return a rule (params, left_out, *batch) -> ((value, left_out), grads).
 
-    Recordings of the speaker with index left_out have weight 0 in the loss.
+    Recordings by the speaker whose index is left_out have weight 0 in the loss.
     """
     of_sequence = choices.make_rule(
         name, _step(cell, pooling), cross_entropy,
@@ -150,9 +151,9 @@ def make_rule(
 def say(
     params: PyTree, cell: str, pooling: Pooling, xs: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """Return the digit probabilities of each of several networks, [runs, N, 10]."""
+    """Return digit probabilities [runs, N, 10] from several networks."""
     longest = max(map(len, xs))
-    length = -(-longest // 25) * 25  # round up, so that few programs are compiled
+    length = -(-longest // 25) * 25  # round up: fewer shapes to compile for
     whole = Bucket(length, np.arange(len(xs)))
     size = min(BATCH, len(xs))
     parts = [

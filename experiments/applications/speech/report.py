@@ -21,7 +21,7 @@ APART |= {"yweweler": 79.2, "theo": 85.2, "jackson": 87.8}
 
 
 def name_of(row: dict[str, Any]) -> str:
-    """Return the name under which tables show a row of results."""
+    """Return the name of a row of results in tables."""
     if row["job"] == "logistic":
         return LOGISTIC
     return f"{row['cell'].upper()}, {row['pooling']} state"
@@ -79,9 +79,9 @@ def _show_left_out(rows: list[dict[str, Any]]) -> None:
 
 
 def _confusions(rows: list[dict[str, Any]]) -> dict[str, tuple[str, np.ndarray]]:
-    """Return the title and confusion counts of the first network on each split.
+    """Return {split: (title, confusion counts)} of the first network.
 
-    The keys are "known" and "unknown", for tests on known and on unknown speakers.
+    The keys are "known" and "unknown": whether the tested speakers were in training.
     """
     found = {}
     for row in rows:
@@ -93,7 +93,7 @@ def _confusions(rows: list[dict[str, Any]]) -> dict[str, tuple[str, np.ndarray]]
 
 
 def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Draw learning curves and confusion matrices."""
+    """Draw learning curves and confusion matrices, and save them as pictures."""
     for who, (title, counts) in _confusions(rows).items():
         figure = report.draw_confusion(title, DIGITS, counts)
         figure.axes[0].set(xlabel="digit predicted", ylabel="digit spoken")
@@ -103,10 +103,10 @@ def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:
-    """Draw errors during training, of each kind of network and each unknown speaker.
+    """Draw test errors against updates, for each kind of network and unknown speaker.
 
-    Thin lines are single seeds, and the thick line is the mean over seeds. Dotted lines
-    are logistic regression.
+    A thin line shows one seed, a thick line the mean over seeds, and a dotted line
+    logistic regression.
     """
     apart = any(row.get("speakers") for row in rows)
     figure = Figure(figsize=(11 if apart else 6, 4.6), layout="constrained")

@@ -2,9 +2,9 @@
 
 A recurrent network reads a recording frame by frame, and predicts the digit after the
 last frame. Recordings differ in length. In the official split, all six speakers are in
-the training part and in the test part. To test on unknown speakers, the study also
-leaves out each speaker: a network trains on the other speakers and is tested on the
-speaker left out.
+the training part and in the test part. For tests on unknown speakers, each speaker is
+left out once: a network trains on the other speakers, and is tested on the speaker left
+out.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from experiments.harness.options import all_of, at_least, given, known
 from experiments.harness.study import run_study, Study
 from experiments.networks.cells import DENSE
 
-RUN = 10  # number of consecutive batches of one shape
+RUN = 10  # number of consecutive batches that have the same shape
 LEFT_OUT, BASELINE = "speakers", "logistic"
 
 
@@ -51,14 +51,14 @@ class Config(Study):
     cells: tuple[str, ...] = ("gru", "lstm")
     """Cells: tanh, gru, lstm. The first cell is also tested on unknown speakers."""
     pooling: tuple[network.Pooling, ...] = ("mean", "last")
-    """Inputs of the readout: the mean of all states, or the last state. The first
-    input is also tested on unknown speakers."""
+    """Inputs of the readout: mean of all states, last state. The first of these is also
+    tested on unknown speakers."""
     units: int = 64
-    """Size of each cell."""
+    """Number of units of each cell."""
     rule: str = "bptt"
     """Gradient rule: bptt, truncated_bptt, artbp, rtrl, snap_1, uoro, …"""
     lookback: int = 20
-    """Frames that errors travel back, for rules that truncate."""
+    """Number of frames that gradients are propagated back, for rules that truncate."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, …"""
     learning_rate: float | None = 5e-3
@@ -67,24 +67,25 @@ class Config(Study):
     steps: int = 1600
     """Number of updates, rounded up to a multiple of 10."""
     batch: int = 64
-    """Recordings in a mini-batch; they have about the same length."""
+    """Number of recordings in a mini-batch; they have about the same length."""
     lengths: int = 4
-    """Largest number of lengths to pad batches to; each length compiles a program."""
+    """Largest number of different padded lengths; each needs another compilation."""
     hidden: int = 6
-    """Largest number of neighbouring frequency bands, of 24, to hide in training."""
+    """Largest number of neighbouring frequency bands, of 24, to set to zero in
+    training."""
     speakers: tuple[str, ...] = data.SPEAKERS
     """Speakers to leave out, one at a time."""
     tune: bool = False
-    """Choose settings without the test part: train on takes 10 to 49 of each digit, and
-    test on takes 5 to 9, the validation part."""
+    """For choosing settings: train on takes 10 to 49 of each digit, and test on the
+    validation part, takes 5 to 9."""
     looks: int = 10
     """Approximate number of tests during training; the last test is the result."""
     seeds: int = 2
     """Number of networks of each kind, which differ in their initial weights; they
     train under vmap."""
     wav: Path | None = None
-    """A recording of one digit to recognise. With --out and --resume, a finished run
-    answers without training."""
+    """A WAV file with one spoken digit to recognise. With --out and --resume, the
+    networks of a finished run are used without further training."""
 
     def check(self) -> None:
         """Check that training does not set all frequency bands to zero."""
@@ -93,7 +94,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train and test; write the results, and print them beside published figures."""
+    """Train and test; write the results, and print them with published accuracies."""
     sound = None if config.wav is None else wav.read_digit(config.wav)
     jobs = partial(_jobs, load=cache(network.load))
     finish, check = partial(_finish, sound=sound), lambda _: data.fsdd()
@@ -120,20 +121,20 @@ def _finish(folder: Path, config: Config, rows: list[Row], sound) -> None:
 
 
 def _parts(config: Config, found: data.FSDD) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of the training part and of the test part."""
+    """Return indices of the recordings for training, and of those for testing."""
     if config.tune:
         return found.train, found.validation
     return np.union1d(found.train, found.validation), found.test
 
 
 def _steps(config: Config) -> tuple[int, int]:
-    """Return the number of updates in all, and between two tests."""
+    """Return the total number of updates, and the number between two tests."""
     every = max(RUN, -(-config.steps // config.looks) // RUN * RUN)
     return every * -(-config.steps // every), every
 
 
 def _baseline(config: Config, load, way: Way) -> Row:
-    """Test logistic regression on both splits; return its row of the results table."""
+    """Test logistic regression on known and unknown speakers; return its results."""
     found, loud, _ = load()
     score = partial(baseline.score, loud, found.digits)
     row: Row = {"accuracy": [score(*_parts(config, found))]}
@@ -163,7 +164,7 @@ def _official(
 
 
 def _left_out(config: Config, load, way: Way) -> Row:
-    """For each speaker, train a network on the others, and test it on this speaker.
+    """For each speaker, train a network on the others, and test it on the speaker.
 
     All networks train under one vmap, on the same batches. Recordings of the speaker
     left out have weight 0 in the loss.
@@ -200,7 +201,7 @@ def _left_out(config: Config, load, way: Way) -> Row:
 def _fit(
     config, cell, pooling, recordings, train, left_out, tested, way: Way
 ) -> tuple[Row, Any]:
-    """Train a network for each entry of left_out; return table row and predictions."""
+    """Train a network for each entry of left_out; return results and predictions."""
     steps, every = _steps(config)
     draws, seed = choices.draws(config.rule), jax.random.key(config.first_seed)
     params = network.init_runs(seed, cell, config.units, len(left_out))
@@ -236,7 +237,7 @@ def _fit(
 
 
 def _said(params, cell, pooling, recordings, rows) -> np.ndarray:
-    """Return the digit that each network predicts for each recording, [runs, N]."""
+    """Return the digits that networks predict for the recordings, [runs, N]."""
     xs = [recordings.xs[row] for row in rows]
     return network.say(params, cell, pooling, xs).argmax(axis=-1)
 

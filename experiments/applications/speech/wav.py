@@ -1,4 +1,4 @@
-"""Recognition of the digit in a user's WAV file, by the networks of a run."""
+"""Recognition of the spoken digit in a user's WAV file, by the networks of a run."""
 
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ from experiments import data
 from experiments.applications.speech import network
 from experiments.harness.errors import DataError
 
-RATE, LONGEST = 8000, 5.0  # samples per second; longest recording in seconds
+RATE, LONGEST = 8000, 5.0  # samples per second; longest allowed recording in s
 
 
 def read_digit(path: Path) -> np.ndarray:
-    """Return the samples of a user's recording.
+    """Read the samples of a user's recording.
 
     Raises:
       DataError: if the file cannot be read, or the recording is too long, is silent, or
@@ -38,7 +38,7 @@ def read_digit(path: Path) -> np.ndarray:
 
 
 def recognise(config: Any, folder: Path, samples: np.ndarray) -> np.ndarray:
-    """Return the probabilities of the digits for a recording, by a run's networks.
+    """Return the digit probabilities of a recording, by the networks of a run.
 
     Args:
       config: settings of the run.
@@ -63,7 +63,8 @@ def answer(
     """Print the digit that the networks of a run recognise in a recording.
 
     Raises:
-      DataError: if the networks of the first cell and pooling are not trained yet.
+      DataError: if the networks of the first cell and pooling have not been trained
+        yet.
     """
     name = f"{config.cells[0]}-{config.pooling[0]}"
     if name not in [row["job"] for row in rows]:

@@ -1,6 +1,7 @@
 """Losses and gradient rule of `translate`, and greedy translation.
 
-At each step the decoder reads the reference's previous word, or its own previous word.
+At each step, the decoder reads the previous word: of the reference translation, or the
+word that the decoder predicted.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from experiments.applications.translate.network import (
 
 
 class Batch(NamedTuple):
-    """Sentences and their translations, [S, B] and [T, B]; END is the last word."""
+    """Word indices of sentences [S, B] and translations [T, B]; END is the last."""
 
     source: Any
     source_mask: Any
@@ -42,14 +43,14 @@ def losses(
     forced: jax.Array | None = None,
     kept: Any = None,
 ) -> jax.Array:
-    """Return the loss of each target word, [T, B]; losses in padding are meaningless.
+    """Return the loss of each target word, [T, B]; ignore losses in padding.
 
     The loss of the word y_t is −ln p(y_t | y_1 … y_{t−1}, x) for the source x.
 
     Args:
       params: parameters of the network.
       encoded: the encoded source, from :func:`encode`.
-      batch: sentences and translations.
+      batch: source sentences and reference translations.
       how: settings of the network.
       forced: [T, B] bool; True where the decoder reads the reference's word, False
         where it reads its own prediction. By default True everywhere.
@@ -76,14 +77,15 @@ def losses(
 def make_rule(
     how: How, *, forcing: float = 1.0, dropout: float = 0.0
 ) -> Callable[..., tuple]:
-    """Return a rule (params, *batch, key=) -> ((value, None), grads) of the mean loss.
+    """Return a rule (params, *batch, key=) -> ((mean loss, None), grads).
 
-    The mean is over target words, without padding and unknown words. `how.rule` must be
-    a gradient rule that differentiates encoder and decoder together.
+    The mean is over target words that are neither padding nor unknown. `how.rule` must
+    be a gradient rule that differentiates encoder and decoder together.
 
     Args:
       how: settings of the network and of the rule.
-      forcing: probability that the decoder reads the reference's word, not its own.
+      forcing: probability that the decoder reads the reference's word instead of its
+        own.
       dropout: dropout rate; masks are drawn for each word.
     """
 
@@ -112,14 +114,14 @@ def make_rule(
 
 
 def counted(batch: Batch) -> jax.Array:
-    """Return which target words are scored, [T, B]: known words and END."""
+    """Return a mask [T, B] of the scored target words: known words and END."""
     return jnp.asarray(batch.target_mask) & (jnp.asarray(batch.target) != UNKNOWN)
 
 
 def greedy(
     params: PyTree, encoded: tuple[PyTree, jax.Array], how: How, length: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Translate greedily: write the likeliest word, and read it at the next step.
+    """Translate greedily: write the most probable word, and read it at the next step.
 
     Args:
       params: parameters of the network.
@@ -128,7 +130,7 @@ def greedy(
       length: number of words to write.
 
     Returns:
-      Words [length, B], meaningless after END, and attention a [length, S, B].
+      Words [length, B], to be ignored after END; and attention a [length, S, B].
     """
     seen, g = encoded
     given = jnp.full((length, len(g)), END, jnp.int32)

@@ -1,7 +1,7 @@
 """Network of `translate`: an encoder, and a decoder with attention.
 
-Two GRUs, the encoder, read a sentence x_1 … x_S, one GRU in each direction. A third
-GRU, the decoder, writes the words y_1, y_2, … up to END:
+The encoder is two GRUs, which read a sentence x_1 … x_S, one in each direction. The
+decoder is a third GRU, which writes the words y_1, y_2, … up to END:
 
     m_s = [h→_s, h←_s],    g_0 = tanh(W_0 [h→_S, h←_1] + b_0)
     e_ts = v · tanh(W_q g_{t−1} + W_k m_s), "additive",  or  g_{t−1} · W_k m_s, "dot"
@@ -11,9 +11,9 @@ GRU, the decoder, writes the words y_1, y_2, … up to END:
 
 m_s is the memory of a source word, g_t the decoder's state, a_ts the attention, c_t the
 context and f_t the decoder's output; W_…, v, b_… and E are weights. y_{t−1} is the
-reference's word (teacher forcing), or the likeliest word at t−1. The decoder uses one
-embedding E to read words and to predict them. Dropout applies to the embeddings that
-are read, and to f_t.
+reference's word (teacher forcing), or the most probable word at step t−1. The decoder
+uses one matrix E both to embed the words that it reads, and to predict words. Dropout
+is applied to the embeddings of read words, and to f_t.
 
 References:
   Bahdanau, Cho, Bengio, "Neural machine translation by jointly learning to align and
@@ -31,9 +31,9 @@ import jax.numpy as jnp
 from bpvariants import cells, gradients
 from bpvariants.types import PyTree, Step
 
-END, UNKNOWN = 0, 1  # the decoder also reads END before it writes the first word
+END, UNKNOWN = 0, 1  # END is also the first word that the decoder reads
 RULES = ("bptt", "bptt_step", "truncated_bptt")
-HIDDEN = -1e30  # score of padding for attention, and of UNKNOWN as the next word
+HIDDEN = -1e30  # score of padding in attention; logit of UNKNOWN as next word
 Attention: TypeAlias = Literal["additive", "dot"]
 
 
@@ -52,7 +52,7 @@ def check_rule(name: str) -> None:
 
 
 class Sizes(NamedTuple):
-    """Sizes of the two vocabularies and of the network."""
+    """Sizes of the two vocabularies, and of the network."""
 
     source_words: int
     target_words: int
@@ -62,11 +62,11 @@ class Sizes(NamedTuple):
 
 
 class How(NamedTuple):
-    """Settings of the network and of its gradient rule; none of them is learned."""
+    """Settings of the network and of its gradient rule, which are not learned."""
 
     attention: Attention = "additive"
     rule: str = "bptt"
-    lookback: int = 1  # words between two cuts of the error, for truncated_bptt
+    lookback: int = 1  # words between two stopped gradients, for truncated_bptt
 
 
 def init(key: jax.Array, sizes: Sizes) -> PyTree:
@@ -102,13 +102,13 @@ def init(key: jax.Array, sizes: Sizes) -> PyTree:
 def encode(
     params: PyTree, source: jax.Array, mask: jax.Array, kept: Any, how: How
 ) -> tuple[PyTree, jax.Array]:
-    """Encode sentences; return the memory that the decoder reads, and its state g_0.
+    """Encode sentences; return the memory m, and the decoder's initial state g_0.
 
     Args:
       params: parameters of encoder and decoder.
-      source: [S, B] int.
+      source: [S, B] int, word indices of the sentences.
       mask: [S, B] bool, False in padding.
-      kept: [S, B, embedding], a dropout mask; None for no dropout.
+      kept: [S, B, embedding], dropout mask of the embeddings; None for no dropout.
       how: settings of the network.
     """
     own, look = params["encoder"], params["decoder"]
@@ -133,20 +133,20 @@ def encode(
 
 
 def make_step(attention: Attention, own_words: bool) -> Step:
-    """Return the step of the decoder.
+    """Return the decoder's step.
 
     Its arguments and its output are tuples:
 
     - params: the decoder's parameters, and the memory that :func:`encode` returns;
-    - carry: the state g, and the likeliest word;
+    - carry: the state g, and the most probable word;
     - x: the given word, whether to read the given word, the dropout masks of E y and of
-      f (or None), and whether errors are cut off;
-    - y: the output f, the likeliest word, and the attention a.
+      f (or None), and whether to stop gradients;
+    - y: the output f, the most probable word, and the attention a.
 
     Args:
       attention: "additive" or "dot".
-      own_words: False if the given word is always read; then the likeliest word is not
-        computed.
+      own_words: False if the given word is always read, so that the most probable word
+        need not be computed.
     """
 
     def step(params, carry, x):
@@ -169,7 +169,7 @@ def make_step(attention: Attention, own_words: bool) -> Step:
 
 
 def attend(net: PyTree, seen: PyTree, g: jax.Array, attention: Attention) -> jax.Array:
-    """Return the attention a [S, B] to each word of the source, 0 in padding."""
+    """Return the attention a [S, B] to each source word; it is 0 in padding."""
     if attention == "additive":
         score = jnp.tanh(g @ net["query"] + seen["keys"]) @ net["energy"]
     else:
@@ -183,7 +183,7 @@ def logits(net: PyTree, f: jax.Array) -> jax.Array:
 
 
 def cuts(like: jax.Array, how: How) -> jax.Array | None:
-    """Return a mask [T, B] of the steps where errors are cut off; None for no step."""
+    """Return a mask [T, B] of the steps at which gradients stop; None if at none."""
     if how.rule != "truncated_bptt":
         return None
     steps = jnp.arange(like.shape[0])[:, None]
@@ -191,12 +191,12 @@ def cuts(like: jax.Array, how: How) -> jax.Array | None:
 
 
 def _cut(h: jax.Array, cut: jax.Array | None) -> jax.Array:
-    """Return a state, with its gradient stopped where `cut` is True."""
+    """Return the state, with its gradient stopped where `cut` is True."""
     if cut is None:
         return h
     return jnp.where(cut[..., None], jax.lax.stop_gradient(h), h)
 
 
 def remat(how: How) -> Literal["step"] | None:
-    """Return the option `remat` of `unroll`: what to keep for the backward pass."""
+    """Return the option `remat` of `unroll`: what is stored for the backward pass."""
     return "step" if how.rule == "bptt_step" else None

@@ -59,7 +59,7 @@ def _show_examples(row: dict[str, Any]) -> None:
 
 
 def show_answer(sentence: str, said: str, unknown: list[str]) -> None:
-    """Print a translation, and the words that the network does not know."""
+    """Print a translation, and the source words that the network does not know."""
     console = report.wide_console()
     console.print(f"{sentence} → [bold]{said}[/bold]", soft_wrap=True)
     if unknown:
@@ -67,7 +67,7 @@ def show_answer(sentence: str, said: str, unknown: list[str]) -> None:
 
 
 def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Draw learning curves and attention."""
+    """Draw learning curves and attention, and save them as pictures."""
     trained = [row for row in rows if "forcing" in row]
     if trained:
         report.save_picture(folder, "translate", draw_curves(rows))
@@ -75,7 +75,7 @@ def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:
-    """Draw validation BLEU and losses during training; thin lines are single seeds."""
+    """Draw validation BLEU and losses against updates; each thin line is one seed."""
     figure = Figure(figsize=(11, 4.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for i, row in enumerate(row for row in rows if "forcing" in row):
@@ -106,7 +106,7 @@ def draw_curves(rows: list[dict[str, Any]]) -> Figure:
 
 
 def draw_attention(row: dict[str, Any]) -> Figure:
-    """Draw the attention of each written word, for the four longest examples."""
+    """Draw the attention at each written word, for the four longest examples."""
     chosen = sorted(row["examples"], key=lambda each: -len(each["source"]))[:4]
     figure = Figure(figsize=(10, 9), layout="constrained")
     axes = figure.subplots(2, 2, squeeze=False).ravel()

@@ -1,4 +1,4 @@
-"""Initial weights, translations and scores of networks of several seeds."""
+"""Networks of several seeds: initial weights, translations and scores."""
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -25,7 +25,7 @@ BATCH, EXAMPLES = 256, 8
 
 
 def init(key: jax.Array, sizes: Sizes, runs: int) -> PyTree:
-    """Draw the parameters of several networks; leaves have a first axis of runs."""
+    """Draw the parameters of several networks; each leaf begins with their axis."""
     keys = jax.random.split(jax.random.fold_in(key, 1), runs)
     return _init(sizes)(keys)
 
@@ -38,17 +38,17 @@ def _init(sizes: Sizes) -> Callable:
 class Scored(NamedTuple):
     """Translations of a part of a corpus, and their scores."""
 
-    scores: dict[str, list[float]]  # name -> a value for each seed
-    said: list[list[str]]  # translations, [runs][N]
-    unknown_share: float  # share of unknown target words, which are never predicted
+    scores: dict[str, list[float]]  # name of a score -> its value for each seed
+    said: list[list[str]]  # [runs][N], translations of the sentences
+    unknown_share: float  # share of target words that are unknown, so never predicted
 
 
 def score(params: PyTree, *, part: Part, corpus: Corpus, how: How) -> Scored:
     """Translate a part of a corpus greedily, and score the translations.
 
-    The scores are those of :func:`text.score` and two losses in nats per word, which
-    count END but not unknown words. For `forced_nats` the decoder reads the reference's
-    words, for `own_nats` the words that it predicts.
+    The scores are the scores of :func:`text.score`, and two losses in nats per word,
+    over known words and END. For `forced_nats`, the decoder reads the reference's
+    words; for `own_nats`, it reads the words that it predicts.
     """
     numbers = text.part_to_numbers(part, corpus)
     said = np.zeros((_runs(params), len(part), STEPS), int)
@@ -71,7 +71,7 @@ def score(params: PyTree, *, part: Part, corpus: Corpus, how: How) -> Scored:
 
 
 def _batches(numbers: Numbers):
-    """Yield batches of one shape, and the indices of the sentences in each batch."""
+    """Yield batches of the same shape, and the indices of their sentences."""
     longest = max(map(len, numbers.source))
     to = max(map(len, numbers.target))
     whole = Bucket(longest, np.arange(len(numbers.source)))
@@ -111,7 +111,8 @@ def translate(
     """Translate sentences with the first seed's network.
 
     Returns:
-      Each translation, and the attention of its words and END, [words + 1, source + 1].
+      A list of pairs: a translation, and the attention at its words and END, [words +
+      1, source words + 1].
     """
     first = jax.tree.map(lambda leaf: leaf[0], params)
     xs = text.to_numbers(sentences, corpus.source_words)
@@ -127,7 +128,7 @@ def translate(
 def examples(
     params: PyTree, part: Part, said: list[str], corpus: Corpus, how: How
 ) -> list[dict[str, Any]]:
-    """Return evenly spaced sentences of a part, with translations and attention."""
+    """Translate a few evenly spaced sentences of a part; return attention too."""
     rows = np.linspace(0, len(part) - 1, min(EXAMPLES, len(part))).astype(int)
     found = translate(params, [part[row][0] for row in rows], corpus, how)
     return [
@@ -142,7 +143,7 @@ def examples(
 
 
 def read_sentence(text: str) -> str:
-    """Return a user's sentence in the form of the training sentences.
+    """Normalise a user's sentence in the same way as the training sentences.
 
     Raises:
       DataError: if the sentence has no words, or too many words.
@@ -164,7 +165,7 @@ def read_sentence(text: str) -> str:
 def answer(
     checkpoints: Path, like: PyTree, sentence: str, corpus: Corpus, how: How
 ) -> tuple[str, list[str]]:
-    """Translate a sentence with the first seed's network; also return unknown words.
+    """Translate a sentence with the first seed's network; return its unknown words too.
 
     Raises:
       DataError: if none of the sentence's words occurs in training.
@@ -174,7 +175,7 @@ def answer(
     if len(unknown) == len(words):
         raise DataError(
             f"--translate: none of the words of {sentence!r} occurs in training. Give "
-            "a sentence in the source language; --to is that of the translation."
+            "a sentence in the source language; --to is the target language."
         )
     _, params = training.read_checkpoint(checkpoints, like)
     return translate(params, [sentence], corpus, how)[0][0], unknown

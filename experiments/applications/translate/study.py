@@ -1,10 +1,11 @@
-"""Study `translate`: French to English or back, by an encoder and a decoder.
+"""Study `translate`: French to English or the reverse, by an encoder and a decoder.
 
-The encoder and the decoder are GRUs, trained by `jax.grad` through two unrolls. The
-decoder attends to the states of the encoder. Errors travel back through the decoder,
-through attention at each word, and through the encoder. In training the decoder reads
-the reference's words (teacher forcing), or partly its own predictions. In the test the
-decoder translates greedily, and reads only its own predictions.
+The encoder and the decoder consist of GRUs, trained by `jax.grad` through two unrolls.
+The decoder attends to the states of the encoder. Gradients are propagated back through
+the decoder, through the attention at each word, and through the encoder. In training,
+the decoder reads the reference's words (teacher forcing), or some of its own
+predictions. In the test, the decoder translates greedily, and reads only its own
+predictions.
 """
 
 import dataclasses
@@ -28,13 +29,13 @@ from experiments.harness.jobs import Job, Row, time_taken, Way
 from experiments.harness.options import at_least, known, within
 from experiments.harness.study import run_study, Study
 
-RUN = 10  # number of consecutive batches of one shape
+RUN = 10  # number of consecutive batches that have the same shape
 BASELINES = "baselines"
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """How well do recurrent networks translate short sentences, by teacher forcing?"""
+    """How well do recurrent networks translate short sentences?"""
 
     QUICK = {
         "forcing": (1.0,), "units": 64, "embedding": 64, "steps": 300, "batch": 32,
@@ -56,18 +57,18 @@ class Config(Study):
     attention: network.Attention = "additive"
     """Score of attention: additive (Bahdanau) or dot (Luong)."""
     units: int = 128
-    """Size of the decoder, and of each direction of the encoder."""
+    """Number of units of the decoder, and of each direction of the encoder."""
     embedding: int = 128
     """Size of the embedding of a word."""
     dropout: float = 0.3
     """Dropout rate of embeddings, and of the decoder's output before the logits."""
     forget: float = 0.1
-    """Share of source words made unknown in training."""
+    """Fraction of source words that are replaced by the unknown word in training."""
     rule: str = "bptt"
-    """Gradient rule: bptt, bptt_step (keeps only states, recomputes the rest),
-    truncated_bptt (errors are cut off every lookback words)."""
+    """Gradient rule: bptt, bptt_step (stores only states, recomputes all else),
+    truncated_bptt (gradients stop every `lookback` words)."""
     lookback: int = 4
-    """Number of words after which truncated_bptt cuts errors off."""
+    """Number of words from one stop of gradients to the next, for truncated_bptt."""
     update: str = "adam"
     """Update rule: adam, sgd, forgetting, …"""
     learning_rate: float | None = 4e-3
@@ -76,19 +77,19 @@ class Config(Study):
     steps: int = 1200
     """Number of updates, rounded up to a multiple of 10."""
     batch: int = 64
-    """Sentences in a mini-batch; they have about the same length."""
+    """Number of sentences in a mini-batch; they have about the same length."""
     lengths: int = 2
-    """Largest number of lengths to pad batches to; each length compiles a program."""
+    """Largest number of different padded lengths; each needs another compilation."""
     looks: int = 5
     """Approximate number of times to translate the validation part during training."""
     seeds: int = 2
     """Number of networks of each kind, which differ in their initial weights; they
     train under vmap."""
     tune: bool = False
-    """Choose settings without the test part: test on the validation part."""
+    """For choosing settings: test on the validation part instead of the test part."""
     translate: str | None = None
-    """A sentence to translate. With --out and --resume, a finished run answers without
-    training."""
+    """A sentence to translate. With --out and --resume, the networks of a finished run
+    are used without further training."""
 
     def check(self) -> None:
         """Check the rule, and the probabilities of teacher forcing."""
@@ -102,12 +103,12 @@ class Config(Study):
 
     @property
     def how(self) -> network.How:
-        """Settings of the network and of its gradient rule."""
+        """Settings of the network and of its gradient rule, which are not learned."""
         return network.How(self.attention, self.rule, self.lookback)
 
 
 def main(config: Config) -> report.Result:
-    """Train and translate; write the results, and print them beside the baselines."""
+    """Train and translate; write the results, and print them with the baselines."""
     asked, load = None, cache(text.load)
     if config.translate is not None:
         asked = runs.read_sentence(config.translate)
@@ -137,12 +138,12 @@ def _finish(
 
 
 def name_of(forcing: float) -> str:
-    """Return the name of the job that trains with a share of teacher forcing."""
+    """Return the name of the job that trains with the probability `forcing`."""
     return f"forcing-{forcing:g}"
 
 
 def _steps(config: Config) -> tuple[int, int]:
-    """Return the number of updates in all, and between two tests."""
+    """Return the total number of updates, and the number between two tests."""
     every = max(RUN, -(-config.steps // config.looks) // RUN * RUN)
     return every * -(-config.steps // every), every
 
@@ -152,7 +153,7 @@ def _tested(config: Config, corpus: text.Corpus) -> text.Part:
 
 
 def _baselines(config: Config, corpus: text.Corpus, way: Way) -> Row:
-    """Score the baselines; return their row of the results table."""
+    """Score the baselines; return their row of results."""
     sources, right = zip(*_tested(config, corpus), strict=True)
     row = {}
     for name in ("most_common", "nearest"):
@@ -168,7 +169,7 @@ def _sizes(config: Config, corpus: text.Corpus) -> network.Sizes:
 
 
 def _train(config: Config, forcing: float, corpus: text.Corpus, way: Way) -> Row:
-    """Train all seeds with one share of teacher forcing; return their table row."""
+    """Train all seeds with one value of `forcing`; return their row of results."""
     steps, every = _steps(config)
     seed = jax.random.key(config.first_seed)
     params = runs.init(seed, _sizes(config, corpus), config.seeds)

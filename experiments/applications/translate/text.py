@@ -1,7 +1,7 @@
 """Sentences as indices of words, batches of sentences, and scores of translations.
 
 BLEU is sacrebleu's score of a whole corpus, with one reference for each sentence. The
-sentences are in lower case without accents, so their BLEU cannot be compared with the
+sentences are in lower case without accents, so their BLEU is not comparable with the
 BLEU of ordinary text.
 """
 
@@ -19,24 +19,24 @@ from experiments.applications.translate.losses import Batch
 from experiments.applications.translate.network import END, UNKNOWN
 from experiments.networks.batches import Bucket, draw_batches, length_buckets, pad
 
-RESAMPLED = 300  # bootstrap samples for the interval of BLEU
+RESAMPLED = 300  # number of bootstrap samples for the interval of BLEU
 Part = list[tuple[str, str]]  # (source, target)
 
 
 class Corpus(NamedTuple):
-    """Sentence pairs (source, target), and the vocabularies of the training part."""
+    """Sentence pairs (source, target) in three parts, and training vocabularies."""
 
     train: Part
     validation: Part
     test: Part
-    source_words: list[str]  # the word of each index; END and UNKNOWN come first
+    source_words: list[str]  # word of each index; the first two are END and UNKNOWN
     target_words: list[str]
 
 
 def load(to: Literal["english", "french"]) -> Corpus:
-    """Return the pairs of PyTorch's tutorial, split by a hash of the English sentence.
+    """Load the pairs of PyTorch's tutorial, split by a hash of the English sentence.
 
-    In each pair, the target is the sentence in the language `to`.
+    `to` is the language of the targets; the other language is the source.
     """
     found = data.tatoeba_fra_eng(data.tutorial_form, data.is_of_tutorial)
     parts = [
@@ -47,7 +47,7 @@ def load(to: Literal["english", "french"]) -> Corpus:
 
 
 def make_corpus(train: Part, validation: Part, test: Part) -> Corpus:
-    """Return a corpus with its vocabularies, most frequent words first.
+    """Return a corpus and its vocabularies, the most frequent words first.
 
     Example:
       >>> make_corpus([("un chat", "a cat"), ("un", "a")], [], []).source_words
@@ -61,7 +61,7 @@ def make_corpus(train: Part, validation: Part, test: Part) -> Corpus:
 
 
 def to_numbers(sentences: Sequence[str], words: list[str]) -> list[np.ndarray]:
-    """Return each sentence as indices of words, with END at the end.
+    """Convert each sentence to indices of its words, and END.
 
     Example:
       >>> to_numbers(["a dog"], ["<end>", "<unknown>", "a"])[0].tolist()
@@ -75,7 +75,7 @@ def to_numbers(sentences: Sequence[str], words: list[str]) -> list[np.ndarray]:
 
 
 def to_text(numbers: Iterable[int], words: list[str]) -> str:
-    """Return the text of the words before END.
+    """Convert indices to text; words from END on are dropped.
 
     Example:
       >>> to_text([2, 0, 2], ["<end>", "<unknown>", "a"])
@@ -93,7 +93,7 @@ class Numbers(NamedTuple):
 
 
 def part_to_numbers(part: Part, corpus: Corpus) -> Numbers:
-    """Return both sentences of each pair of a part as indices of words."""
+    """Return the sentence pairs of a part as indices of words."""
     return Numbers(
         to_numbers([pair[0] for pair in part], corpus.source_words),
         to_numbers([pair[1] for pair in part], corpus.target_words),
@@ -101,7 +101,7 @@ def part_to_numbers(part: Part, corpus: Corpus) -> Numbers:
 
 
 def padded(numbers: Numbers, rows: Bucket, length: int) -> Batch:
-    """Return the pairs of a bucket, with targets padded to `length`."""
+    """Return the sentence pairs of a bucket, with targets padded to `length`."""
     target = pad(numbers.target, Bucket(length, rows.rows))
     return Batch(*pad(numbers.source, rows), *target)
 
@@ -119,14 +119,14 @@ def batches(
     """Draw batches of sentences of about the same length.
 
     Args:
-      numbers: the sentence pairs to draw from, as indices of words.
-      start: the step of the first batch.
-      batch: sentences in a batch.
-      run: number of consecutive batches of one shape.
-      lengths: largest number of different shapes of batches.
-      forget: share of source words made unknown, drawn anew for each batch, so that
-        the network learns to read unknown words.
-      seed: seed of all draws.
+      numbers: sentence pairs to draw from, as indices of words.
+      start: number of batches to skip, to resume a training.
+      batch: number of sentence pairs in a batch.
+      run: number of consecutive batches that have the same shape.
+      lengths: largest number of different padded lengths.
+      forget: fraction of source words to replace by UNKNOWN, so that the network learns
+        to read unknown words. The words are drawn anew for each batch.
+      seed: seed of all random numbers.
     """
     buckets = length_buckets([*map(len, numbers.source)], lengths)
     longest = {
@@ -162,15 +162,15 @@ def score(said: Sequence[str], right: Sequence[str]) -> dict[str, float]:
 
 
 def most_common(train: Part, sources: Sequence[str]) -> list[str]:
-    """Return the most common target sentence of training, for every source."""
+    """Return, for every source, the most common target of the training part."""
     target = Counter(pair[1] for pair in train).most_common(1)[0][0]
     return [target] * len(sources)
 
 
 def nearest(train: Part, sources: Sequence[str]) -> list[str]:
-    """Return the translation of the nearest source in training: a translation memory.
+    """Return the translations of the nearest training sources: a translation memory.
 
-    The nearest source has the largest cosine between tf-idf vectors, whose features are
+    The nearest source has the largest cosine similarity of tf-idf vectors; features are
     words and pairs of neighbouring words.
 
     Example:

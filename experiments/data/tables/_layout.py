@@ -1,4 +1,4 @@
-"""Layout of a table in a text file: its delimiter, its header and lines to skip."""
+"""Layout of a table in a text file: delimiter, header, and lines to skip."""
 
 import csv
 import re
@@ -13,7 +13,7 @@ from experiments.data.tables._times import SAMPLE
 from experiments.harness.options import did_you_mean
 
 DELIMITERS = ",;\t|"
-FEW = 60  # number of lines from which the delimiter is found
+FEW = 60  # number of lines from which the delimiter is inferred
 SINGLE = "\x1f"  # delimiter for a file with one column; no text has this character
 SPELLED = {"tab": "\t", "\\t": "\t"}
 SEP = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
@@ -21,33 +21,34 @@ DATE = re.compile(r"\d{1,4}[-/.:]\d{1,2}([-/.: T].*)?")
 
 
 class Layout(NamedTuple):
-    """Layout of a table; a record is a row of the table, on one or more lines."""
+    """Layout of a table; a record is a row, which may span several lines."""
 
     delimiter: str
     names: list[str]  # names of the columns
     lines: int  # number of lines to skip at the beginning
-    records: int  # number of records to skip after these lines: header and units
-    sample: list[list[str]]  # the first records of data
+    records: int  # number of records to skip next: header and units
+    sample: list[list[str]]  # first records of data
     notes: tuple[str, ...]
 
 
 def is_comment(cell: str) -> bool:
-    """Return whether a row that begins with this cell is a comment."""
+    """Return whether a row is a comment, from its first cell."""
     return cell.lstrip().startswith("#") and not is_missing(cell)
 
 
 def find_layout(
     source: Source, wanted: Sequence[str], delimiter: str | None = None
 ) -> Layout:
-    """Find the layout of a table from its first lines.
+    """Infer the layout of a table from its first lines.
 
     Args:
       source: the file.
-      wanted: names of columns to read, or positions from 1 on if there is no header.
-      delimiter: the character between fields; None to find it.
+      wanted: names of columns to read; if there is no header, positions counted from 1.
+      delimiter: character between fields; None to infer it.
 
     Raises:
-      ValueError: if the file is empty, or does not have a wanted column exactly once.
+      ValueError: if the file is empty, or if a wanted column is missing or occurs
+        twice.
     """
     with source.open() as file:
         lines = list(islice(file, SAMPLE))
@@ -78,7 +79,7 @@ def find_layout(
 
 
 def find_column(source: Source, names: Sequence[str], name: str) -> int:
-    """Return the index of a column; any white space in names counts as one space."""
+    """Return the index of a column; runs of white space in names equal one space."""
     plain = [_plain(each) for each in names]
     count = plain.count(_plain(name))
     if count != 1:
@@ -106,7 +107,7 @@ def _checked(delimiter: str | None) -> str | None:
 
 
 def _records(lines: Sequence[str], delimiter: str) -> list[list[str]]:
-    """Return records without comments and blank lines, cut or padded to one length."""
+    """Split lines into records of equal length, without comments and blank lines."""
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     rows = [row for row in reader if row and not is_comment(row[0])]
     width = len(rows[0])
@@ -114,7 +115,7 @@ def _records(lines: Sequence[str], delimiter: str) -> list[list[str]]:
 
 
 def _delimiter(lines: Sequence[str]) -> str:
-    """Return the delimiter that best splits the lines into equal rows of values."""
+    """Return the delimiter that best splits the lines into rows of equal length."""
 
     def score(delimiter: str) -> float:
         reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
@@ -149,10 +150,11 @@ def _header(
     delimiter: str,
     wanted: Sequence[str],
 ) -> tuple[list[str], int, list[str]]:
-    """Return names of columns, the number of records of the header, and notes.
+    """Return the names of columns, the header's number of records, and notes.
 
-    The first row is the header if it has no value, or has a word above a value, or
-    numbers the columns, or has all wanted names.
+    The first row is the header in each of four cases: no cell is a value; a word is
+    above a value; the cells number the columns; all wanted names are in the row. A
+    value is a number or a date.
     """
     width, name = len(head), source.path.name
     below = rows[0] if rows else head
@@ -167,7 +169,7 @@ def _header(
     )
     if words or not values or counts:
         return head, 1, []
-    if comments:  # the last comment may have the names
+    if comments:  # the last comment may hold the names
         last = next(csv.reader([comments[-1].lstrip(" #")], delimiter=delimiter))
         if len(last) == width and {*map(_plain, wanted)} <= {*map(_plain, last)}:
             return last, 0, []
@@ -185,7 +187,7 @@ def _header(
 
 
 def _are_units(row: list[str], after: list[str]) -> bool:
-    """Return whether a row has units: no values, but a word above a value."""
+    """Return whether a row holds units: it has no values, but a word above a value."""
     if any(is_number(cell) or _is_date(cell) for cell in row):
         return False
     pairs = zip(row, after, strict=True)

@@ -1,4 +1,4 @@
-"""Numbers as people and programs write them, with a decimal point or comma."""
+"""Parsing of numbers as people and programs write them, with decimal point or comma."""
 
 import math
 import re
@@ -24,7 +24,8 @@ WRITTEN = re.compile(
     rf"(?P<second>[+{MINUS}]?)(?P<body>[0-9.,'’{SPACES}]*[0-9.,])"
     rf"(?P<power>[eE][+{MINUS}]?[0-9]+)?[{SPACES}]?(?P<after>[{UNITS}]?)"
 )
-# Digits in groups of three; or in groups of two, as in India, with three digits last.
+# Digits in groups of three; or, as in India, in groups of two before a last group of
+# three.
 GROUPED = r"[1-9]\d{{0,2}}(?:{0}\d{{3}})+|[1-9]\d?(?:{0}\d{{2}})+{0}\d{{3}}"
 SPACED = re.compile(
     rf"[1-9]\d{{0,2}}([{SPACES}'’])\d{{3}}(?:\1\d{{3}})*(?:[.,]\d*)?", re.ASCII
@@ -50,22 +51,23 @@ class Cell(NamedTuple):
 
 @lru_cache(4096)
 def is_missing(cell: str) -> bool:
-    """Return whether a cell is empty, or has a text for a missing value, such as NA."""
+    """Return whether a cell is empty, or is a mark of a missing value, such as NA."""
     return cell.strip().casefold() in MISSING
 
 
 def unit_of(cell: str) -> str:
-    """Return the unit in a number, such as % or €; "" if it has none."""
+    """Return the unit that is written with a number, such as % or €, or ""."""
     found = WRITTEN.fullmatch(cell.strip())
     return found["before"] or found["after"] if found else ""
 
 
 @lru_cache(4096)
 def to_number(cell: str, decimal: str) -> float | None:
-    """Return a cell's number: NaN if it is missing, None if the cell is no number.
+    """Parse a cell; return NaN if a value is missing, None if it is not a number.
 
-    Spaces, apostrophes, or the one of point and comma that is not `decimal` may
-    separate groups of digits. A percent or currency sign is ignored.
+    Groups of digits may be separated by spaces or apostrophes, by commas if `decimal`
+    is a point, or by points if `decimal` is a comma. A percent or currency sign is
+    ignored.
 
     Example:
       >>> to_number("1.234,5", ","), to_number("−$1,234", "."), to_number("12 %", ".")
@@ -97,28 +99,29 @@ def to_number(cell: str, decimal: str) -> float | None:
 
 
 def is_number(cell: str) -> bool:
-    """Return whether a cell has a number, with a decimal point or a decimal comma."""
+    """Return whether a cell is a number, with a decimal point or a decimal comma."""
     return not is_missing(cell) and any(
         to_number(cell, d) is not None for d in DECIMALS
     )
 
 
 class Numbers:
-    """Both readings of a column of numbers: with a decimal point, and with a comma.
+    """A column of numbers, read with a decimal point and with a decimal comma.
 
-    A reading is dropped at the first cell that is not a number in this reading.
+    At the first cell that is not a number with one of the two marks, the values read
+    with this mark are dropped.
     """
 
     def __init__(self, decimal: str | None):
-        """Begin a column; `decimal` is the decimal mark, None if it is not known."""
+        """Begin a column; `decimal` is the decimal mark, or None if it is not known."""
         ways = DECIMALS if decimal is None else (decimal,)
         self.read: dict[str, list[np.ndarray]] = {way: [] for way in ways}
         self.failed: dict[str, Cell] = {}
         self.differs: tuple[Cell, dict[str, float]] | None = None
-        self.units: dict[str, Cell] = {}  # the first cell with each unit
+        self.units: dict[str, Cell] = {}  # first cell that has the unit
 
     def add(self, cells: Sequence[str], lines: Sequence[int]) -> None:
-        """Read more cells [N], which are in the lines `lines` [N] of the file."""
+        """Read N more cells; `lines` are the numbers of their lines in the file."""
         texts: Any
         codes, texts = pd.factorize(np.array(cells, object))
         first = np.full(len(texts), len(codes))
@@ -128,7 +131,7 @@ class Numbers:
         for way in list(self.read):
             found = [to_number(text, way) for text in texts]
             wrong = next((i for i, each in enumerate(found) if each is None), None)
-            if wrong is not None:  # texts are in order of first occurrence
+            if wrong is not None:  # `texts` are in the order of first occurrence
                 self.failed[way] = where(wrong)
                 del self.read[way]
                 continue
@@ -148,6 +151,6 @@ class Numbers:
             return
         for code, text in enumerate(texts):
             unit = unit_of(text)
-            told = unit or numbers[code]  # a cell with 0 may lack the unit
+            told = unit or numbers[code]  # zeros may be written without the unit
             if unit not in self.units and told and not math.isnan(numbers[code]):
                 self.units[unit] = where(code)

@@ -1,4 +1,4 @@
-"""Order of a table's rows in time, and notes on gaps and repeated times."""
+"""Sorting of a table's rows by time, and notes on gaps and repeated times."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,42 +7,43 @@ import numpy as np
 
 from experiments.data.tables._times import directions, known
 
-SURE = 0.9  # numbers are times if at least this share of steps has one direction
+SURE = 0.9  # numbers are times if this share of steps has the same direction
 
 
 class Order(NamedTuple):
-    """Order of a table's rows by time, the times in this order, and notes for users."""
+    """Order of a table's rows by time, the times in this order, and notes."""
 
-    rows: np.ndarray | None  # [N] indices; None to leave rows as they are
+    rows: np.ndarray | None  # [N] indices of rows; None if already in order
     times: np.ndarray  # [N]
     notes: list[str]
 
 
 def choose(ways: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the best ordered of several readings of the same times [N].
+    """Return the most regular of several interpretations of the same times [N].
 
-    Readings of a time differ if day and month can be exchanged.
+    There are two interpretations if day and month could be in either order.
     """
     return max(ways, key=lambda times: (known(times).sum(), *_regular(times)))
 
 
 def _regular(times: np.ndarray) -> tuple[int, int]:
-    """Return how many steps have the commonest direction, and the commonest size."""
+    """Count the steps in the more frequent direction, and of the most common size."""
     steps = np.diff(times[known(times)])
     _, counts = np.unique(np.abs(steps), return_counts=True)
     return max(directions(times)[:2]), int(max(counts, default=0))
 
 
 def put_in_order(times: np.ndarray, name: str, file: str) -> Order:
-    """Return the order of rows from old to new, with notes on unusual times.
+    """Return the order of rows from the oldest to the newest, with notes for the user.
 
-    A table with its newest row first is reversed. Rows in any other order are sorted
-    only if all times differ, because sorting would mix up rows with equal times. Plain
-    numbers count as times only if nearly all steps between them have one direction.
+    A table that begins with its newest row is reversed. Rows in any other order are
+    sorted only if no two times are equal, because the order of rows with equal times is
+    unknown. Plain numbers count as times only if nearly all of them increase, or nearly
+    all decrease, from row to row.
 
     Args:
       times: times or numbers [N]; some may be NaT or NaN.
-      name: name of the column of times.
+      name: name of the column that has the times.
       file: name of the file.
     """
     forwards, backwards, equal = directions(times)
@@ -70,7 +71,7 @@ def put_in_order(times: np.ndarray, name: str, file: str) -> Order:
 
 
 def _unusual(times: np.ndarray, name: str) -> list[str]:
-    """Return notes on gaps, and on times that repeat or go back."""
+    """Return notes on gaps, repeated times, and times earlier than the row before."""
     notes, steps = [], np.diff(times)
     back = np.flatnonzero(steps < np.zeros(1, steps.dtype))
     values, counts = np.unique(times, return_counts=True)
@@ -113,11 +114,11 @@ def _gaps(times: np.ndarray, name: str) -> list[str]:
 
 
 def _steps(times: np.ndarray) -> tuple[np.ndarray, str]:
-    """Return the steps [N − 1] between times in a fitting unit, and the unit's name."""
+    """Return time differences of successive rows [N − 1], and their unit's name."""
     steps = np.diff(times) / np.timedelta64(1, "s")
     days = times.astype("datetime64[D]")
     usual = _usual(steps)
-    if 27 * 86400 <= usual < np.inf:  # count months, which differ in length
+    if 27 * 86400 <= usual < np.inf:  # count in months, whose lengths differ
         months = times.astype("datetime64[M]").astype(int)
         return np.diff(months).astype(float), "month"
     if usual == 86400 and (days == times).all() and np.is_busday(days).all():
@@ -129,13 +130,13 @@ def _steps(times: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 def _usual(steps: np.ndarray) -> float:
-    """Return the median of the positive steps, or infinity if no step is positive."""
+    """Return the median of the positive differences, or infinity if there are none."""
     forwards = np.sort(steps[steps > 0])
     return float(forwards[(len(forwards) - 1) // 2]) if len(forwards) else np.inf
 
 
 def _text(time: Any) -> str:
-    """Return a time as text, without trailing zeros."""
+    """Format a time, without trailing zeros."""
     if not isinstance(time, np.datetime64):
         return f"{time:.15g}"
     text = str(time.astype("datetime64[ms]")).replace("T", " ")

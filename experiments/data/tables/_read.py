@@ -1,4 +1,4 @@
-"""Columns of numbers from a user's file, with the times of its rows."""
+"""Reading of columns of numbers from a user's file, with the times of rows."""
 
 import csv
 import re
@@ -26,15 +26,15 @@ from experiments.data.tables._numbers import (
 from experiments.data.tables._source import find_source, Source
 from experiments.data.tables._times import find_forms, read_times, unknown_times
 
-CHUNK = 4000  # number of rows in memory as text at a time
+CHUNK = 4000  # number of rows to hold in memory as text at a time
 
 
 class Table(NamedTuple):
-    """Columns of numbers from a file, and the times of the rows if there are any."""
+    """Columns of numbers from a file, and the times of its rows, if it has times."""
 
-    columns: dict[str, np.ndarray]  # [N] each; NaN is missing
-    times: np.ndarray | None  # [N] datetime64 or numbers; None if there are no times
-    notes: tuple[str, ...]  # messages to the user about the file
+    columns: dict[str, np.ndarray]  # {name: values [N]}; NaN is a missing value
+    times: np.ndarray | None  # [N] datetime64 or numbers; None: no times
+    notes: tuple[str, ...]  # notes to the user about the file
 
 
 class _Rows(NamedTuple):
@@ -52,25 +52,25 @@ def read_columns(
     decimal: str | None = None,
     encoding: str | None = None,
 ) -> Table:
-    """Read columns of numbers from a text file, rows in order of time.
+    """Read columns of numbers from a text file; rows are put in order of time.
 
-    Delimiter, header, encoding and the decimal mark are found from the file. A number
-    can have two meanings, such as 1.234 in a file with semicolons. If no other cell
-    decides the meaning, an error asks for `decimal`. Empty cells, and texts such as NA,
-    become NaN. Percent and currency signs are left out, so 5 % becomes 5. A table with
-    its newest row first is reversed. Notes tell the user about gaps and repeated times.
-    Only some thousand rows at a time are in memory as text.
+    Delimiter, header, encoding and decimal mark are inferred from the file. A number
+    can be ambiguous, such as 1.234 in a file with semicolons. If no other cell resolves
+    this, an error asks for `decimal`. Empty cells, and texts such as NA, become NaN.
+    Percent and currency signs are ignored, so 5 % becomes 5. A table that begins with
+    its newest row is reversed. Notes tell the user about gaps and repeated times. Only
+    a few thousand rows at a time are in memory as text.
 
     Args:
       path: a text file, possibly compressed by gzip, bzip2 or xz.
-      names: names of the columns to read; without a header, positions from "1" on.
-      delimiter: the character between fields.
-      decimal: the decimal mark, "." or ",".
-      encoding: the encoding of the text.
+      names: names of the columns to read; without a header, positions counted from "1".
+      delimiter: character between fields; None to infer it.
+      decimal: decimal mark, "." or ","; None to infer it.
+      encoding: encoding of the text; None to infer it.
 
     Raises:
-      ValueError: if there is no such file or column, if the file is no table of text,
-        or if a cell is neither a number nor missing, or has two possible meanings.
+      ValueError: if the file or a column does not exist, if the file is not a text
+        table, or if a cell is neither a number nor missing, or is ambiguous.
     """
     if decimal not in (None, *DECIMALS):
         raise ValueError(f"decimal must be '.' or ',', got {decimal!r}.")
@@ -113,7 +113,7 @@ def _chunks(
     """Yield the rows of a table in chunks, without comments and blank lines.
 
     In a file with a single column, a blank line is a missing value, except at the end
-    of the file. If there are comments, a note about them is added to `notes`.
+    of the file. If the file has comments, a note about them is appended to `notes`.
     """
     width, rows, blank, comments = len(layout.names), _Rows([], []), 0, 0
     for line, row in _records(source, layout):
@@ -144,7 +144,7 @@ def _chunks(
 
 
 def _records(source: Source, layout: Layout) -> Iterator[tuple[int, list[str]]]:
-    """Yield the records below the header, each with the number of its last line."""
+    """Yield (number of the last line, record) of each record below the header."""
     line = layout.lines
     try:
         with source.open() as file:
@@ -154,7 +154,7 @@ def _records(source: Source, layout: Layout) -> Iterator[tuple[int, list[str]]]:
                 file, delimiter=layout.delimiter, skipinitialspace=True, strict=True
             )
             head = layout.records
-            while head:  # skip the names of columns, and units
+            while head:  # skip the rows of column names and of units
                 row = next(reader)
                 line = layout.lines + reader.line_num
                 head -= bool(row) and not is_comment(row[0])
@@ -171,7 +171,7 @@ def _records(source: Source, layout: Layout) -> Iterator[tuple[int, list[str]]]:
 def _check_comment(
     source: Source, layout: Layout, places: list[int], line: int, row: list[str]
 ) -> None:
-    """Check that a row that looks like a comment has no number in a column to read."""
+    """Check that a row that looks like a comment has no number in a wanted column."""
     for place in places:
         if is_number(_cell(row, place)):
             raise ValueError(
@@ -183,7 +183,7 @@ def _check_comment(
 def _check_length(
     source: Source, layout: Layout, places: list[int], line: int, row: list[str]
 ) -> None:
-    """Check that a row has all columns to read, and no text beyond the last column."""
+    """Check that a row has all wanted columns, and no text beyond the last column."""
     width = len(layout.names)
     if any(map(str.strip, row[width:])):
         raise ValueError(
@@ -202,7 +202,7 @@ def _check_length(
 def _decided(
     numbers: Numbers, name: str, source: Source, layout: Layout
 ) -> tuple[np.ndarray, list[str]]:
-    """Return a column's values, and notes; raise an error if values are ambiguous."""
+    """Return the values of a column, and notes; raise an error if it is ambiguous."""
     if not numbers.read:
         failed = max(numbers.failed.values())
         raise ValueError(
@@ -234,7 +234,7 @@ def _other(decimal: str) -> str:
 
 
 def _check_units(units: dict[str, Cell], name: str, source: Source) -> None:
-    """Check that all numbers of a column have one unit."""
+    """Check that all numbers of a column have the same unit."""
     signs = [unit for unit in units if unit]
     if len(signs) > 1 or (set(signs) & {"%", "‰"} and "" in units):
         told = " and ".join(
@@ -248,7 +248,7 @@ def _check_units(units: dict[str, Cell], name: str, source: Source) -> None:
 
 
 def _told(layout: Layout, name: str) -> tuple[str | None, str]:
-    """Infer the decimal mark from the other columns; return it, or None, and why."""
+    """Infer the decimal mark from other columns; return it (or None) and the reason."""
     found: dict[str, str] = {}
     for i, other in enumerate(layout.names):
         cells = [row[i] for row in layout.sample if not is_missing(row[i])]
@@ -268,7 +268,7 @@ def _told(layout: Layout, name: str) -> tuple[str | None, str]:
 
 
 def _only(cell: str, way: str) -> bool:
-    """Return whether a number has one meaning, and cannot be a time such as 12.30."""
+    """Return whether a number is unambiguous, and cannot be a time such as 12.30."""
     if to_number(cell, _other(way)) is not None:
         return False
     return way == "," or not re.fullmatch(r"\d{1,2}\.[0-5]\d", cell.strip())

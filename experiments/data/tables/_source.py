@@ -18,12 +18,12 @@ OTHER_FILES = {
     b"\xd0\xcf\x11\xe0": "an old workbook",
     b"PAR1": "a Parquet file",
 }
-MARKS = {  # longer marks first, because UTF-32's mark begins with UTF-16's mark
+MARKS = {  # UTF-32 comes first, because its mark begins with UTF-16's mark
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
-BLOCK = 1 << 16  # bytes read at a time
+BLOCK = 1 << 16  # number of bytes to read at a time
 DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
@@ -36,25 +36,25 @@ class Source(NamedTuple):
     notes: tuple[str, ...]
 
     def open(self) -> TextIO:
-        """Open the file as text; line ends stay as they are."""
+        """Open the file as text; line ends are not converted."""
         file: BinaryIO = self.open_bytes(self.path)
         return io.TextIOWrapper(file, self.encoding, newline="")
 
 
 def find_source(path: Path, encoding: str | None = None) -> Source:
-    """Find how a file is compressed and encoded.
+    """Infer how a file is compressed and encoded.
 
-    UTF-16 without a byte order mark is recognised by its zero bytes. A file without a
-    byte order mark is read as UTF-8 if all of the file is valid UTF-8. A file that is
-    neither is read as Windows-1252 (or Latin-1), with a note for the user.
+    A byte order mark names the encoding. Without a mark, UTF-16 is recognised by its
+    zero bytes, and a file is read as UTF-8 if the whole file is valid UTF-8. Any other
+    file is read as Windows-1252 (or Latin-1), with a note for the user.
 
     Args:
       path: a text file, possibly compressed by gzip, bzip2 or xz.
-      encoding: the encoding of the file; None to find the encoding.
+      encoding: encoding of the file; None to infer it.
 
     Raises:
-      ValueError: if there is no such file, or if the file is not text, is damaged, or
-        cannot be read in the given encoding.
+      ValueError: if the file does not exist, is not text, is damaged, or cannot be read
+        in the given encoding.
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}.")
@@ -88,7 +88,7 @@ def find_source(path: Path, encoding: str | None = None) -> Source:
 
 def _known(encoding: str) -> str:
     try:
-        if codecs.lookup(encoding)._is_text_encoding:  # False for base64
+        if codecs.lookup(encoding)._is_text_encoding:  # False for codecs such as base64
             return encoding
     except LookupError:
         pass
@@ -99,14 +99,14 @@ def _known(encoding: str) -> str:
 
 
 def _by_marks(head: bytes) -> str | None:
-    """Return the encoding that a byte order mark at the beginning names, or None."""
+    """Return the encoding of the byte order mark at the start of the file, or None."""
     return next((name for mark, name in MARKS.items() if head.startswith(mark)), None)
 
 
 def _by_zeros(path: Path, head: bytes) -> str | None:
-    """Return the kind of UTF-16 that zero bytes indicate; None if no byte is zero.
+    """Return the UTF-16 encoding that zero bytes indicate, or None if there are none.
 
-    In UTF-16, every second byte of English text is zero.
+    In English text in UTF-16, every second byte is zero.
     """
     if 0 not in head:
         return None
@@ -124,19 +124,19 @@ def _check(path: Path, open_bytes, encoding: str, what: str) -> None:
 
 
 def _fault(path: Path, open_bytes, encoding: str) -> str | None:
-    """Return why a file cannot be read in an encoding, or None if it can be read."""
+    """Return the reason why a file cannot be read in an encoding, or None if it can."""
     decoder, more = codecs.getincrementaldecoder(encoding)(), True
     begin = start = 0
     try:
         with open_bytes(path) as file:
             while more:
-                begin = start - len(decoder.getstate()[0])  # next byte to decode
+                begin = start - len(decoder.getstate()[0])  # of next byte to decode
                 block = file.read(BLOCK)
                 start, more = start + len(block), bool(block)
                 decoder.decode(block, final=not more)
     except UnicodeDecodeError as error:
         return f"{error.reason} at byte {begin + error.start}"
-    except UnicodeError as error:  # such as no byte order mark
+    except UnicodeError as error:  # such as a missing byte order mark
         return str(error)
     except DAMAGED as error:
         raise ValueError(f"{path} is damaged, or cut short: {error}.") from None

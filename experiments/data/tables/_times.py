@@ -1,4 +1,4 @@
-"""Times of a table's rows: the columns with times, their formats and their values."""
+"""Times of a table's rows: finding their columns and formats, and reading them."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.data.tables._numbers import is_missing, is_number
 
-# Names of columns whose plain numbers are times, such as years or Unix time.
+# Names of columns in which plain numbers are times, such as years or Unix time.
 NAMES = re.compile(
     r"(unix|posix|utc|local)?[\W_]*(date|time|datetime|year|month|day|epoch|timestamp|"
     r"datum|zeit|zeitstempel|jahr|monat|tag|jour|ann[ée]e|mois|fecha|ts|dt)"
@@ -27,32 +27,32 @@ HOURS = (
 )  # fmt: skip
 ISO = re.compile(r"\d{4}-\d{1,2}(-\d{1,2}([T ]\d.*)?)?")
 ONLY_DIGITS = {4: "%Y", 6: "%Y%m", 8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M"}
-UNIX = {10: "s", 13: "ms"}  # number of digits -> unit of the time since 1970
+UNIX = {10: "s", 13: "ms"}  # {number of digits: unit of Unix time}
 QUARTER = re.compile(r"(\d{4})[- ]?Q([1-4])|Q([1-4])[-/ ]?(\d{4})")
 CLOCK = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)(:([0-5]\d)([.,]\d+)?)?")
-PARTS = ("year", "month", "day", "hour", "minute")  # columns that together are a time
-MOST = 0.9  # a format must fit at least this share of a column's cells
-SAMPLE = 500  # number of first rows from which the columns of times are found
+PARTS = ("year", "month", "day", "hour", "minute")  # names of columns that form a time
+MOST = 0.9  # smallest fraction of a column's cells that a format must fit
+SAMPLE = 500  # number of rows from which columns of times are inferred
 
 
 class Form(NamedTuple):
-    """Written form of a time: its columns, and a format of pandas or of this module."""
+    """How times are written: in which columns, and in which format."""
 
     columns: tuple[int, ...]
     format: str
 
 
 def find_forms(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Form]:
-    """Return the forms that fit the column of times; [] if no column has times.
+    """Return the forms that fit the table's times; [] if no column has times.
 
-    There can be two forms, because day and month may be in either order. A second
-    column with the time of day is part of the form. Columns named year, month, day,
-    hour and minute are one form together. If several columns have times, the column
-    whose times are in the best order is used.
+    There are two forms if day and month could be in either order. A form may include a
+    second column, which has the time of day. Columns named year, month, day, hour and
+    minute together make one form. If several columns have times, the column whose times
+    are most nearly sorted is used.
 
     Args:
-      names: names of the columns; columns of values have the name "".
-      rows: the first rows, with as many cells as there are names.
+      names: names of the columns; the name is "" for columns that are read as values.
+      rows: first rows of the table, each with as many cells as there are names.
     """
     small = [name.casefold() for name in names]
     if {"year", "month"} <= set(small):
@@ -79,13 +79,13 @@ def find_forms(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Form
 
 
 def _ordered(times: np.ndarray) -> float:
-    """Return the share of steps between rows that have the more frequent direction."""
+    """Return the fraction of steps from row to row in the more frequent direction."""
     forwards, backwards, _ = directions(times)
     return max(forwards, backwards) / max(1, len(times) - 1)
 
 
 def directions(times: np.ndarray) -> tuple[int, int, int]:
-    """Count the steps between rows: forwards in time, backwards, and without change."""
+    """Count steps from row to row: forwards in time, backwards, and of zero length."""
     steps = np.diff(times[known(times)])
     nothing = np.zeros(1, steps.dtype)
     forwards, backwards = int(np.sum(steps > nothing)), int(np.sum(steps < nothing))
@@ -105,7 +105,7 @@ def _clock(names: Sequence[str], rows: Sequence[Sequence[str]], but: int) -> int
 
 
 def _formats(cells: list[str], named: bool) -> list[str]:
-    """Return the formats of times that fit nearly all cells of a column."""
+    """Return the time formats that fit nearly all cells of a column."""
     texts = [cell.strip() for cell in cells if not is_missing(cell)]
     if all(text.isascii() and text.isdigit() for text in texts):
         if not named:
@@ -129,7 +129,7 @@ def _formats(cells: list[str], named: bool) -> list[str]:
 
 
 def _marks(format: str) -> set[str]:
-    """Return the literal characters of a format of times, such as : and /."""
+    """Return the literal characters of a time format, such as : and /."""
     return set(re.sub(r"%\w", "", format))
 
 
@@ -142,7 +142,7 @@ def _fits(texts: list[str], format: str) -> bool:
 
 
 def _parse(cells: Sequence[str], format: str) -> np.ndarray:
-    """Return the times [N] of cells; cells that do not fit the format become NaT."""
+    """Parse cells as times [N]; cells that do not fit the format become NaT."""
     text: Any = pd.Series([cell.strip() for cell in cells], dtype=object)
     given: dict[str, Any]
     if format == "iso":
@@ -169,7 +169,7 @@ def _as_month(cell: str) -> str:
 
 
 def unknown_times(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return notes on columns that are named like times, but have no known format."""
+    """Return notes on columns whose names suggest times in an unknown format."""
     return [
         f"times such as {rows[0][place].strip()!r} in {name!r} have no known form: the "
         "order of rows is not checked."
@@ -179,11 +179,11 @@ def unknown_times(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
 
 
 def read_times(form: Form, columns: Sequence[Sequence[str]]) -> np.ndarray:
-    """Return the times [N] of a table's rows; times written as numbers stay numbers.
+    """Return the times [N] of a table's rows; plain numbers (years) stay numbers.
 
     Args:
-      form: how the times are written.
-      columns: the cells [N] of each column of the form.
+      form: form in which the times are written.
+      columns: for each column of the form, its cells [N].
     """
     if form.format.startswith("year"):
         parts = zip(form.format.split(), columns, strict=True)
@@ -207,6 +207,6 @@ def _since_midnight(cell: str) -> np.timedelta64:
 
 
 def _plain(cells: Sequence[str]) -> np.ndarray:
-    """Return cells as numbers; a cell that is not a number becomes NaN."""
+    """Convert cells to numbers; a cell that is not a number becomes NaN."""
     text = pd.Series([cell.strip().replace(",", ".") for cell in cells], dtype=object)
     return np.asarray(pd.to_numeric(text, errors="coerce"), float)
