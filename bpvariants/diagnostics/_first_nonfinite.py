@@ -48,7 +48,7 @@ class NonFinite(NamedTuple):
       weights: [T]: counts in the weights, without padding.
       carry: like carry, [T]: counts in h_t.
       y: like the output of step, [T]: counts in y_t, without padding.
-      loss: [T]: counts in ℓ_t, including padding, because 0 · NaN is NaN.
+      loss: [T]: counts in ℓ_t, without padding.
       value: []: 1 if L = Σ w·ℓ / Σ w is not finite, else 0.
       y_errors: like y, [T]: counts in ∂L/∂y_t.
       param_errors: like params, [T]: counts in the part of ∂L/∂θ from step t.
@@ -116,7 +116,7 @@ def first_nonfinite(
 
     The gradient is computed as in `gradients.bptt`, step by step. Inputs, targets and
     weights in padding are ignored, as in all gradient rules. In padding, the network
-    and the loss get zeros; if they compute NaN from zeros, the NaN is found too.
+    gets zeros as inputs; if its derivative is NaN at zeros, the NaN is found too.
     `first_nonfinite` works within `jit`, because the counts are arrays; `first`,
     `faults` and `table()` work only outside of `jit`.
 

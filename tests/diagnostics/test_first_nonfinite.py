@@ -95,7 +95,6 @@ NO_LOG_IN_PADDING = both(
     padding,
     put("params", "offset", at=(), value=0.0),
     put("targets", "log", at=slice(None), value=1.0),
-    # With weights, the losses at padded steps would be 0; so give no weights.
     lambda given: given.update(weights=None),
 )
 # A reset one step earlier sets `slow` to 0, where √slow² has no derivative.
@@ -158,7 +157,6 @@ FAULTS = {  # Format: {fault: (expected direction, time and place, …)}.
         ("forward", 4, "initial['fast']"),
     ),
     "slope in padding": (UNDEFINED_IN_PADDING, ("backward", 3, "params['base']")),
-    "loss in padding": (NO_LOG_IN_PADDING, ("forward", 3, "loss")),
 }
 
 
@@ -198,6 +196,7 @@ HARMLESS = {
         put("targets", "value", at=(3, 1), value=NAN),
         put("weights", at=(3, 1), value=NAN),
     ),
+    "loss in padding": NO_LOG_IN_PADDING,
     "unused initial": put("initial", "slow", at=0, value=NAN),
     "reset in padding": both(
         padding,
