@@ -141,7 +141,7 @@ class Terms:
         self.spent[[a, b]] = True
 
     def _multiply(self, equation, operands):
-        """Record the terms of a vector-matrix product whose matrix consists of params."""
+        """Record the terms of a product of a vector and a matrix made of params."""
         contracted, _ = equation.params["dimension_numbers"]
         shapes = [atom.aval.shape for atom in equation.invars]
         rest = [
