@@ -91,7 +91,10 @@ def learn_on_the_way(
 
 
 def _shares(weights: jax.Array | None, length: int) -> jax.Array:
-    """Return W_t / Σ_t W_t, [T]: the weight of each step's mean loss in the value."""
+    """Return the weight of each step's mean loss in the sequence's mean loss, [T].
+
+    This weight is W_t / Σ_t W_t, where W_t sums the weights of the losses of step t.
+    """
     if weights is None:
         return jnp.full(length, 1 / length)
     by_step = jnp.sum(weights, axis=tuple(range(1, weights.ndim)), dtype=float)
