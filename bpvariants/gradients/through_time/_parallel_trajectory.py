@@ -5,8 +5,8 @@ h = (h_1 … h_T), is the root of
 
     g(h)_t = f(θ, h_{t−1}, x_t) − h_t = 0,    t = 1 … T.
 
-With J_t = ∂f/∂h_{t−1}, the derivative of g maps a direction v to J_t v_{t−1} − v_t. So
-the inverse of this derivative is a linear recurrence.
+With J_t = ∂f/∂h_{t−1}, the derivative of g maps a direction v to J_t v_{t−1} − v_t. A
+linear recurrence along time therefore computes the inverse of this derivative.
 """
 
 import math

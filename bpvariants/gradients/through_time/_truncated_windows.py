@@ -23,8 +23,8 @@ class Steps(NamedTuple):
     """Inputs and flags of steps, leaves [time, ...]; mask and reset may be None.
 
     `began` is False for placeholder steps before the start of the stream. A placeholder
-    step does not change the carry. Its inputs are those of the stream's first step,
-    because other inputs may be invalid.
+    step does not change the carry. Its inputs are the inputs of the stream's first
+    step, because made-up inputs might be invalid.
     """
 
     x: PyTree

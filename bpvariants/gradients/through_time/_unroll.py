@@ -117,7 +117,7 @@ def sum_steps(
     remat: Remat = None,
     backward: Backward = "scan",
 ) -> tuple[PyTree, jax.Array]:
-    """Run a network along time; return the last carry and Σ share · loss.
+    """Run a network along time; return the last carry and the mean loss Σ share · loss.
 
     `shares` are the normalised weights w / Σ w of the losses, [T, *batch], or [] if all
     losses have equal weights. With a remat policy the scan itself sums the losses, so
@@ -140,8 +140,8 @@ def sum_steps(
         h, losses = one_step(given, h, inputs)
         return (h, sums + (losses if share is None else share * losses)), None
 
-    # Under shard_map, zeros made from an input count as varying over devices, which the
-    # losses do too.
+    # Make the zeros from an input. Under shard_map they then count as varying over
+    # devices, as the losses do.
     zeros = jnp.zeros_like(jax.tree.leaves(x)[0], losses.dtype)
     zeros = jnp.sum(zeros, axis=tuple(range(losses.ndim, zeros.ndim)))
     each = shares if shares.ndim else None
