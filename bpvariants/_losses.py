@@ -50,9 +50,9 @@ class WrongEntries(ValueError):
 
 
 def as_arrays(**flags: Any) -> list[jax.Array | None]:
-    """Convert weights and flags to arrays, and check that they are real.
+    """Convert weights, masks and resets to arrays, and check that they are real.
 
-    Weights or flags that are None stay None.
+    A value of None stays None.
     """
     return [
         None if flag is None else _as_array(name, flag) for name, flag in flags.items()

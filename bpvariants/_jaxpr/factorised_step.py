@@ -37,6 +37,8 @@ from bpvariants.types import PyTree, Step
 class FactorisedStep(NamedTuple):
     """Jaxpr of a step from (params, carry, inputs) to the new carry, and its blocks.
 
+    A block is a matrix of parameters that the step multiplies by one vector.
+
     Attributes:
       closed: closed jaxpr of the step.
       equations: equations of the jaxpr that the new carry depends on.
@@ -89,8 +91,8 @@ class FactorisedStep(NamedTuple):
         constants to compute Θ. `values` are then multiplied by the same constants.
         """
         jaxpr = self.closed.jaxpr
-        if not self.scales or block.variable in jaxpr.invars:  # params, not yet scaled
-            return values
+        if not self.scales or block.variable in jaxpr.invars:
+            return values  # the block is an array of params, multiplied by no constants
         env = dict(zip(jaxpr.constvars, self.closed.consts, strict=True))
         read = interpret(constant_equations(jaxpr, self.equations), env)
         factors = jnp.ones(sum(variable.aval.size for variable in jaxpr.invars))

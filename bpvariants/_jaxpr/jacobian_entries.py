@@ -177,7 +177,7 @@ def _through(
     if np.array_equal(target, np.arange(result.nnz)):
         return terms
     zeros = jnp.zeros(result.nnz, terms.dtype)
-    if len(np.unique(target)) == len(target):  # if no terms are added up, gather
+    if len(np.unique(target)) == len(target):  # each entry has at most one term
         order = np.full(result.nnz, len(target))
         order[target] = np.arange(len(target))
         return jnp.append(terms, jnp.zeros(1, terms.dtype))[order]

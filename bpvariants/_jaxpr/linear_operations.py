@@ -14,7 +14,8 @@ from bpvariants._jaxpr.rearrangements import (
     UNCHANGED,
 )
 
-LARGEST = 50_000_000  # largest number of links to list for one primitive
+# Largest number of pairs (result element, operand element) to list for one primitive.
+LARGEST = 50_000_000
 
 
 class Link(NamedTuple):

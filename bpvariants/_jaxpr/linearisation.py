@@ -191,8 +191,8 @@ def _evaluate(equation, values, known, nonzero):
         with jax.ensure_compile_time_eval():
             results = run_equation(equation, [jnp.asarray(value) for value in values])
             results = [np.asarray(result) for result in results]
-    except Exception:  # for example, random keys; the results stay unknown
-        return
+    except Exception:
+        return  # for example, NumPy cannot convert keys; the results stay unknown
     for variable, result in zip(equation.outvars, results, strict=True):
         known[variable] = result
         nonzero[variable] = result != 0

@@ -56,12 +56,14 @@ class Terms:
         # (equation, index of its scaled operand, flat positions in params of the
         # scaled operand's elements)
         self.scales: list[tuple[Any, int, np.ndarray]] = []
-        self.uses = np.zeros(0, int)  # number of uses of each term
+        self.uses = np.zeros(0, int)  # how often the jaxpr uses each term
         self.spent = np.zeros(0, bool)  # whether each term is part of another term
-        self.parts: dict[int, list[tuple[int, int]]] = {}  # term -> (product, column)s
+        # term -> pairs (index of a product, column of the product's matrix), or for a
+        # bias (BIAS, flat position in params)
+        self.parts: dict[int, list[tuple[int, int]]] = {}
         self.products: list[tuple[Any, tuple[int, ...], np.ndarray]] = []
         self.terms: dict[Any, np.ndarray] = {}  # variable -> the terms of its elements
-        self.origins: list[tuple[int, Any]] = []  # (first term, variable) of each array
+        self.origins: list[tuple[int, Any]] = []  # each array's (first term, variable)
         for theta in thetas:
             self._add(theta, None)
         self.num_parameters = len(self.uses)

@@ -168,7 +168,7 @@ def _run_on_marks(equation: Any, operands: list[jax.Array]) -> list[jax.Array]:
     run: dict[str, Callable[..., jax.Array]]
     run = {"scatter": jax.lax.scatter, "scatter-add": jax.lax.scatter_add}
     name, parameters = equation.primitive.name, equation.params
-    if name == "gather":  # int32 cannot represent every fill value: use 1 if nonzero
+    if name == "gather":  # int32 marks cannot hold all fill values: mark nonzeros by 1
         names = "dimension_numbers", "slice_sizes", "mode"
         given = {name: parameters[name] for name in names}
         fill = int(parameters["fill_value"] != 0)

@@ -54,7 +54,8 @@ class Plan:
     """Where to find each residual, to rebuild the linear map of a linearised step."""
 
     structure: Any  # pytree structure of the linear map
-    sources: tuple[tuple[str, int], ...]  # (kind, index among that kind) of each leaf
+    # for each residual: ("stack", "input" or "constant", index in arrays of this kind)
+    sources: tuple[tuple[str, int], ...]
 
     def to_stack(self, linear: PyTree) -> list[jax.Array]:
         """Return the residuals of a step that have to be stacked."""

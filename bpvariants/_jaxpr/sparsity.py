@@ -19,7 +19,9 @@ Sparse: TypeAlias = Any  # a scipy.sparse.csr_array of bool
 
 
 class Dependence(NamedTuple):
-    """Sparsity patterns of Jacobians of one example's step: True for possible nonzeros.
+    """Sparsity patterns of the Jacobians of one example's step.
+
+    An entry of a pattern is True if this entry of the Jacobian may be nonzero.
 
     Attributes:
       carry: pattern of J_t = ∂h_t/∂h_{t−1}, sparse bool [n, n].

@@ -60,7 +60,8 @@ class AdaptiveFeedback(NamedTuple):
     decay: jax.typing.ArrayLike = 0.0
 
 
-# "symmetric", constant weights from `random_feedback`, or weights that are trained.
+# How to compute learning signals: "symmetric" means by the loss's exact derivative. Else
+# by constant feedback weights from `random_feedback`, or by weights that are trained.
 Feedback: TypeAlias = Literal["symmetric"] | PyTree | AdaptiveFeedback
 
 

@@ -43,8 +43,8 @@ def eprop(
     If the new carry depends on no internal part of the old carry, there are no traces
     of earlier steps. Examples are a carry that is all visible, and cells without an
     internal part, such as `cells.tanh` and `cells.gru`. With symmetric feedback the
-    rule is then :func:`truncated_bptt` with every=1, lookback=1. In this case `init`
-    gives a warning unless there is a `signal`.
+    rule is then :func:`truncated_bptt` with every=1, lookback=1. If there are no traces
+    and no `signal` is given, `init` gives a warning.
 
     With feedback weights B, the learning signal is S_t = ∂ℓ_t/∂y_t B, where ℓ_t is the
     loss. This signal replaces all derivatives of the loss in the visible part: through

@@ -41,12 +41,13 @@ from bpvariants.types import Loss, OnlineRule, PyTree, Step
 class ForwardGradientState(NamedTuple):
     """State of :func:`forward_gradient` after step t, with K directions."""
 
-    carry: PyTree  # h_t
+    carry: PyTree  # h_t, the carry of the network after step t
     # ḣ_t, tangents of h_t: for each floating leaf of the carry an array
     # [K, *shape of the leaf], float32 or wider
     carry_tangent: list[jax.Array]
-    params_tangent: PyTree  # v, a pytree like params, leaves [K, ...], ≥ float32
-    drawn: jax.Array  # [] bool: True after the first update, which draws v
+    # v, the K directions: a pytree like params, leaves [K, ...], float32 or wider
+    params_tangent: PyTree
+    drawn: jax.Array  # [] bool: True after the first update, which draws the directions
     initial: PyTree  # carry after a reset
 
 

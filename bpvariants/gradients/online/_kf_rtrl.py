@@ -62,14 +62,14 @@ EPSILON = 1e-7
 class KroneckerFactors(NamedTuple):
     """Factors A_t and Ω_t of the influence of one block of params, float32 or wider."""
 
-    inputs: jax.Array  # A_t, [*batch, k]
-    carry: jax.Array  # Ω_t, [*batch, n, m]
+    inputs: jax.Array  # factor A_t of the inputs, [*batch, k]
+    carry: jax.Array  # factor Ω_t of the carry, [*batch, n, m]
 
 
 class KFRTRLState(NamedTuple):
     """State of :func:`kf_rtrl` after step t."""
 
-    carry: PyTree  # h_t
+    carry: PyTree  # h_t, the carry of the network after step t
     # the factors A_t and Ω_t of each block of params, in the order of the step's jaxpr
     influence: list[KroneckerFactors]
     initial: PyTree  # carry after a reset
@@ -107,7 +107,7 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
     readout), the gradient is exact, without extra memory or time.
 
     `step` gets one example at a time, as in :func:`rtrl`. If the carry before the first
-    step depends on params (a learned h_0), it is treated as a constant.
+    step depends on params (a learned h_0), this carry is treated as a constant.
 
     Args:
       step: one time step of the network.

@@ -45,8 +45,9 @@ class PESState(NamedTuple):
     """State of :func:`pes` after step t, with N pairs of networks."""
 
     carry: PyTree  # carry of the network with parameters θ
-    noise: PyTree  # ε, a pytree like params, leaves [N, ...], float32 or wider
-    accumulated: PyTree  # ξ, sum of all ε so far, with the shapes of `noise`
+    # perturbation ε, a pytree like params, leaves [N, ...], float32 or wider
+    noise: PyTree
+    accumulated: PyTree  # ξ, the sum of all perturbations so far, shaped as `noise`
     carries: PyTree  # carries of networks at θ ± ε, leaves [2, N, *shape in carry]
     # [] int: number of steps since `init` that are not padding for all examples
     taken: jax.Array
@@ -71,10 +72,10 @@ def pes(
     perturbations so far. A pair is two networks, with parameters θ + ε and θ − ε and
     losses ℓ⁺ and ℓ⁻. The smoothed loss is the mean of the loss over perturbations, and
     Σ_t ĝ_t is an unbiased estimate of the smoothed loss's gradient. This gradient
-    differs from the gradient of :func:`bptt` by O(σ²). Rounding errors of parameters
-    and losses are divided by σ. The estimate includes effects over any number of steps,
-    also over more steps than `window`. The returned value and carry come from the
-    network with the unperturbed parameters θ.
+    differs from the gradient of :func:`bptt` by O(σ²). A small σ magnifies rounding
+    errors of parameters and losses, because the estimate divides by σ. The estimate
+    includes effects over any number of steps, also over more steps than `window`. The
+    returned value and carry come from the network with the unperturbed parameters θ.
 
     Step and loss need no derivative, so they may be piecewise constant, such as a
     number of errors or a rounded value. Losses may be integers or bool, and are cast to
@@ -223,7 +224,7 @@ def _play(
         new, losses = here.examples(theta, here.start, here.inputs)
         return jnp.sum(here.shares * losses), here.kept(new, carry)
 
-    pair = jax.vmap(play, in_axes=(0, None, 0))  # both signs of one ε
+    pair = jax.vmap(play, in_axes=(0, None, 0))  # the two networks of a pair
     pair = jax.vmap(pair, in_axes=(None, 0, 1), out_axes=(0, 1))
     return pair(jnp.array(SIGNS), noise, carries)
 

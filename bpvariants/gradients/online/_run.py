@@ -74,7 +74,7 @@ def learn_on_the_way(
         pair = updated(update, pair, value, grads, total != 0)
         return (pair, state), (total * value, total)
 
-    # Scan over a counter `begin`, because an array of all begins would grow with T.
+    # Scan over a counter `begin`: an array of the begins of all windows grows with T.
     def body(reached_and_begin, _):
         reached, begin = reached_and_begin
         reached, sums = window(reached, begin, size)

@@ -55,7 +55,7 @@ Leaves = list[jax.Array]
 class UOROState(NamedTuple):
     """State of :func:`uoro` after step t; the influence dh_t/dθ is about s̃_t θ̃_t."""
 
-    carry: PyTree  # h_t
+    carry: PyTree  # h_t, the carry of the network after step t
     # s̃_t: an array for each floating leaf of the carry, with the leaf's shape
     # [*batch, ...], float32 or wider
     carry_factor: Leaves
@@ -90,7 +90,7 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
     passes runs for each example separately and writes B·p values.
 
     `step` gets one example at a time, as in :func:`rtrl`. If the carry before the first
-    step depends on params (a learned h_0), it is treated as a constant.
+    step depends on params (a learned h_0), this carry is treated as a constant.
 
     Args:
       step: one time step of the network, which must be differentiable in forward and

@@ -24,7 +24,7 @@ class Cost(NamedTuple):
 
     policy: Every | Slots  # policy to run; every(number of time steps) for remat=None
     evaluations: int  # number of times that one gradient evaluates the step
-    bytes: int | None  # bytes that the policy stores; None if a step's are unknown
+    bytes: int | None  # bytes that the policy stores; None if no `size` is given
 
 
 def predicted_cost(num_steps: int, remat: Remat, size: StepBytes | None = None) -> Cost:

@@ -171,7 +171,7 @@ def schedule(length: int, num_slots: int) -> Schedule:
     """Return the binomial schedule for `length` ≥ 2 steps and `num_slots` slots."""
     slot, begin, end = np.zeros((3, length), np.int32)
     step, keep = [], []
-    stack = [0]  # for each slot in use, the index of the step that starts at its carry
+    stack = [0]  # for each slot in use, the step that starts from the slot's carry
 
     def go_to(last):
         """Choose steps before `last`; store the carries from which these steps start.
@@ -191,7 +191,8 @@ def schedule(length: int, num_slots: int) -> Schedule:
     kept[0] = 0
     for at, index in go_to(length - 1).items():
         kept[at] = index
-    slot[-1] = num_slots  # the forward pass puts the carry before the last step here
+    # The forward pass puts the carry before the last step into the extra slot.
+    slot[-1] = num_slots
     for t in range(length - 2, -1, -1):
         first, slot[t], begin[t] = stack[-1], len(stack) - 1, len(step)
         pushed = go_to(t)

@@ -19,7 +19,7 @@ import numpy as np
 from bpvariants._examples import norm
 from bpvariants._tables import short
 
-HEIGHTS = {"error": 2.0, "slope": 1.0, "input": 0.0}  # y coordinates of nodes
+HEIGHTS = {"error": 2.0, "slope": 1.0, "input": 0.0}  # y coordinates of a layer's nodes
 RADIUS = 0.3
 
 

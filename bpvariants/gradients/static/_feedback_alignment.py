@@ -77,8 +77,9 @@ def feedback_alignment(
     Args:
       layers: for each layer a pair of functions: (params of the layer, y of the layer
         below) -> net input s, and the activation s -> y. If a layer's weights are
-        replaced, its first function must be affine in y. Write a layer that contains
-        several nonlinear layers with :func:`feedback_dense` and :func:`feedback_conv`.
+        replaced, the layer's first function must be affine in y. Write a layer that
+        contains several nonlinear layers with :func:`feedback_dense` and
+        :func:`feedback_conv`.
       loss: function (last layer's y, target) -> one loss for each example.
       kind: the kind of feedback alignment: "fa", "dfa", "usf", "brsf" or "frsf".
       scale: the factor α for "usf": a number; or "xavier" for √(2 / (fan_in +

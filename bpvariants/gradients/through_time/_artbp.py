@@ -32,7 +32,8 @@ from bpvariants.gradients.remat._policies import Remat
 from bpvariants.gradients.through_time._unroll import sum_steps
 from bpvariants.types import GradientRule, Loss, PyTree, Step
 
-Schedule = Callable[[jax.Array], jax.typing.ArrayLike]  # function age -> κ
+# Function: age, the number of steps since the last cut -> κ, the probability of a cut.
+Schedule = Callable[[jax.Array], jax.typing.ArrayLike]
 
 
 class Cuts(NamedTuple):

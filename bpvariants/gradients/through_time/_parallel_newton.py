@@ -161,7 +161,7 @@ def iterate(
     sizes: Sizes,
     reverse: bool = False,
 ) -> NewtonState:
-    """Iterate until each example has converged, fails, or reaches `max_steps`.
+    """Iterate until each example has converged or is not finite, up to `max_steps`.
 
     `gap` is the function trajectory [T, *batch, n] -> residuals, whose root is sought.
     """

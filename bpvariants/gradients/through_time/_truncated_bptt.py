@@ -111,9 +111,9 @@ def truncated_bptt(
     Other frameworks detach the carry and update after every k steps. An update with
     every = lookback = k gives the same results if k divides T. Otherwise the last
     r = T mod k steps differ. In other frameworks, error signals of these r steps travel
-    back to the first of the r steps. Here they travel back k steps, into the previous
-    window, so that the last update differs. For an update equal to theirs, make a
-    separate call for the last r steps.
+    back to the first of the r steps. In this rule, the error signals travel back k
+    steps, into the previous window, so that the last update differs. To get the same
+    update as in other frameworks, make a separate call for the last r steps.
 
     If lookback > every, each window runs its first steps again, with the new params,
     but from a carry computed with older params. The returned carry comes from the last
@@ -246,7 +246,7 @@ def _run_windows(
     # only `rest` steps after it.
     apart = int(to_end and rest > 0)
 
-    # Scan over a counter `begin`, because an array of all begins would grow with T.
+    # Scan over a counter `begin`: an array of the begins of all windows grows with T.
     def body(reached_and_begin, _):
         reached, begin = reached_and_begin
         return (_take(call, reached, begin, every, every), begin + every), None

@@ -58,13 +58,14 @@ jax.tree_util.register_dataclass(
 
 
 def stream(carry: PyTree) -> TruncatedStream:
-    """Begin a stream: a long sequence in several calls of :func:`truncated_bptt`.
+    """Begin a stream, to process a sequence in several calls of :func:`truncated_bptt`.
 
-    Pass the stream to the rule instead of a carry. The rule returns the stream for the
-    next call instead of a carry. The gradient does not depend on how the sequence is
-    divided into calls. Each loss counts only in the call that gets its target. Let g_c
-    be the gradient that call c returns, and W_c the sum of the weights of its losses.
-    Up to rounding, the gradient of one long call is
+    A stream is the state that one call passes to the next call. Pass the stream to the
+    rule that :func:`truncated_bptt` returns, instead of a carry. The rule then returns
+    the stream for the next call, instead of a carry. The gradient does not depend on
+    how the sequence is divided into calls. Each loss counts only in the call that gets
+    its target. Let g_c be the gradient that call c returns, and W_c the sum of the
+    weights of the losses of call c. Up to rounding, the gradient of one long call is
 
         g = Σ_c W_c g_c / Σ_c W_c.
 

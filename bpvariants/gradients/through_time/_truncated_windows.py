@@ -37,7 +37,7 @@ class Held(NamedTuple):
     """Start of the next window: its first carry, and its steps that already ran."""
 
     start: PyTree  # first carry of the next window
-    steps: Steps | None  # None if the window begins with new steps
+    steps: Steps | None  # its steps that already ran; None if there are none
 
 
 class Block(NamedTuple):

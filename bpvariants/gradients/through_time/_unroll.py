@@ -179,4 +179,5 @@ def _body(
         narrow_params = cast_like(wide_params, params)
         return guarded(step, initial, mask, reset)(narrow_params, h, x)
 
-    return body, (widen(params), initial)  # so the scan sums gradients in wide dtypes
+    # The scan sums the gradients in the dtypes of the widened params.
+    return body, (widen(params), initial)

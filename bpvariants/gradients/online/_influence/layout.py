@@ -157,7 +157,7 @@ def spread_over(
 def _distinct_columns(pattern: Sparse) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct columns, bool [n, kinds], and each column's kind, [size]."""
     weights = np.random.default_rng(0).integers(2**62, size=pattern.shape[0])
-    sums = pattern.T.astype(np.int64) @ weights  # equal for equal columns
+    sums = pattern.T.astype(np.int64) @ weights  # equal columns have equal sums
     _, first, kind = np.unique(sums, return_index=True, return_inverse=True)
     columns = pattern[:, first].toarray()
     entries = pattern.tocoo()

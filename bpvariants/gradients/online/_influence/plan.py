@@ -3,7 +3,7 @@
 Notation: J_t = ∂h_t/∂h_{t−1} and I_t = ∂h_t/∂θ are derivatives of the carry, which has
 n elements; M_t = dh_t/dθ is the influence.
 
-Rows of I_t that depend on no common parameter get one colour. One backward pass
+Rows of I_t that depend on no common parameter get the same colour. One backward pass
 computes all rows of a colour. The weights of a dense layer take only one backward pass.
 J_t is computed in the same way if its rows need few colours. If only few entries of J_t
 are needed, such as the diagonal of a dense J_t, forward mode computes these entries
@@ -104,11 +104,13 @@ def make_plan(
     full = [influence_pattern(all_of, leaf, None) for leaf in found.params]
     if late_only:
         fewer = _only_read(patterns, kept)
-        # If the next step reads all rows, gradients from M_t save one backward pass.
+        # If the next step reads all rows of the influence, it takes one backward pass
+        # less to compute gradients from the new influence than from the old one.
         late_only = _count_rows(fewer) < _count_rows(patterns)
         patterns = fewer if late_only else patterns
     needed = _any_product(kept, [p.influence for p in patterns]) & kept
-    if late_only:  # gradients need the columns of J for all stored rows of M
+    if late_only:
+        # Gradients need the columns of the Jacobian for all stored influence rows.
         needed = kept & _any_row(patterns)
     share_carry = _symmetric(_any_product(kept, [needed], [all_of]))
     share_params = _any_product(kept, [p.immediate for p in patterns])
@@ -117,10 +119,12 @@ def make_plan(
     if direct_only or (_count(by_carry) > FEW and 4 * needed.sum() <= needed.size):
         entries = plan_entries(program, found, needed, direct_only)
     elif not late_only and max(_count(by_params), _count(by_carry)) <= FEW:
-        both = _colour(share_params | share_carry)  # few passes can compute J and I
+        # Few backward passes may compute both ∂h_t/∂h_{t−1} and ∂h_t/∂θ.
+        both = _colour(share_params | share_carry)
         if _count(both) <= FEW:
             by_params = by_carry = both
-    # Dropped rows still have nonzero entries of I, so keep them out of shared passes.
+    # Rows that the influence drops still have nonzero entries in ∂h_t/∂θ, so keep them
+    # out of the backward passes that several rows share.
     asked = share_params.any(axis=1) | (not late_only)
     shapes = [variable.aval.shape for variable in program.thetas]
     leaves = list(zip(patterns, shapes, strict=True))

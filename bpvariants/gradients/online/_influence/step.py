@@ -74,7 +74,7 @@ def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
             jacobian = compute_entries(plan.program, by.entries, arguments)
             return jacobian.astype(new.dtype), immediate
         passes = np.asarray(by.passes)
-        assert passes is not None  # a plan computes J by passes or by entries
+        assert passes is not None  # a plan has either `passes` or `entries`
         if not np.array_equal(plan.passes, passes):
             of_carry = back(jnp.asarray(passes, new.dtype))[1]
         return as_vectors(of_carry, (len(passes),))[0].reshape(-1), immediate
@@ -99,7 +99,7 @@ def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
     padded = _with_zero(error.astype(found.jacobian.dtype))
     total = jnp.zeros_like(error, found.jacobian.dtype)
     every = np.arange(len(counts))
-    for k in range(counts.max(initial=0)):  # add entry number k of each column of J
+    for k in range(counts.max(initial=0)):  # add entry k of each Jacobian column
         place = np.full(len(counts), len(counts))
         first = np.cumsum(counts) - counts
         some = counts > k
@@ -162,7 +162,7 @@ def _next_of_leaf(plan, leaf, colours, jacobian, passes, old):
         places = plan.carry.lookup[rows[:, None], rows]
         new = _times(jacobian.astype(dtype), places, old, rank)
     new = new + _immediate(colours, passes, rank).astype(dtype)
-    if leaf.allowed.all() or not leaf.is_full:  # for absent rows, J and I are 0
+    if leaf.allowed.all() or not leaf.is_full:  # absent rows are 0 already
         return new
     return jnp.where(leaf.allowed, new, jnp.zeros((), dtype))
 
@@ -189,7 +189,7 @@ def _immediate(colours: np.ndarray, passes: jax.Array, rank: int) -> jax.Array:
     """
     if not passes.shape[rank]:
         return jnp.zeros((), passes.dtype)
-    if colours.size == len(colours):  # each row has its own pass
+    if colours.size == len(colours):  # each row comes from one backward pass
         chosen = jnp.take(passes, np.maximum(colours.reshape(-1), 0), axis=rank)
         return jnp.where(colours >= 0, chosen, jnp.zeros((), passes.dtype))
     if passes.shape[rank] <= UNROLLED:

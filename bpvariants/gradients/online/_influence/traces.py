@@ -67,12 +67,12 @@ class TraceState(NamedTuple):
     :class:`InfluenceState` explains how to save a state.
     """
 
-    carry: PyTree  # h_t
+    carry: PyTree  # h_t, the carry of the network after step t
     # The traces P_t, stored like the influence in InfluenceState. rflo and eprop may
     # store only the rows that later gradients need.
     influence: Rows
     initial: PyTree  # carry after a reset
-    layout: Layout  # rows of P that are stored; static
+    layout: Layout  # rows of the traces that are stored; static
     feedback: PyTree  # adaptive feedback weights, or None
 
 
@@ -177,7 +177,7 @@ def trace_rule(
 
 
 def _warn_without_memory(name: str, plan: Plan) -> None:
-    if not np.any(plan.carry.lookup >= 0):  # no entry of J̃ continues a trace
+    if not np.any(plan.carry.lookup >= 0):  # no trace continues to the next step
         warnings.warn(
             f"{name} keeps no trace of the past in this network, because the new carry "
             "depends on no part of the old one that visible leaves out. Error signals "
