@@ -69,7 +69,10 @@ class Terms:
         self.num_parameters = len(self.uses)
 
     def read(self, equation: Any) -> None:
-        """Find the terms of an equation's results; raise if params do not factorise."""
+        """Find the terms of an equation's results.
+
+        Raise an error if params do not factorise.
+        """
         name = equation.primitive.name
         of = lambda atom: self.terms.get(atom) if is_variable(atom) else None
         operands = [of(atom) for atom in equation.invars]

@@ -60,8 +60,8 @@ class AdaptiveFeedback(NamedTuple):
     decay: jax.typing.ArrayLike = 0.0
 
 
-# How to compute learning signals: "symmetric" means by the loss's exact derivative. Else
-# by constant feedback weights from `random_feedback`, or by weights that are trained.
+# How to compute learning signals: "symmetric" for the exact derivative of the loss, or
+# constant feedback weights from `random_feedback`, or trained feedback weights.
 Feedback: TypeAlias = Literal["symmetric"] | PyTree | AdaptiveFeedback
 
 

@@ -147,7 +147,7 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
 def _with_signs(
     step: Step, loss: Loss, draw: Callable[[Any, tuple[int, ...], Any], jax.Array]
 ) -> OnlineRule:
-    """Return the KF-RTRL rule, whose signs are draw(key, shape, dtype)."""
+    """Return the KF-RTRL rule that draws random signs by draw(key, shape, dtype)."""
     advance = with_loss(step, loss)
 
     def init(params, carry, inputs, *, initial=None):

@@ -81,7 +81,9 @@ def feedback_alignment(
         contains several nonlinear layers with :func:`feedback_dense` and
         :func:`feedback_conv`.
       loss: function (last layer's y, target) -> one loss for each example.
-      kind: the kind of feedback alignment: "fa", "dfa", "usf", "brsf" or "frsf".
+      kind: "fa" (feedback alignment), "dfa" (direct feedback alignment), or a kind
+        whose feedback weights have the signs of the layer's weights: "usf" (uniform),
+        "brsf" (random for each batch) or "frsf" (fixed random).
       scale: the factor α for "usf": a number; or "xavier" for √(2 / (fan_in +
         fan_out)); or "kaiming" for 1 / √(3 fan_in). For weights [*window, in, out],
         fan_in is the size of the window times `in`, and fan_out the size times `out`.

@@ -84,8 +84,8 @@ def truncated_bptt(
 
     The gradient is biased, but exact for every sequence of T ≤ lookback steps, for any
     `every`. The value and the carry are exact. For any T, the rule needs the memory
-    that BPTT needs for `lookback` steps. It takes lookback / every times the time of
-    BPTT. Other frameworks use windows of k steps, which is every = lookback = k; the
+    that BPTT needs for `lookback` steps. The rule takes lookback / every times the time
+    of BPTT. Other frameworks use windows of k steps, which is every = lookback = k; the
     error signal of a window's first loss then travels back only one step. The default
     is the common recommendation, lookback = 2·every.
 

@@ -68,7 +68,7 @@ def window(
       initial: the carry after a reset.
       held: first carry of this window, and its steps that have already run.
       block: the new steps, whose losses count.
-      drop: number of steps from the start of this window to the start of the next.
+      drop: number of steps from this window's start to the next window's start.
     """
     steps = after(held.steps, block.steps)
     total = num_steps(steps)

@@ -119,8 +119,8 @@ def sum_steps(
 ) -> tuple[PyTree, jax.Array]:
     """Run a network along time; return the last carry and the mean loss Σ share · loss.
 
-    `shares` are the normalised weights w / Σ w of the losses, [T, *batch], or [] if all
-    losses have equal weights. With a remat policy the scan itself sums the losses, so
+    `shares` are the normalised weights w / Σ w of the losses, [T, *batch], or a scalar
+    if no weights are given. With a remat policy, the scan itself sums the losses, so
     that no loss is stored. With remat=None the T losses are small compared to the
     residuals, and it is faster to sum the losses after the scan.
     """

@@ -48,7 +48,7 @@ class Layout:
     leaves: tuple[LeafLayout | None, ...]
 
     def __eq__(self, other):
-        """Return whether both layouts store equal rows of M; `scan` compares them."""
+        """Return whether two layouts are equal; `jax.lax.scan` compares layouts."""
         return isinstance(other, Layout) and self._content() == other._content()
 
     def __hash__(self):

@@ -42,8 +42,8 @@ class InfluenceState(NamedTuple):
 
     carry: PyTree  # h_t, the carry of the network after step t
     # The influence M_t = dh_t/dθ, float32 or wider: for each array of params, in the
-    # order of jax.tree.leaves, an array [*batch, K, *shape] of the rows that `layout`
-    # lists, or None if there are no rows.
+    # order of jax.tree.leaves, an array [*batch, K, *shape of the params] of the K rows
+    # that `layout` lists, or None if there are no rows.
     influence: Rows
     initial: PyTree  # carry after a reset
     layout: Layout  # rows of the influence that are stored; static
