@@ -1,4 +1,4 @@
-"""Steps of single examples, and access to the floating leaves of a pytree."""
+"""Steps on one example instead of a batch, and floating leaves of pytrees."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from bpvariants.types import PyTree, Step
 
 
 def floating_leaves(tree: PyTree) -> list[jax.Array]:
-    """Return the real and complex floating leaves; only these have derivatives."""
+    """Return the leaves with a floating or complex dtype, which have derivatives."""
     return [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree) if is_floating(leaf)]
 
 
@@ -27,8 +27,8 @@ def replace_floating(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
 def one_example(step: Step, batch_rank: int) -> Step:
     """Return a step that takes one example, whose arrays have no batch axes.
 
-    The given `step` gets the example as a batch of one, because it may need all batch
-    axes.
+    The returned step passes its example to `step` as a batch of one, because `step` may
+    need all batch axes.
     """
     axes = tuple(range(batch_rank))
 
@@ -38,7 +38,8 @@ def one_example(step: Step, batch_rank: int) -> Step:
         try:
             results = step(params, *jax.tree.map(as_batch, (carry, x)))
             return jax.tree.map(as_example, results)
-        except Exception as error:  # earlier, the step worked on the whole batch
+        except Exception as error:
+            # Callers have run `step` on the whole batch before, without an error.
             raise ValueError(
                 "this rule gives step and loss one example at a time, as a batch of "
                 "one: pass arrays with batch axes in x or target, do not close over "
@@ -78,10 +79,11 @@ def as_vectors(
 ) -> tuple[jax.Array, Callable[[jax.Array], PyTree]]:
     """Return one real vector for each example of a pytree, and the inverse function.
 
-    The leaves of `tree` are [*batch, ...]; the vectors are one array [*batch, n]. By
-    default, its dtype is the common dtype of the leaves, float32 or wider. A complex
-    leaf becomes its real parts, followed by its imaginary parts. Leaves that are not
-    floating are left out; the inverse function puts these leaves back unchanged.
+    The leaves of `tree` are [*batch, ...]; the vectors are one array [*batch, n], where
+    n is the number of real values in one example. By default, `dtype` is the common
+    dtype of the leaves, float32 or wider. A complex leaf becomes its real parts,
+    followed by its imaginary parts. Leaves that are not floating are left out of the
+    vectors; the inverse function puts these leaves back unchanged.
     """
     leaves = widen(floating_leaves(tree))
     parts = [(a.real, a.imag) if jnp.iscomplexobj(a) else a for a in leaves]
@@ -110,7 +112,10 @@ def as_vectors(
 
 
 class _Leaf:
-    """Stand-in for a leaf of the carry: `visible` may return it, but not change it."""
+    """Stand-in for a leaf of the carry, passed to the user's function `visible`.
+
+    `visible` may return stand-ins, but cannot compute with them.
+    """
 
     def __init__(self, path: Any, index: int):
         self.name = f"carry{jax.tree_util.keystr(path)}"
@@ -153,9 +158,10 @@ def visible_places(
 
 
 def internal(carry: PyTree, visible: list[int | None]) -> np.ndarray:
-    """Return bool [n]: whether each element of one example's carry is not visible.
+    """Return, for each element of one example's carry, whether it is not visible.
 
-    `visible` are indices of leaves, as :func:`visible_places` returns them.
+    The result is bool [n], for the n elements of the carry's floating leaves. `visible`
+    holds the indices of the visible leaves, as :func:`visible_places` returns them.
     """
     leaves = [leaf for leaf in jax.tree.leaves(carry) if is_floating(leaf)]
     flags = [np.full(leaf.size, i not in visible) for i, leaf in enumerate(leaves)]

@@ -28,7 +28,7 @@ TIME_MAJOR = (
 
 
 class UsageError(ValueError):
-    """Error with a complete message, which callers pass on without adding to it."""
+    """Error whose message is complete: code that catches the error adds nothing."""
 
 
 def are_numbers(*values: object) -> bool:
@@ -41,7 +41,7 @@ def are_numbers(*values: object) -> bool:
 
 
 def is_count(value: Any, minimum: int = 1, maximum: int | None = None) -> bool:
-    """Return whether a value is an integer from `minimum` to `maximum`, and no bool."""
+    """Return whether a value is an integer, not a bool, from `minimum` to `maximum`."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         return False
     return minimum <= int(value) and (maximum is None or int(value) <= maximum)
@@ -70,7 +70,7 @@ def check_arrays(name: str, tree: PyTree, remedy: str = "") -> None:
 def _is_array(leaf: object) -> bool:
     if isinstance(leaf, (bool, int, float, complex)):
         return True
-    if isinstance(leaf, type) or not hasattr(leaf, "shape"):  # not a class
+    if isinstance(leaf, type) or not hasattr(leaf, "shape"):
         return hasattr(leaf, "__jax_array__")
     dtype = getattr(leaf, "dtype", np.dtype(object))
     if jnp.issubdtype(dtype, jax.dtypes.prng_key):
@@ -126,9 +126,10 @@ def check_no_key(rule: str, key: object) -> None:
 
 
 def check_carry(carry: Any) -> None:
-    """Check that a carry is the network's state, and not the state of a rule.
+    """Check that a carry is the network's state, and not the state of a gradient rule.
 
-    States of rules are returned by `gradients.stream` and by `init` of online rules.
+    The function `gradients.stream` and the `init` of each online rule return states of
+    gradient rules.
     """
     ours = type(carry).__module__.startswith("bpvariants.")
     if ours and hasattr(carry, "carry"):
@@ -167,7 +168,7 @@ def check_real(name: str, tree: PyTree, remedy: str = "") -> None:
 
 
 def check_lengths(xs: PyTree, **others: PyTree) -> int:
-    """Return the number of time steps of xs; check that all other sequences have it."""
+    """Check that all sequences have the same number of time steps, and return it."""
     for name, sequence in {"xs": xs, **others}.items():
         check_arrays(name, sequence)
     lengths = [jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(xs)]
@@ -200,7 +201,7 @@ def check_batch(name: str, tree: PyTree, shape: tuple[int, ...], axes: str) -> N
 
 
 def check_flags(name: str, flags: jax.Array, carry: PyTree) -> None:
-    """Check that flags of one time step are bool, and have the carry's batch shape."""
+    """Check that a step's mask or reset is bool, with the batch shape of the carry."""
     if flags.dtype != bool:
         raise ValueError(f"{name} must be bool, got {flags.dtype}; use `{name} != 0`.")
     for leaf in jax.tree.leaves(carry):
@@ -228,7 +229,7 @@ def check_like(
 
 
 def check_new_carry(new: PyTree, carry: PyTree) -> None:
-    """Check that a step's new carry has structure, shapes and dtypes of the old."""
+    """Check that a step's new carry has the old one's structure, shapes and dtypes."""
     names = "the carry that step returns", "the carry it is given"
     remedy = f"A step returns the pair (carry, y). {TIME_MAJOR}"
     check_like(names[0], new, names[1], carry, remedy)
@@ -265,7 +266,7 @@ def first_step(sequences: PyTree) -> PyTree:
 
 
 def check_batch_ndim(name: str, batch_ndim: int, tree: PyTree) -> None:
-    """Check that the first `batch_ndim` axes have the same lengths in all leaves."""
+    """Check that all leaves of `tree` have the same first `batch_ndim` axis lengths."""
     shapes = [leaf.shape for leaf in jax.tree.leaves(tree)]
     if not is_count(batch_ndim, 0, min(map(len, shapes))):
         raise ValueError(
@@ -280,7 +281,7 @@ def check_batch_ndim(name: str, batch_ndim: int, tree: PyTree) -> None:
 
 
 def check_limits(tol: Any, max_steps: Any) -> None:
-    """Check a solver's tolerance and maximal number of steps, unless traced."""
+    """Check a solver's tolerance and maximum number of steps, unless they're traced."""
     if are_numbers(tol) and not tol > 0:
         raise ValueError(f"tol must be positive, such as 1e-5, got {tol}.")
     if are_numbers(max_steps):

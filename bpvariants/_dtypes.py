@@ -1,6 +1,7 @@
 """Casts and dtype tests of pytree leaves.
 
-Long sums and the step sizes of Rprop are cast to float32 or wider.
+Callers cast long sums and the step sizes of Rprop to float32 or wider, because bfloat16
+and float16 would round them too coarsely.
 """
 
 import jax
@@ -32,7 +33,7 @@ def cast_like(tree: PyTree, like: PyTree) -> PyTree:
 
 
 def is_floating(leaf: object) -> bool:
-    """Return whether a leaf is real or complex floating, and so has derivatives."""
+    """Return whether a leaf has a floating or complex dtype, and so has derivatives."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 

@@ -1,4 +1,4 @@
-"""Arithmetic on each example of pytrees whose leaves are [*batch, ...]."""
+"""Norms, maxima and products, one for each example, of pytrees of batched arrays."""
 
 from functools import reduce
 
@@ -61,7 +61,7 @@ def _scaled_norm(leaf: jax.Array, batch_ndim: int) -> jax.Array:
 
 
 def unit(largest: jax.Array) -> jax.Array:
-    """Return `largest` for use as a divisor: 1 where `largest` is 0 or ∞."""
+    """Return the divisor for values of maximum `largest`: 1 if that is 0 or ∞."""
     return jnp.where((largest == 0) | jnp.isinf(largest), 1, largest)
 
 
@@ -92,9 +92,9 @@ def relative(size: jax.Array, scale: jax.Array) -> jax.Array:
 
 
 def normalised(b: PyTree, batch_ndim: int) -> tuple[jax.Array, PyTree]:
-    """Return s = max |b| of each example (or 1 if b = 0), and b / s.
+    """Return each example's scale s = max |b|, or 1 if b = 0; and b divided by s.
 
-    Squares of b / s do not overflow.
+    The squares of b / s do not overflow, because its elements are at most 1.
     """
     size = largest(b, batch_ndim)
     size = jnp.where(size == 0, 1, size)

@@ -1,4 +1,4 @@
-"""Losses inside a step, their weights, and checks of a gradient rule's arguments."""
+"""Steps that return losses, weights of losses, and checks of rules' arguments."""
 
 import math
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class Padded(NamedTuple):
 
 
 class WrongEntries(ValueError):
-    """Error for weights or flags whose shape is not that of the losses, `shape`."""
+    """Error raised if weights, mask or reset lack the losses' shape, `shape`."""
 
     def __init__(self, message: str, shape: tuple[int, ...]):
         super().__init__(message)
@@ -50,9 +50,9 @@ class WrongEntries(ValueError):
 
 
 def as_arrays(**flags: Any) -> list[jax.Array | None]:
-    """Convert weights and flags to arrays, and check that they are real.
+    """Convert weights, masks and resets to arrays, and check that they are real.
 
-    Weights or flags that are None stay None.
+    A value of None stays None.
     """
     return [
         None if flag is None else _as_array(name, flag) for name, flag in flags.items()
@@ -76,8 +76,8 @@ def _as_array(name: str, flag: Any) -> jax.Array:
 def with_loss(step: Step, loss: Loss, *, may_count: bool = False) -> Step:
     """Return a step that takes (x, target) as input and outputs losses [*batch].
 
-    A scan over this step stacks losses, and not the outputs [T, *batch, ...] of the
-    network. A target may be :class:`Counted` or :class:`Padded`.
+    A scan over the returned step stores the losses [T, *batch], but not the network's
+    outputs [T, *batch, ...]. A target may be :class:`Counted` or :class:`Padded`.
 
     Args:
       step: one time step of the network.
@@ -275,7 +275,8 @@ def normalised(
 ) -> jax.Array:
     """Return w / Σ w for weights w, or 0 if Σ w = 0.
 
-    If `weights` is None, return the scalar 1 / size for losses of the given `shape`.
+    If `weights` is None, return the scalar 1 / N, where N is the number of losses in an
+    array of the given `shape`.
     """
     if weights is None:
         return jnp.asarray(1 / max(math.prod(shape), 1), dtype)

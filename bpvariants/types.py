@@ -43,10 +43,10 @@ class GradientRule(Protocol):
           carry: state before the first step, leaves [*batch, ...].
           xs: inputs, leaves [T, *batch, ...].
           targets: arrays that the loss compares with outputs, leaves [T, *batch, ...].
-          weights: [T, *batch] real, the weight of each loss. Default: the mask, or all
-            1. Where a weight is 0, the step still runs, but the target may be missing
-            (NaN): a loss with weight 0 is left out of value and grads if the loss or
-            its target is not finite.
+          weights: [T, *batch] real, the weight of each loss. Default: 0 in padding,
+            else 1. Where a weight is 0, the step still runs, but the target may be
+            missing (NaN): a loss with weight 0 is left out of value and grads if the
+            loss or its target is not finite.
           mask: [T, *batch] bool, False in padding. In padding, the carry does not
             change, and no loss counts. Inputs, targets and weights in padding are
             ignored, so they may be NaN. They are replaced by zeros, so step and loss
@@ -58,9 +58,9 @@ class GradientRule(Protocol):
             because `carry` is then not the start of an episode.
 
         Returns:
-          The value, a scalar in float32 or wider; the carry after the last step, with
-          which the next call may continue; and grads, a pytree like params. If Σ w = 0,
-          value and grads are 0.
+          The mean loss `value`, a scalar in float32 or wider; the carry after the last
+          step, with which the next call may continue; and grads, a pytree like params.
+          If all weights are 0, value and grads are 0.
 
         Raises:
           ValueError: while tracing, if lengths, shapes or dtypes disagree.
@@ -133,7 +133,7 @@ class UpdateOnline(Protocol):
           state: the rule's state, which `init` or the previous `update` returned.
           x: input, leaves [*batch, ...].
           target: arrays that the loss compares with the output, leaves [*batch, ...].
-          weight: [*batch] real, the weight of each loss. Default: the mask, or all 1.
+          weight: [*batch] real, the weight of each loss. Default: 0 in padding, else 1.
             Where the weight is 0, the target may be missing (NaN).
           mask: [*batch] bool, False in padding.
           reset: [*batch] bool. True sets the carry to `initial` before the step.
@@ -151,10 +151,10 @@ class OnlineRule(NamedTuple):
             params, state, x, target, weight=None, mask=None, reset=None, key=None
         )
 
-    Every online rule takes exactly these arguments. Their meaning for one step is that
-    of the arguments of a :class:`GradientRule` for a sequence. The value is the
-    weighted mean loss over the batch, and grads are the gradient of this mean or an
-    estimate. `state.carry` is the carry of the network.
+    Every online rule takes exactly these arguments. They mean the same as the arguments
+    of a :class:`GradientRule`, but for one time step instead of a sequence. The value
+    is the weighted mean loss over the batch, and grads are the gradient of this mean or
+    an estimate of it. `state.carry` is the carry of the network.
     """
 
     init: InitOnline

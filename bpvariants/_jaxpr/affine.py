@@ -1,9 +1,9 @@
 """Check that each new carry element is affine in the same element of the old carry.
 
 Each array of the step's jaxpr gets a label. The label says that the array is constant,
-that it is affine in one leaf of the old carry, or which operation makes it neither.
-Primitives that this file does not know pass the check. So the rule that uses the check
-also tests the values of the new carry when the step runs.
+that it is affine in one leaf of the old carry, or which operation makes it neither
+constant nor affine. Primitives that this file does not know pass the check. Therefore,
+the caller also compares values of the new carry with an affine function at run time.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,8 @@ MIXES = {
     "conv_general_dilated", "cumlogsumexp", "cummax", "cummin", "cumprod", "cumsum",
     "fft", "reduce_max", "reduce_min", "reduce_prod", "reduce_sum", "sort",
 }
-LOOPS = {"cond", "scan", "while"}  # inner jaxprs are not read; results pass the check
+# Loops and branches, whose inner jaxprs are not read. Their results pass the check.
+LOOPS = {"cond", "scan", "while"}
 # fmt: on
 
 # Label of an array. None: constant. int: affine in the carry's leaf with this index.
@@ -40,7 +41,7 @@ Label = int | str | None
 def check_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> None:
     """Raise an error if the new carry is known not to be A ⊙ h + u, with old carry h.
 
-    A and u may depend on params and x, but not on h.
+    The factor A and the summand u may depend on params and x, but not on h.
     """
     why = _why_not_affine(step, params, carry, x)
     if why is not None:
@@ -51,7 +52,10 @@ def check_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> None:
 
 
 def _why_not_affine(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> str | None:
-    """Return why the new carry is not A ⊙ h + u, with old carry h; None if unknown."""
+    """Return why the new carry is not A ⊙ h + u, or None if it may be.
+
+    h is the old carry; A and u are arrays that do not depend on h.
+    """
     paths = [jax.tree_util.keystr(p) for p, _ in jax.tree.leaves_with_path(carry)]
     new_carry = lambda params, carry, x: step(params, carry, x)[0]
     jaxpr = jax.make_jaxpr(new_carry)(params, carry, x).jaxpr

@@ -1,12 +1,12 @@
-"""Replace the new carry from which a step computes its outputs.
+"""Functions that replace the new carry from which a step computes its outputs.
 
 A step computes a new carry h_t = f(θ, h_{t−1}, x_t) and, in most networks, an output
-y_t = g(θ, h_t). The step's signature does not show that y_t depends on h_t, but its
-jaxpr does: the variable that is returned as h_t is an operand on the way to y_t. A
-*cut* is this variable; its value can be replaced.
+y_t = g(θ, h_t). The step's signature does not show that y_t depends on h_t. The step's
+jaxpr does show it: the variable that is returned as h_t is an operand of an equation on
+the way to y_t. This variable is called a *cut*, because its value can be replaced.
 
 To change h_t, the step's jaxpr is evaluated twice: first to compute h_t, then with the
-changed h_t at the cut. The compiler merges the two evaluations.
+changed h_t at the cut. The compiler merges the operations that both evaluations share.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,10 @@ from bpvariants.types import PyTree, Step
 
 
 class CutStep(NamedTuple):
-    """Jaxpr of one example's step with its loss, and the cuts at the new carry.
+    """Jaxpr of one example's step with its loss, and the cuts in this jaxpr.
+
+    A cut is a variable that holds a leaf of the new carry, and whose value can be
+    replaced.
 
     Attributes:
       program: closed jaxpr from (params, carry, inputs) to (new carry, loss).
@@ -46,7 +49,7 @@ class CutStep(NamedTuple):
     skips: bool
 
     def at_cuts(self, params: PyTree, carry: PyTree, inputs: PyTree) -> list[jax.Array]:
-        """Run the step; return the values of the variables in `cuts`."""
+        """Run the step; return the values of the variables that are keys of `cuts`."""
         read = _run(self.program, (params, carry, inputs))
         return [read(variable) for variable in self.cuts]
 
@@ -58,11 +61,11 @@ class CutStep(NamedTuple):
         held: Sequence[jax.Array],
         nudges: Sequence[jax.Array],
     ) -> tuple[PyTree, jax.Array]:
-        """Run the step with values `held` at the cuts; return (new carry, loss).
+        """Run the step with replaced values at the cuts; return (new carry, loss).
 
-        `nudges` has one array for each floating leaf of the carry; they are added to
-        `held`. A leaf of the old carry that the step returns unchanged has no cut, so
-        uses of this leaf count as uses of the old carry.
+        The value at each cut is its array in `held`, plus the array in `nudges` for the
+        same leaf of the carry. A leaf of the old carry that the step returns unchanged
+        has no cut. The loss then uses this leaf as a part of the old carry.
         """
         values = dict(zip(self.cuts, held, strict=True))
 
@@ -89,9 +92,10 @@ def cut_step(
     """Trace the step of one example, and find its cuts.
 
     A carry leaf may be a rearrangement of the array from which outputs are computed,
-    for example without its batch axes. The cut of such a leaf is the variable before
-    the rearrangement. If several leaves share one variable, its cut belongs to the leaf
-    in `first` (indices of floating leaves), else to the first of these leaves.
+    for example this array without its batch axes. The cut of the leaf is then the
+    variable before the rearrangement. Several leaves may be rearrangements of one
+    variable. The cut then belongs to the first of these leaves, in an order that starts
+    with the leaves in `first` (indices of floating leaves).
     """
     arguments = params, carry, inputs
     program, structure = flat_program(step_with_loss, *arguments, calls=PLAIN_CALLS)
@@ -120,7 +124,7 @@ def _cuts(jaxpr: Any, new_carry: list[Any], first: Sequence[int]) -> dict:
 
 
 def _around(jaxpr: Any, old_carry: list[Any], cuts: dict) -> set[Any]:
-    """Return variables that depend on the old carry or effects without passing cuts."""
+    """Return variables that depend on the old carry, or on effects, around all cuts."""
     results = lambda equation: [v for v in equation.outvars if v not in cuts]
     unseen = [v for e in jaxpr.eqns if e.effects for v in results(e)]
     return reached(jaxpr.eqns, [*old_carry, *unseen], results)
@@ -133,7 +137,10 @@ def _rearrange(value, chain):
 
 
 def reading_new_carry(step: Step, change: Callable[[PyTree], PyTree]) -> Step:
-    """Return a step that applies `change` to its new carry, and then computes y."""
+    """Return a step that computes its output y from `change(new carry)`.
+
+    The returned step also returns the changed carry.
+    """
 
     def changed_step(params, carry, x):
         arguments = params, carry, x
@@ -161,7 +168,10 @@ def _run(
     arguments: PyTree,
     change: Callable[[Any, Any], Any] = lambda variable, value: value,
 ) -> Callable[[Any], Any]:
-    """Run a jaxpr and apply `change` to each result; return a function to read them."""
+    """Run a jaxpr and apply `change` to each equation's results.
+
+    Return a function from a variable or literal of the jaxpr to its value.
+    """
     leaves = jax.tree.leaves(arguments)
     env = environment(program.jaxpr, program.consts, leaves)
     return interpret(program.jaxpr.eqns, env, storing(program.jaxpr), change)

@@ -2,7 +2,8 @@
 
 Notation, for one example: h_t is the new carry as a vector [n]. A block Θ [k, m] is a
 matrix of parameters that the step uses only in a product u = â Θ with a vector â [k].
-The derivative of h_t in a block therefore factorises: ∂h_t/∂Θ = D ⊗ â, D = ∂h_t/∂u.
+The derivative of h_t in a block therefore factorises: ∂h_t/∂Θ = D ⊗ â, where D is the
+derivative ∂h_t/∂u.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,12 +37,15 @@ from bpvariants.types import PyTree, Step
 class FactorisedStep(NamedTuple):
     """Jaxpr of a step from (params, carry, inputs) to the new carry, and its blocks.
 
+    A block is a matrix of parameters that the step multiplies by one vector.
+
     Attributes:
       closed: closed jaxpr of the step.
       equations: equations of the jaxpr that the new carry depends on.
       blocks: blocks through which the new carry depends on params.
       scales: for each equation that multiplies params by constants: (equation, index of
-        the operand from params, flat positions of its elements in params).
+        its operand that consists of params, flat positions in params of this operand's
+        elements).
     """
 
     closed: Any
@@ -51,7 +55,7 @@ class FactorisedStep(NamedTuple):
 
     @property
     def variables(self) -> list[Any]:
-        """Variables that contain the products u = â Θ, each variable once."""
+        """Variables that contain the blocks' products u = â Θ, each variable once."""
         return list(dict.fromkeys(block.variable for block in self.blocks))
 
     def run(
@@ -59,7 +63,8 @@ class FactorisedStep(NamedTuple):
     ) -> tuple[list[jax.Array], list[list[jax.Array]]]:
         """Return the new carry's floating leaves, and the parts of each block's â.
 
-        `changes` has one array for each variable of `variables`, which is added to it.
+        â is the vector that the step multiplies by the block Θ. `changes` has one array
+        for each variable of `variables`; the array is added to the variable's value.
         """
         jaxpr = self.closed.jaxpr
         added = dict(zip(self.variables, changes, strict=True))
@@ -80,14 +85,14 @@ class FactorisedStep(NamedTuple):
         return [read(atom) for atom in jaxpr.outvars], inputs
 
     def scaled(self, block: Block, values: jax.Array) -> jax.Array:
-        """Return the gradient in a block's params, given `values`, the gradient in Θ.
+        """Return the gradient in a block's params, given the gradient in its matrix Θ.
 
-        The step may multiply params by constants to compute Θ. The gradient is then
-        multiplied by the same constants.
+        The argument `values` is the gradient in Θ. The step may multiply params by
+        constants to compute Θ. `values` are then multiplied by the same constants.
         """
         jaxpr = self.closed.jaxpr
-        if not self.scales or block.variable in jaxpr.invars:  # params, not yet scaled
-            return values
+        if not self.scales or block.variable in jaxpr.invars:
+            return values  # the block is an array of params, multiplied by no constants
         env = dict(zip(jaxpr.constvars, self.closed.consts, strict=True))
         read = interpret(constant_equations(jaxpr, self.equations), env)
         factors = jnp.ones(sum(variable.aval.size for variable in jaxpr.invars))
@@ -98,7 +103,7 @@ class FactorisedStep(NamedTuple):
 
 
 def _factor(equation: Any, place: int, read: Callable[[Any], Any]) -> jax.Array:
-    """Return an element-wise equation's derivative in its operand number `place`."""
+    """Return an element-wise equation's derivative in its operand of index `place`."""
     theta = equation.invars[place].aval
     ones = jnp.ones(theta.shape, theta.dtype)
 
@@ -120,8 +125,9 @@ def factorise(
 ) -> FactorisedStep:
     """Find the blocks through which one example's new carry depends on params.
 
-    `carry` and `inputs` are arrays of the whole batch, or their shapes. Functions made
-    by `jax.custom_jvp` keep their own derivatives.
+    A block is a matrix of parameters that the step multiplies by one vector. `carry`
+    and `inputs` are arrays of the whole batch, or their shapes. Functions made by
+    `jax.custom_jvp` keep their own derivatives.
 
     Raises:
       ValueError: if the step's jaxpr uses refs, or if an array of params affects the
@@ -151,8 +157,10 @@ def linearise_factors(
 ) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:
     """Return J = ∂h_t/∂h_{t−1} [n, n], and (â [k], D [n, m]) of each block u = â Θ.
 
-    The vector h_t contains the n floating elements of one example's carry; D = ∂h_t/∂u.
-    The results are float32 or wider. The cost is n backward passes through the step.
+    The vector h_t contains the n floating elements of one example's carry. A block Θ
+    [k, m] is a matrix of parameters that the step multiplies by a vector â. D is the
+    derivative ∂h_t/∂u. The results are float32 or wider. The cost is n backward passes
+    through the step.
     """
     dtype = carry_dtype(carry)
     h, as_carry = as_vectors(carry, (), dtype)
@@ -178,7 +186,10 @@ def linearise_factors(
 def add_block(
     grads: Sequence[jax.Array], block: Block, values: jax.Array
 ) -> list[jax.Array]:
-    """Add a block's gradient `values`, [k, m], to `grads`, the leaves of a gradient."""
+    """Add a block's gradient to `grads`, the leaves of the gradient in params.
+
+    The block is a matrix [k, m] of parameters, and `values` is its gradient.
+    """
     grads, end = list(grads), 0
     for i, grad in enumerate(grads):
         start, end = end, end + grad.size
@@ -201,7 +212,7 @@ def _add_at(grad: jax.Array, places: np.ndarray, part: jax.Array) -> jax.Array:
         rows, columns = row + np.arange(at.shape[0]), column + np.arange(at.shape[1])
         grid = rows[:, None] * width + columns
         if columns[-1] < width and np.array_equal(at, grid):
-            # Rows and columns are contiguous: use slices, not a list of positions.
+            # `part` covers consecutive rows and columns of `grad`, so use slices.
             window = grad.reshape(-1, width).at[_as_slice(rows), _as_slice(columns)]
             return window.add(values).reshape(grad.shape)
     flat = grad.reshape(-1).at[places.reshape(-1)]

@@ -1,4 +1,4 @@
-"""Clear error where a forward-mode derivative is differentiated in reverse mode."""
+"""A clear error for reverse-mode derivatives of values that allow only forward mode."""
 
 import jax
 from jax.extend.core import Primitive

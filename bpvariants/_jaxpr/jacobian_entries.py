@@ -1,10 +1,10 @@
-"""Compute chosen entries of a step's Jacobian ∂h_t/∂h_{t−1}, without the others.
+"""Compute chosen entries of a step's Jacobian ∂h_t/∂h_{t−1}, but not all its entries.
 
-The whole Jacobian of a carry with n elements takes n backward passes, even if only its
-n diagonal entries are needed. Each intermediate array also has a Jacobian in h_{t−1}.
-A first pass goes backwards through the jaxpr of the linearised step, and finds which
-entries of these Jacobians the chosen entries depend on. A second pass goes forwards,
-and computes only these entries.
+The whole Jacobian of a carry h_t with n elements takes n backward passes, even if only
+its n diagonal entries are needed. Each intermediate array of the step also has a
+Jacobian in h_{t−1}. A first pass goes backwards through the jaxpr of the linearised
+step. The pass finds the entries of the intermediate Jacobians on which the chosen
+entries depend. A second pass goes forwards and computes only the entries found.
 """
 
 from collections.abc import Callable
@@ -45,9 +45,11 @@ def plan_entries(
 ) -> Entries | None:
     """Plan how to compute the entries of J = ∂h_t/∂h_{t−1} marked in `needed` [n, n].
 
-    Return None if a path to a needed entry goes through a primitive that
-    `linear_operations` does not know, or if the jaxpr uses refs. `found` is the result
-    of `sparsity.dependence` for the same `direct_only`.
+    h_t is the carry, with n elements. Return None if a path to a needed entry goes
+    through a primitive that `linear_operations` does not know, or if the jaxpr uses
+    refs. `found` is the result of `sparsity.dependence` for the same `direct_only`.
+    With `direct_only`, ignore paths through primitives that add up different elements
+    of an operand.
     """
     if program.is_opaque and needed.any():
         return None
@@ -82,9 +84,10 @@ def plan_entries(
 def compute_entries(
     program: TangentProgram, entries: Entries, leaves: list[jax.Array]
 ) -> jax.Array:
-    """Return the planned entries of J = ∂h_t/∂h_{t−1}, in row-major order.
+    """Return the planned entries of the Jacobian ∂h_t/∂h_{t−1}, in row-major order.
 
-    `leaves` are the leaves of (params, carry, inputs) of one example.
+    h_t is one example's carry. `leaves` are the leaves of this example's (params,
+    carry, inputs).
     """
     pattern, wanted, _ = entries
     read = primal_values(program, leaves)
@@ -119,7 +122,7 @@ def _parts(
     values: dict[Any, jax.Array],
     read: Callable,
 ) -> list[jax.Array]:
-    """Return each operand's contribution to the wanted entries of a result."""
+    """Return each operand's contribution to the wanted Jacobian entries of a result."""
     parts = []
     for link, atom in zip(its_links, equation.invars, strict=True):
         if link is None or (entries.direct_only and link.mixes):
@@ -133,7 +136,7 @@ def _parts(
 def _add(
     wanted: dict[Any, Sparse], variable: Any, entries: Any, found: Dependence
 ) -> None:
-    """Add to wanted[variable] all those `entries` that may be nonzero."""
+    """Add to wanted[variable] those `entries` of its Jacobian that may be nonzero."""
     entries = entries.multiply(found.through[variable]).astype(bool)
     old = wanted.get(variable)
     entries = entries if old is None else (old + entries).astype(bool)
@@ -150,8 +153,12 @@ def _through(
     values: jax.Array,
     read: Any,
 ) -> jax.Array:
-    """Return an operand's contribution, through a link, to the entries of a result."""
-    # Pair each link (row, column) with each entry (column, j) of the operand.
+    """Return the contribution of one operand's Jacobian to a result's Jacobian.
+
+    The link says which elements of the result depend on which elements of the operand.
+    """
+    # Pair each (row, column) of the link with each entry (column, j) of the operand's
+    # Jacobian, where j is the index of a carry element.
     counts = np.diff(operand.indptr)[link.columns]
     pair = np.repeat(np.arange(len(link.rows)), counts)
     begins = np.repeat(operand.indptr[:-1][link.columns], counts)
@@ -170,7 +177,7 @@ def _through(
     if np.array_equal(target, np.arange(result.nnz)):
         return terms
     zeros = jnp.zeros(result.nnz, terms.dtype)
-    if len(np.unique(target)) == len(target):  # if no terms are added up, gather
+    if len(np.unique(target)) == len(target):  # each entry has at most one term
         order = np.full(result.nnz, len(target))
         order[target] = np.arange(len(target))
         return jnp.append(terms, jnp.zeros(1, terms.dtype))[order]

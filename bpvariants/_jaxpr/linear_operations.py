@@ -1,4 +1,4 @@
-"""Sparsity pattern and factors of each linear primitive, element by element."""
+"""Sparsity pattern and nonzero factors of each linear primitive's Jacobian."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +14,8 @@ from bpvariants._jaxpr.rearrangements import (
     UNCHANGED,
 )
 
-LARGEST = 50_000_000  # largest number of links to list for one primitive
+# Largest number of pairs (result element, operand element) to list for one primitive.
+LARGEST = 50_000_000
 
 
 class Link(NamedTuple):
@@ -24,10 +25,12 @@ class Link(NamedTuple):
       rows: flat positions of elements of the result.
       columns: for each entry of `rows`, the flat position of the operand's element that
         the result's element depends on.
-      factor: function (read) -> one factor for each entry of `rows`; `read` is a
-        function that returns the value of an operand. None: all factors are 1.
-      apply: function to apply to the derivative as well, such as `jnp.real`, or None.
-      mixes: whether different elements of the operand are added up.
+      factor: function (read) -> one factor for each entry of `rows`, by which the
+        operand's element is multiplied; `read` is a function that returns the value of
+        a variable. None: all factors are 1.
+      apply: linear function to apply after the multiplication, such as `jnp.real`; None
+        is the identity.
+      mixes: whether the primitive adds up different elements of the operand.
     """
 
     rows: np.ndarray
@@ -37,8 +40,8 @@ class Link(NamedTuple):
     mixes: bool = False
 
 
-# Element-wise linear primitives, with the function that each primitive applies to each
-# of its operands; None is the identity.
+# Element-wise linear primitives. Each result is the sum of the primitive's operands,
+# after the listed functions are applied to them; None is the identity.
 ALONG: dict[str, list[Callable | None]] = {
     **{name: [None] for name in UNCHANGED},
     "add": [None, None],
@@ -59,12 +62,13 @@ def links(
     known: dict[Any, np.ndarray],
     nonzero: dict[Any, np.ndarray],
 ) -> list[list[Link | None]] | None:
-    """Return, for each output of a linear equation, the link of each tangent operand.
+    """Return, for each output of a linear equation, its link to each operand.
 
-    `is_tangent` tells which operands are tangents. `known` contains values known while
-    tracing; `nonzero` has masks of elements that may be nonzero. Return None for a
-    primitive that this file does not know: each element of its results may depend on
-    every element of its operands.
+    An operand that is not a tangent has None instead of a link. `is_tangent` tells
+    which operands are tangents. `known` contains values known while tracing, by
+    variable; `nonzero` contains masks of the elements that may be nonzero. Return None
+    for a primitive that this file does not know. Each element of its results may depend
+    on every element of its operands.
     """
     name = equation.primitive.name
     tangents = [i for i, yes in enumerate(is_tangent) if yes]
@@ -118,7 +122,10 @@ def _known(atom: Any, known: dict[Any, np.ndarray]) -> bool:
 
 
 def _positions(equation: Any, i: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and columns of an element-wise link; length-1 axes broadcast."""
+    """Return `rows` and `columns` of the link between a result and its operand i.
+
+    The primitive is element-wise, and broadcasts axes of length 1.
+    """
     operand, out = equation.invars[i].aval, equation.outvars[0].aval
     columns = np.arange(operand.size).reshape(operand.shape)
     return np.arange(out.size), np.broadcast_to(columns, out.shape).reshape(-1)
@@ -129,7 +136,7 @@ def _along(equation, i, apply):
 
 
 def _scaled(equation, i, nonzero):
-    """Return the link through a product with, or a quotient by, another operand."""
+    """Return the link of operand i, which is multiplied or divided by the other one."""
     rows, columns = _positions(equation, i)
     other = equation.invars[1 - i]
     shape = equation.outvars[0].aval.shape
@@ -148,7 +155,7 @@ def _scaled(equation, i, nonzero):
 
 
 def _chosen(equation, i):
-    """Return the link through a `select_n` whose condition is unknown while tracing."""
+    """Return the link of operand i of a `select_n` with a condition unknown so far."""
     rows, columns = _positions(equation, i)
     condition, shape = equation.invars[0], equation.outvars[0].aval.shape
 
@@ -168,9 +175,9 @@ def _summed(equation):
 
 
 def _contracted(equation, i, nonzero):
-    """Return the link through a `dot_general` of tangent operand i; None if too large.
+    """Return the link of operand i of a `dot_general`; None if the link is too large.
 
-    The other operand is not a tangent.
+    Operand i is a tangent, and the other operand is not.
     """
     (contracted, batch), other = equation.params["dimension_numbers"], 1 - i
     names = [_axis_names(equation, k, contracted, batch) for k in (0, 1)]
@@ -203,9 +210,10 @@ def _contracted(equation, i, nonzero):
 
 
 def _axis_names(equation, k, contracted, batch):
-    """Return names of operand k's axes: "b" batch, "c" contracted, "f0" or "f1" free.
+    """Return a name for each axis of operand k of a `dot_general`.
 
-    A name is a pair of this letter and an index.
+    A name is a pair (kind, index). The kind is "b" for a batch axis, "c" for a
+    contracted axis, and "f0" or "f1" for all other axes of operand 0 or 1.
     """
     names = [(f"f{k}", axis) for axis in range(len(equation.invars[k].aval.shape))]
     for index, axis in enumerate(batch[k]):

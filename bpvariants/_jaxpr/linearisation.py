@@ -1,9 +1,10 @@
 """Jaxpr of a step's linearisation, and the sparsity pattern of each of its primitives.
 
 The jaxpr of a step's forward derivative has two parts: primitives on the step's own
-arrays, and linear primitives on tangents. This file analyses the linear primitives once
-for each trace, and finds which elements of tangents depend on each other. There is no
-dependence through a factor that is known to be zero, such as in a constant mask.
+arrays, and linear primitives on tangents. This file analyses the linear primitives
+while tracing. It finds which elements of a primitive's result depend on which elements
+of its operands. A factor that is known to be zero, for example in a constant mask,
+means no dependence.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +31,7 @@ from bpvariants.types import PyTree, Step
 
 
 class TangentProgram(NamedTuple):
-    """Linearisation of one example's step, with only the equations of the new carry.
+    """Linearisation of one example's step, with the equations that make the new carry.
 
     Attributes:
       constants: variable -> constant array of the jaxpr.
@@ -38,8 +39,9 @@ class TangentProgram(NamedTuple):
       thetas: for each leaf of params, the variable of its tangent.
       h: for each floating leaf of the carry, the variable of its tangent.
       primal: equations on the step's own arrays, in order.
-      linear: pairs (equation on tangents, links of each of its outputs), in order; the
-        links are None if they are unknown.
+      linear: pairs (equation on tangents, links of each of its outputs), in order. A
+        link says which elements of an output depend on which elements of an operand.
+        The links are None if they are unknown.
       outputs: tangents of the new carry's floating leaves, as variables or literals.
       is_opaque: whether the jaxpr uses refs. With refs, `primal` and `linear` are
         empty, and every output may depend on every argument.
@@ -58,7 +60,9 @@ class TangentProgram(NamedTuple):
 def tangent_program(
     step_of_example: Step, params: PyTree, carry: PyTree, inputs: PyTree
 ) -> TangentProgram:
-    """Trace the forward derivative of a step; params, carry and inputs may be shapes.
+    """Trace the forward derivative of a step of one example.
+
+    params, carry and inputs may be arrays or `jax.ShapeDtypeStruct`s.
 
     Raises:
       ValueError: if the new carry depends on the result of a `jax.custom_vjp`.
@@ -119,7 +123,7 @@ def tangent_program(
 
 
 def primal_values(program: TangentProgram, leaves: Sequence[Any]) -> Callable:
-    """Run the equations in `primal`; return a function that reads their results."""
+    """Run the equations in `primal`; return a function from variables to values."""
     arguments = dict(zip(program.arguments, leaves, strict=True))
     return interpret(program.primal, program.constants | arguments)
 
@@ -152,9 +156,10 @@ def _separate(equations: list[Any], tangents: set[Any]) -> tuple[list, list]:
 def _known_zeros(
     equations: list[Any], constants: dict[Any, Any]
 ) -> tuple[dict[Any, np.ndarray], dict[Any, np.ndarray]]:
-    """Return the values known while tracing, and masks of possibly nonzero elements.
+    """Return (known, nonzero): facts about variables that are known while tracing.
 
-    Both are dictionaries by variable. Variables with no such knowledge are absent.
+    `known` maps a variable to its value, `nonzero` to a mask of the elements that may
+    be nonzero. A variable without a known value or mask is left out.
     """
     known: dict[Any, np.ndarray] = {}
     for variable, value in constants.items():
@@ -186,8 +191,8 @@ def _evaluate(equation, values, known, nonzero):
         with jax.ensure_compile_time_eval():
             results = run_equation(equation, [jnp.asarray(value) for value in values])
             results = [np.asarray(result) for result in results]
-    except Exception:  # for example, random keys; the results stay unknown
-        return
+    except Exception:
+        return  # for example, NumPy cannot convert keys; the results stay unknown
     for variable, result in zip(equation.outvars, results, strict=True):
         known[variable] = result
         nonzero[variable] = result != 0

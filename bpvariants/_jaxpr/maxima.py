@@ -6,9 +6,9 @@ comparison. If the two copies are rounded differently, for example by a fused
 multiply-add, no element equals the maximum. The derivative is then silently wrong
 (jax-ml/jax#40564).
 
-This file stores the operands of such primitives in memory before they are used, if the
-primitives are differentiated. The result and the comparison then read equal values.
-Results, and the derivatives at ties and NaN, are those of JAX.
+This file stores the operand of each differentiated maximum or minimum in memory before
+it is used. The result and the comparison then read equal values. The results, and the
+derivatives at ties and NaN, are the same as in JAX.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -39,15 +39,16 @@ COMPARING = {
     "scatter-min",
 }
 # Primitives whose inner jaxprs are searched for maxima and minima. A `custom_jvp` is
-# not searched, because it has its own derivative. The function of `reduce` may compare.
+# not searched, because it has its own derivative. The function that `reduce` applies
+# may be a maximum.
 ENTERED = PLAIN_CALLS | {"cond", "reduce", "scan", "while"}
 
 
 def with_stored_operands(function: Callable, *arguments: PyTree) -> Callable:
     """Return `function` with correct derivatives of its maxima and minima.
 
-    The function is traced with `arguments`, which may be shapes. It is returned
-    unchanged if it has no maxima or minima that can be differentiated.
+    The function is traced with `arguments`, which may be `jax.ShapeDtypeStruct`s. The
+    function is returned unchanged if it has no differentiable maxima or minima.
     """
     if not _compares(jax.make_jaxpr(function)(*arguments)):
         return function
@@ -67,8 +68,8 @@ def storing(jaxpr: Any, flags: Sequence[bool] | None = None) -> Callable:
 
     The returned function stores the operands of differentiated maxima and minima in
     memory, also in inner jaxprs. Calls are not inlined, and `custom_jvp` functions keep
-    their own derivatives. `flags` mark the outputs of the jaxpr that are
-    differentiated, by default all.
+    their own derivatives. `flags` mark which outputs of the jaxpr are differentiated;
+    by default, all outputs are.
     """
     differentiated = _differentiated(jaxpr, flags)
 
@@ -83,7 +84,8 @@ def run_stored(
 ) -> list[Any]:
     """Run one equation; store the operands of a differentiated maximum or minimum.
 
-    `differentiated` are the variables that are differentiated, by default all results.
+    `differentiated` are the variables that are differentiated. By default, these are
+    all results of the equation.
     """
     flags = [differentiated is None or v in differentiated for v in equation.outvars]
     if equation.primitive.name in COMPARING and any(flags):
@@ -158,7 +160,7 @@ def _differentiated(jaxpr: Any, flags: Sequence[bool] | None) -> set[Any]:
 
 
 def _varies(atom: Any, kind: Any = jnp.floating) -> bool:
-    """Return whether an atom is a variable for an array with a dtype of this kind."""
+    """Return whether an atom is a variable for an array with a dtype of kind `kind`."""
     is_array = is_variable(atom) and hasattr(atom.aval, "dtype")
     return is_array and jnp.issubdtype(atom.aval.dtype, kind)
 
@@ -190,9 +192,9 @@ def _in_memory(x: jax.Array) -> jax.Array:
     """Store x in memory and return it, so that no operation computes x again.
 
     On accelerators, the optimization barrier achieves this. XLA's CPU compiler removes
-    barriers before it fuses operations, but never fuses a windowed reduction with the
-    operations that use its result. The maximum over windows of one element of x and one
-    element of padding is x itself.
+    barriers before it fuses operations, but it never fuses a windowed reduction with
+    the operations that use its result. Here, each window of the reduction holds one
+    element of x and one element of padding, −∞. The maximum is therefore x itself.
     """
     if not x.size:
         return x

@@ -31,7 +31,8 @@ class NamedProgram(NamedTuple):
     ) -> tuple[list[jax.Array], list[jax.Array]]:
         """Add shifts to the named values; return the outputs and the named values.
 
-        Each named value is returned before its own shift is added.
+        A returned named value does not contain its own shift, but it may depend on the
+        shifts of earlier named values.
         """
         values: list[jax.Array] = []
         run = _shifting(iter(shifts), values)
@@ -49,8 +50,8 @@ def named_program(function: Callable, *arguments: Any) -> NamedProgram:
 def _shifting(shifts: Iterator[jax.Array], values: list[jax.Array]) -> Callable:
     """Return a function that runs an equation, and adds shifts to its named values.
 
-    For each named value, in the order of :func:`_named`, the returned function takes
-    the next shift of `shifts`, and appends the value to `values`.
+    For each named value, in the jaxpr's order, the returned function adds the next
+    shift of `shifts` to the value. It appends the value without this shift to `values`.
     """
 
     def run(equation, operands):
@@ -68,7 +69,7 @@ def _shifting(shifts: Iterator[jax.Array], values: list[jax.Array]) -> Callable:
 
 
 def _scan(equation, operands, shifts, values):
-    """Run a scan, whose named values have one shift for every step of the scan."""
+    """Run a scan in which each named value gets a different shift at each scan step."""
     body, parameters = equation.params["jaxpr"], equation.params
     names = _named(body.jaxpr)
     if not names:
@@ -95,9 +96,9 @@ def _scan(equation, operands, shifts, values):
 def _scan_sizes(equation: Any) -> tuple[int, int]:
     """Return how many operands of a scan are not sequences, and how many are the carry.
 
-    The body of a scan gets slices of sequences, which have one axis fewer. The ranks
-    therefore tell which operands are sequences. The parameters of the primitive would
-    tell it, too, but depend on JAX's version.
+    The body of a scan gets slices of sequences, and a slice has one axis less than its
+    sequence. The numbers of axes therefore tell which operands are sequences. The
+    parameters of the primitive would tell this, too, but depend on JAX's version.
     """
     body = equation.params["jaxpr"].jaxpr
     same_ndim = lambda outside, inside: sum(

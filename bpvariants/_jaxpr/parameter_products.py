@@ -1,12 +1,13 @@
-"""Find the products with vectors through which parameters enter a step's jaxpr.
+"""Search in a step's jaxpr for the products of parameter matrices and vectors.
 
 A block is a vector u of the jaxpr that is a sum of products and biases. The step uses
-the matrices and biases of a block only to compute its u:
+the parameters of a block, matrices W, U and a bias b, only to compute the block's u:
 
     u = b + a₁ W + a₂ U = â Θ,    â = (1, a₁, a₂),    Θ = (b; W; U), [k, m].
 
-For the new carry h_t, ∂h_t/∂Θ_ij = ∂h_t/∂u_j â_i. The vectors a₁ and a₂ may depend on
-the parameters of other blocks, as in a second layer.
+The derivative of the new carry h_t in an entry of Θ is then ∂h_t/∂Θ_ij = ∂h_t/∂u_j â_i.
+The vectors a₁ and a₂ may depend on the parameters of other blocks, as in a second
+layer.
 
 Each element of params or of a product is a *term*. A rearranged term stays the same
 term. An element of params that is multiplied by a constant also stays the same term,
@@ -23,17 +24,18 @@ from bpvariants._jaxpr.program import is_variable
 from bpvariants._jaxpr.rearrangements import rearranges
 from bpvariants._jaxpr.uses import ADDITIONS, passes_on, rearranged, Uses
 
-BIAS = -1  # index of a product for a bias, which is a parameter multiplied by 1
+# Stands in place of a product's index for a bias, which is a parameter multiplied by 1.
+BIAS = -1
 
 
 class Block(NamedTuple):
-    """Vector u = â Θ in a jaxpr.
+    """Vector u = â Θ in a jaxpr, the product of a vector â and parameters Θ [k, m].
 
     Attributes:
       variable: variable of the jaxpr that contains u.
-      positions: [m], flat positions of u in `variable`.
-      inputs: parts of â: for each product, the vector's variable and the order of its
-        axes; None for the 1 of a bias.
+      positions: [m], flat positions of the elements of u in `variable`.
+      inputs: parts of â. A part is None for a bias, which is multiplied by 1. Another
+        part is (variable of a vector, order of this variable's axes).
       parameters: [k, m], for each entry of Θ its flat position in params.
     """
 
@@ -51,20 +53,26 @@ class Terms:
         self.uses_of = uses.counts
         self.depends = uses.depends
         self.scaled = uses.scaled
-        # (equation, index of its scaled operand, flat positions of that in params)
+        # (equation, index of its scaled operand, flat positions in params of the
+        # scaled operand's elements)
         self.scales: list[tuple[Any, int, np.ndarray]] = []
-        self.uses = np.zeros(0, int)  # number of uses of each term
+        self.uses = np.zeros(0, int)  # how often the jaxpr uses each term
         self.spent = np.zeros(0, bool)  # whether each term is part of another term
-        self.parts: dict[int, list[tuple[int, int]]] = {}  # term -> (product, column)s
+        # term -> pairs (index of a product, column of the product's matrix), or for a
+        # bias (BIAS, flat position in params)
+        self.parts: dict[int, list[tuple[int, int]]] = {}
         self.products: list[tuple[Any, tuple[int, ...], np.ndarray]] = []
         self.terms: dict[Any, np.ndarray] = {}  # variable -> the terms of its elements
-        self.origins: list[tuple[int, Any]] = []  # (first term, variable) of each array
+        self.origins: list[tuple[int, Any]] = []  # each array's (first term, variable)
         for theta in thetas:
             self._add(theta, None)
         self.num_parameters = len(self.uses)
 
     def read(self, equation: Any) -> None:
-        """Find the terms of an equation's results; raise if params do not factorise."""
+        """Find the terms of an equation's results.
+
+        Raise an error if params do not factorise.
+        """
         name = equation.primitive.name
         of = lambda atom: self.terms.get(atom) if is_variable(atom) else None
         operands = [of(atom) for atom in equation.invars]
@@ -86,9 +94,10 @@ class Terms:
             self._refuse(known, f"is used in `{name}`")
 
     def blocks(self) -> list[Block]:
-        """Return the blocks: all terms of one array with equal inputs form one block.
+        """Return the blocks.
 
-        Terms that are part of other terms are left out.
+        The elements of one array that are products with the same vectors form one
+        block. Terms that are part of other terms are left out.
         """
         grouped: dict[Any, list[int]] = {}
         starts = [start for start, _ in self.origins]
@@ -137,7 +146,7 @@ class Terms:
         self.spent[[a, b]] = True
 
     def _multiply(self, equation, operands):
-        """Record the terms of a product of a vector and a matrix of params."""
+        """Record the terms of a product of a vector and a matrix made of params."""
         contracted, _ = equation.params["dimension_numbers"]
         shapes = [atom.aval.shape for atom in equation.invars]
         rest = [
@@ -170,7 +179,8 @@ class Terms:
             found = terms[terms < self.num_parameters]
             if found.size:
                 starts = [start for start, _ in self.origins[: len(self.paths)]]
-                # An empty array has the first term of the next array: take the last.
+                # An empty array starts at the same term as the array after it. Take
+                # the last array that starts there, which is not empty.
                 path = self.paths[np.searchsorted(starts, found[0], side="right") - 1]
                 raise ValueError(
                     f"params{path} does not factorise, which kf_rtrl needs: it "

@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 
-# Primitives that call an inner jaxpr, as `jit` does; names depend on JAX's version.
+# Primitives that call an inner jaxpr, as `jit` does. Which of them occur depends on
+# JAX's version.
 CALLS = {
     "checkpoint",
     "closed_call",
@@ -18,7 +19,8 @@ CALLS = {
     "remat",
     "remat2",
 }
-# Calls that may be inlined before differentiation; `custom_jvp` may not.
+# Calls that may be inlined before differentiation. A `custom_jvp` may not, because it
+# would lose its own derivative.
 PLAIN_CALLS = CALLS - {"custom_jvp_call"}
 
 
@@ -28,7 +30,10 @@ def is_variable(atom: Any) -> bool:
 
 
 def has_refs(jaxpr: Any) -> bool:
-    """Return whether a jaxpr uses refs, which hide how its values depend on others."""
+    """Return whether a jaxpr uses refs, which hide how its values depend on each other.
+
+    A ref is a mutable array of JAX.
+    """
     arrays = type(jax.typeof(0.0))
     atoms = (a for e in jaxpr.eqns for a in (*e.invars, *e.outvars))
     return any(not isinstance(a.aval, arrays) for a in (*jaxpr.constvars, *atoms))
@@ -52,8 +57,8 @@ def reached(
 ) -> set[Any]:
     """Return the sources and all variables that depend on them.
 
-    `results(equation)` returns those results of an equation that depend on its
-    operands, by default all.
+    `results(equation)` returns those results of an equation that count as dependent on
+    its operands. By default, these are all results.
     """
     found = set(sources)
     for equation in equations:
@@ -65,11 +70,11 @@ def reached(
 def flat_program(
     function: Callable, *arguments: Any, calls: Collection[str] = CALLS
 ) -> tuple[Any, Any]:
-    """Trace a function and inline its `calls`; return (jaxpr, structure of outputs).
+    """Trace a function and inline its calls; return (jaxpr, structure of outputs).
 
-    By default a `custom_jvp` is inlined too, so its own derivative is lost. To keep the
-    derivative of a `custom_jvp`, trace the derivative, or pass `calls=PLAIN_CALLS`.
-    Inlining costs one more trace of the function.
+    `calls` names the primitives to inline. By default, a `custom_jvp` is inlined too,
+    so its own derivative is lost. To keep this derivative, pass `calls=PLAIN_CALLS`, or
+    let `function` compute the derivative. Inlining costs one more trace.
     """
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
     run = partial(run_equation, calls=calls)
@@ -110,9 +115,10 @@ def interpret(
     """Run equations in order; return a function from operands to their values.
 
     `env` maps variables to values that are known beforehand. By default,
-    :func:`run_equation` computes the results. Another function
-    `run(equation, operands)`, with a suitable `of_literal`, may compute other
-    properties of the arrays. `change(variable, result)` may replace single results.
+    :func:`run_equation` computes each equation's results. Another function
+    `run(equation, operands)` may compute other properties of the arrays, such as which
+    results are constant; `of_literal` then returns this property of a literal.
+    `change(variable, result)` may replace single results.
     """
     run, env = run_equation if run is None else run, dict(env)
     read = lambda atom: env[atom] if is_variable(atom) else of_literal(atom)

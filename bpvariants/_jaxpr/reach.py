@@ -21,7 +21,7 @@ def reaches_carry(step: Step, params: PyTree, carry: PyTree, x: PyTree) -> list[
 
 
 def needed_arguments(function: Callable, *arguments: PyTree) -> list[list[bool]]:
-    """Return, for each leaf of each argument, whether the results depend on it."""
+    """Return, for each leaf of each argument, whether `function`'s results need it."""
     jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
     needed = iter(_needed_inputs(jaxpr, [True] * len(jaxpr.outvars)))
     return [[next(needed) for _ in jax.tree.leaves(tree)] for tree in arguments]

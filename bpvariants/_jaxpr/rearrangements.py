@@ -1,4 +1,4 @@
-"""Primitives that only rearrange elements, and where each element goes."""
+"""Primitives that only rearrange array elements; where each element is moved to."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -94,9 +94,9 @@ def rearranges(equation: Any) -> bool:
 
 
 def reorders(equation: Any) -> bool:
-    """Return whether a result has each element of one floating operand exactly once.
+    """Return whether an equation only reorders the elements of one floating operand.
 
-    This is so if the equation rearranges a single operand and does not change its size.
+    The equation must rearrange a single operand without a change of its size.
     """
     old, new = equation.invars, equation.outvars
     return (
@@ -110,11 +110,12 @@ def reorders(equation: Any) -> bool:
 def moved(
     equation: Any, marks: Sequence[np.ndarray], values: Sequence[np.ndarray | None]
 ) -> list[np.ndarray] | None:
-    """Rearrange int32 marks as an equation rearranges the elements of its operands.
+    """Rearrange `marks` as an equation rearranges the elements of its operands.
 
-    `values` are the values of the operands, None where unknown. Return None if the
-    rearrangement depends on unknown values or cannot be run on integers. For a
-    `select_n` with unknown condition, return the element-wise maximum over its cases.
+    `marks` has one int32 array for each operand. `values` are the values of the
+    operands, None where unknown. Return None if the rearrangement depends on unknown
+    values or cannot be run on integers. For a `select_n` with an unknown condition,
+    return the element-wise maximum over the marks of its cases.
     """
     name, out = equation.primitive.name, equation.outvars[0].aval
     if name == "select_n" and values[0] is None:
@@ -140,16 +141,17 @@ def moved(
 def positions(
     equation: Any, i: int, values: Sequence[np.ndarray | None]
 ) -> list[tuple[np.ndarray, np.ndarray]] | None:
-    """Return for each output (rows, columns): where the elements of operand i go.
+    """Return the positions to which an equation moves the elements of its operand i.
 
-    Element columns[j] of the operand becomes element rows[j] of the output; both are
-    flat positions. Return None if they are unknown, or if elements are added up.
+    The result is (rows, columns) for each output: element columns[j] of the operand
+    becomes element rows[j] of the output. Both are flat positions. Return None if the
+    positions are unknown, or if elements are added up.
     """
     zeros = [np.zeros(atom.aval.shape, np.int32) for atom in equation.invars]
     shape, size = zeros[i].shape, zeros[i].size
     marks = np.arange(1, size + 1, dtype=np.int32).reshape(shape)
     results = moved(equation, [*zeros[:i], marks, *zeros[i + 1 :]], values)
-    if equation.primitive.name == "scatter-add":  # may add up elements
+    if equation.primitive.name == "scatter-add":  # may add two elements at one position
         ones = [*zeros[:i], np.ones_like(marks), *zeros[i + 1 :]]
         counts = moved(equation, ones, values)
         if counts is None or any(np.max(count, initial=0) > 1 for count in counts):
@@ -166,7 +168,7 @@ def _run_on_marks(equation: Any, operands: list[jax.Array]) -> list[jax.Array]:
     run: dict[str, Callable[..., jax.Array]]
     run = {"scatter": jax.lax.scatter, "scatter-add": jax.lax.scatter_add}
     name, parameters = equation.primitive.name, equation.params
-    if name == "gather":  # int32 cannot represent every fill value: use 1 if nonzero
+    if name == "gather":  # int32 marks cannot hold all fill values: mark nonzeros by 1
         names = "dimension_numbers", "slice_sizes", "mode"
         given = {name: parameters[name] for name in names}
         fill = int(parameters["fill_value"] != 0)

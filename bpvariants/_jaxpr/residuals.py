@@ -1,9 +1,9 @@
-"""Sort a linearised step's residuals: constant in time, step inputs, or to be stacked.
+"""Decide which residuals of a linearised step a scan over time must store.
 
 The linear map that `jax.linearize` returns is a pytree: a jaxpr and its arrays, the
-residuals. Some residuals depend on parameters alone, such as the weights themselves.
-Some residuals are inputs of the step, which are known for all times. A scan over steps
-stacks only the other residuals, and each array only once.
+residuals. Some residuals depend on parameters alone, such as the weights themselves,
+and are equal at all times. Some residuals are inputs of the step, which the backward
+pass has anyway. A scan stacks all other residuals over time, each array only once.
 """
 
 import dataclasses
@@ -28,10 +28,11 @@ def cotangent(tree: PyTree, leaves: Sequence[jax.Array]) -> PyTree:
 
 
 def linearised(advance: Callable, fixed: PyTree, h: PyTree, x: PyTree) -> tuple:
-    """Return a step's carry and output (h, y), and its derivative as a linear map.
+    """Return the carry and output (h, y) of `advance(fixed, h, x)`, and a linear map.
 
-    The linear map takes tangents of the floating leaves of `fixed`, h and x. The map
-    returns the tangents of the floating leaves of the new h and of y.
+    The linear map is the derivative of `advance`. It takes tangents of the floating
+    leaves of `fixed`, h and x. It returns tangents of the floating leaves of the new h
+    and of y.
     """
 
     def of_floating(fixed_leaves, h_leaves, x_leaves):
@@ -50,10 +51,11 @@ def linearised(advance: Callable, fixed: PyTree, h: PyTree, x: PyTree) -> tuple:
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-    """Source of each residual of a linearised step, to rebuild the linear map from."""
+    """Where to find each residual, to rebuild the linear map of a linearised step."""
 
     structure: Any  # pytree structure of the linear map
-    sources: tuple[tuple[str, int], ...]  # (kind, index among that kind) of each leaf
+    # for each residual: ("stack", "input" or "constant", index in arrays of this kind)
+    sources: tuple[tuple[str, int], ...]
 
     def to_stack(self, linear: PyTree) -> list[jax.Array]:
         """Return the residuals of a step that have to be stacked."""
@@ -83,9 +85,10 @@ class Plan:
 
 
 def kept_shapes(function: Callable, *arguments: PyTree) -> list[Any]:
-    """Return shape and dtype of each array that a function returns but does not get.
+    """Return shape and dtype of each array that a function computes and returns.
 
-    An array that is returned several times is counted once.
+    An argument that is returned unchanged is left out. An array that is returned
+    several times is counted once.
     """
     jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
     results = {atom for atom in jaxpr.outvars if is_variable(atom)}
@@ -121,7 +124,7 @@ def plan_residuals(
 
 
 def _varying(jaxpr: Any, inputs: Sequence[bool]) -> list[bool]:
-    """Return which outputs of a jaxpr vary in time, given which inputs vary."""
+    """Return which outputs of a jaxpr vary in time, given which inputs vary in time."""
 
     def follow(equation, varying):
         inner = called(equation, PLAIN_CALLS)

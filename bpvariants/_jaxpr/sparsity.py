@@ -2,8 +2,8 @@
 
 The patterns come from the jaxpr of the linearised step, so they hold for all values.
 Let h_t be the carry and θ the parameters. An entry of ∂h_t/∂h_{t−1} or ∂h_t/∂θ counts
-as zero only if the jaxpr has no path from the one element to the other, or if each path
-goes through a factor that is known to be zero.
+as zero only if the jaxpr has no path from the element of h_{t−1} or θ to the element of
+h_t, or if each path goes through a factor that is known to be zero.
 """
 
 from typing import Any, NamedTuple, TypeAlias
@@ -19,7 +19,9 @@ Sparse: TypeAlias = Any  # a scipy.sparse.csr_array of bool
 
 
 class Dependence(NamedTuple):
-    """Sparsity patterns of the Jacobians of one example's step: True may be nonzero.
+    """Sparsity patterns of the Jacobians of one example's step.
+
+    An entry of a pattern is True if this entry of the Jacobian may be nonzero.
 
     Attributes:
       carry: pattern of J_t = ∂h_t/∂h_{t−1}, sparse bool [n, n].
@@ -65,14 +67,20 @@ def _opaque(program: TangentProgram, direct_only: bool) -> Dependence:
 
 
 def spread(link: Link, size: int, operand_size: int) -> Sparse:
-    """Return a link as a sparse bool matrix [size of result, size of operand]."""
+    """Return a link's dependences as a sparse bool matrix.
+
+    Its shape is [number of elements of the result, number of elements of the operand].
+    """
     ones = np.ones(len(link.rows), bool)
     shape = size, operand_size
     return sparse.csr_array((ones, (link.rows, link.columns)), shape=shape)
 
 
 def _pattern(found: dict, atom: Any, num_columns: int) -> Sparse:
-    """Return an operand's pattern, which is all-False if no path leads to it."""
+    """Return the pattern of a variable's or literal's Jacobian.
+
+    The pattern is all-False if no path leads to the variable.
+    """
     if is_variable(atom) and atom in found:
         return found[atom]
     return sparse.csr_array((atom.aval.size, num_columns), dtype=bool)
@@ -107,7 +115,7 @@ def _follow(program: TangentProgram, sources: list[Any], direct_only: bool) -> d
 
 
 def _all_on_all(operands: list, size: int) -> Sparse:
-    """Return a result's pattern if each of its elements depends on all operands."""
+    """Return a result's pattern if all its elements depend on all operand elements."""
     rows = [operand.sum(axis=0) > 0 for operand in operands if operand is not None]
     row = np.logical_or.reduce(rows).reshape(1, -1)
     return sparse.csr_array(np.ones((size, 1), bool)) @ sparse.csr_array(row)

@@ -29,7 +29,10 @@ class Uses(NamedTuple):
 
 
 def find_uses(jaxpr: Any, equations: list[Any], thetas: list[Any]) -> Uses:
-    """Find out how a jaxpr, reduced to `equations`, uses params."""
+    """Find out how `equations`, the needed equations of a jaxpr, use params.
+
+    `thetas` are the jaxpr's variables for the leaves of params.
+    """
     depends = dependent(equations, thetas)
     scaled = scalings(jaxpr, equations, thetas)
     counts = count_uses(equations, jaxpr.outvars, depends, scaled)
@@ -52,7 +55,8 @@ def scalings(jaxpr: Any, equations: list[Any], thetas: list[Any]) -> dict[int, i
     constant = {v for e in constant_equations(jaxpr, equations) for v in e.outvars}
     constant |= set(jaxpr.constvars)
     is_constant = lambda atom: not is_variable(atom) or atom in constant
-    params, found = set(thetas), {}  # `params`: variables with params' elements only
+    # `params`: variables that hold only elements of params, rearranged or scaled
+    params, found = set(thetas), {}
     for equation in equations:
         name, operands = equation.primitive.name, equation.invars
         of_params = [is_variable(atom) and atom in params for atom in operands]
@@ -86,9 +90,10 @@ def rearranged(equation: Any, operands: Sequence[np.ndarray]) -> list[np.ndarray
 
 
 def passes_on(equation: Any, depends: set[Any]) -> int | None:
-    """Return the index of an addition's only operand that depends on params, or None.
+    """Return the index of an addition's only operand that depends on params.
 
-    The result is also None if the addition negates or broadcasts this operand.
+    Return None if the equation is no addition, if none or several operands depend on
+    params, or if the equation negates or broadcasts the operand.
     """
     if equation.primitive.name not in ADDITIONS:
         return None

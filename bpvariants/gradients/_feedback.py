@@ -7,9 +7,9 @@ carry, and c_t [n] the learning signal.
     fixed       c_t = e_t B,      B [m, n] random and constant
     adaptive    c_t = e_t B_t,    B_{t+1} = (1 − λ) B_t − η e_tᵀ h_t
 
-The update of adaptive feedback weights B is that of the weights W [n, m] of a readout
-y = h W, under gradient descent with learning rate η and weight decay λ. If W is trained
-with these η and λ, the difference B − Wᵀ shrinks by the factor 1 − λ at each step.
+Adaptive feedback weights B are updated like the weights W [n, m] of a readout y = h W
+under gradient descent with learning rate η and weight decay λ. If W is trained with
+the same η and λ, the difference B − Wᵀ shrinks by the factor 1 − λ at each step.
 """
 
 import math
@@ -29,12 +29,13 @@ class AdaptiveFeedback(NamedTuple):
 
         B_{t+1} = (1 − λ) B_t − η e_tᵀ h_t
 
-    Here h_t is the carry and e_t = ∂ℓ_t/∂y_t. The products e_tᵀ h_t are averaged over
-    the batch in the same way as the loss. B approaches Wᵀ if W is trained with the same
-    learning rate η and decay λ. λ is the fraction of B that decays at each step;
-    optax's `sgd` with `add_decayed_weights(d)` has λ = η d. B is part of the online
-    rule's state, so `update` trains B at every step. With :func:`over_sequence`, each
-    call starts again from the initial `weights`, unless keep_state is True.
+    Here h_t is the carry, y_t the output, ℓ_t the loss, and e_t = ∂ℓ_t/∂y_t the error.
+    The products e_tᵀ h_t are averaged over the batch in the same way as the loss. B
+    approaches Wᵀ if W is trained with the same learning rate η and decay λ. λ is the
+    fraction of B that decays at each step; optax's `sgd` with `add_decayed_weights(d)`
+    has λ = η d. B is part of the online rule's state, so the rule's `update` trains B
+    at every step. With :func:`over_sequence`, each call starts again from the initial
+    `weights`, unless keep_state is True.
 
     Attributes:
       weights: the initial feedback weights B, for instance from
@@ -59,7 +60,8 @@ class AdaptiveFeedback(NamedTuple):
     decay: jax.typing.ArrayLike = 0.0
 
 
-# "symmetric", constant weights from `random_feedback`, or weights that are trained.
+# How to compute learning signals: "symmetric" for the exact derivative of the loss, or
+# constant feedback weights from `random_feedback`, or trained feedback weights.
 Feedback: TypeAlias = Literal["symmetric"] | PyTree | AdaptiveFeedback
 
 
@@ -124,7 +126,8 @@ def fed_back(
 ) -> list[jax.Array | None]:
     """Return the learning signal c = e B, [*batch, *n], for each leaf of a carry.
 
-    The signal of a leaf without feedback weights is None.
+    e are the errors of the outputs, and B the feedback weights. The signal of a leaf
+    without feedback weights is None.
 
     Args:
       weights: the feedback weights B.
@@ -150,10 +153,11 @@ def adapted(
     carry: PyTree,
     new_leaves: Sequence[jax.Array],
 ) -> PyTree:
-    """Return the feedback weights (1 − λ) B − η Σ_batch eᵀ h, B updated by one step.
+    """Return the feedback weights B after one update, (1 − λ) B − η Σ_batch eᵀ h.
 
-    `feedback` has η and λ, and h is `new_leaves`, the leaves [*batch, *n] of the new
-    carry. For `weights`, `errors`, `y` and `carry` see :func:`fed_back`.
+    `feedback` has the learning rate η and the decay λ. h is `new_leaves`, the leaves
+    [*batch, *n] of the new carry. `weights` are B before the update, and `errors` are
+    the errors e. For `errors`, `y` and `carry` see :func:`fed_back`.
     """
     arrays, structure = jax.tree.flatten(weights)
     adapt = lambda matrix, change: (
@@ -171,7 +175,10 @@ def adapted(
 
 
 def _links(weights, y, carry):
-    """Return (index of a leaf of y, index of a leaf of carry) for each array of B."""
+    """Return, for each array of feedback weights, the leaves that the array connects.
+
+    The leaves are given as (index of a leaf of y, index of a leaf of carry).
+    """
     wanted = "as gradients.random_feedback(key, y, carry) returns for one example"
     outputs, leaves = jax.tree.leaves(y), jax.tree.leaves(carry)
     try:

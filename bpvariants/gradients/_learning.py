@@ -1,4 +1,4 @@
-"""Helpers for rules that update the parameters after each window of a sequence."""
+"""Helpers for rules that update the parameters several times in one sequence."""
 
 from typing import Any
 
@@ -14,7 +14,10 @@ from bpvariants.types import PyTree
 def updated(
     update: Any, both: PyTree, value: jax.Array, grads: PyTree, count: jax.Array
 ) -> PyTree:
-    """Return (params, opt_state) after an update, or `both` if `count` is False."""
+    """Return the pair (params, opt_state) after an update of the params.
+
+    `both` is this pair before the update; it is returned unchanged if `count` is False.
+    """
     params, opt_state = both
     extra = {"value": value} if _takes_value(update) else {}
     change, new_state = update.update(

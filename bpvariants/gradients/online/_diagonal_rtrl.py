@@ -2,8 +2,8 @@
 
 Let h_t be the carry and θ the parameters. If each unit of the carry depends only on its
 own past, ∂h_t/∂h_{t−1} is diagonal (or has small blocks, for instance for the real and
-imaginary part of a complex unit). Then each parameter influences only one unit. The
-influence e_t = dh_t/dθ of a parameter on its unit is
+imaginary part of a complex unit). Each parameter then influences only one unit, or one
+block. The influence e_t = dh_t/dθ of a parameter on its unit is
 
     e_t = (∂h_t/∂h_{t−1}) e_{t−1} + ∂h_t/∂θ,    element by element.
 """
@@ -15,11 +15,11 @@ from bpvariants.types import Loss, OnlineRule, Step
 def diagonal_rtrl(step: Step, loss: Loss) -> OnlineRule:
     """Exact RTRL of an element-wise recurrence, with memory B·p.
 
-    For B examples, memory is B·p for any sequence length, where p counts only params
-    that the carry depends on. An update takes the time of a few steps of the network.
-    `cells.lru` (with a pair of real arrays as its carry), `cells.min_gru` and
-    `cells.rtu` are element-wise recurrences. The rule is :func:`rtrl` with a check: if
-    units of the carry affect each other, it raises an error and does not approximate.
+    For B examples, memory is B·p for any sequence length, where p is the number of
+    params that the carry depends on. An update takes the time of a few steps of the
+    network. `cells.lru` (with a pair of real arrays as its carry), `cells.min_gru` and
+    `cells.rtu` are element-wise recurrences. The rule is :func:`rtrl` with a check that
+    raises an error if units of the carry affect each other.
 
     Args:
       step: one time step of a network, element-wise in its carry.

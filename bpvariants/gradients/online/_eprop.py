@@ -43,31 +43,32 @@ def eprop(
     If the new carry depends on no internal part of the old carry, there are no traces
     of earlier steps. Examples are a carry that is all visible, and cells without an
     internal part, such as `cells.tanh` and `cells.gru`. With symmetric feedback the
-    rule is then :func:`truncated_bptt` with every=1, lookback=1. In this case `init`
-    gives a warning unless there is a `signal`.
+    rule is then :func:`truncated_bptt` with every=1, lookback=1. If there are no traces
+    and no `signal` is given, `init` gives a warning.
 
-    With feedback weights B, S_t = ∂ℓ_t/∂y_t B. This signal replaces all derivatives of
-    the loss in the visible part: through the readout, and from an output that depends
-    on z_{t−1} directly.
+    With feedback weights B, the learning signal is S_t = ∂ℓ_t/∂y_t B, where ℓ_t is the
+    loss. This signal replaces all derivatives of the loss in the visible part: through
+    the readout, and from an output that depends on the old visible part directly.
 
-    With a `signal`, S_t = signal(y_t, target_t). If the signal depends on more than
-    y_t, put the additional values into the target. S_t replaces the derivative
-    ∂ℓ_t/∂z_t of one example's loss, and is then multiplied by the weight of this loss,
-    w / Σ w. So if all losses of a sequence have equal weights, S_t / (T·B) replaces the
-    derivative of their mean, for B examples. The signal of a loss with weight 0 does
-    not count.
+    With a `signal`, the learning signal is S_t = signal(y_t, target_t). If the signal
+    depends on more than y_t, put the additional values into the target. S_t replaces
+    the derivative ∂ℓ_t/∂z_t of one example's loss in the visible part z_t. S_t is then
+    multiplied by w / Σ w, where w is the weight of this loss. If all losses of a
+    sequence have equal weights, S_t / (T·B) therefore replaces the derivative of their
+    mean, for T steps and B examples. The signal of a loss with weight 0 does not count.
 
-    A unit may remember its own spikes, for example in an adaptive threshold. ε includes
-    this memory only if the step computes the unit's spikes again from v_{t−1} instead
-    of reading z_{t−1}. Define the derivative of a spike by `jax.custom_jvp`.
+    A unit may remember its own spikes, for example in an adaptive threshold. The
+    eligibility vector ε includes this memory only if the step computes the unit's
+    spikes again from the internal part v_{t−1} instead of reading the visible part
+    z_{t−1}. Define the derivative of a spike by `jax.custom_jvp`.
 
-    For B examples, memory is B·p times the number of elements of v that one parameter
-    can influence if z_{t−1} is constant (1 in an LSTM). The number p of parameters
-    excludes those of the readout. If the loss depends on v_{t−1} or z_{t−1} directly,
-    traces of z are stored too. An update takes the time of a few backward passes
-    through the step. If elements of the internal part affect each other, memory and
-    time grow to those of :func:`rtrl`. The docstring of :func:`rtrl` lists further
-    limits of online rules.
+    For B examples, memory is B·p times the number of elements of the internal part v
+    that one parameter can influence if the visible part z_{t−1} is constant (1 in an
+    LSTM). p is the number of parameters without those of the readout. If the loss
+    depends on v_{t−1} or z_{t−1} directly, traces of z are stored too. An update takes
+    the time of a few backward passes through the step. If elements of the internal part
+    affect each other, memory and time grow to those of :func:`rtrl`. The docstring of
+    :func:`rtrl` lists further limits of online rules.
 
     Args:
       step: one time step of the network.

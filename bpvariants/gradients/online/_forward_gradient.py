@@ -8,8 +8,9 @@ together with each step of the network, without storing earlier steps:
     ḣ_t = ∂h_t/∂h_{t−1} ḣ_{t−1} + ∂h_t/∂θ v,
     ℓ̇_t = ∂ℓ_t/∂h_{t−1} ḣ_{t−1} + ∂ℓ_t/∂θ v.
 
-Because v is the same at all steps, Σ_t ℓ̇_t = ∇L·v. So the estimate (∇L·v) v has the
-mean E[v vᵀ] ∇L = ∇L.
+Because the direction v is the same at all steps, the derivatives ℓ̇_t of the losses add
+up to ∇L·v, the derivative of the sequence's loss L. The estimate (∇L·v) v therefore has
+the mean E[v vᵀ] ∇L = ∇L.
 """
 
 from functools import partial
@@ -40,12 +41,13 @@ from bpvariants.types import Loss, OnlineRule, PyTree, Step
 class ForwardGradientState(NamedTuple):
     """State of :func:`forward_gradient` after step t, with K directions."""
 
-    carry: PyTree  # h_t
+    carry: PyTree  # h_t, the carry of the network after step t
     # ḣ_t, tangents of h_t: for each floating leaf of the carry an array
     # [K, *shape of the leaf], float32 or wider
     carry_tangent: list[jax.Array]
-    params_tangent: PyTree  # v, a pytree like params, leaves [K, ...], ≥ float32
-    drawn: jax.Array  # [] bool: whether v has been drawn, which the first update does
+    # v, the K directions: a pytree like params, leaves [K, ...], float32 or wider
+    params_tangent: PyTree
+    drawn: jax.Array  # [] bool: True after the first update, which draws the directions
     initial: PyTree  # carry after a reset
 
 
@@ -60,18 +62,20 @@ def forward_gradient(
     of step t in this direction, and L the loss of the sequence.
 
     The first update after `init` draws the directions from the key of this update. All
-    examples and all later steps share these directions. So if params do not change, the
-    sum of the estimates is unbiased for the whole sequence, even if it is processed in
-    several windows. To draw new directions for each sequence, call `init` again.
+    examples and all later steps share these directions. If params do not change, the
+    sum of the estimates is therefore unbiased for the whole sequence, even if the
+    sequence is processed in several parts. To draw new directions for each sequence,
+    call `init` again.
 
     The variance grows with the number p of parameters: E‖ĝ − g‖² is (p − 1)/K · ‖g‖²
-    for Rademacher directions and (p + 1)/K · ‖g‖² for normal directions, where g is the
-    exact gradient and ĝ the estimate. So use the forward gradient for networks with few
-    parameters, or as a baseline for other estimates.
+    for K Rademacher directions and (p + 1)/K · ‖g‖² for K normal directions, where g is
+    the exact gradient and ĝ the estimate. Use the forward gradient for networks with
+    few parameters, or as a baseline for other estimates.
 
-    For B examples and n elements in the carry of one example, memory is K·(p + B·n) for
-    any sequence length. An update takes the time of one forward pass and K forward-mode
-    derivatives. Each derivative takes the time of about two more forward passes.
+    For K directions, p parameters, B examples and n elements in the carry of one
+    example, memory is K·(p + B·n) for any sequence length. An update takes the time of
+    one forward pass and K forward-mode derivatives. Each derivative takes the time of
+    about two more forward passes.
 
     Args:
       step: one time step of the network. The step is differentiated only in forward

@@ -5,8 +5,8 @@ J_t = ∂h_t/∂h_{t−1}. The parameters Θ, a matrix [k, m], enter the step on
 u_t = â_t Θ. An example is u = b + x_t W + h_{t−1} U, with â_t = (1, x_t, h_{t−1}) and
 Θ = (b; W; U). Let D_t = ∂h_t/∂u_t, [n, m]. Within one step, the influence ∂h_t/∂Θ is
 D_t ⊗ â_t, because ∂h_t/∂Θ_ij = D_t[:, j] â_t[i]. RTRL's influence M_t = dh_t/dΘ is
-M_t = J_t M_{t−1} + D_t ⊗ â_t. KF-RTRL replaces M_t by one product Ω_t ⊗ A_t, with
-signs ν, ν′ drawn from {−1, 1} at each step:
+M_t = J_t M_{t−1} + D_t ⊗ â_t. KF-RTRL replaces M_t by one product Ω_t ⊗ A_t of factors
+Ω_t [n, m] and A_t [k]. At each step, random signs ν, ν′ are drawn from {−1, 1}:
 
     A_t = ν q₀ A_{t−1} + ν′ q₁ â_t,
     Ω_t = ν / q₀ J_t Ω_{t−1} + ν′ / q₁ D_t,
@@ -62,15 +62,16 @@ EPSILON = 1e-7
 class KroneckerFactors(NamedTuple):
     """Factors A_t and Ω_t of the influence of one block of params, float32 or wider."""
 
-    inputs: jax.Array  # A_t, [*batch, k]
-    carry: jax.Array  # Ω_t, [*batch, n, m]
+    inputs: jax.Array  # factor A_t of the inputs, [*batch, k]
+    carry: jax.Array  # factor Ω_t of the carry, [*batch, n, m]
 
 
 class KFRTRLState(NamedTuple):
     """State of :func:`kf_rtrl` after step t."""
 
-    carry: PyTree  # h_t
-    influence: list[KroneckerFactors]  # factors of each block, in the jaxpr's order
+    carry: PyTree  # h_t, the carry of the network after step t
+    # the factors A_t and Ω_t of each block of params, in the order of the step's jaxpr
+    influence: list[KroneckerFactors]
     initial: PyTree  # carry after a reset
 
 
@@ -86,8 +87,8 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
 
     The mean of the estimate over the signs is the gradient of :func:`rtrl`. If params
     do not change along a sequence, the mean for the sequence is the gradient of
-    :func:`bptt`. Among the params that the carry depends on, each matrix must be
-    multiplied by one vector, once, and all other params must be biases. Before the
+    :func:`bptt`. Among the params that the carry depends on, each matrix must be used
+    once, in a product with one vector, and all other params must be biases. Before the
     product, params may be rearranged, and multiplied by constants, such as a mask that
     does not depend on params, carry or inputs.
 
@@ -99,13 +100,14 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
     each pair has its own random signs.
 
     For B examples and n elements in the carry of one example, memory is B·(n·m + k) for
-    each pair, where u has m elements and â has k. For a tanh network this is of order
-    B·n², whereas :func:`rtrl` needs order B·n³. An update takes the time of B·(n + 1)
-    backward passes and B·n²·m multiplications. For params that the carry does not
-    depend on (a readout), the gradient is exact, without extra memory or time.
+    each pair of factors, whose product u = â Θ multiplies a vector â of k elements by a
+    matrix Θ [k, m]. For a tanh network, this memory is of order B·n², whereas
+    :func:`rtrl` needs order B·n³. An update takes the time of B·(n + 1) backward passes
+    and B·n²·m multiplications. For params that the carry does not depend on (a
+    readout), the gradient is exact, without extra memory or time.
 
     `step` gets one example at a time, as in :func:`rtrl`. If the carry before the first
-    step depends on params (a learned h_0), it is treated as a constant.
+    step depends on params (a learned h_0), this carry is treated as a constant.
 
     Args:
       step: one time step of the network.
@@ -145,7 +147,7 @@ def kf_rtrl(step: Step, loss: Loss) -> OnlineRule:
 def _with_signs(
     step: Step, loss: Loss, draw: Callable[[Any, tuple[int, ...], Any], jax.Array]
 ) -> OnlineRule:
-    """Return the KF-RTRL rule, whose signs are draw(key, shape, dtype)."""
+    """Return the KF-RTRL rule that draws random signs by draw(key, shape, dtype)."""
     advance = with_loss(step, loss)
 
     def init(params, carry, inputs, *, initial=None):
@@ -206,7 +208,10 @@ def _check_influence(influence: list, zeros: list[KroneckerFactors]) -> None:
 def _zero_factors(
     program: FactorisedStep, carry: PyTree, batch: tuple[int, ...]
 ) -> list[KroneckerFactors]:
-    """Return factors A [*batch, k] and Ω [*batch, n, m] of zeros for each block."""
+    """Return the factors A and Ω before the first step, which are zeros.
+
+    For each block [k, m] of params, A is [*batch, k] and Ω is [*batch, n, m].
+    """
     zeros = lambda *shape: jnp.zeros((*batch, *shape), carry_dtype(carry))
     size = sum(math.prod(a.shape[len(batch) :]) for a in floating_leaves(carry))
     shapes = [block.parameters.shape for block in program.blocks]
@@ -220,7 +225,11 @@ def _add_influence(
     program: FactorisedStep,
     batch_rank: int,
 ) -> PyTree:
-    """Return ∂ℓ/∂θ + Σ_batch (∂ℓ/∂h_{t−1} Ω_{t−1}) ⊗ A_{t−1}."""
+    """Return the gradient ∂ℓ/∂θ + Σ_batch (∂ℓ/∂h_{t−1} Ω_{t−1}) ⊗ A_{t−1}.
+
+    `direct` is ∂ℓ/∂θ, the loss's derivative at fixed old carry h_{t−1}; `errors` are
+    ∂ℓ/∂h_{t−1}; `influence` has the factors Ω_{t−1} and A_{t−1} of each block.
+    """
     grads, structure = jax.tree.flatten(direct)
     axes = tuple(range(batch_rank))
     dtype = influence[0].carry.dtype

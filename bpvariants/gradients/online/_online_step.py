@@ -26,7 +26,8 @@ class OnlineStep(NamedTuple):
       example: function (params, carry, (x, target)) -> (new carry, loss) for one
         example, whose leaves have no batch axes.
       examples: the same function for the whole batch, by `jax.vmap`.
-      shares: normalised weights of the losses, w / Σ w, [*batch] or [].
+      shares: normalised weights of the losses, w / Σ w, [*batch]; or, without weights
+        and mask, the scalar 1 / (number of losses).
       start: the carry at the start of the step, after resets.
       inputs: (x, target), which are zeros in padding. If there are weights, the target
         is `Counted`.
@@ -90,8 +91,8 @@ def enter_first_step(
 ) -> tuple[OnlineStep, PyTree]:
     """Check the arguments of an online rule's init; return (first step, initial).
 
-    `inputs` may be shapes. The `start` of the first step is `carry`, as JAX arrays, and
-    `initial` is the carry after a reset.
+    `inputs` may be `jax.ShapeDtypeStruct`s. The `start` of the first step is `carry`,
+    as JAX arrays, and `initial` is the carry after a reset.
     """
     if not isinstance(inputs, tuple | list) or len(inputs) != 2:
         raise ValueError(

@@ -37,12 +37,12 @@ def over_sequence(
 
     L is the mean loss of the sequence, and w_t are the weights of the losses of step t.
     g_t is the gradient that the online rule returns at step t, for the mean loss of the
-    batch. Memory is that of the online rule and of one more gradient; time is that of T
-    updates of the online rule. Weights may be negative. But if the nonzero weights of a
-    step add up to W_t = 0, the result is NaN.
+    batch. The rule needs the memory of the online rule and of one more gradient, and,
+    for T steps, the time of T updates of the online rule. Weights may be negative. But
+    if the nonzero weights of a step add up to W_t = 0, the result is NaN.
 
-    With an `update`, the rule updates the parameters after each `every` steps, and has
-    the form
+    With an `update`, the returned rule also trains: it updates the parameters after
+    each `every` steps, and has the form
 
         learn((params, opt_state), carry, …) -> ((value, carry), (params, opt_state)).
 
@@ -50,15 +50,16 @@ def over_sequence(
     parameter update gets dL/dθ of the steps since the previous one. If the update
     accepts `value`, it also gets the mean loss of these steps. If T is not a multiple
     of `every`, the last parameter update comes after step T, with fewer steps. A
-    parameter update does not change the pair if Σ w = 0 over its steps, or if the batch
-    is empty. The returned value is the mean of all losses, each computed with the θ of
-    its step.
+    parameter update does not change the pair if the weights of the losses of its steps
+    sum to 0, or if the batch is empty. The returned value is the mean of all losses,
+    each computed with the parameters of its step.
 
-    A parameter update does not reset the state of the online rule. So the carry h_t and
-    the rest of the state (M_t = dh_t/dθ for :func:`rtrl`) depend in part on older θ,
-    and g_t is not the gradient at any single θ. For small parameter changes this is the
-    usual approximation of online learning. With every ≥ T there is no such
-    approximation. With an `update`, memory also includes the pair, for any T.
+    A parameter update does not reset the state of the online rule. The carry h_t and
+    the rest of the state, such as the influence dh_t/dθ of :func:`rtrl`, therefore
+    depend in part on older parameters. The gradient at step t is then not the gradient
+    at any single θ. For small parameter changes, this is the usual approximation of
+    online learning. If `every` is at least T, the gradients are not approximated. With
+    an `update`, memory also includes the pair (params, opt_state), for any T.
 
     By default, each call begins with a new state of the online rule and returns only
     the carry; the influence and adapted feedback weights are discarded. To pass the

@@ -2,15 +2,16 @@ r"""Persistent evolution strategies (PES): a gradient estimate without derivativ
 
 Notation: θ are the parameters [p], ℓ_t is the loss of step t, and σ is a small number.
 Pairs of networks run with parameters θ + ε_w and θ − ε_w, and each network keeps its
-own carry. Every K steps a new window w begins and a new ε_w = σ v_w is drawn, with
-E[v vᵀ] = I. The two carries of a pair differ because of all perturbations so far, with
-the sum ξ_w = ε_1 + … + ε_w. With losses ℓ⁺ and ℓ⁻ of the two networks, the gradient
-estimate is
+own carry. Every K steps, a new window w begins, and a new perturbation ε_w = σ v_w is
+drawn, with E[v vᵀ] = I. The two carries of a pair differ because of all perturbations
+so far. The sum of these perturbations is ξ_w = ε_1 + … + ε_w. With losses ℓ⁺ and ℓ⁻ of
+the two networks, the gradient estimate is
 
     ĝ_t = mean over pairs of (ℓ_t⁺ − ℓ_t⁻) ξ_w / (2σ²).
 
-With ε_w instead of ξ_w, the method would be truncated evolution strategies, whose
-estimate ignores how the parameters affected the carry in earlier windows.
+With the latest perturbation ε_w instead of the sum ξ_w, the method would be truncated
+evolution strategies. That estimate ignores how the parameters affected the carry in
+earlier windows.
 """
 
 from collections.abc import Callable
@@ -44,10 +45,12 @@ class PESState(NamedTuple):
     """State of :func:`pes` after step t, with N pairs of networks."""
 
     carry: PyTree  # carry of the network with parameters θ
-    noise: PyTree  # ε, a pytree like params, leaves [N, ...], float32 or wider
-    accumulated: PyTree  # ξ, sum of all ε so far, with the shapes of `noise`
+    # perturbation ε, a pytree like params, leaves [N, ...], float32 or wider
+    noise: PyTree
+    accumulated: PyTree  # ξ, the sum of all perturbations so far, shaped as `noise`
     carries: PyTree  # carries of networks at θ ± ε, leaves [2, N, *shape in carry]
-    taken: jax.Array  # [] int: number of steps since `init`, without all-padding steps
+    # [] int: number of steps since `init` that are not padding for all examples
+    taken: jax.Array
     initial: PyTree  # carry after a reset
 
 
@@ -64,13 +67,15 @@ def pes(
 
         ĝ_t = mean over N pairs of (ℓ_t⁺ − ℓ_t⁻) ξ / (2σ²),      ξ ← ξ + ε each window
 
-    ε is a random perturbation of the parameters θ with standard deviation σ, and ξ the
-    sum of all perturbations so far. A pair is two networks, with parameters θ + ε and
-    θ − ε and losses ℓ⁺ and ℓ⁻. The smoothed loss is the mean of the loss over
-    perturbations, and Σ_t ĝ_t is an unbiased estimate of its gradient. The gradient of
-    the smoothed loss differs from the gradient of :func:`bptt` by O(σ²). Rounding
-    errors of θ and ℓ affect the estimate, divided by σ. The estimate is not truncated,
-    for any window length. The returned value and carry are those of the unperturbed θ.
+    ĝ_t is the estimate at step t. ε is a random perturbation of the parameters θ with
+    standard deviation σ, drawn anew every `window` steps. ξ is the sum of all
+    perturbations so far. A pair is two networks, with parameters θ + ε and θ − ε and
+    losses ℓ⁺ and ℓ⁻. The smoothed loss is the mean of the loss over perturbations, and
+    Σ_t ĝ_t is an unbiased estimate of the smoothed loss's gradient. This gradient
+    differs from the gradient of :func:`bptt` by O(σ²). A small σ magnifies rounding
+    errors of parameters and losses, because the estimate divides by σ. The estimate
+    includes effects over any number of steps, also over more steps than `window`. The
+    returned value and carry come from the network with the unperturbed parameters θ.
 
     Step and loss need no derivative, so they may be piecewise constant, such as a
     number of errors or a rounded value. Losses may be integers or bool, and are cast to
@@ -79,16 +84,18 @@ def pes(
     The variance grows with the number p of parameters, as in :func:`forward_gradient`.
     (`forward_gradient` costs about the same and has no error from σ.) The variance of
     PES also grows with the number of windows since the start, because each loss is
-    multiplied by the whole sum ξ. With longer windows, ξ is a sum of fewer
-    perturbations. A window of K ≥ T steps is the usual antithetic evolution strategy
-    for whole sequences of length T.
+    multiplied by the sum ξ of the perturbations of all windows. With longer windows, ξ
+    is a sum of fewer perturbations. If `window` is at least the sequence length, PES is
+    the usual antithetic evolution strategy for whole sequences.
 
-    If all examples are reset at the same step, ξ is set to the current ε. If only some
-    examples are reset, ξ does not change, because all examples share it. The estimate
-    is then still unbiased, but has more variance than necessary.
+    If all examples are reset at the same step, the sum ξ of perturbations is set to the
+    current perturbation. If only some examples are reset, ξ does not change, because
+    all examples share it. The estimate is then still unbiased, but has more variance
+    than necessary.
 
-    For B examples and n elements in the carry of one example, memory is N·(2p + 2B·n)
-    for any T. An update takes the time of 2N + 1 forward passes.
+    For N pairs of networks, p parameters, B examples and n elements in the carry of one
+    example, memory is N·(2p + 2B·n) for any number of steps. An update takes the time
+    of 2N + 1 forward passes.
 
     Args:
       step: one time step of the network.
@@ -204,9 +211,10 @@ def _play(
     noise: PyTree,
     carries: PyTree,
 ) -> tuple[jax.Array, PyTree]:
-    """Run one step of all networks; return mean losses [N, 2] and carries [2, N, ...].
+    """Run one step of the two networks of each of the N pairs.
 
-    `enter` (carry -> `OnlineStep`) checks and prepares the arguments of the step.
+    Return the mean losses [N, 2] and the new carries, leaves [2, N, ...]. `enter`, a
+    function carry -> `OnlineStep`, checks and prepares the arguments of the step.
     """
 
     def play(sign, noise, carry):
@@ -216,7 +224,7 @@ def _play(
         new, losses = here.examples(theta, here.start, here.inputs)
         return jnp.sum(here.shares * losses), here.kept(new, carry)
 
-    pair = jax.vmap(play, in_axes=(0, None, 0))  # both signs of one ε
+    pair = jax.vmap(play, in_axes=(0, None, 0))  # the two networks of a pair
     pair = jax.vmap(pair, in_axes=(None, 0, 1), out_axes=(0, 1))
     return pair(jnp.array(SIGNS), noise, carries)
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from bpvariants._checks import check_single_key
 
-Draw = Callable[..., jax.Array]  # function (key, shape, dtype) -> v with E[v vᵀ] = I
+# Function (key, shape, dtype) -> random array v, whose elements have E[v vᵀ] = I.
+Draw = Callable[..., jax.Array]
 
 
 def check_key(rule: str, key: jax.Array | None) -> None:
@@ -23,11 +24,11 @@ def check_key(rule: str, key: jax.Array | None) -> None:
 
 
 def rademacher(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    """Draw signs ±1, each with probability 1/2; they do not depend on the dtype."""
+    """Draw signs ±1, each with probability 1/2; all dtypes get the same signs."""
     check_single_key(key)
     size = math.prod(shape)
     words = jax.random.bits(key, (-(-size // 32), 1), jnp.uint32)
-    bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None]) & 1  # a sign from each bit
+    bits = (words >> jnp.arange(32, dtype=jnp.uint32)[None]) & 1  # one bit for a sign
     return 1 - 2 * bits.reshape(-1)[:size].reshape(shape).astype(dtype)
 
 

@@ -2,13 +2,13 @@
 
 Notation: h_t is the carry, x_t the input, θ the parameters, ℓ_t the loss of step t. The
 cell of the RFLO paper is h_t = (1 − α) h_{t−1} + α φ(u_t) with u_t = W h_{t−1} + U x_t.
-Each weight has a trace P, which is multiplied by 1 − α at each step, as its unit is. A
-learning signal c_t, equal to ∂ℓ_t/∂h_t or a substitute, gives the gradient g_t:
+Each weight has a trace P, which is multiplied by 1 − α at each step, like the carry of
+its unit. The learning signal c_t is ∂ℓ_t/∂h_t or a substitute. The gradient is g_t:
 
     P_t = (1 − α) P_{t−1} + α φ′(u_t) ⊗ (h_{t−1}, x_t),    g_t = c_t P_t
 
-For other cells, ∂h_t/∂θ replaces α φ′ ⊗ (h, x). The part of ∂h_t/∂h_{t−1} that has only
-element-wise paths replaces 1 − α.
+For other cells, ∂h_t/∂θ takes the place of the term α φ′(u_t) ⊗ (h_{t−1}, x_t). The
+part of ∂h_t/∂h_{t−1} with only element-wise paths takes the place of the factor 1 − α.
 """
 
 from bpvariants.gradients._feedback import Feedback
@@ -31,23 +31,24 @@ def rflo(
     part of the Jacobian ∂h_t/∂h_{t−1}. J̃_t includes only element-wise paths, such as
     through a leak or a gate. It excludes paths through matrix products, through sums
     along an axis, and through other operations that may combine different elements:
-    branches, loops and references within the step. ∂ℓ_t/∂θ is the derivative through
-    the readout, at fixed h_t.
+    branches, loops and refs (mutable arrays) within the step. ∂ℓ_t/∂θ is the derivative
+    of the loss through the readout, at fixed carry h_t.
 
     The rule is exact for T = 1, and if the elements of the carry do not affect each
     other; otherwise it is biased. In a cell without a leak or a gate, such as
     `cells.tanh`, J̃_t is 0. With symmetric feedback the rule is then
     :func:`truncated_bptt` with every=1, lookback=1.
 
-    With feedback weights B, c_t = ∂ℓ_t/∂y_t B. This signal replaces the derivatives
-    through the readout. If the output depends on h_{t−1} directly, this dependence is
-    ignored too.
+    With feedback weights B, the learning signal is c_t = ∂ℓ_t/∂y_t B. This signal
+    replaces the derivatives of the loss ℓ_t through the readout. If the output depends
+    on h_{t−1} directly, the gradient ignores this dependence too.
 
     For B examples of a leaky or gated cell, memory is B·p times the number of carry
-    elements that one parameter enters and that the next step reads (1 in an LSTM, in
-    c). The number p of parameters excludes those of the readout. An update takes the
-    time of a few backward passes through the step. `step` gets one example at a time,
-    as in :func:`rtrl`, whose docstring lists further limits of online rules.
+    elements that one parameter enters and that the next step reads element-wise. In an
+    LSTM, this number is 1, for an element of c, because only matrix products read h. p
+    is the number of parameters without those of the readout. An update takes the time
+    of a few backward passes through the step. `step` gets one example at a time, as in
+    :func:`rtrl`, whose docstring lists further limits of online rules.
 
     Args:
       step: one time step of the network.

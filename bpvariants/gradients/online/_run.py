@@ -74,7 +74,7 @@ def learn_on_the_way(
         pair = updated(update, pair, value, grads, total != 0)
         return (pair, state), (total * value, total)
 
-    # Scan over a counter `begin`, because an array of all begins would grow with T.
+    # Scan over a counter `begin`: an array of the begins of all windows grows with T.
     def body(reached_and_begin, _):
         reached, begin = reached_and_begin
         reached, sums = window(reached, begin, size)
@@ -91,7 +91,10 @@ def learn_on_the_way(
 
 
 def _shares(weights: jax.Array | None, length: int) -> jax.Array:
-    """Return W_t / Σ_t W_t, [T]: the weight of each step's mean loss in the value."""
+    """Return the weight of each step's mean loss in the sequence's mean loss, [T].
+
+    This weight is W_t / Σ_t W_t, where W_t sums the weights of the losses of step t.
+    """
     if weights is None:
         return jnp.full(length, 1 / length)
     by_step = jnp.sum(weights, axis=tuple(range(1, weights.ndim)), dtype=float)

@@ -22,18 +22,19 @@ from bpvariants.types import Loss, OnlineRule, Step
 def snap(step: Step, loss: Loss, *, order: int) -> OnlineRule:
     """SnAp-n: RTRL without the influence on units that takes more than n steps.
 
-    The rule is biased, but exact if order ≥ 1 + the diameter of the recurrent graph:
-    order 2 for a dense cell, order 1 for an element-wise cell. The sparsity pattern of
-    the influence M is found from the step's jaxpr, so it is valid for all values.
-    Constant masks of weights, and gathers and scatters with constant indices, make M
-    sparse; a weight whose value is 0 does not. The pattern for an order contains the
-    patterns for all lower orders.
+    The rule is biased, except if `order` is at least 1 + the diameter of the graph of
+    recurrent connections; then the rule is exact. A dense cell needs order 2 for this,
+    an element-wise cell order 1. The sparsity pattern of the influence M is found from
+    the step's jaxpr, so it is valid for all values. Constant masks of weights, and
+    gathers and scatters with constant indices, make M sparse; a weight whose value is 0
+    does not. The pattern for an order contains the patterns for all lower orders.
 
     If each parameter enters one unit, order 1 takes memory and time of B·p for B
-    examples and p parameters. It needs only the n diagonal entries of the Jacobian
-    ∂h_t/∂h_{t−1}. In general, memory is B times the number of entries in the pattern.
-    If most rows of M are needed, all rows are stored, and multiplied as in rtrl. The
-    docstring of :func:`rtrl` lists further limits of online rules.
+    examples and p parameters. Order 1 needs only the diagonal entries of the Jacobian
+    ∂h_t/∂h_{t−1}. In general, memory is B times the number of entries in the sparsity
+    pattern of the influence. If most rows of the influence are needed, all rows are
+    stored, and multiplied by the whole Jacobian as in rtrl. The docstring of
+    :func:`rtrl` lists further limits of online rules.
 
     Args:
       step: one time step of the network.

@@ -17,7 +17,7 @@ small:
     ρ₀ = √((‖θ̃_{t−1}‖ + ε) / (‖J_t s̃_{t−1}‖ + ε)),
     ρ₁ = √((‖ν_tᵀ I_t‖ + ε) / (‖ν_t‖ + ε)),     ε = 10⁻⁷.
 
-At the first step s̃ = θ̃ = 0, and ε makes ρ₀ = 1.
+At the first step, the factors s̃ and θ̃ are 0, and ε makes the scale ρ₀ = 1.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ Leaves = list[jax.Array]
 class UOROState(NamedTuple):
     """State of :func:`uoro` after step t; the influence dh_t/dθ is about s̃_t θ̃_t."""
 
-    carry: PyTree  # h_t
+    carry: PyTree  # h_t, the carry of the network after step t
     # s̃_t: an array for each floating leaf of the carry, with the leaf's shape
     # [*batch, ...], float32 or wider
     carry_factor: Leaves
@@ -80,8 +80,8 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
     :func:`bptt`. The variance is large, because each estimate contains terms that are
     multiplied by two different signs. These terms have mean 0, but they are as large as
     the other terms. Each example has its own signs, so that these terms average out
-    over a batch. An average over ν and −ν does not reduce the variance, because the
-    estimates for ν and −ν are equal.
+    over a batch. An average over the signs ν and their opposites −ν does not reduce the
+    variance, because the estimates for ν and −ν are equal.
 
     For B examples with n carry elements each, memory is B·(n + p) for any sequence
     length, where p counts only params that the carry depends on. For all other params
@@ -90,7 +90,7 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
     passes runs for each example separately and writes B·p values.
 
     `step` gets one example at a time, as in :func:`rtrl`. If the carry before the first
-    step depends on params (a learned h_0), it is treated as a constant.
+    step depends on params (a learned h_0), this carry is treated as a constant.
 
     Args:
       step: one time step of the network, which must be differentiable in forward and
@@ -126,7 +126,10 @@ def uoro(step: Step, loss: Loss) -> OnlineRule:
 def _with_signs(
     step: Step, loss: Loss, draw: Callable[[Any, Leaves], Leaves]
 ) -> OnlineRule:
-    """Return the UORO rule, whose signs are draw(key, arrays of their shapes)."""
+    """Return the UORO rule that draws random signs by `draw`.
+
+    The function `draw` (key, arrays) returns signs with the arrays' shapes and dtypes.
+    """
     advance = with_loss(step, loss)
 
     def init(params, carry, inputs, *, initial=None):
@@ -177,7 +180,11 @@ def _with_signs(
 def _push(
     now: OnlineStep, params: PyTree, carry_factor: Leaves
 ) -> tuple[Leaves, jax.Array]:
-    """Return J_t s̃_{t−1} and ∂ℓ_t/∂h_{t−1} s̃_{t−1} of each example, by one JVP."""
+    """Return J_t s̃_{t−1} and ∂ℓ_t/∂h_{t−1} s̃_{t−1} of each example, by one JVP.
+
+    J_t is the Jacobian of the step in its carry, ℓ_t is the loss, and s̃_{t−1} is
+    `carry_factor`.
+    """
 
     def of_carry(leaves):
         start = replace_floating(now.start, leaves)
@@ -191,7 +198,11 @@ def _push(
 def _pull(
     now: OnlineStep, params: PyTree, params_factor: PyTree, signs: Leaves
 ) -> PyTree:
-    """Return ν_tᵀ I_t of each example, with the shapes of θ̃, by a VJP per example."""
+    """Return ν_tᵀ I_t of each example, by one VJP for each example.
+
+    ν_t are the `signs`, and I_t = ∂h_t/∂θ. The result has the shapes of
+    `params_factor`.
+    """
     thetas, structure = jax.tree.flatten(params)
     reaches = [part is not None for part in structure.flatten_up_to(params_factor)]
 
@@ -213,7 +224,11 @@ def _pull(
 
 
 def _add_influence(direct: PyTree, changes: jax.Array, params_factor: PyTree) -> PyTree:
-    """Return ∂ℓ/∂θ + Σ_batch (∂ℓ/∂h_{t−1} s̃_{t−1}) θ̃_{t−1}."""
+    """Return the gradient ∂ℓ/∂θ + Σ_batch (∂ℓ/∂h_{t−1} s̃_{t−1}) θ̃_{t−1}.
+
+    `direct` is ∂ℓ/∂θ, the loss's derivative at fixed old carry h_{t−1}. `changes` are
+    the products ∂ℓ/∂h_{t−1} s̃_{t−1}, and `params_factor` is θ̃_{t−1}.
+    """
     grads, structure = jax.tree.flatten(direct)
     for i, part in enumerate(structure.flatten_up_to(params_factor)):
         if part is not None:
@@ -229,7 +244,11 @@ def _propagate(
     pulled: PyTree,
     batch_rank: int,
 ) -> list[PyTree]:
-    """Return s̃_t and θ̃_t from J_t s̃_{t−1}, θ̃_{t−1}, ν_t and ν_tᵀ I_t."""
+    """Return the factors s̃_t and θ̃_t after this step, [s̃_t, θ̃_t].
+
+    `pushed` is J_t s̃_{t−1}, `params_factor` is θ̃_{t−1}, `signs` are ν_t, and `pulled`
+    is ν_tᵀ I_t, as in the equations at the top of this file.
+    """
     size = lambda tree: norm(tree, batch_rank) + EPSILON
     old_scale = jnp.sqrt(size(params_factor) / size(pushed))
     new_scale = jnp.sqrt(size(pulled) / size(signs))

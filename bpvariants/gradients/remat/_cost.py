@@ -22,9 +22,9 @@ from bpvariants.types import Loss, PyTree, Step
 class Cost(NamedTuple):
     """Cost of a remat policy for one gradient, returned by :func:`predicted_cost`."""
 
-    policy: Every | Slots  # policy to run; every(T) for remat=None
+    policy: Every | Slots  # policy to run; every(number of time steps) for remat=None
     evaluations: int  # number of times that one gradient evaluates the step
-    bytes: int | None  # bytes stored; None if the size of a step is not given
+    bytes: int | None  # bytes that the policy stores; None if no `size` is given
 
 
 def predicted_cost(num_steps: int, remat: Remat, size: StepBytes | None = None) -> Cost:
@@ -153,14 +153,18 @@ def _bytes(length: int, lengths: tuple[int, ...], size: StepBytes) -> int:
     k, *rest = inside
     stretches, left = divmod(length, k)
     copy = length * size.inputs if left else 0
-    # The backward pass begins with the `left` last steps, and frees their memory before
-    # it recomputes a stretch of k steps.
+    # The backward pass begins with the last `left` steps, which are too few for a
+    # stretch of k steps. It frees their memory before it recomputes a stretch.
     most = max(_bytes(n, tuple(rest), size) for n in (k, left))
     return stretches * size.carry + most + copy
 
 
 def _within(length: int, num_bytes: int, size: StepBytes | None) -> Cost:
-    """Return the policy with the fewest evaluations that fits in num_bytes."""
+    """Return the cost of the policy that a budget of `num_bytes` chooses.
+
+    Of the candidate policies that store at most `num_bytes`, this is the policy that
+    evaluates the step the fewest times.
+    """
     if size is None:
         raise ValueError(
             "size must be given with a budget; get it from gradients.remat.step_bytes."
@@ -168,7 +172,7 @@ def _within(length: int, num_bytes: int, size: StepBytes | None) -> Cost:
     cost = lambda policy: policy_cost(length, policy, size)
     least = lambda costs: [min(costs, key=lambda cost: cost.bytes)] if costs else []
     ks = _divisors(length)
-    # The k that needs the least memory may not be a divisor of T, so add it.
+    # `every(k)` needs the least memory at a k that may not divide T, so add this k.
     best = round(math.sqrt(length * size.carry / max(size.kept, 1)))
     ks = sorted({*ks, min(max(best, 1), length)})
     single = [cost(Every((k,))) for k in ks]

@@ -2,8 +2,8 @@
 
 Notation: a carry has c bytes, the inputs of a step have d bytes, and the residuals that
 a step stores for its backward pass have r bytes. A gradient evaluates the step S times,
-in the forward and the backward pass together. If k divides T and l divides k, each
-policy stores this number of bytes and needs S evaluations:
+in the forward and the backward pass together. If k divides T and l divides k, the
+policies store these numbers of bytes and need these numbers S of evaluations:
 
     None           r T                                     S = T
     "step"         c T + r                                 S = 2 T
@@ -12,9 +12,10 @@ policy stores this number of bytes and needs S evaluations:
     slots(m)       c (m + 1) + r                           S = T + ρT − C(m+ρ, m+1) + 1
 
 where C is a binomial coefficient, and ρ is the smallest integer such that
-C(m+ρ, m) ≥ T. If k does not divide T, the remaining T mod k steps run last and store
-their residuals, or carries every l steps. A copy of the inputs then needs d T more
-bytes. All policies compute the same gradient.
+C(m+ρ, m) ≥ T. If k does not divide T, the last T mod k steps form a shorter stretch.
+`every(k)` stores the residuals of these steps; `every(k, l)` stores a carry every l of
+these steps. A copy of the inputs then needs d T more bytes. All policies compute the
+same gradient.
 """
 
 from itertools import pairwise
@@ -127,11 +128,15 @@ def slots(number: int) -> Slots:
 def budget(num_bytes: int) -> Budget:
     """Choose the fastest policy that stores at most `num_bytes` bytes.
 
-    The policy is the first of this list that fits: None; `every(k)` with the k that
-    stores the fewest bytes; then `every(k, l)` with the k and l that store the fewest
-    bytes and :func:`slots`, the policy with fewer evaluations of the step first. Bytes
-    are counted as in :func:`predicted_cost`. Inputs, outputs, params and the gradient
-    need additional memory.
+    The policy is the first of these that stores at most `num_bytes`:
+
+    1. None, which stores the residuals of all steps;
+    2. `every(k)` with the k that stores the fewest bytes;
+    3. `every(k, l)` with the k and l that store the fewest bytes, or :func:`slots`; of
+       these two, the policy that evaluates the step fewer times is tried first.
+
+    Bytes are counted as in :func:`predicted_cost`. Inputs, outputs, params and the
+    gradient need additional memory.
 
     Args:
       num_bytes: the number of bytes that may be stored, 1 or more.

@@ -1,4 +1,4 @@
-"""Scan with a remat policy: it tells which arrays the backward pass recomputes."""
+"""Scan with a remat policy, which tells which arrays the backward pass recomputes."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,7 +17,7 @@ from bpvariants.types import PyTree
 def remat_scan(
     body: Callable, given: PyTree, carry: PyTree, xs: PyTree, remat: Remat
 ) -> tuple[PyTree, PyTree]:
-    """Scan `body(given, carry, x)` over xs; the backward pass follows `remat`."""
+    """Scan `body(given, carry, x)` over xs; store for gradients what `remat` says."""
     length = jax.tree.leaves(xs)[0].shape[0]
     size = None
     if isinstance(remat, Budget):
@@ -34,7 +34,8 @@ def _scan_stretches(
 ) -> tuple[PyTree, PyTree]:
     """Scan stretches of k = lengths[0] steps, then the remaining steps.
 
-    The backward pass stores the first carry of each stretch and recomputes the rest.
+    The scan stores the first carry of each stretch for the backward pass, which
+    recomputes all other carries and the residuals.
     """
     inside = [k for k in lengths if k < length]
     if not inside:

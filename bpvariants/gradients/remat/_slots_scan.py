@@ -9,8 +9,8 @@ steps and stores the carry after these steps. The best number y attains the mini
 
 The minimum is E(t, m) = t + ρt − C(m+ρ, m+1), where ρ is the smallest integer such that
 C(m+ρ, m) ≥ t. A number y is optimal if and only if  C(m+ρ−2, m) ≤ y ≤ C(m+ρ−1, m)  and
-C(m+ρ−2, m−1) ≤ t−y ≤ C(m+ρ−1, m−1).  The forward pass includes the first advances of
-the schedule. It also evaluates the last step, one evaluation more than E(t, m).
+C(m+ρ−2, m−1) ≤ t−y ≤ C(m+ρ−1, m−1).  The forward pass makes the first advances of the
+schedule. It also evaluates the last step, so a gradient takes E(t, m) + 1 evaluations.
 """
 
 import math
@@ -35,11 +35,14 @@ TWICE = (
 
 
 class Schedule(NamedTuple):
-    """Order in which to evaluate steps, and slots for their carries: integer arrays."""
+    """Order in which to evaluate T steps, and slots for their carries: integer arrays.
 
-    # [T]: slot in which the forward pass stores the carry before each step. Slot m is
-    # for carries that need not be stored: each of them overwrites it. At the end of the
-    # forward pass, slot m has the carry before the last step.
+    A slot is memory for one carry; the slots 0, …, m − 1 store m carries.
+    """
+
+    # [T]: slot in which the forward pass stores the carry before each step. An extra
+    # slot m is for carries that need not be stored: each of them overwrites slot m. At
+    # the end of the forward pass, slot m has the carry before the last step.
     kept: np.ndarray
     # [T] each. The backward pass of step t starts from the carry in slot[t]. From this
     # carry, the advances number begin[t] to end[t] − 1 lead to the carry before step t.
@@ -168,10 +171,13 @@ def schedule(length: int, num_slots: int) -> Schedule:
     """Return the binomial schedule for `length` ≥ 2 steps and `num_slots` slots."""
     slot, begin, end = np.zeros((3, length), np.int32)
     step, keep = [], []
-    stack = [0]  # for each slot in use, the step whose initial carry the slot has
+    stack = [0]  # for each slot in use, the step that starts from the slot's carry
 
     def go_to(last):
-        """Push the steps before `last` whose carries to store; return their slots."""
+        """Choose steps before `last`; store the carries from which these steps start.
+
+        Return a dictionary from each chosen step to the slot of its carry.
+        """
         at, free = stack[-1], num_slots - len(stack) + 1
         pushed = {}
         while last - at > 0 and free > 1:
@@ -185,7 +191,8 @@ def schedule(length: int, num_slots: int) -> Schedule:
     kept[0] = 0
     for at, index in go_to(length - 1).items():
         kept[at] = index
-    slot[-1] = num_slots  # the forward pass puts the last step's carry in this slot
+    # The forward pass puts the carry before the last step into the extra slot.
+    slot[-1] = num_slots
     for t in range(length - 2, -1, -1):
         first, slot[t], begin[t] = stack[-1], len(stack) - 1, len(step)
         pushed = go_to(t)
@@ -199,7 +206,10 @@ def schedule(length: int, num_slots: int) -> Schedule:
 
 
 def _advance(length: int, num_slots: int) -> int:
-    """Return y, the smallest optimal number of steps to the next carry to store."""
+    """Return after how many steps to store the next carry.
+
+    Of several optimal numbers of steps, return the smallest.
+    """
     rounds = _rounds(length, num_slots)
     return max(
         1,
@@ -209,7 +219,10 @@ def _advance(length: int, num_slots: int) -> int:
 
 
 def _rounds(length: int, num_slots: int) -> int:
-    """Return the smallest ρ with C(m+ρ, m) ≥ T, for m slots and T steps."""
+    """Return the smallest integer ρ with C(m+ρ, m) ≥ T, for m slots and T steps.
+
+    C is a binomial coefficient.
+    """
     rounds = 0
     while math.comb(num_slots + rounds, num_slots) < length:
         rounds += 1

@@ -17,7 +17,7 @@ class StepBytes(NamedTuple):
     """Memory for one step of a network and a whole batch, in bytes."""
 
     carry: int  # bytes of the carry
-    kept: int  # bytes that the step stores for its backward pass, with its carry
+    kept: int  # bytes that the step stores for its backward pass, including its carry
     inputs: int  # bytes of x, target and flags
 
 

@@ -1,8 +1,9 @@
 """Static backpropagation: gradients through the layers of a network.
 
 Two functions return exact derivatives: `backprop` takes a list of layers, and also
-returns every factor of the chain rule; `layer_deltas` takes any function. One rule is
-biased: `feedback_alignment` sends errors back through separate feedback weights.
+returns every factor of the chain rule; `layer_deltas` takes any function. A third
+function, `feedback_alignment`, returns a biased estimate of the gradient, because it
+sends errors back through separate feedback weights.
 """
 
 from bpvariants.gradients.static._alignment_weights import (

@@ -38,7 +38,8 @@ def alignment_weights(
       layers: the same layers as for :func:`feedback_alignment`.
       params: parameters of the network, one entry for each layer.
       x: inputs, as arrays or `jax.ShapeDtypeStruct`s, leaves [*batch, ...].
-      kind: "fa", "frsf" or "dfa". For "usf" and "brsf", nothing is drawn.
+      kind: the kind of feedback alignment: "fa", "frsf" or "dfa". For "usf" and "brsf",
+        nothing is drawn.
       batch_ndim: the number of batch axes of x.
       initializer: one of `jax.nn.initializers`, for "fa" and "frsf". Default: Xavier
         initialisation, `glorot_normal()`. "dfa" ignores the initializer, and draws from
@@ -101,7 +102,10 @@ def check_kind(kind: str) -> None:
 
 
 def draw_like(key: jax.Array, params: Sequence[PyTree], initializer: Callable) -> Any:
-    """Draw an array for each matrix or kernel; None for biases and the first layer."""
+    """Draw an array for each matrix or kernel in params, with the same shape.
+
+    Biases and the arrays of the first layer get None instead of an array.
+    """
     leaves, structure = jax.tree.flatten(tuple(params))
     first = len(jax.tree.leaves(params[0]))
     keys = jax.random.split(key, len(leaves))

@@ -34,7 +34,8 @@ from bpvariants._losses import (
 from bpvariants.gradients.static._layer_info import BackpropInfo, LayerInfo
 from bpvariants.types import Loss, PyTree
 
-# A layer is a pair of functions: (params of the layer, y) -> s, and activation s -> y.
+# A layer is a pair of functions: (params of the layer, y of the layer below) -> net
+# input s of the layer, and activation s -> y of the layer.
 Layer: TypeAlias = tuple[Callable[[PyTree, PyTree], PyTree], Callable[[PyTree], PyTree]]
 
 
@@ -105,13 +106,16 @@ def backprop(
 
 
 class Pass(NamedTuple):
-    """Values of layer l and its vector-Jacobian products, saved in the forward pass."""
+    """Values of layer l and its vector-Jacobian products, saved in the forward pass.
+
+    E is the mean loss, and w are the layer's weights.
+    """
 
     x: PyTree  # y_{l−1}, input of the layer
     s: PyTree  # s_l, net input of the layer
     y: PyTree  # y_l, output of the layer
-    pull_s: Callable[[PyTree], tuple[PyTree, PyTree]]  # function δ -> (∂E/∂w, ∂E/∂x)
-    pull_y: Callable[[PyTree], tuple[PyTree]]  # function ∂E/∂y -> (δ,)
+    pull_s: Callable[[PyTree], tuple[PyTree, PyTree]]  # ∂E/∂s -> (∂E/∂w, ∂E/∂x)
+    pull_y: Callable[[PyTree], tuple[PyTree]]  # ∂E/∂y -> (∂E/∂s,)
 
 
 def forward_pass(layers: Sequence[Layer], params: PyTree, x: PyTree) -> list[Pass]:

@@ -1,8 +1,9 @@
 """Picture of the chain rule: each layer's factors, and how they scale the error.
 
-The gradient ∂E/∂w of a layer is the product of the factors ∂E/∂y, ∂y/∂s and ∂s/∂w,
-defined in `_backprop`. The picture shows three numbers with the product ‖∂E/∂w‖: the
-norm of ∂E/∂y, and the ratios by which ∂y/∂s and then ∂s/∂w scale this norm,
+E is the mean loss; w, s and y are a layer's weights, net input and output. The gradient
+∂E/∂w is the product of the factors ∂E/∂y, ∂y/∂s and ∂s/∂w, as in `_backprop`. With
+δ = ∂E/∂s, the picture shows three numbers whose product is ‖∂E/∂w‖: the norm of ∂E/∂y,
+and the ratios by which ∂y/∂s and then ∂s/∂w scale this norm,
 
     ‖∂E/∂y‖,    ‖δ‖ / ‖∂E/∂y‖,    ‖∂E/∂w‖ / ‖δ‖.
 
@@ -18,7 +19,7 @@ import numpy as np
 from bpvariants._examples import norm
 from bpvariants._tables import short
 
-HEIGHTS = {"error": 2.0, "slope": 1.0, "input": 0.0}  # y coordinates of nodes
+HEIGHTS = {"error": 2.0, "slope": 1.0, "input": 0.0}  # y coordinates of a layer's nodes
 RADIUS = 0.3
 
 

@@ -1,4 +1,4 @@
-"""Feedback alignment: static backpropagation with other weights in the backward pass.
+"""Feedback alignment: backpropagation with separate weights in the backward pass.
 
 Notation: layer l of Λ layers computes s_l = S_l(w_l, y_{l−1}) and y_l = φ_l(s_l), as in
 `_backprop`. S_l is affine in y, and J_l(w) = ∂S_l/∂y is its Jacobian at the weights w.
@@ -60,25 +60,33 @@ def feedback_alignment(
         fa    ∂E/∂y_l ≈ δ_{l+1} B_{l+1},         dfa   ∂E/∂y_l ≈ δ_Λ B_l,
         usf   ∂E/∂y_l ≈ δ_{l+1} α sgn(w_{l+1}),  brsf, frsf   δ_{l+1} |R| ⊙ sgn(w_{l+1})
 
-    The last layer's gradient is exact. `feedback_alignment` has the same interface as
-    :func:`backprop`. In the backward pass, all kinds except "dfa" replace the matrices
-    and kernels in params: all arrays with two axes or more. Biases and scales are not
-    replaced. Errors still go through other paths, such as residual connections. "dfa"
-    sends the last layer's δ_Λ to each hidden layer, instead of an error from the layer
-    above. Time and memory are those of :func:`backprop`, plus memory for the feedback
-    weights. For "fa" and "frsf", the feedback weights are about as large as the params.
-    For "dfa", the number of feedback weights is the number of outputs times the sum of
-    the widths of the hidden layers.
+    Here E is the mean loss; w_l, s_l and y_l are the weights, net input and output of
+    layer l, and δ_l = ∂E/∂s_l. B and R are random arrays, α is a constant, and layer Λ
+    is the last layer, whose gradient is exact.
+
+    `feedback_alignment` has the same interface as :func:`backprop`. In the backward
+    pass, all kinds except "dfa" replace the matrices and kernels in params: all arrays
+    with two axes or more. Biases and scales are not replaced. Errors also go unchanged
+    through paths without weights, such as residual connections. "dfa" sends the last
+    layer's δ_Λ to each hidden layer, instead of an error from the layer above. Time and
+    memory are the same as for :func:`backprop`, plus memory for the feedback weights.
+    For "fa" and "frsf", the feedback weights are about as large as the params. For
+    "dfa", the number of feedback weights is the number of outputs times the sum of the
+    widths of the hidden layers.
 
     Args:
       layers: for each layer a pair of functions: (params of the layer, y of the layer
         below) -> net input s, and the activation s -> y. If a layer's weights are
-        replaced, its first function must be affine in y. Write a layer that contains
-        several nonlinear layers with :func:`feedback_dense` and :func:`feedback_conv`.
+        replaced, the layer's first function must be affine in y. Write a layer that
+        contains several nonlinear layers with :func:`feedback_dense` and
+        :func:`feedback_conv`.
       loss: function (last layer's y, target) -> one loss for each example.
-      kind: "fa", "dfa", "usf", "brsf" or "frsf".
+      kind: "fa" (feedback alignment), "dfa" (direct feedback alignment), or a kind
+        whose feedback weights have the signs of the layer's weights: "usf" (uniform),
+        "brsf" (random for each batch) or "frsf" (fixed random).
       scale: the factor α for "usf": a number; or "xavier" for √(2 / (fan_in +
-        fan_out)); or "kaiming" for 1 / √(3 fan_in). The weights are [*window, in, out].
+        fan_out)); or "kaiming" for 1 / √(3 fan_in). For weights [*window, in, out],
+        fan_in is the size of the window times `in`, and fan_out the size times `out`.
       initializer: one of `jax.nn.initializers`, which draws R for "brsf". Default:
         Xavier initialisation, `glorot_normal()`.
 
@@ -87,8 +95,8 @@ def feedback_alignment(
       ((value, info), grads), like the function that :func:`backprop` returns. "fa",
       "dfa" and "frsf" need `feedback`: one entry for each layer, drawn by
       :func:`alignment_weights`. "brsf" needs `key`, a new key for each batch. info has
-      the approximate errors, which :func:`alignment_angles` compares with the exact
-      errors.
+      the approximate errors ∂E/∂y_l. To compare them with the exact errors, use
+      :func:`alignment_angles`.
 
     Raises:
       ValueError: if kind is unknown. The returned function raises a ValueError if
@@ -195,8 +203,8 @@ def _replaced(index, function, theta, feedback, kind, scale):
 def _check_affine(index, function, theta, y):
     """Check that a layer's function is affine in y.
 
-    The derivative of an affine function does not depend on y. So the check traces the
-    backward pass, and requires that the jaxpr does not use y.
+    The derivative of an affine function does not depend on y. Therefore, the check
+    traces the backward pass, and requires that the jaxpr does not use y.
     """
     shapes = jax.eval_shape(function, theta, y)
 
@@ -215,7 +223,10 @@ def _check_affine(index, function, theta, y):
 
 
 def _direct(layers, loss, params, x, target, weights, feedback):
-    """Return ((value, info), grads) of "dfa", which sends δ_Λ to every hidden layer."""
+    """Return ((value, info), grads) of "dfa", direct feedback alignment.
+
+    "dfa" sends the last layer's delta δ_Λ to every hidden layer.
+    """
     passes = forward_pass(layers, params, x)
     value, error, batch_ndim = loss_and_error(loss, passes[-1].y, x, target, weights)
     example = lambda tree: jax.tree.map(

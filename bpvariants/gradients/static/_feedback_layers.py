@@ -1,7 +1,8 @@
-"""Layers that use other weights in the backward pass than in the forward pass.
+"""Layers that use different weights in the forward pass and in the backward pass.
 
-Notation: a layer computes s = y W + b, and δ = ∂E/∂s is the derivative of the loss.
-Backpropagation sends δ Wᵀ to the layer below. The kinds of feedback alignment send
+Notation: a layer with input y, weights W and biases b computes s = y W + b, and
+δ = ∂E/∂s is the derivative of the mean loss E. Backpropagation sends δ Wᵀ to the layer
+below. Instead of δ Wᵀ, the kinds of feedback alignment send
 
     δ Bᵀ    with    B random and fixed                       fa
                     α sgn(W)                                  usf, uniform sign
@@ -41,9 +42,10 @@ def feedback_dense(
 
         forward s = x w + b;    backward ∂E/∂x ≈ δ Bᵀ,  ∂E/∂w = xᵀ δ,  ∂E/∂b = Σ δ
 
-    Here δ = ∂E/∂s, and B are the feedback weights. Use `feedback_dense` as a layer of
-    your own network, with `jax.grad`; other layers need no change. Time and memory are
-    those of a dense layer. Forward-mode differentiation does not work.
+    Here E is the loss, δ = ∂E/∂s, and B are the feedback weights. Use `feedback_dense`
+    as a layer of your own network, with `jax.grad`; other layers need no change. Time
+    and memory are the same as for a dense layer. Forward-mode differentiation does not
+    work.
 
     Args:
       x: inputs, [*batch, n].
@@ -104,8 +106,9 @@ def feedback_conv(
 
         forward s = x ∗ w + b;    backward ∂E/∂x ≈ δ ∗ᵀ B,  gradients in w and b exact
 
-    Here δ = ∂E/∂s, B are the feedback weights, and ∗ᵀ is the transposed convolution.
-    Use `feedback_conv` as a layer of your own network, like :func:`feedback_dense`.
+    Here E is the loss, δ = ∂E/∂s, B are the feedback weights, and ∗ᵀ is the transposed
+    convolution. Use `feedback_conv` as a layer of your own network, like
+    :func:`feedback_dense`.
 
     Args:
       x: inputs, [*batch, *sizes, n], as in Flax, with one or more spatial axes.
@@ -189,7 +192,9 @@ def with_feedback(
 ) -> Callable[[PyTree, PyTree, PyTree], PyTree]:
     """Return a function (params, others, y) -> s; its derivative in y uses `others`.
 
-    `function` (params, y) -> s must be affine in y. The gradient in `others` is 0.
+    The returned function computes s = `function(params, y)`, which must be affine in y.
+    Its derivative in y is the derivative of `function(others, y)`. Its gradient in
+    `others` is 0.
     """
 
     @jax.custom_vjp

@@ -17,10 +17,10 @@ from bpvariants.types import PyTree
 class LayerInfo(NamedTuple):
     """Values and derivatives of one layer, leaves [*batch, ...].
 
-    All derivatives are those of the weighted mean loss E. So the derivatives in the
-    values of one example are the derivatives of that example's own loss, multiplied by
-    its weight w / Σ w, by default 1 / (number of examples). `grad` has the shapes of
-    the layer's params, without batch axes.
+    All derivatives are derivatives of the weighted mean loss E. For one example, they
+    are the derivatives of that example's own loss, multiplied by the example's share
+    w / Σ w of all weights w. Without weights, this share is 1 / (number of examples).
+    `grad` has the shapes of the layer's params, without batch axes.
     """
 
     x: PyTree  # y_{l−1}, input of the layer

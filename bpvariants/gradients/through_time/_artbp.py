@@ -32,7 +32,8 @@ from bpvariants.gradients.remat._policies import Remat
 from bpvariants.gradients.through_time._unroll import sum_steps
 from bpvariants.types import GradientRule, Loss, PyTree, Step
 
-Schedule = Callable[[jax.Array], jax.typing.ArrayLike]  # function age -> κ
+# Function: age, the number of steps since the last cut -> κ, the probability of a cut.
+Schedule = Callable[[jax.Array], jax.typing.ArrayLike]
 
 
 class Cuts(NamedTuple):
@@ -57,30 +58,31 @@ def artbp(
     ∂h_t/∂h_{t−1}, and κ_t the probability that the backward pass is cut after step t.
 
     The gradient is unbiased at fixed params; the value and the carry are exact. The
-    variance of the gradient grows fast with κ. With constant κ, an error signal travels
-    back k steps with probability (1 − κ)^k, and is then multiplied by (1 − κ)^−k. With
-    κ = 0 the rule is BPTT.
+    variance of the gradient grows fast with the probability κ of a cut. With constant
+    κ, an error signal travels back k steps with probability (1 − κ)^k, and is then
+    multiplied by (1 − κ)^−k. With κ = 0 the rule is BPTT.
 
     Under `jit` shapes are static, and a segment between two cuts may be as long as the
-    sequence. So this rule takes the time and memory of :func:`bptt`. Its purpose is to
-    study how much variance unbiased truncation adds. To save memory, you would have to
-    choose the cuts outside of `jit`, and store only one segment at a time.
+    sequence. Therefore, this rule takes the same time and memory as :func:`bptt`. Its
+    purpose is to study how much variance unbiased truncation adds. To save memory, you
+    would have to choose the cuts outside of `jit`, and store only one segment at a
+    time.
 
     Each example has its own random cuts. Cuts shared by the batch would be unbiased
     too, but with more variance, because the random errors of the examples would not
     average out. No error signal passes a reset, so a reset starts a new segment. In
-    padding the backward pass is neither cut nor scaled, and the age of the example does
-    not change.
+    padding, error signals are neither cut nor scaled, and the step does not count as a
+    step since the last cut.
 
     Args:
       step: one time step of the network.
       loss: one loss for each example.
-      truncation: κ, 0 ≤ κ < 1; or a schedule, which is a function age -> κ. The age of
-        an example is its number of steps since the last cut, reset or start. The
-        schedule gets ages [*batch] as floats, each a whole number of at least 1, and
-        returns κ, [] or [*batch]; :func:`growing_truncation` returns such a schedule. A
-        traced or scheduled κ outside 0 ≤ κ < 1 makes the gradient NaN, because at κ = 1
-        no scaling could compensate for the cut.
+      truncation: κ, the probability of a cut, 0 ≤ κ < 1; or a schedule, which is a
+        function age -> κ. The age of an example is its number of steps since the last
+        cut, reset or start. The schedule gets ages [*batch] as floats, each a whole
+        number of at least 1, and returns κ, [] or [*batch]. :func:`growing_truncation`
+        returns a schedule. A traced or scheduled κ outside 0 ≤ κ < 1 makes the gradient
+        NaN, because at κ = 1 no scaling could compensate for the cut.
       remat: which arrays the forward pass stores for the backward pass, as in
         :func:`bptt`.
 
@@ -155,10 +157,11 @@ def _cuts(
     mask: jax.Array | None,
     reset: jax.Array | None,
 ) -> Cuts:
-    """Return cuts where uniforms [T, *batch], drawn from [0, 1), are below κ.
+    """Cut the backward pass wherever `uniforms` is below κ, the probability of a cut.
 
-    A step of age 0 is the first step or a reset. It gets no cut, because no error
-    signal goes back from it to earlier steps.
+    `uniforms` [T, *batch] is drawn from [0, 1). The age of a step is the number of
+    steps since the last cut, reset or start. A step of age 0 is the first step or a
+    reset. It gets no cut, because no error signal goes back from it to earlier steps.
     """
     schedule = truncation if callable(truncation) else lambda age: truncation
 
@@ -196,7 +199,7 @@ def _broadcast(kappa: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 def _with_cuts(
     step: Step, loss: Loss, remat: Remat
 ) -> Callable[..., tuple[tuple[jax.Array, PyTree], PyTree]]:
-    """Return a gradient rule whose first argument is a function that returns cuts."""
+    """Return a gradient rule whose first argument is a function that draws the cuts."""
     advance = with_loss(step, loss)
 
     def cutting(params, carry, inputs_and_cuts):
@@ -234,7 +237,7 @@ def _cut_off(carry: PyTree, cuts: Cuts) -> PyTree:
 
 @jax.custom_jvp
 def _scaled(leaf: jax.Array, cut: jax.Array, kappa: jax.Array) -> jax.Array:
-    """Return the leaf unchanged, but with the derivative (1 − cut) / (1 − κ)."""
+    """Return the leaf unchanged, but with the derivative (1 − cut) / (1 − kappa)."""
     del cut, kappa
     return leaf
 

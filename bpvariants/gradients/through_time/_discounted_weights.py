@@ -27,23 +27,25 @@ def discounted_weights(
 ) -> jax.Array:
     """Return weights λ^{T−t}, [T], that make a gradient rule forget early losses.
 
-    A gradient rule divides by the sum of the weights, so it returns a weighted mean of
-    the losses ℓ_t, whose scale does not depend on λ. Let w = discounted_weights(T, λ).
-    To get the value and the gradient of the sum Σ_t λ^{T−t} ℓ_t, multiply the rule's
-    results by w.sum().
+    λ is the forgetting factor `decay`, T the number of time steps, and ℓ_t the loss of
+    step t. A gradient rule divides by the sum of the weights, so it returns a weighted
+    mean of the losses, whose scale does not depend on λ. To get the value and the
+    gradient of the sum Σ_t λ^{T−t} ℓ_t, multiply the rule's results by w.sum(), where
+    w = discounted_weights(T, λ).
 
     With a batch of B examples, a rule's weights must be [T, B]; use
     `jnp.broadcast_to(w[:, None], (T, B))`. The rule then divides by the sum of the
     weights over the batch too. To get the sum of the losses of all examples, multiply
-    the rule's results by B·w.sum().
+    the rule's results by B·w.sum(), where w [T] are the weights of one example.
 
     Args:
       num_steps: T, the length of the sequence.
       decay: λ, within 0 ≤ λ ≤ 1. With λ = 0 only the last loss counts; with λ = 1 all
         losses count equally.
       learning_rate: η, the weight of the last loss in the equation that the tutorial
-        prints. The parameter change of this equation is −w.sum()·grads, without another
-        learning rate. Default: 1.
+        prints. The parameter change of this equation is −w.sum()·grads, where w are the
+        weights and grads the rule's gradient, without another learning rate. Default:
+        1.
 
     Raises:
       ValueError: if num_steps is not an integer of at least 1, if decay is out of its

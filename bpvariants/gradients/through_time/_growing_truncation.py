@@ -16,17 +16,21 @@ def growing_truncation(
 
         κ(age) = α / ((α − 2) ℓ₀ + age)
 
-    κ is the probability of a cut after a step. The age of a step is the number of steps
-    since the previous cut. Because κ falls with age, the probability that a segment
-    between two cuts lasts more than l steps is proportional to l^−α for large l. With
-    constant κ this probability would fall exponentially. For large ℓ₀, the mean age of
-    all steps of a long sequence is ℓ₀, and the mean length of a segment is
-    (α − 2) / (α − 1) · ℓ₀. (Both means are approximations, because an integral replaces
-    a sum. Whether the paper on ARTBP uses this schedule was not verified.)
+    κ is the probability of a cut after a step, α is `alpha`, and ℓ₀ is `mean_length`.
+    The age of a step is the number of steps since the previous cut. Because κ falls
+    with age, the probability that a segment between two cuts lasts more than l steps is
+    proportional to l^−α for large l. With constant κ this probability would fall
+    exponentially. For large ℓ₀, the mean age of all steps of a long sequence is ℓ₀, and
+    the mean length of a segment is (α − 2) / (α − 1) · ℓ₀. (Both means are
+    approximations, because an integral replaces a sum. Whether the paper on ARTBP uses
+    this schedule was not verified.)
 
     Args:
-      mean_length: ℓ₀, in steps, greater than (α − 1) / (α − 2), so that κ(1) < 1.
-      alpha: exponent α > 2 in l^−α. For α ≤ 2 the mean age would be infinite.
+      mean_length: ℓ₀, the mean age of a sequence's steps. It must be greater than
+        (α − 1) / (α − 2), so that the probability of a cut after the first step is
+        below 1.
+      alpha: exponent α > 2 of the probability l^−α that a segment lasts more than l
+        steps. For α ≤ 2 the mean age would be infinite.
 
     Returns:
       The schedule, a function age -> κ.

@@ -8,9 +8,10 @@ t, and a linear recurrence computes the correction d_t of h^i_t from the residua
     h^{i+1}_t = h^i_t + d_t
 
 λ is the setting `shrink`: λ = 0 is Newton's method, and λ = 1 is Picard's iteration.
-Quasi-Newton replaces J_t by its diagonal. In all three methods, step t is exact after t
-iterations, because r and d are then 0 at all steps up to t. Derivatives are those of
-the solution, not of the iterations. With L the loss and z the adjoint of h,
+Quasi-Newton replaces the Jacobian J_t by its diagonal. In all three methods, the carry
+of step t is exact after t iterations, because the residuals and corrections are then 0
+at all steps up to t. The iterations are not differentiated. Instead, the derivative of
+the solution is computed, in reverse mode from the loss L and the adjoint z of h:
 
     z_t = J_{t+1}ᵀ z_{t+1} + ∂L/∂h_t.
 """
@@ -47,34 +48,36 @@ class newton:
         h_t ← f_t + (1 − λ) J_t (h_{t−1} − its old value)    until |Δh| ≤ tol max |h|
 
     h_t is the carry, with n elements for one example, f_t the new carry that step t
-    computes from the old h_{t−1}, and J_t the Jacobian ∂f_t/∂h_{t−1}. Each iteration
-    updates the whole trajectory of T steps.
+    computes from the old h_{t−1}, and J_t the Jacobian ∂f_t/∂h_{t−1}. λ is the setting
+    `shrink`, and Δh the change of h in an iteration. Each iteration updates the whole
+    trajectory of T steps.
 
-    With jacobian="full" and λ = 0, convergence is quadratic near the solution. For each
-    example, an iteration takes n + 1 evaluations of every step and T·n³
-    multiplications. All T steps run in parallel, except that the linear recurrence has
-    log₂ T sequential levels. Memory is several times T·n² for each example. Newton's
-    method is faster than a plain unroll only if T is large, n is small and there is an
-    accelerator.
+    With jacobian="full" and shrink=0, convergence is quadratic near the solution. For
+    each example with n carry elements, an iteration takes n + 1 evaluations of every
+    step and T·n³ multiplications. All T steps run in parallel, except that the linear
+    recurrence has log₂ T sequential levels. Memory is several times T·n² for each
+    example. Newton's method is faster than a plain unroll only on an accelerator, and
+    only if the sequence is long and the carry small.
 
-    With jacobian="diagonal" the method is quasi-Newton (quasi-DEER), *not* Newton's. It
-    uses only the diagonal of J_t, so it takes memory of T·n and few multiplications.
-    Quasi-Newton needs more iterations, unless units hardly affect each other directly.
+    With jacobian="diagonal" the method is quasi-Newton (quasi-DEER), *not* Newton's.
+    Quasi-Newton uses only the diagonal of the Jacobians, so it takes memory of T·n for
+    n carry elements, and few multiplications. It needs more iterations than Newton's
+    method, unless units hardly affect each other directly.
 
-    Derivatives are exact with both settings, because the adjoint equation has the full
-    J_t. With "diagonal" the quasi-Newton iteration also solves the adjoint equation, to
-    the same tol. If it does not converge for an example, for instance because it
-    overflows, the derivative of this example is NaN.
+    Derivatives are exact with both settings of `jacobian`, because the adjoint equation
+    contains the full Jacobians. With "diagonal", a quasi-Newton iteration also solves
+    the adjoint equation, to the same tol. If that iteration does not converge for an
+    example, for instance because it overflows, the derivative of this example is NaN.
 
-    If the network is chaotic or unstable, products of J_t over many steps grow, and
-    iterations make no progress. shrink = λ > 0 multiplies each J_t by 1 − λ, so that a
-    product over k steps is multiplied by (1 − λ)^k. λ = 0 is Newton's method; the
-    solution does not depend on λ. (`shrink` is not the setting `damping` of
-    :func:`fixed_point`, which scales the change of an iterate; damping=1 means no
-    damping.) In exact arithmetic T iterations are enough for every λ. But products of
-    J_t may magnify rounding errors so much that the iterates never settle. Then the
-    method counts as not converged. The table shows how many iterations a tanh network
-    took, with n = 3, normal weights of standard deviation s/√n, T = 200, tol = 1e-8:
+    If the network is chaotic or unstable, products of Jacobians over many steps grow,
+    and iterations make no progress. shrink = λ > 0 multiplies each Jacobian by 1 − λ,
+    so that a product over k steps is multiplied by (1 − λ)^k. The solution does not
+    depend on λ. (`shrink` is not the setting `damping` of :func:`fixed_point`, which
+    scales the change of an iterate; damping=1 means no damping.) In exact arithmetic T
+    iterations are enough for every λ. But products of Jacobians may magnify rounding
+    errors so much that the iterates never settle. The iteration then counts as not
+    converged. The table shows how many iterations a tanh network took, with n = 3
+    units, normal weights of standard deviation s/√n, T = 200 steps, and tol = 1e-8:
 
         s                               1    2    3    5
         full,     λ = 0                 5    9   20  126
@@ -86,11 +89,11 @@ class newton:
     Args:
       jacobian: "full" or "diagonal".
       shrink: λ, from 0 (Newton) to 1 (Picard): each J_t is multiplied by 1 − λ.
-      tol: largest change of any carry element that counts as converged, relative to the
-        largest element of its leaf of the carry along the trajectory. So the scale of a
-        leaf does not matter. A tol below 4 machine epsilons is raised to 4 epsilons.
-      max_steps: largest number of iterations. More than T + 1 are never needed, and
-        the last one only detects that nothing changes.
+      tol: an example has converged when an iteration changes no carry element by more
+        than tol times the largest element of the same leaf along the trajectory. A tol
+        below 4 machine epsilons is raised to 4 epsilons.
+      max_steps: largest number of iterations. More than T + 1 iterations are never run,
+        because T are enough, and one more detects that nothing changes.
       on_failure: what to do with examples that do not converge or are not finite.
         "sequential" runs the network step by step to compute them again, which takes
         the time of a sequential run of the whole batch. "nan" makes their results and
@@ -158,7 +161,7 @@ def iterate(
     sizes: Sizes,
     reverse: bool = False,
 ) -> NewtonState:
-    """Iterate for each example until an iteration changes its carries by at most tol.
+    """Iterate until each example has converged or is not finite, up to `max_steps`.
 
     `gap` is the function trajectory [T, *batch, n] -> residuals, whose root is sought.
     """
@@ -203,9 +206,10 @@ def _largest(trajectory: jax.Array, sizes: Sizes) -> jax.Array:
 def solve_tangent(
     g: Gap, y: jax.Array, method: newton, eps: float, sizes: Sizes
 ) -> jax.Array:
-    """Solve g(x)_t = J_t x_{t−1} − x_t = y_t for x.
+    """Solve the linear recurrence g(x)_t = J_t x_{t−1} − x_t = y_t for x.
 
-    In reverse mode, JAX solves the transposed equation, which is the adjoint equation.
+    J_t are the Jacobians of the steps. In reverse mode, JAX solves the transposed
+    equation, which is the adjoint equation.
     """
 
     def solve(reverse, g, y):
@@ -231,7 +235,11 @@ def solve_tangent(
 def _propagate(
     slopes: Gap, wrong: jax.Array, jacobian: Jacobian, keep: jax.Array, reverse: bool
 ) -> jax.Array:
-    """Return d_t = (1 − λ) J_t d_{t−1} + r_t for residuals r_t in `wrong`."""
+    """Return the corrections d_t = (1 − λ) J_t d_{t−1} + r_t of all carries.
+
+    `wrong` has the residuals r_t, and `keep` is 1 − λ. `slopes` is a linear function
+    that contains the Jacobians J_t: slopes(v)_t is J_t v_{t−1} − v_t.
+    """
     if jacobian == "full":
         return dense_scan(keep * _matrices(slopes, wrong), wrong, reverse)
     return elementwise_scan(keep * _diagonals(slopes, wrong), wrong, reverse)

@@ -18,12 +18,13 @@ from bpvariants.types import PyTree
 
 
 def carried(slopes: Callable[[PyTree], PyTree], v: PyTree) -> PyTree:
-    """Return J_t v_{t−1} from slopes(v)_t = J_t v_{t−1} − v_t, for all t, [T, ...].
+    """Return J_t v_{t−1}, [T, ...], the derivatives of all new carries along v.
 
-    The sum slopes(v) + v would lose digits where J_t is small. So `slopes` is called
-    twice: with v set to 0 at odd times, and at even times. The result at time t is
-    taken from the call with v_t = 0. This also works in reverse, where slopes(v)_t is
-    J_{t+1}ᵀ v_{t+1} − v_t.
+    J_t is the Jacobian of step t, and slopes(v)_t is J_t v_{t−1} − v_t. The sum
+    slopes(v) + v would lose digits where J_t is small. Therefore, `slopes` is called
+    twice: with v set to 0 at odd times, and with v set to 0 at even times. The result
+    at time t is taken from the call with v_t = 0. This method also works in reverse,
+    where slopes(v)_t is J_{t+1}ᵀ v_{t+1} − v_t.
     """
 
     def at(odd, tree):

@@ -5,8 +5,8 @@ h = (h_1 … h_T), is the root of
 
     g(h)_t = f(θ, h_{t−1}, x_t) − h_t = 0,    t = 1 … T.
 
-With J_t = ∂f/∂h_{t−1}, the derivative of g maps a direction v to J_t v_{t−1} − v_t. So
-the inverse of this derivative is a linear recurrence.
+With J_t = ∂f/∂h_{t−1}, the derivative of g maps a direction v to J_t v_{t−1} − v_t. A
+linear recurrence along time therefore computes the inverse of this derivative.
 """
 
 import math
@@ -36,7 +36,7 @@ class Found(NamedTuple):
 
 
 def linear_trajectory(all_steps: Any, start: PyTree) -> tuple[PyTree, PyTree]:
-    """Return the trajectory of an elementwise affine step, and where a check passed.
+    """Return the trajectory of an elementwise affine step, and the result of a check.
 
     The trajectory is the result of one Newton iteration from 0. If the Jacobians of the
     step are diagonal, one tangent of all ones yields all their entries. A second
@@ -90,9 +90,9 @@ def is_close(
 ) -> jax.Array:
     """Return whether |a − b| ≤ tolerance · (largest `size` along time), per element.
 
-    If an element of a or b is not finite, the two count as close, because other checks
-    find such elements. A size that is not finite counts as 0, so that it does not hide
-    an error at other times.
+    If an element of a or b is not finite, a and b count as close, because other checks
+    find values that are not finite. A size that is not finite counts as 0, so that it
+    does not hide an error at other times.
     """
     finite = jnp.isfinite(a) & jnp.isfinite(b)
     size = jnp.where(jnp.isfinite(size), size, jnp.zeros_like(size))

@@ -5,15 +5,16 @@ h = (h_1 … h_T) is the trajectory of the carry, J_t = ∂f/∂h_{t−1}. h is 
 
     g(h)_t = f(θ, h_{t−1}, x_t) − h_t,    t = 1 … T
 
-For any guess of h, g is computed for all t in parallel. The derivative of g maps a
-direction v to J_t v_{t−1} − v_t. So each iteration of Newton's method is a linear
-recurrence, which is solved in parallel. The derivative of the root h does not depend on
-how h was found. Another linear recurrence computes this derivative: in forward mode dh,
-in reverse mode the adjoint z:
+For any guess of the trajectory h, the residual g(h) is computed at all times in
+parallel. The derivative of g maps a direction v to J_t v_{t−1} − v_t. Each iteration of
+Newton's method is therefore a linear recurrence, which is solved in parallel. The
+derivative of the root h does not depend on how h was found. Another linear recurrence
+computes this derivative: in forward mode the tangent dh, in reverse mode the adjoint z:
 
     dh_t = J_t dh_{t−1} + ∂f/∂θ dθ,    z_t = J_{t+1}ᵀ z_{t+1} + ∂L/∂h_t.
 
-In padding, f(θ, h_{t−1}, x_t) is h_{t−1}, so J_t is the identity; at a reset J_t = 0.
+In padding, f(θ, h_{t−1}, x_t) is h_{t−1}, so the Jacobian J_t is the identity. At a
+reset, J_t is 0.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -81,7 +82,7 @@ def parallel_unroll(
     guess: PyTree | None = None,
     batch_ndim: int | None = None,
 ) -> tuple[tuple[PyTree, PyTree], ParallelInfo]:
-    """Run a network along time in parallel; equal to :func:`unroll` up to a tolerance.
+    """Compute the result of `unroll`, up to a tolerance, with all steps in parallel.
 
         h_t, y_t = step(θ, h_{t−1}, x_t),    t = 1 … T
 
@@ -91,12 +92,13 @@ def parallel_unroll(
     computed by one more linear recurrence.
 
     - "linear" is for steps whose new carry is A_t ⊙ h_{t−1} + u_t, element by element,
-      such as `cells.lru` and `cells.min_gru`. A_t and u_t may depend in any way on θ
-      and x_t, and may be complex for a complex carry. The method finds A_t and u_t from
-      the step. It takes as many operations as a few unrolls, in parallel except for
-      log₂ T sequential levels; memory is several times T·n for n carry elements. If the
-      jaxpr of the step shows that the step is not elementwise affine, an error is
-      raised. If only the computed values show it, results and derivatives are NaN.
+      such as `cells.lru` and `cells.min_gru`. The factor A_t and the summand u_t may
+      depend in any way on θ and x_t, and may be complex for a complex carry. The method
+      finds A_t and u_t from the step. It takes as many operations as a few unrolls, in
+      parallel except for log₂ T sequential levels; memory is several times T·n for n
+      carry elements. If the jaxpr of the step shows that the step is not elementwise
+      affine, an error is raised. If only computed values show that it is not, results
+      and derivatives are NaN.
     - "newton" is for any step. Pass a :class:`newton` to choose the settings; its
       docstring states the costs. By default, examples that do not converge are run step
       by step.

@@ -18,7 +18,7 @@ def stack(steps: Iterable[Step]) -> Step:
 
     The stack is an ordinary step: every gradient rule, :func:`unroll`,
     :func:`bidirectional` and `stack` itself accept it. Each time step of the stack runs
-    one time step of every layer. Time and memory are the sums over the layers.
+    one time step of every layer. Time and memory are the sums of those of the layers.
     :func:`rtrl` stores the influence of a layer's parameters only on this layer and on
     the layers above it.
 

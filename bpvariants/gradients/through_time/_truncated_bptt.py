@@ -3,18 +3,19 @@
 Notation: ℓ_t is the loss of step t, h_t the carry, h (without index) the lookback. A
 backward pass runs every h′ ≤ h steps, through one window of steps. A window ends at
 each step e = h′, 2h′, … and at T. The window begins at s = max(0, e − h), and its first
-carry h_s is a constant. It counts only the losses since the end of the previous window:
+carry h_s is a constant. The gradient g counts only losses after the previous window:
 
     g = Σ_e ∇_θ Σ_{t = previous end + 1 … e} ℓ_t    along h_s → h_{s+1} → … → h_e.
 
-So the error signal of a loss travels back between h − h′ + 1 and h steps. An outer scan
-computes the gradient of one window at a time, so memory is that of h steps. (One scan
-with `stop_gradient` every h′ steps gives the gradient for h = h′, but stores the
-residuals of all T steps.)
+With lookback h and a backward pass every h′ steps, the error signal of a loss travels
+back between h − h′ + 1 and h steps. An outer scan computes the gradient of one window
+at a time, so that the residuals of only h steps are stored. (One scan with
+`stop_gradient` every h′ steps gives the gradient for h = h′, but stores the residuals
+of all T steps.)
 
-A window passes to the next window the carry h_s that the next window begins with, and
-the inputs, masks and resets of the h − h′ steps since then. In a stream, a call passes
-the same values to the next call.
+A window passes to the next window the carry from which the next window starts, and the
+inputs, masks and resets of those steps of the next window that have run already. In a
+stream, a call passes the same values to the next call.
 """
 
 import dataclasses
@@ -82,42 +83,43 @@ def truncated_bptt(
     """BPTT(h; h′), biased BPTT whose error signals go back at most `lookback` steps.
 
     The gradient is biased, but exact for every sequence of T ≤ lookback steps, for any
-    `every`. The value and the carry are exact. Memory is that of `lookback` steps, for
-    any T. Time is lookback / every times that of BPTT. Other frameworks use windows of
-    k steps, which is every = lookback = k; the error signal of a window's first loss
-    then travels back only one step. The default is the common recommendation,
-    lookback = 2·every.
+    `every`. The value and the carry are exact. For any T, the rule needs the memory
+    that BPTT needs for `lookback` steps. The rule takes lookback / every times the time
+    of BPTT. Other frameworks use windows of k steps, which is every = lookback = k; the
+    error signal of a window's first loss then travels back only one step. The default
+    is the common recommendation, lookback = 2·every.
 
     To continue a sequence, pass the returned carry to the next call; error signals then
     stop at the start of each call. To let error signals travel back into earlier calls,
     pass a :func:`stream` instead of the carry. The rule then returns the next stream
     instead of the carry.
 
-    With an `update` the rule updates the parameters after each window, and has the form
+    With an `update`, the rule updates the parameters after each window, which is the
+    part of the sequence that one backward pass goes through. The rule then has the form
 
         learn((params, opt_state), carry, …) -> ((value, carry), (params, opt_state)).
 
     The new pair (params, opt_state) is returned instead of the gradients. The update
     gets the gradient of the window's mean loss Σ w·ℓ / Σ w, with losses ℓ and weights
-    w. If the update accepts `value`, it gets this mean loss too. A window with Σ w = 0
-    does not change the pair.
+    w. If the update accepts `value`, it gets this mean loss too. A window whose weights
+    sum to 0 does not change the pair.
 
     The value of a call with an update is the mean of all losses, each computed with the
-    params of its window. So neither the value nor the gradients belong to one single
-    value of params.
+    params of its window. Neither the value nor the gradients therefore belong to one
+    single value of params.
 
     Other frameworks detach the carry and update after every k steps. An update with
     every = lookback = k gives the same results if k divides T. Otherwise the last
     r = T mod k steps differ. In other frameworks, error signals of these r steps travel
-    back to the first of the r steps. Here they travel back k steps, into the previous
-    window, so that the last update differs. For an update equal to theirs, make a
-    separate call for the last r steps.
+    back to the first of the r steps. In this rule, the error signals travel back k
+    steps, into the previous window, so that the last update differs. To get the same
+    update as in other frameworks, make a separate call for the last r steps.
 
     If lookback > every, each window runs its first steps again, with the new params,
-    but from a carry computed with older params. The returned carry is that of the last
+    but from a carry computed with older params. The returned carry comes from the last
     window. If a call of a stream ends within a block of `every` steps, the rule also
-    updates at the end of the call. So with an update, the results depend on how the
-    stream is divided into calls, unless each call ends at a multiple of `every` steps.
+    updates at the end of the call. With an update, the results therefore depend on how
+    the stream is divided into calls, unless each call ends at a multiple of `every`.
 
     Args:
       step: one time step of the network.
@@ -230,9 +232,9 @@ def _run_windows(
 ) -> Reached:
     """Run the windows of a call that begins `phase` steps after the start of a block.
 
-    If the call ends within a block, the lookback of its last window is measured from
-    the step at which the whole block would end. With `to_end`, it is measured from the
-    end of the call.
+    A block is `every` steps. If the call ends within a block, the lookback of its last
+    window is measured from the step at which the whole block would end. But with
+    `to_end`, the lookback is measured from the end of the call.
     """
     length = num_steps(call.block.steps)
     first = min(every - phase, length) if phase else 0
@@ -240,10 +242,11 @@ def _run_windows(
     if first:
         ends = phase + first == every
         reached = _take(call, reached, 0, first, every if ends else 0)
-    # If 1, the window before the last is not in the scan: it drops only `rest` steps.
+    # If 1, the last window but one is not in the scan, because the last window begins
+    # only `rest` steps after it.
     apart = int(to_end and rest > 0)
 
-    # Scan over a counter `begin`, because an array of all begins would grow with T.
+    # Scan over a counter `begin`: an array of the begins of all windows grows with T.
     def body(reached_and_begin, _):
         reached, begin = reached_and_begin
         return (_take(call, reached, begin, every, every), begin + every), None

@@ -1,4 +1,7 @@
-"""Two uses of windows' gradients: add them up, or update params after each window."""
+"""Two uses of the gradients of windows: sum them, or update params after each window.
+
+A window is the part of a sequence that one backward pass of truncated BPTT covers.
+"""
 
 import math
 from collections.abc import Callable
@@ -19,10 +22,10 @@ class Consumer(NamedTuple):
 
     Attributes:
       state: the consumer's state before the first window.
-      weights: weights of the losses, [T, *batch], which the caller slices into blocks
-        for `take`; None if all losses have equal weights.
-      take: function (state, gradient_at, weights of the block, length of the block) ->
-        (state, (carry at the end of the block, Held)).
+      weights: weights of the losses, [T, *batch], or None if all losses have equal
+        weights. The caller passes to `take` the weights of one window's new losses.
+      take: function (state, gradient_at, weights of the new losses, number of new time
+        steps) -> (state, (carry at the end of the window, Held)).
       result: function state -> (value, grads), or with an update state -> (value,
         (params, opt_state)).
     """
@@ -41,7 +44,10 @@ def add_up(
     length: int,
     losses: jax.ShapeDtypeStruct,
 ) -> Consumer:
-    """Return a consumer that adds up gradients; each loss has the weight w / Σ w."""
+    """Return a consumer that adds up the gradients of all windows.
+
+    A loss with weight w counts with w / Σ w, where the sum is over the whole call.
+    """
     shares = normalised(weights, (length, *losses.shape), losses.dtype)
 
     def take(state, gradient_at, weights, length):

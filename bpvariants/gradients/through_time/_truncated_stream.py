@@ -1,9 +1,10 @@
 """State of a stream: a long sequence, processed in several calls of truncated BPTT.
 
-The error signal of a loss travels back to step s = e − h, where e is the end of the
-loss's block of h′ steps, and h the lookback. A call that ends k steps into a block
-already counts the losses of these k steps. To continue the block, the next call gets
-the carry of step s, and the inputs, masks and resets of the h − h′ + k steps since s.
+A sequence is divided into blocks of h′ steps, and h is the lookback. The error signal
+of a loss travels back to step s = e − h, where e is the last step of the loss's block.
+A call that ends k steps into a block already counts the losses of these k steps. To
+continue the block, the next call gets the carry of step s, and the inputs, masks and
+resets of the h − h′ + k steps since s.
 """
 
 import dataclasses
@@ -57,13 +58,14 @@ jax.tree_util.register_dataclass(
 
 
 def stream(carry: PyTree) -> TruncatedStream:
-    """Begin a stream: a long sequence in several calls of :func:`truncated_bptt`.
+    """Begin a stream, to process a sequence in several calls of :func:`truncated_bptt`.
 
-    Pass the stream to the rule instead of a carry. The rule returns the stream for the
-    next call instead of a carry. The gradient does not depend on how the sequence is
-    divided into calls. Each loss counts only in the call that gets its target. Let g_c
-    be the gradient that call c returns, and W_c the sum of the weights of its losses.
-    Up to rounding, the gradient of one long call is
+    A stream is the state that one call passes to the next call. Pass the stream to the
+    rule that :func:`truncated_bptt` returns, instead of a carry. The rule then returns
+    the stream for the next call, instead of a carry. The gradient does not depend on
+    how the sequence is divided into calls. Each loss counts only in the call that gets
+    its target. Let g_c be the gradient that call c returns, and W_c the sum of the
+    weights of the losses of call c. Up to rounding, the gradient of one long call is
 
         g = Σ_c W_c g_c / Σ_c W_c.
 
@@ -71,14 +73,15 @@ def stream(carry: PyTree) -> TruncatedStream:
     W_c.
 
     A call of a stream may end within a block of `every` steps. The lookback of this
-    block is then measured from the step at which the whole block will end. With a plain
-    carry, it is measured from the end of the call. So one long call with a plain carry
-    differs from a stream only in the gradients of the last block's losses, and only if
-    T is not a multiple of `every`.
+    block is then measured from the step at which the whole block will end. In a call
+    with a plain carry, the lookback of the last block is measured from the end of the
+    call. One long call with a plain carry therefore differs from a stream only in the
+    gradients of the last block's losses, and only if T is not a multiple of `every`.
 
     At a reset, the carry is replaced by the `initial` of the most recent call that got
-    an `initial`, or if there is none by the carry given to `stream`. `initial` must not
-    change between calls, because a window runs steps of earlier calls again.
+    an `initial`. If no call got an `initial`, the carry is replaced by the carry that
+    was given to `stream`. `initial` must not change between calls, because a window
+    runs steps of earlier calls again.
 
     Besides carries, a stream stores the inputs, masks and resets of lookback − every
     steps and of the steps taken in the current block. Each call runs all stored steps
@@ -124,8 +127,8 @@ def resume(
 ) -> tuple[Held, Steps]:
     """Return the start of a call's first window, and the new steps of the call.
 
-    In the result, either both the stored and the new steps have a mask, or neither. The
-    same is true of resets.
+    If only the stored or only the new steps have a mask, the other steps get a mask
+    that marks no padding. Resets are completed in the same way.
     """
     if stream.every is None:
         steps = idle(new, lookback - every)
@@ -169,9 +172,10 @@ def leave(
 def _both_or_neither(
     name: str, default: bool, held: Steps, new: Steps
 ) -> tuple[Steps, Steps]:
-    """Add default flags to the held or the new steps if only the others have flags.
+    """Complete the flags `name`, "mask" or "reset", of the held and the new steps.
 
-    `name` is the name of these flags, "mask" or "reset".
+    If only the held or only the new steps have these flags, the other steps get flags
+    of value `default`.
     """
     given = [getattr(steps, name) for steps in (held, new)]
     known = next((flags for flags in given if flags is not None), None)

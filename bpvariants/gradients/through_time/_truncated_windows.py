@@ -23,8 +23,8 @@ class Steps(NamedTuple):
     """Inputs and flags of steps, leaves [time, ...]; mask and reset may be None.
 
     `began` is False for placeholder steps before the start of the stream. A placeholder
-    step does not change the carry. Its inputs are those of the stream's first step,
-    because other inputs may be invalid.
+    step does not change the carry. Its inputs are the inputs of the stream's first
+    step, because made-up inputs might be invalid.
     """
 
     x: PyTree
@@ -37,7 +37,7 @@ class Held(NamedTuple):
     """Start of the next window: its first carry, and its steps that already ran."""
 
     start: PyTree  # first carry of the next window
-    steps: Steps | None  # None if the window begins with new steps
+    steps: Steps | None  # its steps that already ran; None if there are none
 
 
 class Block(NamedTuple):
@@ -68,7 +68,7 @@ def window(
       initial: the carry after a reset.
       held: first carry of this window, and its steps that have already run.
       block: the new steps, whose losses count.
-      drop: number of steps from the start of this window to the start of the next.
+      drop: number of steps from this window's start to the next window's start.
     """
     steps = after(held.steps, block.steps)
     total = num_steps(steps)

@@ -8,10 +8,11 @@ steps twice:
     δ_{t−1} = δ_t ∂h_t/∂h_{t−1} + ȳ_t ∂y_t/∂h_{t−1}       step by step, only for δ
     dL/dθ  += Σ_t δ_t ∂h_t/∂θ + ȳ_t ∂y_t/∂θ               all t of the block together
 
-So the gradient of a layer's weights takes one product of matrices with K·B rows, for a
-batch of B examples, instead of K products of matrices with B rows. The forward pass
-linearises each step, and both phases transpose this linearisation. The forward pass
-stores only those residuals that vary in time and are not inputs of the scan.
+For blocks of K steps and a batch of B examples, the gradient of a layer's weights then
+takes one product of matrices with K·B rows, instead of K products of matrices with B
+rows. The forward pass linearises each step, and the backward pass transposes this
+linearisation. The forward pass stores only those residuals that vary in time and are
+not inputs of the scan.
 """
 
 import math
@@ -33,10 +34,11 @@ def two_phase_scan(
 ) -> tuple[PyTree, PyTree]:
     """Scan `body(given, h, inputs) -> (h, y)`, with reverse mode in two phases.
 
-    Derivatives in all arguments and closed-over arrays are those of `jax.lax.scan`.
-    There is no forward mode: JAX raises a TypeError. `narrow` tells that the body casts
-    `given` to less than 32 bits. The sum over a block would then be computed with so
-    few bits. So with `narrow` each block is a single step, which saves no time.
+    Derivatives in all arguments and closed-over arrays are the same as for
+    `jax.lax.scan`. There is no forward mode: JAX raises a TypeError. `narrow` tells
+    that the body casts `given` to less than 32 bits. The gradient's sum over a block of
+    steps would then be computed with less than 32 bits, too. To avoid this, each block
+    is a single step if `narrow` is True; two phases then save no time.
     """
     body, others = jax.closure_convert(body, given, carry, at(inputs, 0))
 
@@ -74,7 +76,10 @@ def _check_transposes(advance: Callable, *arguments: PyTree) -> None:
 
 
 def block_length(length: int, carry: PyTree, narrow: bool) -> int:
-    """Return the length K of a block, a divisor of `length` if a large one exists."""
+    """Return the number of steps in a block.
+
+    The number divides `length`, if `length` has a large enough divisor.
+    """
     rows = [math.prod(jnp.shape(leaf)[:-1]) for leaf in jax.tree.leaves(carry)]
     most = max(1, ROWS // max(1, max(rows, default=1)))
     most = min(most, 1 if narrow else length)
@@ -123,8 +128,9 @@ def _two_phase_scan(advance: Callable, block: int) -> Callable:
 def _transposed(linear, along_time, last_bar, ys_bar, like, block):
     """Return the cotangents of the fixed arrays, of the carry and of the inputs.
 
-    `linear(at_time)` is the derivative of one step, as a linear function; `at_time` has
-    the step's residuals and inputs.
+    Fixed arrays are equal at all steps, such as params. `linear(at_time)` is the
+    derivative of one step, as a linear function; `at_time` has the step's residuals and
+    inputs.
     """
 
     def back(delta, part):
@@ -167,7 +173,11 @@ def by_blocks(
 
 
 def _phase_one(linear, along_time, ys_bar, delta, like):
-    """Compute the error signals δ of a block, backwards; return the last δ and all."""
+    """Compute the error signals of a block, backwards in time.
+
+    Return the error signal at the carry before the block, and a sequence of the error
+    signals at the carry after each step of the block.
+    """
 
     def step_back(delta, at_time_and_bar):
         at_time, y_bar = at_time_and_bar
@@ -178,7 +188,11 @@ def _phase_one(linear, along_time, ys_bar, delta, like):
 
 
 def _phase_two(linear, along_time, ys_bar, deltas, like):
-    """Return cotangents of the fixed arrays, summed over steps, and of the inputs."""
+    """Return the cotangents of the fixed arrays and of the inputs, for one block.
+
+    Fixed arrays are equal at all steps, such as params; their cotangents are summed
+    over the steps of the block.
+    """
     xs = floating_leaves(along_time[1])
 
     def all_steps(fixed, hs, xs):

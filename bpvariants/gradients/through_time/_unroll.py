@@ -117,10 +117,10 @@ def sum_steps(
     remat: Remat = None,
     backward: Backward = "scan",
 ) -> tuple[PyTree, jax.Array]:
-    """Run a network along time; return the last carry and Σ share · loss.
+    """Run a network along time; return the last carry and the mean loss Σ share · loss.
 
-    `shares` are the normalised weights w / Σ w of the losses, [T, *batch], or [] if all
-    losses have equal weights. With a remat policy the scan itself sums the losses, so
+    `shares` are the normalised weights w / Σ w of the losses, [T, *batch], or a scalar
+    if no weights are given. With a remat policy, the scan itself sums the losses, so
     that no loss is stored. With remat=None the T losses are small compared to the
     residuals, and it is faster to sum the losses after the scan.
     """
@@ -140,8 +140,8 @@ def sum_steps(
         h, losses = one_step(given, h, inputs)
         return (h, sums + (losses if share is None else share * losses)), None
 
-    # Under shard_map, zeros made from an input count as varying over devices, which the
-    # losses do too.
+    # Make the zeros from an input. Under shard_map they then count as varying over
+    # devices, as the losses do.
     zeros = jnp.zeros_like(jax.tree.leaves(x)[0], losses.dtype)
     zeros = jnp.sum(zeros, axis=tuple(range(losses.ndim, zeros.ndim)))
     each = shares if shares.ndim else None
@@ -179,4 +179,5 @@ def _body(
         narrow_params = cast_like(wide_params, params)
         return guarded(step, initial, mask, reset)(narrow_params, h, x)
 
-    return body, (widen(params), initial)  # so the scan sums gradients in wide dtypes
+    # The scan sums the gradients in the dtypes of the widened params.
+    return body, (widen(params), initial)

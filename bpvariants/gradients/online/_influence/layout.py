@@ -38,13 +38,17 @@ class LeafLayout(NamedTuple):
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
-    """Stored rows of M for each array of params, or None if the carry ignores it."""
+    """Stored rows of the influence M = dh_t/dθ, for each array of params.
+
+    `num_carry` is n, the number of carry elements and of rows of M. An entry of
+    `leaves` is None if no rows are stored for the array of params.
+    """
 
     num_carry: int
     leaves: tuple[LeafLayout | None, ...]
 
     def __eq__(self, other):
-        """Return whether both layouts store equal rows of M; `scan` compares them."""
+        """Return whether two layouts are equal; `jax.lax.scan` compares layouts."""
         return isinstance(other, Layout) and self._content() == other._content()
 
     def __hash__(self):
@@ -79,14 +83,14 @@ class LeafPattern(NamedTuple):
 def influence_pattern(
     carry: np.ndarray, immediate: Sparse, order: int | None
 ) -> LeafPattern:
-    """Return the sparsity patterns of I and M for one array of params.
+    """Return the sparsity patterns of I = ∂h_t/∂θ and M = dh_t/dθ.
 
-    The pattern of M is P_order, or P_∞ if order is None:
+    θ is one array of params. The pattern of M is P_order, or P_∞ if order is None:
 
         P_1 = pattern(I),    P_{k+1} = pattern(I) ∪ pattern(J) P_k
 
     `carry` is the pattern of the Jacobian J = ∂h_t/∂h_{t−1}, [n, n]. `immediate` is the
-    pattern of I = ∂h_t/∂θ, [n, size].
+    pattern of I, [n, number of elements of θ].
     """
     first, kind = _distinct_columns(immediate)
     step = carry.astype(np.float32)
@@ -100,7 +104,10 @@ def influence_pattern(
 
 
 def lay_out(pattern: LeafPattern, shape: tuple[int, ...]) -> LeafLayout | None:
-    """Return the rows of M to store for an array of params, or None if none."""
+    """Return the rows of the influence to store for an array of params.
+
+    Return None if there are no rows to store.
+    """
     rows = rows_by_kind(pattern)
     if not len(rows):
         return None
@@ -110,9 +117,11 @@ def lay_out(pattern: LeafPattern, shape: tuple[int, ...]) -> LeafLayout | None:
 
 
 def rows_by_kind(pattern: LeafPattern) -> np.ndarray:
-    """Return the rows of M to store for each kind of column, int [K, kinds].
+    """Return the rows of the influence to store for each kind of column.
 
-    If most rows are needed, all rows are stored, so that M is multiplied by all of J.
+    The result is int [K, kinds], where K is the number of rows stored for each kind. If
+    a kind needs most rows, all rows are stored for all kinds, except if all kinds need
+    equal rows. The influence is then multiplied by the whole Jacobian.
     """
     columns = pattern.influence
     num_carry, counts = len(columns), columns.sum(axis=0)
@@ -133,7 +142,10 @@ def entries_of(columns: np.ndarray, rows: np.ndarray, absent: Any) -> np.ndarray
 def spread_over(
     table: np.ndarray, kind: np.ndarray, shape: tuple[int, ...]
 ) -> np.ndarray:
-    """Return table[:, kind] as [K, *shape]; axes where it is constant get length 1."""
+    """Return table[:, kind] as [K, *shape].
+
+    An axis along which the result is constant gets length 1.
+    """
     same = np.unique(table, axis=1, return_inverse=True)[1].reshape(-1)
     label, chosen = same[kind].reshape(shape), kind.reshape(shape)
     for axis in range(len(shape)):
@@ -145,7 +157,7 @@ def spread_over(
 def _distinct_columns(pattern: Sparse) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct columns, bool [n, kinds], and each column's kind, [size]."""
     weights = np.random.default_rng(0).integers(2**62, size=pattern.shape[0])
-    sums = pattern.T.astype(np.int64) @ weights  # equal for equal columns
+    sums = pattern.T.astype(np.int64) @ weights  # equal columns have equal sums
     _, first, kind = np.unique(sums, return_index=True, return_inverse=True)
     columns = pattern[:, first].toarray()
     entries = pattern.tocoo()

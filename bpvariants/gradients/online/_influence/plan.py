@@ -3,11 +3,11 @@
 Notation: J_t = ∂h_t/∂h_{t−1} and I_t = ∂h_t/∂θ are derivatives of the carry, which has
 n elements; M_t = dh_t/dθ is the influence.
 
-Rows of I_t that depend on no common parameter get one colour. One backward pass
-computes all rows of a colour. The weights of a dense layer take only one pass. J_t is
-computed in the same way if it needs few colours. If only few entries of J_t are needed,
-such as the diagonal of a dense J_t, forward mode computes these entries alone.
-Otherwise J_t takes up to n backward passes.
+Rows of I_t that depend on no common parameter get the same colour. One backward pass
+computes all rows of a colour. The weights of a dense layer take only one backward pass.
+J_t is computed in the same way if its rows need few colours. If only few entries of J_t
+are needed, such as the diagonal of a dense J_t, forward mode computes these entries
+alone. Otherwise J_t takes up to n backward passes.
 """
 
 from typing import NamedTuple
@@ -34,7 +34,7 @@ FEW = 4  # up to this many backward passes cost less than computing single entri
 
 
 class CarryPlan(NamedTuple):
-    """Plan to compute the needed entries of J: by backward passes, or entry by entry.
+    """Plan for the needed entries of J = ∂h_t/∂h_{t−1}: backward passes, or one by one.
 
     Attributes:
       passes: [passes, n], cotangents for backward passes; None if J is computed from
@@ -51,6 +51,9 @@ class CarryPlan(NamedTuple):
 
 class Plan(NamedTuple):
     """Parts of a step's linearisation to compute, and where to store them.
+
+    J = ∂h_t/∂h_{t−1} and I = ∂h_t/∂θ are derivatives of the carry, which has n
+    elements. M = dh_t/dθ is the influence.
 
     Attributes:
       program: the step's linearisation.
@@ -82,14 +85,14 @@ def make_plan(
     direct_only: bool = False,
     late_only: bool = False,
 ) -> Plan:
-    """Plan how a step computes the influence; arrays in `now` may be shapes.
+    """Plan how a step computes the influence M_t; arrays in `now` may be shapes.
 
-    `order` is the order of the sparsity pattern of M, None for the whole pattern.
-    `through`, bool [n], selects the elements of the old carry whose effects M includes,
-    by default all. `direct_only` leaves out paths from the old carry that add up
-    several elements. `late_only` allows the plan to store only the rows of M that the
-    next step reads, and to compute gradients from M_{t−1} instead of M_t. The result's
-    `late_only` tells whether the plan uses this option.
+    `order` is the order of the sparsity pattern of M_t, None for the whole pattern.
+    `through`, bool [n], selects the elements of the old carry whose effects M_t
+    includes, by default all. `direct_only` leaves out paths from the old carry that add
+    up several elements. `late_only` allows the plan to store only the rows of M_t that
+    the next step reads, and to compute gradients from M_{t−1} instead of M_t. The
+    result's `late_only` tells whether the plan does so.
     """
     example = example_shapes((now.start, now.inputs), len(now.batch))
     program = tangent_program(now.example, params, *example)
@@ -101,11 +104,13 @@ def make_plan(
     full = [influence_pattern(all_of, leaf, None) for leaf in found.params]
     if late_only:
         fewer = _only_read(patterns, kept)
-        # If the next step reads all rows, gradients from M_t save one backward pass.
+        # If the next step reads all rows of the influence, it takes one backward pass
+        # less to compute gradients from the new influence than from the old one.
         late_only = _count_rows(fewer) < _count_rows(patterns)
         patterns = fewer if late_only else patterns
     needed = _any_product(kept, [p.influence for p in patterns]) & kept
-    if late_only:  # gradients need the columns of J for all stored rows of M
+    if late_only:
+        # Gradients need the columns of the Jacobian for all stored influence rows.
         needed = kept & _any_row(patterns)
     share_carry = _symmetric(_any_product(kept, [needed], [all_of]))
     share_params = _any_product(kept, [p.immediate for p in patterns])
@@ -114,10 +119,12 @@ def make_plan(
     if direct_only or (_count(by_carry) > FEW and 4 * needed.sum() <= needed.size):
         entries = plan_entries(program, found, needed, direct_only)
     elif not late_only and max(_count(by_params), _count(by_carry)) <= FEW:
-        both = _colour(share_params | share_carry)  # few passes can compute J and I
+        # Few backward passes may compute both ∂h_t/∂h_{t−1} and ∂h_t/∂θ.
+        both = _colour(share_params | share_carry)
         if _count(both) <= FEW:
             by_params = by_carry = both
-    # Dropped rows still have nonzero entries of I, so keep them out of shared passes.
+    # Rows that the influence drops still have nonzero entries in ∂h_t/∂θ, so keep them
+    # out of the backward passes that several rows share.
     asked = share_params.any(axis=1) | (not late_only)
     shapes = [variable.aval.shape for variable in program.thetas]
     leaves = list(zip(patterns, shapes, strict=True))
@@ -139,7 +146,10 @@ def _are_same(patterns: list[LeafPattern], others: list[LeafPattern]) -> bool:
 
 
 def _only_read(patterns: list[LeafPattern], carry: np.ndarray) -> list[LeafPattern]:
-    """Leave out rows of I and M whose column of J is 0: the next step ignores them."""
+    """Leave out the rows of I = ∂h_t/∂θ and M = dh_t/dθ that the next step ignores.
+
+    The next step ignores row i if column i of the Jacobian's pattern `carry` is zero.
+    """
     read = np.expand_dims(carry.any(axis=0), 1)
     return [
         each._replace(immediate=each.immediate & read, influence=each.influence & read)
@@ -152,7 +162,7 @@ def _count_rows(patterns: list[LeafPattern]) -> int:
 
 
 def _any_row(patterns: list[LeafPattern]) -> np.ndarray:
-    """Return bool [n]: which rows of M are stored for at least one array of params."""
+    """Return bool [n]: the influence's rows that at least one array of params needs."""
     return np.logical_or.reduce([each.influence.any(axis=1) for each in patterns])
 
 
@@ -213,8 +223,8 @@ def _leaf_colours(
 ) -> np.ndarray | None:
     """Return the index of the backward pass that computes each stored entry of I.
 
-    The entries are those of one array of params. The index is −1 where the entry is 0.
-    Return None if no rows are stored.
+    I = ∂h_t/∂θ, where θ is one array of params. The index is −1 where the entry of I is
+    0. Return None if no rows are stored.
     """
     rows = rows_by_kind(pattern)
     if not len(rows):

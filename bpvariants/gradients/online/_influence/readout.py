@@ -124,7 +124,7 @@ def _cut(step, loss, params, now, outputs, first) -> CutStep:
 def _nudged(step, loss):
     """Return the step with its loss; an extra input, `nudges`, is added to y.
 
-    So the loss's derivative in `nudges` is its derivative in the output y.
+    The loss's derivative in `nudges` is then equal to its derivative in the output y.
     """
 
     def nudged(params, carry, inputs):

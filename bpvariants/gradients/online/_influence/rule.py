@@ -31,8 +31,8 @@ from bpvariants.types import Loss, OnlineRule, PyTree, Step
 class InfluenceState(NamedTuple):
     """State of :func:`rtrl` and :func:`diagonal_rtrl` after step t.
 
-    `layout` is part of the pytree's structure. So tools that also save structures, such
-    as `flax.serialization`, cannot save the state. Save the leaves of the state
+    `layout` is part of the pytree's structure. Tools that also save structures, such as
+    `flax.serialization`, therefore cannot save the state. Save the leaves of the state
     instead. After loading, put the leaves into the structure of a state that `init`
     returns:
 
@@ -40,13 +40,13 @@ class InfluenceState(NamedTuple):
         state = structure.unflatten(leaves)
     """
 
-    carry: PyTree  # h_t
+    carry: PyTree  # h_t, the carry of the network after step t
     # The influence M_t = dh_t/dθ, float32 or wider: for each array of params, in the
-    # order of jax.tree.leaves, an array [*batch, K, *shape] of the rows that `layout`
-    # lists, or None if there are no rows.
+    # order of jax.tree.leaves, an array [*batch, K, *shape of the params] of the K rows
+    # that `layout` lists, or None if there are no rows.
     influence: Rows
     initial: PyTree  # carry after a reset
-    layout: Layout  # rows of M that are stored; static
+    layout: Layout  # rows of the influence that are stored; static
 
 
 def influence_rule(
@@ -56,9 +56,10 @@ def influence_rule(
     order: int | None,
     check_plan: Callable[[Plan], None] = lambda plan: None,
 ) -> OnlineRule:
-    """Return an online rule whose influence M has the sparsity pattern of `order`.
+    """Return an online rule that stores the influence with a given sparsity pattern.
 
-    `check_plan` raises an error if the rule does not accept the plan of a step.
+    `order` is the order of this pattern, None for the whole pattern. `check_plan`
+    raises an error if the rule does not accept the plan of a step.
     """
     advance = with_loss(step, loss)
 
@@ -123,7 +124,7 @@ def begin(
 def entering_rows(
     name: str, state: Any, now: OnlineStep, params: PyTree, layout: Layout
 ) -> Rows:
-    """Return M_{t−1} at the start of a step, with zeros for examples that are reset."""
+    """Return the influence before a step, with zeros for examples that are reset."""
     if state.layout != layout:
         raise ValueError(
             "state has another layout of the influence than this step needs: the "

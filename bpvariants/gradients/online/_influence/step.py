@@ -25,13 +25,14 @@ from bpvariants.gradients.online._influence.plan import Plan
 from bpvariants.gradients.online._online_step import OnlineStep
 from bpvariants.types import PyTree
 
-Rows = list[jax.Array | None]  # M for each array of params, [*batch, K, *shape]
+# The influence on K carry elements, for each array of params: [*batch, K, *shape]
+Rows = list[jax.Array | None]
 SUMMED = 16  # number of blocks that a sum adds in one pass
 UNROLLED = 8  # largest number of terms that are added one by one, without a gather
 
 
 def no_influence(layout: Layout, now: OnlineStep, params: PyTree) -> Rows:
-    """Return the influence M before the first step: zeros, float32 or wider."""
+    """Return the influence before the first step: zeros, float32 or wider."""
     dtype = carry_dtype(now.start)
     shapes = [jnp.shape(theta) for theta in jax.tree.leaves(params)]
     return [
@@ -44,9 +45,10 @@ class Linearised(NamedTuple):
     """The computed parts of a step's linearisation, for each example.
 
     Attributes:
-      jacobian: [*batch, entries + 1]: the computed entries of J, and a 0 at the end.
+      jacobian: [*batch, entries + 1]: the computed entries of J_t = ∂h_t/∂h_{t−1}, and
+        a 0 at the end.
       immediate: for each array of params [*batch, passes, *shape]: the results of the
-        backward passes for I.
+        backward passes for I_t = ∂h_t/∂θ.
     """
 
     jacobian: jax.Array
@@ -72,7 +74,7 @@ def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
             jacobian = compute_entries(plan.program, by.entries, arguments)
             return jacobian.astype(new.dtype), immediate
         passes = np.asarray(by.passes)
-        assert passes is not None  # a plan computes J by passes or by entries
+        assert passes is not None  # a plan has either `passes` or `entries`
         if not np.array_equal(plan.passes, passes):
             of_carry = back(jnp.asarray(passes, new.dtype))[1]
         return as_vectors(of_carry, (len(passes),))[0].reshape(-1), immediate
@@ -84,9 +86,9 @@ def linearise(plan: Plan, now: OnlineStep, params: PyTree) -> Linearised:
 
 
 def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
-    """Return the product of the row vector `error` and J, [*batch, n].
+    """Return the product of the row vector `error` and J = ∂h_t/∂h_{t−1}, [*batch, n].
 
-    Only the elements that belong to stored rows of M are valid.
+    Element i is valid only if row i of the influence is stored.
     """
     lookup = plan.carry.lookup
     rows, columns = np.nonzero(lookup >= 0)
@@ -97,7 +99,7 @@ def through_carry(plan: Plan, found: Linearised, error: jax.Array) -> jax.Array:
     padded = _with_zero(error.astype(found.jacobian.dtype))
     total = jnp.zeros_like(error, found.jacobian.dtype)
     every = np.arange(len(counts))
-    for k in range(counts.max(initial=0)):  # add entry number k of each column
+    for k in range(counts.max(initial=0)):  # add entry k of each Jacobian column
         place = np.full(len(counts), len(counts))
         first = np.cumsum(counts) - counts
         some = counts > k
@@ -123,9 +125,10 @@ def next_influence(plan: Plan, found: Linearised, entering: Rows) -> Rows:
 def add_through(
     grads: PyTree, layout: Layout, error: jax.Array, influence: Rows
 ) -> PyTree:
-    """Return grads + Σ_batch error M; grads do not change where M has no rows.
+    """Return grads + Σ_batch error M, where M is the `influence`.
 
-    `error` is a cotangent of the carry, as an array [*batch, n].
+    `error` is a cotangent of the carry, as an array [*batch, n]. If M has no rows for
+    an array of params, the gradient of this array does not change.
     """
     thetas, structure = jax.tree.flatten(grads)
     rank, padded, new = error.ndim - 1, _with_zero(error), []
@@ -143,7 +146,10 @@ def add_through(
 
 
 def _next_of_leaf(plan, leaf, colours, jacobian, passes, old):
-    """Return J M + I for one array of params, [*batch, K, *shape]."""
+    """Return the new influence J_t M_{t−1} + I_t of one array of params.
+
+    The result is [*batch, K, *shape]. M_{t−1} is `old`, the influence before the step.
+    """
     dtype, rank = old.dtype, jacobian.ndim - 1
     rows = leaf.rows
     if leaf.is_full:
@@ -156,7 +162,7 @@ def _next_of_leaf(plan, leaf, colours, jacobian, passes, old):
         places = plan.carry.lookup[rows[:, None], rows]
         new = _times(jacobian.astype(dtype), places, old, rank)
     new = new + _immediate(colours, passes, rank).astype(dtype)
-    if leaf.allowed.all() or not leaf.is_full:  # for absent rows, J and I are 0
+    if leaf.allowed.all() or not leaf.is_full:  # absent rows are 0 already
         return new
     return jnp.where(leaf.allowed, new, jnp.zeros((), dtype))
 
@@ -177,10 +183,13 @@ def _times(
 
 
 def _immediate(colours: np.ndarray, passes: jax.Array, rank: int) -> jax.Array:
-    """Return the stored rows of I, [*batch, K, *shape], from the backward passes."""
+    """Return the stored rows of I_t = ∂h_t/∂θ from the results of backward passes.
+
+    The result is [*batch, K, *shape], where θ is one array of params.
+    """
     if not passes.shape[rank]:
         return jnp.zeros((), passes.dtype)
-    if colours.size == len(colours):  # each row has its own pass
+    if colours.size == len(colours):  # each row comes from one backward pass
         chosen = jnp.take(passes, np.maximum(colours.reshape(-1), 0), axis=rank)
         return jnp.where(colours >= 0, chosen, jnp.zeros((), passes.dtype))
     if passes.shape[rank] <= UNROLLED:
@@ -226,9 +235,11 @@ def _sum_of_products(a: jax.Array, b: jax.Array, axes: int) -> jax.Array:
 
 
 def _sum_of_blocks(length: int, block_of: Callable[[slice], jax.Array]) -> jax.Array:
-    """Add at most `SUMMED` equal blocks of the first axis; append the remaining rows.
+    """Add at most `SUMMED` blocks of an array; append the rows that fill no block.
 
-    `block_of` returns a slice of the first axis, which has the given length.
+    A block is a slice of the first axis, and all blocks have the same length.
+    `block_of` returns the array's values in a slice of the first axis, which has the
+    given length.
     """
     count = min(length, SUMMED)
     size = length // count
@@ -239,6 +250,9 @@ def _sum_of_blocks(length: int, block_of: Callable[[slice], jax.Array]) -> jax.A
 
 
 def _with_zero(values: jax.Array) -> jax.Array:
-    """Append a zero along the last axis: the value at index −1 and at absent row n."""
+    """Append a zero along the last axis, so that index −1 and index n read a zero.
+
+    n, the old length of this axis, stands for an absent row.
+    """
     zero = jnp.zeros((*values.shape[:-1], 1), values.dtype)
     return jnp.concatenate([values, zero], axis=-1)

@@ -8,8 +8,8 @@ computes c_t, b_t and r_t, the derivatives of the loss in h_t, h_{t−1} and θ:
     g_t = r_t + c_t P_t + b_t P_{t−1}
         = r_t + c_t ∂h_t/∂θ + (c_t J̃_t + b_t) P_{t−1}.
 
-The second form of g_t takes one backward pass of the batch for c_t ∂h_t/∂θ. It needs no
-rows of P whose columns of J̃ and b are always 0, such as the rows of an LSTM's h.
+The second form of g_t takes one backward pass of the batch for c_t ∂h_t/∂θ. It does not
+need row i of P if element i of b and column i of J̃ are always 0, as for an LSTM's h.
 Feedback or a given signal replaces c_t in the visible part of the carry, and sets b_t
 to 0 there. With J̃ = J, the rule is real-time recurrent learning.
 """
@@ -67,12 +67,12 @@ class TraceState(NamedTuple):
     :class:`InfluenceState` explains how to save a state.
     """
 
-    carry: PyTree  # h_t
-    # The traces P_t, stored like M_t in InfluenceState. rflo and eprop may store only
-    # the rows that later gradients need.
+    carry: PyTree  # h_t, the carry of the network after step t
+    # The traces P_t, stored like the influence in InfluenceState. rflo and eprop may
+    # store only the rows that later gradients need.
     influence: Rows
     initial: PyTree  # carry after a reset
-    layout: Layout  # rows of P that are stored; static
+    layout: Layout  # rows of the traces that are stored; static
     feedback: PyTree  # adaptive feedback weights, or None
 
 
@@ -177,7 +177,7 @@ def trace_rule(
 
 
 def _warn_without_memory(name: str, plan: Plan) -> None:
-    if not np.any(plan.carry.lookup >= 0):  # no entry of J̃ continues a trace
+    if not np.any(plan.carry.lookup >= 0):  # no trace continues to the next step
         warnings.warn(
             f"{name} keeps no trace of the past in this network, because the new carry "
             "depends on no part of the old one that visible leaves out. Error signals "
@@ -214,7 +214,7 @@ def _follow(
     found = linearise(plan, now, params)
     rows = next_influence(plan, found, entering)
     signals = as_vectors(read.signals, now.batch)[0]
-    if plan.late_only:  # r + c ∂h_t/∂θ + c J̃ P_{t−1}
+    if plan.late_only:  # the second form of g_t in the module's docstring, with b_t = 0
         grads = _add_pulled(read, now, params)
         error = through_carry(plan, found, signals)
         return add_through(grads, plan.layout, error, entering), rows
@@ -272,7 +272,7 @@ def _with_signals(read: Readout, places: list, given: list) -> Readout:
 
 
 def _add_pulled(read, now, params):
-    """Return r + c ∂h_t/∂θ, the gradient without the terms that contain P_{t−1}."""
+    """Return the gradient g_t without the terms that contain the old traces P_{t−1}."""
 
     def new_leaves(wide):
         new, _ = now.examples(cast_like(wide, params), now.start, now.inputs)
