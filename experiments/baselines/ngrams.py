@@ -1,4 +1,4 @@
-"""Interpolated n-gram models: each mixes the probabilities by all orders up to n.
+"""Interpolated n-gram models, which mix the predictions of all orders from 0 to n.
 
     p_n(x | c) = w · N(c, x) / N(c) + (1 − w) · p_{n−1}(x | c′),
     w = N(c) / (N(c) + 5)
@@ -17,7 +17,7 @@ def interpolated_ngrams(
 ) -> list[float]:
     """Return the mean losses on a text, in nats per symbol, of n-gram models.
 
-    The list has one loss for each order n from 1 to `order`.
+    The list has the mean loss of each n-gram model, for n from 1 to `order`.
 
     Args:
       train: text in which n-grams are counted, as indices of its symbols, [N].

@@ -27,7 +27,9 @@ from experiments.harness.timing import Entrants, Foreign, Measured, race
 PEER_SHAPES = [(units, batch) for units in (32, 64, 128) for batch in (1, 16)]
 INPUTS, OUTPUTS, PEER_LENGTH = 32, 10, 50
 MISSING = "not installed: braintrace"
-WHOLE = 64  # rules that store a full influence need (number of units)² B ≤ WHOLE²
+# Rules that store the influence of each weight on all units are timed only if
+# (number of units)² · B ≤ WHOLE².
+WHOLE = 64
 
 
 def braintrace() -> Any | None:

@@ -68,7 +68,7 @@ def _newton(label: str, length: int, units: int, repeats: int) -> list[Measured]
 
 
 def _race(label, step, arguments, options, repeats) -> Iterator[Measured]:
-    """Time `parallel_unroll` and `unroll`; note the largest difference of outputs."""
+    """Time `parallel_unroll` and `unroll`; note how much their outputs differ."""
 
     def outputs(*arguments):
         return gradients.parallel_unroll(step, *arguments, **options)[0][1]

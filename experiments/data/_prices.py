@@ -34,8 +34,8 @@ VIX_URL = (
 class Shiller(NamedTuple):
     """S&P 500 data of the 1866 months from 1871-01 to 2026-06; NaN if missing.
 
-    The price of a month is a mean over the month. Returns of successive months are
-    therefore autocorrelated by construction.
+    The price of a month is the mean of the prices in this month. The returns of
+    successive months are therefore autocorrelated by construction.
     By convention, the first 1,492 of the 1,865 log-returns are the training part.
     """
 

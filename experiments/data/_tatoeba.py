@@ -71,8 +71,8 @@ def tatoeba_fra_eng(
 def which_part(english: str) -> int:
     """Return the part of the data that a sentence is in: train 0, validation 1, test 2.
 
-    The part depends on a hash of the sentence. About 80 % of all sentences are in
-    train, 10 % in validation and 10 % in test.
+    The part of a sentence depends on a hash of the sentence. About 80 % of all
+    sentences are in train, 10 % in validation and 10 % in test.
 
     Example:
       >>> [which_part(english) for english in ("Go.", "Run!", "Wow!")]
@@ -101,7 +101,8 @@ def is_of_tutorial(pair: Pair) -> bool:
     """Return whether PyTorch's translation tutorial uses a pair of sentences.
 
     The tutorial uses pairs of short sentences, of which the English one begins with
-    "i am", "he is" or similar words. Both must be normalised by :func:`tutorial_form`.
+    "i am", "he is" or similar words. Both sentences of the pair must be normalised by
+    :func:`tutorial_form` before this function is called.
     The tutorial's pairs are 9,390 of train, 1,252 of validation and 1,173 of test. All
     of these pairs have 3,028 different words in English and 4,668 in French.
     """

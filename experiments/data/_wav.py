@@ -11,7 +11,7 @@ import numpy as np
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 
-STREAMED = 0x7FFF0000  # a size in a header that is not lower means "unknown size"
+STREAMED = 0x7FFF0000  # a size this large in a header means that it is unknown
 UNREADABLE = (ValueError, ArithmeticError, struct.error, EOFError, UnboundLocalError)
 ROUNDING = 1e-6  # amount by which a float sample may exceed ±1, due to rounding
 

@@ -1,14 +1,14 @@
-"""An equilibrium network on digits: five gradients, with and without projection.
+"""An equilibrium network on digits, trained by five gradients in three regimes.
 
     z = tanh(z W + x U + b),  logits = z V + c
 
 The state z is iterated from zero. The input x is an image of scikit-learn's digits,
 which are split into training and test images at random. There are three regimes. In two
-of them, the recurrent matrix W starts at scale 0.5 or 0.9, and is not bounded. In the
-third regime, W starts at scale 0.5, and is projected to a spectral norm of at most 0.95
-after each update. Without the projection, training leads to a W for which z no longer
-settles at a fixed point. Training by the exact gradient then suffers most, because the
-exact gradient assumes that z has settled.
+of these regimes, the recurrent matrix W starts at scale 0.5 or 0.9, and is not bounded.
+In the third regime, W starts at scale 0.5, and is projected to a spectral norm of at
+most 0.95 after each update. Without the projection, training leads to a W for which z
+no longer settles at a fixed point. Training by the exact gradient then suffers most,
+because the exact gradient assumes that z has settled.
 
 If the state z has not settled, this study uses the last iterate
 (`on_failure="ignore"`), like libraries that do not check convergence. With the default

@@ -108,7 +108,8 @@ def _train(
 def _evaluate(params: PyTree, images: np.ndarray, labels: np.ndarray) -> Row:
     """Return accuracy, % of images whose state settles, and iterations of the state.
 
-    All three are measured on test images. The number of iterations is a mean.
+    All three are measured on test images. The number of iterations is a mean over these
+    images.
     """
     correct, taken, settled = [], [], []
     look = jax.jit(_look)

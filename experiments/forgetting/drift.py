@@ -103,7 +103,7 @@ def _finish(folder: Path, config: Config, rows: list[dict[str, Any]]) -> None:
 
 
 def walks(config: Config) -> tuple[jax.Array, jax.Array, np.ndarray]:
-    """Draw linear models whose true weights walk at random, and examples of them.
+    """Draw examples of linear models whose true weights change in a random walk.
 
     Returns:
       Inputs [seeds, T, d], targets [seeds, T] and true weights [seeds, T, d].
@@ -123,8 +123,8 @@ def walks(config: Config) -> tuple[jax.Array, jax.Array, np.ndarray]:
 def _walk_row(config: Config, name: str, way: Way) -> dict[str, Any]:
     """Run a method on all random walks; return its row of results.
 
-    The row has mean squared errors for each learning rate and seed. For a picture, it
-    also has the course of one weight over time.
+    The row has mean squared errors for each learning rate and seed. For a picture, the
+    row also has the values of one weight over time.
     """
     del way
     xs, ys, truth = walks(config)

@@ -53,7 +53,7 @@ class Machine:
     on recent GPUs, and bfloat16 on TPUs."""
 
     def __post_init__(self):
-        """Check each option alone, and check that the options do not contradict."""
+        """Check each option alone, and that no two options contradict each other."""
         check_at_least_one(self, "devices", "model_devices", "processes", "heartbeat")
         explicit = self.coordinator, self.processes, self.process_id
         if not self.distributed and explicit != (None, None, None):
@@ -113,7 +113,7 @@ class Machine:
 def start(machine: Machine) -> None:
     """Set the settings that JAX reads when it first looks for devices.
 
-    If the study has several processes, also connect this process to the others.
+    If the study has several processes, also connect this process to the other ones.
     """
     if machine.devices:
         jax.config.update("jax_num_cpu_devices", machine.devices)

@@ -29,7 +29,7 @@ def sums_of(config: Any) -> dict[str, dict[str, Any]]:
 
 
 def check_unchanged(config: Any, stored: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that the files of a run are the same as when the run began.
+    """Check that the user's files that a run reads are the same as when it began.
 
     Args:
       config: options of the run; `out` is the folder of the run.

@@ -1,4 +1,4 @@
-"""Running and resuming the jobs of a study, one after another.
+"""Running and resuming the jobs of a study (usually trainings), one after another.
 
 The folder of a run has the file config.json with the options, and results.jsonl with
 the rows of finished jobs. For a job that trains by :meth:`Way.fit`, the folder also has
@@ -32,7 +32,7 @@ class Job(NamedTuple):
     """
 
     name: str
-    steps: int  # total number of steps, for the progress bar
+    steps: int  # total number of steps of the job, for the progress bar
     train: Callable[["Way"], Row | list[Row]]
 
 
@@ -238,7 +238,7 @@ def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:
 def _finished(folder: Path) -> list[Row]:
     """Return the rows of finished jobs; remove all other lines from results.jsonl.
 
-    The other lines are partial results, and a line that was not written to its end.
+    The removed lines are partial results, and a line that was not written to its end.
     """
     path = folder / "results.jsonl"
     if not path.exists():

@@ -18,7 +18,7 @@ Entrants: TypeAlias = dict[str, tuple[Callable, tuple] | Foreign]
 
 
 class Measured(NamedTuple):
-    """Timing of one implementation of a computation; a group has several of them."""
+    """Timing of one implementation; a group has several ones of one computation."""
 
     group: str  # name of the computation
     name: str  # name of the implementation

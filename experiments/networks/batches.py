@@ -1,7 +1,7 @@
 """Padded batches of sequences of different lengths, in buckets of similar lengths.
 
 Sequences are put into a few buckets by their length. All batches of a bucket are padded
-to the length of its longest sequence. Buckets keep the padding small. They also keep
+to the length of its longest sequence. Buckets keep the padding small. Buckets also keep
 compilation short, because the batches have few different shapes.
 """
 
@@ -93,7 +93,7 @@ def draw_batches(
 
     The function :func:`~bpvariants.training.fit` trains in chunks of several steps. All
     batches of a chunk must have the same shape, so `run` should be the number of steps
-    in a chunk. This number should be small, because all `run` batches have sequences of
+    in a chunk. But `run` should be small, because all `run` batches have sequences of
     similar length. On average, all sequences are drawn equally often: the probability
     of a bucket is proportional to its number of sequences, and the sequences of a
     bucket are drawn in random order.
@@ -104,7 +104,8 @@ def draw_batches(
         repeated.
       seed: seed of all random numbers.
       run: number of batches from one bucket before the next bucket is chosen.
-      start: number of batches to skip when a training is resumed; it takes no time.
+      start: number of batches to skip when a training is resumed; skipping batches
+        takes no time.
 
     Example:
       >>> buckets = length_buckets([3, 9, 4, 8, 3], count=2)
@@ -118,8 +119,8 @@ def draw_batches(
     weights = np.array([len(bucket.rows) for bucket in buckets], float)
     number, left_out = divmod(start, run)
     while True:
-        # Each run of batches from one bucket has its own random generator, so that the
-        # first batch can be in any run.
+        # Each run of batches from one bucket has its own random generator. A resumed
+        # training can therefore begin with any of these runs.
         rng = np.random.default_rng((seed, number))
         chosen = buckets[rng.choice(len(buckets), p=weights / weights.sum())]
         turns = -(-run * batch // len(chosen.rows))

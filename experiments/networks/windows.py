@@ -81,7 +81,10 @@ class Scores:
         self._known = (0, [])
 
     def __call__(self, params: PyTree) -> list[float]:
-        """Return each seed's mean loss; the leaves of params are [seeds, …]."""
+        """Return the mean loss of each seed's network.
+
+        The leaves of `params` have the shape [seeds, …].
+        """
         return self._score(params, self._zeros, self._window).tolist()
 
     def of(self, metrics: dict[str, Any]) -> list[float]:
@@ -196,7 +199,9 @@ def _line(metrics: dict[str, Any], scores: Scores) -> dict[str, Any]:
 
 
 def _curves(lines: list[dict[str, Any]], step: int) -> dict[str, Any]:
-    """Return training and held-out losses after each chunk, [chunks][seeds].
+    """Return training and held-out losses after each chunk of updates.
+
+    The losses are lists [chunks][seeds].
 
     Also return the training loss after the update number `step`.
     """

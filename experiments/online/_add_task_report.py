@@ -11,7 +11,7 @@ from experiments import report
 # floors were computed outside this project.
 FLOORS = {"nothing": 0.66156, "x_{t−t₂}": 0.62774, "x_{t−t₁}": 0.51917, "both": 0.45445}
 IN_MATHS = {"x_{t−t₂}": "$x_{t-t_2}$", "x_{t−t₁}": "$x_{t-t_1}$"}
-SMOOTHED = 15  # each point of a curve is a mean over it and 15 points before it
+SMOOTHED = 15  # each point of a curve is averaged with the 15 points before it
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:

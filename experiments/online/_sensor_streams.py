@@ -123,7 +123,7 @@ def lagged(stream: Stream, name: str) -> np.ndarray:
 def _last_known(table: np.ndarray) -> np.ndarray:
     """Replace a missing value by the last known value, or by its mean in `MEANS`.
 
-    The mean is used if no value is known before.
+    The mean replaces missing values at the start, where no value is known yet.
     """
     index = np.where(np.isfinite(table), np.arange(len(table))[:, None], 0)
     index = np.maximum.accumulate(index, axis=0)

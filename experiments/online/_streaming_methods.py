@@ -158,7 +158,7 @@ def persistence(stream: Stream) -> Scores:
 def majority(stream: Stream) -> Scores:
     """Score predictions that are the frequencies of the classes so far.
 
-    The count of each class starts at 1.
+    The count of each class starts at 1, so that no frequency is 0.
     """
     seen = np.cumsum(np.eye(stream.outputs)[stream.targets], axis=0)
     before = 1 + np.concatenate([np.zeros((1, stream.outputs)), seen[:-1]])

@@ -154,7 +154,7 @@ def stream(
 ) -> tuple[jax.Array, jax.Array]:
     """Return inputs [T, 1] and targets [T] of a stream.
 
-    The first targets depend on inputs from before the stream, which are not returned.
+    The first targets of the stream depend on earlier inputs, which are not returned.
     """
     of_x, of_y = jax.random.split(key)
     before = max(delays)

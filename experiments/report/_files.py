@@ -56,7 +56,7 @@ def _check_name(folder: Path) -> None:
 def _free(folder: Path) -> Path:
     """Return a path that does not exist yet: `folder`, or `folder` with a number.
 
-    The number is needed because two runs may start in the same second.
+    The number makes the name unique if two runs start in the same second.
     """
     names = (folder.with_name(f"{folder.name}-{i}") for i in itertools.count(2))
     return next(name for name in itertools.chain([folder], names) if not name.exists())
@@ -82,7 +82,7 @@ def writes() -> bool:
 def write_config(
     folder: Path, config: Any, files: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a run's options, input files, package versions, devices to config.json."""
+    """Write config.json: options and input files of a run, versions and devices."""
     if not writes():
         return
     settings = dataclasses.asdict(config) | {"out": str(folder)}

@@ -131,7 +131,7 @@ def draw(table: str, rows: list[dict[str, Any]]) -> Figure:
 def _limits(rows, key):
     """Return limits of the y axis that fit our means.
 
-    The paper's standard deviations may go beyond these limits.
+    The paper's standard deviations may go beyond the limits of the axis.
     """
     ratios = [np.mean(row[key]) / row["published"][key][0] for row in rows]
     errors = [_standard_error(row[key]) / row["published"][key][0] for row in rows]

@@ -27,7 +27,7 @@ FALLING = (
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print a table for each difficulty, and a sentence on which updates are robust."""
+    """Print a table for each difficulty, and sentences on which updates are robust."""
     for axis in dict.fromkeys(row["axis"] for row in rows):
         mine = [row for row in rows if row["axis"] == axis]
         levels = list(dict.fromkeys(row["level"] for row in mine))
@@ -87,7 +87,8 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
 def draw(rows: list[dict[str, Any]]) -> Figure:
     """Draw test errors against levels of difficulty, one panel for each difficulty.
 
-    Dashed curves are test errors with rates that are chosen again at each level.
+    Dashed curves are test errors with learning rates that are chosen again at each
+    level of the difficulty.
     """
     difficulties = list(dict.fromkeys(row["axis"] for row in rows))
     figure = Figure(figsize=(4.6 * len(difficulties), 4.8), layout="constrained")

@@ -37,7 +37,7 @@ FEWER = 4  # gather the active lanes (runs) when at most 1 in 4 is still active
 class Settings(NamedTuple):
     """Settings of a training: initial weights, step sizes, threshold for stopping.
 
-    They are a static argument of jit.
+    The settings are a static argument of jit.
     """
 
     variant: str

@@ -188,7 +188,7 @@ def run(method: Method, config: Config, setting: Setting) -> Epochs:
 def _look(method: Method, state: Any) -> tuple[Any, Any, Any]:
     """Return the median step size, and two fractions; NaN if the state lacks them.
 
-    The first is the fraction of step sizes at the lower limit. The second is the
+    One is the fraction of step sizes that are at the lower limit. The other one is the
     fraction of gradient elements that changed sign at the last update.
     """
     unknown = jnp.array(jnp.nan)

@@ -8,8 +8,8 @@ A small network is trained on full batches of digits, under three difficulties:
     copies    each pixel is repeated several times, and each copy has its own noise
 
 Each update rule is tested with two learning rates (for Rprop, initial step sizes). One
-is the rate that is best without any difficulty, which tells what happens if the rate is
-not tuned again. The other is the rate that is best under the difficulty.
+is the rate that is best without any difficulty; it shows the error if the rate is not
+tuned again. The other one is the rate that is best under the difficulty.
 """
 
 import dataclasses

@@ -124,9 +124,9 @@ def _run_to_end(folder: Path, config: Config) -> None:
 
 
 def _seconds_per_chunk(whole: Path, config: Config) -> float:
-    """Return the seconds that a chunk of training steps takes, with its checkpoint.
+    """Return the time of a chunk of training steps and its checkpoint, in seconds.
 
-    They are computed from the times at which checkpoints were written.
+    The time is computed from the times at which checkpoints were written.
     """
     steps = sorted(int(path.name) for path in (whole / "checkpoints").glob("[0-9]*"))
     first, last = (

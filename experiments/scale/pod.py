@@ -144,7 +144,8 @@ def hops(chips: int, torus: int) -> float:
 def time_steps(config: Config, parameters: int, batch: float, lanes: int) -> dict:
     """Return the seconds that one chip needs for all time steps of a window.
 
-    The parts are arithmetic, reading weights, and the loop over time steps.
+    The result has the seconds for arithmetic, for reading weights from memory, and for
+    the loop over time steps.
     """
     flops = 8 * parameters * batch * lanes
     moved = (3 * WEIGHT_BYTES + 2 * SUM_BYTES) * parameters * lanes

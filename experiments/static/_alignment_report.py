@@ -22,7 +22,10 @@ LAYERS = ("conv 1", "conv 2", "dense 3", "dense 4", "dense 5")
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print test errors, published errors, and angles to the exact gradient."""
+    """Print test errors, published errors, and angles between gradients.
+
+    The angles are between the gradient of each rule and the exact gradient.
+    """
     lines = []
     for row in rows:
         line = [

@@ -116,7 +116,8 @@ def draw_factors(
 ) -> Figure:
     """Draw the chain rule's factors for all hidden units, and gradients as images.
 
-    The images show ∂E/∂w for the weights of one hidden unit, and for all weights.
+    The images show the gradient of the loss in the weights of one hidden unit, and in
+    the weights of all hidden units.
     """
     figure = Figure(figsize=(12, 6), layout="constrained")
     top, bottom = figure.subplots(2, 3)

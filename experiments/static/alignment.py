@@ -1,4 +1,4 @@
-"""Feedback alignment on MNIST: test errors, and angles to the exact gradient.
+"""Feedback alignment on MNIST: test errors, and angles between gradients.
 
 The network has LeNet's shape: 5 × 5 convolutions to 6 and 16 channels, each with relu
 and 2 × 2 max pooling, then dense layers of 120, 84 and 10 units. The network is trained
@@ -77,7 +77,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train LeNet by each rule; show test errors and angles."""
+    """Train LeNet by each rule; show test errors and angles between gradients."""
     check = lambda config: data.mnist()
     return run_study("alignment", config, _jobs, _finish, check=check)
 
@@ -121,7 +121,10 @@ def _steps(config: Config) -> int:
 def _row(
     config: Config, rule: str, digits: data.MNIST, look: Callable, way: Way
 ) -> Row:
-    """Train by one rule; return test errors and angles before and during training."""
+    """Train by one rule; return test errors and angles before and during training.
+
+    The angles are between the gradient of the rule and the exact gradient.
+    """
     steps = _steps(config)
     examples = tuple(map(jnp.asarray, digits.train))
     of_all, of_steps = (jax.random.key(2 * config.first_seed + i) for i in range(2))

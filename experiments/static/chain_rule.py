@@ -4,8 +4,8 @@
 
     ∂E/∂w_l = ∂E/∂y_l · ∂y_l/∂s_l · ∂s_l/∂w_l
 
-Layer l has weights W_l and biases b_l, and w_l is one of its weights. The activation
-functions are tanh (φ_1) and the logistic function (φ_2). The function
+E is the loss. Layer l has weights W_l, biases b_l and outputs y_l, and w_l is one of
+its weights. The activation functions are tanh and the logistic function. The function
 `gradients.backprop` returns a record of each layer. From these records, the study
 computes the factors of ∂E/∂w_l, for each whole layer, and for one weight of each layer.
 For one hidden unit, the study computes ∂E/∂y as a sum over the units of the next layer.
@@ -124,7 +124,7 @@ def _backprop(params: PyTree, x: jax.Array, target: jax.Array) -> Any:
 
 
 def affine(params: dict[str, jax.Array], y: jax.Array) -> jax.Array:
-    """Return s = y W + b, the sums of a layer."""
+    """Return the sums s = y W + b of a layer with weights W and biases b."""
     return y @ params["w"] + params["b"]
 
 
@@ -132,7 +132,7 @@ LAYERS = [(affine, activation) for activation in ACTIVATIONS]
 
 
 def squared_error(y: jax.Array, target: jax.Array) -> jax.Array:
-    """Return E = ½ Σ (y − target)²."""
+    """Return the loss E = ½ Σ (y − target)²."""
     return jnp.sum((y - target) ** 2, axis=-1) / 2
 
 
@@ -172,11 +172,12 @@ def _other_gradients(params, x, target) -> dict[str, PyTree]:
 
 
 def by_hand(info: gradients.static.BackpropInfo) -> list[dict[str, jax.Array]]:
-    """Return the factors of ∂E/∂w for each layer, their product δ = ∂E/∂s, and ∂E/∂w.
+    """Return the factors of the chain rule for each layer, and products of them.
 
     E is the loss, s are the sums, y the outputs and w the weights of a layer. All
     arrays are for a single example. For layer l with n inputs and m units, the factors
-    are ∂E/∂y [m], ∂y/∂s [m], and ∂s/∂w = y_{l−1} [n]; ∂E/∂w is [n, m].
+    are ∂E/∂y [m], ∂y/∂s [m], and ∂s/∂w = y_{l−1} [n]. The product of the first two is
+    δ = ∂E/∂s [m]; the product of all three is ∂E/∂w [n, m].
     """
     found = []
     for layer, slope_of in zip(info, SLOPES, strict=True):
@@ -210,9 +211,9 @@ def _apart(a: PyTree, b: PyTree) -> float:
 
 
 def _weights(info, grads, others) -> list[Row]:
-    """Return the factors of ∂E/∂w for the weight with the largest |∂E/∂w| of a layer.
+    """Return the chain rule's factors for the weight with a layer's largest gradient.
 
-    There is one row for each layer.
+    The result has one row for each layer.
     """
     rows = []
     for i, factors in enumerate(by_hand(info)):
@@ -229,10 +230,11 @@ def _weights(info, grads, others) -> list[Row]:
 
 
 def _paths(params, info, unit: int) -> list[Row]:
-    """Return the terms δ_k w_k whose sum is ∂E/∂y of a hidden unit.
+    """Return the terms whose sum is the loss's gradient in the output of a hidden unit.
 
-    The index k counts the units of the next layer. δ_k is ∂E/∂s of unit k, and w_k is
-    the weight from the hidden unit to unit k.
+    The terms are δ_k w_k, where k counts the units of the next layer. δ_k is the
+    gradient of the loss in the sum s of unit k, and w_k is the weight from the hidden
+    unit to unit k.
     """
     deltas, weights = np.asarray(info[1].delta), np.asarray(params[1]["w"][unit])
     rows: list[Row] = [

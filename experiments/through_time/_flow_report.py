@@ -14,7 +14,7 @@ LEAST = 1e-12  # lower end of the axis for gradient norms
 def show(rows: list[dict[str, Any]], config: Any, source: str) -> None:
     """Print how the gradient of each network changes back in time.
 
-    There are rows before and after training.
+    The table has one row before and one row after training for each network.
     """
     lines = []
     for row in rows:

@@ -113,7 +113,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 def _trained(config: Config) -> list[tuple[str, str, Callable]]:
     """Return (cell, name of the rule, function (step, loss) -> rule) for each training.
 
-    To compare another gradient rule, add a triple.
+    To compare another gradient rule, add a triple to the list in this function.
     """
     trained: list[tuple[str, str, Callable]]
     trained = [(cell, "bptt", gradients.bptt) for cell in cells.DENSE]
@@ -163,7 +163,8 @@ def _row(
 def _first_below(values: np.ndarray, bound: float) -> int | None:
     """Return the first update at which the mean of the last losses is below `bound`.
 
-    The mean is over the last WINDOW losses. Return None if it is never below `bound`.
+    The mean is over the last WINDOW losses. Return None if the mean is never below
+    `bound`.
     """
     window = min(WINDOW, len(values))
     means = np.convolve(values, np.full(window, 1 / window), mode="valid")

@@ -167,7 +167,7 @@ def _example(cell, params, begins, length, characters):
 def _measurement(config, cell, text) -> Callable[[PyTree], dict[str, Any]]:
     """Return a function (params) -> measurements of all seeds' networks.
 
-    They are measured on held-out text.
+    The networks are measured on held-out text.
     """
     long = EXPONENTS * config.length
     last = len(text.test) - long - 1

@@ -239,7 +239,8 @@ def _sensitivity_row(way: Way) -> Row:
 def _row(config: Config, iterations: int, name: str, method: Method, way: Way) -> Row:
     """Train by one method; return the course of the parameter θ for each seed.
 
-    The row also has the last θ, and the number of iterations until |θ| > LOST.
+    The row of results also has the last value of θ, and the number of iterations until
+    |θ| exceeds LOST.
     """
     del way
     keys = jax.random.split(jax.random.key(config.first_seed), method.seeds)

@@ -192,7 +192,7 @@ def _seconds(program, arguments) -> float:
 def _difference(config, problem, way: Way) -> list[Row]:
     """Return the differences of results between one long call and many short calls.
 
-    The short calls read the same characters along a stream.
+    The short calls read the same characters as the long call, one after another.
     """
     rows = []
     step, params, carry, characters = problem

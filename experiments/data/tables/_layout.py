@@ -108,7 +108,7 @@ def _checked(delimiter: str | None) -> str | None:
 
 
 def _records(lines: Sequence[str], delimiter: str) -> list[list[str]]:
-    """Split lines into rows of as many cells as the first; drop comments and blanks."""
+    """Split lines into rows with equal numbers of cells, without comments or blanks."""
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     rows = [row for row in reader if row and not is_comment(row[0])]
     width = len(rows[0])
@@ -116,7 +116,7 @@ def _records(lines: Sequence[str], delimiter: str) -> list[list[str]]:
 
 
 def _delimiter(lines: Sequence[str]) -> str:
-    """Return the delimiter that best splits lines into rows of equally many cells."""
+    """Return the delimiter that best splits lines into rows with equal cell counts."""
 
     def score(delimiter: str) -> float:
         reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)

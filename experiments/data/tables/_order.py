@@ -28,7 +28,7 @@ def choose(ways: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _regular(times: np.ndarray) -> tuple[int, int]:
-    """Count time steps from row to row in the main direction, and of the usual size."""
+    """Count steps from row to row: those in the main direction, those of usual size."""
     steps = np.diff(times[known(times)])
     _, counts = np.unique(np.abs(steps), return_counts=True)
     return max(directions(times)[:2]), int(max(counts, default=0))

@@ -55,7 +55,7 @@ def read_columns(
     """Read columns of numbers from a text file; rows are put in order of time.
 
     Delimiter, header, encoding and decimal mark are inferred from the file. A number
-    can be ambiguous: without a known decimal mark, 1.234 may be about 1 or about 1000.
+    can be ambiguous: without a known decimal mark, 1.234 can mean 1.234 or 1234.
     If no other cell shows the decimal mark, an error asks for `decimal`. Empty cells,
     and texts such as NA, become NaN. Percent and currency signs are ignored, so 5 %
     becomes 5. A table that begins with its newest row is reversed. Notes tell the user
@@ -64,7 +64,8 @@ def read_columns(
 
     Args:
       path: a text file, possibly compressed by gzip, bzip2 or xz.
-      names: names of the columns to read; without a header, positions counted from "1".
+      names: names of the columns to read; in a file without a header, their positions,
+        counted from "1".
       delimiter: character between the cells of a row; None to infer it.
       decimal: decimal mark, "." or ","; None to infer it.
       encoding: encoding of the text; None to infer it.
