@@ -3,7 +3,8 @@
 A step of Rprop reads the gradient, and reads and writes the parameters and the state.
 Memory bandwidth limits the speed of a step, so the notes of the table also show
 gigabytes per second. The baseline is a program that does little more than copy arrays.
-It moves as many bytes as a step of Rprop whose state has 4 bytes per parameter.
+This program moves as many bytes as a step of Rprop whose state has 4 bytes per
+parameter.
 """
 
 from collections.abc import Callable, Iterator

@@ -94,7 +94,7 @@ def draw_batches(
     The function :func:`~bpvariants.training.fit` trains in chunks of several steps. All
     batches of a chunk must have the same shape, so `run` should be the number of steps
     in a chunk. But `run` should be small, because all `run` batches have sequences of
-    similar length. On average, all sequences are drawn equally often: the probability
+    similar length. On average, all sequences are drawn equally often. The probability
     of a bucket is proportional to its number of sequences, and the sequences of a
     bucket are drawn in random order.
 

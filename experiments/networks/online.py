@@ -24,8 +24,8 @@ def network(
 ) -> Network:
     """Return a network of a cell and a linear readout.
 
-    With α = `leak` below 1, a tanh cell becomes a leaky cell: its new state is
-    (1 − α) h + α cell(h), where h is its old state.
+    If α = `leak` is below 1, a tanh cell becomes a leaky cell. The new state of the
+    leaky cell is (1 − α) h + α cell(h), where h is the old state.
     """
     advance = CELLS[cell]
 

@@ -5,13 +5,13 @@ value. The parameters θ are updated at every time step. After each episode (a f
 number of time steps), the state h and the influence ∂h/∂θ are set to zero. The study
 measures two things: the mean squared prediction error divided by the variance of the
 series (NMSE), and the cosine between each rule's gradient and the gradient of exact
-RTRL. Both gradients are computed at the same parameters, along the training by the
-rule.
+RTRL. During training by the rule, both gradients are computed at the current
+parameters.
 
 The cosine is measured only in some episodes. Exact RTRL runs only in these episodes,
 which is possible because the influence starts from zero in each episode. The gradients
-are averaged over the batch. They include only parameters that affect the carry, because
-all rules compute the readout's gradient exactly. Cosines are averaged over the second
+are averaged over the batch. Gradients in the readout's parameters are left out, because
+all rules compute them exactly. Cosines are averaged over the second
 half of an episode, because the first steps have little history. In bpvariants, KF-RTRL
 and UORO differentiate the last time step exactly, so they are closer to RTRL than in
 their published forms.

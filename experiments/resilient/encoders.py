@@ -2,8 +2,8 @@
 
 Numbers of epochs are compared with the published numbers. An N-H-N encoder maps each of
 N unit vectors to itself through H < N logistic units. A run has solved the problem at
-the first epoch at which all outputs are right: below 0.4 if the target is 0, and above
-0.6 if the target is 1.
+the first epoch at which all outputs are right. An output is right if it is below 0.4
+for the target 0, and above 0.6 for the target 1.
 
 The output y of each unit is clipped to an interval within (0, 1), and the slope
 y(1 − y) of the unit is computed from the clipped y. Without clipping, runs get stuck

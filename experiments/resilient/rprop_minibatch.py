@@ -188,8 +188,8 @@ def run(method: Method, config: Config, setting: Setting) -> Epochs:
 def _look(method: Method, state: Any) -> tuple[Any, Any, Any]:
     """Return the median step size, and two fractions; NaN if the state lacks them.
 
-    One is the fraction of step sizes that are at the lower limit. The other one is the
-    fraction of gradient elements that changed sign at the last update.
+    The fractions are of step sizes that are at their lower limit, and of gradient
+    elements that changed sign at the last update.
     """
     unknown = jnp.array(jnp.nan)
     if method.min_step_size is None:

@@ -9,7 +9,7 @@ A small network is trained on full batches of digits, under three difficulties:
 
 Each update rule is tested with two learning rates (for Rprop, initial step sizes). One
 is the rate that is best without any difficulty; it shows the error if the rate is not
-tuned again. The other one is the rate that is best under the difficulty.
+tuned again. The second rate is the one that is best under the difficulty.
 """
 
 import dataclasses

@@ -17,8 +17,8 @@ the chips once per window, by an all-reduce on a torus of r axes, in 2 r (p^(1/r
 hops. For r = 1, the torus is a ring. The number of bytes that each chip sends does not
 depend on r. Arithmetic overlaps with the reading of weights; no other parts overlap.
 The calculation assumes that weights are read from memory in each time step, even if
-they would fit on the chip. It also assumes that each parameter is used in one matrix
-product.
+they would fit on the chip. The calculation also assumes that each parameter is used in
+one matrix product.
 
 In a sweep of separate networks, an update has the same parts, except that no gradients
 are summed over chips. Each chip trains its share of the networks under one vmap, and

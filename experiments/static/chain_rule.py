@@ -232,9 +232,8 @@ def _weights(info, grads, others) -> list[Row]:
 def _paths(params, info, unit: int) -> list[Row]:
     """Return the terms whose sum is the loss's gradient in the output of a hidden unit.
 
-    The terms are δ_k w_k, where k counts the units of the next layer. δ_k is the
-    gradient of the loss in the sum s of unit k, and w_k is the weight from the hidden
-    unit to unit k.
+    The terms are δ_k w_k, one for each unit k of the next layer. Here δ_k is the loss's
+    gradient in the sum s of unit k, and w_k the weight from the hidden unit to unit k.
     """
     deltas, weights = np.asarray(info[1].delta), np.asarray(params[1]["w"][unit])
     rows: list[Row] = [

@@ -25,8 +25,8 @@ class MemoryTask(NamedTuple):
 def copy_memory(blanks: int) -> MemoryTask:
     """Return the copy task: repeat ten symbols, of eight kinds, after `blanks` steps.
 
-    The best network without memory predicts all blanks and guesses the ten symbols. Its
-    loss, summed over the `blanks` + 20 steps of a sequence, is 10 ln 8 nats.
+    The best network without memory predicts all blanks and guesses the ten symbols. The
+    loss of this network, summed over all steps of a sequence, is 10 ln 8 nats.
     """
     steps, blank, marker = blanks + 2 * REMEMBERED, 0, SYMBOLS + 1
 

@@ -143,9 +143,9 @@ def _policies(config: Config, length: int, way: Way) -> list[Row]:
 def _named(length: int, size: gradients.remat.StepBytes) -> dict[str, Any]:
     """Return {name: remat policy} of all policies to measure on sequences of T steps.
 
-    The policy `every(k)` stores one carry for every k steps. It needs the least memory
-    at k = √(T c / r), where c is the size of a carry, and r is the size of all values
-    that the backward pass needs for one step.
+    The policy `every(k)` stores one carry for every k steps. The memory of this policy
+    is lowest at k = √(T c / r). Here c is the size of a carry, and r is the size of all
+    values that the backward pass needs for one step.
     """
     best = math.sqrt(length * size.carry / size.kept)
     divisors = [k for k in range(1, length + 1) if length % k == 0]
