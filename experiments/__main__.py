@@ -164,7 +164,10 @@ ON_MANY = ("char_lm",)  # studies that can use several devices or processes
 
 
 def main(arguments: list[str]) -> int:
-    """Run the named study; return the exit code. Options may come before the name."""
+    """Run the study that is named; return the exit code of the process.
+
+    Options of the study may come before its name.
+    """
     with _leaving_on_ctrl_c():
         chosen = _chosen(arguments)
     if isinstance(chosen, int):
@@ -179,7 +182,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _chosen(arguments: list[str]) -> int | tuple[str, Any, Any]:
-    """Return the study's name, its module and its options; or an exit code."""
+    """Return the study's name, module and options; or an exit code if no study runs."""
     import tyro
 
     from experiments.harness.options import did_you_mean
@@ -208,7 +211,7 @@ def _chosen(arguments: list[str]) -> int | tuple[str, Any, Any]:
         args=[name, *options],
         config=(tyro.conf.OmitArgPrefixes,),  # name --devices, not --machine.devices
     )
-    # tyro itself exits with code 0 after --help, and with code 2 for a wrong option.
+    # After --help, tyro exits with code 0; after a wrong option, with code 2.
     assert study is not None
     return name, study, config
 
@@ -218,7 +221,7 @@ def _leaving_on_ctrl_c() -> Iterator[None]:
     """Exit immediately on Ctrl-C within the with-block, which imports modules.
 
     An imported module could catch a KeyboardInterrupt, or turn it into another error.
-    Exiting loses nothing, because nothing has been written yet.
+    No results are lost, because the study has not begun.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -247,7 +250,7 @@ def _described(about: str) -> Callable[[], None]:
 
 
 def _run(name: str, study: Any, config: Any) -> Any:
-    """Run a study; if it supports several devices, use those that its options name."""
+    """Run a study; if it supports several devices, use the devices in its options."""
     if name not in ON_MANY:
         return study.main(config)
     from experiments.harness import devices
@@ -257,7 +260,7 @@ def _run(name: str, study: Any, config: Any) -> Any:
 
 
 def _study_first(arguments: list[str]) -> list[str]:
-    """Return the arguments with the name of the study moved before the options."""
+    """Return the command-line arguments, with the study's name before its options."""
     if not arguments[0].startswith("-"):
         return arguments
     name = next((word for word in arguments if word in STUDIES), arguments[0])
@@ -269,7 +272,7 @@ def _study_first(arguments: list[str]) -> list[str]:
 def _refused(config: type, options: list[str]) -> str:
     """Return the first option about devices (:data:`MACHINE`) that the study rejects.
 
-    Return "" if there is no such option.
+    Return "" if the study rejects no option about devices.
     """
     fields = {field.name for field in dataclasses.fields(config)}
     if "machine" in fields:

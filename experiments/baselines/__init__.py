@@ -1,1 +1,1 @@
-"""Baseline models that networks are compared with in several studies."""
+"""Simple baseline models, with which several studies compare their networks."""

@@ -1,18 +1,18 @@
-"""Adaptive n-gram models: each character is predicted, then added to the counts."""
+"""Adaptive n-gram models: predict each character, then add it to the n-gram counts."""
 
 from itertools import pairwise
 
 import numpy as np
 
-MIXED = 5  # bigram's weight: c / (c + 5), if the previous character occurred c times
+MIXED = 5  # weight of bigrams is c / (c + 5) after a character that occurred c times
 
 
 def adaptive_ngrams(text: np.ndarray, symbols: int) -> dict[str, np.ndarray]:
-    """Return the mean losses of a unigram and a bigram model, in bits per character.
+    """Return the losses of a unigram and a bigram model, in bits, for each character.
 
     The first character of the text is not scored. The unigram model starts with a count
-    of one for each symbol. The bigram model's probability is a weighted mean of the
-    bigram's and the unigram's.
+    of one for each symbol. The bigram model's probability of a character is a weighted
+    mean of two probabilities: by counts of bigrams, and by the unigram model.
     """
     ones, pairs, losses = np.zeros(symbols), np.zeros((symbols, symbols)), []
     for before, now in pairwise(text.tolist()):

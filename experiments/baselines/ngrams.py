@@ -1,11 +1,12 @@
-"""Interpolated n-gram models: weighted means of the probabilities of all orders.
+"""Interpolated n-gram models, which mix the predictions of all orders from 0 to n.
 
     p_n(x | c) = w · N(c, x) / N(c) + (1 − w) · p_{n−1}(x | c′),
     w = N(c) / (N(c) + 5)
 
-The context c consists of the n − 1 symbols before the symbol x, and c′ is c without its
-first symbol. p_0 is the uniform distribution. N(…) is the number of occurrences in the
-training text.
+p_n(x | c) is the probability of the symbol x after the context c, by the model of order
+n; p_0 is the uniform distribution. The context c consists of the n − 1 symbols before
+x, and the context c′ is c without its first symbol. N(c) counts the occurrences of c in
+the training text, and N(c, x) those in which x follows. The weight w grows with N(c).
 """
 
 import numpy as np
@@ -14,13 +15,16 @@ import numpy as np
 def interpolated_ngrams(
     train: np.ndarray, given: np.ndarray, symbols: int, order: int
 ) -> list[float]:
-    """Return the mean loss in nats per symbol on a text, for orders 1 to `order`.
+    """Return the mean losses on a text, in nats per symbol, of n-gram models.
+
+    The list has the mean loss of each n-gram model, for n from 1 to `order`.
 
     Args:
-      train: [N] symbol indices of the text in which n-grams are counted.
-      given: [M] symbol indices of the text to score; nothing precedes its first symbol.
+      train: text in which n-grams are counted, as indices of its symbols, [N].
+      given: text to score, as indices of its symbols, [M]; its first symbol is scored
+        without a context.
       symbols: number of symbols in the alphabet.
-      order: largest n.
+      order: largest order n of the n-gram models.
 
     Example:
       >>> train = np.array([0, 1] * 500)
@@ -49,7 +53,7 @@ def _count(known: np.ndarray, asked: np.ndarray) -> np.ndarray:
 
 
 def _longer(known, here, train, given, symbols) -> tuple[np.ndarray, np.ndarray]:
-    """Extend each context by one symbol; equal contexts have equal indices."""
+    """Extend each context by one symbol; return indices, equal for equal contexts."""
     codes = [
         np.concatenate([[0], (contexts * symbols + text)[:-1]])
         for contexts, text in ((known, train), (here, given))

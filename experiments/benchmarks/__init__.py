@@ -1,4 +1,4 @@
-"""Benchmarks: the same computation timed in this library and in similar libraries."""
+"""Benchmarks that time a computation in bpvariants and in similar libraries."""
 
 from experiments.benchmarks._main import Config as Config, main as main
 from experiments.benchmarks._online import online as online

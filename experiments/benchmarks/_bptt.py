@@ -1,7 +1,7 @@
 """Benchmark of `gradients.bptt` and `cells` against plain JAX, Flax and PyTorch.
 
 Each implementation computes the mean of (y − target)² over all outputs y of a sequence,
-and its gradient with respect to the weights.
+and the gradient of this mean with respect to the weights.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,10 @@ FLAX = {"tanh": nn.SimpleCell, "gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}
 
 
 def bptt() -> Groups:
-    """Return one group of timings for each shape; a call computes one gradient."""
+    """Return one group of timings for each shape of network and data in `SHAPES`.
+
+    Each timed call computes one gradient.
+    """
     groups: Groups = {}
     for cell, length, batch, inputs, units in SHAPES:
         group = f"gradient, {LABELS[cell]}, T {length}, B {batch}, n {units}"
@@ -61,7 +64,7 @@ def _loss(y, target):
 
 
 def _of_flax(cell, length, batch, inputs, units) -> Entrants:
-    """Return functions that differentiate a Flax cell: ours first, then others."""
+    """Return functions that differentiate a Flax cell: first by `bptt`, then by JAX."""
     network = FLAX[cell](units)
     xs, targets = _data(length, batch, inputs, units)
     carry = network.initialize_carry(jax.random.key(0), (batch, inputs))
@@ -94,7 +97,7 @@ def _of_flax(cell, length, batch, inputs, units) -> Entrants:
 
 
 def _of_cells(cell, length, batch, inputs, units) -> Entrants:
-    """Return functions that differentiate the cell of this name in `cells`."""
+    """Return functions that differentiate the cell with a given name in `cells`."""
     step = CELLS[cell]
     xs, targets = _data(length, batch, inputs, units)
     params = step.init(jax.random.key(1), inputs, units)

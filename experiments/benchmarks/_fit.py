@@ -1,9 +1,9 @@
 """Benchmark of `training.fit` against a bare `lax.scan` of the same training steps.
 
-The benchmark measures how much time the loop of `fit` adds, in chunks of 100 training
-steps. Chunks of the bare scan run between chunks of `fit`, so that both are timed under
-the same load of the machine. They run in the log function of `fit`, whose time does not
-count as the time of `fit`.
+The benchmark measures how much time `fit` adds to the training steps; it times chunks
+of 100 steps. Chunks of the bare scan run between chunks of `fit`, so that both are
+timed under the same load of the machine. The scan's chunks run in the log function that
+`fit` calls after each chunk. The time of this function is not counted as time of `fit`.
 """
 
 import statistics
@@ -38,7 +38,10 @@ class Work(NamedTuple):
 
 
 def fit() -> Groups:
-    """Return a group of timings for each training: a bare scan, and `fit`'s options."""
+    """Return one group of timings for each training in `WORKS`.
+
+    A group has the times of a bare scan, and of `fit` with several options.
+    """
     names = {f"{CHUNK} steps of Adam, {name}": make for name, make in WORKS.items()}
     return {group: partial(_race, group, make) for group, make in names.items()}
 
@@ -67,7 +70,7 @@ def _measured(group, name, row, bare, first) -> Measured:
 
 
 def _pair(work: Work, repeats: int, **options: Any) -> tuple[dict, dict]:
-    """Time chunks of `fit` and of the bare scan alternately; return both results."""
+    """Time chunks of training steps, by `fit` and by a bare scan; return both times."""
     optimizer, key = optax.adam(1e-3), jax.random.key(0)
     chunk = jax.jit(_scan(work, optimizer), donate_argnums=0)
     state = jax.tree.map(jnp.array, (work.params, optimizer.init(work.params)))
@@ -78,7 +81,7 @@ def _pair(work: Work, repeats: int, **options: Any) -> tuple[dict, dict]:
     times, reached = {"fit": [], "scan": []}, [state, time.perf_counter()]
 
     def in_turns(step, metrics):
-        """Run and time two chunks of the scan after every two chunks of `fit`."""
+        """Record the time of `fit`; after every two chunks, time two of the scan."""
         times["fit"].append(time.perf_counter() - reached[1])
         if len(times["fit"]) % 2 == 0:
             for _ in range(2):
@@ -103,7 +106,8 @@ def _pair(work: Work, repeats: int, **options: Any) -> tuple[dict, dict]:
 
 
 def _summary(times: list[float], compiled: float, temp: float | None) -> dict:
-    # Of each pair of chunks, only the second counts; the first pair is a warm-up.
+    # Chunks are timed in pairs. The first pair is a warm-up and does not count. Of
+    # every other pair, only the second chunk counts.
     counted = [1000 * seconds for seconds in times[3::2]]
     mib = float("nan") if temp is None else temp / 2**20
     return {
@@ -116,7 +120,7 @@ def _summary(times: list[float], compiled: float, temp: float | None) -> dict:
 
 
 def _scan(work: Work, optimizer: optax.GradientTransformation) -> Callable:
-    """Return a function that runs a chunk of training steps as a bare `lax.scan`."""
+    """Return a function that runs CHUNK training steps by `lax.scan`, without `fit`."""
 
     def body(state, inputs):
         params, opt_state, carry = state
@@ -140,7 +144,7 @@ def _loss(y, target):
 
 
 def _sequences() -> Work:
-    """Return the work of training a GRU by BPTT on batches of 16 × 50 time steps."""
+    """Return the training of a GRU by BPTT, on batches of 16 sequences of 50 steps."""
     params = cells.gru.init(jax.random.key(0), 8, 32)
     xs = jax.random.normal(jax.random.key(1), (50, 256, 8))
     targets = jax.random.normal(jax.random.key(2), (50, 256, 32))
@@ -156,9 +160,9 @@ def _sequences() -> Work:
 
 
 def _online() -> Work:
-    """Return the work of training a tanh network by RTRL; it updates at each step.
+    """Return the training of a tanh network by RTRL, with an update at each time step.
 
-    The carry of `training.fit` is the state of the online rule.
+    `training.fit` carries the state of the online rule from one time step to the next.
     """
     params = cells.tanh.init(jax.random.key(0), 4, 32)
     online = gradients.rtrl(cells.tanh, _loss)
@@ -176,7 +180,10 @@ def _online() -> Work:
 
 
 def _small() -> Work:
-    """Return the work of training a small MLP on batches of 32: the shortest steps."""
+    """Return the training of a small MLP on batches of 32 random images.
+
+    Of all trainings in `WORKS`, this one has the shortest training steps.
+    """
     keys = jax.random.split(jax.random.key(0), 4)
     params = [jax.random.normal(keys[0], (64, 64)) / 8, jnp.zeros(64)]
     params += [jax.random.normal(keys[1], (64, 10)) / 8, jnp.zeros(10)]

@@ -1,11 +1,11 @@
 """Benchmark of the gradient of a fixed point, against jaxopt and optimistix.
 
-Each library defines its solver's tolerance in another norm. Tolerances are therefore
-chosen such that the forward passes of all libraries end with about the same error. Each
-library differentiates by its default method. optimistix is also timed with GMRES,
-because its default method forms a dense Jacobian of the whole state. The notes of the
-table show the error of each gradient relative to the implicit gradient, which is
-computed by a dense solve in float64.
+The solvers of the libraries measure their tolerance in different norms. The tolerances
+are therefore chosen such that all libraries find the fixed point with about the same
+error. Each library differentiates by its default method. optimistix is also timed with
+GMRES, because its default method forms a dense Jacobian of the whole state. The notes
+of the table show the relative error of each gradient. The reference is the implicit
+gradient, computed by a dense linear solve in float64.
 """
 
 import importlib
@@ -21,16 +21,17 @@ from bpvariants import gradients
 from experiments.benchmarks._groups import Groups
 from experiments.harness.timing import Measured, race
 
-# (B, n, spectral radius of W). Elements of W are normal, scaled to this radius.
+# Each shape is (B, number of units n, spectral radius of W). The recurrent matrix
+# W [n, n] is drawn from a normal distribution, and scaled to this spectral radius.
 SHAPES = [(rows, rows, size) for rows in (64, 256) for size in (0.5, 0.9, 0.99)]
 STEPS, TOL = 1000, 1e-5
-DENSE = 5000  # largest size of a state whose dense Jacobian is formed
+DENSE = 5000  # largest number of elements of a state whose dense Jacobian is formed
 
 
 def fixed_point() -> Groups:
-    """Return one group of timings for each shape of the fixed point h.
+    """Return one group of timings for each shape of the fixed point h = tanh(h W + x).
 
-    A call computes the mean of h², and its gradient with respect to W.
+    Each timed call computes the mean of h², and its gradient with respect to W.
     """
     groups: Groups = {}
     for shape in SHAPES:
@@ -125,7 +126,7 @@ def _by_optimistix(linear_solver):
 
 
 def _exact(w: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Compute the implicit gradient in float64, one example after another."""
+    """Compute the implicit gradient in float64, by a linear solve for each example."""
     w, x = w.astype(float), x.astype(float)
     h = np.zeros_like(x)
     for _ in range(2000):

@@ -1,4 +1,4 @@
-"""Study `benchmarks`: speed of this library and of others on the same computations."""
+"""Study `benchmarks`: times of computations in bpvariants and in other libraries."""
 
 import dataclasses
 import itertools
@@ -39,10 +39,10 @@ BENCHMARKS: dict[str, Callable[..., Groups]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """How fast is this library compared with similar libraries?
+    """How fast is bpvariants compared with similar libraries?
 
     All libraries run the same computations. `pip install -e ".[peers]"` installs the
-    other libraries. The notes of the tables name those that are not installed.
+    other libraries. Notes in the table name the libraries that are not installed.
     """
 
     QUICK = {
@@ -94,7 +94,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Run the benchmarks; print the times, and write them to a folder."""
+    """Run the benchmarks; print the measured times, and write them to a folder."""
     return run_study("benchmarks", config, _jobs, _finish)
 
 

@@ -1,10 +1,10 @@
-"""Benchmark of online rules: exact RTRL against a matrix product, others against BPTT.
+"""Benchmark of RTRL against its matrix product, and of its approximations against BPTT.
 
 Each step of exact RTRL must compute the matrix product J M, so RTRL is compared with
-the time of this product alone. J [B, n, n] is the Jacobian of a time step, and M [B, n,
-p] is the influence of the cell's p parameters on the carry. Approximations of RTRL are
-compared with BPTT on the same cell and sequence. As sequences get longer, an online
-rule stores only one more loss, loss weight and random key for each step.
+the time of this product alone. J [B, n, n] is the Jacobian of a time step in the n
+units of the carry, and M [B, n, p] is the influence of the cell's p parameters on the
+carry. Approximations of RTRL are compared with BPTT on the same cell and sequence. For
+each additional time step, an online rule stores only a loss, a loss weight and a key.
 """
 
 import math
@@ -26,11 +26,11 @@ SHAPES = [(units, batch) for units in (32, 64, 128) for batch in (1, 16)]
 INPUTS = 32
 PRODUCTS = ("tanh", "gru")
 NAMES = ("tanh", "gru", "lstm", "min_gru", "lru")
-LENGTH = 50  # number of steps of each sequence in comparisons with BPTT
-PRODUCT_WORK = 2e9  # most multiplications in a call of 3 or more steps
-SLOW = 5  # number of repeats of calls that take seconds
+LENGTH = 50  # number of time steps of each sequence in comparisons with BPTT
+PRODUCT_WORK = 2e9  # most multiplications in a timed call of 3 or more time steps
+SLOW = 5  # number of times that a call is timed if it takes seconds
 LENGTHS = (100, 1_000, 10_000)
-BY_LENGTH = {  # rules that are timed at several lengths: {rule: cell}
+BY_LENGTH = {  # {rule to time at several sequence lengths: cell to use}
     "bptt": "tanh",
     "rtrl": "tanh",
     "snap, order 1": "tanh",
@@ -46,8 +46,9 @@ LENGTH_SHAPE = 32, 1  # (number of units, batch size)
 def online() -> Groups:
     """Return all groups of timings of online rules.
 
-    There are four comparisons: RTRL with its matrix product, approximations with BPTT,
-    several sequence lengths T for each rule, and SnAp with braintrace.
+    Four things are compared: RTRL and the matrix product that it computes; BPTT and
+    approximations of RTRL; several sequence lengths for each rule; and SnAp and the
+    algorithms of the package braintrace.
     """
     groups: Groups = {}
     for cell in PRODUCTS:
@@ -94,7 +95,10 @@ def _data(length: int, units: int, batch: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _rules(cell: str, length: int, units: int, batch: int) -> Entrants:
-    """Return BPTT, and the online rules that fit the cell, as rules over sequences."""
+    """Return BPTT, and all online rules that work with the cell, with their arguments.
+
+    Online rules are wrapped, so that one call processes a whole sequence.
+    """
     step, params, carry = _cell(cell, units, batch)
     arguments = (params, carry, *_data(length, units, batch))
     key = jax.random.key(2)
@@ -133,17 +137,20 @@ def _num_params(cell: str, units: int) -> int:
 
 
 def _product_length(cell: str, units: int, batch: int) -> int:
-    """Return the number of RTRL steps to time: fewer for larger matrix products."""
+    """Return the number of RTRL steps to time; it is lower for larger networks."""
     work = batch * units**2 * _num_params(cell, units)
-    # Time at least two steps: in the first step the influence M is zero, so there is no
-    # product J M.
+    # Time at least two steps, because RTRL needs no matrix product in the first step,
+    # where the influence of the parameters on the carry is zero.
     return max(2, min(LENGTH, int(PRODUCT_WORK / work)))
 
 
 def _product(
     group: str, cell: str, length: int, units: int, batch: int, repeats: int
 ) -> list[Measured]:
-    """Time steps of RTRL, and only the matrix products J M of these steps."""
+    """Time `length` steps of RTRL, and the matrix products J M of these steps alone.
+
+    J is the Jacobian of a step, and M the influence of the parameters on the carry.
+    """
     size = _num_params(cell, units)
 
     def product(jacobian, influence):

@@ -1,14 +1,14 @@
-"""Benchmark of online rules against braintrace, on braintrace's GRU and a readout.
+"""Benchmark of online rules against the package braintrace, on its GRU and a readout.
 
 braintrace's GRU applies the reset gate before a matrix product. Each weight of the
-reset gate therefore affects all units within one step, and SnAp-1 keeps the weight's
-influence on all units. braintrace drops this influence, so its gradient of the reset
-gate is zero.
+reset gate therefore affects all units within one step, and our SnAp-1 keeps the
+influence of the weight on all units. braintrace drops this influence, so its gradient
+in the weights of the reset gate is zero.
 
-Table rows that name no other cell use braintrace's network with the same weights. The
-notes of these rows show the error of the gradient relative to the gradient by BPTT.
-Rows that name `cells.gru` use a GRU with as many weights, which applies the reset gate
-after the matrix product.
+In the table, most rows use braintrace's network with the same weights. The notes of
+these rows show the relative error of the gradient; the reference is the gradient by
+BPTT. Rows that name `cells.gru` use a GRU that has the same number of weights, but
+applies the reset gate after the matrix product.
 """
 
 import importlib
@@ -27,7 +27,9 @@ from experiments.harness.timing import Entrants, Foreign, Measured, race
 PEER_SHAPES = [(units, batch) for units in (32, 64, 128) for batch in (1, 16)]
 INPUTS, OUTPUTS, PEER_LENGTH = 32, 10, 50
 MISSING = "not installed: braintrace"
-WHOLE = 64  # rules with the full influence M are timed only if n² B ≤ WHOLE²
+# Rules that store the influence of each weight on all units are timed only if
+# (number of units)² · B ≤ WHOLE².
+WHOLE = 64
 
 
 def braintrace() -> Any | None:
@@ -38,7 +40,10 @@ def braintrace() -> Any | None:
 
 
 def online_peers() -> Groups:
-    """Return one group of timings for each shape; a call computes one gradient."""
+    """Return one group of timings for each pair (number of units, B) in `PEER_SHAPES`.
+
+    Each timed call computes one gradient.
+    """
     groups: Groups = {}
     for units, batch in PEER_SHAPES:
         group = f"GRU of braintrace, T {PEER_LENGTH}, B {batch}, n {units}"
@@ -75,7 +80,7 @@ def _loss(y, target):
 
 
 def _params(key: jax.Array, units: int) -> dict[str, dict[str, jax.Array]]:
-    """Draw weights; their names are those of braintrace."""
+    """Draw the weights of the network, under the names that braintrace gives them."""
     gate = INPUTS + units, units
     shapes = {"Wz": gate, "Wr": gate, "Wh": gate, "out": (units, OUTPUTS)}
     keys = jax.random.split(key, len(shapes))
@@ -173,7 +178,7 @@ def _gradient_by_braintrace(params, xs, targets, algorithm, options):
 
 
 def _compared(grads: Any, exact: Any) -> str:
-    """Describe a gradient: its relative error, and the layers in which it is zero."""
+    """Describe a gradient: its error relative to `exact`, and layers where it is 0."""
     off = jax.tree.map(jnp.subtract, grads, exact)
     size = lambda tree: jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(tree)))
     largest = lambda tree: max(jnp.max(jnp.abs(g)) for g in jax.tree.leaves(tree))

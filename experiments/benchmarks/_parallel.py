@@ -1,10 +1,10 @@
 """Benchmark of `gradients.parallel_unroll` against the sequential `unroll`.
 
-On a CPU, `parallel_unroll` is hardly faster, because a CPU has few cores. On an
-accelerator, `parallel_unroll` is faster if there are many steps T and few units n.
-Matrix products are computed in full float32 (precision "highest"). The default
-precision on recent GPUs keeps only 10 bits of the mantissa, so that Newton's method
-would stop too early.
+On a CPU, `parallel_unroll` is hardly faster than `unroll`, because a CPU has few cores.
+On an accelerator, it is faster for networks with few units on sequences with many time
+steps. Matrix products are computed in full float32 (precision "highest"). With only 10
+bits of the mantissa, which is the default on recent GPUs, Newton's method would stop
+too early.
 """
 
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ from experiments.harness.timing import Entrants, Measured, race
 
 LINEAR = [1_000, 10_000, 100_000]  # sequence lengths T of linear networks
 LINEAR_SHAPE = 1, 32, 64  # (B, number of inputs, number of units)
-# (T, number of units); the number of inputs is equal to the number of units.
+# Shapes (T, number of units) of GRUs, which have as many inputs as units.
 NEWTON = [(1_000, 1), (1_000, 2), (1_000, 4)]
-NEWTON_LONG = [  # further shapes, only for accelerators
+NEWTON_LONG = [  # further shapes (T, number of units), only for accelerators
     (length, units) for length in (10_000, 100_000) for units in (1, 2, 4, 16)
 ]
 NEWTON_BATCH = 16
@@ -32,7 +32,8 @@ PRECISION = "highest"
 def parallel() -> Groups:
     """Return one group of timings for each network and sequence length T.
 
-    A call computes the outputs, and the gradient of their mean square.
+    There are two timed calls: one computes only the outputs, and one computes the
+    gradient of their mean square.
     """
     groups: Groups = {}
     batch, _, units = LINEAR_SHAPE
@@ -67,7 +68,7 @@ def _newton(label: str, length: int, units: int, repeats: int) -> list[Measured]
 
 
 def _race(label, step, arguments, options, repeats) -> Iterator[Measured]:
-    """Time `parallel_unroll` and `unroll`; note how far their outputs differ."""
+    """Time `parallel_unroll` and `unroll`; note how much their outputs differ."""
 
     def outputs(*arguments):
         return gradients.parallel_unroll(step, *arguments, **options)[0][1]

@@ -1,4 +1,4 @@
-"""Benchmark of 60 Proben1 training runs: one `vmap`, against PyTorch run by run."""
+"""Benchmark of 60 trainings on Proben1: all under one `vmap`, or PyTorch one by one."""
 
 import statistics
 from collections.abc import Iterator
@@ -16,14 +16,15 @@ from experiments.resilient import _stopping
 from experiments.resilient.proben1 import setup
 
 RUNS, REPEATS = 60, 3  # few repeats, because PyTorch takes a minute for 60 runs
-# (problem, number of Prechelt's table), of rows with small networks.
+# Rows of Prechelt's tables with small networks, as (problem, number of the table).
 ROWS = [("cancer1", "8"), ("diabetes1", "10")]
 
 
 def proben1() -> Groups:
-    """Return one group of timings for each problem.
+    """Return one group of timings for each problem in `ROWS`.
 
-    A call runs 60 trainings; early stopping is the same in both libraries.
+    Each timed call runs 60 trainings, with the same rule for early stopping in
+    bpvariants and in PyTorch.
     """
     groups: Groups = {}
     for name, table in ROWS:

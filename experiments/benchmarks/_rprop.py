@@ -1,9 +1,10 @@
 """Benchmark of one Rprop step on millions of parameters, against optax and PyTorch.
 
 A step of Rprop reads the gradient, and reads and writes the parameters and the state.
-Its speed is limited by memory bandwidth, so the notes also show gigabytes per second.
-The baseline is a program that only copies. It reads and writes as many bytes as a step
-of Rprop with a state of 4 bytes per parameter.
+Memory bandwidth limits the speed of a step, so the notes of the table also show
+gigabytes per second. The baseline is a program that does little more than copy arrays.
+This program moves as many bytes as a step of Rprop whose state has 4 bytes per
+parameter.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,15 +20,15 @@ from experiments.benchmarks._groups import Groups
 from experiments.benchmarks._torch import torch, torch_device
 from experiments.harness.timing import Entrants, Foreign, Measured, race
 
-# {form of Rprop's state: bytes per parameter that a step reads and writes}.
+# {`state` argument of rprop: bytes that a step reads and writes for each parameter}.
 MOVED = {"float32": 28, "int8_sign": 22, "packed": 20, "bfloat16": 16}
-LARGE = 200_000_000  # from this size on, some optimizers need too much memory
+LARGE = 200_000_000  # with so many parameters, some optimizers need too much memory
 
 
 def rprop(size: int) -> Groups:
-    """Return groups of timings; each call is one step of an optimizer.
+    """Return groups of timings; each timed call is one step of an optimizer.
 
-    The buffers of parameters and state are donated, as in training.
+    As in training, the memory of the old parameters and state is reused (donated).
     """
     kinds: dict[str, Callable[[int], Entrants]] = {"states": _states, "peers": _peers}
     if size < LARGE:
@@ -41,7 +42,7 @@ def rprop(size: int) -> Groups:
 def _race(
     group: str, make: Callable[[int], Entrants], size: int, repeats: int
 ) -> Iterator[Measured]:
-    """Time a group; note GB/s if an optimizer's number of bytes per step is known."""
+    """Time one group of optimizers; note their memory bandwidth in GB/s if known."""
     missing = "peers" in group and torch() is None
     for row in race(group, make(size), repeats=repeats, donate=True):
         moved = 20 if "copy" in row.name else MOVED.get(row.name.split(", ")[-1])
@@ -64,8 +65,8 @@ def _ours(*states: str) -> dict[str, Any]:
 
 
 def _states(size: int) -> Entrants:
-    """Return the baseline that only copies, and Rprop with each form of its state."""
-    # The copying program reads 12 bytes per parameter, and writes 8 bytes.
+    """Return Rprop with each format of its state, and a baseline that copies arrays."""
+    # For each parameter, the copying program reads 12 bytes and writes 8 bytes.
     copy = lambda both, grads: (both[0] + grads, both[1] + 1)
     grads = _grads(size)
     both = jnp.zeros_like(grads), jnp.ones_like(grads)

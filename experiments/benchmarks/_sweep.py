@@ -2,9 +2,9 @@
 
 An MLP reads whole images of digits, and a GRU reads the images row by row. Each kind of
 network is trained by Adam on mini-batches, with 8 learning rates and 8 seeds. PyTorch
-runs the same trainings in eager mode, with the number of threads for which it is
-fastest. Compilation is timed separately. The sweep is also timed on one CPU core, on
-all cores as one device, and on all cores as two devices.
+runs the same trainings in eager mode, with the number of threads that makes PyTorch
+fastest. The compilation of the sweep is timed separately. The sweep is also timed on
+one CPU core, on all cores as one JAX device, and on all cores as two JAX devices.
 """
 
 import json
@@ -37,7 +37,7 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 class Timed(NamedTuple):
-    """Seconds that a sweep and its compilation take, and accuracies of its networks."""
+    """Times of a sweep and of its compilation, and test accuracies of its networks."""
 
     seconds: float
     compile_seconds: float
@@ -45,7 +45,7 @@ class Timed(NamedTuple):
 
 
 def sweep() -> Groups:
-    """Return groups of timings: against PyTorch, and by number of devices."""
+    """Return groups of timings: sweep against PyTorch, and sweep on several devices."""
     groups: Groups = {}
     number = len(RATES) * SEEDS
     for network in UNITS:
@@ -59,7 +59,7 @@ def sweep() -> Groups:
 
 
 def _in_turns(group: str, network: str, repeats: int) -> Iterator[Measured]:
-    """Time the sweep, and the same trainings by PyTorch, alternately."""
+    """Time the sweep and the same trainings by PyTorch, alternately."""
     entrants = {"sweep, all at once": by_sweep}
     if torch() is not None:
         entrants["torch, one after another"] = by_torch
@@ -71,7 +71,7 @@ def _in_turns(group: str, network: str, repeats: int) -> Iterator[Measured]:
 
 
 def by_sweep(network: str) -> Timed:
-    """Train the networks of all rates and seeds together, by `training.sweep`."""
+    """Train a network for each learning rate and seed, all together by `sweep`."""
     result = training.sweep(
         _maker(network), [{"rate": rate} for rate in RATES], range(SEEDS), steps=STEPS
     )
@@ -147,7 +147,7 @@ def _gru() -> tuple[Callable, Callable, Callable]:
 
 
 def by_torch(network: str) -> Timed:
-    """Train the networks of all rates and seeds one after another, by PyTorch."""
+    """Train a network for each learning rate and seed, one after another by PyTorch."""
     module: Any = torch()
     module.set_num_threads(_threads(network))
     start = time.perf_counter()
@@ -201,7 +201,7 @@ def _one_by_torch(network: str, rate: float, seed: int, steps: int) -> float:
 
 
 def _rows(group: str, runs: dict[str, list[Timed]], missing: str) -> Iterator[Measured]:
-    """Yield table rows of median times, with ratios to the first row of the group."""
+    """Yield table rows: median time, and its ratio to the median of the first row."""
     ours = statistics.median(timed.seconds for timed in next(iter(runs.values())))
     for name, all_timed in runs.items():
         seconds = [timed.seconds for timed in all_timed]
@@ -223,7 +223,7 @@ def _threads_told(group: str) -> str:
 
 
 def _by_devices(group: str, network: str, repeats: int) -> Iterator[Measured]:
-    """Time the sweep on one core, on all cores as one device, and as two devices."""
+    """Time the sweep on one CPU core, and on all cores as one or as two JAX devices."""
     cores = len(os.sched_getaffinity(0))
     entrants = {
         "1 device, 1 core": (1, True),

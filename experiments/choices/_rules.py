@@ -38,7 +38,7 @@ def _eprop(step: Step, loss: Loss, settings: _Settings) -> OnlineRule:
 ONLINE: dict[str, Callable[[Step, Loss, _Settings], OnlineRule]] = {
     "rtrl": lambda step, loss, _: gradients.rtrl(step, loss),
     "diagonal_rtrl": lambda step, loss, _: gradients.diagonal_rtrl(step, loss),
-    "snap": _snap,  # names with an order, such as snap_2, are valid too
+    "snap": _snap,  # make_online also accepts names with an order, such as snap_2
     "rflo": lambda step, loss, settings: gradients.rflo(
         step, loss, feedback=settings.feedback
     ),
@@ -78,15 +78,17 @@ def make_online(
       name: one of :data:`ONLINE`, or "snap_1", "snap_2" and so on.
       step: one time step of the network.
       loss: one loss for each example.
-      order: order of SnAp, for the name "snap"; not used for names such as "snap_2".
-      visible: for "eprop", a function from the carry to the part of it that other units
-        see.
-      feedback: the argument `feedback` of "rflo" and "eprop".
-      directions: number of random directions of "forward_gradient", or of antithetic
-        pairs of "pes".
-      sigma: for "pes", the standard deviation of its perturbations.
-      window: for "pes", the number of time steps after which new perturbations are
-        drawn.
+      order: for the name "snap", the order of SnAp; names such as "snap_2" have their
+        own order.
+      visible: for "eprop", a function that returns the part of a carry that other units
+        read.
+      feedback: for "rflo" and "eprop", how the readout's error is sent back to the
+        units; passed to :func:`~bpvariants.gradients.rflo`.
+      directions: for "forward_gradient", the number of random directions; for "pes",
+        the number of antithetic pairs of perturbations.
+      sigma: for "pes", the standard deviation of the perturbations of the parameters.
+      window: for "pes", the number of time steps after which new perturbations of the
+        parameters are drawn.
 
     Raises:
       ValueError: if no rule has this name, or if an argument that the rule needs is
@@ -122,8 +124,9 @@ def make_rule(
 ) -> GradientRule:
     """Return the gradient rule over sequences of a given name.
 
-    Arguments that a rule does not use are ignored, except `update`, so a study may pass
-    all of its options. :func:`draws` returns whether a rule takes a `key`.
+    A study may pass all of its options, because arguments that the rule does not use
+    are ignored. Only an unused `update` raises an error. The function :func:`draws`
+    returns whether a rule takes the argument `key`.
 
     Args:
       name: one of :data:`RULES`, or "snap_1", "snap_2" and so on. An online rule is

@@ -13,7 +13,7 @@ from experiments.harness.options import check_known
 class _Choice(NamedTuple):
     learning_rate: float  # default learning rate, or initial step size
     make: Callable[[Any, float], Any]  # (learning rate or schedule, decay) -> update
-    of_gradients: bool = True  # False: without clipping and without a schedule
+    of_gradients: bool = True  # False: no gradient clipping, no learning rate schedule
 
 
 _resilient = lambda name: _Choice(
@@ -52,22 +52,23 @@ def make_update(
     clip: float | None = 1.0,
     decay: float = 0.9,
 ) -> optax.GradientTransformation:
-    """Return the update of a given name, with default settings.
+    """Return the update rule (an optax transformation) of a given name.
 
     Gradients are clipped by their global norm, and the learning rate falls to zero
-    along half a cosine. The Rprop family has no clipping, because it uses only the
-    signs of gradients, and no schedule, because it adapts its step sizes itself.
-    "manhattan" also uses only signs, so it has no clipping. The Rprop family needs full
-    batches, except for "probabilistic_rprop".
+    along half a cosine. The Rprop family adapts its own step sizes, so it has no
+    schedule. The Rprop family and "manhattan" use only the signs of gradients, so their
+    gradients are not clipped. All of the Rprop family except "probabilistic_rprop" need
+    full batches.
 
     Args:
-      name: one of :data:`UPDATES`; "rprop" is another name of "irprop_minus".
-      learning_rate: learning rate; for the Rprop family, the initial step size. The
-        defaults are in :data:`UPDATES`.
+      name: a name in the table :data:`UPDATES`. The names "rprop" and "irprop_minus"
+        mean the same update rule.
+      learning_rate: for the Rprop family, the initial step size; for all other update
+        rules, the learning rate. The table :data:`UPDATES` has the default values.
       steps: total number of updates; None for a constant learning rate.
-      clip: largest global norm of a gradient; None for no clipping.
-      decay: factor per step that discounts past gradients in "momentum" and
-        "forgetting", and past squared gradients in "rmsprop".
+      clip: global norm to which larger gradients are scaled down; None for no clipping.
+      decay: factor that "momentum" and "forgetting" multiply past gradients by at each
+        update; "rmsprop" multiplies past squared gradients by it.
 
     Raises:
       ValueError: if no update has this name, or if a setting is out of its range.

@@ -21,7 +21,10 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 def digits(steps: int | None = None) -> Task:
-    """Return the task; `steps`, if given, is the number of updates of every job."""
+    """Return the task `digits` with its jobs (trainings).
+
+    If `steps` is given, it is the number of updates of every job.
+    """
     train, test = data.digits()
     jobs = [
         Job(
@@ -35,9 +38,9 @@ def digits(steps: int | None = None) -> Task:
         for own_steps, common, optimizers in make(train, test)
         for update, optimizer in optimizers.items()
     ]
-    # Logistic regression is fitted in float64, to the minimum of its loss. One digit is
-    # very near the border between two classes, where float32's rounding would decide
-    # its class.
+    # Logistic regression is fitted in float64, until its loss is minimal. One digit is
+    # so near the border between two classes that rounding in float32 would decide its
+    # class.
     wide = lambda images, labels: (np.asarray(images, np.float64), labels)
     logistic = LogisticRegression(tol=1e-8, max_iter=1000).fit(*wide(*train))
     scores = {

@@ -14,7 +14,7 @@ Scores = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """One training: a network, a gradient rule and an update."""
+    """One training, described by its network, gradient rule, update rule and data."""
 
     kind: str  # kind of backpropagation, such as "static"
     network: str
@@ -40,11 +40,11 @@ class Reference(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """A data set, the jobs to compare on it, and the names of scores."""
+    """A data set, the jobs (trainings) to compare on it, and names of their scores."""
 
     name: str
     title: str
-    about: str  # description of data, split and score, in a few sentences
+    about: str  # a few sentences about the data, the train/test split and the score
     value: str  # name of the quantity in the learning curves
     score: str  # name of the main score, a key of `Scores`
     measure: str  # description of the main score

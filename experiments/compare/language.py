@@ -10,13 +10,16 @@ from experiments.baselines.ngrams import interpolated_ngrams
 from experiments.compare.job import Job, Reference, Task
 
 UNITS, EMBEDDING = 24, 8
-LENGTH, BATCH = 32, 8  # steps of a window, number of windows in a batch
+LENGTH, BATCH = 32, 8  # time steps of a window of text, number of windows in a batch
 TEST_STREAMS = 64
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 def language(steps: int | None = None) -> Task:
-    """Return the task; `steps`, if given, is the number of updates of every job."""
+    """Return the task `language` with its jobs (trainings).
+
+    If `steps` is given, it is the number of updates of every job.
+    """
     text = data.python_reference()
     train, test = jnp.asarray(text.train), jnp.asarray(text.test)
     symbols = len(text.alphabet)
@@ -103,7 +106,7 @@ def _sample(key: jax.Array, text: jax.Array):
 
 
 def _nats(params, text: jax.Array) -> jax.Array:
-    """Return the mean loss on a text that is read in TEST_STREAMS parallel streams."""
+    """Return the mean loss on a text, split into TEST_STREAMS parallel streams."""
     length = (len(text) - 1) // TEST_STREAMS
     cut = lambda offset: text[offset : offset + length * TEST_STREAMS]
     xs, targets = (cut(offset).reshape(TEST_STREAMS, length).T for offset in (0, 1))

@@ -1,4 +1,4 @@
-"""Pictures of `compare`: learning curves, and scores with training times."""
+"""Pictures of `compare`: learning curves, and charts of scores and training times."""
 
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,14 @@ KINDS = {"static": 0, "through time": 1, "recurrent": 2, "forward in time": 3}
 UPDATES = ["sgd", "adam", "forgetting", "rprop_plus", "rprop_minus", "irprop_plus"]
 UPDATES += ["irprop_minus", "manhattan"]
 DASHES = ["-", "--", ":", "-."]
-FLOOR = 1e-6  # smaller losses are drawn at this value
+FLOOR = 1e-6  # losses below this value are drawn at this value
 
 
 def draw_curves(path: Path, task: Task, rows: list[Any]) -> None:
-    """Draw losses of all seeds against updates, one panel per network and rule."""
+    """Draw the training losses of all seeds against the number of updates.
+
+    There is one panel for each network and gradient rule.
+    """
     panels = list(dict.fromkeys((row.network, _panel(task, row)) for row in rows))
     figure = Figure(figsize=(5.2 * len(panels), 4.2), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -26,7 +29,7 @@ def draw_curves(path: Path, task: Task, rows: list[Any]) -> None:
         mine = [row for row in rows if (row.network, _panel(task, row)) == panel]
         floored = False
         for i, row in enumerate(mine):
-            # Curves have different dashes, so that equal curves remain visible.
+            # Curves have different dashes, so that coinciding curves remain visible.
             name = row.update.split("(")[0]
             colour = UPDATES.index(name) if panel[1] else i
             style = {"color": COLOURS[colour % 8], "linestyle": DASHES[i % 4]}
@@ -47,7 +50,10 @@ def draw_curves(path: Path, task: Task, rows: list[Any]) -> None:
 
 
 def draw_scores(path: Path, task: Task, rows: list[Any]) -> None:
-    """Draw each job's scores (a dot per seed; lines are references) and its time."""
+    """Draw the scores of each job and the time of its updates.
+
+    Each seed's score is a dot, and the scores of simple baselines are vertical lines.
+    """
     figure = Figure(figsize=(11, 2.2 + 0.36 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[2, 1], sharey=True)
     gradient = lambda row: row.kind.split(", ")[-1]
@@ -75,10 +81,10 @@ def draw_scores(path: Path, task: Task, rows: list[Any]) -> None:
 
 
 def _panel(task: Task, row: Any) -> str:
-    """Return the gradient rule, for the title of a panel.
+    """Return the gradient rule that the title of a panel names, or "".
 
-    Return "" if all jobs of the network have the same update; the legend then names the
-    gradient rules.
+    If all jobs of a network have the same update rule, they share one panel, and the
+    result is "". The legend of the panel then names the gradient rules.
     """
     updates = {job.update for job in task.jobs if job.network == row.network}
     return row.rule if len(updates) > 1 else ""

@@ -22,7 +22,7 @@ TASKS = {
     "language": language,
     "sunspots": sunspots,
 }
-CHUNKS = 10  # chunks per training; progress is shown after each
+CHUNKS = 10  # chunks of updates in each training; progress is shown after each chunk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Config(Study):
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Result of a job; its line in results.jsonl also has "job" and "wall_seconds"."""
+    """Result of a job (a training); "job" and "wall_seconds" are added when written."""
 
     task: str
     kind: str
@@ -58,17 +58,17 @@ class Row:
     batch: str
     steps: int
     scores: dict[str, list[float]]  # {name of a score: [seeds]}
-    value: list[float]  # [seeds], mean loss of the last updates
-    ms_per_step: float  # milliseconds of an update, all seeds together
+    value: list[float]  # mean training loss in the last piece of each seed's curve
+    ms_per_step: float  # time of an update of all seeds' networks together
     compile_seconds: float
     temp_bytes: int | None
     curve_steps: list[int]  # number of updates at the end of each piece
-    curve: list[list[float]]  # [seeds, pieces], mean loss of each piece
+    curve: list[list[float]]  # mean training loss of each piece, [seeds, pieces]
 
 
 def main(config: Config) -> report.Result:
-    """Run all jobs of all tasks; print the results, and write them to a folder."""
-    tasks = cache(_tasks)  # made once, after --quick and --resume are applied
+    """Run all jobs (trainings) of all tasks; print the results and write them."""
+    tasks = cache(_tasks)  # called once, after --quick and --resume changed the options
     return run_study(
         "compare",
         config,
@@ -78,7 +78,11 @@ def main(config: Config) -> report.Result:
 
 
 def _tasks(config: Config) -> list[Task]:
-    """Return the tasks; if quick, they have one job per network and kind of rule."""
+    """Return the tasks to run.
+
+    With the option `quick`, each task keeps only one job (training) for each network
+    and kind of gradient rule.
+    """
     tasks = [TASKS[name](config.steps) for name in config.only or TASKS]
     return list(map(_at_quick_size, tasks)) if config.quick else tasks
 
@@ -91,7 +95,7 @@ def _at_quick_size(task: Task) -> Task:
 
 
 def _jobs(config: Config, tasks: list[Task]) -> list[jobs.Job]:
-    """Return one job for each training of each task."""
+    """Return one job of the harness for each training of each task."""
     return [
         jobs.Job(_name(task, job), job.steps, partial(run, task.name, job, config))
         for task in tasks
@@ -117,7 +121,10 @@ def _finish(
 
 
 def run(task: str, job: Job, config: Config, way: jobs.Way) -> jobs.Row:
-    """Train a job from all seeds; after Ctrl-C, the row covers the steps so far."""
+    """Train the networks of all seeds of a job; return its row of results.
+
+    After Ctrl-C, the row has the results of the updates so far.
+    """
     init_key, sample_key = jax.random.split(jax.random.key(config.first_seed))
     params = jax.vmap(job.init)(jax.random.split(init_key, config.seeds))
     result = training.fit(
@@ -158,9 +165,10 @@ def run(task: str, job: Job, config: Config, way: jobs.Way) -> jobs.Row:
 
 
 def _smooth(values: np.ndarray, points: int = 20) -> tuple[list[int], np.ndarray]:
-    """Split a loss curve into pieces; return each piece's last step and mean losses.
+    """Split loss curves into pieces; return each piece's last step and mean losses.
 
-    `values` are [seeds, steps], and the means are [seeds, pieces].
+    The losses `values` have the shape [seeds, steps]. The mean losses have the shape
+    [seeds, pieces].
     """
     pieces = np.array_split(np.arange(values.shape[1]), min(points, values.shape[1]))
     means = np.stack([values[:, piece].mean(axis=1) for piece in pieces], axis=1)

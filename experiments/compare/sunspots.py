@@ -27,7 +27,10 @@ ABOUT = (
 
 
 def sunspots(steps: int | None = None) -> Task:
-    """Return the task; `steps`, if given, is the number of updates of every job."""
+    """Return the task `sunspots` with its jobs (trainings).
+
+    If `steps` is given, it is the number of updates of every job.
+    """
     years, numbers = data.sunspots()
     scale = float(np.std(numbers[years <= 1920]))
     series = jnp.asarray(numbers / scale)
@@ -58,7 +61,7 @@ def sunspots(steps: int | None = None) -> Task:
 def _online_jobs(
     xs: jax.Array, targets: jax.Array, steps: int | None, evaluate: Callable
 ) -> list[Job]:
-    """Return a job for each update rule; its network is updated after every year."""
+    """Return one job for each update rule, with an update after every year of data."""
     online = gradients.rtrl(_step, _squared_error)
 
     def one_year(params, state, x, target, reset):
@@ -99,7 +102,7 @@ def _online_jobs(
 def _resilient_job(
     xs: jax.Array, targets: jax.Array, steps: int | None, evaluate: Callable
 ) -> Job:
-    """Return the job that trains by iRprop⁻ on all training years as one batch."""
+    """Return the job that trains by iRprop⁻, with all training years in one batch."""
     return Job(
         kind="resilient, through time",
         network=NETWORK,
@@ -140,7 +143,7 @@ def _predict(params, xs: jax.Array) -> jax.Array:
 
 
 def _relative_variance(years: np.ndarray, series: np.ndarray) -> Callable:
-    """Return a function that scores forecasts for years[1:], separately by period."""
+    """Return a function that scores forecasts of all years but the first, by period."""
     variance = np.var(series[years <= 1979])
     inside = {
         name: jnp.asarray((first <= years[1:]) & (years[1:] <= last))
@@ -149,7 +152,7 @@ def _relative_variance(years: np.ndarray, series: np.ndarray) -> Callable:
 
     def relative(forecasts):
         errors = (forecasts - series[1:]) ** 2
-        # Leave out years that have too few lags; their forecasts are NaN.
+        # The first years have no forecast by autoregression (NaN); leave them out.
         mean = lambda part: jnp.nanmean(jnp.where(part, errors, jnp.nan))
         return {name: mean(part) / variance for name, part in inside.items()}
 

@@ -1,4 +1,4 @@
-"""Tables of `compare`: one row for each rule and update, one column for each score."""
+"""Tables of `compare`: a row for each gradient rule and update, a column per score."""
 
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ LEGEND = (
 
 
 class Cells(NamedTuple):
-    """Cells of a table as text; `best` is the index of the row with the best score."""
+    """Cells of a table as text, and the index `best` of the row with the best score."""
 
     header: list[str]
     rows: list[list[str]]
@@ -26,7 +26,7 @@ class Cells(NamedTuple):
 
 
 def tabulate(task: Task, rows: list[Any]) -> Cells:
-    """Return the table of one task: first its jobs, then its references."""
+    """Return the table of one task: first its jobs, then its simple baselines."""
     names = list(task.references[0].scores)
     header = ["kind", "network", "rule", "update", "batch", "steps", *names]
     header += ["loss", "ms/step", "compile s", "MiB"]
@@ -48,7 +48,7 @@ def tabulate(task: Task, rows: list[Any]) -> Cells:
 
 
 def show(chosen: list[Task], rows: list[Any]) -> None:
-    """Print a table for each task with results; narrow terminals get fewer columns."""
+    """Print a table for each task that has results; a narrow terminal hides columns."""
     console = report.wide_console()
     hidden = (
         {"batch", "steps", "compile s", "MiB"}

@@ -18,10 +18,12 @@ FOLDER = "BPVARIANTS_DATA"
 
 
 def find(path: str, sha256: str) -> Path | None:
-    """Return the path of a file in $BPVARIANTS_DATA or its subfolders, or None.
+    """Return the path of a data file in the folder $BPVARIANTS_DATA.
+
+    Return None if the variable is not set, or if the folder does not have the file.
 
     Raises:
-      DataError: if the file exists, but has a wrong sha256.
+      DataError: if the folder has the file, but with a wrong sha256.
     """
     folder = os.environ.get(FOLDER)
     if not folder or not (Path(folder) / path).exists():
@@ -37,7 +39,7 @@ def find(path: str, sha256: str) -> Path | None:
 
 
 def fetch(url: str | tuple[str, ...], sha256: str | None, path: str) -> Path:
-    """Download a file to the user's cache unless it is there; check its sha256.
+    """Download a file, unless the user's cache has it already; check its sha256.
 
     `url` is one address, or several that are tried in order. `sha256` may be None for
     an archive whose bytes may change; in this case, the caller must check the files in
@@ -68,7 +70,7 @@ def fetch(url: str | tuple[str, ...], sha256: str | None, path: str) -> Path:
 
 
 def make(path: str, sha256: str, content: Callable[[], bytes]) -> Path:
-    """Return the path of a cached file; if it is missing or wrong, make it first.
+    """Return the path of a file in the cache; make it if it is missing or damaged.
 
     `content` is a function that returns the bytes of the file.
     """
@@ -84,7 +86,7 @@ def make(path: str, sha256: str, content: Callable[[], bytes]) -> Path:
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, part = tempfile.mkstemp(dir=target.parent)
-    try:  # rename the finished file, so that there is never a partial file
+    try:  # write `part`, then rename it, so that `target` is never incomplete
         with open(descriptor, "wb") as file:
             file.write(made)
         os.replace(part, target)

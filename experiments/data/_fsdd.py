@@ -34,13 +34,13 @@ RATE = 8000  # samples per second
 
 
 class FSDD(NamedTuple):
-    """All 3000 recordings, and indices of the recordings in each part of the data.
+    """All 3000 recordings, and the indices of the recordings in each part of the data.
 
-    `test` is the official test part; `train` and `validation` together are the official
-    training part. All six speakers are in each part.
+    The part `test` is the official test part. The parts `train` and `validation`
+    together are the official training part. All six speakers are in each part.
     """
 
-    samples: list[np.ndarray]  # each [N] float32 in −1..1; N is 1,148 to 18,262
+    samples: list[np.ndarray]  # [N] float32 in −1..1 each; N is 1,148 to 18,262
     digits: np.ndarray  # [3000] digit spoken in each recording
     speakers: np.ndarray  # [3000] speaker, an index into SPEAKERS
     train: np.ndarray  # [2400] indices of recordings
@@ -68,7 +68,7 @@ def fsdd() -> FSDD:
 
 
 def without_speaker(recordings: FSDD, speaker: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return indices of the recordings by all other speakers, and by `speaker`."""
+    """Return the indices of recordings by all speakers but one, and by this speaker."""
     if speaker not in SPEAKERS:
         raise ValueError(f"speaker must be one of {SPEAKERS}, got {speaker!r}.")
     mine = recordings.speakers == SPEAKERS.index(speaker)

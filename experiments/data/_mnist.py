@@ -25,7 +25,7 @@ SUMS = {
 
 
 class MNIST(NamedTuple):
-    """Images [N, 28, 28] in 0..1 and labels [N] in 0..9; N is 60,000 and 10,000."""
+    """Images [N, 28, 28] in 0..1 and labels [N]: 60,000 in train, 10,000 in test."""
 
     train: tuple[np.ndarray, np.ndarray]
     test: tuple[np.ndarray, np.ndarray]

@@ -45,7 +45,7 @@ def jsb_chorales() -> Music:
     """Load Bach's chorales, in time steps of a quarter note.
 
     The parts train, validation and test have 229, 76 and 77 pieces, with 13,807, 4,602
-    and 4,725 steps. No chorale is in two parts, not even transposed.
+    and 4,725 time steps in all. No chorale is in two parts, not even in another key.
     """
     path = find(CHORALES, CHORALES_SHA256)
     path = path or fetch(CHORALES_URL, CHORALES_SHA256, CHORALES)
@@ -57,10 +57,10 @@ def jsb_chorales() -> Music:
 def nottingham() -> Music:
     """Load the Nottingham folk tunes.
 
-    The parts train, validation and test have 694, 173 and 170 pieces, with 176,561,
-    45,513 and 44,463 steps. One tune of test and one tune of validation are also in
-    train, and one tune is in train twice. These repeated tunes are kept, because
-    published results include them.
+    The parts train, validation and test have 694, 173 and 170 tunes, with 176,561,
+    45,513 and 44,463 time steps in all. One tune of test and one tune of validation are
+    also in train, and one tune is in train twice. These repeated tunes are kept,
+    because published results were computed with them.
     """
     path = find(NOTTINGHAM, NOTTINGHAM_SHA256)
     path = path or fetch(NOTTINGHAM_URL, NOTTINGHAM_SHA256, NOTTINGHAM)
@@ -70,10 +70,10 @@ def nottingham() -> Music:
 
 
 def to_roll(piece: Iterable[Iterable[int]]) -> np.ndarray:
-    """Return a piece as a piano roll, [T, 88] float32: 1 where a key sounds.
+    """Convert a piece to a piano roll, [T, 88] float32: 1 if a key sounds, else 0.
 
     Raises:
-      ValueError: if a note is not a key of the piano, 21..108.
+      ValueError: if a MIDI number does not belong to one of the 88 keys (21 to 108).
 
     Example:
       >>> np.nonzero(to_roll([{60, 64}, set()]))
@@ -90,7 +90,9 @@ def to_roll(piece: Iterable[Iterable[int]]) -> np.ndarray:
 
 
 def to_piece(roll: np.ndarray) -> Piece:
-    """Convert a piano roll [T, 88], where nonzero means on, to sets of MIDI numbers.
+    """Convert a piano roll [T, 88] to a piece: the MIDI numbers of each step's notes.
+
+    A key sounds in a step if the roll's element for this step and key is not zero.
 
     Example:
       >>> to_piece(to_roll([{60}, set()]))

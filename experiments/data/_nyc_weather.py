@@ -34,7 +34,7 @@ COLUMNS = {
 
 
 class NYCWeather(NamedTuple):
-    """Weather at one airport in order of time, arrays [N]; NaN is a missing value."""
+    """Hourly weather at one airport, arrays [N] in order of time; NaN if missing."""
 
     hours: np.ndarray  # datetime64[h] in UTC, hour of each measurement
     temperature: np.ndarray  # in °F

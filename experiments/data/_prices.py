@@ -32,9 +32,10 @@ VIX_URL = (
 
 
 class Shiller(NamedTuple):
-    """Monthly S&P 500 data, [1866], 1871-01 to 2026-06; NaN is a missing value.
+    """S&P 500 data of the 1866 months from 1871-01 to 2026-06; NaN if missing.
 
-    The price is a mean over the month, so returns are autocorrelated by construction.
+    The price of a month is the mean of the prices in this month. The returns of
+    successive months are therefore autocorrelated by construction.
     By convention, the first 1,492 of the 1,865 log-returns are the training part.
     """
 
@@ -51,11 +52,12 @@ class Shiller(NamedTuple):
 
 
 class VIX(NamedTuple):
-    """Values of the VIX on each trading day, [9235], 1990-01-02 to 2026-07-23.
+    """Values of the VIX on the 9235 trading days from 1990-01-02 to 2026-07-23.
 
-    No values are missing. In 47 rows, open or close is outside low..high. In 506 rows,
-    only the close was known, so prefer the close. By convention, the first 7,388 days,
-    up to 2019-05-02, are the training part.
+    No values are missing. On 47 days, the opening or the closing value is not between
+    the lowest and the highest value. On 506 days, the source knew only the closing
+    value, so prefer the closing values. By convention, the first 7,388 days, up to
+    2019-05-02, are the training part.
     """
 
     dates: np.ndarray  # datetime64[D], trading days
@@ -82,7 +84,7 @@ def vix() -> VIX:
 
 
 def _columns(path: Path, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the dates [N] of a file, and its other columns, [columns, N]."""
+    """Return the dates [N] in a CSV file, and its other columns [columns, N]."""
     with path.open(encoding="ascii", newline="") as file:
         header, *rows = csv.reader(file)
     if header != names:

@@ -27,14 +27,17 @@ SUMS = pathlib.Path(__file__).with_name("proben1.sha256")
 
 
 class Part(NamedTuple):
-    """Inputs [P, inputs] and targets [P, outputs] in 0..1, float32."""
+    """Inputs [P, inputs] and targets [P, outputs] of P examples, float32 in 0..1."""
 
     x: np.ndarray
     target: np.ndarray
 
 
 class Proben1(NamedTuple):
-    """One problem: half of the examples in train, a quarter each in the other two."""
+    """One problem, with half of its examples for training.
+
+    A quarter of the examples is for validation, and a quarter for test.
+    """
 
     name: str
     classes: bool  # whether targets are one-hot
@@ -44,7 +47,7 @@ class Proben1(NamedTuple):
 
 
 def proben1(name: str) -> Proben1:
-    """Load the problem with a name such as "cancer1"."""
+    """Load a problem by its name, such as "cancer1"."""
     return parse_proben1(name, _text(name))
 
 

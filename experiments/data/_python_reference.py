@@ -9,9 +9,9 @@ from experiments.data._text_file import as_text, Text
 def python_reference() -> Text:
     """Return the help topics of the running Python as one text, ordered by name.
 
-    The text depends on the version of Python, so scores on the text differ slightly
-    from version to version. The few dozen characters outside ASCII, of half a million,
-    become "?".
+    The text depends on the version of Python, so the scores of a model on the text
+    differ slightly between versions. The text has half a million characters. The few
+    dozen characters that are not ASCII become "?".
     """
     text = "\n".join(topics[name] for name in sorted(topics))
     text = text.encode("ascii", "replace").decode()

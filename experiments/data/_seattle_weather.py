@@ -21,7 +21,7 @@ URL = (
 
 
 class SeattleWeather(NamedTuple):
-    """Daily values [1461]; by convention, 2014 is validation and 2015 is test."""
+    """Daily values [1461]; by convention, 2014 is for validation, and 2015 for test."""
 
     dates: np.ndarray  # datetime64[D]
     precipitation: np.ndarray  # mm

@@ -15,15 +15,16 @@ ARCHIVE = "sms_spam/sms+spam+collection.zip"
 ARCHIVE_SHA256 = "1587ea43e58e82b14ff1f5425c88e17f8496bfcdb67a583dbff9eefaf9963ce3"
 URL = "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip"
 CLASSES = ("ham", "spam")
-ENDS = 3722, 4136  # ends of the training and of the validation part
+ENDS = 3722, 4136  # index of the first text for validation, and of the first for test
 
 
 def sms_spam() -> TextClasses:
-    """Load the messages in file order, each text once.
+    """Load the messages in the order of the file; a repeated text is loaded once.
 
-    The 5,574 lines have 5,171 different texts: 3,722 for training, 414 for validation,
-    1,035 for test. Then 11 texts are dropped from training and 3 from validation,
-    because a later part has nearly the same text: it differs only in case, or in
+    The 5,574 lines of the file have 5,171 different texts: 3,722 for training, 414 for
+    validation, 1,035 for test. From training, 11 texts are dropped, because validation
+    or test has nearly the same text. From validation, 3 texts are dropped, because test
+    has nearly the same text. Nearly the same texts differ only in case, or in
     characters that are not letters or digits.
     """
     path = find(FILE, SHA256)
@@ -37,7 +38,7 @@ def sms_spam() -> TextClasses:
 
 
 def read_lines(text: str) -> list[tuple[str, str]]:
-    """Return (class, message) of each line; a tab separates class and message."""
+    """Parse lines "class, tab, message"; return a pair (class, message) for each."""
     items = []
     for line in text.removesuffix("\n").split("\n"):
         name, tab, message = line.partition("\t")
@@ -48,7 +49,7 @@ def read_lines(text: str) -> list[tuple[str, str]]:
 
 
 def first_of_each(items: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Keep only the first of all items with exactly the same text."""
+    """Return pairs (class, text), without later pairs that have the same text."""
     once: dict[str, str] = {}
     for name, message in items:
         once.setdefault(message, name)

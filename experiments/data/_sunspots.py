@@ -20,6 +20,6 @@ class Sunspots(NamedTuple):
 
 
 def sunspots() -> Sunspots:
-    """Load all years; by convention, 1700–1920 is for training, 1921–1979 for test."""
+    """Load all years; by convention, models train on 1700–1920, test on 1921–1979."""
     years, numbers = np.loadtxt(FILE, delimiter=",", skiprows=1, unpack=True)
     return Sunspots(years.astype(int), numbers.astype(np.float32))

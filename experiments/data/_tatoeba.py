@@ -30,7 +30,7 @@ Pair: TypeAlias = tuple[str, str]  # English, French
 
 
 class SentencePairs(NamedTuple):
-    """Pairs (English, French); no English sentence is in two parts."""
+    """Pairs (English, French) of sentences; no English sentence is in two parts."""
 
     train: list[Pair]
     validation: list[Pair]
@@ -44,16 +44,17 @@ def tatoeba_fra_eng(
 
     All translations of an English sentence are in the same part. Pairs are in file
     order. Nonbreaking spaces in the French sentences become plain spaces. There are
-    114,499 pairs in train, 14,091 in validation and 14,197 in test. Then 64 pairs are
-    dropped from train and 10 from validation, because a later part has nearly the same
-    English sentence: it differs only in case, or in characters that are not letters or
-    digits.
+    114,499 pairs in train, 14,091 in validation and 14,197 in test. From train, 64
+    pairs are then dropped, because validation or test has nearly the same English
+    sentence. From validation, 10 pairs are dropped, because test has nearly the same
+    English sentence. Nearly the same sentences differ only in case, or in characters
+    that are not letters or digits.
 
     Args:
       normalise: function that is applied to each sentence first, such as
         :func:`tutorial_form`.
       keep: function that returns whether to keep a pair of normalised sentences, such
-        as :func:`is_of_tutorial`.
+        as :func:`is_of_tutorial`; None to keep all pairs.
     """
     path = find(FILE, SHA256) or fetch(URL, SHA256, FILE)
     with zipfile.ZipFile(path) as archive:
@@ -68,9 +69,10 @@ def tatoeba_fra_eng(
 
 
 def which_part(english: str) -> int:
-    """Return the part that a sentence is in: 0 is train, 1 validation, 2 test.
+    """Return the part of the data that a sentence is in: train 0, validation 1, test 2.
 
-    Of 10 sentences, about 8 are for train, 1 for validation and 1 for test.
+    The part of a sentence depends on a hash of the sentence. About 80 % of all
+    sentences are in train, 10 % in validation and 10 % in test.
 
     Example:
       >>> [which_part(english) for english in ("Go.", "Run!", "Wow!")]
@@ -98,9 +100,11 @@ def tutorial_form(text: str) -> str:
 def is_of_tutorial(pair: Pair) -> bool:
     """Return whether PyTorch's translation tutorial uses a pair of sentences.
 
-    The tutorial uses short pairs that begin with "i am", "he is" or similar words. In
-    :func:`tutorial_form`, these are 9,390 pairs of train, 1,252 of validation and 1,173
-    of test. Together, they have 3,028 different words in English and 4,668 in French.
+    The tutorial uses pairs of short sentences, of which the English one begins with
+    "i am", "he is" or similar words. Both sentences of the pair must be normalised by
+    :func:`tutorial_form` before this function is called.
+    The tutorial's pairs are 9,390 of train, 1,252 of validation and 1,173 of test. All
+    of these pairs have 3,028 different words in English and 4,668 in French.
     """
     short = all(len(text.split(" ")) < LONGEST for text in pair)
     return short and pair[0].startswith(OPENINGS)

@@ -1,4 +1,4 @@
-"""Texts, such as the text of a user's file, as indices into their alphabet."""
+"""Texts, such as a user's file, converted to indices of characters in an alphabet."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +36,7 @@ def text_file(path: Path) -> Text:
 
 
 def as_text(text: str, source: str) -> Text:
-    """Convert a string to indices into its alphabet; the last tenth is for test.
+    """Convert a text to indices of its characters; its last tenth is for test.
 
     Example:
       >>> as_text("abracadabra", "a spell").alphabet

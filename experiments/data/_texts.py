@@ -1,4 +1,4 @@
-"""Texts with class labels, and removal of texts that several parts share."""
+"""Texts with class labels, and removal of texts that occur in several parts."""
 
 import re
 import unicodedata
@@ -14,11 +14,11 @@ class LabelledTexts(NamedTuple):
     """Texts, and the class of each."""
 
     texts: list[str]
-    labels: np.ndarray  # [N] class of each text, an index
+    labels: np.ndarray  # [N] index of the class of each text
 
 
 class TextClasses(NamedTuple):
-    """Texts with class labels; no two parts share a text (see :func:`same_form`)."""
+    """Texts with class labels; no text is in two parts (see :func:`same_form`)."""
 
     classes: tuple[str, ...]
     train: LabelledTexts
@@ -43,7 +43,7 @@ def as_seen(text: str) -> str:
 
 
 def same_form(text: str) -> str:
-    """Return the words of a text in lower case, which is how texts are compared.
+    """Return the words of a text in lower case; texts with equal words count as equal.
 
     Example:
       >>> same_form("It's  FREE!!") == same_form("it s free")
@@ -59,7 +59,8 @@ def keep_apart(
 
     Args:
       parts: parts of a data set, such as train, validation and test.
-      text: function from an item to its text; texts are compared in :func:`same_form`.
+      text: function that returns the text of an item. Texts count as equal if their
+        results of :func:`same_form` are equal.
     """
     later: set[str] = set()
     kept = []
@@ -72,6 +73,6 @@ def keep_apart(
 
 
 def label(classes: tuple[str, ...], items: list[tuple[str, str]]) -> LabelledTexts:
-    """Convert pairs (class, text) to texts, and labels that are indices of classes."""
+    """Split pairs (class, text) into texts and labels, which are indices of classes."""
     labels = np.array([classes.index(name) for name, _ in items], np.int32)
     return LabelledTexts([text for _, text in items], labels)

@@ -27,12 +27,13 @@ VALIDATION = 545
 
 
 def trec() -> TextClasses:
-    """Load the questions, in which spaces separate words; test is the official part.
+    """Load the questions; the words of a question are separated by spaces.
 
-    The test part has 500 questions. Of the 5,452 training questions, 10 are dropped
-    because test has exactly the same question. Of the remaining 5,442 questions, the
-    last 545 are for validation, and the first 4,897 for training. Then 13 questions are
-    dropped from training, because a later part has nearly the same text: it differs
+    The test part is the official one, with 500 questions. Of the 5,452 official
+    training questions, 10 are dropped because the test part has exactly the same
+    question. Of the remaining 5,442 questions, the last 545 are for validation, and the
+    first 4,897 for training. Then 13 questions are dropped from training, because
+    validation or test has nearly the same question. Nearly the same questions differ
     only in case, or in characters that are not letters or digits.
     """
     train = read_lines(_text("TREC.train"))

@@ -2,9 +2,9 @@
 
 A. L. Freire, M. Veloso, G. A. Barreto, "Wall-following robot navigation data", UCI
 Machine Learning Repository 2010, doi:10.24432/C57C8W, CC BY 4.0. The UCI repository has
-the data as a zip archive, https://archive.ics.uci.edu/dataset/194. The file that is
-downloaded is a copy in a GitHub repository, at a fixed commit; it has an additional
-first line with column names. The sensors measure distances by ultrasound.
+the data as a zip archive, https://archive.ics.uci.edu/dataset/194. The downloaded file
+is a copy from a GitHub repository, at a fixed commit. This copy has an additional first
+line with column names. The sensors measure distances by ultrasound.
 """
 
 from typing import NamedTuple
@@ -30,7 +30,7 @@ ACTIONS = (
 
 
 class WallFollowing(NamedTuple):
-    """Records in order of time; by convention, records from 4092 on are for test."""
+    """Records in order of time; by convention, test data begin at index 4092."""
 
     readings: np.ndarray  # [5456, 24] float32, distances in m; 5: out of range
     actions: np.ndarray  # [5456] action of the robot, an index into ACTIONS

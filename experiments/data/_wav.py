@@ -11,25 +11,26 @@ import numpy as np
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 
-STREAMED = 0x7FFF0000  # sizes of at least this in a header mean "unknown"
+STREAMED = 0x7FFF0000  # a size this large in a header means that it is unknown
 UNREADABLE = (ValueError, ArithmeticError, struct.error, EOFError, UnboundLocalError)
-ROUNDING = 1e-6  # how much a float sample may exceed ±1
+ROUNDING = 1e-6  # amount by which a float sample may exceed ±1, due to rounding
 
 
 def read_wav(
     file: str | Path | BinaryIO, rate: int = 8000, *, lowest: int = 1
 ) -> np.ndarray:
-    """Read the samples of a recording, [N] float32 in −1..1.
+    """Read a recording as an array of samples, [N] float32 in −1..1.
 
     Channels are averaged, and the sampling rate is converted to `rate`. Samples beyond
-    ±1 after the conversion are clipped. If the header does not state the size, as in a
-    recording that was written to a pipe, the samples continue to the end of the file.
+    ±1 after the conversion are clipped. A program that writes a recording to a pipe
+    cannot state the number of samples in the header. In this case, the samples are read
+    to the end of the file.
 
     Args:
-      file: a path, or an open binary file.
-      rate: samples per second to return.
-      lowest: lowest sampling rate that a file may have. A recording has no frequencies
-        above half its sampling rate; no conversion can restore them.
+      file: path of the recording, or a binary file that is open for reading.
+      rate: sampling rate of the result, in samples per second.
+      lowest: lowest sampling rate that the file may have. A recording has no
+        frequencies above half its sampling rate, and no conversion can restore them.
 
     Raises:
       ValueError: if the file is not a WAV file, is truncated, has no samples, has
@@ -86,7 +87,8 @@ def read_wav(
 def _as_float(samples: np.ndarray) -> np.ndarray:
     """Convert samples to floats in −1..1.
 
-    24-bit samples need no special case: scipy stores them in the upper 24 of 32 bits.
+    Samples of 24 bits need no special case, because scipy stores each of them in the
+    upper 24 bits of a 32-bit integer.
     """
     if samples.dtype.kind == "f":
         return samples.astype(float)
@@ -96,7 +98,7 @@ def _as_float(samples: np.ndarray) -> np.ndarray:
 
 
 def _sized(content: bytes, name: str) -> bytes:
-    """Write the true sizes of the file and its samples into a RIFF file's header."""
+    """Return a RIFF file with the true sizes in its header, if they were unknown."""
     if content[:4] not in (b"RIFF", b"RIFX") or content[8:12] != b"WAVE":
         return content
     number, short = ("<I", "<H") if content[:4] == b"RIFF" else (">I", ">H")

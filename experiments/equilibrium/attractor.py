@@ -1,17 +1,18 @@
-"""An associative memory after Liao et al. 2018: a network restores damaged digits.
+"""An associative memory (Liao et al. 2018): a network that restores damaged digits.
 
     h ← σ(h/2) (W + Wᵀ) + input,  with no self-connections,  output: the last units of h
 
-The state h has 784 input units, which receive an image, hidden units, which receive no
-input, and 784 output units. The output units are trained to show the whole image; the
-loss is the L1 error. The output is read after 50 iterations of h, even if h has not
-reached a fixed point. The compared gradients differ in the number of these iterations
-that they go back.
+W is the matrix of weights, and σ is the logistic function. The state h has 784 input
+units, which receive an image, hidden units, which receive no input, and 784 output
+units. The output units are trained to show the whole image; the loss is the mean
+absolute error of a pixel (L1). The output is read after 50 iterations of h, even if h
+has not reached a fixed point. Some of the compared gradients are propagated back
+through all 50 iterations, some through fewer.
 
-At the paper's learning rate, and without a bound on W (`--limit`), h soon no longer
-settles, and training by backpropagation through all 50 iterations ends with a black
-output. At a tenth of the paper's learning rate (`--learning-rate 0.0001`), all
-gradients that go back many iterations agree.
+At the paper's learning rate, and without a bound on the norm of W (`--limit`), h soon
+no longer settles at a fixed point. Training by backpropagation through all 50
+iterations then ends with a black output. At a tenth of the paper's learning rate
+(`--learning-rate 0.0001`), the gradients that go back many iterations agree.
 """
 
 import dataclasses
@@ -41,10 +42,10 @@ ADJOINTS = {
     "jfb": gradients.adjoints.jfb(),
 }
 RULES = ("bptt-50", "tbptt-20", *ADJOINTS)
-# Errors measured outside this project with 64 hidden units and one seed: L1 error, and
-# L1 error of the binarised output, at epoch 100, then both at epoch 300. For CG
-# (conjugate gradients), the Jacobian-vector product of Liao's code was used, which is
-# wrong.
+# Errors measured outside this project, with 64 hidden units and one seed. At epoch 100
+# and at epoch 300, there are two errors: the L1 error of the output, and of the output
+# rounded to black and white. The errors of conjugate gradients (cg-20) were measured
+# with a wrong Jacobian-vector product, that of Liao's code.
 MEASURED = {
     "bptt-50": (0.2441, 0.1432, 0.1894, 0.0668),
     "tbptt-20": (0.2441, 0.1432, 0.1883, 0.0600),
@@ -56,7 +57,10 @@ MEASURED = {
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Store ten digits in an associative memory, and restore them when corrupted."""
+    """Train an associative memory of ten digits by six kinds of gradient.
+
+    The trained network restores digits that are partly blackened.
+    """
 
     QUICK = {"hidden": 16, "epochs": 8}
     CHECKS = {
@@ -81,7 +85,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train with each kind of gradient; show errors, also errors measured elsewhere."""
+    """Train with each kind of gradient; show errors, and errors measured elsewhere."""
     check = lambda config: data.mnist()
     return run_study("attractor", config, _jobs, _finish, check=check)
 
@@ -136,12 +140,12 @@ def _settle(rule, weights, x):
 
 
 def corrupt(key: jax.Array, images: jax.Array, share: float) -> jax.Array:
-    """Blacken each white pixel with probability `share`."""
+    """Return images in which each pixel is set to black with probability `share`."""
     return images * jax.random.bernoulli(key, 1 - share, images.shape)
 
 
 def _train(config: Config, rule: str, seed: int, images: jax.Array, way: Way) -> Row:
-    """Train with one kind of gradient; save restored digits; return the errors."""
+    """Train with one kind of gradient; save restored digits; return output errors."""
     of_weights, of_steps, of_damage = (jax.random.key(3 * seed + i) for i in range(3))
     size = 2 * PIXELS + config.hidden
     weights = 1e-3 * jax.random.normal(of_weights, (size, size))
@@ -215,7 +219,7 @@ def _show(rows: list[Row], config: Config) -> None:
 
 
 def _cell(values: Sequence[float]) -> str:
-    """Format one error with four decimals, or several as mean ± standard deviation."""
+    """Format an error with four decimals, or errors as mean ± standard deviation."""
     several = len(values) > 1
     return report.mean_sd(list(values)) if several else f"{values[0]:.4f}"
 
@@ -236,7 +240,11 @@ def _draw_images(folder: Path, images: np.ndarray, rows: list[Row]) -> Figure:
 
 
 def _draw_curves(rows: list[Row]) -> Figure:
-    """Draw L1 errors, also of binarised outputs, against epochs (means over seeds)."""
+    """Draw errors against epochs, as means over seeds.
+
+    One panel shows the L1 error of the output, one that of the output rounded to black
+    and white.
+    """
     figure = Figure(figsize=(10, 4), layout="constrained")
     names = {"l1": "L1 per pixel", "binary": "share of wrong pixels"}
     rules = dict.fromkeys(row["rule"] for row in rows)

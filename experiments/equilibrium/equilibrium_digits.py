@@ -1,17 +1,18 @@
-"""An equilibrium network on digits: five gradients, with and without projection.
+"""An equilibrium network on digits, trained by five gradients in three regimes.
 
     z = tanh(z W + x U + b),  logits = z V + c
 
-z is iterated from zero; x is an image of scikit-learn's digits, which are split at
-random. There are three regimes. In two of them, the recurrent matrix W starts at scale
-0.5 or 0.9, and is not bounded. In the third regime, W starts at scale 0.5, and is
-projected to a spectral norm of at most 0.95 after each update. Without the projection,
-training leads to a W for which z no longer settles at a fixed point. The exact gradient
-is affected most, because it assumes that z has settled.
+The state z is iterated from zero. The input x is an image of scikit-learn's digits,
+which are split into training and test images at random. There are three regimes. In two
+of these regimes, the recurrent matrix W starts at scale 0.5 or 0.9, and is not bounded.
+In the third regime, W starts at scale 0.5, and is projected to a spectral norm of at
+most 0.95 after each update. Without the projection, training leads to a W for which z
+no longer settles at a fixed point. Training by the exact gradient then suffers most,
+because the exact gradient assumes that z has settled.
 
-If z has not settled, this study uses the last iterate (`on_failure="ignore"`), like
-libraries that do not check convergence. With the default `on_failure="nan"`, the
-gradient would be NaN.
+If the state z has not settled, this study uses the last iterate
+(`on_failure="ignore"`), like libraries that do not check convergence. With the default
+`on_failure="nan"`, the gradient would be NaN.
 """
 
 import dataclasses
@@ -34,18 +35,19 @@ from experiments.harness.study import run_study, Study
 
 UNITS, BATCH, TRAIN, LIMIT, STEPS = 64, 128, 1437, 0.95, 200
 SOLVER = gradients.solvers.relaxation(tol=1e-5, max_steps=STEPS)
-ADJOINTS = {  # None means backpropagation through 50 iterations
+ADJOINTS = {  # None: backpropagation through 50 iterations of the state
     "bptt-50": None,
     "rbp": gradients.adjoints.relaxation(tol=1e-5, max_steps=STEPS),
     "neumann-5": gradients.adjoints.neumann(5),
     "neumann-1": gradients.adjoints.neumann(1),
     "jfb": gradients.adjoints.jfb(),
 }
-# {regime: (scale of the initial W, whether W is projected)}.
+# {regime: (scale of the initial recurrent matrix, whether this matrix is projected)}.
 REGIMES = {"free, 0.5": (0.5, False), "free, 0.9": (0.9, False)}
 REGIMES |= {"projected, 0.5": (0.5, True)}
-# Test accuracies in % measured outside this project, for each kind of gradient and each
-# regime: mean and standard deviation of 3 seeds, in float32.
+# Test accuracies in %, measured outside this project in float32. For each kind of
+# gradient, there are three pairs, one for each regime. A pair has the mean and the
+# standard deviation over 3 seeds.
 MEASURED = {
     "bptt-50": ((97.13, 1.12), (97.41, 0.69), (97.78, 0.60)),
     "rbp": ((95.37, 2.40), (86.20, 2.50), (97.78, 0.60)),
@@ -84,7 +86,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train all networks; show test accuracies, with those measured elsewhere."""
+    """Train all networks; show test accuracies, and accuracies measured elsewhere."""
     return run_study("equilibrium_digits", config, _jobs, _finish)
 
 
@@ -107,7 +109,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 def _row(
     config: Config, regime: str, rule: str, examples: list[jax.Array], way: Way
 ) -> Row:
-    """Train with one kind of gradient in one regime, from all seeds."""
+    """Train with one kind of gradient in one regime; return results of all seeds."""
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     train = jax.vmap(
         partial(_train, config.epochs, regime, rule), in_axes=(0, None, None)
@@ -150,7 +152,10 @@ def _logits(params, z):
 
 
 def _train(epochs, regime, rule, key, images, labels):
-    """Train once; return accuracy, losses, and whether the trained network settles."""
+    """Train one network; return test accuracy, training losses, and whether it settles.
+
+    A trained network settles if its state reaches a fixed point on the test images.
+    """
     scale, projected = REGIMES[regime]
     split_key, init_key, batch_key = jax.random.split(key, 3)
     order = jax.random.permutation(split_key, len(images))
@@ -239,7 +244,10 @@ def _measured(row):
 
 
 def _draw(rows) -> Figure:
-    """Draw accuracies of all seeds, accuracies measured elsewhere, and losses."""
+    """Draw test accuracies of all seeds, those measured elsewhere, and training losses.
+
+    There is one column of panels for each regime.
+    """
     figure = Figure(figsize=(13, 7), layout="constrained")
     regimes = dict.fromkeys(row["regime"] for row in rows)
     rules = list(dict.fromkeys(row["rule"] for row in rows))

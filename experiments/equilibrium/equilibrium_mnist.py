@@ -2,11 +2,12 @@
 
     x = pool(relu(conv5(image))),   h = tanh(conv3(h) + x),   logits = V h + c
 
-The state h is iterated to a fixed point. The exact gradient is computed by recurrent
-backpropagation (RBP); JFB is Jacobian-free backpropagation. After each update, the
-kernel of conv3, as a matrix [9 C, C] for C channels, is projected to a spectral norm of
-at most 0.3. The norm of the convolution is at most three times as large, 0.9, so h
-always settles.
+The input x is computed once for each image, and the state h is iterated to a fixed
+point. The exact gradient is computed by recurrent backpropagation (RBP); JFB is
+Jacobian-free backpropagation. The kernel of the convolution conv3, as a matrix [9 C, C]
+for C channels, is projected to a spectral norm of at most 0.3 after each update. The
+spectral norm of the whole convolution is at most three times as large, 0.9. The state h
+therefore always settles.
 
 The command for the number of epochs of the paper (Fung et al. 2022), on a GPU, is
 `python -m experiments equilibrium_mnist --channels 48 --epochs 100 --batch 100`.
@@ -35,8 +36,8 @@ ADJOINTS = {
     "rbp": gradients.adjoints.relaxation(tol=1e-4, max_steps=100),
     "jfb": gradients.adjoints.jfb(),
 }
-# Test accuracies in % of Fung et al. 2022, from the file names of the released weights.
-# The network of Fung et al. is larger, and was trained for 100 epochs.
+# Test accuracies in % of Fung et al. 2022, from the names of the files with the weights
+# that they released. Their network is larger, and was trained for 100 epochs.
 PUBLISHED = {"rbp": 95.99, "jfb": 99.36}
 HEADER = ["", "test %", "published", "evaluations", "settle %", "steps", "ms/step"]
 HEADER += ["compile s", "MiB"]
@@ -60,7 +61,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train with both gradients; show test accuracies and published accuracies."""
+    """Train by both kinds of gradient; show our and published test accuracies."""
     check = lambda config: data.mnist()
     return run_study("equilibrium_mnist", config, _jobs, _finish, check=check)
 
@@ -83,7 +84,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 def _train(
     config: Config, rule: str, seed: int, digits: data.MNIST, steps: int, way: Way
 ) -> Row:
-    """Train with one kind of gradient; return test accuracy, losses and times."""
+    """Train by one kind of gradient; return test accuracy, training losses, times."""
     sample = lambda key, part: jax.tree.map(
         lambda leaf: leaf[jax.random.randint(key, (config.batch,), 0, len(leaf))], part
     )
@@ -105,7 +106,11 @@ def _train(
 
 
 def _evaluate(params: PyTree, images: np.ndarray, labels: np.ndarray) -> Row:
-    """Return test accuracy, fraction of images that settle, and evaluations of f."""
+    """Return accuracy, % of images whose state settles, and iterations of the state.
+
+    All three are measured on test images. The number of iterations is a mean over these
+    images.
+    """
     correct, taken, settled = [], [], []
     look = jax.jit(_look)
     for begin in range(0, len(images), 500):
@@ -214,7 +219,7 @@ def _show(rows: list[Row]) -> None:
 
 
 def _draw(rows: list[Row]) -> Figure:
-    """Draw smoothed training losses of each gradient rule and seed."""
+    """Draw a curve of smoothed training losses for each kind of gradient and seed."""
     figure = Figure(figsize=(8, 4), layout="constrained")
     axis = figure.subplots()
     for row in rows:

@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from experiments import report
 from experiments.forgetting._online_regression import METHODS
 
-# Mean squared errors of one-step predictions, measured outside this project: 5 inputs;
-# standard deviations 0.01 of the walk's steps and 0.05 of the noise; λ = 0.9; W = 20; T
-# = 2000, of which 200 steps are left out; 5 seeds. None means that the method diverged.
+# Mean squared errors of one-step predictions on random walks, measured outside this
+# project with 5 inputs and 5 seeds. Standard deviations are 0.01 for the steps of the
+# walk, and 0.05 for the noise of the targets. The forgetting factor is 0.9, and replay
+# stores 20 examples. Of 2000 steps, the first 200 are left out. None: it diverged.
 MEASURED_RATES = (0.05, 0.2, 0.5, 1.0)
 MEASURED = {
     "sgd": (0.00861, 0.01031, None, None),
@@ -24,7 +25,7 @@ COLOURS = dict(zip(METHODS, ["C7", "C1", "C0", "C2", "C3"], strict=True))
 
 
 def show_walk(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print mean squared errors on random walks, and those measured elsewhere."""
+    """Print prediction errors on random walks, and errors measured elsewhere."""
     table = []
     for row in rows:
         if row["stream"] != "random walk":
@@ -95,7 +96,7 @@ def _measured(method, rate):
 
 
 def draw_walk(rows: list[dict[str, Any]], rates: np.ndarray) -> Figure:
-    """Draw errors against learning rates η, and the first weight against time."""
+    """Draw prediction errors against learning rates, and one weight against time."""
     mine = [row for row in rows if row["stream"] == "random walk"]
     figure = Figure(figsize=(12, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -132,7 +133,7 @@ def draw_walk(rows: list[dict[str, Any]], rates: np.ndarray) -> Figure:
 
 
 def draw_weather(rows: list[dict[str, Any]]) -> Figure:
-    """Draw each method's error, averaged over a sliding window of 60 days."""
+    """Draw each method's prediction error, as a mean over a sliding 60-day window."""
     mine = [row for row in rows if row["stream"] == "seattle"]
     panels = list(dict.fromkeys(row["inputs"] for row in mine))
     figure = Figure(figsize=(12, 7.5), layout="constrained")

@@ -1,7 +1,9 @@
-"""Five online methods for a linear model whose true weights change.
+"""Five methods that learn a linear model online while its true weights change.
 
-The squared error of k steps ago is multiplied by λᵏ. The methods stored, replay and two
-sums change w by −η (1 − λ) times the sum of the gradients of these discounted errors:
+The model has weights w, and learns from one example (x, y) per step. The squared error
+of the example k steps ago is multiplied by λᵏ, where λ is the forgetting factor. The
+methods stored, replay and two sums change w by −η (1 − λ) times a sum of gradients of
+these discounted errors, where η is the learning rate:
 
     sgd          changes w by −η times only the newest gradient
     stored       sums all gradients, as computed when they were new
@@ -9,7 +11,8 @@ sums change w by −η (1 − λ) times the sum of the gradients of these discou
     two sums     sums gradients of all past examples at the current w, as R w − p
     rls          has no η: at every step, w minimises the sum of discounted errors
 
-w are the weights. R and p are the discounted sums of x xᵀ and x y over examples (x, y).
+The matrix R is the discounted sum of x xᵀ over past examples. The vector p is the
+discounted sum of x y over past examples.
 """
 
 from collections.abc import Callable
@@ -89,19 +92,19 @@ def follow(
     decay: jax.Array,
     horizon: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Run one method once along a stream, from zero weights w.
+    """Run one method once along a stream of examples; its weights start at zero.
 
     Args:
-      method: a key of METHODS.
+      method: name of the method, a key of the table `METHODS`.
       xs: inputs [T, d].
       ys: targets [T].
       rate: learning rate η, an array [].
       decay: forgetting factor λ, an array [].
-      horizon: number W of past examples that replay stores.
+      horizon: number of past examples that the method "replay" stores.
 
     Returns:
-      Errors [T] of the predictions, which are made before the target is seen; and the
-      weights [T, d] after each update.
+      Errors [T] of the predictions, and the weights [T, d] after each update. Each
+      prediction is made before the method sees the target.
     """
     init, step = METHODS[method](rate, decay, horizon)
 
@@ -124,7 +127,10 @@ def over_grid(
     decays: jax.Array,
     horizon: int,
 ) -> jax.Array:
-    """Return a method's errors [λ, η, T] for all decays λ and rates η, under vmap."""
+    """Return a method's prediction errors, [forgetting factors, learning rates, T].
+
+    The runs with all forgetting factors and learning rates are computed under `vmap`.
+    """
     run = lambda rate, decay: follow(method, xs, ys, rate, decay, horizon)[0]
     over_rates = jax.vmap(run, in_axes=(0, None))
     return jax.vmap(over_rates, in_axes=(None, 0))(rates, decays)

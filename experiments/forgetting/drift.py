@@ -1,7 +1,7 @@
 """Study `drift`: forgetting factors for a target function that changes during learning.
 
-The first target function is a linear model whose weights change in a random walk.
-Prediction errors are compared with results measured outside this project. The second
+The first target function is a linear model whose weights change in a random walk. The
+prediction errors are compared with errors measured outside this project. The second
 target is tomorrow's maximum temperature in Seattle, predicted from today's weather.
 """
 
@@ -23,7 +23,7 @@ from experiments.harness.options import above, all_of, at_least, given, within
 from experiments.harness.study import run_study, Study
 
 INPUTS, WALK, NOISE = 5, 0.01, 0.05
-CHOSEN, SCORED = "2014", "2015"  # years: choose η and λ, report errors
+CHOSEN, SCORED = "2014", "2015"  # year to choose settings on, year to report errors of
 CURVE = np.geomspace(0.02, 1.5, 40)  # learning rates in the picture
 RATES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 DECAYS = (0.5, 0.9, 0.97, 0.99, 0.995, 0.999)
@@ -61,7 +61,7 @@ class Config(Study):
     """Whether to predict the weather too; missing data are downloaded once."""
 
     def check(self) -> None:
-        """Check that there are steps after the burn-in."""
+        """Check that steps remain after `burn_in`, which are left out of the error."""
         if not 0 <= self.burn_in < self.steps:
             raise ValueError(
                 f"burn_in must be within 0 <= burn_in < steps = {self.steps}, got "
@@ -70,12 +70,15 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Run all methods on all streams; print tables, and save pictures."""
+    """Run all methods on random walks and on weather; print tables, save pictures."""
     return run_study("drift", config, _jobs, _finish)
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return a job for each stream and method; if weather is left out, print why."""
+    """Return one job for each pair of a data stream and a method.
+
+    If the weather data are left out, print the reason.
+    """
     jobs = [
         Job(f"random walk, {name}", 1, partial(_walk_row, config, name))
         for name in METHODS
@@ -100,7 +103,11 @@ def _finish(folder: Path, config: Config, rows: list[dict[str, Any]]) -> None:
 
 
 def walks(config: Config) -> tuple[jax.Array, jax.Array, np.ndarray]:
-    """Draw inputs [seeds, T, d], targets [seeds, T] and true weights [seeds, T, d]."""
+    """Draw examples of linear models whose true weights change in a random walk.
+
+    Returns:
+      Inputs [seeds, T, d], targets [seeds, T] and true weights [seeds, T, d].
+    """
     streams = []
     for seed in range(config.first_seed, config.first_seed + config.seeds):
         numbers = np.random.default_rng(seed)
@@ -114,7 +121,11 @@ def walks(config: Config) -> tuple[jax.Array, jax.Array, np.ndarray]:
 
 
 def _walk_row(config: Config, name: str, way: Way) -> dict[str, Any]:
-    """Return mean squared errors by learning rate and seed, and one weight in time."""
+    """Run a method on all random walks; return its row of results.
+
+    The row has mean squared errors for each learning rate and seed. For a picture, the
+    row also has the values of one weight over time.
+    """
     del way
     xs, ys, truth = walks(config)
     rates = np.array([*config.rates, *CURVE])
@@ -141,9 +152,10 @@ def _walk_row(config: Config, name: str, way: Way) -> dict[str, Any]:
 
 
 def _follow_walks(config, name, xs, ys, rates) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean squared errors [seeds, η], and the first weight [seeds, η, T].
+    """Return mean squared errors [seeds, rates], and the first weight over time.
 
-    An error is inf if it is not below the error of always predicting 0.
+    The first weight has the shape [seeds, rates, T]. An error is inf if it is not below
+    the error of always predicting 0.
     """
     decay = jnp.asarray(config.decay)
 
@@ -174,14 +186,18 @@ def _weather(config: Config) -> tuple[data.SeattleWeather | None, str]:
 def _weather_row(
     config: Config, weather: data.SeattleWeather, inputs: str, name: str, way: Way
 ) -> dict[str, Any]:
-    """Return a method's errors in °C per day, with the η and λ best in year CHOSEN."""
+    """Return the errors of a method's temperature forecasts in °C, one for each day.
+
+    The learning rate and the forgetting factor are those with the lowest error in the
+    year `CHOSEN`.
+    """
     del way
     xs, ys, scale = tomorrow(weather, SHOWN[inputs])
     days = weather.dates[1:]
     years = days.astype("datetime64[Y]").astype(str)
     if name == "persistence":
         errors, setting = np.diff(weather.temp_max), {}
-    elif name == "fixed":  # one least-squares fit to all years before SCORED
+    elif name == "fixed":  # fit least squares once, to all years before SCORED
         before = years < SCORED
         w = np.linalg.lstsq(xs[before], ys[before], rcond=None)[0]
         errors, setting = scale * (ys - xs @ w), {}
@@ -201,12 +217,15 @@ def _weather_row(
 
 
 def _grid(name, xs, ys, horizon) -> tuple[np.ndarray, list[dict[str, float]]]:
-    """Return a method's errors [settings, T], and the pairs (η, λ) of the settings."""
+    """Return a method's errors [settings, T], and the settings that were tried.
+
+    A setting is a pair of a learning rate and a forgetting factor.
+    """
     rates = RATES if name != "rls" else RATES[:1]  # rls has no learning rate
     decays = DECAYS if name != "sgd" else DECAYS[:1]
     examples = jnp.asarray(xs), jnp.asarray(ys)
     errors = over_grid(name, *examples, jnp.array(rates), jnp.array(decays), horizon)
-    errors = np.asarray(errors, float)  # axes are λ, η and time
+    errors = np.asarray(errors, float)  # [forgetting factors, learning rates, T]
     settings = [
         ({} if name == "rls" else {"learning_rate": rate})
         | ({} if name == "sgd" else {"decay": decay})
@@ -219,10 +238,12 @@ def _grid(name, xs, ys, horizon) -> tuple[np.ndarray, list[dict[str, float]]]:
 def tomorrow(
     weather: data.SeattleWeather, names: tuple[str, ...]
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return inputs [T, 1 + names], next day's maxima [T], and their scale in °C.
+    """Return inputs, the next day's maximum temperatures, and their scale in °C.
 
-    Inputs and maxima are standardised by their means and standard deviations in the
-    first year, 2012. The scale is the standard deviation of the maximum temperature.
+    The inputs [T, 1 + names] are a constant 1 and the weather columns in `names`. All
+    weather columns, and the maximum temperatures [T], are standardised by their means
+    and standard deviations in the first year, 2012. The scale is the standard deviation
+    of the maximum temperature in this year.
     """
     first = weather.dates < np.datetime64("2013-01-01")
     columns = {name: getattr(weather, name) for name in {*names, "temp_max"}}
@@ -237,7 +258,7 @@ def tomorrow(
 
 
 def rms(errors: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Return the root mean square of the chosen errors; NaN becomes inf."""
+    """Return the root mean square of errors over the chosen steps; NaN becomes inf."""
     with np.errstate(all="ignore"):
         mean = np.sqrt(np.mean(np.square(errors[..., chosen]), axis=-1))
     return np.nan_to_num(mean, nan=np.inf)

@@ -1,1 +1,1 @@
-"""What all studies share: options, jobs, devices, precision and timing."""
+"""Code that all studies share: options, jobs, devices, precision and timing."""

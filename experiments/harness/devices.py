@@ -1,7 +1,7 @@
 """Devices, processes and precision of a study.
 
-JAX reads some settings only once, when it first looks for devices. :func:`start` makes
-these settings after the options are read and before the study runs.
+JAX reads some settings only once, when it first looks for devices. The function
+:func:`start` sets them after the options are read, and before the study runs.
 """
 
 import os
@@ -26,7 +26,7 @@ LOST = 75  # exit code EX_TEMPFAIL of sysexits.h: a retry may succeed
 
 @dataclass(frozen=True)
 class Machine:
-    """Options for several devices: number of devices, processes, and precision."""
+    """Options for a study on several devices or processes, and for its precision."""
 
     devices: int | None = None
     """Number of devices of each process: accelerators or, if there are none, parts of
@@ -53,7 +53,7 @@ class Machine:
     on recent GPUs, and bfloat16 on TPUs."""
 
     def __post_init__(self):
-        """Check that each option is valid, and that the options fit together."""
+        """Check each option alone, and that no two options contradict each other."""
         check_at_least_one(self, "devices", "model_devices", "processes", "heartbeat")
         explicit = self.coordinator, self.processes, self.process_id
         if not self.distributed and explicit != (None, None, None):
@@ -74,12 +74,12 @@ class Machine:
 
     @property
     def dtype(self) -> Any:
-        """Dtype in which the network computes."""
+        """Dtype of the network's computation."""
         return jnp.dtype(self.precision)
 
     @contextmanager
     def computing(self) -> Iterator[None]:
-        """Within a `with` block, compute in the precision that the options name."""
+        """Use the precision in the options for computations within a `with` block."""
         with ExitStack() as stack:
             if self.precision == "float64":
                 stack.enter_context(double_precision())
@@ -89,7 +89,7 @@ class Machine:
             yield
 
     def mesh(self) -> jax.sharding.Mesh:
-        """Return the mesh ("data", "model") of the devices that the options name."""
+        """Return a mesh of the devices in the options, with axes "data" and "model"."""
         local = jax.local_device_count()
         number = self.devices or local
         if number > local:
@@ -111,9 +111,9 @@ class Machine:
 
 
 def start(machine: Machine) -> None:
-    """Make the settings that JAX needs before it looks for devices.
+    """Set the settings that JAX reads when it first looks for devices.
 
-    If the study has several processes, also connect this process to the others.
+    If the study has several processes, also connect this process to the other ones.
     """
     if machine.devices:
         jax.config.update("jax_num_cpu_devices", machine.devices)
@@ -129,10 +129,11 @@ def start(machine: Machine) -> None:
 
 
 def run(study: Callable[[Any], Any], config: Any) -> Any:
-    """Run a study; if it fails and has several processes, exit immediately.
+    """Run a study; if it has several processes and fails, exit this process at once.
 
-    An ordinary exit would hang: JAX would wait for the other processes, and they would
-    wait for this process. If this process is killed, a message is printed.
+    An ordinary exit would hang. JAX would wait for the other processes before the exit,
+    and they would wait for results of this process. If this process is killed, a
+    watcher prints a message.
     """
     if not config.machine.distributed:
         return study(config)
@@ -164,8 +165,8 @@ def _who() -> str:
     return f"process {jax.process_index()} of {jax.process_count()}"
 
 
-# The watcher waits for a byte, which `run` sends when it ends. If the pipe closes
-# without a byte, the process was killed, and the watcher prints a message.
+# The watcher waits for a byte, which `run` sends at its end through a pipe. If the pipe
+# closes without a byte, the process was killed, and the watcher prints a message.
 WATCHER = """
 import os, sys
 if not os.read(0, 1):
@@ -177,8 +178,9 @@ def _watch() -> subprocess.Popen:
     """Start a watcher: a small process that prints a message if this one is killed.
 
     When a process of the study dies, the other processes wait for it in collective
-    operations, until JAX aborts them. An aborted process runs no more Python code. Its
-    watcher notices that their pipe is closed, and prints the message.
+    operations, until JAX aborts them. An aborted process runs no more Python code, so
+    it cannot print a message itself. Its watcher prints the message when the pipe from
+    the process to the watcher closes.
     """
     message = (
         f"\n{_who()} ended before its work was done: it was killed, or JAX ended it "

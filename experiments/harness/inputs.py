@@ -14,8 +14,8 @@ BLOCK = 1 << 20  # number of bytes to read at a time
 def sums_of(config: Any) -> dict[str, dict[str, Any]]:
     """Return {option: {bytes, lines, sha256}} of the user's files that a study reads.
 
-    The study's `FILES` lists the options that name files. A missing file is left out
-    here; the study reports it when it reads the file.
+    The study's attribute `FILES` lists the options that are paths of such files. A
+    missing file is left out of the result; the study itself raises an error for it.
 
     Args:
       config: options of a study.
@@ -29,11 +29,11 @@ def sums_of(config: Any) -> dict[str, dict[str, Any]]:
 
 
 def check_unchanged(config: Any, stored: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that the files of a run are the same as when the run began.
+    """Check that the user's files that a run reads are the same as when it began.
 
     Args:
-      config: options of the run, with `out`, its folder.
-      stored: result of :func:`sums_of` when the run began.
+      config: options of the run; `out` is the folder of the run.
+      stored: result of :func:`sums_of` at the time when the run began.
 
     Raises:
       DataError: if a file is missing or has changed; the message says what changed.
@@ -57,7 +57,7 @@ def check_unchanged(config: Any, stored: Mapping[str, Mapping[str, Any]]) -> Non
 
 
 def _given(config: Any) -> list[str]:
-    """Return {option: path} of the options that name files and are set."""
+    """Return the names of options that are set, and are paths of the user's files."""
     names = {field.name for field in dataclasses.fields(config)}
     files = getattr(config, "FILES", ())
     unknown = set(files) - names
@@ -67,7 +67,7 @@ def _given(config: Any) -> list[str]:
 
 
 def _sums(path: Path, most: int | None = None) -> dict[str, Any]:
-    """Return bytes, lines and sha256 of a file, or of its first bytes."""
+    """Return size, line count and sha256 of a file, or of its first `most` bytes."""
     whole, size, lines = hashlib.sha256(), 0, 0
     with path.open("rb") as file:
         while block := file.read(BLOCK if most is None else min(BLOCK, most - size)):

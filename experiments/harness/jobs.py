@@ -1,8 +1,8 @@
-"""Running and resuming the jobs of a study, one after another.
+"""Running and resuming the jobs of a study (usually trainings), one after another.
 
-The folder of a run has config.json, and results.jsonl with the rows of finished jobs.
-For a job that trains by :meth:`Way.fit`, it also has the learning curve,
-curves/<job>.jsonl, and the checkpoints, checkpoints/<job>/.
+The folder of a run has the file config.json with the options, and results.jsonl with
+the rows of finished jobs. For a job that trains by :meth:`Way.fit`, the folder also has
+the learning curve in curves/<job>.jsonl, and the checkpoints in checkpoints/<job>/.
 """
 
 import dataclasses
@@ -24,15 +24,15 @@ Row = dict[str, Any]
 
 
 class Job(NamedTuple):
-    """A part of a study, usually one training, that returns one or more rows.
+    """A part of a study, usually one training, that returns one or more result rows.
 
-    After Ctrl-C, a job may return a partial result, with "cut_short": True. It is shown
-    and written like a complete result. When the run is resumed, the partial result is
-    deleted and the job is repeated.
+    After Ctrl-C, a job may return a partial result, marked by "cut_short": True. A
+    partial result is shown and written like a complete one. When the run is resumed,
+    the partial result is deleted and the job is repeated.
     """
 
     name: str
-    steps: int  # total number of steps, for the progress bar
+    steps: int  # total number of steps of the job, for the progress bar
     train: Callable[["Way"], Row | list[Row]]
 
 
@@ -61,18 +61,18 @@ class Way:
 
         Args:
           args: positional arguments of :func:`training.fit`.
-          look: function (step, metrics) -> dict of values, such as a test error, to add
-            to the learning curve.
+          look: function (step, metrics) -> dict of values, such as a test error, to
+            write to the learning curve after each chunk.
           every: number of training steps between two checkpoints; by default, a
             checkpoint is written after each chunk.
-          best: function from metrics to a score (lower is better); :meth:`Way.best`
+          best: function (metrics) -> score, where lower is better. The method `best`
             later returns the checkpoint with the lowest score.
           settings: keyword arguments of `training.fit`.
 
         Raises:
-          KeyboardInterrupt: after Ctrl-C, when a checkpoint has been written.
+          KeyboardInterrupt: after Ctrl-C; a checkpoint is written before it is raised.
         """
-        if not any(self.checkpoints.glob("[0-9]*")):  # ended before its first one
+        if not any(self.checkpoints.glob("[0-9]*")):  # start anew, without a checkpoint
             self._curve.unlink(missing_ok=True)
         curve = training.JsonLog(self._curve, look)
         result = training.fit(
@@ -89,12 +89,12 @@ class Way:
         """Return the step and the params of the best checkpoint of the job.
 
         Args:
-          params: params of the same structure, shapes and dtypes as the checkpoint's.
+          params: a tree with the structure, shapes and dtypes of the params to read.
         """
         return training.read_checkpoint(self.checkpoints, params, best=True)
 
     def curve(self) -> list[Row]:
-        """Return all lines of the learning curve, including those before a resume."""
+        """Return the learning curve, with the lines from before a run was resumed."""
         lines = map(json.loads, self._curve.read_text().splitlines())
         return [{name: _with_nan(line[name]) for name in line} for line in lines]
 
@@ -104,9 +104,10 @@ class Way:
 
 
 def time_taken(result: training.FitResult) -> Row:
-    """Return milliseconds per training step and seconds of compilation, for a row.
+    """Return the times of a training as fields of a result row.
 
-    Steps before the run was resumed are not counted.
+    The times are milliseconds per training step, and seconds of compilation. If a run
+    was resumed, only the steps since then are counted.
     """
     taken = max(1, result.steps - (result.resumed_from or 0))
     return {
@@ -124,25 +125,25 @@ def open_run(
 ) -> Iterator[tuple[Config, Path]]:
     """Create the folder of a new run, or with `resume` continue the run in `out`.
 
-    When a run is continued, options that are left at their defaults take the values of
-    the run, except free ones. The user's files, which the study names in `FILES`, must
-    be unchanged. Within the `with` block, no other process can run a study in the
-    folder.
+    When a run is continued, options that the user does not set take the values that
+    they had when the run began, except for the options in `free`. The user's files,
+    which the study names in `FILES`, must be unchanged. Within the `with` block, no
+    other process can run a study in the folder.
 
     Args:
       study: the study's name.
-      config: a dataclass with fields `out` and `resume`.
-      free: names of options that may have other values when the run is continued.
-      check: function that is called with the options before anything is written; it
-        raises an error if the run cannot work.
+      config: options of the study, a dataclass with fields `out` and `resume`.
+      free: names of options that may have new values when the run is continued.
+      check: function (options) -> None that raises an error if the run cannot work; it
+        is called before any file is written.
 
     Yields:
       The options of the run, and its folder.
 
     Raises:
-      DataError: if the folder has a run and `resume` is False; if it has no run and
-        `resume` is True; if a given option or a file differs from the run's; or if
-        another process uses the folder.
+      DataError: if `resume` is False, but the folder has a run; if `resume` is True,
+        but the folder has no run; if an option or a file of the user differs from that
+        of the run; or if another process uses the folder.
     """
     run: Any = config
     out: Path | None = run.out
@@ -155,7 +156,7 @@ def open_run(
         )
     if run.resume:
         check_unchanged(run, _stored(run.out).get("files", {}))
-    files = sums_of(run)  # computed before the study reads the files
+    files = sums_of(run)  # computed before the study itself reads these files
     if check is not None:
         check(run)
     resumed = out if run.resume else None
@@ -167,7 +168,7 @@ def open_run(
 
 
 def _recalled(run: Any, free: Collection[str]) -> Any:
-    """Return the options of the stored run; free options keep their new values."""
+    """Return the options of a stored run, but the new values of options in `free`."""
     stored, theirs = _stored(run.out)["config"], {}
     for field in dataclasses.fields(run):
         if field.name in free or field.name not in stored:
@@ -185,7 +186,7 @@ def _recalled(run: Any, free: Collection[str]) -> Any:
 
 
 def _stored(folder: Path) -> dict[str, Any]:
-    """Return the contents of config.json, written when the run began."""
+    """Return the contents of config.json, which was written when the run began."""
     path = folder / "config.json"
     if not path.exists():
         raise DataError(f"{folder} holds no run to resume: there is no {path}.")
@@ -208,7 +209,7 @@ def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:
       jobs: all jobs of the study, with different names.
 
     Returns:
-      The rows, in the order of jobs, and whether Ctrl-C stopped the run early.
+      The result rows in the order of jobs, and whether Ctrl-C stopped the run.
     """
     rows: dict[str, list[Row]] = {}
     for row in _finished(folder):
@@ -235,7 +236,10 @@ def run_jobs(folder: Path, jobs: Sequence[Job]) -> tuple[list[Row], bool]:
 
 
 def _finished(folder: Path) -> list[Row]:
-    """Return rows of finished jobs; delete partial results and an incomplete line."""
+    """Return the rows of finished jobs; remove all other lines from results.jsonl.
+
+    The removed lines are partial results, and a line that was not written to its end.
+    """
     path = folder / "results.jsonl"
     if not path.exists():
         return []
@@ -266,12 +270,12 @@ def _row(path: Path, number: int, line: bytes) -> Row:
 
 
 def _with_nan(value: Any) -> Any:
-    """Convert a value from a curve's file; null, written for nonfinite, becomes NaN."""
+    """Replace null by NaN in a value from a file; null is written for NaN and inf."""
     if isinstance(value, list):
         return [_with_nan(each) for each in value]
     return float("nan") if value is None else value
 
 
 def _as_given(value: Any) -> Any:
-    """Convert a JSON value to the value of an option: lists become tuples."""
+    """Convert a value from JSON to the value of an option: lists become tuples."""
     return tuple(map(_as_given, value)) if isinstance(value, list) else value

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 Config = TypeVar("Config")
-Check = Callable[[str, Any], None]  # (option, value) -> None; or raises ValueError
+Check = Callable[[str, Any], None]  # (option name, value) -> None, or ValueError
 
 
 def at_least(least: float) -> Check:
-    """Return a check that one or several numbers are at least `least`.
+    """Return a check that an option's number, or each of its numbers, is >= `least`.
 
     Example:
       >>> at_least(1)("steps", 0)
@@ -23,15 +23,16 @@ def at_least(least: float) -> Check:
 
 
 def above(bound: float) -> Check:
-    """Return a check that one or several numbers are greater than `bound`."""
+    """Return a check that an option's number, or each of its numbers, is > `bound`."""
     words = "must be positive" if bound == 0 else f"must be more than {bound}"
     return _each(lambda value: value > bound, words)
 
 
 def within(low: float, high: float, *, ends: str = "[]") -> Check:
-    """Return a check that one or several numbers are in an interval.
+    """Return a check that the number, or each number, of an option is in an interval.
 
-    `ends` is "[]" for a closed interval; "(" and ")" exclude the end.
+    By default, the interval includes `low` and `high`. If `ends` begins with "(", `low`
+    is excluded; if `ends` ends with ")", `high` is excluded.
 
     Example:
       >>> within(0, 1, ends="[)")("dropout", 1.0)
@@ -45,7 +46,7 @@ def within(low: float, high: float, *, ends: str = "[]") -> Check:
 
 
 def known(names: Collection[str]) -> Check:
-    """Return a check that one or several names are in `names`."""
+    """Return a check that an option's name, or each of its names, is in `names`."""
     return lambda option, given: check_known(option, given, names)
 
 
@@ -60,13 +61,13 @@ def all_of(*checks: Check) -> Check:
 
 
 def given(name: str, value: Any) -> None:
-    """Check that an option that takes several values has at least one value."""
+    """Check that an option that takes a list of values has at least one value."""
     if not np.size(value):
         raise ValueError(f"{name} must have one value at least.")
 
 
 def _each(holds: Callable[[Any], bool], words: str) -> Check:
-    """Return a check of each number in an option; None is always accepted."""
+    """Return a check that calls `holds` for each number of an option; None passes."""
 
     def check(name, value):
         values = value if isinstance(value, tuple | list) else (value,)
@@ -85,7 +86,7 @@ def check_at_least_one(config: Any, *names: str) -> None:
 def check_known(
     option: str, given: str | Iterable[str], known: Collection[str]
 ) -> None:
-    """Check that an option is a known name, or a collection of known names.
+    """Check that the value of an option is a known name, or several known names.
 
     Example:
       >>> check_known("rule", "btpp", ["bptt", "rtrl"])
@@ -107,7 +108,7 @@ def check_known(
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """Return " Did you mean …?" with the most similar known name; "" if none is."""
+    """Return " Did you mean …?" with the most similar known name; "" without one."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f" Did you mean {close[0]!r}?" if close else ""
 
@@ -115,13 +116,14 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
 def at_quick_size(config: Config, **sizes: Any) -> Config:
     """Return the options of a study, with small sizes if `quick` is set.
 
-    :func:`~experiments.harness.study.run_study` calls this function with the study's
-    `QUICK`, sizes with which the study takes less than a minute on two cores. An option
-    that differs from its default is not changed.
+    An option that differs from its default is not changed, because the user has set it.
+    The function :func:`~experiments.harness.study.run_study` calls this function with
+    sizes from the study's attribute `QUICK`, with which the study takes less than a
+    minute on two cores.
 
     Args:
-      config: a dataclass with a field `quick`.
-      sizes: {field: new value} for fields that have their default values.
+      config: options of a study, a dataclass with a field `quick`.
+      sizes: {option: small value}, which replaces the default value of the option.
 
     Example:
       >>> @dataclasses.dataclass(frozen=True)

@@ -8,10 +8,10 @@ import jax
 
 @contextmanager
 def double_precision() -> Iterator[None]:
-    """Compute in float64 within a `with` block, by JAX's global setting.
+    """Compute in float64 within a `with` block, by JAX's global setting for float64.
 
-    The setting is restored at the end. Not all versions of JAX have a context manager
-    for it.
+    At the end of the block, the setting is restored. Not all versions of JAX have a
+    context manager for this setting.
     """
     before = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
     jax.config.update("jax_enable_x64", True)

@@ -1,11 +1,12 @@
-"""Standard output that can print every text in every encoding."""
+"""A function that lets `print` accept every text, whatever the output's encoding is."""
 
 import codecs
 import sys
 import unicodedata
 
-# Replacements of characters in tables. Other letters lose their accents, superscripts
-# and subscripts become plain characters, and everything else becomes "?".
+# ASCII replacements of characters that occur in tables. Of other characters, letters
+# lose their accents, superscripts and subscripts become plain characters, and the rest
+# becomes "?".
 PLAIN = dict(
     zip(
         "×·–—−±→≤≥≈’‘“”√∂δΔηθλμρσβκℓ‖′°",
@@ -18,9 +19,9 @@ PLAIN = dict(
 def show_every_text() -> None:
     """Make print replace characters that the output's encoding does not have.
 
-    Otherwise, "×" in a table would raise an error if Python prints in ASCII. Each
-    character is replaced by one character, so that tables stay aligned. Bytes of file
-    names that are not UTF-8 are printed unchanged.
+    Without this function, "×" in a table raises an error if the output is in ASCII.
+    Each character is replaced by one character, so that tables stay aligned. Bytes of
+    file names that are not UTF-8 are printed unchanged.
     """
     codecs.register_error("plain", _plain)
     for stream in (sys.stdout, sys.stderr):

@@ -20,12 +20,14 @@ class Study:
     A subclass is also a frozen dataclass. It sets the class attributes `QUICK`,
     `CHECKS` and `FILES`, without type annotations so that they do not become options:
 
-    - `QUICK`: {option: value}, sizes for `--quick`: at most 60 s on two cores.
-    - `CHECKS`: {"option another_option …": check}, with checks from `harness.options`.
+    - `QUICK`: {option: value for `--quick`}. With these values, the study takes at most
+      60 s on two cores.
+    - `CHECKS`: {"option another_option …": check of each of these options}. The checks
+      are from `harness.options`.
     - `FILES`: names of the options that are paths of the user's files. A run cannot be
-      resumed if such a file has changed.
+      resumed if one of these files has changed.
 
-    The method `check` of a subclass checks conditions between several options.
+    The method `check` of a subclass checks conditions that concern several options.
     """
 
     QUICK: ClassVar[Mapping[str, Any]] = {}
@@ -44,7 +46,7 @@ class Study:
     """Folder to write to; by default runs/<study>-<time>."""
 
     def __post_init__(self):
-        """Check each option alone, then conditions between several options."""
+        """Check each option alone, then conditions that concern several options."""
         for names, check in ({"seeds": at_least(1)} | dict(self.CHECKS)).items():
             for name in names.split():
                 check(name, getattr(self, name))
@@ -53,7 +55,7 @@ class Study:
         self.check()
 
     def check(self) -> None:
-        """Check conditions between several options; by default there are none."""
+        """Check conditions that concern several options; by default there are none."""
 
 
 def run_study(
@@ -67,19 +69,19 @@ def run_study(
 ) -> report.Result:
     """Run the unfinished jobs of a study; print and write the results.
 
-    The `main` of most studies calls this function. It applies the small sizes if
+    Most studies call this function in `main`. The function applies small sizes if
     `quick` is set, opens the folder of the run, runs the jobs with a progress bar, and
     prints the results. After Ctrl-C, the results so far are printed.
 
     Args:
       name: name of the study, also used for the default folder.
       config: the study's options.
-      make_jobs: function config -> jobs, whose names must differ.
+      make_jobs: function (config) -> jobs; the jobs must have different names.
       finish: function (folder, config, rows) -> None that prints tables and saves
-        pictures; it is called only if there are rows.
-      free: names of options that may have other values when a run is resumed.
-      check: function config -> None that is called before anything is written; it
-        raises a `DataError` if data or files are missing.
+        pictures; it is called only if there are result rows.
+      free: names of options that may have new values when a run is resumed.
+      check: function (config) -> None that raises a `DataError` if data or files are
+        missing; it is called before any file is written.
     """
     config = at_quick_size(config, **config.QUICK)
     with open_run(name, config, free, check) as (config, folder):

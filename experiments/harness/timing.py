@@ -9,7 +9,7 @@ import jax
 
 
 class Foreign(NamedTuple):
-    """An implementation without JAX; `run` returns when its computation is finished."""
+    """An implementation without JAX; `run` waits until its computation is finished."""
 
     run: Callable[[], Any]
 
@@ -18,13 +18,13 @@ Entrants: TypeAlias = dict[str, tuple[Callable, tuple] | Foreign]
 
 
 class Measured(NamedTuple):
-    """Timing of one implementation of a group's computation."""
+    """Timing of one implementation; a group has several ones of one computation."""
 
     group: str  # name of the computation
     name: str  # name of the implementation
     ms: float  # median time of a call in milliseconds
-    spread: float  # half the interquartile range, relative to the median
-    ratio: float  # median / median of the group's first implementation
+    spread: float  # half the interquartile range of times, relative to the median
+    ratio: float  # this median / median of the first implementation in the group
     compile_seconds: float
     temp_mib: float
     note: str
@@ -40,11 +40,12 @@ def race(
 ) -> list[Measured]:
     """Time several implementations of the same computation in turn.
 
-    An entrant is a pair (jittable function, arguments), or a :class:`Foreign`. In each
-    round, each entrant is called twice, and only the second call counts.
+    An entrant is an implementation: a pair (jittable function, arguments), or a
+    :class:`Foreign`. In each of `repeats` rounds, each entrant is called twice, and
+    only the second call counts.
 
-    With `donate`, the result of a call is the first argument of the next call, and may
-    reuse this argument's memory, as the state does in training.
+    If `donate` is True, the result of a call is the first argument of the next call. As
+    in training, the result may then use the memory of this argument.
     """
     calls, programs, compile_seconds = {}, {}, {}
     times = {name: [] for name in entrants}
@@ -60,16 +61,17 @@ def race(
         calls[name] = _caller(programs[name], arguments, donate)
     names = list(calls)
     for i in range(repeats):
-        # Rotate the order, because one entrant may slow down the next entrant.
+        # Rotate the order in which implementations are timed, because one of them may
+        # slow down the next one.
         for name in names[i % len(names) :] + names[: i % len(names)]:
             call = calls[name]
             for _ in range(2):
                 start = time.perf_counter()
                 call()
                 times[name].append(1000 * (time.perf_counter() - start))
-            times[name].pop(-2)  # drop the first call, which may find cold caches
+            times[name].pop(-2)  # drop the first of two calls: caches may be cold
             if isinstance(entrants[name], Foreign):
-                time.sleep(0.3)  # until other libraries' idle threads stop spinning
+                time.sleep(0.3)  # let idle threads of other libraries stop spinning
     medians = {name: statistics.median(each) for name, each in times.items()}
     ours = next(iter(medians.values()))
     return [
@@ -90,7 +92,7 @@ def race(
 def _caller(program, arguments, donate):
     """Return a function that runs a compiled program and waits for its result.
 
-    With `donate`, the result of each call is the first argument of the next.
+    If `donate` is True, the result of each call is the first argument of the next call.
     """
     state = [*arguments]
 

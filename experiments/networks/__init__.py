@@ -1,1 +1,1 @@
-"""Networks, batches and windows that several studies share."""
+"""Networks, batches of sequences, and windows of streams that several studies share."""

@@ -1,8 +1,8 @@
 """Padded batches of sequences of different lengths, in buckets of similar lengths.
 
 Sequences are put into a few buckets by their length. All batches of a bucket are padded
-to its longest sequence. With buckets, there is little padding, and little to compile,
-because batches have few different shapes.
+to the length of its longest sequence. Buckets keep the padding small. Buckets also keep
+compilation short, because the batches have few different shapes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Bucket(NamedTuple):
-    """Indices of sequences of similar length, and the length to pad them to."""
+    """Indices of sequences with similar lengths, and the length to pad them to."""
 
     length: int
     rows: np.ndarray  # indices of sequences; −1 means a row of padding
@@ -21,12 +21,14 @@ class Bucket(NamedTuple):
 def pad(
     sequences: Sequence[np.ndarray], bucket: Bucket | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pad sequences with zeros at the end; return arrays [T, B, …] and mask [T, B].
+    """Pad sequences with zeros at their ends; return one array [T, B, …] and its mask.
+
+    The mask [T, B] is False in the padding.
 
     Args:
       sequences: arrays [T, …] of the same dtype; lengths T may differ.
-      bucket: indices of the sequences to take, and the length to pad to. By default,
-        all sequences are taken and padded to the length of the longest.
+      bucket: indices of the sequences to take, and the length to pad them to. By
+        default, all sequences are taken, and padded to the length of the longest one.
 
     Raises:
       ValueError: if a sequence is longer than the bucket, or if there are none.
@@ -58,7 +60,9 @@ def pad(
 
 
 def length_buckets(lengths: Sequence[int], count: int = 4) -> list[Bucket]:
-    """Put sequences into buckets of about equal size, the shortest first.
+    """Put sequences into buckets by length, with about equally many in each bucket.
+
+    The first bucket has the shortest sequences.
 
     Args:
       lengths: lengths of all sequences.
@@ -87,11 +91,12 @@ def draw_batches(
 ) -> Iterator[Bucket]:
     """Draw batches endlessly: choose a bucket, draw `run` batches from it, repeat.
 
-    All batches of one chunk of :func:`~bpvariants.training.fit` must have the same
-    shape, so `run` should be the size of a chunk. It should be small, because all `run`
-    batches have sequences of similar length. On average, all sequences are equally
-    frequent: the probability of a bucket is proportional to its size, and the sequences
-    of a bucket are drawn in random order.
+    The function :func:`~bpvariants.training.fit` trains in chunks of several steps. All
+    batches of a chunk must have the same shape, so `run` should be the number of steps
+    in a chunk. But `run` should be small, because all `run` batches have sequences of
+    similar length. On average, all sequences are drawn equally often. The probability
+    of a bucket is proportional to its number of sequences, and the sequences of a
+    bucket are drawn in random order.
 
     Args:
       buckets: buckets to draw from, made by :func:`length_buckets`.
@@ -99,7 +104,8 @@ def draw_batches(
         repeated.
       seed: seed of all random numbers.
       run: number of batches from one bucket before the next bucket is chosen.
-      start: number of batches to skip, to resume a training; skipping takes no time.
+      start: number of batches to skip when a training is resumed; skipping batches
+        takes no time.
 
     Example:
       >>> buckets = length_buckets([3, 9, 4, 8, 3], count=2)
@@ -113,7 +119,8 @@ def draw_batches(
     weights = np.array([len(bucket.rows) for bucket in buckets], float)
     number, left_out = divmod(start, run)
     while True:
-        # Each run has its own random generator, so that drawing can start at any run.
+        # Each run of batches from one bucket has its own random generator. A resumed
+        # training can therefore begin with any of these runs.
         rng = np.random.default_rng((seed, number))
         chosen = buckets[rng.choice(len(buckets), p=weights / weights.sum())]
         turns = -(-run * batch // len(chosen.rows))
@@ -126,8 +133,8 @@ def draw_batches(
 def all_batches(buckets: Sequence[Bucket], batch: int) -> Iterator[Bucket]:
     """Yield every sequence once, in batches of equal size, for evaluation.
 
-    The last batch of a bucket is filled up with the index −1, for which :func:`pad`
-    returns a row of padding.
+    If a bucket's last batch has too few sequences, it is filled up with the index −1.
+    For this index, the function :func:`pad` returns padding only.
 
     Example:
       >>> buckets = length_buckets([3, 9, 4, 8, 3], count=2)

@@ -1,4 +1,4 @@
-"""Cells by name, for the options of studies; networks of a cell and a readout.
+"""Recurrent cells by name, and networks that consist of a cell and a linear readout.
 
 h_t = cell(θ, h_{t−1}, x_t),    y_t = V h_t + c
 
@@ -36,21 +36,22 @@ LABELS = {  # {cell: its name in the tables of benchmarks}
 }
 
 
-@cache  # the same function object for the same cell, so that jit does not recompile
+@cache  # return the same function object each time, so that jit does not recompile
 def visible(name: str) -> Callable[[PyTree], PyTree]:
-    """Return a function from a cell's carry to h, the part that other units see."""
+    """Return a function from a cell's carry to h, the part that other units read."""
     return (lambda carry: carry[1]) if name == "lstm" else (lambda carry: carry)
 
 
 def init(key: jax.Array, name: str, inputs: int, units: int, outputs: int) -> Params:
-    """Draw the parameters of a dense cell, with orthogonal matrices, and a readout.
+    """Draw the parameters of a cell in `DENSE`, and of its readout.
 
-    The recurrent matrix of each gate is orthogonal. Elements of all other matrices are
-    uniform. Biases are 0, except for an LSTM's forget gate, where they are 1.
+    The recurrent matrix of each gate is a random orthogonal matrix. Elements of all
+    other matrices are drawn from a uniform distribution. Biases are 0, except that the
+    biases of an LSTM's forget gate are 1.
     """
     recurrent, feedforward, readout = jax.random.split(key, 3)
     uniform = jax.nn.initializers.lecun_uniform()
-    of_cell = CELLS[name].init(key, inputs, units)  # the matrices are redrawn below
+    of_cell = CELLS[name].init(key, inputs, units)  # both matrices are redrawn below
     of_cell |= {
         "recurrent": orthogonal(recurrent, of_cell["recurrent"].shape),
         "inputs": uniform(feedforward, of_cell["inputs"].shape),
@@ -63,7 +64,7 @@ def init(key: jax.Array, name: str, inputs: int, units: int, outputs: int) -> Pa
 
 
 def orthogonal(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """Draw k orthogonal matrices [n, n], one per gate, concatenated to [n, kn]."""
+    """Draw an orthogonal matrix [n, n] for each of k gates; concatenate to [n, k n]."""
     units, columns = shape
     square = jax.nn.initializers.orthogonal()
     keys = jax.random.split(key, columns // units)
@@ -89,5 +90,5 @@ def make_step(name: str) -> Step:
 
 
 def readout(params: Params, h: jax.Array) -> jax.Array:
-    """Return the output y for a state h."""
+    """Return the network's output y for the cell's output h."""
     return h @ params["readout"] + params["readout_bias"]

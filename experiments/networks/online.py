@@ -1,4 +1,4 @@
-"""Networks for online learning, and a function that updates them at every step."""
+"""Networks for online learning, and a function that trains them step by step."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,9 +22,10 @@ class Network(NamedTuple):
 def network(
     cell: str, inputs: int, units: int, outputs: int, leak: float = 1.0
 ) -> Network:
-    """Return a network of a cell and a linear readout; a tanh cell may leak.
+    """Return a network of a cell and a linear readout.
 
-    With α = `leak`, the new state of a tanh cell is (1 − α) h + α cell(h).
+    If α = `leak` is below 1, a tanh cell becomes a leaky cell. The new state of the
+    leaky cell is (1 − α) h + α cell(h), where h is the old state.
     """
     advance = CELLS[cell]
 
@@ -51,9 +52,9 @@ def learn_online(rule: OnlineRule, update: optax.GradientTransformation) -> Call
 
         (pair, state), losses = learn(pair, state, xs, targets, key)
 
-    `pair` is (params, opt_state), and `state` is the state of the online rule. Unlike
-    `over_sequence`, which always begins with a new state, `learn` continues from
-    `state`.
+    `pair` is (params, opt_state), and `state` is the state of the online rule. The
+    function `gradients.over_sequence` begins each sequence with a new state of the
+    online rule; in contrast, `learn` continues from the given `state`.
     """
 
     def learn(pair, state, xs, targets, key):
@@ -74,7 +75,7 @@ def learn_online(rule: OnlineRule, update: optax.GradientTransformation) -> Call
 
 
 def recurrent(cell: str, inputs: int, units: int, outputs: int) -> Network:
-    """Return a cell with a linear readout that sees its state and its inputs."""
+    """Return a network whose linear readout reads both the cell's output and inputs."""
     advance = CELLS[cell]
 
     def init(key):

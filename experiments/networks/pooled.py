@@ -2,7 +2,8 @@
 
 h_t = cell(θ, h_{t−1}, x_t),    y_t = V r_t + c
 
-V and c are the weights and the bias of the readout. The pooled state r_t is one of:
+V and c are the weights and the bias of the readout. The pooled state r_t is one of the
+three below:
 
 r_t = h_t ("last"),  (h_1 + … + h_t) / t ("mean"),  max(h_1, …, h_t) ("max")
 """
@@ -24,12 +25,14 @@ POOLINGS = ("mean", "max", "last")
 def make_step(
     cell: str, pooling: Pooling, encode: Callable[[PyTree, Any], jax.Array]
 ) -> Step:
-    """Return the step of a network, with carry (carry of the cell, r, step number).
+    """Return the step of a network that pools the states of its cell.
+
+    The carry of the network is (carry of the cell, pooled state, number of steps).
 
     Args:
       cell: one of :data:`~experiments.networks.cells.CELLS`.
-      pooling: definition of the pooled state r: "mean", "max" or "last".
-      encode: (params, x) -> inputs of the cell, [*batch, inputs].
+      pooling: how the pooled state is computed: "mean", "max" or "last".
+      encode: function (params, x) -> inputs of the cell, [*batch, inputs].
     """
 
     def step(params, carry, x):
@@ -47,7 +50,7 @@ def make_step(
 
 
 def readout(params: PyTree, carry: PyTree) -> jax.Array:
-    """Return the output y of a network, from its carry."""
+    """Return the output y of a network, computed from its carry."""
     return carry[1] @ params["readout"] + params["readout_bias"]
 
 
@@ -56,11 +59,11 @@ def zeros(cell_params: PyTree, cell: str, pooling: Pooling, batch: int) -> PyTre
     state = CELLS[cell].carry(cell_params, (batch,))
     pooled = jnp.zeros_like(cells.visible(cell)(state))
     if pooling == "max":
-        pooled = pooled - 1  # start below every output of a unit, which is at least −1
+        pooled = pooled - 1  # the maximum starts at −1, the lowest output of a unit
     return state, pooled, jnp.zeros((batch, 1), pooled.dtype)
 
 
 def visible(cell: str) -> Callable[[PyTree], PyTree]:
-    """Return a function from the network's carry to the part that other units see."""
+    """Return a function from a network's carry to the part that other units read."""
     read = cells.visible(cell)
     return lambda carry: read(carry[0])

@@ -1,11 +1,11 @@
-"""Recurrent networks that read streams in windows.
+"""Recurrent networks that read streams of data in windows of several time steps.
 
     h_t = cell(θ, h_{t−1}, x_t),    y_t = (k_t ⊙ h_t) V + c
 
-V and c are the weights and the bias of the readout. In training, k_t is a scaled random
-dropout mask; otherwise k_t = 1. B streams are read in parallel, in windows [T, B]. The
-state at the end of a window is the initial state of the next window, unless `reset`
-sets the state to zeros.
+V and c are the weights and the bias of the readout. In training with dropout, k_t is a
+scaled random dropout mask; otherwise k_t = 1. B streams are read in parallel, T steps
+in each window. The state at the end of a window is the initial state of the next
+window, unless the argument `reset` sets the state to zeros.
 """
 
 from collections.abc import Callable
@@ -20,23 +20,23 @@ from experiments.networks.cells import CELLS
 
 
 class Window(NamedTuple):
-    """T steps of B streams, read in one call: for one update, or all test data."""
+    """T time steps of B streams, for one training update or for a test."""
 
     xs: Any  # [T, B, …]
     targets: Any  # [T, B, …]
-    weights: Any  # [T, B] bool, whether a loss counts; None if all count
+    weights: Any  # [T, B] bool, whether the loss of a step counts; None if all count
     mask: Any  # [T, B] bool, False in padding; None if no padding
-    reset: Any  # [T, B] bool, whether to zero the state before the step
+    reset: Any  # [T, B] bool, whether the state is set to zero before the step
 
 
 class Network(NamedTuple):
-    """A cell with a readout, its loss, and functions that make params and carry."""
+    """A cell with a readout, a loss, and functions that make params and a carry."""
 
-    step: Step  # its inputs are pairs (x, dropout mask k)
+    step: Step  # inputs of the step are pairs (x, dropout mask)
     loss: Loss
     init: Callable[[jax.Array], PyTree]  # key -> params
     zeros: Callable[[tuple[int, ...]], PyTree]  # batch shape -> initial carry
-    visible: Callable[[PyTree], PyTree]  # carry -> the part that other units see
+    visible: Callable[[PyTree], PyTree]  # carry -> the part that other units read
     units: int
 
 
@@ -52,13 +52,13 @@ def init(key: jax.Array, cell: str, inputs: int, units: int, outputs: int) -> Py
 
 
 def make_step(cell: str, encode: Callable[[PyTree, Any], jax.Array]) -> Step:
-    """Return the step of a network, whose inputs are pairs (x, dropout mask k).
+    """Return the step of a network. The step's inputs are pairs (x, dropout mask).
 
-    If k is None, there is no dropout.
+    If the dropout mask is None, there is no dropout.
 
     Args:
       cell: one of :data:`~experiments.networks.cells.CELLS`.
-      encode: (params, x) -> inputs of the cell, [*batch, inputs].
+      encode: function (params, x) -> inputs of the cell, [*batch, inputs].
     """
 
     def step(params, carry, x):
@@ -73,13 +73,15 @@ def make_step(cell: str, encode: Callable[[PyTree, Any], jax.Array]) -> Step:
 def over_windows(
     rule: GradientRule, zeros: PyTree, *, draws: bool, dropout: float, units: int
 ) -> Callable[..., Any]:
-    """Return a function (params, carry, *window, key=) -> ((value, carry), grads).
+    """Return a gradient rule for a `Window` of streams, with dropout.
+
+    The returned rule is (params, carry, *window, key=) -> ((value, carry), grads).
 
     Args:
-      rule: a gradient rule of a step from :func:`make_step`.
-      zeros: carry after a reset.
-      draws: whether the gradient rule draws random numbers, and so takes a key.
-      dropout: dropout rate of the units that the readout sees.
+      rule: a gradient rule for sequences, made with a step from :func:`make_step`.
+      zeros: value that the carry has after a reset.
+      draws: whether `rule` draws random numbers, and so takes a key.
+      dropout: probability that the readout reads 0 in place of a unit's output.
       units: number of units of the cell.
     """
 
@@ -106,7 +108,7 @@ def make_network(
     loss: Loss,
     init: Callable[[jax.Array], PyTree],
 ) -> Network:
-    """Return a network; its arguments are as in `Network` and :func:`make_step`."""
+    """Return a network; the arguments are those of `Network` and :func:`make_step`."""
     like = jax.eval_shape(init, jax.random.key(0))["cell"]
     zeros = lambda batch: CELLS[cell].carry(like, batch)
     visible = cells.visible(cell)

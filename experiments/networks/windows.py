@@ -1,7 +1,7 @@
 """Training and testing of recurrent networks on windows of streams.
 
-Several studies use this module. The networks of all seeds train together. Losses on
-held-out data are logged during training. An interrupted training can be resumed.
+Several studies use this module. The networks of all seeds are trained together. Losses
+on held-out data are logged during training. An interrupted training can be resumed.
 """
 
 import dataclasses
@@ -19,20 +19,21 @@ from experiments.harness.jobs import Way
 from experiments.networks import recurrent
 from experiments.networks.recurrent import Network, Window
 
-RECENT = 50  # number of updates that the logged training loss is averaged over
+RECENT = 50  # the logged training loss is a mean over this number of updates
 
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """Windows of a long sequence, which is divided into parallel streams.
+    """Training windows of a long sequence, which is cut into streams read in parallel.
 
     Args:
-      xs: [N, …], inputs at the steps of the sequence.
-      targets: [N], targets at the steps.
-      streams: number of streams that the sequence is divided into.
-      window: number of steps of each stream in a window.
-      keeps: whether the state is kept from one window to the next, or reset to zeros.
-      seed: seed of the random offset of each pass through the sequence.
+      xs: [N, …], inputs at the N steps of the sequence.
+      targets: [N], targets at the N steps of the sequence.
+      streams: number of streams that the sequence is cut into.
+      window: number of time steps of each stream in a window.
+      keeps: whether the network's state is kept from one window to the next. If False,
+        the state is set to zeros before each window.
+      seed: seed of the random position at which each pass through the sequence begins.
     """
 
     xs: np.ndarray
@@ -43,12 +44,12 @@ class Windows:
     seed: int
 
     def __call__(self, start: int) -> Iterator[Window]:
-        """Yield windows endlessly; the first window has the number `start`.
+        """Yield windows endlessly; the first `start` windows are skipped.
 
-        Each pass through the sequence begins at a random offset.
+        Each pass through the sequence begins at a random position.
         """
         usual = len(self.xs) // self.streams
-        count = (usual - self.window + 1) // self.window  # fits after any offset
+        count = (usual - self.window + 1) // self.window  # fits from any first position
         number, left_out = divmod(start, count)
         xs, targets = self._cut(self.xs, usual), self._cut(self.targets, usual)
         while True:
@@ -67,7 +68,10 @@ class Windows:
 
 
 class Scores:
-    """Mean loss of each seed's network on one window, from a state of zeros."""
+    """Mean losses of the networks of all seeds on one window of held-out data.
+
+    Each network starts from a state of zeros.
+    """
 
     def __init__(self, network: Network, window: Window):
         self._zeros = network.zeros(window.xs.shape[1:2])
@@ -77,13 +81,17 @@ class Scores:
         self._known = (0, [])
 
     def __call__(self, params: PyTree) -> list[float]:
-        """Return a mean loss for each seed, from params with leaves [seeds, …]."""
+        """Return the mean loss of each seed's network.
+
+        The leaves of `params` have the shape [seeds, …].
+        """
         return self._score(params, self._zeros, self._window).tolist()
 
     def of(self, metrics: dict[str, Any]) -> list[float]:
-        """Return mean losses of the params in metrics, which `fit` passes to its log.
+        """Return the mean losses of the networks whose params are in `metrics`.
 
-        The losses are cached until the number of updates changes.
+        The function `training.fit` passes `metrics` to its log functions. The losses
+        are cached until the number of updates changes.
         """
         step = metrics["values"].shape[-1]
         if self._known[0] != step:
@@ -91,7 +99,7 @@ class Scores:
         return self._known[1]
 
     def mean(self, metrics: dict[str, Any]) -> float:
-        """Return the mean loss over seeds, by which the best checkpoint is chosen."""
+        """Return the loss, averaged over seeds, that the best checkpoint minimises."""
         return float(np.mean(self.of(metrics)))
 
 
@@ -129,17 +137,17 @@ def train(
       config: options of the study.
       way: :class:`~experiments.harness.jobs.Way` of the job.
       network: network to train.
-      windows: function from a number of updates to the iterator over the windows after
-        these updates.
-      scores: losses on held-out data, to compute after each chunk.
+      windows: function (number of updates) -> iterator over the windows that follow
+        after these updates.
+      scores: losses on held-out data, which are computed after each chunk of updates.
       best: True to return the parameters with the lowest mean held-out loss, False to
         return the parameters after the last update.
 
     Returns:
-      Parameters, leaves [seeds, …]; and fields for a row of results.jsonl.
+      Trained parameters with leaves [seeds, …], and fields of a row of results.jsonl.
 
     Raises:
-      KeyboardInterrupt: after Ctrl-C; a checkpoint holds the training so far.
+      KeyboardInterrupt: after Ctrl-C; the training so far is saved in a checkpoint.
     """
     draws = choices.draws(config.rule)
     random = draws or config.dropout > 0
@@ -191,7 +199,12 @@ def _line(metrics: dict[str, Any], scores: Scores) -> dict[str, Any]:
 
 
 def _curves(lines: list[dict[str, Any]], step: int) -> dict[str, Any]:
-    """Return learning curves [chunks][seeds], and the training loss at `step`."""
+    """Return training and held-out losses after each chunk of updates.
+
+    The losses are lists [chunks][seeds].
+
+    Also return the training loss after the update number `step`.
+    """
     steps = [line["step"] for line in lines]
     recent = [line["recent"] for line in lines]
     row = {"train": recent[steps.index(step)], "curve_steps": steps}

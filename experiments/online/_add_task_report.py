@@ -1,4 +1,4 @@
-"""Table and picture of `add_task`: losses, and the lowest possible loss per memory."""
+"""Table and picture of `add_task`: losses, and the lowest losses that are possible."""
 
 from typing import Any
 
@@ -7,15 +7,18 @@ from matplotlib.figure import Figure
 
 from experiments import report
 
-# {inputs that are remembered: lowest possible loss (floor)}, computed outside this
-# project.
+# {inputs that a network remembers: lowest loss that is then possible (floor)}. The
+# floors were computed outside this project.
 FLOORS = {"nothing": 0.66156, "x_{t−t₂}": 0.62774, "x_{t−t₁}": 0.51917, "both": 0.45445}
 IN_MATHS = {"x_{t−t₂}": "$x_{t-t_2}$", "x_{t−t₁}": "$x_{t-t_1}$"}
-SMOOTHED = 15  # number of earlier points to average with each point
+SMOOTHED = 15  # each point of a curve is averaged with the 15 points before it
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print each rule's loss, and the lowest floor that the loss is below."""
+    """Print the loss of each rule, and the name of the lowest floor above this loss.
+
+    A floor is the lowest loss that is possible with a certain memory of past inputs.
+    """
     for delays in dict.fromkeys(tuple(row["delays"]) for row in rows):
         lines = []
         for row in rows:
@@ -42,13 +45,16 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def _below(loss: float) -> str:
-    """Return the name of the lowest floor that the loss is below."""
+    """Return the name of the lowest floor in `FLOORS` that is above the loss."""
     above = [name for name, floor in FLOORS.items() if loss < floor]
     return above[-1] if above else "none"
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw smoothed losses and floors against steps, one panel per pair of delays."""
+    """Draw smoothed losses against time steps, one panel for each pair of delays.
+
+    Horizontal lines show the floors (lowest possible losses).
+    """
     tasks = list(dict.fromkeys(tuple(row["delays"]) for row in rows))
     rules = list(dict.fromkeys(row["rule"] for row in rows))
     figure = Figure(figsize=(6 * len(tasks) + 2, 5), layout="constrained")
@@ -75,7 +81,7 @@ def draw(rows: list[dict[str, Any]]) -> Figure:
             )  # fmt: skip
         axis.set(title=f"t₁, t₂ = {delays[0]}, {delays[1]}", xlabel="steps")
         end = max(row["steps"] for row in rows)
-        axis.set_xlim(0, 1.2 * end)  # leaves room for the names of floors
+        axis.set_xlim(0, 1.2 * end)  # leave room for the names of the floors
         axis.set_ylim(0.44, 0.72)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("cross-entropy, nats")

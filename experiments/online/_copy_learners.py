@@ -10,14 +10,14 @@ from bpvariants import gradients
 from experiments.choices import make_online
 from experiments.online import _rules
 
-# The rule `forward_gradient` draws its direction at the start of each sequence.
+# The rule `forward_gradient` draws its random direction at the start of each sequence.
 RULES = _rules.RULES | {
     "forward_gradient": partial(make_online, "forward_gradient"),
 }
 
 
 def loss(y: jax.Array, target: jax.Array) -> jax.Array:
-    """Return the cross-entropy in nats; y [*batch, 1] is the logit that target = 1."""
+    """Return the cross-entropy in nats; y [*batch, 1] is the logit of target 1."""
     return optax.sigmoid_binary_cross_entropy(y[..., 0], target)
 
 
@@ -26,10 +26,11 @@ def learners(
     truncations: tuple[tuple[int, int], ...],
     adam: optax.GradientTransformation,
 ) -> dict[str, Callable]:
-    """Return {name: function network -> learn} for BPTT and for all chosen rules.
+    """Return {name: function (network) -> learn} for BPTT and all chosen rules.
 
-    learn(pair, carry, xs, targets, weights, mask, key) -> (value, pair) trains a
-    network on one sequence; pair is (params, opt_state).
+    The function learn(pair, carry, xs, targets, weights, mask, key) -> (value, pair)
+    trains a network on a batch of sequences. The argument pair is (params, opt_state),
+    and value is the mean loss.
     """
     chosen = {"bptt": partial(_whole, adam)}
     for every, lookback in truncations:

@@ -1,4 +1,4 @@
-"""Table and picture of the string lengths reached in `copy_length`."""
+"""Table and picture of the string lengths that networks reach in `copy_length`."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from experiments import report
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print the final string lengths of each rule, one table for each cell."""
+    """Print the string lengths that each rule reaches, one table for each cell."""
     for cell in dict.fromkeys(row["cell"] for row in rows):
         lines = []
         for row in rows:
@@ -35,7 +35,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw string lengths against time steps, one panel for each cell."""
+    """Draw the string lengths against training time steps, one panel for each cell."""
     cells = list(dict.fromkeys(row["cell"] for row in rows))
     rules = list(dict.fromkeys(row["rule"] for row in rows))
     figure = Figure(figsize=(6 * len(cells) + 2, 5), layout="constrained")

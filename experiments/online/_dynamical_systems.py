@@ -6,9 +6,10 @@
     Lorenz         u̇ = 10 (v − u),  v̇ = u (28 − w) − v,  ẇ = u v − 8/3 w; Euler's method
                    with steps of .01; every second value is kept
 
-A network reads only u. Each system has several streams, which start from random states
-close to each other. The first 1000 steps of each stream are dropped; after them, each
-stream is on the attractor, and streams are far apart.
+A network reads only the value u. Each system has several streams (trajectories), which
+start from random states close to each other. The first 1000 steps of each stream are
+dropped. After these steps, each stream is on the attractor of the system, and the
+streams are far apart.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,14 +22,14 @@ HISTORY = 18  # number of values that Mackey–Glass stores: u_{t−17} … u_t
 
 
 class System(NamedTuple):
-    """Title of a system, and a function that yields u [streams] at each step."""
+    """Title of a system, and a function that yields its values u [streams] forever."""
 
     title: str
     run: Callable[[np.random.Generator, int], Iterator[np.ndarray]]
 
 
 def henon(generator: np.random.Generator, streams: int) -> Iterator[np.ndarray]:
-    """Yield the coordinate u [streams] of Hénon's map, step by step."""
+    """Yield the first coordinate u [streams] of Hénon's map at each step."""
     u, v = generator.uniform(-0.1, 0.1, (2, streams))
     while True:
         yield u
@@ -36,7 +37,7 @@ def henon(generator: np.random.Generator, streams: int) -> Iterator[np.ndarray]:
 
 
 def mackey_glass(generator: np.random.Generator, streams: int) -> Iterator[np.ndarray]:
-    """Yield the value u [streams] of Mackey and Glass's equation, step by step."""
+    """Yield the value u [streams] of the Mackey–Glass equation at each step."""
     history = list(generator.uniform(0.8, 1.2, (HISTORY, streams)))  # oldest first
     while True:
         yield history[-1]
@@ -46,7 +47,10 @@ def mackey_glass(generator: np.random.Generator, streams: int) -> Iterator[np.nd
 
 
 def lorenz(generator: np.random.Generator, streams: int) -> Iterator[np.ndarray]:
-    """Yield the coordinate u [streams] of Lorenz's system, every second Euler step."""
+    """Yield the first coordinate u [streams] of the Lorenz system.
+
+    One value is yielded for every two steps of Euler's method.
+    """
     u, v, w = generator.normal(size=(3, streams)) + np.array([[1.0], [1.0], [25.0]])
     while True:
         yield u
@@ -63,7 +67,7 @@ SYSTEMS = {
 
 
 def series(name: str, steps: int, streams: int, seed: int = 0) -> np.ndarray:
-    """Return the series u [steps, streams], standardised to mean 0 and variance 1."""
+    """Return the values u of a system, [steps, streams], with mean 0 and variance 1."""
     run = SYSTEMS[name].run(np.random.default_rng(seed), streams)
     for _ in range(LEFT_OUT):
         next(run)

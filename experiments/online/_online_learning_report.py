@@ -8,10 +8,11 @@ from matplotlib.figure import Figure
 from experiments import report
 from experiments.online._dynamical_systems import SYSTEMS
 
-# Published results, from the repository of a paper under review, 2026: tanh network of
-# n = 64 units with weights from U(±1/√n), Adam at 1e-3, 8 streams, 15,000 steps, 10
-# seeds (truncated BPTT: 5 seeds), state reset every 200 steps.
-PUBLISHED = {  # NMSE as mean (standard deviation), for Hénon, Mackey–Glass, Lorenz
+# Published results are from the repository of a paper that was under review in 2026.
+# The network has n = 64 tanh units, with initial weights from U(±1/√n). It was trained
+# by Adam at 1e-3 on 8 streams for 15,000 steps, with 10 seeds (truncated BPTT: 5
+# seeds). The state was reset every 200 steps.
+PUBLISHED = {  # mean (standard deviation) of the NMSE: Hénon, Mackey–Glass, Lorenz
     "rtrl": (".0052 (.0010)", ".0180 (.0218)", ".0051 (.0040)"),
     "snap_1": (".0052 (.0012)", ".0050 (.0010)", ".0024 (.0008)"),
     "kf_rtrl": (".0384 (.0709)", ".0286 (.0181)", ".0126 (.0079)"),
@@ -29,7 +30,10 @@ COSINES = {
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print prediction errors and cosines to exact RTRL, with published values."""
+    """Print our and published prediction errors, and cosines to exact RTRL.
+
+    The cosine is between the gradient of a rule and the gradient of exact RTRL.
+    """
     systems = list(dict.fromkeys(row["system"] for row in rows))
     rules = list(dict.fromkeys(row["rule"] for row in rows))
     header = [""]
@@ -69,7 +73,10 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def cosines(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """Return each rule's cosine to RTRL, as a mean over episodes, seeds and systems."""
+    """Return the mean cosine between each rule's gradient and that of exact RTRL.
+
+    The mean is over the episodes of all seeds, then over systems.
+    """
     found = {}
     for rule in dict.fromkeys(row["rule"] for row in rows):
         mine = [row["cosines"] for row in rows if row["rule"] == rule]
@@ -107,7 +114,10 @@ def _order(found: dict[str, float]) -> str:
 
 
 def draw_errors(rows: list[dict[str, Any]]) -> Figure:
-    """Draw the NMSE of each episode against time steps, one panel per system."""
+    """Draw the NMSE (prediction error) of each episode against time steps.
+
+    There is one panel for each system.
+    """
     systems = list(dict.fromkeys(row["system"] for row in rows))
     rules = list(dict.fromkeys(row["rule"] for row in rows))
     figure = Figure(figsize=(4.8 * len(systems), 4.6), layout="constrained")
@@ -133,7 +143,10 @@ def draw_errors(rows: list[dict[str, Any]]) -> Figure:
 
 
 def draw_cosines(rows: list[dict[str, Any]]) -> Figure:
-    """Draw each rule's cosine to exact RTRL, for each system and against time."""
+    """Draw the cosine between each rule's gradient and that of exact RTRL.
+
+    The left panel shows means for each system, the right panel the course over time.
+    """
     found = cosines(rows)
     rules = sorted(found, key=lambda name: -found[name])
     figure = Figure(figsize=(11, 2.4 + 0.4 * len(rules)), layout="constrained")
@@ -166,6 +179,6 @@ def draw_cosines(rows: list[dict[str, Any]]) -> Figure:
     right.set(xlabel="steps", ylabel="cosine, mean (sd) of seeds and systems")
     right.grid(alpha=0.3)
     if right.lines:
-        right.set_ylim(top=1.15)  # leaves room for the legend
+        right.set_ylim(top=1.15)  # leave room for the legend
         right.legend(fontsize=8, loc="upper left", ncols=3)
     return figure

@@ -2,7 +2,9 @@
 
 h_t = tanh(x_t W + h_{t−1} U + b),    y_t = h_t · v + c
 
-x_t is a value of the series, h_t the carry, and y_t the prediction of x_{t+1}.
+x_t is a value of the series, h_t the carry, and y_t the prediction of the next value
+x_{t+1}. W, U and b are the weights and biases of the cell; v and c are the weights and
+the bias of the readout.
 """
 
 from collections.abc import Callable
@@ -29,7 +31,7 @@ def loss(y: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def init(key: jax.Array, units: int) -> PyTree:
-    """Draw all parameters from U(±1/√n) for n units."""
+    """Draw all parameters from U(−1/√n, 1/√n), where n is the number of units."""
     keys = jax.random.split(key, 5)
     bound = 1 / units**0.5
     draw = lambda key, *shape: jax.random.uniform(
@@ -50,11 +52,11 @@ def init(key: jax.Array, units: int) -> PyTree:
 class Learner(NamedTuple):
     """Two functions (pair, u, keys) -> (pair, NMSE, cosine) that train on one episode.
 
-    All seeds are trained together. pair is (params, opt_state), and u is the series
-    [seeds, T + 1, batch], whose first value is not predicted. NMSE and cosine are
-    [seeds]. The function `compare` also measures the cosine between the rule's gradient
-    and the gradient of exact RTRL; with `learn`, the cosine is NaN. The cosine of RTRL
-    itself is 1.
+    The networks of all seeds are trained together. The argument pair is (params,
+    opt_state), and u [seeds, T + 1, batch] has the values of the series; the first
+    value is not predicted. The function `compare` also measures the cosine between the
+    rule's gradient and the gradient of exact RTRL; `learn` returns NaN in its place.
+    For RTRL itself, both functions return the cosine 1. NMSE and cosine are [seeds].
     """
 
     learn: Callable
@@ -66,7 +68,8 @@ def online(
 ) -> Learner:
     """Return a learner that updates the parameters after each time step.
 
-    `exact` is exact RTRL, to compare gradients with; None if `rule` is RTRL itself.
+    `exact` is exact RTRL, whose gradients are compared with those of `rule`; it is None
+    if `rule` is RTRL itself.
     """
 
     def episode(compared, pair, u, key):
@@ -99,9 +102,10 @@ def online(
 
 
 def windows(rule: Callable) -> Learner:
-    """Return a learner by truncated BPTT, which updates after each window.
+    """Return a learner that updates the parameters by truncated BPTT.
 
-    Gradients of truncated BPTT are not compared with exact RTRL.
+    The argument `rule` computes gradients and applies updates within a sequence. The
+    gradients of truncated BPTT are not compared with those of exact RTRL.
     """
 
     def episode(pair, u, key):

@@ -7,22 +7,23 @@ from bpvariants.types import OnlineRule
 from experiments.choices import make_online
 from experiments.harness.options import check_known
 
-# {name: (step, loss) -> rule}. To compare another online rule, add it to RULES.
+# {name: function (step, loss) -> online rule}. To compare another rule, add it here.
 RULES: dict[str, Callable[..., OnlineRule]] = {
     name: partial(make_online, name)
     for name in ("rtrl", "snap_1", "rflo", "kf_rtrl", "uoro")
 }
-# e-prop needs a carry (c, h) of which units see h of other units, but not c.
+# e-prop needs a carry (c, h), such as that of an LSTM: units read h of other units, but
+# not c.
 EPROP = {"eprop": partial(make_online, "eprop", visible=lambda carry: carry[1])}
 
 
 def of_cells(
     cells: Iterable[str], rules: dict[str, Callable[..., OnlineRule]] = RULES
 ) -> dict[str, Callable[..., OnlineRule]]:
-    """Return the rules that work with all given cells; e-prop works only with LSTMs."""
+    """Return the online rules that work with all given cells; e-prop needs LSTMs."""
     return rules | (EPROP if set(cells) == {"lstm"} else {})
 
 
 def check_rules(rules: Iterable[str], known: Collection[str] = tuple(RULES)) -> None:
-    """Check that the names of the requested rules are known."""
+    """Check that the name of each requested rule is in `known`."""
     check_known("rules", rules, known)

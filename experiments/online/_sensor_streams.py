@@ -1,7 +1,7 @@
-"""Two streams of sensor data; preprocessing uses no later values.
+"""Two streams of sensor data; the preprocessing of a value uses no later values.
 
-Inputs are scaled by fixed constants, never by statistics of the stream, because such
-statistics would depend on later values.
+Inputs are scaled by fixed constants. Means and standard deviations of a stream are not
+used, because they depend on the later values of the stream.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,14 @@ import optax
 
 from experiments import data
 
-IMPOSSIBLE = np.datetime64("2013-05-09T02")  # 13 °F, between hours of 57 °F
-CHANGE = 2.0  # unit of the targets, temperature changes: 2 °F per hour
+IMPOSSIBLE = np.datetime64("2013-05-09T02")  # 13 °F; 57 °F before and after this hour
+CHANGE = 2.0  # targets are changes of temperature in units of 2 °F per hour
 HERTZ = 9  # readings of the robot per second
-LAGS = {"robot": 10, "weather": 48}  # number of past steps that linear models read
+LAGS = {"robot": 10, "weather": 48}  # number of time steps that linear models read
 
 
 class Stream(NamedTuple):
-    """Inputs and targets of a stream, and functions that score predictions."""
+    """Inputs and targets of a stream, and functions that score predictions y."""
 
     xs: np.ndarray  # [T, d], inputs
     targets: np.ndarray  # [T] class labels, or real values
@@ -38,8 +38,8 @@ class Stream(NamedTuple):
 def robot(steps: int | None = None) -> Stream:
     """Return the robot's stream: inputs are 24 distances, targets are four actions.
 
-    The target of a time step is the robot's action in this step. Actions are never
-    inputs.
+    The target of a time step is the action of the robot in this step. Actions are not
+    among the inputs.
     """
     readings, actions = data.wall_following()
     steps = len(actions) if steps is None else min(steps, len(actions))
@@ -61,8 +61,8 @@ def weather(steps: int | None = None) -> Stream:
     """Return the stream of hourly weather at JFK airport.
 
     The target of an hour is the change of temperature until the next hour. Missing
-    hours, and one hour with an impossible value, are padding; the carry is reset after
-    such a gap.
+    hours, and one hour with an impossible value, are masked. After masked hours, the
+    carry of a network is reset.
     """
     found = data.nyc_weather("JFK")
     hour = (found.hours - found.hours[0]).astype(int)
@@ -97,18 +97,19 @@ def weather(steps: int | None = None) -> Stream:
     )
 
 
-# Rounded means and scales of a temperate climate, for temperature, dew point, humidity,
-# wind speed, precipitation and pressure.
+# Typical means and scales in a temperate climate, rounded, for temperature, dew point,
+# humidity, wind speed, precipitation and pressure.
 MEANS = np.array([50, 40, 60, 10, 0, 1015.0])
 SCALES = np.array([20, 20, 20, 10, 0.1, 10.0])
 STREAMS = {"robot": robot, "weather": weather}
 
 
 def lagged(stream: Stream, name: str) -> np.ndarray:
-    """Return the inputs of linear models, [T, features]; the last column is 1.
+    """Return the inputs of linear models, [T, features]; the last feature is 1.
 
-    For the robot, the features are all inputs of the last few steps. For the weather,
-    they are all inputs of the current hour, and the temperatures of past hours.
+    For the stream of the robot, the features are all inputs of the last few time steps.
+    For the weather, the features are all inputs of the current hour, and the
+    temperatures of past hours.
     """
     shown = stream.xs if name == "robot" else stream.xs[:, :1]
     parts = [stream.xs] + [
@@ -120,7 +121,10 @@ def lagged(stream: Stream, name: str) -> np.ndarray:
 
 
 def _last_known(table: np.ndarray) -> np.ndarray:
-    """Replace missing values by the last known value; at the start, by MEANS."""
+    """Replace a missing value by the last known value, or by its mean in `MEANS`.
+
+    The mean replaces missing values at the start, where no value is known yet.
+    """
     index = np.where(np.isfinite(table), np.arange(len(table))[:, None], 0)
     index = np.maximum.accumulate(index, axis=0)
     filled = np.take_along_axis(table, index, axis=0)

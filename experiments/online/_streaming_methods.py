@@ -1,7 +1,7 @@
 """Methods compared in `streaming`: networks that learn at every step, and baselines.
 
-Each method returns the scores [..., T] of its predictions. A prediction is scored
-before the method sees the target.
+Each method returns the losses and errors of its predictions at all T steps. A
+prediction is scored before the method sees the target.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,10 @@ from experiments.online._sensor_streams import Stream
 
 
 class Scores(NamedTuple):
-    """Losses and errors of predictions, each [settings, seeds, T], and the settings."""
+    """Losses and errors of predictions, [settings, seeds, T], and the settings.
+
+    A setting is a learning rate or a forgetting factor.
+    """
 
     losses: np.ndarray | None
     errors: np.ndarray
@@ -29,16 +32,19 @@ class Scores(NamedTuple):
 
 
 def linear(inputs: int, outputs: int) -> Network:
-    """Return a linear model without memory.
+    """Return a linear model, as a network without a state.
 
-    For a network without memory, every online rule equals backpropagation.
+    For a network without a state, every online rule equals backpropagation.
     """
     init = lambda key: jnp.zeros((inputs, outputs))
     return Network(lambda w, carry, x: (carry, x @ w), init, lambda w: ())
 
 
 def truncated(lookback: int) -> Callable[..., OnlineRule]:
-    """Return truncated BPTT with a lookback, in the form of an online rule."""
+    """Return truncated BPTT as an online rule, which gives a gradient at each step.
+
+    `lookback` is the number of steps that gradients are propagated back.
+    """
 
     def make(step, loss):
         rule = gradients.truncated_bptt(step, loss, every=1, lookback=lookback)
@@ -47,7 +53,7 @@ def truncated(lookback: int) -> Callable[..., OnlineRule]:
         def init(params, carry, inputs, *, initial=None):
             zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), inputs)
             idle = {"mask": jnp.zeros(1, bool), "reset": jnp.zeros(1, bool)}
-            # One masked step suffices to determine the shapes.
+            # Run one masked step, to get a state with the right shapes.
             stream = gradients.stream(carry)
             (_, stream), _ = rule(params, stream, *once(zeros), **idle, initial=initial)
             return stream
@@ -76,7 +82,8 @@ def learn(
 ) -> Scores:
     """Train a network along a stream, with an Adam update at every step.
 
-    All learning rates and seeds run together under vmap, in one pass over the stream.
+    The networks of all learning rates and seeds are trained together under vmap, in one
+    pass over the stream.
     """
     rule = make_rule(network.step, stream.loss)
     course = partial(_course, stream, network, rule, stream.xs if xs is None else xs)
@@ -101,7 +108,7 @@ def _course(stream, network, rule, xs, rate, key):
         pick = lambda flag, a, b: jax.tree.map(partial(jnp.where, flag), a, b)
         _, y = network.step(
             params, pick(options["reset"], initial, state.carry), x
-        )  # y was predicted before the update
+        )  # the prediction y is made before the update
         value, grads, state = rule.update(params, state, x, target, **options)
         change, new = adam.update(grads, opt_state, params)
         pair = optax.apply_updates(params, change), new
@@ -114,9 +121,9 @@ def _course(stream, network, rule, xs, rate, key):
 
 
 def least_squares(stream: Stream, xs: np.ndarray, decays: tuple[float, ...]) -> Scores:
-    """Fit a linear model by recursive least squares, for each factor in `decays`.
+    """Fit a linear model by recursive least squares, for each forgetting factor.
 
-    Class labels become one-hot targets.
+    The forgetting factors are in `decays`. Class labels become one-hot targets.
     """
     with double_precision():
         targets = jnp.asarray(stream.targets)
@@ -149,7 +156,10 @@ def persistence(stream: Stream) -> Scores:
 
 
 def majority(stream: Stream) -> Scores:
-    """Score predictions of class frequencies so far; all counts start at 1."""
+    """Score predictions that are the frequencies of the classes so far.
+
+    The count of each class starts at 1, so that no frequency is 0.
+    """
     seen = np.cumsum(np.eye(stream.outputs)[stream.targets], axis=0)
     before = 1 + np.concatenate([np.zeros((1, stream.outputs)), seen[:-1]])
     return _constant(stream, jnp.log(before / before.sum(axis=1, keepdims=True)))

@@ -16,7 +16,8 @@ ERRORS = {
     "robot": "error rate until now, %",
     "weather": "root mean square error until now, °F",
 }
-# Notes for the tables: results of offline models, measured outside this project.
+# Notes below the tables; they have results of offline models, measured outside this
+# project.
 NOTES = {
     "robot": "Held out: the last quarter of the stream. Held-out errors of models "
     "trained on the first three quarters, measured outside of this project: majority "
@@ -29,19 +30,19 @@ NOTES = {
 
 
 def score(stream: str, errors: np.ndarray) -> float:
-    """Return the error rate in %, or the RMSE, over the given steps."""
+    """Return the score of a stream's errors: error rate in % (robot), or else RMSE."""
     mean = float(errors.mean(dtype=float))
     return 100 * mean if stream == "robot" else float(np.sqrt(mean))
 
 
 def show_left_out(left_out: dict[str, str]) -> None:
-    """Print, for each stream that is left out, the reason."""
+    """Print the reason why each of these streams is left out of the study."""
     for name, reason in left_out.items():
         report.show_table(TITLES[name], [""], [["left out"]], reason)
 
 
 def show(rows: list[dict[str, Any]], config: Any, streams: dict[str, Stream]) -> None:
-    """Print the errors of all methods on each stream."""
+    """Print the prediction errors of all methods, one table for each stream."""
     for name, stream in streams.items():
         table = []
         for row in [row for row in rows if row["stream"] == name]:
@@ -69,7 +70,10 @@ def show(rows: list[dict[str, Any]], config: Any, streams: dict[str, Stream]) ->
 
 
 def draw(rows: list[dict[str, Any]], config: Any, streams: dict[str, Stream]) -> Figure:
-    """Draw each method's mean error so far against time, one panel per stream."""
+    """Draw each method's mean error from the start until each time.
+
+    There is one panel for each stream.
+    """
     names = [name for name in streams if any(row["stream"] == name for row in rows)]
     figure = Figure(figsize=(7.5 * len(names), 5.5), layout="constrained")
     axes = figure.subplots(1, len(names), squeeze=False)[0]

@@ -2,12 +2,13 @@
 
     x_t ~ Bernoulli(½),    y_t ~ Bernoulli(½ + ½ x_{t−t₁} − ¼ x_{t−t₂})
 
-A network reads one endless stream of x and predicts the probability that y = 1. It can
-remember neither input, x_{t−t₂} only, x_{t−t₁} only, or both. Each of these four
-memories has a lowest possible loss, called the floor, so the loss shows what the
-network remembers. Online rules update the parameters after every step. Truncated
-BPTT(h; h′) updates them every h′ steps, by gradients that are propagated back h steps;
-they include the effect of x_{t−t₁} if h > t₁.
+A network reads one long stream of inputs x, and predicts at each step t the probability
+that the target y_t is 1. The target depends on two past inputs, t₁ and t₂ steps before.
+The network can remember neither input, only x_{t−t₂}, only x_{t−t₁}, or both. For each
+of these four cases, there is a lowest possible loss, called the floor, so the loss
+shows what the network remembers. Online rules update the parameters after every step.
+Truncated BPTT(h; h′) updates them every h′ steps, by gradients that are propagated back
+h steps. These gradients include the effect of x_{t−t₁} if h > t₁.
 
 References:
   Marschall, Cho & Savin, "A unified framework of online learning algorithms for
@@ -79,7 +80,7 @@ class Config(Study):
     curves."""
 
     def check(self) -> None:
-        """Check delays and truncations, and that there are steps for one chunk."""
+        """Check the delays, the truncations, and that `steps` is at least one chunk."""
         if self.steps < self.chunk:
             raise ValueError(
                 f"steps must be at least chunk={self.chunk}, got {self.steps}."
@@ -98,12 +99,12 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train networks by each rule; write the losses, and print them with floors."""
+    """Train networks by each rule; write the losses, and print losses and floors."""
     return run_study("add_task", config, _jobs, _finish)
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return one job for each rule and pair of delays."""
+    """Return one job (training) for each rule and each pair of delays."""
     return [
         Job(
             f"{rule}, t₁, t₂ = {delays[0]}, {delays[1]}",
@@ -121,9 +122,10 @@ def _finish(folder: Path, config: Config, rows: list[dict[str, Any]]) -> None:
 
 
 def floors() -> dict[str, float]:
-    """Return {memory: lowest possible expected loss in nats}, computed exactly.
+    """Return {remembered inputs: lowest possible expected loss in nats}.
 
-    It is the conditional entropy of y given the remembered inputs.
+    The lowest loss is the conditional entropy of the target y given the remembered
+    inputs; it is computed exactly.
     """
     values = list(itertools.product((0, 1), (0, 1)))
     probability = {(a, b): BIAS + FIRST * a + SECOND * b for a, b in values}
@@ -150,7 +152,10 @@ def _entropy(p: float) -> float:
 def stream(
     key: jax.Array, steps: int, delays: tuple[int, int]
 ) -> tuple[jax.Array, jax.Array]:
-    """Return inputs [T, 1] and targets [T] of a stream, which began earlier."""
+    """Return inputs [T, 1] and targets [T] of a stream.
+
+    The first targets of the stream depend on earlier inputs, which are not returned.
+    """
     of_x, of_y = jax.random.split(key)
     before = max(delays)
     x = jax.random.bernoulli(of_x, 0.5, (before + steps,)).astype(float)
@@ -160,14 +165,15 @@ def stream(
 
 
 def loss(y: jax.Array, target: jax.Array) -> jax.Array:
-    """Return the cross-entropy in nats; y [*batch, 1] is the logit that target = 1."""
+    """Return the cross-entropy in nats; y [*batch, 1] is the logit of target 1."""
     return optax.sigmoid_binary_cross_entropy(y[..., 0], target)
 
 
 def learners(config: Config) -> dict[str, tuple[Callable, Callable]]:
-    """Return {rule: functions (start, learn)}, which run all seeds together.
+    """Return {name of a rule: functions (start, learn)}; both run all seeds together.
 
-    start(keys) -> state; learn(state, xs, targets, key) -> (state, mean losses).
+    The function start(keys) -> state returns initial states. The function learn(state,
+    xs, targets, key) -> (state, mean losses) trains on a chunk of the streams.
     """
     network = online.network("tanh", 1, config.units, 1, config.leak)
     adam = optax.adam(config.learning_rate)
@@ -225,7 +231,7 @@ def _train(
 ) -> dict[str, Any]:
     """Train by one rule with one pair of delays; return a row of results.
 
-    After Ctrl-C, the row covers the finished chunks.
+    After Ctrl-C, the row has the results of the finished chunks of steps.
     """
     start, learn = learner
     root = jax.random.key(config.first_seed)

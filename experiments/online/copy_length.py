@@ -1,11 +1,12 @@
 """Copy task: the longest string that each rule learns to copy in a number of steps.
 
-A network reads a string of L random bits, then outputs the string in L further steps. L
-grows by one when the loss on these outputs falls below a fraction of ln 2, the loss of
-guessing. The length after a given number of time steps measures how well a rule learns,
-as in the copy task of Menick et al. 2020. Online rules update the parameters after each
-output bit. Truncated BPTT(h; h′) updates them every h′ steps, by gradients that are
-propagated back h steps. BPTT updates them once, at the end of the sequence.
+A network reads a string of L random bits, then outputs the string in L further steps.
+The length L grows by one when the loss on these outputs falls below a fraction of ln 2,
+which is the loss of guessing. The length L after a given number of training steps
+measures how well a rule learns, as in the copy task of Menick et al. 2020. Online rules
+update the parameters after each output bit. Truncated BPTT(h; h′) updates them every h′
+steps, by gradients that are propagated back h steps. BPTT updates them once, at the end
+of the sequence.
 
 References:
   Menick et al., "A practical sparse approximation for real time recurrent learning",
@@ -36,8 +37,8 @@ from experiments.networks.cells import DENSE
 from experiments.online import _copy_length_report, _rules
 from experiments.online._copy_learners import learners, RULES
 
-GUESS = math.log(2)  # loss of a network that remembers nothing
-REMEMBERED = 0.9  # decay per mini-batch, in the running mean of losses
+GUESS = math.log(2)  # loss in nats of a network that remembers nothing
+REMEMBERED = 0.9  # weight of the old mean in the running mean over mini-batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +88,7 @@ class Config(Study):
     curves."""
 
     def check(self) -> None:
-        """Check the truncations, and that the rules work with the cells."""
+        """Check the truncations, and that all online rules work with all cells."""
         for every, lookback in self.truncations:
             if not 1 <= every <= lookback:
                 raise ValueError(
@@ -98,21 +99,24 @@ class Config(Study):
 
 
 class Course(NamedTuple):
-    """State of a training run."""
+    """State of the training runs of all seeds, or of one seed under vmap."""
 
     pair: PyTree  # (params, opt_state)
     length: jax.Array  # length of the string in bits
-    loss: jax.Array  # running mean of losses at this length
-    steps: jax.Array  # number of time steps so far
+    loss: jax.Array  # running mean of the losses at this string length
+    steps: jax.Array  # number of time steps trained so far
 
 
 def main(config: Config) -> report.Result:
-    """Train each cell by each rule; write and print the string lengths."""
+    """Train each cell by each rule; write and print the string lengths reached."""
     return run_study("copy_length", config, _jobs, _finish)
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return one job for each cell and rule; all rules start from equal parameters."""
+    """Return one job (training) for each cell and rule.
+
+    All rules start from the same parameters of a cell.
+    """
     adam = optax.adam(config.learning_rate)
     chosen = learners(config.rules, config.truncations, adam)
 
@@ -141,9 +145,11 @@ def _finish(folder: Path, config: Config, rows: list[dict[str, Any]]) -> None:
 def draw_sequence(
     key: jax.Array, length: jax.Array, batch: int, longest: int
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Draw xs [2·longest, B, 3], and targets, weights and mask [2·longest, B].
+    """Draw a batch of copy sequences; return inputs, targets, loss weights and mask.
 
-    An input x is one-hot: bit 0, bit 1, or the request to output a bit.
+    A string of `length` bits takes 2·length steps; the other steps, up to 2·longest,
+    are padding. An input x is one-hot: bit 0, bit 1, or the request to output a bit.
+    Inputs are [2·longest, B, 3]; targets, loss weights and mask are [2·longest, B].
     """
     bits = jax.random.bernoulli(key, 0.5, (longest, batch)).astype(int)
     t = jnp.arange(2 * longest)
@@ -158,7 +164,10 @@ def draw_sequence(
 def follow(
     config: Config, learn: Callable, carry: PyTree, size: int, course: Course, key
 ) -> tuple[Course, tuple[jax.Array, ...]]:
-    """Train on a mini-batch, if steps are left; strings have at most `size` bits."""
+    """Train on one mini-batch, unless the run has had its number of time steps.
+
+    Strings have at most `size` bits.
+    """
     of_task, of_rule = jax.random.split(key)
     sequence = draw_sequence(of_task, course.length, config.batch, size)
     value, pair = learn(course.pair, carry, *sequence, of_rule)
@@ -180,7 +189,7 @@ def _train(
 ) -> dict[str, Any]:
     """Train one cell by one rule; return a row of results.
 
-    After Ctrl-C, the row covers the finished chunks.
+    After Ctrl-C, the row has the results of the finished chunks of mini-batches.
     """
 
     @partial(jax.jit, static_argnums=2)
@@ -221,7 +230,7 @@ def _train(
 
 
 def _begin(config: Config, network: online.Network) -> tuple[Course, PyTree]:
-    """Return the initial Course of all seeds, and the initial carry of a sequence."""
+    """Return the initial states of all seeds' runs, and the carry before a sequence."""
     adam = optax.adam(config.learning_rate)
 
     def of_seed(key):
@@ -236,7 +245,7 @@ def _begin(config: Config, network: online.Network) -> tuple[Course, PyTree]:
 
 
 def _size(length: int, longest: int) -> int:
-    """Return the string length to compile for: `length`, and room for growth."""
+    """Return the longest string to compile a program for: `length` and some growth."""
     size = 8
     while size < length + 2:
         size *= 2

@@ -1,18 +1,20 @@
 """Online prediction of chaotic series: errors, and cosines to exact RTRL.
 
-A tanh network reads the first coordinate of a chaotic system and predicts its next
-value. The parameters are updated at every time step; after each episode, the state h
-and the influence ∂h/∂θ are set to zero. The study measures two things: the mean squared
-prediction error divided by the variance of the series (NMSE), and the cosine between
-each rule's gradient and the gradient of exact RTRL. Both gradients are computed at the
-current parameters of the rule.
+A tanh network reads the first coordinate of a chaotic system, and predicts its next
+value. The parameters θ are updated at every time step. After each episode (a fixed
+number of time steps), the state h and the influence ∂h/∂θ are set to zero. The study
+measures two things: the mean squared prediction error divided by the variance of the
+series (NMSE), and the cosine between each rule's gradient and the gradient of exact
+RTRL. During training by the rule, both gradients are computed at the current
+parameters.
 
-The influence starts from zero in each episode, so exact RTRL also runs only in the
-episodes in which the cosine is measured. The gradients are averaged over the batch, and
-include only parameters that affect the carry, because the readout's gradient is exact
-for all rules. Cosines are averaged over the second half of an episode, because the
-first steps have little history. In bpvariants, KF-RTRL and UORO differentiate the last
-time step exactly, so they are closer to RTRL than in their published forms.
+The cosine is measured only in some episodes. Exact RTRL runs only in these episodes,
+which is possible because the influence starts from zero in each episode. The gradients
+are averaged over the batch. Gradients in the readout's parameters are left out, because
+all rules compute them exactly. Cosines are averaged over the second
+half of an episode, because the first steps have little history. In bpvariants, KF-RTRL
+and UORO differentiate the last time step exactly, so they are closer to RTRL than in
+their published forms.
 
 The command for the sizes of the published table is `python -m experiments
 online_learning --steps 15000 --seeds 10`.
@@ -97,7 +99,7 @@ class Config(Study):
     the published table."""
 
     def check(self) -> None:
-        """Check that `steps` and `truncations` fit the length of an episode."""
+        """Check that an episode's length divides `steps` and fits the `truncations`."""
         if self.steps % self.episode:
             raise ValueError(
                 f"steps must be a multiple of episode={self.episode}, got {self.steps}."
@@ -111,12 +113,12 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train on each system by each rule; print the results and published results."""
+    """Train on each system by each rule; print our results and published results."""
     return run_study("online_learning", config, _jobs, _finish)
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return one job for each rule and system."""
+    """Return one job (training) for each rule and system."""
     series = cache(partial(episodes, config))
 
     def train(rule, learner, system, way):
@@ -140,9 +142,10 @@ def _finish(folder: Path, config: Config, rows: list[dict[str, Any]]) -> None:
 
 
 def episodes(config: Config, system: str) -> np.ndarray:
-    """Split a series into E episodes of T steps, [E, seeds, T + 1, batch].
+    """Split the series of a system into episodes of T time steps.
 
-    The last value of an episode is predicted but not read; it is also the first value
+    The result has the shape [episodes, seeds, T + 1, batch]. An episode has T + 1
+    values, because its last value is only a target. This value is also the first value
     of the next episode.
     """
     streams, seed = config.seeds * config.batch, config.first_seed
@@ -155,7 +158,7 @@ def episodes(config: Config, system: str) -> np.ndarray:
 
 
 def learners(config: Config) -> dict[str, Learner]:
-    """Return {rule: learner}: first online rules, then truncated BPTT."""
+    """Return {name of a rule: learner}: first online rules, then truncated BPTT."""
     network = _predictor.step, _predictor.loss
     adam = optax.adam(config.learning_rate)
     chosen = {}
@@ -183,7 +186,7 @@ def _train(
 ) -> dict[str, Any]:
     """Train on one system by one rule; return a row of results.
 
-    After Ctrl-C, the row covers the finished episodes.
+    After Ctrl-C, the row has the results of the finished episodes.
     """
     first = 3 * config.first_seed
     keys = jax.random.split(jax.random.key(first + 1), config.seeds)
@@ -226,7 +229,7 @@ def _train(
 
 
 def _by_seed(cosines: list[np.ndarray]) -> list[list[float]] | None:
-    """Return the cosines [seeds][episodes], or None if no cosine was measured."""
+    """Return the cosines as lists [seeds][episodes]; None if none was measured."""
     if not cosines or np.isnan(cosines).all():
         return None
     return np.stack(cosines, axis=1).tolist()

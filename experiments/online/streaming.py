@@ -1,11 +1,12 @@
 """Online learning on sensor streams: predict, score the prediction, update.
 
-A network is updated after every time step, by gradients of online rules. Each
-prediction is scored before the network sees the target (prequential error), so one pass
-is enough and no test set is needed. In the stream "robot", a robot's action is
-predicted from 24 distances. In the stream "weather", the temperature of the next hour
-is predicted from the weather of an hour. The learning rates of networks, and the
-forgetting factors of least squares, are chosen on the first part of the stream.
+A network is updated after every time step, by gradients of online rules or of truncated
+BPTT. Each prediction is scored before the network sees the target (prequential error),
+so one pass over a stream is enough, and no test set is needed. In the stream "robot", a
+robot's action is predicted from 24 distances. In the stream "weather", the temperature
+of the next hour is predicted from the weather of the current hour. The learning rates
+of networks, and the forgetting factors of least squares, are chosen on the first part
+of a stream.
 """
 
 import dataclasses
@@ -31,7 +32,7 @@ from experiments.online import (
     _streaming_report,
 )
 
-POINTS = 60  # number of points of a curve
+POINTS = 60  # number of points of a curve in the picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,13 +81,13 @@ class Config(Study):
     """Number of steps to read of each stream; by default all steps."""
 
     def check(self) -> None:
-        """Check that the rules work with the cell."""
+        """Check that all online rules work with the cell."""
         _rules.check_rules(self.rules, _rules.of_cells([self.cell]))
 
 
 def main(config: Config) -> report.Result:
-    """Run each method along each stream; write and print the errors."""
-    streams = cache(_streams)  # read once, after --quick and --resume are applied
+    """Run each method along each stream; write and print the prediction errors."""
+    streams = cache(_streams)  # called once, when --quick and --resume are applied
     return run_study(
         "streaming",
         config,
@@ -100,7 +101,10 @@ def _jobs(
     streams: dict[str, _sensor_streams.Stream],
     left_out: dict[str, str],
 ) -> list[Job]:
-    """Return one job for each stream and method; print which streams are left out."""
+    """Return one job for each pair of a stream and a method.
+
+    Print which streams are left out, and why.
+    """
     _streaming_report.show_left_out(left_out)
     return [
         Job(f"{name}, {label}", 1, partial(_row, config, name, stream, label, method))
@@ -123,7 +127,7 @@ def _finish(
 def _streams(
     config: Config,
 ) -> tuple[dict[str, _sensor_streams.Stream], dict[str, str]]:
-    """Return the streams that can be loaded, and {name: error} for all others."""
+    """Return the streams whose data can be loaded, and {name: error} for the rest."""
     streams, left_out = {}, {}
     for name in config.streams:
         try:
@@ -136,7 +140,7 @@ def _streams(
 def methods(
     config: Config, name: str, stream: _sensor_streams.Stream
 ) -> dict[str, Callable[[], _streaming_methods.Scores]]:
-    """Return {name: method} for a stream: first baselines, then networks."""
+    """Return {name: method} for one stream: first baselines, then networks."""
     lagged = _sensor_streams.lagged(stream, name)
     lags, inputs = _sensor_streams.LAGS[name], stream.xs.shape[1]
     now = np.concatenate([stream.xs, np.ones((len(stream.xs), 1), np.float32)], axis=1)
@@ -176,7 +180,11 @@ def _row(
     method: Callable[[], _streaming_methods.Scores],
     way: Way,
 ) -> dict[str, Any]:
-    """Return each seed's errors, with the setting chosen on the stream's first part."""
+    """Run a method on a stream; return its row with the errors of all seeds.
+
+    The setting (learning rate or forgetting factor) is chosen on the first part of the
+    stream.
+    """
     del way
     start = time.perf_counter()
     losses, errors, settings = method()

@@ -44,7 +44,7 @@ def make_folder(study: str, out: Path | None) -> Path:
 
 
 def _check_name(folder: Path) -> None:
-    """Check that the name of a folder is UTF-8, as checkpoints and reports need."""
+    """Check that a folder's name is UTF-8, because checkpoints and reports need it."""
     try:
         str(folder.absolute()).encode()
     except UnicodeEncodeError as error:
@@ -54,14 +54,17 @@ def _check_name(folder: Path) -> None:
 
 
 def _free(folder: Path) -> Path:
-    """Return a path that does not exist yet, since two runs may start in one second."""
+    """Return a path that does not exist yet: `folder`, or `folder` with a number.
+
+    The number makes the name unique if two runs start in the same second.
+    """
     names = (folder.with_name(f"{folder.name}-{i}") for i in itertools.count(2))
     return next(name for name in itertools.chain([folder], names) if not name.exists())
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock a run's folder against other processes within a `with` block."""
+    """Keep other processes from using a run's folder, within a `with` block."""
     with ExitStack() as stack:
         if writes():
             try:
@@ -72,24 +75,24 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def writes() -> bool:
-    """Return whether this process prints and writes results, as only process 0 does."""
+    """Return whether this process writes and prints results; only process 0 does."""
     return jax.process_index() == 0
 
 
 def write_config(
     folder: Path, config: Any, files: Mapping[str, Any] | None = None
 ) -> None:
-    """Write a run's options, input files, versions and devices to config.json."""
+    """Write config.json: options and input files of a run, versions and devices."""
     if not writes():
         return
     settings = dataclasses.asdict(config) | {"out": str(folder)}
     content = {"config": settings, "files": files or {}, "versions": versions()}
-    text = json.dumps(content, indent=2, default=str)  # str is for paths
+    text = json.dumps(content, indent=2, default=str)  # paths become strings
     write_atomically(folder / "config.json", text + "\n")
 
 
 def versions() -> dict[str, str]:
-    """Return package versions, devices and settings, which results may depend on."""
+    """Return package versions, devices and settings that results may depend on."""
     names = ("jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
     devices = [device.device_kind for device in jax.devices()]
     return {
@@ -114,15 +117,16 @@ def matmul_precision() -> str:
 
 
 def append_row(folder: Path, row: dict[str, Any]) -> None:
-    """Append a row to results.jsonl immediately, so that it survives a later crash."""
+    """Append a row to results.jsonl at once, so that a later crash does not lose it."""
     append_rows(folder, [row])
 
 
 def append_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Append a job's rows to results.jsonl; a kill leaves all of them or none.
+    """Append the rows of a job to results.jsonl.
 
-    The complete new contents are written to another file, which then replaces
-    results.jsonl atomically.
+    If the process is killed, the file has either all of these rows or none of them. The
+    complete new contents are written to another file, which then replaces results.jsonl
+    atomically.
     """
     if not writes():
         return
@@ -132,9 +136,10 @@ def append_rows(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file atomically: a kill leaves either the new text or the old one.
+    """Write a text file atomically.
 
-    File names in the text may have bytes that are not UTF-8; these are escaped.
+    If the process is killed, the file has either the new text or the old text. File
+    names in the text may have bytes that are not UTF-8; these bytes are escaped.
     """
     beside = path.with_name(path.name + ".tmp")
     beside.write_text(text, "utf-8", errors="backslashreplace")

@@ -33,14 +33,14 @@ class Progress:
         return self
 
     def __exit__(self, *exception):
-        """Count the last job as done unless an exception was raised; stop the bars."""
+        """Stop both bars; without an exception, count the last job as done."""
         if self._steps is not None and exception[0] is None:
             self._bars.advance(self._jobs)
             self._bars.remove_task(self._steps)
         self._bars.stop()
 
     def begin(self, name: str, steps: int) -> None:
-        """Count the previous job as done, and begin the bar of the next job."""
+        """Count the previous job as done, and show a bar for the next job."""
         if self._steps is not None:
             self._bars.advance(self._jobs)
             self._bars.remove_task(self._steps)

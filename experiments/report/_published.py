@@ -8,7 +8,7 @@ from experiments.report._tables import mean_sd
 
 
 class Published(NamedTuple):
-    """Published scores, {measure: score}, and their source: one row of a table."""
+    """One row of a table: published scores {measure: score}, and their source."""
 
     name: str
     scores: Mapping[str, float | str]
@@ -22,11 +22,12 @@ def show_beside(
     published: Sequence[Published],
     note: str = "",
 ) -> None:
-    """Print a table: the scores of this run, then published scores with their sources.
+    """Print a table of the scores of this run, and below them published scores.
 
     Args:
       title: text above the table.
-      measures: headings of the columns; a missing score is shown as "–".
+      measures: names of the measures, which are the headings of the columns. A missing
+        score is shown as "–".
       ours: scores of this run, {name: {measure: score}}. A score is a number, a text,
         or a list of numbers over seeds, which is shown as mean ± standard deviation.
       published: published scores, shown below the rows of this run.

@@ -11,7 +11,9 @@ from experiments.report._studies import show_table
 
 
 def wilson(correct: int, of: int, level: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's confidence interval, at `level`, of a proportion correct / of.
+    """Return Wilson's confidence interval for the proportion `correct` / `of`.
+
+    `level` is the confidence level.
 
     Example:
       >>> [round(end, 4) for end in wilson(9, 10)]
@@ -33,7 +35,7 @@ def wilson(correct: int, of: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def percent(correct: int, of: int) -> str:
-    """Format a proportion and its 95 % confidence interval.
+    """Format a proportion and its 95 % confidence interval, both in percent.
 
     Example:
       >>> percent(9, 10)
@@ -91,7 +93,7 @@ def show_confusion(title: str, classes: Sequence[str], counts: np.ndarray) -> No
 
 
 def draw_confusion(title: str, classes: Sequence[str], counts: np.ndarray) -> Figure:
-    """Draw a confusion matrix; the darker a cell, the larger its share of the row."""
+    """Draw a confusion matrix; darker cells have a larger share of their row."""
     counts = np.asarray(counts)
     size = 1.8 + 0.45 * len(classes)
     figure = Figure(figsize=(size + 1.2, size), layout="constrained")
@@ -106,7 +108,7 @@ def draw_confusion(title: str, classes: Sequence[str], counts: np.ndarray) -> Fi
     axis.set_xticks(range(len(classes)), classes)
     axis.set_yticks(range(len(classes)), classes)
     if max(map(len, classes)) > 3:
-        for label in axis.get_xticklabels():  # so that a long label ends at its column
+        for label in axis.get_xticklabels():  # rotated labels end at their columns
             label.set(rotation=45, ha="right", rotation_mode="anchor")
     axis.set(title=title, xlabel="predicted class", ylabel="true class")
     return figure

@@ -1,4 +1,4 @@
-"""Result of a study, and functions that print a table and save a picture."""
+"""The result of a study; a function to print a table, and one to save a picture."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Result:
 def show_table(
     title: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str = ""
 ) -> None:
-    """Print a table, whose first column names the rows, and a note below it."""
+    """Print a table and a note below it; the first column has the names of the rows."""
     if not writes():
         return
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)

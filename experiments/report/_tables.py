@@ -1,4 +1,4 @@
-"""Console for wide tables, and formatting of results."""
+"""A console for wide tables, and functions that format results."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ WIDTH = 130  # width of a full table, in characters
 
 
 def wide_console() -> Console:
-    """Return a console for tables; it is wide if the output is a file or a pipe."""
+    """Return a console for tables, which is wide if the output is a file or a pipe."""
     console = Console()
     if not console.is_terminal:
         console.width = max(WIDTH, console.width)
@@ -44,6 +44,6 @@ def mean_sd(values: list[float]) -> str:
     if len(values) < 2:
         return shown
     deviation = float(np.std(values, ddof=1))
-    if deviation < 1e-12 * abs(mean):  # equal values up to rounding
+    if deviation < 1e-12 * abs(mean):  # all values are equal, up to rounding
         deviation = 0.0
     return f"{shown} ± {deviation:{'.0f' if deviation >= 10 else '.1g'}}"

@@ -12,7 +12,7 @@ UNITS, CLASSES, PIXELS = 32, 10, 64
 
 
 class Network(NamedTuple):
-    """Functions of float32 weights [n], images [B, inputs] and labels [B]."""
+    """Functions of a network's weights [n], images [B, inputs] and labels [B]."""
 
     init: Callable[[jax.Array], jax.Array]  # key -> weights
     loss: Callable[..., jax.Array]  # (weights, images, labels) -> mean cross entropy
@@ -20,10 +20,10 @@ class Network(NamedTuple):
 
 
 def digits_mlp(inputs: int = PIXELS) -> Network:
-    """Return the network 64-32-10 with tanh hidden units, which has 2410 weights.
+    """Return a network with 64 inputs, 32 tanh units and 10 outputs: 2410 weights.
 
     Args:
-      inputs: number of inputs; larger than 64 if pixels are repeated.
+      inputs: number of inputs; it is above 64 if the pixels of an image are repeated.
     """
 
     def layers(key):

@@ -1,4 +1,4 @@
-"""Feed-forward networks for the studies of Rprop papers, as pure functions."""
+"""Feed-forward networks, as pure functions, for the studies of papers about Rprop."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,10 +10,10 @@ from bpvariants.types import PyTree
 
 
 class Network(NamedTuple):
-    """Layer sizes of a network, and its kind; used as a static argument of jit."""
+    """Layer sizes and kind of a network, a static argument of jitted functions."""
 
     sizes: tuple[int, ...]
-    shortcuts: bool  # whether a layer reads all earlier layers, not only the last
+    shortcuts: bool  # whether each layer reads all layers below it, or only one
     output: str = "linear"  # activation of the last layer: "linear" or "sigmoid"
 
     @property
@@ -27,7 +27,7 @@ class Network(NamedTuple):
         return range(0 if self.shortcuts else layer - 1, layer)
 
     def shapes(self) -> PyTree:
-        """Return parameter shapes: a matrix for each pair of connected layers."""
+        """Return the shapes of all parameters, with a matrix for each connection."""
         number = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
         return [
             {
@@ -50,10 +50,11 @@ class Network(NamedTuple):
         return structure.unflatten(map(uniform, keys, leaves))
 
     def apply(self, params: Sequence[PyTree], x: jax.Array) -> jax.Array:
-        """Return the outputs [outputs, P] for P examples, inputs [inputs, P].
+        """Return the outputs [outputs, P] of the network for inputs [inputs, P].
 
-        Each example is a column. Under `vmap` over networks with the same inputs, all
-        first layers then become one matrix product without a transposition.
+        Each of the P examples is a column. If several networks read the same inputs
+        under `vmap`, the first layers of all networks therefore become one matrix
+        product, without a transposition.
         """
         layers = [x]
         for layer, theta in enumerate(params, start=1):

@@ -11,11 +11,11 @@ ROUNDING = 0.005  # largest rounding error of published values (two decimals)
 HEADER = ["", "test error", "median", "early", "paper", "", "class. %", "paper"]
 HEADER += ["epochs", "paper"]
 PAPER_RUNS = {"3": 10, "8": 60, "10": 60}
-EARLY = 0.5  # a run is early if its epochs are fewer than this × median
+EARLY = 0.5  # a run is early if its number of epochs is below EARLY × the median
 
 
 def show(table: str, rows: list[dict[str, Any]]) -> None:
-    """Print a table of results for each variant of Rprop."""
+    """Print a table of results for each variant of Rprop, with the paper's results."""
     for variant in dict.fromkeys(row["variant"] for row in rows):
         mine = [row for row in rows if row["variant"] == variant]
         lines = [_line(row) for row in mine]
@@ -36,10 +36,10 @@ def show(table: str, rows: list[dict[str, Any]]) -> None:
 
 
 def verdict(row: dict[str, Any]) -> str:
-    """Return whether our test errors agree with the paper's mean test error.
+    """Return how our test errors of a table row agree with the paper's mean test error.
 
-    The result is "" if the mean of our test errors agrees, "median" if only their
-    median agrees, and "off" if neither agrees.
+    The result is "" if the mean of our test errors agrees, "median" if only the median
+    of our test errors agrees, and "off" if neither agrees.
     """
     mean, deviation = row["published"]["test"]
     limit = 2 * (deviation + ROUNDING) + ROUNDING
@@ -50,7 +50,7 @@ def verdict(row: dict[str, Any]) -> str:
 
 
 def deviation(row: dict[str, Any], key: str) -> float:
-    """Return our mean minus the paper's mean, in units of standard errors."""
+    """Return our mean of a quantity minus the paper's mean, in standard errors."""
     mean, deviation = row["published"][key]
     rounding = ROUNDING if key in ("test", "classification", "gl") else 0.5
     theirs = (deviation + rounding) / np.sqrt(PAPER_RUNS[row["table"]])
@@ -66,7 +66,7 @@ def _misfits(rows):
 
 
 def num_early(row: dict[str, Any]) -> int:
-    """Count runs that took less than EARLY times the median number of epochs."""
+    """Count the runs with fewer epochs than EARLY times the median number of epochs."""
     return int(np.sum(row["total"] < EARLY * np.median(row["total"])))
 
 
@@ -87,7 +87,7 @@ def _published(pair, digits):
 
 
 def draw(table: str, rows: list[dict[str, Any]]) -> Figure:
-    """Draw our test errors and epochs divided by the paper's values."""
+    """Draw our test errors and numbers of epochs, each divided by the paper's value."""
     names = list(dict.fromkeys(row["set"] for row in rows))
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     figure = Figure(figsize=(14, 8), layout="constrained")
@@ -129,7 +129,10 @@ def draw(table: str, rows: list[dict[str, Any]]) -> Figure:
 
 
 def _limits(rows, key):
-    """Return axis limits that fit our means; the paper's deviations may go beyond."""
+    """Return limits of the y axis that fit our means.
+
+    The paper's standard deviations may go beyond the limits of the axis.
+    """
     ratios = [np.mean(row[key]) / row["published"][key][0] for row in rows]
     errors = [_standard_error(row[key]) / row["published"][key][0] for row in rows]
     low, high = np.min(np.subtract(ratios, errors)), np.max(np.add(ratios, errors))

@@ -13,13 +13,13 @@ FULL_COLOUR, ADAM_COLOUR = "#0072b2", "#777777"
 COLOURS = [FULL_COLOUR, "#d55e00", "#e69f00", "#56b4e9", "#cc79a7", "#009e73"]
 COLOURS += [ADAM_COLOUR]
 DASHES = ["-", "-", "-", "--", "-", "-", ":"]
-FLOOR = 1e-6  # smaller losses are drawn at this value
-TARGET = 0.01  # training loss; the table shows the first epoch below it
-COMPARED = 1e-3  # smaller losses are not compared: rounding errors dominate
+FLOOR = 1e-6  # losses below this value are drawn at this value
+TARGET = 0.01  # the table shows the first epoch with a training loss below TARGET
+COMPARED = 1e-3  # lower losses are not compared, because rounding errors dominate
 
 
 def show(rows: list[dict[str, Any]], images: int) -> None:
-    """Print a table of all methods, each at its best rate."""
+    """Print a table of all methods, each at its best learning rate or step size."""
     header = ["", "batches", "rate", "updates", "train loss", "test %"]
     header += [f"to {TARGET:g}", "median Δ", "at Δ_min", "flips"]
     lines = [_line(row) for row in rows if row["best"]]
@@ -59,12 +59,16 @@ def _line(row: dict[str, Any]) -> list[str]:
 
 
 def _numbers(row: dict[str, Any], name: str) -> np.ndarray:
-    """Return a row's measurements `name`, [seeds, epochs]; None becomes NaN."""
+    """Return the measurements with a given name, [seeds, epochs]; None becomes NaN."""
     return np.array(row[name], float)
 
 
 def _epochs(losses: np.ndarray) -> str:
-    """Return the mean number of epochs to TARGET, and how many runs reached it."""
+    """Return the mean number of epochs to a loss below TARGET, and a count of runs.
+
+    The count is the number of runs that reached a loss below TARGET; it is left out if
+    all runs did.
+    """
     came = [int(np.argmax(run)) + 1 for run in losses < TARGET if run.any()]
     if not came:
         return "–"
@@ -78,7 +82,10 @@ def _unless_nan(numbers: np.ndarray, form: str) -> str:
 
 
 def _same(rows: list[dict[str, Any]]) -> str:
-    """Return a note on differences of losses between MultiSteps and full batches."""
+    """Return a note on the difference of losses between MultiSteps and full batches.
+
+    MultiSteps averages the gradients of an epoch's mini-batches, then updates once.
+    """
     full = {row["rate"]: row for row in rows if row["batches"] == "full"}
     added = [row for row in rows if row["method"].startswith("MultiSteps")]
     if not added or len(full) < len(added):
@@ -95,7 +102,7 @@ def _same(rows: list[dict[str, Any]]) -> str:
 
 
 def draw(folder: Path, rows: list[dict[str, Any]]) -> Path:
-    """Draw losses, step sizes and sign changes of gradients against epochs."""
+    """Draw training losses, step sizes and sign changes of gradients against epochs."""
     figure = Figure(figsize=(16, 5.4), layout="constrained")
     loss, step, flips = figure.subplots(1, 3)
     shown = [row for row in rows if row["best"]]

@@ -27,7 +27,7 @@ FALLING = (
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print a table for each difficulty, and which updates are more robust."""
+    """Print a table for each difficulty, and sentences on which updates are robust."""
     for axis in dict.fromkeys(row["axis"] for row in rows):
         mine = [row for row in rows if row["axis"] == axis]
         levels = list(dict.fromkeys(row["level"] for row in mine))
@@ -52,12 +52,12 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def verdicts(rows: list[dict[str, Any]]) -> list[str]:
-    """Compare, in words, by how much each difficulty increases test errors.
+    """Return sentences that compare by how much each difficulty increases test errors.
 
-    Each difficulty is at its hardest level. Rprop is more robust than an update if the
-    difficulty increases the update's test error more than the error of the best Rprop.
-    The two increases must differ by more than √(s² + t²), where s and t are their
-    standard deviations over seeds.
+    Each difficulty is at its hardest level. Rprop counts as more robust than another
+    update if the difficulty increases the test error of the best Rprop less. The two
+    increases must differ by more than √(s² + t²), where s and t are the standard
+    deviations of the two increases over seeds.
     """
     sentences = []
     for axis in dict.fromkeys(row["axis"] for row in rows):
@@ -85,7 +85,11 @@ def verdicts(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw test errors against levels of difficulty; dashed: with rates tuned again."""
+    """Draw test errors against levels of difficulty, one panel for each difficulty.
+
+    Dashed curves are test errors with learning rates that are chosen again at each
+    level of the difficulty.
+    """
     difficulties = list(dict.fromkeys(row["axis"] for row in rows))
     figure = Figure(figsize=(4.6 * len(difficulties), 4.8), layout="constrained")
     panels = figure.subplots(1, len(difficulties), squeeze=False, sharey=True)[0]
@@ -131,7 +135,7 @@ def _short_verdict(rows: list[dict[str, Any]], axis: str) -> str:
 
 
 def _cost(rows: list[dict[str, Any]], update: str, level: float, choice: str):
-    """Return the increase of each seed's test error by a difficulty."""
+    """Return how much a level of difficulty increases the test error of each seed."""
     error = {
         row["level"]: np.array(row[f"{choice}_error"])
         for row in rows

@@ -18,10 +18,10 @@ OURS = ("rprop", "irprop_plus", "rprop_plus", "rprop_minus", "half_back", "grpro
 
 
 class Trace(NamedTuple):
-    """Curves of all runs, [runs, steps + 1]: before the first and after each update."""
+    """Curves of all runs, [runs, steps + 1], from before the first update on."""
 
-    values: np.ndarray  # loss E, which is minimised
-    evaluations: np.ndarray  # number of evaluations of E and its gradient so far
+    values: np.ndarray  # loss E that is minimised
+    evaluations: np.ndarray  # number of evaluations of the loss and its gradient so far
     accuracies: np.ndarray | None  # test accuracy in percent, if there is test data
 
 
@@ -31,11 +31,11 @@ class Method(NamedTuple):
     name: str
     label: str
     run: Callable[[Problem], Trace]
-    rate: float | None = None  # set if several rates are tried, to show the best
+    rate: float | None = None  # learning rate, if several are tried to find the best
 
 
 def methods(first_step: float, adam_rates: tuple[float, ...]) -> list[Method]:
-    """Return all methods to compare; torch's Rprop only if torch is installed."""
+    """Return all methods to compare; PyTorch's Rprop only if PyTorch is installed."""
     labels = {"rprop": "rprop (iRprop⁻)", "grprop": "grprop (experimental)"}
     found = [
         Method(
@@ -73,7 +73,7 @@ def _adam(rate: float) -> Callable[[Problem], Trace]:
 
 
 def _descend(optimizer: optax.GradientTransformation, problem: Problem) -> Trace:
-    """Run an update rule that evaluates the loss E and its gradient once per step."""
+    """Run an update rule that evaluates the loss and its gradient once per update."""
     optimizer = optax.with_extra_args_support(optimizer)
 
     def run(start, case):
@@ -92,14 +92,14 @@ def _descend(optimizer: optax.GradientTransformation, problem: Problem) -> Trace
 
 
 def _search(problem: Problem) -> Trace:
-    """Run L-BFGS; a step may evaluate the loss E and its gradient several times."""
+    """Run L-BFGS, which may evaluate loss and gradient several times per update."""
     optimizer = optax.lbfgs()
 
     def run(start_and_case):
         start, case = start_and_case
         loss = lambda w: problem.loss(w, case)
-        # The line search has already computed the gradient at the new weights; reuse
-        # it.
+        # The line search of the last update has already computed the gradient at the
+        # new weights, so `look` takes this gradient from the state.
         look = optax.value_and_grad_from_state(loss)
 
         def step(carry, _):
@@ -116,14 +116,14 @@ def _search(problem: Problem) -> Trace:
         return jax.lax.scan(step, carry, length=problem.steps + 1)[1]
 
     _accuracy = problem.accuracy or (lambda w: None)
-    # Run the problems one after another: under vmap, all would wait for the longest
-    # line search.
+    # The runs are computed one after another. Under vmap, in each update all runs would
+    # wait for the run with the longest line search.
     together = lambda starts, cases: jax.lax.map(run, (starts, cases))
     return _trace(*jax.jit(together)(problem.starts, problem.cases))
 
 
 def _descend_torch(torch: Any, first_step: float, problem: Problem) -> Trace:
-    """Run torch's Rprop on gradients that are computed by JAX."""
+    """Run PyTorch's Rprop on gradients that are computed by JAX."""
     look = jax.jit(jax.vmap(jax.value_and_grad(problem.loss)))
     measure = jax.jit(jax.vmap(problem.accuracy or (lambda w: None)))
     # Rprop updates each weight separately, so the weights of all runs can be in one

@@ -1,4 +1,4 @@
-"""Problems of the study `rprop_vs`: losses E to minimise."""
+"""Problems of the study `rprop_vs`: losses to minimise."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,28 +9,31 @@ import jax.numpy as jnp
 from experiments import data
 from experiments.resilient._digits_mlp import digits_mlp
 
-TARGET = 1e-6  # value of E to reach in the two synthetic problems
+TARGET = 1e-6  # value of the loss to reach in the two synthetic problems
 
 
 class Problem(NamedTuple):
-    """A loss E to minimise from several initial points, one for each run."""
+    """A loss E to minimise in several runs, each from its own initial point."""
 
     name: str
     title: str
-    unit: str  # name of E in the picture
+    unit: str  # name of the loss in the picture
     loss: Callable[[jax.Array, Any], jax.Array]  # (weights [n], case) -> loss E, []
     starts: jax.Array  # [runs, n] initial weights of each run
-    cases: jax.Array  # [runs, ...], data of each run, such as a matrix
+    cases: jax.Array  # [runs, ...], data of each run's loss, such as a matrix
     steps: int
-    targets: tuple[float, ...]  # values of E to reach, from high to low
-    by_target: bool  # rank methods by iterations to the last target, not by final E
-    floor: float  # smaller values of E are drawn at this value
-    reference: dict[str, float]  # results elsewhere: iterations if by_target, else E
+    targets: tuple[float, ...]  # values of the loss to reach, from high to low
+    by_target: bool  # rank by iterations to the last target (else by final loss)
+    floor: float  # losses below this value are drawn at this value
+    reference: dict[str, float]  # iterations or final losses, measured elsewhere
     accuracy: Callable[[jax.Array], jax.Array] | None = None  # weights -> percent
 
 
 def quadratic(key: jax.Array, runs: int, steps: int) -> Problem:
-    """Return the problem of minimising ½ wᵀA w; each run rotates A at random."""
+    """Return the problem of minimising ½ wᵀA w over the weights w.
+
+    In each run, the matrix A has another random rotation.
+    """
 
     def matrix(key):
         rotation, _ = jnp.linalg.qr(jax.random.normal(key, (10, 10), jnp.float64))

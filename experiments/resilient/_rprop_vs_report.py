@@ -31,7 +31,7 @@ NOTE = (
 
 
 def best_rows(rows: list[dict[str, Any]], problem: Problem) -> list[dict[str, Any]]:
-    """Return a problem's rows; of several learning rates, only the best one's row."""
+    """Return one row of a problem for each method, at the best learning rate."""
     best = {}
     for row in rows:
         if row["problem"] == problem.name:
@@ -88,7 +88,7 @@ def _about_reference(problem: Problem) -> list[str]:
 
 
 def _left_again(problem: Problem, rows: list[dict[str, Any]]) -> list[str]:
-    """Return a note on runs that reached the last target, but ended with a higher E."""
+    """Return a note on runs that reached the last target, but ended above it."""
     found, last = [], problem.targets[-1]
     for row in rows:
         pairs = zip(row["reached"][f"{last:g}"], row["values"], strict=True)
@@ -135,10 +135,10 @@ def _mean_sd(numbers: list[float | None]) -> str:
 
 
 def draw(folder: Path, problems: list[Problem], rows: list[dict[str, Any]]) -> Path:
-    """Draw the loss E of each problem against iterations.
+    """Draw the loss of each problem against the number of iterations.
 
-    For the last problem, E is also drawn against the number of times that E was
-    evaluated.
+    For the last problem, the loss is also drawn against the number of evaluations of
+    loss and gradient.
     """
     panels = [(problem, "iterations") for problem in problems]
     panels.append((problems[-1], "evaluations of E and its gradient"))

@@ -2,15 +2,17 @@
 
 Epoch t changes the weights from w_{t−1} to w_t. The training error E_tr(t) is measured
 at w_{t−1}, during the epoch. After each strip (5 epochs), the validation error E_va(t)
-and the test error E_te(t) are measured at w_t. Then
+and the test error E_te(t) are measured at w_t. From these errors, two quantities are
+computed, which decide whether to stop (α is a threshold):
 
     GL(t) = 100 (E_va(t) / min_{t′≤t} E_va(t′) − 1)                 generalisation loss
     P_5(t) = 1000 (mean E_tr / min E_tr − 1)  of the strip          progress
     stop if GL(t) > α, P_5(t) < 0.1, or t ≥ 3000.
 
-Each run is a lane of a vmap, and is frozen when it stops. When at most a quarter of the
-runs are still active, they are gathered into a quarter of the lanes, for which the
-program is compiled again.
+The runs are the lanes of a vmap, which means that they are computed side by side. A run
+that stops is frozen. When at most a quarter of the lanes are still active, the active
+ones are gathered into a quarter of the lanes. The program is then compiled again for
+this lower number of lanes.
 """
 
 from collections.abc import Callable
@@ -28,29 +30,32 @@ from experiments.data import Part, Proben1
 from experiments.resilient._networks import Network
 
 STRIP, MAX_EPOCHS, LEAST_PROGRESS = 5, 3000, 0.1
-CHUNK = 20  # number of strips per call of the compiled program
-FEWER = 4  # gather lanes when at most 1 in 4 is still active
+CHUNK = 20  # number of strips (5 epochs each) per call of the compiled program
+FEWER = 4  # gather the active lanes (runs) when at most 1 in 4 is still active
 
 
 class Settings(NamedTuple):
-    """Initial weights, step sizes and stopping threshold; a static argument of jit."""
+    """Settings of a training: initial weights, step sizes, threshold for stopping.
+
+    The settings are a static argument of jit.
+    """
 
     variant: str
-    weights: float  # initial weights are uniform in −weights … weights
-    step_sizes: tuple[float, float]  # range of the uniform initial step sizes
-    alpha: float  # threshold of the generalisation loss for stopping
+    weights: float  # initial weights are drawn uniformly from −weights … weights
+    step_sizes: tuple[float, float]  # initial step sizes are uniform in this range
+    alpha: float  # training stops if the generalisation loss is above alpha
     eta_plus: float = 1.2
     max_epochs: int = MAX_EPOCHS
 
 
 class Outcome(NamedTuple):
-    """Quantities in Prechelt's tables, each [runs]."""
+    """Quantities in Prechelt's tables, one value for each run."""
 
     train: Any  # lowest training error
     validation: Any  # lowest validation error
     test: Any  # test error at the epoch of the lowest validation error
-    classification: Any  # % of test examples misclassified at that epoch
-    gl: Any  # generalisation loss at the end
+    classification: Any  # % of test examples misclassified, at the same epoch as test
+    gl: Any  # generalisation loss at the end of training
     total: Any  # total number of epochs
     relevant: Any  # number of epochs to the lowest validation error
 
@@ -70,7 +75,7 @@ def train(
     keys: jax.Array,
     advance: Callable[[int], None] = lambda epoch: None,
 ) -> Outcome:
-    """Train one run for each key; report the number of epochs so far to `advance`."""
+    """Train one run for each key; call `advance` with the number of epochs so far."""
     parts = problem.train, problem.validation, problem.test
     parts = jax.tree.map(lambda examples: jnp.asarray(examples.T), parts)
     runs, lanes = _start_all(network, settings, keys), np.arange(len(keys))
@@ -90,7 +95,7 @@ def train(
 
 
 def error(network: Network, params: PyTree, part: Part) -> jax.Array:
-    """Return 100 times the mean squared error, as Prechelt does for targets in 0..1."""
+    """Return Prechelt's error: 100 times the mean squared error of outputs in 0..1."""
     outputs = network.apply(params, jnp.asarray(part.x))
     return 100 * jnp.mean((outputs - part.target) ** 2)
 
@@ -135,9 +140,9 @@ def _advance_all(network, settings, parts, runs):
 
 
 def _strip(network, settings, parts, run):
-    """Train for a strip of 5 epochs, then decide whether to stop."""
+    """Train one run for 5 epochs (a strip), then decide whether this run stops."""
     train, validation, test = parts
-    optimizer = _optimizer(settings, 1.0)  # the state has the actual step sizes
+    optimizer = _optimizer(settings, 1.0)  # the step sizes are in the optimizer's state
 
     def epoch(params_and_state, _):
         params, state = params_and_state
@@ -171,7 +176,7 @@ def _strip(network, settings, parts, run):
 
 
 def _gather(runs, lanes, active):
-    """Keep a quarter of the lanes: all active lanes, filled up with stopped ones."""
+    """Keep a quarter of the lanes (runs): all active ones, and some stopped ones."""
     order = np.argsort(~active, kind="stable")[: len(lanes) // FEWER]
     return _take(runs, order), lanes[order]
 

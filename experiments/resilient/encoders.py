@@ -1,14 +1,15 @@
 """Encoder problems of the first Rprop paper: number of epochs to learn them.
 
-Numbers of epochs are compared with the published ones. An N-H-N encoder maps each of N
-unit vectors to itself through H < N logistic units. A run has solved a problem at the
-first epoch at which every output is below 0.4 if its target is 0, and above 0.6 if its
-target is 1.
+Numbers of epochs are compared with the published numbers. An N-H-N encoder maps each of
+N unit vectors to itself through H < N logistic units. A run has solved the problem at
+the first epoch at which all outputs are right. An output is right if it is below 0.4
+for the target 0, and above 0.6 for the target 1.
 
-Each unit's output y is clipped to an interval within (0, 1), and its slope y(1 − y) is
-computed from the clipped y. Without clipping, runs get stuck where slopes are nearly
-zero. The paper mentions no clipping, and does not state the initial weights, so the
-study tries several values of both.
+The output y of each unit is clipped to an interval within (0, 1), and the slope
+y(1 − y) of the unit is computed from the clipped y. Without clipping, runs get stuck
+where slopes are nearly zero. The paper mentions no clipping, and does not state the
+initial weights. The study therefore tries several clipping intervals, and several
+ranges of initial weights.
 """
 
 import dataclasses
@@ -30,9 +31,9 @@ from experiments.harness.options import above, at_least, known, within
 from experiments.harness.study import run_study, Study
 
 VARIANTS = ("rprop_plus", "rprop_minus", "irprop_plus", "irprop_minus", "half_back")
-# Numbers of epochs in Riedmiller & Braun 1993: mean and standard deviation of 10 runs
-# at the best initial step size Δ₀. For the standard Δ₀ = 0.1, the paper states only the
-# mean.
+# {(encoder, initial step size Δ₀): (mean, standard deviation)} of the numbers of epochs
+# of 10 runs, in Riedmiller & Braun 1993. For the standard Δ₀ = 0.1, the paper states
+# only the mean. The other Δ₀ is the best one.
 PUBLISHED = {
     ("10-5-10", 0.1): (30, None),
     ("10-5-10", 2.0): (19, 3),
@@ -75,7 +76,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Run all settings; show the numbers of epochs, and those in the paper."""
+    """Train with all settings; show our numbers of epochs, and those in the paper."""
     return run_study("encoders", config, _jobs, _finish)
 
 
@@ -106,14 +107,14 @@ def _row(
     clip: float,
     way: Way,
 ) -> Row:
-    """Train one setting from all seeds; return its row of results."""
+    """Train with one setting from all seeds; return the row of results."""
     epochs = _epochs(config, sizes, first, variant, weights, clip)
     row = {"encoder": sizes, "first_step": first, "variant": variant}
     return row | {"weights": weights, "clip": clip, "epochs": epochs.tolist()}
 
 
 def _epochs(config, sizes, first, variant, weights, clip) -> np.ndarray:
-    """Return each run's number of epochs, which is max_epochs if the run got stuck."""
+    """Return each run's number of epochs; it is max_epochs if the run got stuck."""
     shape = tuple(map(int, sizes.split("-")))
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     numbers = jnp.float32(first), jnp.float32(weights), jnp.float32(clip)
@@ -158,14 +159,14 @@ def _run_all(shape, variant, max_epochs, keys, first, weights, clip):
 
 @jax.custom_jvp
 def clipped_logistic(s: jax.Array, clip: jax.Array) -> jax.Array:
-    """Return the logistic function of s, clipped to [clip, 1 − clip]."""
+    """Return the logistic function of s, clipped to the interval [clip, 1 − clip]."""
     return jnp.clip(jax.nn.sigmoid(s), clip, 1 - clip)
 
 
 @clipped_logistic.defjvp
 def _slope(primals, tangents):
     y = clipped_logistic(*primals)
-    return y, y * (1 - y) * tangents[0]  # also where y is clipped, the slope is not 0
+    return y, y * (1 - y) * tangents[0]  # the slope is above 0 even where y is clipped
 
 
 def _show(rows: list[Row], config: Config) -> None:
@@ -198,7 +199,7 @@ def _show(rows: list[Row], config: Config) -> None:
 
 
 def _grid(config: Config) -> list[tuple[float, float]]:
-    """Return all pairs (bound of initial weights, clip) to try."""
+    """Return all pairs to try of a bound of the initial weights and a value of clip."""
     return list(itertools.product(config.weights, config.clip))
 
 
@@ -216,7 +217,7 @@ def _cell(row: Row, config: Config) -> str:
 
 
 def _draw(rows: list[Row], config: Config) -> Figure:
-    """Draw each run as a dot, over the paper's mean and standard deviation."""
+    """Draw each run's number of epochs, and the paper's mean and standard deviation."""
     figure = Figure(figsize=(11, 8), layout="constrained")
     axes = figure.subplots(2, 2).flat
     for axis, (encoder, first) in zip(axes, PUBLISHED, strict=True):
@@ -239,7 +240,7 @@ def _draw(rows: list[Row], config: Config) -> Figure:
 
 
 def _draw_runs(axis: Axes, row: Row, config: Config) -> None:
-    """Draw the numbers of epochs of one setting: runs as dots, the mean as a line."""
+    """Draw the numbers of epochs with one setting: dots for runs, a bar as mean."""
     i, grid = VARIANTS.index(row["variant"]), _grid(config)
     j = grid.index((row["weights"], row["clip"]))
     solved, height = _solved(row, config), i + 0.8 * (j + 0.5) / len(grid) - 0.4

@@ -1,8 +1,8 @@
 """Rprop on Proben1 by Prechelt's protocol, compared with the tables of his report.
 
 Table 3 of the report is about linear networks, which are trained here by each variant
-of Rprop. Tables 8 and 10 are about Prechelt's pivot networks, with all shortcut
-connections and without. All runs of a table row train together.
+of Rprop. Tables 8 and 10 are about Prechelt's pivot networks: in table 8 with all
+shortcut connections, in table 10 without them. The runs of a table row train together.
 
 For table 3, the settings are those that the report states. For tables 8 and 10, the
 stated settings do not reproduce the results, but the settings in `PIVOT` do. They were
@@ -10,10 +10,11 @@ inferred: initial weights between −0.1 and 0.1, initial step sizes from 0.05 t
 stopping at a generalisation loss above 2 (GL_2) instead of 5 (GL_5).
 
 The report says that it uses the Rprop of 1993, which is Rprop⁺, but Rprop⁻ reproduces
-its results. With Rprop⁻, test errors, numbers of epochs and generalisation losses of
-tables 8 and 10 agree with the report within random variation, and so do the numbers of
-epochs of table 3. With Rprop⁺, the differences are larger. iRprop⁺ and iRprop⁻ also
-differ from the report in table 3; by default, they are run only for table 3.
+the results of the report. With Rprop⁻, the test errors, numbers of epochs and
+generalisation losses of tables 8 and 10 agree with the report within random variation.
+The numbers of epochs of table 3 agree, too. With Rprop⁺, the differences are larger.
+iRprop⁺ and iRprop⁻ also differ from the report in table 3. By default, iRprop⁺ and
+iRprop⁻ are run only for table 3.
 """
 
 import dataclasses
@@ -72,7 +73,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train all networks; print the results, and the results in the report."""
+    """Train all networks; print our results, and the results in Prechelt's report."""
     check = lambda config: data.proben1(_problems(config)[0])
     return run_study("proben1", config, _jobs, _finish, check=check)
 
@@ -105,7 +106,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 def setup(
     table: str, problem: data.Proben1, variant: str, max_epochs: int = 3000
 ) -> tuple[Network, Settings]:
-    """Return the network and the settings of a table row."""
+    """Return the network and the settings for one row of a table in the report."""
     inputs, outputs = problem.train.x.shape[1], problem.train.target.shape[1]
     own = {"variant": variant, "max_epochs": max_epochs}
     if table == "3":

@@ -1,8 +1,8 @@
 """Rprop on mini-batches: why it fails, and which updates do not fail.
 
 A small network is trained on handwritten digits. In each epoch, the images are
-partitioned into mini-batches in a new random order. At constant weights, the mean of
-the mini-batch gradients of an epoch is therefore the full-batch gradient.
+partitioned into mini-batches in a new random order. If the weights did not change, the
+mean of the mini-batch gradients of an epoch would be the full-batch gradient.
 """
 
 import dataclasses
@@ -30,11 +30,11 @@ PROBABILISTIC = "probabilistic_rprop"
 
 @dataclasses.dataclass(frozen=True)
 class Config(Study):
-    """Compare Rprop on full batches and mini-batches with updates for mini-batches.
+    """Why does Rprop fail on mini-batches, and which update rules do not fail?
 
-    All updates train for the same number of epochs. Each update uses the best value of
-    the same list, which holds initial step sizes Δ₀ for Rprop and learning rates for
-    Adam.
+    All update rules train for the same number of epochs. For each update rule, the best
+    value of the list `rates` is used: as initial step size Δ₀ for Rprop, as learning
+    rate for Adam.
     """
 
     QUICK = {"seeds": 2, "epochs": 10, "rates": (0.01, 0.1)}
@@ -64,13 +64,13 @@ class Method(NamedTuple):
 
     name: str
     batches: str  # FULL or MINI
-    make: Callable[[jax.Array], optax.GradientTransformation]  # Δ₀ or rate -> update
+    make: Callable[[jax.Array], optax.GradientTransformation]  # rate -> update
     updates: int  # number of updates of the weights in an epoch
     min_step_size: float | None = 1e-6
 
 
 class Epochs(NamedTuple):
-    """Measurements after each epoch, [..., epochs]; NaN if a method lacks one."""
+    """Measurements after each epoch, [..., epochs]; NaN if not known for a method."""
 
     loss: Any  # loss on all training images
     accuracy: Any  # test accuracy in percent
@@ -80,7 +80,7 @@ class Epochs(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """Network, data, initial weights and orders of images, the same for all methods."""
+    """Network, data, initial weights, and orders of images; all methods share them."""
 
     network: Network
     train: tuple[jax.Array, jax.Array]  # images in whole mini-batches, labels
@@ -90,7 +90,7 @@ class Setting(NamedTuple):
 
 
 def methods(batches: int) -> list[Method]:
-    """Return the methods to compare; an epoch has `batches` mini-batches."""
+    """Return the methods to compare, for epochs of `batches` mini-batches."""
 
     def added_up(rate):
         steps = optax.MultiSteps(updates.rprop(rate), every_k_schedule=batches)
@@ -109,7 +109,7 @@ def methods(batches: int) -> list[Method]:
 
 
 def main(config: Config) -> report.Result:
-    """Run all methods; print results of each method at its best rate."""
+    """Run all methods; print each method's results at its best rate."""
     return run_study("rprop_minibatch", config, _jobs, _finish)
 
 
@@ -137,7 +137,7 @@ def _train(method: Method, config: Config, setting: Setting, way: Way) -> list[R
 
 
 def set_up(config: Config) -> Setting:
-    """Load the digits; draw initial weights, and the order of images in each epoch."""
+    """Load the digits; draw initial weights, and an order of images for each epoch."""
     network, (train, test) = digits_mlp(), jax.tree.map(jnp.asarray, data.digits())
     images = len(train[1]) // config.batch * config.batch
     train = jax.tree.map(lambda part: part[:images], train)
@@ -155,7 +155,10 @@ def set_up(config: Config) -> Setting:
 
 
 def run(method: Method, config: Config, setting: Setting) -> Epochs:
-    """Train with all rates and seeds together; return arrays [rates, seeds, …]."""
+    """Train networks of all rates and seeds together; return measurements.
+
+    The measurements have the shape [rates, seeds, epochs].
+    """
     network, (images, labels) = setting.network, setting.train
     size = config.batch if method.batches == MINI else len(labels)
 
@@ -183,14 +186,15 @@ def run(method: Method, config: Config, setting: Setting) -> Epochs:
 
 
 def _look(method: Method, state: Any) -> tuple[Any, Any, Any]:
-    """Return the median step size, and the shares at Δ_min and with a sign change.
+    """Return the median step size, and two fractions; NaN if the state lacks them.
 
-    Values that the method's state does not have are NaN.
+    The fractions are of step sizes that are at their lower limit, and of gradient
+    elements that changed sign at the last update.
     """
     unknown = jnp.array(jnp.nan)
     if method.min_step_size is None:
         return unknown, unknown, unknown
-    if method.name.startswith(PROBABILISTIC):  # no signs of gradients
+    if method.name.startswith(PROBABILISTIC):  # its state has no signs of gradients
         steps = optax.tree.get(state, "step_sizes")
         return jnp.median(steps), jnp.mean(steps <= method.min_step_size), unknown
     seen = updates.rprop_report(state, min_step_size=method.min_step_size)

@@ -7,9 +7,9 @@ A small network is trained on full batches of digits, under three difficulties:
     scales    each pixel is multiplied by its own factor, between 10⁻ˢ and 10ˢ
     copies    each pixel is repeated several times, and each copy has its own noise
 
-Each update rule is tested with two rates (learning rates; for Rprop, initial step
-sizes): the rate that is best without any difficulty, as if the rate were not tuned
-again; and the rate that is best under the difficulty.
+Each update rule is tested with two learning rates (for Rprop, initial step sizes). One
+is the rate that is best without any difficulty; it shows the error if the rate is not
+tuned again. The second rate is the one that is best under the difficulty.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ from experiments.harness.study import run_study, Study
 from experiments.resilient import _rprop_robustness_report
 from experiments.resilient._digits_mlp import digits_mlp, PIXELS
 
-OWN_NOISE = 0.1  # noise of a copy, relative to the standard deviation of pixels
+OWN_NOISE = 0.1  # standard deviation of a copy's noise, relative to that of pixels
 RUNS = "runs.jsonl"
 
 
@@ -84,7 +84,7 @@ class Config(Study):
 
 
 class Setting(NamedTuple):
-    """Settings of one training run; jit traces the floats, all else is static."""
+    """Settings of a training run; under jit, floats are traced, the rest is static."""
 
     update: str
     rate: float
@@ -97,7 +97,7 @@ AXES = ("noise", "scales", "copies")
 
 
 def main(config: Config) -> report.Result:
-    """Train with all settings, choose rates, and show what each difficulty costs."""
+    """Train with all settings; choose rates; show test errors under each difficulty."""
     study = "rprop_robustness"
     return run_study(study, config, _jobs, _finish, free=("block",), check=_check)
 
@@ -122,7 +122,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _train(config: Config, way: Way) -> list[Row]:
-    """Run the trainings whose results are not in the folder yet; return result rows."""
+    """Run all trainings whose results are not in the run's folder; return the rows."""
     result = training.sweep(
         make_run(config.steps, config.constant),
         make_settings(config),
@@ -139,7 +139,10 @@ def _train(config: Config, way: Way) -> list[Row]:
 
 
 def make_settings(config: Config) -> list[Setting]:
-    """Return the settings of all trainings of one seed, without difficulties first."""
+    """Return the settings of all trainings of one seed.
+
+    Settings without a difficulty come first.
+    """
     difficulties: list[dict[str, Any]] = [{}]
     for axis in AXES:
         difficulties += [{axis: level} for level in getattr(config, axis)]
@@ -152,11 +155,11 @@ def make_settings(config: Config) -> list[Setting]:
 
 
 def make_run(steps: int, constant: bool = False):
-    """Return the function (setting, key) -> training that `training.sweep` needs.
+    """Return a function (setting, key) -> training, as `training.sweep` needs it.
 
     Args:
       steps: number of updates of each training.
-      constant: whether learning rates are constant.
+      constant: whether learning rates are constant, or fall to 0 along a cosine.
     """
     (pixels, labels), (shown, asked) = jax.tree.map(jnp.asarray, data.digits())
     mean, deviation = pixels.mean(), pixels.std()
@@ -205,10 +208,11 @@ def make_run(steps: int, constant: bool = False):
 def summarise(config: Config, runs: list[Row]) -> list[Row]:
     """Return a row of results for each update rule and level of difficulty.
 
-    A row has two results: with the rate that is best without difficulties ("kept"), and
-    with the rate that is best under the difficulty ("tuned").
+    A row has two test errors: with the rate that is best without difficulties ("kept"),
+    and with the rate that is best under the difficulty ("tuned").
 
-    The best rate has the lowest mean training loss; the loss of a diverged run is inf.
+    The best rate is the rate with the lowest training loss, averaged over seeds. The
+    loss of a diverged run counts as inf.
     """
     inf = float("inf")
     found: dict[tuple, list[tuple[float, float]]] = {}
@@ -239,5 +243,5 @@ def summarise(config: Config, runs: list[Row]) -> list[Row]:
 
 
 def _named(update: str, rate: float, **given: Any) -> tuple:
-    """Return the fields of a setting, which identify its training runs."""
+    """Return the fields of a setting as a tuple, which identifies its training runs."""
     return tuple(Setting(update, rate, **given))

@@ -1,7 +1,8 @@
-"""Rprop and its variants, compared with optax's and torch's Rprop, Adam and L-BFGS.
+"""Rprop and its variants, compared with the Rprops of optax and torch, Adam and L-BFGS.
 
-All gradients are of full batches. The problems are to minimise a quadratic function and
-Rosenbrock's function, in float64, and to train a small network on handwritten digits.
+All gradients are of full batches. There are three problems: to minimise a quadratic
+function and Rosenbrock's function, both in float64, and to train a small network on
+handwritten digits, in float32.
 """
 
 import dataclasses
@@ -22,7 +23,7 @@ from experiments.resilient import _rprop_vs_problems, _rprop_vs_report
 from experiments.resilient._rprop_vs_methods import find_torch, Method, methods, Trace
 from experiments.resilient._rprop_vs_problems import Problem
 
-POINTS = 200  # largest number of points of a curve in results.jsonl, minus 1
+POINTS = 200  # a curve in results.jsonl has at most POINTS + 1 points
 NAMES = ("quadratic", "rosenbrock", "digits")
 
 
@@ -30,8 +31,9 @@ NAMES = ("quadratic", "rosenbrock", "digits")
 class Config(Study):
     """How fast do Rprop, its variants, other Rprops, Adam and L-BFGS reduce a loss?
 
-    All gradients are of full batches. All kinds of Rprop have the same initial step
-    size. Adam uses the best of several learning rates. L-BFGS uses optax's line search.
+    All gradients are of full batches. All kinds of Rprop start with the same initial
+    step size. Adam uses the best of several learning rates. L-BFGS uses the line search
+    of optax.
     """
 
     QUICK = {
@@ -93,12 +95,12 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _precision(name: str) -> AbstractContextManager[Any]:
-    """Return a context manager that sets the precision in which a problem is solved."""
+    """Return a context manager that sets the precision for solving a problem."""
     return nullcontext() if name == "digits" else precision.double_precision()
 
 
 def _problem(name: str, config: Config) -> Problem:
-    """Make a problem; call this within the context `_precision(name)`."""
+    """Return a problem; call this function within the context `_precision(name)`."""
     key = jax.random.key(config.first_seed)
     if name == "quadratic":
         return _rprop_vs_problems.quadratic(key, config.seeds, config.quadratic_steps)
@@ -117,7 +119,10 @@ def _row(config: Config, name: str, method: Method, way: Way) -> Row:
 
 
 def _summary(problem: Problem, method: Method, trace: Trace) -> Row:
-    """Return a method's results: iterations to each target, and the curve of E."""
+    """Return a method's row of results on a problem.
+
+    The row has the number of iterations to each target, and the curve of the loss.
+    """
     reached = {f"{target:g}": _reached(trace, target) for target in problem.targets}
     last = reached[f"{problem.targets[-1]:g}"]
     shown = np.unique(np.linspace(0, problem.steps, POINTS + 1).astype(int))
@@ -142,7 +147,7 @@ def _summary(problem: Problem, method: Method, trace: Trace) -> Row:
 
 
 def _reached(trace: Trace, target: float) -> list[int | None]:
-    """Return, for each run, the first iteration with E below the target, or None."""
+    """Return each run's first iteration with a loss below the target, or None."""
     below = trace.values < target
     return [int(np.argmax(run)) if run.any() else None for run in below]
 

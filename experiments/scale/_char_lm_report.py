@@ -16,7 +16,7 @@ Rows = list[dict[str, Any]]
 def summary(
     config: Any, mesh: jax.sharding.Mesh, streams: jax.Array, params: Any, result: Any
 ) -> dict[str, Any]:
-    """Return the row of results: size of the network, speed, and all losses."""
+    """Return the row of results: network size, training speed, and all losses."""
     leaves = jax.tree.leaves(params)
     held = [leaf.addressable_shards[0].data.size for leaf in leaves]
     steps = result.steps - (result.resumed_from or 0)
@@ -38,13 +38,16 @@ def summary(
 
 
 def read_log(folder: Path) -> Rows:
-    """Return the lines of log.jsonl, one for each chunk, also those before a resume."""
+    """Return the lines of log.jsonl, one for each chunk of updates.
+
+    The lines from before a run was resumed are included.
+    """
     lines = (folder / "log.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
 def show(chunks: Rows, run: dict[str, Any], config: Any, text: Any) -> None:
-    """Print bits per character during training, and the size and speed of the run."""
+    """Print the loss in bits per character during training, and the run's speed."""
     three = "{:.3f}".format
     report.show_table(
         f"Bits per character of {text.source}, {config.cell.upper()} {config.units}",
@@ -71,7 +74,7 @@ def show(chunks: Rows, run: dict[str, Any], config: Any, text: Any) -> None:
 
 
 def draw(chunks: Rows, run: dict[str, Any], config: Any) -> Figure:
-    """Draw bits per character on each training window, and on the test text."""
+    """Draw the loss in bits per character on training windows, and on the test text."""
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axis = figure.subplots()
     steps = np.arange(1, len(run["bits"]) + 1)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
 KINDS += ("collective-permute",)
-BITS = {"pred": 8, "bf16": 16}  # other types, such as f32, have their bits in the name
+BITS = {"pred": 8, "bf16": 16}  # sizes of types; other names have the size, as f32
 OPERATION = re.compile(rf" = (.*?) ({'|'.join(KINDS)})(?:-start)?\(")
 ARRAY = re.compile(r"\b(pred|bf16|[fsuc]\d+)\[([\d,]*)\]")
 CALL = re.compile(r"(?:body|condition|to_apply|calls)=%?([\w.\-]+)")
@@ -18,17 +18,18 @@ class Collective(NamedTuple):
     """A collective operation, which sends data between devices."""
 
     kind: str
-    num_bytes: int  # size in bytes of the operation's result on each device
-    times: int  # number of times the operation runs per call of the program
+    num_bytes: int  # size in bytes of the operation's result on one device
+    times: int  # number of times that the operation runs in a call of the program
 
 
 def collectives(program: str) -> list[Collective]:
     """Return the collective operations in the text of a compiled program.
 
-    The text is the result of `jit(f).lower(…).compile().as_text()`.
+    The text `program` is the result of `jit(f).lower(…).compile().as_text()`.
 
     Raises:
-      ValueError: if an operation is in a loop whose number of iterations is unknown.
+      ValueError: if a collective operation is in a loop, and the text does not have the
+        number of iterations of the loop.
     """
     found: list[tuple[str, str, int]] = []
     calls: dict[str, list[tuple[str, int | None]]] = {}

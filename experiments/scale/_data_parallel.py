@@ -2,10 +2,11 @@
 
     L = Σ_d W_d L_d / Σ_d W_d,    ∂L/∂θ = Σ_d W_d ∂L_d/∂θ / Σ_d W_d
 
-L is the mean loss of the batch, L_d the weighted mean loss on device d, and W_d the sum
-of the loss weights on device d. Plain `jit` returns the same gradient. However, it sums
-the gradient over the devices in every time step, because the carry of a scan must be
-complete after each step. `data_parallel` sums the gradient once per sequence.
+L is the weighted mean loss of the batch, L_d the weighted mean loss on device d, and
+W_d the sum of the loss weights on device d. Plain `jit` returns the same gradient.
+However, it sums the gradient over the devices in every time step, because the carry of
+a scan must be complete after each step. The function `data_parallel` sums the gradient
+only once per sequence.
 """
 
 from typing import Any
@@ -19,18 +20,18 @@ from bpvariants.types import GradientRule
 def data_parallel(rule: GradientRule, mesh: jax.sharding.Mesh) -> GradientRule:
     """Return a rule in which each device processes its own part of the batch.
 
-    All mesh axes other than "data" are left to XLA, so params may be sharded over them.
-    Call the returned rule under `jit`. Rules with a key are not allowed, because they
-    would draw the same random numbers on every device.
+    The params may be sharded over mesh axes other than "data", because XLA handles
+    these axes. Call the returned rule under `jit`. Gradient rules with a key are not
+    allowed, because they would draw the same random numbers on every device.
 
     Args:
-      rule: any gradient rule without a key.
+      rule: any gradient rule that takes no key.
       mesh: a mesh of devices with an axis "data". The first batch axis of carry, xs,
-        targets and all other arguments except params is split over the mesh axis
-        "data". The batch size must be a multiple of the size of this mesh axis.
+        targets and all other arguments except params is split over this axis. The batch
+        size must be a multiple of the number of devices along this axis.
 
     Returns:
-      A rule with the same results as `rule`, up to rounding.
+      A gradient rule with the same results as `rule`, up to rounding.
     """
     first, second = jax.P("data"), jax.P(None, "data")
 
@@ -68,9 +69,9 @@ def data_parallel(rule: GradientRule, mesh: jax.sharding.Mesh) -> GradientRule:
 
 
 def _total(weights, mask, dtype: Any) -> jax.Array:
-    """Return the sum W_d of the loss weights on this device.
+    """Return the sum of the loss weights on this device.
 
-    Without weights and mask, return 1, because all parts have the same size.
+    Without weights and mask, return 1, because the batch is split into equal parts.
     """
     if weights is None and mask is None:
         return jnp.ones((), dtype)

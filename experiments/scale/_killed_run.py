@@ -19,7 +19,7 @@ from bpvariants.types import PyTree
 
 
 def run(folder: Path, steps: int, chunk: int, units: int) -> training.FitResult:
-    """Train a small network online by UORO; resume from a checkpoint in the folder."""
+    """Train a small network online by UORO; resume if the folder has a checkpoint."""
     loss = lambda y, target: jnp.mean((y - target) ** 2, axis=-1)
     online = gradients.uoro(cells.tanh, loss)
     params = cells.tanh.init(jax.random.key(0), 2, units)
@@ -51,7 +51,7 @@ def run(folder: Path, steps: int, chunk: int, units: int) -> training.FitResult:
 
 
 def leaves(tree: PyTree) -> dict[str, np.ndarray]:
-    """Return {index: array} of the leaves of a tree; random keys become arrays."""
+    """Return {index: array} of the leaves of a tree; a random key becomes its data."""
     is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     plain = lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf
     return {str(i): np.asarray(plain(x)) for i, x in enumerate(jax.tree.leaves(tree))}

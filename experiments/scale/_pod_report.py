@@ -11,7 +11,7 @@ PARTS = ("arithmetic", "weights", "loop", "sums")
 
 
 def speed_up(row: dict[str, Any], rows: list[dict[str, Any]], key="seconds") -> float:
-    """Return how many times faster than one chip the chips of a row are."""
+    """Return how many times faster than one chip the chips of a result row train."""
     alone = next(r for r in rows if r["units"] == row["units"] and r["chips"] == 1)
     return alone["seconds"] / row[key]
 
@@ -19,15 +19,15 @@ def speed_up(row: dict[str, Any], rows: list[dict[str, Any]], key="seconds") -> 
 def show(
     rows: list[dict[str, Any]], config: Any, least_batch: float, least_streams: float
 ) -> None:
-    """Print the parts of an update's time, and the speed-up by many chips.
+    """Print the parts of the time of an update, and the speed-up by many chips.
 
     Args:
       rows: results of the study, one row for each network and number of chips.
       config: options of the study.
-      least_batch: number of streams per chip below which reading weights from memory
-        takes longer than arithmetic.
-      least_streams: number of streams per chip below which summing gradients over chips
-        takes longer than arithmetic.
+      least_batch: number of streams per chip below which a chip needs more time to read
+        weights from memory than for arithmetic.
+      least_streams: number of streams per chip below which the chips need more time to
+        sum gradients than for arithmetic.
     """
     training = [row for row in rows if row["row"] == "training"]
     milli = lambda seconds: f"{1e3 * seconds:.3g}"
@@ -72,7 +72,7 @@ def show(
 
 
 def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
-    """Draw the speed-up by many chips, and the parts of an update's time."""
+    """Draw the speed-up by many chips, and the parts of the time of an update."""
     figure = Figure(figsize=(13, 4.6), layout="constrained")
     faster, parts = figure.subplots(1, 2)
     training = [row for row in rows if row["row"] == "training"]

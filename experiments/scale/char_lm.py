@@ -5,9 +5,10 @@
 The text is stored on the devices as B streams of L characters, [L, B]. For each update,
 the network reads the next window of all streams, beginning at `position`. The carry h
 continues from the previous window; gradients are propagated back to the beginning of
-the window. Devices form a mesh ("data", "model"): streams are sharded over "data", and
-units of the network over "model". Shardings are specified where arrays are created, and
-in `data_parallel`; XLA derives all other shardings.
+the window. The devices form a mesh with the axes "data" and "model". Streams are
+sharded over the axis "data", and the units of the network over "model". The code
+specifies shardings where arrays are created, and in `data_parallel`; XLA derives all
+other shardings.
 """
 
 import dataclasses
@@ -91,14 +92,14 @@ class Config(Study):
 
 
 class Network(nn.Module):
-    """A network that predicts the next character from the characters before it."""
+    """A recurrent network that reads a text and predicts each next character."""
 
     config: Config
     symbols: int
 
     @nn.compact
     def __call__(self, carry, x):
-        """Read a character x; return the carry and the next character's logits."""
+        """Read a character x; return the new carry and logits of the next character."""
         config, dtype = self.config, self.config.machine.dtype
         kind = nn.GRUCell if config.cell == "gru" else nn.LSTMCell
         types = {"dtype": dtype, "param_dtype": at_least_float32(dtype)}
@@ -113,7 +114,7 @@ class Network(nn.Module):
 
 
 def at_least_float32(dtype: Any) -> Any:
-    """Return the dtype of parameters and losses, if a network computes in `dtype`."""
+    """Return the dtype of parameters and losses if a network computes in `dtype`."""
     return jnp.promote_types(dtype, jnp.float32)
 
 
@@ -159,7 +160,7 @@ def _train(config: Config, mesh: jax.sharding.Mesh, folder: Path) -> report.Resu
             log=training.JsonLog(folder / "log.jsonl", more), checkpoint=checkpoints,
         )  # fmt: skip
     row = _char_lm_report.summary(config, mesh, streams, params, result)
-    if not result.interrupted:  # an interrupted run has no row until it is resumed
+    if not result.interrupted:  # an interrupted run gets its row when it is resumed
         report.append_row(folder, row)
     if report.writes():
         chunks = _char_lm_report.read_log(folder)
@@ -172,10 +173,10 @@ def _train(config: Config, mesh: jax.sharding.Mesh, folder: Path) -> report.Resu
 
 
 def _checkpoints(folder: Path, config: Config) -> training.Checkpoint:
-    """Return the path of checkpoints, and the settings that must not change on resume.
+    """Return the path of checkpoints, and options that a resumed run must not change.
 
     Raises:
-      DataError: if the folder has checkpoints and `resume` is not set.
+      DataError: if the folder has checkpoints, but the option `resume` is not set.
     """
     directory = folder / "checkpoints"
     begun = any(path.name.isdigit() for path in directory.glob("*"))
@@ -184,7 +185,7 @@ def _checkpoints(folder: Path, config: Config) -> training.Checkpoint:
             f"{folder} holds checkpoints of a run that was not finished: add --resume "
             "to go on with it, or choose another --out."
         )
-    # Options that may have other values when the run is resumed.
+    # Names of options that may have new values when the run is resumed.
     free = {"steps", "tested", "quick", "resume", "machine", "out"}
     settings = {
         name: value
@@ -196,7 +197,7 @@ def _checkpoints(folder: Path, config: Config) -> training.Checkpoint:
 
 
 def _check_sizes(config: Config, mesh: jax.sharding.Mesh) -> None:
-    """Check that streams, and units, can be divided evenly over the devices."""
+    """Check that streams and units can be divided evenly over their mesh axes."""
     for name, axis in {"streams": "data", "units": "model"}.items():
         if getattr(config, name) % mesh.shape[axis]:
             raise DataError(
@@ -226,7 +227,10 @@ def place_streams(
 
 
 def place_network(network: Network, config: Config, mesh: jax.sharding.Mesh):
-    """Draw parameters and (carry, position); each device draws its own shards."""
+    """Draw the parameters, and the initial pair (carry, position in the text).
+
+    Each device draws its own shards of the arrays.
+    """
     cell = nn.GRUCell if config.cell == "gru" else nn.LSTMCell
 
     def init(key):
@@ -244,7 +248,7 @@ def place_network(network: Network, config: Config, mesh: jax.sharding.Mesh):
 
 
 def _spec(path: str, ndim: int) -> Any:
-    """Return the partition spec of a parameter, or of an array of the carry."""
+    """Return the partition spec of a parameter, or of an array in the carry."""
     if path.startswith("[1]"):  # [1] is the pair (carry, position in the text)
         return jax.P("data", "model") if ndim else jax.P()
     if "cell" in path:  # weights and biases whose last axis is the units
@@ -253,7 +257,10 @@ def _spec(path: str, ndim: int) -> Any:
 
 
 def make_rule(step: Any, config: Config, mesh: jax.sharding.Mesh) -> Any:
-    """Return a rule (θ, (h, position), streams) -> ((value, (h, position)), grads)."""
+    """Return a gradient rule for the next window of all streams.
+
+    The rule is (θ, (h, position), streams) -> ((value, (h, position)), grads).
+    """
     remat = "step" if config.remat else None
     rule = gradients.bptt(step, cross_entropy, remat=remat)
     if config.reduce == "window":
@@ -281,4 +288,4 @@ def _bits(step, params, carry, streams) -> jax.Array:
         return h, cross_entropy(y, pair[1])
 
     losses = jax.lax.scan(body, start, (streams[:-1], streams[1:]))[1]
-    return jnp.mean(losses) / jnp.log(2)  # one sum over the devices
+    return jnp.mean(losses) / jnp.log(2)  # only this mean needs a sum over devices

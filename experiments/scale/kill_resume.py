@@ -1,8 +1,8 @@
 """Study `kill_resume`: training runs killed by `kill -9` at random times, and resumed.
 
-At its end, each resumed run must be bit-identical to a run that was not killed. The
-study compares params, the states of the optimizer and of the online rule, the losses of
-all steps, and the log.
+At the end of training, each resumed run must be bit-identical to a run that was not
+killed. The study compares the params, the states of the optimizer and of the online
+rule, the losses of all training steps, and the log.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Kill and resume runs; show any differences from an uninterrupted run."""
+    """Kill and resume training runs; show differences from an uninterrupted run."""
     return run_study("kill_resume", config, _jobs, _finish)
 
 
@@ -67,7 +67,7 @@ def _jobs(config: Config) -> list[Job]:
 
 
 def _run_whole(config: Config, way: Way) -> list[Row]:
-    """Run without interruption, unless the result already exists; return no rows."""
+    """Train without interruption, unless the result already exists; return no rows."""
     whole = way.folder / "whole"
     if not (whole / "reached.npz").exists():
         _run_to_end(whole, config)
@@ -75,15 +75,16 @@ def _run_whole(config: Config, way: Way) -> list[Row]:
 
 
 def _kill_and_resume(config: Config, moment: tuple[int, float], way: Way) -> Row:
-    """Kill and resume one run; compare its final state with the uninterrupted run's.
+    """Kill and resume one run; compare its final state with an uninterrupted run's.
 
     Args:
       config: options of the study.
-      moment: when to kill the run, (finished chunks, fraction of the next chunk).
+      moment: the time at which to kill the run, as a pair: the number of finished
+        chunks of training steps, and the fraction of the next chunk.
       way: name and folder of the job.
     """
     folder, whole = way.folder / way.job, way.folder / "whole"
-    shutil.rmtree(folder, ignore_errors=True)  # an interrupted job may leave files
+    shutil.rmtree(folder, ignore_errors=True)  # remove files of an interrupted job
     seconds, (after, share) = _seconds_per_chunk(whole, config), moment
     process = _start(folder, config)
     while process.poll() is None and _lines(folder) < after:
@@ -123,7 +124,10 @@ def _run_to_end(folder: Path, config: Config) -> None:
 
 
 def _seconds_per_chunk(whole: Path, config: Config) -> float:
-    """Return seconds per chunk and its checkpoint, from times of checkpoint files."""
+    """Return the time of a chunk of training steps and its checkpoint, in seconds.
+
+    The time is computed from the times at which checkpoints were written.
+    """
     steps = sorted(int(path.name) for path in (whole / "checkpoints").glob("[0-9]*"))
     first, last = (
         (whole / "checkpoints" / str(step)).stat().st_mtime

@@ -1,27 +1,28 @@
-"""Study `pod`: how fast 256 chips would train, calculated and not measured.
+"""Study `pod`: how fast 256 chips would train; times are calculated, not measured.
 
 There are two cases: all chips train one network, or each chip trains its share of
 10,000 networks. N is the number of parameters of a network, p the number of chips, b
-the number of streams on each chip, and T the number of time steps of a window. The
-parts of the time of an update are:
+the number of streams of data on each chip, and T the number of time steps in a window.
+The time of an update has four parts:
 
     arithmetic   T · 8 N b / (efficiency · peak)         forward, recompute, backward
     weights      T · (3 w + 8) N / memory bandwidth      read 3 times; gradients added
-    loop         T · 3 · overhead                        3 times per time step
+    loop         T · 3 · overhead                        forward, recompute, backward
     sums         2 (p − 1)/p · 4 N / link bandwidth + hops · latency
 
     time = max(arithmetic, weights) + loop + sums
 
-w = 2 is the number of bytes of a weight in matrix products. Gradients are summed once
-per window, by an all-reduce on a torus of r axes, in 2 r (p^(1/r) − 1) hops. For r = 1,
-the torus is a ring; each chip sends the same number of bytes for every r. Arithmetic
-overlaps with reading weights; no other parts overlap. The calculation assumes that
-weights are read from memory in each time step, even if they would fit on the chip, and
-that each parameter is used in one matrix product.
+w = 2 is the number of bytes of a weight in matrix products. Gradients are summed over
+the chips once per window, by an all-reduce on a torus of r axes, in 2 r (p^(1/r) − 1)
+hops. For r = 1, the torus is a ring. The number of bytes that each chip sends does not
+depend on r. Arithmetic overlaps with the reading of weights; no other parts overlap.
+The calculation assumes that weights are read from memory in each time step, even if
+they would fit on the chip. The calculation also assumes that each parameter is used in
+one matrix product.
 
-An update of the separate networks of a sweep takes the same time, but without the sums.
-Each chip trains its share of networks under one vmap, and reads the weights of each of
-them.
+In a sweep of separate networks, an update has the same parts, except that no gradients
+are summed over chips. Each chip trains its share of the networks under one vmap, and
+reads the weights of all these networks.
 """
 
 import dataclasses
@@ -99,7 +100,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Calculate times; print tables, and write results and a picture to a folder."""
+    """Calculate times of an update; print tables; write results and a picture."""
     return run_study("pod", config, _jobs, _finish)
 
 
@@ -112,7 +113,7 @@ def _jobs(config: Config) -> list[Job]:
 
 
 def _rows(config: Config, calculate, way: Way) -> list[Row]:
-    """Return the rows of results, one for each number of chips."""
+    """Return one row of results for each number of chips: 1, 4, 16 … `config.chips`."""
     numbers = [4**k for k in range(20) if 4**k < config.chips] + [config.chips]
     return [calculate(config, chips) for chips in numbers]
 
@@ -131,17 +132,21 @@ def gru_parameters(units: int) -> int:
 
 
 def sent_bytes(num_bytes: float, chips: int) -> float:
-    """Return the number of bytes that each chip sends in an all-reduce."""
+    """Return the number of bytes that each chip sends in an all-reduce of an array."""
     return 2 * (chips - 1) / chips * num_bytes
 
 
 def hops(chips: int, torus: int) -> float:
-    """Return the number of sequential hops of an all-reduce on the torus."""
+    """Return the number of hops, one after another, of an all-reduce on the torus."""
     return 2 * torus * (chips ** (1 / torus) - 1)
 
 
 def time_steps(config: Config, parameters: int, batch: float, lanes: int) -> dict:
-    """Return the seconds of each part, for a window's time steps on one chip."""
+    """Return the seconds that one chip needs for all time steps of a window.
+
+    The result has the seconds for arithmetic, for reading weights from memory, and for
+    the loop over time steps.
+    """
     flops = 8 * parameters * batch * lanes
     moved = (3 * WEIGHT_BYTES + 2 * SUM_BYTES) * parameters * lanes
     arithmetic = flops / (config.efficiency * config.peak)
@@ -177,19 +182,20 @@ def sweep(config: Config, chips: int) -> Row:
 
 
 def least_streams(config: Config) -> float:
-    """Return the streams per chip at which arithmetic takes as long as the sums.
+    """Return the number of streams per chip for which two parts take the same time.
 
-    The result is the limit for many chips, without latency. It does not depend on the
-    number of parameters, which cancels.
+    The two parts are arithmetic and summing gradients over many chips, without latency.
+    The number of streams does not depend on the number of parameters, which cancels.
     """
     speeds = config.efficiency * config.peak / config.link_bandwidth
     return 2 * SUM_BYTES / 8 * speeds / config.window
 
 
 def least_batch(config: Config) -> float:
-    """Return the streams per chip at which arithmetic takes as long as weight reads.
+    """Return the number of streams per chip for which two parts take the same time.
 
-    It does not depend on the number of parameters, which cancels.
+    The two parts are arithmetic and reading weights. The number of streams does not
+    depend on the number of parameters, which cancels.
     """
     speeds = config.efficiency * config.peak / config.memory_bandwidth
     return (3 * WEIGHT_BYTES + 2 * SUM_BYTES) / 8 * speeds

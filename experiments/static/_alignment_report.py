@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from experiments import report
 
-# Published test errors in % of LeNet on MNIST (Sanfiz & Akrout 2021).
+# {rule: published test error of LeNet on MNIST in %} (Sanfiz & Akrout 2021).
 PUBLISHED = {
     "bp": 0.91,
     "fa": 1.7,
@@ -22,7 +22,10 @@ LAYERS = ("conv 1", "conv 2", "dense 3", "dense 4", "dense 5")
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print test errors, published errors, and gradient angles after training."""
+    """Print test errors, published errors, and angles between gradients.
+
+    The angles are between the gradient of each rule and the exact gradient.
+    """
     lines = []
     for row in rows:
         line = [
@@ -48,7 +51,7 @@ def show(rows: list[dict[str, Any]], config: Any) -> None:
 
 
 def draw_errors(rows: list[dict[str, Any]]) -> Figure:
-    """Draw test errors against epochs, and published errors at the right edge."""
+    """Draw test errors against epochs, and published test errors at the right edge."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axis = figure.subplots()
     for row in rows:
@@ -72,7 +75,10 @@ def draw_errors(rows: list[dict[str, Any]]) -> Figure:
 
 
 def draw_angles(rows: list[dict[str, Any]]) -> Figure:
-    """Draw angles to the exact gradient against epochs, one panel for each layer."""
+    """Draw angles between each rule's gradient and the exact one against epochs.
+
+    There is one panel for each layer.
+    """
     figure = Figure(figsize=(14, 3.8), layout="constrained")
     axes = figure.subplots(1, len(LAYERS), sharey=True)
     for row in rows:

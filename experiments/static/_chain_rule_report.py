@@ -17,7 +17,10 @@ def show(
     info: gradients.static.BackpropInfo,
     micrograd: gradients.static.BackpropInfo,
 ) -> None:
-    """Print factors of the chain rule, for layers, weights, a unit and micrograd."""
+    """Print factors of the chain rule: for whole layers, single weights and one unit.
+
+    A last table has the factors for the expression in micrograd's README.
+    """
     of = lambda kind: [row for row in rows if row["row"] == kind]
     print(f"\nDigit {config.example}, E = {of('energy')[0]['value']:.6f}\n")
     print(f"{info.table()}\n")
@@ -98,7 +101,7 @@ def draw_chain(
     image: np.ndarray,
     micrograd: gradients.static.BackpropInfo,
 ) -> Figure:
-    """Draw the chain rule of the digit's network and of micrograd's expression."""
+    """Draw the chain rule for the digit's network and for micrograd's expression."""
     figure = Figure(figsize=(10, 4.6), layout="constrained")
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.6, 3, 1.7))
     _draw_image(left, image, "y_0 = x", cmap="gray_r")
@@ -111,7 +114,11 @@ def draw_chain(
 def draw_factors(
     info: gradients.static.BackpropInfo, image: np.ndarray, weight: dict[str, Any]
 ) -> Figure:
-    """Draw the factors of all hidden units, and ∂E/∂w for one unit as an image."""
+    """Draw the chain rule's factors for all hidden units, and gradients as images.
+
+    The images show the gradient of the loss in the weights of one hidden unit, and in
+    the weights of all hidden units.
+    """
     figure = Figure(figsize=(12, 6), layout="constrained")
     top, bottom = figure.subplots(2, 3)
     first, unit = info[0], weight["to"]

@@ -16,7 +16,7 @@ cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
 
 def alignment_weights(rule: str, key: jax.Array, params: PyTree) -> PyTree:
-    """Draw the fixed feedback weights of a rule; None if the rule has none."""
+    """Draw the fixed feedback weights of a rule; return None if it has no weights."""
     if rule == "bp":
         return None
     like = jnp.zeros((1, SIDE, SIDE, 1))
@@ -45,9 +45,10 @@ def make_rule(rule: str) -> Callable:
 
 
 def make_angles(rule: str, images: jax.Array, labels: jax.Array) -> Callable:
-    """Return a function (params, feedback, key) -> angles to the exact gradients.
+    """Return a function (params, feedback, key) -> angles between two gradients.
 
-    The rule's and the exact gradient are computed on the same images and labels.
+    One gradient is by the rule, the other is exact. Both gradients are computed on the
+    same images and labels.
     """
     approximate, exact = make_rule(rule), make_rule("bp")
 

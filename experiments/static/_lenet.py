@@ -1,12 +1,12 @@
-"""A network of LeNet's shape, as a list of layers, pairs (function, activation)."""
+"""A network of LeNet's shape; each layer is a pair (function, activation)."""
 
 import jax
 import jax.numpy as jnp
 
 from bpvariants.types import PyTree
 
-# Weights have the shapes [*window, in, out]. Images are padded with zeros to 32 × 32
-# pixels.
+# Shapes of the weights of each layer: [height, width, inputs, outputs] of a
+# convolution, [inputs, outputs] of a dense layer. Images are padded to 32 × 32 pixels.
 SHAPES = ((5, 5, 1, 6), (5, 5, 6, 16), (400, 120), (120, 84), (84, 10))
 SIDE, RIMS = 28, (2, 0)
 
@@ -14,9 +14,9 @@ SIDE, RIMS = 28, (2, 0)
 def _convolution(rim: int):
     """Return a convolution s = y ∗ w + b, computed as a matrix product of patches.
 
-    `rim` zeros are added on each side of y. On CPUs, the matrix product was three times
-    as fast as XLA's convolution. Under `vmap` the difference is larger, because XLA's
-    convolution becomes a grouped convolution.
+    On each side, y is padded with `rim` zeros. On CPUs, the matrix product was three
+    times as fast as XLA's convolution. Under `vmap` over weights, the difference is
+    larger, because XLA's convolution becomes a grouped convolution.
     """
 
     def convolve(params, y):

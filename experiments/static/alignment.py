@@ -1,15 +1,15 @@
-"""Feedback alignment on MNIST: test errors, and angles to the exact gradient.
+"""Feedback alignment on MNIST: test errors, and angles between gradients.
 
 The network has LeNet's shape: 5 × 5 convolutions to 6 and 16 channels, each with relu
 and 2 × 2 max pooling, then dense layers of 120, 84 and 10 units. The network is trained
 by backpropagation, and by feedback rules, which use other weights in the backward pass.
-For each layer, the study measures the angle between a rule's ∂E/∂w and the exact ∂E/∂w,
-at the same images and weights.
+For each layer, the study measures the angle between the gradient ∂E/∂w by a rule and
+the exact gradient, for the same images and weights w.
 
-The test errors are compared with published ones, which are the lowest within 100 epochs
-of SGD with momentum (Sanfiz & Akrout 2021; their settings are taken second-hand). The
-command for 100 epochs, on a GPU (not tried yet), is `python -m experiments alignment
---epochs 100 --seeds 3`.
+The test errors are compared with published test errors, which are the lowest within 100
+epochs of SGD with momentum (Sanfiz & Akrout 2021; their settings are known only from
+quotations). The command for 100 epochs, on a GPU (not tried yet), is `python -m
+experiments alignment --epochs 100 --seeds 3`.
 """
 
 import dataclasses
@@ -36,14 +36,15 @@ from experiments.static._feedback_rules import (
 )
 from experiments.static._lenet import init, logits
 
-# Learning rates of SGD with momentum 0.9. Each rate is the best or second best of
-# values from 0.0005 to 0.05, by the error of one seed on 4000 test images after 400 or
-# 1200 updates. With doubled rates, FA, DFA and brSF learn nothing.
+# Learning rates of SGD with momentum 0.9, for each rule. Each rate is the best or
+# second best of values from 0.0005 to 0.05. The values were compared by the error of
+# one seed on 4000 test images after 400 or 1200 updates. With twice these rates, FA,
+# DFA and brSF learn nothing.
 RATES = {"bp": 0.02, "fa": 0.003, "dfa": 0.001, "usf": 0.02, "brsf": 0.005}
 RATES |= {"frsf": 0.02}
 DECAY = 1e-3
-LOOKS = 8  # number of times that test errors and angles are measured
-SHOWN, PART = 256, 500  # numbers of images to measure angles on, and per test call
+LOOKS = 8  # number of times that test errors and angles are measured in a training
+SHOWN, PART = 256, 500  # images to measure angles on; test images classified together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train LeNet by each rule; show test errors and angles."""
+    """Train LeNet by each rule; show test errors and angles between gradients."""
     check = lambda config: data.mnist()
     return run_study("alignment", config, _jobs, _finish, check=check)
 
@@ -97,7 +98,11 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _standardised(digits: data.MNIST, config: Config) -> data.MNIST:
-    """Return images [N, 28, 28, 1], standardised by statistics of training images."""
+    """Return the images that the study uses, [N, 28, 28, 1], standardised.
+
+    The training images have mean 0 and standard deviation 1; test images are shifted
+    and scaled by the same numbers.
+    """
     train, test = digits
     chosen = train[0][: config.images]
     mean, deviation = chosen.mean(), chosen.std()
@@ -109,14 +114,17 @@ def _standardised(digits: data.MNIST, config: Config) -> data.MNIST:
 
 
 def _steps(config: Config) -> int:
-    """Return the number of updates, a multiple of LOOKS."""
+    """Return the number of updates of a training, which is a multiple of LOOKS."""
     return LOOKS * max(1, round(config.epochs * config.images / config.batch / LOOKS))
 
 
 def _row(
     config: Config, rule: str, digits: data.MNIST, look: Callable, way: Way
 ) -> Row:
-    """Train by one rule; return test errors and angles before and during training."""
+    """Train by one rule; return test errors and angles before and during training.
+
+    The angles are between the gradient of the rule and the exact gradient.
+    """
     steps = _steps(config)
     examples = tuple(map(jnp.asarray, digits.train))
     of_all, of_steps = (jax.random.key(2 * config.first_seed + i) for i in range(2))
@@ -156,11 +164,15 @@ def _row(
 
 
 def _course(looks: Sequence[Row]) -> Row:
-    """Return test errors [seeds, looks] and angles [seeds, looks, layers] as lists."""
+    """Return the course of test errors and angles during training, as nested lists.
+
+    A look is one measurement. Test errors are [seeds, looks], and angles are [seeds,
+    looks, layers].
+    """
     errors = np.stack([look["errors"] for look in looks], axis=1)
     row = {"error": errors[:, -1].tolist(), "best": errors.min(axis=1).tolist()}
     row |= {"errors": errors.tolist()}
-    for name in ("deltas", "grads"):  # an angle is None if one of the gradients is 0
+    for name in ("deltas", "grads"):  # an angle is None if one of both gradients is 0
         values = np.stack([np.array(look[name], float) for look in looks], axis=1)
         row[name] = np.where(np.isnan(values), np.array(None), values).tolist()
     return row

@@ -1,15 +1,16 @@
-"""The chain rule on one digit: all factors, `jax.grad` and finite differences.
+"""The chain rule for one digit, compared with `jax.grad` and finite differences.
 
     s_l = y_{l−1} W_l + b_l,    y_l = φ_l(s_l),    E = ½ Σ (y_2 − target)²,    y_0 = x
 
     ∂E/∂w_l = ∂E/∂y_l · ∂y_l/∂s_l · ∂s_l/∂w_l
 
-Layer l has weights W_l and biases b_l, and w_l is one of its weights. φ_1 is tanh, and
-φ_2 is the logistic function. `gradients.backprop` returns a record of each layer. From
-these records, the study computes the factors of ∂E/∂w_l, for each whole layer, and for
-one weight of each layer. For one hidden unit, it computes ∂E/∂y as a sum over the units
-of the next layer. The last table shows the factors of ∂g/∂a and ∂g/∂b for the
-expression g(a, b) in micrograd's README.
+E is the loss. Layer l has weights W_l, biases b_l and outputs y_l, and w_l is one of
+its weights. The activation functions are tanh and the logistic function. The function
+`gradients.backprop` returns a record of each layer. From these records, the study
+computes the factors of ∂E/∂w_l, for each whole layer, and for one weight of each layer.
+For one hidden unit, the study computes ∂E/∂y as a sum over the units of the next layer.
+The last table shows the factors of ∂g/∂a and ∂g/∂b for the expression g(a, b) in
+micrograd's README.
 """
 
 import dataclasses
@@ -36,7 +37,8 @@ from experiments.static import _chain_rule_report
 CLASSES = 10
 ACTIVATIONS = (jnp.tanh, jax.nn.sigmoid)
 SLOPES = (lambda y: 1 - y**2, lambda y: y * (1 - y))  # ∂y/∂s of each layer
-# Values of g, ∂g/∂a and ∂g/∂b at a = A and b = B, in micrograd's README.
+# Values of the expression g(a, b) in micrograd's README, of ∂g/∂a, and of ∂g/∂b, at
+# a = A and b = B.
 MICROGRAD = (24.7041, 138.8338, 645.5773)
 A, B = -4.0, 2.0
 
@@ -105,7 +107,7 @@ def _precision(config: Config) -> AbstractContextManager[Any]:
 
 
 def _digit(config: Config, way: Way) -> list[Row]:
-    """Return factors of the digit's gradient, and differences from other methods."""
+    """Return the factors of the digit's gradient, and differences between methods."""
     with _precision(config):
         params, x, target = _problem(config)
         (value, info), grads = _backprop(params, x, target)
@@ -117,12 +119,12 @@ def _digit(config: Config, way: Way) -> list[Row]:
 
 
 def _backprop(params: PyTree, x: jax.Array, target: jax.Array) -> Any:
-    """Return E, the records of all layers, and the gradient, by `backprop`."""
+    """Return the loss, the records of all layers, and the gradient, by `backprop`."""
     return jax.jit(gradients.backprop(LAYERS, squared_error))(params, x, target)
 
 
 def affine(params: dict[str, jax.Array], y: jax.Array) -> jax.Array:
-    """Return s = y W + b."""
+    """Return the sums s = y W + b of a layer with weights W and biases b."""
     return y @ params["w"] + params["b"]
 
 
@@ -130,7 +132,7 @@ LAYERS = [(affine, activation) for activation in ACTIVATIONS]
 
 
 def squared_error(y: jax.Array, target: jax.Array) -> jax.Array:
-    """Return E = ½ Σ (y − target)²."""
+    """Return the loss E = ½ Σ (y − target)²."""
     return jnp.sum((y - target) ** 2, axis=-1) / 2
 
 
@@ -170,10 +172,12 @@ def _other_gradients(params, x, target) -> dict[str, PyTree]:
 
 
 def by_hand(info: gradients.static.BackpropInfo) -> list[dict[str, jax.Array]]:
-    """Return the factors of ∂E/∂w, δ = ∂E/∂s, and ∂E/∂w of each layer.
+    """Return the factors of the chain rule for each layer, and products of them.
 
-    All arrays are for a single example. For layer l with n inputs and m units, the
-    factors are ∂E/∂y [m], ∂y/∂s [m], and ∂s/∂w = y_{l−1} [n]; ∂E/∂w is [n, m].
+    E is the loss, s are the sums, y the outputs and w the weights of a layer. All
+    arrays are for a single example. For layer l with n inputs and m units, the factors
+    are ∂E/∂y [m], ∂y/∂s [m], and ∂s/∂w = y_{l−1} [n]. The product of the first two is
+    δ = ∂E/∂s [m]; the product of all three is ∂E/∂w [n, m].
     """
     found = []
     for layer, slope_of in zip(info, SLOPES, strict=True):
@@ -185,7 +189,10 @@ def by_hand(info: gradients.static.BackpropInfo) -> list[dict[str, jax.Array]]:
 
 
 def _layers(info, grads, others) -> list[Row]:
-    """Return the norm of each factor of each layer, and differences of gradients."""
+    """Return the norm of each factor of each layer, and differences from gradients.
+
+    The differences are between `backprop` and other methods to compute the gradient.
+    """
     rows = []
     for i, factors in enumerate(by_hand(info)):
         row = {"row": "layer", "layer": i + 1}
@@ -204,7 +211,10 @@ def _apart(a: PyTree, b: PyTree) -> float:
 
 
 def _weights(info, grads, others) -> list[Row]:
-    """Return the factors for one weight of each layer, with the largest |∂E/∂w|."""
+    """Return the chain rule's factors for the weight with a layer's largest gradient.
+
+    The result has one row for each layer.
+    """
     rows = []
     for i, factors in enumerate(by_hand(info)):
         at = np.unravel_index(jnp.argmax(jnp.abs(grads[i]["w"])), grads[i]["w"].shape)
@@ -220,10 +230,10 @@ def _weights(info, grads, others) -> list[Row]:
 
 
 def _paths(params, info, unit: int) -> list[Row]:
-    """Return the terms δ_k w_k, whose sum is ∂E/∂y of a hidden unit.
+    """Return the terms whose sum is the loss's gradient in the output of a hidden unit.
 
-    k counts the units of the next layer. δ_k is ∂E/∂s of unit k, and w_k the weight
-    from the hidden unit to unit k.
+    The terms are δ_k w_k, one for each unit k of the next layer. Here δ_k is the loss's
+    gradient in the sum s of unit k, and w_k the weight from the hidden unit to unit k.
     """
     deltas, weights = np.asarray(info[1].delta), np.asarray(params[1]["w"][unit])
     rows: list[Row] = [
@@ -236,7 +246,10 @@ def _paths(params, info, unit: int) -> list[Row]:
 
 
 def _micrograd(config: Config, way: Way) -> list[Row]:
-    """Return micrograd's g and its derivatives, by `backprop` and by `jax.grad`."""
+    """Return micrograd's expression g, and its derivatives by two methods.
+
+    The two methods are `backprop` and `jax.grad`.
+    """
     with _precision(config):
         (value, info), (ours,) = _micrograd_backprop()
         a_and_b = jnp.asarray(A, float), jnp.asarray(B, float)
@@ -279,7 +292,7 @@ def _inner(params: PyTree, _: Any) -> Any:
 
 
 def _micrograd_backprop() -> Any:
-    """Return micrograd's g, the record of its single layer, and its derivatives."""
+    """Return micrograd's expression g, the record of its layer, and its derivatives."""
     rule = gradients.backprop([(_inner, jnp.square)], lambda f, _: f / 2 + 10 / f)
     nothing, at = jnp.zeros((), float), (jnp.asarray(A, float), jnp.asarray(B, float))
     return jax.jit(rule)((at,), nothing, nothing)

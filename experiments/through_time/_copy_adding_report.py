@@ -18,11 +18,11 @@ PUBLISHED_FLOOR = {"copy": ".0204", "adding": ".1667"}
 TITLES = {"copy": "copy memory", "adding": "adding"}
 COLOURS = {"tanh": "C3", "gru": "C0", "lstm": "C2"}
 DASHES = ["-", "--", ":", "-."]
-LEAST = 1e-30  # smaller gradient norms are drawn at this value
+LEAST = 1e-30  # gradient norms below this value are drawn at this value
 
 
 def show(rows: list[dict[str, Any]], config: Any) -> None:
-    """Print losses, the lowest losses without memory (floors), and published losses."""
+    """Print losses, lowest losses without memory (floors), and published losses."""
     sizes = {
         "copy": f"T = {config.copy_length}",
         "adding": f"T = {config.adding_length}",
@@ -89,7 +89,10 @@ def _relative(flow: list[float]) -> np.ndarray:
 
 
 def draw_losses(rows: list[dict[str, Any]]) -> Figure:
-    """Draw training losses and floors against updates, one panel for each task."""
+    """Draw training losses against updates, one panel for each task.
+
+    A horizontal line is the floor, the lowest loss without memory.
+    """
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     figure = Figure(figsize=(6 * len(tasks), 4.5), layout="constrained")
     for axis, task in zip(
@@ -115,7 +118,10 @@ def draw_losses(rows: list[dict[str, Any]]) -> Figure:
 
 
 def draw_flow(rows: list[dict[str, Any]]) -> Figure:
-    """Draw norms of gradients δ_t in carries, before (dotted) and after training."""
+    """Draw the norm of the last loss's gradient in the carry of each time step.
+
+    Dotted curves are before training, solid curves after training.
+    """
     whole = [row for row in rows if row["rule"] == "bptt"]
     tasks = list(dict.fromkeys(row["task"] for row in whole))
     figure = Figure(figsize=(6 * len(tasks), 4.5), layout="constrained")

@@ -12,7 +12,10 @@ LEAST = 1e-12  # lower end of the axis for gradient norms
 
 
 def show(rows: list[dict[str, Any]], config: Any, source: str) -> None:
-    """Print the gradient flow of each network, before and after training."""
+    """Print how the gradient of each network changes back in time.
+
+    The table has one row before and one row after training for each network.
+    """
     lines = []
     for row in rows:
         when = f"after {row['trained']}" if row["trained"] else "before"
@@ -44,7 +47,11 @@ def _verdicts(words: list[str]) -> str:
 
 
 def draw(rows: list[dict[str, Any]]) -> Figure:
-    """Draw gradient norms against lags in steps; each column is one initialisation."""
+    """Draw gradient norms against the number of steps back in time.
+
+    Each column of panels is for one initialisation. The upper row is before training,
+    and the lower row is after training.
+    """
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     starts = list(dict.fromkeys(row["start"] for row in rows))
     axes = figure.subplots(2, len(starts), squeeze=False, sharey=True)

@@ -7,7 +7,10 @@ UNITS, POSITIVE = 23, 10
 
 
 def step(theta: jax.Array, s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Set each unit to half of itself plus half of the next unit, plus or minus θ."""
+    """Compute one step: each unit becomes the mean of itself and the next unit, ± θ.
+
+    The parameter θ is added to the first ten units, and subtracted from all others.
+    """
     del x
     signs = jnp.where(jnp.arange(UNITS) < POSITIVE, 1, -1).astype(s.dtype)
     next_ones = jnp.concatenate([s[1:], jnp.zeros_like(s[:1])])
@@ -18,7 +21,7 @@ def step(theta: jax.Array, s: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.A
 def leaky_step(
     theta: jax.Array, s: jax.Array, x: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Compute `step` in the form that RFLO needs: leak ½ and a recurrent matrix."""
+    """Compute the same result as `step`, written as a leaky RNN, which RFLO needs."""
     del x
     weights = jnp.eye(UNITS, k=-1, dtype=s.dtype)
     signs = jnp.where(jnp.arange(UNITS) < POSITIVE, 1, -1).astype(s.dtype)
@@ -32,5 +35,8 @@ def half_square(y: jax.Array, target: jax.Array) -> jax.Array:
 
 
 def stream(steps: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return inputs [K, 0], targets [K], and loss weights [K]: 0 except the last."""
+    """Return empty inputs [K, 0], targets [K] and loss weights [K] for K = `steps`.
+
+    The targets are 1. The loss weights are 0, except that of the last step, which is 1.
+    """
     return jnp.zeros((steps, 0)), jnp.ones(steps), jnp.zeros(steps).at[-1].set(1)

@@ -11,7 +11,10 @@ MIB = 2**20
 
 
 def slope(rows: list[dict[str, Any]]) -> float | None:
-    """Return the slope d log time / d log T; None for fewer than two timed calls."""
+    """Return the slope of log time against log T (length of a call in characters).
+
+    Return None for fewer than two timed calls.
+    """
     timed = [row for row in rows if row["row"] == "costs" and row["seconds"]]
     if len(timed) < 2:
         return None
@@ -20,7 +23,11 @@ def slope(rows: list[dict[str, Any]]) -> float | None:
 
 
 def show(rows: list[dict[str, Any]], config: Any, text: Any) -> None:
-    """Print calls' memory and time, differences between calls, bits per character."""
+    """Print tables of memory and time of calls, of differences, and of losses.
+
+    The differences are between one long call and many calls along a stream. The losses
+    are in bits per character.
+    """
     _show_costs([row for row in rows if row["row"] == "costs"], config)
     report.show_table(
         "Many calls along a stream, compared with one long call from a plain carry",
@@ -95,7 +102,7 @@ def _by_model(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def draw(rows: list[dict[str, Any]], config: Any) -> Figure:
-    """Draw memory and time of a call against T, and bits per character of the text."""
+    """Draw memory and time of a call against its length, and losses along the text."""
     figure = Figure(figsize=(16, 4.6), layout="constrained")
     memory, seconds, bits = figure.subplots(1, 3, width_ratios=[1, 1, 1.6])
     costs = [row for row in rows if row["row"] == "costs"]

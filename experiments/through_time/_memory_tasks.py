@@ -12,7 +12,7 @@ SYMBOLS, REMEMBERED = 8, 10
 
 
 class MemoryTask(NamedTuple):
-    """A task: random sequences, a loss, and its lowest value without memory."""
+    """A task: random sequences, a loss, and the lowest loss of a net without memory."""
 
     steps: int  # number of steps T of a sequence
     inputs: int
@@ -26,7 +26,7 @@ def copy_memory(blanks: int) -> MemoryTask:
     """Return the copy task: repeat ten symbols, of eight kinds, after `blanks` steps.
 
     The best network without memory predicts all blanks and guesses the ten symbols. The
-    sum of its losses over the `blanks` + 20 steps is 10 ln 8 nats.
+    loss of this network, summed over all steps of a sequence, is 10 ln 8 nats.
     """
     steps, blank, marker = blanks + 2 * REMEMBERED, 0, SYMBOLS + 1
 
@@ -47,8 +47,8 @@ def adding(steps: int) -> MemoryTask:
     """Return the adding task: output the sum of the two marked numbers in a sequence.
 
     Each half of a sequence has one marked number; all numbers are uniform in [0, 1].
-    Without memory, the best prediction is 1. Its mean squared error is 1/6, the
-    variance of the sum.
+    Without memory, the best prediction of the sum is 1, its mean. The mean squared
+    error of this prediction is 1/6, the variance of the sum.
     """
 
     def draw(key, batch):

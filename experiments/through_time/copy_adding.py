@@ -1,10 +1,11 @@
 """The copy and adding tasks: losses, lowest losses without memory, and gradient flow.
 
 Each cell is trained by BPTT, and one cell also by truncated BPTT. For each cell, the
-study measures ‖δ_t‖ = ‖∂ℓ_T/∂h_t‖ before and after training, where ℓ_T is the loss of
-the last step T and h_t the carry. If ‖δ_t‖ is tiny at the steps that must be
-remembered, the gradient has vanished. To compute all δ_t in one backward pass, the
-study adds zeros ε_t to the carries h_t, and differentiates ℓ_T with respect to all ε_t.
+study measures the norm ‖δ_t‖ of the gradient δ_t = ∂ℓ_T/∂h_t before and after training,
+where ℓ_T is the loss of the last step T, and h_t the carry of step t. If ‖δ_t‖ is tiny
+at the steps that must be remembered, the gradient has vanished. To compute all δ_t in
+one backward pass, the study adds zeros ε_t to the carries h_t, and differentiates ℓ_T
+with respect to all ε_t.
 
 The command for the sizes of the published table, on a GPU, is
 `python -m experiments copy_adding --copy-length 1000 --adding-length 600 --units 128
@@ -32,8 +33,9 @@ from experiments.through_time import _copy_adding_report, _memory_tasks
 from experiments.through_time._memory_tasks import MemoryTask
 
 TASKS = ("copy", "adding")
-SHOWN = 100  # number of examples to measure gradients on
-# A loss counts as below the floor if a mean of WINDOW losses is below BELOW · floor.
+SHOWN = 100  # number of sequences on which gradient norms are measured
+# The training loss counts as below the floor (lowest loss without memory) if the mean
+# of WINDOW losses is below BELOW · floor.
 BELOW, WINDOW = 0.9, 100
 
 
@@ -83,12 +85,12 @@ class Config(Study):
 
 
 def main(config: Config) -> report.Result:
-    """Train all cells; show losses, floors without memory, and published losses."""
+    """Train all cells; show losses, lowest losses without memory, published losses."""
     return run_study("copy_adding", config, _jobs, _finish)
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return one job for each task, cell and rule."""
+    """Return one job (training) for each task, cell and gradient rule."""
     tasks = {
         "copy": _memory_tasks.copy_memory(config.copy_length),
         "adding": _memory_tasks.adding(config.adding_length),
@@ -109,9 +111,9 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _trained(config: Config) -> list[tuple[str, str, Callable]]:
-    """Return a triple (cell, name of rule, (step, loss) -> rule) for each training.
+    """Return (cell, name of the rule, function (step, loss) -> rule) for each training.
 
-    To compare another rule, add a triple.
+    To compare another gradient rule, add a triple to the list in this function.
     """
     trained: list[tuple[str, str, Callable]]
     trained = [(cell, "bptt", gradients.bptt) for cell in cells.DENSE]
@@ -125,7 +127,7 @@ def _trained(config: Config) -> list[tuple[str, str, Callable]]:
 def _row(
     config: Config, task: MemoryTask, about: Row, make_rule: Callable, way: Way
 ) -> Row:
-    """Train a cell by a rule from all seeds; return losses, gradient flow and times."""
+    """Train a cell by a rule from all seeds; return losses, gradient norms, times."""
     cell = about["cell"]
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     init = lambda key: cells.init(key, cell, task.inputs, config.units, task.outputs)
@@ -159,7 +161,11 @@ def _row(
 
 
 def _first_below(values: np.ndarray, bound: float) -> int | None:
-    """Return the first update at which the mean of WINDOW losses is below `bound`."""
+    """Return the first update at which the mean of the last losses is below `bound`.
+
+    The mean is over the last WINDOW losses. Return None if the mean is never below
+    `bound`.
+    """
     window = min(WINDOW, len(values))
     means = np.convolve(values, np.full(window, 1 / window), mode="valid")
     found = np.flatnonzero(means < bound)
@@ -167,9 +173,9 @@ def _first_below(values: np.ndarray, bound: float) -> int | None:
 
 
 def gradient_flow(task: MemoryTask, cell: str, params: cells.Params) -> jax.Array:
-    """Return the norms [T] of the last loss's gradients in the carries h_1 … h_T.
+    """Return the norm of the last loss's gradient in the carry of each step, [T].
 
-    The norms are averaged over examples.
+    The norms are averaged over sequences.
     """
     advance, read = cells.CELLS[cell], cells.visible(cell)
     xs, targets, _ = task.draw(jax.random.key(2), SHOWN)

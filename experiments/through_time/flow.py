@@ -2,8 +2,8 @@
 
     φ_k = mean ‖∂ℓ_s/∂h_{s−k}‖ ∝ β^k,        λ_1 = 1/T log ‖J_T ⋯ J_1‖
 
-φ_k is the mean norm of the gradient of a step's loss ℓ_s with respect to the carry k
-steps before, and β is the factor per step in an exponential fit to φ_k. λ_1 is the
+φ_k is the mean norm of the gradient of a loss ℓ_s, at step s, with respect to the carry
+k steps before. β is the factor per step in an exponential fit to φ_k. λ_1 is the
 largest Lyapunov exponent of the carry h, computed from the Jacobians J_t =
 ∂h_t/∂h_{t−1} of T steps.
 
@@ -12,9 +12,9 @@ two initialisations are "normal" and "orthogonal". With "normal", recurrent weig
 drawn from N(0, 1/n) for n units; with "orthogonal", each gate's recurrent matrix is
 orthogonal. An LRU has eigenvalues instead of a recurrent matrix. With "normal", the
 LRU's eigenvalues are uniform in the unit disc, like the eigenvalues of a large matrix
-from N(0, 1/n). With "orthogonal", their absolute values are between 0.99 and 0.999.
-Initial biases of the LSTM's forget gates are 1. Gradient flow and Lyapunov exponents
-are measured on held-out text, before and after a short training.
+from N(0, 1/n). With "orthogonal", the absolute values of the LRU's eigenvalues are
+between 0.99 and 0.999. Initial biases of the LSTM's forget gates are 1. The quantities
+φ_k, β and λ_1 are measured on held-out text, before and after a short training.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ EMBEDDING = 16
 EXPONENTS = 5  # number of windows to measure Lyapunov exponents on
 CELLS = (*cell_table.DENSE, "lru")
 STARTS = ("normal", "orthogonal")
-# {initialisation: least and greatest absolute value of the LRU's eigenvalues}.
+# {initialisation: (least, greatest) absolute value of the LRU's initial eigenvalues}.
 RINGS = {"normal": (0.0, 0.999), "orthogonal": (0.99, 0.999)}
 cross_entropy = optax.softmax_cross_entropy_with_integer_labels
 
@@ -111,7 +111,7 @@ def _check(config: Config) -> None:
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return one job for each cell and initialisation."""
+    """Return one job (training) for each cell and each initialisation."""
     text = getattr(data, config.text)()
     jobs = []
     for cell in config.cells:
@@ -128,7 +128,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def _rows(config, cell, begin, text, measure, way: Way) -> list[Row]:
-    """Train one cell; return rows of measurements before and after training."""
+    """Train one cell; return one row of measurements before and one after training."""
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     draw = partial(init, config, cell, begin, len(text.alphabet))
     params = jax.vmap(draw)(keys)
@@ -154,7 +154,10 @@ def _rows(config, cell, begin, text, measure, way: Way) -> list[Row]:
 
 
 def _example(cell, params, begins, length, characters):
-    """Return carry, inputs and targets, [T, B], of windows that begin at `begins`."""
+    """Return the carry, inputs [T, B] and targets [T, B] of windows of a text.
+
+    The windows begin at the characters with the indices `begins`.
+    """
     at = begins[None] + jnp.arange(length)[:, None]
     given = characters[at]
     one = jax.tree.map(lambda leaf: leaf[0], params)  # of the first seed
@@ -162,7 +165,10 @@ def _example(cell, params, begins, length, characters):
 
 
 def _measurement(config, cell, text) -> Callable[[PyTree], dict[str, Any]]:
-    """Return a function that measures all seeds' networks on held-out text."""
+    """Return a function (params) -> measurements of all seeds' networks.
+
+    The networks are measured on held-out text.
+    """
     long = EXPONENTS * config.length
     last = len(text.test) - long - 1
     begins = jnp.linspace(0, last, config.windows).astype(int)
@@ -229,7 +235,7 @@ def zeros(cell: str, params: dict[str, Any], batch: tuple[int, ...]) -> PyTree:
 
 
 def make_step(cell: str) -> Callable:
-    """Return the step of a network, from a character to the next one's logits."""
+    """Return the step of a network, from a character to logits of the next one."""
     advance = cell_table.CELLS[cell]
 
     def step(params, carry, x):

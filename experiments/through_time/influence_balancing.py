@@ -3,12 +3,13 @@
     s ← A s + θ v,   A = ½ I + ½ superdiagonal,   v = +1 on the first 10 of 23, −1 on 13
 
 The state s has 23 units, and θ is the only parameter. The target of the first unit s₁
-is 1. θ affects s₁ positively through the first ten units, after few steps, and
-negatively through the other thirteen, after more steps. The negative effect is larger,
-so ds₁/dθ = −6. A gradient that is truncated to fewer than 41 steps has the wrong sign,
-because it contains mostly the early, positive effect. In truncated BPTT, an iteration
-runs K steps from the last s, and then takes a gradient step on ½ (s₁ − 1)². Online
-rules take a gradient step after every step of the network.
+is 1. The parameter affects s₁ positively through the first ten units, after few steps,
+and negatively through the other thirteen units, after more steps. The negative effect
+is larger, so ds₁/dθ = −6. A gradient that is truncated to fewer than 41 steps has the
+wrong sign, because it contains mostly the early, positive effect. In truncated BPTT, an
+iteration runs the network for K steps from the last state, and then takes a gradient
+step on the loss ½ (s₁ − 1)². Online rules take a gradient step after every step of the
+network.
 """
 
 import dataclasses
@@ -44,7 +45,7 @@ from experiments.through_time._influence_balancing_report import (
 
 
 class Online(NamedTuple):
-    """An online rule, with factors for the learning rate and number of iterations."""
+    """An online rule, and factors for its learning rate and number of iterations."""
 
     make: Callable[..., OnlineRule]  # (step, loss) -> rule
     learning_rate: float = 1.0
@@ -52,8 +53,9 @@ class Online(NamedTuple):
     draws: bool = False  # whether the rule draws random numbers
 
 
-# KF-RTRL is not applicable, because θ is not used in a matrix product, so there are no
-# Kronecker factors. UORO has a tenth of the other rules' learning rate, as published.
+# KF-RTRL is not in this table, because the parameter is not used in a matrix product,
+# so there are no Kronecker factors. UORO has a tenth of the learning rate of the other
+# rules, as published.
 ONLINE = {
     "rtrl": Online(gradients.rtrl),
     "snap_1": Online(partial(gradients.snap, order=1)),
@@ -94,24 +96,27 @@ class Config(Study):
 
 
 class Method(NamedTuple):
-    """A method of computing gradients in θ; `iterate` computes one gradient."""
+    """A method to compute gradients in the parameter θ; `iterate` computes one."""
 
     start: Callable[[jax.Array], Any]  # θ -> initial state
     # (θ, state, key) -> (gradient, state)
     iterate: Callable[[jax.Array, Any, jax.Array], tuple[jax.Array, Any]]
     learning_rate: float
-    seeds: int = 1  # larger than 1 only if the rule draws random numbers
-    times: int = 1  # factor for the study's number of iterations
+    seeds: int = 1  # larger than 1 only if the method draws random numbers
+    times: int = 1  # factor that multiplies the study's number of iterations
 
 
 def main(config: Config) -> report.Result:
-    """Train the parameter θ by each method; print and write its last value."""
+    """Train the parameter θ by each method; print and write the last value of θ."""
     with double_precision():
         return run_study("influence_balancing", config, _jobs, _finish)
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return one job for the sensitivities ds₁/dθ, and one for each method."""
+    """Return one job for the derivatives ds₁/dθ of the first unit s₁.
+
+    Also return one job for each method of training the parameter θ.
+    """
     jobs = [Job("sensitivity", 1, _sensitivity_row)]
     for name, method in methods(config).items():
         iterations = method.times * config.iterations
@@ -128,7 +133,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def methods(config: Config) -> dict[str, Method]:
-    """Return the methods to compare: first rules for windows, then online rules."""
+    """Return {name: method}: first rules for windows of steps, then online rules."""
     rate = config.learning_rate
     chosen = {}
     for K in config.lookbacks:
@@ -151,7 +156,7 @@ def by_window(
 ) -> Method:
     """Return a method that computes one gradient after each window of steps.
 
-    `seeds` is 0 if the rule draws no random numbers.
+    The argument `seeds` is 0 if the rule draws no random numbers.
     """
 
     def iterate(theta, s, key):
@@ -165,9 +170,9 @@ def by_window(
 
 
 def by_step(rule: OnlineRule, learning_rate: float, seeds: int) -> Method:
-    """Return a method that computes a gradient after every step.
+    """Return a method that computes a gradient after every step of the network.
 
-    The state of the online rule is kept when θ changes.
+    The state of the online rule is kept when the parameter changes.
     """
 
     def iterate(theta, state, key):
@@ -183,7 +188,7 @@ def by_step(rule: OnlineRule, learning_rate: float, seeds: int) -> Method:
 
 
 def follow(method: Method, iterations: int, key: jax.Array) -> jax.Array:
-    """Return θ after each iteration; when |θ| exceeds LOST, θ stays constant."""
+    """Return the parameter θ after each iteration; it stays constant if |θ| > LOST."""
 
     def body(theta_and_state, key):
         theta, state = theta_and_state
@@ -198,7 +203,10 @@ def follow(method: Method, iterations: int, key: jax.Array) -> jax.Array:
 
 
 def sensitivities(lookbacks: tuple[int, ...]) -> list[float]:
-    """Return ds₁/dθ after 100 steps, truncated to the last K steps, for several K."""
+    """Return ds₁/dθ after 100 steps, truncated to the last K steps, for lookbacks K.
+
+    s₁ is the first unit of the network, and θ is the parameter.
+    """
     xs, targets, weights = stream(FARTHEST)
     found = []
     for K in lookbacks:
@@ -209,9 +217,10 @@ def sensitivities(lookbacks: tuple[int, ...]) -> list[float]:
 
 
 def sensitivity_curve() -> jax.Array:
-    """Return ds₁/dθ, truncated to the last 1 … 100 steps, [100].
+    """Return ds₁/dθ truncated to the last K steps, for K = 1 … 100, as an array [100].
 
-    All derivatives are computed in one vmap; a mask sets the number of steps.
+    s₁ is the first unit of the network, and θ is the parameter. All derivatives are
+    computed in one vmap; a mask leaves out the first 100 − K steps.
     """
     rule = gradients.bptt(step, lambda y, _: y)
     xs, targets, weights = stream(FARTHEST)
@@ -228,7 +237,11 @@ def _sensitivity_row(way: Way) -> Row:
 
 
 def _row(config: Config, iterations: int, name: str, method: Method, way: Way) -> Row:
-    """Return each seed's last θ, and the number of iterations until |θ| > LOST."""
+    """Train by one method; return the course of the parameter θ for each seed.
+
+    The row of results also has the last value of θ, and the number of iterations until
+    |θ| exceeds LOST.
+    """
     del way
     keys = jax.random.split(jax.random.key(config.first_seed), method.seeds)
     run = jax.jit(jax.vmap(partial(follow, method, iterations)))

@@ -6,10 +6,11 @@ A GRU with parameters θ reads a text once. After every h′ characters, Adam up
 a gradient that is propagated back h steps. The targets are the next characters. Each
 character is predicted before the GRU learns from it. The study measures three things:
 
-- memory and time of one call of T characters, and of BPTT, which stores all T steps;
-- the difference in gradients or learned θ, and in the last carry, between many calls
-  along a stream and one long call;
-- bits per character of the GRU, and of adaptive n-grams.
+- memory and time of one call of `learn` with T characters, and of BPTT, which stores
+  the values of all T steps;
+- differences between many calls of `learn` along a stream and one long call: in the
+  gradients or the learned parameters, and in the last carry;
+- losses in bits per character, of the GRU and of adaptive n-gram models.
 """
 
 import dataclasses
@@ -69,7 +70,7 @@ class Config(Study):
     """Number of characters in one call along a stream."""
 
     def check(self):
-        """Check that each length is at least one call along a stream."""
+        """Check that each length has the characters of at least one call."""
         if min(self.lengths) < self.call:
             raise ValueError(
                 f"lengths must be at least call={self.call}, got {self.lengths}."
@@ -84,14 +85,14 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, carry, x):
-        """Read one character; return the new carry and logits of the next character."""
+        """Read a character x; return the new carry and logits of the next character."""
         x = nn.Embed(self.symbols, EMBEDDING)(x)
         carry, h = nn.GRUCell(self.units)(carry, x)
         return carry, nn.Dense(self.symbols)(h)
 
 
 def main(config: Config) -> report.Result:
-    """Measure memory and time, and train; print tables, and write the results."""
+    """Measure memory and time of calls, and train; print tables; write the results."""
     return run_study("long", config, _jobs, _finish, check=_check)
 
 
@@ -106,7 +107,7 @@ def _check(config: Config) -> None:
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return jobs: memory and time, differences between calls, training, n-grams."""
+    """Return the jobs: memory and time of calls, differences, trainings, n-grams."""
     text, longest = getattr(data, config.text)(), max(config.lengths)
     seeds = range(config.first_seed, config.first_seed + config.seeds)
     problems = {seed: _problem(config, text, seed) for seed in seeds}
@@ -153,9 +154,10 @@ def _rule(config, step, name, every, lookback):
 
 
 def _costs(config, problem, name, way: Way) -> list[Row]:
-    """Return a call's memory for each length, and its time if the rule learns.
+    """Return the memory of a call of a rule, for each number of characters.
 
-    Memory is taken from XLA's analysis of the compiled program.
+    Also return the time of the call if the rule updates the parameters. Memory is taken
+    from XLA's analysis of the compiled program.
     """
     step, params, carry, characters = problem
     rule = _rule(config, step, name, config.every, config.lookback)
@@ -178,7 +180,7 @@ def _costs(config, problem, name, way: Way) -> list[Row]:
 
 
 def _seconds(program, arguments) -> float:
-    """Return a program's shortest time in 3 to 20 calls; fewer if it is slow."""
+    """Return the shortest time of 3 to 20 calls of a program; slow ones get fewer."""
     times = []
     while len(times) < 3 or (len(times) < 20 and sum(times) < 3):
         start = time.perf_counter()
@@ -188,7 +190,10 @@ def _seconds(program, arguments) -> float:
 
 
 def _difference(config, problem, way: Way) -> list[Row]:
-    """Return the differences between one long call and many calls along a stream."""
+    """Return the differences of results between one long call and many short calls.
+
+    The short calls read the same characters as the long call, one after another.
+    """
     rows = []
     step, params, carry, characters = problem
     length = sorted(config.lengths)[len(config.lengths) // 2]
@@ -225,7 +230,7 @@ def _largest(a, b) -> float:
 
 
 def _learn(config, problem, every, lookback, seed, way: Way) -> Row:
-    """Train a GRU along the text; return bits per character in each call."""
+    """Train a GRU along the text; return each call's loss in bits per character."""
     step, params, carry, characters = problem
     learn = jax.jit(_rule(config, step, RULES[2], every, lookback))
     pair = params, optax.adam(config.learning_rate).init(params)
@@ -249,7 +254,7 @@ def _calls(config: Config) -> range:
 
 
 def _ngrams(config, text, way: Way) -> list[Row]:
-    """Return bits per character of n-gram models that learn along the text."""
+    """Return losses in bits per character of n-gram models that learn on the text."""
     calls = _calls(config)
     bits = adaptive_ngrams(text.train[: calls.stop + 1], len(text.alphabet))
     way.advance(calls.stop)

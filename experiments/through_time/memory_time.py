@@ -1,9 +1,10 @@
 """Memory and time of one gradient through time, for every remat policy.
 
-Gruslys et al. (2016) save 95 % of the memory of BPTT over T = 1000 steps, and take one
-third more time. This is the time of one more forward pass, because a backward pass
-takes as long as two forward passes. For an LSTM, this study first predicts memory and
-time without running anything, then measures both.
+A remat policy decides which values BPTT stores and which it recomputes. Gruslys et al.
+(2016) save 95 % of the memory of BPTT over T = 1000 steps, and take one third more
+time. One third is the time of one more forward pass, because a backward pass takes as
+long as two forward passes. For an LSTM, this study first predicts memory and time
+without running the network, then measures both.
 """
 
 import dataclasses
@@ -75,7 +76,7 @@ def main(config: Config) -> report.Result:
 
 
 def _jobs(config: Config) -> list[Job]:
-    """Return one job for each length in `lengths`, and one for each in `growth`."""
+    """Return one job for each sequence length in `lengths` and in `growth`."""
     tables = [
         Job(f"T = {length}, all policies", 1, partial(_policies, config, length))
         for length in config.lengths
@@ -109,7 +110,7 @@ def _problem(config: Config, length: int) -> tuple[Any, Any, tuple]:
 
 
 def _policies(config: Config, length: int, way: Way) -> list[Row]:
-    """Return a row for each policy; the first policy stores all values."""
+    """Return one row for each remat policy; the first policy stores all values."""
     del way
     step, loss, arguments = _problem(config, length)
     params, carry, xs, targets = arguments
@@ -140,15 +141,16 @@ def _policies(config: Config, length: int, way: Way) -> list[Row]:
 
 
 def _named(length: int, size: gradients.remat.StepBytes) -> dict[str, Any]:
-    """Return the remat policies to measure.
+    """Return {name: remat policy} of all policies to measure on sequences of T steps.
 
-    `every(k)` needs the least memory at k = √(T c / r), where c is the size of a carry,
-    and r the size of all values of a step that the backward pass needs.
+    The policy `every(k)` stores one carry for every k steps. The memory of this policy
+    is lowest at k = √(T c / r). Here c is the size of a carry, and r is the size of all
+    values that the backward pass needs for one step.
     """
     best = math.sqrt(length * size.carry / size.kept)
     divisors = [k for k in range(1, length + 1) if length % k == 0]
     nearest = lambda goal: min(divisors, key=lambda k: abs(math.log(k / goal)))
-    k, wide = nearest(best), nearest(4 * best)  # inputs are copied unless k divides T
+    k, wide = nearest(best), nearest(4 * best)  # if k divides T, no inputs are copied
     root = round(math.sqrt(length))
     policies = {
         "None": None,
@@ -164,14 +166,17 @@ def _named(length: int, size: gradients.remat.StepBytes) -> dict[str, Any]:
         try:
             policy = gradients.remat.budget(num_bytes)
             gradients.remat.predicted_cost(length, policy, size)
-        except ValueError:  # the memory budget is too small for one step
+        except ValueError:  # the memory budget is too small for even one time step
             continue
         policies[f"budget({share:.0%} of full)"] = policy
     return policies
 
 
 def _growth(config: Config, length: int, way: Way) -> Row:
-    """Measure memory and time of a gradient over T steps, by None and by slots(√T)."""
+    """Measure memory and time of a gradient over T steps, with two remat policies.
+
+    The policy None stores all values, and slots(√T) stores √T carries.
+    """
     del way
     step, loss, arguments = _problem(config, length)
     whole = gradients.bptt(step, loss)
@@ -187,7 +192,7 @@ def _growth(config: Config, length: int, way: Way) -> Row:
 
 
 def _slope(lengths: list[int], values: list[float]) -> float:
-    """Return the slope d log value / d log T, by a fitted line."""
+    """Return the slope of log value against log T, by a fitted line."""
     return float(np.polyfit(np.log(lengths), np.log(values), 1)[0])
 
 
@@ -212,7 +217,7 @@ def _show(rows: list[Row]) -> None:
 
 
 def _show_growth(rows: list[Row]) -> None:
-    """Print time and memory for each sequence length T, and how they grow."""
+    """Print how time and memory grow with the sequence length T."""
     if len(rows) < 2:
         return
     lengths, lines = [row["length"] for row in rows], []
@@ -231,7 +236,10 @@ def _show_growth(rows: list[Row]) -> None:
 
 
 def _draw(rows: list[Row], growth: list[Row]) -> Figure:
-    """Draw time against memory, one panel per T; a last panel shows growth with T."""
+    """Draw the time of each remat policy against its memory.
+
+    There is one panel for each sequence length T, and a last one for growth with T.
+    """
     lengths = list(dict.fromkeys(row["length"] for row in rows))
     panels = len(lengths) + (len(growth) > 1)
     figure = Figure(figsize=(5.4 * panels, 4.8), layout="constrained")

@@ -1,4 +1,4 @@
-"""MNIST read pixel by pixel: each step reads a pixel, and the last predicts the class.
+"""MNIST read pixel by pixel: each step reads one pixel; the last step predicts a class.
 
 Images are pooled to --side × --side pixels. By default, sequences are a quarter as long
 as in the published table. The command for the sizes of the published table, on a GPU,
@@ -26,8 +26,8 @@ from experiments.harness.options import above, all_of, at_least, given, known
 from experiments.harness.study import run_study, Study
 from experiments.networks import cells
 
-# Published test accuracies in %, for pixels in order and for permuted pixels: Bai,
-# Kolter, Koltun 2018, table 1, networks of about 70K parameters.
+# {cell: published test accuracies in %, for pixels in order and for permuted pixels}.
+# From Bai, Kolter, Koltun 2018, table 1: networks of about 70,000 parameters.
 PUBLISHED = {"lstm": (87.2, 85.7), "gru": (96.2, 87.3), "tanh": (21.5, 25.3)}
 TCN = (99.0, 97.2)
 HEADER = ["", "params", "test %", "published", "loss", "steps", "ms/step", "compile s"]
@@ -96,7 +96,7 @@ def main(config: Config) -> report.Result:
 
 
 def _jobs(load: Callable[[], data.MNIST], config: Config) -> list[Job]:
-    """Return one job for each cell and seed."""
+    """Return one job (training) for each cell and each seed."""
     train, test = ((as_sequences(images, config), labels) for images, labels in load())
     steps = max(1, round(config.epochs * len(train[0]) / config.batch))
     jobs = []
@@ -118,7 +118,10 @@ def _length(config: Config) -> int:
 
 
 def as_sequences(images: np.ndarray, config: Config) -> np.ndarray:
-    """Convert images to sequences [N, T, d] of rows or pixels, pooled and permuted."""
+    """Pool images, and convert them to sequences [N, T, d] of rows or of pixels.
+
+    If the option `permuted` is set, the steps of all sequences are permuted alike.
+    """
     side, width = config.side, 28 // config.side
     images = images[:, : side * width, : side * width]
     pooled = images.reshape(-1, side, width, side, width).mean(axis=(2, 4))
@@ -132,7 +135,7 @@ def as_sequences(images: np.ndarray, config: Config) -> np.ndarray:
 def _row(
     config: Config, cell: str, seed: int, train, test, steps: int, way: Way
 ) -> Row:
-    """Train a cell from one seed; return its test accuracy, losses and times."""
+    """Train a cell from one seed; return its test accuracy, training losses, times."""
     length, inputs = train[0].shape[1:]
     params = cells.init(jax.random.key(seed), cell, inputs, config.units, 10)
     carry = cells.CELLS[cell].carry(params["cell"], (config.batch,))

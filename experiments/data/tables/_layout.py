@@ -14,25 +14,25 @@ from experiments.harness.options import did_you_mean
 
 DELIMITERS = ",;\t|"
 FEW = 60  # number of lines from which the delimiter is inferred
-SINGLE = "\x1f"  # delimiter for a file with one column; no text has this character
+SINGLE = "\x1f"  # delimiter of a file with one column: a character that no text has
 SPELLED = {"tab": "\t", "\\t": "\t"}
 SEP = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 DATE = re.compile(r"\d{1,4}[-/.:]\d{1,2}([-/.: T].*)?")
 
 
 class Layout(NamedTuple):
-    """Layout of a table; a record is a row, which may span several lines."""
+    """Layout of a table; a record is a row of the table, on one line or several."""
 
     delimiter: str
     names: list[str]  # names of the columns
-    lines: int  # number of lines to skip at the beginning
-    records: int  # number of records to skip next: header and units
+    lines: int  # number of lines to skip at the beginning of the file
+    records: int  # number of records to skip after these lines: header and units
     sample: list[list[str]]  # first records of data
     notes: tuple[str, ...]
 
 
 def is_comment(cell: str) -> bool:
-    """Return whether a row is a comment, from its first cell."""
+    """Return whether a row whose first cell is `cell` is a comment."""
     return cell.lstrip().startswith("#") and not is_missing(cell)
 
 
@@ -43,8 +43,9 @@ def find_layout(
 
     Args:
       source: the file.
-      wanted: names of columns to read; if there is no header, positions counted from 1.
-      delimiter: character between fields; None to infer it.
+      wanted: names of the columns to read; in a file without a header, their positions,
+        counted from 1.
+      delimiter: character between the cells of a row; None to infer it.
 
     Raises:
       ValueError: if the file is empty, or if a wanted column is missing or occurs
@@ -79,7 +80,7 @@ def find_layout(
 
 
 def find_column(source: Source, names: Sequence[str], name: str) -> int:
-    """Return the index of a column; runs of white space in names equal one space."""
+    """Return the index of a column; in names, several spaces count as one."""
     plain = [_plain(each) for each in names]
     count = plain.count(_plain(name))
     if count != 1:
@@ -107,7 +108,7 @@ def _checked(delimiter: str | None) -> str | None:
 
 
 def _records(lines: Sequence[str], delimiter: str) -> list[list[str]]:
-    """Split lines into records of equal length, without comments and blank lines."""
+    """Split lines into rows with equal numbers of cells, without comments or blanks."""
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     rows = [row for row in reader if row and not is_comment(row[0])]
     width = len(rows[0])
@@ -115,7 +116,7 @@ def _records(lines: Sequence[str], delimiter: str) -> list[list[str]]:
 
 
 def _delimiter(lines: Sequence[str]) -> str:
-    """Return the delimiter that best splits the lines into rows of equal length."""
+    """Return the delimiter that best splits lines into rows with equal cell counts."""
 
     def score(delimiter: str) -> float:
         reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
@@ -150,11 +151,14 @@ def _header(
     delimiter: str,
     wanted: Sequence[str],
 ) -> tuple[list[str], int, list[str]]:
-    """Return the names of columns, the header's number of records, and notes.
+    """Return the names of columns, the number of header rows, and notes for the user.
 
-    The first row is the header in each of four cases: no cell is a value; a word is
-    above a value; the cells number the columns; all wanted names are in the row. A
-    value is a number or a date.
+    The first row is the header in each of four cases:
+
+    - no cell of the row is a number or a date;
+    - a cell of the row is a word, and the cell below is a number or a date;
+    - the cells of the row are the numbers of the columns, from 0 or from 1;
+    - the row has all wanted names.
     """
     width, name = len(head), source.path.name
     below = rows[0] if rows else head
@@ -169,7 +173,7 @@ def _header(
     )
     if words or not values or counts:
         return head, 1, []
-    if comments:  # the last comment may hold the names
+    if comments:  # the last comment may have the names of columns
         last = next(csv.reader([comments[-1].lstrip(" #")], delimiter=delimiter))
         if len(last) == width and {*map(_plain, wanted)} <= {*map(_plain, last)}:
             return last, 0, []
@@ -187,7 +191,10 @@ def _header(
 
 
 def _are_units(row: list[str], after: list[str]) -> bool:
-    """Return whether a row holds units: it has no values, but a word above a value."""
+    """Return whether a row has the units of columns.
+
+    A row of units has no number or date, but has a word above a number or a date.
+    """
     if any(is_number(cell) or _is_date(cell) for cell in row):
         return False
     pairs = zip(row, after, strict=True)

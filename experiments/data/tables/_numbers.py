@@ -18,14 +18,14 @@ MISSING = {
 DECIMALS = (".", ",")
 SPACES = " \u00a0\u2009\u202f"  # plain, no-break, thin, narrow no-break space
 UNITS = "%‰€$£¥"
-MINUS = "−–-"  # minus sign, en dash, hyphen; a hyphen is literal if it is last in [ ]
+MINUS = "−–-"  # minus, en dash, hyphen; the last one is literal in [ ] of a regex
 WRITTEN = re.compile(
     rf"(?P<sign>[+{MINUS}]?)[{SPACES}]?(?P<before>[€$£¥]?)[{SPACES}]?"
     rf"(?P<second>[+{MINUS}]?)(?P<body>[0-9.,'’{SPACES}]*[0-9.,])"
     rf"(?P<power>[eE][+{MINUS}]?[0-9]+)?[{SPACES}]?(?P<after>[{UNITS}]?)"
 )
-# Digits in groups of three; or, as in India, in groups of two before a last group of
-# three.
+# A number has groups of three digits; or, as in India, a last group of three digits and
+# groups of two digits before it.
 GROUPED = r"[1-9]\d{{0,2}}(?:{0}\d{{3}})+|[1-9]\d?(?:{0}\d{{2}})+{0}\d{{3}}"
 SPACED = re.compile(
     rf"[1-9]\d{{0,2}}([{SPACES}'’])\d{{3}}(?:\1\d{{3}})*(?:[.,]\d*)?", re.ASCII
@@ -56,18 +56,18 @@ def is_missing(cell: str) -> bool:
 
 
 def unit_of(cell: str) -> str:
-    """Return the unit that is written with a number, such as % or €, or ""."""
+    """Return the unit before or after a number, such as € or %; "" without a unit."""
     found = WRITTEN.fullmatch(cell.strip())
     return found["before"] or found["after"] if found else ""
 
 
 @lru_cache(4096)
 def to_number(cell: str, decimal: str) -> float | None:
-    """Parse a cell; return NaN if a value is missing, None if it is not a number.
+    """Parse a cell as a number; return NaN for a missing value, None for other text.
 
-    Groups of digits may be separated by spaces or apostrophes, by commas if `decimal`
-    is a point, or by points if `decimal` is a comma. A percent or currency sign is
-    ignored.
+    Groups of digits may be separated by spaces or apostrophes. If the decimal mark
+    `decimal` is a point, commas may also separate them; if it is a comma, points may. A
+    percent or currency sign is ignored.
 
     Example:
       >>> to_number("1.234,5", ","), to_number("−$1,234", "."), to_number("12 %", ".")
@@ -106,22 +106,22 @@ def is_number(cell: str) -> bool:
 
 
 class Numbers:
-    """A column of numbers, read with a decimal point and with a decimal comma.
+    """A column of numbers, parsed twice: with a decimal point and a decimal comma.
 
-    At the first cell that is not a number with one of the two marks, the values read
-    with this mark are dropped.
+    If a cell is not a number with one of these decimal marks, all values that were
+    parsed with this mark are dropped.
     """
 
     def __init__(self, decimal: str | None):
-        """Begin a column; `decimal` is the decimal mark, or None if it is not known."""
+        """Begin a column; `decimal` is its decimal mark, or None to try both marks."""
         ways = DECIMALS if decimal is None else (decimal,)
         self.read: dict[str, list[np.ndarray]] = {way: [] for way in ways}
         self.failed: dict[str, Cell] = {}
         self.differs: tuple[Cell, dict[str, float]] | None = None
-        self.units: dict[str, Cell] = {}  # first cell that has the unit
+        self.units: dict[str, Cell] = {}  # {unit: first cell with this unit}
 
     def add(self, cells: Sequence[str], lines: Sequence[int]) -> None:
-        """Read N more cells; `lines` are the numbers of their lines in the file."""
+        """Parse N more cells; `lines` are the line numbers of the cells in the file."""
         texts: Any
         codes, texts = pd.factorize(np.array(cells, object))
         first = np.full(len(texts), len(codes))
@@ -131,7 +131,7 @@ class Numbers:
         for way in list(self.read):
             found = [to_number(text, way) for text in texts]
             wrong = next((i for i, each in enumerate(found) if each is None), None)
-            if wrong is not None:  # `texts` are in the order of first occurrence
+            if wrong is not None:  # the first wrong cell: `texts` are in file order
                 self.failed[way] = where(wrong)
                 del self.read[way]
                 continue
@@ -151,6 +151,6 @@ class Numbers:
             return
         for code, text in enumerate(texts):
             unit = unit_of(text)
-            told = unit or numbers[code]  # zeros may be written without the unit
+            told = unit or numbers[code]  # a zero may be written without a unit
             if unit not in self.units and told and not math.isnan(numbers[code]):
                 self.units[unit] = where(code)

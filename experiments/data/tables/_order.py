@@ -7,27 +7,28 @@ import numpy as np
 
 from experiments.data.tables._times import directions, known
 
-SURE = 0.9  # numbers are times if this share of steps has the same direction
+SURE = 0.9  # numbers are times if this share of their changes has the same sign
 
 
 class Order(NamedTuple):
-    """Order of a table's rows by time, the times in this order, and notes."""
+    """Order of a table's rows, their times in this order, and notes for the user."""
 
-    rows: np.ndarray | None  # [N] indices of rows; None if already in order
+    rows: np.ndarray | None  # [N] indices of rows; None to keep the order of the file
     times: np.ndarray  # [N]
     notes: list[str]
 
 
 def choose(ways: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the most regular of several interpretations of the same times [N].
+    """Return the most plausible of several interpretations of a column of times [N].
 
-    There are two interpretations if day and month could be in either order.
+    There are two interpretations if it is not clear whether day or month comes first.
+    The most plausible one has the most valid times, in the most regular order.
     """
     return max(ways, key=lambda times: (known(times).sum(), *_regular(times)))
 
 
 def _regular(times: np.ndarray) -> tuple[int, int]:
-    """Count the steps in the more frequent direction, and of the most common size."""
+    """Count steps from row to row: those in the main direction, those of usual size."""
     steps = np.diff(times[known(times)])
     _, counts = np.unique(np.abs(steps), return_counts=True)
     return max(directions(times)[:2]), int(max(counts, default=0))
@@ -37,14 +38,14 @@ def put_in_order(times: np.ndarray, name: str, file: str) -> Order:
     """Return the order of rows from the oldest to the newest, with notes for the user.
 
     A table that begins with its newest row is reversed. Rows in any other order are
-    sorted only if no two times are equal, because the order of rows with equal times is
-    unknown. Plain numbers count as times only if nearly all of them increase, or nearly
-    all decrease, from row to row.
+    sorted only if all times are known dates and no two are equal, because the order of
+    rows with equal times is unknown. Plain numbers, such as years, count as times only
+    if nearly all of them increase, or nearly all decrease, from row to row.
 
     Args:
-      times: times or numbers [N]; some may be NaT or NaN.
-      name: name of the column that has the times.
-      file: name of the file.
+      times: times of the rows [N], as dates or plain numbers; NaT or NaN if unknown.
+      name: name of the column that has the times, for the notes.
+      file: name of the file, for the notes.
     """
     forwards, backwards, equal = directions(times)
     dates = times.dtype.kind == "M"
@@ -71,7 +72,7 @@ def put_in_order(times: np.ndarray, name: str, file: str) -> Order:
 
 
 def _unusual(times: np.ndarray, name: str) -> list[str]:
-    """Return notes on gaps, repeated times, and times earlier than the row before."""
+    """Return notes on gaps, repeated times, and rows earlier than the row before."""
     notes, steps = [], np.diff(times)
     back = np.flatnonzero(steps < np.zeros(1, steps.dtype))
     values, counts = np.unique(times, return_counts=True)
@@ -114,11 +115,11 @@ def _gaps(times: np.ndarray, name: str) -> list[str]:
 
 
 def _steps(times: np.ndarray) -> tuple[np.ndarray, str]:
-    """Return time differences of successive rows [N − 1], and their unit's name."""
+    """Return the N − 1 time differences of successive rows, and their unit's name."""
     steps = np.diff(times) / np.timedelta64(1, "s")
     days = times.astype("datetime64[D]")
     usual = _usual(steps)
-    if 27 * 86400 <= usual < np.inf:  # count in months, whose lengths differ
+    if 27 * 86400 <= usual < np.inf:  # count months, because their lengths differ
         months = times.astype("datetime64[M]").astype(int)
         return np.diff(months).astype(float), "month"
     if usual == 86400 and (days == times).all() and np.is_busday(days).all():
@@ -130,7 +131,7 @@ def _steps(times: np.ndarray) -> tuple[np.ndarray, str]:
 
 
 def _usual(steps: np.ndarray) -> float:
-    """Return the median of the positive differences, or infinity if there are none."""
+    """Return the median of the positive time differences; infinity if none is."""
     forwards = np.sort(steps[steps > 0])
     return float(forwards[(len(forwards) - 1) // 2]) if len(forwards) else np.inf
 

@@ -38,7 +38,7 @@ class Table(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """Some rows of a table, and the number of each row's line in the file."""
+    """Some rows of a table, and the line number of each row in the file."""
 
     cells: list[list[str]]
     lines: list[int]
@@ -55,16 +55,18 @@ def read_columns(
     """Read columns of numbers from a text file; rows are put in order of time.
 
     Delimiter, header, encoding and decimal mark are inferred from the file. A number
-    can be ambiguous, such as 1.234 in a file with semicolons. If no other cell resolves
-    this, an error asks for `decimal`. Empty cells, and texts such as NA, become NaN.
-    Percent and currency signs are ignored, so 5 % becomes 5. A table that begins with
-    its newest row is reversed. Notes tell the user about gaps and repeated times. Only
-    a few thousand rows at a time are in memory as text.
+    can be ambiguous: without a known decimal mark, 1.234 can mean 1.234 or 1234.
+    If no other cell shows the decimal mark, an error asks for `decimal`. Empty cells,
+    and texts such as NA, become NaN. Percent and currency signs are ignored, so 5 %
+    becomes 5. A table that begins with its newest row is reversed. Notes tell the user
+    about gaps in the times and about repeated times. Only a few thousand rows at a time
+    are in memory as text.
 
     Args:
       path: a text file, possibly compressed by gzip, bzip2 or xz.
-      names: names of the columns to read; without a header, positions counted from "1".
-      delimiter: character between fields; None to infer it.
+      names: names of the columns to read; in a file without a header, their positions,
+        counted from "1".
+      delimiter: character between the cells of a row; None to infer it.
       decimal: decimal mark, "." or ","; None to infer it.
       encoding: encoding of the text; None to infer it.
 
@@ -144,7 +146,7 @@ def _chunks(
 
 
 def _records(source: Source, layout: Layout) -> Iterator[tuple[int, list[str]]]:
-    """Yield (number of the last line, record) of each record below the header."""
+    """Yield a pair (number of its last line, cells) for each row below the header."""
     line = layout.lines
     try:
         with source.open() as file:
@@ -154,7 +156,7 @@ def _records(source: Source, layout: Layout) -> Iterator[tuple[int, list[str]]]:
                 file, delimiter=layout.delimiter, skipinitialspace=True, strict=True
             )
             head = layout.records
-            while head:  # skip the rows of column names and of units
+            while head:  # skip the rows with the names and the units of columns
                 row = next(reader)
                 line = layout.lines + reader.line_num
                 head -= bool(row) and not is_comment(row[0])
@@ -202,7 +204,7 @@ def _check_length(
 def _decided(
     numbers: Numbers, name: str, source: Source, layout: Layout
 ) -> tuple[np.ndarray, list[str]]:
-    """Return the values of a column, and notes; raise an error if it is ambiguous."""
+    """Return the numbers in a column, and notes; raise an error if one is ambiguous."""
     if not numbers.read:
         failed = max(numbers.failed.values())
         raise ValueError(
@@ -248,7 +250,7 @@ def _check_units(units: dict[str, Cell], name: str, source: Source) -> None:
 
 
 def _told(layout: Layout, name: str) -> tuple[str | None, str]:
-    """Infer the decimal mark from other columns; return it (or None) and the reason."""
+    """Infer the decimal mark from other columns; return the mark or None, and why."""
     found: dict[str, str] = {}
     for i, other in enumerate(layout.names):
         cells = [row[i] for row in layout.sample if not is_missing(row[i])]
@@ -268,7 +270,7 @@ def _told(layout: Layout, name: str) -> tuple[str | None, str]:
 
 
 def _only(cell: str, way: str) -> bool:
-    """Return whether a number is unambiguous, and cannot be a time such as 12.30."""
+    """Return whether a number has one possible value, and is no time such as 12.30."""
     if to_number(cell, _other(way)) is not None:
         return False
     return way == "," or not re.fullmatch(r"\d{1,2}\.[0-5]\d", cell.strip())

@@ -36,7 +36,7 @@ class Source(NamedTuple):
     notes: tuple[str, ...]
 
     def open(self) -> TextIO:
-        """Open the file as text; line ends are not converted."""
+        """Open the file as text, without conversion of newline characters."""
         file: BinaryIO = self.open_bytes(self.path)
         return io.TextIOWrapper(file, self.encoding, newline="")
 
@@ -44,9 +44,10 @@ class Source(NamedTuple):
 def find_source(path: Path, encoding: str | None = None) -> Source:
     """Infer how a file is compressed and encoded.
 
-    A byte order mark names the encoding. Without a mark, UTF-16 is recognised by its
-    zero bytes, and a file is read as UTF-8 if the whole file is valid UTF-8. Any other
-    file is read as Windows-1252 (or Latin-1), with a note for the user.
+    If the file begins with a byte order mark, the mark names the encoding. Without a
+    mark, UTF-16 is recognised by its zero bytes, and a file is read as UTF-8 if the
+    whole file is valid UTF-8. Any other file is read as Windows-1252 (or Latin-1), with
+    a note for the user.
 
     Args:
       path: a text file, possibly compressed by gzip, bzip2 or xz.
@@ -104,9 +105,9 @@ def _by_marks(head: bytes) -> str | None:
 
 
 def _by_zeros(path: Path, head: bytes) -> str | None:
-    """Return the UTF-16 encoding that zero bytes indicate, or None if there are none.
+    """Return the variant of UTF-16 that zero bytes suggest; None without zero bytes.
 
-    In English text in UTF-16, every second byte is zero.
+    In UTF-16, every second byte of an English text is zero.
     """
     if 0 not in head:
         return None

@@ -1,4 +1,4 @@
-"""Times of a table's rows: finding their columns and formats, and reading them."""
+"""Times of a table's rows: find the columns and the format of times, and parse them."""
 
 import re
 from collections.abc import Sequence
@@ -36,22 +36,23 @@ SAMPLE = 500  # number of rows from which columns of times are inferred
 
 
 class Form(NamedTuple):
-    """How times are written: in which columns, and in which format."""
+    """Indices of the columns in which a table has times, and the times' format."""
 
     columns: tuple[int, ...]
     format: str
 
 
 def find_forms(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Form]:
-    """Return the forms that fit the table's times; [] if no column has times.
+    """Return the forms in which a table has times; [] if no column has times.
 
-    There are two forms if day and month could be in either order. A form may include a
-    second column, which has the time of day. Columns named year, month, day, hour and
-    minute together make one form. If several columns have times, the column whose times
-    are most nearly sorted is used.
+    A form consists of the columns and the format of the times. There are two forms if
+    it is not clear whether the day or the month comes first. A form has a second column
+    if the time of day is separate from the date. Columns named year, month, day, hour
+    and minute together make one form. If several columns have times, the column whose
+    times are most nearly sorted is used.
 
     Args:
-      names: names of the columns; the name is "" for columns that are read as values.
+      names: names of all columns; "" for a column that is read as numbers, not times.
       rows: first rows of the table, each with as many cells as there are names.
     """
     small = [name.casefold() for name in names]
@@ -79,13 +80,13 @@ def find_forms(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[Form
 
 
 def _ordered(times: np.ndarray) -> float:
-    """Return the fraction of steps from row to row in the more frequent direction."""
+    """Return how sorted times are: the fraction of steps in the main direction."""
     forwards, backwards, _ = directions(times)
     return max(forwards, backwards) / max(1, len(times) - 1)
 
 
 def directions(times: np.ndarray) -> tuple[int, int, int]:
-    """Count steps from row to row: forwards in time, backwards, and of zero length."""
+    """Count the steps from row to row that go forwards in time, back, or nowhere."""
     steps = np.diff(times[known(times)])
     nothing = np.zeros(1, steps.dtype)
     forwards, backwards = int(np.sum(steps > nothing)), int(np.sum(steps < nothing))
@@ -169,7 +170,7 @@ def _as_month(cell: str) -> str:
 
 
 def unknown_times(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return notes on columns whose names suggest times in an unknown format."""
+    """Return notes on columns that are named like times, but have no known format."""
     return [
         f"times such as {rows[0][place].strip()!r} in {name!r} have no known form: the "
         "order of rows is not checked."
@@ -179,11 +180,11 @@ def unknown_times(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[s
 
 
 def read_times(form: Form, columns: Sequence[Sequence[str]]) -> np.ndarray:
-    """Return the times [N] of a table's rows; plain numbers (years) stay numbers.
+    """Parse the times [N] of a table's rows; plain numbers, such as years, are kept.
 
     Args:
-      form: form in which the times are written.
-      columns: for each column of the form, its cells [N].
+      form: columns and format of the times.
+      columns: cells [N] of each column that the form names.
     """
     if form.format.startswith("year"):
         parts = zip(form.format.split(), columns, strict=True)
