@@ -116,7 +116,7 @@ def save_pictures(folder: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def draw_curves(rows: list[dict[str, Any]]) -> Figure:
-    """Draw test errors against updates; each panel shows one data set.
+    """Draw test errors against epochs; each panel shows one data set.
 
     A thin line shows one seed, and a thick line the mean over seeds.
     """

@@ -93,8 +93,7 @@ def _autoregression(series: Series, prepared: Prepared) -> np.ndarray:
 
 
 def _ridge(series: Series, prepared: Prepared) -> np.ndarray:
-    """Fit ridge regression on lags of all columns, with the best penalty on validation.
-    """
+    """Fit ridge regression on lags of all columns; validation chooses the penalty."""
     columns = np.column_stack([series.values, *series.others.T])
     columns = np.column_stack([fill(column) for column in columns.T])
     begin = columns[: series.validation]

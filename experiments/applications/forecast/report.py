@@ -127,8 +127,7 @@ def _ahead(horizon: int) -> str:
 
 
 def _some(horizons: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the horizons that a table shows: at most :data:`COLUMNS`, spaced evenly.
-    """
+    """Return the horizons that a table shows: at most :data:`COLUMNS` of them."""
     if len(horizons) <= COLUMNS:
         return horizons
     places = np.linspace(0, len(horizons) - 1, COLUMNS).round().astype(int)

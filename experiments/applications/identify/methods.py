@@ -224,8 +224,7 @@ def informed(record: Record, gains: tuple[tuple[float, float], ...]) -> Course:
 
 
 def best(course: Course, record: Record, until: int) -> int:
-    """Return the index of the setting whose mean squared error before `until` is lowest.
-    """
+    """Return the index of the setting with the lowest error before the step `until`."""
     errors = course.predictions - np.asarray(record.targets)
     scores = np.mean(np.square(errors[..., :until], dtype=float), axis=(1, 2))
     return int(np.argmin(np.where(np.isfinite(scores), scores, np.inf)))

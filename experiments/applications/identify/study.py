@@ -101,7 +101,7 @@ def _finish(folder: Path, config: Config, rows: list[Row]) -> None:
 
 
 def make_record(config: Config) -> tanks.Record:
-    """Simulate all plants (one for each seed); arrays of the record are [seeds, T, …]."""
+    """Simulate a plant for each seed; arrays of the record are [seeds, T, …]."""
     keys = jax.random.split(jax.random.key(config.first_seed), config.seeds)
     simulate = partial(tanks.simulate, steps=config.steps, jump=config.steps // 2)
     return jax.jit(jax.vmap(simulate))(keys)
