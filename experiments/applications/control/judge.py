@@ -70,9 +70,9 @@ def percent(success: jax.Array) -> list[float]:
 
 
 def _errors(played: policy.Played) -> list[list[float]]:
-    """Return mean errors in the last second of an episode.
+    """Return the mean distances from the goal in the last second of the test episodes.
 
-    There is one list for each of the system's tolerances, with a value for each seed.
+    There is one list for each of the system's distances, with a value for each seed.
     """
     return np.mean(played.mean_error, axis=1).T.tolist()
 

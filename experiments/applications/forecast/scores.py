@@ -82,7 +82,10 @@ def _mean(values: np.ndarray, power: float = 1.0) -> list[float]:
 
 
 def _skill(series, prepared, said, first) -> dict[str, dict[str, float]]:
-    """Compare squared errors (means over seeds) with the reference forecast's."""
+    """Test whether the forecasts' squared errors differ from the reference forecast's.
+
+    Squared errors are means over seeds.
+    """
     found = {}
     for i, h in enumerate(series.horizons):
         y = prepared.targets[first:, i]

@@ -37,7 +37,7 @@ class Model(NamedTuple):
     step: Step
     init: Callable[[jax.Array], PyTree]  # key -> initial params
     carry: Callable[[PyTree], PyTree]  # params -> initial carry
-    k: Callable[[PyTree], jax.Array | None]  # params -> estimates of the plant's k
+    k: Callable[[PyTree], jax.Array | None]  # params -> estimated k of the plant
 
 
 class Course(NamedTuple):
